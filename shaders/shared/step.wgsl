@@ -1,0 +1,28 @@
+// What changes between two replays of a plan, and from one piece of a split launch to the next.
+struct Step {
+    base: u32,                    // this piece's first workgroup
+    end: u32,                     // the workgroup after this piece's last
+    seed: u32,
+    draw: u32,
+    extents: array<vec4<u32>, 2>, // live extents: tokens, targets, …
+    scalars: array<vec4<f32>, 2>, // learning rate, …
+}
+@group(1) @binding(0) var<uniform> step: Step;
+
+// Workgroups beyond 65,535 continue in y.
+fn group_index(id: vec3<u32>, count: vec3<u32>) -> u32 {
+    return step.base + id.x + id.y * count.x;
+}
+
+// An extent as the host writes it: a number, or (top bit set) the index of a live extent.
+fn extent(code: u32) -> u32 {
+    if ((code & 0x80000000u) == 0u) {
+        return code;
+    }
+    let i = code & 7u;
+    return step.extents[i >> 2u][i & 3u];
+}
+
+fn scalar(i: u32) -> f32 {
+    return step.scalars[i >> 2u][i & 3u];
+}

@@ -1,0 +1,5 @@
+//! Dataset rows, chat templates and the tokenizer.
+
+pub mod chat;
+pub mod rows;
+pub mod tokenizer;

@@ -1,0 +1,166 @@
+//! One error type: a variant a kind of failure, holding what was expected, what was found and the way out.
+
+use std::path::{Path, PathBuf};
+
+/// `std::result::Result` with this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Everything that the world can do wrong. Each message is one sentence that names the thing and the way out.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused a file operation.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried: "read", "write", "create", …
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A file is there but is not what it should be.
+    #[error("{}: {why}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it and what would be right.
+        why: String,
+    },
+    /// A row of a dataset is unusable.
+    #[error("{}:{line}: {why}", path.display())]
+    Row {
+        /// The dataset.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: usize,
+        /// What is wrong with it and what would be right.
+        why: String,
+    },
+    /// A tensor of a model file has another shape than the model's configuration asks for.
+    #[error("{}: tensor {name} has shape {found:?}, config.json asks for {expected:?}", path.display())]
+    TensorShape {
+        /// The safetensors file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// The shape in the file.
+        found: Vec<usize>,
+        /// The shape that the configuration asks for.
+        expected: Vec<usize>,
+    },
+    /// An option, a configuration key or an argument has an unusable value.
+    #[error("{what}: {why}")]
+    Config {
+        /// The option or key.
+        what: String,
+        /// What is wrong with its value and what would be right.
+        why: String,
+    },
+    /// Text of more tokens than the model can take.
+    #[error("{what} has {tokens} tokens, the model takes {limit}: shorten it")]
+    TooLong {
+        /// What is too long.
+        what: String,
+        /// Its length in tokens.
+        tokens: usize,
+        /// The model's (or the option's) limit in tokens.
+        limit: usize,
+    },
+    /// No adapter that fits the request.
+    #[error("{0}")]
+    NoAdapter(String),
+    /// A single binding or buffer above what the adapter allows.
+    #[error("{what} needs {needed} bytes in one buffer, the adapter allows {limit}: {remedy}")]
+    Limit {
+        /// The tensor.
+        what: String,
+        /// Bytes asked for.
+        needed: u64,
+        /// The adapter's limit in bytes.
+        limit: u64,
+        /// The way out.
+        remedy: String,
+    },
+    /// The adapter's memory is exhausted.
+    #[error(
+        "out of memory on the adapter while allocating {what} ({bytes} bytes, {held} already held): {remedy}"
+    )]
+    OutOfMemory {
+        /// The buffer that did not fit.
+        what: String,
+        /// Its size in bytes.
+        bytes: u64,
+        /// Bytes allocated before it.
+        held: u64,
+        /// The way out.
+        remedy: String,
+    },
+    /// The driver took the device away.
+    #[error(
+        "the adapter was lost ({0}): resume from the last checkpoint with --resume-from-checkpoint last; if it happens again, update the driver"
+    )]
+    DeviceLost(String),
+    /// wgpu refused something that it should not have been asked for.
+    #[error("the GPU refused {what}: {why}")]
+    Gpu {
+        /// The call.
+        what: String,
+        /// wgpu's message.
+        why: String,
+    },
+    /// A shader does not preprocess, parse or validate.
+    #[error("shader {kernel}: {why}")]
+    Shader {
+        /// The kernel.
+        kernel: String,
+        /// The reason, with the source line.
+        why: String,
+    },
+    /// An op without a gradient rule was recorded on a path that needs gradients.
+    #[error("{op} has no gradient rule and cannot be recorded in a training plan")]
+    NoGradient {
+        /// The op.
+        op: &'static str,
+    },
+    /// Too many steps in a row with a loss or gradient that is not finite.
+    #[error(
+        "{count} steps in a row had a loss or gradient that is not finite: lower --learning-rate or --beta, or check the data of these steps"
+    )]
+    NonFinite {
+        /// How many in a row.
+        count: usize,
+    },
+    /// A check that the run makes on itself failed.
+    #[error("{0}")]
+    SelfCheck(String),
+    /// An annotator could not do its work at all.
+    #[error("annotator {name}: {why}")]
+    Annotator {
+        /// Which annotator.
+        name: String,
+        /// What happened and the way out.
+        why: String,
+    },
+    /// The user asked to stop; what was asked for to be saved has been saved.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+impl Error {
+    /// An [`Error::Io`] about `path`, for `map_err`.
+    pub fn io(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Error {
+        let path = path.as_ref().to_owned();
+        move |source| Error::Io { action, path, source }
+    }
+
+    /// An [`Error::File`] about `path`.
+    pub fn file(path: impl AsRef<Path>, why: impl Into<String>) -> Error {
+        Error::File { path: path.as_ref().to_owned(), why: why.into() }
+    }
+
+    /// An [`Error::Config`] about the option or key `what`.
+    pub fn config(what: impl Into<String>, why: impl Into<String>) -> Error {
+        Error::Config { what: what.into(), why: why.into() }
+    }
+}

@@ -1,0 +1,146 @@
+//! Reading small files, and writing files such that a crash leaves the old content or the new, never half.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::error::{Error, Result};
+
+/// The content of `path`.
+pub fn read(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).map_err(Error::io("read", path))
+}
+
+/// The JSON value in `path`. A file that is not JSON is [`Error::File`].
+pub fn read_json(path: &Path) -> Result<Value> {
+    serde_json::from_slice(&read(path)?).map_err(|e| Error::file(path, format!("is not valid JSON ({e})")))
+}
+
+/// [`read_json`], but `None` where there is no such file.
+pub fn read_json_if_present(path: &Path) -> Result<Option<Value>> {
+    match read_json(path) {
+        Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+        other => other.map(Some),
+    }
+}
+
+/// Creates `dir` and what is missing above it.
+pub fn create_dir_all(dir: &Path) -> Result<()> {
+    fs::create_dir_all(dir).map_err(Error::io("create", dir))
+}
+
+/// Makes the names in `dir` (files created, renamed, removed) survive a power cut.
+pub fn sync_dir(dir: &Path) -> Result<()> {
+    // Windows opens no folders; its file systems journal names by themselves.
+    if cfg!(unix) {
+        File::open(dir).and_then(|d| d.sync_all()).map_err(Error::io("sync", dir))?;
+    }
+    Ok(())
+}
+
+/// Replaces the content of `path` by `bytes`, atomically.
+pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_atomic_with(path, |file| file.write_all(bytes).map_err(Error::io("write", path)))
+}
+
+/// Replaces the content of `path` by what `fill` writes: to a temporary file in the same folder, then sync,
+/// rename, sync of the folder. After an error `path` is as it was and the temporary file is gone.
+pub fn write_atomic_with(path: &Path, fill: impl FnOnce(&mut BufWriter<File>) -> Result<()>) -> Result<()> {
+    let temporary = temporary_beside(path)?;
+    let written = (|| {
+        let file = File::create(&temporary).map_err(Error::io("create", &temporary))?;
+        let mut file = BufWriter::new(file);
+        fill(&mut file)?;
+        file.flush().and_then(|()| file.get_ref().sync_all()).map_err(Error::io("write", path))?;
+        drop(file);
+        fs::rename(&temporary, path).map_err(Error::io("write", path))
+    })();
+    if written.is_err() {
+        // The first error is the one worth telling.
+        let _ = fs::remove_file(&temporary);
+    }
+    written?;
+    sync_dir(folder_of(path))
+}
+
+/// `.NAME.PROCESS.tmp` in the folder of `path`.
+fn temporary_beside(path: &Path) -> Result<PathBuf> {
+    let name = path.file_name().ok_or_else(|| Error::file(path, "is not the name of a file"))?;
+    let name = format!(".{}.{}.tmp", name.to_string_lossy(), std::process::id());
+    Ok(folder_of(path).join(name))
+}
+
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(dir) if dir != Path::new("") => dir,
+        _ => Path::new("."),
+    }
+}
+
+/// For tests: the real input `name` below ../shared, or `None` after saying visibly (the harness captures
+/// `println!`, so past it) that the test is skipped.
+#[cfg(test)]
+pub(crate) fn shared(name: &str) -> Option<PathBuf> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared").join(name);
+    if path.exists() {
+        return Some(path);
+    }
+    let _ = writeln!(io::stderr(), "skipped: ../shared absent");
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(dir: &Path) -> Vec<String> {
+        fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    #[test]
+    fn an_atomic_write_replaces_the_file_and_leaves_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.json");
+        write_atomic(&path, b"old").unwrap();
+        write_atomic(&path, b"{}").unwrap();
+        assert_eq!(read(&path).unwrap(), b"{}");
+        assert!(read_json(&path).unwrap().is_object());
+        assert_eq!(names(dir.path()), ["a.json"]);
+    }
+
+    #[test]
+    fn a_failed_write_keeps_the_old_content_and_no_temporary_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.bin");
+        write_atomic(&path, b"old").unwrap();
+        let failed = write_atomic_with(&path, |file| {
+            file.write_all(b"half").unwrap();
+            Err(Error::Interrupted)
+        });
+        assert!(matches!(failed, Err(Error::Interrupted)));
+        assert_eq!(read(&path).unwrap(), b"old");
+        assert_eq!(names(dir.path()), ["a.bin"]);
+    }
+
+    #[test]
+    fn an_unwritable_folder_is_an_io_error_that_names_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        write_atomic(&file, b"").unwrap();
+        assert!(write_atomic(&file.join("below"), b"").unwrap_err().to_string().contains("file"));
+        assert!(create_dir_all(&file.join("below")).unwrap_err().to_string().starts_with("cannot create"));
+        assert!(matches!(write_atomic(Path::new("/"), b""), Err(Error::File { .. })));
+    }
+
+    #[test]
+    fn broken_json_is_a_file_error_and_an_absent_file_is_none_if_it_may_be() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.json");
+        assert!(read_json_if_present(&path).unwrap().is_none());
+        assert!(matches!(read_json(&path), Err(Error::Io { .. })));
+        write_atomic(&path, b"{\"a\": }").unwrap();
+        assert!(matches!(read_json_if_present(&path), Err(Error::File { .. })));
+    }
+}

@@ -1,0 +1,328 @@
+//! Choosing an adapter and opening its device with the features and limits that it has.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use super::buffer::Ledger;
+use super::pace::Pace;
+use super::profile::Profile;
+use super::shader::{Kernel, KernelKey};
+use crate::error::{Error, Result};
+
+/// How much of the adapter the kernels use. Results are checked against `reference` in every tier.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+pub enum Tier {
+    /// Core WGSL: at most 128 invocations and 16 KiB of workgroup memory, 8 storage buffers, f32, no subgroups.
+    #[default]
+    Portable,
+}
+
+/// What to ask of the adapter.
+#[derive(Clone, Debug, Default)]
+pub struct GpuOptions {
+    /// Index or part of the name, as `oaif doctor` lists them. `None`: `OAIF_ADAPTER`, else the fastest kind.
+    pub adapter: Option<String>,
+    /// Keep every runtime check of the shaders (bounds, loops): slower, for tests and for hunting mistakes.
+    pub checked: bool,
+    /// Pretend that one binding holds no more than this many bytes, to test tensors split by rows.
+    pub max_binding_bytes: Option<u64>,
+    /// Time every launch, see [`Gpu::profile`].
+    pub profile: bool,
+}
+
+/// The limits that shape plans.
+#[derive(Clone, Copy, Debug, serde::Serialize)]
+pub struct Limits {
+    /// Largest storage binding in bytes.
+    pub binding: u64,
+    /// Largest buffer in bytes.
+    pub buffer: u64,
+    /// Alignment of a binding's offset in bytes.
+    pub alignment: u64,
+    /// Workgroups in one dimension of a dispatch.
+    pub groups_per_dimension: u32,
+}
+
+/// One adapter, as `oaif doctor` shows it.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct AdapterSummary {
+    /// Position in the list, accepted by `--adapter`.
+    pub index: usize,
+    /// The adapter's name.
+    pub name: String,
+    /// Vulkan, Metal, Dx12, …
+    pub backend: String,
+    /// DiscreteGpu, IntegratedGpu, Cpu, …
+    pub kind: String,
+    /// The driver and its version.
+    pub driver: String,
+}
+
+/// A device with its queue, shaders, and a ledger of what was allocated on it. Cheap to clone.
+///
+/// A *measuring* `Gpu` (see [`Gpu::measuring`]) has the limits but no device: everything can be allocated and
+/// recorded on it, nothing runs, and its ledger tells what the real one would hold.
+#[derive(Clone)]
+pub struct Gpu {
+    pub(super) inner: Arc<Inner>,
+}
+
+pub(super) struct Inner {
+    pub device: Option<(wgpu::Device, wgpu::Queue)>,
+    pub summary: AdapterSummary,
+    pub limits: Limits,
+    pub tier: Tier,
+    pub checked: bool,
+    pub timestamps: bool,
+    pub kernels: Mutex<HashMap<KernelKey, Arc<Kernel>>>,
+    pub step_layout: Option<wgpu::BindGroupLayout>,
+    pub ledger: Arc<Mutex<Ledger>>,
+    pub pace: Mutex<Pace>,
+    pub profile: Option<Mutex<Profile>>,
+    /// What wgpu reported outside a call, and why the device was lost.
+    faults: Arc<Mutex<Faults>>,
+}
+
+#[derive(Default)]
+struct Faults {
+    uncaptured: Option<String>,
+    lost: Option<String>,
+}
+
+impl std::fmt::Debug for Gpu {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Gpu").field(&self.inner.summary.name).finish()
+    }
+}
+
+fn instance() -> wgpu::Instance {
+    let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle_from_env();
+    // Validation layers cost start-up time and are not there on users' machines.
+    descriptor.flags = wgpu::InstanceFlags::empty().with_env();
+    wgpu::Instance::new(descriptor)
+}
+
+fn summarise(index: usize, info: &wgpu::AdapterInfo) -> AdapterSummary {
+    AdapterSummary {
+        index,
+        name: info.name.clone(),
+        backend: format!("{:?}", info.backend),
+        kind: format!("{:?}", info.device_type),
+        driver: [info.driver.as_str(), info.driver_info.as_str()].join(" ").trim().to_owned(),
+    }
+}
+
+async fn adapters(instance: &wgpu::Instance) -> Vec<(AdapterSummary, wgpu::Adapter)> {
+    let found = instance.enumerate_adapters(wgpu::Backends::all()).await;
+    found.into_iter().enumerate().map(|(i, a)| (summarise(i, &a.get_info()), a)).collect()
+}
+
+/// Every adapter of this machine, in the order that `--adapter` counts them.
+pub fn list_adapters() -> Vec<AdapterSummary> {
+    pollster::block_on(async { adapters(&instance()).await.into_iter().map(|(s, _)| s).collect() })
+}
+
+const NO_ADAPTER: &str = "no GPU adapter was found: install a Vulkan driver (on Debian or Ubuntu without a GPU: \
+     apt-get install libvulkan1 mesa-vulkan-drivers), then look at `oaif doctor`";
+
+/// Smaller is better: the order in which kinds of adapter are preferred.
+fn preference(summary: &AdapterSummary) -> usize {
+    ["DiscreteGpu", "IntegratedGpu", "VirtualGpu", "Other"]
+        .iter()
+        .position(|k| *k == summary.kind)
+        .unwrap_or(4)
+}
+
+fn choose(
+    mut found: Vec<(AdapterSummary, wgpu::Adapter)>,
+    wanted: Option<&str>,
+) -> Result<(AdapterSummary, wgpu::Adapter)> {
+    if found.is_empty() {
+        return Err(Error::NoAdapter(NO_ADAPTER.into()));
+    }
+    let position = match wanted {
+        None => found.iter().enumerate().min_by_key(|(i, (s, _))| (preference(s), *i)).map(|(i, _)| i),
+        Some(w) => match w.parse::<usize>() {
+            Ok(index) => (index < found.len()).then_some(index),
+            Err(_) => found.iter().position(|(s, _)| s.name.to_lowercase().contains(&w.to_lowercase())),
+        },
+    };
+    match position {
+        Some(i) => Ok(found.swap_remove(i)),
+        None => {
+            let names: Vec<_> = found.iter().map(|(s, _)| format!("{} {}", s.index, s.name)).collect();
+            Err(Error::NoAdapter(format!(
+                "no adapter is called {:?}: choose by index or name from [{}]",
+                wanted.unwrap_or_default(),
+                names.join(", ")
+            )))
+        }
+    }
+}
+
+impl Gpu {
+    /// Opens an adapter. Blocks; see [`Gpu::open_async`].
+    pub fn open(options: &GpuOptions) -> Result<Gpu> {
+        pollster::block_on(Gpu::open_async(options))
+    }
+
+    /// Opens an adapter with all the limits that it offers.
+    ///
+    /// # Errors
+    /// [`Error::NoAdapter`] when there is none, or none of the wanted name; [`Error::Gpu`] when the driver
+    /// refuses the device.
+    pub async fn open_async(options: &GpuOptions) -> Result<Gpu> {
+        let from_env = std::env::var("OAIF_ADAPTER").ok().filter(|v| !v.is_empty());
+        let wanted = options.adapter.clone().or(from_env);
+        let (summary, adapter) = choose(adapters(&instance()).await, wanted.as_deref())?;
+        let features = adapter.features() & wgpu::Features::TIMESTAMP_QUERY;
+        let (device, queue) = adapter
+            .request_device(&wgpu::DeviceDescriptor {
+                label: Some("oaif"),
+                required_features: features,
+                required_limits: adapter.limits(),
+                ..Default::default()
+            })
+            .await
+            .map_err(|e| Error::Gpu { what: format!("a device on {}", summary.name), why: e.to_string() })?;
+        let gpu = Gpu::build(Some((device, queue)), summary, options);
+        gpu.watch();
+        Ok(gpu)
+    }
+
+    /// Uses the application's own device and queue. Its error handlers stay the application's.
+    pub fn from_device(device: wgpu::Device, queue: wgpu::Queue, options: &GpuOptions) -> Gpu {
+        let summary = summarise(0, &device.adapter_info());
+        Gpu::build(Some((device, queue)), summary, options)
+    }
+
+    /// A `Gpu` of the same limits without a device, to measure what a run would allocate.
+    pub fn measuring(&self) -> Gpu {
+        let mut summary = self.inner.summary.clone();
+        summary.name.push_str(" (measured, not run)");
+        let inner = Inner {
+            device: None,
+            summary,
+            limits: self.inner.limits,
+            tier: self.inner.tier,
+            checked: false,
+            timestamps: false,
+            kernels: Mutex::default(),
+            step_layout: None,
+            ledger: Arc::default(),
+            pace: Mutex::default(),
+            profile: None,
+            faults: Arc::default(),
+        };
+        Gpu { inner: Arc::new(inner) }
+    }
+
+    fn build(
+        device: Option<(wgpu::Device, wgpu::Queue)>,
+        summary: AdapterSummary,
+        options: &GpuOptions,
+    ) -> Gpu {
+        let (limits, timestamps, step_layout) = match &device {
+            Some((device, _)) => {
+                let l = device.limits();
+                let limits = Limits {
+                    binding: l
+                        .max_storage_buffer_binding_size
+                        .min(options.max_binding_bytes.unwrap_or(u64::MAX)),
+                    buffer: l.max_buffer_size,
+                    alignment: l
+                        .min_storage_buffer_offset_alignment
+                        .max(l.min_uniform_buffer_offset_alignment) as u64,
+                    groups_per_dimension: l.max_compute_workgroups_per_dimension,
+                };
+                let timestamps = device.features().contains(wgpu::Features::TIMESTAMP_QUERY);
+                (limits, timestamps, Some(super::plan::step_layout(device)))
+            }
+            None => unreachable!("a Gpu without a device comes from measuring()"),
+        };
+        Gpu {
+            inner: Arc::new(Inner {
+                device,
+                summary,
+                limits,
+                tier: Tier::Portable,
+                checked: options.checked,
+                timestamps,
+                kernels: Mutex::default(),
+                step_layout,
+                ledger: Arc::default(),
+                pace: Mutex::default(),
+                profile: (options.profile && timestamps).then(Mutex::default),
+                faults: Arc::default(),
+            }),
+        }
+    }
+
+    /// Takes over the device's error reports, which would otherwise panic.
+    fn watch(&self) {
+        let Some((device, _)) = &self.inner.device else { return };
+        let faults = self.inner.faults.clone();
+        device.on_uncaptured_error(Arc::new(move |e: wgpu::Error| {
+            faults.lock().unwrap().uncaptured.get_or_insert(e.to_string());
+        }));
+        let faults = self.inner.faults.clone();
+        device.set_device_lost_callback(move |reason, message| {
+            if reason != wgpu::DeviceLostReason::Destroyed {
+                faults.lock().unwrap().lost.get_or_insert(format!("{reason:?} {message}"));
+            }
+        });
+    }
+
+    /// Returns what wgpu reported since the last call, as an error.
+    pub(crate) fn check(&self, what: &str) -> Result<()> {
+        let mut faults = self.inner.faults.lock().unwrap();
+        if let Some(lost) = &faults.lost {
+            return Err(Error::DeviceLost(lost.clone()));
+        }
+        match faults.uncaptured.take() {
+            Some(why) => Err(Error::Gpu { what: what.into(), why }),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn device(&self) -> &wgpu::Device {
+        &self.inner.device.as_ref().expect("a measuring Gpu runs nothing").0
+    }
+
+    pub(super) fn queue(&self) -> &wgpu::Queue {
+        &self.inner.device.as_ref().expect("a measuring Gpu runs nothing").1
+    }
+
+    /// Whether nothing can run here (see [`Gpu::measuring`]).
+    pub fn is_measuring(&self) -> bool {
+        self.inner.device.is_none()
+    }
+
+    /// The adapter.
+    pub fn summary(&self) -> &AdapterSummary {
+        &self.inner.summary
+    }
+
+    /// The limits in force.
+    pub fn limits(&self) -> Limits {
+        self.inner.limits
+    }
+
+    /// Times of the launches so far, where [`GpuOptions::profile`] asked for them and the adapter can tell.
+    pub fn profile(&self) -> Option<Profile> {
+        self.inner.profile.as_ref().map(|p| p.lock().unwrap().clone())
+    }
+
+    /// The tier in force.
+    pub fn tier(&self) -> Tier {
+        self.inner.tier
+    }
+
+    /// Blocks until everything submitted has run.
+    pub fn wait(&self) -> Result<()> {
+        if let Some((device, _)) = &self.inner.device {
+            device.poll(wgpu::PollType::wait_indefinitely()).map_err(|e| Error::DeviceLost(e.to_string()))?;
+        }
+        self.check("the submitted work")
+    }
+}

@@ -1,0 +1,202 @@
+//! Gradients: the backward pass is the recording walked in reverse, by the rules that ops state beside their launches.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use super::buffer::Region;
+use super::recorder::{Access, Launch, Recorder, Tensor};
+use crate::error::{Error, Result};
+
+/// Whether a gradient is the first contribution to its tensor or one more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accumulate {
+    /// Write it: `=`.
+    Set,
+    /// Add it to what is there: `+=`.
+    Add,
+}
+
+/// Where a rule writes a gradient, and how.
+#[derive(Clone, Copy, Debug)]
+pub struct GradientTarget {
+    /// The gradient's tensor, shaped as the tensor itself.
+    pub tensor: Tensor,
+    /// Set or add.
+    pub accumulate: Accumulate,
+}
+
+type RuleFn = Box<dyn FnOnce(&mut Recorder) -> Result<()>>;
+type Segment = Rc<dyn Fn(&mut Recorder) -> Result<Tensor>>;
+
+/// What a recording knows about gradients.
+#[derive(Default)]
+pub(super) struct Tape {
+    recording: bool,
+    rules: Vec<RuleFn>,
+    /// Tensors that depend on something trained; the value tells whether a rule covers them yet.
+    dependent: HashMap<u32, bool>,
+    /// Kernels that wrote a dependent tensor, for the message when no rule follows.
+    writers: HashMap<u32, &'static str>,
+    gradients: HashMap<u32, Tensor>,
+}
+
+impl Tape {
+    pub fn check_rules(&self) -> Result<()> {
+        let uncovered = self.dependent.iter().filter(|(_, covered)| !**covered).map(|(id, _)| *id).min();
+        match uncovered {
+            Some(id) => Err(Error::NoGradient { op: self.writers.get(&id).copied().unwrap_or("an op") }),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Recorder {
+    /// A recording in which ops note their gradient rules.
+    pub fn training() -> Recorder {
+        let mut recorder = Recorder::new();
+        recorder.tape.recording = true;
+        recorder
+    }
+
+    /// Declares `tensor` trained; its gradient is *added* to `region`, which the caller clears between updates.
+    pub fn train(&mut self, tensor: Tensor, region: &Region) {
+        if self.tape.recording {
+            let gradient = self.bind(region, tensor.rows, tensor.cols, tensor.format);
+            self.tape.gradients.insert(tensor.id, gradient);
+            self.tape.dependent.insert(tensor.id, true);
+        }
+    }
+
+    /// Declares `tensor` an input whose gradient is wanted, in memory that the plan provides.
+    pub fn watch(&mut self, tensor: Tensor) {
+        if self.tape.recording {
+            self.tape.dependent.insert(tensor.id, true);
+        }
+    }
+
+    /// Whether a gradient has to flow to `tensor`.
+    pub fn needs_gradient(&self, tensor: Tensor) -> bool {
+        self.tape.dependent.contains_key(&tensor.id)
+    }
+
+    pub(super) fn note_launch(&mut self, launch: &Launch) {
+        if !self.tape.recording {
+            return;
+        }
+        let reads_dependent = launch.args.iter().any(|(t, _)| self.tape.dependent.contains_key(&t.id));
+        if reads_dependent {
+            for (t, access) in &launch.args {
+                if *access == Access::Write {
+                    self.tape.dependent.entry(t.id).or_insert(false);
+                    self.tape.writers.entry(t.id).or_insert(launch.kernel.name);
+                }
+            }
+        }
+    }
+
+    /// States the gradient rule of the launches that just wrote `outputs`. The rule runs during
+    /// [`Recorder::backward`]; it asks for the gradients of its outputs and adds to those of its inputs.
+    pub fn rule(&mut self, outputs: &[Tensor], run: impl FnOnce(&mut Recorder) -> Result<()> + 'static) {
+        if !self.tape.recording {
+            return;
+        }
+        let mut needed = false;
+        for output in outputs {
+            if let Some(covered) = self.tape.dependent.get_mut(&output.id) {
+                *covered = true;
+                needed = true;
+            }
+        }
+        if needed {
+            self.tape.rules.push(Box::new(run));
+        }
+    }
+
+    /// The gradient that has reached `tensor`, if any.
+    pub fn gradient(&self, tensor: Tensor) -> Option<Tensor> {
+        self.tape.gradients.get(&tensor.id).copied()
+    }
+
+    /// Where to write a contribution to the gradient of `tensor`; `None` where none is needed.
+    pub fn gradient_target(&mut self, tensor: Tensor) -> Option<GradientTarget> {
+        if !self.needs_gradient(tensor) {
+            return None;
+        }
+        if let Some(known) = self.gradient(tensor) {
+            return Some(GradientTarget { tensor: known, accumulate: Accumulate::Add });
+        }
+        let label = format!("d {}", self.label(tensor));
+        let gradient = self.tensor(label, tensor.rows, tensor.cols);
+        self.tape.gradients.insert(tensor.id, gradient);
+        Some(GradientTarget { tensor: gradient, accumulate: Accumulate::Set })
+    }
+
+    /// Lets `tensor` take over `gradient` as its own, without a copy. Returns false where `tensor` already has
+    /// one, to which the caller must add. No later rule may read `gradient` as the gradient of another tensor.
+    pub fn adopt_gradient(&mut self, tensor: Tensor, gradient: Tensor) -> bool {
+        if !self.needs_gradient(tensor) {
+            return true;
+        }
+        if self.tape.gradients.contains_key(&tensor.id) {
+            return false;
+        }
+        self.tape.gradients.insert(tensor.id, gradient);
+        true
+    }
+
+    /// Walks the recording in reverse from `seeds`: pairs of a tensor and the gradient that enters there.
+    ///
+    /// # Errors
+    /// [`Error::NoGradient`] when an op on the way has no rule.
+    pub fn backward(&mut self, seeds: &[(Tensor, Tensor)]) -> Result<()> {
+        self.tape.check_rules()?;
+        for (tensor, gradient) in seeds {
+            assert!(
+                self.needs_gradient(*tensor),
+                "a gradient enters {} but flows nowhere",
+                self.label(*tensor)
+            );
+            self.tape.gradients.insert(tensor.id, *gradient);
+        }
+        let rules = std::mem::take(&mut self.tape.rules);
+        self.walk(rules)
+    }
+
+    fn walk(&mut self, rules: Vec<RuleFn>) -> Result<()> {
+        let recording = std::mem::replace(&mut self.tape.recording, false);
+        for rule in rules.into_iter().rev() {
+            rule(self)?;
+        }
+        self.tape.recording = recording;
+        Ok(())
+    }
+
+    /// Records `segment` without keeping what its backward pass needs: that is recorded again when the gradient
+    /// arrives. Memory for time (activation checkpointing).
+    pub fn checkpoint(
+        &mut self,
+        segment: impl Fn(&mut Recorder) -> Result<Tensor> + 'static,
+    ) -> Result<Tensor> {
+        if !self.tape.recording {
+            return segment(self);
+        }
+        let segment: Segment = Rc::new(segment);
+        let rules_before = self.tape.rules.len();
+        let output = segment(self)?;
+        self.tape.check_rules()?;
+        // What the first recording would have kept is dropped: its rules never run.
+        self.tape.rules.truncate(rules_before);
+        let again = segment.clone();
+        self.rule(&[output], move |recorder| {
+            let Some(gradient) = recorder.gradient(output) else { return Ok(()) };
+            recorder.tape.recording = true;
+            let recomputed = again(recorder)?;
+            let rules = recorder.tape.rules.split_off(0);
+            recorder.tape.gradients.insert(recomputed.id, gradient);
+            recorder.walk(rules)?;
+            recorder.tape.recording = false;
+            Ok(())
+        });
+        Ok(output)
+    }
+}

@@ -1,0 +1,166 @@
+//! Memory from lifetimes: tensors that are never needed at the same time share a buffer.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use super::adapter::Gpu;
+use super::buffer::{Buffer, Category};
+use super::recorder::{Home, Recorder};
+use crate::error::Result;
+
+/// Where each transient tensor of a recording lies.
+#[derive(Debug, Default)]
+pub(super) struct Layout {
+    /// Bytes of each slot.
+    pub slots: Vec<u64>,
+    /// The slot of each transient tensor, by id.
+    pub slot_of: HashMap<u32, usize>,
+}
+
+impl Layout {
+    /// Walks the launches in order; a tensor takes the smallest free slot that fits it, or the largest free one,
+    /// which grows, and gives it back after its last use.
+    pub fn plan(recorder: &Recorder) -> Layout {
+        let mut last_use = HashMap::new();
+        for (i, launch) in recorder.launches.iter().enumerate() {
+            for (tensor, _) in &launch.args {
+                last_use.insert(tensor.id, i);
+            }
+        }
+        for output in &recorder.outputs {
+            last_use.insert(output.id, usize::MAX);
+        }
+        let mut layout = Layout::default();
+        let mut free: Vec<usize> = Vec::new();
+        for (i, launch) in recorder.launches.iter().enumerate() {
+            for (tensor, _) in &launch.args {
+                let transient = matches!(recorder.tensors[tensor.id as usize].home, Home::Transient);
+                if transient && !layout.slot_of.contains_key(&tensor.id) {
+                    let slot = layout.take(&mut free, tensor.bytes());
+                    layout.slot_of.insert(tensor.id, slot);
+                }
+            }
+            for (tensor, _) in &launch.args {
+                if last_use.get(&tensor.id) == Some(&i)
+                    && let Some(slot) = layout.slot_of.get(&tensor.id)
+                    && !free.contains(slot)
+                {
+                    free.push(*slot);
+                }
+            }
+        }
+        layout
+    }
+
+    fn take(&mut self, free: &mut Vec<usize>, bytes: u64) -> usize {
+        let fits =
+            (0..free.len()).filter(|i| self.slots[free[*i]] >= bytes).min_by_key(|i| self.slots[free[*i]]);
+        let best = fits.or_else(|| (0..free.len()).max_by_key(|i| self.slots[free[*i]]));
+        match best {
+            Some(i) => {
+                let slot = free.swap_remove(i);
+                self.slots[slot] = self.slots[slot].max(bytes);
+                slot
+            }
+            None => {
+                self.slots.push(bytes);
+                self.slots.len() - 1
+            }
+        }
+    }
+}
+
+/// Buffers for activations that several plans share, since they never run at the same time. Build the largest
+/// plan first: the others then fit into what it took.
+#[derive(Clone, Default)]
+pub struct Arena {
+    buffers: Arc<Mutex<Vec<Buffer>>>,
+}
+
+impl Arena {
+    /// An arena without memory.
+    pub fn new() -> Arena {
+        Arena::default()
+    }
+
+    /// A buffer for each slot: the largest slot gets the largest buffer; what is too small is replaced.
+    pub(super) fn place(&self, gpu: &Gpu, layout: &Layout) -> Result<Vec<Buffer>> {
+        let mut buffers = self.buffers.lock().unwrap();
+        buffers.sort_by_key(|b| std::cmp::Reverse(b.bytes()));
+        let mut order: Vec<usize> = (0..layout.slots.len()).collect();
+        order.sort_by_key(|i| std::cmp::Reverse(layout.slots[*i]));
+        let mut placed: Vec<Option<Buffer>> = vec![None; layout.slots.len()];
+        for (rank, slot) in order.into_iter().enumerate() {
+            let bytes = layout.slots[slot];
+            if buffers.get(rank).is_none_or(|b| b.bytes() < bytes) {
+                let fresh = gpu.buffer(format!("activations {rank}"), Category::Activations, bytes)?;
+                match buffers.get_mut(rank) {
+                    Some(small) => *small = fresh,
+                    None => buffers.push(fresh),
+                }
+            }
+            placed[slot] = Some(buffers[rank].clone());
+        }
+        Ok(placed.into_iter().flatten().collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::recorder::{Access, Groups, Launch, Recorder, Tensor, Work};
+    use super::super::shader::KernelKey;
+    use super::*;
+
+    fn launch(recorder: &mut Recorder, reads: &[Tensor], writes: &[Tensor]) {
+        let args = reads.iter().map(|t| (*t, Access::Read)).chain(writes.iter().map(|t| (*t, Access::Write)));
+        recorder.launch(Launch {
+            kernel: KernelKey { name: "none", constants: vec![] },
+            params: vec![],
+            args: args.collect(),
+            groups: Groups::over(1, 1),
+            work: Work::default(),
+        });
+    }
+
+    #[test]
+    fn a_chain_of_tensors_needs_two_slots() {
+        let mut r = Recorder::new();
+        let t: Vec<Tensor> = (0..10).map(|i| r.tensor(format!("t{i}"), 8, 4)).collect();
+        for pair in t.windows(2) {
+            launch(&mut r, &pair[..1], &pair[1..]);
+        }
+        assert_eq!(Layout::plan(&r).slots, vec![128, 128]);
+    }
+
+    #[test]
+    fn tensors_alive_together_never_share() {
+        let mut r = Recorder::new();
+        let a = r.tensor("a", 8, 1);
+        let b = r.tensor("b", 4, 1);
+        let c = r.tensor("c", 16, 1);
+        let d = r.tensor("d", 4, 1);
+        launch(&mut r, &[], &[a]);
+        launch(&mut r, &[a], &[b]);
+        launch(&mut r, &[b], &[c]);
+        launch(&mut r, &[a, c], &[d]);
+        r.output(d);
+        let layout = Layout::plan(&r);
+        let slot = |t: Tensor| layout.slot_of[&t.id];
+        assert_ne!(slot(a), slot(b));
+        assert_ne!(slot(a), slot(c));
+        assert_ne!(slot(b), slot(c));
+        assert_eq!(slot(b), slot(d), "b is done when d is written");
+    }
+
+    #[test]
+    fn an_output_keeps_its_slot_to_the_end() {
+        let mut r = Recorder::new();
+        let t: Vec<Tensor> = (0..4).map(|i| r.tensor(format!("t{i}"), 1, 1)).collect();
+        r.output(t[0]);
+        for pair in t.windows(2) {
+            launch(&mut r, &pair[..1], &pair[1..]);
+        }
+        let layout = Layout::plan(&r);
+        assert!(t[1..].iter().all(|x| layout.slot_of[&x.id] != layout.slot_of[&t[0].id]));
+    }
+}

@@ -1,0 +1,20 @@
+//! The engine: an adapter and its device, buffers that know their size, shaders, and plans that are recorded
+//! once and replayed. `wgpu::` appears here alone.
+
+mod adapter;
+mod buffer;
+mod gradient;
+mod memory;
+mod pace;
+mod plan;
+mod profile;
+mod recorder;
+pub mod shader;
+
+pub use adapter::{AdapterSummary, Gpu, GpuOptions, Limits, Tier, list_adapters};
+pub use buffer::{Buffer, Category, MemoryReport, Region};
+pub use gradient::{Accumulate, GradientTarget};
+pub use memory::Arena;
+pub use plan::{Live, Outputs, Pending, Plan, PlanOptions};
+pub use profile::{KernelTime, Profile};
+pub use recorder::{Access, Dim, Format, Groups, Launch, Recorder, Tensor, Word, Work};

@@ -1,0 +1,32 @@
+//! How fast this adapter works, as measured, so that no submit holds it for long.
+
+/// Work per millisecond, in the units of [`super::Work::units`].
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pace {
+    units_per_ms: f64,
+}
+
+impl Default for Pace {
+    /// A slow software driver: a real GPU is found to be faster after the first replay.
+    fn default() -> Self {
+        Pace { units_per_ms: 1e6 }
+    }
+}
+
+/// The longest that one submit is expected to hold the adapter. Drivers kill submits after seconds, a desktop
+/// stutters after tens of milliseconds.
+pub(super) const SUBMIT_MS: f64 = 50.0;
+
+impl Pace {
+    /// Units of work that fit in one submit.
+    pub fn submit_units(&self) -> f64 {
+        self.units_per_ms * SUBMIT_MS
+    }
+
+    /// Learns from `units` of work that took `ms`. Short runs measure latency rather than speed and teach nothing.
+    pub fn learn(&mut self, units: f64, ms: f64) {
+        if ms > 2.0 && units > 0.0 {
+            self.units_per_ms = 0.5 * (self.units_per_ms + units / ms);
+        }
+    }
+}

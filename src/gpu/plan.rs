@@ -1,0 +1,570 @@
+//! A finished recording: memory placed, pipelines and bind groups made once, replayed with live values.
+
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use super::adapter::Gpu;
+use super::buffer::{Buffer, Category, MapRequest, Region};
+use super::memory::{Arena, Layout};
+use super::recorder::{Groups, Home, Recorder, Tensor, Work};
+use super::shader::Kernel;
+use crate::error::{Error, Result};
+
+/// What changes from one replay to the next.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Live {
+    /// Live extents, see [`super::Dim::Live`].
+    pub extents: [u32; 8],
+    /// Scalars that kernels read: learning rate and the like.
+    pub scalars: [f32; 8],
+    /// Seed of the random numbers.
+    pub seed: u32,
+    /// Which draw this is.
+    pub draw: u32,
+}
+
+/// How to build a plan.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PlanOptions {
+    /// Give every tensor a buffer of its own, filled with NaN and fenced, see [`Plan::check_fences`]. For tests.
+    pub fenced: bool,
+}
+
+/// A dispatch's view of `Live`, as shaders/shared/step.wgsl declares it.
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::NoUninit)]
+struct Step {
+    base: u32,
+    end: u32,
+    seed: u32,
+    draw: u32,
+    extents: [u32; 8],
+    scalars: [f32; 8],
+}
+
+/// Distance between two `Step`s in their buffer: any device accepts it as a dynamic offset.
+const STEP_STRIDE: u64 = 256;
+/// Pieces of split launches that one submit can hold; piece 0 is "the whole launch".
+const STEP_SLOTS: usize = 64;
+/// Timestamps in a replay; passes beyond them go untimed.
+const MAX_QUERIES: u32 = 4096;
+/// Words of fence on either side of a tensor.
+const FENCE: u64 = 256;
+const FENCE_WORD: u32 = 0xFFC0_FE4C;
+
+pub(super) fn step_layout(device: &wgpu::Device) -> wgpu::BindGroupLayout {
+    device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
+        label: Some("step"),
+        entries: &[wgpu::BindGroupLayoutEntry {
+            binding: 0,
+            visibility: wgpu::ShaderStages::COMPUTE,
+            ty: wgpu::BindingType::Buffer {
+                ty: wgpu::BufferBindingType::Uniform,
+                has_dynamic_offset: true,
+                min_binding_size: None,
+            },
+            count: None,
+        }],
+    })
+}
+
+struct Ready {
+    name: &'static str,
+    kernel: Arc<Kernel>,
+    bindings: wgpu::BindGroup,
+    groups: Groups,
+    work: Work,
+    phase: &'static str,
+}
+
+/// A part of a launch that goes into one submit.
+struct Piece {
+    launch: usize,
+    base: u32,
+    count: u32,
+}
+
+/// A recorded computation, ready to run any number of times.
+pub struct Plan {
+    gpu: Gpu,
+    launches: Vec<Ready>,
+    /// Activations, parameters: held as long as the plan.
+    slots: Vec<Buffer>,
+    _params: Buffer,
+    steps: Buffer,
+    step_bindings: Option<wgpu::BindGroup>,
+    outputs: Vec<(Tensor, Region)>,
+    ring: Mutex<Vec<wgpu::Buffer>>,
+    queries: Option<(wgpu::QuerySet, wgpu::Buffer)>,
+    staging_bytes: u64,
+}
+
+impl Plan {
+    /// Places the recording's memory in `arena`, compiles its kernels and makes its bind groups. On a measuring
+    /// [`Gpu`] only the memory is counted.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] for a tensor above the adapter's binding limit, [`Error::OutOfMemory`], [`Error::Shader`].
+    pub fn new(gpu: &Gpu, recorder: Recorder, arena: &Arena, options: PlanOptions) -> Result<Plan> {
+        recorder.check_complete()?;
+        let layout = Layout::plan(&recorder);
+        for launch in &recorder.launches {
+            for (tensor, _) in &launch.args {
+                check_binding(gpu, &recorder, *tensor)?;
+            }
+        }
+        let slots = match options.fenced {
+            false => arena.place(gpu, &layout)?,
+            true => fenced_slots(gpu, &recorder)?,
+        };
+        let region = |tensor: Tensor| match &recorder.tensors[tensor.id as usize].home {
+            Home::Region(region) => Region { bytes: tensor.bytes(), ..region.clone() },
+            Home::Transient if options.fenced => {
+                Region { buffer: slots[tensor.id as usize].clone(), offset: FENCE * 4, bytes: tensor.bytes() }
+            }
+            Home::Transient => {
+                let slot = layout.slot_of.get(&tensor.id);
+                let slot = slot.unwrap_or_else(|| panic!("{} is never written", recorder.label(tensor)));
+                Region { buffer: slots[*slot].clone(), offset: 0, bytes: tensor.bytes() }
+            }
+        };
+        let (params, offsets) = upload_params(gpu, &recorder)?;
+        let steps = gpu.buffer("steps", Category::Workspace, STEP_STRIDE * STEP_SLOTS as u64)?;
+        let mut launches = Vec::new();
+        if !gpu.is_measuring() {
+            for (i, launch) in recorder.launches.iter().enumerate() {
+                let kernel = gpu.kernel(&launch.kernel)?;
+                let bindings = bind(gpu, &kernel, launch, (&params, offsets[i]), &region);
+                let phase =
+                    recorder.phases.iter().rev().find(|(at, _)| *at <= i).map_or("", |(_, name)| name);
+                let (groups, work, name) = (launch.groups, launch.work, launch.kernel.name);
+                launches.push(Ready { name, kernel, bindings, groups, work, phase });
+            }
+            gpu.check("the bind groups of a plan")?;
+        }
+        let step_bindings = (!gpu.is_measuring()).then(|| step_bindings(gpu, &steps));
+        let outputs: Vec<_> = recorder.outputs.iter().map(|t| (*t, region(*t))).collect();
+        let queries = timing_queries(gpu);
+        let query_bytes = queries.as_ref().map_or(0, |_| MAX_QUERIES as u64 * 8);
+        let staging_bytes = outputs.iter().map(|(t, _)| t.bytes()).sum::<u64>() + query_bytes;
+        Ok(Plan {
+            gpu: gpu.clone(),
+            launches,
+            slots,
+            _params: params,
+            steps,
+            step_bindings,
+            outputs,
+            ring: Mutex::default(),
+            queries,
+            staging_bytes,
+        })
+    }
+
+    /// Runs the plan and waits for its outputs.
+    pub fn run(&self, live: &Live) -> Result<Outputs> {
+        self.submit(live, 1)?.wait()
+    }
+
+    /// Submits the launches `times` over, in as many submits as the time cap asks for, and returns at once.
+    pub fn submit(&self, live: &Live, times: u32) -> Result<Pending<'_>> {
+        let started = Instant::now();
+        if self.gpu.is_measuring() {
+            return Ok(Pending { plan: self, state: State::Measured, live: *live, started, units: 0.0 });
+        }
+        let units_per_submit = self.gpu.inner.pace.lock().unwrap().submit_units();
+        let mut clock = Clock::default();
+        let mut batch: Vec<Piece> = Vec::new();
+        let (mut filled, mut total) = (0.0, 0.0);
+        for _ in 0..times {
+            for (i, ready) in self.launches.iter().enumerate() {
+                let groups = ready.groups.count(&live.extents);
+                if groups == 0 {
+                    continue;
+                }
+                let units = ready.work.units(ready.groups.rows.now(&live.extents));
+                total += units;
+                let pieces = ((units / units_per_submit).ceil() as u32).clamp(1, groups);
+                let share = groups.div_ceil(pieces);
+                for base in (0..groups).step_by(share as usize) {
+                    let part = units / pieces as f64;
+                    if !batch.is_empty() && (filled + part > units_per_submit || batch.len() >= 4096) {
+                        self.flush(live, &mut batch, &mut clock, None)?;
+                        filled = 0.0;
+                    }
+                    batch.push(Piece { launch: i, base, count: share.min(groups - base) });
+                    filled += part;
+                }
+            }
+        }
+        let staging = self.ring.lock().unwrap().pop();
+        let staging = staging.unwrap_or_else(|| self.gpu.staging("outputs", self.staging_bytes));
+        self.flush(live, &mut batch, &mut clock, Some(&staging))?;
+        self.gpu.check("a submit")?;
+        let map = MapRequest::new(&staging, self.staging_bytes.max(4));
+        let state = State::Running { map, staging, clock };
+        Ok(Pending { plan: self, state, live: *live, started, units: total })
+    }
+
+    /// Encodes and submits `batch`; with `staging`, the outputs and timestamps are copied to it afterwards.
+    fn flush(
+        &self,
+        live: &Live,
+        batch: &mut Vec<Piece>,
+        clock: &mut Clock,
+        staging: Option<&wgpu::Buffer>,
+    ) -> Result<()> {
+        let mut steps: Vec<Step> = vec![self.step(live, 0, u32::MAX)];
+        let mut encoder = self.gpu.device().create_command_encoder(&Default::default());
+        let per_launch = self.gpu.inner.profile.is_some();
+        let mut at = 0;
+        while at < batch.len() && steps.len() < STEP_SLOTS {
+            let phase = self.launches[batch[at].launch].phase;
+            let writes = self.queries.as_ref().and_then(|(set, _)| clock.next(set, batch[at].launch, phase));
+            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
+                label: Some(phase),
+                timestamp_writes: writes,
+            });
+            while at < batch.len() && steps.len() < STEP_SLOTS {
+                let piece = &batch[at];
+                let ready = &self.launches[piece.launch];
+                if ready.phase != phase {
+                    break;
+                }
+                let limit = self.gpu.limits().groups_per_dimension;
+                let (x, y) = (piece.count.min(limit), piece.count.div_ceil(limit));
+                let whole = piece.base == 0 && y == 1;
+                let slot = match whole {
+                    true => 0,
+                    false => {
+                        steps.push(self.step(live, piece.base, piece.base + piece.count));
+                        steps.len() - 1
+                    }
+                };
+                pass.set_pipeline(&ready.kernel.pipeline);
+                pass.set_bind_group(0, &ready.bindings, &[]);
+                pass.set_bind_group(1, self.step_bindings.as_ref(), &[slot as u32 * STEP_STRIDE as u32]);
+                pass.dispatch_workgroups(x, y, 1);
+                at += 1;
+                if per_launch {
+                    break;
+                }
+            }
+        }
+        batch.drain(..at);
+        if batch.is_empty()
+            && let Some(staging) = staging
+        {
+            self.copy_outputs(&mut encoder, staging, clock);
+        }
+        let mut bytes = vec![0u8; steps.len() * STEP_STRIDE as usize];
+        for (chunk, step) in bytes.chunks_mut(STEP_STRIDE as usize).zip(&steps) {
+            chunk[..size_of::<Step>()].copy_from_slice(bytemuck::bytes_of(step));
+        }
+        self.gpu.queue().write_buffer(self.steps.raw(), 0, &bytes);
+        self.gpu.queue().submit([encoder.finish()]);
+        match batch.is_empty() {
+            true => Ok(()),
+            false => self.flush(live, batch, clock, staging),
+        }
+    }
+
+    fn step(&self, live: &Live, base: u32, end: u32) -> Step {
+        Step { base, end, seed: live.seed, draw: live.draw, extents: live.extents, scalars: live.scalars }
+    }
+
+    fn copy_outputs(&self, encoder: &mut wgpu::CommandEncoder, staging: &wgpu::Buffer, clock: &Clock) {
+        let mut at = 0;
+        for (tensor, region) in &self.outputs {
+            encoder.copy_buffer_to_buffer(region.buffer.raw(), region.offset, staging, at, tensor.bytes());
+            at += tensor.bytes();
+        }
+        if let Some((set, resolved)) = &self.queries
+            && clock.used > 0
+        {
+            encoder.resolve_query_set(set, 0..clock.used, resolved, 0);
+            encoder.copy_buffer_to_buffer(resolved, 0, staging, at, clock.used as u64 * 8);
+        }
+    }
+
+    /// Number of launches in one replay.
+    pub fn launch_count(&self) -> usize {
+        self.launches.len()
+    }
+
+    /// Whether the fences around every tensor of a plan built with [`PlanOptions::fenced`] still stand.
+    ///
+    /// # Errors
+    /// [`Error::SelfCheck`] naming the tensor that was overrun.
+    pub fn check_fences(&self) -> Result<()> {
+        for slot in &self.slots {
+            let words: Vec<u32> = self.gpu.download(&slot.region())?;
+            let (fence, end) = (FENCE as usize, words.len() - FENCE as usize);
+            if words[..fence].iter().chain(&words[end..]).any(|w| *w != FENCE_WORD) {
+                return Err(Error::SelfCheck(format!("a kernel wrote outside {}", slot.label())));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn check_binding(gpu: &Gpu, recorder: &Recorder, tensor: Tensor) -> Result<()> {
+    if tensor.bytes() > gpu.limits().binding {
+        return Err(Error::Limit {
+            what: format!("{} ({}, {})", recorder.label(tensor), tensor.rows.max(), tensor.cols),
+            needed: tensor.bytes(),
+            limit: gpu.limits().binding,
+            remedy: "lower --per-device-train-batch-size, --max-prompt-length or --max-new-tokens".into(),
+        });
+    }
+    Ok(())
+}
+
+/// One buffer a tensor, NaN inside, fence words around.
+fn fenced_slots(gpu: &Gpu, recorder: &Recorder) -> Result<Vec<Buffer>> {
+    let fence = vec![FENCE_WORD; FENCE as usize];
+    let slot = |info: &super::recorder::TensorInfo| {
+        let words = match info.home {
+            Home::Transient => info.tensor.bytes() / 4,
+            Home::Region(_) => 0,
+        };
+        let inside = vec![f32::NAN.to_bits(); words as usize];
+        let all = [&fence[..], &inside, &fence].concat();
+        gpu.buffer_with(info.label.clone(), Category::Activations, &all)
+    };
+    recorder.tensors.iter().map(slot).collect()
+}
+
+/// All launches' parameters in one buffer, each at an aligned offset.
+fn upload_params(gpu: &Gpu, recorder: &Recorder) -> Result<(Buffer, Vec<u64>)> {
+    let align = gpu.limits().alignment as usize / 4;
+    let mut words: Vec<u32> = Vec::new();
+    let mut offsets = Vec::new();
+    for launch in &recorder.launches {
+        offsets.push(words.len() as u64 * 4);
+        words.extend(launch.params.iter().map(|w| w.bits()));
+        words.resize(words.len().next_multiple_of(align.max(4)), 0);
+    }
+    words.resize(words.len().max(align), 0);
+    Ok((gpu.buffer_with("kernel parameters", Category::Workspace, &words)?, offsets))
+}
+
+fn bind(
+    gpu: &Gpu,
+    kernel: &Kernel,
+    launch: &super::recorder::Launch,
+    (params, offset): (&Buffer, u64),
+    region: &impl Fn(Tensor) -> Region,
+) -> wgpu::BindGroup {
+    let name = launch.kernel.name;
+    assert_eq!(
+        kernel.interface.params_bytes.div_ceil(4),
+        launch.params.len() as u32,
+        "{name}: words of params in the shader, in the launch"
+    );
+    let writes: Vec<bool> = launch.args.iter().map(|(_, a)| *a == super::recorder::Access::Write).collect();
+    assert_eq!(kernel.interface.writes, writes, "{name}: bindings written in the shader, in the launch");
+    let regions: Vec<Region> = launch.args.iter().map(|(t, _)| region(*t)).collect();
+    let params = binding(params, offset, kernel.interface.params_bytes.next_multiple_of(16) as u64);
+    let mut entries = vec![wgpu::BindGroupEntry { binding: 0, resource: params }];
+    for (i, r) in regions.iter().enumerate() {
+        let resource = binding(&r.buffer, r.offset, r.bytes.max(4));
+        entries.push(wgpu::BindGroupEntry { binding: i as u32 + 1, resource });
+    }
+    gpu.device().create_bind_group(&wgpu::BindGroupDescriptor {
+        label: Some(name),
+        layout: &kernel.layout,
+        entries: &entries,
+    })
+}
+
+fn binding(buffer: &Buffer, offset: u64, bytes: u64) -> wgpu::BindingResource<'_> {
+    let size = std::num::NonZero::new(bytes);
+    wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer: buffer.raw(), offset, size })
+}
+
+fn step_bindings(gpu: &Gpu, steps: &Buffer) -> wgpu::BindGroup {
+    gpu.device().create_bind_group(&wgpu::BindGroupDescriptor {
+        label: Some("step"),
+        layout: gpu.inner.step_layout.as_ref().expect("a device has a step layout"),
+        entries: &[wgpu::BindGroupEntry {
+            binding: 0,
+            resource: binding(steps, 0, size_of::<Step>() as u64),
+        }],
+    })
+}
+
+fn timing_queries(gpu: &Gpu) -> Option<(wgpu::QuerySet, wgpu::Buffer)> {
+    if gpu.is_measuring() || !gpu.inner.timestamps {
+        return None;
+    }
+    let set = gpu.device().create_query_set(&wgpu::QuerySetDescriptor {
+        label: Some("times"),
+        ty: wgpu::QueryType::Timestamp,
+        count: MAX_QUERIES,
+    });
+    let resolved = gpu.device().create_buffer(&wgpu::BufferDescriptor {
+        label: Some("times"),
+        size: MAX_QUERIES as u64 * 8,
+        usage: wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC,
+        mapped_at_creation: false,
+    });
+    Some((set, resolved))
+}
+
+/// Which pass each pair of timestamps belongs to.
+#[derive(Default)]
+struct Clock {
+    used: u32,
+    passes: Vec<(usize, &'static str)>,
+}
+
+impl Clock {
+    fn next<'a>(
+        &mut self,
+        set: &'a wgpu::QuerySet,
+        launch: usize,
+        phase: &'static str,
+    ) -> Option<wgpu::ComputePassTimestampWrites<'a>> {
+        if self.used + 2 > MAX_QUERIES {
+            return None;
+        }
+        let first = self.used;
+        self.used += 2;
+        self.passes.push((launch, phase));
+        Some(wgpu::ComputePassTimestampWrites {
+            query_set: set,
+            beginning_of_pass_write_index: Some(first),
+            end_of_pass_write_index: Some(first + 1),
+        })
+    }
+}
+
+enum State {
+    Measured,
+    Running { map: MapRequest, staging: wgpu::Buffer, clock: Clock },
+}
+
+/// A submitted replay.
+#[must_use = "outputs and errors come with wait()"]
+pub struct Pending<'p> {
+    plan: &'p Plan,
+    state: State,
+    live: Live,
+    started: Instant,
+    units: f64,
+}
+
+impl Pending<'_> {
+    /// Whether [`Pending::wait`] would return at once. Never blocks.
+    pub fn is_ready(&self) -> bool {
+        match &self.state {
+            State::Measured => true,
+            State::Running { map, .. } => {
+                let _ = self.plan.gpu.device().poll(wgpu::PollType::Poll);
+                map.is_done()
+            }
+        }
+    }
+
+    /// Blocks until the replay is done and gives its outputs.
+    pub fn wait(self) -> Result<Outputs> {
+        if !self.is_ready() {
+            self.plan.gpu.wait()?;
+        }
+        self.finish()
+    }
+
+    /// Waits without blocking: yields to the executor between looks.
+    pub async fn ready(self) -> Result<Outputs> {
+        std::future::poll_fn(|cx| match self.is_ready() {
+            true => std::task::Poll::Ready(()),
+            false => {
+                cx.waker().wake_by_ref();
+                std::task::Poll::Pending
+            }
+        })
+        .await;
+        self.finish()
+    }
+
+    fn finish(self) -> Result<Outputs> {
+        let plan = self.plan;
+        let (bytes, clock) = match self.state {
+            State::Measured => (vec![0; plan.staging_bytes as usize], Clock::default()),
+            State::Running { map, staging, clock } => {
+                let bytes = map.take()?;
+                plan.ring.lock().unwrap().push(staging);
+                (bytes, clock)
+            }
+        };
+        plan.gpu.check("a replay")?;
+        let ms = self.started.elapsed().as_secs_f64() * 1e3;
+        plan.gpu.inner.pace.lock().unwrap().learn(self.units, ms);
+        let mut tensors = Vec::new();
+        let mut at = 0;
+        for (tensor, _) in &plan.outputs {
+            let live = tensor.rows.now(&self.live.extents) as usize * tensor.cols * 4;
+            tensors.push((*tensor, bytemuck::pod_collect_to_vec(&bytes[at..at + live])));
+            at += tensor.bytes() as usize;
+        }
+        let stamps: Vec<u64> = bytemuck::pod_collect_to_vec(&bytes[at..at + clock.used as usize * 8]);
+        let phases = plan.times(&self.live, &clock, &stamps);
+        Ok(Outputs { tensors, phases })
+    }
+}
+
+impl Plan {
+    /// Adds a replay's timestamps up by phase, and launch by launch into the profile.
+    fn times(&self, live: &Live, clock: &Clock, stamps: &[u64]) -> Vec<(&'static str, f64)> {
+        if clock.passes.is_empty() {
+            return Vec::new();
+        }
+        let tick_ns = self.gpu.queue().get_timestamp_period() as f64;
+        let mut phases: Vec<(&'static str, f64)> = Vec::new();
+        let mut profile = self.gpu.inner.profile.as_ref().map(|p| p.lock().unwrap());
+        for ((launch, phase), pair) in clock.passes.iter().zip(stamps.chunks(2)) {
+            let ns = pair[1].saturating_sub(pair[0]) as f64 * tick_ns;
+            match phases.iter_mut().find(|(name, _)| name == phase) {
+                Some((_, ms)) => *ms += ns * 1e-6,
+                None => phases.push((phase, ns * 1e-6)),
+            }
+            if let Some(profile) = &mut profile {
+                let ready = &self.launches[*launch];
+                let rows = ready.groups.rows.now(&live.extents) as f64;
+                let (flops, bytes) = (rows * ready.work.flops, rows * ready.work.bytes);
+                profile.add(ready.name, phase, pair[0] as f64 * tick_ns, ns, flops, bytes);
+            }
+        }
+        phases
+    }
+}
+
+/// What a replay gave back.
+#[derive(Clone, Debug)]
+pub struct Outputs {
+    tensors: Vec<(Tensor, Vec<u32>)>,
+    phases: Vec<(&'static str, f64)>,
+}
+
+impl Outputs {
+    fn words(&self, tensor: Tensor) -> &[u32] {
+        let found = self.tensors.iter().find(|(t, _)| *t == tensor);
+        &found.expect("a tensor is read that was not declared an output").1
+    }
+
+    /// The live rows of an output of floats.
+    pub fn f32(&self, tensor: Tensor) -> &[f32] {
+        bytemuck::cast_slice(self.words(tensor))
+    }
+
+    /// The live rows of an output of integers.
+    pub fn u32(&self, tensor: Tensor) -> &[u32] {
+        self.words(tensor)
+    }
+
+    /// Milliseconds on the adapter by phase; empty where the adapter cannot tell.
+    pub fn phase_ms(&self) -> &[(&'static str, f64)] {
+        &self.phases
+    }
+}

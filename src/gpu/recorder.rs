@@ -1,0 +1,294 @@
+//! Recording: model code calls ops on virtual tensors, and each launch is noted with all that it needs.
+
+use std::collections::HashMap;
+
+use super::buffer::Region;
+use super::gradient::Tape;
+use super::shader::KernelKey;
+use crate::error::Result;
+
+/// An extent: fixed when recorded, or live, that is set anew for every replay up to a maximum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dim {
+    /// The same in every replay.
+    Fixed(u32),
+    /// Number `index` of [`super::Live::extents`], never above `max`.
+    Live {
+        /// Which live extent.
+        index: u8,
+        /// The largest value, for which memory is planned.
+        max: u32,
+    },
+}
+
+impl Dim {
+    /// The largest value.
+    pub fn max(self) -> u32 {
+        match self {
+            Dim::Fixed(n) => n,
+            Dim::Live { max, .. } => max,
+        }
+    }
+
+    /// The value in a replay with these live extents.
+    pub fn now(self, extents: &[u32; 8]) -> u32 {
+        match self {
+            Dim::Fixed(n) => n,
+            Dim::Live { index, .. } => extents[index as usize],
+        }
+    }
+
+    fn code(self) -> u32 {
+        match self {
+            Dim::Fixed(n) => n,
+            Dim::Live { index, .. } => 0x8000_0000 | index as u32,
+        }
+    }
+}
+
+impl From<usize> for Dim {
+    fn from(n: usize) -> Dim {
+        Dim::Fixed(n as u32)
+    }
+}
+
+/// How elements are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// 32-bit floats.
+    F32,
+    /// 32-bit unsigned integers.
+    U32,
+}
+
+/// A virtual tensor of a recording: a matrix of `rows` by `cols`, row-major, 4 bytes an element.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tensor {
+    pub(super) id: u32,
+    /// Rows; tokens are rows.
+    pub rows: Dim,
+    /// Elements of a row.
+    pub cols: usize,
+    /// How elements are stored.
+    pub format: Format,
+}
+
+impl Tensor {
+    /// Bytes at the largest number of rows.
+    pub fn bytes(&self) -> u64 {
+        self.rows.max() as u64 * self.cols as u64 * 4
+    }
+}
+
+/// Where a tensor's memory comes from.
+#[derive(Clone, Debug)]
+pub(super) enum Home {
+    /// Planned from its lifetime.
+    Transient,
+    /// Somebody else's buffer.
+    Region(Region),
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct TensorInfo {
+    pub label: String,
+    pub tensor: Tensor,
+    pub home: Home,
+}
+
+/// What a launch does to a tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Reads it.
+    Read,
+    /// Writes it, or adds to it: what the kernel declares `read_write`.
+    Write,
+}
+
+/// The number of workgroups: `ceil(rows / rows_per_group) * columns`.
+#[derive(Clone, Copy, Debug)]
+pub struct Groups {
+    /// The extent that is divided among workgroups.
+    pub rows: Dim,
+    /// How much of it one workgroup takes.
+    pub rows_per_group: u32,
+    /// Workgroups for each of these.
+    pub columns: u32,
+}
+
+impl Groups {
+    /// `ceil(rows / rows_per_group)` workgroups.
+    pub fn over(rows: impl Into<Dim>, rows_per_group: u32) -> Groups {
+        Groups { rows: rows.into(), rows_per_group, columns: 1 }
+    }
+
+    /// As many again for each of `columns`.
+    pub fn times(self, columns: u32) -> Groups {
+        Groups { columns: self.columns * columns, ..self }
+    }
+
+    /// Workgroups in a replay with these live extents.
+    pub fn count(&self, extents: &[u32; 8]) -> u32 {
+        self.rows.now(extents).div_ceil(self.rows_per_group) * self.columns
+    }
+}
+
+/// A launch's arithmetic and traffic for each row of `Groups::rows`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Work {
+    /// Floating-point operations a row (a fused multiply-add is two).
+    pub flops: f64,
+    /// Bytes read and written a row, each operand counted once.
+    pub bytes: f64,
+}
+
+impl Work {
+    /// One number for the time cap: operations, with memory and launch overhead in the same coin.
+    pub(super) fn units(&self, rows: u32) -> f64 {
+        rows as f64 * (self.flops + self.bytes) + 2e4
+    }
+}
+
+/// A parameter word of a kernel.
+#[derive(Clone, Copy, Debug)]
+pub enum Word {
+    /// An unsigned integer.
+    U32(u32),
+    /// A float.
+    F32(f32),
+    /// An extent, read in the kernel with `extent(…)`.
+    Extent(Dim),
+}
+
+impl From<usize> for Word {
+    fn from(v: usize) -> Word {
+        Word::U32(v as u32)
+    }
+}
+impl From<u32> for Word {
+    fn from(v: u32) -> Word {
+        Word::U32(v)
+    }
+}
+impl From<f32> for Word {
+    fn from(v: f32) -> Word {
+        Word::F32(v)
+    }
+}
+impl From<Dim> for Word {
+    fn from(v: Dim) -> Word {
+        Word::Extent(v)
+    }
+}
+
+impl Word {
+    pub(super) fn bits(self) -> u32 {
+        match self {
+            Word::U32(v) => v,
+            Word::F32(v) => v.to_bits(),
+            Word::Extent(d) => d.code(),
+        }
+    }
+}
+
+/// One kernel launch of a recording.
+#[derive(Clone, Debug)]
+pub struct Launch {
+    /// The kernel and its constants.
+    pub kernel: KernelKey,
+    /// The words of the kernel's `params`, in order.
+    pub params: Vec<Word>,
+    /// The storage bindings, in order.
+    pub args: Vec<(Tensor, Access)>,
+    /// How many workgroups.
+    pub groups: Groups,
+    /// What it costs.
+    pub work: Work,
+}
+
+/// A recording in progress. See [`super::Plan`] for what becomes of it.
+#[derive(Default)]
+pub struct Recorder {
+    pub(super) tensors: Vec<TensorInfo>,
+    pub(super) launches: Vec<Launch>,
+    pub(super) outputs: Vec<Tensor>,
+    pub(super) phases: Vec<(usize, &'static str)>,
+    pub(super) tape: Tape,
+    regions: HashMap<(usize, u64), Tensor>,
+}
+
+impl Recorder {
+    /// An empty recording.
+    pub fn new() -> Recorder {
+        Recorder::default()
+    }
+
+    fn add(&mut self, label: String, rows: Dim, cols: usize, format: Format, home: Home) -> Tensor {
+        let tensor = Tensor { id: self.tensors.len() as u32, rows, cols, format };
+        self.tensors.push(TensorInfo { label, tensor, home });
+        tensor
+    }
+
+    /// A new tensor of floats, (rows, cols), whose memory the plan provides.
+    pub fn tensor(&mut self, label: impl Into<String>, rows: impl Into<Dim>, cols: usize) -> Tensor {
+        self.add(label.into(), rows.into(), cols, Format::F32, Home::Transient)
+    }
+
+    /// A new tensor of integers, (rows, cols), whose memory the plan provides.
+    pub fn tensor_u32(&mut self, label: impl Into<String>, rows: impl Into<Dim>, cols: usize) -> Tensor {
+        self.add(label.into(), rows.into(), cols, Format::U32, Home::Transient)
+    }
+
+    /// A tensor that lives in `region`, which outlasts the plan. The same region gives the same tensor.
+    pub fn bind(&mut self, region: &Region, rows: impl Into<Dim>, cols: usize, format: Format) -> Tensor {
+        let rows = rows.into();
+        let bytes = rows.max() as u64 * cols as u64 * 4;
+        assert!(bytes <= region.bytes, "a tensor of {bytes} bytes does not fit {region:?}");
+        let key = (region.buffer.id(), region.offset);
+        if let Some(known) = self.regions.get(&key) {
+            assert_eq!((known.rows, known.cols), (rows, cols), "{region:?} is bound in two shapes");
+            return *known;
+        }
+        let label = region.buffer.label().to_owned();
+        let tensor = self.add(label, rows, cols, format, Home::Region(region.clone()));
+        self.regions.insert(key, tensor);
+        tensor
+    }
+
+    /// Notes a launch. Ops call this; where a gradient is needed they add their rule, see [`Recorder::rule`].
+    pub fn launch(&mut self, launch: Launch) {
+        self.note_launch(&launch);
+        self.launches.push(launch);
+    }
+
+    /// Keeps a tensor until the end of the plan and reads it back with every replay.
+    pub fn output(&mut self, tensor: Tensor) {
+        if !self.outputs.contains(&tensor) {
+            self.outputs.push(tensor);
+        }
+    }
+
+    /// Launches recorded from here on belong to a phase of this name, in profiles and timings.
+    pub fn phase(&mut self, name: &'static str) {
+        self.phases.push((self.launches.len(), name));
+    }
+
+    /// Launches so far.
+    pub fn launch_count(&self) -> usize {
+        self.launches.len()
+    }
+
+    /// Names of the kernels recorded so far, in order.
+    pub fn kernels(&self) -> impl Iterator<Item = &KernelKey> {
+        self.launches.iter().map(|l| &l.kernel)
+    }
+
+    pub(super) fn label(&self, tensor: Tensor) -> &str {
+        &self.tensors[tensor.id as usize].label
+    }
+
+    /// Checks what would otherwise be found only when the plan is built.
+    pub(super) fn check_complete(&self) -> Result<()> {
+        self.tape.check_rules()
+    }
+}

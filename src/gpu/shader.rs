@@ -1,0 +1,219 @@
+//! The kernels' sources: one WGSL file each, assembled from snippets, validated without a GPU, compiled once.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::adapter::Gpu;
+use crate::error::{Error, Result};
+
+/// Lists shader files by name, so that a missing one does not compile.
+macro_rules! sources {
+    ($folder:literal: $($name:literal),* $(,)?) => {
+        &[$(($name, include_str!(concat!("../../shaders/", $folder, $name, ".wgsl")))),*]
+    };
+}
+
+/// Every kernel: its name and its source. The file, the kernel's label and the function of `reference` share it.
+pub const KERNELS: &[(&str, &str)] = sources!["":
+    "linear_backward_input",
+    "linear_backward_weight",
+    "linear_forward",
+    "reduce_slices",
+    "residual_add",
+];
+
+/// What kernels include by `//#include name`.
+const SNIPPETS: &[(&str, &str)] = sources!["shared/": "step", "tile"];
+
+/// A kernel and the constants that it is specialised with, each written `const NAME: u32 = value;` before it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct KernelKey {
+    /// Name of the kernel's file.
+    pub name: &'static str,
+    /// Constants in a fixed order.
+    pub constants: Vec<(&'static str, u32)>,
+}
+
+/// How a kernel uses its bindings, read off its source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interface {
+    /// Bytes of the uniform `params`, 0 where there is none.
+    pub params_bytes: u32,
+    /// Storage bindings in order; true where the kernel writes.
+    pub writes: Vec<bool>,
+}
+
+/// A compiled kernel.
+pub struct Kernel {
+    pub(super) pipeline: wgpu::ComputePipeline,
+    pub(super) layout: wgpu::BindGroupLayout,
+    pub(super) interface: Interface,
+}
+
+fn find(table: &'static [(&str, &'static str)], name: &str) -> Option<&'static str> {
+    table.iter().find(|(n, _)| *n == name).map(|(_, source)| *source)
+}
+
+/// The kernel's whole source: its constants, then its text with every snippet in place.
+///
+/// # Errors
+/// [`Error::Shader`] for an unknown kernel or snippet.
+pub fn assemble(key: &KernelKey) -> Result<String> {
+    let fail = |why: String| Error::Shader { kernel: key.name.into(), why };
+    let text = find(KERNELS, key.name).ok_or_else(|| fail("there is no such kernel".into()))?;
+    let mut out = String::with_capacity(text.len() * 2);
+    for (name, value) in &key.constants {
+        out.push_str(&format!("const {name}: u32 = {value}u;\n"));
+    }
+    // Lines between `//#if NAME` and `//#end` stay where the constant NAME is there and not 0.
+    let mut keep = true;
+    for line in text.lines() {
+        if let Some(name) = line.strip_prefix("//#if ") {
+            keep = key.constants.iter().any(|(n, value)| *n == name.trim() && *value != 0);
+        } else if line.starts_with("//#end") {
+            keep = true;
+        } else if let Some(name) = line.strip_prefix("//#include ") {
+            let name = name.trim();
+            out.push_str(find(SNIPPETS, name).ok_or_else(|| fail(format!("unknown snippet {name:?}")))?);
+        } else if keep {
+            out.push_str(line);
+        }
+        out.push('\n');
+    }
+    Ok(out)
+}
+
+/// Parses and validates a kernel on the host and reads its interface.
+///
+/// # Errors
+/// [`Error::Shader`] with naga's message and the line.
+pub fn validate(key: &KernelKey) -> Result<(naga::Module, Interface)> {
+    let source = assemble(key)?;
+    let fail = |why: String| Error::Shader { kernel: key.name.into(), why };
+    let module = naga::front::wgsl::parse_str(&source).map_err(|e| fail(e.emit_to_string(&source)))?;
+    naga::valid::Validator::new(naga::valid::ValidationFlags::all(), naga::valid::Capabilities::empty())
+        .validate(&module)
+        .map_err(|e| fail(e.emit_to_string(&source)))?;
+    let interface = interface(&module).map_err(fail)?;
+    Ok((module, interface))
+}
+
+fn interface(module: &naga::Module) -> Result<Interface, String> {
+    let mut bindings: HashMap<u32, (Option<bool>, u32)> = HashMap::new();
+    for (_, global) in module.global_variables.iter() {
+        let Some(at) = &global.binding else { continue };
+        if at.group != 0 {
+            continue;
+        }
+        let bytes = module.types[global.ty].inner.size(module.to_ctx());
+        let writes = match global.space {
+            naga::AddressSpace::Uniform => None,
+            naga::AddressSpace::Storage { access } => Some(access.contains(naga::StorageAccess::STORE)),
+            space => return Err(format!("binding {} lies in {space:?}", at.binding)),
+        };
+        bindings.insert(at.binding, (writes, bytes));
+    }
+    let params_bytes = match bindings.get(&0) {
+        Some((None, bytes)) => *bytes,
+        _ => return Err("binding 0 must be the uniform params".into()),
+    };
+    let writes = (1..bindings.len() as u32)
+        .map(|b| {
+            bindings.get(&b).and_then(|(w, _)| *w).ok_or_else(|| format!("binding {b} is no storage buffer"))
+        })
+        .collect::<Result<Vec<bool>, String>>()?;
+    Ok(Interface { params_bytes, writes })
+}
+
+impl Gpu {
+    /// The compiled kernel, from the cache where it is there already.
+    pub(super) fn kernel(&self, key: &KernelKey) -> Result<Arc<Kernel>> {
+        if let Some(kernel) = self.inner.kernels.lock().unwrap().get(key) {
+            return Ok(kernel.clone());
+        }
+        let kernel = Arc::new(self.compile(key)?);
+        self.inner.kernels.lock().unwrap().insert(key.clone(), kernel.clone());
+        Ok(kernel)
+    }
+
+    fn compile(&self, key: &KernelKey) -> Result<Kernel> {
+        let (module, interface) = validate(key)?;
+        let device = self.device();
+        let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let descriptor = wgpu::ShaderModuleDescriptor {
+            label: Some(key.name),
+            source: wgpu::ShaderSource::Naga(std::borrow::Cow::Owned(module)),
+        };
+        let module = match self.inner.checked {
+            true => device.create_shader_module(descriptor),
+            // SAFETY: every kernel bounds its own indices by the extents in its parameters, and the tests run
+            // all of them with the checks on as well.
+            false => unsafe {
+                device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked())
+            },
+        };
+        let entry = |binding, ty, dynamic| wgpu::BindGroupLayoutEntry {
+            binding,
+            visibility: wgpu::ShaderStages::COMPUTE,
+            ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset: dynamic, min_binding_size: None },
+            count: None,
+        };
+        let mut entries = vec![entry(0, wgpu::BufferBindingType::Uniform, false)];
+        for (i, writes) in interface.writes.iter().enumerate() {
+            let ty = wgpu::BufferBindingType::Storage { read_only: !writes };
+            entries.push(entry(i as u32 + 1, ty, false));
+        }
+        let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
+            label: Some(key.name),
+            entries: &entries,
+        });
+        let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+            label: Some(key.name),
+            bind_group_layouts: &[Some(&layout), self.inner.step_layout.as_ref()],
+            immediate_size: 0,
+        });
+        let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: Some(key.name),
+            layout: Some(&pipeline_layout),
+            module: &module,
+            entry_point: Some("main"),
+            compilation_options: wgpu::PipelineCompilationOptions {
+                zero_initialize_workgroup_memory: false,
+                ..Default::default()
+            },
+            cache: None,
+        });
+        match pollster::block_on(scope.pop()) {
+            Some(e) => Err(Error::Shader { kernel: key.name.into(), why: e.to_string() }),
+            None => Ok(Kernel { pipeline, layout, interface }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_file_in_shaders_is_listed() {
+        for (folder, table) in [("shaders", KERNELS), ("shaders/shared", SNIPPETS)] {
+            let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+            let mut files: Vec<String> = std::fs::read_dir(root)
+                .unwrap()
+                .map(|e| e.unwrap().path())
+                .filter(|p| p.is_file())
+                .map(|p| p.file_stem().unwrap().to_str().unwrap().to_owned())
+                .collect();
+            files.sort();
+            let mut listed: Vec<String> = table.iter().map(|(n, _)| n.to_string()).collect();
+            listed.sort();
+            assert_eq!(files, listed, "{folder}");
+        }
+    }
+
+    #[test]
+    fn unknown_kernels_and_snippets_are_errors() {
+        let key = KernelKey { name: "no_such_kernel", constants: vec![] };
+        assert!(matches!(assemble(&key), Err(Error::Shader { .. })));
+    }
+}

@@ -1,0 +1,468 @@
+//! What a model is made of: `config.json`, in both forms that Hugging Face has given it.
+
+use std::f64::consts::TAU;
+use std::path::Path;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::data::tokenizer::token_ids;
+use crate::error::{Error, Result};
+use crate::files;
+
+/// The architectures that [`ModelConfig::load`] accepts.
+pub const ARCHITECTURES: [&str; 1] = ["LlamaForCausalLM"];
+
+/// The sizes and settings of a decoder, checked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelConfig {
+    /// One of [`ARCHITECTURES`].
+    pub architecture: String,
+    /// C: the width of the residual stream.
+    pub hidden_size: usize,
+    /// F: the width inside the feed-forward block.
+    pub intermediate_size: usize,
+    /// L: how many layers.
+    pub num_layers: usize,
+    /// H: how many query heads.
+    pub heads: usize,
+    /// K: how many key and value heads; divides H.
+    pub kv_heads: usize,
+    /// D: the size of a head, a multiple of 4. H·D may differ from C.
+    pub head_dim: usize,
+    /// V: how many token ids have an embedding.
+    pub vocab_size: usize,
+    /// ε of RMSNorm.
+    pub rms_norm_eps: f64,
+    /// The rotary position embedding.
+    pub rope: Rope,
+    /// The longest sequence, in tokens.
+    pub max_position_embeddings: usize,
+    /// Whether the head's matrix is the embedding's.
+    pub tie_word_embeddings: bool,
+    /// The id that begins a text.
+    pub bos_token_id: Option<u32>,
+    /// The ids that end one; `generation_config.json` may say otherwise (see `data::tokenizer`).
+    pub eos_token_ids: Vec<u32>,
+    /// The file as it was read, so that a saved model keeps what this struct does not know.
+    pub raw: Value,
+}
+
+/// Rotary position embedding over heads of size D.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rope {
+    /// The base of the frequencies.
+    pub theta: f64,
+    /// How they are stretched for longer contexts.
+    pub scaling: RopeScaling,
+}
+
+/// Stretching of the rotary frequencies.
+#[derive(Clone, Debug, PartialEq)]
+pub enum RopeScaling {
+    /// None.
+    Default,
+    /// Llama 3.1's: long wavelengths by `factor`, short ones not at all, those between smoothly.
+    Llama3 {
+        /// How many times longer the context has become.
+        factor: f64,
+        /// Wavelengths above `original_max_position_embeddings / low_freq_factor` are stretched in full.
+        low_freq_factor: f64,
+        /// Wavelengths below `original_max_position_embeddings / high_freq_factor` are kept.
+        high_freq_factor: f64,
+        /// The context before the stretching, in tokens.
+        original_max_position_embeddings: usize,
+    },
+}
+
+impl Rope {
+    /// Radians a token of each pair of a head of size D: (D/2), θ^(−2j/D), scaled as `transformers` does.
+    pub fn inverse_frequencies(&self, head_dim: usize) -> Vec<f64> {
+        let plain = (0..head_dim / 2).map(|j| self.theta.powf(-2.0 * j as f64 / head_dim as f64));
+        match self.scaling {
+            RopeScaling::Default => plain.collect(),
+            RopeScaling::Llama3 {
+                factor,
+                low_freq_factor,
+                high_freq_factor,
+                original_max_position_embeddings,
+            } => {
+                let stretch = |frequency: f64| {
+                    let turns = original_max_position_embeddings as f64 * frequency / TAU;
+                    let kept =
+                        ((turns - low_freq_factor) / (high_freq_factor - low_freq_factor)).clamp(0.0, 1.0);
+                    kept * frequency + (1.0 - kept) * frequency / factor
+                };
+                plain.map(stretch).collect()
+            }
+        }
+    }
+}
+
+/// `config.json` as it is written; what is missing gets `transformers`' default for a Llama.
+#[derive(Deserialize)]
+struct Raw {
+    architectures: Option<Vec<String>>,
+    model_type: Option<String>,
+    hidden_size: usize,
+    intermediate_size: usize,
+    num_hidden_layers: usize,
+    num_attention_heads: usize,
+    num_key_value_heads: Option<usize>,
+    head_dim: Option<usize>,
+    vocab_size: usize,
+    rms_norm_eps: Option<f64>,
+    rope_theta: Option<f64>,
+    rope_scaling: Option<RawRope>,
+    rope_parameters: Option<RawRope>,
+    max_position_embeddings: Option<usize>,
+    tie_word_embeddings: Option<bool>,
+    attention_bias: Option<bool>,
+    mlp_bias: Option<bool>,
+    hidden_act: Option<String>,
+    #[serde(default)]
+    bos_token_id: Value,
+    #[serde(default)]
+    eos_token_id: Value,
+}
+
+#[derive(Default, Deserialize)]
+struct RawRope {
+    rope_type: Option<String>,
+    /// The older name; some files have both.
+    r#type: Option<String>,
+    rope_theta: Option<f64>,
+    factor: Option<f64>,
+    low_freq_factor: Option<f64>,
+    high_freq_factor: Option<f64>,
+    original_max_position_embeddings: Option<usize>,
+    partial_rotary_factor: Option<f64>,
+}
+
+impl ModelConfig {
+    /// Reads and checks `config.json` in `dir`. What it gets wrong, and what this crate cannot run, is
+    /// [`Error::File`].
+    pub fn load(dir: &Path) -> Result<ModelConfig> {
+        let path = dir.join("config.json");
+        ModelConfig::from_json(files::read_json(&path)?).map_err(|why| Error::file(path, why))
+    }
+
+    /// Checks the content of a `config.json`. The error says what is wrong with it, without the path.
+    pub fn from_json(json: Value) -> Result<ModelConfig, String> {
+        let raw = Raw::deserialize(&json).map_err(|e| format!("is not a model's configuration ({e})"))?;
+        let architecture = architecture(&raw)?;
+        if raw.attention_bias == Some(true) || raw.mlp_bias == Some(true) {
+            let key = if raw.mlp_bias == Some(true) { "mlp_bias" } else { "attention_bias" };
+            return Err(format!(
+                "{key} is true: projections with a bias are not supported yet, use another model"
+            ));
+        }
+        match raw.hidden_act.as_deref() {
+            None | Some("silu" | "swish") => {}
+            Some(other) => return Err(format!("hidden_act is \"{other}\", only \"silu\" is supported")),
+        }
+        let (hidden_size, heads) = (raw.hidden_size, raw.num_attention_heads);
+        let kv_heads = raw.num_key_value_heads.unwrap_or(heads);
+        for (key, size) in [
+            ("hidden_size", hidden_size),
+            ("intermediate_size", raw.intermediate_size),
+            ("num_hidden_layers", raw.num_hidden_layers),
+            ("num_attention_heads", heads),
+            ("num_key_value_heads", kv_heads),
+            ("vocab_size", raw.vocab_size),
+            ("max_position_embeddings", raw.max_position_embeddings.unwrap_or(2048)),
+        ] {
+            // Tensors are indexed in 32 bits on the GPU.
+            if size == 0 || size > i32::MAX as usize {
+                return Err(format!("{key} is {size}, expected 1 to {}", i32::MAX));
+            }
+        }
+        let head_dim = match raw.head_dim {
+            Some(head_dim) => head_dim,
+            None if hidden_size.is_multiple_of(heads) => hidden_size / heads,
+            None => {
+                return Err(format!(
+                    "hidden_size {hidden_size} is not a multiple of num_attention_heads {heads}, and there is no head_dim"
+                ));
+            }
+        };
+        if head_dim == 0 || head_dim > i32::MAX as usize || !head_dim.is_multiple_of(4) {
+            return Err(format!("the head size is {head_dim}, only multiples of 4 are supported"));
+        }
+        if !heads.is_multiple_of(kv_heads) {
+            return Err(format!(
+                "num_attention_heads {heads} is not a multiple of num_key_value_heads {kv_heads}"
+            ));
+        }
+        let rms_norm_eps = raw.rms_norm_eps.unwrap_or(1e-6);
+        if !(rms_norm_eps.is_finite() && rms_norm_eps >= 0.0) {
+            return Err(format!("rms_norm_eps is {rms_norm_eps}, expected a number ≥ 0"));
+        }
+        let ids = |key, value| token_ids(value).map_err(|why| format!("{key} {why}"));
+        Ok(ModelConfig {
+            architecture,
+            hidden_size,
+            intermediate_size: raw.intermediate_size,
+            num_layers: raw.num_hidden_layers,
+            heads,
+            kv_heads,
+            head_dim,
+            vocab_size: raw.vocab_size,
+            rms_norm_eps,
+            rope: rope(&raw)?,
+            max_position_embeddings: raw.max_position_embeddings.unwrap_or(2048),
+            tie_word_embeddings: raw.tie_word_embeddings.unwrap_or(false),
+            bos_token_id: ids("bos_token_id", &raw.bos_token_id)?.first().copied(),
+            eos_token_ids: ids("eos_token_id", &raw.eos_token_id)?,
+            raw: json,
+        })
+    }
+
+    /// Writes `config.json` into `dir` as it was read.
+    pub fn save(&self, dir: &Path) -> Result<()> {
+        let mut text = serde_json::to_string_pretty(&self.raw).expect("a JSON value");
+        text.push('\n');
+        files::write_atomic(&dir.join("config.json"), text.as_bytes())
+    }
+
+    /// Radians a token of each pair of a head: (D/2).
+    pub fn inverse_frequencies(&self) -> Vec<f64> {
+        self.rope.inverse_frequencies(self.head_dim)
+    }
+}
+
+fn architecture(raw: &Raw) -> Result<String, String> {
+    let stated = raw.architectures.as_ref().and_then(|list| list.first());
+    let found = match (stated, raw.model_type.as_deref()) {
+        (Some(stated), _) => stated.as_str(),
+        (None, Some("llama")) => "LlamaForCausalLM",
+        (None, other) => other.unwrap_or("missing"),
+    };
+    if ARCHITECTURES.contains(&found) {
+        return Ok(found.to_owned());
+    }
+    Err(format!("the architecture is {found}, supported are {}", ARCHITECTURES.join(", ")))
+}
+
+fn rope(raw: &Raw) -> Result<Rope, String> {
+    let none = RawRope::default();
+    let given = raw.rope_parameters.as_ref().or(raw.rope_scaling.as_ref()).unwrap_or(&none);
+    let theta = given.rope_theta.or(raw.rope_theta).unwrap_or(10_000.0);
+    if !(theta.is_finite() && theta > 0.0) {
+        return Err(format!("rope_theta is {theta}, expected a number > 0"));
+    }
+    if given.partial_rotary_factor.is_some_and(|factor| factor != 1.0) {
+        return Err("partial_rotary_factor is not 1: rotating a part of each head is not supported".into());
+    }
+    let need = |key: &str, value: Option<f64>| match value {
+        Some(value) if value.is_finite() && value > 0.0 => Ok(value),
+        Some(value) => Err(format!("{key} of rope_type \"llama3\" is {value}, expected a number > 0")),
+        None => Err(format!("rope_type \"llama3\" needs {key}")),
+    };
+    let scaling = match given.rope_type.as_deref().or(given.r#type.as_deref()) {
+        None | Some("default") => RopeScaling::Default,
+        Some("llama3") => {
+            let original = given.original_max_position_embeddings;
+            let low_freq_factor = need("low_freq_factor", given.low_freq_factor)?;
+            let high_freq_factor = need("high_freq_factor", given.high_freq_factor)?;
+            if high_freq_factor <= low_freq_factor {
+                return Err(format!(
+                    "high_freq_factor {high_freq_factor} must be above low_freq_factor {low_freq_factor}"
+                ));
+            }
+            need("original_max_position_embeddings", original.map(|n| n as f64))?;
+            RopeScaling::Llama3 {
+                factor: need("factor", given.factor)?,
+                low_freq_factor,
+                high_freq_factor,
+                original_max_position_embeddings: original.unwrap_or_default(),
+            }
+        }
+        Some(other) => {
+            return Err(format!("the rope_type is \"{other}\", supported are \"default\" and \"llama3\""));
+        }
+    };
+    Ok(Rope { theta, scaling })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::files::shared;
+
+    /// A small configuration, with `changes` applied (null removes).
+    fn config(changes: Value) -> Result<ModelConfig, String> {
+        let mut json = json!({
+            "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 64, "intermediate_size": 172,
+            "num_hidden_layers": 5, "num_attention_heads": 8, "num_key_value_heads": 4, "vocab_size": 512,
+            "rms_norm_eps": 1e-5, "eos_token_id": 2, "rope_theta": 5e5
+        });
+        for (key, value) in changes.as_object().unwrap() {
+            json[key] = value.clone();
+        }
+        ModelConfig::from_json(json)
+    }
+
+    #[track_caller]
+    fn assert_refused(changes: Value, part: &str) {
+        let why = config(changes).unwrap_err();
+        assert!(why.contains(part), "{part:?} is not in {why:?}");
+    }
+
+    #[test]
+    fn real_configurations_are_read() {
+        let Some(dir) = shared("models/stories260K") else { return };
+        let c = ModelConfig::load(&dir).unwrap();
+        assert_eq!(
+            (c.hidden_size, c.intermediate_size, c.num_layers, c.heads, c.kv_heads),
+            (64, 172, 5, 8, 4)
+        );
+        assert_eq!(
+            (c.head_dim, c.vocab_size, c.rms_norm_eps, c.max_position_embeddings),
+            (8, 512, 1e-5, 512)
+        );
+        assert_eq!(c.rope, Rope { theta: 10_000.0, scaling: RopeScaling::Default });
+        assert_eq!((c.tie_word_embeddings, c.bos_token_id, &c.eos_token_ids[..]), (true, Some(1), &[2][..]));
+        let c = ModelConfig::load(&shared("models/TinyStories-656K").unwrap()).unwrap();
+        assert_eq!((c.hidden_size, c.intermediate_size, c.num_layers, c.vocab_size), (128, 384, 2, 2048));
+    }
+
+    #[test]
+    fn what_is_missing_gets_the_defaults_of_transformers() {
+        let c = config(json!({"rms_norm_eps": null, "num_key_value_heads": null, "rope_theta": null,
+            "eos_token_id": [2, 7], "architectures": null}))
+        .unwrap();
+        assert_eq!((c.kv_heads, c.head_dim, c.rms_norm_eps, c.rope.theta), (8, 8, 1e-6, 1e4));
+        assert_eq!((c.max_position_embeddings, c.tie_word_embeddings, c.bos_token_id), (2048, false, None));
+        assert_eq!((c.eos_token_ids, c.architecture.as_str()), (vec![2, 7], "LlamaForCausalLM"));
+    }
+
+    #[test]
+    fn the_head_size_may_be_apart_from_the_width() {
+        assert_eq!(config(json!({"head_dim": 32})).unwrap().head_dim, 32);
+        assert_eq!(config(json!({"head_dim": 32, "hidden_size": 60})).unwrap().hidden_size, 60);
+    }
+
+    #[test]
+    fn both_forms_of_the_rotary_settings_mean_the_same() {
+        let llama3 = json!({"rope_type": "llama3", "type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0, "original_max_position_embeddings": 8192});
+        let mut newer = llama3.clone();
+        newer["rope_theta"] = json!(5e5);
+        let old = config(json!({"rope_scaling": llama3})).unwrap();
+        let new = config(json!({"rope_theta": null, "rope_parameters": newer})).unwrap();
+        assert_eq!(old.rope, new.rope);
+        assert_eq!(old.rope.theta, 5e5);
+        assert!(matches!(
+            old.rope.scaling,
+            RopeScaling::Llama3 { original_max_position_embeddings: 8192, .. }
+        ));
+        let default =
+            config(json!({"rope_parameters": {"rope_type": "default", "rope_theta": 5e5}})).unwrap();
+        assert_eq!(default.rope, config(json!({})).unwrap().rope);
+    }
+
+    /// Expected: transformers 5.23, LlamaRotaryEmbedding in f32, head_dim 32.
+    #[test]
+    fn llama3_frequencies_are_those_of_transformers() {
+        let scaling = RopeScaling::Llama3 {
+            factor: 8.0,
+            low_freq_factor: 1.0,
+            high_freq_factor: 4.0,
+            original_max_position_embeddings: 8192,
+        };
+        let expected = [
+            1.0,
+            0.44036662578582764,
+            0.193922758102417,
+            0.08539710193872452,
+            0.03760603070259094,
+            0.016560440883040428,
+            0.00729266507551074,
+            0.0032114461064338684,
+            0.0005248460220173001,
+            7.784655463183299e-05,
+            3.428102354519069e-05,
+            1.5096217794052791e-05,
+            6.647869668086059e-06,
+            2.927499735960737e-06,
+            1.289173155782919e-06,
+            5.677088097399974e-07,
+        ];
+        let found = Rope { theta: 5e5, scaling }.inverse_frequencies(32);
+        assert_eq!(found.len(), expected.len());
+        for (j, (found, expected)) in found.iter().zip(expected).enumerate() {
+            assert!((found / expected - 1.0).abs() < 1e-6, "pair {j}: {found}, expected {expected}");
+        }
+    }
+
+    #[test]
+    fn default_frequencies_are_powers_of_theta() {
+        let found = Rope { theta: 10_000.0, scaling: RopeScaling::Default }.inverse_frequencies(8);
+        for (found, expected) in found.iter().zip([1.0, 0.1, 0.01, 0.001]) {
+            assert!((found / expected - 1.0).abs() < 1e-12);
+        }
+    }
+
+    #[test]
+    fn a_saved_configuration_is_the_one_that_was_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let c = config(json!({"something_newer": {"z": 1, "a": [2]}})).unwrap();
+        c.save(dir.path()).unwrap();
+        assert_eq!(ModelConfig::load(dir.path()).unwrap(), c);
+    }
+
+    #[test]
+    fn an_unknown_architecture_lists_the_known() {
+        assert_refused(
+            json!({"architectures": ["GPT2LMHeadModel"]}),
+            "is GPT2LMHeadModel, supported are LlamaForCausalLM",
+        );
+        assert_refused(json!({"architectures": null, "model_type": "gpt2"}), "is gpt2");
+    }
+
+    #[test]
+    fn unsupported_settings_are_refused() {
+        assert_refused(json!({"attention_bias": true}), "attention_bias is true");
+        assert_refused(json!({"mlp_bias": true}), "mlp_bias is true");
+        assert_refused(json!({"hidden_act": "gelu"}), "hidden_act is \"gelu\"");
+        assert_refused(json!({"rope_scaling": {"type": "linear", "factor": 2.0}}), "\"linear\"");
+        assert_refused(json!({"rope_parameters": {"rope_type": "yarn"}}), "\"yarn\"");
+        assert_refused(json!({"rope_parameters": {"partial_rotary_factor": 0.5}}), "partial_rotary_factor");
+    }
+
+    #[test]
+    fn impossible_sizes_are_refused() {
+        assert_refused(
+            json!({"num_attention_heads": 6, "num_key_value_heads": 4, "head_dim": 8}),
+            "6 is not a multiple",
+        );
+        assert_refused(json!({"num_attention_heads": 7}), "64 is not a multiple of num_attention_heads 7");
+        assert_refused(json!({"num_attention_heads": 0}), "num_attention_heads is 0");
+        assert_refused(json!({"num_key_value_heads": 0}), "num_key_value_heads is 0");
+        assert_refused(json!({"vocab_size": 0}), "vocab_size is 0");
+        assert_refused(json!({"hidden_size": 1u64 << 40}), "hidden_size is 1099511627776");
+        assert_refused(json!({"head_dim": 6}), "multiples of 4");
+        assert_refused(json!({"head_dim": 0}), "multiples of 4");
+        assert_refused(json!({"vocab_size": -1}), "not a model's configuration");
+        assert_refused(json!({"vocab_size": null}), "not a model's configuration");
+        assert_refused(json!({"rms_norm_eps": -1.0}), "rms_norm_eps is -1");
+        assert_refused(json!({"rope_theta": 0}), "rope_theta is 0");
+        assert_refused(json!({"eos_token_id": "x"}), "eos_token_id must be");
+        let llama3 =
+            json!({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 4.0, "high_freq_factor": 4.0});
+        assert_refused(json!({"rope_scaling": llama3}), "must be above");
+        assert_refused(json!({"rope_scaling": {"rope_type": "llama3"}}), "needs low_freq_factor");
+    }
+
+    #[test]
+    fn a_file_that_is_absent_or_not_json_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(matches!(ModelConfig::load(dir.path()), Err(Error::Io { .. })));
+        files::write_atomic(&dir.path().join("config.json"), b"[]").unwrap();
+        let error = ModelConfig::load(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("config.json: is not a model's configuration"), "{error}");
+    }
+}

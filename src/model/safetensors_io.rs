@@ -1,0 +1,594 @@
+//! Reading and writing tensors on the host: safetensors files, one or sharded, of F32, F16 and BF16.
+//!
+//! Opening reads headers alone; a tensor's bytes are read when asked for, a range of rows at a time if wanted.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use half::{bf16, f16};
+use safetensors::Dtype;
+use safetensors::tensor::Metadata;
+use serde_json::{Map, Value, json};
+
+use crate::error::{Error, Result};
+use crate::files;
+
+/// The name of a model's only file.
+pub const MODEL_FILE: &str = "model.safetensors";
+/// The name of the index of a model's several files.
+pub const INDEX_FILE: &str = "model.safetensors.index.json";
+const EMBEDDING: &str = "model.embed_tokens.weight";
+const HEAD: &str = "lm_head.weight";
+
+/// The format's own limit, as in the safetensors crate.
+const MAX_HEADER_BYTES: u64 = 100_000_000;
+/// How much is read and converted at a time.
+const CHUNK_BYTES: usize = 1 << 20;
+
+/// A tensor in a file, not yet read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TensorInfo {
+    /// Outermost dimension first.
+    pub shape: Vec<usize>,
+    /// How its elements are stored.
+    pub dtype: Dtype,
+    /// The file that holds it.
+    pub path: PathBuf,
+    /// Its first byte in the file.
+    start: u64,
+}
+
+/// The tensors of a model's or adapter's files, by name.
+#[derive(Clone, Debug, Default)]
+pub struct TensorFiles {
+    tensors: BTreeMap<String, TensorInfo>,
+    metadata: HashMap<String, String>,
+}
+
+impl TensorFiles {
+    /// Opens the model in `dir`: [`MODEL_FILE`], or the files that [`INDEX_FILE`] lists.
+    pub fn open(dir: &Path) -> Result<TensorFiles> {
+        let single = dir.join(MODEL_FILE);
+        if single.exists() {
+            return TensorFiles::open_file(&single);
+        }
+        let index = dir.join(INDEX_FILE);
+        let Some(json) = files::read_json_if_present(&index)? else {
+            return Err(Error::file(dir, format!("has no weights: expected {MODEL_FILE} or {INDEX_FILE}")));
+        };
+        let Some(map) = json["weight_map"].as_object() else {
+            return Err(Error::file(&index, "has no \"weight_map\" from tensors to files"));
+        };
+        let mut shards = BTreeSet::new();
+        for (name, shard) in map {
+            let shard = shard.as_str().filter(|s| Path::new(s).file_name().is_some_and(|name| name == *s));
+            let shard = shard.ok_or_else(|| {
+                Error::file(
+                    &index,
+                    format!("tensor {name} should be in a file of the same folder, not in {}", map[name]),
+                )
+            })?;
+            shards.insert(shard);
+        }
+        let mut all = TensorFiles::default();
+        for shard in shards {
+            all.add(&dir.join(shard))?;
+        }
+        for (name, shard) in map {
+            let found = all.tensors.get(name).and_then(|t| t.path.file_name()).and_then(|f| f.to_str());
+            if found != shard.as_str() {
+                let why =
+                    format!("places tensor {name} in {shard}, which does not hold it: download both again");
+                return Err(Error::file(&index, why));
+            }
+        }
+        Ok(all)
+    }
+
+    /// Opens one file, such as `adapter_model.safetensors`.
+    pub fn open_file(path: &Path) -> Result<TensorFiles> {
+        let mut one = TensorFiles::default();
+        one.add(path)?;
+        Ok(one)
+    }
+
+    fn add(&mut self, path: &Path) -> Result<()> {
+        let (metadata, data_start) = read_header(path)?;
+        for (name, info) in metadata.tensors() {
+            let start = data_start + info.data_offsets.0 as u64;
+            let info =
+                TensorInfo { shape: info.shape.clone(), dtype: info.dtype, path: path.to_owned(), start };
+            if let Some(other) = self.tensors.insert(name.clone(), info) {
+                let why =
+                    format!("tensor {name} is also in {}: remove one of the files", other.path.display());
+                return Err(Error::file(path, why));
+            }
+        }
+        self.metadata.extend(metadata.metadata().clone().unwrap_or_default());
+        Ok(())
+    }
+
+    /// The names of all tensors, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// Shape, type and file of a tensor.
+    pub fn info(&self, name: &str) -> Option<&TensorInfo> {
+        self.tensors.get(name)
+    }
+
+    /// The files' `__metadata__`.
+    pub fn metadata(&self) -> &HashMap<String, String> {
+        &self.metadata
+    }
+
+    /// Where the embedding (V, C) is: a tied one may be stored under the head's name alone.
+    pub fn embedding_name(&self, tied: bool) -> &'static str {
+        let under_head = tied && !self.tensors.contains_key(EMBEDDING) && self.tensors.contains_key(HEAD);
+        if under_head { HEAD } else { EMBEDDING }
+    }
+
+    /// The tensors that are not in `used`, save for those that a model of `tied` embeddings may leave: a copy of
+    /// the embedding as head, and the rotary tables that old files hold.
+    pub fn unused(&self, used: &BTreeSet<String>, tied: bool) -> Vec<String> {
+        let ignored = |name: &str| name.ends_with("rotary_emb.inv_freq") || (tied && name == HEAD);
+        self.names().filter(|name| !used.contains(*name) && !ignored(name)).map(str::to_owned).collect()
+    }
+
+    /// All elements of a tensor of the shape `expected`, outermost dimension first.
+    pub fn read_f32(&self, name: &str, expected: &[usize]) -> Result<Vec<f32>> {
+        let info = self.find_shaped(name, expected)?;
+        self.read_elements(name, info, 0..expected.iter().product())
+    }
+
+    /// The rows `rows` of a tensor of the shape `expected`; a row is all that one index of the outermost dimension
+    /// holds.
+    pub fn read_rows_f32(&self, name: &str, expected: &[usize], rows: Range<usize>) -> Result<Vec<f32>> {
+        assert!(rows.start <= rows.end && rows.end <= expected[0], "rows {rows:?} of {name} {expected:?}");
+        let info = self.find_shaped(name, expected)?;
+        let row: usize = expected[1..].iter().product();
+        self.read_elements(name, info, rows.start * row..rows.end * row)
+    }
+
+    fn find_shaped(&self, name: &str, expected: &[usize]) -> Result<&TensorInfo> {
+        let info = self.find(name)?;
+        if info.shape == expected {
+            return Ok(info);
+        }
+        Err(Error::TensorShape {
+            path: info.path.clone(),
+            name: name.to_owned(),
+            found: info.shape.clone(),
+            expected: expected.to_owned(),
+        })
+    }
+
+    fn find(&self, name: &str) -> Result<&TensorInfo> {
+        self.tensors.get(name).ok_or_else(|| {
+            let path = self.tensors.values().next().map_or(Path::new(MODEL_FILE), |t| &t.path);
+            Error::file(
+                path,
+                format!("has no tensor {name}, which config.json asks for: do the files belong together?"),
+            )
+        })
+    }
+
+    fn read_elements(&self, name: &str, info: &TensorInfo, elements: Range<usize>) -> Result<Vec<f32>> {
+        let TensorInfo { path, dtype, start, .. } = info;
+        let Some(size) = element_bytes(*dtype) else {
+            let why = format!(
+                "tensor {name} is of type {dtype:?}, accepted are F32, F16 and BF16: convert the model"
+            );
+            return Err(Error::file(path, why));
+        };
+        let mut file = File::open(path).map_err(Error::io("read", path))?;
+        let start = start + (elements.start * size) as u64;
+        file.seek(SeekFrom::Start(start)).map_err(Error::io("read", path))?;
+        let mut values = Vec::with_capacity(elements.len());
+        let mut chunk = vec![0; CHUNK_BYTES.min(elements.len() * size)];
+        while values.len() < elements.len() {
+            let bytes = ((elements.len() - values.len()) * size).min(chunk.len());
+            let chunk = &mut chunk[..bytes];
+            file.read_exact(chunk).map_err(Error::io("read", path))?;
+            match dtype {
+                Dtype::F32 => values.extend(chunk.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b))),
+                Dtype::F16 => {
+                    values.extend(chunk.as_chunks().0.iter().map(|&b| f16::from_le_bytes(b).to_f32()))
+                }
+                _ => values.extend(chunk.as_chunks().0.iter().map(|&b| bf16::from_le_bytes(b).to_f32())),
+            }
+        }
+        Ok(values)
+    }
+}
+
+/// The bytes of one element of the types that this module reads and writes.
+fn element_bytes(dtype: Dtype) -> Option<usize> {
+    match dtype {
+        Dtype::F32 => Some(4),
+        Dtype::F16 | Dtype::BF16 => Some(2),
+        _ => None,
+    }
+}
+
+/// The header of a file, and where its data begin. A file: the header's length n (8 bytes, little endian), n bytes
+/// of JSON, the data. The safetensors crate checks that the tensors cover the data without gap or overlap.
+fn read_header(path: &Path) -> Result<(Metadata, u64)> {
+    let mut file = File::open(path).map_err(Error::io("read", path))?;
+    let length = file.metadata().map_err(Error::io("read", path))?.len();
+    let truncated = |needed: u64| {
+        let why = format!("is truncated: {length} bytes of at least {needed} are there, get the file again");
+        Error::file(path, why)
+    };
+    if length < 8 {
+        return Err(truncated(8));
+    }
+    let mut bytes = [0; 8];
+    file.read_exact(&mut bytes).map_err(Error::io("read", path))?;
+    let header_bytes = u64::from_le_bytes(bytes);
+    if header_bytes > MAX_HEADER_BYTES {
+        let why = format!(
+            "is not a safetensors file: its header would have {header_bytes} bytes, the format allows {MAX_HEADER_BYTES}"
+        );
+        return Err(Error::file(path, why));
+    }
+    let data_start = 8 + header_bytes;
+    if length < data_start {
+        return Err(truncated(data_start));
+    }
+    let mut header = vec![0; header_bytes as usize];
+    file.read_exact(&mut header).map_err(Error::io("read", path))?;
+    let metadata: Metadata = serde_json::from_slice(&header).map_err(|e| {
+        Error::file(path, format!("has a broken safetensors header ({e}), get the file again"))
+    })?;
+    let expected = data_start + metadata.data_len() as u64;
+    if length < expected {
+        return Err(truncated(expected));
+    }
+    if length > expected {
+        let why = format!("has {length} bytes where its header describes {expected}: get the file again");
+        return Err(Error::file(path, why));
+    }
+    Ok((metadata, data_start))
+}
+
+/// A tensor to be written.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TensorSpec {
+    /// Its name.
+    pub name: String,
+    /// Outermost dimension first.
+    pub shape: Vec<usize>,
+    /// [`Dtype::F32`], [`Dtype::F16`] or [`Dtype::BF16`]; the latter two round to nearest, ties to even.
+    pub dtype: Dtype,
+}
+
+/// Writes a safetensors file atomically. `data` gives the elements of one tensor at a time, so that they need not
+/// all be in memory at once; it is asked for F32 tensors first (which keeps them aligned), then by name.
+pub fn write_atomic(
+    path: &Path,
+    mut tensors: Vec<TensorSpec>,
+    metadata: &BTreeMap<String, String>,
+    mut data: impl FnMut(&TensorSpec) -> Result<Vec<f32>>,
+) -> Result<()> {
+    let size = |spec: &TensorSpec| element_bytes(spec.dtype).expect("a tensor of F32, F16 or BF16");
+    tensors.sort_by(|a, b| size(b).cmp(&size(a)).then_with(|| a.name.cmp(&b.name)));
+    let mut header = Map::new();
+    if !metadata.is_empty() {
+        header.insert("__metadata__".into(), json!(metadata));
+    }
+    let mut end = 0;
+    for spec in &tensors {
+        let start = end;
+        end += spec.shape.iter().product::<usize>() * size(spec);
+        let entry = json!({"dtype": spec.dtype, "shape": spec.shape, "data_offsets": [start, end]});
+        assert!(header.insert(spec.name.clone(), entry).is_none(), "two tensors are named {}", spec.name);
+    }
+    let mut header = Value::Object(header).to_string().into_bytes();
+    header.resize(header.len().next_multiple_of(8), b' ');
+
+    files::write_atomic_with(path, |file| {
+        let mut write = |bytes: &[u8]| file.write_all(bytes).map_err(Error::io("write", path));
+        write(&(header.len() as u64).to_le_bytes())?;
+        write(&header)?;
+        for spec in &tensors {
+            let values = data(spec)?;
+            assert_eq!(values.len(), spec.shape.iter().product::<usize>(), "elements of {}", spec.name);
+            for values in values.chunks(CHUNK_BYTES / 4) {
+                match spec.dtype {
+                    Dtype::F32 => write(&values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>())?,
+                    Dtype::F16 => {
+                        write(
+                            &values.iter().flat_map(|&v| f16::from_f32(v).to_le_bytes()).collect::<Vec<_>>(),
+                        )?;
+                    }
+                    _ => write(
+                        &values.iter().flat_map(|&v| bf16::from_f32(v).to_le_bytes()).collect::<Vec<_>>(),
+                    )?,
+                }
+            }
+        }
+        Ok(())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::files::shared;
+
+    fn spec(name: &str, shape: &[usize], dtype: Dtype) -> TensorSpec {
+        TensorSpec { name: name.into(), shape: shape.into(), dtype }
+    }
+
+    /// A file of this header and so many zero bytes of data, opened.
+    fn open(header: &str, data_bytes: usize) -> Result<TensorFiles> {
+        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+        bytes.extend(header.as_bytes());
+        bytes.resize(bytes.len() + data_bytes, 0);
+        open_bytes(&bytes)
+    }
+
+    fn open_bytes(bytes: &[u8]) -> Result<TensorFiles> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(MODEL_FILE);
+        files::write_atomic(&path, bytes).unwrap();
+        TensorFiles::open(dir.path())
+    }
+
+    #[track_caller]
+    fn assert_refused<T>(result: Result<T>, parts: &[&str]) {
+        let Err(error) = result else { panic!("accepted") };
+        let message = error.to_string();
+        parts.iter().for_each(|part| assert!(message.contains(part), "{part:?} is not in {message:?}"));
+    }
+
+    const TWO_FLOATS: &str = r#"{"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}"#;
+
+    #[test]
+    fn tensors_come_back_as_they_were_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("adapter_model.safetensors");
+        let values = [1.0, -2.5, f32::MIN_POSITIVE, 65504.0, 0.1, -0.0];
+        let specs = vec![
+            spec("half", &[3, 2], Dtype::F16),
+            spec("brain", &[3, 2], Dtype::BF16),
+            spec("full", &[3, 2], Dtype::F32),
+            spec("none", &[0, 2], Dtype::F32),
+            spec("scalar", &[], Dtype::F32),
+        ];
+        let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
+        let mut order = Vec::new();
+        write_atomic(&path, specs, &metadata, |spec| {
+            order.push(spec.name.clone());
+            Ok(values[..spec.shape.iter().product()].to_vec())
+        })
+        .unwrap();
+        assert_eq!(order, ["full", "none", "scalar", "brain", "half"]);
+        let files = TensorFiles::open_file(&path).unwrap();
+        assert_eq!(files.names().collect::<Vec<_>>(), ["brain", "full", "half", "none", "scalar"]);
+        assert_eq!(files.metadata()["format"], "pt");
+        let bits = |v: &[f32]| v.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+        assert_eq!(bits(&files.read_f32("full", &[3, 2]).unwrap()), bits(&values));
+        let half = files.read_f32("half", &[3, 2]).unwrap();
+        assert_eq!(bits(&half), bits(&values.map(|v| f16::from_f32(v).to_f32())));
+        let brain = files.read_f32("brain", &[3, 2]).unwrap();
+        assert_eq!(bits(&brain), bits(&values.map(|v| bf16::from_f32(v).to_f32())));
+        assert!(files.read_f32("none", &[0, 2]).unwrap().is_empty());
+        assert_eq!(files.read_f32("scalar", &[]).unwrap(), [1.0]);
+        assert_eq!(files.read_rows_f32("half", &[3, 2], 1..3).unwrap(), half[2..]);
+        assert!(files.read_rows_f32("full", &[3, 2], 1..1).unwrap().is_empty());
+        let whole = std::fs::read(&path).unwrap();
+        assert_eq!(safetensors::SafeTensors::deserialize(&whole).unwrap().len(), 5);
+    }
+
+    #[test]
+    fn a_tensor_longer_than_a_chunk_is_read_and_written_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(MODEL_FILE);
+        let n = CHUNK_BYTES / 2 + 3;
+        let values: Vec<f32> = (0..n).map(|i| (i % 251) as f32).collect();
+        for dtype in [Dtype::F32, Dtype::BF16] {
+            let specs = vec![spec("a", &[n, 1], dtype)];
+            write_atomic(&path, specs, &BTreeMap::new(), |_| Ok(values.clone())).unwrap();
+            let files = TensorFiles::open_file(&path).unwrap();
+            assert!(files.read_f32("a", &[n, 1]).unwrap() == values);
+            assert_eq!(files.read_rows_f32("a", &[n, 1], n - 2..n).unwrap(), values[n - 2..]);
+        }
+    }
+
+    #[test]
+    fn a_failed_write_leaves_no_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(MODEL_FILE);
+        let specs = vec![spec("a", &[1], Dtype::F32)];
+        let failed = write_atomic(&path, specs, &BTreeMap::new(), |_| Err(Error::Interrupted));
+        assert!(matches!(failed, Err(Error::Interrupted)));
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn real_models_are_read() {
+        let Some(dir) = shared("models/stories260K") else { return };
+        let files = TensorFiles::open(&dir).unwrap();
+        let elements: usize =
+            files.names().map(|n| files.info(n).unwrap().shape.iter().product::<usize>()).sum();
+        assert_eq!(elements, 260_032);
+        assert_eq!(files.embedding_name(true), EMBEDDING);
+        let embedding = files.read_f32(EMBEDDING, &[512, 64]).unwrap();
+        assert!(embedding.iter().all(|v| v.is_finite()) && embedding.iter().any(|&v| v != 0.0));
+        assert_eq!(files.read_rows_f32(EMBEDDING, &[512, 64], 100..102).unwrap(), embedding[6400..6528]);
+
+        let files = TensorFiles::open(&shared("models/TinyStories-656K").unwrap()).unwrap();
+        assert_eq!((files.embedding_name(true), files.embedding_name(false)), (HEAD, EMBEDDING));
+        assert_eq!(files.info(HEAD).unwrap().shape, [2048, 128]);
+        let used: BTreeSet<String> = files.names().skip(3).map(str::to_owned).collect();
+        assert_eq!(files.unused(&used, true).len(), 2);
+        assert_eq!(files.unused(&used, false).len(), 3);
+    }
+
+    #[test]
+    fn leftover_tensors_are_reported_but_not_old_rotary_tables() {
+        let header = r#"{"x.rotary_emb.inv_freq": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]},
+            "lm_head.weight": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]},
+            "v_head.weight": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}}"#;
+        let files = open(header, 0).unwrap();
+        assert_eq!(files.unused(&BTreeSet::new(), true), ["v_head.weight"]);
+        assert_eq!(files.unused(&BTreeSet::new(), false), ["lm_head.weight", "v_head.weight"]);
+    }
+
+    /// A model of two shards with this index, opened.
+    fn open_shards(index: &str) -> Result<TensorFiles> {
+        let dir = tempfile::tempdir().unwrap();
+        for (file, tensor) in [("one.safetensors", "a"), ("two.safetensors", "b")] {
+            let specs = vec![spec(tensor, &[2], Dtype::F32)];
+            write_atomic(&dir.path().join(file), specs, &BTreeMap::new(), |_| Ok(vec![1.0, 2.0])).unwrap();
+        }
+        files::write_atomic(&dir.path().join(INDEX_FILE), index.as_bytes()).unwrap();
+        let files = TensorFiles::open(dir.path())?;
+        assert_eq!(files.read_f32("b", &[2])?, [1.0, 2.0]);
+        Ok(files)
+    }
+
+    #[test]
+    fn a_sharded_model_is_read_through_its_index() {
+        let files =
+            open_shards(r#"{"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}"#).unwrap();
+        assert_eq!(files.names().collect::<Vec<_>>(), ["a", "b"]);
+    }
+
+    #[test]
+    fn a_missing_shard_is_named() {
+        let index = r#"{"weight_map": {"a": "one.safetensors", "b": "three.safetensors"}}"#;
+        assert_refused(open_shards(index), &["cannot read", "three.safetensors"]);
+    }
+
+    #[test]
+    fn an_index_that_contradicts_its_shards_is_refused() {
+        let index = r#"{"weight_map": {"a": "two.safetensors", "b": "two.safetensors"}}"#;
+        assert_refused(open_shards(index), &["index.json: places tensor a in \"two.safetensors\""]);
+        let index = r#"{"weight_map": {"a": "one.safetensors", "c": "two.safetensors"}}"#;
+        assert_refused(open_shards(index), &["places tensor c"]);
+        assert_refused(open_shards("{}"), &["no \"weight_map\""]);
+        assert_refused(open_shards("oops"), &["not valid JSON"]);
+    }
+
+    #[test]
+    fn an_index_reaches_no_other_folder() {
+        for shard in ["\"../two.safetensors\"", "\"/etc/passwd\"", "\"..\"", "\"\"", "7"] {
+            let index = format!(r#"{{"weight_map": {{"a": {shard}}}}}"#);
+            assert_refused(open_shards(&index), &["tensor a should be in a file of the same folder"]);
+        }
+    }
+
+    #[test]
+    fn a_tensor_in_two_shards_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let specs = vec![spec("a", &[1], Dtype::F32)];
+        let mut files = TensorFiles::default();
+        for file in ["one.safetensors", "two.safetensors"] {
+            write_atomic(&dir.path().join(file), specs.clone(), &BTreeMap::new(), |_| Ok(vec![1.0])).unwrap();
+        }
+        files.add(&dir.path().join("one.safetensors")).unwrap();
+        assert_refused(
+            files.add(&dir.path().join("two.safetensors")),
+            &["tensor a is also in", "one.safetensors"],
+        );
+    }
+
+    #[test]
+    fn a_folder_without_weights_says_what_is_expected() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_refused(TensorFiles::open(dir.path()), &[MODEL_FILE, INDEX_FILE]);
+        assert_refused(
+            TensorFiles::open_file(&dir.path().join("no.safetensors")),
+            &["cannot read", "no.safetensors"],
+        );
+    }
+
+    #[test]
+    fn a_truncated_file_is_refused_wherever_it_ends() {
+        let mut bytes = (TWO_FLOATS.len() as u64).to_le_bytes().to_vec();
+        bytes.extend(TWO_FLOATS.as_bytes());
+        bytes.extend([0; 8]);
+        for length in 0..bytes.len() {
+            assert_refused(open_bytes(&bytes[..length]), &["truncated"]);
+        }
+        open_bytes(&bytes).unwrap();
+    }
+
+    #[test]
+    fn bytes_after_the_last_tensor_are_refused() {
+        assert_refused(open(TWO_FLOATS, 9), &["where its header describes"]);
+    }
+
+    #[test]
+    fn an_oversized_header_is_refused_before_memory_is_taken() {
+        for length in [MAX_HEADER_BYTES + 1, 1 << 60, u64::MAX] {
+            let mut bytes = length.to_le_bytes().to_vec();
+            bytes.extend(b"{}");
+            assert_refused(open_bytes(&bytes), &["is not a safetensors file", &length.to_string()]);
+        }
+        let mut bytes = (MAX_HEADER_BYTES).to_le_bytes().to_vec();
+        bytes.extend(b"{}");
+        assert_refused(open_bytes(&bytes), &["truncated"]);
+    }
+
+    #[test]
+    fn a_header_that_is_not_json_is_refused() {
+        for header in [
+            "",
+            "oops",
+            "[]",
+            "{\"a\": 1}",
+            "{\"a\": {\"dtype\": \"F99\", \"shape\": [], \"data_offsets\": [0, 0]}}",
+        ] {
+            assert_refused(open(header, 0), &["broken safetensors header"]);
+        }
+        assert_refused(open_bytes(b"\x02\0\0\0\0\0\0\0\xff\xfe"), &["broken safetensors header"]);
+    }
+
+    #[test]
+    fn offsets_beyond_the_end_are_refused() {
+        let header = r#"{"a": {"dtype": "F32", "shape": [1000], "data_offsets": [0, 4000]}}"#;
+        assert_refused(open(header, 8), &["truncated"]);
+    }
+
+    #[test]
+    fn offsets_that_overlap_leave_gaps_or_contradict_the_shape_are_refused() {
+        let entry = |name: &str, shape: &str, start: u64, end: u64| {
+            format!(r#""{name}": {{"dtype": "F32", "shape": {shape}, "data_offsets": [{start}, {end}]}}"#)
+        };
+        let overlap = format!("{{{}, {}}}", entry("a", "[2]", 0, 8), entry("b", "[2]", 4, 12));
+        let gap = format!("{{{}, {}}}", entry("a", "[1]", 0, 4), entry("b", "[1]", 8, 12));
+        let backwards = format!("{{{}}}", entry("a", "[1]", 4, 0));
+        let wrong_size = format!("{{{}}}", entry("a", "[3]", 0, 8));
+        let overflow = format!("{{{}}}", entry("a", "[4294967296, 4294967296, 2]", 0, 8));
+        let far = format!("{{{}}}", entry("a", "[4611686018427387903]", 0, u64::MAX - 3));
+        for header in [overlap, gap, backwards, wrong_size, overflow] {
+            assert_refused(open(&header, 12), &["broken safetensors header"]);
+        }
+        assert!(open(&far, 12).is_err());
+    }
+
+    #[test]
+    fn a_tensor_of_another_type_is_refused_when_read() {
+        let header = r#"{"a": {"dtype": "I64", "shape": [1], "data_offsets": [0, 8]}}"#;
+        let files = open(header, 8).unwrap();
+        assert_refused(files.read_f32("a", &[1]), &["tensor a", "I64", "F32, F16 and BF16"]);
+    }
+
+    #[test]
+    fn a_tensor_of_another_shape_or_name_is_refused() {
+        let files = open(TWO_FLOATS, 8).unwrap();
+        let error = files.read_f32("a", &[2, 1]).unwrap_err();
+        assert!(
+            matches!(&error, Error::TensorShape { found, expected, .. } if *found == [2] && *expected == [2, 1])
+        );
+        assert_refused(files.read_f32("b", &[2]), &[MODEL_FILE, "no tensor b"]);
+    }
+}

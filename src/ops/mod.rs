@@ -1,0 +1,18 @@
+//! One file an op: shapes, launch and gradient rule side by side, with its rows of the table of cases.
+//!
+//! Every op takes virtual tensors of a [`crate::gpu::Recorder`] and returns new ones. Shape letters as everywhere:
+//! N tokens, S sequences, T target rows, C hidden, H heads, K kv heads, D head size, F feed-forward, V vocabulary,
+//! R LoRA rank.
+
+mod add;
+mod case;
+mod linear;
+
+pub use add::residual_add;
+pub use case::{Case, CaseReport, Input, all_cases};
+pub use linear::{LowRank, Matrix, MatrixRows, linear};
+
+/// The constant `ADD` of kernels that write a gradient.
+fn accumulate(target: crate::gpu::GradientTarget) -> u32 {
+    (target.accumulate == crate::gpu::Accumulate::Add) as u32
+}

@@ -1,0 +1,226 @@
+//! Attention over prefix trees: the keys that a query sees are two ranges of rows.
+
+use super::{add_scaled, check, dot};
+
+/// The key rows that one query sees: `prefix_start..prefix_end` and `own_start..own_end`, both half-open.
+/// A prompt's query has an empty prefix; a response's has the prompt as prefix. Ranges must not overlap.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Span {
+    /// First row of the shared prefix.
+    pub prefix_start: u32,
+    /// One past the last row of the shared prefix.
+    pub prefix_end: u32,
+    /// First row of the query's own sequence.
+    pub own_start: u32,
+    /// One past the last row that the query sees: its own row, plus one.
+    pub own_end: u32,
+}
+
+impl Span {
+    /// The key rows, in order.
+    pub fn keys(self) -> impl Iterator<Item = usize> + Clone {
+        (self.prefix_start..self.prefix_end).chain(self.own_start..self.own_end).map(|row| row as usize)
+    }
+}
+
+/// The log-sum-exp that marks a query without keys.
+pub const EMPTY_LSE: f64 = -1e30;
+
+/// Where a (row, head) pair's D elements lie.
+fn slot(row: usize, head: usize, heads: usize, d: usize) -> std::ops::Range<usize> {
+    super::row(row * heads + head, d)
+}
+
+/// Softmax attention with grouped queries: head h reads kv head h / (H / K). For each query and head,
+/// over the keys j of its span: s_j = scale q·k_j, lse = ln Σ exp s_j, out = Σ exp(s_j - lse) v_j.
+/// q (N, H*D), k and v (M, K*D), spans (N) -> (out (N, H*D), lse (N, H)).
+/// A query without keys gives zeros and [`EMPTY_LSE`].
+pub fn attention_forward(
+    q: &[f64],
+    k: &[f64],
+    v: &[f64],
+    spans: &[Span],
+    heads: usize,
+    kv_heads: usize,
+    d: usize,
+    scale: f64,
+) -> (Vec<f64>, Vec<f64>) {
+    let n = spans.len();
+    let group = group_size(q, k, v, n, heads, kv_heads, d);
+    let mut out = vec![0.0; n * heads * d];
+    let mut lse = vec![EMPTY_LSE; n * heads];
+    for (token, span) in spans.iter().enumerate() {
+        for head in 0..heads {
+            let query = slot(token, head, heads, d);
+            let key = |row| slot(row, head / group, kv_heads, d);
+            let scores: Vec<f64> =
+                span.keys().map(|row| scale * dot(&q[query.clone()], &k[key(row)])).collect();
+            if scores.is_empty() {
+                continue;
+            }
+            let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let total = largest + scores.iter().map(|s| (s - largest).exp()).sum::<f64>().ln();
+            for (row, s) in span.keys().zip(scores) {
+                add_scaled(&mut out[query.clone()], (s - total).exp(), &v[key(row)]);
+            }
+            lse[token * heads + head] = total;
+        }
+    }
+    (out, lse)
+}
+
+/// Gradients of [`attention_forward`], probabilities recomputed from lse (Dao et al. 2022, arXiv
+/// 2205.14135): p_j = exp(s_j - lse), ds_j = p_j (dout·v_j - dout·out), dq = scale Σ_j ds_j k_j,
+/// dk_j = scale Σ ds_j q, dv_j = Σ p_j dout, the last two over the queries and heads that read the key.
+/// out, dout (N, H*D), lse (N, H) -> (dq (N, H*D), dk (M, K*D), dv (M, K*D)).
+pub fn attention_backward(
+    q: &[f64],
+    k: &[f64],
+    v: &[f64],
+    spans: &[Span],
+    out: &[f64],
+    lse: &[f64],
+    dout: &[f64],
+    heads: usize,
+    kv_heads: usize,
+    d: usize,
+    scale: f64,
+) -> (Vec<f64>, Vec<f64>, Vec<f64>) {
+    let n = spans.len();
+    let group = group_size(q, k, v, n, heads, kv_heads, d);
+    check("out", out, &[n, heads, d]);
+    check("lse", lse, &[n, heads]);
+    check("dout", dout, &[n, heads, d]);
+    let (mut dq, mut dk, mut dv) = (vec![0.0; q.len()], vec![0.0; k.len()], vec![0.0; v.len()]);
+    for (token, span) in spans.iter().enumerate() {
+        for head in 0..heads {
+            let query = slot(token, head, heads, d);
+            let (q, dout) = (&q[query.clone()], &dout[query.clone()]);
+            let delta = dot(dout, &out[query.clone()]);
+            for row in span.keys() {
+                let key = slot(row, head / group, kv_heads, d);
+                let p = (scale * dot(q, &k[key.clone()]) - lse[token * heads + head]).exp();
+                let ds = p * (dot(dout, &v[key.clone()]) - delta);
+                add_scaled(&mut dq[query.clone()], scale * ds, &k[key.clone()]);
+                add_scaled(&mut dk[key.clone()], scale * ds, q);
+                add_scaled(&mut dv[key], p, dout);
+            }
+        }
+    }
+    (dq, dk, dv)
+}
+
+/// Checks the shapes and gives H / K, the query heads per kv head.
+fn group_size(q: &[f64], k: &[f64], v: &[f64], n: usize, heads: usize, kv_heads: usize, d: usize) -> usize {
+    assert_eq!(heads % kv_heads, 0, "the kv heads should divide the heads");
+    check("q", q, &[n, heads, d]);
+    check("k", k, &[k.len() / (kv_heads * d), kv_heads, d]);
+    check("v", v, &[k.len()]);
+    heads / kv_heads
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Random, assert_close, assert_gradient};
+    use super::*;
+
+    /// Causal spans of one tree: a prompt and its responses, laid out from row `start`.
+    fn tree(start: u32, prompt: u32, responses: &[u32]) -> Vec<Span> {
+        let prompt_end = start + prompt;
+        let mut spans: Vec<Span> = (start..prompt_end)
+            .map(|row| Span { prefix_start: start, prefix_end: start, own_start: start, own_end: row + 1 })
+            .collect();
+        let mut own_start = prompt_end;
+        for length in responses {
+            spans.extend((own_start..own_start + length).map(|row| Span {
+                prefix_start: start,
+                prefix_end: prompt_end,
+                own_start,
+                own_end: row + 1,
+            }));
+            own_start += length;
+        }
+        spans
+    }
+
+    #[test]
+    fn attention_weighs_values_by_softmax() {
+        // Scores ln 1 and ln 3, so weights 1/4 and 3/4.
+        let spans = [Span { own_end: 2, ..Span::default() }];
+        let (out, lse) = attention_forward(&[2.0], &[0.0, 3.0_f64.ln()], &[8.0, 4.0], &spans, 1, 1, 1, 0.5);
+        assert_close(&out, &[8.0 / 4.0 + 4.0 * 3.0 / 4.0]);
+        assert_close(&lse, &[4.0_f64.ln()]);
+    }
+
+    #[test]
+    fn neighbouring_heads_share_a_kv_head() {
+        // One key, so that every head gives its kv head's value.
+        let spans = [Span { own_end: 1, ..Span::default() }];
+        let (out, _) = attention_forward(&[1.0; 4], &[1.0; 2], &[3.0, 5.0], &spans, 4, 2, 1, 1.0);
+        assert_eq!(out, [3.0, 3.0, 5.0, 5.0]);
+    }
+
+    #[test]
+    fn query_without_keys_gives_zeros() {
+        let spans = [Span { prefix_start: 1, prefix_end: 1, own_start: 2, own_end: 2 }];
+        let (out, lse) = attention_forward(&[1.0, 2.0], &[1.0; 6], &[1.0; 6], &spans, 1, 1, 2, 1.0);
+        assert_eq!((out, lse), (vec![0.0; 2], vec![EMPTY_LSE]));
+    }
+
+    #[test]
+    fn attention_survives_large_scores() {
+        let spans = [Span { own_end: 2, ..Span::default() }];
+        let (out, lse) = attention_forward(&[1000.0], &[1.0, -1.0], &[3.0, 5.0], &spans, 1, 1, 1, 1.0);
+        assert_eq!((out, lse), (vec![3.0], vec![1000.0]));
+    }
+
+    #[test]
+    fn shared_prompt_equals_a_copy_for_each_response() {
+        let (heads, kv_heads, d, scale) = (4, 2, 3, 0.6);
+        let (width, kv_width) = (heads * d, kv_heads * d);
+        let mut random = Random::new(51);
+        let spans = tree(0, 5, &[3, 4]);
+        let (q, k, v) =
+            (random.values(12 * width), random.values(12 * kv_width), random.values(12 * kv_width));
+        let (shared, shared_lse) = attention_forward(&q, &k, &v, &spans, heads, kv_heads, d, scale);
+        for response in [5..8, 8..12] {
+            let rows: Vec<usize> = (0..5).chain(response).collect();
+            let take = |x: &[f64], width: usize| -> Vec<f64> {
+                rows.iter().flat_map(|&row| x[super::super::row(row, width)].to_vec()).collect()
+            };
+            let causal = tree(0, rows.len() as u32, &[]);
+            let (q, k, v) = (take(&q, width), take(&k, kv_width), take(&v, kv_width));
+            let (out, lse) = attention_forward(&q, &k, &v, &causal, heads, kv_heads, d, scale);
+            assert_close(&out, &take(&shared, width));
+            assert_close(&lse, &take(&shared_lse, heads));
+        }
+    }
+
+    #[test]
+    fn attention_gradients_match_central_differences() {
+        // One query alone; a tree with an empty span after it, grouped queries and not; two trees.
+        let with_empty: Vec<Span> = tree(0, 3, &[2, 3]).into_iter().chain([Span::default()]).collect();
+        let two_trees: Vec<Span> = tree(0, 2, &[3, 1]).into_iter().chain(tree(6, 1, &[2, 2])).collect();
+        let cases = [
+            (tree(0, 1, &[]), 1, 1, 1),
+            (with_empty.clone(), 4, 2, 3),
+            (with_empty, 3, 3, 2),
+            (two_trees, 6, 1, 5),
+        ];
+        for (seed, (spans, heads, kv_heads, d)) in (60..).zip(cases) {
+            let (n, scale) = (spans.len(), 0.7);
+            let mut random = Random::new(seed);
+            let (q, dout) = (random.values(n * heads * d), random.values(n * heads * d));
+            let (k, v) = (random.values(n * kv_heads * d), random.values(n * kv_heads * d));
+            let forward = |q: &[f64], k: &[f64], v: &[f64]| {
+                attention_forward(q, k, v, &spans, heads, kv_heads, d, scale)
+            };
+            let (out, lse) = forward(&q, &k, &v);
+            let (dq, dk, dv) =
+                attention_backward(&q, &k, &v, &spans, &out, &lse, &dout, heads, kv_heads, d, scale);
+            assert_gradient("q", seed, &q, &dq, &dout, |q| forward(q, &k, &v).0);
+            assert_gradient("k", seed, &k, &dk, &dout, |k| forward(&q, k, &v).0);
+            assert_gradient("v", seed, &v, &dv, &dout, |v| forward(&q, &k, v).0);
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! Log-probabilities of given tokens under the output head.
+
+use super::{check, dot, linear_backward_input, linear_backward_weight, linear_forward, row};
+
+/// Results of [`logprob_forward`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Logprob {
+    /// Log-probability of each row's target (T), in nats.
+    pub logp: Vec<f64>,
+    /// Log-sum-exp of each row's logits (T).
+    pub lse: Vec<f64>,
+    /// Entropy of each row's distribution (T), in nats.
+    pub entropy: Vec<f64>,
+}
+
+/// With logits z = h Wᵀ: lse = ln Σ_v exp z_v, logp = z_target - lse, entropy = lse - Σ_v p_v z_v.
+/// h (T, C), w (V, C), targets (T) -> [`Logprob`].
+pub fn logprob_forward(h: &[f64], w: &[f64], targets: &[u32], c: usize) -> Logprob {
+    let (t, v) = (targets.len(), w.len() / c);
+    let logits = linear_forward(h, w, t, c, v);
+    let mut result = Logprob { logp: vec![], lse: vec![], entropy: vec![] };
+    for (at, &target) in targets.iter().enumerate() {
+        let logits = &logits[row(at, v)];
+        let largest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let lse = largest + logits.iter().map(|z| (z - largest).exp()).sum::<f64>().ln();
+        result.logp.push(logits[target as usize] - lse);
+        result.lse.push(lse);
+        result.entropy.push(logits.iter().map(|z| (z - lse).exp() * (lse - z)).sum());
+    }
+    result
+}
+
+/// Gradients of `logp` alone: dz = dlogp (onehot(target) - softmax z), dh = dz W, dw = dzᵀ h.
+/// h (T, C), w (V, C), targets (T), dlogp (T) -> (dh (T, C), dw (V, C)).
+pub fn logprob_backward(
+    h: &[f64],
+    w: &[f64],
+    targets: &[u32],
+    dlogp: &[f64],
+    c: usize,
+) -> (Vec<f64>, Vec<f64>) {
+    let (t, v) = (targets.len(), w.len() / c);
+    check("dlogp", dlogp, &[t]);
+    let lse = logprob_forward(h, w, targets, c).lse;
+    let mut dlogits = vec![0.0; t * v];
+    for (at, &target) in targets.iter().enumerate() {
+        for token in 0..v {
+            let p = (dot(&h[row(at, c)], &w[row(token, c)]) - lse[at]).exp();
+            let onehot = if token == target as usize { 1.0 } else { 0.0 };
+            dlogits[at * v + token] = dlogp[at] * (onehot - p);
+        }
+    }
+    (linear_backward_input(&dlogits, w, t, c, v), linear_backward_weight(&dlogits, h, t, c, v))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Random, assert_close, assert_gradient};
+    use super::*;
+
+    #[test]
+    fn probabilities_sum_to_one_and_entropy_is_their_mean_surprise() {
+        let (c, v) = (3, 7);
+        let mut random = Random::new(90);
+        let (h, w) = (random.values(c), random.values(v * c));
+        let every: Vec<u32> = (0..v as u32).collect();
+        let result = logprob_forward(&h.repeat(v), &w, &every, c);
+        let p: Vec<f64> = result.logp.iter().map(|logp| logp.exp()).collect();
+        assert_close(&[p.iter().sum()], &[1.0]);
+        assert_close(&result.entropy, &vec![-dot(&p, &result.logp); v]);
+    }
+
+    #[test]
+    fn equal_logits_have_the_entropy_of_a_fair_choice() {
+        let result = logprob_forward(&[0.0], &[1.0, 2.0, 3.0, 4.0], &[1], 1);
+        assert_close(&[result.logp[0], result.entropy[0]], &[-(4.0_f64.ln()), 4.0_f64.ln()]);
+    }
+
+    #[test]
+    fn logprob_survives_large_logits() {
+        let result = logprob_forward(&[1000.0], &[1.0, -1.0], &[1], 1);
+        assert_eq!(result, Logprob { logp: vec![-2000.0], lse: vec![1000.0], entropy: vec![0.0] });
+    }
+
+    #[test]
+    fn logprob_gradients_match_central_differences() {
+        for (seed, (t, c, v)) in (91..).zip([(1, 1, 2), (5, 3, 7), (4, 8, 33)]) {
+            let mut random = Random::new(seed);
+            let (h, w) = (random.values(t * c), random.values(v * c));
+            let (targets, dlogp) = (random.below(v, t), random.values(t));
+            let (dh, dw) = logprob_backward(&h, &w, &targets, &dlogp, c);
+            assert_gradient("h", seed, &h, &dh, &dlogp, |h| logprob_forward(h, &w, &targets, c).logp);
+            assert_gradient("w", seed, &w, &dw, &dlogp, |w| logprob_forward(&h, w, &targets, c).logp);
+        }
+    }
+}
