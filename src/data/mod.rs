@@ -1,5 +1,6 @@
 //! Dataset rows, chat templates and the tokenizer.
 
 pub mod chat;
+pub mod packing;
 pub mod rows;
 pub mod tokenizer;

@@ -15,11 +15,13 @@ macro_rules! sources {
 
 /// Every kernel: its name and its source. The file, the kernel's label and the function of `reference` share it.
 pub const KERNELS: &[(&str, &str)] = sources!["":
+    "decode_advance",
     "linear_backward_input",
     "linear_backward_weight",
     "linear_forward",
     "reduce_slices",
     "residual_add",
+    "scatter_rows",
 ];
 
 /// What kernels include by `//#include name`.

@@ -1,4 +1,147 @@
-//! Models: configuration and weights as Hugging Face stores them.
+//! Models: configuration, weights and adapters as Hugging Face and PEFT store them, and the decoder.
 
+pub mod architecture;
 pub mod config;
+mod decoder;
+pub mod kv_cache;
+pub mod lora;
 pub mod safetensors_io;
+mod scorer;
+mod storage;
+pub mod stream;
+pub mod weights;
+
+use std::sync::Arc;
+
+pub use architecture::Architecture;
+pub use config::ModelConfig;
+pub use decoder::{Keys, StreamTensors};
+pub use lora::LoraConfig;
+pub use scorer::{Scored, Scorer};
+pub use weights::Weights;
+
+use crate::error::Result;
+use crate::gpu::{Category, Gpu, Region};
+
+/// A decoder with its weights on an adapter. Clones share them.
+#[derive(Clone)]
+pub struct Model {
+    state: Arc<ModelState>,
+}
+
+#[derive(Clone)]
+struct ModelState {
+    gpu: Gpu,
+    config: ModelConfig,
+    architecture: Architecture,
+    base: Arc<Weights>,
+    adapter: Option<Arc<Adapter>>,
+    /// cos and sin of every position, (positions, D).
+    rope: Region,
+    rope_rows: usize,
+}
+
+/// A LoRA adapter on the device.
+pub struct Adapter {
+    /// Its shape and place.
+    pub config: LoraConfig,
+    /// A and B of every target.
+    pub weights: Weights,
+}
+
+/// Positions for which the rotary table is made: longer contexts are cut to this.
+const MAX_POSITIONS: usize = 32_768;
+
+/// cos (D/2) and sin (D/2) of position · frequency for each position, computed in f64.
+fn rope_table(architecture: &Architecture, positions: usize) -> Vec<f32> {
+    let frequencies = architecture.rope.inverse_frequencies(architecture.head_dim);
+    let mut table = Vec::with_capacity(positions * architecture.head_dim);
+    for position in 0..positions {
+        let angles = frequencies.iter().map(|f| position as f64 * f);
+        table.extend(angles.clone().map(|a| a.cos() as f32));
+        table.extend(angles.map(|a| a.sin() as f32));
+    }
+    table
+}
+
+impl Model {
+    /// A model of `config` around weights that are there already.
+    pub fn new(gpu: &Gpu, config: ModelConfig, base: Weights) -> Result<Model> {
+        let mut architecture = Architecture::llama(&config);
+        architecture.context = architecture.context.min(MAX_POSITIONS);
+        let rope_rows = architecture.context;
+        let table = rope_table(&architecture, rope_rows);
+        let rope = gpu.buffer_with("rotary table", Category::Weights, &table)?.region();
+        let (gpu, base) = (gpu.clone(), Arc::new(base));
+        Ok(Model { state: Arc::new(ModelState { gpu, config, architecture, base, adapter: None, rope, rope_rows }) })
+    }
+
+    fn with(&self, change: impl FnOnce(&mut ModelState)) -> Model {
+        let mut state = ModelState::clone(&self.state);
+        change(&mut state);
+        Model { state: Arc::new(state) }
+    }
+
+    /// The same base with an adapter on.
+    pub fn with_adapter(&self, adapter: Adapter) -> Model {
+        self.with(|state| state.adapter = Some(Arc::new(adapter)))
+    }
+
+    /// The same base with the adapter off: the reference model of LoRA training, at no memory.
+    pub fn without_adapter(&self) -> Model {
+        self.with(|state| state.adapter = None)
+    }
+
+    /// The model as it is now, which later training does not touch: what is trained is copied, the rest shared.
+    pub fn snapshot(&self) -> Result<Model> {
+        let base = match self.state.base.segments.is_empty() {
+            true => None,
+            false => Some(Arc::new(self.state.base.frozen_copy()?)),
+        };
+        let adapter = match &self.state.adapter {
+            None => None,
+            Some(a) => {
+                Some(Arc::new(Adapter { config: a.config.clone(), weights: a.weights.frozen_copy()? }))
+            }
+        };
+        Ok(self.with(|state| {
+            state.base = base.unwrap_or(state.base.clone());
+            state.adapter = adapter;
+        }))
+    }
+
+    /// Where the model lives.
+    pub fn gpu(&self) -> &Gpu {
+        &self.state.gpu
+    }
+
+    /// As read from `config.json`.
+    pub fn config(&self) -> &ModelConfig {
+        &self.state.config
+    }
+
+    /// What the decoder is made of.
+    pub fn architecture(&self) -> &Architecture {
+        &self.state.architecture
+    }
+
+    /// The base weights.
+    pub fn base(&self) -> &Weights {
+        &self.state.base
+    }
+
+    /// The adapter.
+    pub fn adapter(&self) -> Option<&Adapter> {
+        self.state.adapter.as_deref()
+    }
+
+    /// What training changes: the adapter where there is one, else the base.
+    pub fn trained(&self) -> &Weights {
+        self.state.adapter.as_ref().map_or(&self.state.base, |a| &a.weights)
+    }
+
+    /// What training must not change, where there is an adapter.
+    pub fn frozen(&self) -> Option<&Weights> {
+        self.state.adapter.as_ref().map(|_| &*self.state.base)
+    }
+}

@@ -1,0 +1,195 @@
+//! Packing sequences into one stream of token rows: prefix trees, no batch axis, no padding.
+
+/// A prompt and the responses that follow it. The prompt's rows are computed once for all of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tree {
+    /// Token ids of the prompt, at least one.
+    pub prompt: Vec<u32>,
+    /// Token ids of each response, at least one each.
+    pub responses: Vec<Vec<u32>>,
+}
+
+impl Tree {
+    /// Rows that the tree takes. A response's last token is only predicted, so it takes no row.
+    pub fn rows(&self) -> usize {
+        self.prompt.len() + self.responses.iter().map(|r| r.len() - 1).sum::<usize>()
+    }
+
+    /// Target rows: one for each response token.
+    pub fn targets(&self) -> usize {
+        self.responses.iter().map(Vec::len).sum()
+    }
+
+    /// The longest sequence in it.
+    pub fn length(&self) -> usize {
+        self.prompt.len() + self.responses.iter().map(Vec::len).max().unwrap_or(0)
+    }
+
+    /// The same sequences with the prompt repeated for each response.
+    pub fn unshared(&self) -> Vec<Tree> {
+        let alone = |r: &Vec<u32>| Tree { prompt: self.prompt.clone(), responses: vec![r.clone()] };
+        self.responses.iter().map(alone).collect()
+    }
+}
+
+/// Which rows of a table each index comes from, the other way round: the gradient of a gather without atomics.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Inverse {
+    /// Rows of the table, (U).
+    pub rows: Vec<u32>,
+    /// Where each row's positions start in `order`, (U + 1).
+    pub offsets: Vec<u32>,
+    /// Positions of the gathered stream, sorted by row, then position.
+    pub order: Vec<u32>,
+}
+
+impl Inverse {
+    /// Of the rows that occur.
+    pub fn of(indices: &[u32]) -> Inverse {
+        let mut order: Vec<u32> = (0..indices.len() as u32).collect();
+        order.sort_by_key(|t| (indices[*t as usize], *t));
+        let mut inverse = Inverse { order, ..Inverse::default() };
+        for (at, t) in inverse.order.iter().enumerate() {
+            let row = indices[*t as usize];
+            if inverse.rows.last() != Some(&row) {
+                inverse.rows.push(row);
+                inverse.offsets.push(at as u32);
+            }
+        }
+        inverse.offsets.push(indices.len() as u32);
+        inverse
+    }
+
+    /// Of every row below `rows`, whether it occurs or not.
+    pub fn of_all(indices: &[u32], rows: usize) -> Inverse {
+        let mut order: Vec<u32> = (0..indices.len() as u32).collect();
+        order.sort_by_key(|t| (indices[*t as usize], *t));
+        let mut offsets = vec![0u32; rows + 1];
+        for row in indices {
+            offsets[*row as usize + 1] += 1;
+        }
+        for row in 0..rows {
+            offsets[row + 1] += offsets[row];
+        }
+        Inverse { rows: (0..rows as u32).collect(), offsets, order }
+    }
+}
+
+/// Trees laid end to end: prompt, response 1, response 2, …
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Packed {
+    /// Token ids, (N).
+    pub ids: Vec<u32>,
+    /// Position of each token in its own sequence, (N).
+    pub positions: Vec<u32>,
+    /// Key rows that each row sees: prefix start and end, own start and end; half-open, (N).
+    pub spans: Vec<[u32; 4]>,
+    /// The row after the last one that sees this row as a key; the first is the row itself, (N).
+    pub ends: Vec<u32>,
+    /// The row that predicts each target, (T).
+    pub target_rows: Vec<u32>,
+    /// The token to be predicted, (T).
+    pub target_ids: Vec<u32>,
+    /// First target of each sequence, and the number of targets, (S + 1).
+    pub offsets: Vec<u32>,
+}
+
+impl Packed {
+    /// Packs `trees` in order. Sequences are numbered tree by tree, response by response.
+    pub fn new<'a>(trees: impl IntoIterator<Item = &'a Tree>) -> Packed {
+        let mut packed = Packed { offsets: vec![0], ..Packed::default() };
+        for tree in trees {
+            packed.push(tree);
+        }
+        packed
+    }
+
+    fn push(&mut self, tree: &Tree) {
+        assert!(!tree.prompt.is_empty(), "a prompt needs at least one token");
+        let start = self.ids.len() as u32;
+        let prompt_end = start + tree.prompt.len() as u32;
+        let tree_end = start + tree.rows() as u32;
+        for (i, id) in tree.prompt.iter().enumerate() {
+            let row = start + i as u32;
+            self.row(*id, i as u32, [start, start, start, row + 1], tree_end);
+        }
+        for response in &tree.responses {
+            assert!(!response.is_empty(), "a response needs at least one token");
+            let own = self.ids.len() as u32;
+            let own_end = own + response.len() as u32 - 1;
+            for (i, id) in response[..response.len() - 1].iter().enumerate() {
+                let row = own + i as u32;
+                let position = tree.prompt.len() + i;
+                self.row(*id, position as u32, [start, prompt_end, own, row + 1], own_end);
+            }
+            for (i, id) in response.iter().enumerate() {
+                self.target_rows.push(if i == 0 { prompt_end - 1 } else { own + i as u32 - 1 });
+                self.target_ids.push(*id);
+            }
+            self.offsets.push(self.target_ids.len() as u32);
+        }
+    }
+
+    fn row(&mut self, id: u32, position: u32, span: [u32; 4], end: u32) {
+        self.ids.push(id);
+        self.positions.push(position);
+        self.spans.push(span);
+        self.ends.push(end);
+    }
+
+    /// Sequences.
+    pub fn sequences(&self) -> usize {
+        self.offsets.len() - 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn example() -> Packed {
+        let a = Tree { prompt: vec![1, 5, 6], responses: vec![vec![7, 8, 2], vec![9]] };
+        let b = Tree { prompt: vec![1], responses: vec![vec![3, 2]] };
+        Packed::new([&a, &b])
+    }
+
+    #[test]
+    fn rows_of_a_pair_are_prompt_plus_responses() {
+        let pair = Tree { prompt: vec![0; 400], responses: vec![vec![0; 50], vec![0; 50]] };
+        assert_eq!(pair.rows(), 498);
+        assert_eq!(pair.unshared().iter().map(Tree::rows).sum::<usize>(), 898);
+    }
+
+    #[test]
+    fn the_first_token_of_each_response_is_predicted_by_the_prompts_last_row() {
+        let p = example();
+        assert_eq!(p.ids, [1, 5, 6, 7, 8, 1, 3]);
+        assert_eq!(p.positions, [0, 1, 2, 3, 4, 0, 1]);
+        assert_eq!(p.target_rows, [2, 3, 4, 2, 5, 6]);
+        assert_eq!(p.target_ids, [7, 8, 2, 9, 3, 2]);
+        assert_eq!(p.offsets, [0, 3, 4, 6]);
+    }
+
+    #[test]
+    fn keys_seen_and_queries_that_see_them_agree() {
+        let p = example();
+        for (query, span) in p.spans.iter().enumerate() {
+            for key in 0..p.ids.len() as u32 {
+                let seen = (span[0]..span[1]).contains(&key) || (span[2]..span[3]).contains(&key);
+                let from_key = (key..p.ends[key as usize]).contains(&(query as u32));
+                assert_eq!(seen, from_key, "query {query}, key {key}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_inverse_lists_every_position_once_under_its_row() {
+        let indices = [4, 1, 4, 0, 1, 4];
+        let sparse = Inverse::of(&indices);
+        assert_eq!((sparse.rows, sparse.offsets), (vec![0, 1, 4], vec![0, 1, 3, 6]));
+        assert_eq!(sparse.order, [3, 1, 4, 0, 2, 5]);
+        let dense = Inverse::of_all(&indices, 6);
+        assert_eq!(dense.offsets, [0, 1, 3, 3, 3, 6, 6]);
+        assert_eq!(dense.order, [3, 1, 4, 0, 2, 5]);
+    }
+}

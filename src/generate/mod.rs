@@ -1,0 +1,319 @@
+//! Sampling from a model: prompts are read into a KV cache that their samples share, and many sequences are
+//! decoded side by side; a finished one's slot is refilled from the queue.
+
+mod slots;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use slots::{Slots, SlotStart};
+
+use crate::data::tokenizer::{StopMatcher, Tokenizer};
+use crate::error::{Error, Result};
+use crate::gpu::{Arena, Buffer, Category, Dim, Format, Gpu, Live, Plan, PlanOptions, Recorder};
+use crate::model::kv_cache::KvCache;
+use crate::model::stream::extent;
+use crate::model::{Keys, Model, StreamTensors};
+pub use crate::ops::SamplingParams;
+
+/// What a [`Generator`] is built for.
+#[derive(Clone, Debug)]
+pub struct GenerateOptions {
+    /// How tokens are drawn.
+    pub sampling: SamplingParams,
+    /// Longest response in tokens.
+    pub max_new_tokens: usize,
+    /// Longest prompt in tokens.
+    pub max_prompt_tokens: usize,
+    /// Sequences decoded side by side.
+    pub slots: usize,
+    /// Samples of one prompt that are usually asked for; they share its cache.
+    pub samples_per_prompt: usize,
+    /// Tokens that end a response.
+    pub eos: Vec<u32>,
+}
+
+/// A prompt to be answered.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Token ids, at least one.
+    pub prompt: Vec<u32>,
+    /// How many answers.
+    pub samples: usize,
+    /// Number of the first answer among all those of the run: with the seed and the position it determines every
+    /// random draw, whatever else is generated at the same time.
+    pub first_sequence: u32,
+}
+
+/// Why a response ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FinishReason {
+    /// The model ended it.
+    Eos,
+    /// It reached the limit.
+    Length,
+    /// A stop string appeared.
+    Stop,
+}
+
+/// One response.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Response {
+    /// Token ids, with the end-of-sequence token where it ended by one.
+    pub token_ids: Vec<u32>,
+    /// Its text as it continues the prompt, without special tokens, cut before a stop string.
+    pub text: String,
+    /// Why it ended.
+    pub finish_reason: FinishReason,
+}
+
+/// Decode steps between two looks at what was generated.
+const STEPS_PER_LOOK: u32 = 8;
+/// Prompt tokens read in one pass.
+const PREFILL_TOKENS: usize = 1024;
+
+/// Plans and memory for sampling from one model.
+pub struct Generator {
+    gpu: Gpu,
+    model: Model,
+    options: GenerateOptions,
+    decode: Plan,
+    slots: Slots,
+    prefill: Plan,
+    prefill_inputs: [Buffer; 4],
+    prefill_rows: usize,
+    pages: usize,
+}
+
+/// A prompt's place in the cache and how many unfinished samples use it.
+struct Page {
+    request: usize,
+    users: usize,
+}
+
+struct Running {
+    request: usize,
+    sample: usize,
+    page: usize,
+}
+
+impl Generator {
+    /// Records the plans and allocates the cache. The activations come from `arena`.
+    ///
+    /// # Errors
+    /// [`Error::TooLong`] where prompt and response exceed the model's context; memory errors.
+    pub fn new(gpu: &Gpu, model: &Model, options: GenerateOptions, arena: &Arena) -> Result<Generator> {
+        let context = model.architecture().context;
+        if options.max_prompt_tokens >= context {
+            let what = "the longest prompt".to_owned();
+            return Err(Error::TooLong { what, tokens: options.max_prompt_tokens, limit: context - 1 });
+        }
+        let slots = options.slots;
+        // Pages for as many prompts as the slots can work on, and one that is being left.
+        let pages = slots.div_ceil(options.samples_per_prompt.max(1)) + 1;
+        let page_rows = options.max_prompt_tokens;
+        let cache_rows = pages * page_rows + slots * options.max_new_tokens;
+        let cache = Arc::new(KvCache::new(gpu, model.architecture(), cache_rows)?);
+
+        let (decode, slots) = {
+            let mut r = Recorder::new();
+            let slots = Slots::new(gpu, slots, pages * page_rows, &options)?;
+            r.phase("decode");
+            slots.record_step(&mut r, model, &cache, &options)?;
+            (Plan::new(gpu, r, arena, PlanOptions::default())?, slots)
+        };
+
+        let prefill_rows = PREFILL_TOKENS.max(page_rows);
+        let words = |label, n: usize| gpu.buffer(label, Category::Workspace, n as u64 * 4);
+        let prefill_inputs = [
+            words("prompt ids", prefill_rows)?,
+            words("prompt positions", prefill_rows)?,
+            words("prompt spans", prefill_rows * 4)?,
+            words("prompt cache rows", prefill_rows)?,
+        ];
+        let prefill = {
+            let mut r = Recorder::new();
+            let rows = Dim::Live { index: extent::TOKENS, max: prefill_rows as u32 };
+            let [ids, positions, spans, cache_rows] = &prefill_inputs;
+            let bind = |r: &mut Recorder, b: &Buffer, cols| r.bind(&b.region(), rows, cols, Format::U32);
+            let stream = StreamTensors {
+                ids: bind(&mut r, ids, 1),
+                positions: bind(&mut r, positions, 1),
+                spans: bind(&mut r, spans, 4),
+                ends: None,
+                inverse: None,
+            };
+            let cache_rows = bind(&mut r, cache_rows, 1);
+            r.phase("prefill");
+            model.hidden(&mut r, &stream, &Keys::Cache(cache.clone(), cache_rows), false)?;
+            Plan::new(gpu, r, arena, PlanOptions::default())?
+        };
+        Ok(Generator {
+            gpu: gpu.clone(),
+            model: model.clone(),
+            options,
+            decode,
+            slots,
+            prefill,
+            prefill_inputs,
+            prefill_rows,
+            pages,
+        })
+    }
+
+    /// Answers every request; the answers come in the requests' order, `samples` each.
+    ///
+    /// # Errors
+    /// [`Error::TooLong`] for a prompt above the limit, before anything runs.
+    pub fn run(
+        &self,
+        tokenizer: &Tokenizer,
+        requests: &[Request],
+        stop: &StopMatcher,
+        seed: u32,
+    ) -> Result<Vec<Vec<Response>>> {
+        for request in requests {
+            let (tokens, limit) = (request.prompt.len(), self.options.max_prompt_tokens);
+            if tokens > limit {
+                return Err(Error::TooLong { what: "the prompt".into(), tokens, limit });
+            }
+        }
+        let mut results: Vec<Vec<Option<Response>>> =
+            requests.iter().map(|r| (0..r.samples).map(|_| None).collect()).collect();
+        let mut queue: VecDeque<(usize, usize)> =
+            requests.iter().enumerate().flat_map(|(i, r)| (0..r.samples).map(move |s| (i, s))).collect();
+        let mut pages: Vec<Option<Page>> = (0..self.pages).map(|_| None).collect();
+        let mut running: Vec<Option<Running>> = (0..self.options.slots).map(|_| None).collect();
+        self.slots.reset()?;
+        loop {
+            self.refill(requests, &mut queue, &mut pages, &mut running)?;
+            if running.iter().all(Option::is_none) {
+                break;
+            }
+            let live = self.slots.live(seed, running.iter().rposition(Option::is_some).map_or(0, |i| i + 1));
+            let outputs = self.decode.submit(&live, STEPS_PER_LOOK)?.wait()?;
+            for (slot, entry) in running.iter_mut().enumerate() {
+                let Some(run) = entry else { continue };
+                let (active, ids) = self.slots.read(&outputs, slot);
+                let request = &requests[run.request];
+                let response = self.finished(tokenizer, request, &ids, active, stop)?;
+                if let Some(response) = response {
+                    results[run.request][run.sample] = Some(response);
+                    let page = pages[run.page].as_mut().expect("a running sample has a page");
+                    page.users -= 1;
+                    let waiting = queue.iter().any(|(r, _)| *r == run.request);
+                    if page.users == 0 && !waiting {
+                        pages[run.page] = None;
+                    }
+                    *entry = None;
+                    if active {
+                        self.slots.stop(slot)?;
+                    }
+                }
+            }
+        }
+        let answer = |r: Option<Response>| r.expect("every sample ran to its end");
+        Ok(results.into_iter().map(|r| r.into_iter().map(answer).collect()).collect())
+    }
+
+    /// The response, once it has ended.
+    fn finished(
+        &self,
+        tokenizer: &Tokenizer,
+        request: &Request,
+        ids: &[u32],
+        active: bool,
+        stop: &StopMatcher,
+    ) -> Result<Option<Response>> {
+        if let Some(text) = stop.cut(tokenizer, &request.prompt, ids)? {
+            return Ok(Some(Response { token_ids: ids.to_vec(), text, finish_reason: FinishReason::Stop }));
+        }
+        if active {
+            return Ok(None);
+        }
+        let ended = ids.last().is_some_and(|id| self.options.eos.contains(id));
+        let finish_reason = if ended { FinishReason::Eos } else { FinishReason::Length };
+        let shown = if ended { &ids[..ids.len() - 1] } else { ids };
+        let text = tokenizer.decode_after(&request.prompt, shown, true)?;
+        Ok(Some(Response { token_ids: ids.to_vec(), text, finish_reason }))
+    }
+
+    /// Starts queued samples in free slots, reading their prompts into the cache where they are not there yet.
+    fn refill(
+        &self,
+        requests: &[Request],
+        queue: &mut VecDeque<(usize, usize)>,
+        pages: &mut [Option<Page>],
+        running: &mut [Option<Running>],
+    ) -> Result<()> {
+        let mut fresh: Vec<usize> = Vec::new();
+        for (slot, entry) in running.iter_mut().enumerate().filter(|(_, e)| e.is_none()) {
+            let Some((request, sample)) = queue.front().copied() else { break };
+            let known = pages.iter().position(|p| p.as_ref().is_some_and(|p| p.request == request));
+            let page = match known.or_else(|| pages.iter().position(Option::is_none)) {
+                Some(page) => page,
+                None => break,
+            };
+            if known.is_none() {
+                pages[page] = Some(Page { request, users: 0 });
+                fresh.push(page);
+            }
+            pages[page].as_mut().expect("just set").users += 1;
+            queue.pop_front();
+            *entry = Some(Running { request, sample, page });
+            let request = &requests[request];
+            let prompt = request.prompt.len();
+            let room = self.model.architecture().context - prompt;
+            self.slots.start(
+                slot,
+                SlotStart {
+                    token: request.prompt[prompt - 1],
+                    position: prompt as u32 - 1,
+                    prefix: self.page_row(page)..self.page_row(page) + prompt as u32 - 1,
+                    sequence: request.first_sequence.wrapping_add(sample as u32),
+                    limit: self.options.max_new_tokens.min(room) as u32,
+                },
+            )?;
+        }
+        self.read_prompts(&fresh.iter().map(|p| (*p, &requests[self.request_of(pages, *p)])).collect::<Vec<_>>())
+    }
+
+    fn request_of(&self, pages: &[Option<Page>], page: usize) -> usize {
+        pages[page].as_ref().expect("a fresh page is in use").request
+    }
+
+    fn page_row(&self, page: usize) -> u32 {
+        (page * self.options.max_prompt_tokens) as u32
+    }
+
+    /// Writes keys and values of all but the last token of these prompts: the last is each sample's own first row.
+    fn read_prompts(&self, prompts: &[(usize, &Request)]) -> Result<()> {
+        let (mut ids, mut positions, mut spans, mut rows) = (vec![], vec![], vec![], vec![]);
+        for (i, (page, request)) in prompts.iter().enumerate() {
+            let first = self.page_row(*page);
+            let known = &request.prompt[..request.prompt.len() - 1];
+            for (position, id) in known.iter().enumerate() {
+                let row = first + position as u32;
+                ids.push(*id);
+                positions.push(position as u32);
+                spans.push([first, first, first, row + 1]);
+                rows.push(row);
+            }
+            let next = prompts.get(i + 1).map_or(0, |(_, r)| r.prompt.len());
+            let last = i + 1 == prompts.len();
+            if !ids.is_empty() && (last || ids.len() + next > self.prefill_rows) {
+                let inputs = &self.prefill_inputs;
+                self.gpu.upload(&inputs[0].region(), &ids)?;
+                self.gpu.upload(&inputs[1].region(), &positions)?;
+                self.gpu.upload(&inputs[2].region(), &spans)?;
+                self.gpu.upload(&inputs[3].region(), &rows)?;
+                let mut live = Live::default();
+                live.extents[extent::TOKENS as usize] = ids.len() as u32;
+                self.prefill.run(&live)?;
+                (ids, positions, spans, rows) = (vec![], vec![], vec![], vec![]);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,187 @@
+//! Models and adapters from and to folders in the Hugging Face and PEFT layouts.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use safetensors::Dtype;
+
+use super::architecture::{Architecture, EMBEDDING, WeightSpec};
+use super::config::ModelConfig;
+use super::lora::LoraConfig;
+use super::safetensors_io::{MODEL_FILE, TensorFiles, TensorSpec, write_atomic};
+use super::weights::Weights;
+use super::{Adapter, Model};
+use crate::error::{Error, Result};
+use crate::files;
+use crate::gpu::Gpu;
+use crate::reference::uniform;
+
+/// The adapter's weights, in PEFT's layout.
+pub const ADAPTER_FILE: &str = "adapter_model.safetensors";
+/// The adapter's shape, in PEFT's layout.
+pub const ADAPTER_CONFIG: &str = "adapter_config.json";
+
+/// Files that a model folder needs beside its weights; saving copies those that are there.
+const COMPANIONS: [&str; 8] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "generation_config.json",
+    "chat_template.jinja",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+];
+
+/// Rows read from disk at a time.
+const READ_BYTES: usize = 64 << 20;
+
+impl Model {
+    /// Loads a model folder: frozen, or with `train` ready for full fine-tuning.
+    ///
+    /// # Errors
+    /// A missing or left-over tensor, one of another shape or type, a damaged file: each names file and tensor.
+    pub fn load(gpu: &Gpu, dir: &Path, train: bool) -> Result<Model> {
+        let config = ModelConfig::load(dir)?;
+        let specs = Architecture::llama(&config).weights();
+        let tied = config.tie_word_embeddings;
+        let found = TensorFiles::open(dir)?;
+        let stored_name = |spec: &WeightSpec| match spec.name.as_str() {
+            EMBEDDING => found.embedding_name(tied).to_owned(),
+            _ => spec.name.clone(),
+        };
+        let used: BTreeSet<String> = specs.iter().map(&stored_name).collect();
+        let left = found.unused(&used, tied);
+        if let Some(first) = left.first() {
+            let why = format!(
+                "holds {} tensor(s) that {} does not have, such as {first}: is config.json the right one?",
+                left.len(),
+                config.architecture
+            );
+            return Err(Error::file(dir.join(MODEL_FILE), why));
+        }
+        let weights = if train { Weights::trained(gpu, &specs)? } else { Weights::frozen(gpu, &specs)? };
+        for spec in &specs {
+            read_into(&found, &stored_name(spec), &weights, spec)?;
+        }
+        Model::new(gpu, config, weights)
+    }
+
+    /// A model of `config` with random weights, normal with standard deviation 0.02, norms 1.
+    pub fn random(gpu: &Gpu, config: ModelConfig, train: bool, seed: u32) -> Result<Model> {
+        let specs = Architecture::llama(&config).weights();
+        let weights = if train { Weights::trained(gpu, &specs)? } else { Weights::frozen(gpu, &specs)? };
+        for (index, spec) in specs.iter().enumerate() {
+            let draw = |i: usize| {
+                let [u, v] = [0, 1].map(|j| uniform(seed, index as u32, j, i as u32));
+                (0.02 * (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()) as f32
+            };
+            let values: Vec<f32> = match spec.shape.len() {
+                1 => vec![1.0; spec.shape[0]],
+                _ => (0..spec.shape.iter().product()).map(draw).collect(),
+            };
+            weights.upload(&spec.name, &values)?;
+        }
+        Model::new(gpu, config, weights)
+    }
+
+    /// A new adapter on this model, drawn from `seed`.
+    pub fn add_adapter(&self, config: LoraConfig, seed: u32) -> Result<Model> {
+        let specs = config.weights(self.architecture());
+        let weights = Weights::trained(self.gpu(), &specs)?;
+        for (index, spec) in specs.iter().enumerate() {
+            weights.upload(&spec.name, &LoraConfig::initial(spec, index, seed))?;
+        }
+        Ok(self.with_adapter(Adapter { config, weights }))
+    }
+
+    /// Loads an adapter folder in PEFT's layout onto this model: frozen, or with `train` to go on training it.
+    pub fn load_adapter(&self, dir: &Path, train: bool) -> Result<Model> {
+        let path = dir.join(ADAPTER_CONFIG);
+        let config = LoraConfig::from_json(&files::read_json(&path)?).map_err(|why| Error::file(&path, why))?;
+        let specs = config.weights(self.architecture());
+        let found = TensorFiles::open_file(&dir.join(ADAPTER_FILE))?;
+        let used: BTreeSet<String> = specs.iter().map(|s| s.name.clone()).collect();
+        if let Some(first) = found.unused(&used, false).first() {
+            let why = format!("holds tensors that its adapter_config.json does not name, such as {first}");
+            return Err(Error::file(dir.join(ADAPTER_FILE), why));
+        }
+        let gpu = self.gpu();
+        let weights = if train { Weights::trained(gpu, &specs)? } else { Weights::frozen(gpu, &specs)? };
+        for spec in &specs {
+            read_into(&found, &spec.name, &weights, spec)?;
+        }
+        Ok(self.with_adapter(Adapter { config, weights }))
+    }
+
+    /// Writes the base weights and `config.json` to `dir`, with the tokenizer's files from `source`, f32.
+    pub fn save(&self, dir: &Path, source: Option<&Path>) -> Result<()> {
+        files::create_dir_all(dir)?;
+        save_weights(self.base(), &dir.join(MODEL_FILE))?;
+        let mut config = self.config().clone();
+        for key in ["torch_dtype", "dtype"] {
+            if let Some(dtype) = config.raw.get_mut(key) {
+                *dtype = "float32".into();
+            }
+        }
+        config.save(dir)?;
+        copy_companions(source, dir)
+    }
+
+    /// Writes the adapter to `dir` in PEFT's layout.
+    pub fn save_adapter(&self, dir: &Path, base_model: &str) -> Result<()> {
+        let adapter = self.adapter().expect("save_adapter needs an adapter");
+        files::create_dir_all(dir)?;
+        save_weights(&adapter.weights, &dir.join(ADAPTER_FILE))?;
+        let json = serde_json::to_vec_pretty(&adapter.config.to_json(base_model)).expect("JSON of plain values");
+        files::write_atomic(&dir.join(ADAPTER_CONFIG), &json)
+    }
+}
+
+fn copy_companions(source: Option<&Path>, dir: &Path) -> Result<()> {
+    let Some(source) = source else { return Ok(()) };
+    for name in COMPANIONS {
+        let from = source.join(name);
+        if from.is_file() && source != dir {
+            files::write_atomic(&dir.join(name), &files::read(&from)?)?;
+        }
+    }
+    Ok(())
+}
+
+fn read_into(found: &TensorFiles, stored: &str, weights: &Weights, spec: &WeightSpec) -> Result<()> {
+    let values = match spec.shape.as_slice() {
+        // Large matrices pass through the host in pieces.
+        [rows, cols] if rows * cols * 4 > READ_BYTES => {
+            let step = (READ_BYTES / (cols * 4)).max(1);
+            for first in (0..*rows).step_by(step) {
+                let range = first..(first + step).min(*rows);
+                weights.upload_rows(&spec.name, first, &found.read_rows_f32(stored, &spec.shape, range)?)?;
+            }
+            return Ok(());
+        }
+        shape => found.read_f32(stored, shape)?,
+    };
+    weights.upload(&spec.name, &values)
+}
+
+/// Writes weights as f32, one tensor in memory at a time.
+pub(crate) fn save_weights(weights: &Weights, path: &Path) -> Result<()> {
+    let spec = |w: &super::weights::Weight| TensorSpec {
+        name: w.name.clone(),
+        shape: w.shape.clone(),
+        dtype: Dtype::F32,
+    };
+    let specs: Vec<TensorSpec> = weights.iter().map(spec).collect();
+    let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
+    write_atomic(path, specs, &metadata, |spec| weights.download(weights.get(&spec.name).expect("listed above")))
+}
+
+/// Reads weights that [`save_weights`] wrote.
+pub(crate) fn restore_weights(weights: &Weights, path: &Path) -> Result<()> {
+    let found = TensorFiles::open_file(path)?;
+    for weight in weights.iter() {
+        weights.upload(&weight.name, &found.read_f32(&weight.name, &weight.shape)?)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,159 @@
+//! Optimisers over a model's trained weights: their state, their plan, one call a step.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use safetensors::Dtype;
+
+use crate::error::Result;
+use crate::gpu::{Arena, Buffer, Category, Format, Gpu, Live, Plan, PlanOptions, Recorder, Region, Tensor};
+use crate::model::Weights;
+use crate::model::safetensors_io::{TensorFiles, TensorSpec, write_atomic};
+use crate::ops;
+
+/// Which optimiser, with its constants.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+#[serde(tag = "optim", rename_all = "lowercase")]
+pub enum OptimiserKind {
+    /// Loshchilov & Hutter 2019, arXiv 1711.05101, as PyTorch computes it.
+    AdamW {
+        /// Decay of the first moment.
+        beta1: f32,
+        /// Decay of the second moment.
+        beta2: f32,
+        /// Keeps the denominator away from zero.
+        epsilon: f32,
+        /// Decoupled decay of matrices; norms are not decayed.
+        weight_decay: f32,
+    },
+    /// Shazeer & Stern 2018, arXiv 1804.04235, as `transformers` computes it with an external learning rate.
+    Adafactor {
+        /// Decay of matrices; norms are not decayed.
+        weight_decay: f32,
+    },
+}
+
+/// What an update saw.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Update {
+    /// Norm of the whole gradient before clipping.
+    pub grad_norm: f32,
+    /// Whether it was finite; if not, nothing was changed.
+    pub finite: bool,
+}
+
+/// An optimiser's state on the device.
+pub struct Optimiser {
+    gpu: Gpu,
+    kind: OptimiserKind,
+    plan: Plan,
+    norm: Tensor,
+    state: Vec<(String, Buffer)>,
+    steps: u64,
+}
+
+impl Optimiser {
+    /// Allocates the state, all zero, and records the update of `weights`.
+    pub fn new(
+        gpu: &Gpu,
+        weights: &Weights,
+        kind: OptimiserKind,
+        max_grad_norm: f32,
+        arena: &Arena,
+    ) -> Result<Optimiser> {
+        let mut r = Recorder::new();
+        r.phase("update");
+        let flat = |r: &mut Recorder, region: &Region, elements: usize| r.bind(region, 1, elements, Format::F32);
+        let mut state: Vec<(String, Buffer)> = Vec::new();
+        let mut moment = |r: &mut Recorder, name: String, rows: usize, cols: usize| -> Result<Tensor> {
+            let buffer = gpu.buffer(&name, Category::Optimiser, (rows * cols * 4) as u64)?;
+            let tensor = r.bind(&buffer.region(), rows, cols, Format::F32);
+            state.push((name, buffer));
+            Ok(tensor)
+        };
+        let gradients: Vec<Tensor> =
+            weights.segments.iter().map(|s| flat(&mut r, &s.gradients, s.elements)).collect();
+        let norm = ops::global_norm(&mut r, &gradients, max_grad_norm)?;
+        match kind {
+            OptimiserKind::AdamW { beta1, beta2, epsilon, weight_decay } => {
+                for (i, segment) in weights.segments.iter().enumerate() {
+                    let w = flat(&mut r, &segment.values, segment.elements);
+                    let m = moment(&mut r, format!("exp_avg.{i}"), 1, segment.elements)?;
+                    let v = moment(&mut r, format!("exp_avg_sq.{i}"), 1, segment.elements)?;
+                    let weight_decay = if segment.decayed { weight_decay } else { 0.0 };
+                    let settings = ops::AdamW { beta1, beta2, epsilon, weight_decay };
+                    ops::adamw(&mut r, w, gradients[i], m, v, norm, settings)?;
+                }
+            }
+            OptimiserKind::Adafactor { weight_decay } => {
+                todo!("{weight_decay}")
+            }
+        }
+        r.output(norm);
+        let plan = Plan::new(gpu, r, arena, PlanOptions::default())?;
+        let optimiser = Optimiser { gpu: gpu.clone(), kind, plan, norm, state, steps: 0 };
+        optimiser.clear()?;
+        Ok(optimiser)
+    }
+
+    fn clear(&self) -> Result<()> {
+        self.gpu.clear(&self.state.iter().map(|(_, b)| b.region()).collect::<Vec<_>>())
+    }
+
+    /// Updates the weights from their gradients; a gradient that is not finite changes nothing.
+    pub fn update(&mut self, learning_rate: f64) -> Result<Update> {
+        let step = self.steps + 1;
+        let mut live = Live::default();
+        live.scalars[ops::SCALAR_LEARNING_RATE as usize] = learning_rate as f32;
+        match self.kind {
+            OptimiserKind::AdamW { beta1, beta2, .. } => {
+                let correction = |beta: f32| (1.0 / (1.0 - (beta as f64).powf(step as f64))) as f32;
+                live.scalars[ops::SCALAR_BIAS1 as usize] = correction(beta1);
+                live.scalars[ops::SCALAR_BIAS2 as usize] = correction(beta2);
+            }
+            OptimiserKind::Adafactor { .. } => {
+                live.scalars[ops::SCALAR_BETA2 as usize] = (1.0 - (step as f64).powf(-0.8)) as f32;
+            }
+        }
+        let outputs = self.plan.run(&live)?;
+        let norm = outputs.f32(self.norm);
+        let update = Update { grad_norm: norm[0], finite: norm[2] > 0.5 };
+        if update.finite {
+            self.steps = step;
+        }
+        Ok(update)
+    }
+
+    /// Updates made so far.
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// Writes the state to a safetensors file.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let elements = |b: &Buffer| vec![b.bytes() as usize / 4];
+        let spec = |(name, b): &(String, Buffer)| TensorSpec {
+            name: name.clone(),
+            shape: elements(b),
+            dtype: Dtype::F32,
+        };
+        let specs = self.state.iter().map(spec).collect();
+        let metadata = BTreeMap::from([("steps".to_owned(), self.steps.to_string())]);
+        write_atomic(path, specs, &metadata, |spec| {
+            let (_, buffer) = self.state.iter().find(|(n, _)| *n == spec.name).expect("listed above");
+            self.gpu.download(&buffer.region())
+        })
+    }
+
+    /// Reads a state that [`Optimiser::save`] wrote for the same weights.
+    pub fn restore(&mut self, path: &Path) -> Result<()> {
+        let found = TensorFiles::open_file(path)?;
+        for (name, buffer) in &self.state {
+            self.gpu.upload(&buffer.region(), &found.read_f32(name, &[buffer.bytes() as usize / 4])?)?;
+        }
+        let steps = found.metadata().get("steps").and_then(|s| s.parse().ok());
+        self.steps = steps
+            .ok_or_else(|| crate::Error::file(path, "does not say after how many steps it was written"))?;
+        Ok(())
+    }
+}

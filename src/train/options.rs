@@ -1,0 +1,86 @@
+//! What a training run is asked to do.
+
+use std::path::PathBuf;
+
+use super::schedule::ScheduleKind;
+use crate::generate::SamplingParams;
+use crate::model::lora::LoraConfig;
+use crate::optim::OptimiserKind;
+use crate::preference::PreferenceLoss;
+
+/// Common to every kind of training.
+#[derive(Clone, Debug)]
+pub struct TrainOptions {
+    /// Where the run is written.
+    pub output_dir: PathBuf,
+    /// Replace an earlier run in `output_dir`.
+    pub overwrite: bool,
+    /// Go on from this checkpoint: a path, or `last`.
+    pub resume: Option<String>,
+    /// The highest learning rate.
+    pub learning_rate: f64,
+    /// How it changes.
+    pub schedule: ScheduleKind,
+    /// Steps in which it climbs from 0.
+    pub warmup_steps: usize,
+    /// Rows (prompts, pairs) of a micro-batch.
+    pub batch_size: usize,
+    /// Micro-batches of a step.
+    pub accumulation: usize,
+    /// Steps; `None`: what `epochs` makes.
+    pub max_steps: Option<usize>,
+    /// Passes over the dataset.
+    pub epochs: f64,
+    /// A LoRA adapter; `None` for full fine-tuning.
+    pub lora: Option<LoraConfig>,
+    /// An adapter to go on training, in PEFT's layout.
+    pub adapter: Option<PathBuf>,
+    /// The optimiser.
+    pub optimiser: OptimiserKind,
+    /// Clip the gradient's norm to this; 0: do not.
+    pub max_grad_norm: f32,
+    /// Seed of the order of rows, of the adapter's start and of sampling.
+    pub seed: u32,
+    /// Steps between checkpoints; `None`: only at the end.
+    pub save_steps: Option<usize>,
+    /// Checkpoints kept.
+    pub save_total_limit: Option<usize>,
+    /// Compute activations again in the backward pass rather than keep them.
+    pub gradient_checkpointing: bool,
+    /// Take the rows in an order drawn from the seed rather than the file's.
+    pub shuffle: bool,
+    /// Longest prompt in tokens; longer ones are skipped and counted. `None`: what the model takes.
+    pub max_prompt_length: Option<usize>,
+    /// Longest prompt and completion together, in tokens; longer rows are skipped and counted.
+    pub max_length: Option<usize>,
+}
+
+/// `oaif dpo`: offline preferences.
+#[derive(Clone, Debug)]
+pub struct DpoOptions {
+    /// The loss.
+    pub loss: PreferenceLoss,
+    /// End every completion with the end-of-sequence token.
+    pub append_eos: bool,
+}
+
+/// `oaif align`: online feedback.
+#[derive(Clone, Debug)]
+pub struct AlignOptions {
+    /// The loss.
+    pub loss: PreferenceLoss,
+    /// How responses are drawn.
+    pub sampling: SamplingParams,
+    /// Longest response in tokens.
+    pub max_new_tokens: usize,
+    /// Responses a prompt, at least 2; above 2 the best is set against the worst.
+    pub num_samples: usize,
+    /// Sequences decoded side by side; `None`: all of a step's, at most 64.
+    pub slots: Option<usize>,
+    /// Strings that end a response.
+    pub stop: Vec<String>,
+    /// Weigh the loss by the annotator's probability rather than take its verdict as certain.
+    pub soft_labels: bool,
+    /// End the run when more than this share of the verdicts is unusable.
+    pub max_invalid_ratio: f64,
+}

@@ -1,0 +1,79 @@
+//! Forward and backward pass of next-token training, recorded once and replayed for every micro-batch.
+
+use super::pair_step::PhaseTimes;
+use crate::data::packing::{Packed, Tree};
+use crate::error::Result;
+use crate::gpu::{Arena, Buffer, Category, Format, Gpu, Plan, PlanOptions, Recorder, Tensor};
+use crate::model::stream::{Capacity, Stream};
+use crate::model::{Keys, Model};
+use crate::ops::{self, VOCAB_CHUNK};
+
+/// The recorded pass.
+pub struct SftStep {
+    gpu: Gpu,
+    plan: Plan,
+    stream: Stream,
+    gradient: Buffer,
+    logp: Tensor,
+    entropy: Tensor,
+}
+
+/// Sums over a micro-batch's completion tokens.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SftResult {
+    /// Sum of −log p, in nats.
+    pub nll: f64,
+    /// Sum of entropies, in nats.
+    pub entropy: f64,
+    /// Tokens.
+    pub tokens: usize,
+}
+
+impl SftStep {
+    /// Records forward and backward for micro-batches up to `capacity`; gradients are added to the model's.
+    pub fn new(
+        gpu: &Gpu,
+        model: &Model,
+        capacity: Capacity,
+        checkpointing: bool,
+        arena: &Arena,
+    ) -> Result<SftStep> {
+        let stream = Stream::new(gpu, capacity, true)?;
+        let gradient = gpu.buffer("d log-probabilities", Category::Workspace, capacity.targets as u64 * 4)?;
+        let mut r = Recorder::training();
+        r.phase("forward");
+        let (tokens, targets) = stream.bind(&mut r);
+        let hidden = model.hidden(&mut r, &tokens, &Keys::Stream, checkpointing)?;
+        let picked = ops::gather_rows(&mut r, &hidden.into(), targets.rows, targets.inverse)?;
+        let normed = model.final_norm(&mut r, picked)?;
+        let head = model.head(&mut r);
+        let scored = ops::logprob(&mut r, normed, &head, targets.ids, VOCAB_CHUNK)?;
+        r.phase("backward");
+        let seed = r.bind(&gradient.region(), scored.logp.rows, 1, Format::F32);
+        r.backward(&[(scored.logp, seed)])?;
+        r.output(scored.logp);
+        r.output(scored.entropy);
+        let plan = Plan::new(gpu, r, arena, PlanOptions::default())?;
+        Ok(SftStep { gpu: gpu.clone(), plan, stream, gradient, logp: scored.logp, entropy: scored.entropy })
+    }
+
+    /// The largest micro-batch.
+    pub fn capacity(&self) -> Capacity {
+        self.stream.capacity()
+    }
+
+    /// Adds the gradient of `weight` times the summed −log p; `weight` is 1 / completion tokens of the whole batch.
+    pub fn run(&self, trees: &[Tree], weight: f32) -> Result<(SftResult, PhaseTimes)> {
+        let packed = Packed::new(trees);
+        let live = self.stream.upload(&packed)?;
+        self.gpu.upload(&self.gradient.region(), &vec![-weight; packed.target_ids.len()])?;
+        let outputs = self.plan.run(&live)?;
+        let sum = |values: &[f32]| values.iter().map(|v| *v as f64).sum::<f64>();
+        let result = SftResult {
+            nll: -sum(outputs.f32(self.logp)),
+            entropy: sum(outputs.f32(self.entropy)),
+            tokens: packed.target_ids.len(),
+        };
+        Ok((result, outputs.phase_ms().to_vec()))
+    }
+}
