@@ -20,10 +20,13 @@ pub const KERNELS: &[(&str, &str)] = sources!["":
     "linear_forward",
     "reduce_slices",
     "residual_add",
+    "rmsnorm_backward",
+    "rmsnorm_backward_weight",
+    "rmsnorm_forward",
 ];
 
 /// What kernels include by `//#include name`.
-const SNIPPETS: &[(&str, &str)] = sources!["shared/": "step", "tile"];
+const SNIPPETS: &[(&str, &str)] = sources!["shared/": "elements", "step", "tile", "workgroup_sum"];
 
 /// A kernel and the constants that it is specialised with, each written `const NAME: u32 = value;` before it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -7,10 +7,12 @@
 mod add;
 mod case;
 mod linear;
+mod rmsnorm;
 
 pub use add::residual_add;
 pub use case::{Case, CaseReport, Input, all_cases};
 pub use linear::{LowRank, Matrix, MatrixRows, linear};
+pub use rmsnorm::rmsnorm;
 
 /// The constant `ADD` of kernels that write a gradient.
 fn accumulate(target: crate::gpu::GradientTarget) -> u32 {
