@@ -16,16 +16,24 @@ macro_rules! sources {
 /// Every kernel: its name and its source. The file, the kernel's label and the function of `reference` share it.
 pub const KERNELS: &[(&str, &str)] = sources!["":
     "decode_advance",
+    "gather_rows",
+    "gather_rows_backward",
     "linear_backward_input",
     "linear_backward_weight",
     "linear_forward",
     "reduce_slices",
     "residual_add",
     "scatter_rows",
+    "rmsnorm_backward",
+    "rmsnorm_backward_weight",
+    "rmsnorm_forward",
+    "rope_forward",
+    "swiglu_backward",
+    "swiglu_forward",
 ];
 
 /// What kernels include by `//#include name`.
-const SNIPPETS: &[(&str, &str)] = sources!["shared/": "step", "tile"];
+const SNIPPETS: &[(&str, &str)] = sources!["shared/": "elements", "sigmoid", "step", "tile", "workgroup_sum"];
 
 /// A kernel and the constants that it is specialised with, each written `const NAME: u32 = value;` before it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -205,5 +205,13 @@ impl Case {
 
 /// Every case of every op.
 pub fn all_cases() -> Vec<Case> {
-    [super::add::cases(), super::linear::cases()].into_iter().flatten().collect()
+    let ops = [
+        super::add::cases,
+        super::gather::cases,
+        super::linear::cases,
+        super::rmsnorm::cases,
+        super::rope::cases,
+        super::swiglu::cases,
+    ];
+    ops.iter().flat_map(|cases| cases()).collect()
 }

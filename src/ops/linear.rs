@@ -238,6 +238,12 @@ const MAX_SLICES: u32 = 16;
 /// Rows that make a slice worth its launch.
 const SLICE_ROWS: u32 = 128;
 
+/// Slices to sum `rows` in, where one slice alone has `groups` workgroups.
+pub(super) fn slices(rows: Dim, groups: Groups) -> u32 {
+    let enough = 64u32.div_ceil(groups.count(&[0; 8]));
+    rows.max().div_ceil(SLICE_ROWS).clamp(1, MAX_SLICES).min(enough)
+}
+
 /// The rows of dw that belong to `w` = or += scale · dyᵀ x, with the columns of dy from `first_col` on.
 pub(super) fn launch_backward_weight(
     r: &mut Recorder,
@@ -250,8 +256,7 @@ pub(super) fn launch_backward_weight(
 ) {
     let (out, cols) = (w.rows, x.cols);
     let tiles = tiles(out, cols);
-    let enough = 64u32.div_ceil(tiles.count(&[0; 8]));
-    let slices = x.rows.max().div_ceil(SLICE_ROWS).clamp(1, MAX_SLICES).min(enough);
+    let slices = slices(x.rows, tiles);
     let partial = match slices {
         1 => dw.tensor,
         _ => r.tensor("dw slices", slices as usize * out, cols),

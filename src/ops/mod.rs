@@ -6,13 +6,30 @@
 
 mod add;
 mod case;
+mod gather;
 mod linear;
+mod rmsnorm;
+mod rope;
+mod swiglu;
 
 pub use add::residual_add;
 pub use case::{Case, CaseReport, Input, all_cases};
+pub use gather::{Inverse, gather_rows};
 pub use linear::{LowRank, Matrix, MatrixRows, linear};
+pub use rmsnorm::rmsnorm;
+pub use rope::{rope, rope_table};
+pub use swiglu::swiglu;
 
 /// The constant `ADD` of kernels that write a gradient.
 fn accumulate(target: crate::gpu::GradientTarget) -> u32 {
     (target.accumulate == crate::gpu::Accumulate::Add) as u32
+}
+
+/// Workgroups of an elementwise kernel on (rows, cols), as shaders/shared/elements.wgsl shares the elements out.
+fn elements(rows: crate::gpu::Dim, cols: usize) -> crate::gpu::Groups {
+    use crate::gpu::Groups;
+    match cols as u32 {
+        1024.. => Groups::over(rows, 1).times(cols.div_ceil(1024) as u32),
+        cols => Groups::over(rows, (1024 / cols).min(64)),
+    }
 }

@@ -1,0 +1,65 @@
+//! Errors about an unknown name that say which one was probably meant.
+
+use crate::error::Error;
+
+/// An [`Error::Config`] about `what`: `found` is none of `known`.
+pub(crate) fn unknown(what: &str, found: &str, known: &[&str]) -> Error {
+    let hint = nearest(found, known).map(|name| format!(" (did you mean {name:?}?)")).unwrap_or_default();
+    Error::config(what, format!("{found:?} is unknown{hint}; there are {}", known.join(", ")))
+}
+
+/// The name of `known` that `found` is probably a slip of: the fewest edits away, and not more than a third
+/// of its length (or one). What a name takes after a colon is not compared.
+pub(crate) fn nearest<'a>(found: &str, known: &[&'a str]) -> Option<&'a str> {
+    let found = found.to_lowercase();
+    let (distance, name) =
+        known.iter().map(|name| (edits(&found, bare(name)), *name)).min_by_key(|(d, _)| *d)?;
+    (distance <= (bare(name).chars().count() / 3).max(1)).then_some(name)
+}
+
+/// `contains` of `contains:REGEX`.
+pub(crate) fn bare(name: &str) -> &str {
+    name.split(':').next().unwrap_or(name)
+}
+
+/// The Levenshtein distance in characters.
+fn edits(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, &y) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn edits_are_insertions_deletions_and_replacements() {
+        for (a, b, distance) in [("", "", 0), ("", "abc", 3), ("kitten", "sitting", 3), ("flaw", "lawn", 2)] {
+            assert_eq!((edits(a, b), edits(b, a)), (distance, distance), "{a} {b}");
+        }
+    }
+
+    #[test]
+    fn a_slip_gets_the_name_that_was_meant_and_anything_else_the_list() {
+        let known = ["linear", "cosine"];
+        assert_eq!(nearest("Cosin", &known), Some("cosine"));
+        assert_eq!(nearest("contain", &["more:REGEX", "contains:REGEX"]), Some("contains:REGEX"));
+        assert_eq!(nearest("polynomial", &known), None);
+        assert_eq!(nearest("cosine", &[]), None);
+        let error = unknown("--schedule", "linaer", &known).to_string();
+        assert_eq!(
+            error,
+            r#"--schedule: "linaer" is unknown (did you mean "linear"?); there are linear, cosine"#
+        );
+    }
+}

@@ -1,0 +1,248 @@
+//! Templates of what a judge model reads, in the structure of the paper, in our own words.
+
+use std::path::Path;
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::{AutoEscape, Environment, context};
+
+use super::{Pair, names};
+use crate::error::{Error, Result};
+use crate::files;
+
+/// Name and source of the templates that come with the crate.
+const BUILTIN: [(&str, &str); 5] = [
+    ("summarisation", include_str!("templates/summarisation.txt")),
+    ("helpfulness", include_str!("templates/helpfulness.txt")),
+    ("helpfulness-short", include_str!("templates/helpfulness-short.txt")),
+    ("helpfulness-very-short", include_str!("templates/helpfulness-very-short.txt")),
+    ("harmlessness", include_str!("templates/harmlessness.txt")),
+];
+
+/// What a template must use, and what it can use besides.
+const REQUIRED: [&str; 3] = ["prompt", "response_1", "response_2"];
+const OPTIONAL: [&str; 2] = ["instruction", "training"];
+
+/// A Jinja template that ends where the judge answers "1" or "2".
+///
+/// Its placeholders are `{{ prompt }}`, `{{ response_1 }}`, `{{ response_2 }}` and, if it likes,
+/// `{{ instruction }}` (the user's, else empty) and `{% if training %}` around what is said only to an annotator
+/// that gives feedback, not to one that evaluates. Texts are put in as they are: Jinja in them means nothing.
+#[derive(Clone, Debug)]
+pub struct JudgeTemplate {
+    environment: Environment<'static>,
+    instruction: String,
+    training: bool,
+}
+
+impl JudgeTemplate {
+    /// One of the crate's own: `summarisation`, `helpfulness`, `helpfulness-short`, `helpfulness-very-short`,
+    /// `harmlessness` (preferred is the *less* harmful). Another name is [`Error::Config`].
+    pub fn builtin(name: &str) -> Result<JudgeTemplate> {
+        let Some((_, source)) = BUILTIN.iter().find(|(known, _)| *known == name) else {
+            return Err(names::unknown("judge template", name, &BUILTIN.map(|(known, _)| known)));
+        };
+        JudgeTemplate::new(source).map_err(|why| Error::config("judge template", format!("{name} {why}")))
+    }
+
+    /// A file of the user's. One that does not parse, lacks a placeholder or uses an unknown one is
+    /// [`Error::File`].
+    pub fn from_file(path: &Path) -> Result<JudgeTemplate> {
+        let source = String::from_utf8(files::read(path)?);
+        let source = source.map_err(|_| Error::file(path, "is not UTF-8 text"))?;
+        JudgeTemplate::new(&source).map_err(|why| Error::file(path, why))
+    }
+
+    fn new(source: &str) -> Result<JudgeTemplate, String> {
+        let broken = |e: minijinja::Error| {
+            let line = e.line().map(|line| format!(", line {line}")).unwrap_or_default();
+            format!("is not a valid template ({e}{line})")
+        };
+        let mut environment = Environment::new();
+        environment.set_auto_escape_callback(|_| AutoEscape::None);
+        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().map_err(broken)?;
+        environment.set_syntax(syntax);
+        // The next token is the answer, so nothing follows the last character.
+        environment.add_template_owned("judge", source.trim_end().to_owned()).map_err(broken)?;
+
+        let used = environment.get_template("judge").map_err(broken)?.undeclared_variables(false);
+        if let Some(missing) = REQUIRED.iter().find(|name| !used.contains(**name)) {
+            return Err(format!(
+                "has no {{{{ {missing} }}}}: a judge template needs {{{{ prompt }}}}, \
+                                {{{{ response_1 }}}} and {{{{ response_2 }}}}"
+            ));
+        }
+        let known = [&REQUIRED[..], &OPTIONAL].concat();
+        let globals: Vec<&str> = environment.globals().map(|(name, _)| name).collect();
+        let mut unknown: Vec<&String> =
+            used.iter().filter(|n| !known.contains(&n.as_str()) && !globals.contains(&n.as_str())).collect();
+        unknown.sort();
+        if let Some(name) = unknown.first() {
+            let error = names::unknown("placeholder", name, &known);
+            return Err(format!("has a {error}"));
+        }
+        let template = JudgeTemplate { environment, instruction: String::new(), training: true };
+        // Filters and the like are looked up only now.
+        template.rendered("x", "y", "z").map_err(broken)?;
+        Ok(template)
+    }
+
+    /// Whether the judge gives feedback in training (as is assumed at first) or evaluates.
+    pub fn with_training(self, training: bool) -> JudgeTemplate {
+        JudgeTemplate { training, ..self }
+    }
+
+    /// Puts `instruction` into the template. [`Error::Config`] if there is no place for it.
+    pub fn with_instruction(self, instruction: &str) -> Result<JudgeTemplate> {
+        let template = self.environment.get_template("judge").expect("added in new");
+        if !template.undeclared_variables(false).contains("instruction") {
+            let why = "has no {{ instruction }}, but one is given: put the placeholder in or leave it out";
+            return Err(Error::config("judge template", why));
+        }
+        Ok(JudgeTemplate { instruction: instruction.to_owned(), ..self })
+    }
+
+    /// What the judge reads. What the template refuses is [`Error::Config`].
+    pub fn render(&self, pair: &Pair<'_>) -> Result<String> {
+        self.rendered(pair.prompt, pair.response_1, pair.response_2)
+            .map_err(|e| Error::config("judge template", format!("cannot render this pair ({e})")))
+    }
+
+    /// [`render`](Self::render) in two parts: what stands before the first response, the same for both orders,
+    /// and the rest. White space between them goes to the rest, where tokenizers want it.
+    pub fn render_parts(&self, pair: &Pair<'_>) -> Result<(String, String)> {
+        let whole = self.render(pair)?;
+        // A mark in place of the responses shows where they begin. It must not occur elsewhere.
+        let mut mark = String::from('\u{f8ff}');
+        while pair.prompt.contains(&mark) || self.instruction.contains(&mark) {
+            mark.push('\u{f8ff}');
+        }
+        let marked = self.rendered(pair.prompt, &mark, &mark).unwrap_or_default();
+        let shared = marked.split_once(&mark).map_or("", |(before, _)| before.trim_end());
+        // A template that looks into the responses may share nothing.
+        let shared = if whole.starts_with(shared) { shared } else { "" };
+        Ok((shared.to_owned(), whole[shared.len()..].to_owned()))
+    }
+
+    fn rendered(&self, prompt: &str, response_1: &str, response_2: &str) -> Result<String, minijinja::Error> {
+        let (instruction, training) = (&self.instruction, self.training);
+        let template = self.environment.get_template("judge").expect("added in new");
+        template.render(context! { prompt, response_1, response_2, instruction, training })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAIR: Pair<'static> =
+        Pair { prompt: " a question\n", response_1: " first answer", response_2: "second answer " };
+
+    fn all() -> impl Iterator<Item = (&'static str, JudgeTemplate)> {
+        BUILTIN.iter().map(|&(name, _)| (name, JudgeTemplate::builtin(name).unwrap()))
+    }
+
+    #[test]
+    fn every_template_has_the_papers_structure_and_ends_where_the_answer_begins() {
+        for (name, template) in all() {
+            let (context, answer) =
+                if name == "summarisation" { ("Text", "Summary") } else { ("Context", "Response") };
+            let expected = format!(
+                "\n\n{context} - a question\n\n{answer} 1 - first answer\n\n{answer} 2 - second answer\n\nPreferred {answer}="
+            );
+            let text = template.render(&PAIR).unwrap();
+            assert!(text.ends_with(&expected), "{name}: {text}");
+            assert!(text.len() > expected.len() + 200, "{name} has no preamble");
+            assert!(!text.contains("\n\n\n") && !text.starts_with(char::is_whitespace), "{name}: {text}");
+        }
+    }
+
+    #[test]
+    fn what_is_said_about_the_users_turns_is_left_out_in_evaluation() {
+        for (name, template) in all() {
+            let training = template.render(&PAIR).unwrap();
+            let evaluation = template.with_training(false).render(&PAIR).unwrap();
+            let dialogue = name != "summarisation";
+            assert_eq!(training.contains("user's turn"), dialogue, "{name}: {training}");
+            assert!(!evaluation.contains("user's turn"), "{name}: {evaluation}");
+            assert!(!evaluation.contains("\n\n\n"), "{name}: {evaluation}");
+        }
+    }
+
+    #[test]
+    fn the_parts_are_the_whole_and_both_orders_share_the_first() {
+        for (name, template) in all() {
+            for pair in [PAIR, Pair { prompt: "odd \u{f8ff}\u{f8ff} {{ response_1 }}", ..PAIR }] {
+                let (shared, rest) = template.render_parts(&pair).unwrap();
+                assert_eq!(format!("{shared}{rest}"), template.render(&pair).unwrap(), "{name}");
+                let (swapped, other) = template.render_parts(&pair.swapped()).unwrap();
+                assert_eq!(shared, swapped, "{name}");
+                assert!(shared.ends_with(" 1 -") && rest.starts_with(" first"), "{name}: {shared}|{rest}");
+                assert!(other.starts_with(" second"), "{name}: {other}");
+            }
+        }
+    }
+
+    #[test]
+    fn jinja_and_html_in_a_text_stay_as_they_are() {
+        let odd = "{{ prompt }} {% if x %} {# no #} <b> & \"é\" {{ response_2 }}";
+        for (name, template) in all() {
+            let pair = Pair { prompt: odd, response_1: odd, response_2: "{{" };
+            let text = template.render(&pair).unwrap();
+            assert_eq!(text.matches(odd).count(), 2, "{name}: {text}");
+            assert!(text.contains(" 2 - {{\n"), "{name}: {text}");
+        }
+    }
+
+    #[test]
+    fn an_instruction_is_shown_to_the_judge() {
+        for (name, template) in all() {
+            let text = template.with_instruction("Prefer rhymes.").unwrap().render(&PAIR).unwrap();
+            assert_eq!(text.matches("\nPrefer rhymes.\n\n").count(), 1, "{name}: {text}");
+        }
+        let template = JudgeTemplate::new("{{ prompt }}{{ response_1 }}{{ response_2 }}").unwrap();
+        let error = template.with_instruction("Prefer rhymes.").unwrap_err().to_string();
+        assert!(error.contains("has no {{ instruction }}"), "{error}");
+    }
+
+    #[test]
+    fn a_file_of_the_users_is_a_template() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("judge.txt");
+        let load = |source: &[u8]| {
+            files::write_atomic(&path, source).unwrap();
+            JudgeTemplate::from_file(&path)
+        };
+        let template = load(b"Q {{ prompt }}\n1 {{ response_1 }}\n2 {{response_2}}\n=\n\n").unwrap();
+        assert_eq!(template.render(&PAIR).unwrap(), "Q  a question\n\n1  first answer\n2 second answer \n=");
+
+        let error = |source: &[u8]| load(source).unwrap_err().to_string();
+        for missing in REQUIRED {
+            let source = REQUIRED.into_iter().filter(|n| *n != missing).map(|n| format!("{{{{ {n} }}}}"));
+            let error = error(source.collect::<String>().as_bytes());
+            assert!(error.contains(&format!("judge.txt: has no {{{{ {missing} }}}}")), "{error}");
+        }
+        let typing = error(b"{{ prompt }}{{ response_1 }}{{ response_2 }}{{ instrution }}");
+        assert!(typing.contains("did you mean \"instruction\"?"), "{typing}");
+        assert!(error(b"{% if %}").contains("is not a valid template"));
+        assert!(
+            error(b"{{ prompt|no }}{{ response_1 }}{{ response_2 }}").contains("is not a valid template")
+        );
+        assert!(error(b"\xff").contains("is not UTF-8"));
+        assert!(JudgeTemplate::from_file(&dir.path().join("none")).unwrap_err().to_string().contains("none"));
+    }
+
+    #[test]
+    fn a_template_that_looks_into_the_responses_still_renders_in_parts() {
+        let source = "{{ response_1|length }} {{ prompt }} {{ response_1 }} {{ response_2 }}";
+        let template = JudgeTemplate::new(source).unwrap();
+        let (shared, rest) = template.render_parts(&PAIR).unwrap();
+        assert_eq!((shared.as_str(), rest), ("", template.render(&PAIR).unwrap()));
+    }
+
+    #[test]
+    fn an_unknown_name_gets_the_known_ones() {
+        let error = JudgeTemplate::builtin("summarization").unwrap_err().to_string();
+        assert!(error.contains("did you mean \"summarisation\"?"), "{error}");
+        assert!(BUILTIN.iter().all(|(name, _)| error.contains(name)), "{error}");
+    }
+}
