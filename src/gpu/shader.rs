@@ -18,8 +18,12 @@ pub const KERNELS: &[(&str, &str)] = sources!["":
     "linear_backward_input",
     "linear_backward_weight",
     "linear_forward",
+    "logprob_backward",
+    "logprob_forward",
     "reduce_slices",
     "residual_add",
+    "segment_sum",
+    "segment_sum_backward",
 ];
 
 /// What kernels include by `//#include name`.

@@ -205,5 +205,8 @@ impl Case {
 
 /// Every case of every op.
 pub fn all_cases() -> Vec<Case> {
-    [super::add::cases(), super::linear::cases()].into_iter().flatten().collect()
+    [super::add::cases(), super::linear::cases(), super::logprob::cases(), super::segment::cases()]
+        .into_iter()
+        .flatten()
+        .collect()
 }

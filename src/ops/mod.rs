@@ -7,10 +7,14 @@
 mod add;
 mod case;
 mod linear;
+mod logprob;
+mod segment;
 
 pub use add::residual_add;
 pub use case::{Case, CaseReport, Input, all_cases};
 pub use linear::{LowRank, Matrix, MatrixRows, linear};
+pub use logprob::{LogProb, VOCAB_CHUNK, logprob};
+pub use segment::segment_sum;
 
 /// The constant `ADD` of kernels that write a gradient.
 fn accumulate(target: crate::gpu::GradientTarget) -> u32 {
