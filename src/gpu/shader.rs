@@ -22,12 +22,13 @@ pub const KERNELS: &[(&str, &str)] = sources!["":
     "logprob_forward",
     "reduce_slices",
     "residual_add",
+    "sample",
     "segment_sum",
     "segment_sum_backward",
 ];
 
 /// What kernels include by `//#include name`.
-const SNIPPETS: &[(&str, &str)] = sources!["shared/": "step", "tile"];
+const SNIPPETS: &[(&str, &str)] = sources!["shared/": "random", "step", "tile"];
 
 /// A kernel and the constants that it is specialised with, each written `const NAME: u32 = value;` before it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

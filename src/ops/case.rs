@@ -205,8 +205,12 @@ impl Case {
 
 /// Every case of every op.
 pub fn all_cases() -> Vec<Case> {
-    [super::add::cases(), super::linear::cases(), super::logprob::cases(), super::segment::cases()]
-        .into_iter()
-        .flatten()
-        .collect()
+    let ops = [
+        super::add::cases(),
+        super::linear::cases(),
+        super::logprob::cases(),
+        super::sampling::cases(),
+        super::segment::cases(),
+    ];
+    ops.into_iter().flatten().collect()
 }

@@ -8,12 +8,14 @@ mod add;
 mod case;
 mod linear;
 mod logprob;
+mod sampling;
 mod segment;
 
 pub use add::residual_add;
 pub use case::{Case, CaseReport, Input, all_cases};
 pub use linear::{LowRank, Matrix, MatrixRows, linear};
 pub use logprob::{LogProb, VOCAB_CHUNK, logprob};
+pub use sampling::{SamplingParams, sample};
 pub use segment::segment_sum;
 
 /// The constant `ADD` of kernels that write a gradient.
