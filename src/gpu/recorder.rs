@@ -261,6 +261,12 @@ impl Recorder {
         self.launches.push(launch);
     }
 
+    /// Notes a launch through which no gradient shall flow: what it writes counts as constant. For what ends a graph,
+    /// such as a loss that computes its own gradient, sampling, and the update of weights.
+    pub fn launch_detached(&mut self, launch: Launch) {
+        self.launches.push(launch);
+    }
+
     /// Keeps a tensor until the end of the plan and reads it back with every replay.
     pub fn output(&mut self, tensor: Tensor) {
         if !self.outputs.contains(&tensor) {

@@ -21,6 +21,8 @@ pub const KERNELS: &[(&str, &str)] = sources!["":
     "linear_backward_input",
     "linear_backward_weight",
     "linear_forward",
+    "logprob_backward",
+    "logprob_forward",
     "reduce_slices",
     "residual_add",
     "scatter_rows",
@@ -34,6 +36,13 @@ pub const KERNELS: &[(&str, &str)] = sources!["":
 
 /// What kernels include by `//#include name`.
 const SNIPPETS: &[(&str, &str)] = sources!["shared/": "elements", "sigmoid", "step", "tile", "workgroup_sum"];
+    "sample",
+    "segment_sum",
+    "segment_sum_backward",
+];
+
+/// What kernels include by `//#include name`.
+const SNIPPETS: &[(&str, &str)] = sources!["shared/": "random", "step", "tile"];
 
 /// A kernel and the constants that it is specialised with, each written `const NAME: u32 = value;` before it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

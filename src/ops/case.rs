@@ -214,4 +214,11 @@ pub fn all_cases() -> Vec<Case> {
         super::swiglu::cases,
     ];
     ops.iter().flat_map(|cases| cases()).collect()
+        super::add::cases(),
+        super::linear::cases(),
+        super::logprob::cases(),
+        super::sampling::cases(),
+        super::segment::cases(),
+    ];
+    ops.into_iter().flatten().collect()
 }

@@ -11,6 +11,9 @@ mod linear;
 mod rmsnorm;
 mod rope;
 mod swiglu;
+mod logprob;
+mod sampling;
+mod segment;
 
 pub use add::residual_add;
 pub use case::{Case, CaseReport, Input, all_cases};
@@ -19,6 +22,9 @@ pub use linear::{LowRank, Matrix, MatrixRows, linear};
 pub use rmsnorm::rmsnorm;
 pub use rope::{rope, rope_table};
 pub use swiglu::swiglu;
+pub use logprob::{LogProb, VOCAB_CHUNK, logprob};
+pub use sampling::{SamplingParams, sample};
+pub use segment::segment_sum;
 
 /// The constant `ADD` of kernels that write a gradient.
 fn accumulate(target: crate::gpu::GradientTarget) -> u32 {
