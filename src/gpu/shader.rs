@@ -25,24 +25,27 @@ pub const KERNELS: &[(&str, &str)] = sources!["":
     "logprob_forward",
     "reduce_slices",
     "residual_add",
-    "scatter_rows",
     "rmsnorm_backward",
     "rmsnorm_backward_weight",
     "rmsnorm_forward",
     "rope_forward",
+    "sample",
+    "scatter_rows",
+    "segment_sum",
+    "segment_sum_backward",
     "swiglu_backward",
     "swiglu_forward",
 ];
 
 /// What kernels include by `//#include name`.
-const SNIPPETS: &[(&str, &str)] = sources!["shared/": "elements", "sigmoid", "step", "tile", "workgroup_sum"];
-    "sample",
-    "segment_sum",
-    "segment_sum_backward",
+const SNIPPETS: &[(&str, &str)] = sources!["shared/":
+    "elements",
+    "random",
+    "sigmoid",
+    "step",
+    "tile",
+    "workgroup_sum",
 ];
-
-/// What kernels include by `//#include name`.
-const SNIPPETS: &[(&str, &str)] = sources!["shared/": "random", "step", "tile"];
 
 /// A kernel and the constants that it is specialised with, each written `const NAME: u32 = value;` before it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

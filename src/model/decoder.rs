@@ -70,7 +70,14 @@ impl Model {
 }
 
 impl ModelState {
-    fn layer(&self, r: &mut Recorder, layer: usize, x: Tensor, s: &StreamTensors, keys: &Keys) -> Result<Tensor> {
+    fn layer(
+        &self,
+        r: &mut Recorder,
+        layer: usize,
+        x: Tensor,
+        s: &StreamTensors,
+        keys: &Keys,
+    ) -> Result<Tensor> {
         let a = &self.architecture;
         let rope = r.bind(&self.rope, self.rope_rows, a.head_dim, Format::F32);
 
@@ -116,11 +123,12 @@ impl ModelState {
         residual: Option<Tensor>,
     ) -> Result<Tensor> {
         let w = self.base.bind(r, &format!("{}.weight", projection.module(layer)));
-        let low_rank = self.adapter.as_ref().filter(|a| a.config.targets.contains(&projection)).map(|adapter| {
-            let [a, b] = super::lora::LoraConfig::names(projection, layer);
-            let bind = |r: &mut Recorder, name: &str| adapter.weights.bind(r, name).parts[0];
-            LowRank { a: bind(r, &a), b: bind(r, &b), scale: adapter.config.scale() }
-        });
+        let low_rank =
+            self.adapter.as_ref().filter(|a| a.config.targets.contains(&projection)).map(|adapter| {
+                let [a, b] = super::lora::LoraConfig::names(projection, layer);
+                let bind = |r: &mut Recorder, name: &str| adapter.weights.bind(r, name).parts[0];
+                LowRank { a: bind(r, &a), b: bind(r, &b), scale: adapter.config.scale() }
+            });
         ops::linear(r, x, &w, low_rank, residual)
     }
 }

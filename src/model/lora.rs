@@ -41,7 +41,8 @@ impl LoraConfig {
             let found = Projection::ALL.into_iter().find(|p| p.name() == name.as_ref());
             let known = Projection::ALL.map(Projection::name).join(", ");
             out.push(found.ok_or_else(|| {
-                let why = format!("no module is called {:?}: choose from {known}, or all-linear", name.as_ref());
+                let why =
+                    format!("no module is called {:?}: choose from {known}, or all-linear", name.as_ref());
                 Error::config("lora-target-modules", why)
             })?);
         }
@@ -103,7 +104,8 @@ impl LoraConfig {
     /// # Errors
     /// A sentence about the first thing in it that this crate does not do.
     pub fn from_json(json: &Value) -> Result<LoraConfig, String> {
-        let is_set = |key: &str| !matches!(json.get(key), None | Some(Value::Null) | Some(Value::Bool(false)));
+        let is_set =
+            |key: &str| !matches!(json.get(key), None | Some(Value::Null) | Some(Value::Bool(false)));
         if json.get("peft_type").and_then(Value::as_str) != Some("LORA") {
             return Err("peft_type is not LORA, the only kind of adapter read here".into());
         }
@@ -119,7 +121,8 @@ impl LoraConfig {
         if filled("rank_pattern") || filled("alpha_pattern") {
             return Err("rank_pattern and alpha_pattern are not supported".into());
         }
-        let rank = json.get("r").and_then(Value::as_u64).filter(|r| *r > 0).ok_or("r must be a positive number")?;
+        let rank =
+            json.get("r").and_then(Value::as_u64).filter(|r| *r > 0).ok_or("r must be a positive number")?;
         let alpha = json.get("lora_alpha").and_then(Value::as_f64).ok_or("lora_alpha is missing")?;
         let targets = match json.get("target_modules") {
             Some(Value::String(one)) => vec![one.clone()],

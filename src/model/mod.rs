@@ -73,7 +73,9 @@ impl Model {
         let table = rope_table(&architecture, rope_rows);
         let rope = gpu.buffer_with("rotary table", Category::Weights, &table)?.region();
         let (gpu, base) = (gpu.clone(), Arc::new(base));
-        Ok(Model { state: Arc::new(ModelState { gpu, config, architecture, base, adapter: None, rope, rope_rows }) })
+        Ok(Model {
+            state: Arc::new(ModelState { gpu, config, architecture, base, adapter: None, rope, rope_rows }),
+        })
     }
 
     fn with(&self, change: impl FnOnce(&mut ModelState)) -> Model {

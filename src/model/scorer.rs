@@ -62,7 +62,10 @@ impl Scorer {
             let (logps, entropies) = (outputs.f32(self.logp), outputs.f32(self.entropy));
             for bounds in packed.offsets.windows(2) {
                 let range = bounds[0] as usize..bounds[1] as usize;
-                out.push(Scored { logps: logps[range.clone()].to_vec(), entropies: entropies[range].to_vec() });
+                out.push(Scored {
+                    logps: logps[range.clone()].to_vec(),
+                    entropies: entropies[range].to_vec(),
+                });
             }
         }
         Ok(out)

@@ -98,7 +98,8 @@ impl Model {
     /// Loads an adapter folder in PEFT's layout onto this model: frozen, or with `train` to go on training it.
     pub fn load_adapter(&self, dir: &Path, train: bool) -> Result<Model> {
         let path = dir.join(ADAPTER_CONFIG);
-        let config = LoraConfig::from_json(&files::read_json(&path)?).map_err(|why| Error::file(&path, why))?;
+        let config =
+            LoraConfig::from_json(&files::read_json(&path)?).map_err(|why| Error::file(&path, why))?;
         let specs = config.weights(self.architecture());
         let found = TensorFiles::open_file(&dir.join(ADAPTER_FILE))?;
         let used: BTreeSet<String> = specs.iter().map(|s| s.name.clone()).collect();
@@ -133,7 +134,8 @@ impl Model {
         let adapter = self.adapter().expect("save_adapter needs an adapter");
         files::create_dir_all(dir)?;
         save_weights(&adapter.weights, &dir.join(ADAPTER_FILE))?;
-        let json = serde_json::to_vec_pretty(&adapter.config.to_json(base_model)).expect("JSON of plain values");
+        let json =
+            serde_json::to_vec_pretty(&adapter.config.to_json(base_model)).expect("JSON of plain values");
         files::write_atomic(&dir.join(ADAPTER_CONFIG), &json)
     }
 }
@@ -174,7 +176,9 @@ pub(crate) fn save_weights(weights: &Weights, path: &Path) -> Result<()> {
     };
     let specs: Vec<TensorSpec> = weights.iter().map(spec).collect();
     let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
-    write_atomic(path, specs, &metadata, |spec| weights.download(weights.get(&spec.name).expect("listed above")))
+    write_atomic(path, specs, &metadata, |spec| {
+        weights.download(weights.get(&spec.name).expect("listed above"))
+    })
 }
 
 /// Reads weights that [`save_weights`] wrote.

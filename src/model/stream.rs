@@ -139,7 +139,9 @@ impl Stream {
         let words = |label, n: usize| gpu.buffer(label, Category::Workspace, n as u64 * 4);
         let Capacity { tokens, targets, sequences } = capacity;
         let inverses = match training {
-            true => Some((InverseBuffers::new(gpu, tokens, tokens)?, InverseBuffers::new(gpu, tokens, targets)?)),
+            true => {
+                Some((InverseBuffers::new(gpu, tokens, tokens)?, InverseBuffers::new(gpu, tokens, targets)?))
+            }
             false => None,
         };
         Ok(Stream {

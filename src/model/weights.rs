@@ -98,7 +98,8 @@ impl Weights {
         let mut list: Vec<Weight> = Vec::new();
         let mut segments = Vec::new();
         for decayed in [true, false] {
-            let mut flat = FlatLayout::new((gpu.limits().binding.min(gpu.limits().buffer) / 4) as usize, align);
+            let mut flat =
+                FlatLayout::new((gpu.limits().binding.min(gpu.limits().buffer) / 4) as usize, align);
             for spec in specs.iter().filter(|s| (s.shape.len() == 2) == decayed) {
                 let (rows, cols) = rows_and_cols(&spec.shape);
                 let places = split_rows(gpu, rows, cols).into_iter().map(|r| (r, flat.place(r * cols)));
@@ -124,7 +125,8 @@ impl Weights {
                 list.push(Weight { name: spec.name, shape: spec.shape, parts });
             }
         }
-        let order: HashMap<&str, usize> = specs.iter().enumerate().map(|(i, s)| (s.name.as_str(), i)).collect();
+        let order: HashMap<&str, usize> =
+            specs.iter().enumerate().map(|(i, s)| (s.name.as_str(), i)).collect();
         list.sort_by_key(|w| order[w.name.as_str()]);
         Ok(Weights::new(gpu, list, segments))
     }
@@ -136,7 +138,8 @@ impl Weights {
 
     /// A frozen copy of the values as they are now.
     pub fn frozen_copy(&self) -> Result<Weights> {
-        let specs: Vec<_> = self.list.iter().map(|w| WeightSpec { name: w.name.clone(), shape: w.shape.clone() });
+        let specs: Vec<_> =
+            self.list.iter().map(|w| WeightSpec { name: w.name.clone(), shape: w.shape.clone() });
         let copy = Weights::frozen(&self.gpu, &specs.collect::<Vec<_>>())?;
         for (from, to) in self.list.iter().zip(&copy.list) {
             for (from, to) in from.parts.iter().zip(&to.parts) {
@@ -158,7 +161,8 @@ impl Weights {
 
     /// The weight `name` in a recording, with its gradient when it is trained and the recording trains.
     pub fn bind(&self, r: &mut Recorder, name: &str) -> Matrix {
-        let weight = self.get(name).unwrap_or_else(|| panic!("the architecture asks for an unknown weight {name}"));
+        let weight =
+            self.get(name).unwrap_or_else(|| panic!("the architecture asks for an unknown weight {name}"));
         let part = |(values, gradient, rows, cols): (&Region, Option<&Region>, usize, usize)| -> Tensor {
             let tensor = r.bind(values, rows, cols, Format::F32);
             if let Some(gradient) = gradient {

@@ -58,7 +58,8 @@ pub(super) fn cases() -> Vec<Case> {
     let mut out = Vec::new();
     for (n, c) in [(1, 1), (5, 7), (67, 12)] {
         // Rows are written in reverse; every third is left out.
-        let rows: Vec<u32> = (0..n as u32).map(|i| if i % 3 == 2 { u32::MAX } else { n as u32 - 1 - i }).collect();
+        let rows: Vec<u32> =
+            (0..n as u32).map(|i| if i % 3 == 2 { u32::MAX } else { n as u32 - 1 - i }).collect();
         let kept = rows.clone();
         let x = Input::normal(1, n, c, 1.0).live(0);
         out.push(Case::new(
@@ -95,7 +96,12 @@ pub(super) fn cases() -> Vec<Case> {
         inputs,
         |r, t| {
             let [tokens, positions, cache_rows, spans, slots, history] = [t[2], t[3], t[4], t[5], t[6], t[7]];
-            decode_advance(r, t[0], t[1], DecodeSlots { tokens, positions, cache_rows, spans, slots, history });
+            decode_advance(
+                r,
+                t[0],
+                t[1],
+                DecodeSlots { tokens, positions, cache_rows, spans, slots, history },
+            );
             Ok(t[2..].to_vec())
         },
         |_| {

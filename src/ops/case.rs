@@ -207,18 +207,15 @@ impl Case {
 pub fn all_cases() -> Vec<Case> {
     let ops = [
         super::add::cases,
+        super::cache::cases,
         super::gather::cases,
         super::linear::cases,
+        super::logprob::cases,
         super::rmsnorm::cases,
         super::rope::cases,
+        super::sampling::cases,
+        super::segment::cases,
         super::swiglu::cases,
     ];
     ops.iter().flat_map(|cases| cases()).collect()
-        super::add::cases(),
-        super::linear::cases(),
-        super::logprob::cases(),
-        super::sampling::cases(),
-        super::segment::cases(),
-    ];
-    ops.into_iter().flatten().collect()
 }

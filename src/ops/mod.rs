@@ -5,26 +5,28 @@
 //! R LoRA rank.
 
 mod add;
+mod cache;
 mod case;
 mod gather;
 mod linear;
+mod logprob;
 mod rmsnorm;
 mod rope;
-mod swiglu;
-mod logprob;
 mod sampling;
 mod segment;
+mod swiglu;
 
 pub use add::residual_add;
+pub use cache::{DecodeSlots, decode_advance, scatter_rows};
 pub use case::{Case, CaseReport, Input, all_cases};
 pub use gather::{Inverse, gather_rows};
 pub use linear::{LowRank, Matrix, MatrixRows, linear};
+pub use logprob::{LogProb, VOCAB_CHUNK, logprob};
 pub use rmsnorm::rmsnorm;
 pub use rope::{rope, rope_table};
-pub use swiglu::swiglu;
-pub use logprob::{LogProb, VOCAB_CHUNK, logprob};
 pub use sampling::{SamplingParams, sample};
 pub use segment::segment_sum;
+pub use swiglu::swiglu;
 
 /// The constant `ADD` of kernels that write a gradient.
 fn accumulate(target: crate::gpu::GradientTarget) -> u32 {
