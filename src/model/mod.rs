@@ -7,7 +7,7 @@ pub mod kv_cache;
 pub mod lora;
 pub mod safetensors_io;
 mod scorer;
-mod storage;
+pub mod storage;
 pub mod stream;
 pub mod weights;
 

@@ -26,6 +26,13 @@ const NAMES: [(&str, ScheduleKind); 4] = [
     ("constant_with_warmup", ScheduleKind::ConstantWithWarmup),
 ];
 
+impl ScheduleKind {
+    /// As in `--lr-scheduler-type`.
+    pub fn name(self) -> &'static str {
+        NAMES.iter().find(|(_, kind)| *kind == self).expect("every kind has a name").0
+    }
+}
+
 impl FromStr for ScheduleKind {
     type Err = Error;
 
@@ -119,7 +126,9 @@ mod tests {
 
     #[test]
     fn a_name_is_known_or_gets_the_nearest_known_one() {
-        assert_eq!("cosine".parse::<ScheduleKind>().unwrap(), ScheduleKind::Cosine);
+        for (name, kind) in NAMES {
+            assert_eq!((name.parse::<ScheduleKind>().unwrap(), kind.name()), (kind, name));
+        }
         assert_eq!("constant-with-warmup".parse::<ScheduleKind>().unwrap(), ScheduleKind::ConstantWithWarmup);
         let error = "liner".parse::<ScheduleKind>().unwrap_err().to_string();
         assert!(

@@ -1,0 +1,163 @@
+//! Dataset rows as token ids, and how much of a device they will take.
+
+use serde_json::{Value, json};
+
+use crate::data::chat::{ChatTemplate, render_answer, render_prompt};
+use crate::data::packing::Tree;
+use crate::data::rows::{Completion, Pair, Prompt, Text};
+use crate::data::tokenizer::Tokenizer;
+use crate::error::{Error, Result};
+use crate::model::stream::Capacity;
+
+/// Texts to token ids, as one model reads them.
+pub struct Encoder<'a> {
+    /// The model's tokenizer.
+    pub tokenizer: &'a Tokenizer,
+    /// The model's chat template, if it has one.
+    pub template: Option<&'a ChatTemplate>,
+}
+
+impl Encoder<'_> {
+    /// A prompt: a string with the tokenizer's special tokens, a conversation as its template renders it.
+    pub fn prompt(&self, prompt: &Text) -> Result<Vec<u32>> {
+        let text = render_prompt(prompt, self.template)?;
+        let ids = match prompt {
+            Text::Plain(_) => self.tokenizer.encode(&text)?,
+            Text::Chat(_) => self.tokenizer.encode_plain(&text)?,
+        };
+        match ids.is_empty() {
+            true => Err(Error::config("prompt", "is empty, and the tokenizer has no token to begin a text with")),
+            false => Ok(ids),
+        }
+    }
+
+    /// A completion, without special tokens but for the end-of-sequence token where `append_eos`.
+    pub fn completion(&self, prompt: Option<&Text>, completion: &Text, append_eos: bool) -> Result<Vec<u32>> {
+        let text = render_answer(prompt, completion, self.template)?;
+        let mut ids = self.tokenizer.encode_plain(&text)?;
+        if append_eos {
+            let eos = self.tokenizer.eos().ok_or_else(|| {
+                Error::config("no-append-eos", "the tokenizer has no end-of-sequence token: give this flag")
+            })?;
+            if ids.last() != Some(&eos) {
+                ids.push(eos);
+            }
+        }
+        Ok(ids)
+    }
+}
+
+/// Rows ready for training, and what was left out.
+#[derive(Clone, Debug, Default)]
+pub struct EncodedRows {
+    /// One tree a row. For prompts, a tree without responses.
+    pub trees: Vec<Tree>,
+    /// Rows above a length limit.
+    pub skipped: usize,
+}
+
+impl EncodedRows {
+    fn keep(&mut self, tree: Tree, max_prompt: usize, max_length: usize) {
+        match tree.prompt.len() <= max_prompt && tree.length() <= max_length {
+            true => self.trees.push(tree),
+            false => self.skipped += 1,
+        }
+    }
+
+    fn checked(self, limit: usize) -> Result<EncodedRows> {
+        if self.trees.is_empty() {
+            let why = format!("every row is longer than {limit} tokens: raise the limit or shorten the rows");
+            return Err(Error::config("dataset", why));
+        }
+        Ok(self)
+    }
+
+    /// Prompts alone.
+    pub fn prompts(encoder: &Encoder, rows: &[Prompt], max_prompt: usize) -> Result<EncodedRows> {
+        let mut out = EncodedRows::default();
+        for row in rows {
+            let tree = Tree { prompt: encoder.prompt(&row.prompt)?, responses: vec![] };
+            out.keep(tree, max_prompt, usize::MAX);
+        }
+        out.checked(max_prompt)
+    }
+
+    /// Prompt, chosen, rejected.
+    pub fn pairs(
+        encoder: &Encoder,
+        rows: &[Pair],
+        append_eos: bool,
+        max_prompt: usize,
+        max_length: usize,
+    ) -> Result<EncodedRows> {
+        let mut out = EncodedRows::default();
+        for row in rows {
+            let answer = |text| encoder.completion(Some(&row.prompt), text, append_eos);
+            let responses = vec![answer(&row.chosen)?, answer(&row.rejected)?];
+            out.keep(Tree { prompt: encoder.prompt(&row.prompt)?, responses }, max_prompt, max_length);
+        }
+        out.checked(max_length)
+    }
+
+    /// Prompt and completion, or a text whose first token is its prompt.
+    pub fn completions(
+        encoder: &Encoder,
+        rows: &[Completion],
+        append_eos: bool,
+        max_prompt: usize,
+        max_length: usize,
+    ) -> Result<EncodedRows> {
+        let mut out = EncodedRows::default();
+        for row in rows {
+            let tree = match &row.prompt {
+                Some(prompt) => Tree {
+                    prompt: encoder.prompt(prompt)?,
+                    responses: vec![encoder.completion(Some(prompt), &row.completion, append_eos)?],
+                },
+                None => {
+                    let mut ids = match &row.completion {
+                        Text::Plain(text) => encoder.tokenizer.encode(text)?,
+                        chat => encoder.completion(None, chat, false)?,
+                    };
+                    ids.extend(encoder.tokenizer.eos().filter(|eos| append_eos && ids.last() != Some(eos)));
+                    let rest = ids.split_off(1.min(ids.len()));
+                    Tree { prompt: ids, responses: vec![rest] }
+                }
+            };
+            match tree.prompt.is_empty() || tree.responses[0].is_empty() {
+                true => out.skipped += 1,
+                false => out.keep(tree, max_prompt, max_length),
+            }
+        }
+        out.checked(max_length)
+    }
+
+    /// The largest micro-batch of `rows` rows, whichever rows it gets.
+    pub fn largest_batch(&self, rows: usize) -> Capacity {
+        let mut sizes: Vec<&Tree> = self.trees.iter().collect();
+        sizes.sort_by_key(|t| std::cmp::Reverse(t.rows()));
+        let tokens = (0..rows).map(|i| sizes[i % sizes.len()].rows()).sum();
+        sizes.sort_by_key(|t| std::cmp::Reverse(t.targets()));
+        let targets = (0..rows).map(|i| sizes[i % sizes.len()].targets()).sum();
+        let responses = self.trees.iter().map(|t| t.responses.len()).max().unwrap_or(0);
+        Capacity { tokens, targets, sequences: rows * responses }
+    }
+
+    /// Token statistics, for `--dry-run` and `run.json`.
+    pub fn statistics(&self) -> Value {
+        let of = |length: &dyn Fn(&Tree) -> Option<usize>| {
+            let mut lengths: Vec<usize> = self.trees.iter().filter_map(length).collect();
+            lengths.sort_unstable();
+            let Some(last) = lengths.last() else { return Value::Null };
+            let mean = lengths.iter().sum::<usize>() as f64 / lengths.len() as f64;
+            let at = |q: f64| lengths[((lengths.len() - 1) as f64 * q).round() as usize];
+            json!({"mean": (mean * 10.0).round() / 10.0, "median": at(0.5), "p95": at(0.95), "max": last})
+        };
+        json!({
+            "rows": self.trees.len(),
+            "skipped_too_long": self.skipped,
+            "prompt_tokens": of(&|t| Some(t.prompt.len())),
+            "completion_tokens": of(&|t| t.responses.iter().map(Vec::len).max()),
+        })
+    }
+}

@@ -1,0 +1,321 @@
+//! What every kind of training shares: the run's folder, the optimiser, checkpoints, metrics, and the checks that
+//! a run makes on itself.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use serde_json::{Map, Value, json};
+
+use super::options::TrainOptions;
+use super::progress::{Observer, StepEvent};
+use super::run_dir::{Resume, RunDir, Start};
+use super::schedule::LrSchedule;
+use crate::error::{Error, Result};
+use crate::files;
+use crate::gpu::{Arena, Gpu, Region};
+use crate::model::storage::{ADAPTER_FILE, restore_weights};
+use crate::model::safetensors_io::MODEL_FILE;
+use crate::model::{Model, Weights};
+use crate::optim::{Optimiser, Update};
+
+/// Steps in a row without a finite gradient after which a run gives up.
+const MAX_NON_FINITE: usize = 5;
+/// The optimiser's state in a checkpoint.
+const OPTIMISER_FILE: &str = "optimiser.safetensors";
+/// What a checkpoint's trainer state is called.
+const STATE_FILE: &str = "state.json";
+
+/// Whom a run reports to and who may stop it.
+pub struct Control<'a> {
+    /// Hears of steps and warnings.
+    pub observer: &'a mut dyn Observer,
+    /// Set to end the run after the current step, with a checkpoint.
+    pub interrupted: &'a AtomicBool,
+}
+
+/// Where things come from, for `run.json` and for saving.
+#[derive(Clone, Debug)]
+pub struct Sources {
+    /// The model's folder.
+    pub model: PathBuf,
+    /// The resolved configuration, as `run.json` shows it.
+    pub config: Value,
+}
+
+/// A run in progress.
+pub struct Session<'a> {
+    model: Model,
+    run: RunDir,
+    optimiser: Optimiser,
+    schedule: LrSchedule,
+    options: TrainOptions,
+    sources: Sources,
+    control: Control<'a>,
+    /// Steps done.
+    step: usize,
+    /// Steps done before this process began.
+    first_step: usize,
+    non_finite: usize,
+    non_finite_in_row: usize,
+    moved: MovementCheck,
+    started: Instant,
+    tokens: u64,
+    /// What the kind of training keeps across a resume, in `state.json`.
+    pub state: Map<String, Value>,
+}
+
+/// One step, for the logs.
+pub struct StepRecord {
+    /// The kind of training's own metrics.
+    pub metrics: Map<String, Value>,
+    /// Rows for `pairs.jsonl`.
+    pub pairs: Vec<Value>,
+    /// Mean loss; `None` when the step had nothing to learn from.
+    pub loss: Option<f64>,
+    /// Mean margin, for the progress bar.
+    pub margin: Option<f64>,
+    /// How often the annotator preferred the first response, for the progress bar.
+    pub judge_win: Option<f64>,
+    /// Tokens that went through the model.
+    pub tokens: usize,
+}
+
+impl<'a> Session<'a> {
+    /// Opens the run's folder, makes the optimiser, and goes on from a checkpoint where the options say so.
+    pub fn begin(
+        model: &Model,
+        options: &TrainOptions,
+        sources: Sources,
+        total_steps: usize,
+        arena: &Arena,
+        control: Control<'a>,
+    ) -> Result<Session<'a>> {
+        let start = match (&options.resume, options.overwrite) {
+            (Some(resume), _) => Start::Resume(resume.parse().unwrap_or(Resume::Last)),
+            (None, true) => Start::Overwrite,
+            (None, false) => Start::New,
+        };
+        let limit = options.save_total_limit.and_then(NonZeroUsize::new);
+        let mut run = RunDir::create(&options.output_dir, &start, limit)?;
+        let gpu = model.gpu();
+        let weights = model.trained();
+        let mut optimiser = Optimiser::new(gpu, weights, options.optimiser, options.max_grad_norm, arena)?;
+        let (mut step, mut state) = (0, Map::new());
+        let (mut non_finite, mut non_finite_in_row, mut tokens) = (0, 0, 0);
+        if let Some(checkpoint) = run.resumed().cloned() {
+            let weights_file = if model.adapter().is_some() { ADAPTER_FILE } else { MODEL_FILE };
+            restore_weights(weights, &checkpoint.path.join(weights_file))?;
+            optimiser.restore(&checkpoint.path.join(OPTIMISER_FILE))?;
+            let saved = files::read_json(&checkpoint.path.join(STATE_FILE))?;
+            step = checkpoint.step;
+            let number = |key: &str| saved[key].as_u64().unwrap_or(0);
+            non_finite = number("non_finite") as usize;
+            non_finite_in_row = number("non_finite_in_row") as usize;
+            tokens = number("num_tokens");
+            state = saved["training"].as_object().cloned().unwrap_or_default();
+            run.truncate_to_step(step)?;
+        }
+        let mut json = sources.config.clone();
+        json["oaif_version"] = json!(env!("CARGO_PKG_VERSION"));
+        json["gpu"] = json!(gpu.summary());
+        json["total_steps"] = json!(total_steps);
+        json["memory"] = json!(gpu.memory());
+        run.write_run(&json)?;
+        let schedule = LrSchedule {
+            kind: options.schedule,
+            warmup_steps: options.warmup_steps,
+            total_steps,
+            peak: options.learning_rate,
+        };
+        Ok(Session {
+            model: model.clone(),
+            run,
+            optimiser,
+            schedule,
+            options: options.clone(),
+            sources,
+            control,
+            step,
+            first_step: step,
+            non_finite,
+            non_finite_in_row,
+            moved: MovementCheck::before(model)?,
+            started: Instant::now(),
+            tokens,
+            state,
+        })
+    }
+
+    /// Steps done.
+    pub fn step(&self) -> usize {
+        self.step
+    }
+
+    /// Whether every step is done.
+    pub fn is_done(&self) -> bool {
+        self.step >= self.schedule.total_steps
+    }
+
+    /// Tells the observer.
+    pub fn warn(&mut self, text: &str) {
+        self.control.observer.warning(text);
+    }
+
+    /// Updates the weights from the gradients, unless they or the loss are not finite; then clears them.
+    ///
+    /// # Errors
+    /// [`Error::NonFinite`] after 5 such steps in a row.
+    pub fn update(&mut self, loss: f64) -> Result<(Update, f64)> {
+        let learning_rate = self.schedule.at(self.step);
+        let update = match loss.is_finite() {
+            true => self.optimiser.update(learning_rate)?,
+            false => Update { grad_norm: f32::NAN, finite: false },
+        };
+        self.model.trained().clear_gradients()?;
+        self.moved.note(update.finite && learning_rate > 0.0 && update.grad_norm > 0.0);
+        if update.finite {
+            self.non_finite_in_row = 0;
+        } else {
+            self.non_finite += 1;
+            self.non_finite_in_row += 1;
+            let text = format!("step {}: the loss or gradient is not finite, no update", self.step + 1);
+            self.warn(&text);
+            if self.non_finite_in_row >= MAX_NON_FINITE {
+                return Err(Error::NonFinite { count: MAX_NON_FINITE });
+            }
+        }
+        Ok((update, learning_rate))
+    }
+
+    /// Writes the step's logs, and a checkpoint when one is due.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] after the checkpoint, when somebody asked the run to stop.
+    pub fn end_step(&mut self, record: StepRecord) -> Result<()> {
+        self.step += 1;
+        self.tokens += record.tokens as u64;
+        let elapsed = self.started.elapsed().as_secs_f64();
+        let done = self.step - self.first_step;
+        let left = (self.schedule.total_steps - self.step) as f64 * elapsed / done as f64;
+        let mut row = Map::new();
+        row.insert("step".into(), json!(self.step));
+        row.extend(record.metrics);
+        row.insert("num_tokens".into(), json!(self.tokens));
+        row.insert("non_finite_steps".into(), json!(self.non_finite));
+        for pair in &record.pairs {
+            assert_eq!(pair["step"], json!(self.step), "a pair of another step");
+        }
+        self.run.append_pairs(&record.pairs)?;
+        let step_s = row.get("time/step_ms").and_then(Value::as_f64).unwrap_or(0.0) * 1e-3;
+        let tokens_per_second = record.tokens as f64 / step_s.max(1e-9);
+        row.insert("time/tokens_per_second".into(), json!(tokens_per_second.round()));
+        self.run.append_metrics(&Value::Object(row))?;
+        self.control.observer.step(&StepEvent {
+            step: self.step,
+            total_steps: self.schedule.total_steps,
+            loss: record.loss.unwrap_or(f64::NAN),
+            margin: record.margin,
+            judge_win: record.judge_win,
+            tokens_per_second,
+            seconds_left: left,
+        });
+        let interrupted = self.control.interrupted.load(Ordering::Relaxed) && !self.is_done();
+        let due = self.options.save_steps.is_some_and(|n| self.step.is_multiple_of(n));
+        if due || interrupted {
+            self.checkpoint()?;
+        }
+        if interrupted { Err(Error::Interrupted) } else { Ok(()) }
+    }
+
+    fn checkpoint(&mut self) -> Result<()> {
+        let pending = self.run.begin_checkpoint(self.step)?;
+        self.save_model(pending.path())?;
+        self.optimiser.save(&pending.path().join(OPTIMISER_FILE))?;
+        let state = json!({
+            "step": self.step,
+            "seed": self.options.seed,
+            "num_tokens": self.tokens,
+            "non_finite": self.non_finite,
+            "non_finite_in_row": self.non_finite_in_row,
+            "training": self.state,
+        });
+        files::write_atomic(&pending.path().join(STATE_FILE), format!("{state:#}\n").as_bytes())?;
+        self.run.commit(pending)?;
+        Ok(())
+    }
+
+    fn save_model(&self, dir: &Path) -> Result<()> {
+        match self.model.adapter() {
+            Some(_) => self.model.save_adapter(dir, &self.sources.model.to_string_lossy()),
+            None => self.model.save(dir, Some(&self.sources.model)),
+        }
+    }
+
+    /// Checks that training moved what it should and nothing else, and saves the model (`model/`) or the adapter
+    /// (`adapter/`).
+    pub fn finish(mut self) -> Result<PathBuf> {
+        self.moved.after(&self.model)?;
+        if self.run.latest_checkpoint()?.is_none_or(|c| c.step != self.step) {
+            self.checkpoint()?;
+        }
+        let name = if self.model.adapter().is_some() { "adapter" } else { "model" };
+        let dir = self.run.path().join(name);
+        self.save_model(&dir)?;
+        Ok(dir)
+    }
+}
+
+/// Trained weights must move, frozen ones must not: a run that trains nothing while its metrics look fine is the
+/// worst of mistakes.
+struct MovementCheck {
+    trained: u64,
+    frozen: Option<u64>,
+    updated: bool,
+}
+
+/// Bytes read at either end of a tensor: enough to notice an update, little enough for a large model.
+const PROBE_BYTES: u64 = 16 << 10;
+
+fn fingerprint(gpu: &Gpu, weights: &Weights) -> Result<u64> {
+    let mut hasher = DefaultHasher::new();
+    for weight in weights.iter() {
+        for (region, ..) in weight.parts() {
+            let bytes = region.bytes.min(PROBE_BYTES);
+            for offset in [region.offset, region.offset + region.bytes - bytes] {
+                let probe = Region { buffer: region.buffer.clone(), offset, bytes };
+                gpu.download::<u32>(&probe)?.hash(&mut hasher);
+            }
+        }
+    }
+    Ok(hasher.finish())
+}
+
+impl MovementCheck {
+    fn before(model: &Model) -> Result<MovementCheck> {
+        let trained = fingerprint(model.gpu(), model.trained())?;
+        let frozen = model.frozen().map(|w| fingerprint(model.gpu(), w)).transpose()?;
+        Ok(MovementCheck { trained, frozen, updated: false })
+    }
+
+    fn note(&mut self, updated: bool) {
+        self.updated |= updated;
+    }
+
+    fn after(&self, model: &Model) -> Result<()> {
+        if self.updated && fingerprint(model.gpu(), model.trained())? == self.trained {
+            return Err(Error::SelfCheck(
+                "no trained weight moved although updates were made: raise --learning-rate, which may be lost in \
+                 rounding"
+                    .into(),
+            ));
+        }
+        let frozen = model.frozen().map(|w| fingerprint(model.gpu(), w)).transpose()?;
+        match frozen == self.frozen {
+            true => Ok(()),
+            false => Err(Error::SelfCheck("a frozen weight moved: please report this as a bug".into())),
+        }
+    }
+}
