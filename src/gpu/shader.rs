@@ -15,6 +15,10 @@ macro_rules! sources {
 
 /// Every kernel: its name and its source. The file, the kernel's label and the function of `reference` share it.
 pub const KERNELS: &[(&str, &str)] = sources!["":
+    "attention_backward_key_value",
+    "attention_backward_query",
+    "attention_backward_stats",
+    "attention_forward",
     "gather_rows",
     "gather_rows_backward",
     "linear_backward_input",
@@ -31,7 +35,8 @@ pub const KERNELS: &[(&str, &str)] = sources!["":
 ];
 
 /// What kernels include by `//#include name`.
-const SNIPPETS: &[(&str, &str)] = sources!["shared/": "elements", "sigmoid", "step", "tile", "workgroup_sum"];
+const SNIPPETS: &[(&str, &str)] =
+    sources!["shared/": "attention", "elements", "sigmoid", "step", "tile", "workgroup_sum"];
 
 /// A kernel and the constants that it is specialised with, each written `const NAME: u32 = value;` before it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

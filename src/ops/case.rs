@@ -207,6 +207,7 @@ impl Case {
 pub fn all_cases() -> Vec<Case> {
     let ops = [
         super::add::cases,
+        super::attention::cases,
         super::gather::cases,
         super::linear::cases,
         super::rmsnorm::cases,

@@ -5,6 +5,7 @@
 //! R LoRA rank.
 
 mod add;
+mod attention;
 mod case;
 mod gather;
 mod linear;
@@ -13,6 +14,7 @@ mod rope;
 mod swiglu;
 
 pub use add::residual_add;
+pub use attention::{AttentionShape, attention};
 pub use case::{Case, CaseReport, Input, all_cases};
 pub use gather::{Inverse, gather_rows};
 pub use linear::{LowRank, Matrix, MatrixRows, linear};
