@@ -1,4 +1,4 @@
-// attention_backward_key_value: the gradients of k (if TO_KEY) and v (if TO_VALUE), a (key, kv head) an invocation.
+// attention_backward_key_value: gradients of k (if TO_KEY) and v (if TO_VALUE), a (key, kv head) an invocation.
 //   q, dout (N, HEADS DIM)  k, v (N, KV_HEADS DIM)  ends (N)  stats (N, HEADS) by attention_backward_stats
 //   ->   dk (N, KV_HEADS DIM)  = or += (ADD_KEY)   dv (N, KV_HEADS DIM)  = or += (ADD_VALUE)
 // dk_j = scale Σ ds q,  dv_j = Σ p dout over the queries j .. ends_j and the GROUP heads that read the key,

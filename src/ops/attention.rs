@@ -131,8 +131,11 @@ fn launch_backward(
     });
 }
 
-/// The spans and ends of trees, each a prompt's length and its responses'.
-fn trees(trees: &[(usize, &[usize])]) -> (Vec<u32>, Vec<u32>) {
+/// A prompt's length and its responses'.
+type Tree = (usize, &'static [usize]);
+
+/// The spans and ends of trees.
+fn trees(trees: &[Tree]) -> (Vec<u32>, Vec<u32>) {
     let (mut spans, mut ends) = (Vec::new(), Vec::new());
     for (prompt, responses) in trees {
         let start = ends.len();
@@ -169,10 +172,10 @@ pub(super) fn cases() -> Vec<Case> {
         head_dim,
         scale: (head_dim as f32).powf(-0.5),
     };
-    let batch: [(usize, &[usize]); 16] = [(128, &[]); 16];
+    const BATCH: [Tree; 16] = [(128, &[]); 16];
     let all = [true; 3];
     // Each with its trees, rows after them that see nothing, and which of dq, dk, dv are wanted.
-    let layouts: [(AttentionShape, &[(usize, &[usize])], usize, [bool; 3]); 8] = [
+    let layouts: [(AttentionShape, &[Tree], usize, [bool; 3]); 8] = [
         (shape(1, 1, 4), &[(1, &[])], 0, all),
         (shape(4, 2, 8), &[(5, &[3, 4])], 2, all),
         (shape(6, 1, 12), &[(31, &[33, 1]), (2, &[])], 0, all),
@@ -180,7 +183,7 @@ pub(super) fn cases() -> Vec<Case> {
         (shape(2, 1, 64), &[(67, &[13])], 0, all),
         (shape(2, 2, 4), &[(7, &[3, 11])], 0, [true, false, true]),
         (shape(2, 1, 4), &[(11, &[2, 7])], 0, [false, true, false]),
-        (shape(8, 4, 8), &batch, 0, all),
+        (shape(8, 4, 8), &BATCH, 0, all),
     ];
     for (shape, layout, empty, wanted) in layouts {
         let AttentionShape { heads, kv_heads, head_dim: d, scale } = shape;
