@@ -1,6 +1,7 @@
 // gather_rows_backward: the gradient of each distinct row gathered, summed in order by the row's own invocations.
-//   dy (T, COLS)  rows (U)  offsets (U + 1)  order (T)   ->   dtable (count, COLS): rows from `first` on  = or += (ADD)
-// dtable_{rows_u} = Σ dy_t over the t in order[offsets_u .. offsets_{u+1}], for the rows_u in this part of the table
+//   dy (T, COLS)  rows (U)  offsets (U + 1)  order (T)
+//   ->   dtable (count, COLS): rows from `first` on  = or += (ADD)
+// dtable_{rows_u} = Σ dy_t over the t in order[offsets_u .. offsets_{u+1}], for the rows_u in this part
 struct Params { rows: u32, first: u32, count: u32 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> dy: array<f32>;

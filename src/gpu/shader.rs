@@ -16,6 +16,10 @@ macro_rules! sources {
 /// Every kernel: its name and its source. The file, the kernel's label and the function of `reference` share it.
 pub const KERNELS: &[(&str, &str)] = sources!["":
     "decode_advance",
+    "attention_backward_key_value",
+    "attention_backward_query",
+    "attention_backward_stats",
+    "attention_forward",
     "gather_rows",
     "gather_rows_backward",
     "linear_backward_input",
@@ -46,6 +50,8 @@ const SNIPPETS: &[(&str, &str)] = sources!["shared/":
     "tile",
     "workgroup_sum",
 ];
+const SNIPPETS: &[(&str, &str)] =
+    sources!["shared/": "attention", "elements", "sigmoid", "step", "tile", "workgroup_sum"];
 
 /// A kernel and the constants that it is specialised with, each written `const NAME: u32 = value;` before it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

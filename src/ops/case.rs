@@ -208,6 +208,7 @@ pub fn all_cases() -> Vec<Case> {
     let ops = [
         super::add::cases,
         super::cache::cases,
+        super::attention::cases,
         super::gather::cases,
         super::linear::cases,
         super::logprob::cases,

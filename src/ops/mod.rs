@@ -6,6 +6,7 @@
 
 mod add;
 mod cache;
+mod attention;
 mod case;
 mod gather;
 mod linear;
@@ -18,6 +19,7 @@ mod swiglu;
 
 pub use add::residual_add;
 pub use cache::{DecodeSlots, decode_advance, scatter_rows};
+pub use attention::{AttentionShape, attention};
 pub use case::{Case, CaseReport, Input, all_cases};
 pub use gather::{Inverse, gather_rows};
 pub use linear::{LowRank, Matrix, MatrixRows, linear};
