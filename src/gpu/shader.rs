@@ -15,20 +15,28 @@ macro_rules! sources {
 
 /// Every kernel: its name and its source. The file, the kernel's label and the function of `reference` share it.
 pub const KERNELS: &[(&str, &str)] = sources!["":
+    "adafactor_cols",
+    "adafactor_moments",
+    "adafactor_rows",
+    "adafactor_update",
+    "adamw",
+    "global_norm",
     "linear_backward_input",
     "linear_backward_weight",
     "linear_forward",
     "logprob_backward",
     "logprob_forward",
+    "preference_loss",
     "reduce_slices",
     "residual_add",
     "sample",
     "segment_sum",
     "segment_sum_backward",
+    "sum_squares",
 ];
 
 /// What kernels include by `//#include name`.
-const SNIPPETS: &[(&str, &str)] = sources!["shared/": "random", "step", "tile"];
+const SNIPPETS: &[(&str, &str)] = sources!["shared/": "random", "step", "tile", "workgroup_sum"];
 
 /// A kernel and the constants that it is specialised with, each written `const NAME: u32 = value;` before it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

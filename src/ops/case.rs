@@ -209,6 +209,8 @@ pub fn all_cases() -> Vec<Case> {
         super::add::cases(),
         super::linear::cases(),
         super::logprob::cases(),
+        super::optim::cases(),
+        super::preference::cases(),
         super::sampling::cases(),
         super::segment::cases(),
     ];

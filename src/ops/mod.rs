@@ -8,6 +8,8 @@ mod add;
 mod case;
 mod linear;
 mod logprob;
+mod optim;
+mod preference;
 mod sampling;
 mod segment;
 
@@ -15,6 +17,11 @@ pub use add::residual_add;
 pub use case::{Case, CaseReport, Input, all_cases};
 pub use linear::{LowRank, Matrix, MatrixRows, linear};
 pub use logprob::{LogProb, VOCAB_CHUNK, logprob};
+pub use optim::{
+    ADAFACTOR_BETA2, Adafactor, AdafactorState, AdamW, INVERSE_BIAS_CORRECTION_1, INVERSE_BIAS_CORRECTION_2,
+    LEARNING_RATE, adafactor, adamw, global_norm,
+};
+pub use preference::{PairLoss, PreferenceTensors, preference_loss};
 pub use sampling::{SamplingParams, sample};
 pub use segment::segment_sum;
 
