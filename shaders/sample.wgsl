@@ -17,6 +17,7 @@ struct Params {
 @group(0) @binding(4) var<storage, read_write> ids: array<u32>;
 //#include step
 //#include random
+//#include workgroup_sum
 
 var<workgroup> numbers: array<f32, 64>;
 var<workgroup> places: array<u32, 64>;
@@ -25,17 +26,6 @@ var<workgroup> places: array<u32, 64>;
 fn order(x: f32) -> u32 {
     let bits = select(bitcast<u32>(x), 0u, x == 0.0); // -0 is 0
     return select(bits | 0x80000000u, ~bits, bits >= 0x80000000u);
-}
-
-fn workgroup_sum(lane: u32, x: f32) -> f32 {
-    numbers[lane] = x;
-    workgroupBarrier();
-    var sum = 0.0;
-    for (var i = 0u; i < 64u; i++) {
-        sum += numbers[i];
-    }
-    workgroupBarrier();
-    return sum;
 }
 
 // What the x of order at least `low` weigh: one each, or (by_mass) exp z.

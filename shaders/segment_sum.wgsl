@@ -1,6 +1,6 @@
 // segment_sum: y[s] = Σ x[t] over offsets[s] <= t < offsets[s + 1], in order, an invocation a segment.
 //   x (T)  offsets (S + 1)   ->   y (S)  =
-struct Params { segments: u32 }
+struct Params { rows: u32, segments: u32 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> x: array<f32>;
 @group(0) @binding(2) var<storage, read> offsets: array<u32>;
@@ -19,7 +19,8 @@ fn main(
         return;
     }
     var sum = 0.0;
-    for (var t = offsets[s]; t < offsets[s + 1u]; t++) {
+    let end = min(offsets[s + 1u], extent(params.rows));
+    for (var t = offsets[s]; t < end; t++) {
         sum += x[t];
     }
     y[s] = sum;

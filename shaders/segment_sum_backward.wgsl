@@ -1,6 +1,6 @@
 // segment_sum_backward: dx[t] = dy[s] for offsets[s] <= t < offsets[s + 1], an invocation a segment.
 //   dy (S)  offsets (S + 1)   ->   dx (T)  = or += (ADD)
-struct Params { segments: u32 }
+struct Params { rows: u32, segments: u32 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> dy: array<f32>;
 @group(0) @binding(2) var<storage, read> offsets: array<u32>;
@@ -18,7 +18,8 @@ fn main(
     if (group >= step.end || s >= extent(params.segments)) {
         return;
     }
-    for (var t = offsets[s]; t < offsets[s + 1u]; t++) {
+    let end = min(offsets[s + 1u], extent(params.rows));
+    for (var t = offsets[s]; t < end; t++) {
         var d = dy[s];
 //#if ADD
         d += dx[t];

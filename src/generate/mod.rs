@@ -6,7 +6,7 @@ mod slots;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use slots::{Slots, SlotStart};
+use slots::{SlotStart, Slots};
 
 use crate::data::tokenizer::{StopMatcher, Tokenizer};
 use crate::error::{Error, Result};
@@ -118,7 +118,7 @@ impl Generator {
 
         let (decode, slots) = {
             let mut r = Recorder::new();
-            let slots = Slots::new(gpu, slots, pages * page_rows, &options)?;
+            let mut slots = Slots::new(gpu, slots, pages * page_rows, &options)?;
             r.phase("decode");
             slots.record_step(&mut r, model, &cache, &options)?;
             (Plan::new(gpu, r, arena, PlanOptions::default())?, slots)
@@ -276,7 +276,9 @@ impl Generator {
                 },
             )?;
         }
-        self.read_prompts(&fresh.iter().map(|p| (*p, &requests[self.request_of(pages, *p)])).collect::<Vec<_>>())
+        self.read_prompts(
+            &fresh.iter().map(|p| (*p, &requests[self.request_of(pages, *p)])).collect::<Vec<_>>(),
+        )
     }
 
     fn request_of(&self, pages: &[Option<Page>], page: usize) -> usize {

@@ -15,18 +15,25 @@ macro_rules! sources {
 
 /// Every kernel: its name and its source. The file, the kernel's label and the function of `reference` share it.
 pub const KERNELS: &[(&str, &str)] = sources!["":
-    "decode_advance",
+    "adafactor_cols",
+    "adafactor_moments",
+    "adafactor_rows",
+    "adafactor_update",
+    "adamw",
     "attention_backward_key_value",
     "attention_backward_query",
     "attention_backward_stats",
     "attention_forward",
+    "decode_advance",
     "gather_rows",
     "gather_rows_backward",
+    "global_norm",
     "linear_backward_input",
     "linear_backward_weight",
     "linear_forward",
     "logprob_backward",
     "logprob_forward",
+    "preference_loss",
     "reduce_slices",
     "residual_add",
     "rmsnorm_backward",
@@ -37,12 +44,14 @@ pub const KERNELS: &[(&str, &str)] = sources!["":
     "scatter_rows",
     "segment_sum",
     "segment_sum_backward",
+    "sum_squares",
     "swiglu_backward",
     "swiglu_forward",
 ];
 
 /// What kernels include by `//#include name`.
 const SNIPPETS: &[(&str, &str)] = sources!["shared/":
+    "attention",
     "elements",
     "random",
     "sigmoid",
@@ -50,8 +59,6 @@ const SNIPPETS: &[(&str, &str)] = sources!["shared/":
     "tile",
     "workgroup_sum",
 ];
-const SNIPPETS: &[(&str, &str)] =
-    sources!["shared/": "attention", "elements", "sigmoid", "step", "tile", "workgroup_sum"];
 
 /// A kernel and the constants that it is specialised with, each written `const NAME: u32 = value;` before it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -52,25 +52,14 @@ pub struct Adapter {
 /// Positions for which the rotary table is made: longer contexts are cut to this.
 const MAX_POSITIONS: usize = 32_768;
 
-/// cos (D/2) and sin (D/2) of position · frequency for each position, computed in f64.
-fn rope_table(architecture: &Architecture, positions: usize) -> Vec<f32> {
-    let frequencies = architecture.rope.inverse_frequencies(architecture.head_dim);
-    let mut table = Vec::with_capacity(positions * architecture.head_dim);
-    for position in 0..positions {
-        let angles = frequencies.iter().map(|f| position as f64 * f);
-        table.extend(angles.clone().map(|a| a.cos() as f32));
-        table.extend(angles.map(|a| a.sin() as f32));
-    }
-    table
-}
-
 impl Model {
     /// A model of `config` around weights that are there already.
     pub fn new(gpu: &Gpu, config: ModelConfig, base: Weights) -> Result<Model> {
         let mut architecture = Architecture::llama(&config);
         architecture.context = architecture.context.min(MAX_POSITIONS);
         let rope_rows = architecture.context;
-        let table = rope_table(&architecture, rope_rows);
+        let frequencies = architecture.rope.inverse_frequencies(architecture.head_dim);
+        let table = crate::ops::rope_table(&frequencies, rope_rows);
         let rope = gpu.buffer_with("rotary table", Category::Weights, &table)?.region();
         let (gpu, base) = (gpu.clone(), Arc::new(base));
         Ok(Model {

@@ -102,8 +102,9 @@ impl Weights {
                 FlatLayout::new((gpu.limits().binding.min(gpu.limits().buffer) / 4) as usize, align);
             for spec in specs.iter().filter(|s| (s.shape.len() == 2) == decayed) {
                 let (rows, cols) = rows_and_cols(&spec.shape);
-                let places = split_rows(gpu, rows, cols).into_iter().map(|r| (r, flat.place(r * cols)));
-                flat.weights.push((spec.clone(), places.collect()));
+                let places =
+                    split_rows(gpu, rows, cols).into_iter().map(|r| (r, flat.place(r * cols))).collect();
+                flat.weights.push((spec.clone(), places));
             }
             let first = segments.len();
             for (i, elements) in flat.segments.iter().enumerate() {
@@ -138,8 +139,7 @@ impl Weights {
 
     /// A frozen copy of the values as they are now.
     pub fn frozen_copy(&self) -> Result<Weights> {
-        let specs: Vec<_> =
-            self.list.iter().map(|w| WeightSpec { name: w.name.clone(), shape: w.shape.clone() });
+        let specs = self.list.iter().map(|w| WeightSpec { name: w.name.clone(), shape: w.shape.clone() });
         let copy = Weights::frozen(&self.gpu, &specs.collect::<Vec<_>>())?;
         for (from, to) in self.list.iter().zip(&copy.list) {
             for (from, to) in from.parts.iter().zip(&to.parts) {

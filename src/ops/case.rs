@@ -207,11 +207,13 @@ impl Case {
 pub fn all_cases() -> Vec<Case> {
     let ops = [
         super::add::cases,
-        super::cache::cases,
         super::attention::cases,
+        super::cache::cases,
         super::gather::cases,
         super::linear::cases,
         super::logprob::cases,
+        super::optim::cases,
+        super::preference::cases,
         super::rmsnorm::cases,
         super::rope::cases,
         super::sampling::cases,

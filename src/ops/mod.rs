@@ -5,12 +5,14 @@
 //! R LoRA rank.
 
 mod add;
-mod cache;
 mod attention;
+mod cache;
 mod case;
 mod gather;
 mod linear;
 mod logprob;
+mod optim;
+mod preference;
 mod rmsnorm;
 mod rope;
 mod sampling;
@@ -18,12 +20,17 @@ mod segment;
 mod swiglu;
 
 pub use add::residual_add;
-pub use cache::{DecodeSlots, decode_advance, scatter_rows};
 pub use attention::{AttentionShape, attention};
+pub use cache::{DecodeSlots, decode_advance, scatter_rows};
 pub use case::{Case, CaseReport, Input, all_cases};
 pub use gather::{Inverse, gather_rows};
 pub use linear::{LowRank, Matrix, MatrixRows, linear};
 pub use logprob::{LogProb, VOCAB_CHUNK, logprob};
+pub use optim::{
+    ADAFACTOR_BETA2, Adafactor, AdafactorState, AdamW, INVERSE_BIAS_CORRECTION_1, INVERSE_BIAS_CORRECTION_2,
+    LEARNING_RATE, adafactor, adamw, global_norm,
+};
+pub use preference::{PairLoss, PreferenceTensors, preference_loss};
 pub use rmsnorm::rmsnorm;
 pub use rope::{rope, rope_table};
 pub use sampling::{SamplingParams, sample};

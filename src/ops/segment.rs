@@ -39,7 +39,7 @@ fn launch(
     let mean_rows = x.rows.max() as f64 / segments.max() as f64;
     r.launch(Launch {
         kernel: KernelKey { name, constants },
-        params: vec![segments.into()],
+        params: vec![x.rows.into(), segments.into()],
         args: reads.iter().map(|t| (*t, Access::Read)).chain([(y, Access::Write)]).collect(),
         groups: Groups::over(segments, 64),
         work: Work { flops: mean_rows, bytes: 4.0 * mean_rows },

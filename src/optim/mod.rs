@@ -63,7 +63,8 @@ impl Optimiser {
     ) -> Result<Optimiser> {
         let mut r = Recorder::new();
         r.phase("update");
-        let flat = |r: &mut Recorder, region: &Region, elements: usize| r.bind(region, 1, elements, Format::F32);
+        let flat =
+            |r: &mut Recorder, region: &Region, elements: usize| r.bind(region, 1, elements, Format::F32);
         let mut state: Vec<(String, Buffer)> = Vec::new();
         let mut moment = |r: &mut Recorder, name: String, rows: usize, cols: usize| -> Result<Tensor> {
             let buffer = gpu.buffer(&name, Category::Optimiser, (rows * cols * 4) as u64)?;
@@ -86,7 +87,28 @@ impl Optimiser {
                 }
             }
             OptimiserKind::Adafactor { weight_decay } => {
-                todo!("{weight_decay}")
+                for weight in weights.iter() {
+                    // A part of a split matrix is factored as a matrix of its own.
+                    for (i, (values, gradient, rows, cols)) in weight.parts().enumerate() {
+                        let w = r.bind(values, rows, cols, Format::F32);
+                        let gradient = gradient.expect("a trained weight has a gradient");
+                        let g = r.bind(gradient, rows, cols, Format::F32);
+                        let name = |what: &str| format!("{what}.{}.{i}", weight.name);
+                        let matrix = weight.shape.len() == 2;
+                        let state = match matrix {
+                            true => ops::AdafactorState::Matrix {
+                                row: moment(&mut r, name("exp_avg_sq_row"), rows, 1)?,
+                                col: moment(&mut r, name("exp_avg_sq_col"), 1, cols)?,
+                            },
+                            false => ops::AdafactorState::Vector {
+                                v: moment(&mut r, name("exp_avg_sq"), rows, cols)?,
+                            },
+                        };
+                        let weight_decay = if matrix { weight_decay } else { 0.0 };
+                        let settings = ops::Adafactor { weight_decay, ..Default::default() };
+                        ops::adafactor(&mut r, w, g, state, norm, settings)?;
+                    }
+                }
             }
         }
         r.output(norm);
@@ -104,15 +126,15 @@ impl Optimiser {
     pub fn update(&mut self, learning_rate: f64) -> Result<Update> {
         let step = self.steps + 1;
         let mut live = Live::default();
-        live.scalars[ops::SCALAR_LEARNING_RATE as usize] = learning_rate as f32;
+        live.scalars[ops::LEARNING_RATE] = learning_rate as f32;
         match self.kind {
             OptimiserKind::AdamW { beta1, beta2, .. } => {
                 let correction = |beta: f32| (1.0 / (1.0 - (beta as f64).powf(step as f64))) as f32;
-                live.scalars[ops::SCALAR_BIAS1 as usize] = correction(beta1);
-                live.scalars[ops::SCALAR_BIAS2 as usize] = correction(beta2);
+                live.scalars[ops::INVERSE_BIAS_CORRECTION_1] = correction(beta1);
+                live.scalars[ops::INVERSE_BIAS_CORRECTION_2] = correction(beta2);
             }
             OptimiserKind::Adafactor { .. } => {
-                live.scalars[ops::SCALAR_BETA2 as usize] = (1.0 - (step as f64).powf(-0.8)) as f32;
+                live.scalars[ops::ADAFACTOR_BETA2] = (1.0 - (step as f64).powf(-0.8)) as f32;
             }
         }
         let outputs = self.plan.run(&live)?;

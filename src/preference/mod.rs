@@ -61,7 +61,9 @@ impl PreferenceLoss {
     /// β.
     pub fn beta(self) -> f32 {
         match self {
-            PreferenceLoss::Dpo { beta } | PreferenceLoss::Ipo { beta, .. } | PreferenceLoss::Slic { beta } => beta,
+            PreferenceLoss::Dpo { beta }
+            | PreferenceLoss::Ipo { beta, .. }
+            | PreferenceLoss::Slic { beta } => beta,
         }
     }
 

@@ -42,7 +42,8 @@ mod tests {
     #[test]
     fn every_row_is_taken_once_an_epoch_in_an_order_of_its_own() {
         let mut order = RowOrder::new(10, Some(3));
-        let epochs: Vec<Vec<usize>> = (0..2).map(|e| (0..10).map(|i| order.row(e * 10 + i)).collect()).collect();
+        let epochs: Vec<Vec<usize>> =
+            (0..2).map(|e| (0..10).map(|i| order.row(e * 10 + i)).collect()).collect();
         for epoch in &epochs {
             let mut sorted = epoch.clone();
             sorted.sort();

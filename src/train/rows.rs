@@ -26,7 +26,9 @@ impl Encoder<'_> {
             Text::Chat(_) => self.tokenizer.encode_plain(&text)?,
         };
         match ids.is_empty() {
-            true => Err(Error::config("prompt", "is empty, and the tokenizer has no token to begin a text with")),
+            true => {
+                Err(Error::config("prompt", "is empty, and the tokenizer has no token to begin a text with"))
+            }
             false => Ok(ids),
         }
     }

@@ -16,8 +16,8 @@ use super::schedule::LrSchedule;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::gpu::{Arena, Gpu, Region};
-use crate::model::storage::{ADAPTER_FILE, restore_weights};
 use crate::model::safetensors_io::MODEL_FILE;
+use crate::model::storage::{ADAPTER_FILE, restore_weights};
 use crate::model::{Model, Weights};
 use crate::optim::{Optimiser, Update};
 

@@ -1,0 +1,44 @@
+// adafactor_rows: Adafactor's mean of the squared gradient by rows, 16 rows a workgroup, 16 lanes a row.
+//   g (rows, cols)  norm (1, 4) of global_norm   ->   row (rows)  updated, but not where norm says not finite
+// row = β row + (1 - β) (mean over columns of (g * clip scale)² + epsilon),  β = scalar 3
+struct Params { rows: u32, cols: u32, epsilon: f32 }
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> g: array<f32>;
+@group(0) @binding(2) var<storage, read> norm: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read_write> row: array<f32>;
+//#include step
+
+var<workgroup> sums: array<f32, 256>;
+
+@compute @workgroup_size(64)
+fn main(
+    @builtin(workgroup_id) id: vec3<u32>,
+    @builtin(num_workgroups) count: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let group = group_index(id, count);
+    let first = group * 16u;
+    let col = lane & 15u;
+    for (var i = lane >> 4u; i < 16u; i += 4u) {
+        var sum = 0.0;
+        if (first + i < params.rows) {
+            let at = (first + i) * params.cols;
+            for (var j = col; j < params.cols; j += 16u) {
+                sum += g[at + j] * g[at + j];
+            }
+        }
+        sums[i * 16u + col] = sum;
+    }
+    workgroupBarrier();
+    let r = first + lane;
+    if (group >= step.end || lane >= 16u || r >= params.rows || norm[0].z == 0.0) {
+        return;
+    }
+    var sum = 0.0;
+    for (var j = 0u; j < 16u; j++) {
+        sum += sums[lane * 16u + j];
+    }
+    let beta = scalar(3u);
+    let scale = norm[0].y;
+    row[r] = beta * row[r] + (1.0 - beta) * (sum / f32(params.cols) * scale * scale + params.epsilon);
+}
