@@ -95,7 +95,7 @@ pub(super) fn cases() -> Vec<Case> {
             if average {
                 inputs.push(Input::f32(lengths, 2 * p, 1).live(0));
             }
-            let unit = average.then_some("tokens").unwrap_or("sums");
+            let unit = if average { "tokens" } else { "sums" };
             out.push(Case::new(
                 "preference_loss",
                 format!("{loss:?} P {p} beta {beta} spread {spread} {unit}"),
