@@ -223,7 +223,10 @@ impl Gpu {
             encoder.copy_buffer_to_buffer(region.buffer.raw(), region.offset + start, &staging, 0, bytes);
             self.queue().submit([encoder.finish()]);
             let mapped = MapRequest::new(&staging, bytes);
-            self.wait()?;
+            // Another thread that polls the device may still be on its way to tell us.
+            while !mapped.is_done() {
+                self.wait()?;
+            }
             out.extend_from_slice(&bytemuck::pod_collect_to_vec::<u8, T>(&mapped.take()?));
         }
         Ok(out)

@@ -469,7 +469,7 @@ impl Pending<'_> {
 
     /// Blocks until the replay is done and gives its outputs.
     pub fn wait(self) -> Result<Outputs> {
-        if !self.is_ready() {
+        while !self.is_ready() {
             self.plan.gpu.wait()?;
         }
         self.finish()

@@ -1,0 +1,81 @@
+//! What the tests share: the device, fixtures, the models beside the checkout.
+#![allow(dead_code)]
+
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use oaif::gpu::{Gpu, GpuOptions};
+use serde_json::Value;
+
+/// The device of this test run. Without an adapter a test fails where REQUIRE_GPU=1, else says that it was skipped.
+pub fn gpu() -> Option<Gpu> {
+    static GPU: OnceLock<Option<Gpu>> = OnceLock::new();
+    GPU.get_or_init(|| match Gpu::open(&GpuOptions::default()) {
+        Ok(gpu) => Some(gpu),
+        Err(e) if std::env::var("REQUIRE_GPU").is_ok_and(|v| v == "1") => panic!("{e}"),
+        Err(e) => {
+            eprintln!("SKIPPED: {e}");
+            None
+        }
+    })
+    .clone()
+}
+
+pub fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
+}
+
+/// A file of `../shared`, or a visible line that the test was skipped.
+pub fn shared(name: &str) -> Option<PathBuf> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared").join(name);
+    if !path.exists() {
+        eprintln!("SKIPPED: ../shared/{name} is absent");
+        return None;
+    }
+    Some(path)
+}
+
+pub fn json(name: &str) -> Value {
+    serde_json::from_slice(&std::fs::read(fixture(name)).unwrap()).unwrap()
+}
+
+/// A safetensors fixture in memory.
+pub struct Tensors(Vec<u8>);
+
+impl Tensors {
+    pub fn open(name: &str) -> Tensors {
+        Tensors(std::fs::read(fixture(name)).unwrap())
+    }
+
+    fn words<const N: usize, T>(&self, name: &str, of: impl Fn([u8; N]) -> T) -> Vec<T> {
+        let file = safetensors::SafeTensors::deserialize(&self.0).unwrap();
+        let tensor = file.tensor(name).unwrap_or_else(|_| panic!("no tensor {name}"));
+        tensor.data().chunks_exact(N).map(|c| of(c.try_into().unwrap())).collect()
+    }
+
+    pub fn f32(&self, name: &str) -> Vec<f32> {
+        self.words(name, f32::from_le_bytes)
+    }
+
+    pub fn u32(&self, name: &str) -> Vec<u32> {
+        self.words(name, u32::from_le_bytes)
+    }
+
+    pub fn names(&self) -> Vec<String> {
+        let file = safetensors::SafeTensors::deserialize(&self.0).unwrap();
+        file.names().into_iter().map(|n| n.to_string()).collect()
+    }
+}
+
+pub fn ids(value: &Value) -> Vec<u32> {
+    value.as_array().unwrap().iter().map(|v| v.as_u64().unwrap() as u32).collect()
+}
+
+/// |a - b| / |b|, both as vectors.
+pub fn relative_distance(a: &[f32], b: &[f32]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    let square = |x: f64| x * x;
+    let distance: f64 = a.iter().zip(b).map(|(a, b)| square(*a as f64 - *b as f64)).sum();
+    let norm: f64 = b.iter().map(|b| square(*b as f64)).sum();
+    if norm == 0.0 { distance.sqrt() } else { (distance / norm).sqrt() }
+}

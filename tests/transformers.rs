@@ -1,0 +1,338 @@
+//! The whole model against `transformers` and PyTorch in f64, see tests/fixtures.
+
+mod common;
+
+use common::{Tensors, fixture, gpu, ids, json, relative_distance, shared};
+use oaif::data::packing::Tree;
+use oaif::data::tokenizer::{StopMatcher, Tokenizer};
+use oaif::generate::{GenerateOptions, Generator, Request, SamplingParams};
+use oaif::gpu::{Arena, Gpu, GpuOptions};
+use oaif::model::stream::Capacity;
+use oaif::model::{Adapter, Model, Scorer, Weights};
+use oaif::optim::{Optimiser, OptimiserKind};
+use oaif::preference::PreferenceLoss;
+use oaif::train::pair_step::{LabelledPair, PairStep};
+use oaif::train::sft_step::SftStep;
+use serde_json::Value;
+
+/// Largest and mean difference of token log-probabilities from the fixture's.
+fn logp_differences(gpu: &Gpu, model: &Model, rows: &[Vec<u32>], expected: &[f32]) -> (f64, f64) {
+    let trees: Vec<Tree> = rows
+        .iter()
+        .map(|ids| Tree { prompt: ids[..1].to_vec(), responses: vec![ids[1..].to_vec()] })
+        .collect();
+    let capacity = Capacity { tokens: 2048, targets: 2048, sequences: 16 };
+    let scorer = Scorer::new(gpu, model, capacity, &Arena::new()).unwrap();
+    let got: Vec<f32> = scorer.score(&trees).unwrap().into_iter().flat_map(|s| s.logps).collect();
+    assert_eq!(got.len(), expected.len());
+    let differences = || got.iter().zip(expected).map(|(a, b)| (*a as f64 - *b as f64).abs());
+    (differences().fold(0.0, f64::max), differences().sum::<f64>() / got.len() as f64)
+}
+
+#[test]
+fn tiny_models_give_the_log_probabilities_of_transformers() {
+    let Some(gpu) = gpu() else { return };
+    for name in ["tiny", "tiny_tied"] {
+        let model = Model::load(&gpu, &fixture(name), false).unwrap();
+        let file = Tensors::open(&format!("logps_{name}.safetensors"));
+        let (all, offsets) = (file.u32("ids"), file.u32("offsets"));
+        let rows: Vec<Vec<u32>> =
+            offsets.windows(2).map(|o| all[o[0] as usize..o[1] as usize].to_vec()).collect();
+        let (largest, mean) = logp_differences(&gpu, &model, &rows, &file.f32("logp"));
+        println!("{name}: max {largest:.2e}, mean {mean:.2e}");
+        assert!(largest <= 1e-4 && mean <= 1e-5, "{name}: max {largest}, mean {mean}");
+    }
+}
+
+#[test]
+fn a_weight_split_by_rows_gives_the_same_log_probabilities() {
+    if gpu().is_none() {
+        return;
+    }
+    // 6 KiB a binding: the embedding and the head (96 x 32) come in two parts.
+    let options = GpuOptions { max_binding_bytes: Some(6144), ..GpuOptions::default() };
+    let gpu = Gpu::open(&options).unwrap();
+    let model = Model::load(&gpu, &fixture("tiny"), true).unwrap();
+    assert!(model.base().iter().any(|w| w.parts().count() > 1));
+    let whole = {
+        let gpu = Gpu::open(&GpuOptions::default()).unwrap();
+        let model = Model::load(&gpu, &fixture("tiny"), false).unwrap();
+        Scorer::new(&gpu, &model, SMALL, &Arena::new()).unwrap().score(&[small_tree()]).unwrap()
+    };
+    let scorer = Scorer::new(&gpu, &model, SMALL, &Arena::new()).unwrap();
+    // The vocabulary is summed in other chunks, so the last bits differ.
+    for (split, whole) in scorer.score(&[small_tree()]).unwrap().iter().zip(&whole) {
+        assert!(relative_distance(&split.logps, &whole.logps) < 1e-6, "{split:?} {whole:?}");
+        assert!(relative_distance(&split.entropies, &whole.entropies) < 1e-6, "{split:?} {whole:?}");
+    }
+}
+
+const SMALL: Capacity = Capacity { tokens: 5, targets: 5, sequences: 2 };
+
+fn small_tree() -> Tree {
+    Tree { prompt: vec![1, 5], responses: vec![vec![7, 8, 2], vec![9, 2]] }
+}
+
+#[test]
+fn shared_models_give_the_log_probabilities_of_transformers_on_100_stories() {
+    let Some(gpu) = gpu() else { return };
+    let Some(data) = shared("data/tinystories.jsonl") else { return };
+    let stories = std::fs::read_to_string(data).unwrap();
+    for (name, file) in [("stories260K", "logps_stories260K"), ("TinyStories-656K", "logps_656K")] {
+        let Some(dir) = shared(&format!("models/{name}")) else { return };
+        let model = Model::load(&gpu, &dir, false).unwrap();
+        let tokenizer = Tokenizer::load(&dir).unwrap();
+        let file = Tensors::open(&format!("{file}.safetensors"));
+        let rows: Vec<Vec<u32>> = stories
+            .lines()
+            .take(100)
+            .map(|line| {
+                let row: Value = serde_json::from_str(line).unwrap();
+                let mut ids = tokenizer.encode(row["text"].as_str().unwrap()).unwrap();
+                ids.truncate(256);
+                ids
+            })
+            .collect();
+        for (row, crc) in rows.iter().zip(file.u32("crc32")) {
+            let mut hash = flate2::Crc::new();
+            row.iter().for_each(|id| hash.update(&id.to_le_bytes()));
+            assert_eq!(hash.sum(), crc, "{name}: a story's token ids");
+        }
+        let (largest, mean) = logp_differences(&gpu, &model, &rows, &file.f32("logp"));
+        println!("{name}: max {largest:.2e}, mean {mean:.2e} nats over 100 stories");
+        assert!(largest <= 1e-3 && mean <= 1e-4, "{name}: max {largest}, mean {mean}");
+    }
+}
+
+#[test]
+fn greedy_generation_gives_the_tokens_of_transformers() {
+    let Some(gpu) = gpu() else { return };
+    for name in ["stories260K", "TinyStories-656K"] {
+        let Some(dir) = shared(&format!("models/{name}")) else { return };
+        let known = &json("greedy.json")[name];
+        let (prompt, expected) = (ids(&known["prompt_ids"]), ids(&known["token_ids"]));
+        let model = Model::load(&gpu, &dir, false).unwrap();
+        let tokenizer = Tokenizer::load(&dir).unwrap();
+        assert_eq!(tokenizer.encode("Once upon a time").unwrap(), prompt);
+        let options = GenerateOptions {
+            sampling: SamplingParams { temperature: 0.0, ..SamplingParams::default() },
+            max_new_tokens: expected.len(),
+            max_prompt_tokens: prompt.len(),
+            slots: 2,
+            samples_per_prompt: 2,
+            eos: vec![],
+        };
+        let generator = Generator::new(&gpu, &model, options, &Arena::new()).unwrap();
+        // Three samples in two slots: the third takes a slot that another has left.
+        let request = Request { prompt, samples: 3, first_sequence: 0 };
+        let stop = StopMatcher::new([]);
+        let answers = generator.run(&tokenizer, &[request], &stop, 1).unwrap().remove(0);
+        for answer in answers {
+            assert_eq!(answer.token_ids, expected, "{name}");
+        }
+    }
+}
+
+/// The fixture's pairs, with its reference log-probabilities.
+fn pairs(file: &Value) -> Vec<LabelledPair> {
+    let number = |v: &Value| v.as_f64().unwrap() as f32;
+    let pair = |p: &Value| LabelledPair {
+        tree: Tree { prompt: ids(&p["prompt"]), responses: vec![ids(&p["chosen"]), ids(&p["rejected"])] },
+        reference: [number(&p["ref_chosen"]), number(&p["ref_rejected"])],
+        label: 1.0,
+    };
+    file["pairs"].as_array().unwrap().iter().map(pair).collect()
+}
+
+fn capacity(pairs: &[LabelledPair]) -> Capacity {
+    Capacity::of(&pairs.iter().map(|p| p.tree.clone()).collect::<Vec<_>>())
+}
+
+/// Runs one batch and compares the loss and every parameter's gradient with PyTorch's.
+fn check_gradients(
+    gpu: &Gpu,
+    model: &Model,
+    pairs: &[LabelledPair],
+    loss: PreferenceLoss,
+    file: &str,
+    want: f64,
+) {
+    for checkpointing in [false, true] {
+        let step = PairStep::new(gpu, model, loss, capacity(pairs), checkpointing, &Arena::new()).unwrap();
+        model.trained().clear_gradients().unwrap();
+        let (results, _) = step.run(pairs, 1.0 / pairs.len() as f32).unwrap();
+        let got = results.iter().map(|r| r.loss as f64).sum::<f64>() / pairs.len() as f64;
+        assert!((got - want).abs() <= 1e-4 * want.abs().max(1.0), "{file}: loss {got}, PyTorch {want}");
+        let gradients = Tensors::open(file);
+        let mut worst: f64 = 0.0;
+        assert_eq!(gradients.names().len(), model.trained().iter().count(), "{file}: parameters");
+        for weight in model.trained().iter() {
+            let got = model.trained().download_gradient(weight).unwrap();
+            let distance = relative_distance(&got, &gradients.f32(&weight.name));
+            assert!(distance <= 1e-3, "{file}: {} is off by {distance:.1e}", weight.name);
+            worst = worst.max(distance);
+        }
+        println!("{file}, checkpointing {checkpointing}: worst relative distance {worst:.1e}");
+    }
+}
+
+fn loss_of(file: &Value, key: &str) -> (PreferenceLoss, f64) {
+    let entry = &file["losses"][key];
+    let beta = entry["beta"].as_f64().unwrap() as f32;
+    let name = entry["kind"].as_str().unwrap_or(key).split('_').next().unwrap();
+    (PreferenceLoss::parse(name, Some(beta), false).unwrap(), entry["loss"].as_f64().unwrap())
+}
+
+#[test]
+fn every_gradient_of_dpo_ipo_and_slic_is_that_of_pytorch() {
+    let Some(gpu) = gpu() else { return };
+    for (fixture_name, dir) in
+        [("tiny", Some(fixture("tiny"))), ("stories260K", shared("models/stories260K"))]
+    {
+        let Some(dir) = dir else { continue };
+        let model = Model::load(&gpu, &dir, true).unwrap();
+        let file = json(&format!("pairs_{fixture_name}.json"));
+        for name in ["dpo", "ipo", "slic"] {
+            let (loss, want) = loss_of(&file, name);
+            let gradients = format!("grads_{fixture_name}_{name}.safetensors");
+            check_gradients(&gpu, &model, &pairs(&file), loss, &gradients, want);
+        }
+    }
+    let model = Model::load(&gpu, &fixture("tiny_tied"), true).unwrap();
+    let file = json("pairs_tiny_tied.json");
+    let (loss, want) = loss_of(&file, "dpo");
+    check_gradients(&gpu, &model, &pairs(&file), loss, "grads_tiny_tied_dpo.safetensors", want);
+}
+
+#[test]
+fn soft_labels_and_token_averages_give_the_losses_of_pytorch() {
+    let Some(gpu) = gpu() else { return };
+    let model = Model::load(&gpu, &fixture("tiny"), true).unwrap();
+    let file = json("pairs_tiny.json");
+    let soft = &file["losses"]["dpo_soft"];
+    let mut softened = pairs(&file);
+    for (pair, p) in softened.iter_mut().zip(soft["p"].as_array().unwrap()) {
+        pair.label = p.as_f64().unwrap() as f32;
+    }
+    let dpo = PreferenceLoss::parse("dpo", Some(0.1), false).unwrap();
+    let want = soft["loss"].as_f64().unwrap();
+    check_gradients(&gpu, &model, &softened, dpo, "grads_tiny_dpo_soft.safetensors", want);
+
+    let averaged = &file["losses"]["ipo_average_tokens"];
+    let ipo = PreferenceLoss::parse("ipo", Some(1.0), true).unwrap();
+    let pairs = pairs(&file);
+    let step = PairStep::new(&gpu, &model, ipo, capacity(&pairs), false, &Arena::new()).unwrap();
+    let (results, _) = step.run(&pairs, 0.25).unwrap();
+    for (result, want) in results.iter().zip(averaged["per_pair"].as_array().unwrap()) {
+        let want = want.as_f64().unwrap();
+        assert!((result.loss as f64 - want).abs() < 1e-4 * want.max(1.0), "{} {want}", result.loss);
+    }
+}
+
+#[test]
+fn an_adapter_gives_the_log_probabilities_and_gradients_of_peft() {
+    let Some(gpu) = gpu() else { return };
+    let base = Model::load(&gpu, &fixture("tiny"), false).unwrap();
+    let model = base.load_adapter(&fixture("tiny_lora"), true).unwrap();
+    let (file, known) = (json("pairs_tiny.json"), json("lora_tiny.json"));
+    let pairs = pairs(&file);
+    let trees: Vec<Tree> = pairs.iter().map(|p| p.tree.clone()).collect();
+    let check = |model: &Model, key: &str| {
+        let scorer = Scorer::new(&gpu, model, capacity(&pairs), &Arena::new()).unwrap();
+        let want = known[key]["logps"].as_array().unwrap().iter().flat_map(|p| p.as_array().unwrap());
+        for (got, want) in scorer.score(&trees).unwrap().iter().zip(want) {
+            let want = want.as_f64().unwrap();
+            assert!((got.logp() - want).abs() < 1e-3, "{key}: {} {want}", got.logp());
+        }
+    };
+    check(&model, "lora");
+    let mut config = model.adapter().unwrap().config.clone();
+    config.rank_stabilised = true;
+    let stabilised = base.load_adapter(&fixture("tiny_lora"), false).unwrap();
+    let weights = Weights::frozen(&gpu, &config.weights(base.architecture())).unwrap();
+    for weight in stabilised.adapter().unwrap().weights.iter() {
+        let values = stabilised.adapter().unwrap().weights.download(weight).unwrap();
+        weights.upload(&weight.name, &values).unwrap();
+    }
+    check(&base.with_adapter(Adapter { config, weights }), "rslora");
+
+    let want = known["lora"]["loss"].as_f64().unwrap();
+    let loss = PreferenceLoss::parse("dpo", Some(0.1), false).unwrap();
+    check_gradients(&gpu, &model, &pairs, loss, "grads_tiny_lora_dpo.safetensors", want);
+}
+
+#[test]
+fn next_token_training_gives_the_loss_and_gradients_of_pytorch() {
+    let Some(gpu) = gpu() else { return };
+    let model = Model::load(&gpu, &fixture("tiny"), true).unwrap();
+    let (file, known) = (json("pairs_tiny.json"), json("sft_tiny.json"));
+    let trees: Vec<Tree> = pairs(&file)
+        .into_iter()
+        .map(|p| Tree { responses: p.tree.responses[..1].to_vec(), ..p.tree })
+        .collect();
+    let tokens = known["tokens"].as_u64().unwrap() as usize;
+    let step = SftStep::new(&gpu, &model, Capacity::of(&trees), false, &Arena::new()).unwrap();
+    model.trained().clear_gradients().unwrap();
+    // In two micro-batches: their gradients add up.
+    let weight = 1.0 / tokens as f32;
+    let (first, _) = step.run(&trees[..3], weight).unwrap();
+    let (second, _) = step.run(&trees[3..], weight).unwrap();
+    assert_eq!(first.tokens + second.tokens, tokens);
+    let (loss, want) = ((first.nll + second.nll) / tokens as f64, known["loss"].as_f64().unwrap());
+    assert!((loss - want).abs() < 1e-4, "{loss} {want}");
+    let gradients = Tensors::open("grads_tiny_sft.safetensors");
+    for weight in model.trained().iter() {
+        let got = model.trained().download_gradient(weight).unwrap();
+        let distance = relative_distance(&got, &gradients.f32(&weight.name));
+        assert!(distance <= 1e-3, "{}: {distance}", weight.name);
+    }
+}
+
+/// Ten steps on the same four pairs against the starting model; losses and gradient norms against PyTorch's.
+fn check_ten_steps(gpu: &Gpu, model: &Model, file: &Value, steps: &Value, kind: OptimiserKind) {
+    let mut pairs = pairs(file);
+    let arena = Arena::new();
+    let scorer = Scorer::new(gpu, model, capacity(&pairs), &arena).unwrap();
+    for pair in &mut pairs {
+        let scores = scorer.score(std::slice::from_ref(&pair.tree)).unwrap();
+        pair.reference = [scores[0].logp() as f32, scores[1].logp() as f32];
+    }
+    let loss = PreferenceLoss::parse("dpo", Some(0.1), false).unwrap();
+    let step = PairStep::new(gpu, model, loss, capacity(&pairs), false, &arena).unwrap();
+    let max_grad_norm = steps["max_grad_norm"].as_f64().unwrap() as f32;
+    let mut optimiser = Optimiser::new(gpu, model.trained(), kind, max_grad_norm, &arena).unwrap();
+    let number = |key: &str, i: usize| steps[key][i].as_f64().unwrap();
+    for i in 0..10 {
+        model.trained().clear_gradients().unwrap();
+        let (results, _) = step.run(&pairs, 0.25).unwrap();
+        let loss = results.iter().map(|r| r.loss as f64).sum::<f64>() / 4.0;
+        let update = optimiser.update(steps["lr"].as_f64().unwrap()).unwrap();
+        let norm = update.grad_norm as f64;
+        let near = |got: f64, want: f64| (got - want).abs() <= 1e-3 * want.abs();
+        assert!(near(loss, number("loss", i)), "step {i}: loss {loss}, PyTorch {}", number("loss", i));
+        let want = number("grad_norm", i);
+        assert!(near(norm, want), "step {i}: gradient norm {norm}, PyTorch {want}");
+    }
+}
+
+#[test]
+fn ten_steps_of_adamw_and_adafactor_are_those_of_pytorch_and_transformers() {
+    let Some(gpu) = gpu() else { return };
+    let adamw = OptimiserKind::AdamW { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.01 };
+    if let Some(dir) = shared("models/stories260K") {
+        let model = Model::load(&gpu, &dir, true).unwrap();
+        let (file, steps) = (json("pairs_stories260K.json"), json("steps_stories260K.json"));
+        check_ten_steps(&gpu, &model, &file, &steps["adamw"], adamw);
+    }
+    let (file, steps) = (json("pairs_tiny.json"), json("steps_tiny.json"));
+    for (name, kind) in [("adamw", adamw), ("adafactor", OptimiserKind::Adafactor { weight_decay: 0.0 })] {
+        let model = Model::load(&gpu, &fixture("tiny"), true).unwrap();
+        check_ten_steps(&gpu, &model, &file, &steps[name], kind);
+        let trained = Tensors::open(&format!("steps_tiny_{name}.safetensors"));
+        for weight in model.trained().iter() {
+            let got = model.trained().download(weight).unwrap();
+            let distance = relative_distance(&got, &trained.f32(&weight.name));
+            assert!(distance <= 1e-3, "{name}: {} is off by {distance:.1e} after ten steps", weight.name);
+        }
+    }
+}
