@@ -88,9 +88,10 @@ struct Piece {
 pub struct Plan {
     gpu: Gpu,
     launches: Vec<Ready>,
-    /// Activations, parameters: held as long as the plan.
+    /// Activations.
     slots: Vec<Buffer>,
-    _params: Buffer,
+    /// Parameters, and the buffers that outlast the plan: it holds on to them as well.
+    _held: Vec<Buffer>,
     steps: Buffer,
     step_bindings: Option<wgpu::BindGroup>,
     outputs: Vec<(Tensor, Region)>,
@@ -142,6 +143,11 @@ impl Plan {
             }
             gpu.check("the bind groups of a plan")?;
         }
+        let external = recorder.tensors.iter().filter_map(|info| match &info.home {
+            Home::Region(region) => Some(region.buffer.clone()),
+            Home::Transient => None,
+        });
+        let held = external.chain([params]).collect();
         let step_bindings = (!gpu.is_measuring()).then(|| step_bindings(gpu, &steps));
         let outputs: Vec<_> = recorder.outputs.iter().map(|t| (*t, region(*t))).collect();
         let queries = timing_queries(gpu);
@@ -151,7 +157,7 @@ impl Plan {
             gpu: gpu.clone(),
             launches,
             slots,
-            _params: params,
+            _held: held,
             steps,
             step_bindings,
             outputs,
