@@ -1,6 +1,9 @@
 pub mod annotate;
+#[cfg(feature = "cli")]
+pub mod cli;
 pub mod data;
 pub mod error;
+pub mod eval;
 pub mod files;
 pub mod generate;
 pub mod gpu;
