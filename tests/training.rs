@@ -9,10 +9,8 @@ use common::{fixture, gpu};
 use oaif::Error;
 use oaif::annotate::rule::Rule;
 use oaif::data::rows::{Completion, Pair, Prompt, Text};
-use oaif::generate::SamplingParams;
 use oaif::gpu::Gpu;
 use oaif::model::LoraConfig;
-use oaif::optim::OptimiserKind;
 use oaif::preference::PreferenceLoss;
 use oaif::train::{
     AlignOptions, AlignRun, Control, DpoOptions, DpoRun, Observer, Policy, SftRun, Sources, StepEvent,
@@ -22,27 +20,13 @@ use serde_json::{Value, json};
 
 fn train_options(dir: &Path, steps: usize) -> TrainOptions {
     TrainOptions {
-        output_dir: dir.to_owned(),
-        overwrite: false,
-        resume: None,
         learning_rate: 1e-3,
-        schedule: "linear".parse().unwrap(),
         warmup_steps: 1,
         batch_size: 2,
         accumulation: 2,
         max_steps: Some(steps),
-        epochs: 1.0,
-        lora: None,
-        adapter: None,
-        optimiser: OptimiserKind::AdamW { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.01 },
-        max_grad_norm: 1.0,
-        seed: 7,
         save_steps: Some(2),
-        save_total_limit: None,
-        gradient_checkpointing: false,
-        shuffle: true,
-        max_prompt_length: None,
-        max_length: None,
+        ..TrainOptions::new(dir)
     }
 }
 
@@ -52,16 +36,8 @@ fn lora() -> LoraConfig {
 }
 
 fn align_options(loss: &str) -> AlignOptions {
-    AlignOptions {
-        loss: PreferenceLoss::parse(loss, None, false).unwrap(),
-        sampling: SamplingParams { temperature: 0.9, ..SamplingParams::default() },
-        max_new_tokens: 6,
-        num_samples: 2,
-        slots: Some(3),
-        stop: vec![],
-        soft_labels: false,
-        max_invalid_ratio: 0.5,
-    }
+    let loss = PreferenceLoss::parse(loss, None, false).unwrap();
+    AlignOptions { max_new_tokens: 6, slots: Some(3), ..AlignOptions::new(loss) }
 }
 
 fn words() -> Vec<String> {
