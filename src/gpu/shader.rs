@@ -218,6 +218,7 @@ impl Gpu {
             },
             cache: None,
         });
+        self.count(|c| c.pipelines += 1);
         match pollster::block_on(scope.pop()) {
             Some(e) => Err(Error::Shader { kernel: key.name.into(), why: e.to_string() }),
             None => Ok(Kernel { pipeline, layout, interface }),
