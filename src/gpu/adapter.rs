@@ -1,6 +1,7 @@
 //! Choosing an adapter and opening its device with the features and limits that it has.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::buffer::Ledger;
@@ -122,6 +123,7 @@ pub(super) struct Inner {
     pub profile: Option<Mutex<Profile>>,
     /// What wgpu reported outside a call, and why the device was lost.
     faults: Arc<Mutex<Faults>>,
+    canary: Option<Mutex<wgpu::Buffer>>,
 }
 
 #[derive(Default)]
@@ -266,6 +268,7 @@ impl Gpu {
             pace: Mutex::default(),
             profile: None,
             faults: Arc::default(),
+            canary: None,
         };
         Gpu { inner: Arc::new(inner) }
     }
@@ -283,6 +286,12 @@ impl Gpu {
         };
         let timestamps = device.features().contains(wgpu::Features::TIMESTAMP_QUERY);
         let step_layout = Some(super::plan::step_layout(&device));
+        let canary = device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("canary"),
+            size: 4,
+            usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
         let inner = Inner {
             device: Some((device, queue)),
             summary,
@@ -298,6 +307,7 @@ impl Gpu {
             pace: Mutex::default(),
             profile: (options.profile && timestamps).then(Mutex::default),
             faults: Arc::default(),
+            canary: Some(Mutex::new(canary)),
         };
         Gpu { inner: Arc::new(inner) }
     }
@@ -325,9 +335,39 @@ impl Gpu {
         let validation = device.push_error_scope(Validation);
         let result = call(device);
         let found = [validation, memory, internal].map(|scope| pollster::block_on(scope.pop()));
+        let reported = self.check(what);
+        if self.is_lost() {
+            return reported.and(Err(Error::DeviceLost(format!("during {what}"))));
+        }
         match found.into_iter().flatten().next() {
             Some(why) => Err(Error::Gpu { what: what.into(), why: why.to_string() }),
-            None => self.check(what).map(|()| result),
+            None => reported.map(|()| result),
+        }
+    }
+
+    /// Whether the device is gone. It tells its device-lost callback alone, which may be the application's, and
+    /// everybody else nothing; but it fails a mapping at once.
+    fn is_lost(&self) -> bool {
+        let Some(canary) = &self.inner.canary else { return false };
+        let canary = canary.lock().unwrap();
+        let failed = Arc::new(AtomicBool::new(false));
+        let flag = failed.clone();
+        canary.map_async(wgpu::MapMode::Read, .., move |r| flag.store(r.is_err(), Ordering::SeqCst));
+        let lost = failed.load(Ordering::SeqCst);
+        if !lost {
+            canary.unmap();
+        }
+        lost
+    }
+
+    /// Lets wgpu's callbacks run, after waiting for the submitted work or at once.
+    pub(super) fn poll(&self, poll: wgpu::PollType) -> Result<()> {
+        let poll = || self.device().poll(poll);
+        // wgpu panics where the driver loses the device during a poll.
+        match std::panic::catch_unwind(std::panic::AssertUnwindSafe(poll)) {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(e)) => Err(Error::DeviceLost(e.to_string())),
+            Err(_) => self.check("a poll").and(Err(Error::DeviceLost("during a poll".into()))),
         }
     }
 
@@ -387,8 +427,8 @@ impl Gpu {
 
     /// Blocks until everything submitted has run.
     pub fn wait(&self) -> Result<()> {
-        if let Some((device, _)) = &self.inner.device {
-            device.poll(wgpu::PollType::wait_indefinitely()).map_err(|e| Error::DeviceLost(e.to_string()))?;
+        if !self.is_measuring() {
+            self.poll(wgpu::PollType::wait_indefinitely())?;
         }
         self.check("the submitted work")
     }

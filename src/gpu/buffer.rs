@@ -25,7 +25,7 @@ pub enum Category {
 }
 
 /// Bytes held now and at most, by category.
-#[derive(Clone, Debug, Default, serde::Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct MemoryReport {
     /// Bytes held now.
     pub bytes: BTreeMap<Category, u64>,
@@ -164,18 +164,14 @@ impl Gpu {
     }
 
     fn allocate(&self, usage: wgpu::BufferUsages, label: &str, bytes: u64) -> Result<wgpu::Buffer> {
-        let scopes = (
-            self.device().push_error_scope(wgpu::ErrorFilter::Validation),
-            self.device().push_error_scope(wgpu::ErrorFilter::OutOfMemory),
-        );
-        let raw = self.device().create_buffer(&wgpu::BufferDescriptor {
-            label: Some(label),
-            size: bytes,
-            usage,
-            mapped_at_creation: false,
-        });
-        let exhausted = pollster::block_on(scopes.1.pop());
-        let invalid = pollster::block_on(scopes.0.pop());
+        let size = bytes;
+        let descriptor =
+            wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false };
+        let (raw, exhausted) = self.guarded("a buffer", |device| {
+            let scope = device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+            let raw = device.create_buffer(&descriptor);
+            (raw, pollster::block_on(scope.pop()))
+        })?;
         if exhausted.is_some() {
             return Err(Error::OutOfMemory {
                 what: label.into(),
@@ -186,10 +182,7 @@ impl Gpu {
                     .into(),
             });
         }
-        match invalid {
-            Some(e) => Err(Error::Gpu { what: format!("the buffer {label}"), why: e.to_string() }),
-            None => Ok(raw),
-        }
+        Ok(raw)
     }
 
     /// Allocates a buffer that holds `data`.

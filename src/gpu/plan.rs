@@ -68,6 +68,12 @@ pub(super) fn step_layout(device: &wgpu::Device) -> wgpu::BindGroupLayout {
     })
 }
 
+/// Timestamps, and where they are read from; a measuring `Gpu` has the place alone.
+struct Queries {
+    set: Option<wgpu::QuerySet>,
+    resolved: Buffer,
+}
+
 struct Ready {
     name: &'static str,
     kernel: Arc<Kernel>,
@@ -88,14 +94,14 @@ struct Piece {
 pub struct Plan {
     gpu: Gpu,
     launches: Vec<Ready>,
-    /// Activations, parameters: held as long as the plan.
     slots: Vec<Buffer>,
-    _params: Buffer,
+    /// Parameters, and what the recording was bound to: bind groups keep a buffer alive, but not in the ledger.
+    _held: Vec<Buffer>,
     steps: Buffer,
     step_bindings: Option<wgpu::BindGroup>,
     outputs: Vec<(Tensor, Region)>,
     ring: Mutex<Vec<Buffer>>,
-    queries: Option<(wgpu::QuerySet, Buffer)>,
+    queries: Option<Queries>,
     staging_bytes: u64,
     /// The largest value of each live extent that the tensors have room for.
     room: [u32; 8],
@@ -148,15 +154,21 @@ impl Plan {
             false => Some(step_bindings(gpu, &steps)?),
         };
         let outputs: Vec<_> = recorder.outputs.iter().map(|t| (*t, region(*t))).collect();
-        let (queries, query_bytes) = timing_queries(gpu)?;
+        let queries = timing_queries(gpu)?;
+        let query_bytes = queries.as_ref().map_or(0, |q| q.resolved.bytes());
         let staging_bytes = outputs.iter().map(|(t, _)| t.bytes()).sum::<u64>() + query_bytes;
         // The first of the ring; a second one is made where a replay is submitted before the last was waited for.
         let ring = Mutex::new(vec![gpu.staging("outputs", staging_bytes)?]);
+        let bound = recorder.tensors.iter().filter_map(|info| match &info.home {
+            Home::Region(region) => Some(region.buffer.clone()),
+            Home::Transient => None,
+        });
+        let held = bound.chain([params]).collect();
         Ok(Plan {
             gpu: gpu.clone(),
             launches,
             slots,
-            _params: params,
+            _held: held,
             steps,
             step_bindings,
             outputs,
@@ -247,7 +259,8 @@ impl Plan {
         let mut at = 0;
         while at < batch.len() && steps.len() < STEP_SLOTS {
             let phase = self.launches[batch[at].launch].phase;
-            let writes = self.queries.as_ref().and_then(|(set, _)| clock.next(set, batch[at].launch, phase));
+            let set = self.queries.as_ref().and_then(|q| q.set.as_ref());
+            let writes = set.and_then(|set| clock.next(set, batch[at].launch, phase));
             let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
                 label: Some(phase),
                 timestamp_writes: writes,
@@ -301,7 +314,7 @@ impl Plan {
             encoder.copy_buffer_to_buffer(region.buffer.raw(), region.offset, staging, at, tensor.bytes());
             at += tensor.bytes();
         }
-        if let Some((set, resolved)) = &self.queries
+        if let Some(Queries { set: Some(set), resolved }) = &self.queries
             && clock.used > 0
         {
             encoder.resolve_query_set(set, 0..clock.used, resolved.raw(), 0);
@@ -408,22 +421,20 @@ fn step_bindings(gpu: &Gpu, steps: &Buffer) -> Result<wgpu::BindGroup> {
     create_bind_group(gpu, &wgpu::BindGroupDescriptor { label: Some("step"), layout, entries })
 }
 
-/// Where the adapter can tell times: queries and where they are read from, and the bytes that a read-back of them takes.
-#[allow(clippy::type_complexity, reason = "used once")]
-fn timing_queries(gpu: &Gpu) -> Result<(Option<(wgpu::QuerySet, Buffer)>, u64)> {
+fn timing_queries(gpu: &Gpu) -> Result<Option<Queries>> {
     if !gpu.inner.timestamps {
-        return Ok((None, 0));
+        return Ok(None);
     }
     let bytes = MAX_QUERIES as u64 * 8;
     let usage = wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC;
     let resolved = gpu.buffer_for(usage, "times".into(), Category::Workspace, bytes)?;
     if gpu.is_measuring() {
-        return Ok((None, bytes));
+        return Ok(Some(Queries { set: None, resolved }));
     }
     let (label, ty) = (Some("times"), wgpu::QueryType::Timestamp);
     let descriptor = wgpu::QuerySetDescriptor { label, ty, count: MAX_QUERIES };
     let set = gpu.guarded("timestamps", |device| device.create_query_set(&descriptor))?;
-    Ok((Some((set, resolved)), bytes))
+    Ok(Some(Queries { set: Some(set), resolved }))
 }
 
 fn room(recorder: &Recorder) -> [u32; 8] {
@@ -486,8 +497,9 @@ impl Pending<'_> {
         match &self.state {
             State::Measured => true,
             State::Running { map, .. } => {
-                let _ = self.plan.gpu.device().poll(wgpu::PollType::Poll);
-                map.is_done()
+                // What went wrong shows when the mapping is taken.
+                let polled = self.plan.gpu.poll(wgpu::PollType::Poll);
+                polled.is_err() || map.is_done()
             }
         }
     }
