@@ -87,8 +87,9 @@ impl Recorder {
         if reads_dependent {
             for (t, access) in &launch.args {
                 if *access == Access::Write {
-                    self.tape.dependent.entry(t.id).or_insert(false);
-                    self.tape.writers.entry(t.id).or_insert(launch.kernel.name);
+                    // A rule stated earlier says nothing about what is written now.
+                    self.tape.dependent.insert(t.id, false);
+                    self.tape.writers.insert(t.id, launch.kernel.name);
                 }
             }
         }
