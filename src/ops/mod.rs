@@ -26,7 +26,7 @@ pub use cache::{DecodeSlots, decode_advance, scatter_rows};
 pub use case::{Case, CaseReport, Input, all_cases};
 pub use ceiling::Ceilings;
 pub use gather::{Inverse, gather_rows};
-pub use linear::{LowRank, Matrix, MatrixRows, linear};
+pub use linear::{LowRank, Matrix, MatrixRows, linear, merge_low_rank};
 pub use logprob::{LogProb, VOCAB_CHUNK, logprob};
 pub use optim::{
     ADAFACTOR_BETA2, Adafactor, AdafactorState, AdamW, INVERSE_BIAS_CORRECTION_1, INVERSE_BIAS_CORRECTION_2,
