@@ -1,1 +1,5 @@
-fn main() {}
+//! The program `oaif`, see [`oaif::cli`].
+
+fn main() -> std::process::ExitCode {
+    oaif::cli::main()
+}

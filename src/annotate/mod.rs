@@ -1,6 +1,9 @@
 //! Annotators: two responses to a prompt in, a preference out.
 
 pub mod command;
+pub mod judge_model;
+pub mod likelihood;
+pub mod llm;
 pub(crate) mod names;
 pub mod rule;
 pub mod template;

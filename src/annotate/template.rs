@@ -107,22 +107,6 @@ impl JudgeTemplate {
             .map_err(|e| Error::config("judge template", format!("cannot render this pair ({e})")))
     }
 
-    /// [`render`](Self::render) in two parts: what stands before the first response, the same for both orders,
-    /// and the rest. White space between them goes to the rest, where tokenizers want it.
-    pub fn render_parts(&self, pair: &Pair<'_>) -> Result<(String, String)> {
-        let whole = self.render(pair)?;
-        // A mark in place of the responses shows where they begin. It must not occur elsewhere.
-        let mut mark = String::from('\u{f8ff}');
-        while pair.prompt.contains(&mark) || self.instruction.contains(&mark) {
-            mark.push('\u{f8ff}');
-        }
-        let marked = self.rendered(pair.prompt, &mark, &mark).unwrap_or_default();
-        let shared = marked.split_once(&mark).map_or("", |(before, _)| before.trim_end());
-        // A template that looks into the responses may share nothing.
-        let shared = if whole.starts_with(shared) { shared } else { "" };
-        Ok((shared.to_owned(), whole[shared.len()..].to_owned()))
-    }
-
     fn rendered(&self, prompt: &str, response_1: &str, response_2: &str) -> Result<String, minijinja::Error> {
         let (instruction, training) = (&self.instruction, self.training);
         let template = self.environment.get_template("judge").expect("added in new");
@@ -165,20 +149,6 @@ mod tests {
             assert_eq!(training.contains("user's turn"), dialogue, "{name}: {training}");
             assert!(!evaluation.contains("user's turn"), "{name}: {evaluation}");
             assert!(!evaluation.contains("\n\n\n"), "{name}: {evaluation}");
-        }
-    }
-
-    #[test]
-    fn the_parts_are_the_whole_and_both_orders_share_the_first() {
-        for (name, template) in all() {
-            for pair in [PAIR, Pair { prompt: "odd \u{f8ff}\u{f8ff} {{ response_1 }}", ..PAIR }] {
-                let (shared, rest) = template.render_parts(&pair).unwrap();
-                assert_eq!(format!("{shared}{rest}"), template.render(&pair).unwrap(), "{name}");
-                let (swapped, other) = template.render_parts(&pair.swapped()).unwrap();
-                assert_eq!(shared, swapped, "{name}");
-                assert!(shared.ends_with(" 1 -") && rest.starts_with(" first"), "{name}: {shared}|{rest}");
-                assert!(other.starts_with(" second"), "{name}: {other}");
-            }
         }
     }
 
@@ -229,14 +199,6 @@ mod tests {
         );
         assert!(error(b"\xff").contains("is not UTF-8"));
         assert!(JudgeTemplate::from_file(&dir.path().join("none")).unwrap_err().to_string().contains("none"));
-    }
-
-    #[test]
-    fn a_template_that_looks_into_the_responses_still_renders_in_parts() {
-        let source = "{{ response_1|length }} {{ prompt }} {{ response_1 }} {{ response_2 }}";
-        let template = JudgeTemplate::new(source).unwrap();
-        let (shared, rest) = template.render_parts(&PAIR).unwrap();
-        assert_eq!((shared.as_str(), rest), ("", template.render(&PAIR).unwrap()));
     }
 
     #[test]

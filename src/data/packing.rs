@@ -94,7 +94,41 @@ pub struct Packed {
     pub offsets: Vec<u32>,
 }
 
+/// A prompt, branches that follow it, and tokens that each branch could go on with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ChoiceTree {
+    /// Token ids of the prompt, at least one.
+    pub prompt: Vec<u32>,
+    /// Token ids of each branch, at least one each.
+    pub branches: Vec<Vec<u32>>,
+    /// The tokens whose probabilities after each branch are asked for.
+    pub choices: Vec<u32>,
+}
+
+impl ChoiceTree {
+    /// Rows that the tree takes.
+    pub fn rows(&self) -> usize {
+        self.prompt.len() + self.branches.iter().map(Vec::len).sum::<usize>()
+    }
+}
+
 impl Packed {
+    /// Packs `trees` in order. Each branch is a sequence whose targets are the choices, all after its last token.
+    pub fn of_choices<'a>(trees: impl IntoIterator<Item = &'a ChoiceTree>) -> Packed {
+        let mut packed = Packed { offsets: vec![0], ..Packed::default() };
+        for tree in trees {
+            let start = packed.prompt(&tree.prompt, tree.rows());
+            for branch in &tree.branches {
+                assert!(!branch.is_empty(), "a branch needs at least one token");
+                let last = packed.branch(start, tree.prompt.len(), branch);
+                packed.target_rows.extend(tree.choices.iter().map(|_| last));
+                packed.target_ids.extend(&tree.choices);
+                packed.offsets.push(packed.target_ids.len() as u32);
+            }
+        }
+        packed
+    }
+
     /// Packs `trees` in order. Sequences are numbered tree by tree, response by response.
     pub fn new<'a>(trees: impl IntoIterator<Item = &'a Tree>) -> Packed {
         let mut packed = Packed { offsets: vec![0], ..Packed::default() };
@@ -105,29 +139,40 @@ impl Packed {
     }
 
     fn push(&mut self, tree: &Tree) {
-        assert!(!tree.prompt.is_empty(), "a prompt needs at least one token");
-        let start = self.ids.len() as u32;
-        let prompt_end = start + tree.prompt.len() as u32;
-        let tree_end = start + tree.rows() as u32;
-        for (i, id) in tree.prompt.iter().enumerate() {
-            let row = start + i as u32;
-            self.row(*id, i as u32, [start, start, start, row + 1], tree_end);
-        }
+        let start = self.prompt(&tree.prompt, tree.rows());
         for response in &tree.responses {
             assert!(!response.is_empty(), "a response needs at least one token");
             let own = self.ids.len() as u32;
-            let own_end = own + response.len() as u32 - 1;
-            for (i, id) in response[..response.len() - 1].iter().enumerate() {
-                let row = own + i as u32;
-                let position = tree.prompt.len() + i;
-                self.row(*id, position as u32, [start, prompt_end, own, row + 1], own_end);
-            }
+            self.branch(start, tree.prompt.len(), &response[..response.len() - 1]);
             for (i, id) in response.iter().enumerate() {
+                let prompt_end = start + tree.prompt.len() as u32;
                 self.target_rows.push(if i == 0 { prompt_end - 1 } else { own + i as u32 - 1 });
                 self.target_ids.push(*id);
             }
             self.offsets.push(self.target_ids.len() as u32);
         }
+    }
+
+    /// Adds a tree's prompt; returns its first row. `rows` is the size of the whole tree.
+    fn prompt(&mut self, prompt: &[u32], rows: usize) -> u32 {
+        assert!(!prompt.is_empty(), "a prompt needs at least one token");
+        let start = self.ids.len() as u32;
+        for (i, id) in prompt.iter().enumerate() {
+            let row = start + i as u32;
+            self.row(*id, i as u32, [start, start, start, row + 1], start + rows as u32);
+        }
+        start
+    }
+
+    /// Adds tokens that follow the prompt at row `start`; returns their last row.
+    fn branch(&mut self, start: u32, prompt: usize, ids: &[u32]) -> u32 {
+        let own = self.ids.len() as u32;
+        let end = own + ids.len() as u32;
+        for (i, id) in ids.iter().enumerate() {
+            let row = own + i as u32;
+            self.row(*id, (prompt + i) as u32, [start, start + prompt as u32, own, row + 1], end);
+        }
+        end.wrapping_sub(1)
     }
 
     fn row(&mut self, id: u32, position: u32, span: [u32; 4], end: u32) {

@@ -33,6 +33,7 @@ pub const KERNELS: &[(&str, &str)] = sources!["":
     "linear_forward",
     "logprob_backward",
     "logprob_forward",
+    "multiply_add_ceiling",
     "preference_loss",
     "reduce_slices",
     "residual_add",

@@ -2,7 +2,7 @@
 
 use super::stream::{Capacity, Stream};
 use super::{Keys, Model};
-use crate::data::packing::{Packed, Tree};
+use crate::data::packing::{ChoiceTree, Packed, Tree};
 use crate::error::Result;
 use crate::gpu::{Arena, Gpu, Plan, PlanOptions, Recorder, Tensor};
 use crate::ops::{self, VOCAB_CHUNK};
@@ -57,17 +57,38 @@ impl Scorer {
     pub fn score(&self, trees: &[Tree]) -> Result<Vec<Scored>> {
         let mut out = Vec::new();
         for batch in self.capacity().batches(trees) {
-            let packed = Packed::new(batch);
-            let outputs = self.plan.run(&self.stream.upload(&packed)?)?;
-            let (logps, entropies) = (outputs.f32(self.logp), outputs.f32(self.entropy));
-            for bounds in packed.offsets.windows(2) {
-                let range = bounds[0] as usize..bounds[1] as usize;
-                out.push(Scored {
-                    logps: logps[range.clone()].to_vec(),
-                    entropies: entropies[range].to_vec(),
-                });
-            }
+            self.run(&Packed::new(batch), &mut out)?;
         }
         Ok(out)
+    }
+
+    /// For every branch of every tree, in order, log p of each of its tree's choices. A tree must fit the capacity
+    /// by itself.
+    pub fn score_choices(&self, trees: &[ChoiceTree]) -> Result<Vec<Scored>> {
+        let size = |trees: &[ChoiceTree]| Capacity {
+            tokens: trees.iter().map(ChoiceTree::rows).sum(),
+            targets: trees.iter().map(|t| t.branches.len() * t.choices.len()).sum(),
+            sequences: trees.iter().map(|t| t.branches.len()).sum(),
+        };
+        let mut out = Vec::new();
+        let mut first = 0;
+        while first < trees.len() {
+            let fits = |last: &usize| self.capacity().holds(size(&trees[first..*last]));
+            let last = (first + 1..=trees.len()).take_while(fits).last();
+            let last = last.unwrap_or_else(|| panic!("a tree of {} rows does not fit", trees[first].rows()));
+            self.run(&Packed::of_choices(&trees[first..last]), &mut out)?;
+            first = last;
+        }
+        Ok(out)
+    }
+
+    fn run(&self, packed: &Packed, out: &mut Vec<Scored>) -> Result<()> {
+        let outputs = self.plan.run(&self.stream.upload(packed)?)?;
+        let (logps, entropies) = (outputs.f32(self.logp), outputs.f32(self.entropy));
+        for bounds in packed.offsets.windows(2) {
+            let range = bounds[0] as usize..bounds[1] as usize;
+            out.push(Scored { logps: logps[range.clone()].to_vec(), entropies: entropies[range].to_vec() });
+        }
+        Ok(())
     }
 }

@@ -215,6 +215,7 @@ pub fn all_cases() -> Vec<Case> {
         super::add::cases,
         super::attention::cases,
         super::cache::cases,
+        super::ceiling::cases,
         super::gather::cases,
         super::linear::cases,
         super::logprob::cases,

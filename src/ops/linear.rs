@@ -151,6 +151,16 @@ fn tiles(rows: impl Into<Dim>, cols: usize) -> Groups {
     }
 }
 
+/// W += scale · B A, in place: an adapter becomes part of its base. No gradient.
+///   w (O, I) in regions  a (R, I)  b_transposed (R, O)
+pub fn merge_low_rank(r: &mut Recorder, w: &Matrix, a: Tensor, b_transposed: Tensor, scale: f32) {
+    assert_eq!((b_transposed.cols, a.cols, a.rows), (w.rows, w.cols, b_transposed.rows), "merge_low_rank");
+    for rows in w.chunks(usize::MAX) {
+        let sum = GradientTarget { tensor: rows.part, accumulate: Accumulate::Add };
+        launch_backward_weight(r, b_transposed, rows.first, a, scale, rows, sum);
+    }
+}
+
 /// Columns of y from `first_col` on = x wᵀ (+ scale · h bᵀ) (+ those of the residual).
 pub(super) fn launch_forward(
     r: &mut Recorder,

@@ -15,9 +15,9 @@ use super::run_dir::{Resume, RunDir, Start};
 use super::schedule::LrSchedule;
 use crate::error::{Error, Result};
 use crate::files;
-use crate::gpu::{Arena, Gpu, Region};
+use crate::gpu::{Gpu, Region};
 use crate::model::safetensors_io::MODEL_FILE;
-use crate::model::storage::{ADAPTER_FILE, restore_weights};
+use crate::model::storage::{ADAPTER_FILE, SavedFormat, restore_weights};
 use crate::model::{Model, Weights};
 use crate::optim::{Optimiser, Update};
 
@@ -84,13 +84,13 @@ pub struct StepRecord {
 }
 
 impl<'a> Session<'a> {
-    /// Opens the run's folder, makes the optimiser, and goes on from a checkpoint where the options say so.
+    /// Opens the run's folder, and goes on from a checkpoint where the options say so.
     pub fn begin(
         model: &Model,
+        mut optimiser: Optimiser,
         options: &TrainOptions,
         sources: Sources,
         total_steps: usize,
-        arena: &Arena,
         control: Control<'a>,
     ) -> Result<Session<'a>> {
         let start = match (&options.resume, options.overwrite) {
@@ -102,7 +102,6 @@ impl<'a> Session<'a> {
         let mut run = RunDir::create(&options.output_dir, &start, limit)?;
         let gpu = model.gpu();
         let weights = model.trained();
-        let mut optimiser = Optimiser::new(gpu, weights, options.optimiser, options.max_grad_norm, arena)?;
         let (mut step, mut state) = (0, Map::new());
         let (mut non_finite, mut non_finite_in_row, mut tokens) = (0, 0, 0);
         if let Some(checkpoint) = run.resumed().cloned() {
@@ -130,6 +129,7 @@ impl<'a> Session<'a> {
             total_steps,
             peak: options.learning_rate,
         };
+        model.trained().clear_gradients()?;
         Ok(Session {
             model: model.clone(),
             run,
@@ -157,6 +157,13 @@ impl<'a> Session<'a> {
     /// Whether every step is done.
     pub fn is_done(&self) -> bool {
         self.step >= self.schedule.total_steps
+    }
+
+    /// Tells the observer of rows that were left out.
+    pub fn warn_skipped(&mut self, rows: usize) {
+        if rows > 0 {
+            self.warn(&format!("{rows} row(s) are longer than the limit and were skipped"));
+        }
     }
 
     /// Tells the observer.
@@ -250,7 +257,7 @@ impl<'a> Session<'a> {
     fn save_model(&self, dir: &Path) -> Result<()> {
         match self.model.adapter() {
             Some(_) => self.model.save_adapter(dir, &self.sources.model.to_string_lossy()),
-            None => self.model.save(dir, Some(&self.sources.model)),
+            None => self.model.save(dir, Some(&self.sources.model), SavedFormat::F32),
         }
     }
 

@@ -1,0 +1,118 @@
+//! A language model as a judge of what is probable: it prefers the response that it would rather have written.
+
+use minijinja::{Environment, context};
+
+use super::judge_model::{JudgeModel, shared_prefix};
+use super::{Annotator, Judgement, Pair, Verdict};
+use crate::data::packing::Tree;
+use crate::error::{Error, Result};
+
+/// What a response's log-probability is divided by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Normalise {
+    /// Nothing: which response is more probable.
+    #[default]
+    Sum,
+    /// Its tokens.
+    Token,
+    /// Its characters: comparable between tokenizers.
+    Character,
+}
+
+/// What the judge reads before a response, by default.
+pub const DEFAULT_TEMPLATE: &str = "{{ prompt }}";
+
+/// A language model that compares likelihoods.
+pub struct LikelihoodAnnotator {
+    judge: JudgeModel,
+    environment: Environment<'static>,
+    instruction: String,
+    normalise: Normalise,
+    name: String,
+}
+
+impl LikelihoodAnnotator {
+    /// A judge that reads `template`, with `{{ instruction }}` and `{{ prompt }}`, before each response.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a template that does not parse or does not mention the prompt.
+    pub fn new(
+        judge: JudgeModel,
+        template: &str,
+        instruction: &str,
+        normalise: Normalise,
+        name: &str,
+    ) -> Result<LikelihoodAnnotator> {
+        let broken = |why: String| Error::config("judge-template", why);
+        let mut environment = Environment::new();
+        environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+        environment.add_template_owned("before", template.to_owned()).map_err(|e| broken(e.to_string()))?;
+        let used = environment.get_template("before").expect("just added").undeclared_variables(false);
+        if !used.contains("prompt") {
+            return Err(broken("has no {{ prompt }}, which the responses answer".into()));
+        }
+        if !instruction.is_empty() && !used.contains("instruction") {
+            return Err(broken("has no {{ instruction }}, but one is given".into()));
+        }
+        if let Some(unknown) = used.iter().find(|n| !["prompt", "instruction"].contains(&n.as_str())) {
+            return Err(broken(format!(
+                "has an unknown placeholder {unknown:?}: known are prompt, instruction"
+            )));
+        }
+        let name = format!("likelihood ({name})");
+        Ok(LikelihoodAnnotator { judge, environment, instruction: instruction.into(), normalise, name })
+    }
+
+    /// The two responses after what comes before them. Where a tokenizer joins letters across the border, the
+    /// joined token belongs to the response.
+    fn tree(&self, pair: &Pair<'_>) -> Result<Result<Tree, String>> {
+        let template = self.environment.get_template("before").expect("added in new");
+        let before = template
+            .render(context! { prompt => pair.prompt, instruction => &self.instruction })
+            .map_err(|e| Error::config("judge-template", e.to_string()))?;
+        let tokenizer = &self.judge.tokenizer;
+        let encode = |response: &str| tokenizer.encode(&format!("{before}{response}"));
+        let (first, second) = (encode(pair.response_1)?, encode(pair.response_2)?);
+        if let Some(why) = self.judge.refuse([first.len(), second.len()]) {
+            return Ok(Err(why));
+        }
+        let context = tokenizer.encode(&before)?.len();
+        let shared = shared_prefix(&first, &second).min(context);
+        if shared == 0 {
+            return Ok(Err("nothing comes before the responses: give a prompt or an instruction".into()));
+        }
+        let prompt = first[..shared].to_vec();
+        Ok(Ok(Tree { prompt, responses: vec![first[shared..].to_vec(), second[shared..].to_vec()] }))
+    }
+}
+
+impl Annotator for LikelihoodAnnotator {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn annotate(&mut self, pairs: &[Pair<'_>]) -> Result<Vec<Judgement>> {
+        let trees = pairs.iter().map(|p| self.tree(p)).collect::<Result<Vec<_>>>()?;
+        let usable: Vec<Tree> = trees.iter().filter_map(|t| t.as_ref().ok().cloned()).collect();
+        let mut scores = self.judge.scorer.score(&usable)?.into_iter();
+        let mut judgement = |(tree, pair): (Result<Tree, String>, &Pair<'_>)| {
+            let Err(why) = tree.map(|_| ()) else {
+                let mut mean = |response: &str| {
+                    let scored = scores.next().expect("one score a response");
+                    let by = match self.normalise {
+                        Normalise::Sum => 1,
+                        Normalise::Token => scored.logps.len(),
+                        Normalise::Character => response.chars().count().max(1),
+                    };
+                    scored.logp() / by as f64
+                };
+                let difference = mean(pair.response_1) - mean(pair.response_2);
+                // Which is shown first plays no part: there is no order to ask about.
+                return Verdict::from_probability((1.0 / (1.0 + (-difference).exp())) as f32).into();
+            };
+            Verdict::Invalid { why }.into()
+        };
+        Ok(trees.into_iter().zip(pairs).map(&mut judgement).collect())
+    }
+}

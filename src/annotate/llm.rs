@@ -1,0 +1,116 @@
+//! The paper's annotator: a language model reads both responses and answers "1" or "2"; its answer is the softmax
+//! over these two tokens' logits alone, and both orders are asked.
+
+use super::judge_model::{JudgeModel, shared_prefix};
+use super::template::JudgeTemplate;
+use super::{Annotator, Judgement, Pair, Verdict};
+use crate::data::packing::ChoiceTree;
+use crate::error::{Error, Result};
+
+/// Which orders of the two responses are asked about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Orders {
+    /// Both; the probabilities are averaged, which cancels most of a judge's taste for a position.
+    #[default]
+    Both,
+    /// The given one.
+    One,
+}
+
+/// A prompted language model.
+pub struct LlmAnnotator {
+    judge: JudgeModel,
+    template: JudgeTemplate,
+    orders: Orders,
+    name: String,
+}
+
+impl LlmAnnotator {
+    /// A judge that is asked with `template`.
+    pub fn new(judge: JudgeModel, template: JudgeTemplate, orders: Orders, name: &str) -> LlmAnnotator {
+        LlmAnnotator { judge, template, orders, name: format!("llm ({name})") }
+    }
+
+    /// Token ids of a rendered template and of the answers "1" and "2" after it.
+    fn encode(&self, pair: &Pair<'_>) -> Result<(Vec<u32>, [u32; 2])> {
+        let text = self.template.render(pair)?;
+        let tokenizer = &self.judge.tokenizer;
+        let ids = tokenizer.encode(&text)?;
+        let answer = |answer: &str| -> Result<u32> {
+            let whole = tokenizer.encode(&format!("{text}{answer}"))?;
+            match whole.strip_prefix(ids.as_slice()) {
+                Some([id]) if tokenizer.decode(&[*id], false)?.trim() == answer => Ok(*id),
+                _ => {
+                    let why = format!(
+                        "the judge's tokenizer has no single token for the answer {answer:?} after the template: \
+                         choose another --judge-model, or end --judge-template differently"
+                    );
+                    Err(Error::Annotator { name: self.name.clone(), why })
+                }
+            }
+        };
+        let answers = [answer("1")?, answer("2")?];
+        Ok((ids, answers))
+    }
+
+    /// A pair's tree: what the orders share, then each order.
+    fn tree(&self, pair: &Pair<'_>) -> Result<Result<ChoiceTree, String>> {
+        let (first, choices) = self.encode(pair)?;
+        let texts = match self.orders {
+            Orders::One => vec![first],
+            Orders::Both => {
+                let (second, same) = self.encode(&pair.swapped())?;
+                if same != choices {
+                    let why =
+                        "the answer tokens differ between the orders: end --judge-template with a fixed text";
+                    return Err(Error::Annotator { name: self.name.clone(), why: why.into() });
+                }
+                vec![first, second]
+            }
+        };
+        if let Some(why) = self.judge.refuse(texts.iter().map(Vec::len)) {
+            return Ok(Err(why));
+        }
+        let shared = match texts.as_slice() {
+            [a, b] => shared_prefix(a, b),
+            _ => texts[0].len() - 1,
+        };
+        if shared == 0 {
+            return Ok(Err(
+                "the template begins with a response, and the tokenizer has no first token".into()
+            ));
+        }
+        let prompt = texts[0][..shared].to_vec();
+        let branches = texts.into_iter().map(|mut t| t.split_off(shared)).collect();
+        Ok(Ok(ChoiceTree { prompt, branches, choices: choices.to_vec() }))
+    }
+}
+
+/// P("1") of the two answers alone, from their log-probabilities.
+fn softmax_of_two(logps: &[f32]) -> f32 {
+    1.0 / (1.0 + (logps[1] - logps[0]).exp())
+}
+
+impl Annotator for LlmAnnotator {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn annotate(&mut self, pairs: &[Pair<'_>]) -> Result<Vec<Judgement>> {
+        let trees = pairs.iter().map(|p| self.tree(p)).collect::<Result<Vec<_>>>()?;
+        let usable: Vec<ChoiceTree> = trees.iter().filter_map(|t| t.as_ref().ok().cloned()).collect();
+        let mut scores = self.judge.scorer.score_choices(&usable)?.into_iter();
+        let judgement = |tree: Result<ChoiceTree, String>| match tree {
+            Err(why) => Verdict::Invalid { why }.into(),
+            Ok(tree) => {
+                let mut next = || softmax_of_two(&scores.next().expect("one score a branch").logps);
+                let p_12 = next();
+                // With response 2 shown first, "1" speaks for it.
+                let p_21 = (tree.branches.len() == 2).then(|| 1.0 - next());
+                Judgement::from_orders(Some(p_12), p_21)
+            }
+        };
+        Ok(trees.into_iter().map(judgement).collect())
+    }
+}

@@ -1,0 +1,199 @@
+//! Who compares two responses.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::builder::PossibleValue;
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+
+use super::{ensure, model_dir};
+use crate::annotate::command::CommandAnnotator;
+use crate::annotate::likelihood::{DEFAULT_TEMPLATE, Normalise};
+use crate::annotate::llm::Orders;
+use crate::annotate::rule::Rule;
+use crate::annotate::template::JudgeTemplate;
+use crate::error::{Error, Result};
+use crate::files;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum Kind {
+    /// A language model reads both responses and answers "1" or "2"
+    Llm,
+    /// The response that a language model finds more probable
+    Likelihood,
+    /// A simple rule, such as the shorter one
+    Rule,
+    /// A program of yours
+    Command,
+}
+
+impl ValueEnum for Normalise {
+    fn value_variants<'a>() -> &'a [Normalise] {
+        &[Normalise::Sum, Normalise::Token, Normalise::Character]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(match self {
+            Normalise::Sum => PossibleValue::new("sum").help("log p of the whole response"),
+            Normalise::Token => PossibleValue::new("token").help("log p per token"),
+            Normalise::Character => PossibleValue::new("character").help("log p per character"),
+        })
+    }
+}
+
+impl ValueEnum for Orders {
+    fn value_variants<'a>() -> &'a [Orders] {
+        &[Orders::Both, Orders::One]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(match self {
+            Orders::Both => PossibleValue::new("both").help("Each pair both ways round, averaged"),
+            Orders::One => PossibleValue::new("one").help("Only as it comes"),
+        })
+    }
+}
+
+// Everything is optional here, so that a flag which the chosen annotator does not know is told apart from its
+// default.
+#[derive(Debug, Args, Serialize)]
+#[command(next_help_heading = "Annotator")]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct AnnotatorArgs {
+    /// Who compares the responses
+    #[arg(long, value_name = "KIND")]
+    judge: Option<Kind>,
+    /// Folder of the judging model (llm, likelihood)
+    #[arg(long, value_name = "DIR")]
+    judge_model: Option<PathBuf>,
+    /// llm: summarisation, helpfulness, helpfulness-short, helpfulness-very-short, harmlessness, or a file with
+    /// {{ prompt }}, {{ response_1 }} and {{ response_2 }} [default: helpfulness]. likelihood: a file or a text,
+    /// put before each response [default: "{{ prompt }}"]
+    #[arg(long, value_name = "NAME|FILE|TEXT", allow_hyphen_values = true)]
+    judge_template: Option<String>,
+    /// What the template's {{ instruction }} says (llm, likelihood)
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    judge_instruction: Option<String>,
+    /// What likelihood compares [default: sum]
+    #[arg(long, value_name = "BY")]
+    judge_normalise: Option<Normalise>,
+    /// shorter, longer, contains:REGEX, not-contains:REGEX, more:REGEX or starts-with:TEXT (rule)
+    #[arg(long, value_name = "RULE")]
+    judge_rule: Option<String>,
+    /// Command line that reads pairs and prints verdicts as JSON lines (command)
+    #[arg(long, value_name = "CMD")]
+    judge_command: Option<String>,
+    /// Longest time for a batch of pairs (command) [default: 60]
+    #[arg(long, value_name = "SECONDS")]
+    judge_timeout: Option<f64>,
+    /// Orders in which llm sees a pair [default: both]
+    #[arg(long, value_name = "ORDERS")]
+    judge_orders: Option<Orders>,
+}
+
+/// The annotator that is asked for. Models are still to be loaded.
+#[derive(Debug)]
+pub(crate) enum AnnotatorPlan {
+    /// A model that answers "1" or "2".
+    Llm { model: PathBuf, template: Box<JudgeTemplate>, orders: Orders },
+    /// A model's probability of each response after the rendered `template`, Jinja with `prompt` and `instruction`.
+    Likelihood { model: PathBuf, template: String, instruction: String, normalise: Normalise },
+    /// A rule, ready.
+    Rule(Rule),
+    /// A program, ready.
+    Command(CommandAnnotator),
+}
+
+impl AnnotatorArgs {
+    pub fn plan(&mut self) -> Result<AnnotatorPlan> {
+        let Some(kind) = self.judge else {
+            let why = "nobody is named to compare the responses: give --judge llm or --judge likelihood (with \
+                       --judge-model DIR), --judge rule (with --judge-rule RULE) or --judge command (with \
+                       --judge-command CMD)";
+            return Err(Error::config("--judge", why));
+        };
+        self.refuse_flags_of_others(kind)?;
+        match kind {
+            Kind::Llm => self.llm(),
+            Kind::Likelihood => self.likelihood(),
+            Kind::Rule => Ok(AnnotatorPlan::Rule(Rule::parse(needed(
+                &self.judge_rule,
+                "--judge rule",
+                "--judge-rule RULE",
+            )?)?)),
+            Kind::Command => {
+                let command = needed(&self.judge_command, "--judge command", "--judge-command CMD")?;
+                let seconds = *self.judge_timeout.get_or_insert(60.0);
+                let timeout = Duration::try_from_secs_f64(seconds).ok().filter(|t| !t.is_zero());
+                let why =
+                    || Error::config("--judge-timeout", format!("{seconds} is no time in seconds above 0"));
+                Ok(AnnotatorPlan::Command(CommandAnnotator::new(command, timeout.ok_or_else(why)?)?))
+            }
+        }
+    }
+
+    fn llm(&mut self) -> Result<AnnotatorPlan> {
+        let model = self.model("--judge llm")?;
+        let name = self.judge_template.get_or_insert_with(|| "helpfulness".into());
+        let path = Path::new(name.as_str());
+        let looks_like_file = path.is_file() || path.extension().is_some() || path.components().count() > 1;
+        let mut template =
+            if looks_like_file { JudgeTemplate::from_file(path)? } else { JudgeTemplate::builtin(name)? };
+        if let Some(instruction) = &self.judge_instruction {
+            template = template.with_instruction(instruction)?;
+        }
+        let orders = *self.judge_orders.get_or_insert_default();
+        Ok(AnnotatorPlan::Llm { model, template: Box::new(template), orders })
+    }
+
+    fn likelihood(&mut self) -> Result<AnnotatorPlan> {
+        let model = self.model("--judge likelihood")?;
+        let given = self.judge_template.get_or_insert_with(|| DEFAULT_TEMPLATE.into());
+        let path = Path::new(given.as_str());
+        let template = match (given.contains("{{"), path.is_file()) {
+            (_, true) => {
+                let text = String::from_utf8(files::read(path)?);
+                text.map_err(|_| Error::file(path, "is not UTF-8 text"))?
+            }
+            (true, false) => given.clone(),
+            (false, false) => {
+                let why = format!("{given:?} is neither a file nor a text with {{{{ prompt }}}}");
+                return Err(Error::config("--judge-template", why));
+            }
+        };
+        let instruction = self.judge_instruction.clone().unwrap_or_default();
+        let normalise = *self.judge_normalise.get_or_insert_default();
+        Ok(AnnotatorPlan::Likelihood { model, template, instruction, normalise })
+    }
+
+    fn model(&self, who: &str) -> Result<PathBuf> {
+        model_dir("--judge-model", needed(&self.judge_model, who, "--judge-model DIR")?)
+    }
+
+    fn refuse_flags_of_others(&self, kind: Kind) -> Result<()> {
+        use Kind::*;
+        let flags: [(&str, bool, &[Kind]); 8] = [
+            ("--judge-model", self.judge_model.is_some(), &[Llm, Likelihood]),
+            ("--judge-template", self.judge_template.is_some(), &[Llm, Likelihood]),
+            ("--judge-instruction", self.judge_instruction.is_some(), &[Llm, Likelihood]),
+            ("--judge-normalise", self.judge_normalise.is_some(), &[Likelihood]),
+            ("--judge-rule", self.judge_rule.is_some(), &[Rule]),
+            ("--judge-command", self.judge_command.is_some(), &[Command]),
+            ("--judge-timeout", self.judge_timeout.is_some(), &[Command]),
+            ("--judge-orders", self.judge_orders.is_some(), &[Llm]),
+        ];
+        for (flag, given, owners) in flags {
+            let name = |k: &Kind| k.to_possible_value().expect("no kind is skipped").get_name().to_owned();
+            let owned = owners.iter().map(name).collect::<Vec<_>>().join(" or ");
+            let wanted = format!("of use to --judge {}: it belongs to --judge {owned}", name(&kind));
+            ensure(!given || owners.contains(&kind), flag, "this flag", &wanted)?;
+        }
+        Ok(())
+    }
+}
+
+fn needed<'a, T>(value: &'a Option<T>, who: &str, flag: &str) -> Result<&'a T> {
+    value.as_ref().ok_or_else(|| Error::config(who, format!("needs {flag}")))
+}

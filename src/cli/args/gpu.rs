@@ -1,0 +1,67 @@
+//! Which GPU. `--adapter` is also the word for a low-rank adapter, so its value decides which one is meant.
+
+use std::path::{MAIN_SEPARATOR, Path, PathBuf};
+
+use clap::Args;
+use serde::Serialize;
+
+use crate::error::{Error, Result};
+use crate::gpu::GpuOptions;
+
+#[derive(Debug, Args, Serialize)]
+#[command(next_help_heading = "GPU and adapter")]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct GpuArgs {
+    /// GPU by its index or a part of its name, as `oaif doctor` lists them [default: $OAIF_ADAPTER, else the
+    /// fastest kind]
+    #[arg(long, value_name = "INDEX|NAME")]
+    gpu: Option<String>,
+    /// A folder: the LoRA adapter to put on the model. Anything else: a GPU, as with --gpu. Can be given for both
+    #[arg(long, value_name = "DIR|GPU")]
+    adapter: Vec<String>,
+    /// Keep every runtime check of the shaders
+    #[arg(long, hide = true)]
+    checked: bool,
+}
+
+impl GpuArgs {
+    /// The LoRA adapter's folder, if one is asked for, and the GPU.
+    pub fn plan(&self, profile: bool) -> Result<(Option<PathBuf>, GpuOptions)> {
+        let (folders, names): (Vec<&String>, Vec<&String>) = self.adapter.iter().partition(|v| is_folder(v));
+        let names: Vec<&String> = names.into_iter().chain(&self.gpu).collect();
+        let twice = |kind: &str, values: &[&String]| {
+            Err(Error::config("--adapter", format!("two {kind} are given, {} and {}", values[0], values[1])))
+        };
+        if names.len() > 1 {
+            return twice("GPUs", &names);
+        }
+        if folders.len() > 1 {
+            return twice("LoRA adapters", &folders);
+        }
+        let folder = folders.first().map(PathBuf::from);
+        if let Some(folder) = &folder {
+            let expected = "the folder of a LoRA adapter (adapter_config.json, adapter_model.safetensors)";
+            super::ensure(folder.is_dir(), "--adapter", folder.display(), expected)?;
+        }
+        let adapter = names.first().map(|name| name.to_string());
+        Ok((folder, GpuOptions { adapter, checked: self.checked, profile, ..GpuOptions::default() }))
+    }
+
+    /// The GPU, for a command without a model that an adapter could go on.
+    pub fn gpu_only(&self) -> Result<GpuOptions> {
+        match self.plan(false)? {
+            (None, gpu) => Ok(gpu),
+            (Some(folder), _) => {
+                let why = format!(
+                    "{} is a folder, and there is no model here to put a LoRA adapter on: choose a GPU by --gpu",
+                    folder.display()
+                );
+                Err(Error::config("--adapter", why))
+            }
+        }
+    }
+}
+
+fn is_folder(value: &str) -> bool {
+    value.contains(['/', MAIN_SEPARATOR]) || Path::new(value).is_dir()
+}

@@ -1,0 +1,91 @@
+//! The commands' flags, and what they ask for: `plan()` turns them into the library's own options, every value
+//! checked, and leaves reading, building and running to the command.
+
+mod annotator;
+mod gpu;
+mod sampling;
+mod tools;
+mod train;
+
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+pub(crate) use annotator::AnnotatorPlan;
+pub(crate) use tools::{DoctorPlan, ExportPlan, GeneratePlan, JudgePlan, Prompts, ScorePlan};
+pub(crate) use train::{AlignPlan, DpoPlan, SftPlan, TrainPlan};
+
+use crate::error::{Error, Result};
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(name = "oaif", version, about, subcommand_required = true, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Align a model online: prompts → samples → annotator → loss → update
+    Align(Box<train::AlignArgs>),
+    /// Train on the next token of {"text"} or {"prompt","completion"} rows
+    Sft(Box<train::SftArgs>),
+    /// Train on given preferences, {"prompt","chosen","rejected"} rows
+    Dpo(Box<train::DpoArgs>),
+    /// Sample from a model
+    Generate(Box<tools::GenerateArgs>),
+    /// Log-probabilities of {"prompt","completion"} rows
+    Score(Box<tools::ScoreArgs>),
+    /// Annotate {"prompt","response_1","response_2"} rows
+    Judge(Box<tools::JudgeArgs>),
+    /// Merge an adapter into its model, or store a model in another float format
+    Export(Box<tools::ExportArgs>),
+    /// Show the GPU adapters and test the kernels on one
+    Doctor(Box<tools::DoctorArgs>),
+}
+
+/// The commands and flags. Each flag may be written with underscores too, as scripts for other trainers do.
+pub(crate) fn command() -> clap::Command {
+    let lenient = |arg: clap::Arg| {
+        let underscored = arg.get_long().filter(|l| l.contains('-')).map(|l| l.replace('-', "_"));
+        // "-1" is a value of the flag before it, be it a good one or not.
+        let takes_value = arg.get_action().takes_values();
+        let arg = if takes_value { arg.allow_negative_numbers(true) } else { arg };
+        match underscored {
+            // clap wants names that live as long as the program; there are a hundred, made once.
+            Some(name) => arg.alias(&*name.leak()),
+            None => arg,
+        }
+    };
+    Cli::command().mut_subcommands(|sub| sub.mut_args(lenient))
+}
+
+/// The usage error about `flag`: it is `found`, not what it should be.
+fn unusable<T>(flag: &str, found: impl Display, expected: &str) -> Result<T> {
+    Err(Error::config(flag, format!("{found} is not {expected}")))
+}
+
+fn ensure(ok: bool, flag: &str, found: impl Display, expected: &str) -> Result<()> {
+    if ok { Ok(()) } else { unusable(flag, found, expected) }
+}
+
+fn positive(flag: &str, value: usize) -> Result<usize> {
+    ensure(value > 0, flag, value, "1 or more").map(|()| value)
+}
+
+/// The folder of a model.
+fn model_dir(flag: &str, path: &Path) -> Result<PathBuf> {
+    let expected = "a folder: give the folder that holds a model's config.json (models are not downloaded)";
+    ensure(path.is_dir(), flag, path.display(), expected).map(|()| path.to_owned())
+}
+
+/// A file that is there to be read.
+fn input_file(flag: &str, path: &Path) -> Result<PathBuf> {
+    ensure(path.exists() && !path.is_dir(), flag, path.display(), "a file").map(|()| path.to_owned())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,69 @@
+//! How text is drawn from a model.
+
+use clap::Args;
+use serde::Serialize;
+
+use super::{ensure, positive};
+use crate::error::{Error, Result};
+use crate::generate::SamplingParams;
+
+#[derive(Debug, Args, Serialize)]
+#[command(next_help_heading = "Sampling")]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct SamplingArgs {
+    /// Longest response in tokens
+    #[arg(long, value_name = "TOKENS", default_value_t = 64)]
+    max_new_tokens: usize,
+    /// Logits are divided by it; 0 always takes the likeliest token [default: 0.9 in align, 1 in generate]
+    #[arg(long, value_name = "T")]
+    temperature: Option<f64>,
+    /// Draw from the K likeliest tokens; 0: from all
+    #[arg(long, value_name = "K", default_value_t = 0)]
+    top_k: u32,
+    /// Draw from the likeliest tokens that together have this probability
+    #[arg(long, value_name = "P", default_value_t = 1.0)]
+    top_p: f64,
+    /// Draw from the tokens at least this probable relative to the likeliest
+    #[arg(long, value_name = "P", default_value_t = 0.0)]
+    min_p: f64,
+    /// End a response before this text; can be given several times
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    stop: Vec<String>,
+    /// Sequences decoded side by side [default: all that there are, at most 64]
+    #[arg(long, value_name = "N")]
+    slots: Option<usize>,
+}
+
+/// What the sampling flags ask for.
+#[derive(Debug)]
+pub(crate) struct SamplingPlan {
+    pub params: SamplingParams,
+    pub max_new_tokens: usize,
+    pub stop: Vec<String>,
+    pub slots: Option<usize>,
+}
+
+impl SamplingArgs {
+    /// Fills in the temperature where none was given.
+    pub fn plan(&mut self, default_temperature: f64) -> Result<SamplingPlan> {
+        let temperature = *self.temperature.get_or_insert(default_temperature);
+        let params = SamplingParams {
+            temperature: temperature as f32,
+            top_k: self.top_k,
+            top_p: self.top_p as f32,
+            min_p: self.min_p as f32,
+        };
+        ensure(self.top_p > 0.0 && self.top_p <= 1.0, "--top-p", self.top_p, "above 0 and at most 1")?;
+        ensure((0.0..=1.0).contains(&self.min_p), "--min-p", self.min_p, "between 0 and 1")?;
+        params.check()?;
+        if self.stop.iter().any(String::is_empty) {
+            return Err(Error::config("--stop", "is empty, which would end every response at once"));
+        }
+        Ok(SamplingPlan {
+            params,
+            max_new_tokens: positive("--max-new-tokens", self.max_new_tokens)?,
+            stop: self.stop.clone(),
+            slots: self.slots.map(|n| positive("--slots", n)).transpose()?,
+        })
+    }
+}

@@ -1,0 +1,481 @@
+use std::path::PathBuf;
+
+use super::*;
+use crate::annotate::likelihood::Normalise;
+use crate::annotate::llm::Orders;
+use crate::optim::OptimiserKind;
+use crate::preference::PreferenceLoss;
+
+/// A folder and a file that are there, whatever is in them.
+const DIR: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src");
+const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+
+fn cli(command: &str, flags: &[&str]) -> Command {
+    let arguments = ["oaif", command].iter().chain(flags).map(Into::into).collect();
+    super::super::parse(arguments).unwrap().unwrap().command
+}
+
+fn run_flags<'a>(flags: &[&'a str]) -> Vec<&'a str> {
+    [&["--model", DIR, "--dataset", FILE, "--output-dir", "run"], flags].concat()
+}
+
+fn align(flags: &[&str]) -> Result<AlignPlan> {
+    // The judge comes last, so that a test can give its own.
+    let own_judge = flags.contains(&"--judge");
+    let judge: &[&str] = if own_judge { &[] } else { &["--judge", "rule", "--judge-rule", "shorter"] };
+    match cli("align", &run_flags(&[flags, judge].concat())) {
+        Command::Align(args) => args.plan(),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn dpo(flags: &[&str]) -> Result<DpoPlan> {
+    match cli("dpo", &run_flags(flags)) {
+        Command::Dpo(args) => args.plan(),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn sft(flags: &[&str]) -> Result<SftPlan> {
+    match cli("sft", &run_flags(flags)) {
+        Command::Sft(args) => args.plan(),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn generate(flags: &[&str]) -> Result<GeneratePlan> {
+    match cli("generate", &[&["--model", DIR], flags].concat()) {
+        Command::Generate(args) => args.plan(),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn judge(flags: &[&str]) -> Result<JudgePlan> {
+    match cli("judge", &[&["--input", FILE], flags].concat()) {
+        Command::Judge(args) => args.plan(),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// What clap itself says to the flags.
+fn usage_error(command: &str, flags: &[&str]) -> String {
+    let arguments = ["oaif", command].iter().chain(flags).map(Into::into).collect();
+    let error = super::super::parse(arguments).unwrap().unwrap_err();
+    assert_eq!(error.exit_code(), 2);
+    error.to_string()
+}
+
+/// The sentence about the flags; it is a usage error and one line.
+#[track_caller]
+fn mistake<T: std::fmt::Debug>(plan: Result<T>, parts: &[&str]) {
+    let error = plan.unwrap_err();
+    assert!(matches!(error, Error::Config { .. }), "{error:?}");
+    let text = error.to_string();
+    assert!(parts.iter().all(|part| text.contains(part)) && !text.contains('\n'), "{text}");
+}
+
+#[test]
+fn the_definitions_of_all_flags_are_consistent() {
+    super::super::config_file::add_flag(command()).debug_assert();
+}
+
+#[test]
+fn each_training_command_has_its_own_defaults() {
+    let plan = align(&[]).unwrap();
+    let options = &plan.train.options;
+    assert_eq!((options.learning_rate, options.batch_size, options.epochs), (5e-7, 16, 1.0));
+    assert_eq!((options.accumulation, options.max_steps, options.warmup_steps), (1, None, 0));
+    assert_eq!((options.save_steps, options.save_total_limit, options.seed), (Some(500), None, 42));
+    assert_eq!((options.max_grad_norm, options.shuffle), (1.0, true));
+    assert!(options.lora.is_none() && options.adapter.is_none() && options.resume.is_none());
+    let adamw = OptimiserKind::AdamW { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.0 };
+    assert_eq!(options.optimiser, adamw);
+    let online = &plan.align;
+    assert_eq!((online.sampling.temperature, online.max_new_tokens, online.num_samples), (0.9, 64, 2));
+    assert_eq!((online.sampling.top_k, online.sampling.top_p, online.sampling.min_p), (0, 1.0, 0.0));
+    assert_eq!((online.loss, online.max_invalid_ratio), (PreferenceLoss::Dpo { beta: 0.1 }, 0.5));
+    assert!(!online.soft_labels && online.stop.is_empty() && online.slots.is_none());
+
+    let plan = dpo(&[]).unwrap();
+    assert_eq!((plan.train.options.learning_rate, plan.train.options.batch_size), (5e-7, 8));
+    assert!(plan.dpo.append_eos);
+    let plan = sft(&[]).unwrap();
+    assert_eq!((plan.train.options.learning_rate, plan.train.options.batch_size), (2e-5, 8));
+    assert!(plan.append_eos);
+}
+
+#[test]
+fn lora_has_a_higher_learning_rate_and_alpha_twice_the_rank() {
+    let plan = dpo(&["--lora-r", "8"]).unwrap();
+    let lora = plan.train.options.lora.unwrap();
+    assert_eq!((lora.rank, lora.alpha, lora.rank_stabilised, lora.targets.len()), (8, 16.0, false, 7));
+    assert_eq!(plan.train.options.learning_rate, 5e-6);
+    assert_eq!(sft(&["--lora-r", "8"]).unwrap().train.options.learning_rate, 2e-4);
+    // An adapter that is trained further is one too.
+    assert_eq!(sft(&["--adapter", DIR]).unwrap().train.options.learning_rate, 2e-4);
+    assert_eq!(sft(&["--lora-r", "8", "--learning-rate", "1"]).unwrap().train.options.learning_rate, 1.0);
+}
+
+#[test]
+fn target_modules_are_a_list_with_commas_or_spaces() {
+    for list in [&["q_proj,v_proj"][..], &["q_proj", "v_proj"]] {
+        let flags = [&["--lora-r", "4", "--lora-target-modules"], list, &["--use-rslora"]].concat();
+        let lora = dpo(&flags).unwrap().train.options.lora.unwrap();
+        assert!(lora.targets.len() == 2 && lora.rank_stabilised, "{lora:?}");
+    }
+    mistake(dpo(&["--lora-r", "4", "--lora-target-modules", "query"]), &["query", "q_proj", "all-linear"]);
+}
+
+#[test]
+fn flags_of_an_adapter_that_is_not_trained_are_a_mistake() {
+    for flags in [&["--lora-alpha", "16"][..], &["--lora-target-modules", "q_proj"], &["--use-rslora"]] {
+        mistake(dpo(flags), &[flags[0], "needs --lora-r"]);
+        mistake(dpo(&[flags, &["--adapter", DIR]].concat()), &[flags[0], "--adapter"]);
+        // Said in so many words: all weights.
+        assert!(dpo(&[flags, &["--lora-r", "0"]].concat()).unwrap().train.options.lora.is_none());
+    }
+    mistake(dpo(&["--lora-r", "8", "--adapter", DIR]), &["--lora-r", "--adapter"]);
+    mistake(dpo(&["--lora-r", "8", "--lora-alpha", "0"]), &["--lora-alpha", "0 is not a positive number"]);
+}
+
+#[test]
+fn numbers_out_of_range_name_the_flag_and_the_range() {
+    for (flag, value, expected) in [
+        ("--learning-rate", "-0.1", "a positive number"),
+        ("--learning-rate", "0", "a positive number"),
+        ("--learning-rate", "NaN", "a positive number"),
+        ("--learning-rate", "inf", "a positive number"),
+        ("--num-train-epochs", "0", "a positive number"),
+        ("--max-steps", "0", "1 or more"),
+        ("--max-steps", "-2", "1 or more"),
+        ("--per-device-train-batch-size", "0", "1 or more"),
+        ("--gradient-accumulation-steps", "0", "1 or more"),
+        ("--save-total-limit", "0", "1 or more"),
+        ("--max-prompt-length", "0", "1 or more"),
+        ("--max-length", "0", "1 or more"),
+        ("--max-grad-norm", "-1", "0 (no clipping)"),
+        ("--max-grad-norm", "nan", "0 (no clipping)"),
+        ("--adam-beta1", "1", "below 1"),
+        ("--adam-beta2", "-0.1", "at least 0"),
+        ("--adam-epsilon", "0", "a positive number"),
+        ("--weight-decay", "-0.1", "0 or a positive number"),
+        ("--max-new-tokens", "0", "1 or more"),
+        ("--num-samples", "1", "2 or more"),
+        ("--slots", "0", "1 or more"),
+        ("--top-p", "0", "above 0 and at most 1"),
+        ("--top-p", "1.5", "above 0 and at most 1"),
+        ("--top-p", "nan", "above 0 and at most 1"),
+        ("--min-p", "-0.5", "between 0 and 1"),
+        ("--max-invalid-ratio", "1.5", "between 0 and 1"),
+    ] {
+        mistake(align(&[flag, value]), &[flag, expected]);
+    }
+    mistake(align(&["--temperature", "-1"]), &["temperature", "-1"]);
+    mistake(align(&["--temperature", "nan"]), &["temperature", "NaN"]);
+    mistake(align(&["--beta", "-0.1"]), &["beta", "-0.1"]);
+    mistake(generate(&["--prompt", "x", "--num-samples", "0"]), &["--num-samples", "1 or more"]);
+}
+
+#[test]
+fn what_is_no_number_is_a_usage_error() {
+    for (flag, value) in
+        [("--learning-rate", "fast"), ("--seed", "-1"), ("--seed", "4294967296"), ("--save-steps", "1.5")]
+    {
+        let text = usage_error("align", &run_flags(&[flag, value]));
+        assert!(text.contains(flag) && text.contains(value), "{text}");
+    }
+}
+
+#[test]
+fn zero_switches_clipping_and_periodic_checkpoints_off() {
+    let options = dpo(&["--max-grad-norm", "0", "--save-steps", "0"]).unwrap().train.options;
+    assert_eq!((options.max_grad_norm, options.save_steps), (0.0, None));
+}
+
+#[test]
+fn minus_one_step_means_the_epochs() {
+    let steps = |value| dpo(&["--max-steps", value]).unwrap().train.options.max_steps;
+    assert_eq!((steps("-1"), steps("7")), (None, Some(7)));
+}
+
+#[test]
+fn losses_go_by_our_names_and_by_trls() {
+    let loss = |flags: &[&str]| dpo(flags).unwrap().dpo.loss;
+    assert_eq!(loss(&["--loss", "sigmoid", "--beta", "0.5"]), PreferenceLoss::Dpo { beta: 0.5 });
+    assert_eq!(loss(&["--loss-type", "hinge"]), PreferenceLoss::Slic { beta: 0.002 });
+    let ipo = PreferenceLoss::Ipo { beta: 1.0, average_tokens: true };
+    assert_eq!(loss(&["--loss", "ipo", "--ipo-average-tokens"]), ipo);
+    mistake(dpo(&["--loss", "dop"]), &["loss", "dop", "slic"]);
+    mistake(dpo(&["--ipo-average-tokens"]), &["ipo-average-tokens"]);
+}
+
+#[test]
+fn optimisers_and_schedules_go_by_name() {
+    let flags = ["--optim", "adafactor", "--weight-decay", "0.1", "--adam-beta1", "0.5"];
+    let plan = dpo(&flags).unwrap();
+    assert_eq!(plan.train.options.optimiser, OptimiserKind::Adafactor { weight_decay: 0.1 });
+    mistake(dpo(&["--lr-scheduler-type", "linaer"]), &["--lr-scheduler-type", "\"linear\""]);
+    assert!(usage_error("dpo", &run_flags(&["--optim", "sgd"])).contains("adafactor"));
+}
+
+#[test]
+fn resuming_takes_the_last_checkpoint_unless_told_which() {
+    let resume = |flags: &[&str]| dpo(flags).unwrap().train.options.resume;
+    assert_eq!(resume(&["--resume-from-checkpoint", "--no-shuffle"]).as_deref(), Some("last"));
+    assert_eq!(resume(&["--resume-from-checkpoint", "last"]).as_deref(), Some("last"));
+    assert_eq!(resume(&["--resume-from-checkpoint", "a/step-000003"]).as_deref(), Some("a/step-000003"));
+    let both = dpo(&["--resume-from-checkpoint", "--overwrite-output-dir"]);
+    mistake(both, &["--overwrite-output-dir", "--resume-from-checkpoint"]);
+    assert!(dpo(&["--overwrite-output-dir"]).unwrap().train.options.overwrite);
+}
+
+#[test]
+fn a_profile_goes_into_the_run_unless_told_where() {
+    let plan = |flags: &[&str]| dpo(flags).unwrap().train;
+    let off = plan(&[]);
+    assert_eq!((off.trace, off.gpu.profile), (None, false));
+    let on = plan(&["--profile", "--dry-run"]);
+    assert_eq!((on.trace, on.gpu.profile, on.dry_run), (Some("run/trace.json".into()), true, true));
+    assert_eq!(plan(&["--profile", "t.json"]).trace, Some("t.json".into()));
+}
+
+#[test]
+fn an_adapter_is_a_folder_or_a_gpu() {
+    let plan = |flags: &[&str]| dpo(flags).map(|p| (p.train.options.adapter, p.train.gpu.adapter));
+    let lora = || Some(PathBuf::from(DIR));
+    assert_eq!(plan(&["--adapter", DIR]).unwrap(), (lora(), None));
+    assert_eq!(plan(&["--adapter", "1"]).unwrap(), (None, Some("1".into())));
+    assert_eq!(plan(&["--adapter", "llvm", "--adapter", DIR]).unwrap(), (lora(), Some("llvm".into())));
+    assert_eq!(plan(&["--adapter", DIR, "--gpu", "0"]).unwrap(), (lora(), Some("0".into())));
+    mistake(plan(&["--adapter", "1", "--gpu", "0"]), &["two GPUs", "1", "0"]);
+    mistake(plan(&["--adapter", DIR, "--adapter", DIR]), &["two LoRA adapters"]);
+    mistake(
+        plan(&["--adapter", "no/such/folder"]),
+        &["--adapter", "no/such/folder", "folder of a LoRA adapter"],
+    );
+    let checked = dpo(&["--checked"]).unwrap().train.gpu.checked;
+    assert!(checked);
+}
+
+#[test]
+fn commands_without_a_policy_take_only_a_gpu() {
+    let rule = ["--judge", "rule", "--judge-rule", "longer"];
+    let gpu = judge(&[&rule[..], &["--adapter", "1"]].concat()).unwrap().gpu;
+    assert_eq!(gpu.adapter.as_deref(), Some("1"));
+    mistake(judge(&[&rule[..], &["--adapter", DIR]].concat()), &["--adapter", "--gpu"]);
+    let Command::Doctor(doctor) = cli("doctor", &["--json", "--kernels", "--gpu", "1"]) else { panic!() };
+    let doctor = doctor.plan().unwrap();
+    assert!(doctor.json && doctor.kernels && doctor.gpu.adapter.as_deref() == Some("1"));
+}
+
+#[test]
+fn a_model_is_a_folder_and_data_a_file() {
+    let flags = |model, data| ["--model", model, "--dataset", data, "--output-dir", "run"];
+    let plan = |model, data| match cli("sft", &flags(model, data)) {
+        Command::Sft(args) => args.plan(),
+        other => panic!("{other:?}"),
+    };
+    mistake(plan("someone/model", FILE), &["--model", "someone/model", "not downloaded"]);
+    mistake(plan(FILE, FILE), &["--model", FILE]);
+    mistake(plan(DIR, "missing.jsonl"), &["--dataset", "missing.jsonl is not a file"]);
+    mistake(plan(DIR, DIR), &["--dataset", "is not a file"]);
+    assert!(usage_error("sft", &[]).contains("--model <DIR>"));
+}
+
+#[test]
+fn columns_can_be_renamed() {
+    let columns = dpo(&["--prompt-column", "a", "--chosen-column", "b", "--rejected-column", "c"]);
+    let columns = columns.unwrap().train.columns;
+    assert_eq!((&*columns.prompt, &*columns.chosen, &*columns.rejected), ("a", "b", "c"));
+    let columns = sft(&["--completion-column", "d", "--text-column", "e"]).unwrap().train.columns;
+    assert_eq!((&*columns.prompt, &*columns.completion, &*columns.text), ("prompt", "d", "e"));
+}
+
+#[test]
+fn switches_that_say_no_turn_things_off() {
+    let plan = dpo(&["--no-shuffle", "--no-append-eos"]).unwrap();
+    assert!(!plan.train.options.shuffle && !plan.dpo.append_eos);
+    assert!(!sft(&["--no-append-eos"]).unwrap().append_eos);
+}
+
+#[test]
+fn a_flag_may_be_written_with_underscores() {
+    let plan = dpo(&["--learning_rate", "0.5", "--no_shuffle", "--lora_r=2"]).unwrap();
+    let options = plan.train.options;
+    assert_eq!((options.learning_rate, options.shuffle, options.lora.unwrap().rank), (0.5, false, 2));
+}
+
+#[test]
+fn aligning_without_an_annotator_says_which_there_are() {
+    let Command::Align(args) = cli("align", &run_flags(&[])) else { panic!() };
+    mistake(
+        args.plan(),
+        &["--judge", "llm", "likelihood", "--judge-model", "--judge-rule", "--judge-command"],
+    );
+    assert!(usage_error("align", &run_flags(&["--judge", "human"])).contains("likelihood"));
+}
+
+#[test]
+fn an_annotator_says_what_it_needs() {
+    for (kind, needed) in [
+        ("llm", "--judge-model"),
+        ("likelihood", "--judge-model"),
+        ("rule", "--judge-rule"),
+        ("command", "--judge-command"),
+    ] {
+        mistake(judge(&["--judge", kind]), &[&format!("--judge {kind}: needs {needed}")]);
+    }
+}
+
+#[test]
+fn a_flag_of_another_annotator_is_a_mistake() {
+    for (flag, value) in [
+        ("--judge-model", DIR),
+        ("--judge-template", "helpfulness"),
+        ("--judge-instruction", "be kind"),
+        ("--judge-normalise", "token"),
+        ("--judge-command", "cat"),
+        ("--judge-timeout", "5"),
+        ("--judge-orders", "one"),
+    ] {
+        let flags = ["--judge", "rule", "--judge-rule", "shorter", flag, value];
+        mistake(judge(&flags), &[flag, "belongs to --judge"]);
+    }
+    let flags = ["--judge", "likelihood", "--judge-model", DIR, "--judge-orders", "one"];
+    mistake(judge(&flags), &["--judge-orders", "of use to --judge likelihood", "belongs to --judge llm"]);
+}
+
+#[test]
+fn a_judging_model_has_a_template_by_name_or_file() {
+    let llm = |flags: &[&str]| judge(&[&["--judge", "llm", "--judge-model", DIR], flags].concat());
+    let AnnotatorPlan::Llm { model, orders, .. } = llm(&[]).unwrap().annotator else { panic!() };
+    assert_eq!((model, orders), (PathBuf::from(DIR), Orders::Both));
+    let one = llm(&["--judge-template", "harmlessness", "--judge-orders", "one"]).unwrap().annotator;
+    assert!(matches!(one, AnnotatorPlan::Llm { orders: Orders::One, .. }));
+    mistake(llm(&["--judge-template", "helpfullness"]), &["helpfullness", "\"helpfulness\""]);
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("mine");
+    std::fs::write(&path, "{{ instruction }} {{ prompt }} {{ response_1 }} {{ response_2 }}").unwrap();
+    let path = path.to_str().unwrap();
+    assert!(llm(&["--judge-template", path, "--judge-instruction", "- be kind"]).is_ok());
+    assert!(matches!(llm(&["--judge-template", "missing.txt"]), Err(Error::Io { .. })));
+    mistake(judge(&["--judge", "llm", "--judge-model", "no-folder"]), &["--judge-model", "no-folder"]);
+}
+
+#[test]
+fn a_likelihood_template_is_a_text_or_a_file() {
+    let likelihood = |flags: &[&str]| {
+        let plan = judge(&[&["--judge", "likelihood", "--judge-model", DIR], flags].concat())?;
+        match plan.annotator {
+            AnnotatorPlan::Likelihood { template, instruction, normalise, .. } => {
+                Ok((template, instruction, normalise))
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(likelihood(&[]).unwrap(), ("{{ prompt }}".into(), String::new(), Normalise::Sum));
+    let text = "{{ instruction }}: {{ prompt }}";
+    let flags = ["--judge-template", text, "--judge-instruction", "Kindly", "--judge-normalise", "character"];
+    assert_eq!(likelihood(&flags).unwrap(), (text.into(), "Kindly".into(), Normalise::Character));
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("template.txt");
+    std::fs::write(&path, text).unwrap();
+    assert_eq!(likelihood(&["--judge-template", path.to_str().unwrap()]).unwrap().0, text);
+    mistake(
+        likelihood(&["--judge-template", "missing.txt"]),
+        &["missing.txt", "neither a file", "{{ prompt }}"],
+    );
+}
+
+#[test]
+fn rules_and_commands_are_checked_before_anything_runs() {
+    mistake(judge(&["--judge", "rule", "--judge-rule", "contians:x"]), &["contians", "contains:REGEX"]);
+    assert!(matches!(judge(&["--judge", "rule", "--judge-rule", "contains:("]), Err(Error::Config { .. })));
+    assert!(judge(&["--judge", "command", "--judge-command", "cat", "--judge-timeout", "0.5"]).is_ok());
+    for seconds in ["0", "-1", "nan", "1e300"] {
+        let flags = ["--judge", "command", "--judge-command", "cat", "--judge-timeout", seconds];
+        mistake(judge(&flags), &["--judge-timeout", "above 0"]);
+    }
+    mistake(judge(&["--judge", "command", "--judge-command", " "]), &["--judge-command", "empty"]);
+}
+
+#[test]
+fn greedy_samples_have_nothing_to_compare_but_can_be_generated() {
+    mistake(align(&["--temperature", "0"]), &["--temperature", "compare"]);
+    let plan =
+        generate(&["--prompt", "Once", "--temperature", "0", "--json", "--max-new-tokens", "3"]).unwrap();
+    assert_eq!((plan.sampling.params.temperature, plan.sampling.max_new_tokens, plan.json), (0.0, 3, true));
+}
+
+#[test]
+fn generation_samples_once_from_the_plain_distribution() {
+    let plan = generate(&["--prompt", "- Once", "--stop", "--", "--stop", "\n"]).unwrap();
+    assert_eq!(plan.prompts, Prompts::Text("- Once".into()));
+    assert_eq!((plan.sampling.params.temperature, plan.num_samples, plan.seed), (1.0, 1, 42));
+    assert_eq!(plan.sampling.stop, ["--", "\n"]);
+    assert!(!plan.json && plan.output.is_none());
+    assert!(generate(&["--prompt", "x", "--output", "o.jsonl"]).unwrap().json);
+    mistake(generate(&["--prompt", "x", "--stop", ""]), &["--stop", "empty"]);
+}
+
+#[test]
+fn generation_takes_either_a_prompt_or_a_file_of_them() {
+    mistake(generate(&[]), &["--prompt TEXT", "--prompts FILE"]);
+    let both = usage_error("generate", &["--model", DIR, "--prompt", "x", "--prompts", FILE]);
+    assert!(both.contains("cannot be used with"), "{both}");
+    let Prompts::File(path, columns) =
+        generate(&["--prompts", FILE, "--prompt-column", "q"]).unwrap().prompts
+    else {
+        panic!()
+    };
+    assert_eq!((path, &*columns.prompt), (PathBuf::from(FILE), "q"));
+}
+
+#[test]
+fn scoring_takes_a_model_with_an_adapter_and_files() {
+    let flags = ["--model", DIR, "--adapter", DIR, "--input", FILE, "--output", "out.jsonl"];
+    let Command::Score(args) = cli("score", &flags) else { panic!() };
+    let plan = args.plan().unwrap();
+    assert_eq!((plan.adapter, plan.output), (Some(DIR.into()), Some("out.jsonl".into())));
+    assert_eq!((plan.input, plan.model), (PathBuf::from(FILE), PathBuf::from(DIR)));
+}
+
+#[test]
+fn unknown_flags_and_commands_name_the_nearest_known_one() {
+    assert!(usage_error("align", &["--learning-rat", "1"]).contains("--learning-rate"));
+    assert!(usage_error("algin", &[]).contains("align"));
+    assert!(usage_error("sft", &run_flags(&["--beta", "1"])).contains("--beta"));
+}
+
+#[test]
+fn the_resolved_configuration_is_a_config_file_that_repeats_the_run() {
+    let flags = [
+        "--lora-r",
+        "4",
+        "--loss",
+        "slic",
+        "--stop",
+        "\n",
+        "--stop",
+        "- a,b",
+        "--adam-epsilon",
+        "1e-9",
+        "--no-shuffle",
+        "--adapter",
+        "1",
+        "--max-steps",
+        "3",
+    ];
+    let first = align(&flags).unwrap().train.config;
+    assert_eq!(
+        (&first["beta"], &first["learning-rate"], &first["lora-alpha"]),
+        (&serde_json::json!(0.002), &serde_json::json!(5e-6), &serde_json::json!(8.0))
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run.json");
+    std::fs::write(&path, first.to_string()).unwrap();
+    let Command::Align(args) = cli("align", &["--config", path.to_str().unwrap()]) else { panic!() };
+    assert_eq!(args.plan().unwrap().train.config, first);
+}

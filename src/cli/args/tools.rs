@@ -1,0 +1,271 @@
+//! The commands that do not train.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::annotator::{AnnotatorArgs, AnnotatorPlan};
+use super::gpu::GpuArgs;
+use super::sampling::{SamplingArgs, SamplingPlan};
+use super::{ensure, input_file, model_dir, positive, unusable};
+use crate::data::rows::Columns;
+use crate::error::{Error, Result};
+use crate::gpu::GpuOptions;
+use crate::model::storage::SavedFormat;
+
+/// `oaif generate`.
+#[derive(Debug, Args)]
+pub(crate) struct GenerateArgs {
+    /// Folder of the model
+    #[arg(long, value_name = "DIR", alias = "model-name-or-path")]
+    model: PathBuf,
+    /// The prompt
+    #[arg(long, value_name = "TEXT", conflicts_with = "prompts", allow_hyphen_values = true)]
+    prompt: Option<String>,
+    /// Prompts from {"prompt"} rows
+    #[arg(long, value_name = "FILE")]
+    prompts: Option<PathBuf>,
+    /// What --prompts calls its prompt
+    #[arg(long, value_name = "NAME", default_value = "prompt")]
+    prompt_column: String,
+    /// Samples of each prompt
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    num_samples: usize,
+    /// Seed of the draws
+    #[arg(long, value_name = "N", default_value_t = 42)]
+    seed: u32,
+    /// Print {"text","token_ids","finish_reason"}, one line a sample
+    #[arg(long)]
+    json: bool,
+    /// Write such lines to a file instead
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    #[command(flatten)]
+    sampling: SamplingArgs,
+    #[command(flatten)]
+    gpu: GpuArgs,
+}
+
+/// What is to be continued.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Prompts {
+    Text(String),
+    File(PathBuf, Columns),
+}
+
+/// `oaif generate`, checked.
+#[derive(Debug)]
+pub(crate) struct GeneratePlan {
+    pub model: PathBuf,
+    /// LoRA adapter.
+    pub adapter: Option<PathBuf>,
+    pub prompts: Prompts,
+    pub sampling: SamplingPlan,
+    pub num_samples: usize,
+    pub seed: u32,
+    /// JSON lines rather than text; always with `output`.
+    pub json: bool,
+    /// `None`: standard output.
+    pub output: Option<PathBuf>,
+    pub gpu: GpuOptions,
+}
+
+impl GenerateArgs {
+    pub fn plan(mut self) -> Result<GeneratePlan> {
+        let (adapter, gpu) = self.gpu.plan(false)?;
+        let prompts = match (self.prompt, self.prompts) {
+            (Some(text), _) => Prompts::Text(text),
+            (None, Some(path)) => {
+                let columns = Columns { prompt: self.prompt_column, ..Columns::default() };
+                Prompts::File(input_file("--prompts", &path)?, columns)
+            }
+            (None, None) => {
+                let why = "nothing is there to be continued: give --prompt TEXT or --prompts FILE";
+                return Err(Error::config("--prompt", why));
+            }
+        };
+        Ok(GeneratePlan {
+            model: model_dir("--model", &self.model)?,
+            adapter,
+            prompts,
+            sampling: self.sampling.plan(1.0)?,
+            num_samples: positive("--num-samples", self.num_samples)?,
+            seed: self.seed,
+            json: self.json || self.output.is_some(),
+            output: self.output,
+            gpu,
+        })
+    }
+}
+
+/// `oaif score`.
+#[derive(Debug, Args)]
+pub(crate) struct ScoreArgs {
+    /// Folder of the model
+    #[arg(long, value_name = "DIR", alias = "model-name-or-path")]
+    model: PathBuf,
+    /// {"prompt","completion"} rows
+    #[arg(long, value_name = "FILE")]
+    input: PathBuf,
+    /// Where to write a line for each row [default: standard output]
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// What --input calls its prompt
+    #[arg(long, value_name = "NAME", default_value = "prompt")]
+    prompt_column: String,
+    /// What --input calls its completion
+    #[arg(long, value_name = "NAME", default_value = "completion")]
+    completion_column: String,
+    #[command(flatten)]
+    gpu: GpuArgs,
+}
+
+/// `oaif score`, checked.
+#[derive(Debug)]
+pub(crate) struct ScorePlan {
+    pub model: PathBuf,
+    /// LoRA adapter.
+    pub adapter: Option<PathBuf>,
+    pub input: PathBuf,
+    pub columns: Columns,
+    /// `None`: standard output.
+    pub output: Option<PathBuf>,
+    pub gpu: GpuOptions,
+}
+
+impl ScoreArgs {
+    pub fn plan(self) -> Result<ScorePlan> {
+        let (adapter, gpu) = self.gpu.plan(false)?;
+        let columns =
+            Columns { prompt: self.prompt_column, completion: self.completion_column, ..Columns::default() };
+        Ok(ScorePlan {
+            model: model_dir("--model", &self.model)?,
+            adapter,
+            input: input_file("--input", &self.input)?,
+            columns,
+            output: self.output,
+            gpu,
+        })
+    }
+}
+
+/// `oaif judge`.
+#[derive(Debug, Args)]
+pub(crate) struct JudgeArgs {
+    /// {"prompt","response_1","response_2"} rows
+    #[arg(long, value_name = "FILE")]
+    input: PathBuf,
+    /// Where to write a line for each row [default: standard output]
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// What --input calls its prompt
+    #[arg(long, value_name = "NAME", default_value = "prompt")]
+    prompt_column: String,
+    #[command(flatten)]
+    annotator: AnnotatorArgs,
+    #[command(flatten)]
+    gpu: GpuArgs,
+}
+
+/// `oaif judge`, checked.
+#[derive(Debug)]
+pub(crate) struct JudgePlan {
+    pub input: PathBuf,
+    pub columns: Columns,
+    /// `None`: standard output.
+    pub output: Option<PathBuf>,
+    pub annotator: AnnotatorPlan,
+    pub gpu: GpuOptions,
+}
+
+impl JudgeArgs {
+    pub fn plan(mut self) -> Result<JudgePlan> {
+        Ok(JudgePlan {
+            input: input_file("--input", &self.input)?,
+            columns: Columns { prompt: self.prompt_column, ..Columns::default() },
+            output: self.output,
+            annotator: self.annotator.plan()?,
+            gpu: self.gpu.gpu_only()?,
+        })
+    }
+}
+
+/// `oaif export`.
+#[derive(Debug, Args)]
+pub(crate) struct ExportArgs {
+    /// Folder of the model
+    #[arg(long, value_name = "DIR", alias = "model-name-or-path")]
+    model: PathBuf,
+    /// Folder to write the model to
+    #[arg(long, value_name = "DIR")]
+    output: PathBuf,
+    /// How its weights are stored: f32, f16 or bf16
+    #[arg(long, value_name = "FORMAT", default_value = "f32")]
+    dtype: String,
+    #[command(flatten)]
+    gpu: GpuArgs,
+}
+
+/// `oaif export`, checked.
+#[derive(Debug)]
+pub(crate) struct ExportPlan {
+    pub model: PathBuf,
+    /// LoRA adapter to merge.
+    pub adapter: Option<PathBuf>,
+    pub output: PathBuf,
+    pub format: SavedFormat,
+    pub gpu: GpuOptions,
+}
+
+impl ExportArgs {
+    pub fn plan(self) -> Result<ExportPlan> {
+        let (adapter, gpu) = self.gpu.plan(false)?;
+        let format = match self.dtype.as_str() {
+            "f32" | "float32" => SavedFormat::F32,
+            "f16" | "float16" => SavedFormat::F16,
+            "bf16" | "bfloat16" => SavedFormat::Bf16,
+            other => return unusable("--dtype", other, "f32, f16 or bf16"),
+        };
+        let free = !self.output.join("config.json").exists();
+        ensure(
+            free,
+            "--output",
+            self.output.display(),
+            "free: it holds a model already, choose another folder",
+        )?;
+        Ok(ExportPlan {
+            model: model_dir("--model", &self.model)?,
+            adapter,
+            output: self.output,
+            format,
+            gpu,
+        })
+    }
+}
+
+/// `oaif doctor`.
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+    /// Test every kernel against the f64 reference
+    #[arg(long)]
+    kernels: bool,
+    #[command(flatten)]
+    gpu: GpuArgs,
+}
+
+/// `oaif doctor`, checked.
+#[derive(Debug)]
+pub(crate) struct DoctorPlan {
+    pub json: bool,
+    pub kernels: bool,
+    pub gpu: GpuOptions,
+}
+
+impl DoctorArgs {
+    pub fn plan(self) -> Result<DoctorPlan> {
+        Ok(DoctorPlan { json: self.json, kernels: self.kernels, gpu: self.gpu.gpu_only()? })
+    }
+}

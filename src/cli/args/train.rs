@@ -1,0 +1,505 @@
+//! The commands that train: `align`, `sft`, `dpo`. Names and defaults are TRL's where it has one.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::annotator::{AnnotatorArgs, AnnotatorPlan};
+use super::gpu::GpuArgs;
+use super::sampling::SamplingArgs;
+use super::{ensure, input_file, model_dir, positive, unusable};
+use crate::data::rows::Columns;
+use crate::error::{Error, Result};
+use crate::gpu::GpuOptions;
+use crate::model::lora::LoraConfig;
+use crate::optim::OptimiserKind;
+use crate::preference::PreferenceLoss;
+use crate::train::options::{AlignOptions, DpoOptions, TrainOptions};
+
+#[derive(Clone, Copy, Debug, ValueEnum, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum Optim {
+    #[value(alias = "adamw_torch")]
+    Adamw,
+    Adafactor,
+}
+
+/// What the training commands share.
+#[derive(Debug, Args, Serialize)]
+#[command(next_help_heading = "Run")]
+#[serde(rename_all = "kebab-case")]
+struct TrainArgs {
+    /// Folder of the model to start from
+    #[arg(long, value_name = "DIR", alias = "model-name-or-path")]
+    model: PathBuf,
+    /// Rows to train on: JSON lines or a JSON array, gzip or not
+    #[arg(long, value_name = "FILE", alias = "dataset-name")]
+    dataset: PathBuf,
+    /// Folder that the run is written to
+    #[arg(long, value_name = "RUN")]
+    output_dir: PathBuf,
+    /// Replace the run that is there already
+    #[arg(long, alias = "overwrite")]
+    #[serde(skip)]
+    overwrite_output_dir: bool,
+    /// Go on from a checkpoint's folder, or from the run's last
+    #[arg(long, value_name = "PATH|last", num_args = 0..=1, default_missing_value = "last")]
+    #[serde(skip)]
+    resume_from_checkpoint: Option<String>,
+    /// Steps between checkpoints; 0: only one at the end
+    #[arg(long, value_name = "STEPS", default_value_t = 500)]
+    save_steps: usize,
+    /// Checkpoints kept [default: all]
+    #[arg(long, value_name = "N")]
+    save_total_limit: Option<usize>,
+    /// Seed of the order of rows, of a new adapter and of the samples
+    #[arg(long, value_name = "N", default_value_t = 42)]
+    seed: u32,
+    /// Show the resolved configuration, the data's tokens and the memory needed, and stop
+    #[arg(long)]
+    #[serde(skip)]
+    dry_run: bool,
+    /// Time every kernel: a table at the end, and a trace for Perfetto [default: RUN/trace.json]
+    #[arg(long, value_name = "FILE", num_args = 0..=1)]
+    #[serde(skip)]
+    profile: Option<Option<PathBuf>>,
+
+    /// Rows (prompts, pairs) of a micro-batch [default: 16 in align, 8 in sft and dpo]
+    #[arg(long, value_name = "N", help_heading = "Data")]
+    per_device_train_batch_size: Option<usize>,
+    /// Micro-batches of a step
+    #[arg(long, value_name = "N", help_heading = "Data", default_value_t = 1)]
+    gradient_accumulation_steps: usize,
+    /// Steps; -1: what --num-train-epochs makes
+    #[arg(long, value_name = "N", help_heading = "Data", default_value_t = -1)]
+    max_steps: i64,
+    /// Passes over the rows
+    #[arg(long, value_name = "N", help_heading = "Data", default_value_t = 1.0)]
+    num_train_epochs: f64,
+    /// Take the rows in the file's order
+    #[arg(long, help_heading = "Data")]
+    no_shuffle: bool,
+    /// Skip rows with a longer prompt [default: what the model takes]
+    #[arg(long, value_name = "TOKENS", help_heading = "Data")]
+    max_prompt_length: Option<usize>,
+    /// Skip rows that are longer, prompt and completion together [default: what the model takes]
+    #[arg(long, value_name = "TOKENS", help_heading = "Data")]
+    max_length: Option<usize>,
+
+    #[command(flatten)]
+    #[serde(flatten)]
+    optimisation: OptimisationArgs,
+    #[command(flatten)]
+    #[serde(flatten)]
+    lora: LoraArgs,
+    #[command(flatten)]
+    #[serde(flatten)]
+    gpu: GpuArgs,
+}
+
+#[derive(Debug, Args, Serialize)]
+#[command(next_help_heading = "Optimisation")]
+#[serde(rename_all = "kebab-case")]
+struct OptimisationArgs {
+    /// Highest learning rate [default: 5e-7, with LoRA 5e-6; in sft 2e-5, with LoRA 2e-4]
+    #[arg(long, value_name = "RATE")]
+    learning_rate: Option<f64>,
+    /// linear, cosine, constant or constant_with_warmup
+    #[arg(long, value_name = "NAME", default_value = "linear")]
+    lr_scheduler_type: String,
+    /// Steps in which the learning rate climbs from 0
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    warmup_steps: usize,
+    /// Optimiser
+    #[arg(long, value_name = "NAME", default_value = "adamw")]
+    optim: Optim,
+    /// Decay of AdamW's first moment
+    #[arg(long, value_name = "B", default_value_t = 0.9)]
+    adam_beta1: f64,
+    /// Decay of AdamW's second moment
+    #[arg(long, value_name = "B", default_value_t = 0.999)]
+    adam_beta2: f64,
+    /// Keeps AdamW's denominator away from 0
+    #[arg(long, value_name = "E", default_value = "1e-8")]
+    adam_epsilon: f64,
+    /// Decay of the weights; norms are left out
+    #[arg(long, value_name = "D", default_value_t = 0.0)]
+    weight_decay: f64,
+    /// Clip the gradient's norm to this; 0: do not
+    #[arg(long, value_name = "NORM", default_value_t = 1.0)]
+    max_grad_norm: f64,
+    /// Compute activations again in the backward pass rather than keep them: less memory, more time
+    #[arg(long)]
+    gradient_checkpointing: bool,
+}
+
+#[derive(Debug, Args, Serialize)]
+#[command(next_help_heading = "LoRA")]
+#[serde(rename_all = "kebab-case")]
+struct LoraArgs {
+    /// Rank of the adapter to train; 0: train all weights [default: 0]
+    #[arg(long, value_name = "R")]
+    lora_r: Option<usize>,
+    /// The adapter counts alpha / r [default: 2 r]
+    #[arg(long, value_name = "ALPHA")]
+    lora_alpha: Option<f64>,
+    /// Modules that get one, such as q_proj,v_proj [default: all-linear]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', num_args = 1..)]
+    lora_target_modules: Vec<String>,
+    /// The adapter counts alpha / √r instead
+    #[arg(long)]
+    use_rslora: bool,
+}
+
+/// The preference loss of `align` and `dpo`.
+#[derive(Debug, Args, Serialize)]
+#[command(next_help_heading = "Loss")]
+#[serde(rename_all = "kebab-case")]
+struct LossArgs {
+    /// dpo (also called sigmoid), ipo, or slic (hinge)
+    #[arg(long, value_name = "NAME", alias = "loss-type", default_value = "dpo")]
+    loss: String,
+    /// Strength of the pull towards the starting model [default: 0.1, ipo 1, slic 0.002]
+    #[arg(long, value_name = "B")]
+    beta: Option<f64>,
+    /// ipo: average log-probabilities over tokens rather than sum them
+    #[arg(long)]
+    ipo_average_tokens: bool,
+}
+
+/// What `align` and `dpo` call the columns of a preference set; `align` uses only its prompts.
+#[derive(Debug, Args, Serialize)]
+#[command(next_help_heading = "Data")]
+#[serde(rename_all = "kebab-case")]
+struct PairColumns {
+    /// What the dataset calls its prompt
+    #[arg(long, value_name = "NAME", default_value = "prompt")]
+    prompt_column: String,
+    /// What it calls the better answer
+    #[arg(long, value_name = "NAME", default_value = "chosen")]
+    chosen_column: String,
+    /// What it calls the worse answer
+    #[arg(long, value_name = "NAME", default_value = "rejected")]
+    rejected_column: String,
+}
+
+/// `oaif align`.
+#[derive(Debug, Args, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct AlignArgs {
+    #[command(flatten)]
+    #[serde(flatten)]
+    train: TrainArgs,
+    #[command(flatten)]
+    #[serde(flatten)]
+    columns: PairColumns,
+    #[command(flatten)]
+    #[serde(flatten)]
+    loss: LossArgs,
+    #[command(flatten)]
+    #[serde(flatten)]
+    sampling: SamplingArgs,
+    /// Responses to each prompt; of more than 2 the best is set against the worst
+    #[arg(long, value_name = "K", help_heading = "Sampling", default_value_t = 2)]
+    num_samples: usize,
+    #[command(flatten)]
+    #[serde(flatten)]
+    annotator: AnnotatorArgs,
+    /// Weigh the loss by the annotator's probability rather than take its verdict as certain
+    #[arg(long, help_heading = "Annotator")]
+    soft_labels: bool,
+    /// End the run when more than this share of the verdicts is unusable
+    #[arg(long, value_name = "SHARE", help_heading = "Annotator", default_value_t = 0.5)]
+    max_invalid_ratio: f64,
+}
+
+/// `oaif dpo`.
+#[derive(Debug, Args, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct DpoArgs {
+    #[command(flatten)]
+    #[serde(flatten)]
+    train: TrainArgs,
+    #[command(flatten)]
+    #[serde(flatten)]
+    columns: PairColumns,
+    /// Do not end completions with the end-of-sequence token
+    #[arg(long, help_heading = "Data")]
+    no_append_eos: bool,
+    #[command(flatten)]
+    #[serde(flatten)]
+    loss: LossArgs,
+}
+
+/// `oaif sft`.
+#[derive(Debug, Args, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct SftArgs {
+    #[command(flatten)]
+    #[serde(flatten)]
+    train: TrainArgs,
+    /// What the dataset calls its prompt
+    #[arg(long, value_name = "NAME", help_heading = "Data", default_value = "prompt")]
+    prompt_column: String,
+    /// What it calls the completion of a prompt
+    #[arg(long, value_name = "NAME", help_heading = "Data", default_value = "completion")]
+    completion_column: String,
+    /// What it calls a text without a prompt
+    #[arg(long, value_name = "NAME", help_heading = "Data", default_value = "text")]
+    text_column: String,
+    /// Do not end completions with the end-of-sequence token
+    #[arg(long, help_heading = "Data")]
+    no_append_eos: bool,
+}
+
+/// A training run, checked.
+#[derive(Debug)]
+pub(crate) struct TrainPlan {
+    pub model: PathBuf,
+    pub dataset: PathBuf,
+    pub columns: Columns,
+    pub options: TrainOptions,
+    pub gpu: GpuOptions,
+    pub dry_run: bool,
+    /// Where the trace goes, when `gpu.profile`.
+    pub trace: Option<PathBuf>,
+    /// Every flag with its resolved value, for `run.json`. Itself a `--config` file that repeats the run.
+    pub config: Value,
+}
+
+/// `oaif align`, checked.
+#[derive(Debug)]
+pub(crate) struct AlignPlan {
+    pub train: TrainPlan,
+    pub align: AlignOptions,
+    pub annotator: AnnotatorPlan,
+}
+
+/// `oaif dpo`, checked.
+#[derive(Debug)]
+pub(crate) struct DpoPlan {
+    pub train: TrainPlan,
+    pub dpo: DpoOptions,
+}
+
+/// `oaif sft`, checked.
+#[derive(Debug)]
+pub(crate) struct SftPlan {
+    pub train: TrainPlan,
+    /// End every completion with the end-of-sequence token.
+    pub append_eos: bool,
+}
+
+/// What differs between the commands where nothing is given.
+struct Defaults {
+    learning_rate: f64,
+    learning_rate_lora: f64,
+    batch_size: usize,
+}
+
+const PREFERENCE: Defaults = Defaults { learning_rate: 5e-7, learning_rate_lora: 5e-6, batch_size: 8 };
+const ONLINE: Defaults = Defaults { batch_size: 16, ..PREFERENCE };
+const SFT: Defaults = Defaults { learning_rate: 2e-5, learning_rate_lora: 2e-4, batch_size: 8 };
+
+impl AlignArgs {
+    pub fn plan(mut self) -> Result<AlignPlan> {
+        let mut train = self.train.plan(&ONLINE)?;
+        train.columns = self.columns.columns();
+        let loss = self.loss.plan()?;
+        let sampling = self.sampling.plan(0.9)?;
+        if sampling.params.temperature == 0.0 {
+            let why = "0 makes all responses to a prompt equal, so that nothing is left to compare: raise it";
+            return Err(Error::config("--temperature", why));
+        }
+        let (k, share) = (self.num_samples, self.max_invalid_ratio);
+        ensure(k >= 2, "--num-samples", k, "2 or more: responses are compared with each other")?;
+        ensure((0.0..=1.0).contains(&share), "--max-invalid-ratio", share, "between 0 and 1")?;
+        let annotator = self.annotator.plan()?;
+        train.config = resolved(&self)?;
+        let align = AlignOptions {
+            loss,
+            sampling: sampling.params,
+            max_new_tokens: sampling.max_new_tokens,
+            num_samples: self.num_samples,
+            slots: sampling.slots,
+            stop: sampling.stop,
+            soft_labels: self.soft_labels,
+            max_invalid_ratio: share,
+        };
+        Ok(AlignPlan { train, align, annotator })
+    }
+}
+
+impl DpoArgs {
+    pub fn plan(mut self) -> Result<DpoPlan> {
+        let mut train = self.train.plan(&PREFERENCE)?;
+        train.columns = self.columns.columns();
+        let dpo = DpoOptions { loss: self.loss.plan()?, append_eos: !self.no_append_eos };
+        train.config = resolved(&self)?;
+        Ok(DpoPlan { train, dpo })
+    }
+}
+
+impl SftArgs {
+    pub fn plan(mut self) -> Result<SftPlan> {
+        let mut train = self.train.plan(&SFT)?;
+        train.columns = Columns {
+            prompt: self.prompt_column.clone(),
+            completion: self.completion_column.clone(),
+            text: self.text_column.clone(),
+            ..Columns::default()
+        };
+        train.config = resolved(&self)?;
+        Ok(SftPlan { train, append_eos: !self.no_append_eos })
+    }
+}
+
+/// The flags with their values once `plan` has filled in what was not given.
+fn resolved(args: &impl Serialize) -> Result<Value> {
+    serde_json::to_value(args).map_err(|e| Error::config("arguments", format!("cannot be written down: {e}")))
+}
+
+impl TrainArgs {
+    /// Fills in what was not given; `columns` and `config` are the caller's.
+    fn plan(&mut self, defaults: &Defaults) -> Result<TrainPlan> {
+        let (adapter, gpu) = self.gpu.plan(self.profile.is_some())?;
+        let lora = self.lora.plan(adapter.is_some())?;
+        let few = lora.is_some() || adapter.is_some();
+        let rate = if few { defaults.learning_rate_lora } else { defaults.learning_rate };
+        let rate = *self.optimisation.learning_rate.get_or_insert(rate);
+        let batch_size = *self.per_device_train_batch_size.get_or_insert(defaults.batch_size);
+        ensure(rate > 0.0 && rate.is_finite(), "--learning-rate", rate, "a positive number")?;
+        let max_steps = match self.max_steps {
+            -1 => None,
+            n if n > 0 => Some(n as usize),
+            n => return unusable("--max-steps", n, "1 or more, or -1 for what --num-train-epochs makes"),
+        };
+        let epochs = self.num_train_epochs;
+        ensure(epochs > 0.0 && epochs.is_finite(), "--num-train-epochs", epochs, "a positive number")?;
+        let norm = self.optimisation.max_grad_norm;
+        ensure(
+            norm >= 0.0 && norm.is_finite(),
+            "--max-grad-norm",
+            norm,
+            "0 (no clipping) or a positive number",
+        )?;
+        if self.overwrite_output_dir && self.resume_from_checkpoint.is_some() {
+            let why = "would delete what --resume-from-checkpoint goes on from: give one of the two";
+            return Err(Error::config("--overwrite-output-dir", why));
+        }
+        let optional = |flag, value: Option<usize>| value.map(|n| positive(flag, n)).transpose();
+        let options = TrainOptions {
+            output_dir: self.output_dir.clone(),
+            overwrite: self.overwrite_output_dir,
+            resume: self.resume_from_checkpoint.clone(),
+            learning_rate: rate,
+            schedule: self.optimisation.lr_scheduler_type.parse()?,
+            warmup_steps: self.optimisation.warmup_steps,
+            batch_size: positive("--per-device-train-batch-size", batch_size)?,
+            accumulation: positive("--gradient-accumulation-steps", self.gradient_accumulation_steps)?,
+            max_steps,
+            epochs,
+            lora,
+            adapter,
+            optimiser: self.optimisation.optimiser()?,
+            max_grad_norm: norm as f32,
+            seed: self.seed,
+            save_steps: (self.save_steps > 0).then_some(self.save_steps),
+            save_total_limit: optional("--save-total-limit", self.save_total_limit)?,
+            gradient_checkpointing: self.optimisation.gradient_checkpointing,
+            shuffle: !self.no_shuffle,
+            max_prompt_length: optional("--max-prompt-length", self.max_prompt_length)?,
+            max_length: optional("--max-length", self.max_length)?,
+        };
+        let trace =
+            self.profile.clone().map(|file| file.unwrap_or_else(|| self.output_dir.join("trace.json")));
+        Ok(TrainPlan {
+            model: model_dir("--model", &self.model)?,
+            dataset: input_file("--dataset", &self.dataset)?,
+            columns: Columns::default(),
+            options,
+            gpu,
+            dry_run: self.dry_run,
+            trace,
+            config: Value::Null,
+        })
+    }
+}
+
+impl OptimisationArgs {
+    fn optimiser(&self) -> Result<OptimiserKind> {
+        let (beta1, beta2, epsilon, decay) =
+            (self.adam_beta1, self.adam_beta2, self.adam_epsilon, self.weight_decay);
+        for (flag, beta) in [("--adam-beta1", beta1), ("--adam-beta2", beta2)] {
+            ensure((0.0..1.0).contains(&beta), flag, beta, "at least 0 and below 1")?;
+        }
+        ensure(epsilon > 0.0 && epsilon.is_finite(), "--adam-epsilon", epsilon, "a positive number")?;
+        ensure(decay >= 0.0 && decay.is_finite(), "--weight-decay", decay, "0 or a positive number")?;
+        let weight_decay = decay as f32;
+        Ok(match self.optim {
+            Optim::Adamw => OptimiserKind::AdamW {
+                beta1: beta1 as f32,
+                beta2: beta2 as f32,
+                epsilon: epsilon as f32,
+                weight_decay,
+            },
+            Optim::Adafactor => OptimiserKind::Adafactor { weight_decay },
+        })
+    }
+}
+
+impl LoraArgs {
+    /// The adapter to begin with, unless one is `given` that brings its own settings.
+    fn plan(&mut self, given: bool) -> Result<Option<LoraConfig>> {
+        let flags = [
+            ("--lora-r", self.lora_r.is_some_and(|r| r > 0)),
+            ("--lora-alpha", self.lora_alpha.is_some()),
+            ("--lora-target-modules", !self.lora_target_modules.is_empty()),
+            ("--use-rslora", self.use_rslora),
+        ];
+        if let Some((flag, _)) = flags.iter().find(|(_, set)| *set) {
+            if given {
+                let why = "is said by the LoRA adapter that --adapter goes on with: leave one of the two out";
+                return Err(Error::config(*flag, why));
+            }
+            if self.lora_r.is_none() {
+                let why = "needs --lora-r R, without which all weights are trained and there is no adapter";
+                return Err(Error::config(*flag, why));
+            }
+        }
+        // An explicit 0 switches off the adapter that a configuration describes, so its other flags are no mistake.
+        let rank = *self.lora_r.get_or_insert(0);
+        if rank == 0 {
+            return Ok(None);
+        }
+        let alpha = *self.lora_alpha.get_or_insert(2.0 * rank as f64);
+        ensure(alpha > 0.0 && alpha.is_finite(), "--lora-alpha", alpha, "a positive number")?;
+        if self.lora_target_modules.is_empty() {
+            self.lora_target_modules.push("all-linear".into());
+        }
+        let targets = LoraConfig::parse_targets(&self.lora_target_modules)?;
+        Ok(Some(LoraConfig { rank, alpha: alpha as f32, rank_stabilised: self.use_rslora, targets }))
+    }
+}
+
+impl LossArgs {
+    fn plan(&mut self) -> Result<PreferenceLoss> {
+        let loss = PreferenceLoss::parse(&self.loss, self.beta.map(|b| b as f32), self.ipo_average_tokens)?;
+        // The shortest number that is this f32, not its binary expansion.
+        self.beta.get_or_insert_with(|| loss.beta().to_string().parse().expect("a float's own text"));
+        Ok(loss)
+    }
+}
+
+impl PairColumns {
+    fn columns(&self) -> Columns {
+        Columns {
+            prompt: self.prompt_column.clone(),
+            chosen: self.chosen_column.clone(),
+            rejected: self.rejected_column.clone(),
+            ..Columns::default()
+        }
+    }
+}

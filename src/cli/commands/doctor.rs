@@ -1,0 +1,71 @@
+//! `oaif doctor`.
+
+use serde_json::json;
+
+use crate::cli::args::DoctorPlan;
+use crate::error::{Error, Result};
+use crate::gpu::{Gpu, list_adapters};
+use crate::ops::{CaseReport, Ceilings, all_cases};
+
+pub fn run(plan: DoctorPlan) -> Result<()> {
+    let adapters = list_adapters();
+    let gpu = Gpu::open(&plan.gpu)?;
+    let reports = all_cases().iter().map(|case| case.check(&gpu)).collect::<Result<Vec<_>>>()?;
+    let failed: Vec<&CaseReport> = reports.iter().filter(|r| !r.passed()).collect();
+    let ceilings = Ceilings::measure(&gpu)?;
+    if plan.json {
+        let report = json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "adapters": adapters,
+            "chosen": gpu.summary(),
+            "limits": gpu.limits(),
+            "tier": gpu.tier(),
+            "ceilings": ceilings,
+            "kernel_cases": reports.len(),
+            "kernel_failures": failed,
+            "kernels": plan.kernels.then_some(&reports),
+        });
+        crate::cli::print(format!("{report:#}"))?;
+    } else {
+        crate::cli::print(format!("oaif {}", env!("CARGO_PKG_VERSION")))?;
+        for a in &adapters {
+            let mark = if a.index == gpu.summary().index { '*' } else { ' ' };
+            crate::cli::print(format!(
+                "{mark} {} {} ({}, {}, {})",
+                a.index, a.name, a.kind, a.backend, a.driver
+            ))?;
+        }
+        let limits = gpu.limits();
+        let mib = |bytes: u64| bytes >> 20;
+        crate::cli::print(format!(
+            "largest binding {} MiB, buffer {} MiB",
+            mib(limits.binding),
+            mib(limits.buffer)
+        ))?;
+        crate::cli::print(format!("tier {:?}", gpu.tier()))?;
+        crate::cli::print(format!(
+            "measured: {:.1} GFLOP/s multiply-add, {:.1} GB/s, {:.0} µs a launch, {:.0} µs a submit",
+            ceilings.gflops, ceilings.gigabytes_per_second, ceilings.launch_us, ceilings.submit_us
+        ))?;
+        let shown = |r: &&CaseReport| plan.kernels || !r.passed();
+        for r in reports.iter().filter(shown) {
+            let verdict = if r.passed() { "ok" } else { "WRONG" };
+            crate::cli::print(format!("{:<28} {:<40} {:>9.1e}  {verdict}", r.kernel, r.shape, r.error))?;
+        }
+        let passed = reports.len() - failed.len();
+        crate::cli::print(format!(
+            "kernels: {passed} of {} cases agree with the f64 reference",
+            reports.len()
+        ))?;
+    }
+    match failed.first() {
+        None => Ok(()),
+        Some(first) => Err(Error::SelfCheck(format!(
+            "{} of {} kernel cases are wrong on this adapter, {} ({}) first: update the driver or choose another --gpu",
+            failed.len(),
+            reports.len(),
+            first.kernel,
+            first.shape
+        ))),
+    }
+}

@@ -1,0 +1,20 @@
+//! `oaif dpo`.
+
+use super::training;
+use crate::cli::args::DpoPlan;
+use crate::data::rows::read_pairs;
+use crate::error::Result;
+use crate::train::{DpoRun, Policy};
+
+pub fn run(plan: DpoPlan) -> Result<()> {
+    let DpoPlan { train, dpo } = plan;
+    training::check_output(&train.options.output_dir)?;
+    let pairs = read_pairs(&train.dataset, &train.columns)?;
+    let gpu = training::open(&train)?;
+    let policy = Policy::load(&gpu, &train.model, &train.options)?;
+    let run = DpoRun::new(policy, &pairs, &train.options, &dpo)?;
+    if train.dry_run {
+        return training::report(&gpu, &train, run.rows(), run.total_steps());
+    }
+    training::train(&train, &gpu, |sources, control| run.run(sources, control))
+}

@@ -1,0 +1,64 @@
+//! `oaif generate`.
+
+use serde_json::json;
+
+use super::write_lines;
+use crate::cli::args::{GeneratePlan, Prompts};
+use crate::data::rows::{Text, read_prompts};
+use crate::data::tokenizer::StopMatcher;
+use crate::error::{Error, Result};
+use crate::generate::{GenerateOptions, Generator, Request};
+use crate::gpu::{Arena, Gpu};
+use crate::train::Policy;
+
+/// Sequences that are decoded side by side by default.
+const DEFAULT_SLOTS: usize = 64;
+
+pub fn run(plan: GeneratePlan) -> Result<()> {
+    let prompts: Vec<Text> = match plan.prompts {
+        Prompts::Text(text) => vec![Text::Plain(text)],
+        Prompts::File(path, columns) => {
+            read_prompts(&path, &columns)?.into_iter().map(|row| row.prompt).collect()
+        }
+    };
+    let gpu = Gpu::open(&plan.gpu)?;
+    let policy = Policy::frozen(&gpu, &plan.model, plan.adapter.as_deref())?;
+    let encoded = prompts.iter().map(|p| policy.encoder().prompt(p)).collect::<Result<Vec<_>>>()?;
+    let longest = encoded.iter().map(Vec::len).max().unwrap_or(1);
+    let context = policy.model.architecture().context;
+    if longest >= context {
+        return Err(Error::TooLong { what: "the prompt".into(), tokens: longest, limit: context - 1 });
+    }
+    let samples = encoded.len() * plan.num_samples;
+    let options = GenerateOptions {
+        sampling: plan.sampling.params,
+        max_new_tokens: plan.sampling.max_new_tokens.min(context - 1),
+        max_prompt_tokens: longest,
+        slots: plan.sampling.slots.unwrap_or(DEFAULT_SLOTS).min(samples),
+        samples_per_prompt: plan.num_samples,
+        eos: policy.tokenizer.eos_ids().to_vec(),
+    };
+    let generator = Generator::new(&gpu, &policy.model, options, &Arena::new())?;
+    let request = |(i, prompt): (usize, Vec<u32>)| Request {
+        prompt,
+        samples: plan.num_samples,
+        first_sequence: (i * plan.num_samples) as u32,
+    };
+    let requests: Vec<Request> = encoded.into_iter().enumerate().map(request).collect();
+    let stop = StopMatcher::new(plan.sampling.stop);
+    let answers = generator.run(&policy.tokenizer, &requests, &stop, plan.seed)?;
+    if !plan.json {
+        return answers.iter().flatten().try_for_each(|answer| crate::cli::print(&answer.text));
+    }
+    let rows = prompts.iter().zip(&answers).flat_map(|(prompt, answers)| {
+        answers.iter().map(move |a| {
+            json!({
+                "prompt": prompt,
+                "text": a.text,
+                "token_ids": a.token_ids,
+                "finish_reason": a.finish_reason,
+            })
+        })
+    });
+    write_lines(plan.output.as_deref(), rows)
+}

@@ -1,0 +1,74 @@
+//! `oaif judge`.
+
+use serde_json::{Value, json};
+
+use super::{annotator, write_lines};
+use crate::annotate::{Annotated, Counts, Pair, Verdict, annotate_pairs};
+use crate::cli::args::JudgePlan;
+use crate::data::rows::{Responses, Text, read_responses};
+use crate::error::{Error, Result};
+use crate::eval::wilson_interval;
+use crate::gpu::Gpu;
+
+pub fn run(plan: JudgePlan) -> Result<()> {
+    let rows = read_responses(&plan.input, &plan.columns)?;
+    let texts = rows.iter().map(|row| texts(row, &plan)).collect::<Result<Vec<_>>>()?;
+    let gpu = Gpu::open(&plan.gpu)?;
+    let mut annotator = annotator(&gpu, plan.annotator, false)?;
+    let pairs: Vec<Pair<'_>> = texts
+        .iter()
+        .map(|[prompt, response_1, response_2]| Pair { prompt, response_1, response_2 })
+        .collect();
+    let annotated = annotate_pairs(annotator.as_mut(), &pairs)?;
+    let counts = Counts::of(&annotated);
+    write_lines(plan.output.as_deref(), annotated.iter().map(row))?;
+    summarise(&counts);
+    Ok(())
+}
+
+/// A row's prompt and responses as strings.
+fn texts<'a>(row: &'a Responses, plan: &JudgePlan) -> Result<[&'a str; 3]> {
+    let plain = |text: &'a Text| match text {
+        Text::Plain(text) => Ok(text.as_str()),
+        Text::Chat(_) => {
+            let why = "holds conversations: oaif judge reads strings".to_owned();
+            Err(Error::Row { path: plan.input.clone(), line: row.line, why })
+        }
+    };
+    Ok([plain(&row.prompt)?, plain(&row.responses[0])?, plain(&row.responses[1])?])
+}
+
+fn row(annotated: &Annotated) -> Value {
+    match annotated {
+        Annotated::Identical => {
+            json!({"p_first": 0.5, "p_12": null, "p_21": null, "verdict": "tie", "why": "identical responses"})
+        }
+        Annotated::Judged(j) => {
+            let verdict = &j.verdict;
+            let mut row = json!({
+                "p_first": verdict.p_first(), "p_12": j.p_12, "p_21": j.p_21, "verdict": verdict.label(),
+            });
+            if let Verdict::Invalid { why } = verdict {
+                row["why"] = json!(why);
+            }
+            row
+        }
+    }
+}
+
+fn summarise(counts: &Counts) {
+    let decided = counts.judged - counts.tie - counts.invalid;
+    let (low, high) = wilson_interval(counts.first, decided);
+    eprintln!(
+        "response 1 wins {} of {decided} decided pairs ({:.1} %, 95 % interval {:.1} to {:.1}); {} tie(s), {} invalid, \
+         {} identical, {} order flip(s)",
+        counts.first,
+        100.0 * counts.first as f64 / decided.max(1) as f64,
+        100.0 * low,
+        100.0 * high,
+        counts.tie,
+        counts.invalid,
+        counts.identical,
+        counts.order_flip
+    );
+}

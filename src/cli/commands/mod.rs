@@ -1,0 +1,52 @@
+//! The commands: each a thin layer over the library's own calls.
+
+pub mod align;
+pub mod doctor;
+pub mod dpo;
+pub mod export;
+pub mod generate;
+pub mod judge;
+pub mod score;
+pub mod sft;
+mod training;
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::args::AnnotatorPlan;
+use crate::annotate::Annotator;
+use crate::annotate::judge_model::JudgeModel;
+use crate::annotate::likelihood::LikelihoodAnnotator;
+use crate::annotate::llm::LlmAnnotator;
+use crate::error::Result;
+use crate::files;
+use crate::gpu::{Arena, Gpu};
+
+/// The annotator that the flags describe, with its model on `gpu` if it has one.
+fn annotator(gpu: &Gpu, plan: AnnotatorPlan, training: bool) -> Result<Box<dyn Annotator>> {
+    let name = |dir: &Path| dir.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
+    Ok(match plan {
+        AnnotatorPlan::Rule(rule) => Box::new(rule),
+        AnnotatorPlan::Command(command) => Box::new(command),
+        AnnotatorPlan::Llm { model, template, orders } => {
+            let judge = JudgeModel::load(gpu, &model, None, &Arena::new())?;
+            Box::new(LlmAnnotator::new(judge, template.with_training(training), orders, &name(&model)))
+        }
+        AnnotatorPlan::Likelihood { model, template, instruction, normalise } => {
+            let judge = JudgeModel::load(gpu, &model, None, &Arena::new())?;
+            Box::new(LikelihoodAnnotator::new(judge, &template, &instruction, normalise, &name(&model))?)
+        }
+    })
+}
+
+/// Writes results as JSON lines: to a file, whole or not at all, or to standard output.
+fn write_lines(output: Option<&Path>, rows: impl IntoIterator<Item = Value>) -> Result<()> {
+    match output {
+        Some(path) => {
+            let text: String = rows.into_iter().map(|row| format!("{row}\n")).collect();
+            files::write_atomic(path, text.as_bytes())
+        }
+        None => rows.into_iter().try_for_each(super::print),
+    }
+}

@@ -1,0 +1,55 @@
+//! `oaif score`.
+
+use serde_json::{Value, json};
+
+use super::write_lines;
+use crate::cli::args::ScorePlan;
+use crate::data::packing::Tree;
+use crate::data::rows::{Completion, read_completions};
+use crate::error::{Error, Result};
+use crate::gpu::{Arena, Gpu};
+use crate::model::stream::Capacity;
+use crate::model::{Scored, Scorer};
+use crate::train::Policy;
+
+/// Rows of one pass, unless a single sequence is longer.
+const PASS_TOKENS: usize = 4096;
+
+pub fn run(plan: ScorePlan) -> Result<()> {
+    let rows = read_completions(&plan.input, &plan.columns)?;
+    let gpu = Gpu::open(&plan.gpu)?;
+    let policy = Policy::frozen(&gpu, &plan.model, plan.adapter.as_deref())?;
+    let context = policy.model.architecture().context;
+    let encoder = policy.encoder();
+    let tree = |row: &Completion| -> Result<Tree> {
+        let fail = |why: &str| Error::Row { path: plan.input.clone(), line: row.line, why: why.into() };
+        let prompt =
+            row.prompt.as_ref().ok_or_else(|| fail("has no \"prompt\", which the completion follows"))?;
+        let completion = encoder.completion(Some(prompt), &row.completion, false)?;
+        if completion.is_empty() {
+            return Err(fail("has a completion without a token"));
+        }
+        let tree = Tree { prompt: encoder.prompt(prompt)?, responses: vec![completion] };
+        match tree.length() > context {
+            true => {
+                Err(fail(&format!("has {} tokens, the model takes {context}: shorten it", tree.length())))
+            }
+            false => Ok(tree),
+        }
+    };
+    let trees = rows.iter().map(tree).collect::<Result<Vec<_>>>()?;
+    let longest = trees.iter().map(Tree::length).max().unwrap_or(1);
+    let tokens = PASS_TOKENS.max(longest);
+    let capacity = Capacity { tokens, targets: tokens, sequences: 256 };
+    let scorer = Scorer::new(&gpu, &policy.model, capacity, &Arena::new())?;
+    let scores = scorer.score(&trees)?;
+    let row = |(tree, scored): (&Tree, &Scored)| -> Value {
+        json!({
+            "logp": scored.logp(),
+            "num_tokens": scored.logps.len(),
+            "token_ids": tree.responses[0],
+            "token_logps": scored.logps,
+        })
+    };
+    write_lines(plan.output.as_deref(), trees.iter().zip(&scores).map(row))
+}

@@ -1,0 +1,20 @@
+//! `oaif sft`.
+
+use super::training;
+use crate::cli::args::SftPlan;
+use crate::data::rows::read_completions;
+use crate::error::Result;
+use crate::train::{Policy, SftRun};
+
+pub fn run(plan: SftPlan) -> Result<()> {
+    let SftPlan { train, append_eos } = plan;
+    training::check_output(&train.options.output_dir)?;
+    let rows = read_completions(&train.dataset, &train.columns)?;
+    let gpu = training::open(&train)?;
+    let policy = Policy::load(&gpu, &train.model, &train.options)?;
+    let run = SftRun::new(policy, &rows, &train.options, append_eos)?;
+    if train.dry_run {
+        return training::report(&gpu, &train, run.rows(), run.total_steps());
+    }
+    training::train(&train, &gpu, |sources, control| run.run(sources, control))
+}

@@ -1,0 +1,146 @@
+//! `--config FILE`: flags from a YAML, TOML or JSON file, under their own names.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use clap::parser::ValueSource;
+use clap::{Arg, ArgAction, Command, value_parser};
+use serde_json::{Map, Value};
+
+use crate::annotate::names;
+use crate::error::{Error, Result};
+use crate::files;
+
+const FLAG: &str = "config";
+
+/// Gives every command a `--config`.
+pub(super) fn add_flag(command: Command) -> Command {
+    let flag = Arg::new(FLAG)
+        .long(FLAG)
+        .value_name("FILE")
+        .help_heading(None::<&str>)
+        .value_parser(value_parser!(PathBuf))
+        .help("Flags from a .yaml, .toml or .json file, under their names; a flag given here beats it");
+    command.mut_subcommands(|sub| sub.arg(flag.clone()))
+}
+
+/// `arguments` (the program's name first) with the flags of the file that `--config` names added, save those that
+/// are given here as well.
+///
+/// # Errors
+/// [`Error::Io`] for a file that cannot be read, [`Error::Config`] for anything in it that is no flag of the command.
+pub(super) fn merge(command: &Command, mut arguments: Vec<OsString>) -> Result<Vec<OsString>> {
+    // What is missing here may be in the file; what is wrong here is for the real parse to say.
+    let mut lenient = command.clone().mut_subcommands(|sub| sub.mut_args(|arg| arg.required(false)));
+    let Ok(matches) = lenient.try_get_matches_from_mut(&arguments) else { return Ok(arguments) };
+    let Some((name, given)) = matches.subcommand() else { return Ok(arguments) };
+    let Some(path) = given.get_one::<PathBuf>(FLAG) else { return Ok(arguments) };
+    let sub = lenient.find_subcommand(name).expect("just parsed");
+    let is_given = |arg: &Arg| given.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine);
+    let from_file =
+        flags(sub, read(path)?, is_given).map_err(|why| Error::config(path.display().to_string(), why))?;
+    // After the program's and the command's name.
+    arguments.splice(2..2, from_file);
+    Ok(arguments)
+}
+
+fn read(path: &Path) -> Result<Map<String, Value>> {
+    let bad = |why: String| Error::config(path.display().to_string(), why);
+    let text = String::from_utf8(files::read(path)?).map_err(|_| bad("is not UTF-8 text".into()))?;
+    // A parser's first line says it all; the others draw the place, or give its caller advice.
+    let first_line = |e: String| {
+        let line = e.lines().next().unwrap_or_default().trim_start_matches("error: ");
+        line.split(", set ").next().unwrap_or_default().to_owned()
+    };
+    let parsed: Result<Value, String> = match path.extension().and_then(|e| e.to_str()) {
+        Some("yaml" | "yml") => serde_saphyr::from_str(&text).map_err(|e| first_line(e.to_string())),
+        Some("toml") => toml::from_str(&text).map_err(|e: toml::de::Error| {
+            let line = e.span().map(|at| text[..at.start].matches('\n').count() + 1);
+            let place = line.map(|n| format!("line {n}: ")).unwrap_or_default();
+            place + &first_line(e.message().to_owned())
+        }),
+        Some("json") => serde_json::from_str(&text).map_err(|e| e.to_string()),
+        _ => return Err(bad("its name ends in none of .yaml, .yml, .toml and .json".into())),
+    };
+    match parsed.map_err(bad)? {
+        Value::Object(map) => Ok(map),
+        Value::Null => Ok(Map::new()),
+        _ => Err(bad("holds no keys: expected the names of flags with their values".into())),
+    }
+}
+
+/// The file's flags as they would be typed.
+fn flags(
+    command: &Command,
+    file: Map<String, Value>,
+    skip: impl Fn(&Arg) -> bool,
+) -> Result<Vec<OsString>, String> {
+    let mut seen = BTreeSet::new();
+    let mut out = Vec::new();
+    for (key, value) in &file {
+        let arg = find(command, key)?;
+        if !seen.insert(arg.get_id()) {
+            return Err(format!("key {key:?} gives --{} a second time", long(arg)));
+        }
+        let typed = typed(arg, value).map_err(|why| format!("key {key:?} {why}"))?;
+        if !skip(arg) {
+            out.extend(typed.into_iter().map(OsString::from));
+        }
+    }
+    Ok(out)
+}
+
+fn find<'a>(command: &'a Command, key: &str) -> Result<&'a Arg, String> {
+    let name = key.replace('_', "-");
+    let own = |arg: &&Arg| arg.get_long().is_some_and(|long| ![FLAG, "help", "version"].contains(&long));
+    let is_named =
+        |arg: &&Arg| long(arg) == name || arg.get_all_aliases().unwrap_or_default().contains(&&*name);
+    command.get_arguments().filter(own).find(is_named).ok_or_else(|| {
+        let known: Vec<&str> = command.get_arguments().filter(own).map(long).collect();
+        let command = command.get_name();
+        match names::nearest(&name, &known) {
+            Some(near) => format!("key {key:?} is no flag of oaif {command} (did you mean {near:?}?)"),
+            None => format!("key {key:?} is no flag of oaif {command}: see oaif {command} --help"),
+        }
+    })
+}
+
+fn long(arg: &Arg) -> &str {
+    arg.get_long().unwrap_or_default()
+}
+
+fn typed(arg: &Arg, value: &Value) -> Result<Vec<String>, String> {
+    let flag = format!("--{}", long(arg));
+    let takes_value = arg.get_action().takes_values();
+    let value_is_optional = arg.get_num_args().is_some_and(|n| n.min_values() == 0);
+    match value {
+        Value::Null => Ok(vec![]),
+        Value::Bool(on) if value_is_optional => Ok(if *on { vec![flag] } else { vec![] }),
+        _ if !takes_value => Err(format!("takes true or false, not {value}")),
+        Value::Array(items) if matches!(arg.get_action(), ArgAction::Append) => {
+            let texts: Vec<String> = items.iter().map(text).collect::<Result<_, _>>()?;
+            match arg.get_value_delimiter() {
+                Some(_) if texts.is_empty() => Ok(vec![]),
+                Some(comma) => Ok(vec![format!("{flag}={}", texts.join(&comma.to_string()))]),
+                None => Ok(texts.iter().map(|text| format!("{flag}={text}")).collect()),
+            }
+        }
+        Value::Array(_) => Err("takes one value, not a list".into()),
+        one => Ok(vec![format!("{flag}={}", text(one)?)]),
+    }
+}
+
+fn text(value: &Value) -> Result<String, String> {
+    match value {
+        Value::String(text) => Ok(text.clone()),
+        Value::Number(number) => Ok(number.to_string()),
+        Value::Object(_) => {
+            Err("holds keys of its own: write all flags side by side, without sections".into())
+        }
+        other => Err(format!("takes a number or a text, not {other}")),
+    }
+}
+
+#[cfg(test)]
+mod tests;

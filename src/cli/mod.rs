@@ -1,0 +1,86 @@
+//! The program `oaif`: arguments in, a call of the library, results out. The only place that prints.
+
+mod args;
+mod commands;
+mod config_file;
+
+use std::ffi::OsString;
+use std::fmt::Display;
+use std::io::{self, ErrorKind, Write};
+use std::process::ExitCode;
+
+use clap::FromArgMatches;
+
+use crate::error::{Error, Result};
+use args::{Cli, Command};
+
+/// Runs the program. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
+pub fn main() -> ExitCode {
+    let parsed = match parse(std::env::args_os().collect()) {
+        Ok(Ok(cli)) => run(cli),
+        Ok(Err(usage)) => {
+            // Help and version are such "errors" too, with code 0. A closed pipe is nothing to tell anybody.
+            let _ = usage.print();
+            return ExitCode::from(usage.exit_code() as u8);
+        }
+        Err(error) => Err(error),
+    };
+    match parsed {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever reads our output has seen enough.
+        Err(Error::Io { source, .. }) if source.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            // Some parsers draw a picture of the place; a message is one line all the same.
+            let text = error.to_string();
+            let lines: Vec<&str> = text.lines().map(str::trim).collect();
+            let _ = writeln!(io::stderr(), "oaif: {}", lines.join(" "));
+            exit_code(&error).into()
+        }
+    }
+}
+
+/// The command line, with the `--config` file's part. The inner error is clap's, which knows how to print itself.
+fn parse(arguments: Vec<OsString>) -> Result<Result<Cli, clap::Error>> {
+    let mut command = config_file::add_flag(args::command());
+    let arguments = config_file::merge(&command, arguments)?;
+    let matches = command.try_get_matches_from_mut(arguments);
+    Ok(matches.and_then(|m| Cli::from_arg_matches(&m)).map_err(|e| e.format(&mut command)))
+}
+
+fn run(cli: Cli) -> Result<()> {
+    match cli.command {
+        Command::Align(args) => commands::align::run(args.plan()?),
+        Command::Sft(args) => commands::sft::run(args.plan()?),
+        Command::Dpo(args) => commands::dpo::run(args.plan()?),
+        Command::Generate(args) => commands::generate::run(args.plan()?),
+        Command::Score(args) => commands::score::run(args.plan()?),
+        Command::Judge(args) => commands::judge::run(args.plan()?),
+        Command::Export(args) => commands::export::run(args.plan()?),
+        Command::Doctor(args) => commands::doctor::run(args.plan()?),
+    }
+}
+
+fn exit_code(error: &Error) -> u8 {
+    match error {
+        Error::Config { .. } => 2,
+        Error::Interrupted => 130,
+        _ => 1,
+    }
+}
+
+/// Writes a line of results to standard output.
+pub(crate) fn print(line: impl Display) -> Result<()> {
+    writeln!(io::stdout().lock(), "{line}").map_err(Error::io("write to", "standard output"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exit_codes_tell_wrong_usage_from_failure_and_interruption() {
+        assert_eq!(exit_code(&Error::config("--beta", "is odd")), 2);
+        assert_eq!(exit_code(&Error::Interrupted), 130);
+        assert_eq!(exit_code(&Error::file("x", "is odd")), 1);
+    }
+}

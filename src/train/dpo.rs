@@ -1,0 +1,102 @@
+//! Offline preference training: the pairs are given.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use serde_json::json;
+
+use super::options::{DpoOptions, TrainOptions};
+use super::order::RowOrder;
+use super::pair_step::LabelledPair;
+use super::pair_trainer::{PairTrainer, milliseconds};
+use super::policy::Policy;
+use super::rows::EncodedRows;
+use super::session::{Control, Session, Sources, StepRecord};
+use super::total_steps;
+use crate::data::rows::Pair;
+use crate::error::Result;
+use crate::gpu::Arena;
+use crate::optim::Optimiser;
+
+/// A run that is ready to begin: plans recorded, memory taken.
+pub struct DpoRun {
+    policy: Policy,
+    train: TrainOptions,
+    options: DpoOptions,
+    rows: EncodedRows,
+    trainer: PairTrainer,
+    optimiser: Optimiser,
+}
+
+impl DpoRun {
+    /// Encodes the pairs and records the plans. On a measuring `Gpu` this is the dry run.
+    pub fn new(policy: Policy, pairs: &[Pair], train: &TrainOptions, options: &DpoOptions) -> Result<DpoRun> {
+        let context = policy.model.architecture().context;
+        let max_length = train.max_length.unwrap_or(context).min(context);
+        let max_prompt = train.max_prompt_length.unwrap_or(max_length).min(max_length);
+        let rows = EncodedRows::pairs(&policy.encoder(), pairs, options.append_eos, max_prompt, max_length)?;
+        let capacity = rows.largest_batch(train.batch_size);
+        let (trainer, optimiser) = PairTrainer::new(&policy, train, options.loss, capacity, &Arena::new())?;
+        Ok(DpoRun { policy, train: train.clone(), options: options.clone(), rows, trainer, optimiser })
+    }
+
+    /// The encoded rows.
+    pub fn rows(&self) -> &EncodedRows {
+        &self.rows
+    }
+
+    /// Steps of the whole run.
+    pub fn total_steps(&self) -> usize {
+        total_steps(&self.train, self.rows.trees.len())
+    }
+
+    /// Trains; returns where the model or adapter was saved.
+    pub fn run(self, sources: Sources, control: Control<'_>) -> Result<PathBuf> {
+        let total = self.total_steps();
+        let (trees, batch) = (&self.rows.trees, self.train.batch_size * self.train.accumulation);
+        let mut session =
+            Session::begin(&self.policy.model, self.optimiser, &self.train, sources, total, control)?;
+        session.warn_skipped(self.rows.skipped);
+        let mut order = RowOrder::new(trees.len(), self.train.shuffle.then_some(self.train.seed));
+        // Reference log-probabilities are computed once a pair and kept.
+        let mut known: Vec<Option<[f32; 2]>> = vec![None; trees.len()];
+        while !session.is_done() {
+            let started = Instant::now();
+            let first = (session.step() * batch) as u64;
+            let rows: Vec<usize> = (first..first + batch as u64).map(|i| order.row(i)).collect();
+            let mut new: Vec<usize> = rows.iter().copied().filter(|r| known[*r].is_none()).collect();
+            new.sort_unstable();
+            new.dedup();
+            let new_trees: Vec<_> = new.iter().map(|r| trees[*r].clone()).collect();
+            for (row, reference) in new.iter().zip(self.trainer.reference(&new_trees)?) {
+                known[*row] = Some(reference);
+            }
+            let reference_ms = milliseconds(started);
+            let pair = |row: &usize| LabelledPair {
+                tree: trees[*row].clone(),
+                reference: known[*row].expect("computed above"),
+                label: 1.0,
+            };
+            let pairs: Vec<LabelledPair> = rows.iter().map(pair).collect();
+            let learnt = self.trainer.learn(&pairs, self.options.loss)?;
+            let before_update = Instant::now();
+            let (update, learning_rate) = session.update(learnt.loss())?;
+            let mut metrics = learnt.metrics();
+            metrics.insert("grad_norm".into(), json!(update.finite.then_some(update.grad_norm)));
+            metrics.insert("learning_rate".into(), json!(learning_rate));
+            metrics.insert("epoch".into(), json!((first + batch as u64) as f64 / trees.len() as f64));
+            metrics.insert("time/reference_ms".into(), reference_ms);
+            metrics.insert("time/update_ms".into(), milliseconds(before_update));
+            metrics.insert("time/step_ms".into(), milliseconds(started));
+            session.end_step(StepRecord {
+                metrics,
+                pairs: Vec::new(),
+                loss: Some(learnt.loss()),
+                margin: Some(learnt.margin()),
+                judge_win: None,
+                tokens: learnt.tokens(),
+            })?;
+        }
+        session.finish()
+    }
+}

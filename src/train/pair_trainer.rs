@@ -1,0 +1,127 @@
+//! What offline and online preference training share: reference log-probabilities, a batch in micro-batches, the
+//! metrics of its pairs.
+
+use std::time::Instant;
+
+use serde_json::{Map, Value, json};
+
+use super::options::TrainOptions;
+use super::pair_step::{LabelledPair, PairResult, PairStep, PhaseTimes};
+use super::policy::Policy;
+use crate::data::packing::Tree;
+use crate::error::Result;
+use crate::gpu::Arena;
+use crate::model::Scorer;
+use crate::model::stream::Capacity;
+use crate::optim::Optimiser;
+use crate::preference::PreferenceLoss;
+
+/// The plans of preference training on one policy.
+pub struct PairTrainer {
+    step: PairStep,
+    reference: Scorer,
+    batch_size: usize,
+}
+
+/// A learnt batch.
+pub struct LearntBatch {
+    results: Vec<PairResult>,
+    reference: Vec<[f32; 2]>,
+    times: PhaseTimes,
+    tokens: usize,
+    loss_beta: f32,
+}
+
+/// Milliseconds since `start`, for the logs.
+pub(super) fn milliseconds(start: Instant) -> Value {
+    json!((start.elapsed().as_secs_f64() * 1e5).round() / 1e2)
+}
+
+impl PairTrainer {
+    /// Records the plans for micro-batches up to `capacity`, and the optimiser's.
+    pub fn new(
+        policy: &Policy,
+        options: &TrainOptions,
+        loss: PreferenceLoss,
+        capacity: Capacity,
+        arena: &Arena,
+    ) -> Result<(PairTrainer, Optimiser)> {
+        let (gpu, model) = (policy.model.gpu(), &policy.model);
+        // The largest plan comes first: the others find room in its memory.
+        let step = PairStep::new(gpu, model, loss, capacity, options.gradient_checkpointing, arena)?;
+        let reference = Scorer::new(gpu, &policy.reference(options)?, capacity, arena)?;
+        let optimiser =
+            Optimiser::new(gpu, model.trained(), options.optimiser, options.max_grad_norm, arena)?;
+        Ok((PairTrainer { step, reference, batch_size: options.batch_size }, optimiser))
+    }
+
+    /// The reference model's log-probabilities of both responses of each tree.
+    pub fn reference(&self, trees: &[Tree]) -> Result<Vec<[f32; 2]>> {
+        let scores = self.reference.score(trees)?;
+        Ok(scores.chunks(2).map(|pair| [pair[0].logp() as f32, pair[1].logp() as f32]).collect())
+    }
+
+    /// Adds the gradient of the mean loss over `pairs`, in micro-batches.
+    pub fn learn(&self, pairs: &[LabelledPair], loss: PreferenceLoss) -> Result<LearntBatch> {
+        let weight = 1.0 / pairs.len() as f32;
+        let (mut results, mut times) = (Vec::new(), PhaseTimes::new());
+        for micro in pairs.chunks(self.batch_size) {
+            let (these, phases) = self.step.run(micro, weight)?;
+            results.extend(these);
+            for (name, ms) in phases {
+                match times.iter_mut().find(|(n, _)| *n == name) {
+                    Some((_, sum)) => *sum += ms,
+                    None => times.push((name, ms)),
+                }
+            }
+        }
+        let reference = pairs.iter().map(|p| p.reference).collect();
+        let tokens = pairs.iter().map(|p| p.tree.rows()).sum();
+        Ok(LearntBatch { results, reference, times, tokens, loss_beta: loss.beta() })
+    }
+}
+
+impl LearntBatch {
+    fn mean(&self, of: impl Fn(&PairResult) -> f32) -> f64 {
+        self.results.iter().map(|r| of(r) as f64).sum::<f64>() / self.results.len() as f64
+    }
+
+    /// Mean loss over the pairs.
+    pub fn loss(&self) -> f64 {
+        self.mean(|r| r.loss)
+    }
+
+    /// Mean difference of the rewards.
+    pub fn margin(&self) -> f64 {
+        self.mean(|r| r.reward_chosen - r.reward_rejected)
+    }
+
+    /// Rows that went through forward and backward.
+    pub fn tokens(&self) -> usize {
+        self.tokens
+    }
+
+    /// TRL's names for what was learnt, and the phases' times.
+    pub fn metrics(&self) -> Map<String, Value> {
+        // log π − log π₀ of both responses, summed over tokens.
+        let kl = self.results.iter().zip(&self.reference).map(|(r, reference)| {
+            0.5 * ((r.logp_chosen - reference[0]) as f64 + (r.logp_rejected - reference[1]) as f64)
+        });
+        let mut out = Map::new();
+        let mut put = |key: &str, value: f64| out.insert(key.into(), json!(value));
+        put("loss", self.loss());
+        put("rewards/chosen", self.mean(|r| r.reward_chosen));
+        put("rewards/rejected", self.mean(|r| r.reward_rejected));
+        put("rewards/accuracies", self.mean(|r| (r.reward_chosen > r.reward_rejected) as u32 as f32));
+        put("rewards/margins", self.margin());
+        put("logps/chosen", self.mean(|r| r.logp_chosen));
+        put("logps/rejected", self.mean(|r| r.logp_rejected));
+        put("objective/kl", kl.sum::<f64>() / self.results.len() as f64);
+        put("objective/entropy", self.mean(|r| r.entropy));
+        put("beta", self.loss_beta as f64);
+        for (name, ms) in &self.times {
+            out.insert(format!("time/{name}_ms"), json!((ms * 1e2).round() / 1e2));
+        }
+        out
+    }
+}

@@ -1,0 +1,69 @@
+//! The model that is trained, with its tokenizer.
+
+use std::path::{Path, PathBuf};
+
+use super::options::TrainOptions;
+use super::rows::Encoder;
+use crate::data::chat::ChatTemplate;
+use crate::data::tokenizer::Tokenizer;
+use crate::error::Result;
+use crate::gpu::Gpu;
+use crate::model::Model;
+
+/// A model folder, loaded.
+pub struct Policy {
+    /// The weights.
+    pub model: Model,
+    /// Its tokenizer.
+    pub tokenizer: Tokenizer,
+    /// Its chat template, if it has one.
+    pub template: Option<ChatTemplate>,
+    /// The folder.
+    pub dir: PathBuf,
+}
+
+impl Policy {
+    /// Loads a folder to be trained as the options say: whole, or with a new or an earlier adapter.
+    pub fn load(gpu: &Gpu, dir: &Path, options: &TrainOptions) -> Result<Policy> {
+        let full = options.lora.is_none() && options.adapter.is_none();
+        let base = Model::load(gpu, dir, full)?;
+        let model = match (&options.adapter, &options.lora) {
+            (Some(adapter), _) => base.load_adapter(adapter, true)?,
+            (None, Some(lora)) => base.add_adapter(lora.clone(), options.seed)?,
+            (None, None) => base,
+        };
+        Policy::with_model(model, dir)
+    }
+
+    /// Loads a folder to be used as it is, with an adapter if one is given.
+    pub fn frozen(gpu: &Gpu, dir: &Path, adapter: Option<&Path>) -> Result<Policy> {
+        let base = Model::load(gpu, dir, false)?;
+        let model = match adapter {
+            Some(adapter) => base.load_adapter(adapter, false)?,
+            None => base,
+        };
+        Policy::with_model(model, dir)
+    }
+
+    /// A model with the tokenizer in `dir`.
+    pub fn with_model(model: Model, dir: &Path) -> Result<Policy> {
+        let tokenizer = Tokenizer::load(dir)?;
+        tokenizer.check_vocabulary(model.architecture().vocab)?;
+        let template = ChatTemplate::from_tokenizer_config(dir)?;
+        Ok(Policy { model, tokenizer, template, dir: dir.to_owned() })
+    }
+
+    /// Texts to token ids.
+    pub fn encoder(&self) -> Encoder<'_> {
+        Encoder { tokenizer: &self.tokenizer, template: self.template.as_ref() }
+    }
+
+    /// The reference π₀: the base with the adapter off, at no memory, or a frozen copy of what will be trained. A
+    /// warm-started adapter is part of the reference.
+    pub fn reference(&self, options: &TrainOptions) -> Result<Model> {
+        match options.lora.is_some() && options.adapter.is_none() {
+            true => Ok(self.model.without_adapter()),
+            false => self.model.snapshot(),
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! Supervised fine-tuning: next-token training on completions.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use serde_json::{Map, json};
+
+use super::options::TrainOptions;
+use super::order::RowOrder;
+use super::pair_trainer::milliseconds;
+use super::policy::Policy;
+use super::rows::EncodedRows;
+use super::session::{Control, Session, Sources, StepRecord};
+use super::sft_step::{SftResult, SftStep};
+use super::total_steps;
+use crate::data::packing::Tree;
+use crate::data::rows::Completion;
+use crate::error::Result;
+use crate::gpu::Arena;
+use crate::optim::Optimiser;
+
+/// A run that is ready to begin: plans recorded, memory taken.
+pub struct SftRun {
+    policy: Policy,
+    train: TrainOptions,
+    rows: EncodedRows,
+    step: SftStep,
+    optimiser: Optimiser,
+}
+
+impl SftRun {
+    /// Encodes the rows and records the plans. On a measuring `Gpu` this is the dry run.
+    pub fn new(
+        policy: Policy,
+        rows: &[Completion],
+        train: &TrainOptions,
+        append_eos: bool,
+    ) -> Result<SftRun> {
+        let context = policy.model.architecture().context;
+        let max_length = train.max_length.unwrap_or(context).min(context);
+        let max_prompt = train.max_prompt_length.unwrap_or(max_length).min(max_length);
+        let rows = EncodedRows::completions(&policy.encoder(), rows, append_eos, max_prompt, max_length)?;
+        let (gpu, model, arena) = (policy.model.gpu(), &policy.model, Arena::new());
+        let capacity = rows.largest_batch(train.batch_size);
+        let step = SftStep::new(gpu, model, capacity, train.gradient_checkpointing, &arena)?;
+        let optimiser = Optimiser::new(gpu, model.trained(), train.optimiser, train.max_grad_norm, &arena)?;
+        Ok(SftRun { policy, train: train.clone(), rows, step, optimiser })
+    }
+
+    /// The encoded rows.
+    pub fn rows(&self) -> &EncodedRows {
+        &self.rows
+    }
+
+    /// Steps of the whole run.
+    pub fn total_steps(&self) -> usize {
+        total_steps(&self.train, self.rows.trees.len())
+    }
+
+    /// Trains; returns where the model or adapter was saved.
+    pub fn run(self, sources: Sources, control: Control<'_>) -> Result<PathBuf> {
+        let total = self.total_steps();
+        let (trees, batch) = (&self.rows.trees, self.train.batch_size * self.train.accumulation);
+        let mut session =
+            Session::begin(&self.policy.model, self.optimiser, &self.train, sources, total, control)?;
+        session.warn_skipped(self.rows.skipped);
+        let mut order = RowOrder::new(trees.len(), self.train.shuffle.then_some(self.train.seed));
+        while !session.is_done() {
+            let started = Instant::now();
+            let first = (session.step() * batch) as u64;
+            let rows: Vec<Tree> =
+                (first..first + batch as u64).map(|i| trees[order.row(i)].clone()).collect();
+            let weight = 1.0 / rows.iter().map(Tree::targets).sum::<usize>() as f32;
+            let (mut sum, mut metrics) = (SftResult::default(), Map::new());
+            for micro in rows.chunks(self.train.batch_size) {
+                let (result, times) = self.step.run(micro, weight)?;
+                sum.nll += result.nll;
+                sum.entropy += result.entropy;
+                sum.tokens += result.tokens;
+                for (name, ms) in times {
+                    let entry = metrics.entry(format!("time/{name}_ms")).or_insert(json!(0.0));
+                    *entry = json!(entry.as_f64().unwrap_or(0.0) + ms);
+                }
+            }
+            let loss = sum.nll / sum.tokens as f64;
+            let before_update = Instant::now();
+            let (update, learning_rate) = session.update(loss)?;
+            let mut put = |key: &str, value| metrics.insert(key.into(), value);
+            put("loss", json!(loss));
+            put("objective/entropy", json!(sum.entropy / sum.tokens as f64));
+            put("grad_norm", json!(update.finite.then_some(update.grad_norm)));
+            put("learning_rate", json!(learning_rate));
+            put("epoch", json!((first + batch as u64) as f64 / trees.len() as f64));
+            put("time/update_ms", milliseconds(before_update));
+            put("time/step_ms", milliseconds(started));
+            session.end_step(StepRecord {
+                metrics,
+                pairs: Vec::new(),
+                loss: Some(loss),
+                margin: None,
+                judge_win: None,
+                tokens: rows.iter().map(Tree::rows).sum(),
+            })?;
+        }
+        session.finish()
+    }
+}

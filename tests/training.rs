@@ -1,0 +1,326 @@
+//! Whole runs on the tiny model: what they write, that they resume, that they notice when something is wrong.
+
+mod common;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use common::{fixture, gpu};
+use oaif::Error;
+use oaif::annotate::rule::Rule;
+use oaif::data::rows::{Completion, Pair, Prompt, Text};
+use oaif::gpu::Gpu;
+use oaif::model::LoraConfig;
+use oaif::preference::PreferenceLoss;
+use oaif::train::{
+    AlignOptions, AlignRun, Control, DpoOptions, DpoRun, Observer, Policy, SftRun, Sources, StepEvent,
+    TrainOptions,
+};
+use serde_json::{Value, json};
+
+fn train_options(dir: &Path, steps: usize) -> TrainOptions {
+    TrainOptions {
+        learning_rate: 1e-3,
+        warmup_steps: 1,
+        batch_size: 2,
+        accumulation: 2,
+        max_steps: Some(steps),
+        save_steps: Some(2),
+        ..TrainOptions::new(dir)
+    }
+}
+
+fn lora() -> LoraConfig {
+    let targets = LoraConfig::parse_targets(&["all-linear"]).unwrap();
+    LoraConfig { rank: 2, alpha: 4.0, rank_stabilised: false, targets }
+}
+
+fn align_options(loss: &str) -> AlignOptions {
+    let loss = PreferenceLoss::parse(loss, None, false).unwrap();
+    AlignOptions { max_new_tokens: 6, slots: Some(3), ..AlignOptions::new(loss) }
+}
+
+fn words() -> Vec<String> {
+    let json: Value =
+        serde_json::from_slice(&std::fs::read(fixture("tiny/tokenizer.json")).unwrap()).unwrap();
+    let vocab = json["model"]["vocab"].as_object().unwrap();
+    vocab.keys().filter(|w| w.chars().all(char::is_alphabetic)).cloned().collect()
+}
+
+fn prompts() -> Vec<Prompt> {
+    let words = words();
+    let text = |i: usize| Text::Plain(words[i % words.len()..][..1 + i % 3].join(" "));
+    (0..10).map(|i| Prompt { prompt: text(i), reference: None, line: i + 1 }).collect()
+}
+
+/// Hears of everything, and asks the run to stop after a step.
+struct Listener<'a> {
+    steps: Vec<f64>,
+    warnings: Vec<String>,
+    stop_after: Option<(usize, &'a AtomicBool)>,
+}
+
+impl Observer for Listener<'_> {
+    fn step(&mut self, event: &StepEvent) {
+        self.steps.push(event.loss);
+        if let Some((step, flag)) = self.stop_after
+            && event.step == step
+        {
+            flag.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn warning(&mut self, text: &str) {
+        self.warnings.push(text.to_owned());
+    }
+}
+
+fn sources() -> Sources {
+    Sources { model: fixture("tiny"), config: json!({"command": "test"}) }
+}
+
+fn align(
+    gpu: &Gpu,
+    train: &TrainOptions,
+    options: &AlignOptions,
+    rule: &str,
+    stop_after: Option<usize>,
+) -> Result<PathBuf, Error> {
+    let flag = AtomicBool::new(false);
+    let mut listener =
+        Listener { steps: vec![], warnings: vec![], stop_after: stop_after.map(|s| (s, &flag)) };
+    let policy = Policy::load(gpu, &fixture("tiny"), train)?;
+    let run = AlignRun::new(policy, &prompts(), train, options)?;
+    let control = Control { observer: &mut listener, interrupted: &flag };
+    run.run(&mut Rule::parse(rule)?, sources(), control)
+}
+
+fn rows(path: &Path) -> Vec<Value> {
+    let text = std::fs::read_to_string(path).unwrap();
+    text.lines().map(|l| serde_json::from_str(l).unwrap()).collect()
+}
+
+/// The metrics without the clock's.
+fn untimed(path: &Path) -> Vec<Value> {
+    let mut rows = rows(path);
+    for row in &mut rows {
+        row.as_object_mut().unwrap().retain(|key, _| !key.starts_with("time/") && key != "judge/latency_ms");
+    }
+    rows
+}
+
+fn assert_same_run(a: &Path, b: &Path, weights: &str) {
+    assert_eq!(untimed(&a.join("metrics.jsonl")), untimed(&b.join("metrics.jsonl")));
+    assert_eq!(rows(&a.join("pairs.jsonl")), rows(&b.join("pairs.jsonl")));
+    assert!(
+        std::fs::read(a.join(weights)).unwrap() == std::fs::read(b.join(weights)).unwrap(),
+        "the weights differ"
+    );
+}
+
+#[test]
+fn a_resumed_run_equals_an_uninterrupted_run_bit_for_bit() {
+    let Some(gpu) = gpu() else { return };
+    for (name, adapter, weights) in [
+        ("full", None, "model/model.safetensors"),
+        ("lora", Some(lora()), "adapter/adapter_model.safetensors"),
+    ] {
+        let temp = tempfile::tempdir().unwrap();
+        let (whole, parts) = (temp.path().join("whole"), temp.path().join("parts"));
+        let options = align_options("dpo");
+        let mut train = TrainOptions { lora: adapter, ..train_options(&whole, 6) };
+        align(&gpu, &train, &options, "longer", None).unwrap();
+        train.output_dir = parts.clone();
+        let stopped = align(&gpu, &train, &options, "longer", Some(3)).unwrap_err();
+        assert!(matches!(stopped, Error::Interrupted), "{name}: {stopped}");
+        train.resume = Some("last".into());
+        align(&gpu, &train, &options, "longer", None).unwrap();
+        assert_same_run(&whole, &parts, weights);
+        // From an older checkpoint: what came after it is done again.
+        train.resume = Some(parts.join("checkpoints/step-000002").to_string_lossy().into_owned());
+        align(&gpu, &train, &options, "longer", None).unwrap();
+        assert_same_run(&whole, &parts, weights);
+    }
+}
+
+#[test]
+fn a_run_writes_the_files_and_metrics_that_others_read() {
+    let Some(gpu) = gpu() else { return };
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("run");
+    let train = TrainOptions { save_total_limit: Some(1), ..train_options(&dir, 4) };
+    let saved = align(&gpu, &train, &align_options("ipo"), "shorter", None).unwrap();
+    assert_eq!(saved, dir.join("model"));
+    for file in ["run.json", "model/config.json", "model/model.safetensors", "model/tokenizer.json"] {
+        assert!(dir.join(file).is_file(), "{file}");
+    }
+    let checkpoints: Vec<_> = std::fs::read_dir(dir.join("checkpoints")).unwrap().flatten().collect();
+    assert_eq!(checkpoints.len(), 1, "--save-total-limit 1");
+    let metrics = rows(&dir.join("metrics.jsonl"));
+    assert_eq!(metrics.iter().map(|m| m["step"].as_u64().unwrap()).collect::<Vec<_>>(), [1, 2, 3, 4]);
+    let names = "loss grad_norm learning_rate epoch rewards/chosen rewards/rejected rewards/accuracies \
+                 rewards/margins logps/chosen logps/rejected objective/kl objective/entropy \
+                 val/contain_eos_token judge/tie judge/invalid judge/identical judge/order_flip \
+                 judge/latency_ms num_tokens time/step_ms time/sampling_ms time/annotation_ms \
+                 time/reference_ms time/update_ms time/tokens_per_second";
+    for row in &metrics {
+        for name in names.split_whitespace() {
+            assert!(row.get(name).is_some_and(Value::is_number), "{name} in {row}");
+        }
+    }
+    let pairs = rows(&dir.join("pairs.jsonl"));
+    assert_eq!(pairs.len(), 16, "four prompts a step, one pair each");
+    for pair in &pairs {
+        let verdict = pair.get("verdict").and_then(Value::as_str);
+        let identical = pair.get("skipped").and_then(Value::as_str) == Some("identical responses");
+        assert!(identical || ["1", "2", "tie"].contains(&verdict.unwrap()), "{pair}");
+        assert_eq!(pair["chosen"].is_null(), !matches!(verdict, Some("1" | "2")), "{pair}");
+    }
+}
+
+#[test]
+fn a_second_run_in_the_same_folder_is_refused() {
+    let Some(gpu) = gpu() else { return };
+    let temp = tempfile::tempdir().unwrap();
+    let train = train_options(&temp.path().join("run"), 1);
+    align(&gpu, &train, &align_options("dpo"), "longer", None).unwrap();
+    let error = align(&gpu, &train, &align_options("dpo"), "longer", None).unwrap_err().to_string();
+    assert!(error.contains("overwrite"), "{error}");
+    let again = TrainOptions { overwrite: true, ..train };
+    align(&gpu, &again, &align_options("dpo"), "longer", None).unwrap();
+}
+
+#[test]
+fn more_samples_than_two_learn_from_best_against_worst() {
+    let Some(gpu) = gpu() else { return };
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("run");
+    let options = AlignOptions { num_samples: 3, soft_labels: true, ..align_options("slic") };
+    align(&gpu, &train_options(&dir, 1), &options, "longer", None).unwrap();
+    let pairs = rows(&dir.join("pairs.jsonl"));
+    assert_eq!(pairs.len(), 4 * 3, "a round robin of three");
+    for games in pairs.chunks(3) {
+        let learnt: Vec<&Value> = games.iter().filter(|g| !g["chosen"].is_null()).collect();
+        assert!(learnt.len() <= 1);
+        let Some(game) = learnt.first() else { continue };
+        let length = |key: &str| game[key].as_str().unwrap().chars().count();
+        let lengths = games.iter().flat_map(|g| ["response_1", "response_2"].map(|k| g[k].as_str().unwrap()));
+        let longest = lengths.map(|t| t.chars().count()).max().unwrap();
+        let chosen = if game["chosen"] == 1 { "response_1" } else { "response_2" };
+        assert_eq!(length(chosen), longest);
+    }
+}
+
+#[test]
+fn too_many_unusable_verdicts_end_the_run_with_an_explanation() {
+    struct Broken;
+    impl oaif::annotate::Annotator for Broken {
+        fn name(&self) -> String {
+            "broken".into()
+        }
+        fn annotate(
+            &mut self,
+            pairs: &[oaif::annotate::Pair<'_>],
+        ) -> oaif::Result<Vec<oaif::annotate::Judgement>> {
+            let invalid = || oaif::annotate::Verdict::Invalid { why: "out of paper".into() }.into();
+            Ok(pairs.iter().map(|_| invalid()).collect())
+        }
+    }
+    let Some(gpu) = gpu() else { return };
+    let temp = tempfile::tempdir().unwrap();
+    let train = train_options(&temp.path().join("run"), 50);
+    let policy = Policy::load(&gpu, &fixture("tiny"), &train).unwrap();
+    let run = AlignRun::new(policy, &prompts(), &train, &align_options("dpo")).unwrap();
+    let control = Control { observer: &mut (), interrupted: &AtomicBool::new(false) };
+    let error = run.run(&mut Broken, sources(), control).unwrap_err().to_string();
+    assert!(error.contains("out of paper") && error.contains("--max-invalid-ratio"), "{error}");
+}
+
+fn preferences() -> Vec<Pair> {
+    let words = words();
+    let pair = |i: usize| Pair {
+        prompt: Text::Plain(words[i..i + 3].join(" ")),
+        chosen: Text::Plain(words[i + 3..i + 5].join(" ")),
+        rejected: Text::Plain(words[i + 5..i + 9].join(" ")),
+        line: i + 1,
+    };
+    (0..8).map(pair).collect()
+}
+
+#[test]
+fn offline_preferences_are_learnt() {
+    let Some(gpu) = gpu() else { return };
+    for loss in ["dpo", "ipo", "slic"] {
+        let temp = tempfile::tempdir().unwrap();
+        let train = TrainOptions {
+            lora: Some(lora()),
+            learning_rate: 1e-2,
+            ..train_options(&temp.path().join("run"), 20)
+        };
+        let options =
+            DpoOptions { loss: PreferenceLoss::parse(loss, Some(0.1), false).unwrap(), append_eos: true };
+        let policy = Policy::load(&gpu, &fixture("tiny"), &train).unwrap();
+        let run = DpoRun::new(policy, &preferences(), &train, &options).unwrap();
+        let control = Control { observer: &mut (), interrupted: &AtomicBool::new(false) };
+        let saved = run.run(sources(), control).unwrap();
+        assert!(saved.join("adapter_config.json").is_file());
+        let metrics = rows(&temp.path().join("run/metrics.jsonl"));
+        assert_eq!(
+            metrics[0]["rewards/margins"].as_f64().unwrap().abs() < 1e-4,
+            true,
+            "starts at the reference"
+        );
+        assert!(metrics[19]["rewards/accuracies"].as_f64().unwrap() == 1.0, "{loss}: {}", metrics[19]);
+        assert!(metrics[19]["loss"].as_f64().unwrap() < metrics[0]["loss"].as_f64().unwrap());
+    }
+}
+
+#[test]
+fn completions_are_learnt() {
+    let Some(gpu) = gpu() else { return };
+    let temp = tempfile::tempdir().unwrap();
+    let train = TrainOptions { learning_rate: 1e-2, ..train_options(&temp.path().join("run"), 20) };
+    let row = |p: Pair| Completion { prompt: Some(p.prompt), completion: p.chosen, line: p.line };
+    let rows_in: Vec<Completion> = preferences().into_iter().map(row).collect();
+    let policy = Policy::load(&gpu, &fixture("tiny"), &train).unwrap();
+    let run = SftRun::new(policy, &rows_in, &train, true).unwrap();
+    let control = Control { observer: &mut (), interrupted: &AtomicBool::new(false) };
+    run.run(sources(), control).unwrap();
+    let metrics = rows(&temp.path().join("run/metrics.jsonl"));
+    let loss = |i: usize| metrics[i]["loss"].as_f64().unwrap();
+    assert!(loss(19) < 0.3 * loss(0), "{} {}", loss(0), loss(19));
+}
+
+#[test]
+fn steps_that_are_not_finite_change_nothing_and_five_in_a_row_end_the_run() {
+    let Some(gpu) = gpu() else { return };
+    let temp = tempfile::tempdir().unwrap();
+    let train = train_options(&temp.path().join("run"), 50);
+    let policy = Policy::load(&gpu, &fixture("tiny"), &train).unwrap();
+    let weight = policy.model.base().get("model.norm.weight").unwrap().clone();
+    policy.model.base().upload("model.norm.weight", &vec![f32::NAN; weight.elements()]).unwrap();
+    let other = policy.model.base().get("model.embed_tokens.weight").unwrap().clone();
+    let before = policy.model.base().download(&other).unwrap();
+    let model = policy.model.clone();
+    let options = DpoOptions { loss: PreferenceLoss::parse("dpo", None, false).unwrap(), append_eos: true };
+    let run = DpoRun::new(policy, &preferences(), &train, &options).unwrap();
+    let control = Control { observer: &mut (), interrupted: &AtomicBool::new(false) };
+    let error = run.run(sources(), control).unwrap_err();
+    assert!(matches!(error, Error::NonFinite { count: 5 }), "{error}");
+    assert_eq!(model.base().download(&other).unwrap(), before);
+}
+
+#[test]
+fn a_warm_started_adapter_is_part_of_the_reference() {
+    let Some(gpu) = gpu() else { return };
+    let temp = tempfile::tempdir().unwrap();
+    let train =
+        TrainOptions { adapter: Some(fixture("tiny_lora")), ..train_options(&temp.path().join("run"), 2) };
+    let options = DpoOptions { loss: PreferenceLoss::parse("dpo", None, false).unwrap(), append_eos: true };
+    let policy = Policy::load(&gpu, &fixture("tiny"), &train).unwrap();
+    let run = DpoRun::new(policy, &preferences(), &train, &options).unwrap();
+    let control = Control { observer: &mut (), interrupted: &AtomicBool::new(false) };
+    run.run(sources(), control).unwrap();
+    let metrics = rows(&temp.path().join("run/metrics.jsonl"));
+    assert!((metrics[0]["loss"].as_f64().unwrap() - 2f64.ln()).abs() < 1e-4, "{}", metrics[0]);
+}
