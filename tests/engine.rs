@@ -108,7 +108,7 @@ fn a_split_launch_gives_the_bits_of_a_whole_one() {
         let (parts, submits) = case_bits(split);
         assert!(submits > 4 * whole.len() as u64, "{submits} submits");
         for ((name, whole), (_, parts)) in whole.iter().zip(&parts) {
-            assert_eq!(whole, parts, "{name} in submits of {submit_ms} ms, {limit:?} groups a dimension");
+            assert!(whole == parts, "{name} in submits of {submit_ms} ms, {limit:?} groups a dimension");
         }
     }
 }

@@ -299,6 +299,17 @@ impl Recorder {
         self.launches.iter().map(|l| &l.kernel)
     }
 
+    /// Operations and bytes of one replay with these live extents.
+    pub fn work(&self, extents: &[u32; 8]) -> Work {
+        let mut total = Work::default();
+        for launch in &self.launches {
+            let rows = launch.groups.rows.now(extents) as f64;
+            total.flops += rows * launch.work.flops;
+            total.bytes += rows * launch.work.bytes;
+        }
+        total
+    }
+
     /// Validates every kernel and its bindings on the host, without an adapter.
     ///
     /// # Errors
