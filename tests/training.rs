@@ -324,3 +324,44 @@ fn a_warm_started_adapter_is_part_of_the_reference() {
     let metrics = rows(&temp.path().join("run/metrics.jsonl"));
     assert!((metrics[0]["loss"].as_f64().unwrap() - 2f64.ln()).abs() < 1e-4, "{}", metrics[0]);
 }
+
+#[test]
+fn a_row_taken_twice_where_epochs_meet_still_fits() {
+    let Some(gpu) = gpu() else { return };
+    let temp = tempfile::tempdir().unwrap();
+    // One row is far longer than the others; a batch of two over three rows meets it twice sooner or later.
+    let words = words();
+    let mut rows = preferences()[..3].to_vec();
+    rows[0].chosen = Text::Plain(words[..60].join(" "));
+    let train = TrainOptions { accumulation: 1, ..train_options(&temp.path().join("run"), 12) };
+    let options = DpoOptions { loss: PreferenceLoss::parse("dpo", None, false).unwrap(), append_eos: true };
+    let policy = Policy::load(&gpu, &fixture("tiny"), &train).unwrap();
+    let run = DpoRun::new(policy, &rows, &train, &options).unwrap();
+    let control = Control { observer: &mut (), interrupted: &AtomicBool::new(false) };
+    run.run(sources(), control).unwrap();
+}
+
+#[test]
+fn a_run_that_learns_nothing_is_an_error_and_keeps_its_checkpoint() {
+    let Some(gpu) = gpu() else { return };
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("run");
+    // Every comparison is a tie.
+    let rule = "contains:zzzz";
+    let error = align(&gpu, &train_options(&dir, 2), &align_options("dpo"), rule, None).unwrap_err();
+    assert!(error.to_string().contains("nothing was learnt"), "{error}");
+    assert!(dir.join("checkpoints/step-000002/state.json").is_file());
+    assert!(!dir.join("model").exists());
+}
+
+#[test]
+fn resuming_with_another_batch_size_is_refused() {
+    let Some(gpu) = gpu() else { return };
+    let temp = tempfile::tempdir().unwrap();
+    let mut train = train_options(&temp.path().join("run"), 4);
+    align(&gpu, &train, &align_options("dpo"), "longer", Some(2)).unwrap_err();
+    train.resume = Some("last".into());
+    train.batch_size = 4;
+    let error = align(&gpu, &train, &align_options("dpo"), "longer", None).unwrap_err().to_string();
+    assert!(error.contains("per-device-train-batch-size 2") && error.contains('4'), "{error}");
+}

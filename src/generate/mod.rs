@@ -238,6 +238,10 @@ impl Generator {
         active: bool,
         stop: &StopMatcher,
     ) -> Result<Option<Response>> {
+        if ids.iter().any(|id| *id as usize >= self.model.architecture().vocab) {
+            let why = "the model's logits are not finite: its weights are damaged, or training has diverged";
+            return Err(Error::SelfCheck(why.into()));
+        }
         if let Some(text) = stop.cut(tokenizer, &request.prompt, ids)? {
             // Several tokens are decoded between two looks: the response ends with the one that completed the stop.
             let mut end = 1;

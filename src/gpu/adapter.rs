@@ -186,8 +186,9 @@ fn choose(
     let position = match wanted {
         None => found.iter().enumerate().min_by_key(|(i, (s, _))| (preference(s), *i)).map(|(i, _)| i),
         Some(w) => match w.parse::<usize>() {
-            Ok(index) => (index < found.len()).then_some(index),
-            Err(_) => found.iter().position(|(s, _)| s.name.to_lowercase().contains(&w.to_lowercase())),
+            Ok(index) if index < found.len() => Some(index),
+            // "4090" is a name.
+            _ => found.iter().position(|(s, _)| s.name.to_lowercase().contains(&w.to_lowercase())),
         },
     };
     match position {

@@ -191,12 +191,11 @@ impl Recorder {
         self.rule(&[output], move |recorder| {
             let Some(gradient) = recorder.gradient(output) else { return Ok(()) };
             recorder.tape.recording = true;
-            let recomputed = again(recorder)?;
-            let rules = recorder.tape.rules.split_off(0);
-            recorder.tape.gradients.insert(recomputed.id, gradient);
-            recorder.walk(rules)?;
+            let recomputed = again(recorder);
+            let rules = std::mem::take(&mut recorder.tape.rules);
             recorder.tape.recording = false;
-            Ok(())
+            recorder.tape.gradients.insert(recomputed?.id, gradient);
+            recorder.walk(rules)
         });
         Ok(output)
     }

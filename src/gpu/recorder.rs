@@ -54,7 +54,7 @@ impl From<usize> for Dim {
 }
 
 /// How elements are stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Format {
     /// 32-bit floats.
     F32,
