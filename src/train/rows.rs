@@ -47,6 +47,20 @@ impl Encoder<'_> {
         }
         Ok(ids)
     }
+
+    /// A completion of the row in this line, which has something to learn from.
+    fn answer(&self, prompt: &Text, answer: &Text, append_eos: bool, line: usize) -> Result<Vec<u32>> {
+        let ids = self.completion(Some(prompt), answer, append_eos)?;
+        match ids.is_empty() {
+            true => Err(Error::config(
+                "--dataset",
+                format!(
+                    "line {line} has an answer without a token: drop the row, or leave out --no-append-eos"
+                ),
+            )),
+            false => Ok(ids),
+        }
+    }
 }
 
 /// Rows ready for training, and what was left out.
@@ -54,7 +68,7 @@ impl Encoder<'_> {
 pub struct EncodedRows {
     /// One tree a row. For prompts, a tree without responses.
     pub trees: Vec<Tree>,
-    /// Rows above a length limit.
+    /// Rows above a length limit, and texts of a single token, in which there is nothing to learn.
     pub skipped: usize,
 }
 
@@ -68,8 +82,11 @@ impl EncodedRows {
 
     fn checked(self, limit: usize) -> Result<EncodedRows> {
         if self.trees.is_empty() {
-            let why = format!("every row is longer than {limit} tokens: raise the limit or shorten the rows");
-            return Err(Error::config("dataset", why));
+            let why = format!(
+                "every row is longer than {limit} tokens, which is what the model, --max-length, --max-prompt-length \
+                 and --max-new-tokens leave: change these or shorten the rows"
+            );
+            return Err(Error::config("--dataset", why));
         }
         Ok(self)
     }
@@ -94,7 +111,7 @@ impl EncodedRows {
     ) -> Result<EncodedRows> {
         let mut out = EncodedRows::default();
         for row in rows {
-            let answer = |text| encoder.completion(Some(&row.prompt), text, append_eos);
+            let answer = |text| encoder.answer(&row.prompt, text, append_eos, row.line);
             let responses = vec![answer(&row.chosen)?, answer(&row.rejected)?];
             out.keep(Tree { prompt: encoder.prompt(&row.prompt)?, responses }, max_prompt, max_length);
         }
@@ -114,7 +131,7 @@ impl EncodedRows {
             let tree = match &row.prompt {
                 Some(prompt) => Tree {
                     prompt: encoder.prompt(prompt)?,
-                    responses: vec![encoder.completion(Some(prompt), &row.completion, append_eos)?],
+                    responses: vec![encoder.answer(prompt, &row.completion, append_eos, row.line)?],
                 },
                 None => {
                     let mut ids = match &row.completion {

@@ -106,8 +106,15 @@ impl<'a> Session<'a> {
         let (mut non_finite, mut non_finite_in_row, mut tokens) = (0, 0, 0);
         if let Some(checkpoint) = run.resumed().cloned() {
             let weights_file = if model.adapter().is_some() { ADAPTER_FILE } else { MODEL_FILE };
-            restore_weights(weights, &checkpoint.path.join(weights_file))?;
-            optimiser.restore(&checkpoint.path.join(OPTIMISER_FILE))?;
+            restore_weights(weights, &checkpoint.path.join(weights_file))
+                .and_then(|()| optimiser.restore(&checkpoint.path.join(OPTIMISER_FILE)))
+                .map_err(|e| {
+                    let why = format!(
+                        "cannot be gone on from ({e}): give the --model, --optim and --lora-r that it was made \
+                         with, or an earlier checkpoint"
+                    );
+                    Error::file(&checkpoint.path, why)
+                })?;
             let saved = files::read_json(&checkpoint.path.join(STATE_FILE))?;
             step = checkpoint.step;
             let number = |key: &str| saved[key].as_u64().unwrap_or(0);
@@ -162,7 +169,7 @@ impl<'a> Session<'a> {
     /// Tells the observer of rows that were left out.
     pub fn warn_skipped(&mut self, rows: usize) {
         if rows > 0 {
-            self.warn(&format!("{rows} row(s) are longer than the limit and were skipped"));
+            self.warn(&format!("{rows} row(s) were skipped: longer than the limit, or a single token"));
         }
     }
 
@@ -263,7 +270,13 @@ impl<'a> Session<'a> {
 
     /// Checks that training moved what it should and nothing else, and saves the model (`model/`) or the adapter
     /// (`adapter/`).
+    ///
+    /// # Errors
+    /// [`Error::NonFinite`] when no step at all was finite.
     pub fn finish(mut self) -> Result<PathBuf> {
+        if self.non_finite > 0 && self.non_finite == self.step {
+            return Err(Error::NonFinite { count: self.non_finite });
+        }
         self.moved.after(&self.model)?;
         if self.run.latest_checkpoint()?.is_none_or(|c| c.step != self.step) {
             self.checkpoint()?;
