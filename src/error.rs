@@ -38,7 +38,7 @@ pub enum Error {
         why: String,
     },
     /// A tensor of a model file has another shape than the model's configuration asks for.
-    #[error("{}: tensor {name} has shape {found:?}, config.json asks for {expected:?}", path.display())]
+    #[error("{}: tensor {name} has shape {found:?}, config.json asks for {expected:?}: do the files belong together?", path.display())]
     TensorShape {
         /// The safetensors file.
         path: PathBuf,

@@ -20,8 +20,9 @@ pub fn read_json(path: &Path) -> Result<Value> {
 
 /// [`read_json`], but `None` where there is no such file.
 pub fn read_json_if_present(path: &Path) -> Result<Option<Value>> {
+    use io::ErrorKind::{NotADirectory, NotFound};
     match read_json(path) {
-        Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(Error::Io { source, .. }) if matches!(source.kind(), NotFound | NotADirectory) => Ok(None),
         other => other.map(Some),
     }
 }
@@ -50,7 +51,7 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
 pub fn write_atomic_with(path: &Path, fill: impl FnOnce(&mut BufWriter<File>) -> Result<()>) -> Result<()> {
     let temporary = temporary_beside(path)?;
     let written = (|| {
-        let file = File::create(&temporary).map_err(Error::io("create", &temporary))?;
+        let file = File::create(&temporary).map_err(Error::io("create", path))?;
         let mut file = BufWriter::new(file);
         fill(&mut file)?;
         file.flush().and_then(|()| file.get_ref().sync_all()).map_err(Error::io("write", path))?;

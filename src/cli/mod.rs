@@ -10,6 +10,7 @@ use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 
 use clap::FromArgMatches;
+use clap::error::ErrorKind::{DisplayHelp, DisplayHelpOnMissingArgumentOrSubcommand, DisplayVersion};
 
 use crate::error::{Error, Result};
 use args::{Cli, Command};
@@ -19,8 +20,11 @@ pub fn main() -> ExitCode {
     let parsed = match parse(std::env::args_os().collect()) {
         Ok(Ok(cli)) => run(cli),
         Ok(Err(usage)) => {
-            // Help and version are such "errors" too, with code 0. A closed pipe is nothing to tell anybody.
-            let _ = usage.print();
+            // Help and version are such "errors" too. A closed pipe is nothing to tell anybody.
+            let _ = match usage.kind() {
+                DisplayHelp | DisplayHelpOnMissingArgumentOrSubcommand | DisplayVersion => usage.print(),
+                _ => writeln!(io::stderr(), "oaif: {}", sentence(&usage.render().to_string())),
+            };
             return ExitCode::from(usage.exit_code() as u8);
         }
         Err(error) => Err(error),
@@ -45,6 +49,18 @@ fn parse(arguments: Vec<OsString>) -> Result<Result<Cli, clap::Error>> {
     let arguments = config_file::merge(&command, arguments)?;
     let matches = command.try_get_matches_from_mut(arguments);
     Ok(matches.and_then(|m| Cli::from_arg_matches(&m)).map_err(|e| e.format(&mut command)))
+}
+
+/// What clap says in paragraphs as one line: the mistake, its tips, and where to look.
+fn sentence(usage: &str) -> String {
+    let paragraph = |text: &str| {
+        let lines: Vec<&str> = text.lines().map(str::trim).collect();
+        lines.join(" ").trim_start_matches("error: ").trim_start_matches("tip: ").to_owned()
+    };
+    let told = |text: &&str| !text.starts_with("Usage: ") && !text.starts_with("For more information");
+    let mut parts: Vec<String> = usage.trim().split("\n\n").filter(told).map(paragraph).collect();
+    parts.push("--help shows what there is".into());
+    parts.join("; ")
 }
 
 fn run(cli: Cli) -> Result<()> {
@@ -76,6 +92,22 @@ pub(crate) fn print(line: impl Display) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_usage_error_is_one_sentence() {
+        let error = |arguments: &str| {
+            let arguments = arguments.split(' ').map(OsString::from).collect();
+            sentence(&parse(arguments).unwrap().unwrap_err().render().to_string())
+        };
+        let typing = error("oaif dpo --model x --dataset x --output-dir x --lerning-rate 1");
+        let expected = "unexpected argument '--lerning-rate' found; a similar argument exists: '--learning-rate'; \
+                        --help shows what there is";
+        assert_eq!(typing, expected);
+        let missing = error("oaif score --model x");
+        assert!(missing.contains("not provided: --input <FILE>;") && !missing.contains('\n'), "{missing}");
+        let value = error("oaif dpo --model x --dataset x --output-dir x --optim sgd");
+        assert!(value.contains("[possible values: adamw, adafactor];"), "{value}");
+    }
 
     #[test]
     fn exit_codes_tell_wrong_usage_from_failure_and_interruption() {

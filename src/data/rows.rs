@@ -294,9 +294,7 @@ fn text(row: &Row, column: &str) -> Result<Text, Why> {
 
 fn check_answer(column: &str, answer: &Text, prompt: Option<&Text>) -> Result<(), Why> {
     if answer.is_empty() {
-        return Err(format!(
-            "column \"{column}\" has an empty answer: there is nothing to learn from, drop the row"
-        ));
+        return Err(format!("column \"{column}\" has an empty answer: fill it in or drop the row"));
     }
     prompt.map_or(Ok(()), |prompt| check_kind(column, answer, prompt))
 }

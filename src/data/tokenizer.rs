@@ -24,6 +24,10 @@ impl Tokenizer {
     /// else `config.json`, or else `tokenizer_config.json`, as far as these are there.
     pub fn load(dir: &Path) -> Result<Tokenizer> {
         let path = dir.join("tokenizer.json");
+        if !path.exists() {
+            let why = "has no tokenizer.json: save the model's tokenizer there with transformers";
+            return Err(Error::file(dir, why));
+        }
         let mut inner = tokenizers::Tokenizer::from_bytes(files::read(&path)?).map_err(|e| {
             Error::file(&path, format!("is not a tokenizer of the kind that transformers saves ({e})"))
         })?;
@@ -306,7 +310,7 @@ mod tests {
     #[test]
     fn broken_files_are_clear_errors() {
         let load = |files: &[(&str, &str)]| Tokenizer::load(folder(files).path()).unwrap_err().to_string();
-        assert!(load(&[]).starts_with("cannot read"));
+        assert!(load(&[]).contains("has no tokenizer.json"));
         assert!(load(&[("tokenizer.json", "{")]).contains("is not a tokenizer"));
         assert!(load(&[("tokenizer.json", "{}")]).contains("is not a tokenizer"));
         let eos = load(&[("tokenizer.json", TOKENIZER), ("config.json", r#"{"eos_token_id": "two"}"#)]);

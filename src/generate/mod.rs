@@ -70,6 +70,8 @@ pub struct Response {
 
 /// Decode steps between two looks at what was generated.
 const STEPS_PER_LOOK: u32 = 8;
+/// What is drawn where no logit is a number, see shaders/sample.wgsl.
+const NO_TOKEN: u32 = u32::MAX;
 /// Prompt tokens read in one pass.
 const PREFILL_TOKENS: usize = 1024;
 
@@ -238,18 +240,19 @@ impl Generator {
         active: bool,
         stop: &StopMatcher,
     ) -> Result<Option<Response>> {
-        if ids.iter().any(|id| *id as usize >= self.model.architecture().vocab) {
-            let why = "the model's logits are not finite: its weights are damaged, or training has diverged";
+        if ids.contains(&NO_TOKEN) {
+            let why = "the model's logits are not finite: its weights are damaged, or its training has diverged \
+                       (then lower --learning-rate)";
             return Err(Error::SelfCheck(why.into()));
         }
-        if let Some(text) = stop.cut(tokenizer, &request.prompt, ids)? {
-            // Several tokens are decoded between two looks: the response ends with the one that completed the stop.
-            let mut end = 1;
-            while stop.cut(tokenizer, &request.prompt, &ids[..end])?.is_none() {
-                end += 1;
+        if stop.cut(tokenizer, &request.prompt, ids)?.is_some() {
+            // What was generated between the stop string and this look at it is no part of the response.
+            for end in ids.len().saturating_sub(STEPS_PER_LOOK as usize)..=ids.len() {
+                if let Some(text) = stop.cut(tokenizer, &request.prompt, &ids[..end])? {
+                    let token_ids = ids[..end].to_vec();
+                    return Ok(Some(Response { token_ids, text, finish_reason: FinishReason::Stop }));
+                }
             }
-            let token_ids = ids[..end].to_vec();
-            return Ok(Some(Response { token_ids, text, finish_reason: FinishReason::Stop }));
         }
         if active {
             return Ok(None);

@@ -144,7 +144,10 @@ impl ModelConfig {
     /// [`Error::File`].
     pub fn load(dir: &Path) -> Result<ModelConfig> {
         let path = dir.join("config.json");
-        ModelConfig::from_json(files::read_json(&path)?).map_err(|why| Error::file(path, why))
+        let json = files::read_json_if_present(&path)?.ok_or_else(|| {
+            Error::file(dir, "has no config.json: give a model's folder as Hugging Face lays it out")
+        })?;
+        ModelConfig::from_json(json).map_err(|why| Error::file(path, why))
     }
 
     /// Checks the content of a `config.json`. The error says what is wrong with it, without the path.
@@ -241,7 +244,7 @@ fn architecture(raw: &Raw) -> Result<String, String> {
     if ARCHITECTURES.contains(&found) {
         return Ok(found.to_owned());
     }
-    Err(format!("the architecture is {found}, supported are {}", ARCHITECTURES.join(", ")))
+    Err(format!("the architecture is {found}, supported are {}: use such a model", ARCHITECTURES.join(", ")))
 }
 
 fn rope(raw: &Raw) -> Result<Rope, String> {

@@ -139,6 +139,11 @@ impl TensorFiles {
         self.names().filter(|name| !used.contains(*name) && !ignored(name)).map(str::to_owned).collect()
     }
 
+    /// Whether a tensor can be read as one of the shape `expected`, by the header alone.
+    pub fn check(&self, name: &str, expected: &[usize]) -> Result<()> {
+        stored_bytes(name, self.find_shaped(name, expected)?).map(|_| ())
+    }
+
     /// All elements of a tensor of the shape `expected`, outermost dimension first.
     pub fn read_f32(&self, name: &str, expected: &[usize]) -> Result<Vec<f32>> {
         let info = self.find_shaped(name, expected)?;
@@ -179,12 +184,7 @@ impl TensorFiles {
 
     fn read_elements(&self, name: &str, info: &TensorInfo, elements: Range<usize>) -> Result<Vec<f32>> {
         let TensorInfo { path, dtype, start, .. } = info;
-        let Some(size) = element_bytes(*dtype) else {
-            let why = format!(
-                "tensor {name} is of type {dtype:?}, accepted are F32, F16 and BF16: convert the model"
-            );
-            return Err(Error::file(path, why));
-        };
+        let size = stored_bytes(name, info)?;
         let mut file = File::open(path).map_err(Error::io("read", path))?;
         let start = start + (elements.start * size) as u64;
         file.seek(SeekFrom::Start(start)).map_err(Error::io("read", path))?;
@@ -213,6 +213,16 @@ fn element_bytes(dtype: Dtype) -> Option<usize> {
         Dtype::F16 | Dtype::BF16 => Some(2),
         _ => None,
     }
+}
+
+/// [`element_bytes`] of a tensor that is to be read.
+fn stored_bytes(name: &str, info: &TensorInfo) -> Result<usize> {
+    element_bytes(info.dtype).ok_or_else(|| {
+        let dtype = info.dtype;
+        let why =
+            format!("tensor {name} is of type {dtype:?}, accepted are F32, F16 and BF16: convert the model");
+        Error::file(&info.path, why)
+    })
 }
 
 /// The header of a file, and where its data begin. A file: the header's length n (8 bytes, little endian), n bytes

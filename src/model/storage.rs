@@ -90,7 +90,12 @@ impl Model {
                 left.len(),
                 config.architecture
             );
-            return Err(Error::file(dir.join(MODEL_FILE), why));
+            let path = found.info(first).map_or(dir, |tensor| &tensor.path);
+            return Err(Error::file(path, why));
+        }
+        // Before any memory is taken for them.
+        for spec in &specs {
+            found.check(&stored_name(spec), &spec.shape)?;
         }
         let weights = if train { Weights::trained(gpu, &specs)? } else { Weights::frozen(gpu, &specs)? };
         for spec in &specs {
@@ -138,6 +143,9 @@ impl Model {
         if let Some(first) = found.unused(&used, false).first() {
             let why = format!("holds tensors that its adapter_config.json does not name, such as {first}");
             return Err(Error::file(dir.join(ADAPTER_FILE), why));
+        }
+        for spec in &specs {
+            found.check(&spec.name, &spec.shape)?;
         }
         let gpu = self.gpu();
         let weights = if train { Weights::trained(gpu, &specs)? } else { Weights::frozen(gpu, &specs)? };

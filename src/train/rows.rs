@@ -47,6 +47,20 @@ impl Encoder<'_> {
         }
         Ok(ids)
     }
+
+    /// A completion of the row in this line, which has something to learn from.
+    fn answer(&self, prompt: &Text, answer: &Text, append_eos: bool, line: usize) -> Result<Vec<u32>> {
+        let ids = self.completion(Some(prompt), answer, append_eos)?;
+        match ids.is_empty() {
+            true => Err(Error::config(
+                "--dataset",
+                format!(
+                    "line {line} has an answer without a token: drop the row, or leave out --no-append-eos"
+                ),
+            )),
+            false => Ok(ids),
+        }
+    }
 }
 
 /// Rows ready for training, and what was left out.
@@ -77,9 +91,10 @@ impl EncodedRows {
     fn checked(self, limit: usize) -> Result<EncodedRows> {
         if self.trees.is_empty() {
             let why = format!(
-                "every row is empty or longer than {limit} tokens: raise the limit or shorten the rows"
+                "every row is longer than {limit} tokens, which is what the model, --max-length, --max-prompt-length \
+                 and --max-new-tokens leave: change these or shorten the rows"
             );
-            return Err(Error::config("dataset", why));
+            return Err(Error::config("--dataset", why));
         }
         Ok(self)
     }
@@ -104,7 +119,7 @@ impl EncodedRows {
     ) -> Result<EncodedRows> {
         let mut out = EncodedRows::default();
         for (source, row) in rows.iter().enumerate() {
-            let answer = |text| encoder.completion(Some(&row.prompt), text, append_eos);
+            let answer = |text| encoder.answer(&row.prompt, text, append_eos, row.line);
             let responses = vec![answer(&row.chosen)?, answer(&row.rejected)?];
             let tree = Tree { prompt: encoder.prompt(&row.prompt)?, responses };
             out.keep(source, tree, max_prompt, max_length);
@@ -125,7 +140,7 @@ impl EncodedRows {
             let tree = match &row.prompt {
                 Some(prompt) => Tree {
                     prompt: encoder.prompt(prompt)?,
-                    responses: vec![encoder.completion(Some(prompt), &row.completion, append_eos)?],
+                    responses: vec![encoder.answer(prompt, &row.completion, append_eos, row.line)?],
                 },
                 None => {
                     let mut ids = match &row.completion {

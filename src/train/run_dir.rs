@@ -106,9 +106,11 @@ impl RunDir {
             Start::Overwrite => {}
             Start::Resume(resume) => run.resumed = Some(run.resolve(resume)?),
         }
-        files::create_dir_all(path)?;
         let probe = path.join(".writable.tmp");
-        File::create(&probe).and_then(|_| fs::remove_file(&probe)).map_err(Error::io("write to", path))?;
+        let tried = fs::create_dir_all(path).and_then(|()| File::create(&probe));
+        tried.and_then(|_| fs::remove_file(&probe)).map_err(|e| {
+            Error::file(path, format!("cannot be written to ({e}): give another --output-dir"))
+        })?;
         run.remove_unfinished()?;
         Ok(run)
     }
@@ -222,7 +224,9 @@ impl RunDir {
     }
 
     fn refuse_a_run_in_the_way(&self) -> Result<()> {
-        let Some(name) = CONTENTS.into_iter().find(|name| self.path.join(name).exists()) else {
+        // A configuration alone is what a run leaves that has done nothing.
+        let mut done = CONTENTS.into_iter().filter(|name| *name != RUN);
+        let Some(name) = done.find(|name| self.path.join(name).exists()) else {
             return Ok(());
         };
         let why = format!(
@@ -441,7 +445,7 @@ mod tests {
         let before = text(&dir.path().join(METRICS));
         let error = refused(dir.path(), Start::New);
         for way_out in
-            ["already holds a run (run.json)", "--output-dir", "--resume-from-checkpoint", "--overwrite"]
+            ["already holds a run (metrics.jsonl)", "--output-dir", "--resume-from-checkpoint", "--overwrite"]
         {
             assert!(error.contains(way_out), "{error}");
         }
@@ -449,6 +453,10 @@ mod tests {
         // A stray log would be appended to.
         fs::remove_file(dir.path().join(RUN)).unwrap();
         assert!(refused(dir.path(), Start::New).contains("(metrics.jsonl)"));
+        // A run that failed before its first step is in nobody's way.
+        let dir = tempfile::tempdir().unwrap();
+        open(dir.path(), Start::New).write_run(&json!({})).unwrap();
+        open(dir.path(), Start::New);
     }
 
     #[test]
@@ -482,7 +490,7 @@ mod tests {
         assert!(refused(&file, Start::New).contains("file"));
         assert!(refused(&file.join("run"), Start::New).contains("cannot"));
         #[cfg(target_os = "linux")]
-        assert!(refused(Path::new("/proc/self"), Start::New).contains("cannot write to /proc/self"));
+        assert!(refused(Path::new("/proc/self"), Start::New).contains("/proc/self: cannot be written to"));
     }
 
     #[test]

@@ -115,8 +115,15 @@ impl<'a> Session<'a> {
             let saved = files::read_json(&checkpoint.path.join(STATE_FILE))?;
             same_cursor(&saved["cursor"], &cursor)?;
             let weights_file = if model.adapter().is_some() { ADAPTER_FILE } else { MODEL_FILE };
-            restore_weights(weights, &checkpoint.path.join(weights_file))?;
-            optimiser.restore(&checkpoint.path.join(OPTIMISER_FILE))?;
+            restore_weights(weights, &checkpoint.path.join(weights_file))
+                .and_then(|()| optimiser.restore(&checkpoint.path.join(OPTIMISER_FILE)))
+                .map_err(|e| {
+                    let why = format!(
+                        "cannot be gone on from ({e}): give the --model, --optim and --lora-r that it was made \
+                         with, or an earlier checkpoint"
+                    );
+                    Error::file(&checkpoint.path, why)
+                })?;
             step = checkpoint.step;
             let number = |key: &str| saved[key].as_u64().unwrap_or(0);
             non_finite = number("non_finite") as usize;
@@ -282,7 +289,13 @@ impl<'a> Session<'a> {
 
     /// Saves a last checkpoint, checks that training moved what it should and nothing else, and saves the model
     /// (`model/`) or the adapter (`adapter/`).
+    ///
+    /// # Errors
+    /// [`Error::NonFinite`] when no step at all was finite; [`Error::SelfCheck`].
     pub fn finish(mut self) -> Result<PathBuf> {
+        if self.non_finite > 0 && self.non_finite == self.step {
+            return Err(Error::NonFinite { count: self.non_finite });
+        }
         if self.run.latest_checkpoint()?.is_none_or(|c| c.step != self.step) {
             self.checkpoint()?;
         }

@@ -72,14 +72,25 @@ fn ensure(ok: bool, flag: &str, found: impl Display, expected: &str) -> Result<(
     if ok { Ok(()) } else { unusable(flag, found, expected) }
 }
 
+/// Far above any use, and small enough that a product of three of them is no overflow.
+const LARGEST_COUNT: usize = 1_000_000;
+
 fn positive(flag: &str, value: usize) -> Result<usize> {
-    ensure(value > 0, flag, value, "1 or more").map(|()| value)
+    ensure(value > 0, flag, value, "1 or more")?;
+    ensure(value <= LARGEST_COUNT, flag, value, &format!("at most {LARGEST_COUNT}")).map(|()| value)
 }
 
 /// The folder of a model.
 fn model_dir(flag: &str, path: &Path) -> Result<PathBuf> {
     let expected = "a folder: give the folder that holds a model's config.json (models are not downloaded)";
     ensure(path.is_dir(), flag, path.display(), expected).map(|()| path.to_owned())
+}
+
+/// A file that can be written: one in a folder that is there.
+fn output_file(flag: &str, path: &Path) -> Result<PathBuf> {
+    let folder = path.parent().filter(|dir| *dir != Path::new("")).unwrap_or(Path::new("."));
+    let expected = "a file in a folder that is there: create the folder or choose another one";
+    ensure(folder.is_dir() && !path.is_dir(), flag, path.display(), expected).map(|()| path.to_owned())
 }
 
 /// A file that is there to be read.

@@ -7,7 +7,7 @@ use clap::Args;
 use super::annotator::{AnnotatorArgs, AnnotatorPlan};
 use super::gpu::GpuArgs;
 use super::sampling::{SamplingArgs, SamplingPlan};
-use super::{ensure, input_file, model_dir, positive, unusable};
+use super::{ensure, input_file, model_dir, output_file, positive, unusable};
 use crate::data::rows::Columns;
 use crate::error::{Error, Result};
 use crate::gpu::GpuOptions;
@@ -44,6 +44,10 @@ pub(crate) struct GenerateArgs {
     sampling: SamplingArgs,
     #[command(flatten)]
     gpu: GpuArgs,
+}
+
+fn optional_output(path: Option<PathBuf>) -> Result<Option<PathBuf>> {
+    path.map(|path| output_file("--output", &path)).transpose()
 }
 
 /// What is to be continued.
@@ -92,7 +96,7 @@ impl GenerateArgs {
             num_samples: positive("--num-samples", self.num_samples)?,
             seed: self.seed,
             json: self.json || self.output.is_some(),
-            output: self.output,
+            output: optional_output(self.output)?,
             gpu,
         })
     }
@@ -143,7 +147,7 @@ impl ScoreArgs {
             adapter,
             input: input_file("--input", &self.input)?,
             columns,
-            output: self.output,
+            output: optional_output(self.output)?,
             gpu,
         })
     }
@@ -183,7 +187,7 @@ impl JudgeArgs {
         Ok(JudgePlan {
             input: input_file("--input", &self.input)?,
             columns: Columns { prompt: self.prompt_column, ..Columns::default() },
-            output: self.output,
+            output: optional_output(self.output)?,
             annotator: self.annotator.plan()?,
             gpu: self.gpu.gpu_only()?,
         })

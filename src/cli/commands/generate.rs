@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::write_lines;
 use crate::cli::args::{GeneratePlan, Prompts};
-use crate::data::rows::{Text, read_prompts};
+use crate::data::rows::{Prompt, Text, read_prompts};
 use crate::data::tokenizer::StopMatcher;
 use crate::error::{Error, Result};
 use crate::generate::{GenerateOptions, Generator, Request};
@@ -15,20 +15,26 @@ use crate::train::Policy;
 const DEFAULT_SLOTS: usize = 64;
 
 pub fn run(plan: GeneratePlan) -> Result<()> {
-    let prompts: Vec<Text> = match plan.prompts {
-        Prompts::Text(text) => vec![Text::Plain(text)],
-        Prompts::File(path, columns) => {
-            read_prompts(&path, &columns)?.into_iter().map(|row| row.prompt).collect()
-        }
+    let (prompts, file) = match plan.prompts {
+        Prompts::Text(text) => (vec![Prompt { prompt: Text::Plain(text), reference: None, line: 1 }], None),
+        Prompts::File(path, columns) => (read_prompts(&path, &columns)?, Some(path)),
     };
     let gpu = Gpu::open(&plan.gpu)?;
     let policy = Policy::frozen(&gpu, &plan.model, plan.adapter.as_deref())?;
-    let encoded = prompts.iter().map(|p| policy.encoder().prompt(p)).collect::<Result<Vec<_>>>()?;
-    let longest = encoded.iter().map(Vec::len).max().unwrap_or(1);
     let context = policy.model.architecture().context;
-    if longest >= context {
-        return Err(Error::TooLong { what: "the prompt".into(), tokens: longest, limit: context - 1 });
-    }
+    let encode = |row: &Prompt| {
+        let ids = policy.encoder().prompt(&row.prompt)?;
+        let what = || match &file {
+            Some(path) => format!("the prompt in {}:{}", path.display(), row.line),
+            None => "the prompt".into(),
+        };
+        match ids.len() < context {
+            true => Ok(ids),
+            false => Err(Error::TooLong { what: what(), tokens: ids.len(), limit: context - 1 }),
+        }
+    };
+    let encoded = prompts.iter().map(encode).collect::<Result<Vec<_>>>()?;
+    let longest = encoded.iter().map(Vec::len).max().unwrap_or(1);
     let samples = encoded.len() * plan.num_samples;
     let options = GenerateOptions {
         sampling: plan.sampling.params,
@@ -50,7 +56,7 @@ pub fn run(plan: GeneratePlan) -> Result<()> {
     if !plan.json {
         return answers.iter().flatten().try_for_each(|answer| crate::cli::print(&answer.text));
     }
-    let rows = prompts.iter().zip(&answers).flat_map(|(prompt, answers)| {
+    let rows = prompts.iter().zip(&answers).flat_map(|(Prompt { prompt, .. }, answers)| {
         answers.iter().map(move |a| {
             json!({
                 "prompt": prompt,

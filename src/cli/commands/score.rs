@@ -27,7 +27,7 @@ pub fn run(plan: ScorePlan) -> Result<()> {
             row.prompt.as_ref().ok_or_else(|| fail("has no \"prompt\", which the completion follows"))?;
         let completion = encoder.completion(Some(prompt), &row.completion, false)?;
         if completion.is_empty() {
-            return Err(fail("has a completion without a token"));
+            return Err(fail("has a completion without a token: fill it in or drop the row"));
         }
         let tree = Tree { prompt: encoder.prompt(prompt)?, responses: vec![completion] };
         match tree.length() > context {
@@ -43,6 +43,14 @@ pub fn run(plan: ScorePlan) -> Result<()> {
     let capacity = Capacity { tokens, targets: tokens, sequences: 256 };
     let scorer = Scorer::new(&gpu, &policy.model, capacity, &Arena::new())?;
     let scores = scorer.score(&trees)?;
+    if let Some(row) = scores.iter().position(|s| !s.logp().is_finite()) {
+        let why = format!(
+            "gives line {} of {} no finite log-probability: its weights are damaged, get them again",
+            rows[row].line,
+            plan.input.display()
+        );
+        return Err(Error::file(&plan.model, why));
+    }
     let row = |(tree, scored): (&Tree, &Scored)| -> Value {
         json!({
             "logp": scored.logp(),
