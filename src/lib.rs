@@ -1,3 +1,23 @@
+#![doc = include_str!("../README.md")]
+//!
+//! # The library
+//!
+//! Layers, each importing only those before it:
+//!
+//! - [`error`], [`files`]: one error type; files that are whole or absent.
+//! - [`gpu`]: adapters, buffers, shaders; a [`gpu::Recorder`] notes launches, a [`gpu::Plan`] replays them.
+//! - [`reference`](mod@reference): every op in plain `f64`, the oracle of tests and of `oaif doctor`.
+//! - [`data`]: dataset rows, tokenizer, chat templates, packing of prefix trees.
+//! - [`ops`]: every op with its launch, its gradient rule and its rows of the table of cases.
+//! - [`model`]: configuration, weights, LoRA, the decoder, scoring.
+//! - [`generate`], [`preference`], [`optim`], [`annotate`]: sampling, losses, optimisers, annotators.
+//! - [`train`], [`eval`]: supervised, offline and online training; judging results.
+//! - `cli`: the program, behind the feature of that name; the only place that prints.
+//!
+//! Shape letters, the same everywhere: N tokens (rows), S sequences, T target rows, C hidden, H heads, K kv heads,
+//! D head size, F feed-forward, V vocabulary, L layers, R LoRA rank.
+#![deny(missing_docs)]
+
 pub mod annotate;
 #[cfg(feature = "cli")]
 pub mod cli;
@@ -13,4 +33,5 @@ pub mod optim;
 pub mod preference;
 pub mod reference;
 pub mod train;
+
 pub use error::{Error, Result};

@@ -9,10 +9,8 @@ use common::{fixture, gpu};
 use oaif::Error;
 use oaif::annotate::rule::Rule;
 use oaif::data::rows::{Completion, Pair, Prompt, Text};
-use oaif::generate::SamplingParams;
 use oaif::gpu::Gpu;
 use oaif::model::LoraConfig;
-use oaif::optim::OptimiserKind;
 use oaif::preference::PreferenceLoss;
 use oaif::train::{
     AlignOptions, AlignRun, Control, DpoOptions, DpoRun, Observer, Policy, SftRun, Sources, StepEvent,
@@ -22,27 +20,13 @@ use serde_json::{Value, json};
 
 fn train_options(dir: &Path, steps: usize) -> TrainOptions {
     TrainOptions {
-        output_dir: dir.to_owned(),
-        overwrite: false,
-        resume: None,
         learning_rate: 1e-3,
-        schedule: "linear".parse().unwrap(),
         warmup_steps: 1,
         batch_size: 2,
         accumulation: 2,
         max_steps: Some(steps),
-        epochs: 1.0,
-        lora: None,
-        adapter: None,
-        optimiser: OptimiserKind::AdamW { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.01 },
-        max_grad_norm: 1.0,
-        seed: 7,
         save_steps: Some(2),
-        save_total_limit: None,
-        gradient_checkpointing: false,
-        shuffle: true,
-        max_prompt_length: None,
-        max_length: None,
+        ..TrainOptions::new(dir)
     }
 }
 
@@ -52,16 +36,8 @@ fn lora() -> LoraConfig {
 }
 
 fn align_options(loss: &str) -> AlignOptions {
-    AlignOptions {
-        loss: PreferenceLoss::parse(loss, None, false).unwrap(),
-        sampling: SamplingParams { temperature: 0.9, ..SamplingParams::default() },
-        max_new_tokens: 6,
-        num_samples: 2,
-        slots: Some(3),
-        stop: vec![],
-        soft_labels: false,
-        max_invalid_ratio: 0.5,
-    }
+    let loss = PreferenceLoss::parse(loss, None, false).unwrap();
+    AlignOptions { max_new_tokens: 6, slots: Some(3), ..AlignOptions::new(loss) }
 }
 
 fn words() -> Vec<String> {
@@ -347,4 +323,45 @@ fn a_warm_started_adapter_is_part_of_the_reference() {
     run.run(sources(), control).unwrap();
     let metrics = rows(&temp.path().join("run/metrics.jsonl"));
     assert!((metrics[0]["loss"].as_f64().unwrap() - 2f64.ln()).abs() < 1e-4, "{}", metrics[0]);
+}
+
+#[test]
+fn a_row_taken_twice_where_epochs_meet_still_fits() {
+    let Some(gpu) = gpu() else { return };
+    let temp = tempfile::tempdir().unwrap();
+    // One row is far longer than the others; a batch of two over three rows meets it twice sooner or later.
+    let words = words();
+    let mut rows = preferences()[..3].to_vec();
+    rows[0].chosen = Text::Plain(words[..60].join(" "));
+    let train = TrainOptions { accumulation: 1, ..train_options(&temp.path().join("run"), 12) };
+    let options = DpoOptions { loss: PreferenceLoss::parse("dpo", None, false).unwrap(), append_eos: true };
+    let policy = Policy::load(&gpu, &fixture("tiny"), &train).unwrap();
+    let run = DpoRun::new(policy, &rows, &train, &options).unwrap();
+    let control = Control { observer: &mut (), interrupted: &AtomicBool::new(false) };
+    run.run(sources(), control).unwrap();
+}
+
+#[test]
+fn a_run_that_learns_nothing_is_an_error_and_keeps_its_checkpoint() {
+    let Some(gpu) = gpu() else { return };
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("run");
+    // Every comparison is a tie.
+    let rule = "contains:zzzz";
+    let error = align(&gpu, &train_options(&dir, 2), &align_options("dpo"), rule, None).unwrap_err();
+    assert!(error.to_string().contains("nothing was learnt"), "{error}");
+    assert!(dir.join("checkpoints/step-000002/state.json").is_file());
+    assert!(!dir.join("model").exists());
+}
+
+#[test]
+fn resuming_with_another_batch_size_is_refused() {
+    let Some(gpu) = gpu() else { return };
+    let temp = tempfile::tempdir().unwrap();
+    let mut train = train_options(&temp.path().join("run"), 4);
+    align(&gpu, &train, &align_options("dpo"), "longer", Some(2)).unwrap_err();
+    train.resume = Some("last".into());
+    train.batch_size = 4;
+    let error = align(&gpu, &train, &align_options("dpo"), "longer", None).unwrap_err().to_string();
+    assert!(error.contains("per-device-train-batch-size 2") && error.contains('4'), "{error}");
 }

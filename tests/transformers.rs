@@ -336,3 +336,18 @@ fn ten_steps_of_adamw_and_adafactor_are_those_of_pytorch_and_transformers() {
         }
     }
 }
+
+#[test]
+fn a_merged_adapter_gives_the_same_log_probabilities() {
+    let Some(gpu) = gpu() else { return };
+    let base = Model::load(&gpu, &fixture("tiny"), false).unwrap();
+    let model = base.load_adapter(&fixture("tiny_lora"), false).unwrap();
+    let score = |model: &Model| {
+        let scorer = Scorer::new(&gpu, model, SMALL, &Arena::new()).unwrap();
+        scorer.score(&[small_tree()]).unwrap().into_iter().flat_map(|s| s.logps).collect::<Vec<f32>>()
+    };
+    let (plain, adapted) = (score(&base), score(&model));
+    assert!(relative_distance(&plain, &adapted) > 1e-3, "the adapter does something");
+    let merged = score(&model.merge_adapter().unwrap());
+    assert!(relative_distance(&merged, &adapted) < 1e-6, "{merged:?} {adapted:?}");
+}

@@ -37,21 +37,22 @@ impl LlmAnnotator {
         let text = self.template.render(pair)?;
         let tokenizer = &self.judge.tokenizer;
         let ids = tokenizer.encode(&text)?;
-        let answer = |answer: &str| -> Result<u32> {
+        let single = |answer: String| -> Result<Option<u32>> {
             let whole = tokenizer.encode(&format!("{text}{answer}"))?;
             match whole.strip_prefix(ids.as_slice()) {
-                Some([id]) if tokenizer.decode(&[*id], false)?.trim() == answer => Ok(*id),
-                _ => {
-                    let why = format!(
-                        "the judge's tokenizer has no single token for the answer {answer:?} after the template: \
-                         choose another --judge-model, or end --judge-template differently"
-                    );
-                    Err(Error::Annotator { name: self.name.clone(), why })
-                }
+                Some([id]) if tokenizer.decode(&[*id], false)?.trim() == answer.trim() => Ok(Some(*id)),
+                _ => Ok(None),
             }
         };
-        let answers = [answer("1")?, answer("2")?];
-        Ok((ids, answers))
+        // Some tokenizers know digits after a space alone.
+        for space in ["", " "] {
+            if let (Some(one), Some(two)) = (single(format!("{space}1"))?, single(format!("{space}2"))?) {
+                return Ok((ids, [one, two]));
+            }
+        }
+        let why = "the judge's tokenizer has no single token for the answers 1 and 2 after the template: choose \
+                   another --judge-model, or end --judge-template differently";
+        Err(Error::Annotator { name: self.name.clone(), why: why.into() })
     }
 
     /// A pair's tree: what the orders share, then each order.

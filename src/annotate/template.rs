@@ -202,14 +202,6 @@ mod tests {
     }
 
     #[test]
-    fn a_template_that_looks_into_the_responses_still_renders_in_parts() {
-        let source = "{{ response_1|length }} {{ prompt }} {{ response_1 }} {{ response_2 }}";
-        let template = JudgeTemplate::new(source).unwrap();
-        let (shared, rest) = template.render_parts(&PAIR).unwrap();
-        assert_eq!((shared.as_str(), rest), ("", template.render(&PAIR).unwrap()));
-    }
-
-    #[test]
     fn an_unknown_name_gets_the_known_ones() {
         let error = JudgeTemplate::builtin("summarization").unwrap_err().to_string();
         assert!(error.contains("did you mean \"summarisation\"?"), "{error}");

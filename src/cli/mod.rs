@@ -71,6 +71,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Generate(args) => commands::generate::run(args.plan()?),
         Command::Score(args) => commands::score::run(args.plan()?),
         Command::Judge(args) => commands::judge::run(args.plan()?),
+        Command::Export(args) => commands::export::run(args.plan()?),
         Command::Doctor(args) => commands::doctor::run(args.plan()?),
     }
 }

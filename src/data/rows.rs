@@ -34,6 +34,17 @@ pub enum Text {
 }
 
 impl Text {
+    /// What somebody who compares answers reads: a string as it is, a conversation as a line for each turn.
+    pub fn transcript(&self) -> String {
+        match self {
+            Text::Plain(text) => text.clone(),
+            Text::Chat(messages) => {
+                let line = |m: &Message| format!("{}: {}", m.role, m.content);
+                messages.iter().map(line).collect::<Vec<_>>().join("\n")
+            }
+        }
+    }
+
     /// Whether there is nothing in it: no character, or no message with one.
     pub fn is_empty(&self) -> bool {
         match self {

@@ -73,16 +73,10 @@ impl Tokenizer {
         self.encode_with(text, true)
     }
 
-    /// Token ids of `text` alone, as for a completion. Special tokens *written in* `text` still become such.
+    /// Token ids of `text` alone, as for a completion, or for what a chat template rendered, which has written its
+    /// special tokens itself: special tokens *written in* `text` become such.
     pub fn encode_plain(&self, text: &str) -> Result<Vec<u32>> {
         self.encode_with(text, false)
-    }
-
-    /// Token ids of what a chat template rendered: [`encode`](Self::encode), but without a second BOS where the
-    /// template has written one.
-    pub fn encode_rendered(&self, text: &str) -> Result<Vec<u32>> {
-        let has_bos = self.bos.as_ref().is_some_and(|(_, bos)| text.starts_with(bos.as_str()));
-        self.encode_with(text, !has_bos)
     }
 
     fn encode_with(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>> {
@@ -252,11 +246,8 @@ mod tests {
             assert_eq!(tokenizer.vocab_size(), vocab_size, "{model}");
             tokenizer.check_vocabulary(vocab_size).unwrap();
             let rendered = format!("{}Once upon", tokenizer.decode(&ids[..1], false).unwrap().trim_start());
-            assert_eq!(
-                tokenizer.encode_rendered(&rendered).unwrap().iter().filter(|&&id| id == 1).count(),
-                1,
-                "{model}"
-            );
+            let ids_of_rendered = tokenizer.encode_plain(&rendered).unwrap();
+            assert_eq!(ids_of_rendered.iter().filter(|&&id| id == 1).count(), 1, "{model}");
             let next = tokenizer.encode_plain("there was").unwrap();
             assert_eq!(tokenizer.decode_after(ids, &next, true).unwrap(), " there was", "{model}");
         }
@@ -267,8 +258,7 @@ mod tests {
         let tokenizer = small(&[("tokenizer_config.json", SPECIAL)]);
         assert_eq!(tokenizer.encode("one two one").unwrap(), [1, 3, 4, 3]);
         assert_eq!(tokenizer.encode_plain("one two").unwrap(), [3, 4]);
-        assert_eq!(tokenizer.encode_rendered("one two").unwrap(), [1, 3, 4]);
-        assert_eq!(tokenizer.encode_rendered("<s>one two").unwrap(), [1, 3, 4]);
+        assert_eq!(tokenizer.encode_plain("<s>one two").unwrap(), [1, 3, 4]);
         assert_eq!(tokenizer.token_to_id("<|end|>"), Some(600));
         assert_eq!(tokenizer.decode(&[1, 3, 4, 2], true).unwrap(), "one two");
         assert_eq!(tokenizer.decode(&[9999], true).unwrap(), "");

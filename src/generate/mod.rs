@@ -104,8 +104,17 @@ impl Generator {
     /// Records the plans and allocates the cache. The activations come from `arena`.
     ///
     /// # Errors
-    /// [`Error::TooLong`] where prompt and response exceed the model's context; memory errors.
+    /// [`Error::TooLong`] where the longest prompt leaves no room in the model's context; [`Error::Config`] for an
+    /// option that is 0 or out of its range; memory errors.
     pub fn new(gpu: &Gpu, model: &Model, options: GenerateOptions, arena: &Arena) -> Result<Generator> {
+        let counts = [
+            ("max-new-tokens", options.max_new_tokens),
+            ("max-prompt-length", options.max_prompt_tokens),
+            ("slots", options.slots),
+        ];
+        if let Some((what, _)) = counts.iter().find(|(_, count)| *count == 0) {
+            return Err(Error::config(*what, "is 0, at least 1 is needed"));
+        }
         let context = model.architecture().context;
         if options.max_prompt_tokens >= context {
             let what = "the longest prompt".to_owned();
@@ -167,7 +176,7 @@ impl Generator {
     /// Answers every request; the answers come in the requests' order, `samples` each.
     ///
     /// # Errors
-    /// [`Error::TooLong`] for a prompt above the limit, before anything runs.
+    /// [`Error::TooLong`] for a prompt above the limit and [`Error::Config`] for an empty one, before anything runs.
     pub fn run(
         &self,
         tokenizer: &Tokenizer,
@@ -177,6 +186,9 @@ impl Generator {
     ) -> Result<Vec<Vec<Response>>> {
         for request in requests {
             let (tokens, limit) = (request.prompt.len(), self.options.max_prompt_tokens);
+            if tokens == 0 {
+                return Err(Error::config("prompt", "has no token to go on from: begin it with one"));
+            }
             if tokens > limit {
                 return Err(Error::TooLong { what: "the prompt".into(), tokens, limit });
             }

@@ -1,6 +1,7 @@
 //! Choosing an adapter and opening its device with the features and limits that it has.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::buffer::Ledger;
@@ -18,7 +19,7 @@ pub enum Tier {
 }
 
 /// What to ask of the adapter.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct GpuOptions {
     /// Index or part of the name, as `oaif doctor` lists them. `None`: `OAIF_ADAPTER`, else the fastest kind.
     pub adapter: Option<String>,
@@ -28,6 +29,25 @@ pub struct GpuOptions {
     pub max_binding_bytes: Option<u64>,
     /// Time every launch, see [`Gpu::profile`].
     pub profile: bool,
+    /// The longest that one submit is expected to hold the adapter, in milliseconds. Drivers kill submits after
+    /// seconds, a desktop stutters after tens of milliseconds.
+    pub submit_ms: f64,
+    /// Pretend that a dispatch has no more than this many workgroups in one dimension, to test large grids.
+    #[doc(hidden)]
+    pub max_groups_per_dimension: Option<u32>,
+}
+
+impl Default for GpuOptions {
+    fn default() -> GpuOptions {
+        GpuOptions {
+            adapter: None,
+            checked: false,
+            max_binding_bytes: None,
+            profile: false,
+            submit_ms: 50.0,
+            max_groups_per_dimension: None,
+        }
+    }
 }
 
 /// The limits that shape plans.
@@ -41,6 +61,26 @@ pub struct Limits {
     pub alignment: u64,
     /// Workgroups in one dimension of a dispatch.
     pub groups_per_dimension: u32,
+}
+
+impl Default for Limits {
+    /// What WebGPU promises everywhere.
+    fn default() -> Limits {
+        Limits { binding: 128 << 20, buffer: 256 << 20, alignment: 256, groups_per_dimension: 65_535 }
+    }
+}
+
+/// What was ever made on a device: a replayed plan makes nothing but submits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Counts {
+    /// Buffers, those for read-backs too.
+    pub buffers: u64,
+    /// Compute pipelines.
+    pub pipelines: u64,
+    /// Bind groups.
+    pub bind_groups: u64,
+    /// Submits.
+    pub submits: u64,
 }
 
 /// One adapter, as `oaif doctor` shows it.
@@ -60,8 +100,8 @@ pub struct AdapterSummary {
 
 /// A device with its queue, shaders, and a ledger of what was allocated on it. Cheap to clone.
 ///
-/// A *measuring* `Gpu` (see [`Gpu::measuring`]) has the limits but no device: everything can be allocated and
-/// recorded on it, nothing runs, and its ledger tells what the real one would hold.
+/// A *measuring* `Gpu` (see [`Gpu::measuring`], [`Gpu::without_device`]) has the limits but no device: everything can
+/// be allocated and recorded on it, nothing runs, and its ledger tells what the real one would hold.
 #[derive(Clone)]
 pub struct Gpu {
     pub(super) inner: Arc<Inner>,
@@ -74,13 +114,16 @@ pub(super) struct Inner {
     pub tier: Tier,
     pub checked: bool,
     pub timestamps: bool,
+    pub submit_ms: f64,
     pub kernels: Mutex<HashMap<KernelKey, Arc<Kernel>>>,
     pub step_layout: Option<wgpu::BindGroupLayout>,
     pub ledger: Arc<Mutex<Ledger>>,
+    pub counts: Mutex<Counts>,
     pub pace: Mutex<Pace>,
     pub profile: Option<Mutex<Profile>>,
     /// What wgpu reported outside a call, and why the device was lost.
     faults: Arc<Mutex<Faults>>,
+    canary: Option<Mutex<wgpu::Buffer>>,
 }
 
 #[derive(Default)]
@@ -143,8 +186,9 @@ fn choose(
     let position = match wanted {
         None => found.iter().enumerate().min_by_key(|(i, (s, _))| (preference(s), *i)).map(|(i, _)| i),
         Some(w) => match w.parse::<usize>() {
-            Ok(index) => (index < found.len()).then_some(index),
-            Err(_) => found.iter().position(|(s, _)| s.name.to_lowercase().contains(&w.to_lowercase())),
+            Ok(index) if index < found.len() => Some(index),
+            // "4090" is a name.
+            _ => found.iter().position(|(s, _)| s.name.to_lowercase().contains(&w.to_lowercase())),
         },
     };
     match position {
@@ -185,7 +229,7 @@ impl Gpu {
             })
             .await
             .map_err(|e| Error::Gpu { what: format!("a device on {}", summary.name), why: e.to_string() })?;
-        let gpu = Gpu::build(Some((device, queue)), summary, options);
+        let gpu = Gpu::build(device, queue, summary, options);
         gpu.watch();
         Ok(gpu)
     }
@@ -193,69 +237,80 @@ impl Gpu {
     /// Uses the application's own device and queue. Its error handlers stay the application's.
     pub fn from_device(device: wgpu::Device, queue: wgpu::Queue, options: &GpuOptions) -> Gpu {
         let summary = summarise(0, &device.adapter_info());
-        Gpu::build(Some((device, queue)), summary, options)
+        Gpu::build(device, queue, summary, options)
     }
 
     /// A `Gpu` of the same limits without a device, to measure what a run would allocate.
     pub fn measuring(&self) -> Gpu {
         let mut summary = self.inner.summary.clone();
         summary.name.push_str(" (measured, not run)");
+        Gpu::measuring_with(summary, self.inner.limits, self.inner.timestamps)
+    }
+
+    /// A measuring `Gpu` for a machine that has no adapter.
+    pub fn without_device(limits: Limits) -> Gpu {
+        let [name, backend, kind, driver] = ["no device", "none", "none", ""].map(str::to_owned);
+        Gpu::measuring_with(AdapterSummary { index: 0, name, backend, kind, driver }, limits, false)
+    }
+
+    fn measuring_with(summary: AdapterSummary, limits: Limits, timestamps: bool) -> Gpu {
         let inner = Inner {
             device: None,
             summary,
-            limits: self.inner.limits,
-            tier: self.inner.tier,
+            limits,
+            tier: Tier::Portable,
             checked: false,
-            timestamps: false,
+            timestamps,
+            submit_ms: f64::INFINITY,
             kernels: Mutex::default(),
             step_layout: None,
             ledger: Arc::default(),
+            counts: Mutex::default(),
             pace: Mutex::default(),
             profile: None,
             faults: Arc::default(),
+            canary: None,
         };
         Gpu { inner: Arc::new(inner) }
     }
 
-    fn build(
-        device: Option<(wgpu::Device, wgpu::Queue)>,
-        summary: AdapterSummary,
-        options: &GpuOptions,
-    ) -> Gpu {
-        let (limits, timestamps, step_layout) = match &device {
-            Some((device, _)) => {
-                let l = device.limits();
-                let limits = Limits {
-                    binding: l
-                        .max_storage_buffer_binding_size
-                        .min(options.max_binding_bytes.unwrap_or(u64::MAX)),
-                    buffer: l.max_buffer_size,
-                    alignment: l
-                        .min_storage_buffer_offset_alignment
-                        .max(l.min_uniform_buffer_offset_alignment) as u64,
-                    groups_per_dimension: l.max_compute_workgroups_per_dimension,
-                };
-                let timestamps = device.features().contains(wgpu::Features::TIMESTAMP_QUERY);
-                (limits, timestamps, Some(super::plan::step_layout(device)))
-            }
-            None => unreachable!("a Gpu without a device comes from measuring()"),
+    fn build(device: wgpu::Device, queue: wgpu::Queue, summary: AdapterSummary, options: &GpuOptions) -> Gpu {
+        let l = device.limits();
+        let limits = Limits {
+            binding: l.max_storage_buffer_binding_size.min(options.max_binding_bytes.unwrap_or(u64::MAX)),
+            buffer: l.max_buffer_size,
+            alignment: l.min_storage_buffer_offset_alignment.max(l.min_uniform_buffer_offset_alignment)
+                as u64,
+            groups_per_dimension: l
+                .max_compute_workgroups_per_dimension
+                .min(options.max_groups_per_dimension.unwrap_or(u32::MAX)),
         };
-        Gpu {
-            inner: Arc::new(Inner {
-                device,
-                summary,
-                limits,
-                tier: Tier::Portable,
-                checked: options.checked,
-                timestamps,
-                kernels: Mutex::default(),
-                step_layout,
-                ledger: Arc::default(),
-                pace: Mutex::default(),
-                profile: (options.profile && timestamps).then(Mutex::default),
-                faults: Arc::default(),
-            }),
-        }
+        let timestamps = device.features().contains(wgpu::Features::TIMESTAMP_QUERY);
+        let step_layout = Some(super::plan::step_layout(&device));
+        let canary = device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("canary"),
+            size: 4,
+            usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
+        let inner = Inner {
+            device: Some((device, queue)),
+            summary,
+            limits,
+            tier: Tier::Portable,
+            checked: options.checked,
+            timestamps,
+            submit_ms: options.submit_ms,
+            kernels: Mutex::default(),
+            step_layout,
+            ledger: Arc::default(),
+            counts: Mutex::default(),
+            pace: Mutex::default(),
+            profile: (options.profile && timestamps).then(Mutex::default),
+            faults: Arc::default(),
+            canary: Some(Mutex::new(canary)),
+        };
+        Gpu { inner: Arc::new(inner) }
     }
 
     /// Takes over the device's error reports, which would otherwise panic.
@@ -267,10 +322,54 @@ impl Gpu {
         }));
         let faults = self.inner.faults.clone();
         device.set_device_lost_callback(move |reason, message| {
-            if reason != wgpu::DeviceLostReason::Destroyed {
-                faults.lock().unwrap().lost.get_or_insert(format!("{reason:?} {message}"));
-            }
+            faults.lock().unwrap().lost.get_or_insert(format!("{reason:?} {message}"));
         });
+    }
+
+    /// Makes a call, and an [`Error`] of what wgpu has to say against it, whoever handles the device's other errors.
+    pub(super) fn guarded<T>(&self, what: &str, call: impl FnOnce(&wgpu::Device) -> T) -> Result<T> {
+        use wgpu::ErrorFilter::{Internal, OutOfMemory, Validation};
+        let device = self.device();
+        // Dropped on the way out of a panic, in the reverse order of their making.
+        let internal = device.push_error_scope(Internal);
+        let memory = device.push_error_scope(OutOfMemory);
+        let validation = device.push_error_scope(Validation);
+        let result = call(device);
+        let found = [validation, memory, internal].map(|scope| pollster::block_on(scope.pop()));
+        let reported = self.check(what);
+        if self.is_lost() {
+            return reported.and(Err(Error::DeviceLost(format!("during {what}"))));
+        }
+        match found.into_iter().flatten().next() {
+            Some(why) => Err(Error::Gpu { what: what.into(), why: why.to_string() }),
+            None => reported.map(|()| result),
+        }
+    }
+
+    /// Whether the device is gone. It tells its device-lost callback alone, which may be the application's, and
+    /// everybody else nothing; but it fails a mapping at once.
+    fn is_lost(&self) -> bool {
+        let Some(canary) = &self.inner.canary else { return false };
+        let canary = canary.lock().unwrap();
+        let failed = Arc::new(AtomicBool::new(false));
+        let flag = failed.clone();
+        canary.map_async(wgpu::MapMode::Read, .., move |r| flag.store(r.is_err(), Ordering::SeqCst));
+        let lost = failed.load(Ordering::SeqCst);
+        if !lost {
+            canary.unmap();
+        }
+        lost
+    }
+
+    /// Lets wgpu's callbacks run, after waiting for the submitted work or at once.
+    pub(super) fn poll(&self, poll: wgpu::PollType) -> Result<()> {
+        let poll = || self.device().poll(poll);
+        // wgpu panics where the driver loses the device during a poll.
+        match std::panic::catch_unwind(std::panic::AssertUnwindSafe(poll)) {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(e)) => Err(Error::DeviceLost(e.to_string())),
+            Err(_) => self.check("a poll").and(Err(Error::DeviceLost("during a poll".into()))),
+        }
     }
 
     /// Returns what wgpu reported since the last call, as an error.
@@ -313,6 +412,15 @@ impl Gpu {
         self.inner.profile.as_ref().map(|p| p.lock().unwrap().clone())
     }
 
+    /// What was made so far.
+    pub fn counts(&self) -> Counts {
+        *self.inner.counts.lock().unwrap()
+    }
+
+    pub(super) fn count(&self, note: impl FnOnce(&mut Counts)) {
+        note(&mut self.inner.counts.lock().unwrap());
+    }
+
     /// The tier in force.
     pub fn tier(&self) -> Tier {
         self.inner.tier
@@ -320,8 +428,8 @@ impl Gpu {
 
     /// Blocks until everything submitted has run.
     pub fn wait(&self) -> Result<()> {
-        if let Some((device, _)) = &self.inner.device {
-            device.poll(wgpu::PollType::wait_indefinitely()).map_err(|e| Error::DeviceLost(e.to_string()))?;
+        if !self.is_measuring() {
+            self.poll(wgpu::PollType::wait_indefinitely())?;
         }
         self.check("the submitted work")
     }

@@ -25,7 +25,7 @@ pub enum Category {
 }
 
 /// Bytes held now and at most, by category.
-#[derive(Clone, Debug, Default, serde::Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct MemoryReport {
     /// Bytes held now.
     pub bytes: BTreeMap<Category, u64>,
@@ -38,7 +38,6 @@ pub struct MemoryReport {
 #[derive(Default)]
 pub(super) struct Ledger {
     report: MemoryReport,
-    allocations: u64,
 }
 
 impl Ledger {
@@ -46,7 +45,6 @@ impl Ledger {
         *self.report.bytes.entry(category).or_default() += bytes;
         self.report.total += bytes;
         self.report.peak = self.report.peak.max(self.report.total);
-        self.allocations += 1;
     }
 
     fn remove(&mut self, category: Category, bytes: u64) {
@@ -126,7 +124,26 @@ impl Gpu {
     /// # Errors
     /// [`Error::Limit`] above the adapter's largest buffer, [`Error::OutOfMemory`] when it has no more.
     pub fn buffer(&self, label: impl Into<String>, category: Category, bytes: u64) -> Result<Buffer> {
-        let label = label.into();
+        let usage = wgpu::BufferUsages::STORAGE
+            | wgpu::BufferUsages::UNIFORM
+            | wgpu::BufferUsages::COPY_SRC
+            | wgpu::BufferUsages::COPY_DST;
+        self.buffer_for(usage, label.into(), category, bytes)
+    }
+
+    /// A buffer to be read by the host.
+    pub(super) fn staging(&self, label: &str, bytes: u64) -> Result<Buffer> {
+        let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
+        self.buffer_for(usage, label.into(), Category::Workspace, bytes)
+    }
+
+    pub(super) fn buffer_for(
+        &self,
+        usage: wgpu::BufferUsages,
+        label: String,
+        category: Category,
+        bytes: u64,
+    ) -> Result<Buffer> {
         let bytes = bytes.max(4).next_multiple_of(4);
         if bytes > self.limits().buffer {
             return Err(Error::Limit {
@@ -138,30 +155,23 @@ impl Gpu {
         }
         let raw = match self.is_measuring() {
             true => None,
-            false => Some(self.allocate(&label, bytes)?),
+            false => Some(self.allocate(usage, &label, bytes)?),
         };
         let ledger = self.inner.ledger.clone();
         ledger.lock().unwrap().add(category, bytes);
+        self.count(|c| c.buffers += 1);
         Ok(Buffer { inner: Arc::new(Inner { raw, label, bytes, category, ledger }) })
     }
 
-    fn allocate(&self, label: &str, bytes: u64) -> Result<wgpu::Buffer> {
-        let scopes = (
-            self.device().push_error_scope(wgpu::ErrorFilter::Validation),
-            self.device().push_error_scope(wgpu::ErrorFilter::OutOfMemory),
-        );
-        let usage = wgpu::BufferUsages::STORAGE
-            | wgpu::BufferUsages::UNIFORM
-            | wgpu::BufferUsages::COPY_SRC
-            | wgpu::BufferUsages::COPY_DST;
-        let raw = self.device().create_buffer(&wgpu::BufferDescriptor {
-            label: Some(label),
-            size: bytes,
-            usage,
-            mapped_at_creation: false,
-        });
-        let exhausted = pollster::block_on(scopes.1.pop());
-        let invalid = pollster::block_on(scopes.0.pop());
+    fn allocate(&self, usage: wgpu::BufferUsages, label: &str, bytes: u64) -> Result<wgpu::Buffer> {
+        let size = bytes;
+        let descriptor =
+            wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false };
+        let (raw, exhausted) = self.guarded("a buffer", |device| {
+            let scope = device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+            let raw = device.create_buffer(&descriptor);
+            (raw, pollster::block_on(scope.pop()))
+        })?;
         if exhausted.is_some() {
             return Err(Error::OutOfMemory {
                 what: label.into(),
@@ -172,10 +182,7 @@ impl Gpu {
                     .into(),
             });
         }
-        match invalid {
-            Some(e) => Err(Error::Gpu { what: format!("the buffer {label}"), why: e.to_string() }),
-            None => Ok(raw),
-        }
+        Ok(raw)
     }
 
     /// Allocates a buffer that holds `data`.
@@ -199,7 +206,7 @@ impl Gpu {
         }
         for (i, piece) in bytes.chunks(UPLOAD_PIECE).enumerate() {
             let offset = region.offset + (i * UPLOAD_PIECE) as u64;
-            self.queue().write_buffer(region.buffer.raw(), offset, piece);
+            self.guarded("an upload", |_| self.queue().write_buffer(region.buffer.raw(), offset, piece))?;
             if bytes.len() > UPLOAD_PIECE {
                 self.queue().submit([]);
                 self.wait()?;
@@ -218,26 +225,28 @@ impl Gpu {
         let piece = UPLOAD_PIECE as u64;
         for start in (0..region.bytes).step_by(UPLOAD_PIECE) {
             let bytes = piece.min(region.bytes - start);
-            let staging = self.staging("download", bytes);
-            let mut encoder = self.device().create_command_encoder(&Default::default());
-            encoder.copy_buffer_to_buffer(region.buffer.raw(), region.offset + start, &staging, 0, bytes);
-            self.queue().submit([encoder.finish()]);
-            let mapped = MapRequest::new(&staging, bytes);
+            let staging = self.staging("download", bytes)?;
+            let (from, to) = (region.buffer.raw(), staging.raw());
+            self.encode("a download", |e| {
+                e.copy_buffer_to_buffer(from, region.offset + start, to, 0, bytes)
+            })?;
+            let mapped = MapRequest::new(staging, bytes);
             // Another thread that polls the device may still be on its way to tell us.
             while !mapped.is_done() {
                 self.wait()?;
             }
-            out.extend_from_slice(&bytemuck::pod_collect_to_vec::<u8, T>(&mapped.take()?));
+            out.extend_from_slice(&bytemuck::pod_collect_to_vec::<u8, T>(&mapped.take()?.0));
         }
         Ok(out)
     }
 
-    pub(super) fn staging(&self, label: &str, bytes: u64) -> wgpu::Buffer {
-        self.device().create_buffer(&wgpu::BufferDescriptor {
-            label: Some(label),
-            size: bytes.max(4),
-            usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
-            mapped_at_creation: false,
+    /// Encodes something and submits it.
+    pub(super) fn encode(&self, what: &str, record: impl FnOnce(&mut wgpu::CommandEncoder)) -> Result<()> {
+        self.count(|c| c.submits += 1);
+        self.guarded(what, |device| {
+            let mut encoder = device.create_command_encoder(&Default::default());
+            record(&mut encoder);
+            self.queue().submit([encoder.finish()]);
         })
     }
 
@@ -246,12 +255,11 @@ impl Gpu {
         if self.is_measuring() {
             return Ok(());
         }
-        let mut encoder = self.device().create_command_encoder(&Default::default());
-        for region in regions {
-            encoder.clear_buffer(region.buffer.raw(), region.offset, Some(region.bytes));
-        }
-        self.queue().submit([encoder.finish()]);
-        self.check("clearing")
+        self.encode("clearing", |encoder| {
+            for region in regions {
+                encoder.clear_buffer(region.buffer.raw(), region.offset, Some(region.bytes));
+            }
+        })
     }
 
     /// Copies `from` to `to`, both of the same size.
@@ -260,53 +268,46 @@ impl Gpu {
         if self.is_measuring() {
             return Ok(());
         }
-        let mut encoder = self.device().create_command_encoder(&Default::default());
         let (a, b) = (from.buffer.raw(), to.buffer.raw());
-        encoder.copy_buffer_to_buffer(a, from.offset, b, to.offset, from.bytes);
-        self.queue().submit([encoder.finish()]);
-        self.check("copying")
+        self.encode("copying", |e| e.copy_buffer_to_buffer(a, from.offset, b, to.offset, from.bytes))
     }
 
     /// Bytes allocated by category.
     pub fn memory(&self) -> MemoryReport {
         self.inner.ledger.lock().unwrap().report.clone()
     }
-
-    /// How many buffers were ever allocated: a replayed step must not raise it.
-    pub fn allocations(&self) -> u64 {
-        self.inner.ledger.lock().unwrap().allocations
-    }
 }
 
 /// A staging buffer on its way to the host.
 pub(super) struct MapRequest {
-    buffer: wgpu::Buffer,
+    buffer: Buffer,
     bytes: u64,
     done: Arc<Mutex<Option<Result<(), wgpu::BufferAsyncError>>>>,
 }
 
 impl MapRequest {
-    pub fn new(buffer: &wgpu::Buffer, bytes: u64) -> MapRequest {
+    pub fn new(buffer: Buffer, bytes: u64) -> MapRequest {
         let done = Arc::new(Mutex::new(None));
         let flag = done.clone();
-        buffer.map_async(wgpu::MapMode::Read, 0..bytes, move |r| *flag.lock().unwrap() = Some(r));
-        MapRequest { buffer: buffer.clone(), bytes, done }
+        let note = move |result| *flag.lock().unwrap() = Some(result);
+        buffer.raw().map_async(wgpu::MapMode::Read, 0..bytes, note);
+        MapRequest { buffer, bytes, done }
     }
 
     pub fn is_done(&self) -> bool {
         self.done.lock().unwrap().is_some()
     }
 
-    /// The bytes, once the device has been polled until the work was done.
-    pub fn take(self) -> Result<Vec<u8>> {
+    /// The bytes and the buffer, once the device has been polled until the work was done.
+    pub fn take(self) -> Result<(Vec<u8>, Buffer)> {
         match self.done.lock().unwrap().take() {
             Some(Ok(())) => {}
             other => return Err(Error::DeviceLost(format!("a read-back failed: {other:?}"))),
         }
         let why = |e: String| Error::Gpu { what: "a read-back".into(), why: e };
-        let bytes =
-            self.buffer.slice(0..self.bytes).get_mapped_range().map_err(|e| why(e.to_string()))?.to_vec();
-        self.buffer.unmap();
-        Ok(bytes)
+        let mapped = self.buffer.raw().get_mapped_range(0..self.bytes);
+        let bytes = mapped.map_err(|e| why(e.to_string()))?.to_vec();
+        self.buffer.raw().unmap();
+        Ok((bytes, self.buffer))
     }
 }

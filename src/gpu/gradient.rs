@@ -87,8 +87,9 @@ impl Recorder {
         if reads_dependent {
             for (t, access) in &launch.args {
                 if *access == Access::Write {
-                    self.tape.dependent.entry(t.id).or_insert(false);
-                    self.tape.writers.entry(t.id).or_insert(launch.kernel.name);
+                    // A rule stated earlier says nothing about what is written now.
+                    self.tape.dependent.insert(t.id, false);
+                    self.tape.writers.insert(t.id, launch.kernel.name);
                 }
             }
         }
@@ -190,12 +191,11 @@ impl Recorder {
         self.rule(&[output], move |recorder| {
             let Some(gradient) = recorder.gradient(output) else { return Ok(()) };
             recorder.tape.recording = true;
-            let recomputed = again(recorder)?;
-            let rules = recorder.tape.rules.split_off(0);
-            recorder.tape.gradients.insert(recomputed.id, gradient);
-            recorder.walk(rules)?;
+            let recomputed = again(recorder);
+            let rules = std::mem::take(&mut recorder.tape.rules);
             recorder.tape.recording = false;
-            Ok(())
+            recorder.tape.gradients.insert(recomputed?.id, gradient);
+            recorder.walk(rules)
         });
         Ok(output)
     }

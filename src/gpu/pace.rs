@@ -13,14 +13,10 @@ impl Default for Pace {
     }
 }
 
-/// The longest that one submit is expected to hold the adapter. Drivers kill submits after seconds, a desktop
-/// stutters after tens of milliseconds.
-pub(super) const SUBMIT_MS: f64 = 50.0;
-
 impl Pace {
-    /// Units of work that fit in one submit.
-    pub fn submit_units(&self) -> f64 {
-        self.units_per_ms * SUBMIT_MS
+    /// Units of work that take this long.
+    pub fn units_in(&self, ms: f64) -> f64 {
+        self.units_per_ms * ms
     }
 
     /// Learns from `units` of work that took `ms`. Short runs measure latency rather than speed and teach nothing.

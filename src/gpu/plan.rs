@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::adapter::Gpu;
 use super::buffer::{Buffer, Category, MapRequest, Region};
 use super::memory::{Arena, Layout};
-use super::recorder::{Groups, Home, Recorder, Tensor, Work};
+use super::recorder::{Dim, Groups, Home, Recorder, Tensor, Work};
 use super::shader::Kernel;
 use crate::error::{Error, Result};
 
@@ -68,6 +68,12 @@ pub(super) fn step_layout(device: &wgpu::Device) -> wgpu::BindGroupLayout {
     })
 }
 
+/// Timestamps, and where they are read from; a measuring `Gpu` has the place alone.
+struct Queries {
+    set: Option<wgpu::QuerySet>,
+    resolved: Buffer,
+}
+
 struct Ready {
     name: &'static str,
     kernel: Arc<Kernel>,
@@ -88,16 +94,17 @@ struct Piece {
 pub struct Plan {
     gpu: Gpu,
     launches: Vec<Ready>,
-    /// Activations.
     slots: Vec<Buffer>,
-    /// Parameters, and the buffers that outlast the plan: it holds on to them as well.
+    /// Parameters, and what the recording was bound to: bind groups keep a buffer alive, but not in the ledger.
     _held: Vec<Buffer>,
     steps: Buffer,
     step_bindings: Option<wgpu::BindGroup>,
     outputs: Vec<(Tensor, Region)>,
-    ring: Mutex<Vec<wgpu::Buffer>>,
-    queries: Option<(wgpu::QuerySet, wgpu::Buffer)>,
+    ring: Mutex<Vec<Buffer>>,
+    queries: Option<Queries>,
     staging_bytes: u64,
+    /// The largest value of each live extent that the tensors have room for.
+    room: [u32; 8],
 }
 
 impl Plan {
@@ -135,24 +142,28 @@ impl Plan {
         if !gpu.is_measuring() {
             for (i, launch) in recorder.launches.iter().enumerate() {
                 let kernel = gpu.kernel(&launch.kernel)?;
-                let bindings = bind(gpu, &kernel, launch, (&params, offsets[i]), &region);
+                let bindings = bind(gpu, &kernel, launch, (&params, offsets[i]), &region)?;
                 let phase =
                     recorder.phases.iter().rev().find(|(at, _)| *at <= i).map_or("", |(_, name)| name);
                 let (groups, work, name) = (launch.groups, launch.work, launch.kernel.name);
                 launches.push(Ready { name, kernel, bindings, groups, work, phase });
             }
-            gpu.check("the bind groups of a plan")?;
         }
-        let external = recorder.tensors.iter().filter_map(|info| match &info.home {
+        let step_bindings = match gpu.is_measuring() {
+            true => None,
+            false => Some(step_bindings(gpu, &steps)?),
+        };
+        let outputs: Vec<_> = recorder.outputs.iter().map(|t| (*t, region(*t))).collect();
+        let queries = timing_queries(gpu)?;
+        let query_bytes = queries.as_ref().map_or(0, |q| q.resolved.bytes());
+        let staging_bytes = outputs.iter().map(|(t, _)| t.bytes()).sum::<u64>() + query_bytes;
+        // The first of the ring; a second one is made where a replay is submitted before the last was waited for.
+        let ring = Mutex::new(vec![gpu.staging("outputs", staging_bytes)?]);
+        let bound = recorder.tensors.iter().filter_map(|info| match &info.home {
             Home::Region(region) => Some(region.buffer.clone()),
             Home::Transient => None,
         });
-        let held = external.chain([params]).collect();
-        let step_bindings = (!gpu.is_measuring()).then(|| step_bindings(gpu, &steps));
-        let outputs: Vec<_> = recorder.outputs.iter().map(|t| (*t, region(*t))).collect();
-        let queries = timing_queries(gpu);
-        let query_bytes = queries.as_ref().map_or(0, |_| MAX_QUERIES as u64 * 8);
-        let staging_bytes = outputs.iter().map(|(t, _)| t.bytes()).sum::<u64>() + query_bytes;
+        let held = bound.chain([params]).collect();
         Ok(Plan {
             gpu: gpu.clone(),
             launches,
@@ -161,9 +172,10 @@ impl Plan {
             steps,
             step_bindings,
             outputs,
-            ring: Mutex::default(),
+            ring,
             queries,
             staging_bytes,
+            room: room(&recorder),
         })
     }
 
@@ -174,11 +186,14 @@ impl Plan {
 
     /// Submits the launches `times` over, in as many submits as the time cap asks for, and returns at once.
     pub fn submit(&self, live: &Live, times: u32) -> Result<Pending<'_>> {
+        for (index, (value, room)) in live.extents.iter().zip(&self.room).enumerate() {
+            assert!(value <= room, "live extent {index} is {value}, its tensors have room for {room}");
+        }
         let started = Instant::now();
         if self.gpu.is_measuring() {
             return Ok(Pending { plan: self, state: State::Measured, live: *live, started, units: 0.0 });
         }
-        let units_per_submit = self.gpu.inner.pace.lock().unwrap().submit_units();
+        let units_per_submit = self.gpu.inner.pace.lock().unwrap().units_in(self.gpu.inner.submit_ms);
         let mut clock = Clock::default();
         let mut batch: Vec<Piece> = Vec::new();
         let (mut filled, mut total) = (0.0, 0.0);
@@ -204,11 +219,13 @@ impl Plan {
             }
         }
         let staging = self.ring.lock().unwrap().pop();
-        let staging = staging.unwrap_or_else(|| self.gpu.staging("outputs", self.staging_bytes));
+        let staging = match staging {
+            Some(staging) => staging,
+            None => self.gpu.staging("outputs", self.staging_bytes)?,
+        };
         self.flush(live, &mut batch, &mut clock, Some(&staging))?;
-        self.gpu.check("a submit")?;
-        let map = MapRequest::new(&staging, self.staging_bytes.max(4));
-        let state = State::Running { map, staging, clock };
+        let map = MapRequest::new(staging, self.staging_bytes.max(4));
+        let state = State::Running { map, clock };
         Ok(Pending { plan: self, state, live: *live, started, units: total })
     }
 
@@ -218,15 +235,32 @@ impl Plan {
         live: &Live,
         batch: &mut Vec<Piece>,
         clock: &mut Clock,
-        staging: Option<&wgpu::Buffer>,
+        staging: Option<&Buffer>,
     ) -> Result<()> {
+        loop {
+            self.gpu.encode("a submit", |encoder| self.encode(live, batch, clock, staging, encoder))?;
+            if batch.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Encodes the pieces of `batch` that one submit holds and takes them off it.
+    fn encode(
+        &self,
+        live: &Live,
+        batch: &mut Vec<Piece>,
+        clock: &mut Clock,
+        staging: Option<&Buffer>,
+        encoder: &mut wgpu::CommandEncoder,
+    ) {
         let mut steps: Vec<Step> = vec![self.step(live, 0, u32::MAX)];
-        let mut encoder = self.gpu.device().create_command_encoder(&Default::default());
         let per_launch = self.gpu.inner.profile.is_some();
         let mut at = 0;
         while at < batch.len() && steps.len() < STEP_SLOTS {
             let phase = self.launches[batch[at].launch].phase;
-            let writes = self.queries.as_ref().and_then(|(set, _)| clock.next(set, batch[at].launch, phase));
+            let set = self.queries.as_ref().and_then(|q| q.set.as_ref());
+            let writes = set.and_then(|set| clock.next(set, batch[at].launch, phase));
             let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
                 label: Some(phase),
                 timestamp_writes: writes,
@@ -261,18 +295,13 @@ impl Plan {
         if batch.is_empty()
             && let Some(staging) = staging
         {
-            self.copy_outputs(&mut encoder, staging, clock);
+            self.copy_outputs(encoder, staging.raw(), clock);
         }
         let mut bytes = vec![0u8; steps.len() * STEP_STRIDE as usize];
         for (chunk, step) in bytes.chunks_mut(STEP_STRIDE as usize).zip(&steps) {
             chunk[..size_of::<Step>()].copy_from_slice(bytemuck::bytes_of(step));
         }
         self.gpu.queue().write_buffer(self.steps.raw(), 0, &bytes);
-        self.gpu.queue().submit([encoder.finish()]);
-        match batch.is_empty() {
-            true => Ok(()),
-            false => self.flush(live, batch, clock, staging),
-        }
     }
 
     fn step(&self, live: &Live, base: u32, end: u32) -> Step {
@@ -285,11 +314,11 @@ impl Plan {
             encoder.copy_buffer_to_buffer(region.buffer.raw(), region.offset, staging, at, tensor.bytes());
             at += tensor.bytes();
         }
-        if let Some((set, resolved)) = &self.queries
+        if let Some(Queries { set: Some(set), resolved }) = &self.queries
             && clock.used > 0
         {
-            encoder.resolve_query_set(set, 0..clock.used, resolved, 0);
-            encoder.copy_buffer_to_buffer(resolved, 0, staging, at, clock.used as u64 * 8);
+            encoder.resolve_query_set(set, 0..clock.used, resolved.raw(), 0);
+            encoder.copy_buffer_to_buffer(resolved.raw(), 0, staging, at, clock.used as u64 * 8);
         }
     }
 
@@ -361,15 +390,9 @@ fn bind(
     launch: &super::recorder::Launch,
     (params, offset): (&Buffer, u64),
     region: &impl Fn(Tensor) -> Region,
-) -> wgpu::BindGroup {
+) -> Result<wgpu::BindGroup> {
     let name = launch.kernel.name;
-    assert_eq!(
-        kernel.interface.params_bytes.div_ceil(4),
-        launch.params.len() as u32,
-        "{name}: words of params in the shader, in the launch"
-    );
-    let writes: Vec<bool> = launch.args.iter().map(|(_, a)| *a == super::recorder::Access::Write).collect();
-    assert_eq!(kernel.interface.writes, writes, "{name}: bindings written in the shader, in the launch");
+    launch.check_interface(&kernel.interface);
     let regions: Vec<Region> = launch.args.iter().map(|(t, _)| region(*t)).collect();
     let params = binding(params, offset, kernel.interface.params_bytes.next_multiple_of(16) as u64);
     let mut entries = vec![wgpu::BindGroupEntry { binding: 0, resource: params }];
@@ -377,11 +400,13 @@ fn bind(
         let resource = binding(&r.buffer, r.offset, r.bytes.max(4));
         entries.push(wgpu::BindGroupEntry { binding: i as u32 + 1, resource });
     }
-    gpu.device().create_bind_group(&wgpu::BindGroupDescriptor {
-        label: Some(name),
-        layout: &kernel.layout,
-        entries: &entries,
-    })
+    let (label, layout) = (Some(name), &kernel.layout);
+    create_bind_group(gpu, &wgpu::BindGroupDescriptor { label, layout, entries: &entries })
+}
+
+fn create_bind_group(gpu: &Gpu, descriptor: &wgpu::BindGroupDescriptor) -> Result<wgpu::BindGroup> {
+    gpu.count(|c| c.bind_groups += 1);
+    gpu.guarded("a bind group", |device| device.create_bind_group(descriptor))
 }
 
 fn binding(buffer: &Buffer, offset: u64, bytes: u64) -> wgpu::BindingResource<'_> {
@@ -389,33 +414,38 @@ fn binding(buffer: &Buffer, offset: u64, bytes: u64) -> wgpu::BindingResource<'_
     wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer: buffer.raw(), offset, size })
 }
 
-fn step_bindings(gpu: &Gpu, steps: &Buffer) -> wgpu::BindGroup {
-    gpu.device().create_bind_group(&wgpu::BindGroupDescriptor {
-        label: Some("step"),
-        layout: gpu.inner.step_layout.as_ref().expect("a device has a step layout"),
-        entries: &[wgpu::BindGroupEntry {
-            binding: 0,
-            resource: binding(steps, 0, size_of::<Step>() as u64),
-        }],
-    })
+fn step_bindings(gpu: &Gpu, steps: &Buffer) -> Result<wgpu::BindGroup> {
+    let layout = gpu.inner.step_layout.as_ref().expect("a device has a step layout");
+    let resource = binding(steps, 0, size_of::<Step>() as u64);
+    let entries = &[wgpu::BindGroupEntry { binding: 0, resource }];
+    create_bind_group(gpu, &wgpu::BindGroupDescriptor { label: Some("step"), layout, entries })
 }
 
-fn timing_queries(gpu: &Gpu) -> Option<(wgpu::QuerySet, wgpu::Buffer)> {
-    if gpu.is_measuring() || !gpu.inner.timestamps {
-        return None;
+fn timing_queries(gpu: &Gpu) -> Result<Option<Queries>> {
+    if !gpu.inner.timestamps {
+        return Ok(None);
     }
-    let set = gpu.device().create_query_set(&wgpu::QuerySetDescriptor {
-        label: Some("times"),
-        ty: wgpu::QueryType::Timestamp,
-        count: MAX_QUERIES,
-    });
-    let resolved = gpu.device().create_buffer(&wgpu::BufferDescriptor {
-        label: Some("times"),
-        size: MAX_QUERIES as u64 * 8,
-        usage: wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC,
-        mapped_at_creation: false,
-    });
-    Some((set, resolved))
+    let bytes = MAX_QUERIES as u64 * 8;
+    let usage = wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC;
+    let resolved = gpu.buffer_for(usage, "times".into(), Category::Workspace, bytes)?;
+    if gpu.is_measuring() {
+        return Ok(Some(Queries { set: None, resolved }));
+    }
+    let (label, ty) = (Some("times"), wgpu::QueryType::Timestamp);
+    let descriptor = wgpu::QuerySetDescriptor { label, ty, count: MAX_QUERIES };
+    let set = gpu.guarded("timestamps", |device| device.create_query_set(&descriptor))?;
+    Ok(Some(Queries { set: Some(set), resolved }))
+}
+
+fn room(recorder: &Recorder) -> [u32; 8] {
+    let mut room = [u32::MAX; 8];
+    for (tensor, _) in recorder.launches.iter().flat_map(|l| &l.args) {
+        if let Dim::Live { index, max } = tensor.rows {
+            let known = &mut room[index as usize];
+            *known = max.min(*known);
+        }
+    }
+    room
 }
 
 /// Which pass each pair of timestamps belongs to.
@@ -448,7 +478,7 @@ impl Clock {
 
 enum State {
     Measured,
-    Running { map: MapRequest, staging: wgpu::Buffer, clock: Clock },
+    Running { map: MapRequest, clock: Clock },
 }
 
 /// A submitted replay.
@@ -467,8 +497,9 @@ impl Pending<'_> {
         match &self.state {
             State::Measured => true,
             State::Running { map, .. } => {
-                let _ = self.plan.gpu.device().poll(wgpu::PollType::Poll);
-                map.is_done()
+                // What went wrong shows when the mapping is taken.
+                let polled = self.plan.gpu.poll(wgpu::PollType::Poll);
+                polled.is_err() || map.is_done()
             }
         }
     }
@@ -498,8 +529,8 @@ impl Pending<'_> {
         let plan = self.plan;
         let (bytes, clock) = match self.state {
             State::Measured => (vec![0; plan.staging_bytes as usize], Clock::default()),
-            State::Running { map, staging, clock } => {
-                let bytes = map.take()?;
+            State::Running { map, clock } => {
+                let (bytes, staging) = map.take()?;
                 plan.ring.lock().unwrap().push(staging);
                 (bytes, clock)
             }

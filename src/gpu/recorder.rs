@@ -1,14 +1,15 @@
 //! Recording: model code calls ops on virtual tensors, and each launch is noted with all that it needs.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use super::buffer::Region;
 use super::gradient::Tape;
-use super::shader::KernelKey;
+use super::shader::{Interface, KernelKey, validate};
 use crate::error::Result;
 
 /// An extent: fixed when recorded, or live, that is set anew for every replay up to a maximum.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Dim {
     /// The same in every replay.
     Fixed(u32),
@@ -53,7 +54,7 @@ impl From<usize> for Dim {
 }
 
 /// How elements are stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Format {
     /// 32-bit floats.
     F32,
@@ -206,6 +207,16 @@ pub struct Launch {
     pub work: Work,
 }
 
+impl Launch {
+    /// Checks that the kernel declares the parameters and bindings that the launch gives it.
+    pub(super) fn check_interface(&self, interface: &Interface) {
+        let (name, words) = (self.kernel.name, interface.params_bytes.div_ceil(4));
+        assert_eq!(words, self.params.len() as u32, "{name}: words of params in the shader, in the launch");
+        let writes: Vec<bool> = self.args.iter().map(|(_, access)| *access == Access::Write).collect();
+        assert_eq!(interface.writes, writes, "{name}: bindings written in the shader, in the launch");
+    }
+}
+
 /// A recording in progress. See [`super::Plan`] for what becomes of it.
 #[derive(Default)]
 pub struct Recorder {
@@ -214,7 +225,7 @@ pub struct Recorder {
     pub(super) outputs: Vec<Tensor>,
     pub(super) phases: Vec<(usize, &'static str)>,
     pub(super) tape: Tape,
-    regions: HashMap<(usize, u64, u32, usize), Tensor>,
+    regions: HashMap<(usize, u64, Dim, usize), Tensor>,
 }
 
 impl Recorder {
@@ -244,7 +255,7 @@ impl Recorder {
         let rows = rows.into();
         let bytes = rows.max() as u64 * cols as u64 * 4;
         assert!(bytes <= region.bytes, "a tensor of {bytes} bytes does not fit {region:?}");
-        let key = (region.buffer.id(), region.offset, rows.max(), cols);
+        let key = (region.buffer.id(), region.offset, rows, cols);
         if let Some(known) = self.regions.get(&key) {
             return *known;
         }
@@ -286,6 +297,33 @@ impl Recorder {
     /// Names of the kernels recorded so far, in order.
     pub fn kernels(&self) -> impl Iterator<Item = &KernelKey> {
         self.launches.iter().map(|l| &l.kernel)
+    }
+
+    /// Operations and bytes of one replay with these live extents.
+    pub fn work(&self, extents: &[u32; 8]) -> Work {
+        let mut total = Work::default();
+        for launch in &self.launches {
+            let rows = launch.groups.rows.now(extents) as f64;
+            total.flops += rows * launch.work.flops;
+            total.bytes += rows * launch.work.bytes;
+        }
+        total
+    }
+
+    /// Validates every kernel and its bindings on the host, without an adapter.
+    ///
+    /// # Errors
+    /// [`crate::Error::Shader`] with the kernel's first mistake.
+    pub fn validate(&self) -> Result<()> {
+        let mut known: HashMap<&KernelKey, Interface> = HashMap::new();
+        for launch in &self.launches {
+            let interface = match known.entry(&launch.kernel) {
+                Entry::Occupied(entry) => entry.into_mut(),
+                Entry::Vacant(entry) => entry.insert(validate(&launch.kernel)?.1),
+            };
+            launch.check_interface(interface);
+        }
+        Ok(())
     }
 
     pub(super) fn label(&self, tensor: Tensor) -> &str {

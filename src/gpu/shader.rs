@@ -33,6 +33,7 @@ pub const KERNELS: &[(&str, &str)] = sources!["":
     "linear_forward",
     "logprob_backward",
     "logprob_forward",
+    "multiply_add_ceiling",
     "preference_loss",
     "reduce_slices",
     "residual_add",
@@ -218,6 +219,7 @@ impl Gpu {
             },
             cache: None,
         });
+        self.count(|c| c.pipelines += 1);
         match pollster::block_on(scope.pop()) {
             Some(e) => Err(Error::Shader { kernel: key.name.into(), why: e.to_string() }),
             None => Ok(Kernel { pipeline, layout, interface }),

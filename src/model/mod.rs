@@ -50,7 +50,7 @@ pub struct Adapter {
 }
 
 /// Positions for which the rotary table is made: longer contexts are cut to this.
-const MAX_POSITIONS: usize = 32_768;
+const MAX_POSITIONS: usize = 131_072;
 
 impl Model {
     /// A model of `config` around weights that are there already.

@@ -56,7 +56,7 @@ impl Scorer {
     /// Scores every response of every tree, in order.
     pub fn score(&self, trees: &[Tree]) -> Result<Vec<Scored>> {
         let mut out = Vec::new();
-        for batch in self.capacity().batches(trees) {
+        for batch in self.capacity().batches(trees, usize::MAX, |tree| tree) {
             self.run(&Packed::new(batch), &mut out)?;
         }
         Ok(out)

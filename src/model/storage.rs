@@ -9,11 +9,12 @@ use super::architecture::{Architecture, EMBEDDING, WeightSpec};
 use super::config::ModelConfig;
 use super::lora::LoraConfig;
 use super::safetensors_io::{MODEL_FILE, TensorFiles, TensorSpec, write_atomic};
-use super::weights::Weights;
+use super::weights::{Weight, Weights};
 use super::{Adapter, Model};
 use crate::error::{Error, Result};
 use crate::files;
-use crate::gpu::Gpu;
+use crate::gpu::{Arena, Category, Format, Gpu, Live, Plan, PlanOptions, Recorder, Region};
+use crate::ops;
 use crate::reference::uniform;
 
 /// The adapter's weights, in PEFT's layout.
@@ -32,6 +33,37 @@ const COMPANIONS: [&str; 8] = [
     "vocab.json",
     "merges.txt",
 ];
+
+/// How a saved tensor's elements are stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SavedFormat {
+    /// As computed.
+    #[default]
+    F32,
+    /// Half precision, rounded to nearest.
+    F16,
+    /// Brain floats, rounded to nearest.
+    Bf16,
+}
+
+impl SavedFormat {
+    fn dtype(self) -> Dtype {
+        match self {
+            SavedFormat::F32 => Dtype::F32,
+            SavedFormat::F16 => Dtype::F16,
+            SavedFormat::Bf16 => Dtype::BF16,
+        }
+    }
+
+    /// What `config.json` calls it.
+    fn name(self) -> &'static str {
+        match self {
+            SavedFormat::F32 => "float32",
+            SavedFormat::F16 => "float16",
+            SavedFormat::Bf16 => "bfloat16",
+        }
+    }
+}
 
 /// Rows read from disk at a time.
 const READ_BYTES: usize = 64 << 20;
@@ -123,14 +155,42 @@ impl Model {
         Ok(self.with_adapter(Adapter { config, weights }))
     }
 
-    /// Writes the base weights and `config.json` to `dir`, with the tokenizer's files from `source`, f32.
-    pub fn save(&self, dir: &Path, source: Option<&Path>) -> Result<()> {
+    /// Adds the adapter to the base weights and drops it: W += scale · B A. Every other model that shares the base
+    /// changes with it.
+    pub fn merge_adapter(&self) -> Result<Model> {
+        let Some(adapter) = self.adapter() else { return Ok(self.clone()) };
+        let mut r = Recorder::new();
+        for layer in 0..self.architecture().layers {
+            for projection in &adapter.config.targets {
+                let w = self.base().bind(&mut r, &format!("{}.weight", projection.module(layer)));
+                let [a, b] = LoraConfig::names(*projection, layer);
+                let a = adapter.weights.bind(&mut r, &a).parts[0];
+                let b =
+                    self.transposed(adapter.weights.get(&b).expect("B beside every A"), &adapter.weights)?;
+                let b = r.bind(&b, adapter.config.rank, w.rows, Format::F32);
+                ops::merge_low_rank(&mut r, &w, a, b, adapter.config.scale());
+            }
+        }
+        Plan::new(self.gpu(), r, &Arena::new(), PlanOptions::default())?.run(&Live::default())?;
+        Ok(self.without_adapter())
+    }
+
+    /// A copy of a small matrix with rows and columns exchanged.
+    fn transposed(&self, weight: &Weight, weights: &Weights) -> Result<Region> {
+        let (rows, cols) = (weight.shape[0], weight.shape[1]);
+        let values = weights.download(weight)?;
+        let turned: Vec<f32> = (0..rows * cols).map(|i| values[i % rows * cols + i / rows]).collect();
+        Ok(self.gpu().buffer_with("transposed", Category::Workspace, &turned)?.region())
+    }
+
+    /// Writes the base weights and `config.json` to `dir`, with the tokenizer's files from `source`.
+    pub fn save(&self, dir: &Path, source: Option<&Path>, format: SavedFormat) -> Result<()> {
         files::create_dir_all(dir)?;
-        save_weights(self.base(), &dir.join(MODEL_FILE))?;
+        save_weights(self.base(), &dir.join(MODEL_FILE), format)?;
         let mut config = self.config().clone();
         for key in ["torch_dtype", "dtype"] {
             if let Some(dtype) = config.raw.get_mut(key) {
-                *dtype = "float32".into();
+                *dtype = format.name().into();
             }
         }
         config.save(dir)?;
@@ -141,7 +201,7 @@ impl Model {
     pub fn save_adapter(&self, dir: &Path, base_model: &str) -> Result<()> {
         let adapter = self.adapter().expect("save_adapter needs an adapter");
         files::create_dir_all(dir)?;
-        save_weights(&adapter.weights, &dir.join(ADAPTER_FILE))?;
+        save_weights(&adapter.weights, &dir.join(ADAPTER_FILE), SavedFormat::F32)?;
         let json =
             serde_json::to_vec_pretty(&adapter.config.to_json(base_model)).expect("JSON of plain values");
         files::write_atomic(&dir.join(ADAPTER_CONFIG), &json)
@@ -175,12 +235,12 @@ fn read_into(found: &TensorFiles, stored: &str, weights: &Weights, spec: &Weight
     weights.upload(&spec.name, &values)
 }
 
-/// Writes weights as f32, one tensor in memory at a time.
-pub(crate) fn save_weights(weights: &Weights, path: &Path) -> Result<()> {
+/// Writes weights, one tensor in memory at a time.
+fn save_weights(weights: &Weights, path: &Path, format: SavedFormat) -> Result<()> {
     let spec = |w: &super::weights::Weight| TensorSpec {
         name: w.name.clone(),
         shape: w.shape.clone(),
-        dtype: Dtype::F32,
+        dtype: format.dtype(),
     };
     let specs: Vec<TensorSpec> = weights.iter().map(spec).collect();
     let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);

@@ -36,23 +36,24 @@ impl Capacity {
         self.tokens >= other.tokens && self.targets >= other.targets && self.sequences >= other.sequences
     }
 
-    /// Cuts a list of trees, in order, into streams that each fit; a tree that does not fit alone is an error of
-    /// the caller.
-    pub fn batches(self, trees: &[Tree]) -> Vec<&[Tree]> {
+    /// Cuts a list, in order, into streams of at most `most` trees that each fit; a tree that does not fit alone is
+    /// an error of the caller.
+    pub fn batches<T>(self, items: &[T], most: usize, tree: impl Fn(&T) -> &Tree) -> Vec<&[T]> {
         let mut out = Vec::new();
         let (mut first, mut filled) = (0, Capacity::default());
-        for (i, tree) in trees.iter().enumerate() {
+        for (i, item) in items.iter().enumerate() {
+            let tree = tree(item);
             let more = filled.plus(tree);
-            if i > first && !self.holds(more) {
-                out.push(&trees[first..i]);
+            if i > first && (!self.holds(more) || i - first == most) {
+                out.push(&items[first..i]);
                 (first, filled) = (i, Capacity::default().plus(tree));
             } else {
                 filled = more;
             }
             assert!(self.holds(filled), "a tree of {} rows does not fit {self:?}", tree.rows());
         }
-        if first < trees.len() {
-            out.push(&trees[first..]);
+        if first < items.len() {
+            out.push(&items[first..]);
         }
         out
     }

@@ -221,12 +221,15 @@ impl Weights {
     }
 }
 
+/// Rows of a part, and the segment and offset where it lies.
+type Place = (usize, (usize, usize));
+
 /// Places tensors in flat segments that each fit one binding.
 struct FlatLayout {
     limit: usize,
     align: usize,
     segments: Vec<usize>,
-    weights: Vec<(WeightSpec, Vec<(usize, (usize, usize))>)>,
+    weights: Vec<(WeightSpec, Vec<Place>)>,
 }
 
 impl FlatLayout {

@@ -47,7 +47,7 @@ fn launch(r: &mut Recorder, terms: &[Tensor], y: Tensor, add: u32) {
 
 pub(super) fn cases() -> Vec<Case> {
     let mut out = Vec::new();
-    for (n, c) in [(1, 1), (5, 7), (63, 65), (4, 64)] {
+    for (n, c) in [(1, 1), (5, 7), (63, 65), (2048, 64)] {
         let shape = format!("N {n} C {c}");
         let inputs = move || {
             let input = |seed| Input::normal(seed, n, c, 1.0).live(0);

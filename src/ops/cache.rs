@@ -56,7 +56,7 @@ pub fn decode_advance(r: &mut Recorder, sampled: Tensor, eos: Tensor, s: DecodeS
 
 pub(super) fn cases() -> Vec<Case> {
     let mut out = Vec::new();
-    for (n, c) in [(1, 1), (5, 7), (67, 12)] {
+    for (n, c) in [(1, 1), (5, 7), (67, 12), (2048, 32)] {
         // Rows are written in reverse; every third is left out.
         let rows: Vec<u32> =
             (0..n as u32).map(|i| if i % 3 == 2 { u32::MAX } else { n as u32 - 1 - i }).collect();

@@ -164,8 +164,8 @@ impl Case {
         self
     }
 
-    /// The case as a plan, with its results and live values.
-    pub fn plan(&self, gpu: &Gpu, options: PlanOptions) -> Result<(Plan, Vec<Tensor>, Live)> {
+    /// The case as a recording, with its results and live values.
+    pub fn recording(&self, gpu: &Gpu) -> Result<(Recorder, Vec<Tensor>, Live)> {
         let mut recorder = Recorder::training();
         let inputs = self.inputs.iter().map(|i| i.bind(gpu, &mut recorder)).collect::<Result<Vec<_>>>()?;
         let results = (self.record)(&mut recorder, &inputs)?;
@@ -176,6 +176,12 @@ impl Case {
                 live.extents[index as usize] = input.rows as u32;
             }
         }
+        Ok((recorder, results, live))
+    }
+
+    /// The case as a plan, with its results and live values.
+    pub fn plan(&self, gpu: &Gpu, options: PlanOptions) -> Result<(Plan, Vec<Tensor>, Live)> {
+        let (recorder, results, live) = self.recording(gpu)?;
         Ok((Plan::new(gpu, recorder, &Arena::new(), options)?, results, live))
     }
 
@@ -209,6 +215,7 @@ pub fn all_cases() -> Vec<Case> {
         super::add::cases,
         super::attention::cases,
         super::cache::cases,
+        super::ceiling::cases,
         super::gather::cases,
         super::linear::cases,
         super::logprob::cases,

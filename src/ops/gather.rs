@@ -75,7 +75,14 @@ pub fn gather_rows(
 pub(super) fn cases() -> Vec<Case> {
     let mut out = Vec::new();
     // V rows in two parts of V1 and V - V1, unless V1 is V; T rows gathered from them.
-    for (v, v1, t, c) in [(1, 1, 1, 1), (7, 3, 13, 5), (67, 63, 65, 64), (130, 65, 64, 17), (5, 5, 3, 2053)] {
+    for (v, v1, t, c) in [
+        (1, 1, 1, 1),
+        (7, 3, 13, 5),
+        (67, 63, 65, 64),
+        (130, 65, 64, 17),
+        (5, 5, 3, 2053),
+        (512, 512, 2048, 64),
+    ] {
         let shape = format!("V {v} T {t} C {c} first part {v1}");
         let indices: Vec<u32> = (0..t).map(|i| (i * i * 31 + v1) as u32 % v as u32).collect();
         let sources = |row: u32| (0..t as u32).filter(|i| indices[*i as usize] == row).collect::<Vec<_>>();

@@ -151,6 +151,16 @@ fn tiles(rows: impl Into<Dim>, cols: usize) -> Groups {
     }
 }
 
+/// W += scale · B A, in place: an adapter becomes part of its base. No gradient.
+///   w (O, I) in regions  a (R, I)  b_transposed (R, O)
+pub fn merge_low_rank(r: &mut Recorder, w: &Matrix, a: Tensor, b_transposed: Tensor, scale: f32) {
+    assert_eq!((b_transposed.cols, a.cols, a.rows), (w.rows, w.cols, b_transposed.rows), "merge_low_rank");
+    for rows in w.chunks(usize::MAX) {
+        let sum = GradientTarget { tensor: rows.part, accumulate: Accumulate::Add };
+        launch_backward_weight(r, b_transposed, rows.first, a, scale, rows, sum);
+    }
+}
+
 /// Columns of y from `first_col` on = x wᵀ (+ scale · h bᵀ) (+ those of the residual).
 pub(super) fn launch_forward(
     r: &mut Recorder,
@@ -308,38 +318,66 @@ pub(super) fn reduce_slices(
     });
 }
 
+/// `terms` scaled and summed.
+fn combine(terms: &[(f64, &[f64])]) -> Vec<f64> {
+    (0..terms[0].1.len()).map(|i| terms.iter().map(|(scale, v)| scale * v[i]).sum()).collect()
+}
+
 pub(super) fn cases() -> Vec<Case> {
-    // One, a prime, around the tile of 8 and around the 64 lanes; the last is split over rows.
-    let shapes = [(1, 1, 1), (13, 7, 17), (7, 8, 9), (8, 9, 7), (65, 64, 63), (1031, 64, 172), (67, 33, 521)];
     let mut out = Vec::new();
-    for (n, i, o) in shapes {
-        let shape = format!("N {n} I {i} O {o}");
-        let x = || Input::normal(1, n, i, 1.0).live(0);
-        let w = || Input::normal(2, o, i, 1.0);
-        let dy = || Input::normal(3, n, o, 1.0).live(0);
+    // One, a prime, around the tile of 8 and around the 64 lanes; weights in parts; many rows, summed in slices.
+    let shapes: [(usize, usize, &[usize]); 8] = [
+        (1, 1, &[1]),
+        (13, 7, &[17]),
+        (7, 8, &[9]),
+        (8, 9, &[7]),
+        (65, 64, &[63]),
+        (67, 33, &[521]),
+        (61, 17, &[13, 64, 3]),
+        (2048, 64, &[172]),
+    ];
+    for (n, i, parts) in shapes {
+        let o = parts.iter().sum();
+        let shape = format!("N {n} I {i} O {parts:?}");
+        let inputs = || {
+            let x = Input::normal(1, n, i, 1.0).live(0).watched();
+            let part = |(k, rows): (usize, &usize)| Input::normal(3 + k as u32, *rows, i, 1.0).watched();
+            let dy = Input::normal(2, n, o, 1.0).live(0);
+            [x, dy].into_iter().chain(parts.iter().enumerate().map(part)).collect()
+        };
         out.push(Case::new(
             "linear_forward",
             &shape,
-            vec![x(), w()],
-            |r, t| Ok(vec![linear(r, t[0], &t[1].into(), None, None)?]),
-            move |v| vec![reference::linear_forward(&v[0], &v[1], n, i, o)],
+            inputs(),
+            |r, t| Ok(vec![linear(r, t[0], &Matrix::new(t[2..].to_vec()), None, None)?]),
+            move |v| vec![reference::linear_forward(&v[0], &v[2..].concat(), n, i, o)],
         ));
+        // Twice over, so that the second gradients are added to the first.
         out.push(Case::new(
             "linear_backward",
             &shape,
-            vec![x().watched(), w().watched(), dy()],
+            inputs(),
             |r, t| {
-                let y = linear(r, t[0], &t[1].into(), None, None)?;
-                r.backward(&[(y, t[2])])?;
-                Ok([t[0], t[1]].iter().filter_map(|t| r.gradient(*t)).collect())
+                let w = Matrix::new(t[2..].to_vec());
+                let y = linear(r, t[0], &w, None, None)?;
+                let z = linear(r, t[0], &w, None, None)?;
+                let sum = super::residual_add(r, y, z)?;
+                r.backward(&[(sum, t[1])])?;
+                Ok([&t[..1], &t[2..]].concat().iter().filter_map(|t| r.gradient(*t)).collect())
             },
             move |v| {
-                let dx = reference::linear_backward_input(&v[2], &v[1], n, i, o);
-                vec![dx, reference::linear_backward_weight(&v[2], &v[0], n, i, o)]
+                let dx = reference::linear_backward_input(&v[1], &v[2..].concat(), n, i, o);
+                let dw = combine(&[(2.0, &reference::linear_backward_weight(&v[1], &v[0], n, i, o))]);
+                let mut first = 0;
+                let dw = parts.iter().map(|rows| {
+                    first += rows;
+                    dw[(first - rows) * i..first * i].to_vec()
+                });
+                [combine(&[(2.0, &dx)])].into_iter().chain(dw).collect()
             },
         ));
     }
-    for (n, i, o, rank) in [(1, 1, 1, 1), (13, 7, 17, 3), (65, 64, 63, 8)] {
+    for (n, i, o, rank) in [(1, 1, 1, 1), (13, 7, 17, 3), (65, 64, 63, 8), (257, 33, 521, 4)] {
         let shape = format!("N {n} I {i} O {o} R {rank}");
         let inputs = move || {
             vec![
@@ -347,35 +385,38 @@ pub(super) fn cases() -> Vec<Case> {
                 Input::normal(2, o, i, 1.0),
                 Input::normal(3, rank, i, 1.0).watched(),
                 Input::normal(4, o, rank, 1.0).watched(),
-                Input::normal(5, n, o, 1.0).live(0),
+                Input::normal(5, n, o, 1.0).live(0).watched(),
+                Input::normal(6, n, o, 1.0).live(0),
             ]
         };
+        // With the low-rank term, the residual, both.
         let record = |r: &mut Recorder, t: &[Tensor]| {
-            let low_rank = LowRank { a: t[2], b: t[3], scale: 0.5 };
-            linear(r, t[0], &t[1].into(), Some(low_rank), Some(t[4]))
+            let (low_rank, residual) = (Some(LowRank { a: t[2], b: t[3], scale: 0.5 }), Some(t[4]));
+            let terms = [(low_rank, None), (None, residual), (low_rank, residual)];
+            terms.map(|(l, residual)| linear(r, t[0], &t[1].into(), l, residual)).into_iter().collect()
         };
-        out.push(Case::new(
-            "linear_forward",
-            format!("{shape} and residual"),
-            inputs(),
-            move |r, t| Ok(vec![record(r, t)?]),
-            move |v| {
-                let y = reference::lora_forward(&v[0], &v[1], &v[2], &v[3], 0.5, n, i, o, rank).y;
-                vec![reference::residual_add(&y, &v[4])]
-            },
-        ));
+        out.push(Case::new("linear_forward", format!("{shape} and residual"), inputs(), record, move |v| {
+            let low_rank = reference::lora_forward(&v[0], &v[1], &v[2], &v[3], 0.5, n, i, o, rank).y;
+            let plain = reference::linear_forward(&v[0], &v[1], n, i, o);
+            let [plain, both] = [plain, low_rank.clone()].map(|y| reference::residual_add(&y, &v[4]));
+            vec![low_rank, plain, both]
+        }));
         out.push(Case::new(
             "linear_backward",
-            shape,
+            format!("{shape} and residual"),
             inputs(),
             move |r, t| {
-                let y = record(r, t)?;
-                r.backward(&[(y, t[4])])?;
-                Ok([t[0], t[2], t[3]].iter().filter_map(|t| r.gradient(*t)).collect())
+                let terms: Vec<Tensor> = record(r, t)?;
+                let sum = super::residual_add(r, terms[0], terms[1])?;
+                let sum = super::residual_add(r, sum, terms[2])?;
+                r.backward(&[(sum, t[5])])?;
+                Ok([t[0], t[2], t[3], t[4]].iter().filter_map(|t| r.gradient(*t)).collect())
             },
             move |v| {
-                let g = reference::lora_backward(&v[4], &v[0], &v[1], &v[2], &v[3], 0.5, n, i, o, rank);
-                vec![g.dx, g.da, g.db]
+                let g = reference::lora_backward(&v[5], &v[0], &v[1], &v[2], &v[3], 0.5, n, i, o, rank);
+                let plain = reference::linear_backward_input(&v[5], &v[1], n, i, o);
+                let dx = combine(&[(2.0, &g.dx), (1.0, &plain)]);
+                [dx].into_iter().chain([g.da, g.db, v[5].clone()].map(|d| combine(&[(2.0, &d)]))).collect()
             },
         ));
     }

@@ -120,7 +120,7 @@ fn launch_backward(
 
 pub(super) fn cases() -> Vec<Case> {
     // T, C, the rows of each part of W, the chunk, and the scale of h: one or several chunks, narrow and wide.
-    let shapes: [(usize, usize, &[usize], usize, f32); 8] = [
+    let shapes: [(usize, usize, &[usize], usize, f32); 9] = [
         (1, 1, &[1], VOCAB_CHUNK, 1.0),
         (5, 3, &[7], 3, 1.0),
         (65, 8, &[64], 64, 1.0),
@@ -130,6 +130,7 @@ pub(super) fn cases() -> Vec<Case> {
         (3, 8, &[5003], VOCAB_CHUNK, 1.0),
         // Logits of ±100: nearly certain rows.
         (61, 64, &[257], 100, 5.0),
+        (2048, 64, &[512], VOCAB_CHUNK, 1.0),
     ];
     let mut out = Vec::new();
     for (t, c, parts, chunk, scale) in shapes {

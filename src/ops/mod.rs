@@ -8,6 +8,7 @@ mod add;
 mod attention;
 mod cache;
 mod case;
+mod ceiling;
 mod gather;
 mod linear;
 mod logprob;
@@ -23,8 +24,9 @@ pub use add::residual_add;
 pub use attention::{AttentionShape, attention};
 pub use cache::{DecodeSlots, decode_advance, scatter_rows};
 pub use case::{Case, CaseReport, Input, all_cases};
+pub use ceiling::Ceilings;
 pub use gather::{Inverse, gather_rows};
-pub use linear::{LowRank, Matrix, MatrixRows, linear};
+pub use linear::{LowRank, Matrix, MatrixRows, linear, merge_low_rank};
 pub use logprob::{LogProb, VOCAB_CHUNK, logprob};
 pub use optim::{
     ADAFACTOR_BETA2, Adafactor, AdafactorState, AdamW, INVERSE_BIAS_CORRECTION_1, INVERSE_BIAS_CORRECTION_2,

@@ -82,8 +82,8 @@ pub(super) fn cases() -> Vec<Case> {
     // With one column the gradient is what eps leaves of it.
     const EPS: f32 = 1e-3;
     let mut out = Vec::new();
-    // The last three have a workgroup a row; 259 and 521 rows are summed in slices.
-    for (n, c) in [(1, 1), (5, 7), (63, 65), (65, 64), (521, 64), (3, 512), (259, 521), (1, 2053)] {
+    // From 512 columns on there is a workgroup a row; 259 rows and more are summed in slices.
+    for (n, c) in [(1, 1), (5, 7), (63, 65), (65, 64), (3, 512), (259, 521), (1, 2053), (2048, 64)] {
         let shape = format!("N {n} C {c}");
         let inputs = move || {
             let x = Input::normal(1, n, c, 1.0).live(0).watched();

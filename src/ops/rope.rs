@@ -54,7 +54,7 @@ fn launch(r: &mut Recorder, x: Tensor, positions: Tensor, table: Tensor, sign: f
 pub(super) fn cases() -> Vec<Case> {
     const POSITIONS: usize = 8192;
     let mut out = Vec::new();
-    for (n, heads, d) in [(1, 1, 2), (5, 3, 6), (63, 2, 8), (65, 8, 8), (3, 17, 128)] {
+    for (n, heads, d) in [(1, 1, 2), (5, 3, 6), (63, 2, 8), (3, 17, 128), (2048, 8, 8)] {
         let shape = format!("N {n} H {heads} D {d}");
         let inv_freq: Vec<f64> = (0..d / 2).map(|j| 1e4f64.powf(-2.0 * j as f64 / d as f64)).collect();
         let table = rope_table(&inv_freq, POSITIONS);

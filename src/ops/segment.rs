@@ -49,9 +49,14 @@ fn launch(
 pub(super) fn cases() -> Vec<Case> {
     let mut out = Vec::new();
     // Lengths of the segments repeat these; some are empty.
-    for (s, lengths) in
-        [(1, vec![1]), (1, vec![131]), (7, vec![3, 0, 7]), (63, vec![2, 5]), (130, vec![1, 0, 9])]
-    {
+    for (s, lengths) in [
+        (1, vec![1]),
+        (1, vec![131]),
+        (7, vec![3, 0, 7]),
+        (63, vec![2, 5]),
+        (130, vec![1, 0, 9]),
+        (32, vec![64]),
+    ] {
         let lengths: Vec<u32> = (0..s).map(|i| lengths[i % lengths.len()]).collect();
         let ends = lengths.iter().scan(0, |end, n| {
             *end += n;

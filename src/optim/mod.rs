@@ -33,6 +33,13 @@ pub enum OptimiserKind {
     },
 }
 
+impl OptimiserKind {
+    /// AdamW with the constants that people know: 0.9, 0.999, 1e-8, no decay.
+    pub fn adamw() -> OptimiserKind {
+        OptimiserKind::AdamW { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.0 }
+    }
+}
+
 /// What an update saw.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Update {

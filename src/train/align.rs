@@ -82,9 +82,7 @@ impl AlignRun {
             eos: policy.tokenizer.eos_ids().to_vec(),
         };
         let generator = Generator::new(policy.model.gpu(), &policy.model, generate, &arena)?;
-        // What the annotator reads of a prompt: without the special tokens.
-        let text = |t: &Tree| policy.tokenizer.decode(&t.prompt, true);
-        let texts = rows.trees.iter().map(text).collect::<Result<_>>()?;
+        let texts = rows.sources.iter().map(|row| prompts[*row].prompt.transcript()).collect();
         let (train, options) = (train.clone(), options.clone());
         Ok(AlignRun { policy, train, options, rows, texts, trainer, generator, optimiser })
     }
@@ -111,8 +109,9 @@ impl AlignRun {
     ) -> Result<PathBuf> {
         let AlignRun { policy, train, options, rows, texts, trainer, generator, optimiser } = self;
         let total = total_steps(&train, rows.trees.len());
-        let mut session = Session::begin(&policy.model, optimiser, &train, sources, total, control)?;
-        session.warn_skipped(rows.skipped);
+        let mut session =
+            Session::begin(&policy.model, optimiser, &train, sources, (total, rows.trees.len()), control)?;
+        session.warn_skipped(&rows);
         let mut order = RowOrder::new(rows.trees.len(), train.shuffle.then_some(train.seed));
         let (batch, k) = (train.batch_size * train.accumulation, options.num_samples);
         let stop = StopMatcher::new(options.stop.iter().cloned());
@@ -183,9 +182,18 @@ impl AlignRun {
             metrics.insert("epoch".into(), json!((first + batch as u64) as f64 / rows.trees.len() as f64));
             metrics.extend(response_metrics(&answers));
             metrics.extend(judge_metrics(&annotation.counts, pairs.len()));
+            let mean = |of: &dyn Fn(f64) -> f64| {
+                let all = choices.iter().map(|(_, c)| of(c.probability as f64));
+                (!choices.is_empty()).then(|| all.sum::<f64>() / choices.len() as f64)
+            };
+            // The annotator's probability for the chosen answer, and how far it is ahead of the other's.
+            metrics.insert("objective/scores".into(), json!(mean(&|p| p)));
+            metrics.insert("objective/scores_margin".into(), json!(mean(&|p| 2.0 * p - 1.0)));
             metrics.insert("time/sampling_ms".into(), sampling_ms);
-            metrics.insert("time/annotation_ms".into(), annotation_ms.clone());
-            metrics.insert("judge/latency_ms".into(), annotation_ms);
+            let judged = annotation.counts.judged.max(1) as f64;
+            let latency = annotation_ms.as_f64().unwrap_or(0.0) / judged;
+            metrics.insert("time/annotation_ms".into(), annotation_ms);
+            metrics.insert("judge/latency_ms".into(), json!(latency));
             metrics.insert("time/reference_ms".into(), reference_ms);
             metrics.insert("time/update_ms".into(), update_ms);
             metrics.insert("time/step_ms".into(), milliseconds(started));
@@ -249,10 +257,19 @@ fn choose(k: usize, games: &[(usize, usize, Annotated)]) -> Option<Choice> {
     let verdicts: Vec<(usize, usize, Verdict)> =
         games.iter().map(|(i, j, a)| (*i, *j, a.verdict())).collect();
     let (chosen, rejected) = best_and_worst(k, &verdicts)?;
-    let (i, _, verdict) =
-        verdicts.iter().find(|(i, j, _)| [*i, *j] == [chosen.min(rejected), chosen.max(rejected)])?;
-    let p = verdict.p_first().unwrap_or(0.5);
-    Some(Choice { chosen, rejected, probability: if *i == chosen { p } else { 1.0 - p } })
+    // How probably a sample wins a game, over its games with a usable verdict.
+    let strength = |sample: usize| {
+        let wins = verdicts.iter().filter_map(|(i, j, verdict)| match verdict.p_first()? {
+            p if *i == sample => Some(p),
+            p if *j == sample => Some(1.0 - p),
+            _ => None,
+        });
+        let wins: Vec<f32> = wins.collect();
+        wins.iter().sum::<f32>() / wins.len().max(1) as f32
+    };
+    // For two samples this is the annotator's own probability.
+    let probability = (0.5 + 0.5 * (strength(chosen) - strength(rejected))).clamp(0.5, 1.0);
+    Some(Choice { chosen, rejected, probability })
 }
 
 impl Annotation {

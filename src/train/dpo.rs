@@ -54,9 +54,15 @@ impl DpoRun {
     pub fn run(self, sources: Sources, control: Control<'_>) -> Result<PathBuf> {
         let total = self.total_steps();
         let (trees, batch) = (&self.rows.trees, self.train.batch_size * self.train.accumulation);
-        let mut session =
-            Session::begin(&self.policy.model, self.optimiser, &self.train, sources, total, control)?;
-        session.warn_skipped(self.rows.skipped);
+        let mut session = Session::begin(
+            &self.policy.model,
+            self.optimiser,
+            &self.train,
+            sources,
+            (total, trees.len()),
+            control,
+        )?;
+        session.warn_skipped(&self.rows);
         let mut order = RowOrder::new(trees.len(), self.train.shuffle.then_some(self.train.seed));
         // Reference log-probabilities are computed once a pair and kept.
         let mut known: Vec<Option<[f32; 2]>> = vec![None; trees.len()];
@@ -84,6 +90,9 @@ impl DpoRun {
             let mut metrics = learnt.metrics();
             metrics.insert("grad_norm".into(), json!(update.finite.then_some(update.grad_norm)));
             metrics.insert("learning_rate".into(), json!(learning_rate));
+            let ending =
+                EncodedRows::ending_with(pairs.iter().map(|p| &p.tree), self.policy.tokenizer.eos_ids());
+            metrics.insert("val/contain_eos_token".into(), json!(ending));
             metrics.insert("epoch".into(), json!((first + batch as u64) as f64 / trees.len() as f64));
             metrics.insert("time/reference_ms".into(), reference_ms);
             metrics.insert("time/update_ms".into(), milliseconds(before_update));

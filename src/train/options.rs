@@ -55,6 +55,36 @@ pub struct TrainOptions {
     pub max_length: Option<usize>,
 }
 
+impl TrainOptions {
+    /// A run into `output_dir` as `oaif align` does it by default: one pass over the rows, full fine-tuning by AdamW,
+    /// a learning rate of 5e-7 that falls to 0, 16 rows a step, no checkpoint before the end.
+    pub fn new(output_dir: impl Into<PathBuf>) -> TrainOptions {
+        TrainOptions {
+            output_dir: output_dir.into(),
+            overwrite: false,
+            resume: None,
+            learning_rate: 5e-7,
+            schedule: ScheduleKind::Linear,
+            warmup_steps: 0,
+            batch_size: 16,
+            accumulation: 1,
+            max_steps: None,
+            epochs: 1.0,
+            lora: None,
+            adapter: None,
+            optimiser: OptimiserKind::adamw(),
+            max_grad_norm: 1.0,
+            seed: 42,
+            save_steps: None,
+            save_total_limit: None,
+            gradient_checkpointing: false,
+            shuffle: true,
+            max_prompt_length: None,
+            max_length: None,
+        }
+    }
+}
+
 /// `oaif dpo`: offline preferences.
 #[derive(Clone, Debug)]
 pub struct DpoOptions {
@@ -83,4 +113,20 @@ pub struct AlignOptions {
     pub soft_labels: bool,
     /// End the run when more than this share of the verdicts is unusable.
     pub max_invalid_ratio: f64,
+}
+
+impl AlignOptions {
+    /// As in the paper: two samples at temperature 0.9, hard labels; 64 new tokens.
+    pub fn new(loss: PreferenceLoss) -> AlignOptions {
+        AlignOptions {
+            loss,
+            sampling: SamplingParams { temperature: 0.9, ..SamplingParams::default() },
+            max_new_tokens: 64,
+            num_samples: 2,
+            slots: None,
+            stop: Vec::new(),
+            soft_labels: false,
+            max_invalid_ratio: 0.5,
+        }
+    }
 }

@@ -65,7 +65,8 @@ impl PairTrainer {
     pub fn learn(&self, pairs: &[LabelledPair], loss: PreferenceLoss) -> Result<LearntBatch> {
         let weight = 1.0 / pairs.len() as f32;
         let (mut results, mut times) = (Vec::new(), PhaseTimes::new());
-        for micro in pairs.chunks(self.batch_size) {
+        // Rows may repeat within a batch, where epochs meet: then fewer than usual fit one stream.
+        for micro in self.step.capacity().batches(pairs, self.batch_size, |pair| &pair.tree) {
             let (these, phases) = self.step.run(micro, weight)?;
             results.extend(these);
             for (name, ms) in phases {

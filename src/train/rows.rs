@@ -68,15 +68,23 @@ impl Encoder<'_> {
 pub struct EncodedRows {
     /// One tree a row. For prompts, a tree without responses.
     pub trees: Vec<Tree>,
-    /// Rows above a length limit, and texts of a single token, in which there is nothing to learn.
-    pub skipped: usize,
+    /// Which row of the dataset each tree is.
+    pub sources: Vec<usize>,
+    /// Rows above a length limit.
+    pub too_long: usize,
+    /// Rows with a completion that has no token.
+    pub empty: usize,
 }
 
 impl EncodedRows {
-    fn keep(&mut self, tree: Tree, max_prompt: usize, max_length: usize) {
-        match tree.prompt.len() <= max_prompt && tree.length() <= max_length {
-            true => self.trees.push(tree),
-            false => self.skipped += 1,
+    fn keep(&mut self, source: usize, tree: Tree, max_prompt: usize, max_length: usize) {
+        if tree.prompt.is_empty() || tree.responses.iter().any(Vec::is_empty) {
+            self.empty += 1;
+        } else if tree.prompt.len() > max_prompt || tree.length() > max_length {
+            self.too_long += 1;
+        } else {
+            self.trees.push(tree);
+            self.sources.push(source);
         }
     }
 
@@ -94,9 +102,9 @@ impl EncodedRows {
     /// Prompts alone.
     pub fn prompts(encoder: &Encoder, rows: &[Prompt], max_prompt: usize) -> Result<EncodedRows> {
         let mut out = EncodedRows::default();
-        for row in rows {
+        for (source, row) in rows.iter().enumerate() {
             let tree = Tree { prompt: encoder.prompt(&row.prompt)?, responses: vec![] };
-            out.keep(tree, max_prompt, usize::MAX);
+            out.keep(source, tree, max_prompt, usize::MAX);
         }
         out.checked(max_prompt)
     }
@@ -110,10 +118,11 @@ impl EncodedRows {
         max_length: usize,
     ) -> Result<EncodedRows> {
         let mut out = EncodedRows::default();
-        for row in rows {
+        for (source, row) in rows.iter().enumerate() {
             let answer = |text| encoder.answer(&row.prompt, text, append_eos, row.line);
             let responses = vec![answer(&row.chosen)?, answer(&row.rejected)?];
-            out.keep(Tree { prompt: encoder.prompt(&row.prompt)?, responses }, max_prompt, max_length);
+            let tree = Tree { prompt: encoder.prompt(&row.prompt)?, responses };
+            out.keep(source, tree, max_prompt, max_length);
         }
         out.checked(max_length)
     }
@@ -127,7 +136,7 @@ impl EncodedRows {
         max_length: usize,
     ) -> Result<EncodedRows> {
         let mut out = EncodedRows::default();
-        for row in rows {
+        for (source, row) in rows.iter().enumerate() {
             let tree = match &row.prompt {
                 Some(prompt) => Tree {
                     prompt: encoder.prompt(prompt)?,
@@ -143,15 +152,12 @@ impl EncodedRows {
                     Tree { prompt: ids, responses: vec![rest] }
                 }
             };
-            match tree.prompt.is_empty() || tree.responses[0].is_empty() {
-                true => out.skipped += 1,
-                false => out.keep(tree, max_prompt, max_length),
-            }
+            out.keep(source, tree, max_prompt, max_length);
         }
         out.checked(max_length)
     }
 
-    /// The largest micro-batch of `rows` rows, whichever rows it gets.
+    /// The largest micro-batch of `rows` rows, each taken as often as the others.
     pub fn largest_batch(&self, rows: usize) -> Capacity {
         let mut sizes: Vec<&Tree> = self.trees.iter().collect();
         sizes.sort_by_key(|t| std::cmp::Reverse(t.rows()));
@@ -160,6 +166,17 @@ impl EncodedRows {
         let targets = (0..rows).map(|i| sizes[i % sizes.len()].targets()).sum();
         let responses = self.trees.iter().map(|t| t.responses.len()).max().unwrap_or(0);
         Capacity { tokens, targets, sequences: rows * responses }
+    }
+
+    /// The share of these rows' completions that end with a token of `eos`.
+    pub fn ending_with<'t>(trees: impl IntoIterator<Item = &'t Tree>, eos: &[u32]) -> f64 {
+        let ends = |r: &Vec<u32>| r.last().is_some_and(|id| eos.contains(id));
+        let (mut all, mut ending) = (0, 0);
+        for response in trees.into_iter().flat_map(|t| &t.responses) {
+            all += 1;
+            ending += ends(response) as usize;
+        }
+        ending as f64 / (all as f64).max(1.0)
     }
 
     /// Token statistics, for `--dry-run` and `run.json`.
@@ -174,7 +191,8 @@ impl EncodedRows {
         };
         json!({
             "rows": self.trees.len(),
-            "skipped_too_long": self.skipped,
+            "skipped_too_long": self.too_long,
+            "skipped_empty": self.empty,
             "prompt_tokens": of(&|t| Some(t.prompt.len())),
             "completion_tokens": of(&|t| t.responses.iter().map(Vec::len).max()),
         })

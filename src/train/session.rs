@@ -11,13 +11,14 @@ use serde_json::{Map, Value, json};
 
 use super::options::TrainOptions;
 use super::progress::{Observer, StepEvent};
+use super::rows::EncodedRows;
 use super::run_dir::{Resume, RunDir, Start};
 use super::schedule::LrSchedule;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::gpu::{Gpu, Region};
 use crate::model::safetensors_io::MODEL_FILE;
-use crate::model::storage::{ADAPTER_FILE, restore_weights};
+use crate::model::storage::{ADAPTER_FILE, SavedFormat, restore_weights};
 use crate::model::{Model, Weights};
 use crate::optim::{Optimiser, Update};
 
@@ -60,6 +61,10 @@ pub struct Session<'a> {
     first_step: usize,
     non_finite: usize,
     non_finite_in_row: usize,
+    /// Updates with a gradient, by a learning rate above 0.
+    updates: usize,
+    /// What must be the same when the run is resumed.
+    cursor: Value,
     moved: MovementCheck,
     started: Instant,
     tokens: u64,
@@ -90,7 +95,7 @@ impl<'a> Session<'a> {
         mut optimiser: Optimiser,
         options: &TrainOptions,
         sources: Sources,
-        total_steps: usize,
+        (total_steps, rows): (usize, usize),
         control: Control<'a>,
     ) -> Result<Session<'a>> {
         let start = match (&options.resume, options.overwrite) {
@@ -104,7 +109,11 @@ impl<'a> Session<'a> {
         let weights = model.trained();
         let (mut step, mut state) = (0, Map::new());
         let (mut non_finite, mut non_finite_in_row, mut tokens) = (0, 0, 0);
+        let cursor = cursor(options, rows);
+        let mut updates = 0;
         if let Some(checkpoint) = run.resumed().cloned() {
+            let saved = files::read_json(&checkpoint.path.join(STATE_FILE))?;
+            same_cursor(&saved["cursor"], &cursor)?;
             let weights_file = if model.adapter().is_some() { ADAPTER_FILE } else { MODEL_FILE };
             restore_weights(weights, &checkpoint.path.join(weights_file))
                 .and_then(|()| optimiser.restore(&checkpoint.path.join(OPTIMISER_FILE)))
@@ -115,12 +124,12 @@ impl<'a> Session<'a> {
                     );
                     Error::file(&checkpoint.path, why)
                 })?;
-            let saved = files::read_json(&checkpoint.path.join(STATE_FILE))?;
             step = checkpoint.step;
             let number = |key: &str| saved[key].as_u64().unwrap_or(0);
             non_finite = number("non_finite") as usize;
             non_finite_in_row = number("non_finite_in_row") as usize;
             tokens = number("num_tokens");
+            updates = number("updates") as usize;
             state = saved["training"].as_object().cloned().unwrap_or_default();
             run.truncate_to_step(step)?;
         }
@@ -149,6 +158,8 @@ impl<'a> Session<'a> {
             first_step: step,
             non_finite,
             non_finite_in_row,
+            updates,
+            cursor,
             moved: MovementCheck::before(model)?,
             started: Instant::now(),
             tokens,
@@ -167,9 +178,13 @@ impl<'a> Session<'a> {
     }
 
     /// Tells the observer of rows that were left out.
-    pub fn warn_skipped(&mut self, rows: usize) {
-        if rows > 0 {
-            self.warn(&format!("{rows} row(s) were skipped: longer than the limit, or a single token"));
+    pub fn warn_skipped(&mut self, rows: &EncodedRows) {
+        for (count, why) in
+            [(rows.too_long, "longer than the limit"), (rows.empty, "without a token to learn")]
+        {
+            if count > 0 {
+                self.warn(&format!("{count} row(s) are {why} and were skipped"));
+            }
         }
     }
 
@@ -189,7 +204,10 @@ impl<'a> Session<'a> {
             false => Update { grad_norm: f32::NAN, finite: false },
         };
         self.model.trained().clear_gradients()?;
-        self.moved.note(update.finite && learning_rate > 0.0 && update.grad_norm > 0.0);
+        if update.finite && update.grad_norm > 0.0 && learning_rate > 0.0 {
+            self.updates += 1;
+            self.moved.updated = true;
+        }
         if update.finite {
             self.non_finite_in_row = 0;
         } else {
@@ -250,8 +268,9 @@ impl<'a> Session<'a> {
         self.optimiser.save(&pending.path().join(OPTIMISER_FILE))?;
         let state = json!({
             "step": self.step,
-            "seed": self.options.seed,
+            "cursor": self.cursor,
             "num_tokens": self.tokens,
+            "updates": self.updates,
             "non_finite": self.non_finite,
             "non_finite_in_row": self.non_finite_in_row,
             "training": self.state,
@@ -264,27 +283,61 @@ impl<'a> Session<'a> {
     fn save_model(&self, dir: &Path) -> Result<()> {
         match self.model.adapter() {
             Some(_) => self.model.save_adapter(dir, &self.sources.model.to_string_lossy()),
-            None => self.model.save(dir, Some(&self.sources.model)),
+            None => self.model.save(dir, Some(&self.sources.model), SavedFormat::F32),
         }
     }
 
-    /// Checks that training moved what it should and nothing else, and saves the model (`model/`) or the adapter
-    /// (`adapter/`).
+    /// Saves a last checkpoint, checks that training moved what it should and nothing else, and saves the model
+    /// (`model/`) or the adapter (`adapter/`).
     ///
     /// # Errors
-    /// [`Error::NonFinite`] when no step at all was finite.
+    /// [`Error::NonFinite`] when no step at all was finite; [`Error::SelfCheck`].
     pub fn finish(mut self) -> Result<PathBuf> {
         if self.non_finite > 0 && self.non_finite == self.step {
             return Err(Error::NonFinite { count: self.non_finite });
         }
-        self.moved.after(&self.model)?;
         if self.run.latest_checkpoint()?.is_none_or(|c| c.step != self.step) {
             self.checkpoint()?;
         }
+        // A run that is all warm-up teaches nothing by intention.
+        let meant_to_learn = (0..self.step).any(|step| self.schedule.at(step) > 0.0);
+        if self.updates == 0 && meant_to_learn {
+            return Err(Error::SelfCheck(
+                "nothing was learnt: no step had both a usable row and a gradient, so no model is saved; look at \
+                 metrics.jsonl for skipped rows and grad_norm"
+                    .into(),
+            ));
+        }
+        self.moved.after(&self.model)?;
         let name = if self.model.adapter().is_some() { "adapter" } else { "model" };
         let dir = self.run.path().join(name);
         self.save_model(&dir)?;
         Ok(dir)
+    }
+}
+
+/// What decides which rows a step gets and what is drawn: a resumed run goes on only with the same.
+fn cursor(options: &TrainOptions, rows: usize) -> Value {
+    json!({
+        "seed": options.seed,
+        "per-device-train-batch-size": options.batch_size,
+        "gradient-accumulation-steps": options.accumulation,
+        "shuffle": options.shuffle,
+        "rows": rows,
+    })
+}
+
+fn same_cursor(saved: &Value, now: &Value) -> Result<()> {
+    let Some(now) = now.as_object() else { return Ok(()) };
+    match now.iter().find(|(key, value)| saved[key.as_str()] != **value) {
+        None => Ok(()),
+        Some((key, value)) => {
+            let why = format!(
+                "the checkpoint was written with {key} {}, this run has {value}: make them the same, or begin a new run",
+                saved[key.as_str()]
+            );
+            Err(Error::config("resume-from-checkpoint", why))
+        }
     }
 }
 
@@ -296,15 +349,20 @@ struct MovementCheck {
     updated: bool,
 }
 
-/// Bytes read at either end of a tensor: enough to notice an update, little enough for a large model.
-const PROBE_BYTES: u64 = 16 << 10;
+/// Samples of every tensor: enough to notice an update, little enough for a large model.
+const PROBES: u64 = 8;
+/// Bytes of a sample.
+const PROBE_BYTES: u64 = 4 << 10;
 
 fn fingerprint(gpu: &Gpu, weights: &Weights) -> Result<u64> {
     let mut hasher = DefaultHasher::new();
     for weight in weights.iter() {
         for (region, ..) in weight.parts() {
             let bytes = region.bytes.min(PROBE_BYTES);
-            for offset in [region.offset, region.offset + region.bytes - bytes] {
+            let last = region.bytes - bytes;
+            let probes = if last == 0 { 1 } else { PROBES };
+            for i in 0..probes {
+                let offset = region.offset + last * i / PROBES.saturating_sub(1).max(1) / 4 * 4;
                 let probe = Region { buffer: region.buffer.clone(), offset, bytes };
                 gpu.download::<u32>(&probe)?.hash(&mut hasher);
             }
@@ -318,10 +376,6 @@ impl MovementCheck {
         let trained = fingerprint(model.gpu(), model.trained())?;
         let frozen = model.frozen().map(|w| fingerprint(model.gpu(), w)).transpose()?;
         Ok(MovementCheck { trained, frozen, updated: false })
-    }
-
-    fn note(&mut self, updated: bool) {
-        self.updated |= updated;
     }
 
     fn after(&self, model: &Model) -> Result<()> {

@@ -61,9 +61,15 @@ impl SftRun {
     pub fn run(self, sources: Sources, control: Control<'_>) -> Result<PathBuf> {
         let total = self.total_steps();
         let (trees, batch) = (&self.rows.trees, self.train.batch_size * self.train.accumulation);
-        let mut session =
-            Session::begin(&self.policy.model, self.optimiser, &self.train, sources, total, control)?;
-        session.warn_skipped(self.rows.skipped);
+        let mut session = Session::begin(
+            &self.policy.model,
+            self.optimiser,
+            &self.train,
+            sources,
+            (total, trees.len()),
+            control,
+        )?;
+        session.warn_skipped(&self.rows);
         let mut order = RowOrder::new(trees.len(), self.train.shuffle.then_some(self.train.seed));
         while !session.is_done() {
             let started = Instant::now();
@@ -72,7 +78,7 @@ impl SftRun {
                 (first..first + batch as u64).map(|i| trees[order.row(i)].clone()).collect();
             let weight = 1.0 / rows.iter().map(Tree::targets).sum::<usize>() as f32;
             let (mut sum, mut metrics) = (SftResult::default(), Map::new());
-            for micro in rows.chunks(self.train.batch_size) {
+            for micro in self.step.capacity().batches(&rows, self.train.batch_size, |tree| tree) {
                 let (result, times) = self.step.run(micro, weight)?;
                 sum.nll += result.nll;
                 sum.entropy += result.entropy;
@@ -90,6 +96,8 @@ impl SftRun {
             put("objective/entropy", json!(sum.entropy / sum.tokens as f64));
             put("grad_norm", json!(update.finite.then_some(update.grad_norm)));
             put("learning_rate", json!(learning_rate));
+            let ending = EncodedRows::ending_with(&rows, self.policy.tokenizer.eos_ids());
+            put("val/contain_eos_token", json!(ending));
             put("epoch", json!((first + batch as u64) as f64 / trees.len() as f64));
             put("time/update_ms", milliseconds(before_update));
             put("time/step_ms", milliseconds(started));

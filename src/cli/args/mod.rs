@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use clap::{CommandFactory, Parser, Subcommand};
 
 pub(crate) use annotator::AnnotatorPlan;
-pub(crate) use tools::{DoctorPlan, GeneratePlan, JudgePlan, Prompts, ScorePlan};
+pub(crate) use tools::{DoctorPlan, ExportPlan, GeneratePlan, JudgePlan, Prompts, ScorePlan};
 pub(crate) use train::{AlignPlan, DpoPlan, SftPlan, TrainPlan};
 
 use crate::error::{Error, Result};
@@ -41,6 +41,8 @@ pub(crate) enum Command {
     Score(Box<tools::ScoreArgs>),
     /// Annotate {"prompt","response_1","response_2"} rows
     Judge(Box<tools::JudgeArgs>),
+    /// Merge an adapter into its model, or store a model in another float format
+    Export(Box<tools::ExportArgs>),
     /// Show the GPU adapters and test the kernels on one
     Doctor(Box<tools::DoctorArgs>),
 }

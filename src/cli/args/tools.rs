@@ -7,10 +7,11 @@ use clap::Args;
 use super::annotator::{AnnotatorArgs, AnnotatorPlan};
 use super::gpu::GpuArgs;
 use super::sampling::{SamplingArgs, SamplingPlan};
-use super::{input_file, model_dir, output_file, positive};
+use super::{ensure, input_file, model_dir, output_file, positive, unusable};
 use crate::data::rows::Columns;
 use crate::error::{Error, Result};
 use crate::gpu::GpuOptions;
+use crate::model::storage::SavedFormat;
 
 /// `oaif generate`.
 #[derive(Debug, Args)]
@@ -189,6 +190,59 @@ impl JudgeArgs {
             output: optional_output(self.output)?,
             annotator: self.annotator.plan()?,
             gpu: self.gpu.gpu_only()?,
+        })
+    }
+}
+
+/// `oaif export`.
+#[derive(Debug, Args)]
+pub(crate) struct ExportArgs {
+    /// Folder of the model
+    #[arg(long, value_name = "DIR", alias = "model-name-or-path")]
+    model: PathBuf,
+    /// Folder to write the model to
+    #[arg(long, value_name = "DIR")]
+    output: PathBuf,
+    /// How its weights are stored: f32, f16 or bf16
+    #[arg(long, value_name = "FORMAT", default_value = "f32")]
+    dtype: String,
+    #[command(flatten)]
+    gpu: GpuArgs,
+}
+
+/// `oaif export`, checked.
+#[derive(Debug)]
+pub(crate) struct ExportPlan {
+    pub model: PathBuf,
+    /// LoRA adapter to merge.
+    pub adapter: Option<PathBuf>,
+    pub output: PathBuf,
+    pub format: SavedFormat,
+    pub gpu: GpuOptions,
+}
+
+impl ExportArgs {
+    pub fn plan(self) -> Result<ExportPlan> {
+        let (adapter, gpu) = self.gpu.plan(false)?;
+        let format = match self.dtype.as_str() {
+            "f32" | "float32" => SavedFormat::F32,
+            "f16" | "float16" => SavedFormat::F16,
+            "bf16" | "bfloat16" => SavedFormat::Bf16,
+            other => return unusable("--dtype", other, "f32, f16 or bf16"),
+        };
+        let free = !self.output.join("config.json").exists();
+        ensure(
+            free,
+            "--output",
+            self.output.display(),
+            "free: it holds a model already, choose another folder",
+        )?;
+        Ok(ExportPlan {
+            model: model_dir("--model", &self.model)?,
+            adapter,
+            output: self.output,
+            format,
+            gpu,
         })
     }
 }

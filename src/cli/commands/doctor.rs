@@ -5,13 +5,14 @@ use serde_json::json;
 use crate::cli::args::DoctorPlan;
 use crate::error::{Error, Result};
 use crate::gpu::{Gpu, list_adapters};
-use crate::ops::{CaseReport, all_cases};
+use crate::ops::{CaseReport, Ceilings, all_cases};
 
 pub fn run(plan: DoctorPlan) -> Result<()> {
     let adapters = list_adapters();
     let gpu = Gpu::open(&plan.gpu)?;
     let reports = all_cases().iter().map(|case| case.check(&gpu)).collect::<Result<Vec<_>>>()?;
     let failed: Vec<&CaseReport> = reports.iter().filter(|r| !r.passed()).collect();
+    let ceilings = Ceilings::measure(&gpu)?;
     if plan.json {
         let report = json!({
             "version": env!("CARGO_PKG_VERSION"),
@@ -19,6 +20,7 @@ pub fn run(plan: DoctorPlan) -> Result<()> {
             "chosen": gpu.summary(),
             "limits": gpu.limits(),
             "tier": gpu.tier(),
+            "ceilings": ceilings,
             "kernel_cases": reports.len(),
             "kernel_failures": failed,
             "kernels": plan.kernels.then_some(&reports),
@@ -41,6 +43,10 @@ pub fn run(plan: DoctorPlan) -> Result<()> {
             mib(limits.buffer)
         ))?;
         crate::cli::print(format!("tier {:?}", gpu.tier()))?;
+        crate::cli::print(format!(
+            "measured: {:.1} GFLOP/s multiply-add, {:.1} GB/s, {:.0} µs a launch, {:.0} µs a submit",
+            ceilings.gflops, ceilings.gigabytes_per_second, ceilings.launch_us, ceilings.submit_us
+        ))?;
         let shown = |r: &&CaseReport| plan.kernels || !r.passed();
         for r in reports.iter().filter(shown) {
             let verdict = if r.passed() { "ok" } else { "WRONG" };

@@ -3,6 +3,7 @@
 pub mod align;
 pub mod doctor;
 pub mod dpo;
+pub mod export;
 pub mod generate;
 pub mod judge;
 pub mod score;

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::cli::args::TrainPlan;
 use crate::error::{Error, Result};
 use crate::files;
-use crate::gpu::Gpu;
+use crate::gpu::{Gpu, Limits};
 use crate::train::rows::EncodedRows;
 use crate::train::{Control, Observer, Sources, StepEvent};
 
@@ -75,10 +75,16 @@ impl Observer for Console {
     }
 }
 
-/// The device of a training command: one that only measures for a dry run.
+/// The device of a training command: one that only measures for a dry run, which needs no adapter.
 pub fn open(plan: &TrainPlan) -> Result<Gpu> {
-    let gpu = Gpu::open(&plan.gpu)?;
-    Ok(if plan.dry_run { gpu.measuring() } else { gpu })
+    match Gpu::open(&plan.gpu) {
+        Ok(gpu) if plan.dry_run => Ok(gpu.measuring()),
+        Err(Error::NoAdapter(why)) if plan.dry_run && plan.gpu.adapter.is_none() => {
+            eprintln!("oaif: warning: {why}; measuring against WebGPU's default limits");
+            Ok(Gpu::without_device(Limits::default()))
+        }
+        opened => opened,
+    }
 }
 
 /// Trains with a progress bar, then says where the result is.

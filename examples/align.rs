@@ -1,0 +1,83 @@
+//! Online alignment with an annotator of your own, written in ten lines.
+//!
+//!     cargo run --release --example align
+//!
+//! The policy is a tiny model of random weights that comes with the repository; give another folder as argument.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+use oaif::annotate::{Annotator, Judgement, Pair, Verdict};
+use oaif::data::rows::{Columns, read_prompts};
+use oaif::gpu::{Gpu, GpuOptions};
+use oaif::preference::PreferenceLoss;
+use oaif::train::{AlignOptions, AlignRun, Control, Observer, Policy, Sources, StepEvent, TrainOptions};
+
+/// Prefers the response with fewer repeated words. A verdict is a type, not a number: a tie stays a tie.
+struct Variety;
+
+impl Annotator for Variety {
+    fn name(&self) -> String {
+        "variety".into()
+    }
+
+    fn annotate(&mut self, pairs: &[Pair<'_>]) -> oaif::Result<Vec<Judgement>> {
+        let repeats = |text: &str| {
+            let mut words: Vec<&str> = text.split_whitespace().collect();
+            let all = words.len();
+            words.sort();
+            words.dedup();
+            all - words.len()
+        };
+        let p = |pair: &Pair<'_>| match repeats(pair.response_1).cmp(&repeats(pair.response_2)) {
+            std::cmp::Ordering::Less => 1.0,
+            std::cmp::Ordering::Equal => 0.5,
+            std::cmp::Ordering::Greater => 0.0,
+        };
+        Ok(pairs.iter().map(|pair| Verdict::from_probability(p(pair)).into()).collect())
+    }
+}
+
+/// The library prints nothing: it tells an observer.
+struct Print;
+
+impl Observer for Print {
+    fn step(&mut self, e: &StepEvent) {
+        println!(
+            "step {}/{}: loss {:.4}, margin {:+.4}",
+            e.step,
+            e.total_steps,
+            e.loss,
+            e.margin.unwrap_or(0.0)
+        );
+    }
+}
+
+fn main() -> oaif::Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let model = std::env::args().nth(1).map_or(root.join("tests/fixtures/tiny"), PathBuf::from);
+
+    // The adapter that a GPU program would take by default; OAIF_ADAPTER chooses another one.
+    let gpu = Gpu::open(&GpuOptions::default())?;
+
+    let train = TrainOptions {
+        learning_rate: 2e-3,
+        max_steps: Some(10),
+        overwrite: true,
+        ..TrainOptions::new(std::env::temp_dir().join("oaif-example-align"))
+    };
+    let align = AlignOptions { max_new_tokens: 16, ..AlignOptions::new(PreferenceLoss::Dpo { beta: 0.1 }) };
+
+    // Loading, recording the plans and taking the memory come first: from here on nothing is allocated.
+    let prompts = read_prompts(&root.join("examples/data/prompts.jsonl"), &Columns::default())?;
+    let policy = Policy::load(&gpu, &model, &train)?;
+    let run = AlignRun::new(policy, &prompts, &train, &align)?;
+
+    // Another thread may set the flag to end the run after its current step, with a checkpoint.
+    let interrupted = AtomicBool::new(false);
+    let control = Control { observer: &mut Print, interrupted: &interrupted };
+    let sources = Sources { model, config: serde_json::json!({"program": "examples/align.rs"}) };
+    let saved = run.run(&mut Variety, sources, control)?;
+    println!("the aligned model is in {}", saved.display());
+    Ok(())
+}

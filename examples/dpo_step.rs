@@ -1,0 +1,81 @@
+//! Steps of direct preference optimisation by hand: what `oaif dpo` does for every batch.
+//!
+//!     cargo run --release --example dpo_step
+
+use std::path::Path;
+
+use oaif::data::packing::Tree;
+use oaif::data::tokenizer::Tokenizer;
+use oaif::gpu::{Arena, Gpu, GpuOptions};
+use oaif::model::stream::Capacity;
+use oaif::model::{Model, Scorer};
+use oaif::optim::{Optimiser, OptimiserKind};
+use oaif::preference::PreferenceLoss;
+use oaif::train::pair_step::{LabelledPair, PairStep};
+
+fn main() -> oaif::Result<()> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny");
+    let gpu = Gpu::open(&GpuOptions::default())?;
+
+    // `true`: every weight is trained and has a gradient beside it.
+    let policy = Model::load(&gpu, &dir, true)?;
+    let tokenizer = Tokenizer::load(&dir)?;
+
+    // A pair is a tree: the prompt once, then its two answers, the chosen one first. The prompt is encoded with the
+    // special tokens that begin a text, the answers without, and end with the end-of-sequence token.
+    let pair = |prompt: &str, chosen: &str, rejected: &str| -> oaif::Result<Tree> {
+        let answer = |text: &str| -> oaif::Result<Vec<u32>> {
+            Ok([tokenizer.encode_plain(text)?, tokenizer.eos_ids()[..1].to_vec()].concat())
+        };
+        Ok(Tree { prompt: tokenizer.encode(prompt)?, responses: vec![answer(chosen)?, answer(rejected)?] })
+    };
+    let trees = [
+        pair("the fox said to the owl", "i liked your boat .", "the the the the .")?,
+        pair("the bear wanted", "to sleep under the moon .", "and and but so so .")?,
+    ];
+
+    // The plans share the memory of their activations, since they never run at the same time. The largest comes first.
+    let arena = Arena::new();
+    let capacity = Capacity::of(&trees);
+    let loss = PreferenceLoss::Dpo { beta: 0.1 };
+    let step = PairStep::new(&gpu, &policy, loss, capacity, false, &arena)?;
+
+    // The reference is the policy as it is now. Its log-probabilities never change: they are computed once.
+    let scorer = Scorer::new(&gpu, &policy.snapshot()?, capacity, &arena)?;
+    let scored = scorer.score(&trees)?;
+    let pairs: Vec<LabelledPair> = trees
+        .iter()
+        .zip(scored.chunks(2))
+        .map(|(tree, scores)| LabelledPair {
+            tree: tree.clone(),
+            reference: [scores[0].logp() as f32, scores[1].logp() as f32],
+            label: 1.0, // certain that the first one is better
+        })
+        .collect();
+
+    let adamw = OptimiserKind::AdamW { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.0 };
+    let max_grad_norm = 1.0;
+    let mut optimiser = Optimiser::new(&gpu, policy.trained(), adamw, max_grad_norm, &arena)?;
+
+    for number in 1..=5 {
+        // Gradients are added up, so that a batch can come in several parts: clear them first.
+        policy.trained().clear_gradients()?;
+
+        // Forward, loss and backward in one replay. The weight makes the sum of losses their mean.
+        let (results, _) = step.run(&pairs, 1.0 / pairs.len() as f32)?;
+
+        // The norm of the whole gradient, clipping and the update in another one.
+        let update = optimiser.update(1e-3)?;
+
+        let mean = |value: fn(&oaif::train::pair_step::PairResult) -> f32| {
+            results.iter().map(value).sum::<f32>() / results.len() as f32
+        };
+        println!(
+            "step {number}: loss {:.4}, margin {:+.4}, gradient norm {:.3}",
+            mean(|r| r.loss),
+            mean(|r| r.reward_chosen - r.reward_rejected),
+            update.grad_norm
+        );
+    }
+    Ok(())
+}

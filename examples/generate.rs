@@ -1,0 +1,49 @@
+//! Sampling from a model.
+//!
+//!     cargo run --release --example generate -- MODEL_DIR "Once upon a time"
+//!
+//! Without arguments it takes the tiny model of random weights that comes with the repository.
+
+use std::path::{Path, PathBuf};
+
+use oaif::data::tokenizer::{StopMatcher, Tokenizer};
+use oaif::generate::{GenerateOptions, Generator, Request, SamplingParams};
+use oaif::gpu::{Arena, Gpu, GpuOptions};
+use oaif::model::Model;
+
+fn main() -> oaif::Result<()> {
+    let mut arguments = std::env::args().skip(1);
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny");
+    let dir = arguments.next().map_or(fixture, PathBuf::from);
+    let text = arguments.next().unwrap_or("the fox".into());
+
+    // The adapter that a GPU program would take by default; OAIF_ADAPTER chooses another one.
+    let gpu = Gpu::open(&GpuOptions::default())?;
+
+    // A folder in Hugging Face's layout. `false`: the weights are only read, so there are no gradients beside them.
+    let model = Model::load(&gpu, &dir, false)?;
+    let tokenizer = Tokenizer::load(&dir)?;
+    let prompt = tokenizer.encode(&text)?;
+
+    // A generator records its two plans here, one that reads prompts and one that decodes a token for every slot,
+    // and takes the memory for both. Nothing is allocated afterwards, however often it runs.
+    let options = GenerateOptions {
+        sampling: SamplingParams { temperature: 0.8, top_p: 0.95, ..SamplingParams::default() },
+        max_new_tokens: 40,
+        max_prompt_tokens: prompt.len(),
+        slots: 3,
+        samples_per_prompt: 3,
+        eos: tokenizer.eos_ids().to_vec(),
+    };
+    let generator = Generator::new(&gpu, &model, options, &Arena::new())?;
+
+    // Three answers to one prompt, which is read once. With the seed, the answer's number determines every random
+    // draw: the second answer is the same whether or not the others are asked for.
+    let request = Request { prompt, samples: 3, first_sequence: 0 };
+    let stop = StopMatcher::new(["\n\n".to_owned()]);
+    let seed = 1;
+    for answer in generator.run(&tokenizer, &[request], &stop, seed)?.remove(0) {
+        println!("{text}{}  [{:?}]", answer.text, answer.finish_reason);
+    }
+    Ok(())
+}

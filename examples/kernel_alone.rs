@@ -1,0 +1,47 @@
+//! One kernel by itself: recorded, run, and compared with its twin in plain f64.
+//!
+//!     cargo run --release --example kernel_alone
+
+use oaif::gpu::{Arena, Category, Format, Gpu, GpuOptions, Live, Plan, PlanOptions, Recorder};
+use oaif::{ops, reference};
+
+fn main() -> oaif::Result<()> {
+    let (rows, cols, epsilon) = (3, 8, 1e-5);
+    let x: Vec<f32> = (0..rows * cols).map(|i| (i as f32 * 0.7).sin()).collect();
+    let w = vec![0.5; cols];
+
+    // `checked` keeps the bounds checks that release runs leave out: right for trying a kernel.
+    let gpu = Gpu::open(&GpuOptions { checked: true, ..GpuOptions::default() })?;
+
+    // Inputs lie in buffers of ours, labelled and counted.
+    let x_buffer = gpu.buffer_with("x", Category::Workspace, &x)?;
+    let w_buffer = gpu.buffer_with("w", Category::Workspace, &w)?;
+
+    // Ops take and give tensors of a recording, which are names with shapes: nothing runs yet.
+    let mut recorder = Recorder::new();
+    let x_tensor = recorder.bind(&x_buffer.region(), rows, cols, Format::F32);
+    let w_tensor = recorder.bind(&w_buffer.region(), 1, cols, Format::F32);
+    let y_tensor = ops::rmsnorm(&mut recorder, x_tensor, w_tensor, epsilon)?;
+    for kernel in recorder.kernels() {
+        println!("recorded {} {:?}", kernel.name, kernel.constants);
+    }
+
+    // What shall be read back; everything else that the plan writes may share memory.
+    recorder.output(y_tensor);
+
+    // Places the memory, compiles the kernels, makes the bind groups: once.
+    let plan = Plan::new(&gpu, recorder, &Arena::new(), PlanOptions::default())?;
+
+    // A replay. Live values are what changes between two of them: here nothing.
+    let outputs = plan.run(&Live::default())?;
+    let y = outputs.f32(y_tensor);
+
+    // The twin of the same name.
+    let wide = |v: &[f32]| v.iter().map(|x| f64::from(*x)).collect::<Vec<f64>>();
+    let (expected, _) = reference::rmsnorm_forward(&wide(&x), &wide(&w), f64::from(epsilon));
+    for (row, (got, want)) in y.chunks(cols).zip(expected.chunks(cols)).enumerate() {
+        let worst = got.iter().zip(want).map(|(g, w)| (f64::from(*g) - w).abs()).fold(0.0, f64::max);
+        println!("row {row}: {:?}…, at most {worst:.1e} from the reference", &got[..3]);
+    }
+    Ok(())
+}

@@ -1,0 +1,51 @@
+//! The application's own device: the runtime shares it, and its memory, with whatever else the program draws.
+//!
+//!     cargo run --release --example own_device
+
+use std::path::Path;
+
+use oaif::data::packing::Tree;
+use oaif::data::tokenizer::Tokenizer;
+use oaif::gpu::{Arena, Gpu, GpuOptions};
+use oaif::model::stream::Capacity;
+use oaif::model::{Model, Scorer};
+
+fn main() -> oaif::Result<()> {
+    // What an application has anyway. It asks for the adapter's own limits: a model's tensors are large.
+    let (device, queue) = pollster::block_on(async {
+        let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle_from_env());
+        let adapter =
+            instance.request_adapter(&wgpu::RequestAdapterOptions::default()).await.expect("an adapter");
+        let descriptor = wgpu::DeviceDescriptor {
+            label: Some("the application"),
+            required_limits: adapter.limits(),
+            // Where the adapter has them, timestamps tell how long each phase of a step took.
+            required_features: adapter.features() & wgpu::Features::TIMESTAMP_QUERY,
+            ..Default::default()
+        };
+        adapter.request_device(&descriptor).await.expect("a device")
+    });
+
+    // Both are handles: the application keeps its own. Submits last a few milliseconds each, so that a frame that is
+    // drawn in between does not wait for long.
+    let options = GpuOptions { submit_ms: 4.0, ..GpuOptions::default() };
+    let gpu = Gpu::from_device(device.clone(), queue.clone(), &options);
+    println!("{} through {}", gpu.summary().name, gpu.summary().backend);
+
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny");
+    let model = Model::load(&gpu, &dir, false)?;
+    let tokenizer = Tokenizer::load(&dir)?;
+
+    // How probable are these two answers to the same prompt?
+    let answers = ["ran to the river .", "ran to the the ."];
+    let responses = answers.iter().map(|a| tokenizer.encode_plain(a)).collect::<oaif::Result<_>>()?;
+    let tree = [Tree { prompt: tokenizer.encode("the fox")?, responses }];
+    let scorer = Scorer::new(&gpu, &model, Capacity::of(&tree), &Arena::new())?;
+    for (answer, score) in answers.iter().zip(scorer.score(&tree)?) {
+        println!("log p({answer:?}) = {:.3}", score.logp());
+    }
+
+    // What the runtime holds of the device's memory, by category.
+    println!("{:?}", gpu.memory().bytes);
+    Ok(())
+}

@@ -1,0 +1,42 @@
+// multiply_add_ceiling: how fast this adapter multiplies and adds: 8 independent chains of ROUNDS steps an
+// invocation, four wide, without memory in between.
+//   x (N)   ->   y (N)  = the sum of the chains' ends: chain j goes c <- 0.75 c + j / 8, from c = x
+struct Params { len: u32 }
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(2) var<storage, read_write> y: array<f32>;
+//#include step
+
+@compute @workgroup_size(64)
+fn main(
+    @builtin(workgroup_id) id: vec3<u32>,
+    @builtin(num_workgroups) count: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let group = group_index(id, count);
+    let i = group * 64u + lane;
+    if (group >= step.end || i >= params.len) {
+        return;
+    }
+    var c0 = vec4(x[i]);
+    var c1 = c0;
+    var c2 = c0;
+    var c3 = c0;
+    var c4 = c0;
+    var c5 = c0;
+    var c6 = c0;
+    var c7 = c0;
+    let f = vec4(0.75);
+    for (var round = 0u; round < ROUNDS; round++) {
+        c0 = fma(c0, f, vec4(0.0));
+        c1 = fma(c1, f, vec4(0.125));
+        c2 = fma(c2, f, vec4(0.25));
+        c3 = fma(c3, f, vec4(0.375));
+        c4 = fma(c4, f, vec4(0.5));
+        c5 = fma(c5, f, vec4(0.625));
+        c6 = fma(c6, f, vec4(0.75));
+        c7 = fma(c7, f, vec4(0.875));
+    }
+    let sum = (c0 + c1) + (c2 + c3) + (c4 + c5) + (c6 + c7);
+    y[i] = 0.25 * (sum.x + sum.y + sum.z + sum.w);
+}

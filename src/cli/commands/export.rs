@@ -1,0 +1,13 @@
+//! `oaif export`.
+
+use crate::cli::args::ExportPlan;
+use crate::error::Result;
+use crate::gpu::Gpu;
+use crate::train::Policy;
+
+pub fn run(plan: ExportPlan) -> Result<()> {
+    let gpu = Gpu::open(&plan.gpu)?;
+    let policy = Policy::frozen(&gpu, &plan.model, plan.adapter.as_deref())?;
+    policy.model.merge_adapter()?.save(&plan.output, Some(&plan.model), plan.format)?;
+    crate::cli::print(plan.output.display())
+}

@@ -1,0 +1,112 @@
+//! What an adapter can do at most, measured: the yardstick beside every kernel's speed.
+
+use std::time::Instant;
+
+use super::case::{Case, Input};
+use crate::error::Result;
+use crate::gpu::shader::KernelKey;
+use crate::gpu::{
+    Access, Arena, Category, Format, Gpu, Groups, Launch, Live, Plan, PlanOptions, Recorder, Tensor, Work,
+};
+
+/// An adapter's measured ceilings.
+#[derive(Clone, Copy, Debug, serde::Serialize)]
+pub struct Ceilings {
+    /// Independent f32 multiply-adds, in GFLOP/s (a multiply-add is two operations).
+    pub gflops: f64,
+    /// Reading two large buffers and writing a third, in GB/s.
+    pub gigabytes_per_second: f64,
+    /// A further launch in a submit, in microseconds.
+    pub launch_us: f64,
+    /// A submit and the wait for its end, in microseconds.
+    pub submit_us: f64,
+}
+
+/// y (N, 1): see the kernel. `rounds` steps of 8 chains, four wide.
+fn multiply_add(r: &mut Recorder, x: Tensor, rounds: u32) -> Tensor {
+    let y = r.tensor("multiply_add", x.rows, 1);
+    let len = x.rows.max();
+    r.launch(Launch {
+        kernel: KernelKey { name: "multiply_add_ceiling", constants: vec![("ROUNDS", rounds)] },
+        params: vec![len.into()],
+        args: vec![(x, Access::Read), (y, Access::Write)],
+        groups: Groups::over(x.rows, 64),
+        work: Work { flops: 64.0 * rounds as f64, bytes: 8.0 },
+    });
+    y
+}
+
+/// Seconds of the fastest of a few replays.
+fn fastest(plan: &Plan) -> Result<f64> {
+    plan.run(&Live::default())?;
+    let mut best = f64::INFINITY;
+    for _ in 0..5 {
+        let start = Instant::now();
+        plan.run(&Live::default())?;
+        best = best.min(start.elapsed().as_secs_f64());
+    }
+    Ok(best)
+}
+
+impl Ceilings {
+    /// Measures for about a second.
+    pub fn measure(gpu: &Gpu) -> Result<Ceilings> {
+        let input = |n: usize| Ok(gpu.buffer("ceiling input", Category::Workspace, n as u64 * 4)?.region());
+        let plan = |r: Recorder| Plan::new(gpu, r, &Arena::new(), PlanOptions::default());
+
+        let few = input(64)?;
+        let launches = |n: usize| {
+            let mut r = Recorder::new();
+            let mut x = r.bind(&few, 64, 1, Format::F32);
+            for _ in 0..n {
+                x = multiply_add(&mut r, x, 1);
+            }
+            plan(r)
+        };
+        let (one, many) = (fastest(&launches(1)?)?, fastest(&launches(201)?)?);
+
+        // Enough work to dwarf the submit, whatever the adapter: more rounds until it takes 50 ms.
+        let lanes = 1 << 16;
+        let x = input(lanes)?;
+        let mut rounds = 64;
+        let gflops = loop {
+            let mut r = Recorder::new();
+            let x = r.bind(&x, lanes, 1, Format::F32);
+            multiply_add(&mut r, x, rounds);
+            let seconds = (fastest(&plan(r)?)? - one).max(1e-9);
+            if seconds > 0.02 || rounds >= 1 << 20 {
+                break 64.0 * rounds as f64 * lanes as f64 / seconds * 1e-9;
+            }
+            rounds *= 4;
+        };
+
+        let words = (gpu.limits().binding / 4).min(16 << 20) as usize;
+        let (a, b) = (input(words)?, input(words)?);
+        let mut r = Recorder::new();
+        let (rows, cols) = (words / 1024, 1024);
+        let (a, b) = (r.bind(&a, rows, cols, Format::F32), r.bind(&b, rows, cols, Format::F32));
+        super::residual_add(&mut r, a, b)?;
+        let seconds = (fastest(&plan(r)?)? - one).max(1e-9);
+        let gigabytes_per_second = 12.0 * (rows * cols) as f64 / seconds * 1e-9;
+        let launch_us = (many - one).max(0.0) / 200.0 * 1e6;
+        Ok(Ceilings { gflops, gigabytes_per_second, launch_us, submit_us: one * 1e6 })
+    }
+}
+
+pub(super) fn cases() -> Vec<Case> {
+    let case = |n: usize| {
+        let rounds = 20;
+        let expected = move |x: &f64| {
+            let chain = |j: usize| (0..rounds).fold(*x, |c, _| 0.75 * c + j as f64 / 8.0);
+            (0..8).map(chain).sum::<f64>()
+        };
+        Case::new(
+            "multiply_add_ceiling",
+            format!("N {n}"),
+            vec![Input::normal(1, n, 1, 1.0)],
+            move |r, t| Ok(vec![multiply_add(r, t[0], rounds)]),
+            move |v| vec![v[0].iter().map(expected).collect()],
+        )
+    };
+    [1, 65].map(case).into()
+}

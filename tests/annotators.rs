@@ -1,0 +1,163 @@
+//! Annotators that hold a language model.
+
+mod common;
+
+use common::{fixture, gpu, relative_distance};
+use oaif::annotate::judge_model::JudgeModel;
+use oaif::annotate::likelihood::{DEFAULT_TEMPLATE, LikelihoodAnnotator, Normalise};
+use oaif::annotate::llm::{LlmAnnotator, Orders};
+use oaif::annotate::template::JudgeTemplate;
+use oaif::annotate::{Annotator, Pair, Verdict};
+use oaif::data::packing::{ChoiceTree, Tree};
+use oaif::gpu::{Arena, Gpu};
+use oaif::model::stream::Capacity;
+use oaif::model::{Model, Scorer};
+
+const CAPACITY: Capacity = Capacity { tokens: 64, targets: 64, sequences: 16 };
+
+fn scorer(gpu: &Gpu) -> Scorer {
+    let model = Model::load(gpu, &fixture("tiny"), false).unwrap();
+    Scorer::new(gpu, &model, CAPACITY, &Arena::new()).unwrap()
+}
+
+#[test]
+fn both_orders_in_one_tree_score_as_each_order_alone() {
+    let Some(gpu) = gpu() else { return };
+    let scorer = scorer(&gpu);
+    let tree = ChoiceTree {
+        prompt: vec![1, 5, 6],
+        branches: vec![vec![7, 8, 9], vec![10, 11]],
+        choices: vec![20, 21],
+    };
+    let other = ChoiceTree { prompt: vec![1], branches: vec![vec![30]], choices: vec![20, 21] };
+    let together = scorer.score_choices(&[tree.clone(), other]).unwrap();
+    assert_eq!(together.len(), 3);
+    for (branch, scored) in tree.branches.iter().zip(&together) {
+        let prompt = [&tree.prompt[..], branch].concat();
+        let alone = scorer.score(&[Tree { prompt, responses: vec![vec![20], vec![21]] }]).unwrap();
+        let alone: Vec<f32> = alone.iter().flat_map(|s| s.logps.clone()).collect();
+        assert!(relative_distance(&scored.logps, &alone) < 1e-6, "{:?} {alone:?}", scored.logps);
+    }
+}
+
+/// Words that the tiny model knows.
+fn words() -> Vec<String> {
+    let json: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(fixture("tiny/tokenizer.json")).unwrap()).unwrap();
+    let vocab = json["model"]["vocab"].as_object().unwrap();
+    vocab.keys().filter(|w| w.chars().all(char::is_alphabetic)).cloned().collect()
+}
+
+fn template() -> JudgeTemplate {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("judge.txt");
+    std::fs::write(&path, "{{ prompt }} {{ response_1 }} {{ response_2 }} ").unwrap();
+    JudgeTemplate::from_file(&path).unwrap()
+}
+
+#[test]
+fn a_prompted_judge_averages_both_orders_over_its_two_answers_alone() {
+    let Some(gpu) = gpu() else { return };
+    let words = words();
+    let judge = || JudgeModel::load(&gpu, &fixture("tiny"), Some(64), &Arena::new()).unwrap();
+    let pair = Pair { prompt: &words[0], response_1: &words[1], response_2: &words[2] };
+
+    // By hand: the probability of "1" against "2" after each order.
+    let hand = judge();
+    let ids = |texts: [&str; 3]| hand.tokenizer.encode(&texts.join(" ")).unwrap();
+    let [one, two] = ["1", "2"].map(|d| hand.tokenizer.token_to_id(d).unwrap());
+    let p = |texts: [&str; 3]| {
+        let tree = Tree { prompt: ids(texts), responses: vec![vec![one], vec![two]] };
+        let scores = hand.scorer.score(&[tree]).unwrap();
+        let [first, second] = [scores[0].logp().exp(), scores[1].logp().exp()];
+        first / (first + second)
+    };
+    let p_12 = p([pair.prompt, pair.response_1, pair.response_2]);
+    let p_21 = 1.0 - p([pair.prompt, pair.response_2, pair.response_1]);
+
+    let mut both = LlmAnnotator::new(judge(), template(), Orders::Both, "tiny");
+    let judgement = both.annotate(&[pair]).unwrap().remove(0);
+    let near =
+        |got: Option<f32>, want: f64| assert!((got.unwrap() as f64 - want).abs() < 1e-5, "{got:?} {want}");
+    near(judgement.p_12, p_12);
+    near(judgement.p_21, p_21);
+    near(judgement.verdict.p_first(), 0.5 * (p_12 + p_21));
+    // The pair the other way round is the same question.
+    let swapped = both.annotate(&[pair.swapped()]).unwrap().remove(0);
+    near(swapped.verdict.p_first(), 1.0 - 0.5 * (p_12 + p_21));
+
+    let mut one_order = LlmAnnotator::new(judge(), template(), Orders::One, "tiny");
+    let judgement = one_order.annotate(&[pair]).unwrap().remove(0);
+    near(judgement.verdict.p_first(), p_12);
+    assert_eq!(judgement.p_21, None);
+}
+
+#[test]
+fn a_judge_without_a_token_for_its_answers_says_so() {
+    let Some(gpu) = gpu() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(fixture("tiny")).unwrap().flatten() {
+        let text = std::fs::read(entry.path()).unwrap();
+        let path = dir.path().join(entry.file_name());
+        match entry.file_name().to_str() {
+            Some("tokenizer.json") => {
+                let text = String::from_utf8(text).unwrap().replace("\"1\":", "\"one\":");
+                std::fs::write(path, text).unwrap();
+            }
+            _ => std::fs::write(path, text).unwrap(),
+        }
+    }
+    let judge = JudgeModel::load(&gpu, dir.path(), None, &Arena::new()).unwrap();
+    let mut annotator = LlmAnnotator::new(judge, template(), Orders::Both, "tiny");
+    let pair = Pair { prompt: "a", response_1: "b", response_2: "c" };
+    let error = annotator.annotate(&[pair]).unwrap_err().to_string();
+    assert!(error.contains("no single token") && error.contains("--judge-model"), "{error}");
+}
+
+#[test]
+fn a_likelihood_judge_prefers_what_it_finds_more_probable() {
+    let Some(gpu) = gpu() else { return };
+    let words = words();
+    let judge = || JudgeModel::load(&gpu, &fixture("tiny"), Some(64), &Arena::new()).unwrap();
+    let (short, long) = (words[3].clone(), words[4..9].join(" "));
+    let (short, long) = (format!(" {short}"), format!(" {long}"));
+    let pair = Pair { prompt: &words[0], response_1: &short, response_2: &long };
+    let hand = judge();
+    let prompt = hand.tokenizer.encode(&words[0]).unwrap();
+    let logp = |text: &str| {
+        let ids = hand.tokenizer.encode_plain(text).unwrap();
+        let tree = Tree { prompt: prompt.clone(), responses: vec![ids] };
+        hand.scorer.score(&[tree]).unwrap()[0].clone()
+    };
+    let (a, b) = (logp(&short), logp(&long));
+    for normalise in [Normalise::Sum, Normalise::Token, Normalise::Character] {
+        let by = |logp: f64, tokens: usize, text: &str| match normalise {
+            Normalise::Sum => logp,
+            Normalise::Token => logp / tokens as f64,
+            Normalise::Character => logp / text.chars().count() as f64,
+        };
+        let difference = by(a.logp(), a.logps.len(), &short) - by(b.logp(), b.logps.len(), &long);
+        let want = 1.0 / (1.0 + (-difference).exp());
+        let mut annotator =
+            LikelihoodAnnotator::new(judge(), DEFAULT_TEMPLATE, "", normalise, "tiny").unwrap();
+        let verdict = annotator.annotate(&[pair]).unwrap().remove(0).verdict;
+        let got = verdict.p_first().unwrap() as f64;
+        assert!((got - want).abs() < 1e-5, "{normalise:?}: {got} {want}");
+    }
+}
+
+#[test]
+fn a_text_beyond_the_judges_limit_is_unusable_not_a_label() {
+    let Some(gpu) = gpu() else { return };
+    let judge = JudgeModel::load(&gpu, &fixture("tiny"), Some(8), &Arena::new()).unwrap();
+    let mut annotator =
+        LikelihoodAnnotator::new(judge, DEFAULT_TEMPLATE, "", Normalise::Sum, "tiny").unwrap();
+    let long = "fox ".repeat(20);
+    let pairs = [
+        Pair { prompt: "a", response_1: &long, response_2: " b" },
+        Pair { prompt: "a", response_1: " b", response_2: " c d" },
+    ];
+    let judgements = annotator.annotate(&pairs).unwrap();
+    assert!(matches!(&judgements[0].verdict, Verdict::Invalid { why } if why.contains("limit is 8")));
+    assert!(judgements[1].verdict.p_first().is_some());
+}

@@ -1,0 +1,445 @@
+//! What the engine promises whatever it computes: splitting, replaying, counting and failing.
+
+mod common;
+
+use common::{fixture, gpu, ids, json, relative_distance};
+use oaif::Error;
+use oaif::data::packing::Tree;
+use oaif::data::tokenizer::{StopMatcher, Tokenizer};
+use oaif::generate::{GenerateOptions, Generator, Request, SamplingParams};
+use oaif::gpu::shader::KernelKey;
+use oaif::gpu::{Access, Arena, Category, Counts, Format, Gpu, GpuOptions, Groups, Launch, Limits};
+use oaif::gpu::{Plan, PlanOptions, Recorder, Work};
+use oaif::model::stream::Capacity;
+use oaif::model::{Model, ModelConfig, Scorer};
+use oaif::ops::{self, AttentionShape, all_cases};
+use oaif::optim::{Optimiser, OptimiserKind};
+use oaif::preference::PreferenceLoss;
+use oaif::train::pair_step::{LabelledPair, PairStep};
+use serde_json::json;
+
+fn open(options: GpuOptions) -> Gpu {
+    Gpu::open(&options).unwrap()
+}
+
+fn tiny(gpu: &Gpu, train: bool) -> Model {
+    Model::load(gpu, &fixture("tiny"), train).unwrap()
+}
+
+fn pairs() -> Vec<LabelledPair> {
+    let file = json("pairs_tiny.json");
+    let number = |v: &serde_json::Value| v.as_f64().unwrap() as f32;
+    let pair = |p: &serde_json::Value| LabelledPair {
+        tree: Tree { prompt: ids(&p["prompt"]), responses: vec![ids(&p["chosen"]), ids(&p["rejected"])] },
+        reference: [number(&p["ref_chosen"]), number(&p["ref_rejected"])],
+        label: 1.0,
+    };
+    file["pairs"].as_array().unwrap().iter().map(pair).collect()
+}
+
+fn trees() -> Vec<Tree> {
+    pairs().into_iter().map(|p| p.tree).collect()
+}
+
+const LOSS: PreferenceLoss = PreferenceLoss::Dpo { beta: 0.1 };
+const ADAMW: OptimiserKind =
+    OptimiserKind::AdamW { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.01 };
+
+fn pair_step(gpu: &Gpu, model: &Model, checkpointing: bool) -> PairStep {
+    PairStep::new(gpu, model, LOSS, Capacity::of(&trees()), checkpointing, &Arena::new()).unwrap()
+}
+
+/// Losses, log-probabilities and every gradient of one step over the fixture's pairs.
+fn step_values(model: &Model, step: &PairStep) -> Vec<f32> {
+    model.trained().clear_gradients().unwrap();
+    let (results, _) = step.run(&pairs(), 0.25).unwrap();
+    let mut values: Vec<f32> =
+        results.iter().flat_map(|r| [r.loss, r.logp_chosen, r.logp_rejected, r.entropy]).collect();
+    for weight in model.trained().iter() {
+        values.extend(model.trained().download_gradient(weight).unwrap());
+    }
+    values
+}
+
+fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|v| v.to_bits()).collect()
+}
+
+fn fresh_step_bits(options: GpuOptions) -> Vec<u32> {
+    let gpu = open(options);
+    let model = tiny(&gpu, true);
+    bits(&step_values(&model, &pair_step(&gpu, &model, false)))
+}
+
+fn generate_options() -> GenerateOptions {
+    GenerateOptions {
+        sampling: SamplingParams { temperature: 0.9, ..SamplingParams::default() },
+        max_new_tokens: 12,
+        max_prompt_tokens: 16,
+        slots: 4,
+        samples_per_prompt: 2,
+        eos: vec![2],
+    }
+}
+
+/// The bits that every case gives, as many workgroups at a time as the options allow; and the submits that it took.
+fn case_bits(options: GpuOptions) -> (Vec<(String, Vec<u32>)>, u64) {
+    let gpu = open(options);
+    let before = gpu.counts().submits;
+    let run = |case: oaif::ops::Case| {
+        let (plan, results, live) = case.plan(&gpu, PlanOptions::default()).unwrap();
+        let outputs = plan.run(&live).unwrap();
+        let words = results.iter().flat_map(|t| outputs.u32(*t).to_vec()).collect();
+        (format!("{} {}", case.kernel, case.shape), words)
+    };
+    (all_cases().into_iter().map(run).collect(), gpu.counts().submits - before)
+}
+
+#[test]
+fn a_split_launch_gives_the_bits_of_a_whole_one() {
+    if gpu().is_none() {
+        return;
+    }
+    let (whole, submits) = case_bits(GpuOptions { submit_ms: f64::INFINITY, ..GpuOptions::default() });
+    assert_eq!(submits, whole.len() as u64, "a submit a plan");
+    // Single workgroups; a few workgroups in ragged grids, so that a piece's grid covers some of the next piece's.
+    for (submit_ms, limit) in [(1e-9, None), (0.2, Some(3))] {
+        let split = GpuOptions { submit_ms, max_groups_per_dimension: limit, ..GpuOptions::default() };
+        let (parts, submits) = case_bits(split);
+        assert!(submits > 4 * whole.len() as u64, "{submits} submits");
+        for ((name, whole), (_, parts)) in whole.iter().zip(&parts) {
+            assert!(whole == parts, "{name} in submits of {submit_ms} ms, {limit:?} groups a dimension");
+        }
+    }
+}
+
+#[test]
+fn a_split_step_gives_the_bits_of_a_whole_one() {
+    if gpu().is_none() {
+        return;
+    }
+    let whole = fresh_step_bits(GpuOptions::default());
+    // With one workgroup a dimension every launch takes a view of the step: more than one submit holds.
+    for (submit_ms, limit) in [(1e-9, None), (50.0, Some(1)), (0.05, Some(3))] {
+        let split = GpuOptions { submit_ms, max_groups_per_dimension: limit, ..GpuOptions::default() };
+        assert!(whole == fresh_step_bits(split), "{submit_ms} ms, {limit:?} groups a dimension");
+    }
+}
+
+#[test]
+fn the_same_replay_gives_the_same_bits_profiled_or_not() {
+    let Some(gpu) = gpu() else { return };
+    let model = tiny(&gpu, true);
+    let step = pair_step(&gpu, &model, false);
+    let first = bits(&step_values(&model, &step));
+    assert!(first == bits(&step_values(&model, &step)), "a second replay");
+    assert!(first == fresh_step_bits(GpuOptions { profile: true, ..GpuOptions::default() }), "profiled");
+    let checked = GpuOptions { checked: true, ..GpuOptions::default() };
+    assert!(first == fresh_step_bits(checked), "under runtime checks");
+}
+
+#[test]
+fn a_profile_holds_every_launch() {
+    if gpu().is_none() {
+        return;
+    }
+    let gpu = open(GpuOptions { profile: true, ..GpuOptions::default() });
+    let model = tiny(&gpu, true);
+    let step = pair_step(&gpu, &model, false);
+    let Some(before) = gpu.profile() else { return eprintln!("SKIPPED: the adapter cannot tell times") };
+    let (_, phases) = step.run(&pairs(), 0.25).unwrap();
+    let after = gpu.profile().unwrap();
+    let launches = |p: &oaif::gpu::Profile| p.kernels.values().map(|k| k.launches).sum::<u64>();
+    assert_eq!(launches(&after) - launches(&before), step.launch_count() as u64);
+    assert_eq!(phases.iter().map(|p| p.0).collect::<Vec<_>>(), ["forward", "backward"]);
+    let trace: serde_json::Value = serde_json::from_str(&after.trace()).unwrap();
+    assert_eq!(trace["traceEvents"].as_array().unwrap().len(), step.launch_count());
+    assert!(after.table().contains("attention_backward_query"));
+}
+
+#[test]
+fn a_sequence_does_not_depend_on_its_batch() {
+    let Some(gpu) = gpu() else { return };
+    let model = tiny(&gpu, true);
+    let trees = trees();
+    let scorer = Scorer::new(&gpu, &model, Capacity::of(&trees), &Arena::new()).unwrap();
+    let together = scorer.score(&trees).unwrap();
+    for (i, tree) in trees.iter().enumerate() {
+        let alone = scorer.score(std::slice::from_ref(tree)).unwrap();
+        assert_eq!(alone, together[2 * i..2 * i + 2], "tree {i}");
+        // Nor on the response beside it, nor on the prompt being shared.
+        for (response, unshared) in tree.unshared().iter().enumerate() {
+            let alone = scorer.score(std::slice::from_ref(unshared)).unwrap();
+            assert_eq!(alone[0], together[2 * i + response], "tree {i}, response {response}");
+        }
+    }
+    let step = pair_step(&gpu, &model, false);
+    let (together, _) = step.run(&pairs(), 0.25).unwrap();
+    for (pair, with_others) in pairs().iter().zip(together) {
+        let (alone, _) = step.run(std::slice::from_ref(pair), 0.25).unwrap();
+        assert_eq!(bits(&[alone[0].loss, alone[0].entropy]), bits(&[with_others.loss, with_others.entropy]));
+    }
+}
+
+/// Everything that a run holds, built on `gpu`, and used once.
+struct Everything {
+    model: Model,
+    scorer: Scorer,
+    step: PairStep,
+    generator: Generator,
+    optimiser: Optimiser,
+}
+
+impl Everything {
+    fn new(gpu: &Gpu) -> Everything {
+        let (arena, model) = (Arena::new(), tiny(gpu, true));
+        let capacity = Capacity::of(&trees());
+        let step = PairStep::new(gpu, &model, LOSS, capacity, false, &arena).unwrap();
+        let scorer = Scorer::new(gpu, &model.snapshot().unwrap(), capacity, &arena).unwrap();
+        let generator = Generator::new(gpu, &model, generate_options(), &arena).unwrap();
+        let optimiser = Optimiser::new(gpu, model.trained(), ADAMW, 1.0, &arena).unwrap();
+        Everything { model, scorer, step, generator, optimiser }
+    }
+
+    fn train(&mut self) {
+        self.scorer.score(&trees()).unwrap();
+        self.model.trained().clear_gradients().unwrap();
+        self.step.run(&pairs(), 0.25).unwrap();
+        self.optimiser.update(1e-3).unwrap();
+    }
+
+    fn generate(&self) {
+        let tokenizer = Tokenizer::load(&fixture("tiny")).unwrap();
+        let requests: Vec<Request> = (0..5)
+            .map(|i| Request { prompt: vec![1, 13 + i, 60], samples: 3, first_sequence: 3 * i })
+            .collect();
+        self.generator.run(&tokenizer, &requests, &StopMatcher::default(), 1).unwrap();
+    }
+}
+
+#[test]
+fn a_replay_makes_nothing_but_submits() {
+    if gpu().is_none() {
+        return;
+    }
+    let gpu = open(GpuOptions::default());
+    let mut all = Everything::new(&gpu);
+    let made = |gpu: &Gpu| Counts { submits: 0, ..gpu.counts() };
+    let (before, submits) = (made(&gpu), gpu.counts().submits);
+    all.train();
+    all.generate();
+    assert_eq!(made(&gpu), before);
+    assert!(before.buffers > 0 && before.pipelines > 0 && before.bind_groups > 0, "{before:?}");
+    assert!(gpu.counts().submits > submits);
+}
+
+#[test]
+fn plans_of_the_same_kernels_share_their_pipelines() {
+    if gpu().is_none() {
+        return;
+    }
+    let gpu = open(GpuOptions::default());
+    let model = tiny(&gpu, false);
+    let new = || Scorer::new(&gpu, &model, Capacity::of(&trees()), &Arena::new()).unwrap();
+    new();
+    let pipelines = gpu.counts().pipelines;
+    new();
+    assert_eq!(gpu.counts().pipelines, pipelines);
+}
+
+#[test]
+fn a_dry_run_reports_what_the_real_run_then_holds() {
+    let Some(any) = gpu() else { return };
+    let dry = any.measuring();
+    assert!(dry.is_measuring());
+    let mut measured = Everything::new(&dry);
+    measured.train();
+    let real = open(GpuOptions::default());
+    let mut ran = Everything::new(&real);
+    ran.train();
+    ran.generate();
+    assert_eq!(dry.memory(), real.memory());
+    for category in [Category::Weights, Category::Gradients, Category::Optimiser, Category::KvCache] {
+        assert!(real.memory().bytes[&category] > 0, "{category:?}");
+    }
+    assert_eq!((dry.counts().pipelines, dry.counts().submits), (0, 0));
+    drop((measured, ran));
+    assert_eq!((dry.memory().total, real.memory().total), (0, 0), "all is given back");
+}
+
+#[test]
+fn a_machine_without_an_adapter_can_measure() {
+    let gpu = Gpu::without_device(Limits::default());
+    Everything::new(&gpu).train();
+    assert!(gpu.memory().peak > 0);
+}
+
+/// A random model whose layers dominate.
+fn deep(gpu: &Gpu) -> Model {
+    let config = json!({
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 16,
+        "intermediate_size": 32, "num_hidden_layers": 6, "num_attention_heads": 4, "num_key_value_heads": 2,
+        "vocab_size": 96, "max_position_embeddings": 128, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
+        "tie_word_embeddings": true,
+    });
+    Model::random(gpu, ModelConfig::from_json(config).unwrap(), true, 7).unwrap()
+}
+
+#[test]
+fn checkpointing_gives_the_same_gradients_in_less_memory() {
+    let Some(gpu) = gpu() else { return };
+    for model in [tiny(&gpu, true), deep(&gpu)] {
+        let plain = step_values(&model, &pair_step(&gpu, &model, false));
+        let again = step_values(&model, &pair_step(&gpu, &model, true));
+        let distance = relative_distance(&again, &plain);
+        assert!(distance <= 1e-6, "{distance}");
+    }
+    let activations = |checkpointing: bool| {
+        let gpu = Gpu::without_device(Limits::default());
+        let _step = pair_step(&gpu, &deep(&gpu), checkpointing);
+        gpu.memory().bytes[&Category::Activations]
+    };
+    let (plain, checkpointed) = (activations(false), activations(true));
+    assert!(2 * checkpointed < plain, "{checkpointed} of {plain} bytes");
+}
+
+/// A tensor of the plan's own that is trained through, and a region for it.
+fn training(gpu: &Gpu, rows: usize, cols: usize) -> (Recorder, oaif::gpu::Tensor) {
+    let mut r = Recorder::training();
+    let buffer = gpu.buffer("x", Category::Workspace, (rows * cols * 4) as u64).unwrap();
+    let x = r.bind(&buffer.region(), rows, cols, Format::F32);
+    r.watch(x);
+    (r, x)
+}
+
+#[test]
+fn an_op_without_a_gradient_rule_cannot_be_trained_through() {
+    let gpu = Gpu::without_device(Limits::default());
+    let op = |r: Recorder| match Plan::new(&gpu, r, &Arena::new(), PlanOptions::default()) {
+        Err(Error::NoGradient { op }) => op,
+        other => panic!("{:?}", other.map(|_| "a plan")),
+    };
+    // Attention over a cache has none: it knows nothing of the sequences' ends.
+    let (mut r, x) = training(&gpu, 8, 16);
+    let spans = r.tensor_u32("spans", 8, 4);
+    let shape = AttentionShape { heads: 4, kv_heads: 4, head_dim: 4, scale: 0.5 };
+    let kv = [r.tensor("k", 8, 16), r.tensor("v", 8, 16)];
+    ops::attention(&mut r, x, kv[0], kv[1], shape, spans, None).unwrap();
+    assert_eq!(op(r), "attention_forward");
+    // Nor has a write into a cache, and it does not matter that the path goes on with ops that have one.
+    let (mut r, x) = training(&gpu, 8, 16);
+    let (rows, cache) = (r.tensor_u32("rows", 8, 1), r.tensor("cache", 8, 16));
+    ops::scatter_rows(&mut r, x, rows, cache);
+    let y = ops::residual_add(&mut r, cache, x).unwrap();
+    let seed = r.tensor("seed", 8, 16);
+    assert!(matches!(r.backward(&[(y, seed)]), Err(Error::NoGradient { op: "scatter_rows" })));
+    // Nor has a write over what an op with a rule has written: the rule speaks of the old value.
+    let (mut r, x) = training(&gpu, 8, 16);
+    let y = ops::residual_add(&mut r, x, x).unwrap();
+    let rows = r.tensor_u32("rows", 8, 1);
+    ops::scatter_rows(&mut r, x, rows, y);
+    assert_eq!(op(r), "scatter_rows");
+    // Outside training all of this is fine.
+    let mut r = Recorder::new();
+    let [x, y] = ["x", "y"].map(|name| r.tensor(name, 8, 16));
+    let rows = r.tensor_u32("rows", 8, 1);
+    ops::scatter_rows(&mut r, x, rows, y);
+    assert!(Plan::new(&gpu, r, &Arena::new(), PlanOptions::default()).is_ok());
+}
+
+#[test]
+fn a_tensor_above_the_limits_is_an_error_that_names_it_and_the_way_out() {
+    let binding = Gpu::without_device(Limits { binding: 4096, ..Limits::default() });
+    let model = tiny(&binding, true);
+    let capacity = Capacity { tokens: 100, targets: 50, sequences: 4 };
+    let new = |gpu: &Gpu, model: &Model| PairStep::new(gpu, model, LOSS, capacity, false, &Arena::new());
+    let message = new(&binding, &model).err().unwrap().to_string();
+    assert!(message.contains("(100, 32)") && message.contains("12800 bytes"), "{message}");
+    assert!(message.contains("4096: lower --per-device-train-batch-size"), "{message}");
+    let buffer = Gpu::without_device(Limits { buffer: 1 << 20, ..Limits::default() });
+    let error = buffer.buffer("a wide tensor", Category::Weights, 2 << 20).unwrap_err();
+    assert!(matches!(&error, Error::Limit { what, needed: 2_097_152, .. } if what == "a wide tensor"));
+    assert!(error.to_string().contains("choose another --adapter"), "{error}");
+}
+
+#[test]
+#[should_panic(expected = "live extent 0 is 200, its tensors have room for 100")]
+fn a_live_extent_never_exceeds_its_tensors() {
+    let gpu = Gpu::without_device(Limits::default());
+    let mut r = Recorder::new();
+    let rows = oaif::gpu::Dim::Live { index: 0, max: 100 };
+    let (x, y) = (r.tensor("x", rows, 4), r.tensor("y", rows, 4));
+    ops::residual_add(&mut r, x, y).unwrap();
+    let plan = Plan::new(&gpu, r, &Arena::new(), PlanOptions::default()).unwrap();
+    let mut live = oaif::gpu::Live::default();
+    live.extents[0] = 200;
+    let _ = plan.run(&live);
+}
+
+/// An application's own device, with no error handler at all.
+fn application() -> Option<(wgpu::Device, wgpu::Queue)> {
+    gpu()?;
+    let descriptor = wgpu::InstanceDescriptor::new_without_display_handle_from_env();
+    let instance = wgpu::Instance::new(descriptor);
+    let adapter = pollster::block_on(instance.request_adapter(&Default::default())).unwrap();
+    let limits = adapter.limits();
+    let descriptor = wgpu::DeviceDescriptor { required_limits: limits, ..Default::default() };
+    Some(pollster::block_on(adapter.request_device(&descriptor)).unwrap())
+}
+
+#[test]
+fn the_applications_own_device_gives_the_same_bits() {
+    let Some((device, queue)) = application() else { return };
+    let gpu = Gpu::from_device(device, queue, &GpuOptions::default());
+    let model = tiny(&gpu, true);
+    let values = bits(&step_values(&model, &pair_step(&gpu, &model, false)));
+    assert!(values == fresh_step_bits(GpuOptions::default()));
+}
+
+#[test]
+fn a_lost_device_is_an_error() {
+    let Some((device, queue)) = application() else { return };
+    let gpu = Gpu::from_device(device.clone(), queue, &GpuOptions::default());
+    let mut all = Everything::new(&gpu);
+    all.train();
+    device.destroy();
+    let lost = |error: Error| {
+        let message = error.to_string();
+        assert!(matches!(error, Error::DeviceLost(_)), "{message}");
+        assert!(message.contains("--resume-from-checkpoint last"), "{message}");
+    };
+    lost(all.step.run(&pairs(), 0.25).unwrap_err());
+    lost(all.scorer.score(&trees()).unwrap_err());
+    lost(all.optimiser.update(1e-3).unwrap_err());
+    let weight = all.model.trained().iter().next().unwrap();
+    lost(all.model.trained().download(weight).unwrap_err());
+    lost(gpu.buffer("more", Category::Workspace, 64).unwrap_err());
+    lost(Scorer::new(&gpu, &all.model, Capacity::of(&trees()), &Arena::new()).err().unwrap());
+}
+
+#[test]
+fn what_wgpu_refuses_is_an_error() {
+    let Some(gpu) = gpu() else { return };
+    let launch = |name: &'static str| {
+        let mut r = Recorder::new();
+        let x = r.tensor("x", 4, 4);
+        r.launch(Launch {
+            kernel: KernelKey { name, constants: vec![] },
+            params: vec![],
+            args: vec![(x, Access::Write)],
+            groups: Groups::over(4, 1),
+            work: Work::default(),
+        });
+        Plan::new(&gpu, r, &Arena::new(), PlanOptions::default()).err().unwrap()
+    };
+    assert!(launch("no_such_kernel").to_string().contains("there is no such kernel"));
+    // Its constants are missing.
+    let error = launch("gather_rows");
+    assert!(matches!(&error, Error::Shader { kernel, .. } if kernel == "gather_rows"), "{error}");
+    // A queue that is asked to write beyond a buffer.
+    let buffer = gpu.buffer("small", Category::Workspace, 16).unwrap();
+    let beyond = oaif::gpu::Region { offset: 64, ..buffer.region() };
+    let error = gpu.upload(&beyond, &[1u32]).unwrap_err();
+    assert!(matches!(error, Error::Gpu { .. }), "{error}");
+    assert!(gpu.wait().is_ok(), "the device goes on");
+}

@@ -1,0 +1,267 @@
+//! Sampling through the whole generator, on tests/fixtures/tiny.
+
+mod common;
+
+use std::collections::HashMap;
+
+use common::{fixture, gpu};
+use oaif::Error;
+use oaif::data::packing::Tree;
+use oaif::data::tokenizer::{StopMatcher, Tokenizer};
+use oaif::generate::{FinishReason, GenerateOptions, Generator, Request, Response, SamplingParams};
+use oaif::gpu::{Arena, Gpu};
+use oaif::model::stream::Capacity;
+use oaif::model::{Model, Scorer};
+
+const GREEDY: SamplingParams = SamplingParams { temperature: 0.0, top_k: 0, top_p: 1.0, min_p: 0.0 };
+const WARM: SamplingParams = SamplingParams { temperature: 0.9, top_k: 0, top_p: 1.0, min_p: 0.0 };
+/// Tokens of the fixture's vocabulary.
+const VOCAB: u32 = 96;
+
+fn options(sampling: SamplingParams, max_new_tokens: usize) -> GenerateOptions {
+    GenerateOptions {
+        sampling,
+        max_new_tokens,
+        max_prompt_tokens: 16,
+        slots: 4,
+        samples_per_prompt: 2,
+        eos: vec![2],
+    }
+}
+
+struct Fixture {
+    gpu: Gpu,
+    model: Model,
+    tokenizer: Tokenizer,
+}
+
+impl Fixture {
+    fn new() -> Option<Fixture> {
+        let (gpu, dir) = (gpu()?, fixture("tiny"));
+        let (model, tokenizer) = (Model::load(&gpu, &dir, false).unwrap(), Tokenizer::load(&dir).unwrap());
+        Some(Fixture { gpu, model, tokenizer })
+    }
+
+    fn generator(&self, options: GenerateOptions) -> Generator {
+        Generator::new(&self.gpu, &self.model, options, &Arena::new()).unwrap()
+    }
+
+    fn run(&self, options: GenerateOptions, requests: &[Request], stops: &[&str]) -> Vec<Vec<Response>> {
+        let stop = StopMatcher::new(stops.iter().map(|s| s.to_string()));
+        self.generator(options).run(&self.tokenizer, requests, &stop, SEED).unwrap()
+    }
+
+    /// log p of every token after `prompt`, by the whole forward pass.
+    fn next_logps(&self, prompt: &[u32]) -> Vec<f64> {
+        let responses = (0..VOCAB).map(|id| vec![id]).collect();
+        let tree = [Tree { prompt: prompt.to_vec(), responses }];
+        let scorer = Scorer::new(&self.gpu, &self.model, Capacity::of(&tree), &Arena::new()).unwrap();
+        scorer.score(&tree).unwrap().iter().map(|s| s.logp()).collect()
+    }
+}
+
+const SEED: u32 = 20;
+
+fn request(prompt: &[u32], samples: usize, first_sequence: u32) -> Request {
+    Request { prompt: prompt.to_vec(), samples, first_sequence }
+}
+
+#[test]
+fn first_tokens_follow_the_softmax_of_the_models_logits() {
+    let Some(f) = Fixture::new() else { return };
+    let (prompt, draws) = ([1, 14, 60, 35], 4096);
+    let settings = GenerateOptions { slots: 64, samples_per_prompt: 64, eos: vec![], ..options(WARM, 1) };
+    let answers = f.run(settings, &[request(&prompt, draws, 0)], &[]).remove(0);
+    let mut counts = vec![0.0; VOCAB as usize];
+    for answer in &answers {
+        assert_eq!((answer.token_ids.len(), answer.finish_reason), (1, FinishReason::Length));
+        counts[answer.token_ids[0] as usize] += 1.0;
+    }
+    let weights: Vec<f64> = f.next_logps(&prompt).iter().map(|l| (l / 0.9).exp()).collect();
+    let total: f64 = weights.iter().sum();
+    // Tokens that are expected less than five times are counted together.
+    let (mut rare, mut statistic, mut cells) = ((0.0, 0.0), 0.0, 0);
+    for (count, weight) in counts.iter().zip(weights) {
+        let expected = draws as f64 * weight / total;
+        match expected < 5.0 {
+            true => rare = (rare.0 + count, rare.1 + expected),
+            false => {
+                statistic += (count - expected).powi(2) / expected;
+                cells += 1;
+            }
+        }
+    }
+    if rare.1 > 0.0 {
+        statistic += (rare.0 - rare.1).powi(2) / rare.1;
+        cells += 1;
+    }
+    // What a chi-square statistic exceeds once in 1,000 times (Wilson and Hilferty 1931).
+    let freedom = (cells - 1) as f64;
+    let spread = 2.0 / (9.0 * freedom);
+    let limit = freedom * (1.0 - spread + 3.09 * spread.sqrt()).powi(3);
+    println!("seed {SEED}: chi-square {statistic:.1}, {freedom} degrees of freedom, limit {limit:.1}");
+    assert!(cells > 20, "the fixture's distribution has {cells} cells");
+    assert!(statistic < limit, "seed {SEED}: {statistic} should be below {limit}");
+}
+
+#[test]
+fn a_sample_does_not_depend_on_what_is_sampled_beside_it() {
+    let Some(f) = Fixture::new() else { return };
+    let prompts: [&[u32]; 5] = [&[1], &[1, 14, 60], &[1, 20, 33, 61, 35, 50, 14, 67], &[1, 14, 62], &[7, 7]];
+    let mut requests: Vec<Request> =
+        prompts.iter().enumerate().map(|(i, p)| request(p, 1 + i % 3, 10 * i as u32)).collect();
+    let by_sequence = |requests: &[Request], answers: Vec<Vec<Response>>| -> HashMap<u32, Response> {
+        let numbered = requests.iter().zip(answers);
+        numbered.flat_map(|(r, answers)| (r.first_sequence..).zip(answers)).collect()
+    };
+    let known = by_sequence(&requests, f.run(options(WARM, 21), &requests, &[]));
+    assert_eq!(known.len(), 9);
+    let different = known.values().map(|r| &r.token_ids).collect::<std::collections::HashSet<_>>();
+    assert!(different.len() > 5, "samples differ");
+    for (slots, samples_per_prompt) in [(1, 1), (3, 1), (8, 4), (16, 2)] {
+        requests.reverse();
+        let settings = GenerateOptions { slots, samples_per_prompt, ..options(WARM, 21) };
+        let again = by_sequence(&requests, f.run(settings, &requests, &[]));
+        assert_eq!(again, known, "seed {SEED}, {slots} slots, {samples_per_prompt} samples a prompt");
+    }
+    for one in &requests {
+        let alone = f.run(options(WARM, 21), std::slice::from_ref(one), &[]);
+        for (sequence, response) in by_sequence(std::slice::from_ref(one), alone) {
+            assert_eq!(response, known[&sequence], "seed {SEED}, prompt {:?} alone", one.prompt);
+        }
+    }
+}
+
+#[test]
+fn greedy_tokens_are_those_of_the_whole_forward_pass() {
+    let Some(f) = Fixture::new() else { return };
+    let long: Vec<u32> = (0..16).map(|i| 13 + i * 5).collect();
+    let prompts: [&[u32]; 3] = [&[1], &[1, 14], &long];
+    let requests: Vec<Request> = prompts.iter().map(|p| request(p, 1, 0)).collect();
+    let settings = GenerateOptions { eos: vec![], ..options(GREEDY, 10) };
+    for (prompt, answers) in prompts.iter().zip(f.run(settings, &requests, &[])) {
+        let mut all = prompt.to_vec();
+        for (at, id) in answers[0].token_ids.iter().enumerate() {
+            let logps = f.next_logps(&all);
+            let best = logps.iter().cloned().fold(f64::NEG_INFINITY, f64::max);
+            assert!(best - logps[*id as usize] < 1e-4, "prompt {prompt:?}: token {at} is {id}");
+            all.push(*id);
+        }
+        assert_eq!(all.len(), prompt.len() + 10);
+    }
+}
+
+#[test]
+fn prompts_beyond_one_prefill_are_all_read() {
+    let Some(f) = Fixture::new() else { return };
+    let prompt = |i: u32| (0..110).map(|j| 3 + (i * 31 + j * (7 + i)) % 93).collect::<Vec<u32>>();
+    let requests: Vec<Request> = (0..14).map(|i| request(&prompt(i), 1, i)).collect();
+    let settings = |slots| GenerateOptions {
+        slots,
+        samples_per_prompt: 1,
+        max_prompt_tokens: 110,
+        ..options(GREEDY, 6)
+    };
+    let together = f.run(settings(14), &requests, &[]);
+    assert_eq!(together, f.run(settings(1), &requests, &[]));
+}
+
+#[test]
+fn a_response_ends_at_its_end_of_sequence_token() {
+    let Some(f) = Fixture::new() else { return };
+    let one = [request(&[1, 14, 60], 1, 5)];
+    let free = f.run(GenerateOptions { eos: vec![], ..options(WARM, 30) }, &one, &[])[0][0].clone();
+    assert_eq!((free.token_ids.len(), free.finish_reason), (30, FinishReason::Length));
+    // Wherever it lies between two looks at what was generated.
+    for at in [0, 6, 7, 8, 15, 29] {
+        let eos = free.token_ids[at];
+        let first = free.token_ids.iter().position(|id| *id == eos).unwrap();
+        let ended =
+            f.run(GenerateOptions { eos: vec![95, eos], ..options(WARM, 30) }, &one, &[])[0][0].clone();
+        assert_eq!(ended.token_ids, free.token_ids[..=first], "token {at} ends");
+        assert_eq!(ended.finish_reason, FinishReason::Eos);
+        let text = f.tokenizer.decode_after(&one[0].prompt, &free.token_ids[..first], true).unwrap();
+        assert_eq!(ended.text, text, "its text is without the end");
+    }
+}
+
+#[test]
+fn a_response_ends_at_a_stop_string() {
+    let Some(f) = Fixture::new() else { return };
+    let requests = [request(&[1, 14, 60], 3, 5), request(&[1, 20], 3, 8)];
+    let settings = || GenerateOptions { eos: vec![], ..options(WARM, 30) };
+    let free = f.run(settings(), &requests, &[]);
+    for at in [0, 7, 8, 12] {
+        let ids = &free[0][1].token_ids;
+        let stop = f.tokenizer.decode(&ids[at..=at], false).unwrap();
+        let stopped = f.run(settings(), &requests, &[&stop]);
+        for ((free, stopped), request) in free.iter().zip(&stopped).zip(&requests) {
+            for (free, stopped) in free.iter().zip(stopped) {
+                let end = stopped.token_ids.len();
+                assert_eq!(stopped.token_ids, free.token_ids[..end], "{stop:?}: the tokens before it");
+                let text = |ids: &[u32]| f.tokenizer.decode_after(&request.prompt, ids, false).unwrap();
+                match stopped.finish_reason {
+                    FinishReason::Stop => {
+                        assert!(text(&free.token_ids[..end]).contains(&stop), "{stop:?} ends {stopped:?}");
+                        assert!(!text(&free.token_ids[..end - 1]).contains(&stop), "{stop:?}: no token more");
+                        assert!(
+                            !stopped.text.contains(&stop) && text(&free.token_ids).starts_with(&stopped.text)
+                        );
+                    }
+                    _ => {
+                        assert!(!text(&free.token_ids).contains(&stop) && end == 30, "{stop:?}: {stopped:?}")
+                    }
+                }
+            }
+        }
+        assert_eq!(stopped[0][1].finish_reason, FinishReason::Stop);
+    }
+}
+
+#[test]
+fn a_response_ends_with_the_models_context() {
+    let Some(f) = Fixture::new() else { return };
+    let prompt: Vec<u32> = (0..125).map(|i| 13 + i % 80).collect();
+    let settings = GenerateOptions { max_prompt_tokens: 127, eos: vec![], ..options(GREEDY, 10) };
+    let answers = f.run(settings, &[request(&prompt, 2, 0), request(&[1], 1, 0)], &[]);
+    for answer in &answers[0] {
+        assert_eq!((answer.token_ids.len(), answer.finish_reason), (3, FinishReason::Length));
+    }
+    assert_eq!(answers[1][0].token_ids.len(), 10);
+}
+
+#[test]
+fn another_seed_gives_other_samples() {
+    let Some(f) = Fixture::new() else { return };
+    let generator = f.generator(options(WARM, 20));
+    let run = |seed| {
+        generator.run(&f.tokenizer, &[request(&[1, 14], 1, 0)], &StopMatcher::default(), seed).unwrap()
+    };
+    assert_eq!(run(1), run(1));
+    assert_ne!(run(1), run(2));
+}
+
+#[test]
+fn what_cannot_be_generated_is_an_error() {
+    let Some(f) = Fixture::new() else { return };
+    let new = |options| Generator::new(&f.gpu, &f.model, options, &Arena::new()).err().unwrap();
+    let good = options(WARM, 4);
+    let error = new(GenerateOptions { max_prompt_tokens: 128, ..good.clone() });
+    assert!(matches!(error, Error::TooLong { tokens: 128, limit: 127, .. }), "{error}");
+    for (name, bad) in [
+        ("max-new-tokens", GenerateOptions { max_new_tokens: 0, ..good.clone() }),
+        ("slots", GenerateOptions { slots: 0, ..good.clone() }),
+        ("top_p", GenerateOptions { sampling: SamplingParams { top_p: 2.0, ..WARM }, ..good.clone() }),
+    ] {
+        let message = new(bad).to_string();
+        assert!(message.starts_with(name), "{message}");
+    }
+    let generator = f.generator(good);
+    let run = |prompt: &[u32]| {
+        let requests = [request(&[1], 1, 0), request(prompt, 1, 1)];
+        generator.run(&f.tokenizer, &requests, &StopMatcher::default(), 0).unwrap_err()
+    };
+    assert!(matches!(run(&[1; 17]), Error::TooLong { tokens: 17, limit: 16, .. }));
+    assert!(run(&[]).to_string().starts_with("prompt"));
+    assert!(generator.run(&f.tokenizer, &[], &StopMatcher::default(), 0).unwrap().is_empty());
+}

@@ -1,0 +1,94 @@
+//! Every kernel against its twin in `reference` (f64), with fences and NaN around every tensor; and every kernel's
+//! text and bindings without an adapter.
+
+mod common;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+
+use common::gpu;
+use oaif::gpu::shader::{self, KERNELS, KernelKey};
+use oaif::gpu::{Gpu, GpuOptions, Limits};
+use oaif::ops::all_cases;
+
+/// The largest relative errors that this project promises.
+const FORWARD: f64 = 2e-5;
+const BACKWARD: f64 = 1e-4;
+
+/// Kernels that may be further off, with how far and why.
+const EXCEPTIONS: [(&str, f64, &str); 0] = [];
+
+/// Runs every case, prints the table, and fails with all cases that are off.
+fn check_all(gpu: &Gpu, checks: &str) {
+    let (mut table, mut failures) = (String::new(), String::new());
+    for case in all_cases() {
+        let name = format!("{:<26} {:<44}", case.kernel, case.shape);
+        let line = match case.check(gpu) {
+            Ok(report) if report.passed() => {
+                format!("{name} {:.1e} <= {:.0e}", report.error, report.tolerance)
+            }
+            Ok(report) => {
+                let line = format!("{name} {:.1e} ABOVE {:.0e}", report.error, report.tolerance);
+                writeln!(failures, "{line}").unwrap();
+                line
+            }
+            Err(e) => {
+                writeln!(failures, "{name} {e}").unwrap();
+                format!("{name} FAILED")
+            }
+        };
+        writeln!(table, "{line}").unwrap();
+    }
+    println!("{} with runtime checks {checks}\n{table}", gpu.summary().name);
+    assert!(failures.is_empty(), "runtime checks {checks}, off or failed:\n{failures}");
+}
+
+#[test]
+fn every_kernel_agrees_with_reference() {
+    let Some(gpu) = gpu() else { return };
+    check_all(&gpu, "off");
+}
+
+#[test]
+fn every_kernel_agrees_with_reference_under_runtime_checks() {
+    if gpu().is_none() {
+        return;
+    }
+    let gpu = Gpu::open(&GpuOptions { checked: true, ..GpuOptions::default() }).unwrap();
+    check_all(&gpu, "on");
+}
+
+#[test]
+fn every_kernel_and_its_bindings_validate_without_an_adapter() {
+    let gpu = Gpu::without_device(Limits::default());
+    let mut variants: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
+    for case in all_cases() {
+        let (recorder, _, _) = case.recording(&gpu).unwrap();
+        recorder.validate().unwrap_or_else(|e| panic!("{} {}: {e}", case.kernel, case.shape));
+        for KernelKey { name, constants } in recorder.kernels() {
+            variants.entry(name).or_default().insert(format!("{constants:?}"));
+        }
+    }
+    for (name, constants) in &variants {
+        println!("{name:<30} {} variants", constants.len());
+    }
+    let unused: Vec<_> = KERNELS.iter().filter(|(name, _)| !variants.contains_key(name)).collect();
+    assert!(unused.is_empty(), "no case exercises {:?}", unused.iter().map(|k| k.0).collect::<Vec<_>>());
+}
+
+#[test]
+fn no_tolerance_is_looser_than_promised() {
+    for case in all_cases() {
+        let promised = if case.kernel.contains("backward") { BACKWARD } else { FORWARD };
+        let excepted = EXCEPTIONS.iter().find(|(name, ..)| *name == case.kernel);
+        let limit = excepted.map_or(promised, |(_, limit, _)| *limit);
+        assert!(case.tolerance <= limit, "{} {}: {}", case.kernel, case.shape, case.tolerance);
+    }
+}
+
+#[test]
+fn a_kernel_with_a_mistake_is_an_error_that_names_it() {
+    let key = KernelKey { name: "attention_forward", constants: vec![("HEADS", 4), ("DIM", 8)] };
+    let message = shader::validate(&key).unwrap_err().to_string();
+    assert!(message.starts_with("shader attention_forward") && message.contains("KV_HEADS"), "{message}");
+}
