@@ -342,6 +342,12 @@ fn no_adapter_and_an_unknown_adapter_are_refused() {
         Outcome::of(command).refused(1, &["no GPU adapter was found", "apt-get install", "oaif doctor"]);
         assert!(!place.path("run").exists() && !place.path("out.jsonl").exists());
     }
+    // A dry run needs none.
+    let mut command = place.command(&format!("{DPO} --dry-run"));
+    command.env("VK_DRIVER_FILES", "/nonexistent").env("VK_ICD_FILENAMES", "/nonexistent");
+    let report = Outcome::of(command).done();
+    assert!(report.err.contains("warning: no GPU adapter was found"), "{}", report.err);
+    assert!(serde_json::from_str::<Value>(&report.out).unwrap()["memory"]["total"].is_number());
 }
 
 #[test]
@@ -405,6 +411,7 @@ fn a_checkpoint_that_does_not_fit_is_refused_and_kept() {
     place.oaif(&DPO.replace("--max-steps 1", "--max-steps 2")).done();
     let resume = format!("{} --resume-from-checkpoint", DPO.replace("--max-steps 1", "--max-steps 4"));
     let kept = "run/checkpoints/step-000002";
+    place.refuses(&format!("{resume} last --seed 3"), 2, &["written with seed 42", "has 3"]);
     for more in ["last --lora-r 2", "last --optim adafactor"] {
         place.refuses(&format!("{resume} {more}"), 1, &["step-000002", "cannot be gone on from", "--lora-r"]);
     }

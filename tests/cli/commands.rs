@@ -291,7 +291,7 @@ fn a_judge_whose_tokenizer_has_no_1_is_refused() {
     place.write("tiny/tokenizer.json", tokenizer.replace("\"1\":8,", "\"eight\":8,"));
     let line = "judge --input pairs.jsonl --judge llm --judge-model tiny --judge-template template.txt \
                 --output out.jsonl";
-    place.refuses(line, 1, &["tokenizer has no single token for the answer \"1\"", "--judge-model"]);
+    place.refuses(line, 1, &["tokenizer has no single token for the answers 1 and 2", "--judge-model"]);
 }
 
 #[test]
@@ -313,11 +313,24 @@ fn a_pair_that_is_too_long_for_the_judge_is_invalid_and_says_why() {
 }
 
 #[test]
-fn help_and_version_are_no_errors() {
-    let Some(place) = Place::with(&[]) else { return };
-    assert!(place.oaif("--version").done().out.starts_with("oaif "));
-    for command in ["align", "sft", "dpo", "generate", "score", "judge", "doctor"] {
-        assert!(place.oaif("--help").done().out.contains(command));
-        assert!(place.oaif(&format!("{command} --help")).done().out.contains("--adapter"), "{command}");
+fn an_exported_model_scores_as_its_adapter_does() {
+    let Some(place) = Place::with(&["tiny", "tiny_lora"]) else { return };
+    place.write("rows.jsonl", completions());
+    let score = |model: &str| -> Vec<f64> {
+        let rows = place.oaif(&format!("score --input rows.jsonl --model {model}")).rows();
+        rows.iter().map(|row| number(row, "logp")).collect()
+    };
+    let expected = score("tiny --adapter tiny_lora/");
+    for (dtype, tolerance) in [("f32", 1e-4), ("f16", 0.05), ("bf16", 0.5)] {
+        place
+            .oaif(&format!("export --model tiny --adapter tiny_lora/ --dtype {dtype} --output {dtype}"))
+            .done();
+        for (a, b) in score(dtype).into_iter().zip(&expected) {
+            assert_close(a, *b, tolerance);
+        }
     }
+    place.refuses("export --model tiny --output tiny_lora --dtype f8", 2, &["--dtype", "f32, f16 or bf16"]);
+    place.refuses("export --model tiny --output f32", 2, &["f32", "holds a model already"]);
+    place.write("file", "mine");
+    place.refuses("export --model tiny --output file/x", 1, &["file/x"]);
 }
