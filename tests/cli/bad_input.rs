@@ -1,0 +1,430 @@
+//! What the world gets wrong: one clear sentence with the way out, the right exit code, nothing left behind.
+
+use serde_json::{Value, json};
+
+use super::{Outcome, PAIRS, Place, completions};
+
+const SCORE: &str = "score --model tiny_tied --input rows.jsonl --output out.jsonl";
+const DPO: &str = "dpo --model tiny_tied --dataset pairs.jsonl --max-steps 1 --output-dir run";
+const ALIGN: &str = "align --model tiny_tied --dataset pairs.jsonl --max-steps 1 --output-dir run \
+                     --max-new-tokens 4 --judge rule --judge-rule longer";
+const MODEL: &str = "tiny_tied/model.safetensors";
+const QUERY: &str = "model.layers.0.self_attn.q_proj.weight";
+
+fn place() -> Option<Place> {
+    let place = Place::with(&["tiny_tied"])?;
+    place.write("pairs.jsonl", PAIRS);
+    place.write("rows.jsonl", completions());
+    Some(place)
+}
+
+/// Checks that no command runs with what is there.
+#[track_caller]
+fn nothing_runs(place: &Place, code: i32, parts: &[&str]) {
+    for line in [SCORE, DPO, ALIGN, "generate --model tiny_tied --prompt fox --output out.jsonl"] {
+        place.refuses(line, code, parts);
+    }
+    place.refuses(&format!("{DPO} --dry-run"), code, parts);
+}
+
+/// Rewrites the header and the data of a safetensors file.
+fn edit(place: &Place, name: &str, change: impl FnOnce(&mut Value, &mut Vec<u8>)) {
+    let file = place.read(name);
+    let length = u64::from_le_bytes(file[..8].try_into().unwrap()) as usize;
+    let mut header: Value = serde_json::from_slice(&file[8..8 + length]).unwrap();
+    let mut data = file[8 + length..].to_vec();
+    change(&mut header, &mut data);
+    let header = header.to_string();
+    place.write(name, [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &data].concat());
+}
+
+#[test]
+fn a_folder_that_holds_no_whole_model_is_refused() {
+    let Some(place) = place() else { return };
+    for (file, parts) in [
+        ("model.safetensors", ["has no weights", "model.safetensors.index.json"]),
+        ("config.json", ["has no config.json", "Hugging Face"]),
+        ("tokenizer.json", ["has no tokenizer.json", "transformers"]),
+    ] {
+        let file = format!("tiny_tied/{file}");
+        let content = place.read(&file);
+        std::fs::remove_file(place.path(&file)).unwrap();
+        nothing_runs(&place, 1, &parts);
+        place.write(&file, content);
+    }
+    for path in ["none", "rows.jsonl", "meta-llama/Llama-3.2-1B"] {
+        place.refuses(&SCORE.replace("tiny_tied", path), 2, &["--model", path, "folder"]);
+    }
+    place.oaif(SCORE).done();
+}
+
+#[test]
+fn a_truncated_weight_file_is_refused() {
+    let Some(place) = place() else { return };
+    let whole = place.read(MODEL);
+    for bytes in [0, 7, 8, 100, 5000, whole.len() - 1] {
+        place.write(MODEL, &whole[..bytes]);
+        nothing_runs(&place, 1, &[MODEL, "is truncated", "get the file again"]);
+    }
+    place.write(MODEL, [&whole[..], b"more"].concat());
+    nothing_runs(&place, 1, &[MODEL, "get the file again"]);
+}
+
+#[test]
+fn a_header_of_impossible_length_is_refused() {
+    let Some(place) = place() else { return };
+    let mut file = place.read(MODEL);
+    for length in [u64::MAX, u64::MAX / 2, 100_000_001] {
+        file[..8].copy_from_slice(&length.to_le_bytes());
+        place.write(MODEL, &file);
+        nothing_runs(&place, 1, &[MODEL, "is not a safetensors file", "100000000"]);
+    }
+    file[..8].copy_from_slice(&200u64.to_le_bytes());
+    place.write(MODEL, &file);
+    nothing_runs(&place, 1, &[MODEL, "broken safetensors header"]);
+}
+
+#[test]
+fn a_tensor_of_another_type_or_shape_is_refused() {
+    let Some(place) = place() else { return };
+    edit(&place, MODEL, |header, _| header[QUERY]["dtype"] = json!("I32"));
+    nothing_runs(&place, 1, &[MODEL, QUERY, "I32", "F32, F16 and BF16", "convert"]);
+    edit(&place, MODEL, |header, _| {
+        header[QUERY]["dtype"] = json!("F32");
+        header[QUERY]["shape"] = json!([32, 48]);
+    });
+    nothing_runs(&place, 1, &[MODEL, QUERY, "[32, 48]", "[48, 32]", "do the files belong together?"]);
+}
+
+#[test]
+fn a_missing_and_a_left_over_tensor_are_refused() {
+    let Some(place) = place() else { return };
+    let whole = place.read(MODEL);
+    edit(&place, MODEL, |header, data| {
+        header["model.extra.weight"] =
+            json!({"dtype": "F32", "shape": [1], "data_offsets": [data.len(), data.len() + 4]});
+        data.extend([0; 4]);
+    });
+    nothing_runs(&place, 1, &[MODEL, "1 tensor(s)", "model.extra.weight", "config.json"]);
+    place.write(MODEL, whole);
+    place.set("tiny_tied/config.json", "num_hidden_layers", json!(3));
+    nothing_runs(&place, 1, &[MODEL, "has no tensor model.layers.2.", "do the files belong together?"]);
+}
+
+#[test]
+fn a_shard_that_is_not_there_is_named() {
+    let Some(place) = Place::with(&["tiny"]) else { return };
+    place.write("rows.jsonl", completions());
+    std::fs::remove_file(place.path("tiny/model-00002-of-00002.safetensors")).unwrap();
+    let line = SCORE.replace("tiny_tied", "tiny");
+    place.refuses(&line, 1, &["cannot read", "model-00002-of-00002.safetensors"]);
+}
+
+#[test]
+fn an_unknown_architecture_is_refused() {
+    let Some(place) = place() else { return };
+    place.set("tiny_tied/config.json", "architectures", json!(["GPT2LMHeadModel"]));
+    nothing_runs(&place, 1, &["config.json", "GPT2LMHeadModel", "supported are LlamaForCausalLM"]);
+}
+
+#[test]
+fn impossible_sizes_are_refused_before_memory_is_taken() {
+    let Some(place) = place() else { return };
+    let config = place.read("tiny_tied/config.json");
+    for (key, value, parts) in [
+        ("hidden_size", json!(0), ["hidden_size is 0", "expected 1 to"]),
+        ("num_hidden_layers", json!(0), ["num_hidden_layers is 0", "expected 1 to"]),
+        ("vocab_size", json!(-1), ["config.json", "integer `-1`"]),
+        ("num_attention_heads", json!("4"), ["config.json", "string \"4\""]),
+        ("max_position_embeddings", json!(0), ["max_position_embeddings is 0", "expected 1 to"]),
+        ("hidden_size", json!(1 << 30), ["has shape [96, 32]", "1073741824"]),
+        ("num_key_value_heads", json!(3), ["num_attention_heads 4", "num_key_value_heads 3"]),
+        ("rms_norm_eps", json!(-1.0), ["rms_norm_eps is -1", "≥ 0"]),
+    ] {
+        place.set("tiny_tied/config.json", key, value);
+        nothing_runs(&place, 1, &parts);
+        place.write("tiny_tied/config.json", &config);
+    }
+    place.write("tiny_tied/config.json", "{");
+    nothing_runs(&place, 1, &["config.json", "is not valid JSON"]);
+}
+
+#[test]
+fn a_tokenizer_with_ids_beyond_the_vocabulary_is_refused() {
+    let Some(place) = place() else { return };
+    let tokenizer = String::from_utf8(place.read("tiny_tied/tokenizer.json")).unwrap();
+    place.write("tiny_tied/tokenizer.json", tokenizer.replace("\"home\":95", "\"home\":960"));
+    nothing_runs(&place, 1, &["tokenizer.json", "ids up to 960", "vocab_size is 96", "use the tokenizer"]);
+    place.write("tiny_tied/tokenizer.json", "{}");
+    nothing_runs(&place, 1, &["tokenizer.json", "is not a tokenizer"]);
+}
+
+#[test]
+fn weights_that_are_no_numbers_are_noticed() {
+    let Some(place) = place() else { return };
+    edit(&place, MODEL, |_, data| data.fill(0xff));
+    place.refuses(SCORE, 1, &["tiny_tied", "line 1 of rows.jsonl", "damaged"]);
+    let generate = "generate --model tiny_tied --prompt fox --output out.jsonl";
+    place.refuses(generate, 1, &["not finite", "damaged", "--learning-rate"]);
+    place.refuses("judge --judge likelihood --judge-model none --input pairs.jsonl", 2, &["--judge-model"]);
+    let outcome = place.oaif(DPO);
+    assert_eq!(outcome.code, Some(1), "{}", outcome.err);
+    assert!(outcome.err.lines().last().unwrap().contains("not finite: lower --learning-rate"));
+    assert!(!place.path("run/model").exists(), "an untrained model is no result");
+}
+
+#[test]
+fn a_bad_line_of_a_dataset_is_named() {
+    let Some(place) = place() else { return };
+    let good = "{\"prompt\": \"a\", \"completion\": \"fox\", \"chosen\": \"fox\", \"rejected\": \"hen\"}\n";
+    for (bad, parts) in [
+        ("{\"prompt\": \"a\"", &["not valid JSON"][..]),
+        ("prompt,completion", &["not valid JSON"]),
+        ("[1]", &["is a list", "expected an object"]),
+        ("{\"other\": 1}", &["no column", "(the row has \"other\")", "rename one"]),
+        (
+            &good.replace("\"fox\"", "\"\"").replace("\"hen\"", "\"\""),
+            &["has an empty answer", "drop the row"],
+        ),
+        (&good.replace("\"a\"", "7"), &["column \"prompt\" is a number", "expected a string"]),
+    ] {
+        for name in ["rows.jsonl", "pairs.jsonl"] {
+            place.write(name, format!("{good}\n{good}{bad}\n"));
+        }
+        place.refuses(SCORE, 1, &[&["rows.jsonl:4: "], parts].concat());
+        place.refuses(DPO, 1, &[&["pairs.jsonl:4: "], parts].concat());
+        let sft = DPO.replace("dpo", "sft").replace("pairs", "rows");
+        place.refuses(&sft, 1, &[&["rows.jsonl:4: "], parts].concat());
+    }
+}
+
+#[test]
+fn a_dataset_that_is_empty_or_no_text_is_refused() {
+    let Some(place) = place() else { return };
+    let contents: [(&[u8], &[&str]); 6] = [
+        (b"", &["the file has no rows", "JSON lines"]),
+        (b"\n \n\n", &["the file has no rows"]),
+        (b"[]", &["the file has no rows"]),
+        (b"{\"prompt\": \"\xff\", \"completion\": \"a\"}", &["rows.jsonl:1: not valid JSON"]),
+        (b"\x00\x01\x02\x03", &["rows.jsonl:1: not valid JSON"]),
+        (b"PAR1....", &["Parquet", "convert"]),
+    ];
+    for (content, parts) in contents {
+        place.write("rows.jsonl", content);
+        place.refuses(SCORE, 1, parts);
+        place.refuses(&DPO.replace("pairs", "rows"), 1, parts);
+    }
+    place.refuses(&SCORE.replace("rows.jsonl", "tiny_tied"), 2, &["--input: tiny_tied is not a file"]);
+    place.refuses(&DPO.replace("pairs.jsonl", "none.jsonl"), 2, &["--dataset: none.jsonl is not a file"]);
+}
+
+#[test]
+fn an_answer_without_a_token_is_refused() {
+    let Some(place) = place() else { return };
+    // White space is nothing to this tokenizer.
+    let line = json!({"prompt": "a", "completion": " ", "chosen": " ", "rejected": "fox"});
+    place.write("rows.jsonl", format!("{}{line}\n", completions()));
+    place.write("pairs.jsonl", format!("{PAIRS}{line}\n"));
+    place.refuses(SCORE, 1, &["rows.jsonl:5: ", "without a token"]);
+    place.refuses(&format!("{DPO} --no-append-eos"), 2, &["line 5 ", "without a token", "--no-append-eos"]);
+    let sft = DPO.replace("dpo", "sft").replace("pairs", "rows");
+    place.refuses(&format!("{sft} --no-append-eos"), 2, &["line 5 ", "without a token", "--no-append-eos"]);
+    // With EOS there is one.
+    place.oaif(DPO).done();
+}
+
+#[test]
+fn what_is_longer_than_the_context_is_an_error_in_score_and_generate() {
+    let Some(place) = place() else { return };
+    let long = "fox ".repeat(200);
+    let row = json!({"prompt": long, "completion": "hen", "chosen": "hen", "rejected": "owl"});
+    place.write("rows.jsonl", format!("{}{row}\n", completions()));
+    place.refuses(SCORE, 1, &["rows.jsonl:5: has 202 tokens, the model takes 128", "shorten it"]);
+    let line = "generate --model tiny_tied --output out.jsonl";
+    let parts = ["the prompt in rows.jsonl:5 has 201 tokens, the model takes 127", "shorten it"];
+    place.refuses(&format!("{line} --prompts rows.jsonl"), 1, &parts);
+    let outcome = place.oaif_with(line, &["--prompt", &long]);
+    outcome.refused(1, &["the prompt has 201 tokens, the model takes 127", "shorten it"]);
+    // In training such a row is left out; where nothing is left, it is an error.
+    place.write("pairs.jsonl", format!("{row}\n"));
+    let parts = ["--dataset", "every row is longer than 128 tokens", "shorten the rows"];
+    place.refuses(DPO, 2, &parts);
+    place.refuses(&format!("{DPO} --dry-run"), 2, &parts);
+    place.refuses(
+        &ALIGN.replace("--max-new-tokens 4", "--max-new-tokens 128"),
+        2,
+        &["max-new-tokens", "128"],
+    );
+}
+
+#[test]
+fn an_unknown_flag_or_value_is_wrong_usage() {
+    let Some(place) = place() else { return };
+    for (more, parts) in [
+        ("--lerning-rate 1", &["--lerning-rate", "--learning-rate", "--help"][..]),
+        ("--learning-rate fast", &["fast", "--learning-rate"]),
+        ("--learning-rate nan", &["--learning-rate", "NaN", "positive"]),
+        ("--optim sgd", &["sgd", "adamw, adafactor"]),
+        ("--loss dop", &["dop", "dpo"]),
+        ("--lr-scheduler-type linaer", &["linaer", "linear"]),
+        ("--per-device-train-batch-size 0", &["--per-device-train-batch-size", "1 or more"]),
+        ("--per-device-train-batch-size 100000000000000", &["at most 1000000"]),
+        ("--lora-r 2 --lora-target-modules query", &["query", "q_proj"]),
+        ("--judge rule", &["--judge", "--help"]),
+        ("--adapter none/", &["--adapter", "none/", "folder of a LoRA adapter"]),
+    ] {
+        place.refuses(&format!("{DPO} {more}"), 2, parts);
+    }
+    place.refuses("aling --model tiny_tied", 2, &["aling", "align"]);
+    place.refuses("score --model tiny_tied", 2, &["--input <FILE>"]);
+    place.refuses("generate --model tiny_tied", 2, &["--prompt TEXT", "--prompts FILE"]);
+    let align = ALIGN.replace("--judge rule --judge-rule longer", "");
+    place.refuses(&align, 2, &["--judge", "--judge llm"]);
+    place.refuses(&format!("{align} --judge rule --judge-rule longr"), 2, &["longr", "longer"]);
+    place.refuses(&format!("{ALIGN} --temperature 0"), 2, &["--temperature", "raise it"]);
+    place.refuses(&format!("{ALIGN} --num-samples 1"), 2, &["--num-samples", "2 or more"]);
+}
+
+#[test]
+fn an_unknown_key_of_a_configuration_names_the_nearest() {
+    let Some(place) = place() else { return };
+    for (file, content, parts) in [
+        ("c.yaml", "lerning-rate: 1\n", &["lerning-rate", "did you mean \"learning-rate\"?"][..]),
+        ("c.toml", "max_stpes = 3\n", &["max_stpes", "did you mean \"max-steps\"?"]),
+        ("c.json", "{\"bta\": 1}", &["bta", "did you mean \"beta\"?"]),
+        ("c.yaml", "beta: [1, 2]\n", &["beta", "takes one value"]),
+        ("c.yaml", "beta: [\n", &["c.yaml", "line 1"]),
+        ("c.toml", "beta = \n", &["c.toml", "line 1"]),
+        ("c.json", "[1]", &["c.json", "holds no keys"]),
+        ("c.txt", "beta: 1", &["c.txt", ".toml and .json"]),
+        ("c.yaml", "beta: -1\n", &["beta", "-1"]),
+    ] {
+        place.write(file, content);
+        place.refuses(&format!("{DPO} --config {file}"), 2, parts);
+    }
+    place.refuses(&format!("{DPO} --config none.yaml"), 1, &["cannot read none.yaml"]);
+}
+
+#[test]
+fn an_output_that_cannot_be_written_is_refused() {
+    let Some(place) = place() else { return };
+    place.write("file", "mine");
+    for dir in ["file", "file/run"] {
+        for line in [DPO, ALIGN] {
+            let line = line.replace("--output-dir run", &format!("--output-dir {dir}"));
+            place.refuses(&line, 1, &["file: is a file, but --output-dir needs a folder there"]);
+        }
+    }
+    for output in ["tiny_tied", "none/out.jsonl"] {
+        let line = SCORE.replace("out.jsonl", output);
+        place.refuses(&line, 2, &["--output", output, "choose another one"]);
+    }
+    // Root may write anywhere but here.
+    if cfg!(target_os = "linux") {
+        let line = DPO.replace("--output-dir run", "--output-dir /proc/run");
+        place.refuses(&line, 1, &["/proc/run", "cannot be written to", "--output-dir"]);
+        place.refuses(&SCORE.replace("out.jsonl", "/proc/out.jsonl"), 1, &["cannot create /proc/out.jsonl"]);
+    }
+    assert_eq!(place.read("file"), b"mine");
+}
+
+#[test]
+fn no_adapter_and_an_unknown_adapter_are_refused() {
+    let Some(place) = place() else { return };
+    place.refuses(&format!("{SCORE} --gpu nonesuch"), 1, &["no adapter is called \"nonesuch\"", "choose"]);
+    place.refuses(&format!("{DPO} --adapter 99"), 1, &["no adapter is called \"99\"", "choose"]);
+    if !cfg!(target_os = "linux") {
+        return;
+    }
+    for line in [SCORE, DPO, ALIGN, "doctor", "generate --model tiny_tied --prompt fox"] {
+        let mut command = place.command(line);
+        command.env("VK_DRIVER_FILES", "/nonexistent").env("VK_ICD_FILENAMES", "/nonexistent");
+        Outcome::of(command).refused(1, &["no GPU adapter was found", "apt-get install", "oaif doctor"]);
+        assert!(!place.path("run").exists() && !place.path("out.jsonl").exists());
+    }
+    // A dry run needs none.
+    let mut command = place.command(&format!("{DPO} --dry-run"));
+    command.env("VK_DRIVER_FILES", "/nonexistent").env("VK_ICD_FILENAMES", "/nonexistent");
+    let report = Outcome::of(command).done();
+    assert!(report.err.contains("warning: no GPU adapter was found"), "{}", report.err);
+    assert!(serde_json::from_str::<Value>(&report.out).unwrap()["memory"]["total"].is_number());
+}
+
+#[test]
+fn a_batch_above_the_adapters_limit_is_refused_with_a_remedy() {
+    let Some(place) = place() else { return };
+    let parts = ["the adapter allows", "lower --per-device-train-batch-size"];
+    for line in [DPO, ALIGN, &DPO.replace("dpo", "sft").replace("pairs", "rows")] {
+        let line = format!("{line} --per-device-train-batch-size 1000000");
+        place.refuses(&format!("{line} --dry-run"), 1, &parts);
+        place.refuses(&line, 1, &parts);
+    }
+}
+
+/// The shell's `ulimit` is all that a software driver takes notice of.
+#[cfg(target_os = "linux")]
+#[test]
+fn exhausted_memory_is_an_error_with_a_remedy() {
+    let Some(place) = place() else { return };
+    let line = format!("{DPO} --per-device-train-batch-size 20000");
+    let limited = |kib: u64| {
+        let mut shell = std::process::Command::new("sh");
+        let program = place.command(&line);
+        shell.arg("-c").arg(format!("ulimit -v {kib}; exec \"$0\" \"$@\"")).arg(program.get_program());
+        shell.args(program.get_args()).current_dir(place.path("."));
+        shell.envs(program.get_envs().filter_map(|(key, value)| Some((key, value?))));
+        Outcome::of(shell)
+    };
+    // How much the driver needs for itself varies: the first limit that lets it open a device is what we want.
+    let outcome = (4..40).map(|i| limited(i * 100_000)).find(|o| !o.err.contains("a device on")).unwrap();
+    if outcome.code == Some(0) {
+        eprintln!("SKIPPED: this adapter's memory is not the process's");
+        return;
+    }
+    outcome.refused(1, &["out of memory on the adapter", "lower --per-device-train-batch-size"]);
+    assert!(!place.path("run").exists());
+}
+
+#[test]
+fn a_judge_that_does_not_work_ends_the_run_with_an_explanation() {
+    let Some(place) = place() else { return };
+    let align = ALIGN.replace("--judge rule --judge-rule longer", "--judge command --judge-command");
+    let run = |command: &str, parts: &[&str]| {
+        let more = [command, "--judge-timeout", "0.5"];
+        place.oaif_with(&align, &more).refused(1, parts);
+        assert!(!place.path("run/model").exists() && !place.path("run/metrics.jsonl").exists());
+    };
+    if cfg!(unix) {
+        run("echo no paper >&2; exit 3", &["annotator command", "no paper", "must end with exit code 0"]);
+        run("sleep 5", &["took longer than 0.5 s", "--judge-timeout"]);
+        run("cat", &["verdicts were unusable", "--max-invalid-ratio", "\"verdict\" must be"]);
+        run("true", &["printed 0 lines for 16 pairs", "one line of JSON for each pair"]);
+        run("nonesuch-program", &["nonesuch-program", "must end with exit code 0"]);
+    }
+    // A run that has done nothing is in nobody's way.
+    place.oaif(ALIGN).done();
+}
+
+#[test]
+fn a_checkpoint_that_does_not_fit_is_refused_and_kept() {
+    let Some(place) = place() else { return };
+    place.oaif(&DPO.replace("--max-steps 1", "--max-steps 2")).done();
+    let resume = format!("{} --resume-from-checkpoint", DPO.replace("--max-steps 1", "--max-steps 4"));
+    let kept = "run/checkpoints/step-000002";
+    place.refuses(&format!("{resume} last --seed 3"), 2, &["written with seed 42", "has 3"]);
+    for more in ["last --lora-r 2", "last --optim adafactor"] {
+        place.refuses(&format!("{resume} {more}"), 1, &["step-000002", "cannot be gone on from", "--lora-r"]);
+    }
+    place.refuses(&format!("{resume} tiny_tied"), 1, &["tiny_tied: is not a checkpoint", "or last"]);
+    place.refuses(&format!("{resume} rows.jsonl"), 1, &["rows.jsonl: is not a checkpoint", "or last"]);
+    let elsewhere = resume.replace("--output-dir run", "--output-dir other");
+    place.refuses(&format!("{elsewhere} last"), 1, &["other", "no checkpoint to go on from"]);
+    place.refuses(&format!("{resume} last --overwrite"), 2, &["--overwrite", "--resume-from-checkpoint"]);
+
+    let weights = place.read(&format!("{kept}/model.safetensors"));
+    place.write(&format!("{kept}/model.safetensors"), &weights[..3000]);
+    place.refuses(&format!("{resume} last"), 1, &["truncated", "an earlier checkpoint"]);
+    place.write(&format!("{kept}/model.safetensors"), weights);
+    place.oaif(&format!("{resume} last")).done();
+    assert_eq!(place.rows("run/metrics.jsonl").len(), 4);
+}

@@ -1,0 +1,175 @@
+//! The program as its users and their scripts see it: arguments, files, standard streams and exit codes.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod bad_input;
+mod commands;
+#[cfg(unix)]
+mod crashes;
+mod runs;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+/// A folder of a test's own, which the program runs in: all paths are relative to it.
+struct Place {
+    dir: tempfile::TempDir,
+}
+
+impl Place {
+    /// A folder with these fixture models, copied so that a test can damage them. `None` (after saying so) where
+    /// there is no adapter to run on.
+    fn with(models: &[&str]) -> Option<Place> {
+        common::gpu()?;
+        let place = Place { dir: tempfile::tempdir().unwrap() };
+        models.iter().for_each(|model| place.copy_model(&common::fixture(model), model));
+        Some(place)
+    }
+
+    fn copy_model(&self, from: &Path, to: &str) {
+        std::fs::create_dir_all(self.path(to)).unwrap();
+        for file in std::fs::read_dir(from).unwrap() {
+            let file = file.unwrap();
+            std::fs::write(self.path(to).join(file.file_name()), std::fs::read(file.path()).unwrap())
+                .unwrap();
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn write(&self, name: &str, content: impl AsRef<[u8]>) {
+        std::fs::write(self.path(name), content).unwrap();
+    }
+
+    fn read(&self, name: &str) -> Vec<u8> {
+        std::fs::read(self.path(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
+    }
+
+    fn json(&self, name: &str) -> Value {
+        serde_json::from_slice(&self.read(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
+    }
+
+    fn rows(&self, name: &str) -> Vec<Value> {
+        rows(std::str::from_utf8(&self.read(name)).unwrap())
+    }
+
+    /// The names in a folder, sorted.
+    fn names(&self, dir: &str) -> Vec<String> {
+        let entries = std::fs::read_dir(self.path(dir)).unwrap_or_else(|e| panic!("{dir}: {e}"));
+        let mut names: Vec<String> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    /// Changes one key of a JSON file; `Null` removes it.
+    fn set(&self, name: &str, key: &str, value: Value) {
+        let mut json = self.json(name);
+        match value {
+            Value::Null => drop(json.as_object_mut().unwrap().remove(key)),
+            value => json[key] = value,
+        }
+        self.write(name, json.to_string());
+    }
+
+    /// The program with the words of `line` as arguments.
+    fn command(&self, line: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_oaif"));
+        command.current_dir(self.dir.path()).args(line.split_whitespace());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        // Mesa's drivers complain on standard error where it is unset.
+        if std::env::var_os("XDG_RUNTIME_DIR").is_none() {
+            command.env("XDG_RUNTIME_DIR", std::env::temp_dir());
+        }
+        command
+    }
+
+    fn oaif(&self, line: &str) -> Outcome {
+        Outcome::of(self.command(line))
+    }
+
+    /// [`oaif`](Self::oaif) with arguments that hold spaces after those of the line.
+    fn oaif_with(&self, line: &str, more: &[&str]) -> Outcome {
+        let mut command = self.command(line);
+        command.args(more);
+        Outcome::of(command)
+    }
+
+    /// Checks that the program refuses to do what `line` says: code, one sentence with these parts, no such output.
+    #[track_caller]
+    fn refuses(&self, line: &str, code: i32, parts: &[&str]) {
+        let before = self.names(".");
+        self.oaif(line).refused(code, parts);
+        assert_eq!(self.names("."), before, "something was left by {line}");
+    }
+}
+
+/// What the program did.
+struct Outcome {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+impl Outcome {
+    fn of(mut command: Command) -> Outcome {
+        let output = command.output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).expect("the program writes UTF-8");
+        Outcome { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+    }
+
+    #[track_caller]
+    fn done(self) -> Outcome {
+        assert_eq!(self.code, Some(0), "{}", self.err);
+        self
+    }
+
+    /// Standard output as JSON lines.
+    #[track_caller]
+    fn rows(self) -> Vec<Value> {
+        rows(&self.done().out)
+    }
+
+    #[track_caller]
+    fn refused(self, code: i32, parts: &[&str]) {
+        assert_eq!(self.code, Some(code), "{}{}", self.out, self.err);
+        assert_eq!(self.out, "", "an error belongs on standard error");
+        let lines: Vec<&str> = self.err.lines().collect();
+        let [sentence] = lines.as_slice() else { panic!("not one line: {}", self.err) };
+        assert!(sentence.starts_with("oaif: "), "{sentence}");
+        assert!(!sentence.contains("panicked"), "{sentence}");
+        parts.iter().for_each(|part| assert!(sentence.contains(part), "{part:?} is not in {sentence:?}"));
+    }
+}
+
+#[track_caller]
+fn rows(text: &str) -> Vec<Value> {
+    text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect()
+}
+
+fn number(row: &Value, key: &str) -> f64 {
+    row[key].as_f64().unwrap_or_else(|| panic!("{key} in {row}"))
+}
+
+#[track_caller]
+fn assert_close(a: f64, b: f64, tolerance: f64) {
+    assert!((a - b).abs() <= tolerance, "{a} and {b} differ by more than {tolerance}");
+}
+
+/// Rows in the vocabulary of the tiny models, with answers of different lengths.
+const PAIRS: &str = r#"{"prompt": "the fox was", "chosen": "happy and old .", "rejected": "sad"}
+{"prompt": "once there was a bear", "chosen": "and it slept", "rejected": "under the red moon ."}
+{"prompt": "she said", "chosen": "you are my friend", "rejected": "the river is cold"}
+{"prompt": "the old owl", "chosen": "found a kite in the tree", "rejected": "went home with his blue hat"}
+"#;
+
+/// [`PAIRS`] with `chosen` as the completion.
+fn completions() -> String {
+    let row = |row: Value| serde_json::json!({"prompt": row["prompt"], "completion": row["chosen"]});
+    rows(PAIRS).into_iter().map(|r| format!("{}\n", row(r))).collect()
+}

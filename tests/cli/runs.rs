@@ -1,0 +1,341 @@
+//! `align`, `sft`, `dpo`: what a run writes, and that it trains what its flags say.
+
+use serde_json::{Value, json};
+
+use super::{PAIRS, Place, assert_close, completions, number};
+
+const RULE: &str = "--judge rule --judge-rule longer --max-new-tokens 6";
+
+fn place() -> Option<Place> {
+    let place = Place::with(&["tiny"])?;
+    place.write("pairs.jsonl", PAIRS);
+    place.write("rows.jsonl", completions());
+    Some(place)
+}
+
+/// A command line for each kind of training, short.
+fn trainings() -> [(&'static str, String); 3] {
+    let common = "--model tiny --output-dir run --max-steps 3 --per-device-train-batch-size 2 --save-steps 2";
+    [
+        ("align", format!("align {common} --dataset pairs.jsonl {RULE}")),
+        ("dpo", format!("dpo {common} --dataset pairs.jsonl")),
+        ("sft", format!("sft {common} --dataset rows.jsonl")),
+    ]
+}
+
+#[test]
+fn a_run_leaves_the_agreed_folder() {
+    for (kind, line) in trainings() {
+        let Some(place) = place() else { return };
+        let out = place.oaif(&line).done().out;
+        assert_eq!(out.trim(), std::path::Path::new("run").join("model").display().to_string());
+        let expected = ["checkpoints", "metrics.jsonl", "model", "pairs.jsonl", "run.json"];
+        assert_eq!(place.names("run"), expected, "{kind}");
+        assert_eq!(place.names("run/checkpoints"), ["step-000002", "step-000003"], "{kind}");
+
+        let run = place.json("run/run.json");
+        for (key, value) in [("model", json!("tiny")), ("max-steps", json!(3)), ("optim", json!("adamw"))] {
+            assert_eq!(run[key], value, "{kind}: {key}");
+        }
+        assert!(run["oaif_version"].is_string() && run["gpu"]["name"].is_string(), "{run}");
+        assert!(number(&run, "learning-rate") > 0.0, "what was not given is resolved");
+
+        let metrics = place.rows("run/metrics.jsonl");
+        assert_eq!(metrics.iter().map(|row| row["step"].as_u64().unwrap()).collect::<Vec<_>>(), [1, 2, 3]);
+        let of_all = "loss grad_norm learning_rate objective/entropy time/step_ms time/tokens_per_second";
+        let of_pairs = "rewards/chosen rewards/rejected rewards/accuracies rewards/margins logps/chosen \
+                        logps/rejected objective/kl";
+        let online = "val/contain_eos_token completions/mean_length judge/tie judge/invalid judge/identical \
+                      judge/latency_ms";
+        let names = match kind {
+            "align" => [of_all, of_pairs, online].join(" "),
+            "dpo" => [of_all, of_pairs].join(" "),
+            _ => of_all.to_owned(),
+        };
+        for row in &metrics {
+            names
+                .split_whitespace()
+                .for_each(|name| assert!(row[name].is_number(), "{kind}: {name} in {row}"));
+        }
+
+        let pairs = place.rows("run/pairs.jsonl");
+        assert_eq!(pairs.len(), if kind == "align" { 3 * 2 } else { 0 }, "annotated pairs of {kind}");
+        for pair in &pairs {
+            for key in ["prompt", "response_1", "response_2"] {
+                assert!(pair[key].is_string(), "{key} in {pair}");
+            }
+            if pair.get("skipped").is_none() {
+                assert!(pair.get("p_12").is_some() && pair.get("p_21").is_some(), "{pair}");
+                assert!(["1", "2", "tie", "invalid"].contains(&pair["verdict"].as_str().unwrap()), "{pair}");
+            }
+        }
+
+        // What was saved is a model like the one it came from.
+        for saved in ["run/model", "run/checkpoints/step-000002"] {
+            let line = format!("score --model {saved} --input rows.jsonl");
+            assert_eq!(place.oaif(&line).rows().len(), 4, "{kind}");
+        }
+        let [first, last] = ["run/checkpoints/step-000002", "run/model"]
+            .map(|saved| place.read(&format!("{saved}/model.safetensors")));
+        assert!(first != last, "{kind}: the third step has changed nothing");
+    }
+}
+
+#[test]
+fn an_adapter_is_saved_in_place_of_the_model_and_goes_on_it_again() {
+    for (kind, line) in trainings() {
+        let Some(place) = place() else { return };
+        let out = place.oaif(&format!("{line} --lora-r 2 --learning-rate 0.01")).done().out;
+        assert_eq!(out.trim(), std::path::Path::new("run").join("adapter").display().to_string(), "{kind}");
+        assert_eq!(
+            place.names("run/adapter"),
+            ["adapter_config.json", "adapter_model.safetensors"],
+            "{kind}"
+        );
+        let score = "score --model tiny --input rows.jsonl";
+        let base = place.oaif(score).rows();
+        let adapted = place.oaif(&format!("{score} --adapter run/adapter")).rows();
+        assert_ne!(base[0]["logp"], adapted[0]["logp"], "{kind}");
+        // Going on from it.
+        let line = line.replace("--output-dir run", "--output-dir more --adapter run/adapter");
+        place.oaif(&line).done();
+        assert!(place.names("more").contains(&"adapter".to_owned()), "{kind}");
+    }
+}
+
+/// log p of each of these {"prompt","completion"} rows.
+fn logps(place: &Place, model: &str, rows: &[Value]) -> Vec<f64> {
+    place.write("scored.jsonl", rows.iter().map(|row| format!("{row}\n")).collect::<String>());
+    let out = place.oaif(&format!("score --model {model} --input scored.jsonl")).rows();
+    out.iter().map(|row| number(row, "logp")).collect()
+}
+
+/// The column of the pairs as {"prompt","completion"} rows with `end` after the completion.
+fn column(name: &str, end: &str) -> Vec<Value> {
+    let row = |row: Value| {
+        let text = row[name].as_str().unwrap();
+        json!({"prompt": row["prompt"], "completion": format!("{text}{end}")})
+    };
+    super::rows(PAIRS).into_iter().map(row).collect()
+}
+
+const EOS: &str = " </s>";
+
+#[test]
+fn completions_end_with_eos_unless_told_otherwise() {
+    let Some(place) = place() else { return };
+    let line = "dpo --model tiny --dataset pairs.jsonl --max-steps 1 --per-device-train-batch-size 4 \
+                --output-dir";
+    place.oaif(&format!("{line} with")).done();
+    place.oaif(&format!("{line} without --no-append-eos")).done();
+    for (run, end) in [("with", EOS), ("without", "")] {
+        let row = place.rows(&format!("{run}/metrics.jsonl")).remove(0);
+        for name in ["chosen", "rejected"] {
+            let expected = logps(&place, "tiny", &column(name, end)).iter().sum::<f64>() / 4.0;
+            assert_close(number(&row, &format!("logps/{name}")), expected, 1e-3);
+        }
+    }
+    // Supervised: the mean over tokens, EOS among them.
+    place.oaif("sft --model tiny --dataset rows.jsonl --max-steps 1 --output-dir sft").done();
+    let expected = -2.0 * logps(&place, "tiny", &column("chosen", EOS)).iter().sum::<f64>();
+    let tokens = 2 * (4 + 3 + 4 + 6 + 4);
+    assert_close(number(&place.rows("sft/metrics.jsonl")[0], "loss"), expected / tokens as f64, 1e-4);
+}
+
+#[test]
+fn rows_come_in_file_order_and_again_when_steps_outrun_them() {
+    let Some(place) = place() else { return };
+    // A rate at which weights hardly move: each step's log-probabilities tell which rows it had.
+    let line = "dpo --model tiny --dataset pairs.jsonl --max-steps 4 --per-device-train-batch-size 3 \
+                --no-shuffle --learning-rate 1e-7 --output-dir run";
+    place.oaif(line).done();
+    let [chosen, rejected] = ["chosen", "rejected"].map(|name| logps(&place, "tiny", &column(name, EOS)));
+    for (step, row) in place.rows("run/metrics.jsonl").iter().enumerate() {
+        let mean = |all: &[f64]| (0..3).map(|i| all[(3 * step + i) % 4]).sum::<f64>() / 3.0;
+        assert_close(number(row, "logps/chosen"), mean(&chosen), 1e-3);
+        assert_close(number(row, "logps/rejected"), mean(&rejected), 1e-3);
+    }
+}
+
+#[test]
+fn shuffled_rows_are_each_seen_once_an_epoch() {
+    let Some(place) = place() else { return };
+    let line = "dpo --model tiny --dataset pairs.jsonl --num-train-epochs 2 --per-device-train-batch-size 1 \
+                --learning-rate 1e-7 --output-dir run";
+    place.oaif(line).done();
+    let mut expected = logps(&place, "tiny", &column("chosen", EOS));
+    expected.sort_by(f64::total_cmp);
+    let metrics = place.rows("run/metrics.jsonl");
+    assert_eq!(metrics.len(), 8);
+    for epoch in metrics.chunks(4) {
+        let mut seen: Vec<f64> = epoch.iter().map(|row| number(row, "logps/chosen")).collect();
+        seen.sort_by(f64::total_cmp);
+        seen.iter().zip(&expected).for_each(|(seen, expected)| assert_close(*seen, *expected, 1e-3));
+    }
+    let order = |run: &str| -> Vec<f64> {
+        place.rows(&format!("{run}/metrics.jsonl")).iter().map(|r| number(r, "logps/chosen")).collect()
+    };
+    let again = line.replace("--output-dir run", "--output-dir other --seed 1");
+    place.oaif(&again).done();
+    assert_ne!(order("run"), order("other"));
+}
+
+#[test]
+fn the_loss_of_a_batch_is_the_mean_over_its_pairs() {
+    let Some(place) = place() else { return };
+    // The second step's loss, by hand: scores under the weights after the first against those before it.
+    let line = "dpo --model tiny --dataset pairs.jsonl --max-steps 2 --save-steps 1 --learning-rate 0.01 \
+                --lr-scheduler-type constant --beta 0.5 --per-device-train-batch-size 2 \
+                --gradient-accumulation-steps 2 --output-dir run";
+    place.oaif(line).done();
+    let [chosen, rejected] = ["chosen", "rejected"].map(|name| {
+        let rows = column(name, EOS);
+        let (now, before) =
+            (logps(&place, "run/checkpoints/step-000001", &rows), logps(&place, "tiny", &rows));
+        now.iter().zip(before).map(|(now, before)| 0.5 * (now - before)).collect::<Vec<f64>>()
+    });
+    let margins: Vec<f64> = chosen.iter().zip(&rejected).map(|(c, r)| c - r).collect();
+    let loss = margins.iter().map(|m| (1.0 + (-m).exp()).ln()).sum::<f64>() / 4.0;
+    let row = &place.rows("run/metrics.jsonl")[1];
+    assert!((loss - 2f64.ln()).abs() > 0.01, "the first step has changed something");
+    assert_close(number(row, "loss"), loss, 1e-4);
+    assert_close(number(row, "rewards/margins"), margins.iter().sum::<f64>() / 4.0, 1e-3);
+
+    // However the batch is divided.
+    let whole = line.replace("--per-device-train-batch-size 2", "--per-device-train-batch-size 4");
+    let whole =
+        whole.replace("--gradient-accumulation-steps 2", "").replace("--output-dir run", "--output-dir a");
+    place.oaif(&whole).done();
+    for (a, b) in place.rows("run/metrics.jsonl").iter().zip(place.rows("a/metrics.jsonl")) {
+        assert_close(number(a, "loss"), number(&b, "loss"), 1e-5);
+        assert_close(number(a, "grad_norm"), number(&b, "grad_norm"), 1e-3 * number(a, "grad_norm"));
+    }
+}
+
+#[test]
+fn a_configuration_file_gives_flags_and_the_command_line_beats_it() {
+    let Some(place) = place() else { return };
+    place.write(
+        "run.yaml",
+        "model: tiny\ndataset: pairs.jsonl\nmax_steps: 1\nbeta: 0.3\nlearning-rate: 1e-3\n",
+    );
+    place.write("run.toml", "model = \"tiny\"\ndataset = \"pairs.jsonl\"\nmax-steps = 1\nbeta = 0.3\n");
+    place.write("run.json", r#"{"model": "tiny", "dataset": "pairs.jsonl", "max-steps": 1, "beta": 0.3}"#);
+    for file in ["run.yaml", "run.toml", "run.json"] {
+        place.oaif(&format!("dpo --config {file} --output-dir {file}-run --seed 5")).done();
+        let run = place.json(&format!("{file}-run/run.json"));
+        assert_eq!((&run["beta"], &run["max-steps"], &run["seed"]), (&json!(0.3), &json!(1), &json!(5)));
+        place.oaif(&format!("dpo --config {file} --output-dir {file}-beaten --beta 0.2")).done();
+        assert_eq!(place.json(&format!("{file}-beaten/run.json"))["beta"], 0.2, "{file}");
+    }
+}
+
+#[test]
+fn a_dry_run_tells_what_a_run_would_be_and_take_and_writes_nothing() {
+    let Some(place) = place() else { return };
+    place.copy_model(&super::common::fixture("tiny_tied"), "judge");
+    let judge = "--judge likelihood --judge-model judge --max-new-tokens 9 --num-samples 3";
+    let [_, (_, dpo), (_, sft)] = trainings();
+    let align = format!("align --model tiny --dataset pairs.jsonl --output-dir run --max-steps 1 {judge}");
+    for line in [
+        &align,
+        &format!("{align} --lora-r 2"),
+        &dpo,
+        &format!("{dpo} --optim adafactor"),
+        &format!("{sft} --gradient-checkpointing"),
+    ] {
+        let before = place.names(".");
+        let report = place.oaif(&format!("{line} --dry-run")).done();
+        assert_eq!(place.names("."), before, "{line}");
+        let report: Value = serde_json::from_str(&report.out).unwrap();
+        assert_eq!(report["configuration"]["model"], "tiny");
+        assert_eq!((&report["data"]["rows"], &report["data"]["skipped_too_long"]), (&json!(4), &json!(0)));
+        assert!(report["data"]["prompt_tokens"]["max"].is_number(), "{report}");
+        assert!(number(&report["limits"], "binding") > 0.0, "{report}");
+
+        place.oaif(line).done();
+        let memory = place.json("run/run.json")["memory"].take();
+        assert_eq!(memory["total"], report["memory"]["total"], "{line}");
+        assert_eq!(memory["bytes"], report["memory"]["bytes"], "{line}");
+        let total: f64 = memory["bytes"].as_object().unwrap().values().map(|v| v.as_f64().unwrap()).sum();
+        assert_eq!(number(&memory, "total"), total);
+        std::fs::remove_dir_all(place.path("run")).unwrap();
+    }
+}
+
+#[test]
+fn a_profile_is_a_table_and_a_trace() {
+    let Some(place) = place() else { return };
+    let [_, (_, dpo), _] = trainings();
+    for (more, trace) in [("--profile", "run/trace.json"), ("--profile=trace.json", "trace.json")] {
+        let err = place.oaif(&format!("{dpo} --overwrite-output-dir {more}")).done().err;
+        if err.contains("this adapter has no timestamps") {
+            assert!(!place.path(trace).exists());
+            continue;
+        }
+        let table: Vec<&str> = err.lines().skip_while(|line| !line.starts_with("kernel ")).collect();
+        assert!(table.iter().any(|line| line.starts_with("linear_forward ")), "{err}");
+        let trace = place.json(trace);
+        let events = trace["traceEvents"].as_array().unwrap();
+        let names: Vec<&str> = events.iter().filter_map(|event| event["name"].as_str()).collect();
+        assert!(names.contains(&"adamw") && names.contains(&"attention_forward"), "{names:?}");
+        assert!(events.iter().filter(|e| e["ph"] == "X").all(|e| number(e, "dur") >= 0.0));
+    }
+}
+
+#[test]
+fn prompts_that_are_too_long_are_skipped_and_counted() {
+    let Some(place) = place() else { return };
+    let long =
+        format!("{{\"prompt\": \"{}\", \"chosen\": \"a\", \"rejected\": \"the\"}}\n", "fox ".repeat(200));
+    place.write("long.jsonl", format!("{long}{PAIRS}{long}"));
+    for command in [format!("align {RULE}"), "dpo".into()] {
+        let line =
+            format!("{command} --model tiny --dataset long.jsonl --max-steps 1 --output-dir run --overwrite");
+        let err = place.oaif(&line).done().err;
+        assert!(err.contains("oaif: warning: 2 row(s) are longer than the limit and were skipped"), "{err}");
+        let report: Value =
+            serde_json::from_str(&place.oaif(&format!("{line} --dry-run")).done().out).unwrap();
+        assert_eq!((&report["data"]["rows"], &report["data"]["skipped_too_long"]), (&json!(4), &json!(2)));
+    }
+}
+
+#[test]
+fn odd_sizes_are_no_obstacle() {
+    let Some(place) = place() else { return };
+    let line = "align --model tiny --dataset pairs.jsonl --max-steps 1 --output-dir run --overwrite \
+                --judge rule --judge-rule longer";
+    for more in [
+        "--slots 1 --max-new-tokens 3",
+        "--max-new-tokens 1",
+        "--per-device-train-batch-size 7 --max-new-tokens 2",
+        "--num-samples 5 --max-new-tokens 2 --per-device-train-batch-size 1",
+        "--max-new-tokens 100 --per-device-train-batch-size 1",
+        "--stop . --stop fox",
+    ] {
+        place.oaif(&format!("{line} {more}")).done();
+    }
+}
+
+#[test]
+fn names_with_spaces_and_letters_of_all_kinds_are_names() {
+    let Some(place) = place() else { return };
+    let dir = "ein Ordner für «все»";
+    place.copy_model(&super::common::fixture("tiny"), dir);
+    place.write("данные 1.jsonl", PAIRS);
+    let paths = ["--model", dir, "--dataset", "данные 1.jsonl", "--output-dir", "run 1 ü/x"];
+    place.oaif_with("dpo --max-steps 1", &paths).done();
+    place.oaif_with("score --input rows.jsonl --output", &["öut.jsonl", "--model", "run 1 ü/x/model"]).done();
+    assert_eq!(place.rows("öut.jsonl").len(), 4);
+}
+
+#[test]
+fn a_run_in_the_folder_is_kept_unless_told_otherwise() {
+    let Some(place) = place() else { return };
+    let [_, (_, dpo), _] = trainings();
+    place.oaif(&dpo).done();
+    let before = place.read("run/metrics.jsonl");
+    place.refuses(&dpo, 1, &["already holds a run", "--resume-from-checkpoint last", "--overwrite"]);
+    assert_eq!(place.read("run/metrics.jsonl"), before);
+    place.oaif(&format!("{dpo} --overwrite")).done();
+}
