@@ -1,4 +1,4 @@
-//! What a decoder is made of, as data: a family is a description that [`super::decoder`] follows.
+//! What a decoder is made of, as data: a family is a description that `decoder.rs` follows.
 
 use super::config::{ModelConfig, Rope};
 

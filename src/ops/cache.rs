@@ -4,7 +4,7 @@ use super::case::{Case, Input};
 use crate::gpu::shader::KernelKey;
 use crate::gpu::{Access, Groups, Launch, Recorder, Tensor, Work};
 
-/// y[rows[n]] = x[n], except where rows[n] is `u32::MAX`. No gradient.
+/// `y[rows[n]] = x[n]`, except where `rows[n]` is `u32::MAX`. No gradient.
 ///   x (N, C)  rows (N, 1)  ->  y (M, C)
 pub fn scatter_rows(r: &mut Recorder, x: Tensor, rows: Tensor, y: Tensor) {
     assert_eq!((x.rows, x.cols), (rows.rows, y.cols), "scatter_rows");
