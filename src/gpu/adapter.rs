@@ -1,7 +1,6 @@
 //! Choosing an adapter and opening its device with the features and limits that it has.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::buffer::Ledger;
@@ -123,7 +122,6 @@ pub(super) struct Inner {
     pub profile: Option<Mutex<Profile>>,
     /// What wgpu reported outside a call, and why the device was lost.
     faults: Arc<Mutex<Faults>>,
-    canary: Option<Mutex<wgpu::Buffer>>,
 }
 
 #[derive(Default)]
@@ -269,7 +267,6 @@ impl Gpu {
             pace: Mutex::default(),
             profile: None,
             faults: Arc::default(),
-            canary: None,
         };
         Gpu { inner: Arc::new(inner) }
     }
@@ -287,12 +284,6 @@ impl Gpu {
         };
         let timestamps = device.features().contains(wgpu::Features::TIMESTAMP_QUERY);
         let step_layout = Some(super::plan::step_layout(&device));
-        let canary = device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some("canary"),
-            size: 4,
-            usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
-            mapped_at_creation: false,
-        });
         let inner = Inner {
             device: Some((device, queue)),
             summary,
@@ -308,7 +299,6 @@ impl Gpu {
             pace: Mutex::default(),
             profile: (options.profile && timestamps).then(Mutex::default),
             faults: Arc::default(),
-            canary: Some(Mutex::new(canary)),
         };
         Gpu { inner: Arc::new(inner) }
     }
@@ -330,6 +320,8 @@ impl Gpu {
     pub(super) fn guarded<T>(&self, what: &str, call: impl FnOnce(&wgpu::Device) -> T) -> Result<T> {
         use wgpu::ErrorFilter::{Internal, OutOfMemory, Validation};
         let device = self.device();
+        // On a lost device calls do nothing, without a word.
+        self.check(what)?;
         // Dropped on the way out of a panic, in the reverse order of their making.
         let internal = device.push_error_scope(Internal);
         let memory = device.push_error_scope(OutOfMemory);
@@ -337,28 +329,18 @@ impl Gpu {
         let result = call(device);
         let found = [validation, memory, internal].map(|scope| pollster::block_on(scope.pop()));
         let reported = self.check(what);
-        if self.is_lost() {
-            return reported.and(Err(Error::DeviceLost(format!("during {what}"))));
-        }
         match found.into_iter().flatten().next() {
             Some(why) => Err(Error::Gpu { what: what.into(), why: why.to_string() }),
             None => reported.map(|()| result),
         }
     }
 
-    /// Whether the device is gone. It tells its device-lost callback alone, which may be the application's, and
-    /// everybody else nothing; but it fails a mapping at once.
-    fn is_lost(&self) -> bool {
-        let Some(canary) = &self.inner.canary else { return false };
-        let canary = canary.lock().unwrap();
-        let failed = Arc::new(AtomicBool::new(false));
-        let flag = failed.clone();
-        canary.map_async(wgpu::MapMode::Read, .., move |r| flag.store(r.is_err(), Ordering::SeqCst));
-        let lost = failed.load(Ordering::SeqCst);
-        if !lost {
-            canary.unmap();
+    /// Gives the device up: its memory is freed, and whatever is asked of it afterwards is [`Error::DeviceLost`].
+    pub fn destroy(&self) {
+        if let Some((device, _)) = &self.inner.device {
+            device.destroy();
+            self.inner.faults.lock().unwrap().lost.get_or_insert("it was given up".into());
         }
-        lost
     }
 
     /// Lets wgpu's callbacks run, after waiting for the submitted work or at once.

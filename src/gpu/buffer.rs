@@ -230,7 +230,7 @@ impl Gpu {
             self.encode("a download", |e| {
                 e.copy_buffer_to_buffer(from, region.offset + start, to, 0, bytes)
             })?;
-            let mapped = MapRequest::new(staging, bytes);
+            let mapped = self.guarded("a read-back", |_| MapRequest::new(staging, bytes))?;
             // Another thread that polls the device may still be on its way to tell us.
             while !mapped.is_done() {
                 self.wait()?;

@@ -224,7 +224,8 @@ impl Plan {
             None => self.gpu.staging("outputs", self.staging_bytes)?,
         };
         self.flush(live, &mut batch, &mut clock, Some(&staging))?;
-        let map = MapRequest::new(staging, self.staging_bytes.max(4));
+        let bytes = self.staging_bytes.max(4);
+        let map = self.gpu.guarded("a read-back", |_| MapRequest::new(staging, bytes))?;
         let state = State::Running { map, clock };
         Ok(Pending { plan: self, state, live: *live, started, units: total })
     }

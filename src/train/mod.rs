@@ -1,4 +1,22 @@
 //! Training: supervised, on given preferences, and online.
+//!
+//! Every step is a line of `metrics.jsonl`. Names are TRL's where it has one; sums and means are over real tokens alone:
+//!
+//! | name | what |
+//! |---|---|
+//! | `loss`, `grad_norm`, `learning_rate`, `beta`, `epoch` | mean over the pairs (in `sft`: over completion tokens); norm before clipping |
+//! | `rewards/chosen`, `rewards/rejected`, `rewards/margins` | β (log π − log π₀) of a response, summed over its tokens; their difference |
+//! | `rewards/accuracies` | share of the pairs with a positive margin |
+//! | `logps/chosen`, `logps/rejected` | log π of a response, summed over its tokens |
+//! | `objective/kl` | mean over the responses learnt from of log π − log π₀, summed over tokens; in `align` an estimate of the KL divergence |
+//! | `objective/entropy` | entropy of the next-token distribution, in nats, mean over tokens |
+//! | `objective/scores`, `objective/scores_margin` | the annotator's probability p for the chosen response; 2p − 1 |
+//! | `completions/mean_length`, `val/contain_eos_token` | tokens; share of the responses that ended by themselves |
+//! | `judge/judged`, `judge/first`, `judge/learnt` | pairs asked about; share won by the first response; pairs learnt from |
+//! | `judge/tie`, `judge/invalid`, `judge/identical`, `judge/order_flip` | pairs skipped, and why; pairs whose orders disagree |
+//! | `judge/latency_ms` | wall time a judged pair |
+//! | `num_tokens`, `non_finite_steps` | so far |
+//! | `time/…` | milliseconds of the step and its phases; tokens a second |
 
 mod align;
 mod dpo;
