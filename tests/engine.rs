@@ -397,6 +397,26 @@ fn the_applications_own_device_gives_the_same_bits() {
 }
 
 #[test]
+fn threads_share_a_device_that_the_application_polls() {
+    let Some((device, queue)) = application() else { return };
+    let gpu = Gpu::from_device(device.clone(), queue, &GpuOptions::default());
+    let work = |thread: u32| {
+        for i in 0..1000 {
+            let values = [thread, i, thread ^ i];
+            let buffer = gpu.buffer_with("values", Category::Workspace, &values).unwrap();
+            assert_eq!(gpu.download::<u32>(&buffer.region()).unwrap(), values);
+        }
+    };
+    std::thread::scope(|threads| {
+        let work = &work;
+        let running = [0, 1, 2, 3].map(|thread| threads.spawn(move || work(thread)));
+        while running.iter().any(|thread| !thread.is_finished()) {
+            device.poll(wgpu::PollType::Poll).unwrap();
+        }
+    });
+}
+
+#[test]
 fn a_lost_device_is_an_error() {
     if gpu().is_none() {
         return;
