@@ -25,7 +25,7 @@ const WIDE_FROM: usize = 1024;
 /// Logits that make a workgroup of the backward pass worth its launch.
 const GROUP_LOGITS: usize = 4096;
 
-/// logp = log softmax(h Wᵀ)[target], in chunks of `chunk` tokens of the vocabulary (usually [`VOCAB_CHUNK`]); the
+/// logp = log softmax(h Wᵀ) at the target, in chunks of `chunk` tokens of the vocabulary (usually [`VOCAB_CHUNK`]); the
 /// backward pass computes each chunk again.
 ///   h (T, C)  w (V, C)  targets (T, 1) u32  ->  [`LogProb`]
 pub fn logprob(r: &mut Recorder, h: Tensor, w: &Matrix, targets: Tensor, chunk: usize) -> Result<LogProb> {

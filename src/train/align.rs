@@ -100,7 +100,7 @@ impl AlignRun {
     /// Trains; returns where the model or adapter was saved.
     ///
     /// # Errors
-    /// [`Error::Annotator`] when too many verdicts are unusable, and what [`Session`] reports.
+    /// [`Error::Annotator`] when too many verdicts are unusable, and what a session reports.
     pub fn run(
         self,
         annotator: &mut dyn Annotator,
