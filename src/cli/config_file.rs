@@ -64,7 +64,13 @@ fn read(path: &Path) -> Result<Map<String, Value>> {
         _ => return Err(bad("its name ends in none of .yaml, .yml, .toml and .json".into())),
     };
     match parsed.map_err(bad)? {
-        Value::Object(map) => Ok(map),
+        Value::Object(mut map) => {
+            // What a run's own run.json tells besides its flags: such a file repeats the run.
+            for told in crate::train::RUN_FACTS {
+                map.remove(told);
+            }
+            Ok(map)
+        }
         Value::Null => Ok(Map::new()),
         _ => Err(bad("holds no keys: expected the names of flags with their values".into())),
     }

@@ -38,7 +38,7 @@ pub use dpo::DpoRun;
 pub use options::{AlignOptions, DpoOptions, TrainOptions};
 pub use policy::Policy;
 pub use progress::{Observer, StepEvent};
-pub use session::{Control, Sources};
+pub use session::{Control, RUN_FACTS, Sources};
 pub use sft::SftRun;
 
 /// Steps of a run over `rows` rows.

@@ -29,6 +29,9 @@ const OPTIMISER_FILE: &str = "optimiser.safetensors";
 /// What a checkpoint's trainer state is called.
 const STATE_FILE: &str = "state.json";
 
+/// What `run.json` holds beside the configuration.
+pub const RUN_FACTS: [&str; 4] = ["oaif_version", "gpu_adapter", "total_steps", "memory"];
+
 /// Whom a run reports to and who may stop it.
 pub struct Control<'a> {
     /// Hears of steps and warnings.
@@ -134,10 +137,11 @@ impl<'a> Session<'a> {
             run.truncate_to_step(step)?;
         }
         let mut json = sources.config.clone();
-        json["oaif_version"] = json!(env!("CARGO_PKG_VERSION"));
-        json["gpu"] = json!(gpu.summary());
-        json["total_steps"] = json!(total_steps);
-        json["memory"] = json!(gpu.memory());
+        let facts =
+            [json!(env!("CARGO_PKG_VERSION")), json!(gpu.summary()), json!(total_steps), json!(gpu.memory())];
+        for (name, fact) in RUN_FACTS.iter().zip(facts) {
+            json[*name] = fact;
+        }
         run.write_run(&json)?;
         let schedule = LrSchedule {
             kind: options.schedule,
@@ -336,7 +340,7 @@ fn same_cursor(saved: &Value, now: &Value) -> Result<()> {
                 "the checkpoint was written with {key} {}, this run has {value}: make them the same, or begin a new run",
                 saved[key.as_str()]
             );
-            Err(Error::config("resume-from-checkpoint", why))
+            Err(Error::config("--resume-from-checkpoint", why))
         }
     }
 }

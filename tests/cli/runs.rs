@@ -24,6 +24,17 @@ fn trainings() -> [(&'static str, String); 3] {
 }
 
 #[test]
+fn a_runs_own_run_json_repeats_it() {
+    let Some(place) = place() else { return };
+    let (kind, line) = trainings().into_iter().next().unwrap();
+    place.oaif(&line).done();
+    let first = place.rows("run/metrics.jsonl");
+    place.oaif(&format!("{kind} --config run/run.json --overwrite-output-dir")).done();
+    let loss = |rows: &[serde_json::Value]| rows.iter().map(|r| r["loss"].to_string()).collect::<Vec<_>>();
+    assert_eq!(loss(&place.rows("run/metrics.jsonl")), loss(&first), "{kind}");
+}
+
+#[test]
 fn a_run_leaves_the_agreed_folder() {
     for (kind, line) in trainings() {
         let Some(place) = place() else { return };
@@ -37,7 +48,7 @@ fn a_run_leaves_the_agreed_folder() {
         for (key, value) in [("model", json!("tiny")), ("max-steps", json!(3)), ("optim", json!("adamw"))] {
             assert_eq!(run[key], value, "{kind}: {key}");
         }
-        assert!(run["oaif_version"].is_string() && run["gpu"]["name"].is_string(), "{run}");
+        assert!(run["oaif_version"].is_string() && run["gpu_adapter"]["name"].is_string(), "{run}");
         assert!(number(&run, "learning-rate") > 0.0, "what was not given is resolved");
 
         let metrics = place.rows("run/metrics.jsonl");
