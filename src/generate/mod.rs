@@ -75,6 +75,14 @@ const NO_TOKEN: u32 = u32::MAX;
 /// Prompt tokens read in one pass.
 const PREFILL_TOKENS: usize = 1024;
 
+/// Sequences that are decoded side by side by default.
+const DEFAULT_SLOTS: usize = 64;
+
+/// Slots for `samples` answers: as many as `wanted`, else 64, but none without an answer.
+pub fn slots_for(wanted: Option<usize>, samples: usize) -> usize {
+    wanted.unwrap_or(DEFAULT_SLOTS).min(samples)
+}
+
 /// Plans and memory for sampling from one model.
 pub struct Generator {
     gpu: Gpu,

@@ -7,12 +7,11 @@ use std::time::Instant;
 use serde_json::{Map, Value, json};
 
 use super::options::{AlignOptions, TrainOptions};
-use super::order::RowOrder;
 use super::pair_step::LabelledPair;
-use super::pair_trainer::{PairTrainer, milliseconds};
+use super::pair_trainer::PairTrainer;
 use super::policy::Policy;
 use super::rows::EncodedRows;
-use super::session::{Control, Session, Sources, StepRecord};
+use super::session::{Control, Session, Sources, StepRecord, milliseconds};
 use super::total_steps;
 use crate::annotate::{
     Annotated, Annotator, Counts, Pair, Verdict, annotate_pairs, best_and_worst, round_robin,
@@ -21,13 +20,11 @@ use crate::data::packing::Tree;
 use crate::data::rows::Prompt;
 use crate::data::tokenizer::StopMatcher;
 use crate::error::{Error, Result};
-use crate::generate::{FinishReason, GenerateOptions, Generator, Request, Response};
+use crate::generate::{FinishReason, GenerateOptions, Generator, Request, Response, slots_for};
 use crate::gpu::Arena;
 use crate::model::stream::Capacity;
 use crate::optim::Optimiser;
 
-/// Sequences that are decoded side by side by default.
-const DEFAULT_SLOTS: usize = 64;
 /// Judged pairs from which on the share of unusable verdicts says something.
 const MIN_JUDGED: usize = 16;
 
@@ -77,7 +74,7 @@ impl AlignRun {
             sampling: options.sampling,
             max_new_tokens: max_new,
             max_prompt_tokens: longest,
-            slots: options.slots.unwrap_or(samples.min(DEFAULT_SLOTS)).min(samples),
+            slots: slots_for(options.slots, samples),
             samples_per_prompt: options.num_samples,
             eos: policy.tokenizer.eos_ids().to_vec(),
         };
@@ -112,14 +109,12 @@ impl AlignRun {
         let mut session =
             Session::begin(&policy.model, optimiser, &train, sources, (total, rows.trees.len()), control)?;
         session.warn_skipped(&rows);
-        let mut order = RowOrder::new(rows.trees.len(), train.shuffle.then_some(train.seed));
-        let (batch, k) = (train.batch_size * train.accumulation, options.num_samples);
+        let k = options.num_samples;
         let stop = StopMatcher::new(options.stop.iter().cloned());
         let mut verdicts = VerdictTotals::restore(&session.state);
         while !session.is_done() {
+            let (first, drawn) = (session.first_draw(), session.begin_step());
             let started = Instant::now();
-            let first = (session.step() * batch) as u64;
-            let drawn: Vec<usize> = (first..first + batch as u64).map(|i| order.row(i)).collect();
             let request = |(i, row): (usize, &usize)| Request {
                 prompt: rows.trees[*row].prompt.clone(),
                 samples: k,
@@ -165,21 +160,17 @@ impl AlignRun {
                 true => None,
                 false => Some(trainer.learn(&pairs, options.loss)?),
             };
-            let before = Instant::now();
             match &learnt {
                 Some(learnt) => {
-                    let (update, learning_rate) = session.update(learnt.loss())?;
                     metrics.extend(learnt.metrics());
-                    metrics.insert("grad_norm".into(), json!(update.finite.then_some(update.grad_norm)));
-                    metrics.insert("learning_rate".into(), json!(learning_rate));
+                    metrics.extend(session.update(learnt.loss())?);
                 }
                 None => {
                     session.warn("a step without a single usable preference: no update");
                     metrics.insert("loss".into(), Value::Null);
+                    metrics.insert("time/update_ms".into(), json!(0.0));
                 }
             }
-            let update_ms = milliseconds(before);
-            metrics.insert("epoch".into(), json!((first + batch as u64) as f64 / rows.trees.len() as f64));
             metrics.extend(response_metrics(&answers));
             metrics.extend(judge_metrics(&annotation.counts, pairs.len()));
             let mean = |of: &dyn Fn(f64) -> f64| {
@@ -195,8 +186,6 @@ impl AlignRun {
             metrics.insert("time/annotation_ms".into(), annotation_ms);
             metrics.insert("judge/latency_ms".into(), json!(latency));
             metrics.insert("time/reference_ms".into(), reference_ms);
-            metrics.insert("time/update_ms".into(), update_ms);
-            metrics.insert("time/step_ms".into(), milliseconds(started));
             let sampled: usize = answers.iter().flatten().map(|a| a.token_ids.len()).sum();
             session.end_step(StepRecord {
                 metrics,

@@ -6,12 +6,11 @@ use std::time::Instant;
 use serde_json::json;
 
 use super::options::{DpoOptions, TrainOptions};
-use super::order::RowOrder;
 use super::pair_step::LabelledPair;
-use super::pair_trainer::{PairTrainer, milliseconds};
+use super::pair_trainer::PairTrainer;
 use super::policy::Policy;
 use super::rows::EncodedRows;
-use super::session::{Control, Session, Sources, StepRecord};
+use super::session::{Control, Session, Sources, StepRecord, milliseconds};
 use super::total_steps;
 use crate::data::rows::Pair;
 use crate::error::Result;
@@ -53,7 +52,7 @@ impl DpoRun {
     /// Trains; returns where the model or adapter was saved.
     pub fn run(self, sources: Sources, control: Control<'_>) -> Result<PathBuf> {
         let total = self.total_steps();
-        let (trees, batch) = (&self.rows.trees, self.train.batch_size * self.train.accumulation);
+        let trees = &self.rows.trees;
         let mut session = Session::begin(
             &self.policy.model,
             self.optimiser,
@@ -63,13 +62,11 @@ impl DpoRun {
             control,
         )?;
         session.warn_skipped(&self.rows);
-        let mut order = RowOrder::new(trees.len(), self.train.shuffle.then_some(self.train.seed));
         // Reference log-probabilities are computed once a pair and kept.
         let mut known: Vec<Option<[f32; 2]>> = vec![None; trees.len()];
         while !session.is_done() {
+            let rows = session.begin_step();
             let started = Instant::now();
-            let first = (session.step() * batch) as u64;
-            let rows: Vec<usize> = (first..first + batch as u64).map(|i| order.row(i)).collect();
             let mut new: Vec<usize> = rows.iter().copied().filter(|r| known[*r].is_none()).collect();
             new.sort_unstable();
             new.dedup();
@@ -85,18 +82,12 @@ impl DpoRun {
             };
             let pairs: Vec<LabelledPair> = rows.iter().map(pair).collect();
             let learnt = self.trainer.learn(&pairs, self.options.loss)?;
-            let before_update = Instant::now();
-            let (update, learning_rate) = session.update(learnt.loss())?;
             let mut metrics = learnt.metrics();
-            metrics.insert("grad_norm".into(), json!(update.finite.then_some(update.grad_norm)));
-            metrics.insert("learning_rate".into(), json!(learning_rate));
+            metrics.extend(session.update(learnt.loss())?);
             let ending =
                 EncodedRows::ending_with(pairs.iter().map(|p| &p.tree), self.policy.tokenizer.eos_ids());
             metrics.insert("val/contain_eos_token".into(), json!(ending));
-            metrics.insert("epoch".into(), json!((first + batch as u64) as f64 / trees.len() as f64));
             metrics.insert("time/reference_ms".into(), reference_ms);
-            metrics.insert("time/update_ms".into(), milliseconds(before_update));
-            metrics.insert("time/step_ms".into(), milliseconds(started));
             session.end_step(StepRecord {
                 metrics,
                 pairs: Vec::new(),

@@ -1,8 +1,6 @@
 //! What offline and online preference training share: reference log-probabilities, a batch in micro-batches, the
 //! metrics of its pairs.
 
-use std::time::Instant;
-
 use serde_json::{Map, Value, json};
 
 use super::options::TrainOptions;
@@ -30,11 +28,6 @@ pub struct LearntBatch {
     times: PhaseTimes,
     tokens: usize,
     loss_beta: f32,
-}
-
-/// Milliseconds since `start`, for the logs.
-pub(super) fn milliseconds(start: Instant) -> Value {
-    json!((start.elapsed().as_secs_f64() * 1e5).round() / 1e2)
 }
 
 impl PairTrainer {

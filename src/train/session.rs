@@ -10,6 +10,7 @@ use std::time::Instant;
 use serde_json::{Map, Value, json};
 
 use super::options::TrainOptions;
+use super::order::RowOrder;
 use super::progress::{Observer, StepEvent};
 use super::rows::EncodedRows;
 use super::run_dir::{Resume, RunDir, Start};
@@ -31,6 +32,11 @@ const STATE_FILE: &str = "state.json";
 
 /// What `run.json` holds beside the configuration.
 pub const RUN_FACTS: [&str; 4] = ["oaif_version", "gpu_adapter", "total_steps", "memory"];
+
+/// Milliseconds since `start`, for the logs.
+pub(super) fn milliseconds(start: Instant) -> Value {
+    json!((start.elapsed().as_secs_f64() * 1e5).round() / 1e2)
+}
 
 /// Whom a run reports to and who may stop it.
 pub struct Control<'a> {
@@ -66,6 +72,11 @@ pub struct Session<'a> {
     non_finite_in_row: usize,
     /// Updates with a gradient, by a learning rate above 0.
     updates: usize,
+    order: RowOrder,
+    /// Rows of the dataset, and how many of them a step takes.
+    rows: usize,
+    batch: usize,
+    step_started: Instant,
     /// What must be the same when the run is resumed.
     cursor: Value,
     moved: MovementCheck,
@@ -163,6 +174,10 @@ impl<'a> Session<'a> {
             non_finite,
             non_finite_in_row,
             updates,
+            order: RowOrder::new(rows, options.shuffle.then_some(options.seed)),
+            rows,
+            batch: options.batch_size * options.accumulation,
+            step_started: Instant::now(),
             cursor,
             moved: MovementCheck::before(model)?,
             started: Instant::now(),
@@ -174,6 +189,18 @@ impl<'a> Session<'a> {
     /// Steps done.
     pub fn step(&self) -> usize {
         self.step
+    }
+
+    /// Begins a step: the rows that it takes.
+    pub fn begin_step(&mut self) -> Vec<usize> {
+        self.step_started = Instant::now();
+        let first = self.first_draw();
+        (first..first + self.batch as u64).map(|draw| self.order.row(draw)).collect()
+    }
+
+    /// How many rows were taken before this step.
+    pub fn first_draw(&self) -> u64 {
+        (self.step * self.batch) as u64
     }
 
     /// Whether every step is done.
@@ -197,11 +224,13 @@ impl<'a> Session<'a> {
         self.control.observer.warning(text);
     }
 
-    /// Updates the weights from the gradients, unless they or the loss are not finite; then clears them.
+    /// Updates the weights from the gradients, unless they or the loss are not finite; then clears them. Returns the
+    /// update's metrics.
     ///
     /// # Errors
     /// [`Error::NonFinite`] after 5 such steps in a row.
-    pub fn update(&mut self, loss: f64) -> Result<(Update, f64)> {
+    pub fn update(&mut self, loss: f64) -> Result<Map<String, Value>> {
+        let started = Instant::now();
         let learning_rate = self.schedule.at(self.step);
         let update = match loss.is_finite() {
             true => self.optimiser.update(learning_rate)?,
@@ -223,7 +252,11 @@ impl<'a> Session<'a> {
                 return Err(Error::NonFinite { count: MAX_NON_FINITE });
             }
         }
-        Ok((update, learning_rate))
+        Ok(Map::from_iter([
+            ("grad_norm".to_owned(), json!(update.finite.then_some(update.grad_norm))),
+            ("learning_rate".to_owned(), json!(learning_rate)),
+            ("time/update_ms".to_owned(), milliseconds(started)),
+        ]))
     }
 
     /// Writes the step's logs, and a checkpoint when one is due.
@@ -239,6 +272,8 @@ impl<'a> Session<'a> {
         let mut row = Map::new();
         row.insert("step".into(), json!(self.step));
         row.extend(record.metrics);
+        row.insert("epoch".into(), json!((self.step * self.batch) as f64 / self.rows as f64));
+        row.insert("time/step_ms".into(), milliseconds(self.step_started));
         row.insert("num_tokens".into(), json!(self.tokens));
         row.insert("non_finite_steps".into(), json!(self.non_finite));
         for pair in &record.pairs {

@@ -1,13 +1,10 @@
 //! Supervised fine-tuning: next-token training on completions.
 
 use std::path::PathBuf;
-use std::time::Instant;
 
 use serde_json::{Map, json};
 
 use super::options::TrainOptions;
-use super::order::RowOrder;
-use super::pair_trainer::milliseconds;
 use super::policy::Policy;
 use super::rows::EncodedRows;
 use super::session::{Control, Session, Sources, StepRecord};
@@ -60,7 +57,7 @@ impl SftRun {
     /// Trains; returns where the model or adapter was saved.
     pub fn run(self, sources: Sources, control: Control<'_>) -> Result<PathBuf> {
         let total = self.total_steps();
-        let (trees, batch) = (&self.rows.trees, self.train.batch_size * self.train.accumulation);
+        let trees = &self.rows.trees;
         let mut session = Session::begin(
             &self.policy.model,
             self.optimiser,
@@ -70,12 +67,8 @@ impl SftRun {
             control,
         )?;
         session.warn_skipped(&self.rows);
-        let mut order = RowOrder::new(trees.len(), self.train.shuffle.then_some(self.train.seed));
         while !session.is_done() {
-            let started = Instant::now();
-            let first = (session.step() * batch) as u64;
-            let rows: Vec<Tree> =
-                (first..first + batch as u64).map(|i| trees[order.row(i)].clone()).collect();
+            let rows: Vec<Tree> = session.begin_step().into_iter().map(|row| trees[row].clone()).collect();
             let weight = 1.0 / rows.iter().map(Tree::targets).sum::<usize>() as f32;
             let (mut sum, mut metrics) = (SftResult::default(), Map::new());
             for micro in self.step.capacity().batches(&rows, self.train.batch_size, |tree| tree) {
@@ -89,18 +82,12 @@ impl SftRun {
                 }
             }
             let loss = sum.nll / sum.tokens as f64;
-            let before_update = Instant::now();
-            let (update, learning_rate) = session.update(loss)?;
+            metrics.extend(session.update(loss)?);
             let mut put = |key: &str, value| metrics.insert(key.into(), value);
             put("loss", json!(loss));
             put("objective/entropy", json!(sum.entropy / sum.tokens as f64));
-            put("grad_norm", json!(update.finite.then_some(update.grad_norm)));
-            put("learning_rate", json!(learning_rate));
             let ending = EncodedRows::ending_with(&rows, self.policy.tokenizer.eos_ids());
             put("val/contain_eos_token", json!(ending));
-            put("epoch", json!((first + batch as u64) as f64 / trees.len() as f64));
-            put("time/update_ms", milliseconds(before_update));
-            put("time/step_ms", milliseconds(started));
             session.end_step(StepRecord {
                 metrics,
                 pairs: Vec::new(),

@@ -7,12 +7,9 @@ use crate::cli::args::{GeneratePlan, Prompts};
 use crate::data::rows::{Prompt, Text, read_prompts};
 use crate::data::tokenizer::StopMatcher;
 use crate::error::{Error, Result};
-use crate::generate::{GenerateOptions, Generator, Request};
+use crate::generate::{GenerateOptions, Generator, Request, slots_for};
 use crate::gpu::{Arena, Gpu};
 use crate::train::Policy;
-
-/// Sequences that are decoded side by side by default.
-const DEFAULT_SLOTS: usize = 64;
 
 pub fn run(plan: GeneratePlan) -> Result<()> {
     let (prompts, file) = match plan.prompts {
@@ -40,7 +37,7 @@ pub fn run(plan: GeneratePlan) -> Result<()> {
         sampling: plan.sampling.params,
         max_new_tokens: plan.sampling.max_new_tokens.min(context - 1),
         max_prompt_tokens: longest,
-        slots: plan.sampling.slots.unwrap_or(DEFAULT_SLOTS).min(samples),
+        slots: slots_for(plan.sampling.slots, samples),
         samples_per_prompt: plan.num_samples,
         eos: policy.tokenizer.eos_ids().to_vec(),
     };
