@@ -2,11 +2,12 @@
 //   table (count, COLS): rows from `first` on  indices (T)   ->   y (T, COLS)  =
 struct Params { rows: u32, first: u32, count: u32 }
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> table: array<f32>;
+@group(0) @binding(1) var<storage, read> table: array<u32>; // of FORMAT
 @group(0) @binding(2) var<storage, read> indices: array<u32>;
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;
 //#include step
 //#include elements
+//#include weight
 
 @compute @workgroup_size(64)
 fn main(
@@ -23,7 +24,8 @@ fn main(
         // An index before the part wraps around and is not below its count either.
         let row = indices[m / COLS] - params.first;
         if (row < params.count) {
-            y[m] = table[row * COLS + m % COLS];
+            let i = row * COLS + m % COLS;
+            y[m] = weight(i, table[weight_word(i)]);
         }
     }
 }

@@ -60,9 +60,33 @@ pub enum Format {
     F32,
     /// 32-bit unsigned integers.
     U32,
+    /// Half precision, two elements a word, the first in its low half. Read only, by kernels with a `FORMAT`.
+    F16,
+    /// Brain floats: the upper halves of 32-bit floats; otherwise as [`Format::F16`].
+    Bf16,
 }
 
-/// A virtual tensor of a recording: a matrix of `rows` by `cols`, row-major, 4 bytes an element.
+impl Format {
+    /// Bytes of so many elements, in whole words.
+    pub fn bytes(self, elements: u64) -> u64 {
+        match self {
+            Format::F32 | Format::U32 => elements * 4,
+            Format::F16 | Format::Bf16 => elements.next_multiple_of(2) * 2,
+        }
+    }
+
+    /// The constant `FORMAT` of a kernel that reads weights by shaders/shared/weight.wgsl.
+    pub fn code(self) -> u32 {
+        match self {
+            Format::F32 => 0,
+            Format::F16 => 1,
+            Format::Bf16 => 2,
+            Format::U32 => panic!("integers are no weights"),
+        }
+    }
+}
+
+/// A virtual tensor of a recording: a matrix of `rows` by `cols`, row-major, without gaps between rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tensor {
     pub(super) id: u32,
@@ -77,7 +101,7 @@ pub struct Tensor {
 impl Tensor {
     /// Bytes at the largest number of rows.
     pub fn bytes(&self) -> u64 {
-        self.rows.max() as u64 * self.cols as u64 * 4
+        self.format.bytes(self.rows.max() as u64 * self.cols as u64)
     }
 }
 
@@ -208,6 +232,17 @@ pub struct Launch {
 }
 
 impl Launch {
+    /// Checks that 16-bit tensors go to kernels that know their format, and are only read.
+    fn check_formats(&self) {
+        let name = self.kernel.name;
+        for (tensor, access) in
+            self.args.iter().filter(|(t, _)| matches!(t.format, Format::F16 | Format::Bf16))
+        {
+            let told = self.kernel.constants.contains(&("FORMAT", tensor.format.code()));
+            assert!(told && *access == Access::Read, "{name} takes no tensor of {:?}", tensor.format);
+        }
+    }
+
     /// Checks that the kernel declares the parameters and bindings that the launch gives it.
     pub(super) fn check_interface(&self, interface: &Interface) {
         let (name, words) = (self.kernel.name, interface.params_bytes.div_ceil(4));
@@ -253,7 +288,7 @@ impl Recorder {
     /// A tensor that lives in `region`, which outlasts the plan. The same region and shape give the same tensor.
     pub fn bind(&mut self, region: &Region, rows: impl Into<Dim>, cols: usize, format: Format) -> Tensor {
         let rows = rows.into();
-        let bytes = rows.max() as u64 * cols as u64 * 4;
+        let bytes = format.bytes(rows.max() as u64 * cols as u64);
         assert!(bytes <= region.bytes, "a tensor of {bytes} bytes does not fit {region:?}");
         let key = (region.buffer.id(), region.offset, rows, cols);
         if let Some(known) = self.regions.get(&key) {
@@ -268,12 +303,13 @@ impl Recorder {
     /// Notes a launch. Ops call this; where a gradient is needed they add their rule, see [`Recorder::rule`].
     pub fn launch(&mut self, launch: Launch) {
         self.note_launch(&launch);
-        self.launches.push(launch);
+        self.launch_detached(launch);
     }
 
     /// Notes a launch through which no gradient shall flow: what it writes counts as constant. For what ends a graph,
     /// such as a loss that computes its own gradient, sampling, and the update of weights.
     pub fn launch_detached(&mut self, launch: Launch) {
+        launch.check_formats();
         self.launches.push(launch);
     }
 

@@ -48,6 +48,7 @@ pub const KERNELS: &[(&str, &str)] = sources!["":
     "sum_squares",
     "swiglu_backward",
     "swiglu_forward",
+    "widen_rows",
 ];
 
 /// What kernels include by `//#include name`.
@@ -58,6 +59,7 @@ const SNIPPETS: &[(&str, &str)] = sources!["shared/":
     "sigmoid",
     "step",
     "tile",
+    "weight",
     "workgroup_sum",
 ];
 

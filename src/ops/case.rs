@@ -1,5 +1,7 @@
 //! One table of cases for every kernel: what tests check, benches time and `oaif doctor` runs.
 
+use half::{bf16, f16};
+
 use crate::error::Result;
 use crate::gpu::{Arena, Category, Dim, Format, Gpu, Live, Plan, PlanOptions, Recorder, Tensor};
 use crate::reference::uniform;
@@ -10,6 +12,14 @@ const SLACK: usize = 3;
 enum Data {
     F32(Vec<f32>),
     U32(Vec<u32>),
+    F16(Vec<f16>),
+    Bf16(Vec<bf16>),
+}
+
+/// 16-bit elements as words, the last one filled up with NaN.
+fn packed(bits: impl Iterator<Item = u16>) -> Vec<u32> {
+    let bits: Vec<u16> = bits.collect();
+    bits.chunks(2).map(|pair| pair[0] as u32 | (pair.get(1).map_or(0xffff, |b| *b as u32) << 16)).collect()
 }
 
 /// An input of a case.
@@ -43,6 +53,17 @@ impl Input {
         Input { data: Data::U32(data), rows, cols, live: None, gradient: false }
     }
 
+    /// The numbers of this input, rounded to how a frozen weight is stored: f32, f16 or bf16.
+    pub fn stored(self, format: Format) -> Input {
+        let Data::F32(values) = &self.data else { panic!("only floats are rounded") };
+        let data = match format {
+            Format::F16 => Data::F16(values.iter().map(|v| f16::from_f32(*v)).collect()),
+            Format::Bf16 => Data::Bf16(values.iter().map(|v| bf16::from_f32(*v)).collect()),
+            _ => return self,
+        };
+        Input { data, ..self }
+    }
+
     /// Makes the rows live extent `index`, whose maximum is larger; the memory beyond holds NaN.
     pub fn live(mut self, index: u8) -> Input {
         self.live = Some(index);
@@ -59,6 +80,8 @@ impl Input {
         match &self.data {
             Data::F32(v) => v.iter().map(|x| *x as f64).collect(),
             Data::U32(v) => v.iter().map(|x| *x as f64).collect(),
+            Data::F16(v) => v.iter().map(|x| x.to_f64()).collect(),
+            Data::Bf16(v) => v.iter().map(|x| x.to_f64()).collect(),
         }
     }
 
@@ -67,8 +90,11 @@ impl Input {
         let (mut words, format) = match &self.data {
             Data::F32(v) => (v.iter().map(|x| x.to_bits()).collect::<Vec<_>>(), Format::F32),
             Data::U32(v) => (v.clone(), Format::U32),
+            Data::F16(v) => (packed(v.iter().map(|x| x.to_bits())), Format::F16),
+            Data::Bf16(v) => (packed(v.iter().map(|x| x.to_bits())), Format::Bf16),
         };
-        words.resize((self.rows + slack) * self.cols, f32::NAN.to_bits());
+        let bytes = format.bytes(((self.rows + slack) * self.cols) as u64);
+        words.resize(bytes as usize / 4, f32::NAN.to_bits());
         let buffer = gpu.buffer_with("case input", Category::Workspace, &words)?;
         let rows = match self.live {
             Some(index) => Dim::Live { index, max: (self.rows + slack) as u32 },
@@ -201,6 +227,7 @@ impl Case {
             let got: Vec<f64> = match tensor.format {
                 Format::F32 => outputs.f32(*tensor).iter().map(|x| *x as f64).collect(),
                 Format::U32 => outputs.u32(*tensor).iter().map(|x| *x as f64).collect(),
+                Format::F16 | Format::Bf16 => unreachable!("nothing is computed in 16 bits"),
             };
             error = error.max(relative_error(&got, want));
         }
@@ -226,6 +253,7 @@ pub fn all_cases() -> Vec<Case> {
         super::sampling::cases,
         super::segment::cases,
         super::swiglu::cases,
+        super::widen::cases,
     ];
     ops.iter().flat_map(|cases| cases()).collect()
 }

@@ -5,7 +5,7 @@ use super::linear::Matrix;
 use super::{accumulate, elements};
 use crate::error::Result;
 use crate::gpu::shader::KernelKey;
-use crate::gpu::{Access, Launch, Recorder, Tensor, Work};
+use crate::gpu::{Access, Format, Launch, Recorder, Tensor, Work};
 use crate::reference;
 
 /// Which rows were gathered from where, turned round, so that every row of the table sums its own gradient:
@@ -21,7 +21,7 @@ pub struct Inverse {
 }
 
 /// y_t = table_{indices_t}; an index may repeat, and must lie in the table.
-///   table (V, C)  indices (T, 1) integers  ->  y (T, C)
+///   table (V, C), of f32 or 16 bits  indices (T, 1) integers  ->  y (T, C)
 ///
 /// A gradient flows to the table by `inverse`; without one there is no rule. A trained table's gradient is added
 /// to, so its inverse lists the rows gathered. Where this op is the last to use a table that is not trained, such
@@ -37,7 +37,10 @@ pub fn gather_rows(
     let cols = table.cols;
     for part in table.chunks(usize::MAX) {
         r.launch(Launch {
-            kernel: KernelKey { name: "gather_rows", constants: vec![("COLS", cols as u32)] },
+            kernel: KernelKey {
+                name: "gather_rows",
+                constants: vec![("COLS", cols as u32), ("FORMAT", part.part.format.code())],
+            },
             params: vec![indices.rows.into(), part.first.into(), part.rows.into()],
             args: vec![(part.part, Access::Read), (indices, Access::Read), (y, Access::Write)],
             groups: elements(indices.rows, cols),
@@ -136,18 +139,20 @@ pub(super) fn cases() -> Vec<Case> {
                 }
             },
         ));
-        let mut inputs = vec![Input::normal(1, v1, c, 1.0)];
-        if v1 < v {
-            inputs.push(Input::normal(2, v - v1, c, 1.0));
+        for format in [Format::F32, Format::F16, Format::Bf16] {
+            let mut inputs = vec![Input::normal(1, v1, c, 1.0).stored(format)];
+            if v1 < v {
+                inputs.push(Input::normal(2, v - v1, c, 1.0).stored(format));
+            }
+            inputs.push(Input::u32(indices.clone(), t, 1).live(0));
+            out.push(Case::new(
+                "gather_rows",
+                format!("{shape} {format:?}"),
+                inputs,
+                move |r, t| Ok(vec![gather_rows(r, &Matrix::new(t[..count].to_vec()), t[count], None)?]),
+                move |x| vec![reference::gather_rows(&table(x, count), &integers(&x[count]), c)],
+            ));
         }
-        inputs.push(Input::u32(indices, t, 1).live(0));
-        out.push(Case::new(
-            "gather_rows",
-            &shape,
-            inputs,
-            move |r, t| Ok(vec![gather_rows(r, &Matrix::new(t[..count].to_vec()), t[count], None)?]),
-            move |x| vec![reference::gather_rows(&table(x, count), &integers(&x[count]), c)],
-        ));
     }
     out
 }

@@ -2,6 +2,7 @@
 
 use super::accumulate;
 use super::case::{Case, Input};
+use super::widen::{widen_pieces, widened};
 use crate::error::Result;
 use crate::gpu::shader::KernelKey;
 use crate::gpu::{Access, Accumulate, Dim, GradientTarget, Groups, Launch, Recorder, Tensor, Word, Work};
@@ -171,6 +172,22 @@ pub(super) fn launch_forward(
     y: Tensor,
     first_col: usize,
 ) {
+    for piece in widen_pieces(w) {
+        let col = first_col + piece.first - w.first;
+        let piece = widened(r, piece);
+        launch_forward_f32(r, x, piece, low_rank, residual, y, col);
+    }
+}
+
+fn launch_forward_f32(
+    r: &mut Recorder,
+    x: Tensor,
+    w: MatrixRows,
+    low_rank: Option<(Tensor, Tensor, f32)>,
+    residual: Option<Tensor>,
+    y: Tensor,
+    first_col: usize,
+) {
     let (inner, cols) = (x.cols, w.rows);
     let mut args = vec![(x, Access::Read), (w.part, Access::Read)];
     let mut rank = 0;
@@ -205,6 +222,24 @@ pub(super) fn launch_forward(
 
 /// dx = or += scale · dy w (+ g A), with the columns of dy from `first_col` on.
 pub(super) fn launch_backward_input(
+    r: &mut Recorder,
+    dy: Tensor,
+    first_col: usize,
+    w: MatrixRows,
+    scale: f32,
+    low_rank: Option<(Tensor, Tensor)>,
+    dx: GradientTarget,
+) {
+    for (i, piece) in widen_pieces(w).into_iter().enumerate() {
+        let col = first_col + piece.first - w.first;
+        let piece = widened(r, piece);
+        let accumulate = if i == 0 { dx.accumulate } else { Accumulate::Add };
+        let dx = GradientTarget { accumulate, ..dx };
+        launch_backward_input_f32(r, dy, col, piece, scale, low_rank.filter(|_| i == 0), dx);
+    }
+}
+
+fn launch_backward_input_f32(
     r: &mut Recorder,
     dy: Tensor,
     first_col: usize,
