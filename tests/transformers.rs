@@ -8,7 +8,7 @@ use oaif::data::tokenizer::{StopMatcher, Tokenizer};
 use oaif::generate::{GenerateOptions, Generator, Request, SamplingParams};
 use oaif::gpu::{Arena, Gpu, GpuOptions};
 use oaif::model::stream::Capacity;
-use oaif::model::{Adapter, Model, Scorer, Weights};
+use oaif::model::{Adapter, FloatFormat, Model, Scorer, Weights};
 use oaif::optim::{Optimiser, OptimiserKind};
 use oaif::preference::PreferenceLoss;
 use oaif::train::pair_step::{LabelledPair, PairStep};
@@ -249,7 +249,7 @@ fn an_adapter_gives_the_log_probabilities_and_gradients_of_peft() {
     let mut config = model.adapter().unwrap().config.clone();
     config.rank_stabilised = true;
     let stabilised = base.load_adapter(&fixture("tiny_lora"), false).unwrap();
-    let weights = Weights::frozen(&gpu, &config.weights(base.architecture())).unwrap();
+    let weights = Weights::frozen(&gpu, &config.weights(base.architecture()), FloatFormat::F32).unwrap();
     for weight in stabilised.adapter().unwrap().weights.iter() {
         let values = stabilised.adapter().unwrap().weights.download(weight).unwrap();
         weights.upload(&weight.name, &values).unwrap();

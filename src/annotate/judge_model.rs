@@ -22,17 +22,31 @@ pub struct JudgeModel {
 }
 
 impl JudgeModel {
-    /// Loads the model in `dir`. `max_length` is cut to its context.
+    /// Loads the model in `dir`, held in the format of its files. `max_length` is cut to its context.
     pub fn load(gpu: &Gpu, dir: &Path, max_length: Option<usize>, arena: &Arena) -> Result<JudgeModel> {
-        let model = Model::load(gpu, dir, false)?;
+        JudgeModel::of_model(&Model::load(gpu, dir, false)?, dir, max_length, arena)
+    }
+
+    /// A judge of this model, with the tokenizer in `dir`.
+    pub fn of_model(
+        model: &Model,
+        dir: &Path,
+        max_length: Option<usize>,
+        arena: &Arena,
+    ) -> Result<JudgeModel> {
         let tokenizer = Tokenizer::load(dir)?;
         tokenizer.check_vocabulary(model.architecture().vocab)?;
+        let (scorer, max_length) = JudgeModel::scorer(model, max_length, arena)?;
+        Ok(JudgeModel { tokenizer, scorer, max_length })
+    }
+
+    /// The scoring pass of a judge, all that it holds of the device, and the longest text that it reads.
+    pub fn scorer(model: &Model, max_length: Option<usize>, arena: &Arena) -> Result<(Scorer, usize)> {
         let max_length = max_length.unwrap_or(DEFAULT_MAX_LENGTH).min(model.architecture().context);
         // One tree holds both orders, or both responses.
         let tokens = 2 * max_length;
         let capacity = Capacity { tokens: tokens.max(2048), targets: tokens.max(2048), sequences: 128 };
-        let scorer = Scorer::new(gpu, &model, capacity, arena)?;
-        Ok(JudgeModel { tokenizer, scorer, max_length })
+        Ok((Scorer::new(model.gpu(), model, capacity, arena)?, max_length))
     }
 
     /// Why texts of these lengths cannot be judged, if they cannot.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use clap::builder::Resettable;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, Command, value_parser};
 use serde_json::{Map, Value};
@@ -32,7 +33,7 @@ pub(super) fn add_flag(command: Command) -> Command {
 /// [`Error::Io`] for a file that cannot be read, [`Error::Config`] for anything in it that is no flag of the command.
 pub(super) fn merge(command: &Command, mut arguments: Vec<OsString>) -> Result<Vec<OsString>> {
     // What is missing here may be in the file; what is wrong here is for the real parse to say.
-    let mut lenient = command.clone().mut_subcommands(|sub| sub.mut_args(|arg| arg.required(false)));
+    let mut lenient = command.clone().mut_subcommands(|sub| sub.mut_args(optional));
     let Ok(matches) = lenient.try_get_matches_from_mut(&arguments) else { return Ok(arguments) };
     let Some((name, given)) = matches.subcommand() else { return Ok(arguments) };
     let Some(path) = given.get_one::<PathBuf>(FLAG) else { return Ok(arguments) };
@@ -43,6 +44,10 @@ pub(super) fn merge(command: &Command, mut arguments: Vec<OsString>) -> Result<V
     // After the program's and the command's name.
     arguments.splice(2..2, from_file);
     Ok(arguments)
+}
+
+fn optional(arg: Arg) -> Arg {
+    arg.required(false).required_unless_present(Resettable::Reset)
 }
 
 fn read(path: &Path) -> Result<Map<String, Value>> {

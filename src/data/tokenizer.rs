@@ -35,19 +35,8 @@ impl Tokenizer {
         inner.with_truncation(None).map_err(|e| Error::file(&path, e.to_string()))?;
         inner.with_padding(None);
 
-        let ids = |name: &str| {
-            for file in ["generation_config.json", "config.json"] {
-                let path = dir.join(file);
-                let value = files::read_json_if_present(&path)?.unwrap_or_default();
-                let ids =
-                    token_ids(&value[name]).map_err(|why| Error::file(&path, format!("{name} {why}")))?;
-                if !ids.is_empty() {
-                    return Ok(ids);
-                }
-            }
-            Ok(Vec::new())
-        };
-        let (bos_ids, mut eos_ids) = (ids("bos_token_id")?, ids("eos_token_id")?);
+        let bos_ids = configured_ids(dir, "bos_token_id")?;
+        let mut eos_ids = configured_ids(dir, "eos_token_id")?;
         let config = files::read_json_if_present(&dir.join("tokenizer_config.json"))?.unwrap_or_default();
         let named = |name: &str| {
             let token = &config[name];
@@ -147,6 +136,19 @@ impl Tokenizer {
         );
         Err(Error::file(&self.path, why))
     }
+}
+
+/// The ids that the model's configuration files in `dir` give under `name`, the more particular file first.
+pub(crate) fn configured_ids(dir: &Path, name: &str) -> Result<Vec<u32>> {
+    for file in ["generation_config.json", "config.json"] {
+        let path = dir.join(file);
+        let value = files::read_json_if_present(&path)?.unwrap_or_default();
+        let ids = token_ids(&value[name]).map_err(|why| Error::file(&path, format!("{name} {why}")))?;
+        if !ids.is_empty() {
+            return Ok(ids);
+        }
+    }
+    Ok(Vec::new())
 }
 
 /// The ids in a `…_token_id` entry: absent, null, a number or a list. The error continues "eos_token_id …".

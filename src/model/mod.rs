@@ -18,6 +18,7 @@ pub use config::ModelConfig;
 pub use decoder::{Keys, StreamTensors};
 pub use lora::LoraConfig;
 pub use scorer::{Scored, Scorer};
+pub use storage::FloatFormat;
 pub use weights::Weights;
 
 use crate::error::Result;
@@ -59,8 +60,11 @@ impl Model {
         architecture.context = architecture.context.min(MAX_POSITIONS);
         let rope_rows = architecture.context;
         let frequencies = architecture.rope.inverse_frequencies(architecture.head_dim);
-        let table = crate::ops::rope_table(&frequencies, rope_rows);
-        let rope = gpu.buffer_with("rotary table", Category::Weights, &table)?.region();
+        let bytes = (rope_rows * architecture.head_dim * 4) as u64;
+        let rope = gpu.buffer("rotary table", Category::Weights, bytes)?.region();
+        if !gpu.is_measuring() {
+            gpu.upload(&rope, &crate::ops::rope_table(&frequencies, rope_rows))?;
+        }
         let (gpu, base) = (gpu.clone(), Arc::new(base));
         Ok(Model {
             state: Arc::new(ModelState { gpu, config, architecture, base, adapter: None, rope, rope_rows }),
@@ -85,14 +89,20 @@ impl Model {
 
     /// The model as it is now, which later training does not touch: what is trained is copied, the rest shared.
     pub fn snapshot(&self) -> Result<Model> {
+        self.snapshot_as(FloatFormat::F32)
+    }
+
+    /// [`Model::snapshot`] with the copied base weights rounded to `format`.
+    pub fn snapshot_as(&self, format: FloatFormat) -> Result<Model> {
         let base = match self.state.base.segments.is_empty() {
             true => None,
-            false => Some(Arc::new(self.state.base.frozen_copy()?)),
+            false => Some(Arc::new(self.state.base.frozen_copy(format)?)),
         };
         let adapter = match &self.state.adapter {
             None => None,
             Some(a) => {
-                Some(Arc::new(Adapter { config: a.config.clone(), weights: a.weights.frozen_copy()? }))
+                let weights = a.weights.frozen_copy(FloatFormat::F32)?;
+                Some(Arc::new(Adapter { config: a.config.clone(), weights }))
             }
         };
         Ok(self.with(|state| {

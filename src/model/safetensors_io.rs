@@ -49,6 +49,11 @@ pub struct TensorFiles {
 }
 
 impl TensorFiles {
+    /// Whether there is anything in `dir` that [`TensorFiles::open`] would open.
+    pub fn are_in(dir: &Path) -> bool {
+        dir.join(MODEL_FILE).exists() || dir.join(INDEX_FILE).exists()
+    }
+
     /// Opens the model in `dir`: [`MODEL_FILE`], or the files that [`INDEX_FILE`] lists.
     pub fn open(dir: &Path) -> Result<TensorFiles> {
         let single = dir.join(MODEL_FILE);

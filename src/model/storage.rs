@@ -34,34 +34,60 @@ const COMPANIONS: [&str; 8] = [
     "merges.txt",
 ];
 
-/// How a saved tensor's elements are stored.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum SavedFormat {
+/// How weights are stored: in files, and on the device where they are frozen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub enum FloatFormat {
     /// As computed.
     #[default]
+    #[serde(rename = "float32")]
     F32,
     /// Half precision, rounded to nearest.
+    #[serde(rename = "float16")]
     F16,
     /// Brain floats, rounded to nearest.
+    #[serde(rename = "bfloat16")]
     Bf16,
 }
 
-impl SavedFormat {
-    fn dtype(self) -> Dtype {
-        match self {
-            SavedFormat::F32 => Dtype::F32,
-            SavedFormat::F16 => Dtype::F16,
-            SavedFormat::Bf16 => Dtype::BF16,
+const FORMATS: [(FloatFormat, Dtype, &str, &str); 3] = [
+    (FloatFormat::F32, Dtype::F32, "float32", "f32"),
+    (FloatFormat::F16, Dtype::F16, "float16", "f16"),
+    (FloatFormat::Bf16, Dtype::BF16, "bfloat16", "bf16"),
+];
+
+impl FloatFormat {
+    /// By its name in `config.json` or the short one: `float32` or `f32`, and so on.
+    pub fn parse(name: &str) -> Option<FloatFormat> {
+        FORMATS.iter().find(|(_, _, long, short)| [*long, *short].contains(&name)).map(|f| f.0)
+    }
+
+    /// The format that the matrices of the model in `dir` are all stored in; f32 where they are not of one format.
+    /// Where the weights are not there, what `config.json` says of them.
+    pub fn of_model(dir: &Path) -> Result<FloatFormat> {
+        let format = |dtype: Dtype| FORMATS.iter().find(|f| f.1 == dtype).map_or(FloatFormat::F32, |f| f.0);
+        if TensorFiles::are_in(dir) {
+            let found = TensorFiles::open(dir)?;
+            let matrices = found.names().filter_map(|name| found.info(name)).filter(|t| t.shape.len() == 2);
+            let mut formats = matrices.map(|tensor| format(tensor.dtype));
+            let first = formats.next().unwrap_or_default();
+            return Ok(if formats.all(|f| f == first) { first } else { FloatFormat::F32 });
         }
+        let raw = ModelConfig::load(dir)?.raw;
+        let stated = raw["dtype"].as_str().or(raw["torch_dtype"].as_str());
+        Ok(stated.and_then(FloatFormat::parse).unwrap_or_default())
+    }
+
+    fn row(self) -> &'static (FloatFormat, Dtype, &'static str, &'static str) {
+        FORMATS.iter().find(|f| f.0 == self).expect("every format has a row")
+    }
+
+    fn dtype(self) -> Dtype {
+        self.row().1
     }
 
     /// What `config.json` calls it.
-    fn name(self) -> &'static str {
-        match self {
-            SavedFormat::F32 => "float32",
-            SavedFormat::F16 => "float16",
-            SavedFormat::Bf16 => "bfloat16",
-        }
+    pub fn name(self) -> &'static str {
+        self.row().2
     }
 }
 
@@ -69,14 +95,38 @@ impl SavedFormat {
 const READ_BYTES: usize = 64 << 20;
 
 impl Model {
-    /// Loads a model folder: frozen, or with `train` ready for full fine-tuning.
+    /// Loads a model folder: frozen, held in the file's own format, or with `train` ready for full fine-tuning, which
+    /// is in f32. A measuring `Gpu` reads no weights, and `config.json` is all that it needs.
     ///
     /// # Errors
     /// A missing or left-over tensor, one of another shape or type, a damaged file: each names file and tensor.
     pub fn load(gpu: &Gpu, dir: &Path, train: bool) -> Result<Model> {
+        match train {
+            false => Model::load_frozen(gpu, dir, None),
+            true => Model::load_into(gpu, dir, |specs| Weights::trained(gpu, specs)),
+        }
+    }
+
+    /// Loads a model folder, frozen, with its matrices rounded to `format`, or as the files have them.
+    ///
+    /// # Errors
+    /// As [`Model::load`]; [`Error::Config`] for a number that is too large for half precision.
+    pub fn load_frozen(gpu: &Gpu, dir: &Path, format: Option<FloatFormat>) -> Result<Model> {
+        let format = format.map_or_else(|| FloatFormat::of_model(dir), Ok)?;
+        Model::load_into(gpu, dir, |specs| Weights::frozen(gpu, specs, format))
+    }
+
+    fn load_into(
+        gpu: &Gpu,
+        dir: &Path,
+        allocate: impl FnOnce(&[WeightSpec]) -> Result<Weights>,
+    ) -> Result<Model> {
         let config = ModelConfig::load(dir)?;
         let specs = Architecture::llama(&config).weights();
         let tied = config.tie_word_embeddings;
+        if gpu.is_measuring() && !TensorFiles::are_in(dir) {
+            return Model::new(gpu, config, allocate(&specs)?);
+        }
         let found = TensorFiles::open(dir)?;
         let stored_name = |spec: &WeightSpec| match spec.name.as_str() {
             EMBEDDING => found.embedding_name(tied).to_owned(),
@@ -97,8 +147,8 @@ impl Model {
         for spec in &specs {
             found.check(&stored_name(spec), &spec.shape)?;
         }
-        let weights = if train { Weights::trained(gpu, &specs)? } else { Weights::frozen(gpu, &specs)? };
-        for spec in &specs {
+        let weights = allocate(&specs)?;
+        for spec in specs.iter().filter(|_| !gpu.is_measuring()) {
             read_into(&found, &stored_name(spec), &weights, spec)?;
         }
         Model::new(gpu, config, weights)
@@ -107,8 +157,11 @@ impl Model {
     /// A model of `config` with random weights, normal with standard deviation 0.02, norms 1.
     pub fn random(gpu: &Gpu, config: ModelConfig, train: bool, seed: u32) -> Result<Model> {
         let specs = Architecture::llama(&config).weights();
-        let weights = if train { Weights::trained(gpu, &specs)? } else { Weights::frozen(gpu, &specs)? };
-        for (index, spec) in specs.iter().enumerate() {
+        let weights = match train {
+            true => Weights::trained(gpu, &specs)?,
+            false => Weights::frozen(gpu, &specs, FloatFormat::F32)?,
+        };
+        for (index, spec) in specs.iter().enumerate().filter(|_| !gpu.is_measuring()) {
             let draw = |i: usize| {
                 let [u, v] = [0, 1].map(|j| uniform(seed, index as u32, j, i as u32));
                 (0.02 * (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()) as f32
@@ -126,18 +179,28 @@ impl Model {
     pub fn add_adapter(&self, config: LoraConfig, seed: u32) -> Result<Model> {
         let specs = config.weights(self.architecture());
         let weights = Weights::trained(self.gpu(), &specs)?;
-        for (index, spec) in specs.iter().enumerate() {
+        for (index, spec) in specs.iter().enumerate().filter(|_| !self.gpu().is_measuring()) {
             weights.upload(&spec.name, &LoraConfig::initial(spec, index, seed))?;
         }
         Ok(self.with_adapter(Adapter { config, weights }))
     }
 
-    /// Loads an adapter folder in PEFT's layout onto this model: frozen, or with `train` to go on training it.
+    /// Loads an adapter folder in PEFT's layout onto this model: frozen, or with `train` to go on training it; in f32.
+    /// On a measuring `Gpu` its configuration is all that it needs.
     pub fn load_adapter(&self, dir: &Path, train: bool) -> Result<Model> {
         let path = dir.join(ADAPTER_CONFIG);
         let config =
             LoraConfig::from_json(&files::read_json(&path)?).map_err(|why| Error::file(&path, why))?;
         let specs = config.weights(self.architecture());
+        let gpu = self.gpu();
+        let allocate = || match train {
+            true => Weights::trained(gpu, &specs),
+            false => Weights::frozen(gpu, &specs, FloatFormat::F32),
+        };
+        if gpu.is_measuring() && !dir.join(ADAPTER_FILE).exists() {
+            let weights = allocate()?;
+            return Ok(self.with_adapter(Adapter { config, weights }));
+        }
         let found = TensorFiles::open_file(&dir.join(ADAPTER_FILE))?;
         let used: BTreeSet<String> = specs.iter().map(|s| s.name.clone()).collect();
         if let Some(first) = found.unused(&used, false).first() {
@@ -147,9 +210,8 @@ impl Model {
         for spec in &specs {
             found.check(&spec.name, &spec.shape)?;
         }
-        let gpu = self.gpu();
-        let weights = if train { Weights::trained(gpu, &specs)? } else { Weights::frozen(gpu, &specs)? };
-        for spec in &specs {
+        let weights = allocate()?;
+        for spec in specs.iter().filter(|_| !gpu.is_measuring()) {
             read_into(&found, &spec.name, &weights, spec)?;
         }
         Ok(self.with_adapter(Adapter { config, weights }))
@@ -157,8 +219,16 @@ impl Model {
 
     /// Adds the adapter to the base weights and drops it: W += scale · B A. Every other model that shares the base
     /// changes with it.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a base that is held in 16 bits, which would lose most of the adapter.
     pub fn merge_adapter(&self) -> Result<Model> {
         let Some(adapter) = self.adapter() else { return Ok(self.clone()) };
+        if let Some(w) = self.base().iter().find(|w| w.format != Format::F32) {
+            let why =
+                format!("{:?} holds the base weights, such as {}: merge into float32 ones", w.format, w.name);
+            return Err(Error::config("--dtype", why));
+        }
         let mut r = Recorder::new();
         for layer in 0..self.architecture().layers {
             for projection in &adapter.config.targets {
@@ -184,7 +254,7 @@ impl Model {
     }
 
     /// Writes the base weights and `config.json` to `dir`, with the tokenizer's files from `source`.
-    pub fn save(&self, dir: &Path, source: Option<&Path>, format: SavedFormat) -> Result<()> {
+    pub fn save(&self, dir: &Path, source: Option<&Path>, format: FloatFormat) -> Result<()> {
         files::create_dir_all(dir)?;
         save_weights(self.base(), &dir.join(MODEL_FILE), format)?;
         let mut config = self.config().clone();
@@ -201,7 +271,7 @@ impl Model {
     pub fn save_adapter(&self, dir: &Path, base_model: &str) -> Result<()> {
         let adapter = self.adapter().expect("save_adapter needs an adapter");
         files::create_dir_all(dir)?;
-        save_weights(&adapter.weights, &dir.join(ADAPTER_FILE), SavedFormat::F32)?;
+        save_weights(&adapter.weights, &dir.join(ADAPTER_FILE), FloatFormat::F32)?;
         let json =
             serde_json::to_vec_pretty(&adapter.config.to_json(base_model)).expect("JSON of plain values");
         files::write_atomic(&dir.join(ADAPTER_CONFIG), &json)
@@ -236,7 +306,7 @@ fn read_into(found: &TensorFiles, stored: &str, weights: &Weights, spec: &Weight
 }
 
 /// Writes weights, one tensor in memory at a time.
-fn save_weights(weights: &Weights, path: &Path, format: SavedFormat) -> Result<()> {
+fn save_weights(weights: &Weights, path: &Path, format: FloatFormat) -> Result<()> {
     let spec = |w: &super::weights::Weight| TensorSpec {
         name: w.name.clone(),
         shape: w.shape.clone(),

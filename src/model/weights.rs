@@ -2,8 +2,11 @@
 
 use std::collections::HashMap;
 
+use half::{bf16, f16};
+
 use super::architecture::WeightSpec;
-use crate::error::Result;
+use super::storage::FloatFormat;
+use crate::error::{Error, Result};
 use crate::gpu::{Category, Format, Gpu, Recorder, Region, Tensor};
 use crate::ops::Matrix;
 
@@ -14,6 +17,8 @@ pub struct Weight {
     pub name: String,
     /// Shape in the model's files.
     pub shape: Vec<usize>,
+    /// How its elements lie on the device.
+    pub format: Format,
     parts: Vec<Part>,
 }
 
@@ -71,23 +76,35 @@ fn rows_and_cols(shape: &[usize]) -> (usize, usize) {
 }
 
 /// Splits (rows, cols) so that every part fits one binding: rows of each part.
-fn split_rows(gpu: &Gpu, rows: usize, cols: usize) -> Vec<usize> {
-    let fit = (gpu.limits().binding.min(gpu.limits().buffer) / (cols as u64 * 4)).max(1) as usize;
+fn split_rows(gpu: &Gpu, rows: usize, cols: usize, format: Format) -> Vec<usize> {
+    let fit = (gpu.limits().binding.min(gpu.limits().buffer) / format.bytes(cols as u64)).max(1) as usize;
     (0..rows).step_by(fit).map(|first| fit.min(rows - first)).collect()
 }
 
+/// How a frozen weight lies on the device: vectors, which are few, are f32 always; so are matrices whose rows are not
+/// whole vectors of four, which the kernels read.
+fn frozen_format(spec: &WeightSpec, wanted: FloatFormat) -> Format {
+    match (spec.shape.as_slice(), wanted) {
+        ([_, cols], FloatFormat::F16) if cols.is_multiple_of(4) => Format::F16,
+        ([_, cols], FloatFormat::Bf16) if cols.is_multiple_of(4) => Format::Bf16,
+        _ => Format::F32,
+    }
+}
+
 impl Weights {
-    /// Weights that are only read.
-    pub fn frozen(gpu: &Gpu, specs: &[WeightSpec]) -> Result<Weights> {
+    /// Weights that are only read; `wanted` is how matrices are held where their shape allows it.
+    pub fn frozen(gpu: &Gpu, specs: &[WeightSpec], wanted: FloatFormat) -> Result<Weights> {
         let mut list = Vec::new();
         for spec in specs {
             let (rows, cols) = rows_and_cols(&spec.shape);
+            let format = frozen_format(spec, wanted);
             let part = |rows: usize| {
-                let values = gpu.buffer(&spec.name, Category::Weights, (rows * cols * 4) as u64)?.region();
+                let bytes = format.bytes((rows * cols) as u64);
+                let values = gpu.buffer(&spec.name, Category::Weights, bytes)?.region();
                 Ok(Part { rows, values, gradient: None })
             };
-            let parts = split_rows(gpu, rows, cols).into_iter().map(part).collect::<Result<_>>()?;
-            list.push(Weight { name: spec.name.clone(), shape: spec.shape.clone(), parts });
+            let parts = split_rows(gpu, rows, cols, format).into_iter().map(part).collect::<Result<_>>()?;
+            list.push(Weight { name: spec.name.clone(), shape: spec.shape.clone(), format, parts });
         }
         Ok(Weights::new(gpu, list, Vec::new()))
     }
@@ -102,8 +119,8 @@ impl Weights {
                 FlatLayout::new((gpu.limits().binding.min(gpu.limits().buffer) / 4) as usize, align);
             for spec in specs.iter().filter(|s| (s.shape.len() == 2) == decayed) {
                 let (rows, cols) = rows_and_cols(&spec.shape);
-                let places =
-                    split_rows(gpu, rows, cols).into_iter().map(|r| (r, flat.place(r * cols))).collect();
+                let parts = split_rows(gpu, rows, cols, Format::F32);
+                let places = parts.into_iter().map(|r| (r, flat.place(r * cols))).collect();
                 flat.weights.push((spec.clone(), places));
             }
             let first = segments.len();
@@ -123,7 +140,7 @@ impl Weights {
                     Part { rows, values: slice(&segment.values), gradient: Some(slice(&segment.gradients)) }
                 };
                 let parts = places.into_iter().map(part).collect();
-                list.push(Weight { name: spec.name, shape: spec.shape, parts });
+                list.push(Weight { name: spec.name, shape: spec.shape, format: Format::F32, parts });
             }
         }
         let order: HashMap<&str, usize> =
@@ -137,13 +154,21 @@ impl Weights {
         Weights { gpu: gpu.clone(), list, index, segments }
     }
 
-    /// A frozen copy of the values as they are now.
-    pub fn frozen_copy(&self) -> Result<Weights> {
+    /// A frozen copy of the values as they are now, rounded to `wanted`.
+    pub fn frozen_copy(&self, wanted: FloatFormat) -> Result<Weights> {
         let specs = self.list.iter().map(|w| WeightSpec { name: w.name.clone(), shape: w.shape.clone() });
-        let copy = Weights::frozen(&self.gpu, &specs.collect::<Vec<_>>())?;
+        let copy = Weights::frozen(&self.gpu, &specs.collect::<Vec<_>>(), wanted)?;
         for (from, to) in self.list.iter().zip(&copy.list) {
-            for (from, to) in from.parts.iter().zip(&to.parts) {
-                self.gpu.copy(&from.values, &to.values)?;
+            if from.format == to.format {
+                for (from, to) in from.parts.iter().zip(&to.parts) {
+                    self.gpu.copy(&from.values, &to.values)?;
+                }
+                continue;
+            }
+            let mut first = 0;
+            for part in &from.parts {
+                copy.upload_rows(&to.name, first, &self.download_part(from, part)?)?;
+                first += part.rows;
             }
         }
         Ok(copy)
@@ -164,7 +189,7 @@ impl Weights {
         let weight =
             self.get(name).unwrap_or_else(|| panic!("the architecture asks for an unknown weight {name}"));
         let part = |(values, gradient, rows, cols): (&Region, Option<&Region>, usize, usize)| -> Tensor {
-            let tensor = r.bind(values, rows, cols, Format::F32);
+            let tensor = r.bind(values, rows, cols, weight.format);
             if let Some(gradient) = gradient {
                 r.train(tensor, gradient);
             }
@@ -174,6 +199,9 @@ impl Weights {
     }
 
     /// Overwrites a weight.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a number that its 16-bit format has no room for.
     pub fn upload(&self, name: &str, values: &[f32]) -> Result<()> {
         self.upload_rows(name, 0, values)
     }
@@ -181,15 +209,26 @@ impl Weights {
     /// Overwrites rows of a weight from row `first` on.
     pub fn upload_rows(&self, name: &str, first: usize, values: &[f32]) -> Result<()> {
         let weight = self.get(name).unwrap_or_else(|| panic!("unknown weight {name}"));
+        if self.gpu.is_measuring() {
+            return Ok(());
+        }
         let (cols, last) = (weight.cols(), first + values.len() / weight.cols());
+        let bytes = |rows: usize| weight.format.bytes((rows * cols) as u64);
         let mut at = 0;
         for part in &weight.parts {
             let (from, to) = (first.max(at), last.min(at + part.rows));
             if from < to {
-                let offset = part.values.offset + ((from - at) * cols * 4) as u64;
-                let bytes = ((to - from) * cols * 4) as u64;
-                let region = Region { buffer: part.values.buffer.clone(), offset, bytes };
-                self.gpu.upload(&region, &values[(from - first) * cols..(to - first) * cols])?;
+                let offset = part.values.offset + bytes(from - at);
+                let region = Region { buffer: part.values.buffer.clone(), offset, bytes: bytes(to - from) };
+                let values = &values[(from - first) * cols..(to - first) * cols];
+                match weight.format {
+                    Format::F16 => self.gpu.upload(&region, &to_f16(name, values)?)?,
+                    Format::Bf16 => {
+                        let rounded: Vec<bf16> = values.iter().map(|v| bf16::from_f32(*v)).collect();
+                        self.gpu.upload(&region, &rounded)?;
+                    }
+                    _ => self.gpu.upload(&region, values)?,
+                }
             }
             at += part.rows;
         }
@@ -201,9 +240,17 @@ impl Weights {
     pub fn download(&self, weight: &Weight) -> Result<Vec<f32>> {
         let mut out = Vec::with_capacity(weight.elements());
         for part in &weight.parts {
-            out.extend(self.gpu.download::<f32>(&part.values)?);
+            out.extend(self.download_part(weight, part)?);
         }
         Ok(out)
+    }
+
+    fn download_part(&self, weight: &Weight, part: &Part) -> Result<Vec<f32>> {
+        Ok(match weight.format {
+            Format::F16 => self.gpu.download::<f16>(&part.values)?.iter().map(|v| v.to_f32()).collect(),
+            Format::Bf16 => self.gpu.download::<bf16>(&part.values)?.iter().map(|v| v.to_f32()).collect(),
+            _ => self.gpu.download(&part.values)?,
+        })
     }
 
     /// Reads a weight's gradient back; empty for a frozen weight.
@@ -219,6 +266,21 @@ impl Weights {
     pub fn clear_gradients(&self) -> Result<()> {
         self.gpu.clear(&self.segments.iter().map(|s| s.gradients.clone()).collect::<Vec<_>>())
     }
+}
+
+/// Rounds to half precision, where that is no overflow.
+fn to_f16(name: &str, values: &[f32]) -> Result<Vec<f16>> {
+    let rounded = |v: &f32| {
+        let half = f16::from_f32(*v);
+        match half.is_infinite() && v.is_finite() {
+            false => Ok(half),
+            true => {
+                let why = format!("float16 ends at 65504, and {name} holds {v}: take bfloat16 or float32");
+                Err(Error::config("--dtype", why))
+            }
+        }
+    };
+    values.iter().map(rounded).collect()
 }
 
 /// Rows of a part, and the segment and offset where it lies.

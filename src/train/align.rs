@@ -22,11 +22,60 @@ use crate::data::tokenizer::StopMatcher;
 use crate::error::{Error, Result};
 use crate::generate::{FinishReason, GenerateOptions, Generator, Request, Response, slots_for};
 use crate::gpu::Arena;
+use crate::model::Model;
 use crate::model::stream::Capacity;
 use crate::optim::Optimiser;
 
 /// Judged pairs from which on the share of unusable verdicts says something.
 const MIN_JUDGED: usize = 16;
+
+/// What a run holds of the device.
+pub(super) struct Plans {
+    trainer: PairTrainer,
+    generator: Generator,
+    optimiser: Optimiser,
+}
+
+/// What these prompts need of the device.
+pub(super) fn plans(
+    model: &Model,
+    reference: &Model,
+    rows: &EncodedRows,
+    eos: &[u32],
+    train: &TrainOptions,
+    options: &AlignOptions,
+) -> Result<Plans> {
+    let (batch, max_new) = (train.batch_size, options.max_new_tokens);
+    let longest = rows.trees.iter().map(|t| t.prompt.len()).max().unwrap_or(0);
+    let capacity = Capacity {
+        tokens: rows.largest_batch(batch).tokens + batch * 2 * (max_new - 1),
+        targets: batch * 2 * max_new,
+        sequences: batch * 2,
+    };
+    let arena = Arena::new();
+    let (trainer, optimiser) = PairTrainer::new(model, reference, train, options.loss, capacity, &arena)?;
+    let samples = batch * train.accumulation * options.num_samples;
+    let generate = GenerateOptions {
+        sampling: options.sampling,
+        max_new_tokens: max_new,
+        max_prompt_tokens: longest,
+        slots: slots_for(options.slots, samples),
+        samples_per_prompt: options.num_samples,
+        eos: eos.to_vec(),
+    };
+    let generator = Generator::new(model.gpu(), model, generate, &arena)?;
+    Ok(Plans { trainer, generator, optimiser })
+}
+
+/// The longest prompt that leaves room for a response.
+pub(super) fn prompt_limit(context: usize, train: &TrainOptions, options: &AlignOptions) -> Result<usize> {
+    let max_new = options.max_new_tokens;
+    if max_new >= context {
+        let why = format!("{max_new} leaves no room for a prompt: the model takes {context} tokens in all");
+        return Err(Error::config("max-new-tokens", why));
+    }
+    Ok(train.max_prompt_length.unwrap_or(usize::MAX).min(context - max_new))
+}
 
 /// A run that is ready to begin: plans recorded, memory taken.
 pub struct AlignRun {
@@ -51,34 +100,11 @@ impl AlignRun {
         train: &TrainOptions,
         options: &AlignOptions,
     ) -> Result<AlignRun> {
-        let context = policy.model.architecture().context;
-        let max_new = options.max_new_tokens;
-        if max_new >= context {
-            let why =
-                format!("{max_new} leaves no room for a prompt: the model takes {context} tokens in all");
-            return Err(Error::config("max-new-tokens", why));
-        }
-        let max_prompt = train.max_prompt_length.unwrap_or(context - max_new).min(context - max_new);
+        let max_prompt = prompt_limit(policy.model.architecture().context, train, options)?;
         let rows = EncodedRows::prompts(&policy.encoder(), prompts, max_prompt)?;
-        let longest = rows.trees.iter().map(|t| t.prompt.len()).max().unwrap_or(0);
-        let batch = train.batch_size;
-        let capacity = Capacity {
-            tokens: rows.largest_batch(batch).tokens + batch * 2 * (max_new - 1),
-            targets: batch * 2 * max_new,
-            sequences: batch * 2,
-        };
-        let arena = Arena::new();
-        let (trainer, optimiser) = PairTrainer::new(&policy, train, options.loss, capacity, &arena)?;
-        let samples = batch * train.accumulation * options.num_samples;
-        let generate = GenerateOptions {
-            sampling: options.sampling,
-            max_new_tokens: max_new,
-            max_prompt_tokens: longest,
-            slots: slots_for(options.slots, samples),
-            samples_per_prompt: options.num_samples,
-            eos: policy.tokenizer.eos_ids().to_vec(),
-        };
-        let generator = Generator::new(policy.model.gpu(), &policy.model, generate, &arena)?;
+        let (model, eos) = (&policy.model, policy.tokenizer.eos_ids());
+        let plans = plans(model, &policy.reference(train)?, &rows, eos, train, options)?;
+        let Plans { trainer, generator, optimiser } = plans;
         let texts = rows.sources.iter().map(|row| prompts[*row].prompt.transcript()).collect();
         let (train, options) = (train.clone(), options.clone());
         Ok(AlignRun { policy, train, options, rows, texts, trainer, generator, optimiser })

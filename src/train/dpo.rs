@@ -15,7 +15,20 @@ use super::total_steps;
 use crate::data::rows::Pair;
 use crate::error::Result;
 use crate::gpu::Arena;
+use crate::model::Model;
 use crate::optim::Optimiser;
+
+/// What these rows need of the device.
+pub(super) fn plans(
+    model: &Model,
+    reference: &Model,
+    rows: &EncodedRows,
+    train: &TrainOptions,
+    options: &DpoOptions,
+) -> Result<(PairTrainer, Optimiser)> {
+    let capacity = rows.largest_batch(train.batch_size);
+    PairTrainer::new(model, reference, train, options.loss, capacity, &Arena::new())
+}
 
 /// A run that is ready to begin: plans recorded, memory taken.
 pub struct DpoRun {
@@ -34,8 +47,7 @@ impl DpoRun {
         let max_length = train.max_length.unwrap_or(context).min(context);
         let max_prompt = train.max_prompt_length.unwrap_or(max_length).min(max_length);
         let rows = EncodedRows::pairs(&policy.encoder(), pairs, options.append_eos, max_prompt, max_length)?;
-        let capacity = rows.largest_batch(train.batch_size);
-        let (trainer, optimiser) = PairTrainer::new(&policy, train, options.loss, capacity, &Arena::new())?;
+        let (trainer, optimiser) = plans(&policy.model, &policy.reference(train)?, &rows, train, options)?;
         Ok(DpoRun { policy, train: train.clone(), options: options.clone(), rows, trainer, optimiser })
     }
 

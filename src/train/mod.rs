@@ -20,6 +20,7 @@
 
 mod align;
 mod dpo;
+mod dry_run;
 pub mod options;
 pub mod order;
 pub mod pair_step;
@@ -35,6 +36,7 @@ pub mod sft_step;
 
 pub use align::AlignRun;
 pub use dpo::DpoRun;
+pub use dry_run::DryRun;
 pub use options::{AlignOptions, DpoOptions, TrainOptions};
 pub use policy::Policy;
 pub use progress::{Observer, StepEvent};

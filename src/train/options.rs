@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::schedule::ScheduleKind;
 use crate::generate::SamplingParams;
+use crate::model::FloatFormat;
 use crate::model::lora::LoraConfig;
 use crate::optim::OptimiserKind;
 use crate::preference::PreferenceLoss;
@@ -35,6 +36,9 @@ pub struct TrainOptions {
     pub lora: Option<LoraConfig>,
     /// An adapter to go on training, in PEFT's layout.
     pub adapter: Option<PathBuf>,
+    /// How matrices that are not trained are held on the device: the base under an adapter, the reference copy.
+    /// `None`: as the model's files have them.
+    pub dtype: Option<FloatFormat>,
     /// The optimiser.
     pub optimiser: OptimiserKind,
     /// Clip the gradient's norm to this; 0: do not.
@@ -72,6 +76,7 @@ impl TrainOptions {
             epochs: 1.0,
             lora: None,
             adapter: None,
+            dtype: None,
             optimiser: OptimiserKind::adamw(),
             max_grad_norm: 1.0,
             seed: 42,

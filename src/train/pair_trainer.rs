@@ -5,12 +5,11 @@ use serde_json::{Map, Value, json};
 
 use super::options::TrainOptions;
 use super::pair_step::{LabelledPair, PairResult, PairStep, PhaseTimes};
-use super::policy::Policy;
 use crate::data::packing::Tree;
 use crate::error::Result;
 use crate::gpu::Arena;
-use crate::model::Scorer;
 use crate::model::stream::Capacity;
+use crate::model::{Model, Scorer};
 use crate::optim::Optimiser;
 use crate::preference::PreferenceLoss;
 
@@ -33,16 +32,17 @@ pub struct LearntBatch {
 impl PairTrainer {
     /// Records the plans for micro-batches up to `capacity`, and the optimiser's.
     pub fn new(
-        policy: &Policy,
+        model: &Model,
+        reference: &Model,
         options: &TrainOptions,
         loss: PreferenceLoss,
         capacity: Capacity,
         arena: &Arena,
     ) -> Result<(PairTrainer, Optimiser)> {
-        let (gpu, model) = (policy.model.gpu(), &policy.model);
+        let gpu = model.gpu();
         // The largest plan comes first: the others find room in its memory.
         let step = PairStep::new(gpu, model, loss, capacity, options.gradient_checkpointing, arena)?;
-        let reference = Scorer::new(gpu, &policy.reference(options)?, capacity, arena)?;
+        let reference = Scorer::new(gpu, reference, capacity, arena)?;
         let optimiser =
             Optimiser::new(gpu, model.trained(), options.optimiser, options.max_grad_norm, arena)?;
         Ok((PairTrainer { step, reference, batch_size: options.batch_size }, optimiser))

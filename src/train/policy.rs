@@ -8,7 +8,7 @@ use crate::data::chat::ChatTemplate;
 use crate::data::tokenizer::Tokenizer;
 use crate::error::Result;
 use crate::gpu::Gpu;
-use crate::model::Model;
+use crate::model::{FloatFormat, Model};
 
 /// A model folder, loaded.
 pub struct Policy {
@@ -20,24 +20,46 @@ pub struct Policy {
     pub template: Option<ChatTemplate>,
     /// The folder.
     pub dir: PathBuf,
+    /// How a copy of it is held.
+    copies: FloatFormat,
+}
+
+/// The model in `dir`, to be trained as the options say, and how a copy of it is held.
+pub(super) fn load_model(gpu: &Gpu, dir: &Path, options: &TrainOptions) -> Result<(Model, FloatFormat)> {
+    let format = options.dtype.map_or_else(|| FloatFormat::of_model(dir), Ok)?;
+    let full = options.lora.is_none() && options.adapter.is_none();
+    let base = if full { Model::load(gpu, dir, true)? } else { Model::load_frozen(gpu, dir, Some(format))? };
+    let model = match (&options.adapter, &options.lora) {
+        (Some(adapter), _) => base.load_adapter(adapter, true)?,
+        (None, Some(lora)) => base.add_adapter(lora.clone(), options.seed)?,
+        (None, None) => base,
+    };
+    Ok((model, format))
+}
+
+/// See [`Policy::reference`].
+pub(super) fn reference(model: &Model, options: &TrainOptions, copies: FloatFormat) -> Result<Model> {
+    match options.lora.is_some() && options.adapter.is_none() {
+        true => Ok(model.without_adapter()),
+        false => model.snapshot_as(copies),
+    }
 }
 
 impl Policy {
     /// Loads a folder to be trained as the options say: whole, or with a new or an earlier adapter.
     pub fn load(gpu: &Gpu, dir: &Path, options: &TrainOptions) -> Result<Policy> {
-        let full = options.lora.is_none() && options.adapter.is_none();
-        let base = Model::load(gpu, dir, full)?;
-        let model = match (&options.adapter, &options.lora) {
-            (Some(adapter), _) => base.load_adapter(adapter, true)?,
-            (None, Some(lora)) => base.add_adapter(lora.clone(), options.seed)?,
-            (None, None) => base,
-        };
-        Policy::with_model(model, dir)
+        let (model, copies) = load_model(gpu, dir, options)?;
+        Ok(Policy { copies, ..Policy::with_model(model, dir)? })
     }
 
-    /// Loads a folder to be used as it is, with an adapter if one is given.
-    pub fn frozen(gpu: &Gpu, dir: &Path, adapter: Option<&Path>) -> Result<Policy> {
-        let base = Model::load(gpu, dir, false)?;
+    /// Loads a folder to be used as it is, with an adapter if one is given; `dtype` as in [`TrainOptions`].
+    pub fn frozen(
+        gpu: &Gpu,
+        dir: &Path,
+        adapter: Option<&Path>,
+        dtype: Option<FloatFormat>,
+    ) -> Result<Policy> {
+        let base = Model::load_frozen(gpu, dir, dtype)?;
         let model = match adapter {
             Some(adapter) => base.load_adapter(adapter, false)?,
             None => base,
@@ -50,7 +72,7 @@ impl Policy {
         let tokenizer = Tokenizer::load(dir)?;
         tokenizer.check_vocabulary(model.architecture().vocab)?;
         let template = ChatTemplate::from_tokenizer_config(dir)?;
-        Ok(Policy { model, tokenizer, template, dir: dir.to_owned() })
+        Ok(Policy { model, tokenizer, template, dir: dir.to_owned(), copies: FloatFormat::F32 })
     }
 
     /// Texts to token ids.
@@ -58,12 +80,10 @@ impl Policy {
         Encoder { tokenizer: &self.tokenizer, template: self.template.as_ref() }
     }
 
-    /// The reference π₀: the base with the adapter off, at no memory, or a frozen copy of what will be trained. A
-    /// warm-started adapter is part of the reference.
+    /// The reference π₀: the base with the adapter off, at no memory, or a frozen copy of what will be trained, held as
+    /// [`TrainOptions::dtype`] says (in f32, where the policy was made of a model). A warm-started adapter is part of the
+    /// reference.
     pub fn reference(&self, options: &TrainOptions) -> Result<Model> {
-        match options.lora.is_some() && options.adapter.is_none() {
-            true => Ok(self.model.without_adapter()),
-            false => self.model.snapshot(),
-        }
+        reference(&self.model, options, self.copies)
     }
 }

@@ -77,6 +77,12 @@ pub struct EncodedRows {
 }
 
 impl EncodedRows {
+    /// One row that stands for all: a prompt of so many tokens, and so many responses of so many tokens.
+    pub(super) fn of_lengths((prompt, response): (usize, usize), responses: usize) -> EncodedRows {
+        let tree = Tree { prompt: vec![0; prompt], responses: vec![vec![0; response]; responses] };
+        EncodedRows { trees: vec![tree], sources: vec![0], ..EncodedRows::default() }
+    }
+
     fn keep(&mut self, source: usize, tree: Tree, max_prompt: usize, max_length: usize) {
         if tree.prompt.is_empty() || tree.responses.iter().any(Vec::is_empty) {
             self.empty += 1;

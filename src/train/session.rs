@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::gpu::{Gpu, Region};
 use crate::model::safetensors_io::MODEL_FILE;
-use crate::model::storage::{ADAPTER_FILE, SavedFormat, restore_weights};
+use crate::model::storage::{ADAPTER_FILE, FloatFormat, restore_weights};
 use crate::model::{Model, Weights};
 use crate::optim::{Optimiser, Update};
 
@@ -322,7 +322,7 @@ impl<'a> Session<'a> {
     fn save_model(&self, dir: &Path) -> Result<()> {
         match self.model.adapter() {
             Some(_) => self.model.save_adapter(dir, &self.sources.model.to_string_lossy()),
-            None => self.model.save(dir, Some(&self.sources.model), SavedFormat::F32),
+            None => self.model.save(dir, Some(&self.sources.model), FloatFormat::F32),
         }
     }
 

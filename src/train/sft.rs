@@ -14,7 +14,17 @@ use crate::data::packing::Tree;
 use crate::data::rows::Completion;
 use crate::error::Result;
 use crate::gpu::Arena;
+use crate::model::Model;
 use crate::optim::Optimiser;
+
+/// What these rows need of the device.
+pub(super) fn plans(model: &Model, rows: &EncodedRows, train: &TrainOptions) -> Result<(SftStep, Optimiser)> {
+    let (gpu, arena) = (model.gpu(), Arena::new());
+    let capacity = rows.largest_batch(train.batch_size);
+    let step = SftStep::new(gpu, model, capacity, train.gradient_checkpointing, &arena)?;
+    let optimiser = Optimiser::new(gpu, model.trained(), train.optimiser, train.max_grad_norm, &arena)?;
+    Ok((step, optimiser))
+}
 
 /// A run that is ready to begin: plans recorded, memory taken.
 pub struct SftRun {
@@ -37,10 +47,7 @@ impl SftRun {
         let max_length = train.max_length.unwrap_or(context).min(context);
         let max_prompt = train.max_prompt_length.unwrap_or(max_length).min(max_length);
         let rows = EncodedRows::completions(&policy.encoder(), rows, append_eos, max_prompt, max_length)?;
-        let (gpu, model, arena) = (policy.model.gpu(), &policy.model, Arena::new());
-        let capacity = rows.largest_batch(train.batch_size);
-        let step = SftStep::new(gpu, model, capacity, train.gradient_checkpointing, &arena)?;
-        let optimiser = Optimiser::new(gpu, model.trained(), train.optimiser, train.max_grad_norm, &arena)?;
+        let (step, optimiser) = plans(&policy.model, &rows, train)?;
         Ok(SftRun { policy, train: train.clone(), rows, step, optimiser })
     }
 

@@ -106,6 +106,16 @@ pub(crate) enum AnnotatorPlan {
     Command(CommandAnnotator),
 }
 
+impl AnnotatorPlan {
+    /// The folder of its model, if it has one.
+    pub fn model(&self) -> Option<&Path> {
+        match self {
+            AnnotatorPlan::Llm { model, .. } | AnnotatorPlan::Likelihood { model, .. } => Some(model),
+            AnnotatorPlan::Rule(_) | AnnotatorPlan::Command(_) => None,
+        }
+    }
+}
+
 impl AnnotatorArgs {
     pub fn plan(&mut self) -> Result<AnnotatorPlan> {
         let Some(kind) = self.judge else {

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::gpu::GpuOptions;
+use crate::model::FloatFormat;
 
 #[derive(Debug, Args, Serialize)]
 #[command(next_help_heading = "GPU and adapter")]
@@ -58,6 +59,27 @@ impl GpuArgs {
                 );
                 Err(Error::config("--adapter", why))
             }
+        }
+    }
+}
+
+/// How weights lie on the GPU.
+#[derive(Debug, Args, Serialize)]
+#[command(next_help_heading = "GPU and adapter")]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct DtypeArgs {
+    /// How matrices that are not trained are held: float32, bfloat16, float16, or auto, as the model's files have them
+    #[arg(long, value_name = "FORMAT", aliases = ["torch-dtype", "torch_dtype"], default_value = "auto")]
+    dtype: String,
+}
+
+impl DtypeArgs {
+    /// `None`: as the files have them.
+    pub fn plan(&self) -> Result<Option<FloatFormat>> {
+        match (self.dtype.as_str(), FloatFormat::parse(&self.dtype)) {
+            ("auto", _) => Ok(None),
+            (_, Some(format)) => Ok(Some(format)),
+            (other, None) => super::unusable("--dtype", other, "auto, float32, bfloat16 or float16"),
         }
     }
 }

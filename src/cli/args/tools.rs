@@ -5,13 +5,13 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::annotator::{AnnotatorArgs, AnnotatorPlan};
-use super::gpu::GpuArgs;
+use super::gpu::{DtypeArgs, GpuArgs};
 use super::sampling::{SamplingArgs, SamplingPlan};
 use super::{ensure, input_file, model_dir, output_file, positive, unusable};
 use crate::data::rows::Columns;
 use crate::error::{Error, Result};
 use crate::gpu::GpuOptions;
-use crate::model::storage::SavedFormat;
+use crate::model::FloatFormat;
 
 /// `oaif generate`.
 #[derive(Debug, Args)]
@@ -43,6 +43,8 @@ pub(crate) struct GenerateArgs {
     #[command(flatten)]
     sampling: SamplingArgs,
     #[command(flatten)]
+    dtype: DtypeArgs,
+    #[command(flatten)]
     gpu: GpuArgs,
 }
 
@@ -71,6 +73,7 @@ pub(crate) struct GeneratePlan {
     pub json: bool,
     /// `None`: standard output.
     pub output: Option<PathBuf>,
+    pub dtype: Option<FloatFormat>,
     pub gpu: GpuOptions,
 }
 
@@ -97,6 +100,7 @@ impl GenerateArgs {
             seed: self.seed,
             json: self.json || self.output.is_some(),
             output: optional_output(self.output)?,
+            dtype: self.dtype.plan()?,
             gpu,
         })
     }
@@ -121,6 +125,8 @@ pub(crate) struct ScoreArgs {
     #[arg(long, value_name = "NAME", default_value = "completion")]
     completion_column: String,
     #[command(flatten)]
+    dtype: DtypeArgs,
+    #[command(flatten)]
     gpu: GpuArgs,
 }
 
@@ -134,6 +140,7 @@ pub(crate) struct ScorePlan {
     pub columns: Columns,
     /// `None`: standard output.
     pub output: Option<PathBuf>,
+    pub dtype: Option<FloatFormat>,
     pub gpu: GpuOptions,
 }
 
@@ -148,6 +155,7 @@ impl ScoreArgs {
             input: input_file("--input", &self.input)?,
             columns,
             output: optional_output(self.output)?,
+            dtype: self.dtype.plan()?,
             gpu,
         })
     }
@@ -168,6 +176,8 @@ pub(crate) struct JudgeArgs {
     #[command(flatten)]
     annotator: AnnotatorArgs,
     #[command(flatten)]
+    dtype: DtypeArgs,
+    #[command(flatten)]
     gpu: GpuArgs,
 }
 
@@ -179,6 +189,7 @@ pub(crate) struct JudgePlan {
     /// `None`: standard output.
     pub output: Option<PathBuf>,
     pub annotator: AnnotatorPlan,
+    pub dtype: Option<FloatFormat>,
     pub gpu: GpuOptions,
 }
 
@@ -189,6 +200,7 @@ impl JudgeArgs {
             columns: Columns { prompt: self.prompt_column, ..Columns::default() },
             output: optional_output(self.output)?,
             annotator: self.annotator.plan()?,
+            dtype: self.dtype.plan()?,
             gpu: self.gpu.gpu_only()?,
         })
     }
@@ -217,18 +229,15 @@ pub(crate) struct ExportPlan {
     /// LoRA adapter to merge.
     pub adapter: Option<PathBuf>,
     pub output: PathBuf,
-    pub format: SavedFormat,
+    pub format: FloatFormat,
     pub gpu: GpuOptions,
 }
 
 impl ExportArgs {
     pub fn plan(self) -> Result<ExportPlan> {
         let (adapter, gpu) = self.gpu.plan(false)?;
-        let format = match self.dtype.as_str() {
-            "f32" | "float32" => SavedFormat::F32,
-            "f16" | "float16" => SavedFormat::F16,
-            "bf16" | "bfloat16" => SavedFormat::Bf16,
-            other => return unusable("--dtype", other, "f32, f16 or bf16"),
+        let Some(format) = FloatFormat::parse(&self.dtype) else {
+            return unusable("--dtype", self.dtype, "f32, f16 or bf16");
         };
         let free = !self.output.join("config.json").exists();
         ensure(

@@ -7,12 +7,12 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::annotator::{AnnotatorArgs, AnnotatorPlan};
-use super::gpu::GpuArgs;
+use super::gpu::{DtypeArgs, GpuArgs};
 use super::sampling::SamplingArgs;
 use super::{ensure, input_file, model_dir, positive, unusable};
 use crate::data::rows::Columns;
 use crate::error::{Error, Result};
-use crate::gpu::GpuOptions;
+use crate::gpu::{GpuOptions, Limits};
 use crate::model::lora::LoraConfig;
 use crate::optim::OptimiserKind;
 use crate::preference::PreferenceLoss;
@@ -35,11 +35,11 @@ struct TrainArgs {
     #[arg(long, value_name = "DIR", alias = "model-name-or-path")]
     model: PathBuf,
     /// Rows to train on: JSON lines or a JSON array, gzip or not
-    #[arg(long, value_name = "FILE", alias = "dataset-name")]
-    dataset: PathBuf,
+    #[arg(long, value_name = "FILE", alias = "dataset-name", required_unless_present = "dry_run")]
+    dataset: Option<PathBuf>,
     /// Folder that the run is written to
-    #[arg(long, value_name = "RUN")]
-    output_dir: PathBuf,
+    #[arg(long, value_name = "RUN", required_unless_present = "dry_run")]
+    output_dir: Option<PathBuf>,
     /// Replace the run that is there already
     #[arg(long, alias = "overwrite")]
     #[serde(skip)]
@@ -57,10 +57,19 @@ struct TrainArgs {
     /// Seed of the order of rows, of a new adapter and of the samples
     #[arg(long, value_name = "N", default_value_t = 42)]
     seed: u32,
-    /// Show the resolved configuration, the data's tokens and the memory needed, and stop
+    /// Show the resolved configuration, the data's tokens and the memory needed, and stop. A folder with the model's
+    /// config.json is enough: without --dataset all rows are as long as the lengths given
     #[arg(long)]
     #[serde(skip)]
     dry_run: bool,
+    /// Dry run: largest storage binding of the GPU in mind, such as 128MiB or 2GiB, rather than of this machine's
+    #[arg(long, value_name = "SIZE", requires = "dry_run")]
+    #[serde(skip)]
+    max_storage_buffer_binding_size: Option<String>,
+    /// Dry run: its largest buffer
+    #[arg(long, value_name = "SIZE", requires = "dry_run")]
+    #[serde(skip)]
+    max_buffer_size: Option<String>,
     /// Time every kernel: a table at the end, and a trace for Perfetto [default: RUN/trace.json]
     #[arg(long, value_name = "FILE", num_args = 0..=1)]
     #[serde(skip)]
@@ -94,6 +103,9 @@ struct TrainArgs {
     #[command(flatten)]
     #[serde(flatten)]
     lora: LoraArgs,
+    #[command(flatten)]
+    #[serde(flatten)]
+    dtype: DtypeArgs,
     #[command(flatten)]
     #[serde(flatten)]
     gpu: GpuArgs,
@@ -258,11 +270,14 @@ pub(crate) struct SftArgs {
 #[derive(Debug)]
 pub(crate) struct TrainPlan {
     pub model: PathBuf,
-    pub dataset: PathBuf,
+    /// `None` in a dry run alone.
+    pub dataset: Option<PathBuf>,
     pub columns: Columns,
     pub options: TrainOptions,
     pub gpu: GpuOptions,
     pub dry_run: bool,
+    /// Those of the GPU in mind, for a dry run.
+    pub limits: Option<Limits>,
     /// Where the trace goes, when `gpu.profile`.
     pub trace: Option<PathBuf>,
     /// Every flag with its resolved value, for `run.json`. Itself a `--config` file that repeats the run.
@@ -389,9 +404,10 @@ impl TrainArgs {
             let why = "would delete what --resume-from-checkpoint goes on from: give one of the two";
             return Err(Error::config("--overwrite-output-dir", why));
         }
+        let output_dir = self.output_dir.clone().unwrap_or_default();
         let optional = |flag, value: Option<usize>| value.map(|n| positive(flag, n)).transpose();
         let options = TrainOptions {
-            output_dir: self.output_dir.clone(),
+            output_dir: output_dir.clone(),
             overwrite: self.overwrite_output_dir,
             resume: self.resume_from_checkpoint.clone(),
             learning_rate: rate,
@@ -403,6 +419,7 @@ impl TrainArgs {
             epochs,
             lora,
             adapter,
+            dtype: self.dtype.plan()?,
             optimiser: self.optimisation.optimiser()?,
             max_grad_norm: norm as f32,
             seed: self.seed,
@@ -413,18 +430,52 @@ impl TrainArgs {
             max_prompt_length: optional("--max-prompt-length", self.max_prompt_length)?,
             max_length: optional("--max-length", self.max_length)?,
         };
-        let trace =
-            self.profile.clone().map(|file| file.unwrap_or_else(|| self.output_dir.join("trace.json")));
+        let trace = self.profile.clone().map(|file| file.unwrap_or_else(|| output_dir.join("trace.json")));
         Ok(TrainPlan {
             model: model_dir("--model", &self.model)?,
-            dataset: input_file("--dataset", &self.dataset)?,
+            dataset: self.dataset.as_ref().map(|path| input_file("--dataset", path)).transpose()?,
             columns: Columns::default(),
             options,
             gpu,
             dry_run: self.dry_run,
+            limits: self.limits()?,
             trace,
             config: Value::Null,
         })
+    }
+}
+
+impl TrainArgs {
+    /// The limits given, with WebGPU's own for the rest.
+    fn limits(&self) -> Result<Option<Limits>> {
+        let bytes = |flag, text: &Option<String>| text.as_ref().map(|t| size(flag, t)).transpose();
+        let binding = bytes("--max-storage-buffer-binding-size", &self.max_storage_buffer_binding_size)?;
+        let buffer = bytes("--max-buffer-size", &self.max_buffer_size)?;
+        let usual = Limits::default();
+        Ok(match (binding, buffer) {
+            (None, None) => None,
+            (binding, buffer) => {
+                let buffer = buffer.unwrap_or(usual.buffer.max(binding.unwrap_or(0)));
+                Some(Limits { binding: binding.unwrap_or(usual.binding).min(buffer), buffer, ..usual })
+            }
+        })
+    }
+}
+
+/// Bytes, from a number of them or of KiB, MiB or GiB.
+fn size(flag: &str, text: &str) -> Result<u64> {
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let shift = match text[digits.len()..].trim() {
+        "" => Some(0),
+        "KiB" => Some(10),
+        "MiB" => Some(20),
+        "GiB" => Some(30),
+        _ => None,
+    };
+    let bytes = digits.parse().ok().zip(shift).and_then(|(n, shift): (u64, u32)| n.checked_mul(1 << shift));
+    match bytes {
+        Some(bytes) if bytes > 0 => Ok(bytes),
+        _ => unusable(flag, text, "a size such as 128MiB or 2GiB"),
     }
 }
 

@@ -17,7 +17,7 @@ pub fn run(plan: GeneratePlan) -> Result<()> {
         Prompts::File(path, columns) => (read_prompts(&path, &columns)?, Some(path)),
     };
     let gpu = Gpu::open(&plan.gpu)?;
-    let policy = Policy::frozen(&gpu, &plan.model, plan.adapter.as_deref())?;
+    let policy = Policy::frozen(&gpu, &plan.model, plan.adapter.as_deref(), plan.dtype)?;
     let context = policy.model.architecture().context;
     let encode = |row: &Prompt| {
         let ids = policy.encoder().prompt(&row.prompt)?;

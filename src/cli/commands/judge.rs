@@ -14,7 +14,7 @@ pub fn run(plan: JudgePlan) -> Result<()> {
     let rows = read_responses(&plan.input, &plan.columns)?;
     let texts = rows.iter().map(|row| texts(row, &plan)).collect::<Result<Vec<_>>>()?;
     let gpu = Gpu::open(&plan.gpu)?;
-    let mut annotator = annotator(&gpu, plan.annotator, false)?;
+    let mut annotator = annotator(&gpu, plan.annotator, plan.dtype, false)?;
     let pairs: Vec<Pair<'_>> = texts
         .iter()
         .map(|[prompt, response_1, response_2]| Pair { prompt, response_1, response_2 })

@@ -22,19 +22,29 @@ use crate::annotate::llm::LlmAnnotator;
 use crate::error::Result;
 use crate::files;
 use crate::gpu::{Arena, Gpu};
+use crate::model::{FloatFormat, Model};
 
-/// The annotator that the flags describe, with its model on `gpu` if it has one.
-fn annotator(gpu: &Gpu, plan: AnnotatorPlan, training: bool) -> Result<Box<dyn Annotator>> {
+/// The annotator that the flags describe, with its model on `gpu` if it has one, held as `dtype` says.
+fn annotator(
+    gpu: &Gpu,
+    plan: AnnotatorPlan,
+    dtype: Option<FloatFormat>,
+    training: bool,
+) -> Result<Box<dyn Annotator>> {
+    let judge =
+        |dir: &Path| JudgeModel::of_model(&Model::load_frozen(gpu, dir, dtype)?, dir, None, &Arena::new());
     let name = |dir: &Path| dir.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
     Ok(match plan {
         AnnotatorPlan::Rule(rule) => Box::new(rule),
         AnnotatorPlan::Command(command) => Box::new(command),
-        AnnotatorPlan::Llm { model, template, orders } => {
-            let judge = JudgeModel::load(gpu, &model, None, &Arena::new())?;
-            Box::new(LlmAnnotator::new(judge, template.with_training(training), orders, &name(&model)))
-        }
+        AnnotatorPlan::Llm { model, template, orders } => Box::new(LlmAnnotator::new(
+            judge(&model)?,
+            template.with_training(training),
+            orders,
+            &name(&model),
+        )),
         AnnotatorPlan::Likelihood { model, template, instruction, normalise } => {
-            let judge = JudgeModel::load(gpu, &model, None, &Arena::new())?;
+            let judge = judge(&model)?;
             Box::new(LikelihoodAnnotator::new(judge, &template, &instruction, normalise, &name(&model))?)
         }
     })

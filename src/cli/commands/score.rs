@@ -18,7 +18,7 @@ const PASS_TOKENS: usize = 4096;
 pub fn run(plan: ScorePlan) -> Result<()> {
     let rows = read_completions(&plan.input, &plan.columns)?;
     let gpu = Gpu::open(&plan.gpu)?;
-    let policy = Policy::frozen(&gpu, &plan.model, plan.adapter.as_deref())?;
+    let policy = Policy::frozen(&gpu, &plan.model, plan.adapter.as_deref(), plan.dtype)?;
     let context = policy.model.architecture().context;
     let encoder = policy.encoder();
     let tree = |row: &Completion| -> Result<Tree> {

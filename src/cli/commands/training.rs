@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::gpu::{Gpu, Limits};
 use crate::train::rows::EncodedRows;
-use crate::train::{Control, Observer, Sources, StepEvent};
+use crate::train::{Control, DryRun, Observer, Sources, StepEvent};
 
 /// Set by Ctrl-C: the run finishes its step, saves and ends. A second Ctrl-C ends the program at once.
 pub static INTERRUPTED: AtomicBool = AtomicBool::new(false);
@@ -77,6 +77,9 @@ impl Observer for Console {
 
 /// The device of a training command: one that only measures for a dry run, which needs no adapter.
 pub fn open(plan: &TrainPlan) -> Result<Gpu> {
+    if let Some(limits) = plan.limits {
+        return Ok(Gpu::without_device(limits));
+    }
     match Gpu::open(&plan.gpu) {
         Ok(gpu) if plan.dry_run => Ok(gpu.measuring()),
         Err(Error::NoAdapter(why)) if plan.dry_run && plan.gpu.adapter.is_none() => {
@@ -115,10 +118,21 @@ pub fn train(
 
 /// Prints what a run would be: configuration, data, memory.
 pub fn report(gpu: &Gpu, plan: &TrainPlan, rows: &EncodedRows, total_steps: usize) -> Result<()> {
+    report_of(gpu, plan, rows.statistics(), Some(total_steps))
+}
+
+/// The report of rows that were not read.
+pub fn report_assumed(gpu: &Gpu, plan: &TrainPlan, run: &DryRun) -> Result<()> {
+    let mut data = run.rows().statistics();
+    data["rows"] = Value::Null;
+    report_of(gpu, plan, data, plan.options.max_steps)
+}
+
+fn report_of(gpu: &Gpu, plan: &TrainPlan, data: Value, total_steps: Option<usize>) -> Result<()> {
     let memory = gpu.memory();
     let report: Value = json!({
         "configuration": plan.config,
-        "data": rows.statistics(),
+        "data": data,
         "total_steps": total_steps,
         "gpu": gpu.summary(),
         "limits": gpu.limits(),
