@@ -10,8 +10,9 @@ use oaif::generate::{GenerateOptions, Generator, Request, SamplingParams};
 use oaif::gpu::shader::KernelKey;
 use oaif::gpu::{Access, Arena, Category, Counts, Format, Gpu, GpuOptions, Groups, Launch, Limits};
 use oaif::gpu::{Plan, PlanOptions, Recorder, Work};
+use oaif::model::architecture::{Projection, WeightSpec};
 use oaif::model::stream::Capacity;
-use oaif::model::{Model, ModelConfig, Scorer};
+use oaif::model::{FloatFormat, LoraConfig, Model, ModelConfig, Scorer, Weights};
 use oaif::ops::{self, AttentionShape, all_cases};
 use oaif::optim::{Optimiser, OptimiserKind};
 use oaif::preference::PreferenceLoss;
@@ -272,6 +273,100 @@ fn a_machine_without_an_adapter_can_measure() {
     let gpu = Gpu::without_device(Limits::default());
     Everything::new(&gpu).train();
     assert!(gpu.memory().peak > 0);
+}
+
+/// How the matrices of `model` are held, each once.
+fn formats(model: &Model) -> Vec<Format> {
+    let mut all: Vec<Format> = model.base().iter().filter(|w| w.shape.len() == 2).map(|w| w.format).collect();
+    all.dedup();
+    all
+}
+
+fn logps(gpu: &Gpu, model: &Model, trees: &[Tree]) -> Vec<f32> {
+    let scorer = Scorer::new(gpu, model, Capacity::of(trees), &Arena::new()).unwrap();
+    scorer.score(trees).unwrap().into_iter().flat_map(|s| s.logps).collect()
+}
+
+#[test]
+fn a_16_bit_base_computes_what_f32_weights_of_the_same_values_do() {
+    let Some(gpu) = gpu() else { return };
+    // bfloat16 in the file, float32 in the file.
+    for name in ["tiny", "tiny_tied"] {
+        let exact = Model::load_frozen(&gpu, &fixture(name), Some(FloatFormat::F32)).unwrap();
+        assert_eq!(formats(&exact), [Format::F32]);
+        for (wanted, held) in [(FloatFormat::F16, Format::F16), (FloatFormat::Bf16, Format::Bf16)] {
+            let short = Model::load_frozen(&gpu, &fixture(name), Some(wanted)).unwrap();
+            assert_eq!(formats(&short), [held]);
+            let rounded = Model::load(&gpu, &fixture(name), true).unwrap();
+            for weight in short.base().iter() {
+                let values = short.base().download(weight).unwrap();
+                let own = exact.base().download(exact.base().get(&weight.name).unwrap()).unwrap();
+                let step = if held == Format::F16 { 1.0 / 2048.0 } else { 1.0 / 256.0 };
+                let near = |(a, b): (&f32, &f32)| (a - b).abs() <= step * b.abs() + 1e-7;
+                assert!(values.iter().zip(&own).all(near), "{} in {held:?}", weight.name);
+                assert!(weight.shape.len() == 2 || values == own, "{} is no matrix", weight.name);
+                rounded.base().upload(&weight.name, &values).unwrap();
+            }
+            let distance =
+                relative_distance(&logps(&gpu, &short, &trees()), &logps(&gpu, &rounded, &trees()));
+            assert!(distance <= 1e-6, "{name} {held:?}: {distance}");
+            // A copy of trained weights in 16 bits is the same again.
+            let copy = rounded.snapshot_as(wanted).unwrap();
+            assert_eq!(formats(&copy), [held]);
+            assert_eq!(bits(&logps(&gpu, &copy, &trees())), bits(&logps(&gpu, &short, &trees())));
+
+            let config =
+                LoraConfig { rank: 3, alpha: 6.0, rank_stabilised: false, targets: Projection::ALL.to_vec() };
+            let gradients = |base: &Model| {
+                let model = base.add_adapter(config.clone(), 1).unwrap();
+                step_values(&model, &pair_step(&gpu, &model, true))
+            };
+            let frozen = Model::load_frozen(&gpu, &fixture(name), Some(FloatFormat::F32)).unwrap();
+            for weight in short.base().iter() {
+                frozen.base().upload(&weight.name, &short.base().download(weight).unwrap()).unwrap();
+            }
+            let distance = relative_distance(&gradients(&short), &gradients(&frozen));
+            assert!(distance <= 1e-6, "{name} {held:?}: gradients {distance}");
+        }
+        // Without a wish, as in the file.
+        let found = formats(&Model::load(&gpu, &fixture(name), false).unwrap());
+        assert_eq!(found, [if name == "tiny" { Format::Bf16 } else { Format::F32 }]);
+    }
+}
+
+#[test]
+fn a_16_bit_base_split_by_rows_gives_the_same_bits() {
+    let Some(gpu) = gpu() else { return };
+    let load = |gpu: &Gpu| Model::load_frozen(gpu, &fixture("tiny"), Some(FloatFormat::Bf16)).unwrap();
+    let tree = [Tree { prompt: vec![1, 13, 60], responses: vec![vec![26, 30, 17, 94]] }];
+    let whole = logps(&gpu, &load(&gpu), &tree);
+    let gpu = open(GpuOptions { max_binding_bytes: Some(6144), ..GpuOptions::default() });
+    let model = load(&gpu);
+    assert!(model.base().iter().any(|w| w.parts().count() > 1));
+    assert_eq!(bits(&logps(&gpu, &model, &tree)), bits(&whole));
+}
+
+#[test]
+fn rows_that_are_no_whole_vectors_are_held_in_f32() {
+    let gpu = Gpu::without_device(Limits::default());
+    let spec = |shape: &[usize]| WeightSpec { name: format!("{shape:?}"), shape: shape.to_vec() };
+    let specs =
+        [[5, 7], [5, 8], [5, 6]].map(|s| spec(&s)).into_iter().chain([spec(&[8])]).collect::<Vec<_>>();
+    let weights = Weights::frozen(&gpu, &specs, FloatFormat::Bf16).unwrap();
+    let formats: Vec<Format> = weights.iter().map(|w| w.format).collect();
+    assert_eq!(formats, [Format::F32, Format::Bf16, Format::F32, Format::F32]);
+    assert_eq!(gpu.memory().total, 5 * 7 * 4 + 5 * 8 * 2 + 5 * 6 * 4 + 8 * 4);
+}
+
+#[test]
+fn half_precision_refuses_what_it_has_no_room_for() {
+    let Some(gpu) = gpu() else { return };
+    let specs = [WeightSpec { name: "w".into(), shape: vec![1, 4] }];
+    let weights = Weights::frozen(&gpu, &specs, FloatFormat::F16).unwrap();
+    weights.upload("w", &[65504.0, -1.0, 0.5, 1e-9]).unwrap();
+    let why = weights.upload("w", &[1.0, 7e4, 0.0, 0.0]).unwrap_err().to_string();
+    assert!(why.contains("w holds 70000") && why.contains("bfloat16"), "{why}");
+    assert_eq!(weights.download(weights.get("w").unwrap()).unwrap(), [65504.0, -1.0, 0.5, 0.0]);
 }
 
 /// A random model whose layers dominate.

@@ -75,9 +75,9 @@ fn rows_and_cols(shape: &[usize]) -> (usize, usize) {
     }
 }
 
-/// Splits (rows, cols) so that every part fits one binding: rows of each part.
-fn split_rows(gpu: &Gpu, rows: usize, cols: usize, format: Format) -> Vec<usize> {
-    let fit = (gpu.limits().binding.min(gpu.limits().buffer) / format.bytes(cols as u64)).max(1) as usize;
+/// Splits (rows, cols) so that every part fits one binding, as f32 whatever its format: rows of each part.
+fn split_rows(gpu: &Gpu, rows: usize, cols: usize) -> Vec<usize> {
+    let fit = (gpu.limits().binding.min(gpu.limits().buffer) / (cols as u64 * 4)).max(1) as usize;
     (0..rows).step_by(fit).map(|first| fit.min(rows - first)).collect()
 }
 
@@ -103,7 +103,7 @@ impl Weights {
                 let values = gpu.buffer(&spec.name, Category::Weights, bytes)?.region();
                 Ok(Part { rows, values, gradient: None })
             };
-            let parts = split_rows(gpu, rows, cols, format).into_iter().map(part).collect::<Result<_>>()?;
+            let parts = split_rows(gpu, rows, cols).into_iter().map(part).collect::<Result<_>>()?;
             list.push(Weight { name: spec.name.clone(), shape: spec.shape.clone(), format, parts });
         }
         Ok(Weights::new(gpu, list, Vec::new()))
@@ -119,8 +119,8 @@ impl Weights {
                 FlatLayout::new((gpu.limits().binding.min(gpu.limits().buffer) / 4) as usize, align);
             for spec in specs.iter().filter(|s| (s.shape.len() == 2) == decayed) {
                 let (rows, cols) = rows_and_cols(&spec.shape);
-                let parts = split_rows(gpu, rows, cols, Format::F32);
-                let places = parts.into_iter().map(|r| (r, flat.place(r * cols))).collect();
+                let places =
+                    split_rows(gpu, rows, cols).into_iter().map(|r| (r, flat.place(r * cols))).collect();
                 flat.weights.push((spec.clone(), places));
             }
             let first = segments.len();
@@ -159,15 +159,12 @@ impl Weights {
         let specs = self.list.iter().map(|w| WeightSpec { name: w.name.clone(), shape: w.shape.clone() });
         let copy = Weights::frozen(&self.gpu, &specs.collect::<Vec<_>>(), wanted)?;
         for (from, to) in self.list.iter().zip(&copy.list) {
-            if from.format == to.format {
-                for (from, to) in from.parts.iter().zip(&to.parts) {
-                    self.gpu.copy(&from.values, &to.values)?;
-                }
-                continue;
-            }
             let mut first = 0;
-            for part in &from.parts {
-                copy.upload_rows(&to.name, first, &self.download_part(from, part)?)?;
+            for (part, copied) in from.parts.iter().zip(&to.parts) {
+                match from.format == to.format {
+                    true => self.gpu.copy(&part.values, &copied.values)?,
+                    false => copy.upload_rows(&to.name, first, &self.download_part(from, part)?)?,
+                }
                 first += part.rows;
             }
         }

@@ -18,13 +18,18 @@ fn place() -> Option<Place> {
     Some(place)
 }
 
-/// Checks that no command runs with what is there.
+/// Checks that no command runs with what is there, and no dry run.
 #[track_caller]
 fn nothing_runs(place: &Place, code: i32, parts: &[&str]) {
+    refused_by_all(place, code, parts);
+    place.refuses(&format!("{DPO} --dry-run"), code, parts);
+}
+
+#[track_caller]
+fn refused_by_all(place: &Place, code: i32, parts: &[&str]) {
     for line in [SCORE, DPO, ALIGN, "generate --model tiny_tied --prompt fox --output out.jsonl"] {
         place.refuses(line, code, parts);
     }
-    place.refuses(&format!("{DPO} --dry-run"), code, parts);
 }
 
 /// Rewrites the header and the data of a safetensors file.
@@ -49,7 +54,14 @@ fn a_folder_that_holds_no_whole_model_is_refused() {
         let file = format!("tiny_tied/{file}");
         let content = place.read(&file);
         std::fs::remove_file(place.path(&file)).unwrap();
-        nothing_runs(&place, 1, &parts);
+        match file.ends_with("model.safetensors") {
+            // A dry run needs no weights.
+            true => {
+                refused_by_all(&place, 1, &parts);
+                place.oaif(&format!("{DPO} --dry-run")).done();
+            }
+            false => nothing_runs(&place, 1, &parts),
+        }
         place.write(&file, content);
     }
     for path in ["none", "rows.jsonl", "meta-llama/Llama-3.2-1B"] {
@@ -356,6 +368,33 @@ fn no_adapter_and_an_unknown_adapter_are_refused() {
     let report = Outcome::of(command).done();
     assert!(report.err.contains("warning: no GPU adapter was found"), "{}", report.err);
     assert!(serde_json::from_str::<Value>(&report.out).unwrap()["memory"]["total"].is_number());
+}
+
+#[test]
+fn a_dry_run_without_rows_needs_lengths_that_the_model_takes() {
+    let Some(place) = place() else { return };
+    let dpo = "dpo --model tiny_tied --dry-run";
+    let align = format!("align --model tiny_tied --dry-run {}", ALIGN.split_once("run ").unwrap().1);
+    for (line, parts) in [
+        (dpo.to_owned(), &["--max-length", "--dataset", "give it"][..]),
+        (format!("{dpo} --max-length 60"), &["--max-prompt-length", "give it"]),
+        (dpo.replace("dpo", "sft"), &["--max-length", "give it"]),
+        (align.clone(), &["--max-prompt-length", "give it"]),
+        (format!("{dpo} --max-length 129 --max-prompt-length 8"), &["--max-length: 129 is above 128"]),
+        (format!("{dpo} --max-length 8 --max-prompt-length 8"), &["--max-prompt-length: 8 leaves nothing"]),
+        (format!("{align} --max-prompt-length 125"), &["--max-prompt-length: 125 is above 124"]),
+        (format!("{dpo} --max-buffer-size 2GB"), &["--max-buffer-size", "2GB is not a size such as 128MiB"]),
+        (format!("{dpo} --max-buffer-size 0"), &["--max-buffer-size"]),
+        (format!("{dpo} --max-buffer-size 99999999999GiB"), &["--max-buffer-size"]),
+        (format!("{DPO} --max-buffer-size 2GiB"), &["--dry-run", "not provided"]),
+        ("dpo --model tiny_tied --output-dir run".into(), &["not provided", "--dataset"]),
+        ("dpo --model tiny_tied --dataset pairs.jsonl".into(), &["not provided", "--output-dir"]),
+        (format!("{DPO} --dtype float8"), &["--dtype: float8 is not auto, float32, bfloat16 or float16"]),
+        (SCORE.replace("score", "score --dtype half"), &["--dtype: half is not auto"]),
+    ] {
+        place.refuses(&line, 2, parts);
+    }
+    place.oaif(&format!("sft {} --max-length 60", dpo.split_once(' ').unwrap().1)).done();
 }
 
 #[test]

@@ -274,6 +274,104 @@ fn a_dry_run_tells_what_a_run_would_be_and_take_and_writes_nothing() {
     }
 }
 
+/// Rows of the same lengths; `bare` and `bare_judge` are the models of `place` without anything but config.json.
+fn place_of_equal_rows() -> Option<Place> {
+    let place = place()?;
+    place.copy_model(&super::common::fixture("tiny_tied"), "judge");
+    for (model, bare) in [("tiny", "bare"), ("judge", "bare_judge")] {
+        std::fs::create_dir(place.path(bare)).unwrap();
+        place.write(&format!("{bare}/config.json"), place.read(&format!("{model}/config.json")));
+    }
+    let row = json!({"prompt": "the fox was", "chosen": "happy and old", "rejected": "sad and cold", "completion": "old ."});
+    place.write("equal.jsonl", format!("{row}\n").repeat(4));
+    Some(place)
+}
+
+#[test]
+fn a_dry_run_of_config_json_alone_tells_what_a_run_of_such_rows_takes() {
+    let Some(place) = place_of_equal_rows() else { return };
+    let judge = "--judge likelihood --judge-model judge --max-new-tokens 9 --num-samples 3";
+    for (kind, more) in [
+        ("sft", ""),
+        ("dpo", ""),
+        ("dpo", "--lora-r 2"),
+        ("dpo", "--lora-r 2 --dtype float32"),
+        ("dpo", "--dtype float16 --optim adafactor --gradient-checkpointing"),
+        ("align", judge),
+        ("align", &format!("{judge} --lora-r 2")),
+    ] {
+        let line = format!("{kind} {more} --per-device-train-batch-size 3 --max-steps 1");
+        let real = format!("{line} --model tiny --dataset equal.jsonl --output-dir run");
+        let seen: Value = serde_json::from_str(&place.oaif(&format!("{real} --dry-run")).done().out).unwrap();
+        let longest = |what: &str| seen["data"][what]["max"].as_u64().unwrap_or(0);
+        let (prompt, answer) = (longest("prompt_tokens"), longest("completion_tokens"));
+        let lengths = match kind {
+            "align" => format!("--max-prompt-length {prompt}"),
+            _ => format!("--max-prompt-length {prompt} --max-length {}", prompt + answer),
+        };
+        let bare =
+            format!("{line} --model bare {lengths} --dry-run").replace("-model judge", "-model bare_judge");
+        let before = place.names(".");
+        let bare: Value = serde_json::from_str(&place.oaif(&bare).done().out).unwrap();
+        assert_eq!(place.names("."), before);
+        assert_eq!(bare["data"]["rows"], Value::Null);
+        assert_eq!(bare["data"]["prompt_tokens"]["max"].as_u64(), Some(prompt), "{line}");
+
+        place.oaif(&real).done();
+        let memory = place.json("run/run.json")["memory"].take();
+        assert_eq!(memory["bytes"], bare["memory"]["bytes"], "{line}");
+        assert_eq!(memory["bytes"], seen["memory"]["bytes"], "{line}");
+        std::fs::remove_dir_all(place.path("run")).unwrap();
+    }
+}
+
+#[test]
+fn a_dry_run_takes_the_limits_of_a_gpu_in_mind() {
+    let Some(place) = place_of_equal_rows() else { return };
+    let line = "dpo --dry-run --model bare --max-prompt-length 3 --max-length 6";
+    let report = |more: &str| -> Value {
+        let outcome = place.oaif(&format!("{line} {more}")).done();
+        assert_eq!(outcome.err, "", "{more}");
+        serde_json::from_str(&outcome.out).unwrap()
+    };
+    let limits = |more: &str| {
+        let limits = report(more)["limits"].take();
+        (limits["binding"].as_u64().unwrap(), limits["buffer"].as_u64().unwrap())
+    };
+    assert_eq!(limits("--max-storage-buffer-binding-size 2GiB"), (2 << 30, 2 << 30));
+    assert_eq!(limits("--max-buffer-size 1048576"), (1 << 20, 1 << 20));
+    assert_eq!(limits("--max-buffer-size 512MiB"), (128 << 20, 512 << 20));
+    assert_eq!(limits("--max-buffer-size 1GiB --max_storage_buffer_binding_size 30KiB"), (30 << 10, 1 << 30));
+    assert_eq!(report("--max-buffer-size 1GiB")["gpu"]["name"], "no device");
+    place.refuses(&format!("{line} --max-buffer-size 1KiB"), 1, &["the adapter allows 1024"]);
+}
+
+#[test]
+fn frozen_weights_of_16_bits_take_half_the_memory() {
+    let Some(place) = place() else { return };
+    let weights = |more: &str| {
+        let line = format!("dpo --model tiny --dataset pairs.jsonl --lora-r 2 --dry-run {more}");
+        let report: Value = serde_json::from_str(&place.oaif(&line).done().out).unwrap();
+        report["memory"]["bytes"]["weights"].as_u64().unwrap()
+    };
+    let (full, auto) = (weights("--dtype float32"), weights(""));
+    // The matrices of tiny: embedding and head, and two layers.
+    let matrices = 2 * 96 * 32 + 2 * (2 * 48 * 32 + 2 * 24 * 32 + 3 * 48 * 32);
+    assert_eq!(full - auto, matrices * 2, "auto: its file holds bfloat16");
+    assert_eq!((weights("--dtype bfloat16"), weights("--torch_dtype f16")), (auto, auto));
+
+    for dtype in ["auto", "float32", "float16"] {
+        place.oaif(&format!("dpo --model tiny --dataset pairs.jsonl --max-steps 2 --lora-r 2 --output-dir {dtype} --dtype {dtype}")).done();
+    }
+    let losses = |run: &str| {
+        place.rows(&format!("{run}/metrics.jsonl")).iter().map(|row| number(row, "loss")).collect::<Vec<_>>()
+    };
+    for ((auto, float32), float16) in losses("auto").iter().zip(losses("float32")).zip(losses("float16")) {
+        assert_close(*auto, float32, 1e-5);
+        assert_close(*auto, float16, 1e-3);
+    }
+}
+
 #[test]
 fn a_profile_is_a_table_and_a_trace() {
     let Some(place) = place() else { return };
