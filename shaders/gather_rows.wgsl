@@ -1,13 +1,25 @@
 // gather_rows: y_t = table_{indices_t}, for the indices that lie in this part of the table.
-//   table (count, COLS): rows from `first` on  indices (T)   ->   y (T, COLS)  =
+//   table (count, COLS) of FORMAT: rows from `first` on  indices (T)   ->   y (T, COLS)  =
 struct Params { rows: u32, first: u32, count: u32 }
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> table: array<u32>; // of FORMAT
+@group(0) @binding(1) var<storage, read> table: array<Stored>;
 @group(0) @binding(2) var<storage, read> indices: array<u32>;
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;
 //#include step
 //#include elements
-//#include weight
+
+//#if FORMAT
+//#include widen
+alias Stored = u32;
+fn element(i: u32) -> f32 {
+    return widen(vec4((table[i >> 1u] >> (16u * (i & 1u))) & 0xffffu)).x;
+}
+//#else
+alias Stored = f32;
+fn element(i: u32) -> f32 {
+    return table[i];
+}
+//#end
 
 @compute @workgroup_size(64)
 fn main(
@@ -24,8 +36,7 @@ fn main(
         // An index before the part wraps around and is not below its count either.
         let row = indices[m / COLS] - params.first;
         if (row < params.count) {
-            let i = row * COLS + m % COLS;
-            y[m] = weight(i, table[weight_word(i)]);
+            y[m] = element(row * COLS + m % COLS);
         }
     }
 }

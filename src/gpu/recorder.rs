@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
+use super::adapter::Gpu;
 use super::buffer::Region;
 use super::gradient::Tape;
 use super::shader::{Interface, KernelKey, validate};
@@ -75,7 +76,7 @@ impl Format {
         }
     }
 
-    /// The constant `FORMAT` of a kernel that reads weights by shaders/shared/weight.wgsl.
+    /// The constant `FORMAT` of a kernel that reads weights by shaders/shared/load_weight.wgsl.
     pub fn code(self) -> u32 {
         match self {
             Format::F32 => 0,
@@ -261,12 +262,18 @@ pub struct Recorder {
     pub(super) phases: Vec<(usize, &'static str)>,
     pub(super) tape: Tape,
     regions: HashMap<(usize, u64, Dim, usize), Tensor>,
+    subgroup: Option<u32>,
 }
 
 impl Recorder {
-    /// An empty recording.
-    pub fn new() -> Recorder {
-        Recorder::default()
+    /// An empty recording, for adapters like this one.
+    pub fn new(gpu: &Gpu) -> Recorder {
+        Recorder { subgroup: gpu.subgroup(), ..Recorder::default() }
+    }
+
+    /// Invocations of a subgroup, where kernels may use them.
+    pub fn subgroup(&self) -> Option<u32> {
+        self.subgroup
     }
 
     fn add(&mut self, label: String, rows: Dim, cols: usize, format: Format, home: Home) -> Tensor {

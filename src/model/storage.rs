@@ -229,7 +229,7 @@ impl Model {
                 format!("{:?} holds the base weights, such as {}: merge into float32 ones", w.format, w.name);
             return Err(Error::config("--dtype", why));
         }
-        let mut r = Recorder::new();
+        let mut r = Recorder::new(self.gpu());
         for layer in 0..self.architecture().layers {
             for projection in &adapter.config.targets {
                 let w = self.base().bind(&mut r, &format!("{}.weight", projection.module(layer)));

@@ -9,6 +9,7 @@ use crate::reference::uniform;
 /// Rows that a live extent's maximum exceeds the case's rows by: memory that no kernel may use.
 const SLACK: usize = 3;
 
+#[derive(Clone)]
 enum Data {
     F32(Vec<f32>),
     U32(Vec<u32>),
@@ -23,6 +24,7 @@ fn packed(bits: impl Iterator<Item = u16>) -> Vec<u32> {
 }
 
 /// An input of a case.
+#[derive(Clone)]
 pub struct Input {
     data: Data,
     rows: usize,
@@ -192,7 +194,7 @@ impl Case {
 
     /// The case as a recording, with its results and live values.
     pub fn recording(&self, gpu: &Gpu) -> Result<(Recorder, Vec<Tensor>, Live)> {
-        let mut recorder = Recorder::training();
+        let mut recorder = Recorder::training(gpu);
         let inputs = self.inputs.iter().map(|i| i.bind(gpu, &mut recorder)).collect::<Result<Vec<_>>>()?;
         let results = (self.record)(&mut recorder, &inputs)?;
         results.iter().for_each(|t| recorder.output(*t));
@@ -253,7 +255,6 @@ pub fn all_cases() -> Vec<Case> {
         super::sampling::cases,
         super::segment::cases,
         super::swiglu::cases,
-        super::widen::cases,
     ];
     ops.iter().flat_map(|cases| cases()).collect()
 }

@@ -1,5 +1,7 @@
 //! Rows looked up by number: of the embedding table, and of the hidden states.
 
+use half::{bf16, f16};
+
 use super::case::{Case, Input};
 use super::linear::Matrix;
 use super::{accumulate, elements};
@@ -151,6 +153,26 @@ pub(super) fn cases() -> Vec<Case> {
                 inputs,
                 move |r, t| Ok(vec![gather_rows(r, &Matrix::new(t[..count].to_vec()), t[count], None)?]),
                 move |x| vec![reference::gather_rows(&table(x, count), &integers(&x[count]), c)],
+            ));
+        }
+    }
+    // Every number that 16 bits hold between two magnitudes; all in one case, the small ones would not be seen beside
+    // the large. The first f16 are subnormal.
+    for format in [Format::F16, Format::Bf16] {
+        for (low, high) in [(1e-7, 6.1e-5), (6.1e-5, 0.01), (0.01, 2.0), (2.0, 400.0), (400.0, 7e4)] {
+            let number = |bits: u16| match format {
+                Format::F16 => f16::from_bits(bits).to_f32(),
+                _ => bf16::from_bits(bits).to_f32(),
+            };
+            let every = (0..=u16::MAX).map(number).filter(|v| (low..high).contains(&v.abs()));
+            let every: Vec<f32> = every.collect();
+            let n = every.len();
+            out.push(Case::new(
+                "gather_rows",
+                format!("{low} to {high} {format:?}"),
+                vec![Input::f32(every, 1, n).stored(format), Input::u32(vec![0], 1, 1)],
+                |r, t| Ok(vec![gather_rows(r, &t[0].into(), t[1], None)?]),
+                |x| vec![x[0].clone()],
             ));
         }
     }

@@ -2,10 +2,12 @@
 
 use super::accumulate;
 use super::case::{Case, Input};
-use super::widen::{widen_pieces, widened};
+use super::tile::Tile;
 use crate::error::Result;
 use crate::gpu::shader::KernelKey;
-use crate::gpu::{Access, Accumulate, Dim, GradientTarget, Groups, Launch, Recorder, Tensor, Word, Work};
+use crate::gpu::{
+    Access, Accumulate, Dim, Format, GradientTarget, Groups, Launch, Recorder, Tensor, Word, Work,
+};
 use crate::reference;
 
 /// A weight matrix (rows, cols). Above the adapter's binding limit it is split by rows into several tensors.
@@ -79,11 +81,6 @@ pub struct LowRank {
     pub scale: f32,
 }
 
-/// Rows and columns of the tile that one invocation computes, and the invocations of a workgroup.
-const TILE_ROWS: u32 = 8;
-const TILE_COLS: u32 = 8;
-const LANES: u32 = 64;
-
 /// y = x Wᵀ (+ scale · (x Aᵀ) Bᵀ) (+ residual).
 ///   x (N, I)  w (O, I)  residual (N, O)  ->  y (N, O)
 pub fn linear(
@@ -142,14 +139,9 @@ pub fn linear(
     Ok(y)
 }
 
-fn tiles(rows: impl Into<Dim>, cols: usize) -> Groups {
-    // Lanes lie along the columns; a workgroup is as many columns of tiles as it has lanes, or several rows.
-    let across = (cols as u32).div_ceil(TILE_COLS);
-    let rows = rows.into();
-    match across >= LANES {
-        true => Groups::over(rows, TILE_ROWS).times(across.div_ceil(LANES)),
-        false => Groups::over(rows, TILE_ROWS * (LANES / across)),
-    }
+/// Whether rows of these lengths can be read four elements at a time.
+fn aligned(lengths: &[usize]) -> bool {
+    lengths.iter().all(|n| n % 4 == 0)
 }
 
 /// W += scale · B A, in place: an adapter becomes part of its base. No gradient.
@@ -172,22 +164,6 @@ pub(super) fn launch_forward(
     y: Tensor,
     first_col: usize,
 ) {
-    for piece in widen_pieces(w) {
-        let col = first_col + piece.first - w.first;
-        let piece = widened(r, piece);
-        launch_forward_f32(r, x, piece, low_rank, residual, y, col);
-    }
-}
-
-fn launch_forward_f32(
-    r: &mut Recorder,
-    x: Tensor,
-    w: MatrixRows,
-    low_rank: Option<(Tensor, Tensor, f32)>,
-    residual: Option<Tensor>,
-    y: Tensor,
-    first_col: usize,
-) {
     let (inner, cols) = (x.cols, w.rows);
     let mut args = vec![(x, Access::Read), (w.part, Access::Read)];
     let mut rank = 0;
@@ -199,11 +175,12 @@ fn launch_forward_f32(
     args.push((y, Access::Write));
     let scale = low_rank.map_or(0.0, |l| l.2);
     let terms = inner + rank;
+    let lengths = [inner, rank, cols, y.cols, first_col];
+    let (groups, mut constants) = Tile::wide(r).over(x.rows, cols, aligned(&lengths));
+    constants.extend([("LOW_RANK", low_rank.is_some() as u32), ("RESIDUAL", residual.is_some() as u32)]);
+    constants.push(("FORMAT", w.part.format.code()));
     r.launch(Launch {
-        kernel: KernelKey {
-            name: "linear_forward",
-            constants: vec![("LOW_RANK", low_rank.is_some() as u32), ("RESIDUAL", residual.is_some() as u32)],
-        },
+        kernel: KernelKey { name: "linear_forward", constants },
         params: vec![
             x.rows.into(),
             inner.into(),
@@ -215,31 +192,13 @@ fn launch_forward_f32(
             Word::F32(scale),
         ],
         args,
-        groups: tiles(x.rows, cols),
+        groups,
         work: Work { flops: 2.0 * (terms * cols) as f64, bytes: 4.0 * (terms + 2 * cols) as f64 },
     });
 }
 
 /// dx = or += scale · dy w (+ g A), with the columns of dy from `first_col` on.
 pub(super) fn launch_backward_input(
-    r: &mut Recorder,
-    dy: Tensor,
-    first_col: usize,
-    w: MatrixRows,
-    scale: f32,
-    low_rank: Option<(Tensor, Tensor)>,
-    dx: GradientTarget,
-) {
-    for (i, piece) in widen_pieces(w).into_iter().enumerate() {
-        let col = first_col + piece.first - w.first;
-        let piece = widened(r, piece);
-        let accumulate = if i == 0 { dx.accumulate } else { Accumulate::Add };
-        let dx = GradientTarget { accumulate, ..dx };
-        launch_backward_input_f32(r, dy, col, piece, scale, low_rank.filter(|_| i == 0), dx);
-    }
-}
-
-fn launch_backward_input_f32(
     r: &mut Recorder,
     dy: Tensor,
     first_col: usize,
@@ -257,11 +216,12 @@ fn launch_backward_input_f32(
     }
     args.push((dx.tensor, Access::Write));
     let terms = inner + rank;
+    let lengths = [inner, rank, cols, dy.cols, first_col];
+    let (groups, mut constants) = Tile::wide(r).over(dy.rows, cols, aligned(&lengths));
+    constants.extend([("LOW_RANK", low_rank.is_some() as u32), ("ADD", accumulate(dx))]);
+    constants.push(("FORMAT", w.part.format.code()));
     r.launch(Launch {
-        kernel: KernelKey {
-            name: "linear_backward_input",
-            constants: vec![("LOW_RANK", low_rank.is_some() as u32), ("ADD", accumulate(dx))],
-        },
+        kernel: KernelKey { name: "linear_backward_input", constants },
         params: vec![
             dy.rows.into(),
             inner.into(),
@@ -273,7 +233,7 @@ fn launch_backward_input_f32(
             Word::F32(scale),
         ],
         args,
-        groups: tiles(dy.rows, cols),
+        groups,
         work: Work { flops: 2.0 * (terms * cols) as f64, bytes: 4.0 * (terms + 2 * cols) as f64 },
     });
 }
@@ -300,15 +260,15 @@ pub(super) fn launch_backward_weight(
     dw: GradientTarget,
 ) {
     let (out, cols) = (w.rows, x.cols);
-    let tiles = tiles(out, cols);
+    let (tiles, mut constants) = Tile::square(r).over(out, cols, aligned(&[out, cols, dy.cols, first_col]));
     let slices = slices(x.rows, tiles);
     let partial = match slices {
         1 => dw.tensor,
         _ => r.tensor("dw slices", slices as usize * out, cols),
     };
-    let add = if slices == 1 { accumulate(dw) } else { 0 };
+    constants.push(("ADD", if slices == 1 { accumulate(dw) } else { 0 }));
     r.launch(Launch {
-        kernel: KernelKey { name: "linear_backward_weight", constants: vec![("ADD", add)] },
+        kernel: KernelKey { name: "linear_backward_weight", constants },
         params: vec![
             x.rows.into(),
             out.into(),
@@ -454,6 +414,54 @@ pub(super) fn cases() -> Vec<Case> {
                 [dx].into_iter().chain([g.da, g.db, v[5].clone()].map(|d| combine(&[(2.0, &d)]))).collect()
             },
         ));
+    }
+    // Matrices of 16 bits: rounded numbers, products in f32 as ever.
+    for format in [Format::F16, Format::Bf16] {
+        for (n, i, parts) in [(13, 12, &[17, 8][..]), (65, 64, &[64])] {
+            let o: usize = parts.iter().sum();
+            let mut inputs = vec![
+                Input::normal(1, n, i, 1.0).live(0).watched(),
+                Input::normal(2, n, o, 1.0).live(0),
+                Input::normal(3, 3, i, 1.0),
+                Input::normal(4, o, 3, 1.0),
+            ];
+            let part = |(k, rows): (usize, &usize)| Input::normal(5 + k as u32, *rows, i, 1.0).stored(format);
+            inputs.extend(parts.iter().enumerate().map(part));
+            let record = |r: &mut Recorder, t: &[Tensor]| {
+                let (w, low_rank) = (Matrix::new(t[4..].to_vec()), LowRank { a: t[2], b: t[3], scale: 0.5 });
+                let y = linear(r, t[0], &w, None, None)?;
+                Ok([y, linear(r, t[0], &w, Some(low_rank), None)?])
+            };
+            let shape = format!("N {n} I {i} O {parts:?} {format:?}");
+            out.push(Case::new(
+                "linear_forward",
+                &shape,
+                inputs.clone(),
+                move |r, t| record(r, t).map(Vec::from),
+                move |v| {
+                    let w = v[4..].concat();
+                    let plain = reference::linear_forward(&v[0], &w, n, i, o);
+                    vec![plain, reference::lora_forward(&v[0], &w, &v[2], &v[3], 0.5, n, i, o, 3).y]
+                },
+            ));
+            out.push(Case::new(
+                "linear_backward",
+                &shape,
+                inputs,
+                move |r, t| {
+                    let [y, z] = record(r, t)?;
+                    let sum = super::residual_add(r, y, z)?;
+                    r.backward(&[(sum, t[1])])?;
+                    Ok(r.gradient(t[0]).into_iter().collect())
+                },
+                move |v| {
+                    let w = v[4..].concat();
+                    let plain = reference::linear_backward_input(&v[1], &w, n, i, o);
+                    let low = reference::lora_backward(&v[1], &v[0], &w, &v[2], &v[3], 0.5, n, i, o, 3);
+                    vec![combine(&[(1.0, &plain), (1.0, &low.dx)])]
+                },
+            ));
+        }
     }
     out
 }

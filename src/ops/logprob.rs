@@ -4,7 +4,7 @@ use super::case::{Case, Input};
 use super::linear::{Matrix, MatrixRows, launch_backward_input, launch_backward_weight, launch_forward};
 use crate::error::Result;
 use crate::gpu::shader::KernelKey;
-use crate::gpu::{Access, Groups, Launch, Recorder, Tensor, Work};
+use crate::gpu::{Access, Format, Groups, Launch, Recorder, Tensor, Work};
 use crate::reference;
 
 /// Results of [`logprob`].
@@ -181,6 +181,31 @@ pub(super) fn cases() -> Vec<Case> {
                     part.to_vec()
                 });
                 [dh].into_iter().chain(dw).collect()
+            },
+        ));
+    }
+    // A frozen head of 16 bits.
+    for format in [Format::F16, Format::Bf16] {
+        let (t, c, v, chunk) = (65, 16, 191, 63);
+        let targets: Vec<u32> = (0..t).map(|i| ((i * 7919 + v - 1) % v) as u32).collect();
+        let inputs = vec![
+            Input::normal(1, t, c, 1.0).live(0).watched(),
+            Input::u32(targets.clone(), t, 1).live(0),
+            Input::normal(2, t, 1, 1.0).live(0),
+            Input::normal(3, v, c, 1.0).stored(format),
+        ];
+        out.push(Case::new(
+            "logprob_backward",
+            format!("T {t} C {c} V {v} by {chunk} {format:?}"),
+            inputs,
+            move |r, t| {
+                let l = logprob(r, t[0], &t[3].into(), t[1], chunk)?;
+                r.backward(&[(l.logp, t[2])])?;
+                Ok([l.logp].into_iter().chain(r.gradient(t[0])).collect())
+            },
+            move |v| {
+                let logp = reference::logprob_forward(&v[0], &v[3], &targets, c).logp;
+                vec![logp, reference::logprob_backward(&v[0], &v[3], &targets, &v[2], c).0]
             },
         ));
     }

@@ -1,0 +1,14 @@
+// As `load`, of a matrix whose elements are of FORMAT (0 f32, 1 f16, 2 bf16): array<Weight>. Of 16 bits there are two to
+// a word, the first in its low half, and a row is a whole number of vectors.
+//#if FORMAT
+alias Weight = vec2<u32>;
+//#include widen
+
+fn load_${NAME}(at: u32, k: u32, len: u32) -> vec4<f32> {
+    let words = ${NAME}[(at + k) >> 2u];
+    return widen(vec4(words.x & 0xffffu, words.x >> 16u, words.y & 0xffffu, words.y >> 16u));
+}
+//#else
+alias Weight = Element;
+//#include load NAME=${NAME}
+//#end
