@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
 
 use safetensors::Dtype;
 
@@ -218,16 +219,12 @@ impl Model {
     }
 
     /// Adds the adapter to the base weights and drops it: W += scale · B A. Every other model that shares the base
-    /// changes with it.
-    ///
-    /// # Errors
-    /// [`Error::Config`] for a base that is held in 16 bits, which would lose most of the adapter.
+    /// changes with it; but where it is held in 16 bits, which would lose most of the adapter, it is copied to f32 first.
     pub fn merge_adapter(&self) -> Result<Model> {
         let Some(adapter) = self.adapter() else { return Ok(self.clone()) };
-        if let Some(w) = self.base().iter().find(|w| w.format != Format::F32) {
-            let why =
-                format!("{:?} holds the base weights, such as {}: merge into float32 ones", w.format, w.name);
-            return Err(Error::config("--dtype", why));
+        if self.base().iter().any(|w| w.format != Format::F32) {
+            let base = Arc::new(self.base().frozen_copy(FloatFormat::F32)?);
+            return self.with(|state| state.base = base).merge_adapter();
         }
         let mut r = Recorder::new(self.gpu());
         for layer in 0..self.architecture().layers {
