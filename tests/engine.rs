@@ -9,10 +9,10 @@ use oaif::data::tokenizer::{StopMatcher, Tokenizer};
 use oaif::generate::{GenerateOptions, Generator, Request, SamplingParams};
 use oaif::gpu::shader::KernelKey;
 use oaif::gpu::{Access, Arena, Category, Counts, Format, Gpu, GpuOptions, Groups, Launch, Limits};
-use oaif::gpu::{Plan, PlanOptions, Recorder, Work};
+use oaif::gpu::{Plan, PlanOptions, Recorder, Tensor, Work};
 use oaif::model::stream::Capacity;
 use oaif::model::{Model, ModelConfig, Scorer};
-use oaif::ops::{self, AttentionShape, all_cases};
+use oaif::ops::{self, AttentionShape, KeySource, Norm, Projection, all_cases};
 use oaif::optim::{Optimiser, OptimiserKind};
 use oaif::preference::PreferenceLoss;
 use oaif::train::pair_step::{LabelledPair, PairStep};
@@ -278,7 +278,7 @@ fn a_machine_without_an_adapter_can_measure() {
 fn deep(gpu: &Gpu) -> Model {
     let config = json!({
         "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 16,
-        "intermediate_size": 32, "num_hidden_layers": 6, "num_attention_heads": 4, "num_key_value_heads": 2,
+        "intermediate_size": 32, "num_hidden_layers": 6, "num_attention_heads": 2, "num_key_value_heads": 1,
         "vocab_size": 96, "max_position_embeddings": 128, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
         "tie_word_embeddings": true,
     });
@@ -304,7 +304,7 @@ fn checkpointing_gives_the_same_gradients_in_less_memory() {
 }
 
 /// A tensor of the plan's own that is trained through, and a region for it.
-fn training(gpu: &Gpu, rows: usize, cols: usize) -> (Recorder, oaif::gpu::Tensor) {
+fn training(gpu: &Gpu, rows: usize, cols: usize) -> (Recorder, Tensor) {
     let mut r = Recorder::training(gpu);
     let buffer = gpu.buffer("x", Category::Workspace, (rows * cols * 4) as u64).unwrap();
     let x = r.bind(&buffer.region(), rows, cols, Format::F32);
@@ -319,31 +319,37 @@ fn an_op_without_a_gradient_rule_cannot_be_trained_through() {
         Err(Error::NoGradient { op }) => op,
         other => panic!("{:?}", other.map(|_| "a plan")),
     };
-    // Attention over a cache has none: it knows nothing of the sequences' ends.
+    // Attention that knows nothing of the sequences' ends has none, and it does not matter that the path goes on with
+    // ops that have one.
     let (mut r, x) = training(&gpu, 8, 16);
+    let shape = AttentionShape { heads: 2, kv_heads: 2, head_dim: 8, scale: 0.5 };
+    let [gain, weights, table] = [1, 48, 8].map(|rows| r.tensor("w", rows, if rows == 8 { 8 } else { 16 }));
+    let norm = Norm { gain, eps: 1e-5 };
+    let qkv = Projection { norm, weights: weights.into(), low_rank: Vec::new() };
     let spans = r.tensor_u32("spans", 8, 4);
-    let shape = AttentionShape { heads: 4, kv_heads: 4, head_dim: 4, scale: 0.5 };
-    let kv = [r.tensor("k", 8, 16), r.tensor("v", 8, 16)];
-    ops::attention(&mut r, x, kv[0], kv[1], shape, spans, None).unwrap();
-    assert_eq!(op(r), "attention_forward");
-    // Nor has a write into a cache, and it does not matter that the path goes on with ops that have one.
-    let (mut r, x) = training(&gpu, 8, 16);
-    let (rows, cache) = (r.tensor_u32("rows", 8, 1), r.tensor("cache", 8, 16));
-    ops::scatter_rows(&mut r, x, rows, cache);
-    let y = ops::residual_add(&mut r, cache, x).unwrap();
+    let keys = KeySource::Rows { ends: None };
+    let mixed = ops::self_attention(&mut r, x, &qkv, shape, spans, table, keys).unwrap();
+    let y = ops::residual_add(&mut r, mixed, x).unwrap();
     let seed = r.tensor("seed", 8, 16);
-    assert!(matches!(r.backward(&[(y, seed)]), Err(Error::NoGradient { op: "scatter_rows" })));
+    assert!(matches!(r.backward(&[(y, seed)]), Err(Error::NoGradient { op: "qkv_forward" })));
     // Nor has a write over what an op with a rule has written: the rule speaks of the old value.
+    let copy = |r: &mut Recorder, x: Tensor, y: Tensor| {
+        r.launch(Launch {
+            kernel: KernelKey { name: "residual_add", constants: vec![("TWO", 0), ("ADD", 0)] },
+            params: vec![x.rows.into(), x.cols.into()],
+            args: vec![(x, Access::Read), (y, Access::Write)],
+            groups: Groups::over(x.rows, 4),
+            work: Work::default(),
+        })
+    };
     let (mut r, x) = training(&gpu, 8, 16);
     let y = ops::residual_add(&mut r, x, x).unwrap();
-    let rows = r.tensor_u32("rows", 8, 1);
-    ops::scatter_rows(&mut r, x, rows, y);
-    assert_eq!(op(r), "scatter_rows");
+    copy(&mut r, x, y);
+    assert_eq!(op(r), "residual_add");
     // Outside training all of this is fine.
     let mut r = Recorder::new(&gpu);
     let [x, y] = ["x", "y"].map(|name| r.tensor(name, 8, 16));
-    let rows = r.tensor_u32("rows", 8, 1);
-    ops::scatter_rows(&mut r, x, rows, y);
+    copy(&mut r, x, y);
     assert!(Plan::new(&gpu, r, &Arena::new(), PlanOptions::default()).is_ok());
 }
 
@@ -382,8 +388,8 @@ fn application() -> Option<(wgpu::Device, wgpu::Queue)> {
     let descriptor = wgpu::InstanceDescriptor::new_without_display_handle_from_env();
     let instance = wgpu::Instance::new(descriptor);
     let adapter = pollster::block_on(instance.request_adapter(&Default::default())).unwrap();
-    let limits = adapter.limits();
-    let descriptor = wgpu::DeviceDescriptor { required_limits: limits, ..Default::default() };
+    let (required_limits, required_features) = (adapter.limits(), adapter.features() & oaif::gpu::FEATURES);
+    let descriptor = wgpu::DeviceDescriptor { required_limits, required_features, ..Default::default() };
     Some(pollster::block_on(adapter.request_device(&descriptor)).unwrap())
 }
 

@@ -33,6 +33,9 @@ impl std::fmt::Display for Tier {
     }
 }
 
+/// What the runtime makes use of where a device has it.
+pub const FEATURES: wgpu::Features = wgpu::Features::TIMESTAMP_QUERY.union(wgpu::Features::SUBGROUP);
+
 /// What to ask of the adapter.
 #[derive(Clone, Debug)]
 pub struct GpuOptions {
@@ -246,7 +249,7 @@ impl Gpu {
         let from_env = std::env::var("OAIF_ADAPTER").ok().filter(|v| !v.is_empty());
         let wanted = options.adapter.clone().or(from_env);
         let (summary, adapter) = choose(adapters(&instance()).await, wanted.as_deref())?;
-        let features = adapter.features() & (wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::SUBGROUP);
+        let features = adapter.features() & FEATURES;
         let (device, queue) = adapter
             .request_device(&wgpu::DeviceDescriptor {
                 label: Some("oaif"),
@@ -261,7 +264,8 @@ impl Gpu {
         Ok(gpu)
     }
 
-    /// Uses the application's own device and queue. Its error handlers stay the application's.
+    /// Uses the application's own device and queue, best one with all of [`FEATURES`] that its adapter has. Its error
+    /// handlers stay the application's.
     pub fn from_device(device: wgpu::Device, queue: wgpu::Queue, options: &GpuOptions) -> Gpu {
         let summary = summarise(0, &device.adapter_info());
         Gpu::build(device, queue, summary, options)

@@ -213,19 +213,18 @@ impl Case {
 pub fn all_cases() -> Vec<Case> {
     let ops = [
         super::add::cases,
+        super::advance::cases,
         super::attention::cases,
-        super::cache::cases,
         super::ceiling::cases,
+        super::feed_forward::cases,
         super::gather::cases,
         super::linear::cases,
         super::logprob::cases,
         super::optim::cases,
         super::preference::cases,
         super::rmsnorm::cases,
-        super::rope::cases,
         super::sampling::cases,
         super::segment::cases,
-        super::swiglu::cases,
     ];
     ops.iter().flat_map(|cases| cases()).collect()
 }

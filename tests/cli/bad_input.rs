@@ -91,12 +91,12 @@ fn a_tensor_of_another_type_or_shape_is_refused() {
     nothing_runs(&place, 1, &["model.safetensors", QUERY, "I32", "F32, F16 and BF16", "convert"]);
     edit(&place, MODEL, |header, _| {
         header[QUERY]["dtype"] = json!("F32");
-        header[QUERY]["shape"] = json!([32, 48]);
+        header[QUERY]["shape"] = json!([32, 96]);
     });
     nothing_runs(
         &place,
         1,
-        &["model.safetensors", QUERY, "[32, 48]", "[48, 32]", "do the files belong together?"],
+        &["model.safetensors", QUERY, "[32, 96]", "[96, 32]", "do the files belong together?"],
     );
 }
 
