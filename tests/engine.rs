@@ -278,7 +278,7 @@ fn a_machine_without_an_adapter_can_measure() {
 fn deep(gpu: &Gpu) -> Model {
     let config = json!({
         "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 16,
-        "intermediate_size": 32, "num_hidden_layers": 6, "num_attention_heads": 2, "num_key_value_heads": 1,
+        "intermediate_size": 32, "num_hidden_layers": 12, "num_attention_heads": 2, "num_key_value_heads": 1,
         "vocab_size": 96, "max_position_embeddings": 128, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
         "tie_word_embeddings": true,
     });
