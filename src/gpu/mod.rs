@@ -11,7 +11,7 @@ mod profile;
 mod recorder;
 pub mod shader;
 
-pub use adapter::{AdapterSummary, Counts, Gpu, GpuOptions, Limits, Tier, list_adapters};
+pub use adapter::{Activity, AdapterSummary, Counts, Gpu, GpuOptions, Limits, Tier, list_adapters};
 pub use buffer::{Buffer, Category, MemoryReport, Region};
 pub use gradient::{Accumulate, GradientTarget};
 pub use memory::Arena;
