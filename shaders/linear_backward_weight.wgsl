@@ -1,4 +1,4 @@
-// linear_backward_weight: dw = scale · dyᵀ x over one slice of the rows, a tile of 8 by 8 an invocation.
+// linear_backward_weight: dw = scale · dyᵀ x over one slice of the rows.
 //   dy (N, O)  x (N, I)   ->   dw (slices, O', I)  = , or dw (O', I)  += (ADD)
 // The slices are summed by reduce_slices, in order.
 struct Params {
@@ -11,67 +11,66 @@ struct Params {
     slices: u32,
     scale: f32,
 }
+//#include element
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> dy: array<f32>;
-@group(0) @binding(2) var<storage, read> x: array<f32>;
-@group(0) @binding(3) var<storage, read_write> dw: array<f32>;
+@group(0) @binding(1) var<storage, read> dy: array<Element>;
+@group(0) @binding(2) var<storage, read> x: array<Element>;
+@group(0) @binding(3) var<storage, read_write> dw: array<Element>;
 //#include step
 //#include tile
+//#include load NAME=dy
+//#include load NAME=x
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(GROUP)
 fn main(
     @builtin(workgroup_id) id: vec3<u32>,
     @builtin(num_workgroups) count: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
+//#include tile_lane
     let group = group_index(id, count);
-    let groups = params.slices;
-    let slice = group % groups;
-    let tile = tile_of(group / groups, lane, params.cols);
-    if (group >= step.end || tile.row >= params.out || tile.col >= params.cols) {
+    let slice = group % params.slices;
+    let tile = tile_of(group / params.slices, part, params.cols);
+    if (group >= step.end || tile.row >= params.out) {
         return;
     }
-    let rows = extent(params.rows);
-    let share = (rows + params.slices - 1u) / params.slices;
-    let first = min(slice * share, rows);
-    let last = min(first + share, rows);
-    var low: array<vec4<f32>, 8>;
-    var high: array<vec4<f32>, 8>;
-    var row: array<u32, 8>;
-    var col: array<u32, 8>;
-    for (var i = 0u; i < 8u; i++) {
-        row[i] = params.first_col + min(tile.row + i, params.out - 1u);
-        col[i] = min(tile.col + i, params.cols - 1u);
-    }
-    for (var k = first; k < last; k++) {
-        let at_x = k * params.cols;
-        let at_y = k * params.stride;
-        let x0 = vec4(x[at_x + col[0]], x[at_x + col[1]], x[at_x + col[2]], x[at_x + col[3]]);
-        let x1 = vec4(x[at_x + col[4]], x[at_x + col[5]], x[at_x + col[6]], x[at_x + col[7]]);
-        for (var i = 0u; i < 8u; i++) {
-            let v = dy[at_y + row[i]];
-            low[i] += v * x0;
-            high[i] += v * x1;
-        }
-    }
-    for (var i = 0u; i < 8u; i++) {
-        if (tile.row + i >= params.out) {
-            break;
-        }
-        let out = (params.first_row + slice * params.out + tile.row + i) * params.cols + tile.col;
-        for (var j = 0u; j < 8u; j++) {
-            if (tile.col + j >= params.cols) {
-                break;
-            }
-            var v = low[i][j & 3u];
-            if (j >= 4u) {
-                v = high[i][j & 3u];
-            }
-            v *= params.scale;
-//#if ADD
-            v += dw[out + j];
+    let all = extent(params.rows);
+    let share = (all + params.slices - 1u) / params.slices;
+    let first = min(slice * share, all);
+    let last = min(first + share, all);
+    // A lane has four consecutive rows of dw: four columns of dy.
+    let row = tile.row + lane * 4u;
+    let left_quad = min(row, (params.out - 1u) / 4u * 4u);
+    let last_quad = (params.cols - 1u) / 4u * 4u;
+    var acc: array<vec4<f32>, DOWN * QUADS>;
+    for (var n = first; n < last; n += TERMS) {
+//#if SUBGROUP
+        // Lane l loads four columns of one of TERMS rows of x.
+        let right = load_x(min(n + lane / QUADS, last - 1u) * params.cols, min(tile.col + lane % QUADS * 4u, last_quad), params.cols);
 //#end
-            dw[out + j] = v;
+//#for t in TERMS
+        if (n + ${t}u < last) {
+            let left = load_dy((n + ${t}u) * params.stride + params.first_col, left_quad, params.out);
+//#for q in QUADS
+            {
+//#if SUBGROUP
+                let v = subgroupBroadcast(right, ${t}u * QUADS + ${q}u);
+//#else
+                let v = load_x((n + ${t}u) * params.cols, min(tile.col + ${q}u * 4u, last_quad), params.cols);
+//#end
+//#for a in DOWN
+                acc[${a}u * QUADS + ${q}u] = fma(vec4(left[${a}]), v, acc[${a}u * QUADS + ${q}u]);
+//#end
+            }
+//#end
         }
+//#end
     }
+    let rows = params.out;
+    let above = params.first_row + slice * params.out;
+//#for a in DOWN
+    let row${a} = row + ${a}u;
+//#end
+//#for i in TILE_SIZE
+    acc[${i}] *= params.scale;
+//#end
+//#include tile_store OUT=dw STRIDE=params.cols FIRST=above*params.cols ADD=ADD FROM=dw
 }

@@ -305,7 +305,7 @@ fn checkpointing_gives_the_same_gradients_in_less_memory() {
 
 /// A tensor of the plan's own that is trained through, and a region for it.
 fn training(gpu: &Gpu, rows: usize, cols: usize) -> (Recorder, oaif::gpu::Tensor) {
-    let mut r = Recorder::training();
+    let mut r = Recorder::training(gpu);
     let buffer = gpu.buffer("x", Category::Workspace, (rows * cols * 4) as u64).unwrap();
     let x = r.bind(&buffer.region(), rows, cols, Format::F32);
     r.watch(x);
@@ -340,7 +340,7 @@ fn an_op_without_a_gradient_rule_cannot_be_trained_through() {
     ops::scatter_rows(&mut r, x, rows, y);
     assert_eq!(op(r), "scatter_rows");
     // Outside training all of this is fine.
-    let mut r = Recorder::new();
+    let mut r = Recorder::new(&gpu);
     let [x, y] = ["x", "y"].map(|name| r.tensor(name, 8, 16));
     let rows = r.tensor_u32("rows", 8, 1);
     ops::scatter_rows(&mut r, x, rows, y);
@@ -366,7 +366,7 @@ fn a_tensor_above_the_limits_is_an_error_that_names_it_and_the_way_out() {
 #[should_panic(expected = "live extent 0 is 200, its tensors have room for 100")]
 fn a_live_extent_never_exceeds_its_tensors() {
     let gpu = Gpu::without_device(Limits::default());
-    let mut r = Recorder::new();
+    let mut r = Recorder::new(&gpu);
     let rows = oaif::gpu::Dim::Live { index: 0, max: 100 };
     let (x, y) = (r.tensor("x", rows, 4), r.tensor("y", rows, 4));
     ops::residual_add(&mut r, x, y).unwrap();
@@ -443,7 +443,7 @@ fn a_lost_device_is_an_error() {
 fn what_wgpu_refuses_is_an_error() {
     let Some(gpu) = gpu() else { return };
     let launch = |name: &'static str| {
-        let mut r = Recorder::new();
+        let mut r = Recorder::new(&gpu);
         let x = r.tensor("x", 4, 4);
         r.launch(Launch {
             kernel: KernelKey { name, constants: vec![] },

@@ -136,7 +136,7 @@ impl Generator {
         let cache = Arc::new(KvCache::new(gpu, model.architecture(), cache_rows)?);
 
         let (decode, slots) = {
-            let mut r = Recorder::new();
+            let mut r = Recorder::new(gpu);
             let mut slots = Slots::new(gpu, slots, pages * page_rows, &options)?;
             r.phase("decode");
             slots.record_step(&mut r, model, &cache, &options)?;
@@ -152,7 +152,7 @@ impl Generator {
             words("prompt cache rows", prefill_rows)?,
         ];
         let prefill = {
-            let mut r = Recorder::new();
+            let mut r = Recorder::new(gpu);
             let rows = Dim::Live { index: extent::TOKENS, max: prefill_rows as u32 };
             let [ids, positions, spans, cache_rows] = &prefill_inputs;
             let bind = |r: &mut Recorder, b: &Buffer, cols| r.bind(&b.region(), rows, cols, Format::U32);

@@ -14,9 +14,25 @@ use crate::error::{Error, Result};
 /// How much of the adapter the kernels use. Results are checked against `reference` in every tier.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 pub enum Tier {
-    /// Core WGSL: at most 128 invocations and 16 KiB of workgroup memory, 8 storage buffers, f32, no subgroups.
+    /// T0. Core WGSL: at most 128 invocations and 16 KiB of workgroup memory, 8 storage buffers, f32, no subgroups.
     #[default]
     Portable,
+    /// T1. Lanes of a subgroup hand each other what they have loaded; for adapters whose subgroups have one size.
+    Subgroups,
+}
+
+impl Tier {
+    /// Every tier, the lowest first: T0, T1, …
+    pub const ALL: [Tier; 2] = [Tier::Portable, Tier::Subgroups];
+}
+
+impl std::fmt::Display for Tier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Tier::Portable => f.write_str("T0 (portable)"),
+            Tier::Subgroups => f.write_str("T1 (subgroups)"),
+        }
+    }
 }
 
 /// What to ask of the adapter.
@@ -24,6 +40,8 @@ pub enum Tier {
 pub struct GpuOptions {
     /// Index or part of the name, as `oaif doctor` lists them. `None`: `OAIF_ADAPTER`, else the fastest kind.
     pub adapter: Option<String>,
+    /// Use no higher tier than this. `None`: the highest that the adapter offers.
+    pub tier: Option<Tier>,
     /// Keep every runtime check of the shaders (bounds, loops): slower, for tests and for hunting mistakes.
     pub checked: bool,
     /// Pretend that one binding holds no more than this many bytes, to test tensors split by rows.
@@ -42,6 +60,7 @@ impl Default for GpuOptions {
     fn default() -> GpuOptions {
         GpuOptions {
             adapter: None,
+            tier: None,
             checked: false,
             max_binding_bytes: None,
             profile: false,
@@ -124,6 +143,8 @@ pub(super) struct Inner {
     pub summary: AdapterSummary,
     pub limits: Limits,
     pub tier: Tier,
+    /// Invocations of a subgroup, from [`Tier::Subgroups`] on.
+    pub subgroup: Option<u32>,
     pub checked: bool,
     pub timestamps: bool,
     pub submit_ms: f64,
@@ -155,6 +176,14 @@ fn instance() -> wgpu::Instance {
     // Validation layers cost start-up time and are not there on users' machines.
     descriptor.flags = wgpu::InstanceFlags::empty().with_env();
     wgpu::Instance::new(descriptor)
+}
+
+/// The size of the device's subgroups, where they are to be had and all of one size that the kernels are written for.
+fn subgroup_size(device: &wgpu::Device) -> Option<u32> {
+    let info = device.adapter_info();
+    let one_size = info.subgroup_min_size == info.subgroup_max_size;
+    let usable = one_size && [8, 16, 32, 64].contains(&info.subgroup_min_size);
+    (device.features().contains(wgpu::Features::SUBGROUP) && usable).then_some(info.subgroup_min_size)
 }
 
 fn summarise(index: usize, info: &wgpu::AdapterInfo) -> AdapterSummary {
@@ -231,7 +260,7 @@ impl Gpu {
         let from_env = std::env::var("OAIF_ADAPTER").ok().filter(|v| !v.is_empty());
         let wanted = options.adapter.clone().or(from_env);
         let (summary, adapter) = choose(adapters(&instance()).await, wanted.as_deref())?;
-        let features = adapter.features() & wgpu::Features::TIMESTAMP_QUERY;
+        let features = adapter.features() & (wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::SUBGROUP);
         let (device, queue) = adapter
             .request_device(&wgpu::DeviceDescriptor {
                 label: Some("oaif"),
@@ -256,21 +285,33 @@ impl Gpu {
     pub fn measuring(&self) -> Gpu {
         let mut summary = self.inner.summary.clone();
         summary.name.push_str(" (measured, not run)");
-        Gpu::measuring_with(summary, self.inner.limits, self.inner.timestamps)
+        let Inner { limits, timestamps, tier, subgroup, .. } = *self.inner;
+        Gpu::measuring_with(summary, limits, timestamps, (tier, subgroup))
     }
 
     /// A measuring `Gpu` for a machine that has no adapter.
     pub fn without_device(limits: Limits) -> Gpu {
         let [name, backend, kind, driver] = ["no device", "none", "none", ""].map(str::to_owned);
-        Gpu::measuring_with(AdapterSummary { index: 0, name, backend, kind, driver }, limits, false)
+        Gpu::measuring_with(
+            AdapterSummary { index: 0, name, backend, kind, driver },
+            limits,
+            false,
+            (Tier::Portable, None),
+        )
     }
 
-    fn measuring_with(summary: AdapterSummary, limits: Limits, timestamps: bool) -> Gpu {
+    fn measuring_with(
+        summary: AdapterSummary,
+        limits: Limits,
+        timestamps: bool,
+        (tier, subgroup): (Tier, Option<u32>),
+    ) -> Gpu {
         let inner = Inner {
             device: None,
             summary,
             limits,
-            tier: Tier::Portable,
+            tier,
+            subgroup,
             checked: false,
             timestamps,
             submit_ms: f64::INFINITY,
@@ -298,12 +339,16 @@ impl Gpu {
                 .min(options.max_groups_per_dimension.unwrap_or(u32::MAX)),
         };
         let timestamps = device.features().contains(wgpu::Features::TIMESTAMP_QUERY);
+        let highest = options.tier.unwrap_or(Tier::Subgroups);
+        let subgroup = subgroup_size(&device).filter(|_| highest >= Tier::Subgroups);
+        let tier = if subgroup.is_some() { Tier::Subgroups } else { Tier::Portable };
         let step_layout = Some(super::plan::step_layout(&device));
         let inner = Inner {
             device: Some((device, queue)),
             summary,
             limits,
-            tier: Tier::Portable,
+            tier,
+            subgroup,
             checked: options.checked,
             timestamps,
             submit_ms: options.submit_ms,
@@ -439,6 +484,11 @@ impl Gpu {
     /// The tier in force.
     pub fn tier(&self) -> Tier {
         self.inner.tier
+    }
+
+    /// Invocations of a subgroup, where the tier uses subgroups.
+    pub fn subgroup(&self) -> Option<u32> {
+        self.inner.subgroup
     }
 
     /// Blocks until everything submitted has run.

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
+use super::adapter::Gpu;
 use super::buffer::Region;
 use super::recorder::{Access, Launch, Recorder, Tensor};
 use crate::error::{Error, Result};
@@ -52,8 +53,8 @@ impl Tape {
 
 impl Recorder {
     /// A recording in which ops note their gradient rules.
-    pub fn training() -> Recorder {
-        let mut recorder = Recorder::new();
+    pub fn training(gpu: &Gpu) -> Recorder {
+        let mut recorder = Recorder::new(gpu);
         recorder.tape.recording = true;
         recorder
     }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
+use super::adapter::Gpu;
 use super::buffer::Region;
 use super::gradient::Tape;
 use super::shader::{Interface, KernelKey, validate};
@@ -226,12 +227,18 @@ pub struct Recorder {
     pub(super) phases: Vec<(usize, &'static str)>,
     pub(super) tape: Tape,
     regions: HashMap<(usize, u64, Dim, usize), Tensor>,
+    subgroup: Option<u32>,
 }
 
 impl Recorder {
-    /// An empty recording.
-    pub fn new() -> Recorder {
-        Recorder::default()
+    /// An empty recording, for adapters like this one.
+    pub fn new(gpu: &Gpu) -> Recorder {
+        Recorder { subgroup: gpu.subgroup(), ..Recorder::default() }
+    }
+
+    /// Invocations of a subgroup, where kernels may use them.
+    pub fn subgroup(&self) -> Option<u32> {
+        self.subgroup
     }
 
     fn add(&mut self, label: String, rows: Dim, cols: usize, format: Format, home: Home) -> Tensor {

@@ -159,7 +159,7 @@ impl Model {
     /// changes with it.
     pub fn merge_adapter(&self) -> Result<Model> {
         let Some(adapter) = self.adapter() else { return Ok(self.clone()) };
-        let mut r = Recorder::new();
+        let mut r = Recorder::new(self.gpu());
         for layer in 0..self.architecture().layers {
             for projection in &adapter.config.targets {
                 let w = self.base().bind(&mut r, &format!("{}.weight", projection.module(layer)));

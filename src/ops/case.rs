@@ -166,7 +166,7 @@ impl Case {
 
     /// The case as a recording, with its results and live values.
     pub fn recording(&self, gpu: &Gpu) -> Result<(Recorder, Vec<Tensor>, Live)> {
-        let mut recorder = Recorder::training();
+        let mut recorder = Recorder::training(gpu);
         let inputs = self.inputs.iter().map(|i| i.bind(gpu, &mut recorder)).collect::<Result<Vec<_>>>()?;
         let results = (self.record)(&mut recorder, &inputs)?;
         results.iter().for_each(|t| recorder.output(*t));

@@ -56,7 +56,7 @@ impl Ceilings {
 
         let few = input(64)?;
         let launches = |n: usize| {
-            let mut r = Recorder::new();
+            let mut r = Recorder::new(gpu);
             let mut x = r.bind(&few, 64, 1, Format::F32);
             for _ in 0..n {
                 x = multiply_add(&mut r, x, 1);
@@ -70,7 +70,7 @@ impl Ceilings {
         let x = input(lanes)?;
         let mut rounds = 64;
         let gflops = loop {
-            let mut r = Recorder::new();
+            let mut r = Recorder::new(gpu);
             let x = r.bind(&x, lanes, 1, Format::F32);
             multiply_add(&mut r, x, rounds);
             let seconds = (fastest(&plan(r)?)? - one).max(1e-9);
@@ -82,7 +82,7 @@ impl Ceilings {
 
         let words = (gpu.limits().binding / 4).min(16 << 20) as usize;
         let (a, b) = (input(words)?, input(words)?);
-        let mut r = Recorder::new();
+        let mut r = Recorder::new(gpu);
         let (rows, cols) = (words / 1024, 1024);
         let (a, b) = (r.bind(&a, rows, cols, Format::F32), r.bind(&b, rows, cols, Format::F32));
         super::residual_add(&mut r, a, b)?;

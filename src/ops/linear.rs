@@ -2,6 +2,7 @@
 
 use super::accumulate;
 use super::case::{Case, Input};
+use super::tile::Tile;
 use crate::error::Result;
 use crate::gpu::shader::KernelKey;
 use crate::gpu::{Access, Accumulate, Dim, GradientTarget, Groups, Launch, Recorder, Tensor, Word, Work};
@@ -78,11 +79,6 @@ pub struct LowRank {
     pub scale: f32,
 }
 
-/// Rows and columns of the tile that one invocation computes, and the invocations of a workgroup.
-const TILE_ROWS: u32 = 8;
-const TILE_COLS: u32 = 8;
-const LANES: u32 = 64;
-
 /// y = x Wᵀ (+ scale · (x Aᵀ) Bᵀ) (+ residual).
 ///   x (N, I)  w (O, I)  residual (N, O)  ->  y (N, O)
 pub fn linear(
@@ -141,14 +137,9 @@ pub fn linear(
     Ok(y)
 }
 
-fn tiles(rows: impl Into<Dim>, cols: usize) -> Groups {
-    // Lanes lie along the columns; a workgroup is as many columns of tiles as it has lanes, or several rows.
-    let across = (cols as u32).div_ceil(TILE_COLS);
-    let rows = rows.into();
-    match across >= LANES {
-        true => Groups::over(rows, TILE_ROWS).times(across.div_ceil(LANES)),
-        false => Groups::over(rows, TILE_ROWS * (LANES / across)),
-    }
+/// Whether rows of these lengths can be read four elements at a time.
+fn aligned(lengths: &[usize]) -> bool {
+    lengths.iter().all(|n| n % 4 == 0)
 }
 
 /// W += scale · B A, in place: an adapter becomes part of its base. No gradient.
@@ -182,11 +173,11 @@ pub(super) fn launch_forward(
     args.push((y, Access::Write));
     let scale = low_rank.map_or(0.0, |l| l.2);
     let terms = inner + rank;
+    let lengths = [inner, rank, cols, y.cols, first_col];
+    let (groups, mut constants) = Tile::wide(r).over(x.rows, cols, aligned(&lengths));
+    constants.extend([("LOW_RANK", low_rank.is_some() as u32), ("RESIDUAL", residual.is_some() as u32)]);
     r.launch(Launch {
-        kernel: KernelKey {
-            name: "linear_forward",
-            constants: vec![("LOW_RANK", low_rank.is_some() as u32), ("RESIDUAL", residual.is_some() as u32)],
-        },
+        kernel: KernelKey { name: "linear_forward", constants },
         params: vec![
             x.rows.into(),
             inner.into(),
@@ -198,7 +189,7 @@ pub(super) fn launch_forward(
             Word::F32(scale),
         ],
         args,
-        groups: tiles(x.rows, cols),
+        groups,
         work: Work { flops: 2.0 * (terms * cols) as f64, bytes: 4.0 * (terms + 2 * cols) as f64 },
     });
 }
@@ -222,11 +213,11 @@ pub(super) fn launch_backward_input(
     }
     args.push((dx.tensor, Access::Write));
     let terms = inner + rank;
+    let lengths = [inner, rank, cols, dy.cols, first_col];
+    let (groups, mut constants) = Tile::wide(r).over(dy.rows, cols, aligned(&lengths));
+    constants.extend([("LOW_RANK", low_rank.is_some() as u32), ("ADD", accumulate(dx))]);
     r.launch(Launch {
-        kernel: KernelKey {
-            name: "linear_backward_input",
-            constants: vec![("LOW_RANK", low_rank.is_some() as u32), ("ADD", accumulate(dx))],
-        },
+        kernel: KernelKey { name: "linear_backward_input", constants },
         params: vec![
             dy.rows.into(),
             inner.into(),
@@ -238,7 +229,7 @@ pub(super) fn launch_backward_input(
             Word::F32(scale),
         ],
         args,
-        groups: tiles(dy.rows, cols),
+        groups,
         work: Work { flops: 2.0 * (terms * cols) as f64, bytes: 4.0 * (terms + 2 * cols) as f64 },
     });
 }
@@ -265,15 +256,15 @@ pub(super) fn launch_backward_weight(
     dw: GradientTarget,
 ) {
     let (out, cols) = (w.rows, x.cols);
-    let tiles = tiles(out, cols);
+    let (tiles, mut constants) = Tile::square(r).over(out, cols, aligned(&[out, cols, dy.cols, first_col]));
     let slices = slices(x.rows, tiles);
     let partial = match slices {
         1 => dw.tensor,
         _ => r.tensor("dw slices", slices as usize * out, cols),
     };
-    let add = if slices == 1 { accumulate(dw) } else { 0 };
+    constants.push(("ADD", if slices == 1 { accumulate(dw) } else { 0 }));
     r.launch(Launch {
-        kernel: KernelKey { name: "linear_backward_weight", constants: vec![("ADD", add)] },
+        kernel: KernelKey { name: "linear_backward_weight", constants },
         params: vec![
             x.rows.into(),
             out.into(),

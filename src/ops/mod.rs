@@ -19,6 +19,7 @@ mod rope;
 mod sampling;
 mod segment;
 mod swiglu;
+mod tile;
 
 pub use add::residual_add;
 pub use attention::{AttentionShape, attention};

@@ -71,7 +71,7 @@ impl PairStep {
         let weights = words("pair weights", pairs)?;
         let lengths = words("response lengths", pairs * 2)?;
 
-        let mut r = Recorder::training();
+        let mut r = Recorder::training(gpu);
         r.phase("forward");
         let (tokens, targets) = stream.bind(&mut r);
         let hidden = model.hidden(&mut r, &tokens, &Keys::Stream, checkpointing)?;

@@ -40,7 +40,7 @@ impl SftStep {
     ) -> Result<SftStep> {
         let stream = Stream::new(gpu, capacity, true)?;
         let gradient = gpu.buffer("d log-probabilities", Category::Workspace, capacity.targets as u64 * 4)?;
-        let mut r = Recorder::training();
+        let mut r = Recorder::training(gpu);
         r.phase("forward");
         let (tokens, targets) = stream.bind(&mut r);
         let hidden = model.hidden(&mut r, &tokens, &Keys::Stream, checkpointing)?;
