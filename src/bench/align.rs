@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicBool;
 
 use serde_json::Value;
 
-use super::subject::Scratch;
+use super::subject::temporary;
 use super::{Bench, Facts, Measurement, Moment, Phase, Sample, Subject, median};
 use crate::annotate::Annotator;
 use crate::data::rows::{Prompt, Text};
@@ -43,8 +43,8 @@ impl Bench {
     /// Times steps of 16 prompts, full fine-tuning by DPO and AdamW, after a first one that does not count. The run is
     /// written to a temporary folder.
     pub fn align(&self, subject: &Subject, annotator: &mut dyn Annotator) -> Result<Measurement> {
-        let (folder, output) = (subject.folder()?, Scratch::new()?);
-        let run_dir = output.path.join("run");
+        let (folder, output) = (subject.folder()?, temporary()?);
+        let run_dir = output.path().join("run");
         let mut train = TrainOptions::new(&run_dir);
         train.batch_size = PROMPTS;
         train.max_steps = Some(self.runs + 1);

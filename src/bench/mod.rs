@@ -111,11 +111,15 @@ impl Case {
     }
 }
 
-/// CPU time of this thread so far, where the system tells it without more ado.
+/// CPU time of this thread so far, where the system tells it.
 fn thread_time() -> Option<Duration> {
-    // Its first number, in nanoseconds (Linux).
-    let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
-    text.split_whitespace().next()?.parse().ok().map(Duration::from_nanos)
+    #[cfg(unix)]
+    {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+        Duration::try_from(now).ok()
+    }
+    #[cfg(not(unix))]
+    None
 }
 
 /// A moment of a device: what it has done so far.

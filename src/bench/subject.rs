@@ -1,9 +1,9 @@
 //! The model that steps are timed on, random or from a folder.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::{Map, Value, json};
+use tempfile::TempDir;
 
 use super::shape::Shape;
 use crate::error::{Error, Result};
@@ -75,13 +75,13 @@ impl Subject {
     /// A folder with the model's tokenizer: its own, or a new one that lasts as long as the result.
     pub(super) fn folder(&self) -> Result<Folder> {
         match &self.dir {
-            Some(dir) => Ok(Folder { path: dir.clone(), _scratch: None }),
+            Some(dir) => Ok(Folder { path: dir.clone(), _new: None }),
             None => {
-                let scratch = Scratch::new()?;
-                self.model.config().save(&scratch.path)?;
+                let new = temporary()?;
+                self.model.config().save(new.path())?;
                 let tokenizer = tokenizer(self.model.architecture().vocab).to_string();
-                files::write_atomic(&scratch.path.join("tokenizer.json"), tokenizer.as_bytes())?;
-                Ok(Folder { path: scratch.path.clone(), _scratch: Some(scratch) })
+                files::write_atomic(&new.path().join("tokenizer.json"), tokenizer.as_bytes())?;
+                Ok(Folder { path: new.path().to_owned(), _new: Some(new) })
             }
         }
     }
@@ -90,8 +90,8 @@ impl Subject {
 /// A model's folder, see [`Subject::folder`].
 pub(super) struct Folder {
     pub path: PathBuf,
-    /// Keeps a new one.
-    _scratch: Option<Scratch>,
+    /// Removes a new one.
+    _new: Option<TempDir>,
 }
 
 /// `size` words without a meaning.
@@ -105,23 +105,6 @@ fn tokenizer(size: usize) -> Value {
 }
 
 /// A folder among the system's temporary ones, removed when it is dropped.
-pub(super) struct Scratch {
-    pub path: PathBuf,
-}
-
-impl Scratch {
-    pub fn new() -> Result<Scratch> {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("oaif-bench-{}-{number}", std::process::id()));
-        std::fs::create_dir(&path).map_err(Error::io("create", &path))?;
-        Ok(Scratch { path })
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        // What cannot be removed is the system's to clear up.
-        let _ = std::fs::remove_dir_all(&self.path);
-    }
+pub(super) fn temporary() -> Result<TempDir> {
+    TempDir::with_prefix("oaif-bench-").map_err(Error::io("create", "a temporary folder"))
 }

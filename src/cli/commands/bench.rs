@@ -104,14 +104,14 @@ fn table_lines(m: &Measurement) -> String {
     };
     let ceiling = format!("{:.1}% {}", m.percent_of_ceiling, m.bound);
     let mut lines = format!(
-        "{name:<52} {:>9.3} {:>9.3} {:>8.2} {:>7.2} {ceiling:>20} {:>8}",
+        "{name:<52} {:>9.3} {:>9.3} {:>8.2} {:>7.2} {ceiling:>20} {:>8.0}",
         m.ms, m.min_ms, m.gflops, m.gigabytes_per_second, m.launches
     );
     if m.facts.suite == "kernels" {
         return lines;
     }
     let mut more = Vec::new();
-    if let (Some(us), true) = (m.us_per_token(), m.ms > 0.0) {
+    if let Some(us) = m.us_per_token() {
         more.push(format!("{us:.2} µs a token, {:.0} tokens/s", 1e6 / us));
     }
     if let Some(launches) = m.facts.launches_per_layer {
