@@ -4,7 +4,7 @@ mod common;
 
 use common::{fixture, gpu, ids, json, relative_distance};
 use oaif::Error;
-use oaif::data::packing::Tree;
+use oaif::data::packing::{Packed, Tree};
 use oaif::data::tokenizer::{StopMatcher, Tokenizer};
 use oaif::generate::{GenerateOptions, Generator, Request, SamplingParams};
 use oaif::gpu::shader::KernelKey;
@@ -179,6 +179,36 @@ fn a_sequence_does_not_depend_on_its_batch() {
         let (alone, _) = step.run(std::slice::from_ref(pair), 0.25).unwrap();
         assert_eq!(bits(&[alone[0].loss, alone[0].entropy]), bits(&[with_others.loss, with_others.entropy]));
     }
+}
+
+#[test]
+fn a_pair_learns_the_same_whether_its_prompt_is_shared_or_repeated() {
+    let Some(gpu) = gpu() else { return };
+    let model = tiny(&gpu, true);
+    let repeated: Vec<Tree> = trees().iter().flat_map(Tree::unshared).collect();
+    let capacity = Capacity::of(&repeated);
+    let step = PairStep::new(&gpu, &model, LOSS, capacity, false, &Arena::new()).unwrap();
+    let (shared, _) = step.run(&pairs(), 0.25).unwrap();
+    let (repeated, _) = step.run_packed(&Packed::new(&repeated), &pairs(), 0.25).unwrap();
+    for (a, b) in shared.iter().zip(&repeated) {
+        assert_eq!(bits(&[a.loss, a.entropy]), bits(&[b.loss, b.entropy]));
+    }
+}
+
+#[test]
+fn what_a_device_does_is_counted() {
+    let Some(_) = gpu() else { return };
+    let gpu = open(GpuOptions::default());
+    let step = pair_step(&gpu, &tiny(&gpu, true), false);
+    let dry = gpu.measuring();
+    let dry = pair_step(&dry, &tiny(&dry, true), false);
+    assert_eq!(step.launch_count(), dry.launch_count(), "a measuring device knows it, too");
+    let before = gpu.activity();
+    step.run(&pairs(), 0.25).unwrap();
+    let after = gpu.activity();
+    assert_eq!(after.launches - before.launches, step.launch_count() as u64);
+    assert!(after.work.flops > before.work.flops && after.work.bytes > before.work.bytes);
+    assert!(after.waited > before.waited);
 }
 
 /// Everything that a run holds, built on `gpu`, and used once.

@@ -12,7 +12,7 @@ mod recorder;
 pub mod shader;
 mod slices;
 
-pub use adapter::{AdapterSummary, Counts, FEATURES, Gpu, GpuOptions, Limits, Tier, list_adapters};
+pub use adapter::{Activity, AdapterSummary, Counts, FEATURES, Gpu, GpuOptions, Limits, Tier, list_adapters};
 pub use buffer::{Buffer, Category, MemoryReport, Region};
 pub use gradient::{Accumulate, GradientTarget};
 pub use memory::Arena;

@@ -344,7 +344,7 @@ fn no_adapter_and_an_unknown_adapter_are_refused() {
     if !cfg!(target_os = "linux") {
         return;
     }
-    for line in [SCORE, DPO, ALIGN, "doctor", "generate --model tiny_tied --prompt fox"] {
+    for line in [SCORE, DPO, ALIGN, "doctor", "bench", "generate --model tiny_tied --prompt fox"] {
         let mut command = place.command(line);
         command.env("VK_DRIVER_FILES", "/nonexistent").env("VK_ICD_FILENAMES", "/nonexistent");
         Outcome::of(command).refused(1, &["no GPU adapter was found", "apt-get install", "oaif doctor"]);
