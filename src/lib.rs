@@ -12,6 +12,7 @@
 //! - [`model`]: configuration, weights, LoRA, the decoder, scoring.
 //! - [`generate`], [`preference`], [`optim`], [`annotate`]: sampling, losses, optimisers, annotators.
 //! - [`train`], [`eval`]: supervised, offline and online training; judging results.
+//! - [`report`]: pages and pictures of what came out.
 //! - `cli`: the program, behind the feature of that name; the only place that prints.
 //!
 //! Shape letters, the same everywhere: N tokens (rows), S sequences, T target rows, C hidden, H heads, K kv heads,
@@ -32,6 +33,7 @@ pub mod ops;
 pub mod optim;
 pub mod preference;
 pub mod reference;
+pub mod report;
 pub mod train;
 
 pub use error::{Error, Result};

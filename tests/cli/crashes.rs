@@ -72,7 +72,7 @@ fn align(run: &str, more: &str) -> String {
 fn an_interrupted_run_finishes_its_step_saves_and_goes_on_where_it_was() {
     let Some(place) = Place::with(&["tiny"]) else { return };
     place.write("pairs.jsonl", PAIRS);
-    let lora = "--lora-r 2 --save-steps=0";
+    let lora = "--lora-r 2 --save-steps=0 --report";
     let line = |run: &str| align(run, lora).replace("--save-steps 2 ", "");
     place.oaif(&line("whole")).done();
 
@@ -88,8 +88,12 @@ fn an_interrupted_run_finishes_its_step_saves_and_goes_on_where_it_was() {
     assert!((3..STEPS).contains(&steps));
     assert_eq!(place.names("parts/checkpoints"), [format!("step-{steps:06}")], "{err}");
     assert!(!place.path("parts/adapter").exists(), "an unfinished run has no result");
+    let report = String::from_utf8(place.read("parts/report.html")).unwrap();
+    assert!(report.contains(&format!("Not finished: {steps} of {STEPS} steps are done.")), "{report}");
 
     place.oaif(&format!("{} --resume-from-checkpoint last", line("parts"))).done();
+    let report = String::from_utf8(place.read("parts/report.html")).unwrap();
+    assert!(!report.contains("Not finished"), "{report}");
     std::fs::remove_dir_all(place.path(&format!("parts/checkpoints/step-{steps:06}"))).unwrap();
     assert_same_run(&place, "whole", "parts", "adapter/adapter_model.safetensors");
 }
