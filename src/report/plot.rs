@@ -1,7 +1,5 @@
 //! Curves over a common axis, and what smoothing and thinning make of long ones.
 
-use std::fmt::Write;
-
 use super::scale::{Axis, Estimate, Unit, usable};
 use super::svg::{COLOURS, Canvas, Entry, WIDTH, text_width};
 
@@ -293,7 +291,7 @@ impl Plot {
                 let near = curve.iter().min_by(|(a, _), (b, _)| (a - at).abs().total_cmp(&(b - at).abs()));
                 let value = near.map_or(f64::NAN, |(_, y)| *y);
                 let name = if self.series.len() > 1 { &series.name } else { &self.title };
-                write!(hint, "\n{name} {}", self.unit.format(value)).expect("a String takes all");
+                hint += &format!("\n{name} {}", self.unit.format(value));
             }
             canvas.rect("hint", (from, top), (to - from, bottom - top), &hint);
         }
@@ -304,7 +302,7 @@ impl Plot {
 fn path(points: &[(f64, f64)]) -> String {
     let mut out = String::new();
     for (i, (x, y)) in points.iter().enumerate() {
-        write!(out, "{}{x:.1} {y:.1}", if i == 0 { 'M' } else { 'L' }).expect("a String takes all");
+        out += &format!("{}{x:.1} {y:.1}", if i == 0 { 'M' } else { 'L' });
     }
     out
 }

@@ -58,9 +58,8 @@ fn for_each_row(path: &Path, mut each: impl FnMut(Value)) -> Result<bool> {
     };
     let mut line = Vec::new();
     while log.read_until(b'\n', &mut line).map_err(Error::io("read", path))? > 0 {
-        match serde_json::from_slice(&line) {
-            Ok(row @ Value::Object(_)) => each(row),
-            _ => {}
+        if let Ok(row @ Value::Object(_)) = serde_json::from_slice(&line) {
+            each(row);
         }
         line.clear();
     }

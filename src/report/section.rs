@@ -1,7 +1,5 @@
 //! What a section of a report holds: text, figures, tables, samples.
 
-use std::fmt::Write;
-
 use super::bars::Bars;
 use super::plot::Plot;
 use super::scale::{Axis, Estimate, Unit, number};
@@ -286,12 +284,10 @@ impl Sample {
             Some(_) => {
                 let start: String = self.prompt.chars().take(LONG_PROMPT / 2).collect();
                 let start = escape(start.split_whitespace().collect::<Vec<_>>().join(" ").as_str());
-                write!(
-                    out,
+                out += &format!(
                     "<details class=\"prompt\"><summary dir=\"auto\">{start}…</summary><p dir=\"auto\">{prompt}</p>\
                      </details>\n"
-                )
-                .expect("a String takes all");
+                );
             }
         }
         out += "<div class=\"answers\">\n";
@@ -302,8 +298,8 @@ impl Sample {
             };
             let (label, text) = (escape(&answer.label), escape(&answer.text));
             let text = if text.trim().is_empty() { "<i>(empty)</i>" } else { text.trim() };
-            write!(out, "<div{class}><p class=\"over\">{label}{mark}</p><p dir=\"auto\">{text}</p></div>\n")
-                .expect("a String takes all");
+            out +=
+                &format!("<div{class}><p class=\"over\">{label}{mark}</p><p dir=\"auto\">{text}</p></div>\n");
         }
         out += "</div>\n";
         if !self.note.is_empty() {

@@ -1,8 +1,6 @@
 //! A drawing in the making: text and shapes in, one `<svg>` out. Sizes are in pixels at the natural width; a page may
 //! scale the whole.
 
-use std::fmt::Write;
-
 /// Natural width of every drawing: a phone's.
 pub(super) const WIDTH: f64 = 360.0;
 /// Series beyond these take their colours again.
@@ -55,8 +53,8 @@ pub(super) fn cut(text: &str, size: f64, width: f64) -> String {
 /// The text in a line of `width`, or in two, broken between words; what is longer is cut.
 pub(super) fn one_or_two_lines(text: &str, size: f64, width: f64) -> Vec<String> {
     let fits = |text: &str| text_width(text, size) <= width;
-    let breaks = text.match_indices(' ').map(|(i, _)| i).filter(|i| fits(&text[..*i]));
-    match breaks.last().filter(|_| !fits(text)) {
+    let mut breaks = text.match_indices(' ').map(|(i, _)| i).filter(|i| fits(&text[..*i]));
+    match breaks.next_back().filter(|_| !fits(text)) {
         None => vec![cut(text, size, width)],
         Some(i) => vec![text[..i].to_owned(), cut(&text[i + 1..], size, width)],
     }
@@ -80,34 +78,28 @@ pub(super) struct Canvas {
 impl Canvas {
     pub fn text(&mut self, class: &str, x: f64, y: f64, anchor: &str, text: &str) {
         let text = escape(text);
-        write!(
-            self.body,
-            r#"<text class="{class}" x="{x:.1}" y="{y:.1}" text-anchor="{anchor}">{text}</text>"#
-        )
-        .expect("a String takes all");
+        self.body +=
+            &format!(r#"<text class="{class}" x="{x:.1}" y="{y:.1}" text-anchor="{anchor}">{text}</text>"#);
     }
 
     pub fn line(&mut self, class: &str, (x1, y1): (f64, f64), (x2, y2): (f64, f64)) {
-        write!(self.body, r#"<path class="{class}" d="M{x1:.1} {y1:.1}L{x2:.1} {y2:.1}"/>"#)
-            .expect("a String takes all");
+        self.body += &format!(r#"<path class="{class}" d="M{x1:.1} {y1:.1}L{x2:.1} {y2:.1}"/>"#);
     }
 
     pub fn path(&mut self, class: &str, d: &str) {
         if !d.is_empty() {
-            write!(self.body, r#"<path class="{class}" d="{d}"/>"#).expect("a String takes all");
+            self.body += &format!(r#"<path class="{class}" d="{d}"/>"#);
         }
     }
 
     /// A rectangle that tells `hint` under the pointer, if there is one.
     pub fn rect(&mut self, class: &str, (x, y): (f64, f64), (width, height): (f64, f64), hint: &str) {
-        write!(
-            self.body,
+        self.body += &format!(
             r#"<rect class="{class}" x="{x:.1}" y="{y:.1}" width="{width:.1}" height="{height:.1}""#
-        )
-        .expect("a String takes all");
+        );
         match hint {
             "" => self.body.push_str("/>"),
-            hint => write!(self.body, "><title>{}</title></rect>", escape(hint)).expect("a String takes all"),
+            hint => self.body += &format!("><title>{}</title></rect>", escape(hint)),
         }
     }
 

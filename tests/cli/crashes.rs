@@ -132,3 +132,18 @@ fn has_checkpoint(place: &Place, run: &str) -> bool {
     let names = std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.file_name());
     names.into_iter().any(|name| name.to_string_lossy().starts_with("step-"))
 }
+
+#[test]
+fn a_run_that_fails_on_its_way_reports_what_it_did() {
+    let Some(place) = Place::with(&["tiny"]) else { return };
+    place.write("pairs.jsonl", PAIRS);
+    // Judges one step, then nothing more.
+    let judge =
+        r#"test -e judged && exit 3; touch judged; while read -r pair; do echo '{"verdict":"1"}'; done"#;
+    let line = "align --model tiny --dataset pairs.jsonl --output-dir run --max-steps 3 --max-new-tokens 6 \
+                --report --judge command --judge-command";
+    let outcome = place.oaif_with(line, &[judge]);
+    assert_eq!(outcome.code, Some(1), "{}", outcome.err);
+    let report = String::from_utf8(place.read("run/report.html")).unwrap();
+    assert!(report.contains("Not finished: 1 of 3 steps are done."), "{report}");
+}
