@@ -13,6 +13,7 @@
 //! - [`generate`], [`preference`], [`optim`], [`annotate`]: sampling, losses, optimisers, annotators.
 //! - [`train`], [`eval`]: supervised, offline and online training; judging results.
 //! - [`bench`]: the cases that `oaif bench` and criterion time.
+//! - [`report`]: pages and pictures of what came out.
 //! - `cli`: the program, behind the feature of that name; the only place that prints.
 //!
 //! Shape letters, the same everywhere: N tokens (rows), S sequences, T target rows, C hidden, H heads, K kv heads,
@@ -34,6 +35,7 @@ pub mod ops;
 pub mod optim;
 pub mod preference;
 pub mod reference;
+pub mod report;
 pub mod train;
 
 pub use error::{Error, Result};

@@ -65,6 +65,9 @@ struct TrainArgs {
     #[arg(long, value_name = "FILE", num_args = 0..=1)]
     #[serde(skip)]
     profile: Option<Option<PathBuf>>,
+    /// Write report.html into the run's folder at its end, an interruption included
+    #[arg(long)]
+    report: bool,
 
     /// Rows (prompts, pairs) of a micro-batch [default: 16 in align, 8 in sft and dpo]
     #[arg(long, value_name = "N", help_heading = "Data")]
@@ -265,6 +268,8 @@ pub(crate) struct TrainPlan {
     pub dry_run: bool,
     /// Where the trace goes, when `gpu.profile`.
     pub trace: Option<PathBuf>,
+    /// Write the report at the end.
+    pub report: bool,
     /// Every flag with its resolved value, for `run.json`. Itself a `--config` file that repeats the run.
     pub config: Value,
 }
@@ -423,6 +428,7 @@ impl TrainArgs {
             gpu,
             dry_run: self.dry_run,
             trace,
+            report: self.report,
             config: Value::Null,
         })
     }
