@@ -39,11 +39,8 @@ fn main(
     if (group >= step.end || tile.row >= rows) {
         return;
     }
-//#for a in DOWN
-    let row${a} = tile.row + ${a}u * LANES + lane;
-//#end
+//#include tile_rows
     let last_quad = (params.cols - 1u) / 4u * 4u;
-    var acc: array<vec4<f32>, DOWN * QUADS>;
 //#include product_cols LEFT=dy LEFT_STRIDE=params.stride LEFT_FIRST=params.first_col RIGHT=w RIGHT_FIRST=params.first_row INNER=params.inner SCALE=params.scale
 //#if LOW_RANK
 //#include product_cols LEFT=g LEFT_STRIDE=params.rank LEFT_FIRST=0u RIGHT=a RIGHT_FIRST=0u INNER=params.rank SCALE=1.0

@@ -1,5 +1,5 @@
-// linear_backward_weight: dw = scale · dyᵀ x over one slice of the rows.
-//   dy (N, O)  x (N, I)   ->   dw (slices, O', I)  = , or dw (O', I)  += (ADD)
+// linear_backward_weight: dw = scale · dyᵀ x over one slice of the rows; with NORM x stands for x inv gain.
+//   dy (N, O)  x (N, I)  inv (N)  gain (I)   ->   dw (slices, O', I)  = , or dw (O', I)  += (ADD)
 // The slices are summed by reduce_slices, in order.
 struct Params {
     rows: u32,
@@ -15,11 +15,18 @@ struct Params {
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> dy: array<Element>;
 @group(0) @binding(2) var<storage, read> x: array<Element>;
-@group(0) @binding(3) var<storage, read_write> dw: array<Element>;
+//#if NORM
+@group(0) @binding(3) var<storage, read> inv: array<f32>;
+@group(0) @binding(4) var<storage, read> gain: array<Element>;
+//#end
+@group(0) @binding(3 + 2 * NORM) var<storage, read_write> dw: array<Element>;
 //#include step
 //#include tile
 //#include load NAME=dy
 //#include load NAME=x
+//#if NORM
+//#include load NAME=gain
+//#end
 
 @compute @workgroup_size(GROUP)
 fn main(
@@ -40,11 +47,15 @@ fn main(
     let row = tile.row + lane * 4u;
     let left_quad = min(row, (params.out - 1u) / 4u * 4u);
     let last_quad = (params.cols - 1u) / 4u * 4u;
-    var acc: array<vec4<f32>, DOWN * QUADS>;
+    var acc: array<vec4<f32>, TILE_SIZE>;
     for (var n = first; n < last; n += TERMS) {
 //#if SUBGROUP
         // Lane l loads four columns of one of TERMS rows of x.
-        let right = load_x(min(n + lane / QUADS, last - 1u) * params.cols, min(tile.col + lane % QUADS * 4u, last_quad), params.cols);
+        let term = min(n + lane / QUADS, last - 1u);
+        var right = load_x(term * params.cols, min(tile.col + lane % QUADS * 4u, last_quad), params.cols);
+//#if NORM
+        right *= inv[term];
+//#end
 //#end
 //#for t in TERMS
         if (n + ${t}u < last) {
@@ -54,7 +65,10 @@ fn main(
 //#if SUBGROUP
                 let v = subgroupBroadcast(right, ${t}u * QUADS + ${q}u);
 //#else
-                let v = load_x((n + ${t}u) * params.cols, min(tile.col + ${q}u * 4u, last_quad), params.cols);
+                var v = load_x((n + ${t}u) * params.cols, min(tile.col + ${q}u * 4u, last_quad), params.cols);
+//#if NORM
+                v *= inv[n + ${t}u];
+//#end
 //#end
 //#for a in DOWN
                 acc[${a}u * QUADS + ${q}u] = fma(vec4(left[${a}]), v, acc[${a}u * QUADS + ${q}u]);
@@ -69,8 +83,16 @@ fn main(
 //#for a in DOWN
     let row${a} = row + ${a}u;
 //#end
-//#for i in TILE_SIZE
-    acc[${i}] *= params.scale;
+//#for q in QUADS
+    {
+        var factor = vec4(params.scale);
+//#if NORM
+        factor *= load_gain(0u, min(tile.col + ${q}u * 4u, last_quad), params.cols);
+//#end
+//#for a in DOWN
+        acc[${a}u * QUADS + ${q}u] *= factor;
+//#end
+    }
 //#end
 //#include tile_store OUT=dw STRIDE=params.cols FIRST=above*params.cols ADD=ADD FROM=dw
 }

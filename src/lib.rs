@@ -12,6 +12,8 @@
 //! - [`model`]: configuration, weights, LoRA, the decoder, scoring.
 //! - [`generate`], [`preference`], [`optim`], [`annotate`]: sampling, losses, optimisers, annotators.
 //! - [`train`], [`eval`]: supervised, offline and online training; judging results.
+//! - [`bench`]: the cases that `oaif bench` and criterion time.
+//! - [`report`]: pages and pictures of what came out.
 //! - `cli`: the program, behind the feature of that name; the only place that prints.
 //!
 //! Shape letters, the same everywhere: N tokens (rows), S sequences, T target rows, C hidden, H heads, K kv heads,
@@ -19,6 +21,7 @@
 #![deny(missing_docs)]
 
 pub mod annotate;
+pub mod bench;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod data;
@@ -32,6 +35,7 @@ pub mod ops;
 pub mod optim;
 pub mod preference;
 pub mod reference;
+pub mod report;
 pub mod train;
 
 pub use error::{Error, Result};

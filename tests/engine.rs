@@ -4,16 +4,16 @@ mod common;
 
 use common::{fixture, gpu, ids, json, relative_distance};
 use oaif::Error;
-use oaif::data::packing::Tree;
+use oaif::data::packing::{Packed, Tree};
 use oaif::data::tokenizer::{StopMatcher, Tokenizer};
 use oaif::generate::{GenerateOptions, Generator, Request, SamplingParams};
 use oaif::gpu::shader::KernelKey;
 use oaif::gpu::{Access, Arena, Category, Counts, Format, Gpu, GpuOptions, Groups, Launch, Limits};
-use oaif::gpu::{Plan, PlanOptions, Recorder, Work};
-use oaif::model::architecture::{Projection, WeightSpec};
+use oaif::gpu::{Plan, PlanOptions, Recorder, Tensor, Work};
+use oaif::model::architecture::{self, WeightSpec};
 use oaif::model::stream::Capacity;
 use oaif::model::{FloatFormat, LoraConfig, Model, ModelConfig, Scorer, Weights};
-use oaif::ops::{self, AttentionShape, all_cases};
+use oaif::ops::{self, AttentionShape, KeySource, Norm, Projection, all_cases};
 use oaif::optim::{Optimiser, OptimiserKind};
 use oaif::preference::PreferenceLoss;
 use oaif::train::pair_step::{LabelledPair, PairStep};
@@ -182,6 +182,36 @@ fn a_sequence_does_not_depend_on_its_batch() {
     }
 }
 
+#[test]
+fn a_pair_learns_the_same_whether_its_prompt_is_shared_or_repeated() {
+    let Some(gpu) = gpu() else { return };
+    let model = tiny(&gpu, true);
+    let repeated: Vec<Tree> = trees().iter().flat_map(Tree::unshared).collect();
+    let capacity = Capacity::of(&repeated);
+    let step = PairStep::new(&gpu, &model, LOSS, capacity, false, &Arena::new()).unwrap();
+    let (shared, _) = step.run(&pairs(), 0.25).unwrap();
+    let (repeated, _) = step.run_packed(&Packed::new(&repeated), &pairs(), 0.25).unwrap();
+    for (a, b) in shared.iter().zip(&repeated) {
+        assert_eq!(bits(&[a.loss, a.entropy]), bits(&[b.loss, b.entropy]));
+    }
+}
+
+#[test]
+fn what_a_device_does_is_counted() {
+    let Some(_) = gpu() else { return };
+    let gpu = open(GpuOptions::default());
+    let step = pair_step(&gpu, &tiny(&gpu, true), false);
+    let dry = gpu.measuring();
+    let dry = pair_step(&dry, &tiny(&dry, true), false);
+    assert_eq!(step.launch_count(), dry.launch_count(), "a measuring device knows it, too");
+    let before = gpu.activity();
+    step.run(&pairs(), 0.25).unwrap();
+    let after = gpu.activity();
+    assert_eq!(after.launches - before.launches, step.launch_count() as u64);
+    assert!(after.work.flops > before.work.flops && after.work.bytes > before.work.bytes);
+    assert!(after.waited > before.waited);
+}
+
 /// Everything that a run holds, built on `gpu`, and used once.
 struct Everything {
     model: Model,
@@ -315,8 +345,12 @@ fn a_16_bit_base_computes_what_f32_weights_of_the_same_values_do() {
             assert_eq!(formats(&copy), [held]);
             assert_eq!(bits(&logps(&gpu, &copy, &trees())), bits(&logps(&gpu, &short, &trees())));
 
-            let config =
-                LoraConfig { rank: 3, alpha: 6.0, rank_stabilised: false, targets: Projection::ALL.to_vec() };
+            let config = LoraConfig {
+                rank: 3,
+                alpha: 6.0,
+                rank_stabilised: false,
+                targets: architecture::Projection::ALL.to_vec(),
+            };
             let gradients = |base: &Model| {
                 let model = base.add_adapter(config.clone(), 1).unwrap();
                 step_values(&model, &pair_step(&gpu, &model, true))
@@ -335,21 +369,9 @@ fn a_16_bit_base_computes_what_f32_weights_of_the_same_values_do() {
 }
 
 #[test]
-fn a_16_bit_base_split_by_rows_gives_the_same_bits() {
-    let Some(gpu) = gpu() else { return };
-    let load = |gpu: &Gpu| Model::load_frozen(gpu, &fixture("tiny"), Some(FloatFormat::Bf16)).unwrap();
-    let tree = [Tree { prompt: vec![1, 13, 60], responses: vec![vec![26, 30, 17, 94]] }];
-    let whole = logps(&gpu, &load(&gpu), &tree);
-    let gpu = open(GpuOptions { max_binding_bytes: Some(6144), ..GpuOptions::default() });
-    let model = load(&gpu);
-    assert!(model.base().iter().any(|w| w.parts().count() > 1));
-    assert_eq!(bits(&logps(&gpu, &model, &tree)), bits(&whole));
-}
-
-#[test]
 fn rows_that_are_no_whole_vectors_are_held_in_f32() {
     let gpu = Gpu::without_device(Limits::default());
-    let spec = |shape: &[usize]| WeightSpec { name: format!("{shape:?}"), shape: shape.to_vec() };
+    let spec = |shape: &[usize]| WeightSpec::new(format!("{shape:?}"), shape.to_vec());
     let specs =
         [[5, 7], [5, 8], [5, 6]].map(|s| spec(&s)).into_iter().chain([spec(&[8])]).collect::<Vec<_>>();
     let weights = Weights::frozen(&gpu, &specs, FloatFormat::Bf16).unwrap();
@@ -361,7 +383,7 @@ fn rows_that_are_no_whole_vectors_are_held_in_f32() {
 #[test]
 fn half_precision_refuses_what_it_has_no_room_for() {
     let Some(gpu) = gpu() else { return };
-    let specs = [WeightSpec { name: "w".into(), shape: vec![1, 4] }];
+    let specs = [WeightSpec::new("w", vec![1, 4])];
     let weights = Weights::frozen(&gpu, &specs, FloatFormat::F16).unwrap();
     weights.upload("w", &[65504.0, -1.0, 0.5, 1e-9]).unwrap();
     let why = weights.upload("w", &[1.0, 7e4, 0.0, 0.0]).unwrap_err().to_string();
@@ -373,7 +395,7 @@ fn half_precision_refuses_what_it_has_no_room_for() {
 fn deep(gpu: &Gpu) -> Model {
     let config = json!({
         "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 16,
-        "intermediate_size": 32, "num_hidden_layers": 6, "num_attention_heads": 4, "num_key_value_heads": 2,
+        "intermediate_size": 32, "num_hidden_layers": 12, "num_attention_heads": 2, "num_key_value_heads": 1,
         "vocab_size": 96, "max_position_embeddings": 128, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
         "tie_word_embeddings": true,
     });
@@ -399,7 +421,7 @@ fn checkpointing_gives_the_same_gradients_in_less_memory() {
 }
 
 /// A tensor of the plan's own that is trained through, and a region for it.
-fn training(gpu: &Gpu, rows: usize, cols: usize) -> (Recorder, oaif::gpu::Tensor) {
+fn training(gpu: &Gpu, rows: usize, cols: usize) -> (Recorder, Tensor) {
     let mut r = Recorder::training(gpu);
     let buffer = gpu.buffer("x", Category::Workspace, (rows * cols * 4) as u64).unwrap();
     let x = r.bind(&buffer.region(), rows, cols, Format::F32);
@@ -414,31 +436,37 @@ fn an_op_without_a_gradient_rule_cannot_be_trained_through() {
         Err(Error::NoGradient { op }) => op,
         other => panic!("{:?}", other.map(|_| "a plan")),
     };
-    // Attention over a cache has none: it knows nothing of the sequences' ends.
+    // Attention that knows nothing of the sequences' ends has none, and it does not matter that the path goes on with
+    // ops that have one.
     let (mut r, x) = training(&gpu, 8, 16);
+    let shape = AttentionShape { heads: 2, kv_heads: 2, head_dim: 8, scale: 0.5 };
+    let [gain, weights, table] = [1, 48, 8].map(|rows| r.tensor("w", rows, if rows == 8 { 8 } else { 16 }));
+    let norm = Norm { gain, eps: 1e-5 };
+    let qkv = Projection { norm, weights: weights.into(), low_rank: Vec::new() };
     let spans = r.tensor_u32("spans", 8, 4);
-    let shape = AttentionShape { heads: 4, kv_heads: 4, head_dim: 4, scale: 0.5 };
-    let kv = [r.tensor("k", 8, 16), r.tensor("v", 8, 16)];
-    ops::attention(&mut r, x, kv[0], kv[1], shape, spans, None).unwrap();
-    assert_eq!(op(r), "attention_forward");
-    // Nor has a write into a cache, and it does not matter that the path goes on with ops that have one.
-    let (mut r, x) = training(&gpu, 8, 16);
-    let (rows, cache) = (r.tensor_u32("rows", 8, 1), r.tensor("cache", 8, 16));
-    ops::scatter_rows(&mut r, x, rows, cache);
-    let y = ops::residual_add(&mut r, cache, x).unwrap();
+    let keys = KeySource::Rows { ends: None };
+    let mixed = ops::self_attention(&mut r, x, &qkv, shape, spans, table, keys).unwrap();
+    let y = ops::residual_add(&mut r, mixed, x).unwrap();
     let seed = r.tensor("seed", 8, 16);
-    assert!(matches!(r.backward(&[(y, seed)]), Err(Error::NoGradient { op: "scatter_rows" })));
+    assert!(matches!(r.backward(&[(y, seed)]), Err(Error::NoGradient { op: "qkv_forward" })));
     // Nor has a write over what an op with a rule has written: the rule speaks of the old value.
+    let copy = |r: &mut Recorder, x: Tensor, y: Tensor| {
+        r.launch(Launch {
+            kernel: KernelKey { name: "residual_add", constants: vec![("TWO", 0), ("ADD", 0)] },
+            params: vec![x.rows.into(), x.cols.into()],
+            args: vec![(x, Access::Read), (y, Access::Write)],
+            groups: Groups::over(x.rows, 4),
+            work: Work::default(),
+        })
+    };
     let (mut r, x) = training(&gpu, 8, 16);
     let y = ops::residual_add(&mut r, x, x).unwrap();
-    let rows = r.tensor_u32("rows", 8, 1);
-    ops::scatter_rows(&mut r, x, rows, y);
-    assert_eq!(op(r), "scatter_rows");
+    copy(&mut r, x, y);
+    assert_eq!(op(r), "residual_add");
     // Outside training all of this is fine.
     let mut r = Recorder::new(&gpu);
     let [x, y] = ["x", "y"].map(|name| r.tensor(name, 8, 16));
-    let rows = r.tensor_u32("rows", 8, 1);
-    ops::scatter_rows(&mut r, x, rows, y);
+    copy(&mut r, x, y);
     assert!(Plan::new(&gpu, r, &Arena::new(), PlanOptions::default()).is_ok());
 }
 
@@ -477,8 +505,8 @@ fn application() -> Option<(wgpu::Device, wgpu::Queue)> {
     let descriptor = wgpu::InstanceDescriptor::new_without_display_handle_from_env();
     let instance = wgpu::Instance::new(descriptor);
     let adapter = pollster::block_on(instance.request_adapter(&Default::default())).unwrap();
-    let limits = adapter.limits();
-    let descriptor = wgpu::DeviceDescriptor { required_limits: limits, ..Default::default() };
+    let (required_limits, required_features) = (adapter.limits(), adapter.features() & oaif::gpu::FEATURES);
+    let descriptor = wgpu::DeviceDescriptor { required_limits, required_features, ..Default::default() };
     Some(pollster::block_on(adapter.request_device(&descriptor)).unwrap())
 }
 

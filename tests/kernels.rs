@@ -8,7 +8,7 @@ use std::fmt::Write;
 
 use common::gpu;
 use oaif::gpu::shader::{self, KERNELS, KernelKey};
-use oaif::gpu::{Gpu, GpuOptions, Limits};
+use oaif::gpu::{Gpu, GpuOptions, Limits, Tier};
 use oaif::ops::all_cases;
 
 /// The largest relative errors that this project promises.
@@ -39,7 +39,7 @@ fn check_all(gpu: &Gpu, checks: &str) {
         };
         writeln!(table, "{line}").unwrap();
     }
-    println!("{} with runtime checks {checks}\n{table}", gpu.summary().name);
+    println!("{} in {} with runtime checks {checks}\n{table}", gpu.summary().name, gpu.tier());
     assert!(failures.is_empty(), "runtime checks {checks}, off or failed:\n{failures}");
 }
 
@@ -47,6 +47,16 @@ fn check_all(gpu: &Gpu, checks: &str) {
 fn every_kernel_agrees_with_reference() {
     let Some(gpu) = gpu() else { return };
     check_all(&gpu, "off");
+}
+
+#[test]
+fn every_kernel_agrees_with_reference_in_lower_tiers() {
+    let Some(gpu) = gpu() else { return };
+    for tier in Tier::ALL.into_iter().filter(|tier| *tier < gpu.tier()) {
+        let gpu = Gpu::open(&GpuOptions { tier: Some(tier), ..GpuOptions::default() }).unwrap();
+        assert_eq!(gpu.tier(), tier);
+        check_all(&gpu, "off");
+    }
 }
 
 #[test]

@@ -1,16 +1,24 @@
-// acc += SCALE · (rows of LEFT) · (rows FIRST + column of RIGHT), both INNER long.
+// acc += SCALE · (rows of LEFT) · (rows of RIGHT, of which ROW names one for each column of the tile), both INNER long.
+// With NORM the left rows are weighed by `gain`, and their squares are summed on the way.
     {
 //#for a in DOWN
     let left_at${a} = min(row${a}, rows - 1u) * ${INNER};
 //#end
 //#if SUBGROUP
 //#for b in SPREAD
-    let right_at${b} = (${FIRST} + min(tile.col + ${b}u * LANES + lane, params.cols - 1u)) * ${INNER};
+    let right_at${b} = ${ROW}(tile.col, ${b}u * LANES + lane) * ${INNER};
 //#end
 //#end
     for (var k = 0u; k < ${INNER}; k += 4u) {
+//#if NORM
+        let weight = load_gain(0u, k, ${INNER});
+//#end
 //#for a in DOWN
-        let left${a} = ${SCALE} * load_${LEFT}(left_at${a}, k, ${INNER});
+        var left${a} = ${SCALE} * load_${LEFT}(left_at${a}, k, ${INNER});
+//#if NORM
+        squares[${a}] += dot(left${a}, left${a});
+        left${a} *= weight;
+//#end
 //#end
 //#for b in SPREAD
 //#if SUBGROUP
@@ -21,8 +29,7 @@
 //#if SUBGROUP
             let v = subgroupBroadcast(right${b}, ${l}u);
 //#else
-            let col = min(tile.col + ${b}u * LANES + ${l}u, params.cols - 1u);
-            let v = load_${RIGHT}((${FIRST} + col) * ${INNER}, k, ${INNER});
+            let v = load_${RIGHT}(${ROW}(tile.col, ${b}u * LANES + ${l}u) * ${INNER}, k, ${INNER});
 //#end
 //#for a in DOWN
             {

@@ -2,10 +2,12 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use super::buffer::Ledger;
 use super::pace::Pace;
 use super::profile::Profile;
+use super::recorder::Work;
 use super::shader::{Kernel, KernelKey};
 use crate::error::{Error, Result};
 
@@ -32,6 +34,9 @@ impl std::fmt::Display for Tier {
         }
     }
 }
+
+/// What the runtime makes use of where a device has it.
+pub const FEATURES: wgpu::Features = wgpu::Features::TIMESTAMP_QUERY.union(wgpu::Features::SUBGROUP);
 
 /// What to ask of the adapter.
 #[derive(Clone, Debug)]
@@ -101,6 +106,17 @@ pub struct Counts {
     pub submits: u64,
 }
 
+/// What a device was ever given to do, and what its callers waited for it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Activity {
+    /// Launches; one that was split along its rows is one.
+    pub launches: u64,
+    /// Their work, as the ops state it.
+    pub work: Work,
+    /// How long callers were blocked until the adapter was done.
+    pub waited: Duration,
+}
+
 /// One adapter, as `oaif doctor` shows it.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct AdapterSummary {
@@ -139,6 +155,7 @@ pub(super) struct Inner {
     pub step_layout: Option<wgpu::BindGroupLayout>,
     pub ledger: Arc<Mutex<Ledger>>,
     pub counts: Mutex<Counts>,
+    pub activity: Mutex<Activity>,
     pub pace: Mutex<Pace>,
     pub profile: Option<Mutex<Profile>>,
     /// What wgpu reported outside a call, and why the device was lost.
@@ -246,7 +263,7 @@ impl Gpu {
         let from_env = std::env::var("OAIF_ADAPTER").ok().filter(|v| !v.is_empty());
         let wanted = options.adapter.clone().or(from_env);
         let (summary, adapter) = choose(adapters(&instance()).await, wanted.as_deref())?;
-        let features = adapter.features() & (wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::SUBGROUP);
+        let features = adapter.features() & FEATURES;
         let (device, queue) = adapter
             .request_device(&wgpu::DeviceDescriptor {
                 label: Some("oaif"),
@@ -261,7 +278,8 @@ impl Gpu {
         Ok(gpu)
     }
 
-    /// Uses the application's own device and queue. Its error handlers stay the application's.
+    /// Uses the application's own device and queue, best one with all of [`FEATURES`] that its adapter has. Its error
+    /// handlers stay the application's.
     pub fn from_device(device: wgpu::Device, queue: wgpu::Queue, options: &GpuOptions) -> Gpu {
         let summary = summarise(0, &device.adapter_info());
         Gpu::build(device, queue, summary, options)
@@ -305,6 +323,7 @@ impl Gpu {
             step_layout: None,
             ledger: Arc::default(),
             counts: Mutex::default(),
+            activity: Mutex::default(),
             pace: Mutex::default(),
             profile: None,
             faults: Arc::default(),
@@ -341,6 +360,7 @@ impl Gpu {
             step_layout,
             ledger: Arc::default(),
             counts: Mutex::default(),
+            activity: Mutex::default(),
             pace: Mutex::default(),
             profile: (options.profile && timestamps).then(Mutex::default),
             faults: Arc::default(),
@@ -390,9 +410,14 @@ impl Gpu {
 
     /// Lets wgpu's callbacks run, after waiting for the submitted work or at once.
     pub(super) fn poll(&self, poll: wgpu::PollType) -> Result<()> {
-        let poll = || self.device().poll(poll);
+        let waits = !matches!(poll, wgpu::PollType::Poll);
+        let (started, poll) = (Instant::now(), || self.device().poll(poll));
         // wgpu panics where the driver loses the device during a poll.
-        match std::panic::catch_unwind(std::panic::AssertUnwindSafe(poll)) {
+        let polled = std::panic::catch_unwind(std::panic::AssertUnwindSafe(poll));
+        if waits {
+            self.inner.activity.lock().unwrap().waited += started.elapsed();
+        }
+        match polled {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(e)) => Err(Error::DeviceLost(e.to_string())),
             Err(_) => self.check("a poll").and(Err(Error::DeviceLost("during a poll".into()))),
@@ -444,8 +469,20 @@ impl Gpu {
         *self.inner.counts.lock().unwrap()
     }
 
+    /// What was run so far.
+    pub fn activity(&self) -> Activity {
+        *self.inner.activity.lock().unwrap()
+    }
+
     pub(super) fn count(&self, note: impl FnOnce(&mut Counts)) {
         note(&mut self.inner.counts.lock().unwrap());
+    }
+
+    pub(super) fn note_launches(&self, launches: u64, work: Work) {
+        let mut activity = self.inner.activity.lock().unwrap();
+        activity.launches += launches;
+        activity.work.flops += work.flops;
+        activity.work.bytes += work.bytes;
     }
 
     /// The tier in force.

@@ -42,6 +42,10 @@ pub(super) struct Tape {
 }
 
 impl Tape {
+    pub fn is_recording(&self) -> bool {
+        self.recording
+    }
+
     pub fn check_rules(&self) -> Result<()> {
         let uncovered = self.dependent.iter().filter(|(_, covered)| !**covered).map(|(id, _)| *id).min();
         match uncovered {
@@ -169,6 +173,7 @@ impl Recorder {
         for rule in rules.into_iter().rev() {
             rule(self)?;
         }
+        self.sum_waiting();
         self.tape.recording = recording;
         Ok(())
     }

@@ -7,6 +7,7 @@ use super::adapter::Gpu;
 use super::buffer::Region;
 use super::gradient::Tape;
 use super::shader::{Interface, KernelKey, validate};
+use super::slices::Slices;
 use crate::error::Result;
 
 /// An extent: fixed when recorded, or live, that is set anew for every replay up to a maximum.
@@ -263,12 +264,26 @@ pub struct Recorder {
     pub(super) tape: Tape,
     regions: HashMap<(usize, u64, Dim, usize), Tensor>,
     subgroup: Option<u32>,
+    busy: u32,
+    pub(super) waiting: Vec<Slices>,
 }
 
 impl Recorder {
     /// An empty recording, for adapters like this one.
     pub fn new(gpu: &Gpu) -> Recorder {
-        Recorder { subgroup: gpu.subgroup(), ..Recorder::default() }
+        // Cores are told apart from compute units only by the kind of adapter.
+        let busy = if gpu.summary().kind == "Cpu" { 8 } else { 128 };
+        Recorder { subgroup: gpu.subgroup(), busy, ..Recorder::default() }
+    }
+
+    /// Workgroups that keep the adapter about busy.
+    pub fn busy(&self) -> u32 {
+        self.busy
+    }
+
+    /// Whether gradient rules are being noted, so that what they need must be kept.
+    pub fn is_training(&self) -> bool {
+        self.tape.is_recording()
     }
 
     /// Invocations of a subgroup, where kernels may use them.

@@ -55,7 +55,7 @@ impl Input {
         Input { data: Data::U32(data), rows, cols, live: None, gradient: false }
     }
 
-    /// The numbers of this input, rounded to how a frozen weight is stored: f32, f16 or bf16.
+    /// The numbers of this input as a weight of this format; of 16 bits it is frozen, so that no gradient is wanted.
     pub fn stored(self, format: Format) -> Input {
         let Data::F32(values) = &self.data else { panic!("only floats are rounded") };
         let data = match format {
@@ -63,7 +63,7 @@ impl Input {
             Format::Bf16 => Data::Bf16(values.iter().map(|v| bf16::from_f32(*v)).collect()),
             _ => return self,
         };
-        Input { data, ..self }
+        Input { data, gradient: false, ..self }
     }
 
     /// Makes the rows live extent `index`, whose maximum is larger; the memory beyond holds NaN.
@@ -242,19 +242,18 @@ impl Case {
 pub fn all_cases() -> Vec<Case> {
     let ops = [
         super::add::cases,
+        super::advance::cases,
         super::attention::cases,
-        super::cache::cases,
         super::ceiling::cases,
+        super::feed_forward::cases,
         super::gather::cases,
         super::linear::cases,
         super::logprob::cases,
         super::optim::cases,
         super::preference::cases,
         super::rmsnorm::cases,
-        super::rope::cases,
         super::sampling::cases,
         super::segment::cases,
-        super::swiglu::cases,
     ];
     ops.iter().flat_map(|cases| cases()).collect()
 }

@@ -20,6 +20,11 @@ const GROUP: u32 = 64;
 /// Workgroups from which on they are made larger rather than more.
 const ENOUGH_GROUPS: u32 = 64;
 
+/// The constants of kernels that have a row a lane in workgroups of 64, and work together in subgroups where there are.
+pub(super) fn lanes(r: &Recorder) -> [(&'static str, u32); 2] {
+    [("LANES", r.subgroup().unwrap_or(GROUP)), ("SUBGROUP", r.subgroup().is_some() as u32)]
+}
+
 impl Tile {
     /// For products in which the lanes load the columns' operand: 64 sums a lane, and no fewer columns than lanes.
     pub fn wide(r: &Recorder) -> Tile {
@@ -54,6 +59,7 @@ impl Tile {
             ("DOWN", self.down),
             ("COLS", self.cols),
             ("QUADS", quads),
+            ("PAIRS", quads / 2),
             ("TILE_SIZE", self.down * quads),
             ("SPREAD", self.cols / self.lanes),
             ("TERMS", self.lanes / quads),

@@ -62,6 +62,11 @@ impl SftStep {
         self.stream.capacity()
     }
 
+    /// Launches of one replay.
+    pub fn launch_count(&self) -> usize {
+        self.plan.launch_count()
+    }
+
     /// Adds the gradient of `weight` times the summed −log p; `weight` is 1 / completion tokens of the whole batch.
     pub fn run(&self, trees: &[Tree], weight: f32) -> Result<(SftResult, PhaseTimes)> {
         let packed = Packed::new(trees);

@@ -3,6 +3,7 @@ use std::path::PathBuf;
 use super::*;
 use crate::annotate::likelihood::Normalise;
 use crate::annotate::llm::Orders;
+use crate::bench::{Shape, Sweep};
 use crate::optim::OptimiserKind;
 use crate::preference::PreferenceLoss;
 
@@ -266,6 +267,22 @@ fn commands_without_a_policy_take_only_a_gpu() {
     let Command::Doctor(doctor) = cli("doctor", &["--json", "--kernels", "--gpu", "1"]) else { panic!() };
     let doctor = doctor.plan().unwrap();
     assert!(doctor.json && doctor.kernels && doctor.gpu.adapter.as_deref() == Some("1"));
+}
+
+#[test]
+fn bench_takes_everything_or_one_thing() {
+    let bench = |flags: &[&str]| match cli("bench", flags) {
+        Command::Bench(args) => args.plan(),
+        other => panic!("{other:?}"),
+    };
+    let all = bench(&[]).unwrap();
+    assert_eq!((all.suites.len(), all.runs, all.json), (4, 5, false));
+    assert!(matches!(all.model, Model::Random(shape) if shape.name == Shape::names()[0]));
+    let step = bench(&["step", "--sweep", "context", "--shape", "c192", "--runs", "7", "--json"]).unwrap();
+    assert_eq!((step.suites, step.runs, step.json), (vec![Suite::Step], 7, true));
+    assert_eq!(step.sweep, Some(Sweep::Context));
+    mistake(bench(&["decode", "--sweep", "context"]), &["--sweep", "oaif bench step"]);
+    mistake(bench(&["--shape", "c182"]), &["--shape", "did you mean \"c192\""]);
 }
 
 #[test]

@@ -74,6 +74,9 @@ struct TrainArgs {
     #[arg(long, value_name = "FILE", num_args = 0..=1)]
     #[serde(skip)]
     profile: Option<Option<PathBuf>>,
+    /// Write report.html into the run's folder at its end, an interruption included
+    #[arg(long)]
+    report: bool,
 
     /// Rows (prompts, pairs) of a micro-batch [default: 16 in align, 8 in sft and dpo]
     #[arg(long, value_name = "N", help_heading = "Data")]
@@ -280,6 +283,8 @@ pub(crate) struct TrainPlan {
     pub limits: Option<Limits>,
     /// Where the trace goes, when `gpu.profile`.
     pub trace: Option<PathBuf>,
+    /// Write the report at the end.
+    pub report: bool,
     /// Every flag with its resolved value, for `run.json`. Itself a `--config` file that repeats the run.
     pub config: Value,
 }
@@ -440,6 +445,7 @@ impl TrainArgs {
             dry_run: self.dry_run,
             limits: self.limits()?,
             trace,
+            report: self.report,
             config: Value::Null,
         })
     }
