@@ -5,12 +5,11 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::annotator::{AnnotatorArgs, AnnotatorPlan};
-use super::gpu::{DtypeArgs, GpuArgs};
+use super::gpu::{DtypeArgs, GpuArgs, GpuPlan};
 use super::sampling::{SamplingArgs, SamplingPlan};
 use super::{ensure, input_file, model_dir, output_file, positive, unusable};
 use crate::data::rows::Columns;
 use crate::error::{Error, Result};
-use crate::gpu::GpuOptions;
 use crate::model::FloatFormat;
 
 /// `oaif generate`.
@@ -74,7 +73,7 @@ pub(crate) struct GeneratePlan {
     /// `None`: standard output.
     pub output: Option<PathBuf>,
     pub dtype: Option<FloatFormat>,
-    pub gpu: GpuOptions,
+    pub gpu: GpuPlan,
 }
 
 impl GenerateArgs {
@@ -141,7 +140,7 @@ pub(crate) struct ScorePlan {
     /// `None`: standard output.
     pub output: Option<PathBuf>,
     pub dtype: Option<FloatFormat>,
-    pub gpu: GpuOptions,
+    pub gpu: GpuPlan,
 }
 
 impl ScoreArgs {
@@ -190,7 +189,7 @@ pub(crate) struct JudgePlan {
     pub output: Option<PathBuf>,
     pub annotator: AnnotatorPlan,
     pub dtype: Option<FloatFormat>,
-    pub gpu: GpuOptions,
+    pub gpu: GpuPlan,
 }
 
 impl JudgeArgs {
@@ -230,7 +229,7 @@ pub(crate) struct ExportPlan {
     pub adapter: Option<PathBuf>,
     pub output: PathBuf,
     pub format: FloatFormat,
-    pub gpu: GpuOptions,
+    pub gpu: GpuPlan,
 }
 
 impl ExportArgs {
@@ -274,7 +273,7 @@ pub(crate) struct DoctorArgs {
 pub(crate) struct DoctorPlan {
     pub json: bool,
     pub kernels: bool,
-    pub gpu: GpuOptions,
+    pub gpu: GpuPlan,
 }
 
 impl DoctorArgs {

@@ -7,12 +7,12 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::annotator::{AnnotatorArgs, AnnotatorPlan};
-use super::gpu::{DtypeArgs, GpuArgs};
+use super::gpu::{DtypeArgs, GpuArgs, GpuPlan};
 use super::sampling::SamplingArgs;
 use super::{ensure, input_file, model_dir, positive, unusable};
 use crate::data::rows::Columns;
 use crate::error::{Error, Result};
-use crate::gpu::{GpuOptions, Limits};
+use crate::gpu::Limits;
 use crate::model::lora::LoraConfig;
 use crate::optim::OptimiserKind;
 use crate::preference::PreferenceLoss;
@@ -277,7 +277,7 @@ pub(crate) struct TrainPlan {
     pub dataset: Option<PathBuf>,
     pub columns: Columns,
     pub options: TrainOptions,
-    pub gpu: GpuOptions,
+    pub gpu: GpuPlan,
     pub dry_run: bool,
     /// Those of the GPU in mind, for a dry run.
     pub limits: Option<Limits>,

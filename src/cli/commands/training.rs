@@ -85,9 +85,11 @@ pub fn open(plan: &TrainPlan) -> Result<Gpu> {
     if let Some(limits) = plan.limits {
         return Ok(Gpu::without_device(limits));
     }
-    match Gpu::open(&plan.gpu) {
+    // A dry run computes nothing that shapes could make faster.
+    let opened = if plan.dry_run { Gpu::open(&plan.gpu.options) } else { plan.gpu.open() };
+    match opened {
         Ok(gpu) if plan.dry_run => Ok(gpu.measuring()),
-        Err(Error::NoAdapter(why)) if plan.dry_run && plan.gpu.adapter.is_none() => {
+        Err(Error::NoAdapter(why)) if plan.dry_run && plan.gpu.options.adapter.is_none() => {
             eprintln!("oaif: warning: {why}; measuring against WebGPU's default limits");
             Ok(Gpu::without_device(Limits::default()))
         }
