@@ -17,6 +17,7 @@ use oaif::ops::{self, AttentionShape, KeySource, Norm, Projection, all_cases};
 use oaif::optim::{Optimiser, OptimiserKind};
 use oaif::preference::PreferenceLoss;
 use oaif::train::pair_step::{LabelledPair, PairStep};
+use oaif::train::sft_step::SftStep;
 use serde_json::json;
 
 fn open(options: GpuOptions) -> Gpu {
@@ -400,6 +401,32 @@ fn deep(gpu: &Gpu) -> Model {
         "tie_word_embeddings": true,
     });
     Model::random(gpu, ModelConfig::from_json(config).unwrap(), true, 7).unwrap()
+}
+
+#[test]
+fn a_layer_takes_at_most_18_launches_forward_and_back() {
+    let launches = |gpu: &Gpu, layers: usize| {
+        let config = json!({
+            "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 64,
+            "intermediate_size": 172, "num_hidden_layers": layers, "num_attention_heads": 8,
+            "num_key_value_heads": 4, "vocab_size": 512, "max_position_embeddings": 128, "rms_norm_eps": 1e-5,
+            "rope_theta": 10000.0, "tie_word_embeddings": true,
+        });
+        let model = Model::random(gpu, ModelConfig::from_json(config).unwrap(), true, 7).unwrap();
+        let capacity = Capacity { tokens: 2048, targets: 2048, sequences: 16 };
+        SftStep::new(gpu, &model, capacity, false, &Arena::new()).unwrap().launch_count()
+    };
+    let per_layer = |gpu: &Gpu| (launches(gpu, 9) - launches(gpu, 1)) as f64 / 8.0;
+    if let Some(gpu) = gpu() {
+        println!("{}: {} launches a layer", gpu.summary().name, per_layer(&gpu.measuring()));
+    }
+    // Counted as for a large GPU, for which the sums of weight gradients are shared out as well.
+    let large = per_layer(&Gpu::without_device(Limits::default()));
+    assert!(large <= 19.0, "{large}");
+    // A software driver has nothing to share out to.
+    if let Some(gpu) = gpu().filter(|gpu| gpu.summary().kind == "Cpu") {
+        assert!(per_layer(&gpu.measuring()) <= 18.0);
+    }
 }
 
 #[test]

@@ -22,31 +22,25 @@ pub struct Slices {
     pub first: usize,
 }
 
-/// Sums in one launch: two bindings each.
-const TASKS: usize = 2;
+/// Sums in one launch, with two bindings each of the eight that every adapter has.
+const TASKS: usize = 4;
+/// Slices up to this size wait for others: keeping them longer costs little.
+const SMALL_BYTES: u64 = 1 << 20;
 
 impl Recorder {
-    /// Sums slices, with those that wait.
+    /// Sums slices: large ones at once, small ones when there are enough of them, at the latest at the end of the
+    /// backward pass.
     pub fn sum_slices(&mut self, slices: Slices) {
-        self.wait(slices);
-        self.sum_waiting();
-    }
-
-    /// Sums slices with others that come later, at the latest at the end of the backward pass: for slices so small
-    /// that it does not matter how long they are kept.
-    pub fn sum_slices_later(&mut self, slices: Slices) {
-        self.wait(slices);
-        if self.waiting.len() == TASKS {
-            self.sum_waiting();
-        }
-    }
-
-    fn wait(&mut self, slices: Slices) {
         // Two sums into one target need an order.
         if self.waiting.iter().any(|w| w.target.tensor == slices.target.tensor) {
             self.sum_waiting();
         }
         self.waiting.push(slices);
+        // What is set rather than added to must be there before anything else is added.
+        let set = slices.target.accumulate == Accumulate::Set;
+        if set || self.waiting.len() == TASKS || slices.x.bytes() > SMALL_BYTES {
+            self.sum_waiting();
+        }
     }
 
     pub(super) fn sum_waiting(&mut self) {

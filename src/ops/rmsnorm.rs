@@ -73,7 +73,7 @@ pub(super) fn backward(r: &mut Recorder, dy: Tensor, x: Tensor, w: Tensor, inv: 
     });
     if let Some((partial, target)) = partial {
         let len = x.cols;
-        r.sum_slices_later(Slices { x: partial, rows: x.rows, share: BACKWARD_ROWS, len, target, first: 0 });
+        r.sum_slices(Slices { x: partial, rows: x.rows, share: BACKWARD_ROWS, len, target, first: 0 });
     }
 }
 
