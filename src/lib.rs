@@ -12,6 +12,7 @@
 //! - [`model`]: configuration, weights, LoRA, the decoder, scoring.
 //! - [`generate`], [`preference`], [`optim`], [`annotate`]: sampling, losses, optimisers, annotators.
 //! - [`train`], [`eval`]: supervised, offline and online training; judging results.
+//! - [`demo`]: a small world to try it all in.
 //! - `cli`: the program, behind the feature of that name; the only place that prints.
 //!
 //! Shape letters, the same everywhere: N tokens (rows), S sequences, T target rows, C hidden, H heads, K kv heads,
@@ -22,6 +23,7 @@ pub mod annotate;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod data;
+pub mod demo;
 pub mod error;
 pub mod eval;
 pub mod files;
