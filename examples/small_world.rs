@@ -10,53 +10,99 @@ use oaif::demo::dataset::{
     LIKELIHOOD_TEMPLATE, PROMPTED_TEMPLATE, held_out_pair, likelihood_row, policy_row, prompt, prompted_row,
 };
 use oaif::demo::language::{SPECIALS, tokenizer_json, vocabulary};
+use oaif::gpu::{Gpu, GpuOptions};
+use oaif::model::storage::SavedFormat;
+use oaif::model::{Model, ModelConfig};
 use oaif::{Result, files};
 use serde_json::{Value, json};
 
-/// A model's name, width C, layers L, feed-forward size F, heads H.
-const MODELS: [(&str, usize, usize, usize, usize); 8] = [
-    ("policy", 80, 3, 240, 5),
-    ("judge-small", 40, 2, 112, 5),
-    ("judge-medium", 80, 3, 240, 5),
-    ("judge-large", 128, 4, 384, 8),
-    ("judge-evaluation", 128, 4, 384, 8),
-    ("prompted-small", 40, 2, 112, 5),
-    ("prompted-medium", 80, 3, 240, 5),
-    ("prompted-large", 128, 4, 384, 8),
+/// A model and how it is trained.
+struct Recipe {
+    name: &'static str,
+    /// Width C, layers L, feed-forward size F, heads H.
+    shape: [usize; 4],
+    rows: &'static str,
+    /// The finished model that it starts from; random weights if none.
+    from: &'static str,
+    steps: usize,
+    learning_rate: f64,
+    /// Rows of a step. The files hold the rows of whole trainings, in order.
+    batch: usize,
+}
+
+/// Longest text in tokens.
+const CONTEXT: usize = 256;
+
+const SMALL: [usize; 4] = [40, 2, 112, 5];
+const MEDIUM: [usize; 4] = [64, 5, 176, 4];
+const LARGE: [usize; 4] = [128, 4, 384, 8];
+
+#[rustfmt::skip]
+const RECIPES: [Recipe; 8] = [
+    Recipe { name: "policy", shape: MEDIUM, rows: "policy.jsonl", from: "", steps: 600, learning_rate: 3e-3, batch: 64 },
+    Recipe { name: "judge-small", shape: SMALL, rows: "likelihood.jsonl", from: "", steps: 800, learning_rate: 3e-3, batch: 64 },
+    Recipe { name: "judge-medium", shape: MEDIUM, rows: "likelihood.jsonl", from: "", steps: 800, learning_rate: 3e-3, batch: 64 },
+    Recipe { name: "judge-large", shape: LARGE, rows: "likelihood.jsonl", from: "", steps: 800, learning_rate: 2e-3, batch: 64 },
+    Recipe { name: "judge-evaluation", shape: MEDIUM, rows: "evaluation.jsonl", from: "", steps: 800, learning_rate: 3e-3, batch: 64 },
+    Recipe { name: "prompted-small", shape: SMALL, rows: "prompted.jsonl", from: "judge-small", steps: 2400, learning_rate: 2e-3, batch: 32 },
+    Recipe { name: "prompted-medium", shape: MEDIUM, rows: "prompted.jsonl", from: "judge-medium", steps: 2400, learning_rate: 2e-3, batch: 32 },
+    Recipe { name: "prompted-large", shape: LARGE, rows: "prompted.jsonl", from: "judge-large", steps: 2400, learning_rate: 1e-3, batch: 32 },
 ];
 
-/// Rows a step; the files hold the rows of whole trainings, in order.
-const BATCH: usize = 64;
-
 fn main() -> Result<()> {
-    let mut arguments = std::env::args().skip(1);
-    let folder = arguments.next().unwrap_or_else(|| "world".into());
-    let mut steps = |default| arguments.next().and_then(|n| n.parse().ok()).unwrap_or(default);
-    let (policy, likelihood, prompted) = (steps(1500), steps(2000), steps(2500));
+    let folder = std::env::args().nth(1).unwrap_or_else(|| "world".into());
     let folder = Path::new(&folder);
+    write_data(folder)?;
+    write_models(folder)?;
+    println!("{}", folder.display());
+    Ok(())
+}
 
-    let n = prompted * BATCH;
-    write_rows(&folder.join("policy.jsonl"), policy * BATCH, |row| policy_row(0, row))?;
-    write_rows(&folder.join("likelihood.jsonl"), likelihood * BATCH, |row| likelihood_row(0, row))?;
-    write_rows(&folder.join("evaluation.jsonl"), likelihood * BATCH, |row| likelihood_row(1, row))?;
-    write_rows(&folder.join("prompted.jsonl"), n, |row| prompted_row(0, row, row as f64 / n as f64))?;
-    write_rows(&folder.join("prompts.jsonl"), 2000, |row| json!({"prompt": prompt(false, row).to_string()}))?;
-    write_rows(&folder.join("held_out.jsonl"), 500, |row| json!({"prompt": prompt(true, row).to_string()}))?;
+fn write_data(folder: &Path) -> Result<()> {
+    let rows = |file: &str| {
+        let rows =
+            RECIPES.iter().filter(|recipe| recipe.rows == file).map(|recipe| recipe.steps * recipe.batch);
+        rows.max().unwrap_or(0)
+    };
+    let prompted = rows("prompted.jsonl");
+    let progress = |row| row as f64 / prompted as f64;
+    let prompts = |held_out| move |row| json!({"prompt": prompt(held_out, row).to_string()});
+    write_rows(&folder.join("policy.jsonl"), rows("policy.jsonl"), |row| policy_row(0, row))?;
+    write_rows(&folder.join("likelihood.jsonl"), rows("likelihood.jsonl"), |row| likelihood_row(0, row))?;
+    write_rows(&folder.join("evaluation.jsonl"), rows("evaluation.jsonl"), |row| likelihood_row(1, row))?;
+    write_rows(&folder.join("prompted.jsonl"), prompted, |row| prompted_row(0, row, progress(row)))?;
+    write_rows(&folder.join("prompts.jsonl"), 2000, prompts(false))?;
+    write_rows(&folder.join("held_out.jsonl"), 500, prompts(true))?;
     write_rows(&folder.join("pairs.jsonl"), 2000, held_out_pair)?;
     files::write_atomic(&folder.join("likelihood.txt"), LIKELIHOOD_TEMPLATE.as_bytes())?;
-    files::write_atomic(&folder.join("prompted.txt"), PROMPTED_TEMPLATE.as_bytes())?;
+    files::write_atomic(&folder.join("prompted.txt"), PROMPTED_TEMPLATE.as_bytes())
+}
 
+/// Each model's folder with random initial weights, and `recipes.tsv` for the scripts: name, rows, initial weights,
+/// steps, learning rate, rows a step.
+fn write_models(folder: &Path) -> Result<()> {
+    let gpu = Gpu::open(&GpuOptions::default())?;
     let [unk, bos, eos] = SPECIALS;
     let tokenizer_config = json!({"tokenizer_class": "PreTrainedTokenizerFast", "unk_token": unk, "bos_token": bos,
-        "eos_token": eos, "clean_up_tokenization_spaces": false, "model_max_length": 256});
-    for (name, hidden, layers, feed_forward, heads) in MODELS {
+        "eos_token": eos, "clean_up_tokenization_spaces": false, "model_max_length": CONTEXT});
+    let mut recipes = String::new();
+    for (seed, recipe) in (1..).zip(RECIPES) {
+        let Recipe {
+            name,
+            shape: [hidden, layers, feed_forward, heads],
+            rows,
+            from,
+            steps,
+            learning_rate,
+            batch,
+        } = recipe;
         let config = json!({
             "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": hidden,
             "intermediate_size": feed_forward, "num_hidden_layers": layers, "num_attention_heads": heads,
-            "num_key_value_heads": heads, "vocab_size": vocabulary().len().next_multiple_of(8),
-            "max_position_embeddings": 256, "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "hidden_act": "silu",
-            "attention_bias": false, "mlp_bias": false, "tie_word_embeddings": true, "bos_token_id": 1,
-            "eos_token_id": 2, "initializer_range": 0.02, "torch_dtype": "float32"
+            "num_key_value_heads": heads, "vocab_size": vocabulary().len(), "max_position_embeddings": CONTEXT,
+            "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "hidden_act": "silu", "attention_bias": false,
+            "mlp_bias": false, "tie_word_embeddings": true, "bos_token_id": 1, "eos_token_id": 2,
+            "initializer_range": 0.1, "torch_dtype": "float32"
         });
         let folder = folder.join(name);
         files::create_dir_all(&folder)?;
@@ -65,8 +111,15 @@ fn main() -> Result<()> {
         {
             files::write_atomic(&folder.join(file), format!("{content:#}\n").as_bytes())?;
         }
+        Model::random(&gpu, ModelConfig::load(&folder)?, false, seed)?.save(
+            &folder,
+            None,
+            SavedFormat::F32,
+        )?;
+        let from = if from.is_empty() { "-" } else { from };
+        recipes += &format!("{name}\t{rows}\t{from}\t{steps}\t{learning_rate}\t{batch}\n");
     }
-    Ok(())
+    files::write_atomic(&folder.join("recipes.tsv"), recipes.as_bytes())
 }
 
 fn write_rows(path: &Path, rows: usize, row: impl Fn(usize) -> Value) -> Result<()> {

@@ -3,8 +3,9 @@
 
 The same rows in the same order, shapes, initial weights, loss, optimiser and schedule as `oaif sft` in scripts/models.sh:
 
-    scripts/models.py start world/judge-small --seed 1                     # random initial weights, for both
-    scripts/models.py train world/judge-small world/likelihood.jsonl runs/judge-small --steps 2000 --learning-rate 3e-3
+    scripts/models.py world/judge-small world/likelihood.jsonl world/runs/judge-small --steps 2000 --learning-rate 3e-3
+
+The rows and the initial weights are those that `cargo run --release --example small_world` writes.
 """
 
 import argparse
@@ -14,22 +15,12 @@ import time
 from pathlib import Path
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
-
-BATCH = 64
-
-
-def start(args):
-    torch.manual_seed(args.seed)
-    config = LlamaConfig.from_pretrained(args.model)
-    weights = LlamaForCausalLM(config).state_dict()
-    save(weights, args.model, args.model, torch.float32)
+from safetensors.torch import save_file
+from transformers import LlamaForCausalLM
 
 
 def save(weights, source, folder, dtype):
     """Writes weights and what else a model folder holds."""
-    from safetensors.torch import save_file
-
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     kept = {name: w.detach().to(dtype).contiguous() for name, w in weights.items() if name != "lm_head.weight"}
@@ -55,12 +46,11 @@ def read_rows(path, vocab, limit):
 def train(args):
     torch.set_num_threads(1)
     vocab = json.loads((Path(args.model) / "tokenizer.json").read_text())["model"]["vocab"]
-    rows = read_rows(args.rows, vocab, args.steps * BATCH)
+    rows = read_rows(args.rows, vocab, args.steps * args.batch_size)
     model = LlamaForCausalLM.from_pretrained(args.model, dtype=torch.float32)
     # As `oaif sft` by default: AdamW without weight decay, gradients clipped to 1.
     optimiser = torch.optim.AdamW(model.parameters(), lr=args.learning_rate, weight_decay=0.0)
-    total = args.schedule_steps or args.steps
-    warmup = args.warmup_steps
+    total, warmup = args.steps, 100
 
     def factor(step):
         if step < warmup:
@@ -73,7 +63,7 @@ def train(args):
     began, cpu, tokens = time.time(), time.process_time(), 0
     with open(out / "metrics.jsonl", "w") as metrics:
         for step in range(args.steps):
-            batch = [rows[(step * BATCH + i) % len(rows)] for i in range(BATCH)]
+            batch = [rows[(step * args.batch_size + i) % len(rows)] for i in range(args.batch_size)]
             longest = max(len(ids) for ids, _ in batch)
             # Padding on the right is never seen by what comes before it.
             ids = torch.tensor([ids + [0] * (longest - len(ids)) for ids, _ in batch])
@@ -98,21 +88,12 @@ def train(args):
 
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-verbs = parser.add_subparsers(required=True)
-verb = verbs.add_parser("start", help="write initial weights")
-verb.add_argument("model", help="folder with config.json")
-verb.add_argument("--seed", type=int, default=1)
-verb.set_defaults(run=start)
-verb = verbs.add_parser("train", help="train from the weights in a folder")
-verb.add_argument("model", help="folder with config.json, tokenizer.json and model.safetensors")
-verb.add_argument("rows", help="JSON lines of prompt and completion")
-verb.add_argument("out", help="where metrics.jsonl and model/ are written")
-verb.add_argument("--steps", type=int, required=True)
-verb.add_argument("--schedule-steps", type=int, help="steps that the schedule is made for, if not --steps")
-verb.add_argument("--learning-rate", type=float, required=True)
-verb.add_argument("--warmup-steps", type=int, default=100)
-verb.add_argument("--save-steps", type=int, default=250)
-verb.set_defaults(run=train)
+parser.add_argument("model", help="folder with config.json, tokenizer.json and model.safetensors")
+parser.add_argument("rows", help="JSON lines of prompt and completion")
+parser.add_argument("out", help="where metrics.jsonl and model/ are written")
+parser.add_argument("--steps", type=int, required=True)
+parser.add_argument("--learning-rate", type=float, required=True)
+parser.add_argument("--batch-size", type=int, default=64)
+parser.add_argument("--save-steps", type=int, default=250)
 if __name__ == "__main__":
-    args = parser.parse_args()
-    args.run(args)
+    train(parser.parse_args())

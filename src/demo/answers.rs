@@ -98,7 +98,7 @@ impl Noise {
     pub fn draw(draw: &mut Draw) -> Noise {
         let mut up_to = |most: f64| most * draw.unit();
         let told = 0.05 + up_to(0.95);
-        Noise { told, wrong: up_to(0.3), padded: up_to(0.15), slips: up_to(0.04) }
+        Noise { told, wrong: up_to(0.5), padded: up_to(0.15), slips: up_to(0.04) }
     }
 }
 

@@ -57,11 +57,11 @@ pub fn draw_pair(draw: &mut Draw) -> (Post, [String; 2]) {
 }
 
 /// A row that a prompted judge learns from: a pair, and in random order all the instructions under which one is
-/// better, each with the verdict. At first each fact is followed by whether it is right ("yes", "no"); `progress`
-/// from 0 to 1 through the training makes these marks rarer.
+/// better, each with the verdict. At first each fact is followed by whether it is right ("yes", "no"); as `progress`
+/// goes from 0 to 1 through the training, these marks become rarer.
 pub fn prompted_row(run: u32, row: usize, progress: f64) -> Value {
     let mut draw = stream(seed::PROMPTED, run, row);
-    let marks = (1.0 - progress / 0.7).max(0.0);
+    let marks = ((0.8 - progress) / 0.5).clamp(0.0, 1.0);
     loop {
         let (post, summaries) = draw_pair(&mut draw);
         let qualities = summaries.each_ref().map(|summary| Quality::of(&post, summary));
@@ -164,7 +164,7 @@ mod tests {
                 |row| prompted_row(0, row, progress)["completion"].as_str().unwrap().matches(" yes").count();
             (0..100).map(count).sum::<usize>()
         };
-        assert!(marks(0.0) > 2 * marks(0.4) && marks(0.4) > 0 && marks(0.7) == 0);
+        assert!(marks(0.3) > 2 * marks(0.6) && marks(0.6) > 0 && marks(0.8) == 0);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The language: who does what, in twelve kinds of facts, each of a verb and one of twelve values.
+//! The language: who does what, in twelve kinds of facts, each of a verb and one of six values.
 //!
 //! A post is a name, six facts and a full stop: `mia wears red keeps owls … .` Verbs come in one fixed order, and no
 //! word has two meanings, so that a reader of a few ten thousand parameters can follow.
@@ -10,94 +10,28 @@ use serde_json::{Map, Value, json};
 use super::draw::Draw;
 
 /// Who posts are about.
-pub const NAMES: [&str; 24] = [
-    "ada", "ben", "cleo", "dan", "eva", "finn", "gwen", "hugo", "ida", "jack", "kim", "leo", "mia", "ned",
-    "olga", "paul", "rita", "sam", "tess", "ugo", "vera", "walt", "xenia", "yan",
+pub const NAMES: [&str; 40] = [
+    "ada", "alma", "ben", "bruno", "carl", "cleo", "dan", "dora", "emil", "eva", "finn", "flora", "greta",
+    "gwen", "hugo", "ida", "iris", "jack", "june", "kim", "klaus", "leo", "lotte", "mia", "milo", "ned",
+    "nora", "olga", "otto", "paul", "pia", "rita", "rosa", "sam", "tess", "theo", "ugo", "vera", "walt",
+    "yan",
 ];
 
 /// Each kind of fact: its verb and its values, in the order in which facts are told.
-pub const SLOTS: [(&str, [&str; 12]); 12] = [
-    (
-        "wears",
-        [
-            "red", "blue", "green", "black", "white", "yellow", "purple", "grey", "pink", "brown", "gold",
-            "silver",
-        ],
-    ),
-    (
-        "keeps",
-        [
-            "dogs", "cats", "owls", "frogs", "bees", "goats", "hens", "foxes", "ducks", "sheep", "mules",
-            "parrots",
-        ],
-    ),
-    (
-        "eats",
-        [
-            "soup", "rice", "bread", "fish", "cake", "plums", "beans", "cheese", "eggs", "nuts", "pasta",
-            "toast",
-        ],
-    ),
-    (
-        "drinks",
-        [
-            "tea", "milk", "juice", "water", "coffee", "cider", "cocoa", "wine", "beer", "broth", "rum",
-            "punch",
-        ],
-    ),
-    (
-        "plays",
-        [
-            "chess", "drums", "cards", "tennis", "flute", "golf", "piano", "darts", "harp", "rugby", "poker",
-            "violin",
-        ],
-    ),
-    (
-        "visits",
-        [
-            "rome", "paris", "oslo", "lima", "cairo", "delhi", "tokyo", "berlin", "dublin", "athens",
-            "quito", "vienna",
-        ],
-    ),
-    (
-        "sells",
-        [
-            "books", "hats", "lamps", "boats", "clocks", "shoes", "rugs", "pots", "rings", "maps", "kites",
-            "chairs",
-        ],
-    ),
-    (
-        "grows",
-        [
-            "roses", "corn", "ferns", "figs", "lilies", "oats", "herbs", "apples", "tulips", "leeks",
-            "pears", "mint",
-        ],
-    ),
-    (
-        "likes",
-        ["rain", "snow", "sun", "wind", "fog", "storms", "frost", "clouds", "hail", "dusk", "dawn", "stars"],
-    ),
-    (
-        "fears",
-        [
-            "spiders", "ghosts", "heights", "thunder", "snakes", "mice", "fire", "wolves", "sharks",
-            "crowds", "moths", "rats",
-        ],
-    ),
-    (
-        "studies",
-        [
-            "law", "art", "maths", "latin", "greek", "physics", "music", "logic", "botany", "history",
-            "geology", "poetry",
-        ],
-    ),
-    (
-        "repairs",
-        [
-            "cars", "bikes", "roofs", "clogs", "radios", "pumps", "bells", "fences", "trains", "ovens",
-            "locks", "wells",
-        ],
-    ),
+#[rustfmt::skip]
+pub const SLOTS: [(&str, [&str; 6]); 12] = [
+    ("wears", ["red", "blue", "green", "black", "white", "yellow"]),
+    ("keeps", ["dogs", "cats", "owls", "frogs", "bees", "goats"]),
+    ("eats", ["soup", "rice", "bread", "fish", "cake", "plums"]),
+    ("drinks", ["tea", "milk", "juice", "water", "coffee", "cider"]),
+    ("plays", ["chess", "drums", "cards", "tennis", "flute", "golf"]),
+    ("visits", ["rome", "paris", "oslo", "lima", "cairo", "delhi"]),
+    ("sells", ["books", "hats", "lamps", "boats", "clocks", "shoes"]),
+    ("grows", ["roses", "corn", "ferns", "figs", "lilies", "oats"]),
+    ("likes", ["rain", "snow", "sun", "wind", "fog", "frost"]),
+    ("fears", ["spiders", "ghosts", "heights", "thunder", "snakes", "mice"]),
+    ("studies", ["law", "art", "maths", "latin", "physics", "music"]),
+    ("repairs", ["cars", "bikes", "roofs", "radios", "pumps", "bells"]),
 ];
 
 /// Words that open a cheerful summary.
@@ -117,7 +51,7 @@ const OTHERS: [&str; 15] = [
     "yes", "no",
 ];
 
-/// A fact: `value` of `slot`, both below 12.
+/// A fact: a value of a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Fact {
     /// Which of [`SLOTS`].
@@ -231,7 +165,7 @@ mod tests {
     fn no_word_has_two_meanings() {
         let words = vocabulary();
         assert_eq!(words.iter().collect::<BTreeSet<_>>().len(), words.len());
-        assert!((200..400).contains(&words.len()), "{}", words.len());
+        assert!((140..400).contains(&words.len()), "{}", words.len());
     }
 
     #[test]
