@@ -2,13 +2,13 @@
 # Rebuilds the small world's policy and judges from its generator, into ./models. A run that was stopped goes on.
 #
 # Shorter, or elsewhere:
-#   WORLD=world RUNS=world/runs MODELS=models   folders of the rows, the runs and the finished models
+#   WORLD=target/world RUNS=target/world/runs MODELS=models folders of the rows, the runs and the finished models
 #   STEPS=50                                    so many steps of each training, its schedule shortened likewise
 #   ONLY="policy judge-small"                   these models
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export XDG_RUNTIME_DIR=${XDG_RUNTIME_DIR:-/tmp}
-world=${WORLD:-world}
+world=${WORLD:-target/world}
 runs=${RUNS:-$world/runs}
 models=${MODELS:-models}
 
