@@ -22,7 +22,8 @@ struct Recipe {
     /// Width C, layers L, feed-forward size F, heads H.
     shape: [usize; 4],
     rows: &'static str,
-    /// The finished model that it starts from; random weights if none.
+    /// The model that it starts from, trained before; random weights if none. A "marked" one is only that: it learns
+    /// to check facts, which the prompted judges go on from.
     from: &'static str,
     steps: usize,
     learning_rate: f64,
@@ -44,9 +45,9 @@ const RECIPES: [Recipe; 8] = [
     Recipe { name: "judge-medium", shape: MEDIUM, rows: "likelihood.jsonl", from: "", steps: 800, learning_rate: 3e-3, batch: 64 },
     Recipe { name: "judge-large", shape: LARGE, rows: "likelihood.jsonl", from: "", steps: 500, learning_rate: 2e-3, batch: 64 },
     Recipe { name: "judge-evaluation", shape: MEDIUM, rows: "evaluation.jsonl", from: "", steps: 500, learning_rate: 3e-3, batch: 64 },
-    Recipe { name: "prompted-small", shape: SMALL, rows: "prompted.jsonl", from: "judge-small", steps: 2400, learning_rate: 2e-3, batch: 32 },
-    Recipe { name: "prompted-medium", shape: MEDIUM, rows: "prompted.jsonl", from: "judge-medium", steps: 2400, learning_rate: 2e-3, batch: 32 },
-    Recipe { name: "prompted-large", shape: LARGE, rows: "prompted.jsonl", from: "judge-large", steps: 2400, learning_rate: 1e-3, batch: 32 },
+    Recipe { name: "marked-medium", shape: MEDIUM, rows: "marked.jsonl", from: "judge-medium", steps: 2400, learning_rate: 2e-3, batch: 32 },
+    Recipe { name: "prompted-medium", shape: MEDIUM, rows: "prompted.jsonl", from: "marked-medium", steps: 2000, learning_rate: 1.5e-3, batch: 32 },
+    Recipe { name: "prompted-small", shape: SMALL, rows: "prompted.jsonl", from: "judge-small", steps: 2000, learning_rate: 2e-3, batch: 32 },
 ];
 
 fn main() -> Result<()> {
@@ -64,13 +65,14 @@ fn write_data(folder: &Path) -> Result<()> {
             RECIPES.iter().filter(|recipe| recipe.rows == file).map(|recipe| recipe.steps * recipe.batch);
         rows.max().unwrap_or(0)
     };
-    let prompted = rows("prompted.jsonl");
-    let progress = |row| row as f64 / prompted as f64;
+    let (marked, prompted) = (rows("marked.jsonl"), rows("prompted.jsonl"));
+    let progress = |row| row as f64 / marked as f64;
     let prompts = |held_out| move |row| json!({"prompt": prompt(held_out, row).to_string()});
     write_rows(&folder.join("policy.jsonl"), rows("policy.jsonl"), |row| policy_row(0, row))?;
     write_rows(&folder.join("likelihood.jsonl"), rows("likelihood.jsonl"), |row| likelihood_row(0, row))?;
     write_rows(&folder.join("evaluation.jsonl"), rows("evaluation.jsonl"), |row| likelihood_row(1, row))?;
-    write_rows(&folder.join("prompted.jsonl"), prompted, |row| prompted_row(0, row, progress(row)))?;
+    write_rows(&folder.join("marked.jsonl"), marked, |row| prompted_row(0, row, progress(row)))?;
+    write_rows(&folder.join("prompted.jsonl"), prompted, |row| prompted_row(1, row, 1.0))?;
     write_rows(&folder.join("prompts.jsonl"), 2000, prompts(false))?;
     write_rows(&folder.join("held_out.jsonl"), 500, prompts(true))?;
     write_rows(&folder.join("pairs.jsonl"), 2000, held_out_pair)?;

@@ -20,12 +20,13 @@ while IFS=$'\t' read -r name rows from steps rate batch; do
     run=$runs/$name
     steps=${STEPS:-$steps}
     start=$world/$name
-    [[ $from == - ]] || start=$models/$from
-    resume=()
-    [[ -d $run/checkpoints ]] && resume=(--resume-from-checkpoint last)
+    [[ $from == - ]] || start=$runs/$from/model
+    again=(--overwrite-output-dir)
+    [[ -d $run/checkpoints ]] && again=(--resume-from-checkpoint last)
     echo "== $name: $steps steps"
-    target/release/oaif sft --model "$start" "${resume[@]}" --dataset "$world/$rows" --output-dir "$run" --no-shuffle \
+    target/release/oaif sft --model "$start" "${again[@]}" --dataset "$world/$rows" --output-dir "$run" --no-shuffle \
         --per-device-train-batch-size "$batch" --max-steps "$steps" \
         --learning-rate "$rate" --lr-scheduler-type cosine --warmup-steps 100 --save-steps 100 --save-total-limit 1
-    target/release/oaif export --model "$run/model" --output "$models/$name" --dtype f16
+    # A marked model is but a beginning.
+    [[ $name == marked-* ]] || target/release/oaif export --model "$run/model" --output "$models/$name" --dtype f16
 done <"$world/recipes.tsv"
