@@ -18,7 +18,7 @@ fn main() -> oaif::Result<()> {
     let w_buffer = gpu.buffer_with("w", Category::Workspace, &w)?;
 
     // Ops take and give tensors of a recording, which are names with shapes: nothing runs yet.
-    let mut recorder = Recorder::new();
+    let mut recorder = Recorder::new(&gpu);
     let x_tensor = recorder.bind(&x_buffer.region(), rows, cols, Format::F32);
     let w_tensor = recorder.bind(&w_buffer.region(), 1, cols, Format::F32);
     let y_tensor = ops::rmsnorm(&mut recorder, x_tensor, w_tensor, epsilon)?;

@@ -19,8 +19,8 @@ fn main() -> oaif::Result<()> {
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("the application"),
             required_limits: adapter.limits(),
-            // Where the adapter has them, timestamps tell how long each phase of a step took.
-            required_features: adapter.features() & wgpu::Features::TIMESTAMP_QUERY,
+            // Nothing of this is needed, but the runtime is faster, and tells how long each phase took, where it is there.
+            required_features: adapter.features() & oaif::gpu::FEATURES,
             ..Default::default()
         };
         adapter.request_device(&descriptor).await.expect("a device")

@@ -1,62 +1,110 @@
-// attention_backward_query: the gradient of q, a (query, head) an invocation.
-//   q, dout (N, HEADS DIM)  k, v (M, KV_HEADS DIM)  spans (N, 4)  stats (N, HEADS) by attention_backward_stats
-//   ->   dq (N, HEADS DIM)  = or += (ADD)
-// dq = scale Σ ds_j k_j,  ds_j = p_j (dout·v_j - delta),  p_j = exp(scale q·k_j - lse)
+// attention_backward_query: the gradient of the queries before their turn, a (query, head) an invocation.
+//   qkv (N, O)  spans (N, 4)  table (positions, DIM)  dout, out (N, HEADS DIM)  stats (N, HEADS): lse by attention_forward
+//   ->   dqkv (N, O): its queries  =   stats: delta beside lse  =
+// dq = scale Σ ds_j k_j,  ds_j = p_j (dout·v_j - delta),  p_j = exp(scale q·k_j - lse),  delta = dout·out
 struct Params { rows: u32, scale: f32 }
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> q: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read> k: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read> v: array<vec4<f32>>;
-@group(0) @binding(4) var<storage, read> spans: array<vec4<u32>>;
-@group(0) @binding(5) var<storage, read> dout: array<vec4<f32>>;
-@group(0) @binding(6) var<storage, read> stats: array<vec2<f32>>;
-@group(0) @binding(7) var<storage, read_write> dq: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> qkv: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> spans: array<vec4<u32>>;
+@group(0) @binding(3) var<storage, read> table: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read> dout: array<vec4<f32>>;
+@group(0) @binding(5) var<storage, read> out: array<vec4<f32>>;
+@group(0) @binding(6) var<storage, read_write> stats: array<vec2<f32>>;
+@group(0) @binding(7) var<storage, read_write> dqkv: array<vec4<f32>>;
 //#include step
+//#include spans
 //#include attention
 
 @compute @workgroup_size(64)
 fn main(
     @builtin(workgroup_id) id: vec3<u32>,
     @builtin(num_workgroups) count: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
+//#include tile_lane
     let group = group_index(id, count);
-    let n = group / HEADS * 64u + lane;
+    let rows = extent(params.rows);
+    let first = group / HEADS * 64u + part * LANES;
+    let n = first + lane;
     let head = group % HEADS;
-    if (group >= step.end || n >= extent(params.rows)) {
+    if (group >= step.end || first >= rows) {
         return;
     }
-    let span = spans[n];
-    let keys = key_count(span);
-    let at = (n * HEADS + head) * WIDTH;
-    let stat = stats[n * HEADS + head];
+    let row = min(n, rows - 1u);
+    let span = select(vec4(0u), spans[row], n < rows);
+    let kv_at = head / SHARED * WIDTH;
+    let lse = stats[row * HEADS + head].x;
+    var delta = 0.0;
     var query: array<vec4<f32>, WIDTH>;
     var dy: array<vec4<f32>, WIDTH>;
     var sum: array<vec4<f32>, WIDTH>;
     for (var w = 0u; w < WIDTH; w++) {
-        query[w] = params.scale * q[at + w];
-        dy[w] = dout[at + w];
+        let at = (row * HEADS + head) * WIDTH + w;
+        query[w] = params.scale * qkv[row * Q_STRIDE + head * WIDTH + w];
+        dy[w] = dout[at];
+        delta += dot(dy[w], out[at]);
     }
+//#if SUBGROUP
+//#for range in 2
+    {
+        let start = select(span.x, span.z, ${range} == 1);
+        let end = select(span.y, span.w, ${range} == 1);
+        let first_key = subgroupMin(select(NO_KEY, start, start < end));
+        let last_key = subgroupMax(select(0u, end, start < end));
+        for (var j = first_key; j < last_key; j += LANES) {
+            let at = min(j + lane, last_key - 1u) * KV_STRIDE + kv_at;
+            var key: array<vec4<f32>, WIDTH>;
+            var value: array<vec4<f32>, WIDTH>;
+            for (var w = 0u; w < WIDTH; w++) {
+                key[w] = qkv[at + KEYS_AT + w];
+                value[w] = qkv[at + VALUES_AT + w];
+            }
+//#for l in LANES
+            {
+                var s = -lse;
+                var ds = -delta;
+                var theirs: array<vec4<f32>, WIDTH>;
+                for (var w = 0u; w < WIDTH; w++) {
+                    theirs[w] = subgroupBroadcast(key[w], ${l}u);
+                    s += dot(query[w], theirs[w]);
+                    ds += dot(dy[w], subgroupBroadcast(value[w], ${l}u));
+                }
+                ds = select(0.0, ds * exp(s), j + ${l}u >= start && j + ${l}u < end);
+                for (var w = 0u; w < WIDTH; w++) {
+                    sum[w] = fma(vec4(ds), theirs[w], sum[w]);
+                }
+            }
+//#end
+        }
+    }
+//#end
+    if (n >= rows) {
+        return;
+    }
+    let keys = key_count(span);
+//#else
+    if (n >= rows) {
+        return;
+    }
+    let keys = key_count(span);
     for (var i = 0u; i < keys; i++) {
-        let base = (key_row(span, i) * KV_HEADS + head / GROUP) * WIDTH;
+        let at = key_row(span, i) * KV_STRIDE + kv_at;
         var key: array<vec4<f32>, WIDTH>;
-        var s = -stat.x;
-        var ds = -stat.y;
+        var s = -lse;
+        var ds = -delta;
         for (var w = 0u; w < WIDTH; w++) {
-            key[w] = k[base + w];
+            key[w] = qkv[at + KEYS_AT + w];
             s += dot(query[w], key[w]);
-            ds += dot(dy[w], v[base + w]);
+            ds += dot(dy[w], qkv[at + VALUES_AT + w]);
         }
         ds *= exp(s);
         for (var w = 0u; w < WIDTH; w++) {
             sum[w] += ds * key[w];
         }
     }
-    for (var w = 0u; w < WIDTH; w++) {
-        var g = params.scale * sum[w];
-//#if ADD
-        g += dq[at + w];
 //#end
-        dq[at + w] = g;
+    let position = max(keys, 1u) - 1u;
+//#include turn_back OF=sum POSITION=position
+    for (var w = 0u; w < WIDTH; w++) {
+        dqkv[n * Q_STRIDE + head * WIDTH + w] = params.scale * sum[w];
     }
+    stats[n * HEADS + head] = vec2(lse, delta);
 }

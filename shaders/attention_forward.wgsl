@@ -1,56 +1,101 @@
 // attention_forward: softmax attention over the keys of each query's two ranges, a (query, head) an invocation.
-//   q (N, HEADS DIM)  k, v (M, KV_HEADS DIM)  spans (N, 4)   ->   out (N, HEADS DIM)  =   lse (N, HEADS)  =
+//   q (N, …)  kv (M, …)  spans (N, 4)   ->   out (N, HEADS DIM)  =   stats (N, HEADS) pairs: (lse, –)  =
 // s_j = scale q·k_j,  lse = ln Σ exp s_j,  out = Σ exp(s_j - lse) v_j; without keys zeros, and lse -1e30
+// In a subgroup, adjacent queries of one head go through the keys that any of them sees together: each lane loads a key.
 struct Params { rows: u32, scale: f32 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> q: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read> k: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read> v: array<vec4<f32>>;
-@group(0) @binding(4) var<storage, read> spans: array<vec4<u32>>;
-@group(0) @binding(5) var<storage, read_write> out: array<vec4<f32>>;
-@group(0) @binding(6) var<storage, read_write> lse: array<f32>;
+@group(0) @binding(2) var<storage, read> kv: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read> spans: array<vec4<u32>>;
+@group(0) @binding(4) var<storage, read_write> out: array<vec4<f32>>;
+//#if KEEP
+@group(0) @binding(5) var<storage, read_write> stats: array<vec2<f32>>;
+//#end
 //#include step
+//#include spans
 //#include attention
-
-const NOTHING = -1e30;
 
 @compute @workgroup_size(64)
 fn main(
     @builtin(workgroup_id) id: vec3<u32>,
     @builtin(num_workgroups) count: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    // Lanes are adjacent queries of one head, so that they loop equally long.
+//#include tile_lane
     let group = group_index(id, count);
-    let n = group / HEADS * 64u + lane;
+    let rows = extent(params.rows);
+    let first = group / HEADS * 64u + part * LANES;
+    let n = first + lane;
     let head = group % HEADS;
-    if (group >= step.end || n >= extent(params.rows)) {
+    if (group >= step.end || first >= rows) {
         return;
     }
-    let span = spans[n];
-    let keys = key_count(span);
-    let at = (n * HEADS + head) * WIDTH;
+    let row = min(n, rows - 1u);
+    let span = select(vec4(0u), spans[row], n < rows);
+    let kv_at = head / SHARED * WIDTH;
     var query: array<vec4<f32>, WIDTH>;
     var sum: array<vec4<f32>, WIDTH>;
     for (var w = 0u; w < WIDTH; w++) {
-        query[w] = params.scale * q[at + w];
+        query[w] = params.scale * q[row * Q_STRIDE + head * WIDTH + w];
     }
     var largest = NOTHING;
     var total = 0.0;
+//#if SUBGROUP
+//#for range in 2
+    {
+        let start = select(span.x, span.z, ${range} == 1);
+        let end = select(span.y, span.w, ${range} == 1);
+        let first_key = subgroupMin(select(NO_KEY, start, start < end));
+        let last_key = subgroupMax(select(0u, end, start < end));
+        for (var j = first_key; j < last_key; j += LANES) {
+            let at = min(j + lane, last_key - 1u) * KV_STRIDE + kv_at;
+            var key: array<vec4<f32>, WIDTH>;
+            var value: array<vec4<f32>, WIDTH>;
+            for (var w = 0u; w < WIDTH; w++) {
+                key[w] = kv[at + KEYS_AT + w];
+                value[w] = kv[at + VALUES_AT + w];
+            }
+            // Key by key, and keys that a query does not see change nothing: its result does not depend on its neighbours.
+//#for l in LANES
+            {
+                let seen = j + ${l}u >= start && j + ${l}u < end;
+                var s = 0.0;
+                for (var w = 0u; w < WIDTH; w++) {
+                    s += dot(query[w], subgroupBroadcast(key[w], ${l}u));
+                }
+                let rises = seen && s > largest;
+                let kept = select(1.0, exp(largest - s), rises);
+                largest = select(largest, s, rises);
+                let p = select(0.0, exp(s - largest), seen);
+                total = fma(total, kept, p);
+                for (var w = 0u; w < WIDTH; w++) {
+                    sum[w] = fma(vec4(p), subgroupBroadcast(value[w], ${l}u), sum[w] * kept);
+                }
+            }
+//#end
+        }
+    }
+//#end
+    if (n >= rows) {
+        return;
+    }
+//#else
+    if (n >= rows) {
+        return;
+    }
+    let keys = key_count(span);
     // Four keys a turn share the update of the largest score. Past the last key, it is repeated with no weight.
     for (var i = 0u; i < keys; i += 4u) {
         var base: array<u32, 4>;
         for (var t = 0u; t < 4u; t++) {
-            base[t] = (key_row(span, min(i + t, keys - 1u)) * KV_HEADS + head / GROUP) * WIDTH;
+            base[t] = key_row(span, min(i + t, keys - 1u)) * KV_STRIDE + kv_at;
         }
         var s = vec4<f32>();
         for (var w = 0u; w < WIDTH; w++) {
             let x = query[w];
             s += vec4(
-                dot(x, k[base[0] + w]),
-                dot(x, k[base[1] + w]),
-                dot(x, k[base[2] + w]),
-                dot(x, k[base[3] + w]),
+                dot(x, kv[base[0] + KEYS_AT + w]),
+                dot(x, kv[base[1] + KEYS_AT + w]),
+                dot(x, kv[base[2] + KEYS_AT + w]),
+                dot(x, kv[base[3] + KEYS_AT + w]),
             );
         }
         s = select(vec4(NOTHING), s, vec4(i, i + 1u, i + 2u, i + 3u) < vec4(keys));
@@ -60,14 +105,17 @@ fn main(
         largest = top;
         total = total * kept + p.x + p.y + p.z + p.w;
         for (var w = 0u; w < WIDTH; w++) {
-            sum[w] = sum[w] * kept + p.x * v[base[0] + w] + p.y * v[base[1] + w] + p.z * v[base[2] + w]
-                + p.w * v[base[3] + w];
+            sum[w] = sum[w] * kept + p.x * kv[base[0] + VALUES_AT + w] + p.y * kv[base[1] + VALUES_AT + w]
+                + p.z * kv[base[2] + VALUES_AT + w] + p.w * kv[base[3] + VALUES_AT + w];
         }
     }
+//#end
     // The largest score has weight 1, so that the total of any keys is at least 1.
     total = max(total, 1.0);
     for (var w = 0u; w < WIDTH; w++) {
-        out[at + w] = sum[w] / total;
+        out[(n * HEADS + head) * WIDTH + w] = sum[w] / total;
     }
-    lse[n * HEADS + head] = largest + log(total);
+//#if KEEP
+    stats[n * HEADS + head] = vec2(largest + log(total), 0.0);
+//#end
 }

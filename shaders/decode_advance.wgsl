@@ -1,5 +1,5 @@
 // decode_advance: gives each slot its sampled token and moves it on by one position, one invocation a slot.
-//   sampled (S)  eos (E)   ->   tokens, positions, cache_rows (S), spans (S), slots (S), history (S, LEN)  =
+//   sampled (S)  eos (E)   ->   tokens, positions (S), spans (S), slots (S), history (S, LEN)  =
 // slots hold (active, generated so far, limit, 0). A slot that reaches an end-of-sequence token or its limit
 // becomes inactive: it sees no keys and writes no cache rows from then on.
 struct Params { slots: u32, eos: u32, len: u32 }
@@ -8,10 +8,9 @@ struct Params { slots: u32, eos: u32, len: u32 }
 @group(0) @binding(2) var<storage, read> eos: array<u32>;
 @group(0) @binding(3) var<storage, read_write> tokens: array<u32>;
 @group(0) @binding(4) var<storage, read_write> positions: array<u32>;
-@group(0) @binding(5) var<storage, read_write> cache_rows: array<u32>;
-@group(0) @binding(6) var<storage, read_write> spans: array<vec4<u32>>;
-@group(0) @binding(7) var<storage, read_write> slots: array<vec4<u32>>;
-@group(0) @binding(8) var<storage, read_write> history: array<u32>;
+@group(0) @binding(5) var<storage, read_write> spans: array<vec4<u32>>;
+@group(0) @binding(6) var<storage, read_write> slots: array<vec4<u32>>;
+@group(0) @binding(7) var<storage, read_write> history: array<u32>;
 //#include step
 
 @compute @workgroup_size(64)
@@ -38,12 +37,10 @@ fn main(
     }
     if (done) {
         slot.x = 0u;
-        cache_rows[s] = 0xffffffffu;
         spans[s] = vec4(0u);
     } else {
         tokens[s] = token;
         positions[s] += 1u;
-        cache_rows[s] += 1u;
         spans[s].w += 1u;
     }
     slots[s] = slot;

@@ -12,6 +12,8 @@
 //! - [`model`]: configuration, weights, LoRA, the decoder, scoring.
 //! - [`generate`], [`preference`], [`optim`], [`annotate`]: sampling, losses, optimisers, annotators.
 //! - [`train`], [`eval`]: supervised, offline and online training; judging results.
+//! - [`bench`]: the cases that `oaif bench` and criterion time.
+//! - [`report`]: pages and pictures of what came out.
 //! - [`demo`]: a small world to try it all in.
 //! - `cli`: the program, behind the feature of that name; the only place that prints.
 //!
@@ -20,6 +22,7 @@
 #![deny(missing_docs)]
 
 pub mod annotate;
+pub mod bench;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod data;
@@ -34,6 +37,7 @@ pub mod ops;
 pub mod optim;
 pub mod preference;
 pub mod reference;
+pub mod report;
 pub mod train;
 
 pub use error::{Error, Result};

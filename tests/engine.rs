@@ -4,15 +4,15 @@ mod common;
 
 use common::{fixture, gpu, ids, json, relative_distance};
 use oaif::Error;
-use oaif::data::packing::Tree;
+use oaif::data::packing::{Packed, Tree};
 use oaif::data::tokenizer::{StopMatcher, Tokenizer};
 use oaif::generate::{GenerateOptions, Generator, Request, SamplingParams};
 use oaif::gpu::shader::KernelKey;
 use oaif::gpu::{Access, Arena, Category, Counts, Format, Gpu, GpuOptions, Groups, Launch, Limits};
-use oaif::gpu::{Plan, PlanOptions, Recorder, Work};
+use oaif::gpu::{Plan, PlanOptions, Recorder, Tensor, Work};
 use oaif::model::stream::Capacity;
 use oaif::model::{Model, ModelConfig, Scorer};
-use oaif::ops::{self, AttentionShape, all_cases};
+use oaif::ops::{self, AttentionShape, KeySource, Norm, Projection, all_cases};
 use oaif::optim::{Optimiser, OptimiserKind};
 use oaif::preference::PreferenceLoss;
 use oaif::train::pair_step::{LabelledPair, PairStep};
@@ -181,6 +181,36 @@ fn a_sequence_does_not_depend_on_its_batch() {
     }
 }
 
+#[test]
+fn a_pair_learns_the_same_whether_its_prompt_is_shared_or_repeated() {
+    let Some(gpu) = gpu() else { return };
+    let model = tiny(&gpu, true);
+    let repeated: Vec<Tree> = trees().iter().flat_map(Tree::unshared).collect();
+    let capacity = Capacity::of(&repeated);
+    let step = PairStep::new(&gpu, &model, LOSS, capacity, false, &Arena::new()).unwrap();
+    let (shared, _) = step.run(&pairs(), 0.25).unwrap();
+    let (repeated, _) = step.run_packed(&Packed::new(&repeated), &pairs(), 0.25).unwrap();
+    for (a, b) in shared.iter().zip(&repeated) {
+        assert_eq!(bits(&[a.loss, a.entropy]), bits(&[b.loss, b.entropy]));
+    }
+}
+
+#[test]
+fn what_a_device_does_is_counted() {
+    let Some(_) = gpu() else { return };
+    let gpu = open(GpuOptions::default());
+    let step = pair_step(&gpu, &tiny(&gpu, true), false);
+    let dry = gpu.measuring();
+    let dry = pair_step(&dry, &tiny(&dry, true), false);
+    assert_eq!(step.launch_count(), dry.launch_count(), "a measuring device knows it, too");
+    let before = gpu.activity();
+    step.run(&pairs(), 0.25).unwrap();
+    let after = gpu.activity();
+    assert_eq!(after.launches - before.launches, step.launch_count() as u64);
+    assert!(after.work.flops > before.work.flops && after.work.bytes > before.work.bytes);
+    assert!(after.waited > before.waited);
+}
+
 /// Everything that a run holds, built on `gpu`, and used once.
 struct Everything {
     model: Model,
@@ -278,7 +308,7 @@ fn a_machine_without_an_adapter_can_measure() {
 fn deep(gpu: &Gpu) -> Model {
     let config = json!({
         "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 16,
-        "intermediate_size": 32, "num_hidden_layers": 6, "num_attention_heads": 4, "num_key_value_heads": 2,
+        "intermediate_size": 32, "num_hidden_layers": 12, "num_attention_heads": 2, "num_key_value_heads": 1,
         "vocab_size": 96, "max_position_embeddings": 128, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
         "tie_word_embeddings": true,
     });
@@ -304,8 +334,8 @@ fn checkpointing_gives_the_same_gradients_in_less_memory() {
 }
 
 /// A tensor of the plan's own that is trained through, and a region for it.
-fn training(gpu: &Gpu, rows: usize, cols: usize) -> (Recorder, oaif::gpu::Tensor) {
-    let mut r = Recorder::training();
+fn training(gpu: &Gpu, rows: usize, cols: usize) -> (Recorder, Tensor) {
+    let mut r = Recorder::training(gpu);
     let buffer = gpu.buffer("x", Category::Workspace, (rows * cols * 4) as u64).unwrap();
     let x = r.bind(&buffer.region(), rows, cols, Format::F32);
     r.watch(x);
@@ -319,31 +349,37 @@ fn an_op_without_a_gradient_rule_cannot_be_trained_through() {
         Err(Error::NoGradient { op }) => op,
         other => panic!("{:?}", other.map(|_| "a plan")),
     };
-    // Attention over a cache has none: it knows nothing of the sequences' ends.
+    // Attention that knows nothing of the sequences' ends has none, and it does not matter that the path goes on with
+    // ops that have one.
     let (mut r, x) = training(&gpu, 8, 16);
+    let shape = AttentionShape { heads: 2, kv_heads: 2, head_dim: 8, scale: 0.5 };
+    let [gain, weights, table] = [1, 48, 8].map(|rows| r.tensor("w", rows, if rows == 8 { 8 } else { 16 }));
+    let norm = Norm { gain, eps: 1e-5 };
+    let qkv = Projection { norm, weights: weights.into(), low_rank: Vec::new() };
     let spans = r.tensor_u32("spans", 8, 4);
-    let shape = AttentionShape { heads: 4, kv_heads: 4, head_dim: 4, scale: 0.5 };
-    let kv = [r.tensor("k", 8, 16), r.tensor("v", 8, 16)];
-    ops::attention(&mut r, x, kv[0], kv[1], shape, spans, None).unwrap();
-    assert_eq!(op(r), "attention_forward");
-    // Nor has a write into a cache, and it does not matter that the path goes on with ops that have one.
-    let (mut r, x) = training(&gpu, 8, 16);
-    let (rows, cache) = (r.tensor_u32("rows", 8, 1), r.tensor("cache", 8, 16));
-    ops::scatter_rows(&mut r, x, rows, cache);
-    let y = ops::residual_add(&mut r, cache, x).unwrap();
+    let keys = KeySource::Rows { ends: None };
+    let mixed = ops::self_attention(&mut r, x, &qkv, shape, spans, table, keys).unwrap();
+    let y = ops::residual_add(&mut r, mixed, x).unwrap();
     let seed = r.tensor("seed", 8, 16);
-    assert!(matches!(r.backward(&[(y, seed)]), Err(Error::NoGradient { op: "scatter_rows" })));
+    assert!(matches!(r.backward(&[(y, seed)]), Err(Error::NoGradient { op: "qkv_forward" })));
     // Nor has a write over what an op with a rule has written: the rule speaks of the old value.
+    let copy = |r: &mut Recorder, x: Tensor, y: Tensor| {
+        r.launch(Launch {
+            kernel: KernelKey { name: "residual_add", constants: vec![("TWO", 0), ("ADD", 0)] },
+            params: vec![x.rows.into(), x.cols.into()],
+            args: vec![(x, Access::Read), (y, Access::Write)],
+            groups: Groups::over(x.rows, 4),
+            work: Work::default(),
+        })
+    };
     let (mut r, x) = training(&gpu, 8, 16);
     let y = ops::residual_add(&mut r, x, x).unwrap();
-    let rows = r.tensor_u32("rows", 8, 1);
-    ops::scatter_rows(&mut r, x, rows, y);
-    assert_eq!(op(r), "scatter_rows");
+    copy(&mut r, x, y);
+    assert_eq!(op(r), "residual_add");
     // Outside training all of this is fine.
-    let mut r = Recorder::new();
+    let mut r = Recorder::new(&gpu);
     let [x, y] = ["x", "y"].map(|name| r.tensor(name, 8, 16));
-    let rows = r.tensor_u32("rows", 8, 1);
-    ops::scatter_rows(&mut r, x, rows, y);
+    copy(&mut r, x, y);
     assert!(Plan::new(&gpu, r, &Arena::new(), PlanOptions::default()).is_ok());
 }
 
@@ -366,7 +402,7 @@ fn a_tensor_above_the_limits_is_an_error_that_names_it_and_the_way_out() {
 #[should_panic(expected = "live extent 0 is 200, its tensors have room for 100")]
 fn a_live_extent_never_exceeds_its_tensors() {
     let gpu = Gpu::without_device(Limits::default());
-    let mut r = Recorder::new();
+    let mut r = Recorder::new(&gpu);
     let rows = oaif::gpu::Dim::Live { index: 0, max: 100 };
     let (x, y) = (r.tensor("x", rows, 4), r.tensor("y", rows, 4));
     ops::residual_add(&mut r, x, y).unwrap();
@@ -382,8 +418,8 @@ fn application() -> Option<(wgpu::Device, wgpu::Queue)> {
     let descriptor = wgpu::InstanceDescriptor::new_without_display_handle_from_env();
     let instance = wgpu::Instance::new(descriptor);
     let adapter = pollster::block_on(instance.request_adapter(&Default::default())).unwrap();
-    let limits = adapter.limits();
-    let descriptor = wgpu::DeviceDescriptor { required_limits: limits, ..Default::default() };
+    let (required_limits, required_features) = (adapter.limits(), adapter.features() & oaif::gpu::FEATURES);
+    let descriptor = wgpu::DeviceDescriptor { required_limits, required_features, ..Default::default() };
     Some(pollster::block_on(adapter.request_device(&descriptor)).unwrap())
 }
 
@@ -443,7 +479,7 @@ fn a_lost_device_is_an_error() {
 fn what_wgpu_refuses_is_an_error() {
     let Some(gpu) = gpu() else { return };
     let launch = |name: &'static str| {
-        let mut r = Recorder::new();
+        let mut r = Recorder::new(&gpu);
         let x = r.tensor("x", 4, 4);
         r.launch(Launch {
             kernel: KernelKey { name, constants: vec![] },

@@ -73,6 +73,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Judge(args) => commands::judge::run(args.plan()?),
         Command::Export(args) => commands::export::run(args.plan()?),
         Command::Doctor(args) => commands::doctor::run(args.plan()?),
+        Command::Bench(args) => commands::bench::run(args.plan()?),
     }
 }
 

@@ -80,9 +80,8 @@ impl Inverse {
 pub struct Packed {
     /// Token ids, (N).
     pub ids: Vec<u32>,
-    /// Position of each token in its own sequence, (N).
-    pub positions: Vec<u32>,
-    /// Key rows that each row sees: prefix start and end, own start and end; half-open, (N).
+    /// Key rows that each row sees: prefix start and end, own start and end; half-open, and its own the last. There are as
+    /// many as the row's position in its sequence, and one, (N).
     pub spans: Vec<[u32; 4]>,
     /// The row after the last one that sees this row as a key; the first is the row itself, (N).
     pub ends: Vec<u32>,
@@ -159,7 +158,7 @@ impl Packed {
         let start = self.ids.len() as u32;
         for (i, id) in prompt.iter().enumerate() {
             let row = start + i as u32;
-            self.row(*id, i as u32, [start, start, start, row + 1], start + rows as u32);
+            self.row(*id, [start, start, start, row + 1], start + rows as u32);
         }
         start
     }
@@ -170,14 +169,13 @@ impl Packed {
         let end = own + ids.len() as u32;
         for (i, id) in ids.iter().enumerate() {
             let row = own + i as u32;
-            self.row(*id, (prompt + i) as u32, [start, start + prompt as u32, own, row + 1], end);
+            self.row(*id, [start, start + prompt as u32, own, row + 1], end);
         }
         end.wrapping_sub(1)
     }
 
-    fn row(&mut self, id: u32, position: u32, span: [u32; 4], end: u32) {
+    fn row(&mut self, id: u32, span: [u32; 4], end: u32) {
         self.ids.push(id);
-        self.positions.push(position);
         self.spans.push(span);
         self.ends.push(end);
     }
@@ -209,7 +207,6 @@ mod tests {
     fn the_first_token_of_each_response_is_predicted_by_the_prompts_last_row() {
         let p = example();
         assert_eq!(p.ids, [1, 5, 6, 7, 8, 1, 3]);
-        assert_eq!(p.positions, [0, 1, 2, 3, 4, 0, 1]);
         assert_eq!(p.target_rows, [2, 3, 4, 2, 5, 6]);
         assert_eq!(p.target_ids, [7, 8, 2, 9, 3, 2]);
         assert_eq!(p.offsets, [0, 3, 4, 6]);

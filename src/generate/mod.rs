@@ -91,7 +91,7 @@ pub struct Generator {
     decode: Plan,
     slots: Slots,
     prefill: Plan,
-    prefill_inputs: [Buffer; 4],
+    prefill_inputs: [Buffer; 2],
     prefill_rows: usize,
     pages: usize,
 }
@@ -136,7 +136,7 @@ impl Generator {
         let cache = Arc::new(KvCache::new(gpu, model.architecture(), cache_rows)?);
 
         let (decode, slots) = {
-            let mut r = Recorder::new();
+            let mut r = Recorder::new(gpu);
             let mut slots = Slots::new(gpu, slots, pages * page_rows, &options)?;
             r.phase("decode");
             slots.record_step(&mut r, model, &cache, &options)?;
@@ -145,27 +145,20 @@ impl Generator {
 
         let prefill_rows = PREFILL_TOKENS.max(page_rows);
         let words = |label, n: usize| gpu.buffer(label, Category::Workspace, n as u64 * 4);
-        let prefill_inputs = [
-            words("prompt ids", prefill_rows)?,
-            words("prompt positions", prefill_rows)?,
-            words("prompt spans", prefill_rows * 4)?,
-            words("prompt cache rows", prefill_rows)?,
-        ];
+        let prefill_inputs = [words("prompt ids", prefill_rows)?, words("prompt spans", prefill_rows * 4)?];
         let prefill = {
-            let mut r = Recorder::new();
+            let mut r = Recorder::new(gpu);
             let rows = Dim::Live { index: extent::TOKENS, max: prefill_rows as u32 };
-            let [ids, positions, spans, cache_rows] = &prefill_inputs;
+            let [ids, spans] = &prefill_inputs;
             let bind = |r: &mut Recorder, b: &Buffer, cols| r.bind(&b.region(), rows, cols, Format::U32);
             let stream = StreamTensors {
                 ids: bind(&mut r, ids, 1),
-                positions: bind(&mut r, positions, 1),
                 spans: bind(&mut r, spans, 4),
                 ends: None,
                 inverse: None,
             };
-            let cache_rows = bind(&mut r, cache_rows, 1);
             r.phase("prefill");
-            model.hidden(&mut r, &stream, &Keys::Cache(cache.clone(), cache_rows), false)?;
+            model.hidden(&mut r, &stream, &Keys::Cache { cache: cache.clone(), apart: false }, false)?;
             Plan::new(gpu, r, arena, PlanOptions::default())?
         };
         Ok(Generator {
@@ -324,29 +317,25 @@ impl Generator {
 
     /// Writes keys and values of all but the last token of these prompts: the last is each sample's own first row.
     fn read_prompts(&self, prompts: &[(usize, &Request)]) -> Result<()> {
-        let (mut ids, mut positions, mut spans, mut rows) = (vec![], vec![], vec![], vec![]);
+        let (mut ids, mut spans) = (vec![], vec![]);
         for (i, (page, request)) in prompts.iter().enumerate() {
             let first = self.page_row(*page);
             let known = &request.prompt[..request.prompt.len() - 1];
             for (position, id) in known.iter().enumerate() {
                 let row = first + position as u32;
                 ids.push(*id);
-                positions.push(position as u32);
                 spans.push([first, first, first, row + 1]);
-                rows.push(row);
             }
             let next = prompts.get(i + 1).map_or(0, |(_, r)| r.prompt.len());
             let last = i + 1 == prompts.len();
             if !ids.is_empty() && (last || ids.len() + next > self.prefill_rows) {
                 let inputs = &self.prefill_inputs;
                 self.gpu.upload(&inputs[0].region(), &ids)?;
-                self.gpu.upload(&inputs[1].region(), &positions)?;
-                self.gpu.upload(&inputs[2].region(), &spans)?;
-                self.gpu.upload(&inputs[3].region(), &rows)?;
+                self.gpu.upload(&inputs[1].region(), &spans)?;
                 let mut live = Live::default();
                 live.extents[extent::TOKENS as usize] = ids.len() as u32;
                 self.prefill.run(&live)?;
-                (ids, positions, spans, rows) = (vec![], vec![], vec![], vec![]);
+                (ids, spans) = (vec![], vec![]);
             }
         }
         Ok(())

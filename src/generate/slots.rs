@@ -34,7 +34,6 @@ pub(super) struct Slots {
     len: usize,
     tokens: Buffer,
     positions: Buffer,
-    cache_rows: Buffer,
     spans: Buffer,
     sequences: Buffer,
     slots: Buffer,
@@ -56,7 +55,6 @@ impl Slots {
             len,
             tokens: words("slot tokens", count)?,
             positions: words("slot positions", count)?,
-            cache_rows: words("slot cache rows", count)?,
             spans: words("slot spans", count * 4)?,
             sequences: words("slot sequences", count)?,
             slots: words("slots", count * 4)?,
@@ -79,21 +77,15 @@ impl Slots {
         let slots = DecodeSlots {
             tokens: bind(r, &self.tokens, 1),
             positions: bind(r, &self.positions, 1),
-            cache_rows: bind(r, &self.cache_rows, 1),
             spans: bind(r, &self.spans, 4),
             slots: bind(r, &self.slots, 4),
             history: bind(r, &self.history, self.len),
         };
         let sequences = bind(r, &self.sequences, 1);
         let eos = r.bind(&self.eos.region(), self.eos.bytes() as usize / 4, 1, Format::U32);
-        let stream = StreamTensors {
-            ids: slots.tokens,
-            positions: slots.positions,
-            spans: slots.spans,
-            ends: None,
-            inverse: None,
-        };
-        let hidden = model.hidden(r, &stream, &Keys::Cache(cache.clone(), slots.cache_rows), false)?;
+        let stream = StreamTensors { ids: slots.tokens, spans: slots.spans, ends: None, inverse: None };
+        let keys = Keys::Cache { cache: cache.clone(), apart: true };
+        let hidden = model.hidden(r, &stream, &keys, false)?;
         let normed = model.final_norm(r, hidden)?;
         let head = model.head(r);
         let logits = ops::linear(r, normed, &head, None, None)?;
@@ -108,8 +100,7 @@ impl Slots {
     /// Makes every slot inactive.
     pub fn reset(&self) -> Result<()> {
         let clear = [&self.tokens, &self.positions, &self.spans, &self.sequences, &self.slots];
-        self.gpu.clear(&clear.map(Buffer::region))?;
-        self.gpu.upload(&self.cache_rows.region(), &vec![u32::MAX; self.count])
+        self.gpu.clear(&clear.map(Buffer::region))
     }
 
     /// Live values for a step of the first `used` slots.
@@ -124,7 +115,6 @@ impl Slots {
         let own = (self.first_row + slot * self.len) as u32;
         self.write(&self.tokens, slot, &[start.token])?;
         self.write(&self.positions, slot, &[start.position])?;
-        self.write(&self.cache_rows, slot, &[own])?;
         self.write(&self.spans, slot, &[start.prefix.start, start.prefix.end, own, own + 1])?;
         self.write(&self.sequences, slot, &[start.sequence])?;
         self.write(&self.slots, slot, &[1, 0, start.limit, 0])
@@ -132,7 +122,6 @@ impl Slots {
 
     /// Ends a sequence early.
     pub fn stop(&self, slot: usize) -> Result<()> {
-        self.write(&self.cache_rows, slot, &[u32::MAX])?;
         self.write(&self.spans, slot, &[0; 4])?;
         self.write(&self.slots, slot, &[0; 4])
     }

@@ -2,26 +2,50 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use super::buffer::Ledger;
 use super::pace::Pace;
 use super::profile::Profile;
+use super::recorder::Work;
 use super::shader::{Kernel, KernelKey};
+use super::tuning::Tuning;
 use crate::error::{Error, Result};
 
 /// How much of the adapter the kernels use. Results are checked against `reference` in every tier.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 pub enum Tier {
-    /// Core WGSL: at most 128 invocations and 16 KiB of workgroup memory, 8 storage buffers, f32, no subgroups.
+    /// T0. Core WGSL: at most 128 invocations and 16 KiB of workgroup memory, 8 storage buffers, f32, no subgroups.
     #[default]
     Portable,
+    /// T1. Lanes of a subgroup hand each other what they have loaded; for adapters whose subgroups have one size.
+    Subgroups,
 }
+
+impl Tier {
+    /// Every tier, the lowest first: T0, T1, …
+    pub const ALL: [Tier; 2] = [Tier::Portable, Tier::Subgroups];
+}
+
+impl std::fmt::Display for Tier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Tier::Portable => f.write_str("T0 (portable)"),
+            Tier::Subgroups => f.write_str("T1 (subgroups)"),
+        }
+    }
+}
+
+/// What the runtime makes use of where a device has it.
+pub const FEATURES: wgpu::Features = wgpu::Features::TIMESTAMP_QUERY.union(wgpu::Features::SUBGROUP);
 
 /// What to ask of the adapter.
 #[derive(Clone, Debug)]
 pub struct GpuOptions {
     /// Index or part of the name, as `oaif doctor` lists them. `None`: `OAIF_ADAPTER`, else the fastest kind.
     pub adapter: Option<String>,
+    /// Use no higher tier than this. `None`: the highest that the adapter offers.
+    pub tier: Option<Tier>,
     /// Keep every runtime check of the shaders (bounds, loops): slower, for tests and for hunting mistakes.
     pub checked: bool,
     /// Pretend that one binding holds no more than this many bytes, to test tensors split by rows.
@@ -40,6 +64,7 @@ impl Default for GpuOptions {
     fn default() -> GpuOptions {
         GpuOptions {
             adapter: None,
+            tier: None,
             checked: false,
             max_binding_bytes: None,
             profile: false,
@@ -82,6 +107,17 @@ pub struct Counts {
     pub submits: u64,
 }
 
+/// What a device was ever given to do, and what its callers waited for it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Activity {
+    /// Launches; one that was split along its rows is one.
+    pub launches: u64,
+    /// Their work, as the ops state it.
+    pub work: Work,
+    /// How long callers were blocked until the adapter was done.
+    pub waited: Duration,
+}
+
 /// One adapter, as `oaif doctor` shows it.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct AdapterSummary {
@@ -111,6 +147,9 @@ pub(super) struct Inner {
     pub summary: AdapterSummary,
     pub limits: Limits,
     pub tier: Tier,
+    /// Invocations of a subgroup, from [`Tier::Subgroups`] on.
+    pub subgroup: Option<u32>,
+    pub tuning: Mutex<Tuning>,
     pub checked: bool,
     pub timestamps: bool,
     pub submit_ms: f64,
@@ -118,6 +157,7 @@ pub(super) struct Inner {
     pub step_layout: Option<wgpu::BindGroupLayout>,
     pub ledger: Arc<Mutex<Ledger>>,
     pub counts: Mutex<Counts>,
+    pub activity: Mutex<Activity>,
     pub pace: Mutex<Pace>,
     pub profile: Option<Mutex<Profile>>,
     /// What wgpu reported outside a call, and why the device was lost.
@@ -141,6 +181,14 @@ fn instance() -> wgpu::Instance {
     // Validation layers cost start-up time and are not there on users' machines.
     descriptor.flags = wgpu::InstanceFlags::empty().with_env();
     wgpu::Instance::new(descriptor)
+}
+
+/// The size of the device's subgroups, where they are to be had and all of one size that the kernels are written for.
+fn subgroup_size(device: &wgpu::Device) -> Option<u32> {
+    let info = device.adapter_info();
+    let one_size = info.subgroup_min_size == info.subgroup_max_size;
+    let usable = one_size && [8, 16, 32, 64].contains(&info.subgroup_min_size);
+    (device.features().contains(wgpu::Features::SUBGROUP) && usable).then_some(info.subgroup_min_size)
 }
 
 fn summarise(index: usize, info: &wgpu::AdapterInfo) -> AdapterSummary {
@@ -217,7 +265,7 @@ impl Gpu {
         let from_env = std::env::var("OAIF_ADAPTER").ok().filter(|v| !v.is_empty());
         let wanted = options.adapter.clone().or(from_env);
         let (summary, adapter) = choose(adapters(&instance()).await, wanted.as_deref())?;
-        let features = adapter.features() & wgpu::Features::TIMESTAMP_QUERY;
+        let features = adapter.features() & FEATURES;
         let (device, queue) = adapter
             .request_device(&wgpu::DeviceDescriptor {
                 label: Some("oaif"),
@@ -232,7 +280,8 @@ impl Gpu {
         Ok(gpu)
     }
 
-    /// Uses the application's own device and queue. Its error handlers stay the application's.
+    /// Uses the application's own device and queue, best one with all of [`FEATURES`] that its adapter has. Its error
+    /// handlers stay the application's.
     pub fn from_device(device: wgpu::Device, queue: wgpu::Queue, options: &GpuOptions) -> Gpu {
         let summary = summarise(0, &device.adapter_info());
         Gpu::build(device, queue, summary, options)
@@ -242,21 +291,36 @@ impl Gpu {
     pub fn measuring(&self) -> Gpu {
         let mut summary = self.inner.summary.clone();
         summary.name.push_str(" (measured, not run)");
-        Gpu::measuring_with(summary, self.inner.limits, self.inner.timestamps)
+        let Inner { limits, timestamps, tier, subgroup, .. } = *self.inner;
+        let gpu = Gpu::measuring_with(summary, limits, timestamps, (tier, subgroup));
+        gpu.set_tuning(self.tuning());
+        gpu
     }
 
     /// A measuring `Gpu` for a machine that has no adapter.
     pub fn without_device(limits: Limits) -> Gpu {
         let [name, backend, kind, driver] = ["no device", "none", "none", ""].map(str::to_owned);
-        Gpu::measuring_with(AdapterSummary { index: 0, name, backend, kind, driver }, limits, false)
+        Gpu::measuring_with(
+            AdapterSummary { index: 0, name, backend, kind, driver },
+            limits,
+            false,
+            (Tier::Portable, None),
+        )
     }
 
-    fn measuring_with(summary: AdapterSummary, limits: Limits, timestamps: bool) -> Gpu {
+    fn measuring_with(
+        summary: AdapterSummary,
+        limits: Limits,
+        timestamps: bool,
+        (tier, subgroup): (Tier, Option<u32>),
+    ) -> Gpu {
         let inner = Inner {
             device: None,
             summary,
             limits,
-            tier: Tier::Portable,
+            tier,
+            subgroup,
+            tuning: Mutex::new(Tuning::untuned(subgroup)),
             checked: false,
             timestamps,
             submit_ms: f64::INFINITY,
@@ -264,6 +328,7 @@ impl Gpu {
             step_layout: None,
             ledger: Arc::default(),
             counts: Mutex::default(),
+            activity: Mutex::default(),
             pace: Mutex::default(),
             profile: None,
             faults: Arc::default(),
@@ -283,12 +348,17 @@ impl Gpu {
                 .min(options.max_groups_per_dimension.unwrap_or(u32::MAX)),
         };
         let timestamps = device.features().contains(wgpu::Features::TIMESTAMP_QUERY);
+        let highest = options.tier.unwrap_or(Tier::Subgroups);
+        let subgroup = subgroup_size(&device).filter(|_| highest >= Tier::Subgroups);
+        let tier = if subgroup.is_some() { Tier::Subgroups } else { Tier::Portable };
         let step_layout = Some(super::plan::step_layout(&device));
         let inner = Inner {
             device: Some((device, queue)),
             summary,
             limits,
-            tier: Tier::Portable,
+            tier,
+            subgroup,
+            tuning: Mutex::new(Tuning::untuned(subgroup)),
             checked: options.checked,
             timestamps,
             submit_ms: options.submit_ms,
@@ -296,6 +366,7 @@ impl Gpu {
             step_layout,
             ledger: Arc::default(),
             counts: Mutex::default(),
+            activity: Mutex::default(),
             pace: Mutex::default(),
             profile: (options.profile && timestamps).then(Mutex::default),
             faults: Arc::default(),
@@ -345,9 +416,14 @@ impl Gpu {
 
     /// Lets wgpu's callbacks run, after waiting for the submitted work or at once.
     pub(super) fn poll(&self, poll: wgpu::PollType) -> Result<()> {
-        let poll = || self.device().poll(poll);
+        let waits = !matches!(poll, wgpu::PollType::Poll);
+        let (started, poll) = (Instant::now(), || self.device().poll(poll));
         // wgpu panics where the driver loses the device during a poll.
-        match std::panic::catch_unwind(std::panic::AssertUnwindSafe(poll)) {
+        let polled = std::panic::catch_unwind(std::panic::AssertUnwindSafe(poll));
+        if waits {
+            self.inner.activity.lock().unwrap().waited += started.elapsed();
+        }
+        match polled {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(e)) => Err(Error::DeviceLost(e.to_string())),
             Err(_) => self.check("a poll").and(Err(Error::DeviceLost("during a poll".into()))),
@@ -399,13 +475,40 @@ impl Gpu {
         *self.inner.counts.lock().unwrap()
     }
 
+    /// What was run so far.
+    pub fn activity(&self) -> Activity {
+        *self.inner.activity.lock().unwrap()
+    }
+
     pub(super) fn count(&self, note: impl FnOnce(&mut Counts)) {
         note(&mut self.inner.counts.lock().unwrap());
+    }
+
+    pub(super) fn note_launches(&self, launches: u64, work: Work) {
+        let mut activity = self.inner.activity.lock().unwrap();
+        activity.launches += launches;
+        activity.work.flops += work.flops;
+        activity.work.bytes += work.bytes;
     }
 
     /// The tier in force.
     pub fn tier(&self) -> Tier {
         self.inner.tier
+    }
+
+    /// Invocations of a subgroup, where the tier uses subgroups.
+    pub fn subgroup(&self) -> Option<u32> {
+        self.inner.subgroup
+    }
+
+    /// The kernels' shapes in what is recorded from now on.
+    pub fn tuning(&self) -> Tuning {
+        *self.inner.tuning.lock().unwrap()
+    }
+
+    /// Chooses the kernels' shapes, see [`crate::ops::tune`].
+    pub fn set_tuning(&self, tuning: Tuning) {
+        *self.inner.tuning.lock().unwrap() = tuning;
     }
 
     /// Blocks until everything submitted has run.

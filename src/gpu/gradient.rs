@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
+use super::adapter::Gpu;
 use super::buffer::Region;
 use super::recorder::{Access, Launch, Recorder, Tensor};
 use crate::error::{Error, Result};
@@ -41,6 +42,10 @@ pub(super) struct Tape {
 }
 
 impl Tape {
+    pub fn is_recording(&self) -> bool {
+        self.recording
+    }
+
     pub fn check_rules(&self) -> Result<()> {
         let uncovered = self.dependent.iter().filter(|(_, covered)| !**covered).map(|(id, _)| *id).min();
         match uncovered {
@@ -52,8 +57,8 @@ impl Tape {
 
 impl Recorder {
     /// A recording in which ops note their gradient rules.
-    pub fn training() -> Recorder {
-        let mut recorder = Recorder::new();
+    pub fn training(gpu: &Gpu) -> Recorder {
+        let mut recorder = Recorder::new(gpu);
         recorder.tape.recording = true;
         recorder
     }
@@ -168,6 +173,7 @@ impl Recorder {
         for rule in rules.into_iter().rev() {
             rule(self)?;
         }
+        self.sum_waiting();
         self.tape.recording = recording;
         Ok(())
     }

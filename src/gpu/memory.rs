@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn a_chain_of_tensors_needs_two_slots() {
-        let mut r = Recorder::new();
+        let mut r = Recorder::default();
         let t: Vec<Tensor> = (0..10).map(|i| r.tensor(format!("t{i}"), 8, 4)).collect();
         for pair in t.windows(2) {
             launch(&mut r, &pair[..1], &pair[1..]);
@@ -134,7 +134,7 @@ mod tests {
 
     #[test]
     fn tensors_alive_together_never_share() {
-        let mut r = Recorder::new();
+        let mut r = Recorder::default();
         let a = r.tensor("a", 8, 1);
         let b = r.tensor("b", 4, 1);
         let c = r.tensor("c", 16, 1);
@@ -154,7 +154,7 @@ mod tests {
 
     #[test]
     fn an_output_keeps_its_slot_to_the_end() {
-        let mut r = Recorder::new();
+        let mut r = Recorder::default();
         let t: Vec<Tensor> = (0..4).map(|i| r.tensor(format!("t{i}"), 1, 1)).collect();
         r.output(t[0]);
         for pair in t.windows(2) {

@@ -10,11 +10,15 @@ mod plan;
 mod profile;
 mod recorder;
 pub mod shader;
+mod slices;
+mod tuning;
 
-pub use adapter::{AdapterSummary, Counts, Gpu, GpuOptions, Limits, Tier, list_adapters};
+pub use adapter::{Activity, AdapterSummary, Counts, FEATURES, Gpu, GpuOptions, Limits, Tier, list_adapters};
 pub use buffer::{Buffer, Category, MemoryReport, Region};
 pub use gradient::{Accumulate, GradientTarget};
 pub use memory::Arena;
 pub use plan::{Live, Outputs, Pending, Plan, PlanOptions};
 pub use profile::{KernelTime, Profile};
 pub use recorder::{Access, Dim, Format, Groups, Launch, Recorder, Tensor, Word, Work};
+pub use slices::Slices;
+pub use tuning::{Candidates, Sharing, Tile, Tuning};

@@ -94,6 +94,8 @@ struct Piece {
 pub struct Plan {
     gpu: Gpu,
     launches: Vec<Ready>,
+    /// Of the recording: a measuring `Gpu` makes none of them ready.
+    launch_count: usize,
     slots: Vec<Buffer>,
     /// Parameters, and what the recording was bound to: bind groups keep a buffer alive, but not in the ledger.
     _held: Vec<Buffer>,
@@ -167,6 +169,7 @@ impl Plan {
         Ok(Plan {
             gpu: gpu.clone(),
             launches,
+            launch_count: recorder.launches.len(),
             slots,
             _held: held,
             steps,
@@ -197,14 +200,19 @@ impl Plan {
         let mut clock = Clock::default();
         let mut batch: Vec<Piece> = Vec::new();
         let (mut filled, mut total) = (0.0, 0.0);
+        let (mut count, mut work) = (0, Work::default());
         for _ in 0..times {
             for (i, ready) in self.launches.iter().enumerate() {
                 let groups = ready.groups.count(&live.extents);
                 if groups == 0 {
                     continue;
                 }
-                let units = ready.work.units(ready.groups.rows.now(&live.extents));
+                let rows = ready.groups.rows.now(&live.extents);
+                let units = ready.work.units(rows);
                 total += units;
+                count += 1;
+                work.flops += rows as f64 * ready.work.flops;
+                work.bytes += rows as f64 * ready.work.bytes;
                 let pieces = ((units / units_per_submit).ceil() as u32).clamp(1, groups);
                 let share = groups.div_ceil(pieces);
                 for base in (0..groups).step_by(share as usize) {
@@ -218,6 +226,7 @@ impl Plan {
                 }
             }
         }
+        self.gpu.note_launches(count, work);
         let staging = self.ring.lock().unwrap().pop();
         let staging = match staging {
             Some(staging) => staging,
@@ -325,7 +334,7 @@ impl Plan {
 
     /// Number of launches in one replay.
     pub fn launch_count(&self) -> usize {
-        self.launches.len()
+        self.launch_count
     }
 
     /// Whether the fences around every tensor of a plan built with [`PlanOptions::fenced`] still stand.

@@ -3,9 +3,12 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
+use super::adapter::Gpu;
 use super::buffer::Region;
 use super::gradient::Tape;
 use super::shader::{Interface, KernelKey, validate};
+use super::slices::Slices;
+use super::tuning::Tuning;
 use crate::error::Result;
 
 /// An extent: fixed when recorded, or live, that is set anew for every replay up to a maximum.
@@ -226,12 +229,38 @@ pub struct Recorder {
     pub(super) phases: Vec<(usize, &'static str)>,
     pub(super) tape: Tape,
     regions: HashMap<(usize, u64, Dim, usize), Tensor>,
+    subgroup: Option<u32>,
+    tuning: Option<Tuning>,
+    busy: u32,
+    pub(super) waiting: Vec<Slices>,
 }
 
 impl Recorder {
-    /// An empty recording.
-    pub fn new() -> Recorder {
-        Recorder::default()
+    /// An empty recording, for adapters like this one.
+    pub fn new(gpu: &Gpu) -> Recorder {
+        // Cores are told apart from compute units only by the kind of adapter.
+        let busy = if gpu.summary().kind == "Cpu" { 8 } else { 128 };
+        Recorder { subgroup: gpu.subgroup(), tuning: Some(gpu.tuning()), busy, ..Recorder::default() }
+    }
+
+    /// The kernels' shapes.
+    pub fn tuning(&self) -> Tuning {
+        self.tuning.unwrap_or_else(|| Tuning::untuned(self.subgroup))
+    }
+
+    /// Workgroups that keep the adapter about busy.
+    pub fn busy(&self) -> u32 {
+        self.busy
+    }
+
+    /// Whether gradient rules are being noted, so that what they need must be kept.
+    pub fn is_training(&self) -> bool {
+        self.tape.is_recording()
+    }
+
+    /// Invocations of a subgroup, where kernels may use them.
+    pub fn subgroup(&self) -> Option<u32> {
+        self.subgroup
     }
 
     fn add(&mut self, label: String, rows: Dim, cols: usize, format: Format, home: Home) -> Tensor {

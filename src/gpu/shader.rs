@@ -22,9 +22,11 @@ pub const KERNELS: &[(&str, &str)] = sources!["":
     "adamw",
     "attention_backward_key_value",
     "attention_backward_query",
-    "attention_backward_stats",
+    "attention_decode",
     "attention_forward",
     "decode_advance",
+    "gated_backward",
+    "gated_forward",
     "gather_rows",
     "gather_rows_backward",
     "global_norm",
@@ -35,29 +37,36 @@ pub const KERNELS: &[(&str, &str)] = sources!["":
     "logprob_forward",
     "multiply_add_ceiling",
     "preference_loss",
+    "qkv_forward",
     "reduce_slices",
     "residual_add",
     "rmsnorm_backward",
-    "rmsnorm_backward_weight",
     "rmsnorm_forward",
-    "rope_forward",
     "sample",
-    "scatter_rows",
     "segment_sum",
     "segment_sum_backward",
     "sum_squares",
-    "swiglu_backward",
-    "swiglu_forward",
 ];
 
 /// What kernels include by `//#include name`.
 const SNIPPETS: &[(&str, &str)] = sources!["shared/":
     "attention",
+    "element",
     "elements",
+    "load",
+    "normalise",
+    "product_cols",
+    "product_rows",
     "random",
     "sigmoid",
+    "spans",
     "step",
+    "store",
     "tile",
+    "tile_lane",
+    "tile_rows",
+    "tile_store",
+    "turn_back",
     "workgroup_sum",
 ];
 
@@ -90,7 +99,12 @@ fn find(table: &'static [(&str, &'static str)], name: &str) -> Option<&'static s
     table.iter().find(|(n, _)| *n == name).map(|(_, source)| *source)
 }
 
-/// The kernel's whole source: its constants, then its text with every snippet in place.
+/// The kernel's whole source: its constants, then its text with every directive carried out.
+///
+/// Directives stand on lines of their own and nest:
+/// `//#include snippet KEY=text …` puts a snippet there, with `${KEY}` replaced by the text;
+/// `//#if NAME` … `//#else` … `//#end` keeps the lines where the constant NAME is there and not 0;
+/// `//#for i in LIMIT` … `//#end` repeats the lines with `${i}` = 0, 1, … below LIMIT, a constant or a number.
 ///
 /// # Errors
 /// [`Error::Shader`] for an unknown kernel or snippet.
@@ -101,22 +115,77 @@ pub fn assemble(key: &KernelKey) -> Result<String> {
     for (name, value) in &key.constants {
         out.push_str(&format!("const {name}: u32 = {value}u;\n"));
     }
-    // Lines between `//#if NAME` and `//#end` stay where the constant NAME is there and not 0.
-    let mut keep = true;
-    for line in text.lines() {
-        if let Some(name) = line.strip_prefix("//#if ") {
-            keep = key.constants.iter().any(|(n, value)| *n == name.trim() && *value != 0);
-        } else if line.starts_with("//#end") {
-            keep = true;
-        } else if let Some(name) = line.strip_prefix("//#include ") {
-            let name = name.trim();
-            out.push_str(find(SNIPPETS, name).ok_or_else(|| fail(format!("unknown snippet {name:?}")))?);
-        } else if keep {
-            out.push_str(line);
-        }
-        out.push('\n');
-    }
+    let lines: Vec<&str> = text.lines().collect();
+    expand(&lines, &key.constants, &mut out).map_err(fail)?;
     Ok(out)
+}
+
+/// Writes `lines` to `out` with their directives carried out.
+fn expand(lines: &[&str], constants: &[(&'static str, u32)], out: &mut String) -> Result<(), String> {
+    let value = |name: &str| constants.iter().find(|(n, _)| *n == name).map(|(_, value)| *value);
+    let mut at = 0;
+    while at < lines.len() {
+        let line = lines[at];
+        at += 1;
+        let Some((directive, rest)) =
+            line.trim_start().strip_prefix("//#").map(|d| d.split_once(' ').unwrap_or((d, "")))
+        else {
+            out.push_str(line);
+            out.push('\n');
+            continue;
+        };
+        match directive {
+            "include" => {
+                let mut words = rest.split_whitespace();
+                let name = words.next().unwrap_or_default();
+                let mut text =
+                    find(SNIPPETS, name).ok_or_else(|| format!("unknown snippet {name:?}"))?.to_owned();
+                for (key, with) in words.filter_map(|w| w.split_once('=')) {
+                    text = text.replace(&format!("${{{key}}}"), with);
+                }
+                expand(&text.lines().collect::<Vec<_>>(), constants, out)?;
+            }
+            "if" => {
+                let (middle, end) = block(lines, at)?;
+                let keep = value(rest.trim()).is_some_and(|v| v != 0);
+                let kept = if keep { at..middle } else { (middle + 1).min(end)..end };
+                expand(&lines[kept], constants, out)?;
+                at = end + 1;
+            }
+            "for" => {
+                let (_, end) = block(lines, at)?;
+                let (name, limit) = rest.split_once(" in ").ok_or_else(|| format!("cannot read {line:?}"))?;
+                let limit = value(limit.trim()).or(limit.trim().parse().ok());
+                let body = lines[at..end].join("\n");
+                for i in 0..limit.ok_or_else(|| format!("an unknown limit in {line:?}"))? {
+                    let body = body.replace(&format!("${{{}}}", name.trim()), &i.to_string());
+                    expand(&body.lines().collect::<Vec<_>>(), constants, out)?;
+                }
+                at = end + 1;
+            }
+            _ => return Err(format!("cannot read {line:?}")),
+        }
+    }
+    Ok(())
+}
+
+/// The lines of the `//#else` (or the end, without one) and of the `//#end` that belong to a block opened before `at`.
+fn block(lines: &[&str], at: usize) -> Result<(usize, usize), String> {
+    let (mut depth, mut middle) = (0, None);
+    for (i, line) in lines.iter().enumerate().skip(at) {
+        let line = line.trim();
+        if line.starts_with("//#if ") || line.starts_with("//#for ") {
+            depth += 1;
+        } else if line == "//#else" && depth == 0 {
+            middle = Some(i);
+        } else if line == "//#end" {
+            if depth == 0 {
+                return Ok((middle.unwrap_or(i), i));
+            }
+            depth -= 1;
+        }
+    }
+    Err("a block has no //#end".into())
 }
 
 /// Parses and validates a kernel on the host and reads its interface.
@@ -127,7 +196,9 @@ pub fn validate(key: &KernelKey) -> Result<(naga::Module, Interface)> {
     let source = assemble(key)?;
     let fail = |why: String| Error::Shader { kernel: key.name.into(), why };
     let module = naga::front::wgsl::parse_str(&source).map_err(|e| fail(e.emit_to_string(&source)))?;
-    naga::valid::Validator::new(naga::valid::ValidationFlags::all(), naga::valid::Capabilities::empty())
+    naga::valid::Validator::new(naga::valid::ValidationFlags::all(), naga::valid::Capabilities::SUBGROUP)
+        .subgroup_stages(naga::valid::ShaderStages::COMPUTE)
+        .subgroup_operations(naga::valid::SubgroupOperationSet::all())
         .validate(&module)
         .map_err(|e| fail(e.emit_to_string(&source)))?;
     let interface = interface(&module).map_err(fail)?;
@@ -252,5 +323,19 @@ mod tests {
     fn unknown_kernels_and_snippets_are_errors() {
         let key = KernelKey { name: "no_such_kernel", constants: vec![] };
         assert!(matches!(assemble(&key), Err(Error::Shader { .. })));
+    }
+
+    #[test]
+    fn directives_nest() {
+        let text = "//#for i in TWO\n//#if ON\na${i}\n//#else\nb\n//#end\n//#if OFF\nc\n//#else\nd${i}\n//#end\n//#end\ne";
+        let mut out = String::new();
+        expand(&text.lines().collect::<Vec<_>>(), &[("TWO", 2), ("ON", 1), ("OFF", 0)], &mut out).unwrap();
+        assert_eq!(out, "a0\nd0\na1\nd1\ne\n");
+        for broken in ["//#if ON", "//#for i in THREE\n//#end", "//#nothing"] {
+            assert!(
+                expand(&broken.lines().collect::<Vec<_>>(), &[], &mut String::new()).is_err(),
+                "{broken}"
+            );
+        }
     }
 }

@@ -90,6 +90,11 @@ impl Projection {
         [Query, Key, Value, Output, Gate, Up, Down]
     };
 
+    /// What attention reads.
+    pub const QKV: [Projection; 3] = [Projection::Query, Projection::Key, Projection::Value];
+    /// What a gated feed-forward block begins with.
+    pub const GATED: [Projection; 2] = [Projection::Gate, Projection::Up];
+
     /// The module's last name, which `--lora-target-modules` takes.
     pub fn name(self) -> &'static str {
         match self {
@@ -113,6 +118,13 @@ impl Projection {
     }
 }
 
+impl Projection {
+    /// The weight's tensor name in layer `layer`.
+    pub fn weight(self, layer: usize) -> String {
+        format!("{}.weight", self.module(layer))
+    }
+}
+
 impl LayerNorm {
     /// The weight's tensor name in layer `layer`.
     pub fn tensor(self, layer: usize) -> String {
@@ -131,6 +143,17 @@ pub struct WeightSpec {
     pub name: String,
     /// Its shape: a matrix (rows, cols), or a vector (len).
     pub shape: Vec<usize>,
+    /// Rows that are never torn apart where the matrix has to be split: a head's.
+    pub unit: usize,
+    /// Whether it is stacked below the weight before it: both read the same rows, and one product serves both.
+    pub stacked: bool,
+}
+
+impl WeightSpec {
+    /// A weight by itself.
+    pub fn new(name: impl Into<String>, shape: Vec<usize>) -> WeightSpec {
+        WeightSpec { name: name.into(), shape, unit: 1, stacked: false }
+    }
 }
 
 impl Architecture {
@@ -166,15 +189,18 @@ impl Architecture {
 
     /// Every weight, in the order in which they are used.
     pub fn weights(&self) -> Vec<WeightSpec> {
-        let matrix = |name: String, rows, cols| WeightSpec { name, shape: vec![rows, cols] };
-        let vector = |name: String| WeightSpec { name, shape: vec![self.hidden] };
+        let matrix = |name: String, rows, cols| WeightSpec::new(name, vec![rows, cols]);
+        let vector = |name: String| WeightSpec::new(name, vec![self.hidden]);
         let mut out = vec![matrix(EMBEDDING.into(), self.vocab, self.hidden)];
         for layer in 0..self.layers {
             out.push(vector(LayerNorm::Attention.tensor(layer)));
             out.push(vector(LayerNorm::FeedForward.tensor(layer)));
             for projection in Projection::ALL {
                 let (rows, cols) = self.projection_shape(projection);
-                out.push(matrix(format!("{}.weight", projection.module(layer)), rows, cols));
+                let unit = if Projection::QKV.contains(&projection) { self.head_dim } else { 1 };
+                let stacked = [Projection::Key, Projection::Value, Projection::Up].contains(&projection);
+                let spec = matrix(projection.weight(layer), rows, cols);
+                out.push(WeightSpec { unit, stacked, ..spec });
             }
         }
         out.push(vector(FINAL_NORM.into()));

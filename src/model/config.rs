@@ -189,8 +189,8 @@ impl ModelConfig {
                 ));
             }
         };
-        if head_dim == 0 || head_dim > i32::MAX as usize || !head_dim.is_multiple_of(4) {
-            return Err(format!("the head size is {head_dim}, only multiples of 4 are supported"));
+        if head_dim == 0 || head_dim > i32::MAX as usize || !head_dim.is_multiple_of(8) {
+            return Err(format!("the head size is {head_dim}, only multiples of 8 are supported"));
         }
         if !heads.is_multiple_of(kv_heads) {
             return Err(format!(
@@ -447,8 +447,8 @@ mod tests {
         assert_refused(json!({"num_key_value_heads": 0}), "num_key_value_heads is 0");
         assert_refused(json!({"vocab_size": 0}), "vocab_size is 0");
         assert_refused(json!({"hidden_size": 1u64 << 40}), "hidden_size is 1099511627776");
-        assert_refused(json!({"head_dim": 6}), "multiples of 4");
-        assert_refused(json!({"head_dim": 0}), "multiples of 4");
+        assert_refused(json!({"head_dim": 6}), "multiples of 8");
+        assert_refused(json!({"head_dim": 0}), "multiples of 8");
         assert_refused(json!({"vocab_size": -1}), "not a model's configuration");
         assert_refused(json!({"vocab_size": null}), "not a model's configuration");
         assert_refused(json!({"rms_norm_eps": -1.0}), "rms_norm_eps is -1");

@@ -3,21 +3,19 @@
 
 use std::sync::Arc;
 
-use super::architecture::{EMBEDDING, FINAL_NORM, FeedForward, HEAD, LayerNorm, Norm, Projection};
+use super::architecture::{self, EMBEDDING, FINAL_NORM, FeedForward, HEAD, LayerNorm, Projection};
 use super::kv_cache::KvCache;
 use super::{Model, ModelState};
 use crate::error::Result;
 use crate::gpu::{Format, Recorder, Tensor};
-use crate::ops::{self, AttentionShape, Inverse, LowRank, Matrix};
+use crate::ops::{self, AttentionShape, Inverse, KeySource, LowRank, Matrix, Norm};
 
 /// The rows of a stream in a recording, see [`crate::data::packing::Packed`].
 #[derive(Clone, Copy)]
 pub struct StreamTensors {
     /// Token ids, (N, 1).
     pub ids: Tensor,
-    /// Positions, (N, 1).
-    pub positions: Tensor,
-    /// Key ranges, (N, 4).
+    /// Key ranges, (N, 4); their sizes are the positions.
     pub spans: Tensor,
     /// Where keys end being seen, (N, 1); needed for gradients.
     pub ends: Option<Tensor>,
@@ -30,8 +28,13 @@ pub struct StreamTensors {
 pub enum Keys {
     /// In the stream itself.
     Stream,
-    /// In a cache, to which the stream's own are written first, at these rows (N, 1).
-    Cache(Arc<KvCache>, Tensor),
+    /// In a cache, to which the stream's own are written first, each at the last row that it sees.
+    Cache {
+        /// The cache.
+        cache: Arc<KvCache>,
+        /// Whether every row belongs to another sequence: decoding.
+        apart: bool,
+    },
 }
 
 impl Model {
@@ -59,7 +62,8 @@ impl Model {
 
     /// The final norm of rows of [`Model::hidden`]: (T, C), what the head takes.
     pub fn final_norm(&self, r: &mut Recorder, hidden: Tensor) -> Result<Tensor> {
-        self.state.norm(r, hidden, FINAL_NORM)
+        let norm = self.state.norm(r, FINAL_NORM);
+        ops::rmsnorm(r, hidden, norm.gain, norm.eps)
     }
 
     /// The output head, (V, C).
@@ -79,56 +83,55 @@ impl ModelState {
         keys: &Keys,
     ) -> Result<Tensor> {
         let a = &self.architecture;
+        let FeedForward::SwiGlu = a.feed_forward;
         let rope = r.bind(&self.rope, self.rope_rows, a.head_dim, Format::F32);
-
-        let normed = self.norm(r, x, &LayerNorm::Attention.tensor(layer))?;
-        let q = self.project(r, Projection::Query, layer, normed, None)?;
-        let k = self.project(r, Projection::Key, layer, normed, None)?;
-        let v = self.project(r, Projection::Value, layer, normed, None)?;
-        let q = ops::rope(r, q, s.positions, rope, a.heads)?;
-        let k = ops::rope(r, k, s.positions, rope, a.kv_heads)?;
         let scale = 1.0 / (a.head_dim as f32).sqrt();
         let shape = AttentionShape { heads: a.heads, kv_heads: a.kv_heads, head_dim: a.head_dim, scale };
-        let mixed = match keys {
-            Keys::Stream => ops::attention(r, q, k, v, shape, s.spans, s.ends)?,
-            Keys::Cache(cache, rows) => {
-                let (cached_k, cached_v) = cache.bind(r, layer);
-                ops::scatter_rows(r, k, *rows, cached_k);
-                ops::scatter_rows(r, v, *rows, cached_v);
-                ops::attention(r, q, cached_k, cached_v, shape, s.spans, None)?
-            }
+        let keys = match keys {
+            Keys::Stream => KeySource::Rows { ends: s.ends },
+            Keys::Cache { cache, apart } => KeySource::Cache { kv: cache.bind(r, layer), apart: *apart },
         };
-        let x = self.project(r, Projection::Output, layer, mixed, Some(x))?;
+        let qkv = self.projection(r, &Projection::QKV, LayerNorm::Attention, layer);
+        let mixed = ops::self_attention(r, x, &qkv, shape, s.spans, rope, keys)?;
+        let output = self.base.bind(r, &Projection::Output.weight(layer));
+        let low_rank = self.low_rank(r, Projection::Output, layer);
+        let x = ops::linear(r, mixed, &output, low_rank, Some(x))?;
 
-        let normed = self.norm(r, x, &LayerNorm::FeedForward.tensor(layer))?;
-        let FeedForward::SwiGlu = a.feed_forward;
-        let gate = self.project(r, Projection::Gate, layer, normed, None)?;
-        let up = self.project(r, Projection::Up, layer, normed, None)?;
-        let inner = ops::swiglu(r, gate, up)?;
-        self.project(r, Projection::Down, layer, inner, Some(x))
+        let gated = self.projection(r, &Projection::GATED, LayerNorm::FeedForward, layer);
+        let down = self.base.bind(r, &Projection::Down.weight(layer));
+        let low_rank = self.low_rank(r, Projection::Down, layer);
+        ops::feed_forward(r, x, &gated, &down, low_rank)
     }
 
-    fn norm(&self, r: &mut Recorder, x: Tensor, weight: &str) -> Result<Tensor> {
-        let w = self.base.bind(r, weight).parts[0];
-        let Norm::Rms { epsilon } = self.architecture.norm;
-        ops::rmsnorm(r, x, w, epsilon)
+    fn norm(&self, r: &mut Recorder, weight: &str) -> Norm {
+        let architecture::Norm::Rms { epsilon } = self.architecture.norm;
+        Norm { gain: self.base.bind(r, weight).whole(), eps: epsilon }
     }
 
-    fn project(
+    /// The projections that read the same normalised rows.
+    fn projection(
         &self,
         r: &mut Recorder,
-        projection: Projection,
+        projections: &[Projection],
+        norm: LayerNorm,
         layer: usize,
-        x: Tensor,
-        residual: Option<Tensor>,
-    ) -> Result<Tensor> {
-        let w = self.base.bind(r, &format!("{}.weight", projection.module(layer)));
-        let low_rank =
-            self.adapter.as_ref().filter(|a| a.config.targets.contains(&projection)).map(|adapter| {
-                let [a, b] = super::lora::LoraConfig::names(projection, layer);
-                let bind = |r: &mut Recorder, name: &str| adapter.weights.bind(r, name).parts[0];
-                LowRank { a: bind(r, &a), b: bind(r, &b), scale: adapter.config.scale() }
-            });
-        ops::linear(r, x, &w, low_rank, residual)
+    ) -> ops::Projection {
+        let names: Vec<String> = projections.iter().map(|p| p.weight(layer)).collect();
+        let weights = self.base.bind_stacked(r, &names);
+        let mut low_rank = Vec::new();
+        let mut first = 0;
+        for projection in projections {
+            low_rank.extend(self.low_rank(r, *projection, layer).map(|l| (first, l)));
+            first += self.architecture.projection_shape(*projection).0;
+        }
+        ops::Projection { norm: self.norm(r, &norm.tensor(layer)), weights, low_rank }
+    }
+
+    /// The adapter's term of a projection, where it has one.
+    fn low_rank(&self, r: &mut Recorder, projection: Projection, layer: usize) -> Option<LowRank> {
+        let adapter = self.adapter.as_ref().filter(|a| a.config.targets.contains(&projection))?;
+        let [a, b] = super::lora::LoraConfig::names(projection, layer)
+            .map(|name| adapter.weights.bind(r, &name).whole());
+        Some(LowRank { a, b, scale: adapter.config.scale() })
     }
 }

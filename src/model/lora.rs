@@ -63,8 +63,8 @@ impl LoraConfig {
             for projection in &self.targets {
                 let (outputs, inputs) = architecture.projection_shape(*projection);
                 let [a, b] = LoraConfig::names(*projection, layer);
-                out.push(WeightSpec { name: a, shape: vec![self.rank, inputs] });
-                out.push(WeightSpec { name: b, shape: vec![outputs, self.rank] });
+                out.push(WeightSpec::new(a, vec![self.rank, inputs]));
+                out.push(WeightSpec::new(b, vec![outputs, self.rank]));
             }
         }
         out

@@ -35,7 +35,7 @@ impl Scorer {
     /// Records the pass for streams up to `capacity`.
     pub fn new(gpu: &Gpu, model: &Model, capacity: Capacity, arena: &Arena) -> Result<Scorer> {
         let stream = Stream::new(gpu, capacity, false)?;
-        let mut r = Recorder::new();
+        let mut r = Recorder::new(gpu);
         let (tokens, targets) = stream.bind(&mut r);
         let hidden = model.hidden(&mut r, &tokens, &Keys::Stream, false)?;
         let picked = ops::gather_rows(&mut r, &hidden.into(), targets.rows, None)?;

@@ -161,12 +161,12 @@ impl Model {
     /// changes with it.
     pub fn merge_adapter(&self) -> Result<Model> {
         let Some(adapter) = self.adapter() else { return Ok(self.clone()) };
-        let mut r = Recorder::new();
+        let mut r = Recorder::new(self.gpu());
         for layer in 0..self.architecture().layers {
             for projection in &adapter.config.targets {
                 let w = self.base().bind(&mut r, &format!("{}.weight", projection.module(layer)));
                 let [a, b] = LoraConfig::names(*projection, layer);
-                let a = adapter.weights.bind(&mut r, &a).parts[0];
+                let a = adapter.weights.bind(&mut r, &a).whole();
                 let b =
                     self.transposed(adapter.weights.get(&b).expect("B beside every A"), &adapter.weights)?;
                 let b = r.bind(&b, adapter.config.rank, w.rows, Format::F32);

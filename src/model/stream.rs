@@ -109,7 +109,6 @@ pub struct Stream {
     gpu: Gpu,
     capacity: Capacity,
     ids: Buffer,
-    positions: Buffer,
     spans: Buffer,
     ends: Buffer,
     target_rows: Buffer,
@@ -149,7 +148,6 @@ impl Stream {
             gpu: gpu.clone(),
             capacity,
             ids: words("token ids", tokens)?,
-            positions: words("positions", tokens)?,
             spans: words("key spans", tokens * 4)?,
             ends: words("query ends", tokens)?,
             target_rows: words("target rows", targets)?,
@@ -176,7 +174,6 @@ impl Stream {
         });
         let stream = StreamTensors {
             ids: bind(r, &self.ids, tokens, 1),
-            positions: bind(r, &self.positions, tokens, 1),
             spans: bind(r, &self.spans, tokens, 4),
             ends: Some(bind(r, &self.ends, tokens, 1)),
             inverse: inverses.map(|i| i.0),
@@ -195,7 +192,6 @@ impl Stream {
     pub fn upload(&self, packed: &Packed) -> Result<Live> {
         let gpu = &self.gpu;
         gpu.upload(&self.ids.region(), &packed.ids)?;
-        gpu.upload(&self.positions.region(), &packed.positions)?;
         gpu.upload(&self.spans.region(), &packed.spans)?;
         gpu.upload(&self.ends.region(), &packed.ends)?;
         gpu.upload(&self.target_rows.region(), &packed.target_rows)?;

@@ -1,10 +1,11 @@
-//! Weights on the adapter: frozen tensors each by themselves, trained ones in flat buffers beside their gradients.
+//! Weights on the adapter: frozen tensors in buffers of their own, trained ones in flat buffers beside their gradients.
+//! Matrices that read the same rows lie one below the other, so that one product serves them all.
 
 use std::collections::HashMap;
 
 use super::architecture::WeightSpec;
 use crate::error::Result;
-use crate::gpu::{Category, Format, Gpu, Recorder, Region, Tensor};
+use crate::gpu::{Category, Format, Gpu, Recorder, Region};
 use crate::ops::Matrix;
 
 /// One weight, in as many parts as the adapter's binding limit asks for.
@@ -14,6 +15,7 @@ pub struct Weight {
     pub name: String,
     /// Shape in the model's files.
     pub shape: Vec<usize>,
+    spec: WeightSpec,
     parts: Vec<Part>,
 }
 
@@ -22,11 +24,22 @@ struct Part {
     rows: usize,
     values: Region,
     gradient: Option<Region>,
+    /// What is bound: the whole stack, of which these are the rows from `first_row` on.
+    stack: Stack,
+    first_row: usize,
+}
+
+/// Weights that one binding holds, one below the other.
+#[derive(Clone, Debug)]
+struct Stack {
+    values: Region,
+    gradient: Option<Region>,
+    rows: usize,
 }
 
 impl Weight {
     fn cols(&self) -> usize {
-        *self.shape.last().expect("a weight has a shape")
+        rows_and_cols(&self.shape).1
     }
 
     /// The regions of the parts: values, gradient, rows, cols. A vector is one row.
@@ -70,41 +83,128 @@ fn rows_and_cols(shape: &[usize]) -> (usize, usize) {
     }
 }
 
-/// Splits (rows, cols) so that every part fits one binding: rows of each part.
-fn split_rows(gpu: &Gpu, rows: usize, cols: usize) -> Vec<usize> {
-    let fit = (gpu.limits().binding.min(gpu.limits().buffer) / (cols as u64 * 4)).max(1) as usize;
-    (0..rows).step_by(fit).map(|first| fit.min(rows - first)).collect()
+/// Rows of a member of a stack: which member, and where the rows begin in the stack.
+struct Placed {
+    member: usize,
+    first_row: usize,
+    rows: usize,
+}
+
+/// Runs of weights that are stacked on each other.
+fn runs(specs: &[WeightSpec]) -> impl Iterator<Item = &[WeightSpec]> {
+    specs.chunk_by(|_, next| next.stacked)
+}
+
+/// Divides a run into stacks of at most `limit` elements, in which each member begins on a multiple of `align` elements
+/// and of a row. Together where they fit; otherwise two alike are split alike, and others apart.
+fn stacks(run: &[WeightSpec], limit: usize, align: usize) -> Vec<Vec<Placed>> {
+    let cols = rows_and_cols(&run[0].shape).1;
+    let rows: Vec<usize> = run.iter().map(|s| rows_and_cols(&s.shape).0).collect();
+    // Rows after which the next member may begin.
+    let step = align / gcd(align, cols);
+    let stack = |members: &[(usize, usize)]| {
+        let mut next = 0;
+        let place = |(member, rows): &(usize, usize)| {
+            let first_row = next;
+            next += rows.next_multiple_of(step);
+            Placed { member: *member, first_row, rows: *rows }
+        };
+        members.iter().map(place).collect::<Vec<_>>()
+    };
+    let fit = (limit / cols).max(1);
+    let together: Vec<(usize, usize)> = rows.iter().copied().enumerate().collect();
+    let whole = stack(&together);
+    if elements(&whole, cols) <= limit {
+        return vec![whole];
+    }
+    let pieces = |rows: usize, fit: usize| (0..rows).step_by(fit).map(move |at| fit.min(rows - at));
+    if let [upper, lower] = rows[..]
+        && upper == lower
+    {
+        let half = (fit / 2 / step * step).max(1);
+        return pieces(upper, half).map(|n| stack(&[(0, n), (1, n)])).collect();
+    }
+    let alone = |(member, rows): (usize, usize)| {
+        let unit = run[member].unit;
+        pieces(rows, (fit / unit * unit).max(unit)).map(|n| stack(&[(member, n)])).collect::<Vec<_>>()
+    };
+    together.into_iter().flat_map(alone).collect()
+}
+
+fn gcd(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+/// Elements of a stack, with the gaps between its members.
+fn elements(stack: &[Placed], cols: usize) -> usize {
+    stack.last().map_or(0, |p| (p.first_row + p.rows) * cols)
+}
+
+/// Elements that one binding holds, and the alignment of a binding's start in elements.
+fn binding(gpu: &Gpu) -> (usize, usize) {
+    let limits = gpu.limits();
+    ((limits.binding.min(limits.buffer) / 4) as usize, limits.alignment.max(16) as usize / 4)
+}
+
+/// The weights of a run whose stacks lie in these regions: values and gradients.
+fn weights_of(run: &[WeightSpec], stacks: Vec<(Vec<Placed>, Region, Option<Region>)>) -> Vec<Weight> {
+    let new = |spec: &WeightSpec| Weight {
+        name: spec.name.clone(),
+        shape: spec.shape.clone(),
+        spec: spec.clone(),
+        parts: Vec::new(),
+    };
+    let mut list: Vec<Weight> = run.iter().map(new).collect();
+    let cols = list[0].cols();
+    for (placed, values, gradient) in stacks {
+        let stack = Stack { values, gradient, rows: elements(&placed, cols) / cols };
+        for p in placed {
+            let (offset, bytes) = ((p.first_row * cols * 4) as u64, (p.rows * cols * 4) as u64);
+            let slice = |of: &Region| Region { buffer: of.buffer.clone(), offset: of.offset + offset, bytes };
+            list[p.member].parts.push(Part {
+                rows: p.rows,
+                values: slice(&stack.values),
+                gradient: stack.gradient.as_ref().map(slice),
+                stack: stack.clone(),
+                first_row: p.first_row,
+            });
+        }
+    }
+    list
 }
 
 impl Weights {
     /// Weights that are only read.
     pub fn frozen(gpu: &Gpu, specs: &[WeightSpec]) -> Result<Weights> {
+        let (limit, align) = binding(gpu);
         let mut list = Vec::new();
-        for spec in specs {
-            let (rows, cols) = rows_and_cols(&spec.shape);
-            let part = |rows: usize| {
-                let values = gpu.buffer(&spec.name, Category::Weights, (rows * cols * 4) as u64)?.region();
-                Ok(Part { rows, values, gradient: None })
+        for run in runs(specs) {
+            let cols = rows_and_cols(&run[0].shape).1;
+            let label = run.iter().map(|s| s.name.as_str()).collect::<Vec<_>>().join(" and ");
+            let place = |stack: Vec<Placed>| {
+                let bytes = (elements(&stack, cols) * 4) as u64;
+                Ok((stack, gpu.buffer(&label, Category::Weights, bytes)?.region(), None))
             };
-            let parts = split_rows(gpu, rows, cols).into_iter().map(part).collect::<Result<_>>()?;
-            list.push(Weight { name: spec.name.clone(), shape: spec.shape.clone(), parts });
+            let placed = stacks(run, limit, align).into_iter().map(place).collect::<Result<_>>()?;
+            list.extend(weights_of(run, placed));
         }
         Ok(Weights::new(gpu, list, Vec::new()))
     }
 
     /// Weights that are trained: values and gradients in flat buffers, matrices apart from vectors.
     pub fn trained(gpu: &Gpu, specs: &[WeightSpec]) -> Result<Weights> {
-        let align = gpu.limits().alignment.max(16) as usize / 4;
+        let (limit, align) = binding(gpu);
         let mut list: Vec<Weight> = Vec::new();
         let mut segments = Vec::new();
         for decayed in [true, false] {
-            let mut flat =
-                FlatLayout::new((gpu.limits().binding.min(gpu.limits().buffer) / 4) as usize, align);
-            for spec in specs.iter().filter(|s| (s.shape.len() == 2) == decayed) {
-                let (rows, cols) = rows_and_cols(&spec.shape);
-                let places =
-                    split_rows(gpu, rows, cols).into_iter().map(|r| (r, flat.place(r * cols))).collect();
-                flat.weights.push((spec.clone(), places));
+            let of_kind: Vec<WeightSpec> =
+                specs.iter().filter(|s| (s.shape.len() == 2) == decayed).cloned().collect();
+            let mut flat = FlatLayout { limit, align, segments: Vec::new() };
+            let mut placed = Vec::new();
+            for run in runs(&of_kind) {
+                let cols = rows_and_cols(&run[0].shape).1;
+                let place = |stack: Vec<Placed>| (flat.place(elements(&stack, cols)), stack);
+                placed.push((run, stacks(run, limit, align).into_iter().map(place).collect::<Vec<_>>()));
             }
             let first = segments.len();
             for (i, elements) in flat.segments.iter().enumerate() {
@@ -114,16 +214,15 @@ impl Weights {
                 let gradients = gpu.buffer(label("gradients"), Category::Gradients, bytes)?.region();
                 segments.push(Segment { values, gradients, elements: *elements, decayed });
             }
-            for (spec, places) in flat.weights {
-                let cols = rows_and_cols(&spec.shape).1;
-                let part = |(rows, (segment, at)): (usize, (usize, usize))| {
+            for (run, stacks) in placed {
+                let cols = rows_and_cols(&run[0].shape).1;
+                let region = |((segment, at), stack): ((usize, usize), Vec<Placed>)| {
                     let segment: &Segment = &segments[first + segment];
-                    let (offset, bytes) = ((at * 4) as u64, (rows * cols * 4) as u64);
+                    let (offset, bytes) = ((at * 4) as u64, (elements(&stack, cols) * 4) as u64);
                     let slice = |of: &Region| Region { buffer: of.buffer.clone(), offset, bytes };
-                    Part { rows, values: slice(&segment.values), gradient: Some(slice(&segment.gradients)) }
+                    (stack, slice(&segment.values), Some(slice(&segment.gradients)))
                 };
-                let parts = places.into_iter().map(part).collect();
-                list.push(Weight { name: spec.name, shape: spec.shape, parts });
+                list.extend(weights_of(run, stacks.into_iter().map(region).collect()));
             }
         }
         let order: HashMap<&str, usize> =
@@ -139,8 +238,8 @@ impl Weights {
 
     /// A frozen copy of the values as they are now.
     pub fn frozen_copy(&self) -> Result<Weights> {
-        let specs = self.list.iter().map(|w| WeightSpec { name: w.name.clone(), shape: w.shape.clone() });
-        let copy = Weights::frozen(&self.gpu, &specs.collect::<Vec<_>>())?;
+        let specs: Vec<WeightSpec> = self.list.iter().map(|w| w.spec.clone()).collect();
+        let copy = Weights::frozen(&self.gpu, &specs)?;
         for (from, to) in self.list.iter().zip(&copy.list) {
             for (from, to) in from.parts.iter().zip(&to.parts) {
                 self.gpu.copy(&from.values, &to.values)?;
@@ -161,16 +260,25 @@ impl Weights {
 
     /// The weight `name` in a recording, with its gradient when it is trained and the recording trains.
     pub fn bind(&self, r: &mut Recorder, name: &str) -> Matrix {
-        let weight =
-            self.get(name).unwrap_or_else(|| panic!("the architecture asks for an unknown weight {name}"));
-        let part = |(values, gradient, rows, cols): (&Region, Option<&Region>, usize, usize)| -> Tensor {
-            let tensor = r.bind(values, rows, cols, Format::F32);
-            if let Some(gradient) = gradient {
-                r.train(tensor, gradient);
+        self.bind_stacked(r, &[name])
+    }
+
+    /// Weights of equally long rows as one matrix, one below the other.
+    pub fn bind_stacked<S: AsRef<str>>(&self, r: &mut Recorder, names: &[S]) -> Matrix {
+        let mut pieces = Vec::new();
+        for name in names.iter().map(AsRef::as_ref) {
+            let weight = self
+                .get(name)
+                .unwrap_or_else(|| panic!("the architecture asks for an unknown weight {name}"));
+            for part in &weight.parts {
+                let stack = r.bind(&part.stack.values, part.stack.rows, weight.cols(), Format::F32);
+                if let Some(gradient) = &part.stack.gradient {
+                    r.train(stack, gradient);
+                }
+                pieces.push((stack, part.first_row, part.rows));
             }
-            tensor
-        };
-        Matrix::new(weight.parts().map(part).collect())
+        }
+        Matrix::of_pieces(pieces)
     }
 
     /// Overwrites a weight.
@@ -221,22 +329,14 @@ impl Weights {
     }
 }
 
-/// Rows of a part, and the segment and offset where it lies.
-type Place = (usize, (usize, usize));
-
 /// Places tensors in flat segments that each fit one binding.
 struct FlatLayout {
     limit: usize,
     align: usize,
     segments: Vec<usize>,
-    weights: Vec<(WeightSpec, Vec<Place>)>,
 }
 
 impl FlatLayout {
-    fn new(limit: usize, align: usize) -> FlatLayout {
-        FlatLayout { limit, align, segments: Vec::new(), weights: Vec::new() }
-    }
-
     /// The segment and offset of `elements` more.
     fn place(&mut self, elements: usize) -> (usize, usize) {
         let padded = elements.next_multiple_of(self.align);

@@ -1,10 +1,12 @@
-//! Attention over prefix trees: the keys that a query sees are two ranges of rows.
+//! Self-attention over prefix trees: the keys that a query sees are two ranges of rows.
 
 use super::case::{Case, Input};
-use super::{accumulate, elements};
+use super::linear::{LowRank, Norm, aligned};
+use super::projection::{self, Prepared, Projection};
+use super::tile::{self, lanes};
 use crate::error::Result;
 use crate::gpu::shader::KernelKey;
-use crate::gpu::{Access, GradientTarget, Groups, Launch, Recorder, Tensor, Word, Work};
+use crate::gpu::{Access, Groups, Launch, Recorder, Tensor, Word, Work};
 use crate::reference;
 
 /// How rows divide into heads.
@@ -14,120 +16,241 @@ pub struct AttentionShape {
     pub heads: usize,
     /// Kv heads, K, which divides H: head h reads kv head h / (H / K).
     pub kv_heads: usize,
-    /// Elements of a head, D: a multiple of 4.
+    /// Elements of a head, D: a multiple of 8.
     pub head_dim: usize,
     /// What scores are multiplied with, usually 1 / sqrt(D).
     pub scale: f32,
 }
 
+impl AttentionShape {
+    /// Columns of queries, keys and values together, O = (H + 2 K) D.
+    pub fn columns(&self) -> usize {
+        (self.heads + 2 * self.kv_heads) * self.head_dim
+    }
+}
+
+/// Where keys and values lie.
+#[derive(Clone, Copy, Debug)]
+pub enum KeySource {
+    /// In the rows themselves. With `ends` (N, 1) there is a gradient rule: the queries that see key j are the rows
+    /// `j..ends[j]`: to the end of the tree for a prompt's key, of the response for a response's.
+    Rows {
+        /// See above.
+        ends: Option<Tensor>,
+    },
+    /// In a cache (M, 2 K D), keys before values, to which the rows' own are written first: each at the last row that
+    /// it sees. No gradient.
+    Cache {
+        /// The cache.
+        kv: Tensor,
+        /// Whether every row belongs to another sequence, so that rows share no keys.
+        apart: bool,
+    },
+}
+
+/// Cosines, then sines of every position's angles: (positions, D), row-major. Made in `f64`, since the sines of drivers
+/// lose the large angles. `inv_freq` (D/2) is in radians a position.
+pub fn rope_table(inv_freq: &[f64], positions: usize) -> Vec<f32> {
+    let row = |position: usize| {
+        let angles = inv_freq.iter().map(move |f| position as f64 * f);
+        angles.clone().map(f64::cos).chain(angles.map(f64::sin)).map(|x| x as f32)
+    };
+    (0..positions).flat_map(row).collect()
+}
+
+/// Lanes of a workgroup where each has a query or a key.
 const LANES: u32 = 64;
 /// About as many keys as a query sees, where there are that many: for the time cap, since spans are known to the
 /// GPU alone.
 const USUAL_KEYS: u32 = 256;
 
-/// Softmax attention; probabilities are recomputed in the backward pass (Dao et al. 2022, arXiv 2205.14135).
-///   q (N, H*D)  k, v (M, K*D)  spans (N, 4) integers  ends (M, 1) integers  ->  (N, H*D)
+/// Queries, keys and values of the normalised rows, the former two turned by their positions' angles (Su et al. 2021,
+/// arXiv 2104.09864), then softmax attention; probabilities are recomputed in the backward pass (Dao et al. 2022,
+/// arXiv 2205.14135).
+///   x (N, C)  qkv ((H + 2 K) D, C)  spans (N, 4) integers  table (positions, D)  ->  (N, H D)
 ///
-/// A row of `spans` is prefix start, prefix end, own start, own end: the query sees the key rows of both half-open
-/// ranges, which do not overlap. A query without keys gives zeros.
-///
-/// In training N = M, and the queries that see key j are the rows `j..ends[j]`: to the end of the tree for a
-/// prompt's key, of the response for a response's. Without `ends` (k and v a cache) there is no gradient rule.
-pub fn attention(
+/// A row of `spans` is prefix start, prefix end, own start, own end: the row sees the keys of both half-open ranges, which
+/// do not overlap and of which its own is the last. Their number less one is its position. A row without keys gives
+/// zeros. Every position must have its row in the table, see [`rope_table`].
+pub fn self_attention(
     r: &mut Recorder,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
+    x: Tensor,
+    qkv: &Projection,
     shape: AttentionShape,
     spans: Tensor,
-    ends: Option<Tensor>,
+    table: Tensor,
+    keys: KeySource,
 ) -> Result<Tensor> {
-    let AttentionShape { heads, kv_heads, head_dim, scale } = shape;
-    assert_eq!((heads % kv_heads, head_dim % 4), (0, 0), "attention: {shape:?}");
-    assert_eq!((q.cols, k.cols), (heads * head_dim, kv_heads * head_dim), "attention: columns for {shape:?}");
-    assert_eq!((v.rows, v.cols), (k.rows, k.cols), "attention: v as k");
-    assert_eq!((spans.rows, spans.cols), (q.rows, 4), "attention: spans");
-    let out = r.tensor("attention", q.rows, q.cols);
-    let lse = r.tensor("attention lse", q.rows, heads);
-    r.launch(Launch {
-        kernel: KernelKey { name: "attention_forward", constants: constants(shape) },
-        params: vec![q.rows.into(), Word::F32(scale)],
-        args: [q, k, v, spans]
-            .map(|t| (t, Access::Read))
-            .into_iter()
-            .chain([(out, Access::Write), (lse, Access::Write)])
-            .collect(),
-        groups: Groups::over(q.rows, LANES).times(heads as u32),
-        work: work(q, k, 4),
-    });
-    let Some(ends) = ends else { return Ok(out) };
-    assert_eq!((k.rows, ends.rows, ends.cols), (q.rows, q.rows, 1), "attention: rows of k, of ends");
-    assert_ne!(k, v, "attention: one launch writes both gradients");
-    r.rule(&[out, lse], move |r| {
+    let AttentionShape { heads, kv_heads, head_dim, .. } = shape;
+    assert_eq!((heads % kv_heads, head_dim % 8), (0, 0), "self_attention: {shape:?}");
+    assert_eq!((qkv.weights.rows, table.cols), (shape.columns(), head_dim), "self_attention: {shape:?}");
+    assert_eq!((spans.rows, spans.cols), (x.rows, 4), "self_attention: spans");
+    let prepared = projection::prepare(r, x, qkv);
+    let columns = match keys {
+        KeySource::Rows { .. } => shape.columns(),
+        KeySource::Cache { .. } => heads * head_dim,
+    };
+    let q = r.tensor("qkv", x.rows, columns);
+    launch_qkv(r, x, qkv, &prepared, shape, spans, table, q, keys);
+    let out = r.tensor("attention", x.rows, heads * head_dim);
+    let kv = match keys {
+        KeySource::Rows { .. } => q,
+        KeySource::Cache { kv, apart: false } => kv,
+        KeySource::Cache { kv, apart: true } => {
+            launch_decode(r, shape, q, kv, spans, out);
+            return Ok(out);
+        }
+    };
+    let KeySource::Rows { ends: Some(ends) } = keys else {
+        launch_forward(r, shape, q, kv, spans, out, None);
+        return Ok(out);
+    };
+    assert_eq!((ends.rows, ends.cols), (x.rows, 1), "self_attention: ends");
+    let stats = r.tensor("attention stats", x.rows, 2 * heads);
+    launch_forward(r, shape, q, kv, spans, out, Some(stats));
+    let outputs: Vec<Tensor> = prepared.outputs().chain([q, out, stats]).collect();
+    let qkv = qkv.clone();
+    r.rule(&outputs, move |r| {
         let Some(dout) = r.gradient(out) else { return Ok(()) };
-        let stats = r.tensor("attention stats", q.rows, 2 * heads);
-        r.launch(Launch {
-            kernel: KernelKey { name: "attention_backward_stats", constants: constants(shape) },
-            params: vec![q.rows.into()],
-            args: [dout, out, lse]
-                .map(|t| (t, Access::Read))
-                .into_iter()
-                .chain([(stats, Access::Write)])
-                .collect(),
-            groups: elements(q.rows, heads),
-            work: Work { flops: 2.0 * q.cols as f64, bytes: 8.0 * q.cols as f64 },
-        });
-        if let Some(dq) = r.gradient_target(q) {
-            let mut constants = constants(shape);
-            constants.push(("ADD", accumulate(dq)));
-            let reads = [q, k, v, spans, dout, stats];
-            let groups = Groups::over(q.rows, LANES).times(heads as u32);
-            launch_backward(r, "attention_backward_query", constants, &reads, &[dq], scale, groups);
-        }
-        let targets = [k, v].map(|t| r.gradient_target(t));
-        if targets.iter().any(Option::is_some) {
-            let [to_key, to_value] = targets.map(|t| t.is_some() as u32);
-            let [add_key, add_value] = targets.map(|t| t.map_or(0, accumulate));
-            let mut constants = constants(shape);
-            constants.extend([("TO_KEY", to_key), ("TO_VALUE", to_value)]);
-            constants.extend([("ADD_KEY", add_key), ("ADD_VALUE", add_value)]);
-            let reads = [q, k, v, ends, dout, stats];
-            let writes: Vec<GradientTarget> = targets.into_iter().flatten().collect();
-            let groups = Groups::over(k.rows, LANES).times(kv_heads as u32);
-            launch_backward(r, "attention_backward_key_value", constants, &reads, &writes, scale, groups);
-        }
+        let dq = r.tensor("d qkv", x.rows, columns);
+        let reads = [q, spans, table, dout, out];
+        launch_backward(r, "attention_backward_query", shape, &reads, &[stats, dq], heads);
+        let reads = [q, spans, ends, table, dout, stats];
+        launch_backward(r, "attention_backward_key_value", shape, &reads, &[dq], kv_heads);
+        projection::backward(r, x, &qkv, &prepared, dq);
         Ok(())
     });
     Ok(out)
 }
 
-fn constants(shape: AttentionShape) -> Vec<(&'static str, u32)> {
+fn constants(shape: AttentionShape, together: bool) -> Vec<(&'static str, u32)> {
     let AttentionShape { heads, kv_heads, head_dim, .. } = shape;
-    vec![("HEADS", heads as u32), ("KV_HEADS", kv_heads as u32), ("DIM", head_dim as u32)]
+    vec![
+        ("HEADS", heads as u32),
+        ("KV_HEADS", kv_heads as u32),
+        ("DIM", head_dim as u32),
+        ("TOGETHER", together as u32),
+    ]
+}
+
+#[allow(clippy::too_many_arguments, reason = "the operands of one launch")]
+fn launch_qkv(
+    r: &mut Recorder,
+    x: Tensor,
+    p: &Projection,
+    prepared: &Prepared,
+    shape: AttentionShape,
+    spans: Tensor,
+    table: Tensor,
+    q: Tensor,
+    keys: KeySource,
+) {
+    let cache = match keys {
+        KeySource::Rows { .. } => None,
+        KeySource::Cache { kv, .. } => Some(kv),
+    };
+    for piece in &p.weights.pieces {
+        assert_eq!(piece.rows % shape.head_dim, 0, "a head is torn apart");
+        let mut args = [x, piece.part, p.norm.gain, spans, table].map(|t| (t, Access::Read)).to_vec();
+        args.extend(prepared.addend.map(|t| (t, Access::Read)));
+        args.extend([q].into_iter().chain(cache).chain(prepared.inv).map(|t| (t, Access::Write)));
+        let (groups, mut constants) =
+            tile::divide(tile::of_rows(r, x.rows), x.rows, piece.rows, aligned(&[x.cols]));
+        constants.extend(self::constants(shape, cache.is_none()));
+        constants.extend([
+            ("NORM", 1),
+            ("ADDEND", prepared.addend.is_some() as u32),
+            ("CACHE", cache.is_some() as u32),
+            ("KEEP", prepared.inv.is_some() as u32),
+        ]);
+        r.launch(Launch {
+            kernel: KernelKey { name: "qkv_forward", constants },
+            params: vec![
+                x.rows.into(),
+                x.cols.into(),
+                piece.rows.into(),
+                piece.first.into(),
+                piece.first_row.into(),
+                Word::F32(p.norm.eps),
+            ],
+            args,
+            groups,
+            work: Work {
+                flops: 2.0 * (x.cols * piece.rows) as f64,
+                bytes: 4.0 * (x.cols + 2 * piece.rows) as f64,
+            },
+        });
+    }
 }
 
 /// The work of a row at `flops` operations for each key and element of a query's heads.
-fn work(q: Tensor, k: Tensor, flops: u32) -> Work {
-    let keys = k.rows.max().min(2 * USUAL_KEYS) / 2;
-    Work { flops: (flops * keys) as f64 * q.cols as f64, bytes: 8.0 * (q.cols + k.cols) as f64 }
+fn work(shape: AttentionShape, keys: u32, flops: u32) -> Work {
+    let columns = (shape.heads * shape.head_dim) as f64;
+    Work { flops: (flops * keys.min(2 * USUAL_KEYS) / 2) as f64 * columns, bytes: 16.0 * columns }
+}
+
+fn launch_forward(
+    r: &mut Recorder,
+    shape: AttentionShape,
+    q: Tensor,
+    kv: Tensor,
+    spans: Tensor,
+    out: Tensor,
+    stats: Option<Tensor>,
+) {
+    let mut constants = constants(shape, q == kv);
+    constants.extend(lanes(r));
+    constants.push(("KEEP", stats.is_some() as u32));
+    let reads = [q, kv, spans].map(|t| (t, Access::Read));
+    let writes = [out].into_iter().chain(stats).map(|t| (t, Access::Write));
+    r.launch(Launch {
+        kernel: KernelKey { name: "attention_forward", constants },
+        params: vec![q.rows.into(), Word::F32(shape.scale)],
+        args: reads.into_iter().chain(writes).collect(),
+        groups: Groups::over(q.rows, LANES).times(shape.heads as u32),
+        work: work(shape, kv.rows.max(), 4),
+    });
+}
+
+fn launch_decode(r: &mut Recorder, shape: AttentionShape, q: Tensor, kv: Tensor, spans: Tensor, out: Tensor) {
+    let mut constants = constants(shape, false);
+    // A subgroup a query and head, or else a workgroup.
+    let (lanes, group) = r.subgroup().map_or((LANES, LANES), |lanes| (lanes, lanes.max(LANES)));
+    let subgroup = r.subgroup().is_some() as u32;
+    constants.extend([("LANES", lanes), ("GROUP", group), ("SUBGROUP", subgroup)]);
+    let per_group = (group / lanes) as usize;
+    // Whole rows a workgroup where heads are few, else whole workgroups a row; the rest finds nothing to do.
+    let groups = match per_group.is_multiple_of(shape.heads) {
+        true => Groups::over(q.rows, (per_group / shape.heads) as u32),
+        false => Groups::over(q.rows, 1).times(shape.heads.div_ceil(per_group) as u32),
+    };
+    r.launch(Launch {
+        kernel: KernelKey { name: "attention_decode", constants },
+        params: vec![q.rows.into(), Word::F32(shape.scale)],
+        args: vec![(q, Access::Read), (kv, Access::Read), (spans, Access::Read), (out, Access::Write)],
+        groups,
+        work: work(shape, kv.rows.max(), 4),
+    });
 }
 
 fn launch_backward(
     r: &mut Recorder,
     name: &'static str,
-    constants: Vec<(&'static str, u32)>,
+    shape: AttentionShape,
     reads: &[Tensor],
-    writes: &[GradientTarget],
-    scale: f32,
-    groups: Groups,
+    writes: &[Tensor],
+    heads: usize,
 ) {
-    let reads_as = reads.iter().map(|t| (*t, Access::Read));
+    let rows = reads[0].rows;
+    let mut constants = constants(shape, true);
+    constants.extend(lanes(r));
+    let reads = reads.iter().map(|t| (*t, Access::Read));
     r.launch(Launch {
         kernel: KernelKey { name, constants },
-        params: vec![groups.rows.into(), Word::F32(scale)],
-        args: reads_as.chain(writes.iter().map(|t| (t.tensor, Access::Write))).collect(),
-        groups,
-        work: work(reads[0], reads[1], 8),
+        params: vec![rows.into(), Word::F32(shape.scale)],
+        args: reads.chain(writes.iter().map(|t| (*t, Access::Write))).collect(),
+        groups: Groups::over(rows, LANES).times(heads as u32),
+        work: work(shape, rows.max(), 8),
     });
 }
 
@@ -164,105 +287,199 @@ fn reference_spans(spans: &[f64]) -> Vec<reference::Span> {
     spans.chunks(4).map(span).collect()
 }
 
+/// A case's size: N rows in trees, the rest seeing nothing; C; the heads; ranks of low-rank terms on q, k and v.
+struct Size {
+    trees: &'static [Tree],
+    empty: usize,
+    hidden: usize,
+    heads: usize,
+    kv_heads: usize,
+    head_dim: usize,
+    ranks: [usize; 3],
+}
+
+const EPS: f32 = 1e-3;
+
+/// Inputs: x, gain, qkv, spans, ends, table, dout, then A and B of q, k and v.
+fn inputs(size: &Size, spans: &[u32], ends: &[u32], inv_freq: &[f64], watched: bool) -> Vec<Input> {
+    let watch = |input: Input| if watched { input.watched() } else { input };
+    let Size { hidden: c, heads, kv_heads, head_dim: d, ranks, .. } = *size;
+    let n = ends.len();
+    let positions = spans.chunks(4).map(|s| s[1] - s[0] + s[3] - s[2]).max().unwrap_or(1).max(1) as usize;
+    let mut out = vec![
+        watch(Input::normal(1, n, c, 1.0).live(0)),
+        watch(Input::normal(2, 1, c, 1.0)),
+        watch(Input::normal(3, (heads + 2 * kv_heads) * d, c, 1.5 / (c as f32).sqrt())),
+        Input::u32(spans.to_vec(), n, 4).live(0),
+        Input::u32(ends.to_vec(), n, 1).live(0),
+        Input::f32(rope_table(inv_freq, positions), positions, d),
+        Input::normal(4, n, heads * d, 1.0).live(0),
+    ];
+    for (i, (rank, heads)) in ranks.into_iter().zip([heads, kv_heads, kv_heads]).enumerate() {
+        out.push(watch(Input::normal(5 + 2 * i as u32, rank.max(1), c, 0.3)));
+        out.push(watch(Input::normal(6 + 2 * i as u32, heads * d, rank.max(1), 0.3)));
+    }
+    out
+}
+
+/// The block's matrices with their low-rank terms, and what `reference` makes of them.
+struct Expected {
+    weights: Vec<f64>,
+    normed: Vec<f64>,
+    inv: Vec<f64>,
+    qkv: [Vec<f64>; 3],
+    out: Vec<f64>,
+    lse: Vec<f64>,
+}
+
+fn expected(v: &[Vec<f64>], size: &Size, inv_freq: &[f64], n: usize) -> Expected {
+    let Size { hidden: c, heads, kv_heads, head_dim: d, ranks, .. } = *size;
+    let mut weights = v[2].clone();
+    let mut first = 0;
+    for (i, (rank, heads)) in ranks.into_iter().zip([heads, kv_heads, kv_heads]).enumerate() {
+        for (o, j) in (0..heads * d).flat_map(|o| (0..c).map(move |j| (o, j))) {
+            let term =
+                (0..rank).map(|k| 0.5 * v[8 + 2 * i][o * rank + k] * v[7 + 2 * i][k * c + j]).sum::<f64>();
+            weights[(first + o) * c + j] += term;
+        }
+        first += heads * d;
+    }
+    let (normed, inv) = reference::rmsnorm_forward(&v[0], &v[1], EPS as f64);
+    let positions = positions(&v[3]);
+    let (keys, values) = (heads * d, (heads + kv_heads) * d);
+    let project = |rows: std::ops::Range<usize>| {
+        reference::linear_forward(&normed, &weights[rows.start * c..rows.end * c], n, c, rows.len())
+    };
+    let turn = |x: Vec<f64>, heads| reference::rope_forward(&x, &positions, inv_freq, heads, d);
+    let q = turn(project(0..keys), heads);
+    let k = turn(project(keys..values), kv_heads);
+    let value = project(values..values + kv_heads * d);
+    let (spans, scale) = (reference_spans(&v[3]), (d as f64).powf(-0.5));
+    let (out, lse) = reference::attention_forward(&q, &k, &value, &spans, heads, kv_heads, d, scale);
+    Expected { weights, normed, inv, qkv: [q, k, value], out, lse }
+}
+
+fn positions(spans: &[f64]) -> Vec<u32> {
+    spans.chunks(4).map(|s| ((s[1] - s[0] + s[3] - s[2]) as u32).max(1) - 1).collect()
+}
+
+/// dx, dgain, dqkv, then dA and dB of every low-rank term.
+fn expected_gradients(v: &[Vec<f64>], size: &Size, inv_freq: &[f64], n: usize) -> Vec<Vec<f64>> {
+    let Size { hidden: c, heads, kv_heads, head_dim: d, ranks, .. } = *size;
+    let e = expected(v, size, inv_freq, n);
+    let (spans, scale, positions) = (reference_spans(&v[3]), (d as f64).powf(-0.5), positions(&v[3]));
+    let [q, k, value] = &e.qkv;
+    let (dq, dk, dv) =
+        reference::attention_backward(q, k, value, &spans, &e.out, &e.lse, &v[6], heads, kv_heads, d, scale);
+    let dq = reference::rope_backward(&dq, &positions, inv_freq, heads, d);
+    let dk = reference::rope_backward(&dk, &positions, inv_freq, kv_heads, d);
+    let (mut dnormed, mut dw, mut low, mut first) = (vec![0.0; n * c], Vec::new(), Vec::new(), 0);
+    for (i, dy) in [dq, dk, dv].into_iter().enumerate() {
+        let (rows, rank) = (dy.len() / n, ranks[i]);
+        let w = &e.weights[first * c..(first + rows) * c];
+        dnormed = reference::residual_add(&dnormed, &reference::linear_backward_input(&dy, w, n, c, rows));
+        let d = reference::linear_backward_weight(&dy, &e.normed, n, c, rows);
+        if rank > 0 {
+            // dA = scale Bᵀ dW, dB = scale dW Aᵀ.
+            let (a, b) = (&v[7 + 2 * i], &v[8 + 2 * i]);
+            let at_a = |k: usize, j: usize| (0..rows).map(|o| 0.5 * b[o * rank + k] * d[o * c + j]).sum();
+            let at_b = |o: usize, k: usize| (0..c).map(|j| 0.5 * d[o * c + j] * a[k * c + j]).sum();
+            low.push((0..rank * c).map(|m| at_a(m / c, m % c)).collect());
+            low.push((0..rows * rank).map(|m| at_b(m / rank, m % rank)).collect());
+        }
+        dw.extend(d);
+        first += rows;
+    }
+    let (dx, dgain) = reference::rmsnorm_backward(&v[0], &v[1], &e.inv, &dnormed);
+    [dx, dgain, dw].into_iter().chain(low).collect()
+}
+
 pub(super) fn cases() -> Vec<Case> {
-    let mut out = Vec::new();
-    let shape = |heads, kv_heads, head_dim| AttentionShape {
+    const BATCH: [Tree; 16] = [(128, &[]); 16];
+    let size = |trees, empty, hidden, heads, kv_heads, head_dim, ranks| Size {
+        trees,
+        empty,
+        hidden,
         heads,
         kv_heads,
         head_dim,
-        scale: (head_dim as f32).powf(-0.5),
+        ranks,
     };
-    const BATCH: [Tree; 16] = [(128, &[]); 16];
-    let all = [true; 3];
-    // Each with its trees, rows after them that see nothing, and which of dq, dk, dv are wanted.
-    let layouts: [(AttentionShape, &[Tree], usize, [bool; 3]); 8] = [
-        (shape(1, 1, 4), &[(1, &[])], 0, all),
-        (shape(4, 2, 8), &[(5, &[3, 4])], 2, all),
-        (shape(6, 1, 12), &[(31, &[33, 1]), (2, &[])], 0, all),
-        (shape(3, 3, 20), &[(63, &[]), (1, &[1, 1]), (17, &[5, 64])], 1, all),
-        (shape(2, 1, 64), &[(67, &[13])], 0, all),
-        (shape(2, 2, 4), &[(7, &[3, 11])], 0, [true, false, true]),
-        (shape(2, 1, 4), &[(11, &[2, 7])], 0, [false, true, false]),
-        (shape(8, 4, 8), &BATCH, 0, all),
+    let sizes: [Size; 7] = [
+        size(&[(1, &[])], 0, 1, 1, 1, 8, [0; 3]),
+        size(&[(5, &[3, 4])], 2, 12, 4, 2, 8, [4, 0, 4]),
+        size(&[(31, &[33, 1]), (2, &[])], 0, 33, 6, 1, 16, [0, 3, 0]),
+        size(&[(63, &[]), (1, &[1, 1]), (17, &[5, 64])], 1, 20, 3, 3, 24, [0; 3]),
+        size(&[(67, &[13])], 0, 16, 2, 1, 64, [8, 4, 4]),
+        size(&[(7, &[3, 11])], 0, 8, 2, 2, 8, [0; 3]),
+        size(&BATCH, 0, 64, 8, 4, 8, [0; 3]),
     ];
-    for (shape, layout, empty, wanted) in layouts {
-        let AttentionShape { heads, kv_heads, head_dim: d, scale } = shape;
-        let (mut spans, mut ends) = trees(layout);
-        spans.extend(vec![0; 4 * empty]);
-        ends.extend(vec![0; empty]);
+    let mut out = Vec::new();
+    for size in sizes {
+        let Size { hidden, heads, kv_heads, head_dim, ranks, .. } = size;
+        let (mut spans, mut ends) = trees(size.trees);
+        spans.extend(vec![0; 4 * size.empty]);
+        ends.extend(vec![0; size.empty]);
         let n = ends.len();
-        let name = format!("N {n} H {heads} K {kv_heads} D {d} trees {}", layout.len());
-        let inputs = || {
-            let watched = |input: Input, i: usize| if wanted[i] { input.watched() } else { input };
-            vec![
-                watched(Input::normal(1, n, heads * d, 1.5).live(0), 0),
-                watched(Input::normal(2, n, kv_heads * d, 1.5).live(0), 1),
-                watched(Input::normal(3, n, kv_heads * d, 1.5).live(0), 2),
-                Input::u32(spans.clone(), n, 4).live(0),
-                Input::u32(ends.clone(), n, 1).live(0),
-                Input::normal(4, n, heads * d, 1.0).live(0),
-            ]
+        let name = format!(
+            "N {n} C {hidden} H {heads} K {kv_heads} D {head_dim} trees {} R {ranks:?}",
+            size.trees.len()
+        );
+        let inv_freq: Vec<f64> =
+            (0..head_dim / 2).map(|j| 1e4f64.powf(-2.0 * j as f64 / head_dim as f64)).collect();
+        let shape = AttentionShape { heads, kv_heads, head_dim, scale: (head_dim as f32).powf(-0.5) };
+        let projection = move |t: &[Tensor]| {
+            let firsts = [0, heads * head_dim, (heads + kv_heads) * head_dim];
+            let low = |i: usize| (firsts[i], LowRank { a: t[7 + 2 * i], b: t[8 + 2 * i], scale: 0.5 });
+            let low_rank = (0..3).filter(|i| ranks[*i] > 0).map(low).collect();
+            Projection { norm: Norm { gain: t[1], eps: EPS }, weights: t[2].into(), low_rank }
         };
-        let forward = move |v: &[Vec<f64>]| {
-            let spans = reference_spans(&v[3]);
-            reference::attention_forward(&v[0], &v[1], &v[2], &spans, heads, kv_heads, d, scale as f64)
+        let record = move |r: &mut Recorder, t: &[Tensor]| {
+            self_attention(r, t[0], &projection(t), shape, t[3], t[5], KeySource::Rows { ends: Some(t[4]) })
         };
+        let size = std::sync::Arc::new(size);
+        let (sized, frequencies) = (size.clone(), inv_freq.clone());
         out.push(Case::new(
-            "attention_forward",
+            "self_attention_forward",
             &name,
-            inputs(),
-            move |r, t| Ok(vec![attention(r, t[0], t[1], t[2], shape, t[3], Some(t[4]))?]),
-            move |v| vec![forward(v).0],
+            inputs(&size, &spans, &ends, &inv_freq, true),
+            move |r, t| Ok(vec![record(r, t)?]),
+            move |v| vec![expected(v, &sized, &frequencies, n).out],
         ));
-        // Twice over, so that the second gradients are added to the first.
+        let (sized, frequencies) = (size.clone(), inv_freq.clone());
         out.push(Case::new(
-            "attention_backward",
+            "self_attention_backward",
             &name,
-            inputs(),
+            inputs(&size, &spans, &ends, &inv_freq, true),
             move |r, t| {
-                let y = attention(r, t[0], t[1], t[2], shape, t[3], Some(t[4]))?;
-                let z = attention(r, t[0], t[1], t[2], shape, t[3], Some(t[4]))?;
-                let sum = super::residual_add(r, y, z)?;
-                r.backward(&[(sum, t[5])])?;
-                Ok(t[..3].iter().filter_map(|t| r.gradient(*t)).collect())
+                let y = record(r, t)?;
+                r.backward(&[(y, t[6])])?;
+                Ok([&t[..3], &t[7..]].concat().iter().filter_map(|t| r.gradient(*t)).collect())
             },
-            move |v| {
-                let (spans, (out, lse)) = (reference_spans(&v[3]), forward(v));
-                let (dq, dk, dv) = reference::attention_backward(
-                    &v[0],
-                    &v[1],
-                    &v[2],
-                    &spans,
-                    &out,
-                    &lse,
-                    &v[5],
-                    heads,
-                    kv_heads,
-                    d,
-                    scale as f64,
-                );
-                let wanted = [dq, dk, dv].into_iter().zip(wanted).filter(|(_, wanted)| *wanted);
-                wanted.map(|(d, _)| d.iter().map(|d| 2.0 * d).collect()).collect()
-            },
+            move |v| expected_gradients(v, &sized, &frequencies, n),
         ));
+        // Over a cache that the rows fill themselves: all at once, and each row by itself.
+        for apart in [false, true] {
+            let (sized, frequencies) = (size.clone(), inv_freq.clone());
+            out.push(Case::new(
+                if apart { "self_attention_decode" } else { "self_attention_prefill" },
+                &name,
+                inputs(&size, &spans, &ends, &inv_freq, false),
+                move |r, t| {
+                    let kv = r.tensor("cache", n, 2 * kv_heads * head_dim);
+                    Ok(vec![self_attention(
+                        r,
+                        t[0],
+                        &projection(t),
+                        shape,
+                        t[3],
+                        t[5],
+                        KeySource::Cache { kv, apart },
+                    )?])
+                },
+                move |v| vec![expected(v, &sized, &frequencies, n).out],
+            ));
+        }
     }
-    // Over a cache: a query a sequence, its prompt and its own rows apart.
-    let (n, m, cached) = (3, 70, shape(4, 2, 8));
-    let spans = vec![0, 31, 40, 43, 31, 31, 31, 32, 0, 0, 7, 70];
-    out.push(Case::new(
-        "attention_forward",
-        format!("N {n} M {m} H 4 K 2 D 8"),
-        vec![
-            Input::normal(1, n, 32, 3.0).live(0),
-            Input::normal(2, m, 16, 3.0).live(1),
-            Input::normal(3, m, 16, 1.0).live(1),
-            Input::u32(spans, n, 4).live(0),
-        ],
-        move |r, t| Ok(vec![attention(r, t[0], t[1], t[2], cached, t[3], None)?]),
-        move |v| {
-            let (spans, scale) = (reference_spans(&v[3]), cached.scale as f64);
-            vec![reference::attention_forward(&v[0], &v[1], &v[2], &spans, 4, 2, 8, scale).0]
-        },
-    ));
     out
 }

@@ -166,7 +166,7 @@ impl Case {
 
     /// The case as a recording, with its results and live values.
     pub fn recording(&self, gpu: &Gpu) -> Result<(Recorder, Vec<Tensor>, Live)> {
-        let mut recorder = Recorder::training();
+        let mut recorder = Recorder::training(gpu);
         let inputs = self.inputs.iter().map(|i| i.bind(gpu, &mut recorder)).collect::<Result<Vec<_>>>()?;
         let results = (self.record)(&mut recorder, &inputs)?;
         results.iter().for_each(|t| recorder.output(*t));
@@ -213,19 +213,18 @@ impl Case {
 pub fn all_cases() -> Vec<Case> {
     let ops = [
         super::add::cases,
+        super::advance::cases,
         super::attention::cases,
-        super::cache::cases,
         super::ceiling::cases,
+        super::feed_forward::cases,
         super::gather::cases,
         super::linear::cases,
         super::logprob::cases,
         super::optim::cases,
         super::preference::cases,
         super::rmsnorm::cases,
-        super::rope::cases,
         super::sampling::cases,
         super::segment::cases,
-        super::swiglu::cases,
     ];
     ops.iter().flat_map(|cases| cases()).collect()
 }

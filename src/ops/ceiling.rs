@@ -14,7 +14,7 @@ use crate::gpu::{
 pub struct Ceilings {
     /// Independent f32 multiply-adds, in GFLOP/s (a multiply-add is two operations).
     pub gflops: f64,
-    /// Reading two large buffers and writing a third, in GB/s.
+    /// Large buffers read and written, in GB/s: by a kernel or by a copy, whichever is faster.
     pub gigabytes_per_second: f64,
     /// A further launch in a submit, in microseconds.
     pub launch_us: f64,
@@ -36,16 +36,20 @@ fn multiply_add(r: &mut Recorder, x: Tensor, rounds: u32) -> Tensor {
     y
 }
 
-/// Seconds of the fastest of a few replays.
-fn fastest(plan: &Plan) -> Result<f64> {
-    plan.run(&Live::default())?;
+/// Seconds of the fastest of a few runs.
+fn fastest_of(run: impl Fn() -> Result<()>) -> Result<f64> {
+    run()?;
     let mut best = f64::INFINITY;
     for _ in 0..5 {
         let start = Instant::now();
-        plan.run(&Live::default())?;
+        run()?;
         best = best.min(start.elapsed().as_secs_f64());
     }
     Ok(best)
+}
+
+fn fastest(plan: &Plan) -> Result<f64> {
+    fastest_of(|| plan.run(&Live::default()).map(drop))
 }
 
 impl Ceilings {
@@ -56,7 +60,7 @@ impl Ceilings {
 
         let few = input(64)?;
         let launches = |n: usize| {
-            let mut r = Recorder::new();
+            let mut r = Recorder::new(gpu);
             let mut x = r.bind(&few, 64, 1, Format::F32);
             for _ in 0..n {
                 x = multiply_add(&mut r, x, 1);
@@ -70,7 +74,7 @@ impl Ceilings {
         let x = input(lanes)?;
         let mut rounds = 64;
         let gflops = loop {
-            let mut r = Recorder::new();
+            let mut r = Recorder::new(gpu);
             let x = r.bind(&x, lanes, 1, Format::F32);
             multiply_add(&mut r, x, rounds);
             let seconds = (fastest(&plan(r)?)? - one).max(1e-9);
@@ -80,14 +84,19 @@ impl Ceilings {
             rounds *= 4;
         };
 
-        let words = (gpu.limits().binding / 4).min(16 << 20) as usize;
+        let words = (gpu.limits().binding / 4).min(16 << 20) as usize / 1024 * 1024;
         let (a, b) = (input(words)?, input(words)?);
-        let mut r = Recorder::new();
+        let copy = fastest_of(|| gpu.copy(&a, &b).and_then(|()| gpu.wait()))?;
+        let mut r = Recorder::new(gpu);
         let (rows, cols) = (words / 1024, 1024);
         let (a, b) = (r.bind(&a, rows, cols, Format::F32), r.bind(&b, rows, cols, Format::F32));
         super::residual_add(&mut r, a, b)?;
-        let seconds = (fastest(&plan(r)?)? - one).max(1e-9);
-        let gigabytes_per_second = 12.0 * (rows * cols) as f64 / seconds * 1e-9;
+        let kernel = fastest(&plan(r)?)?;
+        // A word copied is read and written; a sum of two, read, read and written.
+        let gigabytes_per_second = [(8.0, copy), (12.0, kernel)]
+            .map(|(bytes, seconds)| bytes * words as f64 / (seconds - one).max(1e-9) * 1e-9)
+            .into_iter()
+            .fold(0.0, f64::max);
         let launch_us = (many - one).max(0.0) / 200.0 * 1e6;
         Ok(Ceilings { gflops, gigabytes_per_second, launch_us, submit_us: one * 1e6 })
     }

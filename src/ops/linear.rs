@@ -2,28 +2,30 @@
 
 use super::accumulate;
 use super::case::{Case, Input};
+use super::tile;
 use crate::error::Result;
 use crate::gpu::shader::KernelKey;
-use crate::gpu::{Access, Accumulate, Dim, GradientTarget, Groups, Launch, Recorder, Tensor, Word, Work};
+use crate::gpu::{Access, Accumulate, Dim, GradientTarget, Launch, Recorder, Slices, Tensor, Word, Work};
 use crate::reference;
 
-/// A weight matrix (rows, cols). Above the adapter's binding limit it is split by rows into several tensors.
+/// A weight matrix (rows, cols): pieces that lie in one tensor or in several. Above the adapter's binding limit a matrix
+/// is split by rows; and several matrices that read the same rows may be stacked as one.
 #[derive(Clone, Debug)]
 pub struct Matrix {
-    /// The parts, in order of their rows.
-    pub parts: Vec<Tensor>,
+    /// The pieces, in order of their rows.
+    pub pieces: Vec<MatrixRows>,
     /// All rows.
     pub rows: usize,
     /// Elements of a row.
     pub cols: usize,
 }
 
-/// Consecutive rows of a part of a [`Matrix`].
+/// Consecutive rows of a [`Matrix`], in a tensor that may hold others as well.
 #[derive(Clone, Copy, Debug)]
 pub struct MatrixRows {
-    /// The part.
+    /// The tensor.
     pub part: Tensor,
-    /// The first of the rows in the part.
+    /// The first of the rows in the tensor.
     pub first_row: usize,
     /// The first of the rows in the matrix.
     pub first: usize,
@@ -32,26 +34,62 @@ pub struct MatrixRows {
 }
 
 impl Matrix {
-    /// A matrix of these parts.
+    /// A matrix of these tensors, one below the other.
     pub fn new(parts: Vec<Tensor>) -> Matrix {
-        let rows = parts.iter().map(|p| p.rows.max() as usize).sum();
-        let cols = parts[0].cols;
-        Matrix { parts, rows, cols }
+        Matrix::of_pieces(parts.into_iter().map(|part| (part, 0, part.rows.max() as usize)))
     }
 
-    /// The matrix in pieces of at most `max_rows` rows, none of which spans two parts.
-    pub fn chunks(&self, max_rows: usize) -> Vec<MatrixRows> {
-        let mut out = Vec::new();
+    /// A matrix of rows of tensors: (tensor, first row, rows) each. Neighbours are joined.
+    pub fn of_pieces(pieces: impl IntoIterator<Item = (Tensor, usize, usize)>) -> Matrix {
+        let mut out: Vec<MatrixRows> = Vec::new();
         let mut first = 0;
-        for part in &self.parts {
-            let rows = part.rows.max() as usize;
-            for first_row in (0..rows).step_by(max_rows) {
-                let rows = max_rows.min(rows - first_row);
-                out.push(MatrixRows { part: *part, first_row, first, rows });
-                first += rows;
+        for (part, first_row, rows) in pieces {
+            match out.last_mut().filter(|p| p.part == part && p.first_row + p.rows == first_row) {
+                Some(last) => last.rows += rows,
+                None => out.push(MatrixRows { part, first_row, first, rows }),
             }
+            first += rows;
+        }
+        let cols = out[0].part.cols;
+        Matrix { pieces: out, rows: first, cols }
+    }
+
+    /// The matrix in pieces of at most `max_rows` rows, none of which spans two tensors.
+    pub fn chunks(&self, max_rows: usize) -> Vec<MatrixRows> {
+        let chunks = |piece: &MatrixRows| {
+            let piece = *piece;
+            (0..piece.rows).step_by(max_rows.min(piece.rows)).map(move |at| MatrixRows {
+                part: piece.part,
+                first_row: piece.first_row + at,
+                first: piece.first + at,
+                rows: max_rows.min(piece.rows - at),
+            })
+        };
+        self.pieces.iter().flat_map(chunks).collect()
+    }
+
+    /// The upper half's pieces, each with the first row of the same rows of the lower half, in the same tensor.
+    pub(super) fn halves(&self) -> Vec<(MatrixRows, usize)> {
+        let half = self.rows / 2;
+        let mut out = Vec::new();
+        for piece in self.pieces.iter().filter(|p| p.first < half) {
+            let rows = piece.rows.min(half - piece.first);
+            let below = piece.first + half;
+            let lower = self.pieces.iter().find(|p| p.first <= below && below + rows <= p.first + p.rows);
+            let lower = lower.filter(|p| p.part == piece.part).expect("halves are split alike");
+            out.push((MatrixRows { rows, ..*piece }, lower.first_row + below - lower.first));
         }
         out
+    }
+
+    /// The whole matrix where it is one tensor, as a vector is.
+    pub fn whole(&self) -> Tensor {
+        assert_eq!(
+            (self.pieces.len(), self.pieces[0].part.rows.max() as usize),
+            (1, self.rows),
+            "a whole tensor"
+        );
+        self.pieces[0].part
     }
 }
 
@@ -78,10 +116,14 @@ pub struct LowRank {
     pub scale: f32,
 }
 
-/// Rows and columns of the tile that one invocation computes, and the invocations of a workgroup.
-const TILE_ROWS: u32 = 8;
-const TILE_COLS: u32 = 8;
-const LANES: u32 = 64;
+/// The root-mean-square normalisation of a product's input rows: x stands for x gain / sqrt(mean(x²) + eps).
+#[derive(Clone, Copy, Debug)]
+pub struct Norm {
+    /// What each column is weighed by, (1, I).
+    pub gain: Tensor,
+    /// Added to the mean of the squares.
+    pub eps: f32,
+}
 
 /// y = x Wᵀ (+ scale · (x Aᵀ) Bᵀ) (+ residual).
 ///   x (N, I)  w (O, I)  residual (N, O)  ->  y (N, O)
@@ -92,45 +134,16 @@ pub fn linear(
     low_rank: Option<LowRank>,
     residual: Option<Tensor>,
 ) -> Result<Tensor> {
-    assert_eq!(x.cols, w.cols, "linear: x (N, {}) and w (O, {})", x.cols, w.cols);
     let y = r.tensor("linear", x.rows, w.rows);
-    let h = low_rank.map(|l| {
-        let h = r.tensor("low rank", x.rows, l.a.rows.max() as usize);
-        launch_forward(r, x, l.a.into(), None, None, h, 0);
-        h
-    });
-    for rows in w.chunks(usize::MAX) {
-        let term = low_rank.zip(h).map(|(l, h)| (h, l.b, l.scale));
-        launch_forward(r, x, rows, term, residual, y, rows.first);
-    }
+    let h = launch_linear(r, x, w, low_rank, residual, y);
     let w = w.clone();
     let outputs: Vec<Tensor> = h.into_iter().chain([y]).collect();
     r.rule(&outputs, move |r| {
         let Some(dy) = r.gradient(y) else { return Ok(()) };
-        // g = scale · dy B, shared by the gradients of x and A.
-        let g = low_rank.zip(h).map(|(l, h)| {
-            let g = r.tensor("d low rank", x.rows, l.b.cols);
-            let set = GradientTarget { tensor: g, accumulate: Accumulate::Set };
-            launch_backward_input(r, dy, 0, l.b.into(), l.scale, None, set);
-            (l, h, g)
-        });
-        for rows in w.chunks(usize::MAX) {
-            if let Some(dw) = r.gradient_target(rows.part) {
-                launch_backward_weight(r, dy, rows.first, x, 1.0, rows, dw);
-            }
-        }
-        if let Some((l, h, g)) = g {
-            if let Some(da) = r.gradient_target(l.a) {
-                launch_backward_weight(r, g, 0, x, 1.0, l.a.into(), da);
-            }
-            if let Some(db) = r.gradient_target(l.b) {
-                launch_backward_weight(r, dy, 0, h, l.scale, l.b.into(), db);
-            }
-        }
-        for (i, rows) in w.chunks(usize::MAX).into_iter().enumerate() {
+        let g = weight_gradients(r, x, &w, low_rank.zip(h), dy);
+        for (i, piece) in w.pieces.iter().enumerate() {
             if let Some(dx) = r.gradient_target(x) {
-                let term = g.filter(|_| i == 0).map(|(l, _, g)| (g, l.a));
-                launch_backward_input(r, dy, rows.first, rows, 1.0, term, dx);
+                launch_backward_input(r, dy, piece.first, *piece, 1.0, g.filter(|_| i == 0), dx);
             }
         }
         match residual {
@@ -141,64 +154,144 @@ pub fn linear(
     Ok(y)
 }
 
-fn tiles(rows: impl Into<Dim>, cols: usize) -> Groups {
-    // Lanes lie along the columns; a workgroup is as many columns of tiles as it has lanes, or several rows.
-    let across = (cols as u32).div_ceil(TILE_COLS);
-    let rows = rows.into();
-    match across >= LANES {
-        true => Groups::over(rows, TILE_ROWS).times(across.div_ceil(LANES)),
-        false => Groups::over(rows, TILE_ROWS * (LANES / across)),
+/// The launches of [`linear`]; returns x Aᵀ, where there is a low-rank term.
+pub(super) fn launch_linear(
+    r: &mut Recorder,
+    x: Tensor,
+    w: &Matrix,
+    low_rank: Option<LowRank>,
+    residual: Option<Tensor>,
+    y: Tensor,
+) -> Option<Tensor> {
+    assert_eq!(x.cols, w.cols, "linear: x (N, {}) and w (O, {})", x.cols, w.cols);
+    let h = low_rank.map(|l| {
+        let h = r.tensor("low rank", x.rows, l.a.rows.max() as usize);
+        launch_forward(r, Product::new(x, l.a.into(), h));
+        h
+    });
+    for piece in &w.pieces {
+        let low_rank = low_rank.zip(h).map(|(l, h)| (h, l.b, l.scale));
+        let product = Product { low_rank, residual, first_col: piece.first, ..Product::new(x, *piece, y) };
+        launch_forward(r, product);
     }
+    h
+}
+
+/// The gradients of w and of the low-rank term, of which x Aᵀ is given as well. Returns what the gradient of x needs of
+/// that term: g = scale · dy B, and A.
+pub(super) fn weight_gradients(
+    r: &mut Recorder,
+    x: Tensor,
+    w: &Matrix,
+    low_rank: Option<(LowRank, Tensor)>,
+    dy: Tensor,
+) -> Option<(Tensor, Tensor)> {
+    for piece in &w.pieces {
+        if let Some(dw) = r.gradient_target(piece.part) {
+            launch_backward_weight(r, dy, piece.first, x, None, 1.0, *piece, dw);
+        }
+    }
+    low_rank.map(|(l, h)| (low_rank_gradients(r, x, None, l, h, dy, 0), l.a))
+}
+
+/// The gradients of A and B from the columns of dy from `first_col` on; returns g = scale · dy B.
+pub(super) fn low_rank_gradients(
+    r: &mut Recorder,
+    x: Tensor,
+    norm: Option<(Norm, Tensor)>,
+    l: LowRank,
+    h: Tensor,
+    dy: Tensor,
+    first_col: usize,
+) -> Tensor {
+    let g = r.tensor("d low rank", x.rows, l.b.cols);
+    let set = GradientTarget { tensor: g, accumulate: Accumulate::Set };
+    launch_backward_input(r, dy, first_col, l.b.into(), l.scale, None, set);
+    if let Some(da) = r.gradient_target(l.a) {
+        launch_backward_weight(r, g, 0, x, norm, 1.0, l.a.into(), da);
+    }
+    if let Some(db) = r.gradient_target(l.b) {
+        launch_backward_weight(r, dy, first_col, h, None, l.scale, l.b.into(), db);
+    }
+    g
+}
+
+/// Whether rows of these lengths can be read four elements at a time.
+pub(super) fn aligned(lengths: &[usize]) -> bool {
+    lengths.iter().all(|n| n % 4 == 0)
 }
 
 /// W += scale · B A, in place: an adapter becomes part of its base. No gradient.
 ///   w (O, I) in regions  a (R, I)  b_transposed (R, O)
 pub fn merge_low_rank(r: &mut Recorder, w: &Matrix, a: Tensor, b_transposed: Tensor, scale: f32) {
     assert_eq!((b_transposed.cols, a.cols, a.rows), (w.rows, w.cols, b_transposed.rows), "merge_low_rank");
-    for rows in w.chunks(usize::MAX) {
-        let sum = GradientTarget { tensor: rows.part, accumulate: Accumulate::Add };
-        launch_backward_weight(r, b_transposed, rows.first, a, scale, rows, sum);
+    for piece in &w.pieces {
+        let sum = GradientTarget { tensor: piece.part, accumulate: Accumulate::Add };
+        launch_backward_weight(r, b_transposed, piece.first, a, None, scale, *piece, sum);
     }
 }
 
-/// Columns of y from `first_col` on = x wᵀ (+ scale · h bᵀ) (+ those of the residual).
-pub(super) fn launch_forward(
-    r: &mut Recorder,
-    x: Tensor,
-    w: MatrixRows,
-    low_rank: Option<(Tensor, Tensor, f32)>,
-    residual: Option<Tensor>,
-    y: Tensor,
-    first_col: usize,
-) {
-    let (inner, cols) = (x.cols, w.rows);
-    let mut args = vec![(x, Access::Read), (w.part, Access::Read)];
-    let mut rank = 0;
-    if let Some((h, b, _)) = low_rank {
-        rank = h.cols;
-        args.extend([(h, Access::Read), (b, Access::Read)]);
+/// What [`launch_forward`] computes.
+#[derive(Clone, Copy)]
+pub(super) struct Product {
+    pub x: Tensor,
+    pub w: MatrixRows,
+    /// Elements of x's rows that take part: all of them, or none for a result of zeros.
+    pub inner: usize,
+    /// Normalise x first.
+    pub norm: Option<Norm>,
+    /// What the product is multiplied by.
+    pub scale: f32,
+    /// h, B, and the term's scale.
+    pub low_rank: Option<(Tensor, Tensor, f32)>,
+    pub residual: Option<Tensor>,
+    pub y: Tensor,
+    /// The first column of y that is computed; of the residual alike.
+    pub first_col: usize,
+}
+
+impl Product {
+    /// Plainly x wᵀ.
+    pub fn new(x: Tensor, w: MatrixRows, y: Tensor) -> Product {
+        let (inner, scale) = (x.cols, 1.0);
+        Product { x, w, inner, norm: None, scale, low_rank: None, residual: None, y, first_col: 0 }
     }
-    args.extend(residual.map(|t| (t, Access::Read)));
-    args.push((y, Access::Write));
-    let scale = low_rank.map_or(0.0, |l| l.2);
+}
+
+pub(super) fn launch_forward(r: &mut Recorder, p: Product) {
+    assert!(p.norm.is_none() || p.low_rank.is_none(), "a normalised product has no low-rank term of its own");
+    let (inner, cols) = (p.inner, p.w.rows);
+    let mut args = vec![(p.x, Access::Read), (p.w.part, Access::Read)];
+    args.extend(p.norm.map(|norm| (norm.gain, Access::Read)));
+    args.extend(p.low_rank.iter().flat_map(|(h, b, _)| [(*h, Access::Read), (*b, Access::Read)]));
+    args.extend(p.residual.map(|t| (t, Access::Read)));
+    args.push((p.y, Access::Write));
+    let rank = p.low_rank.map_or(0, |(h, _, _)| h.cols);
     let terms = inner + rank;
+    let lengths = [inner, rank, cols, p.y.cols, p.first_col];
+    let (groups, mut constants) = tile::divide(tile::of_rows(r, p.x.rows), p.x.rows, cols, aligned(&lengths));
+    constants.extend([
+        ("NORM", p.norm.is_some() as u32),
+        ("LOW_RANK", p.low_rank.is_some() as u32),
+        ("RESIDUAL", p.residual.is_some() as u32),
+    ]);
     r.launch(Launch {
-        kernel: KernelKey {
-            name: "linear_forward",
-            constants: vec![("LOW_RANK", low_rank.is_some() as u32), ("RESIDUAL", residual.is_some() as u32)],
-        },
+        kernel: KernelKey { name: "linear_forward", constants },
         params: vec![
-            x.rows.into(),
+            p.x.rows.into(),
             inner.into(),
             cols.into(),
-            y.cols.into(),
-            first_col.into(),
-            w.first_row.into(),
+            p.y.cols.into(),
+            p.first_col.into(),
+            p.w.first_row.into(),
+            p.w.first.into(),
             rank.into(),
-            Word::F32(scale),
+            Word::F32(p.low_rank.map_or(0.0, |(_, _, scale)| scale)),
+            Word::F32(p.norm.map_or(0.0, |norm| norm.eps)),
+            Word::F32(p.scale),
         ],
         args,
-        groups: tiles(x.rows, cols),
+        groups,
         work: Work { flops: 2.0 * (terms * cols) as f64, bytes: 4.0 * (terms + 2 * cols) as f64 },
     });
 }
@@ -215,18 +308,15 @@ pub(super) fn launch_backward_input(
 ) {
     let (inner, cols) = (w.rows, w.part.cols);
     let mut args = vec![(dy, Access::Read), (w.part, Access::Read)];
-    let mut rank = 0;
-    if let Some((g, a)) = low_rank {
-        rank = g.cols;
-        args.extend([(g, Access::Read), (a, Access::Read)]);
-    }
+    args.extend(low_rank.iter().flat_map(|(g, a)| [(*g, Access::Read), (*a, Access::Read)]));
     args.push((dx.tensor, Access::Write));
+    let rank = low_rank.map_or(0, |(g, _)| g.cols);
     let terms = inner + rank;
+    let lengths = [inner, rank, cols, dy.cols, first_col];
+    let (groups, mut constants) = tile::divide(tile::of_rows(r, dy.rows), dy.rows, cols, aligned(&lengths));
+    constants.extend([("LOW_RANK", low_rank.is_some() as u32), ("ADD", accumulate(dx))]);
     r.launch(Launch {
-        kernel: KernelKey {
-            name: "linear_backward_input",
-            constants: vec![("LOW_RANK", low_rank.is_some() as u32), ("ADD", accumulate(dx))],
-        },
+        kernel: KernelKey { name: "linear_backward_input", constants },
         params: vec![
             dy.rows.into(),
             inner.into(),
@@ -238,7 +328,7 @@ pub(super) fn launch_backward_input(
             Word::F32(scale),
         ],
         args,
-        groups: tiles(dy.rows, cols),
+        groups,
         work: Work { flops: 2.0 * (terms * cols) as f64, bytes: 4.0 * (terms + 2 * cols) as f64 },
     });
 }
@@ -248,32 +338,36 @@ const MAX_SLICES: u32 = 16;
 /// Rows that make a slice worth its launch.
 const SLICE_ROWS: u32 = 128;
 
-/// Slices to sum `rows` in, where one slice alone has `groups` workgroups.
-pub(super) fn slices(rows: Dim, groups: Groups) -> u32 {
-    let enough = 64u32.div_ceil(groups.count(&[0; 8]));
-    rows.max().div_ceil(SLICE_ROWS).clamp(1, MAX_SLICES).min(enough)
-}
-
-/// The rows of dw that belong to `w` = or += scale · dyᵀ x, with the columns of dy from `first_col` on.
+/// The rows of dw that belong to `w` = or += scale · dyᵀ x, with the columns of dy from `first_col` on. Where x stands
+/// for its normalised rows, their factors are given with the norm.
+#[allow(clippy::too_many_arguments, reason = "the operands of one product")]
 pub(super) fn launch_backward_weight(
     r: &mut Recorder,
     dy: Tensor,
     first_col: usize,
     x: Tensor,
+    norm: Option<(Norm, Tensor)>,
     scale: f32,
     w: MatrixRows,
     dw: GradientTarget,
 ) {
     let (out, cols) = (w.rows, x.cols);
-    let tiles = tiles(out, cols);
-    let slices = slices(x.rows, tiles);
+    let (tiles, mut constants) =
+        tile::divide(r.tuning().columns, out, cols, aligned(&[out, cols, dy.cols, first_col]));
+    // Of a tile of its own, so that no choice of tiles changes how sums are shared out, and with it the last bits.
+    let enough = r.busy().div_ceil((out.div_ceil(32) * cols.div_ceil(16)) as u32);
+    let slices = x.rows.max().div_ceil(SLICE_ROWS).clamp(1, MAX_SLICES).min(enough);
     let partial = match slices {
         1 => dw.tensor,
         _ => r.tensor("dw slices", slices as usize * out, cols),
     };
-    let add = if slices == 1 { accumulate(dw) } else { 0 };
+    constants.push(("NORM", norm.is_some() as u32));
+    constants.push(("ADD", if slices == 1 { accumulate(dw) } else { 0 }));
+    let mut args = vec![(dy, Access::Read), (x, Access::Read)];
+    args.extend(norm.iter().flat_map(|(norm, inv)| [(*inv, Access::Read), (norm.gain, Access::Read)]));
+    args.push((partial, Access::Write));
     r.launch(Launch {
-        kernel: KernelKey { name: "linear_backward_weight", constants: vec![("ADD", add)] },
+        kernel: KernelKey { name: "linear_backward_weight", constants },
         params: vec![
             x.rows.into(),
             out.into(),
@@ -284,38 +378,17 @@ pub(super) fn launch_backward_weight(
             slices.into(),
             Word::F32(scale),
         ],
-        args: vec![(dy, Access::Read), (x, Access::Read), (partial, Access::Write)],
-        groups: Groups {
-            rows: tiles.rows,
-            rows_per_group: tiles.rows_per_group,
-            columns: tiles.columns * slices,
-        },
+        args,
+        groups: tiles.times(slices),
         work: Work {
             flops: 2.0 * x.rows.max() as f64 * cols as f64,
             bytes: 4.0 * (x.rows.max() as f64 + cols as f64),
         },
     });
     if slices > 1 {
-        reduce_slices(r, partial, slices as usize, w.first_row * cols, out * cols, dw);
+        let (len, first) = (out * cols, w.first_row * cols);
+        r.sum_slices(Slices { x: partial, rows: Dim::Fixed(slices), share: 1, len, target: dw, first });
     }
-}
-
-/// `len` elements of the target from `first` on = or += the sum of the `slices` equal parts of `x`, in order.
-pub(super) fn reduce_slices(
-    r: &mut Recorder,
-    x: Tensor,
-    slices: usize,
-    first: usize,
-    len: usize,
-    target: GradientTarget,
-) {
-    r.launch(Launch {
-        kernel: KernelKey { name: "reduce_slices", constants: vec![("ADD", accumulate(target))] },
-        params: vec![slices.into(), len.into(), first.into()],
-        args: vec![(x, Access::Read), (target.tensor, Access::Write)],
-        groups: Groups::over(len, 256),
-        work: Work { flops: slices as f64, bytes: 4.0 * (slices + 1) as f64 },
-    });
 }
 
 /// `terms` scaled and summed.

@@ -1,7 +1,9 @@
 //! Log-probabilities of given tokens under the output head, without the (T, V) logits.
 
 use super::case::{Case, Input};
-use super::linear::{Matrix, MatrixRows, launch_backward_input, launch_backward_weight, launch_forward};
+use super::linear::{
+    Matrix, MatrixRows, Product, launch_backward_input, launch_backward_weight, launch_forward,
+};
 use crate::error::Result;
 use crate::gpu::shader::KernelKey;
 use crate::gpu::{Access, Groups, Launch, Recorder, Tensor, Work};
@@ -38,7 +40,7 @@ pub fn logprob(r: &mut Recorder, h: Tensor, w: &Matrix, targets: Tensor, chunk: 
     let out = LogProb { logp, entropy, lse };
     let chunks = w.chunks(chunk);
     for (i, rows) in chunks.iter().enumerate() {
-        launch_forward(r, h, *rows, None, None, logits, 0);
+        launch_forward(r, Product::new(h, *rows, logits));
         let last = (i + 1 == chunks.len()).then_some(out);
         fold(r, logits, targets, rows, state, last);
     }
@@ -47,14 +49,14 @@ pub fn logprob(r: &mut Recorder, h: Tensor, w: &Matrix, targets: Tensor, chunk: 
         let dlogits = r.tensor("d logits", h.rows, width);
         let mut dw = None;
         for rows in chunks {
-            launch_forward(r, h, rows, None, None, dlogits, 0);
+            launch_forward(r, Product::new(h, rows, dlogits));
             launch_backward(r, targets, lse, dlogp, dlogits, &rows);
             // Chunks of one part write different rows of its gradient: all of them set, or all of them add.
             if rows.first_row == 0 {
                 dw = r.gradient_target(rows.part);
             }
             if let Some(dw) = dw {
-                launch_backward_weight(r, dlogits, 0, h, 1.0, rows, dw);
+                launch_backward_weight(r, dlogits, 0, h, None, 1.0, rows, dw);
             }
             if let Some(dh) = r.gradient_target(h) {
                 launch_backward_input(r, dlogits, 0, rows, 1.0, None, dh);

@@ -5,39 +5,42 @@
 //! R LoRA rank.
 
 mod add;
+mod advance;
 mod attention;
-mod cache;
 mod case;
 mod ceiling;
+mod feed_forward;
 mod gather;
 mod linear;
 mod logprob;
 mod optim;
 mod preference;
+mod projection;
 mod rmsnorm;
-mod rope;
 mod sampling;
 mod segment;
-mod swiglu;
+mod tile;
+mod tune;
 
 pub use add::residual_add;
-pub use attention::{AttentionShape, attention};
-pub use cache::{DecodeSlots, decode_advance, scatter_rows};
+pub use advance::{DecodeSlots, decode_advance};
+pub use attention::{AttentionShape, KeySource, rope_table, self_attention};
 pub use case::{Case, CaseReport, Input, all_cases};
 pub use ceiling::Ceilings;
+pub use feed_forward::feed_forward;
 pub use gather::{Inverse, gather_rows};
-pub use linear::{LowRank, Matrix, MatrixRows, linear, merge_low_rank};
+pub use linear::{LowRank, Matrix, MatrixRows, Norm, linear, merge_low_rank};
 pub use logprob::{LogProb, VOCAB_CHUNK, logprob};
 pub use optim::{
     ADAFACTOR_BETA2, Adafactor, AdafactorState, AdamW, INVERSE_BIAS_CORRECTION_1, INVERSE_BIAS_CORRECTION_2,
     LEARNING_RATE, adafactor, adamw, global_norm,
 };
 pub use preference::{PairLoss, PreferenceTensors, preference_loss};
+pub use projection::Projection;
 pub use rmsnorm::rmsnorm;
-pub use rope::{rope, rope_table};
 pub use sampling::{SamplingParams, sample};
 pub use segment::segment_sum;
-pub use swiglu::swiglu;
+pub use tune::{Tuned, tune};
 
 /// The constant `ADD` of kernels that write a gradient.
 fn accumulate(target: crate::gpu::GradientTarget) -> u32 {

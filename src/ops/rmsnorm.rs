@@ -2,10 +2,10 @@
 
 use super::accumulate;
 use super::case::{Case, Input};
-use super::linear::{reduce_slices, slices};
+use super::linear::aligned;
 use crate::error::Result;
 use crate::gpu::shader::KernelKey;
-use crate::gpu::{Access, GradientTarget, Groups, Launch, Recorder, Tensor, Work};
+use crate::gpu::{Access, Accumulate, GradientTarget, Groups, Launch, Recorder, Slices, Tensor, Work};
 use crate::reference;
 
 /// Columns from which a whole workgroup shares a row. Below, one invocation a row needs no barrier.
@@ -28,24 +28,7 @@ pub fn rmsnorm(r: &mut Recorder, x: Tensor, w: Tensor, eps: f32) -> Result<Tenso
     });
     r.rule(&[y, inv], move |r| {
         let Some(dy) = r.gradient(y) else { return Ok(()) };
-        if let Some(dw) = r.gradient_target(w) {
-            launch_backward_weight(r, dy, x, inv, dw);
-        }
-        if let Some(dx) = r.gradient_target(x) {
-            let (mut constants, groups) = rows(x);
-            constants.push(("ADD", accumulate(dx)));
-            r.launch(Launch {
-                kernel: KernelKey { name: "rmsnorm_backward", constants },
-                params: vec![x.rows.into(), x.cols.into()],
-                args: [dy, x, w, inv]
-                    .map(|t| (t, Access::Read))
-                    .into_iter()
-                    .chain([(dx.tensor, Access::Write)])
-                    .collect(),
-                groups,
-                work: Work { flops: 7.0 * x.cols as f64, bytes: 16.0 * x.cols as f64 },
-            });
-        }
+        backward(r, dy, x, w, inv);
         Ok(())
     });
     Ok(y)
@@ -58,23 +41,39 @@ fn rows(x: Tensor) -> (Vec<(&'static str, u32)>, Groups) {
     (vec![("LANES", lanes), ("WIDE", wide as u32)], Groups::over(x.rows, LANES / lanes))
 }
 
-fn launch_backward_weight(r: &mut Recorder, dy: Tensor, x: Tensor, inv: Tensor, dw: GradientTarget) {
-    let groups = Groups::over(x.cols, LANES);
-    let slices = slices(x.rows, groups);
-    let (partial, add) = match slices {
-        1 => (dw.tensor, accumulate(dw)),
-        _ => (r.tensor("dw slices", slices as usize, x.cols), 0),
-    };
-    let rows = x.rows.max() as f64;
-    r.launch(Launch {
-        kernel: KernelKey { name: "rmsnorm_backward_weight", constants: vec![("ADD", add)] },
-        params: vec![x.rows.into(), x.cols.into(), slices.into()],
-        args: vec![(dy, Access::Read), (x, Access::Read), (inv, Access::Read), (partial, Access::Write)],
-        groups: groups.times(slices),
-        work: Work { flops: 3.0 * rows, bytes: 8.0 * rows },
+/// Rows of a workgroup of the backward pass: each gives one slice of the weight's gradient.
+const BACKWARD_ROWS: u32 = 16;
+
+/// The gradients of x and w from that of y = x w inv, where they are needed.
+pub(super) fn backward(r: &mut Recorder, dy: Tensor, x: Tensor, w: Tensor, inv: Tensor) {
+    let target = r.gradient_target(w);
+    let partial = target.map(|target| {
+        let slices = x.rows.max().div_ceil(BACKWARD_ROWS) as usize;
+        (r.tensor("d gain slices", slices, x.cols), target)
     });
-    if slices > 1 {
-        reduce_slices(r, partial, slices as usize, 0, x.cols, dw);
+    // Without a gradient of x its launch still computes that of w.
+    let dx = r.gradient_target(x).unwrap_or_else(|| GradientTarget {
+        tensor: r.tensor("unused", x.rows, x.cols),
+        accumulate: Accumulate::Set,
+    });
+    let reads = [dy, x, w, inv].map(|t| (t, Access::Read));
+    let writes = [dx.tensor].into_iter().chain(partial.map(|(t, _)| t)).map(|t| (t, Access::Write));
+    let constants = vec![
+        ("ROWS", BACKWARD_ROWS),
+        ("ALIGNED", aligned(&[x.cols]) as u32),
+        ("ADD", accumulate(dx)),
+        ("TO_WEIGHT", partial.is_some() as u32),
+    ];
+    r.launch(Launch {
+        kernel: KernelKey { name: "rmsnorm_backward", constants },
+        params: vec![x.rows.into(), x.cols.into()],
+        args: reads.into_iter().chain(writes).collect(),
+        groups: Groups::over(x.rows, BACKWARD_ROWS),
+        work: Work { flops: 9.0 * x.cols as f64, bytes: 16.0 * x.cols as f64 },
+    });
+    if let Some((partial, target)) = partial {
+        let len = x.cols;
+        r.sum_slices_later(Slices { x: partial, rows: x.rows, share: BACKWARD_ROWS, len, target, first: 0 });
     }
 }
 

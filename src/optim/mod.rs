@@ -68,7 +68,7 @@ impl Optimiser {
         max_grad_norm: f32,
         arena: &Arena,
     ) -> Result<Optimiser> {
-        let mut r = Recorder::new();
+        let mut r = Recorder::new(gpu);
         r.phase("update");
         let flat =
             |r: &mut Recorder, region: &Region, elements: usize| r.bind(region, 1, elements, Format::F32);

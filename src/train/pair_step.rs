@@ -71,7 +71,7 @@ impl PairStep {
         let weights = words("pair weights", pairs)?;
         let lengths = words("response lengths", pairs * 2)?;
 
-        let mut r = Recorder::training();
+        let mut r = Recorder::training(gpu);
         r.phase("forward");
         let (tokens, targets) = stream.bind(&mut r);
         let hidden = model.hidden(&mut r, &tokens, &Keys::Stream, checkpointing)?;
@@ -121,8 +121,17 @@ impl PairStep {
 
     /// Adds the gradient of `weight` times the sum of the pairs' losses; `weight` is 1 / pairs of the whole batch.
     pub fn run(&self, pairs: &[LabelledPair], weight: f32) -> Result<(Vec<PairResult>, PhaseTimes)> {
-        let packed = Packed::new(pairs.iter().map(|p| &p.tree));
-        let mut live = self.stream.upload(&packed)?;
+        self.run_packed(&Packed::new(pairs.iter().map(|p| &p.tree)), pairs, weight)
+    }
+
+    /// [`PairStep::run`] on the same sequences packed in another way, such as without sharing the prompts.
+    pub fn run_packed(
+        &self,
+        packed: &Packed,
+        pairs: &[LabelledPair],
+        weight: f32,
+    ) -> Result<(Vec<PairResult>, PhaseTimes)> {
+        let mut live = self.stream.upload(packed)?;
         live.extents[extent::PAIRS as usize] = pairs.len() as u32;
         let reference: Vec<f32> = pairs.iter().flat_map(|p| p.reference).collect();
         let lengths: Vec<f32> = packed.offsets.windows(2).map(|o| (o[1] - o[0]) as f32).collect();

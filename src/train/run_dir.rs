@@ -3,6 +3,7 @@
 //! ```text
 //! RUN/run.json                      the resolved configuration
 //!     metrics.jsonl pairs.jsonl     rows with a "step"
+//!     report.html                   what happened, for a reader, where it was asked for
 //!     checkpoints/step-NNNNNN/      state.json (with the "step") and what else the trainer writes
 //! ```
 //!
@@ -20,13 +21,18 @@ use serde_json::Value;
 use crate::error::{Error, Result};
 use crate::files;
 
-const RUN: &str = "run.json";
-const METRICS: &str = "metrics.jsonl";
-const PAIRS: &str = "pairs.jsonl";
+/// The resolved configuration.
+pub const RUN: &str = "run.json";
+/// A row a step.
+pub const METRICS: &str = "metrics.jsonl";
+/// A row an annotated pair.
+pub const PAIRS: &str = "pairs.jsonl";
+/// What [`Report::of_run`](crate::report::Report::of_run) makes of them.
+pub const REPORT: &str = "report.html";
 const CHECKPOINTS: &str = "checkpoints";
 const STATE: &str = "state.json";
 /// What a run leaves, its models included.
-const CONTENTS: [&str; 6] = [RUN, METRICS, PAIRS, CHECKPOINTS, "model", "adapter"];
+const CONTENTS: [&str; 7] = [RUN, METRICS, PAIRS, CHECKPOINTS, "model", "adapter", REPORT];
 
 /// What to do about the run that the folder may hold already.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -40,7 +40,7 @@ impl SftStep {
     ) -> Result<SftStep> {
         let stream = Stream::new(gpu, capacity, true)?;
         let gradient = gpu.buffer("d log-probabilities", Category::Workspace, capacity.targets as u64 * 4)?;
-        let mut r = Recorder::training();
+        let mut r = Recorder::training(gpu);
         r.phase("forward");
         let (tokens, targets) = stream.bind(&mut r);
         let hidden = model.hidden(&mut r, &tokens, &Keys::Stream, checkpointing)?;
@@ -60,6 +60,11 @@ impl SftStep {
     /// The largest micro-batch.
     pub fn capacity(&self) -> Capacity {
         self.stream.capacity()
+    }
+
+    /// Launches of one replay.
+    pub fn launch_count(&self) -> usize {
+        self.plan.launch_count()
     }
 
     /// Adds the gradient of `weight` times the summed −log p; `weight` is 1 / completion tokens of the whole batch.

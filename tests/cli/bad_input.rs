@@ -91,12 +91,12 @@ fn a_tensor_of_another_type_or_shape_is_refused() {
     nothing_runs(&place, 1, &["model.safetensors", QUERY, "I32", "F32, F16 and BF16", "convert"]);
     edit(&place, MODEL, |header, _| {
         header[QUERY]["dtype"] = json!("F32");
-        header[QUERY]["shape"] = json!([32, 48]);
+        header[QUERY]["shape"] = json!([32, 96]);
     });
     nothing_runs(
         &place,
         1,
-        &["model.safetensors", QUERY, "[32, 48]", "[48, 32]", "do the files belong together?"],
+        &["model.safetensors", QUERY, "[32, 96]", "[96, 32]", "do the files belong together?"],
     );
 }
 
@@ -344,7 +344,7 @@ fn no_adapter_and_an_unknown_adapter_are_refused() {
     if !cfg!(target_os = "linux") {
         return;
     }
-    for line in [SCORE, DPO, ALIGN, "doctor", "generate --model tiny_tied --prompt fox"] {
+    for line in [SCORE, DPO, ALIGN, "doctor", "bench", "generate --model tiny_tied --prompt fox"] {
         let mut command = place.command(line);
         command.env("VK_DRIVER_FILES", "/nonexistent").env("VK_ICD_FILENAMES", "/nonexistent");
         Outcome::of(command).refused(1, &["no GPU adapter was found", "apt-get install", "oaif doctor"]);

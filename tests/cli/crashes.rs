@@ -72,7 +72,7 @@ fn align(run: &str, more: &str) -> String {
 fn an_interrupted_run_finishes_its_step_saves_and_goes_on_where_it_was() {
     let Some(place) = Place::with(&["tiny"]) else { return };
     place.write("pairs.jsonl", PAIRS);
-    let lora = "--lora-r 2 --save-steps=0";
+    let lora = "--lora-r 2 --save-steps=0 --report";
     let line = |run: &str| align(run, lora).replace("--save-steps 2 ", "");
     place.oaif(&line("whole")).done();
 
@@ -88,8 +88,12 @@ fn an_interrupted_run_finishes_its_step_saves_and_goes_on_where_it_was() {
     assert!((3..STEPS).contains(&steps));
     assert_eq!(place.names("parts/checkpoints"), [format!("step-{steps:06}")], "{err}");
     assert!(!place.path("parts/adapter").exists(), "an unfinished run has no result");
+    let report = String::from_utf8(place.read("parts/report.html")).unwrap();
+    assert!(report.contains(&format!("Not finished: {steps} of {STEPS} steps are done.")), "{report}");
 
     place.oaif(&format!("{} --resume-from-checkpoint last", line("parts"))).done();
+    let report = String::from_utf8(place.read("parts/report.html")).unwrap();
+    assert!(!report.contains("Not finished"), "{report}");
     std::fs::remove_dir_all(place.path(&format!("parts/checkpoints/step-{steps:06}"))).unwrap();
     assert_same_run(&place, "whole", "parts", "adapter/adapter_model.safetensors");
 }
@@ -127,4 +131,19 @@ fn has_checkpoint(place: &Place, run: &str) -> bool {
     let dir = place.path(&format!("{run}/checkpoints"));
     let names = std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.file_name());
     names.into_iter().any(|name| name.to_string_lossy().starts_with("step-"))
+}
+
+#[test]
+fn a_run_that_fails_on_its_way_reports_what_it_did() {
+    let Some(place) = Place::with(&["tiny"]) else { return };
+    place.write("pairs.jsonl", PAIRS);
+    // Judges one step, then nothing more.
+    let judge =
+        r#"test -e judged && exit 3; touch judged; while read -r pair; do echo '{"verdict":"1"}'; done"#;
+    let line = "align --model tiny --dataset pairs.jsonl --output-dir run --max-steps 3 --max-new-tokens 6 \
+                --report --judge command --judge-command";
+    let outcome = place.oaif_with(line, &[judge]);
+    assert_eq!(outcome.code, Some(1), "{}", outcome.err);
+    let report = String::from_utf8(place.read("run/report.html")).unwrap();
+    assert!(report.contains("Not finished: 1 of 3 steps are done."), "{report}");
 }

@@ -350,3 +350,64 @@ fn a_run_in_the_folder_is_kept_unless_told_otherwise() {
     assert_eq!(place.read("run/metrics.jsonl"), before);
     place.oaif(&format!("{dpo} --overwrite")).done();
 }
+
+/// Checks that a page needs nothing but itself, and runs nothing.
+#[track_caller]
+fn assert_self_contained(html: &str) {
+    assert!(html.starts_with("<!DOCTYPE html>") && html.ends_with("</html>\n"), "{html}");
+    let elsewhere = ["http://", "https://", "src=", "href=", "url(", "@import", "<script", "<link", "<img"];
+    for mark in elsewhere {
+        assert!(!html.contains(mark), "{mark} in {html}");
+    }
+    assert!(!html.contains("NaN"), "{html}");
+}
+
+#[test]
+fn a_report_is_a_page_of_its_own_about_the_run() {
+    for (kind, line) in trainings() {
+        let Some(place) = place() else { return };
+        let outcome = place.oaif(&format!("{line} --report --seed 7")).done();
+        assert!(outcome.err.contains("oaif: the report is run"), "{}", outcome.err);
+        assert_eq!(outcome.out.lines().count(), 1, "standard output is for the result: {}", outcome.out);
+        let html = String::from_utf8(place.read("run/report.html")).unwrap();
+        assert_self_contained(&html);
+        for told in ["tiny, ", "<dd>7</dd>", ">Loss</text>", ">Gradient norm</text>", ">Learning rate</text>"]
+        {
+            assert!(html.contains(told), "{kind}: {told}");
+        }
+        let pairs = (html.contains("Annotated pairs"), html.contains(">Reward margin</text>"));
+        assert_eq!(pairs, (kind == "align", kind != "sft"), "{kind}");
+        assert!(!html.contains("Not finished"), "{kind}");
+
+        // Without the flag the old one goes, and none comes; a configuration can ask for it too.
+        place.oaif(&format!("{line} --overwrite")).done();
+        assert!(!place.path("run/report.html").exists(), "{kind}");
+        place.write("config.yaml", "report: true\n");
+        place.oaif(&format!("{line} --overwrite --config config.yaml")).done();
+        assert!(place.path("run/report.html").exists(), "{kind}");
+    }
+}
+
+#[test]
+fn a_report_shows_markup_in_the_data_as_text() {
+    let Some(place) = place() else { return };
+    let attack = "<script src=//x>alert(1)</script><img src=x onerror=alert(1)>";
+    place.write("pairs.jsonl", format!("{}\n", json!({"prompt": format!("the fox {attack}")})));
+    place
+        .oaif(&format!(
+            "align {RULE} --model tiny --dataset pairs.jsonl --max-steps 1 --output-dir run --report"
+        ))
+        .done();
+    let html = String::from_utf8(place.read("run/report.html")).unwrap();
+    assert!(html.contains("the fox &lt;script src=//x&gt;"), "{html}");
+    assert!(!html.contains("<script") && !html.contains("<img"), "{html}");
+}
+
+#[test]
+fn a_run_that_is_refused_reports_nothing() {
+    let Some(place) = place() else { return };
+    let [_, (_, dpo), _] = trainings();
+    place.oaif(&dpo).done();
+    place.refuses(&format!("{dpo} --report"), 1, &["already holds a run"]);
+    assert!(!place.path("run/report.html").exists());
+}

@@ -2,6 +2,7 @@
 //! checked, and leaves reading, building and running to the command.
 
 mod annotator;
+mod bench;
 mod gpu;
 mod sampling;
 mod tools;
@@ -13,6 +14,7 @@ use std::path::{Path, PathBuf};
 use clap::{CommandFactory, Parser, Subcommand};
 
 pub(crate) use annotator::AnnotatorPlan;
+pub(crate) use bench::{BenchPlan, Model, Suite};
 pub(crate) use tools::{DoctorPlan, ExportPlan, GeneratePlan, JudgePlan, Prompts, ScorePlan};
 pub(crate) use train::{AlignPlan, DpoPlan, SftPlan, TrainPlan};
 
@@ -45,6 +47,8 @@ pub(crate) enum Command {
     Export(Box<tools::ExportArgs>),
     /// Show the GPU adapters and test the kernels on one
     Doctor(Box<tools::DoctorArgs>),
+    /// Time kernels and steps on a GPU beside its measured ceilings
+    Bench(Box<bench::BenchArgs>),
 }
 
 /// The commands and flags. Each flag may be written with underscores too, as scripts for other trainers do.

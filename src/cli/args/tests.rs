@@ -3,6 +3,7 @@ use std::path::PathBuf;
 use super::*;
 use crate::annotate::likelihood::Normalise;
 use crate::annotate::llm::Orders;
+use crate::bench::{Shape, Sweep};
 use crate::optim::OptimiserKind;
 use crate::preference::PreferenceLoss;
 
@@ -233,15 +234,15 @@ fn resuming_takes_the_last_checkpoint_unless_told_which() {
 fn a_profile_goes_into_the_run_unless_told_where() {
     let plan = |flags: &[&str]| dpo(flags).unwrap().train;
     let off = plan(&[]);
-    assert_eq!((off.trace, off.gpu.profile), (None, false));
+    assert_eq!((off.trace, off.gpu.options.profile), (None, false));
     let on = plan(&["--profile", "--dry-run"]);
-    assert_eq!((on.trace, on.gpu.profile, on.dry_run), (Some("run/trace.json".into()), true, true));
+    assert_eq!((on.trace, on.gpu.options.profile, on.dry_run), (Some("run/trace.json".into()), true, true));
     assert_eq!(plan(&["--profile", "t.json"]).trace, Some("t.json".into()));
 }
 
 #[test]
 fn an_adapter_is_a_folder_or_a_gpu() {
-    let plan = |flags: &[&str]| dpo(flags).map(|p| (p.train.options.adapter, p.train.gpu.adapter));
+    let plan = |flags: &[&str]| dpo(flags).map(|p| (p.train.options.adapter, p.train.gpu.options.adapter));
     let lora = || Some(PathBuf::from(DIR));
     assert_eq!(plan(&["--adapter", DIR]).unwrap(), (lora(), None));
     assert_eq!(plan(&["--adapter", "1"]).unwrap(), (None, Some("1".into())));
@@ -253,19 +254,35 @@ fn an_adapter_is_a_folder_or_a_gpu() {
         plan(&["--adapter", "no/such/folder"]),
         &["--adapter", "no/such/folder", "folder of a LoRA adapter"],
     );
-    let checked = dpo(&["--checked"]).unwrap().train.gpu.checked;
+    let checked = dpo(&["--checked"]).unwrap().train.gpu.options.checked;
     assert!(checked);
 }
 
 #[test]
 fn commands_without_a_policy_take_only_a_gpu() {
     let rule = ["--judge", "rule", "--judge-rule", "longer"];
-    let gpu = judge(&[&rule[..], &["--adapter", "1"]].concat()).unwrap().gpu;
+    let gpu = judge(&[&rule[..], &["--adapter", "1"]].concat()).unwrap().gpu.options;
     assert_eq!(gpu.adapter.as_deref(), Some("1"));
     mistake(judge(&[&rule[..], &["--adapter", DIR]].concat()), &["--adapter", "--gpu"]);
     let Command::Doctor(doctor) = cli("doctor", &["--json", "--kernels", "--gpu", "1"]) else { panic!() };
     let doctor = doctor.plan().unwrap();
-    assert!(doctor.json && doctor.kernels && doctor.gpu.adapter.as_deref() == Some("1"));
+    assert!(doctor.json && doctor.kernels && doctor.gpu.options.adapter.as_deref() == Some("1"));
+}
+
+#[test]
+fn bench_takes_everything_or_one_thing() {
+    let bench = |flags: &[&str]| match cli("bench", flags) {
+        Command::Bench(args) => args.plan(),
+        other => panic!("{other:?}"),
+    };
+    let all = bench(&[]).unwrap();
+    assert_eq!((all.suites.len(), all.runs, all.json), (4, 5, false));
+    assert!(matches!(all.model, Model::Random(shape) if shape.name == Shape::names()[0]));
+    let step = bench(&["step", "--sweep", "context", "--shape", "c192", "--runs", "7", "--json"]).unwrap();
+    assert_eq!((step.suites, step.runs, step.json), (vec![Suite::Step], 7, true));
+    assert_eq!(step.sweep, Some(Sweep::Context));
+    mistake(bench(&["decode", "--sweep", "context"]), &["--sweep", "oaif bench step"]);
+    mistake(bench(&["--shape", "c182"]), &["--shape", "did you mean \"c192\""]);
 }
 
 #[test]

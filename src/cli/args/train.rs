@@ -7,12 +7,11 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::annotator::{AnnotatorArgs, AnnotatorPlan};
-use super::gpu::GpuArgs;
+use super::gpu::{GpuArgs, GpuPlan};
 use super::sampling::SamplingArgs;
 use super::{ensure, input_file, model_dir, positive, unusable};
 use crate::data::rows::Columns;
 use crate::error::{Error, Result};
-use crate::gpu::GpuOptions;
 use crate::model::lora::LoraConfig;
 use crate::optim::OptimiserKind;
 use crate::preference::PreferenceLoss;
@@ -65,6 +64,9 @@ struct TrainArgs {
     #[arg(long, value_name = "FILE", num_args = 0..=1)]
     #[serde(skip)]
     profile: Option<Option<PathBuf>>,
+    /// Write report.html into the run's folder at its end, an interruption included
+    #[arg(long)]
+    report: bool,
 
     /// Rows (prompts, pairs) of a micro-batch [default: 16 in align, 8 in sft and dpo]
     #[arg(long, value_name = "N", help_heading = "Data")]
@@ -261,10 +263,12 @@ pub(crate) struct TrainPlan {
     pub dataset: PathBuf,
     pub columns: Columns,
     pub options: TrainOptions,
-    pub gpu: GpuOptions,
+    pub gpu: GpuPlan,
     pub dry_run: bool,
     /// Where the trace goes, when `gpu.profile`.
     pub trace: Option<PathBuf>,
+    /// Write the report at the end.
+    pub report: bool,
     /// Every flag with its resolved value, for `run.json`. Itself a `--config` file that repeats the run.
     pub config: Value,
 }
@@ -423,6 +427,7 @@ impl TrainArgs {
             gpu,
             dry_run: self.dry_run,
             trace,
+            report: self.report,
             config: Value::Null,
         })
     }

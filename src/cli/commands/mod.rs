@@ -1,6 +1,7 @@
 //! The commands: each a thin layer over the library's own calls.
 
 pub mod align;
+pub mod bench;
 pub mod doctor;
 pub mod dpo;
 pub mod export;

@@ -1,4 +1,4 @@
-//! What the training commands share: the progress bar, Ctrl-C, the dry run's report, the profile.
+//! What the training commands share: the progress bar, Ctrl-C, the dry run's report, the profile, the report.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +10,9 @@ use crate::cli::args::TrainPlan;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::gpu::{Gpu, Limits};
+use crate::report::Report;
 use crate::train::rows::EncodedRows;
+use crate::train::run_dir::REPORT;
 use crate::train::{Control, Observer, Sources, StepEvent};
 
 /// Set by Ctrl-C: the run finishes its step, saves and ends. A second Ctrl-C ends the program at once.
@@ -29,6 +31,8 @@ fn catch_interrupt() {
 /// A progress bar on standard error; plain lines where that is no terminal.
 pub struct Console {
     bar: ProgressBar,
+    /// Whether a step was done.
+    stepped: bool,
 }
 
 impl Console {
@@ -36,7 +40,7 @@ impl Console {
         let bar = ProgressBar::no_length();
         let style = ProgressStyle::with_template("{bar:20} {pos}/{len} {msg}");
         bar.set_style(style.expect("a valid template"));
-        Console { bar }
+        Console { bar, stepped: false }
     }
 
     fn line(&self, text: &str) {
@@ -49,6 +53,7 @@ impl Console {
 
 impl Observer for Console {
     fn step(&mut self, e: &StepEvent) {
+        self.stepped = true;
         let optional =
             |name: &str, value: Option<f64>| value.map_or(String::new(), |v| format!("  {name} {v:.3}"));
         let left = e.seconds_left as u64;
@@ -77,9 +82,9 @@ impl Observer for Console {
 
 /// The device of a training command: one that only measures for a dry run, which needs no adapter.
 pub fn open(plan: &TrainPlan) -> Result<Gpu> {
-    match Gpu::open(&plan.gpu) {
+    match plan.gpu.open() {
         Ok(gpu) if plan.dry_run => Ok(gpu.measuring()),
-        Err(Error::NoAdapter(why)) if plan.dry_run && plan.gpu.adapter.is_none() => {
+        Err(Error::NoAdapter(why)) if plan.dry_run && plan.gpu.options.adapter.is_none() => {
             eprintln!("oaif: warning: {why}; measuring against WebGPU's default limits");
             Ok(Gpu::without_device(Limits::default()))
         }
@@ -102,6 +107,11 @@ pub fn train(
         let dir = plan.options.output_dir.display();
         console.line(&format!("oaif: saved a checkpoint in {dir}; go on with --resume-from-checkpoint last"));
     }
+    // What a failed run did is worth a look too; but one that did no step may have met another's folder.
+    let report = match plan.report && (result.is_ok() || console.stepped) {
+        true => write_report(&plan.options.output_dir, &console),
+        false => Ok(()),
+    };
     let saved = result?;
     if let (Some(profile), Some(trace)) = (gpu.profile(), &plan.trace) {
         console.line(&profile.table());
@@ -110,7 +120,15 @@ pub fn train(
     } else if plan.trace.is_some() {
         console.line("oaif: warning: this adapter has no timestamps, so there is no profile");
     }
-    crate::cli::print(saved.display())
+    crate::cli::print(saved.display())?;
+    report
+}
+
+fn write_report(dir: &Path, console: &Console) -> Result<()> {
+    let path = dir.join(REPORT);
+    Report::of_run(dir)?.write(&path)?;
+    console.line(&format!("oaif: the report is {}", path.display()));
+    Ok(())
 }
 
 /// Prints what a run would be: configuration, data, memory.

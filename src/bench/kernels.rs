@@ -1,0 +1,60 @@
+//! Every kernel by itself: the largest case of each in the table that the tests share, and matrix products of shapes
+//! that models have.
+
+use std::collections::BTreeMap;
+
+use super::{Case, Facts};
+use crate::error::Result;
+use crate::gpu::{Gpu, PlanOptions, Recorder, Tensor, Work};
+use crate::ops::{self, Input};
+use crate::reference;
+
+/// (N, I, O): a large square, the down and up projections of small models, a head's product in decoding.
+const PRODUCTS: [(usize, usize, usize); 4] =
+    [(1024, 1024, 1024), (2048, 64, 512), (2048, 192, 512), (1, 192, 4096)];
+
+/// The cases, each made when it is asked for.
+///
+/// # Errors
+/// What the engine reports.
+pub fn kernels(gpu: &Gpu) -> Result<impl Iterator<Item = Result<Case>>> {
+    let mut all = largest(&gpu.measuring())?;
+    all.extend(PRODUCTS.map(product));
+    let gpu = gpu.clone();
+    Ok(all.into_iter().map(move |(case, work)| timed(&gpu, &case, work)))
+}
+
+fn timed(gpu: &Gpu, case: &ops::Case, work: Work) -> Result<Case> {
+    let (plan, _, live) = case.plan(gpu, PlanOptions::default())?;
+    let mut facts = Facts::new("kernels", case.kernel, &case.shape);
+    (facts.flops, facts.bytes) = (Some(work.flops), Some(work.bytes));
+    // All repetitions in as few submits as the time cap allows, read back once.
+    Case::new(facts, move |times| plan.submit(&live, times)?.wait().map(drop))?.repeated()
+}
+
+/// For each kernel the case with the most work.
+fn largest(measuring: &Gpu) -> Result<Vec<(ops::Case, Work)>> {
+    let mut largest: BTreeMap<&str, (ops::Case, Work)> = BTreeMap::new();
+    for case in ops::all_cases() {
+        let (recorder, _, live) = case.recording(measuring)?;
+        let work = recorder.work(&live.extents);
+        let known = largest.get(case.kernel).map_or(-1.0, |(_, w)| w.flops + w.bytes);
+        if work.flops + work.bytes > known {
+            largest.insert(case.kernel, (case, work));
+        }
+    }
+    Ok(largest.into_values().collect())
+}
+
+fn product((n, i, o): (usize, usize, usize)) -> (ops::Case, Work) {
+    let inputs = vec![Input::normal(1, n, i, 1.0), Input::normal(2, o, i, 1.0)];
+    let case = ops::Case::new(
+        "product",
+        format!("N {n} I {i} O {o}"),
+        inputs,
+        |r: &mut Recorder, t: &[Tensor]| Ok(vec![ops::linear(r, t[0], &t[1].into(), None, None)?]),
+        move |v| vec![reference::linear_forward(&v[0], &v[1], n, i, o)],
+    );
+    let elements = (n * i + i * o + n * o) as f64;
+    (case, Work { flops: 2.0 * (n * i * o) as f64, bytes: 4.0 * elements })
+}

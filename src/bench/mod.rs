@@ -1,0 +1,324 @@
+//! Timing: kernels, training steps, decoding and whole online steps, beside the adapter's measured ceilings. The
+//! cases are defined here once, for `oaif bench` and for criterion (`benches/`).
+//!
+//! A [`Case`] is something to run; [`Bench::measure`] runs it and gives a [`Measurement`]. Floating-point operations
+//! are those that the mathematics needs: the matrix products and attention of a step, whatever is computed twice.
+
+mod align;
+mod decode;
+mod kernels;
+mod shape;
+mod steps;
+mod subject;
+
+use std::time::{Duration, Instant};
+
+pub use kernels::kernels;
+pub use shape::Shape;
+pub use steps::Sweep;
+pub use subject::Subject;
+
+use crate::error::Result;
+use crate::gpu::{Activity, Counts, Gpu, Work};
+use crate::ops::Ceilings;
+
+/// A device, what it can do at most, and how often to measure.
+pub struct Bench {
+    /// The device.
+    pub gpu: Gpu,
+    /// Its ceilings.
+    pub ceilings: Ceilings,
+    /// Measurements of each case; their median and minimum are told.
+    pub runs: usize,
+}
+
+/// What is being measured.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Facts {
+    /// `kernels`, `step`, `decode` or `align`.
+    pub suite: &'static str,
+    /// What it does.
+    pub case: String,
+    /// The sizes, in the letters of the crate.
+    pub shape: String,
+    /// Token rows of a run, where it is about tokens.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<usize>,
+    /// Launches that a layer more costs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub launches_per_layer: Option<usize>,
+    /// Bytes that the case holds on the adapter besides the model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
+    /// Operations of a run; `None`: as its launches state.
+    #[serde(skip)]
+    pub flops: Option<f64>,
+    /// Bytes that a run reads and writes; `None`: as its launches state.
+    #[serde(skip)]
+    pub bytes: Option<f64>,
+}
+
+impl Facts {
+    fn new(suite: &'static str, case: impl Into<String>, shape: impl Into<String>) -> Facts {
+        Facts {
+            suite,
+            case: case.into(),
+            shape: shape.into(),
+            tokens: None,
+            launches_per_layer: None,
+            memory_bytes: None,
+            flops: None,
+            bytes: None,
+        }
+    }
+}
+
+/// Something to be timed, recorded and warmed up.
+pub struct Case {
+    /// What it is.
+    pub facts: Facts,
+    call: Box<dyn FnMut(u32) -> Result<()>>,
+    /// Runs that a call for `times` makes of each: decode steps, for instance, come in sequences.
+    pub runs_per_time: u32,
+    /// `times` of a measurement.
+    times: u32,
+}
+
+/// A kernel is repeated for this long, so that its submit and read-back do not count.
+const REPEATED: Duration = Duration::from_millis(20);
+/// Most repetitions.
+const MAX_TIMES: f64 = 4096.0;
+
+impl Case {
+    /// Calls `call(times)` once, for it to make what it makes only once.
+    fn new(facts: Facts, mut call: impl FnMut(u32) -> Result<()> + 'static) -> Result<Case> {
+        call(1)?;
+        Ok(Case { facts, call: Box::new(call), runs_per_time: 1, times: 1 })
+    }
+
+    /// A short one: a measurement is many runs.
+    fn repeated(mut self) -> Result<Case> {
+        let once = self.time(1)?.as_secs_f64();
+        self.times = (REPEATED.as_secs_f64() / once.max(1e-9)).clamp(1.0, MAX_TIMES) as u32;
+        Ok(self)
+    }
+
+    /// Wall time of `times` runs, or of `times` sequences where runs come in sequences.
+    pub fn time(&mut self, times: u32) -> Result<Duration> {
+        let started = Instant::now();
+        (self.call)(times)?;
+        Ok(started.elapsed())
+    }
+}
+
+/// CPU time of this thread so far, where the system tells it.
+fn thread_time() -> Option<Duration> {
+    #[cfg(unix)]
+    {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+        Duration::try_from(now).ok()
+    }
+    #[cfg(not(unix))]
+    None
+}
+
+/// A moment of a device: what it has done so far.
+struct Moment {
+    at: Instant,
+    thread_time: Option<Duration>,
+    activity: Activity,
+    counts: Counts,
+}
+
+impl Moment {
+    fn now(gpu: &Gpu) -> Moment {
+        let (activity, counts) = (gpu.activity(), gpu.counts());
+        Moment { activity, counts, thread_time: thread_time(), at: Instant::now() }
+    }
+
+    /// What was done since then, for each of `runs`.
+    fn since(&self, gpu: &Gpu, runs: f64) -> Sample {
+        let elapsed = self.at.elapsed();
+        let thread_time = thread_time();
+        let (activity, counts) = (gpu.activity(), gpu.counts());
+        // A driver may let the caller wait in a submit, which only the thread's own clock can tell from work.
+        let host = match (thread_time, self.thread_time) {
+            (Some(now), Some(before)) => now - before,
+            _ => elapsed.saturating_sub(activity.waited - self.activity.waited),
+        };
+        let work = |of: fn(&Work) -> f64| (of(&activity.work) - of(&self.activity.work)) / runs;
+        Sample {
+            ms: elapsed.as_secs_f64() * 1e3 / runs,
+            host_ms: host.as_secs_f64() * 1e3 / runs,
+            launches: (activity.launches - self.activity.launches) as f64 / runs,
+            submits: (counts.submits - self.counts.submits) as f64 / runs,
+            work: Work { flops: work(|w| w.flops), bytes: work(|w| w.bytes) },
+            made: Counts {
+                buffers: counts.buffers - self.counts.buffers,
+                pipelines: counts.pipelines - self.counts.pipelines,
+                bind_groups: counts.bind_groups - self.counts.bind_groups,
+                submits: 0,
+            },
+        }
+    }
+}
+
+/// One run.
+#[derive(Clone, Copy)]
+struct Sample {
+    ms: f64,
+    host_ms: f64,
+    launches: f64,
+    submits: f64,
+    work: Work,
+    made: Counts,
+}
+
+/// A part of a run.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Phase {
+    /// Which.
+    pub phase: &'static str,
+    /// Its median.
+    pub ms: f64,
+    /// Its share of the whole.
+    pub percent: f64,
+}
+
+/// What was measured of a case.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Measurement {
+    /// The case.
+    #[serde(flatten)]
+    pub facts: Facts,
+    /// How often.
+    pub runs: usize,
+    /// Milliseconds of a run, the median.
+    pub ms: f64,
+    /// The fastest.
+    pub min_ms: f64,
+    /// GFLOP/s, by the median.
+    pub gflops: f64,
+    /// GB/s, by the median.
+    pub gigabytes_per_second: f64,
+    /// The ceiling that the case is nearer to: `multiply-add` or `bandwidth`.
+    pub bound: &'static str,
+    /// How near. Above 100 where data stays in a cache.
+    pub percent_of_ceiling: f64,
+    /// Launches of a run.
+    pub launches: f64,
+    /// Submits of a run.
+    pub submits: f64,
+    /// Milliseconds of a run that the calling thread worked rather than waited: preparing, encoding, submitting,
+    /// reading back. CPU time where the system tells it, else wall time less what was waited for the adapter. The
+    /// median.
+    pub host_ms: f64,
+    /// The same as a share of the run.
+    pub host_percent: f64,
+    /// Buffers, pipelines and bind groups made in all these runs.
+    pub made_after_first: u64,
+    /// The parts, where a case has some.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub phases: Vec<Phase>,
+}
+
+impl Measurement {
+    fn of(facts: &Facts, samples: &[Sample], ceilings: &Ceilings) -> Measurement {
+        let of = |value: fn(&Sample) -> f64| median(samples.iter().map(value));
+        let ms = of(|s| s.ms);
+        let giga_per_second = |amount: f64| amount / ms.max(1e-9) * 1e-6;
+        let gflops = giga_per_second(facts.flops.unwrap_or_else(|| of(|s| s.work.flops)));
+        let gigabytes_per_second = giga_per_second(facts.bytes.unwrap_or_else(|| of(|s| s.work.bytes)));
+        let shares = [
+            ("multiply-add", gflops / ceilings.gflops),
+            ("bandwidth", gigabytes_per_second / ceilings.gigabytes_per_second),
+        ];
+        let (bound, share) = if shares[0].1 >= shares[1].1 { shares[0] } else { shares[1] };
+        let made = |s: &Sample| s.made.buffers + s.made.pipelines + s.made.bind_groups;
+        Measurement {
+            facts: facts.clone(),
+            runs: samples.len(),
+            ms,
+            min_ms: samples.iter().map(|s| s.ms).fold(f64::INFINITY, f64::min),
+            gflops,
+            gigabytes_per_second,
+            bound,
+            percent_of_ceiling: 100.0 * share,
+            launches: of(|s| s.launches),
+            submits: of(|s| s.submits),
+            host_ms: of(|s| s.host_ms),
+            host_percent: 100.0 * of(|s| s.host_ms / s.ms),
+            made_after_first: samples.iter().map(made).sum(),
+            phases: Vec::new(),
+        }
+    }
+
+    /// Microseconds a token, where the case is about tokens.
+    pub fn us_per_token(&self) -> Option<f64> {
+        self.facts.tokens.map(|n| self.ms * 1e3 / n as f64)
+    }
+}
+
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut sorted: Vec<f64> = values.collect();
+    sorted.sort_by(f64::total_cmp);
+    let middle = sorted.len() / 2;
+    match sorted.len() % 2 {
+        0 => 0.5 * (sorted[middle - 1] + sorted[middle]),
+        _ => sorted[middle],
+    }
+}
+
+impl Bench {
+    /// Measures the device's ceilings.
+    pub fn new(gpu: Gpu, runs: usize) -> Result<Bench> {
+        let ceilings = Ceilings::measure(&gpu)?;
+        Ok(Bench { gpu, ceilings, runs })
+    }
+
+    /// Measures cases by turns, so that what disturbs the machine disturbs all of them.
+    pub fn measure(&self, cases: &mut [Case]) -> Result<Vec<Measurement>> {
+        let mut samples = vec![Vec::new(); cases.len()];
+        for _ in 0..self.runs {
+            for (case, samples) in cases.iter_mut().zip(&mut samples) {
+                let before = Moment::now(&self.gpu);
+                (case.call)(case.times)?;
+                samples.push(before.since(&self.gpu, (case.times * case.runs_per_time) as f64));
+            }
+        }
+        let measured = cases.iter().zip(&samples).map(|(c, s)| Measurement::of(&c.facts, s, &self.ceilings));
+        Ok(measured.collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CEILINGS: Ceilings =
+        Ceilings { gflops: 10.0, gigabytes_per_second: 5.0, launch_us: 1.0, submit_us: 1.0 };
+
+    fn sample(ms: f64) -> Sample {
+        let made = Counts { buffers: 1, ..Counts::default() };
+        let work = Work { flops: 2e6, bytes: 4e6 };
+        Sample { ms, host_ms: 0.25 * ms, launches: 7.0, submits: 1.0, work, made }
+    }
+
+    #[test]
+    fn the_nearer_of_the_two_ceilings_binds() {
+        let mut facts = Facts::new("step", "x", "y");
+        let samples = [4.0, 1.0, 2.0].map(sample);
+        let m = Measurement::of(&facts, &samples, &CEILINGS);
+        assert_eq!((m.ms, m.min_ms, m.gflops, m.gigabytes_per_second), (2.0, 1.0, 1.0, 2.0));
+        assert_eq!((m.bound, m.percent_of_ceiling), ("bandwidth", 40.0));
+        assert_eq!((m.launches, m.host_percent, m.made_after_first), (7.0, 25.0, 3));
+        facts.flops = Some(1e7);
+        let m = Measurement::of(&facts, &samples, &CEILINGS);
+        assert_eq!((m.bound, m.percent_of_ceiling), ("multiply-add", 50.0));
+    }
+
+    #[test]
+    fn a_median_of_an_even_number_is_between_the_middle_two() {
+        assert_eq!(median([4.0, 1.0, 2.0, 8.0].into_iter()), 3.0);
+    }
+}

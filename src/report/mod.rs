@@ -1,0 +1,36 @@
+//! Reports: a page that holds all it needs (styles, drawings, texts), opens from the file system, in light and dark, on
+//! a phone and on paper, and runs no script. [`Report::of_run`] makes one from a run's folder, finished or not; a
+//! program adds sections of its own, or builds a report from nothing:
+//!
+//! ```
+//! use oaif::report::{Bars, Estimate, KeyFigure, Report, Sample, Section, Table, Unit};
+//! let rate = Estimate::share(161, 200);
+//! let mut report = Report::new("A story teller, aligned");
+//! report.figure(KeyFigure::new("Win rate", "80.5 %").note("74.5 to 85.4"));
+//! report.add(
+//!     Section::new("Against the start")
+//!         .text("On 200 prompts that were left out of training.")
+//!         .bars(Bars::new("Win rate").unit(Unit::Share).level(0.5).group("DPO", [rate]))
+//!         .table(Table::new(["loss", "wins"]).row(["DPO".into(), (rate, Unit::Share).into()]))
+//!         .sample(Sample::new("Sam found a").answer("before", "dog dog").preferred("after", "dog in the garden.")),
+//! );
+//! let html = report.html();
+//! assert!(html.contains("80.5 %") && !html.contains("://"));
+//! ```
+//!
+//! [`Plot::svg`] and [`Bars::svg`] give single pictures as files.
+
+mod bars;
+mod page;
+mod plot;
+mod run;
+mod scale;
+mod section;
+mod svg;
+
+pub use bars::Bars;
+pub use page::{KeyFigure, Report};
+pub use plot::{Plot, Series, smoothing_window};
+pub use scale::{Estimate, Unit, number};
+pub use section::{Cell, Sample, Section, Table};
+pub use svg::escape;

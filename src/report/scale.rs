@@ -1,0 +1,282 @@
+//! Numbers: round axes, labels, and the estimates that are drawn on them.
+
+use crate::eval::wilson_interval;
+
+/// A value and the ends of its interval; a value without an interval is its own.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Estimate {
+    /// The value. One that is not finite is drawn as missing.
+    pub value: f64,
+    /// The interval's lower end.
+    pub low: f64,
+    /// The interval's upper end.
+    pub high: f64,
+}
+
+impl Estimate {
+    /// `value` with the interval from `low` to `high`.
+    pub fn new(value: f64, low: f64, high: f64) -> Estimate {
+        Estimate { value, low, high }
+    }
+
+    /// The share of `wins` in `trials`, with its 95 % Wilson interval; missing without trials.
+    pub fn share(wins: usize, trials: usize) -> Estimate {
+        let (low, high) = wilson_interval(wins, trials);
+        Estimate { value: wins as f64 / trials as f64, low, high }
+    }
+
+    /// Whether there is an interval to draw.
+    pub fn has_interval(&self) -> bool {
+        usable(self.low) && usable(self.high) && self.high > self.low
+    }
+}
+
+/// A value without an interval.
+impl From<f64> for Estimate {
+    fn from(value: f64) -> Estimate {
+        Estimate { value, low: value, high: value }
+    }
+}
+
+/// How values are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Unit {
+    /// As they are.
+    #[default]
+    Plain,
+    /// Shares of 1, in per cent.
+    Share,
+}
+
+impl Unit {
+    /// `value` for a reader: three significant digits, or a decimal of a per cent; a dash for what is not finite.
+    pub fn format(self, value: f64) -> String {
+        match self {
+            _ if !usable(value) => "–".into(),
+            Unit::Share => minus(format!("{:.1} %", 100.0 * value)),
+            Unit::Plain => number(value),
+        }
+    }
+}
+
+/// Whether a number can be drawn. Beyond 1e300 the size of a range would overflow.
+pub(super) fn usable(value: f64) -> bool {
+    value.abs() < 1e300
+}
+
+/// Three significant digits: 0.633, 12.5, 440,348, 5e-7.
+pub fn number(value: f64) -> String {
+    let size = value.abs();
+    if !usable(value) {
+        return "–".into();
+    }
+    minus(match size {
+        0.0 => "0".into(),
+        _ if !(9.995e-4..1e9).contains(&size) => {
+            let text = format!("{value:.2e}");
+            let (mantissa, exponent) = text.split_once('e').expect("has an exponent");
+            format!("{}e{exponent}", trimmed(mantissa))
+        }
+        _ if size >= 999.5 => grouped(value),
+        _ => trimmed(&format!("{value:.*}", (2.0 - size.log10().floor()).max(0.0) as usize)).into(),
+    })
+}
+
+/// "12.50" as "12.5".
+fn trimmed(text: &str) -> &str {
+    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { text }
+}
+
+/// A whole number with commas between thousands.
+fn grouped(value: f64) -> String {
+    let digits = format!("{:.0}", value.abs());
+    let mut out = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    if value < 0.0 { format!("-{out}") } else { out }
+}
+
+/// A true minus sign in front; an exponent keeps the hyphen that programs read.
+fn minus(text: String) -> String {
+    match text.strip_prefix('-') {
+        Some(rest) => format!("−{rest}"),
+        None => text,
+    }
+}
+
+/// "3 min 43 s".
+pub(super) fn duration(seconds: f64) -> String {
+    let s = seconds.round() as u64;
+    match s {
+        0..10 => format!("{seconds:.1} s"),
+        10..60 => format!("{s} s"),
+        60..3600 => format!("{} min {:02} s", s / 60, s % 60),
+        _ => format!("{} h {:02} min", s / 3600, s / 60 % 60),
+    }
+}
+
+/// One direction of a plot: a range of values and its round numbers.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Axis {
+    pub low: f64,
+    pub high: f64,
+    step: f64,
+    unit: Unit,
+}
+
+impl Axis {
+    /// From the least to the greatest of `values` (those that are finite), with at most `ticks` + 1 ticks, a
+    /// multiple of 1, 2 or 5 times a power of ten apart. `None` without a finite value.
+    pub fn fit(values: impl IntoIterator<Item = f64>, ticks: usize, unit: Unit) -> Option<Axis> {
+        let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
+        for value in values.into_iter().filter(|v| usable(*v)) {
+            (low, high) = (low.min(value), high.max(value));
+        }
+        if low > high {
+            return None;
+        }
+        // What differs in the last digits alone is no range.
+        let size = low.abs().max(high.abs());
+        if high - low <= 1e-9 * size || high == low {
+            let room = if size == 0.0 { 1.0 } else { 0.1 * size };
+            (low, high) =
+                if low >= 0.0 { ((low - room).max(0.0), high + room) } else { (low - room, high + room) };
+        }
+        let rough = (high - low) / ticks as f64;
+        let power = 10f64.powf(rough.log10().floor());
+        let step = [1.0, 2.0, 5.0].map(|m| m * power).into_iter().find(|s| *s >= rough * (1.0 - 1e-9));
+        Some(Axis { low, high, step: step.unwrap_or(10.0 * power), unit })
+    }
+
+    /// The axis with both ends at ticks.
+    pub fn rounded(self) -> Axis {
+        let low = (self.low / self.step + 1e-6).floor() * self.step;
+        let high = (self.high / self.step - 1e-6).ceil() * self.step;
+        Axis { low, high, ..self }
+    }
+
+    /// The ticks within the range.
+    pub fn ticks(&self) -> Vec<f64> {
+        let first = (self.low / self.step - 1e-6).ceil() as i64;
+        let last = (self.high / self.step + 1e-6).floor() as i64;
+        // No "-0".
+        (first..=last).map(|i| if i == 0 { 0.0 } else { i as f64 * self.step }).collect()
+    }
+
+    /// A tick's label: as many digits as tell it from its neighbours.
+    pub fn label(&self, tick: f64) -> String {
+        let (scale, mut suffix) = if self.unit == Unit::Share { (100.0, " %") } else { (1.0, "") };
+        let (mut tick, mut step) = (scale * tick, scale * self.step);
+        let size = scale * self.low.abs().max(self.high.abs());
+        let exponent = |v: f64| (v.abs().log10() + 1e-9).floor();
+        if tick != 0.0 && !(0.999e-3..1e9).contains(&size) {
+            let digits = (exponent(tick) - exponent(step)).max(0.0) as usize;
+            return minus(format!("{tick:.digits$e}{suffix}"));
+        }
+        let shortened = [(2e6, 1e6, "M"), (1e4, 1e3, "k")].into_iter().find(|(from, ..)| size >= *from);
+        if let Some((_, thousands, letter)) = shortened.filter(|_| tick != 0.0) {
+            (tick, step, suffix) = (tick / thousands, step / thousands, letter);
+        }
+        let digits = if tick == 0.0 { 0.0 } else { (-exponent(step)).max(0.0) } as usize;
+        minus(format!("{tick:.digits$}{suffix}"))
+    }
+
+    /// Where `value` lies between `from` (the low end) and `to` (the high end); outside it, at the nearer end.
+    pub fn place(&self, value: f64, from: f64, to: f64) -> f64 {
+        from + ((value - self.low) / (self.high - self.low)).clamp(0.0, 1.0) * (to - from)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels(values: &[f64], ticks: usize, unit: Unit) -> Vec<String> {
+        let axis = Axis::fit(values.iter().copied(), ticks, unit).unwrap().rounded();
+        axis.ticks().into_iter().map(|t| axis.label(t)).collect()
+    }
+
+    #[test]
+    fn ticks_are_round_numbers_that_enclose_the_values() {
+        assert_eq!(labels(&[0.633, 0.69], 4, Unit::Plain), ["0.62", "0.64", "0.66", "0.68", "0.70"]);
+        assert_eq!(labels(&[-3.0, 11.0], 4, Unit::Plain), ["−5", "0", "5", "10", "15"]);
+        assert_eq!(labels(&[0.0, 1.0], 4, Unit::Share), ["0 %", "50 %", "100 %"]);
+        assert_eq!(labels(&[0.0, 1e-3], 4, Unit::Plain), ["0", "0.0005", "0.0010"]);
+        assert_eq!(labels(&[0.0, 0.004], 4, Unit::Share), ["0 %", "0.1 %", "0.2 %", "0.3 %", "0.4 %"]);
+        assert_eq!(labels(&[0.0, 5e-7], 5, Unit::Plain), ["0", "1e-7", "2e-7", "3e-7", "4e-7", "5e-7"]);
+        assert_eq!(labels(&[0.0, 1.4e-6], 4, Unit::Plain), ["0", "5e-7", "1.0e-6", "1.5e-6"]);
+        assert_eq!(labels(&[0.0, 25e3], 5, Unit::Plain), ["0", "5k", "10k", "15k", "20k", "25k"]);
+        assert_eq!(labels(&[0.0, 2.5e6], 5, Unit::Plain), ["0", "0.5M", "1.0M", "1.5M", "2.0M", "2.5M"]);
+        for count in 1..9 {
+            for (low, high) in [(0.0, 1.0), (-1e-12, 3e-12), (7.0, 7e7), (-0.3, -0.1), (99.0, 101.0)] {
+                let axis = Axis::fit([low, high], count, Unit::Plain).unwrap();
+                let inside = axis.ticks();
+                assert!(inside.len() <= count + 1, "{low} {high} {count} {inside:?}");
+                assert!(inside.iter().all(|t| *t >= low - axis.step * 1e-3 && *t <= high + axis.step * 1e-3));
+                let (rounded, step) = (axis.clone().rounded(), axis.step);
+                assert!(rounded.low <= low && rounded.high >= high, "{low} {high} {rounded:?}");
+                assert!(low - rounded.low < step && rounded.high - high < step, "{low} {high} {rounded:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_axis_has_room_even_for_a_single_value_and_none_for_no_number() {
+        for value in [0.0, 5.0, -5.0, 1e-300, 1e18, -1e299] {
+            let axis = Axis::fit([value, value * (1.0 + 1e-12)], 4, Unit::Plain).unwrap();
+            assert!(axis.low <= value && value <= axis.high && axis.low < axis.high, "{value} {axis:?}");
+            assert!((1..7).contains(&axis.rounded().ticks().len()), "{value}");
+        }
+        let nothing = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, f64::MAX];
+        assert_eq!(Axis::fit(nothing, 4, Unit::Plain), None);
+        assert_eq!(Axis::fit([f64::NAN, 1.0, 2.0], 4, Unit::Plain), Axis::fit([1.0, 2.0], 4, Unit::Plain));
+    }
+
+    #[test]
+    fn places_are_linear_and_stay_inside() {
+        let axis = Axis::fit([10.0, 20.0], 5, Unit::Plain).unwrap();
+        let places = [10.0, 15.0, 20.0, 99.0, -99.0].map(|v| axis.place(v, 100.0, 0.0));
+        assert_eq!(places, [100.0, 50.0, 0.0, 0.0, 100.0]);
+    }
+
+    #[test]
+    fn numbers_have_three_significant_digits() {
+        let cases = [
+            (0.0, "0"),
+            (0.63327, "0.633"),
+            (-0.0512, "−0.0512"),
+            (0.001, "0.001"),
+            (5e-7, "5e-7"),
+            (-1.234e-9, "−1.23e-9"),
+            (54.14, "54.1"),
+            (64.0, "64"),
+            (999.4, "999"),
+            (999.6, "1,000"),
+            (-1234567.0, "−1,234,567"),
+            (2.5e12, "2.5e12"),
+            (f64::NAN, "–"),
+            (f64::INFINITY, "–"),
+        ];
+        for (value, text) in cases {
+            assert_eq!(number(value), text);
+        }
+        assert_eq!(Unit::Share.format(0.8049), "80.5 %");
+        assert_eq!(Unit::Share.format(f64::NAN), "–");
+        assert_eq!(
+            [0.26, 59.4, 60.0, 223.4, 4000.0].map(duration),
+            ["0.3 s", "59 s", "1 min 00 s", "3 min 43 s", "1 h 06 min"]
+        );
+    }
+
+    #[test]
+    fn a_share_has_an_interval_and_no_trials_have_no_share() {
+        let share = Estimate::share(161, 200);
+        assert!((share.value, share.low > 0.74, share.high < 0.86) == (0.805, true, true), "{share:?}");
+        assert!(share.has_interval() && !Estimate::from(1.0).has_interval());
+        assert!(Estimate::share(0, 0).value.is_nan());
+    }
+}
