@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use super::adapter::Gpu;
 use super::buffer::{Buffer, Category};
-use super::recorder::{Home, Recorder};
+use super::recorder::{Home, Recorder, Tensor};
 use crate::error::Result;
 
 /// Where each transient tensor of a recording lies.
@@ -17,56 +17,53 @@ pub(super) struct Layout {
     pub slot_of: HashMap<u32, usize>,
 }
 
+/// Launches from a tensor's first use to its last.
+type Span = (usize, usize);
+
 impl Layout {
-    /// Walks the launches in order; a tensor takes the smallest free slot that fits it, or the largest free one,
-    /// which grows, and gives it back after its last use.
+    /// The largest tensors choose first: each takes the smallest slot in which nothing is needed at the same time
+    /// ("greedy by size" of Pisarchyk & Lee 2020, arXiv 2001.03288).
     pub fn plan(recorder: &Recorder) -> Layout {
-        let mut last_use = HashMap::new();
+        let mut spans: HashMap<u32, Span> = HashMap::new();
+        let mut tensors: Vec<Tensor> = Vec::new();
         for (i, launch) in recorder.launches.iter().enumerate() {
             for (tensor, _) in &launch.args {
-                last_use.insert(tensor.id, i);
+                if matches!(recorder.tensors[tensor.id as usize].home, Home::Transient) {
+                    let span = spans.entry(tensor.id).or_insert_with(|| {
+                        tensors.push(*tensor);
+                        (i, i)
+                    });
+                    span.1 = i;
+                }
             }
         }
         for output in &recorder.outputs {
-            last_use.insert(output.id, usize::MAX);
+            if let Some(span) = spans.get_mut(&output.id) {
+                span.1 = usize::MAX;
+            }
         }
+        // In the order of first uses where sizes are equal.
+        tensors.sort_by_key(|t| std::cmp::Reverse(t.bytes()));
         let mut layout = Layout::default();
-        let mut free: Vec<usize> = Vec::new();
-        for (i, launch) in recorder.launches.iter().enumerate() {
-            for (tensor, _) in &launch.args {
-                let transient = matches!(recorder.tensors[tensor.id as usize].home, Home::Transient);
-                if transient && !layout.slot_of.contains_key(&tensor.id) {
-                    let slot = layout.take(&mut free, tensor.bytes());
-                    layout.slot_of.insert(tensor.id, slot);
-                }
-            }
-            for (tensor, _) in &launch.args {
-                if last_use.get(&tensor.id) == Some(&i)
-                    && let Some(slot) = layout.slot_of.get(&tensor.id)
-                    && !free.contains(slot)
-                {
-                    free.push(*slot);
-                }
-            }
+        // Of each slot, in order.
+        let mut taken: Vec<Vec<Span>> = Vec::new();
+        for tensor in tensors {
+            let (first, last) = spans[&tensor.id];
+            let place = |taken: &Vec<Span>| {
+                let at = taken.partition_point(|span| span.1 < first);
+                taken.get(at).is_none_or(|next| last < next.0).then_some(at)
+            };
+            // The slots' sizes descend.
+            let found = taken.iter().enumerate().rev().find_map(|(slot, spans)| Some((slot, place(spans)?)));
+            let (slot, at) = found.unwrap_or_else(|| {
+                layout.slots.push(tensor.bytes());
+                taken.push(Vec::new());
+                (taken.len() - 1, 0)
+            });
+            taken[slot].insert(at, (first, last));
+            layout.slot_of.insert(tensor.id, slot);
         }
         layout
-    }
-
-    fn take(&mut self, free: &mut Vec<usize>, bytes: u64) -> usize {
-        let fits =
-            (0..free.len()).filter(|i| self.slots[free[*i]] >= bytes).min_by_key(|i| self.slots[free[*i]]);
-        let best = fits.or_else(|| (0..free.len()).max_by_key(|i| self.slots[free[*i]]));
-        match best {
-            Some(i) => {
-                let slot = free.swap_remove(i);
-                self.slots[slot] = self.slots[slot].max(bytes);
-                slot
-            }
-            None => {
-                self.slots.push(bytes);
-                self.slots.len() - 1
-            }
-        }
     }
 }
 
@@ -150,6 +147,18 @@ mod tests {
         assert_ne!(slot(a), slot(c));
         assert_ne!(slot(b), slot(c));
         assert_eq!(slot(b), slot(d), "b is done when d is written");
+    }
+
+    #[test]
+    fn a_small_tensor_keeps_no_large_one_from_its_slot() {
+        let mut r = Recorder::default();
+        let [first, small, second, end] =
+            [("a", 100), ("b", 1), ("c", 100), ("d", 1)].map(|(name, rows)| r.tensor(name, rows, 1));
+        launch(&mut r, &[], &[first]);
+        launch(&mut r, &[first], &[small]);
+        launch(&mut r, &[], &[second]);
+        launch(&mut r, &[small, second], &[end]);
+        assert_eq!(Layout::plan(&r).slots, [400, 4, 4]);
     }
 
     #[test]
