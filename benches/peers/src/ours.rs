@@ -1,0 +1,49 @@
+//! oaif.
+
+use oaif::data::packing::Tree;
+use oaif::gpu::{Arena, Gpu, GpuOptions};
+use oaif::model::stream::Capacity;
+use oaif::model::{Architecture, Model, Weights};
+use oaif::train::sft_step::SftStep;
+
+use crate::case::Case;
+use crate::engine::{Engine, Result, norm};
+
+pub struct Ours {
+    gpu: Gpu,
+    model: Model,
+    step: SftStep,
+    trees: Vec<Tree>,
+}
+
+impl Ours {
+    pub fn new(case: &Case) -> Result<Ours> {
+        let gpu = Gpu::open(&GpuOptions::default())?;
+        let config = case.config();
+        let weights = Weights::trained(&gpu, &Architecture::llama(&config).weights())?;
+        for (spec, values) in case.weights() {
+            weights.upload(&spec.name, &values)?;
+        }
+        let model = Model::new(&gpu, config, weights)?;
+        let trees = case.trees();
+        let step = SftStep::new(&gpu, &model, Capacity::of(&trees), false, &Arena::new())?;
+        Ok(Ours { gpu, model, step, trees })
+    }
+}
+
+impl Engine for Ours {
+    fn adapter(&self) -> String {
+        self.gpu.summary().name.clone()
+    }
+
+    fn step(&mut self) -> Result<f64> {
+        let targets: usize = self.trees.iter().map(|t| t.responses[0].len()).sum();
+        let (sums, _) = self.step.run(&self.trees, 1.0 / targets as f32)?;
+        Ok(sums.nll / sums.tokens as f64)
+    }
+
+    fn gradient_norms(&mut self) -> Result<Vec<(Vec<String>, f64)>> {
+        let base = self.model.base();
+        base.iter().map(|w| Ok((vec![w.name.clone()], norm(&base.download_gradient(w)?)))).collect()
+    }
+}
