@@ -11,7 +11,7 @@ use oaif::demo::dataset::{
 };
 use oaif::demo::language::{SPECIALS, tokenizer_json, vocabulary};
 use oaif::gpu::{Gpu, GpuOptions};
-use oaif::model::storage::SavedFormat;
+use oaif::model::storage::FloatFormat;
 use oaif::model::{Model, ModelConfig};
 use oaif::{Result, files};
 use serde_json::{Value, json};
@@ -116,7 +116,7 @@ fn write_models(folder: &Path) -> Result<()> {
         Model::random(&gpu, ModelConfig::load(&folder)?, false, seed)?.save(
             &folder,
             None,
-            SavedFormat::F32,
+            FloatFormat::F32,
         )?;
         let from = if from.is_empty() { "-" } else { from };
         recipes += &format!("{name}\t{rows}\t{from}\t{steps}\t{learning_rate}\t{batch}\n");
