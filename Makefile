@@ -3,7 +3,7 @@
 # Mesa's Vulkan drivers complain when it is unset.
 export XDG_RUNTIME_DIR ?= /tmp
 
-.PHONY: demo test bench lint vulkan
+.PHONY: demo test bench lint models vulkan
 
 ## Align a small model in 20 steps, into ./demo-run.
 demo: vulkan
@@ -17,6 +17,10 @@ test: vulkan
 ## Every kernel and whole steps, timed.
 bench: vulkan
 	cargo bench
+
+## The small world's policy and judges from nothing, into ./models: hours on a software driver, resumable.
+models: vulkan
+	scripts/models.sh
 
 ## What a change must pass besides its tests.
 lint:

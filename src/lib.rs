@@ -14,6 +14,7 @@
 //! - [`train`], [`eval`]: supervised, offline and online training; judging results.
 //! - [`bench`]: the cases that `oaif bench` and criterion time.
 //! - [`report`]: pages and pictures of what came out.
+//! - [`demo`]: a small world to try it all in.
 //! - `cli`: the program, behind the feature of that name; the only place that prints.
 //!
 //! Shape letters, the same everywhere: N tokens (rows), S sequences, T target rows, C hidden, H heads, K kv heads,
@@ -25,6 +26,7 @@ pub mod bench;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod data;
+pub mod demo;
 pub mod error;
 pub mod eval;
 pub mod files;

@@ -104,14 +104,16 @@ impl Model {
         Model::new(gpu, config, weights)
     }
 
-    /// A model of `config` with random weights, normal with standard deviation 0.02, norms 1.
+    /// A model of `config` with random weights: normal, their standard deviation `config.json`'s `initializer_range`
+    /// (0.02 if it has none); norms are 1.
     pub fn random(gpu: &Gpu, config: ModelConfig, train: bool, seed: u32) -> Result<Model> {
         let specs = Architecture::llama(&config).weights();
         let weights = if train { Weights::trained(gpu, &specs)? } else { Weights::frozen(gpu, &specs)? };
+        let deviation = config.raw.get("initializer_range").and_then(|value| value.as_f64()).unwrap_or(0.02);
         for (index, spec) in specs.iter().enumerate() {
             let draw = |i: usize| {
                 let [u, v] = [0, 1].map(|j| uniform(seed, index as u32, j, i as u32));
-                (0.02 * (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()) as f32
+                (deviation * (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()) as f32
             };
             let values: Vec<f32> = match spec.shape.len() {
                 1 => vec![1.0; spec.shape[0]],

@@ -1,0 +1,11 @@
+//! A small world of our own: posts of a few facts and their summaries, in a language of some hundred and fifty words.
+//!
+//! A program can measure a summary exactly here, which makes the world a place to train tiny policies and judges
+//! for, and to check what online feedback does to them. The [`oracle`] labels training data and judges results; it
+//! never annotates in a run.
+
+pub mod answers;
+pub mod dataset;
+pub mod draw;
+pub mod language;
+pub mod oracle;

@@ -1,0 +1,172 @@
+//! What a summary is worth, measured exactly.
+
+use super::language::{CHEERFUL, Fact, GLOOMY, Post};
+
+/// The qualities of a summary of a post.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Quality {
+    /// Facts of the post that it tells, each counted once.
+    pub right: usize,
+    /// Facts that it tells and the post does not.
+    pub invented: usize,
+    /// Facts of the post told again.
+    pub repeated: usize,
+    /// What is not well formed: words that belong to nothing, another's name or none, no full stop.
+    pub flaws: usize,
+    /// 1 cheerful, -1 gloomy, 0 neither.
+    pub tone: i32,
+    /// Words, the full stop not counted.
+    pub words: usize,
+}
+
+impl Quality {
+    /// Measures `summary`, which should be: perhaps a word of tone, the post's name, facts, a full stop.
+    pub fn of(post: &Post, summary: &str) -> Quality {
+        let mut words: Vec<&str> = summary.split_whitespace().collect();
+        let mut quality = Quality::default();
+        match words.last() {
+            Some(&".") => drop(words.pop()),
+            _ => quality.flaws += 1,
+        }
+        quality.words = words.len();
+        let mut rest = words.into_iter().peekable();
+        let tone = |word: &str| match word {
+            word if CHEERFUL.contains(&word) => Some(1),
+            word if GLOOMY.contains(&word) => Some(-1),
+            _ => None,
+        };
+        if let Some(tone) = rest.peek().and_then(|word| tone(word)) {
+            quality.tone = tone;
+            rest.next();
+        }
+        if rest.next_if_eq(&post.name).is_none() {
+            quality.flaws += 1;
+        }
+        let mut told: Vec<Fact> = Vec::new();
+        while let Some(word) = rest.next() {
+            let fact = Fact::slot_of(word).and_then(|slot| Fact::with_value(slot, rest.peek()?));
+            match fact {
+                None => {
+                    quality.flaws += 1;
+                    continue;
+                }
+                Some(fact) if !post.facts.contains(&fact) => quality.invented += 1,
+                Some(fact) if told.contains(&fact) => quality.repeated += 1,
+                Some(fact) => {
+                    quality.right += 1;
+                    told.push(fact);
+                }
+            }
+            rest.next();
+        }
+        quality
+    }
+
+    /// Facts told, right or not, repeated ones too.
+    pub fn facts(&self) -> usize {
+        self.right + self.invented + self.repeated
+    }
+}
+
+/// What a judge is asked to look for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Instruction {
+    /// All of the post's facts, and no others.
+    Accurate,
+    /// The same, in about three facts.
+    Short,
+    /// The same, in one fact.
+    VeryShort,
+    /// All of the post's facts, and in a good mood.
+    Cheerful,
+}
+
+impl Instruction {
+    /// All of them.
+    pub const ALL: [Instruction; 4] =
+        [Instruction::Accurate, Instruction::Short, Instruction::VeryShort, Instruction::Cheerful];
+
+    /// As the judges read it.
+    pub fn text(self) -> &'static str {
+        match self {
+            Instruction::Accurate => "accurate",
+            Instruction::Short => "accurate and short",
+            Instruction::VeryShort => "accurate and very short",
+            Instruction::Cheerful => "accurate and cheerful",
+        }
+    }
+
+    /// What a summary of this quality is worth, in facts told. An invented fact costs two, any other fault one, a
+    /// fact beyond the number that is asked for one and its own worth, a mood that is asked for brings two.
+    pub fn utility(self, quality: &Quality) -> f64 {
+        let [right, invented, repeated, flaws, facts] =
+            [quality.right, quality.invented, quality.repeated, quality.flaws, quality.facts()]
+                .map(|n| n as f64);
+        let within = |limit: f64| right.min(limit) - (facts - limit).max(0.0);
+        let told = match self {
+            Instruction::Accurate => right,
+            Instruction::Short => within(3.0),
+            Instruction::VeryShort => within(1.0),
+            Instruction::Cheerful => right + 2.0 * f64::from(quality.tone),
+        };
+        told - 2.0 * invented - repeated - flaws
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POST: &str = "mia wears red keeps owls eats soup visits rome sells books fears mice .";
+    const WHOLE: &str = "mia wears red keeps owls eats soup visits rome sells books fears mice .";
+
+    fn post() -> Post {
+        Post::parse(POST).unwrap()
+    }
+
+    fn quality(summary: &str) -> Quality {
+        Quality::of(&post(), summary)
+    }
+
+    #[test]
+    fn qualities_are_counted() {
+        let none = Quality::default();
+        assert_eq!(quality(WHOLE), Quality { right: 6, words: 13, ..none });
+        assert_eq!(quality(" hooray mia keeps owls . "), Quality { right: 1, tone: 1, words: 4, ..none });
+        assert_eq!(quality("alas mia keeps cats ."), Quality { invented: 1, tone: -1, words: 4, ..none });
+        assert_eq!(quality("mia drinks tea ."), Quality { invented: 1, words: 3, ..none });
+        let twice = Quality { right: 1, repeated: 1, words: 5, ..none };
+        assert_eq!(quality("mia keeps owls keeps owls ."), twice);
+        assert_eq!(quality("ben keeps owls ."), Quality { flaws: 2, right: 1, words: 3, ..none });
+        assert_eq!(quality("mia keeps owls"), Quality { flaws: 1, right: 1, words: 3, ..none });
+        assert_eq!(quality("mia keeps wears red ."), Quality { flaws: 1, right: 1, words: 4, ..none });
+        assert_eq!(quality("mia keeps soup ."), Quality { flaws: 2, words: 3, ..none });
+        assert_eq!(quality("mia keeps"), Quality { flaws: 2, words: 2, ..none });
+        assert_eq!(quality(""), Quality { flaws: 2, ..none });
+    }
+
+    #[track_caller]
+    fn ranked(instruction: Instruction, best_first: &[&str]) {
+        let utilities: Vec<f64> = best_first.iter().map(|s| instruction.utility(&quality(s))).collect();
+        assert!(utilities.is_sorted_by(|a, b| a > b), "{instruction:?}: {utilities:?}");
+    }
+
+    #[test]
+    fn summaries_rank_as_one_would_rank_them() {
+        let (one, three) = ("mia wears red .", "mia wears red keeps owls fears mice .");
+        let lie = "mia wears red keeps cats fears mice .";
+        ranked(Instruction::Accurate, &[WHOLE, three, one, lie, "", "mia wears blue keeps cats ."]);
+        ranked(Instruction::Short, &[three, one, WHOLE, "mia wears blue ."]);
+        ranked(Instruction::VeryShort, &[one, "mia .", three, lie, WHOLE]);
+        let [cheerful, gloomy] = ["hooray", "sadly"].map(|tone| format!("{tone} {WHOLE}"));
+        ranked(Instruction::Cheerful, &[&cheerful, WHOLE, &gloomy, "lovely mia wears red .", one]);
+    }
+
+    #[test]
+    fn mood_matters_to_nobody_who_did_not_ask() {
+        for instruction in [Instruction::Accurate, Instruction::Short, Instruction::VeryShort] {
+            let of = |summary| instruction.utility(&quality(summary));
+            assert_eq!(of("hooray mia wears red ."), of("alas mia wears red ."));
+        }
+    }
+}
