@@ -123,10 +123,12 @@ pub fn held_out_pair(row: usize) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
-    use crate::demo::language::vocabulary;
+    use crate::annotate::Pair;
+    use crate::annotate::template::JudgeTemplate;
+    use crate::data::tokenizer::Tokenizer;
+    use crate::demo::language::{tokenizer_json, vocabulary};
+    use crate::files;
 
     fn rows() -> Vec<Value> {
         let each = |row: usize| {
@@ -136,13 +138,51 @@ mod tests {
         (0..300).flat_map(each).collect()
     }
 
+    fn tokenizer() -> Tokenizer {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("tokenizer.json");
+        files::write_atomic(&path, tokenizer_json().to_string().as_bytes()).unwrap();
+        Tokenizer::load(dir.path()).unwrap()
+    }
+
     #[test]
-    fn every_word_of_every_row_is_in_the_vocabulary() {
-        let known: BTreeSet<&str> = vocabulary().into_iter().collect();
+    fn every_row_is_made_of_known_words() {
+        let tokenizer = tokenizer();
+        assert_eq!(tokenizer.vocab_size(), vocabulary().len());
         for row in rows() {
             for text in row.as_object().unwrap().values().filter_map(Value::as_str) {
-                text.split_whitespace().for_each(|word| assert!(known.contains(word), "{word:?} in {text}"));
+                let ids = tokenizer.encode(text).unwrap();
+                assert_eq!(ids[0], 1, "no BOS: {text}");
+                assert_eq!(ids.len(), text.split_whitespace().count() + 1, "{text}");
+                assert!(!ids.contains(&0), "an unknown word: {text}");
+                assert_eq!(tokenizer.decode(&ids, true).unwrap(), text);
             }
+        }
+    }
+
+    #[test]
+    fn annotators_show_judges_what_these_were_trained_on() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        files::write_atomic(file.path(), PROMPTED_TEMPLATE.as_bytes()).unwrap();
+        for row in (0..50).map(|row| prompted_row(0, row, 1.0)) {
+            let text = format!("{} {}", row["prompt"].as_str().unwrap(), row["completion"].as_str().unwrap());
+            let parts: Vec<&str> = text.split([':', '=']).map(str::trim).collect();
+            let [_, prompt, first, second, ..] = parts[..] else { panic!("{text}") };
+            let prompt = prompt.strip_suffix(" summary 1").unwrap();
+            let response_1 = first.strip_suffix(" summary 2").unwrap();
+            let (response_2, instruction) = second.split_once(" most ").unwrap();
+            let template = JudgeTemplate::from_file(file.path()).unwrap();
+            let asked = template.with_instruction(instruction).unwrap();
+            let asked = asked.render(&Pair { prompt, response_1, response_2 }).unwrap();
+            assert!(text.starts_with(&asked.replace('\n', " ")), "{asked}\n{text}");
+        }
+        for row in (0..50).map(|row| likelihood_row(0, row)) {
+            let learnt = row["prompt"].as_str().unwrap();
+            let (instruction, rest) = learnt.strip_prefix("most ").unwrap().split_once(" : ").unwrap();
+            let post = rest.strip_suffix(" summary :").unwrap();
+            assert!(Post::parse(post).is_some(), "{learnt}");
+            let shown = LIKELIHOOD_TEMPLATE.replace("{{ instruction }}", instruction);
+            assert_eq!(shown.replace("{{ prompt }}", post).trim_end(), learnt);
         }
     }
 
