@@ -51,6 +51,8 @@ struct Way {
     instruction: Instruction,
     soft_labels: bool,
     num_samples: usize,
+    /// How many times as long as the others.
+    times: usize,
 }
 
 impl Way {
@@ -65,6 +67,7 @@ impl Way {
         instruction: Instruction::Accurate,
         soft_labels: false,
         num_samples: 2,
+        times: 1,
     };
 }
 
@@ -77,6 +80,8 @@ fn ways() -> Vec<Way> {
         Way { name: "dpo-offline", online: false, ..online },
         Way { name: "very-short", instruction: Instruction::VeryShort, ..online },
         Way { name: "short", instruction: Instruction::Short, ..online },
+        Way { name: "dpo-long-online", times: 3, ..online },
+        Way { name: "dpo-long-offline", online: false, times: 3, ..online },
         Way { name: "judge-small", judge: JudgeSize::Small, ..online },
         Way { name: "judge-medium", judge: JudgeSize::Medium, ..online },
         Way { name: "ipo-online", loss: "ipo", ..online },
@@ -199,7 +204,7 @@ impl World {
 
     fn train(&self, way: Way, seed: u32) -> Result<Trained> {
         let began = Instant::now();
-        let Size { steps, batch, .. } = self.size;
+        let (steps, batch) = (way.times * self.size.steps, self.size.batch);
         let run = tempfile::tempdir().map_err(oaif::Error::io("create", "a temporary folder"))?;
         // IPO's usual β of 1 wants half a nat only, too little to see in short trainings.
         let loss = PreferenceLoss::parse(way.loss, (way.loss == "ipo").then_some(0.1), false)?;
@@ -342,7 +347,7 @@ impl World {
         let mut table =
             Table::new(["loss", "online against π₀", "offline against π₀", "wins", "ties", "losses"]);
         let mut out = json!({});
-        for loss in ["dpo", "ipo", "slic"] {
+        for loss in ["dpo", "dpo-long", "ipo", "slic"] {
             let names = [format!("{loss}-online"), format!("{loss}-offline")];
             for (i, name) in names.iter().enumerate() {
                 let Some(trained) = cells.get(name.as_str()) else { continue };

@@ -113,6 +113,9 @@ pub(crate) struct DemoArgs {
     /// Prompts of a step
     #[arg(long, value_name = "N", help_heading = "Training", default_value_t = 32)]
     per_device_train_batch_size: usize,
+    /// Posts left out of training that win rates are measured on
+    #[arg(long, value_name = "N", default_value_t = 400)]
+    held_out: usize,
     #[command(flatten)]
     #[serde(flatten)]
     gpu: GpuArgs,
@@ -126,6 +129,8 @@ pub(crate) struct DemoPlan {
     pub judge_kind: JudgeKind,
     pub train: TrainOptions,
     pub align: AlignOptions,
+    /// Held-out posts.
+    pub held_out: usize,
     pub gpu: GpuOptions,
     /// Every flag with its resolved value, for `run.json`.
     pub config: Value,
@@ -167,6 +172,8 @@ impl DemoArgs {
         let config = serde_json::to_value(&self)
             .map_err(|e| Error::config("arguments", format!("cannot be written down: {e}")))?;
         let (instruction, judge, judge_kind) = (self.instruction, self.judge, self.judge_kind);
-        Ok(DemoPlan { instruction, judge, judge_kind, train, align, gpu: self.gpu.gpu_only()?, config })
+        let held_out = positive("--held-out", self.held_out)?;
+        let gpu = self.gpu.gpu_only()?;
+        Ok(DemoPlan { instruction, judge, judge_kind, train, align, held_out, gpu, config })
     }
 }

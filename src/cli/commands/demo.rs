@@ -21,13 +21,11 @@ use crate::files;
 use crate::gpu::Gpu;
 use crate::model::weights::Weight;
 use crate::report::Estimate;
-use crate::train::run_dir::{REPORT, RUN, SUMMARY, checkpoints};
+use crate::train::run_dir::{REPORT, RUN, RunDir, SUMMARY, checkpoints};
 use crate::train::{AlignRun, Policy, Sources};
 
 /// Posts that prompts are drawn from, in an order of the seed's.
 const PROMPTS: usize = 10_000;
-/// Held-out posts that win rates are measured on.
-const POSTS: usize = 400;
 /// The seed that summaries of held-out posts are drawn with, whatever the run's.
 const EXAM_SEED: u32 = 1;
 
@@ -39,6 +37,8 @@ pub fn run(plan: DemoPlan) -> Result<()> {
         same_question(dir, &plan.config)?;
     }
     let gpu = Gpu::open(&plan.gpu)?;
+    // A folder that cannot be used is refused before anything is said.
+    RunDir::create(dir, &plan.train.start(), None)?;
     let models = Models::unpack()?;
     let policy = Policy::load(&gpu, &models.policy(), &plan.train)?;
     let mut judge = models.judge(&gpu, plan.judge_kind, plan.judge, Orders::Both, plan.instruction)?;
@@ -53,12 +53,12 @@ pub fn run(plan: DemoPlan) -> Result<()> {
     let sources = Sources { model: models.policy(), config: plan.config.clone() };
     let (results, console) = training::watched(dir, |control| {
         run.run(judge.as_mut(), sources, control)?;
-        examine(&gpu, &models, plan.instruction, dir)
+        examine(&gpu, &models, plan.instruction, Exam::new(plan.held_out), dir)
     });
     let results = results?;
     let summary = results.summary(began.elapsed().as_secs_f64());
     files::write_atomic(&dir.join(SUMMARY), format!("{summary:#}\n").as_bytes())?;
-    results.report(dir, plan.instruction)?.write(&dir.join(REPORT))?;
+    results.report(dir, plan.judge_kind, plan.instruction)?.write(&dir.join(REPORT))?;
     conclude(&results, dir, &console)
 }
 
@@ -98,8 +98,7 @@ struct Results {
 }
 
 /// Puts π₀ and each checkpoint to the test, before the oracle and the judge that did not annotate.
-fn examine(gpu: &Gpu, models: &Models, instruction: Instruction, dir: &Path) -> Result<Results> {
-    let exam = Exam::new(POSTS);
+fn examine(gpu: &Gpu, models: &Models, instruction: Instruction, exam: Exam, dir: &Path) -> Result<Results> {
     let mut judge = models.evaluation_judge(gpu, instruction)?;
     let mut stages: Vec<Stage> = Vec::new();
     let checkpoints = checkpoints(dir)?;
@@ -113,7 +112,7 @@ fn examine(gpu: &Gpu, models: &Models, instruction: Instruction, dir: &Path) -> 
         let oracle = Tally::of(&exam.by_oracle(instruction, before, &summaries));
         let judge = Tally::of(&exam.by_judge(judge.as_mut(), before, &summaries)?);
         let qualities = exam.qualities(&summaries);
-        let mean = |of: &dyn Fn(&_) -> f64| qualities.iter().map(of).sum::<f64>() / POSTS as f64;
+        let mean = |of: &dyn Fn(&_) -> f64| qualities.iter().map(of).sum::<f64>() / qualities.len() as f64;
         let (utility, words) = (mean(&|q| instruction.utility(q)), mean(&|q| q.words as f64));
         let rate = oracle.win_rate();
         match step {
@@ -163,7 +162,7 @@ impl Results {
             "mean_utility_after": number(after.utility),
             "mean_length_before": number(before.words),
             "mean_length_after": number(after.words),
-            "held_out_posts": POSTS,
+            "held_out_posts": self.exam.texts().len(),
             "steps": after.step,
             "wall_s": (wall_s * 10.0).round() / 10.0,
             "stages": self.stages.iter().map(stage).collect::<Vec<_>>(),
@@ -188,8 +187,9 @@ fn conclude(results: &Results, dir: &Path, console: &Console) -> Result<()> {
         }
     };
     print(format!(
-        "After {} steps, on {POSTS} held-out posts, against the policy at the start:",
-        after.step
+        "After {} steps, on {} held-out posts, against the policy at the start:",
+        after.step,
+        results.exam.texts().len()
     ))?;
     print(format!("  wins by the oracle            {}", rate(&after.oracle)))?;
     print(format!("  wins by the evaluation judge  {}", rate(&after.judge)))?;

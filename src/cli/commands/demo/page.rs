@@ -6,8 +6,9 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::{POSTS, Results, Stage};
+use super::{Results, Stage};
 use crate::demo::language::Post;
+use crate::demo::models::JudgeKind;
 use crate::demo::oracle::{Instruction, Quality};
 use crate::error::{Error, Result};
 use crate::report::{Estimate, KeyFigure, Plot, Report, Sample, Section, Series, Table, Unit, number};
@@ -18,7 +19,7 @@ const SHOWN: usize = 8;
 
 impl Results {
     /// The run's report, with what the exam has shown before it.
-    pub fn report(&self, dir: &Path, instruction: Instruction) -> Result<Report> {
+    pub fn report(&self, dir: &Path, kind: JudgeKind, instruction: Instruction) -> Result<Report> {
         let (before, after) = (self.before(), self.after());
         let mut report = Report::of_run(dir)?;
         report.title(format!("A writer of summaries, asked to be {}", instruction.text())).lead(
@@ -39,6 +40,7 @@ impl Results {
             )
             .figure_first(KeyFigure::new("Wins by the evaluation judge", share(judged)).note(range(judged)))
             .figure_first(KeyFigure::new("Wins by the oracle", share(rate)).note(range(rate)));
+        report.fact("Instruction", instruction.text()).fact("Annotator's kind", kind.to_string());
         report.add_first(self.samples(instruction)).add_first(self.against_the_start());
         report.add(annotator(dir, instruction)?);
         Ok(report)
@@ -48,14 +50,14 @@ impl Results {
         let estimates =
             |of: fn(&Stage) -> Estimate| self.stages.iter().skip(1).map(move |s| (s.step as f64, of(s)));
         let points = |of: fn(&Stage) -> f64| self.stages.iter().map(move |s| (s.step as f64, of(s)));
-        let after = self.after();
+        let (after, posts) = (self.after(), self.exam.texts().len());
         let row = |who: &str, tally: &super::Tally| {
             let counts = [tally.wins, tally.ties, tally.losses].map(|n| (n as f64).into());
             [who.into()].into_iter().chain(counts).chain([(tally.win_rate(), Unit::Share).into()])
         };
         Section::new("Against the start")
             .text(format!(
-                "On {POSTS} posts that were left out of all training, one summary each, by the policy at the start and \
+                "On {posts} posts that were left out of all training, one summary each, by the policy at the start and \
                  after so many steps. A win is a summary of higher utility, which the oracle, a program, measures \
                  exactly; the oracle had no part in training. The evaluation judge is a model that had none either. \
                  Ties are left out of the rates; intervals are those of 95 %."
@@ -90,13 +92,12 @@ impl Results {
         let (before, after) = (&self.before().summaries, &self.after().summaries);
         let qualities = self.exam.qualities(before).into_iter().zip(self.exam.qualities(after));
         let told = |q: &Quality| {
-            let facts = |n: usize| format!("{n} fact{}", if n == 1 { "" } else { "s" });
-            format!(
-                "{} right, {} invented, utility {}",
-                facts(q.right),
-                q.invented,
-                number(instruction.utility(q))
-            )
+            let faults = match q.repeated + q.flaws {
+                0 => String::new(),
+                n => format!(", {n} repeated or out of place"),
+            };
+            let utility = number(instruction.utility(q));
+            format!("{} right, {} invented{faults}, utility {utility}", q.right, q.invented)
         };
         let sample =
             |(post, ((before, after), (old, new))): (&String, ((&String, &String), (Quality, Quality)))| {
@@ -110,7 +111,7 @@ impl Results {
                     true => sample.preferred("after training", after),
                     false => sample.answer("after training", after),
                 };
-                sample.note(format!("oracle: {}; then {}", told(&old), told(&new)))
+                sample.note(format!("facts by the oracle: {}; then {}", told(&old), told(&new)))
             };
         let texts = self.exam.texts().iter().zip(before.iter().zip(after).zip(qualities));
         let text =
