@@ -5,10 +5,10 @@ export XDG_RUNTIME_DIR ?= /tmp
 
 .PHONY: demo test bench lint models vulkan
 
-## Align a small model in 20 steps, into ./demo-run.
+## See it work on the models that the program carries: minutes, then ./demo-run/report.html.
 demo: vulkan
-	cargo build --release
-	scripts/demo.sh
+	cargo build --release --bin oaif
+	target/release/oaif demo --output-dir demo-run --overwrite-output-dir
 
 ## Every test, doc tests and examples included. Without a GPU adapter they fail rather than pass unseen.
 test: vulkan

@@ -125,7 +125,8 @@ fn a_likelihood_judge_prefers_what_it_finds_more_probable() {
     let hand = judge();
     let prompt = hand.tokenizer.encode(&words[0]).unwrap();
     let logp = |text: &str| {
-        let ids = hand.tokenizer.encode_plain(text).unwrap();
+        let mut ids = hand.tokenizer.encode_plain(text).unwrap();
+        ids.push(hand.tokenizer.eos().expect("the fixture has one"));
         let tree = Tree { prompt: prompt.clone(), responses: vec![ids] };
         hand.scorer.score(&[tree]).unwrap()[0].clone()
     };
@@ -144,6 +145,13 @@ fn a_likelihood_judge_prefers_what_it_finds_more_probable() {
         let got = verdict.p_first().unwrap() as f64;
         assert!((got - want).abs() < 1e-5, "{normalise:?}: {got} {want}");
     }
+    // Nothing said is as probable as the end is there, rather than certain.
+    let mut annotator =
+        LikelihoodAnnotator::new(judge(), DEFAULT_TEMPLATE, "", Normalise::Sum, "tiny").unwrap();
+    let pair = Pair { prompt: &words[0], response_1: "", response_2: &short };
+    let got = annotator.annotate(&[pair]).unwrap().remove(0).verdict.p_first().unwrap() as f64;
+    let want = 1.0 / (1.0 + (a.logp() - logp("").logp()).exp());
+    assert!((got - want).abs() < 1e-5, "{got} {want}");
 }
 
 #[test]

@@ -1,4 +1,7 @@
 //! A language model as a judge of what is probable: it prefers the response that it would rather have written.
+//!
+//! A response ends where the judge ends a text, by its end-of-sequence token if it has one: without that, of a response
+//! and its beginning the beginning were always the more probable, and nothing at all the most.
 
 use minijinja::{Environment, context};
 
@@ -72,7 +75,11 @@ impl LikelihoodAnnotator {
             .render(context! { prompt => pair.prompt, instruction => &self.instruction })
             .map_err(|e| Error::config("judge-template", e.to_string()))?;
         let tokenizer = &self.judge.tokenizer;
-        let encode = |response: &str| tokenizer.encode(&format!("{before}{response}"));
+        let encode = |response: &str| -> Result<Vec<u32>> {
+            let mut ids = tokenizer.encode(&format!("{before}{response}"))?;
+            ids.extend(tokenizer.eos());
+            Ok(ids)
+        };
         let (first, second) = (encode(pair.response_1)?, encode(pair.response_2)?);
         if let Some(why) = self.judge.refuse([first.len(), second.len()]) {
             return Ok(Err(why));

@@ -52,6 +52,12 @@ impl JudgeTemplate {
         JudgeTemplate::new(&source).map_err(|why| Error::file(path, why))
     }
 
+    /// One that a program brings along. One that does not parse, lacks a placeholder or uses an unknown one is
+    /// [`Error::Config`].
+    pub fn from_text(source: &str) -> Result<JudgeTemplate> {
+        JudgeTemplate::new(source).map_err(|why| Error::config("judge template", why))
+    }
+
     fn new(source: &str) -> Result<JudgeTemplate, String> {
         let broken = |e: minijinja::Error| {
             let line = e.line().map(|line| format!(", line {line}")).unwrap_or_default();

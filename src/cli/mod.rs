@@ -65,6 +65,8 @@ fn sentence(usage: &str) -> String {
 
 fn run(cli: Cli) -> Result<()> {
     match cli.command {
+        #[cfg(feature = "demo")]
+        Command::Demo(args) => commands::demo::run(args.plan()?),
         Command::Align(args) => commands::align::run(args.plan()?),
         Command::Sft(args) => commands::sft::run(args.plan()?),
         Command::Dpo(args) => commands::dpo::run(args.plan()?),

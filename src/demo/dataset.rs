@@ -6,6 +6,7 @@ use super::answers::{Noise, good, noisy};
 use super::draw::Draw;
 use super::language::{Fact, Post};
 use super::oracle::{Instruction, Quality};
+use crate::data::rows::{Prompt, Text};
 
 /// What a likelihood judge reads before a summary: the template of the `likelihood` annotator.
 pub const LIKELIHOOD_TEMPLATE: &str = "most {{ instruction }} : {{ prompt }} summary : ";
@@ -108,6 +109,13 @@ fn marked(post: &Post, summary: &str, share: f64, draw: &mut Draw) -> String {
 pub fn prompt(held_out: bool, row: usize) -> Post {
     let set = if held_out { seed::HELD_OUT } else { seed::PROMPTS };
     Post::draw(&mut stream(set, 0, row))
+}
+
+/// The first `rows` prompts for alignment, as a training run takes them.
+pub fn prompts(rows: usize) -> Vec<Prompt> {
+    let row =
+        |row| Prompt { prompt: Text::Plain(prompt(false, row).to_string()), reference: None, line: row + 1 };
+    (0..rows).map(row).collect()
 }
 
 /// A held-out pair to measure judges on, with the utility of each summary under each of [`Instruction::ALL`].

@@ -7,5 +7,8 @@
 pub mod answers;
 pub mod dataset;
 pub mod draw;
+pub mod exam;
 pub mod language;
+#[cfg(feature = "demo")]
+pub mod models;
 pub mod oracle;

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::run_dir::{Resume, Start};
 use super::schedule::ScheduleKind;
 use crate::generate::SamplingParams;
 use crate::model::FloatFormat;
@@ -86,6 +87,17 @@ impl TrainOptions {
             shuffle: true,
             max_prompt_length: None,
             max_length: None,
+        }
+    }
+}
+
+impl TrainOptions {
+    /// What to do about a run that is there already.
+    pub fn start(&self) -> Start {
+        match (&self.resume, self.overwrite) {
+            (Some(resume), _) => Start::Resume(resume.parse().unwrap_or(Resume::Last)),
+            (None, true) => Start::Overwrite,
+            (None, false) => Start::New,
         }
     }
 }

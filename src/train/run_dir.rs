@@ -4,6 +4,7 @@
 //! RUN/run.json                      the resolved configuration
 //!     metrics.jsonl pairs.jsonl     rows with a "step"
 //!     report.html                   what happened, for a reader, where it was asked for
+//!     summary.json                  what came out, by `oaif demo`
 //!     checkpoints/step-NNNNNN/      state.json (with the "step") and what else the trainer writes
 //! ```
 //!
@@ -29,10 +30,12 @@ pub const METRICS: &str = "metrics.jsonl";
 pub const PAIRS: &str = "pairs.jsonl";
 /// What [`Report::of_run`](crate::report::Report::of_run) makes of them.
 pub const REPORT: &str = "report.html";
+/// What came out, by `oaif demo`.
+pub const SUMMARY: &str = "summary.json";
 const CHECKPOINTS: &str = "checkpoints";
 const STATE: &str = "state.json";
 /// What a run leaves, its models included.
-const CONTENTS: [&str; 7] = [RUN, METRICS, PAIRS, CHECKPOINTS, "model", "adapter", REPORT];
+const CONTENTS: [&str; 8] = [RUN, METRICS, PAIRS, CHECKPOINTS, "model", "adapter", REPORT, SUMMARY];
 
 /// What to do about the run that the folder may hold already.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -208,17 +211,8 @@ impl RunDir {
         self.path.join(CHECKPOINTS)
     }
 
-    /// The complete checkpoints, oldest first.
     fn checkpoints(&self) -> Result<Vec<Checkpoint>> {
-        let mut found: Vec<Checkpoint> = list(&self.checkpoints_dir())?
-            .into_iter()
-            .filter_map(|path| {
-                let step = path.file_name()?.to_str()?.strip_prefix("step-")?.parse().ok()?;
-                path.join(STATE).is_file().then_some(Checkpoint { step, path })
-            })
-            .collect();
-        found.sort_by_key(|checkpoint| checkpoint.step);
-        Ok(found)
+        checkpoints(&self.path)
     }
 
     /// Under another name first: half a checkpoint must not look like one.
@@ -271,6 +265,19 @@ impl RunDir {
         }
         Ok(())
     }
+}
+
+/// The complete checkpoints of the run in the folder `run`, oldest first.
+pub fn checkpoints(run: &Path) -> Result<Vec<Checkpoint>> {
+    let mut found: Vec<Checkpoint> = list(&run.join(CHECKPOINTS))?
+        .into_iter()
+        .filter_map(|path| {
+            let step = path.file_name()?.to_str()?.strip_prefix("step-")?.parse().ok()?;
+            path.join(STATE).is_file().then_some(Checkpoint { step, path })
+        })
+        .collect();
+    found.sort_by_key(|checkpoint| checkpoint.step);
+    Ok(found)
 }
 
 /// A checkpoint that is being written.

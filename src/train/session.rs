@@ -13,7 +13,7 @@ use super::options::TrainOptions;
 use super::order::RowOrder;
 use super::progress::{Observer, StepEvent};
 use super::rows::EncodedRows;
-use super::run_dir::{Resume, RunDir, Start};
+use super::run_dir::RunDir;
 use super::schedule::LrSchedule;
 use crate::error::{Error, Result};
 use crate::files;
@@ -112,13 +112,8 @@ impl<'a> Session<'a> {
         (total_steps, rows): (usize, usize),
         control: Control<'a>,
     ) -> Result<Session<'a>> {
-        let start = match (&options.resume, options.overwrite) {
-            (Some(resume), _) => Start::Resume(resume.parse().unwrap_or(Resume::Last)),
-            (None, true) => Start::Overwrite,
-            (None, false) => Start::New,
-        };
         let limit = options.save_total_limit.and_then(NonZeroUsize::new);
-        let mut run = RunDir::create(&options.output_dir, &start, limit)?;
+        let mut run = RunDir::create(&options.output_dir, &options.start(), limit)?;
         let gpu = model.gpu();
         let weights = model.trained();
         let (mut step, mut state) = (0, Map::new());

@@ -8,6 +8,8 @@ mod bench;
 mod commands;
 #[cfg(unix)]
 mod crashes;
+#[cfg(feature = "demo")]
+mod demo;
 mod runs;
 
 use std::path::{Path, PathBuf};

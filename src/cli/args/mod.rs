@@ -3,6 +3,8 @@
 
 mod annotator;
 mod bench;
+#[cfg(feature = "demo")]
+mod demo;
 mod gpu;
 mod sampling;
 mod tools;
@@ -15,6 +17,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 pub(crate) use annotator::AnnotatorPlan;
 pub(crate) use bench::{BenchPlan, Model, Suite};
+#[cfg(feature = "demo")]
+pub(crate) use demo::DemoPlan;
 pub(crate) use tools::{DoctorPlan, ExportPlan, GeneratePlan, JudgePlan, Prompts, ScorePlan};
 pub(crate) use train::{AlignPlan, DpoPlan, SftPlan, TrainPlan};
 
@@ -31,6 +35,9 @@ pub(crate) struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// See it work: align the small policy that the program carries, by its own judges, with a report at the end
+    #[cfg(feature = "demo")]
+    Demo(Box<demo::DemoArgs>),
     /// Align a model online: prompts → samples → annotator → loss → update
     Align(Box<train::AlignArgs>),
     /// Train on the next token of {"text"} or {"prompt","completion"} rows

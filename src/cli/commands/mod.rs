@@ -2,6 +2,8 @@
 
 pub mod align;
 pub mod bench;
+#[cfg(feature = "demo")]
+pub mod demo;
 pub mod doctor;
 pub mod dpo;
 pub mod export;

@@ -43,7 +43,8 @@ impl Console {
         Console { bar, stepped: false }
     }
 
-    fn line(&self, text: &str) {
+    /// Shows a line above the bar.
+    pub fn line(&self, text: &str) {
         match self.bar.is_hidden() {
             true => eprintln!("{text}"),
             false => self.bar.println(text),
@@ -97,21 +98,27 @@ pub fn open(plan: &TrainPlan) -> Result<Gpu> {
     }
 }
 
+/// Trains into `dir` with a progress bar; Ctrl-C ends it with a checkpoint.
+pub fn watched<T>(dir: &Path, run: impl FnOnce(Control<'_>) -> Result<T>) -> (Result<T>, Console) {
+    catch_interrupt();
+    let mut console = Console::new();
+    let result = run(Control { observer: &mut console, interrupted: &INTERRUPTED });
+    console.bar.finish();
+    if let Err(Error::Interrupted) = &result {
+        let dir = dir.display();
+        console.line(&format!("oaif: saved a checkpoint in {dir}; go on with --resume-from-checkpoint last"));
+    }
+    (result, console)
+}
+
 /// Trains with a progress bar, then says where the result is.
 pub fn train(
     plan: &TrainPlan,
     gpu: &Gpu,
     run: impl FnOnce(Sources, Control<'_>) -> Result<std::path::PathBuf>,
 ) -> Result<()> {
-    catch_interrupt();
-    let mut console = Console::new();
     let sources = Sources { model: plan.model.clone(), config: plan.config.clone() };
-    let result = run(sources, Control { observer: &mut console, interrupted: &INTERRUPTED });
-    console.bar.finish();
-    if let Err(Error::Interrupted) = &result {
-        let dir = plan.options.output_dir.display();
-        console.line(&format!("oaif: saved a checkpoint in {dir}; go on with --resume-from-checkpoint last"));
-    }
+    let (result, console) = watched(&plan.options.output_dir, |control| run(sources, control));
     // What a failed run did is worth a look too; but one that did no step may have met another's folder.
     let report = match plan.report && (result.is_ok() || console.stepped) {
         true => write_report(&plan.options.output_dir, &console),

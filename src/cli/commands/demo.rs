@@ -1,0 +1,204 @@
+//! `oaif demo`: the whole loop on the small world's own models, from the first sample to a report.
+
+mod page;
+
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use serde_json::{Value, json};
+
+use super::training::{self, Console, INTERRUPTED};
+use crate::annotate::llm::Orders;
+use crate::cli::args::DemoPlan;
+use crate::cli::print;
+use crate::demo::dataset::prompts;
+use crate::demo::exam::{Exam, Tally};
+use crate::demo::models::Models;
+use crate::demo::oracle::Instruction;
+use crate::error::{Error, Result};
+use crate::files;
+use crate::gpu::Gpu;
+use crate::model::weights::Weight;
+use crate::report::Estimate;
+use crate::train::run_dir::{REPORT, RUN, RunDir, SUMMARY, checkpoints};
+use crate::train::{AlignRun, Policy, Sources};
+
+/// Posts that prompts are drawn from, in an order of the seed's.
+const PROMPTS: usize = 10_000;
+/// The seed that summaries of held-out posts are drawn with, whatever the run's.
+const EXAM_SEED: u32 = 1;
+
+pub fn run(plan: DemoPlan) -> Result<()> {
+    let began = Instant::now();
+    let dir = &plan.train.output_dir;
+    training::check_output(dir)?;
+    if plan.train.resume.is_some() {
+        same_question(dir, &plan.config)?;
+    }
+    let gpu = Gpu::open(&plan.gpu)?;
+    // A folder that cannot be used is refused before anything is said.
+    RunDir::create(dir, &plan.train.start(), None)?;
+    let models = Models::unpack()?;
+    let policy = Policy::load(&gpu, &models.policy(), &plan.train)?;
+    let mut judge = models.judge(&gpu, plan.judge_kind, plan.judge, Orders::Both, plan.instruction)?;
+    eprintln!(
+        "A policy of {} thousand parameters learns to write summaries, from a {} {} judge's taste for what is \"{}\".",
+        policy.model.base().iter().map(Weight::elements).sum::<usize>() / 1000,
+        plan.judge,
+        plan.judge_kind,
+        plan.instruction.text()
+    );
+    let run = AlignRun::new(policy, &prompts(PROMPTS), &plan.train, &plan.align)?;
+    let sources = Sources { model: models.policy(), config: plan.config.clone() };
+    let (results, console) = training::watched(dir, |control| {
+        run.run(judge.as_mut(), sources, control)?;
+        examine(&gpu, &models, plan.instruction, Exam::new(plan.held_out), dir)
+    });
+    let results = results?;
+    let summary = results.summary(began.elapsed().as_secs_f64());
+    files::write_atomic(&dir.join(SUMMARY), format!("{summary:#}\n").as_bytes())?;
+    results.report(dir, plan.judge_kind, plan.instruction)?.write(&dir.join(REPORT))?;
+    conclude(&results, dir, &console)
+}
+
+/// Refuses to go on with a run that was about something else.
+fn same_question(dir: &Path, config: &Value) -> Result<()> {
+    let Some(run) = files::read_json_if_present(&dir.join(RUN))? else { return Ok(()) };
+    for key in ["instruction", "judge", "judge-kind", "loss", "beta", "learning-rate", "steps"] {
+        if run[key] != config[key] {
+            let why = format!(
+                "{} here, but the run in {} was begun with {}: make them the same, or begin a new run",
+                config[key],
+                dir.display(),
+                run[key]
+            );
+            return Err(Error::config(format!("--{key}"), why));
+        }
+    }
+    Ok(())
+}
+
+/// The policy as it was after some steps, against π₀.
+struct Stage {
+    step: usize,
+    summaries: Vec<String>,
+    /// Mean utility of its summaries.
+    utility: f64,
+    /// Their mean length in words.
+    words: f64,
+    oracle: Tally,
+    judge: Tally,
+}
+
+/// What became of the policy; the first stage is π₀.
+struct Results {
+    exam: Exam,
+    stages: Vec<Stage>,
+}
+
+/// Puts π₀ and each checkpoint to the test, before the oracle and the judge that did not annotate.
+fn examine(gpu: &Gpu, models: &Models, instruction: Instruction, exam: Exam, dir: &Path) -> Result<Results> {
+    let mut judge = models.evaluation_judge(gpu, instruction)?;
+    let mut stages: Vec<Stage> = Vec::new();
+    let checkpoints = checkpoints(dir)?;
+    let folders = checkpoints.iter().map(|c| (c.step, c.path.clone()));
+    for (step, folder) in [(0, models.policy())].into_iter().chain(folders) {
+        if INTERRUPTED.load(Ordering::Relaxed) {
+            return Err(Error::Interrupted);
+        }
+        let summaries = exam.summaries(&Policy::frozen(gpu, &folder, None)?, EXAM_SEED)?;
+        let before = stages.first().map_or(&summaries, |first| &first.summaries);
+        let oracle = Tally::of(&exam.by_oracle(instruction, before, &summaries));
+        let judge = Tally::of(&exam.by_judge(judge.as_mut(), before, &summaries)?);
+        let qualities = exam.qualities(&summaries);
+        let mean = |of: &dyn Fn(&_) -> f64| qualities.iter().map(of).sum::<f64>() / qualities.len() as f64;
+        let (utility, words) = (mean(&|q| instruction.utility(q)), mean(&|q| q.words as f64));
+        let rate = oracle.win_rate();
+        match step {
+            0 => eprintln!("step 0: {words:.1} words a summary"),
+            _ => eprintln!(
+                "step {step}: the oracle prefers {:.1} % to the start's, {words:.1} words",
+                100.0 * rate.value
+            ),
+        }
+        stages.push(Stage { step, summaries, utility, words, oracle, judge });
+    }
+    Ok(Results { exam, stages })
+}
+
+impl Results {
+    fn before(&self) -> &Stage {
+        self.stages.first().expect("π₀ is one")
+    }
+
+    fn after(&self) -> &Stage {
+        self.stages.last().expect("π₀ is one")
+    }
+
+    /// `summary.json`. Rates leave ties out; lengths are in words; the wall time is this process's.
+    fn summary(&self, wall_s: f64) -> Value {
+        let (before, after) = (self.before(), self.after());
+        let [oracle, judge] = [after.oracle.win_rate(), after.judge.win_rate()];
+        let number = |value: f64| json!(value.is_finite().then_some((value * 1e4).round() / 1e4));
+        let tally = |t: &Tally| json!({"wins": t.wins, "ties": t.ties, "losses": t.losses});
+        let stage = |s: &Stage| {
+            let Estimate { value, low, high } = s.oracle.win_rate();
+            let [value, low, high] = [value, low, high].map(number);
+            json!({"step": s.step, "oracle_win_rate": value, "oracle_win_rate_low": low,
+                "oracle_win_rate_high": high, "judge_win_rate": number(s.judge.win_rate().value),
+                "mean_utility": number(s.utility), "mean_length": number(s.words)})
+        };
+        json!({
+            "oracle_win_rate": number(oracle.value),
+            "oracle_win_rate_low": number(oracle.low),
+            "oracle_win_rate_high": number(oracle.high),
+            "judge_win_rate": number(judge.value),
+            "judge_win_rate_low": number(judge.low),
+            "judge_win_rate_high": number(judge.high),
+            "oracle": tally(&after.oracle),
+            "judge": tally(&after.judge),
+            "mean_utility_before": number(before.utility),
+            "mean_utility_after": number(after.utility),
+            "mean_length_before": number(before.words),
+            "mean_length_after": number(after.words),
+            "held_out_posts": self.exam.texts().len(),
+            "steps": after.step,
+            "wall_s": (wall_s * 10.0).round() / 10.0,
+            "stages": self.stages.iter().map(stage).collect::<Vec<_>>(),
+        })
+    }
+}
+
+/// The end, in words.
+fn conclude(results: &Results, dir: &Path, console: &Console) -> Result<()> {
+    let (before, after) = (results.before(), results.after());
+    let rate = |tally: &Tally| {
+        let Estimate { value, low, high } = tally.win_rate();
+        match value.is_finite() {
+            true => format!(
+                "{:.1} % ({:.1} to {:.1}), {} ties",
+                100.0 * value,
+                100.0 * low,
+                100.0 * high,
+                tally.ties
+            ),
+            false => "nothing but ties".into(),
+        }
+    };
+    print(format!(
+        "After {} steps, on {} held-out posts, against the policy at the start:",
+        after.step,
+        results.exam.texts().len()
+    ))?;
+    print(format!("  wins by the oracle            {}", rate(&after.oracle)))?;
+    print(format!("  wins by the evaluation judge  {}", rate(&after.judge)))?;
+    print(format!("  utility  {:.2} -> {:.2}", before.utility, after.utility))?;
+    print(format!("  length   {:.1} -> {:.1} words", before.words, after.words))?;
+    print(format!("  post     {}", results.exam.texts()[0]))?;
+    print(format!("  before   {}", before.summaries[0]))?;
+    print(format!("  after    {}", after.summaries[0]))?;
+    print(dir.join(SUMMARY).display())?;
+    console.line(&format!("oaif: the report is {}", dir.join(REPORT).display()));
+    Ok(())
+}

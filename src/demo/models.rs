@@ -1,0 +1,215 @@
+//! The policy and the judges that the program carries.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+use super::dataset::{LIKELIHOOD_TEMPLATE, PROMPTED_TEMPLATE};
+use super::oracle::Instruction;
+use crate::annotate::Annotator;
+use crate::annotate::judge_model::JudgeModel;
+use crate::annotate::likelihood::{LikelihoodAnnotator, Normalise};
+use crate::annotate::llm::{LlmAnnotator, Orders};
+use crate::annotate::template::JudgeTemplate;
+use crate::error::{Error, Result};
+use crate::files;
+use crate::gpu::{Arena, Gpu};
+
+/// Name, configuration and weights of each model in `models/`.
+macro_rules! embedded {
+    ($($name:literal)*) => {
+        [$((
+            $name,
+            include_bytes!(concat!("../../models/", $name, "/config.json")),
+            include_bytes!(concat!("../../models/", $name, "/model.safetensors")),
+        )),*]
+    };
+}
+
+/// A model's name, `config.json` and `model.safetensors`.
+type Embedded = (&'static str, &'static [u8], &'static [u8]);
+
+const MODELS: &[Embedded] = &embedded!(
+    "policy" "judge-small" "judge-medium" "judge-large" "judge-evaluation" "prompted-medium"
+);
+
+/// They all read the same words.
+const TOKENIZER: [(&str, &[u8]); 2] = [
+    ("tokenizer.json", include_bytes!("../../models/policy/tokenizer.json")),
+    ("tokenizer_config.json", include_bytes!("../../models/policy/tokenizer_config.json")),
+];
+
+/// How large a judge is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JudgeSize {
+    /// 47 thousand parameters.
+    Small,
+    /// 263 thousand, as many as the policy.
+    Medium,
+    /// 872 thousand.
+    Large,
+}
+
+/// How a judge judges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JudgeKind {
+    /// It prefers the summary that it would rather have written.
+    Likelihood,
+    /// It reads the instruction, the post and both summaries, and says "1" or "2".
+    Prompted,
+}
+
+impl fmt::Display for JudgeSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            JudgeSize::Small => "small",
+            JudgeSize::Medium => "medium",
+            JudgeSize::Large => "large",
+        })
+    }
+}
+
+impl fmt::Display for JudgeKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            JudgeKind::Likelihood => "likelihood",
+            JudgeKind::Prompted => "prompted",
+        })
+    }
+}
+
+/// The models, unpacked into a temporary folder that goes with this value.
+pub struct Models {
+    dir: TempDir,
+}
+
+impl Models {
+    /// Unpacks them.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where the system's temporary folder cannot be written to.
+    pub fn unpack() -> Result<Models> {
+        let dir =
+            tempfile::tempdir().map_err(Error::io("create a temporary folder in", std::env::temp_dir()))?;
+        for (name, config, weights) in MODELS {
+            let folder = dir.path().join(name);
+            files::create_dir_all(&folder)?;
+            for (file, bytes) in
+                [("config.json", *config), ("model.safetensors", *weights)].into_iter().chain(TOKENIZER)
+            {
+                files::write_atomic(&folder.join(file), bytes)?;
+            }
+        }
+        Ok(Models { dir })
+    }
+
+    /// The folder of π₀.
+    pub fn policy(&self) -> PathBuf {
+        self.dir.path().join("policy")
+    }
+
+    /// Whether there is such a judge.
+    ///
+    /// # Errors
+    /// [`Error::Config`] that names those of this kind, where there is none.
+    pub fn check(kind: JudgeKind, size: JudgeSize) -> Result<()> {
+        let has = |size| MODELS.iter().any(|(name, ..)| *name == judge_name(kind, size));
+        if has(size) {
+            return Ok(());
+        }
+        let sizes = [JudgeSize::Small, JudgeSize::Medium, JudgeSize::Large].into_iter().filter(|s| has(*s));
+        let sizes: Vec<String> = sizes.map(|size| size.to_string()).collect();
+        let why = format!("there is no {size} {kind} judge: choose {}", sizes.join(" or "));
+        Err(Error::config("--judge", why))
+    }
+
+    /// A judge that follows `instruction`.
+    pub fn judge(
+        &self,
+        gpu: &Gpu,
+        kind: JudgeKind,
+        size: JudgeSize,
+        orders: Orders,
+        instruction: Instruction,
+    ) -> Result<Box<dyn Annotator>> {
+        Models::check(kind, size)?;
+        let name = judge_name(kind, size);
+        Ok(match kind {
+            JudgeKind::Likelihood => Box::new(self.likelihood(gpu, &name, instruction)?),
+            JudgeKind::Prompted => {
+                let template = JudgeTemplate::from_text(PROMPTED_TEMPLATE)?;
+                let template = template.with_instruction(instruction.text())?;
+                Box::new(LlmAnnotator::new(self.load(gpu, &name)?, template, orders, &name))
+            }
+        })
+    }
+
+    /// The judge that evaluates, and never annotates: another seed, other training rows.
+    pub fn evaluation_judge(&self, gpu: &Gpu, instruction: Instruction) -> Result<Box<dyn Annotator>> {
+        Ok(Box::new(self.likelihood(gpu, "judge-evaluation", instruction)?))
+    }
+
+    fn likelihood(&self, gpu: &Gpu, name: &str, instruction: Instruction) -> Result<LikelihoodAnnotator> {
+        let judge = self.load(gpu, name)?;
+        LikelihoodAnnotator::new(judge, LIKELIHOOD_TEMPLATE, instruction.text(), Normalise::Sum, name)
+    }
+
+    fn load(&self, gpu: &Gpu, name: &str) -> Result<JudgeModel> {
+        JudgeModel::load(gpu, &self.dir.path().join(name), None, &Arena::new())
+    }
+
+    /// The folder that holds a folder for each.
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+}
+
+fn judge_name(kind: JudgeKind, size: JudgeSize) -> String {
+    let kind = match kind {
+        JudgeKind::Likelihood => "judge",
+        JudgeKind::Prompted => "prompted",
+    };
+    format!("{kind}-{size}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::tokenizer::Tokenizer;
+    use crate::demo::language::{tokenizer_json, vocabulary};
+    use crate::model::ModelConfig;
+
+    #[test]
+    fn every_model_reads_the_small_worlds_words() {
+        let models = Models::unpack().unwrap();
+        assert!(models.policy().is_dir());
+        for (name, ..) in MODELS {
+            let dir = models.path().join(name);
+            assert_eq!(ModelConfig::load(&dir).unwrap().vocab_size, vocabulary().len(), "{name}");
+            let post = crate::demo::dataset::prompt(false, 1).to_string();
+            assert_eq!(Tokenizer::load(&dir).unwrap().encode(&post).unwrap().len(), 15, "{name}");
+        }
+        let shipped: serde_json::Value = serde_json::from_slice(TOKENIZER[0].1).unwrap();
+        assert_eq!(shipped, tokenizer_json());
+    }
+
+    #[test]
+    fn they_are_small_enough_to_carry() {
+        let bytes: usize = MODELS.iter().map(|(_, config, weights)| config.len() + weights.len()).sum();
+        assert!(bytes < 8 << 20, "{bytes}");
+    }
+
+    #[test]
+    fn a_judge_that_there_is_not_is_refused_with_those_that_there_are() {
+        for size in [JudgeSize::Small, JudgeSize::Medium, JudgeSize::Large] {
+            Models::check(JudgeKind::Likelihood, size).unwrap();
+        }
+        let error = Models::check(JudgeKind::Prompted, JudgeSize::Large).unwrap_err().to_string();
+        assert!(
+            error.starts_with("--judge: there is no large prompted judge: choose ")
+                && error.contains("medium"),
+            "{error}"
+        );
+    }
+}
