@@ -244,7 +244,7 @@ impl World {
         let (mut stages, mut first, mut last) = (Vec::new(), None, Vec::new());
         let folders = checkpoints(run.path())?.into_iter().map(|c| (c.step, c.path));
         for (step, folder) in [(0, self.models.policy())].into_iter().chain(folders) {
-            last = self.exam.summaries(&Policy::frozen(&self.gpu, &folder, None)?, 1)?;
+            last = self.exam.summaries(&Policy::frozen(&self.gpu, &folder, None, None)?, 1)?;
             let before = first.get_or_insert_with(|| last.clone());
             let qualities = self.exam.qualities(&last);
             let of = |count: fn(&oaif::demo::oracle::Quality) -> usize| {

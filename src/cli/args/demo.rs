@@ -7,14 +7,13 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::gpu::GpuArgs;
+use super::gpu::{GpuArgs, GpuPlan};
 use super::{ensure, positive};
 use crate::demo::exam::{MAX_NEW_TOKENS, TEMPERATURE};
 use crate::demo::models::{JudgeKind, JudgeSize, Models};
 use crate::demo::oracle::Instruction;
 use crate::error::{Error, Result};
 use crate::generate::SamplingParams;
-use crate::gpu::GpuOptions;
 use crate::preference::PreferenceLoss;
 use crate::train::options::{AlignOptions, TrainOptions};
 
@@ -131,7 +130,7 @@ pub(crate) struct DemoPlan {
     pub align: AlignOptions,
     /// Held-out posts.
     pub held_out: usize,
-    pub gpu: GpuOptions,
+    pub gpu: GpuPlan,
     /// Every flag with its resolved value, for `run.json`.
     pub config: Value,
 }

@@ -36,7 +36,7 @@ pub fn run(plan: DemoPlan) -> Result<()> {
     if plan.train.resume.is_some() {
         same_question(dir, &plan.config)?;
     }
-    let gpu = Gpu::open(&plan.gpu)?;
+    let gpu = plan.gpu.open()?;
     // A folder that cannot be used is refused before anything is said.
     RunDir::create(dir, &plan.train.start(), None)?;
     let models = Models::unpack()?;
@@ -107,7 +107,7 @@ fn examine(gpu: &Gpu, models: &Models, instruction: Instruction, exam: Exam, dir
         if INTERRUPTED.load(Ordering::Relaxed) {
             return Err(Error::Interrupted);
         }
-        let summaries = exam.summaries(&Policy::frozen(gpu, &folder, None)?, EXAM_SEED)?;
+        let summaries = exam.summaries(&Policy::frozen(gpu, &folder, None, None)?, EXAM_SEED)?;
         let before = stages.first().map_or(&summaries, |first| &first.summaries);
         let oracle = Tally::of(&exam.by_oracle(instruction, before, &summaries));
         let judge = Tally::of(&exam.by_judge(judge.as_mut(), before, &summaries)?);
