@@ -28,6 +28,17 @@ struct Params {
 //#include load NAME=gain
 //#end
 
+// Four columns of one of the TERMS rows of x from n on: lane l has the l-th vector of them.
+fn load_right(n: u32, last: u32, tile_col: u32, lane: u32, last_quad: u32) -> vec4<f32> {
+    let term = min(n + lane / QUADS, last - 1u);
+    let v = load_x(term * params.cols, min(tile_col + lane % QUADS * 4u, last_quad), params.cols);
+//#if NORM
+    return v * inv[term];
+//#else
+    return v;
+//#end
+}
+
 @compute @workgroup_size(GROUP)
 fn main(
     @builtin(workgroup_id) id: vec3<u32>,
@@ -49,13 +60,13 @@ fn main(
     let last_quad = (params.cols - 1u) / 4u * 4u;
     var acc: array<vec4<f32>, TILE_SIZE>;
     for (var n = first; n < last; n += TERMS) {
-//#if SUBGROUP
-        // Lane l loads four columns of one of TERMS rows of x.
-        let term = min(n + lane / QUADS, last - 1u);
-        var right = load_x(term * params.cols, min(tile.col + lane % QUADS * 4u, last_quad), params.cols);
-//#if NORM
-        right *= inv[term];
+//#if STAGED
+        workgroupBarrier();
+        stage[lane] = load_right(n, last, tile.col, lane, last_quad);
+        workgroupBarrier();
 //#end
+//#if SUBGROUP
+        let right = load_right(n, last, tile.col, lane, last_quad);
 //#end
 //#for t in TERMS
         if (n + ${t}u < last) {
@@ -65,9 +76,10 @@ fn main(
 //#if SUBGROUP
                 let v = subgroupBroadcast(right, ${t}u * QUADS + ${q}u);
 //#else
-                var v = load_x((n + ${t}u) * params.cols, min(tile.col + ${q}u * 4u, last_quad), params.cols);
-//#if NORM
-                v *= inv[n + ${t}u];
+//#if STAGED
+                let v = stage[${t}u * QUADS + ${q}u];
+//#else
+                let v = load_right(n + ${t}u, last, tile.col, ${q}u, last_quad);
 //#end
 //#end
 //#for a in DOWN

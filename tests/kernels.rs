@@ -8,7 +8,7 @@ use std::fmt::Write;
 
 use common::gpu;
 use oaif::gpu::shader::{self, KERNELS, KernelKey};
-use oaif::gpu::{Gpu, GpuOptions, Limits, Tier};
+use oaif::gpu::{Gpu, GpuOptions, Limits, Tier, Tuning};
 use oaif::ops::all_cases;
 
 /// The largest relative errors that this project promises.
@@ -56,6 +56,23 @@ fn every_kernel_agrees_with_reference_in_lower_tiers() {
         let gpu = Gpu::open(&GpuOptions { tier: Some(tier), ..GpuOptions::default() }).unwrap();
         assert_eq!(gpu.tier(), tier);
         check_all(&gpu, "off");
+    }
+}
+
+#[test]
+fn every_tile_that_tuning_may_choose_agrees_with_reference() {
+    let Some(gpu) = gpu() else { return };
+    let gpu = Gpu::open(&GpuOptions { tier: Some(gpu.tier()), ..GpuOptions::default() }).unwrap();
+    let (all, untuned) = (Tuning::candidates(gpu.subgroup()), gpu.tuning());
+    let of_rows = all.rows.iter().map(|tile| Tuning { rows: *tile, ..untuned });
+    let of_few = all.few_rows.iter().map(|tile| Tuning { few_rows: *tile, ..untuned });
+    let of_columns = all.columns.iter().map(|tile| Tuning { columns: *tile, ..untuned });
+    for tuning in of_rows.chain(of_few).chain(of_columns).filter(|tuning| *tuning != untuned) {
+        gpu.set_tuning(tuning);
+        for case in all_cases().iter().filter(|c| c.kernel.starts_with("linear")) {
+            let report = case.check(&gpu).unwrap();
+            assert!(report.passed(), "{tuning:?}: {} {} {:.1e}", case.kernel, case.shape, report.error);
+        }
     }
 }
 

@@ -9,7 +9,19 @@
     let right_at${b} = ${ROW}(tile.col, ${b}u * LANES + lane) * ${INNER};
 //#end
 //#end
+//#if STAGED
+    // A stage has 16 terms: lane l loads four of them of column l / 4.
+    let right_at = ${ROW}(tile.col, lane / 4u) * ${INNER};
+    let last = select(0u, (${INNER} - 1u) / 4u * 4u, ${INNER} > 0u);
+//#end
     for (var k = 0u; k < ${INNER}; k += 4u) {
+//#if STAGED
+        if (k % 16u == 0u) {
+            workgroupBarrier();
+            stage[lane] = load_${RIGHT}(right_at, min(k + lane % 4u * 4u, last), ${INNER});
+            workgroupBarrier();
+        }
+//#end
 //#if NORM
         let weight = load_gain(0u, k, ${INNER});
 //#end
@@ -20,22 +32,33 @@
         left${a} *= weight;
 //#end
 //#end
-//#for b in SPREAD
 //#if SUBGROUP
+//#for b in SPREAD
         let right${b} = load_${RIGHT}(right_at${b}, k, ${INNER});
-//#end
 //#for l in LANES
         {
-//#if SUBGROUP
             let v = subgroupBroadcast(right${b}, ${l}u);
-//#else
-            let v = load_${RIGHT}(${ROW}(tile.col, ${b}u * LANES + ${l}u) * ${INNER}, k, ${INNER});
-//#end
 //#for a in DOWN
             {
                 let sum = acc[${a}u * QUADS + (${b}u * LANES + ${l}u) / 4u][${l}u % 4u];
-                acc[${a}u * QUADS + (${b}u * LANES + ${l}u) / 4u][${l}u % 4u] = fma(left${a}.w, v.w,
-                    fma(left${a}.z, v.z, fma(left${a}.y, v.y, fma(left${a}.x, v.x, sum))));
+                acc[${a}u * QUADS + (${b}u * LANES + ${l}u) / 4u][${l}u % 4u] = fma(left${a}.w, v.w, fma(left${a}.z, v.z, fma(left${a}.y, v.y, fma(left${a}.x, v.x, sum))));
+            }
+//#end
+        }
+//#end
+//#end
+//#else
+//#for c in COLS
+        {
+//#if STAGED
+            let v = stage[${c}u * 4u + k % 16u / 4u];
+//#else
+            let v = load_${RIGHT}(${ROW}(tile.col, ${c}u) * ${INNER}, k, ${INNER});
+//#end
+//#for a in DOWN
+            {
+                let sum = acc[${a}u * QUADS + ${c}u / 4u][${c}u % 4u];
+                acc[${a}u * QUADS + ${c}u / 4u][${c}u % 4u] = fma(left${a}.w, v.w, fma(left${a}.z, v.z, fma(left${a}.y, v.y, fma(left${a}.x, v.x, sum))));
             }
 //#end
         }

@@ -1,9 +1,13 @@
 // A tile of a product: LANES · DOWN rows by COLS columns, computed by LANES lanes together. A lane has DOWN of the rows,
-// LANES apart; what it needs of the other operand it shares with the other lanes: in a subgroup each of them loads
-// a part and hands it round. A workgroup of GROUP lanes has GROUP / LANES tiles, one below the other.
+// LANES apart. What it needs of the other operand it shares with the others: in a subgroup each loads a part and hands
+// it round; a workgroup puts a stage of 64 vectors into its memory; else each loads all of it. A workgroup of GROUP lanes
+// has GROUP / LANES tiles, one below the other.
 struct Tile { row: u32, col: u32 }
 
 fn tile_of(group: u32, part: u32, cols: u32) -> Tile {
     let across = (cols + COLS - 1u) / COLS;
     return Tile((group / across * (GROUP / LANES) + part) * (LANES * DOWN), group % across * COLS);
 }
+//#if STAGED
+var<workgroup> stage: array<vec4<f32>, 64>;
+//#end

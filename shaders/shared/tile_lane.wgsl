@@ -7,6 +7,11 @@
 ) {
 //#if SUBGROUP
 //#else
+//#if STAGED
+    let part = 0u;
+    let lane = local;
+//#else
     let part = local / LANES;
     let lane = local % LANES;
+//#end
 //#end

@@ -110,7 +110,7 @@ pub fn noisy(post: &Post, noise: Noise, draw: &mut Draw) -> String {
         _ => "",
     };
     let mut parts = vec![tone.to_owned(), post.name.to_owned()];
-    for slot in 0..SLOTS.len() {
+    for (slot, (verb, _)) in SLOTS.iter().enumerate() {
         let fact = match post.fact(slot) {
             Some(fact) if draw.chance(noise.told) => match draw.chance(noise.wrong) {
                 true => another(fact, draw),
@@ -120,7 +120,7 @@ pub fn noisy(post: &Post, noise: Noise, draw: &mut Draw) -> String {
             _ => continue,
         };
         match draw.chance(noise.slips) {
-            true => parts.push(SLOTS[slot].0.to_owned()),
+            true => parts.push((*verb).to_owned()),
             false => parts.push(fact.to_string()),
         }
         if draw.chance(noise.slips) {

@@ -9,6 +9,7 @@ use super::pace::Pace;
 use super::profile::Profile;
 use super::recorder::Work;
 use super::shader::{Kernel, KernelKey};
+use super::tuning::Tuning;
 use crate::error::{Error, Result};
 
 /// How much of the adapter the kernels use. Results are checked against `reference` in every tier.
@@ -148,6 +149,7 @@ pub(super) struct Inner {
     pub tier: Tier,
     /// Invocations of a subgroup, from [`Tier::Subgroups`] on.
     pub subgroup: Option<u32>,
+    pub tuning: Mutex<Tuning>,
     pub checked: bool,
     pub timestamps: bool,
     pub submit_ms: f64,
@@ -290,7 +292,9 @@ impl Gpu {
         let mut summary = self.inner.summary.clone();
         summary.name.push_str(" (measured, not run)");
         let Inner { limits, timestamps, tier, subgroup, .. } = *self.inner;
-        Gpu::measuring_with(summary, limits, timestamps, (tier, subgroup))
+        let gpu = Gpu::measuring_with(summary, limits, timestamps, (tier, subgroup));
+        gpu.set_tuning(self.tuning());
+        gpu
     }
 
     /// A measuring `Gpu` for a machine that has no adapter.
@@ -316,6 +320,7 @@ impl Gpu {
             limits,
             tier,
             subgroup,
+            tuning: Mutex::new(Tuning::untuned(subgroup)),
             checked: false,
             timestamps,
             submit_ms: f64::INFINITY,
@@ -353,6 +358,7 @@ impl Gpu {
             limits,
             tier,
             subgroup,
+            tuning: Mutex::new(Tuning::untuned(subgroup)),
             checked: options.checked,
             timestamps,
             submit_ms: options.submit_ms,
@@ -493,6 +499,16 @@ impl Gpu {
     /// Invocations of a subgroup, where the tier uses subgroups.
     pub fn subgroup(&self) -> Option<u32> {
         self.inner.subgroup
+    }
+
+    /// The kernels' shapes in what is recorded from now on.
+    pub fn tuning(&self) -> Tuning {
+        *self.inner.tuning.lock().unwrap()
+    }
+
+    /// Chooses the kernels' shapes, see [`crate::ops::tune`].
+    pub fn set_tuning(&self, tuning: Tuning) {
+        *self.inner.tuning.lock().unwrap() = tuning;
     }
 
     /// Blocks until everything submitted has run.

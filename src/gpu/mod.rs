@@ -11,6 +11,7 @@ mod profile;
 mod recorder;
 pub mod shader;
 mod slices;
+mod tuning;
 
 pub use adapter::{Activity, AdapterSummary, Counts, FEATURES, Gpu, GpuOptions, Limits, Tier, list_adapters};
 pub use buffer::{Buffer, Category, MemoryReport, Region};
@@ -20,3 +21,4 @@ pub use plan::{Live, Outputs, Pending, Plan, PlanOptions};
 pub use profile::{KernelTime, Profile};
 pub use recorder::{Access, Dim, Format, Groups, Launch, Recorder, Tensor, Word, Work};
 pub use slices::Slices;
+pub use tuning::{Candidates, Sharing, Tile, Tuning};

@@ -8,6 +8,7 @@ use super::buffer::Region;
 use super::gradient::Tape;
 use super::shader::{Interface, KernelKey, validate};
 use super::slices::Slices;
+use super::tuning::Tuning;
 use crate::error::Result;
 
 /// An extent: fixed when recorded, or live, that is set anew for every replay up to a maximum.
@@ -229,6 +230,7 @@ pub struct Recorder {
     pub(super) tape: Tape,
     regions: HashMap<(usize, u64, Dim, usize), Tensor>,
     subgroup: Option<u32>,
+    tuning: Option<Tuning>,
     busy: u32,
     pub(super) waiting: Vec<Slices>,
 }
@@ -238,7 +240,12 @@ impl Recorder {
     pub fn new(gpu: &Gpu) -> Recorder {
         // Cores are told apart from compute units only by the kind of adapter.
         let busy = if gpu.summary().kind == "Cpu" { 8 } else { 128 };
-        Recorder { subgroup: gpu.subgroup(), busy, ..Recorder::default() }
+        Recorder { subgroup: gpu.subgroup(), tuning: Some(gpu.tuning()), busy, ..Recorder::default() }
+    }
+
+    /// The kernels' shapes.
+    pub fn tuning(&self) -> Tuning {
+        self.tuning.unwrap_or_else(|| Tuning::untuned(self.subgroup))
     }
 
     /// Workgroups that keep the adapter about busy.

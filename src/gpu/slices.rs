@@ -28,17 +28,25 @@ const TASKS: usize = 2;
 impl Recorder {
     /// Sums slices, with those that wait.
     pub fn sum_slices(&mut self, slices: Slices) {
-        self.waiting.push(slices);
+        self.wait(slices);
         self.sum_waiting();
     }
 
     /// Sums slices with others that come later, at the latest at the end of the backward pass: for slices so small
     /// that it does not matter how long they are kept.
     pub fn sum_slices_later(&mut self, slices: Slices) {
-        self.waiting.push(slices);
+        self.wait(slices);
         if self.waiting.len() == TASKS {
             self.sum_waiting();
         }
+    }
+
+    fn wait(&mut self, slices: Slices) {
+        // Two sums into one target need an order.
+        if self.waiting.iter().any(|w| w.target.tensor == slices.target.tensor) {
+            self.sum_waiting();
+        }
+        self.waiting.push(slices);
     }
 
     pub(super) fn sum_waiting(&mut self) {

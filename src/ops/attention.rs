@@ -3,7 +3,7 @@
 use super::case::{Case, Input};
 use super::linear::{LowRank, Norm, aligned};
 use super::projection::{self, Prepared, Projection};
-use super::tile::{Tile, lanes};
+use super::tile::{self, lanes};
 use crate::error::Result;
 use crate::gpu::shader::KernelKey;
 use crate::gpu::{Access, Groups, Launch, Recorder, Tensor, Word, Work};
@@ -154,7 +154,8 @@ fn launch_qkv(
         let mut args = [x, piece.part, p.norm.gain, spans, table].map(|t| (t, Access::Read)).to_vec();
         args.extend(prepared.addend.map(|t| (t, Access::Read)));
         args.extend([q].into_iter().chain(cache).chain(prepared.inv).map(|t| (t, Access::Write)));
-        let (groups, mut constants) = Tile::wide(r).over(x.rows, piece.rows, aligned(&[x.cols]));
+        let (groups, mut constants) =
+            tile::divide(tile::of_rows(r, x.rows), x.rows, piece.rows, aligned(&[x.cols]));
         constants.extend(self::constants(shape, cache.is_none()));
         constants.extend([
             ("NORM", 1),

@@ -3,7 +3,7 @@
 use super::case::{Case, Input};
 use super::linear::{LowRank, Matrix, Norm, aligned, launch_backward_input, launch_linear, weight_gradients};
 use super::projection::{self, Prepared, Projection};
-use super::tile::Tile;
+use super::tile;
 use crate::error::Result;
 use crate::gpu::shader::KernelKey;
 use crate::gpu::{Access, Accumulate, GradientTarget, Launch, Recorder, Tensor, Word, Work};
@@ -54,8 +54,12 @@ fn launch_gated(
         args.extend(prepared.addend.map(|t| (t, Access::Read)));
         args.push((y, Access::Write));
         args.extend(gates.into_iter().chain(prepared.inv).map(|t| (t, Access::Write)));
-        let (groups, mut constants) =
-            Tile::wide(r).over(x.rows, 2 * gate.rows, aligned(&[x.cols, gate.rows, y.cols, gate.first]));
+        let (groups, mut constants) = tile::divide(
+            tile::of_rows(r, x.rows),
+            x.rows,
+            2 * gate.rows,
+            aligned(&[x.cols, gate.rows, y.cols, gate.first]),
+        );
         constants.extend([
             ("NORM", 1),
             ("ADDEND", prepared.addend.is_some() as u32),
@@ -102,8 +106,12 @@ fn launch_gated_backward(
     args.extend(addend.map(|t| (t, Access::Read)));
     args.extend([(gates, Access::Read), (dgates, Access::Write)]);
     let (cols, rank) = (down.cols, term.map_or(0, |(g, _)| g.cols));
-    let (groups, mut constants) =
-        Tile::wide(r).over(dy.rows, cols, aligned(&[last.rows, cols, rank, dy.cols, last.first]));
+    let (groups, mut constants) = tile::divide(
+        tile::of_rows(r, dy.rows),
+        dy.rows,
+        cols,
+        aligned(&[last.rows, cols, rank, dy.cols, last.first]),
+    );
     constants.extend([("LOW_RANK", term.is_some() as u32), ("ADDEND", addend.is_some() as u32)]);
     let terms = ((last.rows + rank) * cols) as f64;
     r.launch(Launch {

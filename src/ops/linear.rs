@@ -2,7 +2,7 @@
 
 use super::accumulate;
 use super::case::{Case, Input};
-use super::tile::Tile;
+use super::tile;
 use crate::error::Result;
 use crate::gpu::shader::KernelKey;
 use crate::gpu::{Access, Accumulate, Dim, GradientTarget, Launch, Recorder, Slices, Tensor, Word, Work};
@@ -269,7 +269,7 @@ pub(super) fn launch_forward(r: &mut Recorder, p: Product) {
     let rank = p.low_rank.map_or(0, |(h, _, _)| h.cols);
     let terms = inner + rank;
     let lengths = [inner, rank, cols, p.y.cols, p.first_col];
-    let (groups, mut constants) = Tile::wide(r).over(p.x.rows, cols, aligned(&lengths));
+    let (groups, mut constants) = tile::divide(tile::of_rows(r, p.x.rows), p.x.rows, cols, aligned(&lengths));
     constants.extend([
         ("NORM", p.norm.is_some() as u32),
         ("LOW_RANK", p.low_rank.is_some() as u32),
@@ -313,7 +313,7 @@ pub(super) fn launch_backward_input(
     let rank = low_rank.map_or(0, |(g, _)| g.cols);
     let terms = inner + rank;
     let lengths = [inner, rank, cols, dy.cols, first_col];
-    let (groups, mut constants) = Tile::wide(r).over(dy.rows, cols, aligned(&lengths));
+    let (groups, mut constants) = tile::divide(tile::of_rows(r, dy.rows), dy.rows, cols, aligned(&lengths));
     constants.extend([("LOW_RANK", low_rank.is_some() as u32), ("ADD", accumulate(dx))]);
     r.launch(Launch {
         kernel: KernelKey { name: "linear_backward_input", constants },
@@ -352,8 +352,10 @@ pub(super) fn launch_backward_weight(
     dw: GradientTarget,
 ) {
     let (out, cols) = (w.rows, x.cols);
-    let (tiles, mut constants) = Tile::square(r).over(out, cols, aligned(&[out, cols, dy.cols, first_col]));
-    let enough = r.busy().div_ceil(tiles.count(&[0; 8]));
+    let (tiles, mut constants) =
+        tile::divide(r.tuning().columns, out, cols, aligned(&[out, cols, dy.cols, first_col]));
+    // Of a tile of its own, so that no choice of tiles changes how sums are shared out, and with it the last bits.
+    let enough = r.busy().div_ceil((out.div_ceil(32) * cols.div_ceil(16)) as u32);
     let slices = x.rows.max().div_ceil(SLICE_ROWS).clamp(1, MAX_SLICES).min(enough);
     let partial = match slices {
         1 => dw.tensor,

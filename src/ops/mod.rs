@@ -20,6 +20,7 @@ mod rmsnorm;
 mod sampling;
 mod segment;
 mod tile;
+mod tune;
 
 pub use add::residual_add;
 pub use advance::{DecodeSlots, decode_advance};
@@ -39,6 +40,7 @@ pub use projection::Projection;
 pub use rmsnorm::rmsnorm;
 pub use sampling::{SamplingParams, sample};
 pub use segment::segment_sum;
+pub use tune::{Tuned, tune};
 
 /// The constant `ADD` of kernels that write a gradient.
 fn accumulate(target: crate::gpu::GradientTarget) -> u32 {

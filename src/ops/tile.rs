@@ -1,19 +1,6 @@
 //! How the outputs of a matrix product divide among lanes, as shaders/shared/tile.wgsl has it.
 
-use crate::gpu::{Dim, Groups, Recorder};
-
-/// The shape of a tile.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Tile {
-    /// Lanes that compute a tile together.
-    lanes: u32,
-    /// Whether they are a subgroup.
-    subgroup: bool,
-    /// Rows of a lane.
-    down: u32,
-    /// Columns.
-    cols: u32,
-}
+use crate::gpu::{Dim, Groups, Recorder, Sharing, Tile, Tuning};
 
 /// Lanes of a workgroup at most.
 const GROUP: u32 = 64;
@@ -21,50 +8,45 @@ const GROUP: u32 = 64;
 const ENOUGH_GROUPS: u32 = 64;
 
 /// The constants of kernels that have a row a lane in workgroups of 64, and work together in subgroups where there are.
-pub(super) fn lanes(r: &Recorder) -> [(&'static str, u32); 2] {
-    [("LANES", r.subgroup().unwrap_or(GROUP)), ("SUBGROUP", r.subgroup().is_some() as u32)]
+pub(super) fn lanes(r: &Recorder) -> [(&'static str, u32); 3] {
+    let subgroup = r.subgroup().is_some() as u32;
+    [("LANES", r.subgroup().unwrap_or(GROUP)), ("SUBGROUP", subgroup), ("STAGED", 0)]
 }
 
-impl Tile {
-    /// For products in which the lanes load the columns' operand: 64 sums a lane, and no fewer columns than lanes.
-    pub fn wide(r: &Recorder) -> Tile {
-        let lanes = r.subgroup().unwrap_or(8);
-        let cols = lanes.max(16);
-        Tile { lanes, subgroup: r.subgroup().is_some(), down: 64 / cols, cols }
-    }
+/// The tile for products of rows with (rows, …) results.
+pub(super) fn of_rows(r: &Recorder, rows: impl Into<Dim>) -> Tile {
+    let Tuning { few_rows, rows: many, .. } = r.tuning();
+    if rows.into().max() <= few_rows.lanes * few_rows.down { few_rows } else { many }
+}
 
-    /// For products of columns: four consecutive rows and 16 columns a lane.
-    pub fn square(r: &Recorder) -> Tile {
-        Tile { lanes: r.subgroup().unwrap_or(8), subgroup: r.subgroup().is_some(), down: 4, cols: 16 }
-    }
-
-    /// The workgroups for (rows, cols) outputs, and the constants that the kernel needs.
-    pub fn over(
-        &self,
-        rows: impl Into<Dim>,
-        cols: usize,
-        aligned: bool,
-    ) -> (Groups, Vec<(&'static str, u32)>) {
-        let rows = rows.into();
-        let (height, across) = (self.lanes * self.down, (cols as u32).div_ceil(self.cols));
-        let tiles = rows.max().div_ceil(height) * across;
-        let most = (GROUP / self.lanes).min(rows.max().div_ceil(height).next_power_of_two());
-        let stacked = (tiles / ENOUGH_GROUPS).clamp(1, most.max(1));
-        let stacked = 1 << stacked.ilog2();
-        let quads = self.cols / 4;
-        let constants = vec![
-            ("LANES", self.lanes),
-            ("SUBGROUP", self.subgroup as u32),
-            ("GROUP", stacked * self.lanes),
-            ("DOWN", self.down),
-            ("COLS", self.cols),
-            ("QUADS", quads),
-            ("PAIRS", quads / 2),
-            ("TILE_SIZE", self.down * quads),
-            ("SPREAD", self.cols / self.lanes),
-            ("TERMS", self.lanes / quads),
-            ("ALIGNED", aligned as u32),
-        ];
-        (Groups::over(rows, height * stacked).times(across), constants)
-    }
+/// The workgroups for (rows, cols) outputs in such tiles, and the constants that the kernel needs.
+pub(super) fn divide(
+    tile: Tile,
+    rows: impl Into<Dim>,
+    cols: usize,
+    aligned: bool,
+) -> (Groups, Vec<(&'static str, u32)>) {
+    let rows = rows.into();
+    let (height, across) = (tile.lanes * tile.down, (cols as u32).div_ceil(tile.cols));
+    let tiles = rows.max().div_ceil(height) * across;
+    // Tiles of a workgroup, one below the other.
+    let most = (GROUP / tile.lanes).min(rows.max().div_ceil(height).next_power_of_two());
+    let stacked = 1 << (tiles / ENOUGH_GROUPS).clamp(1, most.max(1)).ilog2();
+    let quads = tile.cols / 4;
+    let constants = vec![
+        ("SUBGROUP", (tile.sharing == Sharing::Subgroup) as u32),
+        ("STAGED", (tile.sharing == Sharing::Workgroup) as u32),
+        ("LANES", tile.lanes),
+        ("GROUP", stacked * tile.lanes),
+        ("DOWN", tile.down),
+        ("COLS", tile.cols),
+        ("QUADS", quads),
+        ("PAIRS", quads / 2),
+        ("TILE_SIZE", tile.down * quads),
+        // Columns, or terms of a product of columns, that each lane loads or that go into a stage.
+        ("SPREAD", (tile.cols / tile.lanes).max(1)),
+        ("TERMS", if tile.sharing == Sharing::Nothing { 1 } else { tile.lanes / quads }),
+        ("ALIGNED", aligned as u32),
+    ];
+    (Groups::over(rows, height * stacked).times(across), constants)
 }

@@ -4,11 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::gpu::GpuArgs;
+use super::gpu::{GpuArgs, GpuPlan};
 use super::{ensure, model_dir, positive};
 use crate::bench::{Shape, Sweep};
 use crate::error::Result;
-use crate::gpu::GpuOptions;
 
 /// What can be timed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -67,7 +66,7 @@ pub(crate) struct BenchPlan {
     pub sweep: Option<Sweep>,
     /// Of a model that judges by likelihood.
     pub judge_model: Option<PathBuf>,
-    pub gpu: GpuOptions,
+    pub gpu: GpuPlan,
 }
 
 impl BenchArgs {

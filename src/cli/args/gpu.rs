@@ -6,7 +6,8 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::error::{Error, Result};
-use crate::gpu::GpuOptions;
+use crate::gpu::{Gpu, GpuOptions, Tier};
+use crate::ops::{self, Tuned};
 
 #[derive(Debug, Args, Serialize)]
 #[command(next_help_heading = "GPU and adapter")]
@@ -19,14 +20,59 @@ pub(crate) struct GpuArgs {
     /// A folder: the LoRA adapter to put on the model. Anything else: a GPU, as with --gpu. Can be given for both
     #[arg(long, value_name = "DIR|GPU")]
     adapter: Vec<String>,
+    /// Use no higher tier of kernels than this: 0 runs everywhere, 1 needs subgroups [default: the highest there is]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(..Tier::ALL.len() as i64))]
+    tier: Option<u8>,
+    /// Do not measure which shapes of the kernels are fastest, nor use what was measured before
+    #[arg(long)]
+    no_autotune: bool,
     /// Keep every runtime check of the shaders
     #[arg(long, hide = true)]
     checked: bool,
 }
 
+/// How to open the GPU.
+#[derive(Debug)]
+pub(crate) struct GpuPlan {
+    pub options: GpuOptions,
+    pub autotune: bool,
+}
+
+impl GpuPlan {
+    /// Opens it, with the kernels in the shapes that are fastest on it.
+    pub fn open(&self) -> Result<Gpu> {
+        let gpu = Gpu::open(&self.options)?;
+        self.tune(&gpu)?;
+        Ok(gpu)
+    }
+
+    /// Gives the kernels those shapes.
+    pub fn tune(&self, gpu: &Gpu) -> Result<Tuned> {
+        if !self.autotune {
+            return Ok(Tuned::default());
+        }
+        let tuned = ops::tune(gpu, cache_dir().as_deref())?;
+        if let Some(warning) = &tuned.warning {
+            eprintln!("oaif: warning: {warning}");
+        }
+        Ok(tuned)
+    }
+}
+
+/// The user's folder for what can be made again: `OAIF_CACHE`, or the platform's own.
+fn cache_dir() -> Option<PathBuf> {
+    let folder = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    let platform = || match cfg!(windows) {
+        true => folder("LOCALAPPDATA"),
+        false if cfg!(target_os = "macos") => folder("HOME").map(|home| home.join("Library/Caches")),
+        false => folder("XDG_CACHE_HOME").or_else(|| folder("HOME").map(|home| home.join(".cache"))),
+    };
+    folder("OAIF_CACHE").or_else(|| platform().map(|dir| dir.join("oaif")))
+}
+
 impl GpuArgs {
     /// The LoRA adapter's folder, if one is asked for, and the GPU.
-    pub fn plan(&self, profile: bool) -> Result<(Option<PathBuf>, GpuOptions)> {
+    pub fn plan(&self, profile: bool) -> Result<(Option<PathBuf>, GpuPlan)> {
         let (folders, names): (Vec<&String>, Vec<&String>) = self.adapter.iter().partition(|v| is_folder(v));
         let names: Vec<&String> = names.into_iter().chain(&self.gpu).collect();
         let twice = |kind: &str, values: &[&String]| {
@@ -44,11 +90,13 @@ impl GpuArgs {
             super::ensure(folder.is_dir(), "--adapter", folder.display(), expected)?;
         }
         let adapter = names.first().map(|name| name.to_string());
-        Ok((folder, GpuOptions { adapter, checked: self.checked, profile, ..GpuOptions::default() }))
+        let tier = self.tier.map(|tier| Tier::ALL[tier as usize]);
+        let options = GpuOptions { adapter, tier, checked: self.checked, profile, ..GpuOptions::default() };
+        Ok((folder, GpuPlan { options, autotune: !self.no_autotune }))
     }
 
     /// The GPU, for a command without a model that an adapter could go on.
-    pub fn gpu_only(&self) -> Result<GpuOptions> {
+    pub fn gpu_only(&self) -> Result<GpuPlan> {
         match self.plan(false)? {
             (None, gpu) => Ok(gpu),
             (Some(folder), _) => {

@@ -234,15 +234,15 @@ fn resuming_takes_the_last_checkpoint_unless_told_which() {
 fn a_profile_goes_into_the_run_unless_told_where() {
     let plan = |flags: &[&str]| dpo(flags).unwrap().train;
     let off = plan(&[]);
-    assert_eq!((off.trace, off.gpu.profile), (None, false));
+    assert_eq!((off.trace, off.gpu.options.profile), (None, false));
     let on = plan(&["--profile", "--dry-run"]);
-    assert_eq!((on.trace, on.gpu.profile, on.dry_run), (Some("run/trace.json".into()), true, true));
+    assert_eq!((on.trace, on.gpu.options.profile, on.dry_run), (Some("run/trace.json".into()), true, true));
     assert_eq!(plan(&["--profile", "t.json"]).trace, Some("t.json".into()));
 }
 
 #[test]
 fn an_adapter_is_a_folder_or_a_gpu() {
-    let plan = |flags: &[&str]| dpo(flags).map(|p| (p.train.options.adapter, p.train.gpu.adapter));
+    let plan = |flags: &[&str]| dpo(flags).map(|p| (p.train.options.adapter, p.train.gpu.options.adapter));
     let lora = || Some(PathBuf::from(DIR));
     assert_eq!(plan(&["--adapter", DIR]).unwrap(), (lora(), None));
     assert_eq!(plan(&["--adapter", "1"]).unwrap(), (None, Some("1".into())));
@@ -254,19 +254,19 @@ fn an_adapter_is_a_folder_or_a_gpu() {
         plan(&["--adapter", "no/such/folder"]),
         &["--adapter", "no/such/folder", "folder of a LoRA adapter"],
     );
-    let checked = dpo(&["--checked"]).unwrap().train.gpu.checked;
+    let checked = dpo(&["--checked"]).unwrap().train.gpu.options.checked;
     assert!(checked);
 }
 
 #[test]
 fn commands_without_a_policy_take_only_a_gpu() {
     let rule = ["--judge", "rule", "--judge-rule", "longer"];
-    let gpu = judge(&[&rule[..], &["--adapter", "1"]].concat()).unwrap().gpu;
+    let gpu = judge(&[&rule[..], &["--adapter", "1"]].concat()).unwrap().gpu.options;
     assert_eq!(gpu.adapter.as_deref(), Some("1"));
     mistake(judge(&[&rule[..], &["--adapter", DIR]].concat()), &["--adapter", "--gpu"]);
     let Command::Doctor(doctor) = cli("doctor", &["--json", "--kernels", "--gpu", "1"]) else { panic!() };
     let doctor = doctor.plan().unwrap();
-    assert!(doctor.json && doctor.kernels && doctor.gpu.adapter.as_deref() == Some("1"));
+    assert!(doctor.json && doctor.kernels && doctor.gpu.options.adapter.as_deref() == Some("1"));
 }
 
 #[test]

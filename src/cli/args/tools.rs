@@ -5,12 +5,11 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::annotator::{AnnotatorArgs, AnnotatorPlan};
-use super::gpu::GpuArgs;
+use super::gpu::{GpuArgs, GpuPlan};
 use super::sampling::{SamplingArgs, SamplingPlan};
 use super::{ensure, input_file, model_dir, output_file, positive, unusable};
 use crate::data::rows::Columns;
 use crate::error::{Error, Result};
-use crate::gpu::GpuOptions;
 use crate::model::storage::SavedFormat;
 
 /// `oaif generate`.
@@ -71,7 +70,7 @@ pub(crate) struct GeneratePlan {
     pub json: bool,
     /// `None`: standard output.
     pub output: Option<PathBuf>,
-    pub gpu: GpuOptions,
+    pub gpu: GpuPlan,
 }
 
 impl GenerateArgs {
@@ -134,7 +133,7 @@ pub(crate) struct ScorePlan {
     pub columns: Columns,
     /// `None`: standard output.
     pub output: Option<PathBuf>,
-    pub gpu: GpuOptions,
+    pub gpu: GpuPlan,
 }
 
 impl ScoreArgs {
@@ -179,7 +178,7 @@ pub(crate) struct JudgePlan {
     /// `None`: standard output.
     pub output: Option<PathBuf>,
     pub annotator: AnnotatorPlan,
-    pub gpu: GpuOptions,
+    pub gpu: GpuPlan,
 }
 
 impl JudgeArgs {
@@ -218,7 +217,7 @@ pub(crate) struct ExportPlan {
     pub adapter: Option<PathBuf>,
     pub output: PathBuf,
     pub format: SavedFormat,
-    pub gpu: GpuOptions,
+    pub gpu: GpuPlan,
 }
 
 impl ExportArgs {
@@ -265,7 +264,7 @@ pub(crate) struct DoctorArgs {
 pub(crate) struct DoctorPlan {
     pub json: bool,
     pub kernels: bool,
-    pub gpu: GpuOptions,
+    pub gpu: GpuPlan,
 }
 
 impl DoctorArgs {

@@ -7,12 +7,11 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::annotator::{AnnotatorArgs, AnnotatorPlan};
-use super::gpu::GpuArgs;
+use super::gpu::{GpuArgs, GpuPlan};
 use super::sampling::SamplingArgs;
 use super::{ensure, input_file, model_dir, positive, unusable};
 use crate::data::rows::Columns;
 use crate::error::{Error, Result};
-use crate::gpu::GpuOptions;
 use crate::model::lora::LoraConfig;
 use crate::optim::OptimiserKind;
 use crate::preference::PreferenceLoss;
@@ -264,7 +263,7 @@ pub(crate) struct TrainPlan {
     pub dataset: PathBuf,
     pub columns: Columns,
     pub options: TrainOptions,
-    pub gpu: GpuOptions,
+    pub gpu: GpuPlan,
     pub dry_run: bool,
     /// Where the trace goes, when `gpu.profile`.
     pub trace: Option<PathBuf>,

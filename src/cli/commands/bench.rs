@@ -8,10 +8,9 @@ use crate::annotate::rule::Rule;
 use crate::bench::{Bench, Case, Measurement, Subject, kernels};
 use crate::cli::args::{AnnotatorPlan, BenchPlan, Model, Suite};
 use crate::error::Result;
-use crate::gpu::Gpu;
 
 pub fn run(plan: BenchPlan) -> Result<()> {
-    let gpu = Gpu::open(&plan.gpu)?;
+    let gpu = plan.gpu.open()?;
     let out = Output { json: plan.json };
     let bench = Bench::new(gpu.clone(), plan.runs)?;
     out.ceilings(&bench)?;

@@ -9,7 +9,8 @@ use crate::ops::{CaseReport, Ceilings, all_cases};
 
 pub fn run(plan: DoctorPlan) -> Result<()> {
     let adapters = list_adapters();
-    let gpu = Gpu::open(&plan.gpu)?;
+    let gpu = Gpu::open(&plan.gpu.options)?;
+    let tuned = plan.gpu.tune(&gpu)?;
     let reports = all_cases().iter().map(|case| case.check(&gpu)).collect::<Result<Vec<_>>>()?;
     let failed: Vec<&CaseReport> = reports.iter().filter(|r| !r.passed()).collect();
     let ceilings = Ceilings::measure(&gpu)?;
@@ -20,6 +21,8 @@ pub fn run(plan: DoctorPlan) -> Result<()> {
             "chosen": gpu.summary(),
             "limits": gpu.limits(),
             "tier": gpu.tier(),
+            "tuning": gpu.tuning(),
+            "wrong_tiles": tuned.wrong,
             "ceilings": ceilings,
             "kernel_cases": reports.len(),
             "kernel_failures": failed,
@@ -42,7 +45,16 @@ pub fn run(plan: DoctorPlan) -> Result<()> {
             mib(limits.binding),
             mib(limits.buffer)
         ))?;
-        crate::cli::print(format!("tier {:?}", gpu.tier()))?;
+        crate::cli::print(format!("tier {}", gpu.tier()))?;
+        let tuning = gpu.tuning();
+        for (what, tile) in
+            [("rows", tuning.rows), ("few rows", tuning.few_rows), ("columns", tuning.columns)]
+        {
+            crate::cli::print(format!("products of {what}: {tile}"))?;
+        }
+        for tile in &tuned.wrong {
+            crate::cli::print(format!("never used, since its results are WRONG: {tile}"))?;
+        }
         crate::cli::print(format!(
             "measured: {:.1} GFLOP/s multiply-add, {:.1} GB/s, {:.0} µs a launch, {:.0} µs a submit",
             ceilings.gflops, ceilings.gigabytes_per_second, ceilings.launch_us, ceilings.submit_us

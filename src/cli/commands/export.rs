@@ -2,11 +2,10 @@
 
 use crate::cli::args::ExportPlan;
 use crate::error::Result;
-use crate::gpu::Gpu;
 use crate::train::Policy;
 
 pub fn run(plan: ExportPlan) -> Result<()> {
-    let gpu = Gpu::open(&plan.gpu)?;
+    let gpu = plan.gpu.open()?;
     let policy = Policy::frozen(&gpu, &plan.model, plan.adapter.as_deref())?;
     policy.model.merge_adapter()?.save(&plan.output, Some(&plan.model), plan.format)?;
     crate::cli::print(plan.output.display())

@@ -8,7 +8,7 @@ use crate::data::rows::{Prompt, Text, read_prompts};
 use crate::data::tokenizer::StopMatcher;
 use crate::error::{Error, Result};
 use crate::generate::{GenerateOptions, Generator, Request, slots_for};
-use crate::gpu::{Arena, Gpu};
+use crate::gpu::Arena;
 use crate::train::Policy;
 
 pub fn run(plan: GeneratePlan) -> Result<()> {
@@ -16,7 +16,7 @@ pub fn run(plan: GeneratePlan) -> Result<()> {
         Prompts::Text(text) => (vec![Prompt { prompt: Text::Plain(text), reference: None, line: 1 }], None),
         Prompts::File(path, columns) => (read_prompts(&path, &columns)?, Some(path)),
     };
-    let gpu = Gpu::open(&plan.gpu)?;
+    let gpu = plan.gpu.open()?;
     let policy = Policy::frozen(&gpu, &plan.model, plan.adapter.as_deref())?;
     let context = policy.model.architecture().context;
     let encode = |row: &Prompt| {

@@ -8,12 +8,11 @@ use crate::cli::args::JudgePlan;
 use crate::data::rows::{Responses, Text, read_responses};
 use crate::error::{Error, Result};
 use crate::eval::wilson_interval;
-use crate::gpu::Gpu;
 
 pub fn run(plan: JudgePlan) -> Result<()> {
     let rows = read_responses(&plan.input, &plan.columns)?;
     let texts = rows.iter().map(|row| texts(row, &plan)).collect::<Result<Vec<_>>>()?;
-    let gpu = Gpu::open(&plan.gpu)?;
+    let gpu = plan.gpu.open()?;
     let mut annotator = annotator(&gpu, plan.annotator, false)?;
     let pairs: Vec<Pair<'_>> = texts
         .iter()

@@ -7,7 +7,7 @@ use crate::cli::args::ScorePlan;
 use crate::data::packing::Tree;
 use crate::data::rows::{Completion, read_completions};
 use crate::error::{Error, Result};
-use crate::gpu::{Arena, Gpu};
+use crate::gpu::Arena;
 use crate::model::stream::Capacity;
 use crate::model::{Scored, Scorer};
 use crate::train::Policy;
@@ -17,7 +17,7 @@ const PASS_TOKENS: usize = 4096;
 
 pub fn run(plan: ScorePlan) -> Result<()> {
     let rows = read_completions(&plan.input, &plan.columns)?;
-    let gpu = Gpu::open(&plan.gpu)?;
+    let gpu = plan.gpu.open()?;
     let policy = Policy::frozen(&gpu, &plan.model, plan.adapter.as_deref())?;
     let context = policy.model.architecture().context;
     let encoder = policy.encoder();

@@ -83,9 +83,9 @@ impl Observer for Console {
 
 /// The device of a training command: one that only measures for a dry run, which needs no adapter.
 pub fn open(plan: &TrainPlan) -> Result<Gpu> {
-    match Gpu::open(&plan.gpu) {
+    match plan.gpu.open() {
         Ok(gpu) if plan.dry_run => Ok(gpu.measuring()),
-        Err(Error::NoAdapter(why)) if plan.dry_run && plan.gpu.adapter.is_none() => {
+        Err(Error::NoAdapter(why)) if plan.dry_run && plan.gpu.options.adapter.is_none() => {
             eprintln!("oaif: warning: {why}; measuring against WebGPU's default limits");
             Ok(Gpu::without_device(Limits::default()))
         }

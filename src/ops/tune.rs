@@ -1,0 +1,214 @@
+//! Choosing the kernels' shapes by measurement, once for each adapter and driver.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use super::case::{Case, Input};
+use super::linear;
+use crate::error::Result;
+use crate::files;
+use crate::gpu::{Gpu, PlanOptions, Recorder, Tensor, Tile, Tuning};
+use crate::reference;
+
+/// What became of [`tune`].
+#[derive(Clone, Debug, Default)]
+pub struct Tuned {
+    /// Why the cache was not used, where there was one.
+    pub warning: Option<String>,
+    /// Tiles whose results were wrong: they are never used.
+    pub wrong: Vec<Tile>,
+}
+
+/// A choice and what it was made for.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Entry {
+    version: String,
+    adapter: String,
+    backend: String,
+    driver: String,
+    subgroup: Option<u32>,
+    tuning: Tuning,
+    wrong: Vec<Tile>,
+}
+
+/// Candidates that were not reached by then stay untried.
+const LONGEST: Duration = Duration::from_millis(900);
+
+/// Sets the kernels' shapes to the fastest ones here, as far as a second of trying tells; each must agree with
+/// [`reference`] before it counts. In `cache`, a folder, the choice is kept for the next time on this adapter, driver and
+/// version.
+///
+/// # Errors
+/// What the engine reports. A cache that cannot be read or written is no error, see [`Tuned::warning`].
+pub fn tune(gpu: &Gpu, cache: Option<&Path>) -> Result<Tuned> {
+    if gpu.is_measuring() {
+        return Ok(Tuned::default());
+    }
+    let key = entry(gpu, gpu.tuning(), Vec::new());
+    let file = cache.map(|dir| dir.join(format!("tuning-{}.json", file_name(&key))));
+    let mut warning = None;
+    if let Some(file) = file.as_deref().filter(|f| f.exists()) {
+        match read(file, &key) {
+            Ok(known) => {
+                gpu.set_tuning(known.tuning);
+                return Ok(Tuned { warning: None, wrong: known.wrong });
+            }
+            Err(why) => warning = Some(format!("{} {why}: tuning again", file.display())),
+        }
+    }
+    let (tuning, wrong) = measure(gpu)?;
+    gpu.set_tuning(tuning);
+    if let Some(file) = &file {
+        let text = serde_json::to_vec_pretty(&entry(gpu, tuning, wrong.clone())).expect("plain data");
+        let written = files::create_dir_all(file.parent().expect("a file in a folder"))
+            .and_then(|()| files::write_atomic(file, &text));
+        if let Err(e) = written {
+            warning = Some(format!("the kernels' shapes are not kept for the next time: {e}"));
+        }
+    }
+    Ok(Tuned { warning, wrong })
+}
+
+fn entry(gpu: &Gpu, tuning: Tuning, wrong: Vec<Tile>) -> Entry {
+    let summary = gpu.summary();
+    Entry {
+        version: env!("CARGO_PKG_VERSION").into(),
+        adapter: summary.name.clone(),
+        backend: summary.backend.clone(),
+        driver: summary.driver.clone(),
+        subgroup: gpu.subgroup(),
+        tuning,
+        wrong,
+    }
+}
+
+/// One file an adapter, backend and tier: whatever its driver or our version.
+fn file_name(key: &Entry) -> String {
+    let text = format!("{} {} {}", key.adapter, key.backend, key.subgroup.unwrap_or(0));
+    text.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect()
+}
+
+fn read(file: &Path, key: &Entry) -> Result<Entry, String> {
+    let bytes = std::fs::read(file).map_err(|e| format!("cannot be read ({e})"))?;
+    let known: Entry = serde_json::from_slice(&bytes).map_err(|_| "is broken".to_owned())?;
+    if (&known.version, &known.driver) != (&key.version, &key.driver) {
+        return Err(format!("is for version {} and driver {}", known.version, known.driver));
+    }
+    let all = Tuning::candidates(key.subgroup);
+    let Tuning { few_rows, rows, columns } = known.tuning;
+    match all.few_rows.contains(&few_rows) && all.rows.contains(&rows) && all.columns.contains(&columns) {
+        true => Ok(known),
+        false => Err("names shapes that this version does not have".into()),
+    }
+}
+
+/// The fastest of each kind that is right, and what was wrong.
+fn measure(gpu: &Gpu) -> Result<(Tuning, Vec<Tile>)> {
+    let started = Instant::now();
+    let mut tuning = gpu.tuning();
+    let all = Tuning::candidates(gpu.subgroup());
+    let mut wrong = Vec::new();
+    let mut best = |tiles: &[Tile], choose: fn(&mut Tuning, Tile), case: &Case| -> Result<()> {
+        let mut fastest = f64::INFINITY;
+        let mut chosen = None;
+        for tile in tiles {
+            // The first is taken unmeasured where the time is up; a wrong one never.
+            if chosen.is_some() && started.elapsed() > LONGEST {
+                break;
+            }
+            let mut candidate = tuning;
+            choose(&mut candidate, *tile);
+            gpu.set_tuning(candidate);
+            if !case.check(gpu)?.passed() {
+                wrong.push(*tile);
+                continue;
+            }
+            let seconds = time(gpu, case)?;
+            if seconds < fastest {
+                (fastest, chosen) = (seconds, Some(*tile));
+            }
+        }
+        if let Some(tile) = chosen {
+            choose(&mut tuning, tile);
+        }
+        Ok(())
+    };
+    best(&all.rows, |t, tile| t.rows = tile, &product(256, 128, 128))?;
+    best(&all.columns, |t, tile| t.columns = tile, &columns(256, 128, 128))?;
+    best(&all.few_rows, |t, tile| t.few_rows = tile, &product(8, 256, 512))?;
+    Ok((tuning, wrong))
+}
+
+/// Seconds of a launch, the fastest of a few, of which enough are submitted together to count.
+fn time(gpu: &Gpu, case: &Case) -> Result<f64> {
+    const TOGETHER: u32 = 4;
+    let (plan, _, live) = case.plan(gpu, PlanOptions::default())?;
+    let mut best = f64::INFINITY;
+    for _ in 0..3 {
+        let started = Instant::now();
+        plan.submit(&live, TOGETHER)?.wait()?;
+        best = best.min(started.elapsed().as_secs_f64() / TOGETHER as f64);
+    }
+    Ok(best)
+}
+
+fn product(n: usize, i: usize, o: usize) -> Case {
+    Case::new(
+        "product",
+        format!("N {n} I {i} O {o}"),
+        vec![Input::normal(1, n, i, 1.0), Input::normal(2, o, i, 1.0)],
+        |r: &mut Recorder, t: &[Tensor]| Ok(vec![linear::linear(r, t[0], &t[1].into(), None, None)?]),
+        move |v| vec![reference::linear_forward(&v[0], &v[1], n, i, o)],
+    )
+}
+
+fn columns(n: usize, i: usize, o: usize) -> Case {
+    Case::new(
+        "product_backward",
+        format!("N {n} I {i} O {o}"),
+        vec![Input::normal(1, n, i, 1.0), Input::normal(2, o, i, 1.0).watched(), Input::normal(3, n, o, 1.0)],
+        |r: &mut Recorder, t: &[Tensor]| {
+            let y = linear::linear(r, t[0], &t[1].into(), None, None)?;
+            r.backward(&[(y, t[2])])?;
+            Ok(vec![r.gradient(t[1]).expect("watched")])
+        },
+        move |v| vec![reference::linear_backward_weight(&v[2], &v[0], n, i, o)],
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::{GpuOptions, Sharing};
+
+    #[test]
+    fn a_choice_is_kept_and_a_cache_of_another_driver_or_a_broken_one_is_rebuilt() {
+        let Ok(gpu) = Gpu::open(&GpuOptions::default()) else {
+            assert!(std::env::var("REQUIRE_GPU").is_err(), "no adapter");
+            return;
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let cache = dir.path().join("new");
+        let first = tune(&gpu, Some(&cache)).unwrap();
+        assert!(first.warning.is_none() && first.wrong.is_empty(), "{first:?}");
+        let file = std::fs::read_dir(&cache).unwrap().next().unwrap().unwrap().path();
+        // A choice that no measurement would make shows that it is read.
+        let mut known: Entry = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+        let staged = Tuning::candidates(gpu.subgroup());
+        known.tuning.rows = *staged.rows.iter().find(|t| t.sharing == Sharing::Workgroup).unwrap();
+        let write = |entry: &Entry| std::fs::write(&file, serde_json::to_vec(entry).unwrap()).unwrap();
+        write(&known);
+        assert!(tune(&gpu, Some(&cache)).unwrap().warning.is_none());
+        assert_eq!(gpu.tuning(), known.tuning);
+        known.driver = "another".into();
+        write(&known);
+        let again = tune(&gpu, Some(&cache)).unwrap();
+        assert!(again.warning.unwrap().contains("driver another: tuning again"));
+        std::fs::write(&file, "{").unwrap();
+        let again = tune(&gpu, Some(&cache)).unwrap();
+        assert!(again.warning.unwrap().contains("is broken: tuning again"));
+        assert!(tune(&gpu, Some(&cache)).unwrap().warning.is_none());
+    }
+}
