@@ -136,6 +136,9 @@ struct World {
     folder: PathBuf,
 }
 
+/// Whether a difference of lengths belongs to a bucket.
+type Bucket = fn(f64) -> bool;
+
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let value = |flag: &str| {
@@ -455,7 +458,7 @@ impl World {
                 .zip(&games)
                 .map(|(lengths, games)| lengths.iter().copied().zip(games.iter().copied()).collect())
                 .collect();
-            let buckets: [(&str, fn(f64) -> bool); 3] = [
+            let buckets: [(&str, Bucket); 3] = [
                 ("shorter", |longer| longer < 0.0),
                 ("as long", |longer| longer == 0.0),
                 ("longer", |longer| longer > 0.0),
@@ -475,7 +478,7 @@ impl World {
                 out[name] = json!({"games": games, "oracle_win_rate": number(estimate)});
                 bars = bars.group(format!("{name} ({games})"), [estimate]);
             }
-            let controlled = estimate(&paired, |games| at_equal_length(games));
+            let controlled = estimate(&paired, at_equal_length);
             out["length_controlled"] = number(controlled);
             bars = bars.group("length-controlled", [controlled]);
         }

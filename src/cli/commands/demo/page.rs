@@ -99,24 +99,28 @@ impl Results {
             let utility = number(instruction.utility(q));
             format!("{} right, {} invented{faults}, utility {utility}", q.right, q.invented)
         };
-        let sample =
-            |(post, ((before, after), (old, new))): (&String, ((&String, &String), (Quality, Quality)))| {
-                let [low, high] = [&old, &new].map(|q| instruction.utility(q));
-                let sample = Sample::new(post.as_str());
-                let sample = match low > high {
-                    true => sample.preferred("at the start", before),
-                    false => sample.answer("at the start", before),
-                };
-                let sample = match high > low {
-                    true => sample.preferred("after training", after),
-                    false => sample.answer("after training", after),
-                };
-                sample.note(format!("facts by the oracle: {}; then {}", told(&old), told(&new)))
-            };
-        let texts = self.exam.texts().iter().zip(before.iter().zip(after).zip(qualities));
         let text =
             format!("The first {SHOWN} of the held-out posts; \"preferred\" is what the oracle prefers.");
-        texts.take(SHOWN).map(sample).fold(Section::new("Before and after").text(text), Section::sample)
+        let mut section = Section::new("Before and after").text(text);
+        let summaries = before.iter().zip(after).zip(qualities);
+        for (post, ((before, after), (old, new))) in self.exam.texts().iter().zip(summaries).take(SHOWN) {
+            let [low, high] = [&old, &new].map(|q| instruction.utility(q));
+            let sample = Sample::new(post.as_str());
+            let sample = match low > high {
+                true => sample.preferred("at the start", before),
+                false => sample.answer("at the start", before),
+            };
+            let sample = match high > low {
+                true => sample.preferred("after training", after),
+                false => sample.answer("after training", after),
+            };
+            section = section.sample(sample.note(format!(
+                "facts by the oracle: {}; then {}",
+                told(&old),
+                told(&new)
+            )));
+        }
+        section
     }
 }
 
