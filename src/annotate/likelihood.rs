@@ -1,7 +1,4 @@
 //! A language model as a judge of what is probable: it prefers the response that it would rather have written.
-//!
-//! A response ends where the judge ends a text, by its end-of-sequence token if it has one: without that, of a response
-//! and its beginning the beginning were always the more probable, and nothing at all the most.
 
 use minijinja::{Environment, context};
 
@@ -33,6 +30,7 @@ pub struct LikelihoodAnnotator {
     instruction: String,
     normalise: Normalise,
     name: String,
+    whole: bool,
 }
 
 impl LikelihoodAnnotator {
@@ -64,7 +62,14 @@ impl LikelihoodAnnotator {
             )));
         }
         let name = format!("likelihood ({name})");
-        Ok(LikelihoodAnnotator { judge, environment, instruction: instruction.into(), normalise, name })
+        let instruction = instruction.into();
+        Ok(LikelihoodAnnotator { judge, environment, instruction, normalise, name, whole: false })
+    }
+
+    /// Takes responses for whole: each ends with the judge's end-of-sequence token, if it has one. Otherwise, of a
+    /// response and its beginning the beginning is always the more probable. Not for responses that were cut.
+    pub fn of_whole_responses(self) -> LikelihoodAnnotator {
+        LikelihoodAnnotator { whole: true, ..self }
     }
 
     /// The two responses after what comes before them. Where a tokenizer joins letters across the border, the
@@ -77,7 +82,7 @@ impl LikelihoodAnnotator {
         let tokenizer = &self.judge.tokenizer;
         let encode = |response: &str| -> Result<Vec<u32>> {
             let mut ids = tokenizer.encode(&format!("{before}{response}"))?;
-            ids.extend(tokenizer.eos());
+            ids.extend(tokenizer.eos().into_iter().filter(|_| self.whole));
             Ok(ids)
         };
         let (first, second) = (encode(pair.response_1)?, encode(pair.response_2)?);

@@ -153,6 +153,7 @@ impl Models {
     fn likelihood(&self, gpu: &Gpu, name: &str, instruction: Instruction) -> Result<LikelihoodAnnotator> {
         let judge = self.load(gpu, name)?;
         LikelihoodAnnotator::new(judge, LIKELIHOOD_TEMPLATE, instruction.text(), Normalise::Sum, name)
+            .map(LikelihoodAnnotator::of_whole_responses)
     }
 
     fn load(&self, gpu: &Gpu, name: &str) -> Result<JudgeModel> {

@@ -35,7 +35,10 @@ fn a_demo_ends_with_a_report_and_a_summary() {
     for part in ["Against the start", "Before and after", "KL to the start", "Configuration"] {
         assert!(report.contains(part), "{part}");
     }
-    assert!(!report.contains("http") && !report.contains("<script"), "it needs nothing but itself");
+    assert!(
+        !report.contains("http://") && !report.contains("https://") && !report.contains("<script"),
+        "it needs nothing but itself"
+    );
     assert_eq!(place.json("run/run.json")["instruction"], json!("short"));
     place.refuses(&format!("{QUICK} --steps 2"), 1, &["already holds a run", "--overwrite"]);
 }
