@@ -124,33 +124,37 @@ fn a_likelihood_judge_prefers_what_it_finds_more_probable() {
     let pair = Pair { prompt: &words[0], response_1: &short, response_2: &long };
     let hand = judge();
     let prompt = hand.tokenizer.encode(&words[0]).unwrap();
-    let logp = |text: &str| {
+    let logp = |text: &str, whole: bool| {
         let mut ids = hand.tokenizer.encode_plain(text).unwrap();
-        ids.push(hand.tokenizer.eos().expect("the fixture has one"));
+        ids.extend(hand.tokenizer.eos().into_iter().filter(|_| whole));
         let tree = Tree { prompt: prompt.clone(), responses: vec![ids] };
         hand.scorer.score(&[tree]).unwrap()[0].clone()
     };
-    let (a, b) = (logp(&short), logp(&long));
-    for normalise in [Normalise::Sum, Normalise::Token, Normalise::Character] {
-        let by = |logp: f64, tokens: usize, text: &str| match normalise {
-            Normalise::Sum => logp,
-            Normalise::Token => logp / tokens as f64,
-            Normalise::Character => logp / text.chars().count() as f64,
-        };
-        let difference = by(a.logp(), a.logps.len(), &short) - by(b.logp(), b.logps.len(), &long);
-        let want = 1.0 / (1.0 + (-difference).exp());
-        let mut annotator =
-            LikelihoodAnnotator::new(judge(), DEFAULT_TEMPLATE, "", normalise, "tiny").unwrap();
-        let verdict = annotator.annotate(&[pair]).unwrap().remove(0).verdict;
-        let got = verdict.p_first().unwrap() as f64;
-        assert!((got - want).abs() < 1e-5, "{normalise:?}: {got} {want}");
+    let annotator = |normalise, whole| {
+        let new = LikelihoodAnnotator::new(judge(), DEFAULT_TEMPLATE, "", normalise, "tiny").unwrap();
+        if whole { new.of_whole_responses() } else { new }
+    };
+    let first_wins = |annotator: &mut LikelihoodAnnotator, pair: Pair<'_>| {
+        annotator.annotate(&[pair]).unwrap().remove(0).verdict.p_first().unwrap() as f64
+    };
+    for whole in [false, true] {
+        let (a, b) = (logp(&short, whole), logp(&long, whole));
+        for normalise in [Normalise::Sum, Normalise::Token, Normalise::Character] {
+            let by = |logp: f64, tokens: usize, text: &str| match normalise {
+                Normalise::Sum => logp,
+                Normalise::Token => logp / tokens as f64,
+                Normalise::Character => logp / text.chars().count() as f64,
+            };
+            let difference = by(a.logp(), a.logps.len(), &short) - by(b.logp(), b.logps.len(), &long);
+            let want = 1.0 / (1.0 + (-difference).exp());
+            let got = first_wins(&mut annotator(normalise, whole), pair);
+            assert!((got - want).abs() < 1e-5, "{normalise:?}, whole {whole}: {got} {want}");
+        }
     }
-    // Nothing said is as probable as the end is there, rather than certain.
-    let mut annotator =
-        LikelihoodAnnotator::new(judge(), DEFAULT_TEMPLATE, "", Normalise::Sum, "tiny").unwrap();
-    let pair = Pair { prompt: &words[0], response_1: "", response_2: &short };
-    let got = annotator.annotate(&[pair]).unwrap().remove(0).verdict.p_first().unwrap() as f64;
-    let want = 1.0 / (1.0 + (a.logp() - logp("").logp()).exp());
+    // Of whole responses, nothing said is as probable as the end is there, rather than certain.
+    let nothing = Pair { prompt: &words[0], response_1: "", response_2: &short };
+    let want = 1.0 / (1.0 + (logp(&short, true).logp() - logp("", true).logp()).exp());
+    let got = first_wins(&mut annotator(Normalise::Sum, true), nothing);
     assert!((got - want).abs() < 1e-5, "{got} {want}");
 }
 
