@@ -4,12 +4,14 @@ mod common;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use common::{fixture, gpu};
 use oaif::Error;
 use oaif::annotate::rule::Rule;
+use oaif::annotate::{Annotator, Judgement};
 use oaif::data::rows::{Completion, Pair, Prompt, Text};
-use oaif::gpu::Gpu;
+use oaif::gpu::{Gpu, GpuOptions};
 use oaif::model::LoraConfig;
 use oaif::preference::PreferenceLoss;
 use oaif::train::{
@@ -86,13 +88,23 @@ fn align(
     rule: &str,
     stop_after: Option<usize>,
 ) -> Result<PathBuf, Error> {
+    align_with(gpu, train, options, &mut Rule::parse(rule)?, stop_after)
+}
+
+fn align_with(
+    gpu: &Gpu,
+    train: &TrainOptions,
+    options: &AlignOptions,
+    annotator: &mut dyn Annotator,
+    stop_after: Option<usize>,
+) -> Result<PathBuf, Error> {
     let flag = AtomicBool::new(false);
     let mut listener =
         Listener { steps: vec![], warnings: vec![], stop_after: stop_after.map(|s| (s, &flag)) };
     let policy = Policy::load(gpu, &fixture("tiny"), train)?;
     let run = AlignRun::new(policy, &prompts(), train, options)?;
     let control = Control { observer: &mut listener, interrupted: &flag };
-    run.run(&mut Rule::parse(rule)?, sources(), control)
+    run.run(annotator, sources(), control)
 }
 
 fn rows(path: &Path) -> Vec<Value> {
@@ -141,6 +153,86 @@ fn a_resumed_run_equals_an_uninterrupted_run_bit_for_bit() {
         align(&gpu, &train, &options, "longer", None).unwrap();
         assert_same_run(&whole, &parts, weights);
     }
+}
+
+/// Prefers the longer response, but answers only once the device has been given something else to do.
+struct Slow {
+    gpu: Gpu,
+    /// Batches that were answered although nothing else was done meanwhile.
+    in_vain: usize,
+}
+
+impl Annotator for Slow {
+    fn name(&self) -> String {
+        "slow".into()
+    }
+
+    fn annotate(&mut self, pairs: &[oaif::annotate::Pair<'_>]) -> oaif::Result<Vec<Judgement>> {
+        let (started, launches) = (Instant::now(), self.gpu.activity().launches);
+        while self.gpu.activity().launches == launches {
+            if started.elapsed() > Duration::from_secs(5) {
+                self.in_vain += 1;
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Rule::parse("longer")?.annotate(pairs)
+    }
+
+    fn remote(&mut self) -> Option<&mut (dyn Annotator + Send)> {
+        Some(self)
+    }
+}
+
+#[test]
+fn with_an_async_level_of_1_prompts_are_answered_while_the_annotator_is_awaited() {
+    let Some(_) = gpu() else { return };
+    // Of its own, on which nobody else launches anything.
+    let gpu = Gpu::open(&GpuOptions::default()).unwrap();
+    let temp = tempfile::tempdir().unwrap();
+    let responses = |dir: &Path| {
+        let pairs = rows(&dir.join("pairs.jsonl")).into_iter();
+        let of = |p: Value| (p["step"].as_u64().unwrap(), [p["response_1"].clone(), p["response_2"].clone()]);
+        pairs.map(of).collect::<Vec<_>>()
+    };
+    // So fast that a single update shows in what is sampled.
+    let fast = |dir: &Path| TrainOptions { learning_rate: 1e-1, warmup_steps: 0, ..train_options(dir, 3) };
+    let (on_policy, ahead) = (temp.path().join("on"), temp.path().join("ahead"));
+    align(&gpu, &fast(&on_policy), &align_options("dpo"), "longer", None).unwrap();
+    let level_1 = AlignOptions { async_level: 1, ..align_options("dpo") };
+    let mut slow = Slow { gpu: gpu.clone(), in_vain: 0 };
+    align_with(&gpu, &fast(&ahead), &level_1, &mut slow, None).unwrap();
+    assert_eq!(slow.in_vain, 1, "only the last step has no next one");
+    // What the untouched policy answers to the second step's prompts.
+    let untouched = temp.path().join("untouched");
+    let train = TrainOptions { learning_rate: 1e-9, ..fast(&untouched) };
+    align(&gpu, &train, &align_options("dpo"), "longer", None).unwrap();
+    let of_step = |dir: &Path, step| responses(dir).into_iter().filter(|r| r.0 == step).collect::<Vec<_>>();
+    assert_eq!(of_step(&ahead, 1), of_step(&untouched, 1));
+    assert_eq!(of_step(&ahead, 2), of_step(&untouched, 2), "one update behind");
+    assert_ne!(of_step(&on_policy, 2), of_step(&untouched, 2));
+    assert_ne!(of_step(&ahead, 3), of_step(&untouched, 3), "no more than one");
+
+    let mut rule = Rule::parse("longer").unwrap();
+    let error = align_with(&gpu, &fast(&temp.path().join("rule")), &level_1, &mut rule, None).unwrap_err();
+    assert!(error.to_string().contains("async-level"), "{error}");
+    assert!(!temp.path().join("rule").exists());
+}
+
+#[test]
+fn a_resumed_run_of_async_level_1_equals_an_uninterrupted_run_bit_for_bit() {
+    let Some(gpu) = gpu() else { return };
+    let temp = tempfile::tempdir().unwrap();
+    let (whole, parts) = (temp.path().join("whole"), temp.path().join("parts"));
+    let options = AlignOptions { async_level: 1, ..align_options("dpo") };
+    let mut train = TrainOptions { learning_rate: 1e-2, ..train_options(&whole, 5) };
+    let mut slow = Slow { gpu: gpu.clone(), in_vain: 0 };
+    align_with(&gpu, &train, &options, &mut slow, None).unwrap();
+    train.output_dir = parts.clone();
+    align_with(&gpu, &train, &options, &mut slow, Some(3)).unwrap_err();
+    train.resume = Some("last".into());
+    align_with(&gpu, &train, &options, &mut slow, None).unwrap();
+    assert_same_run(&whole, &parts, "model/model.safetensors");
 }
 
 #[test]
@@ -214,14 +306,11 @@ fn more_samples_than_two_learn_from_best_against_worst() {
 #[test]
 fn too_many_unusable_verdicts_end_the_run_with_an_explanation() {
     struct Broken;
-    impl oaif::annotate::Annotator for Broken {
+    impl Annotator for Broken {
         fn name(&self) -> String {
             "broken".into()
         }
-        fn annotate(
-            &mut self,
-            pairs: &[oaif::annotate::Pair<'_>],
-        ) -> oaif::Result<Vec<oaif::annotate::Judgement>> {
+        fn annotate(&mut self, pairs: &[oaif::annotate::Pair<'_>]) -> oaif::Result<Vec<Judgement>> {
             let invalid = || oaif::annotate::Verdict::Invalid { why: "out of paper".into() }.into();
             Ok(pairs.iter().map(|_| invalid()).collect())
         }

@@ -96,6 +96,10 @@ impl Annotator for CommandAnnotator {
         "command".into()
     }
 
+    fn remote(&mut self) -> Option<&mut (dyn Annotator + Send)> {
+        Some(self)
+    }
+
     fn annotate(&mut self, pairs: &[Pair<'_>]) -> Result<Vec<Judgement>> {
         let mut input = Vec::new();
         for &Pair { prompt, response_1, response_2 } in pairs {

@@ -20,6 +20,12 @@ pub trait Annotator {
     /// One judgement a pair, in order. What is wrong with one pair is [`Verdict::Invalid`]; an error means that
     /// nothing can be annotated.
     fn annotate(&mut self, pairs: &[Pair<'_>]) -> Result<Vec<Judgement>>;
+
+    /// Itself, if most of its time is spent waiting for something outside this program, such as a server or a person, so
+    /// that it is worth calling from a thread of its own.
+    fn remote(&mut self) -> Option<&mut (dyn Annotator + Send)> {
+        None
+    }
 }
 
 /// Two responses to one prompt.

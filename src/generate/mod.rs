@@ -46,7 +46,7 @@ pub struct Request {
 }
 
 /// Why a response ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FinishReason {
     /// The model ended it.
@@ -58,7 +58,7 @@ pub enum FinishReason {
 }
 
 /// One response.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Response {
     /// Token ids, with the end-of-sequence token where it ended by one.
     pub token_ids: Vec<u32>,

@@ -1,33 +1,31 @@
 //! Online AI feedback: prompts → samples of the current policy → annotator → loss → update (Guo et al. 2024,
 //! arXiv 2402.04792, see the crate's documentation).
 
+use std::panic::resume_unwind;
 use std::path::PathBuf;
 use std::time::Instant;
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::annotation::{Choice, VerdictTotals, annotate};
 use super::options::{AlignOptions, TrainOptions};
 use super::pair_step::LabelledPair;
 use super::pair_trainer::PairTrainer;
 use super::policy::Policy;
 use super::rows::EncodedRows;
-use super::session::{Control, Session, Sources, StepRecord, milliseconds};
+use super::session::{Control, Draws, Session, Sources, StepRecord, milliseconds};
 use super::total_steps;
-use crate::annotate::{
-    Annotated, Annotator, Counts, Pair, Verdict, annotate_pairs, best_and_worst, round_robin,
-};
+use crate::annotate::Annotator;
 use crate::data::packing::Tree;
 use crate::data::rows::Prompt;
-use crate::data::tokenizer::StopMatcher;
+use crate::data::tokenizer::{StopMatcher, Tokenizer};
 use crate::error::{Error, Result};
 use crate::generate::{FinishReason, GenerateOptions, Generator, Request, Response, slots_for};
 use crate::gpu::Arena;
 use crate::model::Model;
 use crate::model::stream::Capacity;
 use crate::optim::Optimiser;
-
-/// Judged pairs from which on the share of unusable verdicts says something.
-const MIN_JUDGED: usize = 16;
 
 /// What a run holds of the device.
 pub(super) struct Plans {
@@ -123,7 +121,8 @@ impl AlignRun {
     /// Trains; returns where the model or adapter was saved.
     ///
     /// # Errors
-    /// [`Error::Annotator`] when too many verdicts are unusable, and what a session reports.
+    /// [`Error::Annotator`] when too many verdicts are unusable; [`Error::Config`] for an
+    /// [`async_level`](AlignOptions::async_level) that is not to be had; what a session reports.
     pub fn run(
         self,
         annotator: &mut dyn Annotator,
@@ -131,40 +130,58 @@ impl AlignRun {
         control: Control<'_>,
     ) -> Result<PathBuf> {
         let AlignRun { policy, train, options, rows, texts, trainer, generator, optimiser } = self;
+        let ahead = options.async_level > 0;
+        if ahead && annotator.remote().is_none() {
+            let why = format!(
+                "is 1, but the annotator, {}, leaves nothing to wait for: leave it out",
+                annotator.name()
+            );
+            return Err(Error::config("async-level", why));
+        }
         let total = total_steps(&train, rows.trees.len());
         let mut session =
             Session::begin(&policy.model, optimiser, &train, sources, (total, rows.trees.len()), control)?;
         session.warn_skipped(&rows);
-        let k = options.num_samples;
-        let stop = StopMatcher::new(options.stop.iter().cloned());
+        let sampler = Sampler {
+            generator: &generator,
+            tokenizer: &policy.tokenizer,
+            trees: &rows.trees,
+            samples: options.num_samples,
+            stop: StopMatcher::new(options.stop.iter().cloned()),
+            seed: train.seed,
+        };
         let mut verdicts = VerdictTotals::restore(&session.state);
+        let mut sampled = if ahead { restore_sampled(&session.state) } else { None };
         while !session.is_done() {
-            let (first, drawn) = (session.first_draw(), session.begin_step());
-            let started = Instant::now();
-            let request = |(i, row): (usize, &usize)| Request {
-                prompt: rows.trees[*row].prompt.clone(),
-                samples: k,
-                first_sequence: ((first + i as u64) * k as u64) as u32,
+            let draws = session.begin_step();
+            let answers = match sampled.take() {
+                Some(answers) => answers,
+                None => sampler.answer(&draws)?,
             };
-            let requests: Vec<Request> = drawn.iter().enumerate().map(request).collect();
-            let answers = generator.run(&policy.tokenizer, &requests, &stop, train.seed)?;
-            let sampling_ms = milliseconds(started);
-
-            let before = Instant::now();
-            let prompts: Vec<&str> = drawn.iter().map(|row| texts[*row].as_str()).collect();
-            let annotation = annotate(annotator, &prompts, &answers, k)?;
-            let annotation_ms = milliseconds(before);
+            let prompts: Vec<&str> = draws.rows.iter().map(|row| texts[*row].as_str()).collect();
+            let next = session.next_draws().filter(|_| ahead);
+            let annotation = match annotator.remote().zip(next) {
+                None => timed(|| annotate(annotator, &prompts, &answers.of, options.num_samples))?,
+                Some((remote, next)) => std::thread::scope(|scope| {
+                    let judging = || timed(|| annotate(remote, &prompts, &answers.of, options.num_samples));
+                    let judging = scope.spawn(judging);
+                    sampled = Some(sampler.answer(&next)?);
+                    judging.join().unwrap_or_else(|panic| resume_unwind(panic))
+                })?,
+            };
+            let (annotation, annotation_ms) = annotation;
             verdicts.add(&annotation.counts);
             verdicts.check(options.max_invalid_ratio, &annotator.name(), &annotation)?;
             session.state = verdicts.save();
+            session.state.extend(sampled.iter().map(|answers| (SAMPLED.to_owned(), json!(answers))));
 
             let before = Instant::now();
             let choices: Vec<(usize, &Choice)> =
                 annotation.choices.iter().enumerate().filter_map(|(i, c)| Some((i, c.as_ref()?))).collect();
             let tree = |(i, c): &(usize, &Choice)| {
-                let answer = |s: usize| answers[*i][s].token_ids.clone();
+                let answer = |s: usize| answers.of[*i][s].token_ids.clone();
                 Tree {
-                    prompt: requests[*i].prompt.clone(),
+                    prompt: rows.trees[draws.rows[*i]].prompt.clone(),
                     responses: vec![answer(c.chosen), answer(c.rejected)],
                 }
             };
@@ -197,178 +214,69 @@ impl AlignRun {
                     metrics.insert("time/update_ms".into(), json!(0.0));
                 }
             }
-            metrics.extend(response_metrics(&answers));
-            metrics.extend(judge_metrics(&annotation.counts, pairs.len()));
-            let mean = |of: &dyn Fn(f64) -> f64| {
-                let all = choices.iter().map(|(_, c)| of(c.probability as f64));
-                (!choices.is_empty()).then(|| all.sum::<f64>() / choices.len() as f64)
-            };
-            // The annotator's probability for the chosen answer, and how far it is ahead of the other's.
-            metrics.insert("objective/scores".into(), json!(mean(&|p| p)));
-            metrics.insert("objective/scores_margin".into(), json!(mean(&|p| 2.0 * p - 1.0)));
-            metrics.insert("time/sampling_ms".into(), sampling_ms);
-            let judged = annotation.counts.judged.max(1) as f64;
-            let latency = annotation_ms.as_f64().unwrap_or(0.0) / judged;
-            metrics.insert("time/annotation_ms".into(), annotation_ms);
+            metrics.extend(response_metrics(&answers.of));
+            metrics.extend(annotation.metrics());
+            let latency = annotation_ms.as_f64().unwrap_or(0.0) / annotation.counts.judged.max(1) as f64;
             metrics.insert("judge/latency_ms".into(), json!(latency));
+            metrics.insert("time/sampling_ms".into(), json!(answers.sampling_ms));
+            metrics.insert("time/annotation_ms".into(), annotation_ms);
             metrics.insert("time/reference_ms".into(), reference_ms);
-            let sampled: usize = answers.iter().flatten().map(|a| a.token_ids.len()).sum();
+            let tokens: usize = answers.of.iter().flatten().map(|a| a.token_ids.len()).sum();
             session.end_step(StepRecord {
                 metrics,
-                pairs: annotation.rows(session.step() + 1, &prompts, &answers),
+                pairs: annotation.rows(session.step() + 1, &prompts, &answers.of),
                 loss: learnt.as_ref().map(|l| l.loss()),
                 margin: learnt.as_ref().map(|l| l.margin()),
                 judge_win: annotation.counts.first_ratio(),
-                tokens: sampled + learnt.as_ref().map_or(0, |l| l.tokens()),
+                tokens: tokens + learnt.as_ref().map_or(0, |l| l.tokens()),
             })?;
         }
         session.finish()
     }
 }
 
-/// The two samples of a prompt to learn from.
-struct Choice {
-    chosen: usize,
-    rejected: usize,
-    /// The annotator's probability that the chosen one is better.
-    probability: f32,
+/// Where a checkpoint keeps the next step's answers that were drawn before its weights were there.
+const SAMPLED: &str = "sampled";
+
+fn restore_sampled(state: &Map<String, Value>) -> Option<Sampled> {
+    serde_json::from_value(state.get(SAMPLED)?.clone()).ok()
 }
 
-/// What the annotator said about a step's samples.
-struct Annotation {
-    /// For each prompt its games: samples i, j and what became of them.
-    games: Vec<Vec<(usize, usize, Annotated)>>,
-    choices: Vec<Option<Choice>>,
-    counts: Counts,
+/// A step's prompts, answered: for each of them its samples.
+#[derive(Serialize, Deserialize)]
+struct Sampled {
+    of: Vec<Vec<Response>>,
+    sampling_ms: Value,
 }
 
-fn annotate(
-    annotator: &mut dyn Annotator,
-    prompts: &[&str],
-    answers: &[Vec<Response>],
-    k: usize,
-) -> Result<Annotation> {
-    let meetings = round_robin(k);
-    let mut pairs = Vec::new();
-    for (prompt, samples) in prompts.iter().zip(answers) {
-        for (i, j) in &meetings {
-            let (response_1, response_2) = (samples[*i].text.as_str(), samples[*j].text.as_str());
-            pairs.push(Pair { prompt, response_1, response_2 });
-        }
-    }
-    let annotated = annotate_pairs(annotator, &pairs)?;
-    let counts = Counts::of(&annotated);
-    let mut annotated = annotated.into_iter();
-    let games: Vec<Vec<_>> = prompts
-        .iter()
-        .map(|_| meetings.iter().map(|(i, j)| (*i, *j, annotated.next().expect("one a pair"))).collect())
-        .collect();
-    let choices = games.iter().map(|games| choose(k, games)).collect();
-    Ok(Annotation { games, choices, counts })
+/// Answers prompts with the policy as it is at the moment.
+struct Sampler<'a> {
+    generator: &'a Generator,
+    tokenizer: &'a Tokenizer,
+    trees: &'a [Tree],
+    samples: usize,
+    stop: StopMatcher,
+    seed: u32,
 }
 
-/// Best against worst; for two samples, the preferred against the other.
-fn choose(k: usize, games: &[(usize, usize, Annotated)]) -> Option<Choice> {
-    let verdicts: Vec<(usize, usize, Verdict)> =
-        games.iter().map(|(i, j, a)| (*i, *j, a.verdict())).collect();
-    let (chosen, rejected) = best_and_worst(k, &verdicts)?;
-    // How probably a sample wins a game, over its games with a usable verdict.
-    let strength = |sample: usize| {
-        let wins = verdicts.iter().filter_map(|(i, j, verdict)| match verdict.p_first()? {
-            p if *i == sample => Some(p),
-            p if *j == sample => Some(1.0 - p),
-            _ => None,
-        });
-        let wins: Vec<f32> = wins.collect();
-        wins.iter().sum::<f32>() / wins.len().max(1) as f32
-    };
-    // For two samples this is the annotator's own probability.
-    let probability = (0.5 + 0.5 * (strength(chosen) - strength(rejected))).clamp(0.5, 1.0);
-    Some(Choice { chosen, rejected, probability })
-}
-
-impl Annotation {
-    /// Rows for `pairs.jsonl`: every pair that was met, and whether it was learnt from.
-    fn rows(&self, step: usize, prompts: &[&str], answers: &[Vec<Response>]) -> Vec<Value> {
-        let mut out = Vec::new();
-        for (p, games) in self.games.iter().enumerate() {
-            for (i, j, annotated) in games {
-                let mut row = json!({
-                    "step": step,
-                    "prompt": prompts[p],
-                    "response_1": answers[p][*i].text,
-                    "response_2": answers[p][*j].text,
-                });
-                match annotated {
-                    Annotated::Judged(judgement) => {
-                        row["p_first"] = json!(judgement.verdict.p_first());
-                        row["p_12"] = json!(judgement.p_12);
-                        row["p_21"] = json!(judgement.p_21);
-                        row["verdict"] = json!(judgement.verdict.label());
-                        if let Verdict::Invalid { why } = &judgement.verdict {
-                            row["skipped"] = json!(why);
-                        }
-                    }
-                    Annotated::Identical => row["skipped"] = json!("identical responses"),
-                }
-                let choice = self.choices[p].as_ref();
-                let learnt =
-                    choice.filter(|c| [c.chosen.min(c.rejected), c.chosen.max(c.rejected)] == [*i, *j]);
-                row["chosen"] = json!(learnt.map(|c| if c.chosen == *i { 1 } else { 2 }));
-                out.push(row);
-            }
-        }
-        out
-    }
-
-    fn first_invalid(&self) -> Option<&str> {
-        self.games.iter().flatten().find_map(|(_, _, a)| match a {
-            Annotated::Judged(j) => match &j.verdict {
-                Verdict::Invalid { why } => Some(why.as_str()),
-                _ => None,
-            },
-            Annotated::Identical => None,
-        })
+impl Sampler<'_> {
+    fn answer(&self, draws: &Draws) -> Result<Sampled> {
+        let request = |(draw, row): (u64, &usize)| Request {
+            prompt: self.trees[*row].prompt.clone(),
+            samples: self.samples,
+            first_sequence: (draw * self.samples as u64) as u32,
+        };
+        let requests: Vec<Request> = (draws.first..).zip(&draws.rows).map(request).collect();
+        let (of, sampling_ms) =
+            timed(|| self.generator.run(self.tokenizer, &requests, &self.stop, self.seed))?;
+        Ok(Sampled { of, sampling_ms })
     }
 }
 
-/// Verdicts of the run so far; they survive a resume.
-struct VerdictTotals {
-    judged: usize,
-    invalid: usize,
-}
-
-impl VerdictTotals {
-    fn restore(state: &Map<String, Value>) -> VerdictTotals {
-        let number = |key: &str| state.get(key).and_then(Value::as_u64).unwrap_or(0) as usize;
-        VerdictTotals { judged: number("judged"), invalid: number("invalid") }
-    }
-
-    fn save(&self) -> Map<String, Value> {
-        Map::from_iter([
-            ("judged".to_owned(), json!(self.judged)),
-            ("invalid".to_owned(), json!(self.invalid)),
-        ])
-    }
-
-    fn add(&mut self, counts: &Counts) {
-        self.judged += counts.judged;
-        self.invalid += counts.invalid;
-    }
-
-    fn check(&self, limit: f64, name: &str, last: &Annotation) -> Result<()> {
-        let ratio = self.invalid as f64 / self.judged.max(1) as f64;
-        if self.judged < MIN_JUDGED || ratio <= limit {
-            return Ok(());
-        }
-        let why = format!(
-            "{} of {} verdicts were unusable, above --max-invalid-ratio {limit}; the last reason: {}",
-            self.invalid,
-            self.judged,
-            last.first_invalid().unwrap_or("none in this step")
-        );
-        Err(Error::Annotator { name: name.into(), why })
-    }
+/// What a call returns, and the milliseconds that it took.
+fn timed<T>(call: impl FnOnce() -> Result<T>) -> Result<(T, Value)> {
+    let started = Instant::now();
+    Ok((call()?, milliseconds(started)))
 }
 
 fn response_metrics(answers: &[Vec<Response>]) -> Map<String, Value> {
@@ -381,19 +289,4 @@ fn response_metrics(answers: &[Vec<Response>]) -> Map<String, Value> {
             json!(mean(&|a| (a.finish_reason == FinishReason::Eos) as u32 as f64)),
         ),
     ])
-}
-
-fn judge_metrics(counts: &Counts, learnt: usize) -> Map<String, Value> {
-    Map::from_iter(
-        [
-            ("judge/judged", json!(counts.judged)),
-            ("judge/first", json!(counts.first_ratio())),
-            ("judge/tie", json!(counts.tie)),
-            ("judge/invalid", json!(counts.invalid)),
-            ("judge/identical", json!(counts.identical)),
-            ("judge/order_flip", json!(counts.order_flip)),
-            ("judge/learnt", json!(learnt)),
-        ]
-        .map(|(k, v)| (k.to_owned(), v)),
-    )
 }

@@ -77,7 +77,7 @@ impl DpoRun {
         // Reference log-probabilities are computed once a pair and kept.
         let mut known: Vec<Option<[f32; 2]>> = vec![None; trees.len()];
         while !session.is_done() {
-            let rows = session.begin_step();
+            let rows = session.begin_step().rows;
             let started = Instant::now();
             let mut new: Vec<usize> = rows.iter().copied().filter(|r| known[*r].is_none()).collect();
             new.sort_unstable();

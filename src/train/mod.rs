@@ -19,6 +19,7 @@
 //! | `time/…` | milliseconds of the step and its phases; tokens a second |
 
 mod align;
+mod annotation;
 mod dpo;
 mod dry_run;
 pub mod options;

@@ -130,6 +130,9 @@ pub struct AlignOptions {
     pub soft_labels: bool,
     /// End the run when more than this share of the verdicts is unusable.
     pub max_invalid_ratio: f64,
+    /// 1: while an annotator that works elsewhere is awaited, the next step's prompts are answered, by a policy that lacks
+    /// one update. 0: on-policy, as in the paper.
+    pub async_level: usize,
 }
 
 impl AlignOptions {
@@ -144,6 +147,7 @@ impl AlignOptions {
             stop: Vec::new(),
             soft_labels: false,
             max_invalid_ratio: 0.5,
+            async_level: 0,
         }
     }
 }

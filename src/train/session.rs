@@ -86,6 +86,14 @@ pub struct Session<'a> {
     pub state: Map<String, Value>,
 }
 
+/// The rows of the dataset that a step takes.
+pub struct Draws {
+    /// How many were taken before, in all.
+    pub first: u64,
+    /// In the order in which they are taken.
+    pub rows: Vec<usize>,
+}
+
 /// One step, for the logs.
 pub struct StepRecord {
     /// The kind of training's own metrics.
@@ -186,16 +194,22 @@ impl<'a> Session<'a> {
         self.step
     }
 
-    /// Begins a step: the rows that it takes.
-    pub fn begin_step(&mut self) -> Vec<usize> {
+    /// Begins a step: what it takes.
+    pub fn begin_step(&mut self) -> Draws {
         self.step_started = Instant::now();
-        let first = self.first_draw();
-        (first..first + self.batch as u64).map(|draw| self.order.row(draw)).collect()
+        self.draws(self.step)
     }
 
-    /// How many rows were taken before this step.
-    pub fn first_draw(&self) -> u64 {
-        (self.step * self.batch) as u64
+    /// What the step after this one takes, if it is not the last.
+    pub fn next_draws(&mut self) -> Option<Draws> {
+        let next = self.step + 1;
+        (next < self.schedule.total_steps).then(|| self.draws(next))
+    }
+
+    fn draws(&mut self, step: usize) -> Draws {
+        let first = (step * self.batch) as u64;
+        let rows = (first..first + self.batch as u64).map(|draw| self.order.row(draw)).collect();
+        Draws { first, rows }
     }
 
     /// Whether every step is done.

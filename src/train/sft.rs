@@ -75,7 +75,8 @@ impl SftRun {
         )?;
         session.warn_skipped(&self.rows);
         while !session.is_done() {
-            let rows: Vec<Tree> = session.begin_step().into_iter().map(|row| trees[row].clone()).collect();
+            let rows: Vec<Tree> =
+                session.begin_step().rows.into_iter().map(|row| trees[row].clone()).collect();
             let weight = 1.0 / rows.iter().map(Tree::targets).sum::<usize>() as f32;
             let (mut sum, mut metrics) = (SftResult::default(), Map::new());
             for micro in self.step.capacity().batches(&rows, self.train.batch_size, |tree| tree) {

@@ -168,6 +168,9 @@ fn numbers_out_of_range_name_the_flag_and_the_range() {
         ("--top-p", "nan", "above 0 and at most 1"),
         ("--min-p", "-0.5", "between 0 and 1"),
         ("--max-invalid-ratio", "1.5", "between 0 and 1"),
+        ("--async-level", "2", "0 or 1"),
+        // With a judge that is no command.
+        ("--async-level", "1", "--judge command"),
     ] {
         mistake(align(&[flag, value]), &[flag, expected]);
     }

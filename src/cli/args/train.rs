@@ -228,6 +228,9 @@ pub(crate) struct AlignArgs {
     /// End the run when more than this share of the verdicts is unusable
     #[arg(long, value_name = "SHARE", help_heading = "Annotator", default_value_t = 0.5)]
     max_invalid_ratio: f64,
+    /// 1: answer the next prompts while a --judge command is awaited, with a policy that lacks one update
+    #[arg(long, value_name = "0|1", help_heading = "Annotator", default_value_t = 0)]
+    async_level: usize,
 }
 
 /// `oaif dpo`.
@@ -336,7 +339,13 @@ impl AlignArgs {
         let (k, share) = (self.num_samples, self.max_invalid_ratio);
         ensure(k >= 2, "--num-samples", k, "2 or more: responses are compared with each other")?;
         ensure((0.0..=1.0).contains(&share), "--max-invalid-ratio", share, "between 0 and 1")?;
+        let level = self.async_level;
+        ensure(level <= 1, "--async-level", level, "0 or 1: the policy may lack one update, not more")?;
         let annotator = self.annotator.plan()?;
+        if level == 1 && !matches!(annotator, AnnotatorPlan::Command(_)) {
+            let why = "is 1, which is for --judge command: other annotators leave nothing to wait for";
+            return Err(Error::config("--async-level", why));
+        }
         train.config = resolved(&self)?;
         let align = AlignOptions {
             loss,
@@ -347,6 +356,7 @@ impl AlignArgs {
             stop: sampling.stop,
             soft_labels: self.soft_labels,
             max_invalid_ratio: share,
+            async_level: level,
         };
         Ok(AlignPlan { train, align, annotator })
     }
