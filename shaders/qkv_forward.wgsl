@@ -11,6 +11,7 @@ struct Params {
     cols: u32,      // columns computed here, whole heads: rows of w from first_row on
     first_col: u32, // the first of them of all O
     first_row: u32,
+    before: u32,    // keys that all rows see before those of their spans
     eps: f32,
 }
 //#include element
@@ -79,7 +80,7 @@ fn main(
 //#for a in DOWN
     if (row${a} < rows) {
         let span = spans[row${a}];
-        let angles = (max(key_count(span), 1u) - 1u) * (DIM / 4u);
+        let angles = (extent(params.before) + max(key_count(span), 1u) - 1u) * (DIM / 4u);
 //#for i in PAIRS
         if (tile.col / 8u + ${i}u < params.cols / 8u) {
             let at = column(tile.col, ${i}u);

@@ -9,7 +9,7 @@ use oaif::annotate::llm::{LlmAnnotator, Orders};
 use oaif::annotate::template::JudgeTemplate;
 use oaif::annotate::{Annotator, Pair, Verdict};
 use oaif::data::packing::{ChoiceTree, Tree};
-use oaif::gpu::{Arena, Gpu};
+use oaif::gpu::{Arena, Gpu, GpuOptions};
 use oaif::model::stream::Capacity;
 use oaif::model::{Model, Scorer};
 
@@ -38,6 +38,69 @@ fn both_orders_in_one_tree_score_as_each_order_alone() {
         let alone: Vec<f32> = alone.iter().flat_map(|s| s.logps.clone()).collect();
         assert!(relative_distance(&scored.logps, &alone) < 1e-6, "{:?} {alone:?}", scored.logps);
     }
+}
+
+#[test]
+fn trees_after_a_preamble_that_was_read_before_score_as_whole_ones_at_less_work() {
+    let Some(_) = gpu() else { return };
+    // Of its own, on which nobody else works.
+    let gpu = Gpu::open(&GpuOptions::default()).unwrap();
+    let model = Model::load(&gpu, &fixture("tiny"), false).unwrap();
+    let preamble: Vec<u32> = (1..20).collect();
+    let whole = Scorer::new(&gpu, &model, CAPACITY, &Arena::new()).unwrap();
+    let after = Scorer::after(&gpu, &model, &preamble, CAPACITY, &Arena::new()).unwrap();
+    let begun = |more: &[u32]| [&preamble[..], more].concat();
+    let tree = |prompt: Vec<u32>| Tree { prompt, responses: vec![vec![7, 8, 9], vec![10, 2]] };
+    // With the preamble, without, with nothing else, and too many for one pass.
+    let mut trees = vec![tree(begun(&[30])), tree(vec![1, 5]), tree(begun(&[])), tree(begun(&[3, 4]))];
+    trees.extend((20..30).map(|id| tree(begun(&[id, 31, 32]))));
+    let score = |scorer: &Scorer| {
+        let before = gpu.activity().work.flops;
+        let scores = scorer.score(&trees).unwrap();
+        (scores, gpu.activity().work.flops - before)
+    };
+    let ((want, all), (got, less)) = (score(&whole), score(&after));
+    assert_eq!(got.len(), 2 * trees.len());
+    for (got, want) in got.iter().zip(&want) {
+        assert!(relative_distance(&got.logps, &want.logps) < 1e-6, "{got:?} {want:?}");
+    }
+    assert!(less < 0.5 * all, "{less} of {all} operations");
+    assert_eq!(score(&after).0, got, "the same bits");
+
+    let tree = |prompt| ChoiceTree { prompt, branches: vec![vec![7, 8], vec![9]], choices: vec![20, 21] };
+    let trees = [tree(begun(&[30])), tree(vec![1, 5]), tree(begun(&[30, 31]))];
+    let (got, want) = (after.score_choices(&trees).unwrap(), whole.score_choices(&trees).unwrap());
+    for (got, want) in got.iter().zip(&want) {
+        assert!(relative_distance(&got.logps, &want.logps) < 1e-6, "{got:?} {want:?}");
+    }
+}
+
+#[test]
+fn what_comes_before_the_texts_of_a_template_is_read_once() {
+    let Some(_) = gpu() else { return };
+    let gpu = Gpu::open(&GpuOptions::default()).unwrap();
+    let words = words();
+    let before = words[3..23].join(" ");
+    let source = format!("{before} {{{{ prompt }}}} {{{{ response_1 }}}} {{{{ response_2 }}}} ");
+    let template = JudgeTemplate::from_text(&source).unwrap();
+    let judge = || JudgeModel::load(&gpu, &fixture("tiny"), Some(64), &Arena::new()).unwrap();
+    let hand = judge();
+    let pair = Pair { prompt: &words[0], response_1: &words[1], response_2: &words[2] };
+    let [one, two] = ["1", "2"].map(|d| hand.tokenizer.token_to_id(d).unwrap());
+    let prompt = hand.tokenizer.encode(&template.render(&pair).unwrap()).unwrap();
+    let flops = || gpu.activity().work.flops;
+    let start = flops();
+    let scores = hand.scorer.score(&[Tree { prompt, responses: vec![vec![one], vec![two]] }]).unwrap();
+    let whole = flops() - start;
+    let [first, second] = [scores[0].logp().exp(), scores[1].logp().exp()];
+
+    let mut annotator = LlmAnnotator::new(judge(), template, Orders::One, "tiny").unwrap();
+    let start = flops();
+    let judgement = annotator.annotate(&[pair]).unwrap().remove(0);
+    let rest = flops() - start;
+    let got = judgement.verdict.p_first().unwrap() as f64;
+    assert!((got - first / (first + second)).abs() < 1e-5, "{got}");
+    assert!(rest < 0.5 * whole, "{rest} of {whole} operations");
 }
 
 /// Words that the tiny model knows.
@@ -75,7 +138,7 @@ fn a_prompted_judge_averages_both_orders_over_its_two_answers_alone() {
     let p_12 = p([pair.prompt, pair.response_1, pair.response_2]);
     let p_21 = 1.0 - p([pair.prompt, pair.response_2, pair.response_1]);
 
-    let mut both = LlmAnnotator::new(judge(), template(), Orders::Both, "tiny");
+    let mut both = LlmAnnotator::new(judge(), template(), Orders::Both, "tiny").unwrap();
     let judgement = both.annotate(&[pair]).unwrap().remove(0);
     let near =
         |got: Option<f32>, want: f64| assert!((got.unwrap() as f64 - want).abs() < 1e-5, "{got:?} {want}");
@@ -86,7 +149,7 @@ fn a_prompted_judge_averages_both_orders_over_its_two_answers_alone() {
     let swapped = both.annotate(&[pair.swapped()]).unwrap().remove(0);
     near(swapped.verdict.p_first(), 1.0 - 0.5 * (p_12 + p_21));
 
-    let mut one_order = LlmAnnotator::new(judge(), template(), Orders::One, "tiny");
+    let mut one_order = LlmAnnotator::new(judge(), template(), Orders::One, "tiny").unwrap();
     let judgement = one_order.annotate(&[pair]).unwrap().remove(0);
     near(judgement.verdict.p_first(), p_12);
     assert_eq!(judgement.p_21, None);
@@ -108,7 +171,7 @@ fn a_judge_without_a_token_for_its_answers_says_so() {
         }
     }
     let judge = JudgeModel::load(&gpu, dir.path(), None, &Arena::new()).unwrap();
-    let mut annotator = LlmAnnotator::new(judge, template(), Orders::Both, "tiny");
+    let mut annotator = LlmAnnotator::new(judge, template(), Orders::Both, "tiny").unwrap();
     let pair = Pair { prompt: "a", response_1: "b", response_2: "c" };
     let error = annotator.annotate(&[pair]).unwrap_err().to_string();
     assert!(error.contains("no single token") && error.contains("--judge-model"), "{error}");

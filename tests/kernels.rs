@@ -115,7 +115,8 @@ fn no_tolerance_is_looser_than_promised() {
 
 #[test]
 fn a_kernel_with_a_mistake_is_an_error_that_names_it() {
-    let key = KernelKey { name: "attention_forward", constants: vec![("HEADS", 4), ("DIM", 8)] };
+    let key =
+        KernelKey { name: "attention_forward", constants: vec![("HEADS", 4), ("DIM", 8), ("BEFORE", 0)] };
     let message = shader::validate(&key).unwrap_err().to_string();
     assert!(message.starts_with("shader attention_forward") && message.contains("KV_HEADS"), "{message}");
 }

@@ -6,6 +6,8 @@ const Q_STRIDE = select(HEADS, HEADS + 2u * KV_HEADS, TOGETHER == 1u) * WIDTH;
 const KV_STRIDE = select(2u * KV_HEADS, HEADS + 2u * KV_HEADS, TOGETHER == 1u) * WIDTH;
 const KEYS_AT = select(0u, HEADS, TOGETHER == 1u) * WIDTH;
 const VALUES_AT = KEYS_AT + KV_HEADS * WIDTH;
+// As KV_STRIDE, of keys and values in a buffer of their own.
+const BEFORE_STRIDE = 2u * KV_HEADS * WIDTH;
 const NOTHING = -1e30;
 // What no key's row reaches.
 const NO_KEY = 0xffffffffu;

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::Pair;
 use crate::data::tokenizer::Tokenizer;
 use crate::error::Result;
 use crate::gpu::{Arena, Gpu};
@@ -11,6 +12,9 @@ use crate::model::{Model, Scorer};
 /// Longest text that a judge reads by default, in tokens.
 pub const DEFAULT_MAX_LENGTH: usize = 1024;
 
+/// Tokens from which on what all texts begin with is worth being kept.
+const MIN_PREAMBLE: usize = 8;
+
 /// A judge's model, ready to score.
 pub struct JudgeModel {
     /// Its tokenizer.
@@ -19,6 +23,8 @@ pub struct JudgeModel {
     pub scorer: Scorer,
     /// Longest text in tokens.
     pub max_length: usize,
+    model: Model,
+    arena: Arena,
 }
 
 impl JudgeModel {
@@ -37,16 +43,33 @@ impl JudgeModel {
         let tokenizer = Tokenizer::load(dir)?;
         tokenizer.check_vocabulary(model.architecture().vocab)?;
         let (scorer, max_length) = JudgeModel::scorer(model, max_length, arena)?;
-        Ok(JudgeModel { tokenizer, scorer, max_length })
+        Ok(JudgeModel { tokenizer, scorer, max_length, model: model.clone(), arena: arena.clone() })
     }
 
-    /// The scoring pass of a judge, all that it holds of the device, and the longest text that it reads.
+    /// The scoring pass of a judge, all that it holds of the device, and the longest text that it reads. A judge that
+    /// knows its texts holds a little more: what they begin with.
     pub fn scorer(model: &Model, max_length: Option<usize>, arena: &Arena) -> Result<(Scorer, usize)> {
         let max_length = max_length.unwrap_or(DEFAULT_MAX_LENGTH).min(model.architecture().context);
-        // One tree holds both orders, or both responses.
-        let tokens = 2 * max_length;
-        let capacity = Capacity { tokens: tokens.max(2048), targets: tokens.max(2048), sequences: 128 };
-        Ok((Scorer::new(model.gpu(), model, capacity, arena)?, max_length))
+        Ok((Scorer::new(model.gpu(), model, capacity(max_length), arena)?, max_length))
+    }
+
+    /// Reads once and for all what every text that `text` makes of a [`Pair`] begins with: what it makes of very different
+    /// ones tells. Another text is judged as well, only more slowly.
+    pub(super) fn read_preamble(&mut self, text: impl Fn(&Pair<'_>) -> Result<String>) -> Result<()> {
+        let mut preamble: Option<Vec<u32>> = None;
+        // A tokenizer may join the first letter to what comes before it.
+        for word in ["a", "Z", "1", ".", " ", "\n", ""] {
+            let pair = Pair { prompt: word, response_1: word, response_2: word };
+            let ids = self.tokenizer.encode(&text(&pair)?)?;
+            let shared = preamble.as_ref().map_or(ids.len(), |p| shared_prefix(p, &ids));
+            preamble = Some(ids[..shared].to_vec());
+        }
+        let preamble = preamble.unwrap_or_default();
+        if (MIN_PREAMBLE..self.max_length).contains(&preamble.len()) {
+            let capacity = capacity(self.max_length);
+            self.scorer = Scorer::after(self.model.gpu(), &self.model, &preamble, capacity, &self.arena)?;
+        }
+        Ok(())
     }
 
     /// Why texts of these lengths cannot be judged, if they cannot.
@@ -55,6 +78,13 @@ impl JudgeModel {
         let limit = self.max_length;
         (longest > limit).then(|| format!("the judge would read {longest} tokens, its limit is {limit}"))
     }
+}
+
+/// What a judge reads at a time.
+fn capacity(max_length: usize) -> Capacity {
+    // One tree holds both orders, or both responses.
+    let tokens = (2 * max_length).max(2048);
+    Capacity { tokens, targets: tokens, sequences: 128 }
 }
 
 /// How many tokens two texts begin with in common, leaving each at least one of its own.

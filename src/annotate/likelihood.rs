@@ -61,9 +61,12 @@ impl LikelihoodAnnotator {
                 "has an unknown placeholder {unknown:?}: known are prompt, instruction"
             )));
         }
-        let name = format!("likelihood ({name})");
-        let instruction = instruction.into();
-        Ok(LikelihoodAnnotator { judge, environment, instruction, normalise, name, whole: false })
+        let (name, instruction) = (format!("likelihood ({name})"), instruction.into());
+        let mut annotator =
+            LikelihoodAnnotator { judge, environment, instruction, normalise, name, whole: false };
+        let before = |pair: &Pair<'_>| before(&annotator.environment, &annotator.instruction, pair);
+        annotator.judge.read_preamble(before)?;
+        Ok(annotator)
     }
 
     /// Takes responses for whole: each ends with the judge's end-of-sequence token, if it has one. Otherwise, of a
@@ -75,10 +78,7 @@ impl LikelihoodAnnotator {
     /// The two responses after what comes before them. Where a tokenizer joins letters across the border, the
     /// joined token belongs to the response.
     fn tree(&self, pair: &Pair<'_>) -> Result<Result<Tree, String>> {
-        let template = self.environment.get_template("before").expect("added in new");
-        let before = template
-            .render(context! { prompt => pair.prompt, instruction => &self.instruction })
-            .map_err(|e| Error::config("judge-template", e.to_string()))?;
+        let before = before(&self.environment, &self.instruction, pair)?;
         let tokenizer = &self.judge.tokenizer;
         let encode = |response: &str| -> Result<Vec<u32>> {
             let mut ids = tokenizer.encode(&format!("{before}{response}"))?;
@@ -97,6 +97,14 @@ impl LikelihoodAnnotator {
         let prompt = first[..shared].to_vec();
         Ok(Ok(Tree { prompt, responses: vec![first[shared..].to_vec(), second[shared..].to_vec()] }))
     }
+}
+
+/// What the judge reads before a response to this prompt.
+fn before(environment: &Environment<'_>, instruction: &str, pair: &Pair<'_>) -> Result<String> {
+    let template = environment.get_template("before").expect("added in new");
+    template
+        .render(context! { prompt => pair.prompt, instruction })
+        .map_err(|e| Error::config("judge-template", e.to_string()))
 }
 
 impl Annotator for LikelihoodAnnotator {

@@ -27,9 +27,18 @@ pub struct LlmAnnotator {
 }
 
 impl LlmAnnotator {
-    /// A judge that is asked with `template`.
-    pub fn new(judge: JudgeModel, template: JudgeTemplate, orders: Orders, name: &str) -> LlmAnnotator {
-        LlmAnnotator { judge, template, orders, name: format!("llm ({name})") }
+    /// A judge that is asked with `template`. What comes before the texts in it is read once and for all.
+    ///
+    /// # Errors
+    /// What the template, the tokenizer and the device report.
+    pub fn new(
+        mut judge: JudgeModel,
+        template: JudgeTemplate,
+        orders: Orders,
+        name: &str,
+    ) -> Result<LlmAnnotator> {
+        judge.read_preamble(|pair| template.render(pair))?;
+        Ok(LlmAnnotator { judge, template, orders, name: format!("llm ({name})") })
     }
 
     /// Token ids of a rendered template and of the answers "1" and "2" after it.

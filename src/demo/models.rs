@@ -140,7 +140,7 @@ impl Models {
             JudgeKind::Prompted => {
                 let template = JudgeTemplate::from_text(PROMPTED_TEMPLATE)?;
                 let template = template.with_instruction(instruction.text())?;
-                Box::new(LlmAnnotator::new(self.load(gpu, &name)?, template, orders, &name))
+                Box::new(LlmAnnotator::new(self.load(gpu, &name)?, template, orders, &name)?)
             }
         })
     }

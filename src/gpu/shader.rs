@@ -50,6 +50,7 @@ pub const KERNELS: &[(&str, &str)] = sources!["":
 
 /// What kernels include by `//#include name`.
 const SNIPPETS: &[(&str, &str)] = sources!["shared/":
+    "attend",
     "attention",
     "element",
     "elements",
@@ -64,11 +65,11 @@ const SNIPPETS: &[(&str, &str)] = sources!["shared/":
     "step",
     "store",
     "tile",
-    "widen",
     "tile_lane",
     "tile_rows",
     "tile_store",
     "turn_back",
+    "widen",
     "workgroup_sum",
 ];
 

@@ -7,7 +7,7 @@ use super::architecture::{self, EMBEDDING, FINAL_NORM, FeedForward, HEAD, LayerN
 use super::kv_cache::KvCache;
 use super::{Model, ModelState};
 use crate::error::Result;
-use crate::gpu::{Format, Recorder, Tensor};
+use crate::gpu::{Dim, Format, Recorder, Tensor};
 use crate::ops::{self, AttentionShape, Inverse, KeySource, LowRank, Matrix, Norm};
 
 /// The rows of a stream in a recording, see [`crate::data::packing::Packed`].
@@ -28,6 +28,13 @@ pub struct StreamTensors {
 pub enum Keys {
     /// In the stream itself.
     Stream,
+    /// In the stream itself, after `keys` tokens in a cache that every row sees.
+    After {
+        /// The cache.
+        cache: Arc<KvCache>,
+        /// How many of its tokens count.
+        keys: Dim,
+    },
     /// In a cache, to which the stream's own are written first, each at the last row that it sees.
     Cache {
         /// The cache.
@@ -89,6 +96,7 @@ impl ModelState {
         let shape = AttentionShape { heads: a.heads, kv_heads: a.kv_heads, head_dim: a.head_dim, scale };
         let keys = match keys {
             Keys::Stream => KeySource::Rows { ends: s.ends },
+            Keys::After { cache, keys } => KeySource::After { kv: cache.bind(r, layer), keys: *keys },
             Keys::Cache { cache, apart } => KeySource::Cache { kv: cache.bind(r, layer), apart: *apart },
         };
         let qkv = self.projection(r, &Projection::QKV, LayerNorm::Attention, layer);

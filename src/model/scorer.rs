@@ -1,10 +1,14 @@
 //! Log-probabilities of given tokens: the reference model's, an annotator's, those of `oaif score`.
 
-use super::stream::{Capacity, Stream};
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use super::kv_cache::KvCache;
+use super::stream::{Capacity, Stream, extent};
 use super::{Keys, Model};
 use crate::data::packing::{ChoiceTree, Packed, Tree};
 use crate::error::Result;
-use crate::gpu::{Arena, Gpu, Plan, PlanOptions, Recorder, Tensor};
+use crate::gpu::{Arena, Dim, Gpu, Plan, PlanOptions, Recorder, Tensor};
 use crate::ops::{self, VOCAB_CHUNK};
 
 /// A forward pass of one model over packed trees, recorded once.
@@ -13,6 +17,8 @@ pub struct Scorer {
     stream: Stream,
     logp: Tensor,
     entropy: Tensor,
+    /// What trees may begin with that was read once and for all.
+    preamble: Vec<u32>,
 }
 
 /// The tokens of one sequence, scored.
@@ -34,10 +40,38 @@ impl Scored {
 impl Scorer {
     /// Records the pass for streams up to `capacity`.
     pub fn new(gpu: &Gpu, model: &Model, capacity: Capacity, arena: &Arena) -> Result<Scorer> {
+        Scorer::record(gpu, model, Keys::Stream, Vec::new(), capacity, arena)
+    }
+
+    /// As [`Scorer::new`], for trees of which most begin with `preamble`, which is not empty: its keys and values are
+    /// computed now and kept. The model's weights must stay what they are.
+    pub fn after(
+        gpu: &Gpu,
+        model: &Model,
+        preamble: &[u32],
+        capacity: Capacity,
+        arena: &Arena,
+    ) -> Result<Scorer> {
+        let cache = Arc::new(KvCache::new(gpu, model.architecture(), preamble.len())?);
+        let keys = Dim::Live { index: extent::PREAMBLE, max: preamble.len() as u32 };
+        let after = Keys::After { cache: cache.clone(), keys };
+        let scorer = Scorer::record(gpu, model, after, preamble.to_vec(), capacity, arena)?;
+        fill(gpu, model, &cache, preamble, arena)?;
+        Ok(scorer)
+    }
+
+    fn record(
+        gpu: &Gpu,
+        model: &Model,
+        keys: Keys,
+        preamble: Vec<u32>,
+        capacity: Capacity,
+        arena: &Arena,
+    ) -> Result<Scorer> {
         let stream = Stream::new(gpu, capacity, false)?;
         let mut r = Recorder::new(gpu);
         let (tokens, targets) = stream.bind(&mut r);
-        let hidden = model.hidden(&mut r, &tokens, &Keys::Stream, false)?;
+        let hidden = model.hidden(&mut r, &tokens, &keys, false)?;
         let picked = ops::gather_rows(&mut r, &hidden.into(), targets.rows, None)?;
         let normed = model.final_norm(&mut r, picked)?;
         let head = model.head(&mut r);
@@ -45,7 +79,7 @@ impl Scorer {
         r.output(scored.logp);
         r.output(scored.entropy);
         let plan = Plan::new(gpu, r, arena, PlanOptions::default())?;
-        Ok(Scorer { plan, stream, logp: scored.logp, entropy: scored.entropy })
+        Ok(Scorer { plan, stream, logp: scored.logp, entropy: scored.entropy, preamble })
     }
 
     /// The largest stream of one pass; [`Scorer::score`] takes more in several passes.
@@ -56,8 +90,10 @@ impl Scorer {
     /// Scores every response of every tree, in order.
     pub fn score(&self, trees: &[Tree]) -> Result<Vec<Scored>> {
         let mut out = Vec::new();
-        for batch in self.capacity().batches(trees, usize::MAX, |tree| tree) {
-            self.run(&Packed::new(batch), &mut out)?;
+        for (known, trees) in self.unread(trees, |tree| &mut tree.prompt) {
+            for batch in self.capacity().batches(&trees, usize::MAX, |tree| tree) {
+                self.run(known, &Packed::new(batch), &mut out)?;
+            }
         }
         Ok(out)
     }
@@ -71,19 +107,50 @@ impl Scorer {
             sequences: trees.iter().map(|t| t.branches.len()).sum(),
         };
         let mut out = Vec::new();
-        let mut first = 0;
-        while first < trees.len() {
-            let fits = |last: &usize| self.capacity().holds(size(&trees[first..*last]));
-            let last = (first + 1..=trees.len()).take_while(fits).last();
-            let last = last.unwrap_or_else(|| panic!("a tree of {} rows does not fit", trees[first].rows()));
-            self.run(&Packed::of_choices(&trees[first..last]), &mut out)?;
-            first = last;
+        for (known, trees) in self.unread(trees, |tree| &mut tree.prompt) {
+            let mut first = 0;
+            while first < trees.len() {
+                let fits = |last: &usize| self.capacity().holds(size(&trees[first..*last]));
+                let last = (first + 1..=trees.len()).take_while(fits).last();
+                let last =
+                    last.unwrap_or_else(|| panic!("a tree of {} rows does not fit", trees[first].rows()));
+                self.run(known, &Packed::of_choices(&trees[first..last]), &mut out)?;
+                first = last;
+            }
         }
         Ok(out)
     }
 
-    fn run(&self, packed: &Packed, out: &mut Vec<Scored>) -> Result<()> {
-        let outputs = self.plan.run(&self.stream.upload(packed)?)?;
+    /// The trees in their order, without the preamble where they have it: in runs of those that do and that do not, each
+    /// with the number of tokens left out.
+    fn unread<'a, T: Clone>(
+        &self,
+        trees: &'a [T],
+        prompt: fn(&mut T) -> &mut Vec<u32>,
+    ) -> Vec<(usize, Cow<'a, [T]>)> {
+        if self.preamble.is_empty() {
+            return vec![(0, trees.into())];
+        }
+        let mut out: Vec<(usize, Cow<'a, [T]>)> = Vec::new();
+        for tree in trees {
+            let mut tree = tree.clone();
+            let ids = prompt(&mut tree);
+            let begins = ids.len() > self.preamble.len() && ids.starts_with(&self.preamble);
+            let known = if begins { self.preamble.len() } else { 0 };
+            ids.drain(..known);
+            match out.last_mut().filter(|(last, _)| *last == known) {
+                Some((_, run)) => run.to_mut().push(tree),
+                None => out.push((known, vec![tree].into())),
+            }
+        }
+        out
+    }
+
+    /// Scores trees of which the first `known` tokens, those of the preamble, were left out.
+    fn run(&self, known: usize, packed: &Packed, out: &mut Vec<Scored>) -> Result<()> {
+        let mut live = self.stream.upload(packed)?;
+        live.extents[extent::PREAMBLE as usize] = known as u32;
+        let outputs = self.plan.run(&live)?;
         let (logps, entropies) = (outputs.f32(self.logp), outputs.f32(self.entropy));
         for bounds in packed.offsets.windows(2) {
             let range = bounds[0] as usize..bounds[1] as usize;
@@ -91,4 +158,18 @@ impl Scorer {
         }
         Ok(())
     }
+}
+
+/// Computes the keys and values of a text from its beginning.
+fn fill(gpu: &Gpu, model: &Model, cache: &Arc<KvCache>, ids: &[u32], arena: &Arena) -> Result<()> {
+    let stream = Stream::new(gpu, Capacity { tokens: ids.len(), targets: 1, sequences: 1 }, false)?;
+    let mut r = Recorder::new(gpu);
+    let (tokens, _) = stream.bind(&mut r);
+    model.hidden(&mut r, &tokens, &Keys::Cache { cache: cache.clone(), apart: false }, false)?;
+    let plan = Plan::new(gpu, r, arena, PlanOptions::default())?;
+    if gpu.is_measuring() {
+        return Ok(());
+    }
+    let text = Tree { prompt: ids.to_vec(), responses: Vec::new() };
+    plan.run(&stream.upload(&Packed::new([&text]))?).map(drop)
 }

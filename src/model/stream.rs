@@ -71,6 +71,8 @@ pub mod extent {
     pub const UNIQUE: u8 = 3;
     /// Pairs.
     pub const PAIRS: u8 = 4;
+    /// Tokens of a preamble.
+    pub const PREAMBLE: u8 = 5;
 }
 
 struct InverseBuffers {

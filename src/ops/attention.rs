@@ -1,12 +1,14 @@
 //! Self-attention over prefix trees: the keys that a query sees are two ranges of rows.
 
+use std::sync::Arc;
+
 use super::case::{Case, Input};
 use super::linear::{LowRank, Norm, aligned};
 use super::projection::{self, Prepared, Projection};
 use super::tile::{self, lanes};
 use crate::error::Result;
 use crate::gpu::shader::KernelKey;
-use crate::gpu::{Access, Format, Groups, Launch, Recorder, Tensor, Word, Work};
+use crate::gpu::{Access, Dim, Format, Groups, Launch, Recorder, Tensor, Word, Work};
 use crate::reference;
 
 /// How rows divide into heads.
@@ -37,6 +39,14 @@ pub enum KeySource {
     Rows {
         /// See above.
         ends: Option<Tensor>,
+    },
+    /// In the rows themselves, and before them `keys` others that every row sees, (P, 2 K D), keys before values: what a
+    /// cache was filled with. No gradient.
+    After {
+        /// The others.
+        kv: Tensor,
+        /// How many of them count, at most P.
+        keys: Dim,
     },
     /// In a cache (M, 2 K D), keys before values, to which the rows' own are written first: each at the last row that
     /// it sees. No gradient.
@@ -70,8 +80,8 @@ const USUAL_KEYS: u32 = 256;
 ///   x (N, C)  qkv ((H + 2 K) D, C)  spans (N, 4) integers  table (positions, D)  ->  (N, H D)
 ///
 /// A row of `spans` is prefix start, prefix end, own start, own end: the row sees the keys of both half-open ranges, which
-/// do not overlap and of which its own is the last. Their number less one is its position. A row without keys gives
-/// zeros. Every position must have its row in the table, see [`rope_table`].
+/// do not overlap and of which its own is the last. Their number less one is its position, after [`KeySource::After`]'s.
+/// A row without keys gives zeros. Every position must have its row in the table, see [`rope_table`].
 pub fn self_attention(
     r: &mut Recorder,
     x: Tensor,
@@ -87,27 +97,25 @@ pub fn self_attention(
     assert_eq!((spans.rows, spans.cols), (x.rows, 4), "self_attention: spans");
     let prepared = projection::prepare(r, x, qkv);
     let columns = match keys {
-        KeySource::Rows { .. } => shape.columns(),
+        KeySource::Rows { .. } | KeySource::After { .. } => shape.columns(),
         KeySource::Cache { .. } => heads * head_dim,
     };
     let q = r.tensor("qkv", x.rows, columns);
     launch_qkv(r, x, qkv, &prepared, shape, spans, table, q, keys);
     let out = r.tensor("attention", x.rows, heads * head_dim);
-    let kv = match keys {
-        KeySource::Rows { .. } => q,
-        KeySource::Cache { kv, apart: false } => kv,
-        KeySource::Cache { kv, apart: true } => {
-            launch_decode(r, shape, q, kv, spans, out);
+    let ends = match keys {
+        KeySource::Rows { ends: Some(ends) } => ends,
+        _ => {
+            match keys {
+                KeySource::Cache { kv, apart: true } => launch_decode(r, shape, q, kv, spans, out),
+                _ => launch_forward(r, shape, q, keys, spans, out, None),
+            }
             return Ok(out);
         }
     };
-    let KeySource::Rows { ends: Some(ends) } = keys else {
-        launch_forward(r, shape, q, kv, spans, out, None);
-        return Ok(out);
-    };
     assert_eq!((ends.rows, ends.cols), (x.rows, 1), "self_attention: ends");
     let stats = r.tensor("attention stats", x.rows, 2 * heads);
-    launch_forward(r, shape, q, kv, spans, out, Some(stats));
+    launch_forward(r, shape, q, keys, spans, out, Some(stats));
     let outputs: Vec<Tensor> = prepared.outputs().chain([q, out, stats]).collect();
     let qkv = qkv.clone();
     r.rule(&outputs, move |r| {
@@ -146,7 +154,7 @@ fn launch_qkv(
     keys: KeySource,
 ) {
     let cache = match keys {
-        KeySource::Rows { .. } => None,
+        KeySource::Rows { .. } | KeySource::After { .. } => None,
         KeySource::Cache { kv, .. } => Some(kv),
     };
     for piece in &p.weights.pieces {
@@ -172,6 +180,7 @@ fn launch_qkv(
                 piece.rows.into(),
                 piece.first.into(),
                 piece.first_row.into(),
+                before(keys).map_or(Dim::Fixed(0), |(_, count)| count).into(),
                 Word::F32(p.norm.eps),
             ],
             args,
@@ -190,24 +199,41 @@ fn work(shape: AttentionShape, keys: u32, flops: u32) -> Work {
     Work { flops: (flops * keys.min(2 * USUAL_KEYS) / 2) as f64 * columns, bytes: 16.0 * columns }
 }
 
+/// The keys that every row sees before its own, and how many they are.
+fn before(keys: KeySource) -> Option<(Tensor, Dim)> {
+    match keys {
+        KeySource::After { kv, keys } => Some((kv, keys)),
+        KeySource::Rows { .. } | KeySource::Cache { .. } => None,
+    }
+}
+
 fn launch_forward(
     r: &mut Recorder,
     shape: AttentionShape,
     q: Tensor,
-    kv: Tensor,
+    keys: KeySource,
     spans: Tensor,
     out: Tensor,
     stats: Option<Tensor>,
 ) {
+    let kv = match keys {
+        KeySource::Cache { kv, .. } => kv,
+        KeySource::Rows { .. } | KeySource::After { .. } => q,
+    };
+    let before = before(keys);
     let mut constants = constants(shape, q == kv);
     constants.extend(lanes(r));
-    constants.push(("KEEP", stats.is_some() as u32));
-    let reads = [q, kv, spans].map(|t| (t, Access::Read));
+    constants.extend([("KEEP", stats.is_some() as u32), ("BEFORE", before.is_some() as u32)]);
+    let reads = [q, kv, spans].into_iter().chain(before.map(|b| b.0)).map(|t| (t, Access::Read));
     let writes = [out].into_iter().chain(stats).map(|t| (t, Access::Write));
     r.launch(Launch {
         kernel: KernelKey { name: "attention_forward", constants },
-        params: vec![q.rows.into(), Word::F32(shape.scale)],
-        args: reads.into_iter().chain(writes).collect(),
+        params: vec![
+            q.rows.into(),
+            before.map_or(Dim::Fixed(0), |(_, count)| count).into(),
+            Word::F32(shape.scale),
+        ],
+        args: reads.chain(writes).collect(),
         groups: Groups::over(q.rows, LANES).times(shape.heads as u32),
         work: work(shape, kv.rows.max(), 4),
     });
@@ -397,6 +423,57 @@ fn expected_gradients(v: &[Vec<f64>], size: &Size, inv_freq: &[f64], n: usize) -
     [dx, dgain, dw].into_iter().chain(low).collect()
 }
 
+/// Trees after `known` rows that lie in a cache. `reference` goes through those anew for every tree.
+fn after_case(
+    name: &str,
+    size: Arc<Size>,
+    known: usize,
+    rest: &'static [Tree],
+    inv_freq: &[f64],
+    shape: AttentionShape,
+    projection: impl Fn(&[Tensor]) -> Projection + Send + Sync + 'static,
+) -> Case {
+    let AttentionShape { kv_heads, head_dim, .. } = shape;
+    let (known_spans, _) = trees(&[(known, &[])]);
+    let (spans, ends) = trees(rest);
+    let whole: Vec<Tree> = rest.iter().map(|(prompt, responses)| (known + prompt, *responses)).collect();
+    let (whole_spans, whole_ends) = trees(&whole);
+    let positions = whole_ends.len();
+    let mut inputs = inputs(&size, &spans, &ends, inv_freq, false);
+    inputs[5] = Input::f32(rope_table(inv_freq, positions), positions, head_dim);
+    inputs.push(Input::normal(20, known, size.hidden, 1.0).live(1));
+    inputs.push(Input::u32(known_spans, known, 4).live(1));
+    let inv_freq = inv_freq.to_vec();
+    Case::new(
+        "self_attention_after",
+        name,
+        inputs,
+        move |r, t| {
+            let (x, spans, qkv) = (t[13], t[14], projection(t));
+            let kv = r.tensor("cache", x.rows, 2 * kv_heads * head_dim);
+            self_attention(r, x, &qkv, shape, spans, t[5], KeySource::Cache { kv, apart: false })?;
+            let keys = KeySource::After { kv, keys: x.rows };
+            Ok(vec![self_attention(r, t[0], &qkv, shape, t[3], t[5], keys)?])
+        },
+        move |v| {
+            let (c, mut x, mut own, mut first) = (size.hidden, Vec::new(), Vec::new(), 0);
+            for (prompt, responses) in rest {
+                x.extend(&v[13]);
+                let rows = prompt + responses.iter().sum::<usize>();
+                own.extend(x.len() / c..x.len() / c + rows);
+                x.extend(&v[0][first * c..(first + rows) * c]);
+                first += rows;
+            }
+            let mut v = v.to_vec();
+            v[0] = x;
+            v[3] = whole_spans.iter().map(|s| *s as f64).collect();
+            let out = expected(&v, &size, &inv_freq, positions).out;
+            let cols = shape.heads * head_dim;
+            vec![own.iter().flat_map(|row: &usize| out[row * cols..(row + 1) * cols].to_vec()).collect()]
+        },
+    )
+}
+
 pub(super) fn cases() -> Vec<Case> {
     const BATCH: [Tree; 16] = [(128, &[]); 16];
     let size = |trees, empty, hidden, heads, kv_heads, head_dim, ranks| Size {
@@ -409,13 +486,14 @@ pub(super) fn cases() -> Vec<Case> {
         ranks,
         format: Format::F32,
     };
-    let sizes: [Size; 9] = [
+    let sizes: [Size; 10] = [
         size(&[(1, &[])], 0, 1, 1, 1, 8, [0; 3]),
         size(&[(5, &[3, 4])], 2, 12, 4, 2, 8, [4, 0, 4]),
         size(&[(31, &[33, 1]), (2, &[])], 0, 33, 6, 1, 16, [0, 3, 0]),
         size(&[(63, &[]), (1, &[1, 1]), (17, &[5, 64])], 1, 20, 3, 3, 24, [0; 3]),
         size(&[(67, &[13])], 0, 16, 2, 1, 64, [8, 4, 4]),
         size(&[(7, &[3, 11])], 0, 8, 2, 2, 8, [0; 3]),
+        size(&[(9, &[]), (5, &[3, 4]), (1, &[1]), (70, &[])], 0, 12, 4, 2, 8, [4, 0, 4]),
         size(&BATCH, 0, 64, 8, 4, 8, [0; 3]),
         // Frozen weights of 16 bits.
         Size { format: Format::F16, ..size(&[(5, &[3, 4])], 2, 12, 4, 2, 8, [4, 0, 4]) },
@@ -444,7 +522,7 @@ pub(super) fn cases() -> Vec<Case> {
         let record = move |r: &mut Recorder, t: &[Tensor]| {
             self_attention(r, t[0], &projection(t), shape, t[3], t[5], KeySource::Rows { ends: Some(t[4]) })
         };
-        let size = std::sync::Arc::new(size);
+        let size = Arc::new(size);
         let (sized, frequencies) = (size.clone(), inv_freq.clone());
         out.push(Case::new(
             "self_attention_forward",
@@ -471,6 +549,13 @@ pub(super) fn cases() -> Vec<Case> {
                 all
             },
         ));
+        // Trees after the first one's prompt, which lies in a cache.
+        if let [(known, []), rest @ ..] = size.trees
+            && !rest.is_empty()
+            && size.empty == 0
+        {
+            out.push(after_case(&name, size.clone(), *known, rest, &inv_freq, shape, projection));
+        }
         // Over a cache that the rows fill themselves: all at once, and each row by itself.
         for apart in [false, true] {
             let (sized, frequencies) = (size.clone(), inv_freq.clone());

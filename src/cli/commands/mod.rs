@@ -45,7 +45,7 @@ fn annotator(
             template.with_training(training),
             orders,
             &name(&model),
-        )),
+        )?),
         AnnotatorPlan::Likelihood { model, template, instruction, normalise } => {
             let judge = judge(&model)?;
             Box::new(LikelihoodAnnotator::new(judge, &template, &instruction, normalise, &name(&model))?)
