@@ -132,6 +132,8 @@ impl Generator {
         // Pages for as many prompts as the slots can work on, and one that is being left.
         let pages = slots.div_ceil(options.samples_per_prompt.max(1)) + 1;
         let page_rows = options.max_prompt_tokens;
+        // As many prompts as there are slots for at a time, up to a limit.
+        let prefill_rows = PREFILL_TOKENS.min(slots * page_rows).max(page_rows);
         let cache_rows = pages * page_rows + slots * options.max_new_tokens;
         let cache = Arc::new(KvCache::new(gpu, model.architecture(), cache_rows)?);
 
@@ -143,7 +145,6 @@ impl Generator {
             (Plan::new(gpu, r, arena, PlanOptions::default())?, slots)
         };
 
-        let prefill_rows = PREFILL_TOKENS.max(page_rows);
         let words = |label, n: usize| gpu.buffer(label, Category::Workspace, n as u64 * 4);
         let prefill_inputs = [words("prompt ids", prefill_rows)?, words("prompt spans", prefill_rows * 4)?];
         let prefill = {
