@@ -120,7 +120,8 @@ pub fn prompts(rows: usize) -> Vec<Prompt> {
 
 /// A held-out pair to measure judges on, with the utility of each summary under each of [`Instruction::ALL`].
 pub fn held_out_pair(row: usize) -> Value {
-    let mut draw = stream(seed::HELD_OUT, 1, row);
+    // Run 1 are the pairs that the recipes were chosen on.
+    let mut draw = stream(seed::HELD_OUT, 2, row);
     let (post, [first, second]) = draw_pair(&mut draw);
     let utilities = [&first, &second].map(|summary| {
         let quality = Quality::of(&post, summary);
