@@ -53,6 +53,8 @@ struct Way {
     num_samples: usize,
     /// How many times as long as the others.
     times: usize,
+    /// How often an offline training goes through its pairs, which are so many times fewer.
+    passes: usize,
 }
 
 impl Way {
@@ -68,6 +70,7 @@ impl Way {
         soft_labels: false,
         num_samples: 2,
         times: 1,
+        passes: 1,
     };
 }
 
@@ -82,6 +85,7 @@ fn ways() -> Vec<Way> {
         Way { name: "short", instruction: Instruction::Short, ..online },
         Way { name: "dpo-long-online", times: 3, ..online },
         Way { name: "dpo-long-offline", online: false, times: 3, ..online },
+        Way { name: "dpo-passes-offline", online: false, times: 3, passes: 9, ..online },
         Way { name: "judge-small", judge: JudgeSize::Small, ..online },
         Way { name: "judge-medium", judge: JudgeSize::Medium, ..online },
         Way { name: "ipo-online", loss: "ipo", ..online },
@@ -234,10 +238,11 @@ impl World {
             };
             AlignRun::new(policy, &prompts, &train, &options)?.run(judge.as_mut(), sources, control)?;
         } else {
-            // As many pairs as an online training sees, drawn once from π₀, labelled by the same judge.
+            // As many pairs as an online training sees in a pass, drawn once from π₀, labelled by the same judge.
+            let drawn = steps * batch / way.passes;
             let first = (seed as usize * steps * batch) % (prompts.len() - steps * batch);
             let posts: Vec<String> =
-                prompts[first..first + steps * batch].iter().map(|row| row.prompt.transcript()).collect();
+                prompts[first..first + drawn].iter().map(|row| row.prompt.transcript()).collect();
             let pairs = offline_pairs(&policy, &posts, judge.as_mut(), seed)?;
             let options = DpoOptions { loss, append_eos: true };
             DpoRun::new(policy, &pairs, &train, &options)?.run(sources, control)?;
@@ -341,10 +346,20 @@ impl World {
 
     /// Experiment 1.
     fn online_and_offline(&self, cells: &Cells, page: &mut Page) -> Result<()> {
-        let mut curves = Plot::new("Online and offline")
-            .labels("step", "win rate against π₀")
-            .unit(Unit::Share)
-            .level(0.5);
+        let plot = |title: &str| {
+            Plot::new(title).labels("step", "win rate against π₀").unit(Unit::Share).level(0.5)
+        };
+        let mut long = plot(&format!("DPO, {} steps", 3 * self.size.steps));
+        for (label, name) in [
+            ("online", "dpo-long-online"),
+            ("offline", "dpo-long-offline"),
+            ("offline, a ninth of the pairs nine times", "dpo-passes-offline"),
+        ] {
+            let Some(trained) = cells.get(name) else { continue };
+            let series = Series::band(label, curve(trained));
+            long = long.series(if name.ends_with("online") { series } else { series.dashed() });
+        }
+        let mut losses = plot("By the loss");
         let mut bars = Bars::new("Online against its own offline version").unit(Unit::Share).level(0.5);
         bars = bars.kinds(["by the oracle", "by the evaluation judge"]);
         let mut table =
@@ -354,9 +369,11 @@ impl World {
             let names = [format!("{loss}-online"), format!("{loss}-offline")];
             for (i, name) in names.iter().enumerate() {
                 let Some(trained) = cells.get(name.as_str()) else { continue };
-                let series = Series::band(name.replace('-', ", "), curve(trained));
-                curves = curves.series(if i == 0 { series } else { series.dashed() });
                 out[name] = against_the_start(trained);
+                if loss != "dpo-long" {
+                    let series = Series::band(name.replace('-', ", "), curve(trained));
+                    losses = losses.series(if i == 0 { series } else { series.dashed() });
+                }
             }
             let [Some(online), Some(offline)] = [&names[0], &names[1]].map(|name| cells.get(name.as_str()))
             else {
@@ -376,10 +393,12 @@ impl World {
                 [all.wins, all.ties, all.losses].map(|n| (Estimate::from(share(n)), Unit::Share).into());
             table = table.row([loss.into(), start(online), start(offline)].into_iter().chain(shares));
         }
-        page.add("1-online-offline", "1. Online and offline", out, curves.svg(), |section| {
-            section.plot(curves).bars(bars.clone()).table(table)
-        })?;
-        page.picture("1-versus", !bars.is_empty(), bars.svg())
+        if let Some(trained) = cells.get("dpo-passes-offline") {
+            out["dpo-passes-offline"] = against_the_start(trained);
+        }
+        page.add("1-online-offline", "1. Online and offline", out, long.svg(), |section| {
+            section.plot(long).plot(losses).bars(bars).table(table)
+        })
     }
 
     /// Experiments 2 and 3.
