@@ -3,7 +3,8 @@
 // An f16 ends at 65504, so of a row of large activations nothing may be rounded as it is: each four elements are divided
 // by the power of two that leaves the largest of them in [1/4, 1/2). Rounding to f16 keeps them at or below 1/2, and two
 // products with whatever finite weights at or below 65504. The sum is multiplied by that power again, in f32. (From 2^125
-// on the power stays 2^126; f16 overflows only where f32 would as well.)
+// on the power stays 2^126; f16 overflows only where f32 would as well.) What much smaller elements lose, as subnormal
+// numbers, is below 2^-22 of the largest.
     {
 //#for a in DOWN
     let left_at${a} = min(row${a}, rows - 1u) * ${INNER};

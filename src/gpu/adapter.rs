@@ -320,6 +320,9 @@ impl Gpu {
         let (summary, adapter) = choose(adapters(&instance()).await, wanted.as_deref())?;
         let arithmetics = arithmetics(options.tier, &summary, &adapter)?;
         let mut features = adapter.features() & FEATURES;
+        if arithmetics == [Arithmetic::F32] {
+            features.remove(wgpu::Features::SHADER_F16);
+        }
         let mut experimental_features = wgpu::ExperimentalFeatures::disabled();
         if options.tier == Some(Tier::Cooperative) {
             features |= wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX;

@@ -549,7 +549,7 @@ pub(super) fn cases() -> Vec<Case> {
     // Rows far beyond the range of f16, all of a size and with elements of ordinary size among them; weights up to its end.
     for (n, spread, w) in [(5, 1.0, 1.0), (37, 1.0, 1e4), (37, 1e-6, 1.0)] {
         let (i, o) = (68, 44);
-        let scale = move |k: usize| if k % 3 == 0 { 1e6 } else { 1e6 * spread };
+        let scale = move |k: usize| if k.is_multiple_of(3) { 1e6 } else { 1e6 * spread };
         let x = (0..n * i).map(|k| (k as f32 * 1.7).sin() * scale(k)).collect();
         out.push(Case::new(
             "linear_forward",

@@ -76,7 +76,7 @@ pub fn tune(gpu: &Gpu, cache: Option<&Path>) -> Result<Tuned> {
     let started = Instant::now();
     let (tuning, wrong) = measure(gpu, started)?;
     gpu.set_tuning(tuning);
-    let wrong_arithmetic = choose_arithmetic(gpu, started)?;
+    let wrong_arithmetic = choose_arithmetic(gpu, gpu.arithmetics(), started)?;
     if let Some(file) = &file {
         let entry = entry(gpu, gpu.tuning(), wrong.clone(), wrong_arithmetic.clone());
         let text = serde_json::to_vec_pretty(&entry).expect("plain data");
@@ -165,10 +165,10 @@ fn agrees(gpu: &Gpu, arithmetic: Arithmetic) -> bool {
 const CLEARLY: f64 = 0.9;
 
 /// Sets the first arithmetic that is right, or a later one that is right and clearly faster; returns what is wrong.
-fn choose_arithmetic(gpu: &Gpu, started: Instant) -> Result<Vec<Arithmetic>> {
+fn choose_arithmetic(gpu: &Gpu, all: &[Arithmetic], started: Instant) -> Result<Vec<Arithmetic>> {
     let mut wrong = Vec::new();
     let mut chosen: Option<(Arithmetic, f64)> = None;
-    for arithmetic in gpu.arithmetics() {
+    for arithmetic in all {
         if chosen.is_some() && started.elapsed() > LONGEST {
             break;
         }
@@ -178,8 +178,7 @@ fn choose_arithmetic(gpu: &Gpu, started: Instant) -> Result<Vec<Arithmetic>> {
             wrong.push(*arithmetic);
             continue;
         }
-        let compared = gpu.arithmetics().len() > 1;
-        let seconds = if compared { time(gpu, &half_product(256, 1024, 1024, 1.0))? } else { 0.0 };
+        let seconds = if all.len() > 1 { time(gpu, &half_product(256, 1024, 1024, 1.0))? } else { 0.0 };
         if chosen.is_none_or(|(_, fastest)| seconds < CLEARLY * fastest) {
             chosen = Some((*arithmetic, seconds));
         }
@@ -271,7 +270,7 @@ fn columns(n: usize, i: usize, o: usize) -> Case {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gpu::{GpuOptions, Sharing};
+    use crate::gpu::{GpuOptions, Sharing, Tier};
 
     #[test]
     fn a_choice_is_kept_and_a_cache_of_another_driver_or_a_broken_one_is_rebuilt() {
@@ -306,5 +305,30 @@ mod tests {
         let again = tune(&gpu, Some(&cache)).unwrap();
         assert!(again.warning.unwrap().contains("is broken: tuning again"));
         assert!(tune(&gpu, Some(&cache)).unwrap().warning.is_none());
+    }
+
+    #[test]
+    fn arithmetic_that_is_slower_or_that_the_driver_refuses_is_not_chosen() {
+        let Ok(gpu) = Gpu::open(&GpuOptions { tier: Some(Tier::Half), ..GpuOptions::default() }) else {
+            return eprintln!("SKIPPED: no adapter with f16");
+        };
+        assert_eq!((gpu.arithmetics(), gpu.tier()), (&[Arithmetic::F16][..], Tier::Half));
+        let choose = |all: &[Arithmetic]| {
+            let wrong = choose_arithmetic(&gpu, all, Instant::now()).unwrap();
+            (gpu.tuning().arithmetic, wrong)
+        };
+        assert_eq!(choose(&[Arithmetic::F16]), (Arithmetic::F16, vec![]));
+        // The device was opened without them.
+        let (size, lanes) = (8, 8);
+        let refused = Arithmetic::Cooperative { size, lanes };
+        assert_eq!(choose(&[refused]), (Arithmetic::F32, vec![refused]));
+        assert_eq!(choose(&[refused, Arithmetic::F16]), (Arithmetic::F16, vec![refused]));
+        let (chosen, wrong) = choose(&[Arithmetic::F32, Arithmetic::F16]);
+        assert!(wrong.is_empty());
+        let seconds = [Arithmetic::F32, Arithmetic::F16].map(|arithmetic| {
+            use_arithmetic(&gpu, arithmetic);
+            time(&gpu, &half_product(256, 1024, 1024, 1.0)).unwrap()
+        });
+        println!("f32 {:.1} ms, f16 {:.1} ms: {chosen}", seconds[0] * 1e3, seconds[1] * 1e3);
     }
 }
