@@ -51,8 +51,9 @@ pub const FEATURES: wgpu::Features =
 pub struct GpuOptions {
     /// Index or part of the name, as `oaif doctor` lists them. `None`: `OAIF_ADAPTER`, else the fastest kind.
     pub adapter: Option<String>,
-    /// T0 or T1: no higher tier than this. T2 or T3: just this one. `None`: T1 where the adapter offers it, and T2 where
-    /// [`crate::ops::tune`] measures that it is faster.
+    /// T0 or T1: no higher tier than this. T2 or T3: just this one, as far as [`crate::ops::tune`] or
+    /// [`crate::ops::check_arithmetic`] finds that its results are right. `None`: T1 where the adapter offers it, and T2
+    /// where [`crate::ops::tune`] measures that it is faster.
     pub tier: Option<Tier>,
     /// Keep every runtime check of the shaders (bounds, loops): slower, for tests and for hunting mistakes.
     pub checked: bool,
