@@ -75,7 +75,7 @@ fn main(
         return;
     }
 //#include tile_rows
-//#include product_rows LEFT=x RIGHT=w ROW=w_row INNER=params.inner SCALE=1.0
+//#include product_weight LEFT=x RIGHT=w ROW=w_row INNER=params.inner
 //#include normalise
 //#for a in DOWN
     if (row${a} < rows) {

@@ -9,7 +9,7 @@ use oaif::data::tokenizer::{StopMatcher, Tokenizer};
 use oaif::generate::{GenerateOptions, Generator, Request, SamplingParams};
 use oaif::gpu::shader::KernelKey;
 use oaif::gpu::{Access, Arena, Category, Counts, Format, Gpu, GpuOptions, Groups, Launch, Limits};
-use oaif::gpu::{Plan, PlanOptions, Recorder, Tensor, Work};
+use oaif::gpu::{Plan, PlanOptions, Recorder, Tensor, Tier, Work};
 use oaif::model::architecture::{self, WeightSpec};
 use oaif::model::stream::Capacity;
 use oaif::model::{FloatFormat, LoraConfig, Model, ModelConfig, Scorer, Weights};
@@ -316,6 +316,32 @@ fn formats(model: &Model) -> Vec<Format> {
 fn logps(gpu: &Gpu, model: &Model, trees: &[Tree]) -> Vec<f32> {
     let scorer = Scorer::new(gpu, model, Capacity::of(trees), &Arena::new()).unwrap();
     scorer.score(trees).unwrap().into_iter().flat_map(|s| s.logps).collect()
+}
+
+#[test]
+fn f16_arithmetic_scores_tokens_close_to_f32_and_the_same_twice() {
+    let Some(exact) = gpu() else { return };
+    let score = |gpu: &Gpu, name: &str| {
+        let model = Model::load_frozen(gpu, &fixture(name), Some(FloatFormat::F16)).unwrap();
+        logps(gpu, &model, &trees())
+    };
+    for tier in [Tier::Half, Tier::Cooperative] {
+        let half = match Gpu::open(&GpuOptions { tier: Some(tier), ..GpuOptions::default() }) {
+            Ok(gpu) => gpu,
+            Err(e) => {
+                eprintln!("SKIPPED: {e}");
+                continue;
+            }
+        };
+        for name in ["tiny", "tiny_tied"] {
+            let (got, want) = (score(&half, name), score(&exact, name));
+            let distance = relative_distance(&got, &want);
+            println!("{name} in {tier}: {distance:.1e}");
+            assert!(distance < 2e-3, "{name} in {tier}: {distance}");
+            assert!(distance > 0.0, "{name} was computed in f32");
+            assert_eq!(got, score(&half, name), "{name} in {tier}: other bits");
+        }
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::fmt::Write;
 
 use common::gpu;
 use oaif::gpu::shader::{self, KERNELS, KernelKey};
-use oaif::gpu::{Gpu, GpuOptions, Limits, Tier, Tuning};
+use oaif::gpu::{Arithmetic, Gpu, GpuOptions, Limits, Tier, Tuning};
 use oaif::ops::all_cases;
 
 /// The largest relative errors that this project promises.
@@ -76,6 +76,67 @@ fn every_tile_that_tuning_may_choose_agrees_with_reference() {
     }
 }
 
+/// The device in a tier that not every adapter has, or a visible line that the test was skipped.
+fn gpu_in(tier: Tier, checked: bool) -> Option<Gpu> {
+    gpu()?;
+    let opened = Gpu::open(&GpuOptions { tier: Some(tier), checked, ..GpuOptions::default() });
+    let Ok(gpu) = opened else {
+        let why = opened.unwrap_err().to_string();
+        assert!(why.contains("cannot run tier") && why.contains("or --tier"), "{why}");
+        eprintln!("SKIPPED: {why}");
+        return None;
+    };
+    assert_eq!(gpu.tier(), tier);
+    Some(gpu)
+}
+
+#[test]
+fn every_kernel_agrees_with_reference_in_f16_arithmetic() {
+    for (checked, checks) in [(false, "off"), (true, "on")] {
+        let Some(gpu) = gpu_in(Tier::Half, checked) else { return };
+        check_all(&gpu, checks);
+    }
+}
+
+#[test]
+fn every_kernel_agrees_with_reference_by_cooperative_matrices() {
+    for (checked, checks) in [(false, "off"), (true, "on")] {
+        let Some(gpu) = gpu_in(Tier::Cooperative, checked) else { return };
+        check_all(&gpu, checks);
+    }
+}
+
+#[test]
+fn gradients_stay_f32_where_products_are_f16() {
+    for gpu in [Tier::Half, Tier::Cooperative].into_iter().filter_map(|tier| gpu_in(tier, false)) {
+        let half = |shape: &str| shape.contains("F16");
+        // Of the rows alone: it depends on no product of the forward pass.
+        let cases = all_cases();
+        let cases: Vec<_> =
+            cases.iter().filter(|c| c.kernel == "linear_backward" && half(&c.shape)).collect();
+        assert!(!cases.is_empty());
+        for case in cases {
+            let error = case.check(&gpu).unwrap().error;
+            assert!(error <= BACKWARD, "{} {}: {error:.1e}", gpu.tier(), case.shape);
+        }
+    }
+}
+
+#[test]
+fn every_tile_agrees_with_reference_in_f16_arithmetic() {
+    let Some(gpu) = gpu_in(Tier::Half, false) else { return };
+    let (all, untuned) = (Tuning::candidates(gpu.subgroup()), gpu.tuning());
+    let of_rows = all.rows.iter().map(|tile| Tuning { rows: *tile, ..untuned });
+    let of_few = all.few_rows.iter().map(|tile| Tuning { few_rows: *tile, ..untuned });
+    for tuning in of_rows.chain(of_few) {
+        gpu.set_tuning(tuning);
+        for case in all_cases().iter().filter(|c| c.shape.contains("F16") && !c.kernel.contains("backward")) {
+            let report = case.check(&gpu).unwrap();
+            assert!(report.passed(), "{tuning:?}: {} {} {:.1e}", case.kernel, case.shape, report.error);
+        }
+    }
+}
+
 #[test]
 fn every_kernel_agrees_with_reference_under_runtime_checks() {
     if gpu().is_none() {
@@ -101,6 +162,36 @@ fn every_kernel_and_its_bindings_validate_without_an_adapter() {
     }
     let unused: Vec<_> = KERNELS.iter().filter(|(name, _)| !variants.contains_key(name)).collect();
     assert!(unused.is_empty(), "no case exercises {:?}", unused.iter().map(|k| k.0).collect::<Vec<_>>());
+}
+
+/// The adapters of most machines have no cooperative matrices.
+#[test]
+fn kernels_in_f16_validate_and_become_spirv_without_an_adapter() {
+    use naga::back::spv;
+    let cooperative =
+        [(16, 32), (16, 64), (8, 32), (8, 8)].map(|(size, lanes)| Arithmetic::Cooperative { size, lanes });
+    for arithmetic in cooperative.into_iter().chain([Arithmetic::F16]) {
+        let gpu = Gpu::without_device(Limits::default());
+        gpu.set_tuning(Tuning { arithmetic, ..gpu.tuning() });
+        let mut names = BTreeSet::new();
+        for case in all_cases().iter().filter(|c| c.shape.contains("F16")) {
+            let (recorder, _, _) = case.recording(&gpu).unwrap();
+            recorder
+                .validate()
+                .unwrap_or_else(|e| panic!("{arithmetic} {} {}: {e}", case.kernel, case.shape));
+            for key in recorder.kernels().filter(|k| k.constants.contains(&("HALF", 1))) {
+                let (module, _) = shader::validate(key).unwrap();
+                let all = naga::valid::Capabilities::all();
+                let info =
+                    naga::valid::Validator::new(naga::valid::ValidationFlags::all(), all).validate(&module);
+                let options = spv::Options { lang_version: (1, 3), ..spv::Options::default() };
+                let words = spv::write_vec(&module, &info.unwrap(), &options, None).unwrap();
+                assert!(!words.is_empty());
+                names.insert(key.name);
+            }
+        }
+        assert_eq!(Vec::from_iter(names), ["gated_forward", "linear_forward", "qkv_forward"], "{arithmetic}");
+    }
 }
 
 #[test]

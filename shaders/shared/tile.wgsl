@@ -10,4 +10,10 @@ fn tile_of(group: u32, part: u32, cols: u32) -> Tile {
 }
 //#if STAGED
 var<workgroup> stage: array<vec4<f32>, 64>;
+//#if HALF
+var<workgroup> half_stage: array<vec4<f16>, 64>;
+//#end
+//#end
+//#if COOPERATIVE
+//#include cooperative
 //#end

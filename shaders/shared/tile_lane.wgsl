@@ -7,7 +7,7 @@
 ) {
 //#if SUBGROUP
 //#else
-//#if STAGED
+//#if WHOLE
     let part = 0u;
     let lane = local;
 //#else

@@ -9,7 +9,7 @@ use super::pace::Pace;
 use super::profile::Profile;
 use super::recorder::Work;
 use super::shader::{Kernel, KernelKey};
-use super::tuning::Tuning;
+use super::tuning::{Arithmetic, Tuning};
 use crate::error::{Error, Result};
 
 /// How much of the adapter the kernels use. Results are checked against `reference` in every tier.
@@ -20,11 +20,15 @@ pub enum Tier {
     Portable,
     /// T1. Lanes of a subgroup hand each other what they have loaded; for adapters whose subgroups have one size.
     Subgroups,
+    /// T2. Products of rows with a frozen f16 matrix in f16, added up in f32: see [`Arithmetic::F16`].
+    Half,
+    /// T3. Those products by cooperative matrices, which wgpu calls experimental: see [`Arithmetic::Cooperative`].
+    Cooperative,
 }
 
 impl Tier {
     /// Every tier, the lowest first: T0, T1, …
-    pub const ALL: [Tier; 2] = [Tier::Portable, Tier::Subgroups];
+    pub const ALL: [Tier; 4] = [Tier::Portable, Tier::Subgroups, Tier::Half, Tier::Cooperative];
 }
 
 impl std::fmt::Display for Tier {
@@ -32,19 +36,24 @@ impl std::fmt::Display for Tier {
         match self {
             Tier::Portable => f.write_str("T0 (portable)"),
             Tier::Subgroups => f.write_str("T1 (subgroups)"),
+            Tier::Half => f.write_str("T2 (f16 arithmetic)"),
+            Tier::Cooperative => f.write_str("T3 (cooperative matrices)"),
         }
     }
 }
 
 /// What the runtime makes use of where a device has it.
-pub const FEATURES: wgpu::Features = wgpu::Features::TIMESTAMP_QUERY.union(wgpu::Features::SUBGROUP);
+pub const FEATURES: wgpu::Features =
+    wgpu::Features::TIMESTAMP_QUERY.union(wgpu::Features::SUBGROUP).union(wgpu::Features::SHADER_F16);
 
 /// What to ask of the adapter.
 #[derive(Clone, Debug)]
 pub struct GpuOptions {
     /// Index or part of the name, as `oaif doctor` lists them. `None`: `OAIF_ADAPTER`, else the fastest kind.
     pub adapter: Option<String>,
-    /// Use no higher tier than this. `None`: the highest that the adapter offers.
+    /// T0 or T1: no higher tier than this. T2 or T3: just this one, as far as [`crate::ops::tune`] or
+    /// [`crate::ops::check_arithmetic`] finds that its results are right. `None`: T1 where the adapter offers it, and T2
+    /// where [`crate::ops::tune`] measures that it is faster.
     pub tier: Option<Tier>,
     /// Keep every runtime check of the shaders (bounds, loops): slower, for tests and for hunting mistakes.
     pub checked: bool,
@@ -146,9 +155,12 @@ pub(super) struct Inner {
     pub device: Option<(wgpu::Device, wgpu::Queue)>,
     pub summary: AdapterSummary,
     pub limits: Limits,
+    /// T0 or T1; the arithmetic may add to it.
     pub tier: Tier,
     /// Invocations of a subgroup, from [`Tier::Subgroups`] on.
     pub subgroup: Option<u32>,
+    /// What there is to choose from, the choice without measurement first.
+    pub arithmetics: Vec<Arithmetic>,
     pub tuning: Mutex<Tuning>,
     pub checked: bool,
     pub timestamps: bool,
@@ -183,12 +195,54 @@ fn instance() -> wgpu::Instance {
     wgpu::Instance::new(descriptor)
 }
 
-/// The size of the device's subgroups, where they are to be had and all of one size that the kernels are written for.
-fn subgroup_size(device: &wgpu::Device) -> Option<u32> {
-    let info = device.adapter_info();
+/// The size of the subgroups, where they are to be had and all of one size that the kernels are written for.
+fn subgroup_size(info: &wgpu::AdapterInfo, features: wgpu::Features) -> Option<u32> {
     let one_size = info.subgroup_min_size == info.subgroup_max_size;
     let usable = one_size && [8, 16, 32, 64].contains(&info.subgroup_min_size);
-    (device.features().contains(wgpu::Features::SUBGROUP) && usable).then_some(info.subgroup_min_size)
+    (features.contains(wgpu::Features::SUBGROUP) && usable).then_some(info.subgroup_min_size)
+}
+
+/// The cooperative matrices of f16 with f32 sums, the larger ones first.
+fn cooperative(adapter: &wgpu::Adapter) -> Option<Arithmetic> {
+    use wgpu::CooperativeScalarType::{F16, F32};
+    let features = adapter.features();
+    let needed = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX | wgpu::Features::SHADER_F16;
+    if !features.contains(needed) {
+        return None;
+    }
+    let lanes = subgroup_size(&adapter.get_info(), features)?;
+    let has = |size: u32| {
+        adapter.cooperative_matrix_properties().iter().any(|p| {
+            (p.m_size, p.n_size, p.k_size) == (size, size, size) && (p.ab_type, p.cr_type) == (F16, F32)
+        })
+    };
+    [16, 8].into_iter().find(|size| has(*size)).map(|size| Arithmetic::Cooperative { size, lanes })
+}
+
+/// The arithmetic to choose from in a tier that was asked for.
+///
+/// # Errors
+/// [`Error::NoAdapter`] where the adapter does not have what T2 or T3 needs.
+fn arithmetics(
+    tier: Option<Tier>,
+    summary: &AdapterSummary,
+    adapter: &wgpu::Adapter,
+) -> Result<Vec<Arithmetic>> {
+    let half = adapter.features().contains(wgpu::Features::SHADER_F16);
+    let missing = |tier: u8, what: &str| {
+        let way_out = format!("choose another --gpu, or --tier {}", tier - 1);
+        Error::NoAdapter(format!("{} cannot run tier {tier}, it has no {what}: {way_out}", summary.name))
+    };
+    match tier {
+        // A processor computes in f32 what it is given in f16.
+        None if half && summary.kind != "Cpu" => Ok(vec![Arithmetic::F32, Arithmetic::F16]),
+        None | Some(Tier::Portable | Tier::Subgroups) => Ok(vec![Arithmetic::F32]),
+        Some(Tier::Half) if half => Ok(vec![Arithmetic::F16]),
+        Some(Tier::Half) => Err(missing(2, "f16 arithmetic in shaders")),
+        Some(Tier::Cooperative) => cooperative(adapter)
+            .map(|a| vec![a])
+            .ok_or_else(|| missing(3, "cooperative matrices of f16 with f32 sums")),
+    }
 }
 
 fn summarise(index: usize, info: &wgpu::AdapterInfo) -> AdapterSummary {
@@ -259,32 +313,46 @@ impl Gpu {
     /// Opens an adapter with all the limits that it offers.
     ///
     /// # Errors
-    /// [`Error::NoAdapter`] when there is none, or none of the wanted name; [`Error::Gpu`] when the driver
-    /// refuses the device.
+    /// [`Error::NoAdapter`] when there is none, none of the wanted name, or it lacks what tier T2 or T3 needs;
+    /// [`Error::Gpu`] when the driver refuses the device.
     pub async fn open_async(options: &GpuOptions) -> Result<Gpu> {
         let from_env = std::env::var("OAIF_ADAPTER").ok().filter(|v| !v.is_empty());
         let wanted = options.adapter.clone().or(from_env);
         let (summary, adapter) = choose(adapters(&instance()).await, wanted.as_deref())?;
-        let features = adapter.features() & FEATURES;
+        let arithmetics = arithmetics(options.tier, &summary, &adapter)?;
+        let mut features = adapter.features() & FEATURES;
+        if arithmetics == [Arithmetic::F32] {
+            features.remove(wgpu::Features::SHADER_F16);
+        }
+        let mut experimental_features = wgpu::ExperimentalFeatures::disabled();
+        if options.tier == Some(Tier::Cooperative) {
+            features |= wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
+            // SAFETY: experimental features may have bugs that lead to undefined behaviour. It is used where the user
+            // asked for this tier, by one kernel's pattern of loads and stores, all within workgroup memory.
+            experimental_features = unsafe { wgpu::ExperimentalFeatures::enabled() };
+        }
         let (device, queue) = adapter
             .request_device(&wgpu::DeviceDescriptor {
                 label: Some("oaif"),
                 required_features: features,
                 required_limits: adapter.limits(),
+                experimental_features,
                 ..Default::default()
             })
             .await
             .map_err(|e| Error::Gpu { what: format!("a device on {}", summary.name), why: e.to_string() })?;
-        let gpu = Gpu::build(device, queue, summary, options);
+        let gpu = Gpu::build(device, queue, summary, options, arithmetics);
         gpu.watch();
         Ok(gpu)
     }
 
     /// Uses the application's own device and queue, best one with all of [`FEATURES`] that its adapter has. Its error
-    /// handlers stay the application's.
+    /// handlers stay the application's. It computes in f32, unless T2 is asked for and the device has f16.
     pub fn from_device(device: wgpu::Device, queue: wgpu::Queue, options: &GpuOptions) -> Gpu {
         let summary = summarise(0, &device.adapter_info());
-        Gpu::build(device, queue, summary, options)
+        let half = options.tier >= Some(Tier::Half) && device.features().contains(wgpu::Features::SHADER_F16);
+        let arithmetic = if half { Arithmetic::F16 } else { Arithmetic::F32 };
+        Gpu::build(device, queue, summary, options, vec![arithmetic])
     }
 
     /// A `Gpu` of the same limits without a device, to measure what a run would allocate.
@@ -292,7 +360,8 @@ impl Gpu {
         let mut summary = self.inner.summary.clone();
         summary.name.push_str(" (measured, not run)");
         let Inner { limits, timestamps, tier, subgroup, .. } = *self.inner;
-        let gpu = Gpu::measuring_with(summary, limits, timestamps, (tier, subgroup));
+        let gpu =
+            Gpu::measuring_with(summary, limits, timestamps, (tier, subgroup), self.arithmetics().to_vec());
         gpu.set_tuning(self.tuning());
         gpu
     }
@@ -305,6 +374,7 @@ impl Gpu {
             limits,
             false,
             (Tier::Portable, None),
+            vec![Arithmetic::F32],
         )
     }
 
@@ -313,6 +383,7 @@ impl Gpu {
         limits: Limits,
         timestamps: bool,
         (tier, subgroup): (Tier, Option<u32>),
+        arithmetics: Vec<Arithmetic>,
     ) -> Gpu {
         let inner = Inner {
             device: None,
@@ -320,7 +391,8 @@ impl Gpu {
             limits,
             tier,
             subgroup,
-            tuning: Mutex::new(Tuning::untuned(subgroup)),
+            tuning: Mutex::new(Tuning { arithmetic: arithmetics[0], ..Tuning::untuned(subgroup) }),
+            arithmetics,
             checked: false,
             timestamps,
             submit_ms: f64::INFINITY,
@@ -336,7 +408,13 @@ impl Gpu {
         Gpu { inner: Arc::new(inner) }
     }
 
-    fn build(device: wgpu::Device, queue: wgpu::Queue, summary: AdapterSummary, options: &GpuOptions) -> Gpu {
+    fn build(
+        device: wgpu::Device,
+        queue: wgpu::Queue,
+        summary: AdapterSummary,
+        options: &GpuOptions,
+        arithmetics: Vec<Arithmetic>,
+    ) -> Gpu {
         let l = device.limits();
         let limits = Limits {
             binding: l.max_storage_buffer_binding_size.min(options.max_binding_bytes.unwrap_or(u64::MAX)),
@@ -349,7 +427,8 @@ impl Gpu {
         };
         let timestamps = device.features().contains(wgpu::Features::TIMESTAMP_QUERY);
         let highest = options.tier.unwrap_or(Tier::Subgroups);
-        let subgroup = subgroup_size(&device).filter(|_| highest >= Tier::Subgroups);
+        let subgroup = subgroup_size(&device.adapter_info(), device.features());
+        let subgroup = subgroup.filter(|_| highest >= Tier::Subgroups);
         let tier = if subgroup.is_some() { Tier::Subgroups } else { Tier::Portable };
         let step_layout = Some(super::plan::step_layout(&device));
         let inner = Inner {
@@ -358,7 +437,8 @@ impl Gpu {
             limits,
             tier,
             subgroup,
-            tuning: Mutex::new(Tuning::untuned(subgroup)),
+            tuning: Mutex::new(Tuning { arithmetic: arithmetics[0], ..Tuning::untuned(subgroup) }),
+            arithmetics,
             checked: options.checked,
             timestamps,
             submit_ms: options.submit_ms,
@@ -493,7 +573,16 @@ impl Gpu {
 
     /// The tier in force.
     pub fn tier(&self) -> Tier {
-        self.inner.tier
+        match self.tuning().arithmetic {
+            Arithmetic::F32 => self.inner.tier,
+            Arithmetic::F16 => Tier::Half,
+            Arithmetic::Cooperative { .. } => Tier::Cooperative,
+        }
+    }
+
+    /// The arithmetic that [`Tuning::arithmetic`] is chosen from, the choice without measurement first.
+    pub fn arithmetics(&self) -> &[Arithmetic] {
+        &self.inner.arithmetics
     }
 
     /// Invocations of a subgroup, where the tier uses subgroups.

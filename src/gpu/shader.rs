@@ -52,13 +52,17 @@ pub const KERNELS: &[(&str, &str)] = sources!["":
 const SNIPPETS: &[(&str, &str)] = sources!["shared/":
     "attend",
     "attention",
+    "cooperative",
     "element",
     "elements",
     "load",
     "load_weight",
     "normalise",
     "product_cols",
+    "product_cooperative",
+    "product_half",
     "product_rows",
+    "product_weight",
     "random",
     "sigmoid",
     "spans",
@@ -98,6 +102,15 @@ pub struct Kernel {
     pub(super) interface: Interface,
 }
 
+/// What a kernel with one of these constants begins with.
+const DIRECTIVES: [(&str, &str); 3] = [
+    ("HALF", "enable f16;"),
+    ("COOPERATIVE", "enable wgpu_cooperative_matrix;"),
+    // naga takes whatever a function returns for different in every invocation, the workgroup's place for one, and wants
+    // the same control flow in all of them; this is its way to be told.
+    ("COOPERATIVE", "diagnostic(off, derivative_uniformity);"),
+];
+
 fn find(table: &'static [(&str, &'static str)], name: &str) -> Option<&'static str> {
     table.iter().find(|(n, _)| *n == name).map(|(_, source)| *source)
 }
@@ -115,6 +128,12 @@ pub fn assemble(key: &KernelKey) -> Result<String> {
     let fail = |why: String| Error::Shader { kernel: key.name.into(), why };
     let text = find(KERNELS, key.name).ok_or_else(|| fail("there is no such kernel".into()))?;
     let mut out = String::with_capacity(text.len() * 2);
+    for (constant, directive) in DIRECTIVES {
+        if key.constants.iter().any(|(name, value)| *name == constant && *value != 0) {
+            out.push_str(directive);
+            out.push('\n');
+        }
+    }
     for (name, value) in &key.constants {
         out.push_str(&format!("const {name}: u32 = {value}u;\n"));
     }
@@ -199,7 +218,12 @@ pub fn validate(key: &KernelKey) -> Result<(naga::Module, Interface)> {
     let source = assemble(key)?;
     let fail = |why: String| Error::Shader { kernel: key.name.into(), why };
     let module = naga::front::wgsl::parse_str(&source).map_err(|e| fail(e.emit_to_string(&source)))?;
-    naga::valid::Validator::new(naga::valid::ValidationFlags::all(), naga::valid::Capabilities::SUBGROUP)
+    use naga::valid::Capabilities;
+    let capabilities = Capabilities::SUBGROUP
+        | Capabilities::SHADER_FLOAT16
+        | Capabilities::SHADER_FLOAT16_IN_FLOAT32
+        | Capabilities::COOPERATIVE_MATRIX;
+    naga::valid::Validator::new(naga::valid::ValidationFlags::all(), capabilities)
         .subgroup_stages(naga::valid::ShaderStages::COMPUTE)
         .subgroup_operations(naga::valid::SubgroupOperationSet::all())
         .validate(&module)

@@ -162,15 +162,15 @@ fn launch_qkv(
         let mut args = [x, piece.part, p.norm.gain, spans, table].map(|t| (t, Access::Read)).to_vec();
         args.extend(prepared.addend.map(|t| (t, Access::Read)));
         args.extend([q].into_iter().chain(cache).chain(prepared.inv).map(|t| (t, Access::Write)));
-        let (groups, mut constants) =
-            tile::divide(tile::of_rows(r, x.rows), x.rows, piece.rows, aligned(&[x.cols]));
+        let (tile, arithmetic) = tile::of_product(r, x.rows, piece.part.format);
+        let (groups, mut constants) = tile::divide(tile, x.rows, piece.rows, aligned(&[x.cols]));
+        constants.extend(arithmetic);
         constants.extend(self::constants(shape, cache.is_none()));
         constants.extend([
             ("NORM", 1),
             ("ADDEND", prepared.addend.is_some() as u32),
             ("CACHE", cache.is_some() as u32),
             ("KEEP", prepared.inv.is_some() as u32),
-            ("FORMAT", piece.part.format.code()),
         ]);
         r.launch(Launch {
             kernel: KernelKey { name: "qkv_forward", constants },

@@ -54,17 +54,14 @@ fn launch_gated(
         args.extend(prepared.addend.map(|t| (t, Access::Read)));
         args.push((y, Access::Write));
         args.extend(gates.into_iter().chain(prepared.inv).map(|t| (t, Access::Write)));
-        let (groups, mut constants) = tile::divide(
-            tile::of_rows(r, x.rows),
-            x.rows,
-            2 * gate.rows,
-            aligned(&[x.cols, gate.rows, y.cols, gate.first]),
-        );
+        let (tile, arithmetic) = tile::of_product(r, x.rows, gate.part.format);
+        let aligned = aligned(&[x.cols, gate.rows, y.cols, gate.first]);
+        let (groups, mut constants) = tile::divide(tile, x.rows, 2 * gate.rows, aligned);
+        constants.extend(arithmetic);
         constants.extend([
             ("NORM", 1),
             ("ADDEND", prepared.addend.is_some() as u32),
             ("KEEP", gates.is_some() as u32),
-            ("FORMAT", gate.part.format.code()),
         ]);
         let terms = (2 * x.cols * gate.rows) as f64;
         r.launch(Launch {

@@ -271,12 +271,13 @@ pub(super) fn launch_forward(r: &mut Recorder, p: Product) {
     let rank = p.low_rank.map_or(0, |(h, _, _)| h.cols);
     let terms = inner + rank;
     let lengths = [inner, rank, cols, p.y.cols, p.first_col];
-    let (groups, mut constants) = tile::divide(tile::of_rows(r, p.x.rows), p.x.rows, cols, aligned(&lengths));
+    let (tile, arithmetic) = tile::of_product(r, p.x.rows, p.w.part.format);
+    let (groups, mut constants) = tile::divide(tile, p.x.rows, cols, aligned(&lengths));
+    constants.extend(arithmetic);
     constants.extend([
         ("NORM", p.norm.is_some() as u32),
         ("LOW_RANK", p.low_rank.is_some() as u32),
         ("RESIDUAL", p.residual.is_some() as u32),
-        ("FORMAT", p.w.part.format.code()),
     ]);
     r.launch(Launch {
         kernel: KernelKey { name: "linear_forward", constants },
@@ -499,7 +500,7 @@ pub(super) fn cases() -> Vec<Case> {
     }
     // Frozen matrices of 16 bits: rounded numbers, products in f32 as ever.
     for format in [Format::F16, Format::Bf16] {
-        for (n, i, parts) in [(13, 12, &[17, 8][..]), (65, 64, &[64])] {
+        for (n, i, parts) in [(13, 12, &[17, 8][..]), (65, 64, &[64]), (131, 132, &[93])] {
             let o: usize = parts.iter().sum();
             let mut inputs = vec![
                 Input::normal(1, n, i, 1.0).live(0).watched(),
@@ -544,6 +545,19 @@ pub(super) fn cases() -> Vec<Case> {
                 },
             ));
         }
+    }
+    // Rows far beyond the range of f16, all of a size and with elements of ordinary size among them; weights up to its end.
+    for (n, spread, w) in [(5, 1.0, 1.0), (37, 1.0, 1e4), (37, 1e-6, 1.0)] {
+        let (i, o) = (68, 44);
+        let scale = move |k: usize| if k.is_multiple_of(3) { 1e6 } else { 1e6 * spread };
+        let x = (0..n * i).map(|k| (k as f32 * 1.7).sin() * scale(k)).collect();
+        out.push(Case::new(
+            "linear_forward",
+            format!("N {n} I {i} O {o} F16, x 1e6 and {:.0e}, w {w:.0e}", 1e6 * spread),
+            vec![Input::f32(x, n, i).live(0), Input::normal(2, o, i, w).stored(Format::F16)],
+            |r, t| Ok(vec![linear(r, t[0], &t[1].into(), None, None)?]),
+            move |v| vec![reference::linear_forward(&v[0], &v[1], n, i, o)],
+        ));
     }
     out
 }

@@ -40,7 +40,7 @@ pub use projection::Projection;
 pub use rmsnorm::rmsnorm;
 pub use sampling::{SamplingParams, sample};
 pub use segment::segment_sum;
-pub use tune::{Tuned, tune};
+pub use tune::{Tuned, check_arithmetic, tune};
 
 /// The constant `ADD` of kernels that write a gradient.
 fn accumulate(target: crate::gpu::GradientTarget) -> u32 {

@@ -21,7 +21,8 @@ pub(crate) struct GpuArgs {
     /// A folder: the LoRA adapter to put on the model. Anything else: a GPU, as with --gpu. Can be given for both
     #[arg(long, value_name = "DIR|GPU")]
     adapter: Vec<String>,
-    /// Use no higher tier of kernels than this: 0 runs everywhere, 1 needs subgroups [default: the highest there is]
+    /// Tier of kernels: none higher than 0, which runs everywhere, or 1, subgroups; or just 2, products with f16 matrices
+    /// in f16, or 3, by cooperative matrices (experimental) [default: 1, and 2 where it is faster]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(..Tier::ALL.len() as i64))]
     tier: Option<u8>,
     /// Do not measure which shapes of the kernels are fastest, nor use what was measured before
@@ -49,10 +50,10 @@ impl GpuPlan {
 
     /// Gives the kernels those shapes.
     pub fn tune(&self, gpu: &Gpu) -> Result<Tuned> {
-        if !self.autotune {
-            return Ok(Tuned::default());
-        }
-        let tuned = ops::tune(gpu, cache_dir().as_deref())?;
+        let tuned = match self.autotune {
+            true => ops::tune(gpu, cache_dir().as_deref())?,
+            false => ops::check_arithmetic(gpu)?,
+        };
         if let Some(warning) = &tuned.warning {
             eprintln!("oaif: warning: {warning}");
         }

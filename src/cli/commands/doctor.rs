@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::cli::args::DoctorPlan;
 use crate::error::{Error, Result};
-use crate::gpu::{Gpu, list_adapters};
+use crate::gpu::{Arithmetic, Gpu, Tile, list_adapters};
 use crate::ops::{CaseReport, Ceilings, all_cases};
 
 pub fn run(plan: DoctorPlan) -> Result<()> {
@@ -23,6 +23,7 @@ pub fn run(plan: DoctorPlan) -> Result<()> {
             "tier": gpu.tier(),
             "tuning": gpu.tuning(),
             "wrong_tiles": tuned.wrong,
+            "wrong_arithmetic": tuned.wrong_arithmetic,
             "ceilings": ceilings,
             "kernel_cases": reports.len(),
             "kernel_failures": failed,
@@ -52,8 +53,10 @@ pub fn run(plan: DoctorPlan) -> Result<()> {
         {
             crate::cli::print(format!("products of {what}: {tile}"))?;
         }
-        for tile in &tuned.wrong {
-            crate::cli::print(format!("never used, since its results are WRONG: {tile}"))?;
+        crate::cli::print(format!("products with f16 matrices: {}", tuning.arithmetic))?;
+        let wrong = tuned.wrong.iter().map(Tile::to_string);
+        for what in wrong.chain(tuned.wrong_arithmetic.iter().map(Arithmetic::to_string)) {
+            crate::cli::print(format!("never used, since its results are WRONG: {what}"))?;
         }
         crate::cli::print(format!(
             "measured: {:.1} GFLOP/s multiply-add, {:.1} GB/s, {:.0} µs a launch, {:.0} µs a submit",
