@@ -346,9 +346,8 @@ impl World {
 
     /// Experiment 1.
     fn online_and_offline(&self, cells: &Cells, page: &mut Page) -> Result<()> {
-        let plot = |title: &str| {
-            Plot::new(title).labels("step", "win rate against π₀").unit(Unit::Share).level(0.5)
-        };
+        let plot =
+            |title: &str| Plot::new(title).labels("step", "win rate against π₀").unit(Unit::Share).level(0.5);
         let mut long = plot(&format!("DPO, {} steps", 3 * self.size.steps));
         for (label, name) in [
             ("online", "dpo-long-online"),

@@ -172,7 +172,7 @@ fn kernels_in_f16_validate_and_become_spirv_without_an_adapter() {
         [(16, 32), (16, 64), (8, 32), (8, 8)].map(|(size, lanes)| Arithmetic::Cooperative { size, lanes });
     for arithmetic in cooperative.into_iter().chain([Arithmetic::F16]) {
         let gpu = Gpu::without_device(Limits::default());
-        gpu.set_tuning(Tuning { arithmetic, ..gpu.tuning() });
+        gpu.set_arithmetic(arithmetic);
         let mut names = BTreeSet::new();
         for case in all_cases().iter().filter(|c| c.shape.contains("F16")) {
             let (recorder, _, _) = case.recording(&gpu).unwrap();

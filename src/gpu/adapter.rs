@@ -4,12 +4,13 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use super::arithmetic::Arithmetic;
 use super::buffer::Ledger;
 use super::pace::Pace;
 use super::profile::Profile;
 use super::recorder::Work;
 use super::shader::{Kernel, KernelKey};
-use super::tuning::{Arithmetic, Tuning};
+use super::tuning::Tuning;
 use crate::error::{Error, Result};
 
 /// How much of the adapter the kernels use. Results are checked against `reference` in every tier.
@@ -51,9 +52,8 @@ pub const FEATURES: wgpu::Features =
 pub struct GpuOptions {
     /// Index or part of the name, as `oaif doctor` lists them. `None`: `OAIF_ADAPTER`, else the fastest kind.
     pub adapter: Option<String>,
-    /// T0 or T1: no higher tier than this. T2 or T3: just this one, as far as [`crate::ops::tune`] or
-    /// [`crate::ops::check_arithmetic`] finds that its results are right. `None`: T1 where the adapter offers it, and T2
-    /// where [`crate::ops::tune`] measures that it is faster.
+    /// T0 or T1: no higher tier than this. T2 or T3: just this one; [`crate::ops::check_arithmetic`] tells whether its
+    /// results are right. `None`: T1 where the adapter offers it. Never more, since that would change the numbers.
     pub tier: Option<Tier>,
     /// Keep every runtime check of the shaders (bounds, loops): slower, for tests and for hunting mistakes.
     pub checked: bool,
@@ -160,7 +160,7 @@ pub(super) struct Inner {
     /// Invocations of a subgroup, from [`Tier::Subgroups`] on.
     pub subgroup: Option<u32>,
     /// What there is to choose from, the choice without measurement first.
-    pub arithmetics: Vec<Arithmetic>,
+    pub arithmetic: Mutex<Arithmetic>,
     pub tuning: Mutex<Tuning>,
     pub checked: bool,
     pub timestamps: bool,
@@ -196,53 +196,10 @@ fn instance() -> wgpu::Instance {
 }
 
 /// The size of the subgroups, where they are to be had and all of one size that the kernels are written for.
-fn subgroup_size(info: &wgpu::AdapterInfo, features: wgpu::Features) -> Option<u32> {
+pub(super) fn subgroup_size(info: &wgpu::AdapterInfo, features: wgpu::Features) -> Option<u32> {
     let one_size = info.subgroup_min_size == info.subgroup_max_size;
     let usable = one_size && [8, 16, 32, 64].contains(&info.subgroup_min_size);
     (features.contains(wgpu::Features::SUBGROUP) && usable).then_some(info.subgroup_min_size)
-}
-
-/// The cooperative matrices of f16 with f32 sums, the larger ones first.
-fn cooperative(adapter: &wgpu::Adapter) -> Option<Arithmetic> {
-    use wgpu::CooperativeScalarType::{F16, F32};
-    let features = adapter.features();
-    let needed = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX | wgpu::Features::SHADER_F16;
-    if !features.contains(needed) {
-        return None;
-    }
-    let lanes = subgroup_size(&adapter.get_info(), features)?;
-    let has = |size: u32| {
-        adapter.cooperative_matrix_properties().iter().any(|p| {
-            (p.m_size, p.n_size, p.k_size) == (size, size, size) && (p.ab_type, p.cr_type) == (F16, F32)
-        })
-    };
-    [16, 8].into_iter().find(|size| has(*size)).map(|size| Arithmetic::Cooperative { size, lanes })
-}
-
-/// The arithmetic to choose from in a tier that was asked for.
-///
-/// # Errors
-/// [`Error::NoAdapter`] where the adapter does not have what T2 or T3 needs.
-fn arithmetics(
-    tier: Option<Tier>,
-    summary: &AdapterSummary,
-    adapter: &wgpu::Adapter,
-) -> Result<Vec<Arithmetic>> {
-    let half = adapter.features().contains(wgpu::Features::SHADER_F16);
-    let missing = |tier: u8, what: &str| {
-        let way_out = format!("choose another --gpu, or --tier {}", tier - 1);
-        Error::NoAdapter(format!("{} cannot run tier {tier}, it has no {what}: {way_out}", summary.name))
-    };
-    match tier {
-        // A processor computes in f32 what it is given in f16.
-        None if half && summary.kind != "Cpu" => Ok(vec![Arithmetic::F32, Arithmetic::F16]),
-        None | Some(Tier::Portable | Tier::Subgroups) => Ok(vec![Arithmetic::F32]),
-        Some(Tier::Half) if half => Ok(vec![Arithmetic::F16]),
-        Some(Tier::Half) => Err(missing(2, "f16 arithmetic in shaders")),
-        Some(Tier::Cooperative) => cooperative(adapter)
-            .map(|a| vec![a])
-            .ok_or_else(|| missing(3, "cooperative matrices of f16 with f32 sums")),
-    }
 }
 
 fn summarise(index: usize, info: &wgpu::AdapterInfo) -> AdapterSummary {
@@ -319,9 +276,9 @@ impl Gpu {
         let from_env = std::env::var("OAIF_ADAPTER").ok().filter(|v| !v.is_empty());
         let wanted = options.adapter.clone().or(from_env);
         let (summary, adapter) = choose(adapters(&instance()).await, wanted.as_deref())?;
-        let arithmetics = arithmetics(options.tier, &summary, &adapter)?;
+        let arithmetic = Arithmetic::of_tier(options.tier, &summary.name, &adapter)?;
         let mut features = adapter.features() & FEATURES;
-        if arithmetics == [Arithmetic::F32] {
+        if arithmetic == Arithmetic::F32 {
             features.remove(wgpu::Features::SHADER_F16);
         }
         let mut experimental_features = wgpu::ExperimentalFeatures::disabled();
@@ -341,7 +298,7 @@ impl Gpu {
             })
             .await
             .map_err(|e| Error::Gpu { what: format!("a device on {}", summary.name), why: e.to_string() })?;
-        let gpu = Gpu::build(device, queue, summary, options, arithmetics);
+        let gpu = Gpu::build(device, queue, summary, options, arithmetic);
         gpu.watch();
         Ok(gpu)
     }
@@ -352,7 +309,7 @@ impl Gpu {
         let summary = summarise(0, &device.adapter_info());
         let half = options.tier >= Some(Tier::Half) && device.features().contains(wgpu::Features::SHADER_F16);
         let arithmetic = if half { Arithmetic::F16 } else { Arithmetic::F32 };
-        Gpu::build(device, queue, summary, options, vec![arithmetic])
+        Gpu::build(device, queue, summary, options, arithmetic)
     }
 
     /// A `Gpu` of the same limits without a device, to measure what a run would allocate.
@@ -360,8 +317,7 @@ impl Gpu {
         let mut summary = self.inner.summary.clone();
         summary.name.push_str(" (measured, not run)");
         let Inner { limits, timestamps, tier, subgroup, .. } = *self.inner;
-        let gpu =
-            Gpu::measuring_with(summary, limits, timestamps, (tier, subgroup), self.arithmetics().to_vec());
+        let gpu = Gpu::measuring_with(summary, limits, timestamps, (tier, subgroup), self.arithmetic());
         gpu.set_tuning(self.tuning());
         gpu
     }
@@ -374,7 +330,7 @@ impl Gpu {
             limits,
             false,
             (Tier::Portable, None),
-            vec![Arithmetic::F32],
+            Arithmetic::F32,
         )
     }
 
@@ -383,7 +339,7 @@ impl Gpu {
         limits: Limits,
         timestamps: bool,
         (tier, subgroup): (Tier, Option<u32>),
-        arithmetics: Vec<Arithmetic>,
+        arithmetic: Arithmetic,
     ) -> Gpu {
         let inner = Inner {
             device: None,
@@ -391,8 +347,8 @@ impl Gpu {
             limits,
             tier,
             subgroup,
-            tuning: Mutex::new(Tuning { arithmetic: arithmetics[0], ..Tuning::untuned(subgroup) }),
-            arithmetics,
+            tuning: Mutex::new(Tuning::untuned(subgroup)),
+            arithmetic: Mutex::new(arithmetic),
             checked: false,
             timestamps,
             submit_ms: f64::INFINITY,
@@ -413,7 +369,7 @@ impl Gpu {
         queue: wgpu::Queue,
         summary: AdapterSummary,
         options: &GpuOptions,
-        arithmetics: Vec<Arithmetic>,
+        arithmetic: Arithmetic,
     ) -> Gpu {
         let l = device.limits();
         let limits = Limits {
@@ -437,8 +393,8 @@ impl Gpu {
             limits,
             tier,
             subgroup,
-            tuning: Mutex::new(Tuning { arithmetic: arithmetics[0], ..Tuning::untuned(subgroup) }),
-            arithmetics,
+            tuning: Mutex::new(Tuning::untuned(subgroup)),
+            arithmetic: Mutex::new(arithmetic),
             checked: options.checked,
             timestamps,
             submit_ms: options.submit_ms,
@@ -573,16 +529,21 @@ impl Gpu {
 
     /// The tier in force.
     pub fn tier(&self) -> Tier {
-        match self.tuning().arithmetic {
+        match self.arithmetic() {
             Arithmetic::F32 => self.inner.tier,
             Arithmetic::F16 => Tier::Half,
             Arithmetic::Cooperative { .. } => Tier::Cooperative,
         }
     }
 
-    /// The arithmetic that [`Tuning::arithmetic`] is chosen from, the choice without measurement first.
-    pub fn arithmetics(&self) -> &[Arithmetic] {
-        &self.inner.arithmetics
+    /// How products with frozen f16 matrices are computed in what is recorded from now on.
+    pub fn arithmetic(&self) -> Arithmetic {
+        *self.inner.arithmetic.lock().unwrap()
+    }
+
+    /// Chooses another, see [`crate::ops::check_arithmetic`].
+    pub fn set_arithmetic(&self, arithmetic: Arithmetic) {
+        *self.inner.arithmetic.lock().unwrap() = arithmetic;
     }
 
     /// Invocations of a subgroup, where the tier uses subgroups.

@@ -2,6 +2,7 @@
 //! once and replayed. `wgpu::` appears here alone.
 
 mod adapter;
+mod arithmetic;
 mod buffer;
 mod gradient;
 mod memory;
@@ -14,6 +15,7 @@ mod slices;
 mod tuning;
 
 pub use adapter::{Activity, AdapterSummary, Counts, FEATURES, Gpu, GpuOptions, Limits, Tier, list_adapters};
+pub use arithmetic::Arithmetic;
 pub use buffer::{Buffer, Category, MemoryReport, Region};
 pub use gradient::{Accumulate, GradientTarget};
 pub use memory::Arena;
@@ -21,4 +23,4 @@ pub use plan::{Live, Outputs, Pending, Plan, PlanOptions};
 pub use profile::{KernelTime, Profile};
 pub use recorder::{Access, Dim, Format, Groups, Launch, Recorder, Tensor, Word, Work};
 pub use slices::Slices;
-pub use tuning::{Arithmetic, Candidates, Sharing, Tile, Tuning};
+pub use tuning::{Candidates, Sharing, Tile, Tuning};

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use super::adapter::Gpu;
+use super::arithmetic::Arithmetic;
 use super::buffer::Region;
 use super::gradient::Tape;
 use super::shader::{Interface, KernelKey, validate};
@@ -266,6 +267,7 @@ pub struct Recorder {
     regions: HashMap<(usize, u64, Dim, usize), Tensor>,
     subgroup: Option<u32>,
     tuning: Option<Tuning>,
+    arithmetic: Arithmetic,
     busy: u32,
     pub(super) waiting: Vec<Slices>,
 }
@@ -275,12 +277,23 @@ impl Recorder {
     pub fn new(gpu: &Gpu) -> Recorder {
         // Cores are told apart from compute units only by the kind of adapter.
         let busy = if gpu.summary().kind == "Cpu" { 8 } else { 128 };
-        Recorder { subgroup: gpu.subgroup(), tuning: Some(gpu.tuning()), busy, ..Recorder::default() }
+        Recorder {
+            subgroup: gpu.subgroup(),
+            tuning: Some(gpu.tuning()),
+            arithmetic: gpu.arithmetic(),
+            busy,
+            ..Recorder::default()
+        }
     }
 
     /// The kernels' shapes.
     pub fn tuning(&self) -> Tuning {
         self.tuning.unwrap_or_else(|| Tuning::untuned(self.subgroup))
+    }
+
+    /// How products with frozen f16 matrices are computed.
+    pub fn arithmetic(&self) -> Arithmetic {
+        self.arithmetic
     }
 
     /// Workgroups that keep the adapter about busy.

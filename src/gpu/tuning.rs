@@ -10,7 +10,8 @@ pub enum Sharing {
     Workgroup,
     /// The lanes of a subgroup load it and hand it round.
     Subgroup,
-    /// The lanes of a subgroup multiply matrices of so many rows and columns together, see [`Arithmetic::Cooperative`].
+    /// The lanes of a subgroup multiply matrices of so many rows and columns together, see
+    /// [`super::Arithmetic::Cooperative`].
     Matrices(u32),
 }
 
@@ -40,46 +41,6 @@ impl std::fmt::Display for Tile {
     }
 }
 
-/// How products of rows with a frozen f16 matrix are computed. Everything else is f32, gradients among it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Arithmetic {
-    /// In f32.
-    #[default]
-    F32,
-    /// In f16, of which every two terms are added up in f32. Safe from overflow: shaders/shared/product_half.wgsl.
-    F16,
-    /// By cooperative matrices of f16 with f32 sums. Has run on a software driver only (lavapipe of Mesa 26.2, `size` 8),
-    /// on no hardware of ours; and wgpu calls them experimental.
-    Cooperative {
-        /// Rows and columns of a matrix: 8 or 16.
-        size: u32,
-        /// Invocations of a subgroup.
-        lanes: u32,
-    },
-}
-
-impl Arithmetic {
-    /// The tile of cooperative matrices, whatever the number of rows: their sums differ in the last bits from others.
-    /// At most 2048 results, for the 16 KiB that workgroup memory has everywhere.
-    pub fn tile(self) -> Option<Tile> {
-        let Arithmetic::Cooperative { size, lanes } = self else { return None };
-        let down = (32 / lanes).max(1);
-        let cols = (4 * size).min(2048 / (lanes * down));
-        Some(Tile { sharing: Sharing::Matrices(size), lanes, down, cols })
-    }
-}
-
-impl std::fmt::Display for Arithmetic {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Arithmetic::F32 => f.write_str("f32"),
-            Arithmetic::F16 => f.write_str("f16"),
-            Arithmetic::Cooperative { size, .. } => write!(f, "cooperative matrices of {size} x {size}"),
-        }
-    }
-}
-
 /// The choices for an adapter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Tuning {
@@ -89,8 +50,6 @@ pub struct Tuning {
     pub rows: Tile,
     /// For products of columns: a weight's gradient. Four rows a lane and 16 columns.
     pub columns: Tile,
-    /// For products of rows with a frozen f16 matrix.
-    pub arithmetic: Arithmetic,
 }
 
 /// Lanes of a workgroup that shares by its memory: each loads one of the 64 vectors of a stage.
@@ -100,8 +59,7 @@ impl Tuning {
     /// What is likely to do well where nothing was measured.
     pub fn untuned(subgroup: Option<u32>) -> Tuning {
         let all = Tuning::candidates(subgroup);
-        let arithmetic = Arithmetic::F32;
-        Tuning { few_rows: all.few_rows[0], rows: all.rows[0], columns: all.columns[0], arithmetic }
+        Tuning { few_rows: all.few_rows[0], rows: all.rows[0], columns: all.columns[0] }
     }
 
     /// What there is to choose from; the first of each is the choice where nothing was measured.

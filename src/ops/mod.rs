@@ -6,6 +6,7 @@
 
 mod add;
 mod advance;
+mod arithmetic;
 mod attention;
 mod case;
 mod ceiling;
@@ -24,6 +25,7 @@ mod tune;
 
 pub use add::residual_add;
 pub use advance::{DecodeSlots, decode_advance};
+pub use arithmetic::check_arithmetic;
 pub use attention::{AttentionShape, KeySource, rope_table, self_attention};
 pub use case::{Case, CaseReport, Input, all_cases};
 pub use ceiling::Ceilings;
@@ -40,7 +42,7 @@ pub use projection::Projection;
 pub use rmsnorm::rmsnorm;
 pub use sampling::{SamplingParams, sample};
 pub use segment::segment_sum;
-pub use tune::{Tuned, check_arithmetic, tune};
+pub use tune::{Tuned, tune};
 
 /// The constant `ADD` of kernels that write a gradient.
 fn accumulate(target: crate::gpu::GradientTarget) -> u32 {

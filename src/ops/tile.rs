@@ -25,7 +25,7 @@ pub(super) fn of_product(
     rows: impl Into<Dim>,
     format: Format,
 ) -> (Tile, [(&'static str, u32); 2]) {
-    let arithmetic = if format == Format::F16 { r.tuning().arithmetic } else { Arithmetic::F32 };
+    let arithmetic = if format == Format::F16 { r.arithmetic() } else { Arithmetic::F32 };
     let tile = arithmetic.tile().unwrap_or_else(|| of_rows(r, rows));
     (tile, [("FORMAT", format.code()), ("HALF", (arithmetic != Arithmetic::F32) as u32)])
 }

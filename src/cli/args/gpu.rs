@@ -6,7 +6,7 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::error::{Error, Result};
-use crate::gpu::{Gpu, GpuOptions, Tier};
+use crate::gpu::{Arithmetic, Gpu, GpuOptions, Tier};
 use crate::model::FloatFormat;
 use crate::ops::{self, Tuned};
 
@@ -21,8 +21,8 @@ pub(crate) struct GpuArgs {
     /// A folder: the LoRA adapter to put on the model. Anything else: a GPU, as with --gpu. Can be given for both
     #[arg(long, value_name = "DIR|GPU")]
     adapter: Vec<String>,
-    /// Tier of kernels: none higher than 0, which runs everywhere, or 1, subgroups; or just 2, products with f16 matrices
-    /// in f16, or 3, by cooperative matrices (experimental) [default: 1, and 2 where it is faster]
+    /// Tier of kernels: none higher than 0, which runs everywhere, or 1, subgroups; or 2, f16 matrices multiplied in f16, or
+    /// 3, by cooperative matrices (experimental) [default: 1 where there are subgroups]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(..Tier::ALL.len() as i64))]
     tier: Option<u8>,
     /// Do not measure which shapes of the kernels are fastest, nor use what was measured before
@@ -43,17 +43,25 @@ pub(crate) struct GpuPlan {
 impl GpuPlan {
     /// Opens it, with the kernels in the shapes that are fastest on it.
     pub fn open(&self) -> Result<Gpu> {
-        let gpu = Gpu::open(&self.options)?;
-        self.tune(&gpu)?;
-        Ok(gpu)
+        self.open_checked().map(|(gpu, ..)| gpu)
     }
 
-    /// Gives the kernels those shapes.
-    pub fn tune(&self, gpu: &Gpu) -> Result<Tuned> {
-        let tuned = match self.autotune {
-            true => ops::tune(gpu, cache_dir().as_deref())?,
-            false => ops::check_arithmetic(gpu)?,
-        };
+    /// As [`GpuPlan::open`], with what was found wrong: the arithmetic that was asked for, and tiles.
+    pub fn open_checked(&self) -> Result<(Gpu, Option<Arithmetic>, Tuned)> {
+        let gpu = Gpu::open(&self.options)?;
+        let tuned = self.tune(&gpu)?;
+        let wrong = ops::check_arithmetic(&gpu)?;
+        if let Some(wrong) = wrong {
+            eprintln!("oaif: warning: the results of {wrong} are wrong on this adapter: f32 is used instead");
+        }
+        Ok((gpu, wrong, tuned))
+    }
+
+    fn tune(&self, gpu: &Gpu) -> Result<Tuned> {
+        if !self.autotune {
+            return Ok(Tuned::default());
+        }
+        let tuned = ops::tune(gpu, cache_dir().as_deref())?;
         if let Some(warning) = &tuned.warning {
             eprintln!("oaif: warning: {warning}");
         }

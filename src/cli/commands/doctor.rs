@@ -4,13 +4,12 @@ use serde_json::json;
 
 use crate::cli::args::DoctorPlan;
 use crate::error::{Error, Result};
-use crate::gpu::{Arithmetic, Gpu, Tile, list_adapters};
+use crate::gpu::{Arithmetic, Tile, list_adapters};
 use crate::ops::{CaseReport, Ceilings, all_cases};
 
 pub fn run(plan: DoctorPlan) -> Result<()> {
     let adapters = list_adapters();
-    let gpu = Gpu::open(&plan.gpu.options)?;
-    let tuned = plan.gpu.tune(&gpu)?;
+    let (gpu, wrong_arithmetic, tuned) = plan.gpu.open_checked()?;
     let reports = all_cases().iter().map(|case| case.check(&gpu)).collect::<Result<Vec<_>>>()?;
     let failed: Vec<&CaseReport> = reports.iter().filter(|r| !r.passed()).collect();
     let ceilings = Ceilings::measure(&gpu)?;
@@ -23,7 +22,8 @@ pub fn run(plan: DoctorPlan) -> Result<()> {
             "tier": gpu.tier(),
             "tuning": gpu.tuning(),
             "wrong_tiles": tuned.wrong,
-            "wrong_arithmetic": tuned.wrong_arithmetic,
+            "arithmetic": gpu.arithmetic(),
+            "wrong_arithmetic": wrong_arithmetic,
             "ceilings": ceilings,
             "kernel_cases": reports.len(),
             "kernel_failures": failed,
@@ -53,9 +53,9 @@ pub fn run(plan: DoctorPlan) -> Result<()> {
         {
             crate::cli::print(format!("products of {what}: {tile}"))?;
         }
-        crate::cli::print(format!("products with f16 matrices: {}", tuning.arithmetic))?;
+        crate::cli::print(format!("products with f16 matrices: {}", gpu.arithmetic()))?;
         let wrong = tuned.wrong.iter().map(Tile::to_string);
-        for what in wrong.chain(tuned.wrong_arithmetic.iter().map(Arithmetic::to_string)) {
+        for what in wrong.chain(wrong_arithmetic.iter().map(Arithmetic::to_string)) {
             crate::cli::print(format!("never used, since its results are WRONG: {what}"))?;
         }
         crate::cli::print(format!(

@@ -1,0 +1,83 @@
+//! In which numbers matrices are multiplied: f32, or f16 where it was asked for.
+
+use super::adapter::{Tier, subgroup_size};
+use super::tuning::{Sharing, Tile};
+use crate::error::{Error, Result};
+
+/// How products of rows with a frozen f16 matrix are computed. Everything else is f32, gradients among it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Arithmetic {
+    /// In f32.
+    #[default]
+    F32,
+    /// In f16, of which every two terms are added up in f32. Safe from overflow: shaders/shared/product_half.wgsl.
+    F16,
+    /// By cooperative matrices of f16 with f32 sums. Has run on a software driver only (lavapipe of Mesa 26.2, `size` 8),
+    /// on no hardware of ours; and wgpu calls them experimental.
+    Cooperative {
+        /// Rows and columns of a matrix: 8 or 16.
+        size: u32,
+        /// Invocations of a subgroup.
+        lanes: u32,
+    },
+}
+
+impl Arithmetic {
+    /// That of a tier that was asked for.
+    ///
+    /// # Errors
+    /// [`Error::NoAdapter`] where the adapter does not have what T2 or T3 needs.
+    pub(super) fn of_tier(tier: Option<Tier>, name: &str, adapter: &wgpu::Adapter) -> Result<Arithmetic> {
+        let missing = |tier: u8, what: &str| {
+            let way_out = format!("choose another --gpu, or --tier {}", tier - 1);
+            Error::NoAdapter(format!("{name} cannot run tier {tier}, it has no {what}: {way_out}"))
+        };
+        match tier {
+            None | Some(Tier::Portable | Tier::Subgroups) => Ok(Arithmetic::F32),
+            Some(Tier::Half) if adapter.features().contains(wgpu::Features::SHADER_F16) => {
+                Ok(Arithmetic::F16)
+            }
+            Some(Tier::Half) => Err(missing(2, "f16 arithmetic in shaders")),
+            Some(Tier::Cooperative) => {
+                cooperative(adapter).ok_or_else(|| missing(3, "cooperative matrices of f16 with f32 sums"))
+            }
+        }
+    }
+
+    /// The tile of cooperative matrices, whatever the number of rows: their sums differ in the last bits from others.
+    /// At most 2048 results, for the 16 KiB that workgroup memory has everywhere.
+    pub fn tile(self) -> Option<Tile> {
+        let Arithmetic::Cooperative { size, lanes } = self else { return None };
+        let down = (32 / lanes).max(1);
+        let cols = (4 * size).min(2048 / (lanes * down));
+        Some(Tile { sharing: Sharing::Matrices(size), lanes, down, cols })
+    }
+}
+
+impl std::fmt::Display for Arithmetic {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Arithmetic::F32 => f.write_str("f32"),
+            Arithmetic::F16 => f.write_str("f16"),
+            Arithmetic::Cooperative { size, .. } => write!(f, "cooperative matrices of {size} x {size}"),
+        }
+    }
+}
+
+/// The cooperative matrices of f16 with f32 sums, the larger ones first.
+fn cooperative(adapter: &wgpu::Adapter) -> Option<Arithmetic> {
+    use wgpu::CooperativeScalarType::{F16, F32};
+    let features = adapter.features();
+    let needed = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX | wgpu::Features::SHADER_F16;
+    if !features.contains(needed) {
+        return None;
+    }
+    let lanes = subgroup_size(&adapter.get_info(), features)?;
+    let has = |size: u32| {
+        adapter.cooperative_matrix_properties().iter().any(|p| {
+            (p.m_size, p.n_size, p.k_size) == (size, size, size) && (p.ab_type, p.cr_type) == (F16, F32)
+        })
+    };
+    [16, 8].into_iter().find(|size| has(*size)).map(|size| Arithmetic::Cooperative { size, lanes })
+}

@@ -1,0 +1,51 @@
+//! Whether the arithmetic that was asked for can be trusted on this adapter.
+
+use super::case::{Case, Input};
+use super::tune::product;
+use crate::error::Result;
+use crate::gpu::{Arithmetic, Format, Gpu};
+
+/// Falls back to f32 where products in the arithmetic of T2 or T3 disagree with [`crate::reference`], or the driver cannot
+/// compile them; returns what was wrong.
+///
+/// # Errors
+/// A lost device.
+pub fn check_arithmetic(gpu: &Gpu) -> Result<Option<Arithmetic>> {
+    let asked_for = gpu.arithmetic();
+    // Of a few large rows, and of many.
+    let agrees = |n, scale| half_product(n, 132, 92, scale).check(gpu).is_ok_and(|report| report.passed());
+    if gpu.is_measuring() || asked_for == Arithmetic::F32 || agrees(8, 1e6) && agrees(131, 1.0) {
+        return Ok(None);
+    }
+    gpu.wait()?;
+    gpu.set_arithmetic(Arithmetic::F32);
+    Ok(Some(asked_for))
+}
+
+/// A product with a frozen f16 matrix; x is of this scale.
+fn half_product(n: usize, i: usize, o: usize, scale: f32) -> Case {
+    let mut case = product(n, i, o);
+    case.inputs = vec![Input::normal(1, n, i, scale), Input::normal(2, o, i, 1.0).stored(Format::F16)];
+    case
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::GpuOptions;
+
+    #[test]
+    fn arithmetic_that_the_driver_refuses_is_not_used() {
+        let Ok(gpu) = Gpu::open(&GpuOptions::default()) else {
+            assert!(std::env::var("REQUIRE_GPU").is_err(), "no adapter");
+            return;
+        };
+        assert_eq!(check_arithmetic(&gpu).unwrap(), None, "f32");
+        // The device was opened without them.
+        let foreign = Arithmetic::Cooperative { size: 16, lanes: 32 };
+        gpu.set_arithmetic(foreign);
+        assert_eq!(check_arithmetic(&gpu).unwrap(), Some(foreign));
+        assert_eq!(gpu.arithmetic(), Arithmetic::F32);
+        assert!(product(8, 64, 64).check(&gpu).unwrap().passed(), "the device goes on working");
+    }
+}
