@@ -83,6 +83,22 @@ fn generate_prints_an_object_for_each_sample_of_each_prompt_in_order() {
 }
 
 #[test]
+fn a_tier_of_f16_generates_or_says_what_the_adapter_lacks() {
+    let Some(place) = Place::with(&["tiny"]) else { return };
+    let line = "generate --model tiny --prompt fox --max-new-tokens 4 --temperature 0 --dtype float16 --json";
+    for tier in ["2", "3"] {
+        let outcome = place.oaif(&format!("{line} --tier {tier}"));
+        match outcome.code {
+            Some(0) => {
+                assert_eq!(outcome.err, "", "a result that is not trusted is a warning");
+                assert_eq!(ids(&outcome.rows()[0]["token_ids"]).len(), 4);
+            }
+            _ => outcome.refused(1, &["cannot run tier", tier, "choose another --gpu"]),
+        }
+    }
+}
+
+#[test]
 fn generate_without_json_prints_the_text_alone() {
     let Some(place) = Place::with(&["tiny"]) else { return };
     let line = "generate --model tiny --prompt fox --max-new-tokens 4 --temperature 0";
