@@ -155,11 +155,8 @@ pub(super) struct Inner {
     pub device: Option<(wgpu::Device, wgpu::Queue)>,
     pub summary: AdapterSummary,
     pub limits: Limits,
-    /// T0 or T1; the arithmetic may add to it.
-    pub tier: Tier,
     /// Invocations of a subgroup, from [`Tier::Subgroups`] on.
-    pub subgroup: Option<u32>,
-    /// What there is to choose from, the choice without measurement first.
+    pub subgroup: Mutex<Option<u32>>,
     pub arithmetic: Mutex<Arithmetic>,
     pub tuning: Mutex<Tuning>,
     pub checked: bool,
@@ -316,8 +313,8 @@ impl Gpu {
     pub fn measuring(&self) -> Gpu {
         let mut summary = self.inner.summary.clone();
         summary.name.push_str(" (measured, not run)");
-        let Inner { limits, timestamps, tier, subgroup, .. } = *self.inner;
-        let gpu = Gpu::measuring_with(summary, limits, timestamps, (tier, subgroup), self.arithmetic());
+        let Inner { limits, timestamps, .. } = *self.inner;
+        let gpu = Gpu::measuring_with(summary, limits, timestamps, self.subgroup(), self.arithmetic());
         gpu.set_tuning(self.tuning());
         gpu
     }
@@ -329,7 +326,7 @@ impl Gpu {
             AdapterSummary { index: 0, name, backend, kind, driver },
             limits,
             false,
-            (Tier::Portable, None),
+            None,
             Arithmetic::F32,
         )
     }
@@ -338,15 +335,14 @@ impl Gpu {
         summary: AdapterSummary,
         limits: Limits,
         timestamps: bool,
-        (tier, subgroup): (Tier, Option<u32>),
+        subgroup: Option<u32>,
         arithmetic: Arithmetic,
     ) -> Gpu {
         let inner = Inner {
             device: None,
             summary,
             limits,
-            tier,
-            subgroup,
+            subgroup: Mutex::new(subgroup),
             tuning: Mutex::new(Tuning::untuned(subgroup)),
             arithmetic: Mutex::new(arithmetic),
             checked: false,
@@ -385,14 +381,12 @@ impl Gpu {
         let highest = options.tier.unwrap_or(Tier::Subgroups);
         let subgroup = subgroup_size(&device.adapter_info(), device.features());
         let subgroup = subgroup.filter(|_| highest >= Tier::Subgroups);
-        let tier = if subgroup.is_some() { Tier::Subgroups } else { Tier::Portable };
         let step_layout = Some(super::plan::step_layout(&device));
         let inner = Inner {
             device: Some((device, queue)),
             summary,
             limits,
-            tier,
-            subgroup,
+            subgroup: Mutex::new(subgroup),
             tuning: Mutex::new(Tuning::untuned(subgroup)),
             arithmetic: Mutex::new(arithmetic),
             checked: options.checked,
@@ -530,7 +524,8 @@ impl Gpu {
     /// The tier in force.
     pub fn tier(&self) -> Tier {
         match self.arithmetic() {
-            Arithmetic::F32 => self.inner.tier,
+            Arithmetic::F32 if self.subgroup().is_some() => Tier::Subgroups,
+            Arithmetic::F32 => Tier::Portable,
             Arithmetic::F16 => Tier::Half,
             Arithmetic::Cooperative { .. } => Tier::Cooperative,
         }
@@ -548,7 +543,13 @@ impl Gpu {
 
     /// Invocations of a subgroup, where the tier uses subgroups.
     pub fn subgroup(&self) -> Option<u32> {
-        self.inner.subgroup
+        *self.inner.subgroup.lock().unwrap()
+    }
+
+    /// Does without subgroups in what is recorded from now on, see [`crate::ops::tune`].
+    pub fn forbid_subgroups(&self) {
+        *self.inner.subgroup.lock().unwrap() = None;
+        self.set_tuning(Tuning::untuned(None));
     }
 
     /// The kernels' shapes in what is recorded from now on.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::case::{Case, Input};
-use super::linear;
+use super::{attention, linear};
 use crate::error::Result;
 use crate::files;
 use crate::gpu::{Gpu, PlanOptions, Recorder, Tensor, Tile, Tuning};
@@ -19,6 +19,8 @@ pub struct Tuned {
     pub warning: Option<String>,
     /// Tiles whose results were wrong: they are never used.
     pub wrong: Vec<Tile>,
+    /// The case that came out wrong in subgroups, for which reason none are used.
+    pub wrong_in_subgroups: Option<String>,
 }
 
 /// A choice and what it was made for.
@@ -31,13 +33,14 @@ struct Entry {
     subgroup: Option<u32>,
     tuning: Tuning,
     wrong: Vec<Tile>,
+    wrong_in_subgroups: Option<String>,
 }
 
 /// Candidates that were not reached by then stay untried.
 const LONGEST: Duration = Duration::from_millis(900);
 
 /// Sets the kernels' shapes to the fastest ones here, as far as a second of trying tells; each must agree with
-/// [`reference`] before it counts. In `cache`, a folder, the choice is kept for the next time on this adapter, driver and
+/// [`reference`] before it counts. Where attention in subgroups does not, the device goes on without subgroups. In `cache`, a folder, the choice is kept for the next time on this adapter, driver and
 /// version.
 ///
 /// # Errors
@@ -46,32 +49,51 @@ pub fn tune(gpu: &Gpu, cache: Option<&Path>) -> Result<Tuned> {
     if gpu.is_measuring() {
         return Ok(Tuned::default());
     }
-    let key = entry(gpu, gpu.tuning(), Vec::new());
+    let mut key = entry(gpu);
     let file = cache.map(|dir| dir.join(format!("tuning-{}.json", file_name(&key))));
     let mut warning = None;
     if let Some(file) = file.as_deref().filter(|f| f.exists()) {
         match read(file, &key) {
-            Ok(known) => {
-                gpu.set_tuning(known.tuning);
-                return Ok(Tuned { warning: None, wrong: known.wrong });
+            Ok(Entry { tuning, wrong, wrong_in_subgroups, .. }) => {
+                if wrong_in_subgroups.is_some() {
+                    gpu.forbid_subgroups();
+                }
+                gpu.set_tuning(tuning);
+                return Ok(Tuned { warning: None, wrong, wrong_in_subgroups });
             }
             Err(why) => warning = Some(format!("{} {why}: tuning again", file.display())),
         }
     }
-    let (tuning, wrong) = measure(gpu)?;
-    gpu.set_tuning(tuning);
+    // For a processor these kernels take seconds to compile, and its driver is the same everywhere: tests and `oaif doctor`
+    // try them there.
+    if gpu.subgroup().is_some() && gpu.summary().kind != "Cpu" {
+        key.wrong_in_subgroups = first_wrong(gpu, &attention::small_cases())?;
+    }
+    if key.wrong_in_subgroups.is_some() {
+        gpu.forbid_subgroups();
+    }
+    (key.tuning, key.wrong) = measure(gpu)?;
+    gpu.set_tuning(key.tuning);
     if let Some(file) = &file {
-        let text = serde_json::to_vec_pretty(&entry(gpu, tuning, wrong.clone())).expect("plain data");
+        let text = serde_json::to_vec_pretty(&key).expect("plain data");
         let written = files::create_dir_all(file.parent().expect("a file in a folder"))
             .and_then(|()| files::write_atomic(file, &text));
         if let Err(e) = written {
             warning = Some(format!("the kernels' shapes are not kept for the next time: {e}"));
         }
     }
-    Ok(Tuned { warning, wrong })
+    Ok(Tuned { warning, wrong: key.wrong, wrong_in_subgroups: key.wrong_in_subgroups })
 }
 
-fn entry(gpu: &Gpu, tuning: Tuning, wrong: Vec<Tile>) -> Entry {
+/// The first case that disagrees with [`reference`], or that the driver cannot compile.
+fn first_wrong(gpu: &Gpu, cases: &[Case]) -> Result<Option<String>> {
+    let wrong = cases.iter().find(|case| !case.check(gpu).is_ok_and(|report| report.passed()));
+    // A lost device is nobody's mistake here.
+    gpu.wait()?;
+    Ok(wrong.map(|case| format!("{} {}", case.kernel, case.shape)))
+}
+
+fn entry(gpu: &Gpu) -> Entry {
     let summary = gpu.summary();
     Entry {
         version: env!("CARGO_PKG_VERSION").into(),
@@ -79,8 +101,9 @@ fn entry(gpu: &Gpu, tuning: Tuning, wrong: Vec<Tile>) -> Entry {
         backend: summary.backend.clone(),
         driver: summary.driver.clone(),
         subgroup: gpu.subgroup(),
-        tuning,
-        wrong,
+        tuning: gpu.tuning(),
+        wrong: Vec::new(),
+        wrong_in_subgroups: None,
     }
 }
 
@@ -181,7 +204,7 @@ fn columns(n: usize, i: usize, o: usize) -> Case {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gpu::{GpuOptions, Sharing};
+    use crate::gpu::{GpuOptions, Sharing, Tier};
 
     #[test]
     fn a_choice_is_kept_and_a_cache_of_another_driver_or_a_broken_one_is_rebuilt() {
@@ -202,6 +225,12 @@ mod tests {
         write(&known);
         assert!(tune(&gpu, Some(&cache)).unwrap().warning.is_none());
         assert_eq!(gpu.tuning(), known.tuning);
+        known.wrong_in_subgroups = Some("a kernel".into());
+        write(&known);
+        let lame = Gpu::open(&GpuOptions::default()).unwrap();
+        let tuned = tune(&lame, Some(&cache)).unwrap();
+        assert_eq!(tuned.wrong_in_subgroups.as_deref(), Some("a kernel"));
+        assert_eq!((lame.subgroup(), lame.tier(), lame.tuning()), (None, Tier::Portable, known.tuning));
         known.driver = "another".into();
         write(&known);
         let again = tune(&gpu, Some(&cache)).unwrap();
@@ -210,5 +239,17 @@ mod tests {
         let again = tune(&gpu, Some(&cache)).unwrap();
         assert!(again.warning.unwrap().contains("is broken: tuning again"));
         assert!(tune(&gpu, Some(&cache)).unwrap().warning.is_none());
+    }
+    #[test]
+    fn attention_that_is_wrong_in_subgroups_is_found() {
+        let Ok(gpu) = Gpu::open(&GpuOptions::default()) else {
+            assert!(std::env::var("REQUIRE_GPU").is_err(), "no adapter");
+            return;
+        };
+        let mut cases = attention::small_cases();
+        let names: Vec<&str> = cases.iter().map(|case| case.kernel).collect();
+        assert_eq!(first_wrong(&gpu, &cases).unwrap(), None, "of {names:?}");
+        cases[1].expected = Box::new(|v| vec![vec![0.0; v[6].len()]]);
+        assert!(first_wrong(&gpu, &cases).unwrap().is_some_and(|wrong| wrong.starts_with(names[1])));
     }
 }

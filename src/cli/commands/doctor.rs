@@ -23,6 +23,7 @@ pub fn run(plan: DoctorPlan) -> Result<()> {
             "tuning": gpu.tuning(),
             "wrong_tiles": tuned.wrong,
             "arithmetic": gpu.arithmetic(),
+            "wrong_in_subgroups": tuned.wrong_in_subgroups,
             "wrong_arithmetic": wrong_arithmetic,
             "ceilings": ceilings,
             "kernel_cases": reports.len(),
@@ -54,8 +55,9 @@ pub fn run(plan: DoctorPlan) -> Result<()> {
             crate::cli::print(format!("products of {what}: {tile}"))?;
         }
         crate::cli::print(format!("products with f16 matrices: {}", gpu.arithmetic()))?;
-        let wrong = tuned.wrong.iter().map(Tile::to_string);
-        for what in wrong.chain(wrong_arithmetic.iter().map(Arithmetic::to_string)) {
+        let tiles = tuned.wrong.iter().map(Tile::to_string);
+        let subgroups = tuned.wrong_in_subgroups.iter().map(|case| format!("subgroups, in {case}"));
+        for what in tiles.chain(subgroups).chain(wrong_arithmetic.iter().map(Arithmetic::to_string)) {
             crate::cli::print(format!("never used, since its results are WRONG: {what}"))?;
         }
         crate::cli::print(format!(
