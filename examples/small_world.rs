@@ -39,7 +39,7 @@ const MEDIUM: [usize; 4] = [64, 5, 176, 4];
 const LARGE: [usize; 4] = [128, 4, 384, 8];
 
 #[rustfmt::skip]
-const RECIPES: [Recipe; 8] = [
+const RECIPES: [Recipe; 10] = [
     Recipe { name: "policy", shape: MEDIUM, rows: "policy.jsonl", from: "", steps: 400, learning_rate: 3e-3, batch: 64 },
     Recipe { name: "judge-small", shape: SMALL, rows: "likelihood.jsonl", from: "", steps: 200, learning_rate: 3e-3, batch: 64 },
     Recipe { name: "judge-medium", shape: MEDIUM, rows: "likelihood.jsonl", from: "", steps: 800, learning_rate: 3e-3, batch: 64 },
@@ -47,6 +47,8 @@ const RECIPES: [Recipe; 8] = [
     Recipe { name: "judge-evaluation", shape: MEDIUM, rows: "evaluation.jsonl", from: "", steps: 500, learning_rate: 3e-3, batch: 64 },
     Recipe { name: "marked-medium", shape: MEDIUM, rows: "marked.jsonl", from: "judge-medium", steps: 2400, learning_rate: 2e-3, batch: 32 },
     Recipe { name: "prompted-medium", shape: MEDIUM, rows: "prompted.jsonl", from: "marked-medium", steps: 1500, learning_rate: 1.5e-3, batch: 32 },
+    Recipe { name: "marked-large", shape: LARGE, rows: "marked.jsonl", from: "judge-large", steps: 2400, learning_rate: 2e-3, batch: 32 },
+    Recipe { name: "prompted-large", shape: LARGE, rows: "prompted.jsonl", from: "marked-large", steps: 1500, learning_rate: 1.5e-3, batch: 32 },
     Recipe { name: "prompted-small", shape: SMALL, rows: "prompted.jsonl", from: "judge-small", steps: 1500, learning_rate: 2e-3, batch: 32 },
 ];
 

@@ -9,7 +9,7 @@ use oaif::annotate::llm::{LlmAnnotator, Orders};
 use oaif::annotate::template::JudgeTemplate;
 use oaif::annotate::{Annotator, Pair, Verdict};
 use oaif::data::packing::{ChoiceTree, Tree};
-use oaif::gpu::{Arena, Gpu, GpuOptions};
+use oaif::gpu::{Arena, Category, Gpu, GpuOptions};
 use oaif::model::stream::Capacity;
 use oaif::model::{Model, Scorer};
 
@@ -76,6 +76,16 @@ fn trees_after_a_preamble_that_was_read_before_score_as_whole_ones_at_less_work(
 }
 
 #[test]
+fn a_template_that_takes_no_made_up_text_judges_all_the_same() {
+    let Some(gpu) = gpu() else { return };
+    let judge = JudgeModel::load(&gpu, &fixture("tiny"), Some(64), &Arena::new()).unwrap();
+    let template = "{{ prompt | int }}";
+    let mut annotator = LikelihoodAnnotator::new(judge, template, "", Normalise::Sum, "tiny").unwrap();
+    let pair = Pair { prompt: "41", response_1: " fox", response_2: " old" };
+    assert!(annotator.annotate(&[pair]).unwrap()[0].verdict.p_first().is_some());
+}
+
+#[test]
 fn what_comes_before_the_texts_of_a_template_is_read_once() {
     let Some(_) = gpu() else { return };
     let gpu = Gpu::open(&GpuOptions::default()).unwrap();
@@ -94,7 +104,16 @@ fn what_comes_before_the_texts_of_a_template_is_read_once() {
     let whole = flops() - start;
     let [first, second] = [scores[0].logp().exp(), scores[1].logp().exp()];
 
+    let cached = || gpu.memory().bytes.get(&Category::KvCache).copied().unwrap_or(0);
+    let start = cached();
     let mut annotator = LlmAnnotator::new(judge(), template, Orders::One, "tiny").unwrap();
+    let architecture = Model::load(&gpu, &fixture("tiny"), false).unwrap().architecture().clone();
+    let row = 2 * architecture.kv_heads * architecture.head_dim * 4 * architecture.layers;
+    assert_eq!(
+        (cached() - start) as usize,
+        20 * row,
+        "the first token and 19 of 20 words, whose last may be all there is"
+    );
     let start = flops();
     let judgement = annotator.annotate(&[pair]).unwrap().remove(0);
     let rest = flops() - start;

@@ -164,6 +164,27 @@ fn every_kernel_and_its_bindings_validate_without_an_adapter() {
     assert!(unused.is_empty(), "no case exercises {:?}", unused.iter().map(|k| k.0).collect::<Vec<_>>());
 }
 
+/// An adapter has subgroups of one size: those of others are but validated.
+#[test]
+fn every_tile_of_every_subgroup_size_validates_without_an_adapter() {
+    for lanes in [8, 16, 32, 64] {
+        let (all, untuned) = (Tuning::candidates(Some(lanes)), Tuning::untuned(Some(lanes)));
+        let of_rows = all.rows.iter().map(|tile| Tuning { rows: *tile, ..untuned });
+        let of_few = all.few_rows.iter().map(|tile| Tuning { few_rows: *tile, ..untuned });
+        let of_columns = all.columns.iter().map(|tile| Tuning { columns: *tile, ..untuned });
+        for tuning in of_rows.chain(of_few).chain(of_columns) {
+            let gpu = Gpu::without_device(Limits::default());
+            gpu.set_tuning(tuning);
+            for case in all_cases().iter().filter(|c| c.kernel.starts_with("linear")) {
+                let (recorder, _, _) = case.recording(&gpu).unwrap();
+                recorder
+                    .validate()
+                    .unwrap_or_else(|e| panic!("{lanes} lanes, {tuning:?}, {}: {e}", case.shape));
+            }
+        }
+    }
+}
+
 /// The adapters of most machines have no cooperative matrices.
 #[test]
 fn kernels_in_f16_validate_and_become_spirv_without_an_adapter() {

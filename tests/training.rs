@@ -231,6 +231,14 @@ fn a_resumed_run_of_async_level_1_equals_an_uninterrupted_run_bit_for_bit() {
     train.output_dir = parts.clone();
     align_with(&gpu, &train, &options, &mut slow, Some(3)).unwrap_err();
     train.resume = Some("last".into());
+    // The checkpoint holds the fourth step's answers.
+    for other in [
+        AlignOptions { num_samples: 3, ..options.clone() },
+        AlignOptions { max_new_tokens: 3, ..options.clone() },
+    ] {
+        let error = align_with(&gpu, &train, &other, &mut slow, None).unwrap_err().to_string();
+        assert!(error.contains("drawn otherwise") && error.contains("--async-level 0"), "{error}");
+    }
     align_with(&gpu, &train, &options, &mut slow, None).unwrap();
     assert_same_run(&whole, &parts, "model/model.safetensors");
 }

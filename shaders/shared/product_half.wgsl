@@ -4,7 +4,7 @@
 // by the power of two that leaves the largest of them in [1/4, 1/2). Rounding to f16 keeps them at or below 1/2, and two
 // products with whatever finite weights at or below 65504. The sum is multiplied by that power again, in f32. (From 2^125
 // on the power stays 2^126; f16 overflows only where f32 would as well.) What much smaller elements lose, as subnormal
-// numbers, is below 2^-22 of the largest.
+// numbers, is below 2^-22 of the largest; 2^-12 where the driver makes them 0, as it may of a weight below 2^-14.
     {
 //#for a in DOWN
     let left_at${a} = min(row${a}, rows - 1u) * ${INNER};

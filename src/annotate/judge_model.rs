@@ -56,15 +56,17 @@ impl JudgeModel {
     /// Reads once and for all what every text that `text` makes of a [`Pair`] begins with: what it makes of very different
     /// ones tells. Another text is judged as well, only more slowly.
     pub(super) fn read_preamble(&mut self, text: impl Fn(&Pair<'_>) -> Result<String>) -> Result<()> {
-        let mut preamble: Option<Vec<u32>> = None;
         // A tokenizer may join the first letter to what comes before it.
-        for word in ["a", "Z", "1", ".", " ", "\n", ""] {
-            let pair = Pair { prompt: word, response_1: word, response_2: word };
-            let ids = self.tokenizer.encode(&text(&pair)?)?;
-            let shared = preamble.as_ref().map_or(ids.len(), |p| shared_prefix(p, &ids));
-            preamble = Some(ids[..shared].to_vec());
-        }
-        let preamble = preamble.unwrap_or_default();
+        let words = ["a", "Z", "1", ".", " ", "\n", ""];
+        let texts = words.map(|word| text(&Pair { prompt: word, response_1: word, response_2: word }));
+        // A template may not take such texts; the user's are judged all the same.
+        let Ok(texts) = texts.into_iter().collect::<Result<Vec<String>>>() else { return Ok(()) };
+        let texts = texts.iter().map(|t| self.tokenizer.encode(t)).collect::<Result<Vec<_>>>()?;
+        let agree = |at: usize| texts.iter().all(|ids| ids.get(at).is_some_and(|id| *id == texts[0][at]));
+        let shared = (0..texts[0].len()).take_while(|at| agree(*at)).count();
+        // A text has a token of its own after the preamble, also where nothing is put into the template.
+        let shortest = texts.iter().map(Vec::len).min().unwrap_or(0);
+        let preamble = texts[0][..shared.min(shortest.saturating_sub(1))].to_vec();
         if (MIN_PREAMBLE..self.max_length).contains(&preamble.len()) {
             let capacity = capacity(self.max_length);
             self.scorer = Scorer::after(self.model.gpu(), &self.model, &preamble, capacity, &self.arena)?;

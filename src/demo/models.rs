@@ -31,7 +31,8 @@ macro_rules! embedded {
 type Embedded = (&'static str, &'static [u8], &'static [u8]);
 
 const MODELS: &[Embedded] = &embedded!(
-    "policy" "judge-small" "judge-medium" "judge-large" "judge-evaluation" "prompted-medium"
+    "policy" "judge-small" "judge-medium" "judge-large" "judge-evaluation"
+    "prompted-small" "prompted-medium" "prompted-large"
 );
 
 /// They all read the same words.
@@ -109,21 +110,6 @@ impl Models {
         self.dir.path().join("policy")
     }
 
-    /// Whether there is such a judge.
-    ///
-    /// # Errors
-    /// [`Error::Config`] that names those of this kind, where there is none.
-    pub fn check(kind: JudgeKind, size: JudgeSize) -> Result<()> {
-        let has = |size| MODELS.iter().any(|(name, ..)| *name == judge_name(kind, size));
-        if has(size) {
-            return Ok(());
-        }
-        let sizes = [JudgeSize::Small, JudgeSize::Medium, JudgeSize::Large].into_iter().filter(|s| has(*s));
-        let sizes: Vec<String> = sizes.map(|size| size.to_string()).collect();
-        let why = format!("there is no {size} {kind} judge: choose {}", sizes.join(" or "));
-        Err(Error::config("--judge", why))
-    }
-
     /// A judge that follows `instruction`.
     pub fn judge(
         &self,
@@ -133,7 +119,6 @@ impl Models {
         orders: Orders,
         instruction: Instruction,
     ) -> Result<Box<dyn Annotator>> {
-        Models::check(kind, size)?;
         let name = judge_name(kind, size);
         Ok(match kind {
             JudgeKind::Likelihood => Box::new(self.likelihood(gpu, &name, instruction)?),
@@ -202,15 +187,12 @@ mod tests {
     }
 
     #[test]
-    fn a_judge_that_there_is_not_is_refused_with_those_that_there_are() {
-        for size in [JudgeSize::Small, JudgeSize::Medium, JudgeSize::Large] {
-            Models::check(JudgeKind::Likelihood, size).unwrap();
+    fn there_is_a_judge_of_every_kind_and_size() {
+        for kind in [JudgeKind::Likelihood, JudgeKind::Prompted] {
+            for size in [JudgeSize::Small, JudgeSize::Medium, JudgeSize::Large] {
+                let name = judge_name(kind, size);
+                assert!(MODELS.iter().any(|(there, ..)| *there == name), "{name}");
+            }
         }
-        let error = Models::check(JudgeKind::Prompted, JudgeSize::Large).unwrap_err().to_string();
-        assert!(
-            error.starts_with("--judge: there is no large prompted judge: choose ")
-                && error.contains("medium"),
-            "{error}"
-        );
     }
 }

@@ -267,7 +267,8 @@ impl Gpu {
     /// Opens an adapter with all the limits that it offers.
     ///
     /// # Errors
-    /// [`Error::NoAdapter`] when there is none, none of the wanted name, or it lacks what tier T2 or T3 needs;
+    /// [`Error::NoAdapter`] when there is none, or none of the wanted name; [`Error::Config`] where it lacks what tier T2 or
+    /// T3 needs;
     /// [`Error::Gpu`] when the driver refuses the device.
     pub async fn open_async(options: &GpuOptions) -> Result<Gpu> {
         let from_env = std::env::var("OAIF_ADAPTER").ok().filter(|v| !v.is_empty());
@@ -304,7 +305,7 @@ impl Gpu {
     /// handlers stay the application's. It computes in f32, unless T2 is asked for and the device has f16.
     pub fn from_device(device: wgpu::Device, queue: wgpu::Queue, options: &GpuOptions) -> Gpu {
         let summary = summarise(0, &device.adapter_info());
-        let half = options.tier >= Some(Tier::Half) && device.features().contains(wgpu::Features::SHADER_F16);
+        let half = options.tier == Some(Tier::Half) && device.features().contains(wgpu::Features::SHADER_F16);
         let arithmetic = if half { Arithmetic::F16 } else { Arithmetic::F32 };
         Gpu::build(device, queue, summary, options, arithmetic)
     }

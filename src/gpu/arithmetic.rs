@@ -27,11 +27,12 @@ impl Arithmetic {
     /// That of a tier that was asked for.
     ///
     /// # Errors
-    /// [`Error::NoAdapter`] where the adapter does not have what T2 or T3 needs.
+    /// [`Error::Config`] where the adapter does not have what T2 or T3 needs.
     pub(super) fn of_tier(tier: Option<Tier>, name: &str, adapter: &wgpu::Adapter) -> Result<Arithmetic> {
         let missing = |tier: u8, what: &str| {
-            let way_out = format!("choose another --gpu, or --tier {}", tier - 1);
-            Error::NoAdapter(format!("{name} cannot run tier {tier}, it has no {what}: {way_out}"))
+            let why =
+                format!("{name} cannot run tier {tier}, it has no {what}: choose another --gpu, or --tier 1");
+            Error::config("--tier", why)
         };
         match tier {
             None | Some(Tier::Portable | Tier::Subgroups) => Ok(Arithmetic::F32),

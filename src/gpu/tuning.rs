@@ -75,7 +75,7 @@ impl Tuning {
         if let Some(lanes) = subgroup {
             let wide = lanes.max(16);
             let shared = |down, cols| tile(Sharing::Subgroup, lanes, down, cols);
-            all.few_rows.insert(0, shared(1, 32));
+            all.few_rows.insert(0, shared(1, lanes.max(32)));
             all.rows.insert(0, shared(64 / wide, wide));
             all.columns.insert(0, shared(4, 16));
             if lanes <= 16 {

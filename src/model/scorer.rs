@@ -52,6 +52,7 @@ impl Scorer {
         capacity: Capacity,
         arena: &Arena,
     ) -> Result<Scorer> {
+        assert!(!preamble.is_empty(), "a preamble needs at least one token");
         let cache = Arc::new(KvCache::new(gpu, model.architecture(), preamble.len())?);
         let keys = Dim::Live { index: extent::PREAMBLE, max: preamble.len() as u32 };
         let after = Keys::After { cache: cache.clone(), keys };

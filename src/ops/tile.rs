@@ -38,6 +38,8 @@ pub(super) fn divide(
     aligned: bool,
 ) -> (Groups, Vec<(&'static str, u32)>) {
     let rows = rows.into();
+    let handed = tile.sharing != Sharing::Subgroup || tile.cols.is_multiple_of(tile.lanes);
+    assert!(handed, "{tile}: every lane hands the same number of columns round");
     let (height, across) = (tile.lanes * tile.down, (cols as u32).div_ceil(tile.cols));
     let tiles = rows.max().div_ceil(height) * across;
     let matrix = match tile.sharing {

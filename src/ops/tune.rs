@@ -40,8 +40,8 @@ struct Entry {
 const LONGEST: Duration = Duration::from_millis(900);
 
 /// Sets the kernels' shapes to the fastest ones here, as far as a second of trying tells; each must agree with
-/// [`reference`] before it counts. Where attention in subgroups does not, the device goes on without subgroups. In `cache`, a folder, the choice is kept for the next time on this adapter, driver and
-/// version.
+/// [`reference`] before it counts. Where attention in subgroups does not, the device goes on without subgroups. In `cache`,
+/// a folder, the choice is kept for the next time on this adapter, driver and version.
 ///
 /// # Errors
 /// What the engine reports. A cache that cannot be read or written is no error, see [`Tuned::warning`].
@@ -64,8 +64,7 @@ pub fn tune(gpu: &Gpu, cache: Option<&Path>) -> Result<Tuned> {
             Err(why) => warning = Some(format!("{} {why}: tuning again", file.display())),
         }
     }
-    // For a processor these kernels take seconds to compile, and its driver is the same everywhere: tests and `oaif doctor`
-    // try them there.
+    // A processor's driver takes seconds to compile these kernels; `oaif doctor` and the tests try them there.
     if gpu.subgroup().is_some() && gpu.summary().kind != "Cpu" {
         key.wrong_in_subgroups = first_wrong(gpu, &attention::small_cases())?;
     }
@@ -119,7 +118,7 @@ fn read(file: &Path, key: &Entry) -> Result<Entry, String> {
     if (&known.version, &known.driver) != (&key.version, &key.driver) {
         return Err(format!("is for version {} and driver {}", known.version, known.driver));
     }
-    let all = Tuning::candidates(key.subgroup);
+    let all = Tuning::candidates(key.subgroup.filter(|_| known.wrong_in_subgroups.is_none()));
     let Tuning { few_rows, rows, columns } = known.tuning;
     match all.few_rows.contains(&few_rows) && all.rows.contains(&rows) && all.columns.contains(&columns) {
         true => Ok(known),
@@ -226,6 +225,7 @@ mod tests {
         assert!(tune(&gpu, Some(&cache)).unwrap().warning.is_none());
         assert_eq!(gpu.tuning(), known.tuning);
         known.wrong_in_subgroups = Some("a kernel".into());
+        known.tuning = Tuning::untuned(None);
         write(&known);
         let lame = Gpu::open(&GpuOptions::default()).unwrap();
         let tuned = tune(&lame, Some(&cache)).unwrap();
@@ -240,6 +240,7 @@ mod tests {
         assert!(again.warning.unwrap().contains("is broken: tuning again"));
         assert!(tune(&gpu, Some(&cache)).unwrap().warning.is_none());
     }
+
     #[test]
     fn attention_that_is_wrong_in_subgroups_is_found() {
         let Ok(gpu) = Gpu::open(&GpuOptions::default()) else {

@@ -146,16 +146,16 @@ impl AlignRun {
             generator: &generator,
             tokenizer: &policy.tokenizer,
             trees: &rows.trees,
-            samples: options.num_samples,
+            options: &options,
             stop: StopMatcher::new(options.stop.iter().cloned()),
             seed: train.seed,
         };
         let mut verdicts = VerdictTotals::restore(&session.state);
-        let mut sampled = if ahead { restore_sampled(&session.state) } else { None };
+        let mut sampled = session.state.get(SAMPLED).filter(|_| ahead).map(Sampled::restore).transpose()?;
         while !session.is_done() {
             let draws = session.begin_step();
             let answers = match sampled.take() {
-                Some(answers) => answers,
+                Some(answers) => answers.of_requests(sampler.asked(&draws))?,
                 None => sampler.answer(&draws)?,
             };
             let prompts: Vec<&str> = draws.rows.iter().map(|row| texts[*row].as_str()).collect();
@@ -238,15 +238,36 @@ impl AlignRun {
 /// Where a checkpoint keeps the next step's answers that were drawn before its weights were there.
 const SAMPLED: &str = "sampled";
 
-fn restore_sampled(state: &Map<String, Value>) -> Option<Sampled> {
-    serde_json::from_value(state.get(SAMPLED)?.clone()).ok()
-}
-
 /// A step's prompts, answered: for each of them its samples.
 #[derive(Serialize, Deserialize)]
 struct Sampled {
+    /// What was asked for, see [`Sampler::asked`].
+    asked: Value,
     of: Vec<Vec<Response>>,
     sampling_ms: Value,
+}
+
+impl Sampled {
+    fn restore(saved: &Value) -> Result<Sampled> {
+        let broken = |e| {
+            let why = format!(
+                "the answers in the checkpoint's state.json are damaged ({e}): give an earlier checkpoint, or \
+                 --async-level 0"
+            );
+            Error::config("--resume-from-checkpoint", why)
+        };
+        serde_json::from_value(saved.clone()).map_err(broken)
+    }
+
+    /// Itself, if it answers what is asked for now: a resumed run may have been given something else.
+    fn of_requests(self, asked: Value) -> Result<Sampled> {
+        if self.asked == asked {
+            return Ok(self);
+        }
+        let why = "the checkpoint holds answers to other prompts, or drawn otherwise: give the --dataset and the sampling \
+                   flags of before, or --async-level 0";
+        Err(Error::config("--resume-from-checkpoint", why))
+    }
 }
 
 /// Answers prompts with the policy as it is at the moment.
@@ -254,22 +275,39 @@ struct Sampler<'a> {
     generator: &'a Generator,
     tokenizer: &'a Tokenizer,
     trees: &'a [Tree],
-    samples: usize,
+    options: &'a AlignOptions,
     stop: StopMatcher,
     seed: u32,
 }
 
 impl Sampler<'_> {
     fn answer(&self, draws: &Draws) -> Result<Sampled> {
+        let samples = self.options.num_samples;
         let request = |(draw, row): (u64, &usize)| Request {
             prompt: self.trees[*row].prompt.clone(),
-            samples: self.samples,
-            first_sequence: (draw * self.samples as u64) as u32,
+            samples,
+            first_sequence: (draw * samples as u64) as u32,
         };
         let requests: Vec<Request> = (draws.first..).zip(&draws.rows).map(request).collect();
         let (of, sampling_ms) =
             timed(|| self.generator.run(self.tokenizer, &requests, &self.stop, self.seed))?;
-        Ok(Sampled { of, sampling_ms })
+        Ok(Sampled { asked: self.asked(draws), of, sampling_ms })
+    }
+
+    /// All that decides, with the weights, what the answers are.
+    fn asked(&self, draws: &Draws) -> Value {
+        let AlignOptions { sampling, max_new_tokens, num_samples, stop, .. } = self.options;
+        let prompts: Vec<&[u32]> = draws.rows.iter().map(|row| &*self.trees[*row].prompt).collect();
+        json!({
+            "prompts": prompts,
+            "first": draws.first,
+            "seed": self.seed,
+            // As text, which is read back as it was written.
+            "sampling": format!("{sampling:?}"),
+            "max_new_tokens": max_new_tokens,
+            "num_samples": num_samples,
+            "stop": stop,
+        })
     }
 }
 

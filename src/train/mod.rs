@@ -16,7 +16,7 @@
 //! | `judge/tie`, `judge/invalid`, `judge/identical`, `judge/order_flip` | pairs skipped, and why; pairs whose orders disagree |
 //! | `judge/latency_ms` | wall time a judged pair |
 //! | `num_tokens`, `non_finite_steps` | so far |
-//! | `time/…` | milliseconds of the step and its phases; tokens a second |
+//! | `time/…` | milliseconds of the step and its phases; tokens a second. With `--async-level 1` the sampling was done during the annotation of the step before |
 
 mod align;
 mod annotation;

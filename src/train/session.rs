@@ -31,7 +31,7 @@ const OPTIMISER_FILE: &str = "optimiser.safetensors";
 const STATE_FILE: &str = "state.json";
 
 /// What `run.json` holds beside the configuration.
-pub const RUN_FACTS: [&str; 4] = ["oaif_version", "gpu_adapter", "total_steps", "memory"];
+pub const RUN_FACTS: [&str; 5] = ["oaif_version", "gpu_adapter", "gpu_tier", "total_steps", "memory"];
 
 /// Milliseconds since `start`, for the logs.
 pub(super) fn milliseconds(start: Instant) -> Value {
@@ -151,8 +151,13 @@ impl<'a> Session<'a> {
             run.truncate_to_step(step)?;
         }
         let mut json = sources.config.clone();
-        let facts =
-            [json!(env!("CARGO_PKG_VERSION")), json!(gpu.summary()), json!(total_steps), json!(gpu.memory())];
+        let facts = [
+            json!(env!("CARGO_PKG_VERSION")),
+            json!(gpu.summary()),
+            json!(gpu.tier().to_string()),
+            json!(total_steps),
+            json!(gpu.memory()),
+        ];
         for (name, fact) in RUN_FACTS.iter().zip(facts) {
             json[*name] = fact;
         }

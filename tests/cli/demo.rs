@@ -74,7 +74,6 @@ fn a_demo_that_cannot_begin_says_why_in_a_sentence() {
         place.refuses(&into("/proc/run"), 1, &["/proc/run", "cannot be written to", "--output-dir"]);
     }
     place.refuses(&format!("{QUICK} --gpu nonesuch"), 1, &["no adapter is called \"nonesuch\"", "choose"]);
-    place.refuses(&format!("{QUICK} --judge-kind prompted"), 2, &["no large prompted judge", "medium"]);
     place.refuses(&format!("{QUICK} --instruction kind"), 2, &["accurate, short, very-short, cheerful"]);
     place.refuses(&format!("{QUICK} --steps 0"), 2, &["--steps", "1 or more"]);
 }

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::gpu::{GpuArgs, GpuPlan};
 use super::{ensure, positive};
 use crate::demo::exam::{MAX_NEW_TOKENS, TEMPERATURE};
-use crate::demo::models::{JudgeKind, JudgeSize, Models};
+use crate::demo::models::{JudgeKind, JudgeSize};
 use crate::demo::oracle::Instruction;
 use crate::error::{Error, Result};
 use crate::generate::SamplingParams;
@@ -140,7 +140,6 @@ const STAGES: usize = 8;
 
 impl DemoArgs {
     pub fn plan(mut self) -> Result<DemoPlan> {
-        Models::check(self.judge_kind, self.judge)?;
         if self.overwrite_output_dir && self.resume_from_checkpoint.is_some() {
             let why = "would delete what --resume-from-checkpoint goes on from: give one of the two";
             return Err(Error::config("--overwrite-output-dir", why));

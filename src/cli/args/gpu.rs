@@ -21,7 +21,7 @@ pub(crate) struct GpuArgs {
     /// A folder: the LoRA adapter to put on the model. Anything else: a GPU, as with --gpu. Can be given for both
     #[arg(long, value_name = "DIR|GPU")]
     adapter: Vec<String>,
-    /// Tier of kernels: none higher than 0, which runs everywhere, or 1, subgroups; or 2, f16 matrices multiplied in f16, or
+    /// Tier of kernels: none higher than 0, which runs everywhere, or 1, subgroups; or 2, frozen float16 matrices (see --dtype) multiplied in f16, or
     /// 3, by cooperative matrices (experimental) [default: 1 where there are subgroups]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(..Tier::ALL.len() as i64))]
     tier: Option<u8>,
@@ -52,7 +52,7 @@ impl GpuPlan {
         let tuned = self.tune(&gpu)?;
         let wrong = ops::check_arithmetic(&gpu)?;
         if let Some(wrong) = wrong {
-            eprintln!("oaif: warning: the results of {wrong} are wrong on this adapter: f32 is used instead");
+            eprintln!("oaif: warning: {wrong} does not work on this adapter: f32 is used instead");
         }
         Ok((gpu, wrong, tuned))
     }
@@ -62,6 +62,11 @@ impl GpuPlan {
             return Ok(Tuned::default());
         }
         let tuned = ops::tune(gpu, cache_dir().as_deref())?;
+        if let Some(case) = &tuned.wrong_in_subgroups {
+            eprintln!(
+                "oaif: warning: {case} came out wrong in subgroups, which are not used: update the driver"
+            );
+        }
         if let Some(warning) = &tuned.warning {
             eprintln!("oaif: warning: {warning}");
         }
