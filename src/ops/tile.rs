@@ -16,7 +16,10 @@ pub(super) fn lanes(r: &Recorder) -> [(&'static str, u32); 4] {
 /// The tile for products of rows with (rows, …) results.
 pub(super) fn of_rows(r: &Recorder, rows: impl Into<Dim>) -> Tile {
     let Tuning { few_rows, rows: many, .. } = r.tuning();
-    if rows.into().max() <= few_rows.lanes * few_rows.down { few_rows } else { many }
+    let tile = if rows.into().max() <= few_rows.lanes * few_rows.down { few_rows } else { many };
+    let handed = tile.sharing != Sharing::Subgroup || tile.cols.is_multiple_of(tile.lanes);
+    assert!(handed, "{tile}: every lane hands as many columns round");
+    tile
 }
 
 /// The tile for products of rows with a matrix of this format, and the constants for how they are computed.
@@ -38,8 +41,6 @@ pub(super) fn divide(
     aligned: bool,
 ) -> (Groups, Vec<(&'static str, u32)>) {
     let rows = rows.into();
-    let handed = tile.sharing != Sharing::Subgroup || tile.cols.is_multiple_of(tile.lanes);
-    assert!(handed, "{tile}: every lane hands the same number of columns round");
     let (height, across) = (tile.lanes * tile.down, (cols as u32).div_ceil(tile.cols));
     let tiles = rows.max().div_ceil(height) * across;
     let matrix = match tile.sharing {
