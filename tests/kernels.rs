@@ -59,15 +59,21 @@ fn every_kernel_agrees_with_reference_in_lower_tiers() {
     }
 }
 
+/// Every choice of one tile, the others untuned.
+fn tunings(subgroup: Option<u32>) -> Vec<Tuning> {
+    let (all, untuned) = (Tuning::candidates(subgroup), Tuning::untuned(subgroup));
+    let of_rows = all.rows.iter().map(|tile| Tuning { rows: *tile, ..untuned });
+    let of_few = all.few_rows.iter().map(|tile| Tuning { few_rows: *tile, ..untuned });
+    let of_columns = all.columns.iter().map(|tile| Tuning { columns: *tile, ..untuned });
+    of_rows.chain(of_few).chain(of_columns).collect()
+}
+
 #[test]
 fn every_tile_that_tuning_may_choose_agrees_with_reference() {
     let Some(gpu) = gpu() else { return };
     let gpu = Gpu::open(&GpuOptions { tier: Some(gpu.tier()), ..GpuOptions::default() }).unwrap();
-    let (all, untuned) = (Tuning::candidates(gpu.subgroup()), gpu.tuning());
-    let of_rows = all.rows.iter().map(|tile| Tuning { rows: *tile, ..untuned });
-    let of_few = all.few_rows.iter().map(|tile| Tuning { few_rows: *tile, ..untuned });
-    let of_columns = all.columns.iter().map(|tile| Tuning { columns: *tile, ..untuned });
-    for tuning in of_rows.chain(of_few).chain(of_columns).filter(|tuning| *tuning != untuned) {
+    let untuned = gpu.tuning();
+    for tuning in tunings(gpu.subgroup()).into_iter().filter(|tuning| *tuning != untuned) {
         gpu.set_tuning(tuning);
         for case in all_cases().iter().filter(|c| c.kernel.starts_with("linear")) {
             let report = case.check(&gpu).unwrap();
@@ -125,10 +131,8 @@ fn gradients_stay_f32_where_products_are_f16() {
 #[test]
 fn every_tile_agrees_with_reference_in_f16_arithmetic() {
     let Some(gpu) = gpu_in(Tier::Half, false) else { return };
-    let (all, untuned) = (Tuning::candidates(gpu.subgroup()), gpu.tuning());
-    let of_rows = all.rows.iter().map(|tile| Tuning { rows: *tile, ..untuned });
-    let of_few = all.few_rows.iter().map(|tile| Tuning { few_rows: *tile, ..untuned });
-    for tuning in of_rows.chain(of_few) {
+    let untuned = gpu.tuning();
+    for tuning in tunings(gpu.subgroup()).into_iter().filter(|tuning| tuning.columns == untuned.columns) {
         gpu.set_tuning(tuning);
         for case in all_cases().iter().filter(|c| c.shape.contains("F16") && !c.kernel.contains("backward")) {
             let report = case.check(&gpu).unwrap();
@@ -168,11 +172,7 @@ fn every_kernel_and_its_bindings_validate_without_an_adapter() {
 #[test]
 fn every_tile_of_every_subgroup_size_validates_without_an_adapter() {
     for lanes in [8, 16, 32, 64] {
-        let (all, untuned) = (Tuning::candidates(Some(lanes)), Tuning::untuned(Some(lanes)));
-        let of_rows = all.rows.iter().map(|tile| Tuning { rows: *tile, ..untuned });
-        let of_few = all.few_rows.iter().map(|tile| Tuning { few_rows: *tile, ..untuned });
-        let of_columns = all.columns.iter().map(|tile| Tuning { columns: *tile, ..untuned });
-        for tuning in of_rows.chain(of_few).chain(of_columns) {
+        for tuning in tunings(Some(lanes)) {
             let gpu = Gpu::without_device(Limits::default());
             gpu.set_tuning(tuning);
             for case in all_cases().iter().filter(|c| c.kernel.starts_with("linear")) {

@@ -6,27 +6,9 @@
 // on the power stays 2^126; f16 overflows only where f32 would as well.) What much smaller elements lose, as subnormal
 // numbers, is below 2^-22 of the largest; 2^-12 where the driver makes them 0, as it may of a weight below 2^-14.
     {
-//#for a in DOWN
-    let left_at${a} = min(row${a}, rows - 1u) * ${INNER};
-//#end
-//#if SUBGROUP
-//#for b in SPREAD
-    let right_at${b} = ${ROW}(tile.col, ${b}u * LANES + lane) * ${INNER};
-//#end
-//#end
-//#if STAGED
-    // A stage has 16 terms: lane l loads four of them of column l / 4.
-    let right_at = ${ROW}(tile.col, lane / 4u) * ${INNER};
-    let last = select(0u, (${INNER} - 1u) / 4u * 4u, ${INNER} > 0u);
-//#end
+//#include product_addresses ROW=${ROW} INNER=${INNER}
     for (var k = 0u; k < ${INNER}; k += 4u) {
-//#if STAGED
-        if (k % 16u == 0u) {
-            workgroupBarrier();
-            half_stage[lane] = load_${RIGHT}(right_at, min(k + lane % 4u * 4u, last), ${INNER});
-            workgroupBarrier();
-        }
-//#end
+//#include product_stage STAGE=half_stage RIGHT=${RIGHT} INNER=${INNER}
 //#if NORM
         let weight = load_gain(0u, k, ${INNER});
 //#end

@@ -1,27 +1,9 @@
 // acc += SCALE · (rows of LEFT) · (rows of RIGHT, of which ROW names one for each column of the tile), both INNER long.
 // With NORM the left rows are weighed by `gain`, and their squares are summed on the way.
     {
-//#for a in DOWN
-    let left_at${a} = min(row${a}, rows - 1u) * ${INNER};
-//#end
-//#if SUBGROUP
-//#for b in SPREAD
-    let right_at${b} = ${ROW}(tile.col, ${b}u * LANES + lane) * ${INNER};
-//#end
-//#end
-//#if STAGED
-    // A stage has 16 terms: lane l loads four of them of column l / 4.
-    let right_at = ${ROW}(tile.col, lane / 4u) * ${INNER};
-    let last = select(0u, (${INNER} - 1u) / 4u * 4u, ${INNER} > 0u);
-//#end
+//#include product_addresses ROW=${ROW} INNER=${INNER}
     for (var k = 0u; k < ${INNER}; k += 4u) {
-//#if STAGED
-        if (k % 16u == 0u) {
-            workgroupBarrier();
-            stage[lane] = load_${RIGHT}(right_at, min(k + lane % 4u * 4u, last), ${INNER});
-            workgroupBarrier();
-        }
-//#end
+//#include product_stage STAGE=stage RIGHT=${RIGHT} INNER=${INNER}
 //#if NORM
         let weight = load_gain(0u, k, ${INNER});
 //#end
