@@ -52,7 +52,7 @@ fn words() -> Vec<String> {
 fn prompts() -> Vec<Prompt> {
     let words = words();
     let text = |i: usize| Text::Plain(words[i % words.len()..][..1 + i % 3].join(" "));
-    (0..10).map(|i| Prompt { prompt: text(i), reference: None, line: i + 1 }).collect()
+    (0..10).map(|i| Prompt { prompt: text(i), reference: None, place: (i + 1).into() }).collect()
 }
 
 /// Hears of everything, and asks the run to stop after a step.
@@ -337,9 +337,9 @@ fn preferences() -> Vec<Pair> {
     let words = words();
     let pair = |i: usize| Pair {
         prompt: Text::Plain(words[i..i + 3].join(" ")),
-        chosen: Text::Plain(words[i + 3..i + 5].join(" ")),
-        rejected: Text::Plain(words[i + 5..i + 9].join(" ")),
-        line: i + 1,
+        chosen: Text::Plain(format!(" {}", words[i + 3..i + 5].join(" "))),
+        rejected: Text::Plain(format!(" {}", words[i + 5..i + 9].join(" "))),
+        place: (i + 1).into(),
     };
     (0..8).map(pair).collect()
 }
@@ -426,7 +426,7 @@ fn a_row_taken_twice_where_epochs_meet_still_fits() {
     // One row is far longer than the others; a batch of two over three rows meets it twice sooner or later.
     let words = words();
     let mut rows = preferences()[..3].to_vec();
-    rows[0].chosen = Text::Plain(words[..60].join(" "));
+    rows[0].chosen = Text::Plain(format!(" {}", words[..60].join(" ")));
     let train = TrainOptions { accumulation: 1, ..train_options(&temp.path().join("run"), 12) };
     let options = DpoOptions { loss: PreferenceLoss::parse("dpo", None, false).unwrap(), append_eos: true };
     let policy = Policy::load(&gpu, &fixture("tiny"), &train).unwrap();

@@ -40,8 +40,7 @@ impl JudgeModel {
         max_length: Option<usize>,
         arena: &Arena,
     ) -> Result<JudgeModel> {
-        let tokenizer = Tokenizer::load(dir)?;
-        tokenizer.check_vocabulary(model.architecture().vocab)?;
+        let tokenizer = Tokenizer::load_for(dir, model.architecture().vocab)?;
         let (scorer, max_length) = JudgeModel::scorer(model, max_length, arena)?;
         Ok(JudgeModel { tokenizer, scorer, max_length, model: model.clone(), arena: arena.clone() })
     }

@@ -10,7 +10,7 @@ use regex::Regex;
 use serde::Serialize;
 use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
 
-use super::rows::{Message, Text};
+use super::rows::{Conversation, Text};
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -68,9 +68,9 @@ impl ChatTemplate {
 
     /// The conversation as the model reads it; with `add_generation_prompt`, up to where its answer begins.
     /// What the template refuses is [`Error::Config`].
-    pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
+    pub fn render(&self, conversation: &Conversation, add_generation_prompt: bool) -> Result<String> {
         let (bos_token, eos_token) = (&self.bos_token, &self.eos_token);
-        let messages = Value::from(Serde(messages));
+        let messages = Value::from(Serde(&conversation.messages));
         let template = self.environment.get_template("chat").expect("added in new");
         template
             .render(context! { messages, add_generation_prompt, bos_token, eos_token })
@@ -82,38 +82,27 @@ impl ChatTemplate {
 pub fn render_prompt(prompt: &Text, template: Option<&ChatTemplate>) -> Result<String> {
     match prompt {
         Text::Plain(text) => Ok(text.clone()),
-        Text::Chat(messages) => required(template)?.render(messages, true),
+        Text::Chat(conversation) => required(template)?.render(conversation, true),
     }
 }
 
-/// What the model reads for `answer` after [`render_prompt`] of `prompt`. Both are of one kind; without a prompt
-/// the answer is the whole text.
-pub fn render_answer(
-    prompt: Option<&Text>,
-    answer: &Text,
-    template: Option<&ChatTemplate>,
-) -> Result<String> {
-    let answer = match answer {
-        Text::Plain(text) => return Ok(text.clone()),
-        Text::Chat(messages) => messages,
-    };
-    let template = required(template)?;
-    let prompt = match prompt {
-        None => return template.render(answer, false),
-        Some(Text::Chat(messages)) => messages,
-        Some(Text::Plain(_)) => {
-            return Err(Error::config(
-                "answer",
-                "is a conversation, but its prompt is a string: make both the same",
-            ));
+/// What the model reads for `prompt` and `answer` together; both are of one kind. It begins with [`render_prompt`] of
+/// the prompt, unless a template renders a prompt differently once its answer follows.
+pub fn render_whole(prompt: Option<&Text>, answer: &Text, template: Option<&ChatTemplate>) -> Result<String> {
+    match (prompt, answer) {
+        (None, Text::Plain(text)) => Ok(text.clone()),
+        (Some(Text::Plain(prompt)), Text::Plain(answer)) => Ok(format!("{prompt}{answer}")),
+        (None, Text::Chat(conversation)) => required(template)?.render(conversation, false),
+        (Some(Text::Chat(prompt)), Text::Chat(answer)) => {
+            let messages = [&prompt.messages[..], &answer.messages].concat();
+            let whole = Conversation { messages, variables: prompt.variables.clone() };
+            required(template)?.render(&whole, false)
         }
-    };
-    let whole = template.render(&[&prompt[..], answer].concat(), false)?;
-    let before = template.render(prompt, true)?;
-    whole.strip_prefix(&before).map(str::to_owned).ok_or_else(|| {
-        let why = "renders a prompt differently once its answer follows: give the rows as strings instead";
-        Error::config("chat template", why)
-    })
+        (Some(_), _) => Err(Error::config(
+            "answer",
+            "is a string or a conversation, and its prompt is not: make both the same",
+        )),
+    }
 }
 
 fn required(template: Option<&ChatTemplate>) -> Result<&ChatTemplate> {
@@ -258,6 +247,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::data::rows::Message;
 
     /// Uses what templates in the wild use: methods of strings and maps, whitespace control, a namespace,
     /// `loop`, slices, `raise_exception`.
@@ -291,8 +281,9 @@ mod tests {
         ChatTemplate::new(source, Some("<s>".into()), Some("</s>".into())).unwrap()
     }
 
-    fn turns(turns: &[(&str, &str)]) -> Vec<Message> {
-        turns.iter().map(|&(role, content)| Message { role: role.into(), content: content.into() }).collect()
+    fn turns(turns: &[(&str, &str)]) -> Conversation {
+        let messages = turns.iter().map(|(role, content)| Message::new(role, content)).collect();
+        Conversation { messages, ..Conversation::default() }
     }
 
     /// The expected texts were checked against jinja2 3.1.6 as transformers 5.23 sets it up.
@@ -316,7 +307,7 @@ mod tests {
         let messages = turns(&[("user", "<a> & é \"q\"")]);
         let flat = template("{{ messages | tojson }}").render(&messages, false).unwrap();
         assert_eq!(flat, r#"[{"role": "user", "content": "<a> & é \"q\""}]"#);
-        let indented = template("{{ {'a': [1, 2]} | tojson(indent=2) }}").render(&[], false).unwrap();
+        let indented = template("{{ {'a': [1, 2]} | tojson(indent=2) }}").render(&turns(&[]), false).unwrap();
         assert_eq!(indented, "{\n  \"a\": [\n    1,\n    2\n  ]\n}");
     }
 
@@ -329,25 +320,24 @@ mod tests {
             "Tuesday 29 February 00, 12:34:56 PM, day 060"
         );
         assert_eq!(strftime("%F%T 100%% %q é%", at(1_735_689_599)), "2024-12-3123:59:59 100% %q é%");
-        let now = template("{{ strftime_now('%Y') }}").render(&[], false).unwrap();
+        let now = template("{{ strftime_now('%Y') }}").render(&turns(&[]), false).unwrap();
         assert!(now.parse::<u64>().unwrap() >= 2024);
     }
 
     #[test]
-    fn an_answer_is_what_follows_the_rendered_prompt() {
+    fn a_prompt_and_its_answer_are_rendered_together() {
         let template = template(TEMPLATE);
         let prompt = Text::Chat(turns(&[("user", "hi")]));
         let answer = Text::Chat(turns(&[("assistant", "yo")]));
         let before = render_prompt(&prompt, Some(&template)).unwrap();
-        let after = render_answer(Some(&prompt), &answer, Some(&template)).unwrap();
-        assert_eq!(after, "yo</s>\n");
-        let Text::Chat(whole) = Text::Chat(turns(&[("user", "hi"), ("assistant", "yo")])) else {
-            unreachable!()
-        };
-        assert_eq!(before + &after, template.render(&whole, false).unwrap());
+        let whole = render_whole(Some(&prompt), &answer, Some(&template)).unwrap();
+        assert_eq!(whole, format!("{before}yo</s>\n"));
+        assert_eq!(whole, template.render(&turns(&[("user", "hi"), ("assistant", "yo")]), false).unwrap());
         let plain = Text::Plain(" as it is".into());
         assert_eq!(render_prompt(&plain, None).unwrap(), " as it is");
-        assert_eq!(render_answer(None, &plain, None).unwrap(), " as it is");
+        assert_eq!(render_whole(None, &plain, None).unwrap(), " as it is");
+        assert_eq!(render_whole(Some(&plain), &plain, None).unwrap(), " as it is as it is");
+        assert!(render_whole(Some(&plain), &answer, Some(&template)).is_err());
     }
 
     #[test]
@@ -363,7 +353,7 @@ mod tests {
         let error = render_prompt(&prompt, None).unwrap_err();
         assert!(matches!(error, Error::Config { .. }));
         assert!(error.to_string().contains("no chat template"), "{error}");
-        assert!(render_answer(Some(&prompt), &prompt, None).is_err());
+        assert!(render_whole(Some(&prompt), &prompt, None).is_err());
     }
 
     #[test]
@@ -371,7 +361,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let render = || {
             let template = ChatTemplate::from_tokenizer_config(dir.path()).unwrap()?;
-            Some(template.render(&[], false).unwrap())
+            Some(template.render(&turns(&[]), false).unwrap())
         };
         let config = dir.path().join("tokenizer_config.json");
         assert_eq!(render(), None);

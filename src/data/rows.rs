@@ -6,31 +6,93 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufReader, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use flate2::read::MultiGzDecoder;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
 
-/// One turn of a conversation.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Message {
-    /// Who speaks: "system", "user", "assistant", …
-    pub role: String,
-    /// What is said.
-    pub content: String,
+/// Where a row comes from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// The file; `None` for a row that a program made.
+    pub file: Option<Arc<Path>>,
+    /// The line (in an array: the element), from 1.
+    pub line: usize,
+}
+
+impl Place {
+    /// An [`Error::Row`] about the row here.
+    pub fn error(&self, why: impl Into<String>) -> Error {
+        let path = self.file.as_deref().map_or_else(|| PathBuf::from("row"), Path::to_owned);
+        Error::Row { path, line: self.line, why: why.into() }
+    }
+}
+
+/// Row `line` of those that a program made.
+impl From<usize> for Place {
+    fn from(line: usize) -> Place {
+        Place { file: None, line }
+    }
+}
+
+/// One turn of a conversation: `"role"`, `"content"`, and whatever else its template may want (`"name"`,
+/// `"tool_calls"`, …).
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(transparent)]
+pub struct Message(Map<String, Value>);
+
+impl Message {
+    /// What `role` ("system", "user", "assistant", …) says.
+    pub fn new(role: &str, content: &str) -> Message {
+        Message(Map::from_iter([
+            ("role".to_owned(), Value::from(role)),
+            ("content".to_owned(), Value::from(content)),
+        ]))
+    }
+
+    /// Who speaks.
+    pub fn role(&self) -> &str {
+        self.0["role"].as_str().unwrap_or_default()
+    }
+
+    /// What is said, without what is not text.
+    pub fn text(&self) -> String {
+        match self.0.get("content") {
+            Some(Value::String(text)) => text.clone(),
+            Some(Value::Array(parts)) => parts.iter().filter_map(|part| part["text"].as_str()).collect(),
+            _ => String::new(),
+        }
+    }
+
+    /// Whether nothing is said and no tool is called.
+    fn is_empty(&self) -> bool {
+        self.text().is_empty() && !self.0.contains_key("tool_calls")
+    }
+}
+
+/// Messages, and what their row gives the chat template besides.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(transparent)]
+pub struct Conversation {
+    /// In the order in which they are said.
+    pub messages: Vec<Message>,
+    /// Variables of the template: `tools`, `documents` and the row's `chat_template_kwargs`.
+    #[serde(skip)]
+    pub variables: Arc<Map<String, Value>>,
 }
 
 /// A field of a row: a string as it is, or a conversation that wants a chat template.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Text {
     /// Read by the model as it is.
     Plain(String),
     /// Rendered by the model's chat template first.
-    Chat(Vec<Message>),
+    Chat(Conversation),
 }
 
 impl Text {
@@ -38,9 +100,9 @@ impl Text {
     pub fn transcript(&self) -> String {
         match self {
             Text::Plain(text) => text.clone(),
-            Text::Chat(messages) => {
-                let line = |m: &Message| format!("{}: {}", m.role, m.content);
-                messages.iter().map(line).collect::<Vec<_>>().join("\n")
+            Text::Chat(conversation) => {
+                let line = |m: &Message| format!("{}: {}", m.role(), m.text());
+                conversation.messages.iter().map(line).collect::<Vec<_>>().join("\n")
             }
         }
     }
@@ -49,7 +111,7 @@ impl Text {
     pub fn is_empty(&self) -> bool {
         match self {
             Text::Plain(text) => text.is_empty(),
-            Text::Chat(messages) => messages.iter().all(|m| m.content.is_empty()),
+            Text::Chat(conversation) => conversation.messages.iter().all(Message::is_empty),
         }
     }
 
@@ -68,8 +130,8 @@ pub struct Prompt {
     pub prompt: Text,
     /// Somebody's answer to it, where the dataset has one.
     pub reference: Option<String>,
-    /// The row's line (array: element), from 1.
-    pub line: usize,
+    /// The row.
+    pub place: Place,
 }
 
 /// A preference: `chosen` is the better answer to `prompt`. All three are of one kind, string or conversation.
@@ -81,8 +143,8 @@ pub struct Pair {
     pub chosen: Text,
     /// The worse answer, without the prompt.
     pub rejected: Text,
-    /// The row's line (array: element), from 1.
-    pub line: usize,
+    /// The row.
+    pub place: Place,
 }
 
 /// Text to learn or to score.
@@ -92,8 +154,8 @@ pub struct Completion {
     pub prompt: Option<Text>,
     /// The text itself; of the prompt's kind where there is one.
     pub completion: Text,
-    /// The row's line (array: element), from 1.
-    pub line: usize,
+    /// The row.
+    pub place: Place,
 }
 
 /// Two answers to one prompt, to be judged.
@@ -103,8 +165,8 @@ pub struct Responses {
     pub prompt: Text,
     /// The two answers; one may be empty.
     pub responses: [Text; 2],
-    /// The row's line (array: element), from 1.
-    pub line: usize,
+    /// The row.
+    pub place: Place,
 }
 
 /// What a dataset calls its columns.
@@ -140,7 +202,7 @@ impl Default for Columns {
 /// Reads `{"prompt"}` rows, with a `reference` where there is one. Of preference rows only the prompts are used,
 /// be they explicit or the common beginning of both answers (see [`read_pairs`]).
 pub fn read_prompts(path: &Path, columns: &Columns) -> Result<Vec<Prompt>> {
-    read_rows(path, |row, line| {
+    read_rows(path, |row, place| {
         let prompt = match pair_with_implicit_prompt(row, columns)? {
             Some([prompt, ..]) => prompt,
             None => text(row, &columns.prompt)?,
@@ -150,7 +212,7 @@ pub fn read_prompts(path: &Path, columns: &Columns) -> Result<Vec<Prompt>> {
             Some(Value::String(reference)) => Some(reference.clone()),
             Some(other) => return Err(wrong_type(&columns.reference, other, "a string")),
         };
-        Ok(Prompt { prompt, reference, line })
+        Ok(Prompt { prompt, reference, place })
     })
 }
 
@@ -158,20 +220,20 @@ pub fn read_prompts(path: &Path, columns: &Columns) -> Result<Vec<Prompt>> {
 /// beside whole conversations), it is what both answers begin with: the messages that they share, or the shared
 /// text up to its last "\n\nAssistant:" or, without that marker, up to its last white space.
 pub fn read_pairs(path: &Path, columns: &Columns) -> Result<Vec<Pair>> {
-    read_rows(path, |row, line| {
+    read_rows(path, |row, place| {
         let [prompt, chosen, rejected] = match pair_with_implicit_prompt(row, columns)? {
             Some(texts) => texts,
             None => [text(row, &columns.prompt)?, text(row, &columns.chosen)?, text(row, &columns.rejected)?],
         };
         check_answer(&columns.chosen, &chosen, Some(&prompt))?;
         check_answer(&columns.rejected, &rejected, Some(&prompt))?;
-        Ok(Pair { prompt, chosen, rejected, line })
+        Ok(Pair { prompt, chosen, rejected, place })
     })
 }
 
 /// Reads `{"prompt", "completion"}` rows, or `{"text"}` rows where there is no completion column.
 pub fn read_completions(path: &Path, columns: &Columns) -> Result<Vec<Completion>> {
-    read_rows(path, |row, line| {
+    read_rows(path, |row, place| {
         let (prompt, column) = if row.contains_key(&columns.completion) || row.contains_key(&columns.prompt) {
             (Some(text(row, &columns.prompt)?), &columns.completion)
         } else {
@@ -179,19 +241,19 @@ pub fn read_completions(path: &Path, columns: &Columns) -> Result<Vec<Completion
         };
         let completion = text(row, column)?;
         check_answer(column, &completion, prompt.as_ref())?;
-        Ok(Completion { prompt, completion, line })
+        Ok(Completion { prompt, completion, place })
     })
 }
 
 /// Reads `{"prompt", "response_1", "response_2"}` rows.
 pub fn read_responses(path: &Path, columns: &Columns) -> Result<Vec<Responses>> {
-    read_rows(path, |row, line| {
+    read_rows(path, |row, place| {
         let prompt = text(row, &columns.prompt)?;
         let responses = [text(row, "response_1")?, text(row, "response_2")?];
         for (column, response) in ["response_1", "response_2"].into_iter().zip(&responses) {
             check_kind(column, response, &prompt)?;
         }
-        Ok(Responses { prompt, responses, line })
+        Ok(Responses { prompt, responses, place })
     })
 }
 
@@ -200,15 +262,17 @@ type Row = Map<String, Value>;
 /// Why a row is unusable; the path and the line are added by [`read_rows`].
 type Why = String;
 
-fn read_rows<T>(path: &Path, parse: impl Fn(&Row, usize) -> Result<T, Why>) -> Result<Vec<T>> {
+fn read_rows<T>(path: &Path, parse: impl Fn(&Row, Place) -> Result<T, Why>) -> Result<Vec<T>> {
     let bytes = read_decompressed(path)?;
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
     if bytes.starts_with(b"PAR1") {
         return Err(Error::file(path, "is a Parquet file: convert it to JSON lines"));
     }
-    let bad = |line, why| Error::Row { path: path.to_owned(), line, why };
+    let file: Arc<Path> = path.into();
+    let place = |line| Place { file: Some(file.clone()), line };
+    let bad = |line, why: Why| place(line).error(why);
     let parse = |value: Value, line| match value {
-        Value::Object(row) => parse(&row, line),
+        Value::Object(row) => parse(&row, place(line)),
         other => Err(format!("is {}, expected an object such as {{\"prompt\": \"…\"}}", kind_of(&other))),
     };
 
@@ -285,11 +349,26 @@ fn text(row: &Row, column: &str) -> Result<Text, Why> {
         Value::Array(list) if list.is_empty() => {
             Err(format!("column \"{column}\" is an empty list of messages"))
         }
-        Value::Array(_) => Vec::<Message>::deserialize(value).map(Text::Chat).map_err(|e| {
-            format!("column \"{column}\" is a list of something else ({e}), expected {EXPECTED}")
-        }),
+        Value::Array(list) => {
+            let messages = list.iter().map(message).collect::<Result<_, _>>().map_err(|why| {
+                format!("column \"{column}\" is a list of something else ({why}), expected {EXPECTED}")
+            })?;
+            Ok(Text::Chat(Conversation { messages, ..Conversation::default() }))
+        }
         other => Err(wrong_type(column, other, EXPECTED)),
     }
+}
+
+fn message(value: &Value) -> Result<Message, Why> {
+    let Value::Object(keys) = value else { return Err(format!("a message is {}", kind_of(value))) };
+    for key in ["role", "content"] {
+        match keys.get(key) {
+            Some(Value::String(_)) => {}
+            Some(other) => return Err(format!("a message's \"{key}\" is {}", kind_of(other))),
+            None => return Err(format!("a message has no \"{key}\"")),
+        }
+    }
+    Ok(Message(keys.clone()))
 }
 
 fn check_answer(column: &str, answer: &Text, prompt: Option<&Text>) -> Result<(), Why> {
@@ -328,12 +407,14 @@ fn pair_with_implicit_prompt(row: &Row, columns: &Columns) -> Result<Option<[Tex
 
 fn split_common_prompt(chosen: Text, rejected: Text) -> Option<[Text; 3]> {
     match (chosen, rejected) {
-        (Text::Chat(mut a), Text::Chat(mut b)) => {
+        (Text::Chat(a), Text::Chat(b)) => {
+            let (mut prompt, mut rejected, variables) = (a.messages, b.messages, a.variables);
             // Each side keeps its last message even where the two are the same.
-            let longest = a.len().min(b.len()).saturating_sub(1);
-            let shared = a.iter().zip(&b).take(longest).take_while(|(x, y)| x == y).count();
-            let (chosen, rejected) = (a.split_off(shared), b.split_off(shared));
-            (shared > 0).then_some([Text::Chat(a), Text::Chat(chosen), Text::Chat(rejected)])
+            let longest = prompt.len().min(rejected.len()).saturating_sub(1);
+            let shared = prompt.iter().zip(&rejected).take(longest).take_while(|(x, y)| x == y).count();
+            let (chosen, rejected) = (prompt.split_off(shared), rejected.split_off(shared));
+            let chat = |messages| Text::Chat(Conversation { messages, variables: variables.clone() });
+            (shared > 0).then(|| [prompt, chosen, rejected].map(chat))
         }
         (Text::Plain(a), Text::Plain(b)) => {
             let shared: usize =
@@ -375,7 +456,8 @@ mod tests {
     }
 
     fn chat<const N: usize>(turns: [(&str, &str); N]) -> Text {
-        Text::Chat(turns.map(|(role, content)| Message { role: role.into(), content: content.into() }).into())
+        let messages = turns.map(|(role, content)| Message::new(role, content)).into();
+        Text::Chat(Conversation { messages, ..Conversation::default() })
     }
 
     fn pairs(content: &str) -> Result<Vec<Pair>> {
@@ -401,10 +483,12 @@ mod tests {
             let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
             gzip.write_all(content.as_bytes()).unwrap();
             for bytes in [content.as_bytes(), &gzip.finish().unwrap()] {
-                let rows = read_prompts(file(bytes).path(), &Columns::default()).unwrap();
+                let file = file(bytes);
+                let rows = read_prompts(file.path(), &Columns::default()).unwrap();
+                let place = |line| Place { file: Some(file.path().into()), line };
                 let expected = [
-                    Prompt { prompt: plain("a"), reference: None, line: 1 },
-                    Prompt { prompt: plain("b"), reference: Some("r".into()), line: last_line },
+                    Prompt { prompt: plain("a"), reference: None, place: place(1) },
+                    Prompt { prompt: plain("b"), reference: Some("r".into()), place: place(last_line) },
                 ];
                 assert_eq!(rows, expected);
             }
@@ -414,7 +498,8 @@ mod tests {
     #[test]
     fn an_explicit_prompt_is_taken_as_it_is() {
         let rows = pairs(r#"{"prompt": "Q:", "chosen": " a", "rejected": " b"}"#).unwrap();
-        assert_eq!(rows, [Pair { prompt: plain("Q:"), chosen: plain(" a"), rejected: plain(" b"), line: 1 }]);
+        let [Pair { prompt, chosen, rejected, .. }] = &rows[..] else { panic!() };
+        assert_eq!([prompt, chosen, rejected], [&plain("Q:"), &plain(" a"), &plain(" b")]);
     }
 
     #[test]
@@ -464,17 +549,17 @@ mod tests {
         let mut columns =
             Columns { prompt: "question".into(), completion: "answer".into(), ..Columns::default() };
         let rows = read_completions(file.path(), &columns).unwrap();
-        assert_eq!(rows, [Completion { prompt: Some(plain("q")), completion: plain("a"), line: 1 }]);
+        assert_eq!((&rows[0].prompt, &rows[0].completion), (&Some(plain("q")), &plain("a")));
         columns = Columns { text: "story".into(), ..Columns::default() };
         let rows = read_completions(file.path(), &columns).unwrap();
-        assert_eq!(rows, [Completion { prompt: None, completion: plain("s"), line: 1 }]);
+        assert_eq!((&rows[0].prompt, &rows[0].completion), (&None, &plain("s")));
     }
 
     #[test]
     fn responses_may_be_empty() {
         let file = file(br#"{"prompt": "q", "response_1": "", "response_2": "b"}"#);
         let rows = read_responses(file.path(), &Columns::default()).unwrap();
-        assert_eq!(rows, [Responses { prompt: plain("q"), responses: [plain(""), plain("b")], line: 1 }]);
+        assert_eq!((&rows[0].prompt, &rows[0].responses), (&plain("q"), &[plain(""), plain("b")]));
     }
 
     #[test]
@@ -553,7 +638,7 @@ mod tests {
         let Some(hh) = shared("data/hh_harmless_base_test.jsonl.gz") else { return };
         let rows = read_pairs(&hh, &columns).unwrap();
         assert_eq!(rows.len(), 2312);
-        for Pair { prompt, chosen, line, .. } in &rows {
+        for Pair { prompt, chosen, place: Place { line, .. }, .. } in &rows {
             let (Text::Plain(prompt), Text::Plain(chosen)) = (prompt, chosen) else { panic!("line {line}") };
             assert!(prompt.starts_with("\n\nHuman: ") && prompt.ends_with("\n\nAssistant:"), "line {line}");
             assert!(chosen.starts_with(' ') && !chosen.contains("\n\nHuman:"), "line {line}");

@@ -141,7 +141,7 @@ impl AlignRun {
         let total = total_steps(&train, rows.trees.len());
         let mut session =
             Session::begin(&policy.model, optimiser, &train, sources, (total, rows.trees.len()), control)?;
-        session.warn_skipped(&rows);
+        session.warn_of_rows(&rows);
         let sampler = Sampler {
             generator: &generator,
             tokenizer: &policy.tokenizer,

@@ -43,10 +43,8 @@ pub struct DpoRun {
 impl DpoRun {
     /// Encodes the pairs and records the plans. On a measuring `Gpu` this is the dry run.
     pub fn new(policy: Policy, pairs: &[Pair], train: &TrainOptions, options: &DpoOptions) -> Result<DpoRun> {
-        let context = policy.model.architecture().context;
-        let max_length = train.max_length.unwrap_or(context).min(context);
-        let max_prompt = train.max_prompt_length.unwrap_or(max_length).min(max_length);
-        let rows = EncodedRows::pairs(&policy.encoder(), pairs, options.append_eos, max_prompt, max_length)?;
+        let limits = train.length_limits(policy.model.architecture().context);
+        let rows = EncodedRows::pairs(&policy.encoder(), pairs, options.append_eos, limits)?;
         let (trainer, optimiser) = plans(&policy.model, &policy.reference(train)?, &rows, train, options)?;
         Ok(DpoRun { policy, train: train.clone(), options: options.clone(), rows, trainer, optimiser })
     }
@@ -73,7 +71,7 @@ impl DpoRun {
             (total, trees.len()),
             control,
         )?;
-        session.warn_skipped(&self.rows);
+        session.warn_of_rows(&self.rows);
         // Reference log-probabilities are computed once a pair and kept.
         let mut known: Vec<Option<[f32; 2]>> = vec![None; trees.len()];
         while !session.is_done() {

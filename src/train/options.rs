@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::rows::LengthLimits;
 use super::run_dir::{Resume, Start};
 use super::schedule::ScheduleKind;
 use crate::generate::SamplingParams;
@@ -92,6 +93,12 @@ impl TrainOptions {
 }
 
 impl TrainOptions {
+    /// The longest rows that are trained on by a model that takes `context` tokens.
+    pub(super) fn length_limits(&self, context: usize) -> LengthLimits {
+        let whole = self.max_length.unwrap_or(context).min(context);
+        LengthLimits { prompt: self.max_prompt_length.unwrap_or(whole).min(whole), whole }
+    }
+
     /// What to do about a run that is there already.
     pub fn start(&self) -> Start {
         match (&self.resume, self.overwrite) {

@@ -222,15 +222,9 @@ impl<'a> Session<'a> {
         self.step >= self.schedule.total_steps
     }
 
-    /// Tells the observer of rows that were left out.
-    pub fn warn_skipped(&mut self, rows: &EncodedRows) {
-        for (count, why) in
-            [(rows.too_long, "longer than the limit"), (rows.empty, "without a token to learn")]
-        {
-            if count > 0 {
-                self.warn(&format!("{count} row(s) are {why} and were skipped"));
-            }
-        }
+    /// Tells the observer what is to be known of the rows.
+    pub fn warn_of_rows(&mut self, rows: &EncodedRows) {
+        rows.warnings().iter().for_each(|warning| self.warn(warning));
     }
 
     /// Tells the observer.

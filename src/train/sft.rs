@@ -43,10 +43,8 @@ impl SftRun {
         train: &TrainOptions,
         append_eos: bool,
     ) -> Result<SftRun> {
-        let context = policy.model.architecture().context;
-        let max_length = train.max_length.unwrap_or(context).min(context);
-        let max_prompt = train.max_prompt_length.unwrap_or(max_length).min(max_length);
-        let rows = EncodedRows::completions(&policy.encoder(), rows, append_eos, max_prompt, max_length)?;
+        let limits = train.length_limits(policy.model.architecture().context);
+        let rows = EncodedRows::completions(&policy.encoder(), rows, append_eos, limits)?;
         let (step, optimiser) = plans(&policy.model, &rows, train)?;
         Ok(SftRun { policy, train: train.clone(), rows, step, optimiser })
     }
@@ -73,7 +71,7 @@ impl SftRun {
             (total, trees.len()),
             control,
         )?;
-        session.warn_skipped(&self.rows);
+        session.warn_of_rows(&self.rows);
         while !session.is_done() {
             let rows: Vec<Tree> =
                 session.begin_step().rows.into_iter().map(|row| trees[row].clone()).collect();

@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::write_lines;
 use crate::cli::args::{GeneratePlan, Prompts};
+use crate::data::encoder::at;
 use crate::data::rows::{Prompt, Text, read_prompts};
 use crate::data::tokenizer::StopMatcher;
 use crate::error::{Error, Result};
@@ -12,17 +13,18 @@ use crate::gpu::Arena;
 use crate::train::Policy;
 
 pub fn run(plan: GeneratePlan) -> Result<()> {
-    let (prompts, file) = match plan.prompts {
-        Prompts::Text(text) => (vec![Prompt { prompt: Text::Plain(text), reference: None, line: 1 }], None),
-        Prompts::File(path, columns) => (read_prompts(&path, &columns)?, Some(path)),
+    let prompts = match plan.prompts {
+        Prompts::Text(text) => vec![Prompt { prompt: Text::Plain(text), reference: None, place: 1.into() }],
+        Prompts::File(path, columns) => read_prompts(&path, &columns)?,
     };
     let gpu = plan.gpu.open()?;
     let policy = Policy::frozen(&gpu, &plan.model, plan.adapter.as_deref(), plan.dtype)?;
     let context = policy.model.architecture().context;
     let encode = |row: &Prompt| {
-        let ids = policy.encoder().prompt(&row.prompt)?;
-        let what = || match &file {
-            Some(path) => format!("the prompt in {}:{}", path.display(), row.line),
+        let ids = policy.encoder().prompt(&row.prompt);
+        let ids = if row.place.file.is_some() { ids.map_err(at(&row.place)) } else { ids }?;
+        let what = || match &row.place.file {
+            Some(path) => format!("the prompt in {}:{}", path.display(), row.place.line),
             None => "the prompt".into(),
         };
         match ids.len() < context {
