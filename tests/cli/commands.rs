@@ -248,7 +248,8 @@ fn the_more_likely_response_wins_under_a_language_model() {
     let mut texts = String::new();
     for row in rows(JUDGED) {
         for key in ["response_1", "response_2"] {
-            texts += &format!("{}\n", json!({"prompt": row["prompt"], "completion": row[key]}));
+            let prompt = format!("{} ", row["prompt"].as_str().unwrap());
+            texts += &format!("{}\n", json!({"prompt": prompt, "completion": row[key]}));
         }
     }
     place.write("rows.jsonl", texts);

@@ -165,10 +165,10 @@ fn assert_close(a: f64, b: f64, tolerance: f64) {
 }
 
 /// Rows in the vocabulary of the tiny models, with answers of different lengths.
-const PAIRS: &str = r#"{"prompt": "the fox was", "chosen": "happy and old .", "rejected": "sad"}
-{"prompt": "once there was a bear", "chosen": "and it slept", "rejected": "under the red moon ."}
-{"prompt": "she said", "chosen": "you are my friend", "rejected": "the river is cold"}
-{"prompt": "the old owl", "chosen": "found a kite in the tree", "rejected": "went home with his blue hat"}
+const PAIRS: &str = r#"{"prompt": "the fox was", "chosen": " happy and old .", "rejected": " sad"}
+{"prompt": "once there was a bear", "chosen": " and it slept", "rejected": " under the red moon ."}
+{"prompt": "she said", "chosen": " you are my friend", "rejected": " the river is cold"}
+{"prompt": "the old owl", "chosen": " found a kite in the tree", "rejected": " went home with his blue hat"}
 "#;
 
 /// [`PAIRS`] with `chosen` as the completion.

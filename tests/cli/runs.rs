@@ -282,7 +282,7 @@ fn place_of_equal_rows() -> Option<Place> {
         std::fs::create_dir(place.path(bare)).unwrap();
         place.write(&format!("{bare}/config.json"), place.read(&format!("{model}/config.json")));
     }
-    let row = json!({"prompt": "the fox was", "chosen": "happy and old", "rejected": "sad and cold", "completion": "old ."});
+    let row = json!({"prompt": "the fox was", "chosen": " happy and old", "rejected": " sad and cold", "completion": " old ."});
     place.write("equal.jsonl", format!("{row}\n").repeat(4));
     Some(place)
 }
