@@ -406,10 +406,10 @@ fn prompts_that_are_too_long_are_skipped_and_counted() {
         let line =
             format!("{command} --model tiny --dataset long.jsonl --max-steps 1 --output-dir run --overwrite");
         let err = place.oaif(&line).done().err;
-        assert!(err.contains("oaif: warning: 2 row(s) are longer than the limit and were skipped"), "{err}");
+        assert!(err.contains("oaif: warning: 2 of 6 rows are skipped: 2 with a prompt above "), "{err}");
         let report: Value =
             serde_json::from_str(&place.oaif(&format!("{line} --dry-run")).done().out).unwrap();
-        assert_eq!((&report["data"]["rows"], &report["data"]["skipped_too_long"]), (&json!(4), &json!(2)));
+        assert_eq!((&report["data"]["rows"], &report["data"]["skipped_long_prompt"]), (&json!(4), &json!(2)));
     }
 }
 
