@@ -3,6 +3,7 @@
 mod args;
 mod commands;
 mod config_file;
+mod console;
 
 use std::ffi::OsString;
 use std::fmt::Display;
