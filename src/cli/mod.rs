@@ -3,10 +3,12 @@
 mod args;
 mod commands;
 mod config_file;
+mod console;
+mod printable;
 
 use std::ffi::OsString;
 use std::fmt::Display;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::FromArgMatches;
@@ -14,6 +16,8 @@ use clap::error::ErrorKind::{DisplayHelp, DisplayHelpOnMissingArgumentOrSubcomma
 
 use crate::error::{Error, Result};
 use args::{Cli, Command};
+use console::say;
+use printable::printable;
 
 /// Runs the program. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
 pub fn main() -> ExitCode {
@@ -23,7 +27,7 @@ pub fn main() -> ExitCode {
             // Help and version are such "errors" too. A closed pipe is nothing to tell anybody.
             let _ = match usage.kind() {
                 DisplayHelp | DisplayHelpOnMissingArgumentOrSubcommand | DisplayVersion => usage.print(),
-                _ => writeln!(io::stderr(), "oaif: {}", sentence(&usage.render().to_string())),
+                _ => Ok(say(format_args!("oaif: {}", sentence(&usage.render().to_string())))),
             };
             return ExitCode::from(usage.exit_code() as u8);
         }
@@ -37,7 +41,7 @@ pub fn main() -> ExitCode {
             // Some parsers draw a picture of the place; a message is one line all the same.
             let text = error.to_string();
             let lines: Vec<&str> = text.lines().map(str::trim).collect();
-            let _ = writeln!(io::stderr(), "oaif: {}", lines.join(" "));
+            say(format_args!("oaif: {}", lines.join(" ")));
             exit_code(&error).into()
         }
     }
@@ -87,9 +91,14 @@ fn exit_code(error: &Error) -> u8 {
     }
 }
 
-/// Writes a line of results to standard output.
+/// Writes a line of results to standard output: as it is to a file or a pipe, [`printable`] to a terminal.
 pub(crate) fn print(line: impl Display) -> Result<()> {
-    writeln!(io::stdout().lock(), "{line}").map_err(Error::io("write to", "standard output"))
+    let mut out = io::stdout().lock();
+    let written = match out.is_terminal() {
+        true => writeln!(out, "{}", printable(&line.to_string())),
+        false => writeln!(out, "{line}"),
+    };
+    written.map_err(Error::io("write to", "standard output"))
 }
 
 #[cfg(test)]

@@ -42,7 +42,11 @@ pub struct DpoRun {
 
 impl DpoRun {
     /// Encodes the pairs and records the plans. On a measuring `Gpu` this is the dry run.
+    ///
+    /// # Errors
+    /// [`crate::Error::Config`] for an option out of its range; what is wrong with the rows; memory errors.
     pub fn new(policy: Policy, pairs: &[Pair], train: &TrainOptions, options: &DpoOptions) -> Result<DpoRun> {
+        train.check()?;
         let limits = train.length_limits(policy.model.architecture().context);
         let rows = EncodedRows::pairs(&policy.encoder(), pairs, options.append_eos, limits)?;
         let (trainer, optimiser) = plans(&policy.model, &policy.reference(train)?, &rows, train, options)?;

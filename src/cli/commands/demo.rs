@@ -8,9 +8,10 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use super::training::{self, Console, INTERRUPTED};
+use super::training::{self, INTERRUPTED};
 use crate::annotate::llm::Orders;
 use crate::cli::args::DemoPlan;
+use crate::cli::console::{Console, say};
 use crate::cli::print;
 use crate::demo::dataset::prompts;
 use crate::demo::exam::{Exam, Tally};
@@ -42,13 +43,13 @@ pub fn run(plan: DemoPlan) -> Result<()> {
     let models = Models::unpack()?;
     let policy = Policy::load(&gpu, &models.policy(), &plan.train)?;
     let mut judge = models.judge(&gpu, plan.judge_kind, plan.judge, Orders::Both, plan.instruction)?;
-    eprintln!(
+    say(format_args!(
         "A policy of {} thousand parameters learns to write summaries, from a {} {} judge's taste for what is \"{}\".",
         policy.model.base().iter().map(Weight::elements).sum::<usize>() / 1000,
         plan.judge,
         plan.judge_kind,
         plan.instruction.text()
-    );
+    ));
     let run = AlignRun::new(policy, &prompts(PROMPTS), &plan.train, &plan.align)?;
     let sources = Sources { model: models.policy(), config: plan.config.clone() };
     let (results, console) = training::watched(dir, |control| {
@@ -116,11 +117,11 @@ fn examine(gpu: &Gpu, models: &Models, instruction: Instruction, exam: Exam, dir
         let (utility, words) = (mean(&|q| instruction.utility(q)), mean(&|q| q.words as f64));
         let rate = oracle.win_rate();
         match step {
-            0 => eprintln!("step 0: {words:.1} words a summary"),
-            _ => eprintln!(
+            0 => say(format_args!("step 0: {words:.1} words a summary")),
+            _ => say(format_args!(
                 "step {step}: the oracle prefers {:.1} % to the start's, {words:.1} words",
                 100.0 * rate.value
-            ),
+            )),
         }
         stages.push(Stage { step, summaries, utility, words, oracle, judge });
     }
