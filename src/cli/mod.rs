@@ -12,6 +12,7 @@ use std::process::ExitCode;
 
 use clap::FromArgMatches;
 use clap::error::ErrorKind::{DisplayHelp, DisplayHelpOnMissingArgumentOrSubcommand, DisplayVersion};
+use clap::error::{ContextKind, ContextValue};
 
 use crate::error::{Error, Result};
 use args::{Cli, Command};
@@ -47,9 +48,26 @@ pub fn main() -> ExitCode {
 /// The command line, with the `--config` file's part. The inner error is clap's, which knows how to print itself.
 fn parse(arguments: Vec<OsString>) -> Result<Result<Cli, clap::Error>> {
     let mut command = config_file::add_flag(args::command());
+    let arguments = args::foreign::translate(&command, arguments)?;
     let arguments = config_file::merge(&command, arguments)?;
+    let name = arguments.get(1).map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let matches = command.try_get_matches_from_mut(arguments);
-    Ok(matches.and_then(|m| Cli::from_arg_matches(&m)).map_err(|e| e.format(&mut command)))
+    let parsed = matches.and_then(|m| Cli::from_arg_matches(&m));
+    Ok(parsed.map_err(|mut e| {
+        spell_suggestion(&mut e, command.find_subcommand(&name));
+        e.format(&mut command)
+    }))
+}
+
+/// clap may suggest any name that a flag goes by: this is the one that --help shows.
+fn spell_suggestion(usage: &mut clap::Error, command: Option<&clap::Command>) {
+    let Some(ContextValue::String(suggested)) = usage.get(ContextKind::SuggestedArg) else { return };
+    let name = suggested.trim_start_matches("--");
+    let shown =
+        command.and_then(|c| c.get_arguments().find(|arg| args::foreign::is_called(arg, name))?.get_long());
+    if let Some(shown) = shown.map(|long| format!("--{long}")) {
+        usage.insert(ContextKind::SuggestedArg, ContextValue::String(shown));
+    }
 }
 
 /// What clap says in paragraphs as one line: the mistake, its tips, and where to look.
