@@ -1,5 +1,6 @@
 //! The program `oaif`: arguments in, a call of the library, results out. The only place that prints.
 
+mod advice;
 mod args;
 mod commands;
 mod config_file;
@@ -19,28 +20,33 @@ use args::{Cli, Command};
 
 /// Runs the program. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
 pub fn main() -> ExitCode {
-    let parsed = match parse(std::env::args_os().collect()) {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let name = arguments.get(1).map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let done = match parse(arguments) {
         Ok(Ok(cli)) => run(cli),
         Ok(Err(usage)) => {
-            // Help and version are such "errors" too. A closed pipe is nothing to tell anybody.
-            let _ = match usage.kind() {
-                DisplayHelp | DisplayHelpOnMissingArgumentOrSubcommand | DisplayVersion => usage.print(),
-                _ => writeln!(io::stderr(), "oaif: {}", sentence(&usage.render().to_string())),
-            };
+            match usage.kind() {
+                // Help and version are such "errors" too. A closed pipe is nothing to tell anybody.
+                DisplayHelp | DisplayHelpOnMissingArgumentOrSubcommand | DisplayVersion => {
+                    drop(usage.print())
+                }
+                _ => console::say(format_args!("oaif: {}", sentence(&usage.render().to_string()))),
+            }
             return ExitCode::from(usage.exit_code() as u8);
         }
         Err(error) => Err(error),
     };
-    match parsed {
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever reads our output has seen enough.
         Err(Error::Io { source, .. }) if source.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
+            let code = exit_code(&error);
+            let text = advice::sentence(error, args::command().find_subcommand(&name));
             // Some parsers draw a picture of the place; a message is one line all the same.
-            let text = error.to_string();
             let lines: Vec<&str> = text.lines().map(str::trim).collect();
-            let _ = writeln!(io::stderr(), "oaif: {}", lines.join(" "));
-            exit_code(&error).into()
+            console::say(format_args!("oaif: {}", lines.join(" ")));
+            code.into()
         }
     }
 }
