@@ -9,6 +9,7 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, Command, value_parser};
 use serde_json::{Map, Value};
 
+use super::args;
 use crate::annotate::names;
 use crate::error::{Error, Result};
 use crate::files;
@@ -90,6 +91,12 @@ fn flags(
     let mut seen = BTreeSet::new();
     let mut out = Vec::new();
     for (key, value) in &file {
+        if !is_known(command, key)
+            && let Some(answer) = args::foreign::answer(key, &texts(value))
+        {
+            answer.map_err(|instead| format!("key {key:?}: {instead}"))?;
+            continue;
+        }
         let arg = find(command, key)?;
         if !seen.insert(arg.get_id()) {
             return Err(format!("key {key:?} gives --{} a second time", long(arg)));
@@ -102,13 +109,21 @@ fn flags(
     Ok(out)
 }
 
+/// The flags that a file may give.
+fn own_flags(command: &Command) -> impl Iterator<Item = &Arg> {
+    let own = |arg: &&Arg| arg.get_long().is_some_and(|long| ![FLAG, "help", "version"].contains(&long));
+    command.get_arguments().filter(own)
+}
+
+fn is_known(command: &Command, key: &str) -> bool {
+    let name = key.replace('_', "-");
+    own_flags(command).any(|arg| args::foreign::is_called(arg, &name))
+}
+
 fn find<'a>(command: &'a Command, key: &str) -> Result<&'a Arg, String> {
     let name = key.replace('_', "-");
-    let own = |arg: &&Arg| arg.get_long().is_some_and(|long| ![FLAG, "help", "version"].contains(&long));
-    let is_named =
-        |arg: &&Arg| long(arg) == name || arg.get_all_aliases().unwrap_or_default().contains(&&*name);
-    command.get_arguments().filter(own).find(is_named).ok_or_else(|| {
-        let known: Vec<&str> = command.get_arguments().filter(own).map(long).collect();
+    own_flags(command).find(|arg| args::foreign::is_called(arg, &name)).ok_or_else(|| {
+        let known: Vec<&str> = own_flags(command).map(long).collect();
         let command = command.get_name();
         match names::nearest(&name, &known) {
             Some(near) => format!("key {key:?} is no flag of oaif {command} (did you mean {near:?}?)"),
@@ -139,6 +154,16 @@ fn typed(arg: &Arg, value: &Value) -> Result<Vec<String>, String> {
         }
         Value::Array(_) => Err("takes one value, not a list".into()),
         one => Ok(vec![format!("{flag}={}", text(one)?)]),
+    }
+}
+
+/// What another trainer's key is set to.
+fn texts(value: &Value) -> Vec<String> {
+    match value {
+        Value::Null => vec!["none".into()],
+        Value::Array(items) => items.iter().flat_map(texts).collect(),
+        Value::String(text) => vec![text.clone()],
+        other => vec![other.to_string()],
     }
 }
 

@@ -1,5 +1,6 @@
 //! The program `oaif`: arguments in, a call of the library, results out. The only place that prints.
 
+mod advice;
 mod args;
 mod commands;
 mod config_file;
@@ -13,36 +14,41 @@ use std::process::ExitCode;
 
 use clap::FromArgMatches;
 use clap::error::ErrorKind::{DisplayHelp, DisplayHelpOnMissingArgumentOrSubcommand, DisplayVersion};
+use clap::error::{ContextKind, ContextValue};
 
 use crate::error::{Error, Result};
 use args::{Cli, Command};
-use console::say;
 use printable::printable;
 
 /// Runs the program. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
 pub fn main() -> ExitCode {
-    let parsed = match parse(std::env::args_os().collect()) {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let name = arguments.get(1).map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let done = match parse(arguments) {
         Ok(Ok(cli)) => run(cli),
         Ok(Err(usage)) => {
-            // Help and version are such "errors" too. A closed pipe is nothing to tell anybody.
-            let _ = match usage.kind() {
-                DisplayHelp | DisplayHelpOnMissingArgumentOrSubcommand | DisplayVersion => usage.print(),
-                _ => Ok(say(format_args!("oaif: {}", sentence(&usage.render().to_string())))),
-            };
+            match usage.kind() {
+                // Help and version are such "errors" too. A closed pipe is nothing to tell anybody.
+                DisplayHelp | DisplayHelpOnMissingArgumentOrSubcommand | DisplayVersion => {
+                    drop(usage.print())
+                }
+                _ => console::say(format_args!("oaif: {}", sentence(&usage.render().to_string()))),
+            }
             return ExitCode::from(usage.exit_code() as u8);
         }
         Err(error) => Err(error),
     };
-    match parsed {
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever reads our output has seen enough.
         Err(Error::Io { source, .. }) if source.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
+            let code = exit_code(&error);
+            let text = advice::sentence(error, args::command().find_subcommand(&name));
             // Some parsers draw a picture of the place; a message is one line all the same.
-            let text = error.to_string();
             let lines: Vec<&str> = text.lines().map(str::trim).collect();
-            say(format_args!("oaif: {}", lines.join(" ")));
-            exit_code(&error).into()
+            console::say(format_args!("oaif: {}", lines.join(" ")));
+            code.into()
         }
     }
 }
@@ -50,9 +56,26 @@ pub fn main() -> ExitCode {
 /// The command line, with the `--config` file's part. The inner error is clap's, which knows how to print itself.
 fn parse(arguments: Vec<OsString>) -> Result<Result<Cli, clap::Error>> {
     let mut command = config_file::add_flag(args::command());
+    let arguments = args::foreign::translate(&command, arguments)?;
     let arguments = config_file::merge(&command, arguments)?;
+    let name = arguments.get(1).map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let matches = command.try_get_matches_from_mut(arguments);
-    Ok(matches.and_then(|m| Cli::from_arg_matches(&m)).map_err(|e| e.format(&mut command)))
+    let parsed = matches.and_then(|m| Cli::from_arg_matches(&m));
+    Ok(parsed.map_err(|mut e| {
+        spell_suggestion(&mut e, command.find_subcommand(&name));
+        e.format(&mut command)
+    }))
+}
+
+/// clap may suggest any name that a flag goes by: this is the one that --help shows.
+fn spell_suggestion(usage: &mut clap::Error, command: Option<&clap::Command>) {
+    let Some(ContextValue::String(suggested)) = usage.get(ContextKind::SuggestedArg) else { return };
+    let name = suggested.trim_start_matches("--");
+    let shown =
+        command.and_then(|c| c.get_arguments().find(|arg| args::foreign::is_called(arg, name))?.get_long());
+    if let Some(shown) = shown.map(|long| format!("--{long}")) {
+        usage.insert(ContextKind::SuggestedArg, ContextValue::String(shown));
+    }
 }
 
 /// What clap says in paragraphs as one line: the mistake, its tips, and where to look.

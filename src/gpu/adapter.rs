@@ -50,7 +50,7 @@ pub const FEATURES: wgpu::Features =
 /// What to ask of the adapter.
 #[derive(Clone, Debug)]
 pub struct GpuOptions {
-    /// Index or part of the name, as `oaif doctor` lists them. `None`: `OAIF_ADAPTER`, else the fastest kind.
+    /// Index or part of the name, as `oaif doctor` lists them. `None`: `OAIF_GPU`, else the fastest kind.
     pub adapter: Option<String>,
     /// T0 or T1: no higher tier than this. T2 or T3: just this one; [`crate::ops::check_arithmetic`] tells whether its
     /// results are right. `None`: T1 where the adapter offers it. Never more, since that would change the numbers.
@@ -148,7 +148,7 @@ pub struct Activity {
 /// One adapter, as `oaif doctor` shows it.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct AdapterSummary {
-    /// Position in the list, accepted by `--adapter`.
+    /// Position in the list, by which [`GpuOptions::adapter`] may choose it.
     pub index: usize,
     /// The adapter's name.
     pub name: String,
@@ -235,13 +235,26 @@ async fn adapters(instance: &wgpu::Instance) -> Vec<(AdapterSummary, wgpu::Adapt
     found.into_iter().enumerate().map(|(i, a)| (summarise(i, &a.get_info()), a)).collect()
 }
 
-/// Every adapter of this machine, in the order that `--adapter` counts them.
+/// Every adapter of this machine, in the order of their [`AdapterSummary::index`].
 pub fn list_adapters() -> Vec<AdapterSummary> {
     pollster::block_on(async { adapters(&instance()).await.into_iter().map(|(s, _)| s).collect() })
 }
 
-const NO_ADAPTER: &str = "no GPU adapter was found: install a Vulkan driver (on Debian or Ubuntu without a GPU: \
-     apt-get install libvulkan1 mesa-vulkan-drivers), then look at `oaif doctor`";
+const NO_GPU: &str = "no GPU was found: install a Vulkan driver (on Debian or Ubuntu without a GPU: apt-get install \
+                      libvulkan1 mesa-vulkan-drivers)";
+/// With which wgpu is told to look at some backends alone.
+const BACKENDS: &str = "WGPU_BACKEND";
+
+/// Why no GPU was found.
+fn no_gpu(backends: Option<&str>) -> Error {
+    Error::NoAdapter(match backends {
+        Some(backends) => format!(
+            "no GPU was found by {BACKENDS}={backends}, which is set in the environment: unset it, or set it to vulkan, metal \
+             or dx12"
+        ),
+        None => NO_GPU.into(),
+    })
+}
 
 /// Smaller is better: the order in which kinds of adapter are preferred.
 fn preference(summary: &AdapterSummary) -> usize {
@@ -256,7 +269,7 @@ fn choose(
     wanted: Option<&str>,
 ) -> Result<(AdapterSummary, wgpu::Adapter)> {
     if found.is_empty() {
-        return Err(Error::NoAdapter(NO_ADAPTER.into()));
+        return Err(no_gpu(std::env::var(BACKENDS).ok().filter(|set| !set.is_empty()).as_deref()));
     }
     let position = match wanted {
         None => found.iter().enumerate().min_by_key(|(i, (s, _))| (preference(s), *i)).map(|(i, _)| i),
@@ -271,7 +284,7 @@ fn choose(
         None => {
             let names: Vec<_> = found.iter().map(|(s, _)| format!("{} {}", s.index, s.name)).collect();
             Err(Error::NoAdapter(format!(
-                "no adapter is called {:?}: choose by index or name from [{}]",
+                "no GPU is called {:?}: choose by index or name from [{}]",
                 wanted.unwrap_or_default(),
                 names.join(", ")
             )))
@@ -293,7 +306,7 @@ impl Gpu {
     /// [`Error::Gpu`] when the driver refuses the device.
     pub async fn open_async(options: &GpuOptions) -> Result<Gpu> {
         options.check()?;
-        let from_env = std::env::var("OAIF_ADAPTER").ok().filter(|v| !v.is_empty());
+        let from_env = std::env::var("OAIF_GPU").ok().filter(|v| !v.is_empty());
         let wanted = options.adapter.clone().or(from_env);
         let (summary, adapter) = choose(adapters(&instance()).await, wanted.as_deref())?;
         let arithmetic = Arithmetic::of_tier(options.tier, &summary.name, &adapter)?;

@@ -127,7 +127,7 @@ impl Gpu {
     /// Allocates `bytes`, rounded up to whole words.
     ///
     /// # Errors
-    /// [`Error::Limit`] above the adapter's largest buffer, [`Error::OutOfMemory`] when it has no more.
+    /// [`Error::Limit`] above the GPU's largest buffer, [`Error::OutOfMemory`] when it has no more.
     pub fn buffer(&self, label: impl Into<String>, category: Category, bytes: u64) -> Result<Buffer> {
         let usage = wgpu::BufferUsages::STORAGE
             | wgpu::BufferUsages::UNIFORM
@@ -154,7 +154,7 @@ impl Gpu {
                 what: label,
                 needed: bytes,
                 limit: self.limits().buffer,
-                remedy: "lower the batch size or the lengths, or choose another --adapter".into(),
+                remedy: "lower the batch size or the lengths of texts".into(),
             });
         }
         let bytes = bytes.max(4).next_multiple_of(4);
@@ -182,9 +182,7 @@ impl Gpu {
                 what: label.into(),
                 bytes,
                 held: self.memory().total,
-                remedy: "lower --per-device-train-batch-size, --max-new-tokens or --max-prompt-length, \
-                         or use --gradient-checkpointing or --lora-r"
-                    .into(),
+                remedy: "lower the batch size or the lengths of texts".into(),
             });
         }
         Ok(raw)

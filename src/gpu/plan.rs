@@ -114,7 +114,7 @@ impl Plan {
     /// [`Gpu`] only the memory is counted.
     ///
     /// # Errors
-    /// [`Error::Limit`] for a tensor above the adapter's binding limit, [`Error::OutOfMemory`], [`Error::Shader`];
+    /// [`Error::Limit`] for a tensor above the GPU's binding limit, [`Error::OutOfMemory`], [`Error::Shader`];
     /// [`Error::Config`] where the recording or the arena has memory of another device.
     pub fn new(gpu: &Gpu, recorder: Recorder, arena: &Arena, options: PlanOptions) -> Result<Plan> {
         recorder.check_complete()?;
@@ -373,7 +373,7 @@ fn check_binding(gpu: &Gpu, recorder: &Recorder, tensor: Tensor) -> Result<()> {
             what: format!("{} ({}, {})", recorder.label(tensor), tensor.rows.max(), tensor.cols),
             needed: tensor.bytes(),
             limit: gpu.limits().binding,
-            remedy: "lower --per-device-train-batch-size, --max-prompt-length or --max-new-tokens".into(),
+            remedy: "lower the batch size or the lengths of texts".into(),
         });
     }
     Ok(())

@@ -26,6 +26,8 @@ pub struct TrainOptions {
     pub schedule: ScheduleKind,
     /// Steps in which it climbs from 0.
     pub warmup_steps: usize,
+    /// The share of all steps in which it climbs from 0, where `warmup_steps` is 0.
+    pub warmup_ratio: f64,
     /// Rows (prompts, pairs) of a micro-batch.
     pub batch_size: usize,
     /// Micro-batches of a step.
@@ -72,6 +74,7 @@ impl TrainOptions {
             learning_rate: 5e-7,
             schedule: ScheduleKind::Linear,
             warmup_steps: 0,
+            warmup_ratio: 0.0,
             batch_size: 16,
             accumulation: 1,
             max_steps: None,
@@ -97,6 +100,14 @@ impl TrainOptions {
     pub(super) fn length_limits(&self, context: usize) -> LengthLimits {
         let whole = self.max_length.unwrap_or(context).min(context);
         LengthLimits { prompt: self.max_prompt_length.unwrap_or(whole).min(whole), whole }
+    }
+
+    /// Steps of a run of `total` in which the learning rate climbs.
+    pub fn warmup_steps(&self, total: usize) -> usize {
+        match self.warmup_steps {
+            0 => (self.warmup_ratio * total as f64).ceil() as usize,
+            steps => steps,
+        }
     }
 
     /// What to do about a run that is there already.

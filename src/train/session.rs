@@ -164,7 +164,7 @@ impl<'a> Session<'a> {
         run.write_run(&json)?;
         let schedule = LrSchedule {
             kind: options.schedule,
-            warmup_steps: options.warmup_steps,
+            warmup_steps: options.warmup_steps(total_steps),
             total_steps,
             peak: options.learning_rate,
         };

@@ -294,7 +294,7 @@ fn an_unknown_flag_or_value_is_wrong_usage() {
         ("--per-device-train-batch-size 100000000000000", &["at most 1000000"]),
         ("--lora-r 2 --lora-target-modules query", &["query", "q_proj"]),
         ("--judge rule", &["--judge", "--help"]),
-        ("--adapter none/", &["--adapter", "none/", "folder of a LoRA adapter"]),
+        ("--adapter none", &["--adapter: none is not a folder", "folder of a LoRA adapter"]),
     ] {
         place.refuses(&format!("{DPO} {more}"), 2, parts);
     }
@@ -352,24 +352,27 @@ fn an_output_that_cannot_be_written_is_refused() {
 }
 
 #[test]
-fn no_adapter_and_an_unknown_adapter_are_refused() {
+fn no_gpu_and_an_unknown_gpu_are_refused() {
     let Some(place) = place() else { return };
-    place.refuses(&format!("{SCORE} --gpu nonesuch"), 1, &["no adapter is called \"nonesuch\"", "choose"]);
-    place.refuses(&format!("{DPO} --adapter 99"), 1, &["no adapter is called \"99\"", "choose"]);
+    place.refuses(&format!("{SCORE} --gpu nonesuch"), 1, &["no GPU is called \"nonesuch\"", "choose"]);
+    place.refuses(&format!("{DPO} --gpu 99"), 1, &["no GPU is called \"99\"", "choose"]);
     if !cfg!(target_os = "linux") {
         return;
     }
     for line in [SCORE, DPO, ALIGN, "doctor", "bench", "generate --model tiny_tied --prompt fox"] {
         let mut command = place.command(line);
         command.env("VK_DRIVER_FILES", "/nonexistent").env("VK_ICD_FILENAMES", "/nonexistent");
-        Outcome::of(command).refused(1, &["no GPU adapter was found", "apt-get install", "oaif doctor"]);
+        let advice = if line == "doctor" { "apt-get" } else { "`oaif doctor` shows what is found" };
+        let outcome = Outcome::of(command);
+        assert!(line != "doctor" || !outcome.err.contains("oaif doctor"), "doctor is no advice in itself");
+        outcome.refused(1, &["no GPU was found", "apt-get install", advice]);
         assert!(!place.path("run").exists() && !place.path("out.jsonl").exists());
     }
     // A dry run needs none.
     let mut command = place.command(&format!("{DPO} --dry-run"));
     command.env("VK_DRIVER_FILES", "/nonexistent").env("VK_ICD_FILENAMES", "/nonexistent");
     let report = Outcome::of(command).done();
-    assert!(report.err.contains("warning: no GPU adapter was found"), "{}", report.err);
+    assert!(report.err.contains("warning: no GPU was found"), "{}", report.err);
     assert!(serde_json::from_str::<Value>(&report.out).unwrap()["memory"]["total"].is_number());
 }
 
@@ -401,9 +404,9 @@ fn a_dry_run_without_rows_needs_lengths_that_the_model_takes() {
 }
 
 #[test]
-fn a_batch_above_the_adapters_limit_is_refused_with_a_remedy() {
+fn a_batch_above_the_gpus_limit_is_refused_with_a_remedy_that_the_command_has() {
     let Some(place) = place() else { return };
-    let parts = ["the adapter allows", "lower --per-device-train-batch-size"];
+    let parts = ["MiB in one buffer, the GPU allows", "lower --per-device-train-batch-size"];
     for line in [DPO, ALIGN, &DPO.replace("dpo", "sft").replace("pairs", "rows")] {
         let line = format!("{line} --per-device-train-batch-size 1000000");
         place.refuses(&format!("{line} --dry-run"), 1, &parts);

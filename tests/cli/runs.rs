@@ -343,7 +343,7 @@ fn a_dry_run_takes_the_limits_of_a_gpu_in_mind() {
     assert_eq!(limits("--max-buffer-size 512MiB"), (128 << 20, 512 << 20));
     assert_eq!(limits("--max-buffer-size 1GiB --max_storage_buffer_binding_size 60KiB"), (60 << 10, 1 << 30));
     assert_eq!(report("--max-buffer-size 1GiB")["gpu"]["name"], "no device");
-    place.refuses(&format!("{line} --max-buffer-size 1KiB"), 1, &["the adapter allows 1024"]);
+    place.refuses(&format!("{line} --max-buffer-size 1KiB"), 1, &["the GPU allows 1.0 KiB"]);
 }
 
 #[test]

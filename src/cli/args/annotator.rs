@@ -7,7 +7,8 @@ use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
-use super::{ensure, model_dir};
+use super::ensure;
+use super::paths::model_dir;
 use crate::annotate::command::CommandAnnotator;
 use crate::annotate::likelihood::{DEFAULT_TEMPLATE, Normalise};
 use crate::annotate::llm::Orders;
