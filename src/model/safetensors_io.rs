@@ -8,11 +8,11 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use half::{bf16, f16};
 use safetensors::Dtype;
 use safetensors::tensor::Metadata;
 use serde_json::{Map, Value, json};
 
+use super::format::FloatFormat;
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -20,8 +20,6 @@ use crate::files;
 pub const MODEL_FILE: &str = "model.safetensors";
 /// The name of the index of a model's several files.
 pub const INDEX_FILE: &str = "model.safetensors.index.json";
-const EMBEDDING: &str = "model.embed_tokens.weight";
-const HEAD: &str = "lm_head.weight";
 
 /// The format's own limit, as in the safetensors crate.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
@@ -131,22 +129,9 @@ impl TensorFiles {
         &self.metadata
     }
 
-    /// Where the embedding (V, C) is: a tied one may be stored under the head's name alone.
-    pub fn embedding_name(&self, tied: bool) -> &'static str {
-        let under_head = tied && !self.tensors.contains_key(EMBEDDING) && self.tensors.contains_key(HEAD);
-        if under_head { HEAD } else { EMBEDDING }
-    }
-
-    /// The tensors that are not in `used`, save for those that a model of `tied` embeddings may leave: a copy of
-    /// the embedding as head, and the rotary tables that old files hold.
-    pub fn unused(&self, used: &BTreeSet<String>, tied: bool) -> Vec<String> {
-        let ignored = |name: &str| name.ends_with("rotary_emb.inv_freq") || (tied && name == HEAD);
-        self.names().filter(|name| !used.contains(*name) && !ignored(name)).map(str::to_owned).collect()
-    }
-
     /// Whether a tensor can be read as one of the shape `expected`, by the header alone.
     pub fn check(&self, name: &str, expected: &[usize]) -> Result<()> {
-        stored_bytes(name, self.find_shaped(name, expected)?).map(|_| ())
+        stored_format(name, self.find_shaped(name, expected)?).map(|_| ())
     }
 
     /// All elements of a tensor of the shape `expected`, outermost dimension first.
@@ -188,8 +173,9 @@ impl TensorFiles {
     }
 
     fn read_elements(&self, name: &str, info: &TensorInfo, elements: Range<usize>) -> Result<Vec<f32>> {
-        let TensorInfo { path, dtype, start, .. } = info;
-        let size = stored_bytes(name, info)?;
+        let TensorInfo { path, start, .. } = info;
+        let format = stored_format(name, info)?;
+        let size = format.bytes();
         let mut file = File::open(path).map_err(Error::io("read", path))?;
         let start = start + (elements.start * size) as u64;
         file.seek(SeekFrom::Start(start)).map_err(Error::io("read", path))?;
@@ -199,30 +185,15 @@ impl TensorFiles {
             let bytes = ((elements.len() - values.len()) * size).min(chunk.len());
             let chunk = &mut chunk[..bytes];
             file.read_exact(chunk).map_err(Error::io("read", path))?;
-            match dtype {
-                Dtype::F32 => values.extend(chunk.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b))),
-                Dtype::F16 => {
-                    values.extend(chunk.as_chunks().0.iter().map(|&b| f16::from_le_bytes(b).to_f32()))
-                }
-                _ => values.extend(chunk.as_chunks().0.iter().map(|&b| bf16::from_le_bytes(b).to_f32())),
-            }
+            format.decode(chunk, &mut values);
         }
         Ok(values)
     }
 }
 
-/// The bytes of one element of the types that this module reads and writes.
-fn element_bytes(dtype: Dtype) -> Option<usize> {
-    match dtype {
-        Dtype::F32 => Some(4),
-        Dtype::F16 | Dtype::BF16 => Some(2),
-        _ => None,
-    }
-}
-
-/// [`element_bytes`] of a tensor that is to be read.
-fn stored_bytes(name: &str, info: &TensorInfo) -> Result<usize> {
-    element_bytes(info.dtype).ok_or_else(|| {
+/// The format of a tensor that is to be read.
+fn stored_format(name: &str, info: &TensorInfo) -> Result<FloatFormat> {
+    FloatFormat::of(info.dtype).ok_or_else(|| {
         let dtype = info.dtype;
         let why =
             format!("tensor {name} is of type {dtype:?}, accepted are F32, F16 and BF16: convert the model");
@@ -278,19 +249,22 @@ pub struct TensorSpec {
     pub name: String,
     /// Outermost dimension first.
     pub shape: Vec<usize>,
-    /// [`Dtype::F32`], [`Dtype::F16`] or [`Dtype::BF16`]; the latter two round to nearest, ties to even.
-    pub dtype: Dtype,
+    /// How its elements are stored.
+    pub format: FloatFormat,
 }
 
 /// Writes a safetensors file atomically. `data` gives the elements of one tensor at a time, so that they need not
 /// all be in memory at once; it is asked for F32 tensors first (which keeps them aligned), then by name.
+///
+/// # Errors
+/// [`Error::Config`] for a number that its tensor's format has no room for; then no file is left.
 pub fn write_atomic(
     path: &Path,
     mut tensors: Vec<TensorSpec>,
     metadata: &BTreeMap<String, String>,
     mut data: impl FnMut(&TensorSpec) -> Result<Vec<f32>>,
 ) -> Result<()> {
-    let size = |spec: &TensorSpec| element_bytes(spec.dtype).expect("a tensor of F32, F16 or BF16");
+    let size = |spec: &TensorSpec| spec.format.bytes();
     tensors.sort_by(|a, b| size(b).cmp(&size(a)).then_with(|| a.name.cmp(&b.name)));
     let mut header = Map::new();
     if !metadata.is_empty() {
@@ -300,7 +274,7 @@ pub fn write_atomic(
     for spec in &tensors {
         let start = end;
         end += spec.shape.iter().product::<usize>() * size(spec);
-        let entry = json!({"dtype": spec.dtype, "shape": spec.shape, "data_offsets": [start, end]});
+        let entry = json!({"dtype": spec.format.dtype(), "shape": spec.shape, "data_offsets": [start, end]});
         assert!(header.insert(spec.name.clone(), entry).is_none(), "two tensors are named {}", spec.name);
     }
     let mut header = Value::Object(header).to_string().into_bytes();
@@ -314,17 +288,7 @@ pub fn write_atomic(
             let values = data(spec)?;
             assert_eq!(values.len(), spec.shape.iter().product::<usize>(), "elements of {}", spec.name);
             for values in values.chunks(CHUNK_BYTES / 4) {
-                match spec.dtype {
-                    Dtype::F32 => write(&values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>())?,
-                    Dtype::F16 => {
-                        write(
-                            &values.iter().flat_map(|&v| f16::from_f32(v).to_le_bytes()).collect::<Vec<_>>(),
-                        )?;
-                    }
-                    _ => write(
-                        &values.iter().flat_map(|&v| bf16::from_f32(v).to_le_bytes()).collect::<Vec<_>>(),
-                    )?,
-                }
+                write(&spec.format.encode(&spec.name, values)?)?;
             }
         }
         Ok(())

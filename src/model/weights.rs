@@ -1,4 +1,4 @@
-//! Weights on the adapter: frozen tensors in buffers of their own, trained ones in flat buffers beside their gradients.
+//! Weights on the GPU: frozen tensors in buffers of their own, trained ones in flat buffers beside their gradients.
 //! Matrices that read the same rows lie one below the other, so that one product serves them all.
 
 use std::collections::HashMap;
@@ -6,8 +6,8 @@ use std::collections::HashMap;
 use half::{bf16, f16};
 
 use super::architecture::WeightSpec;
-use super::storage::FloatFormat;
-use crate::error::{Error, Result};
+use super::format::{FloatFormat, to_bf16, to_f16};
+use crate::error::Result;
 use crate::gpu::{Category, Format, Gpu, Recorder, Region};
 use crate::ops::Matrix;
 
@@ -149,8 +149,11 @@ fn elements(stack: &[Placed], cols: usize) -> usize {
 /// whole vectors of four, which the kernels read.
 fn frozen_format(shape: &[usize], wanted: FloatFormat) -> Format {
     match (shape, wanted) {
-        ([_, cols], FloatFormat::F16) if cols.is_multiple_of(4) => Format::F16,
-        ([_, cols], FloatFormat::Bf16) if cols.is_multiple_of(4) => Format::Bf16,
+        ([_, cols], wanted) if cols.is_multiple_of(4) => match wanted {
+            FloatFormat::F32 => Format::F32,
+            FloatFormat::F16 => Format::F16,
+            FloatFormat::Bf16 => Format::Bf16,
+        },
         _ => Format::F32,
     }
 }
@@ -310,7 +313,7 @@ impl Weights {
     /// Overwrites a weight.
     ///
     /// # Errors
-    /// [`Error::Config`] for a number that is too large for half precision.
+    /// [`Error::Config`] for a number that the weight's format has no room for.
     pub fn upload(&self, name: &str, values: &[f32]) -> Result<()> {
         self.upload_rows(name, 0, values)
     }
@@ -329,11 +332,9 @@ impl Weights {
                 let values = &values[(from - first) * cols..(to - first) * cols];
                 match weight.format {
                     Format::F16 => self.gpu.upload(&region, &to_f16(name, values)?)?,
-                    Format::Bf16 => {
-                        let rounded: Vec<bf16> = values.iter().map(|v| bf16::from_f32(*v)).collect();
-                        self.gpu.upload(&region, &rounded)?;
-                    }
-                    _ => self.gpu.upload(&region, values)?,
+                    Format::Bf16 => self.gpu.upload(&region, &to_bf16(name, values)?)?,
+                    Format::F32 => self.gpu.upload(&region, values)?,
+                    Format::U32 => unreachable!("weights are floats"),
                 }
             }
             at += part.rows;
@@ -355,7 +356,8 @@ impl Weights {
         Ok(match weight.format {
             Format::F16 => self.gpu.download::<f16>(&part.values)?.iter().map(|v| v.to_f32()).collect(),
             Format::Bf16 => self.gpu.download::<bf16>(&part.values)?.iter().map(|v| v.to_f32()).collect(),
-            _ => self.gpu.download(&part.values)?,
+            Format::F32 => self.gpu.download(&part.values)?,
+            Format::U32 => unreachable!("weights are floats"),
         })
     }
 
@@ -372,21 +374,6 @@ impl Weights {
     pub fn clear_gradients(&self) -> Result<()> {
         self.gpu.clear(&self.segments.iter().map(|s| s.gradients.clone()).collect::<Vec<_>>())
     }
-}
-
-/// Rounds to half precision, where that is no overflow.
-fn to_f16(name: &str, values: &[f32]) -> Result<Vec<f16>> {
-    let rounded = |v: &f32| {
-        let half = f16::from_f32(*v);
-        match half.is_infinite() && v.is_finite() {
-            false => Ok(half),
-            true => {
-                let why = format!("float16 ends at 65504, and {name} holds {v}: take bfloat16 or float32");
-                Err(Error::config("--dtype", why))
-            }
-        }
-    };
-    values.iter().map(rounded).collect()
 }
 
 /// Places tensors in flat segments that each fit one binding.
