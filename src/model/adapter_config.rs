@@ -125,7 +125,7 @@ impl AdapterConfig {
         }
         let unknown = json.iter().filter(|(key, value)| is_set(value) && !KNOWN.contains(&key.as_str()));
         let warnings = unknown
-            .map(|(key, _)| format!("the adapter's {key} is not known here: it is passed over"))
+            .map(|(key, _)| format!("the adapter's {key:?} is not known here: it is passed over"))
             .collect();
         Ok(AdapterConfig {
             rank: rank("r", json.get("r").ok_or("r is missing")?)?,

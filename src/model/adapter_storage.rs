@@ -87,7 +87,7 @@ impl Model {
         let same = path.to_string_lossy().to_lowercase().contains(&name);
         (!same).then(|| {
             format!(
-                "the adapter's base_model_name_or_path is {base}, the model is {}: make sure that they are the same",
+                "the adapter's base_model_name_or_path is {base:?}, the model is {}: make sure that they are the same",
                 folder.display()
             )
         })
@@ -144,54 +144,56 @@ fn stored_names(
     architecture: &Architecture,
     config: &AdapterConfig,
 ) -> Result<BTreeMap<String, String>, String> {
-    let mut stored = BTreeMap::new();
+    let mut stored: BTreeMap<String, String> = BTreeMap::new();
     for name in found.names() {
-        let plain = plain_name(name);
-        if let Some(other) = stored.insert(plain, name.to_owned()) {
+        if let Some(other) = stored.insert(plain_name(name), name.to_owned()) {
             return Err(format!("tensors {other} and {name} are one: remove either"));
         }
     }
-    let modules: BTreeSet<String> = (0..architecture.layers)
-        .flat_map(|layer| Projection::ALL.map(|projection| projection.module(layer)))
-        .collect();
-    let made_for = config.base_model.as_ref().map_or(String::new(), |base| format!(" (its base model is {base})"));
+    let base = config.base_model.as_ref();
+    let made_for = base.map_or(String::new(), |base| format!(" (its base model is {base:?})"));
     for term in layout.terms() {
         let (outputs, inputs) = architecture.projection_shape(term.projection);
-        for (name, side, [rows, cols]) in
-            term.names().into_iter().zip([[term.rank, inputs], [outputs, term.rank]]).zip([1, 0]).map(
-                |((name, shape), side)| (name, side, shape),
-            )
-        {
+        let [a, b] = term.names();
+        for (name, expected) in [(a, [term.rank, inputs]), (b, [outputs, term.rank])] {
             let Some(tensor) = stored.get(&name).and_then(|stored| found.info(stored)) else {
                 return Err(format!("has no tensor {name}, which {ADAPTER_CONFIG} asks for"));
             };
-            let [found_rows, found_cols] = tensor.shape[..] else {
-                return Err(format!("tensor {name} has shape {:?}, expected a matrix", tensor.shape));
-            };
-            let (found, expected) = ([found_rows, found_cols], [rows, cols]);
-            if found[side] != expected[side] {
-                return Err(format!(
-                    "tensor {name} has shape {found:?}, this model needs {expected:?}: the adapter was made for another \
+            if tensor.shape == expected {
+                if FloatFormat::of(tensor.dtype).is_none() {
+                    let dtype = tensor.dtype;
+                    return Err(format!("tensor {name} is of type {dtype:?}, accepted are F32, F16 and BF16"));
+                }
+                continue;
+            }
+            // Where the ranks are put aside, do the tensors fit this model?
+            let rank_at = if name.contains("lora_B") { 1 } else { 0 };
+            let fits = tensor.shape.len() == 2 && tensor.shape[1 - rank_at] == expected[1 - rank_at];
+            let (shape, rank) = (&tensor.shape, term.rank);
+            return Err(match fits {
+                true => format!(
+                    "tensor {name} is of rank {}, {ADAPTER_CONFIG} says {rank} (r, or rank_pattern): do they belong \
+                     together?",
+                    shape[rank_at]
+                ),
+                false => format!(
+                    "tensor {name} has shape {shape:?}, this model needs {expected:?}: the adapter was made for another \
                      model{made_for}"
-                ));
-            }
-            if found != expected {
-                return Err(format!(
-                    "tensor {name} is of rank {}, {ADAPTER_CONFIG} says {} (r, or rank_pattern): do they belong together?",
-                    found[1 - side],
-                    term.rank
-                ));
-            }
+                ),
+            });
         }
     }
     let used: BTreeSet<String> = layout.terms().iter().flat_map(|term| term.names()).collect();
     if let Some((plain, name)) = stored.iter().find(|(plain, _)| !used.contains(*plain)) {
-        let module = plain.strip_prefix(PREFIX).and_then(|rest| rest.split_once(".lora_")).map(|(module, _)| module);
-        return Err(match module.is_some_and(|module| modules.contains(module)) {
-            true => format!("holds tensor {name}, which {ADAPTER_CONFIG} does not ask for: do they belong together?"),
+        let every = || (0..architecture.layers).flat_map(|layer| Projection::ALL.map(|p| p.module(layer)));
+        let readable = every().any(|module| ["A", "B"].iter().any(|m| *plain == format!("{PREFIX}{module}.lora_{m}.weight")));
+        let all = Projection::ALL.map(Projection::name).join(", ");
+        return Err(match readable {
+            true => {
+                format!("holds tensor {name}, which {ADAPTER_CONFIG} does not ask for: do they belong together?")
+            }
             false => format!(
-                "holds tensor {name}, and there is no term for it: adapters are read on {} of {} layers{made_for}",
-                Projection::ALL.map(Projection::name).join(", "),
+                "holds tensor {name}, which is no A or B of {all} in one of this model's {} layers{made_for}",
                 architecture.layers
             ),
         });

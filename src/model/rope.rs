@@ -109,7 +109,7 @@ impl Settings<'_> {
     fn read(&self, max_positions: usize, warnings: &mut Vec<String>) -> Result<Rope, String> {
         let key = self.key;
         if let Some((layers, _)) = self.map.iter().find(|(_, value)| value.is_object()) {
-            return Err(format!("{key} has settings for some layers alone ({layers}), which is not supported"));
+            return Err(format!("{key} has settings for some layers alone ({layers:?}), which is not supported"));
         }
         let theta = self.beside("rope_theta")?.unwrap_or(10_000.0);
         if theta <= 0.0 {
@@ -137,7 +137,7 @@ impl Settings<'_> {
         };
         let known = |name: &str| GENERAL.contains(&name) || SCALING.contains(&name);
         for (name, _) in self.map.iter().filter(|(name, value)| !value.is_null() && !known(name)) {
-            warnings.push(format!("{key} has {name}, which is not used here"));
+            warnings.push(format!("{key} has {name:?}, which is not used here"));
         }
         Ok(Rope { theta, scaling })
     }
@@ -319,7 +319,7 @@ mod tests {
         let mut warnings = Vec::new();
         let json = json!({"rope_scaling": llama3(json!({"attention_factor": 2.0, "beta_fast": null}))});
         Rope::from_json(&json, 64, &mut warnings).unwrap();
-        assert_eq!(warnings, ["rope_scaling has attention_factor, which is not used here"]);
+        assert_eq!(warnings, ["rope_scaling has \"attention_factor\", which is not used here"]);
     }
 
     /// Expected: transformers 5.23, LlamaRotaryEmbedding in f32, head_dim 32.

@@ -60,7 +60,10 @@ impl TensorFiles {
         }
         let index = dir.join(INDEX_FILE);
         let Some(json) = files::read_json_if_present(&index)? else {
-            return Err(Error::file(dir, format!("has no weights: expected {MODEL_FILE} or {INDEX_FILE}")));
+            let pickle = dir.join("pytorch_model.bin").exists();
+            let other = if pickle { " (pytorch_model.bin is not read: save it as safetensors)" } else { "" };
+            let why = format!("has no weights: expected {MODEL_FILE} or {INDEX_FILE}{other}");
+            return Err(Error::file(dir, why));
         };
         let Some(map) = json["weight_map"].as_object() else {
             return Err(Error::file(&index, "has no \"weight_map\" from tensors to files"));
@@ -297,11 +300,15 @@ pub fn write_atomic(
 
 #[cfg(test)]
 mod tests {
+    use half::{bf16, f16};
+
+    use super::FloatFormat::{Bf16, F16, F32};
     use super::*;
     use crate::files::shared;
+    use crate::model::architecture::EMBEDDING;
 
-    fn spec(name: &str, shape: &[usize], dtype: Dtype) -> TensorSpec {
-        TensorSpec { name: name.into(), shape: shape.into(), dtype }
+    fn spec(name: &str, shape: &[usize], format: FloatFormat) -> TensorSpec {
+        TensorSpec { name: name.into(), shape: shape.into(), format }
     }
 
     /// A file of this header and so many zero bytes of data, opened.
@@ -334,11 +341,11 @@ mod tests {
         let path = dir.path().join("adapter_model.safetensors");
         let values = [1.0, -2.5, f32::MIN_POSITIVE, 65504.0, 0.1, -0.0];
         let specs = vec![
-            spec("half", &[3, 2], Dtype::F16),
-            spec("brain", &[3, 2], Dtype::BF16),
-            spec("full", &[3, 2], Dtype::F32),
-            spec("none", &[0, 2], Dtype::F32),
-            spec("scalar", &[], Dtype::F32),
+            spec("half", &[3, 2], F16),
+            spec("brain", &[3, 2], Bf16),
+            spec("full", &[3, 2], F32),
+            spec("none", &[0, 2], F32),
+            spec("scalar", &[], F32),
         ];
         let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
         let mut order = Vec::new();
@@ -371,8 +378,8 @@ mod tests {
         let path = dir.path().join(MODEL_FILE);
         let n = CHUNK_BYTES / 2 + 3;
         let values: Vec<f32> = (0..n).map(|i| (i % 251) as f32).collect();
-        for dtype in [Dtype::F32, Dtype::BF16] {
-            let specs = vec![spec("a", &[n, 1], dtype)];
+        for format in [F32, Bf16] {
+            let specs = vec![spec("a", &[n, 1], format)];
             write_atomic(&path, specs, &BTreeMap::new(), |_| Ok(values.clone())).unwrap();
             let files = TensorFiles::open_file(&path).unwrap();
             assert!(files.read_f32("a", &[n, 1]).unwrap() == values);
@@ -384,10 +391,24 @@ mod tests {
     fn a_failed_write_leaves_no_file() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(MODEL_FILE);
-        let specs = vec![spec("a", &[1], Dtype::F32)];
+        let specs = vec![spec("a", &[1], F32)];
         let failed = write_atomic(&path, specs, &BTreeMap::new(), |_| Err(Error::Interrupted));
         assert!(matches!(failed, Err(Error::Interrupted)));
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_number_beyond_the_format_leaves_no_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(MODEL_FILE);
+        for (format, value, limit) in [(F16, 7e4, "65504"), (Bf16, f32::MAX, "3.3895"), (F16, -1e30, "65504")] {
+            let specs = vec![spec("a", &[1], F32), spec("b", &[2], format)];
+            let written = write_atomic(&path, specs, &BTreeMap::new(), |spec| {
+                Ok(vec![value; spec.shape.iter().product()])
+            });
+            assert_refused(written, &["b holds", limit]);
+            assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+        }
     }
 
     #[test]
@@ -397,34 +418,16 @@ mod tests {
         let elements: usize =
             files.names().map(|n| files.info(n).unwrap().shape.iter().product::<usize>()).sum();
         assert_eq!(elements, 260_032);
-        assert_eq!(files.embedding_name(true), EMBEDDING);
         let embedding = files.read_f32(EMBEDDING, &[512, 64]).unwrap();
         assert!(embedding.iter().all(|v| v.is_finite()) && embedding.iter().any(|&v| v != 0.0));
         assert_eq!(files.read_rows_f32(EMBEDDING, &[512, 64], 100..102).unwrap(), embedding[6400..6528]);
-
-        let files = TensorFiles::open(&shared("models/TinyStories-656K").unwrap()).unwrap();
-        assert_eq!((files.embedding_name(true), files.embedding_name(false)), (HEAD, EMBEDDING));
-        assert_eq!(files.info(HEAD).unwrap().shape, [2048, 128]);
-        let used: BTreeSet<String> = files.names().skip(3).map(str::to_owned).collect();
-        assert_eq!(files.unused(&used, true).len(), 2);
-        assert_eq!(files.unused(&used, false).len(), 3);
-    }
-
-    #[test]
-    fn leftover_tensors_are_reported_but_not_old_rotary_tables() {
-        let header = r#"{"x.rotary_emb.inv_freq": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]},
-            "lm_head.weight": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]},
-            "v_head.weight": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}}"#;
-        let files = open(header, 0).unwrap();
-        assert_eq!(files.unused(&BTreeSet::new(), true), ["v_head.weight"]);
-        assert_eq!(files.unused(&BTreeSet::new(), false), ["lm_head.weight", "v_head.weight"]);
     }
 
     /// A model of two shards with this index, opened.
     fn open_shards(index: &str) -> Result<TensorFiles> {
         let dir = tempfile::tempdir().unwrap();
         for (file, tensor) in [("one.safetensors", "a"), ("two.safetensors", "b")] {
-            let specs = vec![spec(tensor, &[2], Dtype::F32)];
+            let specs = vec![spec(tensor, &[2], F32)];
             write_atomic(&dir.path().join(file), specs, &BTreeMap::new(), |_| Ok(vec![1.0, 2.0])).unwrap();
         }
         files::write_atomic(&dir.path().join(INDEX_FILE), index.as_bytes()).unwrap();
@@ -467,7 +470,7 @@ mod tests {
     #[test]
     fn a_tensor_in_two_shards_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        let specs = vec![spec("a", &[1], Dtype::F32)];
+        let specs = vec![spec("a", &[1], F32)];
         let mut files = TensorFiles::default();
         for file in ["one.safetensors", "two.safetensors"] {
             write_atomic(&dir.path().join(file), specs.clone(), &BTreeMap::new(), |_| Ok(vec![1.0])).unwrap();
@@ -556,9 +559,13 @@ mod tests {
 
     #[test]
     fn a_tensor_of_another_type_is_refused_when_read() {
-        let header = r#"{"a": {"dtype": "I64", "shape": [1], "data_offsets": [0, 8]}}"#;
-        let files = open(header, 8).unwrap();
-        assert_refused(files.read_f32("a", &[1]), &["tensor a", "I64", "F32, F16 and BF16"]);
+        for (dtype, bytes) in [("I64", 8), ("F64", 8), ("I8", 1), ("U8", 1), ("BOOL", 1), ("F8_E4M3", 1)] {
+            let header =
+                format!(r#"{{"a": {{"dtype": "{dtype}", "shape": [1], "data_offsets": [0, {bytes}]}}}}"#);
+            let files = open(&header, bytes).unwrap();
+            assert_refused(files.check("a", &[1]), &["tensor a", dtype, "F32, F16 and BF16"]);
+            assert_refused(files.read_f32("a", &[1]), &["tensor a", dtype, "F32, F16 and BF16"]);
+        }
     }
 
     #[test]

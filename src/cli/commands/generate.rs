@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::write_lines;
+use super::{warn_of, write_lines};
 use crate::cli::args::{GeneratePlan, Prompts};
 use crate::data::rows::{Prompt, Text, read_prompts};
 use crate::data::tokenizer::StopMatcher;
@@ -18,6 +18,7 @@ pub fn run(plan: GeneratePlan) -> Result<()> {
     };
     let gpu = plan.gpu.open()?;
     let policy = Policy::frozen(&gpu, &plan.model, plan.adapter.as_deref(), plan.dtype)?;
+    warn_of(&policy.model);
     let context = policy.model.architecture().context;
     let encode = |row: &Prompt| {
         let ids = policy.encoder().prompt(&row.prompt)?;
