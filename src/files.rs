@@ -51,7 +51,12 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
 pub fn write_atomic_with(path: &Path, fill: impl FnOnce(&mut BufWriter<File>) -> Result<()>) -> Result<()> {
     let temporary = temporary_beside(path)?;
     let written = (|| {
-        let file = File::create(&temporary).map_err(Error::io("create", path))?;
+        // What a killed process left, or a link that somebody laid there, is not written through.
+        match fs::remove_file(&temporary) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::io("create", path)(e)),
+            _ => Ok(()),
+        }?;
+        let file = File::create_new(&temporary).map_err(Error::io("create", path))?;
         let mut file = BufWriter::new(file);
         fill(&mut file)?;
         file.flush().and_then(|()| file.get_ref().sync_all()).map_err(Error::io("write", path))?;
@@ -123,6 +128,19 @@ mod tests {
         assert!(matches!(failed, Err(Error::Interrupted)));
         assert_eq!(read(&path).unwrap(), b"old");
         assert_eq!(names(dir.path()), ["a.bin"]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_is_replaced_not_written_through() {
+        use std::os::unix::fs::symlink;
+        let dir = tempfile::tempdir().unwrap();
+        let (path, other) = (dir.path().join("a.json"), dir.path().join("other"));
+        write_atomic(&other, b"mine").unwrap();
+        symlink(&other, &path).unwrap();
+        symlink(&other, temporary_beside(&path).unwrap()).unwrap();
+        write_atomic(&path, b"new").unwrap();
+        assert_eq!((read(&path).unwrap(), read(&other).unwrap()), (b"new".to_vec(), b"mine".to_vec()));
     }
 
     #[test]

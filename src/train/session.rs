@@ -18,9 +18,10 @@ use super::schedule::LrSchedule;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::gpu::{Gpu, Region};
+use crate::model::adapter_storage::ADAPTER_FILE;
 use crate::model::safetensors_io::MODEL_FILE;
-use crate::model::storage::{ADAPTER_FILE, FloatFormat, restore_weights};
-use crate::model::{Model, Weights};
+use crate::model::storage::restore_weights;
+use crate::model::{FloatFormat, Model, Weights};
 use crate::optim::{Optimiser, Update};
 
 /// Steps in a row without a finite gradient after which a run gives up.
@@ -329,7 +330,7 @@ impl<'a> Session<'a> {
 
     fn save_model(&self, dir: &Path) -> Result<()> {
         match self.model.adapter() {
-            Some(_) => self.model.save_adapter(dir, &self.sources.model.to_string_lossy()),
+            Some(_) => self.model.save_adapter(dir, &self.sources.model),
             None => self.model.save(dir, Some(&self.sources.model), FloatFormat::F32),
         }
     }

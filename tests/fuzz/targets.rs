@@ -10,8 +10,9 @@ use oaif::data::rows::{
     Columns, Conversation, Message, Text, read_completions, read_pairs, read_prompts, read_responses,
 };
 use oaif::data::tokenizer::Tokenizer;
+use oaif::gpu::{Gpu, Limits};
 use oaif::model::safetensors_io::{MODEL_FILE, TensorFiles};
-use oaif::model::{Architecture, LoraConfig, ModelConfig};
+use oaif::model::{Model, ModelConfig};
 
 /// An input in, whether it was accepted out.
 pub type Run = Box<dyn FnMut(&[u8]) -> bool>;
@@ -147,12 +148,12 @@ fn rows(dir: &Path) -> Run {
     })
 }
 
-fn adapter(_: &Path) -> Run {
-    let json: serde_json::Value =
-        serde_json::from_slice(&std::fs::read(fixture("tiny/config.json")).unwrap()).unwrap();
-    let architecture = Architecture::llama(&ModelConfig::from_json(json).unwrap());
+fn adapter(dir: &Path) -> Run {
+    // A device that only measures needs no weights.
+    let model = Model::load(&Gpu::without_device(Limits::default()), &fixture("tiny"), false).unwrap();
+    let dir = dir.to_owned();
     Box::new(move |input| {
-        let Ok(json) = serde_json::from_slice(input) else { return false };
-        LoraConfig::from_json(&json).is_ok_and(|config| !config.weights(&architecture).is_empty())
+        std::fs::write(dir.join("adapter_config.json"), input).unwrap();
+        model.load_adapter(&dir, true).is_ok()
     })
 }

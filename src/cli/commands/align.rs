@@ -2,7 +2,7 @@
 
 use std::any::Any;
 
-use super::{annotator, training};
+use super::{annotator, training, warn_of};
 use crate::annotate::judge_model::JudgeModel;
 use crate::cli::args::{AlignPlan, AnnotatorPlan};
 use crate::data::rows::read_prompts;
@@ -24,6 +24,7 @@ pub fn run(plan: AlignPlan) -> Result<()> {
     let prompts = read_prompts(dataset, &train.columns)?;
     let gpu = training::open(&train)?;
     let policy = Policy::load(&gpu, &train.model, options)?;
+    warn_of(&policy.model);
     let run = AlignRun::new(policy, &prompts, options, &align)?;
     if train.dry_run {
         let _judge = measured(&gpu, judge, dtype)?;

@@ -1,6 +1,6 @@
 //! `oaif dpo`.
 
-use super::training;
+use super::{training, warn_of};
 use crate::cli::args::DpoPlan;
 use crate::data::rows::read_pairs;
 use crate::error::Result;
@@ -17,6 +17,7 @@ pub fn run(plan: DpoPlan) -> Result<()> {
     let pairs = read_pairs(dataset, &train.columns)?;
     let gpu = training::open(&train)?;
     let policy = Policy::load(&gpu, &train.model, &train.options)?;
+    warn_of(&policy.model);
     let run = DpoRun::new(policy, &pairs, &train.options, &dpo)?;
     if train.dry_run {
         return training::report(&gpu, &train, run.rows(), run.total_steps());

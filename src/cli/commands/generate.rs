@@ -4,7 +4,7 @@ use std::io::{self, Read};
 
 use serde_json::json;
 
-use super::write_lines;
+use super::{warn_of, write_lines};
 use crate::cli::args::{GeneratePlan, Prompts};
 use crate::data::encoder::at;
 use crate::data::rows::{Prompt, Text, read_prompts};
@@ -26,6 +26,7 @@ pub fn run(plan: GeneratePlan) -> Result<()> {
     };
     let gpu = plan.gpu.open()?;
     let policy = Policy::frozen(&gpu, &plan.model, plan.adapter.as_deref(), plan.dtype)?;
+    warn_of(&policy.model);
     let context = policy.model.architecture().context;
     let encode = |row: &Prompt| {
         let ids = policy.encoder().prompt(&row.prompt);

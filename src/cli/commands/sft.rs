@@ -1,6 +1,6 @@
 //! `oaif sft`.
 
-use super::training;
+use super::{training, warn_of};
 use crate::cli::args::SftPlan;
 use crate::data::rows::read_completions;
 use crate::error::Result;
@@ -17,6 +17,7 @@ pub fn run(plan: SftPlan) -> Result<()> {
     let rows = read_completions(dataset, &train.columns)?;
     let gpu = training::open(&train)?;
     let policy = Policy::load(&gpu, &train.model, &train.options)?;
+    warn_of(&policy.model);
     let run = SftRun::new(policy, &rows, &train.options, append_eos)?;
     if train.dry_run {
         return training::report(&gpu, &train, run.rows(), run.total_steps());
