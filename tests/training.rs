@@ -57,7 +57,7 @@ fn prompts() -> Vec<Prompt> {
 
 /// Hears of everything, and asks the run to stop after a step.
 struct Listener<'a> {
-    steps: Vec<f64>,
+    steps: Vec<Option<f64>>,
     warnings: Vec<String>,
     stop_after: Option<(usize, &'a AtomicBool)>,
 }

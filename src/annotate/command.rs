@@ -1,5 +1,6 @@
 //! An annotator that is a program of the user's.
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -8,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use super::process_group::{self, Running};
 use super::{Annotator, Judgement, Pair, Verdict};
 use crate::error::{Error, Result};
 
@@ -44,6 +46,7 @@ impl CommandAnnotator {
         let spawned =
             shell(&self.command).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         let mut child = spawned.map_err(|e| self.error("cannot be started", &e.to_string(), ""))?;
+        let _running = Running::new(child.id());
         // A thread for each pipe, so that none fills up while we wait for another.
         let mut stdin = child.stdin.take().expect("piped");
         // A program that decides without reading everything breaks the pipe; what it prints is what counts.
@@ -94,6 +97,11 @@ impl CommandAnnotator {
 impl Annotator for CommandAnnotator {
     fn name(&self) -> String {
         "command".into()
+    }
+
+    fn identity(&self) -> Result<BTreeMap<String, String>> {
+        let command = ("judge-command".into(), self.command.clone());
+        Ok(BTreeMap::from([("judge".into(), self.name()), command]))
     }
 
     fn remote(&mut self) -> Option<&mut (dyn Annotator + Send)> {
@@ -212,15 +220,7 @@ fn shell(command: &str) -> Command {
 
 /// Kills `child` and what it has started.
 fn kill(child: &mut Child) {
-    let id = child.id();
-    // The standard library signals single processes only; the shell's `kill` knows groups.
-    let mut tree = if cfg!(windows) {
-        shell(&format!("taskkill /F /T /PID {id}"))
-    } else {
-        shell(&format!("kill -s KILL -- -{id}"))
-    };
-    // A process that has just ended by itself is as good as killed.
-    let _ = tree.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    process_group::kill(child.id());
     let _ = child.kill();
     let _ = child.wait();
 }

@@ -3,6 +3,8 @@
 mod args;
 mod commands;
 mod config_file;
+mod resume;
+mod signals;
 
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -15,7 +17,8 @@ use clap::error::ErrorKind::{DisplayHelp, DisplayHelpOnMissingArgumentOrSubcomma
 use crate::error::{Error, Result};
 use args::{Cli, Command};
 
-/// Runs the program. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
+/// Runs the program. Exit codes: 0 done, 1 failed, 2 wrong usage, 128 and the signal's number
+/// interrupted: 130 by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP.
 pub fn main() -> ExitCode {
     let parsed = match parse(std::env::args_os().collect()) {
         Ok(Ok(cli)) => run(cli),
@@ -46,6 +49,7 @@ pub fn main() -> ExitCode {
 /// The command line, with the `--config` file's part. The inner error is clap's, which knows how to print itself.
 fn parse(arguments: Vec<OsString>) -> Result<Result<Cli, clap::Error>> {
     let mut command = config_file::add_flag(args::command());
+    let arguments = resume::expand(&command, arguments)?;
     let arguments = config_file::merge(&command, arguments)?;
     let matches = command.try_get_matches_from_mut(arguments);
     Ok(matches.and_then(|m| Cli::from_arg_matches(&m)).map_err(|e| e.format(&mut command)))
@@ -82,9 +86,14 @@ fn run(cli: Cli) -> Result<()> {
 fn exit_code(error: &Error) -> u8 {
     match error {
         Error::Config { .. } => 2,
-        Error::Interrupted => 130,
+        Error::Interrupted => signals::exit_code(),
         _ => 1,
     }
+}
+
+/// Tells the user something on standard error. Where nobody can be told, the work goes on all the same.
+pub(crate) fn say(line: impl Display) {
+    let _ = writeln!(io::stderr().lock(), "{line}");
 }
 
 /// Writes a line of results to standard output.

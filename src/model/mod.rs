@@ -3,6 +3,7 @@
 pub mod architecture;
 pub mod config;
 mod decoder;
+pub(crate) mod fingerprint;
 pub mod kv_cache;
 pub mod lora;
 pub mod safetensors_io;

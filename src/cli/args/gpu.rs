@@ -5,6 +5,7 @@ use std::path::{MAIN_SEPARATOR, Path, PathBuf};
 use clap::Args;
 use serde::Serialize;
 
+use crate::cli::say;
 use crate::error::{Error, Result};
 use crate::gpu::{Arithmetic, Gpu, GpuOptions, Tier};
 use crate::model::FloatFormat;
@@ -52,7 +53,7 @@ impl GpuPlan {
         let tuned = self.tune(&gpu)?;
         let wrong = ops::check_arithmetic(&gpu)?;
         if let Some(wrong) = wrong {
-            eprintln!("oaif: warning: {wrong} does not work on this adapter: f32 is used instead");
+            say(format_args!("oaif: warning: {wrong} does not work on this adapter: f32 is used instead"));
         }
         Ok((gpu, wrong, tuned))
     }
@@ -63,12 +64,12 @@ impl GpuPlan {
         }
         let tuned = ops::tune(gpu, cache_dir().as_deref())?;
         if let Some(case) = &tuned.wrong_in_subgroups {
-            eprintln!(
+            say(format_args!(
                 "oaif: warning: {case} came out wrong in subgroups, which are not used: update the driver"
-            );
+            ));
         }
         if let Some(warning) = &tuned.warning {
-            eprintln!("oaif: warning: {warning}");
+            say(format_args!("oaif: warning: {warning}"));
         }
         Ok(tuned)
     }

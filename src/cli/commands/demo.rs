@@ -8,10 +8,10 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use super::training::{self, Console, INTERRUPTED};
+use super::training::{self, Console};
 use crate::annotate::llm::Orders;
 use crate::cli::args::DemoPlan;
-use crate::cli::print;
+use crate::cli::{print, say, signals};
 use crate::demo::dataset::prompts;
 use crate::demo::exam::{Exam, Tally};
 use crate::demo::models::Models;
@@ -42,19 +42,22 @@ pub fn run(plan: DemoPlan) -> Result<()> {
     let models = Models::unpack()?;
     let policy = Policy::load(&gpu, &models.policy(), &plan.train)?;
     let mut judge = models.judge(&gpu, plan.judge_kind, plan.judge, Orders::Both, plan.instruction)?;
-    eprintln!(
+    say(format_args!(
         "A policy of {} thousand parameters learns to write summaries, from a {} {} judge's taste for what is \"{}\".",
         policy.model.base().iter().map(Weight::elements).sum::<usize>() / 1000,
         plan.judge,
         plan.judge_kind,
         plan.instruction.text()
-    );
+    ));
     let run = AlignRun::new(policy, &prompts(PROMPTS), &plan.train, &plan.align)?;
-    let sources = Sources { model: models.policy(), config: plan.config.clone() };
-    let (results, console) = training::watched(dir, |control| {
-        run.run(judge.as_mut(), sources, control)?;
-        examine(&gpu, &models, plan.instruction, Exam::new(plan.held_out), dir)
-    });
+    let mut config = plan.config.clone();
+    config["command"] = json!("demo");
+    let sources = Sources { model: models.policy(), config };
+    let (results, console) =
+        training::watched(dir, "oaif demo --resume-from-checkpoint last --output-dir", |control| {
+            run.run(judge.as_mut(), sources, control)?;
+            examine(&gpu, &models, plan.instruction, Exam::new(plan.held_out), dir)
+        });
     let results = results?;
     let summary = results.summary(began.elapsed().as_secs_f64());
     files::write_atomic(&dir.join(SUMMARY), format!("{summary:#}\n").as_bytes())?;
@@ -104,7 +107,7 @@ fn examine(gpu: &Gpu, models: &Models, instruction: Instruction, exam: Exam, dir
     let checkpoints = checkpoints(dir)?;
     let folders = checkpoints.iter().map(|c| (c.step, c.path.clone()));
     for (step, folder) in [(0, models.policy())].into_iter().chain(folders) {
-        if INTERRUPTED.load(Ordering::Relaxed) {
+        if signals::INTERRUPTED.load(Ordering::Relaxed) {
             return Err(Error::Interrupted);
         }
         let summaries = exam.summaries(&Policy::frozen(gpu, &folder, None, None)?, EXAM_SEED)?;
@@ -116,11 +119,11 @@ fn examine(gpu: &Gpu, models: &Models, instruction: Instruction, exam: Exam, dir
         let (utility, words) = (mean(&|q| instruction.utility(q)), mean(&|q| q.words as f64));
         let rate = oracle.win_rate();
         match step {
-            0 => eprintln!("step 0: {words:.1} words a summary"),
-            _ => eprintln!(
+            0 => say(format_args!("step 0: {words:.1} words a summary")),
+            _ => say(format_args!(
                 "step {step}: the oracle prefers {:.1} % to the start's, {words:.1} words",
                 100.0 * rate.value
-            ),
+            )),
         }
         stages.push(Stage { step, summaries, utility, words, oracle, judge });
     }

@@ -58,7 +58,7 @@ fn row(annotated: &Annotated) -> Value {
 fn summarise(counts: &Counts) {
     let decided = counts.judged - counts.tie - counts.invalid;
     let (low, high) = wilson_interval(counts.first, decided);
-    eprintln!(
+    crate::cli::say(format_args!(
         "response 1 wins {} of {decided} decided pairs ({:.1} %, 95 % interval {:.1} to {:.1}); {} tie(s), {} invalid, \
          {} identical, {} order flip(s)",
         counts.first,
@@ -69,5 +69,5 @@ fn summarise(counts: &Counts) {
         counts.invalid,
         counts.identical,
         counts.order_flip
-    );
+    ));
 }

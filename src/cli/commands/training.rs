@@ -1,32 +1,19 @@
 //! What the training commands share: the progress bar, Ctrl-C, the dry run's report, the profile, the report.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
 use crate::cli::args::TrainPlan;
+use crate::cli::{say, signals};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::gpu::{Gpu, Limits};
 use crate::report::Report;
 use crate::train::rows::EncodedRows;
-use crate::train::run_dir::REPORT;
+use crate::train::run_dir::{REPORT, checkpoints};
 use crate::train::{Control, DryRun, Observer, Sources, StepEvent};
-
-/// Set by Ctrl-C: the run finishes its step, saves and ends. A second Ctrl-C ends the program at once.
-pub static INTERRUPTED: AtomicBool = AtomicBool::new(false);
-
-fn catch_interrupt() {
-    // Where no handler can be set, Ctrl-C ends the program as usual; the last checkpoint stays.
-    let _ = ctrlc::set_handler(|| {
-        if INTERRUPTED.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-        eprintln!("oaif: finishing this step, then saving a checkpoint (Ctrl-C again to stop at once)");
-    });
-}
 
 /// A progress bar on standard error; plain lines where that is no terminal.
 pub struct Console {
@@ -46,7 +33,7 @@ impl Console {
     /// Shows a line above the bar.
     pub fn line(&self, text: &str) {
         match self.bar.is_hidden() {
-            true => eprintln!("{text}"),
+            true => say(text),
             false => self.bar.println(text),
         }
     }
@@ -59,8 +46,8 @@ impl Observer for Console {
             |name: &str, value: Option<f64>| value.map_or(String::new(), |v| format!("  {name} {v:.3}"));
         let left = e.seconds_left as u64;
         let message = format!(
-            "loss {:.4}{}{}  {:.0} tokens/s  {}:{:02}:{:02} left",
-            e.loss,
+            "{}{}{}  {:.0} tokens/s  {}:{:02}:{:02} left",
+            e.loss.map_or("no pairs".into(), |loss| format!("loss {loss:.4}")),
             optional("margin", e.margin),
             optional("judge 1st", e.judge_win),
             e.tokens_per_second,
@@ -69,7 +56,7 @@ impl Observer for Console {
             left % 60
         );
         if self.bar.is_hidden() {
-            eprintln!("step {}/{}  {message}", e.step, e.total_steps);
+            say(format_args!("step {}/{}  {message}", e.step, e.total_steps));
         }
         self.bar.set_length(e.total_steps as u64);
         self.bar.set_position(e.step as u64);
@@ -91,34 +78,57 @@ pub fn open(plan: &TrainPlan) -> Result<Gpu> {
     match opened {
         Ok(gpu) if plan.dry_run => Ok(gpu.measuring()),
         Err(Error::NoAdapter(why)) if plan.dry_run && plan.gpu.options.adapter.is_none() => {
-            eprintln!("oaif: warning: {why}; measuring against WebGPU's default limits");
+            say(format_args!("oaif: warning: {why}; measuring against WebGPU's default limits"));
             Ok(Gpu::without_device(Limits::default()))
         }
         opened => opened,
     }
 }
 
-/// Trains into `dir` with a progress bar; Ctrl-C ends it with a checkpoint.
-pub fn watched<T>(dir: &Path, run: impl FnOnce(Control<'_>) -> Result<T>) -> (Result<T>, Console) {
-    catch_interrupt();
+/// Trains into `dir` with a progress bar; a signal ends it with a checkpoint. `command`: the one that goes on with the run.
+pub fn watched<T>(
+    dir: &Path,
+    command: &str,
+    run: impl FnOnce(Control<'_>) -> Result<T>,
+) -> (Result<T>, Console) {
+    signals::catch();
     let mut console = Console::new();
-    let result = run(Control { observer: &mut console, interrupted: &INTERRUPTED });
+    let result = run(Control { observer: &mut console, interrupted: &signals::INTERRUPTED });
     console.bar.finish();
-    if let Err(Error::Interrupted) = &result {
-        let dir = dir.display();
-        console.line(&format!("oaif: saved a checkpoint in {dir}; go on with --resume-from-checkpoint last"));
+    // A run that did no step may have met another's folder.
+    let saved = match result.is_err() && console.stepped {
+        true => checkpoints(dir).ok().and_then(|mut all| all.pop()),
+        false => None,
+    };
+    if let Some(checkpoint) = saved {
+        console.line(&format!(
+            "oaif: saved a checkpoint after step {}; go on with {command} {}",
+            checkpoint.step,
+            quoted(dir)
+        ));
     }
     (result, console)
 }
 
+/// A path as a shell takes it.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_alphanumeric() || "/._-+:@\\".contains(c);
+    if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
+}
+
 /// Trains with a progress bar, then says where the result is.
 pub fn train(
+    command: &str,
     plan: &TrainPlan,
     gpu: &Gpu,
     run: impl FnOnce(Sources, Control<'_>) -> Result<std::path::PathBuf>,
 ) -> Result<()> {
     let sources = Sources { model: plan.model.clone(), config: plan.config.clone() };
-    let (result, console) = watched(&plan.options.output_dir, |control| run(sources, control));
+    let (result, console) =
+        watched(&plan.options.output_dir, &format!("oaif {command} --resume"), |control| {
+            run(sources, control)
+        });
     // What a failed run did is worth a look too; but one that did no step may have met another's folder.
     let report = match plan.report && (result.is_ok() || console.stepped) {
         true => write_report(&plan.options.output_dir, &console),
