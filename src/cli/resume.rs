@@ -38,7 +38,10 @@ pub(super) fn expand(command: &Command, arguments: Vec<OsString>) -> Result<Vec<
     if of != name {
         let why = match of.as_str() {
             "demo" => "is a run of oaif demo: go on by oaif demo --resume-from-checkpoint last".to_owned(),
-            _ => format!("is a run of oaif {of}, not of oaif {name}: go on by oaif {of} --resume"),
+            _ => format!(
+                "is a run of oaif {of}, not of oaif {name}: go on by oaif {of} --resume {}",
+                run.display()
+            ),
         };
         return Err(Error::file(&run, why));
     }

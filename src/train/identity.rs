@@ -25,18 +25,25 @@ pub(super) struct RunIdentity {
     /// The base weights and their configuration.
     model: Digest,
     /// The LoRA adapter that the run began with.
+    #[serde(deserialize_with = "Option::deserialize")]
     adapter: Option<Digest>,
     tokenizer: Digest,
+    #[serde(deserialize_with = "Option::deserialize")]
     chat_template: Option<Digest>,
     /// The encoded rows that are trained on, in their order.
     dataset: String,
     training: Training,
+    #[serde(deserialize_with = "Option::deserialize")]
     lora: Option<Lora>,
     /// End completions with the end-of-sequence token.
+    #[serde(deserialize_with = "Option::deserialize")]
     append_eos: Option<bool>,
+    #[serde(deserialize_with = "Option::deserialize")]
     loss: Option<Loss>,
+    #[serde(deserialize_with = "Option::deserialize")]
     online: Option<Online>,
     /// What the annotator says of itself, see [`Annotator::identity`].
+    #[serde(deserialize_with = "Option::deserialize")]
     judge: Option<BTreeMap<String, String>>,
 }
 
@@ -67,10 +74,14 @@ struct Training {
     lr_scheduler_type: String,
     warmup_steps: usize,
     /// Steps of the whole run, where the learning rate depends on them.
+    #[serde(deserialize_with = "Option::deserialize")]
     max_steps: Option<usize>,
     optim: String,
+    #[serde(deserialize_with = "Option::deserialize")]
     adam_beta1: Option<f32>,
+    #[serde(deserialize_with = "Option::deserialize")]
     adam_beta2: Option<f32>,
+    #[serde(deserialize_with = "Option::deserialize")]
     adam_epsilon: Option<f32>,
     weight_decay: f32,
     max_grad_norm: f32,
@@ -78,7 +89,9 @@ struct Training {
     gradient_accumulation_steps: usize,
     seed: u32,
     shuffle: bool,
+    #[serde(deserialize_with = "Option::deserialize")]
     max_prompt_length: Option<usize>,
+    #[serde(deserialize_with = "Option::deserialize")]
     max_length: Option<usize>,
     dtype: String,
     tier: String,
