@@ -56,8 +56,8 @@ impl Observer for Console {
             |name: &str, value: Option<f64>| value.map_or(String::new(), |v| format!("  {name} {v:.3}"));
         let left = e.seconds_left as u64;
         let message = format!(
-            "loss {:.4}{}{}  {:.0} tokens/s  {}:{:02}:{:02} left",
-            e.loss,
+            "{}{}{}  {:.0} tokens/s  {}:{:02}:{:02} left",
+            e.loss.map_or("no pairs".into(), |loss| format!("loss {loss:.4}")),
             optional("margin", e.margin),
             optional("judge 1st", e.judge_win),
             e.tokens_per_second,

@@ -7,6 +7,7 @@ mod check;
 mod companions;
 pub mod config;
 mod decoder;
+pub(crate) mod fingerprint;
 mod format;
 pub(crate) mod kv_cache;
 pub mod lora;

@@ -20,6 +20,9 @@ pub struct TrainOptions {
     pub overwrite: bool,
     /// Go on from this checkpoint: a path, or `last`.
     pub resume: Option<String>,
+    /// What may differ from the run that wrote the checkpoint, by the names of the options, such as `learning-rate` or
+    /// `judge`. Anything else that decides the numbers must be the same.
+    pub allow_changes: Vec<String>,
     /// The highest learning rate.
     pub learning_rate: f64,
     /// How it changes.
@@ -59,7 +62,8 @@ pub struct TrainOptions {
     pub shuffle: bool,
     /// Longest prompt in tokens; longer ones are skipped and counted. `None`: what the model takes.
     pub max_prompt_length: Option<usize>,
-    /// Longest prompt and completion together, in tokens; longer rows are skipped and counted.
+    /// Longest prompt and completion together, in tokens; longer rows are skipped and counted. In online training a prompt
+    /// must leave room for the longest response.
     pub max_length: Option<usize>,
 }
 
@@ -71,6 +75,7 @@ impl TrainOptions {
             output_dir: output_dir.into(),
             overwrite: false,
             resume: None,
+            allow_changes: Vec::new(),
             learning_rate: 5e-7,
             schedule: ScheduleKind::Linear,
             warmup_steps: 0,
@@ -146,7 +151,7 @@ pub struct AlignOptions {
     pub stop: Vec<String>,
     /// Weigh the loss by the annotator's probability rather than take its verdict as certain.
     pub soft_labels: bool,
-    /// End the run when more than this share of the verdicts is unusable.
+    /// End the run when more than this share of the verdicts is unusable, or (below 1) when the last 16 all were.
     pub max_invalid_ratio: f64,
     /// 1: while an annotator that works elsewhere is awaited, the next step's prompts are answered, by a policy that lacks
     /// one update. 0: on-policy, as in the paper.

@@ -22,8 +22,8 @@ pub struct StepEvent {
     pub step: usize,
     /// The last one.
     pub total_steps: usize,
-    /// The loss, a mean over the batch.
-    pub loss: f64,
+    /// The loss, a mean over the batch; `None` for a step without a pair to learn from.
+    pub loss: Option<f64>,
     /// The mean difference of the rewards of chosen and rejected; `None` where there are no pairs.
     pub margin: Option<f64>,
     /// The share of the decided pairs in which the annotator preferred the first response; `None` where no
@@ -42,7 +42,7 @@ mod tests {
     const EVENT: StepEvent = StepEvent {
         step: 1,
         total_steps: 2,
-        loss: 0.7,
+        loss: Some(0.7),
         margin: None,
         judge_win: Some(0.5),
         tokens_per_second: 100.0,

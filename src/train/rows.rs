@@ -120,6 +120,11 @@ impl EncodedRows {
         EncodedRows::collect(rows, limits, |row| &row.place, encode)
     }
 
+    /// How many of the dataset's rows were skipped.
+    pub fn skipped_rows(&self) -> usize {
+        self.long_prompts + self.too_long + self.empty
+    }
+
     /// How many of the dataset's rows were skipped and by which limit; `None` where all were kept.
     pub fn skipped(&self) -> Option<String> {
         let limits = self.limits?;
@@ -128,7 +133,7 @@ impl EncodedRows {
             (self.too_long, format!("above {} tokens in all", limits.whole)),
             (self.empty, "without a token to learn".to_owned()),
         ];
-        let skipped: usize = counts.iter().map(|(count, _)| count).sum();
+        let skipped = self.skipped_rows();
         let all = skipped + self.trees.len();
         let parts: Vec<String> = counts
             .iter()

@@ -10,6 +10,7 @@ mod commands;
 mod crashes;
 #[cfg(feature = "demo")]
 mod demo;
+mod resume;
 mod runs;
 
 use std::path::{Path, PathBuf};
@@ -47,6 +48,14 @@ impl Place {
 
     fn write(&self, name: &str, content: impl AsRef<[u8]>) {
         std::fs::write(self.path(name), content).unwrap();
+    }
+
+    /// An executable script of the shell.
+    #[cfg(unix)]
+    fn script(&self, name: &str, text: &str) {
+        use std::os::unix::fs::PermissionsExt;
+        self.write(name, format!("#!/bin/sh\n{text}\n"));
+        std::fs::set_permissions(self.path(name), std::fs::Permissions::from_mode(0o755)).unwrap();
     }
 
     fn read(&self, name: &str) -> Vec<u8> {

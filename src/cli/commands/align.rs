@@ -31,7 +31,7 @@ pub fn run(plan: AlignPlan) -> Result<()> {
         return training::report(&gpu, &train, run.rows(), run.total_steps());
     }
     let mut judge = annotator(&gpu, judge, dtype, true)?;
-    training::train(&train, &gpu, |sources, control| run.run(judge.as_mut(), sources, control))
+    training::train("align", &train, &gpu, |sources, control| run.run(judge.as_mut(), sources, control))
 }
 
 /// What the annotator holds of a measuring `gpu`. Of its model, config.json is enough.

@@ -8,11 +8,11 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use super::training::{self, INTERRUPTED};
+use super::training;
 use crate::annotate::llm::Orders;
 use crate::cli::args::DemoPlan;
 use crate::cli::console::{Console, say};
-use crate::cli::print;
+use crate::cli::{print, signals};
 use crate::demo::dataset::prompts;
 use crate::demo::exam::{Exam, Tally};
 use crate::demo::models::Models;
@@ -51,11 +51,14 @@ pub fn run(plan: DemoPlan) -> Result<()> {
         plan.instruction.text()
     ));
     let run = AlignRun::new(policy, &prompts(PROMPTS), &plan.train, &plan.align)?;
-    let sources = Sources { model: models.policy(), config: plan.config.clone() };
-    let (results, console) = training::watched(dir, |control| {
-        run.run(judge.as_mut(), sources, control)?;
-        examine(&gpu, &models, plan.instruction, Exam::new(plan.held_out), dir)
-    });
+    let mut config = plan.config.clone();
+    config["command"] = json!("demo");
+    let sources = Sources { model: models.policy(), config };
+    let (results, console) =
+        training::watched(dir, "oaif demo --resume-from-checkpoint last --output-dir", |control| {
+            run.run(judge.as_mut(), sources, control)?;
+            examine(&gpu, &models, plan.instruction, Exam::new(plan.held_out), dir)
+        });
     let results = results?;
     let summary = results.summary(began.elapsed().as_secs_f64());
     files::write_atomic(&dir.join(SUMMARY), format!("{summary:#}\n").as_bytes())?;
@@ -105,7 +108,7 @@ fn examine(gpu: &Gpu, models: &Models, instruction: Instruction, exam: Exam, dir
     let checkpoints = checkpoints(dir)?;
     let folders = checkpoints.iter().map(|c| (c.step, c.path.clone()));
     for (step, folder) in [(0, models.policy())].into_iter().chain(folders) {
-        if INTERRUPTED.load(Ordering::Relaxed) {
+        if signals::INTERRUPTED.load(Ordering::Relaxed) {
             return Err(Error::Interrupted);
         }
         let summaries = exam.summaries(&Policy::frozen(gpu, &folder, None, None)?, EXAM_SEED)?;

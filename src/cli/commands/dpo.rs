@@ -22,5 +22,5 @@ pub fn run(plan: DpoPlan) -> Result<()> {
     if train.dry_run {
         return training::report(&gpu, &train, run.rows(), run.total_steps());
     }
-    training::train(&train, &gpu, |sources, control| run.run(sources, control))
+    training::train("dpo", &train, &gpu, |sources, control| run.run(sources, control))
 }
