@@ -1,6 +1,7 @@
 //! Choosing an adapter and opening its device with the features and limits that it has.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -189,9 +190,8 @@ pub(super) struct Inner {
     pub profile: Option<Mutex<Profile>>,
     /// What wgpu reported outside a call, and why the device was lost.
     faults: Arc<Mutex<Faults>>,
-    /// Of an application's device, which tells the application alone that it is lost: a buffer that can be mapped as
-    /// long as it is not; none from then on.
-    canary: Option<Mutex<Option<wgpu::Buffer>>>,
+    /// Whether the device is an application's, which handles its errors itself.
+    foreign: bool,
 }
 
 #[derive(Default)]
@@ -318,7 +318,7 @@ impl Gpu {
             })
             .await
             .map_err(|e| Error::Gpu { what: format!("a device on {}", summary.name), why: e.to_string() })?;
-        let gpu = Gpu::build(device, queue, summary, options, arithmetic, None);
+        let gpu = Gpu::build(device, queue, summary, options, arithmetic, false);
         gpu.watch();
         Ok(gpu)
     }
@@ -333,13 +333,7 @@ impl Gpu {
         let summary = summarise(0, &device.adapter_info());
         let half = options.tier == Some(Tier::Half) && device.features().contains(wgpu::Features::SHADER_F16);
         let arithmetic = if half { Arithmetic::F16 } else { Arithmetic::F32 };
-        let canary = device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some("canary"),
-            size: 4,
-            usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
-            mapped_at_creation: false,
-        });
-        Ok(Gpu::build(device, queue, summary, options, arithmetic, Some(canary)))
+        Ok(Gpu::build(device, queue, summary, options, arithmetic, true))
     }
 
     /// A `Gpu` of the same limits without a device, to measure what a run would allocate.
@@ -389,7 +383,7 @@ impl Gpu {
             pace: Mutex::default(),
             profile: None,
             faults: Arc::default(),
-            canary: None,
+            foreign: false,
         };
         Gpu { inner: Arc::new(inner) }
     }
@@ -400,7 +394,7 @@ impl Gpu {
         summary: AdapterSummary,
         options: &GpuOptions,
         arithmetic: Arithmetic,
-        canary: Option<wgpu::Buffer>,
+        foreign: bool,
     ) -> Gpu {
         let l = device.limits();
         let limits = Limits {
@@ -435,7 +429,7 @@ impl Gpu {
             pace: Mutex::default(),
             profile: (options.profile && timestamps).then(Mutex::default),
             faults: Arc::default(),
-            canary: canary.map(|buffer| Mutex::new(Some(buffer))),
+            foreign,
         };
         Gpu { inner: Arc::new(inner) }
     }
@@ -498,21 +492,26 @@ impl Gpu {
         }
     }
 
-    /// Whether the application's device is lost. wgpu makes calls on a lost device do nothing, without a word; only a
-    /// mapping fails at once.
+    /// Whether the application's device is lost, which wgpu tells the application alone. Calls on it do nothing, without
+    /// a word; only a mapping fails at once.
     fn is_dead(&self) -> bool {
-        let Some(canary) = &self.inner.canary else { return false };
-        let mut canary = canary.lock().unwrap();
-        let Some(buffer) = &*canary else { return true };
-        let failed = Arc::new(Mutex::new(false));
+        let Some((device, _)) = self.inner.device.as_ref().filter(|_| self.inner.foreign) else {
+            return false;
+        };
+        let failed = Arc::new(AtomicBool::new(false));
         let flag = failed.clone();
-        buffer.map_async(wgpu::MapMode::Read, .., move |mapped| *flag.lock().unwrap() = mapped.is_err());
-        let dead = *failed.lock().unwrap();
-        match dead {
-            true => *canary = None,
-            false => buffer.unmap(),
-        }
-        dead
+        let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let probe = device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("probe"),
+            size: 4,
+            usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
+        // Not unmapped: a thread that polls the device may be at it. Where it goes well, nobody waits for it.
+        probe
+            .map_async(wgpu::MapMode::Read, .., move |mapped| flag.store(mapped.is_err(), Ordering::Relaxed));
+        drop(pollster::block_on(scope.pop()));
+        failed.load(Ordering::Relaxed)
     }
 
     /// Returns what wgpu reported since the last call, as an error.
