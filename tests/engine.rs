@@ -642,6 +642,33 @@ fn a_lost_device_of_the_application_is_the_same_error() {
 }
 
 #[test]
+fn threads_that_share_plans_get_the_bits_of_one_alone() {
+    let Some(gpu) = gpu() else { return };
+    // One arena: a plan's activations lie where another's do.
+    let (arena, model) = (Arena::new(), tiny(&gpu, false));
+    let capacity = Capacity::of(&trees());
+    let scorer = Scorer::new(&gpu, &model, capacity, &arena).unwrap();
+    let other = Scorer::new(&gpu, &model, capacity, &arena).unwrap();
+    let trees = trees();
+    let alone: Vec<_> = trees.chunks(1).map(|tree| scorer.score(tree).unwrap()).collect();
+    std::thread::scope(|threads| {
+        for thread in 0..4 {
+            let (trees, alone, scorer) = (&trees, &alone, if thread % 2 == 0 { &scorer } else { &other });
+            threads.spawn(move || {
+                for i in 0..40 {
+                    let at = (thread + i) % trees.len();
+                    assert_eq!(
+                        scorer.score(&trees[at..=at]).unwrap(),
+                        alone[at],
+                        "thread {thread}, tree {at}"
+                    );
+                }
+            });
+        }
+    });
+}
+
+#[test]
 fn what_an_application_holds_can_be_sent_to_a_thread() {
     fn sent<T: Send>() {}
     sent::<(Gpu, Model, Plan, Arena, Scorer, Generator, Tokenizer, Weights)>();

@@ -25,10 +25,12 @@ pub fn main() -> ExitCode {
         Ok(Ok(cli)) => run(cli),
         Ok(Err(usage)) => {
             // Help and version are such "errors" too. A closed pipe is nothing to tell anybody.
-            let _ = match usage.kind() {
-                DisplayHelp | DisplayHelpOnMissingArgumentOrSubcommand | DisplayVersion => usage.print(),
-                _ => Ok(say(format_args!("oaif: {}", sentence(&usage.render().to_string())))),
-            };
+            match usage.kind() {
+                DisplayHelp | DisplayHelpOnMissingArgumentOrSubcommand | DisplayVersion => {
+                    drop(usage.print())
+                }
+                _ => say(format_args!("oaif: {}", sentence(&usage.render().to_string()))),
+            }
             return ExitCode::from(usage.exit_code() as u8);
         }
         Err(error) => Err(error),

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::arithmetic::Arithmetic;
@@ -73,8 +73,7 @@ pub struct GpuOptions {
 impl GpuOptions {
     /// Refuses values that no device can be driven with.
     fn check(&self) -> Result<()> {
-        // Not a number is not above 0 either.
-        if !(self.submit_ms > 0.0) {
+        if self.submit_ms.is_nan() || self.submit_ms <= 0.0 {
             return Err(Error::config("submit_ms", format!("{} is no time above 0", self.submit_ms)));
         }
         let limits = [
@@ -190,6 +189,8 @@ pub(super) struct Inner {
     pub profile: Option<Mutex<Profile>>,
     /// What wgpu reported outside a call, and why the device was lost.
     faults: Arc<Mutex<Faults>>,
+    /// Held from filling a plan's inputs to reading its outputs: plans share the memory of their activations.
+    turn: Mutex<()>,
     /// Whether the device is an application's, which handles its errors itself.
     foreign: bool,
 }
@@ -383,6 +384,7 @@ impl Gpu {
             pace: Mutex::default(),
             profile: None,
             faults: Arc::default(),
+            turn: Mutex::default(),
             foreign: false,
         };
         Gpu { inner: Arc::new(inner) }
@@ -429,6 +431,7 @@ impl Gpu {
             pace: Mutex::default(),
             profile: (options.profile && timestamps).then(Mutex::default),
             faults: Arc::default(),
+            turn: Mutex::default(),
             foreign,
         };
         Gpu { inner: Arc::new(inner) }
@@ -536,6 +539,12 @@ impl Gpu {
 
     pub(super) fn queue(&self) -> &wgpu::Queue {
         &self.inner.device.as_ref().expect("a measuring Gpu runs nothing").1
+    }
+
+    /// Waits until no other thread fills or replays a plan on this device, and keeps them waiting.
+    pub(crate) fn turn(&self) -> MutexGuard<'_, ()> {
+        // A thread that panicked has left nothing behind that the next one would not overwrite.
+        self.inner.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether this is the same device.
