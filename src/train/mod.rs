@@ -30,7 +30,7 @@ mod lock;
 mod log;
 mod movement;
 pub mod options;
-pub mod order;
+mod order;
 pub mod pair_step;
 mod pair_trainer;
 mod policy;
