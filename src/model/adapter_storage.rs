@@ -162,7 +162,9 @@ fn stored_names(
             if tensor.shape == expected {
                 if FloatFormat::of(tensor.dtype).is_none() {
                     let dtype = tensor.dtype;
-                    return Err(format!("tensor {name} is of type {dtype:?}, accepted are F32, F16 and BF16"));
+                    return Err(format!(
+                        "tensor {name} is of type {dtype:?}, accepted are F32, F16 and BF16"
+                    ));
                 }
                 continue;
             }
@@ -186,11 +188,14 @@ fn stored_names(
     let used: BTreeSet<String> = layout.terms().iter().flat_map(|term| term.names()).collect();
     if let Some((plain, name)) = stored.iter().find(|(plain, _)| !used.contains(*plain)) {
         let every = || (0..architecture.layers).flat_map(|layer| Projection::ALL.map(|p| p.module(layer)));
-        let readable = every().any(|module| ["A", "B"].iter().any(|m| *plain == format!("{PREFIX}{module}.lora_{m}.weight")));
+        let readable = every()
+            .any(|module| ["A", "B"].iter().any(|m| *plain == format!("{PREFIX}{module}.lora_{m}.weight")));
         let all = Projection::ALL.map(Projection::name).join(", ");
         return Err(match readable {
             true => {
-                format!("holds tensor {name}, which {ADAPTER_CONFIG} does not ask for: do they belong together?")
+                format!(
+                    "holds tensor {name}, which {ADAPTER_CONFIG} does not ask for: do they belong together?"
+                )
             }
             false => format!(
                 "holds tensor {name}, which is no A or B of {all} in one of this model's {} layers{made_for}",
@@ -206,6 +211,7 @@ const PREFIX: &str = "base_model.model.";
 /// A tensor's name as PEFT saves it today: behind a prefix, without the adapter's name, which is `default`.
 fn plain_name(name: &str) -> String {
     let bare = name.strip_prefix(PREFIX).unwrap_or(name);
-    let bare = bare.strip_suffix(".default.weight").map_or(bare.to_owned(), |start| format!("{start}.weight"));
+    let bare =
+        bare.strip_suffix(".default.weight").map_or(bare.to_owned(), |start| format!("{start}.weight"));
     format!("{PREFIX}{bare}")
 }

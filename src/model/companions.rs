@@ -124,7 +124,8 @@ impl Companions {
         let stays = lower.starts_with('.')
             || NOT_COPIED.contains(&lower.as_str())
             || WEIGHTS.iter().any(|end| lower.ends_with(end));
-        let tokenizer = || TOKENIZER.iter().any(|start| lower.starts_with(start)) || lower.ends_with(".tiktoken");
+        let tokenizer =
+            || TOKENIZER.iter().any(|start| lower.starts_with(start)) || lower.ends_with(".tiktoken");
         !stays && (self == Companions::All || tokenizer())
     }
 }

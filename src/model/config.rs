@@ -126,9 +126,11 @@ impl ModelConfig {
             ));
         }
         if !raw.quantization_config.is_null() {
-            return Err("quantization_config is set: quantised weights are not read, take the model's own in \
+            return Err(
+                "quantization_config is set: quantised weights are not read, take the model's own in \
                         float32, float16 or bfloat16"
-                .into());
+                    .into(),
+            );
         }
         match raw.hidden_act.as_deref() {
             None | Some("silu" | "swish") => {}
@@ -175,7 +177,8 @@ impl ModelConfig {
         if !(rms_norm_eps.is_finite() && rms_norm_eps >= 0.0) {
             return Err(format!("rms_norm_eps is {rms_norm_eps}, expected a number ≥ 0"));
         }
-        let [c, f, l, v] = [hidden_size, raw.intermediate_size, raw.num_hidden_layers, raw.vocab_size].map(|n| n as u128);
+        let [c, f, l, v] =
+            [hidden_size, raw.intermediate_size, raw.num_hidden_layers, raw.vocab_size].map(|n| n as u128);
         let weights = 2 * v * c + l * c * (3 * f + (2 * (heads + kv_heads) * head_dim) as u128);
         if weights > MAX_WEIGHTS {
             return Err(format!(
@@ -184,9 +187,13 @@ impl ModelConfig {
             ));
         }
         let mut warnings = Vec::new();
-        let set = |key: &&str| json.get(*key).is_some_and(|v| !v.is_null() && *v != Value::Bool(false) && v.as_f64() != Some(1.0));
+        let set = |key: &&str| {
+            json.get(*key)
+                .is_some_and(|v| !v.is_null() && *v != Value::Bool(false) && v.as_f64() != Some(1.0))
+        };
         // Where it is said not to be used, its size is no surprise.
-        let in_use = |key: &&str| *key != "sliding_window" || json["use_sliding_window"] != Value::Bool(false);
+        let in_use =
+            |key: &&str| *key != "sliding_window" || json["use_sliding_window"] != Value::Bool(false);
         for key in UNUSED.iter().filter(|key| set(key) && in_use(key)) {
             warnings.push(format!("config.json has {key}, which {architecture} does not use"));
         }
@@ -224,7 +231,8 @@ impl ModelConfig {
 
     /// Says in what is saved how the weights are stored, by the keys that are there, or else the newer one.
     pub(super) fn set_dtype(&mut self, format: FloatFormat) {
-        let keys: Vec<&str> = ["dtype", "torch_dtype"].into_iter().filter(|key| self.raw.get(key).is_some()).collect();
+        let keys: Vec<&str> =
+            ["dtype", "torch_dtype"].into_iter().filter(|key| self.raw.get(key).is_some()).collect();
         for key in if keys.is_empty() { vec!["dtype"] } else { keys } {
             self.raw[key] = format.name().into();
         }
@@ -362,9 +370,47 @@ mod tests {
         assert_refused(json!({"attention_bias": true}), "attention_bias is true");
         assert_refused(json!({"mlp_bias": true}), "mlp_bias is true");
         assert_refused(json!({"hidden_act": "gelu"}), "hidden_act is \"gelu\"");
+        let quantised = json!({"quant_method": "bitsandbytes", "load_in_4bit": true});
+        assert_refused(json!({"quantization_config": quantised}), "quantization_config is set");
         assert_refused(json!({"rope_scaling": {"type": "linear", "factor": 2.0}}), "\"linear\"");
         assert_refused(json!({"rope_parameters": {"rope_type": "yarn"}}), "\"yarn\"");
         assert_refused(json!({"rope_parameters": {"partial_rotary_factor": 0.5}}), "partial_rotary_factor");
+    }
+
+    #[test]
+    fn a_family_that_contradicts_the_architecture_is_refused() {
+        assert_refused(json!({"model_type": "mistral"}), "model_type says \"mistral\"");
+        assert_refused(
+            json!({"architectures": ["LlamaForSequenceClassification"]}),
+            "LlamaForSequenceClassification",
+        );
+        config(json!({"model_type": null})).unwrap();
+    }
+
+    #[test]
+    fn settings_that_a_llama_does_not_use_are_warned_about() {
+        for key in UNUSED {
+            let set = config(json!({key: 4})).unwrap();
+            assert_eq!(set.warnings, [format!("config.json has {key}, which LlamaForCausalLM does not use")]);
+            for neutral in [json!(null), json!(false), json!(1.0)] {
+                assert!(config(json!({key: neutral})).unwrap().warnings.is_empty());
+            }
+        }
+        let off = config(json!({"sliding_window": 4096, "use_sliding_window": false})).unwrap();
+        assert!(off.warnings.is_empty(), "{:?}", off.warnings);
+        assert_eq!(config(json!({"attention_dropout": 0.1})).unwrap().warnings.len(), 1);
+    }
+
+    #[test]
+    fn a_saved_configuration_says_how_its_weights_are_stored() {
+        let saved = |changes: Value| {
+            let mut c = config(changes).unwrap();
+            c.set_dtype(FloatFormat::F16);
+            (c.raw["dtype"].clone(), c.raw["torch_dtype"].clone())
+        };
+        assert_eq!(saved(json!({})), (json!("float16"), json!(null)));
+        assert_eq!(saved(json!({"torch_dtype": "float32"})), (json!(null), json!("float16")));
+        assert_eq!(saved(json!({"dtype": "float32"})), (json!("float16"), json!(null)));
     }
 
     #[test]
@@ -378,6 +424,19 @@ mod tests {
         assert_refused(json!({"num_key_value_heads": 0}), "num_key_value_heads is 0");
         assert_refused(json!({"vocab_size": 0}), "vocab_size is 0");
         assert_refused(json!({"hidden_size": 1u64 << 40}), "hidden_size is 1099511627776");
+        assert_refused(
+            json!({"hidden_size": 2_147_483_640u32}),
+            "hidden_size is 2147483640, expected 1 to 16777216",
+        );
+        assert_refused(json!({"num_hidden_layers": 2_000_000_000u32}), "num_hidden_layers is 2000000000");
+        assert_refused(json!({"vocab_size": 2_000_000_000u32}), "vocab_size is 2000000000");
+        assert_refused(json!({"vocab_size": 1 << 24, "hidden_size": 1 << 24}), "describe");
+        assert_refused(json!({"head_dim": 1u64 << 62}), "wider than 16777216");
+        assert_refused(json!({"head_dim": u64::MAX - 7}), "wider than 16777216");
+        assert_refused(
+            json!({"max_position_embeddings": 1u64 << 31}),
+            "max_position_embeddings is 2147483648",
+        );
         assert_refused(json!({"head_dim": 6}), "multiples of 8");
         assert_refused(json!({"head_dim": 0}), "multiples of 8");
         assert_refused(json!({"vocab_size": -1}), "not a model's configuration");

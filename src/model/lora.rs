@@ -83,7 +83,8 @@ impl LoraConfig {
             return Err(Error::config("LoRA alpha", format!("is {alpha}, expected a number of 32 bits")));
         }
         let term = |layer, &projection| LoraTerm { layer, projection, rank, alpha };
-        let terms = (0..architecture.layers).flat_map(|layer| self.targets.iter().map(move |p| term(layer, p)));
+        let terms =
+            (0..architecture.layers).flat_map(|layer| self.targets.iter().map(move |p| term(layer, p)));
         Ok(LoraLayout::new(terms.collect(), architecture.layers, rank_stabilised))
     }
 }
@@ -140,7 +141,8 @@ impl LoraLayout {
     pub fn to_json(&self, base_model: &str) -> Value {
         let (everywhere, single): (Vec<&LoraTerm>, Vec<&LoraTerm>) =
             self.terms.iter().partition(|term| self.is_everywhere(term.projection));
-        let names = Projection::ALL.into_iter().filter(|p| everywhere.iter().any(|term| term.projection == *p));
+        let names =
+            Projection::ALL.into_iter().filter(|p| everywhere.iter().any(|term| term.projection == *p));
         let mut targets: Vec<String> = names.map(|p| p.name().to_owned()).collect();
         targets.extend(single.iter().map(|term| term.module()));
         let rank = most_frequent(self.terms.iter().map(|term| term.rank)).unwrap_or(1);

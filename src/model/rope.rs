@@ -78,8 +78,9 @@ impl Rope {
             Value::Object(map) => Ok(Some(map).filter(|map| !map.is_empty())),
             _ => Err(format!("{key} must be an object, or be left out")),
         };
-        let read =
-            |key, map, warnings: &mut Vec<String>| Settings { key, map, config }.read(max_positions, warnings);
+        let read = |key, map, warnings: &mut Vec<String>| {
+            Settings { key, map, config }.read(max_positions, warnings)
+        };
         let (older, newer) = (settings(OLDER)?, settings(NEWER)?);
         match (older, newer) {
             (Some(older), Some(newer)) => {
@@ -109,21 +110,26 @@ impl Settings<'_> {
     fn read(&self, max_positions: usize, warnings: &mut Vec<String>) -> Result<Rope, String> {
         let key = self.key;
         if let Some((layers, _)) = self.map.iter().find(|(_, value)| value.is_object()) {
-            return Err(format!("{key} has settings for some layers alone ({layers:?}), which is not supported"));
+            return Err(format!(
+                "{key} has settings for some layers alone ({layers:?}), which is not supported"
+            ));
         }
         let theta = self.beside("rope_theta")?.unwrap_or(10_000.0);
         if theta <= 0.0 {
             return Err(format!("rope_theta is {theta}, expected a number > 0"));
         }
         if self.beside("partial_rotary_factor")?.is_some_and(|factor| factor != 1.0) {
-            return Err("partial_rotary_factor is not 1: rotating a part of each head is not supported".into());
+            return Err(
+                "partial_rotary_factor is not 1: rotating a part of each head is not supported".into()
+            );
         }
         let original = self.beside("original_max_position_embeddings")?;
         let kind = self.kind()?;
         let scaling = match kind {
             None | Some("default") => {
-                let set =
-                    |name: &&str| self.map.get(*name).is_some_and(|v| !v.is_null() && v.as_f64() != Some(1.0));
+                let set = |name: &&str| {
+                    self.map.get(*name).is_some_and(|v| !v.is_null() && v.as_f64() != Some(1.0))
+                };
                 if let Some(name) = SCALING.iter().find(|name| set(name)) {
                     let given = kind.map_or("no rope_type".into(), |kind| format!("rope_type \"{kind}\""));
                     return Err(format!("{key} has {name} but {given}: say which scaling it belongs to"));
@@ -132,7 +138,9 @@ impl Settings<'_> {
             }
             Some("llama3") => self.llama3(original.unwrap_or(max_positions as f64))?,
             Some(other) => {
-                return Err(format!("the rope_type is \"{other}\", supported are \"default\" and \"llama3\""));
+                return Err(format!(
+                    "the rope_type is \"{other}\", supported are \"default\" and \"llama3\""
+                ));
             }
         };
         let known = |name: &str| GENERAL.contains(&name) || SCALING.contains(&name);
@@ -182,7 +190,9 @@ impl Settings<'_> {
             ));
         }
         if original < 1.0 || original.fract() != 0.0 || original > i32::MAX as f64 {
-            return Err(format!("original_max_position_embeddings is {original}, expected a number of tokens"));
+            return Err(format!(
+                "original_max_position_embeddings is {original}, expected a number of tokens"
+            ));
         }
         Ok(RopeScaling::Llama3 {
             factor: need("factor")?,
@@ -245,12 +255,14 @@ mod tests {
         assert_eq!(rope(inside).unwrap(), default(5e5));
         let beside = json!({"rope_theta": 7e5, "rope_parameters": {"rope_type": "default"}});
         assert_eq!(rope(beside).unwrap(), default(7e5));
-        let empty = json!({"rope_scaling": {}, "rope_parameters": {"rope_type": "default", "rope_theta": 5e5}});
+        let empty =
+            json!({"rope_scaling": {}, "rope_parameters": {"rope_type": "default", "rope_theta": 5e5}});
         assert_eq!(rope(empty).unwrap(), default(5e5));
         let older = rope(json!({"rope_theta": 7e5, "rope_scaling": llama3(json!({}))})).unwrap();
         assert_eq!(older.theta, 7e5);
         assert_eq!(original(older.clone()), 32);
-        let alias = json!({"rope_theta": 7e5, "rope_scaling": llama3(json!({"rope_type": null, "type": "llama3"}))});
+        let alias =
+            json!({"rope_theta": 7e5, "rope_scaling": llama3(json!({"rope_type": null, "type": "llama3"}))});
         assert_eq!(rope(alias).unwrap(), older);
         // Without the context before the stretching, the model's own.
         let absent = llama3(json!({"original_max_position_embeddings": null}));
@@ -292,7 +304,10 @@ mod tests {
 
     #[test]
     fn half_given_settings_are_refused() {
-        assert_refused(json!({"rope_scaling": {"factor": 2.0}}), &["rope_scaling has factor but no rope_type"]);
+        assert_refused(
+            json!({"rope_scaling": {"factor": 2.0}}),
+            &["rope_scaling has factor but no rope_type"],
+        );
         assert_refused(
             json!({"rope_parameters": {"rope_type": "default", "low_freq_factor": 4}}),
             &["low_freq_factor but rope_type \"default\""],
@@ -300,7 +315,10 @@ mod tests {
         for key in SCALING {
             assert_refused(json!({"rope_scaling": llama3(json!({key: null}))}), &["needs", key]);
             assert_refused(json!({"rope_scaling": llama3(json!({key: "x"}))}), &[key, "expected a number"]);
-            assert_refused(json!({"rope_scaling": llama3(json!({key: -1}))}), &[key, "expected a number > 0"]);
+            assert_refused(
+                json!({"rope_scaling": llama3(json!({key: -1}))}),
+                &[key, "expected a number > 0"],
+            );
         }
         assert_refused(json!({"rope_scaling": "llama3"}), &["rope_scaling must be an object"]);
         assert_refused(json!({"rope_theta": "1e4"}), &["rope_theta is \"1e4\""]);

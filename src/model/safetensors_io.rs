@@ -401,7 +401,8 @@ mod tests {
     fn a_number_beyond_the_format_leaves_no_file() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(MODEL_FILE);
-        for (format, value, limit) in [(F16, 7e4, "65504"), (Bf16, f32::MAX, "3.3895"), (F16, -1e30, "65504")] {
+        for (format, value, limit) in [(F16, 7e4, "65504"), (Bf16, f32::MAX, "3.3895"), (F16, -1e30, "65504")]
+        {
             let specs = vec![spec("a", &[1], F32), spec("b", &[2], format)];
             let written = write_atomic(&path, specs, &BTreeMap::new(), |spec| {
                 Ok(vec![value; spec.shape.iter().product()])

@@ -3,11 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-
 use crate::error::Result;
 use crate::gpu::{Arena, Buffer, Category, Format, Gpu, Live, Plan, PlanOptions, Recorder, Region, Tensor};
-use crate::model::Weights;
 use crate::model::FloatFormat;
+use crate::model::Weights;
 use crate::model::safetensors_io::{TensorFiles, TensorSpec, write_atomic};
 use crate::ops;
 

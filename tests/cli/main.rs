@@ -11,6 +11,7 @@ mod crashes;
 #[cfg(feature = "demo")]
 mod demo;
 mod runs;
+mod weights;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
