@@ -332,3 +332,191 @@ fn any(patterns: &[Regex], module: &str) -> Result<bool, String> {
     }
     Ok(false)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::model::ModelConfig;
+
+    fn architecture() -> Architecture {
+        Architecture::llama(
+            &ModelConfig::from_json(json!({"architectures": ["LlamaForCausalLM"], "hidden_size": 64,
+                "intermediate_size": 96, "num_hidden_layers": 12, "num_attention_heads": 8, "vocab_size": 100}))
+            .unwrap(),
+        )
+    }
+
+    fn config(changes: Value) -> Result<AdapterConfig, String> {
+        let mut json =
+            json!({"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"]});
+        for (key, value) in changes.as_object().unwrap() {
+            json[key] = value.clone();
+        }
+        AdapterConfig::from_json(&json)
+    }
+
+    /// The modules that have a term, as layer and last name.
+    fn modules(changes: Value) -> Vec<String> {
+        let layout = config(changes).unwrap().layout(&architecture()).unwrap();
+        layout.terms().iter().map(|term| format!("{} {}", term.layer, term.projection.name())).collect()
+    }
+
+    #[track_caller]
+    fn assert_refused(changes: Value, parts: &[&str]) {
+        let why = config(changes).and_then(|c| c.layout(&architecture())).unwrap_err();
+        parts.iter().for_each(|part| assert!(why.contains(part), "{part:?} is not in {why:?}"));
+    }
+
+    #[test]
+    fn targets_are_matched_by_the_rules_of_peft() {
+        let everywhere = |names: &[&str]| -> Vec<String> {
+            (0..12).flat_map(|layer| names.iter().map(move |name| format!("{layer} {name}"))).collect()
+        };
+        let qv = everywhere(&["q_proj", "v_proj"]);
+        assert_eq!(modules(json!({})), qv);
+        assert_eq!(modules(json!({"target_modules": null})), qv, "PEFT's own choice for a Llama");
+        assert_eq!(modules(json!({"target_modules": r".*\.self_attn\.(q|v)_proj"})), qv);
+        assert_eq!(modules(json!({"target_modules": r"(?!.*mlp)(?!.*[ko]_proj).*proj"})), qv, "looks ahead");
+        assert_eq!(modules(json!({"target_modules": ["self_attn.q_proj", "v_proj"]})), qv);
+        assert_eq!(modules(json!({"target_modules": "all-linear"})).len(), 12 * 7);
+        assert_eq!(modules(json!({"target_modules": "All-Linear"})).len(), 12 * 7);
+        assert_eq!(modules(json!({"target_modules": ["model.layers.1.self_attn.q_proj"]})), ["1 q_proj"]);
+        // A regular expression is matched with the whole name: 1 is neither 11 nor a part of it.
+        assert_eq!(modules(json!({"target_modules": r"model\.layers\.1\.mlp\.up_proj"})), ["1 up_proj"]);
+        assert_refused(json!({"target_modules": "q_proj"}), &["matches no module", "q_proj, k_proj"]);
+        assert_refused(json!({"target_modules": ["proj"]}), &["matches no module"]);
+        assert_refused(json!({"target_modules": ["all-linear"]}), &["matches no module"]);
+        assert_refused(json!({"target_modules": []}), &["matches no module"]);
+        assert_refused(json!({"target_modules": "(q_proj"}), &["target_modules", "regular expression"]);
+        assert_refused(json!({"target_modules": 7}), &["target_modules must be"]);
+        assert_refused(json!({"target_modules": ["q_proj", 7]}), &["target_modules holds"]);
+    }
+
+    #[test]
+    fn modules_are_excluded_as_they_are_included() {
+        assert_eq!(modules(json!({"exclude_modules": ["v_proj"]})).len(), 12);
+        assert_eq!(modules(json!({"exclude_modules": r".*layers\.\d\..*"})).len(), 4);
+        assert_eq!(modules(json!({"exclude_modules": ["model.layers.3.self_attn.q_proj"]})).len(), 23);
+        assert_refused(json!({"exclude_modules": ".*"}), &["matches no module"]);
+    }
+
+    #[test]
+    fn layers_are_chosen_as_in_peft() {
+        assert_eq!(modules(json!({"layers_to_transform": 3})), ["3 q_proj", "3 v_proj"]);
+        let two = json!({"layers_to_transform": [1, 11], "layers_pattern": "layers"});
+        assert_eq!(modules(two), ["1 q_proj", "1 v_proj", "11 q_proj", "11 v_proj"]);
+        assert_eq!(modules(json!({"layers_to_transform": []})).len(), 24);
+        // A whole name says its layer itself.
+        let whole =
+            json!({"layers_to_transform": [1], "target_modules": ["model.layers.0.mlp.up_proj", "q_proj"]});
+        assert_eq!(modules(whole), ["0 up_proj", "1 q_proj"]);
+        assert_refused(json!({"layers_to_transform": [1], "layers_pattern": ["h"]}), &["matches no module"]);
+        assert_refused(json!({"layers_to_transform": [12, -1]}), &["matches no module"]);
+        assert_refused(
+            json!({"layers_pattern": ["layers"]}),
+            &["layers_pattern", "without layers_to_transform"],
+        );
+        let regex = json!({"layers_to_transform": [1], "target_modules": ".*q_proj"});
+        assert_refused(regex, &["layers_to_transform"]);
+        assert_refused(json!({"layers_to_transform": "1"}), &["layers_to_transform must be"]);
+    }
+
+    #[test]
+    fn the_first_pattern_that_ends_a_name_gives_rank_and_alpha() {
+        let ranks =
+            json!({"q_proj": 2, "^model.layers.1.self_attn.v_proj": 6, r"layers\.0\..*": 1, "proj": 9});
+        let config =
+            config(json!({"rank_pattern": ranks, "alpha_pattern": {"self_attn.v_proj": -3}})).unwrap();
+        let layout = config.layout(&architecture()).unwrap();
+        let term = |layer, projection| {
+            let term = layout.term(layer, projection).unwrap();
+            (term.rank, term.alpha, layout.scale(term))
+        };
+        assert_eq!(term(0, Projection::Query), (2, 8.0, 4.0));
+        assert_eq!(term(0, Projection::Value), (1, -3.0, -3.0));
+        assert_eq!(term(1, Projection::Value), (6, -3.0, -0.5));
+        assert_eq!(term(11, Projection::Value), (4, -3.0, -0.75), "proj is no ending of a part of a name");
+        assert!(layout.term(0, Projection::Key).is_none());
+    }
+
+    #[test]
+    fn a_layout_is_the_same_after_it_was_saved() {
+        let changes = [
+            json!({}),
+            json!({"use_rslora": true, "target_modules": "all-linear", "layers_to_transform": null}),
+            json!({"layers_to_transform": [1, 3], "target_modules": ["q_proj", "model.layers.0.mlp.down_proj"]}),
+            json!({"rank_pattern": {"q_proj": 2, r".*\.1\..*": 7}, "alpha_pattern": {"v_proj": 0.5}}),
+        ];
+        for changes in changes {
+            let layout = config(changes).unwrap().layout(&architecture()).unwrap();
+            let saved = AdapterConfig::from_json(&layout.to_json("base")).unwrap();
+            assert_eq!(saved.layout(&architecture()).unwrap(), layout);
+            assert!(saved.warnings.is_empty(), "{:?}", saved.warnings);
+        }
+        let plain = config(json!({})).unwrap().layout(&architecture()).unwrap().to_json("base");
+        assert_eq!(plain["target_modules"], json!(["q_proj", "v_proj"]));
+        assert_eq!((&plain["rank_pattern"], &plain["alpha_pattern"]), (&json!({}), &json!({})));
+    }
+
+    #[test]
+    fn beginnings_that_changed_the_base_are_refused() {
+        for fine in
+            [json!(true), json!(false), json!(null), json!("gaussian"), json!("orthogonal"), json!("eva")]
+        {
+            config(json!({"init_lora_weights": fine})).unwrap();
+        }
+        config(json!({"init_lora_weights": "mica"})).unwrap();
+        for name in
+            ["pissa", "pissa_niter_16", "olora", "OLoRA", "corda", "loftq", "lora_ga", "something_new"]
+        {
+            assert_refused(
+                json!({"init_lora_weights": name}),
+                &["init_lora_weights", name, "path_initial_model_for_weight_conversion"],
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_not_done_is_refused_by_its_key() {
+        for key in UNSUPPORTED {
+            for set in [json!(true), json!(["lm_head"]), json!({"a": 1})] {
+                assert_refused(json!({key: set}), &[key, "not supported"]);
+            }
+            for unset in [json!(null), json!(false), json!([]), json!({})] {
+                config(json!({key: unset})).unwrap();
+            }
+        }
+        assert_refused(json!({"bias": "all"}), &["bias"]);
+        assert_refused(json!({"peft_type": "IA3"}), &["peft_type"]);
+        let known = json!({"bias": "none", "loftq_config": {"a": 1}, "ensure_weight_tying": true, "lora_dropout": 0.1});
+        let known = config(known).unwrap();
+        assert_eq!((known.dropout, known.warnings.len()), (0.1, 0));
+        let unknown = config(json!({"use_newest": true, "other": null})).unwrap();
+        assert_eq!(unknown.warnings, ["the adapter's \"use_newest\" is not known here: it is passed over"]);
+    }
+
+    #[test]
+    fn numbers_that_no_adapter_has_are_refused() {
+        for r in [json!(0), json!(-1), json!(i64::MAX), json!(u64::MAX), json!(4.5), json!("4"), json!(65537)]
+        {
+            assert_refused(json!({"r": r}), &["r is"]);
+            assert_refused(json!({"rank_pattern": {"q_proj": r}}), &["rank_pattern of q_proj"]);
+        }
+        for alpha in [json!(1e39), json!("8"), json!([])] {
+            assert_refused(json!({"lora_alpha": alpha}), &["lora_alpha"]);
+            assert_refused(json!({"alpha_pattern": {"q_proj": alpha}}), &["alpha_pattern of q_proj"]);
+        }
+        assert_refused(json!({"rank_pattern": ["q_proj"]}), &["rank_pattern must be"]);
+        assert_refused(json!({"use_rslora": "yes"}), &["use_rslora is \"yes\""]);
+    }
+
+    #[test]
+    fn a_regular_expression_without_end_is_refused() {
+        assert_refused(json!({"target_modules": r"(?=((.*.*)*)*)(.*?)*\2x"}), &["regular expression"]);
+        assert_refused(json!({"target_modules": "(".repeat(4000)}), &["regular expression"]);
+        assert_refused(json!({"target_modules": "a".repeat(5000)}), &["bytes"]);
+        assert_refused(json!({"target_modules": "(((a{1000}){1000}){1000})"}), &["regular expression"]);
+    }
+}

@@ -370,9 +370,47 @@ mod tests {
         assert_refused(json!({"attention_bias": true}), "attention_bias is true");
         assert_refused(json!({"mlp_bias": true}), "mlp_bias is true");
         assert_refused(json!({"hidden_act": "gelu"}), "hidden_act is \"gelu\"");
+        let quantised = json!({"quant_method": "bitsandbytes", "load_in_4bit": true});
+        assert_refused(json!({"quantization_config": quantised}), "quantization_config is set");
         assert_refused(json!({"rope_scaling": {"type": "linear", "factor": 2.0}}), "\"linear\"");
         assert_refused(json!({"rope_parameters": {"rope_type": "yarn"}}), "\"yarn\"");
         assert_refused(json!({"rope_parameters": {"partial_rotary_factor": 0.5}}), "partial_rotary_factor");
+    }
+
+    #[test]
+    fn a_family_that_contradicts_the_architecture_is_refused() {
+        assert_refused(json!({"model_type": "mistral"}), "model_type says \"mistral\"");
+        assert_refused(
+            json!({"architectures": ["LlamaForSequenceClassification"]}),
+            "LlamaForSequenceClassification",
+        );
+        config(json!({"model_type": null})).unwrap();
+    }
+
+    #[test]
+    fn settings_that_a_llama_does_not_use_are_warned_about() {
+        for key in UNUSED {
+            let set = config(json!({key: 4})).unwrap();
+            assert_eq!(set.warnings, [format!("config.json has {key}, which LlamaForCausalLM does not use")]);
+            for neutral in [json!(null), json!(false), json!(1.0)] {
+                assert!(config(json!({key: neutral})).unwrap().warnings.is_empty());
+            }
+        }
+        let off = config(json!({"sliding_window": 4096, "use_sliding_window": false})).unwrap();
+        assert!(off.warnings.is_empty(), "{:?}", off.warnings);
+        assert_eq!(config(json!({"attention_dropout": 0.1})).unwrap().warnings.len(), 1);
+    }
+
+    #[test]
+    fn a_saved_configuration_says_how_its_weights_are_stored() {
+        let saved = |changes: Value| {
+            let mut c = config(changes).unwrap();
+            c.set_dtype(FloatFormat::F16);
+            (c.raw["dtype"].clone(), c.raw["torch_dtype"].clone())
+        };
+        assert_eq!(saved(json!({})), (json!("float16"), json!(null)));
+        assert_eq!(saved(json!({"torch_dtype": "float32"})), (json!(null), json!("float16")));
+        assert_eq!(saved(json!({"dtype": "float32"})), (json!("float16"), json!(null)));
     }
 
     #[test]
@@ -386,6 +424,19 @@ mod tests {
         assert_refused(json!({"num_key_value_heads": 0}), "num_key_value_heads is 0");
         assert_refused(json!({"vocab_size": 0}), "vocab_size is 0");
         assert_refused(json!({"hidden_size": 1u64 << 40}), "hidden_size is 1099511627776");
+        assert_refused(
+            json!({"hidden_size": 2_147_483_640u32}),
+            "hidden_size is 2147483640, expected 1 to 16777216",
+        );
+        assert_refused(json!({"num_hidden_layers": 2_000_000_000u32}), "num_hidden_layers is 2000000000");
+        assert_refused(json!({"vocab_size": 2_000_000_000u32}), "vocab_size is 2000000000");
+        assert_refused(json!({"vocab_size": 1 << 24, "hidden_size": 1 << 24}), "describe");
+        assert_refused(json!({"head_dim": 1u64 << 62}), "wider than 16777216");
+        assert_refused(json!({"head_dim": u64::MAX - 7}), "wider than 16777216");
+        assert_refused(
+            json!({"max_position_embeddings": 1u64 << 31}),
+            "max_position_embeddings is 2147483648",
+        );
         assert_refused(json!({"head_dim": 6}), "multiples of 8");
         assert_refused(json!({"head_dim": 0}), "multiples of 8");
         assert_refused(json!({"vocab_size": -1}), "not a model's configuration");

@@ -12,6 +12,7 @@ mod crashes;
 mod demo;
 mod resume;
 mod runs;
+mod weights;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

@@ -100,7 +100,7 @@ fn an_adapter_is_saved_in_place_of_the_model_and_goes_on_it_again() {
         assert_eq!(out.trim(), std::path::Path::new("run").join("adapter").display().to_string(), "{kind}");
         assert_eq!(
             place.names("run/adapter"),
-            ["adapter_config.json", "adapter_model.safetensors"],
+            ["adapter_config.json", "adapter_model.safetensors", "tokenizer.json", "tokenizer_config.json"],
             "{kind}"
         );
         let score = "score --model tiny --input rows.jsonl";
