@@ -4,7 +4,7 @@ mod common;
 
 use common::{fixture, gpu, ids, json, relative_distance};
 use oaif::Error;
-use oaif::data::packing::{Packed, Tree};
+use oaif::data::packing::Tree;
 use oaif::data::tokenizer::{StopMatcher, Tokenizer};
 use oaif::generate::{GenerateOptions, Generator, Request, SamplingParams};
 use oaif::gpu::shader::KernelKey;
@@ -191,7 +191,7 @@ fn a_pair_learns_the_same_whether_its_prompt_is_shared_or_repeated() {
     let capacity = Capacity::of(&repeated);
     let step = PairStep::new(&gpu, &model, LOSS, capacity, false, &Arena::new()).unwrap();
     let (shared, _) = step.run(&pairs(), 0.25).unwrap();
-    let (repeated, _) = step.run_packed(&Packed::new(&repeated), &pairs(), 0.25).unwrap();
+    let (repeated, _) = step.run_unshared(&pairs(), 0.25).unwrap();
     for (a, b) in shared.iter().zip(&repeated) {
         assert_eq!(bits(&[a.loss, a.entropy]), bits(&[b.loss, b.entropy]));
     }
@@ -539,7 +539,6 @@ fn a_tensor_above_the_limits_is_an_error_that_names_it_and_the_way_out() {
 }
 
 #[test]
-#[should_panic(expected = "live extent 0 is 200, its tensors have room for 100")]
 fn a_live_extent_never_exceeds_its_tensors() {
     let gpu = Gpu::without_device(Limits::default());
     let mut r = Recorder::new(&gpu);
@@ -549,7 +548,8 @@ fn a_live_extent_never_exceeds_its_tensors() {
     let plan = Plan::new(&gpu, r, &Arena::new(), PlanOptions::default()).unwrap();
     let mut live = oaif::gpu::Live::default();
     live.extents[0] = 200;
-    let _ = plan.run(&live);
+    let error = plan.run(&live).unwrap_err().to_string();
+    assert_eq!(error, "live extent 0: is 200, its tensors have room for 100");
 }
 
 /// An application's own device, with no error handler at all.
@@ -566,7 +566,7 @@ fn application() -> Option<(wgpu::Device, wgpu::Queue)> {
 #[test]
 fn the_applications_own_device_gives_the_same_bits() {
     let Some((device, queue)) = application() else { return };
-    let gpu = Gpu::from_device(device, queue, &GpuOptions::default());
+    let gpu = Gpu::from_device(device, queue, &GpuOptions::default()).unwrap();
     let model = tiny(&gpu, true);
     let values = bits(&step_values(&model, &pair_step(&gpu, &model, false)));
     assert!(values == fresh_step_bits(GpuOptions::default()));
@@ -575,7 +575,7 @@ fn the_applications_own_device_gives_the_same_bits() {
 #[test]
 fn threads_share_a_device_that_the_application_polls() {
     let Some((device, queue)) = application() else { return };
-    let gpu = Gpu::from_device(device.clone(), queue, &GpuOptions::default());
+    let gpu = Gpu::from_device(device.clone(), queue, &GpuOptions::default()).unwrap();
     let work = |thread: u32| {
         for i in 0..1000 {
             let values = [thread, i, thread ^ i];
@@ -634,10 +634,5 @@ fn what_wgpu_refuses_is_an_error() {
     // Its constants are missing.
     let error = launch("gather_rows");
     assert!(matches!(&error, Error::Shader { kernel, .. } if kernel == "gather_rows"), "{error}");
-    // A queue that is asked to write beyond a buffer.
-    let buffer = gpu.buffer("small", Category::Workspace, 16).unwrap();
-    let beyond = oaif::gpu::Region { offset: 64, ..buffer.region() };
-    let error = gpu.upload(&beyond, &[1u32]).unwrap_err();
-    assert!(matches!(error, Error::Gpu { .. }), "{error}");
     assert!(gpu.wait().is_ok(), "the device goes on");
 }

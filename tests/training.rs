@@ -179,7 +179,7 @@ impl Annotator for Slow {
         Rule::parse("longer")?.annotate(pairs)
     }
 
-    fn remote(&mut self) -> Option<&mut (dyn Annotator + Send)> {
+    fn remote(&mut self) -> Option<&mut dyn Annotator> {
         Some(self)
     }
 }

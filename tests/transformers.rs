@@ -265,7 +265,7 @@ fn an_adapter_gives_the_log_probabilities_and_gradients_of_peft() {
         let values = stabilised.adapter().unwrap().weights.download(weight).unwrap();
         weights.upload(&weight.name, &values).unwrap();
     }
-    check(&base.with_adapter(Adapter { config, weights }), "rslora");
+    check(&base.with_adapter(Adapter { config, weights }).unwrap(), "rslora");
 
     let want = known["lora"]["loss"].as_f64().unwrap();
     let loss = PreferenceLoss::parse("dpo", Some(0.1), false).unwrap();

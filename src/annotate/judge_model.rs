@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::Pair;
 use crate::data::tokenizer::Tokenizer;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::gpu::{Arena, Gpu};
 use crate::model::stream::Capacity;
 use crate::model::{Model, Scorer};
@@ -22,13 +22,16 @@ pub struct JudgeModel {
     /// Its scoring pass.
     pub scorer: Scorer,
     /// Longest text in tokens.
-    pub max_length: usize,
+    max_length: usize,
     model: Model,
     arena: Arena,
 }
 
 impl JudgeModel {
     /// Loads the model in `dir`, held in the format of its files. `max_length` is cut to its context.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a `max_length` of 0; what is wrong with the folder; memory errors.
     pub fn load(gpu: &Gpu, dir: &Path, max_length: Option<usize>, arena: &Arena) -> Result<JudgeModel> {
         JudgeModel::of_model(&Model::load(gpu, dir, false)?, dir, max_length, arena)
     }
@@ -49,6 +52,9 @@ impl JudgeModel {
     /// The scoring pass of a judge, all that it holds of the device, and the longest text that it reads. A judge that
     /// knows its texts holds a little more: what they begin with.
     pub fn scorer(model: &Model, max_length: Option<usize>, arena: &Arena) -> Result<(Scorer, usize)> {
+        if max_length == Some(0) {
+            return Err(Error::config("max_length", "is 0, at least 1 is needed"));
+        }
         let max_length = max_length.unwrap_or(DEFAULT_MAX_LENGTH).min(model.architecture().context);
         Ok((Scorer::new(model.gpu(), model, capacity(max_length), arena)?, max_length))
     }
@@ -74,11 +80,18 @@ impl JudgeModel {
         Ok(())
     }
 
-    /// Why texts of these lengths cannot be judged, if they cannot.
-    pub(super) fn refuse(&self, lengths: impl IntoIterator<Item = usize>) -> Option<String> {
-        let longest = lengths.into_iter().max().unwrap_or(0);
+    /// Why these texts cannot be judged, if they cannot.
+    pub(super) fn refuse(&self, texts: &[Vec<u32>]) -> Result<Option<String>> {
+        let longest = texts.iter().map(Vec::len).max().unwrap_or(0);
         let limit = self.max_length;
-        (longest > limit).then(|| format!("the judge would read {longest} tokens, its limit is {limit}"))
+        if longest > limit {
+            return Ok(Some(format!("the judge would read {longest} tokens, its limit is {limit}")));
+        }
+        // Some tokenizers have tokens that their model has no weights for.
+        let vocab = self.model.architecture().vocab;
+        let Some(id) = texts.iter().flatten().find(|id| **id as usize >= vocab) else { return Ok(None) };
+        let token = self.tokenizer.decode(&[*id], false)?;
+        Ok(Some(format!("the judge's model has no weights for the token {token:?} ({id})")))
     }
 }
 

@@ -85,10 +85,11 @@ impl LikelihoodAnnotator {
             ids.extend(tokenizer.eos().into_iter().filter(|_| self.whole));
             Ok(ids)
         };
-        let (first, second) = (encode(pair.response_1)?, encode(pair.response_2)?);
-        if let Some(why) = self.judge.refuse([first.len(), second.len()]) {
+        let texts = [encode(pair.response_1)?, encode(pair.response_2)?];
+        if let Some(why) = self.judge.refuse(&texts)? {
             return Ok(Err(why));
         }
+        let [first, second] = texts;
         let context = tokenizer.encode(&before)?.len();
         let shared = shared_prefix(&first, &second).min(context);
         if shared == 0 {

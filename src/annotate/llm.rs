@@ -79,12 +79,12 @@ impl LlmAnnotator {
                 vec![first, second]
             }
         };
-        if let Some(why) = self.judge.refuse(texts.iter().map(Vec::len)) {
+        if let Some(why) = self.judge.refuse(&texts)? {
             return Ok(Err(why));
         }
         let shared = match texts.as_slice() {
             [a, b] => shared_prefix(a, b),
-            _ => texts[0].len() - 1,
+            _ => texts[0].len().saturating_sub(1),
         };
         if shared == 0 {
             return Ok(Err(

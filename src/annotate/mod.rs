@@ -5,6 +5,7 @@ pub mod judge_model;
 pub mod likelihood;
 pub mod llm;
 pub(crate) mod names;
+mod process;
 pub mod rule;
 pub mod template;
 
@@ -12,8 +13,8 @@ use std::ops::AddAssign;
 
 use crate::error::{Error, Result};
 
-/// Something that prefers one response to another.
-pub trait Annotator {
+/// Something that prefers one response to another. It can be sent to another thread, so that a run can be, too.
+pub trait Annotator: Send {
     /// What to call it in messages and in `run.json`.
     fn name(&self) -> String;
 
@@ -23,7 +24,7 @@ pub trait Annotator {
 
     /// Itself, if most of its time is spent waiting for something outside this program, such as a server or a person, so
     /// that it is worth calling from a thread of its own.
-    fn remote(&mut self) -> Option<&mut (dyn Annotator + Send)> {
+    fn remote(&mut self) -> Option<&mut dyn Annotator> {
         None
     }
 }

@@ -5,12 +5,13 @@ use std::io::{self, Write};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::printable::printable;
 use crate::train::{Observer, StepEvent};
 
 /// Writes a line to standard error. Where that cannot be written to (it is closed, its disk is full), the line is lost
 /// and the program goes on: no message is worth a run.
 pub(crate) fn say(line: impl Display) {
-    let _ = writeln!(io::stderr().lock(), "{line}");
+    let _ = writeln!(io::stderr().lock(), "{}", printable(&line.to_string()));
 }
 
 /// A progress bar on standard error; plain lines where that is no terminal.
@@ -43,7 +44,7 @@ impl Console {
     pub fn line(&self, text: &str) {
         match self.bar.is_hidden() {
             true => say(text),
-            false => self.bar.println(text),
+            false => self.bar.println(printable(text)),
         }
     }
 }

@@ -5,10 +5,11 @@ mod args;
 mod commands;
 mod config_file;
 mod console;
+mod printable;
 
 use std::ffi::OsString;
 use std::fmt::Display;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::FromArgMatches;
@@ -17,6 +18,8 @@ use clap::error::{ContextKind, ContextValue};
 
 use crate::error::{Error, Result};
 use args::{Cli, Command};
+use console::say;
+use printable::printable;
 
 /// Runs the program. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
 pub fn main() -> ExitCode {
@@ -30,7 +33,7 @@ pub fn main() -> ExitCode {
                 DisplayHelp | DisplayHelpOnMissingArgumentOrSubcommand | DisplayVersion => {
                     drop(usage.print())
                 }
-                _ => console::say(format_args!("oaif: {}", sentence(&usage.render().to_string()))),
+                _ => say(format_args!("oaif: {}", sentence(&usage.render().to_string()))),
             }
             return ExitCode::from(usage.exit_code() as u8);
         }
@@ -45,7 +48,7 @@ pub fn main() -> ExitCode {
             let text = advice::sentence(error, args::command().find_subcommand(&name));
             // Some parsers draw a picture of the place; a message is one line all the same.
             let lines: Vec<&str> = text.lines().map(str::trim).collect();
-            console::say(format_args!("oaif: {}", lines.join(" ")));
+            say(format_args!("oaif: {}", lines.join(" ")));
             code.into()
         }
     }
@@ -112,9 +115,14 @@ fn exit_code(error: &Error) -> u8 {
     }
 }
 
-/// Writes a line of results to standard output.
+/// Writes a line of results to standard output: as it is to a file or a pipe, [`printable`] to a terminal.
 pub(crate) fn print(line: impl Display) -> Result<()> {
-    writeln!(io::stdout().lock(), "{line}").map_err(Error::io("write to", "standard output"))
+    let mut out = io::stdout().lock();
+    let written = match out.is_terminal() {
+        true => writeln!(out, "{}", printable(&line.to_string())),
+        false => writeln!(out, "{line}"),
+    };
+    written.map_err(Error::io("write to", "standard output"))
 }
 
 #[cfg(test)]

@@ -69,6 +69,24 @@ pub struct GpuOptions {
     pub max_groups_per_dimension: Option<u32>,
 }
 
+impl GpuOptions {
+    /// Refuses values that no device can be driven with.
+    fn check(&self) -> Result<()> {
+        // Not a number is not above 0 either.
+        if !(self.submit_ms > 0.0) {
+            return Err(Error::config("submit_ms", format!("{} is no time above 0", self.submit_ms)));
+        }
+        let limits = [
+            ("max_binding_bytes", self.max_binding_bytes == Some(0)),
+            ("max_groups_per_dimension", self.max_groups_per_dimension == Some(0)),
+        ];
+        match limits.iter().find(|(_, is_zero)| *is_zero) {
+            Some((what, _)) => Err(Error::config(*what, "is 0, which holds nothing: leave it out")),
+            None => Ok(()),
+        }
+    }
+}
+
 impl Default for GpuOptions {
     fn default() -> GpuOptions {
         GpuOptions {
@@ -171,6 +189,9 @@ pub(super) struct Inner {
     pub profile: Option<Mutex<Profile>>,
     /// What wgpu reported outside a call, and why the device was lost.
     faults: Arc<Mutex<Faults>>,
+    /// Of an application's device, which tells the application alone that it is lost: a buffer that can be mapped as
+    /// long as it is not; none from then on.
+    canary: Option<Mutex<Option<wgpu::Buffer>>>,
 }
 
 #[derive(Default)]
@@ -284,6 +305,7 @@ impl Gpu {
     /// T3 needs;
     /// [`Error::Gpu`] when the driver refuses the device.
     pub async fn open_async(options: &GpuOptions) -> Result<Gpu> {
+        options.check()?;
         let from_env = std::env::var("OAIF_GPU").ok().filter(|v| !v.is_empty());
         let wanted = options.adapter.clone().or(from_env);
         let (summary, adapter) = choose(adapters(&instance()).await, wanted.as_deref())?;
@@ -309,18 +331,28 @@ impl Gpu {
             })
             .await
             .map_err(|e| Error::Gpu { what: format!("a device on {}", summary.name), why: e.to_string() })?;
-        let gpu = Gpu::build(device, queue, summary, options, arithmetic);
+        let gpu = Gpu::build(device, queue, summary, options, arithmetic, None);
         gpu.watch();
         Ok(gpu)
     }
 
     /// Uses the application's own device and queue, best one with all of [`FEATURES`] that its adapter has. Its error
     /// handlers stay the application's. It computes in f32, unless T2 is asked for and the device has f16.
-    pub fn from_device(device: wgpu::Device, queue: wgpu::Queue, options: &GpuOptions) -> Gpu {
+    ///
+    /// # Errors
+    /// [`Error::Config`] for an option out of its range.
+    pub fn from_device(device: wgpu::Device, queue: wgpu::Queue, options: &GpuOptions) -> Result<Gpu> {
+        options.check()?;
         let summary = summarise(0, &device.adapter_info());
         let half = options.tier == Some(Tier::Half) && device.features().contains(wgpu::Features::SHADER_F16);
         let arithmetic = if half { Arithmetic::F16 } else { Arithmetic::F32 };
-        Gpu::build(device, queue, summary, options, arithmetic)
+        let canary = device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("canary"),
+            size: 4,
+            usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
+        Ok(Gpu::build(device, queue, summary, options, arithmetic, Some(canary)))
     }
 
     /// A `Gpu` of the same limits without a device, to measure what a run would allocate.
@@ -370,6 +402,7 @@ impl Gpu {
             pace: Mutex::default(),
             profile: None,
             faults: Arc::default(),
+            canary: None,
         };
         Gpu { inner: Arc::new(inner) }
     }
@@ -380,6 +413,7 @@ impl Gpu {
         summary: AdapterSummary,
         options: &GpuOptions,
         arithmetic: Arithmetic,
+        canary: Option<wgpu::Buffer>,
     ) -> Gpu {
         let l = device.limits();
         let limits = Limits {
@@ -414,6 +448,7 @@ impl Gpu {
             pace: Mutex::default(),
             profile: (options.profile && timestamps).then(Mutex::default),
             faults: Arc::default(),
+            canary: canary.map(|buffer| Mutex::new(Some(buffer))),
         };
         Gpu { inner: Arc::new(inner) }
     }
@@ -444,9 +479,11 @@ impl Gpu {
         let result = call(device);
         let found = [validation, memory, internal].map(|scope| pollster::block_on(scope.pop()));
         let reported = self.check(what);
-        match found.into_iter().flatten().next() {
-            Some(why) => Err(Error::Gpu { what: what.into(), why: why.to_string() }),
-            None => reported.map(|()| result),
+        match (reported, found.into_iter().flatten().next()) {
+            // What wgpu says of a lost device's remains is beside the point.
+            (Err(lost @ Error::DeviceLost(_)), _) => Err(lost),
+            (_, Some(why)) => Err(Error::Gpu { what: what.into(), why: why.to_string() }),
+            (reported, None) => reported.map(|()| result),
         }
     }
 
@@ -474,9 +511,30 @@ impl Gpu {
         }
     }
 
+    /// Whether the application's device is lost. wgpu makes calls on a lost device do nothing, without a word; only a
+    /// mapping fails at once.
+    fn is_dead(&self) -> bool {
+        let Some(canary) = &self.inner.canary else { return false };
+        let mut canary = canary.lock().unwrap();
+        let Some(buffer) = &*canary else { return true };
+        let failed = Arc::new(Mutex::new(false));
+        let flag = failed.clone();
+        buffer.map_async(wgpu::MapMode::Read, .., move |mapped| *flag.lock().unwrap() = mapped.is_err());
+        let dead = *failed.lock().unwrap();
+        match dead {
+            true => *canary = None,
+            false => buffer.unmap(),
+        }
+        dead
+    }
+
     /// Returns what wgpu reported since the last call, as an error.
     pub(crate) fn check(&self, what: &str) -> Result<()> {
+        let dead = self.is_dead();
         let mut faults = self.inner.faults.lock().unwrap();
+        if dead {
+            faults.lost.get_or_insert("the application's device is gone".into());
+        }
         if let Some(lost) = &faults.lost {
             return Err(Error::DeviceLost(lost.clone()));
         }
@@ -492,6 +550,11 @@ impl Gpu {
 
     pub(super) fn queue(&self) -> &wgpu::Queue {
         &self.inner.device.as_ref().expect("a measuring Gpu runs nothing").1
+    }
+
+    /// Whether this is the same device.
+    pub(crate) fn is(&self, other: &Gpu) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
     }
 
     /// Whether nothing can run here (see [`Gpu::measuring`]).

@@ -144,9 +144,9 @@ pub struct WeightSpec {
     /// Its shape: a matrix (rows, cols), or a vector (len).
     pub shape: Vec<usize>,
     /// Rows that are never torn apart where the matrix has to be split: a head's.
-    pub unit: usize,
+    pub(crate) unit: usize,
     /// Whether it is stacked below the weight before it: both read the same rows, and one product serves both.
-    pub stacked: bool,
+    pub(crate) stacked: bool,
 }
 
 impl WeightSpec {

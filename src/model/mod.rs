@@ -1,9 +1,10 @@
 //! Models: configuration, weights and adapters as Hugging Face and PEFT store them, and the decoder.
 
 pub mod architecture;
+mod check;
 pub mod config;
 mod decoder;
-pub mod kv_cache;
+pub(crate) mod kv_cache;
 pub mod lora;
 pub mod safetensors_io;
 mod scorer;
@@ -15,7 +16,7 @@ use std::sync::Arc;
 
 pub use architecture::Architecture;
 pub use config::ModelConfig;
-pub use decoder::{Keys, StreamTensors};
+pub(crate) use decoder::{Keys, StreamTensors};
 pub use lora::LoraConfig;
 pub use scorer::{Scored, Scorer};
 pub use storage::FloatFormat;
@@ -55,8 +56,14 @@ const MAX_POSITIONS: usize = 131_072;
 
 impl Model {
     /// A model of `config` around weights that are there already.
+    ///
+    /// # Errors
+    /// [`crate::Error::Config`] for sizes that no model has, and for weights that are missing, of another shape or on
+    /// another device; memory errors.
     pub fn new(gpu: &Gpu, config: ModelConfig, base: Weights) -> Result<Model> {
         let mut architecture = Architecture::llama(&config);
+        architecture.check()?;
+        base.check(gpu, &architecture.weights(), "model")?;
         architecture.context = architecture.context.min(MAX_POSITIONS);
         let rope_rows = architecture.context;
         let frequencies = architecture.rope.inverse_frequencies(architecture.head_dim);
@@ -78,8 +85,30 @@ impl Model {
     }
 
     /// The same base with an adapter on.
-    pub fn with_adapter(&self, adapter: Adapter) -> Model {
-        self.with(|state| state.adapter = Some(Arc::new(adapter)))
+    ///
+    /// # Errors
+    /// [`crate::Error::Config`] for a rank or an alpha that no adapter has, and for weights that are missing, of another
+    /// shape or on another device.
+    pub fn with_adapter(&self, adapter: Adapter) -> Result<Model> {
+        adapter.config.check()?;
+        adapter.weights.check(self.gpu(), &adapter.config.weights(self.architecture()), "adapter")?;
+        if let Some(split) = adapter.weights.iter().find(|weight| weight.parts().count() > 1) {
+            return Err(crate::Error::Limit {
+                what: split.name.clone(),
+                needed: split.elements() as u64 * 4,
+                limit: self.gpu().limits().binding,
+                remedy: "lower the rank".into(),
+            });
+        }
+        Ok(self.with(|state| state.adapter = Some(Arc::new(adapter))))
+    }
+
+    /// Refuses a device that the model is not on.
+    pub(crate) fn check_gpu(&self, gpu: &Gpu) -> Result<()> {
+        match self.gpu().is(gpu) {
+            true => Ok(()),
+            false => Err(crate::Error::config("gpu", "is not the device that the model is on")),
+        }
     }
 
     /// The same base with the adapter off: the reference model of LoRA training, at no memory.

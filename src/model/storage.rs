@@ -158,7 +158,9 @@ impl Model {
     /// A model of `config` with random weights: normal, their standard deviation `config.json`'s `initializer_range`
     /// (0.02 if it has none); norms are 1.
     pub fn random(gpu: &Gpu, config: ModelConfig, train: bool, seed: u32) -> Result<Model> {
-        let specs = Architecture::llama(&config).weights();
+        let architecture = Architecture::llama(&config);
+        architecture.check()?;
+        let specs = architecture.weights();
         let weights = match train {
             true => Weights::trained(gpu, &specs)?,
             false => Weights::frozen(gpu, &specs, FloatFormat::F32)?,
@@ -180,12 +182,13 @@ impl Model {
 
     /// A new adapter on this model, drawn from `seed`.
     pub fn add_adapter(&self, config: LoraConfig, seed: u32) -> Result<Model> {
+        config.check()?;
         let specs = config.weights(self.architecture());
         let weights = Weights::trained(self.gpu(), &specs)?;
         for (index, spec) in specs.iter().enumerate().filter(|_| !self.gpu().is_measuring()) {
             weights.upload(&spec.name, &LoraConfig::initial(spec, index, seed))?;
         }
-        Ok(self.with_adapter(Adapter { config, weights }))
+        self.with_adapter(Adapter { config, weights })
     }
 
     /// Loads an adapter folder in PEFT's layout onto this model: frozen, or with `train` to go on training it; in f32.
@@ -202,7 +205,7 @@ impl Model {
         };
         if gpu.is_measuring() && !dir.join(ADAPTER_FILE).exists() {
             let weights = allocate()?;
-            return Ok(self.with_adapter(Adapter { config, weights }));
+            return self.with_adapter(Adapter { config, weights });
         }
         let found = TensorFiles::open_file(&dir.join(ADAPTER_FILE))?;
         let used: BTreeSet<String> = specs.iter().map(|s| s.name.clone()).collect();
@@ -217,7 +220,7 @@ impl Model {
         for spec in specs.iter().filter(|_| !gpu.is_measuring()) {
             read_into(&found, &spec.name, &weights, spec)?;
         }
-        Ok(self.with_adapter(Adapter { config, weights }))
+        self.with_adapter(Adapter { config, weights })
     }
 
     /// Adds the adapter to the base weights and drops it: W += scale · B A. Every other model that shares the base
@@ -267,8 +270,11 @@ impl Model {
     }
 
     /// Writes the adapter to `dir` in PEFT's layout.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a model without an adapter.
     pub fn save_adapter(&self, dir: &Path, base_model: &str) -> Result<()> {
-        let adapter = self.adapter().expect("save_adapter needs an adapter");
+        let adapter = self.adapter().ok_or_else(|| Error::config("adapter", "is not there to be saved"))?;
         files::create_dir_all(dir)?;
         save_weights(&adapter.weights, &dir.join(ADAPTER_FILE), FloatFormat::F32)?;
         let json =

@@ -77,7 +77,7 @@ pub struct Weights {
     list: Vec<Weight>,
     index: HashMap<String, usize>,
     /// The flat buffers of trained weights; empty for frozen ones.
-    pub segments: Vec<Segment>,
+    pub(crate) segments: Vec<Segment>,
 }
 
 /// A vector is a matrix of one row.
@@ -196,6 +196,7 @@ fn weights_of(
 impl Weights {
     /// Weights that are only read; `wanted` is how matrices are held where their shape allows it.
     pub fn frozen(gpu: &Gpu, specs: &[WeightSpec], wanted: FloatFormat) -> Result<Weights> {
+        specs.iter().try_for_each(WeightSpec::check)?;
         let (limit, align) = binding(gpu);
         let mut list = Vec::new();
         for run in runs(specs) {
@@ -214,6 +215,7 @@ impl Weights {
 
     /// Weights that are trained: values and gradients in flat buffers, matrices apart from vectors.
     pub fn trained(gpu: &Gpu, specs: &[WeightSpec]) -> Result<Weights> {
+        specs.iter().try_for_each(WeightSpec::check)?;
         let (limit, align) = binding(gpu);
         let mut list: Vec<Weight> = Vec::new();
         let mut segments = Vec::new();
@@ -284,13 +286,18 @@ impl Weights {
         self.index.get(name).map(|i| &self.list[*i])
     }
 
+    /// Where the weights are.
+    pub(super) fn gpu(&self) -> &Gpu {
+        &self.gpu
+    }
+
     /// The weight `name` in a recording, with its gradient when it is trained and the recording trains.
-    pub fn bind(&self, r: &mut Recorder, name: &str) -> Matrix {
+    pub(crate) fn bind(&self, r: &mut Recorder, name: &str) -> Matrix {
         self.bind_stacked(r, &[name])
     }
 
     /// Weights of equally long rows as one matrix, one below the other.
-    pub fn bind_stacked<S: AsRef<str>>(&self, r: &mut Recorder, names: &[S]) -> Matrix {
+    pub(crate) fn bind_stacked<S: AsRef<str>>(&self, r: &mut Recorder, names: &[S]) -> Matrix {
         let mut pieces = Vec::new();
         for name in names.iter().map(AsRef::as_ref) {
             let weight = self
@@ -311,14 +318,31 @@ impl Weights {
     ///
     /// # Errors
     /// [`Error::Config`] for a number that is too large for half precision.
+    /// As [`Weights::upload_rows`] for values that are not the whole weight.
     pub fn upload(&self, name: &str, values: &[f32]) -> Result<()> {
+        let elements = self.known(name)?.elements();
+        if values.len() != elements {
+            return Err(Error::config(name, format!("has {elements} elements, not {}", values.len())));
+        }
         self.upload_rows(name, 0, values)
     }
 
+    fn known(&self, name: &str) -> Result<&Weight> {
+        self.get(name).ok_or_else(|| Error::config(name, "is no weight of this model"))
+    }
+
     /// Overwrites rows of a weight from row `first` on.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for an unknown weight, rows that are not whole, and rows beyond its last.
     pub fn upload_rows(&self, name: &str, first: usize, values: &[f32]) -> Result<()> {
-        let weight = self.get(name).unwrap_or_else(|| panic!("unknown weight {name}"));
-        let (cols, last) = (weight.cols(), first + values.len() / weight.cols());
+        let weight = self.known(name)?;
+        let (rows, cols) = rows_and_cols(&weight.shape);
+        if !values.len().is_multiple_of(cols) || values.len() / cols > rows.saturating_sub(first) {
+            let why = format!("has {rows} rows of {cols}, not {} elements from row {first} on", values.len());
+            return Err(Error::config(name, why));
+        }
+        let last = first + values.len() / cols;
         let bytes = |rows: usize| weight.format.bytes((rows * cols) as u64);
         let mut at = 0;
         for part in &weight.parts {
@@ -338,7 +362,6 @@ impl Weights {
             }
             at += part.rows;
         }
-        assert!(last <= at, "{name} has {at} rows, not {last}");
         Ok(())
     }
 

@@ -91,13 +91,15 @@ impl AlignRun {
     /// Encodes the prompts and records the plans. On a measuring `Gpu` this is the dry run.
     ///
     /// # Errors
-    /// [`Error::Config`] where the options leave no room for a response; memory errors.
+    /// [`Error::Config`] for an option out of its range, and where they leave no room for a response; memory errors.
     pub fn new(
         policy: Policy,
         prompts: &[Prompt],
         train: &TrainOptions,
         options: &AlignOptions,
     ) -> Result<AlignRun> {
+        train.check()?;
+        options.check(train)?;
         let max_prompt = prompt_limit(policy.model.architecture().context, train, options)?;
         let rows = EncodedRows::prompts(&policy.encoder(), prompts, max_prompt)?;
         let (model, eos) = (&policy.model, policy.tokenizer.eos_ids());

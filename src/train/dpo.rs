@@ -42,7 +42,11 @@ pub struct DpoRun {
 
 impl DpoRun {
     /// Encodes the pairs and records the plans. On a measuring `Gpu` this is the dry run.
+    ///
+    /// # Errors
+    /// [`crate::Error::Config`] for an option out of its range; what is wrong with the rows; memory errors.
     pub fn new(policy: Policy, pairs: &[Pair], train: &TrainOptions, options: &DpoOptions) -> Result<DpoRun> {
+        train.check()?;
         let context = policy.model.architecture().context;
         let max_length = train.max_length.unwrap_or(context).min(context);
         let max_prompt = train.max_prompt_length.unwrap_or(max_length).min(max_length);

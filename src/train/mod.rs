@@ -20,6 +20,7 @@
 
 mod align;
 mod annotation;
+mod check;
 mod dpo;
 mod dry_run;
 pub mod options;

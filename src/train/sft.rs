@@ -15,6 +15,7 @@ use crate::data::rows::Completion;
 use crate::error::Result;
 use crate::gpu::Arena;
 use crate::model::Model;
+use crate::model::stream::Capacity;
 use crate::optim::Optimiser;
 
 /// What these rows need of the device.
@@ -37,12 +38,16 @@ pub struct SftRun {
 
 impl SftRun {
     /// Encodes the rows and records the plans. On a measuring `Gpu` this is the dry run.
+    ///
+    /// # Errors
+    /// [`crate::Error::Config`] for an option out of its range; what is wrong with the rows; memory errors.
     pub fn new(
         policy: Policy,
         rows: &[Completion],
         train: &TrainOptions,
         append_eos: bool,
     ) -> Result<SftRun> {
+        train.check()?;
         let context = policy.model.architecture().context;
         let max_length = train.max_length.unwrap_or(context).min(context);
         let max_prompt = train.max_prompt_length.unwrap_or(max_length).min(max_length);
@@ -79,7 +84,7 @@ impl SftRun {
                 session.begin_step().rows.into_iter().map(|row| trees[row].clone()).collect();
             let weight = 1.0 / rows.iter().map(Tree::targets).sum::<usize>() as f32;
             let (mut sum, mut metrics) = (SftResult::default(), Map::new());
-            for micro in self.step.capacity().batches(&rows, self.train.batch_size, |tree| tree) {
+            for micro in self.step.capacity().batches(&rows, self.train.batch_size, Capacity::of_tree)? {
                 let (result, times) = self.step.run(micro, weight)?;
                 sum.nll += result.nll;
                 sum.entropy += result.entropy;

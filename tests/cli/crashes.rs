@@ -139,7 +139,7 @@ fn a_run_that_fails_on_its_way_reports_what_it_did() {
     place.write("pairs.jsonl", PAIRS);
     // Judges one step, then nothing more.
     let judge =
-        r#"test -e judged && exit 3; touch judged; while read -r pair; do echo '{"verdict":"1"}'; done"#;
+        r#"test -e judged && exit 3; touch judged; sed 's/^{\("id":"[^"]*"\),.*/{\1,"verdict":"1"}/'"#;
     let line = "align --model tiny --dataset pairs.jsonl --output-dir run --max-steps 3 --max-new-tokens 6 \
                 --report --judge command --judge-command";
     let outcome = place.oaif_with(line, &[judge]);
