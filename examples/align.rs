@@ -47,7 +47,7 @@ impl Observer for Print {
             "step {}/{}: loss {:.4}, margin {:+.4}",
             e.step,
             e.total_steps,
-            e.loss,
+            e.loss.unwrap_or(f64::NAN),
             e.margin.unwrap_or(0.0)
         );
     }

@@ -6,6 +6,7 @@ mod commands;
 mod config_file;
 mod console;
 mod printable;
+mod progress_line;
 
 use std::ffi::OsString;
 use std::fmt::Display;

@@ -156,11 +156,13 @@ impl AlignRun {
         let mut sampled = session.state.get(SAMPLED).filter(|_| ahead).map(Sampled::restore).transpose()?;
         while !session.is_done() {
             let draws = session.begin_step();
+            session.phase("sampling");
             let answers = match sampled.take() {
                 Some(answers) => answers.of_requests(sampler.asked(&draws))?,
                 None => sampler.answer(&draws)?,
             };
             let prompts: Vec<&str> = draws.rows.iter().map(|row| texts[*row].as_str()).collect();
+            session.phase("annotating");
             let next = session.next_draws().filter(|_| ahead);
             let annotation = match annotator.remote().zip(next) {
                 None => timed(|| annotate(annotator, &prompts, &answers.of, options.num_samples))?,
@@ -177,6 +179,7 @@ impl AlignRun {
             session.state = verdicts.save();
             session.state.extend(sampled.iter().map(|answers| (SAMPLED.to_owned(), json!(answers))));
 
+            session.phase("learning");
             let before = Instant::now();
             let choices: Vec<(usize, &Choice)> =
                 annotation.choices.iter().enumerate().filter_map(|(i, c)| Some((i, c.as_ref()?))).collect();

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::options::TrainOptions;
 use super::order::RowOrder;
-use super::progress::{Observer, StepEvent};
+use super::progress::{Observer, Pace, StepEvent};
 use super::rows::EncodedRows;
 use super::run_dir::RunDir;
 use super::schedule::LrSchedule;
@@ -66,8 +66,6 @@ pub struct Session<'a> {
     control: Control<'a>,
     /// Steps done.
     step: usize,
-    /// Steps done before this process began.
-    first_step: usize,
     non_finite: usize,
     non_finite_in_row: usize,
     /// Updates with a gradient, by a learning rate above 0.
@@ -80,7 +78,8 @@ pub struct Session<'a> {
     /// What must be the same when the run is resumed.
     cursor: Value,
     moved: MovementCheck,
-    started: Instant,
+    pace: Pace,
+    step_ended: Instant,
     tokens: u64,
     /// What the kind of training keeps across a resume, in `state.json`.
     pub state: Map<String, Value>,
@@ -178,7 +177,6 @@ impl<'a> Session<'a> {
             sources,
             control,
             step,
-            first_step: step,
             non_finite,
             non_finite_in_row,
             updates,
@@ -188,7 +186,8 @@ impl<'a> Session<'a> {
             step_started: Instant::now(),
             cursor,
             moved: MovementCheck::before(model)?,
-            started: Instant::now(),
+            pace: Pace::default(),
+            step_ended: Instant::now(),
             tokens,
             state,
         })
@@ -231,6 +230,11 @@ impl<'a> Session<'a> {
                 self.warn(&format!("{count} row(s) are {why} and were skipped"));
             }
         }
+    }
+
+    /// Tells the observer that a part of the step begins.
+    pub fn phase(&mut self, name: &str) {
+        self.control.observer.phase(name);
     }
 
     /// Tells the observer.
@@ -280,9 +284,10 @@ impl<'a> Session<'a> {
     pub fn end_step(&mut self, record: StepRecord) -> Result<()> {
         self.step += 1;
         self.tokens += record.tokens as u64;
-        let elapsed = self.started.elapsed().as_secs_f64();
-        let done = self.step - self.first_step;
-        let left = (self.schedule.total_steps - self.step) as f64 * elapsed / done as f64;
+        // Checkpoints take their time too.
+        let seconds = self.step_ended.elapsed().as_secs_f64();
+        self.step_ended = Instant::now();
+        let seconds_left = self.pace.seconds_left(seconds, self.schedule.total_steps - self.step);
         let mut row = Map::new();
         row.insert("step".into(), json!(self.step));
         row.extend(record.metrics);
@@ -301,11 +306,11 @@ impl<'a> Session<'a> {
         self.control.observer.step(&StepEvent {
             step: self.step,
             total_steps: self.schedule.total_steps,
-            loss: record.loss.unwrap_or(f64::NAN),
+            loss: record.loss,
             margin: record.margin,
             judge_win: record.judge_win,
             tokens_per_second,
-            seconds_left: left,
+            seconds_left,
         });
         let interrupted = self.control.interrupted.load(Ordering::Relaxed) && !self.is_done();
         let due = self.options.save_steps.is_some_and(|n| self.step.is_multiple_of(n));
@@ -316,6 +321,7 @@ impl<'a> Session<'a> {
     }
 
     fn checkpoint(&mut self) -> Result<()> {
+        self.phase("saving");
         let pending = self.run.begin_checkpoint(self.step)?;
         self.save_model(pending.path())?;
         self.optimiser.save(&pending.path().join(OPTIMISER_FILE))?;
@@ -361,6 +367,7 @@ impl<'a> Session<'a> {
                     .into(),
             ));
         }
+        self.phase("saving");
         self.moved.after(&self.model)?;
         let name = if self.model.adapter().is_some() { "adapter" } else { "model" };
         let dir = self.run.path().join(name);

@@ -80,6 +80,7 @@ impl SftRun {
         )?;
         session.warn_skipped(&self.rows);
         while !session.is_done() {
+            session.phase("learning");
             let rows: Vec<Tree> =
                 session.begin_step().rows.into_iter().map(|row| trees[row].clone()).collect();
             let weight = 1.0 / rows.iter().map(Tree::targets).sum::<usize>() as f32;
