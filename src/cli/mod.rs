@@ -6,6 +6,7 @@ mod commands;
 mod config_file;
 mod console;
 mod printable;
+mod progress_line;
 mod resume;
 mod signals;
 
@@ -20,6 +21,7 @@ use clap::error::{ContextKind, ContextValue};
 
 use crate::error::{Error, Result};
 use args::{Cli, Command};
+use console::say;
 use printable::printable;
 
 /// Runs the program. Exit codes: 0 done, 1 failed, 2 wrong usage, 128 and the signal's number
@@ -35,7 +37,7 @@ pub fn main() -> ExitCode {
                 DisplayHelp | DisplayHelpOnMissingArgumentOrSubcommand | DisplayVersion => {
                     drop(usage.print())
                 }
-                _ => console::say(format_args!("oaif: {}", sentence(&usage.render().to_string()))),
+                _ => say(format_args!("oaif: {}", sentence(&usage.render().to_string()))),
             }
             return ExitCode::from(usage.exit_code() as u8);
         }
@@ -50,7 +52,7 @@ pub fn main() -> ExitCode {
             let text = advice::sentence(error, args::command().find_subcommand(&name));
             // Some parsers draw a picture of the place; a message is one line all the same.
             let lines: Vec<&str> = text.lines().map(str::trim).collect();
-            console::say(format_args!("oaif: {}", lines.join(" ")));
+            say(format_args!("oaif: {}", lines.join(" ")));
             code.into()
         }
     }

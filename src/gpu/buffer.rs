@@ -24,6 +24,20 @@ pub enum Category {
     Workspace,
 }
 
+impl Category {
+    /// What a reader calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Category::Weights => "weights",
+            Category::Gradients => "gradients",
+            Category::Optimiser => "optimiser",
+            Category::Activations => "activations",
+            Category::KvCache => "KV cache",
+            Category::Workspace => "workspace",
+        }
+    }
+}
+
 /// Bytes held now and at most, by category.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct MemoryReport {

@@ -204,6 +204,7 @@ impl Feedback<'_> {
     /// Samples, feedback, update.
     fn step(&mut self, annotator: &mut dyn Annotator, session: &mut Session<'_>) -> Result<()> {
         let draws = session.begin_step();
+        session.phase("sampling");
         let OnlineState { mut verdicts, sampled } = session.online().cloned().unwrap_or_default();
         let answers = match sampled {
             Some(kept) => {
@@ -219,6 +220,7 @@ impl Feedback<'_> {
             None => self.sampler.answer(&draws)?,
         };
         let prompts: Vec<&str> = draws.rows.iter().map(|row| self.texts[*row].as_str()).collect();
+        session.phase("annotating");
         let next = session.next_draws().filter(|_| self.options.async_level > 0);
         let elsewhere = annotator.remote().is_some();
         let patience = Patience { retry: elsewhere && verdicts.any(), interrupted: session.interrupted() };
@@ -245,6 +247,7 @@ impl Feedback<'_> {
             session.note(text)?;
         }
 
+        session.phase("learning");
         let before = Instant::now();
         let pairs = self.pairs(&draws.rows, &answers, &annotation)?;
         let reference_ms = milliseconds(before);

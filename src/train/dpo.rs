@@ -94,6 +94,7 @@ fn learn(
     let mut known: Vec<Option<[f32; 2]>> = vec![None; trees.len()];
     while !session.is_done() {
         let rows = session.begin_step().rows;
+        session.phase("learning");
         let started = Instant::now();
         let mut new: Vec<usize> = rows.iter().copied().filter(|r| known[*r].is_none()).collect();
         new.sort_unstable();

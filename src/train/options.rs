@@ -69,14 +69,14 @@ pub struct TrainOptions {
 
 impl TrainOptions {
     /// A run into `output_dir` as `oaif align` does it by default: one pass over the rows, full fine-tuning by AdamW,
-    /// a learning rate of 5e-7 that falls to 0, 16 rows a step, no checkpoint before the end.
+    /// a learning rate of 1e-5 that falls to 0, 16 rows a step, no checkpoint before the end.
     pub fn new(output_dir: impl Into<PathBuf>) -> TrainOptions {
         TrainOptions {
             output_dir: output_dir.into(),
             overwrite: false,
             resume: None,
             allow_changes: Vec::new(),
-            learning_rate: 5e-7,
+            learning_rate: 1e-5,
             schedule: ScheduleKind::Linear,
             warmup_steps: 0,
             warmup_ratio: 0.0,

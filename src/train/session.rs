@@ -14,7 +14,7 @@ use super::identity::RunIdentity;
 use super::movement::MovementCheck;
 use super::options::TrainOptions;
 use super::order::RowOrder;
-use super::progress::{Observer, StepEvent};
+use super::progress::{Observer, Pace, StepEvent};
 use super::rows::EncodedRows;
 use super::run_dir::{METRICS, RunDir};
 use super::schedule::LrSchedule;
@@ -100,7 +100,8 @@ pub struct Session<'a> {
     batch: usize,
     step_started: Instant,
     moved: MovementCheck,
-    started: Instant,
+    pace: Pace,
+    step_ended: Instant,
 }
 
 /// The rows of the dataset that a step takes.
@@ -222,7 +223,8 @@ impl<'a> Session<'a> {
             batch: options.batch_size * options.accumulation,
             step_started: Instant::now(),
             moved: MovementCheck::before(model)?,
-            started: Instant::now(),
+            pace: Pace::default(),
+            step_ended: Instant::now(),
         };
         if session.first_step > 0 && session.is_done() {
             session.warn(&format!("all {total_steps} steps of this run are done: raise max-steps to go on"));
@@ -278,6 +280,11 @@ impl<'a> Session<'a> {
         rows.warnings().iter().for_each(|warning| self.warn(warning));
         let mostly = health::mostly_skipped(rows.skipped_rows(), rows.trees.len());
         mostly.map_or(Ok(()), |text| self.note(text))
+    }
+
+    /// Tells the observer that a part of the step begins.
+    pub fn phase(&mut self, name: &str) {
+        self.control.observer.phase(name);
     }
 
     /// Tells the observer.
@@ -347,9 +354,10 @@ impl<'a> Session<'a> {
         } else {
             (counters.idle_in_row, counters.idle_rows_in_row) = (0, 0);
         }
-        let elapsed = self.started.elapsed().as_secs_f64();
-        let done = step - self.first_step;
-        let left = (self.schedule.total_steps - step) as f64 * elapsed / done as f64;
+        // Checkpoints take their time too.
+        let seconds = self.step_ended.elapsed().as_secs_f64();
+        self.step_ended = Instant::now();
+        let seconds_left = self.pace.seconds_left(seconds, self.schedule.total_steps - step);
         let mut row = Map::new();
         row.insert("step".into(), json!(step));
         row.extend(record.metrics);
@@ -377,7 +385,7 @@ impl<'a> Session<'a> {
             margin: record.margin,
             judge_win: record.judge_win,
             tokens_per_second,
-            seconds_left: left,
+            seconds_left,
         });
         let interrupted = self.control.interrupted.load(Ordering::Relaxed) && !self.is_done();
         let due = self.options.save_steps.is_some_and(|n| step.is_multiple_of(n));
@@ -395,6 +403,7 @@ impl<'a> Session<'a> {
     }
 
     fn checkpoint(&mut self) -> Result<()> {
+        self.phase("saving");
         let pending = self.run.begin_checkpoint(self.state.step)?;
         self.save_model(pending.path())?;
         self.optimiser.save(&pending.path().join(OPTIMISER_FILE))?;
@@ -450,6 +459,7 @@ impl<'a> Session<'a> {
                     .into(),
             ));
         }
+        self.phase("saving");
         self.moved.after(&self.model)?;
         self.run.still_there()?;
         let name = if self.model.adapter().is_some() { "adapter" } else { "model" };

@@ -91,6 +91,7 @@ fn learn(
 ) -> Result<()> {
     let trees = &rows.trees;
     while !session.is_done() {
+        session.phase("learning");
         let rows: Vec<Tree> = session.begin_step().rows.into_iter().map(|row| trees[row].clone()).collect();
         let weight = 1.0 / rows.iter().map(Tree::targets).sum::<usize>() as f32;
         let (mut sum, mut metrics) = (SftResult::default(), Map::new());

@@ -450,7 +450,7 @@ fn a_judge_that_does_not_work_ends_the_run_with_an_explanation() {
     let align = ALIGN.replace("--judge rule --judge-rule longer", "--judge command --judge-command");
     let run = |command: &str, parts: &[&str]| {
         let more = [command, "--judge-timeout", "0.5"];
-        place.oaif_with(&align, &more).refused(1, parts);
+        place.oaif_with(&align, &more).ended(1, parts);
         assert!(!place.path("run/model").exists() && !place.path("run/metrics.jsonl").exists());
     };
     if cfg!(unix) {

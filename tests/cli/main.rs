@@ -6,10 +6,12 @@ mod common;
 mod bad_input;
 mod bench;
 mod commands;
+mod console;
 #[cfg(unix)]
 mod crashes;
 #[cfg(feature = "demo")]
 mod demo;
+mod readme;
 mod resume;
 mod runs;
 mod weights;
@@ -146,6 +148,13 @@ impl Outcome {
     #[track_caller]
     fn rows(self) -> Vec<Value> {
         rows(&self.done().out)
+    }
+
+    /// A run that had begun ends with this code; the last line says why in a sentence.
+    #[track_caller]
+    fn ended(self, code: i32, parts: &[&str]) {
+        let last = self.err.lines().last().unwrap_or_default().to_owned();
+        Outcome { err: last, ..self }.refused(code, parts);
     }
 
     #[track_caller]

@@ -98,7 +98,7 @@ fn the_definitions_of_all_flags_are_consistent() {
 fn each_training_command_has_its_own_defaults() {
     let plan = align(&[]).unwrap();
     let options = &plan.train.options;
-    assert_eq!((options.learning_rate, options.batch_size, options.epochs), (5e-7, 16, 1.0));
+    assert_eq!((options.learning_rate, options.batch_size, options.epochs), (1e-5, 16, 1.0));
     assert_eq!((options.accumulation, options.max_steps, options.warmup_steps), (1, None, 0));
     assert_eq!((options.save_steps, options.save_total_limit, options.seed), (Some(500), None, 42));
     assert_eq!((options.max_grad_norm, options.shuffle), (1.0, true));
@@ -112,7 +112,7 @@ fn each_training_command_has_its_own_defaults() {
     assert!(!online.soft_labels && online.stop.is_empty() && online.slots.is_none());
 
     let plan = dpo(&[]).unwrap();
-    assert_eq!((plan.train.options.learning_rate, plan.train.options.batch_size), (5e-7, 8));
+    assert_eq!((plan.train.options.learning_rate, plan.train.options.batch_size), (1e-5, 8));
     assert!(plan.dpo.append_eos);
     let plan = sft(&[]).unwrap();
     assert_eq!((plan.train.options.learning_rate, plan.train.options.batch_size), (2e-5, 8));
@@ -124,7 +124,7 @@ fn lora_has_a_higher_learning_rate_and_alpha_twice_the_rank() {
     let plan = dpo(&["--lora-r", "8"]).unwrap();
     let lora = plan.train.options.lora.unwrap();
     assert_eq!((lora.rank, lora.alpha, lora.rank_stabilised, lora.targets.len()), (8, 16.0, false, 7));
-    assert_eq!(plan.train.options.learning_rate, 5e-6);
+    assert_eq!(plan.train.options.learning_rate, 1e-4);
     assert_eq!(sft(&["--lora-r", "8"]).unwrap().train.options.learning_rate, 2e-4);
     // A LoRA adapter that is trained further is one too.
     let given = folder(&[("adapter_config.json", "")]);
@@ -475,7 +475,7 @@ fn the_resolved_configuration_is_a_config_file_that_repeats_the_run() {
     let first = align(&flags).unwrap().train.config;
     assert_eq!(
         (&first["beta"], &first["learning-rate"], &first["lora-alpha"]),
-        (&serde_json::json!(0.002), &serde_json::json!(5e-6), &serde_json::json!(8.0))
+        (&serde_json::json!(0.002), &serde_json::json!(1e-4), &serde_json::json!(8.0))
     );
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("run.json");

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::annotator::{AnnotatorArgs, AnnotatorPlan};
+use super::annotator::{AnnotatorArgs, AnnotatorPlan, PROTOCOL};
 use super::gpu::{DtypeArgs, GpuArgs, GpuPlan};
 use super::paths::{AdapterArgs, input_file, model_dir, output_file};
 use super::sampling::{SamplingArgs, SamplingPlan};
@@ -168,6 +168,7 @@ impl ScoreArgs {
 
 /// `oaif judge`.
 #[derive(Debug, Args)]
+#[command(after_help = PROTOCOL)]
 pub(crate) struct JudgeArgs {
     /// {"prompt","response_1","response_2"} rows; -: from standard input
     #[arg(long, value_name = "FILE")]

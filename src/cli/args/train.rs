@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::annotator::{AnnotatorArgs, AnnotatorPlan};
+use super::annotator::{AnnotatorArgs, AnnotatorPlan, PROTOCOL};
 use super::gpu::{DtypeArgs, GpuArgs, GpuPlan};
 use super::paths::{AdapterArgs, dataset_file, model_dir};
 use super::sampling::SamplingArgs;
@@ -131,7 +131,7 @@ struct TrainArgs {
 #[command(next_help_heading = "Optimisation")]
 #[serde(rename_all = "kebab-case")]
 struct OptimisationArgs {
-    /// Highest learning rate [default: 5e-7, with LoRA 5e-6; in sft 2e-5, with LoRA 2e-4]
+    /// Highest learning rate [default: 1e-5, with LoRA 1e-4; in sft 2e-5, with LoRA 2e-4]
     #[arg(long, value_name = "RATE", alias = "lr")]
     learning_rate: Option<f64>,
     /// linear, cosine, constant or constant_with_warmup
@@ -222,6 +222,7 @@ struct PairColumns {
 
 /// `oaif align`.
 #[derive(Debug, Args, Serialize)]
+#[command(after_help = PROTOCOL)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct AlignArgs {
     #[command(flatten)]
@@ -348,7 +349,7 @@ struct Defaults {
     batch_size: usize,
 }
 
-const PREFERENCE: Defaults = Defaults { learning_rate: 5e-7, learning_rate_lora: 5e-6, batch_size: 8 };
+const PREFERENCE: Defaults = Defaults { learning_rate: 1e-5, learning_rate_lora: 1e-4, batch_size: 8 };
 const ONLINE: Defaults = Defaults { batch_size: 16, ..PREFERENCE };
 const SFT: Defaults = Defaults { learning_rate: 2e-5, learning_rate_lora: 2e-4, batch_size: 8 };
 

@@ -23,7 +23,7 @@ use crate::gpu::Gpu;
 use crate::model::weights::Weight;
 use crate::report::Estimate;
 use crate::train::run_dir::{REPORT, RUN, RunDir, SUMMARY, checkpoints};
-use crate::train::{AlignRun, Policy, Sources};
+use crate::train::{AlignRun, Observer, Policy, Sources};
 
 /// Posts that prompts are drawn from, in an order of the seed's.
 const PROMPTS: usize = 10_000;
@@ -37,7 +37,10 @@ pub fn run(plan: DemoPlan) -> Result<()> {
     if plan.train.resume.is_some() {
         same_question(dir, &plan.config)?;
     }
+    let mut console = Console::new();
+    console.phase("opening the GPU");
     let gpu = plan.gpu.open()?;
+    console.phase("loading the models");
     // A folder that cannot be used is refused before anything is said.
     RunDir::create(dir, &plan.train.start(), None)?;
     let models = Models::unpack()?;
@@ -54,16 +57,17 @@ pub fn run(plan: DemoPlan) -> Result<()> {
     let mut config = plan.config.clone();
     config["command"] = json!("demo");
     let sources = Sources { model: models.policy(), config };
-    let (results, console) =
-        training::watched(dir, "oaif demo --resume-from-checkpoint last --output-dir", |control| {
-            run.run(judge.as_mut(), sources, control)?;
-            examine(&gpu, &models, plan.instruction, Exam::new(plan.held_out), dir)
-        });
+    let resume = "oaif demo --resume-from-checkpoint last --output-dir";
+    let (results, mut console) = training::watched(dir, resume, console, |control| {
+        run.run(judge.as_mut(), sources, control)?;
+        examine(&gpu, &models, plan.instruction, Exam::new(plan.held_out), dir)
+    });
+    console.clear();
     let results = results?;
     let summary = results.summary(began.elapsed().as_secs_f64());
     files::write_atomic(&dir.join(SUMMARY), format!("{summary:#}\n").as_bytes())?;
     results.report(dir, plan.judge_kind, plan.instruction)?.write(&dir.join(REPORT))?;
-    conclude(&results, dir, &console)
+    conclude(&results, dir)
 }
 
 /// Refuses to go on with a run that was about something else.
@@ -175,7 +179,7 @@ impl Results {
 }
 
 /// The end, in words.
-fn conclude(results: &Results, dir: &Path, console: &Console) -> Result<()> {
+fn conclude(results: &Results, dir: &Path) -> Result<()> {
     let (before, after) = (results.before(), results.after());
     let rate = |tally: &Tally| {
         let Estimate { value, low, high } = tally.win_rate();
@@ -203,6 +207,6 @@ fn conclude(results: &Results, dir: &Path, console: &Console) -> Result<()> {
     print(format!("  before   {}", before.summaries[0]))?;
     print(format!("  after    {}", after.summaries[0]))?;
     print(dir.join(SUMMARY).display())?;
-    console.line(&format!("oaif: the report is {}", dir.join(REPORT).display()));
+    say(format_args!("oaif: the report is {}", dir.join(REPORT).display()));
     Ok(())
 }

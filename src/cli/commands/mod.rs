@@ -11,6 +11,7 @@ pub mod generate;
 pub mod judge;
 pub mod score;
 pub mod sft;
+mod summary;
 mod training;
 
 use std::io::{self, Write};

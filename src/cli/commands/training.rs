@@ -4,10 +4,11 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use super::summary;
 use crate::cli::args::TrainPlan;
 use crate::cli::console::{Console, say};
 use crate::cli::signals;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, size};
 use crate::files;
 use crate::gpu::{Gpu, Limits};
 use crate::report::Report;
@@ -36,19 +37,19 @@ pub fn open(plan: &TrainPlan) -> Result<Gpu> {
 pub fn watched<T>(
     dir: &Path,
     command: &str,
+    mut console: Console,
     run: impl FnOnce(Control<'_>) -> Result<T>,
 ) -> (Result<T>, Console) {
     signals::catch();
-    let mut console = Console::new();
     let result = run(Control { observer: &mut console, interrupted: &signals::INTERRUPTED });
-    console.finish();
+    console.end();
     // A run that did no step may have met another's folder.
     let saved = match result.is_err() && console.stepped() {
         true => checkpoints(dir).ok().and_then(|mut all| all.pop()),
         false => None,
     };
     if let Some(checkpoint) = saved {
-        console.line(&format!(
+        say(format_args!(
             "oaif: saved a checkpoint after step {}; go on with {command} {}",
             checkpoint.step,
             quoted(dir)
@@ -69,34 +70,35 @@ pub fn train(
     command: &str,
     plan: &TrainPlan,
     gpu: &Gpu,
+    console: Console,
     run: impl FnOnce(Sources, Control<'_>) -> Result<std::path::PathBuf>,
 ) -> Result<()> {
     let sources = Sources { model: plan.model.clone(), config: plan.config.clone() };
+    let resume = format!("oaif {command} --resume");
     let (result, console) =
-        watched(&plan.options.output_dir, &format!("oaif {command} --resume"), |control| {
-            run(sources, control)
-        });
+        watched(&plan.options.output_dir, &resume, console, |control| run(sources, control));
     // What a failed run did is worth a look too; but one that did no step may have met another's folder.
     let report = match plan.report && (result.is_ok() || console.stepped()) {
-        true => write_report(&plan.options.output_dir, &console),
+        true => write_report(&plan.options.output_dir),
         false => Ok(()),
     };
     let saved = result?;
     if let (Some(profile), Some(trace)) = (gpu.profile(), &plan.trace) {
-        console.line(&profile.table());
+        say(profile.table());
         files::write_atomic(trace, profile.trace().as_bytes())?;
-        console.line(&format!("oaif: the launches are in {} (open it in ui.perfetto.dev)", trace.display()));
+        say(format_args!("oaif: the launches are in {} (open it in ui.perfetto.dev)", trace.display()));
     } else if plan.trace.is_some() {
-        console.line("oaif: warning: this adapter has no timestamps, so there is no profile");
+        say("oaif: warning: this GPU has no timestamps, so there is no profile");
     }
+    say(summary::end(plan, &saved)?);
     crate::cli::print(saved.display())?;
     report
 }
 
-fn write_report(dir: &Path, console: &Console) -> Result<()> {
+fn write_report(dir: &Path) -> Result<()> {
     let path = dir.join(REPORT);
     Report::of_run(dir)?.write(&path)?;
-    console.line(&format!("oaif: the report is {}", path.display()));
+    say(format_args!("oaif: the report is {}", path.display()));
     Ok(())
 }
 
@@ -122,6 +124,9 @@ fn report_of(gpu: &Gpu, plan: &TrainPlan, data: Value, total_steps: Option<usize
         "limits": gpu.limits(),
         "memory": memory,
     });
+    let parts = memory.bytes.iter().filter(|(_, bytes)| **bytes > 0);
+    let parts: Vec<String> = parts.map(|(part, bytes)| format!("{} {}", size(*bytes), part.name())).collect();
+    say(format_args!("oaif: needs {} of GPU memory: {}", size(memory.peak), parts.join(", ")));
     crate::cli::print(format!("{report:#}"))
 }
 
