@@ -1,0 +1,189 @@
+use serde_json::json;
+
+use super::*;
+
+/// Uses what templates in the wild use: methods of strings and maps, whitespace control, a namespace,
+/// `loop`, slices, `raise_exception`.
+const TEMPLATE: &str = "\
+{{- bos_token }}
+{%- set ns = namespace(turns=0) %}
+{%- if messages[0]['role'] == 'system' %}
+{%- set system = messages[0]['content'].strip() %}
+{%- set messages = messages[1:] %}
+{%- else %}
+{%- set system = 'Be brief.' %}
+{%- endif %}
+{{- '<|system|>' + system + '\\n' }}
+{% for message in messages %}
+{% if (message.role == 'user') != (loop.index0 % 2 == 0) %}
+    {{ raise_exception('roles must alternate: ' ~ message.role) }}
+{% endif %}
+{% set ns.turns = ns.turns + 1 %}
+{% if message.role == 'assistant' %}
+{% generation %}
+{{ '<|assistant|>' + message.content.split('</think>')[-1].lstrip() + eos_token }}
+{% endgeneration %}
+{% else %}
+{{ '<|' ~ message.get('role') ~ '|>' ~ message['content'] | trim }}
+{% endif %}
+{% endfor %}
+{%- if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}
+";
+
+fn template(source: &str) -> ChatTemplate {
+    with_tokens(source, json!({"bos_token": "<s>", "eos_token": "</s>"})).unwrap()
+}
+
+fn with_tokens(source: &str, tokens: Json) -> Result<ChatTemplate> {
+    let dir = tempfile::tempdir().unwrap();
+    files::write_atomic(&dir.path().join("tokenizer_config.json"), tokens.to_string().as_bytes())?;
+    files::write_atomic(&dir.path().join("chat_template.jinja"), source.as_bytes())?;
+    ChatTemplate::from_tokenizer_config(dir.path()).map(Option::unwrap)
+}
+
+fn turns(turns: &[(&str, &str)]) -> Conversation {
+    let messages = turns.iter().map(|(role, content)| Message::new(role, content)).collect();
+    Conversation { messages, ..Conversation::default() }
+}
+
+/// The expected texts were checked against jinja2 3.1.6 as transformers 5.23 sets it up.
+#[test]
+fn a_template_renders_as_in_transformers() {
+    let template = template(TEMPLATE);
+    let question = turns(&[("user", " hi ")]);
+    assert_eq!(
+        template.render(&question, true).unwrap(),
+        "<s><|system|>Be brief.\n\n<|user|>hi\n<|assistant|>"
+    );
+    let dialogue = turns(&[("system", " S "), ("user", "hi"), ("assistant", "<think>x</think> yo")]);
+    assert_eq!(
+        template.render(&dialogue, false).unwrap(),
+        "<s><|system|>S\n\n<|user|>hi\n<|assistant|>yo</s>\n"
+    );
+}
+
+#[test]
+fn json_is_written_as_python_writes_it() {
+    let messages = turns(&[("user", "<a> & é \"q\"")]);
+    let flat = template("{{ messages | tojson }}").render(&messages, false).unwrap();
+    assert_eq!(flat, r#"[{"role": "user", "content": "<a> & é \"q\""}]"#);
+    let indented = template("{{ {'a': [1, 2]} | tojson(indent=2) }}").render(&turns(&[]), false).unwrap();
+    assert_eq!(indented, "{\n  \"a\": [\n    1,\n    2\n  ]\n}");
+}
+
+#[test]
+fn a_prompt_and_its_answer_are_rendered_together() {
+    let template = template(TEMPLATE);
+    let prompt = Text::Chat(turns(&[("user", "hi")]));
+    let answer = Text::Chat(turns(&[("assistant", "yo")]));
+    let before = render_prompt(&prompt, Some(&template)).unwrap();
+    let whole = render_whole(Some(&prompt), &answer, Some(&template)).unwrap();
+    assert_eq!(whole, format!("{before}yo</s>\n"));
+    assert_eq!(whole, template.render(&turns(&[("user", "hi"), ("assistant", "yo")]), false).unwrap());
+    let plain = Text::Plain(" as it is".into());
+    assert_eq!(render_prompt(&plain, None).unwrap(), " as it is");
+    assert_eq!(render_whole(None, &plain, None).unwrap(), " as it is");
+    assert_eq!(render_whole(Some(&plain), &plain, None).unwrap(), " as it is as it is");
+    assert!(render_whole(Some(&plain), &answer, Some(&template)).is_err());
+}
+
+#[test]
+fn what_a_template_refuses_is_an_error_with_its_words() {
+    let refused = template(TEMPLATE).render(&turns(&[("assistant", "yo")]), true).unwrap_err();
+    assert!(matches!(refused, Error::Config { .. }));
+    assert!(refused.to_string().contains("roles must alternate: assistant"), "{refused}");
+}
+
+#[test]
+fn a_conversation_without_a_template_is_a_clear_error() {
+    let prompt = Text::Chat(turns(&[("user", "hi")]));
+    let error = render_prompt(&prompt, None).unwrap_err();
+    assert!(matches!(error, Error::Config { .. }));
+    assert!(error.to_string().contains("no chat template"), "{error}");
+    assert!(render_whole(Some(&prompt), &prompt, None).is_err());
+}
+
+#[test]
+fn the_template_is_found_in_each_of_its_places() {
+    let dir = tempfile::tempdir().unwrap();
+    let render = || {
+        let template = ChatTemplate::from_tokenizer_config(dir.path()).unwrap()?;
+        Some(template.render(&turns(&[]), false).unwrap())
+    };
+    let config = dir.path().join("tokenizer_config.json");
+    assert_eq!(render(), None);
+    files::write_atomic(&config, br#"{"bos_token": "B"}"#).unwrap();
+    assert_eq!(render(), None);
+    files::write_atomic(&config, br#"{"bos_token": "B", "chat_template": "one {{ bos_token }}"}"#)
+        .unwrap();
+    assert_eq!(render().unwrap(), "one B");
+    let list =
+        br#"{"bos_token": {"content": "B"}, "chat_template": [{"name": "tool_use", "template": "no"},
+        {"name": "default", "template": "list {{ bos_token }}"}]}"#;
+    files::write_atomic(&config, list).unwrap();
+    assert_eq!(render().unwrap(), "list B");
+    files::write_atomic(&dir.path().join("chat_template.jinja"), b"file {{ bos_token }}").unwrap();
+    assert_eq!(render().unwrap(), "file B");
+    files::write_atomic(&dir.path().join("chat_template.jinja"), b"{% if %}").unwrap();
+    let broken = ChatTemplate::from_tokenizer_config(dir.path()).unwrap_err().to_string();
+    assert!(broken.contains("chat_template.jinja: the chat template does not parse"), "{broken}");
+}
+
+/// Every case of `cases`, made by tests/fixtures/make_chat.py: equal, refused by both, refused by transformers
+/// alone, refused here alone, different.
+fn compared(cases: &Json) -> (Vec<(String, &'static str)>, Vec<String>) {
+    let (mut outcomes, mut differences) = (Vec::new(), Vec::new());
+    for case in cases["cases"].as_array().unwrap() {
+        let given = |name: &str| match case[name].as_str() {
+            Some(named) => cases["conversations"][named].clone(),
+            None => case[name].clone(),
+        };
+        let messages = given("messages").as_array().unwrap().iter().map(|m| Message::try_from(m).unwrap()).collect();
+        let mut variables = case["variables"].as_object().unwrap().clone();
+        if variables.contains_key("x") {
+            variables.insert("x".to_owned(), cases["x"].clone());
+        }
+        let conversation = Conversation { messages, variables: Arc::new(variables) };
+        let prompt = case["add_generation_prompt"].as_bool().unwrap();
+        let here = with_tokens(case["template"].as_str().unwrap(), case["special"].clone())
+            .and_then(|template| template.render(&conversation, prompt));
+        let outcome = match (case["text"].as_str(), &here) {
+            (Some(there), Ok(here)) if there == here => "equal",
+            (Some(_), Ok(_)) => "different",
+            (Some(_), Err(_)) => "refused here alone",
+            (None, Ok(_)) => "refused by transformers alone",
+            (None, Err(_)) => "refused by both",
+        };
+        let name = case["name"].as_str().unwrap().to_owned();
+        if !matches!(outcome, "equal" | "refused by both") {
+            let there = if case["text"].is_null() { &case["refused"] } else { &case["text"] };
+            let here = here.unwrap_or_else(|e| e.to_string());
+            differences.push(format!("{outcome}: {name}\n  there {there}\n  here  {here:?}"));
+        }
+        outcomes.push((name, outcome));
+    }
+    (outcomes, differences)
+}
+
+#[test]
+fn our_own_templates_render_as_in_transformers() {
+    let cases = include_str!("../../../tests/fixtures/chat.json");
+    let (outcomes, differences) = compared(&serde_json::from_str(cases).unwrap());
+    assert!(outcomes.len() > 700);
+    assert!(differences.is_empty(), "{} differ\n{}", differences.len(), differences.join("\n"));
+}
+
+/// `OAIF_TEMPLATES=FOLDER`, where `python tests/fixtures/make_chat.py FOLDER` was run.
+#[test]
+fn templates_of_a_folder_render_as_in_transformers() {
+    let Some(folder) = std::env::var_os("OAIF_TEMPLATES") else {
+        let _ = std::io::Write::write_all(&mut std::io::stderr(), b"skipped: OAIF_TEMPLATES absent\n");
+        return;
+    };
+    let cases = files::read_json(&Path::new(&folder).join("cases.json")).unwrap();
+    let (outcomes, differences) = compared(&cases);
+    for (name, outcome) in &outcomes {
+        println!("{outcome:<30} {name}");
+    }
+    assert!(differences.is_empty(), "{} differ\n{}", differences.len(), differences.join("\n"));
+}
