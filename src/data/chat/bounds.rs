@@ -3,6 +3,7 @@
 //! Fuel bounds its steps and its memory, a stack of its own its recursion, a clock its time. What fuel does not see,
 //! [`super::source`] keeps small before the template is parsed.
 
+use std::collections::HashSet;
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -20,6 +21,8 @@ const STACK: usize = 128 << 20;
 const TIME: Duration = Duration::from_secs(10);
 /// minijinja's depth of calls: 4 a macro.
 const RECURSION: usize = 200;
+/// What it costs to look at one item of a list or a map.
+const ITEM: u64 = 4;
 /// How deep lists and maps that a template builds may be nested.
 const DEPTH: usize = 64;
 
@@ -56,8 +59,19 @@ pub(crate) fn render(
     on_own_stack(move || environment.get_template(name).and_then(|t| t.render(context)).map_err(described))
 }
 
+/// The variables that the template `name` uses and does not set.
+pub(crate) fn variables(
+    environment: &Arc<Environment<'static>>,
+    name: &'static str,
+) -> Result<HashSet<String>, String> {
+    let environment = environment.clone();
+    on_own_stack(move || {
+        environment.get_template(name).map(|t| t.undeclared_variables(false)).map_err(described)
+    })
+}
+
 /// Runs `work` on a thread with a large stack. One that takes too long is left behind: a thread cannot be stopped.
-pub(crate) fn on_own_stack<T: Send + 'static>(
+fn on_own_stack<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, String> + Send + 'static,
 ) -> Result<T, String> {
     let (sender, receiver) = mpsc::sync_channel(1);
@@ -87,15 +101,23 @@ fn described(error: Error) -> String {
 
 /// What `{% set … = … %}` holds: shallow, and without namespaces, so that no value holds itself.
 fn held(state: &mut State, value: Value, attribute: bool) -> Result<Value, Error> {
-    let mut nodes = 0;
-    check(&value, DEPTH, attribute, &mut nodes)?;
-    state.consume_fuel(nodes)?;
+    // minijinja adds lists only when the sum is used: a short one may stand for any number of items.
+    let sum = value.as_object().is_some_and(|object| object.type_name().ends_with("::MergeSeq"));
+    let value = if sum {
+        let items = value.try_iter()?.map(|item| state.consume_fuel(ITEM).map(|()| item));
+        Value::from(items.collect::<Result<Vec<Value>, Error>>()?)
+    } else {
+        value
+    };
+    let mut items = 0;
+    check(&value, DEPTH, attribute, &mut items)?;
+    state.consume_fuel(items * ITEM)?;
     Ok(value)
 }
 
-fn check(value: &Value, depth: usize, attribute: bool, nodes: &mut u64) -> Result<(), Error> {
-    *nodes += 1;
-    if *nodes > FUEL {
+fn check(value: &Value, depth: usize, attribute: bool, items: &mut u64) -> Result<(), Error> {
+    *items += 1;
+    if *items * ITEM > FUEL {
         return Err(ErrorKind::OutOfFuel.into());
     }
     let Some(object) = value.as_object() else { return Ok(()) };
@@ -109,12 +131,12 @@ fn check(value: &Value, depth: usize, attribute: bool, nodes: &mut u64) -> Resul
     match object.repr() {
         ObjectRepr::Map => {
             for (_, item) in object.try_iter_pairs().into_iter().flatten() {
-                check(&item, depth - 1, attribute, nodes)?;
+                check(&item, depth - 1, attribute, items)?;
             }
         }
         ObjectRepr::Seq => {
             for item in object.try_iter().into_iter().flatten() {
-                check(&item, depth - 1, attribute, nodes)?;
+                check(&item, depth - 1, attribute, items)?;
             }
         }
         _ => {}

@@ -4,6 +4,8 @@ use minijinja::value::{Kwargs, ValueKind, from_args};
 use minijinja::{Error, ErrorKind, State, Value};
 use minijinja_contrib::pycompat;
 
+use super::python;
+
 /// Calls `method` of `value`.
 pub(super) fn call(state: &mut State, value: &Value, method: &str, args: &[Value]) -> Result<Value, Error> {
     let known = match (value.kind(), value.as_str()) {
@@ -71,9 +73,45 @@ fn string(state: &mut State, text: &str, method: &str, args: &[Value]) -> Result
             let (what, start, end): (Value, Option<i64>, Option<i64>) = from_args(args)?;
             within(state, text, method, what, (start, end))?
         }
+        "join" => {
+            let (items,): (Value,) = from_args(args)?;
+            let mut out = String::new();
+            for (at, item) in items.try_iter()?.enumerate() {
+                let item = python::str(&item);
+                state.consume_fuel(1 + (text.len() + item.len()) as u64 / 64)?;
+                out.push_str(if at == 0 { "" } else { text });
+                out.push_str(&item);
+            }
+            Value::from(out)
+        }
+        "replace" => {
+            let (old, new, count): (&str, &str, Option<i64>) = from_args(args)?;
+            let count = count.and_then(|count| usize::try_from(count).ok()).unwrap_or(usize::MAX);
+            let found = text.matches(old).count().min(count);
+            state.consume_fuel((found.saturating_mul(new.len()) + text.len()) as u64 / 64)?;
+            Value::from(text.replacen(old, new, count))
+        }
+        "format" => {
+            bounded_widths(text)?;
+            return Ok(None);
+        }
         "isdecimal" => Value::from(!text.is_empty() && text.chars().all(|c| c.is_ascii_digit())),
         _ => return Ok(None),
     }))
+}
+
+/// Refuses a format string with a width that only fills the memory.
+fn bounded_widths(format: &str) -> Result<(), Error> {
+    const DIGITS: usize = 4;
+    let (mut digits, mut within) = (0, false);
+    for c in format.chars() {
+        within = c == '{' || within && c != '}';
+        digits = if within && c.is_ascii_digit() { digits + 1 } else { 0 };
+        if digits > DIGITS {
+            return Err(Error::new(ErrorKind::InvalidOperation, "a width of a format has too many digits"));
+        }
+    }
+    Ok(())
 }
 
 /// How many characters `text` lacks to be `width` wide.
@@ -98,7 +136,8 @@ fn split(text: &str, separator: Option<&str>, limit: Option<usize>, right: bool)
         (Some(separator), false) => text.splitn(limit, separator).collect(),
         (Some(separator), true) => text.rsplitn(limit, separator).collect(),
         (None, right) => {
-            let (mut rest, mut parts) = (text.trim_matches(space), Vec::new());
+            let text = if right { text.trim_end_matches(space) } else { text.trim_start_matches(space) };
+            let (mut rest, mut parts) = (text, Vec::new());
             while !rest.is_empty() {
                 let cut = match parts.len() + 1 == limit {
                     true => None,

@@ -34,11 +34,12 @@ pub(super) fn prepared(source: &str) -> Result<String, String> {
         // The parser says what is wrong with a tag that does not end.
         let (tag, after) = tag.split_at(end.unwrap_or(tag.len()));
         rest = after;
-        if !tag.starts_with("{%") || end.is_none() {
+        if tag.starts_with("{#") || end.is_none() {
             out.push_str(tag);
             continue;
         }
-        match keyword(tag) {
+        let tag = &as_python_reads(tag)[..];
+        match if tag.starts_with("{%") { keyword(tag) } else { "" } {
             "generation" => out.push_str(&tag.replacen("generation", "with", 1)),
             "endgeneration" => out.push_str(&tag.replacen("endgeneration", "endwith", 1)),
             "set" => out.push_str(&checked_set(tag)),
@@ -129,6 +130,21 @@ fn end_of_raw(text: &str) -> usize {
         from = start + 2;
     }
     text.len()
+}
+
+/// A tag whose strings have `\\/` for `\/`: to Python that is no escape.
+fn as_python_reads(tag: &str) -> String {
+    let (mut out, mut chars) = (String::with_capacity(tag.len()), tag.chars());
+    while let Some(c) = chars.next() {
+        out.push(c);
+        if c == '\\'
+            && let Some(next) = chars.next()
+        {
+            out.push_str(if next == '/' { "\\" } else { "" });
+            out.push(next);
+        }
+    }
+    out
 }
 
 /// `{% set a = b %}` as `{% set a = (b)|held(false) %}`, true where `a` is an attribute; a block as it is.

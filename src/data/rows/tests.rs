@@ -161,7 +161,7 @@ fn a_missing_column_names_those_present() {
 #[test]
 fn a_column_of_the_wrong_type_says_what_it_is() {
     for (value, found) in
-        [("1", "a number"), ("null", "null"), ("[]", "an empty list"), ("[1]", "something else")]
+        [("1", "a number"), ("true", "a truth value"), ("{}", "an object"), ("[]", "an empty list"), ("[1]", "something else")]
     {
         let row = format!(r#"{{"prompt": "q", "chosen": {value}, "rejected": "b"}}"#);
         assert_row_error(pairs(&row), 1, &["\"chosen\"", found]);
@@ -188,6 +188,156 @@ fn an_absent_file_a_broken_gzip_and_parquet_are_clear_errors() {
     assert!(broken.to_string().starts_with("cannot decompress"), "{broken}");
     let parquet = read_prompts(file(b"PAR1\x15\x04").path(), &Columns::default()).unwrap_err();
     assert!(parquet.to_string().contains("Parquet"), "{parquet}");
+}
+
+#[test]
+fn a_column_that_is_null_is_absent() {
+    let columns = Columns::default();
+    let rows = |text: &str| read_completions(file(text.as_bytes()).path(), &columns).unwrap();
+    let text = rows(r#"{"prompt": null, "completion": null, "text": "t", "messages": null}"#);
+    assert_eq!((&text[0].prompt, &text[0].completion), (&None, &plain("t")));
+    let prompts = file(br#"{"prompt": "p", "reference": null, "chosen": null, "rejected": null}"#);
+    let prompts = read_prompts(prompts.path(), &columns).unwrap();
+    assert_eq!((&prompts[0].prompt, &prompts[0].reference), (&plain("p"), &None));
+    let implicit = pairs(r#"{"prompt": null, "chosen": "say A", "rejected": "say B"}"#).unwrap();
+    assert_eq!(implicit[0].prompt, plain("say"));
+    assert_row_error(pairs(r#"{"prompt": "q", "chosen": null, "rejected": "b"}"#), 1, &["no column \"chosen\""]);
+    let responses = file(br#"{"prompt": "q", "response_1": null, "response_2": "b"}"#);
+    assert_row_error(read_responses(responses.path(), &columns), 1, &["no column \"response_1\""]);
+    let none = file(br#"{"prompt": "None"}"#);
+    assert_eq!(read_prompts(none.path(), &columns).unwrap()[0].prompt, plain("None"));
+}
+
+#[test]
+fn what_only_python_takes_for_json_matters_only_in_a_column_that_is_used() {
+    for odd in ["NaN", "Infinity", "-Infinity", r#""\ud83d""#, r#""a\udc00b""#, "[1, {\"x\": NaN}]"] {
+        let beside = format!(r#"{{"prompt": "a \ud83d\ude00 NaN", "score": {odd}, "more": [1]}}"#);
+        for text in [beside.clone(), format!("[{beside},\n{beside}]")] {
+            let rows = read_prompts(file(text.as_bytes()).path(), &Columns::default()).unwrap();
+            assert_eq!(rows[0].prompt, plain("a 😀 NaN"));
+        }
+        let used = file(format!(r#"{{"prompt": {odd}}}"#).as_bytes());
+        let rows = read_prompts(used.path(), &Columns::default());
+        assert_row_error(rows, 1, &["column \"prompt\" has", "mend it or drop the row"]);
+    }
+    let message = file(br#"{"prompt": [{"role": "user", "content": "a\ud83d"}]}"#);
+    assert_row_error(read_prompts(message.path(), &Columns::default()), 1, &["half of a surrogate pair"]);
+    let broken = file(br#"{"prompt": "a", "score": NaN, oops}"#);
+    assert_row_error(read_prompts(broken.path(), &Columns::default()), 1, &["not valid JSON"]);
+}
+
+#[test]
+fn messages_and_conversations_are_learnt_whole() {
+    let expected = chat([("user", "q"), ("assistant", "a")]);
+    for row in [
+        r#"{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}"#,
+        r#"{"conversations": [{"from": "user", "value": "q"}, {"from": "assistant", "value": "a"}]}"#,
+    ] {
+        let rows = read_completions(file(row.as_bytes()).path(), &Columns::default()).unwrap();
+        assert_eq!((&rows[0].prompt, &rows[0].completion), (&None, &expected));
+    }
+}
+
+fn variables(more: &str) -> Result<Value, Error> {
+    let row = format!(r#"{{"prompt": [{{"role": "user", "content": "q"}}]{more}}}"#);
+    let rows = read_prompts(file(row.as_bytes()).path(), &Columns::default())?;
+    let Text::Chat(conversation) = &rows[0].prompt else { panic!() };
+    Ok(Value::Object((*conversation.variables).clone()))
+}
+
+#[test]
+fn tools_and_template_variables_of_a_row_reach_its_conversations() {
+    use serde_json::json;
+    let tool = json!({"name": "f"});
+    assert_eq!(variables(r#", "tools": [{"name": "f"}]"#).unwrap(), json!({"tools": [tool]}));
+    assert_eq!(variables(r#", "tools": "[{\"name\": \"f\"}]""#).unwrap(), json!({"tools": [tool]}));
+    assert_eq!(variables(r#", "tools": null, "chat_template_kwargs": null"#).unwrap(), json!({}));
+    for none in ["[]", "\"[]\"", "\"null\""] {
+        assert_eq!(variables(&format!(", \"tools\": {none}")).unwrap(), json!({"tools": null}));
+    }
+    let options = r#", "tools": [], "chat_template_kwargs": {"enable_thinking": false, "tools": [{"name": "f"}]}"#;
+    assert_eq!(variables(options).unwrap(), json!({"tools": [tool], "enable_thinking": false}));
+    assert_row_error(variables(r#", "tools": "[oops""#), 1, &["\"tools\" is not valid JSON"]);
+    assert_row_error(variables(r#", "tools": {"name": "f"}"#), 1, &["\"tools\" is an object"]);
+    assert_row_error(variables(r#", "tools": ["f"]"#), 1, &["expected a list of JSON schemas"]);
+    assert_row_error(variables(r#", "chat_template_kwargs": []"#), 1, &["expected an object"]);
+    let ours = variables(r#", "chat_template_kwargs": {"messages": []}"#);
+    assert_row_error(ours, 1, &["cannot set \"messages\""]);
+}
+
+#[test]
+fn a_message_may_have_parts_or_call_tools_instead_of_saying_something() {
+    let prompt = |message: &str| {
+        let row = format!(r#"{{"prompt": [{message}]}}"#);
+        read_prompts(file(row.as_bytes()).path(), &Columns::default())
+    };
+    for good in [
+        r#"{"role": "user", "content": [{"type": "text", "text": "a"}, "b"]}"#,
+        r#"{"role": "assistant", "content": null, "tool_calls": [{"function": {"name": "f"}}]}"#,
+        r#"{"role": "assistant", "tool_calls": [{"function": {"name": "f"}}]}"#,
+        r#"{"role": "assistant", "reasoning_content": "so"}"#,
+        r#"{"role": "tool", "name": "f", "content": {"sun": true}}"#,
+    ] {
+        prompt(good).unwrap();
+    }
+    for (bad, why) in [
+        (r#"{"content": "a"}"#, "has no \"role\""),
+        (r#"{"role": 1, "content": "a"}"#, "\"role\" is a number"),
+        (r#"{"role": "user"}"#, "has no \"content\""),
+        (r#"{"role": "user", "content": null}"#, "has no \"content\""),
+        (r#"{"role": "user", "content": 1}"#, "\"content\" is a number"),
+        (r#"{"role": "user", "content": [1]}"#, "a part of a message's \"content\" is a number"),
+        (r#""hi""#, "a message is a string"),
+    ] {
+        assert_row_error(prompt(bad), 1, &["column \"prompt\"", why]);
+    }
+}
+
+#[test]
+fn files_of_other_kinds_are_named() {
+    for (bytes, what) in [
+        (&b"PAR1\x15\x04"[..], "Parquet"),
+        (b"PK\x03\x04rest", "zip"),
+        (b"\x28\xb5\x2f\xfdrest", "zstd"),
+        (b"BZh9", "bzip2"),
+        (b"\xfd7zXZ\0", "xz"),
+        (b"\xff\xfe{\0", "UTF-16"),
+        (b"\xfe\xff\0{", "UTF-16"),
+        (b"prompt,chosen\na,b\n", "is it a table"),
+        (b"prompt\tchosen\na\tb\n", "is it a table"),
+        (b"{\n  \"prompt\": \"a\"\n}\n", "over several lines"),
+        (b"{\"data\": [{\"prompt\": \"a\"}]}", "write that list alone"),
+        (b"[{\"prompt\": \"a\"},]", "behind the comma"),
+        (b"[{\"prompt\": \"a\"}", "cut off"),
+        (b"[{\"prompt\": \"a\"}] {}", "follows the array"),
+        (b"{\"prompt\": \"a\0\"}", "control character"),
+    ] {
+        let error = read_prompts(file(bytes).path(), &Columns::default()).unwrap_err().to_string();
+        assert!(error.contains(what), "{what}: {error}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let error = read_prompts(folder.path(), &Columns::default()).unwrap_err().to_string();
+    assert!(error.contains("is a folder"), "{error}");
+}
+
+#[test]
+fn a_compressed_file_that_only_fills_the_memory_is_refused() {
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    let rows = "{\"prompt\": \"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\", \"x\": 1}\n".repeat(1 << 13);
+    let spaces = " ".repeat(1 << 20) + "\n";
+    gzip.write_all(rows.as_bytes()).unwrap();
+    for _ in 0..300 {
+        gzip.write_all(spaces.as_bytes()).unwrap();
+    }
+    let bomb = gzip.finish().unwrap();
+    let error = read_prompts(file(&bomb).path(), &Columns::default()).unwrap_err().to_string();
+    assert!(error.contains("cannot decompress") && error.contains("more than 256 MiB"), "{error}");
+    let cut = read_prompts(file(&bomb[..bomb.len() / 2]).path(), &Columns::default()).unwrap_err();
+    assert!(cut.to_string().starts_with("cannot decompress"), "{cut}");
+    let mut nothing = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    nothing.write_all(b"").unwrap();
+    let nothing = file(&nothing.finish().unwrap());
+    assert_row_error(read_prompts(nothing.path(), &Columns::default()), 1, &["no rows"]);
 }
 
 #[test]
