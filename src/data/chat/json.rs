@@ -67,7 +67,7 @@ impl Dumps {
                         let key_and_value = |dumps: &mut Dumps, state: &mut State, (key, item): (Value, Value)| {
                             dumps.key(state, &key)?;
                             let colon = dumps.separators.1.clone();
-                            dumps.out.push_str(&colon);
+                            dumps.write(state, &colon)?;
                             dumps.value(state, &item, depth + 1)
                         };
                         self.items(state, ('{', '}'), depth, pairs, key_and_value)?;
@@ -99,23 +99,32 @@ impl Dumps {
         for (at, item) in items.into_iter().enumerate() {
             if at > 0 {
                 let comma = self.separators.0.clone();
-                self.out.push_str(&comma);
+                self.write(state, &comma)?;
             }
-            self.line(depth);
+            self.line(state, depth)?;
             write(self, state, item)?;
         }
         if any {
-            self.line(depth - 1);
+            self.line(state, depth - 1)?;
         }
         self.out.push(close);
         Ok(())
     }
 
-    fn line(&mut self, depth: usize) {
-        if let Some(indent) = &self.indent {
+    fn line(&mut self, state: &mut State, depth: usize) -> Result<(), Error> {
+        if let Some(indent) = self.indent.clone() {
             self.out.push('\n');
-            self.out.extend(std::iter::repeat_n(indent.as_str(), depth));
+            for _ in 0..depth {
+                self.write(state, &indent)?;
+            }
         }
+        Ok(())
+    }
+
+    fn write(&mut self, state: &mut State, text: &str) -> Result<(), Error> {
+        state.consume_fuel(text.len() as u64 / 64)?;
+        self.out.push_str(text);
+        Ok(())
     }
 
     fn key(&mut self, state: &mut State, key: &Value) -> Result<(), Error> {

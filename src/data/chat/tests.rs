@@ -103,30 +103,77 @@ fn a_conversation_without_a_template_is_a_clear_error() {
     assert!(render_whole(Some(&prompt), &prompt, None).is_err());
 }
 
+/// A model's folder with these files, and what its template makes of a conversation with these variables.
+fn rendered(given: &[(&str, &str)], variables: Json) -> Result<Option<String>> {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, content) in given {
+        let path = dir.path().join(name);
+        files::create_dir_all(path.parent().unwrap())?;
+        files::write_atomic(&path, content.as_bytes())?;
+    }
+    let variables = Arc::new(variables.as_object().unwrap().clone());
+    let conversation = Conversation { variables, ..turns(&[]) };
+    let template = ChatTemplate::from_tokenizer_config(dir.path())?;
+    template.map(|template| template.render(&conversation, false)).transpose()
+}
+
 #[test]
 fn the_template_is_found_in_each_of_its_places() {
-    let dir = tempfile::tempdir().unwrap();
-    let render = || {
-        let template = ChatTemplate::from_tokenizer_config(dir.path()).unwrap()?;
-        Some(template.render(&turns(&[]), false).unwrap())
-    };
-    let config = dir.path().join("tokenizer_config.json");
-    assert_eq!(render(), None);
-    files::write_atomic(&config, br#"{"bos_token": "B"}"#).unwrap();
-    assert_eq!(render(), None);
-    files::write_atomic(&config, br#"{"bos_token": "B", "chat_template": "one {{ bos_token }}"}"#)
-        .unwrap();
-    assert_eq!(render().unwrap(), "one B");
-    let list =
-        br#"{"bos_token": {"content": "B"}, "chat_template": [{"name": "tool_use", "template": "no"},
-        {"name": "default", "template": "list {{ bos_token }}"}]}"#;
-    files::write_atomic(&config, list).unwrap();
-    assert_eq!(render().unwrap(), "list B");
-    files::write_atomic(&dir.path().join("chat_template.jinja"), b"file {{ bos_token }}").unwrap();
-    assert_eq!(render().unwrap(), "file B");
-    files::write_atomic(&dir.path().join("chat_template.jinja"), b"{% if %}").unwrap();
-    let broken = ChatTemplate::from_tokenizer_config(dir.path()).unwrap_err().to_string();
+    const CONFIG: &str = "tokenizer_config.json";
+    let render = |given: &[(&str, &str)]| rendered(given, json!({})).unwrap();
+    let list = r#"{"chat_template": [{"name": "tool_use", "template": "no"}, {"name": "default", "template": "list"}]}"#;
+    assert_eq!(render(&[]), None);
+    assert_eq!(render(&[(CONFIG, "{}")]), None);
+    assert_eq!(render(&[(CONFIG, r#"{"chat_template": null}"#)]), None);
+    assert_eq!(render(&[("chat_template.json", r#"{"chat_template": "processor"}"#)]).unwrap(), "processor");
+    let config = (CONFIG, r#"{"chat_template": "one"}"#);
+    assert_eq!(render(&[config]).unwrap(), "one");
+    assert_eq!(render(&[config, ("chat_template.json", r#"{"chat_template": "no"}"#)]).unwrap(), "one");
+    assert_eq!(render(&[(CONFIG, list)]).unwrap(), "list");
+    assert_eq!(render(&[(CONFIG, r#"{"chat_template": {"default": "map", "rag": "{% if"}}"#)]).unwrap(), "map");
+    assert_eq!(render(&[(CONFIG, list), ("chat_template.jinja", "file\n")]).unwrap(), "file");
+    let error = |given: &[(&str, &str)]| rendered(given, json!({})).unwrap_err().to_string();
+    let broken = error(&[("chat_template.jinja", "{% if %}")]);
     assert!(broken.contains("chat_template.jinja: the chat template does not parse"), "{broken}");
+    let odd = error(&[(CONFIG, r#"{"chat_template": 1}"#)]);
+    assert!(odd.contains("tokenizer_config.json: \"chat_template\" is neither"), "{odd}");
+    // As in transformers, files replace what the configuration has.
+    let additional = error(&[config, ("additional_chat_templates/tool_use.jinja", "tools")]);
+    assert!(additional.contains("none named \"default\""), "{additional}");
+}
+
+#[test]
+fn tools_take_the_template_that_is_for_them() {
+    let files = [("chat_template.jinja", "plain"), ("additional_chat_templates/tool_use.jinja", "for tools")];
+    let render = |given: &[(&str, &str)], tools: Json| rendered(given, json!({"tools": tools})).unwrap().unwrap();
+    assert_eq!(render(&files, json!([{"name": "f"}])), "for tools");
+    assert_eq!(render(&files, json!(null)), "plain");
+    assert_eq!(render(&files[..1], json!([{"name": "f"}])), "plain");
+}
+
+/// The texts are those of `tokenizer.special_tokens_map` in transformers 5.24.
+#[test]
+fn a_template_sees_the_special_tokens_that_are_given() {
+    const TEMPLATE: (&str, &str) = (
+        "chat_template.jinja",
+        "{{ bos_token }}|{{ eos_token }}|{{ pad_token }}|{{ image_token }}|{{ bos_token is defined }}",
+    );
+    let seen = |config: &str, map: &str| {
+        let given = [TEMPLATE, ("tokenizer_config.json", config), ("special_tokens_map.json", map)];
+        rendered(&given, json!({})).unwrap().unwrap()
+    };
+    assert_eq!(seen("{}", "{}"), "||||False");
+    assert_eq!(seen(r#"{"bos_token": null, "eos_token": {"content": "E", "lstrip": false}}"#, "{}"), "|E|||False");
+    assert_eq!(seen(r#"{"bos_token": "B"}"#, r#"{"bos_token": "M", "pad_token": {"content": "P"}}"#), "M||P||True");
+    let decoder = r#"{"bos_token": "B", "added_tokens_decoder": {}}"#;
+    assert_eq!(seen(decoder, r#"{"bos_token": "M", "pad_token": "P"}"#), "B||||True");
+    assert_eq!(seen(r#"{"extra_special_tokens": {"image_token": "I"}}"#, "{}"), "|||I|False");
+    assert_eq!(seen(r#"{"image_token": "I", "add_bos_token": true}"#, "{}"), "|||I|False");
+    assert_eq!(seen(r#"{"additional_special_tokens": ["A"]}"#, "{}"), "||||False");
+    assert_eq!(seen(r#"{"tokenizer_class": "LlamaTokenizerFast"}"#, "{}"), "<s>|</s>|||True");
+    assert_eq!(seen(r#"{"tokenizer_class": "LlamaTokenizer", "bos_token": null}"#, "{}"), "|</s>|||False");
+    let own = rendered(&[TEMPLATE, ("tokenizer_config.json", r#"{"bos_token": "B"}"#)], json!({"bos_token": "V"}));
+    assert_eq!(own.unwrap().unwrap(), "V||||True");
 }
 
 /// Every case of `cases`, made by tests/fixtures/make_chat.py: equal, refused by both, refused by transformers
@@ -271,6 +318,9 @@ fn a_template_that_loops_for_ever_or_grows_without_end_is_stopped() {
         "{{ '%1000000000d'|format(1) }}",
         "{{ 'x'|indent(10**9, true) }}",
         "{{ [1]|tojson(indent='x' * 10**8) }}",
+        "{{ range(9999)|list|tojson(indent='x' * 10**6) }}",
+        "{{ range(9999)|list|tojson(separators=('x' * 10**6, ':')) }}",
+        "{{ dict(a=1)|tojson(separators=(',', 'x' * 10**8))|tojson|tojson|tojson }}",
         "{{ [1]|batch(10**9, 'x')|list }}",
         "{{ [1]|slice(10**9, 'x')|list }}",
         "{% set ns = namespace(a='x') %}{% for i in range(99) %}{% set ns.a = ns.a ~ ns.a %}{% endfor %}",
