@@ -34,7 +34,11 @@ impl Encoder<'_> {
     /// [`Error::Config`] for a prompt without a token, for one that the template refuses, and for a token that the
     /// model does not have.
     pub fn prompt(&self, prompt: &Text) -> Result<Vec<u32>> {
-        let ids = self.ids(prompt, &render_prompt(prompt, self.template)?)?;
+        let rendered = render_prompt(prompt, self.template)?;
+        let ids = match prompt {
+            Text::Plain(_) => self.tokenizer.encode_beginning(&rendered)?,
+            Text::Chat(_) => self.tokenizer.encode_plain(&rendered)?,
+        };
         match ids.is_empty() {
             true => {
                 Err(Error::config("prompt", "is empty, and the tokenizer has no token to begin a text with"))
