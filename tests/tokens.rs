@@ -40,7 +40,11 @@ fn differences(tokenizer: &Tokenizer, row: &Value) -> Vec<String> {
     let mut found = Vec::new();
     let mut compare = |what: &str, got: String, want: String| {
         if got != want {
-            found.push(format!("{:?} + {:?}, {what}: {got}, expected {want}", text("prompt"), text("completion")));
+            found.push(format!(
+                "{:?} + {:?}, {what}: {got}, expected {want}",
+                text("prompt"),
+                text("completion")
+            ));
         }
     };
     let got = tokenizer.encode(text("prompt")).unwrap();
@@ -135,7 +139,11 @@ fn what_configuration_files_say_changes_ids_as_in_transformers() {
             }
         };
         let own = [tokenizer.bos(), tokenizer.eos()];
-        compare("bos and eos", format!("{own:?}"), format!("{:?}", [id(&setting["bos"]), id(&setting["eos"])]));
+        compare(
+            "bos and eos",
+            format!("{own:?}"),
+            format!("{:?}", [id(&setting["bos"]), id(&setting["eos"])]),
+        );
         for row in setting["rows"].as_array().unwrap() {
             let text = row["text"].as_str().unwrap();
             let want = ids(&row["ids"]);
@@ -144,7 +152,11 @@ fn what_configuration_files_say_changes_ids_as_in_transformers() {
             compare(text, format!("{plain:?}"), format!("{:?}", ids(&row["plain"])));
             for (name, skip_special) in [("decoded", false), ("visible", true)] {
                 let got = tokenizer.decode(&want, skip_special).unwrap();
-                compare(&format!("{text} {name}"), format!("{got:?}"), format!("{:?}", row[name].as_str().unwrap()));
+                compare(
+                    &format!("{text} {name}"),
+                    format!("{got:?}"),
+                    format!("{:?}", row[name].as_str().unwrap()),
+                );
             }
         }
     }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::Pair;
 use crate::data::tokenizer::Tokenizer;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::gpu::{Arena, Gpu};
 use crate::model::stream::Capacity;
 use crate::model::{Model, Scorer};
@@ -60,7 +60,9 @@ impl JudgeModel {
         let texts = words.map(|word| text(&Pair { prompt: word, response_1: word, response_2: word }));
         // A template may not take such texts; the user's are judged all the same.
         let Ok(texts) = texts.into_iter().collect::<Result<Vec<String>>>() else { return Ok(()) };
-        let texts = texts.iter().map(|t| self.tokenizer.encode(t)).collect::<Result<Vec<_>>>()?;
+        let texts = texts.iter().map(|t| self.tokenizer.encode_beginning(t)).collect::<Result<Vec<_>>>();
+        // Nor may the tokenizer.
+        let Ok(texts) = texts else { return Ok(()) };
         let agree = |at: usize| texts.iter().all(|ids| ids.get(at).is_some_and(|id| *id == texts[0][at]));
         let shared = (0..texts[0].len()).take_while(|at| agree(*at)).count();
         // A text has a token of its own after the preamble, also where nothing is put into the template.
@@ -71,6 +73,14 @@ impl JudgeModel {
             self.scorer = Scorer::after(self.model.gpu(), &self.model, &preamble, capacity, &self.arena)?;
         }
         Ok(())
+    }
+
+    /// What was made of a text, or why it cannot be judged: an error about one text does not end a run.
+    pub(super) fn usable<T>(made: Result<T>) -> Result<Result<T, String>> {
+        match made {
+            Err(Error::Config { what, why }) => Ok(Err(format!("the judge cannot read it: {what} {why}"))),
+            made => made.map(Ok),
+        }
     }
 
     /// Why texts of these lengths cannot be judged, if they cannot.

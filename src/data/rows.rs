@@ -154,6 +154,8 @@ pub struct Completion {
     pub prompt: Option<Text>,
     /// The text itself; of the prompt's kind where there is one.
     pub completion: Text,
+    /// Its token ids, where the row has them as `oaif generate` writes them (`"token_ids"` beside `"prompt"`).
+    pub token_ids: Option<Vec<u32>>,
     /// The row.
     pub place: Place,
 }
@@ -231,9 +233,32 @@ pub fn read_pairs(path: &Path, columns: &Columns) -> Result<Vec<Pair>> {
     })
 }
 
-/// Reads `{"prompt", "completion"}` rows, or `{"text"}` rows where there is no completion column.
+/// Reads `{"prompt", "completion"}` rows, or `{"text"}` rows where there is no completion column; with a prompt and
+/// `"token_ids"`, `"text"` is the completion.
 pub fn read_completions(path: &Path, columns: &Columns) -> Result<Vec<Completion>> {
     read_rows(path, |row, place| {
+        let answer = row.contains_key(&columns.prompt) && !row.contains_key(&columns.completion);
+        if let (true, Some(token_ids)) = (answer, row.get("token_ids").filter(|ids| !ids.is_null())) {
+            let prompt = text(row, &columns.prompt)?;
+            // The answer to a conversation is a string, too, and may be empty.
+            let completion = match (row.get(&columns.text), &prompt) {
+                (Some(Value::String(text)), Text::Plain(_)) => Text::Plain(text.clone()),
+                (Some(Value::String(text)), Text::Chat(_)) => {
+                    let messages = vec![Message::new("assistant", text)];
+                    Text::Chat(Conversation { messages, ..Conversation::default() })
+                }
+                (Some(other), _) => {
+                    return Err(wrong_type(&columns.text, other, "a string beside token_ids"));
+                }
+                (None, _) => {
+                    return Err(format!("column \"token_ids\" has no \"{}\" beside it", columns.text));
+                }
+            };
+            let token_ids = serde_json::from_value(token_ids.clone());
+            let token_ids =
+                token_ids.map_err(|_| "column \"token_ids\" must be a list of token ids".to_owned())?;
+            return Ok(Completion { prompt: Some(prompt), completion, token_ids: Some(token_ids), place });
+        }
         let (prompt, column) = if row.contains_key(&columns.completion) || row.contains_key(&columns.prompt) {
             (Some(text(row, &columns.prompt)?), &columns.completion)
         } else {
@@ -241,7 +266,7 @@ pub fn read_completions(path: &Path, columns: &Columns) -> Result<Vec<Completion
         };
         let completion = text(row, column)?;
         check_answer(column, &completion, prompt.as_ref())?;
-        Ok(Completion { prompt, completion, place })
+        Ok(Completion { prompt, completion, token_ids: None, place })
     })
 }
 

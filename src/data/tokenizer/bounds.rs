@@ -10,13 +10,8 @@ use tokenizers::{
 };
 
 /// The library's tokenizer with a normalizer and a decoder that cannot make a text grow without end.
-pub(super) type Inner = TokenizerImpl<
-    ModelWrapper,
-    BoundedNormalizer,
-    PreTokenizerWrapper,
-    PostProcessorWrapper,
-    BoundedDecoder,
->;
+pub(super) type Inner =
+    TokenizerImpl<ModelWrapper, BoundedNormalizer, PreTokenizerWrapper, PostProcessorWrapper, BoundedDecoder>;
 
 /// What a normalizer or a decoder may make of `bytes`. Unicode's own decompositions grow to eleven times as much.
 fn limit(bytes: usize) -> usize {
@@ -32,7 +27,9 @@ struct Grew;
 /// file is read, so that this is the net below: a library leaves the process's panic hook, which prints the panic's
 /// own message, to the program.
 pub(super) fn guarded<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
-    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| Err(message(&*panic).into())).map_err(|e| e.to_string())
+    catch_unwind(AssertUnwindSafe(call))
+        .unwrap_or_else(|panic| Err(message(&*panic).into()))
+        .map_err(|e| e.to_string())
 }
 
 fn message(panic: &(dyn std::any::Any + Send)) -> String {
@@ -61,10 +58,14 @@ fn normalize_within(
     step: &NormalizerWrapper,
     text: &mut NormalizedString,
 ) -> tokenizers::Result<()> {
-    if let NormalizerWrapper::Sequence(steps) = step {
-        return steps.as_ref().iter().try_for_each(|step| normalize_within(limit, step, text));
+    match step {
+        NormalizerWrapper::Sequence(steps) => {
+            return steps.as_ref().iter().try_for_each(|step| normalize_within(limit, step, text));
+        }
+        // The library panics where it has nothing to put before a text.
+        NormalizerWrapper::Prepend(step) if step.prepend.is_empty() => return Ok(()),
+        step => step.normalize(text)?,
     }
-    step.normalize(text)?;
     if text.len() > limit {
         // The library drops a normalizer's error and goes on with the text as it is. This prints nothing.
         resume_unwind(Box::new(Grew));
@@ -94,7 +95,10 @@ fn decode_within(
     }
     let tokens = match step {
         DecoderWrapper::Sequence(steps) => {
-            return steps.get_decoders().iter().try_fold(tokens, |tokens, step| decode_within(limit, step, tokens));
+            return steps
+                .get_decoders()
+                .iter()
+                .try_fold(tokens, |tokens, step| decode_within(limit, step, tokens));
         }
         DecoderWrapper::Strip(strip) => tokens.iter().map(|token| stripped(strip, token)).collect(),
         step => step.decode_chain(tokens)?,

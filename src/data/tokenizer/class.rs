@@ -33,14 +33,16 @@ const CODE_LLAMA: &[(&str, &str)] = &[
     ("fill_token", "<FILL_ME>"),
 ];
 const END_OF_TEXT: &str = "<|endoftext|>";
-const GPT2: &[(&str, &str)] = &[("bos_token", END_OF_TEXT), ("eos_token", END_OF_TEXT), ("unk_token", END_OF_TEXT)];
+const GPT2: &[(&str, &str)] =
+    &[("bos_token", END_OF_TEXT), ("eos_token", END_OF_TEXT), ("unk_token", END_OF_TEXT)];
 const GPT_NEOX: &[(&str, &str)] = &[
     ("bos_token", END_OF_TEXT),
     ("eos_token", END_OF_TEXT),
     ("unk_token", END_OF_TEXT),
     ("pad_token", "<|padding|>"),
 ];
-const QWEN2: &[(&str, &str)] = &[("eos_token", END_OF_TEXT), ("unk_token", END_OF_TEXT), ("pad_token", END_OF_TEXT)];
+const QWEN2: &[(&str, &str)] =
+    &[("eos_token", END_OF_TEXT), ("unk_token", END_OF_TEXT), ("pad_token", END_OF_TEXT)];
 const GEMMA: &[(&str, &str)] = &[
     ("bos_token", "<bos>"),
     ("eos_token", "<eos>"),
@@ -110,7 +112,8 @@ impl Class {
         };
         file["pre_tokenizer"] = match self {
             Class::Llama | Class::CodeLlama => {
-                let legacy = self == Class::Llama && config.get("legacy").is_some_and(|value| value == &json!(true));
+                let legacy =
+                    self == Class::Llama && config.get("legacy").is_some_and(|value| value == &json!(true));
                 let scheme = match (prefix_space.unwrap_or(true), legacy) {
                     (false, _) => "never",
                     (true, true) => "always",

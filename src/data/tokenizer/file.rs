@@ -39,8 +39,7 @@ pub(super) fn read(dir: &Path, path: &Path) -> Result<Value> {
     let refused = |why: String| {
         Error::file(path, format!("is not a tokenizer of the kind that transformers saves ({why})"))
     };
-    let mut file: Value =
-        serde_json::from_slice(&files::read(path)?).map_err(|e| refused(e.to_string()))?;
+    let mut file: Value = serde_json::from_slice(&files::read(path)?).map_err(|e| refused(e.to_string()))?;
     let Value::Object(parts) = &mut file else { return Err(refused("it is not an object".into())) };
     // Some files keep the settings of their last training run.
     for setting in ["truncation", "padding"] {

@@ -175,8 +175,7 @@ impl Tokenizer {
         let kept: Vec<u32> =
             ids.iter().copied().filter(|id| !(skip_special && self.special.contains(id))).collect();
         let text = guarded(|| self.inner.decode(&kept, false));
-        let text =
-            text.map_err(|why| Error::file(&self.path, format!("cannot decode token ids ({why})")))?;
+        let text = text.map_err(|why| Error::file(&self.path, format!("cannot decode token ids ({why})")))?;
         Ok(if self.clean_up { without_spaces(text) } else { text })
     }
 

@@ -37,8 +37,14 @@ impl Settings {
         let model_config = object(&dir.join("config.json"))?;
         let class = [&config, &model_config].iter().find_map(|map| map.get("tokenizer_class")?.as_str());
         let class = Class::of(class.unwrap_or_default(), file);
-        let mut settings =
-            Settings { path, config: Map::new(), class, added: BTreeMap::new(), named: vec![], unnamed: vec![] };
+        let mut settings = Settings {
+            path,
+            config: Map::new(),
+            class,
+            added: BTreeMap::new(),
+            named: vec![],
+            unnamed: vec![],
+        };
         let complete = config.get("added_tokens_decoder").is_some_and(|tokens| !tokens.is_null());
         if complete {
             settings.added = decoder(&config["added_tokens_decoder"]).map_err(|why| settings.error(why))?;
@@ -85,7 +91,8 @@ impl Settings {
         // Tokens of this tokenizer alone: a class's own, then keys such as "image_token".
         let own = self.class.special_tokens().iter().filter(|(name, _)| !NAMES.contains(name));
         let own: Vec<_> = own.filter(|(name, _)| !config.contains_key(*name)).collect();
-        self.named.extend(own.into_iter().map(|(name, text)| ((*name).to_owned(), AddedToken::from(*text, true))));
+        self.named
+            .extend(own.into_iter().map(|(name, text)| ((*name).to_owned(), AddedToken::from(*text, true))));
         for (name, value) in config {
             let text = value.is_string() || value["__type"] == "AddedToken";
             if name.ends_with("_token") && !NAMES.contains(&name.as_str()) && text {
@@ -94,7 +101,9 @@ impl Settings {
         }
         let list = |name: &'static str| {
             let list = config.get(name)?;
-            let empty = list.is_null() || list.as_array().is_some_and(Vec::is_empty) || list.as_object().is_some_and(Map::is_empty);
+            let empty = list.is_null()
+                || list.as_array().is_some_and(Vec::is_empty)
+                || list.as_object().is_some_and(Map::is_empty);
             (!empty).then_some((name, list))
         };
         match list("extra_special_tokens").or_else(|| list("additional_special_tokens")) {
@@ -108,7 +117,9 @@ impl Settings {
                     self.named.push((name.clone(), token(name, value)?));
                 }
             }
-            Some((name, _)) => return Err(format!("{name} must be a list of tokens, or an object that names them")),
+            Some((name, _)) => {
+                return Err(format!("{name} must be a list of tokens, or an object that names them"));
+            }
         }
         Ok(())
     }
@@ -118,7 +129,10 @@ impl Settings {
     fn complete(&mut self, legacy: &Map<String, Value>, file: &Value) -> Result<(), String> {
         for (text, id) in legacy {
             let special = self.special_texts().any(|known| known == text);
-            self.added.insert(token_id(id).ok_or_else(|| format!("{text:?} {NO_ID}"))?, AddedToken::from(text, special));
+            self.added.insert(
+                token_id(id).ok_or_else(|| format!("{text:?} {NO_ID}"))?,
+                AddedToken::from(text, special),
+            );
         }
         for token in file["added_tokens"].as_array().into_iter().flatten() {
             // What is wrong with them the library says.
@@ -190,7 +204,9 @@ impl Settings {
             let Some(id) = tokenizer.token_to_id(&text) else { continue };
             let taken = tokenizer.get_model().id_to_token(id);
             let wanted = wanted.unwrap_or(id);
-            if let Some(other) = taken.or_else(|| (wanted != id).then(|| tokenizer.id_to_token(wanted)).flatten()) {
+            if let Some(other) =
+                taken.or_else(|| (wanted != id).then(|| tokenizer.id_to_token(wanted)).flatten())
+            {
                 return Err(self.error(format!(
                     "token {text:?} should have id {wanted}, which tokenizer.json gives to {other:?}: save the \
                      tokenizer again with transformers, so that both files agree"

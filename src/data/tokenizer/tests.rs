@@ -122,8 +122,104 @@ fn broken_files_are_clear_errors() {
     assert!(load(&[("tokenizer.json", "{}")]).contains("is not a tokenizer"));
     let eos = load(&[("tokenizer.json", TOKENIZER), ("config.json", r#"{"eos_token_id": "two"}"#)]);
     assert!(eos.contains("config.json: eos_token_id must be a token id"), "{eos}");
-    let eos =
-        load(&[("tokenizer.json", TOKENIZER), ("generation_config.json", r#"{"eos_token_id": [-1]}"#)]);
+    let eos = load(&[("tokenizer.json", TOKENIZER), ("generation_config.json", r#"{"eos_token_id": [-1]}"#)]);
     assert!(eos.contains("generation_config.json: eos_token_id must be"), "{eos}");
     assert!(load(&[("tokenizer.json", TOKENIZER), ("config.json", "no")]).contains("is not valid JSON"));
+}
+
+fn fixture(kind: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tokenizers").join(kind)
+}
+
+const ALL: [&str; 8] =
+    ["byte-level", "byte-fallback", "metaspace", "word-piece", "unigram", "word-level", "both-ends", "flags"];
+
+#[test]
+fn what_is_decoded_after_a_prompt_is_encoded_with_it_again() {
+    for kind in ALL {
+        let tokenizer = Tokenizer::load(&fixture(kind)).unwrap();
+        let whole = tokenizer.encode_beginning("upon a time there said : one two").unwrap();
+        let text = tokenizer.decode(&whole, true).unwrap();
+        assert_eq!(tokenizer.encode_beginning(&text).unwrap(), whole, "{kind}");
+        for at in 0..whole.len() {
+            let (before, ids) = whole.split_at(at);
+            let prompt = tokenizer.decode(before, true).unwrap();
+            let answer = tokenizer.decode_after(before, ids, true).unwrap();
+            assert_eq!(prompt + &answer, text, "{kind}, {at} tokens before");
+        }
+    }
+    let bytes = Tokenizer::load(&fixture("byte-level")).unwrap();
+    let (before, letter) = (bytes.encode("a ").unwrap(), bytes.encode("\u{1f44d}").unwrap());
+    let cut = [&before[..], &letter[..2]].concat();
+    assert_eq!(bytes.decode_after(&cut, &letter[2..], true).unwrap(), "\u{1f44d}");
+}
+
+#[test]
+fn dropout_of_merges_is_off() {
+    let mut file: Value = files::read_json(&fixture("byte-level").join("tokenizer.json")).unwrap();
+    file["model"]["dropout"] = 0.5.into();
+    let dir = folder(&[("tokenizer.json", &file.to_string())]);
+    let tokenizer = Tokenizer::load(dir.path()).unwrap();
+    let text = "Once upon a time there was a little fox";
+    let ids = Tokenizer::load(&fixture("byte-level")).unwrap().encode(text).unwrap();
+    assert!((0..20).all(|_| tokenizer.encode(text).unwrap() == ids));
+}
+
+#[test]
+fn an_added_token_that_cannot_have_its_id_is_refused_by_name() {
+    let refused = |tokens: &str| {
+        let config = format!("{{\"added_tokens_decoder\": {tokens}}}");
+        let dir = folder(&[("tokenizer_config.json", &config)]);
+        std::fs::copy(fixture("byte-level").join("tokenizer.json"), dir.path().join("tokenizer.json"))
+            .unwrap();
+        Tokenizer::load(dir.path()).unwrap_err().to_string()
+    };
+    let gap = refused(r#"{"400": {"content": "<|im_end|>", "special": true}}"#);
+    assert!(gap.contains("token \"<|im_end|>\" should have id 400, but tokenizer.json lacks it"), "{gap}");
+    let taken = refused(r#"{"7": {"content": "<|im_end|>", "special": true}}"#);
+    assert!(taken.contains("should have id 7, which tokenizer.json gives to \"'\""), "{taken}");
+    for (tokens, why) in [
+        ("[]", "added_tokens_decoder must be an object"),
+        (r#"{"x": {"content": "<|im_end|>"}}"#, "must have a token id"),
+        (r#"{"4294967295": {"content": "<|im_end|>"}}"#, "must have a token id"),
+        (r#"{"320": "<|im_end|>"}"#, "token \"320\" must be an object with \"content\""),
+    ] {
+        let error = refused(tokens);
+        assert!(error.contains(why) && error.contains("tokenizer_config.json"), "{tokens}: {error}");
+    }
+}
+
+#[test]
+fn generation_stops_at_the_tokenizers_end_and_at_the_configured_ones() {
+    let generation = ("generation_config.json", r#"{"eos_token_id": [600]}"#);
+    let tokenizer = small(&[generation, ("tokenizer_config.json", SPECIAL)]);
+    assert_eq!(
+        (tokenizer.eos(), tokenizer.eos_text(), tokenizer.eos_ids()),
+        (Some(2), Some("</s>"), &[600, 2][..])
+    );
+}
+
+#[test]
+fn special_tokens_of_a_wrong_type_are_clear_errors() {
+    for (config, why) in [
+        (r#"{"eos_token": 2}"#, "eos_token must be a string, or an object with \"content\""),
+        (r#"{"bos_token": {"id": 1}}"#, "bos_token must be a string"),
+        (r#"{"extra_special_tokens": "x"}"#, "extra_special_tokens must be a list"),
+        (r#"{"additional_special_tokens": [1]}"#, "additional_special_tokens must be a string"),
+        ("[]", "must be a JSON object"),
+    ] {
+        let dir = folder(&[("tokenizer.json", TOKENIZER), ("tokenizer_config.json", config)]);
+        let error = Tokenizer::load(dir.path()).unwrap_err().to_string();
+        assert!(error.contains(why) && error.contains("tokenizer_config.json"), "{config}: {error}");
+    }
+}
+
+#[test]
+fn a_folder_with_a_slow_tokenizer_alone_says_how_to_make_a_fast_one() {
+    let dir = folder(&[("tokenizer.model", "x")]);
+    let error = Tokenizer::load(dir.path()).unwrap_err().to_string();
+    assert!(
+        error.contains("no tokenizer.json, only tokenizer.model") && error.contains("save_pretrained"),
+        "{error}"
+    );
 }
