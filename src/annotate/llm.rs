@@ -18,6 +18,9 @@ pub enum Orders {
     One,
 }
 
+/// Token ids of a rendered template, and of the answers "1" and "2" after it.
+type Question = (Vec<u32>, [u32; 2]);
+
 /// A prompted language model.
 pub struct LlmAnnotator {
     judge: JudgeModel,
@@ -43,7 +46,7 @@ impl LlmAnnotator {
 
     /// Token ids of a rendered template and of the answers "1" and "2" after it, encoded together with it; or why the
     /// pair cannot be judged.
-    fn encode(&self, pair: &Pair<'_>) -> Result<Result<(Vec<u32>, [u32; 2]), String>> {
+    fn encode(&self, pair: &Pair<'_>) -> Result<Result<Question, String>> {
         let text = self.template.render(pair)?;
         let tokenizer = &self.judge.tokenizer;
         let ids = match JudgeModel::usable(tokenizer.encode_beginning(&text))? {
