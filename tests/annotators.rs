@@ -241,6 +241,32 @@ fn a_likelihood_judge_prefers_what_it_finds_more_probable() {
 }
 
 #[test]
+fn a_text_with_a_token_that_the_judge_lacks_is_unusable_and_does_not_end_the_run() {
+    let Some(gpu) = gpu() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(fixture("tiny")).unwrap().flatten() {
+        std::fs::copy(entry.path(), dir.path().join(entry.file_name())).unwrap();
+    }
+    let path = dir.path().join("tokenizer_config.json");
+    let mut config: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    config["pad_token"] = "<pad>".into();
+    std::fs::write(&path, config.to_string()).unwrap();
+    let judge = || JudgeModel::load(&gpu, dir.path(), Some(64), &Arena::new()).unwrap();
+    let likelihood = LikelihoodAnnotator::new(judge(), DEFAULT_TEMPLATE, "", Normalise::Sum, "tiny").unwrap();
+    let prompted = LlmAnnotator::new(judge(), template(), Orders::Both, "tiny").unwrap();
+    let pairs = [
+        Pair { prompt: "a", response_1: " b", response_2: " <pad>" },
+        Pair { prompt: "a", response_1: " b", response_2: " c d" },
+    ];
+    for mut annotator in [Box::new(likelihood) as Box<dyn Annotator>, Box::new(prompted)] {
+        let judgements = annotator.annotate(&pairs).unwrap();
+        let Verdict::Invalid { why } = &judgements[0].verdict else { panic!("{:?}", judgements[0]) };
+        assert!(why.contains("the judge cannot read it: text has the token \"<pad>\" with id 96"), "{why}");
+        assert!(judgements[1].verdict.p_first().is_some());
+    }
+}
+
+#[test]
 fn a_text_beyond_the_judges_limit_is_unusable_not_a_label() {
     let Some(gpu) = gpu() else { return };
     let judge = JudgeModel::load(&gpu, &fixture("tiny"), Some(8), &Arena::new()).unwrap();

@@ -377,7 +377,12 @@ fn completions_are_learnt() {
     let Some(gpu) = gpu() else { return };
     let temp = tempfile::tempdir().unwrap();
     let train = TrainOptions { learning_rate: 1e-2, ..train_options(&temp.path().join("run"), 20) };
-    let row = |p: Pair| Completion { prompt: Some(p.prompt), completion: p.chosen, place: p.place };
+    let row = |p: Pair| Completion {
+        prompt: Some(p.prompt),
+        completion: p.chosen,
+        token_ids: None,
+        place: p.place,
+    };
     let rows_in: Vec<Completion> = preferences().into_iter().map(row).collect();
     let policy = Policy::load(&gpu, &fixture("tiny"), &train).unwrap();
     let run = SftRun::new(policy, &rows_in, &train, true).unwrap();

@@ -81,7 +81,9 @@ impl JudgeModel {
         let texts = words.map(|word| text(&Pair { prompt: word, response_1: word, response_2: word }));
         // A template may not take such texts; the user's are judged all the same.
         let Ok(texts) = texts.into_iter().collect::<Result<Vec<String>>>() else { return Ok(()) };
-        let texts = texts.iter().map(|t| self.tokenizer.encode(t)).collect::<Result<Vec<_>>>()?;
+        let texts = texts.iter().map(|t| self.tokenizer.encode_beginning(t)).collect::<Result<Vec<_>>>();
+        // Nor may the tokenizer.
+        let Ok(texts) = texts else { return Ok(()) };
         let agree = |at: usize| texts.iter().all(|ids| ids.get(at).is_some_and(|id| *id == texts[0][at]));
         let shared = (0..texts[0].len()).take_while(|at| agree(*at)).count();
         // A text has a token of its own after the preamble, also where nothing is put into the template.
@@ -94,18 +96,19 @@ impl JudgeModel {
         Ok(())
     }
 
-    /// Why these texts cannot be judged, if they cannot.
-    pub(super) fn refuse(&self, texts: &[Vec<u32>]) -> Result<Option<String>> {
-        let longest = texts.iter().map(Vec::len).max().unwrap_or(0);
-        let limit = self.max_length;
-        if longest > limit {
-            return Ok(Some(format!("the judge would read {longest} tokens, its limit is {limit}")));
+    /// What was made of a text, or why it cannot be judged: an error about one text does not end a run.
+    pub(super) fn usable<T>(made: Result<T>) -> Result<Result<T, String>> {
+        match made {
+            Err(Error::Config { what, why }) => Ok(Err(format!("the judge cannot read it: {what} {why}"))),
+            made => made.map(Ok),
         }
-        // Some tokenizers have tokens that their model has no weights for.
-        let vocab = self.model.architecture().vocab;
-        let Some(id) = texts.iter().flatten().find(|id| **id as usize >= vocab) else { return Ok(None) };
-        let token = self.tokenizer.decode(&[*id], false)?;
-        Ok(Some(format!("the judge's model has no weights for the token {token:?} ({id})")))
+    }
+
+    /// Why texts of these lengths cannot be judged, if they cannot.
+    pub(super) fn refuse(&self, lengths: impl IntoIterator<Item = usize>) -> Option<String> {
+        let longest = lengths.into_iter().max().unwrap_or(0);
+        let limit = self.max_length;
+        (longest > limit).then(|| format!("the judge would read {longest} tokens, its limit is {limit}"))
     }
 }
 

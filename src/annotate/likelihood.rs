@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 
 use minijinja::{Environment, context};
 
-use super::judge_model::{JudgeModel, shared_prefix};
+use super::judge_model::JudgeModel;
 use super::{Annotator, Judgement, Pair, Verdict};
+use crate::data::encoder::Encoder;
 use crate::data::packing::Tree;
+use crate::data::rows::Text;
 use crate::error::{Error, Result};
 
 /// What a response's log-probability is divided by.
@@ -77,28 +79,25 @@ impl LikelihoodAnnotator {
         LikelihoodAnnotator { whole: true, ..self }
     }
 
-    /// The two responses after what comes before them. Where a tokenizer joins letters across the border, the
-    /// joined token belongs to the response.
+    /// The two responses after what comes before them, encoded together with it.
     fn tree(&self, pair: &Pair<'_>) -> Result<Result<Tree, String>> {
         let before = before(&self.environment, &self.instruction, pair)?;
-        let tokenizer = &self.judge.tokenizer;
-        let encode = |response: &str| -> Result<Vec<u32>> {
-            let mut ids = tokenizer.encode(&format!("{before}{response}"))?;
-            ids.extend(tokenizer.eos().into_iter().filter(|_| self.whole));
-            Ok(ids)
+        let encoder = Encoder { tokenizer: &self.judge.tokenizer, template: None };
+        let responses = [pair.response_1, pair.response_2].map(|text| Text::Plain(text.to_owned()));
+        let append_eos = self.whole && encoder.tokenizer.eos().is_some();
+        let encoded = encoder.encode(&Text::Plain(before), &responses.each_ref(), append_eos);
+        let tree = match JudgeModel::usable(encoded)? {
+            Ok(encoded) => encoded.tree,
+            Err(why) => return Ok(Err(why)),
         };
-        let texts = [encode(pair.response_1)?, encode(pair.response_2)?];
-        if let Some(why) = self.judge.refuse(&texts)? {
-            return Ok(Err(why));
+        if tree.responses.iter().any(Vec::is_empty) {
+            return Ok(Err("a response has no token: nothing of it is probable or improbable".into()));
         }
-        let [first, second] = texts;
-        let context = tokenizer.encode(&before)?.len();
-        let shared = shared_prefix(&first, &second).min(context);
-        if shared == 0 {
-            return Ok(Err("nothing comes before the responses: give a prompt or an instruction".into()));
+        let lengths = tree.responses.iter().map(|response| tree.prompt.len() + response.len());
+        match self.judge.refuse(lengths) {
+            Some(why) => Ok(Err(why)),
+            None => Ok(Ok(tree)),
         }
-        let prompt = first[..shared].to_vec();
-        Ok(Ok(Tree { prompt, responses: vec![first[shared..].to_vec(), second[shared..].to_vec()] }))
     }
 }
 

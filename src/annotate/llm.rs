@@ -20,6 +20,9 @@ pub enum Orders {
     One,
 }
 
+/// Token ids of a rendered template, and of the answers "1" and "2" after it.
+type Question = (Vec<u32>, [u32; 2]);
+
 /// A prompted language model.
 pub struct LlmAnnotator {
     judge: JudgeModel,
@@ -43,13 +46,17 @@ impl LlmAnnotator {
         Ok(LlmAnnotator { judge, template, orders, name: format!("llm ({name})") })
     }
 
-    /// Token ids of a rendered template and of the answers "1" and "2" after it.
-    fn encode(&self, pair: &Pair<'_>) -> Result<(Vec<u32>, [u32; 2])> {
+    /// Token ids of a rendered template and of the answers "1" and "2" after it, encoded together with it; or why the
+    /// pair cannot be judged.
+    fn encode(&self, pair: &Pair<'_>) -> Result<Result<Question, String>> {
         let text = self.template.render(pair)?;
         let tokenizer = &self.judge.tokenizer;
-        let ids = tokenizer.encode(&text)?;
+        let ids = match JudgeModel::usable(tokenizer.encode_beginning(&text))? {
+            Ok(ids) => ids,
+            Err(why) => return Ok(Err(why)),
+        };
         let single = |answer: String| -> Result<Option<u32>> {
-            let whole = tokenizer.encode(&format!("{text}{answer}"))?;
+            let whole = tokenizer.encode_beginning(&format!("{text}{answer}"))?;
             match whole.strip_prefix(ids.as_slice()) {
                 Some([id]) if tokenizer.decode(&[*id], false)?.trim() == answer.trim() => Ok(Some(*id)),
                 _ => Ok(None),
@@ -58,7 +65,7 @@ impl LlmAnnotator {
         // Some tokenizers know digits after a space alone.
         for space in ["", " "] {
             if let (Some(one), Some(two)) = (single(format!("{space}1"))?, single(format!("{space}2"))?) {
-                return Ok((ids, [one, two]));
+                return Ok(Ok((ids, [one, two])));
             }
         }
         let why = "the judge's tokenizer has no single token for the answers 1 and 2 after the template: choose \
@@ -68,11 +75,17 @@ impl LlmAnnotator {
 
     /// A pair's tree: what the orders share, then each order.
     fn tree(&self, pair: &Pair<'_>) -> Result<Result<ChoiceTree, String>> {
-        let (first, choices) = self.encode(pair)?;
+        let (first, choices) = match self.encode(pair)? {
+            Ok(encoded) => encoded,
+            Err(why) => return Ok(Err(why)),
+        };
         let texts = match self.orders {
             Orders::One => vec![first],
             Orders::Both => {
-                let (second, same) = self.encode(&pair.swapped())?;
+                let (second, same) = match self.encode(&pair.swapped())? {
+                    Ok(encoded) => encoded,
+                    Err(why) => return Ok(Err(why)),
+                };
                 if same != choices {
                     let why =
                         "the answer tokens differ between the orders: end --judge-template with a fixed text";
@@ -81,7 +94,7 @@ impl LlmAnnotator {
                 vec![first, second]
             }
         };
-        if let Some(why) = self.judge.refuse(&texts)? {
+        if let Some(why) = self.judge.refuse(texts.iter().map(Vec::len)) {
             return Ok(Err(why));
         }
         let shared = match texts.as_slice() {

@@ -51,6 +51,34 @@ fn a_score_does_not_depend_on_the_rows_beside_it() {
 }
 
 #[test]
+fn what_generate_wrote_is_scored_as_the_ids_that_it_drew() {
+    let Some(place) = Place::with(&["tiny"]) else { return };
+    place.write("rows.jsonl", completions());
+    let line = "generate --model tiny --prompts rows.jsonl --max-new-tokens 8 --json --seed 3";
+    place.oaif(&format!("{line} --output drawn.jsonl")).done();
+    let scored = place.oaif("score --model tiny --input drawn.jsonl").rows();
+    let drawn = place.rows("drawn.jsonl");
+    assert_eq!(scored.len(), drawn.len());
+    for (scored, drawn) in scored.iter().zip(&drawn) {
+        assert_eq!(scored["token_ids"], drawn["token_ids"], "{drawn}");
+    }
+    for (ids, parts) in [
+        (
+            json!([95, 94]),
+            ["other.jsonl:1: token_ids: are other text than the row's", "leave the column out"],
+        ),
+        (json!([3, 96]), ["other.jsonl:1: text: has the token with id 96", "the model's ids end at 95"]),
+        (json!([]), ["other.jsonl:1: has a completion without a token", "fill it in"]),
+        (json!("3"), ["other.jsonl:1: column \"token_ids\"", "a list of token ids"]),
+        (json!([-3]), ["other.jsonl:1: column \"token_ids\"", "a list of token ids"]),
+    ] {
+        let text = if ids == json!([95, 94]) { "zebra" } else { "" };
+        place.write("other.jsonl", json!({"prompt": "fox", "text": text, "token_ids": ids}).to_string());
+        place.refuses("score --model tiny --input other.jsonl", 1, &parts);
+    }
+}
+
+#[test]
 fn an_adapter_changes_scores_and_samples() {
     let Some(place) = Place::with(&["tiny", "tiny_lora"]) else { return };
     place.write("rows.jsonl", completions());

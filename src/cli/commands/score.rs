@@ -4,9 +4,9 @@ use serde_json::{Value, json};
 
 use super::{warn_of, write_lines};
 use crate::cli::args::ScorePlan;
-use crate::data::encoder::at;
+use crate::data::encoder::{Encoder, at};
 use crate::data::packing::Tree;
-use crate::data::rows::{Completion, read_completions};
+use crate::data::rows::{Completion, Message, Text, read_completions};
 use crate::error::{Error, Result};
 use crate::gpu::Arena;
 use crate::model::stream::Capacity;
@@ -28,9 +28,14 @@ pub fn run(plan: ScorePlan) -> Result<()> {
         let fail = |why: &str| row.place.error(why);
         let prompt =
             row.prompt.as_ref().ok_or_else(|| fail("has no \"prompt\", which the completion follows"))?;
-        let encoded = encoder.encode(prompt, &[&row.completion], false).map_err(at(&row.place))?;
-        cut += usize::from(encoded.cut > 0);
-        let tree = encoded.tree;
+        let tree = match &row.token_ids {
+            Some(token_ids) => drawn(&encoder, prompt, row, token_ids).map_err(at(&row.place))?,
+            None => {
+                let encoded = encoder.encode(prompt, &[&row.completion], false).map_err(at(&row.place))?;
+                cut += usize::from(encoded.cut > 0);
+                encoded.tree
+            }
+        };
         if tree.responses[0].is_empty() {
             return Err(fail("has a completion without a token: fill it in or drop the row"));
         }
@@ -71,4 +76,23 @@ pub fn run(plan: ScorePlan) -> Result<()> {
         })
     };
     write_lines(plan.output.as_deref(), trees.iter().zip(&scores).map(row))
+}
+
+/// An answer as the ids that it was drawn as, which must be those of this model's tokenizer.
+fn drawn(encoder: &Encoder, prompt: &Text, row: &Completion, token_ids: &[u32]) -> Result<Tree> {
+    let prompt = encoder.prompt(prompt)?;
+    let tokenizer = encoder.tokenizer;
+    tokenizer.check(token_ids)?;
+    let text = match &row.completion {
+        Text::Plain(text) => text.clone(),
+        Text::Chat(answer) => answer.messages.iter().map(Message::text).collect(),
+    };
+    // A stop string cuts the text, not the ids; special tokens stay visible before it.
+    let decoded = |skip_special| tokenizer.decode_after(&prompt, token_ids, skip_special);
+    if !decoded(true)?.starts_with(&text) && !decoded(false)?.starts_with(&text) {
+        let why =
+            "are other text than the row's: leave the column out, or score with the model that drew them";
+        return Err(Error::config("token_ids", why));
+    }
+    Ok(Tree { prompt, responses: vec![token_ids.to_vec()] })
 }

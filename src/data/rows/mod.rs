@@ -17,7 +17,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use self::column::{check_answer, check_kind};
+use self::column::{Row, Why, check_answer, check_kind};
 use self::implicit::pair_with_implicit_prompt;
 use self::reader::read_rows;
 use crate::error::{Error, Result};
@@ -166,6 +166,8 @@ pub struct Completion {
     pub prompt: Option<Text>,
     /// The text itself; of the prompt's kind where there is one.
     pub completion: Text,
+    /// Its token ids, where the row has them as `oaif generate` writes them (`"token_ids"` beside `"prompt"`).
+    pub token_ids: Option<Vec<u32>>,
     /// The row.
     pub place: Place,
 }
@@ -243,9 +245,13 @@ pub fn read_pairs(path: &Path, columns: &Columns) -> Result<Vec<Pair>> {
 }
 
 /// Reads `{"prompt", "completion"}` rows; where there is neither, `{"messages"}` (or `{"conversations"}`) rows, or
-/// else `{"text"}` rows.
+/// else `{"text"}` rows. With a prompt and `"token_ids"`, `"text"` is the completion: such rows `oaif generate` writes.
 pub fn read_completions(path: &Path, columns: &Columns) -> Result<Vec<Completion>> {
     read_rows(path, |row, place| {
+        if row.has(&columns.prompt) && !row.has(&columns.completion) && row.has("token_ids") {
+            let (prompt, completion, token_ids) = generated(row, columns)?;
+            return Ok(Completion { prompt: Some(prompt), completion, token_ids: Some(token_ids), place });
+        }
         let (prompt, column) = if row.has(&columns.completion) || row.has(&columns.prompt) {
             (Some(row.text(&columns.prompt)?), columns.completion.as_str())
         } else if row.has(&columns.messages) {
@@ -257,8 +263,28 @@ pub fn read_completions(path: &Path, columns: &Columns) -> Result<Vec<Completion
         };
         let completion = row.text(column)?;
         check_answer(column, &completion, prompt.as_ref())?;
-        Ok(Completion { prompt, completion, place })
+        Ok(Completion { prompt, completion, token_ids: None, place })
     })
+}
+
+/// A prompt, the text that was generated after it, which may be empty, and the ids that were drawn.
+fn generated(row: &Row, columns: &Columns) -> Result<(Text, Text, Vec<u32>), Why> {
+    let prompt = row.text(&columns.prompt)?;
+    let text = row
+        .string(&columns.text)?
+        .ok_or_else(|| format!("column \"token_ids\" has no \"{}\" beside it", columns.text))?;
+    let completion = match &prompt {
+        Text::Plain(_) => Text::Plain(text),
+        // The answer to a conversation is a string, too.
+        Text::Chat(_) => {
+            let messages = vec![Message::new("assistant", &text)];
+            Text::Chat(Conversation { messages, ..Conversation::default() })
+        }
+    };
+    let ids = row.get("token_ids")?.cloned().unwrap_or_default();
+    let ids = serde_json::from_value(ids);
+    let ids = ids.map_err(|_| "column \"token_ids\" must be a list of token ids".to_owned())?;
+    Ok((prompt, completion, ids))
 }
 
 /// Reads `{"prompt", "response_1", "response_2"}` rows.

@@ -1,0 +1,125 @@
+//! The `tokenizers` library within bounds: on some files it panics, and with some a text grows without end.
+
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+use serde::Deserialize;
+use tokenizers::decoders::strip::Strip;
+use tokenizers::{
+    Decoder, DecoderWrapper, ModelWrapper, NormalizedString, Normalizer, NormalizerWrapper,
+    PostProcessorWrapper, PreTokenizerWrapper, TokenizerImpl,
+};
+
+/// The library's tokenizer with a normalizer and a decoder that cannot make a text grow without end.
+pub(super) type Inner =
+    TokenizerImpl<ModelWrapper, BoundedNormalizer, PreTokenizerWrapper, PostProcessorWrapper, BoundedDecoder>;
+
+/// What a normalizer or a decoder may make of `bytes`. Unicode's own decompositions grow to eleven times as much.
+fn limit(bytes: usize) -> usize {
+    16 * bytes + 4096
+}
+
+const GREW: &str = "its normalizer or decoder makes the text more than 16 times as long";
+
+/// What unwinds to [`guarded`] where a text outgrows its limit.
+struct Grew;
+
+/// The result of a call into the library, a panic in it being an error. What is known to panic is refused when the
+/// file is read, so that this is the net below: a library leaves the process's panic hook, which prints the panic's
+/// own message, to the program.
+pub(super) fn guarded<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(call))
+        .unwrap_or_else(|panic| Err(message(&*panic).into()))
+        .map_err(|e| e.to_string())
+}
+
+fn message(panic: &(dyn std::any::Any + Send)) -> String {
+    match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
+        _ if panic.is::<Grew>() => GREW.into(),
+        (Some(text), _) => (*text).to_owned(),
+        (_, Some(text)) => text.clone(),
+        _ => "a panic".into(),
+    }
+}
+
+/// A normalizer that stops where a text outgrows its limit.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(transparent)]
+pub(super) struct BoundedNormalizer(NormalizerWrapper);
+
+impl Normalizer for BoundedNormalizer {
+    fn normalize(&self, text: &mut NormalizedString) -> tokenizers::Result<()> {
+        let limit = limit(text.len());
+        normalize_within(limit, &self.0, text)
+    }
+}
+
+fn normalize_within(
+    limit: usize,
+    step: &NormalizerWrapper,
+    text: &mut NormalizedString,
+) -> tokenizers::Result<()> {
+    match step {
+        NormalizerWrapper::Sequence(steps) => {
+            return steps.as_ref().iter().try_for_each(|step| normalize_within(limit, step, text));
+        }
+        // The library panics where it has nothing to put before a text.
+        NormalizerWrapper::Prepend(step) if step.prepend.is_empty() => return Ok(()),
+        step => step.normalize(text)?,
+    }
+    if text.len() > limit {
+        // The library drops a normalizer's error and goes on with the text as it is. This prints nothing.
+        resume_unwind(Box::new(Grew));
+    }
+    Ok(())
+}
+
+/// A decoder that stops where a text outgrows its limit, and does not panic on an empty token.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(transparent)]
+pub(super) struct BoundedDecoder(DecoderWrapper);
+
+impl Decoder for BoundedDecoder {
+    fn decode_chain(&self, tokens: Vec<String>) -> tokenizers::Result<Vec<String>> {
+        let limit = limit(bytes(&tokens) + tokens.len());
+        decode_within(limit, &self.0, tokens)
+    }
+}
+
+fn decode_within(
+    limit: usize,
+    step: &DecoderWrapper,
+    tokens: Vec<String>,
+) -> tokenizers::Result<Vec<String>> {
+    if tokens.is_empty() {
+        return Ok(tokens);
+    }
+    let tokens = match step {
+        DecoderWrapper::Sequence(steps) => {
+            return steps
+                .get_decoders()
+                .iter()
+                .try_fold(tokens, |tokens, step| decode_within(limit, step, tokens));
+        }
+        DecoderWrapper::Strip(strip) => tokens.iter().map(|token| stripped(strip, token)).collect(),
+        step => step.decode_chain(tokens)?,
+    };
+    if bytes(&tokens) > limit { Err(GREW.into()) } else { Ok(tokens) }
+}
+
+fn bytes(tokens: &[String]) -> usize {
+    tokens.iter().map(String::len).sum()
+}
+
+/// The library's own `Strip` panics where nothing is left.
+fn stripped(strip: &Strip, token: &str) -> String {
+    let mut left = token;
+    for _ in 0..strip.start {
+        let Some(shorter) = left.strip_prefix(strip.content) else { break };
+        left = shorter;
+    }
+    for _ in 0..strip.stop {
+        let Some(shorter) = left.strip_suffix(strip.content) else { break };
+        left = shorter;
+    }
+    left.to_owned()
+}

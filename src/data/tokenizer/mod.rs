@@ -1,0 +1,278 @@
+//! Text to token ids and back, as `tokenizer.json` and the model's configuration files say.
+
+mod bounds;
+mod class;
+mod file;
+mod special;
+mod stop;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use bounds::{Inner, guarded};
+use class::Class;
+use serde_json::Value;
+use special::Settings;
+pub use stop::StopMatcher;
+use tokenizers::models::ModelWrapper;
+use tokenizers::processors::template::TemplateProcessing;
+
+use crate::error::{Error, Result};
+use crate::files;
+
+/// The tokenizer of a model, with the ids that begin and end its texts: what transformers' `AutoTokenizer` loads from
+/// the same folder. Truncation, padding and the dropout of merges, which its file may set, are off.
+#[derive(Clone, Debug)]
+pub struct Tokenizer {
+    inner: Inner,
+    path: PathBuf,
+    special: BTreeSet<u32>,
+    bos: Option<(u32, String)>,
+    eos_ids: Vec<u32>,
+    eos: Option<(u32, String)>,
+    /// How many tokens the post-processor writes behind a text.
+    behind: usize,
+    /// Whether decoding takes the spaces before punctuation out.
+    clean_up: bool,
+    /// Ids from here on are not the model's.
+    vocab: usize,
+}
+
+impl Tokenizer {
+    /// The tokenizer in `dir`, for a model of `vocab` (V) tokens. A tokenizer may know more, such as a token for
+    /// padding; a text that has one of them is refused when it is encoded.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::load`]; [`Error::File`] for a begin- or end-of-sequence token that the model does not have.
+    pub fn load_for(dir: &Path, vocab: usize) -> Result<Tokenizer> {
+        let tokenizer = Tokenizer { vocab, ..Tokenizer::load(dir)? };
+        let own = tokenizer.eos_ids.iter().copied().chain(tokenizer.bos());
+        match own.clone().find(|id| *id as usize >= vocab) {
+            None => Ok(tokenizer),
+            Some(id) => {
+                let why = format!(
+                    "{} begins or ends texts, but the model's ids end at {}: name another token in \
+                     tokenizer_config.json and generation_config.json, or resize the model's embeddings",
+                    tokenizer.named(id),
+                    vocab.saturating_sub(1)
+                );
+                Err(Error::file(&tokenizer.path, why))
+            }
+        }
+    }
+
+    /// Loads `tokenizer.json` in `dir` with what `tokenizer_config.json` (without `added_tokens_decoder`:
+    /// `special_tokens_map.json` and `added_tokens.json` too) says of its class and its special tokens. Generation
+    /// ends at the tokenizer's end-of-sequence token and at those of `generation_config.json`, or else `config.json`.
+    ///
+    /// # Errors
+    /// [`Error::File`] for a file that is not what it should be, or makes a text grow without end, and for an added
+    /// token that cannot have its id.
+    pub fn load(dir: &Path) -> Result<Tokenizer> {
+        let path = dir.join("tokenizer.json");
+        let mut file = file::read(dir, &path)?;
+        let behind = file::tokens_behind(&file);
+        let settings = Settings::read(dir, &file)?;
+        settings.rebuild(&mut file);
+        let mut inner: Inner = guarded(|| Ok(serde_json::from_value(file)?)).map_err(|why| {
+            Error::file(&path, format!("is not a tokenizer of the kind that transformers saves ({why})"))
+        })?;
+        settings.add(&mut inner)?;
+        inner.set_encode_special_tokens(settings.is_set("split_special_tokens"));
+
+        // Added tokens by what is written in a text: `id_to_token` gives them as the normalizer changes them.
+        let added = inner.get_added_tokens_decoder();
+        let written =
+            |id| added.get(&id).map(|token| token.content.clone()).or_else(|| inner.id_to_token(id));
+        let named = |name: &str| settings.text(name).and_then(|text| inner.token_to_id(text));
+        let mut eos_ids = configured_ids(dir, "eos_token_id")?;
+        let eos = named("eos_token").or(eos_ids.first().copied());
+        eos_ids.extend(eos.filter(|id| !eos_ids.contains(id)));
+        let bos = match settings.text("bos_token") {
+            Some(_) => named("bos_token"),
+            None => configured_ids(dir, "bos_token_id")?.first().copied(),
+        };
+        let bos = bos.and_then(|id| Some((id, written(id)?)));
+        let eos = eos.and_then(|id| Some((id, written(id)?)));
+        let special = added.iter().filter(|(_, token)| token.special).map(|(&id, _)| id).collect();
+        // As in transformers: of use for the words of WordPiece, and destructive elsewhere.
+        let clean_up = settings.is_set("clean_up_tokenization_spaces")
+            && !matches!(inner.get_model(), ModelWrapper::BPE(_));
+        if settings.class() == Class::CodeLlama {
+            let first = bos.iter().map(|(id, text)| (text.clone(), *id));
+            begin_with(&mut inner, first.collect()).map_err(|why| Error::file(&path, why))?;
+        }
+        Ok(Tokenizer { inner, path, special, bos, eos_ids, eos, behind, clean_up, vocab: usize::MAX })
+    }
+
+    /// Token ids of `text`, with the special tokens that the tokenizer's post-processor adds (mostly BOS).
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a token that the model does not have, and for a text that cannot be encoded.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        self.encode_with(text, true)
+    }
+
+    /// Token ids of a `text` that goes on: [`encode`](Self::encode) without what the post-processor writes behind it.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    pub fn encode_beginning(&self, text: &str) -> Result<Vec<u32>> {
+        let mut ids = self.encode(text)?;
+        ids.truncate(ids.len().saturating_sub(self.behind));
+        Ok(ids)
+    }
+
+    /// Token ids of `text` alone, as for what a chat template rendered, which has written its special tokens itself:
+    /// special tokens *written in* `text` become such.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    pub fn encode_plain(&self, text: &str) -> Result<Vec<u32>> {
+        self.encode_with(text, false)
+    }
+
+    fn encode_with(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>> {
+        let encoding = guarded(|| self.inner.encode_fast(text, add_special_tokens)).map_err(|why| {
+            Error::config("text", format!("{} cannot encode it ({why})", self.path.display()))
+        })?;
+        let ids = encoding.get_ids().to_vec();
+        self.check(&ids).map(|()| ids)
+    }
+
+    /// Checks that the model has all `ids`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] that names the first token that it does not have.
+    pub fn check(&self, ids: &[u32]) -> Result<()> {
+        match ids.iter().find(|id| **id as usize >= self.vocab) {
+            None => Ok(()),
+            Some(id) => {
+                let why = format!(
+                    "has {}, but the model's ids end at {}: take the token out of it, or resize the model's embeddings",
+                    self.named(*id),
+                    self.vocab.saturating_sub(1)
+                );
+                Err(Error::config("text", why))
+            }
+        }
+    }
+
+    /// A token in a sentence.
+    fn named(&self, id: u32) -> String {
+        match self.inner.id_to_token(id) {
+            Some(token) => format!("the token {token:?} with id {id}"),
+            None => format!("the token with id {id}"),
+        }
+    }
+
+    /// The text of `ids`; `skip_special` leaves special tokens out. Ids without a token are left out, too.
+    ///
+    /// # Errors
+    /// [`Error::File`] where the tokenizer's decoder cannot.
+    pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String> {
+        // Not left to the library, which takes a special token for another one once it is normalised.
+        let kept: Vec<u32> =
+            ids.iter().copied().filter(|id| !(skip_special && self.special.contains(id))).collect();
+        let text = guarded(|| self.inner.decode(&kept, false));
+        let text = text.map_err(|why| Error::file(&self.path, format!("cannot decode token ids ({why})")))?;
+        Ok(if self.clean_up { without_spaces(text) } else { text })
+    }
+
+    /// The text that `ids` add to that of the ids `before` them: what a prompt is continued with such that both
+    /// together are encoded as these ids again. Unlike [`decode`](Self::decode) of `ids` alone it keeps the space
+    /// before the first word, which Llama's decoders strip from the beginning of a text.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::decode`].
+    pub fn decode_after(&self, before: &[u32], ids: &[u32], skip_special: bool) -> Result<String> {
+        // A few tokens are enough to stand in the middle of a text.
+        let before = &before[before.len().saturating_sub(8)..];
+        let head = self.decode(before, skip_special)?;
+        let mut whole = self.decode(&[before, ids].concat(), skip_special)?;
+        // Not all of the head where a character's bytes are divided between the two.
+        let common = head.chars().zip(whole.chars()).take_while(|(a, b)| a == b);
+        let common = common.map(|(c, _)| c.len_utf8()).sum();
+        Ok(whole.split_off(common))
+    }
+
+    /// One more than the highest id.
+    pub fn vocab_size(&self) -> usize {
+        self.inner.get_vocab(true).into_values().max().map_or(0, |id| id as usize + 1)
+    }
+
+    /// The id of exactly this token.
+    pub fn token_to_id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
+    /// The id that begins a text, if the model has one.
+    pub fn bos(&self) -> Option<u32> {
+        self.bos.as_ref().map(|&(id, _)| id)
+    }
+
+    /// The id that ends a training text: the tokenizer's own, or else the first of [`eos_ids`](Self::eos_ids).
+    pub fn eos(&self) -> Option<u32> {
+        self.eos.as_ref().map(|&(id, _)| id)
+    }
+
+    /// How [`eos`](Self::eos) is written in a text.
+    pub fn eos_text(&self) -> Option<&str> {
+        self.eos.as_ref().map(|(_, text)| text.as_str())
+    }
+
+    /// The ids at which generation stops.
+    pub fn eos_ids(&self) -> &[u32] {
+        &self.eos_ids
+    }
+}
+
+/// Makes a text begin with `tokens`, and end with none.
+fn begin_with(inner: &mut Inner, tokens: Vec<(String, u32)>) -> Result<(), String> {
+    let single = tokens.iter().map(|(text, _)| text.clone()).chain(["$A".to_owned()]).collect::<Vec<_>>();
+    let template = TemplateProcessing::builder().try_single(single).map(|b| b.special_tokens(tokens).build());
+    let template = template.and_then(|built| built.map_err(|e| e.to_string()))?;
+    inner.with_post_processor(Some(template));
+    Ok(())
+}
+
+/// `text` without the spaces before punctuation and contractions, as transformers takes them out.
+fn without_spaces(mut text: String) -> String {
+    for mark in [" .", " ?", " !", " ,"] {
+        text = text.replace(mark, &mark[1..]);
+    }
+    text = text.replace(" ' ", "'");
+    for contraction in [" n't", " 'm", " 's", " 've", " 're"] {
+        text = text.replace(contraction, &contraction[1..]);
+    }
+    text
+}
+
+/// The ids that the model's configuration files in `dir` give under `name`, the more particular file first.
+pub(crate) fn configured_ids(dir: &Path, name: &str) -> Result<Vec<u32>> {
+    for file in ["generation_config.json", "config.json"] {
+        let path = dir.join(file);
+        let value = files::read_json_if_present(&path)?.unwrap_or_default();
+        let ids = token_ids(&value[name]).map_err(|why| Error::file(&path, format!("{name} {why}")))?;
+        if !ids.is_empty() {
+            return Ok(ids);
+        }
+    }
+    Ok(Vec::new())
+}
+
+/// The ids in a `…_token_id` entry: absent, null, a number or a list. The error continues "eos_token_id …".
+pub(crate) fn token_ids(value: &Value) -> Result<Vec<u32>, &'static str> {
+    let id = |value: &Value| {
+        let id = value.as_u64().and_then(|id| u32::try_from(id).ok());
+        id.ok_or("must be a token id or a list of token ids")
+    };
+    match value {
+        Value::Null => Ok(Vec::new()),
+        Value::Array(list) => list.iter().map(id).collect(),
+        one => Ok(vec![id(one)?]),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,389 @@
+//! `tokenizer.json` files that are damaged or made to do harm: each is an error, none panics, hangs or grows.
+
+use std::cell::RefCell;
+use std::path::Path;
+use std::sync::Once;
+use std::time::{Duration, Instant};
+
+use oaif::data::tokenizer::Tokenizer;
+use serde_json::{Value, json};
+
+thread_local! {
+    /// Where this thread's caught panics of the `tokenizers` library were.
+    static PANICS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Notes panics inside the library instead of printing them; all others are printed as always.
+fn note_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let print = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            let place = info.location().map(ToString::to_string).unwrap_or_default();
+            if place.contains("tests/tokenizer_files.rs") {
+                return print(info);
+            }
+            PANICS.with_borrow_mut(|places| places.push(place));
+        }));
+    });
+}
+
+const KINDS: [&str; 8] =
+    ["byte-level", "byte-fallback", "metaspace", "word-piece", "unigram", "word-level", "both-ends", "flags"];
+const TEXTS: [&str; 6] = [
+    "",
+    "Once upon a time",
+    " a <s>  fox</s>\n",
+    "caf\u{e9} e\u{301} \u{1f468}\u{200d}\u{1f469} \u{fdfa}",
+    "\0\t\u{2581}",
+    "aaaaaaaa",
+];
+
+fn source(kind: &str) -> Vec<u8> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tokenizers").join(kind);
+    std::fs::read(path.join("tokenizer.json")).unwrap()
+}
+
+/// What a folder with this file gives for all texts: the first error, if any.
+fn tried(file: &[u8]) -> Result<(), String> {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("tokenizer.json"), file).unwrap();
+    used(dir.path())
+}
+
+fn used(dir: &Path) -> Result<(), String> {
+    let tokenizer = Tokenizer::load(dir).map_err(|e| e.to_string())?;
+    for text in TEXTS {
+        let ids = tokenizer.encode(text).map_err(|e| e.to_string())?;
+        tokenizer.encode_plain(text).map_err(|e| e.to_string())?;
+        tokenizer.decode(&ids, false).map_err(|e| e.to_string())?;
+        tokenizer.decode_after(&ids, &[0, 1, 5, 300], true).map_err(|e| e.to_string())?;
+    }
+    tokenizer.decode(&[], false).map_err(|e| e.to_string())?;
+    Ok(())
+}
+
+/// The byte-level file with parts exchanged.
+fn with(changes: Value) -> Vec<u8> {
+    let mut file: Value = serde_json::from_slice(&source("byte-level")).unwrap();
+    for (part, value) in changes.as_object().unwrap() {
+        match file[part].as_object_mut().filter(|_| value.is_object() && part == "model") {
+            Some(known) => known.extend(value.as_object().unwrap().clone()),
+            None => file[part] = value.clone(),
+        }
+    }
+    file.to_string().into_bytes()
+}
+
+fn replace(pattern: &str, content: &str) -> Value {
+    json!({"type": "Replace", "pattern": {"Regex": pattern}, "content": content})
+}
+
+fn sequence(kind: &str, step: &Value, times: usize) -> Value {
+    json!({"type": "Sequence", kind: vec![step; times]})
+}
+
+#[test]
+fn a_file_that_panics_in_the_library_or_grows_without_end_is_refused_by_name() {
+    note_panics();
+    let template = |piece: Value| {
+        json!({"type": "TemplateProcessing", "single": [piece, {"Sequence": {"id": "A", "type_id": 0}}],
+            "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}], "special_tokens": {}})
+    };
+    let added = |id: u64| {
+        json!([{"id": id, "content": "<x>", "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
+            "special": true}])
+    };
+    let whole = source("byte-level");
+    let at = |word: &str| {
+        let found = whole.windows(word.len()).position(|w| w == word.as_bytes());
+        whole[..found.unwrap() + word.len() + 10].to_vec()
+    };
+    let nested = format!("{{\"decoder\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000));
+    let byte_level =
+        json!({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true});
+    let unigram = json!({"model": {"type": "Unigram", "unk_id": 7, "vocab": [["a", -1.0]], "merges": null}});
+    let files: Vec<(&str, Vec<u8>, &str)> = vec![
+        ("cut inside decoder", at("\"decoder\":"), "EOF while parsing"),
+        ("cut inside model", at("\"vocab\":"), "EOF while parsing"),
+        ("empty", vec![], "EOF while parsing"),
+        ("a list", b"[]".to_vec(), "not an object"),
+        ("nested", nested.into_bytes(), "recursion limit"),
+        ("no model", b"{}".to_vec(), "has no model"),
+        ("model null", with(json!({"model": null})), "has no model"),
+        (
+            "an undeclared special token",
+            with(json!({"post_processor": template(json!({"SpecialToken": {"id": "<y>", "type_id": 0}}))})),
+            "writes \"<y>\", which its special_tokens lack",
+        ),
+        (
+            "a second text",
+            with(json!({"post_processor": template(json!({"Sequence": {"id": "B", "type_id": 0}}))})),
+            "wants a second text",
+        ),
+        (
+            "a long prefix",
+            with(json!({"model": {"continuing_subword_prefix": "#########"}})),
+            "continuing_subword_prefix",
+        ),
+        (
+            "a prefix cut inside a letter",
+            with(json!({"model": {"continuing_subword_prefix": "\u{e9}"}})),
+            "continuing_subword_prefix",
+        ),
+        (
+            "40 doubling normalizers",
+            with(json!({"normalizer": sequence("normalizers", &replace("a", "aa"), 40)})),
+            "16 times as long",
+        ),
+        (
+            "40 doubling normalizers of any letter",
+            with(json!({"normalizer": sequence("normalizers", &replace(".", "xx"), 40)})),
+            "16 times as long",
+        ),
+        (
+            "a normalizer that writes where nothing is",
+            with(json!({"normalizer": sequence("normalizers", &replace("", "ab"), 40)})),
+            "16 times as long",
+        ),
+        (
+            "a long replacement",
+            with(json!({"normalizer": replace("a", &"b".repeat(1000))})),
+            "writes 1000 bytes",
+        ),
+        (
+            "a long prepend",
+            with(json!({"normalizer": {"type": "Prepend", "prepend": "b".repeat(1000)}})),
+            "writes 1000 bytes",
+        ),
+        (
+            "40 doubling decoders",
+            with(json!({"decoder": sequence("decoders", &replace(".", "xx"), 40)})),
+            "16 times as long",
+        ),
+        (
+            "40 decoders of an empty suffix",
+            with(json!({"decoder": sequence("decoders", &json!({"type": "BPEDecoder", "suffix": ""}), 40)})),
+            "16 times as long",
+        ),
+        (
+            "40 pre-tokenizers to bytes",
+            with(json!({"pre_tokenizer": sequence("pretokenizers", &byte_level, 40)})),
+            "pre-tokenizers make a text longer",
+        ),
+        (
+            "1000 steps",
+            with(json!({"normalizer": sequence("normalizers", &json!({"type": "NFC"}), 1000)})),
+            "at most 512",
+        ),
+        ("the highest id added", with(json!({"added_tokens": added(4294967295)})), "has id 4294967295"),
+        ("an id beyond", with(json!({"added_tokens": added(1 << 40)})), "has id 1099511627776"),
+        (
+            "the highest id in the model",
+            with(json!({"model": {"vocab": {"a": 4294967295u64}, "merges": []}})),
+            "has id 4294967295",
+        ),
+        (
+            "a merge of unknown tokens",
+            with(json!({"model": {"merges": [["qq", "zz"]]}})),
+            "out of vocabulary",
+        ),
+        ("an unknown token out of range", with(unigram), "UnkIdNotInVocabulary"),
+        ("an unknown version", with(json!({"version": "9"})), "version"),
+    ];
+    for (name, file, why) in files {
+        let started = Instant::now();
+        let error = tried(&file).expect_err(name);
+        assert!(error.contains(why) && error.contains("tokenizer.json"), "{name}: {error}");
+        assert!(started.elapsed() < Duration::from_secs(5), "{name} took {:?}", started.elapsed());
+        assert_eq!(PANICS.take(), Vec::<String>::new(), "{name}");
+    }
+}
+
+#[test]
+fn an_odd_file_that_can_be_used_is_used() {
+    note_panics();
+    let strip = |content: &str, start: usize, stop: usize| json!({"decoder": {"type": "Strip", "content": content, "start": start, "stop": stop}});
+    let mut twice = String::from_utf8(source("word-level")).unwrap();
+    twice = twice.replacen("\"vocab\":{", "\"vocab\":{\"fox\":3,\"fox\":3,", 1);
+    for (name, file) in [
+        ("strip more than there is", with(strip("a", 3, 300))),
+        ("strip at both ends", with(strip(" ", 1, 1))),
+        ("an empty prepend", with(json!({"normalizer": {"type": "Prepend", "prepend": ""}}))),
+        ("a decoder of suffixes", with(json!({"decoder": {"type": "BPEDecoder", "suffix": "</w>"}}))),
+        ("dropout", with(json!({"model": {"dropout": 0.5}}))),
+        ("a token twice", twice.into_bytes()),
+    ] {
+        tried(&file).unwrap_or_else(|why| panic!("{name}: {why}"));
+        assert_eq!(PANICS.take(), Vec::<String>::new(), "{name}");
+    }
+}
+
+#[test]
+fn a_file_above_any_real_ones_size_is_not_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = std::fs::File::create(dir.path().join("tokenizer.json")).unwrap();
+    file.set_len(200 << 20).unwrap();
+    let error = used(dir.path()).unwrap_err();
+    assert!(error.contains("has 200 MiB, at most 128 are read"), "{error}");
+}
+
+/// A generator of small numbers (splitmix64).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) % limit as u64) as usize
+    }
+}
+
+/// Changes a value somewhere in `file`, mostly outside its vocabulary.
+fn change(file: &mut Value, random: &mut Random) {
+    const VALUES: [&str; 14] = [
+        "null",
+        "true",
+        "false",
+        "0",
+        "-1",
+        "7",
+        "4294967295",
+        "1e30",
+        "\"\"",
+        "\"a\"",
+        "\"\u{2581}\"",
+        "[]",
+        "{}",
+        "\"Sequence\"",
+    ];
+    const PARTS: [&str; 8] = [
+        "normalizer",
+        "pre_tokenizer",
+        "post_processor",
+        "decoder",
+        "added_tokens",
+        "model",
+        "normalizer",
+        "decoder",
+    ];
+    const NORMALIZERS: &[&str] = &[
+        r#"{"type":"Strip","strip_left":true,"strip_right":true}"#,
+        r#"{"type":"Prepend","prepend":"ab"}"#,
+        r#"{"type":"Prepend","prepend":""}"#,
+        r#"{"type":"Replace","pattern":{"Regex":"a*"},"content":"bb"}"#,
+        r#"{"type":"Replace","pattern":{"Regex":"(?=o)|$"},"content":""}"#,
+        r#"{"type":"Replace","pattern":{"String":""},"content":"c"}"#,
+        r#"{"type":"Replace","pattern":{"String":" "},"content":""}"#,
+        r#"{"type":"NFKD"}"#,
+        r#"{"type":"StripAccents"}"#,
+        r#"{"type":"Nmt"}"#,
+        r#"{"type":"Lowercase"}"#,
+        r#"{"type":"ByteLevel"}"#,
+        r#"{"type":"BertNormalizer","clean_text":true,"handle_chinese_chars":true,"strip_accents":null,"lowercase":true}"#,
+    ];
+    const PRE_TOKENIZERS: &[&str] = &[
+        r#"{"type":"Split","pattern":{"Regex":"a*"},"behavior":"Isolated","invert":false}"#,
+        r#"{"type":"Split","pattern":{"Regex":"(?=o)|$"},"behavior":"Removed","invert":true}"#,
+        r#"{"type":"Split","pattern":{"String":""},"behavior":"MergedWithNext","invert":true}"#,
+        r#"{"type":"ByteLevel","add_prefix_space":true,"trim_offsets":true,"use_regex":false}"#,
+        r#"{"type":"Metaspace","replacement":"o","prepend_scheme":"always","split":true}"#,
+        r#"{"type":"Digits","individual_digits":true}"#,
+        r#"{"type":"Punctuation","behavior":"Contiguous"}"#,
+        r#"{"type":"FixedLength","length":0}"#,
+        r#"{"type":"FixedLength","length":3}"#,
+        r#"{"type":"UnicodeScripts"}"#,
+        r#"{"type":"CharDelimiterSplit","delimiter":"o"}"#,
+        r#"{"type":"WhitespaceSplit"}"#,
+    ];
+    const DECODERS: &[&str] = &[
+        r#"{"type":"Strip","content":"a","start":2,"stop":3}"#,
+        r#"{"type":"Replace","pattern":{"Regex":"a*"},"content":"bb"}"#,
+        r#"{"type":"Replace","pattern":{"String":""},"content":"c"}"#,
+        r#"{"type":"ByteFallback"}"#,
+        r#"{"type":"Fuse"}"#,
+        r#"{"type":"BPEDecoder","suffix":""}"#,
+        r#"{"type":"CTC","pad_token":"","word_delimiter_token":"","cleanup":true}"#,
+        r#"{"type":"WordPiece","prefix":"","cleanup":true}"#,
+        r#"{"type":"Metaspace","replacement":"o","prepend_scheme":"first","split":true}"#,
+        r#"{"type":"ByteLevel","add_prefix_space":true,"trim_offsets":true,"use_regex":false}"#,
+    ];
+    let part = PARTS[random.below(PARTS.len())];
+    let mut place = &mut file[part];
+    if random.below(2) == 0 {
+        let (part, list, steps) = [
+            ("normalizer", "normalizers", NORMALIZERS),
+            ("pre_tokenizer", "pretokenizers", PRE_TOKENIZERS),
+            ("decoder", "decoders", DECODERS),
+        ][random.below(3)];
+        let steps = (0..=random.below(5)).map(|_| steps[random.below(steps.len())]);
+        let steps: Vec<Value> = steps.map(|step| serde_json::from_str(step).unwrap()).collect();
+        file[part] = json!({"type": "Sequence", list: steps});
+        return;
+    }
+    loop {
+        let children = match place {
+            Value::Array(list) => list.len(),
+            Value::Object(map) => map.len(),
+            _ => 0,
+        };
+        if children == 0 || random.below(4) == 0 {
+            break;
+        }
+        let child = random.below(children);
+        place = match place {
+            Value::Array(list) => &mut list[child],
+            Value::Object(map) => map.values_mut().nth(child).unwrap(),
+            _ => unreachable!("without children"),
+        };
+    }
+    *place = serde_json::from_str(VALUES[random.below(VALUES.len())]).unwrap();
+}
+
+/// `OAIF_FUZZ` executions, else a few.
+#[test]
+fn damaged_files_never_panic_past_the_door_or_hang() {
+    note_panics();
+    let executions: usize = std::env::var("OAIF_FUZZ").map_or(400, |count| count.parse().unwrap());
+    let sources = KINDS.map(source);
+    let (mut errors, mut slowest) = (0, Duration::ZERO);
+    for seed in 0..executions {
+        let mut random = Random(seed as u64);
+        let source = &sources[random.below(KINDS.len())];
+        let file = if random.below(3) == 0 {
+            let mut bytes = source.clone();
+            for _ in 0..=random.below(3) {
+                let at = random.below(bytes.len());
+                match random.below(3) {
+                    0 => bytes.truncate(at + 1),
+                    1 => bytes[at] = b"\"{}[],:0x\\ \xff"[random.below(12)],
+                    _ => bytes[at] = bytes[at].wrapping_add(1),
+                }
+            }
+            bytes
+        } else {
+            let mut file: Value = serde_json::from_slice(source).unwrap();
+            (0..=random.below(2)).for_each(|_| {
+                if file["model"].is_object() {
+                    change(&mut file, &mut random);
+                }
+            });
+            file.to_string().into_bytes()
+        };
+        let started = Instant::now();
+        let result = tried(&file);
+        errors += usize::from(result.is_err());
+        if std::env::var_os("OAIF_FUZZ_SHOW").is_some() {
+            println!("{seed}: {result:?}");
+        }
+        slowest = slowest.max(started.elapsed());
+        assert!(started.elapsed() < Duration::from_secs(20), "seed {seed} took {:?}", started.elapsed());
+    }
+    let mut places = PANICS.take();
+    println!("{executions} executions: {errors} errors, {} panics caught, slowest {slowest:?}", places.len());
+    places.sort();
+    places.dedup();
+    println!("{places:?}");
+}
