@@ -10,6 +10,7 @@ mod format;
 pub mod kv_cache;
 pub mod lora;
 mod model_files;
+mod module_match;
 pub mod rope;
 pub mod safetensors_io;
 mod scorer;
