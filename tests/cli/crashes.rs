@@ -319,7 +319,7 @@ fn two_runs_at_once_are_never_in_one_folder() {
         codes.sort();
         let err = [one.stderr, two.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).join("");
         // The second may also begin when the first has just ended.
-        let later = more != "" && codes == [Some(0), Some(0)];
+        let later = !more.is_empty() && codes == [Some(0), Some(0)];
         assert!(codes == [Some(0), Some(1)] || later, "{more}: {codes:?} {err}");
         assert!(
             later || err.contains("is in use by process") || err.contains("already holds a run"),
