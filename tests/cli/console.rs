@@ -31,24 +31,32 @@ fn a_run_says_what_it_is_each_step_what_came_of_it_and_what_to_type_next() {
     let Some(place) = place() else { return };
     let outcome = place.oaif(&format!("{ALIGN} --judge-rule longer --lora-r 2")).done();
     let lines: Vec<&str> = outcome.err.lines().collect();
-    for (i, name) in ["GPU", "memory", "model", "training", "rows", "judge", "learning rate"].iter().enumerate() {
+    for (i, name) in
+        ["GPU", "memory", "model", "training", "rows", "judge", "learning rate"].iter().enumerate()
+    {
         assert!(lines[i].starts_with(name), "{}", outcome.err);
     }
     for part in ["LoRA adapter of rank 2", "4, 3 steps of 4", "1e-4, linear", "iB of the GPU's"] {
         assert!(outcome.err.contains(part), "{part} is not in {}", outcome.err);
     }
     let steps: Vec<&&str> = lines.iter().filter(|line| line.starts_with("step ")).collect();
-    assert!(steps.len() == 3 && steps[0].starts_with("step 1/3  ") && !steps[0].contains("left"), "{steps:?}");
+    assert!(
+        steps.len() == 3 && steps[0].starts_with("step 1/3  ") && !steps[0].contains("left"),
+        "{steps:?}"
+    );
     assert!(!outcome.err.contains("-0.000") && !outcome.err.contains("NaN"), "{}", outcome.err);
     assert!(outcome.err.contains("KL to the start") && !outcome.err.contains('\u{1b}'), "{}", outcome.err);
     assert_eq!(outcome.out, "run/adapter\n");
     // What is to be typed next can be typed.
-    for line in lines.iter().filter_map(|line| line.split_once("oaif ")).filter(|(head, _)| head.contains("it:")) {
+    for line in
+        lines.iter().filter_map(|line| line.split_once("oaif ")).filter(|(head, _)| head.contains("it:"))
+    {
         let line = line.1.replace("\"Once upon a time\"", "fox");
         place.oaif(&line).done();
     }
     assert!(place.path("merged/config.json").exists());
-    let full = place.oaif(&format!("{ALIGN} --judge-rule longer --output-dir full").replace("--output-dir run", ""));
+    let full =
+        place.oaif(&format!("{ALIGN} --judge-rule longer --output-dir full").replace("--output-dir run", ""));
     assert!(full.done().err.contains("oaif generate --model full/model --prompt"));
 }
 
@@ -87,7 +95,11 @@ fn messages_that_cannot_be_written_end_no_run() {
 fn a_dry_run_says_in_a_sentence_what_it_needs() {
     let Some(place) = place() else { return };
     let outcome = place.oaif(&format!("{ALIGN} --judge-rule longer --dry-run")).done();
-    assert!(outcome.err.contains("oaif: needs ") && outcome.err.contains("iB of GPU memory: "), "{}", outcome.err);
+    assert!(
+        outcome.err.contains("oaif: needs ") && outcome.err.contains("iB of GPU memory: "),
+        "{}",
+        outcome.err
+    );
     assert!(serde_json::from_str::<serde_json::Value>(&outcome.out).is_ok());
 }
 
@@ -111,7 +123,8 @@ fn a_dash_reads_standard_input() {
     let generate = "generate --model tiny --temperature 0 --max-new-tokens 4";
     let expected = place.oaif(&format!("{generate} --prompt fox")).done().out;
     assert_eq!(fed(place.command(&format!("{generate} --prompt -")), "fox\n").done().out, expected);
-    let row = "{\"prompt\": \"fox\", \"completion\": \"slept\", \"response_1\": \"a b\", \"response_2\": \"a\"}\n";
+    let row =
+        "{\"prompt\": \"fox\", \"completion\": \"slept\", \"response_1\": \"a b\", \"response_2\": \"a\"}\n";
     assert_eq!(fed(place.command(&format!("{generate} --prompts -")), row).done().out, expected);
     let score = fed(place.command("score --model tiny --input -"), row).rows();
     assert_eq!(score.len(), 1);
