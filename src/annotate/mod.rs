@@ -237,7 +237,7 @@ impl AddAssign for Counts {
 }
 
 /// The pairs (i, j), i < j, in which each of `k` samples meets each other one once.
-pub fn round_robin(k: usize) -> Vec<(usize, usize)> {
+pub(crate) fn round_robin(k: usize) -> Vec<(usize, usize)> {
     (0..k).flat_map(|i| (i + 1..k).map(move |j| (i, j))).collect()
 }
 
@@ -246,7 +246,7 @@ pub fn round_robin(k: usize) -> Vec<(usize, usize)> {
 ///
 /// Counted is wins - losses: the same ranking when all verdicts are valid, and when some are not, a sample that
 /// nothing is known about stays in the middle (the sum is 0) and is never chosen for want of wins.
-pub fn best_and_worst(k: usize, games: &[(usize, usize, Verdict)]) -> Option<(usize, usize)> {
+pub(crate) fn best_and_worst(k: usize, games: &[(usize, usize, Verdict)]) -> Option<(usize, usize)> {
     let mut net = vec![0i64; k];
     for (i, j, verdict) in games {
         let result = match verdict {

@@ -218,6 +218,7 @@ impl Generator {
             requests.iter().enumerate().flat_map(|(i, r)| (0..r.samples).map(move |s| (i, s))).collect();
         let mut pages: Vec<Option<Page>> = (0..self.pages).map(|_| None).collect();
         let mut running: Vec<Option<Running>> = (0..self.options.slots).map(|_| None).collect();
+        let _turn = self.gpu.turn();
         self.slots.reset()?;
         loop {
             self.refill(requests, &mut queue, &mut pages, &mut running)?;

@@ -1,7 +1,8 @@
 //! Choosing an adapter and opening its device with the features and limits that it has.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::arithmetic::Arithmetic;
@@ -72,8 +73,7 @@ pub struct GpuOptions {
 impl GpuOptions {
     /// Refuses values that no device can be driven with.
     fn check(&self) -> Result<()> {
-        // Not a number is not above 0 either.
-        if !(self.submit_ms > 0.0) {
+        if self.submit_ms.is_nan() || self.submit_ms <= 0.0 {
             return Err(Error::config("submit_ms", format!("{} is no time above 0", self.submit_ms)));
         }
         let limits = [
@@ -189,9 +189,10 @@ pub(super) struct Inner {
     pub profile: Option<Mutex<Profile>>,
     /// What wgpu reported outside a call, and why the device was lost.
     faults: Arc<Mutex<Faults>>,
-    /// Of an application's device, which tells the application alone that it is lost: a buffer that can be mapped as
-    /// long as it is not; none from then on.
-    canary: Option<Mutex<Option<wgpu::Buffer>>>,
+    /// Held from filling a plan's inputs to reading its outputs: plans share the memory of their activations.
+    turn: Mutex<()>,
+    /// Whether the device is an application's, which handles its errors itself.
+    foreign: bool,
 }
 
 #[derive(Default)]
@@ -331,7 +332,7 @@ impl Gpu {
             })
             .await
             .map_err(|e| Error::Gpu { what: format!("a device on {}", summary.name), why: e.to_string() })?;
-        let gpu = Gpu::build(device, queue, summary, options, arithmetic, None);
+        let gpu = Gpu::build(device, queue, summary, options, arithmetic, false);
         gpu.watch();
         Ok(gpu)
     }
@@ -346,13 +347,7 @@ impl Gpu {
         let summary = summarise(0, &device.adapter_info());
         let half = options.tier == Some(Tier::Half) && device.features().contains(wgpu::Features::SHADER_F16);
         let arithmetic = if half { Arithmetic::F16 } else { Arithmetic::F32 };
-        let canary = device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some("canary"),
-            size: 4,
-            usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
-            mapped_at_creation: false,
-        });
-        Ok(Gpu::build(device, queue, summary, options, arithmetic, Some(canary)))
+        Ok(Gpu::build(device, queue, summary, options, arithmetic, true))
     }
 
     /// A `Gpu` of the same limits without a device, to measure what a run would allocate.
@@ -402,7 +397,8 @@ impl Gpu {
             pace: Mutex::default(),
             profile: None,
             faults: Arc::default(),
-            canary: None,
+            turn: Mutex::default(),
+            foreign: false,
         };
         Gpu { inner: Arc::new(inner) }
     }
@@ -413,7 +409,7 @@ impl Gpu {
         summary: AdapterSummary,
         options: &GpuOptions,
         arithmetic: Arithmetic,
-        canary: Option<wgpu::Buffer>,
+        foreign: bool,
     ) -> Gpu {
         let l = device.limits();
         let limits = Limits {
@@ -448,7 +444,8 @@ impl Gpu {
             pace: Mutex::default(),
             profile: (options.profile && timestamps).then(Mutex::default),
             faults: Arc::default(),
-            canary: canary.map(|buffer| Mutex::new(Some(buffer))),
+            turn: Mutex::default(),
+            foreign,
         };
         Gpu { inner: Arc::new(inner) }
     }
@@ -511,21 +508,26 @@ impl Gpu {
         }
     }
 
-    /// Whether the application's device is lost. wgpu makes calls on a lost device do nothing, without a word; only a
-    /// mapping fails at once.
+    /// Whether the application's device is lost, which wgpu tells the application alone. Calls on it do nothing, without
+    /// a word; only a mapping fails at once.
     fn is_dead(&self) -> bool {
-        let Some(canary) = &self.inner.canary else { return false };
-        let mut canary = canary.lock().unwrap();
-        let Some(buffer) = &*canary else { return true };
-        let failed = Arc::new(Mutex::new(false));
+        let Some((device, _)) = self.inner.device.as_ref().filter(|_| self.inner.foreign) else {
+            return false;
+        };
+        let failed = Arc::new(AtomicBool::new(false));
         let flag = failed.clone();
-        buffer.map_async(wgpu::MapMode::Read, .., move |mapped| *flag.lock().unwrap() = mapped.is_err());
-        let dead = *failed.lock().unwrap();
-        match dead {
-            true => *canary = None,
-            false => buffer.unmap(),
-        }
-        dead
+        let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let probe = device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("probe"),
+            size: 4,
+            usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
+        // Not unmapped: a thread that polls the device may be at it. Where it goes well, nobody waits for it.
+        probe
+            .map_async(wgpu::MapMode::Read, .., move |mapped| flag.store(mapped.is_err(), Ordering::Relaxed));
+        drop(pollster::block_on(scope.pop()));
+        failed.load(Ordering::Relaxed)
     }
 
     /// Returns what wgpu reported since the last call, as an error.
@@ -550,6 +552,12 @@ impl Gpu {
 
     pub(super) fn queue(&self) -> &wgpu::Queue {
         &self.inner.device.as_ref().expect("a measuring Gpu runs nothing").1
+    }
+
+    /// Waits until no other thread fills or replays a plan on this device, and keeps them waiting.
+    pub(crate) fn turn(&self) -> MutexGuard<'_, ()> {
+        // A thread that panicked has left nothing behind that the next one would not overwrite.
+        self.inner.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether this is the same device.

@@ -13,6 +13,7 @@ use crate::ops::{self, VOCAB_CHUNK};
 
 /// A forward pass of one model over packed trees, recorded once.
 pub struct Scorer {
+    gpu: Gpu,
     plan: Plan,
     stream: Stream,
     logp: Tensor,
@@ -92,7 +93,7 @@ impl Scorer {
         r.output(scored.logp);
         r.output(scored.entropy);
         let plan = Plan::new(gpu, r, arena, PlanOptions::default())?;
-        Ok(Scorer { plan, stream, logp: scored.logp, entropy: scored.entropy, preamble })
+        Ok(Scorer { gpu: gpu.clone(), plan, stream, logp: scored.logp, entropy: scored.entropy, preamble })
     }
 
     /// The largest stream of one pass; [`Scorer::score`] takes more in several passes.
@@ -168,6 +169,7 @@ impl Scorer {
 
     /// Scores trees of which the first `known` tokens, those of the preamble, were left out.
     fn run(&self, known: usize, packed: &Packed, out: &mut Vec<Scored>) -> Result<()> {
+        let _turn = self.gpu.turn();
         let mut live = self.stream.upload(packed)?;
         live.extents[extent::PREAMBLE as usize] = known as u32;
         let outputs = self.plan.run(&live)?;
@@ -192,5 +194,6 @@ fn fill(gpu: &Gpu, model: &Model, cache: &Arc<KvCache>, ids: &[u32], arena: &Are
         return Ok(());
     }
     let text = Tree { prompt: ids.to_vec(), responses: Vec::new() };
+    let _turn = gpu.turn();
     plan.run(&stream.upload(&Packed::new([&text]))?).map(drop)
 }

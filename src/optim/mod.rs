@@ -180,7 +180,9 @@ impl Optimiser {
                 live.scalars[ops::ADAFACTOR_BETA2] = (1.0 - (step as f64).powf(-0.8)) as f32;
             }
         }
+        let turn = self.gpu.turn();
         let outputs = self.plan.run(&live)?;
+        drop(turn);
         let norm = outputs.f32(self.norm);
         let update = Update { grad_norm: norm[0], finite: norm[2] > 0.5 };
         if update.finite {

@@ -24,7 +24,7 @@ mod check;
 mod dpo;
 mod dry_run;
 pub mod options;
-pub mod order;
+mod order;
 pub mod pair_step;
 mod pair_trainer;
 mod policy;

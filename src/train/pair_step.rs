@@ -181,6 +181,7 @@ impl PairStep {
     ) -> Result<(Vec<PairResult>, PhaseTimes)> {
         check_weight(weight)?;
         self.capacity().check_holds("the batch", Capacity::of_packed(packed))?;
+        let _turn = self.gpu.turn();
         let mut live = self.stream.upload(packed)?;
         live.extents[extent::PAIRS as usize] = pairs.len() as u32;
         let reference: Vec<f32> = pairs.iter().flat_map(|p| p.reference).collect();

@@ -164,7 +164,7 @@ impl EncodedRows {
     }
 
     /// The largest micro-batch of `rows` rows, each taken as often as the others.
-    pub fn largest_batch(&self, rows: usize) -> Capacity {
+    pub(crate) fn largest_batch(&self, rows: usize) -> Capacity {
         let mut sizes: Vec<&Tree> = self.trees.iter().collect();
         sizes.sort_by_key(|t| std::cmp::Reverse(t.rows()));
         let tokens = (0..rows).map(|i| sizes[i % sizes.len()].rows()).sum();

@@ -89,6 +89,7 @@ impl SftStep {
         self.stream.check(trees)?;
         self.capacity().check_holds("the batch", Capacity::of(trees))?;
         let packed = Packed::new(trees);
+        let _turn = self.gpu.turn();
         let live = self.stream.upload(&packed)?;
         self.gpu.upload(&self.gradient.region(), &vec![-weight; packed.target_ids.len()])?;
         let outputs = self.plan.run(&live)?;
