@@ -4,7 +4,9 @@
 
 use std::path::Path;
 
+use oaif::data::encoder::Encoder;
 use oaif::data::packing::Tree;
+use oaif::data::rows::Text;
 use oaif::data::tokenizer::Tokenizer;
 use oaif::gpu::{Arena, Gpu, GpuOptions};
 use oaif::model::stream::Capacity;
@@ -21,17 +23,16 @@ fn main() -> oaif::Result<()> {
     let policy = Model::load(&gpu, &dir, true)?;
     let tokenizer = Tokenizer::load(&dir)?;
 
-    // A pair is a tree: the prompt once, then its two answers, the chosen one first. The prompt is encoded with the
-    // special tokens that begin a text, the answers without, and end with the end-of-sequence token.
+    // A pair is a tree: the prompt once, then its two answers, the chosen one first. The prompt and each answer are
+    // encoded together, as the model reads them, and end with the end-of-sequence token.
+    let encoder = Encoder { tokenizer: &tokenizer, template: None };
     let pair = |prompt: &str, chosen: &str, rejected: &str| -> oaif::Result<Tree> {
-        let answer = |text: &str| -> oaif::Result<Vec<u32>> {
-            Ok([tokenizer.encode_plain(text)?, tokenizer.eos_ids()[..1].to_vec()].concat())
-        };
-        Ok(Tree { prompt: tokenizer.encode(prompt)?, responses: vec![answer(chosen)?, answer(rejected)?] })
+        let [prompt, chosen, rejected] = [prompt, chosen, rejected].map(|text| Text::Plain(text.to_owned()));
+        Ok(encoder.encode(&prompt, &[&chosen, &rejected], true)?.tree)
     };
     let trees = [
-        pair("the fox said to the owl", "i liked your boat .", "the the the the .")?,
-        pair("the bear wanted", "to sleep under the moon .", "and and but so so .")?,
+        pair("the fox said to the owl", " i liked your boat .", " the the the the .")?,
+        pair("the bear wanted", " to sleep under the moon .", " and and but so so .")?,
     ];
 
     // The plans share the memory of their activations, since they never run at the same time. The largest comes first.

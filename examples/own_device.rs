@@ -4,7 +4,8 @@
 
 use std::path::Path;
 
-use oaif::data::packing::Tree;
+use oaif::data::encoder::Encoder;
+use oaif::data::rows::Text;
 use oaif::data::tokenizer::Tokenizer;
 use oaif::gpu::{Arena, Gpu, GpuOptions};
 use oaif::model::stream::Capacity;
@@ -37,9 +38,9 @@ fn main() -> oaif::Result<()> {
     let tokenizer = Tokenizer::load(&dir)?;
 
     // How probable are these two answers to the same prompt?
-    let answers = ["ran to the river .", "ran to the the ."];
-    let responses = answers.iter().map(|a| tokenizer.encode_plain(a)).collect::<oaif::Result<_>>()?;
-    let tree = [Tree { prompt: tokenizer.encode("the fox")?, responses }];
+    let answers = [" ran to the river .", " ran to the the ."].map(|answer| Text::Plain(answer.to_owned()));
+    let encoder = Encoder { tokenizer: &tokenizer, template: None };
+    let tree = [encoder.encode(&Text::Plain("the fox".to_owned()), &answers.each_ref(), false)?.tree];
     let scorer = Scorer::new(&gpu, &model, Capacity::of(&tree), &Arena::new())?;
     for (answer, score) in answers.iter().zip(scorer.score(&tree)?) {
         println!("log p({answer:?}) = {:.3}", score.logp());

@@ -1,6 +1,6 @@
 //! An annotator that is a program of the user's.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
@@ -81,6 +81,11 @@ impl CommandAnnotator {
 impl Annotator for CommandAnnotator {
     fn name(&self) -> String {
         "command".into()
+    }
+
+    fn identity(&self) -> Result<BTreeMap<String, String>> {
+        let command = ("judge-command".into(), self.command.clone());
+        Ok(BTreeMap::from([("judge".into(), self.name()), command]))
     }
 
     fn remote(&mut self) -> Option<&mut dyn Annotator> {

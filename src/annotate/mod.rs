@@ -9,6 +9,7 @@ mod process;
 pub mod rule;
 pub mod template;
 
+use std::collections::BTreeMap;
 use std::ops::AddAssign;
 
 use crate::error::{Error, Result};
@@ -21,6 +22,14 @@ pub trait Annotator: Send {
     /// One judgement a pair, in order. What is wrong with one pair is [`Verdict::Invalid`]; an error means that
     /// nothing can be annotated.
     fn annotate(&mut self, pairs: &[Pair<'_>]) -> Result<Vec<Judgement>>;
+
+    /// All that decides its verdicts, by the names of its options: a run is not resumed with another annotator unawares.
+    ///
+    /// # Errors
+    /// [`Error::Io`] for a model that cannot be read.
+    fn identity(&self) -> Result<BTreeMap<String, String>> {
+        Ok(BTreeMap::from([("judge".into(), self.name())]))
+    }
 
     /// Itself, if most of its time is spent waiting for something outside this program, such as a server or a person, so
     /// that it is worth calling from a thread of its own.
@@ -176,7 +185,8 @@ pub fn annotate_pairs(annotator: &mut dyn Annotator, pairs: &[Pair<'_>]) -> Resu
 }
 
 /// How many pairs came out how.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Counts {
     /// Pairs that the annotator was asked about, ties and invalid ones included.
     pub judged: usize,

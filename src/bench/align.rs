@@ -56,7 +56,7 @@ impl Bench {
         let prompt = |i: usize| Prompt {
             prompt: Text::Plain(format!("Once upon a time there was number {i}")),
             reference: None,
-            line: i + 1,
+            place: (i + 1).into(),
         };
         let prompts: Vec<Prompt> = (0..PROMPTS).map(prompt).collect();
         let policy = Policy::with_model(subject.model.clone(), &folder.path)?;

@@ -7,6 +7,8 @@ mod config_file;
 mod console;
 mod printable;
 mod progress_line;
+mod resume;
+mod signals;
 
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -22,7 +24,8 @@ use args::{Cli, Command};
 use console::say;
 use printable::printable;
 
-/// Runs the program. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
+/// Runs the program. Exit codes: 0 done, 1 failed, 2 wrong usage, 128 and the signal's number
+/// interrupted: 130 by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP.
 pub fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let name = arguments.get(1).map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
@@ -59,6 +62,7 @@ pub fn main() -> ExitCode {
 fn parse(arguments: Vec<OsString>) -> Result<Result<Cli, clap::Error>> {
     let mut command = config_file::add_flag(args::command());
     let arguments = args::foreign::translate(&command, arguments)?;
+    let arguments = resume::expand(&command, arguments)?;
     let arguments = config_file::merge(&command, arguments)?;
     let name = arguments.get(1).map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let matches = command.try_get_matches_from_mut(arguments);
@@ -111,7 +115,7 @@ fn run(cli: Cli) -> Result<()> {
 fn exit_code(error: &Error) -> u8 {
     match error {
         Error::Config { .. } => 2,
-        Error::Interrupted => 130,
+        Error::Interrupted => signals::exit_code(),
         _ => 1,
     }
 }

@@ -16,10 +16,27 @@ pub struct Tokenizer {
     special: BTreeSet<u32>,
     bos: Option<(u32, String)>,
     eos_ids: Vec<u32>,
-    eos: Option<u32>,
+    eos: Option<(u32, String)>,
+    /// Ids from here on are not the model's.
+    vocab: usize,
 }
 
 impl Tokenizer {
+    /// The tokenizer in `dir`, for a model of `vocab` (V) tokens. A tokenizer may know more, such as a token for
+    /// padding; a text that has one of them is refused when it is encoded.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::load`]; [`Error::File`] for a begin- or end-of-sequence token that the model does not have.
+    pub fn load_for(dir: &Path, vocab: usize) -> Result<Tokenizer> {
+        let tokenizer = Tokenizer { vocab, ..Tokenizer::load(dir)? };
+        let beyond = |id: &&u32| **id as usize >= vocab;
+        let own = tokenizer.eos_ids.iter().chain(tokenizer.bos.iter().map(|(id, _)| id));
+        match own.clone().find(beyond) {
+            None => Ok(tokenizer),
+            Some(id) => Err(Error::file(&tokenizer.path, tokenizer.beyond_vocabulary(*id))),
+        }
+    }
+
     /// Loads `tokenizer.json` in `dir`; the ids of the special tokens come from `generation_config.json`, or
     /// else `config.json`, or else `tokenizer_config.json`, as far as these are there.
     pub fn load(dir: &Path) -> Result<Tokenizer> {
@@ -53,8 +70,9 @@ impl Tokenizer {
         let written =
             |id| added.get(&id).map(|token| token.content.clone()).or_else(|| inner.id_to_token(id));
         let bos = bos.and_then(|id| Some((id, written(id)?)));
+        let eos = eos.and_then(|id| Some((id, written(id)?)));
         let special = added.iter().filter(|(_, token)| token.special).map(|(&id, _)| id).collect();
-        Ok(Tokenizer { inner, path, special, bos, eos_ids, eos })
+        Ok(Tokenizer { inner, path, special, bos, eos_ids, eos, vocab: usize::MAX })
     }
 
     /// Token ids of `text`, with the special tokens that the tokenizer's post-processor adds (mostly BOS).
@@ -72,7 +90,18 @@ impl Tokenizer {
         let encoding = self.inner.encode_fast(text, add_special_tokens);
         let encoding =
             encoding.map_err(|e| Error::file(&self.path, format!("cannot encode a text ({e})")))?;
-        Ok(encoding.get_ids().to_vec())
+        match encoding.get_ids().iter().find(|id| **id as usize >= self.vocab) {
+            None => Ok(encoding.get_ids().to_vec()),
+            Some(id) => Err(Error::config("text", self.beyond_vocabulary(*id))),
+        }
+    }
+
+    fn beyond_vocabulary(&self, id: u32) -> String {
+        let token = self.inner.id_to_token(id).map_or_else(String::new, |token| format!("{token:?} "));
+        let last = self.vocab.saturating_sub(1);
+        format!(
+            "the token {token}has id {id}, but the model's ids end at {last}: take the token out, or resize the model's embeddings"
+        )
     }
 
     /// The text of `ids`; `skip_special` leaves special tokens out. Ids without a token are left out, too.
@@ -115,26 +144,17 @@ impl Tokenizer {
 
     /// The id that ends a training text: one of [`eos_ids`](Self::eos_ids), the tokenizer's own where it is among them.
     pub fn eos(&self) -> Option<u32> {
-        self.eos
+        self.eos.as_ref().map(|&(id, _)| id)
+    }
+
+    /// How [`eos`](Self::eos) is written in a text.
+    pub fn eos_text(&self) -> Option<&str> {
+        self.eos.as_ref().map(|(_, text)| text.as_str())
     }
 
     /// The ids at which generation stops.
     pub fn eos_ids(&self) -> &[u32] {
         &self.eos_ids
-    }
-
-    /// Refuses a tokenizer with ids that a model of `vocab_size` (V) tokens has no row for.
-    pub fn check_vocabulary(&self, vocab_size: usize) -> Result<()> {
-        let highest = self.eos_ids.iter().chain(self.bos.iter().map(|(id, _)| id)).max();
-        let size = self.vocab_size().max(highest.map_or(0, |&id| id as usize + 1));
-        if size <= vocab_size {
-            return Ok(());
-        }
-        let why = format!(
-            "has ids up to {}, config.json's vocab_size is {vocab_size}: use the tokenizer that the model was trained with",
-            size - 1
-        );
-        Err(Error::file(&self.path, why))
     }
 }
 
@@ -236,7 +256,7 @@ mod tests {
         ];
         for (model, vocab_size, ids) in known {
             let Some(dir) = shared(model) else { return };
-            let tokenizer = Tokenizer::load(&dir).unwrap();
+            let tokenizer = Tokenizer::load_for(&dir, vocab_size).unwrap();
             assert_eq!(tokenizer.encode("Once upon a time").unwrap(), ids, "{model}");
             assert_eq!(tokenizer.encode_plain("Once upon a time").unwrap(), ids[1..], "{model}");
             assert_eq!(tokenizer.decode(ids, true).unwrap(), "Once upon a time", "{model}");
@@ -246,7 +266,6 @@ mod tests {
                 "{model}"
             );
             assert_eq!(tokenizer.vocab_size(), vocab_size, "{model}");
-            tokenizer.check_vocabulary(vocab_size).unwrap();
             let rendered = format!("{}Once upon", tokenizer.decode(&ids[..1], false).unwrap().trim_start());
             let ids_of_rendered = tokenizer.encode_plain(&rendered).unwrap();
             assert_eq!(ids_of_rendered.iter().filter(|&&id| id == 1).count(), 1, "{model}");
@@ -283,14 +302,15 @@ mod tests {
     }
 
     #[test]
-    fn ids_beyond_the_models_vocabulary_are_refused() {
-        let tokenizer = small(&[]);
-        assert_eq!(tokenizer.vocab_size(), 601);
-        tokenizer.check_vocabulary(601).unwrap();
-        let error = tokenizer.check_vocabulary(512).unwrap_err().to_string();
-        assert!(error.contains("has ids up to 600, config.json's vocab_size is 512"), "{error}");
-        let far_eos = small(&[("config.json", r#"{"eos_token_id": 700}"#)]);
-        assert!(far_eos.check_vocabulary(601).unwrap_err().to_string().contains("up to 700"));
+    fn a_token_beyond_the_models_vocabulary_is_refused_where_a_text_has_it() {
+        let files = folder(&[("tokenizer.json", TOKENIZER)]);
+        let tokenizer = Tokenizer::load_for(files.path(), 512).unwrap();
+        assert_eq!(tokenizer.encode("one two").unwrap(), [1, 3, 4]);
+        let error = tokenizer.encode("one<|end|>").unwrap_err().to_string();
+        assert!(error.contains("\"<|end|>\" has id 600, but the model's ids end at 511"), "{error}");
+        let eos = folder(&[("tokenizer.json", TOKENIZER), ("config.json", r#"{"eos_token_id": 700}"#)]);
+        let error = Tokenizer::load_for(eos.path(), 601).unwrap_err().to_string();
+        assert!(error.contains("tokenizer.json: the token has id 700"), "{error}");
     }
 
     #[test]

@@ -113,8 +113,11 @@ pub fn prompt(held_out: bool, row: usize) -> Post {
 
 /// The first `rows` prompts for alignment, as a training run takes them.
 pub fn prompts(rows: usize) -> Vec<Prompt> {
-    let row =
-        |row| Prompt { prompt: Text::Plain(prompt(false, row).to_string()), reference: None, line: row + 1 };
+    let row = |row| Prompt {
+        prompt: Text::Plain(prompt(false, row).to_string()),
+        reference: None,
+        place: (row + 1).into(),
+    };
     (0..rows).map(row).collect()
 }
 

@@ -1,6 +1,7 @@
 //! What a decoder is made of, as data: a family is a description that `decoder.rs` follows.
 
-use super::config::{ModelConfig, Rope};
+use super::config::ModelConfig;
+use super::rope::Rope;
 
 /// How rows are normalised.
 #[derive(Clone, Copy, Debug, PartialEq)]

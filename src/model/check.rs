@@ -1,8 +1,8 @@
 //! What a model is made of, checked once: everything else may rely on it.
 
 use super::architecture::{Architecture, Norm, WeightSpec};
-use super::config::RopeScaling;
-use super::lora::LoraConfig;
+use super::lora::{LoraLayout, MAX_RANK};
+use super::rope::RopeScaling;
 use super::weights::Weights;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
@@ -68,18 +68,27 @@ impl Architecture {
     }
 }
 
-impl LoraConfig {
-    /// Refuses what no LoRA adapter is.
-    pub(crate) fn check(&self) -> Result<()> {
-        if self.rank == 0 || self.rank > LARGEST >> 16 {
-            let why = format!("is {}, expected 1 to {}", self.rank, LARGEST >> 16);
-            return Err(Error::config("rank", why));
+impl LoraLayout {
+    /// Refuses what no LoRA adapter of a model of so many layers is.
+    pub(crate) fn check(&self, layers: usize) -> Result<()> {
+        if self.terms().is_empty() {
+            return Err(Error::config("targets", "name no projection: name at least one"));
         }
-        if !self.alpha.is_finite() {
-            return Err(Error::config("alpha", format!("{} is not a finite number", self.alpha)));
-        }
-        if self.targets.is_empty() {
-            return Err(Error::config("targets", "names no projection: name at least one"));
+        for term in self.terms() {
+            if term.rank == 0 || term.rank > MAX_RANK {
+                return Err(Error::config(
+                    "LoRA rank",
+                    format!("is {}, expected 1 to {MAX_RANK}", term.rank),
+                ));
+            }
+            if !term.alpha.is_finite() {
+                let why = format!("is {}, expected a number of 32 bits", term.alpha);
+                return Err(Error::config("LoRA alpha", why));
+            }
+            if term.layer >= layers {
+                let why = format!("has a term in layer {}, the model has {layers}", term.layer);
+                return Err(Error::config("LoRA layout", why));
+            }
         }
         Ok(())
     }

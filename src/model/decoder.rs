@@ -137,9 +137,9 @@ impl ModelState {
 
     /// The adapter's term of a projection, where it has one.
     fn low_rank(&self, r: &mut Recorder, projection: Projection, layer: usize) -> Option<LowRank> {
-        let adapter = self.adapter.as_ref().filter(|a| a.config.targets.contains(&projection))?;
-        let [a, b] = super::lora::LoraConfig::names(projection, layer)
-            .map(|name| adapter.weights.bind(r, &name).whole());
-        Some(LowRank { a, b, scale: adapter.config.scale() })
+        let adapter = self.adapter.as_ref()?;
+        let term = adapter.layout.term(layer, projection)?;
+        let [a, b] = term.names().map(|name| adapter.weights.bind(r, &name).whole());
+        Some(LowRank { a, b, scale: adapter.layout.scale(term) })
     }
 }

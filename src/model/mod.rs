@@ -1,25 +1,33 @@
 //! Models: configuration, weights and adapters as Hugging Face and PEFT store them, and the decoder.
 
+mod adapter_config;
+pub mod adapter_storage;
 pub mod architecture;
 mod check;
+mod companions;
 pub mod config;
 mod decoder;
+pub(crate) mod fingerprint;
+mod format;
 pub(crate) mod kv_cache;
 pub mod lora;
+mod model_files;
+pub mod rope;
 pub mod safetensors_io;
 mod scorer;
 pub mod storage;
 pub mod stream;
 pub mod weights;
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use architecture::Architecture;
 pub use config::ModelConfig;
 pub(crate) use decoder::{Keys, StreamTensors};
-pub use lora::LoraConfig;
+pub use format::FloatFormat;
+pub use lora::{LoraConfig, LoraLayout};
 pub use scorer::{Scored, Scorer};
-pub use storage::FloatFormat;
 pub use weights::Weights;
 
 use crate::error::Result;
@@ -41,14 +49,18 @@ struct ModelState {
     /// cos and sin of every position, (positions, D).
     rope: Region,
     rope_rows: usize,
+    /// The folder that it was loaded from.
+    folder: Option<PathBuf>,
 }
 
 /// A LoRA adapter on the device.
 pub struct Adapter {
-    /// Its shape and place.
-    pub config: LoraConfig,
-    /// A and B of every target.
+    /// Where its terms are, and of what rank.
+    pub layout: LoraLayout,
+    /// A and B of every term.
     pub weights: Weights,
+    /// What a user of it should know about its files.
+    pub warnings: Vec<String>,
 }
 
 /// Positions for which the rotary table is made: longer contexts are cut to this.
@@ -74,8 +86,28 @@ impl Model {
         }
         let (gpu, base) = (gpu.clone(), Arc::new(base));
         Ok(Model {
-            state: Arc::new(ModelState { gpu, config, architecture, base, adapter: None, rope, rope_rows }),
+            state: Arc::new(ModelState {
+                gpu,
+                config,
+                architecture,
+                base,
+                adapter: None,
+                rope,
+                rope_rows,
+                folder: None,
+            }),
         })
+    }
+
+    fn of_folder(&self, folder: &Path) -> Model {
+        self.with(|state| state.folder = Some(folder.to_owned()))
+    }
+
+    /// What a user of this model and its adapter should know about their files: what was read otherwise than the
+    /// configuration says, and what is passed over. A program shows them.
+    pub fn warnings(&self) -> impl Iterator<Item = &str> {
+        let adapter = self.adapter().into_iter().flat_map(|adapter| &adapter.warnings);
+        self.config().warnings.iter().chain(adapter).map(String::as_str)
     }
 
     fn with(&self, change: impl FnOnce(&mut ModelState)) -> Model {
@@ -90,8 +122,8 @@ impl Model {
     /// [`crate::Error::Config`] for a rank or an alpha that no adapter has, and for weights that are missing, of another
     /// shape or on another device.
     pub fn with_adapter(&self, adapter: Adapter) -> Result<Model> {
-        adapter.config.check()?;
-        adapter.weights.check(self.gpu(), &adapter.config.weights(self.architecture()), "adapter")?;
+        adapter.layout.check(self.architecture().layers)?;
+        adapter.weights.check(self.gpu(), &adapter.layout.weights(self.architecture()), "adapter")?;
         if let Some(split) = adapter.weights.iter().find(|weight| weight.parts().count() > 1) {
             return Err(crate::Error::Limit {
                 what: split.name.clone(),
@@ -131,7 +163,8 @@ impl Model {
             None => None,
             Some(a) => {
                 let weights = a.weights.frozen_copy(FloatFormat::F32)?;
-                Some(Arc::new(Adapter { config: a.config.clone(), weights }))
+                let (layout, warnings) = (a.layout.clone(), a.warnings.clone());
+                Some(Arc::new(Adapter { layout, weights, warnings }))
             }
         };
         Ok(self.with(|state| {

@@ -1,4 +1,4 @@
-//! Weights on the adapter: frozen tensors in buffers of their own, trained ones in flat buffers beside their gradients.
+//! Weights on the GPU: frozen tensors in buffers of their own, trained ones in flat buffers beside their gradients.
 //! Matrices that read the same rows lie one below the other, so that one product serves them all.
 
 use std::collections::HashMap;
@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use half::{bf16, f16};
 
 use super::architecture::WeightSpec;
-use super::storage::FloatFormat;
+use super::format::{FloatFormat, to_bf16, to_f16};
 use crate::error::{Error, Result};
 use crate::gpu::{Category, Format, Gpu, Recorder, Region};
 use crate::ops::Matrix;
@@ -149,8 +149,11 @@ fn elements(stack: &[Placed], cols: usize) -> usize {
 /// whole vectors of four, which the kernels read.
 fn frozen_format(shape: &[usize], wanted: FloatFormat) -> Format {
     match (shape, wanted) {
-        ([_, cols], FloatFormat::F16) if cols.is_multiple_of(4) => Format::F16,
-        ([_, cols], FloatFormat::Bf16) if cols.is_multiple_of(4) => Format::Bf16,
+        ([_, cols], wanted) if cols.is_multiple_of(4) => match wanted {
+            FloatFormat::F32 => Format::F32,
+            FloatFormat::F16 => Format::F16,
+            FloatFormat::Bf16 => Format::Bf16,
+        },
         _ => Format::F32,
     }
 }
@@ -317,8 +320,8 @@ impl Weights {
     /// Overwrites a weight.
     ///
     /// # Errors
-    /// [`Error::Config`] for a number that is too large for half precision.
-    /// As [`Weights::upload_rows`] for values that are not the whole weight.
+    /// [`Error::Config`] for a number that the weight's format has no room for, and for values that are not the whole
+    /// weight.
     pub fn upload(&self, name: &str, values: &[f32]) -> Result<()> {
         let elements = self.known(name)?.elements();
         if values.len() != elements {
@@ -353,11 +356,9 @@ impl Weights {
                 let values = &values[(from - first) * cols..(to - first) * cols];
                 match weight.format {
                     Format::F16 => self.gpu.upload(&region, &to_f16(name, values)?)?,
-                    Format::Bf16 => {
-                        let rounded: Vec<bf16> = values.iter().map(|v| bf16::from_f32(*v)).collect();
-                        self.gpu.upload(&region, &rounded)?;
-                    }
-                    _ => self.gpu.upload(&region, values)?,
+                    Format::Bf16 => self.gpu.upload(&region, &to_bf16(name, values)?)?,
+                    Format::F32 => self.gpu.upload(&region, values)?,
+                    Format::U32 => unreachable!("weights are floats"),
                 }
             }
             at += part.rows;
@@ -378,7 +379,8 @@ impl Weights {
         Ok(match weight.format {
             Format::F16 => self.gpu.download::<f16>(&part.values)?.iter().map(|v| v.to_f32()).collect(),
             Format::Bf16 => self.gpu.download::<bf16>(&part.values)?.iter().map(|v| v.to_f32()).collect(),
-            _ => self.gpu.download(&part.values)?,
+            Format::F32 => self.gpu.download(&part.values)?,
+            Format::U32 => unreachable!("weights are floats"),
         })
     }
 
@@ -395,21 +397,6 @@ impl Weights {
     pub fn clear_gradients(&self) -> Result<()> {
         self.gpu.clear(&self.segments.iter().map(|s| s.gradients.clone()).collect::<Vec<_>>())
     }
-}
-
-/// Rounds to half precision, where that is no overflow.
-fn to_f16(name: &str, values: &[f32]) -> Result<Vec<f16>> {
-    let rounded = |v: &f32| {
-        let half = f16::from_f32(*v);
-        match half.is_infinite() && v.is_finite() {
-            false => Ok(half),
-            true => {
-                let why = format!("float16 ends at 65504, and {name} holds {v}: take bfloat16 or float32");
-                Err(Error::config("--dtype", why))
-            }
-        }
-    };
-    values.iter().map(rounded).collect()
 }
 
 /// Places tensors in flat segments that each fit one binding.

@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use safetensors::Dtype;
-
 use crate::error::{Error, Result};
 use crate::gpu::{Arena, Buffer, Category, Format, Gpu, Live, Plan, PlanOptions, Recorder, Region, Tensor};
+use crate::model::FloatFormat;
 use crate::model::Weights;
 use crate::model::safetensors_io::{TensorFiles, TensorSpec, write_atomic};
 use crate::ops;
@@ -202,7 +201,7 @@ impl Optimiser {
         let spec = |(name, b): &(String, Buffer)| TensorSpec {
             name: name.clone(),
             shape: elements(b),
-            dtype: Dtype::F32,
+            format: FloatFormat::F32,
         };
         let specs = self.state.iter().map(spec).collect();
         let metadata = BTreeMap::from([("steps".to_owned(), self.steps.to_string())]);

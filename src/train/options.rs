@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::rows::LengthLimits;
 use super::run_dir::{Resume, Start};
 use super::schedule::ScheduleKind;
 use crate::generate::SamplingParams;
@@ -19,6 +20,9 @@ pub struct TrainOptions {
     pub overwrite: bool,
     /// Go on from this checkpoint: a path, or `last`.
     pub resume: Option<String>,
+    /// What may differ from the run that wrote the checkpoint, by the names of the options, such as `learning-rate` or
+    /// `judge`. Anything else that decides the numbers must be the same.
+    pub allow_changes: Vec<String>,
     /// The highest learning rate.
     pub learning_rate: f64,
     /// How it changes.
@@ -58,7 +62,8 @@ pub struct TrainOptions {
     pub shuffle: bool,
     /// Longest prompt in tokens; longer ones are skipped and counted. `None`: what the model takes.
     pub max_prompt_length: Option<usize>,
-    /// Longest prompt and completion together, in tokens; longer rows are skipped and counted.
+    /// Longest prompt and completion together, in tokens; longer rows are skipped and counted. In online training a prompt
+    /// must leave room for the longest response.
     pub max_length: Option<usize>,
 }
 
@@ -70,6 +75,7 @@ impl TrainOptions {
             output_dir: output_dir.into(),
             overwrite: false,
             resume: None,
+            allow_changes: Vec::new(),
             learning_rate: 1e-5,
             schedule: ScheduleKind::Linear,
             warmup_steps: 0,
@@ -95,6 +101,12 @@ impl TrainOptions {
 }
 
 impl TrainOptions {
+    /// The longest rows that are trained on by a model that takes `context` tokens.
+    pub(super) fn length_limits(&self, context: usize) -> LengthLimits {
+        let whole = self.max_length.unwrap_or(context).min(context);
+        LengthLimits { prompt: self.max_prompt_length.unwrap_or(whole).min(whole), whole }
+    }
+
     /// Steps of a run of `total` in which the learning rate climbs.
     pub fn warmup_steps(&self, total: usize) -> usize {
         match self.warmup_steps {
@@ -139,7 +151,7 @@ pub struct AlignOptions {
     pub stop: Vec<String>,
     /// Weigh the loss by the annotator's probability rather than take its verdict as certain.
     pub soft_labels: bool,
-    /// End the run when more than this share of the verdicts is unusable.
+    /// End the run when more than this share of the verdicts is unusable, or (below 1) when the last 16 all were.
     pub max_invalid_ratio: f64,
     /// 1: while an annotator that works elsewhere is awaited, the next step's prompts are answered, by a policy that lacks
     /// one update. 0: on-policy, as in the paper.

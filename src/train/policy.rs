@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use super::options::TrainOptions;
-use super::rows::Encoder;
 use crate::data::chat::ChatTemplate;
+use crate::data::encoder::Encoder;
 use crate::data::tokenizer::Tokenizer;
 use crate::error::Result;
 use crate::gpu::Gpu;
@@ -69,8 +69,7 @@ impl Policy {
 
     /// A model with the tokenizer in `dir`.
     pub fn with_model(model: Model, dir: &Path) -> Result<Policy> {
-        let tokenizer = Tokenizer::load(dir)?;
-        tokenizer.check_vocabulary(model.architecture().vocab)?;
+        let tokenizer = Tokenizer::load_for(dir, model.architecture().vocab)?;
         let template = ChatTemplate::from_tokenizer_config(dir)?;
         Ok(Policy { model, tokenizer, template, dir: dir.to_owned(), copies: FloatFormat::F32 })
     }

@@ -22,7 +22,7 @@ pub struct StepEvent {
     pub step: usize,
     /// The last one.
     pub total_steps: usize,
-    /// The loss, a mean over the batch; `None` for a step without a usable preference.
+    /// The loss, a mean over the batch; `None` for a step without a pair to learn from.
     pub loss: Option<f64>,
     /// The mean difference of the rewards of chosen and rejected; `None` where there are no pairs.
     pub margin: Option<f64>,

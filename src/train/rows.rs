@@ -2,63 +2,27 @@
 
 use serde_json::{Value, json};
 
-use crate::data::chat::{ChatTemplate, render_answer, render_prompt};
+use crate::data::encoder::{Encoded, Encoder, at};
 use crate::data::packing::Tree;
-use crate::data::rows::{Completion, Pair, Prompt, Text};
-use crate::data::tokenizer::Tokenizer;
+use crate::data::rows::{Completion, Pair, Place, Prompt};
 use crate::error::{Error, Result};
 use crate::model::stream::Capacity;
 
-/// Texts to token ids, as one model reads them.
-pub struct Encoder<'a> {
-    /// The model's tokenizer.
-    pub tokenizer: &'a Tokenizer,
-    /// The model's chat template, if it has one.
-    pub template: Option<&'a ChatTemplate>,
+/// Longest rows that are kept, in tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LengthLimits {
+    /// Of the prompt.
+    pub prompt: usize,
+    /// Of prompt and longest completion together.
+    pub whole: usize,
 }
 
-impl Encoder<'_> {
-    /// A prompt: a string with the tokenizer's special tokens, a conversation as its template renders it.
-    pub fn prompt(&self, prompt: &Text) -> Result<Vec<u32>> {
-        let text = render_prompt(prompt, self.template)?;
-        let ids = match prompt {
-            Text::Plain(_) => self.tokenizer.encode(&text)?,
-            Text::Chat(_) => self.tokenizer.encode_plain(&text)?,
-        };
-        match ids.is_empty() {
-            true => {
-                Err(Error::config("prompt", "is empty, and the tokenizer has no token to begin a text with"))
-            }
-            false => Ok(ids),
-        }
-    }
-
-    /// A completion, without special tokens but for the end-of-sequence token where `append_eos`.
-    pub fn completion(&self, prompt: Option<&Text>, completion: &Text, append_eos: bool) -> Result<Vec<u32>> {
-        let text = render_answer(prompt, completion, self.template)?;
-        let mut ids = self.tokenizer.encode_plain(&text)?;
-        if append_eos {
-            let eos = self.tokenizer.eos().ok_or_else(|| {
-                Error::config("no-append-eos", "the tokenizer has no end-of-sequence token: give this flag")
-            })?;
-            if ids.last() != Some(&eos) {
-                ids.push(eos);
-            }
-        }
-        Ok(ids)
-    }
-
-    /// A completion of the row in this line, which has something to learn from.
-    fn answer(&self, prompt: &Text, answer: &Text, append_eos: bool, line: usize) -> Result<Vec<u32>> {
-        let ids = self.completion(Some(prompt), answer, append_eos)?;
-        match ids.is_empty() {
-            true => Err(Error::config(
-                "--dataset",
-                format!(
-                    "line {line} has an answer without a token: drop the row, or leave out --no-append-eos"
-                ),
-            )),
-            false => Ok(ids),
+/// A row, unless one of its answers has nothing to learn from.
+fn answered(row: Encoded) -> Result<Encoded> {
+    match row.tree.responses.iter().any(Vec::is_empty) {
+        false => Ok(row),
+        true => {
+            Err(Error::config("answer", "has no token: drop the row, or append the end-of-sequence token"))
         }
     }
 }
@@ -70,10 +34,15 @@ pub struct EncodedRows {
     pub trees: Vec<Tree>,
     /// Which row of the dataset each tree is.
     pub sources: Vec<usize>,
-    /// Rows above a length limit.
+    /// Rows whose prompt is longer than its limit.
+    pub long_prompts: usize,
+    /// Other rows that are longer than the limit.
     pub too_long: usize,
-    /// Rows with a completion that has no token.
+    /// Texts of fewer than two tokens.
     pub empty: usize,
+    /// Rows that are kept, and whose prompt has other last tokens once a completion follows.
+    pub cut: usize,
+    limits: Option<LengthLimits>,
 }
 
 impl EncodedRows {
@@ -83,36 +52,46 @@ impl EncodedRows {
         EncodedRows { trees: vec![tree], sources: vec![0], ..EncodedRows::default() }
     }
 
-    fn keep(&mut self, source: usize, tree: Tree, max_prompt: usize, max_length: usize) {
-        if tree.prompt.is_empty() || tree.responses.iter().any(Vec::is_empty) {
-            self.empty += 1;
-        } else if tree.prompt.len() > max_prompt || tree.length() > max_length {
-            self.too_long += 1;
-        } else {
-            self.trees.push(tree);
-            self.sources.push(source);
+    /// Encodes rows one by one and keeps those within the limits.
+    fn collect<R>(
+        rows: &[R],
+        limits: LengthLimits,
+        place: impl Fn(&R) -> &Place,
+        encode: impl Fn(&R) -> Result<Encoded>,
+    ) -> Result<EncodedRows> {
+        let mut out = EncodedRows { limits: Some(limits), ..EncodedRows::default() };
+        for (source, row) in rows.iter().enumerate() {
+            let Encoded { tree, cut } = encode(row).map_err(at(place(row)))?;
+            if tree.prompt.is_empty() || tree.responses.iter().any(Vec::is_empty) {
+                out.empty += 1;
+            } else if tree.prompt.len() > limits.prompt {
+                out.long_prompts += 1;
+            } else if tree.length() > limits.whole {
+                out.too_long += 1;
+            } else {
+                out.trees.push(tree);
+                out.sources.push(source);
+                out.cut += usize::from(cut > 0);
+            }
         }
-    }
-
-    fn checked(self, limit: usize) -> Result<EncodedRows> {
-        if self.trees.is_empty() {
+        if out.trees.is_empty() {
             let why = format!(
-                "every row is longer than {limit} tokens, which is what the model, --max-length, --max-prompt-length \
-                 and --max-new-tokens leave: change these or shorten the rows"
+                "no row is left to train on ({}): raise the limit or shorten the rows",
+                out.skipped().unwrap_or_default()
             );
-            return Err(Error::config("--dataset", why));
+            return Err(Error::config("dataset", why));
         }
-        Ok(self)
+        Ok(out)
     }
 
     /// Prompts alone.
     pub fn prompts(encoder: &Encoder, rows: &[Prompt], max_prompt: usize) -> Result<EncodedRows> {
-        let mut out = EncodedRows::default();
-        for (source, row) in rows.iter().enumerate() {
+        let limits = LengthLimits { prompt: max_prompt, whole: usize::MAX };
+        let encode = |row: &Prompt| {
             let tree = Tree { prompt: encoder.prompt(&row.prompt)?, responses: vec![] };
-            out.keep(source, tree, max_prompt, usize::MAX);
-        }
-        out.checked(max_prompt)
+            Ok(Encoded { tree, cut: 0 })
+        };
+        EncodedRows::collect(rows, limits, |row| &row.place, encode)
     }
 
     /// Prompt, chosen, rejected.
@@ -120,17 +99,11 @@ impl EncodedRows {
         encoder: &Encoder,
         rows: &[Pair],
         append_eos: bool,
-        max_prompt: usize,
-        max_length: usize,
+        limits: LengthLimits,
     ) -> Result<EncodedRows> {
-        let mut out = EncodedRows::default();
-        for (source, row) in rows.iter().enumerate() {
-            let answer = |text| encoder.answer(&row.prompt, text, append_eos, row.line);
-            let responses = vec![answer(&row.chosen)?, answer(&row.rejected)?];
-            let tree = Tree { prompt: encoder.prompt(&row.prompt)?, responses };
-            out.keep(source, tree, max_prompt, max_length);
-        }
-        out.checked(max_length)
+        let encode =
+            |row: &Pair| answered(encoder.encode(&row.prompt, &[&row.chosen, &row.rejected], append_eos)?);
+        EncodedRows::collect(rows, limits, |row| &row.place, encode)
     }
 
     /// Prompt and completion, or a text whose first token is its prompt.
@@ -138,29 +111,50 @@ impl EncodedRows {
         encoder: &Encoder,
         rows: &[Completion],
         append_eos: bool,
-        max_prompt: usize,
-        max_length: usize,
+        limits: LengthLimits,
     ) -> Result<EncodedRows> {
-        let mut out = EncodedRows::default();
-        for (source, row) in rows.iter().enumerate() {
-            let tree = match &row.prompt {
-                Some(prompt) => Tree {
-                    prompt: encoder.prompt(prompt)?,
-                    responses: vec![encoder.answer(prompt, &row.completion, append_eos, row.line)?],
-                },
-                None => {
-                    let mut ids = match &row.completion {
-                        Text::Plain(text) => encoder.tokenizer.encode(text)?,
-                        chat => encoder.completion(None, chat, false)?,
-                    };
-                    ids.extend(encoder.tokenizer.eos().filter(|eos| append_eos && ids.last() != Some(eos)));
-                    let rest = ids.split_off(1.min(ids.len()));
-                    Tree { prompt: ids, responses: vec![rest] }
-                }
-            };
-            out.keep(source, tree, max_prompt, max_length);
-        }
-        out.checked(max_length)
+        let encode = |row: &Completion| match &row.prompt {
+            Some(prompt) => answered(encoder.encode(prompt, &[&row.completion], append_eos)?),
+            None => Ok(Encoded { tree: encoder.text(&row.completion, append_eos)?, cut: 0 }),
+        };
+        EncodedRows::collect(rows, limits, |row| &row.place, encode)
+    }
+
+    /// How many of the dataset's rows were skipped.
+    pub fn skipped_rows(&self) -> usize {
+        self.long_prompts + self.too_long + self.empty
+    }
+
+    /// How many of the dataset's rows were skipped and by which limit; `None` where all were kept.
+    pub fn skipped(&self) -> Option<String> {
+        let limits = self.limits?;
+        let counts = [
+            (self.long_prompts, format!("with a prompt above {} tokens", limits.prompt)),
+            (self.too_long, format!("above {} tokens in all", limits.whole)),
+            (self.empty, "without a token to learn".to_owned()),
+        ];
+        let skipped = self.skipped_rows();
+        let all = skipped + self.trees.len();
+        let parts: Vec<String> = counts
+            .iter()
+            .filter(|(count, _)| *count > 0)
+            .map(|(count, why)| format!("{count} {why}"))
+            .collect();
+        (skipped > 0).then(|| format!("{skipped} of {all} rows are skipped: {}", parts.join(", ")))
+    }
+
+    /// What a user should know of the rows, a sentence each.
+    pub fn warnings(&self) -> Vec<String> {
+        let cut = (self.cut > 0).then(|| {
+            format!(
+                "in {} of {} rows the prompt's last tokens change once the completion follows, so the completion begins \
+                 where they differ: end prompts where a token ends, or check that the chat template renders a prompt alike \
+                 with and without its answer",
+                self.cut,
+                self.trees.len()
+            )
+        });
+        self.skipped().into_iter().chain(cut).collect()
     }
 
     /// The largest micro-batch of `rows` rows, each taken as often as the others.
@@ -197,6 +191,7 @@ impl EncodedRows {
         };
         json!({
             "rows": self.trees.len(),
+            "skipped_long_prompt": self.long_prompts,
             "skipped_too_long": self.too_long,
             "skipped_empty": self.empty,
             "prompt_tokens": of(&|t| Some(t.prompt.len())),

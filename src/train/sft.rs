@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::{Map, json};
 
+use super::identity::{Command, RunIdentity};
 use super::options::TrainOptions;
 use super::policy::Policy;
 use super::rows::EncodedRows;
@@ -31,6 +32,7 @@ pub(super) fn plans(model: &Model, rows: &EncodedRows, train: &TrainOptions) -> 
 pub struct SftRun {
     policy: Policy,
     train: TrainOptions,
+    append_eos: bool,
     rows: EncodedRows,
     step: SftStep,
     optimiser: Optimiser,
@@ -48,12 +50,10 @@ impl SftRun {
         append_eos: bool,
     ) -> Result<SftRun> {
         train.check()?;
-        let context = policy.model.architecture().context;
-        let max_length = train.max_length.unwrap_or(context).min(context);
-        let max_prompt = train.max_prompt_length.unwrap_or(max_length).min(max_length);
-        let rows = EncodedRows::completions(&policy.encoder(), rows, append_eos, max_prompt, max_length)?;
+        let limits = train.length_limits(policy.model.architecture().context);
+        let rows = EncodedRows::completions(&policy.encoder(), rows, append_eos, limits)?;
         let (step, optimiser) = plans(&policy.model, &rows, train)?;
-        Ok(SftRun { policy, train: train.clone(), rows, step, optimiser })
+        Ok(SftRun { policy, train: train.clone(), append_eos, rows, step, optimiser })
     }
 
     /// The encoded rows.
@@ -69,48 +69,58 @@ impl SftRun {
     /// Trains; returns where the model or adapter was saved.
     pub fn run(self, sources: Sources, control: Control<'_>) -> Result<PathBuf> {
         let total = self.total_steps();
-        let trees = &self.rows.trees;
-        let mut session = Session::begin(
-            &self.policy.model,
-            self.optimiser,
-            &self.train,
-            sources,
-            (total, trees.len()),
-            control,
-        )?;
-        session.warn_skipped(&self.rows);
-        while !session.is_done() {
-            session.phase("learning");
-            let rows: Vec<Tree> =
-                session.begin_step().rows.into_iter().map(|row| trees[row].clone()).collect();
-            let weight = 1.0 / rows.iter().map(Tree::targets).sum::<usize>() as f32;
-            let (mut sum, mut metrics) = (SftResult::default(), Map::new());
-            for micro in self.step.capacity().batches(&rows, self.train.batch_size, Capacity::of_tree)? {
-                let (result, times) = self.step.run(micro, weight)?;
-                sum.nll += result.nll;
-                sum.entropy += result.entropy;
-                sum.tokens += result.tokens;
-                for (name, ms) in times {
-                    let entry = metrics.entry(format!("time/{name}_ms")).or_insert(json!(0.0));
-                    *entry = json!(entry.as_f64().unwrap_or(0.0) + ms);
-                }
-            }
-            let loss = sum.nll / sum.tokens as f64;
-            metrics.extend(session.update(loss)?);
-            let mut put = |key: &str, value| metrics.insert(key.into(), value);
-            put("loss", json!(loss));
-            put("objective/entropy", json!(sum.entropy / sum.tokens as f64));
-            let ending = EncodedRows::ending_with(&rows, self.policy.tokenizer.eos_ids());
-            put("val/contain_eos_token", json!(ending));
-            session.end_step(StepRecord {
-                metrics,
-                pairs: Vec::new(),
-                loss: Some(loss),
-                margin: None,
-                judge_win: None,
-                tokens: rows.iter().map(Tree::rows).sum(),
-            })?;
-        }
-        session.finish()
+        let SftRun { policy, train, append_eos, rows, step, optimiser } = self;
+        let identity =
+            RunIdentity::new(Command::Sft, &policy, &train, &rows, &[], total)?.with_completions(append_eos);
+        let steps = (total, rows.trees.len());
+        let mut session =
+            Session::begin(&policy.model, optimiser, &train, sources, identity, steps, control)?;
+        session.warn_of_rows(&rows)?;
+        let done = learn(&policy, &rows, &step, train.batch_size, &mut session);
+        session.end(done)
     }
+}
+
+/// All steps that are left.
+fn learn(
+    policy: &Policy,
+    rows: &EncodedRows,
+    step: &SftStep,
+    batch_size: usize,
+    session: &mut Session<'_>,
+) -> Result<()> {
+    let trees = &rows.trees;
+    while !session.is_done() {
+        session.phase("learning");
+        let rows: Vec<Tree> = session.begin_step().rows.into_iter().map(|row| trees[row].clone()).collect();
+        let weight = 1.0 / rows.iter().map(Tree::targets).sum::<usize>() as f32;
+        let (mut sum, mut metrics) = (SftResult::default(), Map::new());
+        for micro in step.capacity().batches(&rows, batch_size, Capacity::of_tree)? {
+            let (result, times) = step.run(micro, weight)?;
+            sum.nll += result.nll;
+            sum.entropy += result.entropy;
+            sum.tokens += result.tokens;
+            for (name, ms) in times {
+                let entry = metrics.entry(format!("time/{name}_ms")).or_insert(json!(0.0));
+                *entry = json!(entry.as_f64().unwrap_or(0.0) + ms);
+            }
+        }
+        let loss = sum.nll / sum.tokens as f64;
+        metrics.extend(session.update(loss)?);
+        let mut put = |key: &str, value| metrics.insert(key.into(), value);
+        put("loss", json!(loss));
+        put("objective/entropy", json!(sum.entropy / sum.tokens as f64));
+        let ending = EncodedRows::ending_with(&rows, policy.tokenizer.eos_ids());
+        put("val/contain_eos_token", json!(ending));
+        session.end_step(StepRecord {
+            metrics,
+            pairs: Vec::new(),
+            loss: Some(loss),
+            margin: None,
+            judge_win: None,
+            tokens: rows.iter().map(Tree::rows).sum(),
+            online: None,
+        })?;
+    }
+    Ok(())
 }

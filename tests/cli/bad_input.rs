@@ -170,11 +170,12 @@ fn impossible_sizes_are_refused_before_memory_is_taken() {
 }
 
 #[test]
-fn a_tokenizer_with_ids_beyond_the_vocabulary_is_refused() {
+fn a_token_beyond_the_models_vocabulary_is_refused_where_a_text_has_it() {
     let Some(place) = place() else { return };
     let tokenizer = String::from_utf8(place.read("tiny_tied/tokenizer.json")).unwrap();
     place.write("tiny_tied/tokenizer.json", tokenizer.replace("\"home\":95", "\"home\":960"));
-    nothing_runs(&place, 1, &["tokenizer.json", "ids up to 960", "vocab_size is 96", "use the tokenizer"]);
+    place.oaif(SCORE).done();
+    place.refuses(DPO, 1, &["pairs.jsonl:4: ", "\"home\" has id 960", "ids end at 95"]);
     place.write("tiny_tied/tokenizer.json", "{}");
     nothing_runs(&place, 1, &["tokenizer.json", "is not a tokenizer"]);
 }
@@ -196,14 +197,15 @@ fn weights_that_are_no_numbers_are_noticed() {
 #[test]
 fn a_bad_line_of_a_dataset_is_named() {
     let Some(place) = place() else { return };
-    let good = "{\"prompt\": \"a\", \"completion\": \"fox\", \"chosen\": \"fox\", \"rejected\": \"hen\"}\n";
+    let good =
+        "{\"prompt\": \"a\", \"completion\": \" fox\", \"chosen\": \" fox\", \"rejected\": \" hen\"}\n";
     for (bad, parts) in [
         ("{\"prompt\": \"a\"", &["not valid JSON"][..]),
         ("prompt,completion", &["not valid JSON"]),
         ("[1]", &["is a list", "expected an object"]),
         ("{\"other\": 1}", &["no column", "(the row has \"other\")", "rename one"]),
         (
-            &good.replace("\"fox\"", "\"\"").replace("\"hen\"", "\"\""),
+            &good.replace("\" fox\"", "\"\"").replace("\" hen\"", "\"\""),
             &["has an empty answer", "drop the row"],
         ),
         (&good.replace("\"a\"", "7"), &["column \"prompt\" is a number", "expected a string"]),
@@ -242,13 +244,13 @@ fn a_dataset_that_is_empty_or_no_text_is_refused() {
 fn an_answer_without_a_token_is_refused() {
     let Some(place) = place() else { return };
     // White space is nothing to this tokenizer.
-    let line = json!({"prompt": "a", "completion": " ", "chosen": " ", "rejected": "fox"});
+    let line = json!({"prompt": "a", "completion": " ", "chosen": " ", "rejected": " fox"});
     place.write("rows.jsonl", format!("{}{line}\n", completions()));
     place.write("pairs.jsonl", format!("{PAIRS}{line}\n"));
     place.refuses(SCORE, 1, &["rows.jsonl:5: ", "without a token"]);
-    place.refuses(&format!("{DPO} --no-append-eos"), 2, &["line 5 ", "without a token", "--no-append-eos"]);
+    place.refuses(&format!("{DPO} --no-append-eos"), 1, &["pairs.jsonl:5: ", "has no token"]);
     let sft = DPO.replace("dpo", "sft").replace("pairs", "rows");
-    place.refuses(&format!("{sft} --no-append-eos"), 2, &["line 5 ", "without a token", "--no-append-eos"]);
+    place.refuses(&format!("{sft} --no-append-eos"), 1, &["rows.jsonl:5: ", "has no token"]);
     // With EOS there is one.
     place.oaif(DPO).done();
 }
@@ -257,7 +259,7 @@ fn an_answer_without_a_token_is_refused() {
 fn what_is_longer_than_the_context_is_an_error_in_score_and_generate() {
     let Some(place) = place() else { return };
     let long = "fox ".repeat(200);
-    let row = json!({"prompt": long, "completion": "hen", "chosen": "hen", "rejected": "owl"});
+    let row = json!({"prompt": long, "completion": " hen", "chosen": " hen", "rejected": " owl"});
     place.write("rows.jsonl", format!("{}{row}\n", completions()));
     place.refuses(SCORE, 1, &["rows.jsonl:5: has 202 tokens, the model takes 128", "shorten it"]);
     let line = "generate --model tiny_tied --output out.jsonl";
@@ -267,7 +269,8 @@ fn what_is_longer_than_the_context_is_an_error_in_score_and_generate() {
     outcome.refused(1, &["the prompt has 201 tokens, the model takes 127", "shorten it"]);
     // In training such a row is left out; where nothing is left, it is an error.
     place.write("pairs.jsonl", format!("{row}\n"));
-    let parts = ["--dataset", "every row is longer than 128 tokens", "shorten the rows"];
+    let parts =
+        ["dataset: no row is left to train on (1 of 1 rows are skipped: 1 with a prompt above 128 tokens)"];
     place.refuses(DPO, 2, &parts);
     place.refuses(&format!("{DPO} --dry-run"), 2, &parts);
     place.refuses(

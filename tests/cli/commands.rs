@@ -250,7 +250,8 @@ fn the_more_likely_response_wins_under_a_language_model() {
     let mut texts = String::new();
     for row in rows(JUDGED) {
         for key in ["response_1", "response_2"] {
-            texts += &format!("{}\n", json!({"prompt": row["prompt"], "completion": row[key]}));
+            let prompt = format!("{} ", row["prompt"].as_str().unwrap());
+            texts += &format!("{}\n", json!({"prompt": prompt, "completion": row[key]}));
         }
     }
     place.write("rows.jsonl", texts);
@@ -348,7 +349,7 @@ fn an_exported_model_scores_as_its_adapter_does() {
         }
     }
     place.refuses("export --model tiny --output tiny_lora --dtype f8", 2, &["--dtype", "f32, f16 or bf16"]);
-    place.refuses("export --model tiny --output f32", 2, &["f32", "holds a model already"]);
+    place.refuses("export --model tiny --output f32", 2, &["--output", "f32", "is not empty"]);
     place.write("file", "mine");
     place.refuses("export --model tiny --output file/x", 1, &["file"]);
 }

@@ -8,8 +8,9 @@ use oaif::data::rows::{Prompt, Text};
 use oaif::generate::{GenerateOptions, Generator, SamplingParams};
 use oaif::gpu::{Arena, Gpu, GpuOptions};
 use oaif::model::architecture::WeightSpec;
+use oaif::model::lora::LoraTerm;
 use oaif::model::stream::Capacity;
-use oaif::model::{Adapter, FloatFormat, LoraConfig, Model, ModelConfig, Scorer, Weights};
+use oaif::model::{Adapter, FloatFormat, LoraConfig, LoraLayout, Model, ModelConfig, Scorer, Weights};
 use oaif::optim::{Optimiser, OptimiserKind};
 use oaif::preference::PreferenceLoss;
 use oaif::train::pair_step::PairStep;
@@ -164,11 +165,18 @@ impl Doors {
             0 => call(("add", &config), good, self.dry_frozen.add_adapter(config.clone(), 1)),
             _ => {
                 let of = LoraConfig { rank: 2, alpha: 4.0, rank_stabilised: false, targets };
-                let specs = of.weights(self.frozen.architecture());
+                let architecture = self.frozen.architecture();
+                let specs = of.layout(architecture).unwrap().weights(architecture);
                 let (gpu, right) = self.dry_or_not(draws);
                 let weights = Weights::trained(gpu, &specs).unwrap();
                 let valid = good && config.rank == 2 && right;
-                let result = self.dry_frozen.with_adapter(Adapter { config: config.clone(), weights });
+                let LoraConfig { rank, alpha, .. } = config;
+                let term = |layer, &projection| LoraTerm { layer, projection, rank, alpha };
+                let layers = draws.mostly(&[architecture.layers], &[architecture.layers + 1]);
+                let valid = valid && layers == architecture.layers;
+                let terms = (0..layers).flat_map(|layer| config.targets.iter().map(move |p| term(layer, p)));
+                let layout = LoraLayout::new(terms.collect(), layers, false);
+                let result = self.dry_frozen.with_adapter(Adapter { layout, weights, warnings: Vec::new() });
                 call(("with", &config, right), valid, result)
             }
         }
@@ -222,7 +230,7 @@ impl Doors {
             && (0.0..=1.0).contains(&options.max_invalid_ratio)
             && options.async_level < 2
             && beta > 0.0;
-        let prompt = Prompt { prompt: Text::Plain("the fox".into()), reference: None, line: 1 };
+        let prompt = Prompt { prompt: Text::Plain("the fox".into()), reference: None, place: 1.into() };
         let policy = Policy::with_model(self.dry_trained.clone(), &self.dir).unwrap();
         let what = format!("{train:?} {options:?}");
         let result = AlignRun::new(policy, &[prompt], &train, &options).map(drop);

@@ -8,7 +8,7 @@ use super::annotator::{AnnotatorArgs, AnnotatorPlan, PROTOCOL};
 use super::gpu::{DtypeArgs, GpuArgs, GpuPlan};
 use super::paths::{AdapterArgs, input_file, model_dir, output_file};
 use super::sampling::{SamplingArgs, SamplingPlan};
-use super::{ensure, positive, unusable};
+use super::{positive, unusable};
 use crate::data::rows::Columns;
 use crate::error::{Error, Result};
 use crate::model::FloatFormat;
@@ -246,13 +246,6 @@ impl ExportArgs {
         let Some(format) = FloatFormat::parse(&self.dtype) else {
             return unusable("--dtype", self.dtype, "f32, f16 or bf16");
         };
-        let free = !self.output.join("config.json").exists();
-        ensure(
-            free,
-            "--output",
-            self.output.display(),
-            "free: it holds a model already, choose another folder",
-        )?;
         Ok(ExportPlan {
             model: model_dir("--model", &self.model)?,
             adapter: self.adapter.plan()?,

@@ -49,6 +49,15 @@ struct TrainArgs {
     #[arg(long, value_name = "PATH|last", num_args = 0..=1, default_missing_value = "last")]
     #[serde(skip)]
     resume_from_checkpoint: Option<String>,
+    /// Go on with the run in this folder as its run.json says; flags given besides must agree (see --allow-changes)
+    #[arg(long, value_name = "RUN", conflicts_with = "overwrite_output_dir")]
+    #[serde(skip)]
+    resume: Option<PathBuf>,
+    /// What may differ from the run that is resumed, by the names of flags, such as learning-rate,judge; run.json keeps
+    /// a note of it
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', num_args = 1..)]
+    #[serde(skip)]
+    allow_changes: Vec<String>,
     /// Steps between checkpoints; 0: only one at the end
     #[arg(long, value_name = "STEPS", default_value_t = 500)]
     save_steps: usize,
@@ -445,6 +454,11 @@ impl TrainArgs {
             output_dir: output_dir.clone(),
             overwrite: self.overwrite_output_dir,
             resume: self.resume_from_checkpoint.clone(),
+            allow_changes: self
+                .allow_changes
+                .iter()
+                .map(|name| name.trim_start_matches("--").replace('_', "-"))
+                .collect(),
             learning_rate: rate,
             schedule: self.optimisation.lr_scheduler_type.parse()?,
             warmup_steps: self.optimisation.warmup_steps,

@@ -3,7 +3,7 @@
 use std::any::Any;
 
 use super::summary::{Parameters, Start};
-use super::{annotator, training};
+use super::{annotator, training, warn_of};
 use crate::annotate::judge_model::JudgeModel;
 use crate::cli::args::{AlignPlan, AnnotatorPlan};
 use crate::cli::console::Console;
@@ -30,6 +30,7 @@ pub fn run(plan: AlignPlan) -> Result<()> {
     let gpu = training::open(&train)?;
     console.phase("loading the model");
     let policy = Policy::load(&gpu, &train.model, options)?;
+    warn_of(&policy.model);
     let parameters = Parameters::of(&policy.model);
     console.phase("encoding the rows, recording the plans");
     let run = AlignRun::new(policy, &prompts, options, &align)?;
@@ -43,7 +44,9 @@ pub fn run(plan: AlignPlan) -> Result<()> {
     let rows = (prompts.len(), run.rows());
     let start = Start::of(&gpu, &train, &parameters, rows, run.total_steps(), Some(judge.name()));
     console.begins(start.text());
-    training::train(&train, &gpu, console, |sources, control| run.run(judge.as_mut(), sources, control))
+    training::train("align", &train, &gpu, console, |sources, control| {
+        run.run(judge.as_mut(), sources, control)
+    })
 }
 
 /// What the annotator holds of a measuring `gpu`. Of its model, config.json is enough.

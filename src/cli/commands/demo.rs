@@ -8,11 +8,11 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use super::training::{self, INTERRUPTED};
+use super::training;
 use crate::annotate::llm::Orders;
 use crate::cli::args::DemoPlan;
 use crate::cli::console::{Console, say};
-use crate::cli::print;
+use crate::cli::{print, signals};
 use crate::demo::dataset::prompts;
 use crate::demo::exam::{Exam, Tally};
 use crate::demo::models::Models;
@@ -54,8 +54,11 @@ pub fn run(plan: DemoPlan) -> Result<()> {
         plan.instruction.text()
     ));
     let run = AlignRun::new(policy, &prompts(PROMPTS), &plan.train, &plan.align)?;
-    let sources = Sources { model: models.policy(), config: plan.config.clone() };
-    let (results, mut console) = training::watched(dir, console, |control| {
+    let mut config = plan.config.clone();
+    config["command"] = json!("demo");
+    let sources = Sources { model: models.policy(), config };
+    let resume = "oaif demo --resume-from-checkpoint last --output-dir";
+    let (results, mut console) = training::watched(dir, resume, console, |control| {
         run.run(judge.as_mut(), sources, control)?;
         examine(&gpu, &models, plan.instruction, Exam::new(plan.held_out), dir)
     });
@@ -109,7 +112,7 @@ fn examine(gpu: &Gpu, models: &Models, instruction: Instruction, exam: Exam, dir
     let checkpoints = checkpoints(dir)?;
     let folders = checkpoints.iter().map(|c| (c.step, c.path.clone()));
     for (step, folder) in [(0, models.policy())].into_iter().chain(folders) {
-        if INTERRUPTED.load(Ordering::Relaxed) {
+        if signals::INTERRUPTED.load(Ordering::Relaxed) {
             return Err(Error::Interrupted);
         }
         let summaries = exam.summaries(&Policy::frozen(gpu, &folder, None, None)?, EXAM_SEED)?;

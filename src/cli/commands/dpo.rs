@@ -1,7 +1,7 @@
 //! `oaif dpo`.
 
 use super::summary::{Parameters, Start};
-use super::training;
+use super::{training, warn_of};
 use crate::cli::args::DpoPlan;
 use crate::cli::console::Console;
 use crate::data::rows::read_pairs;
@@ -23,6 +23,7 @@ pub fn run(plan: DpoPlan) -> Result<()> {
     let gpu = training::open(&train)?;
     console.phase("loading the model");
     let policy = Policy::load(&gpu, &train.model, &train.options)?;
+    warn_of(&policy.model);
     let parameters = Parameters::of(&policy.model);
     console.phase("encoding the rows, recording the plans");
     let run = DpoRun::new(policy, &pairs, &train.options, &dpo)?;
@@ -33,5 +34,5 @@ pub fn run(plan: DpoPlan) -> Result<()> {
     let rows = (pairs.len(), run.rows());
     let start = Start::of(&gpu, &train, &parameters, rows, run.total_steps(), None);
     console.begins(start.text());
-    training::train(&train, &gpu, console, |sources, control| run.run(sources, control))
+    training::train("dpo", &train, &gpu, console, |sources, control| run.run(sources, control))
 }

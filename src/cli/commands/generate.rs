@@ -4,8 +4,9 @@ use std::io::{self, Read};
 
 use serde_json::json;
 
-use super::write_lines;
+use super::{warn_of, write_lines};
 use crate::cli::args::{GeneratePlan, Prompts};
+use crate::data::encoder::at;
 use crate::data::rows::{Prompt, Text, read_prompts};
 use crate::data::tokenizer::StopMatcher;
 use crate::error::{Error, Result};
@@ -17,19 +18,21 @@ use crate::train::Policy;
 const HEADING: usize = 60;
 
 pub fn run(plan: GeneratePlan) -> Result<()> {
-    let alone = |text| vec![Prompt { prompt: Text::Plain(text), reference: None, line: 1 }];
-    let (prompts, file) = match plan.prompts {
-        Prompts::Text(text) => (alone(text), None),
-        Prompts::StandardInput => (alone(read_to_end(io::stdin())?), None),
-        Prompts::File(path, columns) => (read_prompts(&path, &columns)?, Some(path)),
+    let alone = |text| vec![Prompt { prompt: Text::Plain(text), reference: None, place: 1.into() }];
+    let prompts = match plan.prompts {
+        Prompts::Text(text) => alone(text),
+        Prompts::StandardInput => alone(read_to_end(io::stdin())?),
+        Prompts::File(path, columns) => read_prompts(&path, &columns)?,
     };
     let gpu = plan.gpu.open()?;
     let policy = Policy::frozen(&gpu, &plan.model, plan.adapter.as_deref(), plan.dtype)?;
+    warn_of(&policy.model);
     let context = policy.model.architecture().context;
     let encode = |row: &Prompt| {
-        let ids = policy.encoder().prompt(&row.prompt)?;
-        let what = || match &file {
-            Some(path) => format!("the prompt in {}:{}", path.display(), row.line),
+        let ids = policy.encoder().prompt(&row.prompt);
+        let ids = if row.place.file.is_some() { ids.map_err(at(&row.place)) } else { ids }?;
+        let what = || match &row.place.file {
+            Some(path) => format!("the prompt in {}:{}", path.display(), row.place.line),
             None => "the prompt".into(),
         };
         match ids.len() < context {

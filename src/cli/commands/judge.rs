@@ -7,12 +7,12 @@ use crate::annotate::{Annotated, Counts, Pair, Verdict, annotate_pairs};
 use crate::cli::args::JudgePlan;
 use crate::cli::console::say;
 use crate::data::rows::{Responses, Text, read_responses};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::eval::wilson_interval;
 
 pub fn run(plan: JudgePlan) -> Result<()> {
     let rows = read_responses(&plan.input, &plan.columns)?;
-    let texts = rows.iter().map(|row| texts(row, &plan)).collect::<Result<Vec<_>>>()?;
+    let texts = rows.iter().map(texts).collect::<Result<Vec<_>>>()?;
     let gpu = plan.gpu.open()?;
     let mut annotator = annotator(&gpu, plan.annotator, plan.dtype, false)?;
     let pairs: Vec<Pair<'_>> = texts
@@ -27,15 +27,12 @@ pub fn run(plan: JudgePlan) -> Result<()> {
 }
 
 /// A row's prompt and responses as strings.
-fn texts<'a>(row: &'a Responses, plan: &JudgePlan) -> Result<[&'a str; 3]> {
-    let plain = |text: &'a Text| match text {
-        Text::Plain(text) => Ok(text.as_str()),
-        Text::Chat(_) => {
-            let why = "holds conversations: oaif judge reads strings".to_owned();
-            Err(Error::Row { path: plan.input.clone(), line: row.line, why })
-        }
-    };
-    Ok([plain(&row.prompt)?, plain(&row.responses[0])?, plain(&row.responses[1])?])
+fn texts(row: &Responses) -> Result<[&str; 3]> {
+    let [first, second] = &row.responses;
+    match (&row.prompt, first, second) {
+        (Text::Plain(prompt), Text::Plain(first), Text::Plain(second)) => Ok([prompt, first, second]),
+        _ => Err(row.place.error("holds conversations: oaif judge reads strings")),
+    }
 }
 
 fn row(annotated: &Annotated) -> Value {

@@ -2,8 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::write_lines;
+use super::{warn_of, write_lines};
 use crate::cli::args::ScorePlan;
+use crate::data::encoder::at;
 use crate::data::packing::Tree;
 use crate::data::rows::{Completion, read_completions};
 use crate::error::{Error, Result};
@@ -19,17 +20,20 @@ pub fn run(plan: ScorePlan) -> Result<()> {
     let rows = read_completions(&plan.input, &plan.columns)?;
     let gpu = plan.gpu.open()?;
     let policy = Policy::frozen(&gpu, &plan.model, plan.adapter.as_deref(), plan.dtype)?;
+    warn_of(&policy.model);
     let context = policy.model.architecture().context;
     let encoder = policy.encoder();
-    let tree = |row: &Completion| -> Result<Tree> {
-        let fail = |why: &str| Error::Row { path: plan.input.clone(), line: row.line, why: why.into() };
+    let mut cut = 0;
+    let mut tree = |row: &Completion| -> Result<Tree> {
+        let fail = |why: &str| row.place.error(why);
         let prompt =
             row.prompt.as_ref().ok_or_else(|| fail("has no \"prompt\", which the completion follows"))?;
-        let completion = encoder.completion(Some(prompt), &row.completion, false)?;
-        if completion.is_empty() {
+        let encoded = encoder.encode(prompt, &[&row.completion], false).map_err(at(&row.place))?;
+        cut += usize::from(encoded.cut > 0);
+        let tree = encoded.tree;
+        if tree.responses[0].is_empty() {
             return Err(fail("has a completion without a token: fill it in or drop the row"));
         }
-        let tree = Tree { prompt: encoder.prompt(prompt)?, responses: vec![completion] };
         match tree.length() > context {
             true => {
                 Err(fail(&format!("has {} tokens, the model takes {context}: shorten it", tree.length())))
@@ -37,7 +41,14 @@ pub fn run(plan: ScorePlan) -> Result<()> {
             false => Ok(tree),
         }
     };
-    let trees = rows.iter().map(tree).collect::<Result<Vec<_>>>()?;
+    let trees = rows.iter().map(&mut tree).collect::<Result<Vec<_>>>()?;
+    if cut > 0 {
+        eprintln!(
+            "oaif: warning: in {cut} of {} rows the prompt's last tokens change once the completion follows, so the \
+             completion is scored from where they differ",
+            rows.len()
+        );
+    }
     let longest = trees.iter().map(Tree::length).max().unwrap_or(1);
     let tokens = PASS_TOKENS.max(longest);
     let capacity = Capacity { tokens, targets: tokens, sequences: 256 };
@@ -46,7 +57,7 @@ pub fn run(plan: ScorePlan) -> Result<()> {
     if let Some(row) = scores.iter().position(|s| !s.logp().is_finite()) {
         let why = format!(
             "gives line {} of {} no finite log-probability: its weights are damaged, get them again",
-            rows[row].line,
+            rows[row].place.line,
             plan.input.display()
         );
         return Err(Error::file(&plan.model, why));

@@ -1,33 +1,20 @@
 //! What the training commands share: Ctrl-C, the dry run's report, the profile, the report.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value, json};
 
 use super::summary;
 use crate::cli::args::TrainPlan;
 use crate::cli::console::{Console, say};
+use crate::cli::signals;
 use crate::error::{Error, Result, size};
 use crate::files;
 use crate::gpu::{Gpu, Limits};
 use crate::report::Report;
 use crate::train::rows::EncodedRows;
-use crate::train::run_dir::REPORT;
+use crate::train::run_dir::{REPORT, checkpoints};
 use crate::train::{Control, DryRun, Sources};
-
-/// Set by Ctrl-C: the run finishes its step, saves and ends. A second Ctrl-C ends the program at once.
-pub static INTERRUPTED: AtomicBool = AtomicBool::new(false);
-
-fn catch_interrupt() {
-    // Where no handler can be set, Ctrl-C ends the program as usual; the last checkpoint stays.
-    let _ = ctrlc::set_handler(|| {
-        if INTERRUPTED.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-        say("oaif: finishing this step, then saving a checkpoint (Ctrl-C again to stop at once)");
-    });
-}
 
 /// The device of a training command: one that only measures for a dry run, which needs no adapter.
 pub fn open(plan: &TrainPlan) -> Result<Gpu> {
@@ -46,31 +33,50 @@ pub fn open(plan: &TrainPlan) -> Result<Gpu> {
     }
 }
 
-/// Trains into `dir` with a progress bar; Ctrl-C ends it with a checkpoint.
+/// Trains into `dir` with a progress bar; a signal ends it with a checkpoint. `command`: the one that goes on with the run.
 pub fn watched<T>(
     dir: &Path,
+    command: &str,
     mut console: Console,
     run: impl FnOnce(Control<'_>) -> Result<T>,
 ) -> (Result<T>, Console) {
-    catch_interrupt();
-    let result = run(Control { observer: &mut console, interrupted: &INTERRUPTED });
+    signals::catch();
+    let result = run(Control { observer: &mut console, interrupted: &signals::INTERRUPTED });
     console.end();
-    if let Err(Error::Interrupted) = &result {
-        let dir = dir.display();
-        say(format_args!("oaif: saved a checkpoint in {dir}; go on with --resume-from-checkpoint last"));
+    // A run that did no step may have met another's folder.
+    let saved = match result.is_err() && console.stepped() {
+        true => checkpoints(dir).ok().and_then(|mut all| all.pop()),
+        false => None,
+    };
+    if let Some(checkpoint) = saved {
+        say(format_args!(
+            "oaif: saved a checkpoint after step {}; go on with {command} {}",
+            checkpoint.step,
+            quoted(dir)
+        ));
     }
     (result, console)
 }
 
+/// A path as a shell takes it.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_alphanumeric() || "/._-+:@\\".contains(c);
+    if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
+}
+
 /// Trains with a progress bar, then says where the result is.
 pub fn train(
+    command: &str,
     plan: &TrainPlan,
     gpu: &Gpu,
     console: Console,
     run: impl FnOnce(Sources, Control<'_>) -> Result<std::path::PathBuf>,
 ) -> Result<()> {
     let sources = Sources { model: plan.model.clone(), config: plan.config.clone() };
-    let (result, console) = watched(&plan.options.output_dir, console, |control| run(sources, control));
+    let resume = format!("oaif {command} --resume");
+    let (result, console) =
+        watched(&plan.options.output_dir, &resume, console, |control| run(sources, control));
     // What a failed run did is worth a look too; but one that did no step may have met another's folder.
     let report = match plan.report && (result.is_ok() || console.stepped()) {
         true => write_report(&plan.options.output_dir),
