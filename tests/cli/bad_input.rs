@@ -406,7 +406,7 @@ fn a_dry_run_without_rows_needs_lengths_that_the_model_takes() {
 #[test]
 fn a_batch_above_the_gpus_limit_is_refused_with_a_remedy_that_the_command_has() {
     let Some(place) = place() else { return };
-    let parts = ["MiB in one buffer, the GPU allows", "lower --per-device-train-batch-size"];
+    let parts = ["iB in one buffer, the GPU allows ", "lower --per-device-train-batch-size"];
     for line in [DPO, ALIGN, &DPO.replace("dpo", "sft").replace("pairs", "rows")] {
         let line = format!("{line} --per-device-train-batch-size 1000000");
         place.refuses(&format!("{line} --dry-run"), 1, &parts);
