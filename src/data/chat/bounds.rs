@@ -94,7 +94,9 @@ fn on_own_stack<T: Send + 'static>(
 
 fn described(error: Error) -> String {
     match error.kind() {
-        ErrorKind::OutOfFuel => "it takes too many steps or too much memory: does it loop for ever?".to_owned(),
+        ErrorKind::OutOfFuel => {
+            "it takes too many steps or too much memory: does it loop for ever?".to_owned()
+        }
         _ => error.to_string(),
     }
 }

@@ -19,9 +19,10 @@ pub(super) fn environment() -> Environment<'static> {
     environment.set_formatter(|out, _, value| Ok(out.write_str(&python::str(value))?));
     environment.add_filter("tojson", json::to_json);
     environment.add_filter("string", |value: &Value| python::str(value));
-    let int = |state: &mut State, value: &Value, default: Option<Value>, base: Option<u32>, options: Kwargs| {
-        or_default(filters::int(state, value, default.clone(), base, options), default, Value::from(0))
-    };
+    let int =
+        |state: &mut State, value: &Value, default: Option<Value>, base: Option<u32>, options: Kwargs| {
+            or_default(filters::int(state, value, default.clone(), base, options), default, Value::from(0))
+        };
     environment.add_filter("int", int);
     let float = |state: &mut State, value: &Value, default: Option<Value>, options: Kwargs| {
         or_default(filters::float(state, value, default.clone(), options), default, Value::from(0.0))
@@ -50,11 +51,7 @@ pub(super) fn environment() -> Environment<'static> {
 }
 
 /// What cannot be read as a number is the default.
-fn or_default(
-    read: Result<Value, Error>,
-    default: Option<Value>,
-    otherwise: Value,
-) -> Result<Value, Error> {
+fn or_default(read: Result<Value, Error>, default: Option<Value>, otherwise: Value) -> Result<Value, Error> {
     read.or_else(|e| match e.kind() {
         ErrorKind::InvalidOperation => Ok(default.unwrap_or(otherwise)),
         _ => Err(e),
@@ -62,7 +59,12 @@ fn or_default(
 }
 
 /// `value`, or `other` where it is not defined (or, with `boolean`, empty).
-fn default(value: Value, other: Option<Value>, boolean: Option<bool>, options: Kwargs) -> Result<Value, Error> {
+fn default(
+    value: Value,
+    other: Option<Value>,
+    boolean: Option<bool>,
+    options: Kwargs,
+) -> Result<Value, Error> {
     let named: Option<Value> = options.get("default_value")?;
     let boolean = boolean.or(options.get("boolean")?).unwrap_or(false);
     options.assert_all_used()?;

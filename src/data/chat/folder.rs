@@ -72,8 +72,14 @@ fn named(path: &Path, value: &Value) -> Result<Templates> {
 /// Tokens that a tokenizer has by its class, where its configuration does not say otherwise.
 const OF_CLASS: [(&str, &[(&str, &str)]); 4] = [
     ("Llama", &[("bos_token", "<s>"), ("eos_token", "</s>"), ("unk_token", "<unk>")]),
-    ("Qwen2", &[("eos_token", "<|endoftext|>"), ("unk_token", "<|endoftext|>"), ("pad_token", "<|endoftext|>")]),
-    ("GPT2", &[("bos_token", "<|endoftext|>"), ("eos_token", "<|endoftext|>"), ("unk_token", "<|endoftext|>")]),
+    (
+        "Qwen2",
+        &[("eos_token", "<|endoftext|>"), ("unk_token", "<|endoftext|>"), ("pad_token", "<|endoftext|>")],
+    ),
+    (
+        "GPT2",
+        &[("bos_token", "<|endoftext|>"), ("eos_token", "<|endoftext|>"), ("unk_token", "<|endoftext|>")],
+    ),
     (
         "Gemma",
         &[

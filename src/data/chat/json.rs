@@ -64,12 +64,13 @@ impl Dumps {
                         if self.sort_keys {
                             pairs.sort_by(|(a, _), (b, _)| a.cmp(b));
                         }
-                        let key_and_value = |dumps: &mut Dumps, state: &mut State, (key, item): (Value, Value)| {
-                            dumps.key(state, &key)?;
-                            let colon = dumps.separators.1.clone();
-                            dumps.write(state, &colon)?;
-                            dumps.value(state, &item, depth + 1)
-                        };
+                        let key_and_value =
+                            |dumps: &mut Dumps, state: &mut State, (key, item): (Value, Value)| {
+                                dumps.key(state, &key)?;
+                                let colon = dumps.separators.1.clone();
+                                dumps.write(state, &colon)?;
+                                dumps.value(state, &item, depth + 1)
+                            };
                         self.items(state, ('{', '}'), depth, pairs, key_and_value)?;
                     }
                     ObjectRepr::Seq => {

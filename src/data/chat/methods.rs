@@ -180,9 +180,7 @@ fn within(
     let name = if method == "index" { "find" } else { method };
     let found = pycompat::unknown_method_callback(state, &Value::from(part), name, &[what])?;
     match found.as_i64() {
-        Some(-1) if method == "index" => {
-            Err(Error::new(ErrorKind::InvalidOperation, "substring not found"))
-        }
+        Some(-1) if method == "index" => Err(Error::new(ErrorKind::InvalidOperation, "substring not found")),
         Some(at) if !method.ends_with("with") && at >= 0 => Ok(Value::from(at + start as i64)),
         _ => Ok(found),
     }

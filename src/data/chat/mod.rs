@@ -60,7 +60,8 @@ impl ChatTemplate {
     /// What the template refuses is [`Error::Config`].
     pub fn render(&self, conversation: &Conversation, add_generation_prompt: bool) -> Result<String> {
         let given = |name: &str| conversation.variables.get(name).filter(|value| !value.is_null());
-        let wanted = if given("tools").is_some() && self.names.contains(&TOOL_USE) { TOOL_USE } else { DEFAULT };
+        let wanted =
+            if given("tools").is_some() && self.names.contains(&TOOL_USE) { TOOL_USE } else { DEFAULT };
         if !self.names.contains(&wanted) {
             let why = "the model has none named \"default\": put a chat_template.jinja into its folder";
             return Err(Error::config("chat template", why));

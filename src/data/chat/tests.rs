@@ -130,7 +130,10 @@ fn the_template_is_found_in_each_of_its_places() {
     assert_eq!(render(&[config]).unwrap(), "one");
     assert_eq!(render(&[config, ("chat_template.json", r#"{"chat_template": "no"}"#)]).unwrap(), "one");
     assert_eq!(render(&[(CONFIG, list)]).unwrap(), "list");
-    assert_eq!(render(&[(CONFIG, r#"{"chat_template": {"default": "map", "rag": "{% if"}}"#)]).unwrap(), "map");
+    assert_eq!(
+        render(&[(CONFIG, r#"{"chat_template": {"default": "map", "rag": "{% if"}}"#)]).unwrap(),
+        "map"
+    );
     assert_eq!(render(&[(CONFIG, list), ("chat_template.jinja", "file\n")]).unwrap(), "file");
     let error = |given: &[(&str, &str)]| rendered(given, json!({})).unwrap_err().to_string();
     let broken = error(&[("chat_template.jinja", "{% if %}")]);
@@ -145,7 +148,8 @@ fn the_template_is_found_in_each_of_its_places() {
 #[test]
 fn tools_take_the_template_that_is_for_them() {
     let files = [("chat_template.jinja", "plain"), ("additional_chat_templates/tool_use.jinja", "for tools")];
-    let render = |given: &[(&str, &str)], tools: Json| rendered(given, json!({"tools": tools})).unwrap().unwrap();
+    let render =
+        |given: &[(&str, &str)], tools: Json| rendered(given, json!({"tools": tools})).unwrap().unwrap();
     assert_eq!(render(&files, json!([{"name": "f"}])), "for tools");
     assert_eq!(render(&files, json!(null)), "plain");
     assert_eq!(render(&files[..1], json!([{"name": "f"}])), "plain");
@@ -163,8 +167,14 @@ fn a_template_sees_the_special_tokens_that_are_given() {
         rendered(&given, json!({})).unwrap().unwrap()
     };
     assert_eq!(seen("{}", "{}"), "||||False");
-    assert_eq!(seen(r#"{"bos_token": null, "eos_token": {"content": "E", "lstrip": false}}"#, "{}"), "|E|||False");
-    assert_eq!(seen(r#"{"bos_token": "B"}"#, r#"{"bos_token": "M", "pad_token": {"content": "P"}}"#), "M||P||True");
+    assert_eq!(
+        seen(r#"{"bos_token": null, "eos_token": {"content": "E", "lstrip": false}}"#, "{}"),
+        "|E|||False"
+    );
+    assert_eq!(
+        seen(r#"{"bos_token": "B"}"#, r#"{"bos_token": "M", "pad_token": {"content": "P"}}"#),
+        "M||P||True"
+    );
     let decoder = r#"{"bos_token": "B", "added_tokens_decoder": {}}"#;
     assert_eq!(seen(decoder, r#"{"bos_token": "M", "pad_token": "P"}"#), "B||||True");
     assert_eq!(seen(r#"{"extra_special_tokens": {"image_token": "I"}}"#, "{}"), "|||I|False");
@@ -172,7 +182,8 @@ fn a_template_sees_the_special_tokens_that_are_given() {
     assert_eq!(seen(r#"{"additional_special_tokens": ["A"]}"#, "{}"), "||||False");
     assert_eq!(seen(r#"{"tokenizer_class": "LlamaTokenizerFast"}"#, "{}"), "<s>|</s>|||True");
     assert_eq!(seen(r#"{"tokenizer_class": "LlamaTokenizer", "bos_token": null}"#, "{}"), "|</s>|||False");
-    let own = rendered(&[TEMPLATE, ("tokenizer_config.json", r#"{"bos_token": "B"}"#)], json!({"bos_token": "V"}));
+    let own =
+        rendered(&[TEMPLATE, ("tokenizer_config.json", r#"{"bos_token": "B"}"#)], json!({"bos_token": "V"}));
     assert_eq!(own.unwrap().unwrap(), "V||||True");
 }
 
@@ -185,7 +196,8 @@ fn compared(cases: &Json) -> (Vec<(String, &'static str)>, Vec<String>) {
             Some(named) => cases["conversations"][named].clone(),
             None => case[name].clone(),
         };
-        let messages = given("messages").as_array().unwrap().iter().map(|m| Message::try_from(m).unwrap()).collect();
+        let messages =
+            given("messages").as_array().unwrap().iter().map(|m| Message::try_from(m).unwrap()).collect();
         let mut variables = case["variables"].as_object().unwrap().clone();
         if variables.contains_key("x") {
             variables.insert("x".to_owned(), cases["x"].clone());
@@ -263,8 +275,7 @@ fn a_namespace_that_would_hold_itself_is_refused() {
         ("", "1, ns"),
     ] {
         for used in ["{{ ns }}", "{{ ns|length }}", "{{ ns == ns.x }}", "{{ ns|tojson }}", "{{ ns ~ '' }}"] {
-            let source =
-                format!("{{% set ns = namespace(x=1) %}}{before}{{%- set ns.x = {value} -%}}{used}");
+            let source = format!("{{% set ns = namespace(x=1) %}}{before}{{%- set ns.x = {value} -%}}{used}");
             assert!(stopped(&source).contains("a namespace cannot hold a namespace"), "{source}");
         }
     }
@@ -282,7 +293,8 @@ fn long_chains_and_deep_nesting_are_refused_before_they_are_parsed() {
     }
     let elifs = format!("{{% if 0 %}}{}{{% endif %}}", "{% elif 0 %}".repeat(20_000));
     assert!(stopped(&elifs).contains("20000 \"elif\" tags"));
-    for (open, count) in [("{% if 1 %}", 20_000), ("{% for a in [1] %}", 20_000), ("{% macro m() %}", 20_000)] {
+    for (open, count) in [("{% if 1 %}", 20_000), ("{% for a in [1] %}", 20_000), ("{% macro m() %}", 20_000)]
+    {
         assert!(stopped(&open.repeat(count)).contains("does not parse"));
     }
     assert!(stopped(&" ".repeat(600 << 10)).contains("at most 524288 are read"));

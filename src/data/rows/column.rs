@@ -56,9 +56,12 @@ impl Row {
                 Err(format!("column \"{column}\" is an empty list of messages"))
             }
             Some(Value::Array(list)) => {
-                let messages = list.iter().map(Message::try_from).collect::<Result<_, _>>().map_err(|why| {
-                    format!("column \"{column}\" is a list of something else ({why}), expected {EXPECTED}")
-                })?;
+                let messages =
+                    list.iter().map(Message::try_from).collect::<Result<_, _>>().map_err(|why| {
+                        format!(
+                            "column \"{column}\" is a list of something else ({why}), expected {EXPECTED}"
+                        )
+                    })?;
                 Ok(Text::Chat(Conversation { messages, variables: Arc::new(self.variables()?) }))
             }
             Some(other) => Err(wrong_type(column, other, EXPECTED)),
@@ -75,7 +78,8 @@ impl Row {
     /// What the row gives the chat template: its tools (a list, or one as JSON text) and `chat_template_kwargs`.
     fn variables(&self) -> Result<Map<String, Value>, Why> {
         const OPTIONS: &str = "chat_template_kwargs";
-        const OURS: [&str; 4] = ["messages", "add_generation_prompt", "continue_final_message", "chat_template"];
+        const OURS: [&str; 4] =
+            ["messages", "add_generation_prompt", "continue_final_message", "chat_template"];
         let mut variables = Map::new();
         if let Some(tools) = self.get("tools")? {
             variables.insert("tools".to_owned(), tools.clone());
@@ -119,35 +123,36 @@ impl TryFrom<&Value> for Message {
     type Error = String;
 
     fn try_from(value: &Value) -> Result<Message, String> {
-    let Value::Object(keys) = value else { return Err(format!("a message is {}", kind_of(value))) };
-    let rename = |name: &String| match name.as_str() {
-        "from" => "role".to_owned(),
-        "value" => "content".to_owned(),
-        _ => name.clone(),
-    };
-    let keys: Map<String, Value> = keys.iter().map(|(name, value)| (rename(name), value.clone())).collect();
-    match keys.get("role") {
-        Some(Value::String(_)) => {}
-        Some(other) => return Err(format!("a message's \"role\" is {}", kind_of(other))),
-        None => return Err("a message has no \"role\"".to_owned()),
-    }
-    match keys.get("content") {
-        None | Some(Value::Null) => {
-            let instead = ["tool_calls", "function_call", "reasoning_content", "thinking", "reasoning"];
-            if !instead.iter().any(|name| keys.get(*name).is_some_and(|value| !value.is_null())) {
-                return Err("a message has no \"content\" and calls no tool".to_owned());
-            }
+        let Value::Object(keys) = value else { return Err(format!("a message is {}", kind_of(value))) };
+        let rename = |name: &String| match name.as_str() {
+            "from" => "role".to_owned(),
+            "value" => "content".to_owned(),
+            _ => name.clone(),
+        };
+        let keys: Map<String, Value> =
+            keys.iter().map(|(name, value)| (rename(name), value.clone())).collect();
+        match keys.get("role") {
+            Some(Value::String(_)) => {}
+            Some(other) => return Err(format!("a message's \"role\" is {}", kind_of(other))),
+            None => return Err("a message has no \"role\"".to_owned()),
         }
-        Some(Value::String(_) | Value::Object(_)) => {}
-        Some(Value::Array(parts)) => {
-            if let Some(part) = parts.iter().find(|part| !(part.is_object() || part.is_string())) {
-                return Err(format!("a part of a message's \"content\" is {}", kind_of(part)));
+        match keys.get("content") {
+            None | Some(Value::Null) => {
+                let instead = ["tool_calls", "function_call", "reasoning_content", "thinking", "reasoning"];
+                if !instead.iter().any(|name| keys.get(*name).is_some_and(|value| !value.is_null())) {
+                    return Err("a message has no \"content\" and calls no tool".to_owned());
+                }
             }
+            Some(Value::String(_) | Value::Object(_)) => {}
+            Some(Value::Array(parts)) => {
+                if let Some(part) = parts.iter().find(|part| !(part.is_object() || part.is_string())) {
+                    return Err(format!("a part of a message's \"content\" is {}", kind_of(part)));
+                }
+            }
+            Some(other) => return Err(format!("a message's \"content\" is {}", kind_of(other))),
         }
-        Some(other) => return Err(format!("a message's \"content\" is {}", kind_of(other))),
+        Ok(Message(keys))
     }
-    Ok(Message(keys))
-}
 }
 
 /// What a value is, in words.

@@ -43,7 +43,8 @@ fn mended(bytes: &[u8]) -> (Vec<u8>, Vec<(String, &'static str)>) {
     let (mut depth, mut column, mut at) = (0, String::new(), 0);
     while at < bytes.len() {
         let rest = &bytes[at..];
-        let number = ["-Infinity", "Infinity", "NaN"].into_iter().find(|word| rest.starts_with(word.as_bytes()));
+        let number =
+            ["-Infinity", "Infinity", "NaN"].into_iter().find(|word| rest.starts_with(word.as_bytes()));
         if rest[0] == b'"' {
             let length = string_length(rest);
             let (string, half) = without_halves(&rest[..length]);

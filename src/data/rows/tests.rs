@@ -92,12 +92,9 @@ fn an_implicit_prompt_of_conversations_is_the_messages_they_share() {
 
 #[test]
 fn answers_without_a_common_beginning_are_refused() {
-    assert_row_error(
-        pairs(r#"{"chosen": "yes", "rejected": "no"}"#),
-        1,
-        &["\"prompt\"", "common beginning"],
-    );
-    let disjoint = r#"{"chosen": [{"role": "user", "content": "a"}], "rejected": [{"role": "user", "content": "b"}]}"#;
+    assert_row_error(pairs(r#"{"chosen": "yes", "rejected": "no"}"#), 1, &["\"prompt\"", "common beginning"]);
+    let disjoint =
+        r#"{"chosen": [{"role": "user", "content": "a"}], "rejected": [{"role": "user", "content": "b"}]}"#;
     assert_row_error(pairs(disjoint), 1, &["common beginning"]);
 }
 
@@ -130,11 +127,7 @@ fn malformed_json_names_its_line() {
     );
     assert_row_error(pairs(&format!("{good}\n{}", &good[..20])), 2, &["not valid JSON"]);
     assert_row_error(pairs(&format!("[{good},\n{good},\n oops]")), 3, &["not valid JSON"]);
-    assert_row_error(
-        pairs(&format!("{good}\n\"only a string\"")),
-        2,
-        &["is a string", "expected an object"],
-    );
+    assert_row_error(pairs(&format!("{good}\n\"only a string\"")), 2, &["is a string", "expected an object"]);
     let not_utf8 = file(b"{\"prompt\": \"\xff\"}");
     assert_row_error(read_prompts(not_utf8.path(), &Columns::default()), 1, &["not valid JSON"]);
 }
@@ -160,9 +153,13 @@ fn a_missing_column_names_those_present() {
 
 #[test]
 fn a_column_of_the_wrong_type_says_what_it_is() {
-    for (value, found) in
-        [("1", "a number"), ("true", "a truth value"), ("{}", "an object"), ("[]", "an empty list"), ("[1]", "something else")]
-    {
+    for (value, found) in [
+        ("1", "a number"),
+        ("true", "a truth value"),
+        ("{}", "an object"),
+        ("[]", "an empty list"),
+        ("[1]", "something else"),
+    ] {
         let row = format!(r#"{{"prompt": "q", "chosen": {value}, "rejected": "b"}}"#);
         assert_row_error(pairs(&row), 1, &["\"chosen\"", found]);
     }
@@ -201,7 +198,11 @@ fn a_column_that_is_null_is_absent() {
     assert_eq!((&prompts[0].prompt, &prompts[0].reference), (&plain("p"), &None));
     let implicit = pairs(r#"{"prompt": null, "chosen": "say A", "rejected": "say B"}"#).unwrap();
     assert_eq!(implicit[0].prompt, plain("say"));
-    assert_row_error(pairs(r#"{"prompt": "q", "chosen": null, "rejected": "b"}"#), 1, &["no column \"chosen\""]);
+    assert_row_error(
+        pairs(r#"{"prompt": "q", "chosen": null, "rejected": "b"}"#),
+        1,
+        &["no column \"chosen\""],
+    );
     let responses = file(br#"{"prompt": "q", "response_1": null, "response_2": "b"}"#);
     assert_row_error(read_responses(responses.path(), &columns), 1, &["no column \"response_1\""]);
     let none = file(br#"{"prompt": "None"}"#);
@@ -255,7 +256,8 @@ fn tools_and_template_variables_of_a_row_reach_its_conversations() {
     for none in ["[]", "\"[]\"", "\"null\""] {
         assert_eq!(variables(&format!(", \"tools\": {none}")).unwrap(), json!({"tools": null}));
     }
-    let options = r#", "tools": [], "chat_template_kwargs": {"enable_thinking": false, "tools": [{"name": "f"}]}"#;
+    let options =
+        r#", "tools": [], "chat_template_kwargs": {"enable_thinking": false, "tools": [{"name": "f"}]}"#;
     assert_eq!(variables(options).unwrap(), json!({"tools": [tool], "enable_thinking": false}));
     assert_row_error(variables(r#", "tools": "[oops""#), 1, &["\"tools\" is not valid JSON"]);
     assert_row_error(variables(r#", "tools": {"name": "f"}"#), 1, &["\"tools\" is an object"]);
@@ -322,22 +324,26 @@ fn files_of_other_kinds_are_named() {
 
 #[test]
 fn a_compressed_file_that_only_fills_the_memory_is_refused() {
-    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    let rows = "{\"prompt\": \"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\", \"x\": 1}\n".repeat(1 << 13);
-    let spaces = " ".repeat(1 << 20) + "\n";
-    gzip.write_all(rows.as_bytes()).unwrap();
-    for _ in 0..300 {
-        gzip.write_all(spaces.as_bytes()).unwrap();
-    }
-    let bomb = gzip.finish().unwrap();
+    let gzip = |text: &str| {
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gzip.write_all(text.as_bytes()).unwrap();
+        gzip.finish().unwrap()
+    };
+    let row = gzip("{\"prompt\": \"a\"}\n");
+    let padded = format!("{{\"prompt\": \"a\", \"x\": \"{}\"}}\n", " ".repeat(100_000));
+    let bomb = [row.clone(), gzip(&padded.repeat(300)).repeat(10)].concat();
     let error = read_prompts(file(&bomb).path(), &Columns::default()).unwrap_err().to_string();
     assert!(error.contains("cannot decompress") && error.contains("more than 256 MiB"), "{error}");
-    let cut = read_prompts(file(&bomb[..bomb.len() / 2]).path(), &Columns::default()).unwrap_err();
+    let cut = read_prompts(file(&row[..row.len() / 2]).path(), &Columns::default()).unwrap_err();
     assert!(cut.to_string().starts_with("cannot decompress"), "{cut}");
-    let mut nothing = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    nothing.write_all(b"").unwrap();
-    let nothing = file(&nothing.finish().unwrap());
-    assert_row_error(read_prompts(nothing.path(), &Columns::default()), 1, &["no rows"]);
+    assert_row_error(read_prompts(file(&gzip("")).path(), &Columns::default()), 1, &["no rows"]);
+}
+
+#[test]
+fn a_line_that_is_no_row_by_its_length_is_refused() {
+    let long = file(&[b"{\"prompt\": \"", &vec![b'a'; 65 << 20][..]].concat());
+    let error = read_prompts(long.path(), &Columns::default()).unwrap_err().to_string();
+    assert!(error.contains("a line of more than 64 MiB"), "{error}");
 }
 
 #[test]
@@ -357,10 +363,7 @@ fn the_real_datasets_are_read_whole() {
     assert_eq!(read_prompts(&tldr, &columns).unwrap().len(), 1000);
     let tldr = read_prompts(&shared("data/tldr_prompts.jsonl").unwrap(), &columns).unwrap();
     assert_eq!((tldr.len(), tldr.iter().filter(|p| p.reference.is_some()).count()), (1945, 1945));
-    assert_eq!(
-        read_completions(&shared("data/tinystories.jsonl").unwrap(), &columns).unwrap().len(),
-        2316
-    );
+    assert_eq!(read_completions(&shared("data/tinystories.jsonl").unwrap(), &columns).unwrap().len(), 2316);
     assert_eq!(
         read_prompts(&shared("data/tinystories_prompts.jsonl").unwrap(), &columns).unwrap().len(),
         2314
