@@ -17,7 +17,7 @@ const LONGEST: usize = 64 << 20;
 /// Text compresses to a tenth. What is larger than `BOMB_BYTES` and was compressed to less than one in `BOMB_RATIO` is
 /// refused, before it fills the memory.
 const BOMB_BYTES: u64 = 256 << 20;
-const BOMB_RATIO: u64 = 100;
+const BOMB_RATIO: u64 = 50;
 
 /// What files begin with that are no JSON, and what they are.
 const OTHERS: [(&[u8], &str); 9] = [
