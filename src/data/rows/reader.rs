@@ -17,7 +17,7 @@ const LONGEST: usize = 64 << 20;
 /// Text compresses to a tenth. What is larger than `BOMB_BYTES` and was compressed to less than one in `BOMB_RATIO` is
 /// refused, before it fills the memory.
 const BOMB_BYTES: u64 = 256 << 20;
-const BOMB_RATIO: u64 = 100;
+const BOMB_RATIO: u64 = 50;
 
 /// What files begin with that are no JSON, and what they are.
 const OTHERS: [(&[u8], &str); 9] = [
@@ -87,27 +87,23 @@ fn more_of(why: Why, first: bool, bytes: &[u8]) -> Why {
     if !first {
         return why;
     }
-    let inner = serde_json::from_slice::<serde_json::Value>(bytes).ok();
-    let object = inner.as_ref().and_then(|value| value.as_object());
-    if let Some((name, _)) = object.and_then(|o| {
-        o.iter().find(|(_, v)| {
-            v.as_array().is_some_and(|l| {
-                l.first().is_some_and(|e| e.is_object() && e.get("role").is_none() && e.get("from").is_none())
-            })
-        })
-    }) && ["data", "rows", "train", "examples", "instances", "items"].contains(&name.as_str())
-    {
-        return format!(
-            "{why}; the rows seem to stand in \"{name}\": write that list alone, or a row a line"
-        );
-    }
-    if !matches!(bytes.trim_ascii_start().first(), Some(b'{' | b'"'))
-        && !bytes.trim_ascii().is_empty()
-        && why.starts_with("not valid JSON")
-    {
+    let row = matches!(bytes.trim_ascii_start().first(), Some(b'{' | b'"'));
+    if !row && why.starts_with("not valid JSON") {
         return format!("{why}: is it a table (CSV, TSV) or plain text? Convert it to JSON lines");
     }
-    why
+    match list_of_rows(bytes) {
+        Some(name) => {
+            format!("{why}; the rows seem to stand in \"{name}\": write that list alone, or a row a line")
+        }
+        None => why,
+    }
+}
+
+/// The key of an object under which there is a list of rows.
+fn list_of_rows(bytes: &[u8]) -> Option<&'static str> {
+    const NAMES: [&str; 6] = ["data", "rows", "train", "examples", "instances", "items"];
+    let object: serde_json::Value = serde_json::from_slice(bytes).ok()?;
+    NAMES.into_iter().find(|name| object[*name][0].is_object())
 }
 
 fn open(path: &Path) -> Result<Box<dyn BufRead>> {

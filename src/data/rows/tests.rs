@@ -324,23 +324,26 @@ fn files_of_other_kinds_are_named() {
 
 #[test]
 fn a_compressed_file_that_only_fills_the_memory_is_refused() {
-    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    let rows = "{\"prompt\": \"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\", \"x\": 1}\n"
-        .repeat(1 << 13);
-    let spaces = " ".repeat(1 << 20) + "\n";
-    gzip.write_all(rows.as_bytes()).unwrap();
-    for _ in 0..300 {
-        gzip.write_all(spaces.as_bytes()).unwrap();
-    }
-    let bomb = gzip.finish().unwrap();
+    let gzip = |text: &str| {
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gzip.write_all(text.as_bytes()).unwrap();
+        gzip.finish().unwrap()
+    };
+    let row = gzip("{\"prompt\": \"a\"}\n");
+    let padded = format!("{{\"prompt\": \"a\", \"x\": \"{}\"}}\n", " ".repeat(100_000));
+    let bomb = [row.clone(), gzip(&padded.repeat(300)).repeat(10)].concat();
     let error = read_prompts(file(&bomb).path(), &Columns::default()).unwrap_err().to_string();
     assert!(error.contains("cannot decompress") && error.contains("more than 256 MiB"), "{error}");
-    let cut = read_prompts(file(&bomb[..bomb.len() / 2]).path(), &Columns::default()).unwrap_err();
+    let cut = read_prompts(file(&row[..row.len() / 2]).path(), &Columns::default()).unwrap_err();
     assert!(cut.to_string().starts_with("cannot decompress"), "{cut}");
-    let mut nothing = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    nothing.write_all(b"").unwrap();
-    let nothing = file(&nothing.finish().unwrap());
-    assert_row_error(read_prompts(nothing.path(), &Columns::default()), 1, &["no rows"]);
+    assert_row_error(read_prompts(file(&gzip("")).path(), &Columns::default()), 1, &["no rows"]);
+}
+
+#[test]
+fn a_line_that_is_no_row_by_its_length_is_refused() {
+    let long = file(&[b"{\"prompt\": \"", &vec![b'a'; 65 << 20][..]].concat());
+    let error = read_prompts(long.path(), &Columns::default()).unwrap_err().to_string();
+    assert!(error.contains("a line of more than 64 MiB"), "{error}");
 }
 
 #[test]
