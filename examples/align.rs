@@ -47,7 +47,7 @@ impl Observer for Print {
             "step {}/{}: loss {:.4}, margin {:+.4}",
             e.step,
             e.total_steps,
-            e.loss,
+            e.loss.unwrap_or(f64::NAN),
             e.margin.unwrap_or(0.0)
         );
     }
@@ -57,7 +57,7 @@ fn main() -> oaif::Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let model = std::env::args().nth(1).map_or(root.join("tests/fixtures/tiny"), PathBuf::from);
 
-    // The adapter that a GPU program would take by default; OAIF_ADAPTER chooses another one.
+    // The adapter that a GPU program would take by default; OAIF_GPU chooses another one.
     let gpu = Gpu::open(&GpuOptions::default())?;
 
     let train = TrainOptions {

@@ -30,7 +30,7 @@ fn main() -> oaif::Result<()> {
     // Both are handles: the application keeps its own. Submits last a few milliseconds each, so that a frame that is
     // drawn in between does not wait for long.
     let options = GpuOptions { submit_ms: 4.0, ..GpuOptions::default() };
-    let gpu = Gpu::from_device(device.clone(), queue.clone(), &options);
+    let gpu = Gpu::from_device(device.clone(), queue.clone(), &options)?;
     println!("{} through {}", gpu.summary().name, gpu.summary().backend);
 
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny");

@@ -11,7 +11,7 @@ use oaif::demo::dataset::{
 };
 use oaif::demo::language::{SPECIALS, tokenizer_json, vocabulary};
 use oaif::gpu::{Gpu, GpuOptions};
-use oaif::model::storage::FloatFormat;
+use oaif::model::FloatFormat;
 use oaif::model::{Model, ModelConfig};
 use oaif::{Result, files};
 use serde_json::{Value, json};

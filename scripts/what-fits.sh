@@ -33,7 +33,7 @@ peak() {
     if report=$("$oaif" "$kind" --dry-run "${lengths[@]}" --lora-r 16 --max-storage-buffer-binding-size 2GiB \
         --max-buffer-size 2GiB "$@" 2>&1); then
         sed -n 's/.*"peak": \([0-9]*\).*/\1/p' <<<"$report"
-    elif [[ $report == *"the adapter allows"* ]]; then
+    elif [[ $report == *"the GPU allows"* ]]; then
         echo none
     else
         echo "$report" >&2

@@ -67,25 +67,23 @@ pub enum Error {
         /// The model's (or the option's) limit in tokens.
         limit: usize,
     },
-    /// No adapter that fits the request.
+    /// No GPU that fits the request.
     #[error("{0}")]
     NoAdapter(String),
-    /// A single binding or buffer above what the adapter allows.
-    #[error("{what} needs {needed} bytes in one buffer, the adapter allows {limit}: {remedy}")]
+    /// A single binding or buffer above what the GPU allows.
+    #[error("{what} needs {} in one buffer, the GPU allows {}: {remedy}", size(*needed), size(*limit))]
     Limit {
         /// The tensor.
         what: String,
         /// Bytes asked for.
         needed: u64,
-        /// The adapter's limit in bytes.
+        /// The GPU's limit in bytes.
         limit: u64,
         /// The way out.
         remedy: String,
     },
-    /// The adapter's memory is exhausted.
-    #[error(
-        "out of memory on the adapter while allocating {what} ({bytes} bytes, {held} already held): {remedy}"
-    )]
+    /// The GPU's memory is exhausted.
+    #[error("out of GPU memory while allocating {what} ({}, {} already held): {remedy}", size(*bytes), size(*held))]
     OutOfMemory {
         /// The buffer that did not fit.
         what: String,
@@ -98,7 +96,7 @@ pub enum Error {
     },
     /// The driver took the device away.
     #[error(
-        "the adapter was lost ({0}): resume from the last checkpoint with --resume-from-checkpoint last; if it happens again, update the driver"
+        "the GPU was lost ({0}): begin again, a run from its last checkpoint; if it happens again, update the driver"
     )]
     DeviceLost(String),
     /// wgpu refused something that it should not have been asked for.
@@ -125,7 +123,8 @@ pub enum Error {
     },
     /// Too many steps in a row with a loss or gradient that is not finite.
     #[error(
-        "{count} steps in a row had a loss or gradient that is not finite: lower --learning-rate or --beta, or check the data of these steps"
+        "{count} steps in a row had a loss or gradient that is not finite: lower the learning rate or the loss's beta, or \
+         check the data of these steps"
     )]
     NonFinite {
         /// How many in a row.
@@ -147,6 +146,20 @@ pub enum Error {
     Interrupted,
 }
 
+/// Bytes for a reader: "159 MiB", "2.4 GiB".
+pub fn size(bytes: u64) -> String {
+    let units = ["bytes", "KiB", "MiB", "GiB", "TiB"];
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    // 1023.96 MiB is a GiB to a reader.
+    while value >= 999.5 && unit + 1 < units.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    let digits = usize::from(unit > 0 && value < 9.95);
+    format!("{value:.digits$} {}", units[unit])
+}
+
 impl Error {
     /// An [`Error::Io`] about `path`, for `map_err`.
     pub fn io(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Error {
@@ -162,5 +175,26 @@ impl Error {
     /// An [`Error::Config`] about the option or key `what`.
     pub fn config(what: impl Into<String>, why: impl Into<String>) -> Error {
         Error::Config { what: what.into(), why: why.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_told_in_units_that_a_reader_knows() {
+        for (bytes, text) in [
+            (0, "0 bytes"),
+            (999, "999 bytes"),
+            (1 << 10, "1.0 KiB"),
+            (134_217_728, "128 MiB"),
+            (159_227_904, "152 MiB"),
+            ((1 << 30) - 1, "1.0 GiB"),
+            (2_576_980_378, "2.4 GiB"),
+            (u64::MAX, "16777216 TiB"),
+        ] {
+            assert_eq!(size(bytes), text);
+        }
     }
 }

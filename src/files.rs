@@ -1,7 +1,7 @@
 //! Reading small files, and writing files such that a crash leaves the old content or the new, never half.
 
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -20,9 +20,12 @@ pub fn read_json(path: &Path) -> Result<Value> {
 
 /// [`read_json`], but `None` where there is no such file.
 pub fn read_json_if_present(path: &Path) -> Result<Option<Value>> {
-    use io::ErrorKind::{NotADirectory, NotFound};
     match read_json(path) {
-        Err(Error::Io { source, .. }) if matches!(source.kind(), NotFound | NotADirectory) => Ok(None),
+        Err(Error::Io { source, .. })
+            if matches!(source.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) =>
+        {
+            Ok(None)
+        }
         other => other.map(Some),
     }
 }
@@ -30,6 +33,29 @@ pub fn read_json_if_present(path: &Path) -> Result<Option<Value>> {
 /// Creates `dir` and what is missing above it.
 pub fn create_dir_all(dir: &Path) -> Result<()> {
     fs::create_dir_all(dir).map_err(Error::io("create", dir))
+}
+
+/// The entries of a folder; none if there is no such folder.
+pub(crate) fn list(dir: &Path) -> Result<Vec<PathBuf>> {
+    match fs::read_dir(dir) {
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+        entries => entries
+            .and_then(|entries| entries.map(|entry| entry.map(|e| e.path())).collect())
+            .map_err(Error::io("read", dir)),
+    }
+}
+
+/// Removes a file or a folder with all in it, if it is there.
+pub(crate) fn remove(path: &Path) -> Result<()> {
+    let removed = match fs::symlink_metadata(path) {
+        Ok(found) if found.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(e) => Err(e),
+    };
+    match removed {
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+        other => other.map_err(Error::io("remove", path)),
+    }
 }
 
 /// Makes the names in `dir` (files created, renamed, removed) survive a power cut.
@@ -51,7 +77,7 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
 pub fn write_atomic_with(path: &Path, fill: impl FnOnce(&mut BufWriter<File>) -> Result<()>) -> Result<()> {
     let temporary = temporary_beside(path)?;
     let written = (|| {
-        let file = File::create(&temporary).map_err(Error::io("create", path))?;
+        let file = create_new(&temporary).map_err(Error::io("create", path))?;
         let mut file = BufWriter::new(file);
         fill(&mut file)?;
         file.flush().and_then(|()| file.get_ref().sync_all()).map_err(Error::io("write", path))?;
@@ -64,6 +90,18 @@ pub fn write_atomic_with(path: &Path, fill: impl FnOnce(&mut BufWriter<File>) ->
     }
     written?;
     sync_dir(folder_of(path))
+}
+
+/// Creates the temporary file `path` in place of whatever has its name, which is never followed: a link there may lead
+/// anywhere.
+pub(crate) fn create_new(path: &Path) -> io::Result<File> {
+    match File::create_new(path) {
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => {
+            fs::remove_file(path)?;
+            File::create_new(path)
+        }
+        created => created,
+    }
 }
 
 /// `.NAME.PROCESS.tmp` in the folder of `path`.
@@ -123,6 +161,19 @@ mod tests {
         assert!(matches!(failed, Err(Error::Interrupted)));
         assert_eq!(read(&path).unwrap(), b"old");
         assert_eq!(names(dir.path()), ["a.bin"]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_is_replaced_not_written_through() {
+        use std::os::unix::fs::symlink;
+        let dir = tempfile::tempdir().unwrap();
+        let (path, other) = (dir.path().join("a.json"), dir.path().join("other"));
+        write_atomic(&other, b"mine").unwrap();
+        symlink(&other, &path).unwrap();
+        symlink(&other, temporary_beside(&path).unwrap()).unwrap();
+        write_atomic(&path, b"new").unwrap();
+        assert_eq!((read(&path).unwrap(), read(&other).unwrap()), (b"new".to_vec(), b"mine".to_vec()));
     }
 
     #[test]

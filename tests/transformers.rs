@@ -8,7 +8,7 @@ use oaif::data::tokenizer::{StopMatcher, Tokenizer};
 use oaif::generate::{GenerateOptions, Generator, Request, SamplingParams};
 use oaif::gpu::{Arena, Gpu, GpuOptions};
 use oaif::model::stream::Capacity;
-use oaif::model::{Adapter, FloatFormat, Model, Scorer, Weights};
+use oaif::model::{Adapter, FloatFormat, LoraLayout, Model, Scorer, Weights};
 use oaif::optim::{Optimiser, OptimiserKind};
 use oaif::preference::PreferenceLoss;
 use oaif::train::pair_step::{LabelledPair, PairStep};
@@ -257,15 +257,15 @@ fn an_adapter_gives_the_log_probabilities_and_gradients_of_peft() {
         }
     };
     check(&model, "lora");
-    let mut config = model.adapter().unwrap().config.clone();
-    config.rank_stabilised = true;
     let stabilised = base.load_adapter(&fixture("tiny_lora"), false).unwrap();
-    let weights = Weights::frozen(&gpu, &config.weights(base.architecture()), FloatFormat::F32).unwrap();
+    let terms = stabilised.adapter().unwrap().layout.terms().to_vec();
+    let layout = LoraLayout::new(terms, base.architecture().layers, true);
+    let weights = Weights::frozen(&gpu, &layout.weights(base.architecture()), FloatFormat::F32).unwrap();
     for weight in stabilised.adapter().unwrap().weights.iter() {
         let values = stabilised.adapter().unwrap().weights.download(weight).unwrap();
         weights.upload(&weight.name, &values).unwrap();
     }
-    check(&base.with_adapter(Adapter { config, weights }), "rslora");
+    check(&base.with_adapter(Adapter { layout, weights, warnings: Vec::new() }).unwrap(), "rslora");
 
     let want = known["lora"]["loss"].as_f64().unwrap();
     let loss = PreferenceLoss::parse("dpo", Some(0.1), false).unwrap();

@@ -1,11 +1,13 @@
 //! A language model that judges: its weights, its tokenizer, its scoring pass.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use super::Pair;
 use crate::data::tokenizer::Tokenizer;
 use crate::error::{Error, Result};
 use crate::gpu::{Arena, Gpu};
+use crate::model::fingerprint;
 use crate::model::stream::Capacity;
 use crate::model::{Model, Scorer};
 
@@ -22,13 +24,17 @@ pub struct JudgeModel {
     /// Its scoring pass.
     pub scorer: Scorer,
     /// Longest text in tokens.
-    pub max_length: usize,
+    max_length: usize,
+    dir: PathBuf,
     model: Model,
     arena: Arena,
 }
 
 impl JudgeModel {
     /// Loads the model in `dir`, held in the format of its files. `max_length` is cut to its context.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a `max_length` of 0; what is wrong with the folder; memory errors.
     pub fn load(gpu: &Gpu, dir: &Path, max_length: Option<usize>, arena: &Arena) -> Result<JudgeModel> {
         JudgeModel::of_model(&Model::load(gpu, dir, false)?, dir, max_length, arena)
     }
@@ -42,14 +48,29 @@ impl JudgeModel {
     ) -> Result<JudgeModel> {
         let tokenizer = Tokenizer::load_for(dir, model.architecture().vocab)?;
         let (scorer, max_length) = JudgeModel::scorer(model, max_length, arena)?;
-        Ok(JudgeModel { tokenizer, scorer, max_length, model: model.clone(), arena: arena.clone() })
+        let (dir, model, arena) = (dir.to_owned(), model.clone(), arena.clone());
+        Ok(JudgeModel { tokenizer, scorer, max_length, dir, model, arena })
     }
 
     /// The scoring pass of a judge, all that it holds of the device, and the longest text that it reads. A judge that
     /// knows its texts holds a little more: what they begin with.
     pub fn scorer(model: &Model, max_length: Option<usize>, arena: &Arena) -> Result<(Scorer, usize)> {
+        if max_length == Some(0) {
+            return Err(Error::config("max_length", "is 0, at least 1 is needed"));
+        }
         let max_length = max_length.unwrap_or(DEFAULT_MAX_LENGTH).min(model.architecture().context);
         Ok((Scorer::new(model.gpu(), model, capacity(max_length), arena)?, max_length))
+    }
+
+    /// What an annotator of this kind with this model says of itself, see [`Annotator::identity`](super::Annotator).
+    pub(super) fn identity<const N: usize>(
+        &self,
+        kind: &str,
+        options: [(&str, String); N],
+    ) -> Result<BTreeMap<String, String>> {
+        let model = fingerprint::judge_model(&self.dir)?.to_string();
+        let own = [("judge", kind.to_owned()), ("judge-model", model)];
+        Ok(own.into_iter().chain(options).map(|(name, value)| (name.to_owned(), value)).collect())
     }
 
     /// Reads once and for all what every text that `text` makes of a [`Pair`] begins with: what it makes of very different

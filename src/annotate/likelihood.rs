@@ -1,5 +1,7 @@
 //! A language model as a judge of what is probable: it prefers the response that it would rather have written.
 
+use std::collections::BTreeMap;
+
 use minijinja::{Environment, context};
 
 use super::judge_model::JudgeModel;
@@ -110,6 +112,22 @@ fn before(environment: &Environment<'_>, instruction: &str, pair: &Pair<'_>) -> 
 impl Annotator for LikelihoodAnnotator {
     fn name(&self) -> String {
         self.name.clone()
+    }
+
+    fn identity(&self) -> Result<BTreeMap<String, String>> {
+        let template = self.environment.get_template("before").expect("added in new").source().to_owned();
+        let normalise = match self.normalise {
+            Normalise::Sum => "sum",
+            Normalise::Token => "token",
+            Normalise::Character => "character",
+        };
+        let options = [
+            ("judge-template", template),
+            ("judge-instruction", self.instruction.clone()),
+            ("judge-normalise", normalise.to_owned()),
+            ("judge-whole-responses", self.whole.to_string()),
+        ];
+        self.judge.identity("likelihood", options)
     }
 
     fn annotate(&mut self, pairs: &[Pair<'_>]) -> Result<Vec<Judgement>> {

@@ -1,6 +1,8 @@
 //! The paper's annotator: a language model reads both responses and answers "1" or "2"; its answer is the softmax
 //! over these two tokens' logits alone, and both orders are asked.
 
+use std::collections::BTreeMap;
+
 use super::judge_model::{JudgeModel, shared_prefix};
 use super::template::JudgeTemplate;
 use super::{Annotator, Judgement, Pair, Verdict};
@@ -97,7 +99,7 @@ impl LlmAnnotator {
         }
         let shared = match texts.as_slice() {
             [a, b] => shared_prefix(a, b),
-            _ => texts[0].len() - 1,
+            _ => texts[0].len().saturating_sub(1),
         };
         if shared == 0 {
             return Ok(Err(
@@ -118,6 +120,17 @@ fn softmax_of_two(logps: &[f32]) -> f32 {
 impl Annotator for LlmAnnotator {
     fn name(&self) -> String {
         self.name.clone()
+    }
+
+    fn identity(&self) -> Result<BTreeMap<String, String>> {
+        let orders = if self.orders == Orders::Both { "both" } else { "one" };
+        let [template, instruction] = self.template.identity();
+        let options = [
+            ("judge-template", template),
+            ("judge-instruction", instruction),
+            ("judge-orders", orders.to_owned()),
+        ];
+        self.judge.identity("llm", options)
     }
 
     fn annotate(&mut self, pairs: &[Pair<'_>]) -> Result<Vec<Judgement>> {

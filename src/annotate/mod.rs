@@ -5,15 +5,17 @@ pub mod judge_model;
 pub mod likelihood;
 pub mod llm;
 pub(crate) mod names;
+mod process;
 pub mod rule;
 pub mod template;
 
+use std::collections::BTreeMap;
 use std::ops::AddAssign;
 
 use crate::error::{Error, Result};
 
-/// Something that prefers one response to another.
-pub trait Annotator {
+/// Something that prefers one response to another. It can be sent to another thread, so that a run can be, too.
+pub trait Annotator: Send {
     /// What to call it in messages and in `run.json`.
     fn name(&self) -> String;
 
@@ -21,9 +23,17 @@ pub trait Annotator {
     /// nothing can be annotated.
     fn annotate(&mut self, pairs: &[Pair<'_>]) -> Result<Vec<Judgement>>;
 
+    /// All that decides its verdicts, by the names of its options: a run is not resumed with another annotator unawares.
+    ///
+    /// # Errors
+    /// [`Error::Io`] for a model that cannot be read.
+    fn identity(&self) -> Result<BTreeMap<String, String>> {
+        Ok(BTreeMap::from([("judge".into(), self.name())]))
+    }
+
     /// Itself, if most of its time is spent waiting for something outside this program, such as a server or a person, so
     /// that it is worth calling from a thread of its own.
-    fn remote(&mut self) -> Option<&mut (dyn Annotator + Send)> {
+    fn remote(&mut self) -> Option<&mut dyn Annotator> {
         None
     }
 }
@@ -175,7 +185,8 @@ pub fn annotate_pairs(annotator: &mut dyn Annotator, pairs: &[Pair<'_>]) -> Resu
 }
 
 /// How many pairs came out how.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Counts {
     /// Pairs that the annotator was asked about, ties and invalid ones included.
     pub judged: usize,
@@ -236,7 +247,7 @@ impl AddAssign for Counts {
 }
 
 /// The pairs (i, j), i < j, in which each of `k` samples meets each other one once.
-pub fn round_robin(k: usize) -> Vec<(usize, usize)> {
+pub(crate) fn round_robin(k: usize) -> Vec<(usize, usize)> {
     (0..k).flat_map(|i| (i + 1..k).map(move |j| (i, j))).collect()
 }
 
@@ -245,7 +256,7 @@ pub fn round_robin(k: usize) -> Vec<(usize, usize)> {
 ///
 /// Counted is wins - losses: the same ranking when all verdicts are valid, and when some are not, a sample that
 /// nothing is known about stays in the middle (the sum is 0) and is never chosen for want of wins.
-pub fn best_and_worst(k: usize, games: &[(usize, usize, Verdict)]) -> Option<(usize, usize)> {
+pub(crate) fn best_and_worst(k: usize, games: &[(usize, usize, Verdict)]) -> Option<(usize, usize)> {
     let mut net = vec![0i64; k];
     for (i, j, verdict) in games {
         let result = match verdict {

@@ -1,5 +1,7 @@
 //! An annotator that follows a simple rule: for tests, demonstrations, and preferences that need no model.
 
+use std::collections::BTreeMap;
+
 use regex::Regex;
 
 use super::{Annotator, Judgement, Pair, Verdict, names};
@@ -75,6 +77,11 @@ impl Rule {
 impl Annotator for Rule {
     fn name(&self) -> String {
         format!("rule {}", self.text)
+    }
+
+    fn identity(&self) -> Result<BTreeMap<String, String>> {
+        let options = [("judge", "rule"), ("judge-rule", &self.text)];
+        Ok(options.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
     }
 
     fn annotate(&mut self, pairs: &[Pair<'_>]) -> Result<Vec<Judgement>> {

@@ -6,6 +6,7 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::{AutoEscape, Environment, context};
 
 use super::{Pair, names};
+use crate::digest::Digester;
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -105,6 +106,15 @@ impl JudgeTemplate {
             return Err(Error::config("judge template", why));
         }
         Ok(JudgeTemplate { instruction: instruction.to_owned(), ..self })
+    }
+
+    /// A digest of its source, and its instruction.
+    pub(super) fn identity(&self) -> [String; 2] {
+        let source = self.environment.get_template("judge").expect("added in new").source().to_owned();
+        let mut digester = Digester::default();
+        digester.bytes(source.as_bytes());
+        digester.bytes(&[u8::from(self.training)]);
+        [digester.finish().to_string(), self.instruction.clone()]
     }
 
     /// What the judge reads. What the template refuses is [`Error::Config`].

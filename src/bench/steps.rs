@@ -174,10 +174,11 @@ impl Subject {
             PairStep::new(gpu, model, LOSS, Capacity::of(&trees), checkpointing, &Arena::new())
         };
         facts.launches_per_layer = Some(self.launches_per_layer(|g, m| Ok(new(g, m)?.launch_count()))?);
-        let (pairs, packed) = (pairs.to_vec(), Packed::new(&trees));
+        let pairs = pairs.to_vec();
         self.step(facts, || {
             let step = new(&self.gpu, &self.model)?;
-            Ok(move || step.run_packed(&packed, &pairs, WEIGHT).map(drop))
+            let run = if shared { PairStep::run } else { PairStep::run_unshared };
+            Ok(move || run(&step, &pairs, WEIGHT).map(drop))
         })
     }
 

@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 
 use clap::builder::Resettable;
 use clap::parser::ValueSource;
-use clap::{Arg, ArgAction, Command, value_parser};
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use serde_json::{Map, Value};
 
+use super::args;
 use crate::annotate::names;
 use crate::error::{Error, Result};
 use crate::files;
@@ -32,18 +33,41 @@ pub(super) fn add_flag(command: Command) -> Command {
 /// # Errors
 /// [`Error::Io`] for a file that cannot be read, [`Error::Config`] for anything in it that is no flag of the command.
 pub(super) fn merge(command: &Command, mut arguments: Vec<OsString>) -> Result<Vec<OsString>> {
-    // What is missing here may be in the file; what is wrong here is for the real parse to say.
-    let mut lenient = command.clone().mut_subcommands(|sub| sub.mut_args(optional));
-    let Ok(matches) = lenient.try_get_matches_from_mut(&arguments) else { return Ok(arguments) };
+    let lenient = lenient(command);
+    let Ok(matches) = lenient.clone().try_get_matches_from(&arguments) else { return Ok(arguments) };
     let Some((name, given)) = matches.subcommand() else { return Ok(arguments) };
     let Some(path) = given.get_one::<PathBuf>(FLAG) else { return Ok(arguments) };
     let sub = lenient.find_subcommand(name).expect("just parsed");
-    let is_given = |arg: &Arg| given.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine);
-    let from_file =
-        flags(sub, read(path)?, is_given).map_err(|why| Error::config(path.display().to_string(), why))?;
+    let from_file = flags(sub, read(path)?, |arg| is_given(given, arg))
+        .map_err(|why| Error::config(path.display().to_string(), why))?;
     // After the program's and the command's name.
     arguments.splice(2..2, from_file);
     Ok(arguments)
+}
+
+/// A command for a first look: what is missing may be in a file, what is wrong is for the real parse to say.
+pub(super) fn lenient(command: &Command) -> Command {
+    let mut lenient = command.clone().mut_subcommands(|sub| sub.mut_args(optional));
+    lenient.build();
+    lenient
+}
+
+fn is_given(given: &ArgMatches, arg: &Arg) -> bool {
+    given.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine)
+}
+
+/// The flags in a run's own `run.json` as they would be typed, save those that are `given`.
+pub(super) fn flags_of(command: &Command, run: Value, given: &ArgMatches) -> Result<Vec<OsString>, String> {
+    let Value::Object(map) = without_facts(run) else { return Err("holds no flags".into()) };
+    flags(command, map, |arg| is_given(given, arg))
+}
+
+/// Without what a `run.json` tells besides its flags: such a file repeats the run.
+fn without_facts(mut file: Value) -> Value {
+    if let Value::Object(map) = &mut file {
+        crate::train::RUN_FACTS.iter().for_each(|told| drop(map.remove(*told)));
+    }
+    file
 }
 
 fn optional(arg: Arg) -> Arg {
@@ -68,14 +92,8 @@ fn read(path: &Path) -> Result<Map<String, Value>> {
         Some("json") => serde_json::from_str(&text).map_err(|e| e.to_string()),
         _ => return Err(bad("its name ends in none of .yaml, .yml, .toml and .json".into())),
     };
-    match parsed.map_err(bad)? {
-        Value::Object(mut map) => {
-            // What a run's own run.json tells besides its flags: such a file repeats the run.
-            for told in crate::train::RUN_FACTS {
-                map.remove(told);
-            }
-            Ok(map)
-        }
+    match without_facts(parsed.map_err(bad)?) {
+        Value::Object(map) => Ok(map),
         Value::Null => Ok(Map::new()),
         _ => Err(bad("holds no keys: expected the names of flags with their values".into())),
     }
@@ -90,6 +108,12 @@ fn flags(
     let mut seen = BTreeSet::new();
     let mut out = Vec::new();
     for (key, value) in &file {
+        if !is_known(command, key)
+            && let Some(answer) = args::foreign::answer(key, &texts(value))
+        {
+            answer.map_err(|instead| format!("key {key:?}: {instead}"))?;
+            continue;
+        }
         let arg = find(command, key)?;
         if !seen.insert(arg.get_id()) {
             return Err(format!("key {key:?} gives --{} a second time", long(arg)));
@@ -102,13 +126,21 @@ fn flags(
     Ok(out)
 }
 
+/// The flags that a file may give.
+fn own_flags(command: &Command) -> impl Iterator<Item = &Arg> {
+    let own = |arg: &&Arg| arg.get_long().is_some_and(|long| ![FLAG, "help", "version"].contains(&long));
+    command.get_arguments().filter(own)
+}
+
+fn is_known(command: &Command, key: &str) -> bool {
+    let name = key.replace('_', "-");
+    own_flags(command).any(|arg| args::foreign::is_called(arg, &name))
+}
+
 fn find<'a>(command: &'a Command, key: &str) -> Result<&'a Arg, String> {
     let name = key.replace('_', "-");
-    let own = |arg: &&Arg| arg.get_long().is_some_and(|long| ![FLAG, "help", "version"].contains(&long));
-    let is_named =
-        |arg: &&Arg| long(arg) == name || arg.get_all_aliases().unwrap_or_default().contains(&&*name);
-    command.get_arguments().filter(own).find(is_named).ok_or_else(|| {
-        let known: Vec<&str> = command.get_arguments().filter(own).map(long).collect();
+    own_flags(command).find(|arg| args::foreign::is_called(arg, &name)).ok_or_else(|| {
+        let known: Vec<&str> = own_flags(command).map(long).collect();
         let command = command.get_name();
         match names::nearest(&name, &known) {
             Some(near) => format!("key {key:?} is no flag of oaif {command} (did you mean {near:?}?)"),
@@ -139,6 +171,16 @@ fn typed(arg: &Arg, value: &Value) -> Result<Vec<String>, String> {
         }
         Value::Array(_) => Err("takes one value, not a list".into()),
         one => Ok(vec![format!("{flag}={}", text(one)?)]),
+    }
+}
+
+/// What another trainer's key is set to.
+fn texts(value: &Value) -> Vec<String> {
+    match value {
+        Value::Null => vec!["none".into()],
+        Value::Array(items) => items.iter().flat_map(texts).collect(),
+        Value::String(text) => vec![text.clone()],
+        other => vec![other.to_string()],
     }
 }
 

@@ -1,44 +1,59 @@
 //! The program `oaif`: arguments in, a call of the library, results out. The only place that prints.
 
+mod advice;
 mod args;
 mod commands;
 mod config_file;
+mod console;
+mod printable;
+mod progress_line;
+mod resume;
+mod signals;
 
 use std::ffi::OsString;
 use std::fmt::Display;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::FromArgMatches;
 use clap::error::ErrorKind::{DisplayHelp, DisplayHelpOnMissingArgumentOrSubcommand, DisplayVersion};
+use clap::error::{ContextKind, ContextValue};
 
 use crate::error::{Error, Result};
 use args::{Cli, Command};
+use console::say;
+use printable::printable;
 
-/// Runs the program. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
+/// Runs the program. Exit codes: 0 done, 1 failed, 2 wrong usage, 128 and the signal's number
+/// interrupted: 130 by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP.
 pub fn main() -> ExitCode {
-    let parsed = match parse(std::env::args_os().collect()) {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let name = arguments.get(1).map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let done = match parse(arguments) {
         Ok(Ok(cli)) => run(cli),
         Ok(Err(usage)) => {
-            // Help and version are such "errors" too. A closed pipe is nothing to tell anybody.
-            let _ = match usage.kind() {
-                DisplayHelp | DisplayHelpOnMissingArgumentOrSubcommand | DisplayVersion => usage.print(),
-                _ => writeln!(io::stderr(), "oaif: {}", sentence(&usage.render().to_string())),
-            };
+            match usage.kind() {
+                // Help and version are such "errors" too. A closed pipe is nothing to tell anybody.
+                DisplayHelp | DisplayHelpOnMissingArgumentOrSubcommand | DisplayVersion => {
+                    drop(usage.print())
+                }
+                _ => say(format_args!("oaif: {}", sentence(&usage.render().to_string()))),
+            }
             return ExitCode::from(usage.exit_code() as u8);
         }
         Err(error) => Err(error),
     };
-    match parsed {
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever reads our output has seen enough.
         Err(Error::Io { source, .. }) if source.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
+            let code = exit_code(&error);
+            let text = advice::sentence(error, args::command().find_subcommand(&name));
             // Some parsers draw a picture of the place; a message is one line all the same.
-            let text = error.to_string();
             let lines: Vec<&str> = text.lines().map(str::trim).collect();
-            let _ = writeln!(io::stderr(), "oaif: {}", lines.join(" "));
-            exit_code(&error).into()
+            say(format_args!("oaif: {}", lines.join(" ")));
+            code.into()
         }
     }
 }
@@ -46,9 +61,27 @@ pub fn main() -> ExitCode {
 /// The command line, with the `--config` file's part. The inner error is clap's, which knows how to print itself.
 fn parse(arguments: Vec<OsString>) -> Result<Result<Cli, clap::Error>> {
     let mut command = config_file::add_flag(args::command());
+    let arguments = args::foreign::translate(&command, arguments)?;
+    let arguments = resume::expand(&command, arguments)?;
     let arguments = config_file::merge(&command, arguments)?;
+    let name = arguments.get(1).map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let matches = command.try_get_matches_from_mut(arguments);
-    Ok(matches.and_then(|m| Cli::from_arg_matches(&m)).map_err(|e| e.format(&mut command)))
+    let parsed = matches.and_then(|m| Cli::from_arg_matches(&m));
+    Ok(parsed.map_err(|mut e| {
+        spell_suggestion(&mut e, command.find_subcommand(&name));
+        e.format(&mut command)
+    }))
+}
+
+/// clap may suggest any name that a flag goes by: this is the one that --help shows.
+fn spell_suggestion(usage: &mut clap::Error, command: Option<&clap::Command>) {
+    let Some(ContextValue::String(suggested)) = usage.get(ContextKind::SuggestedArg) else { return };
+    let name = suggested.trim_start_matches("--");
+    let shown =
+        command.and_then(|c| c.get_arguments().find(|arg| args::foreign::is_called(arg, name))?.get_long());
+    if let Some(shown) = shown.map(|long| format!("--{long}")) {
+        usage.insert(ContextKind::SuggestedArg, ContextValue::String(shown));
+    }
 }
 
 /// What clap says in paragraphs as one line: the mistake, its tips, and where to look.
@@ -82,14 +115,19 @@ fn run(cli: Cli) -> Result<()> {
 fn exit_code(error: &Error) -> u8 {
     match error {
         Error::Config { .. } => 2,
-        Error::Interrupted => 130,
+        Error::Interrupted => signals::exit_code(),
         _ => 1,
     }
 }
 
-/// Writes a line of results to standard output.
+/// Writes a line of results to standard output: as it is to a file or a pipe, [`printable`] to a terminal.
 pub(crate) fn print(line: impl Display) -> Result<()> {
-    writeln!(io::stdout().lock(), "{line}").map_err(Error::io("write to", "standard output"))
+    let mut out = io::stdout().lock();
+    let written = match out.is_terminal() {
+        true => writeln!(out, "{}", printable(&line.to_string())),
+        false => writeln!(out, "{line}"),
+    };
+    written.map_err(Error::io("write to", "standard output"))
 }
 
 #[cfg(test)]

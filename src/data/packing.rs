@@ -12,7 +12,7 @@ pub struct Tree {
 impl Tree {
     /// Rows that the tree takes. A response's last token is only predicted, so it takes no row.
     pub fn rows(&self) -> usize {
-        self.prompt.len() + self.responses.iter().map(|r| r.len() - 1).sum::<usize>()
+        self.prompt.len() + self.responses.iter().map(|r| r.len().saturating_sub(1)).sum::<usize>()
     }
 
     /// Target rows: one for each response token.
@@ -34,7 +34,7 @@ impl Tree {
 
 /// Which rows of a table each index comes from, the other way round: the gradient of a gather without atomics.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Inverse {
+pub(crate) struct Inverse {
     /// Rows of the table, (U).
     pub rows: Vec<u32>,
     /// Where each row's positions start in `order`, (U + 1).
@@ -75,9 +75,10 @@ impl Inverse {
     }
 }
 
-/// Trees laid end to end: prompt, response 1, response 2, …
+/// Trees laid end to end: prompt, response 1, response 2, … They have been checked, see
+/// [`Stream`](crate::model::stream::Stream).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Packed {
+pub(crate) struct Packed {
     /// Token ids, (N).
     pub ids: Vec<u32>,
     /// Key rows that each row sees: prefix start and end, own start and end; half-open, and its own the last. There are as

@@ -12,8 +12,8 @@ use crate::data::tokenizer::{StopMatcher, Tokenizer};
 use crate::error::{Error, Result};
 use crate::gpu::{Arena, Buffer, Category, Dim, Format, Gpu, Live, Plan, PlanOptions, Recorder};
 use crate::model::kv_cache::KvCache;
-use crate::model::stream::extent;
-use crate::model::{Keys, Model, StreamTensors};
+use crate::model::stream::{check_ids, extent};
+use crate::model::{Architecture, Keys, Model, StreamTensors};
 pub use crate::ops::SamplingParams;
 
 /// What a [`Generator`] is built for.
@@ -21,7 +21,7 @@ pub use crate::ops::SamplingParams;
 pub struct GenerateOptions {
     /// How tokens are drawn.
     pub sampling: SamplingParams,
-    /// Longest response in tokens.
+    /// Longest response in tokens, which the model's context may cut.
     pub max_new_tokens: usize,
     /// Longest prompt in tokens.
     pub max_prompt_tokens: usize,
@@ -29,7 +29,7 @@ pub struct GenerateOptions {
     pub slots: usize,
     /// Samples of one prompt that are usually asked for; they share its cache.
     pub samples_per_prompt: usize,
-    /// Tokens that end a response.
+    /// Tokens that end a response, of the model's vocabulary.
     pub eos: Vec<u32>,
 }
 
@@ -38,10 +38,10 @@ pub struct GenerateOptions {
 pub struct Request {
     /// Token ids, at least one.
     pub prompt: Vec<u32>,
-    /// How many answers.
+    /// How many answers, at least one.
     pub samples: usize,
     /// Number of the first answer among all those of the run: with the seed and the position it determines every
-    /// random draw, whatever else is generated at the same time.
+    /// random draw, whatever else is generated at the same time. The last one's number is below 2³².
     pub first_sequence: u32,
 }
 
@@ -78,6 +78,9 @@ const PREFILL_TOKENS: usize = 1024;
 /// Sequences that are decoded side by side by default.
 const DEFAULT_SLOTS: usize = 64;
 
+/// Most answers of one call: each takes memory on the host before it is drawn.
+const MOST_ANSWERS: usize = 1 << 24;
+
 /// Slots for `samples` answers: as many as `wanted`, else 64, but none without an answer.
 pub fn slots_for(wanted: Option<usize>, samples: usize) -> usize {
     wanted.unwrap_or(DEFAULT_SLOTS).min(samples)
@@ -108,29 +111,50 @@ struct Running {
     page: usize,
 }
 
+impl GenerateOptions {
+    /// These options, where a model of this architecture can be driven with them.
+    fn checked(mut self, architecture: &Architecture) -> Result<GenerateOptions> {
+        let counts = [
+            ("max-new-tokens", self.max_new_tokens),
+            ("max-prompt-length", self.max_prompt_tokens),
+            ("slots", self.slots),
+            ("samples-per-prompt", self.samples_per_prompt),
+        ];
+        if let Some((what, _)) = counts.iter().find(|(_, count)| *count == 0) {
+            return Err(Error::config(*what, "is 0, at least 1 is needed"));
+        }
+        self.sampling.check()?;
+        if !self.eos.is_empty() {
+            check_ids(architecture.vocab, || "eos".into(), &self.eos)?;
+        }
+        let context = architecture.context;
+        if self.max_prompt_tokens >= context {
+            let what = "the longest prompt".to_owned();
+            return Err(Error::TooLong { what, tokens: self.max_prompt_tokens, limit: context - 1 });
+        }
+        // A response ends with the context.
+        self.max_new_tokens = self.max_new_tokens.min(context);
+        // Each slot has room for a prompt and a response, and there is a prompt more; rows are counted in 32 bits.
+        let most = i32::MAX as usize / (self.max_prompt_tokens + self.max_new_tokens) / 4;
+        if self.slots >= most {
+            return Err(Error::config("slots", format!("are {}, expected less than {most}", self.slots)));
+        }
+        Ok(self)
+    }
+}
+
 impl Generator {
     /// Records the plans and allocates the cache. The activations come from `arena`.
     ///
     /// # Errors
     /// [`Error::TooLong`] where the longest prompt leaves no room in the model's context; [`Error::Config`] for an
-    /// option that is 0 or out of its range; memory errors.
+    /// option that is 0 or out of its range, and for a `gpu` or an arena that is not the model's; memory errors.
     pub fn new(gpu: &Gpu, model: &Model, options: GenerateOptions, arena: &Arena) -> Result<Generator> {
-        let counts = [
-            ("max-new-tokens", options.max_new_tokens),
-            ("max-prompt-length", options.max_prompt_tokens),
-            ("slots", options.slots),
-        ];
-        if let Some((what, _)) = counts.iter().find(|(_, count)| *count == 0) {
-            return Err(Error::config(*what, "is 0, at least 1 is needed"));
-        }
-        let context = model.architecture().context;
-        if options.max_prompt_tokens >= context {
-            let what = "the longest prompt".to_owned();
-            return Err(Error::TooLong { what, tokens: options.max_prompt_tokens, limit: context - 1 });
-        }
+        model.check_gpu(gpu)?;
+        let options = options.checked(model.architecture())?;
         let slots = options.slots;
         // Pages for as many prompts as the slots can work on, and one that is being left.
-        let pages = slots.div_ceil(options.samples_per_prompt.max(1)) + 1;
+        let pages = slots.div_ceil(options.samples_per_prompt) + 1;
         let page_rows = options.max_prompt_tokens;
         // As many prompts as there are slots for at a time, up to a limit.
         let prefill_rows = PREFILL_TOKENS.min(slots * page_rows).max(page_rows);
@@ -178,7 +202,8 @@ impl Generator {
     /// Answers every request; the answers come in the requests' order, `samples` each.
     ///
     /// # Errors
-    /// [`Error::TooLong`] for a prompt above the limit and [`Error::Config`] for an empty one, before anything runs.
+    /// Before anything runs: [`Error::TooLong`] for a prompt above the limit; [`Error::Config`] for one that is empty or
+    /// has a token id beyond the vocabulary, and for no answers at all or more than can be numbered.
     pub fn run(
         &self,
         tokenizer: &Tokenizer,
@@ -186,21 +211,14 @@ impl Generator {
         stop: &StopMatcher,
         seed: u32,
     ) -> Result<Vec<Vec<Response>>> {
-        for request in requests {
-            let (tokens, limit) = (request.prompt.len(), self.options.max_prompt_tokens);
-            if tokens == 0 {
-                return Err(Error::config("prompt", "has no token to go on from: begin it with one"));
-            }
-            if tokens > limit {
-                return Err(Error::TooLong { what: "the prompt".into(), tokens, limit });
-            }
-        }
+        self.check(requests)?;
         let mut results: Vec<Vec<Option<Response>>> =
             requests.iter().map(|r| (0..r.samples).map(|_| None).collect()).collect();
         let mut queue: VecDeque<(usize, usize)> =
             requests.iter().enumerate().flat_map(|(i, r)| (0..r.samples).map(move |s| (i, s))).collect();
         let mut pages: Vec<Option<Page>> = (0..self.pages).map(|_| None).collect();
         let mut running: Vec<Option<Running>> = (0..self.options.slots).map(|_| None).collect();
+        let _turn = self.gpu.turn();
         self.slots.reset()?;
         loop {
             self.refill(requests, &mut queue, &mut pages, &mut running)?;
@@ -231,6 +249,31 @@ impl Generator {
         }
         let answer = |r: Option<Response>| r.expect("every sample ran to its end");
         Ok(results.into_iter().map(|r| r.into_iter().map(answer).collect()).collect())
+    }
+
+    fn check(&self, requests: &[Request]) -> Result<()> {
+        let (vocab, limit) = (self.model.architecture().vocab, self.options.max_prompt_tokens);
+        let mut all = 0usize;
+        for (i, request) in requests.iter().enumerate() {
+            check_ids(vocab, || format!("prompt {i}"), &request.prompt)?;
+            let tokens = request.prompt.len();
+            if tokens > limit {
+                return Err(Error::TooLong { what: format!("prompt {i}"), tokens, limit });
+            }
+            let Some(after_first) = request.samples.checked_sub(1) else {
+                return Err(Error::config(format!("samples of prompt {i}"), "are 0, at least 1 is needed"));
+            };
+            all = all.saturating_add(request.samples);
+            let last = (request.first_sequence as usize).checked_add(after_first);
+            if all > MOST_ANSWERS || last.is_none_or(|last| last > u32::MAX as usize) {
+                let why = format!(
+                    "are more than can be numbered from {} on, or than {MOST_ANSWERS} in one call",
+                    request.first_sequence
+                );
+                return Err(Error::config(format!("samples of prompt {i}"), why));
+            }
+        }
+        Ok(())
     }
 
     /// The response, once it has ended.
@@ -298,7 +341,7 @@ impl Generator {
                     token: request.prompt[prompt - 1],
                     position: prompt as u32 - 1,
                     prefix: self.page_row(page)..self.page_row(page) + prompt as u32 - 1,
-                    sequence: request.first_sequence.wrapping_add(sample as u32),
+                    sequence: request.first_sequence + sample as u32,
                     limit: self.options.max_new_tokens.min(room) as u32,
                 },
             )?;

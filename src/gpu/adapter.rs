@@ -1,7 +1,8 @@
 //! Choosing an adapter and opening its device with the features and limits that it has.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::arithmetic::Arithmetic;
@@ -50,7 +51,7 @@ pub const FEATURES: wgpu::Features =
 /// What to ask of the adapter.
 #[derive(Clone, Debug)]
 pub struct GpuOptions {
-    /// Index or part of the name, as `oaif doctor` lists them. `None`: `OAIF_ADAPTER`, else the fastest kind.
+    /// Index or part of the name, as `oaif doctor` lists them. `None`: `OAIF_GPU`, else the fastest kind.
     pub adapter: Option<String>,
     /// T0 or T1: no higher tier than this. T2 or T3: just this one; [`crate::ops::check_arithmetic`] tells whether its
     /// results are right. `None`: T1 where the adapter offers it. Never more, since that would change the numbers.
@@ -67,6 +68,23 @@ pub struct GpuOptions {
     /// Pretend that a dispatch has no more than this many workgroups in one dimension, to test large grids.
     #[doc(hidden)]
     pub max_groups_per_dimension: Option<u32>,
+}
+
+impl GpuOptions {
+    /// Refuses values that no device can be driven with.
+    fn check(&self) -> Result<()> {
+        if self.submit_ms.is_nan() || self.submit_ms <= 0.0 {
+            return Err(Error::config("submit_ms", format!("{} is no time above 0", self.submit_ms)));
+        }
+        let limits = [
+            ("max_binding_bytes", self.max_binding_bytes == Some(0)),
+            ("max_groups_per_dimension", self.max_groups_per_dimension == Some(0)),
+        ];
+        match limits.iter().find(|(_, is_zero)| *is_zero) {
+            Some((what, _)) => Err(Error::config(*what, "is 0, which holds nothing: leave it out")),
+            None => Ok(()),
+        }
+    }
 }
 
 impl Default for GpuOptions {
@@ -130,7 +148,7 @@ pub struct Activity {
 /// One adapter, as `oaif doctor` shows it.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct AdapterSummary {
-    /// Position in the list, accepted by `--adapter`.
+    /// Position in the list, by which [`GpuOptions::adapter`] may choose it.
     pub index: usize,
     /// The adapter's name.
     pub name: String,
@@ -171,6 +189,10 @@ pub(super) struct Inner {
     pub profile: Option<Mutex<Profile>>,
     /// What wgpu reported outside a call, and why the device was lost.
     faults: Arc<Mutex<Faults>>,
+    /// Held from filling a plan's inputs to reading its outputs: plans share the memory of their activations.
+    turn: Mutex<()>,
+    /// Whether the device is an application's, which handles its errors itself.
+    foreign: bool,
 }
 
 #[derive(Default)]
@@ -214,13 +236,26 @@ async fn adapters(instance: &wgpu::Instance) -> Vec<(AdapterSummary, wgpu::Adapt
     found.into_iter().enumerate().map(|(i, a)| (summarise(i, &a.get_info()), a)).collect()
 }
 
-/// Every adapter of this machine, in the order that `--adapter` counts them.
+/// Every adapter of this machine, in the order of their [`AdapterSummary::index`].
 pub fn list_adapters() -> Vec<AdapterSummary> {
     pollster::block_on(async { adapters(&instance()).await.into_iter().map(|(s, _)| s).collect() })
 }
 
-const NO_ADAPTER: &str = "no GPU adapter was found: install a Vulkan driver (on Debian or Ubuntu without a GPU: \
-     apt-get install libvulkan1 mesa-vulkan-drivers), then look at `oaif doctor`";
+const NO_GPU: &str = "no GPU was found: install a Vulkan driver (on Debian or Ubuntu without a GPU: apt-get install \
+                      libvulkan1 mesa-vulkan-drivers)";
+/// With which wgpu is told to look at some backends alone.
+const BACKENDS: &str = "WGPU_BACKEND";
+
+/// Why no GPU was found.
+fn no_gpu(backends: Option<&str>) -> Error {
+    Error::NoAdapter(match backends {
+        Some(backends) => format!(
+            "no GPU was found by {BACKENDS}={backends}, which is set in the environment: unset it, or set it to vulkan, metal \
+             or dx12"
+        ),
+        None => NO_GPU.into(),
+    })
+}
 
 /// Smaller is better: the order in which kinds of adapter are preferred.
 fn preference(summary: &AdapterSummary) -> usize {
@@ -235,7 +270,7 @@ fn choose(
     wanted: Option<&str>,
 ) -> Result<(AdapterSummary, wgpu::Adapter)> {
     if found.is_empty() {
-        return Err(Error::NoAdapter(NO_ADAPTER.into()));
+        return Err(no_gpu(std::env::var(BACKENDS).ok().filter(|set| !set.is_empty()).as_deref()));
     }
     let position = match wanted {
         None => found.iter().enumerate().min_by_key(|(i, (s, _))| (preference(s), *i)).map(|(i, _)| i),
@@ -250,7 +285,7 @@ fn choose(
         None => {
             let names: Vec<_> = found.iter().map(|(s, _)| format!("{} {}", s.index, s.name)).collect();
             Err(Error::NoAdapter(format!(
-                "no adapter is called {:?}: choose by index or name from [{}]",
+                "no GPU is called {:?}: choose by index or name from [{}]",
                 wanted.unwrap_or_default(),
                 names.join(", ")
             )))
@@ -271,7 +306,8 @@ impl Gpu {
     /// T3 needs;
     /// [`Error::Gpu`] when the driver refuses the device.
     pub async fn open_async(options: &GpuOptions) -> Result<Gpu> {
-        let from_env = std::env::var("OAIF_ADAPTER").ok().filter(|v| !v.is_empty());
+        options.check()?;
+        let from_env = std::env::var("OAIF_GPU").ok().filter(|v| !v.is_empty());
         let wanted = options.adapter.clone().or(from_env);
         let (summary, adapter) = choose(adapters(&instance()).await, wanted.as_deref())?;
         let arithmetic = Arithmetic::of_tier(options.tier, &summary.name, &adapter)?;
@@ -296,18 +332,22 @@ impl Gpu {
             })
             .await
             .map_err(|e| Error::Gpu { what: format!("a device on {}", summary.name), why: e.to_string() })?;
-        let gpu = Gpu::build(device, queue, summary, options, arithmetic);
+        let gpu = Gpu::build(device, queue, summary, options, arithmetic, false);
         gpu.watch();
         Ok(gpu)
     }
 
     /// Uses the application's own device and queue, best one with all of [`FEATURES`] that its adapter has. Its error
     /// handlers stay the application's. It computes in f32, unless T2 is asked for and the device has f16.
-    pub fn from_device(device: wgpu::Device, queue: wgpu::Queue, options: &GpuOptions) -> Gpu {
+    ///
+    /// # Errors
+    /// [`Error::Config`] for an option out of its range.
+    pub fn from_device(device: wgpu::Device, queue: wgpu::Queue, options: &GpuOptions) -> Result<Gpu> {
+        options.check()?;
         let summary = summarise(0, &device.adapter_info());
         let half = options.tier == Some(Tier::Half) && device.features().contains(wgpu::Features::SHADER_F16);
         let arithmetic = if half { Arithmetic::F16 } else { Arithmetic::F32 };
-        Gpu::build(device, queue, summary, options, arithmetic)
+        Ok(Gpu::build(device, queue, summary, options, arithmetic, true))
     }
 
     /// A `Gpu` of the same limits without a device, to measure what a run would allocate.
@@ -357,6 +397,8 @@ impl Gpu {
             pace: Mutex::default(),
             profile: None,
             faults: Arc::default(),
+            turn: Mutex::default(),
+            foreign: false,
         };
         Gpu { inner: Arc::new(inner) }
     }
@@ -367,6 +409,7 @@ impl Gpu {
         summary: AdapterSummary,
         options: &GpuOptions,
         arithmetic: Arithmetic,
+        foreign: bool,
     ) -> Gpu {
         let l = device.limits();
         let limits = Limits {
@@ -401,6 +444,8 @@ impl Gpu {
             pace: Mutex::default(),
             profile: (options.profile && timestamps).then(Mutex::default),
             faults: Arc::default(),
+            turn: Mutex::default(),
+            foreign,
         };
         Gpu { inner: Arc::new(inner) }
     }
@@ -431,9 +476,11 @@ impl Gpu {
         let result = call(device);
         let found = [validation, memory, internal].map(|scope| pollster::block_on(scope.pop()));
         let reported = self.check(what);
-        match found.into_iter().flatten().next() {
-            Some(why) => Err(Error::Gpu { what: what.into(), why: why.to_string() }),
-            None => reported.map(|()| result),
+        match (reported, found.into_iter().flatten().next()) {
+            // What wgpu says of a lost device's remains is beside the point.
+            (Err(lost @ Error::DeviceLost(_)), _) => Err(lost),
+            (_, Some(why)) => Err(Error::Gpu { what: what.into(), why: why.to_string() }),
+            (reported, None) => reported.map(|()| result),
         }
     }
 
@@ -461,9 +508,35 @@ impl Gpu {
         }
     }
 
+    /// Whether the application's device is lost, which wgpu tells the application alone. Calls on it do nothing, without
+    /// a word; only a mapping fails at once.
+    fn is_dead(&self) -> bool {
+        let Some((device, _)) = self.inner.device.as_ref().filter(|_| self.inner.foreign) else {
+            return false;
+        };
+        let failed = Arc::new(AtomicBool::new(false));
+        let flag = failed.clone();
+        let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let probe = device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("probe"),
+            size: 4,
+            usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
+        // Not unmapped: a thread that polls the device may be at it. Where it goes well, nobody waits for it.
+        probe
+            .map_async(wgpu::MapMode::Read, .., move |mapped| flag.store(mapped.is_err(), Ordering::Relaxed));
+        drop(pollster::block_on(scope.pop()));
+        failed.load(Ordering::Relaxed)
+    }
+
     /// Returns what wgpu reported since the last call, as an error.
     pub(crate) fn check(&self, what: &str) -> Result<()> {
+        let dead = self.is_dead();
         let mut faults = self.inner.faults.lock().unwrap();
+        if dead {
+            faults.lost.get_or_insert("the application's device is gone".into());
+        }
         if let Some(lost) = &faults.lost {
             return Err(Error::DeviceLost(lost.clone()));
         }
@@ -479,6 +552,17 @@ impl Gpu {
 
     pub(super) fn queue(&self) -> &wgpu::Queue {
         &self.inner.device.as_ref().expect("a measuring Gpu runs nothing").1
+    }
+
+    /// Waits until no other thread fills or replays a plan on this device, and keeps them waiting.
+    pub(crate) fn turn(&self) -> MutexGuard<'_, ()> {
+        // A thread that panicked has left nothing behind that the next one would not overwrite.
+        self.inner.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether this is the same device.
+    pub(crate) fn is(&self, other: &Gpu) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
     }
 
     /// Whether nothing can run here (see [`Gpu::measuring`]).

@@ -24,6 +24,20 @@ pub enum Category {
     Workspace,
 }
 
+impl Category {
+    /// What a reader calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Category::Weights => "weights",
+            Category::Gradients => "gradients",
+            Category::Optimiser => "optimiser",
+            Category::Activations => "activations",
+            Category::KvCache => "KV cache",
+            Category::Workspace => "workspace",
+        }
+    }
+}
+
 /// Bytes held now and at most, by category.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct MemoryReport {
@@ -98,21 +112,26 @@ impl Buffer {
         &self.inner.label
     }
 
+    /// Whether it lies on this device.
+    pub(super) fn is_of(&self, gpu: &Gpu) -> bool {
+        Arc::ptr_eq(&self.inner.ledger, &gpu.inner.ledger)
+    }
+
     /// Identifies the allocation, whatever its clones.
     pub(super) fn id(&self) -> usize {
         Arc::as_ptr(&self.inner) as usize
     }
 }
 
-/// A range of bytes of a buffer, bindable by itself.
+/// A range of bytes of a buffer, bindable by itself. [`Buffer::region`] makes one.
 #[derive(Clone, Debug)]
 pub struct Region {
     /// The buffer.
-    pub buffer: Buffer,
+    pub(crate) buffer: Buffer,
     /// First byte.
-    pub offset: u64,
+    pub(crate) offset: u64,
     /// Length in bytes.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
 }
 
 /// Bytes that one piece of an upload may hold in staging memory.
@@ -122,7 +141,7 @@ impl Gpu {
     /// Allocates `bytes`, rounded up to whole words.
     ///
     /// # Errors
-    /// [`Error::Limit`] above the adapter's largest buffer, [`Error::OutOfMemory`] when it has no more.
+    /// [`Error::Limit`] above the GPU's largest buffer, [`Error::OutOfMemory`] when it has no more.
     pub fn buffer(&self, label: impl Into<String>, category: Category, bytes: u64) -> Result<Buffer> {
         let usage = wgpu::BufferUsages::STORAGE
             | wgpu::BufferUsages::UNIFORM
@@ -144,15 +163,15 @@ impl Gpu {
         category: Category,
         bytes: u64,
     ) -> Result<Buffer> {
-        let bytes = bytes.max(4).next_multiple_of(4);
         if bytes > self.limits().buffer {
             return Err(Error::Limit {
                 what: label,
                 needed: bytes,
                 limit: self.limits().buffer,
-                remedy: "lower the batch size or the lengths, or choose another --adapter".into(),
+                remedy: "lower the batch size or the lengths of texts".into(),
             });
         }
+        let bytes = bytes.max(4).next_multiple_of(4);
         let raw = match self.is_measuring() {
             true => None,
             false => Some(self.allocate(usage, &label, bytes)?),
@@ -177,9 +196,7 @@ impl Gpu {
                 what: label.into(),
                 bytes,
                 held: self.memory().total,
-                remedy: "lower --per-device-train-batch-size, --max-new-tokens or --max-prompt-length, \
-                         or use --gradient-checkpointing or --lora-r"
-                    .into(),
+                remedy: "lower the batch size or the lengths of texts".into(),
             });
         }
         Ok(raw)
@@ -197,10 +214,26 @@ impl Gpu {
         Ok(buffer)
     }
 
+    /// Refuses a region of another device, whose memory this one cannot reach.
+    fn own(&self, what: &str, region: &Region) -> Result<()> {
+        match region.buffer.is_of(self) {
+            true => Ok(()),
+            false => Err(Error::config(what, format!("{:?} is on another device", region.buffer))),
+        }
+    }
+
     /// Copies `data` to the start of `region`, in pieces, so that staging memory stays small.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for data that does not fit, or a region of another device.
     pub fn upload<T: bytemuck::NoUninit>(&self, region: &Region, data: &[T]) -> Result<()> {
         let bytes: &[u8] = bytemuck::cast_slice(data);
-        assert!(bytes.len() as u64 <= region.bytes, "{} bytes do not fit {:?}", bytes.len(), region);
+        self.own("upload", region)?;
+        if bytes.len() as u64 > region.bytes {
+            let Region { buffer, bytes: room, .. } = region;
+            let why = format!("{} bytes do not fit the {room} of this region of {buffer:?}", bytes.len());
+            return Err(Error::config("upload", why));
+        }
         if self.is_measuring() {
             return Ok(());
         }
@@ -216,7 +249,17 @@ impl Gpu {
     }
 
     /// Copies a region back. Blocks; for weights and tests, while training reads go through a plan's outputs.
+    ///
+    /// # Errors
+    /// [`Error::Config`] where the region is not made of whole `T`s of a power of two bytes, or is another device's.
     pub fn download<T: bytemuck::Pod>(&self, region: &Region) -> Result<Vec<T>> {
+        self.own("download", region)?;
+        let size = size_of::<T>();
+        // A power of two divides a piece as well.
+        if !size.is_power_of_two() || size > UPLOAD_PIECE || !region.bytes.is_multiple_of(size as u64) {
+            let why = format!("{} bytes are no whole number of elements of {size}", region.bytes);
+            return Err(Error::config("download", why));
+        }
         let mut out = Vec::with_capacity(region.bytes as usize / size_of::<T>());
         if self.is_measuring() {
             out.resize(region.bytes as usize / size_of::<T>(), T::zeroed());
@@ -252,6 +295,7 @@ impl Gpu {
 
     /// Fills a region with zero bytes.
     pub fn clear(&self, regions: &[Region]) -> Result<()> {
+        regions.iter().try_for_each(|region| self.own("clear", region))?;
         if self.is_measuring() {
             return Ok(());
         }
@@ -263,8 +307,15 @@ impl Gpu {
     }
 
     /// Copies `from` to `to`, both of the same size.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for regions of different sizes or another device; [`Error::Gpu`] for ones that overlap.
     pub fn copy(&self, from: &Region, to: &Region) -> Result<()> {
-        assert_eq!(from.bytes, to.bytes, "a copy between regions of different sizes");
+        self.own("copy", from).and_then(|()| self.own("copy", to))?;
+        if from.bytes != to.bytes {
+            let why = format!("from {} bytes to {}: both must be of one size", from.bytes, to.bytes);
+            return Err(Error::config("copy", why));
+        }
         if self.is_measuring() {
             return Ok(());
         }
@@ -309,5 +360,21 @@ impl MapRequest {
         let bytes = mapped.map_err(|e| why(e.to_string()))?.to_vec();
         self.buffer.raw().unmap();
         Ok((bytes, self.buffer))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::adapter::GpuOptions;
+    use super::*;
+
+    #[test]
+    fn a_write_beyond_a_buffer_is_refused_by_wgpu_and_the_device_goes_on() {
+        let Ok(gpu) = Gpu::open(&GpuOptions::default()) else { return eprintln!("SKIPPED: no GPU") };
+        let buffer = gpu.buffer("small", Category::Workspace, 16).unwrap();
+        let beyond = Region { offset: 64, ..buffer.region() };
+        let error = gpu.upload(&beyond, &[1u32]).unwrap_err();
+        assert!(matches!(error, Error::Gpu { .. }), "{error}");
+        assert!(gpu.wait().is_ok());
     }
 }

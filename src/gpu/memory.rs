@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use super::adapter::Gpu;
 use super::buffer::{Buffer, Category};
 use super::recorder::{Home, Recorder, Tensor};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Where each transient tensor of a recording lies.
 #[derive(Debug, Default)]
@@ -83,6 +83,9 @@ impl Arena {
     /// A buffer for each slot: the largest slot gets the largest buffer; what is too small is replaced.
     pub(super) fn place(&self, gpu: &Gpu, layout: &Layout) -> Result<Vec<Buffer>> {
         let mut buffers = self.buffers.lock().unwrap();
+        if buffers.iter().any(|buffer| !buffer.is_of(gpu)) {
+            return Err(Error::config("arena", "holds memory of another device: give each device its own"));
+        }
         buffers.sort_by_key(|b| std::cmp::Reverse(b.bytes()));
         let mut order: Vec<usize> = (0..layout.slots.len()).collect();
         order.sort_by_key(|i| std::cmp::Reverse(layout.slots[*i]));

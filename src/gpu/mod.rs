@@ -1,5 +1,10 @@
 //! The engine: an adapter and its device, buffers that know their size, shaders, and plans that are recorded
 //! once and replayed. `wgpu::` appears here alone.
+//!
+//! What a *recording* is made of is its author's: shapes that do not belong together panic as they are recorded, and
+//! kernels trust the indices that they are given ([`GpuOptions::checked`] has the GPU check them). What is done with a
+//! buffer or a plan afterwards, and all that [`crate::model`], [`crate::generate`], [`crate::optim`], [`crate::train`] and
+//! [`crate::annotate`] are given, is checked and an [`Error`](crate::Error).
 
 mod adapter;
 mod arithmetic;

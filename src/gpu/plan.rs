@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::adapter::Gpu;
 use super::buffer::{Buffer, Category, MapRequest, Region};
 use super::memory::{Arena, Layout};
-use super::recorder::{Dim, Groups, Home, Recorder, Tensor, Work};
+use super::recorder::{Dim, Groups, Home, Recorder, Tensor, Word, Work};
 use super::shader::Kernel;
 use crate::error::{Error, Result};
 
@@ -114,9 +114,17 @@ impl Plan {
     /// [`Gpu`] only the memory is counted.
     ///
     /// # Errors
-    /// [`Error::Limit`] for a tensor above the adapter's binding limit, [`Error::OutOfMemory`], [`Error::Shader`].
+    /// [`Error::Limit`] for a tensor above the GPU's binding limit, [`Error::OutOfMemory`], [`Error::Shader`];
+    /// [`Error::Config`] where the recording or the arena has memory of another device.
     pub fn new(gpu: &Gpu, recorder: Recorder, arena: &Arena, options: PlanOptions) -> Result<Plan> {
         recorder.check_complete()?;
+        for info in &recorder.tensors {
+            if let Home::Region(region) = &info.home
+                && !region.buffer.is_of(gpu)
+            {
+                return Err(Error::config("plan", format!("{} is on another device", info.label)));
+            }
+        }
         let layout = Layout::plan(&recorder);
         for launch in &recorder.launches {
             for (tensor, _) in &launch.args {
@@ -183,6 +191,9 @@ impl Plan {
     }
 
     /// Runs the plan and waits for its outputs.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a live extent above what the plan was recorded for; what the device reports.
     pub fn run(&self, live: &Live) -> Result<Outputs> {
         self.submit(live, 1)?.wait()
     }
@@ -190,7 +201,10 @@ impl Plan {
     /// Submits the launches `times` over, in as many submits as the time cap asks for, and returns at once.
     pub fn submit(&self, live: &Live, times: u32) -> Result<Pending<'_>> {
         for (index, (value, room)) in live.extents.iter().zip(&self.room).enumerate() {
-            assert!(value <= room, "live extent {index} is {value}, its tensors have room for {room}");
+            if value > room {
+                let why = format!("is {value}, its tensors have room for {room}");
+                return Err(Error::config(format!("live extent {index}"), why));
+            }
         }
         let started = Instant::now();
         if self.gpu.is_measuring() {
@@ -359,7 +373,7 @@ fn check_binding(gpu: &Gpu, recorder: &Recorder, tensor: Tensor) -> Result<()> {
             what: format!("{} ({}, {})", recorder.label(tensor), tensor.rows.max(), tensor.cols),
             needed: tensor.bytes(),
             limit: gpu.limits().binding,
-            remedy: "lower --per-device-train-batch-size, --max-prompt-length or --max-new-tokens".into(),
+            remedy: "lower the batch size or the lengths of texts".into(),
         });
     }
     Ok(())
@@ -449,8 +463,15 @@ fn timing_queries(gpu: &Gpu) -> Result<Option<Queries>> {
 
 fn room(recorder: &Recorder) -> [u32; 8] {
     let mut room = [u32::MAX; 8];
-    for (tensor, _) in recorder.launches.iter().flat_map(|l| &l.args) {
-        if let Dim::Live { index, max } = tensor.rows {
+    let extents = recorder.launches.iter().flat_map(|launch| {
+        let params = launch.params.iter().filter_map(|word| match word {
+            Word::Extent(dim) => Some(*dim),
+            Word::U32(_) | Word::F32(_) => None,
+        });
+        launch.args.iter().map(|(tensor, _)| tensor.rows).chain(params).chain([launch.groups.rows])
+    });
+    for dim in extents {
+        if let Dim::Live { index, max } = dim {
             let known = &mut room[index as usize];
             *known = max.min(*known);
         }

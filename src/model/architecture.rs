@@ -1,6 +1,7 @@
 //! What a decoder is made of, as data: a family is a description that `decoder.rs` follows.
 
-use super::config::{ModelConfig, Rope};
+use super::config::ModelConfig;
+use super::rope::Rope;
 
 /// How rows are normalised.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -144,9 +145,9 @@ pub struct WeightSpec {
     /// Its shape: a matrix (rows, cols), or a vector (len).
     pub shape: Vec<usize>,
     /// Rows that are never torn apart where the matrix has to be split: a head's.
-    pub unit: usize,
+    pub(crate) unit: usize,
     /// Whether it is stacked below the weight before it: both read the same rows, and one product serves both.
-    pub stacked: bool,
+    pub(crate) stacked: bool,
 }
 
 impl WeightSpec {

@@ -1,11 +1,13 @@
 //! What a model is made of: `config.json`, in both forms that Hugging Face has given it.
 
-use std::f64::consts::TAU;
 use std::path::Path;
 
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::adapter_storage::ADAPTER_CONFIG;
+use super::format::FloatFormat;
+use super::rope::Rope;
 use crate::data::tokenizer::token_ids;
 use crate::error::{Error, Result};
 use crate::files;
@@ -44,59 +46,10 @@ pub struct ModelConfig {
     pub bos_token_id: Option<u32>,
     /// The ids that end one; `generation_config.json` may say otherwise (see `data::tokenizer`).
     pub eos_token_ids: Vec<u32>,
+    /// What a user of this model should know about its file.
+    pub warnings: Vec<String>,
     /// The file as it was read, so that a saved model keeps what this struct does not know.
     pub raw: Value,
-}
-
-/// Rotary position embedding over heads of size D.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Rope {
-    /// The base of the frequencies.
-    pub theta: f64,
-    /// How they are stretched for longer contexts.
-    pub scaling: RopeScaling,
-}
-
-/// Stretching of the rotary frequencies.
-#[derive(Clone, Debug, PartialEq)]
-pub enum RopeScaling {
-    /// None.
-    Default,
-    /// Llama 3.1's: long wavelengths by `factor`, short ones not at all, those between smoothly.
-    Llama3 {
-        /// How many times longer the context has become.
-        factor: f64,
-        /// Wavelengths above `original_max_position_embeddings / low_freq_factor` are stretched in full.
-        low_freq_factor: f64,
-        /// Wavelengths below `original_max_position_embeddings / high_freq_factor` are kept.
-        high_freq_factor: f64,
-        /// The context before the stretching, in tokens.
-        original_max_position_embeddings: usize,
-    },
-}
-
-impl Rope {
-    /// Radians a token of each pair of a head of size D: (D/2), θ^(−2j/D), scaled as `transformers` does.
-    pub fn inverse_frequencies(&self, head_dim: usize) -> Vec<f64> {
-        let plain = (0..head_dim / 2).map(|j| self.theta.powf(-2.0 * j as f64 / head_dim as f64));
-        match self.scaling {
-            RopeScaling::Default => plain.collect(),
-            RopeScaling::Llama3 {
-                factor,
-                low_freq_factor,
-                high_freq_factor,
-                original_max_position_embeddings,
-            } => {
-                let stretch = |frequency: f64| {
-                    let turns = original_max_position_embeddings as f64 * frequency / TAU;
-                    let kept =
-                        ((turns - low_freq_factor) / (high_freq_factor - low_freq_factor)).clamp(0.0, 1.0);
-                    kept * frequency + (1.0 - kept) * frequency / factor
-                };
-                plain.map(stretch).collect()
-            }
-        }
-    }
 }
 
 /// `config.json` as it is written; what is missing gets `transformers`' default for a Llama.
@@ -112,32 +65,40 @@ struct Raw {
     head_dim: Option<usize>,
     vocab_size: usize,
     rms_norm_eps: Option<f64>,
-    rope_theta: Option<f64>,
-    rope_scaling: Option<RawRope>,
-    rope_parameters: Option<RawRope>,
     max_position_embeddings: Option<usize>,
     tie_word_embeddings: Option<bool>,
     attention_bias: Option<bool>,
     mlp_bias: Option<bool>,
     hidden_act: Option<String>,
+    attention_dropout: Option<f64>,
+    #[serde(default)]
+    quantization_config: Value,
     #[serde(default)]
     bos_token_id: Value,
     #[serde(default)]
     eos_token_id: Value,
 }
 
-#[derive(Default, Deserialize)]
-struct RawRope {
-    rope_type: Option<String>,
-    /// The older name; some files have both.
-    r#type: Option<String>,
-    rope_theta: Option<f64>,
-    factor: Option<f64>,
-    low_freq_factor: Option<f64>,
-    high_freq_factor: Option<f64>,
-    original_max_position_embeddings: Option<usize>,
-    partial_rotary_factor: Option<f64>,
-}
+/// The largest width, vocabulary or head: far above any model's, and far below what would overflow a size.
+const MAX_SIZE: usize = 1 << 24;
+/// The most layers.
+const MAX_LAYERS: usize = 4096;
+/// The most weights of a model.
+const MAX_WEIGHTS: u128 = 1 << 40;
+
+/// Keys of relatives of Llama that change what a model computes, but not in [`ARCHITECTURES`]; 1 is as good as absent.
+const UNUSED: [&str; 10] = [
+    "sliding_window",
+    "attention_multiplier",
+    "logits_scaling",
+    "residual_multiplier",
+    "embedding_multiplier",
+    "final_logit_softcapping",
+    "attn_logit_softcapping",
+    "query_pre_attn_scalar",
+    "clip_qkv",
+    "use_qk_norm",
+];
 
 impl ModelConfig {
     /// Reads and checks `config.json` in `dir`. What it gets wrong, and what this crate cannot run, is
@@ -145,7 +106,11 @@ impl ModelConfig {
     pub fn load(dir: &Path) -> Result<ModelConfig> {
         let path = dir.join("config.json");
         let json = files::read_json_if_present(&path)?.ok_or_else(|| {
-            Error::file(dir, "has no config.json: give a model's folder as Hugging Face lays it out")
+            let why = match dir.join(ADAPTER_CONFIG).exists() {
+                true => "is a LoRA adapter's folder: give its base model's folder as the model, this one as adapter",
+                false => "has no config.json: give a model's folder as Hugging Face lays it out",
+            };
+            Error::file(dir, why)
         })?;
         ModelConfig::from_json(json).map_err(|why| Error::file(path, why))
     }
@@ -160,24 +125,31 @@ impl ModelConfig {
                 "{key} is true: projections with a bias are not supported yet, use another model"
             ));
         }
+        if !raw.quantization_config.is_null() {
+            return Err(
+                "quantization_config is set: quantised weights are not read, take the model's own in \
+                        float32, float16 or bfloat16"
+                    .into(),
+            );
+        }
         match raw.hidden_act.as_deref() {
             None | Some("silu" | "swish") => {}
             Some(other) => return Err(format!("hidden_act is \"{other}\", only \"silu\" is supported")),
         }
         let (hidden_size, heads) = (raw.hidden_size, raw.num_attention_heads);
         let kv_heads = raw.num_key_value_heads.unwrap_or(heads);
-        for (key, size) in [
-            ("hidden_size", hidden_size),
-            ("intermediate_size", raw.intermediate_size),
-            ("num_hidden_layers", raw.num_hidden_layers),
-            ("num_attention_heads", heads),
-            ("num_key_value_heads", kv_heads),
-            ("vocab_size", raw.vocab_size),
-            ("max_position_embeddings", raw.max_position_embeddings.unwrap_or(2048)),
+        let max_position_embeddings = raw.max_position_embeddings.unwrap_or(2048);
+        for (key, size, limit) in [
+            ("hidden_size", hidden_size, MAX_SIZE),
+            ("intermediate_size", raw.intermediate_size, MAX_SIZE),
+            ("num_hidden_layers", raw.num_hidden_layers, MAX_LAYERS),
+            ("num_attention_heads", heads, MAX_SIZE),
+            ("num_key_value_heads", kv_heads, MAX_SIZE),
+            ("vocab_size", raw.vocab_size, MAX_SIZE),
+            ("max_position_embeddings", max_position_embeddings, i32::MAX as usize),
         ] {
-            // Tensors are indexed in 32 bits on the GPU.
-            if size == 0 || size > i32::MAX as usize {
-                return Err(format!("{key} is {size}, expected 1 to {}", i32::MAX));
+            if size == 0 || size > limit {
+                return Err(format!("{key} is {size}, expected 1 to {limit}"));
             }
         }
         let head_dim = match raw.head_dim {
@@ -189,8 +161,12 @@ impl ModelConfig {
                 ));
             }
         };
-        if head_dim == 0 || head_dim > i32::MAX as usize || !head_dim.is_multiple_of(8) {
+        if head_dim == 0 || !head_dim.is_multiple_of(8) {
             return Err(format!("the head size is {head_dim}, only multiples of 8 are supported"));
+        }
+        if head_dim > MAX_SIZE / heads {
+            let why = format!("{heads} heads of size {head_dim} are wider than {MAX_SIZE}");
+            return Err(format!("{why}: are num_attention_heads and head_dim right?"));
         }
         if !heads.is_multiple_of(kv_heads) {
             return Err(format!(
@@ -201,6 +177,30 @@ impl ModelConfig {
         if !(rms_norm_eps.is_finite() && rms_norm_eps >= 0.0) {
             return Err(format!("rms_norm_eps is {rms_norm_eps}, expected a number ≥ 0"));
         }
+        let [c, f, l, v] =
+            [hidden_size, raw.intermediate_size, raw.num_hidden_layers, raw.vocab_size].map(|n| n as u128);
+        let weights = 2 * v * c + l * c * (3 * f + (2 * (heads + kv_heads) * head_dim) as u128);
+        if weights > MAX_WEIGHTS {
+            return Err(format!(
+                "vocab_size, hidden_size, intermediate_size and num_hidden_layers describe {weights} weights, more \
+                 than {MAX_WEIGHTS}: are they right?"
+            ));
+        }
+        let mut warnings = Vec::new();
+        let set = |key: &&str| {
+            json.get(*key)
+                .is_some_and(|v| !v.is_null() && *v != Value::Bool(false) && v.as_f64() != Some(1.0))
+        };
+        // Where it is said not to be used, its size is no surprise.
+        let in_use =
+            |key: &&str| *key != "sliding_window" || json["use_sliding_window"] != Value::Bool(false);
+        for key in UNUSED.iter().filter(|key| set(key) && in_use(key)) {
+            warnings.push(format!("config.json has {key}, which {architecture} does not use"));
+        }
+        if raw.attention_dropout.is_some_and(|p| p > 0.0) {
+            warnings.push("config.json has attention_dropout, which training here does not do".into());
+        }
+        let rope = Rope::from_json(&json, max_position_embeddings, &mut warnings)?;
         let ids = |key, value| token_ids(value).map_err(|why| format!("{key} {why}"));
         Ok(ModelConfig {
             architecture,
@@ -212,13 +212,30 @@ impl ModelConfig {
             head_dim,
             vocab_size: raw.vocab_size,
             rms_norm_eps,
-            rope: rope(&raw)?,
-            max_position_embeddings: raw.max_position_embeddings.unwrap_or(2048),
+            rope,
+            max_position_embeddings,
             tie_word_embeddings: raw.tie_word_embeddings.unwrap_or(false),
             bos_token_id: ids("bos_token_id", &raw.bos_token_id)?.first().copied(),
             eos_token_ids: ids("eos_token_id", &raw.eos_token_id)?,
+            warnings,
             raw: json,
         })
+    }
+
+    /// Gives the head a matrix of its own, for the reason `why`, and says so in what is saved.
+    pub(super) fn untie(&mut self, why: String) {
+        self.tie_word_embeddings = false;
+        self.raw["tie_word_embeddings"] = false.into();
+        self.warnings.push(why);
+    }
+
+    /// Says in what is saved how the weights are stored, by the keys that are there, or else the newer one.
+    pub(super) fn set_dtype(&mut self, format: FloatFormat) {
+        let keys: Vec<&str> =
+            ["dtype", "torch_dtype"].into_iter().filter(|key| self.raw.get(key).is_some()).collect();
+        for key in if keys.is_empty() { vec!["dtype"] } else { keys } {
+            self.raw[key] = format.name().into();
+        }
     }
 
     /// Writes `config.json` into `dir` as it was read.
@@ -237,6 +254,10 @@ impl ModelConfig {
 fn architecture(raw: &Raw) -> Result<String, String> {
     let stated = raw.architectures.as_ref().and_then(|list| list.first());
     let found = match (stated, raw.model_type.as_deref()) {
+        // transformers goes by model_type, which may change the maths under the same tensor names.
+        (Some(stated), Some(family)) if ARCHITECTURES.contains(&stated.as_str()) && family != "llama" => {
+            return Err(format!("architectures says {stated}, model_type says \"{family}\": which is it?"));
+        }
         (Some(stated), _) => stated.as_str(),
         (None, Some("llama")) => "LlamaForCausalLM",
         (None, other) => other.unwrap_or("missing"),
@@ -247,53 +268,13 @@ fn architecture(raw: &Raw) -> Result<String, String> {
     Err(format!("the architecture is {found}, supported are {}: use such a model", ARCHITECTURES.join(", ")))
 }
 
-fn rope(raw: &Raw) -> Result<Rope, String> {
-    let none = RawRope::default();
-    let given = raw.rope_parameters.as_ref().or(raw.rope_scaling.as_ref()).unwrap_or(&none);
-    let theta = given.rope_theta.or(raw.rope_theta).unwrap_or(10_000.0);
-    if !(theta.is_finite() && theta > 0.0) {
-        return Err(format!("rope_theta is {theta}, expected a number > 0"));
-    }
-    if given.partial_rotary_factor.is_some_and(|factor| factor != 1.0) {
-        return Err("partial_rotary_factor is not 1: rotating a part of each head is not supported".into());
-    }
-    let need = |key: &str, value: Option<f64>| match value {
-        Some(value) if value.is_finite() && value > 0.0 => Ok(value),
-        Some(value) => Err(format!("{key} of rope_type \"llama3\" is {value}, expected a number > 0")),
-        None => Err(format!("rope_type \"llama3\" needs {key}")),
-    };
-    let scaling = match given.rope_type.as_deref().or(given.r#type.as_deref()) {
-        None | Some("default") => RopeScaling::Default,
-        Some("llama3") => {
-            let original = given.original_max_position_embeddings;
-            let low_freq_factor = need("low_freq_factor", given.low_freq_factor)?;
-            let high_freq_factor = need("high_freq_factor", given.high_freq_factor)?;
-            if high_freq_factor <= low_freq_factor {
-                return Err(format!(
-                    "high_freq_factor {high_freq_factor} must be above low_freq_factor {low_freq_factor}"
-                ));
-            }
-            need("original_max_position_embeddings", original.map(|n| n as f64))?;
-            RopeScaling::Llama3 {
-                factor: need("factor", given.factor)?,
-                low_freq_factor,
-                high_freq_factor,
-                original_max_position_embeddings: original.unwrap_or_default(),
-            }
-        }
-        Some(other) => {
-            return Err(format!("the rope_type is \"{other}\", supported are \"default\" and \"llama3\""));
-        }
-    };
-    Ok(Rope { theta, scaling })
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
     use crate::files::shared;
+    use crate::model::rope::RopeScaling;
 
     /// A small configuration, with `changes` applied (null removes).
     fn config(changes: Value) -> Result<ModelConfig, String> {
@@ -367,48 +348,6 @@ mod tests {
         assert_eq!(default.rope, config(json!({})).unwrap().rope);
     }
 
-    /// Expected: transformers 5.23, LlamaRotaryEmbedding in f32, head_dim 32.
-    #[test]
-    fn llama3_frequencies_are_those_of_transformers() {
-        let scaling = RopeScaling::Llama3 {
-            factor: 8.0,
-            low_freq_factor: 1.0,
-            high_freq_factor: 4.0,
-            original_max_position_embeddings: 8192,
-        };
-        let expected = [
-            1.0,
-            0.44036662578582764,
-            0.193922758102417,
-            0.08539710193872452,
-            0.03760603070259094,
-            0.016560440883040428,
-            0.00729266507551074,
-            0.0032114461064338684,
-            0.0005248460220173001,
-            7.784655463183299e-05,
-            3.428102354519069e-05,
-            1.5096217794052791e-05,
-            6.647869668086059e-06,
-            2.927499735960737e-06,
-            1.289173155782919e-06,
-            5.677088097399974e-07,
-        ];
-        let found = Rope { theta: 5e5, scaling }.inverse_frequencies(32);
-        assert_eq!(found.len(), expected.len());
-        for (j, (found, expected)) in found.iter().zip(expected).enumerate() {
-            assert!((found / expected - 1.0).abs() < 1e-6, "pair {j}: {found}, expected {expected}");
-        }
-    }
-
-    #[test]
-    fn default_frequencies_are_powers_of_theta() {
-        let found = Rope { theta: 10_000.0, scaling: RopeScaling::Default }.inverse_frequencies(8);
-        for (found, expected) in found.iter().zip([1.0, 0.1, 0.01, 0.001]) {
-            assert!((found / expected - 1.0).abs() < 1e-12);
-        }
-    }
-
     #[test]
     fn a_saved_configuration_is_the_one_that_was_read() {
         let dir = tempfile::tempdir().unwrap();
@@ -431,9 +370,47 @@ mod tests {
         assert_refused(json!({"attention_bias": true}), "attention_bias is true");
         assert_refused(json!({"mlp_bias": true}), "mlp_bias is true");
         assert_refused(json!({"hidden_act": "gelu"}), "hidden_act is \"gelu\"");
+        let quantised = json!({"quant_method": "bitsandbytes", "load_in_4bit": true});
+        assert_refused(json!({"quantization_config": quantised}), "quantization_config is set");
         assert_refused(json!({"rope_scaling": {"type": "linear", "factor": 2.0}}), "\"linear\"");
         assert_refused(json!({"rope_parameters": {"rope_type": "yarn"}}), "\"yarn\"");
         assert_refused(json!({"rope_parameters": {"partial_rotary_factor": 0.5}}), "partial_rotary_factor");
+    }
+
+    #[test]
+    fn a_family_that_contradicts_the_architecture_is_refused() {
+        assert_refused(json!({"model_type": "mistral"}), "model_type says \"mistral\"");
+        assert_refused(
+            json!({"architectures": ["LlamaForSequenceClassification"]}),
+            "LlamaForSequenceClassification",
+        );
+        config(json!({"model_type": null})).unwrap();
+    }
+
+    #[test]
+    fn settings_that_a_llama_does_not_use_are_warned_about() {
+        for key in UNUSED {
+            let set = config(json!({key: 4})).unwrap();
+            assert_eq!(set.warnings, [format!("config.json has {key}, which LlamaForCausalLM does not use")]);
+            for neutral in [json!(null), json!(false), json!(1.0)] {
+                assert!(config(json!({key: neutral})).unwrap().warnings.is_empty());
+            }
+        }
+        let off = config(json!({"sliding_window": 4096, "use_sliding_window": false})).unwrap();
+        assert!(off.warnings.is_empty(), "{:?}", off.warnings);
+        assert_eq!(config(json!({"attention_dropout": 0.1})).unwrap().warnings.len(), 1);
+    }
+
+    #[test]
+    fn a_saved_configuration_says_how_its_weights_are_stored() {
+        let saved = |changes: Value| {
+            let mut c = config(changes).unwrap();
+            c.set_dtype(FloatFormat::F16);
+            (c.raw["dtype"].clone(), c.raw["torch_dtype"].clone())
+        };
+        assert_eq!(saved(json!({})), (json!("float16"), json!(null)));
+        assert_eq!(saved(json!({"torch_dtype": "float32"})), (json!(null), json!("float16")));
+        assert_eq!(saved(json!({"dtype": "float32"})), (json!("float16"), json!(null)));
     }
 
     #[test]
@@ -447,6 +424,19 @@ mod tests {
         assert_refused(json!({"num_key_value_heads": 0}), "num_key_value_heads is 0");
         assert_refused(json!({"vocab_size": 0}), "vocab_size is 0");
         assert_refused(json!({"hidden_size": 1u64 << 40}), "hidden_size is 1099511627776");
+        assert_refused(
+            json!({"hidden_size": 2_147_483_640u32}),
+            "hidden_size is 2147483640, expected 1 to 16777216",
+        );
+        assert_refused(json!({"num_hidden_layers": 2_000_000_000u32}), "num_hidden_layers is 2000000000");
+        assert_refused(json!({"vocab_size": 2_000_000_000u32}), "vocab_size is 2000000000");
+        assert_refused(json!({"vocab_size": 1 << 24, "hidden_size": 1 << 24}), "describe");
+        assert_refused(json!({"head_dim": 1u64 << 62}), "wider than 16777216");
+        assert_refused(json!({"head_dim": u64::MAX - 7}), "wider than 16777216");
+        assert_refused(
+            json!({"max_position_embeddings": 1u64 << 31}),
+            "max_position_embeddings is 2147483648",
+        );
         assert_refused(json!({"head_dim": 6}), "multiples of 8");
         assert_refused(json!({"head_dim": 0}), "multiples of 8");
         assert_refused(json!({"vocab_size": -1}), "not a model's configuration");

@@ -12,7 +12,7 @@ use crate::ops::{self, AttentionShape, Inverse, KeySource, LowRank, Matrix, Norm
 
 /// The rows of a stream in a recording, see [`crate::data::packing::Packed`].
 #[derive(Clone, Copy)]
-pub struct StreamTensors {
+pub(crate) struct StreamTensors {
     /// Token ids, (N, 1).
     pub ids: Tensor,
     /// Key ranges, (N, 4); their sizes are the positions.
@@ -25,7 +25,7 @@ pub struct StreamTensors {
 
 /// Where attention finds keys and values.
 #[derive(Clone)]
-pub enum Keys {
+pub(crate) enum Keys {
     /// In the stream itself.
     Stream,
     /// In the stream itself, after `keys` tokens in a cache that every row sees.
@@ -47,7 +47,7 @@ pub enum Keys {
 impl Model {
     /// The last layer's output, (N, C), before the final norm. With `checkpointing`, a layer's activations are
     /// computed again in the backward pass rather than kept.
-    pub fn hidden(
+    pub(crate) fn hidden(
         &self,
         r: &mut Recorder,
         stream: &StreamTensors,
@@ -68,13 +68,13 @@ impl Model {
     }
 
     /// The final norm of rows of [`Model::hidden`]: (T, C), what the head takes.
-    pub fn final_norm(&self, r: &mut Recorder, hidden: Tensor) -> Result<Tensor> {
+    pub(crate) fn final_norm(&self, r: &mut Recorder, hidden: Tensor) -> Result<Tensor> {
         let norm = self.state.norm(r, FINAL_NORM);
         ops::rmsnorm(r, hidden, norm.gain, norm.eps)
     }
 
     /// The output head, (V, C).
-    pub fn head(&self, r: &mut Recorder) -> Matrix {
+    pub(crate) fn head(&self, r: &mut Recorder) -> Matrix {
         let name = if self.state.architecture.tied { EMBEDDING } else { HEAD };
         self.state.base.bind(r, name)
     }
@@ -137,9 +137,9 @@ impl ModelState {
 
     /// The adapter's term of a projection, where it has one.
     fn low_rank(&self, r: &mut Recorder, projection: Projection, layer: usize) -> Option<LowRank> {
-        let adapter = self.adapter.as_ref().filter(|a| a.config.targets.contains(&projection))?;
-        let [a, b] = super::lora::LoraConfig::names(projection, layer)
-            .map(|name| adapter.weights.bind(r, &name).whole());
-        Some(LowRank { a, b, scale: adapter.config.scale() })
+        let adapter = self.adapter.as_ref()?;
+        let term = adapter.layout.term(layer, projection)?;
+        let [a, b] = term.names().map(|name| adapter.weights.bind(r, &name).whole());
+        Some(LowRank { a, b, scale: adapter.layout.scale(term) })
     }
 }

@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::gpu::{Category, Format, Gpu, Recorder, Region, Tensor};
 
 /// For each layer keys beside values, (M, 2 K D); a row is a token of some sequence.
-pub struct KvCache {
+pub(crate) struct KvCache {
     layers: Vec<Region>,
     rows: usize,
     cols: usize,
@@ -24,11 +24,6 @@ impl KvCache {
             Ok(gpu.buffer(label, Category::KvCache, bytes)?.region())
         };
         Ok(KvCache { layers: (0..architecture.layers).map(layer).collect::<Result<_>>()?, rows, cols })
-    }
-
-    /// Tokens that it holds.
-    pub fn rows(&self) -> usize {
-        self.rows
     }
 
     /// A layer's keys and values in a recording.

@@ -1,12 +1,17 @@
-//! LoRA adapters (Hu et al. 2021, arXiv 2106.09685), laid out as PEFT saves them.
+//! LoRA adapters (Hu et al. 2021, arXiv 2106.09685): where their terms are, and the names that PEFT gives them.
 
-use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
 
 use super::architecture::{Architecture, Projection, WeightSpec};
 use crate::error::{Error, Result};
 use crate::reference::uniform;
 
-/// A low-rank adapter's shape and place.
+/// The largest rank: far above any adapter's, and far below what would overflow a size.
+pub const MAX_RANK: usize = 1 << 16;
+
+/// What a new adapter is: one rank and alpha for all its terms.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LoraConfig {
     /// R.
@@ -19,15 +24,30 @@ pub struct LoraConfig {
     pub targets: Vec<Projection>,
 }
 
-impl LoraConfig {
-    /// The term's weight.
-    pub fn scale(&self) -> f32 {
-        match self.rank_stabilised {
-            true => self.alpha / (self.rank as f32).sqrt(),
-            false => self.alpha / self.rank as f32,
-        }
-    }
+/// The low-rank term of one module: scale · B A, with A (R, I) and B (O, R).
+#[derive(Clone, Debug, PartialEq)]
+pub struct LoraTerm {
+    /// The module's layer.
+    pub layer: usize,
+    /// Which of the layer's projections it is.
+    pub projection: Projection,
+    /// R.
+    pub rank: usize,
+    /// The term's weight is alpha / rank, see [`LoraLayout::scale`].
+    pub alpha: f32,
+}
 
+/// All terms of an adapter, each of its own rank and alpha.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LoraLayout {
+    /// By layer, then in the order of [`Projection::ALL`].
+    terms: Vec<LoraTerm>,
+    /// How many layers the model has.
+    layers: usize,
+    rank_stabilised: bool,
+}
+
+impl LoraConfig {
     /// Projections by name, or `all-linear`.
     ///
     /// # Errors
@@ -50,24 +70,54 @@ impl LoraConfig {
         Ok(Projection::ALL.into_iter().filter(|p| out.contains(p)).collect())
     }
 
-    /// Names of A and B for a projection, as PEFT saves them.
-    pub fn names(projection: Projection, layer: usize) -> [String; 2] {
-        let module = projection.module(layer);
-        ["lora_A", "lora_B"].map(|m| format!("base_model.model.{module}.{m}.weight"))
+    /// Its terms on a model.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a rank or alpha that no adapter has.
+    pub fn layout(&self, architecture: &Architecture) -> Result<LoraLayout> {
+        let LoraConfig { rank, alpha, rank_stabilised, .. } = *self;
+        let term = |layer, &projection| LoraTerm { layer, projection, rank, alpha };
+        let terms =
+            (0..architecture.layers).flat_map(|layer| self.targets.iter().map(move |p| term(layer, p)));
+        let layout = LoraLayout::new(terms.collect(), architecture.layers, rank_stabilised);
+        layout.check(architecture.layers).map(|()| layout)
+    }
+}
+
+impl LoraLayout {
+    /// The layout of these terms on a model of so many layers, scaled by alpha / sqrt(rank) if `rank_stabilised`.
+    pub fn new(mut terms: Vec<LoraTerm>, layers: usize, rank_stabilised: bool) -> LoraLayout {
+        terms.sort_by_key(LoraTerm::place);
+        LoraLayout { terms, layers, rank_stabilised }
     }
 
-    /// The adapter's weights: for each projection A (R, I) and B (O, R).
-    pub fn weights(&self, architecture: &Architecture) -> Vec<WeightSpec> {
-        let mut out = Vec::new();
-        for layer in 0..architecture.layers {
-            for projection in &self.targets {
-                let (outputs, inputs) = architecture.projection_shape(*projection);
-                let [a, b] = LoraConfig::names(*projection, layer);
-                out.push(WeightSpec::new(a, vec![self.rank, inputs]));
-                out.push(WeightSpec::new(b, vec![outputs, self.rank]));
-            }
+    /// By layer, then in the order of [`Projection::ALL`].
+    pub fn terms(&self) -> &[LoraTerm] {
+        &self.terms
+    }
+
+    /// The term of a module, where it has one.
+    pub fn term(&self, layer: usize, projection: Projection) -> Option<&LoraTerm> {
+        let place = (layer, projection as usize);
+        self.terms.binary_search_by_key(&place, LoraTerm::place).ok().map(|i| &self.terms[i])
+    }
+
+    /// A term's weight.
+    pub fn scale(&self, term: &LoraTerm) -> f32 {
+        match self.rank_stabilised {
+            true => term.alpha / (term.rank as f32).sqrt(),
+            false => term.alpha / term.rank as f32,
         }
-        out
+    }
+
+    /// The adapter's weights: A and B of every term.
+    pub fn weights(&self, architecture: &Architecture) -> Vec<WeightSpec> {
+        let specs = |term: &LoraTerm| {
+            let (outputs, inputs) = architecture.projection_shape(term.projection);
+            let [a, b] = term.names();
+            [WeightSpec::new(a, vec![term.rank, inputs]), WeightSpec::new(b, vec![outputs, term.rank])]
+        };
+        self.terms.iter().flat_map(specs).collect()
     }
 
     /// A starting value as PEFT draws it: A uniform in ±1/sqrt(I), B zero.
@@ -81,16 +131,32 @@ impl LoraConfig {
         (0..elements).map(draw).collect()
     }
 
-    /// `adapter_config.json`, as PEFT reads it.
+    /// `adapter_config.json`, as PEFT reads it. Projections that have a term in every layer are targets by name,
+    /// other modules by their whole names; `r` and `lora_alpha` are the most frequent, patterns say the others.
     pub fn to_json(&self, base_model: &str) -> Value {
+        let (everywhere, single): (Vec<&LoraTerm>, Vec<&LoraTerm>) =
+            self.terms.iter().partition(|term| self.is_everywhere(term.projection));
+        let names =
+            Projection::ALL.into_iter().filter(|p| everywhere.iter().any(|term| term.projection == *p));
+        let mut targets: Vec<String> = names.map(|p| p.name().to_owned()).collect();
+        targets.extend(single.iter().map(|term| term.module()));
+        let rank = most_frequent(self.terms.iter().map(|term| term.rank)).unwrap_or(1);
+        // Bits: what is equal is the same number, and zero has a place in the order.
+        let bits = most_frequent(self.terms.iter().map(|term| term.alpha.to_bits()));
+        let alpha = f32::from_bits(bits.unwrap_or_default());
+        let others = |differs: &dyn Fn(&LoraTerm) -> Option<Value>| -> Map<String, Value> {
+            self.terms.iter().filter_map(|term| Some((term.module(), differs(term)?))).collect()
+        };
         json!({
             "peft_type": "LORA",
             "task_type": "CAUSAL_LM",
             "base_model_name_or_path": base_model,
-            "r": self.rank,
-            "lora_alpha": self.alpha,
+            "r": rank,
+            "lora_alpha": alpha,
+            "rank_pattern": others(&|term| (term.rank != rank).then(|| json!(term.rank))),
+            "alpha_pattern": others(&|term| (term.alpha != alpha).then(|| json!(term.alpha))),
             "use_rslora": self.rank_stabilised,
-            "target_modules": self.targets.iter().map(|p| p.name()).collect::<Vec<_>>(),
+            "target_modules": targets,
             "lora_dropout": 0.0,
             "bias": "none",
             "fan_in_fan_out": false,
@@ -99,41 +165,31 @@ impl LoraConfig {
         })
     }
 
-    /// Reads `adapter_config.json`.
-    ///
-    /// # Errors
-    /// A sentence about the first thing in it that this crate does not do.
-    pub fn from_json(json: &Value) -> Result<LoraConfig, String> {
-        let is_set =
-            |key: &str| !matches!(json.get(key), None | Some(Value::Null) | Some(Value::Bool(false)));
-        if json.get("peft_type").and_then(Value::as_str) != Some("LORA") {
-            return Err("peft_type is not LORA, the only kind of adapter read here".into());
-        }
-        if json.get("bias").and_then(Value::as_str).is_some_and(|b| b != "none") {
-            return Err("bias is trained in this adapter, which is not supported: expected \"none\"".into());
-        }
-        let filled = |key: &str| json.get(key).is_some_and(|v| !v.as_object().is_none_or(|o| o.is_empty()));
-        for key in ["use_dora", "modules_to_save", "layers_to_transform", "fan_in_fan_out"] {
-            if is_set(key) && !json[key].as_array().is_some_and(Vec::is_empty) {
-                return Err(format!("{key} is set in this adapter, which is not supported"));
-            }
-        }
-        if filled("rank_pattern") || filled("alpha_pattern") {
-            return Err("rank_pattern and alpha_pattern are not supported".into());
-        }
-        let rank =
-            json.get("r").and_then(Value::as_u64).filter(|r| *r > 0).ok_or("r must be a positive number")?;
-        let alpha = json.get("lora_alpha").and_then(Value::as_f64).ok_or("lora_alpha is missing")?;
-        let targets = match json.get("target_modules") {
-            Some(Value::String(one)) => vec![one.clone()],
-            Some(Value::Array(names)) => names.iter().filter_map(|v| v.as_str().map(str::to_owned)).collect(),
-            _ => return Err("target_modules is missing".into()),
-        };
-        Ok(LoraConfig {
-            rank: rank as usize,
-            alpha: alpha as f32,
-            rank_stabilised: is_set("use_rslora"),
-            targets: LoraConfig::parse_targets(&targets).map_err(|e| e.to_string())?,
-        })
+    fn is_everywhere(&self, projection: Projection) -> bool {
+        self.terms.iter().filter(|term| term.projection == projection).count() == self.layers
     }
+}
+
+impl LoraTerm {
+    /// The module's whole name.
+    pub fn module(&self) -> String {
+        self.projection.module(self.layer)
+    }
+
+    /// Names of A and B, as PEFT saves them.
+    pub fn names(&self) -> [String; 2] {
+        let module = self.module();
+        ["lora_A", "lora_B"].map(|m| format!("base_model.model.{module}.{m}.weight"))
+    }
+
+    fn place(&self) -> (usize, usize) {
+        (self.layer, self.projection as usize)
+    }
+}
+
+/// The most frequent value, of several the largest.
+fn most_frequent<T: Ord>(values: impl Iterator<Item = T>) -> Option<T> {
+    let mut counts = BTreeMap::new();
+    values.for_each(|value| *counts.entry(value).or_insert(0) += 1);
+    counts.into_iter().max_by_key(|(_, count)| *count).map(|(value, _)| value)
 }

@@ -1,24 +1,33 @@
 //! Models: configuration, weights and adapters as Hugging Face and PEFT store them, and the decoder.
 
+mod adapter_config;
+pub mod adapter_storage;
 pub mod architecture;
+mod check;
+mod companions;
 pub mod config;
 mod decoder;
-pub mod kv_cache;
+pub(crate) mod fingerprint;
+mod format;
+pub(crate) mod kv_cache;
 pub mod lora;
+mod model_files;
+pub mod rope;
 pub mod safetensors_io;
 mod scorer;
 pub mod storage;
 pub mod stream;
 pub mod weights;
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use architecture::Architecture;
 pub use config::ModelConfig;
-pub use decoder::{Keys, StreamTensors};
-pub use lora::LoraConfig;
+pub(crate) use decoder::{Keys, StreamTensors};
+pub use format::FloatFormat;
+pub use lora::{LoraConfig, LoraLayout};
 pub use scorer::{Scored, Scorer};
-pub use storage::FloatFormat;
 pub use weights::Weights;
 
 use crate::error::Result;
@@ -40,14 +49,18 @@ struct ModelState {
     /// cos and sin of every position, (positions, D).
     rope: Region,
     rope_rows: usize,
+    /// The folder that it was loaded from.
+    folder: Option<PathBuf>,
 }
 
 /// A LoRA adapter on the device.
 pub struct Adapter {
-    /// Its shape and place.
-    pub config: LoraConfig,
-    /// A and B of every target.
+    /// Where its terms are, and of what rank.
+    pub layout: LoraLayout,
+    /// A and B of every term.
     pub weights: Weights,
+    /// What a user of it should know about its files.
+    pub warnings: Vec<String>,
 }
 
 /// Positions for which the rotary table is made: longer contexts are cut to this.
@@ -55,8 +68,14 @@ const MAX_POSITIONS: usize = 131_072;
 
 impl Model {
     /// A model of `config` around weights that are there already.
+    ///
+    /// # Errors
+    /// [`crate::Error::Config`] for sizes that no model has, and for weights that are missing, of another shape or on
+    /// another device; memory errors.
     pub fn new(gpu: &Gpu, config: ModelConfig, base: Weights) -> Result<Model> {
         let mut architecture = Architecture::llama(&config);
+        architecture.check()?;
+        base.check(gpu, &architecture.weights(), "model")?;
         architecture.context = architecture.context.min(MAX_POSITIONS);
         let rope_rows = architecture.context;
         let frequencies = architecture.rope.inverse_frequencies(architecture.head_dim);
@@ -67,8 +86,28 @@ impl Model {
         }
         let (gpu, base) = (gpu.clone(), Arc::new(base));
         Ok(Model {
-            state: Arc::new(ModelState { gpu, config, architecture, base, adapter: None, rope, rope_rows }),
+            state: Arc::new(ModelState {
+                gpu,
+                config,
+                architecture,
+                base,
+                adapter: None,
+                rope,
+                rope_rows,
+                folder: None,
+            }),
         })
+    }
+
+    fn of_folder(&self, folder: &Path) -> Model {
+        self.with(|state| state.folder = Some(folder.to_owned()))
+    }
+
+    /// What a user of this model and its adapter should know about their files: what was read otherwise than the
+    /// configuration says, and what is passed over. A program shows them.
+    pub fn warnings(&self) -> impl Iterator<Item = &str> {
+        let adapter = self.adapter().into_iter().flat_map(|adapter| &adapter.warnings);
+        self.config().warnings.iter().chain(adapter).map(String::as_str)
     }
 
     fn with(&self, change: impl FnOnce(&mut ModelState)) -> Model {
@@ -78,8 +117,30 @@ impl Model {
     }
 
     /// The same base with an adapter on.
-    pub fn with_adapter(&self, adapter: Adapter) -> Model {
-        self.with(|state| state.adapter = Some(Arc::new(adapter)))
+    ///
+    /// # Errors
+    /// [`crate::Error::Config`] for a rank or an alpha that no adapter has, and for weights that are missing, of another
+    /// shape or on another device.
+    pub fn with_adapter(&self, adapter: Adapter) -> Result<Model> {
+        adapter.layout.check(self.architecture().layers)?;
+        adapter.weights.check(self.gpu(), &adapter.layout.weights(self.architecture()), "adapter")?;
+        if let Some(split) = adapter.weights.iter().find(|weight| weight.parts().count() > 1) {
+            return Err(crate::Error::Limit {
+                what: split.name.clone(),
+                needed: split.elements() as u64 * 4,
+                limit: self.gpu().limits().binding,
+                remedy: "lower the rank".into(),
+            });
+        }
+        Ok(self.with(|state| state.adapter = Some(Arc::new(adapter))))
+    }
+
+    /// Refuses a device that the model is not on.
+    pub(crate) fn check_gpu(&self, gpu: &Gpu) -> Result<()> {
+        match self.gpu().is(gpu) {
+            true => Ok(()),
+            false => Err(crate::Error::config("gpu", "is not the device that the model is on")),
+        }
     }
 
     /// The same base with the adapter off: the reference model of LoRA training, at no memory.
@@ -102,7 +163,8 @@ impl Model {
             None => None,
             Some(a) => {
                 let weights = a.weights.frozen_copy(FloatFormat::F32)?;
-                Some(Arc::new(Adapter { config: a.config.clone(), weights }))
+                let (layout, warnings) = (a.layout.clone(), a.warnings.clone());
+                Some(Arc::new(Adapter { layout, weights, warnings }))
             }
         };
         Ok(self.with(|state| {

@@ -8,11 +8,11 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use half::{bf16, f16};
 use safetensors::Dtype;
 use safetensors::tensor::Metadata;
 use serde_json::{Map, Value, json};
 
+use super::format::FloatFormat;
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -20,8 +20,6 @@ use crate::files;
 pub const MODEL_FILE: &str = "model.safetensors";
 /// The name of the index of a model's several files.
 pub const INDEX_FILE: &str = "model.safetensors.index.json";
-const EMBEDDING: &str = "model.embed_tokens.weight";
-const HEAD: &str = "lm_head.weight";
 
 /// The format's own limit, as in the safetensors crate.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
@@ -62,7 +60,10 @@ impl TensorFiles {
         }
         let index = dir.join(INDEX_FILE);
         let Some(json) = files::read_json_if_present(&index)? else {
-            return Err(Error::file(dir, format!("has no weights: expected {MODEL_FILE} or {INDEX_FILE}")));
+            let pickle = dir.join("pytorch_model.bin").exists();
+            let other = if pickle { " (pytorch_model.bin is not read: save it as safetensors)" } else { "" };
+            let why = format!("has no weights: expected {MODEL_FILE} or {INDEX_FILE}{other}");
+            return Err(Error::file(dir, why));
         };
         let Some(map) = json["weight_map"].as_object() else {
             return Err(Error::file(&index, "has no \"weight_map\" from tensors to files"));
@@ -131,22 +132,9 @@ impl TensorFiles {
         &self.metadata
     }
 
-    /// Where the embedding (V, C) is: a tied one may be stored under the head's name alone.
-    pub fn embedding_name(&self, tied: bool) -> &'static str {
-        let under_head = tied && !self.tensors.contains_key(EMBEDDING) && self.tensors.contains_key(HEAD);
-        if under_head { HEAD } else { EMBEDDING }
-    }
-
-    /// The tensors that are not in `used`, save for those that a model of `tied` embeddings may leave: a copy of
-    /// the embedding as head, and the rotary tables that old files hold.
-    pub fn unused(&self, used: &BTreeSet<String>, tied: bool) -> Vec<String> {
-        let ignored = |name: &str| name.ends_with("rotary_emb.inv_freq") || (tied && name == HEAD);
-        self.names().filter(|name| !used.contains(*name) && !ignored(name)).map(str::to_owned).collect()
-    }
-
     /// Whether a tensor can be read as one of the shape `expected`, by the header alone.
     pub fn check(&self, name: &str, expected: &[usize]) -> Result<()> {
-        stored_bytes(name, self.find_shaped(name, expected)?).map(|_| ())
+        stored_format(name, self.find_shaped(name, expected)?).map(|_| ())
     }
 
     /// All elements of a tensor of the shape `expected`, outermost dimension first.
@@ -188,8 +176,9 @@ impl TensorFiles {
     }
 
     fn read_elements(&self, name: &str, info: &TensorInfo, elements: Range<usize>) -> Result<Vec<f32>> {
-        let TensorInfo { path, dtype, start, .. } = info;
-        let size = stored_bytes(name, info)?;
+        let TensorInfo { path, start, .. } = info;
+        let format = stored_format(name, info)?;
+        let size = format.bytes();
         let mut file = File::open(path).map_err(Error::io("read", path))?;
         let start = start + (elements.start * size) as u64;
         file.seek(SeekFrom::Start(start)).map_err(Error::io("read", path))?;
@@ -199,30 +188,15 @@ impl TensorFiles {
             let bytes = ((elements.len() - values.len()) * size).min(chunk.len());
             let chunk = &mut chunk[..bytes];
             file.read_exact(chunk).map_err(Error::io("read", path))?;
-            match dtype {
-                Dtype::F32 => values.extend(chunk.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b))),
-                Dtype::F16 => {
-                    values.extend(chunk.as_chunks().0.iter().map(|&b| f16::from_le_bytes(b).to_f32()))
-                }
-                _ => values.extend(chunk.as_chunks().0.iter().map(|&b| bf16::from_le_bytes(b).to_f32())),
-            }
+            format.decode(chunk, &mut values);
         }
         Ok(values)
     }
 }
 
-/// The bytes of one element of the types that this module reads and writes.
-fn element_bytes(dtype: Dtype) -> Option<usize> {
-    match dtype {
-        Dtype::F32 => Some(4),
-        Dtype::F16 | Dtype::BF16 => Some(2),
-        _ => None,
-    }
-}
-
-/// [`element_bytes`] of a tensor that is to be read.
-fn stored_bytes(name: &str, info: &TensorInfo) -> Result<usize> {
-    element_bytes(info.dtype).ok_or_else(|| {
+/// The format of a tensor that is to be read.
+fn stored_format(name: &str, info: &TensorInfo) -> Result<FloatFormat> {
+    FloatFormat::of(info.dtype).ok_or_else(|| {
         let dtype = info.dtype;
         let why =
             format!("tensor {name} is of type {dtype:?}, accepted are F32, F16 and BF16: convert the model");
@@ -278,19 +252,22 @@ pub struct TensorSpec {
     pub name: String,
     /// Outermost dimension first.
     pub shape: Vec<usize>,
-    /// [`Dtype::F32`], [`Dtype::F16`] or [`Dtype::BF16`]; the latter two round to nearest, ties to even.
-    pub dtype: Dtype,
+    /// How its elements are stored.
+    pub format: FloatFormat,
 }
 
 /// Writes a safetensors file atomically. `data` gives the elements of one tensor at a time, so that they need not
 /// all be in memory at once; it is asked for F32 tensors first (which keeps them aligned), then by name.
+///
+/// # Errors
+/// [`Error::Config`] for a number that its tensor's format has no room for; then no file is left.
 pub fn write_atomic(
     path: &Path,
     mut tensors: Vec<TensorSpec>,
     metadata: &BTreeMap<String, String>,
     mut data: impl FnMut(&TensorSpec) -> Result<Vec<f32>>,
 ) -> Result<()> {
-    let size = |spec: &TensorSpec| element_bytes(spec.dtype).expect("a tensor of F32, F16 or BF16");
+    let size = |spec: &TensorSpec| spec.format.bytes();
     tensors.sort_by(|a, b| size(b).cmp(&size(a)).then_with(|| a.name.cmp(&b.name)));
     let mut header = Map::new();
     if !metadata.is_empty() {
@@ -300,7 +277,7 @@ pub fn write_atomic(
     for spec in &tensors {
         let start = end;
         end += spec.shape.iter().product::<usize>() * size(spec);
-        let entry = json!({"dtype": spec.dtype, "shape": spec.shape, "data_offsets": [start, end]});
+        let entry = json!({"dtype": spec.format.dtype(), "shape": spec.shape, "data_offsets": [start, end]});
         assert!(header.insert(spec.name.clone(), entry).is_none(), "two tensors are named {}", spec.name);
     }
     let mut header = Value::Object(header).to_string().into_bytes();
@@ -314,17 +291,7 @@ pub fn write_atomic(
             let values = data(spec)?;
             assert_eq!(values.len(), spec.shape.iter().product::<usize>(), "elements of {}", spec.name);
             for values in values.chunks(CHUNK_BYTES / 4) {
-                match spec.dtype {
-                    Dtype::F32 => write(&values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>())?,
-                    Dtype::F16 => {
-                        write(
-                            &values.iter().flat_map(|&v| f16::from_f32(v).to_le_bytes()).collect::<Vec<_>>(),
-                        )?;
-                    }
-                    _ => write(
-                        &values.iter().flat_map(|&v| bf16::from_f32(v).to_le_bytes()).collect::<Vec<_>>(),
-                    )?,
-                }
+                write(&spec.format.encode(&spec.name, values)?)?;
             }
         }
         Ok(())
@@ -333,11 +300,15 @@ pub fn write_atomic(
 
 #[cfg(test)]
 mod tests {
+    use half::{bf16, f16};
+
+    use super::FloatFormat::{Bf16, F16, F32};
     use super::*;
     use crate::files::shared;
+    use crate::model::architecture::EMBEDDING;
 
-    fn spec(name: &str, shape: &[usize], dtype: Dtype) -> TensorSpec {
-        TensorSpec { name: name.into(), shape: shape.into(), dtype }
+    fn spec(name: &str, shape: &[usize], format: FloatFormat) -> TensorSpec {
+        TensorSpec { name: name.into(), shape: shape.into(), format }
     }
 
     /// A file of this header and so many zero bytes of data, opened.
@@ -370,11 +341,11 @@ mod tests {
         let path = dir.path().join("adapter_model.safetensors");
         let values = [1.0, -2.5, f32::MIN_POSITIVE, 65504.0, 0.1, -0.0];
         let specs = vec![
-            spec("half", &[3, 2], Dtype::F16),
-            spec("brain", &[3, 2], Dtype::BF16),
-            spec("full", &[3, 2], Dtype::F32),
-            spec("none", &[0, 2], Dtype::F32),
-            spec("scalar", &[], Dtype::F32),
+            spec("half", &[3, 2], F16),
+            spec("brain", &[3, 2], Bf16),
+            spec("full", &[3, 2], F32),
+            spec("none", &[0, 2], F32),
+            spec("scalar", &[], F32),
         ];
         let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
         let mut order = Vec::new();
@@ -407,8 +378,8 @@ mod tests {
         let path = dir.path().join(MODEL_FILE);
         let n = CHUNK_BYTES / 2 + 3;
         let values: Vec<f32> = (0..n).map(|i| (i % 251) as f32).collect();
-        for dtype in [Dtype::F32, Dtype::BF16] {
-            let specs = vec![spec("a", &[n, 1], dtype)];
+        for format in [F32, Bf16] {
+            let specs = vec![spec("a", &[n, 1], format)];
             write_atomic(&path, specs, &BTreeMap::new(), |_| Ok(values.clone())).unwrap();
             let files = TensorFiles::open_file(&path).unwrap();
             assert!(files.read_f32("a", &[n, 1]).unwrap() == values);
@@ -420,10 +391,25 @@ mod tests {
     fn a_failed_write_leaves_no_file() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(MODEL_FILE);
-        let specs = vec![spec("a", &[1], Dtype::F32)];
+        let specs = vec![spec("a", &[1], F32)];
         let failed = write_atomic(&path, specs, &BTreeMap::new(), |_| Err(Error::Interrupted));
         assert!(matches!(failed, Err(Error::Interrupted)));
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_number_beyond_the_format_leaves_no_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(MODEL_FILE);
+        for (format, value, limit) in [(F16, 7e4, "65504"), (Bf16, f32::MAX, "3.3895"), (F16, -1e30, "65504")]
+        {
+            let specs = vec![spec("a", &[1], F32), spec("b", &[2], format)];
+            let written = write_atomic(&path, specs, &BTreeMap::new(), |spec| {
+                Ok(vec![value; spec.shape.iter().product()])
+            });
+            assert_refused(written, &["b holds", limit]);
+            assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+        }
     }
 
     #[test]
@@ -433,34 +419,16 @@ mod tests {
         let elements: usize =
             files.names().map(|n| files.info(n).unwrap().shape.iter().product::<usize>()).sum();
         assert_eq!(elements, 260_032);
-        assert_eq!(files.embedding_name(true), EMBEDDING);
         let embedding = files.read_f32(EMBEDDING, &[512, 64]).unwrap();
         assert!(embedding.iter().all(|v| v.is_finite()) && embedding.iter().any(|&v| v != 0.0));
         assert_eq!(files.read_rows_f32(EMBEDDING, &[512, 64], 100..102).unwrap(), embedding[6400..6528]);
-
-        let files = TensorFiles::open(&shared("models/TinyStories-656K").unwrap()).unwrap();
-        assert_eq!((files.embedding_name(true), files.embedding_name(false)), (HEAD, EMBEDDING));
-        assert_eq!(files.info(HEAD).unwrap().shape, [2048, 128]);
-        let used: BTreeSet<String> = files.names().skip(3).map(str::to_owned).collect();
-        assert_eq!(files.unused(&used, true).len(), 2);
-        assert_eq!(files.unused(&used, false).len(), 3);
-    }
-
-    #[test]
-    fn leftover_tensors_are_reported_but_not_old_rotary_tables() {
-        let header = r#"{"x.rotary_emb.inv_freq": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]},
-            "lm_head.weight": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]},
-            "v_head.weight": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}}"#;
-        let files = open(header, 0).unwrap();
-        assert_eq!(files.unused(&BTreeSet::new(), true), ["v_head.weight"]);
-        assert_eq!(files.unused(&BTreeSet::new(), false), ["lm_head.weight", "v_head.weight"]);
     }
 
     /// A model of two shards with this index, opened.
     fn open_shards(index: &str) -> Result<TensorFiles> {
         let dir = tempfile::tempdir().unwrap();
         for (file, tensor) in [("one.safetensors", "a"), ("two.safetensors", "b")] {
-            let specs = vec![spec(tensor, &[2], Dtype::F32)];
+            let specs = vec![spec(tensor, &[2], F32)];
             write_atomic(&dir.path().join(file), specs, &BTreeMap::new(), |_| Ok(vec![1.0, 2.0])).unwrap();
         }
         files::write_atomic(&dir.path().join(INDEX_FILE), index.as_bytes()).unwrap();
@@ -503,7 +471,7 @@ mod tests {
     #[test]
     fn a_tensor_in_two_shards_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        let specs = vec![spec("a", &[1], Dtype::F32)];
+        let specs = vec![spec("a", &[1], F32)];
         let mut files = TensorFiles::default();
         for file in ["one.safetensors", "two.safetensors"] {
             write_atomic(&dir.path().join(file), specs.clone(), &BTreeMap::new(), |_| Ok(vec![1.0])).unwrap();
@@ -592,9 +560,13 @@ mod tests {
 
     #[test]
     fn a_tensor_of_another_type_is_refused_when_read() {
-        let header = r#"{"a": {"dtype": "I64", "shape": [1], "data_offsets": [0, 8]}}"#;
-        let files = open(header, 8).unwrap();
-        assert_refused(files.read_f32("a", &[1]), &["tensor a", "I64", "F32, F16 and BF16"]);
+        for (dtype, bytes) in [("I64", 8), ("F64", 8), ("I8", 1), ("U8", 1), ("BOOL", 1), ("F8_E4M3", 1)] {
+            let header =
+                format!(r#"{{"a": {{"dtype": "{dtype}", "shape": [1], "data_offsets": [0, {bytes}]}}}}"#);
+            let files = open(&header, bytes).unwrap();
+            assert_refused(files.check("a", &[1]), &["tensor a", dtype, "F32, F16 and BF16"]);
+            assert_refused(files.read_f32("a", &[1]), &["tensor a", dtype, "F32, F16 and BF16"]);
+        }
     }
 
     #[test]

@@ -4,15 +4,16 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::kv_cache::KvCache;
-use super::stream::{Capacity, Stream, extent};
-use super::{Keys, Model};
+use super::stream::{Capacity, Stream, check_ids, extent};
+use super::{Architecture, Keys, Model};
 use crate::data::packing::{ChoiceTree, Packed, Tree};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::gpu::{Arena, Dim, Gpu, Plan, PlanOptions, Recorder, Tensor};
 use crate::ops::{self, VOCAB_CHUNK};
 
 /// A forward pass of one model over packed trees, recorded once.
 pub struct Scorer {
+    gpu: Gpu,
     plan: Plan,
     stream: Stream,
     logp: Tensor,
@@ -39,12 +40,19 @@ impl Scored {
 
 impl Scorer {
     /// Records the pass for streams up to `capacity`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a capacity without room or beyond counting, and for a `gpu` or an
+    /// arena that is not the model's; memory errors.
     pub fn new(gpu: &Gpu, model: &Model, capacity: Capacity, arena: &Arena) -> Result<Scorer> {
         Scorer::record(gpu, model, Keys::Stream, Vec::new(), capacity, arena)
     }
 
-    /// As [`Scorer::new`], for trees of which most begin with `preamble`, which is not empty: its keys and values are
-    /// computed now and kept. The model's weights must stay what they are.
+    /// As [`Scorer::new`], for trees of which most begin with `preamble`: its keys and values are computed now and kept.
+    /// The model's weights must stay what they are.
+    ///
+    /// # Errors
+    /// As [`Scorer::new`]; also for a preamble that is empty, fills the model's context or has an unknown token id.
     pub fn after(
         gpu: &Gpu,
         model: &Model,
@@ -52,7 +60,12 @@ impl Scorer {
         capacity: Capacity,
         arena: &Arena,
     ) -> Result<Scorer> {
-        assert!(!preamble.is_empty(), "a preamble needs at least one token");
+        let Architecture { vocab, context, .. } = *model.architecture();
+        check_ids(vocab, || "preamble".into(), preamble)?;
+        if preamble.len() >= context {
+            let what = "the preamble".to_owned();
+            return Err(Error::TooLong { what, tokens: preamble.len(), limit: context - 1 });
+        }
         let cache = Arc::new(KvCache::new(gpu, model.architecture(), preamble.len())?);
         let keys = Dim::Live { index: extent::PREAMBLE, max: preamble.len() as u32 };
         let after = Keys::After { cache: cache.clone(), keys };
@@ -69,7 +82,7 @@ impl Scorer {
         capacity: Capacity,
         arena: &Arena,
     ) -> Result<Scorer> {
-        let stream = Stream::new(gpu, capacity, false)?;
+        let stream = Stream::new(gpu, model, capacity, false)?;
         let mut r = Recorder::new(gpu);
         let (tokens, targets) = stream.bind(&mut r);
         let hidden = model.hidden(&mut r, &tokens, &keys, false)?;
@@ -80,7 +93,7 @@ impl Scorer {
         r.output(scored.logp);
         r.output(scored.entropy);
         let plan = Plan::new(gpu, r, arena, PlanOptions::default())?;
-        Ok(Scorer { plan, stream, logp: scored.logp, entropy: scored.entropy, preamble })
+        Ok(Scorer { gpu: gpu.clone(), plan, stream, logp: scored.logp, entropy: scored.entropy, preamble })
     }
 
     /// The largest stream of one pass; [`Scorer::score`] takes more in several passes.
@@ -89,35 +102,42 @@ impl Scorer {
     }
 
     /// Scores every response of every tree, in order.
+    ///
+    /// # Errors
+    /// For a tree that the model cannot read or that is above the capacity, before anything runs:
+    /// [`Error::Config`] for an empty prompt or response or a token id beyond the vocabulary, [`Error::TooLong`] for a
+    /// sequence beyond the context.
     pub fn score(&self, trees: &[Tree]) -> Result<Vec<Scored>> {
-        let mut out = Vec::new();
-        for (known, trees) in self.unread(trees, |tree| &mut tree.prompt) {
-            for batch in self.capacity().batches(&trees, usize::MAX, |tree| tree) {
-                self.run(known, &Packed::new(batch), &mut out)?;
-            }
-        }
-        Ok(out)
+        self.stream.check(trees)?;
+        let trees = self.unread(trees, |tree| &mut tree.prompt);
+        self.run_all(&trees, Capacity::of_tree, |batch| Packed::new(batch))
     }
 
-    /// For every branch of every tree, in order, log p of each of its tree's choices. A tree must fit the capacity
-    /// by itself.
+    /// For every branch of every tree, in order, log p of each of its tree's choices.
+    ///
+    /// # Errors
+    /// As [`Scorer::score`]; a tree needs a choice, and every branch a token.
     pub fn score_choices(&self, trees: &[ChoiceTree]) -> Result<Vec<Scored>> {
-        let size = |trees: &[ChoiceTree]| Capacity {
-            tokens: trees.iter().map(ChoiceTree::rows).sum(),
-            targets: trees.iter().map(|t| t.branches.len() * t.choices.len()).sum(),
-            sequences: trees.iter().map(|t| t.branches.len()).sum(),
-        };
+        self.stream.check_choices(trees)?;
+        let trees = self.unread(trees, |tree| &mut tree.prompt);
+        self.run_all(&trees, Capacity::of_choices, |batch| Packed::of_choices(batch))
+    }
+
+    /// Scores trees in as many passes as it takes.
+    fn run_all<T: Clone>(
+        &self,
+        trees: &[(usize, Cow<'_, [T]>)],
+        size: impl Fn(&T) -> Capacity,
+        pack: impl Fn(&[T]) -> Packed,
+    ) -> Result<Vec<Scored>> {
+        let mut passes = Vec::new();
+        for (known, trees) in trees {
+            let batches = self.capacity().batches(trees, usize::MAX, &size)?;
+            passes.extend(batches.into_iter().map(|batch| (*known, batch)));
+        }
         let mut out = Vec::new();
-        for (known, trees) in self.unread(trees, |tree| &mut tree.prompt) {
-            let mut first = 0;
-            while first < trees.len() {
-                let fits = |last: &usize| self.capacity().holds(size(&trees[first..*last]));
-                let last = (first + 1..=trees.len()).take_while(fits).last();
-                let last =
-                    last.unwrap_or_else(|| panic!("a tree of {} rows does not fit", trees[first].rows()));
-                self.run(known, &Packed::of_choices(&trees[first..last]), &mut out)?;
-                first = last;
-            }
+        for (known, batch) in passes {
+            self.run(known, &pack(batch), &mut out)?;
         }
         Ok(out)
     }
@@ -149,6 +169,7 @@ impl Scorer {
 
     /// Scores trees of which the first `known` tokens, those of the preamble, were left out.
     fn run(&self, known: usize, packed: &Packed, out: &mut Vec<Scored>) -> Result<()> {
+        let _turn = self.gpu.turn();
         let mut live = self.stream.upload(packed)?;
         live.extents[extent::PREAMBLE as usize] = known as u32;
         let outputs = self.plan.run(&live)?;
@@ -163,7 +184,8 @@ impl Scorer {
 
 /// Computes the keys and values of a text from its beginning.
 fn fill(gpu: &Gpu, model: &Model, cache: &Arc<KvCache>, ids: &[u32], arena: &Arena) -> Result<()> {
-    let stream = Stream::new(gpu, Capacity { tokens: ids.len(), targets: 1, sequences: 1 }, false)?;
+    let capacity = Capacity { tokens: ids.len(), targets: 1, sequences: 1 };
+    let stream = Stream::new(gpu, model, capacity, false)?;
     let mut r = Recorder::new(gpu);
     let (tokens, _) = stream.bind(&mut r);
     model.hidden(&mut r, &tokens, &Keys::Cache { cache: cache.clone(), apart: false }, false)?;
@@ -172,5 +194,6 @@ fn fill(gpu: &Gpu, model: &Model, cache: &Arc<KvCache>, ids: &[u32], arena: &Are
         return Ok(());
     }
     let text = Tree { prompt: ids.to_vec(), responses: Vec::new() };
+    let _turn = gpu.turn();
     plan.run(&stream.upload(&Packed::new([&text]))?).map(drop)
 }

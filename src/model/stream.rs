@@ -1,8 +1,8 @@
 //! Buffers for a stream of packed trees, filled anew for every replay.
 
-use super::StreamTensors;
-use crate::data::packing::{Inverse, Packed, Tree};
-use crate::error::Result;
+use super::{Model, StreamTensors};
+use crate::data::packing::{ChoiceTree, Inverse, Packed, Tree};
+use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Category, Dim, Format, Gpu, Live, Recorder, Tensor};
 use crate::ops;
 
@@ -20,15 +20,33 @@ pub struct Capacity {
 impl Capacity {
     /// What these trees take.
     pub fn of(trees: &[Tree]) -> Capacity {
-        trees.iter().fold(Capacity::default(), |c, t| c.plus(t))
+        trees.iter().fold(Capacity::default(), |c, t| c.with(Capacity::of_tree(t)))
     }
 
-    fn plus(self, tree: &Tree) -> Capacity {
+    /// What one tree takes.
+    pub(crate) fn of_tree(tree: &Tree) -> Capacity {
+        Capacity { tokens: tree.rows(), targets: tree.targets(), sequences: tree.responses.len() }
+    }
+
+    /// Both together.
+    fn with(self, other: Capacity) -> Capacity {
         Capacity {
-            tokens: self.tokens + tree.rows(),
-            targets: self.targets + tree.targets(),
-            sequences: self.sequences + tree.responses.len(),
+            tokens: self.tokens + other.tokens,
+            targets: self.targets + other.targets,
+            sequences: self.sequences + other.sequences,
         }
+    }
+
+    /// What one tree of choices takes.
+    pub(crate) fn of_choices(tree: &ChoiceTree) -> Capacity {
+        let sequences = tree.branches.len();
+        Capacity { tokens: tree.rows(), targets: sequences * tree.choices.len(), sequences }
+    }
+
+    /// What a packed stream takes.
+    pub(crate) fn of_packed(packed: &Packed) -> Capacity {
+        let (tokens, targets) = (packed.ids.len(), packed.target_ids.len());
+        Capacity { tokens, targets, sequences: packed.sequences() }
     }
 
     /// Whether a stream of `other` fits.
@@ -36,31 +54,78 @@ impl Capacity {
         self.tokens >= other.tokens && self.targets >= other.targets && self.sequences >= other.sequences
     }
 
-    /// Cuts a list, in order, into streams of at most `most` trees that each fit; a tree that does not fit alone is
-    /// an error of the caller.
-    pub fn batches<T>(self, items: &[T], most: usize, tree: impl Fn(&T) -> &Tree) -> Vec<&[T]> {
+    /// Cuts a list, in order, into streams of at most `most` items that each fit; `size` tells what items take
+    /// together.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for an item that does not fit alone.
+    pub(crate) fn batches<T>(
+        self,
+        items: &[T],
+        most: usize,
+        size: impl Fn(&T) -> Capacity,
+    ) -> Result<Vec<&[T]>> {
         let mut out = Vec::new();
         let (mut first, mut filled) = (0, Capacity::default());
         for (i, item) in items.iter().enumerate() {
-            let tree = tree(item);
-            let more = filled.plus(tree);
+            let alone = size(item);
+            let more = filled.with(alone);
             if i > first && (!self.holds(more) || i - first == most) {
                 out.push(&items[first..i]);
-                (first, filled) = (i, Capacity::default().plus(tree));
+                (first, filled) = (i, alone);
             } else {
                 filled = more;
             }
-            assert!(self.holds(filled), "a tree of {} rows does not fit {self:?}", tree.rows());
+            self.check_holds("a tree", filled)?;
         }
         if first < items.len() {
             out.push(&items[first..]);
         }
-        out
+        Ok(out)
+    }
+
+    /// Refuses a stream that does not fit.
+    pub(crate) fn check_holds(self, what: &str, other: Capacity) -> Result<()> {
+        if self.holds(other) {
+            return Ok(());
+        }
+        let of =
+            |c: Capacity| format!("{} tokens, {} targets and {} sequences", c.tokens, c.targets, c.sequences);
+        let why = format!("{what} takes {}, there is room for {}: ask for more", of(other), of(self));
+        Err(Error::config("capacity", why))
+    }
+
+    /// Refuses what no plan can be recorded for.
+    fn check(self) -> Result<()> {
+        // Rows are counted in 32 bits on the GPU, in one of which a kernel marks a live extent.
+        let sizes = [("tokens", self.tokens), ("targets", self.targets), ("sequences", self.sequences)];
+        match sizes.into_iter().find(|(_, n)| !(1..=MOST_ROWS).contains(n)) {
+            Some((what, n)) => {
+                Err(Error::config("capacity", format!("of {n} {what}: expected 1 to {MOST_ROWS}")))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+const MOST_ROWS: usize = i32::MAX as usize / 4;
+
+/// Refuses token ids of which there are none, or that a model of `vocab` tokens has no row for.
+pub(crate) fn check_ids(vocab: usize, what: impl FnOnce() -> String, ids: &[u32]) -> Result<()> {
+    if ids.is_empty() {
+        return Err(Error::config(what(), "has no token, at least one is needed"));
+    }
+    match ids.iter().position(|id| *id as usize >= vocab) {
+        None => Ok(()),
+        Some(at) => {
+            let why = format!("has the token id {} at {at}, the model knows those below {vocab}", ids[at]);
+            Err(Error::config(what(), why))
+        }
     }
 }
 
 /// Live extents of a stream.
-pub mod extent {
+pub(crate) mod extent {
     /// N.
     pub const TOKENS: u8 = 0;
     /// T.
@@ -106,10 +171,15 @@ impl InverseBuffers {
     }
 }
 
-/// A stream's buffers.
-pub struct Stream {
+/// A stream's buffers, and the door that trees come in by: [`Stream::check`] refuses what the model cannot read, and
+/// kernels trust what is left.
+pub(crate) struct Stream {
     gpu: Gpu,
     capacity: Capacity,
+    /// V.
+    vocab: usize,
+    /// Most rows of a sequence.
+    context: usize,
     ids: Buffer,
     spans: Buffer,
     ends: Buffer,
@@ -122,7 +192,7 @@ pub struct Stream {
 
 /// A stream's targets in a recording.
 #[derive(Clone, Copy)]
-pub struct TargetTensors {
+pub(crate) struct TargetTensors {
     /// The row that predicts each, (T, 1).
     pub rows: Tensor,
     /// The token to be predicted, (T, 1).
@@ -136,8 +206,13 @@ pub struct TargetTensors {
 }
 
 impl Stream {
-    /// Buffers for streams up to `capacity`, with what gradients need where `training`.
-    pub fn new(gpu: &Gpu, capacity: Capacity, training: bool) -> Result<Stream> {
+    /// Buffers for `model`'s streams up to `capacity`, with what gradients need where `training`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a capacity without room or beyond counting, and for a `gpu` that the model is not on.
+    pub fn new(gpu: &Gpu, model: &Model, capacity: Capacity, training: bool) -> Result<Stream> {
+        model.check_gpu(gpu)?;
+        capacity.check()?;
         let words = |label, n: usize| gpu.buffer(label, Category::Workspace, n as u64 * 4);
         let Capacity { tokens, targets, sequences } = capacity;
         let inverses = match training {
@@ -149,6 +224,8 @@ impl Stream {
         Ok(Stream {
             gpu: gpu.clone(),
             capacity,
+            vocab: model.architecture().vocab,
+            context: model.architecture().context,
             ids: words("token ids", tokens)?,
             spans: words("key spans", tokens * 4)?,
             ends: words("query ends", tokens)?,
@@ -162,6 +239,48 @@ impl Stream {
     /// What fits.
     pub fn capacity(&self) -> Capacity {
         self.capacity
+    }
+
+    /// Refuses trees that the model cannot read: see [`Tree`]. A response's last token is only predicted, so that it may
+    /// lie one beyond the context.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for an empty text or a token id beyond the vocabulary, [`Error::TooLong`] for a sequence beyond
+    /// the context; each names the tree.
+    pub fn check<'t>(&self, trees: impl IntoIterator<Item = &'t Tree>) -> Result<()> {
+        for (i, tree) in trees.into_iter().enumerate() {
+            self.check_ids(|| format!("prompt of tree {i}"), &tree.prompt)?;
+            for (j, response) in tree.responses.iter().enumerate() {
+                self.check_ids(|| format!("response {j} of tree {i}"), response)?;
+            }
+            self.check_length(i, tree.length().saturating_sub(usize::from(!tree.responses.is_empty())))?;
+        }
+        Ok(())
+    }
+
+    /// [`Stream::check`] for trees of choices.
+    pub fn check_choices(&self, trees: &[ChoiceTree]) -> Result<()> {
+        for (i, tree) in trees.iter().enumerate() {
+            self.check_ids(|| format!("prompt of tree {i}"), &tree.prompt)?;
+            self.check_ids(|| format!("choices of tree {i}"), &tree.choices)?;
+            for (j, branch) in tree.branches.iter().enumerate() {
+                self.check_ids(|| format!("branch {j} of tree {i}"), branch)?;
+            }
+            let longest = tree.branches.iter().map(Vec::len).max().unwrap_or(0);
+            self.check_length(i, tree.prompt.len() + longest)?;
+        }
+        Ok(())
+    }
+
+    fn check_ids(&self, what: impl FnOnce() -> String, ids: &[u32]) -> Result<()> {
+        check_ids(self.vocab, what, ids)
+    }
+
+    fn check_length(&self, tree: usize, rows: usize) -> Result<()> {
+        match rows > self.context {
+            false => Ok(()),
+            true => Err(Error::TooLong { what: format!("tree {tree}"), tokens: rows, limit: self.context }),
+        }
     }
 
     /// The stream's tensors in a recording.
@@ -190,7 +309,7 @@ impl Stream {
         (stream, picked)
     }
 
-    /// Fills the buffers; returns the live extents.
+    /// Fills the buffers with trees that were checked; returns the live extents.
     pub fn upload(&self, packed: &Packed) -> Result<Live> {
         let gpu = &self.gpu;
         gpu.upload(&self.ids.region(), &packed.ids)?;

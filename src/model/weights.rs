@@ -1,4 +1,4 @@
-//! Weights on the adapter: frozen tensors in buffers of their own, trained ones in flat buffers beside their gradients.
+//! Weights on the GPU: frozen tensors in buffers of their own, trained ones in flat buffers beside their gradients.
 //! Matrices that read the same rows lie one below the other, so that one product serves them all.
 
 use std::collections::HashMap;
@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use half::{bf16, f16};
 
 use super::architecture::WeightSpec;
-use super::storage::FloatFormat;
+use super::format::{FloatFormat, to_bf16, to_f16};
 use crate::error::{Error, Result};
 use crate::gpu::{Category, Format, Gpu, Recorder, Region};
 use crate::ops::Matrix;
@@ -77,7 +77,7 @@ pub struct Weights {
     list: Vec<Weight>,
     index: HashMap<String, usize>,
     /// The flat buffers of trained weights; empty for frozen ones.
-    pub segments: Vec<Segment>,
+    pub(crate) segments: Vec<Segment>,
 }
 
 /// A vector is a matrix of one row.
@@ -149,8 +149,11 @@ fn elements(stack: &[Placed], cols: usize) -> usize {
 /// whole vectors of four, which the kernels read.
 fn frozen_format(shape: &[usize], wanted: FloatFormat) -> Format {
     match (shape, wanted) {
-        ([_, cols], FloatFormat::F16) if cols.is_multiple_of(4) => Format::F16,
-        ([_, cols], FloatFormat::Bf16) if cols.is_multiple_of(4) => Format::Bf16,
+        ([_, cols], wanted) if cols.is_multiple_of(4) => match wanted {
+            FloatFormat::F32 => Format::F32,
+            FloatFormat::F16 => Format::F16,
+            FloatFormat::Bf16 => Format::Bf16,
+        },
         _ => Format::F32,
     }
 }
@@ -196,6 +199,7 @@ fn weights_of(
 impl Weights {
     /// Weights that are only read; `wanted` is how matrices are held where their shape allows it.
     pub fn frozen(gpu: &Gpu, specs: &[WeightSpec], wanted: FloatFormat) -> Result<Weights> {
+        specs.iter().try_for_each(WeightSpec::check)?;
         let (limit, align) = binding(gpu);
         let mut list = Vec::new();
         for run in runs(specs) {
@@ -214,6 +218,7 @@ impl Weights {
 
     /// Weights that are trained: values and gradients in flat buffers, matrices apart from vectors.
     pub fn trained(gpu: &Gpu, specs: &[WeightSpec]) -> Result<Weights> {
+        specs.iter().try_for_each(WeightSpec::check)?;
         let (limit, align) = binding(gpu);
         let mut list: Vec<Weight> = Vec::new();
         let mut segments = Vec::new();
@@ -284,13 +289,18 @@ impl Weights {
         self.index.get(name).map(|i| &self.list[*i])
     }
 
+    /// Where the weights are.
+    pub(super) fn gpu(&self) -> &Gpu {
+        &self.gpu
+    }
+
     /// The weight `name` in a recording, with its gradient when it is trained and the recording trains.
-    pub fn bind(&self, r: &mut Recorder, name: &str) -> Matrix {
+    pub(crate) fn bind(&self, r: &mut Recorder, name: &str) -> Matrix {
         self.bind_stacked(r, &[name])
     }
 
     /// Weights of equally long rows as one matrix, one below the other.
-    pub fn bind_stacked<S: AsRef<str>>(&self, r: &mut Recorder, names: &[S]) -> Matrix {
+    pub(crate) fn bind_stacked<S: AsRef<str>>(&self, r: &mut Recorder, names: &[S]) -> Matrix {
         let mut pieces = Vec::new();
         for name in names.iter().map(AsRef::as_ref) {
             let weight = self
@@ -310,15 +320,32 @@ impl Weights {
     /// Overwrites a weight.
     ///
     /// # Errors
-    /// [`Error::Config`] for a number that is too large for half precision.
+    /// [`Error::Config`] for a number that the weight's format has no room for, and for values that are not the whole
+    /// weight.
     pub fn upload(&self, name: &str, values: &[f32]) -> Result<()> {
+        let elements = self.known(name)?.elements();
+        if values.len() != elements {
+            return Err(Error::config(name, format!("has {elements} elements, not {}", values.len())));
+        }
         self.upload_rows(name, 0, values)
     }
 
+    fn known(&self, name: &str) -> Result<&Weight> {
+        self.get(name).ok_or_else(|| Error::config(name, "is no weight of this model"))
+    }
+
     /// Overwrites rows of a weight from row `first` on.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for an unknown weight, rows that are not whole, and rows beyond its last.
     pub fn upload_rows(&self, name: &str, first: usize, values: &[f32]) -> Result<()> {
-        let weight = self.get(name).unwrap_or_else(|| panic!("unknown weight {name}"));
-        let (cols, last) = (weight.cols(), first + values.len() / weight.cols());
+        let weight = self.known(name)?;
+        let (rows, cols) = rows_and_cols(&weight.shape);
+        if !values.len().is_multiple_of(cols) || values.len() / cols > rows.saturating_sub(first) {
+            let why = format!("has {rows} rows of {cols}, not {} elements from row {first} on", values.len());
+            return Err(Error::config(name, why));
+        }
+        let last = first + values.len() / cols;
         let bytes = |rows: usize| weight.format.bytes((rows * cols) as u64);
         let mut at = 0;
         for part in &weight.parts {
@@ -329,16 +356,13 @@ impl Weights {
                 let values = &values[(from - first) * cols..(to - first) * cols];
                 match weight.format {
                     Format::F16 => self.gpu.upload(&region, &to_f16(name, values)?)?,
-                    Format::Bf16 => {
-                        let rounded: Vec<bf16> = values.iter().map(|v| bf16::from_f32(*v)).collect();
-                        self.gpu.upload(&region, &rounded)?;
-                    }
-                    _ => self.gpu.upload(&region, values)?,
+                    Format::Bf16 => self.gpu.upload(&region, &to_bf16(name, values)?)?,
+                    Format::F32 => self.gpu.upload(&region, values)?,
+                    Format::U32 => unreachable!("weights are floats"),
                 }
             }
             at += part.rows;
         }
-        assert!(last <= at, "{name} has {at} rows, not {last}");
         Ok(())
     }
 
@@ -355,7 +379,8 @@ impl Weights {
         Ok(match weight.format {
             Format::F16 => self.gpu.download::<f16>(&part.values)?.iter().map(|v| v.to_f32()).collect(),
             Format::Bf16 => self.gpu.download::<bf16>(&part.values)?.iter().map(|v| v.to_f32()).collect(),
-            _ => self.gpu.download(&part.values)?,
+            Format::F32 => self.gpu.download(&part.values)?,
+            Format::U32 => unreachable!("weights are floats"),
         })
     }
 
@@ -372,21 +397,6 @@ impl Weights {
     pub fn clear_gradients(&self) -> Result<()> {
         self.gpu.clear(&self.segments.iter().map(|s| s.gradients.clone()).collect::<Vec<_>>())
     }
-}
-
-/// Rounds to half precision, where that is no overflow.
-fn to_f16(name: &str, values: &[f32]) -> Result<Vec<f16>> {
-    let rounded = |v: &f32| {
-        let half = f16::from_f32(*v);
-        match half.is_infinite() && v.is_finite() {
-            false => Ok(half),
-            true => {
-                let why = format!("float16 ends at 65504, and {name} holds {v}: take bfloat16 or float32");
-                Err(Error::config("--dtype", why))
-            }
-        }
-    };
-    values.iter().map(rounded).collect()
 }
 
 /// Places tensors in flat segments that each fit one binding.

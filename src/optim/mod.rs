@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use safetensors::Dtype;
-
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::gpu::{Arena, Buffer, Category, Format, Gpu, Live, Plan, PlanOptions, Recorder, Region, Tensor};
+use crate::model::FloatFormat;
 use crate::model::Weights;
 use crate::model::safetensors_io::{TensorFiles, TensorSpec, write_atomic};
 use crate::ops;
@@ -34,6 +33,26 @@ pub enum OptimiserKind {
 }
 
 impl OptimiserKind {
+    /// Refuses constants that make no update.
+    fn check(self) -> Result<()> {
+        let decay = |d: f32| d >= 0.0 && d.is_finite();
+        let constants = match self {
+            OptimiserKind::AdamW { beta1, beta2, epsilon, weight_decay } => vec![
+                ("beta1", beta1, (0.0..1.0).contains(&beta1)),
+                ("beta2", beta2, (0.0..1.0).contains(&beta2)),
+                ("epsilon", epsilon, epsilon > 0.0 && epsilon.is_finite()),
+                ("weight_decay", weight_decay, decay(weight_decay)),
+            ],
+            OptimiserKind::Adafactor { weight_decay } => {
+                vec![("weight_decay", weight_decay, decay(weight_decay))]
+            }
+        };
+        match constants.into_iter().find(|(_, _, good)| !good) {
+            Some((what, value, _)) => Err(Error::config(what, format!("{value} is out of its range"))),
+            None => Ok(()),
+        }
+    }
+
     /// AdamW with the constants that people know: 0.9, 0.999, 1e-8, no decay.
     pub fn adamw() -> OptimiserKind {
         OptimiserKind::AdamW { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.0 }
@@ -60,7 +79,12 @@ pub struct Optimiser {
 }
 
 impl Optimiser {
-    /// Allocates the state, all zero, and records the update of `weights`.
+    /// Allocates the state, all zero, and records the update of `weights`. A gradient is clipped to `max_grad_norm`; 0:
+    /// it is not.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for weights that are frozen or on another device than `gpu`, and for a constant out of its
+    /// range; memory errors.
     pub fn new(
         gpu: &Gpu,
         weights: &Weights,
@@ -68,6 +92,11 @@ impl Optimiser {
         max_grad_norm: f32,
         arena: &Arena,
     ) -> Result<Optimiser> {
+        kind.check()?;
+        if !(max_grad_norm >= 0.0 && max_grad_norm.is_finite()) {
+            return Err(Error::config("max_grad_norm", format!("{max_grad_norm} is neither 0 nor above it")));
+        }
+        weights.check_trained(gpu)?;
         let mut r = Recorder::new(gpu);
         r.phase("update");
         let flat =
@@ -130,7 +159,13 @@ impl Optimiser {
     }
 
     /// Updates the weights from their gradients; a gradient that is not finite changes nothing.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a learning rate that is no number from 0 on.
     pub fn update(&mut self, learning_rate: f64) -> Result<Update> {
+        if !(learning_rate >= 0.0 && (learning_rate as f32).is_finite()) {
+            return Err(Error::config("learning_rate", format!("{learning_rate} is no number from 0 on")));
+        }
         let step = self.steps + 1;
         let mut live = Live::default();
         live.scalars[ops::LEARNING_RATE] = learning_rate as f32;
@@ -144,7 +179,9 @@ impl Optimiser {
                 live.scalars[ops::ADAFACTOR_BETA2] = (1.0 - (step as f64).powf(-0.8)) as f32;
             }
         }
+        let turn = self.gpu.turn();
         let outputs = self.plan.run(&live)?;
+        drop(turn);
         let norm = outputs.f32(self.norm);
         let update = Update { grad_norm: norm[0], finite: norm[2] > 0.5 };
         if update.finite {
@@ -164,7 +201,7 @@ impl Optimiser {
         let spec = |(name, b): &(String, Buffer)| TensorSpec {
             name: name.clone(),
             shape: elements(b),
-            dtype: Dtype::F32,
+            format: FloatFormat::F32,
         };
         let specs = self.state.iter().map(spec).collect();
         let metadata = BTreeMap::from([("steps".to_owned(), self.steps.to_string())]);
@@ -175,14 +212,22 @@ impl Optimiser {
     }
 
     /// Reads a state that [`Optimiser::save`] wrote for the same weights.
+    ///
+    /// # Errors
+    /// What is wrong with the file, mostly before anything is changed.
     pub fn restore(&mut self, path: &Path) -> Result<()> {
         let found = TensorFiles::open_file(path)?;
-        for (name, buffer) in &self.state {
-            self.gpu.upload(&buffer.region(), &found.read_f32(name, &[buffer.bytes() as usize / 4])?)?;
-        }
         let steps = found.metadata().get("steps").and_then(|s| s.parse().ok());
-        self.steps = steps
-            .ok_or_else(|| crate::Error::file(path, "does not say after how many steps it was written"))?;
+        let steps =
+            steps.ok_or_else(|| Error::file(path, "does not say after how many steps it was written"))?;
+        let shape = |buffer: &Buffer| [buffer.bytes() as usize / 4];
+        for (name, buffer) in &self.state {
+            found.check(name, &shape(buffer))?;
+        }
+        for (name, buffer) in &self.state {
+            self.gpu.upload(&buffer.region(), &found.read_f32(name, &shape(buffer))?)?;
+        }
+        self.steps = steps;
         Ok(())
     }
 }

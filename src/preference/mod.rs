@@ -38,11 +38,6 @@ impl PreferenceLoss {
     /// # Errors
     /// [`Error::Config`] for an unknown name or a β that is not a positive number.
     pub fn parse(name: &str, beta: Option<f32>, average_tokens: bool) -> Result<PreferenceLoss> {
-        if let Some(beta) = beta
-            && !(beta > 0.0 && beta.is_finite())
-        {
-            return Err(Error::config("beta", format!("{beta} is not a positive number")));
-        }
         let loss = match name {
             "dpo" | "sigmoid" => PreferenceLoss::Dpo { beta: beta.unwrap_or(0.1) },
             "ipo" => PreferenceLoss::Ipo { beta: beta.unwrap_or(1.0), average_tokens },
@@ -55,7 +50,17 @@ impl PreferenceLoss {
         if average_tokens && !matches!(loss, PreferenceLoss::Ipo { .. }) {
             return Err(Error::config("ipo-average-tokens", format!("needs --loss ipo, not {loss}")));
         }
+        loss.check()?;
         Ok(loss)
+    }
+
+    /// Refuses a β that is not a positive number.
+    pub(crate) fn check(self) -> Result<()> {
+        let beta = self.beta();
+        match beta > 0.0 && beta.is_finite() {
+            true => Ok(()),
+            false => Err(Error::config("beta", format!("{beta} is not a positive number"))),
+        }
     }
 
     /// β.

@@ -31,6 +31,7 @@ mod svg;
 pub use bars::Bars;
 pub use page::{KeyFigure, Report};
 pub use plot::{Plot, Series, smoothing_window};
+pub use run::RunEnds;
 pub use scale::{Estimate, Unit, number};
 pub use section::{Cell, Sample, Section, Table};
 pub use svg::escape;

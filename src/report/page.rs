@@ -6,9 +6,11 @@ use serde_json::Value;
 
 use super::section::Section;
 use super::svg::{STYLE, escape};
-use crate::error::Result;
+use crate::error::{Result, size};
 use crate::files;
 
+/// What of a configuration is in bytes.
+const MEMORY: &str = "memory.";
 const PAGE_STYLE: &str = include_str!("page.css");
 
 /// A report in the making. See the [module](crate::report).
@@ -167,6 +169,9 @@ fn flatten(prefix: &str, value: &Value, rows: &mut Vec<(String, String)>) {
     for (key, value) in map {
         let key = format!("{prefix}{key}");
         match value {
+            Value::Number(bytes) if key.starts_with(MEMORY) => {
+                rows.push((key, bytes.as_u64().map_or_else(|| bytes.to_string(), size)));
+            }
             Value::Object(_) => flatten(&format!("{key}."), value, rows),
             Value::String(text) => rows.push((key, text.clone())),
             Value::Null => rows.push((key, "–".into())),

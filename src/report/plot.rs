@@ -237,13 +237,18 @@ impl Plot {
         for (i, series) in self.series.iter().enumerate() {
             let colour = colour(i, series);
             if series.noisy {
-                // A stroke without length is a dot.
-                let dot = |i: usize| {
-                    let (px, py) = place(series.points[i].0, series.points[i].1.value);
-                    format!("M{px:.1} {py:.1}h0")
-                };
-                let dots: String = evenly(series.points.len(), VERTICES).map(dot).collect();
+                let (mut dots, mut arrows) = (String::new(), String::new());
+                for (px, py) in evenly(series.points.len(), VERTICES).map(|i| &series.points[i]) {
+                    let (at, height) = place(*px, py.value);
+                    match y.beyond(py.value) {
+                        // A stroke without length is a dot.
+                        0 => dots += &format!("M{at:.1} {height:.1}h0"),
+                        1 => arrows += &format!("M{:.1} {:.1}l3 -4l3 4", at - 3.0, height + 5.0),
+                        _ => arrows += &format!("M{:.1} {:.1}l3 4l3 -4", at - 3.0, height - 5.0),
+                    }
+                }
                 canvas.path(&format!("dots s{colour}"), &dots);
+                canvas.path(&format!("beyond s{colour}"), &arrows);
             }
             for stretch in series.points.split(|(_, y)| !y.has_interval()).filter(|s| s.len() > 1) {
                 let above = stretch.iter().map(|(px, y)| place(*px, y.high));
@@ -374,6 +379,23 @@ mod tests {
         assert_eq!(series.extent(), [0.0, 6.0]);
         // Of few points none is an outlier.
         assert_eq!(Series::noisy("a", points[..50].to_vec()).extent(), [0.0, 1e9]);
+    }
+
+    #[test]
+    fn a_point_beyond_the_range_is_an_arrow_at_the_edge() {
+        let mut points: Vec<(f64, f64)> = (0..2000).map(|i| (i as f64, (i % 7) as f64)).collect();
+        // Drawn ones: every point at a multiple of 1999 / 299.
+        (points[0].1, points[1999].1) = (1e9, -1e9);
+        let svg = Plot::new("t").series(Series::noisy("a", points.clone())).svg();
+        let [arrows] = paths(&svg, "beyond s0")[..] else { panic!("{svg}") };
+        assert_eq!(
+            (arrows.matches("l3 -4l3 4").count(), arrows.matches("l3 4l3 -4").count()),
+            (1, 1),
+            "{arrows}"
+        );
+        points.iter_mut().for_each(|(_, y)| *y = y.clamp(0.0, 6.0));
+        let within = Plot::new("t").series(Series::noisy("a", points)).svg();
+        assert!(paths(&within, "beyond s0").is_empty(), "{within}");
     }
 
     #[test]

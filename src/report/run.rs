@@ -66,6 +66,26 @@ fn for_each_row(path: &Path, mut each: impl FnMut(Value)) -> Result<bool> {
     Ok(true)
 }
 
+/// What a run's metrics were in the first and in the last tenth of its steps.
+pub struct RunEnds(Metrics);
+
+impl RunEnds {
+    /// Of the run in the folder `dir`.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn of_run(dir: &Path) -> Result<RunEnds> {
+        let mut metrics = Metrics::default();
+        for_each_row(&dir.join(METRICS), |row| metrics.push(&row))?;
+        Ok(RunEnds(metrics))
+    }
+
+    /// The means of a metric over the first and the last tenth; `None` for one that the run has not.
+    pub fn of(&self, metric: &str) -> Option<(f64, f64)> {
+        self.0.ends(metric)
+    }
+}
+
 /// The numbers of `metrics.jsonl`, by column; NaN where a step has none.
 #[derive(Default)]
 struct Metrics {
@@ -94,6 +114,16 @@ impl Metrics {
     /// What there is of a column.
     fn values(&self, name: &str) -> Vec<f64> {
         self.column(name).filter(|v| v.is_finite()).collect()
+    }
+
+    /// All but the run's first step, where there are others.
+    fn without_first(&self) -> Metrics {
+        let from = usize::from(self.steps.len() > 1 && self.steps[0] == 1.0);
+        let columns = self.columns.iter().map(|(name, values)| {
+            let rest = values.get(from..).unwrap_or_default();
+            (name.clone(), rest.to_vec())
+        });
+        Metrics { steps: self.steps[from..].to_vec(), columns: columns.collect() }
     }
 
     fn curve(&self, name: &str, values: impl Iterator<Item = f64>) -> Series {
@@ -354,8 +384,7 @@ impl Run {
         let beta = self.configured("beta").map(|beta| format!("β {beta}"));
         fact("Loss", joined(vec![self.loss().map(str::to_owned).or(self.configured("loss")), beta]));
         let lora_alpha = || self.configured("lora-alpha").map(|alpha| format!("α {alpha}"));
-        let is_folder = |value: &Value| value.as_str().is_some_and(|v| v.contains(['/', '\\']));
-        let on_adapter = self.config["adapter"].as_array().is_some_and(|values| values.iter().any(is_folder));
+        let on_adapter = self.config["adapter"].is_string();
         fact(
             "Trained",
             match self.config["lora-r"].as_u64() {
@@ -513,10 +542,15 @@ impl Run {
     }
 
     fn time(&self) -> Section {
-        let m = &self.metrics;
+        let m = &self.metrics.without_first();
+        let note = match m.steps.len() < self.metrics.steps.len() {
+            true => "Without the first step, in which kernels are compiled.",
+            false => "",
+        };
         let seconds = m.column("time/step_ms").map(|ms| ms * 1e-3);
         let step = self.plot("Time of a step", "seconds").series(m.curve("time", seconds)).from_zero();
-        let speed = self.metric("time/tokens_per_second", "Speed", "tokens a second, sampled and trained on");
+        let speed = m.curve("Speed", m.column("time/tokens_per_second"));
+        let speed = self.plot("Speed", "tokens a second, sampled and trained on").series(speed);
         let phases = PHASES.iter().fold(
             Bars::new("Where it goes").label("seconds a step: mean, 10th to 90th percentile"),
             |bars, (phase, name)| {
@@ -530,7 +564,7 @@ impl Run {
                 bars.group(*name, [Estimate::new(mean, at(0.1), at(0.9))])
             },
         );
-        Section::new("Time").plot(step).bars(phases).plot(speed.from_zero())
+        Section::new("Time").text(note).plot(step).bars(phases).plot(speed.from_zero())
     }
 }
 
@@ -623,6 +657,30 @@ mod tests {
         assert!(html.contains("not finite in 1 step(s)") && html.contains("fine-tuned"), "{html}");
         assert!(html.contains("<h2>Learning</h2>") && !html.contains("Gradient norm"), "{html}");
         assert!(!html.contains("NaN") && !html.contains("null"), "{html}");
+    }
+
+    #[test]
+    fn the_times_of_a_run_leave_out_its_first_step() {
+        let timed = |n: usize, ms: f64| json!({"step": n, "time/step_ms": ms, "time/backward_ms": ms, "time/tokens_per_second": 10});
+        let html =
+            report(&[(METRICS, lines([timed(1, 15_000.0), timed(2, 1000.0), timed(3, 1000.0)]))]).unwrap();
+        assert!(html.contains("Without the first step"), "{html}");
+        assert!(!html.contains(">15<") && !html.contains("5.67"), "{html}");
+        // A run of one step has nothing else to show, and a resumed one did not compile in the step that is first here.
+        let one = report(&[(METRICS, lines([timed(1, 15_000.0)]))]).unwrap();
+        assert!(one.contains("Where it goes") && !one.contains("Without the first step"), "{one}");
+    }
+
+    #[test]
+    fn the_configuration_is_what_was_asked_for_and_nothing_of_the_inside() {
+        let config = json!({
+            "model": "m", "adapter": null, "gpu_adapter": {"name": "llvmpipe", "index": 0},
+            "memory": {"total": 2_576_980_378u64, "bytes": {"weights": 1_073_741_824u64}},
+        });
+        let html = report(&[(RUN, config.to_string())]).unwrap();
+        for told in ["<th>memory.total</th><td>2.4 GiB<", "<th>memory.bytes.weights</th><td>1.0 GiB<"] {
+            assert!(html.contains(told), "{told} is not in {html}");
+        }
     }
 
     #[test]

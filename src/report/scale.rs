@@ -185,6 +185,19 @@ impl Axis {
         minus(format!("{tick:.digits$}{suffix}"))
     }
 
+    /// Whether `value` lies beyond the range: -1 below it, 1 above it, 0 within.
+    pub fn beyond(&self, value: f64) -> i8 {
+        // What rounding makes of an end is no excess.
+        let slack = 1e-9 * (self.high - self.low);
+        if value > self.high + slack {
+            1
+        } else if value < self.low - slack {
+            -1
+        } else {
+            0
+        }
+    }
+
     /// Where `value` lies between `from` (the low end) and `to` (the high end); outside it, at the nearer end.
     pub fn place(&self, value: f64, from: f64, to: f64) -> f64 {
         from + ((value - self.low) / (self.high - self.low)).clamp(0.0, 1.0) * (to - from)
@@ -241,6 +254,12 @@ mod tests {
         let axis = Axis::fit([10.0, 20.0], 5, Unit::Plain).unwrap();
         let places = [10.0, 15.0, 20.0, 99.0, -99.0].map(|v| axis.place(v, 100.0, 0.0));
         assert_eq!(places, [100.0, 50.0, 0.0, 0.0, 100.0]);
+    }
+
+    #[test]
+    fn what_is_beyond_the_range_is_told_apart_from_its_ends() {
+        let axis = Axis::fit([10.0, 20.0], 5, Unit::Plain).unwrap();
+        assert_eq!([9.0, 10.0, 15.0, 20.0, 20.0 + 1e-12, 21.0].map(|v| axis.beyond(v)), [-1, 0, 0, 0, 0, 1]);
     }
 
     #[test]

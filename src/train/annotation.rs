@@ -1,15 +1,23 @@
 //! What an annotator says about a step's samples, and which two of each prompt are learnt from.
 
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::health;
 use crate::annotate::{
     Annotated, Annotator, Counts, Pair, Verdict, annotate_pairs, best_and_worst, round_robin,
 };
 use crate::error::{Error, Result};
-use crate::generate::Response;
+use crate::generate::{FinishReason, Response};
 
 /// Judged pairs from which on the share of unusable verdicts says something.
 const MIN_JUDGED: usize = 16;
+/// Waits before an annotator that works elsewhere is asked again after it has failed.
+const RETRY_AFTER: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(5)];
 
 /// The two samples of a prompt to learn from.
 pub(super) struct Choice {
@@ -25,10 +33,48 @@ pub(super) struct Annotation {
     games: Vec<Vec<(usize, usize, Annotated)>>,
     pub choices: Vec<Option<Choice>>,
     pub counts: Counts,
+    /// How the annotator failed before it answered.
+    pub failures: Vec<String>,
+}
+
+/// How often a failing annotator is asked.
+#[derive(Clone, Copy)]
+pub(super) struct Patience<'a> {
+    /// Whether its failures may be of the moment: it works elsewhere, and it has answered before.
+    pub retry: bool,
+    /// Set where nobody wants to wait any longer.
+    pub interrupted: &'a AtomicBool,
+}
+
+/// [`annotate`], with as much patience.
+pub(super) fn annotate_patiently(
+    annotator: &mut dyn Annotator,
+    prompts: &[&str],
+    answers: &[Vec<Response>],
+    k: usize,
+    patience: Patience<'_>,
+) -> Result<Annotation> {
+    let mut waits = RETRY_AFTER.iter().filter(|_| patience.retry);
+    let mut failures = Vec::new();
+    loop {
+        match (annotate(annotator, prompts, answers, k), waits.next()) {
+            (Err(error @ Error::Annotator { .. }), Some(wait)) => {
+                failures.push(error.to_string());
+                let asked = Instant::now();
+                while asked.elapsed() < *wait {
+                    if patience.interrupted.load(Ordering::Relaxed) {
+                        return Err(error);
+                    }
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+            }
+            (result, _) => return result.map(|annotation| Annotation { failures, ..annotation }),
+        }
+    }
 }
 
 /// Lets every two of a prompt's `k` answers meet.
-pub(super) fn annotate(
+fn annotate(
     annotator: &mut dyn Annotator,
     prompts: &[&str],
     answers: &[Vec<Response>],
@@ -50,7 +96,7 @@ pub(super) fn annotate(
         .map(|_| meetings.iter().map(|(i, j)| (*i, *j, annotated.next().expect("one a pair"))).collect())
         .collect();
     let choices = games.iter().map(|games| choose(k, games)).collect();
-    Ok(Annotation { games, choices, counts })
+    Ok(Annotation { games, choices, counts, failures: Vec::new() })
 }
 
 /// Best against worst; for two samples, the preferred against the other.
@@ -141,41 +187,101 @@ impl Annotation {
     }
 }
 
-/// Verdicts of the run so far; they survive a resume.
+/// Verdicts and answers of the run so far; they survive a resume.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct VerdictTotals {
+    counts: Counts,
+    /// Of the last steps, as many as it takes for 16 judged pairs.
+    recent: VecDeque<Recent>,
+    answers: usize,
+    /// Answers that ended by themselves or by a stop text.
+    ended: usize,
+}
+
+/// What a step's verdicts were.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Recent {
     judged: usize,
     invalid: usize,
 }
 
 impl VerdictTotals {
-    pub fn restore(state: &Map<String, Value>) -> VerdictTotals {
-        let number = |key: &str| state.get(key).and_then(Value::as_u64).unwrap_or(0) as usize;
-        VerdictTotals { judged: number("judged"), invalid: number("invalid") }
-    }
-
-    pub fn save(&self) -> Map<String, Value> {
-        Map::from_iter([
-            ("judged".to_owned(), json!(self.judged)),
-            ("invalid".to_owned(), json!(self.invalid)),
-        ])
-    }
-
-    pub fn add(&mut self, counts: &Counts) {
-        self.judged += counts.judged;
-        self.invalid += counts.invalid;
-    }
-
-    pub fn check(&self, limit: f64, name: &str, last: &Annotation) -> Result<()> {
-        let ratio = self.invalid as f64 / self.judged.max(1) as f64;
-        if self.judged < MIN_JUDGED || ratio <= limit {
-            return Ok(());
+    pub fn add(&mut self, counts: &Counts, answers: &[Vec<Response>]) {
+        self.counts += *counts;
+        self.recent.push_back(Recent { judged: counts.judged, invalid: counts.invalid });
+        while self.recent.iter().skip(1).map(|step| step.judged).sum::<usize>() >= MIN_JUDGED {
+            self.recent.pop_front();
         }
-        let why = format!(
-            "{} of {} verdicts were unusable, above --max-invalid-ratio {limit}; the last reason: {}",
-            self.invalid,
-            self.judged,
-            last.first_invalid().unwrap_or("none in this step")
-        );
+        let all = answers.iter().flatten();
+        self.answers += all.clone().count();
+        self.ended += all.filter(|answer| answer.finish_reason != FinishReason::Length).count();
+    }
+
+    /// Ends a run whose annotator gives too few usable verdicts: of all, or of late none.
+    pub fn check(&self, limit: f64, name: &str, last: &Annotation) -> Result<()> {
+        let sum = |of: fn(&Recent) -> usize| self.recent.iter().map(of).sum::<usize>();
+        let recent = (sum(|step| step.invalid), sum(|step| step.judged));
+        let total = (self.counts.invalid, self.counts.judged);
+        let mute = limit < 1.0 && recent.1 >= MIN_JUDGED && recent.0 == recent.1;
+        let mostly = total.1 >= MIN_JUDGED && self.counts.invalid_ratio() > limit;
+        let reason = last.first_invalid().unwrap_or("none in this step");
+        let why = match (mostly, mute) {
+            (true, _) => format!(
+                "{} of {} verdicts were unusable, above --max-invalid-ratio {limit}; the last reason: {reason}",
+                total.0, total.1
+            ),
+            (false, true) => {
+                format!("the last {} verdicts were all unusable; the last reason: {reason}", recent.1)
+            }
+            (false, false) => return Ok(()),
+        };
         Err(Error::Annotator { name: name.into(), why })
+    }
+
+    /// Whether the annotator has ever answered.
+    pub fn any(&self) -> bool {
+        self.counts.judged > 0
+    }
+
+    /// What the user should know of the annotator.
+    pub fn position_bias(&self) -> Option<String> {
+        health::position_bias(&self.counts)
+    }
+
+    /// What the user should know of the answers.
+    pub fn endless(&self, max_new_tokens: usize) -> Option<String> {
+        health::endless(self.answers, self.ended, max_new_tokens)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn step(judged: usize, invalid: usize) -> Annotation {
+        let counts = Counts { judged, invalid, ..Counts::default() };
+        Annotation { games: Vec::new(), choices: Vec::new(), counts, failures: Vec::new() }
+    }
+
+    /// After how many of these steps the run ends.
+    fn ends_after(limit: f64, steps: impl IntoIterator<Item = (usize, usize)>) -> Option<usize> {
+        let mut totals = VerdictTotals::default();
+        steps.into_iter().position(|(judged, invalid)| {
+            let annotation = step(judged, invalid);
+            totals.add(&annotation.counts, &[]);
+            totals.check(limit, "judge", &annotation).is_err()
+        })
+    }
+
+    #[test]
+    fn an_annotator_that_falls_silent_ends_the_run_within_a_few_steps() {
+        let good = [(4, 0); 30];
+        assert_eq!(ends_after(0.5, good.into_iter().chain([(4, 4); 10])), Some(33));
+        assert_eq!(ends_after(0.5, good.into_iter().chain([(32, 32); 10])), Some(30));
+        assert_eq!(ends_after(1.0, good.into_iter().chain([(4, 4); 10])), None);
+        // Now and then one is unusable: nothing to end a run for.
+        assert_eq!(ends_after(0.5, (0..1000).map(|i| (4, if i % 4 == 3 { 4 } else { 1 }))), None);
     }
 }

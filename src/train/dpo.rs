@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use serde_json::json;
 
+use super::identity::{Command, RunIdentity};
 use super::options::{DpoOptions, TrainOptions};
 use super::pair_step::LabelledPair;
 use super::pair_trainer::PairTrainer;
@@ -17,6 +18,7 @@ use crate::error::Result;
 use crate::gpu::Arena;
 use crate::model::Model;
 use crate::optim::Optimiser;
+use crate::preference::PreferenceLoss;
 
 /// What these rows need of the device.
 pub(super) fn plans(
@@ -42,7 +44,11 @@ pub struct DpoRun {
 
 impl DpoRun {
     /// Encodes the pairs and records the plans. On a measuring `Gpu` this is the dry run.
+    ///
+    /// # Errors
+    /// [`crate::Error::Config`] for an option out of its range; what is wrong with the rows; memory errors.
     pub fn new(policy: Policy, pairs: &[Pair], train: &TrainOptions, options: &DpoOptions) -> Result<DpoRun> {
+        train.check()?;
         let limits = train.length_limits(policy.model.architecture().context);
         let rows = EncodedRows::pairs(&policy.encoder(), pairs, options.append_eos, limits)?;
         let (trainer, optimiser) = plans(&policy.model, &policy.reference(train)?, &rows, train, options)?;
@@ -62,51 +68,63 @@ impl DpoRun {
     /// Trains; returns where the model or adapter was saved.
     pub fn run(self, sources: Sources, control: Control<'_>) -> Result<PathBuf> {
         let total = self.total_steps();
-        let trees = &self.rows.trees;
-        let mut session = Session::begin(
-            &self.policy.model,
-            self.optimiser,
-            &self.train,
-            sources,
-            (total, trees.len()),
-            control,
-        )?;
-        session.warn_of_rows(&self.rows);
-        // Reference log-probabilities are computed once a pair and kept.
-        let mut known: Vec<Option<[f32; 2]>> = vec![None; trees.len()];
-        while !session.is_done() {
-            let rows = session.begin_step().rows;
-            let started = Instant::now();
-            let mut new: Vec<usize> = rows.iter().copied().filter(|r| known[*r].is_none()).collect();
-            new.sort_unstable();
-            new.dedup();
-            let new_trees: Vec<_> = new.iter().map(|r| trees[*r].clone()).collect();
-            for (row, reference) in new.iter().zip(self.trainer.reference(&new_trees)?) {
-                known[*row] = Some(reference);
-            }
-            let reference_ms = milliseconds(started);
-            let pair = |row: &usize| LabelledPair {
-                tree: trees[*row].clone(),
-                reference: known[*row].expect("computed above"),
-                label: 1.0,
-            };
-            let pairs: Vec<LabelledPair> = rows.iter().map(pair).collect();
-            let learnt = self.trainer.learn(&pairs, self.options.loss)?;
-            let mut metrics = learnt.metrics();
-            metrics.extend(session.update(learnt.loss())?);
-            let ending =
-                EncodedRows::ending_with(pairs.iter().map(|p| &p.tree), self.policy.tokenizer.eos_ids());
-            metrics.insert("val/contain_eos_token".into(), json!(ending));
-            metrics.insert("time/reference_ms".into(), reference_ms);
-            session.end_step(StepRecord {
-                metrics,
-                pairs: Vec::new(),
-                loss: Some(learnt.loss()),
-                margin: Some(learnt.margin()),
-                judge_win: None,
-                tokens: learnt.tokens(),
-            })?;
-        }
-        session.finish()
+        let DpoRun { policy, train, options, rows, trainer, optimiser } = self;
+        let identity = RunIdentity::new(Command::Dpo, &policy, &train, &rows, &[], total)?
+            .with_completions(options.append_eos)
+            .with_loss(options.loss);
+        let steps = (total, rows.trees.len());
+        let mut session =
+            Session::begin(&policy.model, optimiser, &train, sources, identity, steps, control)?;
+        session.warn_of_rows(&rows)?;
+        let done = learn(&policy, &rows, &trainer, options.loss, &mut session);
+        session.end(done)
     }
+}
+
+/// All steps that are left.
+fn learn(
+    policy: &Policy,
+    rows: &EncodedRows,
+    trainer: &PairTrainer,
+    loss: PreferenceLoss,
+    session: &mut Session<'_>,
+) -> Result<()> {
+    let trees = &rows.trees;
+    // Reference log-probabilities are computed once a pair and kept.
+    let mut known: Vec<Option<[f32; 2]>> = vec![None; trees.len()];
+    while !session.is_done() {
+        let rows = session.begin_step().rows;
+        session.phase("learning");
+        let started = Instant::now();
+        let mut new: Vec<usize> = rows.iter().copied().filter(|r| known[*r].is_none()).collect();
+        new.sort_unstable();
+        new.dedup();
+        let new_trees: Vec<_> = new.iter().map(|r| trees[*r].clone()).collect();
+        for (row, reference) in new.iter().zip(trainer.reference(&new_trees)?) {
+            known[*row] = Some(reference);
+        }
+        let reference_ms = milliseconds(started);
+        let pair = |row: &usize| LabelledPair {
+            tree: trees[*row].clone(),
+            reference: known[*row].expect("computed above"),
+            label: 1.0,
+        };
+        let pairs: Vec<LabelledPair> = rows.iter().map(pair).collect();
+        let learnt = trainer.learn(&pairs, loss)?;
+        let mut metrics = learnt.metrics();
+        metrics.extend(session.update(learnt.loss())?);
+        let ending = EncodedRows::ending_with(pairs.iter().map(|p| &p.tree), policy.tokenizer.eos_ids());
+        metrics.insert("val/contain_eos_token".into(), json!(ending));
+        metrics.insert("time/reference_ms".into(), reference_ms);
+        session.end_step(StepRecord {
+            metrics,
+            pairs: Vec::new(),
+            loss: Some(learnt.loss()),
+            margin: Some(learnt.margin()),
+            judge_win: None,
+            tokens: learnt.tokens(),
+            online: None,
+        })?;
+    }
+    Ok(())
 }

@@ -25,6 +25,7 @@ impl DryRun {
     /// # Errors
     /// [`Error::Config`] for lengths that are not given, or above the model's context; memory errors.
     pub fn sft(gpu: &Gpu, dir: &Path, train: &TrainOptions) -> Result<DryRun> {
+        train.check()?;
         let (model, _) = load_model(gpu, dir, train)?;
         let lengths = lengths(train.max_prompt_length.or(Some(1)), train, model.architecture().context)?;
         let rows = EncodedRows::of_lengths(lengths, 1);
@@ -38,6 +39,7 @@ impl DryRun {
     /// # Errors
     /// As [`DryRun::sft`].
     pub fn dpo(gpu: &Gpu, dir: &Path, train: &TrainOptions, options: &DpoOptions) -> Result<DryRun> {
+        train.check()?;
         let (model, copies) = load_model(gpu, dir, train)?;
         let lengths = lengths(train.max_prompt_length, train, model.architecture().context)?;
         let rows = EncodedRows::of_lengths(lengths, 2);
@@ -52,6 +54,8 @@ impl DryRun {
     /// # Errors
     /// As [`DryRun::sft`].
     pub fn align(gpu: &Gpu, dir: &Path, train: &TrainOptions, options: &AlignOptions) -> Result<DryRun> {
+        train.check()?;
+        options.check(train)?;
         let (model, copies) = load_model(gpu, dir, train)?;
         let limit = align::prompt_limit(model.architecture().context, train, options)?;
         let prompt = needed("--max-prompt-length", train.max_prompt_length)?;

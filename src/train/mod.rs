@@ -20,20 +20,29 @@
 
 mod align;
 mod annotation;
+mod check;
+mod checkpoint;
 mod dpo;
 mod dry_run;
+mod health;
+mod identity;
+mod lock;
+mod log;
+mod movement;
 pub mod options;
-pub mod order;
+mod order;
 pub mod pair_step;
 mod pair_trainer;
 mod policy;
 pub mod progress;
 pub mod rows;
 pub mod run_dir;
+mod sampler;
 pub mod schedule;
 mod session;
 mod sft;
 pub mod sft_step;
+mod state;
 
 pub use align::AlignRun;
 pub use dpo::DpoRun;

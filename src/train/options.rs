@@ -20,12 +20,17 @@ pub struct TrainOptions {
     pub overwrite: bool,
     /// Go on from this checkpoint: a path, or `last`.
     pub resume: Option<String>,
+    /// What may differ from the run that wrote the checkpoint, by the names of the options, such as `learning-rate` or
+    /// `judge`. Anything else that decides the numbers must be the same.
+    pub allow_changes: Vec<String>,
     /// The highest learning rate.
     pub learning_rate: f64,
     /// How it changes.
     pub schedule: ScheduleKind,
     /// Steps in which it climbs from 0.
     pub warmup_steps: usize,
+    /// The share of all steps in which it climbs from 0, where `warmup_steps` is 0.
+    pub warmup_ratio: f64,
     /// Rows (prompts, pairs) of a micro-batch.
     pub batch_size: usize,
     /// Micro-batches of a step.
@@ -57,21 +62,24 @@ pub struct TrainOptions {
     pub shuffle: bool,
     /// Longest prompt in tokens; longer ones are skipped and counted. `None`: what the model takes.
     pub max_prompt_length: Option<usize>,
-    /// Longest prompt and completion together, in tokens; longer rows are skipped and counted.
+    /// Longest prompt and completion together, in tokens; longer rows are skipped and counted. In online training a prompt
+    /// must leave room for the longest response.
     pub max_length: Option<usize>,
 }
 
 impl TrainOptions {
     /// A run into `output_dir` as `oaif align` does it by default: one pass over the rows, full fine-tuning by AdamW,
-    /// a learning rate of 5e-7 that falls to 0, 16 rows a step, no checkpoint before the end.
+    /// a learning rate of 1e-5 that falls to 0, 16 rows a step, no checkpoint before the end.
     pub fn new(output_dir: impl Into<PathBuf>) -> TrainOptions {
         TrainOptions {
             output_dir: output_dir.into(),
             overwrite: false,
             resume: None,
-            learning_rate: 5e-7,
+            allow_changes: Vec::new(),
+            learning_rate: 1e-5,
             schedule: ScheduleKind::Linear,
             warmup_steps: 0,
+            warmup_ratio: 0.0,
             batch_size: 16,
             accumulation: 1,
             max_steps: None,
@@ -97,6 +105,14 @@ impl TrainOptions {
     pub(super) fn length_limits(&self, context: usize) -> LengthLimits {
         let whole = self.max_length.unwrap_or(context).min(context);
         LengthLimits { prompt: self.max_prompt_length.unwrap_or(whole).min(whole), whole }
+    }
+
+    /// Steps of a run of `total` in which the learning rate climbs.
+    pub fn warmup_steps(&self, total: usize) -> usize {
+        match self.warmup_steps {
+            0 => (self.warmup_ratio * total as f64).ceil() as usize,
+            steps => steps,
+        }
     }
 
     /// What to do about a run that is there already.
@@ -135,7 +151,7 @@ pub struct AlignOptions {
     pub stop: Vec<String>,
     /// Weigh the loss by the annotator's probability rather than take its verdict as certain.
     pub soft_labels: bool,
-    /// End the run when more than this share of the verdicts is unusable.
+    /// End the run when more than this share of the verdicts is unusable, or (below 1) when the last 16 all were.
     pub max_invalid_ratio: f64,
     /// 1: while an annotator that works elsewhere is awaited, the next step's prompts are answered, by a policy that lacks
     /// one update. 0: on-policy, as in the paper.

@@ -1,7 +1,7 @@
 //! Forward and backward pass over annotated pairs, recorded once and replayed for every micro-batch.
 
 use crate::data::packing::{Packed, Tree};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::gpu::{Arena, Buffer, Category, Dim, Format, Gpu, Plan, PlanOptions, Recorder, Tensor};
 use crate::model::stream::{Capacity, Stream, extent};
 use crate::model::{Keys, Model};
@@ -15,7 +15,7 @@ pub struct LabelledPair {
     pub tree: Tree,
     /// The reference model's log-probabilities of chosen and rejected.
     pub reference: [f32; 2],
-    /// Probability that the label is right: 1 for a hard one.
+    /// Probability that the label is right, from 0 to 1: 1 for a hard one.
     pub label: f32,
 }
 
@@ -50,11 +50,23 @@ pub struct PairStep {
     table: Tensor,
 }
 
+/// Refuses what would turn gradients round or into no numbers.
+pub(super) fn check_weight(weight: f32) -> Result<()> {
+    match weight > 0.0 && weight.is_finite() {
+        true => Ok(()),
+        false => Err(Error::config("weight", format!("{weight} is not a positive number"))),
+    }
+}
+
 /// Milliseconds on the adapter by phase.
 pub type PhaseTimes = Vec<(&'static str, f64)>;
 
 impl PairStep {
     /// Records forward, loss and backward for micro-batches up to `capacity`; gradients are added to the model's.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a β that is not positive, a model that is not trained, a capacity without room or beyond
+    /// counting, and for a `gpu` or an arena that is not the model's; memory errors.
     pub fn new(
         gpu: &Gpu,
         model: &Model,
@@ -63,7 +75,9 @@ impl PairStep {
         checkpointing: bool,
         arena: &Arena,
     ) -> Result<PairStep> {
-        let stream = Stream::new(gpu, capacity, true)?;
+        loss.check()?;
+        model.trained().check_trained(gpu)?;
+        let stream = Stream::new(gpu, model, capacity, true)?;
         let pairs = capacity.sequences.div_ceil(2);
         let words = |label, n: usize| gpu.buffer(label, Category::Workspace, n as u64 * 4);
         let reference = words("reference log-probabilities", pairs * 2)?;
@@ -120,17 +134,54 @@ impl PairStep {
     }
 
     /// Adds the gradient of `weight` times the sum of the pairs' losses; `weight` is 1 / pairs of the whole batch.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for no pair at all or more than the capacity, for one whose tree has not two responses, whose label
+    /// is no probability, or that the model cannot read, and for a weight that is not above 0; [`Error::TooLong`] for a
+    /// sequence beyond the model's context. Nothing has been added then.
     pub fn run(&self, pairs: &[LabelledPair], weight: f32) -> Result<(Vec<PairResult>, PhaseTimes)> {
+        self.check(pairs)?;
         self.run_packed(&Packed::new(pairs.iter().map(|p| &p.tree)), pairs, weight)
     }
 
-    /// [`PairStep::run`] on the same sequences packed in another way, such as without sharing the prompts.
-    pub fn run_packed(
+    /// [`PairStep::run`] with the prompt repeated for each response rather than shared.
+    ///
+    /// # Errors
+    /// As [`PairStep::run`].
+    pub fn run_unshared(&self, pairs: &[LabelledPair], weight: f32) -> Result<(Vec<PairResult>, PhaseTimes)> {
+        self.check(pairs)?;
+        let trees: Vec<Tree> = pairs.iter().flat_map(|pair| pair.tree.unshared()).collect();
+        self.run_packed(&Packed::new(&trees), pairs, weight)
+    }
+
+    fn check(&self, pairs: &[LabelledPair]) -> Result<()> {
+        if pairs.is_empty() {
+            return Err(Error::config("pairs", "are none: a step needs at least one"));
+        }
+        for (i, pair) in pairs.iter().enumerate() {
+            if pair.tree.responses.len() != 2 {
+                let why = format!("has {} responses, a pair has two", pair.tree.responses.len());
+                return Err(Error::config(format!("pair {i}"), why));
+            }
+            if !(0.0..=1.0).contains(&pair.label) {
+                return Err(Error::config(
+                    format!("label of pair {i}"),
+                    format!("{} is no probability", pair.label),
+                ));
+            }
+        }
+        self.stream.check(pairs.iter().map(|pair| &pair.tree))
+    }
+
+    fn run_packed(
         &self,
         packed: &Packed,
         pairs: &[LabelledPair],
         weight: f32,
     ) -> Result<(Vec<PairResult>, PhaseTimes)> {
+        check_weight(weight)?;
+        self.capacity().check_holds("the batch", Capacity::of_packed(packed))?;
+        let _turn = self.gpu.turn();
         let mut live = self.stream.upload(packed)?;
         live.extents[extent::PAIRS as usize] = pairs.len() as u32;
         let reference: Vec<f32> = pairs.iter().flat_map(|p| p.reference).collect();

@@ -59,7 +59,9 @@ impl PairTrainer {
         let weight = 1.0 / pairs.len() as f32;
         let (mut results, mut times) = (Vec::new(), PhaseTimes::new());
         // Rows may repeat within a batch, where epochs meet: then fewer than usual fit one stream.
-        for micro in self.step.capacity().batches(pairs, self.batch_size, |pair| &pair.tree) {
+        for micro in
+            self.step.capacity().batches(pairs, self.batch_size, |pair| Capacity::of_tree(&pair.tree))?
+        {
             let (these, phases) = self.step.run(micro, weight)?;
             results.extend(these);
             for (name, ms) in phases {

@@ -17,6 +17,16 @@ pub struct LengthLimits {
     pub whole: usize,
 }
 
+/// A row, unless one of its answers has nothing to learn from.
+fn answered(row: Encoded) -> Result<Encoded> {
+    match row.tree.responses.iter().any(Vec::is_empty) {
+        false => Ok(row),
+        true => {
+            Err(Error::config("answer", "has no token: drop the row, or append the end-of-sequence token"))
+        }
+    }
+}
+
 /// Rows ready for training, and what was left out.
 #[derive(Clone, Debug, Default)]
 pub struct EncodedRows {
@@ -28,7 +38,7 @@ pub struct EncodedRows {
     pub long_prompts: usize,
     /// Other rows that are longer than the limit.
     pub too_long: usize,
-    /// Rows with a completion that has no token.
+    /// Texts of fewer than two tokens.
     pub empty: usize,
     /// Rows that are kept, and whose prompt has other last tokens once a completion follows.
     pub cut: usize,
@@ -65,7 +75,10 @@ impl EncodedRows {
             }
         }
         if out.trees.is_empty() {
-            let why = format!("no row is left to train on: {}", out.skipped().unwrap_or_default());
+            let why = format!(
+                "no row is left to train on ({}): raise the limit or shorten the rows",
+                out.skipped().unwrap_or_default()
+            );
             return Err(Error::config("dataset", why));
         }
         Ok(out)
@@ -88,7 +101,8 @@ impl EncodedRows {
         append_eos: bool,
         limits: LengthLimits,
     ) -> Result<EncodedRows> {
-        let encode = |row: &Pair| encoder.encode(&row.prompt, &[&row.chosen, &row.rejected], append_eos);
+        let encode =
+            |row: &Pair| answered(encoder.encode(&row.prompt, &[&row.chosen, &row.rejected], append_eos)?);
         EncodedRows::collect(rows, limits, |row| &row.place, encode)
     }
 
@@ -100,10 +114,15 @@ impl EncodedRows {
         limits: LengthLimits,
     ) -> Result<EncodedRows> {
         let encode = |row: &Completion| match &row.prompt {
-            Some(prompt) => encoder.encode(prompt, &[&row.completion], append_eos),
+            Some(prompt) => answered(encoder.encode(prompt, &[&row.completion], append_eos)?),
             None => Ok(Encoded { tree: encoder.text(&row.completion, append_eos)?, cut: 0 }),
         };
         EncodedRows::collect(rows, limits, |row| &row.place, encode)
+    }
+
+    /// How many of the dataset's rows were skipped.
+    pub fn skipped_rows(&self) -> usize {
+        self.long_prompts + self.too_long + self.empty
     }
 
     /// How many of the dataset's rows were skipped and by which limit; `None` where all were kept.
@@ -114,7 +133,7 @@ impl EncodedRows {
             (self.too_long, format!("above {} tokens in all", limits.whole)),
             (self.empty, "without a token to learn".to_owned()),
         ];
-        let skipped: usize = counts.iter().map(|(count, _)| count).sum();
+        let skipped = self.skipped_rows();
         let all = skipped + self.trees.len();
         let parts: Vec<String> = counts
             .iter()
@@ -139,7 +158,7 @@ impl EncodedRows {
     }
 
     /// The largest micro-batch of `rows` rows, each taken as often as the others.
-    pub fn largest_batch(&self, rows: usize) -> Capacity {
+    pub(crate) fn largest_batch(&self, rows: usize) -> Capacity {
         let mut sizes: Vec<&Tree> = self.trees.iter().collect();
         sizes.sort_by_key(|t| std::cmp::Reverse(t.rows()));
         let tokens = (0..rows).map(|i| sizes[i % sizes.len()].rows()).sum();

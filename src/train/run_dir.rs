@@ -5,22 +5,28 @@
 //!     metrics.jsonl pairs.jsonl     rows with a "step"
 //!     report.html                   what happened, for a reader, where it was asked for
 //!     summary.json                  what came out, by `oaif demo`
-//!     checkpoints/step-NNNNNN/      state.json (with the "step") and what else the trainer writes
+//!     checkpoints/step-NNNNNN/      state.json (with the "step"), what else the trainer writes, checksums.json
 //! ```
 //!
 //! Whenever the process dies, each checkpoint is whole or absent, and the logs hold at least the rows up to the
-//! last one. The rows after it go when the run is resumed, which writes them again.
+//! last one. The rows after it go when the run is resumed, which writes them again. A run holds the lock of its folder,
+//! so that no other one writes into it.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::fs;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use serde_json::Value;
 
+use super::checkpoint::{CHECKPOINTS, Checkpoint, PendingCheckpoint, in_folder};
+use super::lock::{Lock, unwritable};
+use super::log::Log;
+use super::state::Logs;
 use crate::error::{Error, Result};
 use crate::files;
+
+pub use super::checkpoint::checkpoints;
 
 /// The resolved configuration.
 pub const RUN: &str = "run.json";
@@ -32,8 +38,6 @@ pub const PAIRS: &str = "pairs.jsonl";
 pub const REPORT: &str = "report.html";
 /// What came out, by `oaif demo`.
 pub const SUMMARY: &str = "summary.json";
-const CHECKPOINTS: &str = "checkpoints";
-const STATE: &str = "state.json";
 /// What a run leaves, its models included.
 const CONTENTS: [&str; 8] = [RUN, METRICS, PAIRS, CHECKPOINTS, "model", "adapter", REPORT, SUMMARY];
 
@@ -66,29 +70,6 @@ impl FromStr for Resume {
     }
 }
 
-/// A complete checkpoint.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Checkpoint {
-    /// Steps done.
-    pub step: usize,
-    /// Its folder.
-    pub path: PathBuf,
-}
-
-impl Checkpoint {
-    /// The checkpoint in the folder `path`; its step is the `"step"` of its `state.json`.
-    fn open(path: &Path) -> Result<Checkpoint> {
-        let Some(state) = files::read_json_if_present(&path.join(STATE))? else {
-            let why = format!(
-                "is not a checkpoint (it has no {STATE}): give --resume-from-checkpoint a folder RUN/{CHECKPOINTS}/step-NNNNNN, or last"
-            );
-            return Err(Error::file(path, why));
-        };
-        let step = step_of(&state).ok_or_else(|| Error::file(path.join(STATE), "has no \"step\""))?;
-        Ok(Checkpoint { step, path: path.to_owned() })
-    }
-}
-
 /// The folder of a run. Nothing is written, and no old run deleted, before [`RunDir::write_run`].
 #[derive(Debug)]
 pub struct RunDir {
@@ -96,32 +77,39 @@ pub struct RunDir {
     save_total_limit: Option<NonZeroUsize>,
     resumed: Option<Checkpoint>,
     overwrite: bool,
-    metrics: Option<File>,
-    pairs: Option<File>,
+    metrics: Log,
+    pairs: Log,
+    _lock: Lock,
 }
 
 impl RunDir {
-    /// Creates the folder `path`, or opens it as `start` says, makes sure that it can be written to, and removes
+    /// Creates the folder `path`, or opens it as `start` says, locks it, makes sure that it can be written to, and removes
     /// what a killed process has left unfinished. `save_total_limit`: keep that many checkpoints, `None` all.
     ///
-    /// Errors: a run in the way, no checkpoint to resume from, a folder that cannot be written to.
+    /// Errors: another process that writes into it, a run in the way, no checkpoint to resume from, a damaged one, a
+    /// folder that cannot be written to.
     pub fn create(path: &Path, start: &Start, save_total_limit: Option<NonZeroUsize>) -> Result<RunDir> {
-        let overwrite = *start == Start::Overwrite;
-        let (resumed, metrics, pairs) = (None, None, None);
-        let mut run = RunDir { path: path.to_owned(), save_total_limit, resumed, overwrite, metrics, pairs };
         // Looked at before anything is created: a wrong command leaves no trace.
-        match start {
-            Start::New => run.refuse_a_run_in_the_way()?,
-            Start::Overwrite => {}
-            Start::Resume(resume) => run.resumed = Some(run.resolve(resume)?),
+        if !path.exists() {
+            resolve(path, start)?;
+            fs::create_dir_all(path).map_err(|e| Error::file(path, unwritable(&e)))?;
         }
-        let probe = path.join(".writable.tmp");
-        let tried = fs::create_dir_all(path).and_then(|()| File::create(&probe));
-        tried.and_then(|_| fs::remove_file(&probe)).map_err(|e| {
-            Error::file(path, format!("cannot be written to ({e}): give another --output-dir"))
-        })?;
-        run.remove_unfinished()?;
-        Ok(run)
+        let lock = Lock::take(path)?;
+        let resumed = resolve(path, start)?;
+        remove_unfinished(path)?;
+        let probe = path.join(format!(".writable.{}.tmp", std::process::id()));
+        let tried = files::create_new(&probe).and_then(|_| fs::remove_file(&probe));
+        tried.map_err(|e| Error::file(path, unwritable(&e)))?;
+        let log = |name| Log::new(path.join(name));
+        Ok(RunDir {
+            path: path.to_owned(),
+            save_total_limit,
+            resumed,
+            overwrite: *start == Start::Overwrite,
+            metrics: log(METRICS),
+            pairs: log(PAIRS),
+            _lock: lock,
+        })
     }
 
     /// The folder.
@@ -135,12 +123,17 @@ impl RunDir {
         self.resumed.as_ref()
     }
 
+    /// Whether the checkpoint that was found is of this folder's own run.
+    pub(super) fn resumes_itself(&self) -> bool {
+        self.resumed.as_ref().is_some_and(|checkpoint| is_in(&self.path, &checkpoint.path))
+    }
+
     /// Writes `run.json`, before anything else; with [`Start::Overwrite`] this is when the old run goes, so that
     /// a command that fails early, or reads from the old run, does no harm.
     pub fn write_run(&mut self, run: &Value) -> Result<()> {
         if std::mem::take(&mut self.overwrite) {
             for name in CONTENTS {
-                remove(&self.path.join(name))?;
+                files::remove(&self.path.join(name))?;
             }
         }
         files::write_atomic(&self.path.join(RUN), format!("{run:#}\n").as_bytes())
@@ -149,24 +142,31 @@ impl RunDir {
     /// Appends a row with a "step" to `metrics.jsonl`.
     pub fn append_metrics(&mut self, row: &Value) -> Result<()> {
         assert!(!self.overwrite, "write_run comes first");
-        append(&mut self.metrics, &self.path.join(METRICS), std::slice::from_ref(row))
+        self.metrics.append(std::slice::from_ref(row))
     }
 
     /// Appends rows with a "step" to `pairs.jsonl`.
     pub fn append_pairs(&mut self, rows: &[Value]) -> Result<()> {
         assert!(!self.overwrite, "write_run comes first");
-        append(&mut self.pairs, &self.path.join(PAIRS), rows)
+        self.pairs.append(rows)
     }
 
     /// Forgets what was done after `step`: rows of both logs (a line torn by a crash as well) and checkpoints.
-    pub fn truncate_to_step(&mut self, step: usize) -> Result<()> {
-        // The new files replace those that are open.
-        (self.metrics, self.pairs) = (None, None);
-        for checkpoint in self.checkpoints()?.into_iter().filter(|c| c.step > step) {
+    ///
+    /// # Errors
+    /// [`Error::File`] for logs that lack rows up to `step`; then nothing was changed.
+    pub(super) fn truncate_to_step(&mut self, step: usize, expected: Logs) -> Result<()> {
+        let after = expected.after_step;
+        let steps: Vec<usize> = (after + 1..=step).collect();
+        self.metrics.check(step, |found| found == steps, &format!("the steps {} to {step}", after + 1))?;
+        let pairs = expected.pairs;
+        self.pairs.check(step, |found| found.len() == pairs, &format!("{pairs} pairs"))?;
+        // First these: each must find in the logs what it was written after.
+        for checkpoint in self.checkpoints()?.into_iter().rev().filter(|c| c.step > step) {
             self.remove_checkpoint(&checkpoint)?;
         }
-        truncate(&self.path.join(METRICS), step)?;
-        truncate(&self.path.join(PAIRS), step)
+        self.metrics.truncate(step)?;
+        self.pairs.truncate(step)
     }
 
     /// The last complete checkpoint.
@@ -178,24 +178,26 @@ impl RunDir {
     /// [committed](Self::commit); dropped before that, it is removed.
     pub fn begin_checkpoint(&self, step: usize) -> Result<PendingCheckpoint> {
         assert!(!self.overwrite, "write_run comes first");
-        let path = self.checkpoints_dir().join(format!(".step-{step:06}.tmp"));
-        remove(&path)?;
-        files::create_dir_all(&path)?;
-        Ok(PendingCheckpoint { step, path })
+        self.still_there()?;
+        PendingCheckpoint::new(&self.checkpoints_dir(), step)
+    }
+
+    /// Fails where somebody has removed, moved or replaced the folder: what would be written from now on would be lost.
+    pub(super) fn still_there(&self) -> Result<()> {
+        self.metrics.still_there()?;
+        self.pairs.still_there()
     }
 
     /// Makes `pending`, which holds a `state.json`, a checkpoint that survives a power cut, then removes the
     /// oldest beyond the limit. The step's rows are appended before. A step that has a checkpoint keeps it.
     pub fn commit(&mut self, pending: PendingCheckpoint) -> Result<Checkpoint> {
-        let path = self.checkpoints_dir().join(format!("step-{:06}", pending.step));
-        assert_eq!(Checkpoint::open(&pending.path)?.step, pending.step, "state.json is of another step");
-        if !path.exists() {
+        let committed = pending.committed();
+        if !committed.path.exists() {
             // First the rows that a resumed run will not write again.
-            for log in [&self.metrics, &self.pairs].into_iter().flatten() {
-                log.sync_all().map_err(Error::io("sync", &self.path))?;
+            for log in [&self.metrics, &self.pairs] {
+                log.sync()?;
             }
-            sync_tree(&pending.path)?;
-            fs::rename(&pending.path, &path).map_err(Error::io("write", &path))?;
+            pending.commit()?;
             files::sync_dir(&self.checkpoints_dir())?;
             files::sync_dir(&self.path)?;
         }
@@ -204,7 +206,7 @@ impl RunDir {
         for oldest in &all[..all.len().saturating_sub(kept)] {
             self.remove_checkpoint(oldest)?;
         }
-        Ok(Checkpoint { step: pending.step, path })
+        Ok(committed)
     }
 
     fn checkpoints_dir(&self) -> PathBuf {
@@ -212,180 +214,89 @@ impl RunDir {
     }
 
     fn checkpoints(&self) -> Result<Vec<Checkpoint>> {
-        checkpoints(&self.path)
+        in_folder(&self.checkpoints_dir())
     }
 
     /// Under another name first: half a checkpoint must not look like one.
     fn remove_checkpoint(&self, checkpoint: &Checkpoint) -> Result<()> {
         let doomed = self.checkpoints_dir().join(format!(".step-{:06}.old.tmp", checkpoint.step));
-        remove(&doomed)?;
+        files::remove(&doomed)?;
         fs::rename(&checkpoint.path, &doomed).map_err(Error::io("remove", &checkpoint.path))?;
-        remove(&doomed)
-    }
-
-    fn refuse_a_run_in_the_way(&self) -> Result<()> {
-        // A configuration alone is what a run leaves that has done nothing.
-        let mut done = CONTENTS.into_iter().filter(|name| *name != RUN);
-        let Some(name) = done.find(|name| self.path.join(name).exists()) else {
-            return Ok(());
-        };
-        let why = format!(
-            "already holds a run ({name}): give another --output-dir, go on with it by --resume-from-checkpoint last, or replace it by --overwrite"
-        );
-        Err(Error::file(&self.path, why))
-    }
-
-    fn resolve(&self, resume: &Resume) -> Result<Checkpoint> {
-        let path = match resume {
-            Resume::Path(path) => path,
-            Resume::Last => {
-                return self.latest_checkpoint()?.ok_or_else(|| {
-                    let why = "holds no checkpoint to go on from: check --output-dir, or leave out --resume-from-checkpoint";
-                    Error::file(self.checkpoints_dir(), why)
-                });
-            }
-        };
-        let checkpoint = Checkpoint::open(path)?;
-        let canonical = |path: &Path| path.canonicalize().ok();
-        let inside = path.parent().and_then(canonical) == canonical(&self.checkpoints_dir());
-        // The logs of another run would be cut in the wrong place.
-        if !inside {
-            self.refuse_a_run_in_the_way()?
-        }
-        Ok(checkpoint)
-    }
-
-    fn remove_unfinished(&self) -> Result<()> {
-        for path in [list(&self.path)?, list(&self.checkpoints_dir())?].concat() {
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            let ours = CONTENTS.iter().chain(&["step-"]).any(|ours| name.starts_with(&format!(".{ours}")));
-            if ours && name.ends_with(".tmp") {
-                remove(&path)?;
-            }
-        }
-        Ok(())
+        files::remove(&doomed)
     }
 }
 
-/// The complete checkpoints of the run in the folder `run`, oldest first.
-pub fn checkpoints(run: &Path) -> Result<Vec<Checkpoint>> {
-    let mut found: Vec<Checkpoint> = list(&run.join(CHECKPOINTS))?
-        .into_iter()
-        .filter_map(|path| {
-            let step = path.file_name()?.to_str()?.strip_prefix("step-")?.parse().ok()?;
-            path.join(STATE).is_file().then_some(Checkpoint { step, path })
-        })
-        .collect();
-    found.sort_by_key(|checkpoint| checkpoint.step);
-    Ok(found)
-}
-
-/// A checkpoint that is being written.
-#[derive(Debug)]
-pub struct PendingCheckpoint {
-    step: usize,
-    path: PathBuf,
-}
-
-impl PendingCheckpoint {
-    /// The folder to write into.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-}
-
-impl Drop for PendingCheckpoint {
-    fn drop(&mut self) {
-        // Gone if committed; otherwise the next start removes it if we cannot.
-        let _ = remove(&self.path);
-    }
-}
-
-fn step_of(row: &Value) -> Option<usize> {
-    row["step"].as_u64()?.try_into().ok()
-}
-
-/// The entries of a folder; none if there is no such folder.
-fn list(dir: &Path) -> Result<Vec<PathBuf>> {
-    match fs::read_dir(dir) {
-        Err(e) if e.kind() == ErrorKind::NotFound => Ok(Vec::new()),
-        entries => entries
-            .and_then(|entries| entries.map(|entry| entry.map(|e| e.path())).collect())
-            .map_err(Error::io("read", dir)),
-    }
-}
-
-/// Removes a file or a folder with all in it, if it is there.
-fn remove(path: &Path) -> Result<()> {
-    let removed = match fs::symlink_metadata(path) {
-        Ok(found) if found.is_dir() => fs::remove_dir_all(path),
-        Ok(_) => fs::remove_file(path),
-        Err(e) => Err(e),
-    };
-    match removed {
-        Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
-        other => other.map_err(Error::io("remove", path)),
-    }
-}
-
-/// Writes `rows` in one piece to the end of `path`, which `file` keeps open.
-fn append(file: &mut Option<File>, path: &Path, rows: &[Value]) -> Result<()> {
-    assert!(rows.iter().all(|row| step_of(row).is_some()), "a row without a step");
-    let lines: String = rows.iter().map(|row| format!("{row}\n")).collect();
-    if file.is_none() {
-        *file =
-            Some(OpenOptions::new().create(true).append(true).open(path).map_err(Error::io("write", path))?);
-    }
-    let file = file.as_mut().expect("opened above");
-    file.write_all(lines.as_bytes()).map_err(Error::io("write", path))
-}
-
-/// Keeps the rows of a log up to `step`.
-fn truncate(path: &Path, step: usize) -> Result<()> {
-    let mut log = match File::open(path) {
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
-        opened => BufReader::new(opened.map_err(Error::io("read", path))?),
-    };
-    files::write_atomic_with(path, |kept| {
-        let mut line = Vec::new();
-        for number in 1.. {
-            line.clear();
-            log.read_until(b'\n', &mut line).map_err(Error::io("read", path))?;
-            // The end, or a line that a crash has cut off.
-            if line.last() != Some(&b'\n') {
-                break;
-            }
-            let row: Option<Value> = serde_json::from_slice(&line).ok();
-            let found = row.as_ref().and_then(step_of).ok_or_else(|| {
-                let why = "is no row of a run (an object with a \"step\"): repair or remove it";
-                Error::Row { path: path.to_owned(), line: number, why: why.into() }
+/// The checkpoint that `start` asks for, if it asks for one, for a run in `dir`.
+fn resolve(dir: &Path, start: &Start) -> Result<Option<Checkpoint>> {
+    let checkpoints = dir.join(CHECKPOINTS);
+    match start {
+        Start::New => refuse_a_run_in_the_way(dir).map(|()| None),
+        Start::Overwrite => Ok(None),
+        Start::Resume(Resume::Last) => {
+            let last = in_folder(&checkpoints)?.pop().ok_or_else(|| {
+                let why = "holds no checkpoint to go on from: check --output-dir, or leave out --resume-from-checkpoint";
+                Error::file(&checkpoints, why)
             })?;
-            if found <= step {
-                kept.write_all(&line).map_err(Error::io("write", path))?;
-            }
+            Checkpoint::open(&last.path).map(Some)
         }
-        Ok(())
-    })
-}
-
-/// Makes all below `dir` survive a power cut.
-fn sync_tree(dir: &Path) -> Result<()> {
-    for path in list(dir)? {
-        if path.is_dir() {
-            sync_tree(&path)?;
-        } else {
-            // For writing, as Windows syncs nothing else.
-            let file = OpenOptions::new().write(true).open(&path);
-            file.and_then(|file| file.sync_all()).map_err(Error::io("sync", &path))?;
+        Start::Resume(Resume::Path(path)) => {
+            let checkpoint = Checkpoint::open(path)?;
+            // The logs of another run would be cut in the wrong place.
+            if !is_in(dir, path) {
+                refuse_a_run_in_the_way(dir)?;
+            }
+            Ok(Some(checkpoint))
         }
     }
-    files::sync_dir(dir)
+}
+
+/// Whether the checkpoint in `path` is one of the run in `dir`.
+fn is_in(dir: &Path, path: &Path) -> bool {
+    let canonical = |path: &Path| path.canonicalize().ok();
+    let folder = canonical(&dir.join(CHECKPOINTS));
+    folder.is_some() && canonical(path).as_deref().and_then(Path::parent) == folder.as_deref()
+}
+
+fn refuse_a_run_in_the_way(dir: &Path) -> Result<()> {
+    // A configuration alone is what a run leaves that has done nothing.
+    let mut done = CONTENTS.into_iter().filter(|name| *name != RUN);
+    let Some(name) = done.find(|name| dir.join(name).exists()) else {
+        return Ok(());
+    };
+    let why = format!(
+        "already holds a run ({name}): give another --output-dir, go on with it by --resume {}, or replace it by --overwrite-output-dir",
+        dir.display()
+    );
+    Err(Error::file(dir, why))
+}
+
+fn remove_unfinished(dir: &Path) -> Result<()> {
+    for path in [files::list(dir)?, files::list(&dir.join(CHECKPOINTS))?].concat() {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let ours =
+            CONTENTS.iter().chain(&["step-", "writable"]).any(|ours| name.starts_with(&format!(".{ours}")));
+        if ours && name.ends_with(".tmp") {
+            files::remove(&path)?;
+        }
+    }
+    // What was being written into a result.
+    for path in [files::list(&dir.join("model"))?, files::list(&dir.join("adapter"))?].concat() {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.starts_with('.') && name.ends_with(".tmp") {
+            files::remove(&path)?;
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs::OpenOptions;
+    use std::io::Write;
+
     use serde_json::json;
 
+    use super::super::checkpoint::STATE;
     use super::*;
 
     fn open(path: &Path, start: Start) -> RunDir {
@@ -413,13 +324,18 @@ mod tests {
     }
 
     fn names(dir: &Path) -> Vec<String> {
-        let mut names: Vec<String> = list(dir)
+        let mut names: Vec<String> = files::list(dir)
             .unwrap()
             .iter()
             .map(|path| path.file_name().unwrap().to_str().unwrap().to_owned())
             .collect();
         names.sort();
         names
+    }
+
+    /// What the logs of [`three_steps`] hold after so many.
+    fn logs(step: usize) -> Logs {
+        Logs { after_step: 0, pairs: 2 * step }
     }
 
     /// A run of three steps with checkpoints after 1 and 2.
@@ -457,9 +373,7 @@ mod tests {
         three_steps(dir.path());
         let before = text(&dir.path().join(METRICS));
         let error = refused(dir.path(), Start::New);
-        for way_out in
-            ["already holds a run (metrics.jsonl)", "--output-dir", "--resume-from-checkpoint", "--overwrite"]
-        {
+        for way_out in ["already holds a run (metrics.jsonl)", "--output-dir", "--resume ", "--overwrite"] {
             assert!(error.contains(way_out), "{error}");
         }
         assert_eq!(text(&dir.path().join(METRICS)), before);
@@ -521,11 +435,14 @@ mod tests {
         let killed = run.begin_checkpoint(3).unwrap();
         write(&killed.path().join(STATE), "{}");
         std::mem::forget(killed);
+        drop(run);
         write(&dir.path().join(".run.json.77.tmp"), "{");
+        write(&dir.path().join("model/.model.safetensors.77.tmp"), "half");
         write(&dir.path().join(".mine.tmp"), "");
         let mut run = open(dir.path(), Start::Resume(Resume::Last));
         assert_eq!(names(&checkpoints), ["step-000001", "step-000002"]);
-        assert_eq!(names(dir.path()), [".mine.tmp", CHECKPOINTS, METRICS, PAIRS, RUN]);
+        assert_eq!(names(dir.path()), [".mine.tmp", CHECKPOINTS, METRICS, "model", PAIRS, RUN]);
+        assert!(names(&dir.path().join("model")).is_empty());
         // Without its state it is none.
         let empty = run.begin_checkpoint(4).unwrap();
         assert!(run.commit(empty).unwrap_err().to_string().contains("state.json"));
@@ -566,16 +483,17 @@ mod tests {
         let mut run = open(dir.path(), Start::Resume(Resume::Last));
         let step = run.resumed().unwrap().step;
         assert_eq!(step, 2);
-        run.truncate_to_step(step).unwrap();
+        run.truncate_to_step(step, logs(step)).unwrap();
         assert_eq!(text(&dir.path().join(METRICS)).lines().count(), 2);
         run.append_pairs(&[json!({"step": 3, "pair": 0}), json!({"step": 3, "pair": 1})]).unwrap();
         run.append_metrics(&json!({"step": 3, "loss": 0.5})).unwrap();
         assert_eq!([METRICS, PAIRS].map(|name| text(&dir.path().join(name))), whole);
+        drop(run);
         // From the first: the second must not be the last any more.
         let first = dir.path().join("checkpoints/step-000001");
         let mut run = open(dir.path(), Start::Resume(Resume::Path(first.clone())));
         assert_eq!(run.resumed(), Some(&Checkpoint { step: 1, path: first }));
-        run.truncate_to_step(1).unwrap();
+        run.truncate_to_step(1, logs(1)).unwrap();
         assert_eq!(names(&dir.path().join(CHECKPOINTS)), ["step-000001"]);
         assert_eq!(text(&dir.path().join(METRICS)).lines().count(), 1);
     }
@@ -584,11 +502,11 @@ mod tests {
     fn a_broken_log_is_an_error_with_its_line_and_stays_as_it_is() {
         let dir = tempfile::tempdir().unwrap();
         let mut run = open(dir.path(), Start::New);
-        run.truncate_to_step(0).unwrap();
+        run.truncate_to_step(0, logs(0)).unwrap();
         let log = dir.path().join(METRICS);
         for broken in ["{\"step\":1}\nnothing\n{\"step\":2}\n", "{\"step\":1}\n{}\n"] {
             write(&log, broken);
-            let error = run.truncate_to_step(1).unwrap_err().to_string();
+            let error = run.truncate_to_step(1, logs(1)).unwrap_err().to_string();
             assert!(error.contains("metrics.jsonl:2: is no row"), "{error}");
             assert_eq!(text(&log), broken);
         }
@@ -610,6 +528,96 @@ mod tests {
         assert_eq!(open(&other, from.clone()).resumed().unwrap().step, 2);
         three_steps(&other);
         assert!(refused(&other, from).contains("already holds a run"));
+    }
+
+    #[test]
+    fn a_folder_is_of_one_run_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("run");
+        let run = open(&path, Start::New);
+        for start in [Start::New, Start::Overwrite, Start::Resume(Resume::Last)] {
+            assert!(refused(&path, start).contains("is in use by"));
+        }
+        drop(run);
+        open(&path, Start::New);
+    }
+
+    #[test]
+    fn logs_that_lack_rows_are_refused_and_nothing_is_changed() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, keep) in [(METRICS, 1), (METRICS, 0), (PAIRS, 3)] {
+            let run = dir.path().join(format!("{name}{keep}"));
+            three_steps(&run);
+            let lines: String = text(&run.join(name)).lines().take(keep).map(|l| format!("{l}\n")).collect();
+            write(&run.join(name), &lines);
+            let error = open(&run, Start::Resume(Resume::Last)).truncate_to_step(2, logs(2)).unwrap_err();
+            let error = error.to_string();
+            assert!(error.contains(name) && error.contains(&format!("holds {keep} rows")), "{error}");
+            assert_eq!(names(&run.join(CHECKPOINTS)).len(), 2);
+            assert_eq!(text(&run.join(name)), lines);
+        }
+    }
+
+    #[test]
+    fn a_damaged_checkpoint_is_refused_with_the_last_one_that_is_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        three_steps(dir.path());
+        let weights = dir.path().join("checkpoints/step-000002/model/weights");
+        let state = dir.path().join("checkpoints/step-000002/state.json");
+        let whole = [&weights, &state].map(|path| fs::read(path).unwrap());
+        let resumed = || refused(dir.path(), Start::Resume(Resume::Last));
+        for (path, damage, why) in [
+            (&weights, Some("weightt 2"), "is damaged"),
+            (&weights, Some("weights"), "has 7 bytes where 9 were written"),
+            (&weights, None, "is missing"),
+            (&state, Some("{\"step\":3}"), "is damaged"),
+            (&state, None, "is missing"),
+            (&dir.path().join("checkpoints/step-000002/checksums.json"), Some("{"), "is damaged"),
+        ] {
+            match damage {
+                Some(text) => write(path, text),
+                None => fs::remove_file(path).unwrap(),
+            }
+            let error = resumed();
+            assert!(error.contains(&path.display().to_string()) && error.contains(why), "{error}");
+            assert!(error.contains("--resume-from-checkpoint") && error.contains("step-000001"), "{error}");
+            fs::write(&weights, &whole[0]).unwrap();
+            fs::write(&state, &whole[1]).unwrap();
+        }
+        write(&dir.path().join("checkpoints/step-000001/model/weights"), "0");
+        assert!(resumed().contains("begin a new run"));
+    }
+
+    #[test]
+    fn a_folder_that_goes_while_it_is_written_to_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        for moved in [false, true] {
+            let path = dir.path().join("run");
+            let mut run = three_steps(&path);
+            match moved {
+                true => fs::rename(&path, dir.path().join("elsewhere")).unwrap(),
+                false => fs::remove_dir_all(&path).unwrap(),
+            }
+            let error = run.append_metrics(&json!({"step": 4})).unwrap_err().to_string();
+            assert!(error.contains("metrics.jsonl: was removed, moved or replaced"), "{error}");
+            assert!(run.begin_checkpoint(4).is_err());
+            assert!(!path.exists());
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn temporary_files_are_never_written_through_links() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, mine) = (dir.path().join("run"), dir.path().join("mine"));
+        write(&mine, "mine");
+        fs::create_dir(&path).unwrap();
+        for name in [".writable.tmp".to_owned(), format!(".writable.{}.tmp", std::process::id())] {
+            std::os::unix::fs::symlink(&mine, path.join(name)).unwrap();
+        }
+        open(&path, Start::New);
+        assert_eq!(text(&mine), "mine");
+        assert!(names(&path).is_empty());
     }
 
     #[test]

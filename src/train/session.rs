@@ -1,41 +1,61 @@
 //! What every kind of training shares: the run's folder, the optimiser, checkpoints, metrics, and the checks that
 //! a run makes on itself.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use super::health;
+use super::identity::RunIdentity;
+use super::movement::MovementCheck;
 use super::options::TrainOptions;
 use super::order::RowOrder;
-use super::progress::{Observer, StepEvent};
+use super::progress::{Observer, Pace, StepEvent};
 use super::rows::EncodedRows;
-use super::run_dir::RunDir;
+use super::run_dir::{METRICS, RunDir};
 use super::schedule::LrSchedule;
+use super::state::{Counters, Logs, OnlineState, State};
 use crate::error::{Error, Result};
 use crate::files;
-use crate::gpu::{Gpu, Region};
+use crate::model::adapter_storage::ADAPTER_FILE;
 use crate::model::safetensors_io::MODEL_FILE;
-use crate::model::storage::{ADAPTER_FILE, FloatFormat, restore_weights};
-use crate::model::{Model, Weights};
+use crate::model::storage::restore_weights;
+use crate::model::{FloatFormat, Model};
 use crate::optim::{Optimiser, Update};
 
 /// Steps in a row without a finite gradient after which a run gives up.
 const MAX_NON_FINITE: usize = 5;
 /// The optimiser's state in a checkpoint.
 const OPTIMISER_FILE: &str = "optimiser.safetensors";
-/// What a checkpoint's trainer state is called.
-const STATE_FILE: &str = "state.json";
 
-/// What `run.json` holds beside the configuration.
-pub const RUN_FACTS: [&str; 5] = ["oaif_version", "gpu_adapter", "gpu_tier", "total_steps", "memory"];
+/// What `run.json` holds beside the configuration: the kind of training, where it was begun, what it runs on, what was
+/// changed where it was resumed, and what its user was warned of.
+pub const RUN_FACTS: [&str; 9] = [
+    "command",
+    "working_dir",
+    "oaif_version",
+    "gpu_adapter",
+    "gpu_tier",
+    "total_steps",
+    "memory",
+    "changes",
+    "warnings",
+];
 
 /// Milliseconds since `start`, for the logs.
 pub(super) fn milliseconds(start: Instant) -> Value {
     json!((start.elapsed().as_secs_f64() * 1e5).round() / 1e2)
+}
+
+/// What a call returns, and the milliseconds that it took.
+pub(super) fn timed<T>(call: impl FnOnce() -> Result<T>) -> Result<(T, f64)> {
+    let started = Instant::now();
+    let result = call()?;
+    Ok((result, milliseconds(started).as_f64().unwrap_or(0.0)))
 }
 
 /// Whom a run reports to and who may stop it.
@@ -64,26 +84,24 @@ pub struct Session<'a> {
     options: TrainOptions,
     sources: Sources,
     control: Control<'a>,
-    /// Steps done.
-    step: usize,
+    /// As `run.json` has it.
+    json: Value,
+    /// As it was when the last step was done.
+    state: State,
+    /// With what the step in progress has added.
+    counters: Counters,
+    /// Whether the weights have moved since.
+    moving: bool,
     /// Steps done before this process began.
     first_step: usize,
-    non_finite: usize,
-    non_finite_in_row: usize,
-    /// Updates with a gradient, by a learning rate above 0.
-    updates: usize,
     order: RowOrder,
     /// Rows of the dataset, and how many of them a step takes.
     rows: usize,
     batch: usize,
     step_started: Instant,
-    /// What must be the same when the run is resumed.
-    cursor: Value,
     moved: MovementCheck,
-    started: Instant,
-    tokens: u64,
-    /// What the kind of training keeps across a resume, in `state.json`.
-    pub state: Map<String, Value>,
+    pace: Pace,
+    step_ended: Instant,
 }
 
 /// The rows of the dataset that a step takes.
@@ -108,55 +126,73 @@ pub struct StepRecord {
     pub judge_win: Option<f64>,
     /// Tokens that went through the model.
     pub tokens: usize,
+    /// What online training keeps from now on.
+    pub online: Option<OnlineState>,
 }
 
 impl<'a> Session<'a> {
     /// Opens the run's folder, and goes on from a checkpoint where the options say so.
-    pub fn begin(
+    pub(super) fn begin(
         model: &Model,
         mut optimiser: Optimiser,
         options: &TrainOptions,
         sources: Sources,
+        identity: RunIdentity,
         (total_steps, rows): (usize, usize),
         control: Control<'a>,
     ) -> Result<Session<'a>> {
+        identity.check_names(&options.allow_changes)?;
         let limit = options.save_total_limit.and_then(NonZeroUsize::new);
         let mut run = RunDir::create(&options.output_dir, &options.start(), limit)?;
-        let gpu = model.gpu();
-        let weights = model.trained();
-        let (mut step, mut state) = (0, Map::new());
-        let (mut non_finite, mut non_finite_in_row, mut tokens) = (0, 0, 0);
-        let cursor = cursor(options, rows);
-        let mut updates = 0;
-        if let Some(checkpoint) = run.resumed().cloned() {
-            let saved = files::read_json(&checkpoint.path.join(STATE_FILE))?;
-            same_cursor(&saved["cursor"], &cursor)?;
-            let weights_file = if model.adapter().is_some() { ADAPTER_FILE } else { MODEL_FILE };
-            restore_weights(weights, &checkpoint.path.join(weights_file))
-                .and_then(|()| optimiser.restore(&checkpoint.path.join(OPTIMISER_FILE)))
-                .map_err(|e| {
+        let state = match run.resumed().cloned() {
+            None => State {
+                step: 0,
+                logs: Logs::default(),
+                counters: Counters::default(),
+                identity,
+                changes: Vec::new(),
+                online: None,
+            },
+            Some(checkpoint) => {
+                let mut state = State::read(&checkpoint.path)?;
+                let changes = identity.resume(&state.identity, state.step, &options.allow_changes)?;
+                if state.step > total_steps {
                     let why = format!(
-                        "cannot be gone on from ({e}): give the --model, --optim and --lora-r that it was made \
-                         with, or an earlier checkpoint"
+                        "is {total_steps}, but the checkpoint was written after {} steps: raise it, or resume from an \
+                         earlier checkpoint",
+                        state.step
                     );
-                    Error::file(&checkpoint.path, why)
-                })?;
-            step = checkpoint.step;
-            let number = |key: &str| saved[key].as_u64().unwrap_or(0);
-            non_finite = number("non_finite") as usize;
-            non_finite_in_row = number("non_finite_in_row") as usize;
-            tokens = number("num_tokens");
-            updates = number("updates") as usize;
-            state = saved["training"].as_object().cloned().unwrap_or_default();
-            run.truncate_to_step(step)?;
-        }
+                    return Err(Error::config("max-steps", why));
+                }
+                if !changes.is_empty() {
+                    // They were drawn for another run.
+                    state.online.iter_mut().for_each(|online| online.sampled = None);
+                }
+                state.identity = identity;
+                state.changes.extend(changes);
+                match run.resumes_itself() {
+                    true => run.truncate_to_step(state.step, state.logs)?,
+                    false => state.logs = Logs { after_step: state.step, pairs: 0 },
+                }
+                let weights_file = if model.adapter().is_some() { ADAPTER_FILE } else { MODEL_FILE };
+                restore_weights(model.trained(), &checkpoint.path.join(weights_file))?;
+                optimiser.restore(&checkpoint.path.join(OPTIMISER_FILE))?;
+                state
+            }
+        };
         let mut json = sources.config.clone();
+        let gpu = model.gpu();
+        let command = json.get("command").cloned();
         let facts = [
+            command.unwrap_or_else(|| json!(state.identity.command.name())),
+            json!(std::env::current_dir().ok().map(|dir| dir.to_string_lossy().into_owned())),
             json!(env!("CARGO_PKG_VERSION")),
             json!(gpu.summary()),
             json!(gpu.tier().to_string()),
             json!(total_steps),
             json!(gpu.memory()),
+            json!(state.changes),
+            json!([]),
         ];
         for (name, fact) in RUN_FACTS.iter().zip(facts) {
             json[*name] = fact;
@@ -164,12 +200,12 @@ impl<'a> Session<'a> {
         run.write_run(&json)?;
         let schedule = LrSchedule {
             kind: options.schedule,
-            warmup_steps: options.warmup_steps,
+            warmup_steps: options.warmup_steps(total_steps),
             total_steps,
             peak: options.learning_rate,
         };
         model.trained().clear_gradients()?;
-        Ok(Session {
+        let mut session = Session {
             model: model.clone(),
             run,
             optimiser,
@@ -177,37 +213,54 @@ impl<'a> Session<'a> {
             options: options.clone(),
             sources,
             control,
-            step,
-            first_step: step,
-            non_finite,
-            non_finite_in_row,
-            updates,
+            json,
+            counters: state.counters,
+            moving: false,
+            first_step: state.step,
+            state,
             order: RowOrder::new(rows, options.shuffle.then_some(options.seed)),
             rows,
             batch: options.batch_size * options.accumulation,
             step_started: Instant::now(),
-            cursor,
             moved: MovementCheck::before(model)?,
-            started: Instant::now(),
-            tokens,
-            state,
-        })
+            pace: Pace::default(),
+            step_ended: Instant::now(),
+        };
+        if session.first_step > 0 && session.is_done() {
+            session.warn(&format!("all {total_steps} steps of this run are done: raise max-steps to go on"));
+        }
+        Ok(session)
+    }
+
+    /// Whether somebody asked the run to stop.
+    pub(super) fn interrupted(&self) -> &'a AtomicBool {
+        self.control.interrupted
+    }
+
+    /// What online training kept.
+    pub(super) fn online(&self) -> Option<&OnlineState> {
+        self.state.online.as_ref()
+    }
+
+    /// The checkpoint that the run was resumed from.
+    pub(super) fn resumed(&self) -> Option<&Path> {
+        self.run.resumed().map(|checkpoint| checkpoint.path.as_path())
     }
 
     /// Steps done.
     pub fn step(&self) -> usize {
-        self.step
+        self.state.step
     }
 
     /// Begins a step: what it takes.
     pub fn begin_step(&mut self) -> Draws {
         self.step_started = Instant::now();
-        self.draws(self.step)
+        self.draws(self.state.step)
     }
 
     /// What the step after this one takes, if it is not the last.
     pub fn next_draws(&mut self) -> Option<Draws> {
-        let next = self.step + 1;
+        let next = self.state.step + 1;
         (next < self.schedule.total_steps).then(|| self.draws(next))
     }
 
@@ -219,17 +272,33 @@ impl<'a> Session<'a> {
 
     /// Whether every step is done.
     pub fn is_done(&self) -> bool {
-        self.step >= self.schedule.total_steps
+        self.state.step >= self.schedule.total_steps
     }
 
     /// Tells the observer what is to be known of the rows.
-    pub fn warn_of_rows(&mut self, rows: &EncodedRows) {
+    pub fn warn_of_rows(&mut self, rows: &EncodedRows) -> Result<()> {
         rows.warnings().iter().for_each(|warning| self.warn(warning));
+        let mostly = health::mostly_skipped(rows.skipped_rows(), rows.trees.len());
+        mostly.map_or(Ok(()), |text| self.note(text))
+    }
+
+    /// Tells the observer that a part of the step begins.
+    pub fn phase(&mut self, name: &str) {
+        self.control.observer.phase(name);
     }
 
     /// Tells the observer.
     pub fn warn(&mut self, text: &str) {
         self.control.observer.warning(text);
+    }
+
+    /// Tells the observer something about the run as a whole, which `run.json` keeps for the report.
+    pub(super) fn note(&mut self, text: String) -> Result<()> {
+        self.warn(&text);
+        if let Some(warnings) = self.json["warnings"].as_array_mut() {
+            warnings.push(json!(text));
+        }
+        self.run.write_run(&self.json)
     }
 
     /// Updates the weights from the gradients, unless they or the loss are not finite; then clears them. Returns the
@@ -239,24 +308,25 @@ impl<'a> Session<'a> {
     /// [`Error::NonFinite`] after 5 such steps in a row.
     pub fn update(&mut self, loss: f64) -> Result<Map<String, Value>> {
         let started = Instant::now();
-        let learning_rate = self.schedule.at(self.step);
+        let learning_rate = self.schedule.at(self.state.step);
+        self.moving = true;
         let update = match loss.is_finite() {
             true => self.optimiser.update(learning_rate)?,
             false => Update { grad_norm: f32::NAN, finite: false },
         };
         self.model.trained().clear_gradients()?;
         if update.finite && update.grad_norm > 0.0 && learning_rate > 0.0 {
-            self.updates += 1;
+            self.counters.updates += 1;
             self.moved.updated = true;
         }
         if update.finite {
-            self.non_finite_in_row = 0;
+            self.counters.non_finite_in_row = 0;
         } else {
-            self.non_finite += 1;
-            self.non_finite_in_row += 1;
-            let text = format!("step {}: the loss or gradient is not finite, no update", self.step + 1);
+            self.counters.non_finite += 1;
+            self.counters.non_finite_in_row += 1;
+            let text = format!("step {}: the loss or gradient is not finite, no update", self.state.step + 1);
             self.warn(&text);
-            if self.non_finite_in_row >= MAX_NON_FINITE {
+            if self.counters.non_finite_in_row >= MAX_NON_FINITE {
                 return Err(Error::NonFinite { count: MAX_NON_FINITE });
             }
         }
@@ -272,64 +342,98 @@ impl<'a> Session<'a> {
     /// # Errors
     /// [`Error::Interrupted`] after the checkpoint, when somebody asked the run to stop.
     pub fn end_step(&mut self, record: StepRecord) -> Result<()> {
-        self.step += 1;
-        self.tokens += record.tokens as u64;
-        let elapsed = self.started.elapsed().as_secs_f64();
-        let done = self.step - self.first_step;
-        let left = (self.schedule.total_steps - self.step) as f64 * elapsed / done as f64;
+        let step = self.state.step + 1;
+        let counters = &mut self.counters;
+        counters.num_tokens += record.tokens as u64;
+        let no_gradient = record.loss.is_some_and(|loss| loss != 0.0)
+            && record.metrics.get("grad_norm").and_then(Value::as_f64) == Some(0.0);
+        if record.loss.is_none() || no_gradient {
+            counters.idle += 1;
+            counters.idle_in_row += 1;
+            counters.idle_rows_in_row += self.batch;
+        } else {
+            (counters.idle_in_row, counters.idle_rows_in_row) = (0, 0);
+        }
+        // Checkpoints take their time too.
+        let seconds = self.step_ended.elapsed().as_secs_f64();
+        self.step_ended = Instant::now();
+        let seconds_left = self.pace.seconds_left(seconds, self.schedule.total_steps - step);
         let mut row = Map::new();
-        row.insert("step".into(), json!(self.step));
+        row.insert("step".into(), json!(step));
         row.extend(record.metrics);
-        row.insert("epoch".into(), json!((self.step * self.batch) as f64 / self.rows as f64));
+        row.insert("epoch".into(), json!((step * self.batch) as f64 / self.rows as f64));
         row.insert("time/step_ms".into(), milliseconds(self.step_started));
-        row.insert("num_tokens".into(), json!(self.tokens));
-        row.insert("non_finite_steps".into(), json!(self.non_finite));
+        row.insert("num_tokens".into(), json!(self.counters.num_tokens));
+        row.insert("non_finite_steps".into(), json!(self.counters.non_finite));
         for pair in &record.pairs {
-            assert_eq!(pair["step"], json!(self.step), "a pair of another step");
+            assert_eq!(pair["step"], json!(step), "a pair of another step");
         }
         self.run.append_pairs(&record.pairs)?;
         let step_s = row.get("time/step_ms").and_then(Value::as_f64).unwrap_or(0.0) * 1e-3;
         let tokens_per_second = record.tokens as f64 / step_s.max(1e-9);
         row.insert("time/tokens_per_second".into(), json!(tokens_per_second.round()));
         self.run.append_metrics(&Value::Object(row))?;
+        self.state.step = step;
+        self.state.logs.pairs += record.pairs.len();
+        self.state.counters = self.counters;
+        self.state.online = record.online;
+        self.moving = false;
         self.control.observer.step(&StepEvent {
-            step: self.step,
+            step,
             total_steps: self.schedule.total_steps,
-            loss: record.loss.unwrap_or(f64::NAN),
+            loss: record.loss,
             margin: record.margin,
             judge_win: record.judge_win,
             tokens_per_second,
-            seconds_left: left,
+            seconds_left,
         });
         let interrupted = self.control.interrupted.load(Ordering::Relaxed) && !self.is_done();
-        let due = self.options.save_steps.is_some_and(|n| self.step.is_multiple_of(n));
+        let due = self.options.save_steps.is_some_and(|n| step.is_multiple_of(n));
         if due || interrupted {
             self.checkpoint()?;
         }
-        if interrupted { Err(Error::Interrupted) } else { Ok(()) }
+        if interrupted {
+            return Err(Error::Interrupted);
+        }
+        let Counters { idle_in_row, idle_rows_in_row, .. } = self.counters;
+        match health::idle(idle_in_row, idle_rows_in_row, self.is_done() && 2 * idle_in_row > step) {
+            Some(why) => Err(Error::SelfCheck(why)),
+            None => Ok(()),
+        }
     }
 
     fn checkpoint(&mut self) -> Result<()> {
-        let pending = self.run.begin_checkpoint(self.step)?;
+        self.phase("saving");
+        let pending = self.run.begin_checkpoint(self.state.step)?;
         self.save_model(pending.path())?;
         self.optimiser.save(&pending.path().join(OPTIMISER_FILE))?;
-        let state = json!({
-            "step": self.step,
-            "cursor": self.cursor,
-            "num_tokens": self.tokens,
-            "updates": self.updates,
-            "non_finite": self.non_finite,
-            "non_finite_in_row": self.non_finite_in_row,
-            "training": self.state,
-        });
-        files::write_atomic(&pending.path().join(STATE_FILE), format!("{state:#}\n").as_bytes())?;
+        self.state.write(pending.path())?;
         self.run.commit(pending)?;
         Ok(())
     }
 
+    /// Ends the run as its steps ended: saves the result of all of them, or after an error what was done before it.
+    ///
+    /// # Errors
+    /// What ended the steps; else what [`Session::finish`] reports.
+    pub(super) fn end(mut self, steps: Result<()>) -> Result<PathBuf> {
+        let Err(error) = steps else { return self.finish() };
+        let saved = self.run.latest_checkpoint()?.is_some_and(|c| c.step == self.state.step);
+        // Weights in between two steps are no checkpoint.
+        if !self.moving && self.state.step > self.first_step && !saved && self.run.still_there().is_ok() {
+            // The first error is the one worth telling.
+            let _ = self.checkpoint();
+        }
+        if matches!(error, Error::Annotator { .. }) && self.control.interrupted.load(Ordering::Relaxed) {
+            self.warn(&error.to_string());
+            return Err(Error::Interrupted);
+        }
+        Err(error)
+    }
+
     fn save_model(&self, dir: &Path) -> Result<()> {
         match self.model.adapter() {
-            Some(_) => self.model.save_adapter(dir, &self.sources.model.to_string_lossy()),
+            Some(_) => self.model.save_adapter(dir, &self.sources.model),
             None => self.model.save(dir, Some(&self.sources.model), FloatFormat::F32),
         }
     }
@@ -339,104 +443,41 @@ impl<'a> Session<'a> {
     ///
     /// # Errors
     /// [`Error::NonFinite`] when no step at all was finite; [`Error::SelfCheck`].
-    pub fn finish(mut self) -> Result<PathBuf> {
-        if self.non_finite > 0 && self.non_finite == self.step {
-            return Err(Error::NonFinite { count: self.non_finite });
+    fn finish(mut self) -> Result<PathBuf> {
+        if self.counters.non_finite > 0 && self.counters.non_finite == self.state.step {
+            return Err(Error::NonFinite { count: self.counters.non_finite });
         }
-        if self.run.latest_checkpoint()?.is_none_or(|c| c.step != self.step) {
+        if self.run.latest_checkpoint()?.is_none_or(|c| c.step != self.state.step) {
             self.checkpoint()?;
         }
         // A run that is all warm-up teaches nothing by intention.
-        let meant_to_learn = (0..self.step).any(|step| self.schedule.at(step) > 0.0);
-        if self.updates == 0 && meant_to_learn {
+        let meant_to_learn = (0..self.state.step).any(|step| self.schedule.at(step) > 0.0);
+        if self.counters.updates == 0 && meant_to_learn {
             return Err(Error::SelfCheck(
                 "nothing was learnt: no step had both a usable row and a gradient, so no model is saved; look at \
                  metrics.jsonl for skipped rows and grad_norm"
                     .into(),
             ));
         }
+        self.phase("saving");
         self.moved.after(&self.model)?;
+        self.run.still_there()?;
         let name = if self.model.adapter().is_some() { "adapter" } else { "model" };
         let dir = self.run.path().join(name);
         self.save_model(&dir)?;
         Ok(dir)
     }
-}
 
-/// What decides which rows a step gets and what is drawn: a resumed run goes on only with the same.
-fn cursor(options: &TrainOptions, rows: usize) -> Value {
-    json!({
-        "seed": options.seed,
-        "per-device-train-batch-size": options.batch_size,
-        "gradient-accumulation-steps": options.accumulation,
-        "shuffle": options.shuffle,
-        "rows": rows,
-    })
-}
-
-fn same_cursor(saved: &Value, now: &Value) -> Result<()> {
-    let Some(now) = now.as_object() else { return Ok(()) };
-    match now.iter().find(|(key, value)| saved[key.as_str()] != **value) {
-        None => Ok(()),
-        Some((key, value)) => {
-            let why = format!(
-                "the checkpoint was written with {key} {}, this run has {value}: make them the same, or begin a new run",
-                saved[key.as_str()]
-            );
-            Err(Error::config("--resume-from-checkpoint", why))
+    /// The KL divergence of every step that has one, from the log.
+    pub(super) fn logged_kl(&self) -> Result<Vec<f64>> {
+        #[derive(Deserialize)]
+        struct Row {
+            #[serde(rename = "objective/kl")]
+            kl: Option<f64>,
         }
-    }
-}
-
-/// Trained weights must move, frozen ones must not: a run that trains nothing while its metrics look fine is the
-/// worst of mistakes.
-struct MovementCheck {
-    trained: u64,
-    frozen: Option<u64>,
-    updated: bool,
-}
-
-/// Samples of every tensor: enough to notice an update, little enough for a large model.
-const PROBES: u64 = 8;
-/// Bytes of a sample.
-const PROBE_BYTES: u64 = 4 << 10;
-
-fn fingerprint(gpu: &Gpu, weights: &Weights) -> Result<u64> {
-    let mut hasher = DefaultHasher::new();
-    for weight in weights.iter() {
-        for (region, ..) in weight.parts() {
-            let bytes = region.bytes.min(PROBE_BYTES);
-            let last = region.bytes - bytes;
-            let probes = if last == 0 { 1 } else { PROBES };
-            for i in 0..probes {
-                let offset = region.offset + last * i / PROBES.saturating_sub(1).max(1) / 4 * 4;
-                let probe = Region { buffer: region.buffer.clone(), offset, bytes };
-                gpu.download::<u32>(&probe)?.hash(&mut hasher);
-            }
-        }
-    }
-    Ok(hasher.finish())
-}
-
-impl MovementCheck {
-    fn before(model: &Model) -> Result<MovementCheck> {
-        let trained = fingerprint(model.gpu(), model.trained())?;
-        let frozen = model.frozen().map(|w| fingerprint(model.gpu(), w)).transpose()?;
-        Ok(MovementCheck { trained, frozen, updated: false })
-    }
-
-    fn after(&self, model: &Model) -> Result<()> {
-        if self.updated && fingerprint(model.gpu(), model.trained())? == self.trained {
-            return Err(Error::SelfCheck(
-                "no trained weight moved although updates were made: raise --learning-rate, which may be lost in \
-                 rounding"
-                    .into(),
-            ));
-        }
-        let frozen = model.frozen().map(|w| fingerprint(model.gpu(), w)).transpose()?;
-        match frozen == self.frozen {
-            true => Ok(()),
-            false => Err(Error::SelfCheck("a frozen weight moved: please report this as a bug".into())),
-        }
+        let text = files::read(&self.run.path().join(METRICS))?;
+        let rows =
+            text.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice::<Row>(line).ok());
+        Ok(rows.filter_map(|row| row.kl).collect())
     }
 }

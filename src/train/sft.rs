@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::{Map, json};
 
+use super::identity::{Command, RunIdentity};
 use super::options::TrainOptions;
 use super::policy::Policy;
 use super::rows::EncodedRows;
@@ -15,6 +16,7 @@ use crate::data::rows::Completion;
 use crate::error::Result;
 use crate::gpu::Arena;
 use crate::model::Model;
+use crate::model::stream::Capacity;
 use crate::optim::Optimiser;
 
 /// What these rows need of the device.
@@ -30,6 +32,7 @@ pub(super) fn plans(model: &Model, rows: &EncodedRows, train: &TrainOptions) -> 
 pub struct SftRun {
     policy: Policy,
     train: TrainOptions,
+    append_eos: bool,
     rows: EncodedRows,
     step: SftStep,
     optimiser: Optimiser,
@@ -37,16 +40,20 @@ pub struct SftRun {
 
 impl SftRun {
     /// Encodes the rows and records the plans. On a measuring `Gpu` this is the dry run.
+    ///
+    /// # Errors
+    /// [`crate::Error::Config`] for an option out of its range; what is wrong with the rows; memory errors.
     pub fn new(
         policy: Policy,
         rows: &[Completion],
         train: &TrainOptions,
         append_eos: bool,
     ) -> Result<SftRun> {
+        train.check()?;
         let limits = train.length_limits(policy.model.architecture().context);
         let rows = EncodedRows::completions(&policy.encoder(), rows, append_eos, limits)?;
         let (step, optimiser) = plans(&policy.model, &rows, train)?;
-        Ok(SftRun { policy, train: train.clone(), rows, step, optimiser })
+        Ok(SftRun { policy, train: train.clone(), append_eos, rows, step, optimiser })
     }
 
     /// The encoded rows.
@@ -62,47 +69,58 @@ impl SftRun {
     /// Trains; returns where the model or adapter was saved.
     pub fn run(self, sources: Sources, control: Control<'_>) -> Result<PathBuf> {
         let total = self.total_steps();
-        let trees = &self.rows.trees;
-        let mut session = Session::begin(
-            &self.policy.model,
-            self.optimiser,
-            &self.train,
-            sources,
-            (total, trees.len()),
-            control,
-        )?;
-        session.warn_of_rows(&self.rows);
-        while !session.is_done() {
-            let rows: Vec<Tree> =
-                session.begin_step().rows.into_iter().map(|row| trees[row].clone()).collect();
-            let weight = 1.0 / rows.iter().map(Tree::targets).sum::<usize>() as f32;
-            let (mut sum, mut metrics) = (SftResult::default(), Map::new());
-            for micro in self.step.capacity().batches(&rows, self.train.batch_size, |tree| tree) {
-                let (result, times) = self.step.run(micro, weight)?;
-                sum.nll += result.nll;
-                sum.entropy += result.entropy;
-                sum.tokens += result.tokens;
-                for (name, ms) in times {
-                    let entry = metrics.entry(format!("time/{name}_ms")).or_insert(json!(0.0));
-                    *entry = json!(entry.as_f64().unwrap_or(0.0) + ms);
-                }
-            }
-            let loss = sum.nll / sum.tokens as f64;
-            metrics.extend(session.update(loss)?);
-            let mut put = |key: &str, value| metrics.insert(key.into(), value);
-            put("loss", json!(loss));
-            put("objective/entropy", json!(sum.entropy / sum.tokens as f64));
-            let ending = EncodedRows::ending_with(&rows, self.policy.tokenizer.eos_ids());
-            put("val/contain_eos_token", json!(ending));
-            session.end_step(StepRecord {
-                metrics,
-                pairs: Vec::new(),
-                loss: Some(loss),
-                margin: None,
-                judge_win: None,
-                tokens: rows.iter().map(Tree::rows).sum(),
-            })?;
-        }
-        session.finish()
+        let SftRun { policy, train, append_eos, rows, step, optimiser } = self;
+        let identity =
+            RunIdentity::new(Command::Sft, &policy, &train, &rows, &[], total)?.with_completions(append_eos);
+        let steps = (total, rows.trees.len());
+        let mut session =
+            Session::begin(&policy.model, optimiser, &train, sources, identity, steps, control)?;
+        session.warn_of_rows(&rows)?;
+        let done = learn(&policy, &rows, &step, train.batch_size, &mut session);
+        session.end(done)
     }
+}
+
+/// All steps that are left.
+fn learn(
+    policy: &Policy,
+    rows: &EncodedRows,
+    step: &SftStep,
+    batch_size: usize,
+    session: &mut Session<'_>,
+) -> Result<()> {
+    let trees = &rows.trees;
+    while !session.is_done() {
+        session.phase("learning");
+        let rows: Vec<Tree> = session.begin_step().rows.into_iter().map(|row| trees[row].clone()).collect();
+        let weight = 1.0 / rows.iter().map(Tree::targets).sum::<usize>() as f32;
+        let (mut sum, mut metrics) = (SftResult::default(), Map::new());
+        for micro in step.capacity().batches(&rows, batch_size, Capacity::of_tree)? {
+            let (result, times) = step.run(micro, weight)?;
+            sum.nll += result.nll;
+            sum.entropy += result.entropy;
+            sum.tokens += result.tokens;
+            for (name, ms) in times {
+                let entry = metrics.entry(format!("time/{name}_ms")).or_insert(json!(0.0));
+                *entry = json!(entry.as_f64().unwrap_or(0.0) + ms);
+            }
+        }
+        let loss = sum.nll / sum.tokens as f64;
+        metrics.extend(session.update(loss)?);
+        let mut put = |key: &str, value| metrics.insert(key.into(), value);
+        put("loss", json!(loss));
+        put("objective/entropy", json!(sum.entropy / sum.tokens as f64));
+        let ending = EncodedRows::ending_with(&rows, policy.tokenizer.eos_ids());
+        put("val/contain_eos_token", json!(ending));
+        session.end_step(StepRecord {
+            metrics,
+            pairs: Vec::new(),
+            loss: Some(loss),
+            margin: None,
+            judge_win: None,
+            tokens: rows.iter().map(Tree::rows).sum(),
+            online: None,
+        })?;
+    }
+    Ok(())
 }

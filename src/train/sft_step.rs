@@ -1,8 +1,8 @@
 //! Forward and backward pass of next-token training, recorded once and replayed for every micro-batch.
 
-use super::pair_step::PhaseTimes;
+use super::pair_step::{PhaseTimes, check_weight};
 use crate::data::packing::{Packed, Tree};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::gpu::{Arena, Buffer, Category, Format, Gpu, Plan, PlanOptions, Recorder, Tensor};
 use crate::model::stream::{Capacity, Stream};
 use crate::model::{Keys, Model};
@@ -31,6 +31,10 @@ pub struct SftResult {
 
 impl SftStep {
     /// Records forward and backward for micro-batches up to `capacity`; gradients are added to the model's.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a model that is not trained, a capacity without room or beyond counting, and for a `gpu` or
+    /// an arena that is not the model's; memory errors.
     pub fn new(
         gpu: &Gpu,
         model: &Model,
@@ -38,7 +42,8 @@ impl SftStep {
         checkpointing: bool,
         arena: &Arena,
     ) -> Result<SftStep> {
-        let stream = Stream::new(gpu, capacity, true)?;
+        model.trained().check_trained(gpu)?;
+        let stream = Stream::new(gpu, model, capacity, true)?;
         let gradient = gpu.buffer("d log-probabilities", Category::Workspace, capacity.targets as u64 * 4)?;
         let mut r = Recorder::training(gpu);
         r.phase("forward");
@@ -68,8 +73,23 @@ impl SftStep {
     }
 
     /// Adds the gradient of `weight` times the summed −log p; `weight` is 1 / completion tokens of the whole batch.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for no tree at all or more than the capacity, for one without a response or that the model cannot
+    /// read, and for a weight that is not above 0; [`Error::TooLong`] for a sequence beyond the model's context. Nothing
+    /// has been added then.
     pub fn run(&self, trees: &[Tree], weight: f32) -> Result<(SftResult, PhaseTimes)> {
+        check_weight(weight)?;
+        if trees.is_empty() {
+            return Err(Error::config("trees", "are none: a step needs at least one"));
+        }
+        if let Some(i) = trees.iter().position(|tree| tree.responses.is_empty()) {
+            return Err(Error::config(format!("tree {i}"), "has no response to learn from"));
+        }
+        self.stream.check(trees)?;
+        self.capacity().check_holds("the batch", Capacity::of(trees))?;
         let packed = Packed::new(trees);
+        let _turn = self.gpu.turn();
         let live = self.stream.upload(&packed)?;
         self.gpu.upload(&self.gradient.region(), &vec![-weight; packed.target_ids.len()])?;
         let outputs = self.plan.run(&live)?;

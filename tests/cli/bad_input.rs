@@ -170,11 +170,12 @@ fn impossible_sizes_are_refused_before_memory_is_taken() {
 }
 
 #[test]
-fn a_tokenizer_with_ids_beyond_the_vocabulary_is_refused() {
+fn a_token_beyond_the_models_vocabulary_is_refused_where_a_text_has_it() {
     let Some(place) = place() else { return };
     let tokenizer = String::from_utf8(place.read("tiny_tied/tokenizer.json")).unwrap();
     place.write("tiny_tied/tokenizer.json", tokenizer.replace("\"home\":95", "\"home\":960"));
-    nothing_runs(&place, 1, &["tokenizer.json", "ids up to 960", "vocab_size is 96", "use the tokenizer"]);
+    place.oaif(SCORE).done();
+    place.refuses(DPO, 1, &["pairs.jsonl:4: ", "\"home\" has id 960", "ids end at 95"]);
     place.write("tiny_tied/tokenizer.json", "{}");
     nothing_runs(&place, 1, &["tokenizer.json", "is not a tokenizer"]);
 }
@@ -196,14 +197,15 @@ fn weights_that_are_no_numbers_are_noticed() {
 #[test]
 fn a_bad_line_of_a_dataset_is_named() {
     let Some(place) = place() else { return };
-    let good = "{\"prompt\": \"a\", \"completion\": \"fox\", \"chosen\": \"fox\", \"rejected\": \"hen\"}\n";
+    let good =
+        "{\"prompt\": \"a\", \"completion\": \" fox\", \"chosen\": \" fox\", \"rejected\": \" hen\"}\n";
     for (bad, parts) in [
         ("{\"prompt\": \"a\"", &["not valid JSON"][..]),
         ("prompt,completion", &["not valid JSON"]),
         ("[1]", &["is a list", "expected an object"]),
         ("{\"other\": 1}", &["no column", "(the row has \"other\")", "rename one"]),
         (
-            &good.replace("\"fox\"", "\"\"").replace("\"hen\"", "\"\""),
+            &good.replace("\" fox\"", "\"\"").replace("\" hen\"", "\"\""),
             &["has an empty answer", "drop the row"],
         ),
         (&good.replace("\"a\"", "7"), &["column \"prompt\" is a number", "expected a string"]),
@@ -242,13 +244,13 @@ fn a_dataset_that_is_empty_or_no_text_is_refused() {
 fn an_answer_without_a_token_is_refused() {
     let Some(place) = place() else { return };
     // White space is nothing to this tokenizer.
-    let line = json!({"prompt": "a", "completion": " ", "chosen": " ", "rejected": "fox"});
+    let line = json!({"prompt": "a", "completion": " ", "chosen": " ", "rejected": " fox"});
     place.write("rows.jsonl", format!("{}{line}\n", completions()));
     place.write("pairs.jsonl", format!("{PAIRS}{line}\n"));
     place.refuses(SCORE, 1, &["rows.jsonl:5: ", "without a token"]);
-    place.refuses(&format!("{DPO} --no-append-eos"), 2, &["line 5 ", "without a token", "--no-append-eos"]);
+    place.refuses(&format!("{DPO} --no-append-eos"), 1, &["pairs.jsonl:5: ", "has no token"]);
     let sft = DPO.replace("dpo", "sft").replace("pairs", "rows");
-    place.refuses(&format!("{sft} --no-append-eos"), 2, &["line 5 ", "without a token", "--no-append-eos"]);
+    place.refuses(&format!("{sft} --no-append-eos"), 1, &["rows.jsonl:5: ", "has no token"]);
     // With EOS there is one.
     place.oaif(DPO).done();
 }
@@ -257,7 +259,7 @@ fn an_answer_without_a_token_is_refused() {
 fn what_is_longer_than_the_context_is_an_error_in_score_and_generate() {
     let Some(place) = place() else { return };
     let long = "fox ".repeat(200);
-    let row = json!({"prompt": long, "completion": "hen", "chosen": "hen", "rejected": "owl"});
+    let row = json!({"prompt": long, "completion": " hen", "chosen": " hen", "rejected": " owl"});
     place.write("rows.jsonl", format!("{}{row}\n", completions()));
     place.refuses(SCORE, 1, &["rows.jsonl:5: has 202 tokens, the model takes 128", "shorten it"]);
     let line = "generate --model tiny_tied --output out.jsonl";
@@ -267,7 +269,8 @@ fn what_is_longer_than_the_context_is_an_error_in_score_and_generate() {
     outcome.refused(1, &["the prompt has 201 tokens, the model takes 127", "shorten it"]);
     // In training such a row is left out; where nothing is left, it is an error.
     place.write("pairs.jsonl", format!("{row}\n"));
-    let parts = ["--dataset", "every row is longer than 128 tokens", "shorten the rows"];
+    let parts =
+        ["dataset: no row is left to train on (1 of 1 rows are skipped: 1 with a prompt above 128 tokens)"];
     place.refuses(DPO, 2, &parts);
     place.refuses(&format!("{DPO} --dry-run"), 2, &parts);
     place.refuses(
@@ -291,7 +294,7 @@ fn an_unknown_flag_or_value_is_wrong_usage() {
         ("--per-device-train-batch-size 100000000000000", &["at most 1000000"]),
         ("--lora-r 2 --lora-target-modules query", &["query", "q_proj"]),
         ("--judge rule", &["--judge", "--help"]),
-        ("--adapter none/", &["--adapter", "none/", "folder of a LoRA adapter"]),
+        ("--adapter none", &["--adapter: none is not a folder", "folder of a LoRA adapter"]),
     ] {
         place.refuses(&format!("{DPO} {more}"), 2, parts);
     }
@@ -349,24 +352,27 @@ fn an_output_that_cannot_be_written_is_refused() {
 }
 
 #[test]
-fn no_adapter_and_an_unknown_adapter_are_refused() {
+fn no_gpu_and_an_unknown_gpu_are_refused() {
     let Some(place) = place() else { return };
-    place.refuses(&format!("{SCORE} --gpu nonesuch"), 1, &["no adapter is called \"nonesuch\"", "choose"]);
-    place.refuses(&format!("{DPO} --adapter 99"), 1, &["no adapter is called \"99\"", "choose"]);
+    place.refuses(&format!("{SCORE} --gpu nonesuch"), 1, &["no GPU is called \"nonesuch\"", "choose"]);
+    place.refuses(&format!("{DPO} --gpu 99"), 1, &["no GPU is called \"99\"", "choose"]);
     if !cfg!(target_os = "linux") {
         return;
     }
     for line in [SCORE, DPO, ALIGN, "doctor", "bench", "generate --model tiny_tied --prompt fox"] {
         let mut command = place.command(line);
         command.env("VK_DRIVER_FILES", "/nonexistent").env("VK_ICD_FILENAMES", "/nonexistent");
-        Outcome::of(command).refused(1, &["no GPU adapter was found", "apt-get install", "oaif doctor"]);
+        let advice = if line == "doctor" { "apt-get" } else { "`oaif doctor` shows what is found" };
+        let outcome = Outcome::of(command);
+        assert!(line != "doctor" || !outcome.err.contains("oaif doctor"), "doctor is no advice in itself");
+        outcome.refused(1, &["no GPU was found", "apt-get install", advice]);
         assert!(!place.path("run").exists() && !place.path("out.jsonl").exists());
     }
     // A dry run needs none.
     let mut command = place.command(&format!("{DPO} --dry-run"));
     command.env("VK_DRIVER_FILES", "/nonexistent").env("VK_ICD_FILENAMES", "/nonexistent");
     let report = Outcome::of(command).done();
-    assert!(report.err.contains("warning: no GPU adapter was found"), "{}", report.err);
+    assert!(report.err.contains("warning: no GPU was found"), "{}", report.err);
     assert!(serde_json::from_str::<Value>(&report.out).unwrap()["memory"]["total"].is_number());
 }
 
@@ -398,9 +404,9 @@ fn a_dry_run_without_rows_needs_lengths_that_the_model_takes() {
 }
 
 #[test]
-fn a_batch_above_the_adapters_limit_is_refused_with_a_remedy() {
+fn a_batch_above_the_gpus_limit_is_refused_with_a_remedy_that_the_command_has() {
     let Some(place) = place() else { return };
-    let parts = ["the adapter allows", "lower --per-device-train-batch-size"];
+    let parts = ["MiB in one buffer, the GPU allows", "lower --per-device-train-batch-size"];
     for line in [DPO, ALIGN, &DPO.replace("dpo", "sft").replace("pairs", "rows")] {
         let line = format!("{line} --per-device-train-batch-size 1000000");
         place.refuses(&format!("{line} --dry-run"), 1, &parts);
@@ -444,14 +450,14 @@ fn a_judge_that_does_not_work_ends_the_run_with_an_explanation() {
     let align = ALIGN.replace("--judge rule --judge-rule longer", "--judge command --judge-command");
     let run = |command: &str, parts: &[&str]| {
         let more = [command, "--judge-timeout", "0.5"];
-        place.oaif_with(&align, &more).refused(1, parts);
+        place.oaif_with(&align, &more).ended(1, parts);
         assert!(!place.path("run/model").exists() && !place.path("run/metrics.jsonl").exists());
     };
     if cfg!(unix) {
         run("echo no paper >&2; exit 3", &["annotator command", "no paper", "must end with exit code 0"]);
         run("sleep 5", &["took longer than 0.5 s", "--judge-timeout"]);
         run("cat", &["verdicts were unusable", "--max-invalid-ratio", "\"verdict\" must be"]);
-        run("true", &["printed 0 lines for 16 pairs", "one line of JSON for each pair"]);
+        run("true", &["answered 0 of 16 pairs", "one line with the same id"]);
         run("nonesuch-program", &["nonesuch-program", "must end with exit code 0"]);
     }
     // A run that has done nothing is in nobody's way.

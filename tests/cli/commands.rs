@@ -252,10 +252,8 @@ fn a_program_judges_and_what_it_says_wrongly_is_invalid() {
     place.write("pairs.jsonl", JUDGED);
     place.write(
         "judge.sh",
-        r#"cat > seen.jsonl
-echo '{"verdict": "2", "p_first": 0.25}'
-echo '{"verdict": "1"}'
-echo 'maybe'
+        r#"tee seen.jsonl | sed 's/^{\("id":"[^"]*"\),.*/{\1,"verdict":"1"}/' |
+    sed '1s/"1"/"2","p_first":0.25/; 3s/"1"/"maybe"/' | tac
 "#,
     );
     let line = "judge --input pairs.jsonl --judge command --output out.jsonl";
@@ -264,7 +262,11 @@ echo 'maybe'
     assert_judged(&out, &["2", "1", "invalid", "tie"]);
     assert_eq!(number(&out[0], "p_first"), 0.25);
     // Identical responses are nothing to ask about.
-    assert_eq!(place.rows("seen.jsonl"), rows(JUDGED)[..3]);
+    let mut seen = place.rows("seen.jsonl");
+    for row in &mut seen {
+        assert!(row.as_object_mut().unwrap().remove("id").is_some_and(|id| id.is_string()));
+    }
+    assert_eq!(seen, rows(JUDGED)[..3]);
 }
 
 #[test]
@@ -276,7 +278,8 @@ fn the_more_likely_response_wins_under_a_language_model() {
     let mut texts = String::new();
     for row in rows(JUDGED) {
         for key in ["response_1", "response_2"] {
-            texts += &format!("{}\n", json!({"prompt": row["prompt"], "completion": row[key]}));
+            let prompt = format!("{} ", row["prompt"].as_str().unwrap());
+            texts += &format!("{}\n", json!({"prompt": prompt, "completion": row[key]}));
         }
     }
     place.write("rows.jsonl", texts);
@@ -374,7 +377,7 @@ fn an_exported_model_scores_as_its_adapter_does() {
         }
     }
     place.refuses("export --model tiny --output tiny_lora --dtype f8", 2, &["--dtype", "f32, f16 or bf16"]);
-    place.refuses("export --model tiny --output f32", 2, &["f32", "holds a model already"]);
+    place.refuses("export --model tiny --output f32", 2, &["--output", "f32", "is not empty"]);
     place.write("file", "mine");
     place.refuses("export --model tiny --output file/x", 1, &["file"]);
 }

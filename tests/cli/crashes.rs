@@ -3,7 +3,7 @@
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use super::{Outcome, PAIRS, Place};
+use super::{PAIRS, Place, completions};
 
 /// Random numbers for delays; the seed is printed when a test fails.
 struct Random(u64);
@@ -30,12 +30,7 @@ fn logged_steps(place: &Place, run: &str) -> usize {
 
 /// Waits until this many steps are in the log.
 fn wait_for_step(place: &Place, run: &str, step: usize, child: &mut Child) {
-    let start = Instant::now();
-    while logged_steps(place, run) < step {
-        assert!(child.try_wait().unwrap().is_none(), "the run ended before step {step}");
-        assert!(start.elapsed() < Duration::from_secs(120), "no step {step} in two minutes");
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    assert!(!ends_before_step(place, run, step, child), "the run ended before step {step}");
 }
 
 /// The metrics without the clock's, as they would be written.
@@ -83,7 +78,7 @@ fn an_interrupted_run_finishes_its_step_saves_and_goes_on_where_it_was() {
     let err = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(130), "{err}");
     assert!(err.contains("finishing this step"), "{err}");
-    assert!(err.contains("go on with --resume-from-checkpoint last"), "{err}");
+    assert!(err.contains("go on with oaif align --resume parts"), "{err}");
     let steps = logged_steps(&place, "parts");
     assert!((3..STEPS).contains(&steps));
     assert_eq!(place.names("parts/checkpoints"), [format!("step-{steps:06}")], "{err}");
@@ -91,40 +86,108 @@ fn an_interrupted_run_finishes_its_step_saves_and_goes_on_where_it_was() {
     let report = String::from_utf8(place.read("parts/report.html")).unwrap();
     assert!(report.contains(&format!("Not finished: {steps} of {STEPS} steps are done.")), "{report}");
 
-    place.oaif(&format!("{} --resume-from-checkpoint last", line("parts"))).done();
+    place.oaif("align --resume parts").done();
     let report = String::from_utf8(place.read("parts/report.html")).unwrap();
     assert!(!report.contains("Not finished"), "{report}");
     std::fs::remove_dir_all(place.path(&format!("parts/checkpoints/step-{steps:06}"))).unwrap();
     assert_same_run(&place, "whole", "parts", "adapter/adapter_model.safetensors");
 }
 
+/// Every kind of run, with the weights that it leaves. The first is the one that is always tried.
+fn kinds() -> Vec<(&'static str, String, &'static str)> {
+    let common = format!("--model tiny --max-steps {STEPS} --save-steps 2 --learning-rate 1e-3");
+    let small = "--per-device-train-batch-size 2";
+    let online = format!("align {common} {small} --dataset pairs.jsonl --max-new-tokens 8");
+    let rule = "--judge rule --judge-rule longer";
+    let (full, adapter) = ("model/model.safetensors", "adapter/adapter_model.safetensors");
+    vec![
+        ("align", format!("{online} {rule}"), full),
+        ("async", format!("{online} --async-level 1 --judge command --judge-command ./judge"), full),
+        (
+            "async-lora",
+            format!("{online} --async-level 1 --lora-r 2 --judge command --judge-command ./judge"),
+            adapter,
+        ),
+        ("accumulation", format!("{online} {rule} --gradient-accumulation-steps 2 --num-samples 3"), full),
+        ("align-adafactor", format!("{online} {rule} --optim adafactor --lora-r 2"), adapter),
+        ("dpo", format!("dpo {common} {small} --dataset pairs.jsonl"), full),
+        ("dpo-lora", format!("dpo {common} --dataset pairs.jsonl --lora-r 2 --optim adafactor"), adapter),
+        ("sft", format!("sft {common} {small} --dataset rows.jsonl --optim adafactor"), full),
+        (
+            "sft-lora",
+            format!("sft {common} --dataset rows.jsonl --lora-r 2 --gradient-accumulation-steps 2"),
+            adapter,
+        ),
+    ]
+}
+
+/// `OAIF_KILLS=100` kills all kinds of runs a hundred times in all; else one kind is killed five times.
 #[test]
-fn a_run_killed_five_times_at_random_moments_equals_an_uninterrupted_one() {
-    let Some(place) = Place::with(&["tiny"]) else { return };
-    place.write("pairs.jsonl", PAIRS);
-    place.oaif(&align("whole", "")).done();
+fn a_run_killed_at_random_moments_equals_an_uninterrupted_one() {
     let seed = std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64;
     println!("seed {seed}");
     let mut random = Random(seed);
-    for _ in 0..5 {
-        let resume = has_checkpoint(&place, "parts");
-        let more = if resume { "--resume-from-checkpoint last" } else { "--overwrite-output-dir" };
-        let mut command = place.command(&align("parts", more));
-        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        // Some are killed while they start, the others in or after a step not far from where they were.
-        let target = logged_steps(&place, "parts") + random.below(4) as usize;
-        let delay = random.below(if target == 0 { 400 } else { 40 });
-        wait_for_step(&place, "parts", target, &mut child);
-        std::thread::sleep(Duration::from_millis(delay));
-        signal(&child, "KILL");
-        child.wait().unwrap();
-        println!("killed {delay} ms after step {target}, {} logged", logged_steps(&place, "parts"));
+    let asked = std::env::var("OAIF_KILLS").ok().map(|kills| kills.parse::<usize>().unwrap());
+    let mut kinds = kinds();
+    if asked.is_none() {
+        kinds.truncate(1);
     }
-    let more = if has_checkpoint(&place, "parts") { "--resume-from-checkpoint last" } else { "--overwrite" };
-    Outcome::of(place.command(&align("parts", more))).done();
-    assert_same_run(&place, "whole", "parts", "model/model.safetensors");
-    let left: Vec<String> = place.names("parts").into_iter().filter(|name| name.contains("tmp")).collect();
-    assert!(left.is_empty(), "{left:?}");
+    let all = asked.unwrap_or(5);
+    for (i, (kind, line, weights)) in kinds.iter().enumerate() {
+        let kills = all / kinds.len() + usize::from(i < all % kinds.len());
+        let Some(place) = Place::with(&["tiny"]) else { return };
+        place.write("pairs.jsonl", PAIRS);
+        place.write("rows.jsonl", completions());
+        place.script("judge", "while read -r pair; do echo '{\"verdict\":\"1\"}'; done");
+        place.oaif(&format!("{line} --output-dir whole")).done();
+        let go_on = || match has_checkpoint(&place, "parts") {
+            true => format!("{} --resume parts", line.split_whitespace().next().unwrap()),
+            false => format!("{line} --output-dir parts --overwrite-output-dir"),
+        };
+        for _ in 0..kills {
+            let mut command = place.command(&go_on());
+            let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+            // Some are killed while they start, the others in or after a step not far from where they were.
+            let target = (logged_steps(&place, "parts") + random.below(4) as usize).min(STEPS);
+            let delay = random.below(if target == 0 { 400 } else { 40 });
+            if !ends_before_step(&place, "parts", target, &mut child) {
+                std::thread::sleep(Duration::from_millis(delay));
+                let _ = child.kill();
+            }
+            child.wait().unwrap();
+            println!(
+                "{kind}: killed {delay} ms after step {target}, {} logged",
+                logged_steps(&place, "parts")
+            );
+        }
+        place.oaif(&go_on()).done();
+        assert_same_run(&place, "whole", "parts", weights);
+        for checkpoint in place.names("whole/checkpoints") {
+            for file in place.names(&format!("whole/checkpoints/{checkpoint}")) {
+                // These hold times of the clock where answers are kept for the next step.
+                if !["state.json", "checksums.json"].contains(&&*file) {
+                    let of = |run: &str| place.read(&format!("{run}/checkpoints/{checkpoint}/{file}"));
+                    assert!(of("whole") == of("parts"), "{kind}: {checkpoint}/{file} differs");
+                }
+            }
+        }
+        let left: Vec<String> =
+            place.names("parts").into_iter().filter(|name| name.contains("tmp")).collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
+}
+
+/// Whether the run has ended before this step was logged.
+fn ends_before_step(place: &Place, run: &str, step: usize, child: &mut Child) -> bool {
+    let start = Instant::now();
+    while logged_steps(place, run) < step {
+        if child.try_wait().unwrap().is_some() {
+            return true;
+        }
+        assert!(start.elapsed() < Duration::from_secs(120), "no step {step} in two minutes");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    false
 }
 
 fn has_checkpoint(place: &Place, run: &str) -> bool {
@@ -134,16 +197,165 @@ fn has_checkpoint(place: &Place, run: &str) -> bool {
 }
 
 #[test]
-fn a_run_that_fails_on_its_way_reports_what_it_did() {
+fn a_judge_that_fails_is_asked_again_and_what_was_done_before_is_kept() {
     let Some(place) = Place::with(&["tiny"]) else { return };
     place.write("pairs.jsonl", PAIRS);
-    // Judges one step, then nothing more.
-    let judge =
-        r#"test -e judged && exit 3; touch judged; while read -r pair; do echo '{"verdict":"1"}'; done"#;
-    let line = "align --model tiny --dataset pairs.jsonl --output-dir run --max-steps 3 --max-new-tokens 6 \
-                --report --judge command --judge-command";
-    let outcome = place.oaif_with(line, &[judge]);
+    let answers = r#"sed 's/^{\("id":"[^"]*"\),.*/{\1,"verdict":"1"}/'"#;
+    place.script("good", answers);
+    // Answers the first time, fails the second, answers the third, fails from then on until it is mended.
+    let count = "echo >> calls; n=$(wc -l < calls); ";
+    place.script(
+        "judge",
+        &format!("{count}test -e mended || test $n -eq 1 || test $n -eq 3 || exit 3; {answers}"),
+    );
+    let line = |run: &str, judge: &str| {
+        format!(
+            "align --model tiny --dataset pairs.jsonl --output-dir {run} --max-steps 4 --max-new-tokens 6 \
+             --learning-rate 1e-3 --report --judge command --judge-command ./{judge} --async-level 1"
+        )
+    };
+    let outcome = place.oaif(&line("run", "judge"));
     assert_eq!(outcome.code, Some(1), "{}", outcome.err);
+    assert!(outcome.err.contains("asked again after a failure") && outcome.err.contains("exit status: 3"));
+    assert!(outcome.err.contains("after step 2; go on with oaif align --resume run"), "{}", outcome.err);
+    assert_eq!(place.names("run/checkpoints"), ["step-000002"]);
     let report = String::from_utf8(place.read("run/report.html")).unwrap();
-    assert!(report.contains("Not finished: 1 of 3 steps are done."), "{report}");
+    assert!(report.contains("Not finished: 2 of 4 steps are done."), "{report}");
+    place.write("mended", "");
+    place.oaif("align --resume run").done();
+    place.oaif(&line("whole", "good")).done();
+    std::fs::remove_dir_all(place.path("run/checkpoints/step-000002")).unwrap();
+    assert_same_run(&place, "whole", "run", "model/model.safetensors");
+}
+
+#[test]
+fn every_signal_that_asks_for_an_end_gets_a_checkpoint_first() {
+    let Some(place) = Place::with(&["tiny"]) else { return };
+    place.write("pairs.jsonl", PAIRS);
+    for (name, code) in [("INT", 130), ("TERM", 143), ("HUP", 129)] {
+        let line = align(name, "--save-steps=0 --max-steps=5000");
+        let line = line.replace("--save-steps 2 ", "").replace(&format!("--max-steps {STEPS} "), "");
+        let mut child = place.command(&line).spawn().unwrap();
+        wait_for_step(&place, name, 2, &mut child);
+        signal(&child, name);
+        let output = child.wait_with_output().unwrap();
+        let err = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{err}");
+        assert_eq!(place.names(&format!("{name}/checkpoints")).len(), 1, "{err}");
+    }
+}
+
+#[test]
+fn a_run_under_nohup_outlives_its_terminal() {
+    let Some(place) = Place::with(&["tiny"]) else { return };
+    place.write("pairs.jsonl", PAIRS);
+    let oaif = env!("CARGO_BIN_EXE_oaif");
+    let line = format!("trap '' HUP; exec {oaif} {}", align("run", ""));
+    let mut shell = std::process::Command::new("sh");
+    shell.current_dir(place.path(".")).args(["-c", &line]).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = shell.spawn().unwrap();
+    wait_for_step(&place, "run", 2, &mut child);
+    signal(&child, "HUP");
+    assert!(child.wait().unwrap().success());
+    assert_eq!(logged_steps(&place, "run"), STEPS);
+}
+
+#[test]
+fn a_second_signal_ends_the_program_and_its_judge_at_once() {
+    let Some(place) = Place::with(&["tiny"]) else { return };
+    place.write("pairs.jsonl", PAIRS);
+    place.script("judge", "echo $$ > judging; sleep 60");
+    let line = "align --model tiny --dataset pairs.jsonl --output-dir run --max-steps 4 --max-new-tokens 6 \
+                --judge command --judge-command ./judge";
+    let mut child = place.command(line).spawn().unwrap();
+    let start = Instant::now();
+    while std::fs::read(place.path("judging")).unwrap_or_default().is_empty() {
+        assert!(start.elapsed() < Duration::from_secs(60) && child.try_wait().unwrap().is_none());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    signal(&child, "TERM");
+    std::thread::sleep(Duration::from_millis(200));
+    signal(&child, "TERM");
+    assert_eq!(child.wait().unwrap().code(), Some(143));
+    let judge = String::from_utf8(place.read("judging")).unwrap();
+    let alive =
+        std::process::Command::new("sh").args(["-c", &format!("kill -s 0 {judge} 2> /dev/null")]).status();
+    // It may be a zombie that nobody has waited for yet.
+    let state = std::fs::read_to_string(format!("/proc/{}/stat", judge.trim())).unwrap_or_default();
+    assert!(!alive.unwrap().success() || state.contains(") Z "), "the judge outlived the program: {state}");
+}
+
+#[test]
+fn output_that_cannot_be_written_ends_no_run() {
+    let Some(place) = Place::with(&["tiny"]) else { return };
+    place.write("pairs.jsonl", PAIRS);
+    let oaif = env!("CARGO_BIN_EXE_oaif");
+    let shell = |line: &str| {
+        let mut shell = std::process::Command::new("sh");
+        let status = shell.current_dir(place.path(".")).args(["-c", line]).status().unwrap();
+        assert!(status.success(), "{line}");
+    };
+    for (run, output) in
+        [("closed", ">&- 2>&-"), ("full", "> out 2> /dev/full"), ("head", "2>&1 | head -n 1 > /dev/null")]
+    {
+        if run == "full" && !std::path::Path::new("/dev/full").exists() {
+            continue;
+        }
+        shell(&format!("{oaif} {} {output}", align(run, "--warmup-steps 3")));
+        assert_eq!(logged_steps(&place, run), STEPS, "{run}");
+        assert!(place.path(&format!("{run}/model/model.safetensors")).exists(), "{run}");
+    }
+}
+
+#[test]
+fn two_runs_at_once_are_never_in_one_folder() {
+    let Some(place) = Place::with(&["tiny"]) else { return };
+    place.write("pairs.jsonl", PAIRS);
+    for more in ["", "--overwrite-output-dir", "--resume-from-checkpoint last"] {
+        let line = align("run", &format!("{more} --max-new-tokens=20")).replace("--max-new-tokens 8 ", "");
+        let children = [(); 2].map(|()| place.command(&line).spawn().unwrap());
+        let [one, two] = children.map(|child| child.wait_with_output().unwrap());
+        let mut codes = [one.status.code(), two.status.code()];
+        codes.sort();
+        let err = [one.stderr, two.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).join("");
+        // The second may also begin when the first has just ended.
+        let later = more != "" && codes == [Some(0), Some(0)];
+        assert!(codes == [Some(0), Some(1)] || later, "{more}: {codes:?} {err}");
+        assert!(
+            later || err.contains("is in use by process") || err.contains("already holds a run"),
+            "{err}"
+        );
+        assert_eq!(logged_steps(&place, "run"), STEPS);
+    }
+}
+
+#[test]
+fn a_folder_that_is_removed_while_the_run_goes_on_is_an_error() {
+    let Some(place) = Place::with(&["tiny"]) else { return };
+    place.write("pairs.jsonl", PAIRS);
+    let line = align("run", "").replace(&format!("--max-steps {STEPS}"), "--max-steps 5000");
+    let mut child = place.command(&line).spawn().unwrap();
+    wait_for_step(&place, "run", 2, &mut child);
+    std::fs::rename(place.path("run"), place.path("gone")).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let err = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{err}");
+    assert!(err.contains("was removed, moved or replaced"), "{err}");
+    assert!(!place.path("run").exists());
+    // Moved is not lost.
+    place.oaif("align --resume gone --max-steps 5000 --dry-run").done();
+}
+
+#[test]
+fn a_run_that_no_longer_learns_ends_with_the_reason() {
+    let Some(place) = Place::with(&["tiny"]) else { return };
+    place.write("pairs.jsonl", PAIRS);
+    // Every comparison is a tie.
+    let line = align("run", "--max-steps=100").replace(&format!("--max-steps {STEPS} "), "");
+    let outcome = place.oaif(&line.replace("longer", "contains:zzzz"));
+    assert_eq!(outcome.code, Some(1), "{}", outcome.err);
+    assert!(outcome.err.contains("nothing was learnt in the last 20 steps"), "{}", outcome.err);
+    assert!(outcome.err.contains("no pairs") && !outcome.err.contains("NaN"), "{}", outcome.err);
+    assert_eq!(logged_steps(&place, "run"), 20);
+    assert!(!place.path("run/model").exists() && place.names("run/checkpoints").len() == 10);
 }

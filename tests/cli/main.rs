@@ -6,11 +6,15 @@ mod common;
 mod bad_input;
 mod bench;
 mod commands;
+mod console;
 #[cfg(unix)]
 mod crashes;
 #[cfg(feature = "demo")]
 mod demo;
+mod readme;
+mod resume;
 mod runs;
+mod weights;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -47,6 +51,14 @@ impl Place {
 
     fn write(&self, name: &str, content: impl AsRef<[u8]>) {
         std::fs::write(self.path(name), content).unwrap();
+    }
+
+    /// An executable script of the shell.
+    #[cfg(unix)]
+    fn script(&self, name: &str, text: &str) {
+        use std::os::unix::fs::PermissionsExt;
+        self.write(name, format!("#!/bin/sh\n{text}\n"));
+        std::fs::set_permissions(self.path(name), std::fs::Permissions::from_mode(0o755)).unwrap();
     }
 
     fn read(&self, name: &str) -> Vec<u8> {
@@ -138,6 +150,13 @@ impl Outcome {
         rows(&self.done().out)
     }
 
+    /// A run that had begun ends with this code; the last line says why in a sentence.
+    #[track_caller]
+    fn ended(self, code: i32, parts: &[&str]) {
+        let last = self.err.lines().last().unwrap_or_default().to_owned();
+        Outcome { err: last, ..self }.refused(code, parts);
+    }
+
     #[track_caller]
     fn refused(self, code: i32, parts: &[&str]) {
         assert_eq!(self.code, Some(code), "{}{}", self.out, self.err);
@@ -165,10 +184,10 @@ fn assert_close(a: f64, b: f64, tolerance: f64) {
 }
 
 /// Rows in the vocabulary of the tiny models, with answers of different lengths.
-const PAIRS: &str = r#"{"prompt": "the fox was", "chosen": "happy and old .", "rejected": "sad"}
-{"prompt": "once there was a bear", "chosen": "and it slept", "rejected": "under the red moon ."}
-{"prompt": "she said", "chosen": "you are my friend", "rejected": "the river is cold"}
-{"prompt": "the old owl", "chosen": "found a kite in the tree", "rejected": "went home with his blue hat"}
+const PAIRS: &str = r#"{"prompt": "the fox was", "chosen": " happy and old .", "rejected": " sad"}
+{"prompt": "once there was a bear", "chosen": " and it slept", "rejected": " under the red moon ."}
+{"prompt": "she said", "chosen": " you are my friend", "rejected": " the river is cold"}
+{"prompt": "the old owl", "chosen": " found a kite in the tree", "rejected": " went home with his blue hat"}
 "#;
 
 /// [`PAIRS`] with `chosen` as the completion.

@@ -100,7 +100,7 @@ fn an_adapter_is_saved_in_place_of_the_model_and_goes_on_it_again() {
         assert_eq!(out.trim(), std::path::Path::new("run").join("adapter").display().to_string(), "{kind}");
         assert_eq!(
             place.names("run/adapter"),
-            ["adapter_config.json", "adapter_model.safetensors"],
+            ["adapter_config.json", "adapter_model.safetensors", "tokenizer.json", "tokenizer_config.json"],
             "{kind}"
         );
         let score = "score --model tiny --input rows.jsonl";
@@ -282,7 +282,7 @@ fn place_of_equal_rows() -> Option<Place> {
         std::fs::create_dir(place.path(bare)).unwrap();
         place.write(&format!("{bare}/config.json"), place.read(&format!("{model}/config.json")));
     }
-    let row = json!({"prompt": "the fox was", "chosen": "happy and old", "rejected": "sad and cold", "completion": "old ."});
+    let row = json!({"prompt": "the fox was", "chosen": " happy and old", "rejected": " sad and cold", "completion": " old ."});
     place.write("equal.jsonl", format!("{row}\n").repeat(4));
     Some(place)
 }
@@ -343,7 +343,7 @@ fn a_dry_run_takes_the_limits_of_a_gpu_in_mind() {
     assert_eq!(limits("--max-buffer-size 512MiB"), (128 << 20, 512 << 20));
     assert_eq!(limits("--max-buffer-size 1GiB --max_storage_buffer_binding_size 60KiB"), (60 << 10, 1 << 30));
     assert_eq!(report("--max-buffer-size 1GiB")["gpu"]["name"], "no device");
-    place.refuses(&format!("{line} --max-buffer-size 1KiB"), 1, &["the adapter allows 1024"]);
+    place.refuses(&format!("{line} --max-buffer-size 1KiB"), 1, &["the GPU allows 1.0 KiB"]);
 }
 
 #[test]
@@ -406,10 +406,10 @@ fn prompts_that_are_too_long_are_skipped_and_counted() {
         let line =
             format!("{command} --model tiny --dataset long.jsonl --max-steps 1 --output-dir run --overwrite");
         let err = place.oaif(&line).done().err;
-        assert!(err.contains("oaif: warning: 2 row(s) are longer than the limit and were skipped"), "{err}");
+        assert!(err.contains("oaif: warning: 2 of 6 rows are skipped: 2 with a prompt above "), "{err}");
         let report: Value =
             serde_json::from_str(&place.oaif(&format!("{line} --dry-run")).done().out).unwrap();
-        assert_eq!((&report["data"]["rows"], &report["data"]["skipped_too_long"]), (&json!(4), &json!(2)));
+        assert_eq!((&report["data"]["rows"], &report["data"]["skipped_long_prompt"]), (&json!(4), &json!(2)));
     }
 }
 

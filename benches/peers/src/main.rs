@@ -130,7 +130,7 @@ fn measure(args: &Args, peer: Peer, case: &Case) -> Result<()> {
 fn same_adapter(ours: &Ours, theirs: &dyn Engine) -> Result<String> {
     match (ours.adapter(), theirs.adapter()) {
         (a, b) if a == b => Ok(a),
-        (a, b) => Err(format!("it runs on {b:?}, oaif on {a:?}: choose with OAIF_ADAPTER").into()),
+        (a, b) => Err(format!("it runs on {b:?}, oaif on {a:?}: choose with OAIF_GPU").into()),
     }
 }
 

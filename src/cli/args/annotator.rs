@@ -7,7 +7,8 @@ use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
-use super::{ensure, model_dir};
+use super::ensure;
+use super::paths::model_dir;
 use crate::annotate::command::CommandAnnotator;
 use crate::annotate::likelihood::{DEFAULT_TEMPLATE, Normalise};
 use crate::annotate::llm::Orders;
@@ -55,6 +56,16 @@ impl ValueEnum for Orders {
         })
     }
 }
+
+/// How a program judges, for the end of --help.
+pub(super) const PROTOCOL: &str = r#"The program of --judge command is started for each batch of pairs. It reads an object a line on standard input until that
+ends, prints an object a line on standard output, in any order, and ends with exit code 0:
+
+  reads   {"id": "…", "prompt": "…", "response_1": "…", "response_2": "…"}
+  prints  {"id": "…", "verdict": "1"}
+
+The id is the pair's own and is given back as it is. The verdict is "1" or "2" for the better response, "tie" or "invalid".
+It may also print "p_first", the probability from 0 to 1 that response 1 is the better one, and "why", a text."#;
 
 // Everything is optional here, so that a flag which the chosen annotator does not know is told apart from its
 // default.

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::gpu::{GpuArgs, GpuPlan};
-use super::{ensure, model_dir, positive};
+use super::paths::model_dir;
+use super::{ensure, positive};
 use crate::bench::{Shape, Sweep};
 use crate::error::Result;
 
@@ -96,7 +97,7 @@ impl BenchArgs {
             },
             sweep: self.sweep.as_deref().map(Sweep::named).transpose()?,
             judge_model: self.judge_model.as_ref().map(|dir| model_dir("--judge-model", dir)).transpose()?,
-            gpu: self.gpu.gpu_only()?,
+            gpu: self.gpu.plan(false),
         })
     }
 }

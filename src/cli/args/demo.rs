@@ -171,7 +171,7 @@ impl DemoArgs {
             .map_err(|e| Error::config("arguments", format!("cannot be written down: {e}")))?;
         let (instruction, judge, judge_kind) = (self.instruction, self.judge, self.judge_kind);
         let held_out = positive("--held-out", self.held_out)?;
-        let gpu = self.gpu.gpu_only()?;
+        let gpu = self.gpu.plan(false);
         Ok(DemoPlan { instruction, judge, judge_kind, train, align, held_out, gpu, config })
     }
 }

@@ -1,28 +1,26 @@
-//! Which GPU. `--adapter` is also the word for a low-rank adapter, so its value decides which one is meant.
+//! Which GPU, how it computes, and how weights are held on it.
 
-use std::path::{MAIN_SEPARATOR, Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use serde::Serialize;
 
-use crate::error::{Error, Result};
+use crate::cli::console::say;
+use crate::error::Result;
 use crate::gpu::{Arithmetic, Gpu, GpuOptions, Tier};
 use crate::model::FloatFormat;
 use crate::ops::{self, Tuned};
 
 #[derive(Debug, Args, Serialize)]
-#[command(next_help_heading = "GPU and adapter")]
+#[command(next_help_heading = "GPU")]
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct GpuArgs {
-    /// GPU by its index or a part of its name, as `oaif doctor` lists them [default: $OAIF_ADAPTER, else the
-    /// fastest kind]
+    /// GPU by its index or a part of its name, as `oaif doctor` lists them [default: $OAIF_GPU, else the fastest
+    /// kind]
     #[arg(long, value_name = "INDEX|NAME")]
     gpu: Option<String>,
-    /// A folder: the LoRA adapter to put on the model. Anything else: a GPU, as with --gpu. Can be given for both
-    #[arg(long, value_name = "DIR|GPU")]
-    adapter: Vec<String>,
-    /// Tier of kernels: none higher than 0, which runs everywhere, or 1, subgroups; or 2, frozen float16 matrices (see --dtype) multiplied in f16, or
-    /// 3, by cooperative matrices (experimental) [default: 1 where there are subgroups]
+    /// Level of the kernels: 0 core WebGPU, which runs everywhere; 1 subgroup operations; 2 frozen float16 matrices (see
+    /// --dtype) multiplied in f16; 3 by cooperative matrices (experimental) [default: 1 where there are subgroups]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(..Tier::ALL.len() as i64))]
     tier: Option<u8>,
     /// Do not measure which shapes of the kernels are fastest, nor use what was measured before
@@ -30,6 +28,7 @@ pub(crate) struct GpuArgs {
     no_autotune: bool,
     /// Keep every runtime check of the shaders
     #[arg(long, hide = true)]
+    #[serde(skip)]
     checked: bool,
 }
 
@@ -52,7 +51,7 @@ impl GpuPlan {
         let tuned = self.tune(&gpu)?;
         let wrong = ops::check_arithmetic(&gpu)?;
         if let Some(wrong) = wrong {
-            eprintln!("oaif: warning: {wrong} does not work on this adapter: f32 is used instead");
+            say(format_args!("oaif: warning: {wrong} does not work on this GPU: f32 is used instead"));
         }
         Ok((gpu, wrong, tuned))
     }
@@ -63,12 +62,12 @@ impl GpuPlan {
         }
         let tuned = ops::tune(gpu, cache_dir().as_deref())?;
         if let Some(case) = &tuned.wrong_in_subgroups {
-            eprintln!(
-                "oaif: warning: {case} came out wrong in subgroups, which are not used: update the driver"
-            );
+            say(format_args!(
+                "oaif: warning: {case} gives wrong results with subgroups, so they are not used: update the driver"
+            ));
         }
         if let Some(warning) = &tuned.warning {
-            eprintln!("oaif: warning: {warning}");
+            say(format_args!("oaif: warning: {warning}"));
         }
         Ok(tuned)
     }
@@ -86,52 +85,22 @@ fn cache_dir() -> Option<PathBuf> {
 }
 
 impl GpuArgs {
-    /// The LoRA adapter's folder, if one is asked for, and the GPU.
-    pub fn plan(&self, profile: bool) -> Result<(Option<PathBuf>, GpuPlan)> {
-        let (folders, names): (Vec<&String>, Vec<&String>) = self.adapter.iter().partition(|v| is_folder(v));
-        let names: Vec<&String> = names.into_iter().chain(&self.gpu).collect();
-        let twice = |kind: &str, values: &[&String]| {
-            Err(Error::config("--adapter", format!("two {kind} are given, {} and {}", values[0], values[1])))
-        };
-        if names.len() > 1 {
-            return twice("GPUs", &names);
-        }
-        if folders.len() > 1 {
-            return twice("LoRA adapters", &folders);
-        }
-        let folder = folders.first().map(PathBuf::from);
-        if let Some(folder) = &folder {
-            let expected = "the folder of a LoRA adapter (adapter_config.json, adapter_model.safetensors)";
-            super::ensure(folder.is_dir(), "--adapter", folder.display(), expected)?;
-        }
-        let adapter = names.first().map(|name| name.to_string());
+    /// How to open the GPU that is asked for.
+    pub fn plan(&self, profile: bool) -> GpuPlan {
         let tier = self.tier.map(|tier| Tier::ALL[tier as usize]);
+        let adapter = self.gpu.clone();
         let options = GpuOptions { adapter, tier, checked: self.checked, profile, ..GpuOptions::default() };
-        Ok((folder, GpuPlan { options, autotune: !self.no_autotune }))
-    }
-
-    /// The GPU, for a command without a model that an adapter could go on.
-    pub fn gpu_only(&self) -> Result<GpuPlan> {
-        match self.plan(false)? {
-            (None, gpu) => Ok(gpu),
-            (Some(folder), _) => {
-                let why = format!(
-                    "{} is a folder, and there is no model here to put a LoRA adapter on: choose a GPU by --gpu",
-                    folder.display()
-                );
-                Err(Error::config("--adapter", why))
-            }
-        }
+        GpuPlan { options, autotune: !self.no_autotune }
     }
 }
 
-/// How weights lie on the GPU.
+/// How weights are held on the GPU.
 #[derive(Debug, Args, Serialize)]
-#[command(next_help_heading = "GPU and adapter")]
+#[command(next_help_heading = "GPU")]
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct DtypeArgs {
     /// How matrices that are not trained are held: float32, bfloat16, float16, or auto, as the model's files have them
-    #[arg(long, value_name = "FORMAT", aliases = ["torch-dtype", "torch_dtype"], default_value = "auto")]
+    #[arg(long, value_name = "FORMAT", alias = "torch-dtype", default_value = "auto")]
     dtype: String,
 }
 
@@ -144,8 +113,4 @@ impl DtypeArgs {
             (other, None) => super::unusable("--dtype", other, "auto, float32, bfloat16 or float16"),
         }
     }
-}
-
-fn is_folder(value: &str) -> bool {
-    value.contains(['/', MAIN_SEPARATOR]) || Path::new(value).is_dir()
 }

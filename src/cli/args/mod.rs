@@ -5,13 +5,14 @@ mod annotator;
 mod bench;
 #[cfg(feature = "demo")]
 mod demo;
+pub(in crate::cli) mod foreign;
 mod gpu;
+mod paths;
 mod sampling;
 mod tools;
 mod train;
 
 use std::fmt::Display;
-use std::path::{Path, PathBuf};
 
 use clap::{CommandFactory, Parser, Subcommand};
 
@@ -50,26 +51,27 @@ pub(crate) enum Command {
     Score(Box<tools::ScoreArgs>),
     /// Annotate {"prompt","response_1","response_2"} rows
     Judge(Box<tools::JudgeArgs>),
-    /// Merge an adapter into its model, or store a model in another float format
+    /// Merge a LoRA adapter into its model, or store a model in another float format
     Export(Box<tools::ExportArgs>),
-    /// Show the GPU adapters and test the kernels on one
+    /// Show the GPUs and test the kernels on one
     Doctor(Box<tools::DoctorArgs>),
     /// Time kernels and steps on a GPU beside its measured ceilings
     Bench(Box<bench::BenchArgs>),
 }
 
-/// The commands and flags. Each flag may be written with underscores too, as scripts for other trainers do.
+/// The commands and flags. Each name of a flag may be written with underscores too, as scripts for other trainers do.
 pub(crate) fn command() -> clap::Command {
     let lenient = |arg: clap::Arg| {
-        let underscored = arg.get_long().filter(|l| l.contains('-')).map(|l| l.replace('-', "_"));
+        let own = arg.get_long().into_iter().map(str::to_owned);
+        let aliases = arg.get_all_aliases().unwrap_or_default().into_iter().map(str::to_owned);
+        let names: Vec<String> = own.chain(aliases).collect();
         // "-1" is a value of the flag before it, be it a good one or not.
         let takes_value = arg.get_action().takes_values();
         let arg = if takes_value { arg.allow_negative_numbers(true) } else { arg };
-        match underscored {
+        names.into_iter().filter(|name| name.contains('-')).fold(arg, |arg, name| {
             // clap wants names that live as long as the program; there are a hundred, made once.
-            Some(name) => arg.alias(&*name.leak()),
-            None => arg,
-        }
+            arg.alias(&*name.replace('-', "_").leak())
+        })
     };
     Cli::command().mut_subcommands(|sub| sub.mut_args(lenient))
 }
@@ -89,24 +91,6 @@ const LARGEST_COUNT: usize = 1_000_000;
 fn positive(flag: &str, value: usize) -> Result<usize> {
     ensure(value > 0, flag, value, "1 or more")?;
     ensure(value <= LARGEST_COUNT, flag, value, &format!("at most {LARGEST_COUNT}")).map(|()| value)
-}
-
-/// The folder of a model.
-fn model_dir(flag: &str, path: &Path) -> Result<PathBuf> {
-    let expected = "a folder: give the folder that holds a model's config.json (models are not downloaded)";
-    ensure(path.is_dir(), flag, path.display(), expected).map(|()| path.to_owned())
-}
-
-/// A file that can be written: one in a folder that is there.
-fn output_file(flag: &str, path: &Path) -> Result<PathBuf> {
-    let folder = path.parent().filter(|dir| *dir != Path::new("")).unwrap_or(Path::new("."));
-    let expected = "a file in a folder that is there: create the folder or choose another one";
-    ensure(folder.is_dir() && !path.is_dir(), flag, path.display(), expected).map(|()| path.to_owned())
-}
-
-/// A file that is there to be read.
-fn input_file(flag: &str, path: &Path) -> Result<PathBuf> {
-    ensure(path.exists() && !path.is_dir(), flag, path.display(), "a file").map(|()| path.to_owned())
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use crate::generate::SamplingParams;
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct SamplingArgs {
     /// Longest response in tokens
-    #[arg(long, value_name = "TOKENS", default_value_t = 64)]
+    #[arg(long, value_name = "TOKENS", aliases = ["max-completion-length", "response-length", "max-tokens"], default_value_t = 64)]
     max_new_tokens: usize,
     /// Logits are divided by it; 0 always takes the likeliest token [default: 0.9 in align, 1 in generate]
     #[arg(long, value_name = "T")]

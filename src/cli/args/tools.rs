@@ -4,10 +4,11 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::annotator::{AnnotatorArgs, AnnotatorPlan};
+use super::annotator::{AnnotatorArgs, AnnotatorPlan, PROTOCOL};
 use super::gpu::{DtypeArgs, GpuArgs, GpuPlan};
+use super::paths::{AdapterArgs, input_file, model_dir, output_file};
 use super::sampling::{SamplingArgs, SamplingPlan};
-use super::{ensure, input_file, model_dir, output_file, positive, unusable};
+use super::{positive, unusable};
 use crate::data::rows::Columns;
 use crate::error::{Error, Result};
 use crate::model::FloatFormat;
@@ -18,10 +19,10 @@ pub(crate) struct GenerateArgs {
     /// Folder of the model
     #[arg(long, value_name = "DIR", alias = "model-name-or-path")]
     model: PathBuf,
-    /// The prompt
+    /// The prompt; -: what standard input holds
     #[arg(long, value_name = "TEXT", conflicts_with = "prompts", allow_hyphen_values = true)]
     prompt: Option<String>,
-    /// Prompts from {"prompt"} rows
+    /// Prompts from {"prompt"} rows; -: from standard input
     #[arg(long, value_name = "FILE")]
     prompts: Option<PathBuf>,
     /// What --prompts calls its prompt
@@ -42,6 +43,8 @@ pub(crate) struct GenerateArgs {
     #[command(flatten)]
     sampling: SamplingArgs,
     #[command(flatten)]
+    adapter: AdapterArgs,
+    #[command(flatten)]
     dtype: DtypeArgs,
     #[command(flatten)]
     gpu: GpuArgs,
@@ -55,6 +58,8 @@ fn optional_output(path: Option<PathBuf>) -> Result<Option<PathBuf>> {
 #[derive(Debug, PartialEq)]
 pub(crate) enum Prompts {
     Text(String),
+    /// A text that is still to be read.
+    StandardInput,
     File(PathBuf, Columns),
 }
 
@@ -78,8 +83,8 @@ pub(crate) struct GeneratePlan {
 
 impl GenerateArgs {
     pub fn plan(mut self) -> Result<GeneratePlan> {
-        let (adapter, gpu) = self.gpu.plan(false)?;
         let prompts = match (self.prompt, self.prompts) {
+            (Some(text), _) if text == "-" => Prompts::StandardInput,
             (Some(text), _) => Prompts::Text(text),
             (None, Some(path)) => {
                 let columns = Columns { prompt: self.prompt_column, ..Columns::default() };
@@ -92,7 +97,7 @@ impl GenerateArgs {
         };
         Ok(GeneratePlan {
             model: model_dir("--model", &self.model)?,
-            adapter,
+            adapter: self.adapter.plan()?,
             prompts,
             sampling: self.sampling.plan(1.0)?,
             num_samples: positive("--num-samples", self.num_samples)?,
@@ -100,7 +105,7 @@ impl GenerateArgs {
             json: self.json || self.output.is_some(),
             output: optional_output(self.output)?,
             dtype: self.dtype.plan()?,
-            gpu,
+            gpu: self.gpu.plan(false),
         })
     }
 }
@@ -111,7 +116,7 @@ pub(crate) struct ScoreArgs {
     /// Folder of the model
     #[arg(long, value_name = "DIR", alias = "model-name-or-path")]
     model: PathBuf,
-    /// {"prompt","completion"} rows
+    /// {"prompt","completion"} rows; -: from standard input
     #[arg(long, value_name = "FILE")]
     input: PathBuf,
     /// Where to write a line for each row [default: standard output]
@@ -123,6 +128,8 @@ pub(crate) struct ScoreArgs {
     /// What --input calls its completion
     #[arg(long, value_name = "NAME", default_value = "completion")]
     completion_column: String,
+    #[command(flatten)]
+    adapter: AdapterArgs,
     #[command(flatten)]
     dtype: DtypeArgs,
     #[command(flatten)]
@@ -145,25 +152,25 @@ pub(crate) struct ScorePlan {
 
 impl ScoreArgs {
     pub fn plan(self) -> Result<ScorePlan> {
-        let (adapter, gpu) = self.gpu.plan(false)?;
         let columns =
             Columns { prompt: self.prompt_column, completion: self.completion_column, ..Columns::default() };
         Ok(ScorePlan {
             model: model_dir("--model", &self.model)?,
-            adapter,
+            adapter: self.adapter.plan()?,
             input: input_file("--input", &self.input)?,
             columns,
             output: optional_output(self.output)?,
             dtype: self.dtype.plan()?,
-            gpu,
+            gpu: self.gpu.plan(false),
         })
     }
 }
 
 /// `oaif judge`.
 #[derive(Debug, Args)]
+#[command(after_help = PROTOCOL)]
 pub(crate) struct JudgeArgs {
-    /// {"prompt","response_1","response_2"} rows
+    /// {"prompt","response_1","response_2"} rows; -: from standard input
     #[arg(long, value_name = "FILE")]
     input: PathBuf,
     /// Where to write a line for each row [default: standard output]
@@ -200,7 +207,7 @@ impl JudgeArgs {
             output: optional_output(self.output)?,
             annotator: self.annotator.plan()?,
             dtype: self.dtype.plan()?,
-            gpu: self.gpu.gpu_only()?,
+            gpu: self.gpu.plan(false),
         })
     }
 }
@@ -218,6 +225,8 @@ pub(crate) struct ExportArgs {
     #[arg(long, value_name = "FORMAT", default_value = "f32")]
     dtype: String,
     #[command(flatten)]
+    adapter: AdapterArgs,
+    #[command(flatten)]
     gpu: GpuArgs,
 }
 
@@ -234,23 +243,15 @@ pub(crate) struct ExportPlan {
 
 impl ExportArgs {
     pub fn plan(self) -> Result<ExportPlan> {
-        let (adapter, gpu) = self.gpu.plan(false)?;
         let Some(format) = FloatFormat::parse(&self.dtype) else {
             return unusable("--dtype", self.dtype, "f32, f16 or bf16");
         };
-        let free = !self.output.join("config.json").exists();
-        ensure(
-            free,
-            "--output",
-            self.output.display(),
-            "free: it holds a model already, choose another folder",
-        )?;
         Ok(ExportPlan {
             model: model_dir("--model", &self.model)?,
-            adapter,
+            adapter: self.adapter.plan()?,
             output: self.output,
             format,
-            gpu,
+            gpu: self.gpu.plan(false),
         })
     }
 }
@@ -278,6 +279,6 @@ pub(crate) struct DoctorPlan {
 
 impl DoctorArgs {
     pub fn plan(self) -> Result<DoctorPlan> {
-        Ok(DoctorPlan { json: self.json, kernels: self.kernels, gpu: self.gpu.gpu_only()? })
+        Ok(DoctorPlan { json: self.json, kernels: self.kernels, gpu: self.gpu.plan(false) })
     }
 }

@@ -6,10 +6,11 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::annotator::{AnnotatorArgs, AnnotatorPlan};
+use super::annotator::{AnnotatorArgs, AnnotatorPlan, PROTOCOL};
 use super::gpu::{DtypeArgs, GpuArgs, GpuPlan};
+use super::paths::{AdapterArgs, dataset_file, model_dir};
 use super::sampling::SamplingArgs;
-use super::{ensure, input_file, model_dir, positive, unusable};
+use super::{ensure, positive, unusable};
 use crate::data::rows::Columns;
 use crate::error::{Error, Result};
 use crate::gpu::Limits;
@@ -21,7 +22,7 @@ use crate::train::options::{AlignOptions, DpoOptions, TrainOptions};
 #[derive(Clone, Copy, Debug, ValueEnum, Serialize)]
 #[serde(rename_all = "kebab-case")]
 enum Optim {
-    #[value(alias = "adamw_torch")]
+    #[value(aliases = ["adamw_torch", "adamw_torch_fused"])]
     Adamw,
     Adafactor,
 }
@@ -35,7 +36,7 @@ struct TrainArgs {
     #[arg(long, value_name = "DIR", alias = "model-name-or-path")]
     model: PathBuf,
     /// Rows to train on: JSON lines or a JSON array, gzip or not
-    #[arg(long, value_name = "FILE", alias = "dataset-name", required_unless_present = "dry_run")]
+    #[arg(long, value_name = "FILE", aliases = ["dataset-name", "train-file", "data"], required_unless_present = "dry_run")]
     dataset: Option<PathBuf>,
     /// Folder that the run is written to
     #[arg(long, value_name = "RUN", required_unless_present = "dry_run")]
@@ -48,13 +49,22 @@ struct TrainArgs {
     #[arg(long, value_name = "PATH|last", num_args = 0..=1, default_missing_value = "last")]
     #[serde(skip)]
     resume_from_checkpoint: Option<String>,
+    /// Go on with the run in this folder as its run.json says; flags given besides must agree (see --allow-changes)
+    #[arg(long, value_name = "RUN", conflicts_with = "overwrite_output_dir")]
+    #[serde(skip)]
+    resume: Option<PathBuf>,
+    /// What may differ from the run that is resumed, by the names of flags, such as learning-rate,judge; run.json keeps
+    /// a note of it
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', num_args = 1..)]
+    #[serde(skip)]
+    allow_changes: Vec<String>,
     /// Steps between checkpoints; 0: only one at the end
     #[arg(long, value_name = "STEPS", default_value_t = 500)]
     save_steps: usize,
     /// Checkpoints kept [default: all]
     #[arg(long, value_name = "N")]
     save_total_limit: Option<usize>,
-    /// Seed of the order of rows, of a new adapter and of the samples
+    /// Seed of the order of rows, of a new LoRA adapter and of the samples
     #[arg(long, value_name = "N", default_value_t = 42)]
     seed: u32,
     /// Show the resolved configuration, the data's tokens and the memory needed, and stop. A folder with the model's
@@ -79,16 +89,16 @@ struct TrainArgs {
     report: bool,
 
     /// Rows (prompts, pairs) of a micro-batch [default: 16 in align, 8 in sft and dpo]
-    #[arg(long, value_name = "N", help_heading = "Data")]
+    #[arg(long, value_name = "N", help_heading = "Data", alias = "batch-size")]
     per_device_train_batch_size: Option<usize>,
     /// Micro-batches of a step
     #[arg(long, value_name = "N", help_heading = "Data", default_value_t = 1)]
     gradient_accumulation_steps: usize,
     /// Steps; -1: what --num-train-epochs makes
-    #[arg(long, value_name = "N", help_heading = "Data", default_value_t = -1)]
+    #[arg(long, value_name = "N", help_heading = "Data", aliases = ["steps", "iters"], default_value_t = -1)]
     max_steps: i64,
     /// Passes over the rows
-    #[arg(long, value_name = "N", help_heading = "Data", default_value_t = 1.0)]
+    #[arg(long, value_name = "N", help_heading = "Data", aliases = ["epochs", "num-epochs"], default_value_t = 1.0)]
     num_train_epochs: f64,
     /// Take the rows in the file's order
     #[arg(long, help_heading = "Data")]
@@ -97,7 +107,7 @@ struct TrainArgs {
     #[arg(long, value_name = "TOKENS", help_heading = "Data")]
     max_prompt_length: Option<usize>,
     /// Skip rows that are longer, prompt and completion together [default: what the model takes]
-    #[arg(long, value_name = "TOKENS", help_heading = "Data")]
+    #[arg(long, value_name = "TOKENS", help_heading = "Data", alias = "max-seq-length")]
     max_length: Option<usize>,
 
     #[command(flatten)]
@@ -106,6 +116,9 @@ struct TrainArgs {
     #[command(flatten)]
     #[serde(flatten)]
     lora: LoraArgs,
+    #[command(flatten)]
+    #[serde(flatten)]
+    adapter: AdapterArgs,
     #[command(flatten)]
     #[serde(flatten)]
     dtype: DtypeArgs,
@@ -118,15 +131,18 @@ struct TrainArgs {
 #[command(next_help_heading = "Optimisation")]
 #[serde(rename_all = "kebab-case")]
 struct OptimisationArgs {
-    /// Highest learning rate [default: 5e-7, with LoRA 5e-6; in sft 2e-5, with LoRA 2e-4]
-    #[arg(long, value_name = "RATE")]
+    /// Highest learning rate [default: 1e-5, with LoRA 1e-4; in sft 2e-5, with LoRA 2e-4]
+    #[arg(long, value_name = "RATE", alias = "lr")]
     learning_rate: Option<f64>,
     /// linear, cosine, constant or constant_with_warmup
-    #[arg(long, value_name = "NAME", default_value = "linear")]
+    #[arg(long, value_name = "NAME", alias = "lr-scheduler", default_value = "linear")]
     lr_scheduler_type: String,
     /// Steps in which the learning rate climbs from 0
     #[arg(long, value_name = "N", default_value_t = 0)]
     warmup_steps: usize,
+    /// Share of all steps in which it climbs from 0, where --warmup-steps gives none
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
+    warmup_ratio: f64,
     /// Optimiser
     #[arg(long, value_name = "NAME", default_value = "adamw")]
     optim: Optim,
@@ -154,16 +170,20 @@ struct OptimisationArgs {
 #[command(next_help_heading = "LoRA")]
 #[serde(rename_all = "kebab-case")]
 struct LoraArgs {
-    /// Rank of the adapter to train; 0: train all weights [default: 0]
-    #[arg(long, value_name = "R")]
+    /// Rank of the LoRA adapter to train; 0: train all weights [default: 0]
+    #[arg(long, value_name = "R", alias = "lora-rank")]
     lora_r: Option<usize>,
-    /// The adapter counts alpha / r [default: 2 r]
+    /// TRL's switch for --lora-r 16
+    #[arg(long, hide = true)]
+    #[serde(skip)]
+    use_peft: bool,
+    /// What the LoRA adapter adds is scaled by alpha / r [default: 2 r]
     #[arg(long, value_name = "ALPHA")]
     lora_alpha: Option<f64>,
     /// Modules that get one, such as q_proj,v_proj [default: all-linear]
     #[arg(long, value_name = "NAMES", value_delimiter = ',', num_args = 1..)]
     lora_target_modules: Vec<String>,
-    /// The adapter counts alpha / √r instead
+    /// What it adds is scaled by alpha / √r instead
     #[arg(long)]
     use_rslora: bool,
 }
@@ -202,6 +222,7 @@ struct PairColumns {
 
 /// `oaif align`.
 #[derive(Debug, Args, Serialize)]
+#[command(after_help = PROTOCOL)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct AlignArgs {
     #[command(flatten)]
@@ -217,7 +238,7 @@ pub(crate) struct AlignArgs {
     #[serde(flatten)]
     sampling: SamplingArgs,
     /// Responses to each prompt; of more than 2 the best is set against the worst
-    #[arg(long, value_name = "K", help_heading = "Sampling", default_value_t = 2)]
+    #[arg(long, value_name = "K", alias = "num-generations", help_heading = "Sampling", default_value_t = 2)]
     num_samples: usize,
     #[command(flatten)]
     #[serde(flatten)]
@@ -228,7 +249,7 @@ pub(crate) struct AlignArgs {
     /// End the run when more than this share of the verdicts is unusable
     #[arg(long, value_name = "SHARE", help_heading = "Annotator", default_value_t = 0.5)]
     max_invalid_ratio: f64,
-    /// 1: answer the next prompts while a --judge command is awaited, with a policy that lacks one update
+    /// 1: answer the next prompts while a --judge command is awaited, by the model as it was one update before
     #[arg(long, value_name = "0|1", help_heading = "Annotator", default_value_t = 0)]
     async_level: usize,
 }
@@ -265,7 +286,13 @@ pub(crate) struct SftArgs {
     #[arg(long, value_name = "NAME", help_heading = "Data", default_value = "completion")]
     completion_column: String,
     /// What it calls a text without a prompt
-    #[arg(long, value_name = "NAME", help_heading = "Data", default_value = "text")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        help_heading = "Data",
+        alias = "dataset-text-field",
+        default_value = "text"
+    )]
     text_column: String,
     /// Do not end completions with the end-of-sequence token
     #[arg(long, help_heading = "Data")]
@@ -322,7 +349,7 @@ struct Defaults {
     batch_size: usize,
 }
 
-const PREFERENCE: Defaults = Defaults { learning_rate: 5e-7, learning_rate_lora: 5e-6, batch_size: 8 };
+const PREFERENCE: Defaults = Defaults { learning_rate: 1e-5, learning_rate_lora: 1e-4, batch_size: 8 };
 const ONLINE: Defaults = Defaults { batch_size: 16, ..PREFERENCE };
 const SFT: Defaults = Defaults { learning_rate: 2e-5, learning_rate_lora: 2e-4, batch_size: 8 };
 
@@ -394,7 +421,7 @@ fn resolved(args: &impl Serialize) -> Result<Value> {
 impl TrainArgs {
     /// Fills in what was not given; `columns` and `config` are the caller's.
     fn plan(&mut self, defaults: &Defaults) -> Result<TrainPlan> {
-        let (adapter, gpu) = self.gpu.plan(self.profile.is_some())?;
+        let (adapter, gpu) = (self.adapter.plan()?, self.gpu.plan(self.profile.is_some()));
         let lora = self.lora.plan(adapter.is_some())?;
         let few = lora.is_some() || adapter.is_some();
         let rate = if few { defaults.learning_rate_lora } else { defaults.learning_rate };
@@ -408,6 +435,8 @@ impl TrainArgs {
         };
         let epochs = self.num_train_epochs;
         ensure(epochs > 0.0 && epochs.is_finite(), "--num-train-epochs", epochs, "a positive number")?;
+        let warmup = self.optimisation.warmup_ratio;
+        ensure((0.0..=1.0).contains(&warmup), "--warmup-ratio", warmup, "between 0 and 1")?;
         let norm = self.optimisation.max_grad_norm;
         ensure(
             norm >= 0.0 && norm.is_finite(),
@@ -425,9 +454,15 @@ impl TrainArgs {
             output_dir: output_dir.clone(),
             overwrite: self.overwrite_output_dir,
             resume: self.resume_from_checkpoint.clone(),
+            allow_changes: self
+                .allow_changes
+                .iter()
+                .map(|name| name.trim_start_matches("--").replace('_', "-"))
+                .collect(),
             learning_rate: rate,
             schedule: self.optimisation.lr_scheduler_type.parse()?,
             warmup_steps: self.optimisation.warmup_steps,
+            warmup_ratio: warmup,
             batch_size: positive("--per-device-train-batch-size", batch_size)?,
             accumulation: positive("--gradient-accumulation-steps", self.gradient_accumulation_steps)?,
             max_steps,
@@ -448,7 +483,7 @@ impl TrainArgs {
         let trace = self.profile.clone().map(|file| file.unwrap_or_else(|| output_dir.join("trace.json")));
         Ok(TrainPlan {
             model: model_dir("--model", &self.model)?,
-            dataset: self.dataset.as_ref().map(|path| input_file("--dataset", path)).transpose()?,
+            dataset: self.dataset.as_ref().map(|path| dataset_file(path)).transpose()?,
             columns: Columns::default(),
             options,
             gpu,
@@ -517,9 +552,15 @@ impl OptimisationArgs {
     }
 }
 
+/// The rank that TRL takes where none is given.
+const USUAL_RANK: usize = 16;
+
 impl LoraArgs {
     /// The adapter to begin with, unless one is `given` that brings its own settings.
     fn plan(&mut self, given: bool) -> Result<Option<LoraConfig>> {
+        if self.use_peft {
+            self.lora_r.get_or_insert(USUAL_RANK);
+        }
         let flags = [
             ("--lora-r", self.lora_r.is_some_and(|r| r > 0)),
             ("--lora-alpha", self.lora_alpha.is_some()),

@@ -2,14 +2,16 @@
 
 use std::any::Any;
 
-use super::{annotator, training};
+use super::summary::{Parameters, Start};
+use super::{annotator, training, warn_of};
 use crate::annotate::judge_model::JudgeModel;
 use crate::cli::args::{AlignPlan, AnnotatorPlan};
+use crate::cli::console::Console;
 use crate::data::rows::read_prompts;
 use crate::error::Result;
 use crate::gpu::{Arena, Gpu};
 use crate::model::{FloatFormat, Model};
-use crate::train::{AlignRun, DryRun, Policy};
+use crate::train::{AlignRun, DryRun, Observer, Policy};
 
 pub fn run(plan: AlignPlan) -> Result<()> {
     let AlignPlan { train, align, annotator: judge } = plan;
@@ -21,16 +23,29 @@ pub fn run(plan: AlignPlan) -> Result<()> {
         let _judge = measured(&gpu, judge, dtype)?;
         return training::report_assumed(&gpu, &train, &run);
     };
+    let mut console = Console::new();
+    console.phase("reading the rows");
     let prompts = read_prompts(dataset, &train.columns)?;
+    console.phase("opening the GPU");
     let gpu = training::open(&train)?;
+    console.phase("loading the model");
     let policy = Policy::load(&gpu, &train.model, options)?;
+    warn_of(&policy.model);
+    let parameters = Parameters::of(&policy.model);
+    console.phase("encoding the rows, recording the plans");
     let run = AlignRun::new(policy, &prompts, options, &align)?;
     if train.dry_run {
         let _judge = measured(&gpu, judge, dtype)?;
         return training::report(&gpu, &train, run.rows(), run.total_steps());
     }
+    console.phase("loading the judge");
     let mut judge = annotator(&gpu, judge, dtype, true)?;
-    training::train(&train, &gpu, |sources, control| run.run(judge.as_mut(), sources, control))
+    let rows = (prompts.len(), run.rows());
+    let start = Start::of(&gpu, &train, &parameters, rows, run.total_steps(), Some(judge.name()));
+    console.begins(start.text());
+    training::train("align", &train, &gpu, console, |sources, control| {
+        run.run(judge.as_mut(), sources, control)
+    })
 }
 
 /// What the annotator holds of a measuring `gpu`. Of its model, config.json is enough.

@@ -8,10 +8,11 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use super::training::{self, Console, INTERRUPTED};
+use super::training;
 use crate::annotate::llm::Orders;
 use crate::cli::args::DemoPlan;
-use crate::cli::print;
+use crate::cli::console::{Console, say};
+use crate::cli::{print, signals};
 use crate::demo::dataset::prompts;
 use crate::demo::exam::{Exam, Tally};
 use crate::demo::models::Models;
@@ -22,7 +23,7 @@ use crate::gpu::Gpu;
 use crate::model::weights::Weight;
 use crate::report::Estimate;
 use crate::train::run_dir::{REPORT, RUN, RunDir, SUMMARY, checkpoints};
-use crate::train::{AlignRun, Policy, Sources};
+use crate::train::{AlignRun, Observer, Policy, Sources};
 
 /// Posts that prompts are drawn from, in an order of the seed's.
 const PROMPTS: usize = 10_000;
@@ -36,30 +37,37 @@ pub fn run(plan: DemoPlan) -> Result<()> {
     if plan.train.resume.is_some() {
         same_question(dir, &plan.config)?;
     }
+    let mut console = Console::new();
+    console.phase("opening the GPU");
     let gpu = plan.gpu.open()?;
+    console.phase("loading the models");
     // A folder that cannot be used is refused before anything is said.
     RunDir::create(dir, &plan.train.start(), None)?;
     let models = Models::unpack()?;
     let policy = Policy::load(&gpu, &models.policy(), &plan.train)?;
     let mut judge = models.judge(&gpu, plan.judge_kind, plan.judge, Orders::Both, plan.instruction)?;
-    eprintln!(
+    say(format_args!(
         "A policy of {} thousand parameters learns to write summaries, from a {} {} judge's taste for what is \"{}\".",
         policy.model.base().iter().map(Weight::elements).sum::<usize>() / 1000,
         plan.judge,
         plan.judge_kind,
         plan.instruction.text()
-    );
+    ));
     let run = AlignRun::new(policy, &prompts(PROMPTS), &plan.train, &plan.align)?;
-    let sources = Sources { model: models.policy(), config: plan.config.clone() };
-    let (results, console) = training::watched(dir, |control| {
+    let mut config = plan.config.clone();
+    config["command"] = json!("demo");
+    let sources = Sources { model: models.policy(), config };
+    let resume = "oaif demo --resume-from-checkpoint last --output-dir";
+    let (results, mut console) = training::watched(dir, resume, console, |control| {
         run.run(judge.as_mut(), sources, control)?;
         examine(&gpu, &models, plan.instruction, Exam::new(plan.held_out), dir)
     });
+    console.clear();
     let results = results?;
     let summary = results.summary(began.elapsed().as_secs_f64());
     files::write_atomic(&dir.join(SUMMARY), format!("{summary:#}\n").as_bytes())?;
     results.report(dir, plan.judge_kind, plan.instruction)?.write(&dir.join(REPORT))?;
-    conclude(&results, dir, &console)
+    conclude(&results, dir)
 }
 
 /// Refuses to go on with a run that was about something else.
@@ -104,7 +112,7 @@ fn examine(gpu: &Gpu, models: &Models, instruction: Instruction, exam: Exam, dir
     let checkpoints = checkpoints(dir)?;
     let folders = checkpoints.iter().map(|c| (c.step, c.path.clone()));
     for (step, folder) in [(0, models.policy())].into_iter().chain(folders) {
-        if INTERRUPTED.load(Ordering::Relaxed) {
+        if signals::INTERRUPTED.load(Ordering::Relaxed) {
             return Err(Error::Interrupted);
         }
         let summaries = exam.summaries(&Policy::frozen(gpu, &folder, None, None)?, EXAM_SEED)?;
@@ -116,11 +124,11 @@ fn examine(gpu: &Gpu, models: &Models, instruction: Instruction, exam: Exam, dir
         let (utility, words) = (mean(&|q| instruction.utility(q)), mean(&|q| q.words as f64));
         let rate = oracle.win_rate();
         match step {
-            0 => eprintln!("step 0: {words:.1} words a summary"),
-            _ => eprintln!(
+            0 => say(format_args!("step 0: {words:.1} words a summary")),
+            _ => say(format_args!(
                 "step {step}: the oracle prefers {:.1} % to the start's, {words:.1} words",
                 100.0 * rate.value
-            ),
+            )),
         }
         stages.push(Stage { step, summaries, utility, words, oracle, judge });
     }
@@ -171,7 +179,7 @@ impl Results {
 }
 
 /// The end, in words.
-fn conclude(results: &Results, dir: &Path, console: &Console) -> Result<()> {
+fn conclude(results: &Results, dir: &Path) -> Result<()> {
     let (before, after) = (results.before(), results.after());
     let rate = |tally: &Tally| {
         let Estimate { value, low, high } = tally.win_rate();
@@ -199,6 +207,6 @@ fn conclude(results: &Results, dir: &Path, console: &Console) -> Result<()> {
     print(format!("  before   {}", before.summaries[0]))?;
     print(format!("  after    {}", after.summaries[0]))?;
     print(dir.join(SUMMARY).display())?;
-    console.line(&format!("oaif: the report is {}", dir.join(REPORT).display()));
+    say(format_args!("oaif: the report is {}", dir.join(REPORT).display()));
     Ok(())
 }

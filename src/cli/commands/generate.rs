@@ -1,24 +1,32 @@
 //! `oaif generate`.
 
+use std::io::{self, Read};
+
 use serde_json::json;
 
-use super::write_lines;
+use super::{warn_of, write_lines};
 use crate::cli::args::{GeneratePlan, Prompts};
 use crate::data::encoder::at;
 use crate::data::rows::{Prompt, Text, read_prompts};
 use crate::data::tokenizer::StopMatcher;
 use crate::error::{Error, Result};
-use crate::generate::{GenerateOptions, Generator, Request, slots_for};
+use crate::generate::{GenerateOptions, Generator, Request, Response, slots_for};
 use crate::gpu::Arena;
 use crate::train::Policy;
 
+/// Characters of a prompt in the line above its samples.
+const HEADING: usize = 60;
+
 pub fn run(plan: GeneratePlan) -> Result<()> {
+    let alone = |text| vec![Prompt { prompt: Text::Plain(text), reference: None, place: 1.into() }];
     let prompts = match plan.prompts {
-        Prompts::Text(text) => vec![Prompt { prompt: Text::Plain(text), reference: None, place: 1.into() }],
+        Prompts::Text(text) => alone(text),
+        Prompts::StandardInput => alone(read_to_end(io::stdin())?),
         Prompts::File(path, columns) => read_prompts(&path, &columns)?,
     };
     let gpu = plan.gpu.open()?;
     let policy = Policy::frozen(&gpu, &plan.model, plan.adapter.as_deref(), plan.dtype)?;
+    warn_of(&policy.model);
     let context = policy.model.architecture().context;
     let encode = |row: &Prompt| {
         let ids = policy.encoder().prompt(&row.prompt);
@@ -53,7 +61,7 @@ pub fn run(plan: GeneratePlan) -> Result<()> {
     let stop = StopMatcher::new(plan.sampling.stop);
     let answers = generator.run(&policy.tokenizer, &requests, &stop, plan.seed)?;
     if !plan.json {
-        return answers.iter().flatten().try_for_each(|answer| crate::cli::print(&answer.text));
+        return print_texts(&prompts, &answers);
     }
     let rows = prompts.iter().zip(&answers).flat_map(|(Prompt { prompt, .. }, answers)| {
         answers.iter().map(move |a| {
@@ -66,4 +74,64 @@ pub fn run(plan: GeneratePlan) -> Result<()> {
         })
     });
     write_lines(plan.output.as_deref(), rows)
+}
+
+/// The whole of a text, without the line break that ends its last line.
+fn read_to_end(input: impl Read) -> Result<String> {
+    let text = io::read_to_string(input).map_err(Error::io("read", "standard input"))?;
+    let end = if text.ends_with("\r\n") { 2 } else { usize::from(text.ends_with('\n')) };
+    Ok(text[..text.len() - end].to_owned())
+}
+
+/// A text alone is printed as it is; several are told apart by a line above each.
+fn print_texts(prompts: &[Prompt], answers: &[Vec<Response>]) -> Result<()> {
+    if let [one] = answers
+        && let [answer] = &one[..]
+    {
+        return crate::cli::print(&answer.text);
+    }
+    for (i, (prompt, answers)) in prompts.iter().zip(answers).enumerate() {
+        for (sample, answer) in (1..).zip(answers) {
+            let of =
+                if answers.len() > 1 { format!(" ({sample} of {})", answers.len()) } else { String::new() };
+            let gap = if i == 0 && sample == 1 { "" } else { "\n" };
+            crate::cli::print(format!(
+                "{gap}--- {}{of}\n{}",
+                beginning(&prompt.prompt.transcript()),
+                answer.text
+            ))?;
+        }
+    }
+    Ok(())
+}
+
+/// So much of a prompt as tells it from others, on one line.
+fn beginning(prompt: &str) -> String {
+    let words = prompt.split_whitespace().collect::<Vec<_>>().join(" ");
+    match words.char_indices().nth(HEADING) {
+        Some((end, _)) => format!("{}…", &words[..end]),
+        None => words,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_break_at_the_end_of_an_input_is_no_part_of_the_prompt() {
+        for (input, expected) in
+            [("a\n", "a"), ("a\r\n", "a"), ("a", "a"), ("a\n\n", "a\n"), ("", ""), ("\n", "")]
+        {
+            assert_eq!(read_to_end(input.as_bytes()).unwrap(), expected);
+        }
+        assert!(read_to_end(&b"\xff"[..]).unwrap_err().to_string().contains("standard input"));
+    }
+
+    #[test]
+    fn a_long_prompt_is_told_by_its_beginning() {
+        assert_eq!(beginning("the\n fox"), "the fox");
+        let long = beginning(&"größer ".repeat(20));
+        assert!(long.ends_with('…') && long.chars().count() == HEADING + 1, "{long}");
+    }
 }

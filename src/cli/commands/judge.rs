@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::{annotator, write_lines};
 use crate::annotate::{Annotated, Counts, Pair, Verdict, annotate_pairs};
 use crate::cli::args::JudgePlan;
+use crate::cli::console::say;
 use crate::data::rows::{Responses, Text, read_responses};
 use crate::error::Result;
 use crate::eval::wilson_interval;
@@ -55,7 +56,7 @@ fn row(annotated: &Annotated) -> Value {
 fn summarise(counts: &Counts) {
     let decided = counts.judged - counts.tie - counts.invalid;
     let (low, high) = wilson_interval(counts.first, decided);
-    eprintln!(
+    say(format_args!(
         "response 1 wins {} of {decided} decided pairs ({:.1} %, 95 % interval {:.1} to {:.1}); {} tie(s), {} invalid, \
          {} identical, {} order flip(s)",
         counts.first,
@@ -66,5 +67,5 @@ fn summarise(counts: &Counts) {
         counts.invalid,
         counts.identical,
         counts.order_flip
-    );
+    ));
 }

@@ -11,8 +11,10 @@ pub mod generate;
 pub mod judge;
 pub mod score;
 pub mod sft;
+mod summary;
 mod training;
 
+use std::io::{self, Write};
 use std::path::Path;
 
 use serde_json::Value;
@@ -27,6 +29,14 @@ use crate::files;
 use crate::gpu::{Arena, Gpu};
 use crate::model::{FloatFormat, Model};
 
+/// Shows what a user should know about the files of a model and its adapter.
+fn warn_of(model: &Model) {
+    for text in model.warnings() {
+        // A warning that cannot be shown ends nothing.
+        let _ = writeln!(io::stderr(), "oaif: warning: {text}");
+    }
+}
+
 /// The annotator that the flags describe, with its model on `gpu` if it has one, held as `dtype` says.
 fn annotator(
     gpu: &Gpu,
@@ -34,8 +44,11 @@ fn annotator(
     dtype: Option<FloatFormat>,
     training: bool,
 ) -> Result<Box<dyn Annotator>> {
-    let judge =
-        |dir: &Path| JudgeModel::of_model(&Model::load_frozen(gpu, dir, dtype)?, dir, None, &Arena::new());
+    let judge = |dir: &Path| {
+        let model = Model::load_frozen(gpu, dir, dtype)?;
+        warn_of(&model);
+        JudgeModel::of_model(&model, dir, None, &Arena::new())
+    };
     let name = |dir: &Path| dir.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
     Ok(match plan {
         AnnotatorPlan::Rule(rule) => Box::new(rule),

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::write_lines;
+use super::{warn_of, write_lines};
 use crate::cli::args::ScorePlan;
 use crate::data::encoder::{Encoder, at};
 use crate::data::packing::Tree;
@@ -20,6 +20,7 @@ pub fn run(plan: ScorePlan) -> Result<()> {
     let rows = read_completions(&plan.input, &plan.columns)?;
     let gpu = plan.gpu.open()?;
     let policy = Policy::frozen(&gpu, &plan.model, plan.adapter.as_deref(), plan.dtype)?;
+    warn_of(&policy.model);
     let context = policy.model.architecture().context;
     let encoder = policy.encoder();
     let mut cut = 0;

@@ -1,85 +1,20 @@
-//! What the training commands share: the progress bar, Ctrl-C, the dry run's report, the profile, the report.
+//! What the training commands share: Ctrl-C, the dry run's report, the profile, the report.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
+use super::summary;
 use crate::cli::args::TrainPlan;
-use crate::error::{Error, Result};
+use crate::cli::console::{Console, say};
+use crate::cli::signals;
+use crate::error::{Error, Result, size};
 use crate::files;
 use crate::gpu::{Gpu, Limits};
 use crate::report::Report;
 use crate::train::rows::EncodedRows;
-use crate::train::run_dir::REPORT;
-use crate::train::{Control, DryRun, Observer, Sources, StepEvent};
-
-/// Set by Ctrl-C: the run finishes its step, saves and ends. A second Ctrl-C ends the program at once.
-pub static INTERRUPTED: AtomicBool = AtomicBool::new(false);
-
-fn catch_interrupt() {
-    // Where no handler can be set, Ctrl-C ends the program as usual; the last checkpoint stays.
-    let _ = ctrlc::set_handler(|| {
-        if INTERRUPTED.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-        eprintln!("oaif: finishing this step, then saving a checkpoint (Ctrl-C again to stop at once)");
-    });
-}
-
-/// A progress bar on standard error; plain lines where that is no terminal.
-pub struct Console {
-    bar: ProgressBar,
-    /// Whether a step was done.
-    stepped: bool,
-}
-
-impl Console {
-    fn new() -> Console {
-        let bar = ProgressBar::no_length();
-        let style = ProgressStyle::with_template("{bar:20} {pos}/{len} {msg}");
-        bar.set_style(style.expect("a valid template"));
-        Console { bar, stepped: false }
-    }
-
-    /// Shows a line above the bar.
-    pub fn line(&self, text: &str) {
-        match self.bar.is_hidden() {
-            true => eprintln!("{text}"),
-            false => self.bar.println(text),
-        }
-    }
-}
-
-impl Observer for Console {
-    fn step(&mut self, e: &StepEvent) {
-        self.stepped = true;
-        let optional =
-            |name: &str, value: Option<f64>| value.map_or(String::new(), |v| format!("  {name} {v:.3}"));
-        let left = e.seconds_left as u64;
-        let message = format!(
-            "loss {:.4}{}{}  {:.0} tokens/s  {}:{:02}:{:02} left",
-            e.loss,
-            optional("margin", e.margin),
-            optional("judge 1st", e.judge_win),
-            e.tokens_per_second,
-            left / 3600,
-            left / 60 % 60,
-            left % 60
-        );
-        if self.bar.is_hidden() {
-            eprintln!("step {}/{}  {message}", e.step, e.total_steps);
-        }
-        self.bar.set_length(e.total_steps as u64);
-        self.bar.set_position(e.step as u64);
-        self.bar.set_message(message);
-    }
-
-    fn warning(&mut self, text: &str) {
-        self.line(&format!("oaif: warning: {text}"));
-    }
-}
+use crate::train::run_dir::{REPORT, checkpoints};
+use crate::train::{Control, DryRun, Sources};
 
 /// The device of a training command: one that only measures for a dry run, which needs no adapter.
 pub fn open(plan: &TrainPlan) -> Result<Gpu> {
@@ -91,55 +26,79 @@ pub fn open(plan: &TrainPlan) -> Result<Gpu> {
     match opened {
         Ok(gpu) if plan.dry_run => Ok(gpu.measuring()),
         Err(Error::NoAdapter(why)) if plan.dry_run && plan.gpu.options.adapter.is_none() => {
-            eprintln!("oaif: warning: {why}; measuring against WebGPU's default limits");
+            say(format_args!("oaif: warning: {why}; measuring against WebGPU's default limits"));
             Ok(Gpu::without_device(Limits::default()))
         }
         opened => opened,
     }
 }
 
-/// Trains into `dir` with a progress bar; Ctrl-C ends it with a checkpoint.
-pub fn watched<T>(dir: &Path, run: impl FnOnce(Control<'_>) -> Result<T>) -> (Result<T>, Console) {
-    catch_interrupt();
-    let mut console = Console::new();
-    let result = run(Control { observer: &mut console, interrupted: &INTERRUPTED });
-    console.bar.finish();
-    if let Err(Error::Interrupted) = &result {
-        let dir = dir.display();
-        console.line(&format!("oaif: saved a checkpoint in {dir}; go on with --resume-from-checkpoint last"));
+/// Trains into `dir` with a progress bar; a signal ends it with a checkpoint. `command`: the one that goes on with the run.
+pub fn watched<T>(
+    dir: &Path,
+    command: &str,
+    mut console: Console,
+    run: impl FnOnce(Control<'_>) -> Result<T>,
+) -> (Result<T>, Console) {
+    signals::catch();
+    let result = run(Control { observer: &mut console, interrupted: &signals::INTERRUPTED });
+    console.end();
+    // A run that did no step may have met another's folder.
+    let saved = match result.is_err() && console.stepped() {
+        true => checkpoints(dir).ok().and_then(|mut all| all.pop()),
+        false => None,
+    };
+    if let Some(checkpoint) = saved {
+        say(format_args!(
+            "oaif: saved a checkpoint after step {}; go on with {command} {}",
+            checkpoint.step,
+            quoted(dir)
+        ));
     }
     (result, console)
 }
 
+/// A path as a shell takes it.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_alphanumeric() || "/._-+:@\\".contains(c);
+    if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
+}
+
 /// Trains with a progress bar, then says where the result is.
 pub fn train(
+    command: &str,
     plan: &TrainPlan,
     gpu: &Gpu,
+    console: Console,
     run: impl FnOnce(Sources, Control<'_>) -> Result<std::path::PathBuf>,
 ) -> Result<()> {
     let sources = Sources { model: plan.model.clone(), config: plan.config.clone() };
-    let (result, console) = watched(&plan.options.output_dir, |control| run(sources, control));
+    let resume = format!("oaif {command} --resume");
+    let (result, console) =
+        watched(&plan.options.output_dir, &resume, console, |control| run(sources, control));
     // What a failed run did is worth a look too; but one that did no step may have met another's folder.
-    let report = match plan.report && (result.is_ok() || console.stepped) {
-        true => write_report(&plan.options.output_dir, &console),
+    let report = match plan.report && (result.is_ok() || console.stepped()) {
+        true => write_report(&plan.options.output_dir),
         false => Ok(()),
     };
     let saved = result?;
     if let (Some(profile), Some(trace)) = (gpu.profile(), &plan.trace) {
-        console.line(&profile.table());
+        say(profile.table());
         files::write_atomic(trace, profile.trace().as_bytes())?;
-        console.line(&format!("oaif: the launches are in {} (open it in ui.perfetto.dev)", trace.display()));
+        say(format_args!("oaif: the launches are in {} (open it in ui.perfetto.dev)", trace.display()));
     } else if plan.trace.is_some() {
-        console.line("oaif: warning: this adapter has no timestamps, so there is no profile");
+        say("oaif: warning: this GPU has no timestamps, so there is no profile");
     }
+    say(summary::end(plan, &saved)?);
     crate::cli::print(saved.display())?;
     report
 }
 
-fn write_report(dir: &Path, console: &Console) -> Result<()> {
+fn write_report(dir: &Path) -> Result<()> {
     let path = dir.join(REPORT);
     Report::of_run(dir)?.write(&path)?;
-    console.line(&format!("oaif: the report is {}", path.display()));
+    say(format_args!("oaif: the report is {}", path.display()));
     Ok(())
 }
 
@@ -165,6 +124,9 @@ fn report_of(gpu: &Gpu, plan: &TrainPlan, data: Value, total_steps: Option<usize
         "limits": gpu.limits(),
         "memory": memory,
     });
+    let parts = memory.bytes.iter().filter(|(_, bytes)| **bytes > 0);
+    let parts: Vec<String> = parts.map(|(part, bytes)| format!("{} {}", size(*bytes), part.name())).collect();
+    say(format_args!("oaif: needs {} of GPU memory: {}", size(memory.peak), parts.join(", ")));
     crate::cli::print(format!("{report:#}"))
 }
 

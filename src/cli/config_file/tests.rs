@@ -1,7 +1,6 @@
 use std::fs;
 
 use super::*;
-use crate::cli::args;
 
 /// What `arguments`, in which FILE stands for a file `name` that says `text`, come to.
 fn merged(name: &str, text: &str, arguments: &[&str]) -> Result<Vec<String>> {
@@ -112,6 +111,16 @@ fn keys_of_another_command_are_unknown() {
 #[test]
 fn other_trainers_names_are_known_here_too() {
     assert_eq!(added("model_name_or_path: m\nloss_type: ipo"), ["--model=m", "--loss=ipo"]);
+}
+
+#[test]
+fn other_trainers_keys_are_passed_over_or_refused_as_their_flags_are() {
+    let text = "logging_steps: 10\nreport_to: none\nbf16: false\nlora_dropout: 0.0\nwarmup_ratio: 0.1\neval_strategy: 'no'\n";
+    assert_eq!(added(text), ["--warmup-ratio=0.1"]);
+    mistake("a.yaml", "report_to: [wandb]", "align", &["\"report_to\"", "metrics.jsonl"]);
+    mistake("a.yaml", "bf16: true", "sft", &["\"bf16\"", "--dtype"]);
+    // A flag of ours, though of another command.
+    mistake("a.yaml", "judge: rule", "dpo", &["\"judge\" is no flag of oaif dpo"]);
 }
 
 #[test]

@@ -1,0 +1,160 @@
+//! Errors of the library in the program's words: an option is called by its flag, and what is advised can be done with the
+//! command that failed.
+
+use clap::Command;
+
+use crate::error::Error;
+
+/// What makes a run smaller, in the order in which it is worth trying.
+const SMALLER: [&str; 7] = [
+    "per-device-train-batch-size",
+    "max-prompt-length",
+    "max-length",
+    "max-new-tokens",
+    "slots",
+    "gradient-checkpointing",
+    "lora-r",
+];
+
+/// `error` as one sentence for the user of `command`.
+pub(super) fn sentence(error: Error, command: Option<&Command>) -> String {
+    let has = |flag: &str| command.is_some_and(|c| c.get_arguments().any(|arg| arg.get_long() == Some(flag)));
+    let error = match error {
+        // The library's name of the option is the flag's, without its dashes or with underscores.
+        Error::Config { what, why } if has(&what.replace('_', "-")) => {
+            Error::Config { what: format!("--{}", what.replace('_', "-")), why }
+        }
+        Error::Limit { what, needed, limit, .. } => {
+            // Smaller weights are a matter of the model, not of these two.
+            let smaller = advised(&SMALLER[..5], has);
+            Error::Limit { what, needed, limit, remedy: smaller.unwrap_or_else(|| "shorten the rows".into()) }
+        }
+        Error::OutOfMemory { what, bytes, held, .. } => {
+            let smaller = advised(&SMALLER, has);
+            let remedy = smaller.unwrap_or_else(|| "shorten the rows, or use a smaller model".into());
+            Error::OutOfMemory { what, bytes, held, remedy }
+        }
+        other => other,
+    };
+    match error {
+        Error::NonFinite { count } if has("learning-rate") => {
+            let rates = if has("beta") { "--learning-rate or --beta" } else { "--learning-rate" };
+            format!(
+                "{count} steps in a row had a loss or gradient that is not finite: lower {rates}, or check the data of these \
+                 steps"
+            )
+        }
+        Error::DeviceLost(why) if has("resume-from-checkpoint") => format!(
+            "the GPU was lost ({why}): resume from the last checkpoint by --resume-from-checkpoint last; if it happens \
+             again, update the driver"
+        ),
+        Error::NoAdapter(why) if command.is_some_and(|c| c.get_name() != "doctor") => {
+            format!("{why}; `oaif doctor` shows what is found")
+        }
+        other => other.to_string(),
+    }
+}
+
+/// "lower --a, --b or --c, or use --d or --e", of the flags that the command has.
+fn advised(flags: &[&str], has: impl Fn(&str) -> bool) -> Option<String> {
+    let listed = |flags: Vec<&str>| {
+        let flags: Vec<String> = flags.into_iter().map(|flag| format!("--{flag}")).collect();
+        match flags.split_last() {
+            None => None,
+            Some((last, [])) => Some(last.clone()),
+            Some((last, others)) => Some(format!("{} or {last}", others.join(", "))),
+        }
+    };
+    let (used, lowered): (Vec<&str>, Vec<&str>) = flags
+        .iter()
+        .filter(|flag| has(flag))
+        .partition(|flag| ["gradient-checkpointing", "lora-r"].contains(flag));
+    match (listed(lowered), listed(used)) {
+        (Some(lowered), Some(used)) => Some(format!("lower {lowered}, or use {used}")),
+        (Some(lowered), None) => Some(format!("lower {lowered}")),
+        (None, _) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::args;
+
+    fn told(error: Error, command: &str) -> String {
+        let all = args::command();
+        sentence(error, Some(all.find_subcommand(command).unwrap()))
+    }
+
+    fn limit() -> Error {
+        Error::Limit {
+            what: "gated (8184, 4864)".into(),
+            needed: 159_227_904,
+            limit: 134_217_728,
+            remedy: "x".into(),
+        }
+    }
+
+    fn exhausted() -> Error {
+        Error::OutOfMemory { what: "activations 0".into(), bytes: 3 << 30, held: 1 << 30, remedy: "x".into() }
+    }
+
+    #[test]
+    fn only_flags_that_the_command_has_are_advised_and_each_is_one_of_them() {
+        let all = args::command();
+        let errors: [fn() -> Error; 5] = [
+            limit,
+            exhausted,
+            || Error::NonFinite { count: 5 },
+            || Error::DeviceLost("x".into()),
+            || Error::NoAdapter("none".into()),
+        ];
+        for command in all.get_subcommands() {
+            for error in errors {
+                let text = sentence(error(), Some(command));
+                for flag in text.split("--").skip(1) {
+                    let flag = flag.split(|c: char| !c.is_ascii_alphanumeric() && c != '-').next().unwrap();
+                    let has = command.get_arguments().any(|arg| arg.get_long() == Some(flag));
+                    assert!(has, "{} has no --{flag}: {text}", command.get_name());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_limit_is_told_in_mib_with_the_commands_own_flags() {
+        assert_eq!(
+            told(limit(), "sft"),
+            "gated (8184, 4864) needs 152 MiB in one buffer, the GPU allows 128 MiB: lower \
+             --per-device-train-batch-size, --max-prompt-length or --max-length"
+        );
+        assert!(told(limit(), "align").contains("--max-new-tokens"));
+        assert!(told(limit(), "generate").ends_with("lower --max-new-tokens or --slots"));
+        assert!(told(limit(), "score").ends_with("shorten the rows"));
+        let memory = told(exhausted(), "dpo");
+        assert!(
+            memory.contains("3.0 GiB, 1.0 GiB already held")
+                && memory.contains("--gradient-checkpointing or --lora-r"),
+            "{memory}"
+        );
+    }
+
+    #[test]
+    fn an_option_is_called_by_its_flag() {
+        let config = |what: &str| Error::config(what, "0 is odd");
+        assert_eq!(told(config("max-new-tokens"), "align"), "--max-new-tokens: 0 is odd");
+        assert_eq!(told(config("beta"), "dpo"), "--beta: 0 is odd");
+        assert_eq!(told(config("max_prompt_length"), "sft"), "--max-prompt-length: 0 is odd");
+        // What is no flag of the command stays as it is, and so does what has its dashes.
+        assert_eq!(told(config("beta"), "sft"), "beta: 0 is odd");
+        assert_eq!(told(config("--beta"), "dpo"), "--beta: 0 is odd");
+        assert_eq!(told(config("run.yaml"), "dpo"), "run.yaml: 0 is odd");
+    }
+
+    #[test]
+    fn doctor_does_not_advise_itself() {
+        let none = || Error::NoAdapter("no GPU was found".into());
+        assert_eq!(told(none(), "doctor"), "no GPU was found");
+        assert_eq!(told(none(), "align"), "no GPU was found; `oaif doctor` shows what is found");
+    }
+}

@@ -1,0 +1,282 @@
+//! Command lines that were written for other trainers: flags of theirs that are none of ours, and switches with a value.
+//!
+//! Flags of the same meaning are aliases of ours. The rest is here: one that asks for what is done anyway is passed over,
+//! any other is refused with what to use instead.
+
+use std::ffi::OsString;
+
+use clap::{Arg, Command};
+
+use crate::error::{Error, Result};
+
+/// Any value will do.
+const ANY: &[&str] = &["*"];
+const OFF: &[&str] = &["false", "none", "no", "0"];
+
+const EVALUATION: &str = "nothing is evaluated during training: leave it out, and compare afterwards by `oaif generate` on \
+                          prompts that were held out and `oaif judge`";
+const PRECISION: &str = "arithmetic is in f32, and weights that are not trained keep the 16 bits of their files: leave it \
+                         out (--dtype holds them otherwise)";
+const QUANTISED: &str = "weights are held in 16 or 32 bits: leave it out (--dtype chooses)";
+const SPLIT: &str = "a dataset is a file of rows: leave it out and give the split's own file as --dataset";
+const HUB: &str = "nothing is uploaded: leave it out, and use `hf upload` on the folder afterwards";
+const ONE_GPU: &str = "a run is trained on one GPU, which --gpu chooses: leave it out";
+const LOGS: &str = "nothing is sent anywhere: leave it out; metrics.jsonl in the run's folder has every step under TRL's \
+                    names, and --report writes a page";
+const REFERENCE: &str = "the reference is the model as it is at the start: leave it out";
+const SAMPLER: &str = "answers are sampled by this program itself: leave it out";
+const SAVING: &str = "checkpoints are counted in steps: use --save-steps N (0: only one at the end)";
+
+/// A flag of another trainer, the values that ask for what is done anyway, and what to say to any other.
+const FLAGS: &[(&str, &[&str], &str)] = &[
+    (
+        "adapter",
+        &[],
+        "is the folder of a LoRA adapter, and there is no model here to put one on: leave it out; --gpu chooses a GPU",
+    ),
+    (
+        "assistant-only-loss",
+        OFF,
+        "whole conversations are learnt: leave it out, or give rows of prompt and completion",
+    ),
+    ("attn-implementation", ANY, ""),
+    ("auto-find-batch-size", OFF, "use --dry-run to see what a --per-device-train-batch-size needs"),
+    ("bf16", OFF, PRECISION),
+    ("completion-only-loss", &["true"], "of rows with a prompt the completion alone is learnt: leave it out"),
+    ("data-seed", &[], "one seed is for the rows' order and for the samples: use --seed"),
+    ("dataloader-num-workers", ANY, ""),
+    ("dataset-config", &[], SPLIT),
+    ("dataset-num-proc", ANY, ""),
+    ("dataset-split", &["train"], SPLIT),
+    ("dataset-streaming", OFF, "rows are read into memory: leave it out"),
+    ("dataset-test-split", ANY, ""),
+    ("dataset-train-split", &["train"], SPLIT),
+    ("deepspeed", OFF, ONE_GPU),
+    ("device", &[], "use --gpu, with an index or a name that `oaif doctor` shows"),
+    ("device-map", &["auto"], ONE_GPU),
+    ("disable-tqdm", OFF, "there is no bar where standard error is not a terminal: redirect it (2>log)"),
+    ("do-eval", OFF, EVALUATION),
+    ("do-train", &["true"], "training is what this command does: leave it out"),
+    ("eval-dataset", &[], EVALUATION),
+    ("eval-steps", ANY, ""),
+    ("eval-strategy", OFF, EVALUATION),
+    ("evaluation-strategy", OFF, EVALUATION),
+    ("fp16", OFF, PRECISION),
+    ("fsdp", OFF, ONE_GPU),
+    ("gradient-checkpointing-kwargs", ANY, ""),
+    ("group-by-length", OFF, "batches are rows in a random order: leave it out"),
+    ("hub-model-id", &[], HUB),
+    ("label-smoothing", OFF, "losses have none: leave it out (align has --soft-labels)"),
+    (
+        "load-best-model-at-end",
+        OFF,
+        "the last step's model is saved; earlier ones are checkpoints: use --save-steps",
+    ),
+    ("load-in-4bit", OFF, QUANTISED),
+    ("load-in-8bit", OFF, QUANTISED),
+    ("logging-dir", &[], LOGS),
+    ("logging-first-step", ANY, ""),
+    ("logging-steps", ANY, ""),
+    ("logging-strategy", ANY, ""),
+    ("lora-bias", OFF, "LoRA adapters have no biases: leave it out"),
+    ("lora-dropout", OFF, "LoRA adapters are trained without dropout: leave it out, or give 0"),
+    (
+        "lora-modules-to-save",
+        &[],
+        "a LoRA adapter is all that is trained: leave it out, or use --lora-r 0 for all weights",
+    ),
+    ("lora-task-type", &["causal_lm"], "models continue texts here: leave it out"),
+    ("max-completion-length", &[], "use --max-length, which is for prompt and completion together"),
+    ("missing-eos-penalty", OFF, "the judge's verdict is all that counts: leave it out"),
+    ("neftune-noise-alpha", OFF, "there is no noise on embeddings: leave it out"),
+    ("packing", ANY, ""),
+    ("per-device-eval-batch-size", ANY, ""),
+    ("precompute-ref-log-probs", ANY, ""),
+    ("push-to-hub", OFF, HUB),
+    ("ref-model", &[], REFERENCE),
+    ("ref-model-name-or-path", &[], REFERENCE),
+    ("reference-free", OFF, REFERENCE),
+    ("remove-unused-columns", ANY, ""),
+    ("report-to", OFF, LOGS),
+    (
+        "reward-model-path",
+        &[],
+        "reward models are not read: use --judge llm or --judge likelihood with --judge-model, or a program of yours by \
+         --judge command",
+    ),
+    ("run-name", &[], "a run is called by its folder: use --output-dir"),
+    (
+        "save-only-model",
+        OFF,
+        "a checkpoint holds what resuming needs: leave it out (--save-steps 0 keeps the last alone)",
+    ),
+    ("save-safetensors", &["true"], "models are saved as safetensors alone: leave it out"),
+    ("save-strategy", &["steps"], SAVING),
+    ("sync-ref-model", OFF, REFERENCE),
+    ("tf32", ANY, ""),
+    ("torch-compile", ANY, ""),
+    ("trust-remote-code", ANY, ""),
+    ("use-cpu", OFF, ONE_GPU),
+    ("use-dora", OFF, "LoRA adapters have no DoRA: leave it out"),
+    ("use-vllm", OFF, SAMPLER),
+];
+
+/// What to say to a flag of another trainer with these values: nothing where what it asks for is done anyway. `None` for a
+/// flag that is not known.
+pub(in crate::cli) fn answer(name: &str, values: &[String]) -> Option<Result<(), &'static str>> {
+    let name = name.replace('_', "-").to_lowercase();
+    let (_, done_anyway, instead) = FLAGS.iter().find(|(flag, ..)| *flag == name)?;
+    let same = |value: &str, done: &&str| {
+        let number = |text: &str| text.parse::<f64>().ok();
+        **done == *value.to_lowercase() || (number(value).is_some() && number(value) == number(done))
+    };
+    let done = |value: &str| done_anyway.contains(&"*") || done_anyway.iter().any(|done| same(value, done));
+    let all_done = if values.is_empty() { done("true") } else { values.iter().all(|value| done(value)) };
+    Some(if all_done { Ok(()) } else { Err(instead) })
+}
+
+/// `arguments` (the program's name first) without what other trainers' flags add to them.
+///
+/// # Errors
+/// [`Error::Config`] for a flag of another trainer that asks for something else than is done.
+pub(in crate::cli) fn translate(command: &Command, arguments: Vec<OsString>) -> Result<Vec<OsString>> {
+    let name = arguments.get(1).and_then(|name| name.to_str()).unwrap_or_default();
+    let Some(sub) = command.find_subcommand(name) else { return Ok(arguments) };
+    let mut out = Vec::new();
+    let mut rest = arguments.into_iter().peekable();
+    out.extend(rest.by_ref().take(2));
+    while let Some(argument) = rest.next() {
+        let text = argument.to_str().and_then(|text| text.strip_prefix("--")).filter(|text| !text.is_empty());
+        let Some(text) = text else {
+            out.push(argument);
+            continue;
+        };
+        let (flag, inline) = match text.split_once('=') {
+            Some((flag, value)) => (flag, Some(value.to_owned())),
+            None => (text, None),
+        };
+        match sub.get_arguments().find(|arg| is_called(arg, flag)) {
+            // Its value may look like a flag.
+            Some(arg) if arg.get_action().takes_values() => {
+                let optional = arg.get_num_args().is_some_and(|n| n.min_values() == 0);
+                out.push(argument.clone());
+                out.extend(if inline.is_none() && !optional { rest.next() } else { None });
+            }
+            Some(_) => {
+                let next = rest.peek().and_then(|next| next.to_str()).filter(|_| inline.is_none());
+                let value = inline.as_deref().or(next).map(str::to_lowercase);
+                let on = match value.as_deref() {
+                    Some("true") => Some(true),
+                    Some("false") => Some(false),
+                    _ => None,
+                };
+                match (on, inline) {
+                    (None, _) => out.push(argument.clone()),
+                    (Some(on), inline) => {
+                        if inline.is_none() {
+                            rest.next();
+                        }
+                        out.extend(on.then(|| OsString::from(format!("--{flag}"))));
+                    }
+                }
+            }
+            None => {
+                let mut values: Vec<String> = inline.into_iter().collect();
+                let known = answer(flag, &[]).is_some();
+                while known
+                    && let Some(value) = rest.next_if(|next| !next.as_encoded_bytes().starts_with(b"--"))
+                {
+                    values.push(value.to_string_lossy().into_owned());
+                }
+                match answer(flag, &values) {
+                    None => out.push(argument.clone()),
+                    Some(Ok(())) => {}
+                    Some(Err(instead)) => {
+                        return Err(Error::config(format!("--{}", flag.replace('_', "-")), instead));
+                    }
+                }
+            }
+        }
+    }
+    Ok(out)
+}
+
+/// Whether the flag goes by this name.
+pub(in crate::cli) fn is_called(arg: &Arg, name: &str) -> bool {
+    arg.get_long() == Some(name) || arg.get_all_aliases().unwrap_or_default().contains(&name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::args;
+
+    fn translated(line: &str) -> Result<String> {
+        let arguments = line.split(' ').map(OsString::from).collect();
+        let out = translate(&args::command(), arguments)?;
+        Ok(out.iter().map(|a| a.to_str().unwrap()).collect::<Vec<_>>().join(" "))
+    }
+
+    #[test]
+    fn flags_that_ask_for_what_is_done_anyway_are_passed_over() {
+        let line = "oaif dpo --logging_steps 10 --model m --report_to=none --do_train --lora_dropout 0.0 --bf16 False \
+                    --eval_strategy no --beta 1 --save-strategy steps --trust_remote_code";
+        assert_eq!(translated(line).unwrap(), "oaif dpo --model m --beta 1");
+    }
+
+    #[test]
+    fn flags_that_ask_for_something_else_are_refused_with_what_to_use_instead() {
+        for (flags, parts) in [
+            ("--report_to wandb tensorboard", ["--report-to", "metrics.jsonl"]),
+            ("--bf16", ["--bf16", "--dtype"]),
+            ("--fp16 true", ["--fp16", "--dtype"]),
+            ("--eval_strategy=steps", ["--eval-strategy", "oaif judge"]),
+            ("--lora_dropout 0.05", ["--lora-dropout", "give 0"]),
+            ("--save_strategy epoch", ["--save-strategy", "--save-steps"]),
+            ("--run_name x", ["--run-name", "--output-dir"]),
+            ("--load_in_4bit", ["--load-in-4bit", "--dtype"]),
+        ] {
+            let error = translated(&format!("oaif align {flags} --beta 1")).unwrap_err().to_string();
+            assert!(parts.iter().all(|part| error.contains(part)), "{error}");
+        }
+        assert!(translated("oaif doctor --adapter 1").unwrap_err().to_string().contains("--gpu"));
+    }
+
+    #[test]
+    fn switches_take_true_and_false_as_other_trainers_do() {
+        let on =
+            "oaif dpo --gradient_checkpointing True --no-shuffle=false --use-rslora false --report --beta 1";
+        assert_eq!(translated(on).unwrap(), "oaif dpo --gradient_checkpointing --report --beta 1");
+        assert_eq!(translated("oaif dpo --report=maybe").unwrap(), "oaif dpo --report=maybe");
+    }
+
+    #[test]
+    fn a_value_that_looks_like_a_flag_stays_a_value() {
+        for line in [
+            "oaif generate --prompt --bf16 --seed 1",
+            "oaif generate --prompt true",
+            "oaif generate --stop --run-name",
+            "oaif bench step --model true",
+            "oaif sft --resume-from-checkpoint --no-shuffle",
+            "oaif dpo --lerning-rate 1",
+            "oaif",
+            "oaif nonesuch --bf16",
+        ] {
+            assert_eq!(translated(line).unwrap(), line);
+        }
+    }
+
+    #[test]
+    fn no_flag_of_ours_is_taken_for_another_trainers() {
+        for sub in
+            args::command().get_subcommands().filter(|sub| ["align", "sft", "dpo"].contains(&sub.get_name()))
+        {
+            for (flag, ..) in FLAGS {
+                // What one command has may be missing in another.
+                let ours = sub.get_arguments().any(|arg| is_called(arg, flag));
+                let expected = ["adapter", "max-completion-length"].contains(flag);
+                assert!(!ours || expected, "{flag} of {}", sub.get_name());
+            }
+        }
+    }
+}

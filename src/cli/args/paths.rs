@@ -1,0 +1,179 @@
+//! Files and folders that are asked for: whether they are there, and what was probably meant where they are not.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::ensure;
+use crate::error::{Error, Result};
+use crate::files;
+use crate::train::run_dir::{RUN, checkpoints};
+
+const MODEL_CONFIG: &str = "config.json";
+const ADAPTER_CONFIG: &str = "adapter_config.json";
+/// What a run calls the model and the LoRA adapter that it trained.
+const RUN_MODEL: &str = "model";
+const RUN_ADAPTER: &str = "adapter";
+
+/// The LoRA adapter of a command that has a model.
+#[derive(Debug, Args, Serialize)]
+#[command(next_help_heading = "LoRA")]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct AdapterArgs {
+    /// Folder of a LoRA adapter to put on the model, such as RUN/adapter; training goes on with it
+    #[arg(long, value_name = "DIR", aliases = ["adapter-path", "adapter-name-or-path"])]
+    adapter: Option<PathBuf>,
+}
+
+impl AdapterArgs {
+    pub fn plan(&self) -> Result<Option<PathBuf>> {
+        self.adapter.as_deref().map(adapter_dir).transpose()
+    }
+}
+
+/// The folder of a model. Whether it holds all that a model needs is for whoever reads it; here stands what else a folder
+/// may be that people give.
+pub(super) fn model_dir(flag: &str, path: &Path) -> Result<PathBuf> {
+    let (shown, refuse) = (path.display(), |why: String| Err(Error::config(flag, why)));
+    if path.is_file() {
+        return refuse(format!("{shown} is a file, not a folder: give the folder that holds {MODEL_CONFIG}"));
+    }
+    if !path.is_dir() {
+        return refuse(match hub_name(path) {
+            Some(name) => format!(
+                "{shown} is not a folder, and models are not downloaded: get it by `hf download {shown} --local-dir {name}`, \
+                 then give {flag} {name}"
+            ),
+            None => format!("{shown} is not a folder: give the folder that holds a model's {MODEL_CONFIG}"),
+        });
+    }
+    if path.join(MODEL_CONFIG).exists() {
+        return Ok(path.to_owned());
+    }
+    // Only --model has an --adapter beside it.
+    let adapted = |adapter: &Path, base: Option<String>| {
+        let (adapter, base) = (adapter.display(), base.unwrap_or_else(|| "DIR".into()));
+        match flag {
+            "--model" => format!("give {flag} {base} --adapter {adapter}"),
+            _ => {
+                format!("merge it first by `oaif export --model {base} --adapter {adapter} --output merged`")
+            }
+        }
+    };
+    if path.join(ADAPTER_CONFIG).exists() {
+        let base = text_in(&path.join(ADAPTER_CONFIG), "base_model_name_or_path");
+        return refuse(format!("{shown} is a LoRA adapter, not a model: {}", adapted(path, base)));
+    }
+    let (model, adapter) = (path.join(RUN_MODEL), path.join(RUN_ADAPTER));
+    if model.join(MODEL_CONFIG).exists() {
+        return refuse(format!("{shown} is a run: did you mean {}?", model.display()));
+    }
+    if adapter.join(ADAPTER_CONFIG).exists() {
+        let base = text_in(&path.join(RUN), "model");
+        return refuse(format!("{shown} is a run that trained a LoRA adapter: {}", adapted(&adapter, base)));
+    }
+    match last_checkpoint(path, MODEL_CONFIG) {
+        Some(last) => {
+            refuse(format!("{shown} is a run that has not ended: did you mean {}?", last.display()))
+        }
+        None => Ok(path.to_owned()),
+    }
+}
+
+/// The folder of a LoRA adapter, likewise.
+fn adapter_dir(path: &Path) -> Result<PathBuf> {
+    let shown = path.display();
+    let refuse = |why: String| Err(Error::config("--adapter", why));
+    let files = "adapter_config.json and adapter_model.safetensors";
+    if !path.is_dir() {
+        return refuse(format!(
+            "{shown} is not a folder: give the folder of a LoRA adapter, which holds {files} (--gpu chooses a GPU)"
+        ));
+    }
+    if path.join(ADAPTER_CONFIG).exists() {
+        return Ok(path.to_owned());
+    }
+    let adapter = path.join(RUN_ADAPTER);
+    if adapter.join(ADAPTER_CONFIG).exists() {
+        return refuse(format!("{shown} is a run: did you mean {}?", adapter.display()));
+    }
+    let model = path.join(RUN_MODEL);
+    if model.join(MODEL_CONFIG).exists() {
+        let model = model.display();
+        return refuse(format!(
+            "{shown} is a run that trained all weights: leave it out and give --model {model}"
+        ));
+    }
+    if path.join(MODEL_CONFIG).exists() {
+        return refuse(format!(
+            "{shown} is a model, not a LoRA adapter: leave it out and give --model {shown}"
+        ));
+    }
+    match last_checkpoint(path, ADAPTER_CONFIG) {
+        Some(last) => {
+            refuse(format!("{shown} is a run that has not ended: did you mean {}?", last.display()))
+        }
+        None => refuse(format!("{shown} holds no LoRA adapter: expected {files} in it")),
+    }
+}
+
+/// The last checkpoint of the run in `dir` that holds `file`.
+fn last_checkpoint(dir: &Path, file: &str) -> Option<PathBuf> {
+    let all = checkpoints(dir).unwrap_or_default();
+    all.into_iter().rev().map(|checkpoint| checkpoint.path).find(|path| path.join(file).exists())
+}
+
+/// A text of a JSON file, if there is one. What is only a help in a message shall not be an error of its own.
+fn text_in(file: &Path, key: &str) -> Option<String> {
+    match files::read_json_if_present(file).ok()??.get(key)? {
+        Value::String(text) if !text.is_empty() => Some(text.clone()),
+        _ => None,
+    }
+}
+
+/// What follows the slash in ORG/NAME, as models and datasets on Hugging Face are called.
+fn hub_name(path: &Path) -> Option<&str> {
+    let (owner, name) = path.to_str()?.split_once('/')?;
+    let plain = |part: &str| {
+        let good = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        part.starts_with(|c: char| c.is_ascii_alphanumeric()) && part.chars().all(good)
+    };
+    // A folder that is there is the user's own, of which a file is missing.
+    let local = Path::new(owner).exists();
+    (plain(owner) && plain(name) && !local).then_some(name)
+}
+
+/// A file that can be written: one in a folder that is there.
+pub(super) fn output_file(flag: &str, path: &Path) -> Result<PathBuf> {
+    let folder = path.parent().filter(|dir| *dir != Path::new("")).unwrap_or(Path::new("."));
+    let expected = "a file in a folder that is there: create the folder or choose another one";
+    ensure(folder.is_dir() && !path.is_dir(), flag, path.display(), expected).map(|()| path.to_owned())
+}
+
+/// A file that is there to be read; `-` is standard input.
+pub(super) fn input_file(flag: &str, path: &Path) -> Result<PathBuf> {
+    if cfg!(unix) && path == Path::new("-") {
+        return Ok("/dev/stdin".into());
+    }
+    ensure(path.exists() && !path.is_dir(), flag, path.display(), "a file").map(|()| path.to_owned())
+}
+
+/// The rows of a run. Not standard input: a run that is resumed reads them again.
+pub(super) fn dataset_file(path: &Path) -> Result<PathBuf> {
+    let refuse = |why: String| Err(Error::config("--dataset", why));
+    if path == Path::new("-") {
+        return refuse("a run reads its rows again when it is resumed: give a file rather than -".into());
+    }
+    let name = hub_name(path).filter(|_| !path.exists());
+    // Rows may well be called data/rows.jsonl.
+    if let Some(name) = name.filter(|_| path.extension().is_none()) {
+        let shown = path.display();
+        return refuse(format!(
+            "{shown} is not a file, and datasets are not downloaded: get it by `hf download {shown} --repo-type dataset \
+             --local-dir {name}`, then give a .jsonl or .json file of it"
+        ));
+    }
+    input_file("--dataset", path)
+}

@@ -1,0 +1,151 @@
+//! What a training run is, said as it begins, and what came of it, said at its end.
+
+use std::path::Path;
+
+use crate::cli::args::TrainPlan;
+use crate::error::{Result, size};
+use crate::gpu::Gpu;
+use crate::model::Model;
+use crate::model::weights::Weight;
+use crate::report::RunEnds;
+use crate::train::rows::EncodedRows;
+
+/// The parameters of a model, and how many of them are trained.
+pub struct Parameters {
+    all: usize,
+    trained: usize,
+}
+
+impl Parameters {
+    pub fn of(model: &Model) -> Parameters {
+        let count = |weights: &crate::model::Weights| weights.iter().map(Weight::elements).sum();
+        Parameters { all: count(model.base()), trained: count(model.trained()) }
+    }
+}
+
+/// What a run is about to do: the name of each fact, and the fact.
+pub struct Start(Vec<(&'static str, String)>);
+
+impl Start {
+    /// `read`: rows of the dataset, of which `rows` were kept. `judge`: who compares answers, if somebody does.
+    pub fn of(
+        gpu: &Gpu,
+        plan: &TrainPlan,
+        parameters: &Parameters,
+        (read, rows): (usize, &EncodedRows),
+        steps: usize,
+        judge: Option<String>,
+    ) -> Start {
+        let (summary, options) = (gpu.summary(), &plan.options);
+        let trained = match (&options.lora, &options.adapter) {
+            (Some(lora), _) => format!("a LoRA adapter of rank {}", lora.rank),
+            (None, Some(adapter)) => format!("the LoRA adapter {}", adapter.display()),
+            (None, None) => "all weights".into(),
+        };
+        let kept = rows.trees.len();
+        let rows = if kept == read { format!("{read}") } else { format!("{kept} of {read}") };
+        let batch = options.batch_size * options.accumulation;
+        let mut facts = vec![
+            ("GPU", format!("{} ({}), kernels of level {}", summary.name, summary.backend, gpu.tier())),
+            ("memory", format!("{} of the GPU's", size(gpu.memory().total))),
+            ("model", format!("{}, {} parameters", plan.model.display(), count(parameters.all))),
+            ("training", format!("{trained}, {} parameters", count(parameters.trained))),
+            ("rows", format!("{rows}, {steps} steps of {batch}")),
+        ];
+        facts.extend(judge.map(|judge| ("judge", judge)));
+        let rate = format!("{:e}, {}", options.learning_rate, options.schedule.name());
+        facts.push(("learning rate", rate));
+        Start(facts)
+    }
+
+    /// A line for each fact.
+    pub fn text(&self) -> String {
+        let line = |(name, fact): &(&str, String)| format!("{name:<14}{fact}");
+        self.0.iter().map(line).collect::<Vec<_>>().join("\n")
+    }
+}
+
+/// "263 thousand", "1.1 billion".
+fn count(parameters: usize) -> String {
+    let value = parameters as f64;
+    for (unit, name) in [(1e9, "billion"), (1e6, "million"), (1e3, "thousand")] {
+        // 999.96 thousand is a million to a reader.
+        if value >= 0.9995 * unit {
+            let value = value / unit;
+            let digits = if value < 9.95 { 1 } else { 0 };
+            return format!("{value:.digits$} {name}");
+        }
+    }
+    parameters.to_string()
+}
+
+/// What changed from the run's first tenth to its last, and what to do with what was saved in `saved`.
+pub fn end(plan: &TrainPlan, saved: &Path) -> Result<String> {
+    let ends = RunEnds::of_run(&plan.options.output_dir)?;
+    let change = |name: &str, metric: &str, scale: f64, unit: &str| {
+        let (first, last) = ends.of(metric)?;
+        Some(format!("{name} {:.2} -> {:.2}{unit}", scale * first, scale * last).replace("-0.00", "0.00"))
+    };
+    let changes: Vec<String> = [
+        change("loss", "loss", 1.0, ""),
+        change("KL to the start", "objective/kl", 1.0, " nats"),
+        change("answers", "completions/mean_length", 1.0, " tokens"),
+        change("pairs told right", "rewards/accuracies", 100.0, " %"),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    let (model, saved) = (shell(&plan.model), shell(saved));
+    let adapted = plan.options.lora.is_some() || plan.options.adapter.is_some();
+    let mut lines = vec![format!("from the first tenth of the run to the last: {}", changes.join(", "))];
+    match adapted {
+        true => {
+            lines.push(format!(
+                "try it:    oaif generate --model {model} --adapter {saved} --prompt \"Once upon a time\""
+            ));
+            lines.push(format!("merge it:  oaif export --model {model} --adapter {saved} --output merged"));
+        }
+        false => {
+            lines.push(format!("try it:    oaif generate --model {saved} --prompt \"Once upon a time\""))
+        }
+    }
+    Ok(lines.join("\n"))
+}
+
+/// A path as a POSIX shell reads it.
+fn shell(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@,%".contains(c);
+    match !text.is_empty() && text.chars().all(plain) {
+        true => text,
+        false => format!("'{}'", text.replace('\'', "'\\''")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_are_counted_as_people_do() {
+        for (parameters, text) in [
+            (512, "512"),
+            (8_192, "8.2 thousand"),
+            (263_328, "263 thousand"),
+            (999_999, "1.0 million"),
+            (134_515_008, "135 million"),
+            (1_235_814_400, "1.2 billion"),
+        ] {
+            assert_eq!(count(parameters), text);
+        }
+    }
+
+    #[test]
+    fn a_path_with_spaces_can_be_pasted() {
+        let quoted = |path: &str| shell(Path::new(path));
+        assert_eq!(
+            [quoted("run/adapter"), quoted("my run"), quoted("a'b")],
+            ["run/adapter", "'my run'", r"'a'\''b'"]
+        );
+    }
+}

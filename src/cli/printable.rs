@@ -1,0 +1,31 @@
+//! Text of others on the user's terminal.
+
+use std::fmt::Write;
+
+/// `text` with what a terminal would obey written out: control characters but for the ends of lines and tabs, and the
+/// marks that reorder text. A file's name, a column's or a judge's words cannot move the cursor or hide a warning.
+pub(crate) fn printable(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        let reorders =
+            matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        match reorders || c.is_control() && c != '\n' && c != '\t' {
+            true => write!(out, "{}", c.escape_unicode()).expect("a String takes all"),
+            false => out.push(c),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_terminal_would_obey_is_written_out() {
+        assert_eq!(printable("a\u{1b}[2Jb\u{7}\rc\u{7f}\u{9b}31m"), r"a\u{1b}[2Jb\u{7}\u{d}c\u{7f}\u{9b}31m");
+        assert_eq!(printable("name\u{202e}gpj.exe"), r"name\u{202e}gpj.exe");
+        let plain = "one\n\ttwo: é 漢字 👩\u{200d}🚀 \"quoted\"";
+        assert_eq!(printable(plain), plain);
+    }
+}

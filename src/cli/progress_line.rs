@@ -1,0 +1,139 @@
+//! How a step is told on one line.
+
+use crate::train::StepEvent;
+
+/// A line of a terminal: indicatif's template, and the message in it.
+pub(super) struct Bar {
+    pub template: String,
+    pub message: String,
+}
+
+/// A part of the line; of those that do not fit, the one of the lowest rank goes first.
+struct Field {
+    rank: usize,
+    text: String,
+}
+
+/// The line for a terminal of so many columns, with the phase that the run is in.
+pub(super) fn of(event: &StepEvent, phase: &str, columns: usize) -> Bar {
+    let bar = match columns {
+        0..40 => 0,
+        40..100 => 10,
+        _ => 20,
+    };
+    let template = match bar {
+        0 => "{pos}/{len} {wide_msg}".to_owned(),
+        bar => format!("{{bar:{bar}}} {{pos}}/{{len}} {{wide_msg}}"),
+    };
+    let count = format!("{}/{} ", event.step, event.total_steps).len();
+    // A terminal that is written to its last column may go to the next line.
+    let room = columns.saturating_sub(bar + usize::from(bar > 0) + count + 1);
+    let mut fields = fields(event);
+    if !phase.is_empty() {
+        fields.push(Field { rank: 3, text: phase.to_owned() });
+    }
+    let length = |fields: &[Field]| {
+        let gaps = 2 * fields.len().saturating_sub(1);
+        fields.iter().map(|field| field.text.chars().count()).sum::<usize>() + gaps
+    };
+    while length(&fields) > room {
+        let Some((least, _)) = fields.iter().enumerate().max_by_key(|(_, field)| field.rank) else { break };
+        fields.remove(least);
+    }
+    Bar { template, message: joined(fields) }
+}
+
+/// The line where there is no terminal.
+pub(super) fn plain(event: &StepEvent) -> String {
+    format!("step {}/{}  {}", event.step, event.total_steps, joined(fields(event)))
+}
+
+fn joined(fields: Vec<Field>) -> String {
+    fields.into_iter().map(|field| field.text).collect::<Vec<_>>().join("  ")
+}
+
+fn fields(event: &StepEvent) -> Vec<Field> {
+    let loss = event.loss.map_or("no pairs".to_owned(), |loss| format!("loss {}", decimals(loss, 4)));
+    let margin = event.margin.map(|margin| format!("margin {}", decimals(margin, 3)));
+    let first = event.judge_win.map(|share| format!("1st answer preferred {:.0} %", 100.0 * share));
+    let speed = format!("{:.0} tokens/s", event.tokens_per_second);
+    let left = event.seconds_left.map(|seconds| format!("{} left", clock(seconds)));
+    let ranked = [(0, Some(loss)), (2, margin), (5, first), (4, Some(speed)), (1, left)];
+    ranked.into_iter().filter_map(|(rank, text)| Some(Field { rank, text: text? })).collect()
+}
+
+/// `value` to so many decimals, without the sign of a zero.
+fn decimals(value: f64, digits: usize) -> String {
+    let text = format!("{value:.digits$}");
+    match text.strip_prefix('-') {
+        Some(rest) if rest.chars().all(|c| c == '0' || c == '.') => rest.to_owned(),
+        _ => text,
+    }
+}
+
+/// "0:07", "12:34", "1:02:03".
+fn clock(seconds: f64) -> String {
+    let s = seconds.round() as u64;
+    match s / 3600 {
+        0 => format!("{}:{:02}", s / 60, s % 60),
+        hours => format!("{hours}:{:02}:{:02}", s / 60 % 60, s % 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EVENT: StepEvent = StepEvent {
+        step: 7,
+        total_steps: 120,
+        loss: Some(0.69312),
+        margin: Some(-0.0004),
+        judge_win: Some(0.5625),
+        tokens_per_second: 4321.4,
+        seconds_left: Some(62.4),
+    };
+
+    /// Columns that the line takes, the bar included.
+    fn columns(bar: &Bar) -> usize {
+        let blocks = bar.template.strip_prefix("{bar:").map_or(0, |t| t[..2].parse::<usize>().unwrap() + 1);
+        blocks + "7/120 ".len() + bar.message.chars().count()
+    }
+
+    #[test]
+    fn a_line_fits_the_terminal_whatever_its_width() {
+        for width in 0..200 {
+            for phase in ["", "annotating"] {
+                let bar = of(&EVENT, phase, width);
+                assert!(columns(&bar) < width.max(8), "{width}: {} {}", bar.template, bar.message);
+            }
+        }
+    }
+
+    #[test]
+    fn fields_are_dropped_as_the_terminal_narrows_the_least_important_first() {
+        let message = |width| of(&EVENT, "annotating", width).message;
+        assert_eq!(
+            message(140),
+            "loss 0.6931  margin 0.000  1st answer preferred 56 %  4321 tokens/s  1:02 left  annotating"
+        );
+        assert_eq!(message(100), "loss 0.6931  margin 0.000  4321 tokens/s  1:02 left  annotating");
+        assert_eq!(message(80), "loss 0.6931  margin 0.000  1:02 left  annotating");
+        assert_eq!(message(40), "loss 0.6931");
+        assert_eq!(message(10), "");
+    }
+
+    #[test]
+    fn a_step_without_a_pair_is_no_number_and_a_zero_has_no_sign() {
+        let event = StepEvent { loss: None, margin: None, judge_win: None, seconds_left: None, ..EVENT };
+        assert_eq!(plain(&event), "step 7/120  no pairs  4321 tokens/s");
+        assert_eq!(decimals(-0.0004, 3), "0.000");
+        assert_eq!([decimals(-0.0006, 3), decimals(0.0, 3)], ["-0.001", "0.000"]);
+        assert_eq!(decimals(f64::NAN, 4), "NaN", "a loss that is not finite is told");
+    }
+
+    #[test]
+    fn times_are_told_as_clocks_do() {
+        assert_eq!([0.4, 61.0, 3599.0, 3723.0].map(clock), ["0:00", "1:01", "59:59", "1:02:03"]);
+    }
+}

@@ -1,0 +1,69 @@
+//! Signals: the first one ends a run after its step, with a checkpoint; the second one ends the program.
+
+use std::sync::Once;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+
+use super::console::say;
+
+/// Set by the first signal.
+pub(super) static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+/// 128 and the number of the first signal.
+static CODE: AtomicU8 = AtomicU8::new(130);
+
+/// The exit code of a run that was interrupted: 130 by SIGINT (Ctrl-C), 143 by SIGTERM, 129 by SIGHUP.
+pub(super) fn exit_code() -> u8 {
+    CODE.load(Ordering::Relaxed)
+}
+
+/// Begins to listen. Where that cannot be, a signal ends the program as usual; the last checkpoint stays.
+pub(super) fn catch() {
+    static LISTENING: Once = Once::new();
+    LISTENING.call_once(listen);
+}
+
+fn received(number: u8, name: &str) {
+    let code = 128 + number;
+    if INTERRUPTED.swap(true, Ordering::Relaxed) {
+        std::process::exit(code.into());
+    }
+    CODE.store(code, Ordering::Relaxed);
+    say(format_args!(
+        "oaif: {name}: finishing this step, then saving a checkpoint (once more to stop at once)"
+    ));
+}
+
+#[cfg(unix)]
+fn listen() {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    let mut wanted = vec![SIGINT, SIGTERM];
+    // `nohup` means that the run outlives its terminal.
+    if !is_ignored(SIGHUP) {
+        wanted.push(SIGHUP);
+    }
+    let Ok(mut signals) = signal_hook::iterator::Signals::new(wanted) else { return };
+    std::thread::spawn(move || {
+        for signal in signals.forever() {
+            let name = match signal {
+                SIGTERM => "SIGTERM",
+                SIGHUP => "SIGHUP",
+                _ => "Ctrl-C",
+            };
+            received(signal as u8, name);
+        }
+    });
+}
+
+#[cfg(unix)]
+fn is_ignored(signal: i32) -> bool {
+    let mut action = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: without a new action the call changes nothing and writes the present one, for which there is room.
+    unsafe {
+        libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr()) == 0
+            && action.assume_init().sa_sigaction == libc::SIG_IGN
+    }
+}
+
+#[cfg(not(unix))]
+fn listen() {
+    let _ = ctrlc::set_handler(|| received(2, "Ctrl-C"));
+}

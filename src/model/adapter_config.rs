@@ -1,0 +1,522 @@
+//! `adapter_config.json`, with PEFT's rules for which modules have a term, and of what rank and alpha.
+
+use fancy_regex::{Regex, RegexBuilder};
+use serde_json::{Map, Value};
+
+use super::architecture::{Architecture, Projection};
+use super::lora::{LoraLayout, LoraTerm, MAX_RANK};
+
+/// What makes no difference to what an adapter computes, or is read below.
+const KNOWN: [&str; 27] = [
+    "alpha_pattern",
+    "auto_mapping",
+    "base_model_name_or_path",
+    "bias",
+    // Beside another `init_lora_weights` PEFT passes over these four.
+    "corda_config",
+    "ensure_weight_tying",
+    "eva_config",
+    "exclude_modules",
+    "inference_mode",
+    "init_lora_weights",
+    "layers_pattern",
+    "layers_to_transform",
+    "loftq_config",
+    "lora_alpha",
+    "lora_dropout",
+    "lora_ga_config",
+    "megatron_core",
+    "peft_type",
+    "peft_version",
+    "qalora_group_size",
+    "r",
+    "rank_pattern",
+    "revision",
+    "runtime_config",
+    "target_modules",
+    "task_type",
+    "use_rslora",
+];
+
+/// What changes the maths, and is not done here.
+const UNSUPPORTED: [&str; 16] = [
+    "use_dora",
+    "modules_to_save",
+    "fan_in_fan_out",
+    "lora_bias",
+    "trainable_token_indices",
+    "target_parameters",
+    "layer_replication",
+    "alora_invocation_tokens",
+    "use_qalora",
+    "megatron_config",
+    "monteclora_config",
+    "velora_config",
+    "use_bdlora",
+    "arrow_config",
+    "kasa_config",
+    "enable_lora",
+];
+
+/// Ways to begin that leave the base as it is, beside true and false.
+const INNOCENT: [&str; 4] = ["gaussian", "orthogonal", "eva", "mica"];
+
+/// Steps of matching one name after which a regular expression counts as endless.
+const MAX_BACKTRACKS: usize = 10_000;
+
+/// A checked `adapter_config.json`.
+#[derive(Debug)]
+pub(super) struct AdapterConfig {
+    rank: usize,
+    alpha: f32,
+    rank_stabilised: bool,
+    targets: Modules,
+    excluded: Modules,
+    /// The layers, and what stands before their numbers in a module's name (if that matters); `None`: all.
+    layers: Option<(Vec<i64>, Vec<Regex>)>,
+    ranks: Vec<(Regex, usize)>,
+    alphas: Vec<(Regex, f32)>,
+    /// Which model it was made for, as its author called it.
+    pub base_model: Option<String>,
+    /// What training would leave out of the activations that A reads, as its author did.
+    pub dropout: f64,
+    /// What a user of this adapter should know.
+    pub warnings: Vec<String>,
+}
+
+/// Which modules: all projections, those whose whole name is matched, or those whose name is or ends in one of these.
+#[derive(Debug)]
+enum Modules {
+    AllLinear,
+    Matching(Regex),
+    Named(Vec<String>),
+}
+
+impl AdapterConfig {
+    /// Reads `adapter_config.json`.
+    ///
+    /// # Errors
+    /// A sentence about the first thing in it that is no adapter's, or that this crate does not do.
+    pub fn from_json(json: &Value) -> Result<AdapterConfig, String> {
+        let json = json.as_object().ok_or("is not an adapter's configuration")?;
+        let get = |key: &str| json.get(key).filter(|value| is_set(value));
+        if json.get("peft_type").and_then(Value::as_str) != Some("LORA") {
+            return Err("peft_type is not LORA, the only kind of adapter read here".into());
+        }
+        if get("bias").is_some_and(|bias| *bias != "none") {
+            return Err("bias is trained in this adapter, which is not supported: expected \"none\"".into());
+        }
+        if let Some(key) = UNSUPPORTED.iter().find(|key| get(key).is_some()) {
+            return Err(format!("{key} is set in this adapter, which is not supported"));
+        }
+        initialisation(json.get("init_lora_weights"))?;
+        let targets = match json.get("target_modules") {
+            // PEFT's own choice for a Llama.
+            None | Some(Value::Null) => Modules::Named(["q_proj", "v_proj"].map(String::from).to_vec()),
+            Some(value) => Modules::from_json("target_modules", value)?,
+        };
+        let excluded = match get("exclude_modules") {
+            None => Modules::Named(Vec::new()),
+            Some(value) => Modules::from_json("exclude_modules", value)?,
+        };
+        let layers = layers(json)?;
+        if layers.is_some() && !matches!(targets, Modules::Named(_)) {
+            return Err("layers_to_transform goes with a list of target_modules alone, as in PEFT".into());
+        }
+        let unknown = json.iter().filter(|(key, value)| is_set(value) && !KNOWN.contains(&key.as_str()));
+        let warnings = unknown
+            .map(|(key, _)| format!("the adapter's {key:?} is not known here: it is passed over"))
+            .collect();
+        Ok(AdapterConfig {
+            rank: rank("r", json.get("r").ok_or("r is missing")?)?,
+            alpha: alpha("lora_alpha", json.get("lora_alpha").ok_or("lora_alpha is missing")?)?,
+            rank_stabilised: flag(json, "use_rslora")?,
+            targets,
+            excluded,
+            layers,
+            ranks: pattern(json, "rank_pattern", rank)?,
+            alphas: pattern(json, "alpha_pattern", alpha)?,
+            base_model: get("base_model_name_or_path").and_then(Value::as_str).map(str::to_owned),
+            dropout: get("lora_dropout").and_then(Value::as_f64).unwrap_or_default(),
+            warnings,
+        })
+    }
+
+    /// The terms that it asks for on a model.
+    ///
+    /// # Errors
+    /// A sentence where it asks for none.
+    pub fn layout(&self, architecture: &Architecture) -> Result<LoraLayout, String> {
+        let mut terms = Vec::new();
+        for layer in 0..architecture.layers {
+            for projection in Projection::ALL {
+                let module = projection.module(layer);
+                if self.includes(&module, layer)? {
+                    let rank = matched(&self.ranks, &module)?.unwrap_or(self.rank);
+                    let alpha = matched(&self.alphas, &module)?.unwrap_or(self.alpha);
+                    terms.push(LoraTerm { layer, projection, rank, alpha });
+                }
+            }
+        }
+        if terms.is_empty() {
+            let all = Projection::ALL.map(Projection::name).join(", ");
+            return Err(format!("target_modules matches no module of this model, which has {all}"));
+        }
+        Ok(LoraLayout::new(terms, architecture.layers, self.rank_stabilised))
+    }
+
+    /// Whether a module has a term: PEFT's `check_target_module_exists`.
+    fn includes(&self, module: &str, layer: usize) -> Result<bool, String> {
+        if self.excluded.contain(module)? || !self.targets.contain(module)? {
+            return Ok(false);
+        }
+        match (&self.layers, &self.targets) {
+            (Some((layers, before)), Modules::Named(names)) if !names.iter().any(|name| name == module) => {
+                let placed = before.is_empty() || any(before, module)?;
+                Ok(placed && layers.contains(&(layer as i64)))
+            }
+            // A whole name says its layer itself.
+            (_, _) => Ok(true),
+        }
+    }
+}
+
+impl Modules {
+    fn from_json(key: &str, value: &Value) -> Result<Modules, String> {
+        match value {
+            Value::String(text) if text.to_lowercase() == "all-linear" => Ok(Modules::AllLinear),
+            Value::String(text) => Ok(Modules::Matching(regex(key, &format!(r"\A(?:{text})\z"))?)),
+            Value::Array(names) => {
+                let name = |name: &Value| name.as_str().map(str::to_owned);
+                let names = names.iter().map(name).collect::<Option<Vec<_>>>();
+                names.map(Modules::Named).ok_or_else(|| format!("{key} holds something that is not a name"))
+            }
+            _ => Err(format!("{key} must be a list of names, or a regular expression")),
+        }
+    }
+
+    fn contain(&self, module: &str) -> Result<bool, String> {
+        Ok(match self {
+            Modules::AllLinear => true,
+            Modules::Matching(pattern) => is_match(pattern, module)?,
+            Modules::Named(names) => {
+                let ends =
+                    |name: &String| module.strip_suffix(name.as_str()).is_some_and(|m| m.ends_with('.'));
+                names.iter().any(|name| name == module || ends(name))
+            }
+        })
+    }
+}
+
+/// Python's notion of it: null, false, zero and what is empty are not set.
+fn is_set(value: &Value) -> bool {
+    match value {
+        Value::Null => false,
+        Value::Bool(on) => *on,
+        Value::Number(number) => number.as_f64() != Some(0.0),
+        Value::String(text) => !text.is_empty(),
+        Value::Array(list) => !list.is_empty(),
+        Value::Object(map) => !map.is_empty(),
+    }
+}
+
+fn initialisation(value: Option<&Value>) -> Result<(), String> {
+    match value {
+        None | Some(Value::Null | Value::Bool(_)) => Ok(()),
+        Some(Value::String(name)) if INNOCENT.contains(&name.to_lowercase().as_str()) => Ok(()),
+        Some(other) => Err(format!(
+            "init_lora_weights is {other}, which changes the base model's weights: convert the adapter by PEFT's \
+             save_pretrained(…, path_initial_model_for_weight_conversion=…), or merge it there and give the merged model"
+        )),
+    }
+}
+
+fn flag(json: &Map<String, Value>, key: &str) -> Result<bool, String> {
+    match json.get(key) {
+        None | Some(Value::Null) => Ok(false),
+        Some(Value::Bool(on)) => Ok(*on),
+        Some(other) => Err(format!("{key} is {other}, expected true or false")),
+    }
+}
+
+fn rank(key: &str, value: &Value) -> Result<usize, String> {
+    let whole = value.as_u64().map(|r| usize::try_from(r).unwrap_or(usize::MAX));
+    let usable = whole.filter(|r| (1..=MAX_RANK).contains(r));
+    usable.ok_or_else(|| format!("{key} is {value}, expected a rank of 1 to {MAX_RANK}"))
+}
+
+fn alpha(key: &str, value: &Value) -> Result<f32, String> {
+    let number = value.as_f64().map(|alpha| alpha as f32).filter(|alpha| alpha.is_finite());
+    number.ok_or_else(|| format!("{key} is {value}, expected a number of 32 bits"))
+}
+
+/// Settings by a pattern of the modules' names, in the file's order: the first that matches counts. As PEFT's
+/// `get_pattern_key`, a pattern begins at a name's beginning or behind one of its dots, and ends at its end.
+fn pattern<T>(
+    json: &Map<String, Value>,
+    key: &str,
+    read: impl Fn(&str, &Value) -> Result<T, String>,
+) -> Result<Vec<(Regex, T)>, String> {
+    match json.get(key) {
+        None | Some(Value::Null) => Ok(Vec::new()),
+        Some(Value::Object(map)) => {
+            let entry = |(name, value): (&String, &Value)| {
+                let pattern = regex(key, &format!(r"\A(.*\.)?({name})\z"))?;
+                Ok((pattern, read(&format!("{key} of {name}"), value)?))
+            };
+            map.iter().map(entry).collect()
+        }
+        Some(_) => Err(format!("{key} must be an object of patterns")),
+    }
+}
+
+fn matched<T: Copy>(patterns: &[(Regex, T)], module: &str) -> Result<Option<T>, String> {
+    for (pattern, value) in patterns {
+        if is_match(pattern, module)? {
+            return Ok(Some(*value));
+        }
+    }
+    Ok(None)
+}
+
+fn layers(json: &Map<String, Value>) -> Result<Option<(Vec<i64>, Vec<Regex>)>, String> {
+    let before = match json.get("layers_pattern").filter(|value| is_set(value)) {
+        None => Vec::new(),
+        Some(Value::String(one)) => vec![one.as_str()],
+        Some(Value::Array(names)) => names
+            .iter()
+            .map(Value::as_str)
+            .collect::<Option<_>>()
+            .ok_or("layers_pattern holds something that is not a name")?,
+        Some(_) => return Err("layers_pattern must be a name, or a list of names".into()),
+    };
+    let layers = match json.get("layers_to_transform") {
+        None | Some(Value::Null) => {
+            return match before.is_empty() {
+                true => Ok(None),
+                false => Err("layers_pattern is set without layers_to_transform".into()),
+            };
+        }
+        Some(Value::Array(layers)) => layers.iter().map(Value::as_i64).collect(),
+        Some(one) => one.as_i64().map(|layer| vec![layer]),
+    };
+    let layers: Vec<i64> = layers.ok_or("layers_to_transform must be a list of layers' numbers")?;
+    let name = |name: &&str| regex("layers_pattern", &format!(r"\A(?:|.*?\.){name}\.\d+\."));
+    let before = before.iter().map(name).collect::<Result<_, _>>()?;
+    Ok(Some((layers, before)).filter(|(layers, _)| !layers.is_empty()))
+}
+
+fn regex(key: &str, pattern: &str) -> Result<Regex, String> {
+    // The parser is recursive, and nobody writes a longer one.
+    if pattern.len() > 4096 {
+        return Err(format!(
+            "{key} holds a regular expression of {} bytes, expected 4096 or less",
+            pattern.len()
+        ));
+    }
+    let built = RegexBuilder::new(pattern).backtrack_limit(MAX_BACKTRACKS).build();
+    built.map_err(|e| format!("{key} holds a regular expression that is not read here ({e})"))
+}
+
+fn is_match(pattern: &Regex, module: &str) -> Result<bool, String> {
+    pattern
+        .is_match(module)
+        .map_err(|e| format!("a regular expression cannot be matched with {module} ({e})"))
+}
+
+fn any(patterns: &[Regex], module: &str) -> Result<bool, String> {
+    for pattern in patterns {
+        if is_match(pattern, module)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::model::ModelConfig;
+
+    fn architecture() -> Architecture {
+        Architecture::llama(
+            &ModelConfig::from_json(json!({"architectures": ["LlamaForCausalLM"], "hidden_size": 64,
+                "intermediate_size": 96, "num_hidden_layers": 12, "num_attention_heads": 8, "vocab_size": 100}))
+            .unwrap(),
+        )
+    }
+
+    fn config(changes: Value) -> Result<AdapterConfig, String> {
+        let mut json =
+            json!({"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"]});
+        for (key, value) in changes.as_object().unwrap() {
+            json[key] = value.clone();
+        }
+        AdapterConfig::from_json(&json)
+    }
+
+    /// The modules that have a term, as layer and last name.
+    fn modules(changes: Value) -> Vec<String> {
+        let layout = config(changes).unwrap().layout(&architecture()).unwrap();
+        layout.terms().iter().map(|term| format!("{} {}", term.layer, term.projection.name())).collect()
+    }
+
+    #[track_caller]
+    fn assert_refused(changes: Value, parts: &[&str]) {
+        let why = config(changes).and_then(|c| c.layout(&architecture())).unwrap_err();
+        parts.iter().for_each(|part| assert!(why.contains(part), "{part:?} is not in {why:?}"));
+    }
+
+    #[test]
+    fn targets_are_matched_by_the_rules_of_peft() {
+        let everywhere = |names: &[&str]| -> Vec<String> {
+            (0..12).flat_map(|layer| names.iter().map(move |name| format!("{layer} {name}"))).collect()
+        };
+        let qv = everywhere(&["q_proj", "v_proj"]);
+        assert_eq!(modules(json!({})), qv);
+        assert_eq!(modules(json!({"target_modules": null})), qv, "PEFT's own choice for a Llama");
+        assert_eq!(modules(json!({"target_modules": r".*\.self_attn\.(q|v)_proj"})), qv);
+        assert_eq!(modules(json!({"target_modules": r"(?!.*mlp)(?!.*[ko]_proj).*proj"})), qv, "looks ahead");
+        assert_eq!(modules(json!({"target_modules": ["self_attn.q_proj", "v_proj"]})), qv);
+        assert_eq!(modules(json!({"target_modules": "all-linear"})).len(), 12 * 7);
+        assert_eq!(modules(json!({"target_modules": "All-Linear"})).len(), 12 * 7);
+        assert_eq!(modules(json!({"target_modules": ["model.layers.1.self_attn.q_proj"]})), ["1 q_proj"]);
+        // A regular expression is matched with the whole name: 1 is neither 11 nor a part of it.
+        assert_eq!(modules(json!({"target_modules": r"model\.layers\.1\.mlp\.up_proj"})), ["1 up_proj"]);
+        assert_refused(json!({"target_modules": "q_proj"}), &["matches no module", "q_proj, k_proj"]);
+        assert_refused(json!({"target_modules": ["proj"]}), &["matches no module"]);
+        assert_refused(json!({"target_modules": ["all-linear"]}), &["matches no module"]);
+        assert_refused(json!({"target_modules": []}), &["matches no module"]);
+        assert_refused(json!({"target_modules": "(q_proj"}), &["target_modules", "regular expression"]);
+        assert_refused(json!({"target_modules": 7}), &["target_modules must be"]);
+        assert_refused(json!({"target_modules": ["q_proj", 7]}), &["target_modules holds"]);
+    }
+
+    #[test]
+    fn modules_are_excluded_as_they_are_included() {
+        assert_eq!(modules(json!({"exclude_modules": ["v_proj"]})).len(), 12);
+        assert_eq!(modules(json!({"exclude_modules": r".*layers\.\d\..*"})).len(), 4);
+        assert_eq!(modules(json!({"exclude_modules": ["model.layers.3.self_attn.q_proj"]})).len(), 23);
+        assert_refused(json!({"exclude_modules": ".*"}), &["matches no module"]);
+    }
+
+    #[test]
+    fn layers_are_chosen_as_in_peft() {
+        assert_eq!(modules(json!({"layers_to_transform": 3})), ["3 q_proj", "3 v_proj"]);
+        let two = json!({"layers_to_transform": [1, 11], "layers_pattern": "layers"});
+        assert_eq!(modules(two), ["1 q_proj", "1 v_proj", "11 q_proj", "11 v_proj"]);
+        assert_eq!(modules(json!({"layers_to_transform": []})).len(), 24);
+        // A whole name says its layer itself.
+        let whole =
+            json!({"layers_to_transform": [1], "target_modules": ["model.layers.0.mlp.up_proj", "q_proj"]});
+        assert_eq!(modules(whole), ["0 up_proj", "1 q_proj"]);
+        assert_refused(json!({"layers_to_transform": [1], "layers_pattern": ["h"]}), &["matches no module"]);
+        assert_refused(json!({"layers_to_transform": [12, -1]}), &["matches no module"]);
+        assert_refused(
+            json!({"layers_pattern": ["layers"]}),
+            &["layers_pattern", "without layers_to_transform"],
+        );
+        let regex = json!({"layers_to_transform": [1], "target_modules": ".*q_proj"});
+        assert_refused(regex, &["layers_to_transform"]);
+        assert_refused(json!({"layers_to_transform": "1"}), &["layers_to_transform must be"]);
+    }
+
+    #[test]
+    fn the_first_pattern_that_ends_a_name_gives_rank_and_alpha() {
+        let ranks =
+            json!({"q_proj": 2, "^model.layers.1.self_attn.v_proj": 6, r"layers\.0\..*": 1, "proj": 9});
+        let config =
+            config(json!({"rank_pattern": ranks, "alpha_pattern": {"self_attn.v_proj": -3}})).unwrap();
+        let layout = config.layout(&architecture()).unwrap();
+        let term = |layer, projection| {
+            let term = layout.term(layer, projection).unwrap();
+            (term.rank, term.alpha, layout.scale(term))
+        };
+        assert_eq!(term(0, Projection::Query), (2, 8.0, 4.0));
+        assert_eq!(term(0, Projection::Value), (1, -3.0, -3.0));
+        assert_eq!(term(1, Projection::Value), (6, -3.0, -0.5));
+        assert_eq!(term(11, Projection::Value), (4, -3.0, -0.75), "proj is no ending of a part of a name");
+        assert!(layout.term(0, Projection::Key).is_none());
+    }
+
+    #[test]
+    fn a_layout_is_the_same_after_it_was_saved() {
+        let changes = [
+            json!({}),
+            json!({"use_rslora": true, "target_modules": "all-linear", "layers_to_transform": null}),
+            json!({"layers_to_transform": [1, 3], "target_modules": ["q_proj", "model.layers.0.mlp.down_proj"]}),
+            json!({"rank_pattern": {"q_proj": 2, r".*\.1\..*": 7}, "alpha_pattern": {"v_proj": 0.5}}),
+        ];
+        for changes in changes {
+            let layout = config(changes).unwrap().layout(&architecture()).unwrap();
+            let saved = AdapterConfig::from_json(&layout.to_json("base")).unwrap();
+            assert_eq!(saved.layout(&architecture()).unwrap(), layout);
+            assert!(saved.warnings.is_empty(), "{:?}", saved.warnings);
+        }
+        let plain = config(json!({})).unwrap().layout(&architecture()).unwrap().to_json("base");
+        assert_eq!(plain["target_modules"], json!(["q_proj", "v_proj"]));
+        assert_eq!((&plain["rank_pattern"], &plain["alpha_pattern"]), (&json!({}), &json!({})));
+    }
+
+    #[test]
+    fn beginnings_that_changed_the_base_are_refused() {
+        for fine in
+            [json!(true), json!(false), json!(null), json!("gaussian"), json!("orthogonal"), json!("eva")]
+        {
+            config(json!({"init_lora_weights": fine})).unwrap();
+        }
+        config(json!({"init_lora_weights": "mica"})).unwrap();
+        for name in
+            ["pissa", "pissa_niter_16", "olora", "OLoRA", "corda", "loftq", "lora_ga", "something_new"]
+        {
+            assert_refused(
+                json!({"init_lora_weights": name}),
+                &["init_lora_weights", name, "path_initial_model_for_weight_conversion"],
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_not_done_is_refused_by_its_key() {
+        for key in UNSUPPORTED {
+            for set in [json!(true), json!(["lm_head"]), json!({"a": 1})] {
+                assert_refused(json!({key: set}), &[key, "not supported"]);
+            }
+            for unset in [json!(null), json!(false), json!([]), json!({})] {
+                config(json!({key: unset})).unwrap();
+            }
+        }
+        assert_refused(json!({"bias": "all"}), &["bias"]);
+        assert_refused(json!({"peft_type": "IA3"}), &["peft_type"]);
+        let known = json!({"bias": "none", "loftq_config": {"a": 1}, "ensure_weight_tying": true, "lora_dropout": 0.1});
+        let known = config(known).unwrap();
+        assert_eq!((known.dropout, known.warnings.len()), (0.1, 0));
+        let unknown = config(json!({"use_newest": true, "other": null})).unwrap();
+        assert_eq!(unknown.warnings, ["the adapter's \"use_newest\" is not known here: it is passed over"]);
+    }
+
+    #[test]
+    fn numbers_that_no_adapter_has_are_refused() {
+        for r in [json!(0), json!(-1), json!(i64::MAX), json!(u64::MAX), json!(4.5), json!("4"), json!(65537)]
+        {
+            assert_refused(json!({"r": r}), &["r is"]);
+            assert_refused(json!({"rank_pattern": {"q_proj": r}}), &["rank_pattern of q_proj"]);
+        }
+        for alpha in [json!(1e39), json!("8"), json!([])] {
+            assert_refused(json!({"lora_alpha": alpha}), &["lora_alpha"]);
+            assert_refused(json!({"alpha_pattern": {"q_proj": alpha}}), &["alpha_pattern of q_proj"]);
+        }
+        assert_refused(json!({"rank_pattern": ["q_proj"]}), &["rank_pattern must be"]);
+        assert_refused(json!({"use_rslora": "yes"}), &["use_rslora is \"yes\""]);
+    }
+
+    #[test]
+    fn a_regular_expression_without_end_is_refused() {
+        assert_refused(json!({"target_modules": r"(?=((.*.*)*)*)(.*?)*\2x"}), &["regular expression"]);
+        assert_refused(json!({"target_modules": "(".repeat(4000)}), &["regular expression"]);
+        assert_refused(json!({"target_modules": "a".repeat(5000)}), &["bytes"]);
+        assert_refused(json!({"target_modules": "(((a{1000}){1000}){1000})"}), &["regular expression"]);
+    }
+}

@@ -1,0 +1,217 @@
+//! LoRA adapters from and to folders in PEFT's layout, and into the weights below them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use super::adapter_config::AdapterConfig;
+use super::architecture::{Architecture, Projection};
+use super::companions::Companions;
+use super::lora::{LoraConfig, LoraLayout};
+use super::safetensors_io::TensorFiles;
+use super::storage::{into_folder, read_into, save_weights};
+use super::weights::{Weight, Weights};
+use super::{Adapter, FloatFormat, Model};
+use crate::error::{Error, Result};
+use crate::files;
+use crate::gpu::{Arena, Category, Format, Live, Plan, PlanOptions, Recorder, Region};
+use crate::ops;
+
+/// The adapter's weights, in PEFT's layout.
+pub const ADAPTER_FILE: &str = "adapter_model.safetensors";
+/// The adapter's shape, in PEFT's layout.
+pub const ADAPTER_CONFIG: &str = "adapter_config.json";
+
+impl Model {
+    /// A new adapter on this model, drawn from `seed`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a rank or alpha that no adapter has.
+    pub fn add_adapter(&self, config: LoraConfig, seed: u32) -> Result<Model> {
+        let layout = config.layout(self.architecture())?;
+        let specs = layout.weights(self.architecture());
+        let weights = Weights::trained(self.gpu(), &specs)?;
+        for (index, spec) in specs.iter().enumerate().filter(|_| !self.gpu().is_measuring()) {
+            weights.upload(&spec.name, &LoraLayout::initial(spec, index, seed))?;
+        }
+        self.with_adapter(Adapter { layout, weights, warnings: Vec::new() })
+    }
+
+    /// Loads an adapter folder in PEFT's layout onto this model: frozen, or with `train` to go on training it; in f32.
+    /// On a measuring `Gpu` its configuration is all that it needs.
+    ///
+    /// # Errors
+    /// [`Error::File`] for settings that are not supported, tensors that the settings do not ask for or that are not
+    /// there, and an adapter of another model: each named.
+    pub fn load_adapter(&self, dir: &Path, train: bool) -> Result<Model> {
+        let (path, file) = (dir.join(ADAPTER_CONFIG), dir.join(ADAPTER_FILE));
+        let in_config = |why| Error::file(&path, why);
+        let config = AdapterConfig::from_json(&files::read_json(&path)?).map_err(in_config)?;
+        let layout = config.layout(self.architecture()).map_err(in_config)?;
+        let mut warnings = config.warnings.clone();
+        warnings.extend(self.other_base(&config));
+        if train && config.dropout > 0.0 {
+            let dropout = config.dropout;
+            warnings.push(format!("the adapter's lora_dropout of {dropout} is not done in training here"));
+        }
+        let specs = layout.weights(self.architecture());
+        let gpu = self.gpu();
+        let allocate = || match train {
+            true => Weights::trained(gpu, &specs),
+            false => Weights::frozen(gpu, &specs, FloatFormat::F32),
+        };
+        if gpu.is_measuring() && !file.exists() {
+            let weights = allocate()?;
+            return self.with_adapter(Adapter { layout, weights, warnings });
+        }
+        if !file.exists() && dir.join("adapter_model.bin").exists() {
+            let why = format!("has adapter_model.bin, which is not read: save it as {ADAPTER_FILE} by PEFT");
+            return Err(Error::file(dir, why));
+        }
+        let found = TensorFiles::open_file(&file)?;
+        let stored = stored_names(&found, &layout, self.architecture(), &config)
+            .map_err(|why| Error::file(&file, why))?;
+        let weights = allocate()?;
+        for spec in specs.iter().filter(|_| !gpu.is_measuring()) {
+            read_into(&found, &stored[&spec.name], &weights, spec)?;
+        }
+        self.with_adapter(Adapter { layout, weights, warnings })
+    }
+
+    /// A warning where the adapter was made for a model of another name than this one's folder has.
+    fn other_base(&self, config: &AdapterConfig) -> Option<String> {
+        let (base, folder) = (config.base_model.as_ref()?, self.state.folder.as_ref()?);
+        let name = base.trim_end_matches(['/', '\\']).rsplit(['/', '\\']).next()?.to_lowercase();
+        // A download cache has the name somewhere in its folder's path.
+        let path = std::fs::canonicalize(folder).unwrap_or_else(|_| folder.clone());
+        let same = path.to_string_lossy().to_lowercase().contains(&name);
+        (!same).then(|| {
+            format!(
+                "the adapter's base_model_name_or_path is {base:?}, the model is {}: make sure that they are the same",
+                folder.display()
+            )
+        })
+    }
+
+    /// Adds the adapter to the base weights and drops it: W += scale · B A. Every other model that shares the base
+    /// changes with it; but where it is held in 16 bits, which would lose most of the adapter, it is copied to f32 first.
+    pub fn merge_adapter(&self) -> Result<Model> {
+        let Some(adapter) = self.adapter() else { return Ok(self.clone()) };
+        if self.base().iter().any(|w| w.format != Format::F32) {
+            let base = Arc::new(self.base().frozen_copy(FloatFormat::F32)?);
+            return self.with(|state| state.base = base).merge_adapter();
+        }
+        let mut r = Recorder::new(self.gpu());
+        for term in adapter.layout.terms() {
+            let w = self.base().bind(&mut r, &format!("{}.weight", term.module()));
+            let [a, b] = term.names();
+            let a = adapter.weights.bind(&mut r, &a).whole();
+            let b = self.transposed(adapter.weights.get(&b).expect("B beside every A"), &adapter.weights)?;
+            let b = r.bind(&b, term.rank, w.rows, Format::F32);
+            ops::merge_low_rank(&mut r, &w, a, b, adapter.layout.scale(term));
+        }
+        Plan::new(self.gpu(), r, &Arena::new(), PlanOptions::default())?.run(&Live::default())?;
+        Ok(self.without_adapter())
+    }
+
+    /// A copy of a small matrix with rows and columns exchanged.
+    fn transposed(&self, weight: &Weight, weights: &Weights) -> Result<Region> {
+        let (rows, cols) = (weight.shape[0], weight.shape[1]);
+        let values = weights.download(weight)?;
+        let turned: Vec<f32> = (0..rows * cols).map(|i| values[i % rows * cols + i / rows]).collect();
+        Ok(self.gpu().buffer_with("transposed", Category::Workspace, &turned)?.region())
+    }
+
+    /// Writes the adapter to `dir` in PEFT's layout, with the tokenizer's files of its base model's folder.
+    pub fn save_adapter(&self, dir: &Path, base_model: &Path) -> Result<()> {
+        let adapter = self.adapter().expect("save_adapter needs an adapter");
+        into_folder(dir, || {
+            save_weights(&adapter.weights, &dir.join(ADAPTER_FILE), FloatFormat::F32)?;
+            let json = adapter.layout.to_json(&base_model.to_string_lossy());
+            files::write_atomic(&dir.join(ADAPTER_CONFIG), format!("{json:#}\n").as_bytes())?;
+            Companions::Tokenizer.copy(base_model, dir)
+        })
+    }
+}
+
+/// What the file calls each of the layout's tensors.
+///
+/// # Errors
+/// A sentence about a tensor that the layout lacks, that the file lacks, or that is of another shape.
+fn stored_names(
+    found: &TensorFiles,
+    layout: &LoraLayout,
+    architecture: &Architecture,
+    config: &AdapterConfig,
+) -> Result<BTreeMap<String, String>, String> {
+    let mut stored: BTreeMap<String, String> = BTreeMap::new();
+    for name in found.names() {
+        if let Some(other) = stored.insert(plain_name(name), name.to_owned()) {
+            return Err(format!("tensors {other} and {name} are one: remove either"));
+        }
+    }
+    let base = config.base_model.as_ref();
+    let made_for = base.map_or(String::new(), |base| format!(" (its base model is {base:?})"));
+    for term in layout.terms() {
+        let (outputs, inputs) = architecture.projection_shape(term.projection);
+        let [a, b] = term.names();
+        for (name, expected) in [(a, [term.rank, inputs]), (b, [outputs, term.rank])] {
+            let Some(tensor) = stored.get(&name).and_then(|stored| found.info(stored)) else {
+                return Err(format!("has no tensor {name}, which {ADAPTER_CONFIG} asks for"));
+            };
+            if tensor.shape == expected {
+                if FloatFormat::of(tensor.dtype).is_none() {
+                    let dtype = tensor.dtype;
+                    return Err(format!(
+                        "tensor {name} is of type {dtype:?}, accepted are F32, F16 and BF16"
+                    ));
+                }
+                continue;
+            }
+            // Where the ranks are put aside, do the tensors fit this model?
+            let rank_at = if name.contains("lora_B") { 1 } else { 0 };
+            let fits = tensor.shape.len() == 2 && tensor.shape[1 - rank_at] == expected[1 - rank_at];
+            let (shape, rank) = (&tensor.shape, term.rank);
+            return Err(match fits {
+                true => format!(
+                    "tensor {name} is of rank {}, {ADAPTER_CONFIG} says {rank} (r, or rank_pattern): do they belong \
+                     together?",
+                    shape[rank_at]
+                ),
+                false => format!(
+                    "tensor {name} has shape {shape:?}, this model needs {expected:?}: the adapter was made for another \
+                     model{made_for}"
+                ),
+            });
+        }
+    }
+    let used: BTreeSet<String> = layout.terms().iter().flat_map(|term| term.names()).collect();
+    if let Some((plain, name)) = stored.iter().find(|(plain, _)| !used.contains(*plain)) {
+        let every = || (0..architecture.layers).flat_map(|layer| Projection::ALL.map(|p| p.module(layer)));
+        let readable = every()
+            .any(|module| ["A", "B"].iter().any(|m| *plain == format!("{PREFIX}{module}.lora_{m}.weight")));
+        let all = Projection::ALL.map(Projection::name).join(", ");
+        return Err(match readable {
+            true => {
+                format!(
+                    "holds tensor {name}, which {ADAPTER_CONFIG} does not ask for: do they belong together?"
+                )
+            }
+            false => format!(
+                "holds tensor {name}, which is no A or B of {all} in one of this model's {} layers{made_for}",
+                architecture.layers
+            ),
+        });
+    }
+    Ok(stored)
+}
+
+const PREFIX: &str = "base_model.model.";
+
+/// A tensor's name as PEFT saves it today: behind a prefix, without the adapter's name, which is `default`.
+fn plain_name(name: &str) -> String {
+    let bare = name.strip_prefix(PREFIX).unwrap_or(name);
+    let bare =
+        bare.strip_suffix(".default.weight").map_or(bare.to_owned(), |start| format!("{start}.weight"));
+    format!("{PREFIX}{bare}")
+}

@@ -1,0 +1,141 @@
+//! What a model is made of, checked once: everything else may rely on it.
+
+use super::architecture::{Architecture, Norm, WeightSpec};
+use super::lora::{LoraLayout, MAX_RANK};
+use super::rope::RopeScaling;
+use super::weights::Weights;
+use crate::error::{Error, Result};
+use crate::gpu::Gpu;
+
+/// Tensors are indexed in 32 bits on the GPU.
+const LARGEST: usize = i32::MAX as usize;
+/// Of one weight.
+const MOST_ELEMENTS: usize = 1 << 40;
+/// Weights by name take memory on the host, too.
+const MOST_LAYERS: usize = 1 << 16;
+
+impl Architecture {
+    /// Refuses sizes that no decoder has.
+    pub(crate) fn check(&self) -> Result<()> {
+        let sizes = [
+            ("hidden_size", self.hidden, LARGEST),
+            ("intermediate_size", self.feed_forward_size, LARGEST),
+            ("num_hidden_layers", self.layers, MOST_LAYERS),
+            ("num_attention_heads", self.heads, LARGEST),
+            ("num_key_value_heads", self.kv_heads, LARGEST),
+            ("head_dim", self.head_dim, LARGEST),
+            ("vocab_size", self.vocab, LARGEST),
+            ("max_position_embeddings", self.context, LARGEST),
+        ];
+        if let Some((what, size, most)) = sizes.into_iter().find(|(_, size, most)| *size == 0 || size > most)
+        {
+            return Err(Error::config(what, format!("is {size}, expected 1 to {most}")));
+        }
+        if !self.head_dim.is_multiple_of(8) {
+            return Err(Error::config("head_dim", format!("is {}, expected a multiple of 8", self.head_dim)));
+        }
+        if !self.heads.is_multiple_of(self.kv_heads) {
+            let why = format!("is {}, expected a divisor of the {} heads", self.kv_heads, self.heads);
+            return Err(Error::config("num_key_value_heads", why));
+        }
+        // The two widest: a matrix of them fits a buffer, whose size is a number of 64 bits.
+        let widths = [self.hidden, self.heads * self.head_dim];
+        if widths[1] > LARGEST {
+            return Err(Error::config("head_dim", format!("makes heads of {} in all", widths[1])));
+        }
+        let largest = [self.vocab, self.feed_forward_size, widths[1]].into_iter().max().unwrap_or(0);
+        if largest.checked_mul(self.hidden).is_none_or(|elements| elements > MOST_ELEMENTS) {
+            let why = format!("makes a matrix of {largest} by {}, which no GPU holds", self.hidden);
+            return Err(Error::config("hidden_size", why));
+        }
+        let Norm::Rms { epsilon } = self.norm;
+        let scaling = match self.rope.scaling {
+            RopeScaling::Default => true,
+            RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, .. } => {
+                let all = [factor, low_freq_factor, high_freq_factor];
+                all.iter().all(|f| f.is_finite() && *f > 0.0) && high_freq_factor > low_freq_factor
+            }
+        };
+        let numbers = [
+            ("rms_norm_eps", epsilon.is_finite() && epsilon >= 0.0),
+            ("rope_theta", self.rope.theta.is_finite() && self.rope.theta > 0.0),
+            ("rope_scaling", scaling),
+        ];
+        match numbers.into_iter().find(|(_, good)| !good) {
+            Some((what, _)) => Err(Error::config(what, "is out of its range")),
+            None => Ok(()),
+        }
+    }
+}
+
+impl LoraLayout {
+    /// Refuses what no LoRA adapter of a model of so many layers is.
+    pub(crate) fn check(&self, layers: usize) -> Result<()> {
+        if self.terms().is_empty() {
+            return Err(Error::config("targets", "name no projection: name at least one"));
+        }
+        for term in self.terms() {
+            if term.rank == 0 || term.rank > MAX_RANK {
+                return Err(Error::config(
+                    "LoRA rank",
+                    format!("is {}, expected 1 to {MAX_RANK}", term.rank),
+                ));
+            }
+            if !term.alpha.is_finite() {
+                let why = format!("is {}, expected a number of 32 bits", term.alpha);
+                return Err(Error::config("LoRA alpha", why));
+            }
+            if term.layer >= layers {
+                let why = format!("has a term in layer {}, the model has {layers}", term.layer);
+                return Err(Error::config("LoRA layout", why));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl WeightSpec {
+    /// Refuses what is neither a matrix nor a vector of a size that a GPU holds.
+    pub(super) fn check(&self) -> Result<()> {
+        let elements = self.shape.iter().try_fold(1, |all: usize, n| all.checked_mul(*n));
+        let good =
+            matches!(self.shape.len(), 1 | 2) && elements.is_some_and(|n| (1..=MOST_ELEMENTS).contains(&n));
+        match good {
+            true => Ok(()),
+            false => Err(Error::config(&self.name, format!("has the shape {:?}, of no weight", self.shape))),
+        }
+    }
+}
+
+impl Weights {
+    /// Refuses weights that are frozen, or on another device.
+    pub(crate) fn check_trained(&self, gpu: &Gpu) -> Result<()> {
+        if !self.gpu().is(gpu) {
+            return Err(Error::config("weights", "are on another device"));
+        }
+        match self.segments.is_empty() {
+            true => Err(Error::config("weights", "are frozen: load the model to be trained")),
+            false => Ok(()),
+        }
+    }
+
+    /// Refuses weights that are not those of `specs`, on this device: kernels rely on their shapes.
+    pub(super) fn check(&self, gpu: &Gpu, specs: &[WeightSpec], of: &str) -> Result<()> {
+        if !self.gpu().is(gpu) {
+            return Err(Error::config("weights", format!("of the {of} are on another device")));
+        }
+        for spec in specs {
+            let Some(weight) = self.get(&spec.name) else {
+                return Err(Error::config("weights", format!("of the {of} lack {}", spec.name)));
+            };
+            if weight.shape != spec.shape {
+                let why = format!(
+                    "of the {of} have {} as {:?}, expected {:?}",
+                    spec.name, weight.shape, spec.shape
+                );
+                return Err(Error::config("weights", why));
+            }
+        }
+        Ok(())
+    }
+}

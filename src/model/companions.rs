@@ -1,0 +1,257 @@
+//! What lies in a model's folder beside its weights, and travels with what is made of them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::files;
+
+/// Ends of the names of weights, their indexes, and a training's state, in any library's format.
+const WEIGHTS: [&str; 17] = [
+    ".safetensors",
+    ".bin",
+    ".pt",
+    ".pth",
+    ".ckpt",
+    ".h5",
+    ".msgpack",
+    ".onnx",
+    ".onnx_data",
+    ".tflite",
+    ".gguf",
+    ".ggml",
+    ".npz",
+    ".pkl",
+    ".index.json",
+    ".tmp",
+    ".lock",
+];
+
+/// What is written anew, or tells of a run.
+const NOT_COPIED: [&str; 9] = [
+    "config.json",
+    "adapter_config.json",
+    "run.json",
+    "state.json",
+    "summary.json",
+    "metrics.jsonl",
+    "pairs.jsonl",
+    "report.html",
+    "trainer_state.json",
+];
+
+/// The folder of a tokenizer's further chat templates, as transformers saves them.
+const TEMPLATES: &str = "additional_chat_templates";
+
+/// Files that loading a model reads: they travel even where a link leads out of the folder to them.
+const READ: [&str; 8] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "generation_config.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "tokenizer.model",
+];
+
+/// Files of a tokenizer, by how their names begin: what PEFT and TRL save beside an adapter.
+const TOKENIZER: [&str; 8] = [
+    "tokenizer",
+    "special_tokens_map",
+    "added_tokens",
+    "chat_template",
+    "vocab",
+    "merges",
+    "spiece",
+    "sentencepiece",
+];
+
+/// The largest file that is taken for a companion.
+const MAX_BYTES: u64 = 128 << 20;
+
+/// Which of them travel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Companions {
+    /// All: with a model.
+    All,
+    /// The tokenizer's: with an adapter.
+    Tokenizer,
+}
+
+impl Companions {
+    /// Copies them from the folder `source` to `dir`.
+    pub fn copy(self, source: &Path, dir: &Path) -> Result<()> {
+        let real = |path: &Path| fs::canonicalize(path).map_err(Error::io("read", path));
+        let home = real(source)?;
+        if home == real(dir)? {
+            return Ok(());
+        }
+        for (name, from) in self.files(&home, source)? {
+            files::write_atomic(&dir.join(name), &files::read(&from)?)?;
+        }
+        let (templates, to) = (source.join(TEMPLATES), dir.join(TEMPLATES));
+        if real(&templates).is_ok_and(|path| path.is_dir() && belongs(&path, &home)) {
+            if fs::symlink_metadata(&to).is_ok_and(|found| !found.is_dir()) {
+                return Err(Error::file(to, "is no folder: remove it, the chat templates belong there"));
+            }
+            files::create_dir_all(&to)?;
+            for (name, from) in Companions::All.files(&home, &templates)? {
+                files::write_atomic(&to.join(name), &files::read(&from)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Names and paths, sorted. Hidden files stay, and links that lead out of the model's folder.
+    fn files(self, home: &Path, dir: &Path) -> Result<Vec<(String, PathBuf)>> {
+        let mut out = Vec::new();
+        for entry in fs::read_dir(dir).map_err(Error::io("read", dir))? {
+            let path = entry.map_err(Error::io("read", dir))?.path();
+            let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
+            let Ok(target) = fs::canonicalize(&path) else { continue };
+            let small = fs::metadata(&target).is_ok_and(|found| found.is_file() && found.len() <= MAX_BYTES);
+            if small && self.include(name) && (READ.contains(&name) || belongs(&target, home)) {
+                out.push((name.to_owned(), path));
+            }
+        }
+        out.sort();
+        Ok(out)
+    }
+
+    fn include(self, name: &str) -> bool {
+        let lower = name.to_lowercase();
+        let stays = lower.starts_with('.')
+            || NOT_COPIED.contains(&lower.as_str())
+            || WEIGHTS.iter().any(|end| lower.ends_with(end));
+        let tokenizer =
+            || TOKENIZER.iter().any(|start| lower.starts_with(start)) || lower.ends_with(".tiktoken");
+        !stays && (self == Companions::All || tokenizer())
+    }
+}
+
+/// Whether a file is of a model's folder: in it, or where a download cache keeps its content (`blobs` beside
+/// `snapshots`, which holds the folder).
+fn belongs(target: &Path, home: &Path) -> bool {
+    let cache = || {
+        let snapshots = home.parent()?;
+        let blobs = snapshots.parent()?.join("blobs");
+        (snapshots.file_name()? == "snapshots").then_some(blobs)
+    };
+    target.starts_with(home) || cache().is_some_and(|blobs| target.starts_with(blobs))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(path: &Path, text: &str) {
+        files::create_dir_all(path.parent().unwrap()).unwrap();
+        files::write_atomic(path, text.as_bytes()).unwrap();
+    }
+
+    fn names(dir: &Path) -> Vec<String> {
+        let mut names: Vec<String> =
+            fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    /// A model's folder with all kinds of files, and an empty one.
+    fn folders() -> (tempfile::TempDir, PathBuf, PathBuf) {
+        let root = tempfile::tempdir().unwrap();
+        let (source, dir) = (root.path().join("model"), root.path().join("out"));
+        for name in [
+            "config.json",
+            "model.safetensors",
+            "pytorch_model.bin",
+            "model.safetensors.index.json",
+            "model-q4.GGUF",
+            "run.json",
+            "metrics.jsonl",
+            ".gitattributes",
+            "original/consolidated.00.pth",
+            "original/params.json",
+            "tokenizer.json",
+            "tokenizer.model",
+            "chat_template.json",
+            "qwen.tiktoken",
+            "spiece.model",
+            "preprocessor_config.json",
+            "LICENSE",
+            "README.md",
+            "additional_chat_templates/tool_use.jinja",
+        ] {
+            write(&source.join(name), name);
+        }
+        files::create_dir_all(&dir).unwrap();
+        (root, source, dir)
+    }
+
+    #[test]
+    fn all_but_weights_and_run_files_travel_with_a_model() {
+        let (_root, source, dir) = folders();
+        Companions::All.copy(&source, &dir).unwrap();
+        let expected = [
+            "LICENSE",
+            "README.md",
+            "additional_chat_templates",
+            "chat_template.json",
+            "preprocessor_config.json",
+            "qwen.tiktoken",
+            "spiece.model",
+            "tokenizer.json",
+            "tokenizer.model",
+        ];
+        assert_eq!(names(&dir), expected);
+        assert_eq!(names(&dir.join(TEMPLATES)), ["tool_use.jinja"]);
+        assert_eq!(files::read(&dir.join("tokenizer.model")).unwrap(), b"tokenizer.model");
+        // Into itself there is nothing to copy.
+        Companions::All.copy(&source, &source.join("../model")).unwrap();
+    }
+
+    #[test]
+    fn the_tokenizer_travels_with_an_adapter() {
+        let (_root, source, dir) = folders();
+        Companions::Tokenizer.copy(&source, &dir).unwrap();
+        let expected = [
+            "additional_chat_templates",
+            "chat_template.json",
+            "qwen.tiktoken",
+            "spiece.model",
+            "tokenizer.json",
+            "tokenizer.model",
+        ];
+        assert_eq!(names(&dir), expected);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_are_followed_where_they_stay_with_the_model() {
+        use std::os::unix::fs::symlink;
+        let root = tempfile::tempdir().unwrap();
+        let (source, dir) = (root.path().join("snapshots/1a2b"), root.path().join("out"));
+        write(&root.path().join("blobs/77"), "merges");
+        write(&root.path().join("secret"), "secret");
+        write(&source.join("a.txt"), "a");
+        files::create_dir_all(&dir).unwrap();
+        symlink(root.path().join("blobs/77"), source.join("merges.txt")).unwrap();
+        symlink("a.txt", source.join("b.txt")).unwrap();
+        symlink(root.path().join("secret"), source.join("vocab.txt")).unwrap();
+        symlink(root.path().join("secret"), source.join("tokenizer.json")).unwrap();
+        symlink(root.path().join("nowhere"), source.join("c.txt")).unwrap();
+        // A link in the way is replaced, not written through.
+        symlink(root.path().join("secret"), dir.join("a.txt")).unwrap();
+        Companions::All.copy(&source, &dir).unwrap();
+        assert_eq!(names(&dir), ["a.txt", "b.txt", "merges.txt", "tokenizer.json"]);
+        assert_eq!(files::read(&dir.join("merges.txt")).unwrap(), b"merges");
+        assert_eq!(files::read(&root.path().join("secret")).unwrap(), b"secret");
+        assert!(fs::symlink_metadata(dir.join("a.txt")).unwrap().is_file());
+        // Nor is a folder's.
+        write(&source.join("additional_chat_templates/x.jinja"), "x");
+        symlink(root.path(), dir.join(TEMPLATES)).unwrap();
+        let why = Companions::All.copy(&source, &dir).unwrap_err().to_string();
+        assert!(why.contains("additional_chat_templates: is no folder"), "{why}");
+        assert!(!root.path().join("x.jinja").exists());
+    }
+}

@@ -1,0 +1,219 @@
+//! Checkpoints: folders that are whole or absent, each with the checksums of its files.
+
+use std::collections::BTreeMap;
+use std::fs::{self, OpenOptions};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::files;
+
+pub(super) const CHECKPOINTS: &str = "checkpoints";
+/// What a checkpoint's trainer state is called.
+pub(super) const STATE: &str = "state.json";
+const CHECKSUMS: &str = "checksums.json";
+
+/// A complete checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// Steps done.
+    pub step: usize,
+    /// Its folder.
+    pub path: PathBuf,
+}
+
+/// `checksums.json`: the files of a checkpoint, by their paths in it.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Checksums {
+    files: BTreeMap<String, Checksum>,
+}
+
+#[derive(PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Checksum {
+    bytes: u64,
+    xxh3: Digest,
+}
+
+impl Checksum {
+    fn of(path: &Path) -> Result<Checksum> {
+        let bytes = fs::metadata(path).map_err(Error::io("read", path))?.len();
+        Ok(Checksum { bytes, xxh3: Digest::of_file(path)? })
+    }
+}
+
+impl Checkpoint {
+    /// The checkpoint in the folder `path`, each of its files as it was written.
+    ///
+    /// # Errors
+    /// [`Error::File`] for a folder that is no checkpoint; for a file that is missing or has changed, with the last
+    /// checkpoint before this one that is whole.
+    pub fn open(path: &Path) -> Result<Checkpoint> {
+        if !path.join(STATE).exists() && !path.join(CHECKSUMS).exists() {
+            let why = format!(
+                "is not a checkpoint (it has no {STATE}): give --resume-from-checkpoint a folder RUN/{CHECKPOINTS}/step-NNNNNN, or last"
+            );
+            return Err(Error::file(path, why));
+        }
+        let whole = verify(path).and_then(|()| step_in(path));
+        let step = whole.map_err(|error| match before(path) {
+            Some(whole) => damaged(
+                error,
+                &format!(
+                    "resume from the last one that is whole, --resume-from-checkpoint {}",
+                    whole.display()
+                ),
+            ),
+            None => damaged(error, "no checkpoint before it is whole, so begin a new run"),
+        })?;
+        Ok(Checkpoint { step, path: path.to_owned() })
+    }
+}
+
+fn damaged(error: Error, way_out: &str) -> Error {
+    match error {
+        Error::File { path, why } => Error::File { path, why: format!("{why}: {way_out}") },
+        other => other,
+    }
+}
+
+/// Compares every file with its checksum.
+fn verify(dir: &Path) -> Result<()> {
+    let path = dir.join(CHECKSUMS);
+    let missing = |path: &Path| Error::file(path, "is missing, so this checkpoint is damaged");
+    if !path.exists() {
+        return Err(missing(&path));
+    }
+    let Checksums { files } = serde_json::from_slice(&files::read(&path)?)
+        .map_err(|e| Error::file(&path, format!("is damaged ({e})")))?;
+    for (name, expected) in &files {
+        let path = dir.join(name);
+        let length = match fs::metadata(&path) {
+            Ok(found) => found.len(),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Err(missing(&path)),
+            Err(e) => return Err(Error::io("read", &path)(e)),
+        };
+        if length != expected.bytes {
+            let why = format!("has {length} bytes where {} were written, so it is damaged", expected.bytes);
+            return Err(Error::file(&path, why));
+        }
+        if Digest::of_file(&path)? != expected.xxh3 {
+            return Err(Error::file(&path, "is damaged (its checksum is another than when it was written)"));
+        }
+    }
+    match files.contains_key(STATE) {
+        true => Ok(()),
+        false => Err(Error::file(&path, format!("is damaged (it does not list {STATE})"))),
+    }
+}
+
+/// The step in a checkpoint's state.
+fn step_in(dir: &Path) -> Result<usize> {
+    let path = dir.join(STATE);
+    let step = files::read_json(&path)?["step"].as_u64().and_then(|step| step.try_into().ok());
+    step.ok_or_else(|| Error::file(&path, "has no \"step\", so it is damaged"))
+}
+
+/// The last whole checkpoint before the one in `path`.
+fn before(path: &Path) -> Option<PathBuf> {
+    let step = step_of_name(path)?;
+    let mut earlier = in_folder(path.parent()?).ok()?;
+    earlier.retain(|checkpoint| checkpoint.step < step);
+    earlier.into_iter().rev().map(|checkpoint| checkpoint.path).find(|path| verify(path).is_ok())
+}
+
+fn step_of_name(path: &Path) -> Option<usize> {
+    path.file_name()?.to_str()?.strip_prefix("step-")?.parse().ok()
+}
+
+/// The checkpoints in a folder of them, oldest first. They are not looked into: what is renamed to such a name is whole.
+pub(super) fn in_folder(dir: &Path) -> Result<Vec<Checkpoint>> {
+    let checkpoint = |path: PathBuf| Some(Checkpoint { step: step_of_name(&path)?, path });
+    let mut found: Vec<Checkpoint> = files::list(dir)?.into_iter().filter_map(checkpoint).collect();
+    found.sort_by_key(|checkpoint| checkpoint.step);
+    Ok(found)
+}
+
+/// The checkpoints of the run in the folder `run`, oldest first.
+pub fn checkpoints(run: &Path) -> Result<Vec<Checkpoint>> {
+    in_folder(&run.join(CHECKPOINTS))
+}
+
+/// A checkpoint that is being written.
+#[derive(Debug)]
+pub struct PendingCheckpoint {
+    step: usize,
+    path: PathBuf,
+}
+
+impl PendingCheckpoint {
+    /// An empty one after `step` steps, among those in `dir`.
+    pub(super) fn new(dir: &Path, step: usize) -> Result<PendingCheckpoint> {
+        let path = dir.join(format!(".step-{step:06}.tmp"));
+        files::remove(&path)?;
+        files::create_dir_all(&path)?;
+        Ok(PendingCheckpoint { step, path })
+    }
+
+    /// The folder to write into.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where it will be.
+    pub(super) fn committed(&self) -> Checkpoint {
+        let path = self.path.with_file_name(format!("step-{:06}", self.step));
+        Checkpoint { step: self.step, path }
+    }
+
+    /// Writes the checksums, makes it all survive a power cut, and gives it its name.
+    pub(super) fn commit(self) -> Result<()> {
+        assert_eq!(step_in(&self.path)?, self.step, "state.json is of another step");
+        let mut files = BTreeMap::new();
+        for path in all_files(&self.path)? {
+            let name = path.strip_prefix(&self.path).expect("found below it");
+            let name = name.components().map(|part| part.as_os_str().to_string_lossy()).collect::<Vec<_>>();
+            files.insert(name.join("/"), Checksum::of(&path)?);
+        }
+        let text = serde_json::to_string_pretty(&Checksums { files }).expect("JSON of plain values");
+        files::write_atomic(&self.path.join(CHECKSUMS), format!("{text}\n").as_bytes())?;
+        sync_tree(&self.path)?;
+        let path = self.committed().path;
+        fs::rename(&self.path, &path).map_err(Error::io("write", &path))
+    }
+}
+
+impl Drop for PendingCheckpoint {
+    fn drop(&mut self) {
+        // Gone if committed; otherwise the next start removes it if we cannot.
+        let _ = files::remove(&self.path);
+    }
+}
+
+fn all_files(dir: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for path in files::list(dir)? {
+        match path.is_dir() {
+            true => found.extend(all_files(&path)?),
+            false => found.push(path),
+        }
+    }
+    Ok(found)
+}
+
+/// Makes all below `dir` survive a power cut.
+fn sync_tree(dir: &Path) -> Result<()> {
+    for path in files::list(dir)? {
+        if path.is_dir() {
+            sync_tree(&path)?;
+        } else {
+            // For writing, as Windows syncs nothing else.
+            let file = OpenOptions::new().write(true).open(&path);
+            file.and_then(|file| file.sync_all()).map_err(Error::io("sync", &path))?;
+        }
+    }
+    files::sync_dir(dir)
+}

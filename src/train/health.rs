@@ -1,0 +1,128 @@
+//! Whether a run teaches anything: when to end it, and what to tell its user.
+
+use crate::annotate::Counts;
+
+/// Steps in a row that taught nothing, and rows that they took, from which on a run ends: fewer may be chance.
+const IDLE_STEPS: usize = 10;
+const IDLE_ROWS: usize = 40;
+/// Judged pairs from which on an annotator's habits show.
+const MIN_JUDGED: usize = 50;
+/// Answers from which on it says something that none of them has ended.
+const MIN_ANSWERS: usize = 32;
+/// Nats of KL divergence below which a policy is as good as its start, and the steps from which on this is no surprise.
+const MIN_KL: f64 = 0.01;
+const MIN_STEPS: usize = 10;
+
+/// Why a run ends whose last `steps` steps in a row taught nothing from `rows` rows; `all` says whether these are more
+/// than half of a run that is over.
+pub(super) fn idle(steps: usize, rows: usize, all: bool) -> Option<String> {
+    let over = all && steps > 2;
+    ((steps >= IDLE_STEPS && rows >= IDLE_ROWS) || over).then(|| {
+        format!(
+            "nothing was learnt in the last {steps} steps: their answers were alike, tied or unusable, or had no \
+             gradient (see pairs.jsonl and metrics.jsonl); the policy may be ruined, then lower the learning rate, or \
+             the annotator may see no difference; the checkpoints stay, no model is saved"
+        )
+    })
+}
+
+/// An annotator that prefers a position, whatever stands there.
+pub(super) fn position_bias(counts: &Counts) -> Option<String> {
+    if counts.judged < MIN_JUDGED {
+        return None;
+    }
+    let share = |part: usize, whole: usize| 100.0 * part as f64 / whole.max(1) as f64;
+    let flips = share(counts.order_flip, counts.judged);
+    if flips > 50.0 {
+        return Some(format!(
+            "the annotator preferred the same position in both orders in {flips:.0} % of {} pairs, whichever answer \
+             stood there: its verdicts are mostly noise; use a larger judge or another template",
+            counts.judged
+        ));
+    }
+    // Which answer comes first is chance, so that an annotator that reads them prefers it about half the time.
+    let decided = counts.judged - counts.tie - counts.invalid;
+    let first = share(counts.first, decided);
+    (decided >= MIN_JUDGED && !(15.0..=85.0).contains(&first)).then(|| {
+        format!(
+            "the annotator preferred the {} answer in {:.0} % of {decided} pairs, though their order is chance: its \
+             verdicts are mostly noise; ask in both orders, or use another judge",
+            if first > 50.0 { "first" } else { "second" },
+            first.max(100.0 - first)
+        )
+    })
+}
+
+/// Answers that never end.
+pub(super) fn endless(answers: usize, ended: usize, max_new_tokens: usize) -> Option<String> {
+    (answers >= MIN_ANSWERS && ended == 0).then(|| {
+        format!(
+            "none of {answers} answers ended within {max_new_tokens} tokens: the annotator saw beginnings alone; raise \
+             max-new-tokens, or give a stop text"
+        )
+    })
+}
+
+/// A policy that is where it was, from the KL divergence of the run's steps.
+pub(super) fn unmoved(kl: &[f64]) -> Option<String> {
+    if kl.len() < MIN_STEPS {
+        return None;
+    }
+    let last = &kl[kl.len() - kl.len().div_ceil(10)..];
+    let mean = last.iter().sum::<f64>() / last.len() as f64;
+    (mean.abs() < MIN_KL).then(|| {
+        format!(
+            "the policy hardly moved: its KL divergence from the start is {mean:.4} nats at the end; raise the learning \
+             rate, or train for longer"
+        )
+    })
+}
+
+/// Rows that a limit leaves out, where they are the most.
+pub(super) fn mostly_skipped(skipped: usize, kept: usize) -> Option<String> {
+    (skipped > kept).then(|| {
+        format!(
+            "{skipped} of {} rows were skipped: raise the limits on length, or shorten the rows",
+            skipped + kept
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_ends_when_many_steps_in_a_row_taught_nothing() {
+        assert_eq!(idle(9, 360, false), None);
+        assert_eq!(idle(10, 10, false), None, "single rows may well tie ten times");
+        assert!(idle(10, 40, false).is_some() && idle(40, 40, false).is_some());
+        assert!(idle(3, 3, true).is_some() && idle(2, 64, true).is_none());
+    }
+
+    #[test]
+    fn an_annotator_that_prefers_a_position_is_told_from_one_that_reads() {
+        let counts = Counts { judged: 60, first: 31, ..Counts::default() };
+        assert_eq!(position_bias(&counts), None);
+        let flips = position_bias(&Counts { order_flip: 31, ..counts }).unwrap();
+        assert!(flips.contains("52 % of 60 pairs"), "{flips}");
+        let first = position_bias(&Counts { first: 58, ..counts }).unwrap();
+        assert!(first.contains("first answer in 97 %"), "{first}");
+        let second = position_bias(&Counts { first: 0, ..counts }).unwrap();
+        assert!(second.contains("second answer in 100 %"), "{second}");
+        assert_eq!(
+            position_bias(&Counts { judged: 49, first: 0, order_flip: 49, ..Counts::default() }),
+            None
+        );
+    }
+
+    #[test]
+    fn a_policy_that_stays_and_answers_that_go_on_are_told() {
+        assert!(unmoved(&[0.001; 10]).is_some() && unmoved(&[0.001; 9]).is_none());
+        let grows: Vec<f64> = (0..20).map(|i| 0.1 * i as f64).collect();
+        assert_eq!(unmoved(&grows), None);
+        assert!(endless(32, 0, 8).unwrap().contains("within 8 tokens"));
+        assert!(endless(32, 1, 8).is_none() && endless(31, 0, 8).is_none());
+        assert!(mostly_skipped(5, 4).is_some() && mostly_skipped(4, 4).is_none());
+    }
+}

@@ -1,0 +1,368 @@
+//! What decides the numbers of a run: a run is resumed only with the same, or with changes that were asked for by name.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::options::{AlignOptions, TrainOptions};
+use super::policy::Policy;
+use super::rows::EncodedRows;
+use super::schedule::ScheduleKind;
+use crate::annotate::Annotator;
+use crate::digest::{Digest, Digester};
+use crate::error::{Error, Result};
+use crate::model::fingerprint;
+use crate::optim::OptimiserKind;
+use crate::preference::PreferenceLoss;
+
+/// All that decides a run's numbers. Its keys, those of its groups included, have the names of the options.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct RunIdentity {
+    /// Which kind of training.
+    pub command: Command,
+    /// The base weights and their configuration.
+    model: Digest,
+    /// The LoRA adapter that the run began with.
+    #[serde(deserialize_with = "Option::deserialize")]
+    adapter: Option<Digest>,
+    tokenizer: Digest,
+    #[serde(deserialize_with = "Option::deserialize")]
+    chat_template: Option<Digest>,
+    /// The encoded rows that are trained on, in their order.
+    dataset: String,
+    training: Training,
+    #[serde(deserialize_with = "Option::deserialize")]
+    lora: Option<Lora>,
+    /// End completions with the end-of-sequence token.
+    #[serde(deserialize_with = "Option::deserialize")]
+    append_eos: Option<bool>,
+    #[serde(deserialize_with = "Option::deserialize")]
+    loss: Option<Loss>,
+    #[serde(deserialize_with = "Option::deserialize")]
+    online: Option<Online>,
+    /// What the annotator says of itself, see [`Annotator::identity`].
+    #[serde(deserialize_with = "Option::deserialize")]
+    judge: Option<BTreeMap<String, String>>,
+}
+
+/// The kinds of training.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Command {
+    Align,
+    Sft,
+    Dpo,
+}
+
+impl Command {
+    /// As the program calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Command::Align => "align",
+            Command::Sft => "sft",
+            Command::Dpo => "dpo",
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct Training {
+    learning_rate: f64,
+    lr_scheduler_type: String,
+    warmup_steps: usize,
+    /// Steps of the whole run, where the learning rate depends on them.
+    #[serde(deserialize_with = "Option::deserialize")]
+    max_steps: Option<usize>,
+    optim: String,
+    #[serde(deserialize_with = "Option::deserialize")]
+    adam_beta1: Option<f32>,
+    #[serde(deserialize_with = "Option::deserialize")]
+    adam_beta2: Option<f32>,
+    #[serde(deserialize_with = "Option::deserialize")]
+    adam_epsilon: Option<f32>,
+    weight_decay: f32,
+    max_grad_norm: f32,
+    per_device_train_batch_size: usize,
+    gradient_accumulation_steps: usize,
+    seed: u32,
+    shuffle: bool,
+    #[serde(deserialize_with = "Option::deserialize")]
+    max_prompt_length: Option<usize>,
+    #[serde(deserialize_with = "Option::deserialize")]
+    max_length: Option<usize>,
+    dtype: String,
+    tier: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct Lora {
+    lora_r: usize,
+    lora_alpha: f32,
+    use_rslora: bool,
+    lora_target_modules: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct Loss {
+    loss: String,
+    beta: f32,
+    ipo_average_tokens: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct Online {
+    num_samples: usize,
+    temperature: f32,
+    top_k: u32,
+    top_p: f32,
+    min_p: f32,
+    max_new_tokens: usize,
+    stop: Vec<String>,
+    soft_labels: bool,
+    async_level: usize,
+}
+
+/// What another value makes into another run: it cannot be changed, whoever asks.
+const FIXED: [&str; 9] = [
+    "command",
+    "model",
+    "adapter",
+    "lora-r",
+    "lora-alpha",
+    "use-rslora",
+    "lora-target-modules",
+    "optim",
+    "dtype",
+];
+
+/// One thing that is not what it was.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Change {
+    /// Steps that were done before it.
+    pub after_step: usize,
+    /// The option.
+    pub name: String,
+    /// What it was.
+    pub from: Value,
+    /// What it is from then on.
+    pub to: Value,
+}
+
+impl RunIdentity {
+    /// What all kinds of training share. `texts`: what is shown of the rows besides their tokens.
+    pub fn new(
+        command: Command,
+        policy: &Policy,
+        train: &TrainOptions,
+        rows: &EncodedRows,
+        texts: &[String],
+        total_steps: usize,
+    ) -> Result<RunIdentity> {
+        let (adam_beta1, adam_beta2, adam_epsilon) = match train.optimiser {
+            OptimiserKind::AdamW { beta1, beta2, epsilon, .. } => (Some(beta1), Some(beta2), Some(epsilon)),
+            OptimiserKind::Adafactor { .. } => (None, None, None),
+        };
+        let (optim, weight_decay) = match train.optimiser {
+            OptimiserKind::AdamW { weight_decay, .. } => ("adamw", weight_decay),
+            OptimiserKind::Adafactor { weight_decay } => ("adafactor", weight_decay),
+        };
+        let steps_matter = matches!(train.schedule, ScheduleKind::Linear | ScheduleKind::Cosine);
+        // A given adapter's shape is part of its digest.
+        let lora = train.lora.as_ref().filter(|_| train.adapter.is_none()).map(|lora| Lora {
+            lora_r: lora.rank,
+            lora_alpha: lora.alpha,
+            use_rslora: lora.rank_stabilised,
+            lora_target_modules: lora.targets.iter().map(|p| p.name()).collect::<Vec<_>>().join(","),
+        });
+        Ok(RunIdentity {
+            command,
+            model: fingerprint::model(&policy.dir)?,
+            adapter: train.adapter.as_deref().map(fingerprint::adapter).transpose()?,
+            tokenizer: fingerprint::tokenizer(&policy.dir, policy.tokenizer.eos_ids())?,
+            chat_template: fingerprint::chat_template(&policy.dir)?,
+            dataset: dataset(rows, texts),
+            training: Training {
+                learning_rate: train.learning_rate,
+                lr_scheduler_type: train.schedule.name().into(),
+                warmup_steps: train.warmup_steps,
+                max_steps: steps_matter.then_some(total_steps),
+                optim: optim.into(),
+                adam_beta1,
+                adam_beta2,
+                adam_epsilon,
+                weight_decay,
+                max_grad_norm: train.max_grad_norm,
+                per_device_train_batch_size: train.batch_size,
+                gradient_accumulation_steps: train.accumulation,
+                seed: train.seed,
+                shuffle: train.shuffle,
+                max_prompt_length: train.max_prompt_length,
+                max_length: train.max_length,
+                dtype: train.dtype.map_or("auto", |format| format.name()).into(),
+                tier: policy.model.gpu().tier().to_string(),
+            },
+            lora,
+            append_eos: None,
+            loss: None,
+            online: None,
+            judge: None,
+        })
+    }
+
+    /// With given completions.
+    pub fn with_completions(self, append_eos: bool) -> RunIdentity {
+        RunIdentity { append_eos: Some(append_eos), ..self }
+    }
+
+    /// With a preference loss.
+    pub fn with_loss(mut self, loss: PreferenceLoss) -> RunIdentity {
+        let ipo_average_tokens = loss.averages_tokens();
+        self.loss = Some(Loss { loss: loss.to_string(), beta: loss.beta(), ipo_average_tokens });
+        self
+    }
+
+    /// With samples that an annotator compares.
+    pub fn with_feedback(mut self, options: &AlignOptions, annotator: &dyn Annotator) -> Result<RunIdentity> {
+        let sampling = options.sampling;
+        self.online = Some(Online {
+            num_samples: options.num_samples,
+            temperature: sampling.temperature,
+            top_k: sampling.top_k,
+            top_p: sampling.top_p,
+            min_p: sampling.min_p,
+            max_new_tokens: options.max_new_tokens,
+            stop: options.stop.clone(),
+            soft_labels: options.soft_labels,
+            async_level: options.async_level,
+        });
+        self.judge = Some(annotator.identity()?);
+        Ok(self)
+    }
+
+    /// Every option with its value.
+    fn options(&self) -> BTreeMap<String, Value> {
+        // Through text, as a checkpoint keeps it: not every number is read back as the one that was written.
+        let text = serde_json::to_string(self).expect("JSON of plain values");
+        let Ok(Value::Object(keys)) = serde_json::from_str(&text) else { unreachable!("a struct") };
+        let mut options = BTreeMap::new();
+        for (key, value) in keys {
+            match value {
+                Value::Object(group) => options.extend(group),
+                value => drop(options.insert(key, value)),
+            }
+        }
+        options.retain(|_, value| !value.is_null());
+        options
+    }
+
+    /// What differs from the run that wrote a checkpoint after `step` steps.
+    fn changes(&self, saved: &RunIdentity, step: usize) -> Vec<Change> {
+        let (was, is) = (saved.options(), self.options());
+        let names: BTreeSet<&String> = was.keys().chain(is.keys()).collect();
+        let of = |options: &BTreeMap<String, Value>, name| options.get(name).cloned().unwrap_or_default();
+        names
+            .into_iter()
+            .map(|name| Change {
+                after_step: step,
+                name: name.clone(),
+                from: of(&was, name),
+                to: of(&is, name),
+            })
+            .filter(|change| change.from != change.to)
+            .collect()
+    }
+
+    /// The changes since the run that wrote a checkpoint, all of them `allowed` by name.
+    ///
+    /// # Errors
+    /// [`Error::Config`] about changes that are not allowed, with both values and the way out.
+    pub fn resume(&self, saved: &RunIdentity, step: usize, allowed: &[String]) -> Result<Vec<Change>> {
+        if saved.command != self.command {
+            let why = format!(
+                "the checkpoint is of a run of oaif {}, this is oaif {}: go on by oaif {0}",
+                saved.command.name(),
+                self.command.name()
+            );
+            return Err(Error::config("resume-from-checkpoint", why));
+        }
+        let changes = self.changes(saved, step);
+        let permitted = |change: &&Change| {
+            let group = change.name.starts_with("judge-").then_some("judge");
+            !FIXED.contains(&&*change.name)
+                && allowed.iter().any(|name| *name == change.name || Some(name.as_str()) == group)
+        };
+        let (_, refused): (Vec<&Change>, Vec<&Change>) = changes.iter().partition(permitted);
+        if refused.is_empty() {
+            return Ok(changes);
+        }
+        let list = |values: Vec<String>| values.join(", ");
+        let was = list(refused.iter().map(|c| format!("{} {}", c.name, shown(&c.from))).collect());
+        let is = list(refused.iter().map(|c| format!("{} {}", c.name, shown(&c.to))).collect());
+        let fixed: Vec<&str> =
+            refused.iter().map(|c| c.name.as_str()).filter(|name| FIXED.contains(name)).collect();
+        let way_out = match fixed.is_empty() {
+            true => {
+                let names: Vec<&str> = refused
+                    .iter()
+                    .map(|c| c.name.as_str())
+                    .chain(allowed.iter().map(|a| a.as_str()))
+                    .collect();
+                format!(
+                    "make it the same, or say that you mean it by --allow-changes {}, or begin a new run",
+                    names.join(",")
+                )
+            }
+            false => {
+                format!("{} must be the same as before: make it so, or begin a new run", fixed.join(", "))
+            }
+        };
+        let why = format!("the checkpoint was written with {was}, this run has {is}: {way_out}");
+        Err(Error::config("resume-from-checkpoint", why))
+    }
+
+    /// Refuses names that no option has which may be changed.
+    pub fn check_names(&self, allowed: &[String]) -> Result<()> {
+        let known = self.options();
+        let optional = ["chat-template", "max-prompt-length", "max-length", "max-steps", "stop", "judge"];
+        for name in allowed {
+            if FIXED.contains(&name.as_str()) {
+                let why = format!("{name} cannot be changed in a run: begin a new one");
+                return Err(Error::config("allow-changes", why));
+            }
+            let judge = known.contains_key("judge") && name.starts_with("judge-");
+            if !known.contains_key(name) && !optional.contains(&name.as_str()) && !judge {
+                let names: Vec<&str> =
+                    known.keys().map(|k| k.as_str()).filter(|k| !FIXED.contains(k)).collect();
+                let why =
+                    format!("{name:?} is nothing that may be changed: choose from {}", names.join(", "));
+                return Err(Error::config("allow-changes", why));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn shown(value: &Value) -> String {
+    match value {
+        Value::Null => "none".into(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+fn dataset(rows: &EncodedRows, texts: &[String]) -> String {
+    let mut digester = Digester::default();
+    for tree in &rows.trees {
+        digester.ids(&tree.prompt);
+        tree.responses.iter().for_each(|response| digester.ids(response));
+    }
+    texts.iter().for_each(|text| digester.bytes(text.as_bytes()));
+    format!("of {} rows with digest {}", rows.trees.len(), digester.finish())
+}

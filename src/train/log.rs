@@ -1,0 +1,134 @@
+//! A run's logs: JSON lines with a "step", written to their end, cut where a run is resumed.
+
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::error::{Error, Result};
+use crate::files;
+
+/// A log that stays open from its first row on.
+#[derive(Debug)]
+pub(super) struct Log {
+    path: PathBuf,
+    file: Option<File>,
+}
+
+fn step_of(row: &Value) -> Option<usize> {
+    row["step"].as_u64()?.try_into().ok()
+}
+
+impl Log {
+    /// The log in the file `path`, which comes into being with the first row.
+    pub fn new(path: PathBuf) -> Log {
+        Log { path, file: None }
+    }
+
+    /// Writes `rows` in one piece to the end.
+    pub fn append(&mut self, rows: &[Value]) -> Result<()> {
+        assert!(rows.iter().all(|row| step_of(row).is_some()), "a row without a step");
+        self.still_there()?;
+        let lines: String = rows.iter().map(|row| format!("{row}\n")).collect();
+        let path = &self.path;
+        if self.file.is_none() {
+            let opened = OpenOptions::new().create(true).append(true).open(path);
+            self.file = Some(opened.map_err(Error::io("write", path))?);
+        }
+        let file = self.file.as_mut().expect("opened above");
+        file.write_all(lines.as_bytes()).map_err(Error::io("write", path))
+    }
+
+    /// Makes what was written survive a power cut.
+    pub fn sync(&self) -> Result<()> {
+        self.file.as_ref().map_or(Ok(()), |file| file.sync_all()).map_err(Error::io("sync", &self.path))
+    }
+
+    /// Fails where the open file is no longer the one of this name.
+    pub fn still_there(&self) -> Result<()> {
+        match self.file.as_ref().is_none_or(|file| is_at(file, &self.path)) {
+            true => Ok(()),
+            false => {
+                let why = "was removed, moved or replaced while the run was writing to it: put the folder back and \
+                           resume from its last checkpoint, or begin a new run";
+                Err(Error::file(&self.path, why))
+            }
+        }
+    }
+
+    /// Fails where the steps of the rows up to `step` are not `complete`, as `expected` says in words.
+    pub fn check(&self, step: usize, complete: impl Fn(&[usize]) -> bool, expected: &str) -> Result<()> {
+        let mut steps = Vec::new();
+        self.for_each_row(|_, found| {
+            steps.extend(Some(found).filter(|found| *found <= step));
+            Ok(())
+        })?;
+        match complete(&steps) {
+            true => Ok(()),
+            false => {
+                let why = format!(
+                    "holds {} rows up to step {step}, where the checkpoint was written after {expected}: put the lost \
+                     rows back, or begin a new run in another --output-dir from the path of the checkpoint",
+                    steps.len()
+                );
+                Err(Error::file(&self.path, why))
+            }
+        }
+    }
+
+    /// Keeps the rows up to `step`.
+    pub fn truncate(&mut self, step: usize) -> Result<()> {
+        // The new file replaces the one that is open.
+        self.file = None;
+        let path = &self.path;
+        if !path.exists() {
+            return Ok(());
+        }
+        files::write_atomic_with(path, |kept| {
+            self.for_each_row(|line, found| match found <= step {
+                true => kept.write_all(line).map_err(Error::io("write", path)),
+                false => Ok(()),
+            })
+        })
+    }
+
+    /// Calls `each` with every line and its step, up to the end or a line that a crash has cut off.
+    fn for_each_row(&self, mut each: impl FnMut(&[u8], usize) -> Result<()>) -> Result<()> {
+        let path = &self.path;
+        let mut log = match File::open(path) {
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+            opened => BufReader::new(opened.map_err(Error::io("read", path))?),
+        };
+        let mut line = Vec::new();
+        for number in 1.. {
+            line.clear();
+            log.read_until(b'\n', &mut line).map_err(Error::io("read", path))?;
+            if line.last() != Some(&b'\n') {
+                break;
+            }
+            let row: Option<Value> = serde_json::from_slice(&line).ok();
+            let found = row.as_ref().and_then(step_of).ok_or_else(|| {
+                let why = "is no row of a run (an object with a \"step\"): repair or remove it";
+                Error::Row { path: path.to_owned(), line: number, why: why.into() }
+            })?;
+            each(&line, found)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(unix)]
+fn is_at(file: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let place = |found: std::fs::Metadata| (found.dev(), found.ino());
+    match (file.metadata(), path.metadata()) {
+        (Ok(open), Ok(named)) => place(open) == place(named),
+        _ => false,
+    }
+}
+
+#[cfg(not(unix))]
+fn is_at(_: &File, path: &Path) -> bool {
+    path.exists()
+}

@@ -1,0 +1,64 @@
+//! The check that training moved what it should, and nothing else.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use crate::error::{Error, Result};
+use crate::gpu::{Gpu, Region};
+use crate::model::{Model, Weights};
+
+/// Trained weights must move, frozen ones must not: a run that trains nothing while its metrics look fine is the
+/// worst of mistakes.
+pub(super) struct MovementCheck {
+    trained: u64,
+    frozen: Option<u64>,
+    /// Whether an update was made that must show.
+    pub updated: bool,
+}
+
+/// Samples of every tensor: enough to notice an update, little enough for a large model.
+const PROBES: u64 = 8;
+/// Bytes of a sample.
+const PROBE_BYTES: u64 = 4 << 10;
+
+fn fingerprint(gpu: &Gpu, weights: &Weights) -> Result<u64> {
+    let mut hasher = DefaultHasher::new();
+    for weight in weights.iter() {
+        for (region, ..) in weight.parts() {
+            let bytes = region.bytes.min(PROBE_BYTES);
+            let last = region.bytes - bytes;
+            let probes = if last == 0 { 1 } else { PROBES };
+            for i in 0..probes {
+                let offset = region.offset + last * i / PROBES.saturating_sub(1).max(1) / 4 * 4;
+                let probe = Region { buffer: region.buffer.clone(), offset, bytes };
+                gpu.download::<u32>(&probe)?.hash(&mut hasher);
+            }
+        }
+    }
+    Ok(hasher.finish())
+}
+
+impl MovementCheck {
+    /// The weights as they are now.
+    pub fn before(model: &Model) -> Result<MovementCheck> {
+        let trained = fingerprint(model.gpu(), model.trained())?;
+        let frozen = model.frozen().map(|w| fingerprint(model.gpu(), w)).transpose()?;
+        Ok(MovementCheck { trained, frozen, updated: false })
+    }
+
+    /// # Errors
+    /// [`Error::SelfCheck`] for trained weights that have not moved, and for frozen ones that have.
+    pub fn after(&self, model: &Model) -> Result<()> {
+        if self.updated && fingerprint(model.gpu(), model.trained())? == self.trained {
+            return Err(Error::SelfCheck(
+                "no trained weight moved although updates were made: raise the learning rate, which may be lost in \
+                 rounding"
+                    .into(),
+            ));
+        }
+        let frozen = model.frozen().map(|w| fingerprint(model.gpu(), w)).transpose()?;
+        match frozen == self.frozen {
+            true => Ok(()),
+            false => Err(Error::SelfCheck("a frozen weight moved: please report this as a bug".into())),
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! What a checkpoint keeps beside weights and optimiser: all that the rest of the run depends on.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::annotation::VerdictTotals;
+use super::checkpoint::STATE;
+use super::identity::{Change, RunIdentity};
+use super::sampler::Sampled;
+use crate::error::{Error, Result};
+use crate::files;
+
+/// A checkpoint's `state.json`, as it was when its last step was done.
+// An option that is missing is no `None`: hence `Option::deserialize` here and in what is kept.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct State {
+    /// Steps done.
+    pub step: usize,
+    pub logs: Logs,
+    pub counters: Counters,
+    pub identity: RunIdentity,
+    /// What was changed where the run was resumed.
+    pub changes: Vec<Change>,
+    /// In online training.
+    #[serde(deserialize_with = "Option::deserialize")]
+    pub online: Option<OnlineState>,
+}
+
+/// What the run's folder must hold in its logs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Logs {
+    /// Steps that were done before the first row: those of another folder's run that this one began from.
+    pub after_step: usize,
+    /// Rows of `pairs.jsonl`.
+    pub pairs: usize,
+}
+
+/// Sums over the steps done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Counters {
+    pub num_tokens: u64,
+    /// Updates with a gradient, by a learning rate above 0.
+    pub updates: usize,
+    pub non_finite: usize,
+    pub non_finite_in_row: usize,
+    /// Steps that taught nothing.
+    pub idle: usize,
+    pub idle_in_row: usize,
+    /// The rows that those in a row took.
+    pub idle_rows_in_row: usize,
+}
+
+/// What online training keeps.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct OnlineState {
+    pub verdicts: VerdictTotals,
+    /// The next step's answers, where they were drawn before the last update.
+    #[serde(deserialize_with = "Option::deserialize")]
+    pub sampled: Option<Sampled>,
+}
+
+impl State {
+    /// Reads the state of the checkpoint in `dir`.
+    ///
+    /// # Errors
+    /// [`Error::File`] that names the file and the key that is missing or of another type.
+    pub fn read(dir: &Path) -> Result<State> {
+        let path = dir.join(STATE);
+        let bytes = files::read(&path)?;
+        let mut json = serde_json::Deserializer::from_slice(&bytes);
+        serde_path_to_error::deserialize(&mut json).map_err(|e| {
+            let (key, why) = (e.path().to_string(), e.inner().to_string());
+            // The place in the file says less than the key.
+            let why = why.split(" at line ").next().unwrap_or_default();
+            let place = if key == "." { String::new() } else { format!("{key}: ") };
+            let why = format!("is no state of a run ({place}{why}): resume from another checkpoint");
+            Error::file(&path, why)
+        })
+    }
+
+    /// Writes the state into the folder of a checkpoint.
+    pub fn write(&self, dir: &Path) -> Result<()> {
+        let text = serde_json::to_string_pretty(self).expect("JSON of plain values");
+        files::write_atomic(&dir.join(STATE), format!("{text}\n").as_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn state() -> Value {
+        json!({
+            "step": 2,
+            "logs": {"after_step": 0, "pairs": 4},
+            "counters": {"num_tokens": 189, "updates": 2, "non_finite": 0, "non_finite_in_row": 0, "idle": 0,
+                "idle_in_row": 0, "idle_rows_in_row": 0},
+            "identity": {"command": "align", "model": "94dc", "adapter": null, "tokenizer": "45ab",
+                "chat-template": null, "dataset": "of 3 rows",
+                "training": {"learning-rate": 0.0001, "lr-scheduler-type": "linear", "warmup-steps": 0,
+                    "max-steps": 6, "optim": "adamw", "adam-beta1": 0.9, "adam-beta2": 0.999, "adam-epsilon": 1e-8,
+                    "weight-decay": 0.0, "max-grad-norm": 1.0, "per-device-train-batch-size": 2,
+                    "gradient-accumulation-steps": 1, "seed": 42, "shuffle": true, "max-prompt-length": null,
+                    "max-length": null, "dtype": "auto", "tier": "T0"},
+                "lora": null, "append-eos": null,
+                "loss": {"loss": "dpo", "beta": 0.1, "ipo-average-tokens": false},
+                "online": {"num-samples": 2, "temperature": 0.9, "top-k": 0, "top-p": 1.0, "min-p": 0.0,
+                    "max-new-tokens": 8, "stop": [], "soft-labels": false, "async-level": 1},
+                "judge": {"judge": "rule"}},
+            "changes": [],
+            "online": {
+                "verdicts": {"counts": {"judged": 4, "first": 1, "tie": 0, "invalid": 0, "identical": 0,
+                    "order_flip": 0}, "recent": [{"judged": 4, "invalid": 0}], "answers": 8, "ended": 1},
+                "sampled": {"first": 4, "sampling_ms": 1.5,
+                    "of": [[{"token_ids": [1], "text": "a", "finish_reason": "length"}]]}}
+        })
+    }
+
+    fn read(value: &Value) -> Result<State> {
+        let dir = tempfile::tempdir().unwrap();
+        files::write_atomic(&dir.path().join(STATE), value.to_string().as_bytes()).unwrap();
+        State::read(dir.path())
+    }
+
+    /// Every path to a value in it.
+    fn paths(value: &Value, at: &str) -> Vec<String> {
+        let below: Vec<(String, &Value)> = match value {
+            Value::Object(keys) => keys.iter().map(|(key, v)| (format!("{at}/{key}"), v)).collect(),
+            Value::Array(items) => items.iter().enumerate().map(|(i, v)| (format!("{at}/{i}"), v)).collect(),
+            _ => vec![],
+        };
+        below.into_iter().flat_map(|(path, v)| [vec![path.clone()], paths(v, &path)].concat()).collect()
+    }
+
+    #[test]
+    fn a_state_is_read_as_it_was_written() {
+        let dir = tempfile::tempdir().unwrap();
+        read(&state()).unwrap().write(dir.path()).unwrap();
+        let again = State::read(dir.path()).unwrap();
+        assert_eq!(serde_json::to_value(&again).unwrap()["counters"], state()["counters"]);
+        assert_eq!(again.identity, read(&state()).unwrap().identity);
+    }
+
+    #[test]
+    fn a_missing_key_is_an_error_that_names_it_and_never_zero() {
+        let whole = state();
+        let mut tried = 0;
+        for path in paths(&whole, "") {
+            let (parent, key) = path.rsplit_once('/').unwrap();
+            let mut broken = whole.clone();
+            let Some(Value::Object(keys)) = broken.pointer_mut(parent) else { continue };
+            keys.shift_remove(key);
+            // The judge's own keys are its own affair.
+            if parent == "/identity/judge" {
+                continue;
+            }
+            let error = read(&broken).expect_err(&path).to_string();
+            assert!(error.contains("state.json") && error.contains(&format!("`{key}`")), "{path}: {error}");
+            tried += 1;
+        }
+        assert!(tried > 60, "{tried}");
+    }
+
+    #[test]
+    fn a_value_of_another_type_is_an_error_that_names_its_key() {
+        let whole = state();
+        for path in paths(&whole, "") {
+            let mut broken = whole.clone();
+            *broken.pointer_mut(&path).unwrap() = json!({"odd": [true]});
+            let error = read(&broken).expect_err(&path).to_string();
+            let key = path.rsplit('/').find(|part| part.parse::<usize>().is_err()).unwrap();
+            assert!(error.contains("state.json") && error.contains(key), "{path}: {error}");
+        }
+        for (path, odd) in [
+            ("/step", json!(-1)),
+            ("/step", json!(1.5)),
+            ("/online/sampled/of/0/0/token_ids/0", json!(4294967296u64)),
+            ("/counters/updates", json!("2")),
+        ] {
+            let mut broken = whole.clone();
+            *broken.pointer_mut(path).unwrap() = odd;
+            assert!(read(&broken).is_err(), "{path}");
+        }
+    }
+}

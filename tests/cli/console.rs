@@ -1,0 +1,147 @@
+//! What is said on standard error while a run is going, and what is read from standard input.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use serde_json::json;
+
+use super::{Outcome, PAIRS, Place};
+
+const ALIGN: &str = "align --model tiny --dataset pairs.jsonl --output-dir run --max-new-tokens 4 --judge rule \
+                     --per-device-train-batch-size 4 --max-steps 3";
+
+fn place() -> Option<Place> {
+    let place = Place::with(&["tiny"])?;
+    place.write("pairs.jsonl", PAIRS);
+    Some(place)
+}
+
+/// The outcome of a command that reads `input`.
+fn fed(mut command: Command, input: &str) -> Outcome {
+    command.stdin(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    Outcome { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+}
+
+#[test]
+fn a_run_says_what_it_is_each_step_what_came_of_it_and_what_to_type_next() {
+    let Some(place) = place() else { return };
+    let outcome = place.oaif(&format!("{ALIGN} --judge-rule longer --lora-r 2")).done();
+    let lines: Vec<&str> = outcome.err.lines().collect();
+    for (i, name) in
+        ["GPU", "memory", "model", "training", "rows", "judge", "learning rate"].iter().enumerate()
+    {
+        assert!(lines[i].starts_with(name), "{}", outcome.err);
+    }
+    for part in ["LoRA adapter of rank 2", "4, 3 steps of 4", "1e-4, linear", "iB of the GPU's"] {
+        assert!(outcome.err.contains(part), "{part} is not in {}", outcome.err);
+    }
+    let steps: Vec<&&str> = lines.iter().filter(|line| line.starts_with("step ")).collect();
+    assert!(
+        steps.len() == 3 && steps[0].starts_with("step 1/3  ") && !steps[0].contains("left"),
+        "{steps:?}"
+    );
+    assert!(!outcome.err.contains("-0.000") && !outcome.err.contains("NaN"), "{}", outcome.err);
+    assert!(outcome.err.contains("KL to the start") && !outcome.err.contains('\u{1b}'), "{}", outcome.err);
+    assert_eq!(outcome.out, "run/adapter\n");
+    // What is to be typed next can be typed.
+    for line in
+        lines.iter().filter_map(|line| line.split_once("oaif ")).filter(|(head, _)| head.contains("it:"))
+    {
+        let line = line.1.replace("\"Once upon a time\"", "fox");
+        place.oaif(&line).done();
+    }
+    assert!(place.path("merged/config.json").exists());
+    let full =
+        place.oaif(&format!("{ALIGN} --judge-rule longer --output-dir full").replace("--output-dir run", ""));
+    assert!(full.done().err.contains("oaif generate --model full/model --prompt"));
+}
+
+#[test]
+fn rows_that_are_kept_are_told_of_how_many() {
+    let Some(place) = place() else { return };
+    let long = json!({"prompt": "fox ".repeat(200), "chosen": "a", "rejected": "b"});
+    place.write("pairs.jsonl", format!("{PAIRS}{long}\n"));
+    let err = place.oaif(&format!("{ALIGN} --judge-rule longer")).done().err;
+    assert!(err.contains("rows          4 of 5, 3 steps of 4"), "{err}");
+}
+
+#[test]
+fn a_step_without_a_preference_says_no_pairs() {
+    let Some(place) = place() else { return };
+    let outcome = place.oaif(&format!("{ALIGN} --judge-rule contains:zzzz"));
+    assert!(outcome.err.contains("step 1/3  no pairs  ") && !outcome.err.contains("NaN"), "{}", outcome.err);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn messages_that_cannot_be_written_end_no_run() {
+    let Some(place) = place() else { return };
+    let mut command = place.command(&format!("{ALIGN} --judge-rule longer --report"));
+    command.stderr(std::fs::File::options().write(true).open("/dev/full").unwrap());
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert!(place.path("run/model").exists() && place.path("run/report.html").exists());
+    // An error, too, is an exit code and no panic.
+    let mut command = place.command("generate --model none --prompt x");
+    command.stderr(std::fs::File::options().write(true).open("/dev/full").unwrap());
+    assert_eq!(command.output().unwrap().status.code(), Some(2));
+}
+
+#[test]
+fn a_dry_run_says_in_a_sentence_what_it_needs() {
+    let Some(place) = place() else { return };
+    let outcome = place.oaif(&format!("{ALIGN} --judge-rule longer --dry-run")).done();
+    assert!(
+        outcome.err.contains("oaif: needs ") && outcome.err.contains("iB of GPU memory: "),
+        "{}",
+        outcome.err
+    );
+    assert!(serde_json::from_str::<serde_json::Value>(&outcome.out).is_ok());
+}
+
+#[test]
+fn several_samples_are_told_apart_and_one_alone_is_itself() {
+    let Some(place) = place() else { return };
+    let line = "generate --model tiny --max-new-tokens 3 --prompt fox";
+    let one = place.oaif(line).done().out;
+    assert!(!one.contains("---"), "{one}");
+    let two = place.oaif(&format!("{line} --num-samples 2")).done().out;
+    assert!(two.starts_with("--- fox (1 of 2)\n") && two.contains("\n\n--- fox (2 of 2)\n"), "{two}");
+    place.write("prompts.jsonl", "{\"prompt\": \"the fox\"}\n{\"prompt\": \"she said\"}\n");
+    let rows = place.oaif("generate --model tiny --max-new-tokens 3 --prompts prompts.jsonl").done().out;
+    assert!(rows.starts_with("--- the fox\n") && rows.contains("\n\n--- she said\n"), "{rows}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_dash_reads_standard_input() {
+    let Some(place) = place() else { return };
+    let generate = "generate --model tiny --temperature 0 --max-new-tokens 4";
+    let expected = place.oaif(&format!("{generate} --prompt fox")).done().out;
+    assert_eq!(fed(place.command(&format!("{generate} --prompt -")), "fox\n").done().out, expected);
+    let row =
+        "{\"prompt\": \"fox\", \"completion\": \"slept\", \"response_1\": \"a b\", \"response_2\": \"a\"}\n";
+    assert_eq!(fed(place.command(&format!("{generate} --prompts -")), row).done().out, expected);
+    let score = fed(place.command("score --model tiny --input -"), row).rows();
+    assert_eq!(score.len(), 1);
+    let judged = fed(place.command("judge --input - --judge rule --judge-rule longer"), row).rows();
+    assert_eq!(judged[0]["verdict"], "1");
+    let bad = fed(place.command("score --model tiny --input -"), "{}\n");
+    bad.refused(1, &["/dev/stdin:1: "]);
+}
+
+#[test]
+fn a_backend_that_hides_the_gpu_is_named() {
+    let Some(place) = place() else { return };
+    let mut command = place.command("generate --model tiny --prompt fox");
+    command.env("WGPU_BACKEND", "gl");
+    let outcome = Outcome::of(command);
+    // On a machine where it finds one, there is nothing to say.
+    if outcome.code != Some(0) {
+        outcome.refused(1, &["no GPU was found", "WGPU_BACKEND=gl", "unset it"]);
+    }
+}

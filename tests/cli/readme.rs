@@ -1,0 +1,104 @@
+//! README's commands, typed from top to bottom.
+
+use serde_json::{Value, json};
+
+use super::{Outcome, Place};
+
+/// The commands in README's `sh` blocks, in order: comments gone, continued lines joined.
+fn commands() -> Vec<String> {
+    let readme = include_str!("../../README.md");
+    let blocks = readme.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    let mut commands = Vec::new();
+    for block in blocks {
+        for line in block.replace("\\\n", " ").lines() {
+            let line = line.split(" #").next().unwrap().trim();
+            if !line.is_empty() && !line.starts_with('#') {
+                commands.push(line.to_owned());
+            }
+        }
+    }
+    commands
+}
+
+/// Small files under the names that README gives them.
+fn prepare(place: &Place) {
+    let rows = |rows: &[Value]| rows.iter().map(|row| format!("{row}\n")).collect::<String>();
+    place.write("prompts.jsonl", rows(&[json!({"prompt": "the fox was"}), json!({"prompt": "she said"})]));
+    place.write("texts.jsonl", rows(&[json!({"text": "the fox was happy and old ."})]));
+    let row = json!({"prompt": "the fox", "chosen": "was happy", "rejected": "sad", "completion": "slept",
+        "response_1": "ran home", "response_2": "slept"});
+    place.write("pairs.jsonl", rows(&[row.clone()]));
+    place.write("rows.jsonl", rows(&[row]));
+}
+
+#[test]
+fn readmes_commands_work_in_order() {
+    let Some(place) = Place::with(&["tiny"]) else { return };
+    place.copy_model(&super::common::fixture("tiny"), "MODEL");
+    place.copy_model(&super::common::fixture("tiny"), "JUDGE");
+    prepare(&place);
+    let all = commands();
+    assert!(all.iter().any(|line| line.starts_with("oaif align")), "{all:?}");
+    let mut ran = 0;
+    for line in all.iter().filter_map(|line| line.strip_prefix("oaif ")) {
+        // The demo and the whole of the benchmarks have tests of their own.
+        if line.starts_with("demo") || line.starts_with("bench") {
+            continue;
+        }
+        // The template by name is text that no tokenizer of a hundred words can read.
+        let line = line.replace("--judge-template helpfulness", "--judge-template template.txt");
+        place.write(
+            "template.txt",
+            "{{ prompt }} . one : {{ response_1 }} . two : {{ response_2 }} . the best :",
+        );
+        let mut command = place.command("");
+        command.args(words(&line));
+        let Outcome { code, err, .. } = Outcome::of(command);
+        assert_eq!(code, Some(0), "oaif {line}: {err}");
+        ran += 1;
+    }
+    assert!(ran >= 8, "only {ran} commands were tried");
+}
+
+/// A line as a shell splits it: double quotes hold a word together.
+fn words(line: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    for (i, part) in line.split('"').enumerate() {
+        if i % 2 == 1 {
+            words.last_mut().unwrap().push_str(part);
+            continue;
+        }
+        for (j, word) in part.split(' ').enumerate() {
+            if j > 0 {
+                words.push(String::new());
+            }
+            words.last_mut().unwrap().push_str(word);
+        }
+    }
+    words.retain(|word| !word.is_empty());
+    words
+}
+
+/// A command that README shows is one that the program has, flag by flag.
+#[test]
+fn every_flag_in_readme_is_one_of_the_program() {
+    let readme = include_str!("../../README.md");
+    let help: String =
+        ["align", "sft", "dpo", "generate", "score", "judge", "export", "doctor", "bench", "demo"]
+            .iter()
+            .map(|command| {
+                let output =
+                    std::process::Command::new(env!("CARGO_BIN_EXE_oaif")).args([command, "--help"]).output();
+                String::from_utf8(output.unwrap().stdout).unwrap()
+            })
+            .collect();
+    // Of cargo and of programs beside ours.
+    let foreign =
+        ["--release", "--example", "--test", "--bench", "--path", "--nocapture", "--features", "--local-dir"];
+    for flag in readme.split(|c: char| !c.is_ascii_alphanumeric() && c != '-').filter(|word| {
+        word.strip_prefix("--").is_some_and(|name| name.starts_with(|c: char| c.is_ascii_lowercase()))
+    }) {
+        let known = help.split(|c: char| !c.is_ascii_alphanumeric() && c != '-').any(|word| word == flag);
+        assert!(known || foreign.contains(&flag), "README names {flag}, which no command has");
+    }
+}

@@ -1,0 +1,243 @@
+//! What a resumed run goes on with: the run that it was, or what somebody asked for by name.
+
+use serde_json::{Value, json};
+
+use super::{Outcome, PAIRS, Place, completions};
+
+const COMMON: &str = "--max-steps 4 --save-steps 2 --per-device-train-batch-size 2 --learning-rate 1e-3";
+const RULE: &str = "--judge rule --judge-rule longer --max-new-tokens 6";
+
+fn place() -> Option<Place> {
+    let place = Place::with(&["tiny"])?;
+    place.write("pairs.jsonl", PAIRS);
+    place.write("rows.jsonl", completions());
+    Some(place)
+}
+
+fn align() -> String {
+    format!("align --model tiny --dataset pairs.jsonl --output-dir run {COMMON} {RULE}")
+}
+
+/// Leaves the run as it was after its second step.
+fn forget_the_end(place: &Place, run: &str) {
+    std::fs::remove_dir_all(place.path(&format!("{run}/checkpoints/step-000004"))).unwrap();
+}
+
+#[test]
+fn a_run_is_gone_on_with_by_its_folder_alone_from_anywhere() {
+    let Some(place) = place() else { return };
+    place.copy_model(&super::common::fixture("tiny_lora"), "lora");
+    let dpo = format!("dpo --model tiny --dataset pairs.jsonl --output-dir run {COMMON}");
+    let sft = format!("sft --model tiny --dataset rows.jsonl --output-dir run {COMMON}");
+    for (command, line, weights) in [
+        ("align", align(), "model/model.safetensors"),
+        ("dpo", format!("{dpo} --adapter ./lora"), "adapter/adapter_model.safetensors"),
+        ("sft", format!("{sft} --lora-r 2 --no-shuffle"), "adapter/adapter_model.safetensors"),
+    ] {
+        place.oaif(&line).done();
+        let whole = place.read(&format!("run/{weights}"));
+        let metrics = place.rows("run/metrics.jsonl");
+        forget_the_end(&place, "run");
+        // From another folder, and the run's own is another one than it was.
+        std::fs::create_dir_all(place.path("else/where")).unwrap();
+        std::fs::rename(place.path("run"), place.path("else/moved")).unwrap();
+        let mut resume = place.command(&format!("{command} --resume ../moved"));
+        resume.current_dir(place.path("else/where"));
+        let out = Outcome::of(resume).done().out;
+        assert!(out.trim().ends_with(weights.split('/').next().unwrap()), "{out}");
+        assert!(place.read(&format!("else/moved/{weights}")) == whole, "{command}: other weights");
+        let loss = |rows: &[Value]| rows.iter().map(|row| row["loss"].to_string()).collect::<Vec<_>>();
+        assert_eq!(loss(&place.rows("else/moved/metrics.jsonl")), loss(&metrics));
+        assert!(!place.path("run").exists());
+        // It is done: nothing is left to do, and it says so.
+        let again = place.oaif(&format!("{command} --resume else/moved")).done();
+        assert!(again.err.contains("all 4 steps of this run are done"), "{}", again.err);
+        assert!(place.read(&format!("else/moved/{weights}")) == whole);
+        std::fs::remove_dir_all(place.path("else")).unwrap();
+    }
+}
+
+#[test]
+fn what_decides_the_numbers_is_refused_by_its_name() {
+    let Some(place) = place() else { return };
+    place.oaif(&align()).done();
+    forget_the_end(&place, "run");
+    // Another base of the same shape, another tokenizer, another template, other rows and as many.
+    place.copy_model(&place.path("run/model"), "trained");
+    place.copy_model(&super::common::fixture("tiny"), "retold");
+    let template = "{% for m in messages %}{{ m.content }}!{% endfor %}";
+    place.write("retold/chat_template.jinja", template);
+    place.copy_model(&super::common::fixture("tiny"), "respelt");
+    let mut tokenizer = place.json("respelt/tokenizer.json");
+    tokenizer["version"] = json!("1.0 ");
+    place.write("respelt/tokenizer.json", tokenizer.to_string());
+    place.write("other.jsonl", PAIRS.replace("fox", "owl"));
+    let mut rows: Vec<&str> = PAIRS.lines().collect();
+    rows.reverse();
+    place.write("order.jsonl", format!("{}\n", rows.join("\n")));
+    for (more, name) in [
+        ("--model trained", "model "),
+        ("--model respelt", "tokenizer "),
+        ("--model retold", "chat-template none"),
+        ("--dataset other.jsonl", "dataset of 4 rows"),
+        ("--dataset order.jsonl", "dataset of 4 rows"),
+        ("--loss ipo --beta 0.1", "loss dpo"),
+        ("--beta 0.2", "beta 0.1, this run has beta 0.2"),
+        ("--num-samples 3", "num-samples 2"),
+        ("--temperature 0.8", "temperature 0.9"),
+        ("--top-p 0.5", "top-p 1.0"),
+        ("--max-new-tokens 5", "max-new-tokens 6"),
+        ("--stop .", "stop []"),
+        ("--judge-rule shorter", "judge-rule longer"),
+        ("--soft-labels", "soft-labels false"),
+        ("--learning-rate 2e-3", "learning-rate 0.001, this run has learning-rate 0.002"),
+        ("--lr-scheduler-type cosine", "lr-scheduler-type linear"),
+        ("--warmup-steps 1", "warmup-steps 0"),
+        ("--max-steps 6", "max-steps 4"),
+        ("--optim adafactor", "optim adamw"),
+        ("--weight-decay 0.1", "weight-decay 0.0"),
+        ("--max-grad-norm 2", "max-grad-norm 1.0"),
+        ("--seed 1", "seed 42"),
+        ("--no-shuffle", "shuffle true"),
+        ("--per-device-train-batch-size 1", "per-device-train-batch-size 2"),
+        ("--gradient-accumulation-steps 2", "gradient-accumulation-steps 1"),
+        ("--max-length 30", "max-length none"),
+        ("--max-prompt-length 9", "max-prompt-length none"),
+        ("--lora-r 2", "lora-r none"),
+        ("--tier 0", "tier "),
+    ] {
+        if more == "--tier 0" && place.json("run/run.json")["gpu_tier"].as_str().unwrap().starts_with("T0") {
+            continue;
+        }
+        let line = format!("align --resume run {more}");
+        place.refuses(&line, 2, &["the checkpoint was written with", name, "begin a new run"]);
+    }
+    // What changes no number may change.
+    for more in
+        ["--save-steps 1", "--report", "--slots 3", "--save-total-limit 3", "--gradient-checkpointing"]
+    {
+        place.oaif(&format!("align --resume run {more}")).done();
+        forget_the_end(&place, "run");
+    }
+}
+
+#[test]
+fn another_adapter_shape_is_refused_whoever_asks() {
+    let Some(place) = place() else { return };
+    let line = format!("dpo --model tiny --dataset pairs.jsonl --output-dir run {COMMON} --lora-r 2");
+    place.oaif(&line).done();
+    forget_the_end(&place, "run");
+    for (more, name) in [
+        ("--lora-alpha 8", "lora-alpha 4.0"),
+        ("--use-rslora", "use-rslora false"),
+        ("--lora-target-modules q_proj", "lora-target-modules"),
+    ] {
+        let parts = ["the checkpoint was written with", name, "must be the same as before"];
+        place.refuses(&format!("dpo --resume run {more}"), 2, &parts);
+    }
+    place.refuses("dpo --resume run --allow-changes lora-r", 2, &["lora-r cannot be changed in a run"]);
+    place.refuses("dpo --resume run --allow-changes rate", 2, &["\"rate\"", "learning-rate"]);
+}
+
+#[test]
+fn changes_that_are_meant_go_on_and_are_noted() {
+    let Some(place) = place() else { return };
+    place.oaif(&align()).done();
+    forget_the_end(&place, "run");
+    let more = "--learning-rate 2e-3 --max-steps 5 --judge-rule shorter --beta 0.2";
+    place.refuses(
+        &format!("align --resume run {more} --allow-changes learning-rate,judge"),
+        2,
+        &["beta", "max-steps"],
+    );
+    place
+        .oaif(&format!("align --resume run {more} --allow-changes learning-rate,judge,beta,max-steps"))
+        .done();
+    let changes = place.json("run/run.json")["changes"].take();
+    let names: Vec<&str> = changes.as_array().unwrap().iter().map(|c| c["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["beta", "judge-rule", "learning-rate", "max-steps"]);
+    assert_eq!(changes[2], json!({"after_step": 2, "name": "learning-rate", "from": 0.001, "to": 0.002}));
+    assert_eq!(place.rows("run/metrics.jsonl").len(), 5);
+    // From then on it is that run.
+    place.oaif("align --resume run").done();
+    assert_eq!(place.json("run/run.json")["changes"], changes);
+}
+
+#[test]
+fn a_folder_that_cannot_be_gone_on_with_says_why() {
+    let Some(place) = place() else { return };
+    place.oaif(&align()).done();
+    place.refuses("dpo --resume run", 1, &["is a run of oaif align", "oaif align --resume"]);
+    place.refuses("align --resume nowhere", 1, &["nowhere", "holds no run to go on with"]);
+    place.refuses("align --resume run --output-dir other", 2, &["--output-dir", "leave it out"]);
+    place.write("config.yaml", "seed: 1\n");
+    place.refuses("align --resume run --config config.yaml", 2, &["--config", "leave it out"]);
+    place.refuses(
+        "align --resume run --max-steps 3 --allow-changes max-steps",
+        2,
+        &["max-steps", "after 4 steps"],
+    );
+}
+
+#[test]
+fn a_damaged_checkpoint_is_refused_and_the_one_before_it_goes_on() {
+    let Some(place) = place() else { return };
+    place.oaif(&align()).done();
+    let whole = place.read("run/model/model.safetensors");
+    for file in ["model.safetensors", "optimiser.safetensors", "state.json", "config.json"] {
+        let path = format!("run/checkpoints/step-000004/{file}");
+        let good = place.read(&path);
+        let mut flipped = good.clone();
+        let middle = flipped.len() / 2;
+        flipped[middle] ^= 4;
+        let mut zeroed = good.clone();
+        let from = zeroed.len() / 3;
+        zeroed[from..from + 8].fill(0);
+        for damage in [Some(flipped), Some(zeroed), Some(good[..good.len() - 1].to_vec()), None] {
+            match damage {
+                Some(bytes) => place.write(&path, bytes),
+                None => std::fs::remove_file(place.path(&path)).unwrap(),
+            }
+            place.refuses("align --resume run", 1, &[file, "--resume-from-checkpoint", "step-000002"]);
+        }
+        place.write(&path, good);
+    }
+    place.write("run/checkpoints/step-000004/model.safetensors", "");
+    let way_out = "align --resume run --resume-from-checkpoint run/checkpoints/step-000002";
+    place.oaif(way_out).done();
+    assert!(place.read("run/model/model.safetensors") == whole, "other weights");
+}
+
+#[test]
+fn logs_that_lack_rows_are_refused() {
+    let Some(place) = place() else { return };
+    for log in ["metrics.jsonl", "pairs.jsonl"] {
+        place.oaif(&format!("{} --overwrite-output-dir", align())).done();
+        forget_the_end(&place, "run");
+        let path = format!("run/{log}");
+        let text = String::from_utf8(place.read(&path)).unwrap();
+        place.write(&path, text.lines().skip(1).map(|line| format!("{line}\n")).collect::<String>());
+        place.refuses("align --resume run", 1, &[log, "where the checkpoint was written after"]);
+        std::fs::remove_file(place.path(&path)).unwrap();
+        place.refuses("align --resume run", 1, &[log, "holds 0 rows"]);
+    }
+}
+
+#[test]
+fn a_new_run_begins_from_the_checkpoint_of_another_one_and_resumes() {
+    let Some(place) = place() else { return };
+    place.oaif(&align()).done();
+    let line = align().replace("--output-dir run", "--output-dir other");
+    place
+        .oaif(
+            &format!("{line} --save-steps=1 --resume-from-checkpoint run/checkpoints/step-000002")
+                .replace("--save-steps 2 ", ""),
+        )
+        .done();
+    let steps: Vec<u64> =
+        place.rows("other/metrics.jsonl").iter().map(|r| r["step"].as_u64().unwrap()).collect();
+    assert_eq!(steps, [3, 4]);
+    forget_the_end(&place, "other");
+    place.oaif("align --resume other").done();
+    assert!(place.read("run/model/model.safetensors") == place.read("other/model/model.safetensors"));
+}

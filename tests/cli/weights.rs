@@ -1,0 +1,155 @@
+//! Models' and adapters' files as the commands meet them: warnings, what travels, hostile sizes.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::{PAIRS, Place, completions};
+
+#[test]
+fn every_command_shows_what_is_to_be_known_of_a_models_files() {
+    let Some(place) = Place::with(&["tiny"]) else { return };
+    place.write("rows.jsonl", completions());
+    place.write("pairs.jsonl", PAIRS);
+    place.set("tiny/config.json", "sliding_window", json!(4));
+    let rest = "--max-steps 1 --per-device-train-batch-size 2";
+    for line in [
+        "score --model tiny --input rows.jsonl".to_owned(),
+        "generate --model tiny --prompt once --max-new-tokens 2".to_owned(),
+        "export --model tiny --output out".to_owned(),
+        format!("sft --model tiny --dataset rows.jsonl --output-dir sft {rest}"),
+        format!("dpo --model tiny --dataset pairs.jsonl --output-dir dpo {rest}"),
+        format!(
+            "align --model tiny --dataset pairs.jsonl --output-dir align {rest} --max-new-tokens 2 --judge rule \
+             --judge-rule longer"
+        ),
+    ] {
+        let done = place.oaif(&line).done();
+        let warning = "oaif: warning: config.json has sliding_window, which LlamaForCausalLM does not use";
+        assert_eq!(done.err.matches(warning).count(), 1, "{line}: {}", done.err);
+    }
+    // A judge's model has files as well: these are not those of the policy.
+    let pairs: String = PAIRS.replace("chosen", "response_1").replace("rejected", "response_2");
+    place.write("responses.jsonl", pairs);
+    let judged = place.oaif("judge --input responses.jsonl --judge likelihood --judge-model tiny").done();
+    assert!(judged.err.contains("warning: config.json has sliding_window"), "{}", judged.err);
+}
+
+#[test]
+fn what_lies_beside_the_weights_travels_with_what_is_saved() {
+    let Some(place) = Place::with(&["tiny"]) else { return };
+    place.write("rows.jsonl", completions());
+    place.write("tiny/tokenizer.model", "pieces");
+    place.write("tiny/LICENSE", "free");
+    std::fs::create_dir(place.path("tiny/additional_chat_templates")).unwrap();
+    place.write("tiny/additional_chat_templates/tool_use.jinja", "{{ messages }}");
+    place.oaif("export --model tiny --output out").done();
+    let sft = "sft --model tiny --dataset rows.jsonl --max-steps 1";
+    place.oaif(&format!("{sft} --output-dir full")).done();
+    place.oaif(&format!("{sft} --output-dir lora --lora-r 2")).done();
+    for dir in
+        ["out", "full/model", "full/checkpoints/step-000001", "lora/adapter", "lora/checkpoints/step-000001"]
+    {
+        let names = place.names(dir);
+        for name in
+            ["tokenizer.model", "tokenizer.json", "tokenizer_config.json", "additional_chat_templates"]
+        {
+            assert!(names.contains(&name.to_owned()), "{dir} has {names:?}");
+        }
+        assert_eq!(place.read(&format!("{dir}/tokenizer.model")), b"pieces");
+        assert_eq!(place.names(&format!("{dir}/additional_chat_templates")), ["tool_use.jinja"]);
+        let with_model = !dir.starts_with("lora");
+        for name in ["LICENSE", "config.json", "generation_config.json"] {
+            assert_eq!(names.contains(&name.to_owned()), with_model, "{dir} has {names:?}");
+        }
+        assert!(
+            !names.iter().any(|name| name.ends_with(".index.json") || name.contains("-of-")),
+            "{names:?}"
+        );
+    }
+}
+
+#[test]
+fn export_writes_into_a_folder_of_its_own_or_nothing() {
+    let Some(place) = Place::with(&["tiny"]) else { return };
+    std::fs::create_dir(place.path("half")).unwrap();
+    place.write("half/model.safetensors", "x");
+    std::fs::create_dir(place.path("empty")).unwrap();
+    place.write("file", "mine");
+    let export = "export --model tiny --output";
+    place.refuses(&format!("{export} half"), 2, &["--output", "half is not empty"]);
+    place.refuses(&format!("{export} tiny"), 2, &["--output", "tiny is not empty"]);
+    place.refuses(&format!("{export} file"), 2, &["--output", "file is a file"]);
+    place.refuses(&format!("{export} model.GGUF"), 2, &["--output", "GGUF", "convert_hf_to_gguf.py"]);
+    place.oaif(&format!("{export} empty")).done();
+    place.refuses("score --model half --input file", 1, &["half"]);
+}
+
+#[test]
+fn hostile_sizes_are_a_sentence_within_a_second() {
+    let Some(place) = Place::with(&["tiny_tied", "tiny_lora"]) else { return };
+    place.write("rows.jsonl", completions());
+    let config = place.read("tiny_tied/config.json");
+    let weights = place.read("tiny_tied/model.safetensors");
+    let dry = "dpo --model tiny_tied --output-dir run --max-length 16 --max-prompt-length 4 --dry-run";
+    let timed = |line: &str, code: i32, part: &str| {
+        let started = Instant::now();
+        place.refuses(line, code, &[part]);
+        // Generous: a debug build on a busy machine. What is hostile took minutes, or all memory.
+        assert!(started.elapsed() < Duration::from_secs(10), "{line} took {:?}", started.elapsed());
+    };
+    let sizes: [(&str, Value); 9] = [
+        ("num_hidden_layers", json!(2_000_000_000u32)),
+        ("num_hidden_layers", json!(4000)),
+        ("hidden_size", json!(2_147_483_640u32)),
+        ("intermediate_size", json!(u64::MAX)),
+        ("vocab_size", json!(2_000_000_000u32)),
+        ("vocab_size", json!(16_000_000)),
+        ("head_dim", json!(1u64 << 62)),
+        ("num_attention_heads", json!(1u64 << 40)),
+        ("max_position_embeddings", json!(1u64 << 31)),
+    ];
+    for (key, size) in sizes {
+        place.set("tiny_tied/config.json", key, size.clone());
+        let part = match key {
+            "head_dim" => "head_dim",
+            "num_hidden_layers" if size == 4000 => "model.layers.2.input_layernorm.weight",
+            "vocab_size" if size == 16_000_000 => "model.embed_tokens.weight",
+            key => key,
+        };
+        timed("score --model tiny_tied --input rows.jsonl", 1, part);
+        if part == key {
+            // Without weights the configuration is all that a dry run needs.
+            std::fs::remove_file(place.path("tiny_tied/model.safetensors")).unwrap();
+            timed(dry, 1, part);
+            place.write("tiny_tied/model.safetensors", &weights);
+        }
+        place.write("tiny_tied/config.json", &config);
+    }
+    for rank in ["18446744073709551615", "9223372036854775807", "65537"] {
+        timed(&format!("{dry} --lora-r {rank}"), 2, rank);
+    }
+    for rank in [json!(i64::MAX), json!(u64::MAX), json!(-1), json!(1e300)] {
+        place.set("tiny_lora/adapter_config.json", "r", rank);
+        timed("score --model tiny_tied --adapter tiny_lora/ --input rows.jsonl", 1, "r is");
+        timed(&format!("{dry} --adapter tiny_lora/"), 1, "r is");
+    }
+}
+
+#[test]
+fn an_adapter_given_as_the_model_is_told_from_one() {
+    let Some(place) = Place::with(&["tiny_lora"]) else { return };
+    place.write("rows.jsonl", completions());
+    place.refuses("score --model tiny_lora --input rows.jsonl", 1, &["tiny_lora", "LoRA adapter's folder"]);
+    std::fs::rename(
+        place.path("tiny_lora/adapter_model.safetensors"),
+        place.path("tiny_lora/adapter_model.bin"),
+    )
+    .unwrap();
+    place.copy_model(&super::common::fixture("tiny"), "tiny");
+    place.refuses(
+        "score --model tiny --adapter tiny_lora/ --input rows.jsonl",
+        1,
+        &["adapter_model.bin", "adapter_model.safetensors"],
+    );
+}

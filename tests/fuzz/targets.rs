@@ -1,0 +1,159 @@
+//! What is fed: a name, and how to make a function that takes an input. It says whether the input was accepted.
+
+use std::path::Path;
+
+use oaif::annotate::Pair;
+use oaif::annotate::template::JudgeTemplate;
+use oaif::data::chat::ChatTemplate;
+use oaif::data::encoder::Encoder;
+use oaif::data::rows::{
+    Columns, Conversation, Message, Text, read_completions, read_pairs, read_prompts, read_responses,
+};
+use oaif::data::tokenizer::Tokenizer;
+use oaif::gpu::{Gpu, Limits};
+use oaif::model::safetensors_io::{MODEL_FILE, TensorFiles};
+use oaif::model::{Model, ModelConfig};
+
+/// An input in, whether it was accepted out.
+pub type Run = Box<dyn FnMut(&[u8]) -> bool>;
+
+/// One kind of file.
+pub struct Target {
+    pub name: &'static str,
+    /// Makes the function; the folder is the target's own.
+    pub prepare: fn(&Path) -> Run,
+}
+
+pub const TARGETS: [Target; 8] = [
+    Target { name: "safetensors", prepare: safetensors },
+    Target { name: "config", prepare: config },
+    Target { name: "tokenizer", prepare: tokenizer },
+    Target { name: "tokenizer_config", prepare: tokenizer_config },
+    Target { name: "template", prepare: template },
+    Target { name: "judge_template", prepare: judge_template },
+    Target { name: "rows", prepare: rows },
+    Target { name: "adapter", prepare: adapter },
+];
+
+fn safetensors(dir: &Path) -> Run {
+    let path = dir.join(MODEL_FILE);
+    Box::new(move |input| {
+        std::fs::write(&path, input).unwrap();
+        let Ok(files) = TensorFiles::open_file(&path) else { return false };
+        let names: Vec<String> = files.names().map(str::to_owned).collect();
+        let read = |name: &String| {
+            let shape = files.info(name).expect("it is listed").shape.clone();
+            files.read_f32(name, &shape).is_ok()
+        };
+        names.iter().all(read)
+    })
+}
+
+fn config(_: &Path) -> Run {
+    Box::new(|input| {
+        let Ok(json) = serde_json::from_slice(input) else { return false };
+        let Ok(config) = ModelConfig::from_json(json) else { return false };
+        config.inverse_frequencies().iter().all(|f| f.is_finite())
+    })
+}
+
+/// Texts that reach into every part of a tokenizer.
+const TEXTS: [&str; 5] = [
+    "",
+    "the fox said",
+    " é\u{301}\u{200d}👩‍🔬 \n\t ▁▁",
+    "<s>a</s> <unk>",
+    "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+];
+
+fn encodes(tokenizer: &Tokenizer) -> bool {
+    TEXTS.iter().all(|text| {
+        let Ok(ids) = tokenizer.encode(text) else { return false };
+        tokenizer.decode(&ids, true).is_ok() && tokenizer.decode_after(&ids, &ids, false).is_ok()
+    })
+}
+
+fn fixture(name: &str) -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
+}
+
+fn tokenizer(dir: &Path) -> Run {
+    let dir = dir.to_owned();
+    Box::new(move |input| {
+        std::fs::write(dir.join("tokenizer.json"), input).unwrap();
+        Tokenizer::load_for(&dir, 512).is_ok_and(|tokenizer| encodes(&tokenizer))
+    })
+}
+
+fn tokenizer_config(dir: &Path) -> Run {
+    std::fs::copy(fixture("tiny/tokenizer.json"), dir.join("tokenizer.json")).unwrap();
+    let dir = dir.to_owned();
+    Box::new(move |input| {
+        std::fs::write(dir.join("tokenizer_config.json"), input).unwrap();
+        let renders = |template: ChatTemplate| template.render(&conversation(), true).is_ok();
+        let template = ChatTemplate::from_tokenizer_config(&dir);
+        let encoded = Tokenizer::load_for(&dir, 512).is_ok_and(|tokenizer| encodes(&tokenizer));
+        encoded && template.is_ok_and(|template| template.is_none_or(renders))
+    })
+}
+
+fn conversation() -> Conversation {
+    let messages = vec![
+        Message::new("system", "Be brief."),
+        Message::new("user", "hi"),
+        Message::new("assistant", "<think>so</think> yo"),
+        Message::new("user", "and now?"),
+    ];
+    Conversation { messages, ..Conversation::default() }
+}
+
+fn template(dir: &Path) -> Run {
+    std::fs::copy(fixture("tiny/tokenizer_config.json"), dir.join("tokenizer_config.json")).unwrap();
+    let dir = dir.to_owned();
+    Box::new(move |input| {
+        std::fs::write(dir.join("chat_template.jinja"), input).unwrap();
+        let Ok(Some(template)) = ChatTemplate::from_tokenizer_config(&dir) else { return false };
+        [true, false].map(|prompt| template.render(&conversation(), prompt).is_ok()) == [true, true]
+    })
+}
+
+fn judge_template(_: &Path) -> Run {
+    Box::new(|input| {
+        let Ok(template) = JudgeTemplate::from_text(&String::from_utf8_lossy(input)) else { return false };
+        template.render(&Pair { prompt: "a {{ b }}", response_1: "c", response_2: "" }).is_ok()
+    })
+}
+
+fn rows(dir: &Path) -> Run {
+    let path = dir.join("rows.jsonl");
+    let tokenizer = Tokenizer::load_for(&fixture("tiny"), 96).unwrap();
+    Box::new(move |input| {
+        std::fs::write(&path, input).unwrap();
+        let columns = Columns::default();
+        let encoder = Encoder { tokenizer: &tokenizer, template: None };
+        let mut accepted = false;
+        if let Ok(rows) = read_pairs(&path, &columns) {
+            for row in rows {
+                let answers: [&Text; 2] = [&row.chosen, &row.rejected];
+                accepted |= encoder.encode(&row.prompt, &answers, true).is_ok();
+            }
+        }
+        if let Ok(rows) = read_prompts(&path, &columns) {
+            accepted |= rows.iter().any(|row| encoder.prompt(&row.prompt).is_ok());
+        }
+        if let Ok(rows) = read_completions(&path, &columns) {
+            accepted |= rows.iter().any(|row| encoder.text(&row.completion, true).is_ok());
+        }
+        accepted | read_responses(&path, &columns).is_ok()
+    })
+}
+
+fn adapter(dir: &Path) -> Run {
+    // A device that only measures needs no weights.
+    let model = Model::load(&Gpu::without_device(Limits::default()), &fixture("tiny"), false).unwrap();
+    let dir = dir.to_owned();
+    Box::new(move |input| {
+        std::fs::write(dir.join("adapter_config.json"), input).unwrap();
+        model.load_adapter(&dir, true).is_ok()
+    })
+}
