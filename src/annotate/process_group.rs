@@ -1,26 +1,47 @@
 //! The processes that annotators have started, so that none of them outlives the program.
 
 use std::collections::BTreeSet;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 
 static RUNNING: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
 
 /// A process group that is running; no longer, once this is dropped.
-pub(super) struct Running(u32);
+pub(super) struct Running {
+    id: u32,
+    guard: Option<Child>,
+}
 
 impl Running {
     /// The group of the process `id`, which leads it.
     pub fn new(id: u32) -> Running {
         RUNNING.lock().unwrap_or_else(|e| e.into_inner()).insert(id);
-        Running(id)
+        Running { id, guard: guard(id) }
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        RUNNING.lock().unwrap_or_else(|e| e.into_inner()).remove(&self.0);
+        if let Some(guard) = &mut self.guard {
+            let _ = guard.kill();
+            let _ = guard.wait();
+        }
+        RUNNING.lock().unwrap_or_else(|e| e.into_inner()).remove(&self.id);
     }
+}
+
+/// A process that kills the group should this program be killed, which closes the pipe that it reads from.
+#[cfg(unix)]
+fn guard(id: u32) -> Option<Child> {
+    use std::os::unix::process::CommandExt;
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &format!("read -r end; kill -s KILL -- -{id}")]).process_group(0);
+    shell.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().ok()
+}
+
+#[cfg(not(unix))]
+fn guard(_: u32) -> Option<Child> {
+    None
 }
 
 /// Kills every group that is running, for a program that ends at once.
