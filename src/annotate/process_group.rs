@@ -45,6 +45,7 @@ fn guard(_: u32) -> Option<Child> {
 }
 
 /// Kills every group that is running, for a program that ends at once.
+#[cfg(feature = "cli")]
 pub(crate) fn kill_all() {
     for id in RUNNING.lock().unwrap_or_else(|e| e.into_inner()).iter() {
         kill(*id);
