@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::training::quoted;
 use crate::cli::args::TrainPlan;
 use crate::error::{Result, size};
 use crate::gpu::Gpu;
@@ -92,30 +93,22 @@ pub fn end(plan: &TrainPlan, saved: &Path) -> Result<String> {
         change("answers", "completions/mean_length", Unit::Plain, " tokens"),
         change("pairs told right", "rewards/accuracies", Unit::Share, ""),
     ];
-    let (model, saved) = (shell(&plan.model), shell(saved));
+    let (model, saved) = (quoted(&plan.model), quoted(saved));
     let adapted = plan.options.lora.is_some() || plan.options.adapter.is_some();
     let mut lines = vec!["Means of the first tenth of the steps -> of the last:".to_owned()];
     lines.extend(changes.into_iter().flatten());
     match adapted {
         true => {
             lines.push(format!(
-                "try it:   oaif generate --model {model} --adapter {saved} --prompt \"Once upon a time\""
+                "try it:    oaif generate --model {model} --adapter {saved} --prompt \"Once upon a time\""
             ));
             lines.push(format!("merge it:  oaif export --model {model} --adapter {saved} --output merged"));
         }
-        false => lines.push(format!("try it:   oaif generate --model {saved} --prompt \"Once upon a time\"")),
+        false => {
+            lines.push(format!("try it:    oaif generate --model {saved} --prompt \"Once upon a time\""))
+        }
     }
     Ok(lines.join("\n"))
-}
-
-/// A path as a POSIX shell reads it.
-fn shell(path: &Path) -> String {
-    let text = path.display().to_string();
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@,%".contains(c);
-    match !text.is_empty() && text.chars().all(plain) {
-        true => text,
-        false => format!("'{}'", text.replace('\'', "'\\''")),
-    }
 }
 
 #[cfg(test)]
@@ -134,14 +127,5 @@ mod tests {
         ] {
             assert_eq!(count(parameters), text);
         }
-    }
-
-    #[test]
-    fn a_path_with_spaces_can_be_pasted() {
-        let quoted = |path: &str| shell(Path::new(path));
-        assert_eq!(
-            [quoted("run/adapter"), quoted("my run"), quoted("a'b")],
-            ["run/adapter", "'my run'", r"'a'\''b'"]
-        );
     }
 }
