@@ -84,7 +84,8 @@ fn count(parameters: usize) -> String {
 pub fn end(plan: &TrainPlan, saved: &Path) -> Result<String> {
     let ends = RunEnds::of_run(&plan.options.output_dir)?;
     let change = |name: &str, metric: &str, unit: Unit, what: &str| {
-        let (first, last) = ends.of(metric)?;
+        // At the start both are 0 but for rounding.
+        let [first, last] = <[f64; 2]>::from(ends.of(metric)?).map(|v| if v.abs() < 5e-5 { 0.0 } else { v });
         Some(format!("{name:<18}{} -> {}{what}", unit.format(first), unit.format(last)))
     };
     let changes = [
