@@ -175,7 +175,7 @@ fn a_token_beyond_the_models_vocabulary_is_refused_where_a_text_has_it() {
     let tokenizer = String::from_utf8(place.read("tiny_tied/tokenizer.json")).unwrap();
     place.write("tiny_tied/tokenizer.json", tokenizer.replace("\"home\":95", "\"home\":960"));
     place.oaif(SCORE).done();
-    place.refuses(DPO, 1, &["pairs.jsonl:4: ", "\"home\" has id 960", "ids end at 95"]);
+    place.refuses(DPO, 1, &["pairs.jsonl:4: ", "the token \"home\" with id 960", "ids end at 95"]);
     place.write("tiny_tied/tokenizer.json", "{}");
     nothing_runs(&place, 1, &["tokenizer.json", "is not a tokenizer"]);
 }
