@@ -144,7 +144,7 @@ impl<'a> Answers<'a> {
         let Ok(answer @ Value::Object(_)) = serde_json::from_slice(line) else {
             return Err(format!("no JSON object but {}", excerpt(line)));
         };
-        let shown = || excerpt(answer["id"].to_string().as_bytes());
+        let shown = || answer["id"].to_string().chars().take(80).collect::<String>();
         let id = match &answer["id"] {
             Value::Null => return Err(format!("an answer without \"id\", {}", excerpt(line))),
             id => id.as_str().and_then(|id| self.index.get(id)),
@@ -258,7 +258,7 @@ mod tests {
     fn an_answer_too_few_too_many_or_to_another_pair_is_refused_never_a_label() {
         for (order, part) in [
             ("sed '7d'", "answered 95 of 96 pairs"),
-            ("sed '7d;9p'", "printed in line 9 a second answer with the \"id\" \"\\\"8-"),
+            ("sed '7d;9p'", "printed in line 9 a second answer with the \"id\" \"8-"),
             ("sed '$p'", "printed in line 97 a second answer"),
             ("sed '3s/^/{\"verdict\":\"1\"}\\n/'", "printed in line 3 an answer without \"id\""),
             ("sed 's/\"id\":\"[^\"]*\",//'", "printed in line 1 an answer without \"id\""),

@@ -1,11 +1,14 @@
 //! Templates of what a judge model reads, in the structure of the paper, in our own words.
 
+use std::collections::HashSet;
 use std::path::Path;
+use std::sync::Arc;
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{AutoEscape, Environment, context};
 
 use super::{Pair, names};
+use crate::data::chat::bounds;
 use crate::digest::Digester;
 use crate::error::{Error, Result};
 use crate::files;
@@ -30,7 +33,9 @@ const OPTIONAL: [&str; 2] = ["instruction", "training"];
 /// that gives feedback, not to one that evaluates. Texts are put in as they are: Jinja in them means nothing.
 #[derive(Clone, Debug)]
 pub struct JudgeTemplate {
-    environment: Environment<'static>,
+    environment: Arc<Environment<'static>>,
+    /// The variables that the template uses.
+    used: HashSet<String>,
     instruction: String,
     training: bool,
 }
@@ -60,18 +65,16 @@ impl JudgeTemplate {
     }
 
     fn new(source: &str) -> Result<JudgeTemplate, String> {
-        let broken = |e: minijinja::Error| {
-            let line = e.line().map(|line| format!(", line {line}")).unwrap_or_default();
-            format!("is not a valid template ({e}{line})")
-        };
-        let mut environment = Environment::new();
+        let broken = |e: String| format!("is not a valid template ({e})");
+        let mut environment = bounds::environment();
         environment.set_auto_escape_callback(|_| AutoEscape::None);
-        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().map_err(broken)?;
-        environment.set_syntax(syntax);
+        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+        environment.set_syntax(syntax.expect("the delimiters are Jinja2's"));
         // The next token is the answer, so nothing follows the last character.
-        environment.add_template_owned("judge", source.trim_end().to_owned()).map_err(broken)?;
+        let environment = bounds::add_template(environment, "judge", source.trim_end()).map_err(broken)?;
+        let environment = Arc::new(environment);
 
-        let used = environment.get_template("judge").map_err(broken)?.undeclared_variables(false);
+        let used = bounds::variables(&environment, "judge").map_err(broken)?;
         if let Some(missing) = REQUIRED.iter().find(|name| !used.contains(**name)) {
             return Err(format!(
                 "has no {{{{ {missing} }}}}: a judge template needs {{{{ prompt }}}}, \
@@ -87,7 +90,7 @@ impl JudgeTemplate {
             let error = names::unknown("placeholder", name, &known);
             return Err(format!("has a {error}"));
         }
-        let template = JudgeTemplate { environment, instruction: String::new(), training: true };
+        let template = JudgeTemplate { environment, used, instruction: String::new(), training: true };
         // Filters and the like are looked up only now.
         template.rendered("x", "y", "z").map_err(broken)?;
         Ok(template)
@@ -100,8 +103,7 @@ impl JudgeTemplate {
 
     /// Puts `instruction` into the template. [`Error::Config`] if there is no place for it.
     pub fn with_instruction(self, instruction: &str) -> Result<JudgeTemplate> {
-        let template = self.environment.get_template("judge").expect("added in new");
-        if !template.undeclared_variables(false).contains("instruction") {
+        if !self.used.contains("instruction") {
             let why = "has no {{ instruction }}, but one is given: put the placeholder in or leave it out";
             return Err(Error::config("judge template", why));
         }
@@ -123,10 +125,10 @@ impl JudgeTemplate {
             .map_err(|e| Error::config("judge template", format!("cannot render this pair ({e})")))
     }
 
-    fn rendered(&self, prompt: &str, response_1: &str, response_2: &str) -> Result<String, minijinja::Error> {
+    fn rendered(&self, prompt: &str, response_1: &str, response_2: &str) -> Result<String, String> {
         let (instruction, training) = (&self.instruction, self.training);
-        let template = self.environment.get_template("judge").expect("added in new");
-        template.render(context! { prompt, response_1, response_2, instruction, training })
+        let variables = context! { prompt, response_1, response_2, instruction, training };
+        bounds::render(&self.environment, "judge", variables)
     }
 }
 
@@ -215,6 +217,22 @@ mod tests {
         );
         assert!(error(b"\xff").contains("is not UTF-8"));
         assert!(JudgeTemplate::from_file(&dir.path().join("none")).unwrap_err().to_string().contains("none"));
+    }
+
+    #[test]
+    fn a_template_that_loops_for_ever_is_stopped() {
+        let texts = "{{ prompt }}{{ response_1 }}{{ response_2 }}";
+        for source in [
+            "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+            "{% set ns = namespace(x=1) %}{% set ns.x = ns %}{{ ns }}",
+            "{{ 'x' * 10**9 }}",
+        ] {
+            let error = JudgeTemplate::from_text(&format!("{texts}{source}")).unwrap_err().to_string();
+            assert!(error.contains("is not a valid template"), "{error}");
+        }
+        let minuses = format!("{texts}{{{{ {}1 }}}}", "-".repeat(24_000));
+        let error = JudgeTemplate::from_text(&minuses).unwrap_err().to_string();
+        assert!(error.contains("more than 1000 tokens"), "{error}");
     }
 
     #[test]

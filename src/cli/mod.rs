@@ -32,8 +32,8 @@ pub fn main() -> ExitCode {
     let done = match parse(arguments) {
         Ok(Ok(cli)) => run(cli),
         Ok(Err(usage)) => {
+            // Help and version are such "errors" too. A closed pipe is nothing to tell anybody.
             match usage.kind() {
-                // Help and version are such "errors" too. A closed pipe is nothing to tell anybody.
                 DisplayHelp | DisplayHelpOnMissingArgumentOrSubcommand | DisplayVersion => {
                     drop(usage.print())
                 }

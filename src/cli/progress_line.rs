@@ -119,7 +119,8 @@ mod tests {
         );
         assert_eq!(message(100), "loss 0.6931  margin 0.000  4321 tokens/s  1:02 left  annotating");
         assert_eq!(message(80), "loss 0.6931  margin 0.000  1:02 left  annotating");
-        assert_eq!(message(40), "loss 0.6931");
+        assert_eq!(message(40), "loss 0.6931  1:02 left");
+        assert_eq!(message(20), "loss 0.6931");
         assert_eq!(message(10), "");
     }
 

@@ -40,6 +40,8 @@ fn listen() {
     if !is_ignored(SIGHUP) {
         wanted.push(SIGHUP);
     }
+    // With a handler, a file above the limit (`ulimit -f`) is an error of the write and not the program's end.
+    let _ = signal_hook::flag::register(libc::SIGXFSZ, std::sync::Arc::new(AtomicBool::new(false)));
     let Ok(mut signals) = signal_hook::iterator::Signals::new(wanted) else { return };
     std::thread::spawn(move || {
         for signal in signals.forever() {

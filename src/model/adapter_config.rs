@@ -1,10 +1,11 @@
 //! `adapter_config.json`, with PEFT's rules for which modules have a term, and of what rank and alpha.
 
-use fancy_regex::{Regex, RegexBuilder};
+use fancy_regex::Regex;
 use serde_json::{Map, Value};
 
 use super::architecture::{Architecture, Projection};
 use super::lora::{LoraLayout, LoraTerm, MAX_RANK};
+use super::module_match::{Modules, any, matched, regex};
 
 /// What makes no difference to what an adapter computes, or is read below.
 const KNOWN: [&str; 27] = [
@@ -61,9 +62,6 @@ const UNSUPPORTED: [&str; 16] = [
 /// Ways to begin that leave the base as it is, beside true and false.
 const INNOCENT: [&str; 4] = ["gaussian", "orthogonal", "eva", "mica"];
 
-/// Steps of matching one name after which a regular expression counts as endless.
-const MAX_BACKTRACKS: usize = 10_000;
-
 /// A checked `adapter_config.json`.
 #[derive(Debug)]
 pub(super) struct AdapterConfig {
@@ -72,8 +70,8 @@ pub(super) struct AdapterConfig {
     rank_stabilised: bool,
     targets: Modules,
     excluded: Modules,
-    /// The layers, and what stands before their numbers in a module's name (if that matters); `None`: all.
-    layers: Option<(Vec<i64>, Vec<Regex>)>,
+    /// `None`: all.
+    layers: Option<Layers>,
     ranks: Vec<(Regex, usize)>,
     alphas: Vec<(Regex, f32)>,
     /// Which model it was made for, as its author called it.
@@ -84,12 +82,12 @@ pub(super) struct AdapterConfig {
     pub warnings: Vec<String>,
 }
 
-/// Which modules: all projections, those whose whole name is matched, or those whose name is or ends in one of these.
+/// Some of the layers.
 #[derive(Debug)]
-enum Modules {
-    AllLinear,
-    Matching(Regex),
-    Named(Vec<String>),
+struct Layers {
+    numbers: Vec<i64>,
+    /// What may stand before their numbers in a module's name; nothing: it does not matter.
+    before: Vec<Regex>,
 }
 
 impl AdapterConfig {
@@ -171,40 +169,15 @@ impl AdapterConfig {
             return Ok(false);
         }
         match (&self.layers, &self.targets) {
-            (Some((layers, before)), Modules::Named(names)) if !names.iter().any(|name| name == module) => {
+            (Some(Layers { numbers, before }), Modules::Named(names))
+                if !names.iter().any(|name| name == module) =>
+            {
                 let placed = before.is_empty() || any(before, module)?;
-                Ok(placed && layers.contains(&(layer as i64)))
+                Ok(placed && numbers.contains(&(layer as i64)))
             }
             // A whole name says its layer itself.
             (_, _) => Ok(true),
         }
-    }
-}
-
-impl Modules {
-    fn from_json(key: &str, value: &Value) -> Result<Modules, String> {
-        match value {
-            Value::String(text) if text.to_lowercase() == "all-linear" => Ok(Modules::AllLinear),
-            Value::String(text) => Ok(Modules::Matching(regex(key, &format!(r"\A(?:{text})\z"))?)),
-            Value::Array(names) => {
-                let name = |name: &Value| name.as_str().map(str::to_owned);
-                let names = names.iter().map(name).collect::<Option<Vec<_>>>();
-                names.map(Modules::Named).ok_or_else(|| format!("{key} holds something that is not a name"))
-            }
-            _ => Err(format!("{key} must be a list of names, or a regular expression")),
-        }
-    }
-
-    fn contain(&self, module: &str) -> Result<bool, String> {
-        Ok(match self {
-            Modules::AllLinear => true,
-            Modules::Matching(pattern) => is_match(pattern, module)?,
-            Modules::Named(names) => {
-                let ends =
-                    |name: &String| module.strip_suffix(name.as_str()).is_some_and(|m| m.ends_with('.'));
-                names.iter().any(|name| name == module || ends(name))
-            }
-        })
     }
 }
 
@@ -270,16 +243,7 @@ fn pattern<T>(
     }
 }
 
-fn matched<T: Copy>(patterns: &[(Regex, T)], module: &str) -> Result<Option<T>, String> {
-    for (pattern, value) in patterns {
-        if is_match(pattern, module)? {
-            return Ok(Some(*value));
-        }
-    }
-    Ok(None)
-}
-
-fn layers(json: &Map<String, Value>) -> Result<Option<(Vec<i64>, Vec<Regex>)>, String> {
+fn layers(json: &Map<String, Value>) -> Result<Option<Layers>, String> {
     let before = match json.get("layers_pattern").filter(|value| is_set(value)) {
         None => Vec::new(),
         Some(Value::String(one)) => vec![one.as_str()],
@@ -300,37 +264,10 @@ fn layers(json: &Map<String, Value>) -> Result<Option<(Vec<i64>, Vec<Regex>)>, S
         Some(Value::Array(layers)) => layers.iter().map(Value::as_i64).collect(),
         Some(one) => one.as_i64().map(|layer| vec![layer]),
     };
-    let layers: Vec<i64> = layers.ok_or("layers_to_transform must be a list of layers' numbers")?;
+    let numbers: Vec<i64> = layers.ok_or("layers_to_transform must be a list of layers' numbers")?;
     let name = |name: &&str| regex("layers_pattern", &format!(r"\A(?:|.*?\.){name}\.\d+\."));
     let before = before.iter().map(name).collect::<Result<_, _>>()?;
-    Ok(Some((layers, before)).filter(|(layers, _)| !layers.is_empty()))
-}
-
-fn regex(key: &str, pattern: &str) -> Result<Regex, String> {
-    // The parser is recursive, and nobody writes a longer one.
-    if pattern.len() > 4096 {
-        return Err(format!(
-            "{key} holds a regular expression of {} bytes, expected 4096 or less",
-            pattern.len()
-        ));
-    }
-    let built = RegexBuilder::new(pattern).backtrack_limit(MAX_BACKTRACKS).build();
-    built.map_err(|e| format!("{key} holds a regular expression that is not read here ({e})"))
-}
-
-fn is_match(pattern: &Regex, module: &str) -> Result<bool, String> {
-    pattern
-        .is_match(module)
-        .map_err(|e| format!("a regular expression cannot be matched with {module} ({e})"))
-}
-
-fn any(patterns: &[Regex], module: &str) -> Result<bool, String> {
-    for pattern in patterns {
-        if is_match(pattern, module)? {
-            return Ok(true);
-        }
-    }
-    Ok(false)
+    Ok(Some(Layers { numbers, before }).filter(|layers| !layers.numbers.is_empty()))
 }
 
 #[cfg(test)]

@@ -82,7 +82,7 @@ struct Raw {
 /// The largest width, vocabulary or head: far above any model's, and far below what would overflow a size.
 const MAX_SIZE: usize = 1 << 24;
 /// The most layers.
-const MAX_LAYERS: usize = 4096;
+const MAX_LAYERS: usize = 1024;
 /// The most weights of a model.
 const MAX_WEIGHTS: u128 = 1 << 40;
 

@@ -12,6 +12,7 @@ mod format;
 pub(crate) mod kv_cache;
 pub mod lora;
 mod model_files;
+mod module_match;
 pub mod rope;
 pub mod safetensors_io;
 mod scorer;

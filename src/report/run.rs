@@ -265,6 +265,11 @@ fn sample(row: &Value) -> Sample {
     sample.note(parts.join("; "))
 }
 
+fn capitalised(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or(String::new(), |first| first.to_uppercase().chain(letters).collect())
+}
+
 #[derive(Clone, Copy, PartialEq)]
 enum Kind {
     Align,
@@ -292,6 +297,9 @@ impl Run {
         if let Some(total) = self.config["total_steps"].as_f64().filter(|total| *total > done) {
             let (done, total) = (number(done), number(total));
             report.warning(format!("Not finished: {done} of {total} steps are done."));
+        }
+        for warning in self.config["warnings"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+            report.warning(capitalised(warning) + ".");
         }
         if let Some(count) = self.metrics.last("non_finite_steps").filter(|count| *count > 0.0) {
             report.warning(format!(

@@ -154,7 +154,11 @@ impl PendingCheckpoint {
     pub(super) fn new(dir: &Path, step: usize) -> Result<PendingCheckpoint> {
         let path = dir.join(format!(".step-{step:06}.tmp"));
         files::remove(&path)?;
-        files::create_dir_all(&path)?;
+        // Only these two: a run's folder that has gone must not come back with a checkpoint alone.
+        if !dir.exists() {
+            fs::create_dir(dir).map_err(Error::io("create", dir))?;
+        }
+        fs::create_dir(&path).map_err(Error::io("create", &path))?;
         Ok(PendingCheckpoint { step, path })
     }
 

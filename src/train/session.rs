@@ -418,9 +418,11 @@ impl<'a> Session<'a> {
     /// What ended the steps; else what [`Session::finish`] reports.
     pub(super) fn end(mut self, steps: Result<()>) -> Result<PathBuf> {
         let Err(error) = steps else { return self.finish() };
+        // Else an error that came of it would be told.
+        self.run.still_there()?;
         let saved = self.run.latest_checkpoint()?.is_some_and(|c| c.step == self.state.step);
         // Weights in between two steps are no checkpoint.
-        if !self.moving && self.state.step > self.first_step && !saved && self.run.still_there().is_ok() {
+        if !self.moving && self.state.step > self.first_step && !saved {
             // The first error is the one worth telling.
             let _ = self.checkpoint();
         }

@@ -157,7 +157,7 @@ fn impossible_sizes_are_refused_before_memory_is_taken() {
         ("vocab_size", json!(-1), ["config.json", "integer `-1`"]),
         ("num_attention_heads", json!("4"), ["config.json", "string \"4\""]),
         ("max_position_embeddings", json!(0), ["max_position_embeddings is 0", "expected 1 to"]),
-        ("hidden_size", json!(1 << 30), ["has shape [96, 32]", "1073741824"]),
+        ("hidden_size", json!(1 << 23), ["has shape [96, 32]", "8388608"]),
         ("num_key_value_heads", json!(3), ["num_attention_heads 4", "num_key_value_heads 3"]),
         ("rms_norm_eps", json!(-1.0), ["rms_norm_eps is -1", "≥ 0"]),
     ] {
@@ -183,7 +183,20 @@ fn a_token_beyond_the_models_vocabulary_is_refused_where_a_text_has_it() {
 #[test]
 fn weights_that_are_no_numbers_are_noticed() {
     let Some(place) = place() else { return };
+    let whole = place.read(MODEL);
     edit(&place, MODEL, |_, data| data.fill(0xff));
+    refused_by_all(
+        &place,
+        1,
+        &["model.safetensors", "tensor model.embed_tokens.weight holds NaN", "damaged"],
+    );
+    // Numbers, but so large that what is computed with them is none.
+    place.write(MODEL, whole);
+    edit(&place, MODEL, |header, data| {
+        let range = &header["model.layers.0.input_layernorm.weight"]["data_offsets"];
+        let [first, end] = [0, 1].map(|i| range[i].as_u64().unwrap() as usize);
+        data[first..end].fill(0x7f);
+    });
     place.refuses(SCORE, 1, &["tiny_tied", "line 1 of rows.jsonl", "damaged"]);
     let generate = "generate --model tiny_tied --prompt fox --output out.jsonl";
     place.refuses(generate, 1, &["not finite", "damaged", "--learning-rate"]);
@@ -406,7 +419,7 @@ fn a_dry_run_without_rows_needs_lengths_that_the_model_takes() {
 #[test]
 fn a_batch_above_the_gpus_limit_is_refused_with_a_remedy_that_the_command_has() {
     let Some(place) = place() else { return };
-    let parts = ["MiB in one buffer, the GPU allows", "lower --per-device-train-batch-size"];
+    let parts = ["iB in one buffer, the GPU allows ", "lower --per-device-train-batch-size"];
     for line in [DPO, ALIGN, &DPO.replace("dpo", "sft").replace("pairs", "rows")] {
         let line = format!("{line} --per-device-train-batch-size 1000000");
         place.refuses(&format!("{line} --dry-run"), 1, &parts);

@@ -260,29 +260,47 @@ fn a_run_under_nohup_outlives_its_terminal() {
     assert_eq!(logged_steps(&place, "run"), STEPS);
 }
 
+/// Whether a judge that wrote its process id into `judging` still runs, after some time for it to end.
+fn judge_is_alive(place: &Place) -> bool {
+    let judge = String::from_utf8(place.read("judging")).unwrap();
+    let start = Instant::now();
+    loop {
+        let check = format!("kill -s 0 {} 2> /dev/null", judge.trim());
+        let alive = std::process::Command::new("sh").args(["-c", &check]).status().unwrap().success();
+        // It may be a zombie that nobody has waited for yet.
+        let state = std::fs::read_to_string(format!("/proc/{}/stat", judge.trim())).unwrap_or_default();
+        let alive = alive && !state.contains(") Z ");
+        if !alive || start.elapsed() > Duration::from_secs(10) {
+            return alive;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 #[test]
-fn a_second_signal_ends_the_program_and_its_judge_at_once() {
+fn a_judge_never_outlives_the_program() {
     let Some(place) = Place::with(&["tiny"]) else { return };
     place.write("pairs.jsonl", PAIRS);
     place.script("judge", "echo $$ > judging; sleep 60");
     let line = "align --model tiny --dataset pairs.jsonl --output-dir run --max-steps 4 --max-new-tokens 6 \
                 --judge command --judge-command ./judge";
-    let mut child = place.command(line).spawn().unwrap();
-    let start = Instant::now();
-    while std::fs::read(place.path("judging")).unwrap_or_default().is_empty() {
-        assert!(start.elapsed() < Duration::from_secs(60) && child.try_wait().unwrap().is_none());
-        std::thread::sleep(Duration::from_millis(5));
+    // Twice asked to end, and killed.
+    for (signals, code) in [(["TERM", "TERM"].as_slice(), Some(143)), (&["KILL"], None)] {
+        let _ = std::fs::remove_file(place.path("judging"));
+        let mut child = place.command(line).spawn().unwrap();
+        let start = Instant::now();
+        while std::fs::read(place.path("judging")).unwrap_or_default().is_empty() {
+            assert!(start.elapsed() < Duration::from_secs(60) && child.try_wait().unwrap().is_none());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        // The guard of the judge starts just after it.
+        for name in signals {
+            std::thread::sleep(Duration::from_millis(300));
+            signal(&child, name);
+        }
+        assert_eq!(child.wait().unwrap().code(), code);
+        assert!(!judge_is_alive(&place), "the judge outlived the program");
     }
-    signal(&child, "TERM");
-    std::thread::sleep(Duration::from_millis(200));
-    signal(&child, "TERM");
-    assert_eq!(child.wait().unwrap().code(), Some(143));
-    let judge = String::from_utf8(place.read("judging")).unwrap();
-    let alive =
-        std::process::Command::new("sh").args(["-c", &format!("kill -s 0 {judge} 2> /dev/null")]).status();
-    // It may be a zombie that nobody has waited for yet.
-    let state = std::fs::read_to_string(format!("/proc/{}/stat", judge.trim())).unwrap_or_default();
-    assert!(!alive.unwrap().success() || state.contains(") Z "), "the judge outlived the program: {state}");
 }
 
 #[test]
@@ -319,7 +337,7 @@ fn two_runs_at_once_are_never_in_one_folder() {
         codes.sort();
         let err = [one.stderr, two.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).join("");
         // The second may also begin when the first has just ended.
-        let later = more != "" && codes == [Some(0), Some(0)];
+        let later = !more.is_empty() && codes == [Some(0), Some(0)];
         assert!(codes == [Some(0), Some(1)] || later, "{more}: {codes:?} {err}");
         assert!(
             later || err.contains("is in use by process") || err.contains("already holds a run"),

@@ -27,7 +27,7 @@ fn prepare(place: &Place) {
     place.write("texts.jsonl", rows(&[json!({"text": "the fox was happy and old ."})]));
     let row = json!({"prompt": "the fox", "chosen": "was happy", "rejected": "sad", "completion": "slept",
         "response_1": "ran home", "response_2": "slept"});
-    place.write("pairs.jsonl", rows(&[row.clone()]));
+    place.write("pairs.jsonl", rows(std::slice::from_ref(&row)));
     place.write("rows.jsonl", rows(&[row]));
 }
 

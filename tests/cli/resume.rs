@@ -68,9 +68,11 @@ fn what_decides_the_numbers_is_refused_by_its_name() {
     let template = "{% for m in messages %}{{ m.content }}!{% endfor %}";
     place.write("retold/chat_template.jinja", template);
     place.copy_model(&super::common::fixture("tiny"), "respelt");
-    let mut tokenizer = place.json("respelt/tokenizer.json");
-    tokenizer["version"] = json!("1.0 ");
-    place.write("respelt/tokenizer.json", tokenizer.to_string());
+    place.set(
+        "respelt/tokenizer.json",
+        "truncation",
+        json!({"direction": "Right", "max_length": 9, "strategy": "LongestFirst", "stride": 0}),
+    );
     place.write("other.jsonl", PAIRS.replace("fox", "owl"));
     let mut rows: Vec<&str> = PAIRS.lines().collect();
     rows.reverse();
@@ -78,7 +80,7 @@ fn what_decides_the_numbers_is_refused_by_its_name() {
     for (more, name) in [
         ("--model trained", "model "),
         ("--model respelt", "tokenizer "),
-        ("--model retold", "chat-template none"),
+        ("--model retold", "chat-template "),
         ("--dataset other.jsonl", "dataset of 4 rows"),
         ("--dataset order.jsonl", "dataset of 4 rows"),
         ("--loss ipo --beta 0.1", "loss dpo"),
@@ -240,4 +242,28 @@ fn a_new_run_begins_from_the_checkpoint_of_another_one_and_resumes() {
     forget_the_end(&place, "other");
     place.oaif("align --resume other").done();
     assert!(place.read("run/model/model.safetensors") == place.read("other/model/model.safetensors"));
+}
+
+#[test]
+fn another_base_or_judge_of_the_same_shape_is_refused_by_its_name() {
+    let Some(place) = place() else { return };
+    for model in ["judge", "base"] {
+        place.copy_model(&super::common::fixture("tiny"), model);
+    }
+    let line = align().replace(RULE, "--judge likelihood --judge-model judge --max-new-tokens 6");
+    place.oaif(&line.replace("--model tiny", "--model base")).done();
+    forget_the_end(&place, "run");
+    // Not the paths count, but what lies there now.
+    for (folder, name) in [("judge", "judge-model "), ("base", "model ")] {
+        let weights = place.names(folder).into_iter().find(|name| name.ends_with(".safetensors")).unwrap();
+        let path = format!("{folder}/{weights}");
+        let before = place.read(&path);
+        let mut other = before.clone();
+        let middle = other.len() / 2;
+        other[middle] ^= 1;
+        place.write(&path, other);
+        place.refuses("align --resume run", 2, &["the checkpoint was written with", name]);
+        place.write(&path, before);
+    }
+    place.oaif("align --resume run").done();
 }

@@ -331,7 +331,7 @@ fn a_dry_run_takes_the_limits_of_a_gpu_in_mind() {
     let line = "dpo --dry-run --model bare --max-prompt-length 3 --max-length 6";
     let report = |more: &str| -> Value {
         let outcome = place.oaif(&format!("{line} {more}")).done();
-        assert_eq!(outcome.err, "", "{more}");
+        assert!(outcome.err.starts_with("oaif: needs ") && outcome.err.lines().count() == 1, "{more}");
         serde_json::from_str(&outcome.out).unwrap()
     };
     let limits = |more: &str| {
@@ -414,6 +414,51 @@ fn prompts_that_are_too_long_are_skipped_and_counted() {
 }
 
 #[test]
+fn the_longest_length_in_align_is_of_prompt_and_response_together() {
+    let Some(place) = place() else { return };
+    let line = "align --model tiny --dataset pairs.jsonl --max-steps 1 --output-dir run --overwrite --judge rule \
+                --judge-rule longer --max-new-tokens 6";
+    let data = |more: &str| {
+        let report: Value =
+            serde_json::from_str(&place.oaif(&format!("{line} {more} --dry-run")).done().out).unwrap();
+        (
+            report["data"]["skipped_too_long"].as_u64().unwrap(),
+            report["data"]["prompt_tokens"]["max"].as_u64().unwrap(),
+        )
+    };
+    let (none, longest) = data("");
+    assert_eq!((none, data(&format!("--max-length {}", longest + 6))), (0, (0, longest)));
+    let (skipped, shorter) = data(&format!("--max-length {}", longest + 5));
+    assert!(skipped > 0 && shorter < longest);
+    place.oaif(&format!("{line} --max-length {}", longest + 5)).done();
+    place.refuses(
+        &format!("{line} --max-length 6"),
+        2,
+        &["max-new-tokens", "6 leaves no room", "max-length is 6"],
+    );
+}
+
+#[test]
+fn a_run_warns_of_what_makes_it_worthless_and_the_report_keeps_it() {
+    let Some(place) = place() else { return };
+    let judge = r#"while read -r pair; do echo '{"verdict":"1"}'; done"#;
+    let line = "align --model tiny --dataset pairs.jsonl --max-steps 12 --output-dir run --report --max-new-tokens 6 \
+                --per-device-train-batch-size 8 --learning-rate 1e-9 --judge command --judge-command";
+    let err = place.oaif_with(line, &[judge]).done().err;
+    let html = String::from_utf8(place.read("run/report.html")).unwrap();
+    let kept = place.json("run/run.json")["warnings"].to_string();
+    for told in ["he annotator preferred the first answer in 100 %", "he policy hardly moved"] {
+        assert_eq!(err.matches(told).count(), 1, "{err}");
+        assert!(html.contains(told) && kept.contains(told), "{told} in {kept}");
+    }
+    // And one that is well says nothing of the kind.
+    let line = "align --model tiny --dataset pairs.jsonl --max-steps 12 --output-dir well --max-new-tokens 6 \
+                --per-device-train-batch-size 8 --learning-rate 1e-2 --judge rule --judge-rule longer";
+    let err = place.oaif(line).done().err;
+    assert!(!err.contains("annotator preferred") && !err.contains("hardly moved"), "{err}");
+}
+
+#[test]
 fn odd_sizes_are_no_obstacle() {
     let Some(place) = place() else { return };
     let line = "align --model tiny --dataset pairs.jsonl --max-steps 1 --output-dir run --overwrite \
@@ -448,7 +493,7 @@ fn a_run_in_the_folder_is_kept_unless_told_otherwise() {
     let [_, (_, dpo), _] = trainings();
     place.oaif(&dpo).done();
     let before = place.read("run/metrics.jsonl");
-    place.refuses(&dpo, 1, &["already holds a run", "--resume-from-checkpoint last", "--overwrite"]);
+    place.refuses(&dpo, 1, &["already holds a run", "--resume run", "--overwrite"]);
     assert_eq!(place.read("run/metrics.jsonl"), before);
     place.oaif(&format!("{dpo} --overwrite")).done();
 }

@@ -82,7 +82,6 @@ fn export_writes_into_a_folder_of_its_own_or_nothing() {
     place.refuses(&format!("{export} file"), 2, &["--output", "file is a file"]);
     place.refuses(&format!("{export} model.GGUF"), 2, &["--output", "GGUF", "convert_hf_to_gguf.py"]);
     place.oaif(&format!("{export} empty")).done();
-    place.refuses("score --model half --input file", 1, &["half"]);
 }
 
 #[test]
@@ -100,7 +99,7 @@ fn hostile_sizes_are_a_sentence_within_a_second() {
     };
     let sizes: [(&str, Value); 9] = [
         ("num_hidden_layers", json!(2_000_000_000u32)),
-        ("num_hidden_layers", json!(4000)),
+        ("num_hidden_layers", json!(1000)),
         ("hidden_size", json!(2_147_483_640u32)),
         ("intermediate_size", json!(u64::MAX)),
         ("vocab_size", json!(2_000_000_000u32)),
@@ -113,7 +112,7 @@ fn hostile_sizes_are_a_sentence_within_a_second() {
         place.set("tiny_tied/config.json", key, size.clone());
         let part = match key {
             "head_dim" => "head_dim",
-            "num_hidden_layers" if size == 4000 => "model.layers.2.input_layernorm.weight",
+            "num_hidden_layers" if size == 1000 => "model.layers.2.input_layernorm.weight",
             "vocab_size" if size == 16_000_000 => "model.embed_tokens.weight",
             key => key,
         };

@@ -57,15 +57,17 @@ impl ValueEnum for Orders {
     }
 }
 
-/// How a program judges, for the end of --help.
-pub(super) const PROTOCOL: &str = r#"The program of --judge command is started for each batch of pairs. It reads an object a line on standard input until that
-ends, prints an object a line on standard output, in any order, and ends with exit code 0:
-
-  reads   {"id": "…", "prompt": "…", "response_1": "…", "response_2": "…"}
-  prints  {"id": "…", "verdict": "1"}
-
-The id is the pair's own and is given back as it is. The verdict is "1" or "2" for the better response, "tie" or "invalid".
-It may also print "p_first", the probability from 0 to 1 that response 1 is the better one, and "why", a text."#;
+/// How a program judges, for the end of --help, which breaks the lines.
+pub(super) const PROTOCOL: &str = concat!(
+    "The program of --judge command is started for each batch of pairs. It reads an object a line on standard input ",
+    "until that ends, prints an object a line on standard output, in any order, and ends with exit code 0:\n\n",
+    r#"  reads   {"id": "…", "prompt": "…", "response_1": "…", "response_2": "…"}"#,
+    "\n",
+    r#"  prints  {"id": "…", "verdict": "1"}"#,
+    "\n\n",
+    r#"The id is the pair's own and is given back as it is. The verdict is "1" or "2" for the better response, "tie" or "#,
+    r#""invalid". Optional are "p_first", the probability from 0 to 1 that response 1 is better, and "why", a text."#,
+);
 
 // Everything is optional here, so that a flag which the chosen annotator does not know is told apart from its
 // default.

@@ -106,7 +106,7 @@ struct TrainArgs {
     /// Skip rows with a longer prompt [default: what the model takes]
     #[arg(long, value_name = "TOKENS", help_heading = "Data")]
     max_prompt_length: Option<usize>,
-    /// Skip rows that are longer, prompt and completion together [default: what the model takes]
+    /// Skip rows that are longer, prompt and completion together; in align, prompt and longest response [default: what the model takes]
     #[arg(long, value_name = "TOKENS", help_heading = "Data", alias = "max-seq-length")]
     max_length: Option<usize>,
 

@@ -36,6 +36,7 @@ pub fn run(plan: AlignPlan) -> Result<()> {
     let run = AlignRun::new(policy, &prompts, options, &align)?;
     if train.dry_run {
         let _judge = measured(&gpu, judge, dtype)?;
+        console.clear();
         return training::report(&gpu, &train, run.rows(), run.total_steps());
     }
     console.phase("loading the judge");

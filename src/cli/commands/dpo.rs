@@ -28,6 +28,7 @@ pub fn run(plan: DpoPlan) -> Result<()> {
     console.phase("encoding the rows, recording the plans");
     let run = DpoRun::new(policy, &pairs, &train.options, &dpo)?;
     if train.dry_run {
+        console.clear();
         return training::report(&gpu, &train, run.rows(), run.total_steps());
     }
     let rows = (pairs.len(), run.rows());

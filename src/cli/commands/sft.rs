@@ -28,6 +28,7 @@ pub fn run(plan: SftPlan) -> Result<()> {
     console.phase("encoding the rows, recording the plans");
     let run = SftRun::new(policy, &rows, &train.options, append_eos)?;
     if train.dry_run {
+        console.clear();
         return training::report(&gpu, &train, run.rows(), run.total_steps());
     }
     let rows = (rows.len(), run.rows());

@@ -2,12 +2,13 @@
 
 use std::path::Path;
 
+use super::training::quoted;
 use crate::cli::args::TrainPlan;
 use crate::error::{Result, size};
 use crate::gpu::Gpu;
 use crate::model::Model;
 use crate::model::weights::Weight;
-use crate::report::RunEnds;
+use crate::report::{RunEnds, Unit};
 use crate::train::rows::EncodedRows;
 
 /// The parameters of a model, and how many of them are trained.
@@ -46,7 +47,7 @@ impl Start {
         let rows = if kept == read { format!("{read}") } else { format!("{kept} of {read}") };
         let batch = options.batch_size * options.accumulation;
         let mut facts = vec![
-            ("GPU", format!("{} ({}), kernels of level {}", summary.name, summary.backend, gpu.tier())),
+            ("GPU", format!("{} ({}), {}", summary.name, summary.backend, gpu.tier())),
             ("memory", format!("{} of the GPU's", size(gpu.memory().total))),
             ("model", format!("{}, {} parameters", plan.model.display(), count(parameters.all))),
             ("training", format!("{trained}, {} parameters", count(parameters.trained))),
@@ -82,22 +83,20 @@ fn count(parameters: usize) -> String {
 /// What changed from the run's first tenth to its last, and what to do with what was saved in `saved`.
 pub fn end(plan: &TrainPlan, saved: &Path) -> Result<String> {
     let ends = RunEnds::of_run(&plan.options.output_dir)?;
-    let change = |name: &str, metric: &str, scale: f64, unit: &str| {
+    let change = |name: &str, metric: &str, unit: Unit, what: &str| {
         let (first, last) = ends.of(metric)?;
-        Some(format!("{name} {:.2} -> {:.2}{unit}", scale * first, scale * last).replace("-0.00", "0.00"))
+        Some(format!("{name:<18}{} -> {}{what}", unit.format(first), unit.format(last)))
     };
-    let changes: Vec<String> = [
-        change("loss", "loss", 1.0, ""),
-        change("KL to the start", "objective/kl", 1.0, " nats"),
-        change("answers", "completions/mean_length", 1.0, " tokens"),
-        change("pairs told right", "rewards/accuracies", 100.0, " %"),
-    ]
-    .into_iter()
-    .flatten()
-    .collect();
-    let (model, saved) = (shell(&plan.model), shell(saved));
+    let changes = [
+        change("loss", "loss", Unit::Plain, ""),
+        change("KL to the start", "objective/kl", Unit::Plain, " nats"),
+        change("answers", "completions/mean_length", Unit::Plain, " tokens"),
+        change("pairs told right", "rewards/accuracies", Unit::Share, ""),
+    ];
+    let (model, saved) = (quoted(&plan.model), quoted(saved));
     let adapted = plan.options.lora.is_some() || plan.options.adapter.is_some();
-    let mut lines = vec![format!("from the first tenth of the run to the last: {}", changes.join(", "))];
+    let mut lines = vec!["Means of the first tenth of the steps -> of the last:".to_owned()];
+    lines.extend(changes.into_iter().flatten());
     match adapted {
         true => {
             lines.push(format!(
@@ -110,16 +109,6 @@ pub fn end(plan: &TrainPlan, saved: &Path) -> Result<String> {
         }
     }
     Ok(lines.join("\n"))
-}
-
-/// A path as a POSIX shell reads it.
-fn shell(path: &Path) -> String {
-    let text = path.display().to_string();
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@,%".contains(c);
-    match !text.is_empty() && text.chars().all(plain) {
-        true => text,
-        false => format!("'{}'", text.replace('\'', "'\\''")),
-    }
 }
 
 #[cfg(test)]
@@ -138,14 +127,5 @@ mod tests {
         ] {
             assert_eq!(count(parameters), text);
         }
-    }
-
-    #[test]
-    fn a_path_with_spaces_can_be_pasted() {
-        let quoted = |path: &str| shell(Path::new(path));
-        assert_eq!(
-            [quoted("run/adapter"), quoted("my run"), quoted("a'b")],
-            ["run/adapter", "'my run'", r"'a'\''b'"]
-        );
     }
 }

@@ -16,7 +16,7 @@ use crate::train::rows::EncodedRows;
 use crate::train::run_dir::{REPORT, checkpoints};
 use crate::train::{Control, DryRun, Sources};
 
-/// The device of a training command: one that only measures for a dry run, which needs no adapter.
+/// The device of a training command: one that only measures for a dry run, which needs no GPU.
 pub fn open(plan: &TrainPlan) -> Result<Gpu> {
     if let Some(limits) = plan.limits {
         return Ok(Gpu::without_device(limits));
@@ -59,7 +59,7 @@ pub fn watched<T>(
 }
 
 /// A path as a shell takes it.
-fn quoted(path: &Path) -> String {
+pub(super) fn quoted(path: &Path) -> String {
     let text = path.display().to_string();
     let plain = |c: char| c.is_alphanumeric() || "/._-+:@\\".contains(c);
     if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
@@ -137,5 +137,16 @@ pub fn check_output(dir: &Path) -> Result<()> {
     match existing.is_dir() {
         true => Ok(()),
         false => Err(Error::file(existing, "is a file, but --output-dir needs a folder there")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_with_spaces_can_be_pasted() {
+        let pasted = ["run/adapter", "my run", "a'b"].map(|path| quoted(Path::new(path)));
+        assert_eq!(pasted, ["run/adapter", "'my run'", r"'a'\''b'"]);
     }
 }

@@ -1,0 +1,147 @@
+//! Bounds on what a template may take: a template comes with a model and may be broken or hostile.
+//!
+//! Fuel bounds its steps and its memory, a stack of its own its recursion, a clock its time. What fuel does not see,
+//! [`super::source`] keeps small before the template is parsed.
+
+use std::collections::HashSet;
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use minijinja::value::ObjectRepr;
+use minijinja::{Environment, Error, ErrorKind, State, Value};
+
+use super::source;
+
+/// One instruction costs 1, and so do 64 bytes of memory: at most 256 MiB.
+const FUEL: u64 = 4 << 20;
+/// Stack of the thread that a template runs on. Memory is taken only where it is used.
+const STACK: usize = 128 << 20;
+/// A conversation takes a millisecond; this much only where the machine is overloaded or the template runs away.
+const TIME: Duration = Duration::from_secs(10);
+/// minijinja's depth of calls: 4 a macro.
+const RECURSION: usize = 200;
+/// What it costs to look at one item of a list or a map.
+const ITEM: u64 = 4;
+/// How deep lists and maps that a template builds may be nested.
+const DEPTH: usize = 64;
+
+/// A new environment with these bounds.
+pub(crate) fn environment() -> Environment<'static> {
+    let mut environment = Environment::new();
+    environment.set_fuel(Some(FUEL));
+    environment.set_recursion_limit(RECURSION);
+    environment.add_filter(source::HELD, held);
+    environment
+}
+
+/// Adds the template `source` as `name`. The error says why it cannot be parsed.
+pub(crate) fn add_template(
+    environment: Environment<'static>,
+    name: &'static str,
+    source: &str,
+) -> Result<Environment<'static>, String> {
+    let source = source::prepared(source)?;
+    on_own_stack(move || {
+        let mut environment = environment;
+        environment.add_template_owned(name, source).map_err(described)?;
+        Ok(environment)
+    })
+}
+
+/// Renders the template `name`. The error says what the template refuses, or which bound it meets.
+pub(crate) fn render(
+    environment: &Arc<Environment<'static>>,
+    name: &'static str,
+    context: Value,
+) -> Result<String, String> {
+    let environment = environment.clone();
+    on_own_stack(move || environment.get_template(name).and_then(|t| t.render(context)).map_err(described))
+}
+
+/// The variables that the template `name` uses and does not set.
+pub(crate) fn variables(
+    environment: &Arc<Environment<'static>>,
+    name: &'static str,
+) -> Result<HashSet<String>, String> {
+    let environment = environment.clone();
+    on_own_stack(move || {
+        environment.get_template(name).map(|t| t.undeclared_variables(false)).map_err(described)
+    })
+}
+
+/// Runs `work` on a thread with a large stack. One that takes too long is left behind: a thread cannot be stopped.
+fn on_own_stack<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, String> + Send + 'static,
+) -> Result<T, String> {
+    let (sender, receiver) = mpsc::sync_channel(1);
+    let run = move || {
+        // Nobody receives it after the time is over.
+        let _ = sender.send(work());
+    };
+    thread::Builder::new()
+        .name("template".to_owned())
+        .stack_size(STACK)
+        .spawn(run)
+        .map_err(|e| format!("no thread can be started for it: {e}"))?;
+    receiver.recv_timeout(TIME).unwrap_or_else(|e| {
+        Err(match e {
+            mpsc::RecvTimeoutError::Timeout => format!("it took longer than {} seconds", TIME.as_secs()),
+            mpsc::RecvTimeoutError::Disconnected => "the template engine failed".to_owned(),
+        })
+    })
+}
+
+fn described(error: Error) -> String {
+    match error.kind() {
+        ErrorKind::OutOfFuel => {
+            "it takes too many steps or too much memory: does it loop for ever?".to_owned()
+        }
+        _ => error.to_string(),
+    }
+}
+
+/// What `{% set … = … %}` holds: shallow, and without namespaces, so that no value holds itself.
+fn held(state: &mut State, value: Value, attribute: bool) -> Result<Value, Error> {
+    // minijinja adds lists only when the sum is used: a short one may stand for any number of items.
+    let sum = value.as_object().is_some_and(|object| object.type_name().ends_with("::MergeSeq"));
+    let value = if sum {
+        let items = value.try_iter()?.map(|item| state.consume_fuel(ITEM).map(|()| item));
+        Value::from(items.collect::<Result<Vec<Value>, Error>>()?)
+    } else {
+        value
+    };
+    let mut items = 0;
+    check(&value, DEPTH, attribute, &mut items)?;
+    state.consume_fuel(items * ITEM)?;
+    Ok(value)
+}
+
+fn check(value: &Value, depth: usize, attribute: bool, items: &mut u64) -> Result<(), Error> {
+    *items += 1;
+    if *items * ITEM > FUEL {
+        return Err(ErrorKind::OutOfFuel.into());
+    }
+    let Some(object) = value.as_object() else { return Ok(()) };
+    if attribute && object.type_name().ends_with("::Namespace") {
+        let why = "a namespace cannot hold a namespace";
+        return Err(Error::new(ErrorKind::InvalidOperation, why));
+    }
+    if depth == 0 {
+        return Err(Error::new(ErrorKind::InvalidOperation, "lists or maps are nested too deep"));
+    }
+    match object.repr() {
+        ObjectRepr::Map => {
+            for (_, item) in object.try_iter_pairs().into_iter().flatten() {
+                check(&item, depth - 1, attribute, items)?;
+            }
+        }
+        ObjectRepr::Seq => {
+            for item in object.try_iter().into_iter().flatten() {
+                check(&item, depth - 1, attribute, items)?;
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}

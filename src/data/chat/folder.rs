@@ -1,0 +1,125 @@
+//! What a model's folder says of chat templates and special tokens, as `transformers` 5 reads it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+use crate::error::{Error, Result};
+use crate::files;
+
+/// Templates by name, each with the file that it stands in. One that has no name is "default".
+pub(super) type Templates = BTreeMap<String, (PathBuf, String)>;
+
+/// The templates of the model in `dir`: those of `chat_template.jinja` and `additional_chat_templates/NAME.jinja`;
+/// without such files, those of `tokenizer_config.json`; without these, the one of `chat_template.json`.
+pub(super) fn templates(dir: &Path, config: &Value) -> Result<Templates> {
+    let mut templates = Templates::new();
+    let default = dir.join("chat_template.jinja");
+    if default.exists() {
+        templates.insert("default".to_owned(), jinja(default)?);
+    }
+    let additional = dir.join("additional_chat_templates");
+    if additional.is_dir() {
+        for entry in std::fs::read_dir(&additional).map_err(Error::io("read", &additional))? {
+            let path = entry.map_err(Error::io("read", &additional))?.path();
+            if path.extension().is_some_and(|extension| extension == "jinja") {
+                let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+                templates.insert(name, jinja(path)?);
+            }
+        }
+    }
+    if templates.is_empty() {
+        let path = dir.join("tokenizer_config.json");
+        templates = named(&path, &config["chat_template"])?;
+    }
+    if templates.is_empty() {
+        let path = dir.join("chat_template.json");
+        if let Some(processor) = files::read_json_if_present(&path)? {
+            templates = named(&path, &processor["chat_template"])?;
+        }
+    }
+    Ok(templates)
+}
+
+fn jinja(path: PathBuf) -> Result<(PathBuf, String)> {
+    let source = String::from_utf8(files::read(&path)?);
+    let source = source.map_err(|_| Error::file(&path, "is not UTF-8 text"))?;
+    Ok((path, source))
+}
+
+/// `"chat_template"` of a JSON file: a string, a list of `{"name", "template"}`, or an object with a template a name.
+fn named(path: &Path, value: &Value) -> Result<Templates> {
+    let bad = || {
+        let why = "\"chat_template\" is neither a string, nor a list of {\"name\", \"template\"}, nor an object of strings";
+        Error::file(path, why)
+    };
+    let one = |name: &str, source: &Value| {
+        let source = source.as_str().ok_or_else(bad)?;
+        Ok((name.to_owned(), (path.to_owned(), source.to_owned())))
+    };
+    match value {
+        Value::Null => Ok(Templates::new()),
+        Value::String(_) => Ok(Templates::from([one("default", value)?])),
+        Value::Array(list) => {
+            list.iter().map(|t| one(t["name"].as_str().ok_or_else(bad)?, &t["template"])).collect()
+        }
+        Value::Object(map) => map.iter().map(|(name, source)| one(name, source)).collect(),
+        _ => Err(bad()),
+    }
+}
+
+/// Tokens that a tokenizer has by its class, where its configuration does not say otherwise.
+const OF_CLASS: [(&str, &[(&str, &str)]); 4] = [
+    ("Llama", &[("bos_token", "<s>"), ("eos_token", "</s>"), ("unk_token", "<unk>")]),
+    (
+        "Qwen2",
+        &[("eos_token", "<|endoftext|>"), ("unk_token", "<|endoftext|>"), ("pad_token", "<|endoftext|>")],
+    ),
+    (
+        "GPT2",
+        &[("bos_token", "<|endoftext|>"), ("eos_token", "<|endoftext|>"), ("unk_token", "<|endoftext|>")],
+    ),
+    (
+        "Gemma",
+        &[
+            ("bos_token", "<bos>"),
+            ("eos_token", "<eos>"),
+            ("unk_token", "<unk>"),
+            ("pad_token", "<pad>"),
+            ("mask_token", "<mask>"),
+        ],
+    ),
+];
+
+/// The special tokens that a template sees: every `NAME_token` that has a text, and those of `extra_special_tokens`
+/// that have a name. `special_tokens_map.json` goes first where the configuration has no `added_tokens_decoder`.
+pub(super) fn special_tokens(dir: &Path, config: &Value) -> Result<Map<String, Value>> {
+    let mut tokens = Map::new();
+    let class = config["tokenizer_class"].as_str().unwrap_or_default();
+    let class = class.strip_suffix("Fast").unwrap_or(class).strip_suffix("Tokenizer").unwrap_or_default();
+    if let Some((_, defaults)) = OF_CLASS.iter().find(|(name, _)| *name == class) {
+        tokens.extend(defaults.iter().map(|&(name, text)| (name.to_owned(), Value::from(text))));
+    }
+    add_tokens(&mut tokens, config);
+    if config["added_tokens_decoder"].is_null()
+        && let Some(map) = files::read_json_if_present(&dir.join("special_tokens_map.json"))?
+    {
+        add_tokens(&mut tokens, &map);
+    }
+    tokens.retain(|_, text| !text.is_null());
+    Ok(tokens)
+}
+
+fn add_tokens(tokens: &mut Map<String, Value>, config: &Value) {
+    // A token is a string, or an object with its text and how it is matched.
+    let text = |token: &Value| token.as_str().or(token["content"].as_str()).map(Value::from);
+    for (name, token) in config.as_object().into_iter().flatten() {
+        if name.ends_with("_token") && (token.is_null() || text(token).is_some()) {
+            tokens.insert(name.clone(), text(token).unwrap_or(Value::Null));
+        }
+    }
+    for (name, token) in config["extra_special_tokens"].as_object().into_iter().flatten() {
+        tokens.extend(text(token).map(|text| (name.clone(), text)));
+    }
+}

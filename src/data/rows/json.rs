@@ -1,0 +1,115 @@
+//! JSON as Python writes it: with NaN and Infinity, and with halves of surrogate pairs.
+
+use serde_json::Value;
+
+use super::column::{Row, Why, kind_of};
+
+const NAN: &str = "a number that is not finite (NaN or Infinity), which JSON does not have";
+const HALF: &str = "half of a surrogate pair (\\ud800 to \\udfff), which no text can have";
+
+/// The row that `bytes` hold. What only Python takes for JSON makes its column unusable, not the row.
+pub(super) fn row(bytes: &[u8]) -> Result<Row, Why> {
+    let (value, unusable) = match serde_json::from_slice(bytes) {
+        Ok(value) => (value, Vec::new()),
+        Err(e) => {
+            let (mended, unusable) = mended(bytes);
+            match serde_json::from_slice(&mended) {
+                Ok(value) if !unusable.is_empty() => (value, unusable),
+                _ => return Err(not_json(&e)),
+            }
+        }
+    };
+    match value {
+        Value::Object(columns) => Ok(Row::new(columns, unusable)),
+        other => Err(format!("is {}, expected an object such as {{\"prompt\": \"…\"}}", kind_of(&other))),
+    }
+}
+
+/// serde_json counts lines within the row, which would contradict the row's own.
+fn not_json(e: &serde_json::Error) -> Why {
+    let message = e.to_string();
+    let what = message.split(" at line ").next().unwrap_or_default();
+    let more = if e.is_eof() {
+        ": is the row cut off, or written over several lines? (a file of JSON lines has one row a line)"
+    } else {
+        ""
+    };
+    format!("not valid JSON: {what} at column {}{more}", e.column())
+}
+
+/// `bytes` without what only Python takes for JSON, and the columns that had it.
+fn mended(bytes: &[u8]) -> (Vec<u8>, Vec<(String, &'static str)>) {
+    let (mut out, mut unusable) = (Vec::with_capacity(bytes.len()), Vec::new());
+    let (mut depth, mut column, mut at) = (0, String::new(), 0);
+    while at < bytes.len() {
+        let rest = &bytes[at..];
+        let number =
+            ["-Infinity", "Infinity", "NaN"].into_iter().find(|word| rest.starts_with(word.as_bytes()));
+        if rest[0] == b'"' {
+            let length = string_length(rest);
+            let (string, half) = without_halves(&rest[..length]);
+            let is_key = depth == 1 && rest[length..].trim_ascii_start().starts_with(b":");
+            if is_key {
+                column = serde_json::from_slice(&string).unwrap_or_default();
+            }
+            if half {
+                unusable.push((column.clone(), HALF));
+            }
+            out.extend(string);
+            at += length;
+        } else if let Some(word) = number {
+            unusable.push((column.clone(), NAN));
+            out.extend(b"null");
+            at += word.len();
+        } else {
+            match rest[0] {
+                b'{' | b'[' => depth += 1,
+                b'}' | b']' => depth -= 1,
+                _ => {}
+            }
+            out.push(rest[0]);
+            at += 1;
+        }
+    }
+    (out, unusable)
+}
+
+/// The bytes of the string that `bytes` begin with.
+pub(super) fn string_length(bytes: &[u8]) -> usize {
+    let mut at = 1;
+    while at < bytes.len() {
+        match bytes[at] {
+            b'\\' => at += 2,
+            b'"' => return at + 1,
+            _ => at += 1,
+        }
+    }
+    bytes.len()
+}
+
+/// A JSON string with U+FFFD for halves of surrogate pairs, and whether it had one.
+fn without_halves(string: &[u8]) -> (Vec<u8>, bool) {
+    let unit = |at: usize| {
+        let digits = string.get(at..at + 6)?.strip_prefix(b"\\u")?;
+        u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
+    };
+    let (mut out, mut any, mut at) = (Vec::with_capacity(string.len()), false, 0);
+    while at < string.len() {
+        let length = match unit(at) {
+            Some(0xd800..=0xdbff) if matches!(unit(at + 6), Some(0xdc00..=0xdfff)) => 12,
+            Some(0xd800..=0xdfff) => {
+                any = true;
+                out.extend("\u{fffd}".bytes());
+                at += 6;
+                continue;
+            }
+            Some(_) => 6,
+            None if string[at] == b'\\' => 2,
+            None => 1,
+        };
+        let end = string.len().min(at + length);
+        out.extend(&string[at..end]);
+        at = end;
+    }
+    (out, any)
+}

@@ -1,0 +1,300 @@
+//! Dataset rows: JSON lines or a JSON array, gzip or not (told apart by content, not by name).
+//!
+//! A field is a string or a conversation, a list of `{"role", "content"}` (or `{"from", "value"}`). A column that is
+//! `null` is absent. Every unusable row is an [`Error::Row`] with its line; in an array the "line" is the element's
+//! number, and the message says so.
+
+mod column;
+mod implicit;
+mod json;
+mod reader;
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use self::column::{Row, Why, check_answer, check_kind};
+use self::implicit::pair_with_implicit_prompt;
+use self::reader::read_rows;
+use crate::error::{Error, Result};
+
+/// Where a row comes from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// The file; `None` for a row that a program made.
+    pub file: Option<Arc<Path>>,
+    /// The line (in an array: the element), from 1.
+    pub line: usize,
+}
+
+impl Place {
+    /// An [`Error::Row`] about the row here.
+    pub fn error(&self, why: impl Into<String>) -> Error {
+        let path = self.file.as_deref().map_or_else(|| PathBuf::from("row"), Path::to_owned);
+        Error::Row { path, line: self.line, why: why.into() }
+    }
+}
+
+/// Row `line` of those that a program made.
+impl From<usize> for Place {
+    fn from(line: usize) -> Place {
+        Place { file: None, line }
+    }
+}
+
+/// One turn of a conversation: `"role"`, `"content"`, and whatever else its template may want (`"name"`,
+/// `"tool_calls"`, …).
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(transparent)]
+pub struct Message(Map<String, Value>);
+
+impl Message {
+    /// What `role` ("system", "user", "assistant", …) says.
+    pub fn new(role: &str, content: &str) -> Message {
+        Message(Map::from_iter([
+            ("role".to_owned(), Value::from(role)),
+            ("content".to_owned(), Value::from(content)),
+        ]))
+    }
+
+    /// Who speaks.
+    pub fn role(&self) -> &str {
+        self.0["role"].as_str().unwrap_or_default()
+    }
+
+    /// What is said, without what is not text.
+    pub fn text(&self) -> String {
+        match self.0.get("content") {
+            Some(Value::String(text)) => text.clone(),
+            Some(Value::Array(parts)) => parts.iter().filter_map(|part| part["text"].as_str()).collect(),
+            _ => String::new(),
+        }
+    }
+
+    /// All that is written of it.
+    pub(super) fn keys(&self) -> &Map<String, Value> {
+        &self.0
+    }
+
+    /// Whether nothing is said and no tool is called.
+    fn is_empty(&self) -> bool {
+        self.text().is_empty() && self.0.get("tool_calls").is_none_or(Value::is_null)
+    }
+}
+
+/// Messages, and what their row gives the chat template besides.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(transparent)]
+pub struct Conversation {
+    /// In the order in which they are said.
+    pub messages: Vec<Message>,
+    /// Variables of the template: the row's `tools` and what stands in its `chat_template_kwargs`.
+    #[serde(skip)]
+    pub variables: Arc<Map<String, Value>>,
+}
+
+/// A field of a row: a string as it is, or a conversation that wants a chat template.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Text {
+    /// Read by the model as it is.
+    Plain(String),
+    /// Rendered by the model's chat template first.
+    Chat(Conversation),
+}
+
+impl Text {
+    /// What somebody who compares answers reads: a string as it is, a conversation as a line for each turn.
+    pub fn transcript(&self) -> String {
+        match self {
+            Text::Plain(text) => text.clone(),
+            Text::Chat(conversation) => {
+                let line = |m: &Message| format!("{}: {}", m.role(), m.text());
+                conversation.messages.iter().map(line).collect::<Vec<_>>().join("\n")
+            }
+        }
+    }
+
+    /// Whether there is nothing in it: no character, or no message with one.
+    pub fn is_empty(&self) -> bool {
+        match self {
+            Text::Plain(text) => text.is_empty(),
+            Text::Chat(conversation) => conversation.messages.iter().all(Message::is_empty),
+        }
+    }
+
+    fn kind(&self) -> &'static str {
+        match self {
+            Text::Plain(_) => "a string",
+            Text::Chat(_) => "a conversation",
+        }
+    }
+}
+
+/// A prompt, to be answered by a model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Prompt {
+    /// What the model continues.
+    pub prompt: Text,
+    /// Somebody's answer to it, where the dataset has one.
+    pub reference: Option<String>,
+    /// The row.
+    pub place: Place,
+}
+
+/// A preference: `chosen` is the better answer to `prompt`. All three are of one kind, string or conversation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pair {
+    /// What was answered.
+    pub prompt: Text,
+    /// The better answer, without the prompt.
+    pub chosen: Text,
+    /// The worse answer, without the prompt.
+    pub rejected: Text,
+    /// The row.
+    pub place: Place,
+}
+
+/// Text to learn or to score.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Completion {
+    /// What comes before, not learnt itself. `None` for a `{"text"}` row, which is learnt as a whole.
+    pub prompt: Option<Text>,
+    /// The text itself; of the prompt's kind where there is one.
+    pub completion: Text,
+    /// Its token ids, where the row has them as `oaif generate` writes them (`"token_ids"` beside `"prompt"`).
+    pub token_ids: Option<Vec<u32>>,
+    /// The row.
+    pub place: Place,
+}
+
+/// Two answers to one prompt, to be judged.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Responses {
+    /// What was answered.
+    pub prompt: Text,
+    /// The two answers; one may be empty.
+    pub responses: [Text; 2],
+    /// The row.
+    pub place: Place,
+}
+
+/// What a dataset calls its columns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Columns {
+    /// The prompt.
+    pub prompt: String,
+    /// An answer that comes with the prompt.
+    pub reference: String,
+    /// The better answer.
+    pub chosen: String,
+    /// The worse answer.
+    pub rejected: String,
+    /// The only answer.
+    pub completion: String,
+    /// A text without a prompt.
+    pub text: String,
+    /// A conversation without a prompt.
+    pub messages: String,
+}
+
+impl Default for Columns {
+    fn default() -> Self {
+        Columns {
+            prompt: "prompt".into(),
+            reference: "reference".into(),
+            chosen: "chosen".into(),
+            rejected: "rejected".into(),
+            completion: "completion".into(),
+            text: "text".into(),
+            messages: "messages".into(),
+        }
+    }
+}
+
+/// Reads `{"prompt"}` rows, with a `reference` where there is one. Of preference rows only the prompts are used,
+/// be they explicit or the common beginning of both answers (see [`read_pairs`]).
+pub fn read_prompts(path: &Path, columns: &Columns) -> Result<Vec<Prompt>> {
+    read_rows(path, |row, place| {
+        let prompt = match pair_with_implicit_prompt(row, columns)? {
+            Some([prompt, ..]) => prompt,
+            None => row.text(&columns.prompt)?,
+        };
+        let reference = row.string(&columns.reference)?;
+        Ok(Prompt { prompt, reference, place })
+    })
+}
+
+/// Reads `{"prompt", "chosen", "rejected"}` rows. Where the prompt is implicit (no prompt column, or a string
+/// beside whole conversations), it is what both answers begin with: the messages that they share, or the shared
+/// text up to its last "\n\nAssistant:" or, without that marker, up to its last white space.
+pub fn read_pairs(path: &Path, columns: &Columns) -> Result<Vec<Pair>> {
+    read_rows(path, |row, place| {
+        let [prompt, chosen, rejected] = match pair_with_implicit_prompt(row, columns)? {
+            Some(texts) => texts,
+            None => [row.text(&columns.prompt)?, row.text(&columns.chosen)?, row.text(&columns.rejected)?],
+        };
+        check_answer(&columns.chosen, &chosen, Some(&prompt))?;
+        check_answer(&columns.rejected, &rejected, Some(&prompt))?;
+        Ok(Pair { prompt, chosen, rejected, place })
+    })
+}
+
+/// Reads `{"prompt", "completion"}` rows; where there is neither, `{"messages"}` (or `{"conversations"}`) rows, or
+/// else `{"text"}` rows. With a prompt and `"token_ids"`, `"text"` is the completion: such rows `oaif generate` writes.
+pub fn read_completions(path: &Path, columns: &Columns) -> Result<Vec<Completion>> {
+    read_rows(path, |row, place| {
+        if row.has(&columns.prompt) && !row.has(&columns.completion) && row.has("token_ids") {
+            let (prompt, completion, token_ids) = generated(row, columns)?;
+            return Ok(Completion { prompt: Some(prompt), completion, token_ids: Some(token_ids), place });
+        }
+        let (prompt, column) = if row.has(&columns.completion) || row.has(&columns.prompt) {
+            (Some(row.text(&columns.prompt)?), columns.completion.as_str())
+        } else if row.has(&columns.messages) {
+            (None, columns.messages.as_str())
+        } else if row.has("conversations") && !row.has(&columns.text) {
+            (None, "conversations")
+        } else {
+            (None, columns.text.as_str())
+        };
+        let completion = row.text(column)?;
+        check_answer(column, &completion, prompt.as_ref())?;
+        Ok(Completion { prompt, completion, token_ids: None, place })
+    })
+}
+
+/// A prompt, the text that was generated after it, which may be empty, and the ids that were drawn.
+fn generated(row: &Row, columns: &Columns) -> Result<(Text, Text, Vec<u32>), Why> {
+    let prompt = row.text(&columns.prompt)?;
+    let text = row
+        .string(&columns.text)?
+        .ok_or_else(|| format!("column \"token_ids\" has no \"{}\" beside it", columns.text))?;
+    let completion = match &prompt {
+        Text::Plain(_) => Text::Plain(text),
+        // The answer to a conversation is a string, too.
+        Text::Chat(_) => {
+            let messages = vec![Message::new("assistant", &text)];
+            Text::Chat(Conversation { messages, ..Conversation::default() })
+        }
+    };
+    let ids = row.get("token_ids")?.cloned().unwrap_or_default();
+    let ids = serde_json::from_value(ids);
+    let ids = ids.map_err(|_| "column \"token_ids\" must be a list of token ids".to_owned())?;
+    Ok((prompt, completion, ids))
+}
+
+/// Reads `{"prompt", "response_1", "response_2"}` rows.
+pub fn read_responses(path: &Path, columns: &Columns) -> Result<Vec<Responses>> {
+    read_rows(path, |row, place| {
+        let prompt = row.text(&columns.prompt)?;
+        let responses = [row.text("response_1")?, row.text("response_2")?];
+        for (column, response) in ["response_1", "response_2"].into_iter().zip(&responses) {
+            check_kind(column, response, &prompt)?;
+        }
+        Ok(Responses { prompt, responses, place })
+    })
+}

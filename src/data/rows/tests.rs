@@ -1,0 +1,371 @@
+use std::io::Write;
+
+use super::*;
+use crate::files::shared;
+
+fn file(content: &[u8]) -> tempfile::NamedTempFile {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(content).unwrap();
+    file
+}
+
+fn plain(text: &str) -> Text {
+    Text::Plain(text.into())
+}
+
+fn chat<const N: usize>(turns: [(&str, &str); N]) -> Text {
+    let messages = turns.map(|(role, content)| Message::new(role, content)).into();
+    Text::Chat(Conversation { messages, ..Conversation::default() })
+}
+
+fn pairs(content: &str) -> Result<Vec<Pair>> {
+    read_pairs(file(content.as_bytes()).path(), &Columns::default())
+}
+
+#[track_caller]
+fn assert_row_error<T: std::fmt::Debug>(result: Result<T>, at: usize, parts: &[&str]) {
+    match result {
+        Err(Error::Row { line, why, .. }) => {
+            assert_eq!(line, at, "{why}");
+            parts.iter().for_each(|part| assert!(why.contains(part), "{part:?} is not in {why:?}"));
+        }
+        other => panic!("expected Error::Row, got {other:?}"),
+    }
+}
+
+#[test]
+fn lines_an_array_and_their_gzip_give_the_same_rows_whatever_the_name() {
+    let lines = "\u{feff}{\"prompt\": \"a\"}\r\n\n  \n{\"prompt\": \"b\", \"reference\": \"r\"}";
+    let array = "\n[{\"prompt\": \"a\"},\n{\"prompt\": \"b\", \"reference\": \"r\"}]";
+    for (content, last_line) in [(lines, 4), (array, 2)] {
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gzip.write_all(content.as_bytes()).unwrap();
+        for bytes in [content.as_bytes(), &gzip.finish().unwrap()] {
+            let file = file(bytes);
+            let rows = read_prompts(file.path(), &Columns::default()).unwrap();
+            let place = |line| Place { file: Some(file.path().into()), line };
+            let expected = [
+                Prompt { prompt: plain("a"), reference: None, place: place(1) },
+                Prompt { prompt: plain("b"), reference: Some("r".into()), place: place(last_line) },
+            ];
+            assert_eq!(rows, expected);
+        }
+    }
+}
+
+#[test]
+fn an_explicit_prompt_is_taken_as_it_is() {
+    let rows = pairs(r#"{"prompt": "Q:", "chosen": " a", "rejected": " b"}"#).unwrap();
+    let [Pair { prompt, chosen, rejected, .. }] = &rows[..] else { panic!() };
+    assert_eq!([prompt, chosen, rejected], [&plain("Q:"), &plain(" a"), &plain(" b")]);
+}
+
+#[test]
+fn an_implicit_prompt_ends_at_the_last_speaker_marker() {
+    let row = r#"{"chosen": "\n\nHuman: hi\n\nAssistant: It is é", "rejected": "\n\nHuman: hi\n\nAssistant: It is è"}"#;
+    let [row] = &pairs(row).unwrap()[..] else { panic!() };
+    assert_eq!(row.prompt, plain("\n\nHuman: hi\n\nAssistant:"));
+    assert_eq!((&row.chosen, &row.rejected), (&plain(" It is é"), &plain(" It is è")));
+}
+
+#[test]
+fn an_implicit_prompt_without_marker_ends_at_the_last_white_space() {
+    let [row] = &pairs(r#"{"chosen": "the sky is blue", "rejected": "the sky is black"}"#).unwrap()[..]
+    else {
+        panic!()
+    };
+    assert_eq!((&row.prompt, &row.chosen), (&plain("the sky is"), &plain(" blue")));
+    let [row] = &pairs(r#"{"chosen": "say A", "rejected": "say A B"}"#).unwrap()[..] else { panic!() };
+    assert_eq!((&row.prompt, &row.rejected), (&plain("say"), &plain(" A B")));
+}
+
+#[test]
+fn an_implicit_prompt_of_conversations_is_the_messages_they_share() {
+    let row = r#"{"prompt": "ignored: the conversations hold it",
+        "chosen": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}],
+        "rejected": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}"#
+        .replace('\n', "");
+    let [row] = &pairs(&row).unwrap()[..] else { panic!() };
+    assert_eq!(row.prompt, chat([("user", "q")]));
+    assert_eq!((&row.chosen, &row.rejected), (&chat([("assistant", "a")]), &chat([("assistant", "a")])));
+}
+
+#[test]
+fn answers_without_a_common_beginning_are_refused() {
+    assert_row_error(pairs(r#"{"chosen": "yes", "rejected": "no"}"#), 1, &["\"prompt\"", "common beginning"]);
+    let disjoint =
+        r#"{"chosen": [{"role": "user", "content": "a"}], "rejected": [{"role": "user", "content": "b"}]}"#;
+    assert_row_error(pairs(disjoint), 1, &["common beginning"]);
+}
+
+#[test]
+fn columns_can_be_renamed() {
+    let file = file(br#"{"question": "q", "answer": "a", "story": "s"}"#);
+    let mut columns =
+        Columns { prompt: "question".into(), completion: "answer".into(), ..Columns::default() };
+    let rows = read_completions(file.path(), &columns).unwrap();
+    assert_eq!((&rows[0].prompt, &rows[0].completion), (&Some(plain("q")), &plain("a")));
+    columns = Columns { text: "story".into(), ..Columns::default() };
+    let rows = read_completions(file.path(), &columns).unwrap();
+    assert_eq!((&rows[0].prompt, &rows[0].completion), (&None, &plain("s")));
+}
+
+#[test]
+fn responses_may_be_empty() {
+    let file = file(br#"{"prompt": "q", "response_1": "", "response_2": "b"}"#);
+    let rows = read_responses(file.path(), &Columns::default()).unwrap();
+    assert_eq!((&rows[0].prompt, &rows[0].responses), (&plain("q"), &[plain(""), plain("b")]));
+}
+
+#[test]
+fn malformed_json_names_its_line() {
+    let good = r#"{"prompt": "q", "chosen": "a", "rejected": "b"}"#;
+    assert_row_error(
+        pairs(&format!("{good}\n\n{{\"prompt\": oops}}\n")),
+        3,
+        &["not valid JSON", "column 12"],
+    );
+    assert_row_error(pairs(&format!("{good}\n{}", &good[..20])), 2, &["not valid JSON"]);
+    assert_row_error(pairs(&format!("[{good},\n{good},\n oops]")), 3, &["not valid JSON"]);
+    assert_row_error(pairs(&format!("{good}\n\"only a string\"")), 2, &["is a string", "expected an object"]);
+    let not_utf8 = file(b"{\"prompt\": \"\xff\"}");
+    assert_row_error(read_prompts(not_utf8.path(), &Columns::default()), 1, &["not valid JSON"]);
+}
+
+#[test]
+fn an_empty_file_is_an_error() {
+    for content in ["", "\n \n", "[]"] {
+        assert_row_error(pairs(content), 1, &["no rows"]);
+    }
+}
+
+#[test]
+fn a_missing_column_names_those_present() {
+    assert_row_error(
+        pairs(r#"{"prompt": "q", "chosen": "a", "worse": "b"}"#),
+        1,
+        &["no column \"rejected\"", "\"chosen\", \"prompt\", \"worse\""],
+    );
+    let file = file(br#"[{"prompt": "q", "completion": "a"}, {"prompt": "q"}]"#);
+    let rows = read_completions(file.path(), &Columns::default());
+    assert_row_error(rows, 2, &["element 2 of the array", "no column \"completion\"", "\"prompt\""]);
+}
+
+#[test]
+fn a_column_of_the_wrong_type_says_what_it_is() {
+    for (value, found) in [
+        ("1", "a number"),
+        ("true", "a truth value"),
+        ("{}", "an object"),
+        ("[]", "an empty list"),
+        ("[1]", "something else"),
+    ] {
+        let row = format!(r#"{{"prompt": "q", "chosen": {value}, "rejected": "b"}}"#);
+        assert_row_error(pairs(&row), 1, &["\"chosen\"", found]);
+    }
+    let mixed = r#"{"prompt": "q", "chosen": [{"role": "assistant", "content": "a"}], "rejected": "b"}"#;
+    assert_row_error(pairs(mixed), 1, &["\"chosen\" is a conversation", "its prompt is a string"]);
+}
+
+#[test]
+fn an_empty_answer_is_an_error() {
+    let row = r#"{"prompt": "q", "chosen": "a", "rejected": ""}"#;
+    assert_row_error(pairs(row), 1, &["\"rejected\"", "empty"]);
+    let row = r#"{"prompt": [{"role": "user", "content": "q"}], "chosen": [{"role": "assistant", "content": ""}], "rejected": "b"}"#;
+    assert_row_error(pairs(row), 1, &["\"chosen\"", "empty"]);
+    let file = file(br#"{"text": ""}"#);
+    assert_row_error(read_completions(file.path(), &Columns::default()), 1, &["\"text\"", "empty"]);
+}
+
+#[test]
+fn an_absent_file_a_broken_gzip_and_parquet_are_clear_errors() {
+    let absent = read_prompts(Path::new("no/such.jsonl"), &Columns::default()).unwrap_err();
+    assert!(absent.to_string().starts_with("cannot read no/such.jsonl"), "{absent}");
+    let broken = read_prompts(file(b"\x1f\x8b\x08\0\0").path(), &Columns::default()).unwrap_err();
+    assert!(broken.to_string().starts_with("cannot decompress"), "{broken}");
+    let parquet = read_prompts(file(b"PAR1\x15\x04").path(), &Columns::default()).unwrap_err();
+    assert!(parquet.to_string().contains("Parquet"), "{parquet}");
+}
+
+#[test]
+fn a_column_that_is_null_is_absent() {
+    let columns = Columns::default();
+    let rows = |text: &str| read_completions(file(text.as_bytes()).path(), &columns).unwrap();
+    let text = rows(r#"{"prompt": null, "completion": null, "text": "t", "messages": null}"#);
+    assert_eq!((&text[0].prompt, &text[0].completion), (&None, &plain("t")));
+    let prompts = file(br#"{"prompt": "p", "reference": null, "chosen": null, "rejected": null}"#);
+    let prompts = read_prompts(prompts.path(), &columns).unwrap();
+    assert_eq!((&prompts[0].prompt, &prompts[0].reference), (&plain("p"), &None));
+    let implicit = pairs(r#"{"prompt": null, "chosen": "say A", "rejected": "say B"}"#).unwrap();
+    assert_eq!(implicit[0].prompt, plain("say"));
+    assert_row_error(
+        pairs(r#"{"prompt": "q", "chosen": null, "rejected": "b"}"#),
+        1,
+        &["no column \"chosen\""],
+    );
+    let responses = file(br#"{"prompt": "q", "response_1": null, "response_2": "b"}"#);
+    assert_row_error(read_responses(responses.path(), &columns), 1, &["no column \"response_1\""]);
+    let none = file(br#"{"prompt": "None"}"#);
+    assert_eq!(read_prompts(none.path(), &columns).unwrap()[0].prompt, plain("None"));
+}
+
+#[test]
+fn what_only_python_takes_for_json_matters_only_in_a_column_that_is_used() {
+    for odd in ["NaN", "Infinity", "-Infinity", r#""\ud83d""#, r#""a\udc00b""#, "[1, {\"x\": NaN}]"] {
+        let beside = format!(r#"{{"prompt": "a \ud83d\ude00 NaN", "score": {odd}, "more": [1]}}"#);
+        for text in [beside.clone(), format!("[{beside},\n{beside}]")] {
+            let rows = read_prompts(file(text.as_bytes()).path(), &Columns::default()).unwrap();
+            assert_eq!(rows[0].prompt, plain("a 😀 NaN"));
+        }
+        let used = file(format!(r#"{{"prompt": {odd}}}"#).as_bytes());
+        let rows = read_prompts(used.path(), &Columns::default());
+        assert_row_error(rows, 1, &["column \"prompt\" has", "mend it or drop the row"]);
+    }
+    let message = file(br#"{"prompt": [{"role": "user", "content": "a\ud83d"}]}"#);
+    assert_row_error(read_prompts(message.path(), &Columns::default()), 1, &["half of a surrogate pair"]);
+    let broken = file(br#"{"prompt": "a", "score": NaN, oops}"#);
+    assert_row_error(read_prompts(broken.path(), &Columns::default()), 1, &["not valid JSON"]);
+}
+
+#[test]
+fn messages_and_conversations_are_learnt_whole() {
+    let expected = chat([("user", "q"), ("assistant", "a")]);
+    for row in [
+        r#"{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}"#,
+        r#"{"conversations": [{"from": "user", "value": "q"}, {"from": "assistant", "value": "a"}]}"#,
+    ] {
+        let rows = read_completions(file(row.as_bytes()).path(), &Columns::default()).unwrap();
+        assert_eq!((&rows[0].prompt, &rows[0].completion), (&None, &expected));
+    }
+}
+
+fn variables(more: &str) -> Result<Value, Error> {
+    let row = format!(r#"{{"prompt": [{{"role": "user", "content": "q"}}]{more}}}"#);
+    let rows = read_prompts(file(row.as_bytes()).path(), &Columns::default())?;
+    let Text::Chat(conversation) = &rows[0].prompt else { panic!() };
+    Ok(Value::Object((*conversation.variables).clone()))
+}
+
+#[test]
+fn tools_and_template_variables_of_a_row_reach_its_conversations() {
+    use serde_json::json;
+    let tool = json!({"name": "f"});
+    assert_eq!(variables(r#", "tools": [{"name": "f"}]"#).unwrap(), json!({"tools": [tool]}));
+    assert_eq!(variables(r#", "tools": "[{\"name\": \"f\"}]""#).unwrap(), json!({"tools": [tool]}));
+    assert_eq!(variables(r#", "tools": null, "chat_template_kwargs": null"#).unwrap(), json!({}));
+    for none in ["[]", "\"[]\"", "\"null\""] {
+        assert_eq!(variables(&format!(", \"tools\": {none}")).unwrap(), json!({"tools": null}));
+    }
+    let options =
+        r#", "tools": [], "chat_template_kwargs": {"enable_thinking": false, "tools": [{"name": "f"}]}"#;
+    assert_eq!(variables(options).unwrap(), json!({"tools": [tool], "enable_thinking": false}));
+    assert_row_error(variables(r#", "tools": "[oops""#), 1, &["\"tools\" is not valid JSON"]);
+    assert_row_error(variables(r#", "tools": {"name": "f"}"#), 1, &["\"tools\" is an object"]);
+    assert_row_error(variables(r#", "tools": ["f"]"#), 1, &["expected a list of JSON schemas"]);
+    assert_row_error(variables(r#", "chat_template_kwargs": []"#), 1, &["expected an object"]);
+    let ours = variables(r#", "chat_template_kwargs": {"messages": []}"#);
+    assert_row_error(ours, 1, &["cannot set \"messages\""]);
+}
+
+#[test]
+fn a_message_may_have_parts_or_call_tools_instead_of_saying_something() {
+    let prompt = |message: &str| {
+        let row = format!(r#"{{"prompt": [{message}]}}"#);
+        read_prompts(file(row.as_bytes()).path(), &Columns::default())
+    };
+    for good in [
+        r#"{"role": "user", "content": [{"type": "text", "text": "a"}, "b"]}"#,
+        r#"{"role": "assistant", "content": null, "tool_calls": [{"function": {"name": "f"}}]}"#,
+        r#"{"role": "assistant", "tool_calls": [{"function": {"name": "f"}}]}"#,
+        r#"{"role": "assistant", "reasoning_content": "so"}"#,
+        r#"{"role": "tool", "name": "f", "content": {"sun": true}}"#,
+    ] {
+        prompt(good).unwrap();
+    }
+    for (bad, why) in [
+        (r#"{"content": "a"}"#, "has no \"role\""),
+        (r#"{"role": 1, "content": "a"}"#, "\"role\" is a number"),
+        (r#"{"role": "user"}"#, "has no \"content\""),
+        (r#"{"role": "user", "content": null}"#, "has no \"content\""),
+        (r#"{"role": "user", "content": 1}"#, "\"content\" is a number"),
+        (r#"{"role": "user", "content": [1]}"#, "a part of a message's \"content\" is a number"),
+        (r#""hi""#, "a message is a string"),
+    ] {
+        assert_row_error(prompt(bad), 1, &["column \"prompt\"", why]);
+    }
+}
+
+#[test]
+fn files_of_other_kinds_are_named() {
+    for (bytes, what) in [
+        (&b"PAR1\x15\x04"[..], "Parquet"),
+        (b"PK\x03\x04rest", "zip"),
+        (b"\x28\xb5\x2f\xfdrest", "zstd"),
+        (b"BZh9", "bzip2"),
+        (b"\xfd7zXZ\0", "xz"),
+        (b"\xff\xfe{\0", "UTF-16"),
+        (b"\xfe\xff\0{", "UTF-16"),
+        (b"prompt,chosen\na,b\n", "is it a table"),
+        (b"prompt\tchosen\na\tb\n", "is it a table"),
+        (b"{\n  \"prompt\": \"a\"\n}\n", "over several lines"),
+        (b"{\"data\": [{\"prompt\": \"a\"}]}", "write that list alone"),
+        (b"[{\"prompt\": \"a\"},]", "behind the comma"),
+        (b"[{\"prompt\": \"a\"}", "cut off"),
+        (b"[{\"prompt\": \"a\"}] {}", "follows the array"),
+        (b"{\"prompt\": \"a\0\"}", "control character"),
+    ] {
+        let error = read_prompts(file(bytes).path(), &Columns::default()).unwrap_err().to_string();
+        assert!(error.contains(what), "{what}: {error}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let error = read_prompts(folder.path(), &Columns::default()).unwrap_err().to_string();
+    assert!(error.contains("is a folder"), "{error}");
+}
+
+#[test]
+fn a_compressed_file_that_only_fills_the_memory_is_refused() {
+    let gzip = |text: &str| {
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gzip.write_all(text.as_bytes()).unwrap();
+        gzip.finish().unwrap()
+    };
+    let row = gzip("{\"prompt\": \"a\"}\n");
+    let padded = format!("{{\"prompt\": \"a\", \"x\": \"{}\"}}\n", " ".repeat(100_000));
+    let bomb = [row.clone(), gzip(&padded.repeat(300)).repeat(10)].concat();
+    let error = read_prompts(file(&bomb).path(), &Columns::default()).unwrap_err().to_string();
+    assert!(error.contains("cannot decompress") && error.contains("more than 256 MiB"), "{error}");
+    let cut = read_prompts(file(&row[..row.len() / 2]).path(), &Columns::default()).unwrap_err();
+    assert!(cut.to_string().starts_with("cannot decompress"), "{cut}");
+    assert_row_error(read_prompts(file(&gzip("")).path(), &Columns::default()), 1, &["no rows"]);
+}
+
+#[test]
+fn a_line_that_is_no_row_by_its_length_is_refused() {
+    let long = file(&[b"{\"prompt\": \"", &vec![b'a'; 65 << 20][..]].concat());
+    let error = read_prompts(long.path(), &Columns::default()).unwrap_err().to_string();
+    assert!(error.contains("a line of more than 64 MiB"), "{error}");
+}
+
+#[test]
+fn the_real_datasets_are_read_whole() {
+    let columns = Columns::default();
+    let Some(hh) = shared("data/hh_harmless_base_test.jsonl.gz") else { return };
+    let rows = read_pairs(&hh, &columns).unwrap();
+    assert_eq!(rows.len(), 2312);
+    for Pair { prompt, chosen, place: Place { line, .. }, .. } in &rows {
+        let (Text::Plain(prompt), Text::Plain(chosen)) = (prompt, chosen) else { panic!("line {line}") };
+        assert!(prompt.starts_with("\n\nHuman: ") && prompt.ends_with("\n\nAssistant:"), "line {line}");
+        assert!(chosen.starts_with(' ') && !chosen.contains("\n\nHuman:"), "line {line}");
+    }
+    assert_eq!(read_prompts(&hh, &columns).unwrap().len(), 2312);
+    let tldr = shared("data/tldr_preferences.jsonl").unwrap();
+    assert_eq!(read_pairs(&tldr, &columns).unwrap().len(), 1000);
+    assert_eq!(read_prompts(&tldr, &columns).unwrap().len(), 1000);
+    let tldr = read_prompts(&shared("data/tldr_prompts.jsonl").unwrap(), &columns).unwrap();
+    assert_eq!((tldr.len(), tldr.iter().filter(|p| p.reference.is_some()).count()), (1945, 1945));
+    assert_eq!(read_completions(&shared("data/tinystories.jsonl").unwrap(), &columns).unwrap().len(), 2316);
+    assert_eq!(
+        read_prompts(&shared("data/tinystories_prompts.jsonl").unwrap(), &columns).unwrap().len(),
+        2314
+    );
+}

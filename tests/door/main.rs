@@ -1,0 +1,195 @@
+//! What a program can call the library with: whatever it is, the answer is right or an `Error`, never a panic and never
+//! numbers from beyond a buffer. Each door has its rule here once more, in plain words.
+
+mod building;
+#[path = "../common/mod.rs"]
+mod common;
+mod draws;
+mod running;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+
+use common::{fixture, gpu};
+use draws::{CAPACITY, Draws};
+use oaif::annotate::Annotator;
+use oaif::annotate::judge_model::JudgeModel;
+use oaif::annotate::likelihood::{DEFAULT_TEMPLATE, LikelihoodAnnotator, Normalise};
+use oaif::annotate::llm::{LlmAnnotator, Orders};
+use oaif::annotate::template::JudgeTemplate;
+use oaif::data::packing::Tree;
+use oaif::data::tokenizer::Tokenizer;
+use oaif::generate::{GenerateOptions, Generator, SamplingParams};
+use oaif::gpu::{Arena, Dim, Gpu, Limits, Plan, PlanOptions, Recorder};
+use oaif::model::{Model, Scorer};
+use oaif::ops;
+use oaif::optim::{Optimiser, OptimiserKind};
+use oaif::preference::PreferenceLoss;
+use oaif::train::pair_step::PairStep;
+use oaif::train::sft_step::SftStep;
+use oaif::{Error, Result};
+
+/// A call: what it was, whether it keeps the rules, what came back.
+struct Call {
+    what: String,
+    valid: bool,
+    result: Result<()>,
+}
+
+fn call<T>(what: impl std::fmt::Debug, valid: bool, result: Result<T>) -> Call {
+    Call { what: format!("{what:?}"), valid, result: result.map(drop) }
+}
+
+struct Doors {
+    gpu: Gpu,
+    /// Another device, on which nothing runs.
+    dry: Gpu,
+    dir: PathBuf,
+    frozen: Model,
+    trained: Model,
+    dry_frozen: Model,
+    dry_trained: Model,
+    scorer: Scorer,
+    preamble: Vec<u32>,
+    after: Scorer,
+    pairs: PairStep,
+    sft: SftStep,
+    optimiser: Optimiser,
+    generator: Generator,
+    tokenizer: Tokenizer,
+    annotators: Vec<Box<dyn Annotator>>,
+    plan: Plan,
+    temp: tempfile::TempDir,
+}
+
+const GENERATE: GenerateOptions = GenerateOptions {
+    sampling: SamplingParams { temperature: 0.9, top_k: 0, top_p: 1.0, min_p: 0.0 },
+    max_new_tokens: 4,
+    max_prompt_tokens: 12,
+    slots: 4,
+    samples_per_prompt: 2,
+    eos: Vec::new(),
+};
+const LOSS: PreferenceLoss = PreferenceLoss::Dpo { beta: 0.1 };
+
+impl Doors {
+    fn new(gpu: Gpu) -> Doors {
+        let (dir, dry) = (fixture("tiny"), Gpu::without_device(Limits::default()));
+        let load = |gpu: &Gpu, train| Model::load(gpu, &dir, train).unwrap();
+        let (frozen, trained) = (load(&gpu, false), load(&gpu, true));
+        let arena = Arena::new();
+        let preamble: Vec<u32> = (1..9).collect();
+        let judge = || JudgeModel::load(&gpu, &dir, Some(64), &arena).unwrap();
+        let template = JudgeTemplate::from_text("{{ prompt }}{{ response_1 }}{{ response_2 }}").unwrap();
+        let llm = |orders| LlmAnnotator::new(judge(), template.clone(), orders, "tiny").unwrap();
+        let likelihood =
+            LikelihoodAnnotator::new(judge(), DEFAULT_TEMPLATE, "", Normalise::Token, "tiny").unwrap();
+        Doors {
+            scorer: Scorer::new(&gpu, &frozen, CAPACITY, &arena).unwrap(),
+            after: Scorer::after(&gpu, &frozen, &preamble, CAPACITY, &arena).unwrap(),
+            pairs: PairStep::new(&gpu, &trained, LOSS, CAPACITY, false, &arena).unwrap(),
+            sft: SftStep::new(&gpu, &trained, CAPACITY, false, &arena).unwrap(),
+            optimiser: Optimiser::new(&gpu, trained.trained(), OptimiserKind::adamw(), 1.0, &arena).unwrap(),
+            generator: Generator::new(&gpu, &frozen, GENERATE, &arena).unwrap(),
+            tokenizer: Tokenizer::load(&dir).unwrap(),
+            annotators: vec![Box::new(likelihood), Box::new(llm(Orders::Both)), Box::new(llm(Orders::One))],
+            plan: plan_of_100_rows(&dry),
+            temp: tempfile::tempdir().unwrap(),
+            dry_frozen: load(&dry, false),
+            dry_trained: load(&dry, true),
+            dry,
+            gpu,
+            dir,
+            frozen,
+            trained,
+            preamble,
+        }
+    }
+
+    fn any(&mut self, draws: &mut Draws) -> Call {
+        match draws.below(40) {
+            0..8 => self.score(draws),
+            8..12 => self.score_after_a_preamble(draws),
+            12..16 => self.score_choices(draws),
+            16..20 => self.learn_pairs(draws),
+            20..23 => self.learn_completions(draws),
+            23 => self.update(draws),
+            24..28 => self.generate(draws),
+            28 => self.new_generator(draws),
+            29 => self.new_plans(draws),
+            30 => self.new_optimiser(draws),
+            31..33 => self.upload_weights(draws),
+            33 => self.move_bytes(draws),
+            34 => self.replay(draws),
+            35 => self.new_model(draws),
+            36 => self.new_adapter(draws),
+            37 => self.new_run(draws),
+            38 => self.annotate(draws),
+            _ => self.small_things(draws),
+        }
+    }
+}
+
+fn plan_of_100_rows(gpu: &Gpu) -> Plan {
+    let mut r = Recorder::new(gpu);
+    let rows = Dim::Live { index: 0, max: 100 };
+    let (x, y) = (r.tensor("x", rows, 4), r.tensor("y", rows, 4));
+    ops::residual_add(&mut r, x, y).unwrap();
+    Plan::new(gpu, r, &Arena::new(), PlanOptions::default()).unwrap()
+}
+
+/// `OAIF_DOOR_CALLS` calls, 10,000 by default, from `OAIF_DOOR_SEED`.
+#[test]
+fn no_call_panics_or_passes_that_should_not() {
+    let Some(gpu) = gpu() else { return };
+    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
+    let (calls, seed) = (number("OAIF_DOOR_CALLS").unwrap_or(10_000), number("OAIF_DOOR_SEED").unwrap_or(1));
+    let mut doors = Doors::new(gpu);
+    let (mut refused, mut answered) = (0, 0);
+    for i in 0..calls {
+        let call_seed = seed.wrapping_mul(1_000_000_007).wrapping_add(i);
+        let made = catch_unwind(AssertUnwindSafe(|| doors.any(&mut Draws(call_seed))));
+        let again = format!("call {i} of OAIF_DOOR_SEED={seed}");
+        let Ok(Call { what, valid, result }) = made else { panic!("{again} panicked, see above") };
+        match (valid, result) {
+            (true, Ok(())) => answered += 1,
+            (false, Err(error)) => {
+                refused += 1;
+                assert!(
+                    !matches!(error, Error::Gpu { .. }),
+                    "{again} came as far as the GPU: {what}: {error}"
+                );
+            }
+            (true, Err(error)) => panic!("{again} should be answered: {what}: {error}"),
+            (false, Ok(())) => panic!("{again} should be refused: {what}"),
+        }
+    }
+    println!("{calls} calls from seed {seed}: {answered} answered, {refused} refused");
+    assert!(answered > calls / 10 && refused > calls / 4, "{answered} answered, {refused} refused");
+}
+
+#[test]
+fn what_is_refused_says_which_tree_and_why() {
+    let Some(gpu) = gpu() else { return };
+    let model = Model::load(&gpu, &fixture("tiny"), false).unwrap();
+    let scorer = Scorer::new(&gpu, &model, CAPACITY, &Arena::new()).unwrap();
+    let good = Tree { prompt: vec![1, 2], responses: vec![vec![3], vec![4, 5]] };
+    let why = |prompt: Vec<u32>, response: Vec<u32>| {
+        let tree = Tree { prompt, responses: vec![vec![3], response] };
+        scorer.score(&[good.clone(), tree]).unwrap_err().to_string()
+    };
+    assert_eq!(
+        why(vec![1], vec![2, 96]),
+        "response 1 of tree 1: has the token id 96 at 1, the model knows those below 96"
+    );
+    assert_eq!(why(vec![], vec![2]), "prompt of tree 1: has no token, at least one is needed");
+    assert_eq!(why(vec![1], vec![]), "response 1 of tree 1: has no token, at least one is needed");
+    assert_eq!(why(vec![1; 3000], vec![2]), "tree 1 has 3000 tokens, the model takes 128: shorten it");
+    let wide = Tree { prompt: vec![1; 100], responses: vec![vec![2; 20]; 5] };
+    let error = scorer.score(&[wide]).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "capacity: a tree takes 195 tokens, 100 targets and 5 sequences, there is room for 150 tokens, 140 targets and 4 \
+         sequences: ask for more"
+    );
+}
