@@ -19,6 +19,7 @@ use clap::FromArgMatches;
 use clap::error::ErrorKind::{DisplayHelp, DisplayHelpOnMissingArgumentOrSubcommand, DisplayVersion};
 use clap::error::{ContextKind, ContextValue};
 
+use crate::data::tokenizer::panics_are_caught;
 use crate::error::{Error, Result};
 use args::{Cli, Command};
 use console::say;
@@ -27,6 +28,13 @@ use printable::printable;
 /// Runs the program. Exit codes: 0 done, 1 failed, 2 wrong usage, 128 and the signal's number
 /// interrupted: 130 by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP.
 pub fn main() -> ExitCode {
+    // A damaged tokenizer.json is an error in one sentence, without the message of the panic that it was.
+    let print = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if !panics_are_caught() {
+            print(panic);
+        }
+    }));
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let name = arguments.get(1).map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let done = match parse(arguments) {

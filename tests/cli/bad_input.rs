@@ -269,6 +269,19 @@ fn an_answer_without_a_token_is_refused() {
 }
 
 #[test]
+fn a_tokenizer_that_panics_in_its_library_is_one_sentence() {
+    let Some(place) = place() else { return };
+    let mut file = place.json("tiny_tied/tokenizer.json");
+    // The library loses count of the letters between these.
+    let empty = json!({"type": "Replace", "pattern": {"Regex": "a*"}, "content": "bb"});
+    file["normalizer"] = json!({"type": "Sequence", "normalizers": [empty, {"type": "NFKD"}]});
+    place.write("tiny_tied/tokenizer.json", file.to_string());
+    place.write("rows.jsonl", completions());
+    let parts = ["rows.jsonl:1: text: ", "tokenizer.json cannot encode it (index out of bounds"];
+    place.refuses(SCORE, 1, &parts);
+}
+
+#[test]
 fn what_is_longer_than_the_context_is_an_error_in_score_and_generate() {
     let Some(place) = place() else { return };
     let long = "fox ".repeat(200);

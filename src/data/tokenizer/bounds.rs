@@ -1,5 +1,6 @@
 //! The `tokenizers` library within bounds: on some files it panics, and with some a text grows without end.
 
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use serde::Deserialize;
@@ -23,13 +24,24 @@ const GREW: &str = "its normalizer or decoder makes the text more than 16 times 
 /// What unwinds to [`guarded`] where a text outgrows its limit.
 struct Grew;
 
+thread_local! {
+    static GUARDED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this thread is inside a call whose panic becomes an error. Before that, a panic's own message is printed by
+/// the process's panic hook, which is the program's and not a library's to change: a program that asks here can leave
+/// it out.
+pub fn panics_are_caught() -> bool {
+    GUARDED.get()
+}
+
 /// The result of a call into the library, a panic in it being an error. What is known to panic is refused when the
-/// file is read, so that this is the net below: a library leaves the process's panic hook, which prints the panic's
-/// own message, to the program.
+/// file is read; this is the net below.
 pub(super) fn guarded<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
-    catch_unwind(AssertUnwindSafe(call))
-        .unwrap_or_else(|panic| Err(message(&*panic).into()))
-        .map_err(|e| e.to_string())
+    let outer = GUARDED.replace(true);
+    let result = catch_unwind(AssertUnwindSafe(call));
+    GUARDED.set(outer);
+    result.unwrap_or_else(|panic| Err(message(&*panic).into())).map_err(|e| e.to_string())
 }
 
 fn message(panic: &(dyn std::any::Any + Send)) -> String {

@@ -65,6 +65,9 @@ fn check(file: &Value) -> Result<(), String> {
         for step in steps {
             check_replacement(step).map_err(|why| format!("its {part}: {why}"))?;
             check_template(step)?;
+            if kind(step) == "FixedLength" && step["length"] == 0 {
+                return Err(format!("its {part} cuts a text into pieces of no length"));
+            }
         }
     }
     check_model(&file["model"])?;
