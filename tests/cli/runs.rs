@@ -422,7 +422,7 @@ fn the_longest_length_in_align_is_of_prompt_and_response_together() {
         let report: Value =
             serde_json::from_str(&place.oaif(&format!("{line} {more} --dry-run")).done().out).unwrap();
         (
-            report["data"]["skipped_too_long"].as_u64().unwrap(),
+            report["data"]["skipped_long_prompt"].as_u64().unwrap(),
             report["data"]["prompt_tokens"]["max"].as_u64().unwrap(),
         )
     };
@@ -441,7 +441,7 @@ fn the_longest_length_in_align_is_of_prompt_and_response_together() {
 #[test]
 fn a_run_warns_of_what_makes_it_worthless_and_the_report_keeps_it() {
     let Some(place) = place() else { return };
-    let judge = r#"while read -r pair; do echo '{"verdict":"1"}'; done"#;
+    let judge = r#"sed 's/^{\("id":"[^"]*"\),.*/{\1,"verdict":"1"}/'"#;
     let line = "align --model tiny --dataset pairs.jsonl --max-steps 12 --output-dir run --report --max-new-tokens 6 \
                 --per-device-train-batch-size 8 --learning-rate 1e-9 --judge command --judge-command";
     let err = place.oaif_with(line, &[judge]).done().err;
