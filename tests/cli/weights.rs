@@ -139,7 +139,8 @@ fn hostile_sizes_are_a_sentence_within_a_second() {
 fn an_adapter_given_as_the_model_is_told_from_one() {
     let Some(place) = Place::with(&["tiny_lora"]) else { return };
     place.write("rows.jsonl", completions());
-    place.refuses("score --model tiny_lora --input rows.jsonl", 1, &["tiny_lora", "LoRA adapter's folder"]);
+    let parts = ["tiny_lora is a LoRA adapter, not a model", "--adapter tiny_lora"];
+    place.refuses("score --model tiny_lora --input rows.jsonl", 2, &parts);
     std::fs::rename(
         place.path("tiny_lora/adapter_model.safetensors"),
         place.path("tiny_lora/adapter_model.bin"),
