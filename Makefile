@@ -10,7 +10,7 @@ demo: vulkan
 	cargo build --release --bin oaif
 	target/release/oaif demo --output-dir demo-run --overwrite-output-dir
 
-## Every test, doc tests and examples included. Without a GPU adapter they fail rather than pass unseen.
+## Every test, doc tests and examples included. Without a GPU they fail rather than pass unseen.
 test: vulkan
 	REQUIRE_GPU=1 cargo test
 
