@@ -177,7 +177,11 @@ fn verdict(answer: &Value) -> Verdict {
         Some("tie") => return Verdict::Tie,
         Some("invalid") => return invalid(answer["why"].as_str().unwrap_or("no reason given").to_owned()),
         _ => {
-            let found = excerpt(answer["verdict"].to_string().as_bytes());
+            let found = match &answer["verdict"] {
+                Value::String(text) => excerpt(text.as_bytes()),
+                Value::Number(number) => format!("the number {number}"),
+                other => other.to_string().chars().take(80).collect(),
+            };
             return invalid(format!("\"verdict\" must be \"1\", \"2\", \"tie\" or \"invalid\", not {found}"));
         }
     };
@@ -219,6 +223,16 @@ mod tests {
     /// The verdict of an answer that says this beside its id.
     fn of_answer(answer: &str) -> Verdict {
         verdict(&serde_json::from_str(answer).unwrap())
+    }
+
+    #[test]
+    fn a_verdict_of_another_type_is_invalid_and_shown_as_it_is() {
+        for (answer, shown) in
+            [(r#"{"verdict": 1}"#, "not the number 1"), (r#"{"verdict": "A"}"#, "not \"A\"")]
+        {
+            let Verdict::Invalid { why } = of_answer(answer) else { panic!("{answer}") };
+            assert!(why.ends_with(shown), "{why}");
+        }
     }
 
     /// A program that answers every pair with this, in the order in which `order` puts them.

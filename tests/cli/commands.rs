@@ -56,11 +56,13 @@ fn what_generate_wrote_is_scored_as_the_ids_that_it_drew() {
     place.write("rows.jsonl", completions());
     let line = "generate --model tiny --prompts rows.jsonl --max-new-tokens 8 --json --seed 3";
     place.oaif(&format!("{line} --output drawn.jsonl")).done();
-    let scored = place.oaif("score --model tiny --input drawn.jsonl").rows();
     let drawn = place.rows("drawn.jsonl");
-    assert_eq!(scored.len(), drawn.len());
-    for (scored, drawn) in scored.iter().zip(&drawn) {
-        assert_eq!(scored["token_ids"], drawn["token_ids"], "{drawn}");
+    for named in ["", "--completion-column text"] {
+        let scored = place.oaif(&format!("score --model tiny --input drawn.jsonl {named}")).rows();
+        assert_eq!(scored.len(), drawn.len());
+        for (scored, drawn) in scored.iter().zip(&drawn) {
+            assert_eq!(scored["token_ids"], drawn["token_ids"], "{drawn}");
+        }
     }
     for (ids, parts) in [
         (
@@ -76,6 +78,22 @@ fn what_generate_wrote_is_scored_as_the_ids_that_it_drew() {
         place.write("other.jsonl", json!({"prompt": "fox", "text": text, "token_ids": ids}).to_string());
         place.refuses("score --model tiny --input other.jsonl", 1, &parts);
     }
+}
+
+#[cfg(unix)]
+#[test]
+fn an_output_that_is_a_link_or_no_file_is_written_to_not_replaced() {
+    let Some(place) = Place::with(&["tiny"]) else { return };
+    place.write("rows.jsonl", completions());
+    place.write("real.jsonl", "old");
+    std::os::unix::fs::symlink("real.jsonl", place.path("link.jsonl")).unwrap();
+    let line = "score --model tiny --input rows.jsonl";
+    place.oaif(&format!("{line} --output link.jsonl")).done();
+    assert!(place.path("link.jsonl").is_symlink());
+    let scored = place.read("real.jsonl");
+    assert_eq!(place.oaif(line).done().out.as_bytes(), scored);
+    place.oaif(&format!("{line} --output /dev/stderr")).done();
+    assert!(!std::fs::metadata("/dev/null").unwrap().is_file());
 }
 
 #[test]

@@ -25,6 +25,8 @@ const LOGS: &str = "nothing is sent anywhere: leave it out; metrics.jsonl in the
                     names, and --report writes a page";
 const REFERENCE: &str = "the reference is the model as it is at the start: leave it out";
 const SAMPLER: &str = "answers are sampled by this program itself: leave it out";
+const TEMPLATE: &str = "the model's own chat template is used: leave it out, or put the file into the model's folder as \
+                        chat_template.jinja";
 const SAVING: &str = "checkpoints are counted in steps: use --save-steps N (0: only one at the end)";
 
 /// A flag of another trainer, the values that ask for what is done anyway, and what to say to any other.
@@ -39,9 +41,12 @@ const FLAGS: &[(&str, &[&str], &str)] = &[
         OFF,
         "whole conversations are learnt: leave it out, or give rows of prompt and completion",
     ),
+    ("activation-offloading", OFF, "use --gradient-checkpointing, which takes less memory too"),
     ("attn-implementation", ANY, ""),
+    ("average-tokens-across-devices", ANY, ""),
     ("auto-find-batch-size", OFF, "use --dry-run to see what a --per-device-train-batch-size needs"),
     ("bf16", OFF, PRECISION),
+    ("chat-template-path", &[], TEMPLATE),
     ("completion-only-loss", &["true"], "of rows with a prompt the completion alone is learnt: leave it out"),
     ("data-seed", &[], "one seed is for the rows' order and for the samples: use --seed"),
     ("dataloader-num-workers", ANY, ""),
@@ -51,16 +56,24 @@ const FLAGS: &[(&str, &[&str], &str)] = &[
     ("dataset-streaming", OFF, "rows are read into memory: leave it out"),
     ("dataset-test-split", ANY, ""),
     ("dataset-train-split", &["train"], SPLIT),
+    ("ddp-timeout", ANY, ""),
     ("deepspeed", OFF, ONE_GPU),
     ("device", &[], "use --gpu, with an index or a name that `oaif doctor` shows"),
     ("device-map", &["auto"], ONE_GPU),
+    ("disable-dropout", ANY, ""),
     ("disable-tqdm", OFF, "there is no bar where standard error is not a terminal: redirect it (2>log)"),
     ("do-eval", OFF, EVALUATION),
     ("do-train", &["true"], "training is what this command does: leave it out"),
+    (
+        "eos-token",
+        &[],
+        "the tokenizer's own is used: name another as eos_token in the model's tokenizer_config.json",
+    ),
     ("eval-dataset", &[], EVALUATION),
     ("eval-steps", ANY, ""),
     ("eval-strategy", OFF, EVALUATION),
     ("evaluation-strategy", OFF, EVALUATION),
+    ("f-divergence-type", &["reverse_kl"], "the divergence is the reverse KL's: leave it out"),
     ("fp16", OFF, PRECISION),
     ("fsdp", OFF, ONE_GPU),
     ("gradient-checkpointing-kwargs", ANY, ""),
@@ -87,9 +100,16 @@ const FLAGS: &[(&str, &[&str], &str)] = &[
     ),
     ("lora-task-type", &["causal_lm"], "models continue texts here: leave it out"),
     ("max-completion-length", &[], "use --max-length, which is for prompt and completion together"),
+    (
+        "model-revision",
+        &["main"],
+        "models are folders: download that revision, and give its folder as --model",
+    ),
     ("missing-eos-penalty", OFF, "the judge's verdict is all that counts: leave it out"),
     ("neftune-noise-alpha", OFF, "there is no noise on embeddings: leave it out"),
     ("packing", ANY, ""),
+    ("pad-token", ANY, ""),
+    ("padding-free", ANY, ""),
     ("per-device-eval-batch-size", ANY, ""),
     ("precompute-ref-log-probs", ANY, ""),
     ("push-to-hub", OFF, HUB),
@@ -104,6 +124,7 @@ const FLAGS: &[(&str, &[&str], &str)] = &[
         "reward models are not read: use --judge llm or --judge likelihood with --judge-model, or a program of yours by \
          --judge command",
     ),
+    ("rpo-alpha", OFF, "losses have no term of that kind: leave it out"),
     ("run-name", &[], "a run is called by its folder: use --output-dir"),
     (
         "save-only-model",
@@ -115,9 +136,15 @@ const FLAGS: &[(&str, &[&str], &str)] = &[
     ("sync-ref-model", OFF, REFERENCE),
     ("tf32", ANY, ""),
     ("torch-compile", ANY, ""),
+    (
+        "truncation-mode",
+        &[],
+        "rows that are too long are skipped and counted, not cut: leave it out, or raise --max-length",
+    ),
     ("trust-remote-code", ANY, ""),
     ("use-cpu", OFF, ONE_GPU),
     ("use-dora", OFF, "LoRA adapters have no DoRA: leave it out"),
+    ("use-liger-kernel", ANY, ""),
     ("use-vllm", OFF, SAMPLER),
 ];
 

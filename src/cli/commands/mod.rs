@@ -24,7 +24,7 @@ use crate::annotate::Annotator;
 use crate::annotate::judge_model::JudgeModel;
 use crate::annotate::likelihood::LikelihoodAnnotator;
 use crate::annotate::llm::LlmAnnotator;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::files;
 use crate::gpu::{Arena, Gpu};
 use crate::model::{FloatFormat, Model};
@@ -66,13 +66,14 @@ fn annotator(
     })
 }
 
-/// Writes results as JSON lines: to a file, whole or not at all, or to standard output.
+/// Writes results as JSON lines: to a file, whole or not at all, or to standard output. A link stays one, and what is no
+/// file, such as a pipe, is written to rather than replaced.
 fn write_lines(output: Option<&Path>, rows: impl IntoIterator<Item = Value>) -> Result<()> {
-    match output {
-        Some(path) => {
-            let text: String = rows.into_iter().map(|row| format!("{row}\n")).collect();
-            files::write_atomic(path, text.as_bytes())
-        }
-        None => rows.into_iter().try_for_each(super::print),
+    let Some(path) = output else { return rows.into_iter().try_for_each(super::print) };
+    let text: String = rows.into_iter().map(|row| format!("{row}\n")).collect();
+    match std::fs::canonicalize(path) {
+        Ok(there) if !there.is_file() => std::fs::write(path, text).map_err(Error::io("write", path)),
+        Ok(there) => files::write_atomic(&there, text.as_bytes()),
+        Err(_) => files::write_atomic(path, text.as_bytes()),
     }
 }

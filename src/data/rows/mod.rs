@@ -245,11 +245,14 @@ pub fn read_pairs(path: &Path, columns: &Columns) -> Result<Vec<Pair>> {
 }
 
 /// Reads `{"prompt", "completion"}` rows; where there is neither, `{"messages"}` (or `{"conversations"}`) rows, or
-/// else `{"text"}` rows. With a prompt and `"token_ids"`, `"text"` is the completion: such rows `oaif generate` writes.
+/// else `{"text"}` rows. With a prompt and `"token_ids"`, the text without a completion column is `"text"`: such rows
+/// `oaif generate` writes.
 pub fn read_completions(path: &Path, columns: &Columns) -> Result<Vec<Completion>> {
     read_rows(path, |row, place| {
-        if row.has(&columns.prompt) && !row.has(&columns.completion) && row.has("token_ids") {
-            let (prompt, completion, token_ids) = generated(row, columns)?;
+        let answer = if row.has(&columns.completion) { &columns.completion } else { &columns.text };
+        let is_string = row.get(answer)?.is_none_or(Value::is_string);
+        if row.has(&columns.prompt) && row.has("token_ids") && is_string {
+            let (prompt, completion, token_ids) = generated(row, &columns.prompt, answer)?;
             return Ok(Completion { prompt: Some(prompt), completion, token_ids: Some(token_ids), place });
         }
         let (prompt, column) = if row.has(&columns.completion) || row.has(&columns.prompt) {
@@ -268,11 +271,10 @@ pub fn read_completions(path: &Path, columns: &Columns) -> Result<Vec<Completion
 }
 
 /// A prompt, the text that was generated after it, which may be empty, and the ids that were drawn.
-fn generated(row: &Row, columns: &Columns) -> Result<(Text, Text, Vec<u32>), Why> {
-    let prompt = row.text(&columns.prompt)?;
-    let text = row
-        .string(&columns.text)?
-        .ok_or_else(|| format!("column \"token_ids\" has no \"{}\" beside it", columns.text))?;
+fn generated(row: &Row, prompt: &str, answer: &str) -> Result<(Text, Text, Vec<u32>), Why> {
+    let prompt = row.text(prompt)?;
+    let text =
+        row.string(answer)?.ok_or_else(|| format!("column \"token_ids\" has no \"{answer}\" beside it"))?;
     let completion = match &prompt {
         Text::Plain(_) => Text::Plain(text),
         // The answer to a conversation is a string, too.
