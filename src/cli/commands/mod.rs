@@ -71,9 +71,12 @@ fn annotator(
 fn write_lines(output: Option<&Path>, rows: impl IntoIterator<Item = Value>) -> Result<()> {
     let Some(path) = output else { return rows.into_iter().try_for_each(super::print) };
     let text: String = rows.into_iter().map(|row| format!("{row}\n")).collect();
-    match std::fs::canonicalize(path) {
-        Ok(there) if !there.is_file() => std::fs::write(path, text).map_err(Error::io("write", path)),
-        Ok(there) => files::write_atomic(&there, text.as_bytes()),
+    match std::fs::metadata(path) {
+        Ok(found) if !found.is_file() => std::fs::write(path, text).map_err(Error::io("write", path)),
+        Ok(_) => {
+            let there = std::fs::canonicalize(path).map_err(Error::io("write", path))?;
+            files::write_atomic(&there, text.as_bytes())
+        }
         Err(_) => files::write_atomic(path, text.as_bytes()),
     }
 }
