@@ -109,10 +109,15 @@ impl TrainOptions {
 
     /// Steps of a run of `total` in which the learning rate climbs.
     pub fn warmup_steps(&self, total: usize) -> usize {
-        match self.warmup_steps {
-            0 => (self.warmup_ratio * total as f64).ceil() as usize,
-            steps => steps,
+        match self.warmup_by_ratio() {
+            true => (self.warmup_ratio * total as f64).ceil() as usize,
+            false => self.warmup_steps,
         }
+    }
+
+    /// Whether the warm-up is a share of all steps.
+    pub(super) fn warmup_by_ratio(&self) -> bool {
+        self.warmup_steps == 0 && self.warmup_ratio > 0.0
     }
 
     /// What to do about a run that is there already.
