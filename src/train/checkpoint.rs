@@ -144,7 +144,7 @@ pub fn checkpoints(run: &Path) -> Result<Vec<Checkpoint>> {
 
 /// A checkpoint that is being written.
 #[derive(Debug)]
-pub struct PendingCheckpoint {
+pub(super) struct PendingCheckpoint {
     step: usize,
     path: PathBuf,
 }

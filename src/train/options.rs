@@ -18,8 +18,8 @@ pub struct TrainOptions {
     pub output_dir: PathBuf,
     /// Replace an earlier run in `output_dir`.
     pub overwrite: bool,
-    /// Go on from this checkpoint: a path, or `last`.
-    pub resume: Option<String>,
+    /// Go on from this checkpoint.
+    pub resume: Option<Resume>,
     /// What may differ from the run that wrote the checkpoint, by the names of the options, such as `learning-rate` or
     /// `judge`. Anything else that decides the numbers must be the same.
     pub allow_changes: Vec<String>,
@@ -123,7 +123,7 @@ impl TrainOptions {
     /// What to do about a run that is there already.
     pub fn start(&self) -> Start {
         match (&self.resume, self.overwrite) {
-            (Some(resume), _) => Start::Resume(resume.parse().unwrap_or(Resume::Last)),
+            (Some(resume), _) => Start::Resume(resume.clone()),
             (None, true) => Start::Overwrite,
             (None, false) => Start::New,
         }

@@ -282,6 +282,11 @@ fn a_new_run_begins_from_the_checkpoint_of_another_one_and_resumes() {
     forget_the_end(&place, "other");
     place.oaif("align --resume other").done();
     assert!(place.read("run/model/model.safetensors") == place.read("other/model/model.safetensors"));
+    // Nothing is left to do from the last one, and nothing is logged.
+    let line = align().replace("--output-dir run", "--output-dir last");
+    let last = place.oaif(&format!("{line} --resume-from-checkpoint run/checkpoints/step-000004")).done();
+    assert!(last.err.contains("all 4 steps of this run are done"), "{}", last.err);
+    assert!(place.read("run/model/model.safetensors") == place.read("last/model/model.safetensors"));
 }
 
 #[test]
