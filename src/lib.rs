@@ -27,7 +27,7 @@ pub mod bench;
 pub mod cli;
 pub mod data;
 pub mod demo;
-pub mod digest;
+mod digest;
 pub mod error;
 pub mod eval;
 pub mod files;

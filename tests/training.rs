@@ -14,6 +14,7 @@ use oaif::data::rows::{Completion, Pair, Prompt, Text};
 use oaif::gpu::{Gpu, GpuOptions};
 use oaif::model::LoraConfig;
 use oaif::preference::PreferenceLoss;
+use oaif::train::run_dir::Resume;
 use oaif::train::{
     AlignOptions, AlignRun, Control, DpoOptions, DpoRun, Observer, Policy, SftRun, Sources, StepEvent,
     TrainOptions,
@@ -149,7 +150,7 @@ fn a_resumed_run_equals_an_uninterrupted_run_bit_for_bit() {
         align(&gpu, &train, &options, "longer", None).unwrap();
         assert_same_run(&whole, &parts, weights);
         // From an older checkpoint: what came after it is done again.
-        train.resume = Some(parts.join("checkpoints/step-000002").to_string_lossy().into_owned());
+        train.resume = Some(Resume::Path(parts.join("checkpoints/step-000002")));
         align(&gpu, &train, &options, "longer", None).unwrap();
         assert_same_run(&whole, &parts, weights);
     }

@@ -68,7 +68,7 @@ impl JudgeModel {
         kind: &str,
         options: [(&str, String); N],
     ) -> Result<BTreeMap<String, String>> {
-        let model = fingerprint::judge_model(&self.dir)?.to_string();
+        let model = fingerprint::judge_model(&self.dir, self.tokenizer.eos_ids())?.to_string();
         let own = [("judge", kind.to_owned()), ("judge-model", model)];
         Ok(own.into_iter().chain(options).map(|(name, value)| (name.to_owned(), value)).collect())
     }

@@ -28,11 +28,12 @@ const WEIGHTS: [&str; 17] = [
 ];
 
 /// What is written anew, or tells of a run.
-const NOT_COPIED: [&str; 9] = [
+const NOT_COPIED: [&str; 10] = [
     "config.json",
     "adapter_config.json",
     "run.json",
     "state.json",
+    "checksums.json",
     "summary.json",
     "metrics.jsonl",
     "pairs.jsonl",
@@ -169,6 +170,9 @@ mod tests {
             "model-q4.GGUF",
             "run.json",
             "metrics.jsonl",
+            "state.json",
+            "checksums.json",
+            "optimiser.safetensors",
             ".gitattributes",
             "original/consolidated.00.pth",
             "original/params.json",

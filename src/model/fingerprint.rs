@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::adapter_storage::{ADAPTER_CONFIG, ADAPTER_FILE};
 use super::safetensors_io::TensorFiles;
+use crate::data::chat::templates;
 use crate::digest::{Digest, Digester};
 use crate::error::Result;
 use crate::files;
@@ -58,26 +59,51 @@ pub(crate) fn tokenizer(dir: &Path, eos: &[u32]) -> Result<Digest> {
     Ok(digester.finish())
 }
 
-/// The chat template, if there is one.
+/// The chat templates, if there are any, wherever they stand.
 pub(crate) fn chat_template(dir: &Path) -> Result<Option<Digest>> {
-    let mut digester = Digester::default();
-    let jinja = dir.join("chat_template.jinja");
-    if jinja.exists() {
-        digester.file(&jinja)?;
-        return Ok(Some(digester.finish()));
-    }
     let config = files::read_json_if_present(&dir.join("tokenizer_config.json"))?.unwrap_or_default();
-    Ok(config.get("chat_template").map(|template| {
-        digester.bytes(template.to_string().as_bytes());
-        digester.finish()
-    }))
+    let templates = templates(dir, &config)?;
+    let mut digester = Digester::default();
+    for (name, (_, source)) in &templates {
+        digester.bytes(name.as_bytes());
+        digester.bytes(source.as_bytes());
+    }
+    Ok((!templates.is_empty()).then(|| digester.finish()))
 }
 
 /// A judging model: weights, tokenizer and template.
-pub(crate) fn judge_model(dir: &Path) -> Result<Digest> {
+pub(crate) fn judge_model(dir: &Path, eos: &[u32]) -> Result<Digest> {
     let mut digester = Digester::default();
-    for part in [Some(model(dir)?), Some(tokenizer(dir, &[])?), chat_template(dir)?].into_iter().flatten() {
+    for part in [Some(model(dir)?), Some(tokenizer(dir, eos)?), chat_template(dir)?].into_iter().flatten() {
         digester.bytes(part.to_string().as_bytes());
     }
     Ok(digester.finish())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_chat_template_is_told_from_another_wherever_it_stands() {
+        let with = |file: &str, text: &str| {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join(file);
+            files::create_dir_all(path.parent().unwrap()).unwrap();
+            files::write_atomic(&path, text.as_bytes()).unwrap();
+            chat_template(dir.path()).unwrap()
+        };
+        let json = |template: &str| json!({"chat_template": template}).to_string();
+        assert_eq!(with("tokenizer_config.json", "{}"), None);
+        assert!(with("chat_template.jinja", "a").is_some());
+        for file in ["tokenizer_config.json", "chat_template.json"] {
+            assert_eq!(with(file, &json("a")), with("chat_template.jinja", "a"));
+            assert_ne!(with(file, &json("b")), with("chat_template.jinja", "a"));
+        }
+        let additional = |text| with("additional_chat_templates/tool_use.jinja", text);
+        assert!(additional("a").is_some() && additional("a") != additional("b"));
+        assert_ne!(additional("a"), with("chat_template.jinja", "a"));
+    }
 }

@@ -9,7 +9,6 @@ use serde_json::{Map, Value, json};
 
 use super::annotation::{Annotation, Choice, Patience, annotate_patiently};
 use super::checkpoint::STATE;
-use super::health;
 use super::identity::{Command, RunIdentity};
 use super::options::{AlignOptions, TrainOptions};
 use super::pair_step::LabelledPair;
@@ -165,7 +164,6 @@ impl AlignRun {
             options: &options,
             stop: StopMatcher::new(options.stop.iter().cloned()),
             seed: train.seed,
-            vocab: policy.model.architecture().vocab,
         };
         let told = false;
         let mut feedback = Feedback { options: &options, rows: &rows, texts: &texts, trainer, sampler, told };
@@ -193,9 +191,6 @@ impl Feedback<'_> {
         }
         let verdicts = session.online().map(|online| online.verdicts.clone()).unwrap_or_default();
         if let Some(text) = verdicts.endless(self.options.max_new_tokens) {
-            session.note(text)?;
-        }
-        if let Some(text) = health::unmoved(&session.logged_kl()?) {
             session.note(text)?;
         }
         Ok(())

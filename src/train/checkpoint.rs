@@ -24,7 +24,7 @@ pub struct Checkpoint {
     pub path: PathBuf,
 }
 
-/// `checksums.json`: the files of a checkpoint, by their paths in it.
+/// `checksums.json`: the files of a checkpoint, by their paths in it. It does not list itself.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Checksums {
@@ -89,7 +89,7 @@ fn verify(dir: &Path) -> Result<()> {
     }
     let Checksums { files } = serde_json::from_slice(&files::read(&path)?)
         .map_err(|e| Error::file(&path, format!("is damaged ({e})")))?;
-    for (name, expected) in &files {
+    for (name, expected) in files.iter().filter(|(name, _)| *name != CHECKSUMS) {
         let path = dir.join(name);
         let length = match fs::metadata(&path) {
             Ok(found) => found.len(),
@@ -144,7 +144,7 @@ pub fn checkpoints(run: &Path) -> Result<Vec<Checkpoint>> {
 
 /// A checkpoint that is being written.
 #[derive(Debug)]
-pub struct PendingCheckpoint {
+pub(super) struct PendingCheckpoint {
     step: usize,
     path: PathBuf,
 }
@@ -180,7 +180,10 @@ impl PendingCheckpoint {
         for path in all_files(&self.path)? {
             let name = path.strip_prefix(&self.path).expect("found below it");
             let name = name.components().map(|part| part.as_os_str().to_string_lossy()).collect::<Vec<_>>();
-            files.insert(name.join("/"), Checksum::of(&path)?);
+            let name = name.join("/");
+            if name != CHECKSUMS {
+                files.insert(name, Checksum::of(&path)?);
+            }
         }
         let text = serde_json::to_string_pretty(&Checksums { files }).expect("JSON of plain values");
         files::write_atomic(&self.path.join(CHECKSUMS), format!("{text}\n").as_bytes())?;

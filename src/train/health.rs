@@ -1,5 +1,6 @@
 //! Whether a run teaches anything: when to end it, and what to tell its user.
 
+use super::identity::Command;
 use crate::annotate::Counts;
 
 /// Steps in a row that taught nothing, and rows that they took, from which on a run ends: fewer may be chance.
@@ -15,13 +16,24 @@ const MIN_STEPS: usize = 10;
 
 /// Why a run ends whose last `steps` steps in a row taught nothing from `rows` rows; `all` says whether these are more
 /// than half of a run that is over.
-pub(super) fn idle(steps: usize, rows: usize, all: bool) -> Option<String> {
+pub(super) fn idle(command: Command, steps: usize, rows: usize, all: bool) -> Option<String> {
     let over = all && steps > 2;
+    let why = match command {
+        Command::Align => {
+            "their answers were alike, tied or unusable, or had no gradient (see pairs.jsonl and metrics.jsonl); the \
+             policy may be ruined, then lower the learning rate, or the annotator may see no difference"
+        }
+        Command::Dpo => {
+            "their pairs had no gradient (see metrics.jsonl); the policy may be ruined, then lower the learning rate, \
+             or the chosen responses may be the rejected ones"
+        }
+        Command::Sft => {
+            "their rows had no gradient (see metrics.jsonl); the policy may be ruined, then lower the learning rate"
+        }
+    };
     ((steps >= IDLE_STEPS && rows >= IDLE_ROWS) || over).then(|| {
         format!(
-            "nothing was learnt in the last {steps} steps: their answers were alike, tied or unusable, or had no \
-             gradient (see pairs.jsonl and metrics.jsonl); the policy may be ruined, then lower the learning rate, or \
-             the annotator may see no difference; the checkpoints stay, no model is saved"
+            "nothing was learnt in the last {steps} steps: {why}; the checkpoints stay, no model is saved"
         )
     })
 }
@@ -78,26 +90,30 @@ pub(super) fn unmoved(kl: &[f64]) -> Option<String> {
     })
 }
 
-/// Rows that a limit leaves out, where they are the most.
-pub(super) fn mostly_skipped(skipped: usize, kept: usize) -> Option<String> {
-    (skipped > kept).then(|| {
-        format!(
-            "{skipped} of {} rows were skipped: raise the limits on length, or shorten the rows",
-            skipped + kept
-        )
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_run_ends_when_many_steps_in_a_row_taught_nothing() {
+        let idle = |steps, rows, all| idle(Command::Align, steps, rows, all);
         assert_eq!(idle(9, 360, false), None);
         assert_eq!(idle(10, 10, false), None, "single rows may well tie ten times");
         assert!(idle(10, 40, false).is_some() && idle(40, 40, false).is_some());
         assert!(idle(3, 3, true).is_some() && idle(2, 64, true).is_none());
+    }
+
+    #[test]
+    fn each_kind_of_training_is_told_why_of_its_own_rows() {
+        for (command, has, lacks) in [
+            (Command::Align, "answers", "chosen"),
+            (Command::Dpo, "chosen responses", "annotator"),
+            (Command::Sft, "their rows", "pairs"),
+        ] {
+            let why = idle(command, 10, 40, false).unwrap();
+            assert!(why.contains(has) && !why.contains(lacks), "{why}");
+            assert_eq!(why.contains("pairs.jsonl"), command == Command::Align, "{why}");
+        }
     }
 
     #[test]
@@ -123,6 +139,5 @@ mod tests {
         assert_eq!(unmoved(&grows), None);
         assert!(endless(32, 0, 8).unwrap().contains("within 8 tokens"));
         assert!(endless(32, 1, 8).is_none() && endless(31, 0, 8).is_none());
-        assert!(mostly_skipped(5, 4).is_some() && mostly_skipped(4, 4).is_none());
     }
 }

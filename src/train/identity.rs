@@ -173,7 +173,12 @@ impl RunIdentity {
             OptimiserKind::AdamW { weight_decay, .. } => ("adamw", weight_decay),
             OptimiserKind::Adafactor { weight_decay } => ("adafactor", weight_decay),
         };
-        let steps_matter = matches!(train.schedule, ScheduleKind::Linear | ScheduleKind::Cosine);
+        let (steps_matter, warmup_steps) = match train.schedule {
+            ScheduleKind::Linear | ScheduleKind::Cosine => (true, train.warmup_steps(total_steps)),
+            // What a warm-up by a ratio takes is of the whole run.
+            ScheduleKind::ConstantWithWarmup => (train.warmup_by_ratio(), train.warmup_steps(total_steps)),
+            ScheduleKind::Constant => (false, 0),
+        };
         // A given adapter's shape is part of its digest.
         let lora = train.lora.as_ref().filter(|_| train.adapter.is_none()).map(|lora| Lora {
             lora_r: lora.rank,
@@ -191,7 +196,7 @@ impl RunIdentity {
             training: Training {
                 learning_rate: train.learning_rate,
                 lr_scheduler_type: train.schedule.name().into(),
-                warmup_steps: train.warmup_steps,
+                warmup_steps,
                 max_steps: steps_matter.then_some(total_steps),
                 optim: optim.into(),
                 adam_beta1,

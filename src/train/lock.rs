@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 /// The right to write into a run's folder, held until it is dropped or the process ends, however it ends.
 #[derive(Debug)]
 pub(super) struct Lock {
-    _file: Option<File>,
+    file: Option<File>,
 }
 
 impl Lock {
@@ -19,15 +19,22 @@ impl Lock {
     pub fn take(dir: &Path) -> Result<Lock> {
         let file = open(dir).map_err(|e| Error::file(dir, unwritable(&e)))?;
         match file.try_lock() {
-            Ok(()) => Ok(Lock { _file: Some(file) }),
+            Ok(()) => Ok(Lock { file: Some(file) }),
             Err(TryLockError::WouldBlock) => {
                 let who = holder(&file).map_or("another process".into(), |id| format!("process {id}"));
                 let why = format!("is in use by {who}: wait for its end, or give another --output-dir");
                 Err(Error::file(dir, why))
             }
             // Some network file systems have no locks.
-            Err(TryLockError::Error(_)) => Ok(Lock { _file: None }),
+            Err(TryLockError::Error(_)) => Ok(Lock { file: None }),
         }
+    }
+}
+
+impl Drop for Lock {
+    /// A child process that is just being started has the file, too: closed here alone it would stay locked.
+    fn drop(&mut self) {
+        let _ = self.file.as_ref().map(File::unlock);
     }
 }
 

@@ -60,7 +60,7 @@ impl Log {
     /// Fails where the steps of the rows up to `step` are not `complete`, as `expected` says in words.
     pub fn check(&self, step: usize, complete: impl Fn(&[usize]) -> bool, expected: &str) -> Result<()> {
         let mut steps = Vec::new();
-        self.for_each_row(|_, found| {
+        self.for_each_row(|_, _, found| {
             steps.extend(Some(found).filter(|found| *found <= step));
             Ok(())
         })?;
@@ -77,6 +77,16 @@ impl Log {
         }
     }
 
+    /// The numbers of this name, of the rows that have it.
+    pub fn values(&self, name: &str) -> Result<Vec<f64>> {
+        let mut values = Vec::new();
+        self.for_each_row(|_, row, _| {
+            values.extend(row[name].as_f64());
+            Ok(())
+        })?;
+        Ok(values)
+    }
+
     /// Keeps the rows up to `step`.
     pub fn truncate(&mut self, step: usize) -> Result<()> {
         // The new file replaces the one that is open.
@@ -86,15 +96,15 @@ impl Log {
             return Ok(());
         }
         files::write_atomic_with(path, |kept| {
-            self.for_each_row(|line, found| match found <= step {
+            self.for_each_row(|line, _, found| match found <= step {
                 true => kept.write_all(line).map_err(Error::io("write", path)),
                 false => Ok(()),
             })
         })
     }
 
-    /// Calls `each` with every line and its step, up to the end or a line that a crash has cut off.
-    fn for_each_row(&self, mut each: impl FnMut(&[u8], usize) -> Result<()>) -> Result<()> {
+    /// Calls `each` with every line, its row and its step, up to the end or a line that a crash has cut off.
+    fn for_each_row(&self, mut each: impl FnMut(&[u8], &Value, usize) -> Result<()>) -> Result<()> {
         let path = &self.path;
         let mut log = match File::open(path) {
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
@@ -107,12 +117,12 @@ impl Log {
             if line.last() != Some(&b'\n') {
                 break;
             }
-            let row: Option<Value> = serde_json::from_slice(&line).ok();
-            let found = row.as_ref().and_then(step_of).ok_or_else(|| {
+            let row: Value = serde_json::from_slice(&line).unwrap_or_default();
+            let found = step_of(&row).ok_or_else(|| {
                 let why = "is no row of a run (an object with a \"step\"): repair or remove it";
                 Error::Row { path: path.to_owned(), line: number, why: why.into() }
             })?;
-            each(&line, found)?;
+            each(&line, &row, found)?;
         }
         Ok(())
     }

@@ -50,8 +50,16 @@ pub use dry_run::DryRun;
 pub use options::{AlignOptions, DpoOptions, TrainOptions};
 pub use policy::Policy;
 pub use progress::{Observer, StepEvent};
-pub use session::{Control, RUN_FACTS, Sources};
+#[cfg(feature = "cli")]
+pub(crate) use session::RunFacts;
+pub use session::{Control, Sources};
 pub use sft::SftRun;
+
+/// Reads the state of the checkpoint in `dir`: for a fuzz target.
+#[doc(hidden)]
+pub fn read_state(dir: &std::path::Path) -> crate::Result<()> {
+    state::State::read(dir).map(drop)
+}
 
 /// Steps of a run over `rows` rows.
 fn total_steps(options: &TrainOptions, rows: usize) -> usize {

@@ -18,8 +18,8 @@ pub struct TrainOptions {
     pub output_dir: PathBuf,
     /// Replace an earlier run in `output_dir`.
     pub overwrite: bool,
-    /// Go on from this checkpoint: a path, or `last`.
-    pub resume: Option<String>,
+    /// Go on from this checkpoint.
+    pub resume: Option<Resume>,
     /// What may differ from the run that wrote the checkpoint, by the names of the options, such as `learning-rate` or
     /// `judge`. Anything else that decides the numbers must be the same.
     pub allow_changes: Vec<String>,
@@ -109,16 +109,21 @@ impl TrainOptions {
 
     /// Steps of a run of `total` in which the learning rate climbs.
     pub fn warmup_steps(&self, total: usize) -> usize {
-        match self.warmup_steps {
-            0 => (self.warmup_ratio * total as f64).ceil() as usize,
-            steps => steps,
+        match self.warmup_by_ratio() {
+            true => (self.warmup_ratio * total as f64).ceil() as usize,
+            false => self.warmup_steps,
         }
+    }
+
+    /// Whether the warm-up is a share of all steps.
+    pub(super) fn warmup_by_ratio(&self) -> bool {
+        self.warmup_steps == 0 && self.warmup_ratio > 0.0
     }
 
     /// What to do about a run that is there already.
     pub fn start(&self) -> Start {
         match (&self.resume, self.overwrite) {
-            (Some(resume), _) => Start::Resume(resume.parse().unwrap_or(Resume::Last)),
+            (Some(resume), _) => Start::Resume(resume.clone()),
             (None, true) => Start::Overwrite,
             (None, false) => Start::New,
         }

@@ -28,8 +28,6 @@ pub(super) struct Sampler<'a> {
     pub options: &'a AlignOptions,
     pub stop: StopMatcher,
     pub seed: u32,
-    /// Tokens that the model knows.
-    pub vocab: usize,
 }
 
 impl Sampler<'_> {
@@ -58,8 +56,7 @@ impl Sampler<'_> {
             }
             for answer in answers {
                 let ids = &answer.token_ids;
-                let known = ids.iter().all(|id| (*id as usize) < self.vocab);
-                if !known || ids.is_empty() || ids.len() > max_new_tokens {
+                if self.tokenizer.check(ids).is_err() || ids.is_empty() || ids.len() > max_new_tokens {
                     return Ok(Some(format!("an answer to prompt {i} has token ids that were never drawn")));
                 }
                 if !self.reads(&self.trees[*row].prompt, answer)? {

@@ -6,21 +6,20 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use serde::Deserialize;
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::health;
-use super::identity::RunIdentity;
+use super::identity::{Change, RunIdentity};
 use super::movement::MovementCheck;
 use super::options::TrainOptions;
 use super::order::RowOrder;
 use super::progress::{Observer, Pace, StepEvent};
 use super::rows::EncodedRows;
-use super::run_dir::{METRICS, RunDir};
+use super::run_dir::RunDir;
 use super::schedule::LrSchedule;
 use super::state::{Counters, Logs, OnlineState, State};
 use crate::error::{Error, Result};
-use crate::files;
 use crate::model::adapter_storage::ADAPTER_FILE;
 use crate::model::safetensors_io::MODEL_FILE;
 use crate::model::storage::restore_weights;
@@ -32,19 +31,38 @@ const MAX_NON_FINITE: usize = 5;
 /// The optimiser's state in a checkpoint.
 const OPTIMISER_FILE: &str = "optimiser.safetensors";
 
-/// What `run.json` holds beside the configuration: the kind of training, where it was begun, what it runs on, what was
-/// changed where it was resumed, and what its user was warned of.
-pub const RUN_FACTS: [&str; 9] = [
-    "command",
-    "working_dir",
-    "oaif_version",
-    "gpu_adapter",
-    "gpu_tier",
-    "total_steps",
-    "memory",
-    "changes",
-    "warnings",
-];
+/// What `run.json` holds beside the configuration.
+#[derive(Default, Serialize)]
+pub(crate) struct RunFacts {
+    /// The kind of training.
+    command: Value,
+    /// Where it was begun.
+    working_dir: Option<String>,
+    oaif_version: &'static str,
+    /// What it runs on.
+    gpu_adapter: Value,
+    gpu_tier: String,
+    total_steps: usize,
+    memory: Value,
+    /// What was changed where it was resumed.
+    changes: Vec<Change>,
+    /// What its user was warned of.
+    warnings: Vec<String>,
+}
+
+impl RunFacts {
+    fn map(&self) -> Map<String, Value> {
+        let Ok(Value::Object(map)) = serde_json::to_value(self) else {
+            unreachable!("a struct of plain values")
+        };
+        map
+    }
+
+    /// Their names in `run.json`.
+    pub(crate) fn names() -> impl Iterator<Item = String> {
+        RunFacts::default().map().into_iter().map(|(name, _)| name)
+    }
+}
 
 /// Milliseconds since `start`, for the logs.
 pub(super) fn milliseconds(start: Instant) -> Value {
@@ -71,7 +89,7 @@ pub struct Control<'a> {
 pub struct Sources {
     /// The model's folder.
     pub model: PathBuf,
-    /// The resolved configuration, as `run.json` shows it.
+    /// The resolved configuration, an object, as `run.json` shows it.
     pub config: Value,
 }
 
@@ -84,8 +102,7 @@ pub struct Session<'a> {
     options: TrainOptions,
     sources: Sources,
     control: Control<'a>,
-    /// As `run.json` has it.
-    json: Value,
+    facts: RunFacts,
     /// As it was when the last step was done.
     state: State,
     /// With what the step in progress has added.
@@ -132,6 +149,10 @@ pub struct StepRecord {
 
 impl<'a> Session<'a> {
     /// Opens the run's folder, and goes on from a checkpoint where the options say so.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for changes that are not allowed, and sources whose configuration is no object; what is wrong
+    /// with the folder or the checkpoint.
     pub(super) fn begin(
         model: &Model,
         mut optimiser: Optimiser,
@@ -142,6 +163,9 @@ impl<'a> Session<'a> {
         control: Control<'a>,
     ) -> Result<Session<'a>> {
         identity.check_names(&options.allow_changes)?;
+        if !sources.config.is_object() {
+            return Err(Error::config("config", "is no JSON object"));
+        }
         let limit = options.save_total_limit.and_then(NonZeroUsize::new);
         let mut run = RunDir::create(&options.output_dir, &options.start(), limit)?;
         let state = match run.resumed().cloned() {
@@ -154,22 +178,8 @@ impl<'a> Session<'a> {
                 online: None,
             },
             Some(checkpoint) => {
-                let mut state = State::read(&checkpoint.path)?;
-                let changes = identity.resume(&state.identity, state.step, &options.allow_changes)?;
-                if state.step > total_steps {
-                    let why = format!(
-                        "is {total_steps}, but the checkpoint was written after {} steps: raise it, or resume from an \
-                         earlier checkpoint",
-                        state.step
-                    );
-                    return Err(Error::config("max-steps", why));
-                }
-                if !changes.is_empty() {
-                    // They were drawn for another run.
-                    state.online.iter_mut().for_each(|online| online.sampled = None);
-                }
-                state.identity = identity;
-                state.changes.extend(changes);
+                let mut state =
+                    State::read(&checkpoint.path)?.go_on(identity, &options.allow_changes, total_steps)?;
                 match run.resumes_itself() {
                     true => run.truncate_to_step(state.step, state.logs)?,
                     false => state.logs = Logs { after_step: state.step, pairs: 0 },
@@ -180,24 +190,23 @@ impl<'a> Session<'a> {
                 state
             }
         };
-        let mut json = sources.config.clone();
         let gpu = model.gpu();
-        let command = json.get("command").cloned();
-        let facts = [
-            command.unwrap_or_else(|| json!(state.identity.command.name())),
-            json!(std::env::current_dir().ok().map(|dir| dir.to_string_lossy().into_owned())),
-            json!(env!("CARGO_PKG_VERSION")),
-            json!(gpu.summary()),
-            json!(gpu.tier().to_string()),
-            json!(total_steps),
-            json!(gpu.memory()),
-            json!(state.changes),
-            json!([]),
-        ];
-        for (name, fact) in RUN_FACTS.iter().zip(facts) {
-            json[*name] = fact;
-        }
-        run.write_run(&json)?;
+        let facts = RunFacts {
+            // The demo has its own.
+            command: sources
+                .config
+                .get("command")
+                .cloned()
+                .unwrap_or_else(|| json!(state.identity.command.name())),
+            working_dir: std::env::current_dir().ok().map(|dir| dir.to_string_lossy().into_owned()),
+            oaif_version: env!("CARGO_PKG_VERSION"),
+            gpu_adapter: json!(gpu.summary()),
+            gpu_tier: gpu.tier().to_string(),
+            total_steps,
+            memory: json!(gpu.memory()),
+            changes: state.changes.clone(),
+            warnings: Vec::new(),
+        };
         let schedule = LrSchedule {
             kind: options.schedule,
             warmup_steps: options.warmup_steps(total_steps),
@@ -213,7 +222,7 @@ impl<'a> Session<'a> {
             options: options.clone(),
             sources,
             control,
-            json,
+            facts,
             counters: state.counters,
             moving: false,
             first_step: state.step,
@@ -226,6 +235,7 @@ impl<'a> Session<'a> {
             pace: Pace::default(),
             step_ended: Instant::now(),
         };
+        session.write_run()?;
         if session.first_step > 0 && session.is_done() {
             session.warn(&format!("all {total_steps} steps of this run are done: raise max-steps to go on"));
         }
@@ -277,9 +287,15 @@ impl<'a> Session<'a> {
 
     /// Tells the observer what is to be known of the rows.
     pub fn warn_of_rows(&mut self, rows: &EncodedRows) -> Result<()> {
-        rows.warnings().iter().for_each(|warning| self.warn(warning));
-        let mostly = health::mostly_skipped(rows.skipped_rows(), rows.trees.len());
-        mostly.map_or(Ok(()), |text| self.note(text))
+        // Where it is most of them, this is about the run as a whole.
+        let noted = rows.skipped().filter(|_| rows.skipped_rows() > rows.trees.len());
+        for warning in rows.warnings() {
+            match noted.as_ref() == Some(&warning) {
+                true => self.note(warning)?,
+                false => self.warn(&warning),
+            }
+        }
+        Ok(())
     }
 
     /// Tells the observer that a part of the step begins.
@@ -295,10 +311,15 @@ impl<'a> Session<'a> {
     /// Tells the observer something about the run as a whole, which `run.json` keeps for the report.
     pub(super) fn note(&mut self, text: String) -> Result<()> {
         self.warn(&text);
-        if let Some(warnings) = self.json["warnings"].as_array_mut() {
-            warnings.push(json!(text));
-        }
-        self.run.write_run(&self.json)
+        self.facts.warnings.push(text);
+        self.write_run()
+    }
+
+    /// The configuration and the facts.
+    fn write_run(&mut self) -> Result<()> {
+        let mut run = self.sources.config.clone();
+        run.as_object_mut().expect("checked at the beginning").extend(self.facts.map());
+        self.run.write_run(&run)
     }
 
     /// Updates the weights from the gradients, unless they or the loss are not finite; then clears them. Returns the
@@ -348,7 +369,6 @@ impl<'a> Session<'a> {
         let no_gradient = record.loss.is_some_and(|loss| loss != 0.0)
             && record.metrics.get("grad_norm").and_then(Value::as_f64) == Some(0.0);
         if record.loss.is_none() || no_gradient {
-            counters.idle += 1;
             counters.idle_in_row += 1;
             counters.idle_rows_in_row += self.batch;
         } else {
@@ -396,7 +416,8 @@ impl<'a> Session<'a> {
             return Err(Error::Interrupted);
         }
         let Counters { idle_in_row, idle_rows_in_row, .. } = self.counters;
-        match health::idle(idle_in_row, idle_rows_in_row, self.is_done() && 2 * idle_in_row > step) {
+        let command = self.state.identity.command;
+        match health::idle(command, idle_in_row, idle_rows_in_row, self.is_done() && 2 * idle_in_row > step) {
             Some(why) => Err(Error::SelfCheck(why)),
             None => Ok(()),
         }
@@ -461,6 +482,9 @@ impl<'a> Session<'a> {
                     .into(),
             ));
         }
+        if let Some(text) = health::unmoved(&self.run.logged("objective/kl")?) {
+            self.note(text)?;
+        }
         self.phase("saving");
         self.moved.after(&self.model)?;
         self.run.still_there()?;
@@ -468,18 +492,5 @@ impl<'a> Session<'a> {
         let dir = self.run.path().join(name);
         self.save_model(&dir)?;
         Ok(dir)
-    }
-
-    /// The KL divergence of every step that has one, from the log.
-    pub(super) fn logged_kl(&self) -> Result<Vec<f64>> {
-        #[derive(Deserialize)]
-        struct Row {
-            #[serde(rename = "objective/kl")]
-            kl: Option<f64>,
-        }
-        let text = files::read(&self.run.path().join(METRICS))?;
-        let rows =
-            text.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice::<Row>(line).ok());
-        Ok(rows.filter_map(|row| row.kl).collect())
     }
 }

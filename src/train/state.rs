@@ -47,10 +47,9 @@ pub(super) struct Counters {
     pub updates: usize,
     pub non_finite: usize,
     pub non_finite_in_row: usize,
-    /// Steps that taught nothing.
-    pub idle: usize,
+    /// Steps in a row that taught nothing.
     pub idle_in_row: usize,
-    /// The rows that those in a row took.
+    /// The rows that they took.
     pub idle_rows_in_row: usize,
 }
 
@@ -83,6 +82,29 @@ impl State {
         })
     }
 
+    /// The state of the run that goes on from it, with the changes that were `allowed` by name.
+    ///
+    /// # Errors
+    /// [`Error::Config`] about changes that were not, and where more steps are done than the run has.
+    pub fn go_on(mut self, identity: RunIdentity, allowed: &[String], total_steps: usize) -> Result<State> {
+        let changes = identity.resume(&self.identity, self.step, allowed)?;
+        if self.step > total_steps {
+            let why = format!(
+                "is {total_steps}, but the checkpoint was written after {} steps: raise it, or resume from an earlier \
+                 checkpoint",
+                self.step
+            );
+            return Err(Error::config("max-steps", why));
+        }
+        if !changes.is_empty() {
+            // They were drawn for another run.
+            self.online.iter_mut().for_each(|online| online.sampled = None);
+        }
+        self.identity = identity;
+        self.changes.extend(changes);
+        Ok(self)
+    }
+
     /// Writes the state into the folder of a checkpoint.
     pub fn write(&self, dir: &Path) -> Result<()> {
         let text = serde_json::to_string_pretty(self).expect("JSON of plain values");
@@ -100,7 +122,7 @@ mod tests {
         json!({
             "step": 2,
             "logs": {"after_step": 0, "pairs": 4},
-            "counters": {"num_tokens": 189, "updates": 2, "non_finite": 0, "non_finite_in_row": 0, "idle": 0,
+            "counters": {"num_tokens": 189, "updates": 2, "non_finite": 0, "non_finite_in_row": 0,
                 "idle_in_row": 0, "idle_rows_in_row": 0},
             "identity": {"command": "align", "model": "94dc", "adapter": null, "tokenizer": "45ab",
                 "chat-template": null, "dataset": "of 3 rows",

@@ -95,6 +95,7 @@ fn what_decides_the_numbers_is_refused_by_its_name() {
         ("--learning-rate 2e-3", "learning-rate 0.001, this run has learning-rate 0.002"),
         ("--lr-scheduler-type cosine", "lr-scheduler-type linear"),
         ("--warmup-steps 1", "warmup-steps 0"),
+        ("--warmup-ratio 0.3", "warmup-steps 0, this run has warmup-steps 2"),
         ("--max-steps 6", "max-steps 4"),
         ("--optim adafactor", "optim adamw"),
         ("--weight-decay 0.1", "weight-decay 0.0"),
@@ -121,6 +122,45 @@ fn what_decides_the_numbers_is_refused_by_its_name() {
         place.oaif(&format!("align --resume run {more}")).done();
         forget_the_end(&place, "run");
     }
+}
+
+/// What a warm-up by a ratio makes of the steps is what counts.
+#[test]
+fn another_warm_up_is_refused_and_the_same_one_goes_on() {
+    let Some(place) = place() else { return };
+    let run = |more: &str| format!("dpo --model tiny --dataset pairs.jsonl --output-dir run {COMMON} {more}");
+    place.oaif(&run("--lr-scheduler-type constant_with_warmup --warmup-ratio 0.5")).done();
+    forget_the_end(&place, "run");
+    for (more, names) in [
+        ("--warmup-ratio 0.75", ["warmup-steps 2, this run has warmup-steps 3"; 2]),
+        ("--max-steps 6", ["max-steps 4, warmup-steps 2", "max-steps 6, warmup-steps 3"]),
+    ] {
+        place.refuses(&format!("dpo --resume run {more}"), 2, &names);
+    }
+    place.oaif("dpo --resume run --warmup-ratio 0 --warmup-steps 2 --allow-changes max-steps").done();
+    // A constant rate has none.
+    let constant = run("--lr-scheduler-type constant --warmup-ratio 0.5 --overwrite-output-dir");
+    place.oaif(&constant).done();
+    forget_the_end(&place, "run");
+    place.oaif("dpo --resume run --max-steps 8").done();
+}
+
+/// A checkpoint is a model too: what tells of its own run stays behind.
+#[test]
+fn a_run_that_starts_from_a_checkpoints_weights_resumes_from_its_own() {
+    let Some(place) = place() else { return };
+    place.oaif(&align()).done();
+    let line = align().replace("--model tiny", "--model run/checkpoints/step-000004");
+    place.oaif(&line.replace("--output-dir run", "--output-dir next")).done();
+    let whole = place.read("next/model/model.safetensors");
+    forget_the_end(&place, "next");
+    place.oaif("align --resume next").done();
+    assert!(place.read("next/model/model.safetensors") == whole, "other weights");
+    for file in ["state.json", "checksums.json", "optimiser.safetensors"] {
+        assert!(!place.path(&format!("next/model/{file}")).exists(), "{file} is of another run");
+    }
+    place.oaif("export --model next/checkpoints/step-000004 --output exported").done();
+    assert!(!place.path("exported/checksums.json").exists());
 }
 
 #[test]
@@ -242,6 +282,11 @@ fn a_new_run_begins_from_the_checkpoint_of_another_one_and_resumes() {
     forget_the_end(&place, "other");
     place.oaif("align --resume other").done();
     assert!(place.read("run/model/model.safetensors") == place.read("other/model/model.safetensors"));
+    // Nothing is left to do from the last one, and nothing is logged.
+    let line = align().replace("--output-dir run", "--output-dir last");
+    let last = place.oaif(&format!("{line} --resume-from-checkpoint run/checkpoints/step-000004")).done();
+    assert!(last.err.contains("all 4 steps of this run are done"), "{}", last.err);
+    assert!(place.read("run/model/model.safetensors") == place.read("last/model/model.safetensors"));
 }
 
 #[test]

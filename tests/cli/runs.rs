@@ -410,7 +410,17 @@ fn prompts_that_are_too_long_are_skipped_and_counted() {
         let report: Value =
             serde_json::from_str(&place.oaif(&format!("{line} --dry-run")).done().out).unwrap();
         assert_eq!((&report["data"]["rows"], &report["data"]["skipped_long_prompt"]), (&json!(4), &json!(2)));
+        assert!(!place.json("run/run.json")["warnings"].to_string().contains("skipped"));
     }
+    // Where it is most of them it is told once as well, and the report keeps it.
+    place.write("most.jsonl", format!("{PAIRS}{}", long.repeat(5)));
+    let line = "dpo --model tiny --dataset most.jsonl --max-steps 1 --output-dir run --overwrite --report";
+    let err = place.oaif(line).done().err;
+    assert_eq!(err.matches("are skipped").count(), 1, "{err}");
+    assert!(!err.contains("were skipped"), "{err}");
+    let kept = place.json("run/run.json")["warnings"].to_string();
+    assert!(kept.contains("5 of 9 rows are skipped: 5 with a prompt above "), "{kept}");
+    assert!(String::from_utf8(place.read("run/report.html")).unwrap().contains("5 of 9 rows are skipped"));
 }
 
 #[test]
@@ -451,6 +461,10 @@ fn a_run_warns_of_what_makes_it_worthless_and_the_report_keeps_it() {
         assert_eq!(err.matches(told).count(), 1, "{err}");
         assert!(html.contains(told) && kept.contains(told), "{told} in {kept}");
     }
+    let still = "--max-steps 12 --output-dir still --per-device-train-batch-size 8 --learning-rate 1e-9";
+    let err = place.oaif(&format!("dpo --model tiny --dataset pairs.jsonl {still}")).done().err;
+    assert_eq!(err.matches("he policy hardly moved").count(), 1, "{err}");
+    assert!(place.json("still/run.json")["warnings"].to_string().contains("hardly moved"));
     // And one that is well says nothing of the kind.
     let line = "align --model tiny --dataset pairs.jsonl --max-steps 12 --output-dir well --max-new-tokens 6 \
                 --per-device-train-batch-size 8 --learning-rate 1e-2 --judge rule --judge-rule longer";

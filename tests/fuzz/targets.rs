@@ -24,7 +24,7 @@ pub struct Target {
     pub prepare: fn(&Path) -> Run,
 }
 
-pub const TARGETS: [Target; 8] = [
+pub const TARGETS: [Target; 9] = [
     Target { name: "safetensors", prepare: safetensors },
     Target { name: "config", prepare: config },
     Target { name: "tokenizer", prepare: tokenizer },
@@ -33,6 +33,7 @@ pub const TARGETS: [Target; 8] = [
     Target { name: "judge_template", prepare: judge_template },
     Target { name: "rows", prepare: rows },
     Target { name: "adapter", prepare: adapter },
+    Target { name: "state", prepare: state },
 ];
 
 fn safetensors(dir: &Path) -> Run {
@@ -155,5 +156,13 @@ fn adapter(dir: &Path) -> Run {
     Box::new(move |input| {
         std::fs::write(dir.join("adapter_config.json"), input).unwrap();
         model.load_adapter(&dir, true).is_ok()
+    })
+}
+
+fn state(dir: &Path) -> Run {
+    let dir = dir.to_owned();
+    Box::new(move |input| {
+        std::fs::write(dir.join("state.json"), input).unwrap();
+        oaif::train::read_state(&dir).is_ok()
     })
 }

@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::generate::SamplingParams;
 use crate::preference::PreferenceLoss;
 use crate::train::options::{AlignOptions, TrainOptions};
+use crate::train::run_dir::Resume;
 
 impl ValueEnum for JudgeSize {
     fn value_variants<'a>() -> &'a [JudgeSize] {
@@ -153,7 +154,7 @@ impl DemoArgs {
         let steps = positive("--steps", self.steps)?;
         let train = TrainOptions {
             overwrite: self.overwrite_output_dir,
-            resume: self.resume_from_checkpoint.clone(),
+            resume: self.resume_from_checkpoint.as_deref().map(Resume::from),
             learning_rate: rate,
             warmup_steps: steps / 16,
             batch_size: positive("--per-device-train-batch-size", self.per_device_train_batch_size)?,

@@ -1,6 +1,7 @@
 mod names;
 mod paths;
 
+use crate::train::run_dir::Resume;
 use std::path::PathBuf;
 
 use super::*;
@@ -243,9 +244,10 @@ fn optimisers_and_schedules_go_by_name() {
 #[test]
 fn resuming_takes_the_last_checkpoint_unless_told_which() {
     let resume = |flags: &[&str]| dpo(flags).unwrap().train.options.resume;
-    assert_eq!(resume(&["--resume-from-checkpoint", "--no-shuffle"]).as_deref(), Some("last"));
-    assert_eq!(resume(&["--resume-from-checkpoint", "last"]).as_deref(), Some("last"));
-    assert_eq!(resume(&["--resume-from-checkpoint", "a/step-000003"]).as_deref(), Some("a/step-000003"));
+    assert_eq!(resume(&["--resume-from-checkpoint", "--no-shuffle"]), Some(Resume::Last));
+    assert_eq!(resume(&["--resume-from-checkpoint", "last"]), Some(Resume::Last));
+    let path = Resume::Path("a/step-000003".into());
+    assert_eq!(resume(&["--resume-from-checkpoint", "a/step-000003"]), Some(path));
     let both = dpo(&["--resume-from-checkpoint", "--overwrite-output-dir"]);
     mistake(both, &["--overwrite-output-dir", "--resume-from-checkpoint"]);
     assert!(dpo(&["--overwrite-output-dir"]).unwrap().train.options.overwrite);

@@ -18,6 +18,7 @@ use crate::model::lora::LoraConfig;
 use crate::optim::OptimiserKind;
 use crate::preference::PreferenceLoss;
 use crate::train::options::{AlignOptions, DpoOptions, TrainOptions};
+use crate::train::run_dir::Resume;
 
 #[derive(Clone, Copy, Debug, ValueEnum, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -453,7 +454,7 @@ impl TrainArgs {
         let options = TrainOptions {
             output_dir: output_dir.clone(),
             overwrite: self.overwrite_output_dir,
-            resume: self.resume_from_checkpoint.clone(),
+            resume: self.resume_from_checkpoint.as_deref().map(Resume::from),
             allow_changes: self
                 .allow_changes
                 .iter()

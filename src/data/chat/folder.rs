@@ -9,11 +9,11 @@ use crate::error::{Error, Result};
 use crate::files;
 
 /// Templates by name, each with the file that it stands in. One that has no name is "default".
-pub(super) type Templates = BTreeMap<String, (PathBuf, String)>;
+pub(crate) type Templates = BTreeMap<String, (PathBuf, String)>;
 
 /// The templates of the model in `dir`: those of `chat_template.jinja` and `additional_chat_templates/NAME.jinja`;
 /// without such files, those of `tokenizer_config.json`; without these, the one of `chat_template.json`.
-pub(super) fn templates(dir: &Path, config: &Value) -> Result<Templates> {
+pub(crate) fn templates(dir: &Path, config: &Value) -> Result<Templates> {
     let mut templates = Templates::new();
     let default = dir.join("chat_template.jinja");
     if default.exists() {

@@ -3,6 +3,7 @@
 pub(crate) mod bounds;
 mod environment;
 mod folder;
+pub(crate) use folder::templates;
 mod json;
 mod methods;
 mod python;
