@@ -3,7 +3,7 @@
 
 use clap::Command;
 
-use crate::error::Error;
+use crate::error::{Error, Remedy};
 
 /// What makes a run smaller, in the order in which it is worth trying.
 const SMALLER: [&str; 7] = [
@@ -24,19 +24,14 @@ pub(super) fn sentence(error: Error, command: Option<&Command>) -> String {
         Error::Config { what, why } if has(&what.replace('_', "-")) => {
             Error::Config { what: format!("--{}", what.replace('_', "-")), why }
         }
-        Error::Limit { what, needed, limit, .. } => {
-            // Smaller weights are a matter of the model, not of these two.
-            let smaller = advised(&SMALLER[..5], has);
-            Error::Limit { what, needed, limit, remedy: smaller.unwrap_or_else(|| "shorten the rows".into()) }
-        }
-        Error::OutOfMemory { what, bytes, held, .. } => {
-            let smaller = advised(&SMALLER, has);
-            let remedy = smaller.unwrap_or_else(|| "shorten the rows, or use a smaller model".into());
-            Error::OutOfMemory { what, bytes, held, remedy }
-        }
         other => other,
     };
     match error {
+        Error::Limit { remedy, .. } | Error::OutOfMemory { remedy, .. } => {
+            let (text, general) = (error.to_string(), remedy.to_string());
+            let cause = text.strip_suffix(&general).expect("the way out comes last");
+            format!("{cause}{}", in_flags(remedy, has).unwrap_or(general))
+        }
         Error::NonFinite { count } if has("learning-rate") => {
             let rates = if has("beta") { "--learning-rate or --beta" } else { "--learning-rate" };
             format!(
@@ -52,6 +47,22 @@ pub(super) fn sentence(error: Error, command: Option<&Command>) -> String {
             format!("{why}; `oaif doctor` shows what is found")
         }
         other => other.to_string(),
+    }
+}
+
+/// The way out in the flags that the command has, if it has any for it.
+fn in_flags(remedy: Remedy, has: impl Fn(&str) -> bool) -> Option<String> {
+    match remedy {
+        Remedy::SmallerBatch if has("input") => Some("shorten the rows".into()),
+        // Smaller weights are a matter of the model, not of the last two.
+        Remedy::SmallerBatch => advised(&SMALLER[..5], has),
+        Remedy::LowerRank if has("lora-r") => {
+            Some("lower --lora-r, or use an --adapter of a lower rank".into())
+        }
+        Remedy::FewerTrained if has("lora-r") => Some("use --lora-r, or a smaller model".into()),
+        Remedy::LessMemory if has("input") => Some("shorten the rows, or use a smaller model".into()),
+        Remedy::LessMemory => advised(&SMALLER, has),
+        _ => None,
     }
 }
 
@@ -86,24 +97,24 @@ mod tests {
         sentence(error, Some(all.find_subcommand(command).unwrap()))
     }
 
-    fn limit() -> Error {
-        Error::Limit {
-            what: "gated (8184, 4864)".into(),
-            needed: 159_227_904,
-            limit: 134_217_728,
-            remedy: "x".into(),
-        }
+    fn limit(remedy: Remedy) -> Error {
+        let what = "gated (8184, 4864)".into();
+        Error::Limit { what, needed: 159_227_904, limit: 134_217_728, remedy }
     }
 
     fn exhausted() -> Error {
-        Error::OutOfMemory { what: "activations 0".into(), bytes: 3 << 30, held: 1 << 30, remedy: "x".into() }
+        let what = "activations 0".into();
+        Error::OutOfMemory { what, bytes: 3 << 30, held: 1 << 30, remedy: Remedy::LessMemory }
     }
 
     #[test]
     fn only_flags_that_the_command_has_are_advised_and_each_is_one_of_them() {
         let all = args::command();
-        let errors: [fn() -> Error; 5] = [
-            limit,
+        let errors: [fn() -> Error; 8] = [
+            || limit(Remedy::SmallerBatch),
+            || limit(Remedy::LowerRank),
+            || limit(Remedy::FewerTrained),
+            || limit(Remedy::SmallerModel),
             exhausted,
             || Error::NonFinite { count: 5 },
             || Error::DeviceLost("x".into()),
@@ -124,19 +135,37 @@ mod tests {
     #[test]
     fn a_limit_is_told_in_mib_with_the_commands_own_flags() {
         assert_eq!(
-            told(limit(), "sft"),
+            told(limit(Remedy::SmallerBatch), "sft"),
             "gated (8184, 4864) needs 152 MiB in one buffer, the GPU allows 128 MiB: lower \
              --per-device-train-batch-size, --max-prompt-length or --max-length"
         );
-        assert!(told(limit(), "align").contains("--max-new-tokens"));
-        assert!(told(limit(), "generate").ends_with("lower --max-new-tokens or --slots"));
-        assert!(told(limit(), "score").ends_with("shorten the rows"));
+        assert!(told(limit(Remedy::SmallerBatch), "align").contains("--max-new-tokens"));
+        assert!(told(limit(Remedy::SmallerBatch), "generate").ends_with("lower --max-new-tokens or --slots"));
+        assert!(told(limit(Remedy::SmallerBatch), "score").ends_with("shorten the rows"));
+        assert!(
+            told(limit(Remedy::SmallerBatch), "bench")
+                .ends_with("lower the batch size or the lengths of texts")
+        );
         let memory = told(exhausted(), "dpo");
         assert!(
             memory.contains("3.0 GiB, 1.0 GiB already held")
                 && memory.contains("--gradient-checkpointing or --lora-r"),
             "{memory}"
         );
+    }
+
+    #[test]
+    fn what_is_too_large_decides_what_is_advised() {
+        for (remedy, command, expected) in [
+            (Remedy::LowerRank, "align", "128 MiB: lower --lora-r, or use an --adapter of a lower rank"),
+            (Remedy::LowerRank, "generate", "128 MiB: use a LoRA adapter of a lower rank"),
+            (Remedy::FewerTrained, "sft", "128 MiB: use --lora-r, or a smaller model"),
+            (Remedy::SmallerModel, "sft", "128 MiB: use a smaller model"),
+            (Remedy::SmallerModel, "score", "128 MiB: use a smaller model"),
+        ] {
+            let text = told(limit(remedy), command);
+            assert!(text.ends_with(expected), "{text}");
+        }
     }
 
     #[test]

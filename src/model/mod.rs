@@ -130,7 +130,7 @@ impl Model {
                 what: split.name.clone(),
                 needed: split.elements() as u64 * 4,
                 limit: self.gpu().limits().binding,
-                remedy: "lower the rank".into(),
+                remedy: crate::error::Remedy::LowerRank,
             });
         }
         Ok(self.with(|state| state.adapter = Some(Arc::new(adapter))))
