@@ -20,10 +20,8 @@ const SMALLER: [&str; 7] = [
 pub(super) fn sentence(error: Error, command: Option<&Command>) -> String {
     let has = |flag: &str| command.is_some_and(|c| c.get_arguments().any(|arg| arg.get_long() == Some(flag)));
     let error = match error {
-        // The library's name of the option is the flag's, without its dashes or with underscores.
-        Error::Config { what, why } if has(&what.replace('_', "-")) => {
-            Error::Config { what: format!("--{}", what.replace('_', "-")), why }
-        }
+        // The library's name of the option is the flag's, without its dashes.
+        Error::Config { what, why } if has(&what) => Error::Config { what: format!("--{what}"), why },
         other => other,
     };
     match error {
@@ -173,11 +171,43 @@ mod tests {
         let config = |what: &str| Error::config(what, "0 is odd");
         assert_eq!(told(config("max-new-tokens"), "align"), "--max-new-tokens: 0 is odd");
         assert_eq!(told(config("beta"), "dpo"), "--beta: 0 is odd");
-        assert_eq!(told(config("max_prompt_length"), "sft"), "--max-prompt-length: 0 is odd");
+        assert_eq!(told(config("max-prompt-length"), "sft"), "--max-prompt-length: 0 is odd");
         // What is no flag of the command stays as it is, and so does what has its dashes.
         assert_eq!(told(config("beta"), "sft"), "beta: 0 is odd");
         assert_eq!(told(config("--beta"), "dpo"), "--beta: 0 is odd");
         assert_eq!(told(config("run.yaml"), "dpo"), "run.yaml: 0 is odd");
+    }
+
+    #[test]
+    fn the_librarys_names_of_options_are_flags_of_some_command() {
+        let all = args::command();
+        for option in [
+            "async-level",
+            "judge-command",
+            "judge-rule",
+            "judge-template",
+            "learning-rate",
+            "lora-target-modules",
+            "lr-scheduler-type",
+            "max-grad-norm",
+            "max-invalid-ratio",
+            "max-length",
+            "max-new-tokens",
+            "max-prompt-length",
+            "max-steps",
+            "num-samples",
+            "save-steps",
+            "save-total-limit",
+            "shape",
+            "slots",
+            "sweep",
+            "tier",
+            "weight-decay",
+        ] {
+            let told = |command| sentence(Error::config(option, "is odd"), Some(command));
+            let flag = format!("--{option}: is odd");
+            assert!(all.get_subcommands().any(|command| told(command) == flag), "{option}");
+        }
     }
 
     #[test]
