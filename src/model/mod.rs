@@ -34,7 +34,7 @@ pub use weights::Weights;
 use crate::error::Result;
 use crate::gpu::{Category, Gpu, Region};
 
-/// A decoder with its weights on an adapter. Clones share them.
+/// A decoder with its weights on a GPU. Clones share them.
 #[derive(Clone)]
 pub struct Model {
     state: Arc<ModelState>,
