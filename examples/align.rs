@@ -57,7 +57,7 @@ fn main() -> oaif::Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let model = std::env::args().nth(1).map_or(root.join("tests/fixtures/tiny"), PathBuf::from);
 
-    // The adapter that a GPU program would take by default; OAIF_GPU chooses another one.
+    // The GPU that a program would take by default; OAIF_GPU chooses another one.
     let gpu = Gpu::open(&GpuOptions::default())?;
 
     let train = TrainOptions {

@@ -17,7 +17,7 @@ fn main() -> oaif::Result<()> {
     let dir = arguments.next().map_or(fixture, PathBuf::from);
     let text = arguments.next().unwrap_or("the fox".into());
 
-    // The adapter that a GPU program would take by default; OAIF_GPU chooses another one.
+    // The GPU that a program would take by default; OAIF_GPU chooses another one.
     let gpu = Gpu::open(&GpuOptions::default())?;
 
     // A folder in Hugging Face's layout. `false`: the weights are only read, so there are no gradients beside them.

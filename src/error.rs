@@ -80,7 +80,7 @@ pub enum Error {
         /// The GPU's limit in bytes.
         limit: u64,
         /// The way out.
-        remedy: String,
+        remedy: Remedy,
     },
     /// The GPU's memory is exhausted.
     #[error("out of GPU memory while allocating {what} ({}, {} already held): {remedy}", size(*bytes), size(*held))]
@@ -92,7 +92,7 @@ pub enum Error {
         /// Bytes allocated before it.
         held: u64,
         /// The way out.
-        remedy: String,
+        remedy: Remedy,
     },
     /// The driver took the device away.
     #[error(
@@ -144,6 +144,34 @@ pub enum Error {
     /// The user asked to stop; what was asked for to be saved has been saved.
     #[error("interrupted")]
     Interrupted,
+}
+
+/// What makes room on a GPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Remedy {
+    /// Fewer texts at once, or shorter ones.
+    SmallerBatch,
+    /// A LoRA adapter of a lower rank.
+    LowerRank,
+    /// Training a LoRA adapter rather than all weights.
+    FewerTrained,
+    /// A model of smaller weights.
+    SmallerModel,
+    /// Anything that takes less memory in all.
+    LessMemory,
+}
+
+impl std::fmt::Display for Remedy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Remedy::SmallerBatch => "lower the batch size or the lengths of texts",
+            Remedy::LowerRank => "use a LoRA adapter of a lower rank",
+            Remedy::FewerTrained => "train a LoRA adapter, or use a smaller model",
+            Remedy::SmallerModel => "use a smaller model",
+            Remedy::LessMemory => "lower the batch size or the lengths of texts, or use a smaller model",
+        })
+    }
 }
 
 /// Bytes for a reader: "159 MiB", "2.4 GiB".

@@ -5,7 +5,7 @@
 //! Layers, each importing only those before it:
 //!
 //! - [`error`], [`files`]: one error type; files that are whole or absent.
-//! - [`gpu`]: adapters, buffers, shaders; a [`gpu::Recorder`] notes launches, a [`gpu::Plan`] replays them.
+//! - [`gpu`]: GPUs, buffers, shaders; a [`gpu::Recorder`] notes launches, a [`gpu::Plan`] replays them.
 //! - [`reference`](mod@reference): every op in plain `f64`, the oracle of tests and of `oaif doctor`.
 //! - [`data`]: dataset rows, tokenizer, chat templates, packing of prefix trees.
 //! - [`ops`]: every op with its launch, its gradient rule and its rows of the table of cases.

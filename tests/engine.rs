@@ -537,15 +537,11 @@ fn a_tensor_above_the_limits_is_an_error_that_names_it_and_the_way_out() {
     let capacity = Capacity { tokens: 100, targets: 50, sequences: 4 };
     let new = |gpu: &Gpu, model: &Model| PairStep::new(gpu, model, LOSS, capacity, false, &Arena::new());
     let message = new(&binding, &model).err().unwrap().to_string();
-    assert!(message.contains("(100, 32)") && message.contains("needs 12 KiB"), "{message}");
-    assert!(message.contains("the GPU allows 4.0 KiB: "), "{message}");
+    assert!(message.contains("(100, 32)") && message.contains(": lower the batch size"), "{message}");
     let buffer = Gpu::without_device(Limits { buffer: 1 << 20, ..Limits::default() });
     let error = buffer.buffer("a wide tensor", Category::Weights, 2 << 20).unwrap_err();
     assert!(matches!(&error, Error::Limit { what, needed: 2_097_152, .. } if what == "a wide tensor"));
-    assert!(
-        error.to_string().contains("a wide tensor needs 2.0 MiB in one buffer, the GPU allows 1.0 MiB: "),
-        "{error}"
-    );
+    assert!(error.to_string().ends_with("use a smaller model"), "{error}");
 }
 
 #[test]

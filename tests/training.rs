@@ -334,7 +334,7 @@ fn too_many_unusable_verdicts_end_the_run_with_an_explanation() {
     let run = AlignRun::new(policy, &prompts(), &train, &align_options("dpo")).unwrap();
     let control = Control { observer: &mut (), interrupted: &AtomicBool::new(false) };
     let error = run.run(&mut Broken, sources(), control).unwrap_err().to_string();
-    assert!(error.contains("out of paper") && error.contains("--max-invalid-ratio"), "{error}");
+    assert!(error.contains("out of paper") && error.contains("max-invalid-ratio"), "{error}");
 }
 
 fn preferences() -> Vec<Pair> {

@@ -37,7 +37,7 @@ impl CommandAnnotator {
     /// `timeout` is for a batch; what runs longer is killed. An empty command is [`Error::Config`].
     pub fn new(command: &str, timeout: Duration) -> Result<CommandAnnotator> {
         if command.trim().is_empty() {
-            return Err(Error::config("--judge-command", "is empty: give a command line that reads pairs"));
+            return Err(Error::config("judge-command", "is empty: give a command line that reads pairs"));
         }
         // A year is for ever, and small enough to be added to a time.
         let timeout = timeout.min(Duration::from_secs(365 * 86_400));
@@ -62,7 +62,7 @@ impl CommandAnnotator {
             }
             End::Killed { complete: false } => {
                 let what = format!("took longer than {} s for a batch", self.timeout.as_secs_f64());
-                fail(what, "raise its time-out (--judge-timeout) or make it faster")
+                fail(what, "raise its time-out (judge-timeout) or make it faster")
             }
             End::Exited(_) | End::Killed { complete: true } => {
                 answers.verdicts().or_else(|what| fail(what, PROTOCOL))
@@ -387,7 +387,7 @@ mod tests {
             let error = run(&script, 200, &pairs(1)).unwrap_err().to_string();
             assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
             assert!(error.contains("longer than 0.2 s") && error.contains("\"thinking\""), "{error}");
-            assert!(error.contains("--judge-timeout"), "{error}");
+            assert!(error.contains("judge-timeout"), "{error}");
         }
         std::thread::sleep(Duration::from_millis(3200));
         assert!(!mark.exists(), "a process outlived its judge");
@@ -426,6 +426,6 @@ mod tests {
     #[test]
     fn an_empty_command_is_refused() {
         let error = CommandAnnotator::new(" ", Duration::from_secs(1)).unwrap_err();
-        assert!(error.to_string().starts_with("--judge-command: is empty"), "{error}");
+        assert!(error.to_string().starts_with("judge-command: is empty"), "{error}");
     }
 }

@@ -87,8 +87,7 @@ impl LlmAnnotator {
                     Err(why) => return Ok(Err(why)),
                 };
                 if same != choices {
-                    let why =
-                        "the answer tokens differ between the orders: end --judge-template with a fixed text";
+                    let why = "the answer tokens differ between the orders: end the judge template with a fixed text";
                     return Err(Error::Annotator { name: self.name.clone(), why: why.into() });
                 }
                 vec![first, second]

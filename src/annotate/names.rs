@@ -56,10 +56,10 @@ mod tests {
         assert_eq!(nearest("contain", &["more:REGEX", "contains:REGEX"]), Some("contains:REGEX"));
         assert_eq!(nearest("polynomial", &known), None);
         assert_eq!(nearest("cosine", &[]), None);
-        let error = unknown("--schedule", "linaer", &known).to_string();
+        let error = unknown("schedule", "linaer", &known).to_string();
         assert_eq!(
             error,
-            r#"--schedule: "linaer" is unknown (did you mean "linear"?); there are linear, cosine"#
+            r#"schedule: "linaer" is unknown (did you mean "linear"?); there are linear, cosine"#
         );
     }
 }

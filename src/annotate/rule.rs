@@ -39,9 +39,9 @@ impl Rule {
     pub fn parse(text: &str) -> Result<Rule> {
         let (name, argument) = text.split_once(':').map_or((text, None), |(name, rest)| (name, Some(rest)));
         let Some(form) = FORMS.into_iter().find(|form| names::bare(form) == name) else {
-            return Err(names::unknown("rule", name, &FORMS));
+            return Err(names::unknown("judge-rule", name, &FORMS));
         };
-        let bad = |why: String| Error::config("rule", format!("{text:?} {why}"));
+        let bad = |why: String| Error::config("judge-rule", format!("{text:?} {why}"));
         let argument = match (form.split_once(':'), argument) {
             (None, None) => "",
             (None, Some(_)) => return Err(bad(format!("takes nothing after its name: write {form}"))),

@@ -45,9 +45,9 @@ impl JudgeTemplate {
     /// `harmlessness` (preferred is the *less* harmful). Another name is [`Error::Config`].
     pub fn builtin(name: &str) -> Result<JudgeTemplate> {
         let Some((_, source)) = BUILTIN.iter().find(|(known, _)| *known == name) else {
-            return Err(names::unknown("judge template", name, &BUILTIN.map(|(known, _)| known)));
+            return Err(names::unknown("judge-template", name, &BUILTIN.map(|(known, _)| known)));
         };
-        JudgeTemplate::new(source).map_err(|why| Error::config("judge template", format!("{name} {why}")))
+        JudgeTemplate::new(source).map_err(|why| Error::config("judge-template", format!("{name} {why}")))
     }
 
     /// A file of the user's. One that does not parse, lacks a placeholder or uses an unknown one is
@@ -61,7 +61,7 @@ impl JudgeTemplate {
     /// One that a program brings along. One that does not parse, lacks a placeholder or uses an unknown one is
     /// [`Error::Config`].
     pub fn from_text(source: &str) -> Result<JudgeTemplate> {
-        JudgeTemplate::new(source).map_err(|why| Error::config("judge template", why))
+        JudgeTemplate::new(source).map_err(|why| Error::config("judge-template", why))
     }
 
     fn new(source: &str) -> Result<JudgeTemplate, String> {
@@ -105,7 +105,7 @@ impl JudgeTemplate {
     pub fn with_instruction(self, instruction: &str) -> Result<JudgeTemplate> {
         if !self.used.contains("instruction") {
             let why = "has no {{ instruction }}, but one is given: put the placeholder in or leave it out";
-            return Err(Error::config("judge template", why));
+            return Err(Error::config("judge-template", why));
         }
         Ok(JudgeTemplate { instruction: instruction.to_owned(), ..self })
     }
@@ -122,7 +122,7 @@ impl JudgeTemplate {
     /// What the judge reads. What the template refuses is [`Error::Config`].
     pub fn render(&self, pair: &Pair<'_>) -> Result<String> {
         self.rendered(pair.prompt, pair.response_1, pair.response_2)
-            .map_err(|e| Error::config("judge template", format!("cannot render this pair ({e})")))
+            .map_err(|e| Error::config("judge-template", format!("cannot render this pair ({e})")))
     }
 
     fn rendered(&self, prompt: &str, response_1: &str, response_2: &str) -> Result<String, String> {

@@ -37,7 +37,7 @@ impl Shape {
     pub fn named(name: &str) -> Result<Shape> {
         let known = SHAPES.into_iter().find(|(known, ..)| *known == name);
         let (name, sizes, [sequences, length]) =
-            known.ok_or_else(|| names::unknown("--shape", name, &Shape::names()))?;
+            known.ok_or_else(|| names::unknown("shape", name, &Shape::names()))?;
         Ok(Shape { name, sizes, sequences, length })
     }
 
@@ -65,9 +65,6 @@ mod tests {
             assert_eq!((shape.name, shape.config().tie_word_embeddings), (name, true));
         }
         let error = Shape::named("smolm2-135m").unwrap_err().to_string();
-        assert!(
-            error.starts_with("--shape: ") && error.contains("did you mean \"smollm2-135m\"?"),
-            "{error}"
-        );
+        assert!(error.starts_with("shape: ") && error.contains("did you mean \"smollm2-135m\"?"), "{error}");
     }
 }

@@ -36,7 +36,7 @@ impl Sweep {
             "tokens" => Ok(Sweep::Tokens),
             "context" => Ok(Sweep::Context),
             "sharing" => Ok(Sweep::Sharing),
-            other => Err(names::unknown("--sweep", other, &Sweep::NAMES)),
+            other => Err(names::unknown("sweep", other, &Sweep::NAMES)),
         }
     }
 

@@ -3,7 +3,7 @@
 
 use clap::Command;
 
-use crate::error::Error;
+use crate::error::{Error, Remedy};
 
 /// What makes a run smaller, in the order in which it is worth trying.
 const SMALLER: [&str; 7] = [
@@ -20,23 +20,16 @@ const SMALLER: [&str; 7] = [
 pub(super) fn sentence(error: Error, command: Option<&Command>) -> String {
     let has = |flag: &str| command.is_some_and(|c| c.get_arguments().any(|arg| arg.get_long() == Some(flag)));
     let error = match error {
-        // The library's name of the option is the flag's, without its dashes or with underscores.
-        Error::Config { what, why } if has(&what.replace('_', "-")) => {
-            Error::Config { what: format!("--{}", what.replace('_', "-")), why }
-        }
-        Error::Limit { what, needed, limit, .. } => {
-            // Smaller weights are a matter of the model, not of these two.
-            let smaller = advised(&SMALLER[..5], has);
-            Error::Limit { what, needed, limit, remedy: smaller.unwrap_or_else(|| "shorten the rows".into()) }
-        }
-        Error::OutOfMemory { what, bytes, held, .. } => {
-            let smaller = advised(&SMALLER, has);
-            let remedy = smaller.unwrap_or_else(|| "shorten the rows, or use a smaller model".into());
-            Error::OutOfMemory { what, bytes, held, remedy }
-        }
+        // The library's name of the option is the flag's, without its dashes.
+        Error::Config { what, why } if has(&what) => Error::Config { what: format!("--{what}"), why },
         other => other,
     };
     match error {
+        Error::Limit { remedy, .. } | Error::OutOfMemory { remedy, .. } => {
+            let (text, general) = (error.to_string(), remedy.to_string());
+            let cause = text.strip_suffix(&general).expect("the way out comes last");
+            format!("{cause}{}", in_flags(remedy, has).unwrap_or(general))
+        }
         Error::NonFinite { count } if has("learning-rate") => {
             let rates = if has("beta") { "--learning-rate or --beta" } else { "--learning-rate" };
             format!(
@@ -52,6 +45,22 @@ pub(super) fn sentence(error: Error, command: Option<&Command>) -> String {
             format!("{why}; `oaif doctor` shows what is found")
         }
         other => other.to_string(),
+    }
+}
+
+/// The way out in the flags that the command has, if it has any for it.
+fn in_flags(remedy: Remedy, has: impl Fn(&str) -> bool) -> Option<String> {
+    match remedy {
+        Remedy::SmallerBatch if has("input") => Some("shorten the rows".into()),
+        // Smaller weights are a matter of the model, not of the last two.
+        Remedy::SmallerBatch => advised(&SMALLER[..5], has),
+        Remedy::LowerRank if has("lora-r") => {
+            Some("lower --lora-r, or use an --adapter of a lower rank".into())
+        }
+        Remedy::FewerTrained if has("lora-r") => Some("use --lora-r, or a smaller model".into()),
+        Remedy::LessMemory if has("input") => Some("shorten the rows, or use a smaller model".into()),
+        Remedy::LessMemory => advised(&SMALLER, has),
+        _ => None,
     }
 }
 
@@ -86,24 +95,24 @@ mod tests {
         sentence(error, Some(all.find_subcommand(command).unwrap()))
     }
 
-    fn limit() -> Error {
-        Error::Limit {
-            what: "gated (8184, 4864)".into(),
-            needed: 159_227_904,
-            limit: 134_217_728,
-            remedy: "x".into(),
-        }
+    fn limit(remedy: Remedy) -> Error {
+        let what = "gated (8184, 4864)".into();
+        Error::Limit { what, needed: 159_227_904, limit: 134_217_728, remedy }
     }
 
     fn exhausted() -> Error {
-        Error::OutOfMemory { what: "activations 0".into(), bytes: 3 << 30, held: 1 << 30, remedy: "x".into() }
+        let what = "activations 0".into();
+        Error::OutOfMemory { what, bytes: 3 << 30, held: 1 << 30, remedy: Remedy::LessMemory }
     }
 
     #[test]
     fn only_flags_that_the_command_has_are_advised_and_each_is_one_of_them() {
         let all = args::command();
-        let errors: [fn() -> Error; 5] = [
-            limit,
+        let errors: [fn() -> Error; 8] = [
+            || limit(Remedy::SmallerBatch),
+            || limit(Remedy::LowerRank),
+            || limit(Remedy::FewerTrained),
+            || limit(Remedy::SmallerModel),
             exhausted,
             || Error::NonFinite { count: 5 },
             || Error::DeviceLost("x".into()),
@@ -124,13 +133,17 @@ mod tests {
     #[test]
     fn a_limit_is_told_in_mib_with_the_commands_own_flags() {
         assert_eq!(
-            told(limit(), "sft"),
+            told(limit(Remedy::SmallerBatch), "sft"),
             "gated (8184, 4864) needs 152 MiB in one buffer, the GPU allows 128 MiB: lower \
              --per-device-train-batch-size, --max-prompt-length or --max-length"
         );
-        assert!(told(limit(), "align").contains("--max-new-tokens"));
-        assert!(told(limit(), "generate").ends_with("lower --max-new-tokens or --slots"));
-        assert!(told(limit(), "score").ends_with("shorten the rows"));
+        assert!(told(limit(Remedy::SmallerBatch), "align").contains("--max-new-tokens"));
+        assert!(told(limit(Remedy::SmallerBatch), "generate").ends_with("lower --max-new-tokens or --slots"));
+        assert!(told(limit(Remedy::SmallerBatch), "score").ends_with("shorten the rows"));
+        assert!(
+            told(limit(Remedy::SmallerBatch), "bench")
+                .ends_with("lower the batch size or the lengths of texts")
+        );
         let memory = told(exhausted(), "dpo");
         assert!(
             memory.contains("3.0 GiB, 1.0 GiB already held")
@@ -140,15 +153,61 @@ mod tests {
     }
 
     #[test]
+    fn what_is_too_large_decides_what_is_advised() {
+        for (remedy, command, expected) in [
+            (Remedy::LowerRank, "align", "128 MiB: lower --lora-r, or use an --adapter of a lower rank"),
+            (Remedy::LowerRank, "generate", "128 MiB: use a LoRA adapter of a lower rank"),
+            (Remedy::FewerTrained, "sft", "128 MiB: use --lora-r, or a smaller model"),
+            (Remedy::SmallerModel, "sft", "128 MiB: use a smaller model"),
+            (Remedy::SmallerModel, "score", "128 MiB: use a smaller model"),
+        ] {
+            let text = told(limit(remedy), command);
+            assert!(text.ends_with(expected), "{text}");
+        }
+    }
+
+    #[test]
     fn an_option_is_called_by_its_flag() {
         let config = |what: &str| Error::config(what, "0 is odd");
         assert_eq!(told(config("max-new-tokens"), "align"), "--max-new-tokens: 0 is odd");
         assert_eq!(told(config("beta"), "dpo"), "--beta: 0 is odd");
-        assert_eq!(told(config("max_prompt_length"), "sft"), "--max-prompt-length: 0 is odd");
+        assert_eq!(told(config("max-prompt-length"), "sft"), "--max-prompt-length: 0 is odd");
         // What is no flag of the command stays as it is, and so does what has its dashes.
         assert_eq!(told(config("beta"), "sft"), "beta: 0 is odd");
         assert_eq!(told(config("--beta"), "dpo"), "--beta: 0 is odd");
         assert_eq!(told(config("run.yaml"), "dpo"), "run.yaml: 0 is odd");
+    }
+
+    #[test]
+    fn the_librarys_names_of_options_are_flags_of_some_command() {
+        let all = args::command();
+        for option in [
+            "async-level",
+            "judge-command",
+            "judge-rule",
+            "judge-template",
+            "learning-rate",
+            "lora-target-modules",
+            "lr-scheduler-type",
+            "max-grad-norm",
+            "max-invalid-ratio",
+            "max-length",
+            "max-new-tokens",
+            "max-prompt-length",
+            "max-steps",
+            "num-samples",
+            "save-steps",
+            "save-total-limit",
+            "shape",
+            "slots",
+            "sweep",
+            "tier",
+            "weight-decay",
+        ] {
+            let told = |command| sentence(Error::config(option, "is odd"), Some(command));
+            let flag = format!("--{option}: is odd");
+            assert!(all.get_subcommands().any(|command| told(command) == flag), "{option}");
+        }
     }
 
     #[test]

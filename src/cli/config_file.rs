@@ -119,6 +119,12 @@ fn flags(
             return Err(format!("key {key:?} gives --{} a second time", long(arg)));
         }
         let typed = typed(arg, value).map_err(|why| format!("key {key:?} {why}"))?;
+        // The run's own flags would have to be read before the file's.
+        if long(arg) == "resume" && !typed.is_empty() {
+            return Err(format!(
+                "key {key:?} belongs on the command line: type --resume RUN instead of --config"
+            ));
+        }
         if !skip(arg) {
             out.extend(typed.into_iter().map(OsString::from));
         }

@@ -8,7 +8,7 @@ pub(super) struct Bar {
     pub message: String,
 }
 
-/// A part of the line; of those that do not fit, the one of the lowest rank goes first.
+/// A part of the line; of those that do not fit, the one of the highest rank goes first.
 struct Field {
     rank: usize,
     text: String,
@@ -37,8 +37,8 @@ pub(super) fn of(event: &StepEvent, phase: &str, columns: usize) -> Bar {
         fields.iter().map(|field| field.text.chars().count()).sum::<usize>() + gaps
     };
     while length(&fields) > room {
-        let Some((least, _)) = fields.iter().enumerate().max_by_key(|(_, field)| field.rank) else { break };
-        fields.remove(least);
+        let Some((last, _)) = fields.iter().enumerate().max_by_key(|(_, field)| field.rank) else { break };
+        fields.remove(last);
     }
     Bar { template, message: joined(fields) }
 }

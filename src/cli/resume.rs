@@ -3,18 +3,19 @@
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf, absolute};
 
-use clap::Command;
+use clap::builder::ValueParser;
 use clap::parser::ValueSource;
+use clap::{Arg, Command, value_parser};
 use serde_json::Value;
 
+use super::args::foreign::is_called;
 use super::config_file;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::train::run_dir::RUN;
 
-/// Flags whose values are paths.
-const PATHS: [&str; 7] =
-    ["model", "dataset", "adapter", "judge-model", "judge-template", "resume-from-checkpoint", "profile"];
+/// Flags whose value may be a path or something else.
+const PERHAPS_PATHS: [&str; 2] = ["judge-template", "resume-from-checkpoint"];
 
 /// `arguments` as they are, or those of a run that is to be gone on with: its flags, save those that are given here as
 /// well. The program then works in the folder that the run was begun in, which its relative paths are of.
@@ -53,13 +54,13 @@ pub(super) fn expand(command: &Command, arguments: Vec<OsString>) -> Result<Vec<
         return Err(Error::config("--config", "is what --resume takes from the run: leave it out"));
     }
     told["output-dir"] = Value::from(run.to_string_lossy());
+    let sub = lenient.find_subcommand(name).expect("just parsed");
     let begun_in = told["working_dir"].as_str().map(PathBuf::from).filter(|dir| dir.is_dir());
     let mut arguments = arguments;
     if let Some(begun_in) = begun_in {
-        arguments = arguments_of(arguments)?;
+        arguments = arguments_of(sub, arguments)?;
         std::env::set_current_dir(&begun_in).map_err(Error::io("enter", &begun_in))?;
     }
-    let sub = lenient.find_subcommand(name).expect("just parsed");
     let from_run = config_file::flags_of(sub, told, given).map_err(|why| Error::file(&path, why))?;
     let mut all = from_run;
     if !is_given("resume_from_checkpoint") {
@@ -69,18 +70,25 @@ pub(super) fn expand(command: &Command, arguments: Vec<OsString>) -> Result<Vec<
     Ok(arguments)
 }
 
+fn takes_path(arg: &Arg) -> bool {
+    let path: ValueParser = value_parser!(PathBuf).into();
+    arg.get_value_parser().type_id() == path.type_id()
+        || arg.get_long().is_some_and(|long| PERHAPS_PATHS.contains(&long))
+}
+
 /// The arguments with paths that hold wherever the program works.
-fn arguments_of(arguments: Vec<OsString>) -> Result<Vec<OsString>> {
+fn arguments_of(command: &Command, arguments: Vec<OsString>) -> Result<Vec<OsString>> {
+    let names_path = |flag: &str| command.get_arguments().any(|arg| is_called(arg, flag) && takes_path(arg));
     let mut of_path = false;
     let mut out = Vec::new();
     for argument in arguments {
         let text = argument.to_string_lossy().into_owned();
-        let flag = |text: &str| text.trim_start_matches("--").replace('_', "-");
-        let (name, value) = match text.split_once('=') {
-            Some((name, value)) if text.starts_with("--") => (flag(name), Some(value)),
-            _ => (flag(&text), None),
+        let flag = text.strip_prefix("--").unwrap_or_default();
+        let (name, value) = match flag.split_once('=') {
+            Some((name, value)) => (name, Some(value)),
+            None => (flag, None),
         };
-        let known = text.starts_with("--") && PATHS.contains(&name.as_str());
+        let known = names_path(name);
         out.push(match value.filter(|_| known) {
             Some(value) => {
                 OsString::from(format!("--{name}={}", fixed(OsStr::new(value))?.to_string_lossy()))
@@ -99,5 +107,38 @@ fn fixed(value: &OsStr) -> Result<OsString> {
     match path.exists() {
         true => absolute(path).map(PathBuf::into_os_string).map_err(Error::io("read", path)),
         false => Ok(value.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::args;
+
+    #[test]
+    fn a_path_holds_from_another_folder_by_whichever_name_its_flag_goes() {
+        let all = config_file::lenient(&args::command());
+        let here = absolute("src").unwrap().display().to_string();
+        for (command, line, expected) in [
+            ("align", "--model src", "--model HERE"),
+            ("align", "--model-name-or-path src", "--model-name-or-path HERE"),
+            ("align", "--model_name_or_path=src", "--model_name_or_path=HERE"),
+            ("dpo", "--dataset-name src --train-file=src", "--dataset-name HERE --train-file=HERE"),
+            ("sft", "--data src --adapter-path src", "--data HERE --adapter-path HERE"),
+            ("align", "--judge_model src --judge-template src", "--judge_model HERE --judge-template HERE"),
+            (
+                "sft",
+                "--resume src --resume-from-checkpoint src",
+                "--resume HERE --resume-from-checkpoint HERE",
+            ),
+            ("sft", "--resume-from-checkpoint last", "--resume-from-checkpoint last"),
+            // What only looks like a path stays as it is.
+            ("align", "--judge-rule src --stop=src --seed 1", "--judge-rule src --stop=src --seed 1"),
+        ] {
+            let arguments = line.split(' ').map(OsString::from).collect();
+            let fixed = arguments_of(all.find_subcommand(command).unwrap(), arguments).unwrap();
+            let fixed: Vec<&str> = fixed.iter().map(|argument| argument.to_str().unwrap()).collect();
+            assert_eq!(fixed.join(" "), expected.replace("HERE", &here));
+        }
     }
 }

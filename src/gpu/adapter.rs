@@ -74,7 +74,7 @@ impl GpuOptions {
     /// Refuses values that no device can be driven with.
     fn check(&self) -> Result<()> {
         if self.submit_ms.is_nan() || self.submit_ms <= 0.0 {
-            return Err(Error::config("submit_ms", format!("{} is no time above 0", self.submit_ms)));
+            return Err(Error::config("submit-ms", format!("{} is no time above 0", self.submit_ms)));
         }
         let limits = [
             ("max_binding_bytes", self.max_binding_bytes == Some(0)),

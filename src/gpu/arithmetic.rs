@@ -31,8 +31,8 @@ impl Arithmetic {
     pub(super) fn of_tier(tier: Option<Tier>, name: &str, adapter: &wgpu::Adapter) -> Result<Arithmetic> {
         let missing = |tier: u8, what: &str| {
             let why =
-                format!("{name} cannot run tier {tier}, it has no {what}: choose another --gpu, or --tier 1");
-            Error::config("--tier", why)
+                format!("{name} cannot run tier {tier}, it has no {what}: choose another GPU, or tier 1");
+            Error::config("tier", why)
         };
         match tier {
             None | Some(Tier::Portable | Tier::Subgroups) => Ok(Arithmetic::F32),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use super::adapter::Gpu;
-use crate::error::{Error, Result};
+use crate::error::{Error, Remedy, Result};
 
 /// What a buffer's bytes are for, in the memory report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
@@ -34,6 +34,15 @@ impl Category {
             Category::Activations => "activations",
             Category::KvCache => "KV cache",
             Category::Workspace => "workspace",
+        }
+    }
+
+    /// What makes a single buffer of this kind smaller.
+    fn remedy(self) -> Remedy {
+        match self {
+            Category::Weights => Remedy::SmallerModel,
+            Category::Gradients | Category::Optimiser => Remedy::FewerTrained,
+            Category::Activations | Category::KvCache | Category::Workspace => Remedy::SmallerBatch,
         }
     }
 }
@@ -94,6 +103,11 @@ impl std::fmt::Debug for Buffer {
 }
 
 impl Buffer {
+    /// What makes it smaller.
+    pub(super) fn remedy(&self) -> Remedy {
+        self.inner.category.remedy()
+    }
+
     /// Size in bytes.
     pub fn bytes(&self) -> u64 {
         self.inner.bytes
@@ -168,7 +182,7 @@ impl Gpu {
                 what: label,
                 needed: bytes,
                 limit: self.limits().buffer,
-                remedy: "lower the batch size or the lengths of texts".into(),
+                remedy: category.remedy(),
             });
         }
         let bytes = bytes.max(4).next_multiple_of(4);
@@ -196,7 +210,7 @@ impl Gpu {
                 what: label.into(),
                 bytes,
                 held: self.memory().total,
-                remedy: "lower the batch size or the lengths of texts".into(),
+                remedy: Remedy::LessMemory,
             });
         }
         Ok(raw)

@@ -1,4 +1,4 @@
-//! The engine: an adapter and its device, buffers that know their size, shaders, and plans that are recorded
+//! The engine: a GPU and its device, buffers that know their size, shaders, and plans that are recorded
 //! once and replayed. `wgpu::` appears here alone.
 //!
 //! What a *recording* is made of is its author's: shapes that do not belong together panic as they are recorded, and

@@ -8,7 +8,7 @@ use super::buffer::{Buffer, Category, MapRequest, Region};
 use super::memory::{Arena, Layout};
 use super::recorder::{Dim, Groups, Home, Recorder, Tensor, Word, Work};
 use super::shader::Kernel;
-use crate::error::{Error, Result};
+use crate::error::{Error, Remedy, Result};
 
 /// What changes from one replay to the next.
 #[derive(Clone, Copy, Debug, Default)]
@@ -369,11 +369,15 @@ impl Plan {
 
 fn check_binding(gpu: &Gpu, recorder: &Recorder, tensor: Tensor) -> Result<()> {
     if tensor.bytes() > gpu.limits().binding {
+        let remedy = match &recorder.tensors[tensor.id as usize].home {
+            Home::Region(region) => region.buffer.remedy(),
+            Home::Transient => Remedy::SmallerBatch,
+        };
         return Err(Error::Limit {
             what: format!("{} ({}, {})", recorder.label(tensor), tensor.rows.max(), tensor.cols),
             needed: tensor.bytes(),
             limit: gpu.limits().binding,
-            remedy: "lower the batch size or the lengths of texts".into(),
+            remedy,
         });
     }
     Ok(())

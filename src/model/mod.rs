@@ -34,7 +34,7 @@ pub use weights::Weights;
 use crate::error::Result;
 use crate::gpu::{Category, Gpu, Region};
 
-/// A decoder with its weights on an adapter. Clones share them.
+/// A decoder with its weights on a GPU. Clones share them.
 #[derive(Clone)]
 pub struct Model {
     state: Arc<ModelState>,
@@ -130,7 +130,7 @@ impl Model {
                 what: split.name.clone(),
                 needed: split.elements() as u64 * 4,
                 limit: self.gpu().limits().binding,
-                remedy: "lower the rank".into(),
+                remedy: crate::error::Remedy::LowerRank,
             });
         }
         Ok(self.with(|state| state.adapter = Some(Arc::new(adapter))))

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::gpu::{Category, Format, Gpu, Recorder, Region};
 use crate::ops::Matrix;
 
-/// One weight, in as many parts as the adapter's binding limit asks for.
+/// One weight, in as many parts as the GPU's binding limit asks for.
 #[derive(Clone, Debug)]
 pub struct Weight {
     /// Tensor name in the model's files.

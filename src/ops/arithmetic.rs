@@ -1,4 +1,4 @@
-//! Whether the arithmetic that was asked for can be trusted on this adapter.
+//! Whether the arithmetic that was asked for can be trusted on this GPU.
 
 use super::case::{Case, Input};
 use super::tune::product;
@@ -37,7 +37,7 @@ mod tests {
     #[test]
     fn arithmetic_that_the_driver_refuses_is_not_used() {
         let Ok(gpu) = Gpu::open(&GpuOptions::default()) else {
-            assert!(std::env::var("REQUIRE_GPU").is_err(), "no adapter");
+            assert!(std::env::var("REQUIRE_GPU").is_err(), "no GPU");
             return;
         };
         assert_eq!(check_arithmetic(&gpu).unwrap(), None, "f32");

@@ -1,4 +1,4 @@
-//! What an adapter can do at most, measured: the yardstick beside every kernel's speed.
+//! What a GPU can do at most, measured: the yardstick beside every kernel's speed.
 
 use std::time::Instant;
 
@@ -9,7 +9,7 @@ use crate::gpu::{
     Access, Arena, Category, Format, Gpu, Groups, Launch, Live, Plan, PlanOptions, Recorder, Tensor, Work,
 };
 
-/// An adapter's measured ceilings.
+/// A GPU's measured ceilings.
 #[derive(Clone, Copy, Debug, serde::Serialize)]
 pub struct Ceilings {
     /// Independent f32 multiply-adds, in GFLOP/s (a multiply-add is two operations).
@@ -69,7 +69,7 @@ impl Ceilings {
         };
         let (one, many) = (fastest(&launches(1)?)?, fastest(&launches(201)?)?);
 
-        // Enough work to dwarf the submit, whatever the adapter: more rounds until it takes 50 ms.
+        // Enough work to dwarf the submit, whatever the GPU: more rounds until it takes 50 ms.
         let lanes = 1 << 16;
         let x = input(lanes)?;
         let mut rounds = 64;

@@ -10,7 +10,7 @@ use crate::gpu::{
 };
 use crate::reference;
 
-/// A weight matrix (rows, cols): pieces that lie in one tensor or in several. Above the adapter's binding limit a matrix
+/// A weight matrix (rows, cols): pieces that lie in one tensor or in several. Above the GPU's binding limit a matrix
 /// is split by rows; and several matrices that read the same rows may be stacked as one.
 #[derive(Clone, Debug)]
 pub struct Matrix {
@@ -223,7 +223,7 @@ pub(super) fn aligned(lengths: &[usize]) -> bool {
     lengths.iter().all(|n| n % 4 == 0)
 }
 
-/// W += scale · B A, in place: an adapter becomes part of its base. No gradient.
+/// W += scale · B A, in place: a LoRA adapter becomes part of its base. No gradient.
 ///   w (O, I) in regions  a (R, I)  b_transposed (R, O)
 pub fn merge_low_rank(r: &mut Recorder, w: &Matrix, a: Tensor, b_transposed: Tensor, scale: f32) {
     assert_eq!((b_transposed.cols, a.cols, a.rows), (w.rows, w.cols, b_transposed.rows), "merge_low_rank");
@@ -338,7 +338,7 @@ pub(super) fn launch_backward_input(
     });
 }
 
-/// Slices of the rows that a weight gradient is summed over, so that a small matrix still fills the adapter.
+/// Slices of the rows that a weight gradient is summed over, so that a small matrix still fills the GPU.
 const MAX_SLICES: u32 = 16;
 /// Rows that make a slice worth its launch.
 const SLICE_ROWS: u32 = 128;

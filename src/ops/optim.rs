@@ -69,7 +69,7 @@ pub enum AdafactorState {
 
 /// Elements that make a workgroup worth its launch.
 const MIN_SHARE: usize = 4096;
-/// Workgroups that fill any adapter: more elements than these make larger shares.
+/// Workgroups that fill any GPU: more elements than these make larger shares.
 const MAX_GROUPS: usize = 2048;
 /// Rows that make a slice of a column worth its launch, and slices at most.
 const SLICE_ROWS: usize = 128;

@@ -1,4 +1,4 @@
-//! Choosing the kernels' shapes by measurement, once for each adapter and driver.
+//! Choosing the kernels' shapes by measurement, once for each GPU and driver.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -41,7 +41,7 @@ const LONGEST: Duration = Duration::from_millis(900);
 
 /// Sets the kernels' shapes to the fastest ones here, as far as a second of trying tells; each must agree with
 /// [`reference`] before it counts. Where attention in subgroups does not, the device goes on without subgroups. In `cache`,
-/// a folder, the choice is kept for the next time on this adapter, driver and version.
+/// a folder, the choice is kept for the next time on this GPU, driver and version.
 ///
 /// # Errors
 /// What the engine reports. A cache that cannot be read or written is no error, see [`Tuned::warning`].
@@ -106,7 +106,7 @@ fn entry(gpu: &Gpu) -> Entry {
     }
 }
 
-/// One file an adapter, backend and tier: whatever its driver or our version.
+/// One file a GPU, backend and tier: whatever its driver or our version.
 fn file_name(key: &Entry) -> String {
     let text = format!("{} {} {}", key.adapter, key.backend, key.subgroup.unwrap_or(0));
     text.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect()
@@ -208,7 +208,7 @@ mod tests {
     #[test]
     fn a_choice_is_kept_and_a_cache_of_another_driver_or_a_broken_one_is_rebuilt() {
         let Ok(gpu) = Gpu::open(&GpuOptions::default()) else {
-            assert!(std::env::var("REQUIRE_GPU").is_err(), "no adapter");
+            assert!(std::env::var("REQUIRE_GPU").is_err(), "no GPU");
             return;
         };
         let dir = tempfile::tempdir().unwrap();
@@ -244,7 +244,7 @@ mod tests {
     #[test]
     fn attention_that_is_wrong_in_subgroups_is_found() {
         let Ok(gpu) = Gpu::open(&GpuOptions::default()) else {
-            assert!(std::env::var("REQUIRE_GPU").is_err(), "no adapter");
+            assert!(std::env::var("REQUIRE_GPU").is_err(), "no GPU");
             return;
         };
         let mut cases = attention::small_cases();

@@ -41,10 +41,10 @@ impl OptimiserKind {
                 ("beta1", beta1, (0.0..1.0).contains(&beta1)),
                 ("beta2", beta2, (0.0..1.0).contains(&beta2)),
                 ("epsilon", epsilon, epsilon > 0.0 && epsilon.is_finite()),
-                ("weight_decay", weight_decay, decay(weight_decay)),
+                ("weight-decay", weight_decay, decay(weight_decay)),
             ],
             OptimiserKind::Adafactor { weight_decay } => {
-                vec![("weight_decay", weight_decay, decay(weight_decay))]
+                vec![("weight-decay", weight_decay, decay(weight_decay))]
             }
         };
         match constants.into_iter().find(|(_, _, good)| !good) {
@@ -94,7 +94,7 @@ impl Optimiser {
     ) -> Result<Optimiser> {
         kind.check()?;
         if !(max_grad_norm >= 0.0 && max_grad_norm.is_finite()) {
-            return Err(Error::config("max_grad_norm", format!("{max_grad_norm} is neither 0 nor above it")));
+            return Err(Error::config("max-grad-norm", format!("{max_grad_norm} is neither 0 nor above it")));
         }
         weights.check_trained(gpu)?;
         let mut r = Recorder::new(gpu);
@@ -164,7 +164,7 @@ impl Optimiser {
     /// [`Error::Config`] for a learning rate that is no number from 0 on.
     pub fn update(&mut self, learning_rate: f64) -> Result<Update> {
         if !(learning_rate >= 0.0 && (learning_rate as f32).is_finite()) {
-            return Err(Error::config("learning_rate", format!("{learning_rate} is no number from 0 on")));
+            return Err(Error::config("learning-rate", format!("{learning_rate} is no number from 0 on")));
         }
         let step = self.steps + 1;
         let mut live = Live::default();

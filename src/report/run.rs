@@ -42,7 +42,7 @@ impl Report {
         let mut pairs = Pairs::default();
         for_each_row(&dir.join(PAIRS), |row| pairs.push(row))?;
         if config.is_none() && !has_metrics {
-            let why = format!("holds no run (neither {RUN} nor {METRICS}): give the --output-dir of one");
+            let why = format!("holds no run (neither {RUN} nor {METRICS}): give the output folder of one");
             return Err(Error::file(dir, why));
         }
         let run = Run { config: config.unwrap_or_default(), metrics, pairs };

@@ -229,7 +229,7 @@ impl VerdictTotals {
         let reason = last.first_invalid().unwrap_or("none in this step");
         let why = match (mostly, mute) {
             (true, _) => format!(
-                "{} of {} verdicts were unusable, above --max-invalid-ratio {limit}; the last reason: {reason}",
+                "{} of {} verdicts were unusable, above the max-invalid-ratio of {limit}; the last reason: {reason}",
                 total.0, total.1
             ),
             (false, true) => {

@@ -23,20 +23,20 @@ impl TrainOptions {
     /// they are used.
     pub(super) fn check(&self) -> Result<()> {
         check_counts(&[
-            ("batch_size", Some(self.batch_size)),
+            ("batch-size", Some(self.batch_size)),
             ("accumulation", Some(self.accumulation)),
-            ("max_steps", self.max_steps),
-            ("save_steps", self.save_steps),
-            ("save_total_limit", self.save_total_limit),
-            ("max_prompt_length", self.max_prompt_length),
-            ("max_length", self.max_length),
+            ("max-steps", self.max_steps),
+            ("save-steps", self.save_steps),
+            ("save-total-limit", self.save_total_limit),
+            ("max-prompt-length", self.max_prompt_length),
+            ("max-length", self.max_length),
         ])?;
         let rows = self.batch_size.saturating_mul(self.accumulation);
         if rows > MOST_ROWS {
-            return Err(refuse("batch_size times accumulation", rows, &format!("at most {MOST_ROWS}")));
+            return Err(refuse("batch-size times accumulation", rows, &format!("at most {MOST_ROWS}")));
         }
         if !(self.learning_rate >= 0.0 && (self.learning_rate as f32).is_finite()) {
-            return Err(refuse("learning_rate", self.learning_rate, "a number from 0 on"));
+            return Err(refuse("learning-rate", self.learning_rate, "a number from 0 on"));
         }
         if !(self.epochs > 0.0 && self.epochs.is_finite()) {
             return Err(refuse("epochs", self.epochs, "a number above 0"));
@@ -50,19 +50,19 @@ impl AlignOptions {
     pub(super) fn check(&self, train: &TrainOptions) -> Result<()> {
         self.loss.check()?;
         self.sampling.check()?;
-        check_counts(&[("max_new_tokens", Some(self.max_new_tokens)), ("slots", self.slots)])?;
+        check_counts(&[("max-new-tokens", Some(self.max_new_tokens)), ("slots", self.slots)])?;
         if self.num_samples < 2 {
-            return Err(refuse("num_samples", self.num_samples, "at least 2, to be compared"));
+            return Err(refuse("num-samples", self.num_samples, "at least 2, to be compared"));
         }
         let answers = train.batch_size.saturating_mul(train.accumulation).saturating_mul(self.num_samples);
         if answers > MOST_ROWS {
-            return Err(refuse("num_samples of a step's prompts", answers, &format!("at most {MOST_ROWS}")));
+            return Err(refuse("num-samples of a step's prompts", answers, &format!("at most {MOST_ROWS}")));
         }
         if !(0.0..=1.0).contains(&self.max_invalid_ratio) {
-            return Err(refuse("max_invalid_ratio", self.max_invalid_ratio, "a share from 0 to 1"));
+            return Err(refuse("max-invalid-ratio", self.max_invalid_ratio, "a share from 0 to 1"));
         }
         if self.async_level > 1 {
-            return Err(refuse("async_level", self.async_level, "0 or 1"));
+            return Err(refuse("async-level", self.async_level, "0 or 1"));
         }
         Ok(())
     }

@@ -58,10 +58,10 @@ impl DryRun {
         options.check(train)?;
         let (model, copies) = load_model(gpu, dir, train)?;
         let limit = align::prompt_limit(model.architecture().context, train, options)?;
-        let prompt = needed("--max-prompt-length", train.max_prompt_length)?;
+        let prompt = needed("max-prompt-length", train.max_prompt_length)?;
         if prompt > limit {
-            let why = format!("{prompt} is above {limit}, which the model and --max-new-tokens leave for it");
-            return Err(Error::config("--max-prompt-length", why));
+            let why = format!("{prompt} is above {limit}, which the model and max-new-tokens leave for it");
+            return Err(Error::config("max-prompt-length", why));
         }
         let rows = EncodedRows::of_lengths((prompt, 0), 0);
         let reference = reference(&model, train, copies)?;
@@ -76,24 +76,23 @@ impl DryRun {
     }
 }
 
-fn needed(flag: &str, length: Option<usize>) -> Result<usize> {
-    let why = "says how long the rows of a dry run without --dataset are: give it (or the rows)";
-    length.ok_or_else(|| Error::config(flag, why))
+fn needed(option: &str, length: Option<usize>) -> Result<usize> {
+    let why = "says how long the rows of a dry run without a dataset are: give it (or the rows)";
+    length.ok_or_else(|| Error::config(option, why))
 }
 
 /// Tokens of the prompt and of what follows it.
 fn lengths(prompt: Option<usize>, train: &TrainOptions, context: usize) -> Result<(usize, usize)> {
-    let (length, prompt) =
-        (needed("--max-length", train.max_length)?, needed("--max-prompt-length", prompt)?);
+    let (length, prompt) = (needed("max-length", train.max_length)?, needed("max-prompt-length", prompt)?);
     if length > context {
         return Err(Error::config(
-            "--max-length",
+            "max-length",
             format!("{length} is above {context}, which the model takes"),
         ));
     }
     if prompt >= length {
-        let why = format!("{prompt} leaves nothing of --max-length {length} for an answer");
-        return Err(Error::config("--max-prompt-length", why));
+        let why = format!("{prompt} leaves nothing of the max-length of {length} for an answer");
+        return Err(Error::config("max-prompt-length", why));
     }
     Ok((prompt, length - prompt))
 }

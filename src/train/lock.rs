@@ -22,7 +22,7 @@ impl Lock {
             Ok(()) => Ok(Lock { file: Some(file) }),
             Err(TryLockError::WouldBlock) => {
                 let who = holder(&file).map_or("another process".into(), |id| format!("process {id}"));
-                let why = format!("is in use by {who}: wait for its end, or give another --output-dir");
+                let why = format!("is in use by {who}: wait for its end, or give another output folder");
                 Err(Error::file(dir, why))
             }
             // Some network file systems have no locks.
@@ -40,7 +40,7 @@ impl Drop for Lock {
 
 /// Why a folder is no place for a run.
 pub(super) fn unwritable(error: &std::io::Error) -> String {
-    format!("cannot be written to ({error}): give another --output-dir")
+    format!("cannot be written to ({error}): give another output folder")
 }
 
 /// The folder itself, so that nothing is left in it.
@@ -83,7 +83,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let lock = Lock::take(dir.path()).unwrap();
         let error = Lock::take(dir.path()).unwrap_err().to_string();
-        assert!(error.contains("is in use by") && error.contains("--output-dir"), "{error}");
+        assert!(error.contains("is in use by") && error.contains("another output folder"), "{error}");
         if cfg!(target_os = "linux") && std::path::Path::new("/proc/locks").exists() {
             assert!(error.contains(&format!("process {}", std::process::id())), "{error}");
         }

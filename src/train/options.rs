@@ -158,8 +158,8 @@ pub struct AlignOptions {
     pub soft_labels: bool,
     /// End the run when more than this share of the verdicts is unusable, or (below 1) when the last 16 all were.
     pub max_invalid_ratio: f64,
-    /// 1: while an annotator that works elsewhere is awaited, the next step's prompts are answered, by a policy that lacks
-    /// one update. 0: on-policy, as in the paper.
+    /// 1: while an annotator that works elsewhere is awaited, the next step's prompts are answered, off-policy by one
+    /// step. 0: on-policy, as in the paper.
     pub async_level: usize,
 }
 

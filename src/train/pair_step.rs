@@ -58,7 +58,7 @@ pub(super) fn check_weight(weight: f32) -> Result<()> {
     }
 }
 
-/// Milliseconds on the adapter by phase.
+/// Milliseconds on the GPU by phase.
 pub type PhaseTimes = Vec<(&'static str, f64)>;
 
 impl PairStep {

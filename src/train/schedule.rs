@@ -39,7 +39,7 @@ impl FromStr for ScheduleKind {
     /// `linear`, `cosine`, `constant`, `constant_with_warmup` (or with hyphens).
     fn from_str(text: &str) -> Result<Self, Error> {
         let found = NAMES.iter().find(|(name, _)| *name == text.replace('-', "_"));
-        let unknown = || names::unknown("--lr-scheduler-type", text, &NAMES.map(|(name, _)| name));
+        let unknown = || names::unknown("lr-scheduler-type", text, &NAMES.map(|(name, _)| name));
         found.map(|(_, kind)| *kind).ok_or_else(unknown)
     }
 }
@@ -132,7 +132,7 @@ mod tests {
         assert_eq!("constant-with-warmup".parse::<ScheduleKind>().unwrap(), ScheduleKind::ConstantWithWarmup);
         let error = "liner".parse::<ScheduleKind>().unwrap_err().to_string();
         assert!(
-            error.starts_with("--lr-scheduler-type: \"liner\" is unknown (did you mean \"linear\"?)"),
+            error.starts_with("lr-scheduler-type: \"liner\" is unknown (did you mean \"linear\"?)"),
             "{error}"
         );
         assert!(error.contains("constant_with_warmup"), "{error}");

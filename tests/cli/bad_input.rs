@@ -408,7 +408,7 @@ fn a_dry_run_without_rows_needs_lengths_that_the_model_takes() {
     let dpo = "dpo --model tiny_tied --dry-run";
     let align = format!("align --model tiny_tied --dry-run {}", ALIGN.split_once("run ").unwrap().1);
     for (line, parts) in [
-        (dpo.to_owned(), &["--max-length", "--dataset", "give it"][..]),
+        (dpo.to_owned(), &["--max-length", "without a dataset", "give it"][..]),
         (format!("{dpo} --max-length 60"), &["--max-prompt-length", "give it"]),
         (dpo.replace("dpo", "sft"), &["--max-length", "give it"]),
         (align.clone(), &["--max-prompt-length", "give it"]),
@@ -481,8 +481,8 @@ fn a_judge_that_does_not_work_ends_the_run_with_an_explanation() {
     };
     if cfg!(unix) {
         run("echo no paper >&2; exit 3", &["annotator command", "no paper", "must end with exit code 0"]);
-        run("sleep 5", &["took longer than 0.5 s", "--judge-timeout"]);
-        run("cat", &["verdicts were unusable", "--max-invalid-ratio", "\"verdict\" must be"]);
+        run("sleep 5", &["took longer than 0.5 s", "judge-timeout"]);
+        run("cat", &["verdicts were unusable", "max-invalid-ratio", "\"verdict\" must be"]);
         run("true", &["answered 0 of 16 pairs", "one line with the same id"]);
         run("nonesuch-program", &["nonesuch-program", "must end with exit code 0"]);
     }

@@ -394,7 +394,11 @@ fn an_exported_model_scores_as_its_adapter_does() {
             assert_close(a, *b, tolerance);
         }
     }
-    place.refuses("export --model tiny --output tiny_lora --dtype f8", 2, &["--dtype", "f32, f16 or bf16"]);
+    place.refuses(
+        "export --model tiny --output tiny_lora --dtype f8",
+        2,
+        &["--dtype", "float32, bfloat16 or float16"],
+    );
     place.refuses("export --model tiny --output f32", 2, &["--output", "f32", "is not empty"]);
     place.write("file", "mine");
     place.refuses("export --model tiny --output file/x", 1, &["file"]);

@@ -85,6 +85,19 @@ fn messages_that_cannot_be_written_end_no_run() {
     let output = command.output().unwrap();
     assert_eq!(output.status.code(), Some(0));
     assert!(place.path("run/model").exists() && place.path("run/report.html").exists());
+    // A warning of a command that is no run.
+    place.write("cut.jsonl", "{\"prompt\": \"the fo\", \"completion\": \"x slept\"}\n");
+    let score = "score --model tiny --input cut.jsonl";
+    assert!(
+        place.oaif(score).done().err.starts_with("oaif: warning: in 1 of 1 rows the prompt's last tokens")
+    );
+    let mut command = place.command(score);
+    command.stderr(std::fs::File::options().write(true).open("/dev/full").unwrap());
+    let output = command.output().unwrap();
+    assert_eq!(
+        (output.status.code(), super::rows(&String::from_utf8(output.stdout).unwrap()).len()),
+        (Some(0), 1)
+    );
     // An error, too, is an exit code and no panic.
     let mut command = place.command("generate --model none --prompt x");
     command.stderr(std::fs::File::options().write(true).open("/dev/full").unwrap());

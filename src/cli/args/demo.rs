@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::gpu::{GpuArgs, GpuPlan};
+use super::paths::run_dir;
 use super::{ensure, positive};
 use crate::demo::exam::{MAX_NEW_TOKENS, TEMPERATURE};
 use crate::demo::models::{JudgeKind, JudgeSize};
@@ -161,7 +162,7 @@ impl DemoArgs {
             max_steps: Some(steps),
             seed: self.seed,
             save_steps: Some(steps.div_ceil(STAGES)),
-            ..TrainOptions::new(&self.output_dir)
+            ..TrainOptions::new(run_dir(&self.output_dir)?)
         };
         let align = AlignOptions {
             sampling: SamplingParams { temperature: TEMPERATURE, ..SamplingParams::default() },

@@ -94,6 +94,9 @@ impl GpuArgs {
     }
 }
 
+/// The formats of --dtype.
+pub(super) const FORMATS: &str = "float32, bfloat16 or float16";
+
 /// How weights are held on the GPU.
 #[derive(Debug, Args, Serialize)]
 #[command(next_help_heading = "GPU")]
@@ -110,7 +113,7 @@ impl DtypeArgs {
         match (self.dtype.as_str(), FloatFormat::parse(&self.dtype)) {
             ("auto", _) => Ok(None),
             (_, Some(format)) => Ok(Some(format)),
-            (other, None) => super::unusable("--dtype", other, "auto, float32, bfloat16 or float16"),
+            (other, None) => super::unusable("--dtype", other, &format!("auto, {FORMATS}")),
         }
     }
 }

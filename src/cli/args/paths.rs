@@ -1,5 +1,7 @@
 //! Files and folders that are asked for: whether they are there, and what was probably meant where they are not.
 
+use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -150,6 +152,39 @@ pub(super) fn output_file(flag: &str, path: &Path) -> Result<PathBuf> {
     let folder = path.parent().filter(|dir| *dir != Path::new("")).unwrap_or(Path::new("."));
     let expected = "a file in a folder that is there: create the folder or choose another one";
     ensure(folder.is_dir() && !path.is_dir(), flag, path.display(), expected).map(|()| path.to_owned())
+}
+
+/// A run's folder: one that is there, or that can be made later.
+pub(super) fn run_dir(path: &Path) -> Result<PathBuf> {
+    let existing =
+        path.ancestors().find(|dir| dir.exists() && !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match existing.is_dir() {
+        true => Ok(path.to_owned()),
+        false => Err(Error::file(existing, "is a file, but --output-dir needs a folder there")),
+    }
+}
+
+/// A folder for a model that is exported: a new one, or an empty one.
+pub(super) fn export_dir(output: PathBuf) -> Result<PathBuf> {
+    let refused = |why: String| Err(Error::config("--output", why));
+    let shown = output.display();
+    if output.extension().is_some_and(|end| end.eq_ignore_ascii_case("gguf")) {
+        return refused(format!(
+            "{shown} looks like a GGUF file, which is not written: give a folder, and convert it by llama.cpp's \
+             convert_hf_to_gguf.py"
+        ));
+    }
+    match fs::read_dir(&output) {
+        Ok(mut entries) => match entries.next() {
+            None => Ok(output),
+            Some(_) => refused(format!("{shown} is not empty: choose another folder")),
+        },
+        Err(e) if e.kind() == ErrorKind::NotADirectory && output.exists() => {
+            refused(format!("{shown} is a file: choose a folder"))
+        }
+        // What else is wrong with it shows when it is created.
+        Err(_) => Ok(output),
+    }
 }
 
 /// A file that is there to be read; `-` is standard input.

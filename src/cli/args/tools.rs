@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::annotator::{AnnotatorArgs, AnnotatorPlan, PROTOCOL};
-use super::gpu::{DtypeArgs, GpuArgs, GpuPlan};
-use super::paths::{AdapterArgs, input_file, model_dir, output_file};
+use super::gpu::{DtypeArgs, FORMATS, GpuArgs, GpuPlan};
+use super::paths::{AdapterArgs, export_dir, input_file, model_dir, output_file};
 use super::sampling::{SamplingArgs, SamplingPlan};
 use super::{positive, unusable};
 use crate::data::rows::Columns;
@@ -221,8 +221,8 @@ pub(crate) struct ExportArgs {
     /// Folder to write the model to
     #[arg(long, value_name = "DIR")]
     output: PathBuf,
-    /// How its weights are stored: f32, f16 or bf16
-    #[arg(long, value_name = "FORMAT", default_value = "f32")]
+    /// How its weights are stored: float32, bfloat16 or float16
+    #[arg(long, value_name = "FORMAT", default_value = "float32")]
     dtype: String,
     #[command(flatten)]
     adapter: AdapterArgs,
@@ -244,12 +244,12 @@ pub(crate) struct ExportPlan {
 impl ExportArgs {
     pub fn plan(self) -> Result<ExportPlan> {
         let Some(format) = FloatFormat::parse(&self.dtype) else {
-            return unusable("--dtype", self.dtype, "f32, f16 or bf16");
+            return unusable("--dtype", self.dtype, FORMATS);
         };
         Ok(ExportPlan {
             model: model_dir("--model", &self.model)?,
             adapter: self.adapter.plan()?,
-            output: self.output,
+            output: export_dir(self.output)?,
             format,
             gpu: self.gpu.plan(false),
         })

@@ -1,6 +1,6 @@
 //! The commands that train: `align`, `sft`, `dpo`. Names and defaults are TRL's where it has one.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use serde::Serialize;
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::annotator::{AnnotatorArgs, AnnotatorPlan, PROTOCOL};
 use super::gpu::{DtypeArgs, GpuArgs, GpuPlan};
-use super::paths::{AdapterArgs, dataset_file, model_dir};
+use super::paths::{AdapterArgs, dataset_file, model_dir, run_dir};
 use super::sampling::SamplingArgs;
 use super::{ensure, positive, unusable};
 use crate::data::rows::Columns;
@@ -368,7 +368,7 @@ impl AlignArgs {
         ensure(k >= 2, "--num-samples", k, "2 or more: responses are compared with each other")?;
         ensure((0.0..=1.0).contains(&share), "--max-invalid-ratio", share, "between 0 and 1")?;
         let level = self.async_level;
-        ensure(level <= 1, "--async-level", level, "0 or 1: the policy may lack one update, not more")?;
+        ensure(level <= 1, "--async-level", level, "0 or 1: answers are off-policy by one step at most")?;
         let annotator = self.annotator.plan()?;
         if level == 1 && !matches!(annotator, AnnotatorPlan::Command(_)) {
             let why = "is 1, which is for --judge command: other annotators leave nothing to wait for";
@@ -449,7 +449,7 @@ impl TrainArgs {
             let why = "would delete what --resume-from-checkpoint goes on from: give one of the two";
             return Err(Error::config("--overwrite-output-dir", why));
         }
-        let output_dir = self.output_dir.clone().unwrap_or_default();
+        let output_dir = run_dir(self.output_dir.as_deref().unwrap_or(Path::new("")))?;
         let optional = |flag, value: Option<usize>| value.map(|n| positive(flag, n)).transpose();
         let options = TrainOptions {
             output_dir: output_dir.clone(),

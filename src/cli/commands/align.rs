@@ -16,7 +16,6 @@ use crate::train::{AlignRun, DryRun, Observer, Policy};
 pub fn run(plan: AlignPlan) -> Result<()> {
     let AlignPlan { train, align, annotator: judge } = plan;
     let (options, dtype) = (&train.options, train.options.dtype);
-    training::check_output(&options.output_dir)?;
     let Some(dataset) = &train.dataset else {
         let gpu = training::open(&train)?;
         let run = DryRun::align(&gpu, &train.model, options, &align)?;

@@ -33,7 +33,6 @@ const EXAM_SEED: u32 = 1;
 pub fn run(plan: DemoPlan) -> Result<()> {
     let began = Instant::now();
     let dir = &plan.train.output_dir;
-    training::check_output(dir)?;
     if plan.train.resume.is_some() {
         same_question(dir, &plan.config)?;
     }

@@ -8,7 +8,7 @@ use crate::gpu::{Arithmetic, Tile, list_adapters};
 use crate::ops::{CaseReport, Ceilings, all_cases};
 
 pub fn run(plan: DoctorPlan) -> Result<()> {
-    let adapters = list_adapters();
+    let gpus = list_adapters();
     let (gpu, wrong_arithmetic, tuned) = plan.gpu.open_checked()?;
     let reports = all_cases().iter().map(|case| case.check(&gpu)).collect::<Result<Vec<_>>>()?;
     let failed: Vec<&CaseReport> = reports.iter().filter(|r| !r.passed()).collect();
@@ -16,7 +16,7 @@ pub fn run(plan: DoctorPlan) -> Result<()> {
     if plan.json {
         let report = json!({
             "version": env!("CARGO_PKG_VERSION"),
-            "adapters": adapters,
+            "gpus": gpus,
             "chosen": gpu.summary(),
             "limits": gpu.limits(),
             "tier": gpu.tier(),
@@ -33,7 +33,7 @@ pub fn run(plan: DoctorPlan) -> Result<()> {
         crate::cli::print(format!("{report:#}"))?;
     } else {
         crate::cli::print(format!("oaif {}", env!("CARGO_PKG_VERSION")))?;
-        for a in &adapters {
+        for a in &gpus {
             let mark = if a.index == gpu.summary().index { '*' } else { ' ' };
             crate::cli::print(format!(
                 "{mark} {} {} ({}, {}, {})",
@@ -78,7 +78,7 @@ pub fn run(plan: DoctorPlan) -> Result<()> {
     match failed.first() {
         None => Ok(()),
         Some(first) => Err(Error::SelfCheck(format!(
-            "{} of {} kernel cases are wrong on this adapter, {} ({}) first: update the driver or choose another --gpu",
+            "{} of {} kernel cases are wrong on this GPU, {} ({}) first: update the driver or choose another --gpu",
             failed.len(),
             reports.len(),
             first.kernel,

@@ -10,7 +10,6 @@ use crate::train::{DpoRun, DryRun, Observer, Policy};
 
 pub fn run(plan: DpoPlan) -> Result<()> {
     let DpoPlan { train, dpo } = plan;
-    training::check_output(&train.options.output_dir)?;
     let Some(dataset) = &train.dataset else {
         let gpu = training::open(&train)?;
         let run = DryRun::dpo(&gpu, &train.model, &train.options, &dpo)?;

@@ -14,12 +14,12 @@ pub mod sft;
 mod summary;
 mod training;
 
-use std::io::{self, Write};
 use std::path::Path;
 
 use serde_json::Value;
 
 use super::args::AnnotatorPlan;
+use super::console::say;
 use crate::annotate::Annotator;
 use crate::annotate::judge_model::JudgeModel;
 use crate::annotate::likelihood::LikelihoodAnnotator;
@@ -31,10 +31,7 @@ use crate::model::{FloatFormat, Model};
 
 /// Shows what a user should know about the files of a model and its adapter.
 fn warn_of(model: &Model) {
-    for text in model.warnings() {
-        // A warning that cannot be shown ends nothing.
-        let _ = writeln!(io::stderr(), "oaif: warning: {text}");
-    }
+    model.warnings().for_each(|text| say(format_args!("oaif: warning: {text}")));
 }
 
 /// The annotator that the flags describe, with its model on `gpu` if it has one, held as `dtype` says.

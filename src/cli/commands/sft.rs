@@ -10,7 +10,6 @@ use crate::train::{DryRun, Observer, Policy, SftRun};
 
 pub fn run(plan: SftPlan) -> Result<()> {
     let SftPlan { train, append_eos } = plan;
-    training::check_output(&train.options.output_dir)?;
     let Some(dataset) = &train.dataset else {
         let gpu = training::open(&train)?;
         let run = DryRun::sft(&gpu, &train.model, &train.options)?;

@@ -130,16 +130,6 @@ fn report_of(gpu: &Gpu, plan: &TrainPlan, data: Value, total_steps: Option<usize
     crate::cli::print(format!("{report:#}"))
 }
 
-/// Fails now where the output folder could not be written later.
-pub fn check_output(dir: &Path) -> Result<()> {
-    let existing =
-        dir.ancestors().find(|d| d.exists() && !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    match existing.is_dir() {
-        true => Ok(()),
-        false => Err(Error::file(existing, "is a file, but --output-dir needs a folder there")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

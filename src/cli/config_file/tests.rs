@@ -102,6 +102,12 @@ fn an_unknown_key_names_the_file_the_key_and_the_nearest_known_one() {
 }
 
 #[test]
+fn resume_belongs_on_the_command_line() {
+    mistake("a.yaml", "resume: run", "align", &["\"resume\"", "type --resume RUN"]);
+    assert!(added("resume:\n").is_empty());
+}
+
+#[test]
 fn keys_of_another_command_are_unknown() {
     mistake("a.yaml", "judge: rule", "dpo", &["\"judge\" is no flag of oaif dpo"]);
     mistake("a.yaml", "beta: 1", "sft", &["\"beta\" is no flag of oaif sft"]);
