@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use oaif::annotate::Pair;
+use oaif::annotate::likelihood::text_before;
 use oaif::annotate::template::JudgeTemplate;
 use oaif::data::chat::ChatTemplate;
 use oaif::data::encoder::Encoder;
@@ -119,8 +120,11 @@ fn template(dir: &Path) -> Run {
 
 fn judge_template(_: &Path) -> Run {
     Box::new(|input| {
-        let Ok(template) = JudgeTemplate::from_text(&String::from_utf8_lossy(input)) else { return false };
-        template.render(&Pair { prompt: "a {{ b }}", response_1: "c", response_2: "" }).is_ok()
+        let source = String::from_utf8_lossy(input);
+        let pair = Pair { prompt: "a {{ b }}", response_1: "c", response_2: "" };
+        let prompted = JudgeTemplate::from_text(&source).and_then(|template| template.render(&pair));
+        let likelihood = text_before(&source, "be kind", pair.prompt);
+        prompted.is_ok() | likelihood.is_ok()
     })
 }
 
