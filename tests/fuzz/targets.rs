@@ -54,7 +54,7 @@ fn config(_: &Path) -> Run {
     Box::new(|input| {
         let Ok(json) = serde_json::from_slice(input) else { return false };
         let Ok(config) = ModelConfig::from_json(json) else { return false };
-        config.inverse_frequencies().iter().all(|f| f.is_finite())
+        config.rope.inverse_frequencies(config.head_dim).iter().all(|f| f.is_finite())
     })
 }
 
@@ -92,7 +92,7 @@ fn tokenizer_config(dir: &Path) -> Run {
     Box::new(move |input| {
         std::fs::write(dir.join("tokenizer_config.json"), input).unwrap();
         let renders = |template: ChatTemplate| template.render(&conversation(), true).is_ok();
-        let template = ChatTemplate::from_tokenizer_config(&dir);
+        let template = ChatTemplate::load(&dir);
         let encoded = Tokenizer::load_for(&dir, 512).is_ok_and(|tokenizer| encodes(&tokenizer));
         encoded && template.is_ok_and(|template| template.is_none_or(renders))
     })
@@ -113,7 +113,7 @@ fn template(dir: &Path) -> Run {
     let dir = dir.to_owned();
     Box::new(move |input| {
         std::fs::write(dir.join("chat_template.jinja"), input).unwrap();
-        let Ok(Some(template)) = ChatTemplate::from_tokenizer_config(&dir) else { return false };
+        let Ok(Some(template)) = ChatTemplate::load(&dir) else { return false };
         [true, false].map(|prompt| template.render(&conversation(), prompt).is_ok()) == [true, true]
     })
 }
