@@ -267,6 +267,24 @@ fn a_text_with_a_token_that_the_judge_lacks_is_unusable_and_does_not_end_the_run
 }
 
 #[test]
+fn a_pair_that_the_template_refuses_is_unusable_and_does_not_end_the_run() {
+    let Some(gpu) = gpu() else { return };
+    let judge = || JudgeModel::load(&gpu, &fixture("tiny"), Some(64), &Arena::new()).unwrap();
+    let refusing = "{% if prompt == 'no' %}{{ 1 // 0 }}{% endif %}{{ prompt }}";
+    let likelihood = LikelihoodAnnotator::new(judge(), refusing, "", Normalise::Sum, "tiny").unwrap();
+    let template =
+        JudgeTemplate::from_text(&format!("{refusing} {{{{ response_1 }}}} {{{{ response_2 }}}}")).unwrap();
+    let prompted = LlmAnnotator::new(judge(), template, Orders::Both, "tiny").unwrap();
+    let pairs = ["no", "a"].map(|prompt| Pair { prompt, response_1: " b", response_2: " c d" });
+    for mut annotator in [Box::new(likelihood) as Box<dyn Annotator>, Box::new(prompted)] {
+        let judgements = annotator.annotate(&pairs).unwrap();
+        let Verdict::Invalid { why } = &judgements[0].verdict else { panic!("{:?}", judgements[0]) };
+        assert!(why.contains("judge template cannot render this pair"), "{why}");
+        assert!(judgements[1].verdict.p_first().is_some(), "{:?}", judgements[1]);
+    }
+}
+
+#[test]
 fn a_text_beyond_the_judges_limit_is_unusable_not_a_label() {
     let Some(gpu) = gpu() else { return };
     let judge = JudgeModel::load(&gpu, &fixture("tiny"), Some(8), &Arena::new()).unwrap();

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use minijinja::{Environment, context};
+use minijinja::context;
 
 use super::judge_model::JudgeModel;
+use super::placeholders::{TextTemplate, unrendered};
 use super::{Annotator, Judgement, Pair, Verdict};
 use crate::data::encoder::Encoder;
 use crate::data::packing::Tree;
@@ -30,8 +31,7 @@ pub const DEFAULT_TEMPLATE: &str = "{{ prompt }}";
 /// A language model that compares likelihoods.
 pub struct LikelihoodAnnotator {
     judge: JudgeModel,
-    environment: Environment<'static>,
-    instruction: String,
+    template: TextTemplate,
     normalise: Normalise,
     name: String,
     whole: bool,
@@ -41,7 +41,7 @@ impl LikelihoodAnnotator {
     /// A judge that reads `template`, with `{{ instruction }}` and `{{ prompt }}`, before each response.
     ///
     /// # Errors
-    /// [`Error::Config`] for a template that does not parse or does not mention the prompt.
+    /// [`Error::Config`] for a template that does not parse, lacks a placeholder or uses an unknown one.
     pub fn new(
         judge: JudgeModel,
         template: &str,
@@ -49,27 +49,9 @@ impl LikelihoodAnnotator {
         normalise: Normalise,
         name: &str,
     ) -> Result<LikelihoodAnnotator> {
-        let broken = |why: String| Error::config("judge-template", why);
-        let mut environment = Environment::new();
-        environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-        environment.add_template_owned("before", template.to_owned()).map_err(|e| broken(e.to_string()))?;
-        let used = environment.get_template("before").expect("just added").undeclared_variables(false);
-        if !used.contains("prompt") {
-            return Err(broken("has no {{ prompt }}, which the responses answer".into()));
-        }
-        if !instruction.is_empty() && !used.contains("instruction") {
-            return Err(broken("has no {{ instruction }}, but one is given".into()));
-        }
-        if let Some(unknown) = used.iter().find(|n| !["prompt", "instruction"].contains(&n.as_str())) {
-            return Err(broken(format!(
-                "has an unknown placeholder {unknown:?}: known are prompt, instruction"
-            )));
-        }
-        let (name, instruction) = (format!("likelihood ({name})"), instruction.into());
-        let mut annotator =
-            LikelihoodAnnotator { judge, environment, instruction, normalise, name, whole: false };
-        let before = |pair: &Pair<'_>| before(&annotator.environment, &annotator.instruction, pair);
-        annotator.judge.read_preamble(before)?;
+        let (template, name) = (before(template, instruction)?, format!("likelihood ({name})"));
+        let mut annotator = LikelihoodAnnotator { judge, template, normalise, name, whole: false };
+        annotator.judge.read_preamble(|pair| rendered(&annotator.template, pair.prompt))?;
         Ok(annotator)
     }
 
@@ -79,15 +61,10 @@ impl LikelihoodAnnotator {
         LikelihoodAnnotator { whole: true, ..self }
     }
 
-    /// The two responses after what comes before them, encoded together with it.
+    /// The two responses after what comes before them, encoded together with it; or why the pair cannot be judged.
     fn tree(&self, pair: &Pair<'_>) -> Result<Result<Tree, String>> {
-        let before = before(&self.environment, &self.instruction, pair)?;
-        let encoder = Encoder { tokenizer: &self.judge.tokenizer, template: None };
-        let responses = [pair.response_1, pair.response_2].map(|text| Text::Plain(text.to_owned()));
-        let append_eos = self.whole && encoder.tokenizer.eos().is_some();
-        let encoded = encoder.encode(&Text::Plain(before), &responses.each_ref(), append_eos);
-        let tree = match JudgeModel::usable(encoded)? {
-            Ok(encoded) => encoded.tree,
+        let tree = match JudgeModel::usable(self.encode(pair))? {
+            Ok(tree) => tree,
             Err(why) => return Ok(Err(why)),
         };
         if tree.responses.iter().any(Vec::is_empty) {
@@ -99,14 +76,31 @@ impl LikelihoodAnnotator {
             None => Ok(Ok(tree)),
         }
     }
+
+    fn encode(&self, pair: &Pair<'_>) -> Result<Tree> {
+        let before = Text::Plain(rendered(&self.template, pair.prompt)?);
+        let encoder = Encoder { tokenizer: &self.judge.tokenizer, template: None };
+        let responses = [pair.response_1, pair.response_2].map(|text| Text::Plain(text.to_owned()));
+        let append_eos = self.whole && encoder.tokenizer.eos().is_some();
+        Ok(encoder.encode(&before, &responses.each_ref(), append_eos)?.tree)
+    }
 }
 
-/// What the judge reads before a response to this prompt.
-fn before(environment: &Environment<'_>, instruction: &str, pair: &Pair<'_>) -> Result<String> {
-    let template = environment.get_template("before").expect("added in new");
-    template
-        .render(context! { prompt => pair.prompt, instruction })
-        .map_err(|e| Error::config("judge-template", e.to_string()))
+/// The template of what the judge reads before a response.
+fn before(template: &str, instruction: &str) -> Result<TextTemplate> {
+    let template = TextTemplate::new(template, &["prompt"], &["instruction"]);
+    let with = |t: TextTemplate| if instruction.is_empty() { Ok(t) } else { t.with_instruction(instruction) };
+    template.and_then(with).map_err(|why| Error::config("judge-template", why))
+}
+
+fn rendered(template: &TextTemplate, prompt: &str) -> Result<String> {
+    template.render(context! { prompt }).map_err(unrendered)
+}
+
+/// What a judge with this template reads before a response; for tests of templates, without a model.
+#[doc(hidden)]
+pub fn text_before(template: &str, instruction: &str, prompt: &str) -> Result<String> {
+    rendered(&before(template, instruction)?, prompt)
 }
 
 impl Annotator for LikelihoodAnnotator {
@@ -115,15 +109,14 @@ impl Annotator for LikelihoodAnnotator {
     }
 
     fn identity(&self) -> Result<BTreeMap<String, String>> {
-        let template = self.environment.get_template("before").expect("added in new").source().to_owned();
         let normalise = match self.normalise {
             Normalise::Sum => "sum",
             Normalise::Token => "token",
             Normalise::Character => "character",
         };
         let options = [
-            ("judge-template", template),
-            ("judge-instruction", self.instruction.clone()),
+            ("judge-template", self.template.source()),
+            ("judge-instruction", self.template.instruction().to_owned()),
             ("judge-normalise", normalise.to_owned()),
             ("judge-whole-responses", self.whole.to_string()),
         ];
@@ -152,5 +145,48 @@ impl Annotator for LikelihoodAnnotator {
             Verdict::Invalid { why }.into()
         };
         Ok(trees.into_iter().zip(pairs).map(&mut judgement).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_before_a_response_is_the_template_with_its_texts() {
+        let template = "{% if instruction %}\n- {{ instruction }}\n{% endif %}\n{{ prompt }} ";
+        assert_eq!(text_before(template, "be {{ kind }}", "<b> \n").unwrap(), "- be {{ kind }}\n<b> \n ");
+        assert_eq!(text_before(template, "", "x").unwrap(), "x ");
+        assert_eq!(text_before(DEFAULT_TEMPLATE, "", " x\n").unwrap(), " x\n");
+    }
+
+    #[test]
+    fn a_template_that_cannot_be_used_is_refused_before_a_run() {
+        for (template, instruction, why) in [
+            ("{{ instruction }}", "", "has no {{ prompt }}"),
+            ("{{ prompt }}", "be kind", "has no {{ instruction }}, but one is given"),
+            ("{{ prompt }}{{ promt }}", "", "did you mean \"prompt\"?"),
+            ("{{ prompt }}{% if %}", "", "is not a valid template"),
+            ("{{ prompt | nosuch }}", "", "is not a valid template"),
+        ] {
+            let error = text_before(template, instruction, "x").unwrap_err();
+            assert!(matches!(error, Error::Config { .. }) && error.to_string().contains(why), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_template_that_loops_for_ever_or_grows_without_end_is_stopped() {
+        for source in [
+            "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+            "{% set ns = namespace(x=1) %}{% set ns.x = ns %}{{ ns }}",
+            "{{ 'x' * 10**9 }}",
+            "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+        ] {
+            let error = text_before(&format!("{{{{ prompt }}}}{source}"), "", "x").unwrap_err().to_string();
+            assert!(error.contains("is not a valid template"), "{error}");
+        }
+        let minuses = format!("{{{{ prompt }}}}{{{{ {}1 }}}}", "-".repeat(24_000));
+        let error = text_before(&minuses, "", "x").unwrap_err().to_string();
+        assert!(error.contains("more than 1000 tokens"), "{error}");
     }
 }

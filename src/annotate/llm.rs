@@ -46,15 +46,11 @@ impl LlmAnnotator {
         Ok(LlmAnnotator { judge, template, orders, name: format!("llm ({name})") })
     }
 
-    /// Token ids of a rendered template and of the answers "1" and "2" after it, encoded together with it; or why the
-    /// pair cannot be judged.
-    fn encode(&self, pair: &Pair<'_>) -> Result<Result<Question, String>> {
+    /// Token ids of a rendered template and of the answers "1" and "2" after it, encoded together with it.
+    fn encode(&self, pair: &Pair<'_>) -> Result<Question> {
         let text = self.template.render(pair)?;
         let tokenizer = &self.judge.tokenizer;
-        let ids = match JudgeModel::usable(tokenizer.encode_beginning(&text))? {
-            Ok(ids) => ids,
-            Err(why) => return Ok(Err(why)),
-        };
+        let ids = tokenizer.encode_beginning(&text)?;
         let single = |answer: String| -> Result<Option<u32>> {
             let whole = tokenizer.encode_beginning(&format!("{text}{answer}"))?;
             match whole.strip_prefix(ids.as_slice()) {
@@ -65,7 +61,7 @@ impl LlmAnnotator {
         // Some tokenizers know digits after a space alone.
         for space in ["", " "] {
             if let (Some(one), Some(two)) = (single(format!("{space}1"))?, single(format!("{space}2"))?) {
-                return Ok(Ok((ids, [one, two])));
+                return Ok((ids, [one, two]));
             }
         }
         let why = "the judge's tokenizer has no single token for the answers 1 and 2 after the template: choose \
@@ -73,16 +69,16 @@ impl LlmAnnotator {
         Err(Error::Annotator { name: self.name.clone(), why: why.into() })
     }
 
-    /// A pair's tree: what the orders share, then each order.
+    /// A pair's tree: what the orders share, then each order; or why the pair cannot be judged.
     fn tree(&self, pair: &Pair<'_>) -> Result<Result<ChoiceTree, String>> {
-        let (first, choices) = match self.encode(pair)? {
+        let (first, choices) = match JudgeModel::usable(self.encode(pair))? {
             Ok(encoded) => encoded,
             Err(why) => return Ok(Err(why)),
         };
         let texts = match self.orders {
             Orders::One => vec![first],
             Orders::Both => {
-                let (second, same) = match self.encode(&pair.swapped())? {
+                let (second, same) = match JudgeModel::usable(self.encode(&pair.swapped()))? {
                     Ok(encoded) => encoded,
                     Err(why) => return Ok(Err(why)),
                 };

@@ -5,6 +5,7 @@ pub mod judge_model;
 pub mod likelihood;
 pub mod llm;
 pub(crate) mod names;
+mod placeholders;
 mod process;
 pub mod rule;
 pub mod template;

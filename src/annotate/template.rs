@@ -1,14 +1,11 @@
 //! Templates of what a judge model reads, in the structure of the paper, in our own words.
 
-use std::collections::HashSet;
 use std::path::Path;
-use std::sync::Arc;
 
-use minijinja::syntax::SyntaxConfig;
-use minijinja::{AutoEscape, Environment, context};
+use minijinja::context;
 
+use super::placeholders::{TextTemplate, unrendered};
 use super::{Pair, names};
-use crate::data::chat::bounds;
 use crate::digest::Digester;
 use crate::error::{Error, Result};
 use crate::files;
@@ -33,10 +30,7 @@ const OPTIONAL: [&str; 2] = ["instruction", "training"];
 /// that gives feedback, not to one that evaluates. Texts are put in as they are: Jinja in them means nothing.
 #[derive(Clone, Debug)]
 pub struct JudgeTemplate {
-    environment: Arc<Environment<'static>>,
-    /// The variables that the template uses.
-    used: HashSet<String>,
-    instruction: String,
+    text: TextTemplate,
     training: bool,
 }
 
@@ -65,35 +59,9 @@ impl JudgeTemplate {
     }
 
     fn new(source: &str) -> Result<JudgeTemplate, String> {
-        let broken = |e: String| format!("is not a valid template ({e})");
-        let mut environment = bounds::environment();
-        environment.set_auto_escape_callback(|_| AutoEscape::None);
-        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
-        environment.set_syntax(syntax.expect("the delimiters are Jinja2's"));
         // The next token is the answer, so nothing follows the last character.
-        let environment = bounds::add_template(environment, "judge", source.trim_end()).map_err(broken)?;
-        let environment = Arc::new(environment);
-
-        let used = bounds::variables(&environment, "judge").map_err(broken)?;
-        if let Some(missing) = REQUIRED.iter().find(|name| !used.contains(**name)) {
-            return Err(format!(
-                "has no {{{{ {missing} }}}}: a judge template needs {{{{ prompt }}}}, \
-                                {{{{ response_1 }}}} and {{{{ response_2 }}}}"
-            ));
-        }
-        let known = [&REQUIRED[..], &OPTIONAL].concat();
-        let globals: Vec<&str> = environment.globals().map(|(name, _)| name).collect();
-        let mut unknown: Vec<&String> =
-            used.iter().filter(|n| !known.contains(&n.as_str()) && !globals.contains(&n.as_str())).collect();
-        unknown.sort();
-        if let Some(name) = unknown.first() {
-            let error = names::unknown("placeholder", name, &known);
-            return Err(format!("has a {error}"));
-        }
-        let template = JudgeTemplate { environment, used, instruction: String::new(), training: true };
-        // Filters and the like are looked up only now.
-        template.rendered("x", "y", "z").map_err(broken)?;
-        Ok(template)
+        let text = TextTemplate::new(source.trim_end(), &REQUIRED, &OPTIONAL)?;
+        Ok(JudgeTemplate { text, training: true })
     }
 
     /// Whether the judge gives feedback in training (as is assumed at first) or evaluates.
@@ -103,32 +71,23 @@ impl JudgeTemplate {
 
     /// Puts `instruction` into the template. [`Error::Config`] if there is no place for it.
     pub fn with_instruction(self, instruction: &str) -> Result<JudgeTemplate> {
-        if !self.used.contains("instruction") {
-            let why = "has no {{ instruction }}, but one is given: put the placeholder in or leave it out";
-            return Err(Error::config("judge-template", why));
-        }
-        Ok(JudgeTemplate { instruction: instruction.to_owned(), ..self })
+        let text = self.text.with_instruction(instruction);
+        Ok(JudgeTemplate { text: text.map_err(|why| Error::config("judge-template", why))?, ..self })
     }
 
     /// A digest of its source, and its instruction.
     pub(super) fn identity(&self) -> [String; 2] {
-        let source = self.environment.get_template("judge").expect("added in new").source().to_owned();
         let mut digester = Digester::default();
-        digester.bytes(source.as_bytes());
+        digester.bytes(self.text.source().as_bytes());
         digester.bytes(&[u8::from(self.training)]);
-        [digester.finish().to_string(), self.instruction.clone()]
+        [digester.finish().to_string(), self.text.instruction().to_owned()]
     }
 
     /// What the judge reads. What the template refuses is [`Error::Config`].
     pub fn render(&self, pair: &Pair<'_>) -> Result<String> {
-        self.rendered(pair.prompt, pair.response_1, pair.response_2)
-            .map_err(|e| Error::config("judge-template", format!("cannot render this pair ({e})")))
-    }
-
-    fn rendered(&self, prompt: &str, response_1: &str, response_2: &str) -> Result<String, String> {
-        let (instruction, training) = (&self.instruction, self.training);
-        let variables = context! { prompt, response_1, response_2, instruction, training };
-        bounds::render(&self.environment, "judge", variables)
+        let Pair { prompt, response_1, response_2 } = *pair;
+        let training = self.training;
+        self.text.render(context! { prompt, response_1, response_2, training }).map_err(unrendered)
     }
 }
 
@@ -226,6 +185,7 @@ mod tests {
             "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
             "{% set ns = namespace(x=1) %}{% set ns.x = ns %}{{ ns }}",
             "{{ 'x' * 10**9 }}",
+            "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
         ] {
             let error = JudgeTemplate::from_text(&format!("{texts}{source}")).unwrap_err().to_string();
             assert!(error.contains("is not a valid template"), "{error}");
@@ -233,6 +193,14 @@ mod tests {
         let minuses = format!("{texts}{{{{ {}1 }}}}", "-".repeat(24_000));
         let error = JudgeTemplate::from_text(&minuses).unwrap_err().to_string();
         assert!(error.contains("more than 1000 tokens"), "{error}");
+    }
+
+    #[test]
+    fn a_template_that_takes_numbers_alone_is_one() {
+        let template = "{{ prompt | int }}{{ response_1 }}{{ response_2 }}";
+        let template = JudgeTemplate::from_text(template).unwrap();
+        assert_eq!(template.render(&Pair { prompt: "41", ..PAIR }).unwrap(), "41 first answersecond answer ");
+        assert!(matches!(template.render(&PAIR), Err(Error::Config { .. })));
     }
 
     #[test]

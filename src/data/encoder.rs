@@ -237,7 +237,7 @@ mod tests {
         let template = "{% for m in messages %}{{ m['content'] }}{{ eos_token }}\n{% endfor %}";
         write_atomic(&dir.path().join("chat_template.jinja"), template.as_bytes()).unwrap();
         write_atomic(&dir.path().join("tokenizer_config.json"), br#"{"eos_token": "</s>"}"#).unwrap();
-        let template = ChatTemplate::from_tokenizer_config(dir.path()).unwrap();
+        let template = ChatTemplate::load(dir.path()).unwrap();
         let tokenizer = kind("byte-fallback");
         let encoder = Encoder { tokenizer: &tokenizer, template: template.as_ref() };
         let (prompt, answer) = (chat(&[("user", "hi")]), chat(&[("assistant", "yo")]));

@@ -139,7 +139,7 @@ mod tests {
     use crate::annotate::Pair;
     use crate::annotate::template::JudgeTemplate;
     use crate::data::tokenizer::Tokenizer;
-    use crate::demo::language::{tokenizer_json, vocabulary};
+    use crate::demo::language::tokenizer_json;
     use crate::files;
 
     fn rows() -> Vec<Value> {
@@ -160,7 +160,6 @@ mod tests {
     #[test]
     fn every_row_is_made_of_known_words() {
         let tokenizer = tokenizer();
-        assert_eq!(tokenizer.vocab_size(), vocabulary().len());
         for row in rows() {
             for text in row.as_object().unwrap().values().filter_map(Value::as_str) {
                 let ids = tokenizer.encode(text).unwrap();

@@ -8,7 +8,6 @@ use serde_json::Value;
 use super::adapter_storage::ADAPTER_CONFIG;
 use super::format::FloatFormat;
 use super::rope::Rope;
-use crate::data::tokenizer::token_ids;
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -30,7 +29,7 @@ pub struct ModelConfig {
     pub heads: usize,
     /// K: how many key and value heads; divides H.
     pub kv_heads: usize,
-    /// D: the size of a head, a multiple of 4. H·D may differ from C.
+    /// D: the size of a head, a multiple of 8. H·D may differ from C.
     pub head_dim: usize,
     /// V: how many token ids have an embedding.
     pub vocab_size: usize,
@@ -42,10 +41,6 @@ pub struct ModelConfig {
     pub max_position_embeddings: usize,
     /// Whether the head's matrix is the embedding's.
     pub tie_word_embeddings: bool,
-    /// The id that begins a text.
-    pub bos_token_id: Option<u32>,
-    /// The ids that end one; `generation_config.json` may say otherwise (see `data::tokenizer`).
-    pub eos_token_ids: Vec<u32>,
     /// What a user of this model should know about its file.
     pub warnings: Vec<String>,
     /// The file as it was read, so that a saved model keeps what this struct does not know.
@@ -73,10 +68,6 @@ struct Raw {
     attention_dropout: Option<f64>,
     #[serde(default)]
     quantization_config: Value,
-    #[serde(default)]
-    bos_token_id: Value,
-    #[serde(default)]
-    eos_token_id: Value,
 }
 
 /// The largest width, vocabulary or head: far above any model's, and far below what would overflow a size.
@@ -201,7 +192,6 @@ impl ModelConfig {
             warnings.push("config.json has attention_dropout, which training here does not do".into());
         }
         let rope = Rope::from_json(&json, max_position_embeddings, &mut warnings)?;
-        let ids = |key, value| token_ids(value).map_err(|why| format!("{key} {why}"));
         Ok(ModelConfig {
             architecture,
             hidden_size,
@@ -215,8 +205,6 @@ impl ModelConfig {
             rope,
             max_position_embeddings,
             tie_word_embeddings: raw.tie_word_embeddings.unwrap_or(false),
-            bos_token_id: ids("bos_token_id", &raw.bos_token_id)?.first().copied(),
-            eos_token_ids: ids("eos_token_id", &raw.eos_token_id)?,
             warnings,
             raw: json,
         })
@@ -243,11 +231,6 @@ impl ModelConfig {
         let mut text = serde_json::to_string_pretty(&self.raw).expect("a JSON value");
         text.push('\n');
         files::write_atomic(&dir.join("config.json"), text.as_bytes())
-    }
-
-    /// Radians a token of each pair of a head: (D/2).
-    pub fn inverse_frequencies(&self) -> Vec<f64> {
-        self.rope.inverse_frequencies(self.head_dim)
     }
 }
 
@@ -308,7 +291,7 @@ mod tests {
             (8, 512, 1e-5, 512)
         );
         assert_eq!(c.rope, Rope { theta: 10_000.0, scaling: RopeScaling::Default });
-        assert_eq!((c.tie_word_embeddings, c.bos_token_id, &c.eos_token_ids[..]), (true, Some(1), &[2][..]));
+        assert!(c.tie_word_embeddings);
         let c = ModelConfig::load(&shared("models/TinyStories-656K").unwrap()).unwrap();
         assert_eq!((c.hidden_size, c.intermediate_size, c.num_layers, c.vocab_size), (128, 384, 2, 2048));
     }
@@ -316,11 +299,11 @@ mod tests {
     #[test]
     fn what_is_missing_gets_the_defaults_of_transformers() {
         let c = config(json!({"rms_norm_eps": null, "num_key_value_heads": null, "rope_theta": null,
-            "eos_token_id": [2, 7], "architectures": null}))
+            "architectures": null}))
         .unwrap();
         assert_eq!((c.kv_heads, c.head_dim, c.rms_norm_eps, c.rope.theta), (8, 8, 1e-6, 1e4));
-        assert_eq!((c.max_position_embeddings, c.tie_word_embeddings, c.bos_token_id), (2048, false, None));
-        assert_eq!((c.eos_token_ids, c.architecture.as_str()), (vec![2, 7], "LlamaForCausalLM"));
+        assert_eq!((c.max_position_embeddings, c.tie_word_embeddings), (2048, false));
+        assert_eq!(c.architecture, "LlamaForCausalLM");
     }
 
     #[test]
@@ -443,7 +426,6 @@ mod tests {
         assert_refused(json!({"vocab_size": null}), "not a model's configuration");
         assert_refused(json!({"rms_norm_eps": -1.0}), "rms_norm_eps is -1");
         assert_refused(json!({"rope_theta": 0}), "rope_theta is 0");
-        assert_refused(json!({"eos_token_id": "x"}), "eos_token_id must be");
         let llama3 =
             json!({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 4.0, "high_freq_factor": 4.0});
         assert_refused(json!({"rope_scaling": llama3}), "must be above");

@@ -70,7 +70,7 @@ impl Policy {
     /// A model with the tokenizer in `dir`.
     pub fn with_model(model: Model, dir: &Path) -> Result<Policy> {
         let tokenizer = Tokenizer::load_for(dir, model.architecture().vocab)?;
-        let template = ChatTemplate::from_tokenizer_config(dir)?;
+        let template = ChatTemplate::load(dir)?;
         Ok(Policy { model, tokenizer, template, dir: dir.to_owned(), copies: FloatFormat::F32 })
     }
 

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use oaif::annotate::Pair;
+use oaif::annotate::likelihood::text_before;
 use oaif::annotate::template::JudgeTemplate;
 use oaif::data::chat::ChatTemplate;
 use oaif::data::encoder::Encoder;
@@ -54,7 +55,7 @@ fn config(_: &Path) -> Run {
     Box::new(|input| {
         let Ok(json) = serde_json::from_slice(input) else { return false };
         let Ok(config) = ModelConfig::from_json(json) else { return false };
-        config.inverse_frequencies().iter().all(|f| f.is_finite())
+        config.rope.inverse_frequencies(config.head_dim).iter().all(|f| f.is_finite())
     })
 }
 
@@ -92,7 +93,7 @@ fn tokenizer_config(dir: &Path) -> Run {
     Box::new(move |input| {
         std::fs::write(dir.join("tokenizer_config.json"), input).unwrap();
         let renders = |template: ChatTemplate| template.render(&conversation(), true).is_ok();
-        let template = ChatTemplate::from_tokenizer_config(&dir);
+        let template = ChatTemplate::load(&dir);
         let encoded = Tokenizer::load_for(&dir, 512).is_ok_and(|tokenizer| encodes(&tokenizer));
         encoded && template.is_ok_and(|template| template.is_none_or(renders))
     })
@@ -113,15 +114,18 @@ fn template(dir: &Path) -> Run {
     let dir = dir.to_owned();
     Box::new(move |input| {
         std::fs::write(dir.join("chat_template.jinja"), input).unwrap();
-        let Ok(Some(template)) = ChatTemplate::from_tokenizer_config(&dir) else { return false };
+        let Ok(Some(template)) = ChatTemplate::load(&dir) else { return false };
         [true, false].map(|prompt| template.render(&conversation(), prompt).is_ok()) == [true, true]
     })
 }
 
 fn judge_template(_: &Path) -> Run {
     Box::new(|input| {
-        let Ok(template) = JudgeTemplate::from_text(&String::from_utf8_lossy(input)) else { return false };
-        template.render(&Pair { prompt: "a {{ b }}", response_1: "c", response_2: "" }).is_ok()
+        let source = String::from_utf8_lossy(input);
+        let pair = Pair { prompt: "a {{ b }}", response_1: "c", response_2: "" };
+        let prompted = JudgeTemplate::from_text(&source).and_then(|template| template.render(&pair));
+        let likelihood = text_before(&source, "be kind", pair.prompt);
+        prompted.is_ok() | likelihood.is_ok()
     })
 }
 

@@ -39,7 +39,7 @@ impl ChatTemplate {
     /// The templates of the model in `dir`: `chat_template.jinja` and `additional_chat_templates/tool_use.jinja`, or
     /// else `chat_template` in `tokenizer_config.json` or `chat_template.json` (a string, or one a name). `None` where
     /// there is none.
-    pub fn from_tokenizer_config(dir: &Path) -> Result<Option<ChatTemplate>> {
+    pub fn load(dir: &Path) -> Result<Option<ChatTemplate>> {
         let config = files::read_json_if_present(&dir.join("tokenizer_config.json"))?.unwrap_or_default();
         let templates = folder::templates(dir, &config)?;
         if templates.is_empty() {

@@ -38,7 +38,7 @@ fn with_tokens(source: &str, tokens: Json) -> Result<ChatTemplate> {
     let dir = tempfile::tempdir().unwrap();
     files::write_atomic(&dir.path().join("tokenizer_config.json"), tokens.to_string().as_bytes())?;
     files::write_atomic(&dir.path().join("chat_template.jinja"), source.as_bytes())?;
-    ChatTemplate::from_tokenizer_config(dir.path()).map(Option::unwrap)
+    ChatTemplate::load(dir.path()).map(Option::unwrap)
 }
 
 fn turns(turns: &[(&str, &str)]) -> Conversation {
@@ -113,7 +113,7 @@ fn rendered(given: &[(&str, &str)], variables: Json) -> Result<Option<String>> {
     }
     let variables = Arc::new(variables.as_object().unwrap().clone());
     let conversation = Conversation { variables, ..turns(&[]) };
-    let template = ChatTemplate::from_tokenizer_config(dir.path())?;
+    let template = ChatTemplate::load(dir.path())?;
     template.map(|template| template.render(&conversation, false)).transpose()
 }
 

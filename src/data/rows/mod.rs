@@ -66,12 +66,13 @@ impl Message {
         self.0["role"].as_str().unwrap_or_default()
     }
 
-    /// What is said, without what is not text.
+    /// What is said: a string, the texts of a list of parts, or else the JSON of an object, such as a tool's answer.
     pub fn text(&self) -> String {
+        let text = |part: &Value| part.as_str().or(part["text"].as_str()).map(str::to_owned);
         match self.0.get("content") {
-            Some(Value::String(text)) => text.clone(),
-            Some(Value::Array(parts)) => parts.iter().filter_map(|part| part["text"].as_str()).collect(),
-            _ => String::new(),
+            None | Some(Value::Null) => String::new(),
+            Some(Value::Array(parts)) => parts.iter().filter_map(text).collect(),
+            Some(content) => text(content).unwrap_or_else(|| content.to_string()),
         }
     }
 

@@ -111,10 +111,12 @@ fn open(path: &Path) -> Result<Box<dyn BufRead>> {
     if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
         return Err(Error::file(path, "is a folder: name a file of JSON lines in it"));
     }
-    let size = file.metadata().map_or(0, |metadata| metadata.len());
     let mut input = BufReader::new(file);
     let mut plain: Box<dyn BufRead> = match begins_with(&mut input, b"\x1f\x8b", path)? {
-        true => Box::new(BufReader::new(Decompressed { input: MultiGzDecoder::new(input), size, read: 0 })),
+        true => {
+            let input = MultiGzDecoder::new(Counted { input, used: 0 });
+            Box::new(BufReader::new(Decompressed { input, read: 0 }))
+        }
         false => Box::new(input),
     };
     for (start, what) in OTHERS {
@@ -132,10 +134,34 @@ fn begins_with(input: &mut dyn BufRead, start: &[u8], path: &Path) -> Result<boo
     input.fill_buf().map(|bytes| bytes.starts_with(start)).map_err(unreadable(path))
 }
 
+/// Counts what is used of an input: a pipe does not say how long it is.
+struct Counted<R> {
+    input: R,
+    used: u64,
+}
+
+impl<R: BufRead> Read for Counted<R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let count = self.input.read(into)?;
+        self.used += count as u64;
+        Ok(count)
+    }
+}
+
+impl<R: BufRead> BufRead for Counted<R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.input.fill_buf()
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.used += count as u64;
+        self.input.consume(count);
+    }
+}
+
 /// Decompression, up to what a dataset can be.
 struct Decompressed<R> {
-    input: MultiGzDecoder<R>,
-    size: u64,
+    input: MultiGzDecoder<Counted<R>>,
     read: u64,
 }
 
@@ -143,12 +169,13 @@ impl<R: BufRead> Read for Decompressed<R> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let count = self.input.read(into).map_err(io::Error::other)?;
         self.read += count as u64;
-        if self.read > BOMB_BYTES && self.read / BOMB_RATIO > self.size {
+        let used = self.input.get_ref().used;
+        if self.read > BOMB_BYTES && self.read / BOMB_RATIO > used {
             let why = format!(
-                "it has more than {} MiB, over {BOMB_RATIO} times the file's own {} KiB, which no dataset has: decompress it \
-                 yourself if it is one",
-                BOMB_BYTES >> 20,
-                self.size >> 10
+                "its first {} KiB hold more than {} MiB, over {BOMB_RATIO} times as much, which no dataset does: decompress \
+                 it yourself if it is one",
+                used >> 10,
+                BOMB_BYTES >> 20
             );
             return Err(io::Error::other(why));
         }
@@ -268,5 +295,27 @@ impl Elements<'_> {
             true => Ok(false),
             false => Err(NoElement::Row(self.number, "something follows the array")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_compressed_dataset_is_read_whatever_says_how_long_it_is() {
+        // One bit a letter, as a pipe gives it: without a size.
+        let mut state = 1u32;
+        let letters = (0..1 << 20).map(|_| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            if state >> 31 == 0 { b'a' } else { b'b' }
+        });
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        io::Write::write_all(&mut gzip, &letters.collect::<Vec<u8>>()).unwrap();
+        let members = gzip.finish().unwrap().repeat((BOMB_BYTES >> 20) as usize + 1);
+        let input = MultiGzDecoder::new(Counted { input: &members[..], used: 0 });
+        let mut input = Decompressed { input, read: 0 };
+        assert_eq!(io::copy(&mut input, &mut io::sink()).unwrap(), BOMB_BYTES + (1 << 20));
+        assert_eq!(input.input.get_ref().used, members.len() as u64);
     }
 }

@@ -296,6 +296,22 @@ fn a_message_may_have_parts_or_call_tools_instead_of_saying_something() {
 }
 
 #[test]
+fn a_transcript_keeps_every_text_of_a_message() {
+    for (content, text) in [
+        (r#""a""#, "a"),
+        (r#"[{"type": "text", "text": "a "}, "b", {"type": "image", "url": "x"}]"#, "a b"),
+        (r#"["a", "b"]"#, "ab"),
+        (r#"{"type": "text", "text": "a"}"#, "a"),
+        (r#"{"sun": true}"#, r#"{"sun":true}"#),
+    ] {
+        let row = format!(r#"{{"prompt": [{{"role": "user", "content": {content}}}]}}"#);
+        let rows = read_prompts(file(row.as_bytes()).path(), &Columns::default()).unwrap();
+        assert_eq!(rows[0].prompt.transcript(), format!("user: {text}"));
+        assert!(!rows[0].prompt.is_empty(), "{content}");
+    }
+}
+
+#[test]
 fn files_of_other_kinds_are_named() {
     for (bytes, what) in [
         (&b"PAR1\x15\x04"[..], "Parquet"),

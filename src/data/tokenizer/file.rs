@@ -15,8 +15,8 @@ const MAX_STEPS: usize = 512;
 const MAX_REPLACEMENT: usize = 64;
 /// Pre-tokenizers that may each double a text.
 const MAX_GROWING: usize = 4;
-/// The library counts on from the highest id.
-const MAX_ID: u64 = i32::MAX as u64;
+/// The highest token id: the library counts on from it.
+const MAX_ID: u32 = i32::MAX as u32;
 
 /// The content of `tokenizer.json` in `dir`, without what is not for encoding a text as a user wrote it: truncation,
 /// padding, and the dropout of merges.
@@ -137,10 +137,16 @@ fn check_model(model: &Value) -> Result<(), String> {
 }
 
 fn check_id(token: &str, id: &Value) -> Result<(), String> {
-    match id.as_u64() {
-        Some(id) if id > MAX_ID => Err(format!("token {token:?} has id {id}, ids end at {MAX_ID}")),
-        _ => Ok(()),
+    // What is wrong with one that is no whole number the library says.
+    match id.is_u64() && token_id(id).is_none() {
+        true => Err(format!("token {token:?} has id {id}, ids end at {MAX_ID}")),
+        false => Ok(()),
     }
+}
+
+/// A token id that the library can take.
+pub(super) fn token_id(value: &Value) -> Option<u32> {
+    value.as_u64().and_then(|id| u32::try_from(id).ok()).filter(|id| *id <= MAX_ID)
 }
 
 /// How many tokens the post-processor writes behind a text.

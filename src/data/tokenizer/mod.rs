@@ -197,11 +197,6 @@ impl Tokenizer {
         Ok(whole.split_off(common))
     }
 
-    /// One more than the highest id.
-    pub fn vocab_size(&self) -> usize {
-        self.inner.get_vocab(true).into_values().max().map_or(0, |id| id as usize + 1)
-    }
-
     /// The id of exactly this token.
     pub fn token_to_id(&self, token: &str) -> Option<u32> {
         self.inner.token_to_id(token)
@@ -263,7 +258,7 @@ pub(crate) fn configured_ids(dir: &Path, name: &str) -> Result<Vec<u32>> {
 }
 
 /// The ids in a `…_token_id` entry: absent, null, a number or a list. The error continues "eos_token_id …".
-pub(crate) fn token_ids(value: &Value) -> Result<Vec<u32>, &'static str> {
+fn token_ids(value: &Value) -> Result<Vec<u32>, &'static str> {
     let id = |value: &Value| {
         let id = value.as_u64().and_then(|id| u32::try_from(id).ok());
         id.ok_or("must be a token id or a list of token ids")

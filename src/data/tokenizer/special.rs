@@ -8,6 +8,7 @@ use tokenizers::{AddedToken, Model};
 
 use super::bounds::{Inner, guarded};
 use super::class::Class;
+use super::file::token_id;
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -232,11 +233,6 @@ fn object(path: &Path) -> Result<Map<String, Value>> {
         Some(Value::Object(map)) => Ok(map),
         Some(_) => Err(Error::file(path, "must be a JSON object")),
     }
-}
-
-fn token_id(value: &Value) -> Option<u32> {
-    // The library counts on from the highest id.
-    value.as_u64().and_then(|id| i32::try_from(id).ok()).map(|id| id as u32)
 }
 
 /// `added_tokens_decoder`: tokens by their ids, which JSON writes as strings.
