@@ -398,7 +398,8 @@ fn completions_are_learnt() {
 fn steps_that_are_not_finite_change_nothing_and_five_in_a_row_end_the_run() {
     let Some(gpu) = gpu() else { return };
     let temp = tempfile::tempdir().unwrap();
-    let train = train_options(&temp.path().join("run"), 50);
+    // Weights that are not finite are never saved.
+    let train = TrainOptions { save_steps: None, ..train_options(&temp.path().join("run"), 50) };
     let policy = Policy::load(&gpu, &fixture("tiny"), &train).unwrap();
     let weight = policy.model.base().get("model.norm.weight").unwrap().clone();
     policy.model.base().upload("model.norm.weight", &vec![f32::NAN; weight.elements()]).unwrap();

@@ -85,5 +85,5 @@ impl TextTemplate {
 
 /// An error about one pair, which ends no run.
 pub(super) fn unrendered(why: String) -> Error {
-    Error::config("judge template", format!("cannot render this pair ({why})"))
+    Error::config("judge-template", format!("cannot render this pair ({why})"))
 }
