@@ -69,6 +69,11 @@ impl Checkpoint {
             ),
             None => damaged(error, "no checkpoint before it is whole, so begin a new run"),
         })?;
+        // Steps after it are removed by their names: it must not be among them.
+        if let Some(named) = step_of_name(path).filter(|named| *named != step) {
+            let why = format!("was written after step {step}, not {named}: rename it to step-{step:06}");
+            return Err(Error::file(path, why));
+        }
         Ok(Checkpoint { step, path: path.to_owned() })
     }
 }

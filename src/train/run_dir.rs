@@ -38,7 +38,8 @@ pub const REPORT: &str = "report.html";
 /// What came out, by `oaif demo`.
 pub const SUMMARY: &str = "summary.json";
 /// What a run leaves, its models included.
-const CONTENTS: [&str; 8] = [RUN, METRICS, PAIRS, CHECKPOINTS, "model", "adapter", REPORT, SUMMARY];
+pub(crate) const CONTENTS: [&str; 8] =
+    [RUN, METRICS, PAIRS, CHECKPOINTS, "model", "adapter", REPORT, SUMMARY];
 
 /// What to do about the run that the folder may hold already.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -473,6 +473,25 @@ fn a_run_warns_of_what_makes_it_worthless_and_the_report_keeps_it() {
 }
 
 #[test]
+fn a_run_is_not_replaced_by_one_that_reads_from_it() {
+    let Some(place) = place() else { return };
+    let line = "dpo --dataset pairs.jsonl --max-steps 1 --output-dir run";
+    place.oaif(&format!("{line} --model tiny")).done();
+    std::fs::write(place.path("run/pairs.jsonl"), PAIRS).unwrap();
+    let again = "--overwrite-output-dir";
+    let align = "align --model tiny --dataset pairs.jsonl --output-dir run --judge likelihood --judge-model run/model";
+    for (line, flag) in [
+        (format!("{line} --model run/model {again}"), "--model"),
+        (format!("{line} --model run/checkpoints/step-000001 {again}"), "--model"),
+        (format!("{line} --model tiny {again}").replace("pairs.jsonl", "run/pairs.jsonl"), "--dataset"),
+        (format!("{align} {again}"), "--judge-model"),
+    ] {
+        place.refuses(&line, 2, &["--overwrite-output-dir: would delete run/", flag, "another --output-dir"]);
+    }
+    assert!(place.path("run/model/model.safetensors").exists());
+}
+
+#[test]
 fn odd_sizes_are_no_obstacle() {
     let Some(place) = place() else { return };
     let line = "align --model tiny --dataset pairs.jsonl --max-steps 1 --output-dir run --overwrite \

@@ -130,6 +130,12 @@ impl AnnotatorPlan {
 }
 
 impl AnnotatorArgs {
+    /// What it reads, by its flags.
+    pub fn inputs(&self) -> [(&'static str, Option<&Path>); 2] {
+        let template = self.judge_template.as_deref().map(Path::new);
+        [("--judge-model", self.judge_model.as_deref()), ("--judge-template", template)]
+    }
+
     pub fn plan(&mut self) -> Result<AnnotatorPlan> {
         let Some(kind) = self.judge else {
             let why = "nobody is named to compare the responses: give --judge llm or --judge likelihood (with \

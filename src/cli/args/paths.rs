@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::ensure;
 use crate::error::{Error, Result};
 use crate::files;
-use crate::train::run_dir::{RUN, checkpoints};
+use crate::train::run_dir::{CONTENTS, RUN, checkpoints};
 
 const MODEL_CONFIG: &str = "config.json";
 const ADAPTER_CONFIG: &str = "adapter_config.json";
@@ -33,6 +33,22 @@ impl AdapterArgs {
     pub fn plan(&self) -> Result<Option<PathBuf>> {
         self.adapter.as_deref().map(adapter_dir).transpose()
     }
+}
+
+/// Refuses to replace a run by one that reads from it: its model, rows or judge would be gone.
+pub(super) fn refuse_own_input(run: &Path, inputs: &[(&str, Option<&Path>)]) -> Result<()> {
+    let Ok(run) = run.canonicalize() else { return Ok(()) };
+    for (flag, path) in inputs {
+        let Some(path) = path else { continue };
+        let found = path.canonicalize().unwrap_or_default();
+        let first = found.strip_prefix(&run).ok().and_then(|inside| inside.iter().next());
+        if first.is_some_and(|name| CONTENTS.iter().any(|content| name == *content)) {
+            let why =
+                format!("would delete {}, which {flag} reads: give another --output-dir", path.display());
+            return Err(Error::config("overwrite-output-dir", why));
+        }
+    }
+    Ok(())
 }
 
 /// The folder of a model. Whether it holds all that a model needs is for whoever reads it; here stands what else a folder

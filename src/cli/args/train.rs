@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::annotator::{AnnotatorArgs, AnnotatorPlan, PROTOCOL};
 use super::gpu::{DtypeArgs, GpuArgs, GpuPlan};
-use super::paths::{AdapterArgs, dataset_file, model_dir, run_dir};
+use super::paths::{AdapterArgs, dataset_file, model_dir, refuse_own_input, run_dir};
 use super::sampling::SamplingArgs;
 use super::{ensure, positive, unusable};
 use crate::data::rows::Columns;
@@ -370,6 +370,9 @@ impl AlignArgs {
         let level = self.async_level;
         ensure(level <= 1, "--async-level", level, "0 or 1: answers are off-policy by one step at most")?;
         let annotator = self.annotator.plan()?;
+        if train.options.overwrite {
+            refuse_own_input(&train.options.output_dir, &self.annotator.inputs())?;
+        }
         if level == 1 && !matches!(annotator, AnnotatorPlan::Command(_)) {
             let why = "is 1, which is for --judge command: other annotators leave nothing to wait for";
             return Err(Error::config("--async-level", why));
@@ -450,6 +453,14 @@ impl TrainArgs {
             return Err(Error::config("--overwrite-output-dir", why));
         }
         let output_dir = run_dir(self.output_dir.as_deref().unwrap_or(Path::new("")))?;
+        if self.overwrite_output_dir {
+            let inputs = [
+                ("--model", Some(self.model.as_path())),
+                ("--dataset", self.dataset.as_deref()),
+                ("--adapter", adapter.as_deref()),
+            ];
+            refuse_own_input(&output_dir, &inputs)?;
+        }
         let optional = |flag, value: Option<usize>| value.map(|n| positive(flag, n)).transpose();
         let options = TrainOptions {
             output_dir: output_dir.clone(),
