@@ -537,7 +537,8 @@ fn a_tensor_above_the_limits_is_an_error_that_names_it_and_the_way_out() {
     let capacity = Capacity { tokens: 100, targets: 50, sequences: 4 };
     let new = |gpu: &Gpu, model: &Model| PairStep::new(gpu, model, LOSS, capacity, false, &Arena::new());
     let message = new(&binding, &model).err().unwrap().to_string();
-    assert!(message.contains("(100, 32)") && message.contains(": lower the batch size"), "{message}");
+    assert!(message.contains("(100, 32)") && message.contains("12 KiB"), "{message}");
+    assert!(message.contains("4.0 KiB: lower the batch size"), "{message}");
     let buffer = Gpu::without_device(Limits { buffer: 1 << 20, ..Limits::default() });
     let error = buffer.buffer("a wide tensor", Category::Weights, 2 << 20).unwrap_err();
     assert!(matches!(&error, Error::Limit { what, needed: 2_097_152, .. } if what == "a wide tensor"));

@@ -56,7 +56,7 @@ impl JudgeModel {
     /// knows its texts holds a little more: what they begin with.
     pub fn scorer(model: &Model, max_length: Option<usize>, arena: &Arena) -> Result<(Scorer, usize)> {
         if max_length == Some(0) {
-            return Err(Error::config("max_length", "is 0, at least 1 is needed"));
+            return Err(Error::config("max-length", "is 0, at least 1 is needed"));
         }
         let max_length = max_length.unwrap_or(DEFAULT_MAX_LENGTH).min(model.architecture().context);
         Ok((Scorer::new(model.gpu(), model, capacity(max_length), arena)?, max_length))

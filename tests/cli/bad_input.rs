@@ -371,7 +371,7 @@ fn an_output_that_cannot_be_written_is_refused() {
     // Root may write anywhere but here.
     if cfg!(target_os = "linux") {
         let line = DPO.replace("--output-dir run", "--output-dir /proc/run");
-        place.refuses(&line, 1, &["/proc/run", "cannot be written to", "--output-dir"]);
+        place.refuses(&line, 1, &["/proc/run", "cannot be written to", "another output folder"]);
         place.refuses(&SCORE.replace("out.jsonl", "/proc/out.jsonl"), 1, &["cannot create /proc/out.jsonl"]);
     }
     assert_eq!(place.read("file"), b"mine");

@@ -139,7 +139,7 @@ fn a_tier_of_f16_generates_or_says_what_the_adapter_lacks() {
                 assert_eq!(outcome.err, "", "a result that is not trusted is a warning");
                 assert_eq!(ids(&outcome.rows()[0]["token_ids"]).len(), 4);
             }
-            _ => outcome.refused(2, &["cannot run tier", tier, "choose another --gpu"]),
+            _ => outcome.refused(2, &["cannot run tier", tier, "choose another GPU"]),
         }
     }
 }

@@ -71,7 +71,7 @@ fn a_demo_that_cannot_begin_says_why_in_a_sentence() {
     let into = |dir: &str| QUICK.replace("--output-dir run", &format!("--output-dir {dir}"));
     place.refuses(&into("file"), 1, &["file: is a file, but --output-dir needs a folder there"]);
     if cfg!(target_os = "linux") {
-        place.refuses(&into("/proc/run"), 1, &["/proc/run", "cannot be written to", "--output-dir"]);
+        place.refuses(&into("/proc/run"), 1, &["/proc/run", "cannot be written to", "another output folder"]);
     }
     place.refuses(&format!("{QUICK} --gpu nonesuch"), 1, &["no GPU is called \"nonesuch\"", "choose"]);
     place.refuses(&format!("{QUICK} --instruction kind"), 2, &["accurate, short, very-short, cheerful"]);
