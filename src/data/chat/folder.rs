@@ -1,9 +1,9 @@
-//! What a model's folder says of chat templates and special tokens, as `transformers` 5 reads it.
+//! What a model's folder says of chat templates, as `transformers` 5 reads it.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::error::{Error, Result};
 use crate::files;
@@ -66,60 +66,5 @@ fn named(path: &Path, value: &Value) -> Result<Templates> {
         }
         Value::Object(map) => map.iter().map(|(name, source)| one(name, source)).collect(),
         _ => Err(bad()),
-    }
-}
-
-/// Tokens that a tokenizer has by its class, where its configuration does not say otherwise.
-const OF_CLASS: [(&str, &[(&str, &str)]); 4] = [
-    ("Llama", &[("bos_token", "<s>"), ("eos_token", "</s>"), ("unk_token", "<unk>")]),
-    (
-        "Qwen2",
-        &[("eos_token", "<|endoftext|>"), ("unk_token", "<|endoftext|>"), ("pad_token", "<|endoftext|>")],
-    ),
-    (
-        "GPT2",
-        &[("bos_token", "<|endoftext|>"), ("eos_token", "<|endoftext|>"), ("unk_token", "<|endoftext|>")],
-    ),
-    (
-        "Gemma",
-        &[
-            ("bos_token", "<bos>"),
-            ("eos_token", "<eos>"),
-            ("unk_token", "<unk>"),
-            ("pad_token", "<pad>"),
-            ("mask_token", "<mask>"),
-        ],
-    ),
-];
-
-/// The special tokens that a template sees: every `NAME_token` that has a text, and those of `extra_special_tokens`
-/// that have a name. `special_tokens_map.json` goes first where the configuration has no `added_tokens_decoder`.
-pub(super) fn special_tokens(dir: &Path, config: &Value) -> Result<Map<String, Value>> {
-    let mut tokens = Map::new();
-    let class = config["tokenizer_class"].as_str().unwrap_or_default();
-    let class = class.strip_suffix("Fast").unwrap_or(class).strip_suffix("Tokenizer").unwrap_or_default();
-    if let Some((_, defaults)) = OF_CLASS.iter().find(|(name, _)| *name == class) {
-        tokens.extend(defaults.iter().map(|&(name, text)| (name.to_owned(), Value::from(text))));
-    }
-    add_tokens(&mut tokens, config);
-    if config["added_tokens_decoder"].is_null()
-        && let Some(map) = files::read_json_if_present(&dir.join("special_tokens_map.json"))?
-    {
-        add_tokens(&mut tokens, &map);
-    }
-    tokens.retain(|_, text| !text.is_null());
-    Ok(tokens)
-}
-
-fn add_tokens(tokens: &mut Map<String, Value>, config: &Value) {
-    // A token is a string, or an object with its text and how it is matched.
-    let text = |token: &Value| token.as_str().or(token["content"].as_str()).map(Value::from);
-    for (name, token) in config.as_object().into_iter().flatten() {
-        if name.ends_with("_token") && (token.is_null() || text(token).is_some()) {
-            tokens.insert(name.clone(), text(token).unwrap_or(Value::Null));
-        }
-    }
-    for (name, token) in config["extra_special_tokens"].as_object().into_iter().flatten() {
-        tokens.extend(text(token).map(|text| (name.clone(), text)));
     }
 }

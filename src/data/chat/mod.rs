@@ -20,6 +20,7 @@ use minijinja::{Environment, Value};
 use serde_json::{Map, Value as Json};
 
 use super::rows::{Conversation, Message, Text};
+use super::tokenizer;
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -45,7 +46,7 @@ impl ChatTemplate {
         if templates.is_empty() {
             return Ok(None);
         }
-        let special_tokens = folder::special_tokens(dir, &config)?;
+        let special_tokens = tokenizer::special_tokens(dir)?;
         let (mut environment, mut names) = (environment::environment(), Vec::new());
         for name in [DEFAULT, TOOL_USE] {
             if let Some((path, source)) = templates.get(name) {

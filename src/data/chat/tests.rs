@@ -163,7 +163,8 @@ fn a_template_sees_the_special_tokens_that_are_given() {
         "{{ bos_token }}|{{ eos_token }}|{{ pad_token }}|{{ image_token }}|{{ bos_token is defined }}",
     );
     let seen = |config: &str, map: &str| {
-        let given = [TEMPLATE, ("tokenizer_config.json", config), ("special_tokens_map.json", map)];
+        let merges = ("tokenizer.json", r#"{"model": {"merges": []}}"#);
+        let given = [TEMPLATE, ("tokenizer_config.json", config), ("special_tokens_map.json", map), merges];
         rendered(&given, json!({})).unwrap().unwrap()
     };
     assert_eq!(seen("{}", "{}"), "||||False");
@@ -182,6 +183,8 @@ fn a_template_sees_the_special_tokens_that_are_given() {
     assert_eq!(seen(r#"{"additional_special_tokens": ["A"]}"#, "{}"), "||||False");
     assert_eq!(seen(r#"{"tokenizer_class": "LlamaTokenizerFast"}"#, "{}"), "<s>|</s>|||True");
     assert_eq!(seen(r#"{"tokenizer_class": "LlamaTokenizer", "bos_token": null}"#, "{}"), "|</s>|||False");
+    let neox = r#"{"tokenizer_class": "GPTNeoXTokenizer"}"#;
+    assert_eq!(seen(neox, "{}"), "<|endoftext|>|<|endoftext|>|<|padding|>||True");
     let own =
         rendered(&[TEMPLATE, ("tokenizer_config.json", r#"{"bos_token": "B"}"#)], json!({"bos_token": "V"}));
     assert_eq!(own.unwrap().unwrap(), "V||||True");

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 pub use bounds::panics_are_caught;
 use bounds::{Inner, guarded};
 use class::Class;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use special::Settings;
 pub use stop::StopMatcher;
 use tokenizers::models::ModelWrapper;
@@ -242,6 +242,12 @@ fn without_spaces(mut text: String) -> String {
         text = text.replace(contraction, &contraction[1..]);
     }
     text
+}
+
+/// The special tokens with a name that the files in `dir` give its tokenizer, as a chat template sees them.
+pub(super) fn special_tokens(dir: &Path) -> Result<Map<String, Value>> {
+    let file = files::read_json_if_present(&dir.join("tokenizer.json"))?.unwrap_or_default();
+    Ok(Settings::read(dir, &file)?.named())
 }
 
 /// The ids that the model's configuration files in `dir` give under `name`, the more particular file first.

@@ -149,6 +149,11 @@ impl Settings {
         named.chain(&self.unnamed).map(|token| token.content.as_str())
     }
 
+    /// The special tokens that have a name.
+    pub(super) fn named(&self) -> Map<String, Value> {
+        self.named.iter().map(|(name, token)| (name.clone(), token.content.as_str().into())).collect()
+    }
+
     /// The token that a file calls `name`.
     pub(super) fn text(&self, name: &str) -> Option<&str> {
         let found = self.named.iter().find(|(known, _)| known == name);
