@@ -63,6 +63,7 @@ struct Raw {
     max_position_embeddings: Option<usize>,
     tie_word_embeddings: Option<bool>,
     attention_bias: Option<bool>,
+    is_causal: Option<bool>,
     mlp_bias: Option<bool>,
     hidden_act: Option<String>,
     attention_dropout: Option<f64>,
@@ -115,6 +116,11 @@ impl ModelConfig {
             return Err(format!(
                 "{key} is true: projections with a bias are not supported yet, use another model"
             ));
+        }
+        if raw.is_causal == Some(false) {
+            return Err(
+                "is_causal is false: only models whose tokens see none after them are supported".into()
+            );
         }
         if !raw.quantization_config.is_null() {
             return Err(
@@ -352,6 +358,7 @@ mod tests {
     fn unsupported_settings_are_refused() {
         assert_refused(json!({"attention_bias": true}), "attention_bias is true");
         assert_refused(json!({"mlp_bias": true}), "mlp_bias is true");
+        assert_refused(json!({"is_causal": false}), "is_causal is false");
         assert_refused(json!({"hidden_act": "gelu"}), "hidden_act is \"gelu\"");
         let quantised = json!({"quant_method": "bitsandbytes", "load_in_4bit": true});
         assert_refused(json!({"quantization_config": quantised}), "quantization_config is set");

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use super::Model;
+use super::adapter_storage::{ADAPTER_CONFIG, ADAPTER_FILE};
 use super::architecture::{Architecture, WeightSpec};
 use super::companions::Companions;
 use super::config::ModelConfig;
@@ -65,6 +66,13 @@ impl Model {
         allocate: impl FnOnce(&[WeightSpec]) -> Result<Weights>,
     ) -> Result<Model> {
         let mut config = ModelConfig::load(dir)?;
+        if dir.join(ADAPTER_CONFIG).exists() {
+            let why = format!(
+                "holds a LoRA adapter beside the model, which transformers would put on it: move {ADAPTER_CONFIG} and \
+                 {ADAPTER_FILE} to a folder of their own, and give that as the adapter"
+            );
+            return Err(Error::file(dir, why));
+        }
         if gpu.is_measuring() && !TensorFiles::are_in(dir) {
             let weights = allocate(&Architecture::llama(&config).weights())?;
             return Ok(Model::new(gpu, config, weights)?.of_folder(dir));

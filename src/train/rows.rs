@@ -40,6 +40,8 @@ pub struct EncodedRows {
     pub too_long: usize,
     /// Texts of fewer than two tokens.
     pub empty: usize,
+    /// Pairs whose answers are the same.
+    pub alike: usize,
     /// Rows that are kept, and whose prompt has other last tokens once a completion follows.
     pub cut: usize,
     limits: Option<LengthLimits>,
@@ -64,6 +66,8 @@ impl EncodedRows {
             let Encoded { tree, cut } = encode(row).map_err(at(place(row)))?;
             if tree.prompt.is_empty() || tree.responses.iter().any(Vec::is_empty) {
                 out.empty += 1;
+            } else if tree.responses.len() == 2 && tree.responses[0] == tree.responses[1] {
+                out.alike += 1;
             } else if tree.prompt.len() > limits.prompt {
                 out.long_prompts += 1;
             } else if tree.length() > limits.whole {
@@ -76,7 +80,7 @@ impl EncodedRows {
         }
         if out.trees.is_empty() {
             let why = format!(
-                "no row is left to train on ({}): raise the limit or shorten the rows",
+                "no row is left to train on ({}): mend the rows, or raise the limit",
                 out.skipped().unwrap_or_default()
             );
             return Err(Error::config("dataset", why));
@@ -94,7 +98,7 @@ impl EncodedRows {
         EncodedRows::collect(rows, limits, |row| &row.place, encode)
     }
 
-    /// Prompt, chosen, rejected.
+    /// Prompt, chosen, rejected. A pair of equal answers says nothing, and is skipped.
     pub fn pairs(
         encoder: &Encoder,
         rows: &[Pair],
@@ -122,7 +126,7 @@ impl EncodedRows {
 
     /// How many of the dataset's rows were skipped.
     pub fn skipped_rows(&self) -> usize {
-        self.long_prompts + self.too_long + self.empty
+        self.long_prompts + self.too_long + self.empty + self.alike
     }
 
     /// How many of the dataset's rows were skipped and by which limit; `None` where all were kept.
@@ -132,6 +136,7 @@ impl EncodedRows {
             (self.long_prompts, format!("with a prompt above {} tokens", limits.prompt)),
             (self.too_long, format!("above {} tokens in all", limits.whole)),
             (self.empty, "without a token to learn".to_owned()),
+            (self.alike, "of two equal answers".to_owned()),
         ];
         let skipped = self.skipped_rows();
         let all = skipped + self.trees.len();
@@ -194,6 +199,7 @@ impl EncodedRows {
             "skipped_long_prompt": self.long_prompts,
             "skipped_too_long": self.too_long,
             "skipped_empty": self.empty,
+            "skipped_alike": self.alike,
             "prompt_tokens": of(&|t| Some(t.prompt.len())),
             "completion_tokens": of(&|t| t.responses.iter().map(Vec::len).max()),
         })

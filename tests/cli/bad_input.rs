@@ -282,6 +282,21 @@ fn a_tokenizer_that_panics_in_its_library_is_one_sentence() {
 }
 
 #[test]
+fn pairs_of_equal_answers_are_skipped_and_alone_they_are_an_error() {
+    let Some(place) = place() else { return };
+    let alike = json!({"prompt": "a", "chosen": " fox", "rejected": " fox"});
+    place.write("pairs.jsonl", format!("{PAIRS}{alike}\n"));
+    assert!(place.oaif(DPO).done().err.contains("1 of 5 rows are skipped: 1 of two equal answers"));
+    place.write("pairs.jsonl", format!("{alike}\n"));
+    let line = DPO.replace("--output-dir run", "--output-dir other");
+    place.refuses(
+        &line,
+        2,
+        &["no row is left to train on (1 of 1 rows are skipped: 1 of two equal answers)"],
+    );
+}
+
+#[test]
 fn what_is_longer_than_the_context_is_an_error_in_score_and_generate() {
     let Some(place) = place() else { return };
     let long = "fox ".repeat(200);

@@ -136,6 +136,17 @@ fn hostile_sizes_are_a_sentence_within_a_second() {
 }
 
 #[test]
+fn an_adapter_beside_its_model_is_not_passed_over() {
+    let Some(place) = Place::with(&["tiny", "tiny_lora"]) else { return };
+    place.write("rows.jsonl", completions());
+    for file in place.names("tiny_lora") {
+        place.write(&format!("tiny/{file}"), place.read(&format!("tiny_lora/{file}")));
+    }
+    let parts = ["tiny: holds a LoRA adapter beside the model", "move adapter_config.json and"];
+    place.refuses("score --model tiny --input rows.jsonl", 1, &parts);
+}
+
+#[test]
 fn an_adapter_given_as_the_model_is_told_from_one() {
     let Some(place) = Place::with(&["tiny_lora"]) else { return };
     place.write("rows.jsonl", completions());

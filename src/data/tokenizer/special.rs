@@ -107,20 +107,30 @@ impl Settings {
                 || list.as_object().is_some_and(Map::is_empty);
             (!empty).then_some((name, list))
         };
+        match config.get("model_specific_special_tokens") {
+            None | Some(Value::Null) => {}
+            Some(Value::Object(tokens)) => self.name_all(tokens)?,
+            Some(_) => return Err("model_specific_special_tokens must be an object that names tokens".into()),
+        }
         match list("extra_special_tokens").or_else(|| list("additional_special_tokens")) {
             None => {}
             Some((name, Value::Array(tokens))) => {
                 self.unnamed = tokens.iter().map(|value| token(name, value)).collect::<Result<_, _>>()?;
             }
-            Some((_, Value::Object(tokens))) => {
-                for (name, value) in tokens {
-                    self.named.retain(|(known, _)| known != name);
-                    self.named.push((name.clone(), token(name, value)?));
-                }
-            }
+            Some((_, Value::Object(tokens))) => self.name_all(tokens)?,
             Some((name, _)) => {
                 return Err(format!("{name} must be a list of tokens, or an object that names them"));
             }
+        }
+        Ok(())
+    }
+
+    /// Takes special tokens by their names, in place of those that have them.
+    fn name_all(&mut self, tokens: &Map<String, Value>) -> Result<(), String> {
+        for (name, value) in tokens {
+            let token = special(value).map_err(|why| format!("{name} {why}"))?;
+            self.named.retain(|(known, _)| known != name);
+            self.named.push((name.clone(), token));
         }
         Ok(())
     }

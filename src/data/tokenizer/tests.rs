@@ -198,12 +198,22 @@ fn generation_stops_at_the_tokenizers_end_and_at_the_configured_ones() {
     );
 }
 
+/// As transformers 5.24 reads what it writes itself.
+#[test]
+fn special_tokens_of_this_model_alone_are_added_under_their_names() {
+    let config = r#"{"model_specific_special_tokens": {"image_token": "<img>"}}"#;
+    let dir = folder(&[("tokenizer.json", TOKENIZER), ("tokenizer_config.json", config)]);
+    assert!(Tokenizer::load(dir.path()).unwrap().token_to_id("<img>").is_some());
+    assert_eq!(super::special_tokens(dir.path()).unwrap()["image_token"], "<img>");
+}
+
 #[test]
 fn special_tokens_of_a_wrong_type_are_clear_errors() {
     for (config, why) in [
         (r#"{"eos_token": 2}"#, "eos_token must be a string, or an object with \"content\""),
         (r#"{"bos_token": {"id": 1}}"#, "bos_token must be a string"),
         (r#"{"extra_special_tokens": "x"}"#, "extra_special_tokens must be a list"),
+        (r#"{"model_specific_special_tokens": []}"#, "model_specific_special_tokens must be an object"),
         (r#"{"additional_special_tokens": [1]}"#, "additional_special_tokens must be a string"),
         ("[]", "must be a JSON object"),
     ] {
