@@ -71,7 +71,7 @@ pub(super) fn expand(command: &Command, arguments: Vec<OsString>) -> Result<Vec<
 }
 
 fn takes_path(arg: &Arg) -> bool {
-    let path: ValueParser = value_parser!(PathBuf).into();
+    let path: ValueParser = value_parser!(PathBuf);
     arg.get_value_parser().type_id() == path.type_id()
         || arg.get_long().is_some_and(|long| PERHAPS_PATHS.contains(&long))
 }
