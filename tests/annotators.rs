@@ -279,7 +279,7 @@ fn a_pair_that_the_template_refuses_is_unusable_and_does_not_end_the_run() {
     for mut annotator in [Box::new(likelihood) as Box<dyn Annotator>, Box::new(prompted)] {
         let judgements = annotator.annotate(&pairs).unwrap();
         let Verdict::Invalid { why } = &judgements[0].verdict else { panic!("{:?}", judgements[0]) };
-        assert!(why.contains("judge template cannot render this pair"), "{why}");
+        assert!(why.contains("judge-template cannot render this pair"), "{why}");
         assert!(judgements[1].verdict.p_first().is_some(), "{:?}", judgements[1]);
     }
 }
