@@ -163,7 +163,7 @@ impl<'a> Session<'a> {
         control: Control<'a>,
     ) -> Result<Session<'a>> {
         identity.check_names(&options.allow_changes)?;
-        if !sources.config.is_object() {
+        if !sources.config.is_object() && !sources.config.is_null() {
             return Err(Error::config("config", "is no JSON object"));
         }
         let limit = options.save_total_limit.and_then(NonZeroUsize::new);

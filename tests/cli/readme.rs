@@ -25,10 +25,11 @@ fn prepare(place: &Place) {
     let rows = |rows: &[Value]| rows.iter().map(|row| format!("{row}\n")).collect::<String>();
     place.write("prompts.jsonl", rows(&[json!({"prompt": "the fox was"}), json!({"prompt": "she said"})]));
     place.write("texts.jsonl", rows(&[json!({"text": "the fox was happy and old ."})]));
-    let row = json!({"prompt": "the fox", "chosen": "was happy", "rejected": "sad", "completion": "slept",
-        "response_1": "ran home", "response_2": "slept"});
-    place.write("pairs.jsonl", rows(std::slice::from_ref(&row)));
-    place.write("rows.jsonl", rows(&[row]));
+    let pair = json!({"prompt": "the fox", "chosen": " was happy", "rejected": " sad"});
+    place.write("pairs.jsonl", rows(&[pair]));
+    place.write("rows.jsonl", rows(&[json!({"prompt": "the fox", "completion": " slept"})]));
+    let answers = json!({"prompt": "the fox", "response_1": " ran home", "response_2": " slept"});
+    place.write("answers.jsonl", rows(&[answers]));
 }
 
 #[test]
