@@ -317,9 +317,9 @@ impl<'a> Session<'a> {
 
     /// The configuration and the facts.
     fn write_run(&mut self) -> Result<()> {
-        let mut run = self.sources.config.clone();
-        run.as_object_mut().expect("checked at the beginning").extend(self.facts.map());
-        self.run.write_run(&run)
+        let mut run = self.sources.config.as_object().cloned().unwrap_or_default();
+        run.extend(self.facts.map());
+        self.run.write_run(&Value::Object(run))
     }
 
     /// Updates the weights from the gradients, unless they or the loss are not finite; then clears them. Returns the
