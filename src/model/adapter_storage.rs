@@ -50,6 +50,7 @@ impl Model {
         let layout = config.layout(self.architecture()).map_err(in_config)?;
         let mut warnings = config.warnings.clone();
         warnings.extend(self.other_base(&config));
+        warnings.extend(self.other_texts(dir));
         if train && config.dropout > 0.0 {
             let dropout = config.dropout;
             warnings.push(format!("the adapter's lora_dropout of {dropout} is not done in training here"));
@@ -91,6 +92,20 @@ impl Model {
                 folder.display()
             )
         })
+    }
+
+    /// A tokenizer or chat template beside the adapter that is not the model's: the model's is what is used.
+    fn other_texts(&self, dir: &Path) -> Option<String> {
+        let base = self.state.folder.as_ref()?;
+        let differs = |name: &&str| {
+            let [own, theirs] = [base.as_path(), dir].map(|folder| std::fs::read(folder.join(name)).ok());
+            theirs.is_some() && theirs != own
+        };
+        let name = ["tokenizer.json", "chat_template.jinja"].into_iter().find(differs)?;
+        Some(format!(
+            "{} has another {name} than the model: the model's is used; to use the adapter's, copy it into the model's folder",
+            dir.display()
+        ))
     }
 
     /// Adds the adapter to the base weights and drops it: W += scale · B A. Every other model that shares the base

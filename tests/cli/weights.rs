@@ -136,6 +136,16 @@ fn hostile_sizes_are_a_sentence_within_a_second() {
 }
 
 #[test]
+fn a_chat_template_beside_the_adapter_that_is_not_the_models_is_told_of() {
+    let Some(place) = Place::with(&["tiny", "tiny_lora"]) else { return };
+    place.write("rows.jsonl", completions());
+    let line = "score --model tiny --adapter tiny_lora --input rows.jsonl";
+    assert!(!place.oaif(line).done().err.contains("chat_template"));
+    place.write("tiny_lora/chat_template.jinja", "{{ messages }}");
+    assert!(place.oaif(line).done().err.contains("tiny_lora has another chat_template.jinja than the model"));
+}
+
+#[test]
 fn an_adapter_beside_its_model_is_not_passed_over() {
     let Some(place) = Place::with(&["tiny", "tiny_lora"]) else { return };
     place.write("rows.jsonl", completions());
