@@ -59,6 +59,7 @@ impl RunFacts {
     }
 
     /// Their names in `run.json`.
+    #[cfg(feature = "cli")]
     pub(crate) fn names() -> impl Iterator<Item = String> {
         RunFacts::default().map().into_iter().map(|(name, _)| name)
     }
