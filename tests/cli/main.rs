@@ -190,6 +190,17 @@ const PAIRS: &str = r#"{"prompt": "the fox was", "chosen": " happy and old .", "
 {"prompt": "the old owl", "chosen": " found a kite in the tree", "rejected": " went home with his blue hat"}
 "#;
 
+/// The flags of an annotator that is ready at once.
+const RULE: &str = "--judge rule --judge-rule longer --max-new-tokens 6";
+
+/// A folder with a model, [`PAIRS`] and [`completions`].
+fn place() -> Option<Place> {
+    let place = Place::with(&["tiny"])?;
+    place.write("pairs.jsonl", PAIRS);
+    place.write("rows.jsonl", completions());
+    Some(place)
+}
+
 /// [`PAIRS`] with `chosen` as the completion.
 fn completions() -> String {
     let row = |row: Value| serde_json::json!({"prompt": row["prompt"], "completion": row["chosen"]});

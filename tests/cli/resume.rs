@@ -2,17 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::{Outcome, PAIRS, Place, completions};
+use super::{Outcome, PAIRS, Place, RULE, place};
 
 const COMMON: &str = "--max-steps 4 --save-steps 2 --per-device-train-batch-size 2 --learning-rate 1e-3";
-const RULE: &str = "--judge rule --judge-rule longer --max-new-tokens 6";
-
-fn place() -> Option<Place> {
-    let place = Place::with(&["tiny"])?;
-    place.write("pairs.jsonl", PAIRS);
-    place.write("rows.jsonl", completions());
-    Some(place)
-}
 
 fn align() -> String {
     format!("align --model tiny --dataset pairs.jsonl --output-dir run {COMMON} {RULE}")

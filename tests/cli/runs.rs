@@ -2,16 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{PAIRS, Place, assert_close, completions, number};
-
-const RULE: &str = "--judge rule --judge-rule longer --max-new-tokens 6";
-
-fn place() -> Option<Place> {
-    let place = Place::with(&["tiny"])?;
-    place.write("pairs.jsonl", PAIRS);
-    place.write("rows.jsonl", completions());
-    Some(place)
-}
+use super::{PAIRS, Place, RULE, assert_close, number, place};
 
 /// A command line for each kind of training, short.
 fn trainings() -> [(&'static str, String); 3] {

@@ -11,10 +11,10 @@ use serde_json::Value;
 use super::ensure;
 use crate::error::{Error, Result};
 use crate::files;
+use crate::model::adapter_storage::ADAPTER_CONFIG;
 use crate::train::run_dir::{CONTENTS, RUN, checkpoints};
 
 const MODEL_CONFIG: &str = "config.json";
-const ADAPTER_CONFIG: &str = "adapter_config.json";
 /// What a run calls the model and the LoRA adapter that it trained.
 const RUN_MODEL: &str = "model";
 const RUN_ADAPTER: &str = "adapter";
