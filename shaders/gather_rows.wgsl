@@ -12,7 +12,7 @@ struct Params { rows: u32, first: u32, count: u32 }
 //#include widen
 alias Stored = u32;
 fn element(i: u32) -> f32 {
-    return widen(vec4((table[i >> 1u] >> (16u * (i & 1u))) & 0xffffu)).x;
+    return widen(table[i >> 1u])[i & 1u];
 }
 //#else
 alias Stored = f32;

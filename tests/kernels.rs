@@ -8,7 +8,7 @@ use std::fmt::Write;
 
 use common::gpu;
 use oaif::gpu::shader::{self, KERNELS, KernelKey};
-use oaif::gpu::{Arithmetic, Gpu, GpuOptions, Limits, Tier, Tuning};
+use oaif::gpu::{Arithmetic, DeviceKind, Gpu, GpuOptions, Limits, Tier, Tuning};
 use oaif::ops::all_cases;
 
 /// The largest relative errors that this project promises.
@@ -61,11 +61,21 @@ fn every_kernel_agrees_with_reference_in_lower_tiers() {
 
 /// Every choice of one tile, the others untuned.
 fn tunings(subgroup: Option<u32>) -> Vec<Tuning> {
-    let (all, untuned) = (Tuning::candidates(subgroup), Tuning::untuned(subgroup));
+    let (all, untuned) = (Tuning::candidates(subgroup), Tuning::untuned(subgroup, DeviceKind::Processor));
     let of_rows = all.rows.iter().map(|tile| Tuning { rows: *tile, ..untuned });
     let of_few = all.few_rows.iter().map(|tile| Tuning { few_rows: *tile, ..untuned });
     let of_columns = all.columns.iter().map(|tile| Tuning { columns: *tile, ..untuned });
     of_rows.chain(of_few).chain(of_columns).collect()
+}
+
+#[test]
+fn every_kernel_agrees_with_reference_in_the_shapes_of_a_gpu() {
+    let Some(gpu) = gpu() else { return };
+    for tier in [Tier::Portable, Tier::Subgroups].into_iter().filter(|tier| *tier <= gpu.tier()) {
+        let gpu = Gpu::open(&GpuOptions { tier: Some(tier), ..GpuOptions::default() }).unwrap();
+        gpu.set_tuning(Tuning::untuned(gpu.subgroup(), DeviceKind::Gpu));
+        check_all(&gpu, "off");
+    }
 }
 
 #[test]

@@ -23,7 +23,7 @@ alias Weight = vec2<u32>;
 
 fn load_${NAME}(at: u32, k: u32, len: u32) -> vec4<f32> {
     let words = ${NAME}[(at + k) >> 2u];
-    return widen(vec4(words.x & 0xffffu, words.x >> 16u, words.y & 0xffffu, words.y >> 16u));
+    return vec4(widen(words.x), widen(words.y));
 }
 //#else
 alias Weight = Element;

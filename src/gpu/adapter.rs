@@ -11,7 +11,7 @@ use super::pace::Pace;
 use super::profile::Profile;
 use super::recorder::Work;
 use super::shader::{Kernel, KernelKey};
-use super::tuning::Tuning;
+use super::tuning::{DeviceKind, Tuning};
 use crate::error::{Error, Result};
 
 /// How much of the adapter the kernels use. Results are checked against `reference` in every tier.
@@ -158,6 +158,13 @@ pub struct AdapterSummary {
     pub kind: String,
     /// The driver and its version.
     pub driver: String,
+}
+
+impl AdapterSummary {
+    /// Whether it is a GPU or a processor.
+    pub fn device_kind(&self) -> DeviceKind {
+        if self.kind == "Cpu" { DeviceKind::Processor } else { DeviceKind::Gpu }
+    }
 }
 
 /// A device with its queue, shaders, and a ledger of what was allocated on it. Cheap to clone.
@@ -379,12 +386,13 @@ impl Gpu {
         subgroup: Option<u32>,
         arithmetic: Arithmetic,
     ) -> Gpu {
+        let tuning = Tuning::untuned(subgroup, summary.device_kind());
         let inner = Inner {
             device: None,
             summary,
             limits,
             subgroup: Mutex::new(subgroup),
-            tuning: Mutex::new(Tuning::untuned(subgroup)),
+            tuning: Mutex::new(tuning),
             arithmetic: Mutex::new(arithmetic),
             checked: false,
             timestamps,
@@ -426,12 +434,13 @@ impl Gpu {
         let subgroup = subgroup_size(&device.adapter_info(), device.features());
         let subgroup = subgroup.filter(|_| highest >= Tier::Subgroups);
         let step_layout = Some(super::plan::step_layout(&device));
+        let tuning = Tuning::untuned(subgroup, summary.device_kind());
         let inner = Inner {
             device: Some((device, queue)),
             summary,
             limits,
             subgroup: Mutex::new(subgroup),
-            tuning: Mutex::new(Tuning::untuned(subgroup)),
+            tuning: Mutex::new(tuning),
             arithmetic: Mutex::new(arithmetic),
             checked: options.checked,
             timestamps,
@@ -634,7 +643,7 @@ impl Gpu {
     /// Does without subgroups in what is recorded from now on, see [`crate::ops::tune`].
     pub fn forbid_subgroups(&self) {
         *self.inner.subgroup.lock().unwrap() = None;
-        self.set_tuning(Tuning::untuned(None));
+        self.set_tuning(Tuning::untuned(None, self.summary().device_kind()));
     }
 
     /// The kernels' shapes in what is recorded from now on.

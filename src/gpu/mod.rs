@@ -28,4 +28,4 @@ pub use plan::{Live, Outputs, Pending, Plan, PlanOptions};
 pub use profile::{KernelTime, Profile};
 pub use recorder::{Access, Dim, Format, Groups, Launch, Recorder, Tensor, Word, Work};
 pub use slices::Slices;
-pub use tuning::{Candidates, Sharing, Tile, Tuning};
+pub use tuning::{Candidates, DeviceKind, Sharing, Tile, Tuning};

@@ -9,7 +9,7 @@ use super::buffer::Region;
 use super::gradient::Tape;
 use super::shader::{Interface, KernelKey, validate};
 use super::slices::Slices;
-use super::tuning::Tuning;
+use super::tuning::{DeviceKind, Tuning};
 use crate::error::Result;
 
 /// An extent: fixed when recorded, or live, that is set anew for every replay up to a maximum.
@@ -276,7 +276,7 @@ impl Recorder {
     /// An empty recording, for adapters like this one.
     pub fn new(gpu: &Gpu) -> Recorder {
         // Cores are told apart from compute units only by the kind of adapter.
-        let busy = if gpu.summary().kind == "Cpu" { 8 } else { 128 };
+        let busy = if gpu.summary().device_kind() == DeviceKind::Processor { 8 } else { 128 };
         Recorder {
             subgroup: gpu.subgroup(),
             tuning: Some(gpu.tuning()),
@@ -288,7 +288,7 @@ impl Recorder {
 
     /// The kernels' shapes.
     pub fn tuning(&self) -> Tuning {
-        self.tuning.unwrap_or_else(|| Tuning::untuned(self.subgroup))
+        self.tuning.unwrap_or_else(|| Tuning::untuned(self.subgroup, DeviceKind::Gpu))
     }
 
     /// How products with frozen f16 matrices are computed.

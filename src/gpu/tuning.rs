@@ -41,6 +41,15 @@ impl std::fmt::Display for Tile {
     }
 }
 
+/// What runs the kernels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceKind {
+    /// A GPU.
+    Gpu,
+    /// A processor, by a software driver.
+    Processor,
+}
+
 /// The choices for an adapter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Tuning {
@@ -50,6 +59,11 @@ pub struct Tuning {
     pub rows: Tile,
     /// For products of columns: a weight's gradient. Four rows a lane and 16 columns.
     pub columns: Tile,
+    /// Whether attention is unrolled over the lanes of a subgroup: good for the 8 lanes of a processor; the compilers of
+    /// GPUs spill thousands of registers over 32 or 64.
+    pub unrolled_attention: bool,
+    /// Lanes of a workgroup at least. A GPU runs 32 or 64 in step whether they have work or not.
+    pub least_lanes: u32,
 }
 
 /// Lanes of a workgroup that shares by its memory: each loads one of the 64 vectors of a stage.
@@ -57,9 +71,15 @@ pub const STAGE: u32 = 64;
 
 impl Tuning {
     /// What is likely to do well where nothing was measured.
-    pub fn untuned(subgroup: Option<u32>) -> Tuning {
+    pub fn untuned(subgroup: Option<u32>, kind: DeviceKind) -> Tuning {
         let all = Tuning::candidates(subgroup);
-        Tuning { few_rows: all.few_rows[0], rows: all.rows[0], columns: all.columns[0] }
+        Tuning {
+            few_rows: all.few_rows[0],
+            rows: all.rows[0],
+            columns: all.columns[0],
+            unrolled_attention: kind == DeviceKind::Processor,
+            least_lanes: if kind == DeviceKind::Processor { 1 } else { 32 },
+        }
     }
 
     /// What there is to choose from; the first of each is the choice where nothing was measured.

@@ -56,7 +56,7 @@ fn launch_gated(
         args.extend(gates.into_iter().chain(prepared.inv).map(|t| (t, Access::Write)));
         let (tile, arithmetic) = tile::of_product(r, x.rows, gate.part.format);
         let aligned = aligned(&[x.cols, gate.rows, y.cols, gate.first]);
-        let (groups, mut constants) = tile::divide(tile, x.rows, 2 * gate.rows, aligned);
+        let (groups, mut constants) = tile::divide(r, tile, x.rows, 2 * gate.rows, aligned);
         constants.extend(arithmetic);
         constants.extend([
             ("NORM", 1),
@@ -105,6 +105,7 @@ fn launch_gated_backward(
     args.extend([(gates, Access::Read), (dgates, Access::Write)]);
     let (cols, rank) = (down.cols, term.map_or(0, |(g, _)| g.cols));
     let (groups, mut constants) = tile::divide(
+        r,
         tile::of_rows(r, dy.rows),
         dy.rows,
         cols,

@@ -272,7 +272,7 @@ pub(super) fn launch_forward(r: &mut Recorder, p: Product) {
     let terms = inner + rank;
     let lengths = [inner, rank, cols, p.y.cols, p.first_col];
     let (tile, arithmetic) = tile::of_product(r, p.x.rows, p.w.part.format);
-    let (groups, mut constants) = tile::divide(tile, p.x.rows, cols, aligned(&lengths));
+    let (groups, mut constants) = tile::divide(r, tile, p.x.rows, cols, aligned(&lengths));
     constants.extend(arithmetic);
     constants.extend([
         ("NORM", p.norm.is_some() as u32),
@@ -317,7 +317,8 @@ pub(super) fn launch_backward_input(
     let rank = low_rank.map_or(0, |(g, _)| g.cols);
     let terms = inner + rank;
     let lengths = [inner, rank, cols, dy.cols, first_col];
-    let (groups, mut constants) = tile::divide(tile::of_rows(r, dy.rows), dy.rows, cols, aligned(&lengths));
+    let (groups, mut constants) =
+        tile::divide(r, tile::of_rows(r, dy.rows), dy.rows, cols, aligned(&lengths));
     constants.extend([("LOW_RANK", low_rank.is_some() as u32), ("ADD", accumulate(dx))]);
     constants.push(("FORMAT", w.part.format.code()));
     r.launch(Launch {
@@ -358,7 +359,7 @@ pub(super) fn launch_backward_weight(
 ) {
     let (out, cols) = (w.rows, x.cols);
     let (tiles, mut constants) =
-        tile::divide(r.tuning().columns, out, cols, aligned(&[out, cols, dy.cols, first_col]));
+        tile::divide(r, r.tuning().columns, out, cols, aligned(&[out, cols, dy.cols, first_col]));
     // Of a tile of its own, so that no choice of tiles changes how sums are shared out, and with it the last bits.
     let enough = r.busy().div_ceil((out.div_ceil(32) * cols.div_ceil(16)) as u32);
     let slices = x.rows.max().div_ceil(SLICE_ROWS).clamp(1, MAX_SLICES).min(enough);

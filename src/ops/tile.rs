@@ -7,10 +7,12 @@ const GROUP: u32 = 64;
 /// Workgroups from which on they are made larger rather than more.
 const ENOUGH_GROUPS: u32 = 64;
 
-/// The constants of kernels that have a row a lane in workgroups of 64, and work together in subgroups where there are.
+/// The constants of kernels that have a row a lane in workgroups of 64, and work together in subgroups where the device
+/// does well with text that is unrolled over their lanes.
 pub(super) fn lanes(r: &Recorder) -> [(&'static str, u32); 4] {
-    let subgroup = r.subgroup().is_some() as u32;
-    [("LANES", r.subgroup().unwrap_or(GROUP)), ("SUBGROUP", subgroup), ("STAGED", 0), ("WHOLE", 0)]
+    let subgroup = r.subgroup().filter(|_| r.tuning().unrolled_attention);
+    let lanes = subgroup.unwrap_or(GROUP);
+    [("LANES", lanes), ("SUBGROUP", subgroup.is_some() as u32), ("STAGED", 0), ("WHOLE", 0)]
 }
 
 /// The tile for products of rows with (rows, …) results.
@@ -35,14 +37,15 @@ pub(super) fn of_product(
 
 /// The workgroups for (rows, cols) outputs in such tiles, and the constants that the kernel needs.
 pub(super) fn divide(
+    r: &Recorder,
     tile: Tile,
     rows: impl Into<Dim>,
     cols: usize,
     aligned: bool,
 ) -> (Groups, Vec<(&'static str, u32)>) {
     let rows = rows.into();
-    let (height, across) = (tile.lanes * tile.down, (cols as u32).div_ceil(tile.cols));
-    let tiles = rows.max().div_ceil(height) * across;
+    let height = tile.lanes * tile.down;
+    let tiles = rows.max().div_ceil(height) * (cols as u32).div_ceil(tile.cols);
     let matrix = match tile.sharing {
         Sharing::Matrices(size) => size,
         _ => 0,
@@ -54,13 +57,20 @@ pub(super) fn divide(
         false => (GROUP / tile.lanes).min(rows.max().div_ceil(height).next_power_of_two()),
     };
     let stacked = 1 << (tiles / ENOUGH_GROUPS).clamp(1, most.max(1)).ilog2();
+    // Where rows do not fill the least workgroup, tiles stand side by side.
+    let abreast = match whole {
+        true => 1,
+        false => r.tuning().least_lanes.div_ceil(stacked * tile.lanes).next_power_of_two(),
+    };
+    let across = (cols as u32).div_ceil(tile.cols * abreast);
     let quads = tile.cols / 4;
     let mut constants = vec![
         ("SUBGROUP", (tile.sharing == Sharing::Subgroup) as u32),
         ("STAGED", (tile.sharing == Sharing::Workgroup) as u32),
         ("WHOLE", whole as u32),
         ("LANES", tile.lanes),
-        ("GROUP", stacked * tile.lanes),
+        ("GROUP", stacked * abreast * tile.lanes),
+        ("ABREAST", abreast),
         ("DOWN", tile.down),
         ("COLS", tile.cols),
         ("QUADS", quads),

@@ -9,7 +9,7 @@ use super::case::{Case, Input};
 use super::{attention, linear};
 use crate::error::Result;
 use crate::files;
-use crate::gpu::{Gpu, PlanOptions, Recorder, Tensor, Tile, Tuning};
+use crate::gpu::{DeviceKind, Gpu, PlanOptions, Recorder, Tensor, Tile, Tuning};
 use crate::reference;
 
 /// What became of [`tune`].
@@ -65,7 +65,7 @@ pub fn tune(gpu: &Gpu, cache: Option<&Path>) -> Result<Tuned> {
         }
     }
     // A processor's driver takes seconds to compile these kernels; `oaif doctor` and the tests try them there.
-    if gpu.subgroup().is_some() && gpu.summary().kind != "Cpu" {
+    if gpu.subgroup().is_some() && gpu.summary().device_kind() == DeviceKind::Gpu {
         key.wrong_in_subgroups = first_wrong(gpu, &attention::small_cases())?;
     }
     if key.wrong_in_subgroups.is_some() {
@@ -119,7 +119,7 @@ fn read(file: &Path, key: &Entry) -> Result<Entry, String> {
         return Err(format!("is for version {} and driver {}", known.version, known.driver));
     }
     let all = Tuning::candidates(key.subgroup.filter(|_| known.wrong_in_subgroups.is_none()));
-    let Tuning { few_rows, rows, columns } = known.tuning;
+    let Tuning { few_rows, rows, columns, .. } = known.tuning;
     match all.few_rows.contains(&few_rows) && all.rows.contains(&rows) && all.columns.contains(&columns) {
         true => Ok(known),
         false => Err("names shapes that this version does not have".into()),
@@ -225,7 +225,7 @@ mod tests {
         assert!(tune(&gpu, Some(&cache)).unwrap().warning.is_none());
         assert_eq!(gpu.tuning(), known.tuning);
         known.wrong_in_subgroups = Some("a kernel".into());
-        known.tuning = Tuning::untuned(None);
+        known.tuning = Tuning::untuned(None, gpu.summary().device_kind());
         write(&known);
         let lame = Gpu::open(&GpuOptions::default()).unwrap();
         let tuned = tune(&lame, Some(&cache)).unwrap();

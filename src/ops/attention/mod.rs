@@ -163,7 +163,7 @@ fn launch_qkv(
         args.extend(prepared.addend.map(|t| (t, Access::Read)));
         args.extend([q].into_iter().chain(cache).chain(prepared.inv).map(|t| (t, Access::Write)));
         let (tile, arithmetic) = tile::of_product(r, x.rows, piece.part.format);
-        let (groups, mut constants) = tile::divide(tile, x.rows, piece.rows, aligned(&[x.cols]));
+        let (groups, mut constants) = tile::divide(r, tile, x.rows, piece.rows, aligned(&[x.cols]));
         constants.extend(arithmetic);
         constants.extend(self::constants(shape, cache.is_none()));
         constants.extend([
