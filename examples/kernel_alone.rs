@@ -21,7 +21,7 @@ fn main() -> oaif::Result<()> {
     let mut recorder = Recorder::new(&gpu);
     let x_tensor = recorder.bind(&x_buffer.region(), rows, cols, Format::F32);
     let w_tensor = recorder.bind(&w_buffer.region(), 1, cols, Format::F32);
-    let y_tensor = ops::rmsnorm(&mut recorder, x_tensor, w_tensor, epsilon)?;
+    let y_tensor = ops::norm(&mut recorder, x_tensor, &ops::Norm::rms(w_tensor, epsilon))?;
     for kernel in recorder.kernels() {
         println!("recorded {} {:?}", kernel.name, kernel.constants);
     }

@@ -1,18 +1,9 @@
 // adafactor_cols: Σ g² by columns over one slice of the rows, an invocation a column.
 //   g (rows, cols)   ->   partials (slices, cols)  =
-struct Params { rows: u32, cols: u32, slices: u32 }
-@group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> g: array<f32>;
-@group(0) @binding(2) var<storage, read_write> partials: array<f32>;
-//#include step
 
 @compute @workgroup_size(64)
-fn main(
-    @builtin(workgroup_id) id: vec3<u32>,
-    @builtin(num_workgroups) count: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let group = group_index(id, count);
+fn main(workgroup: Workgroup, @builtin(local_invocation_index) lane: u32) {
+    let group = group_index(workgroup);
     let slice = group % params.slices;
     let col = group / params.slices * 64u + lane;
     if (group >= step.end || col >= params.cols) {

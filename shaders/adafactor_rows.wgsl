@@ -1,22 +1,12 @@
 // adafactor_rows: Adafactor's mean of the squared gradient by rows, 16 rows a workgroup, 16 lanes a row.
 //   g (rows, cols)  norm (1, 4) of global_norm   ->   row (rows)  updated, but not where norm says not finite
 // row = β row + (1 - β) (mean over columns of (g * clip scale)² + epsilon),  β = scalar 3
-struct Params { rows: u32, cols: u32, epsilon: f32 }
-@group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> g: array<f32>;
-@group(0) @binding(2) var<storage, read> norm: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read_write> row: array<f32>;
-//#include step
 
 var<workgroup> sums: array<f32, 256>;
 
 @compute @workgroup_size(64)
-fn main(
-    @builtin(workgroup_id) id: vec3<u32>,
-    @builtin(num_workgroups) count: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let group = group_index(id, count);
+fn main(workgroup: Workgroup, @builtin(local_invocation_index) lane: u32) {
+    let group = group_index(workgroup);
     let first = group * 16u;
     let col = lane & 15u;
     for (var i = lane >> 4u; i < 16u; i += 4u) {

@@ -2,22 +2,10 @@
 //   g (M)  norm (1, 4) of global_norm   ->   w, m, v (M)  updated
 // g *= clip scale,  m = β1 m + (1 - β1) g,  v = β2 v + (1 - β2) g²
 // w = w (1 - lr decay) - lr (m / bias correction 1) / (sqrt(v / bias correction 2) + epsilon)
-struct Params { len: u32, share: u32, beta1: f32, beta2: f32, epsilon: f32, decay: f32 }
-@group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> g: array<f32>;
-@group(0) @binding(2) var<storage, read> norm: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read_write> w: array<f32>;
-@group(0) @binding(4) var<storage, read_write> m: array<f32>;
-@group(0) @binding(5) var<storage, read_write> v: array<f32>;
-//#include step
 
 @compute @workgroup_size(64)
-fn main(
-    @builtin(workgroup_id) id: vec3<u32>,
-    @builtin(num_workgroups) count: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let group = group_index(id, count);
+fn main(workgroup: Workgroup, @builtin(local_invocation_index) lane: u32) {
+    let group = group_index(workgroup);
     if (group >= step.end || norm[0].z == 0.0) {
         return;
     }

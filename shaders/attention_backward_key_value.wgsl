@@ -1,27 +1,35 @@
-// attention_backward_key_value: gradients of the keys before their turn and of the values, a (key, kv head) an invocation.
-//   qkv (N, O)  spans (N, 4)  ends (N)  table (positions, DIM)  dout (N, HEADS DIM)  stats (N, HEADS) by
+// attention_backward_key_value: gradients of the keys and of the values, a (key, kv head) an invocation.
+//   qkv (N, O)  spans (N, 4)  ends (N)  dout (N, HEADS DIM)  stats (N, HEADS) by
 //   attention_backward_query   ->   dqkv (N, O): its keys and values  =
 // dk_j = scale Σ ds q,  dv_j = Σ p dout over the queries j .. ends_j and the SHARED heads that read the key,
 // ds = p (dout·v_j - delta),  p = exp(scale q·k_j - lse)
-struct Params { rows: u32, scale: f32 }
-@group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> qkv: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read> spans: array<vec4<u32>>;
-@group(0) @binding(3) var<storage, read> ends: array<u32>;
-@group(0) @binding(4) var<storage, read> table: array<vec4<f32>>;
-@group(0) @binding(5) var<storage, read> dout: array<vec4<f32>>;
-@group(0) @binding(6) var<storage, read> stats: array<vec2<f32>>;
-@group(0) @binding(7) var<storage, read_write> dqkv: array<vec4<f32>>;
-//#include step
-//#include spans
 //#include attention
+
+// Whether key j, which is one of its span's, lies in the window of query n.
+fn in_window(n: u32, j: u32) -> bool {
+//#if WINDOW
+    return sees(seen_keys(spans[n]), j);
+//#else
+    return true;
+//#end
+}
 
 @compute @workgroup_size(64)
 fn main(
-    @builtin(workgroup_id) id: vec3<u32>,
-    @builtin(num_workgroups) count: vec3<u32>,
-//#include tile_lane
-    let group = group_index(id, count);
+    workgroup: Workgroup,
+//#if SUBGROUP
+    @builtin(subgroup_id) part: u32,
+    @builtin(subgroup_invocation_id) lane: u32,
+//#else
+    @builtin(local_invocation_index) local: u32,
+//#end
+) {
+//#if SUBGROUP
+//#else
+    let part = local / LANES;
+    let lane = local % LANES;
+//#end
+    let group = group_index(workgroup);
     let rows = extent(params.rows);
     let first = group / KV_HEADS * 64u + part * LANES;
     let j = first + lane;
@@ -54,7 +62,7 @@ fn main(
             }
 //#for l in LANES
             {
-                var s = -subgroupBroadcast(stat.x, ${l}u);
+                var s = 0.0;
                 var ds = -subgroupBroadcast(stat.y, ${l}u);
                 var query_l: array<vec4<f32>, WIDTH>;
                 var dy_l: array<vec4<f32>, WIDTH>;
@@ -64,8 +72,10 @@ fn main(
                     s += dot(key[w], query_l[w]);
                     ds += dot(dy_l[w], value[w]);
                 }
-                let p = select(0.0, exp(s), n0 + ${l}u >= j && n0 + ${l}u < end);
-                ds *= p;
+                s = capped(vec4(s)).x;
+                let seen = n0 + ${l}u >= j && n0 + ${l}u < end && in_window(n0 + ${l}u, j);
+                let p = select(0.0, exp(s - subgroupBroadcast(stat.x, ${l}u)), seen);
+                ds *= p * capped_slope(vec4(s)).x;
                 for (var w = 0u; w < WIDTH; w++) {
                     to_value[w] = fma(vec4(p), dy_l[w], to_value[w]);
                     to_key[w] = fma(vec4(ds), query_l[w], to_key[w]);
@@ -85,27 +95,26 @@ fn main(
         for (var head = kv_head * SHARED; head < (kv_head + 1u) * SHARED; head++) {
             let stat = stats[n * HEADS + head];
             var query: array<vec4<f32>, WIDTH>;
-            var s = -stat.x;
+            var s = 0.0;
             for (var w = 0u; w < WIDTH; w++) {
                 query[w] = qkv[n * Q_STRIDE + head * WIDTH + w];
                 s += dot(key[w], query[w]);
             }
-            let p = exp(s);
+            s = capped(vec4(s)).x;
+            let p = select(0.0, exp(s - stat.x), in_window(n, j));
             var ds = -stat.y;
             for (var w = 0u; w < WIDTH; w++) {
                 let dy = dout[(n * HEADS + head) * WIDTH + w];
                 ds += dot(dy, value[w]);
                 to_value[w] += p * dy;
             }
-            ds *= p;
+            ds *= p * capped_slope(vec4(s)).x;
             for (var w = 0u; w < WIDTH; w++) {
                 to_key[w] += ds * query[w];
             }
         }
     }
 //#end
-    let position = max(key_count(spans[j]), 1u) - 1u;
-//#include turn_back OF=to_key POSITION=position
     for (var w = 0u; w < WIDTH; w++) {
         dqkv[at + KEYS_AT + w] = params.scale * to_key[w];
         dqkv[at + VALUES_AT + w] = to_value[w];

@@ -1,26 +1,25 @@
-// attention_backward_query: the gradient of the queries before their turn, a (query, head) an invocation.
-//   qkv (N, O)  spans (N, 4)  table (positions, DIM)  dout, out (N, HEADS DIM)  stats (N, HEADS): lse by attention_forward
+// attention_backward_query: the gradient of the queries, a (query, head) an invocation.
+//   qkv (N, O)  spans (N, 4)  dout, out (N, HEADS DIM)  stats (N, HEADS): lse by attention_forward
 //   ->   dqkv (N, O): its queries  =   stats: delta beside lse  =
-// dq = scale Σ ds_j k_j,  ds_j = p_j (dout·v_j - delta),  p_j = exp(scale q·k_j - lse),  delta = dout·out
-struct Params { rows: u32, scale: f32 }
-@group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> qkv: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read> spans: array<vec4<u32>>;
-@group(0) @binding(3) var<storage, read> table: array<vec4<f32>>;
-@group(0) @binding(4) var<storage, read> dout: array<vec4<f32>>;
-@group(0) @binding(5) var<storage, read> out: array<vec4<f32>>;
-@group(0) @binding(6) var<storage, read_write> stats: array<vec2<f32>>;
-@group(0) @binding(7) var<storage, read_write> dqkv: array<vec4<f32>>;
-//#include step
-//#include spans
+// dq = scale Σ ds_j k_j,  ds_j = p_j (dout·v_j - delta),  p_j = exp(scale q·k_j - lse),  delta = dout·out; the scores capped
 //#include attention
 
 @compute @workgroup_size(64)
 fn main(
-    @builtin(workgroup_id) id: vec3<u32>,
-    @builtin(num_workgroups) count: vec3<u32>,
-//#include tile_lane
-    let group = group_index(id, count);
+    workgroup: Workgroup,
+//#if SUBGROUP
+    @builtin(subgroup_id) part: u32,
+    @builtin(subgroup_invocation_id) lane: u32,
+//#else
+    @builtin(local_invocation_index) local: u32,
+//#end
+) {
+//#if SUBGROUP
+//#else
+    let part = local / LANES;
+    let lane = local % LANES;
+//#end
+    let group = group_index(workgroup);
     let rows = extent(params.rows);
     let first = group / HEADS * 64u + part * LANES;
     let n = first + lane;
@@ -29,7 +28,7 @@ fn main(
         return;
     }
     let row = min(n, rows - 1u);
-    let span = select(vec4(0u), spans[row], n < rows);
+    let span = seen_keys(select(vec4(0u), spans[row], n < rows));
     let kv_at = head / SHARED * WIDTH;
     let lse = stats[row * HEADS + head].x;
     var delta = 0.0;
@@ -47,7 +46,7 @@ fn main(
     {
         let start = select(span.x, span.z, ${range} == 1);
         let end = select(span.y, span.w, ${range} == 1);
-        let first_key = subgroupMin(select(NO_KEY, start, start < end));
+        let first_key = subgroupMin(select(NO_ROW, start, start < end));
         let last_key = subgroupMax(select(0u, end, start < end));
         for (var j = first_key; j < last_key; j += LANES) {
             let at = min(j + lane, last_key - 1u) * KV_STRIDE + kv_at;
@@ -59,7 +58,7 @@ fn main(
             }
 //#for l in LANES
             {
-                var s = -lse;
+                var s = 0.0;
                 var ds = -delta;
                 var theirs: array<vec4<f32>, WIDTH>;
                 for (var w = 0u; w < WIDTH; w++) {
@@ -67,7 +66,8 @@ fn main(
                     s += dot(query[w], theirs[w]);
                     ds += dot(dy[w], subgroupBroadcast(value[w], ${l}u));
                 }
-                ds = select(0.0, ds * exp(s), j + ${l}u >= start && j + ${l}u < end);
+                s = capped(vec4(s)).x;
+                ds = select(0.0, ds * exp(s - lse) * capped_slope(vec4(s)).x, j + ${l}u >= start && j + ${l}u < end);
                 for (var w = 0u; w < WIDTH; w++) {
                     sum[w] = fma(vec4(ds), theirs[w], sum[w]);
                 }
@@ -79,7 +79,6 @@ fn main(
     if (n >= rows) {
         return;
     }
-    let keys = key_count(span);
 //#else
     if (n >= rows) {
         return;
@@ -88,21 +87,20 @@ fn main(
     for (var i = 0u; i < keys; i++) {
         let at = key_row(span, i) * KV_STRIDE + kv_at;
         var key: array<vec4<f32>, WIDTH>;
-        var s = -lse;
+        var s = 0.0;
         var ds = -delta;
         for (var w = 0u; w < WIDTH; w++) {
             key[w] = qkv[at + KEYS_AT + w];
             s += dot(query[w], key[w]);
             ds += dot(dy[w], qkv[at + VALUES_AT + w]);
         }
-        ds *= exp(s);
+        s = capped(vec4(s)).x;
+        ds *= exp(s - lse) * capped_slope(vec4(s)).x;
         for (var w = 0u; w < WIDTH; w++) {
             sum[w] += ds * key[w];
         }
     }
 //#end
-    let position = max(keys, 1u) - 1u;
-//#include turn_back OF=sum POSITION=position
     for (var w = 0u; w < WIDTH; w++) {
         dqkv[n * Q_STRIDE + head * WIDTH + w] = params.scale * sum[w];
     }

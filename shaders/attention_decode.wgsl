@@ -1,13 +1,5 @@
 // attention_decode: softmax attention of single queries, LANES invocations a (query, head): each takes every LANES-th key.
 //   q (N, HEADS DIM)  kv (M, 2 KV_HEADS DIM)  spans (N, 4)   ->   out (N, HEADS DIM)  =
-struct Params { rows: u32, scale: f32 }
-@group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> q: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read> kv: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read> spans: array<vec4<u32>>;
-@group(0) @binding(4) var<storage, read_write> out: array<vec4<f32>>;
-//#include step
-//#include spans
 //#include attention
 
 //#if SUBGROUP
@@ -31,14 +23,19 @@ fn lane_sum(lane: u32, v: vec4<f32>) -> vec4<f32> {
 }
 //#end
 
-@compute @workgroup_size(GROUP)
+@compute @workgroup_size(WORKGROUP)
 fn main(
-    @builtin(workgroup_id) id: vec3<u32>,
-    @builtin(num_workgroups) count: vec3<u32>,
-//#include tile_lane
-    let group = group_index(id, count);
+    workgroup: Workgroup,
 //#if SUBGROUP
-    let m = group * (GROUP / LANES) + part;
+    @builtin(subgroup_id) part: u32,
+    @builtin(subgroup_invocation_id) lane: u32,
+//#else
+    @builtin(local_invocation_index) lane: u32,
+//#end
+) {
+    let group = group_index(workgroup);
+//#if SUBGROUP
+    let m = group * (WORKGROUP / LANES) + part;
 //#else
     let m = group;
 //#end
@@ -47,7 +44,7 @@ fn main(
     if (group >= step.end || n >= extent(params.rows)) {
         return;
     }
-    let span = spans[n];
+    let span = seen_keys(spans[n]);
     let keys = key_count(span);
     var query: array<vec4<f32>, WIDTH>;
     var sum: array<vec4<f32>, WIDTH>;
@@ -62,6 +59,7 @@ fn main(
         for (var w = 0u; w < WIDTH; w++) {
             s += dot(query[w], kv[at + KEYS_AT + w]);
         }
+        s = capped(vec4(s)).x;
         let top = max(largest, s);
         let kept = exp(largest - top);
         let p = exp(s - top);

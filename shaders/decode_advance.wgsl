@@ -2,24 +2,10 @@
 //   sampled (S)  eos (E)   ->   tokens, positions (S), spans (S), slots (S), history (S, LEN)  =
 // slots hold (active, generated so far, limit, 0). A slot that reaches an end-of-sequence token or its limit
 // becomes inactive: it sees no keys and writes no cache rows from then on.
-struct Params { slots: u32, eos: u32, len: u32 }
-@group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> sampled: array<u32>;
-@group(0) @binding(2) var<storage, read> eos: array<u32>;
-@group(0) @binding(3) var<storage, read_write> tokens: array<u32>;
-@group(0) @binding(4) var<storage, read_write> positions: array<u32>;
-@group(0) @binding(5) var<storage, read_write> spans: array<vec4<u32>>;
-@group(0) @binding(6) var<storage, read_write> slots: array<vec4<u32>>;
-@group(0) @binding(7) var<storage, read_write> history: array<u32>;
-//#include step
 
 @compute @workgroup_size(64)
-fn main(
-    @builtin(workgroup_id) id: vec3<u32>,
-    @builtin(num_workgroups) count: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let group = group_index(id, count);
+fn main(workgroup: Workgroup, @builtin(local_invocation_index) lane: u32) {
+    let group = group_index(workgroup);
     let s = group * 64u + lane;
     if (group >= step.end || s >= extent(params.slots)) {
         return;

@@ -1,85 +1,64 @@
-// gated_forward: the gated activation of the normalised rows (Shazeer 2020, arXiv 2002.05202):
-// y = gate σ(gate) up, (gate, up) = (x inv gain) wᵀ (+ addend), inv = 1 / sqrt(mean(x²) + eps).
-//   x (N, C)  w (…, C)  gain (C)  addend (N, 2 F)   ->   y (N, F)  =   gates (N, 2 F)  =  gate, up   inv (N)  =
-// with KEEP what the backward pass needs: gates and inv.
-struct Params {
-    rows: u32,
-    inner: u32,
-    cols: u32,     // columns of y computed here
-    stride: u32,   // F
-    first: u32,    // the first of them
-    gate_row: u32, // the first of the rows of w for the gate
-    up_row: u32,   // and for the other input
-    eps: f32,
-}
-//#include element
-@group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> x: array<Element>;
-@group(0) @binding(2) var<storage, read> w: array<Weight>;
-@group(0) @binding(3) var<storage, read> gain: array<Element>;
-//#if ADDEND
-@group(0) @binding(4) var<storage, read> addend: array<Element>;
-//#end
-@group(0) @binding(4 + ADDEND) var<storage, read_write> y: array<Element>;
-//#if KEEP
-@group(0) @binding(5 + ADDEND) var<storage, read_write> gates: array<Element>;
-@group(0) @binding(6 + ADDEND) var<storage, read_write> inv: array<f32>;
-//#end
-//#include step
-//#include tile
-//#include load NAME=x
-//#include load_weight NAME=w
-//#include load NAME=gain
-//#if ADDEND
-//#include load NAME=addend
-//#end
-//#include store NAME=y
-//#if KEEP
-//#include store NAME=gates
-//#end
-//#include sigmoid
+// gated_forward: y = activation(gate) · up (Shazeer 2020, arXiv 2002.05202), (gate, up) = x Wᵀ (+ bias) (+ lora), where with
+// NORM x stands for its rows divided by their root mean square and weighed by norm_weight.
+//   x (N, C)  w (…, C)  bias (2 F)  lora (N, 2 F)   ->   y (N, F)  =   gates (N, 2 F)  =  gate, up   inverse_rms (N)  =
+// SAVE_FOR_BACKWARD: gates and inverse_rms are written.
+// cols: columns of y that are computed here; stride: F; first_col: the first of them
+// gate_row, up_row: the first of the rows of w for the gate and for the other factor
+//#include activation
 
-// A tile has half its columns in the gate, the same ones again in the other input.
-fn w_row(tile_col: u32, c: u32) -> u32 {
-    let first = select(params.gate_row, params.up_row, c >= COLS / 2u);
-    return first + min(tile_col / 2u + c % (COLS / 2u), params.cols - 1u);
+fn rows() -> u32 {
+    return extent(params.rows);
 }
 
-@compute @workgroup_size(GROUP)
-fn main(
-    @builtin(workgroup_id) id: vec3<u32>,
-    @builtin(num_workgroups) count: vec3<u32>,
-//#include tile_lane
-    let group = group_index(id, count);
-    let rows = extent(params.rows);
-    let tile = tile_of(group, part, 2u * params.cols);
-    if (group >= step.end || tile.row >= rows) {
-        return;
-    }
-//#include tile_rows
-//#include product_weight LEFT=x RIGHT=w ROW=w_row INNER=params.inner
-//#include normalise
-//#for a in DOWN
-    if (row${a} < rows) {
-//#for i in PAIRS
-        if (tile.col / 2u + ${i}u * 4u < params.cols) {
-            let col = tile.col / 2u + ${i}u * 4u;
-            let count = min(4u, params.cols - col);
-            var gate = acc[${a}u * QUADS + ${i}u];
-            var up = acc[${a}u * QUADS + PAIRS + ${i}u];
-            let at = row${a} * 2u * params.stride + params.first + col;
-//#if ADDEND
-            gate += load_addend(at, 0u, count);
-            up += load_addend(at + params.stride, 0u, count);
-//#end
-//#if KEEP
-            store_gates(at, gate, count);
-            store_gates(at + params.stride, up, count);
-//#end
-            let opened = gate * vec4(sigmoid(gate.x), sigmoid(gate.y), sigmoid(gate.z), sigmoid(gate.w));
-            store_y(row${a} * params.stride + params.first + col, opened * up, count);
-        }
-//#end
-    }
+// Pairs of a gate and the other factor.
+fn cols() -> u32 {
+    return params.cols;
+}
+
+fn inner(term: u32) -> u32 {
+    return params.inner;
+}
+
+fn left(term: u32, row: u32, k: u32) -> vec4<f32> {
+    return load_x(row * params.inner, k, params.inner);
+}
+
+fn right(term: u32, col: u32, k: u32) -> vec4<f32> {
+    let row = select(params.gate_row + col, params.up_row + col - params.cols, col >= params.cols);
+    return load_w(row * params.inner, k, params.inner);
+}
+
+//#if NORM
+fn norm_weight_at(k: u32) -> vec4<f32> {
+    return load_norm_weight(0u, k, params.inner);
+}
+
+fn save_inverse_rms(row: u32, inverse: f32) {
+//#if SAVE_FOR_BACKWARD
+    inverse_rms[row] = inverse;
 //#end
 }
+//#end
+
+fn finish_pair(row: u32, pair: u32, first: vec4<f32>, second: vec4<f32>) {
+    let col = params.first_col + pair;
+    let count = min(4u, params.cols - pair);
+    let at = row * 2u * params.stride + col;
+    var gate = first;
+    var up = second;
+//#if BIAS
+    gate += load_bias(0u, col, params.stride);
+    up += load_bias(params.stride, col, params.stride);
+//#end
+//#if LORA
+    gate += load_lora(at, 0u, count);
+    up += load_lora(at + params.stride, 0u, count);
+//#end
+//#if SAVE_FOR_BACKWARD
+    store_gates(at, gate, count);
+    store_gates(at + params.stride, up, count);
+//#end
+    store_y(row * params.stride + col, activate(gate) * up, count);
+}
+
+//#include PRODUCT

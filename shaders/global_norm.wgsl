@@ -1,15 +1,10 @@
 // global_norm: the norm of all gradients and the factor that clips it, one workgroup.
 //   partials (G) of sum_squares   ->   norm (1, 4)  =
 // norm = [sqrt Σ, min(1, max_norm / (sqrt Σ + 1e-6)), 1, 0], or zeros where Σ is not finite; max_norm 0 clips nothing
-struct Params { len: u32, max_norm: f32 }
-@group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> partials: array<f32>;
-@group(0) @binding(2) var<storage, read_write> norm: array<vec4<f32>>;
-//#include step
 //#include workgroup_sum
 
 @compute @workgroup_size(64)
-fn main(@builtin(local_invocation_index) lane: u32) {
+fn main(workgroup: Workgroup, @builtin(local_invocation_index) lane: u32) {
     var sum = 0.0;
     for (var i = lane; i < params.len; i += 64u) {
         sum += partials[i];

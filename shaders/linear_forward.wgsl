@@ -1,73 +1,65 @@
-// linear_forward: y = x_scale · x wᵀ (+ scale · h bᵀ) (+ residual), where with NORM x stands for x gain / rms,
-// rms = sqrt(mean(x²) + eps).
-//   x (N, I)  w (O', I)  gain (I)  h (N, R)  b (O, R)  residual (N, O)   ->   y (N, O)  =
-struct Params {
-    rows: u32,
-    inner: u32,
-    cols: u32,      // columns of y computed here: rows of w from first_row on
-    stride: u32,    // columns of y in all
-    first_col: u32, // the first of them in y
-    first_row: u32,
-    b_row: u32,     // the first of them in b
-    rank: u32,
-    scale: f32,
-    eps: f32,
-    x_scale: f32,
+// linear_forward: y = scale · x Wᵀ (+ lora_scale · h Bᵀ) (+ bias) (+ residual), where with NORM x stands for its rows divided by
+// their root mean square and weighed by norm_weight.
+//   x (N, I)  w (O', I)  h (N, R)  b (O, R)  bias (O)  residual (N, O)   ->   y (N, O)  = or += (ADD)
+// cols: columns of y that are computed here, rows of w from first_row on
+// stride, first_col: columns of y in all, and the first of them that is computed here
+// b_row: the first of them in b
+fn rows() -> u32 {
+    return extent(params.rows);
 }
-//#include element
-@group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> x: array<Element>;
-@group(0) @binding(2) var<storage, read> w: array<Weight>;
-//#if NORM
-@group(0) @binding(3) var<storage, read> gain: array<Element>;
+
+fn cols() -> u32 {
+    return params.cols;
+}
+
+fn inner(term: u32) -> u32 {
+//#if LORA
+    return select(params.inner, params.rank, term == 1u);
+//#else
+    return params.inner;
 //#end
-//#if LOW_RANK
-@group(0) @binding(3 + NORM) var<storage, read> h: array<Element>;
-@group(0) @binding(4 + NORM) var<storage, read> b: array<Element>;
+}
+
+fn left(term: u32, row: u32, k: u32) -> vec4<f32> {
+//#if LORA
+    if (term == 1u) {
+        return params.lora_scale * load_h(row * params.rank, k, params.rank);
+    }
+//#end
+    return params.scale * load_x(row * params.inner, k, params.inner);
+}
+
+fn right(term: u32, col: u32, k: u32) -> vec4<f32> {
+//#if LORA
+    if (term == 1u) {
+        return load_b((params.b_row + col) * params.rank, k, params.rank);
+    }
+//#end
+    return load_w((params.first_row + col) * params.inner, k, params.inner);
+}
+
+//#if NORM
+fn norm_weight_at(k: u32) -> vec4<f32> {
+    return load_norm_weight(0u, k, params.inner);
+}
+
+fn save_inverse_rms(row: u32, inverse: f32) {}
+//#end
+
+fn finish(row: u32, col: u32, sums: vec4<f32>) {
+    let at = row * params.stride + params.first_col + col;
+    let count = min(4u, params.cols - col);
+    var y = sums;
+//#if BIAS
+    y += load_bias(params.first_col, col, params.cols);
 //#end
 //#if RESIDUAL
-@group(0) @binding(3 + NORM + 2 * LOW_RANK) var<storage, read> residual: array<Element>;
+    y += load_residual(at, 0u, count);
 //#end
-@group(0) @binding(3 + NORM + 2 * LOW_RANK + RESIDUAL) var<storage, read_write> y: array<Element>;
-//#include step
-//#include tile
-//#include load NAME=x
-//#include load_weight NAME=w
-//#if NORM
-//#include load NAME=gain
+//#if ADD
+    y += load_y(at, 0u, count);
 //#end
-//#if LOW_RANK
-//#include load NAME=h
-//#include load NAME=b
-//#end
-
-// The row of w, of b, for column c of a tile.
-fn w_row(tile_col: u32, c: u32) -> u32 {
-    return params.first_row + min(tile_col + c, params.cols - 1u);
-}
-fn b_row(tile_col: u32, c: u32) -> u32 {
-    return params.b_row + min(tile_col + c, params.cols - 1u);
+    store_y(at, y, count);
 }
 
-@compute @workgroup_size(GROUP)
-fn main(
-    @builtin(workgroup_id) id: vec3<u32>,
-    @builtin(num_workgroups) count: vec3<u32>,
-//#include tile_lane
-    let group = group_index(id, count);
-    let rows = extent(params.rows);
-    let tile = tile_of(group, part, params.cols);
-    if (group >= step.end || tile.row >= rows) {
-        return;
-    }
-//#include tile_rows
-//#include product_weight LEFT=x RIGHT=w ROW=w_row INNER=params.inner
-//#include normalise
-//#for i in TILE_SIZE
-    acc[${i}] *= params.x_scale;
-//#end
-//#if LOW_RANK
-//#include product_rows LEFT=h RIGHT=b ROW=b_row INNER=params.rank SCALE=params.scale
-//#end
-//#include tile_store OUT=y STRIDE=params.stride FIRST=params.first_col ADD=RESIDUAL FROM=residual
-}
+//#include PRODUCT

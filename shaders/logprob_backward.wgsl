@@ -1,27 +1,12 @@
 // logprob_backward: turns a chunk of the logits x into their gradient, in place, lanes along the columns.
 //   targets (T)  lse (T) saved by logprob_forward  dlogp (T)   ->   logits (T, stride)  =
 // x[v] becomes dlogp ([v = target] - exp(x[v] - lse))
-struct Params {
-    rows: u32,
-    cols: u32,   // columns of logits used here: tokens from `first` on
-    stride: u32, // columns of logits in all
-    first: u32,
-    rows_per_group: u32,
-}
-@group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> targets: array<u32>;
-@group(0) @binding(2) var<storage, read> lse: array<f32>;
-@group(0) @binding(3) var<storage, read> dlogp: array<f32>;
-@group(0) @binding(4) var<storage, read_write> logits: array<f32>;
-//#include step
+// cols: columns of logits used here: tokens from `first` on
+// stride: columns of logits in all
 
 @compute @workgroup_size(64)
-fn main(
-    @builtin(workgroup_id) id: vec3<u32>,
-    @builtin(num_workgroups) count: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let group = group_index(id, count);
+fn main(workgroup: Workgroup, @builtin(local_invocation_index) lane: u32) {
+    let group = group_index(workgroup);
     if (group >= step.end) {
         return;
     }

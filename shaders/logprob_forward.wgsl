@@ -4,22 +4,8 @@
 //   with LAST also   ->   logp (T)  entropy (T)  lse (T)  =
 // state: m = max x,  s = Σ exp(x - m),  u = Σ exp(x - m) (x - m),  x[target]
 // lse = m + ln s,  logp = x[target] - lse,  entropy = ln s - u / s
-struct Params {
-    rows: u32,
-    cols: u32,   // columns of logits used here: tokens from `first` on
-    stride: u32, // columns of logits in all
-    first: u32,
-}
-@group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> logits: array<f32>;
-@group(0) @binding(2) var<storage, read> targets: array<u32>;
-@group(0) @binding(3) var<storage, read_write> state: array<vec4<f32>>;
-//#if LAST
-@group(0) @binding(4) var<storage, read_write> logp: array<f32>;
-@group(0) @binding(5) var<storage, read_write> entropy: array<f32>;
-@group(0) @binding(6) var<storage, read_write> lse: array<f32>;
-//#end
-//#include step
+// cols: columns of logits used here: tokens from `first` on
+// stride: columns of logits in all
 
 //#if WIDE
 var<workgroup> largest: array<f32, 64>;
@@ -27,14 +13,10 @@ var<workgroup> sums: array<vec2<f32>, 64>;
 //#end
 
 @compute @workgroup_size(64)
-fn main(
-    @builtin(workgroup_id) id: vec3<u32>,
-    @builtin(num_workgroups) count: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let group = group_index(id, count);
+fn main(workgroup: Workgroup, @builtin(local_invocation_index) lane: u32) {
+    let group = group_index(workgroup);
     let rows = extent(params.rows);
-    let wide = WIDE == 1u;
+    let wide = WIDE;
     let row = select(group * 64u + lane, group, wide);
     let first = select(0u, lane, wide);
     let stride = select(1u, 64u, wide);

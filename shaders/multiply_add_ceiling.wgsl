@@ -1,19 +1,10 @@
 // multiply_add_ceiling: how fast this adapter multiplies and adds: 8 independent chains of ROUNDS steps an
 // invocation, four wide, without memory in between.
 //   x (N)   ->   y (N)  = the sum of the chains' ends: chain j goes c <- 0.75 c + j / 8, from c = x
-struct Params { len: u32 }
-@group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> x: array<f32>;
-@group(0) @binding(2) var<storage, read_write> y: array<f32>;
-//#include step
 
 @compute @workgroup_size(64)
-fn main(
-    @builtin(workgroup_id) id: vec3<u32>,
-    @builtin(num_workgroups) count: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let group = group_index(id, count);
+fn main(workgroup: Workgroup, @builtin(local_invocation_index) lane: u32) {
+    let group = group_index(workgroup);
     let i = group * 64u + lane;
     if (group >= step.end || i >= params.len) {
         return;

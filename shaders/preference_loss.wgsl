@@ -2,18 +2,6 @@
 //   policy, reference (S)  labels, weights (P)  lengths (S) where AVERAGE   ->   table (P, 8)  d_policy (S)  =
 // x_s = (policy_s - reference_s) (/ lengths_s),  h = x_chosen - x_rejected,  loss = label l(h) + (1 - label) l(-h)
 // d_policy = weight * dloss/dh * (1 for the chosen, -1 for the rejected) (/ lengths_s)
-struct Params { pairs: u32, sequences: u32, beta: f32 }
-@group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> policy: array<f32>;
-@group(0) @binding(2) var<storage, read> reference: array<f32>;
-@group(0) @binding(3) var<storage, read> labels: array<f32>;
-@group(0) @binding(4) var<storage, read> weights: array<f32>;
-//#if AVERAGE
-@group(0) @binding(5) var<storage, read> lengths: array<f32>;
-//#end
-@group(0) @binding(5 + AVERAGE) var<storage, read_write> table: array<f32>;
-@group(0) @binding(6 + AVERAGE) var<storage, read_write> d_policy: array<f32>;
-//#include step
 
 const DPO = 0u;
 const IPO = 1u;
@@ -36,12 +24,8 @@ fn loss_at(h: f32) -> vec2<f32> {
 }
 
 @compute @workgroup_size(64)
-fn main(
-    @builtin(workgroup_id) id: vec3<u32>,
-    @builtin(num_workgroups) count: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let group = group_index(id, count);
+fn main(workgroup: Workgroup, @builtin(local_invocation_index) lane: u32) {
+    let group = group_index(workgroup);
     let p = group * 64u + lane;
     let s = 2u * p;
     if (group >= step.end || p >= extent(params.pairs) || s + 1u >= extent(params.sequences)) {

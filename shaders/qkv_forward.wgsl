@@ -1,107 +1,90 @@
-// qkv_forward: queries, keys and values of the normalised rows, the former two turned by their positions' angles
-// (Su et al. 2021, arXiv 2104.09864): y = (x inv gain) wᵀ (+ addend), inv = 1 / sqrt(mean(x²) + eps).
-//   x (N, C)  w (O', C)  gain (C)  spans (N, 4)  table (positions, DIM): cosines, then sines  addend (N, O)
-//   ->   qkv (N, O)  =   inv (N)  =
-//   or, if CACHE,   q (N, HEADS DIM)  =   kv (M, 2 KV_HEADS DIM)  = at the row of the query's last key
+// qkv_forward: queries, keys and values, the former two rotated by their positions' angles (Su et al. 2021, arXiv 2104.09864):
+// qkv = x Wᵀ (+ bias) (+ lora), where with NORM x stands for its rows divided by their root mean square and weighed by
+// norm_weight.
+//   x (N, C)  w (O', C)  spans (N, 4)  table (positions, DIM): cosines, then sines  bias (O)  lora (N, O)
+//   ->   qkv (N, O)  =   inverse_rms (N)  = (SAVE_FOR_BACKWARD)
+//   or, if CACHE,   qkv (N, HEADS DIM): queries alone  =   kv (M, 2 KV_HEADS DIM)  = at the row of the query's last key
 // O = (HEADS + 2 KV_HEADS) DIM: all queries, all keys, all values. A row's position is the number of keys before its
 // own, the last; a row without keys writes no cache row.
-struct Params {
-    rows: u32,
-    inner: u32,
-    cols: u32,      // columns computed here, whole heads: rows of w from first_row on
-    first_col: u32, // the first of them of all O
-    first_row: u32,
-    before: u32,    // keys that all rows see before those of their spans
-    eps: f32,
-}
-//#include element
-@group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> x: array<Element>;
-@group(0) @binding(2) var<storage, read> w: array<Weight>;
-@group(0) @binding(3) var<storage, read> gain: array<Element>;
-@group(0) @binding(4) var<storage, read> spans: array<vec4<u32>>;
-@group(0) @binding(5) var<storage, read> table: array<vec4<f32>>;
-//#if ADDEND
-@group(0) @binding(6) var<storage, read> addend: array<vec4<f32>>;
-//#end
-@group(0) @binding(6 + ADDEND) var<storage, read_write> q: array<vec4<f32>>;
-//#if CACHE
-@group(0) @binding(7 + ADDEND) var<storage, read_write> kv: array<vec4<f32>>;
-//#end
-//#if KEEP
-@group(0) @binding(7 + ADDEND + CACHE) var<storage, read_write> inv: array<f32>;
-//#end
-//#include step
-//#include tile
-//#include load NAME=x
-//#include load_weight NAME=w
-//#include load NAME=gain
-//#include spans
-
+// pairs: half of the columns that are computed here, whole heads: rows of w from first_row on; first_col: the first of all O
+// before: keys that all rows see before those of their spans
 const OUTPUTS = (HEADS + 2u * KV_HEADS) * DIM;
 
-// The column, of those computed here, of quad i of a tile. The first half of its quads and the second pair up: they are
-// half a head apart.
-fn column(tile_col: u32, i: u32) -> u32 {
-    let pair = min(tile_col / 8u + i % (QUADS / 2u), params.cols / 8u - 1u);
-    return pair / (DIM / 8u) * DIM + pair % (DIM / 8u) * 4u + i / (QUADS / 2u) * (DIM / 2u);
+fn rows() -> u32 {
+    return extent(params.rows);
 }
 
-fn w_row(tile_col: u32, c: u32) -> u32 {
-    return params.first_row + column(tile_col, c / 4u) + c % 4u;
+// Pairs of columns, half a head apart.
+fn cols() -> u32 {
+    return params.pairs;
 }
 
-fn store(n: u32, span: vec4<u32>, col: u32, value: vec4<f32>) {
+fn inner(term: u32) -> u32 {
+    return params.inner;
+}
+
+fn left(term: u32, row: u32, k: u32) -> vec4<f32> {
+    return load_x(row * params.inner, k, params.inner);
+}
+
+// The column of a pair's first element, of those computed here.
+fn column_of(pair: u32) -> u32 {
+    return pair / (DIM / 2u) * DIM + pair % (DIM / 2u);
+}
+
+fn right(term: u32, col: u32, k: u32) -> vec4<f32> {
+    let row = select(column_of(col), column_of(col - params.pairs) + DIM / 2u, col >= params.pairs);
+    return load_w((params.first_row + row) * params.inner, k, params.inner);
+}
+
+//#if NORM
+fn norm_weight_at(k: u32) -> vec4<f32> {
+    return load_norm_weight(0u, k, params.inner);
+}
+
+fn save_inverse_rms(row: u32, inverse: f32) {
+//#if SAVE_FOR_BACKWARD
+    inverse_rms[row] = inverse;
+//#end
+}
+//#end
+
+fn store(row: u32, span: vec4<u32>, col: u32, value: vec4<f32>) {
 //#if CACHE
     if (col < HEADS * DIM) {
-        q[(n * HEADS * DIM + col) / 4u] = value;
+        qkv[(row * HEADS * DIM + col) / 4u] = value;
     } else if (key_count(span) > 0u) {
         kv[((span.w - 1u) * 2u * KV_HEADS * DIM + col - HEADS * DIM) / 4u] = value;
     }
 //#else
-    q[(n * OUTPUTS + col) / 4u] = value;
+    qkv[(row * OUTPUTS + col) / 4u] = value;
 //#end
 }
 
-@compute @workgroup_size(GROUP)
-fn main(
-    @builtin(workgroup_id) id: vec3<u32>,
-    @builtin(num_workgroups) count: vec3<u32>,
-//#include tile_lane
-    let group = group_index(id, count);
-    let rows = extent(params.rows);
-    let tile = tile_of(group, part, params.cols);
-    if (group >= step.end || tile.row >= rows) {
-        return;
-    }
-//#include tile_rows
-//#include product_weight LEFT=x RIGHT=w ROW=w_row INNER=params.inner
-//#include normalise
-//#for a in DOWN
-    if (row${a} < rows) {
-        let span = spans[row${a}];
+fn finish_pair(row: u32, pair: u32, first: vec4<f32>, second: vec4<f32>) {
+    let span = spans[row];
+    let col = params.first_col + column_of(pair);
+    var low = first;
+    var high = second;
+//#if BIAS
+    low += bias[col / 4u];
+    high += bias[(col + DIM / 2u) / 4u];
+//#end
+//#if LORA
+    low += lora[(row * OUTPUTS + col) / 4u];
+    high += lora[(row * OUTPUTS + col + DIM / 2u) / 4u];
+//#end
+    if (col < (HEADS + KV_HEADS) * DIM) {
         let angles = (extent(params.before) + max(key_count(span), 1u) - 1u) * (DIM / 4u);
-//#for i in PAIRS
-        if (tile.col / 8u + ${i}u < params.cols / 8u) {
-            let at = column(tile.col, ${i}u);
-            let col = params.first_col + at;
-            var low = acc[${a}u * QUADS + ${i}u];
-            var high = acc[${a}u * QUADS + PAIRS + ${i}u];
-//#if ADDEND
-            low += addend[(row${a} * OUTPUTS + col) / 4u];
-            high += addend[(row${a} * OUTPUTS + col + DIM / 2u) / 4u];
-//#end
-            if (col < (HEADS + KV_HEADS) * DIM) {
-                let cosine = table[angles + at % DIM / 4u];
-                let sine = table[angles + at % DIM / 4u + DIM / 8u];
-                let turned = low * cosine - high * sine;
-                high = high * cosine + low * sine;
-                low = turned;
-            }
-            store(row${a}, span, col, low);
-            store(row${a}, span, col + DIM / 2u, high);
-        }
-//#end
+        let cosine = table[angles + col % DIM / 4u];
+        let sine = table[angles + col % DIM / 4u + DIM / 8u];
+        let rotated = low * cosine - high * sine;
+        high = high * cosine + low * sine;
+        low = rotated;
     }
-//#end
+    store(row, span, col, low);
+    store(row, span, col + DIM / 2u, high);
 }
+
+//#include spans
+//#include PRODUCT

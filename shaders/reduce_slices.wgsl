@@ -1,29 +1,10 @@
 // reduce_slices: TASKS times y = or += the sum of the slices of x, in order, four elements an invocation.
 //   x (slices, M)   ->   y from element `first` on (M)  = or, where `add` is 1, +=
 // There is a slice for every `share` of `rows`.
-struct Params {
-//#for t in TASKS
-    rows${t}: u32,
-    share${t}: u32,
-    len${t}: u32,
-    first${t}: u32,
-    add${t}: u32,
-//#end
-}
-@group(0) @binding(0) var<uniform> params: Params;
-//#for t in TASKS
-@group(0) @binding(1 + 2 * ${t}) var<storage, read> x${t}: array<f32>;
-@group(0) @binding(2 + 2 * ${t}) var<storage, read_write> y${t}: array<f32>;
-//#end
-//#include step
 
 @compute @workgroup_size(64)
-fn main(
-    @builtin(workgroup_id) id: vec3<u32>,
-    @builtin(num_workgroups) count: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let group = group_index(id, count);
+fn main(workgroup: Workgroup, @builtin(local_invocation_index) lane: u32) {
+    let group = group_index(workgroup);
     if (group >= step.end) {
         return;
     }

@@ -2,20 +2,7 @@
 //   logits (S, V)  sequences (S)  positions (S)   ->   ids (S)  =
 // The largest of z_i + gumbel(uniform(seed, sequence, position, i)) with z_i = (x_i - max x) / temperature, among
 // the x_i of at least a threshold; the lowest i among equals. GREEDY: the largest x_i.
-struct Params {
-    rows: u32,
-    cols: u32,
-    temperature: f32,
-    top_k: f32,
-    top_p: f32,
-    min_z: f32, // ln min_p
-}
-@group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> logits: array<f32>;
-@group(0) @binding(2) var<storage, read> sequences: array<u32>;
-@group(0) @binding(3) var<storage, read> positions: array<u32>;
-@group(0) @binding(4) var<storage, read_write> ids: array<u32>;
-//#include step
+// min_z: ln min_p
 //#include random
 //#include workgroup_sum
 
@@ -28,6 +15,8 @@ fn order(x: f32) -> u32 {
     return select(bits | 0x80000000u, ~bits, bits >= 0x80000000u);
 }
 
+//#if GREEDY
+//#else
 // What the x of order at least `low` weigh: one each, or (by_mass) exp z.
 fn weight(lane: u32, at: u32, largest: f32, low: u32, by_mass: bool) -> f32 {
     var sum = 0.0;
@@ -49,14 +38,11 @@ fn threshold(lane: u32, at: u32, largest: f32, low: u32, goal: f32, by_mass: boo
     }
     return max(found, low);
 }
+//#end
 
 @compute @workgroup_size(64)
-fn main(
-    @builtin(workgroup_id) id: vec3<u32>,
-    @builtin(num_workgroups) count: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let group = group_index(id, count);
+fn main(workgroup: Workgroup, @builtin(local_invocation_index) lane: u32) {
+    let group = group_index(workgroup);
     let row = min(group, extent(params.rows) - 1u);
     let at = row * params.cols;
     // The lane's best, and the first place where it is.
@@ -69,43 +55,44 @@ fn main(
             place = i;
         }
     }
-    if (GREEDY == 0u) {
-        numbers[lane] = best;
-        workgroupBarrier();
-        var largest = best;
-        for (var i = 0u; i < 64u; i++) {
-            largest = max(largest, numbers[i]);
-        }
-        workgroupBarrier();
-        var low = 0u;
-        if (TOP_K == 1u) {
-            low = threshold(lane, at, largest, low, params.top_k, false);
-        }
-        if (TOP_P == 1u) {
-            let mass = weight(lane, at, largest, low, true);
-            low = threshold(lane, at, largest, low, params.top_p * mass, true);
-        }
-        low = min(low, order(largest));
-        best = -1e30;
-        place = 0xffffffffu;
-        let sequence = sequences[row];
-        let position = positions[row];
-        // Four tokens share a hash.
-        for (var i = lane * 4u; i < params.cols; i += 256u) {
-            let bits = pcg4d(vec4(step.seed, sequence, position, i / 4u));
-            for (var j = 0u; j < min(4u, params.cols - i); j++) {
-                let x = logits[at + i + j];
-                let z = (x - largest) / params.temperature;
-                if (order(x) >= low && z >= params.min_z) {
-                    let score = z + gumbel(uniform_number(bits[j]));
-                    if (score > best) {
-                        best = score;
-                        place = i + j;
-                    }
+//#if GREEDY
+//#else
+    numbers[lane] = best;
+    workgroupBarrier();
+    var largest = best;
+    for (var i = 0u; i < 64u; i++) {
+        largest = max(largest, numbers[i]);
+    }
+    workgroupBarrier();
+    var low = 0u;
+//#if TOP_K
+    low = threshold(lane, at, largest, low, params.top_k, false);
+//#end
+//#if TOP_P
+    let mass = weight(lane, at, largest, low, true);
+    low = threshold(lane, at, largest, low, params.top_p * mass, true);
+//#end
+    low = min(low, order(largest));
+    best = -1e30;
+    place = 0xffffffffu;
+    let sequence = sequences[row];
+    let position = positions[row];
+    // Four tokens share a hash.
+    for (var i = lane * 4u; i < params.cols; i += 256u) {
+        let bits = pcg4d(vec4(step.seed, sequence, position, i / 4u));
+        for (var j = 0u; j < min(4u, params.cols - i); j++) {
+            let x = logits[at + i + j];
+            let z = (x - largest) / params.temperature;
+            if (order(x) >= low && z >= params.min_z) {
+                let score = z + gumbel(uniform_number(bits[j]));
+                if (score > best) {
+                    best = score;
+                    place = i + j;
                 }
             }
         }
     }
+//#end
     numbers[lane] = best;
     places[lane] = place;
     workgroupBarrier();

@@ -13,13 +13,13 @@ use oaif::annotate::rule::Rule;
 use oaif::data::packing::Tree;
 use oaif::data::tokenizer::{StopMatcher, Tokenizer};
 use oaif::generate::{GenerateOptions, Generator, Request, SamplingParams};
-use oaif::gpu::shader::KernelKey;
-use oaif::gpu::{Access, Arena, Category, Counts, Format, Gpu, GpuOptions, Groups, Launch, Limits};
-use oaif::gpu::{Plan, PlanOptions, Recorder, Tensor, Tier, Work};
+use oaif::gpu::shader::Constant;
+use oaif::gpu::{Arena, Category, Counts, Format, Gpu, GpuOptions, Groups, Launch, Limits};
+use oaif::gpu::{Plan, PlanOptions, Recorder, Tensor, Tier, Work, read, write};
 use oaif::model::architecture::{self, WeightSpec};
 use oaif::model::stream::Capacity;
 use oaif::model::{FloatFormat, LoraConfig, Model, ModelConfig, Scorer, Weights};
-use oaif::ops::{self, AttentionShape, KeySource, Norm, Projection, all_cases};
+use oaif::ops::{self, AttentionShape, KeySource, Norm, Rotary, SelfAttention, all_cases};
 use oaif::optim::{Optimiser, OptimiserKind};
 use oaif::preference::PreferenceLoss;
 use oaif::train::pair_step::{LabelledPair, PairStep};
@@ -326,13 +326,13 @@ fn logps(gpu: &Gpu, model: &Model, trees: &[Tree]) -> Vec<f32> {
 }
 
 #[test]
-fn f16_arithmetic_scores_tokens_close_to_f32_and_the_same_twice() {
+fn cooperative_matrices_score_tokens_close_to_f32_and_the_same_twice() {
     let Some(exact) = gpu() else { return };
     let score = |gpu: &Gpu, name: &str| {
         let model = Model::load_frozen(gpu, &fixture(name), Some(FloatFormat::F16)).unwrap();
         logps(gpu, &model, &trees())
     };
-    for tier in [Tier::Half, Tier::Cooperative] {
+    for tier in [Tier::Cooperative] {
         let half = match Gpu::open(&GpuOptions { tier: Some(tier), ..GpuOptions::default() }) {
             Ok(gpu) => gpu,
             Err(e) => {
@@ -499,22 +499,28 @@ fn an_op_without_a_gradient_rule_cannot_be_trained_through() {
     // Attention that knows nothing of the sequences' ends has none, and it does not matter that the path goes on with
     // ops that have one.
     let (mut r, x) = training(&gpu, 8, 16);
-    let shape = AttentionShape { heads: 2, kv_heads: 2, head_dim: 8, scale: 0.5 };
+    let shape = AttentionShape::new(2, 2, 8);
     let [gain, weights, table] = [1, 48, 8].map(|rows| r.tensor("w", rows, if rows == 8 { 8 } else { 16 }));
-    let norm = Norm { gain, eps: 1e-5 };
-    let qkv = Projection { norm, weights: weights.into(), low_rank: Vec::new() };
+    let block = SelfAttention {
+        norm: Some(Norm::rms(gain, 1e-5)),
+        qkv: weights.into(),
+        head_norms: None,
+        rotary: Some(Rotary { table, rotated: shape.head_dim, interleaved: false }),
+        shape,
+    };
     let spans = r.tensor_u32("spans", 8, 4);
     let keys = KeySource::Rows { ends: None };
-    let mixed = ops::self_attention(&mut r, x, &qkv, shape, spans, table, keys).unwrap();
+    let mixed = ops::self_attention(&mut r, x, &block, spans, keys).unwrap();
     let y = ops::residual_add(&mut r, mixed, x).unwrap();
     let seed = r.tensor("seed", 8, 16);
-    assert!(matches!(r.backward(&[(y, seed)]), Err(Error::NoGradient { op: "qkv_forward" })));
+    assert!(matches!(r.backward(&[(y, seed)]), Err(Error::NoGradient { op: "attention_forward" })));
     // Nor has a write over what an op with a rule has written: the rule speaks of the old value.
     let copy = |r: &mut Recorder, x: Tensor, y: Tensor| {
         r.launch(Launch {
-            kernel: KernelKey { name: "residual_add", constants: vec![("TWO", 0), ("ADD", 0)] },
-            params: vec![x.rows.into(), x.cols.into()],
-            args: vec![(x, Access::Read), (y, Access::Write)],
+            kernel: "residual_add",
+            constants: ["TWO", "ADD"].map(|name| (name.to_owned(), Constant::Bool(false))).to_vec(),
+            params: vec![("rows", x.rows.into()), ("cols", x.cols.into())],
+            args: vec![read("a", x), write("y", y)],
             groups: Groups::over(x.rows, 4),
             work: Work::default(),
         })
@@ -684,9 +690,10 @@ fn what_wgpu_refuses_is_an_error() {
         let mut r = Recorder::new(&gpu);
         let x = r.tensor("x", 4, 4);
         r.launch(Launch {
-            kernel: KernelKey { name, constants: vec![] },
+            kernel: name,
+            constants: vec![],
             params: vec![],
-            args: vec![(x, Access::Write)],
+            args: vec![write("x", x)],
             groups: Groups::over(4, 1),
             work: Work::default(),
         });

@@ -1,14 +1,16 @@
-// What a workgroup of an elementwise kernel takes of (rows, cols): several whole rows, or 1024 columns of one.
-struct Elements { first: u32, last: u32 }
+// What a workgroup of an elementwise kernel takes of (rows, cols), in fours of a row's columns, of which there are `across`:
+// several whole rows, or 256 fours of one.
+struct Quads { first: u32, last: u32, across: u32 }
 
-fn elements_of(group: u32, rows: u32, cols: u32) -> Elements {
-    if (cols >= 1024u) {
-        let across = (cols + 1023u) / 1024u;
-        let row = group / across * cols;
-        let first = row + group % across * 1024u;
-        return Elements(first, min(first + 1024u, row + cols));
+fn quads_of(group: u32, rows: u32, cols: u32) -> Quads {
+    let across = (cols + 3u) / 4u;
+    if (across >= 256u) {
+        let pieces = (across + 255u) / 256u;
+        let row = group / pieces * across;
+        let first = row + group % pieces * 256u;
+        return Quads(first, min(first + 256u, row + across), across);
     }
-    let down = min(1024u / cols, 64u);
-    let first = group * down * cols;
-    return Elements(first, min(first + down * cols, rows * cols));
+    let down = min(256u / across, 64u);
+    let first = group * down * across;
+    return Quads(first, min(first + down * across, rows * across), across);
 }

@@ -2,3 +2,9 @@
 fn key_count(span: vec4<u32>) -> u32 {
     return span.y - span.x + span.w - span.z;
 }
+
+// Row of key i of those that a query sees.
+fn key_row(span: vec4<u32>, i: u32) -> u32 {
+    let prefix = span.y - span.x;
+    return select(span.z + i - prefix, span.x + i, i < prefix);
+}

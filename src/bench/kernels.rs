@@ -52,7 +52,7 @@ fn product((n, i, o): (usize, usize, usize)) -> (ops::Case, Work) {
         "product",
         format!("N {n} I {i} O {o}"),
         inputs,
-        |r: &mut Recorder, t: &[Tensor]| Ok(vec![ops::linear(r, t[0], &t[1].into(), None, None)?]),
+        |r: &mut Recorder, t: &[Tensor]| Ok(vec![ops::linear(r, t[0], &t[1].into(), None)?]),
         move |v| vec![reference::linear_forward(&v[0], &v[1], n, i, o)],
     );
     let elements = (n * i + i * o + n * o) as f64;

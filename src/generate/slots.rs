@@ -88,7 +88,7 @@ impl Slots {
         let hidden = model.hidden(r, &stream, &keys, false)?;
         let normed = model.final_norm(r, hidden)?;
         let head = model.head(r);
-        let logits = ops::linear(r, normed, &head, None, None)?;
+        let logits = ops::linear(r, normed, &head.into(), None)?;
         let sampled = ops::sample(r, logits, sequences, slots.positions, options.sampling)?;
         ops::decode_advance(r, sampled, eos, slots);
         r.output(slots.slots);

@@ -22,15 +22,14 @@ pub enum Tier {
     Portable,
     /// T1. Lanes of a subgroup hand each other what they have loaded; for adapters whose subgroups have one size.
     Subgroups,
-    /// T2. Products of rows with a frozen f16 matrix in f16, added up in f32: see [`Arithmetic::F16`].
-    Half,
-    /// T3. Those products by cooperative matrices, which wgpu calls experimental: see [`Arithmetic::Cooperative`].
+    /// T2. Products of rows with a frozen f16 matrix by cooperative matrices, which wgpu calls experimental: see
+    /// [`Arithmetic::Cooperative`].
     Cooperative,
 }
 
 impl Tier {
     /// Every tier, the lowest first: T0, T1, …
-    pub const ALL: [Tier; 4] = [Tier::Portable, Tier::Subgroups, Tier::Half, Tier::Cooperative];
+    pub const ALL: [Tier; 3] = [Tier::Portable, Tier::Subgroups, Tier::Cooperative];
 }
 
 impl std::fmt::Display for Tier {
@@ -38,8 +37,7 @@ impl std::fmt::Display for Tier {
         match self {
             Tier::Portable => f.write_str("T0 (portable)"),
             Tier::Subgroups => f.write_str("T1 (subgroups)"),
-            Tier::Half => f.write_str("T2 (f16 arithmetic)"),
-            Tier::Cooperative => f.write_str("T3 (cooperative matrices)"),
+            Tier::Cooperative => f.write_str("T2 (cooperative matrices)"),
         }
     }
 }
@@ -53,7 +51,7 @@ pub const FEATURES: wgpu::Features =
 pub struct GpuOptions {
     /// Index or part of the name, as `oaif doctor` lists them. `None`: `OAIF_GPU`, else the fastest kind.
     pub adapter: Option<String>,
-    /// T0 or T1: no higher tier than this. T2 or T3: just this one; [`crate::ops::check_arithmetic`] tells whether its
+    /// T0 or T1: no higher tier than this. T2: just this one; [`crate::ops::check_arithmetic`] tells whether its
     /// results are right. `None`: T1 where the adapter offers it. Never more, since that would change the numbers.
     pub tier: Option<Tier>,
     /// Keep every runtime check of the shaders (bounds, loops): slower, for tests and for hunting mistakes.
@@ -309,8 +307,7 @@ impl Gpu {
     /// Opens an adapter with all the limits that it offers.
     ///
     /// # Errors
-    /// [`Error::NoAdapter`] when there is none, or none of the wanted name; [`Error::Config`] where it lacks what tier T2 or
-    /// T3 needs;
+    /// [`Error::NoAdapter`] when there is none, or none of the wanted name; [`Error::Config`] where it lacks what tier T2 needs;
     /// [`Error::Gpu`] when the driver refuses the device.
     pub async fn open_async(options: &GpuOptions) -> Result<Gpu> {
         options.check()?;
@@ -345,16 +342,14 @@ impl Gpu {
     }
 
     /// Uses the application's own device and queue, best one with all of [`FEATURES`] that its adapter has. Its error
-    /// handlers stay the application's. It computes in f32, unless T2 is asked for and the device has f16.
+    /// handlers stay the application's. It computes in f32.
     ///
     /// # Errors
     /// [`Error::Config`] for an option out of its range.
     pub fn from_device(device: wgpu::Device, queue: wgpu::Queue, options: &GpuOptions) -> Result<Gpu> {
         options.check()?;
         let summary = summarise(0, &device.adapter_info());
-        let half = options.tier == Some(Tier::Half) && device.features().contains(wgpu::Features::SHADER_F16);
-        let arithmetic = if half { Arithmetic::F16 } else { Arithmetic::F32 };
-        Ok(Gpu::build(device, queue, summary, options, arithmetic, true))
+        Ok(Gpu::build(device, queue, summary, options, Arithmetic::F32, true))
     }
 
     /// A `Gpu` of the same limits without a device, to measure what a run would allocate.
@@ -432,7 +427,9 @@ impl Gpu {
         let timestamps = device.features().contains(wgpu::Features::TIMESTAMP_QUERY);
         let highest = options.tier.unwrap_or(Tier::Subgroups);
         let subgroup = subgroup_size(&device.adapter_info(), device.features());
-        let subgroup = subgroup.filter(|_| highest >= Tier::Subgroups);
+        // Kernels for GPUs do not depend on the size of their subgroups.
+        let unrolled = summary.device_kind() == DeviceKind::Processor;
+        let subgroup = subgroup.filter(|_| unrolled && highest >= Tier::Subgroups);
         let step_layout = Some(super::plan::step_layout(&device));
         let tuning = Tuning::untuned(subgroup, summary.device_kind());
         let inner = Inner {
@@ -620,7 +617,6 @@ impl Gpu {
         match self.arithmetic() {
             Arithmetic::F32 if self.subgroup().is_some() => Tier::Subgroups,
             Arithmetic::F32 => Tier::Portable,
-            Arithmetic::F16 => Tier::Half,
             Arithmetic::Cooperative { .. } => Tier::Cooperative,
         }
     }
@@ -638,12 +634,6 @@ impl Gpu {
     /// Invocations of a subgroup, where the tier uses subgroups.
     pub fn subgroup(&self) -> Option<u32> {
         *self.inner.subgroup.lock().unwrap()
-    }
-
-    /// Does without subgroups in what is recorded from now on, see [`crate::ops::tune`].
-    pub fn forbid_subgroups(&self) {
-        *self.inner.subgroup.lock().unwrap() = None;
-        self.set_tuning(Tuning::untuned(None, self.summary().device_kind()));
     }
 
     /// The kernels' shapes in what is recorded from now on.

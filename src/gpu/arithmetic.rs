@@ -1,7 +1,6 @@
-//! In which numbers matrices are multiplied: f32, or f16 where it was asked for.
+//! In which numbers matrices are multiplied: f32, or matrices of f16 where they were asked for.
 
 use super::adapter::{Tier, subgroup_size};
-use super::tuning::{Sharing, Tile};
 use crate::error::{Error, Result};
 
 /// How products of rows with a frozen f16 matrix are computed. Everything else is f32, gradients among it.
@@ -11,8 +10,6 @@ pub enum Arithmetic {
     /// In f32.
     #[default]
     F32,
-    /// In f16, of which every two terms are added up in f32. Safe from overflow: shaders/shared/product_half.wgsl.
-    F16,
     /// By cooperative matrices of f16 with f32 sums. Has run on a software driver only (lavapipe of Mesa 26.2, `size` 8),
     /// on no hardware of ours; and wgpu calls them experimental.
     Cooperative {
@@ -27,7 +24,7 @@ impl Arithmetic {
     /// That of a tier that was asked for.
     ///
     /// # Errors
-    /// [`Error::Config`] where the adapter does not have what T2 or T3 needs.
+    /// [`Error::Config`] where the GPU does not have what T2 needs.
     pub(super) fn of_tier(tier: Option<Tier>, name: &str, adapter: &wgpu::Adapter) -> Result<Arithmetic> {
         let missing = |tier: u8, what: &str| {
             let why =
@@ -36,23 +33,10 @@ impl Arithmetic {
         };
         match tier {
             None | Some(Tier::Portable | Tier::Subgroups) => Ok(Arithmetic::F32),
-            Some(Tier::Half) if adapter.features().contains(wgpu::Features::SHADER_F16) => {
-                Ok(Arithmetic::F16)
-            }
-            Some(Tier::Half) => Err(missing(2, "f16 arithmetic in shaders")),
             Some(Tier::Cooperative) => {
-                cooperative(adapter).ok_or_else(|| missing(3, "cooperative matrices of f16 with f32 sums"))
+                cooperative(adapter).ok_or_else(|| missing(2, "cooperative matrices of f16 with f32 sums"))
             }
         }
-    }
-
-    /// The tile of cooperative matrices, whatever the number of rows: their sums differ in the last bits from others.
-    /// At most 2048 results, for the 16 KiB that workgroup memory has everywhere.
-    pub fn tile(self) -> Option<Tile> {
-        let Arithmetic::Cooperative { size, lanes } = self else { return None };
-        let down = (32 / lanes).max(1);
-        let cols = (4 * size).min(2048 / (lanes * down));
-        Some(Tile { sharing: Sharing::Matrices(size), lanes, down, cols })
     }
 }
 
@@ -60,7 +44,6 @@ impl std::fmt::Display for Arithmetic {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Arithmetic::F32 => f.write_str("f32"),
-            Arithmetic::F16 => f.write_str("f16"),
             Arithmetic::Cooperative { size, .. } => write!(f, "cooperative matrices of {size} x {size}"),
         }
     }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use super::adapter::Gpu;
 use super::buffer::Region;
-use super::recorder::{Access, Launch, Recorder, Tensor};
+use super::recorder::{Access, NotedLaunch, Recorder, Tensor};
 use crate::error::{Error, Result};
 
 /// Whether a gradient is the first contribution to its tensor or one more.
@@ -84,7 +84,7 @@ impl Recorder {
         self.tape.dependent.contains_key(&tensor.id)
     }
 
-    pub(super) fn note_launch(&mut self, launch: &Launch) {
+    pub(super) fn note_launch(&mut self, launch: &NotedLaunch) {
         if !self.tape.recording {
             return;
         }

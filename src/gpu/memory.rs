@@ -107,14 +107,14 @@ impl Arena {
 
 #[cfg(test)]
 mod tests {
-    use super::super::recorder::{Access, Groups, Launch, Recorder, Tensor, Work};
-    use super::super::shader::KernelKey;
+    use super::super::recorder::{Groups, Launch, Recorder, Tensor, Work, read, write};
     use super::*;
 
     fn launch(recorder: &mut Recorder, reads: &[Tensor], writes: &[Tensor]) {
-        let args = reads.iter().map(|t| (*t, Access::Read)).chain(writes.iter().map(|t| (*t, Access::Write)));
+        let args = reads.iter().map(|t| read("x", *t)).chain(writes.iter().map(|t| write("y", *t)));
         recorder.launch(Launch {
-            kernel: KernelKey { name: "none", constants: vec![] },
+            kernel: "none",
+            constants: vec![],
             params: vec![],
             args: args.collect(),
             groups: Groups::over(1, 1),

@@ -26,6 +26,6 @@ pub use gradient::{Accumulate, GradientTarget};
 pub use memory::Arena;
 pub use plan::{Live, Outputs, Pending, Plan, PlanOptions};
 pub use profile::{KernelTime, Profile};
-pub use recorder::{Access, Dim, Format, Groups, Launch, Recorder, Tensor, Word, Work};
+pub use recorder::{Access, Arg, Dim, Format, Groups, Launch, Recorder, Tensor, Word, Work, read, write};
 pub use slices::Slices;
-pub use tuning::{Candidates, DeviceKind, Sharing, Tile, Tuning};
+pub use tuning::{Candidates, DeviceKind, Products, StagedTile, Tuning, UnrolledTile, UnrolledTiles};

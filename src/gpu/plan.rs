@@ -415,15 +415,17 @@ fn upload_params(gpu: &Gpu, recorder: &Recorder) -> Result<(Buffer, Vec<u64>)> {
 fn bind(
     gpu: &Gpu,
     kernel: &Kernel,
-    launch: &super::recorder::Launch,
+    launch: &super::recorder::NotedLaunch,
     (params, offset): (&Buffer, u64),
     region: &impl Fn(Tensor) -> Region,
 ) -> Result<wgpu::BindGroup> {
     let name = launch.kernel.name;
-    launch.check_interface(&kernel.interface);
     let regions: Vec<Region> = launch.args.iter().map(|(t, _)| region(*t)).collect();
-    let params = binding(params, offset, kernel.interface.params_bytes.next_multiple_of(16) as u64);
-    let mut entries = vec![wgpu::BindGroupEntry { binding: 0, resource: params }];
+    let mut entries = Vec::new();
+    if !launch.params.is_empty() {
+        let bytes = (launch.params.len() as u64 * 4).next_multiple_of(16);
+        entries.push(wgpu::BindGroupEntry { binding: 0, resource: binding(params, offset, bytes) });
+    }
     for (i, r) in regions.iter().enumerate() {
         let resource = binding(&r.buffer, r.offset, r.bytes.max(4));
         entries.push(wgpu::BindGroupEntry { binding: i as u32 + 1, resource });

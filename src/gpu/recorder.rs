@@ -1,13 +1,12 @@
 //! Recording: model code calls ops on virtual tensors, and each launch is noted with all that it needs.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 
 use super::adapter::Gpu;
 use super::arithmetic::Arithmetic;
 use super::buffer::Region;
 use super::gradient::Tape;
-use super::shader::{Interface, KernelKey, validate};
+use super::shader::{Binding, Constant, Elements, KernelKey, Parameter, validate};
 use super::slices::Slices;
 use super::tuning::{DeviceKind, Tuning};
 use crate::error::Result;
@@ -64,7 +63,7 @@ pub enum Format {
     F32,
     /// 32-bit unsigned integers.
     U32,
-    /// Half precision, two elements a word, the first in its low half. Read only, by kernels with a `FORMAT`.
+    /// Half precision, two elements a word, the first in its low half. Read only.
     F16,
     /// Brain floats: the upper halves of 32-bit floats; otherwise as [`Format::F16`].
     Bf16,
@@ -76,16 +75,6 @@ impl Format {
         match self {
             Format::F32 | Format::U32 => elements * 4,
             Format::F16 | Format::Bf16 => elements.next_multiple_of(2) * 2,
-        }
-    }
-
-    /// The constant `FORMAT` of a kernel that reads weights by shaders/shared/load_weight.wgsl.
-    pub fn code(self) -> u32 {
-        match self {
-            Format::F32 => 0,
-            Format::F16 => 1,
-            Format::Bf16 => 2,
-            Format::U32 => panic!("integers are no weights"),
         }
     }
 }
@@ -126,7 +115,7 @@ pub(super) struct TensorInfo {
 }
 
 /// What a launch does to a tensor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Access {
     /// Reads it.
     Read,
@@ -220,39 +209,107 @@ impl Word {
     }
 }
 
-/// One kernel launch of a recording.
+/// A tensor bound by a launch.
+#[derive(Clone, Copy, Debug)]
+pub struct Arg {
+    name: &'static str,
+    tensor: Tensor,
+    elements: Elements,
+    access: Access,
+}
+
+/// Binds `tensor` as `name`, to be read: an array of its elements, see [`Arg::rows`] and others for what else it may be.
+pub fn read(name: &'static str, tensor: Tensor) -> Arg {
+    Arg::new(name, tensor, Access::Read)
+}
+
+/// Binds `tensor` as `name`, to be written or added to.
+pub fn write(name: &'static str, tensor: Tensor) -> Arg {
+    Arg::new(name, tensor, Access::Write)
+}
+
+impl Arg {
+    fn new(name: &'static str, tensor: Tensor, access: Access) -> Arg {
+        let elements = match tensor.format {
+            Format::F32 => Elements::F32,
+            Format::U32 => Elements::U32,
+            format => Elements::Rows { format, aligned: true },
+        };
+        Arg { name, tensor, elements, access }
+    }
+
+    /// By rows, four elements at a time, see [`Elements::Rows`].
+    pub fn rows(self, aligned: bool) -> Arg {
+        Arg { elements: Elements::Rows { format: self.tensor.format, aligned }, ..self }
+    }
+
+    /// An array of vectors of two.
+    pub fn vec2(self) -> Arg {
+        Arg { elements: Elements::F32x2, ..self }
+    }
+
+    /// An array of vectors of four.
+    pub fn vec4(self) -> Arg {
+        let elements = if self.tensor.format == Format::U32 { Elements::U32x4 } else { Elements::F32x4 };
+        Arg { elements, ..self }
+    }
+}
+
+/// One kernel launch, as an op states it.
 #[derive(Clone, Debug)]
 pub struct Launch {
-    /// The kernel and its constants.
-    pub kernel: KernelKey,
-    /// The words of the kernel's `params`, in order.
-    pub params: Vec<Word>,
-    /// The storage bindings, in order.
-    pub args: Vec<(Tensor, Access)>,
+    /// Name of the kernel.
+    pub kernel: &'static str,
+    /// Its constants, see [`Constants::list`](super::shader::Constants::list).
+    pub constants: Vec<(String, Constant)>,
+    /// The words of the kernel's `params`, by name.
+    pub params: Vec<(&'static str, Word)>,
+    /// The storage bindings.
+    pub args: Vec<Arg>,
     /// How many workgroups.
     pub groups: Groups,
     /// What it costs.
     pub work: Work,
 }
 
-impl Launch {
-    /// Checks that 16-bit tensors go to kernels that know their format, and are only read.
-    fn check_formats(&self) {
-        let name = self.kernel.name;
-        for (tensor, access) in
-            self.args.iter().filter(|(t, _)| matches!(t.format, Format::F16 | Format::Bf16))
-        {
-            let told = self.kernel.constants.contains(&("FORMAT", tensor.format.code()));
-            assert!(told && *access == Access::Read, "{name} takes no tensor of {:?}", tensor.format);
-        }
-    }
+/// A launch of a recording.
+#[derive(Clone, Debug)]
+pub(super) struct NotedLaunch {
+    pub kernel: KernelKey,
+    pub params: Vec<Word>,
+    pub args: Vec<(Tensor, Access)>,
+    pub groups: Groups,
+    pub work: Work,
+}
 
-    /// Checks that the kernel declares the parameters and bindings that the launch gives it.
-    pub(super) fn check_interface(&self, interface: &Interface) {
-        let (name, words) = (self.kernel.name, interface.params_bytes.div_ceil(4));
-        assert_eq!(words, self.params.len() as u32, "{name}: words of params in the shader, in the launch");
-        let writes: Vec<bool> = self.args.iter().map(|(_, access)| *access == Access::Write).collect();
-        assert_eq!(interface.writes, writes, "{name}: bindings written in the shader, in the launch");
+impl Launch {
+    fn note(self) -> NotedLaunch {
+        let Launch { kernel: name, constants, params, args, groups, work } = self;
+        for Arg { name: binding, tensor, elements, access } in &args {
+            let written = *access == Access::Write && matches!(tensor.format, Format::F16 | Format::Bf16);
+            let whole = tensor.format == Format::F32 || tensor.format == Format::U32 || tensor.cols % 4 == 0;
+            let fits = elements.takes(tensor.format) && whole && !written;
+            assert!(
+                fits,
+                "{name}: {binding} (…, {}) is bound as {elements:?} but stored as {:?}",
+                tensor.cols, tensor.format
+            );
+        }
+        let parameter =
+            |(name, word): &(&'static str, Word)| Parameter { name, float: matches!(word, Word::F32(_)) };
+        let binding = |arg: &Arg| Binding { name: arg.name, elements: arg.elements, access: arg.access };
+        NotedLaunch {
+            kernel: KernelKey {
+                name,
+                constants,
+                params: params.iter().map(parameter).collect(),
+                bindings: args.iter().map(binding).collect(),
+            },
+            params: params.into_iter().map(|(_, word)| word).collect(),
+            args: args.into_iter().map(|arg| (arg.tensor, arg.access)).collect(),
+            groups,
+            work,
+        }
     }
 }
 
@@ -260,7 +317,7 @@ impl Launch {
 #[derive(Default)]
 pub struct Recorder {
     pub(super) tensors: Vec<TensorInfo>,
-    pub(super) launches: Vec<Launch>,
+    pub(super) launches: Vec<NotedLaunch>,
     pub(super) outputs: Vec<Tensor>,
     pub(super) phases: Vec<(usize, &'static str)>,
     pub(super) tape: Tape,
@@ -268,6 +325,7 @@ pub struct Recorder {
     subgroup: Option<u32>,
     tuning: Option<Tuning>,
     arithmetic: Arithmetic,
+    device_kind: Option<DeviceKind>,
     busy: u32,
     pub(super) waiting: Vec<Slices>,
 }
@@ -281,6 +339,7 @@ impl Recorder {
             subgroup: gpu.subgroup(),
             tuning: Some(gpu.tuning()),
             arithmetic: gpu.arithmetic(),
+            device_kind: Some(gpu.summary().device_kind()),
             busy,
             ..Recorder::default()
         }
@@ -294,6 +353,11 @@ impl Recorder {
     /// How products with frozen f16 matrices are computed.
     pub fn arithmetic(&self) -> Arithmetic {
         self.arithmetic
+    }
+
+    /// What runs the kernels.
+    pub fn device_kind(&self) -> DeviceKind {
+        self.device_kind.unwrap_or(DeviceKind::Gpu)
     }
 
     /// Workgroups that keep the adapter about busy.
@@ -344,15 +408,15 @@ impl Recorder {
 
     /// Notes a launch. Ops call this; where a gradient is needed they add their rule, see [`Recorder::rule`].
     pub fn launch(&mut self, launch: Launch) {
+        let launch = launch.note();
         self.note_launch(&launch);
-        self.launch_detached(launch);
+        self.launches.push(launch);
     }
 
     /// Notes a launch through which no gradient shall flow: what it writes counts as constant. For what ends a graph,
     /// such as a loss that computes its own gradient, sampling, and the update of weights.
     pub fn launch_detached(&mut self, launch: Launch) {
-        launch.check_formats();
-        self.launches.push(launch);
+        self.launches.push(launch.note());
     }
 
     /// Keeps a tensor until the end of the plan and reads it back with every replay.
@@ -393,15 +457,8 @@ impl Recorder {
     /// # Errors
     /// [`crate::Error::Shader`] with the kernel's first mistake.
     pub fn validate(&self) -> Result<()> {
-        let mut known: HashMap<&KernelKey, Interface> = HashMap::new();
-        for launch in &self.launches {
-            let interface = match known.entry(&launch.kernel) {
-                Entry::Occupied(entry) => entry.into_mut(),
-                Entry::Vacant(entry) => entry.insert(validate(&launch.kernel)?.1),
-            };
-            launch.check_interface(interface);
-        }
-        Ok(())
+        let keys: HashSet<&KernelKey> = self.kernels().collect();
+        keys.into_iter().try_for_each(|key| validate(key).map(drop))
     }
 
     pub(super) fn label(&self, tensor: Tensor) -> &str {

@@ -2,8 +2,8 @@
 //! so that several share a launch.
 
 use super::gradient::{Accumulate, GradientTarget};
-use super::recorder::{Access, Dim, Groups, Launch, Recorder, Tensor, Word, Work};
-use super::shader::KernelKey;
+use super::recorder::{Arg, Dim, Groups, Launch, Recorder, Tensor, Word, Work, read, write};
+use super::shader::{Constants, constants};
 
 /// Slices that are to be summed, in order, into a gradient.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +24,27 @@ pub struct Slices {
 
 /// Sums in one launch, with two bindings each of the eight that every adapter has.
 const TASKS: usize = 4;
+constants! {
+    struct ReduceSlices {
+        /// Sums of the launch.
+        tasks: u32,
+    }
+}
+
+/// Names of a task's parameters and bindings.
+struct Names {
+    params: [&'static str; 5],
+    x: &'static str,
+    y: &'static str,
+}
+
+const NAMES: [Names; TASKS] = [
+    Names { params: ["rows0", "share0", "len0", "first0", "add0"], x: "x0", y: "y0" },
+    Names { params: ["rows1", "share1", "len1", "first1", "add1"], x: "x1", y: "y1" },
+    Names { params: ["rows2", "share2", "len2", "first2", "add2"], x: "x2", y: "y2" },
+    Names { params: ["rows3", "share3", "len3", "first3", "add3"], x: "x3", y: "y3" },
+];
+
 /// Slices up to this size wait for others: keeping them longer costs little.
 const SMALL_BYTES: u64 = 1 << 20;
 
@@ -46,26 +67,23 @@ impl Recorder {
     pub(super) fn sum_waiting(&mut self) {
         let waiting = std::mem::take(&mut self.waiting);
         for tasks in waiting.chunks(TASKS) {
-            let mut params = Vec::new();
-            let mut args = Vec::new();
+            let mut params: Vec<(&str, Word)> = Vec::new();
+            let mut args: Vec<Arg> = Vec::new();
             let (mut groups, mut work) = (0, Work::default());
-            for t in tasks {
+            for (t, names) in tasks.iter().zip(NAMES) {
                 let slices = t.rows.max().div_ceil(t.share);
                 let add = (t.target.accumulate == Accumulate::Add) as u32;
-                params.extend::<[Word; 5]>([
-                    t.rows.into(),
-                    t.share.into(),
-                    t.len.into(),
-                    t.first.into(),
-                    add.into(),
-                ]);
-                args.extend([(t.x, Access::Read), (t.target.tensor, Access::Write)]);
+                let words: [Word; 5] =
+                    [t.rows.into(), t.share.into(), t.len.into(), t.first.into(), add.into()];
+                params.extend(names.params.into_iter().zip(words));
+                args.extend([read(names.x, t.x), write(names.y, t.target.tensor)]);
                 groups += t.len.div_ceil(256);
                 work.flops += 256.0 * slices as f64;
                 work.bytes += 1024.0 * (slices + 1) as f64;
             }
             self.launch(Launch {
-                kernel: KernelKey { name: "reduce_slices", constants: vec![("TASKS", tasks.len() as u32)] },
+                kernel: "reduce_slices",
+                constants: ReduceSlices { tasks: tasks.len() as u32 }.list(),
                 params,
                 args,
                 groups: Groups::over(groups, 1),

@@ -1,45 +1,6 @@
-//! Which of several shapes of a kernel runs here: the same results, at different speeds on different adapters.
+//! Which of several variants of a kernel runs here: the same results, at different speeds on different devices.
 
-/// How the lanes that compute a tile get at the operand that they share.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Sharing {
-    /// Every lane loads all of it.
-    Nothing,
-    /// The lanes of a workgroup load it into workgroup memory.
-    Workgroup,
-    /// The lanes of a subgroup load it and hand it round.
-    Subgroup,
-    /// The lanes of a subgroup multiply matrices of so many rows and columns together, see
-    /// [`super::Arithmetic::Cooperative`].
-    Matrices(u32),
-}
-
-/// The tile of a matrix product that some lanes compute together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
-pub struct Tile {
-    /// How they share.
-    pub sharing: Sharing,
-    /// Lanes.
-    pub lanes: u32,
-    /// Rows of a lane.
-    pub down: u32,
-    /// Columns: a multiple of 8, and of `lanes` in a subgroup.
-    pub cols: u32,
-}
-
-impl std::fmt::Display for Tile {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Tile { sharing, lanes, down, cols } = self;
-        let sharing = match sharing {
-            Sharing::Nothing => "share nothing",
-            Sharing::Workgroup => "share by workgroup memory",
-            Sharing::Subgroup => "share in a subgroup",
-            Sharing::Matrices(_) => "share cooperative matrices",
-        };
-        write!(f, "{down} x {cols} a lane, {lanes} lanes {sharing}")
-    }
-}
+use serde::{Deserialize, Serialize};
 
 /// What runs the kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,69 +11,137 @@ pub enum DeviceKind {
     Processor,
 }
 
-/// The choices for an adapter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Tuning {
-    /// For products of a few rows, as when decoding.
-    pub few_rows: Tile,
-    /// For other products of rows.
-    pub rows: Tile,
-    /// For products of columns: a weight's gradient. Four rows a lane and 16 columns.
-    pub columns: Tile,
-    /// Whether attention is unrolled over the lanes of a subgroup: good for the 8 lanes of a processor; the compilers of
-    /// GPUs spill thousands of registers over 32 or 64.
-    pub unrolled_attention: bool,
-    /// Lanes of a workgroup at least. A GPU runs 32 or 64 in step whether they have work or not.
-    pub least_lanes: u32,
+/// A tile of a matrix product that is unrolled by text, for processors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct UnrolledTile {
+    /// Whether the lanes of a subgroup load the operand that they share together; else each loads all of it.
+    pub subgroup: bool,
+    /// Lanes.
+    pub lanes: u32,
+    /// Rows of a lane.
+    pub rows: u32,
+    /// Columns: a multiple of 8, and of `lanes` in a subgroup.
+    pub cols: u32,
 }
 
-/// Lanes of a workgroup that shares by its memory: each loads one of the 64 vectors of a stage.
-pub const STAGE: u32 = 64;
+impl std::fmt::Display for UnrolledTile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let UnrolledTile { subgroup, lanes, rows, cols } = self;
+        let sharing = if *subgroup { "share in a subgroup" } else { "share nothing" };
+        write!(f, "{rows} x {cols} a lane, {lanes} lanes {sharing}")
+    }
+}
+
+/// The tiles of products on a processor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct UnrolledTiles {
+    /// For products of a few rows, as when decoding.
+    pub few_rows: UnrolledTile,
+    /// For other products of rows.
+    pub rows: UnrolledTile,
+    /// For products of columns: a weight's gradient. Four rows a lane.
+    pub columns: UnrolledTile,
+}
+
+/// A tile of a matrix product whose operands are staged in workgroup memory, for GPUs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct StagedTile {
+    /// Rows of a workgroup.
+    pub rows: u32,
+    /// Columns of a workgroup.
+    pub cols: u32,
+    /// Elements along the sum that are staged at a time.
+    pub depth: u32,
+    /// Rows of a lane: 4 or 8.
+    pub lane_rows: u32,
+    /// Columns of a lane: 4 or 8.
+    pub lane_cols: u32,
+}
+
+impl StagedTile {
+    const fn new(rows: u32, cols: u32, depth: u32, lane_rows: u32, lane_cols: u32) -> StagedTile {
+        StagedTile { rows, cols, depth, lane_rows, lane_cols }
+    }
+
+    /// The usual one: what most compilers keep in registers.
+    pub const SQUARE: StagedTile = StagedTile::new(64, 64, 16, 8, 8);
+    /// For few rows.
+    pub const FLAT: StagedTile = StagedTile::new(32, 64, 16, 4, 8);
+    /// For few results, so that there are more workgroups.
+    pub const SMALL: StagedTile = StagedTile::new(32, 32, 32, 4, 4);
+    /// Every one that the kernels are tested with.
+    pub const ALL: [StagedTile; 3] = [StagedTile::SQUARE, StagedTile::FLAT, StagedTile::SMALL];
+}
+
+/// How products are computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Products {
+    /// Unrolled by text.
+    Unrolled(UnrolledTiles),
+    /// With operands staged in workgroup memory, in this tile or else in one that goes by the product's shape.
+    Staged(Option<StagedTile>),
+}
+
+/// The choices for a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tuning {
+    /// How matrices are multiplied.
+    pub products: Products,
+    /// Whether attention goes by tiles of queries and keys that are staged in workgroup memory, and decoding by splits of the
+    /// keys; else a query is an invocation.
+    pub tiled_attention: bool,
+    /// Whether blocks whose description allows it are recorded as fused launches.
+    pub fused_blocks: bool,
+}
 
 impl Tuning {
     /// What is likely to do well where nothing was measured.
     pub fn untuned(subgroup: Option<u32>, kind: DeviceKind) -> Tuning {
-        let all = Tuning::candidates(subgroup);
-        Tuning {
-            few_rows: all.few_rows[0],
-            rows: all.rows[0],
-            columns: all.columns[0],
-            unrolled_attention: kind == DeviceKind::Processor,
-            least_lanes: if kind == DeviceKind::Processor { 1 } else { 32 },
-        }
+        let products = match kind {
+            DeviceKind::Gpu => Products::Staged(None),
+            DeviceKind::Processor => {
+                let all = Candidates::unrolled(subgroup);
+                Products::Unrolled(UnrolledTiles {
+                    few_rows: all.few_rows[0],
+                    rows: all.rows[0],
+                    columns: all.columns[0],
+                })
+            }
+        };
+        Tuning { products, tiled_attention: kind == DeviceKind::Gpu, fused_blocks: true }
     }
+}
 
-    /// What there is to choose from; the first of each is the choice where nothing was measured.
-    pub fn candidates(subgroup: Option<u32>) -> Candidates {
-        let tile = |sharing, lanes, down, cols| Tile { sharing, lanes, down, cols };
-        let direct = |down, cols| tile(Sharing::Nothing, 8, down, cols);
-        let staged = tile(Sharing::Workgroup, STAGE, 4, 16);
+/// The tiles that [`UnrolledTiles`] are chosen from; the first of each is the choice where nothing was measured.
+#[derive(Clone, Debug)]
+pub struct Candidates {
+    /// For [`UnrolledTiles::few_rows`].
+    pub few_rows: Vec<UnrolledTile>,
+    /// For [`UnrolledTiles::rows`].
+    pub rows: Vec<UnrolledTile>,
+    /// For [`UnrolledTiles::columns`].
+    pub columns: Vec<UnrolledTile>,
+}
+
+impl Candidates {
+    /// What there is to choose from on a processor.
+    pub fn unrolled(subgroup: Option<u32>) -> Candidates {
+        let tile = |subgroup, lanes, rows, cols| UnrolledTile { subgroup, lanes, rows, cols };
         let mut all = Candidates {
-            few_rows: vec![direct(1, 32), tile(Sharing::Workgroup, STAGE, 1, 16)],
-            rows: vec![direct(4, 16), staged],
-            columns: vec![direct(4, 16), staged],
+            few_rows: vec![tile(false, 8, 1, 32)],
+            rows: vec![tile(false, 8, 4, 16), tile(false, 8, 2, 16)],
+            columns: vec![tile(false, 8, 4, 16)],
         };
         if let Some(lanes) = subgroup {
             let wide = lanes.max(16);
-            let shared = |down, cols| tile(Sharing::Subgroup, lanes, down, cols);
-            all.few_rows.insert(0, shared(1, lanes.max(32)));
-            all.rows.insert(0, shared(64 / wide, wide));
-            all.columns.insert(0, shared(4, 16));
+            all.few_rows.insert(0, tile(true, lanes, 1, lanes.max(32)));
+            all.rows.insert(0, tile(true, lanes, 64 / wide, wide));
+            all.columns.insert(0, tile(true, lanes, 4, 16));
             if lanes <= 16 {
-                all.rows.push(shared(2, 32));
+                all.rows.push(tile(true, lanes, 2, 32));
             }
         }
         all
     }
-}
-
-/// The tiles that a [`Tuning`] chooses from.
-#[derive(Clone, Debug)]
-pub struct Candidates {
-    /// For [`Tuning::few_rows`].
-    pub few_rows: Vec<Tile>,
-    /// For [`Tuning::rows`].
-    pub rows: Vec<Tile>,
-    /// For [`Tuning::columns`].
-    pub columns: Vec<Tile>,
 }

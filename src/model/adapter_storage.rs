@@ -123,7 +123,7 @@ impl Model {
             let a = adapter.weights.bind(&mut r, &a).whole();
             let b = self.transposed(adapter.weights.get(&b).expect("B beside every A"), &adapter.weights)?;
             let b = r.bind(&b, term.rank, w.rows, Format::F32);
-            ops::merge_low_rank(&mut r, &w, a, b, adapter.layout.scale(term));
+            ops::merge_lora(&mut r, &w, a, b, adapter.layout.scale(term));
         }
         Plan::new(self.gpu(), r, &Arena::new(), PlanOptions::default())?.run(&Live::default())?;
         Ok(self.without_adapter())

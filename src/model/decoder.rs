@@ -8,7 +8,7 @@ use super::kv_cache::KvCache;
 use super::{Model, ModelState};
 use crate::error::Result;
 use crate::gpu::{Dim, Format, Recorder, Tensor};
-use crate::ops::{self, AttentionShape, Inverse, KeySource, LowRank, Matrix, Norm};
+use crate::ops::{self, Activation, AttentionShape, Inverse, KeySource, Linear, Lora, Matrix, Norm, Rotary};
 
 /// The rows of a stream in a recording, see [`crate::data::packing::Packed`].
 #[derive(Clone, Copy)]
@@ -70,7 +70,7 @@ impl Model {
     /// The final norm of rows of [`Model::hidden`]: (T, C), what the head takes.
     pub(crate) fn final_norm(&self, r: &mut Recorder, hidden: Tensor) -> Result<Tensor> {
         let norm = self.state.norm(r, FINAL_NORM);
-        ops::rmsnorm(r, hidden, norm.gain, norm.eps)
+        ops::norm(r, hidden, &norm)
     }
 
     /// The output head, (V, C).
@@ -91,55 +91,58 @@ impl ModelState {
     ) -> Result<Tensor> {
         let a = &self.architecture;
         let FeedForward::SwiGlu = a.feed_forward;
-        let rope = r.bind(&self.rope, self.rope_rows, a.head_dim, Format::F32);
-        let scale = 1.0 / (a.head_dim as f32).sqrt();
-        let shape = AttentionShape { heads: a.heads, kv_heads: a.kv_heads, head_dim: a.head_dim, scale };
+        let table = r.bind(&self.rope, self.rope_rows, a.head_dim, Format::F32);
         let keys = match keys {
             Keys::Stream => KeySource::Rows { ends: s.ends },
             Keys::After { cache, keys } => KeySource::After { kv: cache.bind(r, layer), keys: *keys },
             Keys::Cache { cache, apart } => KeySource::Cache { kv: cache.bind(r, layer), apart: *apart },
         };
-        let qkv = self.projection(r, &Projection::QKV, LayerNorm::Attention, layer);
-        let mixed = ops::self_attention(r, x, &qkv, shape, s.spans, rope, keys)?;
-        let output = self.base.bind(r, &Projection::Output.weight(layer));
-        let low_rank = self.low_rank(r, Projection::Output, layer);
-        let x = ops::linear(r, mixed, &output, low_rank, Some(x))?;
-
-        let gated = self.projection(r, &Projection::GATED, LayerNorm::FeedForward, layer);
-        let down = self.base.bind(r, &Projection::Down.weight(layer));
-        let low_rank = self.low_rank(r, Projection::Down, layer);
-        ops::feed_forward(r, x, &gated, &down, low_rank)
+        let attention = ops::SelfAttention {
+            norm: Some(self.norm(r, &LayerNorm::Attention.tensor(layer))),
+            qkv: self.linear(r, &Projection::QKV, layer),
+            head_norms: None,
+            rotary: Some(Rotary { table, rotated: a.head_dim, interleaved: false }),
+            shape: AttentionShape::new(a.heads, a.kv_heads, a.head_dim),
+        };
+        let mixed = ops::self_attention(r, x, &attention, s.spans, keys)?;
+        let output = self.linear(r, &[Projection::Output], layer);
+        let x = ops::linear(r, mixed, &output, Some(x))?;
+        let feed_forward = ops::FeedForward {
+            norm: Some(self.norm(r, &LayerNorm::FeedForward.tensor(layer))),
+            up: self.linear(r, &Projection::GATED, layer),
+            gated: true,
+            activation: Activation::Silu,
+            down: self.linear(r, &[Projection::Down], layer),
+        };
+        ops::feed_forward(r, x, &feed_forward, Some(x))
     }
 
     fn norm(&self, r: &mut Recorder, weight: &str) -> Norm {
         let architecture::Norm::Rms { epsilon } = self.architecture.norm;
-        Norm { gain: self.base.bind(r, weight).whole(), eps: epsilon }
+        Norm::rms(self.base.bind(r, weight).whole(), epsilon)
     }
 
-    /// The projections that read the same normalised rows.
-    fn projection(
-        &self,
-        r: &mut Recorder,
-        projections: &[Projection],
-        norm: LayerNorm,
-        layer: usize,
-    ) -> ops::Projection {
+    /// The projections that read the same rows, with their LoRA terms.
+    fn linear(&self, r: &mut Recorder, projections: &[Projection], layer: usize) -> Linear {
         let names: Vec<String> = projections.iter().map(|p| p.weight(layer)).collect();
-        let weights = self.base.bind_stacked(r, &names);
-        let mut low_rank = Vec::new();
+        let weights = match &names[..] {
+            [one] => self.base.bind(r, one),
+            _ => self.base.bind_stacked(r, &names),
+        };
+        let mut lora = Vec::new();
         let mut first = 0;
         for projection in projections {
-            low_rank.extend(self.low_rank(r, *projection, layer).map(|l| (first, l)));
+            lora.extend(self.lora(r, *projection, layer).map(|term| (first, term)));
             first += self.architecture.projection_shape(*projection).0;
         }
-        ops::Projection { norm: self.norm(r, &norm.tensor(layer)), weights, low_rank }
+        Linear { weights, bias: None, lora }
     }
 
-    /// The adapter's term of a projection, where it has one.
-    fn low_rank(&self, r: &mut Recorder, projection: Projection, layer: usize) -> Option<LowRank> {
+    /// The LoRA adapter's term of a projection, where it has one.
+    fn lora(&self, r: &mut Recorder, projection: Projection, layer: usize) -> Option<Lora> {
         let adapter = self.adapter.as_ref()?;
         let term = adapter.layout.term(layer, projection)?;
         let [a, b] = term.names().map(|name| adapter.weights.bind(r, &name).whole());
-        Some(LowRank { a, b, scale: adapter.layout.scale(term) })
+        Some(Lora { a, b, scale: adapter.layout.scale(term) })
     }
 }

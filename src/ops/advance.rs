@@ -1,8 +1,6 @@
 //! Moving the sequences that are being generated on by one token.
 
-use super::case::{Case, Input};
-use crate::gpu::shader::KernelKey;
-use crate::gpu::{Access, Groups, Launch, Recorder, Tensor, Work};
+use crate::gpu::{Groups, Launch, Recorder, Tensor, Work, read, write};
 
 /// The state of the slots that generate, all with S rows.
 #[derive(Clone, Copy)]
@@ -22,52 +20,23 @@ pub struct DecodeSlots {
 /// Gives each active slot its sampled token: notes it, stops at `eos` (E, 1) or the limit, else moves on.
 pub fn decode_advance(r: &mut Recorder, sampled: Tensor, eos: Tensor, s: DecodeSlots) {
     r.launch(Launch {
-        kernel: KernelKey { name: "decode_advance", constants: vec![] },
-        params: vec![sampled.rows.into(), eos.rows.into(), s.history.cols.into()],
+        kernel: "decode_advance",
+        constants: vec![],
+        params: vec![
+            ("slots", sampled.rows.into()),
+            ("eos", eos.rows.into()),
+            ("len", s.history.cols.into()),
+        ],
         args: vec![
-            (sampled, Access::Read),
-            (eos, Access::Read),
-            (s.tokens, Access::Write),
-            (s.positions, Access::Write),
-            (s.spans, Access::Write),
-            (s.slots, Access::Write),
-            (s.history, Access::Write),
+            read("sampled", sampled),
+            read("eos", eos),
+            write("tokens", s.tokens),
+            write("positions", s.positions),
+            write("spans", s.spans).vec4(),
+            write("slots", s.slots).vec4(),
+            write("history", s.history),
         ],
         groups: Groups::over(sampled.rows, 64),
         work: Work { flops: 0.0, bytes: 64.0 },
     });
-}
-
-pub(super) fn cases() -> Vec<Case> {
-    let mut out = Vec::new();
-    // Four slots: one goes on, one meets the end-of-sequence token 9, one its limit, one is inactive.
-    let inputs = vec![
-        Input::u32(vec![5, 9, 6, 7], 4, 1).live(0),
-        Input::u32(vec![8, 9], 2, 1),
-        Input::u32(vec![1, 2, 3, 4], 4, 1),
-        Input::u32(vec![10, 11, 12, 13], 4, 1),
-        Input::u32(vec![0, 3, 20, 21, 3, 6, 30, 31, 6, 9, 40, 41, 0, 0, 0, 0], 4, 4),
-        Input::u32(vec![1, 0, 3, 0, 1, 1, 3, 0, 1, 2, 3, 0, 0, 2, 3, 0], 4, 4),
-        Input::u32(vec![0; 12], 4, 3),
-    ];
-    out.push(Case::new(
-        "decode_advance",
-        "S 4",
-        inputs,
-        |r, t| {
-            let [tokens, positions, spans, slots, history] = [t[2], t[3], t[4], t[5], t[6]];
-            decode_advance(r, t[0], t[1], DecodeSlots { tokens, positions, spans, slots, history });
-            Ok(t[2..].to_vec())
-        },
-        |_| {
-            vec![
-                vec![5., 2., 3., 4.],
-                vec![11., 11., 12., 13.],
-                vec![0., 3., 20., 22., 0., 0., 0., 0., 0., 0., 0., 0., 0., 0., 0., 0.],
-                vec![1., 1., 3., 0., 0., 2., 3., 0., 0., 3., 3., 0., 0., 2., 3., 0.],
-                vec![5., 0., 0., 0., 9., 0., 0., 0., 6., 0., 0., 0.],
-            ]
-        },
-    ));
-    out
 }

@@ -2,11 +2,11 @@
 
 use std::time::Instant;
 
-use super::case::{Case, Input};
 use crate::error::Result;
-use crate::gpu::shader::KernelKey;
+use crate::gpu::shader::{Constants, constants};
 use crate::gpu::{
-    Access, Arena, Category, Format, Gpu, Groups, Launch, Live, Plan, PlanOptions, Recorder, Tensor, Work,
+    Arena, Category, Format, Gpu, Groups, Launch, Live, Plan, PlanOptions, Recorder, Tensor, Work, read,
+    write,
 };
 
 /// A GPU's measured ceilings.
@@ -22,14 +22,21 @@ pub struct Ceilings {
     pub submit_us: f64,
 }
 
+constants! {
+    struct MultiplyAddCeiling {
+        rounds: u32,
+    }
+}
+
 /// y (N, 1): see the kernel. `rounds` steps of 8 chains, four wide.
-fn multiply_add(r: &mut Recorder, x: Tensor, rounds: u32) -> Tensor {
+pub(super) fn multiply_add(r: &mut Recorder, x: Tensor, rounds: u32) -> Tensor {
     let y = r.tensor("multiply_add", x.rows, 1);
     let len = x.rows.max();
     r.launch(Launch {
-        kernel: KernelKey { name: "multiply_add_ceiling", constants: vec![("ROUNDS", rounds)] },
-        params: vec![len.into()],
-        args: vec![(x, Access::Read), (y, Access::Write)],
+        kernel: "multiply_add_ceiling",
+        constants: MultiplyAddCeiling { rounds }.list(),
+        params: vec![("len", len.into())],
+        args: vec![read("x", x), write("y", y)],
         groups: Groups::over(x.rows, 64),
         work: Work { flops: 64.0 * rounds as f64, bytes: 8.0 },
     });
@@ -100,22 +107,4 @@ impl Ceilings {
         let launch_us = (many - one).max(0.0) / 200.0 * 1e6;
         Ok(Ceilings { gflops, gigabytes_per_second, launch_us, submit_us: one * 1e6 })
     }
-}
-
-pub(super) fn cases() -> Vec<Case> {
-    let case = |n: usize| {
-        let rounds = 20;
-        let expected = move |x: &f64| {
-            let chain = |j: usize| (0..rounds).fold(*x, |c, _| 0.75 * c + j as f64 / 8.0);
-            (0..8).map(chain).sum::<f64>()
-        };
-        Case::new(
-            "multiply_add_ceiling",
-            format!("N {n}"),
-            vec![Input::normal(1, n, 1, 1.0)],
-            move |r, t| Ok(vec![multiply_add(r, t[0], rounds)]),
-            move |v| vec![v[0].iter().map(expected).collect()],
-        )
-    };
-    [1, 65].map(case).into()
 }

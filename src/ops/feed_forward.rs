@@ -1,264 +1,225 @@
-//! A gated feed-forward block: normalisation, gate, output product and residual, in two launches.
+//! A feed-forward block: normalisation, activation, output product and residual. Where the description allows it, it is two
+//! launches; the ops by themselves do for any description.
 
-use super::case::{Case, Input};
-use super::linear::{LowRank, Matrix, Norm, aligned, launch_backward_input, launch_linear, weight_gradients};
-use super::projection::{self, Prepared, Projection};
-use super::tile;
+use super::activation::{Activation, activation, gated_activation};
+use super::linear::{self, Linear, linear, lora_terms, weight_gradients};
+use super::norm::{Norm, norm};
+use super::product::{self, Forward, Shared, aligned, launch_backward_input};
+use super::self_attention::backward;
 use crate::error::Result;
-use crate::gpu::shader::KernelKey;
-use crate::gpu::{Access, Accumulate, Format, GradientTarget, Launch, Recorder, Tensor, Word, Work};
-use crate::reference;
+use crate::gpu::shader::{Constants, constants};
+use crate::gpu::{Accumulate, GradientTarget, Launch, Recorder, Tensor, Word, Work, read, write};
 
-/// y = x + D (g σ(g) u), (g, u) = the two halves of the projection of the normalised x (Shazeer 2020, arXiv 2002.05202).
-///   x (N, C)  gated (2 F, C)  down D (C, F)  ->  y (N, C)
+/// Two layers with an activation between them.
+#[derive(Clone, Debug)]
+pub struct FeedForward {
+    /// The normalisation of the rows, where there is one.
+    pub norm: Option<Norm>,
+    /// The first layer: (2 F, C), gate above up, where it is gated, else (F, C).
+    pub up: Linear,
+    /// Whether half of what the first layer gives is a gate: y = activation(gate) · up.
+    pub gated: bool,
+    /// The activation.
+    pub activation: Activation,
+    /// The second layer, (C, F).
+    pub down: Linear,
+}
+
+/// y = down(activation(up(norm(x)))) (+ residual).
+///   x (N, C)  residual (N, C)  ->  y (N, C)
 pub fn feed_forward(
     r: &mut Recorder,
     x: Tensor,
-    gated: &Projection,
-    down: &Matrix,
-    down_low_rank: Option<LowRank>,
+    block: &FeedForward,
+    residual: Option<Tensor>,
 ) -> Result<Tensor> {
-    let f = gated.weights.rows / 2;
-    assert_eq!((down.rows, down.cols), (x.cols, f), "feed_forward: down for x (N, {}) and F {f}", x.cols);
-    let prepared = projection::prepare(r, x, gated);
+    let f = block.up.weights.rows / if block.gated { 2 } else { 1 };
+    assert_eq!(block.down.weights.cols, f, "feed_forward: down for F {f}");
+    let fuses = r.tuning().fused_blocks && block.gated;
+    let fused_norm = block.norm.filter(|norm| fuses && norm.fused(r).is_some());
+    // What the first launch does not normalise is normalised before.
+    let x = match &block.norm {
+        Some(n) if fused_norm.is_none() => norm(r, x, n)?,
+        _ => x,
+    };
+    if fuses {
+        return fused(r, x, block, fused_norm, residual);
+    }
+    let inner = linear(r, x, &block.up, None)?;
+    let inner = match block.gated {
+        true => gated_activation(r, inner, block.activation)?,
+        false => activation(r, inner, block.activation)?,
+    };
+    linear(r, inner, &block.down, residual)
+}
+
+fn fused(
+    r: &mut Recorder,
+    x: Tensor,
+    block: &FeedForward,
+    norm: Option<Norm>,
+    residual: Option<Tensor>,
+) -> Result<Tensor> {
+    let FeedForward { up, down, activation, .. } = block;
+    let f = down.weights.cols;
+    let terms = lora_terms(r, x, norm.and_then(|norm| norm.fused(r)), up);
     let inner = r.tensor("gated", x.rows, f);
-    let gates = r.is_training().then(|| r.tensor("gates", x.rows, 2 * f));
-    launch_gated(r, x, gated, &prepared, inner, gates);
-    let y = r.tensor("feed_forward", x.rows, x.cols);
-    let h = launch_linear(r, inner, down, down_low_rank, Some(x), y);
-    let Some(gates) = gates else { return Ok(y) };
-    let outputs: Vec<Tensor> = prepared.outputs().chain([inner, gates, y]).chain(h).collect();
-    let (gated, down) = (gated.clone(), down.clone());
+    let saved = r.is_training().then(|| Saved {
+        gates: r.tensor("gates", x.rows, 2 * f),
+        inverse: norm.map(|_| r.tensor("inverse rms", x.rows, 1)),
+    });
+    launch_gated(r, x, norm, up, *activation, terms.sum, inner, saved);
+    let y = r.tensor("feed_forward", x.rows, down.weights.rows);
+    let down_hidden = linear::launch(r, inner, down, residual, y);
+    let Some(Saved { gates, inverse }) = saved else { return Ok(y) };
+    let outputs = terms.hidden.iter().copied().chain(terms.sum).chain(down_hidden.iter().copied());
+    let outputs: Vec<Tensor> = outputs.chain([inner, gates, y]).chain(inverse).collect();
+    let (up, down, activation) = (up.clone(), down.clone(), *activation);
     r.rule(&outputs, move |r| {
         let Some(dy) = r.gradient(y) else { return Ok(()) };
-        let term = weight_gradients(r, inner, &down, down_low_rank.zip(h), dy);
+        let of_down = weight_gradients(r, inner, None, &down, &down_hidden, dy);
         let dgates = r.tensor("d gates", x.rows, 2 * f);
-        launch_gated_backward(r, dy, &down, term, gates, dgates);
-        super::add::pass_gradient(r, x, dy)?;
-        projection::backward(r, x, &gated, &prepared, dgates);
+        launch_gated_backward(r, dy, &down, activation, of_down.first().copied(), gates, dgates);
+        if let Some(residual) = residual {
+            super::add::pass_gradient(r, residual, dy)?;
+        }
+        backward(r, x, norm.zip(inverse), &up, &terms.hidden, dgates);
         Ok(())
     });
     Ok(y)
 }
 
+/// What the backward pass needs.
+#[derive(Clone, Copy)]
+struct Saved {
+    /// Gate and up, (N, 2 F).
+    gates: Tensor,
+    /// The rows' inverse root mean squares, (N, 1), where they are normalised on the way.
+    inverse: Option<Tensor>,
+}
+
+constants! {
+    struct GatedForward {
+        activation: u32,
+        bias: bool,
+        lora: bool,
+        save_for_backward: bool,
+    }
+}
+
+#[allow(clippy::too_many_arguments, reason = "the operands of one launch")]
 fn launch_gated(
     r: &mut Recorder,
     x: Tensor,
-    p: &Projection,
-    prepared: &Prepared,
+    norm: Option<Norm>,
+    up: &Linear,
+    activation: Activation,
+    lora: Option<Tensor>,
     y: Tensor,
-    gates: Option<Tensor>,
+    saved: Option<Saved>,
 ) {
-    for (gate, up_row) in p.weights.halves() {
-        let mut args = vec![(x, Access::Read), (gate.part, Access::Read), (p.norm.gain, Access::Read)];
-        args.extend(prepared.addend.map(|t| (t, Access::Read)));
-        args.push((y, Access::Write));
-        args.extend(gates.into_iter().chain(prepared.inv).map(|t| (t, Access::Write)));
-        let (tile, arithmetic) = tile::of_product(r, x.rows, gate.part.format);
-        let aligned = aligned(&[x.cols, gate.rows, y.cols, gate.first]);
-        let (groups, mut constants) = tile::divide(r, tile, x.rows, 2 * gate.rows, aligned);
-        constants.extend(arithmetic);
-        constants.extend([
-            ("NORM", 1),
-            ("ADDEND", prepared.addend.is_some() as u32),
-            ("KEEP", gates.is_some() as u32),
-        ]);
-        let terms = (2 * x.cols * gate.rows) as f64;
+    for (gate, up_row) in up.weights.halves() {
+        let along = aligned(&[x.cols]);
+        let across = aligned(&[gate.rows, y.cols, gate.first]);
+        let mut args = vec![read("x", x).rows(along), read("w", gate.part).rows(along)];
+        args.extend(norm.map(|norm| read("norm_weight", norm.weight).rows(along)));
+        args.extend(up.bias.map(|bias| read("bias", bias).rows(across)));
+        args.extend(lora.map(|lora| read("lora", lora).rows(across)));
+        args.push(write("y", y).rows(across));
+        args.extend(saved.map(|saved| write("gates", saved.gates).rows(across)));
+        args.extend(saved.and_then(|saved| saved.inverse).map(|inverse| write("inverse_rms", inverse)));
+        let forward = Forward {
+            rows: x.rows,
+            cols: gate.rows,
+            format: gate.part.format,
+            two_terms: false,
+            paired: true,
+            norm: norm.is_some(),
+        };
+        let Shared { groups, mut constants } = product::along_both(r, forward);
+        let kind = GatedForward {
+            activation: activation.code(),
+            bias: up.bias.is_some(),
+            lora: lora.is_some(),
+            save_for_backward: saved.is_some(),
+        };
+        constants.extend(kind.list());
+        let mut params: Vec<(&str, Word)> = vec![
+            ("rows", x.rows.into()),
+            ("inner", x.cols.into()),
+            ("cols", gate.rows.into()),
+            ("stride", y.cols.into()),
+            ("first_col", gate.first.into()),
+            ("gate_row", gate.first_row.into()),
+            ("up_row", up_row.into()),
+        ];
+        params.extend(norm.map(|norm| ("eps", Word::F32(norm.eps))));
         r.launch(Launch {
-            kernel: KernelKey { name: "gated_forward", constants },
-            params: vec![
-                x.rows.into(),
-                x.cols.into(),
-                gate.rows.into(),
-                y.cols.into(),
-                gate.first.into(),
-                gate.first_row.into(),
-                up_row.into(),
-                Word::F32(p.norm.eps),
-            ],
+            kernel: "gated_forward",
+            constants,
+            params,
             args,
             groups,
-            work: Work { flops: 2.0 * terms, bytes: 4.0 * (x.cols + 3 * gate.rows) as f64 },
+            work: Work {
+                flops: 4.0 * (x.cols * gate.rows) as f64,
+                bytes: 4.0 * (x.cols + 3 * gate.rows) as f64,
+            },
         });
+    }
+}
+
+constants! {
+    struct GatedBackward {
+        activation: u32,
+        lora: bool,
+        others: bool,
     }
 }
 
 fn launch_gated_backward(
     r: &mut Recorder,
     dy: Tensor,
-    down: &Matrix,
+    down: &Linear,
+    activation: Activation,
     term: Option<(Tensor, Tensor)>,
     gates: Tensor,
     dgates: Tensor,
 ) {
-    // All pieces but the last add up beforehand.
-    let (last, others) = down.pieces.split_last().expect("a matrix has pieces");
-    let addend = (!others.is_empty()).then(|| r.tensor("d gated", dy.rows, down.cols));
+    // All pieces but the last are added up beforehand.
+    let (last, others) = down.weights.pieces.split_last().expect("a matrix has pieces");
+    let cols = down.weights.cols;
+    let sum = (!others.is_empty()).then(|| r.tensor("d gated", dy.rows, cols));
     for (i, piece) in others.iter().enumerate() {
         let accumulate = if i == 0 { Accumulate::Set } else { Accumulate::Add };
-        let target = GradientTarget { tensor: addend.expect("others"), accumulate };
+        let target = GradientTarget { tensor: sum.expect("others"), accumulate };
         launch_backward_input(r, dy, piece.first, *piece, 1.0, None, target);
     }
-    let mut args = vec![(dy, Access::Read), (last.part, Access::Read)];
-    args.extend(term.iter().flat_map(|(g, a)| [(*g, Access::Read), (*a, Access::Read)]));
-    args.extend(addend.map(|t| (t, Access::Read)));
-    args.extend([(gates, Access::Read), (dgates, Access::Write)]);
-    let (cols, rank) = (down.cols, term.map_or(0, |(g, _)| g.cols));
-    let (groups, mut constants) = tile::divide(
-        r,
-        tile::of_rows(r, dy.rows),
-        dy.rows,
-        cols,
-        aligned(&[last.rows, cols, rank, dy.cols, last.first]),
-    );
-    constants.extend([("LOW_RANK", term.is_some() as u32), ("ADDEND", addend.is_some() as u32)]);
-    constants.push(("FORMAT", last.part.format.code()));
+    let rank = term.map_or(0, |(g, _)| g.cols);
+    let along = aligned(&[last.rows, rank, dy.cols, last.first]);
+    let across = aligned(&[cols]);
+    let mut args = vec![read("dy", dy).rows(along), read("w", last.part).rows(across)];
+    args.extend(term.iter().flat_map(|(g, a)| [read("g", *g).rows(along), read("a", *a).rows(across)]));
+    args.extend(sum.map(|sum| read("others", sum).rows(across)));
+    args.extend([read("gates", gates).rows(across), write("dgates", dgates).rows(across)]);
+    let mut params: Vec<(&str, Word)> = vec![
+        ("rows", dy.rows.into()),
+        ("inner", last.rows.into()),
+        ("cols", cols.into()),
+        ("stride", dy.cols.into()),
+        ("first_col", last.first.into()),
+        ("first_row", last.first_row.into()),
+    ];
+    params.extend(term.map(|_| ("rank", rank.into())));
+    let kind = GatedBackward { activation: activation.code(), lora: term.is_some(), others: sum.is_some() };
+    let Shared { groups, mut constants } = product::along_left(r, dy.rows, cols, kind.lora);
+    constants.extend(kind.list());
     let terms = ((last.rows + rank) * cols) as f64;
     r.launch(Launch {
-        kernel: KernelKey { name: "gated_backward", constants },
-        params: vec![
-            dy.rows.into(),
-            last.rows.into(),
-            cols.into(),
-            dy.cols.into(),
-            last.first.into(),
-            last.first_row.into(),
-            rank.into(),
-        ],
+        kernel: "gated_backward",
+        constants,
+        params,
         args,
         groups,
         work: Work { flops: 2.0 * terms, bytes: 4.0 * (last.rows + rank + 4 * cols) as f64 },
     });
-}
-
-pub(super) fn cases() -> Vec<Case> {
-    const EPS: f32 = 1e-3;
-    let mut out = Vec::new();
-    // N, C, F; low-rank terms of this rank on gate, up and down; scale of x; the weights' format. Gates reach where exp
-    // overflows.
-    let shapes = [
-        (1, 1, 1, [0; 3], 1.0, Format::F32),
-        (13, 7, 17, [0; 3], 1.0, Format::F32),
-        (65, 64, 63, [0; 3], 1.0, Format::F32),
-        (67, 36, 172, [4, 0, 4], 1.0, Format::F32),
-        (33, 12, 20, [0, 3, 0], 1.0, Format::F32),
-        (5, 8, 260, [4, 4, 8], 30.0, Format::F32),
-        (2048, 64, 172, [0; 3], 1.0, Format::F32),
-        (13, 12, 20, [0, 3, 0], 1.0, Format::F16),
-        (65, 64, 72, [4, 4, 4], 1.0, Format::Bf16),
-    ];
-    for (n, c, f, ranks, scale, format) in shapes {
-        let shape = format!("N {n} C {c} F {f} R {ranks:?} {format:?}");
-        let [rg, ru, rd] = ranks.map(|r: usize| r.max(1));
-        let inputs = move || {
-            let spread = scale / (c as f32).sqrt();
-            vec![
-                Input::normal(1, n, c, 1.0).live(0).watched(),
-                Input::normal(2, 1, c, 1.0).watched(),
-                Input::normal(3, 2 * f, c, spread).watched().stored(format),
-                Input::normal(4, c, f, 1.0).watched().stored(format),
-                Input::normal(5, n, c, 1.0).live(0),
-                Input::normal(6, rg, c, 0.3).watched(),
-                Input::normal(7, f, rg, 0.3).watched(),
-                Input::normal(8, ru, c, 0.3).watched(),
-                Input::normal(9, f, ru, 0.3).watched(),
-                Input::normal(10, rd, f, 0.3).watched(),
-                Input::normal(11, c, rd, 0.3).watched(),
-            ]
-        };
-        let record = move |r: &mut Recorder, t: &[Tensor]| {
-            let low =
-                |i: usize, at: usize| (ranks[i] > 0).then(|| LowRank { a: t[at], b: t[at + 1], scale: 0.5 });
-            let low_rank = [low(0, 5).map(|l| (0, l)), low(1, 7).map(|l| (f, l))];
-            let gated = Projection {
-                norm: Norm { gain: t[1], eps: EPS },
-                weights: t[2].into(),
-                low_rank: low_rank.into_iter().flatten().collect(),
-            };
-            feed_forward(r, t[0], &gated, &t[3].into(), low(2, 9))
-        };
-        // The weights with their low-rank terms, and the block's parts.
-        let merged =
-            move |w: &[f64], a: &[f64], b: &[f64], rank: usize, rows: usize, cols: usize| -> Vec<f64> {
-                let mut w = w.to_vec();
-                for (o, i) in (0..rows).flat_map(|o| (0..cols).map(move |i| (o, i))) {
-                    w[o * cols + i] +=
-                        (0..rank).map(|k| 0.5 * b[o * rank + k] * a[k * cols + i]).sum::<f64>();
-                }
-                w
-            };
-        let whole = move |v: &[Vec<f64>]| {
-            let gate = merged(&v[2][..f * c], &v[5], &v[6], ranks[0], f, c);
-            let up = merged(&v[2][f * c..], &v[7], &v[8], ranks[1], f, c);
-            let down = merged(&v[3], &v[9], &v[10], ranks[2], c, f);
-            (gate, up, down)
-        };
-        out.push(Case::new(
-            "feed_forward_forward",
-            &shape,
-            inputs(),
-            move |r, t| Ok(vec![record(r, t)?]),
-            move |v| {
-                let (gate, up, down) = whole(v);
-                let (normed, _) = reference::rmsnorm_forward(&v[0], &v[1], EPS as f64);
-                let [g, u] = [&gate, &up].map(|w| reference::linear_forward(&normed, w, n, c, f));
-                let inner = reference::swiglu_forward(&g, &u);
-                let y = reference::linear_forward(&inner, &down, n, f, c);
-                vec![reference::residual_add(&y, &v[0])]
-            },
-        ));
-        out.push(Case::new(
-            "feed_forward_backward",
-            &shape,
-            inputs(),
-            move |r, t| {
-                let y = record(r, t)?;
-                r.backward(&[(y, t[4])])?;
-                Ok([&t[..4], &t[5..]].concat().iter().filter_map(|t| r.gradient(*t)).collect())
-            },
-            move |v| {
-                let (gate, up, down) = whole(v);
-                let (normed, inv) = reference::rmsnorm_forward(&v[0], &v[1], EPS as f64);
-                let [g, u] = [&gate, &up].map(|w| reference::linear_forward(&normed, w, n, c, f));
-                let inner = reference::swiglu_forward(&g, &u);
-                let dy = &v[4];
-                let dinner = reference::linear_backward_input(dy, &down, n, f, c);
-                let ddown = reference::linear_backward_weight(dy, &inner, n, f, c);
-                let (dg, du) = reference::swiglu_backward(&g, &u, &dinner);
-                let dgate = reference::linear_backward_weight(&dg, &normed, n, c, f);
-                let dup = reference::linear_backward_weight(&du, &normed, n, c, f);
-                let [a, b] =
-                    [(&dg, &gate), (&du, &up)].map(|(d, w)| reference::linear_backward_input(d, w, n, c, f));
-                let dnormed = reference::residual_add(&a, &b);
-                let (dx, dgain) = reference::rmsnorm_backward(&v[0], &v[1], &inv, &dnormed);
-                let mut out = vec![
-                    reference::residual_add(&dx, dy),
-                    dgain,
-                    [dgate.clone(), dup.clone()].concat(),
-                    ddown.clone(),
-                ];
-                // dA = scale Bᵀ dW, dB = scale dW Aᵀ.
-                for (i, (dw, at, rows, cols)) in
-                    [(dgate, 5, f, c), (dup, 7, f, c), (ddown, 9, c, f)].into_iter().enumerate()
-                {
-                    let rank = ranks[i];
-                    if rank > 0 {
-                        let at_a = |k: usize, j: usize| {
-                            (0..rows).map(|o| 0.5 * v[at + 1][o * rank + k] * dw[o * cols + j]).sum()
-                        };
-                        let at_b = |o: usize, k: usize| {
-                            (0..cols).map(|j| 0.5 * dw[o * cols + j] * v[at][k * cols + j]).sum()
-                        };
-                        out.push((0..rank * cols).map(|m| at_a(m / cols, m % cols)).collect());
-                        out.push((0..rows * rank).map(|m| at_b(m / rank, m % rank)).collect());
-                    }
-                }
-                if format != Format::F32 {
-                    out.drain(2..4);
-                }
-                out
-            },
-        ));
-    }
-    out
 }

@@ -1,13 +1,10 @@
 //! Log-probabilities of given tokens under the output head, without the (T, V) logits.
 
-use super::case::{Case, Input};
-use super::linear::{
-    Matrix, MatrixRows, Product, launch_backward_input, launch_backward_weight, launch_forward,
-};
+use super::matrix::{Matrix, MatrixRows};
+use super::product::{Product, launch_backward_input, launch_backward_weight, launch_forward};
 use crate::error::Result;
-use crate::gpu::shader::KernelKey;
-use crate::gpu::{Access, Format, Groups, Launch, Recorder, Tensor, Work};
-use crate::reference;
+use crate::gpu::shader::{Constants, constants};
+use crate::gpu::{Groups, Launch, Recorder, Tensor, Word, Work, read, write};
 
 /// Results of [`logprob`].
 #[derive(Clone, Copy, Debug)]
@@ -67,6 +64,26 @@ pub fn logprob(r: &mut Recorder, h: Tensor, w: &Matrix, targets: Tensor, chunk: 
     Ok(out)
 }
 
+constants! {
+    struct LogprobForward {
+        /// Whether a workgroup takes a row, else an invocation does.
+        wide: bool,
+        /// Whether there are chunks before this one.
+        later: bool,
+        last: bool,
+    }
+}
+
+/// Which tokens' logits a launch takes.
+fn place(logits: Tensor, tokens: &MatrixRows) -> Vec<(&'static str, Word)> {
+    vec![
+        ("rows", logits.rows.into()),
+        ("cols", tokens.rows.into()),
+        ("stride", logits.cols.into()),
+        ("first", tokens.first.into()),
+    ]
+}
+
 /// Folds the logits of the tokens `rows` into `state`, and after the last of them writes the results.
 fn fold(
     r: &mut Recorder,
@@ -77,18 +94,14 @@ fn fold(
     last: Option<LogProb>,
 ) {
     let wide = rows.rows >= WIDE_FROM;
-    let mut args = vec![(logits, Access::Read), (targets, Access::Read), (state, Access::Write)];
-    args.extend(last.iter().flat_map(|l| [l.logp, l.entropy, l.lse]).map(|t| (t, Access::Write)));
+    let mut args = vec![read("logits", logits), read("targets", targets), write("state", state).vec4()];
+    args.extend(
+        last.iter().flat_map(|l| [write("logp", l.logp), write("entropy", l.entropy), write("lse", l.lse)]),
+    );
     r.launch(Launch {
-        kernel: KernelKey {
-            name: "logprob_forward",
-            constants: vec![
-                ("WIDE", wide as u32),
-                ("LATER", (rows.first > 0) as u32),
-                ("LAST", last.is_some() as u32),
-            ],
-        },
-        params: vec![logits.rows.into(), rows.rows.into(), logits.cols.into(), rows.first.into()],
+        kernel: "logprob_forward",
+        constants: LogprobForward { wide, later: rows.first > 0, last: last.is_some() }.list(),
+        params: place(logits, rows),
         args,
         groups: Groups::over(logits.rows, if wide { 1 } else { 64 }),
         work: Work { flops: 8.0 * rows.rows as f64, bytes: 4.0 * rows.rows as f64 },
@@ -104,112 +117,14 @@ fn launch_backward(
     rows: &MatrixRows,
 ) {
     let rows_per_group = (GROUP_LOGITS / rows.rows).max(1) as u32;
-    let reads = [targets, lse, dlogp].map(|t| (t, Access::Read));
+    let mut params = place(logits, rows);
+    params.push(("rows_per_group", rows_per_group.into()));
     r.launch(Launch {
-        kernel: KernelKey { name: "logprob_backward", constants: vec![] },
-        params: vec![
-            logits.rows.into(),
-            rows.rows.into(),
-            logits.cols.into(),
-            rows.first.into(),
-            rows_per_group.into(),
-        ],
-        args: reads.into_iter().chain([(logits, Access::Write)]).collect(),
+        kernel: "logprob_backward",
+        constants: vec![],
+        params,
+        args: vec![read("targets", targets), read("lse", lse), read("dlogp", dlogp), write("logits", logits)],
         groups: Groups::over(logits.rows, rows_per_group),
         work: Work { flops: 5.0 * rows.rows as f64, bytes: 8.0 * rows.rows as f64 },
     });
-}
-
-pub(super) fn cases() -> Vec<Case> {
-    // T, C, the rows of each part of W, the chunk, and the scale of h: one or several chunks, narrow and wide.
-    let shapes: [(usize, usize, &[usize], usize, f32); 9] = [
-        (1, 1, &[1], VOCAB_CHUNK, 1.0),
-        (5, 3, &[7], 3, 1.0),
-        (65, 8, &[64], 64, 1.0),
-        (67, 16, &[130, 61], 63, 1.0),
-        (13, 16, &[512], VOCAB_CHUNK, 1.0),
-        (7, 8, &[1025, 1024], 1024, 1.0),
-        (3, 8, &[5003], VOCAB_CHUNK, 1.0),
-        // Logits of ±100: nearly certain rows.
-        (61, 64, &[257], 100, 5.0),
-        (2048, 64, &[512], VOCAB_CHUNK, 1.0),
-    ];
-    let mut out = Vec::new();
-    for (t, c, parts, chunk, scale) in shapes {
-        let v: usize = parts.iter().sum();
-        let shape = format!("T {t} C {c} V {parts:?} by {chunk} scale {scale}");
-        let targets: Vec<u32> = (0..t).map(|i| ((i * 7919 + v - 1) % v) as u32).collect();
-        let inputs = |watched: bool| {
-            let mark = |input: Input| if watched { input.watched() } else { input };
-            let mut inputs = vec![
-                mark(Input::normal(1, t, c, scale).live(0)),
-                Input::u32(targets.clone(), t, 1).live(0),
-                Input::normal(2, t, 1, 1.0).live(0),
-            ];
-            inputs
-                .extend(parts.iter().enumerate().map(|(i, v)| mark(Input::normal(3 + i as u32, *v, c, 1.0))));
-            inputs
-        };
-        let weights = |v: &[Vec<f64>]| v[3..].concat();
-        let for_forward = targets.clone();
-        out.push(Case::new(
-            "logprob_forward",
-            &shape,
-            inputs(false),
-            move |r, t| {
-                let l = logprob(r, t[0], &Matrix::new(t[3..].to_vec()), t[1], chunk)?;
-                Ok(vec![l.logp, l.entropy, l.lse])
-            },
-            move |v| {
-                let l = reference::logprob_forward(&v[0], &weights(v), &for_forward, c);
-                vec![l.logp, l.entropy, l.lse]
-            },
-        ));
-        out.push(Case::new(
-            "logprob_backward",
-            &shape,
-            inputs(true),
-            move |r, t| {
-                let l = logprob(r, t[0], &Matrix::new(t[3..].to_vec()), t[1], chunk)?;
-                r.backward(&[(l.logp, t[2])])?;
-                Ok([&t[..1], &t[3..]].concat().iter().filter_map(|t| r.gradient(*t)).collect())
-            },
-            move |v| {
-                let (dh, dw) = reference::logprob_backward(&v[0], &weights(v), &targets, &v[2], c);
-                let mut rest = dw.as_slice();
-                let dw = parts.iter().map(|rows| {
-                    let (part, others) = rest.split_at(rows * c);
-                    rest = others;
-                    part.to_vec()
-                });
-                [dh].into_iter().chain(dw).collect()
-            },
-        ));
-    }
-    // A frozen head of 16 bits.
-    for format in [Format::F16, Format::Bf16] {
-        let (t, c, v, chunk) = (65, 16, 191, 63);
-        let targets: Vec<u32> = (0..t).map(|i| ((i * 7919 + v - 1) % v) as u32).collect();
-        let inputs = vec![
-            Input::normal(1, t, c, 1.0).live(0).watched(),
-            Input::u32(targets.clone(), t, 1).live(0),
-            Input::normal(2, t, 1, 1.0).live(0),
-            Input::normal(3, v, c, 1.0).stored(format),
-        ];
-        out.push(Case::new(
-            "logprob_backward",
-            format!("T {t} C {c} V {v} by {chunk} {format:?}"),
-            inputs,
-            move |r, t| {
-                let l = logprob(r, t[0], &t[3].into(), t[1], chunk)?;
-                r.backward(&[(l.logp, t[2])])?;
-                Ok([l.logp].into_iter().chain(r.gradient(t[0])).collect())
-            },
-            move |v| {
-                let logp = reference::logprob_forward(&v[0], &v[3], &targets, c).logp;
-                vec![logp, reference::logprob_backward(&v[0], &v[3], &targets, &v[2], c).0]
-            },
-        ));
-    }
-    out
 }

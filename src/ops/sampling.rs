@@ -1,10 +1,8 @@
 //! Choosing the next token from a row of logits.
 
-use super::case::{Case, Input};
 use crate::error::{Error, Result};
-use crate::gpu::shader::KernelKey;
-use crate::gpu::{Access, Groups, Launch, Recorder, Tensor, Word, Work};
-use crate::reference;
+use crate::gpu::shader::{Constants, constants};
+use crate::gpu::{Groups, Launch, Recorder, Tensor, Word, Work, read, write};
 
 /// How to choose. Filters apply in Hugging Face's order: top-k, top-p, min-p. Tied logits are kept or dropped
 /// together.
@@ -51,6 +49,14 @@ impl SamplingParams {
     }
 }
 
+constants! {
+    struct Sample {
+        greedy: bool,
+        top_k: bool,
+        top_p: bool,
+    }
+}
+
 /// A token of each row, as `reference::sample` chooses it with the replay's seed: the noise of a token depends on
 /// the seed, its sequence's number, the position and the token's id alone.
 ///   logits (S, V)  sequences (S, 1) u32  positions (S, 1) u32  ->  ids (S, 1) u32
@@ -74,103 +80,24 @@ pub fn sample(
     // Filters find their threshold in one reading of the row for each bit of a float.
     let readings = 2 + 32 * (by_rank as usize + by_mass as usize);
     let cost = (readings * logits.cols) as f64;
+    let greedy = temperature == 0.0;
+    let mut params: Vec<(&str, Word)> = vec![("rows", logits.rows.into()), ("cols", logits.cols.into())];
+    let mut args = vec![read("logits", logits)];
+    if !greedy {
+        let min_z = if min_p > 0.0 { min_p.ln() } else { -1e30 };
+        params.extend([("temperature", temperature.into()), ("min_z", Word::F32(min_z))]);
+        params.extend(by_rank.then(|| ("top_k", Word::F32(top_k as f32))));
+        params.extend(by_mass.then(|| ("top_p", top_p.into())));
+        args.extend([read("sequences", sequences), read("positions", positions)]);
+    }
+    args.push(write("ids", ids));
     r.launch_detached(Launch {
-        kernel: KernelKey {
-            name: "sample",
-            constants: vec![
-                ("GREEDY", (temperature == 0.0) as u32),
-                ("TOP_K", by_rank as u32),
-                ("TOP_P", by_mass as u32),
-            ],
-        },
-        params: vec![
-            logits.rows.into(),
-            logits.cols.into(),
-            Word::F32(temperature),
-            Word::F32(top_k as f32),
-            Word::F32(top_p),
-            Word::F32(if min_p > 0.0 { min_p.ln() } else { -1e30 }),
-        ],
-        args: vec![
-            (logits, Access::Read),
-            (sequences, Access::Read),
-            (positions, Access::Read),
-            (ids, Access::Write),
-        ],
+        kernel: "sample",
+        constants: Sample { greedy, top_k: by_rank, top_p: by_mass }.list(),
+        params,
+        args,
         groups: Groups::over(logits.rows, 1),
         work: Work { flops: 10.0 * cost, bytes: 4.0 * cost },
     });
     Ok(ids)
-}
-
-pub(super) fn cases() -> Vec<Case> {
-    let plain = SamplingParams { temperature: 0.9, ..SamplingParams::default() };
-    // The mass above a token is compared with top-p in f32: a case whose token lies within some 1e-6 of the border
-    // may choose otherwise than f64 does. These, with their seeds, have none.
-    let params = [
-        ("greedy", SamplingParams { temperature: 0.0, ..plain }),
-        ("temperature 0.9", plain),
-        ("top-k", SamplingParams { top_k: 5, ..plain }),
-        ("top-p", SamplingParams { top_p: 0.6, ..plain }),
-        ("top-p 0", SamplingParams { top_p: 0.0, ..plain }),
-        ("min-p", SamplingParams { min_p: 0.2, ..plain }),
-        ("all", SamplingParams { temperature: 1.3, top_k: 40, top_p: 0.8, min_p: 0.05 }),
-    ];
-    let mut out = Vec::new();
-    for (name, params) in params {
-        for (s, v) in [(1, 1), (67, 7), (64, 512), (5, 2053)] {
-            let mut logits = Input::normal(1, s, v, 3.0);
-            if v == 7 {
-                // Ties, of both zeros too.
-                let values = [1.0, -0.0, 0.0, -1.5, 1.0, 0.0, -2.0, 1.0, -0.0, 0.5, -1.5];
-                logits = Input::f32((0..s * v).map(|i| values[i % values.len()]).collect(), s, v);
-            }
-            let numbers: Vec<u32> = (0..s as u32).map(|i| 1000 + i * i).collect();
-            let positions: Vec<u32> = (0..s as u32).map(|i| i * 7).collect();
-            let inputs = vec![
-                logits.live(0),
-                Input::u32(numbers.clone(), s, 1).live(0),
-                Input::u32(positions.clone(), s, 1).live(0),
-            ];
-            let exact = reference::SamplingParams {
-                temperature: params.temperature.into(),
-                top_k: params.top_k,
-                top_p: params.top_p.into(),
-                min_p: params.min_p.into(),
-            };
-            out.push(Case::new(
-                "sample",
-                format!("S {s} V {v} {name}"),
-                inputs,
-                move |r, t| Ok(vec![sample(r, t[0], t[1], t[2], params)?]),
-                move |x| {
-                    let rows = x[0].chunks(v).zip(numbers.iter().zip(&positions));
-                    let ids = rows.map(|(row, (n, at))| reference::sample(row, exact, 1, *n, *at).into());
-                    vec![ids.collect()]
-                },
-            ));
-        }
-    }
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn parameters_out_of_range_are_refused_by_name() {
-        let good = SamplingParams::default();
-        assert!(good.check().is_ok());
-        for (name, bad) in [
-            ("temperature", SamplingParams { temperature: -1.0, ..good }),
-            ("temperature", SamplingParams { temperature: f32::NAN, ..good }),
-            ("temperature", SamplingParams { temperature: 1e-9, ..good }),
-            ("top_p", SamplingParams { top_p: 1.5, ..good }),
-            ("min_p", SamplingParams { min_p: f32::NAN, ..good }),
-        ] {
-            let message = bad.check().unwrap_err().to_string();
-            assert!(message.starts_with(name), "{message}");
-        }
-    }
 }

@@ -5,11 +5,14 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::case::{Case, Input};
-use super::{attention, linear};
+use super::cases::{self, Case, Input};
+use super::linear;
 use crate::error::Result;
 use crate::files;
-use crate::gpu::{DeviceKind, Gpu, PlanOptions, Recorder, Tensor, Tile, Tuning};
+use crate::gpu::{
+    Candidates, DeviceKind, Gpu, PlanOptions, Products, Recorder, StagedTile, Tensor, Tuning, UnrolledTile,
+    UnrolledTiles,
+};
 use crate::reference;
 
 /// What became of [`tune`].
@@ -18,9 +21,9 @@ pub struct Tuned {
     /// Why the cache was not used, where there was one.
     pub warning: Option<String>,
     /// Tiles whose results were wrong: they are never used.
-    pub wrong: Vec<Tile>,
-    /// The case that came out wrong in subgroups, for which reason none are used.
-    pub wrong_in_subgroups: Option<String>,
+    pub wrong: Vec<UnrolledTile>,
+    /// The case that came out wrong with the kernels for GPUs, for which reason those for processors are used.
+    pub wrong_on_gpu: Option<String>,
 }
 
 /// A choice and what it was made for.
@@ -32,16 +35,16 @@ struct Entry {
     driver: String,
     subgroup: Option<u32>,
     tuning: Tuning,
-    wrong: Vec<Tile>,
-    wrong_in_subgroups: Option<String>,
+    wrong: Vec<UnrolledTile>,
+    wrong_on_gpu: Option<String>,
 }
 
 /// Candidates that were not reached by then stay untried.
 const LONGEST: Duration = Duration::from_millis(900);
 
-/// Sets the kernels' shapes to the fastest ones here, as far as a second of trying tells; each must agree with
-/// [`reference`] before it counts. Where attention in subgroups does not, the device goes on without subgroups. In `cache`,
-/// a folder, the choice is kept for the next time on this GPU, driver and version.
+/// Sets the kernels' variants to ones that are right here: on a GPU, those for processors instead where one for GPUs
+/// disagrees with [`reference`]; on a processor, the tiles that are fastest as far as a second of trying tells. In `cache`, a
+/// folder, the choice is kept for the next time on this device, driver and version.
 ///
 /// # Errors
 /// What the engine reports. A cache that cannot be read or written is no error, see [`Tuned::warning`].
@@ -54,34 +57,34 @@ pub fn tune(gpu: &Gpu, cache: Option<&Path>) -> Result<Tuned> {
     let mut warning = None;
     if let Some(file) = file.as_deref().filter(|f| f.exists()) {
         match read(file, &key) {
-            Ok(Entry { tuning, wrong, wrong_in_subgroups, .. }) => {
-                if wrong_in_subgroups.is_some() {
-                    gpu.forbid_subgroups();
-                }
+            Ok(Entry { tuning, wrong, wrong_on_gpu, .. }) => {
                 gpu.set_tuning(tuning);
-                return Ok(Tuned { warning: None, wrong, wrong_in_subgroups });
+                return Ok(Tuned { warning: None, wrong, wrong_on_gpu });
             }
             Err(why) => warning = Some(format!("{} {why}: tuning again", file.display())),
         }
     }
-    // A processor's driver takes seconds to compile these kernels; `oaif doctor` and the tests try them there.
-    if gpu.subgroup().is_some() && gpu.summary().device_kind() == DeviceKind::Gpu {
-        key.wrong_in_subgroups = first_wrong(gpu, &attention::small_cases())?;
+    if let Products::Staged(_) = gpu.tuning().products {
+        key.wrong_on_gpu = first_wrong(gpu, &cases::for_first_start())?;
+        if key.wrong_on_gpu.is_some() {
+            gpu.set_tuning(Tuning::untuned(None, DeviceKind::Processor));
+        }
     }
-    if key.wrong_in_subgroups.is_some() {
-        gpu.forbid_subgroups();
+    if let Products::Unrolled(untuned) = gpu.tuning().products {
+        let tiles;
+        (tiles, key.wrong) = measure(gpu, untuned)?;
+        set(gpu, tiles);
     }
-    (key.tuning, key.wrong) = measure(gpu)?;
-    gpu.set_tuning(key.tuning);
+    key.tuning = gpu.tuning();
     if let Some(file) = &file {
         let text = serde_json::to_vec_pretty(&key).expect("plain data");
         let written = files::create_dir_all(file.parent().expect("a file in a folder"))
             .and_then(|()| files::write_atomic(file, &text));
         if let Err(e) = written {
-            warning = Some(format!("the kernels' shapes are not kept for the next time: {e}"));
+            warning = Some(format!("the kernels' variants are not kept for the next time: {e}"));
         }
     }
-    Ok(Tuned { warning, wrong: key.wrong, wrong_in_subgroups: key.wrong_in_subgroups })
+    Ok(Tuned { warning, wrong: key.wrong, wrong_on_gpu: key.wrong_on_gpu })
 }
 
 /// The first case that disagrees with [`reference`], or that the driver cannot compile.
@@ -90,6 +93,10 @@ fn first_wrong(gpu: &Gpu, cases: &[Case]) -> Result<Option<String>> {
     // A lost device is nobody's mistake here.
     gpu.wait()?;
     Ok(wrong.map(|case| format!("{} {}", case.kernel, case.shape)))
+}
+
+fn set(gpu: &Gpu, tiles: UnrolledTiles) {
+    gpu.set_tuning(Tuning { products: Products::Unrolled(tiles), ..gpu.tuning() });
 }
 
 fn entry(gpu: &Gpu) -> Entry {
@@ -102,7 +109,7 @@ fn entry(gpu: &Gpu) -> Entry {
         subgroup: gpu.subgroup(),
         tuning: gpu.tuning(),
         wrong: Vec::new(),
-        wrong_in_subgroups: None,
+        wrong_on_gpu: None,
     }
 }
 
@@ -118,21 +125,27 @@ fn read(file: &Path, key: &Entry) -> Result<Entry, String> {
     if (&known.version, &known.driver) != (&key.version, &key.driver) {
         return Err(format!("is for version {} and driver {}", known.version, known.driver));
     }
-    let all = Tuning::candidates(key.subgroup.filter(|_| known.wrong_in_subgroups.is_none()));
-    let Tuning { few_rows, rows, columns, .. } = known.tuning;
-    match all.few_rows.contains(&few_rows) && all.rows.contains(&rows) && all.columns.contains(&columns) {
+    let exists = match known.tuning.products {
+        Products::Unrolled(UnrolledTiles { few_rows, rows, columns }) => {
+            let all = Candidates::unrolled(key.subgroup);
+            all.few_rows.contains(&few_rows) && all.rows.contains(&rows) && all.columns.contains(&columns)
+        }
+        Products::Staged(tile) => tile.is_none_or(|tile| StagedTile::ALL.contains(&tile)),
+    };
+    match exists {
         true => Ok(known),
-        false => Err("names shapes that this version does not have".into()),
+        false => Err("names variants that this version does not have".into()),
     }
 }
 
 /// The fastest of each kind that is right, and what was wrong.
-fn measure(gpu: &Gpu) -> Result<(Tuning, Vec<Tile>)> {
+fn measure(gpu: &Gpu, untuned: UnrolledTiles) -> Result<(UnrolledTiles, Vec<UnrolledTile>)> {
     let started = Instant::now();
-    let mut tuning = gpu.tuning();
-    let all = Tuning::candidates(gpu.subgroup());
+    let mut chosen_tiles = untuned;
+    let all = Candidates::unrolled(gpu.subgroup());
     let mut wrong = Vec::new();
-    let mut best = |tiles: &[Tile], choose: fn(&mut Tuning, Tile), case: &Case| -> Result<()> {
+    type Choose = fn(&mut UnrolledTiles, UnrolledTile);
+    let mut best = |tiles: &[UnrolledTile], choose: Choose, case: &Case| -> Result<()> {
         let mut fastest = f64::INFINITY;
         let mut chosen = None;
         for tile in tiles {
@@ -140,9 +153,9 @@ fn measure(gpu: &Gpu) -> Result<(Tuning, Vec<Tile>)> {
             if chosen.is_some() && started.elapsed() > LONGEST {
                 break;
             }
-            let mut candidate = tuning;
+            let mut candidate = chosen_tiles;
             choose(&mut candidate, *tile);
-            gpu.set_tuning(candidate);
+            set(gpu, candidate);
             if !case.check(gpu)?.passed() {
                 wrong.push(*tile);
                 continue;
@@ -153,14 +166,14 @@ fn measure(gpu: &Gpu) -> Result<(Tuning, Vec<Tile>)> {
             }
         }
         if let Some(tile) = chosen {
-            choose(&mut tuning, tile);
+            choose(&mut chosen_tiles, tile);
         }
         Ok(())
     };
     best(&all.rows, |t, tile| t.rows = tile, &product(256, 128, 128))?;
     best(&all.columns, |t, tile| t.columns = tile, &columns(256, 128, 128))?;
     best(&all.few_rows, |t, tile| t.few_rows = tile, &product(8, 256, 512))?;
-    Ok((tuning, wrong))
+    Ok((chosen_tiles, wrong))
 }
 
 /// Seconds of a launch, the fastest of a few, of which enough are submitted together to count.
@@ -181,7 +194,7 @@ pub(super) fn product(n: usize, i: usize, o: usize) -> Case {
         "product",
         format!("N {n} I {i} O {o}"),
         vec![Input::normal(1, n, i, 1.0), Input::normal(2, o, i, 1.0)],
-        |r: &mut Recorder, t: &[Tensor]| Ok(vec![linear::linear(r, t[0], &t[1].into(), None, None)?]),
+        |r: &mut Recorder, t: &[Tensor]| Ok(vec![linear::linear(r, t[0], &t[1].into(), None)?]),
         move |v| vec![reference::linear_forward(&v[0], &v[1], n, i, o)],
     )
 }
@@ -192,7 +205,7 @@ fn columns(n: usize, i: usize, o: usize) -> Case {
         format!("N {n} I {i} O {o}"),
         vec![Input::normal(1, n, i, 1.0), Input::normal(2, o, i, 1.0).watched(), Input::normal(3, n, o, 1.0)],
         |r: &mut Recorder, t: &[Tensor]| {
-            let y = linear::linear(r, t[0], &t[1].into(), None, None)?;
+            let y = linear::linear(r, t[0], &t[1].into(), None)?;
             r.backward(&[(y, t[2])])?;
             Ok(vec![r.gradient(t[1]).expect("watched")])
         },
@@ -203,7 +216,7 @@ fn columns(n: usize, i: usize, o: usize) -> Case {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gpu::{GpuOptions, Sharing, Tier};
+    use crate::gpu::GpuOptions;
 
     #[test]
     fn a_choice_is_kept_and_a_cache_of_another_driver_or_a_broken_one_is_rebuilt() {
@@ -218,19 +231,11 @@ mod tests {
         let file = std::fs::read_dir(&cache).unwrap().next().unwrap().unwrap().path();
         // A choice that no measurement would make shows that it is read.
         let mut known: Entry = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
-        let staged = Tuning::candidates(gpu.subgroup());
-        known.tuning.rows = *staged.rows.iter().find(|t| t.sharing == Sharing::Workgroup).unwrap();
+        known.tuning.products = Products::Staged(Some(StagedTile::SMALL));
         let write = |entry: &Entry| std::fs::write(&file, serde_json::to_vec(entry).unwrap()).unwrap();
         write(&known);
         assert!(tune(&gpu, Some(&cache)).unwrap().warning.is_none());
         assert_eq!(gpu.tuning(), known.tuning);
-        known.wrong_in_subgroups = Some("a kernel".into());
-        known.tuning = Tuning::untuned(None, gpu.summary().device_kind());
-        write(&known);
-        let lame = Gpu::open(&GpuOptions::default()).unwrap();
-        let tuned = tune(&lame, Some(&cache)).unwrap();
-        assert_eq!(tuned.wrong_in_subgroups.as_deref(), Some("a kernel"));
-        assert_eq!((lame.subgroup(), lame.tier(), lame.tuning()), (None, Tier::Portable, known.tuning));
         known.driver = "another".into();
         write(&known);
         let again = tune(&gpu, Some(&cache)).unwrap();
@@ -240,17 +245,19 @@ mod tests {
         assert!(again.warning.unwrap().contains("is broken: tuning again"));
         assert!(tune(&gpu, Some(&cache)).unwrap().warning.is_none());
     }
-
     #[test]
-    fn attention_that_is_wrong_in_subgroups_is_found() {
+    fn a_gpu_on_which_kernels_are_wrong_gets_those_for_processors() {
         let Ok(gpu) = Gpu::open(&GpuOptions::default()) else {
             assert!(std::env::var("REQUIRE_GPU").is_err(), "no GPU");
             return;
         };
-        let mut cases = attention::small_cases();
-        let names: Vec<&str> = cases.iter().map(|case| case.kernel).collect();
-        assert_eq!(first_wrong(&gpu, &cases).unwrap(), None, "of {names:?}");
-        cases[1].expected = Box::new(|v| vec![vec![0.0; v[6].len()]]);
-        assert!(first_wrong(&gpu, &cases).unwrap().is_some_and(|wrong| wrong.starts_with(names[1])));
+        gpu.set_tuning(Tuning::untuned(None, DeviceKind::Gpu));
+        let mut cases = cases::for_first_start();
+        assert!(cases.len() >= 4, "products both ways and attention both ways");
+        assert_eq!(first_wrong(&gpu, &cases).unwrap(), None);
+        cases[1].expected = Box::new(|v| vec![vec![0.0; v[0].len()]]);
+        assert!(
+            first_wrong(&gpu, &cases[1..2]).is_err() || first_wrong(&gpu, &cases[1..2]).unwrap().is_some()
+        );
     }
 }

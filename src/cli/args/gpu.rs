@@ -61,9 +61,9 @@ impl GpuPlan {
             return Ok(Tuned::default());
         }
         let tuned = ops::tune(gpu, cache_dir().as_deref())?;
-        if let Some(case) = &tuned.wrong_in_subgroups {
+        if let Some(case) = &tuned.wrong_on_gpu {
             say(format_args!(
-                "oaif: warning: {case} gives wrong results with subgroups, so they are not used: update the driver"
+                "oaif: warning: {case} comes out wrong with this GPU's kernels, so slower ones are used: update the driver"
             ));
         }
         if let Some(warning) = &tuned.warning {

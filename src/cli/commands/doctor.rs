@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::cli::args::DoctorPlan;
 use crate::error::{Error, Result};
-use crate::gpu::{Arithmetic, Tile, list_adapters};
+use crate::gpu::{Arithmetic, Products, UnrolledTile, UnrolledTiles, list_adapters};
 use crate::ops::{CaseReport, Ceilings, all_cases};
 
 pub fn run(plan: DoctorPlan) -> Result<()> {
@@ -23,7 +23,7 @@ pub fn run(plan: DoctorPlan) -> Result<()> {
             "tuning": gpu.tuning(),
             "wrong_tiles": tuned.wrong,
             "arithmetic": gpu.arithmetic(),
-            "wrong_in_subgroups": tuned.wrong_in_subgroups,
+            "wrong_on_gpu": tuned.wrong_on_gpu,
             "wrong_arithmetic": wrong_arithmetic,
             "ceilings": ceilings,
             "kernel_cases": reports.len(),
@@ -48,16 +48,20 @@ pub fn run(plan: DoctorPlan) -> Result<()> {
             mib(limits.buffer)
         ))?;
         crate::cli::print(format!("tier {}", gpu.tier()))?;
-        let tuning = gpu.tuning();
-        for (what, tile) in
-            [("rows", tuning.rows), ("few rows", tuning.few_rows), ("columns", tuning.columns)]
-        {
-            crate::cli::print(format!("products of {what}: {tile}"))?;
+        match gpu.tuning().products {
+            Products::Staged(_) => {
+                crate::cli::print("products: staged in workgroup memory, tiles by shape".to_owned())?;
+            }
+            Products::Unrolled(UnrolledTiles { few_rows, rows, columns }) => {
+                for (what, tile) in [("rows", rows), ("few rows", few_rows), ("columns", columns)] {
+                    crate::cli::print(format!("products of {what}: {tile}"))?;
+                }
+            }
         }
         crate::cli::print(format!("products with f16 matrices: {}", gpu.arithmetic()))?;
-        let tiles = tuned.wrong.iter().map(Tile::to_string);
-        let subgroups = tuned.wrong_in_subgroups.iter().map(|case| format!("subgroups, in {case}"));
-        for what in tiles.chain(subgroups).chain(wrong_arithmetic.iter().map(Arithmetic::to_string)) {
+        let tiles = tuned.wrong.iter().map(UnrolledTile::to_string);
+        let on_gpu = tuned.wrong_on_gpu.iter().map(|case| format!("the kernels for GPUs, in {case}"));
+        for what in tiles.chain(on_gpu).chain(wrong_arithmetic.iter().map(Arithmetic::to_string)) {
             crate::cli::print(format!("never used, since its results are WRONG: {what}"))?;
         }
         crate::cli::print(format!(

@@ -1,15 +1,12 @@
-//! Self-attention over prefix trees: the keys that a query sees are two ranges of rows.
+//! Attention over prefix trees: the keys that a query sees are two ranges of rows.
 
-mod cases;
+mod tiles;
 
-use super::linear::aligned;
-use super::projection::{self, Prepared, Projection};
-use super::tile::{self, lanes};
+use tiles::{DecodeTile, Tile, TiledKernel};
+
 use crate::error::Result;
-use crate::gpu::shader::KernelKey;
-use crate::gpu::{Access, Dim, Groups, Launch, Recorder, Tensor, Word, Work};
-
-pub(super) use cases::{cases, small_cases};
+use crate::gpu::shader::{Constant, Constants, constants};
+use crate::gpu::{Arg, Dim, Groups, Launch, Recorder, Tensor, Word, Work, read, write};
 
 /// How rows divide into heads.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -22,9 +19,19 @@ pub struct AttentionShape {
     pub head_dim: usize,
     /// What scores are multiplied with, usually 1 / sqrt(D).
     pub scale: f32,
+    /// Scores s become cap · tanh(s / cap).
+    pub soft_cap: Option<f32>,
+    /// A query sees no more than so many keys, the last ones.
+    pub window: Option<usize>,
 }
 
 impl AttentionShape {
+    /// Heads of plain attention, whose scores are divided by sqrt(D).
+    pub fn new(heads: usize, kv_heads: usize, head_dim: usize) -> AttentionShape {
+        let scale = 1.0 / (head_dim as f32).sqrt();
+        AttentionShape { heads, kv_heads, head_dim, scale, soft_cap: None, window: None }
+    }
+
     /// Columns of queries, keys and values together, O = (H + 2 K) D.
     pub fn columns(&self) -> usize {
         (self.heads + 2 * self.kv_heads) * self.head_dim
@@ -48,8 +55,8 @@ pub enum KeySource {
         /// How many of them count, at most P.
         keys: Dim,
     },
-    /// In a cache (M, 2 K D), keys before values, to which the rows' own are written first: each at the last row that
-    /// it sees. No gradient.
+    /// In a cache (M, 2 K D), keys before values, to which the rows' own were written: each at the last row that it
+    /// sees. No gradient.
     Cache {
         /// The cache.
         kv: Tensor,
@@ -58,14 +65,14 @@ pub enum KeySource {
     },
 }
 
-/// Cosines, then sines of every position's angles: (positions, D), row-major. Made in `f64`, since the sines of drivers
-/// lose the large angles. `inv_freq` (D/2) is in radians a position.
-pub fn rope_table(inv_freq: &[f64], positions: usize) -> Vec<f32> {
-    let row = |position: usize| {
-        let angles = inv_freq.iter().map(move |f| position as f64 * f);
-        angles.clone().map(f64::cos).chain(angles.map(f64::sin)).map(|x| x as f32)
-    };
-    (0..positions).flat_map(row).collect()
+impl KeySource {
+    /// The keys that every row sees before its own, and how many they are.
+    pub(super) fn before(self) -> Option<(Tensor, Dim)> {
+        match self {
+            KeySource::After { kv, keys } => Some((kv, keys)),
+            KeySource::Rows { .. } | KeySource::Cache { .. } => None,
+        }
+    }
 }
 
 /// Lanes of a workgroup where each has a query or a key.
@@ -74,35 +81,22 @@ const LANES: u32 = 64;
 /// GPU alone.
 const USUAL_KEYS: u32 = 256;
 
-/// Queries, keys and values of the normalised rows, the former two turned by their positions' angles (Su et al. 2021,
-/// arXiv 2104.09864), then softmax attention; probabilities are recomputed in the backward pass (Dao et al. 2022,
-/// arXiv 2205.14135).
-///   x (N, C)  qkv ((H + 2 K) D, C)  spans (N, 4) integers  table (positions, D)  ->  (N, H D)
+/// Softmax attention; probabilities are computed again in the backward pass (Dao et al. 2022, arXiv 2205.14135).
+///   q (N, (H + 2 K) D): queries, keys, values, or (N, H D) with the keys in a cache  spans (N, 4) integers  ->  (N, H D)
 ///
 /// A row of `spans` is prefix start, prefix end, own start, own end: the row sees the keys of both half-open ranges, which
-/// do not overlap and of which its own is the last. Their number less one is its position, after [`KeySource::After`]'s.
-/// A row without keys gives zeros. Every position must have its row in the table, see [`rope_table`].
-pub fn self_attention(
+/// do not overlap and of which its own is the last. A row without keys gives zeros.
+pub fn attention(
     r: &mut Recorder,
-    x: Tensor,
-    qkv: &Projection,
+    q: Tensor,
     shape: AttentionShape,
     spans: Tensor,
-    table: Tensor,
     keys: KeySource,
 ) -> Result<Tensor> {
     let AttentionShape { heads, kv_heads, head_dim, .. } = shape;
-    assert_eq!((heads % kv_heads, head_dim % 8), (0, 0), "self_attention: {shape:?}");
-    assert_eq!((qkv.weights.rows, table.cols), (shape.columns(), head_dim), "self_attention: {shape:?}");
-    assert_eq!((spans.rows, spans.cols), (x.rows, 4), "self_attention: spans");
-    let prepared = projection::prepare(r, x, qkv);
-    let columns = match keys {
-        KeySource::Rows { .. } | KeySource::After { .. } => shape.columns(),
-        KeySource::Cache { .. } => heads * head_dim,
-    };
-    let q = r.tensor("qkv", x.rows, columns);
-    launch_qkv(r, x, qkv, &prepared, shape, spans, table, q, keys);
-    let out = r.tensor("attention", x.rows, heads * head_dim);
+    assert_eq!((heads % kv_heads, head_dim % 8), (0, 0), "attention: {shape:?}");
+    assert_eq!((spans.rows, spans.cols), (q.rows, 4), "attention: spans");
+    let out = r.tensor("attention", q.rows, heads * head_dim);
     let ends = match keys {
         KeySource::Rows { ends: Some(ends) } => ends,
         _ => {
@@ -113,98 +107,117 @@ pub fn self_attention(
             return Ok(out);
         }
     };
-    assert_eq!((ends.rows, ends.cols), (x.rows, 1), "self_attention: ends");
-    let stats = r.tensor("attention stats", x.rows, 2 * heads);
+    assert_eq!((ends.rows, ends.cols), (q.rows, 1), "attention: ends");
+    let stats = r.tensor("attention stats", q.rows, 2 * heads);
     launch_forward(r, shape, q, keys, spans, out, Some(stats));
-    let outputs: Vec<Tensor> = prepared.outputs().chain([q, out, stats]).collect();
-    let qkv = qkv.clone();
-    r.rule(&outputs, move |r| {
+    r.rule(&[out, stats], move |r| {
         let Some(dout) = r.gradient(out) else { return Ok(()) };
-        let dq = r.tensor("d qkv", x.rows, columns);
-        let reads = [q, spans, table, dout, out];
-        launch_backward(r, "attention_backward_query", shape, &reads, &[stats, dq], heads);
-        let reads = [q, spans, ends, table, dout, stats];
-        launch_backward(r, "attention_backward_key_value", shape, &reads, &[dq], kv_heads);
-        projection::backward(r, x, &qkv, &prepared, dq);
+        let dq =
+            r.gradient_target(q).expect("what attention reads needs a gradient where its result has one");
+        assert_eq!(
+            dq.accumulate,
+            crate::gpu::Accumulate::Set,
+            "attention alone reads queries, keys and values"
+        );
+        launch_backward_query(r, shape, [q, spans, dout, out, stats], dq.tensor);
+        launch_backward_key_value(r, shape, [q, spans, ends, dout, stats], dq.tensor);
         Ok(())
     });
     Ok(out)
 }
 
-fn constants(shape: AttentionShape, together: bool) -> Vec<(&'static str, u32)> {
-    let AttentionShape { heads, kv_heads, head_dim, .. } = shape;
-    vec![
-        ("HEADS", heads as u32),
-        ("KV_HEADS", kv_heads as u32),
-        ("DIM", head_dim as u32),
-        ("TOGETHER", together as u32),
-    ]
+constants! {
+    /// What shared/attention.wgsl needs.
+    struct Heads {
+        heads: u32,
+        kv_heads: u32,
+        dim: u32,
+        /// Where the keys begin in a row, in vectors of four.
+        keys_at: u32,
+        soft_cap: bool,
+        window: bool,
+    }
 }
 
-#[allow(clippy::too_many_arguments, reason = "the operands of one launch")]
-fn launch_qkv(
-    r: &mut Recorder,
-    x: Tensor,
-    p: &Projection,
-    prepared: &Prepared,
-    shape: AttentionShape,
-    spans: Tensor,
-    table: Tensor,
-    q: Tensor,
-    keys: KeySource,
-) {
-    let cache = match keys {
-        KeySource::Rows { .. } | KeySource::After { .. } => None,
-        KeySource::Cache { kv, .. } => Some(kv),
-    };
-    for piece in &p.weights.pieces {
-        assert_eq!(piece.rows % shape.head_dim, 0, "a head is torn apart");
-        let mut args = [x, piece.part, p.norm.gain, spans, table].map(|t| (t, Access::Read)).to_vec();
-        args.extend(prepared.addend.map(|t| (t, Access::Read)));
-        args.extend([q].into_iter().chain(cache).chain(prepared.inv).map(|t| (t, Access::Write)));
-        let (tile, arithmetic) = tile::of_product(r, x.rows, piece.part.format);
-        let (groups, mut constants) = tile::divide(r, tile, x.rows, piece.rows, aligned(&[x.cols]));
-        constants.extend(arithmetic);
-        constants.extend(self::constants(shape, cache.is_none()));
-        constants.extend([
-            ("NORM", 1),
-            ("ADDEND", prepared.addend.is_some() as u32),
-            ("CACHE", cache.is_some() as u32),
-            ("KEEP", prepared.inv.is_some() as u32),
-        ]);
-        r.launch(Launch {
-            kernel: KernelKey { name: "qkv_forward", constants },
-            params: vec![
-                x.rows.into(),
-                x.cols.into(),
-                piece.rows.into(),
-                piece.first.into(),
-                piece.first_row.into(),
-                before(keys).map_or(Dim::Fixed(0), |(_, count)| count).into(),
-                Word::F32(p.norm.eps),
-            ],
-            args,
-            groups,
-            work: Work {
-                flops: 2.0 * (x.cols * piece.rows) as f64,
-                bytes: 4.0 * (x.cols + 2 * piece.rows) as f64,
-            },
-        });
+constants! {
+    /// From row to row of queries, and of keys and values, in vectors of four.
+    struct Strides {
+        q_stride: u32,
+        kv_stride: u32,
     }
+}
+
+constants! {
+    /// How lanes share keys in kernels that are unrolled by text.
+    struct Lanes {
+        /// Whether the lanes of a subgroup load keys together.
+        subgroup: bool,
+        /// Lanes that do.
+        lanes: u32,
+    }
+}
+
+constants! {
+    struct Forward {
+        /// Whether there are keys that every row sees before its own.
+        before: bool,
+        /// Whether log-sum-exps are kept for the backward pass.
+        save_stats: bool,
+    }
+}
+
+constants! {
+    struct Sources {
+        /// Buffers of keys: 2 with those before the rows' own.
+        sources: u32,
+    }
+}
+
+constants! {
+    struct Decode {
+        /// Lanes of a workgroup.
+        workgroup: u32,
+    }
+}
+
+impl AttentionShape {
+    /// The constants of kernels that read queries and keys.
+    fn constants(&self, q: Tensor, kv_cols: usize) -> Vec<(String, Constant)> {
+        let mut constants = self.heads_constants(kv_cols);
+        constants.extend(Strides { q_stride: q.cols as u32 / 4, kv_stride: kv_cols as u32 / 4 }.list());
+        constants
+    }
+
+    fn heads_constants(&self, kv_cols: usize) -> Vec<(String, Constant)> {
+        let together = kv_cols == self.columns();
+        Heads {
+            heads: self.heads as u32,
+            kv_heads: self.kv_heads as u32,
+            dim: self.head_dim as u32,
+            keys_at: if together { (self.heads * self.head_dim) as u32 / 4 } else { 0 },
+            soft_cap: self.soft_cap.is_some(),
+            window: self.window.is_some(),
+        }
+        .list()
+    }
+
+    fn params(&self, rows: Dim) -> Vec<(&'static str, Word)> {
+        let mut params = vec![("rows", rows.into()), ("scale", self.scale.into())];
+        params.extend(self.soft_cap.map(|cap| ("soft_cap", Word::F32(cap))));
+        params.extend(self.window.map(|window| ("window", window.into())));
+        params
+    }
+}
+
+/// How lanes share keys in kernels that are unrolled over a subgroup's lanes.
+fn unrolled_lanes(r: &Recorder) -> Vec<(String, Constant)> {
+    Lanes { subgroup: r.subgroup().is_some(), lanes: r.subgroup().unwrap_or(LANES) }.list()
 }
 
 /// The work of a row at `flops` operations for each key and element of a query's heads.
 fn work(shape: AttentionShape, keys: u32, flops: u32) -> Work {
     let columns = (shape.heads * shape.head_dim) as f64;
     Work { flops: (flops * keys.min(2 * USUAL_KEYS) / 2) as f64 * columns, bytes: 16.0 * columns }
-}
-
-/// The keys that every row sees before its own, and how many they are.
-fn before(keys: KeySource) -> Option<(Tensor, Dim)> {
-    match keys {
-        KeySource::After { kv, keys } => Some((kv, keys)),
-        KeySource::Rows { .. } | KeySource::Cache { .. } => None,
-    }
 }
 
 fn launch_forward(
@@ -220,63 +233,180 @@ fn launch_forward(
         KeySource::Cache { kv, .. } => kv,
         KeySource::Rows { .. } | KeySource::After { .. } => q,
     };
-    let before = before(keys);
-    let mut constants = constants(shape, q == kv);
-    constants.extend(lanes(r));
-    constants.extend([("KEEP", stats.is_some() as u32), ("BEFORE", before.is_some() as u32)]);
-    let reads = [q, kv, spans].into_iter().chain(before.map(|b| b.0)).map(|t| (t, Access::Read));
-    let writes = [out].into_iter().chain(stats).map(|t| (t, Access::Write));
+    let before = keys.before();
+    let mut constants = shape.constants(q, kv.cols);
+    constants.extend(Forward { before: before.is_some(), save_stats: stats.is_some() }.list());
+    let tile = r.tuning().tiled_attention.then(|| Tile::of(TiledKernel::Forward, shape.head_dim as u32));
+    match tile {
+        Some(tile) => constants.extend(tile.list()),
+        None => {
+            constants.extend(unrolled_lanes(r));
+            constants.extend(Sources { sources: 1 + before.is_some() as u32 }.list());
+        }
+    }
+    let mut params = shape.params(q.rows);
+    let mut args = vec![read("q", q).vec4(), read("kv", kv).vec4(), read("spans", spans).vec4()];
+    if let Some((kv, count)) = before {
+        params.push(("before_keys", count.into()));
+        args.push(read("before", kv).vec4());
+    }
+    args.push(write("out", out).vec4());
+    args.extend(stats.map(|t| write("stats", t).vec2()));
     r.launch(Launch {
-        kernel: KernelKey { name: "attention_forward", constants },
-        params: vec![
-            q.rows.into(),
-            before.map_or(Dim::Fixed(0), |(_, count)| count).into(),
-            Word::F32(shape.scale),
-        ],
-        args: reads.chain(writes).collect(),
-        groups: Groups::over(q.rows, LANES).times(shape.heads as u32),
+        kernel: if tile.is_some() { "attention_forward_tiled" } else { "attention_forward" },
+        constants,
+        params,
+        args,
+        groups: Groups::over(q.rows, tile.map_or(LANES, |tile| tile.tile_rows)).times(shape.heads as u32),
         work: work(shape, kv.rows.max(), 4),
     });
 }
 
 fn launch_decode(r: &mut Recorder, shape: AttentionShape, q: Tensor, kv: Tensor, spans: Tensor, out: Tensor) {
-    let mut constants = constants(shape, false);
+    if r.tuning().tiled_attention {
+        return launch_split_decode(r, shape, q, kv, spans, out);
+    }
     // A subgroup a query and head, or else a workgroup.
-    let (lanes, group) = r.subgroup().map_or((LANES, LANES), |lanes| (lanes, lanes.max(LANES)));
-    let subgroup = r.subgroup().is_some() as u32;
-    constants.extend([("LANES", lanes), ("GROUP", group), ("SUBGROUP", subgroup)]);
-    let per_group = (group / lanes) as usize;
+    let (lanes, workgroup) = r.subgroup().map_or((LANES, LANES), |lanes| (lanes, lanes.max(LANES)));
+    let mut constants = shape.constants(q, kv.cols);
+    constants.extend(Lanes { subgroup: r.subgroup().is_some(), lanes }.list());
+    constants.extend(Decode { workgroup }.list());
+    let per_group = (workgroup / lanes) as usize;
     // Whole rows a workgroup where heads are few, else whole workgroups a row; the rest finds nothing to do.
     let groups = match per_group.is_multiple_of(shape.heads) {
         true => Groups::over(q.rows, (per_group / shape.heads) as u32),
         false => Groups::over(q.rows, 1).times(shape.heads.div_ceil(per_group) as u32),
     };
     r.launch(Launch {
-        kernel: KernelKey { name: "attention_decode", constants },
-        params: vec![q.rows.into(), Word::F32(shape.scale)],
-        args: vec![(q, Access::Read), (kv, Access::Read), (spans, Access::Read), (out, Access::Write)],
+        kernel: "attention_decode",
+        constants,
+        params: shape.params(q.rows),
+        args: vec![
+            read("q", q).vec4(),
+            read("kv", kv).vec4(),
+            read("spans", spans).vec4(),
+            write("out", out).vec4(),
+        ],
         groups,
         work: work(shape, kv.rows.max(), 4),
     });
 }
 
+/// Keys that are worth a workgroup of their own.
+const SPLIT_KEYS: u32 = 64;
+/// Splits of a row's keys at most: as many workgroups for each of its heads keep a GPU busy.
+const MAX_SPLITS: u32 = 64;
+
+/// Decoding by splits of the keys, which are put together afterwards.
+fn launch_split_decode(
+    r: &mut Recorder,
+    shape: AttentionShape,
+    q: Tensor,
+    kv: Tensor,
+    spans: Tensor,
+    out: Tensor,
+) {
+    let AttentionShape { heads, kv_heads, head_dim, .. } = shape;
+    let tile = DecodeTile::of((heads / kv_heads) as u32, head_dim as u32);
+    // Rows share the cache: one alone may see all of it, of many each sees about its part.
+    let splits = kv.rows.max().div_ceil(q.rows.max() * SPLIT_KEYS).clamp(1, MAX_SPLITS);
+    let part_stats = r.tensor("decode stats", q.rows, 2 * heads * splits as usize);
+    let part_sums = r.tensor("decode sums", q.rows, heads * splits as usize * head_dim);
+    let mut constants = shape.constants(q, kv.cols);
+    constants.extend(tile.list());
+    let how: [(&str, Word); 2] = [("splits", splits.into()), ("least_keys", SPLIT_KEYS.into())];
+    let mut params = shape.params(q.rows);
+    params.extend(how);
+    r.launch(Launch {
+        kernel: "attention_decode_split",
+        constants,
+        params,
+        args: vec![
+            read("q", q).vec4(),
+            read("kv", kv).vec4(),
+            read("spans", spans).vec4(),
+            write("part_stats", part_stats).vec2(),
+            write("part_sums", part_sums).vec4(),
+        ],
+        groups: Groups::over(q.rows, 1).times(heads as u32 / tile.heads_together * splits),
+        work: work(shape, kv.rows.max(), 4),
+    });
+    let mut params: Vec<(&str, Word)> = vec![("rows", q.rows.into())];
+    params.extend(how);
+    params.extend(shape.window.map(|window| ("window", window.into())));
+    let vectors = heads * head_dim / 4;
+    r.launch(Launch {
+        kernel: "attention_decode_combine",
+        constants: AttentionShape { soft_cap: None, ..shape }.heads_constants(kv.cols),
+        params,
+        args: vec![
+            read("spans", spans).vec4(),
+            read("part_stats", part_stats).vec2(),
+            read("part_sums", part_sums).vec4(),
+            write("out", out).vec4(),
+        ],
+        groups: Groups::over(q.rows, 1).times(vectors.div_ceil(64) as u32),
+        work: Work { flops: 8.0 * vectors as f64, bytes: 4.0 * (heads * head_dim * 2) as f64 },
+    });
+}
+
+fn launch_backward_query(
+    r: &mut Recorder,
+    shape: AttentionShape,
+    [qkv, spans, dout, out, stats]: [Tensor; 5],
+    dqkv: Tensor,
+) {
+    let args = vec![
+        read("qkv", qkv).vec4(),
+        read("spans", spans).vec4(),
+        read("dout", dout).vec4(),
+        read("out", out).vec4(),
+        write("stats", stats).vec2(),
+        write("dqkv", dqkv).vec4(),
+    ];
+    let names = ["attention_backward_query", "attention_backward_query_tiled"];
+    launch_backward(r, shape, qkv, names, TiledKernel::BackwardQuery, args, shape.heads);
+}
+
+fn launch_backward_key_value(
+    r: &mut Recorder,
+    shape: AttentionShape,
+    [qkv, spans, ends, dout, stats]: [Tensor; 5],
+    dqkv: Tensor,
+) {
+    let mut args = vec![read("qkv", qkv).vec4()];
+    // Otherwise `ends` alone tell which queries see a key.
+    let by_spans = shape.window.is_some() || r.tuning().tiled_attention;
+    args.extend(by_spans.then(|| read("spans", spans).vec4()));
+    args.extend([
+        read("ends", ends),
+        read("dout", dout).vec4(),
+        read("stats", stats).vec2(),
+        write("dqkv", dqkv).vec4(),
+    ]);
+    let names = ["attention_backward_key_value", "attention_backward_key_value_tiled"];
+    launch_backward(r, shape, qkv, names, TiledKernel::BackwardKeyValue, args, shape.kv_heads);
+}
+
+/// One of the backward kernels: unrolled by text, or in tiles.
 fn launch_backward(
     r: &mut Recorder,
-    name: &'static str,
     shape: AttentionShape,
-    reads: &[Tensor],
-    writes: &[Tensor],
+    qkv: Tensor,
+    [unrolled, tiled]: [&'static str; 2],
+    kind: TiledKernel,
+    args: Vec<Arg>,
     heads: usize,
 ) {
-    let rows = reads[0].rows;
-    let mut constants = constants(shape, true);
-    constants.extend(lanes(r));
-    let reads = reads.iter().map(|t| (*t, Access::Read));
+    let mut constants = shape.constants(qkv, qkv.cols);
+    let tile = r.tuning().tiled_attention.then(|| Tile::of(kind, shape.head_dim as u32));
+    constants.extend(tile.map_or_else(|| unrolled_lanes(r), |tile| tile.list()));
     r.launch(Launch {
-        kernel: KernelKey { name, constants },
-        params: vec![rows.into(), Word::F32(shape.scale)],
-        args: reads.chain(writes.iter().map(|t| (*t, Access::Write))).collect(),
-        groups: Groups::over(rows, LANES).times(heads as u32),
-        work: work(shape, rows.max(), 8),
+        kernel: if tile.is_some() { tiled } else { unrolled },
+        constants,
+        params: shape.params(qkv.rows),
+        args,
+        groups: Groups::over(qkv.rows, tile.map_or(LANES, |tile| tile.tile_rows)).times(heads as u32),
+        work: work(shape, qkv.rows.max(), 8),
     });
 }

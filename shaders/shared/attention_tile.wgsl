@@ -1,0 +1,235 @@
+// Tiles of TILE_ROWS x TILE_COLS scores, for the tiled attention kernels. Rows are those whose sums a workgroup makes, columns
+// those that it goes through: queries and keys, but keys and queries in attention_backward_key_value_tiled.
+//
+// LANES_ACROSS x LANES_DOWN lanes. A lane has 4 rows, down + 0..3 LANES_DOWN, the components of a vector; of the scores it has
+// the columns across + c LANES_ACROSS, and of the sums the vectors across + w LANES_ACROSS of a head.
+//
+// The kernel defines `fn row_vector(at: Tile, operand: u32, row: u32, w: u32)` and `col_vector`: vector w of a row or column
+// of the tile, a column in 0..TILE_COLS, of the operand that it numbers so.
+const LANES_DOWN = TILE_ROWS / 4u;
+const LANES = LANES_ACROSS * LANES_DOWN;
+const COLS_PER_LANE = TILE_COLS / LANES_ACROSS;
+const VECTORS_PER_LANE = (WIDTH + LANES_ACROSS - 1u) / LANES_ACROSS;
+// Scores need CHUNK vectors of every row and column in workgroup memory at a time. An odd stride spreads them over the banks.
+const CHUNK_STRIDE = CHUNK | 1u;
+const CHUNK_COLS_AT = TILE_ROWS * CHUNK_STRIDE;
+const CHUNK_SIZE = (TILE_ROWS + TILE_COLS) * CHUNK_STRIDE;
+// Sums need the weights of all columns, in vectors of a lane's rows, and whole vectors of STAGED_COLS columns at a time.
+// (Lanes beyond WIDTH read what follows, for sums that nobody writes.)
+const STAGED_AT = TILE_COLS * LANES_DOWN;
+const SUMS_SIZE = STAGED_AT + (STAGED_COLS - 1u) * WIDTH + VECTORS_PER_LANE * LANES_ACROSS;
+var<workgroup> tile: array<vec4<f32>, max(LANES, max(CHUNK_SIZE, SUMS_SIZE))>;
+
+// Which tile this is and what this lane has of it.
+struct Tile {
+    lane: u32,
+    across: u32,
+    down: u32,
+    first_row: u32,
+    first_col: u32,
+    head: u32,    // of queries
+    kv_head: u32,
+    seen: u32,    // bit c: whether any row sees column c
+    source: u32,  // which buffer has the columns
+}
+
+fn tile_at(lane: u32, first_row: u32, head: u32) -> Tile {
+    return Tile(lane, lane % LANES_ACROSS, lane / LANES_ACROSS, first_row, 0u, head, head / SHARED, 0u, 0u);
+}
+
+// Row r of the lane's four.
+fn lane_row(at: Tile, r: u32) -> u32 {
+    return at.first_row + r * LANES_DOWN + at.down;
+}
+
+// n, since there are rows; but no compiler knows. Such bounds keep inner loops from being unrolled as a whole: unrolled, they spill
+// on Intel (98 registers in the forward kernel, D 64) and are 3 times as long on NVIDIA.
+fn unknown(n: u32) -> u32 {
+    return n * min(extent(params.rows), 1u);
+}
+
+// The bound of a loop that stages: with STAGE_TOGETHER, where registers suffice, a lane's loads are under way together.
+fn staged(n: u32) -> u32 {
+    if (STAGE_TOGETHER) {
+        return n;
+    }
+    return unknown(n);
+}
+
+fn add_product(a: vec4<f32>, b: vec4<f32>, sum: f32) -> f32 {
+    return fma(a.w, b.w, fma(a.z, b.z, fma(a.y, b.y, fma(a.x, b.x, sum))));
+}
+
+// scores[c], of the lane's rows, += row · column. `tile` is free before and after.
+fn add_scores(scores: ptr<function, array<vec4<f32>, COLS_PER_LANE>>, at: Tile, operand: u32) {
+    for (var first = 0u; first < WIDTH; first += CHUNK) {
+        for (var k = 0u; k < staged(TILE_ROWS * CHUNK); k += LANES) {
+            let i = k + at.lane;
+            if (TILE_ROWS * CHUNK % LANES == 0u || i < TILE_ROWS * CHUNK) {
+                let w = min(first + i % CHUNK, WIDTH - 1u);
+                tile[i / CHUNK * CHUNK_STRIDE + i % CHUNK] = row_vector(at, operand, i / CHUNK, w);
+            }
+        }
+        for (var k = 0u; k < staged(TILE_COLS * CHUNK); k += LANES) {
+            let i = k + at.lane;
+            if (TILE_COLS * CHUNK % LANES == 0u || i < TILE_COLS * CHUNK) {
+                let w = min(first + i % CHUNK, WIDTH - 1u);
+                tile[CHUNK_COLS_AT + i / CHUNK * CHUNK_STRIDE + i % CHUNK] = col_vector(at, operand, i / CHUNK, w);
+            }
+        }
+        workgroupBarrier();
+        let rows_at = at.down * CHUNK_STRIDE;
+        let cols_at = at.across * CHUNK_STRIDE + CHUNK_COLS_AT;
+        let end = unknown(min(CHUNK, WIDTH - first));
+        for (var w = 0u; w < end; w++) {
+            var cols: array<vec4<f32>, COLS_PER_LANE>;
+            for (var c = 0u; c < COLS_PER_LANE; c++) {
+                cols[c] = tile[cols_at + w + c * LANES_ACROSS * CHUNK_STRIDE];
+            }
+            for (var r = 0u; r < 4u; r++) {
+                let row = tile[rows_at + w + r * LANES_DOWN * CHUNK_STRIDE];
+                for (var c = 0u; c < COLS_PER_LANE; c++) {
+                    (*scores)[c][r] = add_product(row, cols[c], (*scores)[c][r]);
+                }
+            }
+        }
+        workgroupBarrier();
+    }
+}
+
+// sums[row][w] += Σ weight of the row and a column times the column's vector. `tile` is free before and after.
+fn add_weighted(
+    sums: ptr<function, array<array<vec4<f32>, VECTORS_PER_LANE>, 4>>,
+    weights: array<vec4<f32>, COLS_PER_LANE>,
+    at: Tile,
+    operand: u32,
+) {
+    for (var c = 0u; c < COLS_PER_LANE; c++) {
+        tile[at.across * LANES_DOWN + at.down + c * LANES_ACROSS * LANES_DOWN] = weights[c];
+    }
+    for (var first = 0u; first < TILE_COLS; first += STAGED_COLS) {
+        for (var k = 0u; k < staged(STAGED_COLS * WIDTH); k += LANES) {
+            let i = k + at.lane;
+            if (STAGED_COLS * WIDTH % LANES == 0u || i < STAGED_COLS * WIDTH) {
+                tile[STAGED_AT + i] = col_vector(at, operand, first + i / WIDTH, i % WIDTH);
+            }
+        }
+        workgroupBarrier();
+        let end = unknown(STAGED_COLS);
+        for (var c = 0u; c < end; c++) {
+            let weight = tile[(first + c) * LANES_DOWN + at.down];
+            for (var w = 0u; w < VECTORS_PER_LANE; w++) {
+                let col = tile[c * WIDTH + at.across + STAGED_AT + w * LANES_ACROSS];
+                for (var r = 0u; r < 4u; r++) {
+                    (*sums)[r][w] = fma(vec4(weight[r]), col, (*sums)[r][w]);
+                }
+            }
+        }
+        workgroupBarrier();
+    }
+}
+
+// The sum over the lanes of the same rows, by way of `tile`, free before and after.
+fn sum_across(at: Tile, v: vec4<f32>) -> vec4<f32> {
+    tile[at.lane] = v;
+    workgroupBarrier();
+    var sum = vec4<f32>();
+    for (var i = 0u; i < LANES_ACROSS; i++) {
+        sum += tile[at.down * LANES_ACROSS + i];
+    }
+    workgroupBarrier();
+    return sum;
+}
+
+fn max_across(at: Tile, v: vec4<f32>) -> vec4<f32> {
+    tile[at.lane] = v;
+    workgroupBarrier();
+    var largest = v;
+    for (var i = 0u; i < LANES_ACROSS; i++) {
+        largest = max(largest, tile[at.down * LANES_ACROSS + i]);
+    }
+    workgroupBarrier();
+    return largest;
+}
+
+// Where rows are queries: which keys they see, so that a workgroup goes from one tile of keys that any of its queries sees to
+// the next. Query `lane` of the tile is looked after by that lane. TILE_COLS is at most 32, the bits of a word.
+var<workgroup> row_spans: array<vec4<u32>, TILE_ROWS>;
+var<workgroup> visible: array<u32, TILE_ROWS>;   // bit c of a query's word: whether it sees column c
+var<workgroup> visible_any: atomic<u32>;
+var<workgroup> nearest: atomic<u32>;
+var<workgroup> next_col: u32;
+
+// The first key that is seen, from a row on.
+fn next_key(span: vec4<u32>, from_row: u32) -> u32 {
+    let first = max(from_row, span.x);
+    let second = max(from_row, span.z);
+    return min(select(NO_ROW, first, first < span.y), select(NO_ROW, second, second < span.w));
+}
+
+// The lowest n bits.
+fn low_bits(n: u32) -> u32 {
+    return select((1u << (n & 31u)) - 1u, 0xffffffffu, n >= 32u);
+}
+
+// Bit c: whether start <= first + c < end.
+fn range_bits(start: u32, end: u32, first: u32) -> u32 {
+    return low_bits(max(end, first) - first) & ~low_bits(max(start, first) - first);
+}
+
+// Before the first tile; `span` is that of row `lane`.
+fn find_first(lane: u32, span: vec4<u32>) {
+    if (lane == 0u) {
+        atomicStore(&visible_any, 0u);
+        atomicStore(&nearest, NO_ROW);
+    }
+    workgroupBarrier();
+    if (lane < TILE_ROWS) {
+        row_spans[lane] = span;
+        atomicMin(&nearest, next_key(span, 0u));
+    }
+    workgroupBarrier();
+    find_next(lane);
+}
+
+// Sets `visible` of a tile; returns the keys that any query sees.
+fn find_visible(lane: u32, first_col: u32) -> u32 {
+    if (lane < TILE_ROWS) {
+        let span = row_spans[lane];
+        let bits = (range_bits(span.x, span.y, first_col) | range_bits(span.z, span.w, first_col)) & low_bits(TILE_COLS);
+        visible[lane] = bits;
+        atomicOr(&visible_any, bits);
+        atomicMin(&nearest, next_key(span, first_col + TILE_COLS));
+    }
+    workgroupBarrier();
+    return atomicLoad(&visible_any);
+}
+
+// Makes the tile after this one known to all, by their next barrier; there must have been one since find_visible.
+fn find_next(lane: u32) {
+    if (lane == 0u) {
+        next_col = atomicLoad(&nearest);
+        atomicStore(&nearest, NO_ROW);
+        atomicStore(&visible_any, 0u);
+    }
+}
+
+// `visible` of the lane's rows.
+fn lane_visible(at: Tile) -> vec4<u32> {
+    return vec4(
+        visible[at.down],
+        visible[LANES_DOWN + at.down],
+        visible[2u * LANES_DOWN + at.down],
+        visible[3u * LANES_DOWN + at.down],
+    );
+}
+
+// Of the lane's rows, whether they see its column c.
+fn sees_col(at: Tile, visible: vec4<u32>, c: u32) -> vec4<bool> {
+    return (visible & vec4(1u << (c * LANES_ACROSS + at.across))) != vec4(0u);
+}
+
+// A column's row, or where no query sees it the first column's instead: its weight is 0, and what it holds must not be read.
+fn col_row(at: Tile, col: u32) -> u32 {
+    return at.first_col + select(0u, col, (at.seen & (1u << col)) != 0u);
+}

@@ -1,0 +1,75 @@
+// A product for processors: sums[row, col] = Σ over terms and k of left(term, row, k) · right(term, col, k), where right gives
+// four columns from `col` on at k, unrolled by text. Tiles, lanes and SUBGROUP as in product_nt_unrolled.
+@compute @workgroup_size(WORKGROUP)
+fn main(
+    workgroup: Workgroup,
+//#if SUBGROUP
+    @builtin(subgroup_id) part: u32,
+    @builtin(subgroup_invocation_id) lane: u32,
+//#else
+    @builtin(local_invocation_index) local: u32,
+//#end
+) {
+//#if SUBGROUP
+//#else
+    let part = local / LANES;
+    let lane = local % LANES;
+//#end
+    let group = group_index(workgroup);
+    let across = (cols() + TILE_COLS - 1u) / TILE_COLS;
+    let tile_col = group % across * TILE_COLS;
+    let tile_row = (group / across * (WORKGROUP / LANES) + part) * (LANES * TILE_ROWS);
+    if (group >= step.end || tile_row >= rows()) {
+        return;
+    }
+    let last_quad = (cols() - 1u) / 4u * 4u;
+//#for a in TILE_ROWS
+    let row${a} = tile_row + ${a}u * LANES + lane;
+    let left_row${a} = min(row${a}, rows() - 1u);
+//#end
+    var sums: array<vec4<f32>, TILE_ROWS * TILE_COLS / 4u>;
+//#for term in TERMS
+    for (var k = 0u; k < inner(${term}u); k += 4u) {
+//#for a in TILE_ROWS
+        let left${a} = left(${term}u, left_row${a}, k);
+//#end
+//#if SUBGROUP
+//#for b in TILE_COLS / LANES
+        // A lane loads four columns of one of the four k.
+        let k${b} = min(k + (${b}u * LANES + lane) / (TILE_COLS / 4u), inner(${term}u) - 1u);
+        let quad${b} = tile_col + (${b}u * LANES + lane) % (TILE_COLS / 4u) * 4u;
+        let right${b} = right(${term}u, min(quad${b}, last_quad), k${b});
+//#for l in LANES
+        {
+            let v = subgroupBroadcast(right${b}, ${l}u);
+//#for a in TILE_ROWS
+            sums[${a}u * (TILE_COLS / 4u) + (${b}u * LANES + ${l}u) % (TILE_COLS / 4u)] = fma(vec4(left${a}[(${b}u * LANES + ${l}u) / (TILE_COLS / 4u)]), v,
+                sums[${a}u * (TILE_COLS / 4u) + (${b}u * LANES + ${l}u) % (TILE_COLS / 4u)]);
+//#end
+        }
+//#end
+//#end
+//#else
+//#for t in 4
+//#for q in TILE_COLS / 4
+        {
+            let v = right(${term}u, min(tile_col + ${q}u * 4u, last_quad), min(k + ${t}u, inner(${term}u) - 1u));
+//#for a in TILE_ROWS
+            sums[${a}u * (TILE_COLS / 4u) + ${q}u] = fma(vec4(left${a}[${t}]), v, sums[${a}u * (TILE_COLS / 4u) + ${q}u]);
+//#end
+        }
+//#end
+//#end
+//#end
+    }
+//#end
+//#for a in TILE_ROWS
+    if (row${a} < rows()) {
+//#for q in TILE_COLS / 4
+        if (tile_col + ${q}u * 4u < cols()) {
+            finish(row${a}, tile_col + ${q}u * 4u, sums[${a}u * (TILE_COLS / 4u) + ${q}u]);
+        }
+//#end
+    }
+//#end
+}

@@ -1,0 +1,78 @@
+//! The constants that a kernel is specialised with: one struct a kernel, so that the compiler sees to it that each is given.
+
+/// A constant's value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Constant {
+    /// `const NAME: u32`
+    U32(u32),
+    /// `const NAME: bool`
+    Bool(bool),
+    /// The name of the snippet that `//#include NAME` includes.
+    Snippet(&'static str),
+}
+
+impl Constant {
+    /// Whether it is neither false nor 0.
+    pub fn is_on(self) -> bool {
+        match self {
+            Constant::U32(value) => value != 0,
+            Constant::Bool(value) => value,
+            Constant::Snippet(_) => true,
+        }
+    }
+}
+
+/// What a kernel's constants can be given by.
+pub trait Constants {
+    /// Adds the constant `name`, or, of a struct, each of its fields by the field's own name in capitals.
+    fn add_to(&self, name: &str, list: &mut Vec<(String, Constant)>);
+
+    /// All of them.
+    fn list(&self) -> Vec<(String, Constant)> {
+        let mut list = Vec::new();
+        self.add_to("", &mut list);
+        list
+    }
+}
+
+impl Constants for () {
+    fn add_to(&self, _: &str, _: &mut Vec<(String, Constant)>) {}
+}
+
+impl Constants for u32 {
+    fn add_to(&self, name: &str, list: &mut Vec<(String, Constant)>) {
+        list.push((name.to_uppercase(), Constant::U32(*self)));
+    }
+}
+
+impl Constants for bool {
+    fn add_to(&self, name: &str, list: &mut Vec<(String, Constant)>) {
+        list.push((name.to_uppercase(), Constant::Bool(*self)));
+    }
+}
+
+impl Constants for &'static str {
+    fn add_to(&self, name: &str, list: &mut Vec<(String, Constant)>) {
+        list.push((name.to_uppercase(), Constant::Snippet(self)));
+    }
+}
+
+/// Declares a struct of constants; a field may be such a struct itself.
+macro_rules! constants {
+    ($(#[$about:meta])* $visible:vis struct $name:ident {
+        $($(#[$doc:meta])* $field:ident: $kind:ty),* $(,)?
+    }) => {
+        $(#[$about])*
+        #[derive(Clone, Copy, Debug)]
+        $visible struct $name {
+            $($(#[$doc])* pub $field: $kind),*
+        }
+
+        impl $crate::gpu::shader::Constants for $name {
+            fn add_to(&self, _: &str, list: &mut Vec<(String, $crate::gpu::shader::Constant)>) {
+                $($crate::gpu::shader::Constants::add_to(&self.$field, stringify!($field), list);)*
+            }
+        }
+    };
+}
+pub(crate) use constants;

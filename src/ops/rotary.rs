@@ -1,0 +1,114 @@
+//! Rotary positions (Su et al. 2021, arXiv 2104.09864).
+
+use super::attention::{AttentionShape, KeySource};
+use crate::error::Result;
+use crate::gpu::shader::{Constants, constants};
+use crate::gpu::{Dim, Groups, Launch, Recorder, Tensor, Word, Work, read, write};
+
+/// How queries and keys are rotated.
+#[derive(Clone, Copy, Debug)]
+pub struct Rotary {
+    /// Cosines, then sines of every position's angles, (positions, rotated), see [`rope_table`].
+    pub table: Tensor,
+    /// Elements of a head that are rotated, the first ones: an even number, D at most.
+    pub rotated: usize,
+    /// Whether neighbours are rotated together; else each element with the one half of `rotated` further on.
+    pub interleaved: bool,
+}
+
+/// Cosines, then sines of every position's angles: (positions, 2 · frequencies), row-major. Made in `f64`, since the sines of
+/// drivers lose the large angles. `inv_freq` is in radians a position.
+pub fn rope_table(inv_freq: &[f64], positions: usize) -> Vec<f32> {
+    let row = |position: usize| {
+        let angles = inv_freq.iter().map(move |f| position as f64 * f);
+        angles.clone().map(f64::cos).chain(angles.map(f64::sin)).map(|x| x as f32)
+    };
+    (0..positions).flat_map(row).collect()
+}
+
+constants! {
+    struct RotaryConstants {
+        heads: u32,
+        kv_heads: u32,
+        dim: u32,
+        /// Elements of a head that are rotated.
+        rotated: u32,
+        interleaved: bool,
+        /// Whether the other way round.
+        backward: bool,
+        /// Whether keys and values are copied to a cache.
+        cache: bool,
+        /// Workgroups of a row.
+        groups_per_row: u32,
+    }
+}
+
+/// Rotates the queries and keys of `qkv` in place, where there is a rotation; with [`KeySource::Cache`] keys and values are
+/// then written to the cache, each row's at the last row that it sees.
+///   qkv (N, (H + 2 K) D)  spans (N, 4)  ->  qkv
+pub fn rotary(
+    r: &mut Recorder,
+    qkv: Tensor,
+    shape: AttentionShape,
+    rotary: Option<Rotary>,
+    spans: Tensor,
+    keys: KeySource,
+) -> Result<()> {
+    if rotary.is_none() && !matches!(keys, KeySource::Cache { .. }) {
+        return Ok(());
+    }
+    launch(r, qkv, shape, rotary, spans, keys, false);
+    r.rule(&[qkv], move |r| {
+        let Some(dqkv) = r.gradient(qkv) else { return Ok(()) };
+        launch(r, dqkv, shape, rotary, spans, keys, true);
+        Ok(())
+    });
+    Ok(())
+}
+
+/// The launch of [`rotary`], or of its gradient.
+pub(super) fn launch(
+    r: &mut Recorder,
+    qkv: Tensor,
+    shape: AttentionShape,
+    rotary: Option<Rotary>,
+    spans: Tensor,
+    keys: KeySource,
+    backward: bool,
+) {
+    let cache = match keys {
+        KeySource::Cache { kv, .. } => Some(kv).filter(|_| !backward),
+        KeySource::Rows { .. } | KeySource::After { .. } => None,
+    };
+    let rotated = rotary.map_or(0, |rotary| rotary.rotated);
+    assert!(rotated.is_multiple_of(2) && rotated <= shape.head_dim, "rotary: {rotated} elements of a head");
+    assert_eq!(qkv.cols, shape.columns(), "rotary: {shape:?}");
+    let groups = shape.columns().div_ceil(128) as u32;
+    let constants = RotaryConstants {
+        heads: shape.heads as u32,
+        kv_heads: shape.kv_heads as u32,
+        dim: shape.head_dim as u32,
+        rotated: rotated as u32,
+        interleaved: rotary.is_some_and(|rotary| rotary.interleaved),
+        backward,
+        cache: cache.is_some(),
+        groups_per_row: groups,
+    };
+    let mut args = vec![read("spans", spans).vec4()];
+    let mut params: Vec<(&str, Word)> = vec![("rows", qkv.rows.into())];
+    if let Some(rotary) = rotary {
+        assert_eq!(rotary.table.cols, rotated, "rotary: the table");
+        args.push(read("table", rotary.table));
+        params.push(("before", keys.before().map_or(Dim::Fixed(0), |(_, count)| count).into()));
+    }
+    args.push(write("qkv", qkv));
+    args.extend(cache.map(|kv| write("kv", kv)));
+    r.launch(Launch {
+        kernel: "rotary",
+        constants: constants.list(),
+        params,
+        args,
+        groups: Groups::over(qkv.rows, 1).times(groups),
+        work: Work { flops: 3.0 * shape.columns() as f64, bytes: 12.0 * shape.columns() as f64 },
+    });
+}

@@ -1,0 +1,200 @@
+//! What an attention block begins with: normalisation, queries, keys and values, rotation, attention. Where the description
+//! allows it, all before attention itself is one launch; the rest of the ops by themselves do for any description.
+
+use super::attention::{AttentionShape, KeySource, attention};
+use super::linear::{Linear, input_gradient, linear, lora_terms, weight_gradients};
+use super::norm::{self, Norm, head_norm};
+use super::product::{self, Forward, Shared, aligned};
+use super::rotary::{self, Rotary};
+use crate::error::Result;
+use crate::gpu::shader::{Constants, constants};
+use crate::gpu::{Accumulate, Dim, GradientTarget, Launch, Recorder, Tensor, Word, Work, read, write};
+
+/// Queries, keys and values of rows, and how they are compared.
+#[derive(Clone, Debug)]
+pub struct SelfAttention {
+    /// The normalisation of the rows, where there is one.
+    pub norm: Option<Norm>,
+    /// Queries, keys and values: ((H + 2 K) D, C).
+    pub qkv: Linear,
+    /// Normalisation of each head of the queries, and of the keys.
+    pub head_norms: Option<[Norm; 2]>,
+    /// The rotation of queries and keys, where there is one.
+    pub rotary: Option<Rotary>,
+    /// How rows divide into heads.
+    pub shape: AttentionShape,
+}
+
+/// Softmax attention of the rows to each other, see [`attention`].
+///   x (N, C)  spans (N, 4)  ->  (N, H D)
+///
+/// The number of keys that a row sees less one is its position, after [`KeySource::After`]'s; every position must have its
+/// row in the table of the rotation.
+pub fn self_attention(
+    r: &mut Recorder,
+    x: Tensor,
+    block: &SelfAttention,
+    spans: Tensor,
+    keys: KeySource,
+) -> Result<Tensor> {
+    let shape = block.shape;
+    assert_eq!(block.qkv.weights.rows, shape.columns(), "self_attention: {shape:?}");
+    assert_eq!((spans.rows, spans.cols), (x.rows, 4), "self_attention: spans");
+    let fused_norm = block.norm.filter(|norm| norm.fused(r).is_some());
+    let rotary = fusable(r, block, keys, fused_norm.is_some());
+    // What the first launch does not normalise is normalised before.
+    let x = match &block.norm {
+        Some(norm) if rotary.is_none() || fused_norm.is_none() => norm::norm(r, x, norm)?,
+        _ => x,
+    };
+    if let Some(rotary) = rotary {
+        let q = fused(r, x, block, fused_norm, rotary, spans, keys)?;
+        return attention(r, q, shape, spans, keys);
+    }
+    let mut qkv = linear(r, x, &block.qkv, None)?;
+    if let Some([of_queries, of_keys]) = block.head_norms {
+        let keys_at = shape.heads * shape.head_dim;
+        let parts = [(0, shape.heads, of_queries), (keys_at, shape.kv_heads, of_keys)];
+        qkv = head_norm(r, qkv, shape.head_dim, &parts)?;
+    }
+    rotary::rotary(r, qkv, shape, block.rotary, spans, keys)?;
+    attention(r, qkv, shape, spans, keys)
+}
+
+/// Storage buffers that every GPU lets a kernel have.
+const BINDINGS: usize = 8;
+
+/// The rotation of a block whose first launch can be all of it before attention: heads are rotated whole, by halves, and
+/// there are bindings enough.
+fn fusable(r: &Recorder, block: &SelfAttention, keys: KeySource, norm: bool) -> Option<Rotary> {
+    let whole = |rotary: &Rotary| rotary.rotated == block.shape.head_dim && !rotary.interleaved;
+    let rotary = block.rotary.filter(whole)?;
+    let cache = matches!(keys, KeySource::Cache { .. });
+    // x, w, spans, the table and the result; then what may be there.
+    let more = [norm, block.qkv.bias.is_some(), !block.qkv.lora.is_empty(), cache, norm && r.is_training()];
+    let bindings = 5 + more.into_iter().filter(|there| *there).count();
+    (r.tuning().fused_blocks && block.head_norms.is_none() && bindings <= BINDINGS).then_some(rotary)
+}
+
+constants! {
+    struct QkvForward {
+        heads: u32,
+        kv_heads: u32,
+        dim: u32,
+        bias: bool,
+        lora: bool,
+        cache: bool,
+        save_for_backward: bool,
+    }
+}
+
+/// Rows, normalised on the way where there is a norm, times the matrix, rotated; with a cache, keys and values go there.
+/// Returns the queries, and without a cache keys and values beside them.
+fn fused(
+    r: &mut Recorder,
+    x: Tensor,
+    block: &SelfAttention,
+    norm: Option<Norm>,
+    rotary: Rotary,
+    spans: Tensor,
+    keys: KeySource,
+) -> Result<Tensor> {
+    let SelfAttention { qkv: w, shape, .. } = block;
+    let AttentionShape { heads, kv_heads, head_dim, .. } = *shape;
+    let terms = lora_terms(r, x, norm.and_then(|norm| norm.fused(r)), w);
+    let saved = r.is_training().then_some(norm).flatten();
+    let inverse = saved.map(|_| r.tensor("inverse rms", x.rows, 1));
+    let cache = match keys {
+        KeySource::Rows { .. } | KeySource::After { .. } => None,
+        KeySource::Cache { kv, .. } => Some(kv),
+    };
+    let q = r.tensor("qkv", x.rows, if cache.is_some() { heads * head_dim } else { shape.columns() });
+    let kind = QkvForward {
+        heads: heads as u32,
+        kv_heads: kv_heads as u32,
+        dim: head_dim as u32,
+        bias: w.bias.is_some(),
+        lora: terms.sum.is_some(),
+        cache: cache.is_some(),
+        save_for_backward: inverse.is_some(),
+    };
+    let along = aligned(&[x.cols]);
+    for piece in &w.weights.pieces {
+        assert_eq!(piece.rows % head_dim, 0, "a head is split");
+        let mut args = vec![read("x", x).rows(along), read("w", piece.part).rows(along)];
+        args.extend(norm.map(|norm| read("norm_weight", norm.weight).rows(along)));
+        args.extend([read("spans", spans).vec4(), read("table", rotary.table).vec4()]);
+        args.extend(w.bias.map(|bias| read("bias", bias).vec4()));
+        args.extend(terms.sum.map(|lora| read("lora", lora).vec4()));
+        args.push(write("qkv", q).vec4());
+        args.extend(cache.map(|kv| write("kv", kv).vec4()));
+        args.extend(inverse.map(|inverse| write("inverse_rms", inverse)));
+        let forward = Forward {
+            rows: x.rows,
+            cols: piece.rows / 2,
+            format: piece.part.format,
+            two_terms: false,
+            paired: true,
+            norm: norm.is_some(),
+        };
+        let Shared { groups, mut constants } = product::along_both(r, forward);
+        constants.extend(kind.list());
+        let before = keys.before().map_or(Dim::Fixed(0), |(_, count)| count);
+        let mut params: Vec<(&str, Word)> = vec![
+            ("rows", x.rows.into()),
+            ("inner", x.cols.into()),
+            ("pairs", (piece.rows / 2).into()),
+            ("first_col", piece.first.into()),
+            ("first_row", piece.first_row.into()),
+            ("before", before.into()),
+        ];
+        params.extend(norm.map(|norm| ("eps", Word::F32(norm.eps))));
+        r.launch(Launch {
+            kernel: "qkv_forward",
+            constants,
+            params,
+            args,
+            groups,
+            work: Work {
+                flops: 2.0 * (x.cols * piece.rows) as f64,
+                bytes: 4.0 * (x.cols + 2 * piece.rows) as f64,
+            },
+        });
+    }
+    let outputs: Vec<Tensor> =
+        terms.hidden.iter().copied().chain(terms.sum).chain(inverse).chain([q]).collect();
+    let (w, shape) = (w.clone(), *shape);
+    r.rule(&outputs, move |r| {
+        let Some(dq) = r.gradient(q) else { return Ok(()) };
+        rotary::launch(r, dq, shape, Some(rotary), spans, keys, true);
+        backward(r, x, norm.zip(inverse), &w, &terms.hidden, dq);
+        Ok(())
+    });
+    Ok(q)
+}
+
+/// The gradients of all that went into a product of rows, from that of its result, (N, O); where they were normalised on the
+/// way, the norm and the rows' inverse root mean squares are given.
+pub(super) fn backward(
+    r: &mut Recorder,
+    x: Tensor,
+    norm: Option<(Norm, Tensor)>,
+    w: &Linear,
+    hidden: &[Tensor],
+    dy: Tensor,
+) {
+    let weight_and_inverse = norm.map(|(norm, inverse)| (norm.weight, inverse));
+    let terms = weight_gradients(r, x, weight_and_inverse, w, hidden, dy);
+    let Some((norm, inverse)) = norm else {
+        return input_gradient(r, w, &terms, dy, |r, _| r.gradient_target(x));
+    };
+    if !r.needs_gradient(x) && !r.needs_gradient(norm.weight) {
+        return;
+    }
+    let dnormed = r.tensor("d normed", x.rows, x.cols);
+    input_gradient(r, w, &terms, dy, |_, i| {
+        let accumulate = if i == 0 { Accumulate::Set } else { Accumulate::Add };
+        Some(GradientTarget { tensor: dnormed, accumulate })
+    });
+    norm::fused_backward(r, dnormed, x, &norm, inverse);
+}
