@@ -1,9 +1,11 @@
-/* An Intel GPU that only compiles: loaded before Mesa's anv it answers, for /dev/dri/renderD128, what the kernel's i915 driver
- * would be asked on the way to a device and its pipelines. Nothing is ever executed. Memory is a sparse memfd.
- * I915_DEVICE: PCI id in hex (46a6 Alder Lake-P GT2, 9a49 Tiger Lake GT2, 7d55 Meteor Lake), I915_SUBSLICES, I915_EUS each. */
+/* Plays the kernel's i915 driver for Mesa's Vulkan driver for Intel GPUs, which then compiles as if the GPU were there: loaded
+ * before it, this answers for /dev/dri/renderD128 what the driver asks on its way to a device and its pipelines. Nothing is
+ * ever executed; memory is a sparse memfd.
+ *
+ * I915_DEVICE: PCI id in hexadecimal (46a6 Alder Lake-P GT2, 9a49 Tiger Lake GT2, 7d55 Meteor Lake GT2); I915_SUBSLICES and
+ * I915_EUS of each; I915_DEBUG names the requests that are answered by 0 without a look at them. */
 #define _GNU_SOURCE
 #include <drm/i915_drm.h>
-#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
@@ -64,7 +66,7 @@ int fcntl64(int fd, int command, ...) {
     return result;
 }
 
-/* libdrm's list of devices */
+/* libdrm's list of devices: this one alone. */
 static struct {
     drmDevice device;
     drmPciBusInfo bus;

@@ -43,6 +43,9 @@ pub fn recorded_kernels(gpu: &Gpu, config: &ModelConfig) -> Result<Vec<RecordedK
     Ok(all)
 }
 
+/// Plans a step.
+type Recipe = fn(&Gpu, &Model) -> Result<()>;
+
 fn full(gpu: &Gpu, config: &ModelConfig) -> Result<Vec<RecordedKernel>> {
     record("f32", gpu, |gpu| Model::random(gpu, config.clone(), true, 1))
 }
@@ -58,18 +61,12 @@ fn lora(gpu: &Gpu, config: &ModelConfig) -> Result<Vec<RecordedKernel>> {
 }
 
 fn record(weights: &str, gpu: &Gpu, model: impl Fn(&Gpu) -> Result<Model>) -> Result<Vec<RecordedKernel>> {
-    let steps: [(&str, fn(&Gpu, &Model) -> Result<()>); 4] = [
-        ("training", training),
-        ("optimiser", |gpu, model| {
-            Optimiser::new(gpu, model.trained(), OptimiserKind::adamw(), 1.0, &Arena::new()).map(drop)
-        }),
-        ("scoring", |gpu, model| Scorer::new(gpu, model, capacity(), &Arena::new()).map(drop)),
-        ("generation", generation),
-    ];
+    let steps: [(&str, Recipe); 4] =
+        [("training", training), ("optimiser", update), ("scoring", scoring), ("generation", generation)];
     let mut all = Vec::new();
-    for (step, record) in steps {
+    for (step, plan) in steps {
         let gpu = gpu.measuring();
-        record(&gpu, &model(&gpu)?)?;
+        plan(&gpu, &model(&gpu)?)?;
         let step = format!("{weights} {step}");
         all.extend(gpu.planned_kernels().into_iter().map(|key| RecordedKernel { step: step.clone(), key }));
     }
@@ -85,6 +82,17 @@ fn training(gpu: &Gpu, model: &Model) -> Result<()> {
     SftStep::new(gpu, model, capacity(), false, &Arena::new())?;
     PairStep::new(gpu, model, PreferenceLoss::Dpo { beta: 0.1 }, capacity(), false, &Arena::new())?;
     Ok(())
+}
+
+fn update(gpu: &Gpu, model: &Model) -> Result<()> {
+    for kind in [OptimiserKind::adamw(), OptimiserKind::Adafactor { weight_decay: 0.0 }] {
+        Optimiser::new(gpu, model.trained(), kind, 1.0, &Arena::new())?;
+    }
+    Ok(())
+}
+
+fn scoring(gpu: &Gpu, model: &Model) -> Result<()> {
+    Scorer::new(gpu, model, capacity(), &Arena::new()).map(drop)
 }
 
 /// Prefill, decoding, and each way of sampling.
@@ -124,6 +132,7 @@ mod tests {
             ("f32 training", "linear_backward_weight"),
             ("f16 + LoRA training", "preference_loss"),
             ("f32 optimiser", "adamw"),
+            ("f32 optimiser", "adafactor_update"),
             ("f32 scoring", "logprob_forward"),
             ("f16 + LoRA generation", "sample"),
         ] {

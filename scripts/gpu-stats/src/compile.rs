@@ -13,7 +13,10 @@ use crate::Result;
 use crate::driver::{Binding, Driver};
 use crate::kernel_file::KernelFile;
 use crate::main_loop::MainLoop;
-use crate::stats::{Compiled, DEVICE, KERNELS, Outcome};
+use crate::stats::{Compiled, DEVICE, KERNELS, Outcome, Quantity};
+
+/// The driver whose listings [`MainLoop`] reads.
+const LISTED: &str = "radv";
 
 /// Compiles the kernels of a folder. Each result is written as soon as it is there: a compiler may end the process.
 pub fn compile(dir: &Path) -> Result<()> {
@@ -35,12 +38,18 @@ pub fn compile(dir: &Path) -> Result<()> {
 
 fn outcome(driver: &Driver, source: &str) -> Result<Outcome> {
     let before = processor_ms();
-    let (spirv, bindings) = spirv(source)?;
-    let told = driver.compile(&spirv, &bindings, false)?;
+    let Translated { spirv, bindings, workgroup_bytes } = translate(source)?;
+    let mut statistics = driver.compile(&spirv, &bindings, false)?.statistics;
     let ms = processor_ms() - before;
-    let listing = driver.compile(&spirv, &bindings, true)?.listing;
-    let main_loop = listing.as_deref().and_then(MainLoop::find);
-    Ok(Outcome::Compiled { ms, statistics: told.statistics, main_loop })
+    if Quantity::WorkgroupBytes.of(&statistics).is_none() {
+        statistics.push(("workgroup bytes in WGSL".into(), f64::from(workgroup_bytes)));
+    }
+    // Apart, so that the time is that of compiling alone.
+    let main_loop = match driver.info.driver.starts_with(LISTED) {
+        true => driver.compile(&spirv, &bindings, true)?.listing.as_deref().and_then(MainLoop::find),
+        false => None,
+    };
+    Ok(Outcome::Compiled { ms, statistics, main_loop })
 }
 
 /// What this process has used of a processor: unlike the time of day it does not depend on what else is running.
@@ -49,8 +58,15 @@ fn processor_ms() -> f64 {
     now.tv_sec as f64 * 1e3 + now.tv_nsec as f64 * 1e-6
 }
 
-/// SPIR-V as wgpu has it made of a trusted shader, and what has to be bound.
-fn spirv(source: &str) -> Result<(Vec<u32>, Vec<Binding>)> {
+/// A kernel as a driver takes it.
+struct Translated {
+    spirv: Vec<u32>,
+    bindings: Vec<Binding>,
+    workgroup_bytes: u32,
+}
+
+/// SPIR-V as wgpu has it made of a trusted shader.
+fn translate(source: &str) -> Result<Translated> {
     let module = naga::front::wgsl::parse_str(source).map_err(|e| e.emit_to_string(source))?;
     let info = Validator::new(ValidationFlags::all(), Capabilities::all())
         .subgroup_stages(naga::valid::ShaderStages::COMPUTE)
@@ -73,16 +89,16 @@ fn spirv(source: &str) -> Result<(Vec<u32>, Vec<Binding>)> {
         ..Default::default()
     };
     let stage = spv::PipelineOptions { shader_stage: naga::ShaderStage::Compute, entry_point: "main".into() };
-    let words = spv::write_vec(&module, &info, &options, Some(&stage))?;
-    let bindings = module.global_variables.iter().filter_map(|(_, global)| {
+    let spirv = spv::write_vec(&module, &info, &options, Some(&stage))?;
+    let globals = || module.global_variables.iter().map(|(_, global)| global);
+    let bindings = globals().filter_map(|global| {
         let at = global.binding?;
-        Some(Binding {
-            group: at.group,
-            number: at.binding,
-            uniform: global.space == naga::AddressSpace::Uniform,
-        })
+        let uniform = global.space == naga::AddressSpace::Uniform;
+        Some(Binding { group: at.group, number: at.binding, uniform })
     });
-    Ok((words, bindings.collect()))
+    let workgroup = globals().filter(|global| global.space == naga::AddressSpace::WorkGroup);
+    let workgroup_bytes = workgroup.map(|global| module.types[global.ty].inner.size(module.to_ctx())).sum();
+    Ok(Translated { spirv, bindings: bindings.collect(), workgroup_bytes })
 }
 
 #[cfg(test)]
@@ -94,11 +110,12 @@ mod tests {
         let source = "
             @group(0) @binding(1) var<storage, read_write> y: array<f32>;
             @group(1) @binding(0) var<uniform> step: vec4<u32>;
-            @compute @workgroup_size(32) fn main() { y[step.x] = 1.0; }";
-        let (words, bindings) = spirv(source).unwrap();
-        assert_eq!(words[0], 0x0723_0203, "SPIR-V's magic number");
+            var<workgroup> tile: array<f32, 64>;
+            @compute @workgroup_size(32) fn main() { y[step.x] = tile[step.y]; }";
+        let Translated { spirv, bindings, workgroup_bytes } = translate(source).unwrap();
+        assert_eq!(spirv[0], 0x0723_0203, "SPIR-V's magic number");
         let bound: Vec<_> = bindings.iter().map(|b| (b.group, b.number, b.uniform)).collect();
-        assert_eq!(bound, [(0, 1, false), (1, 0, true)]);
-        assert!(spirv("fn main( {").is_err());
+        assert_eq!((bound, workgroup_bytes), (vec![(0, 1, false), (1, 0, true)], 256));
+        assert!(translate("fn main( {").is_err());
     }
 }

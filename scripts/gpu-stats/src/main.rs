@@ -15,10 +15,13 @@ use std::path::Path;
 use std::process::ExitCode;
 
 const USAGE: &str = "\
-usage: oaif-gpu-stats write DIR [SHAPE…]   the kernels that oaif chooses on the GPU that the loader finds, for models of these
-                                           shapes (a name, or a folder with a config.json; by default all names), to DIR/*.wgsl
-       oaif-gpu-stats compile DIR          compiles DIR/*.wgsl by that GPU's driver; what it says of each, to DIR/kernels.jsonl
-       oaif-gpu-stats report OUT           the tables of OUT/*/kernels.jsonl, to OUT/stats.md; ends with 1 where a bound is broken";
+usage: oaif-gpu-stats write DIR [SHAPE…]
+           writes the kernels that oaif chooses on the GPU that the loader finds to DIR/*.wgsl, for models of these shapes:
+           names, or folders with a config.json; by default all names
+       oaif-gpu-stats compile DIR
+           compiles DIR/*.wgsl by that GPU's driver and writes what it tells of each to DIR/kernels.jsonl
+       oaif-gpu-stats report OUT DEVICE…
+           writes tables of OUT/DEVICE/kernels.jsonl to OUT/stats.md; ends with 1 where a kernel breaks a bound";
 
 type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 
@@ -28,7 +31,7 @@ fn main() -> ExitCode {
     let done = match args[..] {
         ["write", dir, ref shapes @ ..] => record::write(Path::new(dir), shapes).map(|()| true),
         ["compile", dir] => compile::compile(Path::new(dir)).map(|()| true),
-        ["report", out] => report::report(Path::new(out)),
+        ["report", out, ref devices @ ..] => report::report(Path::new(out), devices),
         _ => {
             eprintln!("{USAGE}\nshapes: {}", shapes::names().join(", "));
             return ExitCode::from(2);

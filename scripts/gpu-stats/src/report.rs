@@ -34,31 +34,24 @@ const COLUMNS: [(&str, Quantity); 8] = [
 ];
 
 /// Writes `stats.md` and prints the broken bounds, one a line. Whether there were none.
-pub fn report(out: &Path) -> Result<bool> {
-    let mut folders = Vec::new();
-    for entry in fs::read_dir(out).map_err(|e| format!("{}: {e}", out.display()))? {
-        let path = entry?.path();
-        if path.is_dir() {
-            folders.push(Folder::read(&path)?);
-        }
-    }
-    folders.sort_by(|a, b| a.name.cmp(&b.name));
-    if folders.is_empty() {
-        return Err(format!("{} has no device's folder", out.display()).into());
-    }
+pub fn report(out: &Path, devices: &[&str]) -> Result<bool> {
+    let folders: Vec<Folder> = devices.iter().map(|name| Folder::read(out, name)).collect::<Result<_>>()?;
     let broken = all_broken(&folders);
     let file = out.join("stats.md");
     fs::write(&file, markdown(&folders, &broken))?;
     broken.iter().for_each(|line| println!("{line}"));
+    if let Some(summary) = summary(&folders) {
+        println!("{summary}");
+    }
     let kernels: usize = folders.iter().map(|folder| folder.kernels.len()).sum();
     let (devices, file) = (folders.len(), file.display());
-    println!("{kernels} kernels on {devices} devices, {} broken bounds: {file}", broken.len());
+    println!("{kernels} kernels on {devices} GPUs, {} break a bound: {file}", broken.len());
     Ok(broken.is_empty())
 }
 
 impl Folder {
-    fn read(dir: &Path) -> Result<Folder> {
-        let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    fn read(out: &Path, name: &str) -> Result<Folder> {
+        let (dir, name) = (&out.join(name), name.to_owned());
         let written = KernelFile::read_all(dir)?;
         let device = read(dir, DEVICE)?.map(|text| serde_json::from_str(&text)).transpose()?;
         let lines = read(dir, KERNELS)?.unwrap_or_default();
@@ -84,14 +77,30 @@ fn all_broken(folders: &[Folder]) -> Vec<String> {
         for compiled in &folder.kernels {
             let broken = broken(compiled);
             if !broken.is_empty() {
-                let variant = variant(compiled, &varying);
                 let (device, kernel, broken) = (&folder.name, &compiled.kernel, broken.join(", "));
-                lines.push(format!("{device}: {kernel} ({variant}): {broken}"));
+                let variant = match variant(compiled, &varying) {
+                    none if none.is_empty() => none,
+                    some => format!(" ({some})"),
+                };
+                lines.push(format!("{device}: {kernel}{variant}: {broken}"));
             }
         }
         lines.extend(folder.incomplete.iter().map(|why| format!("{}: {why}; see its log", folder.name)));
     }
     lines
+}
+
+/// The kernels with a broken bound, by how many of their compiled variants.
+fn summary(folders: &[Folder]) -> Option<String> {
+    let mut counts: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
+    for compiled in folders.iter().flat_map(|folder| &folder.kernels) {
+        let (bad, all) = counts.entry(&compiled.kernel).or_default();
+        *bad += usize::from(!broken(compiled).is_empty());
+        *all += 1;
+    }
+    let told = counts.iter().filter(|(_, (bad, _))| *bad > 0);
+    let told: Vec<String> = told.map(|(kernel, (bad, all))| format!("{kernel} {bad} of {all}")).collect();
+    (!told.is_empty()).then(|| format!("by kernel: {}", told.join(", ")))
 }
 
 /// For each kernel the constants in which its variants differ.
@@ -122,11 +131,10 @@ fn varying(folders: &[Folder]) -> BTreeMap<&str, BTreeSet<&str>> {
 
 /// What tells this variant of a kernel from the others.
 fn variant(compiled: &Compiled, varying: &BTreeMap<&str, BTreeSet<&str>>) -> String {
-    let Some(names) = varying.get(compiled.kernel.as_str()) else { return "-".into() };
+    let Some(names) = varying.get(compiled.kernel.as_str()) else { return String::new() };
     let told =
         compiled.constants.iter().filter(|(name, value)| names.contains(name.as_str()) && value != "0");
-    let told: Vec<String> = told.map(|(name, value)| format!("{name} {value}")).collect();
-    if told.is_empty() { "-".into() } else { told.join(" ") }
+    told.map(|(name, value)| format!("{name} {value}")).collect::<Vec<_>>().join(" ")
 }
 
 fn markdown(folders: &[Folder], broken: &[String]) -> String {
@@ -143,6 +151,9 @@ fn markdown(folders: &[Folder], broken: &[String]) -> String {
     if broken.is_empty() {
         out.push_str("None.\n");
     }
+    if let Some(summary) = summary(folders) {
+        out.push_str(&format!("{summary}\n\n"));
+    }
     broken.iter().for_each(|line| out.push_str(&format!("- {line}\n")));
     for folder in folders {
         let Device { name, driver, subgroups: (fewest, most) } = &folder.device;
@@ -155,7 +166,7 @@ fn markdown(folders: &[Folder], broken: &[String]) -> String {
 
 fn table(out: &mut String, folder: &Folder, varying: &BTreeMap<&str, BTreeSet<&str>>) {
     let heads: Vec<&str> = COLUMNS.iter().map(|(head, _)| *head).collect();
-    let _ = writeln!(out, "| kernel | variant | {} | ms to compile | steps |", heads.join(" | "));
+    let _ = writeln!(out, "| kernel | variant | {} | ms to compile | launched by |", heads.join(" | "));
     let _ = writeln!(out, "|---|---|{}---:|---|", "---:|".repeat(heads.len()));
     for compiled in &folder.kernels {
         let cells = match &compiled.outcome {
@@ -177,16 +188,23 @@ fn table(out: &mut String, folder: &Folder, varying: &BTreeMap<&str, BTreeSet<&s
     }
 }
 
-/// The shapes by what they launch the kernel for: "f32 training of a, b".
+/// Steps with a shape before each, by shapes: "a, b: f32 training, f32 scoring".
 fn steps(steps: &[String]) -> String {
-    let mut by_step: Vec<(&str, Vec<&str>)> = Vec::new();
+    let mut shapes_of: Vec<(&str, Vec<&str>)> = Vec::new();
     for (shape, step) in steps.iter().filter_map(|step| step.split_once(' ')) {
-        match by_step.iter_mut().find(|(known, _)| *known == step) {
+        match shapes_of.iter_mut().find(|(known, _)| *known == step) {
             Some((_, shapes)) => shapes.push(shape),
-            None => by_step.push((step, vec![shape])),
+            None => shapes_of.push((step, vec![shape])),
         }
     }
-    let told = by_step.iter().map(|(step, shapes)| format!("{step} of {}", shapes.join(", ")));
+    let mut by_shapes: Vec<(Vec<&str>, Vec<&str>)> = Vec::new();
+    for (step, shapes) in shapes_of {
+        match by_shapes.iter_mut().find(|(known, _)| *known == shapes) {
+            Some((_, steps)) => steps.push(step),
+            None => by_shapes.push((shapes, vec![step])),
+        }
+    }
+    let told = by_shapes.iter().map(|(shapes, steps)| format!("{}: {}", shapes.join(", "), steps.join(", ")));
     told.collect::<Vec<_>>().join("; ")
 }
 
@@ -240,11 +258,11 @@ mod tests {
         let folders =
             [folder("rdna3", vec![of_group("32", 0.0)]), folder("apple", vec![of_group("64", 3.0)])];
         assert_eq!(all_broken(&folders), ["apple: adamw (GROUP 64): 3 spills"]);
+        assert_eq!(all_broken(&folders[1..]), ["apple: adamw: 3 spills"]);
+        assert_eq!(summary(&folders).unwrap(), "by kernel: adamw 1 of 2");
         let text = markdown(&folders, &all_broken(&folders));
         assert!(
-            text.contains(
-                "| adamw | GROUP 32 | | 96 | 0 | | | | | 800 | 12 | f32 optimiser of smollm2-135m |"
-            ),
+            text.contains("| adamw | GROUP 32 | | 96 | 0 | | | | | 800 | 12 | smollm2-135m: f32 optimiser |"),
             "{text}"
         );
         assert!(text.contains("- apple: adamw (GROUP 64): 3 spills\n"), "{text}");
@@ -252,8 +270,9 @@ mod tests {
 
     #[test]
     fn steps_are_gathered() {
-        let all = ["a f32 training", "b f32 training", "b f32 scoring"].map(str::to_owned);
-        assert_eq!(steps(&all), "f32 training of a, b; f32 scoring of b");
+        let all = ["a f32 training", "b f32 training", "b f32 scoring", "a f32 optimiser", "b f32 optimiser"]
+            .map(str::to_owned);
+        assert_eq!(steps(&all), "a, b: f32 training, f32 optimiser; b: f32 scoring");
     }
 
     #[test]
@@ -261,7 +280,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let device = dir.path().join("rdna3");
         fs::create_dir(&device).unwrap();
-        assert!(!report(dir.path()).unwrap(), "no kernel was written");
+        assert!(!report(dir.path(), &["rdna3"]).unwrap(), "no kernel was written");
         for file in ["000-adamw", "001-sample"] {
             let [kernel, source] = ["adamw", "fn main() {}"].map(str::to_owned);
             let kernel = KernelFile { kernel, constants: vec![], steps: vec![], source };
@@ -269,10 +288,10 @@ mod tests {
         }
         let line = serde_json::to_string(&of_group("32", 0.0)).unwrap() + "\n";
         fs::write(device.join(KERNELS), &line).unwrap();
-        let read = Folder::read(&device).unwrap();
+        let read = Folder::read(dir.path(), "rdna3").unwrap();
         assert_eq!(read.incomplete.as_deref(), Some("the compiler ended at 001-sample, kernel 2 of 2"));
         fs::write(device.join(KERNELS), line.repeat(2)).unwrap();
-        assert!(report(dir.path()).unwrap());
+        assert!(report(dir.path(), &["rdna3"]).unwrap());
         assert!(fs::read_to_string(dir.path().join("stats.md")).unwrap().contains("None."));
     }
 }

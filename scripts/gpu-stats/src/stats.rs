@@ -60,7 +60,7 @@ pub enum Quantity {
 }
 
 impl Quantity {
-    /// Its names in RADV, NVK, Honeykrisp and ANV. Those that a driver has are added up.
+    /// Its names in RADV, NVK, Honeykrisp and ANV, and ours. Those that a driver has are added up.
     pub fn names(self) -> &'static [&'static str] {
         match self {
             Quantity::SubgroupLanes => &["subgroup lanes"],
@@ -69,7 +69,7 @@ impl Quantity {
                 &["Spilled SGPRs", "Spilled VGPRs", "Spills to memory", "Spills", "Spill count"]
             }
             Quantity::ScratchBytes => &["Scratch size", "SLM size", "Scratch Memory Size", "Scratch"],
-            Quantity::WorkgroupBytes => &["LDS size", "Workgroup Memory Size"],
+            Quantity::WorkgroupBytes => &["LDS size", "Workgroup Memory Size", "workgroup bytes in WGSL"],
             Quantity::Occupancy => &["Subgroups per SIMD", "Max warps/SM", "Threads", "Max dispatch width"],
             Quantity::Instructions => &["Instructions", "Instruction count", "Instruction Count"],
             Quantity::CodeBytes => &["Code size", "Code Size"],
