@@ -3,7 +3,10 @@
 # Mesa's Vulkan drivers complain when it is unset.
 export XDG_RUNTIME_DIR ?= /tmp
 
-.PHONY: demo test bench lint models vulkan
+.PHONY: demo test bench gpu-stats lint models vulkan
+
+# The crate of scripts/gpu-stats, built beside the main one.
+GPU_STATS := --manifest-path scripts/gpu-stats/Cargo.toml --target-dir target
 
 ## See it work on the models that the program carries: minutes, then ./demo-run/report.html.
 demo: vulkan
@@ -13,10 +16,16 @@ demo: vulkan
 ## Every test, doc tests and examples included. Without a GPU they fail rather than pass unseen.
 test: vulkan
 	REQUIRE_GPU=1 cargo test
+	cargo test $(GPU_STATS)
 
 ## Every kernel and whole steps, timed.
 bench: vulkan
 	cargo bench
+
+## What the shader compilers of GPUs make of the kernels, without a GPU: minutes, then target/gpu-stats/stats.md. Fails where a
+## kernel breaks a bound; says that it is skipped where Debian's Mesa cannot be had.
+gpu-stats:
+	scripts/gpu-stats.sh --skip-without-packages target/gpu-stats
 
 ## The small world's policy and judges from nothing, into ./models: hours on a software driver, resumable.
 models: vulkan
@@ -26,6 +35,8 @@ models: vulkan
 lint:
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
+	cargo fmt --check --manifest-path scripts/gpu-stats/Cargo.toml
+	cargo clippy --all-targets $(GPU_STATS) -- -D warnings
 
 vulkan:
 	@scripts/vulkan.sh

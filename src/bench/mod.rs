@@ -7,6 +7,7 @@
 mod align;
 mod decode;
 mod kernels;
+mod recorded;
 mod shape;
 mod steps;
 mod subject;
@@ -14,6 +15,7 @@ mod subject;
 use std::time::{Duration, Instant};
 
 pub use kernels::kernels;
+pub use recorded::{RecordedKernel, recorded_kernels};
 pub use shape::Shape;
 pub use steps::Sweep;
 pub use subject::Subject;

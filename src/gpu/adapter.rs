@@ -186,6 +186,8 @@ pub(super) struct Inner {
     pub timestamps: bool,
     pub submit_ms: f64,
     pub kernels: Mutex<HashMap<KernelKey, Arc<Kernel>>>,
+    /// Of the plans of a measuring `Gpu`, which compiles none.
+    planned: Mutex<Vec<KernelKey>>,
     pub step_layout: Option<wgpu::BindGroupLayout>,
     pub ledger: Arc<Mutex<Ledger>>,
     pub counts: Mutex<Counts>,
@@ -393,6 +395,7 @@ impl Gpu {
             timestamps,
             submit_ms: f64::INFINITY,
             kernels: Mutex::default(),
+            planned: Mutex::default(),
             step_layout: None,
             ledger: Arc::default(),
             counts: Mutex::default(),
@@ -443,6 +446,7 @@ impl Gpu {
             timestamps,
             submit_ms: options.submit_ms,
             kernels: Mutex::default(),
+            planned: Mutex::default(),
             step_layout,
             ledger: Arc::default(),
             counts: Mutex::default(),
@@ -599,6 +603,20 @@ impl Gpu {
     /// What was run so far.
     pub fn activity(&self) -> Activity {
         *self.inner.activity.lock().unwrap()
+    }
+
+    /// On a measuring `Gpu`: the kernels of the plans made so far, each once.
+    pub fn planned_kernels(&self) -> Vec<KernelKey> {
+        self.inner.planned.lock().unwrap().clone()
+    }
+
+    pub(super) fn note_planned<'k>(&self, kernels: impl Iterator<Item = &'k KernelKey>) {
+        let mut planned = self.inner.planned.lock().unwrap();
+        for key in kernels {
+            if !planned.contains(key) {
+                planned.push(key.clone());
+            }
+        }
     }
 
     pub(super) fn count(&self, note: impl FnOnce(&mut Counts)) {

@@ -111,7 +111,7 @@ pub struct Plan {
 
 impl Plan {
     /// Places the recording's memory in `arena`, compiles its kernels and makes its bind groups. On a measuring
-    /// [`Gpu`] only the memory is counted.
+    /// [`Gpu`] the memory is counted and the kernels are noted (see [`Gpu::planned_kernels`]), no more.
     ///
     /// # Errors
     /// [`Error::Limit`] for a tensor above the GPU's binding limit, [`Error::OutOfMemory`], [`Error::Shader`];
@@ -149,7 +149,9 @@ impl Plan {
         let (params, offsets) = upload_params(gpu, &recorder)?;
         let steps = gpu.buffer("steps", Category::Workspace, STEP_STRIDE * STEP_SLOTS as u64)?;
         let mut launches = Vec::new();
-        if !gpu.is_measuring() {
+        if gpu.is_measuring() {
+            gpu.note_planned(recorder.kernels());
+        } else {
             for (i, launch) in recorder.launches.iter().enumerate() {
                 let kernel = gpu.kernel(&launch.kernel)?;
                 let bindings = bind(gpu, &kernel, launch, (&params, offsets[i]), &region)?;

@@ -1,0 +1,46 @@
+//! The kernels that oaif chooses on the GPU that it finds.
+
+use std::fs;
+use std::path::Path;
+
+use oaif::bench::recorded_kernels;
+use oaif::gpu::{Gpu, GpuOptions, shader};
+
+use crate::kernel_file::KernelFile;
+use crate::{Result, shapes};
+
+/// Writes each kernel that models of these shapes need to a file of its own in `dir`.
+pub fn write(dir: &Path, shapes: &[&str]) -> Result<()> {
+    let names = shapes::names();
+    let shapes = if shapes.is_empty() { &names } else { shapes };
+    let gpu = Gpu::open(&GpuOptions::default())?;
+    let mut kernels: Vec<KernelFile> = Vec::new();
+    for shape in shapes {
+        let config = shapes::config(shape)?;
+        for recorded in recorded_kernels(&gpu, &config).map_err(|e| format!("{shape}: {e}"))? {
+            let source = shader::assemble(&recorded.key)?;
+            let step = format!("{shape} {}", recorded.step);
+            // What differs in nothing is one kernel, whatever launches it.
+            match kernels.iter_mut().find(|known| known.source == source) {
+                Some(known) => known.steps.push(step),
+                None => {
+                    let constants = recorded.key.constants.iter();
+                    kernels.push(KernelFile {
+                        kernel: recorded.key.name.to_string(),
+                        constants: constants
+                            .map(|(name, value)| (name.to_string(), value.to_string()))
+                            .collect(),
+                        steps: vec![step],
+                        source,
+                    });
+                }
+            }
+        }
+    }
+    fs::create_dir_all(dir)?;
+    kernels.sort_by(|a, b| a.kernel.cmp(&b.kernel));
+    for (i, kernel) in kernels.iter().enumerate() {
+        fs::write(dir.join(format!("{i:03}-{}.wgsl", kernel.kernel)), kernel.to_text())?;
+    }
+    Ok(())
+}

@@ -1,0 +1,56 @@
+//! Sizes of the models whose kernels are checked, all of them as Llamas.
+
+use std::path::Path;
+
+use oaif::model::ModelConfig;
+use serde_json::json;
+
+use crate::Result;
+
+/// Name; C, F, H, K, D, V.
+const SHAPES: [(&str, [usize; 6]); 4] = [
+    ("smollm2-135m", [576, 1536, 9, 3, 64, 49152]),
+    ("qwen3-0.6b", [1024, 3072, 16, 8, 128, 151936]),
+    ("llama-3.2-1b", [2048, 8192, 32, 8, 64, 128256]),
+    ("gemma-3-1b", [1152, 6912, 4, 1, 256, 262144]),
+];
+
+/// Layers repeat their kernels; a first one and another tell all.
+const LAYERS: usize = 2;
+
+pub fn names() -> Vec<&'static str> {
+    SHAPES.iter().map(|(name, _)| *name).collect()
+}
+
+/// The model of this name, or of the `config.json` in this folder.
+pub fn config(shape: &str) -> Result<ModelConfig> {
+    let Some((_, [c, f, h, k, d, v])) = SHAPES.iter().find(|(name, _)| *name == shape) else {
+        if !Path::new(shape).is_dir() {
+            return Err(format!("{shape} is neither a folder nor one of {}", names().join(", ")).into());
+        }
+        let mut config = ModelConfig::load(Path::new(shape))?;
+        config.num_layers = config.num_layers.min(LAYERS);
+        return Ok(config);
+    };
+    let config = json!({
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": c, "intermediate_size": f,
+        "num_hidden_layers": LAYERS, "num_attention_heads": h, "num_key_value_heads": k, "head_dim": d,
+        "vocab_size": v, "max_position_embeddings": 8192, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
+        "tie_word_embeddings": true,
+    });
+    Ok(ModelConfig::from_json(config)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_shape_is_a_model_and_others_are_refused_with_the_names() {
+        for name in names() {
+            assert_eq!(config(name).unwrap().num_layers, LAYERS);
+        }
+        let error = config("smolm2").unwrap_err().to_string();
+        assert!(error.contains("smollm2-135m, qwen3-0.6b"), "{error}");
+    }
+}
