@@ -182,7 +182,7 @@ fn the_table_has_a_heading_and_a_line_for_each_case() {
     assert!(lines[0].contains(concat!("oaif ", env!("CARGO_PKG_VERSION"))), "{out}");
     assert!(lines[1].starts_with("ceilings: ") && lines[1].contains("GFLOP/s"), "{out}");
     assert!(lines[2].starts_with("tier "), "{out}");
-    assert!(lines[4].starts_with("tiny (C ") && lines[4].ends_with("float32, frozen"), "{out}");
+    assert!(lines[4].starts_with("tiny (C ") && lines[4].ends_with("bfloat16, frozen"), "{out}");
     assert!(lines[5].starts_with("decode ") && lines[5].ends_with("launches"), "{out}");
     for (i, sequences) in [1, 16, 64].iter().enumerate() {
         assert!(lines[6 + 2 * i].starts_with(&format!("S {sequences}, ")), "{out}");
@@ -259,7 +259,7 @@ fn what_cannot_be_measured_is_refused() {
         ("kernels --shape c192", &["--shape", "belongs to oaif bench passes, step"]),
         ("kernels --model tiny", &["--model", "belongs to oaif bench passes, step"]),
         ("step --shape c=64,f=172", &["--shape", "lacks a size"]),
-        ("step --shape c=60,f=172,l=1,h=7,k=3,v=64", &["shape", "head_dim"]),
+        ("step --shape c=60,f=172,l=1,h=7,k=3,v=64", &["--shape", "not a multiple of num_key_value_heads"]),
         ("decode --sweep tokens", &["--sweep", "belongs to oaif bench step"]),
         ("--sweep tokens", &["--sweep", "belongs to oaif bench step"]),
         ("decode --judge-model tiny", &["--judge-model", "belongs to oaif bench align"]),

@@ -135,10 +135,12 @@ impl BenchArgs {
             Some(dir) => Source::Folder(model_dir("--model", dir)?),
             None => {
                 let shape = Shape::parse(self.shape.as_deref().unwrap_or(Shape::names()[0]))?;
-                Source::Random(match self.layers {
+                let shape = match self.layers {
                     Some(layers) => shape.with_layers(positive("--layers", layers)?),
                     None => shape,
-                })
+                };
+                shape.config()?;
+                Source::Random(shape)
             }
         };
         let batch = |text: &String| match Batch::parse(text) {

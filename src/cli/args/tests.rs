@@ -8,6 +8,7 @@ use super::*;
 use crate::annotate::likelihood::Normalise;
 use crate::annotate::llm::Orders;
 use crate::bench::{Batch, Held, Shape, Source, Sweep};
+use crate::model::FloatFormat;
 use crate::optim::OptimiserKind;
 use crate::preference::PreferenceLoss;
 
