@@ -254,9 +254,18 @@ fi
 torch() { # NAME LIMIT ARGUMENTS...
     step "$1" "$2" "$python" "$here/torch_shapes.py" --device "$torch_device" --runs "$runs" "${@:3}"
 }
-if ! command -v "$python" >/dev/null || ! "$python" -c 'import torch' 2>/dev/null; then
+# Importing it alone may take long.
+left=$((limit - SECONDS - 3)) has=
+if ((left >= 10)) && command -v "$python" >/dev/null; then
+    has=$(${timeout:+"$timeout" "$((left < 60 ? left : 60))"} "$python" -c \
+        'import torch; print("torch", "cuda" if torch.cuda.is_available() else "", "cpu")' 2>/dev/null)
+fi
+if ((left < 10)); then
+    failed=1
+    note torch failed 0 "no time is left"
+elif [[ $has != torch* ]]; then
     skip torch "$python has no torch"
-elif [[ $torch_device == cuda ]] && ! "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
+elif [[ $torch_device == cuda && $has != *cuda* ]]; then
     skip torch "torch has no CUDA here"
 else
     torch torch-eager 60 --model "$small" --batch "$batches" --modes eager
