@@ -44,8 +44,10 @@ pub struct Recipe<On: ?Sized = Subject> {
     pub suite: &'static str,
     /// What its [`Facts::case`] will be.
     pub name: String,
-    make: Box<dyn FnOnce(&On) -> Result<Case>>,
+    make: Make<On>,
 }
+
+type Make<On> = Box<dyn FnOnce(&On) -> Result<Case>>;
 
 impl<On: ?Sized> Recipe<On> {
     fn new(
