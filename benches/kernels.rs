@@ -10,8 +10,8 @@ use oaif::gpu::{Gpu, GpuOptions};
 
 fn kernels(c: &mut Criterion) {
     let gpu = Gpu::open(&GpuOptions::default()).expect("an adapter");
-    for case in oaif::bench::kernels(&gpu).unwrap() {
-        let mut case = case.unwrap();
+    for recipe in oaif::bench::kernels(&gpu).unwrap() {
+        let mut case = recipe.make(&gpu).unwrap();
         let mut group = c.benchmark_group(&case.facts.case);
         group.throughput(match case.facts.flops.unwrap_or(0.0) as u64 {
             0 => Throughput::Bytes(case.facts.bytes.unwrap_or(0.0) as u64),

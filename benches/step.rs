@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use oaif::bench::{Case, Shape, Subject, Sweep};
+use oaif::bench::{Case, Held, SEQUENCES, Shape, Source, Subject, Sweep, decode};
 use oaif::gpu::{Gpu, GpuOptions};
 
 fn time(c: &mut Criterion, mut case: Case) {
@@ -20,10 +20,11 @@ fn time(c: &mut Criterion, mut case: Case) {
 
 fn steps(c: &mut Criterion) {
     let gpu = Gpu::open(&GpuOptions::default()).expect("an adapter");
-    let subject = Subject::random(&gpu, &Shape::named(Shape::names()[0]).unwrap()).unwrap();
-    subject.steps().for_each(|case| time(c, case.unwrap()));
-    subject.sweep(Sweep::Sharing).unwrap().into_iter().for_each(|case| time(c, case));
-    Subject::DECODED.into_iter().for_each(|sequences| time(c, subject.decode(sequences).unwrap()));
+    let shape = Shape::parse(Shape::names()[0]).unwrap();
+    let batch = shape.batch;
+    let subject = Subject::new(&gpu, &Source::Random(shape), Held::Trained).unwrap();
+    let recipes = oaif::bench::steps(&[batch]).into_iter().chain(Sweep::Sharing.recipes(batch));
+    recipes.chain(decode(&SEQUENCES, None)).for_each(|recipe| time(c, recipe.make(&subject).unwrap()));
 }
 
 criterion_group! {

@@ -40,8 +40,8 @@ impl Observer for Watch {
 }
 
 impl Bench {
-    /// Times steps of 16 prompts, full fine-tuning by DPO and AdamW, after a first one that does not count. The run is
-    /// written to a temporary folder.
+    /// Times steps of 16 prompts, training by DPO and AdamW, after a first one that does not count. The run is written to
+    /// a temporary folder.
     pub fn align(&self, subject: &Subject, annotator: &mut dyn Annotator) -> Result<Measurement> {
         let (folder, output) = (subject.folder()?, temporary()?);
         let run_dir = output.path().join("run");
@@ -50,6 +50,7 @@ impl Bench {
         train.max_steps = Some(self.runs + 1);
         // Enough to move every weight, which the run checks.
         train.learning_rate = 1e-5;
+        train.lora = subject.held.lora();
         let mut options = AlignOptions::new(PreferenceLoss::Dpo { beta: 0.1 });
         options.max_invalid_ratio = 1.0;
         let new = options.max_new_tokens;
@@ -67,7 +68,7 @@ impl Bench {
         run.run(annotator, sources, Control { observer: &mut watch, interrupted: &interrupted })?;
 
         let case = format!("{PROMPTS} prompts x 2 x {new} tokens, {}", annotator.name());
-        let facts = Facts::new("align", case, subject.label());
+        let facts = Facts::on(subject, "align", case);
         let mut measured = Measurement::of(&facts, &watch.samples[1..], &self.ceilings);
         measured.phases = phases(&metrics(&run_dir)?[1..]);
         Ok(measured)

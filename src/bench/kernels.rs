@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Case, Facts};
+use super::{Case, Facts, Recipe};
 use crate::error::Result;
 use crate::gpu::{Gpu, PlanOptions, Recorder, Tensor, Work};
 use crate::ops::{self, Input};
@@ -13,20 +13,23 @@ use crate::reference;
 const PRODUCTS: [(usize, usize, usize); 4] =
     [(1024, 1024, 1024), (2048, 64, 512), (2048, 192, 512), (1, 192, 4096)];
 
-/// The cases, each made when it is asked for.
+/// The kernels' cases. A product's shape is a part of its recipe's name.
 ///
 /// # Errors
 /// What the engine reports.
-pub fn kernels(gpu: &Gpu) -> Result<impl Iterator<Item = Result<Case>>> {
+pub fn kernels(gpu: &Gpu) -> Result<Vec<Recipe<Gpu>>> {
     let mut all = largest(&gpu.measuring())?;
     all.extend(PRODUCTS.map(product));
-    let gpu = gpu.clone();
-    Ok(all.into_iter().map(move |(case, work)| timed(&gpu, &case, work)))
+    let recipe = |(case, work): (ops::Case, Work)| {
+        let name = format!("{} ({})", case.kernel, case.shape);
+        Recipe::new("kernels", name, move |gpu: &Gpu| timed(gpu, &case, work))
+    };
+    Ok(all.into_iter().map(recipe).collect())
 }
 
 fn timed(gpu: &Gpu, case: &ops::Case, work: Work) -> Result<Case> {
     let (plan, _, live) = case.plan(gpu, PlanOptions::default())?;
-    let mut facts = Facts::new("kernels", case.kernel, &case.shape);
+    let mut facts = Facts::bare("kernels", case.kernel, &case.shape);
     (facts.flops, facts.bytes) = (Some(work.flops), Some(work.bytes));
     // All repetitions in as few submits as the time cap allows, read back once.
     Case::new(facts, move |times| plan.submit(&live, times)?.wait().map(drop))?.repeated()

@@ -1,12 +1,15 @@
-//! Timing: kernels, training steps, decoding and whole online steps, beside the adapter's measured ceilings. The
+//! Timing: kernels, training steps, prefill, decoding and whole online steps, beside the GPU's measured ceilings. The
 //! cases are defined here once, for `oaif bench` and for criterion (`benches/`).
 //!
-//! A [`Case`] is something to run; [`Bench::measure`] runs it and gives a [`Measurement`]. Floating-point operations
-//! are those that the mathematics needs: the matrix products and attention of a step, whatever is computed twice.
+//! A [`Recipe`] has a name and makes a [`Case`], which is something to run; [`Bench::measure`] runs it and gives a
+//! [`Measurement`], which [`Earlier`] compares with one of an earlier time. Floating-point operations are those that
+//! the mathematics needs: the matrix products and attention of a step, whatever is computed twice.
 
 mod align;
+mod compare;
 mod decode;
 mod kernels;
+mod passes;
 mod recorded;
 mod shape;
 mod steps;
@@ -14,11 +17,14 @@ mod subject;
 
 use std::time::{Duration, Instant};
 
+pub use compare::Earlier;
+pub use decode::{SEQUENCES, decode, prefill};
 pub use kernels::kernels;
+pub use passes::passes;
 pub use recorded::{RecordedKernel, recorded_kernels};
-pub use shape::Shape;
-pub use steps::Sweep;
-pub use subject::Subject;
+pub use shape::{Batch, Shape};
+pub use steps::{Sweep, steps};
+pub use subject::{Held, Source, Subject};
 
 use crate::error::Result;
 use crate::gpu::{Activity, Counts, Gpu, Work};
@@ -30,19 +36,54 @@ pub struct Bench {
     pub gpu: Gpu,
     /// Its ceilings.
     pub ceilings: Ceilings,
-    /// Measurements of each case; their median and minimum are told.
+    /// Measurements of each case; their median and extremes are told.
     pub runs: usize,
+}
+
+/// A case that is not made yet: its name is known before any memory is taken for it.
+pub struct Recipe<On: ?Sized = Subject> {
+    /// Which suite it belongs to.
+    pub suite: &'static str,
+    /// What its [`Facts::case`] will be.
+    pub name: String,
+    make: Make<On>,
+}
+
+type Make<On> = Box<dyn FnOnce(&On) -> Result<Case>>;
+
+impl<On: ?Sized> Recipe<On> {
+    fn new(
+        suite: &'static str,
+        name: impl Into<String>,
+        make: impl FnOnce(&On) -> Result<Case> + 'static,
+    ) -> Recipe<On> {
+        Recipe { suite, name: name.into(), make: Box::new(make) }
+    }
+
+    /// Makes it and runs it once.
+    ///
+    /// # Errors
+    /// What the engine reports, such as a lack of memory.
+    pub fn make(self, on: &On) -> Result<Case> {
+        (self.make)(on)
+    }
 }
 
 /// What is being measured.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Facts {
-    /// `kernels`, `step`, `decode` or `align`.
+    /// `kernels`, `passes`, `step`, `prefill`, `decode` or `align`.
     pub suite: &'static str,
     /// What it does.
     pub case: String,
+    /// The model, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
     /// The sizes, in the letters of the crate.
     pub shape: String,
+    /// How the model's weights are held.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weights: Option<String>,
     /// Token rows of a run, where it is about tokens.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tokens: Option<usize>,
@@ -61,11 +102,19 @@ pub struct Facts {
 }
 
 impl Facts {
-    fn new(suite: &'static str, case: impl Into<String>, shape: impl Into<String>) -> Facts {
+    /// Of a case with a model.
+    fn on(subject: &Subject, suite: &'static str, case: impl Into<String>) -> Facts {
+        let (model, weights) = (Some(subject.name.clone()), Some(subject.weights.clone()));
+        Facts { model, weights, ..Facts::bare(suite, case, subject.label()) }
+    }
+
+    pub(crate) fn bare(suite: &'static str, case: impl Into<String>, shape: impl Into<String>) -> Facts {
         Facts {
             suite,
             case: case.into(),
+            model: None,
             shape: shape.into(),
+            weights: None,
             tokens: None,
             launches_per_layer: None,
             memory_bytes: None,
@@ -84,8 +133,14 @@ pub struct Case {
     pub runs_per_time: u32,
     /// `times` of a measurement.
     times: u32,
+    /// What the first call took.
+    first: Duration,
 }
 
+/// A case runs for this long before it is measured: a GPU at rest has a slow clock.
+const WARM_UP: Duration = Duration::from_millis(100);
+/// A case whose first call took this long is on a device that has no other clock.
+const SLOW: Duration = Duration::from_secs(2);
 /// A kernel is repeated for this long, so that its submit and read-back do not count.
 const REPEATED: Duration = Duration::from_millis(20);
 /// Most repetitions.
@@ -94,8 +149,9 @@ const MAX_TIMES: f64 = 4096.0;
 impl Case {
     /// Calls `call(times)` once, for it to make what it makes only once.
     fn new(facts: Facts, mut call: impl FnMut(u32) -> Result<()> + 'static) -> Result<Case> {
+        let started = Instant::now();
         call(1)?;
-        Ok(Case { facts, call: Box::new(call), runs_per_time: 1, times: 1 })
+        Ok(Case { facts, call: Box::new(call), runs_per_time: 1, times: 1, first: started.elapsed() })
     }
 
     /// A short one: a measurement is many runs.
@@ -103,6 +159,14 @@ impl Case {
         let once = self.time(1)?.as_secs_f64();
         self.times = (REPEATED.as_secs_f64() / once.max(1e-9)).clamp(1.0, MAX_TIMES) as u32;
         Ok(self)
+    }
+
+    fn warm_up(&mut self) -> Result<()> {
+        let started = Instant::now();
+        while self.first < SLOW && started.elapsed() < WARM_UP {
+            (self.call)(self.times)?;
+        }
+        Ok(())
     }
 
     /// Wall time of `times` runs, or of `times` sequences where runs come in sequences.
@@ -199,6 +263,8 @@ pub struct Measurement {
     pub ms: f64,
     /// The fastest.
     pub min_ms: f64,
+    /// The slowest.
+    pub max_ms: f64,
     /// GFLOP/s, by the median.
     pub gflops: f64,
     /// GB/s, by the median.
@@ -242,6 +308,7 @@ impl Measurement {
             runs: samples.len(),
             ms,
             min_ms: samples.iter().map(|s| s.ms).fold(f64::INFINITY, f64::min),
+            max_ms: samples.iter().map(|s| s.ms).fold(0.0, f64::max),
             gflops,
             gigabytes_per_second,
             bound,
@@ -278,8 +345,16 @@ impl Bench {
         Ok(Bench { gpu, ceilings, runs })
     }
 
+    /// Measures the ceilings again, which later measurements stand beside. A machine whose ceilings moved was not left
+    /// alone in between.
+    pub fn measure_ceilings(&mut self) -> Result<Ceilings> {
+        self.ceilings = Ceilings::measure(&self.gpu)?;
+        Ok(self.ceilings)
+    }
+
     /// Measures cases by turns, so that what disturbs the machine disturbs all of them.
     pub fn measure(&self, cases: &mut [Case]) -> Result<Vec<Measurement>> {
+        cases.iter_mut().try_for_each(Case::warm_up)?;
         let mut samples = vec![Vec::new(); cases.len()];
         for _ in 0..self.runs {
             for (case, samples) in cases.iter_mut().zip(&mut samples) {
@@ -294,8 +369,13 @@ impl Bench {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    /// Of this case, three runs.
+    pub(crate) fn measurement(facts: &Facts) -> Measurement {
+        Measurement::of(facts, &[4.0, 1.0, 2.0].map(sample), &CEILINGS)
+    }
 
     const CEILINGS: Ceilings =
         Ceilings { gflops: 10.0, gigabytes_per_second: 5.0, launch_us: 1.0, submit_us: 1.0 };
@@ -308,10 +388,11 @@ mod tests {
 
     #[test]
     fn the_nearer_of_the_two_ceilings_binds() {
-        let mut facts = Facts::new("step", "x", "y");
+        let mut facts = Facts::bare("step", "x", "y");
         let samples = [4.0, 1.0, 2.0].map(sample);
         let m = Measurement::of(&facts, &samples, &CEILINGS);
-        assert_eq!((m.ms, m.min_ms, m.gflops, m.gigabytes_per_second), (2.0, 1.0, 1.0, 2.0));
+        assert_eq!((m.ms, m.min_ms, m.max_ms), (2.0, 1.0, 4.0));
+        assert_eq!((m.gflops, m.gigabytes_per_second), (1.0, 2.0));
         assert_eq!((m.bound, m.percent_of_ceiling), ("bandwidth", 40.0));
         assert_eq!((m.launches, m.host_percent, m.made_after_first), (7.0, 25.0, 3));
         facts.flops = Some(1e7);

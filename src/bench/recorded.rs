@@ -126,7 +126,7 @@ mod tests {
     #[test]
     fn every_kernel_of_a_shape_is_recorded_without_a_device() {
         let gpu = Gpu::without_device(Limits::default());
-        let all = recorded_kernels(&gpu, &Shape::named("stories260k").unwrap().config()).unwrap();
+        let all = recorded_kernels(&gpu, &Shape::parse("stories260k").unwrap().config().unwrap()).unwrap();
         let launches = |step: &str, name: &str| all.iter().any(|k| k.step == step && k.key.name == name);
         for (step, name) in [
             ("f32 training", "linear_backward_weight"),

@@ -1,6 +1,7 @@
 //! Whole steps: forward and backward pass, scoring, the optimiser's update; and sweeps over one size.
 
-use super::{Case, Facts, Measurement, Subject};
+use super::subject::Flops;
+use super::{Batch, Case, Facts, Measurement, Recipe, Subject};
 use crate::annotate::names;
 use crate::data::packing::{Packed, Tree};
 use crate::error::{Error, Result};
@@ -62,50 +63,63 @@ const LOSS: PreferenceLoss = PreferenceLoss::Dpo { beta: 0.1 };
 /// A step's gradient counts this much.
 const WEIGHT: f32 = 1e-3;
 
-type Recipe = fn(&Subject) -> Result<Case>;
+/// The kinds of step at each batch: S sequences of L rows, or S pairs of which prompt and responses are L rows in all;
+/// and the optimisers' updates.
+pub fn steps(batches: &[Batch]) -> Vec<Recipe> {
+    let of_batch = |&b: &Batch| {
+        let new = |what: &str, make: fn(&Subject, &str, Batch) -> Result<Case>| {
+            let name = format!("{what}, {b}");
+            Recipe::new("step", name.clone(), move |s| make(s, &name, b))
+        };
+        [
+            new("sft", |s, name, b| s.sft("step", name, &s.trees(b.sequences, 1, 1, b.length))),
+            new("dpo", |s, name, b| s.dpo(name, &s.pairs_of(b), true, false)),
+            new("dpo, checkpointing", |s, name, b| s.dpo(name, &s.pairs_of(b), true, true)),
+            new("score", |s, name, b| {
+                s.score("step", name, &s.trees(b.sequences, b.length.div_ceil(2), 2, b.length / 4 + 1))
+            }),
+        ]
+    };
+    let update =
+        |name: &'static str, kind| Recipe::new("step", name, move |s: &Subject| s.update(name, kind));
+    let updates = [
+        update("adamw", OptimiserKind::adamw()),
+        update("adafactor", OptimiserKind::Adafactor { weight_decay: 0.0 }),
+    ];
+    batches.iter().flat_map(of_batch).chain(updates).collect()
+}
 
-impl Subject {
-    /// The kinds of step, each made when it is asked for, so that no two need memory at the same time.
-    pub fn steps(&self) -> impl Iterator<Item = Result<Case>> {
-        let recipes: [Recipe; 6] = [
-            |s| s.sft("sft", &s.trees(s.sequences, 1, 1, s.length)),
-            |s| s.dpo("dpo", &s.pairs(s.sequences, s.length / 2, s.length / 4 + 1), true, false),
-            |s| {
-                s.dpo("dpo, checkpointing", &s.pairs(s.sequences, s.length / 2, s.length / 4 + 1), true, true)
-            },
-            |s| s.score(&s.trees(s.sequences, s.length / 2, 2, s.length / 4 + 1)),
-            |s| s.update("adamw", OptimiserKind::adamw()),
-            |s| s.update("adafactor", OptimiserKind::Adafactor { weight_decay: 0.0 }),
-        ];
-        recipes.into_iter().map(move |recipe| recipe(self))
-    }
-
-    /// A sweep's cases, forward and backward pass.
-    ///
-    /// # Errors
-    /// [`Error::TooLong`] where the model does not take that many tokens.
-    pub fn sweep(&self, sweep: Sweep) -> Result<Vec<Case>> {
-        match sweep {
-            Sweep::Tokens => {
-                let cases = [512, 1024, 2048, 4096, 8192].map(|rows| self.trees(rows / 128, 1, 1, 128));
-                cases.iter().map(|trees| self.sft("sft", trees)).collect()
-            }
-            Sweep::Context => {
-                let cases = [256, 512, 1024, 2048].map(|rows| self.trees(1, 1, 1, rows));
-                cases.iter().map(|trees| self.sft("sft, one sequence", trees)).collect()
-            }
+impl Sweep {
+    /// Its cases, forward and backward pass; `batch` is as large as the sharing of prompts is shown for. One that the
+    /// model's context is too short for is [`Error::TooLong`] when it is made.
+    pub fn recipes(self, batch: Batch) -> Vec<Recipe> {
+        let sft = |name: &str, sequences, length| {
+            let name = format!("{name}, {}", Batch { sequences, length });
+            Recipe::new("step", name.clone(), move |s: &Subject| {
+                s.sft("step", &name, &s.trees(sequences, 1, 1, length))
+            })
+        };
+        match self {
+            Sweep::Tokens => [512, 1024, 2048, 4096, 8192].map(|rows| sft("sft", rows / 128, 128)).into(),
+            Sweep::Context => [256, 512, 1024, 2048].map(|rows| sft("sft, one sequence", 1, rows)).into(),
             Sweep::Sharing => {
-                let pairs = self.pairs((self.sequences * self.length / 512).max(1), 400, 50);
+                let pairs = (batch.sequences * batch.length / 512).max(1);
                 [("dpo, prompts shared", true), ("dpo, prompts repeated", false)]
-                    .into_iter()
-                    .map(|(name, shared)| self.dpo(name, &pairs, shared, false))
-                    .collect()
+                    .map(|(name, shared)| {
+                        let name = format!("{name}, pairs {pairs}");
+                        Recipe::new("step", name.clone(), move |s: &Subject| {
+                            s.dpo(&name, &s.pairs(pairs, 400, 50), shared, false)
+                        })
+                    })
+                    .into()
             }
         }
     }
+}
 
+impl Subject {
     /// `count` prompts of `prompt` tokens, each with `responses` of `response` tokens.
-    fn trees(&self, count: usize, prompt: usize, responses: usize, response: usize) -> Vec<Tree> {
+    pub(super) fn trees(&self, count: usize, prompt: usize, responses: usize, response: usize) -> Vec<Tree> {
         let vocab = self.model.architecture().vocab;
         let ids = |n: usize, salt: usize| (0..n).map(|i| ((i * 37 + salt * 101) % vocab) as u32).collect();
         let tree = |t: usize| Tree {
@@ -115,13 +129,23 @@ impl Subject {
         (0..count).map(tree).collect()
     }
 
+    fn pairs_of(&self, b: Batch) -> Vec<LabelledPair> {
+        self.pairs(b.sequences, b.length.div_ceil(2), b.length / 4 + 1)
+    }
+
     fn pairs(&self, count: usize, prompt: usize, response: usize) -> Vec<LabelledPair> {
         let pair = |tree| LabelledPair { tree, reference: [-100.0, -101.0], label: 1.0 };
         self.trees(count, prompt, 2, response).into_iter().map(pair).collect()
     }
 
-    /// What is known of a step over these trees: `passes` times the operations of a forward pass.
-    fn facts(&self, name: &str, trees: &[Tree], passes: f64) -> Result<Facts> {
+    /// What is known of a pass over these trees: `flops` picks the operations from those of a forward pass.
+    pub(super) fn facts(
+        &self,
+        suite: &'static str,
+        name: &str,
+        trees: &[Tree],
+        flops: fn(Flops) -> f64,
+    ) -> Result<Facts> {
         let longest = trees.iter().map(|t| t.length() - 1).max().unwrap_or(0);
         let limit = self.model.architecture().context;
         if longest > limit {
@@ -131,14 +155,14 @@ impl Subject {
         let rows = packed.ids.len();
         let keys: u32 = packed.spans.iter().map(|s| s[1] - s[0] + s[3] - s[2]).sum();
         let targets = packed.target_ids.len() as f64;
-        let mut facts = Facts::new("step", format!("{name}, N {rows}"), self.label());
+        let mut facts = Facts::on(self, suite, name);
         facts.tokens = Some(rows);
-        facts.flops = Some(passes * self.forward_flops(rows as f64, keys as f64, targets));
+        facts.flops = Some(flops(self.forward_flops(rows as f64, keys as f64, targets)));
         Ok(facts)
     }
 
     /// A case, with the memory that `build` took.
-    fn step<F: FnMut() -> Result<()> + 'static>(
+    pub(super) fn step<F: FnMut() -> Result<()> + 'static>(
         &self,
         mut facts: Facts,
         build: impl FnOnce() -> Result<F>,
@@ -150,8 +174,8 @@ impl Subject {
     }
 
     /// Next-token training, forward and backward.
-    fn sft(&self, name: &str, trees: &[Tree]) -> Result<Case> {
-        let mut facts = self.facts(name, trees, 3.0)?;
+    pub(super) fn sft(&self, suite: &'static str, name: &str, trees: &[Tree]) -> Result<Case> {
+        let mut facts = self.facts(suite, name, trees, Flops::training)?;
         let new =
             |gpu: &Gpu, model: &Model| SftStep::new(gpu, model, Capacity::of(trees), false, &Arena::new());
         facts.launches_per_layer = Some(self.launches_per_layer(|g, m| Ok(new(g, m)?.launch_count()))?);
@@ -169,7 +193,7 @@ impl Subject {
             false => pair.tree.unshared(),
         };
         let trees: Vec<Tree> = pairs.iter().flat_map(of_pair).collect();
-        let mut facts = self.facts(name, &trees, 3.0)?;
+        let mut facts = self.facts("step", name, &trees, Flops::training)?;
         let new = |gpu: &Gpu, model: &Model| {
             PairStep::new(gpu, model, LOSS, Capacity::of(&trees), checkpointing, &Arena::new())
         };
@@ -183,8 +207,8 @@ impl Subject {
     }
 
     /// Log-probabilities, forward alone.
-    fn score(&self, trees: &[Tree]) -> Result<Case> {
-        let facts = self.facts("score", trees, 1.0)?;
+    pub(super) fn score(&self, suite: &'static str, name: &str, trees: &[Tree]) -> Result<Case> {
+        let facts = self.facts(suite, name, trees, Flops::forward)?;
         let trees = trees.to_vec();
         self.step(facts, || {
             let scorer = Scorer::new(&self.gpu, &self.model, Capacity::of(&trees), &Arena::new())?;
@@ -194,7 +218,7 @@ impl Subject {
 
     /// The optimiser's update of all weights, by a learning rate that hardly moves them.
     fn update(&self, name: &str, kind: OptimiserKind) -> Result<Case> {
-        self.step(Facts::new("step", name, self.label()), || {
+        self.step(Facts::on(self, "step", name), || {
             let mut optimiser = Optimiser::new(&self.gpu, self.model.trained(), kind, 1.0, &Arena::new())?;
             Ok(move || optimiser.update(1e-9).map(drop))
         })

@@ -1,61 +1,152 @@
 //! The model that steps are timed on, random or from a folder.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
-use super::shape::Shape;
+use super::shape::{Batch, Shape};
 use crate::error::{Error, Result};
 use crate::files;
-use crate::gpu::Gpu;
+use crate::gpu::{Category, Gpu};
 use crate::model::architecture::Projection;
-use crate::model::{Architecture, Model, ModelConfig, Weights};
+use crate::model::{Architecture, FloatFormat, LoraConfig, Model, ModelConfig, Weights};
+use crate::reference::uniform;
 
-/// A model and the batch of its steps.
+/// Where a model comes from.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// Random weights.
+    Random(Shape),
+    /// A model's folder.
+    Folder(PathBuf),
+}
+
+/// How a model's weights are held. A format that is `None` is that of the model's files, f32 for a random one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Held {
+    /// All trained, in f32, each beside its gradient.
+    Trained,
+    /// None trained.
+    Frozen(Option<FloatFormat>),
+    /// Frozen under a new LoRA adapter on every projection.
+    Lora {
+        /// R.
+        rank: usize,
+        /// Of the frozen weights.
+        format: Option<FloatFormat>,
+    },
+}
+
+impl Source {
+    /// The batch of its steps where nothing else is asked for.
+    ///
+    /// # Errors
+    /// What is wrong with a folder's `config.json`.
+    pub fn batch(&self) -> Result<Batch> {
+        match self {
+            Source::Random(shape) => Ok(shape.batch),
+            Source::Folder(_) => {
+                Ok(Batch { sequences: 8, length: self.config()?.max_position_embeddings.min(128) })
+            }
+        }
+    }
+
+    /// Its configuration.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for sizes that no model has, and what is wrong with a folder's `config.json`.
+    pub fn config(&self) -> Result<ModelConfig> {
+        match self {
+            Source::Random(shape) => shape.config(),
+            Source::Folder(dir) => ModelConfig::load(dir),
+        }
+    }
+
+    fn name(&self) -> String {
+        match self {
+            Source::Random(shape) => shape.name.clone(),
+            Source::Folder(dir) => dir.file_name().unwrap_or(dir.as_os_str()).to_string_lossy().into_owned(),
+        }
+    }
+}
+
+/// A model on the GPU, as it is timed.
 pub struct Subject {
     pub(super) gpu: Gpu,
     pub(super) model: Model,
-    pub(super) sequences: usize,
-    pub(super) length: usize,
+    pub(super) held: Held,
+    /// What users call it.
+    pub(super) name: String,
+    /// How its weights are held, for people.
+    pub(super) weights: String,
     /// Where it was loaded from.
     dir: Option<PathBuf>,
 }
 
 impl Subject {
-    /// A random model of this shape.
-    pub fn random(gpu: &Gpu, shape: &Shape) -> Result<Subject> {
-        let model = Model::random(gpu, shape.config(), true, 1)?;
-        let (sequences, length) = (shape.sequences, shape.length);
-        Ok(Subject { gpu: gpu.clone(), model, sequences, length, dir: None })
+    /// Loads or makes the model.
+    ///
+    /// # Errors
+    /// What is wrong with the model's files; memory errors.
+    pub fn new(gpu: &Gpu, source: &Source, held: Held) -> Result<Subject> {
+        let format = held.format(source)?;
+        let base = match (source, held) {
+            (Source::Folder(dir), Held::Trained) => Model::load(gpu, dir, true)?,
+            (Source::Folder(dir), _) => Model::load_frozen(gpu, dir, Some(format))?,
+            (Source::Random(shape), _) => random(gpu, shape.config()?, held, format)?,
+        };
+        let weights = match held {
+            Held::Trained => "float32, all trained".into(),
+            Held::Frozen(_) => format!("{}, frozen", format.name()),
+            Held::Lora { rank, .. } => format!("{}, LoRA of rank {rank}", format.name()),
+        };
+        let dir = match source {
+            Source::Folder(dir) => Some(dir.clone()),
+            Source::Random(_) => None,
+        };
+        let (gpu, model) = (gpu.clone(), held.adapted(base)?);
+        Ok(Subject { gpu, model, held, name: source.name(), weights, dir })
     }
 
-    /// The model in a folder, all its weights to be trained, with 8 sequences of 128 tokens.
-    pub fn load(gpu: &Gpu, dir: &Path) -> Result<Subject> {
-        let model = Model::load(gpu, dir, true)?;
-        let length = model.architecture().context.min(128);
-        Ok(Subject { gpu: gpu.clone(), model, sequences: 8, length, dir: Some(dir.to_owned()) })
+    /// Name, sizes, and how the weights are held, for people.
+    pub fn about(&self) -> String {
+        format!("{} ({}), {}", self.name, self.label(), self.weights)
+    }
+
+    /// How its weights are held.
+    pub fn held(&self) -> Held {
+        self.held
     }
 
     /// The model's sizes.
     pub(super) fn label(&self) -> String {
         let a = self.model.architecture();
-        let (c, f, l, h, k, v) = (a.hidden, a.feed_forward_size, a.layers, a.heads, a.kv_heads, a.vocab);
-        format!("C {c} F {f} L {l} H {h} K {k} V {v}")
+        let (c, f, l, h, k, d, v) =
+            (a.hidden, a.feed_forward_size, a.layers, a.heads, a.kv_heads, a.head_dim, a.vocab);
+        format!("C {c} F {f} L {l} H {h} K {k} D {d} V {v}")
     }
 
     /// Floating-point operations of a forward pass: matrix products over `rows`, attention of `keys` pairs of a query
     /// and a key, the head over `targets`.
-    pub(super) fn forward_flops(&self, rows: f64, keys: f64, targets: f64) -> f64 {
+    pub(super) fn forward_flops(&self, rows: f64, keys: f64, targets: f64) -> Flops {
         let a = self.model.architecture();
         let elements = |p: Projection| {
             let (outputs, inputs) = a.projection_shape(p);
             (outputs * inputs) as f64
         };
         let projections: f64 = Projection::ALL.into_iter().map(elements).sum();
-        // Scores and their product with the values.
-        let attention = 4.0 * (a.heads * a.head_dim) as f64 * keys;
-        a.layers as f64 * (2.0 * rows * projections + attention) + 2.0 * targets * (a.vocab * a.hidden) as f64
+        let adapter: usize = match self.model.adapter() {
+            None => 0,
+            Some(adapter) => adapter.weights.iter().map(|weight| weight.elements()).sum(),
+        };
+        Flops {
+            base: a.layers as f64 * 2.0 * rows * projections + 2.0 * targets * (a.vocab * a.hidden) as f64,
+            // Scores and their product with the values.
+            attention: a.layers as f64 * 4.0 * (a.heads * a.head_dim) as f64 * keys,
+            adapter: 2.0 * rows * adapter as f64,
+            frozen: self.model.adapter().is_some(),
+        }
     }
 
     /// Launches that a layer more costs in a plan of `launches`.
@@ -66,8 +157,8 @@ impl Subject {
         let gpu = self.gpu.measuring();
         let of_layers = |num_layers| {
             let config = ModelConfig { num_layers, ..self.model.config().clone() };
-            let weights = Weights::trained(&gpu, &Architecture::llama(&config).weights())?;
-            launches(&gpu, &Model::new(&gpu, config, weights)?)
+            let weights = allocate(&gpu, &config, self.held, FloatFormat::F32)?;
+            launches(&gpu, &self.held.adapted(Model::new(&gpu, config, weights)?)?)
         };
         Ok(of_layers(2)? - of_layers(1)?)
     }
@@ -84,6 +175,95 @@ impl Subject {
                 Ok(Folder { path: new.path().to_owned(), _new: Some(new) })
             }
         }
+    }
+}
+
+impl Held {
+    /// The adapter of LoRA training, as `--lora-r` makes it.
+    pub(super) fn lora(self) -> Option<LoraConfig> {
+        let Held::Lora { rank, .. } = self else { return None };
+        let targets = Projection::ALL.to_vec();
+        Some(LoraConfig { rank, alpha: 2.0 * rank as f32, rank_stabilised: false, targets })
+    }
+
+    fn format(self, source: &Source) -> Result<FloatFormat> {
+        match (self, source) {
+            (Held::Trained, _) => Ok(FloatFormat::F32),
+            (Held::Frozen(Some(format)) | Held::Lora { format: Some(format), .. }, _) => Ok(format),
+            (_, Source::Folder(dir)) => FloatFormat::of_model(dir),
+            (_, Source::Random(_)) => Ok(FloatFormat::F32),
+        }
+    }
+
+    fn adapted(self, base: Model) -> Result<Model> {
+        self.lora().map_or(Ok(base.clone()), |config| base.add_adapter(config, 1))
+    }
+}
+
+fn allocate(gpu: &Gpu, config: &ModelConfig, held: Held, format: FloatFormat) -> Result<Weights> {
+    let specs = Architecture::llama(config).weights();
+    match held {
+        Held::Trained => Weights::trained(gpu, &specs),
+        _ => Weights::frozen(gpu, &specs, format),
+    }
+}
+
+/// Elements of the pool that random weights are slices of, and of the longest slice.
+const POOL: usize = (1 << 21) + 4099;
+const SLICE: usize = 1 << 20;
+
+/// A model of random weights: normal of standard deviation 0.02, norms 1. Weights are slices of one pool of numbers: a
+/// billion draws would take minutes, and a time does not depend on them.
+fn random(gpu: &Gpu, config: ModelConfig, held: Held, format: FloatFormat) -> Result<Model> {
+    let weights = allocate(gpu, &config, held, format)?;
+    let draw = |i: usize| {
+        let [u, v] = [0, 1].map(|j| uniform(1, 0, j, i as u32));
+        (0.02 * (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()) as f32
+    };
+    let pool: Vec<f32> = (0..POOL).map(draw).collect();
+    let mark = gpu.buffer("upload mark", Category::Workspace, 4)?.region();
+    let mut from = 0;
+    for spec in Architecture::llama(&config).weights() {
+        let [rows, cols] = spec.shape[..] else {
+            weights.upload(&spec.name, &vec![1.0; spec.shape[0]])?;
+            continue;
+        };
+        if cols > SLICE {
+            return Err(Error::config("shape", format!("has rows of {cols}, expected at most {SLICE}")));
+        }
+        let step = SLICE / cols;
+        for first in (0..rows).step_by(step) {
+            let elements = step.min(rows - first) * cols;
+            weights.upload_rows(&spec.name, first, &pool[from..from + elements])?;
+            from = (from + elements / 2 + 7919) % (POOL - SLICE);
+        }
+        // What is uploaded waits on the host until something is submitted.
+        gpu.download::<u32>(&mark)?;
+    }
+    Model::new(gpu, config, weights)
+}
+
+/// Floating-point operations of a forward pass by what they cost in the backward one.
+#[derive(Clone, Copy)]
+pub(super) struct Flops {
+    /// Products with the base's weights.
+    base: f64,
+    attention: f64,
+    /// Products with the adapter's weights.
+    adapter: f64,
+    /// Whether the base is frozen.
+    frozen: bool,
+}
+
+impl Flops {
+    pub fn forward(self) -> f64 {
+        self.base + self.attention + self.adapter
+    }
+
+    /// Forward and backward: a product has two gradients, with a frozen weight one.
+    pub fn training(self) -> f64 {
+        let base = if self.frozen { 2.0 } else { 3.0 };
+        base * self.base + 3.0 * (self.attention + self.adapter)
     }
 }
 

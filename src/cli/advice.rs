@@ -54,9 +54,10 @@ fn in_flags(remedy: Remedy, has: impl Fn(&str) -> bool) -> Option<String> {
         Remedy::SmallerBatch if has("input") => Some("shorten the rows".into()),
         // Smaller weights are a matter of the model, not of the last two.
         Remedy::SmallerBatch => advised(&SMALLER[..5], has),
-        Remedy::LowerRank if has("lora-r") => {
+        Remedy::LowerRank if has("lora-r") && has("adapter") => {
             Some("lower --lora-r, or use an --adapter of a lower rank".into())
         }
+        Remedy::LowerRank if has("lora-r") => Some("lower --lora-r".into()),
         Remedy::FewerTrained if has("lora-r") => Some("use --lora-r, or a smaller model".into()),
         Remedy::LessMemory if has("input") => Some("shorten the rows, or use a smaller model".into()),
         Remedy::LessMemory => advised(&SMALLER, has),

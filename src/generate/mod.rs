@@ -309,6 +309,44 @@ impl Generator {
         Ok(Some(Response { token_ids: ids.to_vec(), text, finish_reason }))
     }
 
+    /// Reads the prompts of requests, one sample each and one for each slot, into the cache, as [`Generator::run`] would,
+    /// and generates nothing: for timing.
+    pub(crate) fn read_all(&self, requests: &[Request]) -> Result<()> {
+        self.check(requests)?;
+        let _turn = self.gpu.turn();
+        self.read_prompts(&requests.iter().enumerate().collect::<Vec<_>>())
+    }
+
+    /// Decodes `steps` tokens after each of the prompts that [`Generator::read_all`] has read: for timing.
+    pub(crate) fn follow_all(&self, requests: &[Request], steps: u32, seed: u32) -> Result<()> {
+        let _turn = self.gpu.turn();
+        self.slots.reset()?;
+        for (slot, request) in requests.iter().enumerate() {
+            self.start(slot, slot, request, slot as u32, steps)?;
+        }
+        let live = self.slots.live(seed, requests.len());
+        for first in (0..steps).step_by(STEPS_PER_LOOK as usize) {
+            self.decode.submit(&live, STEPS_PER_LOOK.min(steps - first))?.wait()?;
+        }
+        Ok(())
+    }
+
+    /// Begins a sample in a slot, after the prompt in a page.
+    fn start(&self, slot: usize, page: usize, request: &Request, sequence: u32, limit: u32) -> Result<()> {
+        let prompt = request.prompt.len();
+        let first = self.page_row(page);
+        self.slots.start(
+            slot,
+            SlotStart {
+                token: request.prompt[prompt - 1],
+                position: prompt as u32 - 1,
+                prefix: first..first + prompt as u32 - 1,
+                sequence,
+                limit,
+            },
+        )
+    }
+
     /// Starts queued samples in free slots, reading their prompts into the cache where they are not there yet.
     fn refill(
         &self,
@@ -333,18 +371,9 @@ impl Generator {
             queue.pop_front();
             *entry = Some(Running { request, sample, page });
             let request = &requests[request];
-            let prompt = request.prompt.len();
-            let room = self.model.architecture().context - prompt;
-            self.slots.start(
-                slot,
-                SlotStart {
-                    token: request.prompt[prompt - 1],
-                    position: prompt as u32 - 1,
-                    prefix: self.page_row(page)..self.page_row(page) + prompt as u32 - 1,
-                    sequence: request.first_sequence + sample as u32,
-                    limit: self.options.max_new_tokens.min(room) as u32,
-                },
-            )?;
+            let room = self.model.architecture().context - request.prompt.len();
+            let limit = self.options.max_new_tokens.min(room) as u32;
+            self.start(slot, page, request, request.first_sequence + sample as u32, limit)?;
         }
         self.read_prompts(
             &fresh.iter().map(|p| (*p, &requests[self.request_of(pages, *p)])).collect::<Vec<_>>(),

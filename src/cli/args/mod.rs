@@ -17,7 +17,7 @@ use std::fmt::Display;
 use clap::{CommandFactory, Parser, Subcommand};
 
 pub(crate) use annotator::AnnotatorPlan;
-pub(crate) use bench::{BenchPlan, Model, Suite};
+pub(crate) use bench::{BenchPlan, Form, Suite};
 #[cfg(feature = "demo")]
 pub(crate) use demo::DemoPlan;
 pub(crate) use tools::{DoctorPlan, ExportPlan, GeneratePlan, JudgePlan, Prompts, ScorePlan};

@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use super::*;
 use crate::annotate::likelihood::Normalise;
 use crate::annotate::llm::Orders;
-use crate::bench::{Shape, Sweep};
+use crate::bench::{Batch, Held, Shape, Source, Sweep};
+use crate::model::FloatFormat;
 use crate::optim::OptimiserKind;
 use crate::preference::PreferenceLoss;
 
@@ -263,20 +264,55 @@ fn a_profile_goes_into_the_run_unless_told_where() {
     assert_eq!(plan(&["--profile", "t.json"]).trace, Some("t.json".into()));
 }
 
-#[test]
-fn bench_takes_everything_or_one_thing() {
-    let bench = |flags: &[&str]| match cli("bench", flags) {
+fn bench(flags: &[&str]) -> Result<BenchPlan> {
+    match cli("bench", flags) {
         Command::Bench(args) => args.plan(),
         other => panic!("{other:?}"),
-    };
+    }
+}
+
+#[test]
+fn bench_takes_everything_or_some_things() {
     let all = bench(&[]).unwrap();
-    assert_eq!((all.suites.len(), all.runs, all.json), (4, 5, false));
-    assert!(matches!(all.model, Model::Random(shape) if shape.name == Shape::names()[0]));
+    assert_eq!((all.suites.len(), all.runs, all.form), (6, 5, Form::Table));
+    assert!(matches!(all.model, Source::Random(shape) if shape.name == Shape::names()[0]));
     let step = bench(&["step", "--sweep", "context", "--shape", "c192", "--runs", "7", "--json"]).unwrap();
-    assert_eq!((step.suites, step.runs, step.json), (vec![Suite::Step], 7, true));
+    assert_eq!((step.suites, step.runs, step.form), (vec![Suite::Step], 7, Form::Json));
     assert_eq!(step.sweep, Some(Sweep::Context));
+    let two = bench(&["decode", "passes", "--filter", "Sft", "--format", "csv"]).unwrap();
+    assert_eq!((two.suites, two.form), (vec![Suite::Passes, Suite::Decode], Form::Csv));
+    assert_eq!(two.filter, "sft");
     mistake(bench(&["decode", "--sweep", "context"]), &["--sweep", "oaif bench step"]);
     mistake(bench(&["--shape", "c182"]), &["shape: ", "did you mean \"c192\""]);
+    assert!(usage_error("bench", &["--json", "--format", "csv"]).contains("--format"));
+}
+
+#[test]
+fn bench_is_told_sizes_lengths_and_formats() {
+    let plan =
+        bench(&["--batch", "1x128,8 x 512", "--prefill", "64,256", "--decode", "1024", "--sequences", "2,4"]);
+    let plan = plan.unwrap();
+    assert_eq!(plan.batches.iter().map(Batch::to_string).collect::<Vec<_>>(), ["1 x 128", "8 x 512"]);
+    assert_eq!((plan.prefill, plan.decode, plan.sequences), (vec![64, 256], Some(vec![1024]), vec![2, 4]));
+    assert_eq!((plan.trained, plan.sampled), (Held::Trained, Held::Frozen(None)));
+    let half = Some(FloatFormat::F16);
+    let plan = bench(&["decode", "--dtype", "f16"]).unwrap();
+    assert_eq!((plan.trained, plan.sampled), (Held::Trained, Held::Frozen(half)));
+    let plan = bench(&["step", "--lora-r", "16", "--dtype", "float16"]).unwrap();
+    assert_eq!(plan.trained, Held::Lora { rank: 16, format: half });
+    let plan = bench(&["--shape", "llama-3.2-1b", "--layers", "2"]).unwrap();
+    assert!(matches!(plan.model, Source::Random(shape) if shape.name.contains("2 of its layers")));
+    mistake(bench(&["step", "--batch", "8"]), &["--batch", "8 is not sequences by tokens, such as 8x512"]);
+    mistake(bench(&["step", "--batch", "1x8", "--sweep", "tokens"]), &["--sweep", "--batch"]);
+    mistake(bench(&["prefill", "--prefill", "0"]), &["--prefill", "1 or more"]);
+    mistake(bench(&["step", "--prefill", "8"]), &["--prefill", "belongs to oaif bench prefill"]);
+    mistake(bench(&["step", "--decode", "8"]), &["--decode", "belongs to oaif bench decode"]);
+    mistake(bench(&["step", "--sequences", "8"]), &["--sequences", "belongs to oaif bench decode"]);
+    mistake(bench(&["decode", "--batch", "8x8"]), &["--batch", "belongs to oaif bench passes and step"]);
+    mistake(bench(&["step", "--dtype", "f16"]), &["--dtype", "to all with --lora-r"]);
+    mistake(bench(&["kernels", "--lora-r", "8"]), &["--lora-r", "belongs to oaif bench passes"]);
+    mistake(bench(&["--layers", "0"]), &["--layers", "1 or more"]);
+    mistake(bench(&["--compare", "missing.jsonl"]), &["--compare", "missing.jsonl is not a file"]);
 }
 
 #[test]

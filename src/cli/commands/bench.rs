@@ -1,131 +1,149 @@
 //! `oaif bench`.
 
-use serde_json::{Value, json};
+mod about;
+mod output;
 
 use super::annotator;
 use crate::annotate::likelihood::{DEFAULT_TEMPLATE, Normalise};
 use crate::annotate::rule::Rule;
-use crate::bench::{Bench, Case, Measurement, Subject, kernels};
-use crate::cli::args::{AnnotatorPlan, BenchPlan, Model, Suite};
-use crate::error::Result;
+use crate::bench::{
+    Batch, Bench, Case, Earlier, Held, Recipe, Subject, decode, kernels, passes, prefill, steps,
+};
+use crate::cli::args::{AnnotatorPlan, BenchPlan, Suite};
+use crate::error::{Error, Result};
+use crate::gpu::Gpu;
+use about::About;
+use output::Output;
+
+/// The parts of a training pass are timed as a public table does it, where nothing else is asked for.
+const PASS: Batch = Batch { sequences: 1, length: 128 };
+
+/// What is left of a suite after the filter.
+enum Work {
+    Kernels(Vec<Recipe<Gpu>>),
+    Model(Held, Vec<Recipe>),
+    Align(Held),
+}
 
 pub fn run(plan: BenchPlan) -> Result<()> {
+    let earlier = plan.compare.as_deref().map(Earlier::load).transpose()?;
     let gpu = plan.gpu.open()?;
-    let out = Output { json: plan.json };
-    let bench = Bench::new(gpu.clone(), plan.runs)?;
-    out.ceilings(&bench)?;
-    let subject = match &plan.model {
-        _ if plan.suites == [Suite::Kernels] => None,
-        Model::Random(shape) => Some(Subject::random(&gpu, shape)?),
-        Model::Folder(dir) => Some(Subject::load(&gpu, dir)?),
-    };
-    // One case at a time, each told when it is done.
-    let each = |case: Result<Case>| out.measurements(&bench.measure(&mut [case?])?);
-    for suite in plan.suites {
-        out.heading(suite)?;
-        match (suite, &subject) {
-            (Suite::Kernels, _) => kernels(&gpu)?.try_for_each(each)?,
-            (Suite::Step, Some(subject)) => match plan.sweep {
-                None => subject.steps().try_for_each(each)?,
+    let mut suites = Vec::new();
+    for suite in &plan.suites {
+        suites.extend(work(*suite, &plan, &gpu)?.map(|work| (name(*suite), work)));
+    }
+    if suites.is_empty() {
+        return Err(Error::config("--filter", format!("{:?} is in no case's name", plan.filter)));
+    }
+    let mut bench = Bench::new(gpu.clone(), plan.runs)?;
+    let names = suites.iter().map(|(name, _)| *name).collect();
+    let mut out = Output::new(plan.form, plan.compare.as_deref().zip(earlier), names);
+    out.begin(&About::new(&bench))?;
+    // The model of one suite serves the next, if that holds it alike.
+    let mut last: Option<Subject> = None;
+    for (suite, work) in suites {
+        let (Work::Model(held, _) | Work::Align(held)) = &work else {
+            let Work::Kernels(recipes) = work else { unreachable!("the two others are above") };
+            out.heading(suite, None)?;
+            for recipe in recipes {
+                measure(&bench, &mut out, recipe, &gpu)?;
+            }
+            out.end_suite(suite, bench.ceilings, bench.measure_ceilings()?)?;
+            continue;
+        };
+        last = last.filter(|subject| subject.held() == *held);
+        let subject = match last.take() {
+            Some(subject) => subject,
+            None => Subject::new(&gpu, &plan.model, *held)?,
+        };
+        out.heading(suite, Some(&subject.about()))?;
+        match work {
+            Work::Model(_, recipes) => match plan.sweep {
+                // A series is measured by turns.
                 Some(sweep) => {
-                    let measured = bench.measure(&mut subject.sweep(sweep)?)?;
-                    out.measurements(&measured)?;
-                    let (what, ratio) = sweep.summary(&measured);
-                    out.say(json!({"summary": what, "ratio": ratio}), format!("{what}: {ratio:.3}"))?;
+                    let cases: Result<Vec<Case>> = recipes.into_iter().map(|r| r.make(&subject)).collect();
+                    let measured = bench.measure(&mut cases?)?;
+                    measured.iter().try_for_each(|m| out.measurement(m, &bench.ceilings))?;
+                    if plan.filter.is_empty() {
+                        let (what, ratio) = sweep.summary(&measured);
+                        out.summary(what, ratio)?;
+                    }
+                }
+                None => {
+                    for recipe in recipes {
+                        measure(&bench, &mut out, recipe, &subject)?;
+                    }
                 }
             },
-            (Suite::Decode, Some(subject)) => {
-                Subject::DECODED.into_iter().map(|s| subject.decode(s)).try_for_each(each)?;
+            _ => {
+                let mut judge = annotator(&gpu, judge(&plan)?, None, true)?;
+                out.measurement(&bench.align(&subject, judge.as_mut())?, &bench.ceilings)?;
             }
-            (Suite::Align, Some(subject)) => {
-                let judge = match &plan.judge_model {
-                    None => AnnotatorPlan::Rule(Rule::parse("longer")?),
-                    Some(dir) => AnnotatorPlan::Likelihood {
-                        model: dir.clone(),
-                        template: DEFAULT_TEMPLATE.into(),
-                        instruction: String::new(),
-                        normalise: Normalise::default(),
-                    },
-                };
-                let mut judge = annotator(&gpu, judge, None, true)?;
-                out.measurements(&[bench.align(subject, judge.as_mut())?])?;
-            }
-            (_, None) => unreachable!("only kernels do without a model"),
         }
+        last = Some(subject);
+        out.end_suite(suite, bench.ceilings, bench.measure_ceilings()?)?;
     }
-    Ok(())
+    out.end()
 }
 
-/// A table, or JSON lines.
-struct Output {
-    json: bool,
-}
-
-impl Output {
-    fn say(&self, row: Value, text: String) -> Result<()> {
-        if self.json { crate::cli::print(row) } else { crate::cli::print(text) }
-    }
-
-    fn ceilings(&self, bench: &Bench) -> Result<()> {
-        let (gpu, c) = (bench.gpu.summary(), &bench.ceilings);
-        let row = json!({"version": env!("CARGO_PKG_VERSION"), "gpu": gpu, "tier": bench.gpu.tier(), "ceilings": c});
-        let text = format!(
-            "{} ({}, {})\nceilings: {:.1} GFLOP/s multiply-add, {:.1} GB/s, {:.1} µs a launch, {:.0} µs a submit",
-            gpu.name, gpu.backend, gpu.driver, c.gflops, c.gigabytes_per_second, c.launch_us, c.submit_us
-        );
-        self.say(row, text)
-    }
-
-    fn heading(&self, suite: Suite) -> Result<()> {
-        let title = format!("{suite:?}").to_lowercase();
-        match self.json {
-            true => Ok(()),
-            false => crate::cli::print(format!(
-                "\n{title:<52} {:>9} {:>9} {:>8} {:>7} {:>20} {:>8}",
-                "ms", "min ms", "GFLOP/s", "GB/s", "of ceiling", "launches"
-            )),
-        }
-    }
-
-    fn measurements(&self, measured: &[Measurement]) -> Result<()> {
-        measured.iter().try_for_each(|m| {
-            let row = serde_json::to_value(m).expect("numbers and names");
-            self.say(row, table_lines(m))
-        })
+/// One case at a time, each told when it is done. One that the GPU has no room for is told, and the next one's turn comes.
+fn measure<On>(bench: &Bench, out: &mut Output, recipe: Recipe<On>, on: &On) -> Result<()> {
+    let (suite, name) = (recipe.suite, recipe.name.clone());
+    match recipe.make(on).and_then(|case| bench.measure(&mut [case])) {
+        Ok(measured) => measured.iter().try_for_each(|m| out.measurement(m, &bench.ceilings)),
+        Err(error @ (Error::Limit { .. } | Error::OutOfMemory { .. })) => out.skipped(suite, &name, &error),
+        Err(error) => Err(error),
     }
 }
 
-/// The line of the table, and under it what steps have to tell besides.
-fn table_lines(m: &Measurement) -> String {
-    let name = match m.facts.suite {
-        "kernels" => format!("{} ({})", m.facts.case, m.facts.shape),
-        _ => m.facts.case.clone(),
+fn name(suite: Suite) -> &'static str {
+    match suite {
+        Suite::Kernels => "kernels",
+        Suite::Passes => "passes",
+        Suite::Step => "step",
+        Suite::Prefill => "prefill",
+        Suite::Decode => "decode",
+        Suite::Align => "align",
+    }
+}
+
+/// What a suite has to do; `None` where nothing of it is asked for.
+fn work(suite: Suite, plan: &BenchPlan, gpu: &Gpu) -> Result<Option<Work>> {
+    let asked = |case: &str| format!("{} {case}", name(suite)).to_lowercase().contains(&plan.filter);
+    let of_model = |held, mut recipes: Vec<Recipe>| {
+        recipes.retain(|recipe| asked(&recipe.name));
+        (!recipes.is_empty()).then_some(Work::Model(held, recipes))
     };
-    let ceiling = format!("{:.1}% {}", m.percent_of_ceiling, m.bound);
-    let mut lines = format!(
-        "{name:<52} {:>9.3} {:>9.3} {:>8.2} {:>7.2} {ceiling:>20} {:>8.0}",
-        m.ms, m.min_ms, m.gflops, m.gigabytes_per_second, m.launches
-    );
-    if m.facts.suite == "kernels" {
-        return lines;
-    }
-    let mut more = Vec::new();
-    if let Some(us) = m.us_per_token() {
-        more.push(format!("{us:.2} µs a token, {:.0} tokens/s", 1e6 / us));
-    }
-    if let Some(launches) = m.facts.launches_per_layer {
-        more.push(format!("{launches} launches a layer"));
-    }
-    more.push(format!("host {:.1}%", m.host_percent));
-    more.push(format!("{:.1} submits", m.submits));
-    more.push(format!("{} made after the first", m.made_after_first));
-    if let Some(bytes) = m.facts.memory_bytes {
-        more.push(format!("{:.1} MiB", bytes as f64 / (1 << 20) as f64));
-    }
-    lines.push_str(&format!("\n    {}", more.join(", ")));
-    if !m.phases.is_empty() {
-        let phase = |p: &crate::bench::Phase| format!("{} {:.0} ms ({:.0}%)", p.phase, p.ms, p.percent);
-        lines.push_str(&format!("\n    {}", m.phases.iter().map(phase).collect::<Vec<_>>().join(", ")));
-    }
-    lines
+    let batches = |usual: Batch| if plan.batches.is_empty() { vec![usual] } else { plan.batches.clone() };
+    Ok(match suite {
+        Suite::Kernels => {
+            let mut recipes = kernels(gpu)?;
+            recipes.retain(|recipe| asked(&recipe.name));
+            (!recipes.is_empty()).then_some(Work::Kernels(recipes))
+        }
+        Suite::Passes => {
+            let length = PASS.length.min(plan.model.config()?.max_position_embeddings);
+            of_model(plan.trained, passes(&batches(Batch { length, ..PASS })))
+        }
+        Suite::Step => {
+            let usual = plan.model.batch()?;
+            let recipes = plan.sweep.map(|sweep| sweep.recipes(usual));
+            of_model(plan.trained, recipes.unwrap_or_else(|| steps(&batches(usual))))
+        }
+        Suite::Prefill => of_model(plan.sampled, prefill(&plan.prefill)),
+        Suite::Decode => of_model(plan.sampled, decode(&plan.sequences, plan.decode.as_deref())),
+        Suite::Align => asked("online step").then_some(Work::Align(plan.trained)),
+    })
+}
+
+fn judge(plan: &BenchPlan) -> Result<AnnotatorPlan> {
+    Ok(match &plan.judge_model {
+        None => AnnotatorPlan::Rule(Rule::parse("longer")?),
+        Some(dir) => AnnotatorPlan::Likelihood {
+            model: dir.clone(),
+            template: DEFAULT_TEMPLATE.into(),
+            instruction: String::new(),
+            normalise: Normalise::default(),
+        },
+    })
 }

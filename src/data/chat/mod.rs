@@ -8,7 +8,7 @@ mod json;
 mod methods;
 mod python;
 mod source;
-mod strftime;
+pub(crate) mod strftime;
 #[cfg(test)]
 mod tests;
 

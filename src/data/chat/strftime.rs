@@ -4,7 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// C's `strftime` in UTC (the standard library knows no local time), with the directives that templates use;
 /// others stay as they are.
-pub(super) fn strftime(format: &str, time: SystemTime) -> String {
+pub(crate) fn strftime(format: &str, time: SystemTime) -> String {
     const DAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
     const MONTHS: [&str; 12] = [
         "January",

@@ -11,6 +11,16 @@ pub enum Constant {
     Snippet(&'static str),
 }
 
+impl std::fmt::Display for Constant {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Constant::U32(value) => value.fmt(f),
+            Constant::Bool(value) => value.fmt(f),
+            Constant::Snippet(name) => name.fmt(f),
+        }
+    }
+}
+
 impl Constant {
     /// Whether it is neither false nor 0.
     pub fn is_on(self) -> bool {

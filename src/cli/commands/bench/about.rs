@@ -1,0 +1,64 @@
+//! What a time depends on besides the case: program, machine, choices.
+
+use std::process::Command;
+use std::time::SystemTime;
+
+use serde::Serialize;
+
+use crate::bench::Bench;
+use crate::data::chat::strftime::strftime;
+use crate::gpu::{AdapterSummary, Arithmetic, Tier, Tuning};
+use crate::ops::Ceilings;
+
+#[derive(Serialize)]
+pub(super) struct About {
+    pub version: &'static str,
+    pub commit: Option<String>,
+    /// In UTC.
+    pub date: String,
+    pub gpu: AdapterSummary,
+    pub tier: Tier,
+    pub arithmetic: Arithmetic,
+    /// The kernels' shapes.
+    pub tuning: Tuning,
+    /// Measurements of each case.
+    pub runs: usize,
+    /// Before the first suite.
+    pub ceilings: Ceilings,
+}
+
+impl About {
+    pub fn new(bench: &Bench) -> About {
+        let gpu = &bench.gpu;
+        About {
+            version: env!("CARGO_PKG_VERSION"),
+            commit: commit(),
+            date: strftime("%Y-%m-%dT%H:%M:%SZ", SystemTime::now()),
+            gpu: gpu.summary().clone(),
+            tier: gpu.tier(),
+            arithmetic: gpu.arithmetic(),
+            tuning: gpu.tuning(),
+            runs: bench.runs,
+            ceilings: bench.ceilings,
+        }
+    }
+}
+
+/// The commit that OAIF_COMMIT named when the program was built; else that of the checkout in whose folders the program
+/// lies, with a + if files of it were changed; `None` where there is neither.
+fn commit() -> Option<String> {
+    if let Some(commit) = option_env!("OAIF_COMMIT") {
+        return Some(commit.to_owned());
+    }
+    let program = std::env::current_exe().ok()?;
+    let checkout =
+        program.ancestors().find(|dir| dir.join("Cargo.toml").exists() && dir.join(".git").exists())?;
+    let git = |arguments: &[&str]| {
+        let output = Command::new("git").arg("-C").arg(checkout).args(arguments).output().ok()?;
+        let text = String::from_utf8(output.stdout).ok()?;
+        output.status.success().then(|| text.trim().to_owned())
+    };
+    let commit = git(&["rev-parse", "--short", "HEAD"])?;
+    let changed = git(&["status", "--porcelain", "--untracked-files=no"])?;
+    Some(if changed.is_empty() { commit } else { commit + "+" })
+}
