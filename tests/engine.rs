@@ -155,7 +155,7 @@ fn a_profile_holds_every_launch() {
     let gpu = open(GpuOptions { profile: true, ..GpuOptions::default() });
     let model = tiny(&gpu, true);
     let step = pair_step(&gpu, &model, false);
-    let Some(before) = gpu.profile() else { return eprintln!("SKIPPED: the adapter cannot tell times") };
+    let Some(before) = gpu.profile() else { return eprintln!("SKIPPED: the GPU cannot tell times") };
     let (_, phases) = step.run(&pairs(), 0.25).unwrap();
     let after = gpu.profile().unwrap();
     let launches = |p: &oaif::gpu::Profile| p.kernels.values().map(|k| k.launches).sum::<u64>();
@@ -307,7 +307,7 @@ fn a_dry_run_reports_what_the_real_run_then_holds() {
 }
 
 #[test]
-fn a_machine_without_an_adapter_can_measure() {
+fn a_machine_without_a_gpu_can_measure() {
     let gpu = Gpu::without_device(Limits::default());
     Everything::new(&gpu).train();
     assert!(gpu.memory().peak > 0);

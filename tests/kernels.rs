@@ -1,5 +1,5 @@
 //! Every kernel against its twin in `reference` (f64), with fences and NaN around every tensor; and every kernel's
-//! text and bindings without an adapter.
+//! text and bindings without a GPU.
 
 mod common;
 
@@ -106,7 +106,7 @@ fn blocks_agree_with_reference_where_nothing_is_fused() {
     }
 }
 
-/// The device in a tier that not every adapter has, or a visible line that the test was skipped.
+/// The device in a tier that not every GPU has, or a visible line that the test was skipped.
 fn gpu_in(tier: Tier, checked: bool) -> Option<Gpu> {
     gpu()?;
     let opened = Gpu::open(&GpuOptions { tier: Some(tier), checked, ..GpuOptions::default() });
@@ -157,7 +157,7 @@ fn every_kernel_agrees_with_reference_under_runtime_checks() {
 const BINDINGS: usize = 8;
 
 #[test]
-fn every_kernel_and_its_bindings_validate_without_an_adapter() {
+fn every_kernel_and_its_bindings_validate_without_a_gpu() {
     let gpu = Gpu::without_device(Limits::default());
     let mut variants: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
     let mut wrong = BTreeSet::new();
@@ -186,9 +186,9 @@ fn every_kernel_and_its_bindings_validate_without_an_adapter() {
     assert!(unused.is_empty(), "no case exercises {:?}", unused.iter().map(|k| k.0).collect::<Vec<_>>());
 }
 
-/// An adapter has subgroups of one size: those of others are but validated.
+/// A GPU has subgroups of one size: those of others are but validated.
 #[test]
-fn every_tile_of_every_subgroup_size_validates_without_an_adapter() {
+fn every_tile_of_every_subgroup_size_validates_without_a_gpu() {
     for lanes in [8, 16, 32, 64] {
         for tuning in tunings(Some(lanes)) {
             let gpu = Gpu::without_device(Limits::default());
@@ -203,9 +203,9 @@ fn every_tile_of_every_subgroup_size_validates_without_an_adapter() {
     }
 }
 
-/// The adapters of most machines have no cooperative matrices.
+/// The GPUs of most machines have no cooperative matrices.
 #[test]
-fn kernels_in_f16_validate_and_become_spirv_without_an_adapter() {
+fn kernels_in_f16_validate_and_become_spirv_without_a_gpu() {
     use naga::back::spv;
     let cooperative =
         [(16, 32), (16, 64), (8, 32), (8, 8)].map(|(size, lanes)| Arithmetic::Cooperative { size, lanes });

@@ -1,4 +1,4 @@
-//! How fast this adapter works, as measured, so that no submit holds it for long.
+//! How fast this GPU works, as measured, so that no submit holds it for long.
 
 /// Work per millisecond, in the units of [`super::Work::units`].
 #[derive(Clone, Copy, Debug)]

@@ -40,7 +40,7 @@ pub(crate) struct RunFacts {
     working_dir: Option<String>,
     oaif_version: &'static str,
     /// What it runs on.
-    gpu_adapter: Value,
+    gpu_device: Value,
     gpu_tier: String,
     total_steps: usize,
     memory: Value,
@@ -201,7 +201,7 @@ impl<'a> Session<'a> {
                 .unwrap_or_else(|| json!(state.identity.command.name())),
             working_dir: std::env::current_dir().ok().map(|dir| dir.to_string_lossy().into_owned()),
             oaif_version: env!("CARGO_PKG_VERSION"),
-            gpu_adapter: json!(gpu.summary()),
+            gpu_device: json!(gpu.summary()),
             gpu_tier: gpu.tier().to_string(),
             total_steps,
             memory: json!(gpu.memory()),

@@ -129,7 +129,7 @@ fn generate_prints_an_object_for_each_sample_of_each_prompt_in_order() {
 }
 
 #[test]
-fn a_tier_of_f16_generates_or_says_what_the_adapter_lacks() {
+fn a_tier_of_f16_generates_or_says_what_the_gpu_lacks() {
     let Some(place) = Place::with(&["tiny"]) else { return };
     let line = "generate --model tiny --prompt fox --max-new-tokens 4 --temperature 0 --dtype float16 --json";
     for tier in ["2", "3"] {

@@ -88,8 +88,8 @@ impl GpuArgs {
     /// How to open the GPU that is asked for.
     pub fn plan(&self, profile: bool) -> GpuPlan {
         let tier = self.tier.map(|tier| Tier::ALL[tier as usize]);
-        let adapter = self.gpu.clone();
-        let options = GpuOptions { adapter, tier, checked: self.checked, profile, ..GpuOptions::default() };
+        let gpu = self.gpu.clone();
+        let options = GpuOptions { gpu, tier, checked: self.checked, profile, ..GpuOptions::default() };
         GpuPlan { options, autotune: !self.no_autotune }
     }
 }
