@@ -291,7 +291,7 @@ pub fn all_cases() -> Vec<Case> {
 }
 
 /// A few small cases that go through every kernel that matters, for a device's first start.
-pub(super) fn for_first_start() -> Vec<Case> {
+pub(crate) fn for_first_start() -> Vec<Case> {
     let mut names = ["self_attention_backward", "self_attention_decode", "self_attention_after"].to_vec();
     let mut out = vec![linear::small_case()];
     for case in attention::small_cases().into_iter().chain(feed_forward::small_cases()) {

@@ -1,18 +1,17 @@
-//! Choosing the kernels' shapes by measurement, once for each GPU and driver.
+//! Choosing the kernels' variants by measurement, once for each GPU and driver.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::cases::{self, Case, Input};
-use super::linear;
 use crate::error::Result;
 use crate::files;
 use crate::gpu::{
     Candidates, DeviceKind, Gpu, PlanOptions, Products, Recorder, StagedTile, Tensor, Tuning, UnrolledTile,
     UnrolledTiles,
 };
+use crate::ops::{Case, Input, for_first_start, linear};
 use crate::reference;
 
 /// What became of [`tune`].
@@ -30,7 +29,7 @@ pub struct Tuned {
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct Entry {
     version: String,
-    adapter: String,
+    gpu: String,
     backend: String,
     driver: String,
     subgroup: Option<u32>,
@@ -65,7 +64,7 @@ pub fn tune(gpu: &Gpu, cache: Option<&Path>) -> Result<Tuned> {
         }
     }
     if let Products::Staged(_) = gpu.tuning().products {
-        key.wrong_on_gpu = first_wrong(gpu, &cases::for_first_start())?;
+        key.wrong_on_gpu = first_wrong(gpu, &for_first_start())?;
         if key.wrong_on_gpu.is_some() {
             gpu.set_tuning(Tuning::untuned(None, DeviceKind::Processor));
         }
@@ -103,7 +102,7 @@ fn entry(gpu: &Gpu) -> Entry {
     let summary = gpu.summary();
     Entry {
         version: env!("CARGO_PKG_VERSION").into(),
-        adapter: summary.name.clone(),
+        gpu: summary.name.clone(),
         backend: summary.backend.clone(),
         driver: summary.driver.clone(),
         subgroup: gpu.subgroup(),
@@ -115,7 +114,7 @@ fn entry(gpu: &Gpu) -> Entry {
 
 /// One file a GPU, backend and tier: whatever its driver or our version.
 fn file_name(key: &Entry) -> String {
-    let text = format!("{} {} {}", key.adapter, key.backend, key.subgroup.unwrap_or(0));
+    let text = format!("{} {} {}", key.gpu, key.backend, key.subgroup.unwrap_or(0));
     text.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect()
 }
 
@@ -194,7 +193,7 @@ pub(super) fn product(n: usize, i: usize, o: usize) -> Case {
         "product",
         format!("N {n} I {i} O {o}"),
         vec![Input::normal(1, n, i, 1.0), Input::normal(2, o, i, 1.0)],
-        |r: &mut Recorder, t: &[Tensor]| Ok(vec![linear::linear(r, t[0], &t[1].into(), None)?]),
+        |r: &mut Recorder, t: &[Tensor]| Ok(vec![linear(r, t[0], &t[1].into(), None)?]),
         move |v| vec![reference::linear_forward(&v[0], &v[1], n, i, o)],
     )
 }
@@ -205,7 +204,7 @@ fn columns(n: usize, i: usize, o: usize) -> Case {
         format!("N {n} I {i} O {o}"),
         vec![Input::normal(1, n, i, 1.0), Input::normal(2, o, i, 1.0).watched(), Input::normal(3, n, o, 1.0)],
         |r: &mut Recorder, t: &[Tensor]| {
-            let y = linear::linear(r, t[0], &t[1].into(), None)?;
+            let y = linear(r, t[0], &t[1].into(), None)?;
             r.backward(&[(y, t[2])])?;
             Ok(vec![r.gradient(t[1]).expect("watched")])
         },
@@ -252,7 +251,7 @@ mod tests {
             return;
         };
         gpu.set_tuning(Tuning::untuned(None, DeviceKind::Gpu));
-        let mut cases = cases::for_first_start();
+        let mut cases = for_first_start();
         assert!(cases.len() >= 4, "products both ways and attention both ways");
         assert_eq!(first_wrong(&gpu, &cases).unwrap(), None);
         cases[1].expected = Box::new(|v| vec![vec![0.0; v[0].len()]]);
