@@ -15,8 +15,11 @@ mod preference;
 mod rotary;
 mod sampling;
 mod segment;
+mod table;
 
 use half::{bf16, f16};
+pub use table::all_cases;
+pub(crate) use table::for_first_start;
 
 use crate::error::Result;
 use crate::gpu::{Arena, Category, Dim, Format, Gpu, Live, Plan, PlanOptions, Recorder, Tensor};
@@ -266,39 +269,4 @@ impl Case {
         let (kernel, shape, launches) = (self.kernel, self.shape.clone(), plan.launch_count());
         Ok(CaseReport { kernel, shape, error, tolerance, launches })
     }
-}
-
-/// Every case of every op.
-pub fn all_cases() -> Vec<Case> {
-    let ops = [
-        activation::cases,
-        add::cases,
-        advance::cases,
-        attention::cases,
-        ceiling::cases,
-        feed_forward::cases,
-        gather::cases,
-        linear::cases,
-        logprob::cases,
-        norm::cases,
-        optim::cases,
-        preference::cases,
-        rotary::cases,
-        sampling::cases,
-        segment::cases,
-    ];
-    ops.iter().flat_map(|cases| cases()).collect()
-}
-
-/// A few small cases that go through every kernel that matters, for a device's first start.
-pub(crate) fn for_first_start() -> Vec<Case> {
-    let mut names = ["self_attention_backward", "self_attention_decode", "self_attention_after"].to_vec();
-    let mut out = vec![linear::small_case()];
-    for case in attention::small_cases().into_iter().chain(feed_forward::small_cases()) {
-        if case.kernel == "feed_forward_backward" || names.contains(&case.kernel) {
-            names.retain(|name| *name != case.kernel);
-            out.push(case);
-        }
-    }
-    out
 }
