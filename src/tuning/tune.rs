@@ -52,7 +52,7 @@ pub fn tune(gpu: &Gpu, cache: Option<&Path>) -> Result<Tuned> {
         return Ok(Tuned::default());
     }
     let mut key = entry(gpu);
-    let file = cache.map(|dir| dir.join(format!("tuning-{}.json", file_name(&key))));
+    let file = cache.map(|dir| dir.join(format!("kernels-{}.json", file_name(&key))));
     let mut warning = None;
     if let Some(file) = file.as_deref().filter(|f| f.exists()) {
         match read(file, &key) {

@@ -19,11 +19,11 @@ pub(crate) struct GpuArgs {
     /// kind]
     #[arg(long, value_name = "INDEX|NAME")]
     gpu: Option<String>,
-    /// Level of the kernels: 0 core WebGPU, which runs everywhere; 1 subgroup operations; 2 frozen float16 matrices (see
-    /// --dtype) multiplied by cooperative matrices of f16 (experimental) [default: 1 where there are subgroups]
+    /// Level of the kernels: 0 core WebGPU, which runs everywhere; 1 subgroup operations, on processors; 2 frozen float16
+    /// matrices (see --dtype) by cooperative matrices (experimental) [default: 1 on processors that have subgroups]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(..Tier::ALL.len() as i64))]
     tier: Option<u8>,
-    /// Do not measure which shapes of the kernels are fastest, nor use what was measured before
+    /// Do not try which kernels are right and fastest, nor use what was found before
     #[arg(long)]
     no_autotune: bool,
     /// Keep every runtime check of the shaders
