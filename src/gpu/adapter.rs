@@ -66,6 +66,9 @@ pub struct GpuOptions {
     /// Pretend that a dispatch has no more than this many workgroups in one dimension, to test large grids.
     #[doc(hidden)]
     pub max_groups_per_dimension: Option<u32>,
+    /// Ask for no more than the limits that WebGPU promises everywhere, to test that they suffice.
+    #[doc(hidden)]
+    pub default_limits: bool,
 }
 
 impl GpuOptions {
@@ -95,6 +98,7 @@ impl Default for GpuOptions {
             profile: false,
             submit_ms: 50.0,
             max_groups_per_dimension: None,
+            default_limits: false,
         }
     }
 }
@@ -332,7 +336,10 @@ impl Gpu {
             .request_device(&wgpu::DeviceDescriptor {
                 label: Some("oaif"),
                 required_features: features,
-                required_limits: adapter.limits(),
+                required_limits: match options.default_limits {
+                    true => wgpu::Limits::default(),
+                    false => adapter.limits(),
+                },
                 experimental_features,
                 ..Default::default()
             })

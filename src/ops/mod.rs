@@ -31,7 +31,7 @@ pub use add::residual_add;
 pub use advance::{DecodeSlots, decode_advance};
 pub use arithmetic::check_arithmetic;
 pub use attention::{AttentionShape, KeySource, attention};
-pub use cases::{Case, CaseReport, Input, all_cases};
+pub use cases::{Case, CaseReport, Input, all_cases, largest_shapes, real_shapes};
 pub use ceiling::Ceilings;
 pub use feed_forward::{FeedForward, feed_forward};
 pub use gather::{Inverse, embedding, gather_rows};

@@ -15,6 +15,7 @@ mod preference;
 mod rotary;
 mod sampling;
 mod segment;
+mod self_attention;
 
 use half::{bf16, f16};
 
@@ -55,6 +56,21 @@ impl Input {
         let draw = |i: usize| {
             let [u, v] = [0, 1].map(|j| uniform(seed, 7, j, i as u32));
             ((-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()) as f32 * scale
+        };
+        Input::f32((0..rows * cols).map(draw).collect(), rows, cols)
+    }
+
+    /// A matrix's elements with standard deviation `scale`: normal, or where there are so many that this would take seconds
+    /// uniform, (rows, cols), a function of `seed`.
+    pub fn weights(seed: u32, rows: usize, cols: usize, scale: f32) -> Input {
+        if rows * cols <= 1 << 18 {
+            return Input::normal(seed, rows, cols, scale);
+        }
+        let width = 3f32.sqrt() * scale;
+        let draw = |i: usize| {
+            let mixed = (((seed as u64) << 40) + i as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let bits = (mixed ^ (mixed >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 40;
+            (bits as f32 / (1 << 23) as f32 - 1.0) * width
         };
         Input::f32((0..rows * cols).map(draw).collect(), rows, cols)
     }
@@ -124,6 +140,29 @@ impl Input {
         }
         Ok(tensor)
     }
+}
+
+/// Columns of x (N, cols).
+fn columns(x: &[f64], cols: usize, range: std::ops::Range<usize>) -> Vec<f64> {
+    x.chunks_exact(cols).flat_map(|row| &row[range.clone()]).copied().collect()
+}
+
+/// Matrices of as many rows side by side, each with how many columns it has.
+fn beside(parts: &[(&[f64], usize)]) -> Vec<f64> {
+    let rows = parts[0].0.len() / parts[0].1;
+    let row =
+        |n: usize| parts.iter().flat_map(move |(part, cols)| part[n * cols..(n + 1) * cols].iter().copied());
+    (0..rows).flat_map(row).collect()
+}
+
+/// 2 x.
+fn twice(x: &[f64]) -> Vec<f64> {
+    x.iter().map(|x| 2.0 * x).collect()
+}
+
+/// The gradients of those tensors that one has reached.
+fn gradients(r: &Recorder, tensors: &[Tensor]) -> Vec<Tensor> {
+    tensors.iter().filter_map(|t| r.gradient(*t)).collect()
 }
 
 type Record = Box<dyn Fn(&mut Recorder, &[Tensor]) -> Result<Vec<Tensor>> + Send + Sync>;
@@ -286,15 +325,36 @@ pub fn all_cases() -> Vec<Case> {
         rotary::cases,
         sampling::cases,
         segment::cases,
+        self_attention::cases,
     ];
     ops.iter().flat_map(|cases| cases()).collect()
+}
+
+/// Shapes that models have: few rows, widths, heads, vocabularies and contexts of their size. Minutes on a processor.
+pub fn real_shapes() -> Vec<Case> {
+    let ops = [
+        attention::real_shapes,
+        feed_forward::real_shapes,
+        gather::real_shapes,
+        linear::real_shapes,
+        logprob::real_shapes,
+        norm::real_shapes,
+        rotary::real_shapes,
+        self_attention::real_shapes,
+    ];
+    ops.iter().flat_map(|cases| cases()).collect()
+}
+
+/// The largest of them, for which a processor and `reference` take minutes each.
+pub fn largest_shapes() -> Vec<Case> {
+    [attention::largest_shapes, logprob::largest_shapes].iter().flat_map(|cases| cases()).collect()
 }
 
 /// A few small cases that go through every kernel that matters, for a device's first start.
 pub(super) fn for_first_start() -> Vec<Case> {
     let mut names = ["self_attention_backward", "self_attention_decode", "self_attention_after"].to_vec();
     let mut out = vec![linear::small_case()];
-    for case in attention::small_cases().into_iter().chain(feed_forward::small_cases()) {
+    for case in self_attention::small_cases().into_iter().chain(feed_forward::small_cases()) {
         if case.kernel == "feed_forward_backward" || names.contains(&case.kernel) {
             names.retain(|name| *name != case.kernel);
             out.push(case);
