@@ -46,7 +46,10 @@ impl Gpu {
             .request_device(&wgpu::DeviceDescriptor {
                 label: Some("oaif"),
                 required_features: features,
-                required_limits: adapter.limits(),
+                required_limits: match options.default_limits {
+                    true => wgpu::Limits::default(),
+                    false => adapter.limits(),
+                },
                 experimental_features,
                 ..Default::default()
             })

@@ -47,6 +47,9 @@ pub struct GpuOptions {
     /// The longest that one submit is expected to hold the GPU, in milliseconds. Drivers kill submits after
     /// seconds, a desktop stutters after tens of milliseconds.
     pub submit_ms: f64,
+    /// Ask for no more than the limits that WebGPU promises everywhere, to test that they suffice.
+    #[doc(hidden)]
+    pub default_limits: bool,
     /// Pretend that a dispatch has no more than this many workgroups in one dimension, to test large grids.
     #[doc(hidden)]
     pub max_groups_per_dimension: Option<u32>,
@@ -79,6 +82,7 @@ impl Default for GpuOptions {
             profile: false,
             submit_ms: 50.0,
             max_groups_per_dimension: None,
+            default_limits: false,
         }
     }
 }

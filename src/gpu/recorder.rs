@@ -86,7 +86,6 @@ pub struct Recorder {
     subgroup: Option<u32>,
     tuning: Option<Tuning>,
     arithmetic: Arithmetic,
-    device_kind: Option<DeviceKind>,
     busy: u32,
     waiting: Waiting,
 }
@@ -100,7 +99,6 @@ impl Recorder {
             subgroup: gpu.subgroup(),
             tuning: Some(gpu.tuning()),
             arithmetic: gpu.arithmetic(),
-            device_kind: Some(gpu.summary().device_kind()),
             busy,
             ..Recorder::default()
         }
@@ -114,11 +112,6 @@ impl Recorder {
     /// How products with frozen f16 matrices are computed.
     pub fn arithmetic(&self) -> Arithmetic {
         self.arithmetic
-    }
-
-    /// What runs the kernels.
-    pub fn device_kind(&self) -> DeviceKind {
-        self.device_kind.unwrap_or(DeviceKind::Gpu)
     }
 
     /// Workgroups that keep the GPU about busy.

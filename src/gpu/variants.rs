@@ -121,6 +121,14 @@ impl Tuning {
         };
         Tuning { products, tiled_attention: kind == DeviceKind::Gpu, fused_blocks: true }
     }
+
+    /// What the kernels are written for, where nothing else tells.
+    pub fn kind(&self) -> DeviceKind {
+        match self.products {
+            Products::Unrolled(_) => DeviceKind::Processor,
+            Products::Staged(_) => DeviceKind::Gpu,
+        }
+    }
 }
 
 /// The tiles that [`UnrolledTiles`] are chosen from; the first of each is the choice where nothing was measured.

@@ -48,6 +48,11 @@ const LONGEST: Duration = Duration::from_millis(900);
 /// # Errors
 /// What the engine reports. A cache that cannot be read or written is no error, see [`Tuned::warning`].
 pub fn tune(gpu: &Gpu, cache: Option<&Path>) -> Result<Tuned> {
+    tune_by(gpu, cache, for_first_start)
+}
+
+/// [`tune`] with other cases that the kernels for GPUs have to pass.
+fn tune_by(gpu: &Gpu, cache: Option<&Path>, first_start: impl FnOnce() -> Vec<Case>) -> Result<Tuned> {
     if gpu.is_measuring() {
         return Ok(Tuned::default());
     }
@@ -64,7 +69,7 @@ pub fn tune(gpu: &Gpu, cache: Option<&Path>) -> Result<Tuned> {
         }
     }
     if let Products::Staged(_) = gpu.tuning().products {
-        key.wrong_on_gpu = first_wrong(gpu, &for_first_start())?;
+        key.wrong_on_gpu = first_wrong(gpu, &first_start())?;
         if key.wrong_on_gpu.is_some() {
             gpu.set_tuning(Tuning::untuned(None, DeviceKind::Processor));
         }
@@ -244,19 +249,34 @@ mod tests {
         assert!(again.warning.unwrap().contains("is broken: tuning again"));
         assert!(tune(&gpu, Some(&cache)).unwrap().warning.is_none());
     }
+
     #[test]
-    fn a_gpu_on_which_kernels_are_wrong_gets_those_for_processors() {
+    fn a_gpu_on_which_kernels_are_wrong_gets_those_for_processors_now_and_the_next_time() {
         let Ok(gpu) = Gpu::open(&GpuOptions::default()) else {
             assert!(std::env::var("REQUIRE_GPU").is_err(), "no GPU");
             return;
         };
-        gpu.set_tuning(Tuning::untuned(None, DeviceKind::Gpu));
-        let mut cases = for_first_start();
-        assert!(cases.len() >= 4, "products both ways and attention both ways");
-        assert_eq!(first_wrong(&gpu, &cases).unwrap(), None);
-        cases[1].expected = Box::new(|v| vec![vec![0.0; v[0].len()]]);
-        assert!(
-            first_wrong(&gpu, &cases[1..2]).is_err() || first_wrong(&gpu, &cases[1..2]).unwrap().is_some()
-        );
+        let for_gpus = Tuning::untuned(None, DeviceKind::Gpu);
+        let tuned = |cache: Option<&Path>, cases: Vec<Case>| {
+            gpu.set_tuning(for_gpus);
+            tune_by(&gpu, cache, || cases).unwrap()
+        };
+        let cases = for_first_start;
+        assert!(cases().len() >= 4, "products both ways and attention both ways");
+        assert_eq!(tuned(None, cases()).wrong_on_gpu, None);
+        assert_eq!(gpu.tuning(), for_gpus);
+        // The second case comes out wrong.
+        let mut with_mistake = cases();
+        let wrong = format!("{} {}", with_mistake[1].kernel, with_mistake[1].shape);
+        let right = std::mem::replace(&mut with_mistake[1].expected, Box::new(|_| Vec::new()));
+        with_mistake[1].expected =
+            Box::new(move |v| right(v).iter().map(|want| want.iter().map(|x| x + 1.0).collect()).collect());
+        let dir = tempfile::tempdir().unwrap();
+        let after = tuned(Some(dir.path()), with_mistake);
+        assert_eq!(after.wrong_on_gpu.as_ref(), Some(&wrong));
+        assert_eq!((gpu.tuning().kind(), gpu.tuning().tiled_attention), (DeviceKind::Processor, false));
+        let chosen = gpu.tuning();
+        let again = tuned(Some(dir.path()), cases());
+        assert_eq!((again.wrong_on_gpu, gpu.tuning()), (Some(wrong), chosen), "of the cache");
     }
 }

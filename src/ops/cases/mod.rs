@@ -15,11 +15,12 @@ mod preference;
 mod rotary;
 mod sampling;
 mod segment;
+mod self_attention;
 mod table;
 
 use half::{bf16, f16};
-pub use table::all_cases;
 pub(crate) use table::for_first_start;
+pub use table::{all_cases, largest_shapes, real_shapes};
 
 use crate::error::Result;
 use crate::gpu::{Arena, Category, Dim, Format, Gpu, Live, Plan, PlanOptions, Recorder, Tensor};
@@ -58,6 +59,21 @@ impl Input {
         let draw = |i: usize| {
             let [u, v] = [0, 1].map(|j| uniform(seed, 7, j, i as u32));
             ((-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()) as f32 * scale
+        };
+        Input::f32((0..rows * cols).map(draw).collect(), rows, cols)
+    }
+
+    /// A matrix's elements with standard deviation `scale`: normal, or where there are so many that this would take seconds
+    /// uniform, (rows, cols), a function of `seed`.
+    pub fn weights(seed: u32, rows: usize, cols: usize, scale: f32) -> Input {
+        if rows * cols <= 1 << 18 {
+            return Input::normal(seed, rows, cols, scale);
+        }
+        let width = 3f32.sqrt() * scale;
+        let draw = |i: usize| {
+            let mixed = (((seed as u64) << 40) + i as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let bits = (mixed ^ (mixed >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 40;
+            (bits as f32 / (1 << 23) as f32 - 1.0) * width
         };
         Input::f32((0..rows * cols).map(draw).collect(), rows, cols)
     }
@@ -127,6 +143,29 @@ impl Input {
         }
         Ok(tensor)
     }
+}
+
+/// Columns of x (N, cols).
+fn columns(x: &[f64], cols: usize, range: std::ops::Range<usize>) -> Vec<f64> {
+    x.chunks_exact(cols).flat_map(|row| &row[range.clone()]).copied().collect()
+}
+
+/// Matrices of as many rows side by side, each with how many columns it has.
+fn beside(parts: &[(&[f64], usize)]) -> Vec<f64> {
+    let rows = parts[0].0.len() / parts[0].1;
+    let row =
+        |n: usize| parts.iter().flat_map(move |(part, cols)| part[n * cols..(n + 1) * cols].iter().copied());
+    (0..rows).flat_map(row).collect()
+}
+
+/// 2 x.
+fn twice(x: &[f64]) -> Vec<f64> {
+    x.iter().map(|x| 2.0 * x).collect()
+}
+
+/// The gradients of those tensors that one has reached.
+fn gradients(r: &Recorder, tensors: &[Tensor]) -> Vec<Tensor> {
+    tensors.iter().filter_map(|t| r.gradient(*t)).collect()
 }
 
 type Record = Box<dyn Fn(&mut Recorder, &[Tensor]) -> Result<Vec<Tensor>> + Send + Sync>;
