@@ -1,20 +1,20 @@
-// adafactor_cols: Σ g² by columns over one slice of the rows, an invocation a column.
+// adafactor_cols: Σ g² by columns over one slice of the rows, an invocation four columns.
 //   g (rows, cols)   ->   partials (slices, cols)  =
 
 @compute @workgroup_size(64)
 fn main(workgroup: Workgroup, @builtin(local_invocation_index) lane: u32) {
     let group = group_index(workgroup);
     let slice = group % params.slices;
-    let col = group / params.slices * 64u + lane;
+    let col = (group / params.slices * 64u + lane) * 4u;
     if (group >= step.end || col >= params.cols) {
         return;
     }
     let share = (params.rows + params.slices - 1u) / params.slices;
     let last = min((slice + 1u) * share, params.rows);
-    var sum = 0.0;
+    var sums = vec4<f32>();
     for (var r = slice * share; r < last; r++) {
-        let d = g[r * params.cols + col];
-        sum += d * d;
+        let d = load_g(r * params.cols, col, params.cols);
+        sums += d * d;
     }
-    partials[slice * params.cols + col] = sum;
+    store_partials(slice * params.cols + col, sums, min(4u, params.cols - col));
 }

@@ -8,16 +8,16 @@ var<workgroup> sums: array<f32, 256>;
 fn main(workgroup: Workgroup, @builtin(local_invocation_index) lane: u32) {
     let group = group_index(workgroup);
     let first = group * 16u;
-    let col = lane & 15u;
+    let part = lane & 15u;
     for (var i = lane >> 4u; i < 16u; i += 4u) {
-        var sum = 0.0;
+        var squares = vec4<f32>();
         if (first + i < params.rows) {
-            let at = (first + i) * params.cols;
-            for (var j = col; j < params.cols; j += 16u) {
-                sum += g[at + j] * g[at + j];
+            for (var col = part * 4u; col < params.cols; col += 64u) {
+                let d = load_g((first + i) * params.cols, col, params.cols);
+                squares += d * d;
             }
         }
-        sums[i * 16u + col] = sum;
+        sums[i * 16u + part] = dot(squares, vec4(1.0));
     }
     workgroupBarrier();
     let r = first + lane;

@@ -1,8 +1,10 @@
-// logprob_backward: turns a chunk of the logits x into their gradient, in place, lanes along the columns.
-//   targets (T)  lse (T) saved by logprob_forward  dlogp (T)   ->   logits (T, stride)  =
-// x[v] becomes dlogp ([v = target] - exp(x[v] - lse))
+// logprob_backward: turns a chunk of the products x into their gradient, in place, by way of the logits z made of them; lanes
+// along the columns in fours.
+//   targets (T)  lse (T) saved by logprob_forward  dlogp (T)   ->   logits (T, stride): x  =
+// x[v] becomes dlogp ([v = target] - exp(z[v] - lse)) dz/dx
 // cols: columns of logits used here: tokens from `first` on
 // stride: columns of logits in all
+//#include logits
 
 @compute @workgroup_size(64)
 fn main(workgroup: Workgroup, @builtin(local_invocation_index) lane: u32) {
@@ -15,10 +17,11 @@ fn main(workgroup: Workgroup, @builtin(local_invocation_index) lane: u32) {
         let target_col = targets[row] - params.first;
         let log_sum = lse[row];
         let d = dlogp[row];
-        for (var v = lane; v < params.cols; v += 64u) {
-            let at = row * params.stride + v;
-            let one = select(0.0, 1.0, v == target_col);
-            logits[at] = d * (one - exp(logits[at] - log_sum));
+        let at = row * params.stride;
+        for (var v = lane * 4u; v < params.cols; v += 256u) {
+            let z = logits_of(load_logits(at, v, params.cols));
+            let one = select(vec4<f32>(), vec4(1.0), vec4(v, v + 1u, v + 2u, v + 3u) == vec4(target_col));
+            store_logits(at + v, d * (one - exp(z - log_sum)) * logit_slopes(z), min(4u, params.cols - v));
         }
     }
 }

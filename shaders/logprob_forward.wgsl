@@ -1,11 +1,12 @@
-// logprob_forward: folds a chunk of the logits x into the statistics of each row, an invocation a row or (WIDE) a
-// workgroup a row.
-//   logits (T, stride)  targets (T)   ->   state (T, 4)  = or (LATER) updated
+// logprob_forward: folds a chunk of the logits z, made of products x, into the statistics of each row, an invocation a row or
+// (WIDE) a workgroup a row.
+//   logits (T, stride): x  targets (T)   ->   state (T, 4)  = or (LATER) updated
 //   with LAST also   ->   logp (T)  entropy (T)  lse (T)  =
-// state: m = max x,  s = Σ exp(x - m),  u = Σ exp(x - m) (x - m),  x[target]
-// lse = m + ln s,  logp = x[target] - lse,  entropy = ln s - u / s
+// state: m = max z,  s = Σ exp(z - m),  u = Σ exp(z - m) (z - m),  z[target]
+// lse = m + ln s,  logp = z[target] - lse,  entropy = ln s - u / s
 // cols: columns of logits used here: tokens from `first` on
 // stride: columns of logits in all
+//#include logits
 
 //#if WIDE
 var<workgroup> largest: array<f32, 64>;
@@ -18,13 +19,15 @@ fn main(workgroup: Workgroup, @builtin(local_invocation_index) lane: u32) {
     let rows = extent(params.rows);
     let wide = WIDE;
     let row = select(group * 64u + lane, group, wide);
-    let first = select(0u, lane, wide);
-    let stride = select(1u, 64u, wide);
+    let first = select(0u, lane * 4u, wide);
+    let stride = select(4u, 256u, wide);
     let at = min(row, rows - 1u) * params.stride;
-    var m = -1e30;
+    var tops = vec4(-1e30);
     for (var v = first; v < params.cols; v += stride) {
-        m = max(m, logits[at + v]);
+        let z = logits_of(load_logits(at, v, params.cols));
+        tops = max(tops, select(vec4(-1e30), z, columns_below(v, params.cols)));
     }
+    var m = max(max(tops.x, tops.y), max(tops.z, tops.w));
 //#if WIDE
     largest[lane] = m;
     workgroupBarrier();
@@ -32,11 +35,15 @@ fn main(workgroup: Workgroup, @builtin(local_invocation_index) lane: u32) {
         m = max(m, largest[i]);
     }
 //#end
-    var sum = vec2(0.0);
+    var s = vec4<f32>();
+    var u = vec4<f32>();
     for (var v = first; v < params.cols; v += stride) {
-        let x = logits[at + v] - m;
-        sum += exp(x) * vec2(1.0, x);
+        let below = logits_of(load_logits(at, v, params.cols)) - m;
+        let weights = select(vec4<f32>(), exp(below), columns_below(v, params.cols));
+        s += weights;
+        u += weights * below;
     }
+    var sum = vec2(dot(s, vec4(1.0)), dot(u, vec4(1.0)));
 //#if WIDE
     sums[lane] = sum;
     workgroupBarrier();
@@ -52,7 +59,7 @@ fn main(workgroup: Workgroup, @builtin(local_invocation_index) lane: u32) {
     // A target below `first` wraps around to a large number.
     let target_col = targets[row] - params.first;
     if (target_col < params.cols) {
-        now.w = logits[at + target_col];
+        now.w = logits_of(load_logits(at, target_col / 4u * 4u, params.cols))[target_col % 4u];
     }
 //#if LATER
     let old = state[row];

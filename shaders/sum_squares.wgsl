@@ -1,4 +1,4 @@
-// sum_squares: Σ x² of a workgroup's `share` elements, for global_norm.
+// sum_squares: Σ x² of a workgroup's `share` elements, a multiple of 256, for global_norm.
 //   x (M)   ->   partials from `first` on (ceil(M / share))  =
 //#include workgroup_sum
 
@@ -7,11 +7,12 @@ fn main(workgroup: Workgroup, @builtin(local_invocation_index) lane: u32) {
     let group = group_index(workgroup);
     let first = group * params.share;
     let last = min(first + params.share, params.len);
-    var sum = 0.0;
-    for (var m = first + lane; m < last; m += 64u) {
-        sum += x[m] * x[m];
+    var sums = vec4<f32>();
+    for (var i = first + lane * 4u; i < last; i += 256u) {
+        let four = load_x(0u, i, params.len);
+        sums += four * four;
     }
-    sum = workgroup_sum(lane, sum);
+    let sum = workgroup_sum(lane, dot(sums, vec4(1.0)));
     if (group < step.end && lane == 0u) {
         partials[params.first + group] = sum;
     }

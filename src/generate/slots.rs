@@ -89,7 +89,8 @@ impl Slots {
         let normed = model.final_norm(r, hidden)?;
         let head = model.head(r);
         let logits = ops::linear(r, normed, &head.into(), None)?;
-        let sampled = ops::sample(r, logits, sequences, slots.positions, options.sampling)?;
+        let transform = model.logit_transform();
+        let sampled = ops::sample(r, logits, sequences, slots.positions, options.sampling, transform)?;
         ops::decode_advance(r, sampled, eos, slots);
         r.output(slots.slots);
         r.output(slots.history);

@@ -8,7 +8,9 @@ use super::kv_cache::KvCache;
 use super::{Model, ModelState};
 use crate::error::Result;
 use crate::gpu::{Dim, Format, Recorder, Tensor};
-use crate::ops::{self, Activation, AttentionShape, Inverse, KeySource, Linear, Lora, Matrix, Norm, Rotary};
+use crate::ops::{
+    self, Activation, AttentionShape, Inverse, KeySource, Linear, LogitTransform, Lora, Matrix, Norm, Rotary,
+};
 
 /// The rows of a stream in a recording, see [`crate::data::packing::Packed`].
 #[derive(Clone, Copy)]
@@ -71,6 +73,11 @@ impl Model {
     pub(crate) fn final_norm(&self, r: &mut Recorder, hidden: Tensor) -> Result<Tensor> {
         let norm = self.state.norm(r, FINAL_NORM);
         ops::norm(r, hidden, &norm)
+    }
+
+    /// What becomes of the head's products.
+    pub(crate) fn logit_transform(&self) -> LogitTransform {
+        LogitTransform::default()
     }
 
     /// The output head, (V, C).

@@ -89,7 +89,7 @@ impl Scorer {
         let picked = ops::gather_rows(&mut r, &hidden.into(), targets.rows, None)?;
         let normed = model.final_norm(&mut r, picked)?;
         let head = model.head(&mut r);
-        let scored = ops::logprob(&mut r, normed, &head, targets.ids, VOCAB_CHUNK)?;
+        let scored = ops::logprob(&mut r, normed, &head, targets.ids, VOCAB_CHUNK, model.logit_transform())?;
         r.output(scored.logp);
         r.output(scored.entropy);
         let plan = Plan::new(gpu, r, arena, PlanOptions::default())?;

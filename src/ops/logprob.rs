@@ -1,10 +1,11 @@
 //! Log-probabilities of given tokens under the output head, without the (T, V) logits.
 
+use super::logits::LogitTransform;
 use super::matrix::{Matrix, MatrixRows};
-use super::product::{Product, launch_backward_input, launch_backward_weight, launch_forward};
+use super::product::{Product, aligned, launch_backward_input, launch_backward_weight, launch_forward};
 use crate::error::Result;
 use crate::gpu::shader::{Constants, constants};
-use crate::gpu::{Groups, Launch, Recorder, Tensor, Word, Work, read, write};
+use crate::gpu::{DeviceKind, Groups, Launch, Recorder, Tensor, Word, Work, read, write};
 
 /// Results of [`logprob`].
 #[derive(Clone, Copy, Debug)]
@@ -19,15 +20,28 @@ pub struct LogProb {
 
 /// Tokens of the vocabulary whose logits are held at a time.
 pub const VOCAB_CHUNK: usize = 4096;
-/// Columns of a chunk from which on a whole workgroup takes a row.
-const WIDE_FROM: usize = 1024;
+/// Columns of a chunk from which on a whole workgroup takes a row: as soon as its lanes have something to load together, or, on a
+/// processor, when the barriers are a small part of it.
+const WIDE_FROM: usize = 256;
+const WIDE_FROM_ON_A_PROCESSOR: usize = 1024;
 /// Logits that make a workgroup of the backward pass worth its launch.
 const GROUP_LOGITS: usize = 4096;
 
-/// logp = log softmax(h Wᵀ) at the target, in chunks of `chunk` tokens of the vocabulary (usually [`VOCAB_CHUNK`]); the
-/// backward pass computes each chunk again.
+/// logp = log softmax(transform(h Wᵀ)) at the target, in chunks of `chunk` tokens of the vocabulary (usually
+/// [`VOCAB_CHUNK`]); the backward pass computes each chunk again.
 ///   h (T, C)  w (V, C)  targets (T, 1) u32  ->  [`LogProb`]
-pub fn logprob(r: &mut Recorder, h: Tensor, w: &Matrix, targets: Tensor, chunk: usize) -> Result<LogProb> {
+///
+/// # Errors
+/// [`crate::Error::Config`] for a transform out of its range.
+pub fn logprob(
+    r: &mut Recorder,
+    h: Tensor,
+    w: &Matrix,
+    targets: Tensor,
+    chunk: usize,
+    transform: LogitTransform,
+) -> Result<LogProb> {
+    transform.check()?;
     assert_eq!(h.cols, w.cols, "logprob: h (T, {}) and w (V, {})", h.cols, w.cols);
     assert_eq!((h.rows, 1), (targets.rows, targets.cols), "logprob: targets");
     let width = chunk.min(w.rows);
@@ -39,7 +53,7 @@ pub fn logprob(r: &mut Recorder, h: Tensor, w: &Matrix, targets: Tensor, chunk: 
     for (i, rows) in chunks.iter().enumerate() {
         launch_forward(r, Product::new(h, *rows, logits));
         let last = (i + 1 == chunks.len()).then_some(out);
-        fold(r, logits, targets, rows, state, last);
+        fold(r, logits, transform, targets, rows, state, last);
     }
     r.rule(&[logits, state, logp, entropy, lse], move |r| {
         let Some(dlogp) = r.gradient(logp) else { return Ok(()) };
@@ -47,7 +61,7 @@ pub fn logprob(r: &mut Recorder, h: Tensor, w: &Matrix, targets: Tensor, chunk: 
         let mut dw = None;
         for rows in chunks {
             launch_forward(r, Product::new(h, rows, dlogits));
-            launch_backward(r, targets, lse, dlogp, dlogits, &rows);
+            launch_backward(r, transform, targets, lse, dlogp, dlogits, &rows);
             // Chunks of one part write different rows of its gradient: all of them set, or all of them add.
             if rows.first_row == 0 {
                 dw = r.gradient_target(rows.part);
@@ -74,34 +88,49 @@ constants! {
     }
 }
 
-/// Which tokens' logits a launch takes.
-fn place(logits: Tensor, tokens: &MatrixRows) -> Vec<(&'static str, Word)> {
-    vec![
+/// Which tokens' logits a launch takes, and what becomes of their products.
+fn place(logits: Tensor, transform: LogitTransform, tokens: &MatrixRows) -> Vec<(&'static str, Word)> {
+    let mut params: Vec<(&str, Word)> = vec![
         ("rows", logits.rows.into()),
         ("cols", tokens.rows.into()),
         ("stride", logits.cols.into()),
         ("first", tokens.first.into()),
-    ]
+    ];
+    params.extend(transform.params());
+    params
+}
+
+/// Whether rows of the logits, and of the columns used, are whole vectors of four.
+fn fours(logits: Tensor, tokens: &MatrixRows) -> bool {
+    aligned(&[logits.cols, tokens.rows])
 }
 
 /// Folds the logits of the tokens `rows` into `state`, and after the last of them writes the results.
 fn fold(
     r: &mut Recorder,
     logits: Tensor,
+    transform: LogitTransform,
     targets: Tensor,
     rows: &MatrixRows,
     state: Tensor,
     last: Option<LogProb>,
 ) {
-    let wide = rows.rows >= WIDE_FROM;
-    let mut args = vec![read("logits", logits), read("targets", targets), write("state", state).vec4()];
+    let wide_from = match r.tuning().kind() {
+        DeviceKind::Gpu => WIDE_FROM,
+        DeviceKind::Processor => WIDE_FROM_ON_A_PROCESSOR,
+    };
+    let wide = rows.rows >= wide_from;
+    let mut constants = transform.constants();
+    constants.extend(LogprobForward { wide, later: rows.first > 0, last: last.is_some() }.list());
+    let logits_arg = read("logits", logits).rows(fours(logits, rows));
+    let mut args = vec![logits_arg, read("targets", targets), write("state", state).vec4()];
     args.extend(
         last.iter().flat_map(|l| [write("logp", l.logp), write("entropy", l.entropy), write("lse", l.lse)]),
     );
     r.launch(Launch {
         kernel: "logprob_forward",
-        constants: LogprobForward { wide, later: rows.first > 0, last: last.is_some() }.list(),
-        params: place(logits, rows),
+        constants,
+        params: place(logits, transform, rows),
         args,
         groups: Groups::over(logits.rows, if wide { 1 } else { 64 }),
         work: Work { flops: 8.0 * rows.rows as f64, bytes: 4.0 * rows.rows as f64 },
@@ -110,6 +139,7 @@ fn fold(
 
 fn launch_backward(
     r: &mut Recorder,
+    transform: LogitTransform,
     targets: Tensor,
     lse: Tensor,
     dlogp: Tensor,
@@ -117,13 +147,18 @@ fn launch_backward(
     rows: &MatrixRows,
 ) {
     let rows_per_group = (GROUP_LOGITS / rows.rows).max(1) as u32;
-    let mut params = place(logits, rows);
+    let mut params = place(logits, transform, rows);
     params.push(("rows_per_group", rows_per_group.into()));
     r.launch(Launch {
         kernel: "logprob_backward",
-        constants: vec![],
+        constants: transform.constants(),
         params,
-        args: vec![read("targets", targets), read("lse", lse), read("dlogp", dlogp), write("logits", logits)],
+        args: vec![
+            read("targets", targets),
+            read("lse", lse),
+            read("dlogp", dlogp),
+            write("logits", logits).rows(fours(logits, rows)),
+        ],
         groups: Groups::over(logits.rows, rows_per_group),
         work: Work { flops: 5.0 * rows.rows as f64, bytes: 8.0 * rows.rows as f64 },
     });

@@ -3,6 +3,7 @@
 use crate::error::Result;
 use crate::gpu::shader::{Constants, constants};
 use crate::gpu::{Groups, Launch, Recorder, Tensor, Word, Work, read, write};
+use crate::ops::product::aligned;
 use crate::reference;
 
 /// The scalar of [`crate::gpu::Live`] that holds the learning rate.
@@ -70,9 +71,11 @@ pub enum AdafactorState {
 const MIN_SHARE: usize = 4096;
 /// Workgroups that fill any GPU: more elements than these make larger shares.
 const MAX_GROUPS: usize = 2048;
+/// Elements that the lanes of a workgroup take at a time.
+const AT_A_TIME: usize = 256;
 /// Rows that make a slice of a column worth its launch, and slices at most.
-const SLICE_ROWS: usize = 128;
-const MAX_SLICES: usize = 64;
+const SLICE_ROWS: usize = 64;
+const MAX_SLICES: usize = 256;
 
 fn len(t: Tensor) -> usize {
     t.rows.max() as usize * t.cols
@@ -80,7 +83,7 @@ fn len(t: Tensor) -> usize {
 
 /// Elements of a workgroup for a tensor of `len`.
 fn share(len: usize) -> usize {
-    len.div_ceil(MAX_GROUPS).max(MIN_SHARE)
+    len.div_ceil(MAX_GROUPS).max(MIN_SHARE).next_multiple_of(AT_A_TIME)
 }
 
 /// The norm of all gradients laid end to end, and what follows from it: [norm, factor that brings it down to
@@ -98,7 +101,7 @@ pub fn global_norm(r: &mut Recorder, gradients: &[Tensor], max_norm: f32) -> Res
             kernel: "sum_squares",
             constants: vec![],
             params: vec![("len", len.into()), ("share", share.into()), ("first", first.into())],
-            args: vec![read("x", *g), write("partials", partials)],
+            args: vec![read("x", *g).rows(aligned(&[len])), write("partials", partials)],
             groups: Groups::over(len, share as u32),
             work: Work { flops: 2.0, bytes: 4.0 },
         });
@@ -130,7 +133,7 @@ pub fn adamw(
 ) -> Result<()> {
     let len = len(w);
     assert!([g, m, v].iter().all(|t| self::len(*t) == len), "adamw");
-    let share = share(len);
+    let (share, fours) = (share(len), aligned(&[len]));
     let AdamW { beta1, beta2, epsilon, weight_decay } = settings;
     r.launch_detached(Launch {
         kernel: "adamw",
@@ -143,7 +146,13 @@ pub fn adamw(
             ("epsilon", epsilon.into()),
             ("decay", weight_decay.into()),
         ],
-        args: vec![read("g", g), read("norm", norm).vec4(), write("w", w), write("m", m), write("v", v)],
+        args: vec![
+            read("g", g).rows(fours),
+            read("norm", norm).vec4(),
+            write("w", w).rows(fours),
+            write("m", m).rows(fours),
+            write("v", v).rows(fours),
+        ],
         groups: Groups::over(len, share as u32),
         work: Work { flops: 15.0, bytes: 28.0 },
     });
@@ -172,24 +181,26 @@ pub fn adafactor(
 ) -> Result<()> {
     assert_eq!((w.rows, w.cols), (g.rows, g.cols), "adafactor");
     let Adafactor { epsilon, clip_threshold, weight_decay } = settings;
+    let matrix = matches!(state, AdafactorState::Matrix { .. });
+    let (rows, cols) = if matrix { (w.rows.max() as usize, w.cols) } else { (1, len(w)) };
+    let fours = aligned(&[cols]);
     let state = match state {
         AdafactorState::Matrix { row, col } => {
             let mean = adafactor_means(r, g, row, col, norm, epsilon);
-            vec![read("row", row), read("col", col), read("row_mean", mean)]
+            vec![read("row", row), read("col", col).rows(fours), read("row_mean", mean)]
         }
         AdafactorState::Vector { v } => {
-            assert_eq!(len(v), len(w), "adafactor: v");
-            vec![write("v", v)]
+            assert_eq!(len(v), cols, "adafactor: v");
+            vec![write("v", v).rows(fours)]
         }
     };
-    let len = len(w);
-    let share = share(len);
-    let groups = len.div_ceil(share);
+    let quads = rows * cols.div_ceil(4);
+    let share = share(4 * quads) / 4;
+    let groups = quads.div_ceil(share);
     let partials = r.tensor("squares of the update", groups, 1);
-    let matrix = state.len() == 3;
     for apply in [false, true] {
-        let mut params: Vec<(&str, Word)> = vec![("len", len.into()), ("share", share.into())];
-        params.extend(matrix.then(|| ("cols", w.cols.into())));
+        let mut params: Vec<(&str, Word)> =
+            vec![("rows", rows.into()), ("cols", cols.into()), ("share", share.into())];
         match apply {
             true => params.extend([
                 ("groups", Word::from(groups)),
@@ -198,17 +209,17 @@ pub fn adafactor(
             ]),
             false => params.extend((!matrix).then(|| ("epsilon", epsilon.into()))),
         }
-        let mut args = vec![read("g", g), read("norm", norm).vec4()];
+        let mut args = vec![read("g", g).rows(fours), read("norm", norm).vec4()];
         args.extend(&state);
         args.push(write("partials", partials));
-        args.extend(apply.then(|| write("w", w)));
+        args.extend(apply.then(|| write("w", w).rows(fours)));
         r.launch_detached(Launch {
             kernel: "adafactor_update",
             constants: AdafactorUpdate { matrix, apply }.list(),
             params,
             args,
-            groups: Groups::over(len, share as u32),
-            work: Work { flops: 12.0, bytes: 12.0 },
+            groups: Groups::over(quads, share as u32),
+            work: Work { flops: 48.0, bytes: 48.0 },
         });
     }
     Ok(())
@@ -225,6 +236,7 @@ fn adafactor_means(
 ) -> Tensor {
     let (rows, cols) = (g.rows.max() as usize, g.cols);
     assert_eq!((len(row), len(col)), (rows, cols), "adafactor: row and col");
+    let fours = aligned(&[cols]);
     let slices = rows.div_ceil(SLICE_ROWS).min(MAX_SLICES);
     let partials = r.tensor("adafactor_cols", slices, cols);
     let mean = r.tensor("mean of the rows", 1, 1);
@@ -232,7 +244,7 @@ fn adafactor_means(
         kernel: "adafactor_rows",
         constants: vec![],
         params: vec![("rows", rows.into()), ("cols", cols.into()), ("epsilon", epsilon.into())],
-        args: vec![read("g", g), read("norm", norm).vec4(), write("row", row)],
+        args: vec![read("g", g).rows(fours), read("norm", norm).vec4(), write("row", row)],
         groups: Groups::over(rows, 16),
         work: Work { flops: 2.0 * cols as f64, bytes: 4.0 * cols as f64 },
     });
@@ -240,8 +252,8 @@ fn adafactor_means(
         kernel: "adafactor_cols",
         constants: vec![],
         params: vec![("rows", rows.into()), ("cols", cols.into()), ("slices", slices.into())],
-        args: vec![read("g", g), write("partials", partials)],
-        groups: Groups::over(cols, 64).times(slices as u32),
+        args: vec![read("g", g).rows(fours), write("partials", partials).rows(fours)],
+        groups: Groups::over(cols, 4 * 64).times(slices as u32),
         work: Work { flops: 2.0 * rows as f64, bytes: 4.0 * rows as f64 },
     });
     r.launch_detached(Launch {

@@ -92,7 +92,7 @@ impl PairStep {
         let picked = ops::gather_rows(&mut r, &hidden.into(), targets.rows, targets.inverse)?;
         let normed = model.final_norm(&mut r, picked)?;
         let head = model.head(&mut r);
-        let scored = ops::logprob(&mut r, normed, &head, targets.ids, VOCAB_CHUNK)?;
+        let scored = ops::logprob(&mut r, normed, &head, targets.ids, VOCAB_CHUNK, model.logit_transform())?;
         let logps = ops::segment_sum(&mut r, scored.logp, targets.offsets, targets.sequences)?;
 
         let pair_dim = Dim::Live { index: extent::PAIRS, max: pairs as u32 };

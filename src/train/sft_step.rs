@@ -52,7 +52,7 @@ impl SftStep {
         let picked = ops::gather_rows(&mut r, &hidden.into(), targets.rows, targets.inverse)?;
         let normed = model.final_norm(&mut r, picked)?;
         let head = model.head(&mut r);
-        let scored = ops::logprob(&mut r, normed, &head, targets.ids, VOCAB_CHUNK)?;
+        let scored = ops::logprob(&mut r, normed, &head, targets.ids, VOCAB_CHUNK, model.logit_transform())?;
         r.phase("backward");
         let seed = r.bind(&gradient.region(), scored.logp.rows, 1, Format::F32);
         r.backward(&[(scored.logp, seed)])?;

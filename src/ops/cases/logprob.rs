@@ -2,27 +2,46 @@
 
 use super::{Case, Input};
 use crate::gpu::Format;
-use crate::ops::{Matrix, VOCAB_CHUNK, gather_rows, logprob, residual_add};
+use crate::ops::{LogitTransform, Matrix, VOCAB_CHUNK, gather_rows, logprob, residual_add};
 use crate::reference;
 
+/// A model's transform, and the same for `reference`.
+pub(super) fn transform(scale: f32, soft_cap: Option<f32>) -> (LogitTransform, reference::LogitTransform) {
+    let exact = reference::LogitTransform { scale: scale.into(), soft_cap: soft_cap.map(f64::from) };
+    (LogitTransform { scale, soft_cap }, exact)
+}
+
 pub(super) fn cases() -> Vec<Case> {
-    // T, C, the rows of each part of W, the chunk, and the scale of h: one or several chunks, narrow and wide.
-    let shapes: [(usize, usize, &[usize], usize, f32); 9] = [
-        (1, 1, &[1], VOCAB_CHUNK, 1.0),
-        (5, 3, &[7], 3, 1.0),
-        (65, 8, &[64], 64, 1.0),
-        (67, 16, &[130, 61], 63, 1.0),
-        (13, 16, &[512], VOCAB_CHUNK, 1.0),
-        (7, 8, &[1025, 1024], 1024, 1.0),
-        (3, 8, &[5003], VOCAB_CHUNK, 1.0),
+    type Shape = (usize, usize, &'static [usize], usize, f32, (f32, Option<f32>));
+    let none = (1.0, None);
+    // T, C, the rows of each part of W, the chunk, the scale of h, and the logits' transform: one or several chunks, narrow and
+    // wide.
+    let shapes: [Shape; 13] = [
+        (1, 1, &[1], VOCAB_CHUNK, 1.0, none),
+        (5, 3, &[7], 3, 1.0, none),
+        (65, 8, &[64], 64, 1.0, none),
+        (67, 16, &[130, 61], 63, 1.0, none),
+        (13, 16, &[512], VOCAB_CHUNK, 1.0, none),
+        (7, 8, &[1025, 1024], 1024, 1.0, none),
+        (3, 8, &[5003], VOCAB_CHUNK, 1.0, none),
         // Logits of ±100: nearly certain rows.
-        (61, 64, &[257], 100, 5.0),
-        (2048, 64, &[512], VOCAB_CHUNK, 1.0),
+        (61, 64, &[257], 100, 5.0, none),
+        (2048, 64, &[512], VOCAB_CHUNK, 1.0, none),
+        (65, 16, &[63, 97], 50, 1.0, (0.25, None)),
+        // Logits of ±16 before the cap.
+        (33, 16, &[200], VOCAB_CHUNK, 1.0, (1.0, Some(5.0))),
+        (5, 8, &[2049], 1027, 1.0, (0.5, Some(3.0))),
+        // Most logits at the cap.
+        (13, 64, &[1028], VOCAB_CHUNK, 5.0, (2.0, Some(30.0))),
     ];
     let mut out = Vec::new();
-    for (t, c, parts, chunk, scale) in shapes {
+    for (t, c, parts, chunk, scale, (factor, cap)) in shapes {
+        let (transform, exact) = transform(factor, cap);
         let v: usize = parts.iter().sum();
-        let shape = format!("T {t} C {c} V {parts:?} by {chunk} scale {scale}");
+        let mut shape = format!("T {t} C {c} V {parts:?} by {chunk} scale {scale}");
+        if transform != LogitTransform::default() {
+            shape += &format!(" logits times {factor} cap {cap:?}");
+        }
         let targets: Vec<u32> = (0..t).map(|i| ((i * 7919 + v - 1) % v) as u32).collect();
         let inputs = |watched: bool| {
             let mark = |input: Input| if watched { input.watched() } else { input };
@@ -42,11 +61,11 @@ pub(super) fn cases() -> Vec<Case> {
             &shape,
             inputs(false),
             move |r, t| {
-                let l = logprob(r, t[0], &Matrix::new(t[3..].to_vec()), t[1], chunk)?;
+                let l = logprob(r, t[0], &Matrix::new(t[3..].to_vec()), t[1], chunk, transform)?;
                 Ok(vec![l.logp, l.entropy, l.lse])
             },
             move |v| {
-                let l = reference::logprob_forward(&v[0], &weights(v), &for_forward, c);
+                let l = reference::logprob_forward(&v[0], &weights(v), &for_forward, c, exact);
                 vec![l.logp, l.entropy, l.lse]
             },
         ));
@@ -55,12 +74,12 @@ pub(super) fn cases() -> Vec<Case> {
             &shape,
             inputs(true),
             move |r, t| {
-                let l = logprob(r, t[0], &Matrix::new(t[3..].to_vec()), t[1], chunk)?;
+                let l = logprob(r, t[0], &Matrix::new(t[3..].to_vec()), t[1], chunk, transform)?;
                 r.backward(&[(l.logp, t[2])])?;
                 Ok([&t[..1], &t[3..]].concat().iter().filter_map(|t| r.gradient(*t)).collect())
             },
             move |v| {
-                let (dh, dw) = reference::logprob_backward(&v[0], &weights(v), &targets, &v[2], c);
+                let (dh, dw) = reference::logprob_backward(&v[0], &weights(v), &targets, &v[2], c, exact);
                 let mut rest = dw.as_slice();
                 let dw = parts.iter().map(|rows| {
                     let (part, others) = rest.split_at(rows * c);
@@ -74,6 +93,7 @@ pub(super) fn cases() -> Vec<Case> {
     // A frozen head of 16 bits.
     for format in [Format::F16, Format::Bf16] {
         let (t, c, v, chunk) = (65, 16, 191, 63);
+        let (transform, exact) = transform(1.0, None);
         let targets: Vec<u32> = (0..t).map(|i| ((i * 7919 + v - 1) % v) as u32).collect();
         let inputs = vec![
             Input::normal(1, t, c, 1.0).live(0).watched(),
@@ -86,13 +106,13 @@ pub(super) fn cases() -> Vec<Case> {
             format!("T {t} C {c} V {v} by {chunk} {format:?}"),
             inputs,
             move |r, t| {
-                let l = logprob(r, t[0], &t[3].into(), t[1], chunk)?;
+                let l = logprob(r, t[0], &t[3].into(), t[1], chunk, transform)?;
                 r.backward(&[(l.logp, t[2])])?;
                 Ok([l.logp].into_iter().chain(r.gradient(t[0])).collect())
             },
             move |v| {
-                let logp = reference::logprob_forward(&v[0], &v[3], &targets, c).logp;
-                vec![logp, reference::logprob_backward(&v[0], &v[3], &targets, &v[2], c).0]
+                let logp = reference::logprob_forward(&v[0], &v[3], &targets, c, exact).logp;
+                vec![logp, reference::logprob_backward(&v[0], &v[3], &targets, &v[2], c, exact).0]
             },
         ));
     }
@@ -135,15 +155,16 @@ fn tied(t: usize, c: usize, parts: &'static [usize], format: Format) -> Case {
             let table = Matrix::new(t[4..].to_vec());
             let h = gather_rows(r, &table, t[3], None)?;
             let h = residual_add(r, t[0], h)?;
-            let l = logprob(r, h, &table, t[1], VOCAB_CHUNK)?;
+            let l = logprob(r, h, &table, t[1], VOCAB_CHUNK, LogitTransform::default())?;
             r.backward(&[(l.logp, t[2])])?;
             Ok([l.logp, l.entropy].into_iter().chain(r.gradient(t[0])).collect())
         },
         move |x| {
             let table = x[4..].concat();
             let h = reference::residual_add(&x[0], &reference::gather_rows(&table, &rows, c));
-            let l = reference::logprob_forward(&h, &table, &targets, c);
-            let (dh, _) = reference::logprob_backward(&h, &table, &targets, &x[2], c);
+            let plain = reference::LogitTransform::default();
+            let l = reference::logprob_forward(&h, &table, &targets, c, plain);
+            let (dh, _) = reference::logprob_backward(&h, &table, &targets, &x[2], c, plain);
             vec![l.logp, l.entropy, dh]
         },
     )

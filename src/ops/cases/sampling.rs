@@ -1,5 +1,6 @@
 //! Cases: sampling.
 
+use super::logprob::transform;
 use super::{Case, Input};
 use crate::ops::{SamplingParams, sample};
 use crate::reference;
@@ -19,7 +20,18 @@ pub(super) fn cases() -> Vec<Case> {
     ];
     let mut out = Vec::new();
     for (name, params) in params {
-        for (s, v) in [(1, 1), (67, 7), (64, 512), (5, 2053)] {
+        let none = (1.0, None);
+        let shapes = [
+            (1, 1, none),
+            (67, 7, none),
+            (64, 512, none),
+            (5, 2053, none),
+            // Several parts a row.
+            (1, 49_157, none),
+            (3, 30_000, (0.5, Some(4.0))),
+        ];
+        for (s, v, (scale, soft_cap)) in shapes {
+            let (transform, exact_transform) = transform(scale, soft_cap);
             let mut logits = Input::normal(1, s, v, 3.0);
             if v == 7 {
                 // Ties, of both zeros too.
@@ -41,12 +53,15 @@ pub(super) fn cases() -> Vec<Case> {
             };
             out.push(Case::new(
                 "sample",
-                format!("S {s} V {v} {name}"),
+                format!("S {s} V {v} {name} cap {soft_cap:?}"),
                 inputs,
-                move |r, t| Ok(vec![sample(r, t[0], t[1], t[2], params)?]),
+                move |r, t| Ok(vec![sample(r, t[0], t[1], t[2], params, transform)?]),
                 move |x| {
                     let rows = x[0].chunks(v).zip(numbers.iter().zip(&positions));
-                    let ids = rows.map(|(row, (n, at))| reference::sample(row, exact, 1, *n, *at).into());
+                    let ids = rows.map(|(row, (n, at))| {
+                        let logits: Vec<f64> = row.iter().map(|x| exact_transform.apply(*x)).collect();
+                        reference::sample(&logits, exact, 1, *n, *at).into()
+                    });
                     vec![ids.collect()]
                 },
             ));

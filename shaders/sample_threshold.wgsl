@@ -1,0 +1,68 @@
+// sample_threshold: the next eight bits of the highest order from which on the logits weigh `goal` or more, a workgroup a row.
+//   histograms (S, PARTS, 2, 256) of sample_histogram, as vectors of four   ->   state (S, 4)  = (FIRST) or updated
+// state: the order's bits so far, the weight of those above it (lower word, upper word), goal as a float
+// goal: so many, or (BY_MASS) such a share of what all weigh, which the first launch fixes
+
+var<workgroup> sums: array<vec2<u32>, 64>;
+
+// Of integers of two words.
+fn add(a: vec2<u32>, b: vec2<u32>) -> vec2<u32> {
+    let low = a.x + b.x;
+    return vec2(low, a.y + b.y + select(0u, 1u, low < a.x));
+}
+
+// The weight as a float, in units of 1 or (BY_MASS) as a mass; larger weights give no smaller floats.
+fn number(weight: vec2<u32>) -> f32 {
+    return select(f32(weight.x), f32(weight.y) / 4096.0 + f32(weight.x) / 4096.0 / 4294967296.0, BY_MASS);
+}
+
+@compute @workgroup_size(64)
+fn main(workgroup: Workgroup, @builtin(local_invocation_index) lane: u32) {
+    let group = group_index(workgroup);
+    let row = min(group, extent(params.rows) - 1u);
+    // The lane's four digits.
+    var digits: array<vec2<u32>, 4>;
+    for (var part = 0u; part < params.parts; part++) {
+        let at = (row * params.parts + part) * 128u + lane;
+        let lower = histograms[at];
+        let upper = histograms[at + 64u];
+        for (var j = 0u; j < 4u; j++) {
+            digits[j] = add(digits[j], vec2(lower[j], upper[j]));
+        }
+    }
+    sums[lane] = add(add(digits[0], digits[1]), add(digits[2], digits[3]));
+    workgroupBarrier();
+    var before = vec4<u32>();
+//#if FIRST
+//#else
+    before = state[row];
+//#end
+    var above = before.yz;
+    var total = vec2<u32>();
+    for (var i = 0u; i < 64u; i++) {
+        total = add(total, sums[i]);
+        if (i > lane) {
+            above = add(above, sums[i]);
+        }
+    }
+    var goal = bitcast<f32>(before.w);
+//#if FIRST
+    // Above 0, so that nothing does not weigh enough.
+    goal = select(params.goal, max(params.goal * number(total), 1e-12), BY_MASS);
+//#end
+    // The lane with the digit writes it; the last digit is taken where none is enough, for there are logits that are no number.
+    // It does so after all have read what was there.
+    storageBarrier();
+    if (group >= step.end || number(above) >= goal) {
+        return;
+    }
+    for (var j = 4u; j > 0u; j--) {
+        let with_it = add(above, digits[j - 1u]);
+        let digit = lane * 4u + j - 1u;
+        if (number(with_it) >= goal || digit == 0u) {
+            state[row] = vec4(before.x | (digit << params.shift), above, bitcast<u32>(goal));
+            return;
+        }
+        above = with_it;
+    }
+}
