@@ -5,6 +5,7 @@ mod common;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt::Write;
+use std::time::Instant;
 
 use common::gpu;
 use oaif::gpu::shader::{self, KERNELS, KernelKey};
@@ -32,32 +33,25 @@ fn check_all(gpu: &Gpu, checks: &str) {
 }
 
 fn check(gpu: &Gpu, checks: &str, cases: Vec<Case>) {
-    let (mut table, mut failures) = (String::new(), String::new());
-    let started = std::time::Instant::now();
+    let started = Instant::now();
+    let mut failures = String::new();
     for case in cases {
         check_tolerance(&case);
-        let name = format!("{:<26} {:<44}", case.kernel, case.shape);
-        let line = match case.check(gpu) {
+        let (name, begun) = (format!("{:<26} {:<44}", case.kernel, case.shape), Instant::now());
+        let found = match case.check(gpu) {
             Ok(report) if report.passed() => {
-                format!("{name} {:.1e} <= {:.0e}", report.error, report.tolerance)
+                Ok(format!("{name} {:.1e} <= {:.0e}", report.error, report.tolerance))
             }
-            Ok(report) => {
-                let line = format!("{name} {:.1e} ABOVE {:.0e}", report.error, report.tolerance);
-                writeln!(failures, "{line}").unwrap();
-                line
-            }
-            Err(e) => {
-                writeln!(failures, "{name} {e}").unwrap();
-                format!("{name} FAILED")
-            }
+            Ok(report) => Err(format!("{name} {:.1e} ABOVE {:.0e}", report.error, report.tolerance)),
+            Err(e) => Err(format!("{name} FAILED: {e}")),
         };
-        writeln!(table, "{line}").unwrap();
+        if let Err(line) = &found {
+            writeln!(failures, "{line}").unwrap();
+        }
+        println!("{} in {:.2?}", found.unwrap_or_else(|line| line), begun.elapsed());
     }
     let (name, kind, tier) = (&gpu.summary().name, gpu.tuning().kind(), gpu.tier());
-    println!(
-        "{table}{name} in {tier}, kernels for a {kind:?}, runtime checks {checks}: {:.0?}",
-        started.elapsed()
-    );
+    println!("{name} in {tier}, kernels for a {kind:?}, runtime checks {checks}: {:.0?}", started.elapsed());
     assert!(failures.is_empty(), "runtime checks {checks}, off or failed:\n{failures}");
 }
 
