@@ -77,6 +77,8 @@ impl KeySource {
 
 /// Lanes of a workgroup where each has a query or a key.
 const LANES: u32 = 64;
+/// The largest head whose backward kernels are unrolled by text: compilers of processors take minutes for larger ones.
+const LARGEST_UNROLLED: usize = 128;
 /// About as many keys as a query sees, where there are that many: for the time cap, since spans are known to the
 /// GPU alone.
 const USUAL_KEYS: u32 = 256;
@@ -376,7 +378,7 @@ fn launch_backward_key_value(
 ) {
     let mut args = vec![read("qkv", qkv).vec4()];
     // Otherwise `ends` alone tell which queries see a key.
-    let by_spans = shape.window.is_some() || r.tuning().tiled_attention;
+    let by_spans = shape.window.is_some() || backward_is_tiled(r, shape);
     args.extend(by_spans.then(|| read("spans", spans).vec4()));
     args.extend([
         read("ends", ends),
@@ -386,6 +388,10 @@ fn launch_backward_key_value(
     ]);
     let names = ["attention_backward_key_value", "attention_backward_key_value_tiled"];
     launch_backward(r, shape, qkv, names, TiledKernel::BackwardKeyValue, args, shape.kv_heads);
+}
+
+fn backward_is_tiled(r: &Recorder, shape: AttentionShape) -> bool {
+    r.tuning().tiled_attention || shape.head_dim > LARGEST_UNROLLED
 }
 
 /// One of the backward kernels: unrolled by text, or in tiles.
@@ -399,7 +405,7 @@ fn launch_backward(
     heads: usize,
 ) {
     let mut constants = shape.constants(qkv, qkv.cols);
-    let tile = r.tuning().tiled_attention.then(|| Tile::of(kind, shape.head_dim as u32));
+    let tile = backward_is_tiled(r, shape).then(|| Tile::of(kind, shape.head_dim as u32));
     constants.extend(tile.map_or_else(|| unrolled_lanes(r), |tile| tile.list()));
     r.launch(Launch {
         kernel: if tile.is_some() { tiled } else { unrolled },

@@ -28,8 +28,9 @@ pub fn all_cases() -> Vec<Case> {
     ops.iter().flat_map(|cases| cases()).collect()
 }
 
-/// Shapes that models have: few rows, widths, heads, vocabularies and contexts of their size. Minutes on a processor.
-pub fn real_shapes() -> Vec<Case> {
+/// Shapes that models have: few rows, widths, heads, vocabularies and contexts of their size. Made one after the other, since
+/// they are large.
+pub fn real_shapes() -> impl Iterator<Item = Case> {
     let ops = [
         attention::real_shapes,
         feed_forward::real_shapes,
@@ -40,12 +41,12 @@ pub fn real_shapes() -> Vec<Case> {
         rotary::real_shapes,
         self_attention::real_shapes,
     ];
-    ops.iter().flat_map(|cases| cases()).collect()
+    ops.into_iter().flat_map(|cases| cases())
 }
 
 /// The largest of them, for which a processor and `reference` take minutes each.
-pub fn largest_shapes() -> Vec<Case> {
-    [attention::largest_shapes, logprob::largest_shapes].iter().flat_map(|cases| cases()).collect()
+pub fn largest_shapes() -> impl Iterator<Item = Case> {
+    [attention::largest_shapes, logprob::largest_shapes].into_iter().flat_map(|cases| cases())
 }
 
 /// A few small cases that go through every kernel that matters, for a device's first start.
