@@ -26,6 +26,8 @@ pub use gradient::{Accumulate, GradientTarget};
 pub use memory::Arena;
 pub use plan::{Live, Outputs, Pending, Plan, PlanOptions};
 pub use profile::{KernelTime, Profile};
-pub use recorder::{Access, Arg, Dim, Format, Groups, Launch, Recorder, Tensor, Word, Work, read, write};
+pub use recorder::{
+    Access, Arg, Dim, Format, Groups, KeyWork, Launch, Recorder, Tensor, Word, Work, read, write,
+};
 pub use slices::Slices;
 pub use tuning::{Candidates, DeviceKind, Products, StagedTile, Tuning, UnrolledTile, UnrolledTiles};

@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::adapter::Gpu;
 use super::buffer::{Buffer, Category, MapRequest, Region};
 use super::memory::{Arena, Layout};
-use super::recorder::{Dim, Groups, Home, Recorder, Tensor, Word, Work};
+use super::recorder::{Dim, Groups, Home, LaunchWork, Recorder, Tensor, Word, Work};
 use super::shader::Kernel;
 use crate::error::{Error, Remedy, Result};
 
@@ -17,6 +17,8 @@ pub struct Live {
     pub extents: [u32; 8],
     /// Scalars that kernels read: learning rate and the like.
     pub scalars: [f32; 8],
+    /// Keys that a row of attention sees on average, for the time cap; 0: what its op takes for usual.
+    pub keys: u32,
     /// Seed of the random numbers.
     pub seed: u32,
     /// Which draw this is.
@@ -79,8 +81,13 @@ struct Ready {
     kernel: Arc<Kernel>,
     bindings: wgpu::BindGroup,
     groups: Groups,
-    work: Work,
+    work: LaunchWork,
     phase: &'static str,
+}
+
+/// In how many pieces a launch of so many units of work and workgroups is submitted.
+pub(super) fn pieces(units: f64, groups: u32, units_per_submit: f64) -> u32 {
+    ((units / units_per_submit).ceil() as u32).clamp(1, groups)
 }
 
 /// A part of a launch that goes into one submit.
@@ -224,12 +231,13 @@ impl Plan {
                     continue;
                 }
                 let rows = ready.groups.rows.now(&live.extents);
-                let units = ready.work.units(rows);
+                let row = ready.work.of_row(live.keys);
+                let units = row.units(rows);
                 total += units;
                 count += 1;
-                work.flops += rows as f64 * ready.work.flops;
-                work.bytes += rows as f64 * ready.work.bytes;
-                let pieces = ((units / units_per_submit).ceil() as u32).clamp(1, groups);
+                work.flops += rows as f64 * row.flops;
+                work.bytes += rows as f64 * row.bytes;
+                let pieces = pieces(units, groups, units_per_submit);
                 let share = groups.div_ceil(pieces);
                 for base in (0..groups).step_by(share as usize) {
                     let part = units / pieces as f64;
@@ -608,7 +616,8 @@ impl Plan {
             if let Some(profile) = &mut profile {
                 let ready = &self.launches[*launch];
                 let rows = ready.groups.rows.now(&live.extents) as f64;
-                let (flops, bytes) = (rows * ready.work.flops, rows * ready.work.bytes);
+                let work = ready.work.of_row(live.keys);
+                let (flops, bytes) = (rows * work.flops, rows * work.bytes);
                 profile.add(ready.name, phase, pair[0] as f64 * tick_ns, ns, flops, bytes);
             }
         }

@@ -167,6 +167,32 @@ impl Work {
     }
 }
 
+/// A launch's work, with that which grows with the keys that a row sees.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LaunchWork {
+    row: Work,
+    keys: KeyWork,
+}
+
+/// Work for each key that a row of attention sees.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct KeyWork {
+    /// Floating-point operations a row and key.
+    pub flops: f64,
+    /// Keys of a row on average, where a replay does not tell, see [`super::Live::keys`].
+    pub usual: u32,
+    /// Keys that a row sees at most.
+    pub most: u32,
+}
+
+impl LaunchWork {
+    /// Of a row that sees so many keys; 0: the usual.
+    pub fn of_row(&self, keys: u32) -> Work {
+        let keys = if keys == 0 { self.keys.usual } else { keys }.min(self.keys.most);
+        Work { flops: self.row.flops + self.keys.flops * f64::from(keys), ..self.row }
+    }
+}
+
 /// A parameter word of a kernel.
 #[derive(Clone, Copy, Debug)]
 pub enum Word {
@@ -279,11 +305,11 @@ pub(super) struct NotedLaunch {
     pub params: Vec<Word>,
     pub args: Vec<(Tensor, Access)>,
     pub groups: Groups,
-    pub work: Work,
+    pub work: LaunchWork,
 }
 
 impl Launch {
-    fn note(self) -> NotedLaunch {
+    fn note(self, keys: KeyWork) -> NotedLaunch {
         let Launch { kernel: name, constants, params, args, groups, work } = self;
         for Arg { name: binding, tensor, elements, access } in &args {
             let written = *access == Access::Write && matches!(tensor.format, Format::F16 | Format::Bf16);
@@ -308,7 +334,7 @@ impl Launch {
             params: params.into_iter().map(|(_, word)| word).collect(),
             args: args.into_iter().map(|arg| (arg.tensor, arg.access)).collect(),
             groups,
-            work,
+            work: LaunchWork { row: work, keys },
         }
     }
 }
@@ -408,7 +434,12 @@ impl Recorder {
 
     /// Notes a launch. Ops call this; where a gradient is needed they add their rule, see [`Recorder::rule`].
     pub fn launch(&mut self, launch: Launch) {
-        let launch = launch.note();
+        self.launch_over_keys(launch, KeyWork::default());
+    }
+
+    /// [`Recorder::launch`] of what costs so much more for each key that a row sees.
+    pub fn launch_over_keys(&mut self, launch: Launch, keys: KeyWork) {
+        let launch = launch.note(keys);
         self.note_launch(&launch);
         self.launches.push(launch);
     }
@@ -416,7 +447,7 @@ impl Recorder {
     /// Notes a launch through which no gradient shall flow: what it writes counts as constant. For what ends a graph,
     /// such as a loss that computes its own gradient, sampling, and the update of weights.
     pub fn launch_detached(&mut self, launch: Launch) {
-        self.launches.push(launch.note());
+        self.launches.push(launch.note(KeyWork::default()));
     }
 
     /// Keeps a tensor until the end of the plan and reads it back with every replay.
@@ -446,10 +477,22 @@ impl Recorder {
         let mut total = Work::default();
         for launch in &self.launches {
             let rows = launch.groups.rows.now(extents) as f64;
-            total.flops += rows * launch.work.flops;
-            total.bytes += rows * launch.work.bytes;
+            let work = launch.work.of_row(0);
+            total.flops += rows * work.flops;
+            total.bytes += rows * work.bytes;
         }
         total
+    }
+
+    /// Name, pieces and units of a piece of each launch in a replay that submits at most so many units at a time.
+    #[cfg(test)]
+    pub(crate) fn pieces(&self, live: &super::Live, units_per_submit: f64) -> Vec<(&'static str, u32, f64)> {
+        let of_launch = |launch: &NotedLaunch| {
+            let units = launch.work.of_row(live.keys).units(launch.groups.rows.now(&live.extents));
+            let pieces = super::plan::pieces(units, launch.groups.count(&live.extents), units_per_submit);
+            (launch.kernel.name, pieces, units / f64::from(pieces))
+        };
+        self.launches.iter().map(of_launch).collect()
     }
 
     /// Validates every kernel and its bindings on the host, without an adapter.
