@@ -3,7 +3,7 @@
 # Mesa's Vulkan drivers complain when it is unset.
 export XDG_RUNTIME_DIR ?= /tmp
 
-.PHONY: demo test bench gpu-stats lint models vulkan
+.PHONY: demo test test-largest bench gpu-stats lint models vulkan
 
 # The crate of scripts/gpu-stats, built beside the main one.
 GPU_STATS := --manifest-path scripts/gpu-stats/Cargo.toml --target-dir target
@@ -17,6 +17,10 @@ demo: vulkan
 test: vulkan
 	REQUIRE_GPU=1 cargo test
 	cargo test $(GPU_STATS)
+
+## Kernels at the largest shapes that models have, contexts and vocabularies above all: minutes.
+test-largest: vulkan
+	REQUIRE_GPU=1 cargo test --test kernels -- --ignored --nocapture largest_shapes_agree_with_reference
 
 ## Every kernel and whole steps, timed.
 bench: vulkan

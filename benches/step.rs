@@ -19,7 +19,7 @@ fn time(c: &mut Criterion, mut case: Case) {
 }
 
 fn steps(c: &mut Criterion) {
-    let gpu = Gpu::open(&GpuOptions::default()).expect("an adapter");
+    let gpu = Gpu::open(&GpuOptions::default()).expect("a GPU");
     let shape = Shape::parse(Shape::names()[0]).unwrap();
     let batch = shape.batch;
     let subject = Subject::new(&gpu, &Source::Random(shape), Held::Trained).unwrap();

@@ -12,11 +12,10 @@ use oaif::model::stream::Capacity;
 use oaif::model::{Model, Scorer};
 
 fn main() -> oaif::Result<()> {
-    // What an application has anyway. It asks for the adapter's own limits: a model's tensors are large.
+    // What an application has anyway. It asks for the GPU's own limits: a model's tensors are large.
     let (device, queue) = pollster::block_on(async {
         let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle_from_env());
-        let adapter =
-            instance.request_adapter(&wgpu::RequestAdapterOptions::default()).await.expect("an adapter");
+        let adapter = instance.request_adapter(&wgpu::RequestAdapterOptions::default()).await.expect("a GPU");
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("the application"),
             required_limits: adapter.limits(),

@@ -93,7 +93,8 @@ fn main(workgroup: Workgroup, @builtin(local_invocation_index) lane: u32) {
             continue;
         }
 //#end
-        for (var shared_head = 0u; shared_head < SHARED; shared_head++) {
+        // Not unrolled, or it spills on Intel.
+        for (var shared_head = 0u; shared_head < unknown(SHARED); shared_head++) {
             at.head = kv_head * SHARED + shared_head;
             var weights = array<vec4<f32>, COLS_PER_LANE>();
             add_scores(&weights, at, QUERIES);

@@ -1,4 +1,4 @@
-// multiply_add_ceiling: how fast this adapter multiplies and adds: 8 independent chains of ROUNDS steps an
+// multiply_add_ceiling: how fast this device multiplies and adds: 8 independent chains of ROUNDS steps an
 // invocation, four wide, without memory in between.
 //   x (N)   ->   y (N)  = the sum of the chains' ends: chain j goes c <- 0.75 c + j / 8, from c = x
 

@@ -69,7 +69,7 @@ pub enum Error {
     },
     /// No GPU that fits the request.
     #[error("{0}")]
-    NoAdapter(String),
+    NoGpu(String),
     /// A single binding or buffer above what the GPU allows.
     #[error("{what} needs {} in one buffer, the GPU allows {}: {remedy}", size(*needed), size(*limit))]
     Limit {

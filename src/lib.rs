@@ -9,6 +9,7 @@
 //! - [`reference`](mod@reference): every op in plain `f64`, the oracle of tests and of `oaif doctor`.
 //! - [`data`]: dataset rows, tokenizer, chat templates, packing of prefix trees.
 //! - [`ops`]: every op with its launch, its gradient rule and its rows of the table of cases.
+//! - [`tuning`]: which of the kernels' variants a device runs, chosen by trying.
 //! - [`model`]: configuration, weights, LoRA, the decoder, scoring.
 //! - [`generate`], [`preference`], [`optim`], [`annotate`]: sampling, losses, optimisers, annotators.
 //! - [`train`], [`eval`]: supervised, offline and online training; judging results.
@@ -40,5 +41,6 @@ pub mod preference;
 pub mod reference;
 pub mod report;
 pub mod train;
+pub mod tuning;
 
 pub use error::{Error, Result};

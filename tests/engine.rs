@@ -14,7 +14,7 @@ use oaif::data::packing::Tree;
 use oaif::data::tokenizer::{StopMatcher, Tokenizer};
 use oaif::generate::{GenerateOptions, Generator, Request, SamplingParams};
 use oaif::gpu::shader::Constant;
-use oaif::gpu::{Arena, Category, Counts, Format, Gpu, GpuOptions, Groups, Launch, Limits};
+use oaif::gpu::{Arena, Category, Counts, DeviceKind, Format, Gpu, GpuOptions, Groups, Launch, Limits};
 use oaif::gpu::{Plan, PlanOptions, Recorder, Tensor, Tier, Work, read, write};
 use oaif::model::architecture::{self, WeightSpec};
 use oaif::model::stream::Capacity;
@@ -155,7 +155,7 @@ fn a_profile_holds_every_launch() {
     let gpu = open(GpuOptions { profile: true, ..GpuOptions::default() });
     let model = tiny(&gpu, true);
     let step = pair_step(&gpu, &model, false);
-    let Some(before) = gpu.profile() else { return eprintln!("SKIPPED: the adapter cannot tell times") };
+    let Some(before) = gpu.profile() else { return eprintln!("SKIPPED: the GPU cannot tell times") };
     let (_, phases) = step.run(&pairs(), 0.25).unwrap();
     let after = gpu.profile().unwrap();
     let launches = |p: &oaif::gpu::Profile| p.kernels.values().map(|k| k.launches).sum::<u64>();
@@ -307,7 +307,7 @@ fn a_dry_run_reports_what_the_real_run_then_holds() {
 }
 
 #[test]
-fn a_machine_without_an_adapter_can_measure() {
+fn a_machine_without_a_gpu_can_measure() {
     let gpu = Gpu::without_device(Limits::default());
     Everything::new(&gpu).train();
     assert!(gpu.memory().peak > 0);
@@ -437,7 +437,7 @@ fn deep(gpu: &Gpu) -> Model {
 }
 
 #[test]
-fn a_layer_takes_at_most_18_launches_forward_and_back() {
+fn a_layer_takes_at_most_19_launches_on_a_processor_and_22_on_a_gpu() {
     let launches = |gpu: &Gpu, layers: usize| {
         let config = json!({
             "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 64,
@@ -453,12 +453,11 @@ fn a_layer_takes_at_most_18_launches_forward_and_back() {
     if let Some(gpu) = gpu() {
         println!("{}: {} launches a layer", gpu.summary().name, per_layer(&gpu.measuring()));
     }
-    // Counted as for a large GPU, for which the sums of weight gradients are shared out as well.
+    // On a GPU rows are normalised by launches of their own, and the sums of weight gradients are shared out.
     let large = per_layer(&Gpu::without_device(Limits::default()));
-    assert!(large <= 19.0, "{large}");
-    // A software driver has nothing to share out to.
-    if let Some(gpu) = gpu().filter(|gpu| gpu.summary().kind == "Cpu") {
-        assert!(per_layer(&gpu.measuring()) <= 18.0);
+    assert!(large <= 22.0, "{large}");
+    if let Some(gpu) = gpu().filter(|gpu| gpu.summary().device_kind() == DeviceKind::Processor) {
+        assert!(per_layer(&gpu.measuring()) <= 19.0);
     }
 }
 
@@ -513,7 +512,7 @@ fn an_op_without_a_gradient_rule_cannot_be_trained_through() {
     let mixed = ops::self_attention(&mut r, x, &block, spans, keys).unwrap();
     let y = ops::residual_add(&mut r, mixed, x).unwrap();
     let seed = r.tensor("seed", 8, 16);
-    assert!(matches!(r.backward(&[(y, seed)]), Err(Error::NoGradient { op: "attention_forward" })));
+    assert!(matches!(r.backward(&[(y, seed)]), Err(Error::NoGradient { op: "attention_forward_tiled" })));
     // Nor has a write over what an op with a rule has written: the rule speaks of the old value.
     let copy = |r: &mut Recorder, x: Tensor, y: Tensor| {
         r.launch(Launch {

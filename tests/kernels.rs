@@ -1,16 +1,16 @@
 //! Every kernel against its twin in `reference` (f64), with fences and NaN around every tensor; and every kernel's
-//! text and bindings without an adapter.
+//! text and bindings without a GPU.
 
 mod common;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt::Write;
 
 use common::gpu;
 use oaif::gpu::shader::{self, KERNELS, KernelKey};
 use oaif::gpu::{Arithmetic, Candidates, DeviceKind, Gpu, GpuOptions, Limits, Products, StagedTile, Tier};
 use oaif::gpu::{Tuning, UnrolledTiles};
-use oaif::ops::all_cases;
+use oaif::ops::{Case, all_cases, largest_shapes, real_shapes};
 
 /// The largest relative errors that this project promises.
 const FORWARD: f64 = 2e-5;
@@ -19,10 +19,23 @@ const BACKWARD: f64 = 1e-4;
 /// Kernels that may be further off, with how far and why.
 const EXCEPTIONS: [(&str, f64, &str); 0] = [];
 
+fn check_tolerance(case: &Case) {
+    let promised = if case.kernel.contains("backward") { BACKWARD } else { FORWARD };
+    let excepted = EXCEPTIONS.iter().find(|(name, ..)| *name == case.kernel);
+    let limit = excepted.map_or(promised, |(_, limit, _)| *limit);
+    assert!(case.tolerance <= limit, "{} {}: {}", case.kernel, case.shape, case.tolerance);
+}
+
 /// Runs every case, prints the table, and fails with all cases that are off.
 fn check_all(gpu: &Gpu, checks: &str) {
+    check(gpu, checks, all_cases());
+}
+
+fn check(gpu: &Gpu, checks: &str, cases: Vec<Case>) {
     let (mut table, mut failures) = (String::new(), String::new());
-    for case in all_cases() {
+    let started = std::time::Instant::now();
+    for case in cases {
+        check_tolerance(&case);
         let name = format!("{:<26} {:<44}", case.kernel, case.shape);
         let line = match case.check(gpu) {
             Ok(report) if report.passed() => {
@@ -40,7 +53,11 @@ fn check_all(gpu: &Gpu, checks: &str) {
         };
         writeln!(table, "{line}").unwrap();
     }
-    println!("{} in {} with runtime checks {checks}\n{table}", gpu.summary().name, gpu.tier());
+    let (name, kind, tier) = (&gpu.summary().name, gpu.tuning().kind(), gpu.tier());
+    println!(
+        "{table}{name} in {tier}, kernels for a {kind:?}, runtime checks {checks}: {:.0?}",
+        started.elapsed()
+    );
     assert!(failures.is_empty(), "runtime checks {checks}, off or failed:\n{failures}");
 }
 
@@ -74,8 +91,7 @@ fn tunings(subgroup: Option<u32>) -> Vec<Tuning> {
 
 #[test]
 fn every_kernel_agrees_with_reference_in_the_variants_for_gpus() {
-    let Some(gpu) = gpu() else { return };
-    gpu.set_tuning(Tuning::untuned(None, DeviceKind::Gpu));
+    let Some(gpu) = gpu_with(GpuOptions::default(), DeviceKind::Gpu) else { return };
     check_all(&gpu, "off");
 }
 
@@ -95,9 +111,9 @@ fn every_tile_of_a_product_agrees_with_reference() {
 
 #[test]
 fn blocks_agree_with_reference_where_nothing_is_fused() {
-    let Some(gpu) = gpu() else { return };
     for kind in [DeviceKind::Processor, DeviceKind::Gpu] {
-        gpu.set_tuning(Tuning { fused_blocks: false, ..Tuning::untuned(gpu.subgroup(), kind) });
+        let Some(gpu) = gpu_with(GpuOptions::default(), kind) else { return };
+        gpu.set_tuning(Tuning { fused_blocks: false, ..gpu.tuning() });
         let blocks = ["self_attention", "feed_forward"];
         for case in all_cases().iter().filter(|c| blocks.iter().any(|block| c.kernel.starts_with(block))) {
             let report = case.check(&gpu).unwrap();
@@ -106,7 +122,45 @@ fn blocks_agree_with_reference_where_nothing_is_fused() {
     }
 }
 
-/// The device in a tier that not every adapter has, or a visible line that the test was skipped.
+/// A device of its own for a test that sets its tuning, with these kernels.
+fn gpu_with(options: GpuOptions, kind: DeviceKind) -> Option<Gpu> {
+    gpu()?;
+    let gpu = Gpu::open(&options).unwrap();
+    gpu.set_tuning(Tuning::untuned(gpu.subgroup(), kind));
+    Some(gpu)
+}
+
+#[test]
+fn every_kernel_agrees_with_reference_within_the_limits_that_webgpu_promises() {
+    for kind in [DeviceKind::Processor, DeviceKind::Gpu] {
+        let options =
+            GpuOptions { default_limits: true, tier: Some(Tier::Portable), ..GpuOptions::default() };
+        let Some(gpu) = gpu_with(options, kind) else { return };
+        assert_eq!(gpu.limits().binding, Limits::default().binding);
+        check_all(&gpu, "off");
+    }
+}
+
+#[test]
+fn real_shapes_agree_with_reference() {
+    for kind in [DeviceKind::Processor, DeviceKind::Gpu] {
+        let options = GpuOptions { default_limits: true, ..GpuOptions::default() };
+        let Some(gpu) = gpu_with(options, kind) else { return };
+        check(&gpu, "off", real_shapes());
+    }
+}
+
+#[test]
+#[ignore = "minutes on a processor: make test-largest"]
+fn largest_shapes_agree_with_reference() {
+    for kind in [DeviceKind::Processor, DeviceKind::Gpu] {
+        let options = GpuOptions { default_limits: true, ..GpuOptions::default() };
+        let Some(gpu) = gpu_with(options, kind) else { return };
+        check(&gpu, "off", largest_shapes());
+    }
+}
+
+/// The device in a tier that not every GPU has, or a visible line that the test was skipped.
 fn gpu_in(tier: Tier, checked: bool) -> Option<Gpu> {
     gpu()?;
     let opened = Gpu::open(&GpuOptions { tier: Some(tier), checked, ..GpuOptions::default() });
@@ -157,7 +211,7 @@ fn every_kernel_agrees_with_reference_under_runtime_checks() {
 const BINDINGS: usize = 8;
 
 #[test]
-fn every_kernel_and_its_bindings_validate_without_an_adapter() {
+fn every_kernel_and_its_bindings_validate_without_a_gpu() {
     let gpu = Gpu::without_device(Limits::default());
     let mut variants: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
     let mut wrong = BTreeSet::new();
@@ -186,9 +240,62 @@ fn every_kernel_and_its_bindings_validate_without_an_adapter() {
     assert!(unused.is_empty(), "no case exercises {:?}", unused.iter().map(|k| k.0).collect::<Vec<_>>());
 }
 
-/// An adapter has subgroups of one size: those of others are but validated.
+/// What Metal and Direct3D are given, without either: naga's translation of every variant of every kernel.
 #[test]
-fn every_tile_of_every_subgroup_size_validates_without_an_adapter() {
+fn kernels_become_msl_and_hlsl() {
+    let gpu = Gpu::without_device(Limits::default());
+    let mut done: HashSet<KernelKey> = HashSet::new();
+    let mut wrong = BTreeSet::new();
+    let cooperative = Arithmetic::Cooperative { size: 8, lanes: 32 };
+    let settings = [DeviceKind::Processor, DeviceKind::Gpu].into_iter().flat_map(|kind| {
+        let tuning = move |fused_blocks| Tuning { fused_blocks, ..Tuning::untuned(None, kind) };
+        [(tuning(true), Arithmetic::F32), (tuning(false), Arithmetic::F32), (tuning(true), cooperative)]
+    });
+    let cases: Vec<Case> = all_cases().into_iter().chain(real_shapes()).collect();
+    for (tuning, arithmetic) in settings {
+        gpu.set_tuning(tuning);
+        gpu.set_arithmetic(arithmetic);
+        for case in &cases {
+            let (recorder, _, _) = case.recording(&gpu).unwrap();
+            for key in recorder.kernels() {
+                if done.insert(key.clone())
+                    && let Err(why) = translate(key)
+                {
+                    wrong.insert(format!("{} of {} {}: {why}", key.name, case.kernel, case.shape));
+                }
+            }
+        }
+    }
+    println!("{} kernels", done.len());
+    assert!(wrong.is_empty(), "{}", Vec::from_iter(wrong).join("\n"));
+}
+
+fn translate(key: &KernelKey) -> Result<(), String> {
+    use naga::back::{hlsl, msl};
+    use naga::valid::{Capabilities, ValidationFlags, Validator};
+    let module = shader::validate(key).map_err(|e| e.to_string())?;
+    let mut validator = Validator::new(ValidationFlags::all(), Capabilities::all());
+    let info = validator.validate(&module).map_err(|e| format!("{e:?}"))?;
+    // Matrices of simdgroups came with 2.3.
+    let options = msl::Options { lang_version: (2, 3), ..msl::Options::default() };
+    let text = msl::write_string(&module, &info, &options, &msl::PipelineOptions::default());
+    let (text, _) = text.map_err(|e| format!("MSL: {e}"))?;
+    assert!(text.contains("kernel void"), "{text}");
+    // Direct3D's language has no cooperative matrices: there that tier does not exist.
+    if key.is_on("COOPERATIVE") {
+        return Ok(());
+    }
+    let options = hlsl::Options { shader_model: hlsl::ShaderModel::V6_0, ..hlsl::Options::default() };
+    let (stage, mut text) = (hlsl::PipelineOptions::default(), String::new());
+    let written = hlsl::Writer::new(&mut text, &options, &stage).write(&module, &info, None);
+    written.map_err(|e| format!("HLSL: {e}"))?;
+    assert!(text.contains("[numthreads("), "{text}");
+    Ok(())
+}
+
+/// A GPU has subgroups of one size: those of others are but validated.
+#[test]
+fn every_tile_of_every_subgroup_size_validates_without_a_gpu() {
     for lanes in [8, 16, 32, 64] {
         for tuning in tunings(Some(lanes)) {
             let gpu = Gpu::without_device(Limits::default());
@@ -203,9 +310,9 @@ fn every_tile_of_every_subgroup_size_validates_without_an_adapter() {
     }
 }
 
-/// The adapters of most machines have no cooperative matrices.
+/// The GPUs of most machines have no cooperative matrices.
 #[test]
-fn kernels_in_f16_validate_and_become_spirv_without_an_adapter() {
+fn kernels_in_f16_validate_and_become_spirv_without_a_gpu() {
     use naga::back::spv;
     let cooperative =
         [(16, 32), (16, 64), (8, 32), (8, 8)].map(|(size, lanes)| Arithmetic::Cooperative { size, lanes });
@@ -235,12 +342,7 @@ fn kernels_in_f16_validate_and_become_spirv_without_an_adapter() {
 
 #[test]
 fn no_tolerance_is_looser_than_promised() {
-    for case in all_cases() {
-        let promised = if case.kernel.contains("backward") { BACKWARD } else { FORWARD };
-        let excepted = EXCEPTIONS.iter().find(|(name, ..)| *name == case.kernel);
-        let limit = excepted.map_or(promised, |(_, limit, _)| *limit);
-        assert!(case.tolerance <= limit, "{} {}: {}", case.kernel, case.shape, case.tolerance);
-    }
+    all_cases().iter().for_each(check_tolerance);
 }
 
 #[test]

@@ -90,7 +90,7 @@ pub struct Facts {
     /// Launches that a layer more costs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub launches_per_layer: Option<usize>,
-    /// Bytes that the case holds on the adapter besides the model.
+    /// Bytes that the case holds on the GPU besides the model.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_bytes: Option<u64>,
     /// Operations of a run; `None`: as its launches state.
@@ -278,7 +278,7 @@ pub struct Measurement {
     /// Submits of a run.
     pub submits: f64,
     /// Milliseconds of a run that the calling thread worked rather than waited: preparing, encoding, submitting,
-    /// reading back. CPU time where the system tells it, else wall time less what was waited for the adapter. The
+    /// reading back. CPU time where the system tells it, else wall time less what was waited for the GPU. The
     /// median.
     pub host_ms: f64,
     /// The same as a share of the run.

@@ -41,7 +41,7 @@ pub(super) fn sentence(error: Error, command: Option<&Command>) -> String {
             "the GPU was lost ({why}): resume from the last checkpoint by --resume-from-checkpoint last; if it happens \
              again, update the driver"
         ),
-        Error::NoAdapter(why) if command.is_some_and(|c| c.get_name() != "doctor") => {
+        Error::NoGpu(why) if command.is_some_and(|c| c.get_name() != "doctor") => {
             format!("{why}; `oaif doctor` shows what is found")
         }
         other => other.to_string(),
@@ -117,7 +117,7 @@ mod tests {
             exhausted,
             || Error::NonFinite { count: 5 },
             || Error::DeviceLost("x".into()),
-            || Error::NoAdapter("none".into()),
+            || Error::NoGpu("none".into()),
         ];
         for command in all.get_subcommands() {
             for error in errors {
@@ -213,7 +213,7 @@ mod tests {
 
     #[test]
     fn doctor_does_not_advise_itself() {
-        let none = || Error::NoAdapter("no GPU was found".into());
+        let none = || Error::NoGpu("no GPU was found".into());
         assert_eq!(told(none(), "doctor"), "no GPU was found");
         assert_eq!(told(none(), "align"), "no GPU was found; `oaif doctor` shows what is found");
     }

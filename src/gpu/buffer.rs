@@ -1,82 +1,12 @@
 //! Labelled buffers whose bytes are counted in a ledger by category.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use super::adapter::Gpu;
+use super::device::Gpu;
+use super::ledger::{Category, Ledger, MemoryReport};
 use crate::error::{Error, Remedy, Result};
 
-/// What a buffer's bytes are for, in the memory report.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Category {
-    /// Model weights, trained or frozen.
-    Weights,
-    /// Gradients of trained weights.
-    Gradients,
-    /// The optimiser's moments.
-    Optimiser,
-    /// Activations and their gradients, which plans share.
-    Activations,
-    /// Keys and values of the sequences being generated.
-    KvCache,
-    /// Token ids, positions, read-back staging, kernel parameters.
-    Workspace,
-}
-
-impl Category {
-    /// What a reader calls it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Category::Weights => "weights",
-            Category::Gradients => "gradients",
-            Category::Optimiser => "optimiser",
-            Category::Activations => "activations",
-            Category::KvCache => "KV cache",
-            Category::Workspace => "workspace",
-        }
-    }
-
-    /// What makes a single buffer of this kind smaller.
-    fn remedy(self) -> Remedy {
-        match self {
-            Category::Weights => Remedy::SmallerModel,
-            Category::Gradients | Category::Optimiser => Remedy::FewerTrained,
-            Category::Activations | Category::KvCache | Category::Workspace => Remedy::SmallerBatch,
-        }
-    }
-}
-
-/// Bytes held now and at most, by category.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
-pub struct MemoryReport {
-    /// Bytes held now.
-    pub bytes: BTreeMap<Category, u64>,
-    /// The sum of `bytes`.
-    pub total: u64,
-    /// The largest `total` so far.
-    pub peak: u64,
-}
-
-#[derive(Default)]
-pub(super) struct Ledger {
-    report: MemoryReport,
-}
-
-impl Ledger {
-    fn add(&mut self, category: Category, bytes: u64) {
-        *self.report.bytes.entry(category).or_default() += bytes;
-        self.report.total += bytes;
-        self.report.peak = self.report.peak.max(self.report.total);
-    }
-
-    fn remove(&mut self, category: Category, bytes: u64) {
-        *self.report.bytes.entry(category).or_default() -= bytes;
-        self.report.total -= bytes;
-    }
-}
-
-/// A buffer on the adapter (or, on a measuring [`Gpu`], only its size). Clones share it.
+/// A buffer on the GPU (or, on a measuring [`Gpu`], only its size). Clones share it.
 #[derive(Clone)]
 pub struct Buffer {
     inner: Arc<Inner>,
@@ -379,7 +309,7 @@ impl MapRequest {
 
 #[cfg(test)]
 mod tests {
-    use super::super::adapter::GpuOptions;
+    use super::super::options::GpuOptions;
     use super::*;
 
     #[test]

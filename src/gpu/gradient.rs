@@ -1,59 +1,14 @@
 //! Gradients: the backward pass is the recording walked in reverse, by the rules that ops state beside their launches.
 
-use std::collections::HashMap;
 use std::rc::Rc;
 
-use super::adapter::Gpu;
 use super::buffer::Region;
-use super::recorder::{Access, NotedLaunch, Recorder, Tensor};
-use crate::error::{Error, Result};
+use super::device::Gpu;
+use super::recorder::{Recorder, RuleFn};
+use super::tensor::{Accumulate, GradientTarget, Tensor};
+use crate::error::Result;
 
-/// Whether a gradient is the first contribution to its tensor or one more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Accumulate {
-    /// Write it: `=`.
-    Set,
-    /// Add it to what is there: `+=`.
-    Add,
-}
-
-/// Where a rule writes a gradient, and how.
-#[derive(Clone, Copy, Debug)]
-pub struct GradientTarget {
-    /// The gradient's tensor, shaped as the tensor itself.
-    pub tensor: Tensor,
-    /// Set or add.
-    pub accumulate: Accumulate,
-}
-
-type RuleFn = Box<dyn FnOnce(&mut Recorder) -> Result<()>>;
 type Segment = Rc<dyn Fn(&mut Recorder) -> Result<Tensor>>;
-
-/// What a recording knows about gradients.
-#[derive(Default)]
-pub(super) struct Tape {
-    recording: bool,
-    rules: Vec<RuleFn>,
-    /// Tensors that depend on something trained; the value tells whether a rule covers them yet.
-    dependent: HashMap<u32, bool>,
-    /// Kernels that wrote a dependent tensor, for the message when no rule follows.
-    writers: HashMap<u32, &'static str>,
-    gradients: HashMap<u32, Tensor>,
-}
-
-impl Tape {
-    pub fn is_recording(&self) -> bool {
-        self.recording
-    }
-
-    pub fn check_rules(&self) -> Result<()> {
-        let uncovered = self.dependent.iter().filter(|(_, covered)| !**covered).map(|(id, _)| *id).min();
-        match uncovered {
-            Some(id) => Err(Error::NoGradient { op: self.writers.get(&id).copied().unwrap_or("an op") }),
-            None => Ok(()),
-        }
-    }
-}
 
 impl Recorder {
     /// A recording in which ops note their gradient rules.
@@ -82,22 +37,6 @@ impl Recorder {
     /// Whether a gradient has to flow to `tensor`.
     pub fn needs_gradient(&self, tensor: Tensor) -> bool {
         self.tape.dependent.contains_key(&tensor.id)
-    }
-
-    pub(super) fn note_launch(&mut self, launch: &NotedLaunch) {
-        if !self.tape.recording {
-            return;
-        }
-        let reads_dependent = launch.args.iter().any(|(t, _)| self.tape.dependent.contains_key(&t.id));
-        if reads_dependent {
-            for (t, access) in &launch.args {
-                if *access == Access::Write {
-                    // A rule stated earlier says nothing about what is written now.
-                    self.tape.dependent.insert(t.id, false);
-                    self.tape.writers.insert(t.id, launch.kernel.name);
-                }
-            }
-        }
     }
 
     /// States the gradient rule of the launches that just wrote `outputs`. The rule runs during

@@ -3,9 +3,11 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-use super::adapter::Gpu;
-use super::buffer::{Buffer, Category};
-use super::recorder::{Home, Recorder, Tensor};
+use super::buffer::Buffer;
+use super::device::Gpu;
+use super::ledger::Category;
+use super::recorder::{Home, Recorder};
+use super::tensor::Tensor;
 use crate::error::{Error, Result};
 
 /// Where each transient tensor of a recording lies.
@@ -107,7 +109,7 @@ impl Arena {
 
 #[cfg(test)]
 mod tests {
-    use super::super::recorder::{Groups, Launch, Recorder, Tensor, Work, read, write};
+    use super::super::launch::{Groups, Launch, Work, read, write};
     use super::*;
 
     fn launch(recorder: &mut Recorder, reads: &[Tensor], writes: &[Tensor]) {

@@ -6,28 +6,54 @@
 //! buffer or a plan afterwards, and all that [`crate::model`], [`crate::generate`], [`crate::optim`], [`crate::train`] and
 //! [`crate::annotate`] are given, is checked and an [`Error`](crate::Error).
 
-mod adapter;
-mod arithmetic;
-mod buffer;
-mod gradient;
-mod memory;
-mod pace;
-mod plan;
-mod profile;
-mod recorder;
+// What a recording says.
+mod launch;
 pub mod shader;
 mod slices;
-mod tuning;
+mod tensor;
 
-pub use adapter::{Activity, AdapterSummary, Counts, FEATURES, Gpu, GpuOptions, Limits, Tier, list_adapters};
+// What is known of a GPU, and counted on it.
+mod arithmetic;
+mod counters;
+mod ledger;
+mod limits;
+mod options;
+mod pace;
+mod profile;
+mod variants;
+
+// The device.
+mod buffer;
+mod device;
+mod discovery;
+mod faults;
+mod kernels;
+mod open;
+mod step;
+
+// Recordings and plans.
+mod gradient;
+mod memory;
+mod plan;
+mod recorder;
+mod replay;
+mod timing;
+
 pub use arithmetic::Arithmetic;
-pub use buffer::{Buffer, Category, MemoryReport, Region};
-pub use gradient::{Accumulate, GradientTarget};
+pub use buffer::{Buffer, Region};
+pub use counters::{Activity, Counts};
+pub use device::Gpu;
+pub use discovery::{FEATURES, GpuSummary, list_gpus};
+pub use launch::{Arg, Groups, KeyWork, Launch, Word, Work, read, write};
+pub use ledger::{Category, MemoryReport};
+pub use limits::Limits;
 pub use memory::Arena;
-pub use plan::{Live, Outputs, Pending, Plan, PlanOptions};
+pub use options::{GpuOptions, Tier};
+pub use plan::{Plan, PlanOptions};
 pub use profile::{KernelTime, Profile};
-pub use recorder::{
-    Access, Arg, Dim, Format, Groups, KeyWork, Launch, Recorder, Tensor, Word, Work, read, write,
-};
+pub use recorder::Recorder;
+pub use replay::{Outputs, Pending};
 pub use slices::Slices;
-pub use tuning::{Candidates, DeviceKind, Products, StagedTile, Tuning, UnrolledTile, UnrolledTiles};
+pub use step::Live;
+pub use tensor::{Access, Accumulate, Dim, Format, GradientTarget, Tensor};
+pub use variants::{Candidates, DeviceKind, Products, StagedTile, Tuning, UnrolledTile, UnrolledTiles};

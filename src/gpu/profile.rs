@@ -1,4 +1,4 @@
-//! Where the adapter's time goes: a table by kernel, and a trace that Perfetto opens.
+//! Where the GPU's time goes: a table by kernel, and a trace that Perfetto opens.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 pub struct KernelTime {
     /// How often it was launched.
     pub launches: u64,
-    /// Time on the adapter.
+    /// Time on the GPU.
     pub milliseconds: f64,
     /// Floating-point operations.
     pub flops: f64,

@@ -2,101 +2,15 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::adapter::Gpu;
 use super::arithmetic::Arithmetic;
 use super::buffer::Region;
-use super::gradient::Tape;
-use super::shader::{Binding, Constant, Elements, KernelKey, Parameter, validate};
-use super::slices::Slices;
-use super::tuning::{DeviceKind, Tuning};
-use crate::error::Result;
-
-/// An extent: fixed when recorded, or live, that is set anew for every replay up to a maximum.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Dim {
-    /// The same in every replay.
-    Fixed(u32),
-    /// Number `index` of [`super::Live::extents`], never above `max`.
-    Live {
-        /// Which live extent.
-        index: u8,
-        /// The largest value, for which memory is planned.
-        max: u32,
-    },
-}
-
-impl Dim {
-    /// The largest value.
-    pub fn max(self) -> u32 {
-        match self {
-            Dim::Fixed(n) => n,
-            Dim::Live { max, .. } => max,
-        }
-    }
-
-    /// The value in a replay with these live extents.
-    pub fn now(self, extents: &[u32; 8]) -> u32 {
-        match self {
-            Dim::Fixed(n) => n,
-            Dim::Live { index, .. } => extents[index as usize],
-        }
-    }
-
-    fn code(self) -> u32 {
-        match self {
-            Dim::Fixed(n) => n,
-            Dim::Live { index, .. } => 0x8000_0000 | index as u32,
-        }
-    }
-}
-
-impl From<usize> for Dim {
-    fn from(n: usize) -> Dim {
-        Dim::Fixed(n as u32)
-    }
-}
-
-/// How elements are stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Format {
-    /// 32-bit floats.
-    F32,
-    /// 32-bit unsigned integers.
-    U32,
-    /// Half precision, two elements a word, the first in its low half. Read only.
-    F16,
-    /// Brain floats: the upper halves of 32-bit floats; otherwise as [`Format::F16`].
-    Bf16,
-}
-
-impl Format {
-    /// Bytes of so many elements, in whole words.
-    pub fn bytes(self, elements: u64) -> u64 {
-        match self {
-            Format::F32 | Format::U32 => elements * 4,
-            Format::F16 | Format::Bf16 => elements.next_multiple_of(2) * 2,
-        }
-    }
-}
-
-/// A virtual tensor of a recording: a matrix of `rows` by `cols`, row-major, without gaps between rows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tensor {
-    pub(super) id: u32,
-    /// Rows; tokens are rows.
-    pub rows: Dim,
-    /// Elements of a row.
-    pub cols: usize,
-    /// How elements are stored.
-    pub format: Format,
-}
-
-impl Tensor {
-    /// Bytes at the largest number of rows.
-    pub fn bytes(&self) -> u64 {
-        self.format.bytes(self.rows.max() as u64 * self.cols as u64)
-    }
-}
+use super::device::Gpu;
+use super::launch::{KeyWork, Launch, NotedLaunch, Work};
+use super::shader::{KernelKey, validate};
+use super::slices::{Slices, Waiting};
+use super::tensor::{Access, Dim, Format, Tensor};
+use super::variants::{DeviceKind, Tuning};
+use crate::error::{Error, Result};
 
 /// Where a tensor's memory comes from.
 #[derive(Clone, Debug)]
@@ -114,227 +28,48 @@ pub(super) struct TensorInfo {
     pub home: Home,
 }
 
-/// What a launch does to a tensor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Access {
-    /// Reads it.
-    Read,
-    /// Writes it, or adds to it: what the kernel declares `read_write`.
-    Write,
+/// A gradient rule, which goes on with the recording.
+pub(super) type RuleFn = Box<dyn FnOnce(&mut Recorder) -> Result<()>>;
+
+/// What a recording knows about gradients.
+#[derive(Default)]
+pub(super) struct Tape {
+    pub recording: bool,
+    pub rules: Vec<RuleFn>,
+    /// Tensors that depend on something trained; the value tells whether a rule covers them yet.
+    pub dependent: HashMap<u32, bool>,
+    /// Kernels that wrote a dependent tensor, for the message when no rule follows.
+    writers: HashMap<u32, &'static str>,
+    pub gradients: HashMap<u32, Tensor>,
 }
 
-/// The number of workgroups: `ceil(rows / rows_per_group) * columns`.
-#[derive(Clone, Copy, Debug)]
-pub struct Groups {
-    /// The extent that is divided among workgroups.
-    pub rows: Dim,
-    /// How much of it one workgroup takes.
-    pub rows_per_group: u32,
-    /// Workgroups for each of these.
-    pub columns: u32,
-}
-
-impl Groups {
-    /// `ceil(rows / rows_per_group)` workgroups.
-    pub fn over(rows: impl Into<Dim>, rows_per_group: u32) -> Groups {
-        Groups { rows: rows.into(), rows_per_group, columns: 1 }
+impl Tape {
+    pub fn is_recording(&self) -> bool {
+        self.recording
     }
 
-    /// As many again for each of `columns`.
-    pub fn times(self, columns: u32) -> Groups {
-        Groups { columns: self.columns * columns, ..self }
-    }
-
-    /// Workgroups in a replay with these live extents.
-    pub fn count(&self, extents: &[u32; 8]) -> u32 {
-        self.rows.now(extents).div_ceil(self.rows_per_group) * self.columns
-    }
-}
-
-/// A launch's arithmetic and traffic for each row of `Groups::rows`.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Work {
-    /// Floating-point operations a row (a fused multiply-add is two).
-    pub flops: f64,
-    /// Bytes read and written a row, each operand counted once.
-    pub bytes: f64,
-}
-
-impl Work {
-    /// One number for the time cap: operations, with memory and launch overhead in the same coin.
-    pub(super) fn units(&self, rows: u32) -> f64 {
-        rows as f64 * (self.flops + self.bytes) + 2e4
-    }
-}
-
-/// A launch's work, with that which grows with the keys that a row sees.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct LaunchWork {
-    row: Work,
-    keys: KeyWork,
-}
-
-/// Work for each key that a row of attention sees.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct KeyWork {
-    /// Floating-point operations a row and key.
-    pub flops: f64,
-    /// Keys of a row on average, where a replay does not tell, see [`super::Live::keys`].
-    pub usual: u32,
-    /// Keys that a row sees at most.
-    pub most: u32,
-}
-
-impl LaunchWork {
-    /// Of a row that sees so many keys; 0: the usual.
-    pub fn of_row(&self, keys: u32) -> Work {
-        let keys = if keys == 0 { self.keys.usual } else { keys }.min(self.keys.most);
-        Work { flops: self.row.flops + self.keys.flops * f64::from(keys), ..self.row }
-    }
-}
-
-/// A parameter word of a kernel.
-#[derive(Clone, Copy, Debug)]
-pub enum Word {
-    /// An unsigned integer.
-    U32(u32),
-    /// A float.
-    F32(f32),
-    /// An extent, read in the kernel with `extent(…)`.
-    Extent(Dim),
-}
-
-impl From<usize> for Word {
-    fn from(v: usize) -> Word {
-        Word::U32(v as u32)
-    }
-}
-impl From<u32> for Word {
-    fn from(v: u32) -> Word {
-        Word::U32(v)
-    }
-}
-impl From<f32> for Word {
-    fn from(v: f32) -> Word {
-        Word::F32(v)
-    }
-}
-impl From<Dim> for Word {
-    fn from(v: Dim) -> Word {
-        Word::Extent(v)
-    }
-}
-
-impl Word {
-    pub(super) fn bits(self) -> u32 {
-        match self {
-            Word::U32(v) => v,
-            Word::F32(v) => v.to_bits(),
-            Word::Extent(d) => d.code(),
+    pub fn check_rules(&self) -> Result<()> {
+        let uncovered = self.dependent.iter().filter(|(_, covered)| !**covered).map(|(id, _)| *id).min();
+        match uncovered {
+            Some(id) => Err(Error::NoGradient { op: self.writers.get(&id).copied().unwrap_or("an op") }),
+            None => Ok(()),
         }
     }
-}
 
-/// A tensor bound by a launch.
-#[derive(Clone, Copy, Debug)]
-pub struct Arg {
-    name: &'static str,
-    tensor: Tensor,
-    elements: Elements,
-    access: Access,
-}
-
-/// Binds `tensor` as `name`, to be read: an array of its elements, see [`Arg::rows`] and others for what else it may be.
-pub fn read(name: &'static str, tensor: Tensor) -> Arg {
-    Arg::new(name, tensor, Access::Read)
-}
-
-/// Binds `tensor` as `name`, to be written or added to.
-pub fn write(name: &'static str, tensor: Tensor) -> Arg {
-    Arg::new(name, tensor, Access::Write)
-}
-
-impl Arg {
-    fn new(name: &'static str, tensor: Tensor, access: Access) -> Arg {
-        let elements = match tensor.format {
-            Format::F32 => Elements::F32,
-            Format::U32 => Elements::U32,
-            format => Elements::Rows { format, aligned: true },
-        };
-        Arg { name, tensor, elements, access }
-    }
-
-    /// By rows, four elements at a time, see [`Elements::Rows`].
-    pub fn rows(self, aligned: bool) -> Arg {
-        Arg { elements: Elements::Rows { format: self.tensor.format, aligned }, ..self }
-    }
-
-    /// An array of vectors of two.
-    pub fn vec2(self) -> Arg {
-        Arg { elements: Elements::F32x2, ..self }
-    }
-
-    /// An array of vectors of four.
-    pub fn vec4(self) -> Arg {
-        let elements = if self.tensor.format == Format::U32 { Elements::U32x4 } else { Elements::F32x4 };
-        Arg { elements, ..self }
-    }
-}
-
-/// One kernel launch, as an op states it.
-#[derive(Clone, Debug)]
-pub struct Launch {
-    /// Name of the kernel.
-    pub kernel: &'static str,
-    /// Its constants, see [`Constants::list`](super::shader::Constants::list).
-    pub constants: Vec<(String, Constant)>,
-    /// The words of the kernel's `params`, by name.
-    pub params: Vec<(&'static str, Word)>,
-    /// The storage bindings.
-    pub args: Vec<Arg>,
-    /// How many workgroups.
-    pub groups: Groups,
-    /// What it costs.
-    pub work: Work,
-}
-
-/// A launch of a recording.
-#[derive(Clone, Debug)]
-pub(super) struct NotedLaunch {
-    pub kernel: KernelKey,
-    pub params: Vec<Word>,
-    pub args: Vec<(Tensor, Access)>,
-    pub groups: Groups,
-    pub work: LaunchWork,
-}
-
-impl Launch {
-    fn note(self, keys: KeyWork) -> NotedLaunch {
-        let Launch { kernel: name, constants, params, args, groups, work } = self;
-        for Arg { name: binding, tensor, elements, access } in &args {
-            let written = *access == Access::Write && matches!(tensor.format, Format::F16 | Format::Bf16);
-            let whole = tensor.format == Format::F32 || tensor.format == Format::U32 || tensor.cols % 4 == 0;
-            let fits = elements.takes(tensor.format) && whole && !written;
-            assert!(
-                fits,
-                "{name}: {binding} (…, {}) is bound as {elements:?} but stored as {:?}",
-                tensor.cols, tensor.format
-            );
+    /// Notes what depends on something trained after a launch.
+    fn note(&mut self, launch: &NotedLaunch) {
+        if !self.recording {
+            return;
         }
-        let parameter =
-            |(name, word): &(&'static str, Word)| Parameter { name, float: matches!(word, Word::F32(_)) };
-        let binding = |arg: &Arg| Binding { name: arg.name, elements: arg.elements, access: arg.access };
-        NotedLaunch {
-            kernel: KernelKey {
-                name,
-                constants,
-                params: params.iter().map(parameter).collect(),
-                bindings: args.iter().map(binding).collect(),
-            },
-            params: params.into_iter().map(|(_, word)| word).collect(),
-            args: args.into_iter().map(|arg| (arg.tensor, arg.access)).collect(),
-            groups,
-            work: LaunchWork { row: work, keys },
+        let reads_dependent = launch.args.iter().any(|(t, _)| self.dependent.contains_key(&t.id));
+        if reads_dependent {
+            for (t, access) in &launch.args {
+                if *access == Access::Write {
+                    // A rule stated earlier says nothing about what is written now.
+                    self.dependent.insert(t.id, false);
+                    self.writers.insert(t.id, launch.kernel.name);
+                }
+            }
         }
     }
 }
@@ -351,21 +86,19 @@ pub struct Recorder {
     subgroup: Option<u32>,
     tuning: Option<Tuning>,
     arithmetic: Arithmetic,
-    device_kind: Option<DeviceKind>,
     busy: u32,
-    pub(super) waiting: Vec<Slices>,
+    waiting: Waiting,
 }
 
 impl Recorder {
-    /// An empty recording, for adapters like this one.
+    /// An empty recording, for GPUs like this one.
     pub fn new(gpu: &Gpu) -> Recorder {
-        // Cores are told apart from compute units only by the kind of adapter.
+        // Cores are told apart from compute units only by the kind of the device.
         let busy = if gpu.summary().device_kind() == DeviceKind::Processor { 8 } else { 128 };
         Recorder {
             subgroup: gpu.subgroup(),
             tuning: Some(gpu.tuning()),
             arithmetic: gpu.arithmetic(),
-            device_kind: Some(gpu.summary().device_kind()),
             busy,
             ..Recorder::default()
         }
@@ -381,12 +114,7 @@ impl Recorder {
         self.arithmetic
     }
 
-    /// What runs the kernels.
-    pub fn device_kind(&self) -> DeviceKind {
-        self.device_kind.unwrap_or(DeviceKind::Gpu)
-    }
-
-    /// Workgroups that keep the adapter about busy.
+    /// Workgroups that keep the GPU about busy.
     pub fn busy(&self) -> u32 {
         self.busy
     }
@@ -440,7 +168,7 @@ impl Recorder {
     /// [`Recorder::launch`] of what costs so much more for each key that a row sees.
     pub fn launch_over_keys(&mut self, launch: Launch, keys: KeyWork) {
         let launch = launch.note(keys);
-        self.note_launch(&launch);
+        self.tape.note(&launch);
         self.launches.push(launch);
     }
 
@@ -448,6 +176,20 @@ impl Recorder {
     /// such as a loss that computes its own gradient, sampling, and the update of weights.
     pub fn launch_detached(&mut self, launch: Launch) {
         self.launches.push(launch.note(KeyWork::default()));
+    }
+
+    /// Sums slices: large ones at once, small ones when there are enough of them, at the latest at the end of the
+    /// backward pass.
+    pub fn sum_slices(&mut self, slices: Slices) {
+        for launch in self.waiting.add(slices) {
+            self.launch(launch);
+        }
+    }
+
+    pub(super) fn sum_waiting(&mut self) {
+        if let Some(launch) = self.waiting.take() {
+            self.launch(launch);
+        }
     }
 
     /// Keeps a tensor until the end of the plan and reads it back with every replay.
@@ -489,13 +231,13 @@ impl Recorder {
     pub(crate) fn pieces(&self, live: &super::Live, units_per_submit: f64) -> Vec<(&'static str, u32, f64)> {
         let of_launch = |launch: &NotedLaunch| {
             let units = launch.work.of_row(live.keys).units(launch.groups.rows.now(&live.extents));
-            let pieces = super::plan::pieces(units, launch.groups.count(&live.extents), units_per_submit);
+            let pieces = super::pace::pieces(units, launch.groups.count(&live.extents), units_per_submit);
             (launch.kernel.name, pieces, units / f64::from(pieces))
         };
         self.launches.iter().map(of_launch).collect()
     }
 
-    /// Validates every kernel and its bindings on the host, without an adapter.
+    /// Validates every kernel and its bindings on the host, without a GPU.
     ///
     /// # Errors
     /// [`crate::Error::Shader`] with the kernel's first mistake.

@@ -1,9 +1,9 @@
 //! Sums over slices: what gradients come in where their sum is shared out among workgroups. Small ones wait for others,
 //! so that several share a launch.
 
-use super::gradient::{Accumulate, GradientTarget};
-use super::recorder::{Arg, Dim, Groups, Launch, Recorder, Tensor, Word, Work, read, write};
+use super::launch::{Arg, Groups, Launch, Word, Work, read, write};
 use super::shader::{Constants, constants};
+use super::tensor::{Accumulate, Dim, GradientTarget, Tensor};
 
 /// Slices that are to be summed, in order, into a gradient.
 #[derive(Clone, Copy, Debug)]
@@ -22,7 +22,7 @@ pub struct Slices {
     pub first: usize,
 }
 
-/// Sums in one launch, with two bindings each of the eight that every adapter has.
+/// Sums in one launch, with two bindings each of the eight that every GPU has.
 const TASKS: usize = 4;
 constants! {
     struct ReduceSlices {
@@ -48,47 +48,50 @@ const NAMES: [Names; TASKS] = [
 /// Slices up to this size wait for others: keeping them longer costs little.
 const SMALL_BYTES: u64 = 1 << 20;
 
-impl Recorder {
-    /// Sums slices: large ones at once, small ones when there are enough of them, at the latest at the end of the
-    /// backward pass.
-    pub fn sum_slices(&mut self, slices: Slices) {
+/// Slices that are yet to be summed.
+#[derive(Default)]
+pub(super) struct Waiting(Vec<Slices>);
+
+impl Waiting {
+    /// Adds slices; returns the launches that are due before anything else is recorded.
+    pub fn add(&mut self, slices: Slices) -> Vec<Launch> {
+        let mut due = Vec::new();
         // Two sums into one target need an order.
-        if self.waiting.iter().any(|w| w.target.tensor == slices.target.tensor) {
-            self.sum_waiting();
+        if self.0.iter().any(|w| w.target.tensor == slices.target.tensor) {
+            due.extend(self.take());
         }
-        self.waiting.push(slices);
+        self.0.push(slices);
         // What is set rather than added to must be there before anything else is added.
         let set = slices.target.accumulate == Accumulate::Set;
-        if set || self.waiting.len() == TASKS || slices.x.bytes() > SMALL_BYTES {
-            self.sum_waiting();
+        if set || self.0.len() == TASKS || slices.x.bytes() > SMALL_BYTES {
+            due.extend(self.take());
         }
+        due
     }
 
-    pub(super) fn sum_waiting(&mut self) {
-        let waiting = std::mem::take(&mut self.waiting);
-        for tasks in waiting.chunks(TASKS) {
-            let mut params: Vec<(&str, Word)> = Vec::new();
-            let mut args: Vec<Arg> = Vec::new();
-            let (mut groups, mut work) = (0, Work::default());
-            for (t, names) in tasks.iter().zip(NAMES) {
-                let slices = t.rows.max().div_ceil(t.share);
-                let add = (t.target.accumulate == Accumulate::Add) as u32;
-                let words: [Word; 5] =
-                    [t.rows.into(), t.share.into(), t.len.into(), t.first.into(), add.into()];
-                params.extend(names.params.into_iter().zip(words));
-                args.extend([read(names.x, t.x), write(names.y, t.target.tensor)]);
-                groups += t.len.div_ceil(256);
-                work.flops += 256.0 * slices as f64;
-                work.bytes += 1024.0 * (slices + 1) as f64;
-            }
-            self.launch(Launch {
-                kernel: "reduce_slices",
-                constants: ReduceSlices { tasks: tasks.len() as u32 }.list(),
-                params,
-                args,
-                groups: Groups::over(groups, 1),
-                work,
-            });
+    /// The launch that sums all that wait.
+    pub fn take(&mut self) -> Option<Launch> {
+        let tasks = std::mem::take(&mut self.0);
+        let mut params: Vec<(&str, Word)> = Vec::new();
+        let mut args: Vec<Arg> = Vec::new();
+        let (mut groups, mut work) = (0, Work::default());
+        for (t, names) in tasks.iter().zip(NAMES) {
+            let slices = t.rows.max().div_ceil(t.share);
+            let add = (t.target.accumulate == Accumulate::Add) as u32;
+            let words: [Word; 5] = [t.rows.into(), t.share.into(), t.len.into(), t.first.into(), add.into()];
+            params.extend(names.params.into_iter().zip(words));
+            args.extend([read(names.x, t.x), write(names.y, t.target.tensor)]);
+            groups += t.len.div_ceil(256);
+            work.flops += 256.0 * slices as f64;
+            work.bytes += 1024.0 * (slices + 1) as f64;
         }
+        (!tasks.is_empty()).then(|| Launch {
+            kernel: "reduce_slices",
+            constants: ReduceSlices { tasks: tasks.len() as u32 }.list(),
+            params,
+            args,
+            groups: Groups::over(groups, 1),
+            work,
+        })
     }
 }

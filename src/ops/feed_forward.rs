@@ -5,7 +5,6 @@ use super::activation::{Activation, activation, gated_activation};
 use super::linear::{self, Linear, linear, lora_terms, weight_gradients};
 use super::norm::{Norm, norm};
 use super::product::{self, Forward, Shared, aligned, launch_backward_input};
-use super::self_attention::backward;
 use crate::error::Result;
 use crate::gpu::shader::{Constants, constants};
 use crate::gpu::{Accumulate, GradientTarget, Launch, Recorder, Tensor, Word, Work, read, write};
@@ -83,7 +82,7 @@ fn fused(
         if let Some(residual) = residual {
             super::add::pass_gradient(r, residual, dy)?;
         }
-        backward(r, x, norm.zip(inverse), &up, &terms.hidden, dgates);
+        linear::fused_backward(r, x, norm.zip(inverse), &up, &terms.hidden, dgates);
         Ok(())
     });
     Ok(y)

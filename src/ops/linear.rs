@@ -1,6 +1,7 @@
 //! Linear layers with bias and LoRA terms: y = x Wᵀ + bias + Σ scale · (x Aᵀ) Bᵀ, and their gradients.
 
 use super::matrix::{Matrix, MatrixRows};
+use super::norm::{self, Norm};
 use super::product::{FusedNorm, Product, launch_backward_input, launch_backward_weight, launch_forward};
 use crate::error::Result;
 use crate::gpu::{
@@ -193,6 +194,32 @@ pub(super) fn input_gradient(
         let Some(dx) = target(r, w.weights.pieces.len() + i) else { return };
         launch_backward_input(r, g, 0, a.into(), 1.0, None, dx);
     }
+}
+
+/// The gradients of all that went into a product of rows, from that of its result, (N, O); where they were normalised on the
+/// way, the norm and the rows' inverse root mean squares are given.
+pub(super) fn fused_backward(
+    r: &mut Recorder,
+    x: Tensor,
+    norm: Option<(Norm, Tensor)>,
+    w: &Linear,
+    hidden: &[Tensor],
+    dy: Tensor,
+) {
+    let weight_and_inverse = norm.map(|(norm, inverse)| (norm.weight, inverse));
+    let terms = weight_gradients(r, x, weight_and_inverse, w, hidden, dy);
+    let Some((norm, inverse)) = norm else {
+        return input_gradient(r, w, &terms, dy, |r, _| r.gradient_target(x));
+    };
+    if !r.needs_gradient(x) && !r.needs_gradient(norm.weight) {
+        return;
+    }
+    let dnormed = r.tensor("d normed", x.rows, x.cols);
+    input_gradient(r, w, &terms, dy, |_, i| {
+        let accumulate = if i == 0 { Accumulate::Set } else { Accumulate::Add };
+        Some(GradientTarget { tensor: dnormed, accumulate })
+    });
+    norm::fused_backward(r, dnormed, x, &norm, inverse);
 }
 
 /// Rows that an invocation adds up.

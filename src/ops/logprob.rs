@@ -115,7 +115,7 @@ fn fold(
     state: Tensor,
     last: Option<LogProb>,
 ) {
-    let wide_from = match r.device_kind() {
+    let wide_from = match r.tuning().kind() {
         DeviceKind::Gpu => WIDE_FROM,
         DeviceKind::Processor => WIDE_FROM_ON_A_PROCESSOR,
     };

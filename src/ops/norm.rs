@@ -136,7 +136,7 @@ fn input_target(r: &mut Recorder, x: Tensor) -> GradientTarget {
 /// Columns from which on a whole workgroup shares a group. Below, one invocation a group needs no barrier, which a
 /// processor pays for; a GPU reads by neighbouring invocations.
 fn wide_from(r: &Recorder) -> usize {
-    if r.device_kind() == DeviceKind::Gpu { 64 } else { 512 }
+    if r.tuning().kind() == DeviceKind::Gpu { 64 } else { 512 }
 }
 
 const LANES: u32 = 64;
@@ -193,7 +193,7 @@ fn launch_forward(r: &mut Recorder, x: Tensor, columns: Columns, norm: &Norm, y:
 
 /// Groups of columns that a workgroup of the backward pass takes at a time.
 fn backward_rows(r: &Recorder) -> u32 {
-    if r.device_kind() == DeviceKind::Gpu { 4 } else { 16 }
+    if r.tuning().kind() == DeviceKind::Gpu { 4 } else { 16 }
 }
 
 constants! {

@@ -2,13 +2,13 @@
 //! allows it, all before attention itself is one launch; the rest of the ops by themselves do for any description.
 
 use super::attention::{AttentionShape, KeySource, attention};
-use super::linear::{Linear, input_gradient, linear, lora_terms, weight_gradients};
+use super::linear::{self, Linear, linear, lora_terms};
 use super::norm::{self, Norm, head_norm};
 use super::product::{self, Forward, Shared, aligned};
 use super::rotary::{self, Rotary};
 use crate::error::Result;
 use crate::gpu::shader::{Constants, constants};
-use crate::gpu::{Accumulate, Dim, GradientTarget, Launch, Recorder, Tensor, Word, Work, read, write};
+use crate::gpu::{Dim, Launch, Recorder, Tensor, Word, Work, read, write};
 
 /// Queries, keys and values of rows, and how they are compared.
 #[derive(Clone, Debug)]
@@ -167,34 +167,8 @@ fn fused(
     r.rule(&outputs, move |r| {
         let Some(dq) = r.gradient(q) else { return Ok(()) };
         rotary::launch(r, dq, shape, Some(rotary), spans, keys, true);
-        backward(r, x, norm.zip(inverse), &w, &terms.hidden, dq);
+        linear::fused_backward(r, x, norm.zip(inverse), &w, &terms.hidden, dq);
         Ok(())
     });
     Ok(q)
-}
-
-/// The gradients of all that went into a product of rows, from that of its result, (N, O); where they were normalised on the
-/// way, the norm and the rows' inverse root mean squares are given.
-pub(super) fn backward(
-    r: &mut Recorder,
-    x: Tensor,
-    norm: Option<(Norm, Tensor)>,
-    w: &Linear,
-    hidden: &[Tensor],
-    dy: Tensor,
-) {
-    let weight_and_inverse = norm.map(|(norm, inverse)| (norm.weight, inverse));
-    let terms = weight_gradients(r, x, weight_and_inverse, w, hidden, dy);
-    let Some((norm, inverse)) = norm else {
-        return input_gradient(r, w, &terms, dy, |r, _| r.gradient_target(x));
-    };
-    if !r.needs_gradient(x) && !r.needs_gradient(norm.weight) {
-        return;
-    }
-    let dnormed = r.tensor("d normed", x.rows, x.cols);
-    input_gradient(r, w, &terms, dy, |_, i| {
-        let accumulate = if i == 0 { Accumulate::Set } else { Accumulate::Add };
-        Some(GradientTarget { tensor: dnormed, accumulate })
-    });
-    norm::fused_backward(r, dnormed, x, &norm, inverse);
 }

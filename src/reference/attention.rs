@@ -1,6 +1,7 @@
 //! Attention over prefix trees: the keys that a query sees are two ranges of rows.
 
 use super::{add_scaled, check, dot};
+use crate::ops::AttentionShape;
 
 /// The key rows that one query sees: `prefix_start..prefix_end` and `own_start..own_end`, both half-open.
 /// A prompt's query has an empty prefix; a response's has the prompt as prefix. Ranges must not overlap.
@@ -17,9 +18,11 @@ pub struct Span {
 }
 
 impl Span {
-    /// The key rows, in order.
-    pub fn keys(self) -> impl Iterator<Item = usize> + Clone {
-        (self.prefix_start..self.prefix_end).chain(self.own_start..self.own_end).map(|row| row as usize)
+    /// The key rows, in order; of a window's the last ones.
+    pub fn keys(self, window: Option<usize>) -> impl Iterator<Item = usize> + Clone {
+        let all = (self.prefix_start..self.prefix_end).chain(self.own_start..self.own_end);
+        let count = (self.prefix_end - self.prefix_start + self.own_end - self.own_start) as usize;
+        all.skip(window.map_or(0, |window| count.saturating_sub(window))).map(|row| row as usize)
     }
 }
 
@@ -31,8 +34,18 @@ fn slot(row: usize, head: usize, heads: usize, d: usize) -> std::ops::Range<usiz
     super::row(row * heads + head, d)
 }
 
+/// s = scale q·k, with a soft cap cap · tanh(s / cap), and its slope by scale q·k.
+fn score(q: &[f64], k: &[f64], shape: AttentionShape) -> (f64, f64) {
+    let s = f64::from(shape.scale) * dot(q, k);
+    match shape.soft_cap.map(f64::from) {
+        Some(cap) => (cap * (s / cap).tanh(), 1.0 - (s / cap).tanh().powi(2)),
+        None => (s, 1.0),
+    }
+}
+
 /// Softmax attention with grouped queries: head h reads kv head h / (H / K). For each query and head,
-/// over the keys j of its span: s_j = scale q·k_j, lse = ln Σ exp s_j, out = Σ exp(s_j - lse) v_j.
+/// over the keys j of its span, of a window's the last ones: s_j = scale q·k_j, capped where there is a soft cap,
+/// lse = ln Σ exp s_j, out = Σ exp(s_j - lse) v_j.
 /// q (N, H*D), k and v (M, K*D), spans (N) -> (out (N, H*D), lse (N, H)).
 /// A query without keys gives zeros and [`EMPTY_LSE`].
 pub fn attention_forward(
@@ -40,27 +53,25 @@ pub fn attention_forward(
     k: &[f64],
     v: &[f64],
     spans: &[Span],
-    heads: usize,
-    kv_heads: usize,
-    d: usize,
-    scale: f64,
+    shape: AttentionShape,
 ) -> (Vec<f64>, Vec<f64>) {
+    let AttentionShape { heads, kv_heads, head_dim: d, window, .. } = shape;
     let n = spans.len();
-    let group = group_size(q, k, v, n, heads, kv_heads, d);
+    let group = group_size(q, k, v, n, shape);
     let mut out = vec![0.0; n * heads * d];
     let mut lse = vec![EMPTY_LSE; n * heads];
     for (token, span) in spans.iter().enumerate() {
         for head in 0..heads {
             let query = slot(token, head, heads, d);
             let key = |row| slot(row, head / group, kv_heads, d);
-            let scores: Vec<f64> =
-                span.keys().map(|row| scale * dot(&q[query.clone()], &k[key(row)])).collect();
+            let score = |row| score(&q[query.clone()], &k[key(row)], shape).0;
+            let scores: Vec<f64> = span.keys(window).map(score).collect();
             if scores.is_empty() {
                 continue;
             }
             let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
             let total = largest + scores.iter().map(|s| (s - largest).exp()).sum::<f64>().ln();
-            for (row, s) in span.keys().zip(scores) {
+            for (row, s) in span.keys(window).zip(scores) {
                 add_scaled(&mut out[query.clone()], (s - total).exp(), &v[key(row)]);
             }
             lse[token * heads + head] = total;
@@ -70,9 +81,9 @@ pub fn attention_forward(
 }
 
 /// Gradients of [`attention_forward`], probabilities recomputed from lse (Dao et al. 2022, arXiv
-/// 2205.14135): p_j = exp(s_j - lse), ds_j = p_j (dout·v_j - dout·out), dq = scale Σ_j ds_j k_j,
-/// dk_j = scale Σ ds_j q, dv_j = Σ p_j dout, the last two over the queries and heads that read the key.
-/// out, dout (N, H*D), lse (N, H) -> (dq (N, H*D), dk (M, K*D), dv (M, K*D)).
+/// 2205.14135): p_j = exp(s_j - lse), ds_j = p_j (dout·v_j - dout·out), times the cap's slope where there is one,
+/// dq = scale Σ_j ds_j k_j, dk_j = scale Σ ds_j q, dv_j = Σ p_j dout, the last two over the queries and heads that read
+/// the key. out, dout (N, H*D), lse (N, H) -> (dq (N, H*D), dk (M, K*D), dv (M, K*D)).
 pub fn attention_backward(
     q: &[f64],
     k: &[f64],
@@ -81,13 +92,11 @@ pub fn attention_backward(
     out: &[f64],
     lse: &[f64],
     dout: &[f64],
-    heads: usize,
-    kv_heads: usize,
-    d: usize,
-    scale: f64,
+    shape: AttentionShape,
 ) -> (Vec<f64>, Vec<f64>, Vec<f64>) {
-    let n = spans.len();
-    let group = group_size(q, k, v, n, heads, kv_heads, d);
+    let AttentionShape { heads, kv_heads, head_dim: d, window, .. } = shape;
+    let (n, scale) = (spans.len(), f64::from(shape.scale));
+    let group = group_size(q, k, v, n, shape);
     check("out", out, &[n, heads, d]);
     check("lse", lse, &[n, heads]);
     check("dout", dout, &[n, heads, d]);
@@ -97,10 +106,11 @@ pub fn attention_backward(
             let query = slot(token, head, heads, d);
             let (q, dout) = (&q[query.clone()], &dout[query.clone()]);
             let delta = dot(dout, &out[query.clone()]);
-            for row in span.keys() {
+            for row in span.keys(window) {
                 let key = slot(row, head / group, kv_heads, d);
-                let p = (scale * dot(q, &k[key.clone()]) - lse[token * heads + head]).exp();
-                let ds = p * (dot(dout, &v[key.clone()]) - delta);
+                let (score, slope) = score(q, &k[key.clone()], shape);
+                let p = (score - lse[token * heads + head]).exp();
+                let ds = p * (dot(dout, &v[key.clone()]) - delta) * slope;
                 add_scaled(&mut dq[query.clone()], scale * ds, &k[key.clone()]);
                 add_scaled(&mut dk[key.clone()], scale * ds, q);
                 add_scaled(&mut dv[key], p, dout);
@@ -111,7 +121,8 @@ pub fn attention_backward(
 }
 
 /// Checks the shapes and gives H / K, the query heads per kv head.
-fn group_size(q: &[f64], k: &[f64], v: &[f64], n: usize, heads: usize, kv_heads: usize, d: usize) -> usize {
+fn group_size(q: &[f64], k: &[f64], v: &[f64], n: usize, shape: AttentionShape) -> usize {
+    let AttentionShape { heads, kv_heads, head_dim: d, .. } = shape;
     assert_eq!(heads % kv_heads, 0, "the kv heads should divide the heads");
     check("q", q, &[n, heads, d]);
     check("k", k, &[k.len() / (kv_heads * d), kv_heads, d]);
@@ -143,11 +154,16 @@ mod tests {
         spans
     }
 
+    fn shape(heads: usize, kv_heads: usize, head_dim: usize, scale: f32) -> AttentionShape {
+        AttentionShape { scale, ..AttentionShape::new(heads, kv_heads, head_dim) }
+    }
+
     #[test]
     fn attention_weighs_values_by_softmax() {
         // Scores ln 1 and ln 3, so weights 1/4 and 3/4.
         let spans = [Span { own_end: 2, ..Span::default() }];
-        let (out, lse) = attention_forward(&[2.0], &[0.0, 3.0_f64.ln()], &[8.0, 4.0], &spans, 1, 1, 1, 0.5);
+        let (out, lse) =
+            attention_forward(&[2.0], &[0.0, 3.0_f64.ln()], &[8.0, 4.0], &spans, shape(1, 1, 1, 0.5));
         assert_close(&out, &[8.0 / 4.0 + 4.0 * 3.0 / 4.0]);
         assert_close(&lse, &[4.0_f64.ln()]);
     }
@@ -156,33 +172,48 @@ mod tests {
     fn neighbouring_heads_share_a_kv_head() {
         // One key, so that every head gives its kv head's value.
         let spans = [Span { own_end: 1, ..Span::default() }];
-        let (out, _) = attention_forward(&[1.0; 4], &[1.0; 2], &[3.0, 5.0], &spans, 4, 2, 1, 1.0);
+        let (out, _) = attention_forward(&[1.0; 4], &[1.0; 2], &[3.0, 5.0], &spans, shape(4, 2, 1, 1.0));
         assert_eq!(out, [3.0, 3.0, 5.0, 5.0]);
     }
 
     #[test]
     fn query_without_keys_gives_zeros() {
         let spans = [Span { prefix_start: 1, prefix_end: 1, own_start: 2, own_end: 2 }];
-        let (out, lse) = attention_forward(&[1.0, 2.0], &[1.0; 6], &[1.0; 6], &spans, 1, 1, 2, 1.0);
+        let (out, lse) = attention_forward(&[1.0, 2.0], &[1.0; 6], &[1.0; 6], &spans, shape(1, 1, 2, 1.0));
         assert_eq!((out, lse), (vec![0.0; 2], vec![EMPTY_LSE]));
     }
 
     #[test]
     fn attention_survives_large_scores() {
         let spans = [Span { own_end: 2, ..Span::default() }];
-        let (out, lse) = attention_forward(&[1000.0], &[1.0, -1.0], &[3.0, 5.0], &spans, 1, 1, 1, 1.0);
+        let (out, lse) = attention_forward(&[1000.0], &[1.0, -1.0], &[3.0, 5.0], &spans, shape(1, 1, 1, 1.0));
         assert_eq!((out, lse), (vec![3.0], vec![1000.0]));
     }
 
     #[test]
+    fn a_window_is_the_last_keys_and_a_soft_cap_bounds_scores() {
+        let span = Span { prefix_start: 2, prefix_end: 5, own_start: 9, own_end: 11 };
+        let keys = |window| span.keys(window).collect::<Vec<_>>();
+        assert_eq!(keys(None), [2, 3, 4, 9, 10]);
+        assert_eq!((keys(Some(3)), keys(Some(1)), keys(Some(9))), (vec![4, 9, 10], vec![10], keys(None)));
+        let capped = AttentionShape { soft_cap: Some(2.0), ..shape(1, 1, 1, 1.0) };
+        let spans = [Span { own_end: 1, ..Span::default() }];
+        let (_, lse) = attention_forward(&[1.0], &[1.0], &[1.0], &spans, capped);
+        assert_close(&lse, &[2.0 * 0.5_f64.tanh()]);
+        let (_, lse) = attention_forward(&[1e3], &[1.0], &[1.0], &spans, capped);
+        assert_close(&lse, &[2.0]);
+    }
+
+    #[test]
     fn shared_prompt_equals_a_copy_for_each_response() {
-        let (heads, kv_heads, d, scale) = (4, 2, 3, 0.6);
+        let (heads, kv_heads, d) = (4, 2, 3);
+        let shape = shape(heads, kv_heads, d, 0.6);
         let (width, kv_width) = (heads * d, kv_heads * d);
         let mut random = Random::new(51);
         let spans = tree(0, 5, &[3, 4]);
         let (q, k, v) =
             (random.values(12 * width), random.values(12 * kv_width), random.values(12 * kv_width));
-        let (shared, shared_lse) = attention_forward(&q, &k, &v, &spans, heads, kv_heads, d, scale);
+        let (shared, shared_lse) = attention_forward(&q, &k, &v, &spans, shape);
         for response in [5..8, 8..12] {
             let rows: Vec<usize> = (0..5).chain(response).collect();
             let take = |x: &[f64], width: usize| -> Vec<f64> {
@@ -190,7 +221,7 @@ mod tests {
             };
             let causal = tree(0, rows.len() as u32, &[]);
             let (q, k, v) = (take(&q, width), take(&k, kv_width), take(&v, kv_width));
-            let (out, lse) = attention_forward(&q, &k, &v, &causal, heads, kv_heads, d, scale);
+            let (out, lse) = attention_forward(&q, &k, &v, &causal, shape);
             assert_close(&out, &take(&shared, width));
             assert_close(&lse, &take(&shared_lse, heads));
         }
@@ -208,19 +239,21 @@ mod tests {
             (two_trees, 6, 1, 5),
         ];
         for (seed, (spans, heads, kv_heads, d)) in (60..).zip(cases) {
-            let (n, scale) = (spans.len(), 0.7);
-            let mut random = Random::new(seed);
-            let (q, dout) = (random.values(n * heads * d), random.values(n * heads * d));
-            let (k, v) = (random.values(n * kv_heads * d), random.values(n * kv_heads * d));
-            let forward = |q: &[f64], k: &[f64], v: &[f64]| {
-                attention_forward(q, k, v, &spans, heads, kv_heads, d, scale)
-            };
-            let (out, lse) = forward(&q, &k, &v);
-            let (dq, dk, dv) =
-                attention_backward(&q, &k, &v, &spans, &out, &lse, &dout, heads, kv_heads, d, scale);
-            assert_gradient("q", seed, &q, &dq, &dout, |q| forward(q, &k, &v).0);
-            assert_gradient("k", seed, &k, &dk, &dout, |k| forward(&q, k, &v).0);
-            assert_gradient("v", seed, &v, &dv, &dout, |v| forward(&q, &k, v).0);
+            let n = spans.len();
+            let plain = shape(heads, kv_heads, d, 0.7);
+            let capped = AttentionShape { soft_cap: Some(0.3), ..plain };
+            let windowed = AttentionShape { window: Some(3), ..plain };
+            for shape in [plain, capped, windowed, AttentionShape { window: Some(2), ..capped }] {
+                let mut random = Random::new(seed);
+                let (q, dout) = (random.values(n * heads * d), random.values(n * heads * d));
+                let (k, v) = (random.values(n * kv_heads * d), random.values(n * kv_heads * d));
+                let forward = |q: &[f64], k: &[f64], v: &[f64]| attention_forward(q, k, v, &spans, shape);
+                let (out, lse) = forward(&q, &k, &v);
+                let (dq, dk, dv) = attention_backward(&q, &k, &v, &spans, &out, &lse, &dout, shape);
+                assert_gradient("q", seed, &q, &dq, &dout, |q| forward(q, &k, &v).0);
+                assert_gradient("k", seed, &k, &dk, &dout, |k| forward(&q, k, &v).0);
+                assert_gradient("v", seed, &v, &dv, &dout, |v| forward(&q, &k, v).0);
+            }
         }
     }
 }

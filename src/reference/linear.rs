@@ -41,6 +41,21 @@ pub fn linear_backward_weight(dy: &[f64], x: &[f64], n: usize, i: usize, o: usiz
     dw
 }
 
+/// y + bias, one for each column: y (N, O), bias (O) -> (N, O).
+pub fn linear_bias(y: &[f64], bias: &[f64]) -> Vec<f64> {
+    check("y", y, &[y.len() / bias.len(), bias.len()]);
+    y.iter().enumerate().map(|(at, y)| y + bias[at % bias.len()]).collect()
+}
+
+/// The gradient of a bias, the sum by columns: dy (N, O) -> dbias (O).
+pub fn linear_backward_bias(dy: &[f64], o: usize) -> Vec<f64> {
+    let mut dbias = vec![0.0; o];
+    for dy in dy.chunks_exact(o) {
+        add_scaled(&mut dbias, 1.0, dy);
+    }
+    dbias
+}
+
 /// Results of [`lora_forward`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct LoraForward {
@@ -128,6 +143,16 @@ mod tests {
             let dw = linear_backward_weight(&dy, &x, n, i, o);
             assert_gradient("x", seed, &x, &dx, &dy, |x| linear_forward(x, &w, n, i, o));
             assert_gradient("w", seed, &w, &dw, &dy, |w| linear_forward(&x, w, n, i, o));
+        }
+    }
+
+    #[test]
+    fn bias_gradient_matches_central_differences() {
+        for (seed, (n, _, o)) in (15..).zip(SHAPES) {
+            let mut random = Random::new(seed);
+            let (y, bias, dy) = (random.values(n * o), random.values(o), random.values(n * o));
+            let dbias = linear_backward_bias(&dy, o);
+            assert_gradient("bias", seed, &bias, &dbias, &dy, |bias| linear_bias(&y, bias));
         }
     }
 

@@ -13,35 +13,35 @@
     reason = "slices and explicit dimensions, in the order of the kernel's bindings"
 )]
 
+mod activation;
 mod add;
 mod attention;
-mod embedding;
+mod gather;
 mod linear;
 mod logprob;
+mod norm;
 mod optim;
 mod preference;
 mod random;
-mod rmsnorm;
-mod rope;
+mod rotary;
 mod sampling;
 mod segment;
-mod swiglu;
 #[cfg(test)]
 mod testing;
 
+pub use activation::*;
 pub use add::*;
 pub use attention::*;
-pub use embedding::*;
+pub use gather::*;
 pub use linear::*;
 pub use logprob::*;
+pub use norm::*;
 pub use optim::*;
 pub use preference::*;
 pub use random::*;
-pub use rmsnorm::*;
-pub use rope::*;
+pub use rotary::*;
 pub use sampling::*;
 pub use segment::*;
-pub use swiglu::*;
 
 /// Σ x_i y_i.
 fn dot(x: &[f64], y: &[f64]) -> f64 {

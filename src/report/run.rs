@@ -411,7 +411,7 @@ impl Run {
         fact("Steps", joined(vec![Some(number(done)), batch]));
         fact("Seed", self.config["seed"].as_u64().map(|seed| seed.to_string()));
         fact("Time of the steps", (seconds > 0.0).then(|| duration(seconds)));
-        fact("GPU", self.config["gpu_adapter"]["name"].as_str().map(str::to_owned));
+        fact("GPU", self.config["gpu_device"]["name"].as_str().map(str::to_owned));
         fact("oaif", self.configured("oaif_version"));
     }
 
@@ -682,7 +682,7 @@ mod tests {
     #[test]
     fn the_configuration_is_what_was_asked_for_and_nothing_of_the_inside() {
         let config = json!({
-            "model": "m", "adapter": null, "gpu_adapter": {"name": "llvmpipe", "index": 0},
+            "model": "m", "adapter": null, "gpu_device": {"name": "llvmpipe", "index": 0},
             "memory": {"total": 2_576_980_378u64, "bytes": {"weights": 1_073_741_824u64}},
         });
         let html = report(&[(RUN, config.to_string())]).unwrap();

@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use super::annotation::{Annotation, Choice, Patience, annotate_patiently};
 use super::checkpoint::STATE;
 use super::identity::{Command, RunIdentity};
+use super::kernels::use_kernels_of_checkpoint;
 use super::options::{AlignOptions, TrainOptions};
 use super::pair_step::LabelledPair;
 use super::pair_trainer::PairTrainer;
@@ -108,6 +109,7 @@ impl AlignRun {
         options: &AlignOptions,
     ) -> Result<AlignRun> {
         train.check()?;
+        use_kernels_of_checkpoint(policy.model.gpu(), train)?;
         options.check(train)?;
         let max_prompt = prompt_limit(policy.model.architecture().context, train, options)?;
         let rows = EncodedRows::prompts(&policy.encoder(), prompts, max_prompt)?;

@@ -6,6 +6,7 @@ use std::time::Instant;
 use serde_json::json;
 
 use super::identity::{Command, RunIdentity};
+use super::kernels::use_kernels_of_checkpoint;
 use super::options::{DpoOptions, TrainOptions};
 use super::pair_step::LabelledPair;
 use super::pair_trainer::PairTrainer;
@@ -49,6 +50,7 @@ impl DpoRun {
     /// [`crate::Error::Config`] for an option out of its range; what is wrong with the rows; memory errors.
     pub fn new(policy: Policy, pairs: &[Pair], train: &TrainOptions, options: &DpoOptions) -> Result<DpoRun> {
         train.check()?;
+        use_kernels_of_checkpoint(policy.model.gpu(), train)?;
         let limits = train.length_limits(policy.model.architecture().context);
         let rows = EncodedRows::pairs(&policy.encoder(), pairs, options.append_eos, limits)?;
         let (trainer, optimiser) = plans(&policy.model, &policy.reference(train)?, &rows, train, options)?;

@@ -26,6 +26,7 @@ mod dpo;
 mod dry_run;
 mod health;
 mod identity;
+mod kernels;
 mod lock;
 mod log;
 mod movement;

@@ -229,6 +229,14 @@ impl RunDir {
     }
 }
 
+/// The checkpoint that a run in `dir` goes on from, if it goes on from one.
+pub(super) fn resumed_checkpoint(dir: &Path, start: &Start) -> Result<Option<Checkpoint>> {
+    match start {
+        Start::Resume(_) => resolve(dir, start),
+        Start::New | Start::Overwrite => Ok(None),
+    }
+}
+
 /// The checkpoint that `start` asks for, if it asks for one, for a run in `dir`.
 fn resolve(dir: &Path, start: &Start) -> Result<Option<Checkpoint>> {
     let checkpoints = dir.join(CHECKPOINTS);

@@ -40,8 +40,10 @@ pub(crate) struct RunFacts {
     working_dir: Option<String>,
     oaif_version: &'static str,
     /// What it runs on.
-    gpu_adapter: Value,
+    gpu_device: Value,
     gpu_tier: String,
+    /// Which variants of its kernels.
+    kernels: Value,
     total_steps: usize,
     memory: Value,
     /// What was changed where it was resumed.
@@ -175,6 +177,7 @@ impl<'a> Session<'a> {
                 logs: Logs::default(),
                 counters: Counters::default(),
                 identity,
+                kernels: model.gpu().tuning(),
                 changes: Vec::new(),
                 online: None,
             },
@@ -192,6 +195,8 @@ impl<'a> Session<'a> {
             }
         };
         let gpu = model.gpu();
+        let other_kernels = state.kernels != gpu.tuning();
+        let state = State { kernels: gpu.tuning(), ..state };
         let facts = RunFacts {
             // The demo has its own.
             command: sources
@@ -201,8 +206,9 @@ impl<'a> Session<'a> {
                 .unwrap_or_else(|| json!(state.identity.command.name())),
             working_dir: std::env::current_dir().ok().map(|dir| dir.to_string_lossy().into_owned()),
             oaif_version: env!("CARGO_PKG_VERSION"),
-            gpu_adapter: json!(gpu.summary()),
+            gpu_device: json!(gpu.summary()),
             gpu_tier: gpu.tier().to_string(),
+            kernels: json!(gpu.tuning()),
             total_steps,
             memory: json!(gpu.memory()),
             changes: state.changes.clone(),
@@ -237,6 +243,12 @@ impl<'a> Session<'a> {
             step_ended: Instant::now(),
         };
         session.write_run()?;
+        if other_kernels {
+            session.warn(
+                "this device does not have the kernels that the checkpoint was computed with: the run goes on with others, \
+                 and its numbers may differ in their last digits",
+            );
+        }
         if session.first_step > 0 && session.is_done() {
             session.warn(&format!("all {total_steps} steps of this run are done: raise max-steps to go on"));
         }

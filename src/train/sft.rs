@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde_json::{Map, json};
 
 use super::identity::{Command, RunIdentity};
+use super::kernels::use_kernels_of_checkpoint;
 use super::options::TrainOptions;
 use super::policy::Policy;
 use super::rows::EncodedRows;
@@ -50,6 +51,7 @@ impl SftRun {
         append_eos: bool,
     ) -> Result<SftRun> {
         train.check()?;
+        use_kernels_of_checkpoint(policy.model.gpu(), train)?;
         let limits = train.length_limits(policy.model.architecture().context);
         let rows = EncodedRows::completions(&policy.encoder(), rows, append_eos, limits)?;
         let (step, optimiser) = plans(&policy.model, &rows, train)?;

@@ -10,6 +10,7 @@ use super::identity::{Change, RunIdentity};
 use super::sampler::Sampled;
 use crate::error::{Error, Result};
 use crate::files;
+use crate::gpu::Tuning;
 
 /// A checkpoint's `state.json`, as it was when its last step was done.
 // An option that is missing is no `None`: hence `Option::deserialize` here and in what is kept.
@@ -21,6 +22,8 @@ pub(super) struct State {
     pub logs: Logs,
     pub counters: Counters,
     pub identity: RunIdentity,
+    /// The kernels that computed it.
+    pub kernels: Tuning,
     /// What was changed where the run was resumed.
     pub changes: Vec<Change>,
     /// In online training.

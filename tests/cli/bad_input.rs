@@ -482,7 +482,7 @@ fn exhausted_memory_is_an_error_with_a_remedy() {
             return;
         }
     }
-    eprintln!("SKIPPED: this adapter's memory is not the process's");
+    eprintln!("SKIPPED: this GPU's memory is not the process's");
 }
 
 #[test]

@@ -28,7 +28,7 @@ struct Place {
 
 impl Place {
     /// A folder with these fixture models, copied so that a test can damage them. `None` (after saying so) where
-    /// there is no adapter to run on.
+    /// there is no GPU to run on.
     fn with(models: &[&str]) -> Option<Place> {
         common::gpu()?;
         let place = Place { dir: tempfile::tempdir().unwrap() };

@@ -50,6 +50,36 @@ fn a_run_is_gone_on_with_by_its_folder_alone_from_anywhere() {
 }
 
 #[test]
+fn a_resumed_run_uses_the_kernels_of_its_checkpoint_whatever_was_measured_since() {
+    let Some(place) = place() else { return };
+    let line = format!("sft --model tiny --dataset rows.jsonl {COMMON}");
+    let with_cache = |line: &str| {
+        let mut command = place.command(line);
+        command.env("OAIF_CACHE", place.path("cache"));
+        Outcome::of(command).done()
+    };
+    let weights = |run: &str| place.read(&format!("{run}/model/model.safetensors"));
+    with_cache(&format!("{line} --output-dir run"));
+    let (whole, kernels) = (weights("run"), place.json("run/run.json")["kernels"].clone());
+    // Somebody measures anew, and other kernels come out.
+    let [cache] = &place.names("cache")[..] else { panic!("one choice is kept") };
+    let staged = json!({"products": {"staged": null}, "tiled_attention": true, "fused_blocks": false});
+    place.set(&format!("cache/{cache}"), "tuning", staged.clone());
+    with_cache(&format!("{line} --output-dir other"));
+    assert_eq!(place.json("other/run.json")["kernels"], staged);
+    assert!(weights("other") != whole, "other kernels sum in another order");
+    for wiped in [false, true] {
+        forget_the_end(&place, "run");
+        if wiped {
+            std::fs::remove_dir_all(place.path("cache")).unwrap();
+        }
+        with_cache("sft --resume run");
+        assert!(weights("run") == whole, "wiped {wiped}: other weights");
+        assert_eq!(place.json("run/run.json")["kernels"], kernels);
+    }
+}
+
+#[test]
 fn what_decides_the_numbers_is_refused_by_its_name() {
     let Some(place) = place() else { return };
     place.oaif(&align()).done();

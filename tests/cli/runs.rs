@@ -39,7 +39,7 @@ fn a_run_leaves_the_agreed_folder() {
         for (key, value) in [("model", json!("tiny")), ("max-steps", json!(3)), ("optim", json!("adamw"))] {
             assert_eq!(run[key], value, "{kind}: {key}");
         }
-        assert!(run["oaif_version"].is_string() && run["gpu_adapter"]["name"].is_string(), "{run}");
+        assert!(run["oaif_version"].is_string() && run["gpu_device"]["name"].is_string(), "{run}");
         assert!(number(&run, "learning-rate") > 0.0, "what was not given is resolved");
 
         let metrics = place.rows("run/metrics.jsonl");
@@ -373,7 +373,7 @@ fn a_profile_is_a_table_and_a_trace() {
     let [_, (_, dpo), _] = trainings();
     for (more, trace) in [("--profile", "run/trace.json"), ("--profile=trace.json", "trace.json")] {
         let err = place.oaif(&format!("{dpo} --overwrite-output-dir {more}")).done().err;
-        if err.contains("this adapter has no timestamps") {
+        if err.contains("this GPU has no timestamps") {
             assert!(!place.path(trace).exists());
             continue;
         }

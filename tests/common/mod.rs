@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use oaif::gpu::{Gpu, GpuOptions};
 use serde_json::Value;
 
-/// The device of this test run. Without an adapter a test fails where REQUIRE_GPU=1, else says that it was skipped.
+/// The device of this test run. Without a GPU a test fails where REQUIRE_GPU=1, else says that it was skipped.
 pub fn gpu() -> Option<Gpu> {
     static GPU: OnceLock<Option<Gpu>> = OnceLock::new();
     GPU.get_or_init(|| match Gpu::open(&GpuOptions::default()) {

@@ -128,7 +128,7 @@ impl Burn {
 }
 
 impl Engine for Burn {
-    fn adapter(&self) -> String {
+    fn gpu(&self) -> String {
         self.device.identity().map(|i| i.name).unwrap_or_default()
     }
 

@@ -5,8 +5,8 @@ pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 /// A model on a device, with a batch to pass through it.
 pub trait Engine {
-    /// The adapter's name as the engine gives it.
-    fn adapter(&self) -> String;
+    /// The GPU's name as the engine gives it.
+    fn gpu(&self) -> String;
 
     /// Forward pass, and the gradients of every weight. Returns the mean cross-entropy of the next tokens, in nats,
     /// when everything has been computed.

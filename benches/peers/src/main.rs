@@ -1,4 +1,4 @@
-//! Forward and backward pass of the same models in oaif and in its peers, by turns on the same adapter. See README.md.
+//! Forward and backward pass of the same models in oaif and in its peers, by turns on the same GPU. See README.md.
 
 mod burn_engine;
 mod case;
@@ -20,7 +20,7 @@ use meganeura_engine::Meganeura;
 use ours::Ours;
 
 #[derive(Parser)]
-#[command(about = "Times forward and backward in oaif and in its peers, by turns on the same adapter")]
+#[command(about = "Times forward and backward in oaif and in its peers, by turns on the same GPU")]
 struct Args {
     /// One JSON object a line instead of a table.
     #[arg(long)]
@@ -99,7 +99,7 @@ fn compare(args: &Args) -> Result<()> {
 /// Compares one shape and prints its line.
 fn measure(args: &Args, peer: Peer, case: &Case) -> Result<()> {
     let (mut ours, mut theirs) = (Ours::new(case)?, peer.open(case)?);
-    let adapter = same_adapter(&ours, &*theirs)?;
+    let gpu = same_gpu(&ours, &*theirs)?;
     let agreement = Agreement::of(&mut ours, &mut *theirs)?;
     for _ in 1..WARM_UP {
         ours.step()?;
@@ -115,7 +115,7 @@ fn measure(args: &Args, peer: Peer, case: &Case) -> Result<()> {
     if args.json {
         let line = json!({
             "shape": shape, "peer_name": name, "ours": x, "peer": y, "ratio": x / y, "unit": "tokens/ms",
-            "runs": args.runs, "ours_runs": our_runs, "peer_runs": their_runs, "adapter": adapter,
+            "runs": args.runs, "ours_runs": our_runs, "peer_runs": their_runs, "gpu": gpu,
             "loss_ours": agreement.losses[0], "loss_peer": agreement.losses[1],
             "gradient_norms_differ_by": agreement.gradients,
         });
@@ -126,9 +126,9 @@ fn measure(args: &Args, peer: Peer, case: &Case) -> Result<()> {
     Ok(())
 }
 
-/// The adapter's name, which has to be the same for both.
-fn same_adapter(ours: &Ours, theirs: &dyn Engine) -> Result<String> {
-    match (ours.adapter(), theirs.adapter()) {
+/// The GPU's name, which has to be the same for both.
+fn same_gpu(ours: &Ours, theirs: &dyn Engine) -> Result<String> {
+    match (ours.gpu(), theirs.gpu()) {
         (a, b) if a == b => Ok(a),
         (a, b) => Err(format!("it runs on {b:?}, oaif on {a:?}: choose with OAIF_GPU").into()),
     }

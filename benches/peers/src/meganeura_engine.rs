@@ -50,7 +50,7 @@ impl Meganeura {
 }
 
 impl Engine for Meganeura {
-    fn adapter(&self) -> String {
+    fn gpu(&self) -> String {
         self.session.device_information().device_name.clone()
     }
 

@@ -32,7 +32,7 @@ impl Ours {
 }
 
 impl Engine for Ours {
-    fn adapter(&self) -> String {
+    fn gpu(&self) -> String {
         self.gpu.summary().name.clone()
     }
 

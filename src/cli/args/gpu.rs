@@ -9,7 +9,7 @@ use crate::cli::console::say;
 use crate::error::Result;
 use crate::gpu::{Arithmetic, Gpu, GpuOptions, Tier};
 use crate::model::FloatFormat;
-use crate::ops::{self, Tuned};
+use crate::tuning::{self, Tuned};
 
 #[derive(Debug, Args, Serialize)]
 #[command(next_help_heading = "GPU")]
@@ -19,11 +19,11 @@ pub(crate) struct GpuArgs {
     /// kind]
     #[arg(long, value_name = "INDEX|NAME")]
     gpu: Option<String>,
-    /// Level of the kernels: 0 core WebGPU, which runs everywhere; 1 subgroup operations; 2 frozen float16 matrices (see
-    /// --dtype) multiplied in f16; 3 by cooperative matrices (experimental) [default: 1 where there are subgroups]
+    /// Level of the kernels: 0 core WebGPU, which runs everywhere; 1 subgroup operations, on processors; 2 frozen float16
+    /// matrices (see --dtype) by cooperative matrices (experimental) [default: 1 on processors that have subgroups]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(..Tier::ALL.len() as i64))]
     tier: Option<u8>,
-    /// Do not measure which shapes of the kernels are fastest, nor use what was measured before
+    /// Do not try which kernels are right and fastest, nor use what was found before
     #[arg(long)]
     no_autotune: bool,
     /// Keep every runtime check of the shaders
@@ -49,7 +49,7 @@ impl GpuPlan {
     pub fn open_checked(&self) -> Result<(Gpu, Option<Arithmetic>, Tuned)> {
         let gpu = Gpu::open(&self.options)?;
         let tuned = self.tune(&gpu)?;
-        let wrong = ops::check_arithmetic(&gpu)?;
+        let wrong = tuning::check_arithmetic(&gpu)?;
         if let Some(wrong) = wrong {
             say(format_args!("oaif: warning: {wrong} does not work on this GPU: f32 is used instead"));
         }
@@ -60,7 +60,7 @@ impl GpuPlan {
         if !self.autotune {
             return Ok(Tuned::default());
         }
-        let tuned = ops::tune(gpu, cache_dir().as_deref())?;
+        let tuned = tuning::tune(gpu, cache_dir().as_deref())?;
         if let Some(case) = &tuned.wrong_on_gpu {
             say(format_args!(
                 "oaif: warning: {case} comes out wrong with this GPU's kernels, so slower ones are used: update the driver"
@@ -88,8 +88,8 @@ impl GpuArgs {
     /// How to open the GPU that is asked for.
     pub fn plan(&self, profile: bool) -> GpuPlan {
         let tier = self.tier.map(|tier| Tier::ALL[tier as usize]);
-        let adapter = self.gpu.clone();
-        let options = GpuOptions { adapter, tier, checked: self.checked, profile, ..GpuOptions::default() };
+        let gpu = self.gpu.clone();
+        let options = GpuOptions { gpu, tier, checked: self.checked, profile, ..GpuOptions::default() };
         GpuPlan { options, autotune: !self.no_autotune }
     }
 }

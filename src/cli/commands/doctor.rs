@@ -4,11 +4,11 @@ use serde_json::json;
 
 use crate::cli::args::DoctorPlan;
 use crate::error::{Error, Result};
-use crate::gpu::{Arithmetic, Products, UnrolledTile, UnrolledTiles, list_adapters};
+use crate::gpu::{Arithmetic, Products, UnrolledTile, UnrolledTiles, list_gpus};
 use crate::ops::{CaseReport, Ceilings, all_cases};
 
 pub fn run(plan: DoctorPlan) -> Result<()> {
-    let gpus = list_adapters();
+    let gpus = list_gpus();
     let (gpu, wrong_arithmetic, tuned) = plan.gpu.open_checked()?;
     let reports = all_cases().iter().map(|case| case.check(&gpu)).collect::<Result<Vec<_>>>()?;
     let failed: Vec<&CaseReport> = reports.iter().filter(|r| !r.passed()).collect();

@@ -25,7 +25,7 @@ pub fn open(plan: &TrainPlan) -> Result<Gpu> {
     let opened = if plan.dry_run { Gpu::open(&plan.gpu.options) } else { plan.gpu.open() };
     match opened {
         Ok(gpu) if plan.dry_run => Ok(gpu.measuring()),
-        Err(Error::NoAdapter(why)) if plan.dry_run && plan.gpu.options.adapter.is_none() => {
+        Err(Error::NoGpu(why)) if plan.dry_run && plan.gpu.options.gpu.is_none() => {
             say(format_args!("oaif: warning: {why}; measuring against WebGPU's default limits"));
             Ok(Gpu::without_device(Limits::default()))
         }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::gpu::{Access, Format};
+use crate::gpu::tensor::{Access, Format};
 
 /// A word of a kernel's `params`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

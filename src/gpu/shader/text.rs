@@ -3,8 +3,9 @@
 use std::collections::HashSet;
 use std::fmt::Write;
 
+use super::constants::Constant;
 use super::interface::declare_params;
-use super::{Constant, KernelKey};
+use super::key::KernelKey;
 use crate::error::{Error, Result};
 
 /// Lists shader files by name, so that a missing one does not compile.

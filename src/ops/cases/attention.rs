@@ -1,19 +1,14 @@
-//! Cases of self-attention: trees, caches, low-rank terms and 16-bit weights, against `reference`.
+//! Cases: attention over trees, caches and what follows them, and what the cases of other ops know about spans.
 
-use std::sync::Arc;
-
-use super::{Case, Input};
-use crate::gpu::{Format, Recorder, Tensor};
-use crate::ops::{
-    AttentionShape, KeySource, Linear, Lora, Norm, Rotary, SelfAttention, rope_table, self_attention,
-};
-use crate::reference;
+use super::{Case, Input, beside, columns, gradients};
+use crate::ops::{AttentionShape, KeySource, attention};
+use crate::reference::{self, Span};
 
 /// A prompt's length and its responses'.
-type Tree = (usize, &'static [usize]);
+pub(super) type Tree = (usize, &'static [usize]);
 
 /// The spans and ends of trees.
-fn trees(trees: &[Tree]) -> (Vec<u32>, Vec<u32>) {
+pub(super) fn trees(trees: &[Tree]) -> (Vec<u32>, Vec<u32>) {
     let (mut spans, mut ends) = (Vec::new(), Vec::new());
     for (prompt, responses) in trees {
         let start = ends.len();
@@ -34,285 +29,262 @@ fn trees(trees: &[Tree]) -> (Vec<u32>, Vec<u32>) {
     (integers(spans), integers(ends))
 }
 
-fn reference_spans(spans: &[f64]) -> Vec<reference::Span> {
+pub(super) fn reference_spans(spans: &[f64]) -> Vec<Span> {
     let span = |s: &[f64]| {
         let [prefix_start, prefix_end, own_start, own_end] = [0, 1, 2, 3].map(|i| s[i] as u32);
-        reference::Span { prefix_start, prefix_end, own_start, own_end }
+        Span { prefix_start, prefix_end, own_start, own_end }
     };
     spans.chunks(4).map(span).collect()
 }
 
-/// A case's size: N rows in trees, the rest seeing nothing; C; the heads; ranks of low-rank terms on q, k and v.
-struct Size {
-    trees: &'static [Tree],
-    empty: usize,
-    hidden: usize,
-    heads: usize,
-    kv_heads: usize,
-    head_dim: usize,
-    ranks: [usize; 3],
-    /// Of the projection.
-    format: Format,
+/// The number of keys before a row's own.
+pub(super) fn position(span: &Span) -> u32 {
+    (span.keys(None).count() as u32).max(1) - 1
 }
 
-const EPS: f32 = 1e-3;
+/// Queries, keys and values of rows that hold all three.
+pub(super) fn split(qkv: &[f64], shape: AttentionShape) -> [Vec<f64>; 3] {
+    let (keys_at, width) = (shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim);
+    [0..keys_at, keys_at..keys_at + width, keys_at + width..keys_at + 2 * width]
+        .map(|range| columns(qkv, shape.columns(), range))
+}
 
-/// Inputs: x, gain, qkv, spans, ends, table, dout, then A and B of q, k and v.
-fn inputs(size: &Size, spans: &[u32], ends: &[u32], inv_freq: &[f64], watched: bool) -> Vec<Input> {
-    let watch = |input: Input| if watched { input.watched() } else { input };
-    let Size { hidden: c, heads, kv_heads, head_dim: d, ranks, .. } = *size;
-    let n = ends.len();
-    let positions = spans.chunks(4).map(|s| s[1] - s[0] + s[3] - s[2]).max().unwrap_or(1).max(1) as usize;
-    let mut out = vec![
-        watch(Input::normal(1, n, c, 1.0).live(0)),
-        watch(Input::normal(2, 1, c, 1.0)),
-        watch(Input::normal(3, (heads + 2 * kv_heads) * d, c, 1.5 / (c as f32).sqrt())).stored(size.format),
-        Input::u32(spans.to_vec(), n, 4).live(0),
-        Input::u32(ends.to_vec(), n, 1).live(0),
-        Input::f32(rope_table(inv_freq, positions), positions, d),
-        Input::normal(4, n, heads * d, 1.0).live(0),
+/// The reverse of [`split`].
+pub(super) fn join([q, k, v]: [&[f64]; 3], shape: AttentionShape) -> Vec<f64> {
+    let width = shape.kv_heads * shape.head_dim;
+    beside(&[(q, shape.heads * shape.head_dim), (k, width), (v, width)])
+}
+
+fn name(shape: AttentionShape, rest: &str) -> String {
+    let AttentionShape { heads, kv_heads, head_dim, soft_cap, window, .. } = shape;
+    let cap = soft_cap.map_or(String::new(), |cap| format!(" cap {cap}"));
+    let window = window.map_or(String::new(), |window| format!(" window {window}"));
+    format!("H {heads} K {kv_heads} D {head_dim}{cap}{window}, {rest}")
+}
+
+fn shape((heads, kv_heads, head_dim): (usize, usize, usize)) -> AttentionShape {
+    AttentionShape::new(heads, kv_heads, head_dim)
+}
+
+pub(super) fn cases() -> Vec<Case> {
+    let mut out = Vec::new();
+    let plain = |of| shape(of);
+    let capped = |cap, of| AttentionShape { soft_cap: Some(cap), ..shape(of) };
+    let windowed = |window, of| AttentionShape { window: Some(window), ..shape(of) };
+    let both = |cap, window, of| AttentionShape { window: Some(window), ..capped(cap, of) };
+    // Each size of a head, 1 to 8 heads a kv head, by themselves and with a soft cap or a window or both; prompts with and
+    // without responses, rows that see nothing after them.
+    let over_trees: [(AttentionShape, &[Tree], usize); 15] = [
+        (plain((1, 1, 8)), &[(1, &[])], 0),
+        (plain((2, 2, 8)), &[(0, &[])], 3),
+        (capped(0.5, (4, 2, 8)), &[(5, &[3, 4])], 2),
+        (windowed(1, (2, 1, 8)), &[(5, &[3, 1]), (2, &[])], 1),
+        (windowed(7, (8, 1, 8)), &[(31, &[33, 1, 70]), (2, &[])], 0),
+        (both(2.0, 40, (6, 2, 16)), &[(70, &[9, 65])], 1),
+        (plain((3, 1, 64)), &[(67, &[13]), (1, &[])], 0),
+        (both(1.0, 64, (2, 2, 64)), &[(150, &[20])], 0),
+        (windowed(16, (5, 1, 80)), &[(33, &[1, 1]), (17, &[5, 34])], 1),
+        (capped(3.0, (6, 1, 96)), &[(40, &[9])], 2),
+        (plain((7, 1, 128)), &[(35, &[4, 3])], 0),
+        (both(1.0, 9, (2, 1, 128)), &[(33, &[5])], 0),
+        (windowed(20, (8, 2, 256)), &[(33, &[7])], 1),
+        (capped(50.0, (2, 1, 256)), &[(19, &[2, 1])], 0),
+        // Scores far above what a soft cap lets through.
+        (AttentionShape { scale: 30.0, ..capped(5.0, (2, 1, 8)) }, &[(20, &[3])], 0),
     ];
-    for (i, (rank, heads)) in ranks.into_iter().zip([heads, kv_heads, kv_heads]).enumerate() {
-        out.push(watch(Input::normal(5 + 2 * i as u32, rank.max(1), c, 0.3)));
-        out.push(watch(Input::normal(6 + 2 * i as u32, heads * d, rank.max(1), 0.3)));
+    for (shape, trees, empty) in over_trees {
+        out.extend(tree_cases(shape, trees, empty));
     }
+    let all = [
+        plain((4, 1, 8)),
+        windowed(3, (2, 1, 8)),
+        both(1.0, 90, (3, 3, 16)),
+        plain((9, 3, 64)),
+        windowed(100, (2, 1, 64)),
+        plain((5, 1, 80)),
+        capped(2.0, (6, 1, 96)),
+        plain((7, 1, 128)),
+        both(2.0, 130, (8, 1, 128)),
+        windowed(64, (4, 1, 256)),
+    ];
+    for shape in all {
+        for apart in [false, true] {
+            out.push(cache_case(shape, apart));
+        }
+        out.push(after_case(shape, 70));
+    }
+    // More known keys than a window has, fewer than it has, none.
+    out.push(after_case(windowed(25, (2, 1, 16)), 3));
+    out.push(after_case(windowed(12, (2, 1, 16)), 130));
+    out.push(one_row(plain((2, 1, 64)), 4100));
+    out.push(one_row(both(1.0, 1000, (14, 2, 64)), 2500));
     out
 }
 
-/// The block's matrices with their low-rank terms, and what `reference` makes of them.
-struct Expected {
-    weights: Vec<f64>,
-    normed: Vec<f64>,
-    inv: Vec<f64>,
-    qkv: [Vec<f64>; 3],
-    out: Vec<f64>,
-    lse: Vec<f64>,
+/// Heads of SmolLM2, Qwen 2.5, Phi 2, Phi 3, Qwen 3, Gemma 3 and Gemma 2: trees, and contexts of 4,096 keys.
+pub(super) fn real_shapes() -> Vec<Case> {
+    let windowed = |window, of| AttentionShape { window: Some(window), ..shape(of) };
+    let heads: [(AttentionShape, &[Tree]); 8] = [
+        (shape((9, 3, 64)), &[(200, &[40, 37])]),
+        (shape((14, 2, 64)), &[(90, &[40, 37])]),
+        (shape((32, 32, 80)), &[(60, &[20])]),
+        (windowed(47, (32, 32, 96)), &[(60, &[20])]),
+        (shape((16, 8, 128)), &[(100, &[30])]),
+        (shape((32, 4, 128)), &[(70, &[20])]),
+        (windowed(64, (4, 1, 256)), &[(150, &[40])]),
+        (AttentionShape { soft_cap: Some(50.0), ..windowed(40, (8, 4, 256)) }, &[(60, &[30])]),
+    ];
+    let mut out = Vec::new();
+    for (mut shape, trees) in heads {
+        out.extend(tree_cases(shape, trees, 0));
+        // Windows as models have them.
+        shape.window = shape.window.map(|_| 512);
+        out.push(one_row(shape, 4096));
+        out.push(after_case(shape, 4000));
+    }
+    out.push(one_row(shape((9, 3, 64)), 16_384));
+    out
 }
 
-fn expected(v: &[Vec<f64>], size: &Size, inv_freq: &[f64], n: usize) -> Expected {
-    let Size { hidden: c, heads, kv_heads, head_dim: d, ranks, .. } = *size;
-    let mut weights = v[2].clone();
-    let mut first = 0;
-    for (i, (rank, heads)) in ranks.into_iter().zip([heads, kv_heads, kv_heads]).enumerate() {
-        for (o, j) in (0..heads * d).flat_map(|o| (0..c).map(move |j| (o, j))) {
-            let term =
-                (0..rank).map(|k| 0.5 * v[8 + 2 * i][o * rank + k] * v[7 + 2 * i][k * c + j]).sum::<f64>();
-            weights[(first + o) * c + j] += term;
-        }
-        first += heads * d;
-    }
-    let (normed, inv) = reference::rmsnorm_forward(&v[0], &v[1], EPS as f64);
-    let positions = positions(&v[3]);
-    let (keys, values) = (heads * d, (heads + kv_heads) * d);
-    let project = |rows: std::ops::Range<usize>| {
-        reference::linear_forward(&normed, &weights[rows.start * c..rows.end * c], n, c, rows.len())
+/// Whole contexts of 4,096 tokens, forward and backward.
+pub(super) fn largest_shapes() -> Vec<Case> {
+    const CONTEXT: &[Tree] = &[(3000, &[600, 496])];
+    let windowed = AttentionShape { window: Some(512), ..shape((2, 1, 256)) };
+    [shape((3, 1, 64)), windowed].into_iter().flat_map(|shape| tree_cases(shape, CONTEXT, 0)).collect()
+}
+
+/// Forward and backward over trees, then rows without keys.
+fn tree_cases(shape: AttentionShape, of: &'static [Tree], empty: usize) -> [Case; 2] {
+    let (mut spans, mut ends) = trees(of);
+    spans.extend(vec![0; 4 * empty]);
+    ends.extend(vec![0; empty]);
+    let n = ends.len();
+    let shown = name(shape, &format!("N {n} trees {}", of.len()));
+    let inputs = move || {
+        vec![
+            Input::normal(1, n, shape.columns(), 1.0).live(0).watched(),
+            Input::u32(spans.clone(), n, 4).live(0),
+            Input::u32(ends.clone(), n, 1).live(0),
+            Input::normal(2, n, shape.heads * shape.head_dim, 1.0).live(0),
+        ]
     };
-    let turn = |x: Vec<f64>, heads| reference::rope_forward(&x, &positions, inv_freq, heads, d);
-    let q = turn(project(0..keys), heads);
-    let k = turn(project(keys..values), kv_heads);
-    let value = project(values..values + kv_heads * d);
-    let (spans, scale) = (reference_spans(&v[3]), (d as f64).powf(-0.5));
-    let (out, lse) = reference::attention_forward(&q, &k, &value, &spans, heads, kv_heads, d, scale);
-    Expected { weights, normed, inv, qkv: [q, k, value], out, lse }
-}
-
-fn positions(spans: &[f64]) -> Vec<u32> {
-    spans.chunks(4).map(|s| ((s[1] - s[0] + s[3] - s[2]) as u32).max(1) - 1).collect()
-}
-
-/// dx, dgain, dqkv, then dA and dB of every low-rank term.
-fn expected_gradients(v: &[Vec<f64>], size: &Size, inv_freq: &[f64], n: usize) -> Vec<Vec<f64>> {
-    let Size { hidden: c, heads, kv_heads, head_dim: d, ranks, .. } = *size;
-    let e = expected(v, size, inv_freq, n);
-    let (spans, scale, positions) = (reference_spans(&v[3]), (d as f64).powf(-0.5), positions(&v[3]));
-    let [q, k, value] = &e.qkv;
-    let (dq, dk, dv) =
-        reference::attention_backward(q, k, value, &spans, &e.out, &e.lse, &v[6], heads, kv_heads, d, scale);
-    let dq = reference::rope_backward(&dq, &positions, inv_freq, heads, d);
-    let dk = reference::rope_backward(&dk, &positions, inv_freq, kv_heads, d);
-    let (mut dnormed, mut dw, mut low, mut first) = (vec![0.0; n * c], Vec::new(), Vec::new(), 0);
-    for (i, dy) in [dq, dk, dv].into_iter().enumerate() {
-        let (rows, rank) = (dy.len() / n, ranks[i]);
-        let w = &e.weights[first * c..(first + rows) * c];
-        dnormed = reference::residual_add(&dnormed, &reference::linear_backward_input(&dy, w, n, c, rows));
-        let d = reference::linear_backward_weight(&dy, &e.normed, n, c, rows);
-        if rank > 0 {
-            // dA = scale Bᵀ dW, dB = scale dW Aᵀ.
-            let (a, b) = (&v[7 + 2 * i], &v[8 + 2 * i]);
-            let at_a = |k: usize, j: usize| (0..rows).map(|o| 0.5 * b[o * rank + k] * d[o * c + j]).sum();
-            let at_b = |o: usize, k: usize| (0..c).map(|j| 0.5 * d[o * c + j] * a[k * c + j]).sum();
-            low.push((0..rank * c).map(|m| at_a(m / c, m % c)).collect());
-            low.push((0..rows * rank).map(|m| at_b(m / rank, m % rank)).collect());
-        }
-        dw.extend(d);
-        first += rows;
-    }
-    let (dx, dgain) = reference::rmsnorm_backward(&v[0], &v[1], &e.inv, &dnormed);
-    [dx, dgain, dw].into_iter().chain(low).collect()
-}
-
-/// Trees after `known` rows that lie in a cache. `reference` goes through those anew for every tree.
-fn after_case(
-    name: &str,
-    size: Arc<Size>,
-    known: usize,
-    rest: &'static [Tree],
-    inv_freq: &[f64],
-    shape: AttentionShape,
-    block: impl Fn(&[Tensor]) -> SelfAttention + Send + Sync + 'static,
-) -> Case {
-    let AttentionShape { kv_heads, head_dim, .. } = shape;
-    let (known_spans, _) = trees(&[(known, &[])]);
-    let (spans, ends) = trees(rest);
-    let whole: Vec<Tree> = rest.iter().map(|(prompt, responses)| (known + prompt, *responses)).collect();
-    let (whole_spans, whole_ends) = trees(&whole);
-    let positions = whole_ends.len();
-    let mut inputs = inputs(&size, &spans, &ends, inv_freq, false);
-    inputs[5] = Input::f32(rope_table(inv_freq, positions), positions, head_dim);
-    inputs.push(Input::normal(20, known, size.hidden, 1.0).live(1));
-    inputs.push(Input::u32(known_spans, known, 4).live(1));
-    let inv_freq = inv_freq.to_vec();
-    Case::new(
-        "self_attention_after",
-        name,
-        inputs,
+    let forward = Case::new(
+        "attention_forward",
+        &shown,
+        inputs(),
+        move |r, t| Ok(vec![attention(r, t[0], shape, t[1], KeySource::Rows { ends: Some(t[2]) })?]),
+        move |v| {
+            let [q, k, value] = split(&v[0], shape);
+            vec![reference::attention_forward(&q, &k, &value, &reference_spans(&v[1]), shape).0]
+        },
+    );
+    let backward = Case::new(
+        "attention_backward",
+        &shown,
+        inputs(),
         move |r, t| {
-            let (x, spans, block) = (t[13], t[14], block(t));
-            let kv = r.tensor("cache", x.rows, 2 * kv_heads * head_dim);
-            self_attention(r, x, &block, spans, KeySource::Cache { kv, apart: false })?;
-            let keys = KeySource::After { kv, keys: x.rows };
-            Ok(vec![self_attention(r, t[0], &block, t[3], keys)?])
+            let y = attention(r, t[0], shape, t[1], KeySource::Rows { ends: Some(t[2]) })?;
+            r.backward(&[(y, t[3])])?;
+            Ok(gradients(r, &t[..1]))
         },
         move |v| {
-            let (c, mut x, mut own, mut first) = (size.hidden, Vec::new(), Vec::new(), 0);
-            for (prompt, responses) in rest {
-                x.extend(&v[13]);
-                let rows = prompt + responses.iter().sum::<usize>();
-                own.extend(x.len() / c..x.len() / c + rows);
-                x.extend(&v[0][first * c..(first + rows) * c]);
-                first += rows;
-            }
-            let mut v = v.to_vec();
-            v[0] = x;
-            v[3] = whole_spans.iter().map(|s| *s as f64).collect();
-            let out = expected(&v, &size, &inv_freq, positions).out;
-            let cols = shape.heads * head_dim;
-            vec![own.iter().flat_map(|row: &usize| out[row * cols..(row + 1) * cols].to_vec()).collect()]
+            let ([q, k, value], spans) = (split(&v[0], shape), reference_spans(&v[1]));
+            let (out, lse) = reference::attention_forward(&q, &k, &value, &spans, shape);
+            let (dq, dk, dv) =
+                reference::attention_backward(&q, &k, &value, &spans, &out, &lse, &v[3], shape);
+            vec![join([&dq, &dk, &dv], shape)]
+        },
+    );
+    [forward, backward]
+}
+
+/// Queries over a cache of some hundred keys: ranges of all lengths, of which prefixes are shared, and none.
+fn cache_case(shape: AttentionShape, apart: bool) -> Case {
+    const KEYS: usize = 331;
+    let spans: Vec<u32> = [
+        [0, 0, 0, 331],
+        [0, 0, 7, 8],
+        [0, 130, 130, 257],
+        [0, 130, 260, 261],
+        [3, 3, 5, 5],
+        [2, 66, 100, 163],
+        [0, 64, 64, 128],
+        [40, 41, 41, 300],
+        [0, 65, 300, 331],
+    ]
+    .concat();
+    let n = spans.len() / 4;
+    let width = shape.kv_heads * shape.head_dim;
+    Case::new(
+        if apart { "attention_decode" } else { "attention_prefill" },
+        name(shape, &format!("N {n} M {KEYS}")),
+        vec![
+            Input::normal(1, n, shape.heads * shape.head_dim, 1.0).live(0),
+            Input::normal(2, KEYS, 2 * width, 1.0),
+            Input::u32(spans, n, 4).live(0),
+        ],
+        move |r, t| Ok(vec![attention(r, t[0], shape, t[2], KeySource::Cache { kv: t[1], apart })?]),
+        move |v| {
+            let [k, value] = [0..width, width..2 * width].map(|range| columns(&v[1], 2 * width, range));
+            vec![reference::attention_forward(&v[0], &k, &value, &reference_spans(&v[2]), shape).0]
         },
     )
 }
 
-impl Size {
-    fn new(
-        trees: &'static [Tree],
-        empty: usize,
-        hidden: usize,
-        (heads, kv_heads, head_dim): (usize, usize, usize),
-        ranks: [usize; 3],
-    ) -> Size {
-        Size { trees, empty, hidden, heads, kv_heads, head_dim, ranks, format: Format::F32 }
-    }
+/// A single query over a long cache, where a GPU takes the most splits.
+fn one_row(shape: AttentionShape, keys: usize) -> Case {
+    let width = shape.kv_heads * shape.head_dim;
+    Case::new(
+        "attention_decode",
+        name(shape, &format!("N 1 M {keys}")),
+        vec![
+            Input::normal(1, 1, shape.heads * shape.head_dim, 1.0),
+            Input::normal(2, keys, 2 * width, 1.0),
+            Input::u32(vec![0, 0, 0, keys as u32], 1, 4),
+        ],
+        move |r, t| Ok(vec![attention(r, t[0], shape, t[2], KeySource::Cache { kv: t[1], apart: true })?]),
+        move |v| {
+            let [k, value] = [0..width, width..2 * width].map(|range| columns(&v[1], 2 * width, range));
+            vec![reference::attention_forward(&v[0], &k, &value, &reference_spans(&v[2]), shape).0]
+        },
+    )
 }
 
-/// Trees, a cache and what follows it, at a small shape.
-pub(super) fn small_cases() -> Vec<Case> {
-    cases_of(Size::new(&[(9, &[]), (5, &[3, 4])], 0, 12, (2, 1, 8), [0; 3]))
-}
-
-pub(super) fn cases() -> Vec<Case> {
-    const BATCH: [Tree; 16] = [(128, &[]); 16];
-    let size = Size::new;
-    let sizes: [Size; 10] = [
-        size(&[(1, &[])], 0, 1, (1, 1, 8), [0; 3]),
-        size(&[(5, &[3, 4])], 2, 12, (4, 2, 8), [4, 0, 4]),
-        size(&[(31, &[33, 1]), (2, &[])], 0, 33, (6, 1, 16), [0, 3, 0]),
-        size(&[(63, &[]), (1, &[1, 1]), (17, &[5, 64])], 1, 20, (3, 3, 24), [0; 3]),
-        size(&[(67, &[13])], 0, 16, (2, 1, 64), [8, 4, 4]),
-        size(&[(7, &[3, 11])], 0, 8, (2, 2, 8), [0; 3]),
-        size(&[(9, &[]), (5, &[3, 4]), (1, &[1]), (70, &[])], 0, 12, (4, 2, 8), [4, 0, 4]),
-        size(&BATCH, 0, 64, (8, 4, 8), [0; 3]),
-        // Frozen weights of 16 bits.
-        Size { format: Format::F16, ..size(&[(5, &[3, 4])], 2, 12, (4, 2, 8), [4, 0, 4]) },
-        Size { format: Format::Bf16, ..size(&[(7, &[3, 11])], 0, 16, (2, 1, 8), [0; 3]) },
-    ];
-    sizes.into_iter().flat_map(cases_of).collect()
-}
-
-fn cases_of(size: Size) -> Vec<Case> {
-    let mut out = Vec::new();
-    let Size { hidden, heads, kv_heads, head_dim, ranks, format, .. } = size;
-    let (mut spans, mut ends) = trees(size.trees);
-    spans.extend(vec![0; 4 * size.empty]);
-    ends.extend(vec![0; size.empty]);
-    let n = ends.len();
-    let name = format!(
-        "N {n} C {hidden} H {heads} K {kv_heads} D {head_dim} trees {} R {ranks:?} {format:?}",
-        size.trees.len()
-    );
-    let inv_freq: Vec<f64> =
-        (0..head_dim / 2).map(|j| 1e4f64.powf(-2.0 * j as f64 / head_dim as f64)).collect();
-    let shape = AttentionShape::new(heads, kv_heads, head_dim);
-    let block = move |t: &[Tensor]| {
-        let firsts = [0, heads * head_dim, (heads + kv_heads) * head_dim];
-        let term = |i: usize| (firsts[i], Lora { a: t[7 + 2 * i], b: t[8 + 2 * i], scale: 0.5 });
-        SelfAttention {
-            norm: Some(Norm::rms(t[1], EPS)),
-            qkv: Linear { lora: (0..3).filter(|i| ranks[*i] > 0).map(term).collect(), ..Linear::from(t[2]) },
-            head_norms: None,
-            rotary: Some(Rotary { table: t[5], rotated: head_dim, interleaved: false }),
-            shape,
-        }
-    };
-    let record = move |r: &mut Recorder, t: &[Tensor]| {
-        self_attention(r, t[0], &block(t), t[3], KeySource::Rows { ends: Some(t[4]) })
-    };
-    let size = Arc::new(size);
-    let (sized, frequencies) = (size.clone(), inv_freq.clone());
-    out.push(Case::new(
-        "self_attention_forward",
-        &name,
-        inputs(&size, &spans, &ends, &inv_freq, true),
-        move |r, t| Ok(vec![record(r, t)?]),
-        move |v| vec![expected(v, &sized, &frequencies, n).out],
-    ));
-    let (sized, frequencies) = (size.clone(), inv_freq.clone());
-    out.push(Case::new(
-        "self_attention_backward",
-        &name,
-        inputs(&size, &spans, &ends, &inv_freq, true),
+/// Trees after `known` keys of another buffer, and a row that sees those alone.
+fn after_case(shape: AttentionShape, known: usize) -> Case {
+    let (mut spans, _) = trees(&[(9, &[3, 40]), (1, &[])]);
+    spans.extend([0; 4]);
+    let n = spans.len() / 4;
+    let width = shape.kv_heads * shape.head_dim;
+    Case::new(
+        "attention_after",
+        name(shape, &format!("N {n} after {known}")),
+        vec![
+            Input::normal(1, n, shape.columns(), 1.0).live(0),
+            Input::normal(2, known, 2 * width, 1.0).live(1),
+            Input::u32(spans, n, 4).live(0),
+        ],
         move |r, t| {
-            let y = record(r, t)?;
-            r.backward(&[(y, t[6])])?;
-            Ok([&t[..3], &t[7..]].concat().iter().filter_map(|t| r.gradient(*t)).collect())
+            let keys = KeySource::After { kv: t[1], keys: t[1].rows };
+            Ok(vec![attention(r, t[0], shape, t[2], keys)?])
         },
         move |v| {
-            let mut all = expected_gradients(v, &sized, &frequencies, n);
-            if format != Format::F32 {
-                all.remove(2);
+            let [q, k, value] = split(&v[0], shape);
+            let mut out = Vec::new();
+            // Each row by itself: what it sees follows what all see.
+            for (row, span) in reference_spans(&v[2]).iter().enumerate() {
+                let own = |of: &[f64]| -> Vec<f64> {
+                    span.keys(None).flat_map(|row| &of[row * width..(row + 1) * width]).copied().collect()
+                };
+                let before = [0..width, width..2 * width].map(|range| columns(&v[1], 2 * width, range));
+                let [keys, values] =
+                    [[&before[0][..], &own(&k)].concat(), [&before[1][..], &own(&value)].concat()];
+                let whole = Span { own_end: (keys.len() / width) as u32, ..Span::default() };
+                let cols = shape.heads * shape.head_dim;
+                let query = &q[row * cols..(row + 1) * cols];
+                out.extend(reference::attention_forward(query, &keys, &values, &[whole], shape).0);
             }
-            all
+            vec![out]
         },
-    ));
-    // Trees after the first one's prompt, which lies in a cache.
-    if let [(known, []), rest @ ..] = size.trees
-        && !rest.is_empty()
-        && size.empty == 0
-    {
-        out.push(after_case(&name, size.clone(), *known, rest, &inv_freq, shape, block));
-    }
-    // Over a cache that the rows fill themselves: all at once, and each row by itself.
-    for apart in [false, true] {
-        let (sized, frequencies) = (size.clone(), inv_freq.clone());
-        out.push(Case::new(
-            if apart { "self_attention_decode" } else { "self_attention_prefill" },
-            &name,
-            inputs(&size, &spans, &ends, &inv_freq, false),
-            move |r, t| {
-                let kv = r.tensor("cache", n, 2 * kv_heads * head_dim);
-                Ok(vec![self_attention(r, t[0], &block(t), t[3], KeySource::Cache { kv, apart })?])
-            },
-            move |v| vec![expected(v, &sized, &frequencies, n).out],
-        ));
-    }
-    out
+    )
 }

@@ -1,8 +1,8 @@
 //! Cases: rows looked up, and what every 16-bit number becomes.
 
-use super::{Case, Input};
+use super::{Case, Input, gradients};
 use crate::gpu::{Format, Tensor};
-use crate::ops::{Inverse, Matrix, gather_rows, residual_add};
+use crate::ops::{Inverse, Matrix, embedding, gather_rows, residual_add};
 use crate::reference;
 use half::{bf16, f16};
 
@@ -89,6 +89,7 @@ pub(super) fn cases() -> Vec<Case> {
             ));
         }
     }
+    out.extend(embeddings());
     // Every number that 16 bits hold between two magnitudes; all in one case, the small ones would not be seen beside
     // the large. The first f16 are subnormal.
     for format in [Format::F16, Format::Bf16] {
@@ -100,13 +101,81 @@ pub(super) fn cases() -> Vec<Case> {
             let every = (0..=u16::MAX).map(number).filter(|v| (low..high).contains(&v.abs()));
             let mut every: Vec<f32> = every.collect();
             let n = every.len().next_multiple_of(4);
-            every.resize(n, low as f32);
+            every.resize(n, low);
             out.push(Case::new(
                 "gather_rows",
                 format!("{low} to {high} {format:?}"),
                 vec![Input::f32(every, 1, n).stored(format), Input::u32(vec![0], 1, 1)],
                 |r, t| Ok(vec![gather_rows(r, &t[0].into(), t[1], None)?]),
                 |x| vec![x[0].clone()],
+            ));
+        }
+    }
+    out
+}
+
+/// A table of Gemma's vocabulary in two parts.
+pub(super) fn real_shapes() -> Vec<Case> {
+    let (part, c, scale) = (131_072, 96, 25.25);
+    let rows: Vec<u32> = (0..13).map(|i| i * 20_161 + 1).collect();
+    let at = rows.clone();
+    vec![Case::new(
+        "embedding",
+        format!("V {} T 13 C {c} in two parts", 2 * part),
+        vec![
+            Input::weights(1, part, c, 1.0),
+            Input::weights(2, part, c, 1.0),
+            Input::u32(rows, 13, 1).live(0),
+        ],
+        move |r, t| Ok(vec![embedding(r, &Matrix::new(t[..2].to_vec()), t[2], None, scale)?]),
+        move |x| vec![reference::embedding(&x[..2].concat(), &at, c, scale as f64)],
+    )]
+}
+
+/// Scaled rows, as Gemma embeds tokens.
+fn embeddings() -> Vec<Case> {
+    let mut out = Vec::new();
+    for (v, t, c) in [(1, 1, 1), (7, 13, 5), (67, 65, 64), (3, 2, 1028)] {
+        let scale = (c as f32).sqrt() * 1.5;
+        let rows: Vec<u32> = (0..t).map(|i| (i * i * 31 + 2) as u32 % v as u32).collect();
+        let mut order: Vec<u32> = (0..t as u32).collect();
+        order.sort_by_key(|t| rows[*t as usize]);
+        let before = |row: u32| rows.iter().filter(|r| **r < row).count() as u32;
+        let shape = format!("V {v} T {t} C {c} scale {scale:.1}");
+        let inputs = vec![
+            Input::normal(1, v, c, 1.0).watched(),
+            Input::u32(rows.clone(), t, 1).live(0),
+            Input::normal(2, t, c, 1.0).live(0),
+            Input::u32((0..v as u32).collect(), v, 1).live(1),
+            Input::u32((0..=v as u32).map(before).collect(), v + 1, 1),
+            Input::u32(order, t, 1).live(0),
+        ];
+        let at = rows.clone();
+        out.push(Case::new(
+            "embedding_backward",
+            &shape,
+            inputs,
+            move |r, t| {
+                let inverse = Inverse { rows: t[3], offsets: t[4], order: t[5] };
+                let y = embedding(r, &t[0].into(), t[1], Some(inverse), scale)?;
+                let z = embedding(r, &t[0].into(), t[1], Some(inverse), scale)?;
+                let sum = residual_add(r, y, z)?;
+                r.backward(&[(sum, t[2])])?;
+                Ok(gradients(r, &t[..1]))
+            },
+            move |x| vec![reference::embedding_backward(&at, &x[2], v, c, 2.0 * scale as f64)],
+        ));
+        for format in [Format::F32, Format::F16, Format::Bf16] {
+            if format != Format::F32 && c % 4 != 0 {
+                continue;
+            }
+            let at = rows.clone();
+            out.push(Case::new(
+                "embedding",
+                format!("{shape} {format:?}"),
+                vec![Input::normal(1, v, c, 1.0).stored(format), Input::u32(rows.clone(), t, 1).live(0)],
+                move |r, t| Ok(vec![embedding(r, &t[0].into(), t[1], None, scale)?]),
+                move |x| vec![reference::embedding(&x[0], &at, c, scale as f64)],
             ));
         }
     }

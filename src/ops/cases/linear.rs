@@ -1,9 +1,45 @@
 //! Cases: linear layers.
 
-use super::{Case, Input};
+use super::{Case, Input, gradients, twice};
 use crate::gpu::{Format, Recorder, Tensor};
-use crate::ops::{Linear, Lora, Matrix, linear, residual_add};
+use crate::ops::{Linear, Lora, Matrix, linear, merge_lora, residual_add};
 use crate::reference;
+
+/// A LoRA term of a matrix W (O, I) in the cases of blocks: scale B A is added to its rows from `first` on.
+pub(super) struct Term<'a> {
+    pub first: usize,
+    /// A (R, I).
+    pub a: &'a [f64],
+    /// B (rows, R).
+    pub b: &'a [f64],
+    pub scale: f64,
+}
+
+impl Term<'_> {
+    /// dA = scale Bᵀ dW and dB = scale dW Aᵀ, of these rows of dW.
+    pub fn gradients(&self, dw: &[f64], i: usize) -> [Vec<f64>; 2] {
+        let rank = self.a.len() / i;
+        let rows = self.b.len() / rank;
+        let dw: Vec<f64> =
+            dw[self.first * i..(self.first + rows) * i].iter().map(|d| self.scale * d).collect();
+        let da = reference::linear_backward_weight(self.b, &dw, rows, i, rank);
+        [da, reference::linear_forward(&dw, self.a, rows, i, rank)]
+    }
+}
+
+/// W with its LoRA terms.
+pub(super) fn merged(w: &[f64], i: usize, terms: &[Term]) -> Vec<f64> {
+    let mut w = w.to_vec();
+    for term in terms {
+        let rank = term.a.len() / i;
+        let rows = term.b.len() / rank;
+        let product = reference::linear_backward_input(term.b, term.a, rows, i, rank);
+        for (w, p) in w[term.first * i..].iter_mut().zip(product) {
+            *w += term.scale * p;
+        }
+    }
+    w
+}
 
 /// `terms` scaled and summed.
 fn combine(terms: &[(f64, &[f64])]) -> Vec<f64> {
@@ -109,6 +145,34 @@ pub(super) fn cases() -> Vec<Case> {
             },
         ));
     }
+    // Everything at once: matrices in parts, a bias, LoRA terms of some of the columns, a residual.
+    let layers: [Layer; 8] = [
+        Layer { n: 1, i: 1, parts: &[1], terms: &[], bias: true, residual: false },
+        Layer { n: 13, i: 7, parts: &[17], terms: &[], bias: true, residual: true },
+        Layer { n: 65, i: 64, parts: &[64], terms: &[(0, 32, 4), (32, 32, 8)], bias: true, residual: true },
+        Layer {
+            n: 67,
+            i: 36,
+            parts: &[12, 20, 8],
+            terms: &[(0, 12, 3), (32, 8, 4)],
+            bias: true,
+            residual: true,
+        },
+        Layer { n: 5, i: 8, parts: &[33], terms: &[(7, 11, 2)], bias: false, residual: true },
+        Layer { n: 257, i: 12, parts: &[16, 45], terms: &[(0, 61, 3)], bias: true, residual: false },
+        // A GPU takes 8 rows column by column.
+        Layer {
+            n: 3,
+            i: 64,
+            parts: &[96, 32],
+            terms: &[(0, 64, 4), (96, 32, 4)],
+            bias: true,
+            residual: true,
+        },
+        Layer { n: 1030, i: 20, parts: &[24], terms: &[(4, 8, 4), (12, 12, 1)], bias: true, residual: false },
+    ];
+    out.extend(layers.into_iter().flat_map(Layer::cases));
+    out.extend([(1, &[1][..], 1), (7, &[13, 9], 3), (64, &[130], 8)].map(merge_case));
     // Frozen matrices of 16 bits: rounded numbers, products in f32 as ever.
     for format in [Format::F16, Format::Bf16] {
         for (n, i, parts) in [(13, 12, &[17, 8][..]), (65, 64, &[64]), (131, 132, &[93])] {
@@ -172,6 +236,207 @@ pub(super) fn cases() -> Vec<Case> {
         ));
     }
     out
+}
+
+/// Layers of SmolLM2, Gemma 3, Qwen 2.5, Llama 3.2 and Phi 3, of few rows and of some tiles.
+pub(super) fn real_shapes() -> Vec<Case> {
+    let shapes = [
+        (1, 576, 960, Format::F32),
+        (70, 576, 1536, Format::F32),
+        (5, 1536, 576, Format::F32),
+        (3, 640, 4096, Format::F32),
+        (2, 896, 9728, Format::F16),
+        (33, 4864, 896, Format::Bf16),
+        (2, 1152, 13824, Format::Bf16),
+        (40, 2048, 3072, Format::F16),
+        (2, 8192, 2048, Format::F32),
+        (9, 3072, 9216, Format::F16),
+        (2, 8192, 3072, Format::F16),
+    ];
+    shapes.into_iter().flat_map(real_case).collect()
+}
+
+fn real_case((n, i, o, format): (usize, usize, usize, Format)) -> [Case; 2] {
+    let shape = format!("N {n} I {i} O {o} {format:?}");
+    let inputs = move || {
+        vec![
+            Input::normal(1, n, i, 1.0).live(0).watched(),
+            Input::weights(2, o, i, 1.0).watched().stored(format),
+            Input::normal(3, n, o, 1.0).live(0),
+        ]
+    };
+    let forward = Case::new(
+        "linear_forward",
+        &shape,
+        inputs(),
+        |r, t| Ok(vec![linear(r, t[0], &t[1].into(), None)?]),
+        move |v| vec![reference::linear_forward(&v[0], &v[1], n, i, o)],
+    );
+    let backward = Case::new(
+        "linear_backward",
+        &shape,
+        inputs(),
+        |r, t| {
+            let y = linear(r, t[0], &t[1].into(), None)?;
+            r.backward(&[(y, t[2])])?;
+            Ok(gradients(r, &t[..2]))
+        },
+        move |v| {
+            let dw = || reference::linear_backward_weight(&v[2], &v[0], n, i, o);
+            let dx = reference::linear_backward_input(&v[2], &v[1], n, i, o);
+            [dx].into_iter().chain((format == Format::F32).then(dw)).collect()
+        },
+    );
+    [forward, backward]
+}
+
+/// A layer with all that it may have.
+#[derive(Clone, Copy)]
+struct Layer {
+    n: usize,
+    i: usize,
+    /// Rows of the matrix's parts.
+    parts: &'static [usize],
+    /// LoRA terms: the first of the columns, how many, the rank.
+    terms: &'static [(usize, usize, usize)],
+    bias: bool,
+    residual: bool,
+}
+
+impl Layer {
+    // Inputs: these, the matrix's parts, then A and B of every term.
+    const X: usize = 0;
+    const DY: usize = 1;
+    const BIAS: usize = 2;
+    const RESIDUAL: usize = 3;
+    const PARTS: usize = 4;
+
+    fn outputs(&self) -> usize {
+        self.parts.iter().sum()
+    }
+
+    fn inputs(&self) -> Vec<Input> {
+        let (n, i, o) = (self.n, self.i, self.outputs());
+        let mut out = vec![
+            Input::normal(1, n, i, 1.0).live(0).watched(),
+            Input::normal(2, n, o, 1.0).live(0),
+            Input::normal(3, 1, o, 1.0).watched(),
+            Input::normal(4, n, o, 1.0).live(0).watched(),
+        ];
+        let mut weight = |rows, cols, scale| {
+            out.push(Input::normal(out.len() as u32 + 1, rows, cols, scale).watched());
+        };
+        self.parts.iter().for_each(|rows| weight(*rows, i, 1.0));
+        for (_, cols, rank) in self.terms {
+            weight(*rank, i, 0.5);
+            weight(*cols, *rank, 0.5);
+        }
+        out
+    }
+
+    fn record(&self, r: &mut Recorder, t: &[Tensor]) -> crate::error::Result<Tensor> {
+        let (parts, low) = t[Layer::PARTS..].split_at(self.parts.len());
+        let term = |(k, (first, _, _)): (usize, &(usize, usize, usize))| {
+            (*first, Lora { a: low[2 * k], b: low[2 * k + 1], scale: 0.5 })
+        };
+        let w = Linear {
+            weights: Matrix::new(parts.to_vec()),
+            bias: self.bias.then_some(t[Layer::BIAS]),
+            lora: self.terms.iter().enumerate().map(term).collect(),
+        };
+        linear(r, t[Layer::X], &w, self.residual.then_some(t[Layer::RESIDUAL]))
+    }
+
+    /// The matrix, and its terms.
+    fn twin<'a>(&self, v: &'a [Vec<f64>]) -> (Vec<f64>, Vec<Term<'a>>) {
+        let (parts, low) = v[Layer::PARTS..].split_at(self.parts.len());
+        let term = |(k, (first, _, _)): (usize, &(usize, usize, usize))| Term {
+            first: *first,
+            a: &low[2 * k],
+            b: &low[2 * k + 1],
+            scale: 0.5,
+        };
+        let terms: Vec<Term> = self.terms.iter().enumerate().map(term).collect();
+        (merged(&parts.concat(), self.i, &terms), terms)
+    }
+
+    fn cases(self) -> [Case; 2] {
+        let (n, i, o) = (self.n, self.i, self.outputs());
+        let Layer { parts, terms, bias, residual, .. } = self;
+        let mut shape = format!("N {n} I {i} O {parts:?} LoRA {terms:?}");
+        for (there, name) in [(bias, "bias"), (residual, "residual")] {
+            shape.push_str(if there { " " } else { " no " });
+            shape.push_str(name);
+        }
+        let forward = Case::new(
+            "linear_forward",
+            &shape,
+            self.inputs(),
+            move |r, t| Ok(vec![self.record(r, t)?]),
+            move |v| {
+                let mut y = reference::linear_forward(&v[Layer::X], &self.twin(v).0, n, i, o);
+                if bias {
+                    y = reference::linear_bias(&y, &v[Layer::BIAS]);
+                }
+                vec![if residual { reference::residual_add(&y, &v[Layer::RESIDUAL]) } else { y }]
+            },
+        );
+        // Twice over, so that the second gradients are added to the first.
+        let backward = Case::new(
+            "linear_backward",
+            &shape,
+            self.inputs(),
+            move |r, t| {
+                let (y, z) = (self.record(r, t)?, self.record(r, t)?);
+                let sum = residual_add(r, y, z)?;
+                r.backward(&[(sum, t[Layer::DY])])?;
+                Ok(gradients(r, &[&t[..Layer::DY], &t[Layer::BIAS..]].concat()))
+            },
+            move |v| {
+                let (w, terms) = self.twin(v);
+                let dy = &v[Layer::DY];
+                let dx = reference::linear_backward_input(dy, &w, n, i, o);
+                let dw = reference::linear_backward_weight(dy, &v[Layer::X], n, i, o);
+                let dbias = bias.then(|| reference::linear_backward_bias(dy, o));
+                let mut all: Vec<Vec<f64>> =
+                    [dx].into_iter().chain(dbias).chain(residual.then(|| dy.clone())).collect();
+                let mut first = 0;
+                for rows in parts {
+                    all.push(dw[first * i..(first + rows) * i].to_vec());
+                    first += rows;
+                }
+                all.extend(terms.iter().flat_map(|term| term.gradients(&dw, i)));
+                all.iter().map(|d| twice(d)).collect()
+            },
+        );
+        [forward, backward]
+    }
+}
+
+/// A matrix in parts to which a LoRA term is added in place.
+fn merge_case((i, parts, rank): (usize, &'static [usize], usize)) -> Case {
+    let o: usize = parts.iter().sum();
+    let mut inputs = vec![Input::normal(1, rank, i, 1.0), Input::normal(2, rank, o, 1.0)];
+    inputs.extend(parts.iter().map(|rows| Input::normal(3 + *rows as u32, *rows, i, 1.0)));
+    Case::new(
+        "merge_lora",
+        format!("I {i} O {parts:?} R {rank}"),
+        inputs,
+        |r, t| {
+            merge_lora(r, &Matrix::new(t[2..].to_vec()), t[0], t[1], 0.5);
+            Ok(t[2..].to_vec())
+        },
+        move |v| {
+            // B comes transposed.
+            let b: Vec<f64> = (0..o * rank).map(|at| v[1][at % rank * o + at / rank]).collect();
+            let w = merged(&v[2..].concat(), i, &[Term { first: 0, a: &v[0], b: &b, scale: 0.5 }]);
+            let firsts = parts.iter().scan(0, |end, rows| {
+                *end += rows;
+                Some((*end - rows) * i..*end * i)
+            });
+            firsts.map(|rows| w[rows].to_vec()).collect()
+        },
+    )
 }
 
 /// A product of few rows.

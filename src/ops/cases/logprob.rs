@@ -2,7 +2,7 @@
 
 use super::{Case, Input};
 use crate::gpu::Format;
-use crate::ops::{LogitTransform, Matrix, VOCAB_CHUNK, logprob};
+use crate::ops::{LogitTransform, Matrix, VOCAB_CHUNK, gather_rows, logprob, residual_add};
 use crate::reference;
 
 /// A model's transform, and the same for `reference`.
@@ -117,4 +117,55 @@ pub(super) fn cases() -> Vec<Case> {
         ));
     }
     out
+}
+
+/// Vocabularies of SmolLM2, Qwen 2.5 and Gemma 3, the last one's in two parts, which together are above the 128 MiB that
+/// WebGPU promises for a binding.
+pub(super) fn real_shapes() -> Vec<Case> {
+    vec![
+        tied(3, 576, &[49_152], Format::F16),
+        tied(2, 128, &[151_936], Format::Bf16),
+        tied(2, 144, &[131_072, 131_072], Format::F32),
+    ]
+}
+
+/// The heads of Qwen 2.5 0.5B and of Gemma 3 270M.
+pub(super) fn largest_shapes() -> Vec<Case> {
+    vec![tied(2, 896, &[75_968, 75_968], Format::Bf16), tied(2, 640, &[131_072, 131_072], Format::F16)]
+}
+
+/// A frozen table that gives the rows and is the head for them.
+fn tied(t: usize, c: usize, parts: &'static [usize], format: Format) -> Case {
+    let v: usize = parts.iter().sum();
+    let targets: Vec<u32> = (0..t).map(|i| ((i * 7919 + v - 1) % v) as u32).collect();
+    let rows: Vec<u32> = (0..t).map(|i| ((i * 104_729 + 5) % v) as u32).collect();
+    let mut inputs = vec![
+        Input::normal(1, t, c, 0.1).live(0).watched(),
+        Input::u32(targets.clone(), t, 1).live(0),
+        Input::normal(2, t, 1, 1.0).live(0),
+        Input::u32(rows.clone(), t, 1).live(0),
+    ];
+    let part = |(i, rows): (usize, &usize)| Input::weights(3 + i as u32, *rows, c, 0.1).stored(format);
+    inputs.extend(parts.iter().enumerate().map(part));
+    Case::new(
+        "logprob_backward",
+        format!("T {t} C {c} V {parts:?} {format:?}, tied"),
+        inputs,
+        |r, t| {
+            let table = Matrix::new(t[4..].to_vec());
+            let h = gather_rows(r, &table, t[3], None)?;
+            let h = residual_add(r, t[0], h)?;
+            let l = logprob(r, h, &table, t[1], VOCAB_CHUNK, LogitTransform::default())?;
+            r.backward(&[(l.logp, t[2])])?;
+            Ok([l.logp, l.entropy].into_iter().chain(r.gradient(t[0])).collect())
+        },
+        move |x| {
+            let table = x[4..].concat();
+            let h = reference::residual_add(&x[0], &reference::gather_rows(&table, &rows, c));
+            let plain = reference::LogitTransform::default();
+            let l = reference::logprob_forward(&h, &table, &targets, c, plain);
+            let (dh, _) = reference::logprob_backward(&h, &table, &targets, &x[2], c, plain);
+            vec![l.logp, l.entropy, dh]
+        },
+    )
 }

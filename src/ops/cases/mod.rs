@@ -15,8 +15,12 @@ mod preference;
 mod rotary;
 mod sampling;
 mod segment;
+mod self_attention;
+mod table;
 
 use half::{bf16, f16};
+pub(crate) use table::for_first_start;
+pub use table::{all_cases, largest_shapes, real_shapes};
 
 use crate::error::Result;
 use crate::gpu::{Arena, Category, Dim, Format, Gpu, Live, Plan, PlanOptions, Recorder, Tensor};
@@ -55,6 +59,21 @@ impl Input {
         let draw = |i: usize| {
             let [u, v] = [0, 1].map(|j| uniform(seed, 7, j, i as u32));
             ((-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()) as f32 * scale
+        };
+        Input::f32((0..rows * cols).map(draw).collect(), rows, cols)
+    }
+
+    /// A matrix's elements with standard deviation `scale`: normal, or where there are so many that this would take seconds
+    /// uniform, (rows, cols), a function of `seed`.
+    pub fn weights(seed: u32, rows: usize, cols: usize, scale: f32) -> Input {
+        if rows * cols <= 1 << 18 {
+            return Input::normal(seed, rows, cols, scale);
+        }
+        let width = 3f32.sqrt() * scale;
+        let draw = |i: usize| {
+            let mixed = (((seed as u64) << 40) + i as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let bits = (mixed ^ (mixed >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 40;
+            (bits as f32 / (1 << 23) as f32 - 1.0) * width
         };
         Input::f32((0..rows * cols).map(draw).collect(), rows, cols)
     }
@@ -124,6 +143,29 @@ impl Input {
         }
         Ok(tensor)
     }
+}
+
+/// Columns of x (N, cols).
+fn columns(x: &[f64], cols: usize, range: std::ops::Range<usize>) -> Vec<f64> {
+    x.chunks_exact(cols).flat_map(|row| &row[range.clone()]).copied().collect()
+}
+
+/// Matrices of as many rows side by side, each with how many columns it has.
+fn beside(parts: &[(&[f64], usize)]) -> Vec<f64> {
+    let rows = parts[0].0.len() / parts[0].1;
+    let row =
+        |n: usize| parts.iter().flat_map(move |(part, cols)| part[n * cols..(n + 1) * cols].iter().copied());
+    (0..rows).flat_map(row).collect()
+}
+
+/// 2 x.
+fn twice(x: &[f64]) -> Vec<f64> {
+    x.iter().map(|x| 2.0 * x).collect()
+}
+
+/// The gradients of those tensors that one has reached.
+fn gradients(r: &Recorder, tensors: &[Tensor]) -> Vec<Tensor> {
+    tensors.iter().filter_map(|t| r.gradient(*t)).collect()
 }
 
 type Record = Box<dyn Fn(&mut Recorder, &[Tensor]) -> Result<Vec<Tensor>> + Send + Sync>;
@@ -266,39 +308,4 @@ impl Case {
         let (kernel, shape, launches) = (self.kernel, self.shape.clone(), plan.launch_count());
         Ok(CaseReport { kernel, shape, error, tolerance, launches })
     }
-}
-
-/// Every case of every op.
-pub fn all_cases() -> Vec<Case> {
-    let ops = [
-        activation::cases,
-        add::cases,
-        advance::cases,
-        attention::cases,
-        ceiling::cases,
-        feed_forward::cases,
-        gather::cases,
-        linear::cases,
-        logprob::cases,
-        norm::cases,
-        optim::cases,
-        preference::cases,
-        rotary::cases,
-        sampling::cases,
-        segment::cases,
-    ];
-    ops.iter().flat_map(|cases| cases()).collect()
-}
-
-/// A few small cases that go through every kernel that matters, for a device's first start.
-pub(super) fn for_first_start() -> Vec<Case> {
-    let mut names = ["self_attention_backward", "self_attention_decode", "self_attention_after"].to_vec();
-    let mut out = vec![linear::small_case()];
-    for case in attention::small_cases().into_iter().chain(feed_forward::small_cases()) {
-        if case.kernel == "feed_forward_backward" || names.contains(&case.kernel) {
-            names.retain(|name| *name != case.kernel);
-            out.push(case);
-        }
-    }
-    out
 }

@@ -6,7 +6,7 @@ use super::*;
 fn adapter_is_the_folder_of_a_lora_adapter_and_gpu_a_gpu() {
     let lora = folder(&[("adapter_config.json", "")]);
     let lora = lora.path().to_str().unwrap();
-    let plan = |flags: &[&str]| dpo(flags).map(|p| (p.train.options.adapter, p.train.gpu.options.adapter));
+    let plan = |flags: &[&str]| dpo(flags).map(|p| (p.train.options.adapter, p.train.gpu.options.gpu));
     assert_eq!(plan(&["--adapter", lora]).unwrap(), (Some(lora.into()), None));
     assert_eq!(plan(&["--gpu", "1"]).unwrap(), (None, Some("1".into())));
     assert_eq!(
@@ -19,7 +19,7 @@ fn adapter_is_the_folder_of_a_lora_adapter_and_gpu_a_gpu() {
     assert!(dpo(&["--checked"]).unwrap().train.gpu.options.checked);
     let Command::Doctor(doctor) = cli("doctor", &["--json", "--kernels", "--gpu", "1"]) else { panic!() };
     let plan = doctor.plan().unwrap();
-    assert!(plan.json && plan.kernels && plan.gpu.options.adapter.as_deref() == Some("1"));
+    assert!(plan.json && plan.kernels && plan.gpu.options.gpu.as_deref() == Some("1"));
 }
 
 #[test]

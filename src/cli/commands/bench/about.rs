@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::bench::Bench;
 use crate::data::chat::strftime::strftime;
-use crate::gpu::{AdapterSummary, Arithmetic, Tier, Tuning};
+use crate::gpu::{Arithmetic, GpuSummary, Tier, Tuning};
 use crate::ops::Ceilings;
 
 #[derive(Serialize)]
@@ -16,7 +16,7 @@ pub(super) struct About {
     pub commit: Option<String>,
     /// In UTC.
     pub date: String,
-    pub gpu: AdapterSummary,
+    pub gpu: GpuSummary,
     pub tier: Tier,
     pub arithmetic: Arithmetic,
     /// The kernels' shapes.

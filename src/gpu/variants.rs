@@ -96,6 +96,16 @@ pub struct Tuning {
 }
 
 impl Tuning {
+    /// Whether a device with subgroups of this size, or none, has these kernels.
+    pub fn runs_with(&self, subgroup: Option<u32>) -> bool {
+        match self.products {
+            Products::Staged(_) => true,
+            Products::Unrolled(UnrolledTiles { few_rows, rows, columns }) => {
+                [few_rows, rows, columns].iter().all(|tile| !tile.subgroup || subgroup == Some(tile.lanes))
+            }
+        }
+    }
+
     /// What is likely to do well where nothing was measured.
     pub fn untuned(subgroup: Option<u32>, kind: DeviceKind) -> Tuning {
         let products = match kind {
@@ -110,6 +120,14 @@ impl Tuning {
             }
         };
         Tuning { products, tiled_attention: kind == DeviceKind::Gpu, fused_blocks: true }
+    }
+
+    /// What the kernels are written for, where nothing else tells.
+    pub fn kind(&self) -> DeviceKind {
+        match self.products {
+            Products::Unrolled(_) => DeviceKind::Processor,
+            Products::Staged(_) => DeviceKind::Gpu,
+        }
     }
 }
 

@@ -1,18 +1,17 @@
-//! Choosing the kernels' shapes by measurement, once for each GPU and driver.
+//! Choosing the kernels' variants by measurement, once for each GPU and driver.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::cases::{self, Case, Input};
-use super::linear;
 use crate::error::Result;
 use crate::files;
 use crate::gpu::{
     Candidates, DeviceKind, Gpu, PlanOptions, Products, Recorder, StagedTile, Tensor, Tuning, UnrolledTile,
     UnrolledTiles,
 };
+use crate::ops::{Case, Input, for_first_start, linear};
 use crate::reference;
 
 /// What became of [`tune`].
@@ -30,7 +29,7 @@ pub struct Tuned {
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct Entry {
     version: String,
-    adapter: String,
+    gpu: String,
     backend: String,
     driver: String,
     subgroup: Option<u32>,
@@ -49,11 +48,16 @@ const LONGEST: Duration = Duration::from_millis(900);
 /// # Errors
 /// What the engine reports. A cache that cannot be read or written is no error, see [`Tuned::warning`].
 pub fn tune(gpu: &Gpu, cache: Option<&Path>) -> Result<Tuned> {
+    tune_by(gpu, cache, for_first_start)
+}
+
+/// [`tune`] with other cases that the kernels for GPUs have to pass.
+fn tune_by(gpu: &Gpu, cache: Option<&Path>, first_start: impl FnOnce() -> Vec<Case>) -> Result<Tuned> {
     if gpu.is_measuring() {
         return Ok(Tuned::default());
     }
     let mut key = entry(gpu);
-    let file = cache.map(|dir| dir.join(format!("tuning-{}.json", file_name(&key))));
+    let file = cache.map(|dir| dir.join(format!("kernels-{}.json", file_name(&key))));
     let mut warning = None;
     if let Some(file) = file.as_deref().filter(|f| f.exists()) {
         match read(file, &key) {
@@ -65,7 +69,7 @@ pub fn tune(gpu: &Gpu, cache: Option<&Path>) -> Result<Tuned> {
         }
     }
     if let Products::Staged(_) = gpu.tuning().products {
-        key.wrong_on_gpu = first_wrong(gpu, &cases::for_first_start())?;
+        key.wrong_on_gpu = first_wrong(gpu, &first_start())?;
         if key.wrong_on_gpu.is_some() {
             gpu.set_tuning(Tuning::untuned(None, DeviceKind::Processor));
         }
@@ -103,7 +107,7 @@ fn entry(gpu: &Gpu) -> Entry {
     let summary = gpu.summary();
     Entry {
         version: env!("CARGO_PKG_VERSION").into(),
-        adapter: summary.name.clone(),
+        gpu: summary.name.clone(),
         backend: summary.backend.clone(),
         driver: summary.driver.clone(),
         subgroup: gpu.subgroup(),
@@ -115,7 +119,7 @@ fn entry(gpu: &Gpu) -> Entry {
 
 /// One file a GPU, backend and tier: whatever its driver or our version.
 fn file_name(key: &Entry) -> String {
-    let text = format!("{} {} {}", key.adapter, key.backend, key.subgroup.unwrap_or(0));
+    let text = format!("{} {} {}", key.gpu, key.backend, key.subgroup.unwrap_or(0));
     text.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect()
 }
 
@@ -194,7 +198,7 @@ pub(super) fn product(n: usize, i: usize, o: usize) -> Case {
         "product",
         format!("N {n} I {i} O {o}"),
         vec![Input::normal(1, n, i, 1.0), Input::normal(2, o, i, 1.0)],
-        |r: &mut Recorder, t: &[Tensor]| Ok(vec![linear::linear(r, t[0], &t[1].into(), None)?]),
+        |r: &mut Recorder, t: &[Tensor]| Ok(vec![linear(r, t[0], &t[1].into(), None)?]),
         move |v| vec![reference::linear_forward(&v[0], &v[1], n, i, o)],
     )
 }
@@ -205,7 +209,7 @@ fn columns(n: usize, i: usize, o: usize) -> Case {
         format!("N {n} I {i} O {o}"),
         vec![Input::normal(1, n, i, 1.0), Input::normal(2, o, i, 1.0).watched(), Input::normal(3, n, o, 1.0)],
         |r: &mut Recorder, t: &[Tensor]| {
-            let y = linear::linear(r, t[0], &t[1].into(), None)?;
+            let y = linear(r, t[0], &t[1].into(), None)?;
             r.backward(&[(y, t[2])])?;
             Ok(vec![r.gradient(t[1]).expect("watched")])
         },
@@ -245,19 +249,34 @@ mod tests {
         assert!(again.warning.unwrap().contains("is broken: tuning again"));
         assert!(tune(&gpu, Some(&cache)).unwrap().warning.is_none());
     }
+
     #[test]
-    fn a_gpu_on_which_kernels_are_wrong_gets_those_for_processors() {
+    fn a_gpu_on_which_kernels_are_wrong_gets_those_for_processors_now_and_the_next_time() {
         let Ok(gpu) = Gpu::open(&GpuOptions::default()) else {
             assert!(std::env::var("REQUIRE_GPU").is_err(), "no GPU");
             return;
         };
-        gpu.set_tuning(Tuning::untuned(None, DeviceKind::Gpu));
-        let mut cases = cases::for_first_start();
-        assert!(cases.len() >= 4, "products both ways and attention both ways");
-        assert_eq!(first_wrong(&gpu, &cases).unwrap(), None);
-        cases[1].expected = Box::new(|v| vec![vec![0.0; v[0].len()]]);
-        assert!(
-            first_wrong(&gpu, &cases[1..2]).is_err() || first_wrong(&gpu, &cases[1..2]).unwrap().is_some()
-        );
+        let for_gpus = Tuning::untuned(None, DeviceKind::Gpu);
+        let tuned = |cache: Option<&Path>, cases: Vec<Case>| {
+            gpu.set_tuning(for_gpus);
+            tune_by(&gpu, cache, || cases).unwrap()
+        };
+        let cases = for_first_start;
+        assert!(cases().len() >= 4, "products both ways and attention both ways");
+        assert_eq!(tuned(None, cases()).wrong_on_gpu, None);
+        assert_eq!(gpu.tuning(), for_gpus);
+        // The second case comes out wrong.
+        let mut with_mistake = cases();
+        let wrong = format!("{} {}", with_mistake[1].kernel, with_mistake[1].shape);
+        let right = std::mem::replace(&mut with_mistake[1].expected, Box::new(|_| Vec::new()));
+        with_mistake[1].expected =
+            Box::new(move |v| right(v).iter().map(|want| want.iter().map(|x| x + 1.0).collect()).collect());
+        let dir = tempfile::tempdir().unwrap();
+        let after = tuned(Some(dir.path()), with_mistake);
+        assert_eq!(after.wrong_on_gpu.as_ref(), Some(&wrong));
+        assert_eq!((gpu.tuning().kind(), gpu.tuning().tiled_attention), (DeviceKind::Processor, false));
+        let chosen = gpu.tuning();
+        let again = tuned(Some(dir.path()), cases());
+        assert_eq!((again.wrong_on_gpu, gpu.tuning()), (Some(wrong), chosen), "of the cache");
     }
 }

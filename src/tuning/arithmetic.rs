@@ -1,9 +1,9 @@
 //! Whether the arithmetic that was asked for can be trusted on this GPU.
 
-use super::cases::{Case, Input};
 use super::tune::product;
 use crate::error::Result;
 use crate::gpu::{Arithmetic, Format, Gpu};
+use crate::ops::{Case, Input};
 
 /// Falls back to f32 where products in the arithmetic of T2 disagree with [`crate::reference`], or the driver cannot
 /// compile them; returns what was wrong.

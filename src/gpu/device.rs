@@ -1,0 +1,228 @@
+//! A GPU's device, with what is kept for it: kernels, choices of variants, counts, faults.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use super::arithmetic::Arithmetic;
+use super::counters::{Activity, Counts};
+use super::discovery::GpuSummary;
+use super::faults::Faults;
+use super::kernels::{Kernel, compile};
+use super::launch::Work;
+use super::ledger::Ledger;
+use super::limits::Limits;
+use super::options::Tier;
+use super::pace::Pace;
+use super::profile::Profile;
+use super::shader::KernelKey;
+use super::variants::Tuning;
+use crate::error::{Error, Result};
+
+/// A device with its queue, shaders, and a ledger of what was allocated on it. Cheap to clone.
+///
+/// A *measuring* `Gpu` (see [`Gpu::measuring`], [`Gpu::without_device`]) has the limits but no device: everything can
+/// be allocated and recorded on it, nothing runs, and its ledger tells what the real one would hold.
+#[derive(Clone)]
+pub struct Gpu {
+    pub(super) inner: Arc<Inner>,
+}
+
+pub(super) struct Inner {
+    pub device: Option<(wgpu::Device, wgpu::Queue)>,
+    pub summary: GpuSummary,
+    pub limits: Limits,
+    /// Invocations of a subgroup, from [`Tier::Subgroups`] on.
+    pub subgroup: Option<u32>,
+    pub arithmetic: Mutex<Arithmetic>,
+    pub tuning: Mutex<Tuning>,
+    pub checked: bool,
+    pub timestamps: bool,
+    pub submit_ms: f64,
+    pub kernels: Mutex<HashMap<KernelKey, Arc<Kernel>>>,
+    /// Of the plans of a measuring `Gpu`, which compiles none.
+    pub planned: Mutex<Vec<KernelKey>>,
+    pub step_layout: Option<wgpu::BindGroupLayout>,
+    pub ledger: Arc<Mutex<Ledger>>,
+    pub counts: Mutex<Counts>,
+    pub activity: Mutex<Activity>,
+    pub pace: Mutex<Pace>,
+    pub profile: Option<Mutex<Profile>>,
+    pub faults: Faults,
+    /// Held from filling a plan's inputs to reading its outputs: plans share the memory of their activations.
+    pub turn: Mutex<()>,
+}
+
+impl std::fmt::Debug for Gpu {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Gpu").field(&self.inner.summary.name).finish()
+    }
+}
+
+impl Gpu {
+    /// Makes a call, and an [`Error`] of what wgpu has to say against it, whoever handles the device's other errors.
+    pub(super) fn guarded<T>(&self, what: &str, call: impl FnOnce(&wgpu::Device) -> T) -> Result<T> {
+        self.inner.faults.guard(self.device(), what, call)
+    }
+
+    /// Returns what wgpu reported since the last call, as an error.
+    pub(crate) fn check(&self, what: &str) -> Result<()> {
+        self.inner.faults.check(what)
+    }
+
+    /// Gives the device up: its memory is freed, and whatever is asked of it afterwards is [`Error::DeviceLost`].
+    pub fn destroy(&self) {
+        if let Some((device, _)) = &self.inner.device {
+            device.destroy();
+            self.inner.faults.lose("it was given up");
+        }
+    }
+
+    /// Lets wgpu's callbacks run, after waiting for the submitted work or at once.
+    pub(super) fn poll(&self, poll: wgpu::PollType) -> Result<()> {
+        let waits = !matches!(poll, wgpu::PollType::Poll);
+        let (started, poll) = (Instant::now(), || self.device().poll(poll));
+        // wgpu panics where the driver loses the device during a poll.
+        let polled = std::panic::catch_unwind(std::panic::AssertUnwindSafe(poll));
+        if waits {
+            self.inner.activity.lock().unwrap().waited += started.elapsed();
+        }
+        match polled {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(e)) => Err(Error::DeviceLost(e.to_string())),
+            Err(_) => self.check("a poll").and(Err(Error::DeviceLost("during a poll".into()))),
+        }
+    }
+
+    pub(super) fn device(&self) -> &wgpu::Device {
+        &self.inner.device.as_ref().expect("a measuring Gpu runs nothing").0
+    }
+
+    pub(super) fn queue(&self) -> &wgpu::Queue {
+        &self.inner.device.as_ref().expect("a measuring Gpu runs nothing").1
+    }
+
+    /// Waits until no other thread fills or replays a plan on this device, and keeps them waiting.
+    pub(crate) fn turn(&self) -> MutexGuard<'_, ()> {
+        // A thread that panicked has left nothing behind that the next one would not overwrite.
+        self.inner.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether this is the same device.
+    pub(crate) fn is(&self, other: &Gpu) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+
+    /// Whether nothing can run here (see [`Gpu::measuring`]).
+    pub fn is_measuring(&self) -> bool {
+        self.inner.device.is_none()
+    }
+
+    /// Its name, kind and driver.
+    pub fn summary(&self) -> &GpuSummary {
+        &self.inner.summary
+    }
+
+    /// The limits in force.
+    pub fn limits(&self) -> Limits {
+        self.inner.limits
+    }
+
+    /// Times of the launches so far, where [`GpuOptions::profile`](super::GpuOptions::profile) asked for them and the GPU can tell.
+    pub fn profile(&self) -> Option<Profile> {
+        self.inner.profile.as_ref().map(|p| p.lock().unwrap().clone())
+    }
+
+    /// What was made so far.
+    pub fn counts(&self) -> Counts {
+        *self.inner.counts.lock().unwrap()
+    }
+
+    /// What was run so far.
+    pub fn activity(&self) -> Activity {
+        *self.inner.activity.lock().unwrap()
+    }
+
+    /// On a measuring `Gpu`: the kernels of the plans made so far, each once.
+    pub fn planned_kernels(&self) -> Vec<KernelKey> {
+        self.inner.planned.lock().unwrap().clone()
+    }
+
+    pub(super) fn note_planned<'k>(&self, kernels: impl Iterator<Item = &'k KernelKey>) {
+        let mut planned = self.inner.planned.lock().unwrap();
+        for key in kernels {
+            if !planned.contains(key) {
+                planned.push(key.clone());
+            }
+        }
+    }
+
+    /// The compiled kernel, from the cache where it is there already.
+    pub(super) fn kernel(&self, key: &KernelKey) -> Result<Arc<Kernel>> {
+        if let Some(kernel) = self.inner.kernels.lock().unwrap().get(key) {
+            return Ok(kernel.clone());
+        }
+        let kernel = Arc::new(compile(self.device(), self.step_layout(), self.inner.checked, key)?);
+        self.count(|c| c.pipelines += 1);
+        self.inner.kernels.lock().unwrap().insert(key.clone(), kernel.clone());
+        Ok(kernel)
+    }
+
+    /// Of the bindings of `step`, which every kernel has.
+    pub(super) fn step_layout(&self) -> &wgpu::BindGroupLayout {
+        self.inner.step_layout.as_ref().expect("a measuring Gpu runs nothing")
+    }
+
+    pub(super) fn count(&self, note: impl FnOnce(&mut Counts)) {
+        note(&mut self.inner.counts.lock().unwrap());
+    }
+
+    pub(super) fn note_launches(&self, launches: u64, work: Work) {
+        let mut activity = self.inner.activity.lock().unwrap();
+        activity.launches += launches;
+        activity.work.flops += work.flops;
+        activity.work.bytes += work.bytes;
+    }
+
+    /// The tier in force.
+    pub fn tier(&self) -> Tier {
+        match self.arithmetic() {
+            Arithmetic::F32 if self.subgroup().is_some() => Tier::Subgroups,
+            Arithmetic::F32 => Tier::Portable,
+            Arithmetic::Cooperative { .. } => Tier::Cooperative,
+        }
+    }
+
+    /// How products with frozen f16 matrices are computed in what is recorded from now on.
+    pub fn arithmetic(&self) -> Arithmetic {
+        *self.inner.arithmetic.lock().unwrap()
+    }
+
+    /// Chooses another, see [`crate::tuning::check_arithmetic`].
+    pub fn set_arithmetic(&self, arithmetic: Arithmetic) {
+        *self.inner.arithmetic.lock().unwrap() = arithmetic;
+    }
+
+    /// Invocations of a subgroup, where the tier uses subgroups.
+    pub fn subgroup(&self) -> Option<u32> {
+        self.inner.subgroup
+    }
+
+    /// The kernels' variants in what is recorded from now on.
+    pub fn tuning(&self) -> Tuning {
+        *self.inner.tuning.lock().unwrap()
+    }
+
+    /// Chooses the kernels' variants, see [`crate::tuning::tune`].
+    pub fn set_tuning(&self, tuning: Tuning) {
+        *self.inner.tuning.lock().unwrap() = tuning;
+    }
+
+    /// Blocks until everything submitted has run.
+    pub fn wait(&self) -> Result<()> {
+        if !self.is_measuring() {
+            self.poll(wgpu::PollType::wait_indefinitely())?;
+        }
+        self.check("the submitted work")
+    }
+}

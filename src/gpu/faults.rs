@@ -1,0 +1,107 @@
+//! What wgpu reports outside the call that is to blame, and whether the device is lost.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use crate::error::{Error, Result};
+
+/// What went wrong on a device.
+#[derive(Default)]
+pub(super) struct Faults {
+    reported: Arc<Mutex<Reported>>,
+    /// The device, where it is an application's, which handles its errors itself.
+    foreign: Option<wgpu::Device>,
+}
+
+#[derive(Default)]
+struct Reported {
+    uncaptured: Option<String>,
+    lost: Option<String>,
+}
+
+impl Faults {
+    /// Of a device whose error reports, which would otherwise panic, are taken over.
+    pub fn of_own(device: &wgpu::Device) -> Faults {
+        let faults = Faults::default();
+        let reported = faults.reported.clone();
+        device.on_uncaptured_error(Arc::new(move |e: wgpu::Error| {
+            reported.lock().unwrap().uncaptured.get_or_insert(e.to_string());
+        }));
+        let reported = faults.reported.clone();
+        device.set_device_lost_callback(move |reason, message| {
+            reported.lock().unwrap().lost.get_or_insert(format!("{reason:?} {message}"));
+        });
+        faults
+    }
+
+    /// Of an application's device.
+    pub fn of_foreign(device: &wgpu::Device) -> Faults {
+        Faults { foreign: Some(device.clone()), ..Faults::default() }
+    }
+
+    /// Makes a call, and an [`Error`] of what wgpu has to say against it, whoever handles the device's other errors.
+    pub fn guard<T>(
+        &self,
+        device: &wgpu::Device,
+        what: &str,
+        call: impl FnOnce(&wgpu::Device) -> T,
+    ) -> Result<T> {
+        use wgpu::ErrorFilter::{Internal, OutOfMemory, Validation};
+        // On a lost device calls do nothing, without a word.
+        self.check(what)?;
+        // Dropped on the way out of a panic, in the reverse order of their making.
+        let internal = device.push_error_scope(Internal);
+        let memory = device.push_error_scope(OutOfMemory);
+        let validation = device.push_error_scope(Validation);
+        let result = call(device);
+        let found = [validation, memory, internal].map(|scope| pollster::block_on(scope.pop()));
+        let reported = self.check(what);
+        match (reported, found.into_iter().flatten().next()) {
+            // What wgpu says of a lost device's remains is beside the point.
+            (Err(lost @ Error::DeviceLost(_)), _) => Err(lost),
+            (_, Some(why)) => Err(Error::Gpu { what: what.into(), why: why.to_string() }),
+            (reported, None) => reported.map(|()| result),
+        }
+    }
+
+    /// Notes that the device is lost, unless it was before.
+    pub fn lose(&self, why: &str) {
+        self.reported.lock().unwrap().lost.get_or_insert(why.into());
+    }
+
+    /// What was reported since the last call, as an error.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`], [`Error::Gpu`].
+    pub fn check(&self, what: &str) -> Result<()> {
+        if self.foreign.as_ref().is_some_and(is_dead) {
+            self.lose("the application's device is gone");
+        }
+        let mut reported = self.reported.lock().unwrap();
+        if let Some(lost) = &reported.lost {
+            return Err(Error::DeviceLost(lost.clone()));
+        }
+        match reported.uncaptured.take() {
+            Some(why) => Err(Error::Gpu { what: what.into(), why }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Whether an application's device is lost, which wgpu tells the application alone. Calls on it do nothing, without a word;
+/// only a mapping fails at once.
+fn is_dead(device: &wgpu::Device) -> bool {
+    let failed = Arc::new(AtomicBool::new(false));
+    let flag = failed.clone();
+    let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
+    let probe = device.create_buffer(&wgpu::BufferDescriptor {
+        label: Some("probe"),
+        size: 4,
+        usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+        mapped_at_creation: false,
+    });
+    // Not unmapped: a thread that polls the device may be at it. Where it goes well, nobody waits for it.
+    probe.map_async(wgpu::MapMode::Read, .., move |mapped| flag.store(mapped.is_err(), Ordering::Relaxed));
+    drop(pollster::block_on(scope.pop()));
+    failed.load(Ordering::Relaxed)
+}

@@ -1,0 +1,161 @@
+//! Opening a GPU's device with the features and limits that it has, or going without one.
+
+use std::sync::{Arc, Mutex};
+
+use super::arithmetic::Arithmetic;
+use super::device::{Gpu, Inner};
+use super::discovery::{
+    FEATURES, GpuSummary, adapters, arithmetic_of, choose, instance, subgroup_size, summarise,
+};
+use super::faults::Faults;
+use super::limits::Limits;
+use super::options::{GpuOptions, Tier};
+use super::step::step_layout;
+use super::variants::{DeviceKind, Tuning};
+use crate::error::{Error, Result};
+
+impl Gpu {
+    /// Opens a GPU. Blocks; see [`Gpu::open_async`].
+    pub fn open(options: &GpuOptions) -> Result<Gpu> {
+        pollster::block_on(Gpu::open_async(options))
+    }
+
+    /// Opens a GPU with all the limits that it offers.
+    ///
+    /// # Errors
+    /// [`Error::NoGpu`] when there is none, or none of the wanted name; [`Error::Config`] where it lacks what tier T2 needs;
+    /// [`Error::Gpu`] when the driver refuses the device.
+    pub async fn open_async(options: &GpuOptions) -> Result<Gpu> {
+        options.check()?;
+        let from_env = std::env::var("OAIF_GPU").ok().filter(|v| !v.is_empty());
+        let wanted = options.gpu.clone().or(from_env);
+        let (summary, adapter) = choose(adapters(&instance()).await, wanted.as_deref())?;
+        let arithmetic = arithmetic_of(options.tier, &summary.name, &adapter)?;
+        let mut features = adapter.features() & FEATURES;
+        if arithmetic == Arithmetic::F32 {
+            features.remove(wgpu::Features::SHADER_F16);
+        }
+        let mut experimental_features = wgpu::ExperimentalFeatures::disabled();
+        if options.tier == Some(Tier::Cooperative) {
+            features |= wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
+            // SAFETY: experimental features may have bugs that lead to undefined behaviour. It is used where the user
+            // asked for this tier, by one kernel's pattern of loads and stores, all within workgroup memory.
+            experimental_features = unsafe { wgpu::ExperimentalFeatures::enabled() };
+        }
+        let (device, queue) = adapter
+            .request_device(&wgpu::DeviceDescriptor {
+                label: Some("oaif"),
+                required_features: features,
+                required_limits: match options.default_limits {
+                    true => wgpu::Limits::default(),
+                    false => adapter.limits(),
+                },
+                experimental_features,
+                ..Default::default()
+            })
+            .await
+            .map_err(|e| Error::Gpu { what: format!("a device on {}", summary.name), why: e.to_string() })?;
+        let faults = Faults::of_own(&device);
+        Ok(Gpu::on(device, queue, summary, options, arithmetic, faults))
+    }
+
+    /// Uses the application's own device and queue, best one with all of [`FEATURES`] that its GPU has. Its error
+    /// handlers stay the application's. It computes in f32.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for an option out of its range.
+    pub fn from_device(device: wgpu::Device, queue: wgpu::Queue, options: &GpuOptions) -> Result<Gpu> {
+        options.check()?;
+        let summary = summarise(0, &device.adapter_info());
+        let faults = Faults::of_foreign(&device);
+        Ok(Gpu::on(device, queue, summary, options, Arithmetic::F32, faults))
+    }
+
+    /// A `Gpu` of the same limits without a device, to measure what a run would allocate.
+    pub fn measuring(&self) -> Gpu {
+        let mut summary = self.inner.summary.clone();
+        summary.name.push_str(" (measured, not run)");
+        let arithmetic = Mutex::new(self.arithmetic());
+        let timestamps = self.inner.timestamps;
+        let inner =
+            Inner { timestamps, arithmetic, ..Inner::measuring(summary, self.limits(), self.subgroup()) };
+        let gpu = Gpu { inner: Arc::new(inner) };
+        gpu.set_tuning(self.tuning());
+        gpu
+    }
+
+    /// A measuring `Gpu` for a machine that has none.
+    pub fn without_device(limits: Limits) -> Gpu {
+        let [name, backend, kind, driver] = ["no device", "none", "none", ""].map(str::to_owned);
+        let summary = GpuSummary { index: 0, name, backend, kind, driver };
+        Gpu { inner: Arc::new(Inner::measuring(summary, limits, None)) }
+    }
+
+    fn on(
+        device: wgpu::Device,
+        queue: wgpu::Queue,
+        summary: GpuSummary,
+        options: &GpuOptions,
+        arithmetic: Arithmetic,
+        faults: Faults,
+    ) -> Gpu {
+        let timestamps = device.features().contains(wgpu::Features::TIMESTAMP_QUERY);
+        let highest = options.tier.unwrap_or(Tier::Subgroups);
+        let subgroup = subgroup_size(&device.adapter_info(), device.features());
+        // Kernels for GPUs do not depend on the size of their subgroups.
+        let unrolled = summary.device_kind() == DeviceKind::Processor;
+        let subgroup = subgroup.filter(|_| unrolled && highest >= Tier::Subgroups);
+        let inner = Inner {
+            arithmetic: Mutex::new(arithmetic),
+            checked: options.checked,
+            timestamps,
+            submit_ms: options.submit_ms,
+            step_layout: Some(step_layout(&device)),
+            profile: (options.profile && timestamps).then(Mutex::default),
+            faults,
+            ..Inner::measuring(summary, limits(&device, options), subgroup)
+        };
+        Gpu { inner: Arc::new(Inner { device: Some((device, queue)), ..inner }) }
+    }
+}
+
+/// A device's limits, or lower ones that were asked for.
+fn limits(device: &wgpu::Device, options: &GpuOptions) -> Limits {
+    let l = device.limits();
+    Limits {
+        binding: l.max_storage_buffer_binding_size.min(options.max_binding_bytes.unwrap_or(u64::MAX)),
+        buffer: l.max_buffer_size,
+        alignment: l.min_storage_buffer_offset_alignment.max(l.min_uniform_buffer_offset_alignment) as u64,
+        groups_per_dimension: l
+            .max_compute_workgroups_per_dimension
+            .min(options.max_groups_per_dimension.unwrap_or(u32::MAX)),
+    }
+}
+
+impl Inner {
+    /// Without a device, in f32.
+    fn measuring(summary: GpuSummary, limits: Limits, subgroup: Option<u32>) -> Inner {
+        let tuning = Tuning::untuned(subgroup, summary.device_kind());
+        Inner {
+            device: None,
+            summary,
+            limits,
+            subgroup,
+            arithmetic: Mutex::default(),
+            tuning: Mutex::new(tuning),
+            checked: false,
+            timestamps: false,
+            submit_ms: f64::INFINITY,
+            kernels: Mutex::default(),
+            planned: Mutex::default(),
+            step_layout: None,
+            ledger: Arc::default(),
+            counts: Mutex::default(),
+            activity: Mutex::default(),
+            pace: Mutex::default(),
+            profile: None,
+            faults: Faults::default(),
+            turn: Mutex::default(),
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! What a GPU is opened with.
+
+use crate::error::{Error, Result};
+
+/// How much of the GPU the kernels use. Results are checked against `reference` in every tier.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+pub enum Tier {
+    /// T0. Core WGSL: at most 128 invocations and 16 KiB of workgroup memory, 8 storage buffers, f32, no subgroups.
+    #[default]
+    Portable,
+    /// T1. Lanes of a subgroup hand each other what they have loaded; for GPUs whose subgroups have one size.
+    Subgroups,
+    /// T2. Products of rows with a frozen f16 matrix by cooperative matrices, which wgpu calls experimental: see
+    /// [`Arithmetic::Cooperative`](super::Arithmetic::Cooperative).
+    Cooperative,
+}
+
+impl Tier {
+    /// Every tier, the lowest first: T0, T1, …
+    pub const ALL: [Tier; 3] = [Tier::Portable, Tier::Subgroups, Tier::Cooperative];
+}
+
+impl std::fmt::Display for Tier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Tier::Portable => f.write_str("T0 (portable)"),
+            Tier::Subgroups => f.write_str("T1 (subgroups)"),
+            Tier::Cooperative => f.write_str("T2 (cooperative matrices)"),
+        }
+    }
+}
+
+/// Which GPU to open, and how to use it.
+#[derive(Clone, Debug)]
+pub struct GpuOptions {
+    /// Index or part of the name, as `oaif doctor` lists them. `None`: `OAIF_GPU`, else the fastest kind.
+    pub gpu: Option<String>,
+    /// T0 or T1: no higher tier than this. T2: just this one; [`crate::tuning::check_arithmetic`] tells whether its
+    /// results are right. `None`: T1 where the GPU offers it. Never more, since that would change the numbers.
+    pub tier: Option<Tier>,
+    /// Keep every runtime check of the shaders (bounds, loops): slower, for tests and for hunting mistakes.
+    pub checked: bool,
+    /// Pretend that one binding holds no more than this many bytes, to test tensors split by rows.
+    pub max_binding_bytes: Option<u64>,
+    /// Time every launch, see [`Gpu::profile`](super::Gpu::profile).
+    pub profile: bool,
+    /// The longest that one submit is expected to hold the GPU, in milliseconds. Drivers kill submits after
+    /// seconds, a desktop stutters after tens of milliseconds.
+    pub submit_ms: f64,
+    /// Ask for no more than the limits that WebGPU promises everywhere, to test that they suffice.
+    #[doc(hidden)]
+    pub default_limits: bool,
+    /// Pretend that a dispatch has no more than this many workgroups in one dimension, to test large grids.
+    #[doc(hidden)]
+    pub max_groups_per_dimension: Option<u32>,
+}
+
+impl GpuOptions {
+    /// Refuses values that no device can be driven with.
+    pub(super) fn check(&self) -> Result<()> {
+        if self.submit_ms.is_nan() || self.submit_ms <= 0.0 {
+            return Err(Error::config("submit-ms", format!("{} is no time above 0", self.submit_ms)));
+        }
+        let limits = [
+            ("max_binding_bytes", self.max_binding_bytes == Some(0)),
+            ("max_groups_per_dimension", self.max_groups_per_dimension == Some(0)),
+        ];
+        match limits.iter().find(|(_, is_zero)| *is_zero) {
+            Some((what, _)) => Err(Error::config(*what, "is 0, which holds nothing: leave it out")),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Default for GpuOptions {
+    fn default() -> GpuOptions {
+        GpuOptions {
+            gpu: None,
+            tier: None,
+            checked: false,
+            max_binding_bytes: None,
+            profile: false,
+            submit_ms: 50.0,
+            max_groups_per_dimension: None,
+            default_limits: false,
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! Virtual tensors: shape, format, and what is done with them.
+
+/// An extent: fixed when recorded, or live, that is set anew for every replay up to a maximum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Dim {
+    /// The same in every replay.
+    Fixed(u32),
+    /// Number `index` of [`super::Live::extents`], never above `max`.
+    Live {
+        /// Which live extent.
+        index: u8,
+        /// The largest value, for which memory is planned.
+        max: u32,
+    },
+}
+
+impl Dim {
+    /// The largest value.
+    pub fn max(self) -> u32 {
+        match self {
+            Dim::Fixed(n) => n,
+            Dim::Live { max, .. } => max,
+        }
+    }
+
+    /// The value in a replay with these live extents.
+    pub fn now(self, extents: &[u32; 8]) -> u32 {
+        match self {
+            Dim::Fixed(n) => n,
+            Dim::Live { index, .. } => extents[index as usize],
+        }
+    }
+
+    pub(super) fn code(self) -> u32 {
+        match self {
+            Dim::Fixed(n) => n,
+            Dim::Live { index, .. } => 0x8000_0000 | index as u32,
+        }
+    }
+}
+
+impl From<usize> for Dim {
+    fn from(n: usize) -> Dim {
+        Dim::Fixed(n as u32)
+    }
+}
+
+/// How elements are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Format {
+    /// 32-bit floats.
+    F32,
+    /// 32-bit unsigned integers.
+    U32,
+    /// Half precision, two elements a word, the first in its low half. Read only.
+    F16,
+    /// Brain floats: the upper halves of 32-bit floats; otherwise as [`Format::F16`].
+    Bf16,
+}
+
+impl Format {
+    /// Bytes of so many elements, in whole words.
+    pub fn bytes(self, elements: u64) -> u64 {
+        match self {
+            Format::F32 | Format::U32 => elements * 4,
+            Format::F16 | Format::Bf16 => elements.next_multiple_of(2) * 2,
+        }
+    }
+}
+
+/// A virtual tensor of a recording: a matrix of `rows` by `cols`, row-major, without gaps between rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tensor {
+    pub(super) id: u32,
+    /// Rows; tokens are rows.
+    pub rows: Dim,
+    /// Elements of a row.
+    pub cols: usize,
+    /// How elements are stored.
+    pub format: Format,
+}
+
+impl Tensor {
+    /// Bytes at the largest number of rows.
+    pub fn bytes(&self) -> u64 {
+        self.format.bytes(self.rows.max() as u64 * self.cols as u64)
+    }
+}
+
+/// What a launch does to a tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Access {
+    /// Reads it.
+    Read,
+    /// Writes it, or adds to it: what the kernel declares `read_write`.
+    Write,
+}
+
+/// Whether a gradient is the first contribution to its tensor or one more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accumulate {
+    /// Write it: `=`.
+    Set,
+    /// Add it to what is there: `+=`.
+    Add,
+}
+
+/// Where a rule writes a gradient, and how.
+#[derive(Clone, Copy, Debug)]
+pub struct GradientTarget {
+    /// The gradient's tensor, shaped as the tensor itself.
+    pub tensor: Tensor,
+    /// Set or add.
+    pub accumulate: Accumulate,
+}

@@ -1,0 +1,62 @@
+//! Timestamps on the GPU: which pass took how long.
+
+use super::buffer::Buffer;
+use super::device::Gpu;
+use super::ledger::Category;
+use crate::error::Result;
+
+/// Timestamps in a replay; passes beyond them go untimed.
+const MAX_QUERIES: u32 = 4096;
+/// Timestamps, and where they are read from; a measuring `Gpu` has the place alone.
+pub(super) struct Queries {
+    pub set: Option<wgpu::QuerySet>,
+    pub resolved: Buffer,
+}
+
+impl Queries {
+    /// Where the device can tell times.
+    pub fn new(gpu: &Gpu) -> Result<Option<Queries>> {
+        if !gpu.inner.timestamps {
+            return Ok(None);
+        }
+        let bytes = MAX_QUERIES as u64 * 8;
+        let usage = wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC;
+        let resolved = gpu.buffer_for(usage, "times".into(), Category::Workspace, bytes)?;
+        if gpu.is_measuring() {
+            return Ok(Some(Queries { set: None, resolved }));
+        }
+        let (label, ty) = (Some("times"), wgpu::QueryType::Timestamp);
+        let descriptor = wgpu::QuerySetDescriptor { label, ty, count: MAX_QUERIES };
+        let set = gpu.guarded("timestamps", |device| device.create_query_set(&descriptor))?;
+        Ok(Some(Queries { set: Some(set), resolved }))
+    }
+}
+
+/// Which pass each pair of timestamps belongs to.
+#[derive(Default)]
+pub(super) struct Clock {
+    pub used: u32,
+    pub passes: Vec<(usize, &'static str)>,
+}
+
+impl Clock {
+    /// The timestamps of a pass, while there are any left.
+    pub fn next<'a>(
+        &mut self,
+        set: &'a wgpu::QuerySet,
+        launch: usize,
+        phase: &'static str,
+    ) -> Option<wgpu::ComputePassTimestampWrites<'a>> {
+        if self.used + 2 > MAX_QUERIES {
+            return None;
+        }
+        let first = self.used;
+        self.used += 2;
+        self.passes.push((launch, phase));
+        Some(wgpu::ComputePassTimestampWrites {
+            query_set: set,
+            beginning_of_pass_write_index: Some(first),
+            end_of_pass_write_index: Some(first + 1),
+        })
+    }
+}
