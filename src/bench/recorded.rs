@@ -134,7 +134,7 @@ mod tests {
             ("f32 optimiser", "adamw"),
             ("f32 optimiser", "adafactor_update"),
             ("f32 scoring", "logprob_forward"),
-            ("f16 + LoRA generation", "sample"),
+            ("f16 + LoRA generation", "sample_best"),
         ] {
             assert!(launches(step, name), "{step}: {name}");
         }

@@ -12,7 +12,7 @@ use crate::data::tokenizer::{StopMatcher, Tokenizer};
 use crate::error::{Error, Result};
 use crate::gpu::{Arena, Buffer, Category, Dim, Format, Gpu, Live, Plan, PlanOptions, Recorder};
 use crate::model::kv_cache::KvCache;
-use crate::model::stream::{check_ids, extent};
+use crate::model::stream::{check_ids, extent, mean_keys};
 use crate::model::{Architecture, Keys, Model, StreamTensors};
 pub use crate::ops::SamplingParams;
 
@@ -159,7 +159,8 @@ impl Generator {
         // As many prompts as there are slots for at a time, up to a limit.
         let prefill_rows = PREFILL_TOKENS.min(slots * page_rows).max(page_rows);
         let cache_rows = pages * page_rows + slots * options.max_new_tokens;
-        let cache = Arc::new(KvCache::new(gpu, model.architecture(), cache_rows)?);
+        let longest = options.max_prompt_tokens + options.max_new_tokens;
+        let cache = Arc::new(KvCache::new(gpu, model.architecture(), cache_rows, longest)?);
 
         let (decode, slots) = {
             let mut r = Recorder::new(gpu);
@@ -405,7 +406,7 @@ impl Generator {
                 let inputs = &self.prefill_inputs;
                 self.gpu.upload(&inputs[0].region(), &ids)?;
                 self.gpu.upload(&inputs[1].region(), &spans)?;
-                let mut live = Live::default();
+                let mut live = Live { keys: mean_keys(&spans), ..Live::default() };
                 live.extents[extent::TOKENS as usize] = ids.len() as u32;
                 self.prefill.run(&live)?;
                 (ids, spans) = (vec![], vec![]);

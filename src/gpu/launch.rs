@@ -47,6 +47,32 @@ impl Work {
     }
 }
 
+/// Work for each key that a row of attention sees.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct KeyWork {
+    /// Floating-point operations a row and key.
+    pub flops: f64,
+    /// Keys of a row on average, where a replay does not tell, see [`super::Live::keys`].
+    pub usual: u32,
+    /// Keys that a row sees at most.
+    pub most: u32,
+}
+
+/// A launch's work, with that which grows with the keys that a row sees.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LaunchWork {
+    row: Work,
+    keys: KeyWork,
+}
+
+impl LaunchWork {
+    /// Of a row that sees so many keys; 0: the usual.
+    pub fn of_row(&self, keys: u32) -> Work {
+        let keys = if keys == 0 { self.keys.usual } else { keys }.min(self.keys.most);
+        Work { flops: self.row.flops + self.keys.flops * f64::from(keys), ..self.row }
+    }
+}
+
 /// A parameter word of a kernel.
 #[derive(Clone, Copy, Debug)]
 pub enum Word {
@@ -159,12 +185,12 @@ pub(super) struct NotedLaunch {
     pub params: Vec<Word>,
     pub args: Vec<(Tensor, Access)>,
     pub groups: Groups,
-    pub work: Work,
+    pub work: LaunchWork,
 }
 
 impl Launch {
     /// As it is recorded.
-    pub(super) fn note(self) -> NotedLaunch {
+    pub(super) fn note(self, keys: KeyWork) -> NotedLaunch {
         let Launch { kernel: name, constants, params, args, groups, work } = self;
         for Arg { name: binding, tensor, elements, access } in &args {
             let written = *access == Access::Write && matches!(tensor.format, Format::F16 | Format::Bf16);
@@ -189,7 +215,7 @@ impl Launch {
             params: params.into_iter().map(|(_, word)| word).collect(),
             args: args.into_iter().map(|arg| (arg.tensor, arg.access)).collect(),
             groups,
-            work,
+            work: LaunchWork { row: work, keys },
         }
     }
 }

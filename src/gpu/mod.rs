@@ -44,7 +44,7 @@ pub use buffer::{Buffer, Region};
 pub use counters::{Activity, Counts};
 pub use device::Gpu;
 pub use discovery::{FEATURES, GpuSummary, list_gpus};
-pub use launch::{Arg, Groups, Launch, Word, Work, read, write};
+pub use launch::{Arg, Groups, KeyWork, Launch, Word, Work, read, write};
 pub use ledger::{Category, MemoryReport};
 pub use limits::Limits;
 pub use memory::Arena;

@@ -1,5 +1,10 @@
 //! How fast this GPU works, as measured, so that no submit holds it for long.
 
+/// In how many pieces a launch of so many units of work and workgroups is submitted.
+pub(super) fn pieces(units: f64, groups: u32, units_per_submit: f64) -> u32 {
+    ((units / units_per_submit).ceil() as u32).clamp(1, groups)
+}
+
 /// Work per millisecond, in the units of [`super::Work::units`].
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pace {

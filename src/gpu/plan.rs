@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use super::buffer::{Buffer, Region};
 use super::device::Gpu;
 use super::kernels::Kernel;
-use super::launch::{Groups, NotedLaunch, Word, Work};
+use super::launch::{Groups, LaunchWork, NotedLaunch, Word};
 use super::ledger::Category;
 use super::memory::{Arena, Layout};
 use super::recorder::{Home, Recorder, TensorInfo};
@@ -31,7 +31,7 @@ pub(super) struct Ready {
     pub kernel: Arc<Kernel>,
     pub bindings: wgpu::BindGroup,
     pub groups: Groups,
-    pub work: Work,
+    pub work: LaunchWork,
     pub phase: &'static str,
 }
 

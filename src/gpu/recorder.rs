@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use super::arithmetic::Arithmetic;
 use super::buffer::Region;
 use super::device::Gpu;
-use super::launch::{Launch, NotedLaunch, Work};
+use super::launch::{KeyWork, Launch, NotedLaunch, Work};
 use super::shader::{KernelKey, validate};
 use super::slices::{Slices, Waiting};
 use super::tensor::{Access, Dim, Format, Tensor};
@@ -162,7 +162,12 @@ impl Recorder {
 
     /// Notes a launch. Ops call this; where a gradient is needed they add their rule, see [`Recorder::rule`].
     pub fn launch(&mut self, launch: Launch) {
-        let launch = launch.note();
+        self.launch_over_keys(launch, KeyWork::default());
+    }
+
+    /// [`Recorder::launch`] of what costs so much more for each key that a row sees.
+    pub fn launch_over_keys(&mut self, launch: Launch, keys: KeyWork) {
+        let launch = launch.note(keys);
         self.tape.note(&launch);
         self.launches.push(launch);
     }
@@ -170,7 +175,7 @@ impl Recorder {
     /// Notes a launch through which no gradient shall flow: what it writes counts as constant. For what ends a graph,
     /// such as a loss that computes its own gradient, sampling, and the update of weights.
     pub fn launch_detached(&mut self, launch: Launch) {
-        self.launches.push(launch.note());
+        self.launches.push(launch.note(KeyWork::default()));
     }
 
     /// Sums slices: large ones at once, small ones when there are enough of them, at the latest at the end of the
@@ -214,10 +219,22 @@ impl Recorder {
         let mut total = Work::default();
         for launch in &self.launches {
             let rows = launch.groups.rows.now(extents) as f64;
-            total.flops += rows * launch.work.flops;
-            total.bytes += rows * launch.work.bytes;
+            let work = launch.work.of_row(0);
+            total.flops += rows * work.flops;
+            total.bytes += rows * work.bytes;
         }
         total
+    }
+
+    /// Name, pieces and units of a piece of each launch in a replay that submits at most so many units at a time.
+    #[cfg(test)]
+    pub(crate) fn pieces(&self, live: &super::Live, units_per_submit: f64) -> Vec<(&'static str, u32, f64)> {
+        let of_launch = |launch: &NotedLaunch| {
+            let units = launch.work.of_row(live.keys).units(launch.groups.rows.now(&live.extents));
+            let pieces = super::pace::pieces(units, launch.groups.count(&live.extents), units_per_submit);
+            (launch.kernel.name, pieces, units / f64::from(pieces))
+        };
+        self.launches.iter().map(of_launch).collect()
     }
 
     /// Validates every kernel and its bindings on the host, without a GPU.

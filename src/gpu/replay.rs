@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use super::buffer::{Buffer, MapRequest};
 use super::launch::Work;
+use super::pace::pieces;
 use super::plan::Plan;
 use super::step::{Live, STEP_SLOTS, STEP_STRIDE, Step};
 use super::tensor::Tensor;
@@ -50,12 +51,13 @@ impl Plan {
                     continue;
                 }
                 let rows = ready.groups.rows.now(&live.extents);
-                let units = ready.work.units(rows);
+                let row = ready.work.of_row(live.keys);
+                let units = row.units(rows);
                 total += units;
                 count += 1;
-                work.flops += rows as f64 * ready.work.flops;
-                work.bytes += rows as f64 * ready.work.bytes;
-                let pieces = ((units / units_per_submit).ceil() as u32).clamp(1, groups);
+                work.flops += rows as f64 * row.flops;
+                work.bytes += rows as f64 * row.bytes;
+                let pieces = pieces(units, groups, units_per_submit);
                 let share = groups.div_ceil(pieces);
                 for base in (0..groups).step_by(share as usize) {
                     let part = units / pieces as f64;
@@ -293,7 +295,8 @@ impl Plan {
             if let Some(profile) = &mut profile {
                 let ready = &self.launches[*launch];
                 let rows = ready.groups.rows.now(&live.extents) as f64;
-                let (flops, bytes) = (rows * ready.work.flops, rows * ready.work.bytes);
+                let work = ready.work.of_row(live.keys);
+                let (flops, bytes) = (rows * work.flops, rows * work.bytes);
                 profile.add(ready.name, phase, pair[0] as f64 * tick_ns, ns, flops, bytes);
             }
         }

@@ -7,6 +7,8 @@ pub struct Live {
     pub extents: [u32; 8],
     /// Scalars that kernels read: learning rate and the like.
     pub scalars: [f32; 8],
+    /// Keys that a row of attention sees on average, for the time cap; 0: what its op takes for usual.
+    pub keys: u32,
     /// Seed of the random numbers.
     pub seed: u32,
     /// Which draw this is.

@@ -7,7 +7,7 @@ use super::architecture::{self, EMBEDDING, FINAL_NORM, FeedForward, HEAD, LayerN
 use super::kv_cache::KvCache;
 use super::{Model, ModelState};
 use crate::error::Result;
-use crate::gpu::{Dim, Format, Recorder, Tensor};
+use crate::gpu::{Dim, Recorder, Tensor};
 use crate::ops::{
     self, Activation, AttentionShape, Inverse, KeySource, Linear, LogitTransform, Lora, Matrix, Norm, Rotary,
 };
@@ -58,9 +58,16 @@ impl Model {
     ) -> Result<Tensor> {
         let embedding = self.state.base.bind(r, EMBEDDING);
         let mut x = ops::gather_rows(r, &embedding, stream.ids, stream.inverse)?;
+        let rows = stream.ids.rows.max() as usize;
+        let positions = match keys {
+            Keys::Stream => rows,
+            Keys::After { keys, .. } => keys.max() as usize + rows,
+            Keys::Cache { cache, .. } => cache.longest(),
+        };
+        let table = self.state.rope.bind(r, positions)?;
         for layer in 0..self.state.architecture.layers {
             let (state, stream, keys) = (self.state.clone(), *stream, keys.clone());
-            let record = move |r: &mut Recorder| state.layer(r, layer, x, &stream, &keys);
+            let record = move |r: &mut Recorder| state.layer(r, layer, x, &stream, table, &keys);
             x = match checkpointing {
                 true => r.checkpoint(record)?,
                 false => record(r)?,
@@ -94,11 +101,11 @@ impl ModelState {
         layer: usize,
         x: Tensor,
         s: &StreamTensors,
+        table: Tensor,
         keys: &Keys,
     ) -> Result<Tensor> {
         let a = &self.architecture;
         let FeedForward::SwiGlu = a.feed_forward;
-        let table = r.bind(&self.rope, self.rope_rows, a.head_dim, Format::F32);
         let keys = match keys {
             Keys::Stream => KeySource::Rows { ends: s.ends },
             Keys::After { cache, keys } => KeySource::After { kv: cache.bind(r, layer), keys: *keys },

@@ -9,21 +9,28 @@ pub(crate) struct KvCache {
     layers: Vec<Region>,
     rows: usize,
     cols: usize,
+    longest: usize,
 }
 
 impl KvCache {
-    /// A cache of `rows` tokens.
+    /// A cache of `rows` tokens, of sequences of `longest` at most.
     ///
     /// # Errors
     /// [`crate::Error::Limit`] or [`crate::Error::OutOfMemory`].
-    pub fn new(gpu: &Gpu, architecture: &Architecture, rows: usize) -> Result<KvCache> {
+    pub fn new(gpu: &Gpu, architecture: &Architecture, rows: usize, longest: usize) -> Result<KvCache> {
         let cols = 2 * architecture.kv_heads * architecture.head_dim;
         let bytes = (rows * cols * 4) as u64;
         let layer = |l: usize| {
             let label = format!("keys and values of layer {l}");
             Ok(gpu.buffer(label, Category::KvCache, bytes)?.region())
         };
-        Ok(KvCache { layers: (0..architecture.layers).map(layer).collect::<Result<_>>()?, rows, cols })
+        let layers = (0..architecture.layers).map(layer).collect::<Result<_>>()?;
+        Ok(KvCache { layers, rows, cols, longest })
+    }
+
+    /// Tokens of a sequence at most.
+    pub fn longest(&self) -> usize {
+        self.longest
     }
 
     /// A layer's keys and values in a recording.

@@ -14,6 +14,7 @@ pub mod lora;
 mod model_files;
 mod module_match;
 pub mod rope;
+mod rope_table;
 pub mod safetensors_io;
 mod scorer;
 pub mod storage;
@@ -31,8 +32,10 @@ pub use lora::{LoraConfig, LoraLayout};
 pub use scorer::{Scored, Scorer};
 pub use weights::Weights;
 
+use rope_table::RopeTable;
+
 use crate::error::Result;
-use crate::gpu::{Category, Gpu, Region};
+use crate::gpu::Gpu;
 
 /// A decoder with its weights on a GPU. Clones share them.
 #[derive(Clone)]
@@ -47,9 +50,7 @@ struct ModelState {
     architecture: Architecture,
     base: Arc<Weights>,
     adapter: Option<Arc<Adapter>>,
-    /// cos and sin of every position, (positions, D).
-    rope: Region,
-    rope_rows: usize,
+    rope: Arc<RopeTable>,
     /// The folder that it was loaded from.
     folder: Option<PathBuf>,
 }
@@ -64,7 +65,7 @@ pub struct Adapter {
     pub warnings: Vec<String>,
 }
 
-/// Positions for which the rotary table is made: longer contexts are cut to this.
+/// Longer contexts are cut to this many positions.
 const MAX_POSITIONS: usize = 131_072;
 
 impl Model {
@@ -78,13 +79,8 @@ impl Model {
         architecture.check()?;
         base.check(gpu, &architecture.weights(), "model")?;
         architecture.context = architecture.context.min(MAX_POSITIONS);
-        let rope_rows = architecture.context;
         let frequencies = architecture.rope.inverse_frequencies(architecture.head_dim);
-        let bytes = (rope_rows * architecture.head_dim * 4) as u64;
-        let rope = gpu.buffer("rotary table", Category::Weights, bytes)?.region();
-        if !gpu.is_measuring() {
-            gpu.upload(&rope, &crate::ops::rope_table(&frequencies, rope_rows))?;
-        }
+        let rope = Arc::new(RopeTable::new(gpu, frequencies, architecture.context));
         let (gpu, base) = (gpu.clone(), Arc::new(base));
         Ok(Model {
             state: Arc::new(ModelState {
@@ -94,7 +90,6 @@ impl Model {
                 base,
                 adapter: None,
                 rope,
-                rope_rows,
                 folder: None,
             }),
         })

@@ -66,7 +66,7 @@ impl Scorer {
             let what = "the preamble".to_owned();
             return Err(Error::TooLong { what, tokens: preamble.len(), limit: context - 1 });
         }
-        let cache = Arc::new(KvCache::new(gpu, model.architecture(), preamble.len())?);
+        let cache = Arc::new(KvCache::new(gpu, model.architecture(), preamble.len(), preamble.len())?);
         let keys = Dim::Live { index: extent::PREAMBLE, max: preamble.len() as u32 };
         let after = Keys::After { cache: cache.clone(), keys };
         let scorer = Scorer::record(gpu, model, after, preamble.to_vec(), capacity, arena)?;
@@ -172,6 +172,7 @@ impl Scorer {
         let _turn = self.gpu.turn();
         let mut live = self.stream.upload(packed)?;
         live.extents[extent::PREAMBLE as usize] = known as u32;
+        live.keys += known as u32;
         let outputs = self.plan.run(&live)?;
         let (logps, entropies) = (outputs.f32(self.logp), outputs.f32(self.entropy));
         for bounds in packed.offsets.windows(2) {

@@ -140,6 +140,12 @@ pub(crate) mod extent {
     pub const PREAMBLE: u8 = 5;
 }
 
+/// Keys that a row sees on average.
+pub(crate) fn mean_keys(spans: &[[u32; 4]]) -> u32 {
+    let keys: u64 = spans.iter().map(|s| u64::from(s[1] - s[0] + s[3] - s[2])).sum();
+    keys.div_ceil(spans.len().max(1) as u64) as u32
+}
+
 struct InverseBuffers {
     rows: Buffer,
     offsets: Buffer,
@@ -318,7 +324,7 @@ impl Stream {
         gpu.upload(&self.target_rows.region(), &packed.target_rows)?;
         gpu.upload(&self.target_ids.region(), &packed.target_ids)?;
         gpu.upload(&self.offsets.region(), &packed.offsets)?;
-        let mut live = Live::default();
+        let mut live = Live { keys: mean_keys(&packed.spans), ..Live::default() };
         if let Some((embedding, picked)) = &self.inverses {
             let tokens = Inverse::of(&packed.ids);
             embedding.upload(gpu, &tokens)?;

@@ -249,7 +249,7 @@ impl Rows {
             self.launch(r, "sample_histogram", constants.list(), params, args);
             let mut params: Vec<(&str, Word)> =
                 vec![("rows", rows.into()), ("parts", self.parts.into()), ("shift", shift.into())];
-            params.extend(first.then(|| ("goal", Word::F32(goal))));
+            params.extend(first.then_some(("goal", Word::F32(goal))));
             r.launch_detached(Launch {
                 kernel: "sample_threshold",
                 constants: SampleThreshold { by_mass, first }.list(),

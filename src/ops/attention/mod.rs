@@ -6,7 +6,7 @@ use tiles::{DecodeTile, Tile, TiledKernel};
 
 use crate::error::Result;
 use crate::gpu::shader::{Constant, Constants, constants};
-use crate::gpu::{Arg, Dim, Groups, Launch, Recorder, Tensor, Word, Work, read, write};
+use crate::gpu::{Arg, Dim, Groups, KeyWork, Launch, Recorder, Tensor, Word, Work, read, write};
 
 /// How rows divide into heads.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -79,9 +79,6 @@ impl KeySource {
 const LANES: u32 = 64;
 /// The largest head whose backward kernels are unrolled by text: compilers of processors take minutes for larger ones.
 const LARGEST_UNROLLED: usize = 128;
-/// About as many keys as a query sees, where there are that many: for the time cap, since spans are known to the
-/// GPU alone.
-const USUAL_KEYS: u32 = 256;
 
 /// Softmax attention; probabilities are computed again in the backward pass (Dao et al. 2022, arXiv 2205.14135).
 ///   q (N, (H + 2 K) D): queries, keys, values, or (N, H D) with the keys in a cache  spans (N, 4) integers  ->  (N, H D)
@@ -216,10 +213,25 @@ fn unrolled_lanes(r: &Recorder) -> Vec<(String, Constant)> {
     Lanes { subgroup: r.subgroup().is_some(), lanes: r.subgroup().unwrap_or(LANES) }.list()
 }
 
-/// The work of a row at `flops` operations for each key and element of a query's heads.
-fn work(shape: AttentionShape, keys: u32, flops: u32) -> Work {
-    let columns = (shape.heads * shape.head_dim) as f64;
-    Work { flops: (flops * keys.min(2 * USUAL_KEYS) / 2) as f64 * columns, bytes: 16.0 * columns }
+/// The work of a row that does not grow with its keys.
+fn work(shape: AttentionShape) -> Work {
+    Work { flops: 0.0, bytes: 16.0 * (shape.heads * shape.head_dim) as f64 }
+}
+
+/// The work for each key of a row at `flops` operations for each element of a query's heads.
+fn key_work(shape: AttentionShape, flops: u32, usual: u32) -> KeyWork {
+    let most = shape.window.map_or(u32::MAX, |window| window as u32);
+    KeyWork { flops: f64::from(flops) * (shape.heads * shape.head_dim) as f64, usual, most }
+}
+
+/// Keys that a query sees on average in a stream that is one sequence.
+fn usual_keys(rows: Dim) -> u32 {
+    rows.max().div_ceil(2)
+}
+
+/// Keys that a query sees at most where rows share a cache, each with a part of its own.
+fn part_of_cache(q: Tensor, kv: Tensor) -> u32 {
+    kv.rows.max().div_ceil(q.rows.max())
 }
 
 fn launch_forward(
@@ -236,6 +248,7 @@ fn launch_forward(
         KeySource::Rows { .. } | KeySource::After { .. } => q,
     };
     let before = keys.before();
+    let before_keys = before.map_or(0, |(_, keys)| keys.max());
     let mut constants = shape.constants(q, kv.cols);
     constants.extend(Forward { before: before.is_some(), save_stats: stats.is_some() }.list());
     let tile = r.tuning().tiled_attention.then(|| Tile::of(TiledKernel::Forward, shape.head_dim as u32));
@@ -254,14 +267,15 @@ fn launch_forward(
     }
     args.push(write("out", out).vec4());
     args.extend(stats.map(|t| write("stats", t).vec2()));
-    r.launch(Launch {
+    let launch = Launch {
         kernel: if tile.is_some() { "attention_forward_tiled" } else { "attention_forward" },
         constants,
         params,
         args,
         groups: Groups::over(q.rows, tile.map_or(LANES, |tile| tile.tile_rows)).times(shape.heads as u32),
-        work: work(shape, kv.rows.max(), 4),
-    });
+        work: work(shape),
+    };
+    r.launch_over_keys(launch, key_work(shape, 4, before_keys + usual_keys(q.rows)));
 }
 
 fn launch_decode(r: &mut Recorder, shape: AttentionShape, q: Tensor, kv: Tensor, spans: Tensor, out: Tensor) {
@@ -279,7 +293,7 @@ fn launch_decode(r: &mut Recorder, shape: AttentionShape, q: Tensor, kv: Tensor,
         true => Groups::over(q.rows, (per_group / shape.heads) as u32),
         false => Groups::over(q.rows, 1).times(shape.heads.div_ceil(per_group) as u32),
     };
-    r.launch(Launch {
+    let launch = Launch {
         kernel: "attention_decode",
         constants,
         params: shape.params(q.rows),
@@ -290,8 +304,9 @@ fn launch_decode(r: &mut Recorder, shape: AttentionShape, q: Tensor, kv: Tensor,
             write("out", out).vec4(),
         ],
         groups,
-        work: work(shape, kv.rows.max(), 4),
-    });
+        work: work(shape),
+    };
+    r.launch_over_keys(launch, key_work(shape, 4, part_of_cache(q, kv)));
 }
 
 /// Keys that are worth a workgroup of their own.
@@ -319,7 +334,7 @@ fn launch_split_decode(
     let how: [(&str, Word); 2] = [("splits", splits.into()), ("least_keys", SPLIT_KEYS.into())];
     let mut params = shape.params(q.rows);
     params.extend(how);
-    r.launch(Launch {
+    let launch = Launch {
         kernel: "attention_decode_split",
         constants,
         params,
@@ -331,8 +346,9 @@ fn launch_split_decode(
             write("part_sums", part_sums).vec4(),
         ],
         groups: Groups::over(q.rows, 1).times(heads as u32 / tile.heads_together * splits),
-        work: work(shape, kv.rows.max(), 4),
-    });
+        work: work(shape),
+    };
+    r.launch_over_keys(launch, key_work(shape, 4, part_of_cache(q, kv)));
     let mut params: Vec<(&str, Word)> = vec![("rows", q.rows.into())];
     params.extend(how);
     params.extend(shape.window.map(|window| ("window", window.into())));
@@ -407,12 +423,77 @@ fn launch_backward(
     let mut constants = shape.constants(qkv, qkv.cols);
     let tile = backward_is_tiled(r, shape).then(|| Tile::of(kind, shape.head_dim as u32));
     constants.extend(tile.map_or_else(|| unrolled_lanes(r), |tile| tile.list()));
-    r.launch(Launch {
+    let launch = Launch {
         kernel: if tile.is_some() { tiled } else { unrolled },
         constants,
         params: shape.params(qkv.rows),
         args,
         groups: Groups::over(qkv.rows, tile.map_or(LANES, |tile| tile.tile_rows)).times(heads as u32),
-        work: work(shape, qkv.rows.max(), 8),
-    });
+        work: work(shape),
+    };
+    r.launch_over_keys(launch, key_work(shape, 8, usual_keys(qkv.rows)));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::{DeviceKind, Format, Gpu, Limits, Live, Tuning};
+
+    /// Names, pieces and units of a piece of attention over a stream of `rows`, forward and back.
+    fn pieces(
+        kind: DeviceKind,
+        window: Option<usize>,
+        rows: u32,
+        keys: u32,
+    ) -> Vec<(&'static str, u32, f64)> {
+        let gpu = Gpu::without_device(Limits::default());
+        gpu.set_tuning(Tuning::untuned(None, kind));
+        let shape = AttentionShape { window, ..AttentionShape::new(9, 3, 64) };
+        let mut r = Recorder::training(&gpu);
+        let dim = Dim::Live { index: 0, max: rows };
+        let qkv = r.tensor("qkv", dim, shape.columns());
+        r.watch(qkv);
+        let [spans, ends] = [4, 1].map(|cols| {
+            let words =
+                gpu.buffer("words", crate::gpu::Category::Workspace, u64::from(rows) * cols * 4).unwrap();
+            r.bind(&words.region(), dim, cols as usize, Format::U32)
+        });
+        let out = attention(&mut r, qkv, shape, spans, KeySource::Rows { ends: Some(ends) }).unwrap();
+        let dout = r.tensor("d out", dim, out.cols);
+        r.backward(&[(out, dout)]).unwrap();
+        let mut live = Live { keys, ..Live::default() };
+        live.extents[0] = rows;
+        r.pieces(&live, SUBMIT)
+    }
+
+    /// 50 ms at 0.2 TFLOP/s.
+    const SUBMIT: f64 = 1e10;
+
+    #[test]
+    fn attention_is_split_by_the_keys_that_rows_see() {
+        for kind in [DeviceKind::Processor, DeviceKind::Gpu] {
+            let [short, batch, long, windowed] = [
+                pieces(kind, None, 512, 257),
+                // As many rows as below, in sequences of 512.
+                pieces(kind, None, 32_768, 257),
+                pieces(kind, None, 32_768, 16_385),
+                pieces(kind, Some(1024), 32_768, 16_385),
+            ];
+            assert_eq!(short.len(), 3, "{short:?}");
+            for i in 0..3 {
+                let name = short[i].0;
+                // A piece more than the work has is a rounding.
+                assert_eq!(short[i].1, 1, "{name}");
+                assert!((2..=4).contains(&batch[i].1), "{name}: {batch:?}");
+                assert!((100..=400).contains(&long[i].1), "{name}: {long:?}");
+                assert!((7..=20).contains(&windowed[i].1), "{name}: {windowed:?}");
+                for pieces in [&short, &batch, &long, &windowed] {
+                    assert!(pieces[i].2 <= SUBMIT, "{name}: {pieces:?}");
+                }
+            }
+            // A replay that does not tell is taken for one sequence.
+            let unknown = pieces(kind, None, 32_768, 0);
+            assert!(unknown.iter().zip(&long).all(|(a, b)| a.1.abs_diff(b.1) <= 1), "{unknown:?}");
+        }
+    }
 }

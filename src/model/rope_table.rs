@@ -1,0 +1,71 @@
+//! The rotary table on the device: for as many positions as the longest sequence of any plan so far.
+
+use std::sync::Mutex;
+
+use crate::error::Result;
+use crate::gpu::{Category, Format, Gpu, Recorder, Region, Tensor};
+use crate::ops::rope_table;
+
+/// Cosines, then sines of every position's angles, (positions, D), see [`rope_table`].
+pub(super) struct RopeTable {
+    gpu: Gpu,
+    /// Radians a position, (D / 2).
+    frequencies: Vec<f64>,
+    /// Most positions.
+    context: usize,
+    /// The longest table so far and its positions. Plans hold on to shorter ones.
+    longest: Mutex<Option<(Region, usize)>>,
+}
+
+impl RopeTable {
+    pub fn new(gpu: &Gpu, frequencies: Vec<f64>, context: usize) -> RopeTable {
+        RopeTable { gpu: gpu.clone(), frequencies, context, longest: Mutex::new(None) }
+    }
+
+    /// The table in a recording whose sequences have up to `positions` tokens, the context at most.
+    ///
+    /// # Errors
+    /// [`crate::Error::Limit`] or [`crate::Error::OutOfMemory`].
+    pub fn bind(&self, r: &mut Recorder, positions: usize) -> Result<Tensor> {
+        let cols = 2 * self.frequencies.len();
+        let mut longest = self.longest.lock().unwrap();
+        let known = longest.take().filter(|(_, rows)| *rows >= positions.min(self.context));
+        let (region, rows) = match known {
+            Some(known) => known,
+            None => {
+                // Plans of about the same length share a table.
+                let rows = positions.next_power_of_two().min(self.context);
+                let bytes = Format::F32.bytes((rows * cols) as u64);
+                let region = self.gpu.buffer("rotary table", Category::Weights, bytes)?.region();
+                if !self.gpu.is_measuring() {
+                    self.gpu.upload(&region, &rope_table(&self.frequencies, rows))?;
+                }
+                (region, rows)
+            }
+        };
+        let table = r.bind(&region, rows, cols, Format::F32);
+        *longest = Some((region, rows));
+        Ok(table)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::Limits;
+
+    #[test]
+    fn the_table_is_as_long_as_the_longest_plan_needs_and_shared() {
+        let gpu = Gpu::without_device(Limits::default());
+        let table = RopeTable::new(&gpu, vec![1.0; 32], 3000);
+        let held = || gpu.memory().total;
+        let mut r = Recorder::new(&gpu);
+        let mut rows = |positions| table.bind(&mut r, positions).unwrap().rows.max();
+        assert_eq!((rows(100), held()), (128, 128 * 64 * 4));
+        assert_eq!((rows(5), rows(128), held()), (128, 128, 128 * 64 * 4));
+        // The first recording holds the table that it was given.
+        assert_eq!((rows(129), held()), (256, (128 + 256) * 64 * 4));
+        // Nothing is longer than the context.
+        assert_eq!((rows(2500), rows(1 << 30)), (3000, 3000));
+    }
+}
