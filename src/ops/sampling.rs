@@ -86,7 +86,7 @@ pub fn sample(
     if !greedy {
         let min_z = if min_p > 0.0 { min_p.ln() } else { -1e30 };
         params.extend([("temperature", temperature.into()), ("min_z", Word::F32(min_z))]);
-        params.extend(by_rank.then(|| ("top_k", Word::F32(top_k as f32))));
+        params.extend(by_rank.then_some(("top_k", Word::F32(top_k as f32))));
         params.extend(by_mass.then(|| ("top_p", top_p.into())));
         args.extend([read("sequences", sequences), read("positions", positions)]);
     }

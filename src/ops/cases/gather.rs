@@ -101,7 +101,7 @@ pub(super) fn cases() -> Vec<Case> {
             let every = (0..=u16::MAX).map(number).filter(|v| (low..high).contains(&v.abs()));
             let mut every: Vec<f32> = every.collect();
             let n = every.len().next_multiple_of(4);
-            every.resize(n, low as f32);
+            every.resize(n, low);
             out.push(Case::new(
                 "gather_rows",
                 format!("{low} to {high} {format:?}"),
