@@ -77,7 +77,8 @@ impl KeySource {
 
 /// Lanes of a workgroup where each has a query or a key.
 const LANES: u32 = 64;
-/// The largest head whose backward kernels are unrolled by text: compilers of processors take minutes for larger ones.
+/// The largest head whose kernels over rows are unrolled by text. For heads of 256 the compiler of lavapipe takes minutes over
+/// the backward kernels, and of attention_forward behind other keys it made one whose results are not numbers.
 const LARGEST_UNROLLED: usize = 128;
 /// About as many keys as a query sees, where there are that many: for the time cap, since spans are known to the
 /// GPU alone.
@@ -222,6 +223,11 @@ fn work(shape: AttentionShape, keys: u32, flops: u32) -> Work {
     Work { flops: (flops * keys.min(2 * USUAL_KEYS) / 2) as f64 * columns, bytes: 16.0 * columns }
 }
 
+/// Whether attention of rows goes by tiles.
+fn is_tiled(r: &Recorder, shape: AttentionShape) -> bool {
+    r.tuning().tiled_attention || shape.head_dim > LARGEST_UNROLLED
+}
+
 fn launch_forward(
     r: &mut Recorder,
     shape: AttentionShape,
@@ -238,7 +244,7 @@ fn launch_forward(
     let before = keys.before();
     let mut constants = shape.constants(q, kv.cols);
     constants.extend(Forward { before: before.is_some(), save_stats: stats.is_some() }.list());
-    let tile = r.tuning().tiled_attention.then(|| Tile::of(TiledKernel::Forward, shape.head_dim as u32));
+    let tile = is_tiled(r, shape).then(|| Tile::of(TiledKernel::Forward, shape.head_dim as u32));
     match tile {
         Some(tile) => constants.extend(tile.list()),
         None => {
@@ -378,7 +384,7 @@ fn launch_backward_key_value(
 ) {
     let mut args = vec![read("qkv", qkv).vec4()];
     // Otherwise `ends` alone tell which queries see a key.
-    let by_spans = shape.window.is_some() || backward_is_tiled(r, shape);
+    let by_spans = shape.window.is_some() || is_tiled(r, shape);
     args.extend(by_spans.then(|| read("spans", spans).vec4()));
     args.extend([
         read("ends", ends),
@@ -388,10 +394,6 @@ fn launch_backward_key_value(
     ]);
     let names = ["attention_backward_key_value", "attention_backward_key_value_tiled"];
     launch_backward(r, shape, qkv, names, TiledKernel::BackwardKeyValue, args, shape.kv_heads);
-}
-
-fn backward_is_tiled(r: &Recorder, shape: AttentionShape) -> bool {
-    r.tuning().tiled_attention || shape.head_dim > LARGEST_UNROLLED
 }
 
 /// One of the backward kernels: unrolled by text, or in tiles.
@@ -405,7 +407,7 @@ fn launch_backward(
     heads: usize,
 ) {
     let mut constants = shape.constants(qkv, qkv.cols);
-    let tile = backward_is_tiled(r, shape).then(|| Tile::of(kind, shape.head_dim as u32));
+    let tile = is_tiled(r, shape).then(|| Tile::of(kind, shape.head_dim as u32));
     constants.extend(tile.map_or_else(|| unrolled_lanes(r), |tile| tile.list()));
     r.launch(Launch {
         kernel: if tile.is_some() { tiled } else { unrolled },
