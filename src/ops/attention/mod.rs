@@ -77,7 +77,8 @@ impl KeySource {
 
 /// Lanes of a workgroup where each has a query or a key.
 const LANES: u32 = 64;
-/// The largest head whose backward kernels are unrolled by text: compilers of processors take minutes for larger ones.
+/// The largest head whose kernels over rows are unrolled by text. For heads of 256 the compiler of lavapipe takes minutes over
+/// the backward kernels, and of attention_forward behind other keys it made one whose results are not numbers.
 const LARGEST_UNROLLED: usize = 128;
 
 /// Softmax attention; probabilities are computed again in the backward pass (Dao et al. 2022, arXiv 2205.14135).
@@ -234,6 +235,11 @@ fn part_of_cache(q: Tensor, kv: Tensor) -> u32 {
     kv.rows.max().div_ceil(q.rows.max())
 }
 
+/// Whether attention of rows goes by tiles.
+fn is_tiled(r: &Recorder, shape: AttentionShape) -> bool {
+    r.tuning().tiled_attention || shape.head_dim > LARGEST_UNROLLED
+}
+
 fn launch_forward(
     r: &mut Recorder,
     shape: AttentionShape,
@@ -251,7 +257,7 @@ fn launch_forward(
     let before_keys = before.map_or(0, |(_, keys)| keys.max());
     let mut constants = shape.constants(q, kv.cols);
     constants.extend(Forward { before: before.is_some(), save_stats: stats.is_some() }.list());
-    let tile = r.tuning().tiled_attention.then(|| Tile::of(TiledKernel::Forward, shape.head_dim as u32));
+    let tile = is_tiled(r, shape).then(|| Tile::of(TiledKernel::Forward, shape.head_dim as u32));
     match tile {
         Some(tile) => constants.extend(tile.list()),
         None => {
@@ -394,7 +400,7 @@ fn launch_backward_key_value(
 ) {
     let mut args = vec![read("qkv", qkv).vec4()];
     // Otherwise `ends` alone tell which queries see a key.
-    let by_spans = shape.window.is_some() || backward_is_tiled(r, shape);
+    let by_spans = shape.window.is_some() || is_tiled(r, shape);
     args.extend(by_spans.then(|| read("spans", spans).vec4()));
     args.extend([
         read("ends", ends),
@@ -404,10 +410,6 @@ fn launch_backward_key_value(
     ]);
     let names = ["attention_backward_key_value", "attention_backward_key_value_tiled"];
     launch_backward(r, shape, qkv, names, TiledKernel::BackwardKeyValue, args, shape.kv_heads);
-}
-
-fn backward_is_tiled(r: &Recorder, shape: AttentionShape) -> bool {
-    r.tuning().tiled_attention || shape.head_dim > LARGEST_UNROLLED
 }
 
 /// One of the backward kernels: unrolled by text, or in tiles.
@@ -421,7 +423,7 @@ fn launch_backward(
     heads: usize,
 ) {
     let mut constants = shape.constants(qkv, qkv.cols);
-    let tile = backward_is_tiled(r, shape).then(|| Tile::of(kind, shape.head_dim as u32));
+    let tile = is_tiled(r, shape).then(|| Tile::of(kind, shape.head_dim as u32));
     constants.extend(tile.map_or_else(|| unrolled_lanes(r), |tile| tile.list()));
     let launch = Launch {
         kernel: if tile.is_some() { tiled } else { unrolled },
