@@ -13,6 +13,10 @@ use crate::gpu::{DeviceKind, Gpu, Products};
 /// # Errors
 /// What is wrong with the checkpoint.
 pub(super) fn use_kernels_of_checkpoint(gpu: &Gpu, options: &TrainOptions) -> Result<()> {
+    // A dry run computes nothing.
+    if gpu.is_measuring() {
+        return Ok(());
+    }
     if let Some(checkpoint) = resumed_checkpoint(&options.output_dir, &options.start())? {
         let kernels = State::read(&checkpoint.path)?.kernels;
         // A GPU that does without the kernels for GPUs got wrong results by them.
