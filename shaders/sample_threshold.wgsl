@@ -56,13 +56,16 @@ fn main(workgroup: Workgroup, @builtin(local_invocation_index) lane: u32) {
     if (group >= step.end || number(above) >= goal) {
         return;
     }
-    for (var j = 4u; j > 0u; j--) {
-        let with_it = add(above, digits[j - 1u]);
-        let digit = lane * 4u + j - 1u;
+    // Unrolled, or the digits lie in NVIDIA's local memory.
+//#for j in 4
+    {
+        let with_it = add(above, digits[3u - ${j}u]);
+        let digit = lane * 4u + 3u - ${j}u;
         if (number(with_it) >= goal || digit == 0u) {
             state[row] = vec4(before.x | (digit << params.shift), above, bitcast<u32>(goal));
             return;
         }
         above = with_it;
     }
+//#end
 }
