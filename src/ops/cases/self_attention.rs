@@ -106,10 +106,12 @@ impl Size {
         let n = ends.len();
         let positions = spans.chunks(4).map(|s| s[1] - s[0] + s[3] - s[2]).max().unwrap_or(1).max(1) as usize;
         let outputs = self.shape().columns();
+        // So that scores are of a size, whatever that of a head.
+        let spread = 1.5 * (8.0 / d as f32).powf(0.25) / (c as f32).sqrt();
         let mut out = vec![
             watch(Input::normal(1, n, c, 1.0).live(0)),
             watch(Input::normal(2, 1, c, 1.0)),
-            watch(Input::weights(3, outputs, c, 1.5 / (c as f32).sqrt())).stored(self.format),
+            watch(Input::weights(3, outputs, c, spread)).stored(self.format),
             Input::u32(spans.to_vec(), n, 4).live(0),
             Input::u32(ends.to_vec(), n, 1).live(0),
             self.table(positions),
