@@ -9,8 +9,8 @@ use std::time::Instant;
 
 use common::gpu;
 use oaif::gpu::shader::{self, KERNELS, KernelKey};
-use oaif::gpu::{Arithmetic, Candidates, DeviceKind, Gpu, GpuOptions, Limits, Products, StagedTile, Tier};
-use oaif::gpu::{Tuning, UnrolledTiles};
+use oaif::gpu::{Arithmetic, Candidates, DeviceKind, Gpu, GpuOptions, Limits, ProductTile, Products};
+use oaif::gpu::{StagedProducts, StagedTile, Tier, Tuning, UnrolledTiles};
 use oaif::ops::{Case, all_cases, largest_shapes, real_shapes};
 
 /// The largest relative errors that this project promises.
@@ -79,8 +79,9 @@ fn tunings(subgroup: Option<u32>) -> Vec<Tuning> {
     let of_few = all.few_rows.iter().map(|tile| UnrolledTiles { few_rows: *tile, ..tiles });
     let of_columns = all.columns.iter().map(|tile| UnrolledTiles { columns: *tile, ..tiles });
     let unrolled = of_rows.chain(of_few).chain(of_columns).map(Products::Unrolled);
-    let staged = StagedTile::ALL.map(|tile| Products::Staged(Some(tile)));
-    unrolled.chain(staged).map(|products| Tuning { products, ..untuned }).collect()
+    let tiles = StagedTile::ALL.into_iter().map(ProductTile::Staged).chain([ProductTile::Matvec]);
+    let staged = tiles.map(|tile| Products::Staged(StagedProducts::all_in(tile)));
+    unrolled.chain(staged).map(|products| Tuning { products, ..untuned.clone() }).collect()
 }
 
 #[test]
@@ -95,7 +96,7 @@ fn every_tile_of_a_product_agrees_with_reference() {
     let gpu = Gpu::open(&GpuOptions { tier: Some(gpu.tier()), ..GpuOptions::default() }).unwrap();
     let untuned = gpu.tuning();
     for tuning in tunings(gpu.subgroup()).into_iter().filter(|tuning| *tuning != untuned) {
-        gpu.set_tuning(tuning);
+        gpu.set_tuning(tuning.clone());
         for case in all_cases().iter().filter(|c| c.kernel.starts_with("linear")) {
             let report = case.check(&gpu).unwrap();
             assert!(report.passed(), "{tuning:?}: {} {} {:.1e}", case.kernel, case.shape, report.error);
@@ -293,7 +294,7 @@ fn every_tile_of_every_subgroup_size_validates_without_a_gpu() {
     for lanes in [8, 16, 32, 64] {
         for tuning in tunings(Some(lanes)) {
             let gpu = Gpu::without_device(Limits::default());
-            gpu.set_tuning(tuning);
+            gpu.set_tuning(tuning.clone());
             for case in all_cases().iter().filter(|c| c.kernel.starts_with("linear")) {
                 let (recorder, _, _) = case.recording(&gpu).unwrap();
                 recorder

@@ -1,7 +1,7 @@
 //! A GPU's device, with what is kept for it: kernels, choices of variants, counts, faults.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use super::arithmetic::Arithmetic;
@@ -16,7 +16,8 @@ use super::options::Tier;
 use super::pace::Pace;
 use super::profile::Profile;
 use super::shader::KernelKey;
-use super::variants::Tuning;
+use super::tiles::{ProductClass, ProductTile};
+use super::variants::{Products, Tuning};
 use crate::error::{Error, Result};
 
 /// A device with its queue, shaders, and a ledger of what was allocated on it. Cheap to clone.
@@ -26,6 +27,25 @@ use crate::error::{Error, Result};
 #[derive(Clone)]
 pub struct Gpu {
     pub(super) inner: Arc<Inner>,
+    pub(super) choices: Arc<Choices>,
+}
+
+/// Which variants of the kernels run, see [`Gpu::with_tuning`].
+pub(super) struct Choices {
+    tuning: Mutex<Tuning>,
+    chooser: OnceLock<Box<dyn TileChooser>>,
+}
+
+impl Choices {
+    pub fn new(tuning: Tuning) -> Arc<Choices> {
+        Arc::new(Choices { tuning: Mutex::new(tuning), chooser: OnceLock::new() })
+    }
+}
+
+/// Chooses tiles where a recording meets products that have none yet.
+pub trait TileChooser: Send + Sync {
+    /// The tile for such products on this GPU; `None` leaves it to their shape.
+    fn choose(&self, gpu: &Gpu, class: &ProductClass) -> Option<ProductTile>;
 }
 
 pub(super) struct Inner {
@@ -35,7 +55,6 @@ pub(super) struct Inner {
     /// Invocations of a subgroup, from [`Tier::Subgroups`] on.
     pub subgroup: Option<u32>,
     pub arithmetic: Mutex<Arithmetic>,
-    pub tuning: Mutex<Tuning>,
     pub checked: bool,
     pub timestamps: bool,
     pub submit_ms: f64,
@@ -210,12 +229,37 @@ impl Gpu {
 
     /// The kernels' variants in what is recorded from now on.
     pub fn tuning(&self) -> Tuning {
-        *self.inner.tuning.lock().unwrap()
+        self.choices.tuning.lock().unwrap().clone()
     }
 
     /// Chooses the kernels' variants, see [`crate::tuning::tune`].
     pub fn set_tuning(&self, tuning: Tuning) {
-        *self.inner.tuning.lock().unwrap() = tuning;
+        *self.choices.tuning.lock().unwrap() = tuning;
+    }
+
+    /// The same device with other variants of its kernels, whose choices are its own.
+    pub fn with_tuning(&self, tuning: Tuning) -> Gpu {
+        Gpu { inner: self.inner.clone(), choices: Choices::new(tuning) }
+    }
+
+    /// From now on a recording that meets products without a chosen tile asks for one, once for each class of products.
+    /// The first that is given stays.
+    pub fn choose_tiles_by(&self, chooser: Box<dyn TileChooser>) {
+        let _ = self.choices.chooser.set(chooser);
+    }
+
+    /// The tile of such products: the chosen one; if nobody chooses, `by_shape`.
+    pub(super) fn tile(&self, class: ProductClass, by_shape: ProductTile) -> ProductTile {
+        let Products::Staged(products) = self.tuning().products else { return by_shape };
+        if let Some(tile) = products.tile(&class) {
+            return tile;
+        }
+        let Some(chooser) = self.choices.chooser.get() else { return by_shape };
+        let tile = chooser.choose(self, &class).unwrap_or(by_shape);
+        if let Products::Staged(products) = &mut self.choices.tuning.lock().unwrap().products {
+            products.choose(class, tile);
+        }
+        tile
     }
 
     /// Blocks until everything submitted has run.

@@ -11,6 +11,7 @@ mod launch;
 pub mod shader;
 mod slices;
 mod tensor;
+mod tiles;
 
 // What is known of a GPU, and counted on it.
 mod arithmetic;
@@ -42,7 +43,7 @@ mod timing;
 pub use arithmetic::Arithmetic;
 pub use buffer::{Buffer, Region};
 pub use counters::{Activity, Counts};
-pub use device::Gpu;
+pub use device::{Gpu, TileChooser};
 pub use discovery::{FEATURES, GpuSummary, list_gpus};
 pub use launch::{Arg, Groups, KeyWork, Launch, Word, Work, read, write};
 pub use ledger::{Category, MemoryReport};
@@ -56,4 +57,7 @@ pub use replay::{Outputs, Pending};
 pub use slices::Slices;
 pub use step::Live;
 pub use tensor::{Access, Accumulate, Dim, Format, GradientTarget, Tensor};
-pub use variants::{Candidates, DeviceKind, Products, StagedTile, Tuning, UnrolledTile, UnrolledTiles};
+pub use tiles::{
+    Candidates, ProductClass, ProductForm, ProductTile, StagedTile, UnrolledTile, UnrolledTiles,
+};
+pub use variants::{ChosenTile, DeviceKind, Products, StagedProducts, Tuning};

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use super::arithmetic::Arithmetic;
-use super::device::{Gpu, Inner};
+use super::device::{Choices, Gpu, Inner};
 use super::discovery::{
     FEATURES, GpuSummary, adapters, arithmetic_of, choose, instance, subgroup_size, summarise,
 };
@@ -79,16 +79,16 @@ impl Gpu {
         let timestamps = self.inner.timestamps;
         let inner =
             Inner { timestamps, arithmetic, ..Inner::measuring(summary, self.limits(), self.subgroup()) };
-        let gpu = Gpu { inner: Arc::new(inner) };
-        gpu.set_tuning(self.tuning());
-        gpu
+        Gpu { inner: Arc::new(inner), choices: Choices::new(self.tuning()) }
     }
 
     /// A measuring `Gpu` for a machine that has none.
     pub fn without_device(limits: Limits) -> Gpu {
         let [name, backend, kind, driver] = ["no device", "none", "none", ""].map(str::to_owned);
         let summary = GpuSummary { index: 0, name, backend, kind, driver };
-        Gpu { inner: Arc::new(Inner::measuring(summary, limits, None)) }
+        let tuning = Tuning::untuned(None, summary.device_kind());
+        let inner = Arc::new(Inner::measuring(summary, limits, None));
+        Gpu { inner, choices: Choices::new(tuning) }
     }
 
     fn on(
@@ -115,7 +115,9 @@ impl Gpu {
             faults,
             ..Inner::measuring(summary, limits(&device, options), subgroup)
         };
-        Gpu { inner: Arc::new(Inner { device: Some((device, queue)), ..inner }) }
+        let tuning = Tuning::untuned(subgroup, inner.summary.device_kind());
+        let inner = Arc::new(Inner { device: Some((device, queue)), ..inner });
+        Gpu { inner, choices: Choices::new(tuning) }
     }
 }
 
@@ -135,14 +137,12 @@ fn limits(device: &wgpu::Device, options: &GpuOptions) -> Limits {
 impl Inner {
     /// Without a device, in f32.
     fn measuring(summary: GpuSummary, limits: Limits, subgroup: Option<u32>) -> Inner {
-        let tuning = Tuning::untuned(subgroup, summary.device_kind());
         Inner {
             device: None,
             summary,
             limits,
             subgroup,
             arithmetic: Mutex::default(),
-            tuning: Mutex::new(tuning),
             checked: false,
             timestamps: false,
             submit_ms: f64::INFINITY,

@@ -9,6 +9,7 @@ use super::launch::{KeyWork, Launch, NotedLaunch, Work};
 use super::shader::{KernelKey, validate};
 use super::slices::{Slices, Waiting};
 use super::tensor::{Access, Dim, Format, Tensor};
+use super::tiles::{ProductClass, ProductTile};
 use super::variants::{DeviceKind, Tuning};
 use crate::error::{Error, Result};
 
@@ -83,8 +84,7 @@ pub struct Recorder {
     pub(super) phases: Vec<(usize, &'static str)>,
     pub(super) tape: Tape,
     regions: HashMap<(usize, u64, Dim, usize), Tensor>,
-    subgroup: Option<u32>,
-    tuning: Option<Tuning>,
+    gpu: Option<Gpu>,
     arithmetic: Arithmetic,
     busy: u32,
     waiting: Waiting,
@@ -95,18 +95,20 @@ impl Recorder {
     pub fn new(gpu: &Gpu) -> Recorder {
         // Cores are told apart from compute units only by the kind of the device.
         let busy = if gpu.summary().device_kind() == DeviceKind::Processor { 8 } else { 128 };
-        Recorder {
-            subgroup: gpu.subgroup(),
-            tuning: Some(gpu.tuning()),
-            arithmetic: gpu.arithmetic(),
-            busy,
-            ..Recorder::default()
-        }
+        Recorder { gpu: Some(gpu.clone()), arithmetic: gpu.arithmetic(), busy, ..Recorder::default() }
     }
 
     /// The kernels' shapes.
     pub fn tuning(&self) -> Tuning {
-        self.tuning.unwrap_or_else(|| Tuning::untuned(self.subgroup, DeviceKind::Gpu))
+        match &self.gpu {
+            Some(gpu) => gpu.tuning(),
+            None => Tuning::untuned(None, DeviceKind::Gpu),
+        }
+    }
+
+    /// The tile of such products on a GPU: the one chosen for their class; if nobody chooses, `by_shape`.
+    pub(crate) fn tile(&self, class: ProductClass, by_shape: ProductTile) -> ProductTile {
+        self.gpu.as_ref().map_or(by_shape, |gpu| gpu.tile(class, by_shape))
     }
 
     /// How products with frozen f16 matrices are computed.
@@ -126,7 +128,7 @@ impl Recorder {
 
     /// Invocations of a subgroup, where kernels may use them.
     pub fn subgroup(&self) -> Option<u32> {
-        self.subgroup
+        self.gpu.as_ref().and_then(Gpu::subgroup)
     }
 
     fn add(&mut self, label: String, rows: Dim, cols: usize, format: Format, home: Home) -> Tensor {

@@ -1,5 +1,7 @@
 //! Virtual tensors: shape, format, and what is done with them.
 
+use serde::{Deserialize, Serialize};
+
 /// An extent: fixed when recorded, or live, that is set anew for every replay up to a maximum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Dim {
@@ -46,7 +48,8 @@ impl From<usize> for Dim {
 }
 
 /// How elements are stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Format {
     /// 32-bit floats.
     F32,

@@ -130,6 +130,7 @@ fn launch_gated(
         let forward = Forward {
             rows: x.rows,
             cols: gate.rows,
+            inner: x.cols,
             format: gate.part.format,
             two_terms: false,
             paired: true,
@@ -210,7 +211,8 @@ fn launch_gated_backward(
     ];
     params.extend(term.map(|_| ("rank", rank.into())));
     let kind = GatedBackward { activation: activation.code(), lora: term.is_some(), others: sum.is_some() };
-    let Shared { groups, mut constants } = product::along_left(r, dy.rows, cols, kind.lora);
+    let Shared { groups, mut constants } =
+        product::along_left(r, (dy.rows, cols), last.rows, last.part.format, kind.lora);
     constants.extend(kind.list());
     let terms = ((last.rows + rank) * cols) as f64;
     r.launch(Launch {

@@ -46,6 +46,7 @@ pub use optim::{
     LEARNING_RATE, adafactor, adamw, global_norm,
 };
 pub use preference::{PairLoss, PreferenceTensors, preference_loss};
+pub(crate) use product::product;
 pub use rotary::{Rotary, rope_table, rotary};
 pub use sampling::{SamplingParams, sample};
 pub use segment::segment_sum;

@@ -132,6 +132,7 @@ fn fused(
         let forward = Forward {
             rows: x.rows,
             cols: piece.rows / 2,
+            inner: x.cols,
             format: piece.part.format,
             two_terms: false,
             paired: true,

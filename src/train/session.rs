@@ -195,7 +195,7 @@ impl<'a> Session<'a> {
             }
         };
         let gpu = model.gpu();
-        let other_kernels = state.kernels != gpu.tuning();
+        let other_kernels = !gpu.tuning().keeps(&state.kernels);
         let state = State { kernels: gpu.tuning(), ..state };
         let facts = RunFacts {
             // The demo has its own.
@@ -328,6 +328,17 @@ impl<'a> Session<'a> {
         self.write_run()
     }
 
+    /// Notes which kernels computed the steps so far: tiles are chosen as plans are recorded.
+    fn note_kernels(&mut self) -> Result<()> {
+        let kernels = self.model.gpu().tuning();
+        if self.state.kernels != kernels {
+            self.facts.kernels = json!(kernels);
+            self.state.kernels = kernels;
+            self.write_run()?;
+        }
+        Ok(())
+    }
+
     /// The configuration and the facts.
     fn write_run(&mut self) -> Result<()> {
         let mut run = self.sources.config.as_object().cloned().unwrap_or_default();
@@ -438,6 +449,7 @@ impl<'a> Session<'a> {
 
     fn checkpoint(&mut self) -> Result<()> {
         self.phase("saving");
+        self.note_kernels()?;
         let pending = self.run.begin_checkpoint(self.state.step)?;
         self.save_model(pending.path())?;
         self.optimiser.save(&pending.path().join(OPTIMISER_FILE))?;

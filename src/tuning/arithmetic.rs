@@ -1,8 +1,8 @@
 //! Whether the arithmetic that was asked for can be trusted on this GPU.
 
-use super::tune::product;
+use super::products::product_case;
 use crate::error::Result;
-use crate::gpu::{Arithmetic, Format, Gpu};
+use crate::gpu::{Arithmetic, Format, Gpu, ProductForm};
 use crate::ops::{Case, Input};
 
 /// Falls back to f32 where products in the arithmetic of T2 disagree with [`crate::reference`], or the driver cannot
@@ -24,7 +24,7 @@ pub fn check_arithmetic(gpu: &Gpu) -> Result<Option<Arithmetic>> {
 
 /// A product with a frozen f16 matrix; x is of this scale.
 fn half_product(n: usize, i: usize, o: usize, scale: f32) -> Case {
-    let mut case = product(n, i, o);
+    let mut case = product_case(ProductForm::AlongBoth, n, o, i, Format::F16);
     case.inputs = vec![Input::normal(1, n, i, scale), Input::normal(2, o, i, 1.0).stored(Format::F16)];
     case
 }
@@ -46,6 +46,9 @@ mod tests {
         gpu.set_arithmetic(foreign);
         assert_eq!(check_arithmetic(&gpu).unwrap(), Some(foreign));
         assert_eq!(gpu.arithmetic(), Arithmetic::F32);
-        assert!(product(8, 64, 64).check(&gpu).unwrap().passed(), "the device goes on working");
+        assert!(
+            product_case(ProductForm::AlongBoth, 8, 64, 64, Format::F32).check(&gpu).unwrap().passed(),
+            "the device goes on working"
+        );
     }
 }

@@ -1,10 +1,11 @@
-//! The kernels that oaif chooses on the GPU that it finds.
+//! The kernels that oaif chooses on the GPU that it finds, and those that it may choose once it has measured.
 
 use std::fs;
 use std::path::Path;
 
 use oaif::bench::recorded_kernels;
-use oaif::gpu::{Gpu, GpuOptions, shader};
+use oaif::gpu::{Gpu, GpuOptions, ProductTile, Products, StagedProducts, StagedTile, Tuning, shader};
+use oaif::model::ModelConfig;
 
 use crate::kernel_file::KernelFile;
 use crate::{Result, shapes};
@@ -14,33 +15,49 @@ pub fn write(dir: &Path, shapes: &[&str]) -> Result<()> {
     let names = shapes::names();
     let shapes = if shapes.is_empty() { &names } else { shapes };
     let gpu = Gpu::open(&GpuOptions::default())?;
-    let mut kernels: Vec<KernelFile> = Vec::new();
+    let (mut kernels, mut if_measured) = (Vec::new(), Vec::new());
     for shape in shapes {
         let config = shapes::config(shape)?;
-        for recorded in recorded_kernels(&gpu, &config).map_err(|e| format!("{shape}: {e}"))? {
-            let source = shader::assemble(&recorded.key)?;
-            let step = format!("{shape} {}", recorded.step);
-            // What differs in nothing is one kernel, whatever launches it.
-            match kernels.iter_mut().find(|known| known.source == source) {
-                Some(known) => known.steps.push(step),
-                None => {
-                    let constants = recorded.key.constants.iter();
-                    kernels.push(KernelFile {
-                        kernel: recorded.key.name.to_string(),
-                        constants: constants
-                            .map(|(name, value)| (name.to_string(), value.to_string()))
-                            .collect(),
-                        steps: vec![step],
-                        source,
-                    });
-                }
+        add(&mut kernels, &gpu, shape, &config)?;
+        if let Products::Staged(_) = gpu.tuning().products {
+            for tile in StagedTile::ALL {
+                let products = Products::Staged(StagedProducts::all_in(ProductTile::Staged(tile)));
+                let measured = gpu.with_tuning(Tuning { products, ..gpu.tuning() });
+                let shape = format!("{shape}:{}x{}", tile.rows, tile.cols);
+                add(&mut if_measured, &measured, &shape, &config)?;
             }
         }
     }
+    if_measured.retain(|kernel| kernels.iter().all(|known| known.source != kernel.source));
+    kernels.extend(if_measured);
     fs::create_dir_all(dir)?;
     kernels.sort_by(|a, b| a.kernel.cmp(&b.kernel));
     for (i, kernel) in kernels.iter().enumerate() {
         fs::write(dir.join(format!("{i:03}-{}.wgsl", kernel.kernel)), kernel.to_text())?;
+    }
+    Ok(())
+}
+
+/// Adds what a model of this size needs, unless it is there already.
+fn add(kernels: &mut Vec<KernelFile>, gpu: &Gpu, shape: &str, config: &ModelConfig) -> Result<()> {
+    for recorded in recorded_kernels(gpu, config).map_err(|e| format!("{shape}: {e}"))? {
+        let source = shader::assemble(&recorded.key)?;
+        let step = format!("{shape} {}", recorded.step);
+        // What differs in nothing is one kernel, whatever launches it.
+        match kernels.iter_mut().find(|known| known.source == source) {
+            Some(known) => known.steps.push(step),
+            None => {
+                let constants = recorded.key.constants.iter();
+                kernels.push(KernelFile {
+                    kernel: recorded.key.name.to_string(),
+                    constants: constants
+                        .map(|(name, value)| (name.to_string(), value.to_string()))
+                        .collect(),
+                    steps: vec![step],
+                    source,
+                });
+            }
+        }
     }
     Ok(())
 }

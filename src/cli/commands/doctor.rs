@@ -4,13 +4,15 @@ use serde_json::json;
 
 use crate::cli::args::DoctorPlan;
 use crate::error::{Error, Result};
-use crate::gpu::{Arithmetic, Products, UnrolledTile, UnrolledTiles, list_gpus};
+use crate::gpu::{Arithmetic, ChosenTile, Products, StagedProducts, UnrolledTiles, list_gpus};
 use crate::ops::{CaseReport, Ceilings, all_cases};
 
 pub fn run(plan: DoctorPlan) -> Result<()> {
     let gpus = list_gpus();
     let (gpu, wrong_arithmetic, tuned) = plan.gpu.open_checked()?;
-    let reports = all_cases().iter().map(|case| case.check(&gpu)).collect::<Result<Vec<_>>>()?;
+    // The cases' shapes are nobody's: no tiles are measured for them.
+    let checked = gpu.with_tuning(gpu.tuning());
+    let reports = all_cases().iter().map(|case| case.check(&checked)).collect::<Result<Vec<_>>>()?;
     let failed: Vec<&CaseReport> = reports.iter().filter(|r| !r.passed()).collect();
     let ceilings = Ceilings::measure(&gpu)?;
     if plan.json {
@@ -49,8 +51,13 @@ pub fn run(plan: DoctorPlan) -> Result<()> {
         ))?;
         crate::cli::print(format!("tier {}", gpu.tier()))?;
         match gpu.tuning().products {
-            Products::Staged(_) => {
-                crate::cli::print("products: staged in workgroup memory, tiles by shape".to_owned())?;
+            Products::Staged(StagedProducts { chosen, .. }) if chosen.is_empty() => {
+                crate::cli::print("products: tiles by shape, until a run measures its own".to_owned())?;
+            }
+            Products::Staged(StagedProducts { chosen, .. }) => {
+                for ChosenTile { class, tile } in chosen {
+                    crate::cli::print(format!("products {class}: {tile}"))?;
+                }
             }
             Products::Unrolled(UnrolledTiles { few_rows, rows, columns }) => {
                 for (what, tile) in [("rows", rows), ("few rows", few_rows), ("columns", columns)] {
@@ -59,7 +66,7 @@ pub fn run(plan: DoctorPlan) -> Result<()> {
             }
         }
         crate::cli::print(format!("products with f16 matrices: {}", gpu.arithmetic()))?;
-        let tiles = tuned.wrong.iter().map(UnrolledTile::to_string);
+        let tiles = tuned.wrong.iter().cloned();
         let on_gpu = tuned.wrong_on_gpu.iter().map(|case| format!("the kernels for GPUs, in {case}"));
         for what in tiles.chain(on_gpu).chain(wrong_arithmetic.iter().map(Arithmetic::to_string)) {
             crate::cli::print(format!("never used, since its results are WRONG: {what}"))?;
