@@ -13,21 +13,18 @@ fn place(row: u32) -> u32 {
     return row / params.groups * params.stride + params.first + row % params.groups * params.cols;
 }
 
-fn normed(row: u32, k: u32) -> vec4<f32> {
+// Four columns of x, normalised by the row's `factor`; 0 beyond the end.
+fn normed(row: u32, k: u32, factor: f32) -> vec4<f32> {
     var centre = 0.0;
 //#if LAYER
     centre = mean[row];
 //#end
     let inside = vec4(k, k + 1u, k + 2u, k + 3u) < vec4(params.cols);
-    return select(vec4<f32>(), (load_x(place(row), k, params.cols) - centre) * inverse[row], inside);
+    return select(vec4<f32>(), (load_x(place(row), k, params.cols) - centre) * factor, inside);
 }
 
-fn weighed(row: u32, k: u32) -> vec4<f32> {
-    var w = load_weight(0u, k, params.cols);
-    if (UNIT_OFFSET) {
-        w += 1.0;
-    }
-    return load_dy(place(row), k, params.cols) * w;
+fn weight_of(k: u32) -> vec4<f32> {
+    return load_weight(0u, k, params.cols) + select(0.0, 1.0, UNIT_OFFSET);
 }
 
 @compute @workgroup_size(64)
@@ -43,9 +40,10 @@ fn main(workgroup: Workgroup, @builtin(local_invocation_index) lane: u32) {
         let row = begin + lane / LANES;
         var part = vec2(0.0);
         if (row < end) {
+            let factor = inverse[row];
             for (var k = lane % LANES * 4u; k < params.cols; k += LANES * 4u) {
-                let g = weighed(row, k);
-                part += vec2(dot(g, normed(row, k)), dot(g, vec4(1.0)));
+                let g = load_dy(place(row), k, params.cols) * weight_of(k);
+                part += vec2(dot(g, normed(row, k, factor)), dot(g, vec4(1.0)));
             }
         }
         workgroupBarrier();
@@ -53,6 +51,7 @@ fn main(workgroup: Workgroup, @builtin(local_invocation_index) lane: u32) {
         workgroupBarrier();
         for (var k = lane * 4u; k < params.cols; k += 256u) {
             let count = min(4u, params.cols - k);
+            let w = weight_of(k);
             var to_weight = vec4(0.0);
             var to_bias = vec4(0.0);
             for (var n = begin; n < end; n++) {
@@ -61,9 +60,10 @@ fn main(workgroup: Workgroup, @builtin(local_invocation_index) lane: u32) {
                     sum += parts[(n - begin) * LANES + l];
                 }
                 let means = sum / f32(params.cols);
-                let x_here = normed(n, k);
-                var v = inverse[n] * (weighed(n, k) - x_here * means.x - select(0.0, means.y, LAYER));
+                let factor = inverse[n];
+                let x_here = normed(n, k, factor);
                 let d = load_dy(place(n), k, params.cols);
+                var v = factor * (d * w - x_here * means.x - select(0.0, means.y, LAYER));
                 to_weight += d * x_here;
                 to_bias += d;
 //#if ADD

@@ -8,10 +8,10 @@
 //#include spans
 
 const OUTPUTS = (HEADS + 2u * KV_HEADS) * DIM;
-// Pairs of a row, and of a head.
-const PAIRS = OUTPUTS / 2u;
-const HEAD_PAIRS = DIM / 2u;
 const ROTATED_PAIRS = ROTATED / 2u;
+// Pairs of a head, and of a row: those that are rotated, with CACHE all of keys and values as well.
+const HEAD_PAIRS = select(ROTATED_PAIRS, DIM / 2u, CACHE);
+const PAIRS = (HEADS + select(KV_HEADS, 2u * KV_HEADS, CACHE)) * HEAD_PAIRS;
 
 @compute @workgroup_size(64)
 fn main(workgroup: Workgroup, @builtin(local_invocation_index) lane: u32) {

@@ -83,7 +83,10 @@ pub(super) fn launch(
     let rotated = rotary.map_or(0, |rotary| rotary.rotated);
     assert!(rotated.is_multiple_of(2) && rotated <= shape.head_dim, "rotary: {rotated} elements of a head");
     assert_eq!(qkv.cols, shape.columns(), "rotary: {shape:?}");
-    let groups = shape.columns().div_ceil(128) as u32;
+    // Pairs of a head, and of a row, as the kernel counts them.
+    let head_pairs = if cache.is_some() { shape.head_dim / 2 } else { rotated / 2 };
+    let kv_heads = if cache.is_some() { 2 * shape.kv_heads } else { shape.kv_heads };
+    let groups = ((shape.heads + kv_heads) * head_pairs).div_ceil(64) as u32;
     let constants = RotaryConstants {
         heads: shape.heads as u32,
         kv_heads: shape.kv_heads as u32,
