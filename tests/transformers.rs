@@ -2,7 +2,9 @@
 
 mod common;
 
-use common::{Tensors, fixture, gpu, ids, json, relative_distance, shared};
+use common::{
+    Tensors, capacity, fixture, gpu, ids, json, logp_differences, pairs, relative_distance, shared,
+};
 use oaif::data::packing::Tree;
 use oaif::data::tokenizer::{StopMatcher, Tokenizer};
 use oaif::generate::{GenerateOptions, Generator, Request, SamplingParams};
@@ -14,20 +16,6 @@ use oaif::preference::PreferenceLoss;
 use oaif::train::pair_step::{LabelledPair, PairStep};
 use oaif::train::sft_step::SftStep;
 use serde_json::Value;
-
-/// Largest and mean difference of token log-probabilities from the fixture's.
-fn logp_differences(gpu: &Gpu, model: &Model, rows: &[Vec<u32>], expected: &[f32]) -> (f64, f64) {
-    let trees: Vec<Tree> = rows
-        .iter()
-        .map(|ids| Tree { prompt: ids[..1].to_vec(), responses: vec![ids[1..].to_vec()] })
-        .collect();
-    let capacity = Capacity { tokens: 2048, targets: 2048, sequences: 16 };
-    let scorer = Scorer::new(gpu, model, capacity, &Arena::new()).unwrap();
-    let got: Vec<f32> = scorer.score(&trees).unwrap().into_iter().flat_map(|s| s.logps).collect();
-    assert_eq!(got.len(), expected.len());
-    let differences = || got.iter().zip(expected).map(|(a, b)| (*a as f64 - *b as f64).abs());
-    (differences().fold(0.0, f64::max), differences().sum::<f64>() / got.len() as f64)
-}
 
 #[test]
 fn tiny_models_give_the_log_probabilities_of_transformers() {
@@ -142,21 +130,6 @@ fn greedy_generation_gives_the_tokens_of_transformers() {
             assert_eq!(answer.token_ids, expected, "{name}");
         }
     }
-}
-
-/// The fixture's pairs, with its reference log-probabilities.
-fn pairs(file: &Value) -> Vec<LabelledPair> {
-    let number = |v: &Value| v.as_f64().unwrap() as f32;
-    let pair = |p: &Value| LabelledPair {
-        tree: Tree { prompt: ids(&p["prompt"]), responses: vec![ids(&p["chosen"]), ids(&p["rejected"])] },
-        reference: [number(&p["ref_chosen"]), number(&p["ref_rejected"])],
-        label: 1.0,
-    };
-    file["pairs"].as_array().unwrap().iter().map(pair).collect()
-}
-
-fn capacity(pairs: &[LabelledPair]) -> Capacity {
-    Capacity::of(&pairs.iter().map(|p| p.tree.clone()).collect::<Vec<_>>())
 }
 
 /// Runs one batch and compares the loss and every parameter's gradient with PyTorch's.

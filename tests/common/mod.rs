@@ -4,7 +4,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use oaif::gpu::{Gpu, GpuOptions};
+use oaif::data::packing::Tree;
+use oaif::gpu::{Arena, Gpu, GpuOptions};
+use oaif::model::stream::Capacity;
+use oaif::model::{Model, Scorer};
+use oaif::train::pair_step::LabelledPair;
 use serde_json::Value;
 
 /// The device of this test run. Without a GPU a test fails where REQUIRE_GPU=1, else says that it was skipped.
@@ -44,7 +48,11 @@ pub struct Tensors(Vec<u8>);
 
 impl Tensors {
     pub fn open(name: &str) -> Tensors {
-        Tensors(std::fs::read(fixture(name)).unwrap())
+        Tensors::read(&fixture(name))
+    }
+
+    pub fn read(path: &Path) -> Tensors {
+        Tensors(std::fs::read(path).unwrap())
     }
 
     fn words<const N: usize, T>(&self, name: &str, of: impl Fn([u8; N]) -> T) -> Vec<T> {
@@ -78,4 +86,33 @@ pub fn relative_distance(a: &[f32], b: &[f32]) -> f64 {
     let distance: f64 = a.iter().zip(b).map(|(a, b)| square(*a as f64 - *b as f64)).sum();
     let norm: f64 = b.iter().map(|b| square(*b as f64)).sum();
     if norm == 0.0 { distance.sqrt() } else { (distance / norm).sqrt() }
+}
+
+/// The fixture's pairs, with its reference log-probabilities.
+pub fn pairs(file: &Value) -> Vec<LabelledPair> {
+    let number = |v: &Value| v.as_f64().unwrap() as f32;
+    let pair = |p: &Value| LabelledPair {
+        tree: Tree { prompt: ids(&p["prompt"]), responses: vec![ids(&p["chosen"]), ids(&p["rejected"])] },
+        reference: [number(&p["ref_chosen"]), number(&p["ref_rejected"])],
+        label: 1.0,
+    };
+    file["pairs"].as_array().unwrap().iter().map(pair).collect()
+}
+
+pub fn capacity(pairs: &[LabelledPair]) -> Capacity {
+    Capacity::of(&pairs.iter().map(|p| p.tree.clone()).collect::<Vec<_>>())
+}
+
+/// Largest and mean difference of token log-probabilities from the fixture's.
+pub fn logp_differences(gpu: &Gpu, model: &Model, rows: &[Vec<u32>], expected: &[f32]) -> (f64, f64) {
+    let trees: Vec<Tree> = rows
+        .iter()
+        .map(|ids| Tree { prompt: ids[..1].to_vec(), responses: vec![ids[1..].to_vec()] })
+        .collect();
+    let capacity = Capacity { tokens: 2048, targets: 2048, sequences: 16 };
+    let scorer = Scorer::new(gpu, model, capacity, &Arena::new()).unwrap();
+    let got: Vec<f32> = scorer.score(&trees).unwrap().into_iter().flat_map(|s| s.logps).collect();
+    assert_eq!(got.len(), expected.len());
+    let differences = || got.iter().zip(expected).map(|(a, b)| (*a as f64 - *b as f64).abs());
+    (differences().fold(0.0, f64::max), differences().sum::<f64>() / got.len() as f64)
 }
