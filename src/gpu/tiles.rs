@@ -90,8 +90,6 @@ impl StagedTile {
         StagedTile { rows, cols, depth, lane_rows, lane_cols }
     }
 
-    /// For many results of many rows: the fewest loads for a multiplication.
-    pub const TALL: StagedTile = StagedTile::new(128, 64, 16, 8, 8);
     /// The usual one: what most compilers keep in registers.
     pub const SQUARE: StagedTile = StagedTile::new(64, 64, 16, 8, 8);
     /// For few rows.
@@ -99,8 +97,7 @@ impl StagedTile {
     /// For few results, so that there are more workgroups.
     pub const SMALL: StagedTile = StagedTile::new(32, 32, 32, 4, 4);
     /// Every one that the kernels are tested with.
-    pub const ALL: [StagedTile; 4] =
-        [StagedTile::TALL, StagedTile::SQUARE, StagedTile::FLAT, StagedTile::SMALL];
+    pub const ALL: [StagedTile; 3] = [StagedTile::SQUARE, StagedTile::FLAT, StagedTile::SMALL];
 }
 
 /// How a product is computed on a GPU.
