@@ -1,6 +1,18 @@
 // gather_rows: y_t = scale · table_{indices_t}, for the indices that lie in this part of the table.
-//   table (count, COLS): rows from `first` on  indices (T)   ->   y (T, COLS)  =
+//   table (count, COLS): rows from `first` on  indices (T), or BY_POSITION spans (T, 4)   ->   y (T, COLS)  =
+// before: keys that all rows see before those of their spans
 //#include elements
+//#if BY_POSITION
+//#include spans
+//#end
+
+fn index_of(t: u32) -> u32 {
+//#if BY_POSITION
+    return extent(params.before) + max(key_count(spans[t]), 1u) - 1u;
+//#else
+    return indices[t];
+//#end
+}
 
 @compute @workgroup_size(64)
 fn main(workgroup: Workgroup, @builtin(local_invocation_index) lane: u32) {
@@ -11,7 +23,7 @@ fn main(workgroup: Workgroup, @builtin(local_invocation_index) lane: u32) {
     let these = quads_of(group, extent(params.rows), COLS);
     for (var q = these.first + lane; q < these.last; q += 64u) {
         // An index before the part wraps around and is not below its count either.
-        let row = indices[q / these.across] - params.first;
+        let row = index_of(q / these.across) - params.first;
         if (row < params.count) {
             let col = q % these.across * 4u;
             let count = min(4u, COLS - col);

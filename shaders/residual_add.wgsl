@@ -1,5 +1,5 @@
-// residual_add: y = a + b, four elements an invocation.
-//   a, b (N, C)   ->   y (N, C)  = or += (ADD); without TWO there is no b
+// residual_add: y = a + scale · b, four elements an invocation; without TWO y = scale · a. scale is 1 without SCALE.
+//   a, b (N, C)   ->   y (N, C)  = or += (ADD)
 
 @compute @workgroup_size(64)
 fn main(workgroup: Workgroup, @builtin(local_invocation_index) lane: u32) {
@@ -12,9 +12,16 @@ fn main(workgroup: Workgroup, @builtin(local_invocation_index) lane: u32) {
     let first = group * 4u * params.cols;
     let last = min(first + 4u * params.cols, len);
     for (var m = first + lane; m < last; m += 64u) {
-        var v = a[m];
 //#if TWO
-        v += b[m];
+        var v = b[m];
+//#else
+        var v = a[m];
+//#end
+//#if SCALE
+        v *= params.scale;
+//#end
+//#if TWO
+        v += a[m];
 //#end
 //#if ADD
         v += y[m];

@@ -34,7 +34,7 @@ fn train_options(dir: &Path, steps: usize) -> TrainOptions {
 }
 
 fn lora() -> LoraConfig {
-    let targets = LoraConfig::parse_targets(&["all-linear"]).unwrap();
+    let targets = LoraTargets::AllLinear;
     LoraConfig { rank: 2, alpha: 4.0, rank_stabilised: false, targets }
 }
 

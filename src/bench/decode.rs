@@ -5,7 +5,6 @@ use crate::data::tokenizer::{StopMatcher, Tokenizer};
 use crate::error::{Error, Result};
 use crate::generate::{GenerateOptions, Generator, Request, SamplingParams};
 use crate::gpu::Arena;
-use crate::model::architecture::EMBEDDING;
 
 /// How many sequences are decoded side by side where nothing else is asked for.
 pub const SEQUENCES: [usize; 3] = [1, 16, 64];
@@ -88,7 +87,7 @@ impl Subject {
     /// Bytes that no kernel can do without: the weights once, and `keys` keys and values.
     fn bytes(&self, keys: f64) -> f64 {
         let a = self.model.architecture();
-        let read = self.model.base().iter().filter(|w| a.tied || w.name != EMBEDDING);
+        let read = self.model.base().iter().filter(|w| a.tied || w.name != a.names.embedding());
         let weights: u64 = read.flat_map(|w| w.parts()).map(|(values, ..)| values.bytes).sum();
         weights as f64 + keys * (8 * a.layers * a.kv_heads * a.head_dim) as f64
     }

@@ -5,9 +5,8 @@ use crate::error::Result;
 use crate::generate::{GenerateOptions, Generator, SamplingParams};
 use crate::gpu::shader::KernelKey;
 use crate::gpu::{Arena, Gpu};
-use crate::model::architecture::Projection;
 use crate::model::stream::Capacity;
-use crate::model::{Architecture, FloatFormat, LoraConfig, Model, ModelConfig, Scorer, Weights};
+use crate::model::{FloatFormat, LoraConfig, LoraTargets, Model, ModelConfig, Scorer, Weights};
 use crate::optim::{Optimiser, OptimiserKind};
 use crate::preference::PreferenceLoss;
 use crate::train::pair_step::PairStep;
@@ -52,9 +51,9 @@ fn full(gpu: &Gpu, config: &ModelConfig) -> Result<Vec<RecordedKernel>> {
 
 fn lora(gpu: &Gpu, config: &ModelConfig) -> Result<Vec<RecordedKernel>> {
     record("f16 + LoRA", gpu, |gpu| {
-        let specs = Architecture::llama(config).weights();
+        let specs = config.architecture.weights();
         let base = Weights::frozen(gpu, &specs, FloatFormat::F16)?;
-        let targets = Projection::ALL.to_vec();
+        let targets = LoraTargets::AllLinear;
         let adapter = LoraConfig { rank: 16, alpha: 32.0, rank_stabilised: false, targets };
         Model::new(gpu, config.clone(), base)?.add_adapter(adapter, 1)
     })

@@ -136,7 +136,7 @@ mod tests {
     fn every_shape_is_a_model_and_a_slip_gets_the_nearest_name() {
         for name in Shape::names() {
             let shape = Shape::parse(name).unwrap();
-            assert_eq!((&*shape.name, shape.config().unwrap().tie_word_embeddings), (name, true));
+            assert_eq!((&*shape.name, shape.config().unwrap().architecture.tied), (name, true));
         }
         let error = Shape::parse("smolm2-135m").unwrap_err().to_string();
         assert!(error.starts_with("shape: ") && error.contains("did you mean \"smollm2-135m\"?"), "{error}");
@@ -165,7 +165,7 @@ mod tests {
     #[test]
     fn fewer_layers_show_in_the_name() {
         let shape = Shape::parse("llama-3.2-1b").unwrap().with_layers(2);
-        assert_eq!((&*shape.name, shape.config().unwrap().num_layers), ("llama-3.2-1b, 2 of its layers", 2));
+        assert_eq!((&*shape.name, shape.config().unwrap().architecture.layers), ("llama-3.2-1b, 2 of its layers", 2));
     }
 
     #[test]

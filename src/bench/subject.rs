@@ -9,8 +9,8 @@ use super::shape::{Batch, Shape};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::gpu::{Category, Gpu};
-use crate::model::architecture::Projection;
-use crate::model::{Architecture, FloatFormat, LoraConfig, Model, ModelConfig, Weights};
+use crate::model::names::Projection;
+use crate::model::{FloatFormat, LoraConfig, LoraTargets, Model, ModelConfig, Weights};
 use crate::reference::uniform;
 
 /// Where a model comes from.
@@ -47,7 +47,7 @@ impl Source {
         match self {
             Source::Random(shape) => Ok(shape.batch),
             Source::Folder(_) => {
-                Ok(Batch { sequences: 8, length: self.config()?.max_position_embeddings.min(128) })
+                Ok(Batch { sequences: 8, length: self.config()?.architecture.context.min(128) })
             }
         }
     }
@@ -135,7 +135,7 @@ impl Subject {
             let (outputs, inputs) = a.projection_shape(p);
             (outputs * inputs) as f64
         };
-        let projections: f64 = Projection::ALL.into_iter().map(elements).sum();
+        let projections: f64 = a.projections().map(elements).sum();
         let adapter: usize = match self.model.adapter() {
             None => 0,
             Some(adapter) => adapter.weights.iter().map(|weight| weight.elements()).sum(),
@@ -156,7 +156,8 @@ impl Subject {
     ) -> Result<usize> {
         let gpu = self.gpu.measuring();
         let of_layers = |num_layers| {
-            let config = ModelConfig { num_layers, ..self.model.config().clone() };
+            let mut config = self.model.config().clone();
+            config.architecture = config.architecture.with_layers(num_layers);
             let weights = allocate(&gpu, &config, self.held, FloatFormat::F32)?;
             launches(&gpu, &self.held.adapted(Model::new(&gpu, config, weights)?)?)
         };
@@ -182,7 +183,7 @@ impl Held {
     /// The adapter of LoRA training, as `--lora-r` makes it.
     pub(super) fn lora(self) -> Option<LoraConfig> {
         let Held::Lora { rank, .. } = self else { return None };
-        let targets = Projection::ALL.to_vec();
+        let targets = LoraTargets::AllLinear;
         Some(LoraConfig { rank, alpha: 2.0 * rank as f32, rank_stabilised: false, targets })
     }
 
@@ -201,7 +202,7 @@ impl Held {
 }
 
 fn allocate(gpu: &Gpu, config: &ModelConfig, held: Held, format: FloatFormat) -> Result<Weights> {
-    let specs = Architecture::llama(config).weights();
+    let specs = config.architecture.weights();
     match held {
         Held::Trained => Weights::trained(gpu, &specs),
         _ => Weights::frozen(gpu, &specs, format),
@@ -223,7 +224,7 @@ fn random(gpu: &Gpu, config: ModelConfig, held: Held, format: FloatFormat) -> Re
     let pool: Vec<f32> = (0..POOL).map(draw).collect();
     let mark = gpu.buffer("upload mark", Category::Workspace, 4)?.region();
     let mut from = 0;
-    for spec in Architecture::llama(&config).weights() {
+    for spec in config.architecture.weights() {
         let [rows, cols] = spec.shape[..] else {
             weights.upload(&spec.name, &vec![1.0; spec.shape[0]])?;
             continue;

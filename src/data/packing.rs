@@ -113,6 +113,11 @@ impl ChoiceTree {
 }
 
 impl Packed {
+    /// Each row's position in its sequence, (N).
+    pub fn positions(&self) -> Vec<u32> {
+        self.spans.iter().map(|s| (s[1] - s[0] + s[3] - s[2]).saturating_sub(1)).collect()
+    }
+
     /// Packs `trees` in order. Each branch is a sequence whose targets are the choices, all after its last token.
     pub fn of_choices<'a>(trees: impl IntoIterator<Item = &'a ChoiceTree>) -> Packed {
         let mut packed = Packed { offsets: vec![0], ..Packed::default() };

@@ -172,7 +172,7 @@ mod tests {
         assert!(models.policy().is_dir());
         for (name, ..) in MODELS {
             let dir = models.path().join(name);
-            assert_eq!(ModelConfig::load(&dir).unwrap().vocab_size, vocabulary().len(), "{name}");
+            assert_eq!(ModelConfig::load(&dir).unwrap().architecture.vocab, vocabulary().len(), "{name}");
             let post = crate::demo::dataset::prompt(false, 1).to_string();
             assert_eq!(Tokenizer::load(&dir).unwrap().encode(&post).unwrap().len(), 15, "{name}");
         }

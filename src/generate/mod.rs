@@ -182,6 +182,7 @@ impl Generator {
                 spans: bind(&mut r, spans, 4),
                 ends: None,
                 inverse: None,
+                positions: None,
             };
             r.phase("prefill");
             model.hidden(&mut r, &stream, &Keys::Cache { cache: cache.clone(), apart: false }, false)?;

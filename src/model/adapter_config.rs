@@ -3,7 +3,7 @@
 use fancy_regex::Regex;
 use serde_json::{Map, Value};
 
-use super::architecture::{Architecture, Projection};
+use super::architecture::Architecture;
 use super::lora::{LoraLayout, LoraTerm, MAX_RANK};
 use super::module_match::{Modules, any, matched, regex};
 
@@ -18,6 +18,8 @@ const KNOWN: [&str; 27] = [
     "ensure_weight_tying",
     "eva_config",
     "exclude_modules",
+    // PEFT goes by the module's kind, whatever it says.
+    "fan_in_fan_out",
     "inference_mode",
     "init_lora_weights",
     "layers_pattern",
@@ -40,10 +42,9 @@ const KNOWN: [&str; 27] = [
 ];
 
 /// What changes the maths, and is not done here.
-const UNSUPPORTED: [&str; 16] = [
+const UNSUPPORTED: [&str; 15] = [
     "use_dora",
     "modules_to_save",
-    "fan_in_fan_out",
     "lora_bias",
     "trainable_token_indices",
     "target_parameters",
@@ -58,6 +59,9 @@ const UNSUPPORTED: [&str; 16] = [
     "kasa_config",
     "enable_lora",
 ];
+
+/// Targets where there is no list: of a Llama and its relatives, of a GPT-2, of a GPT-NeoX.
+const OWN_CHOICE: [&str; 4] = ["q_proj", "v_proj", "c_attn", "query_key_value"];
 
 /// Ways to begin that leave the base as it is, beside true and false.
 const INNOCENT: [&str; 4] = ["gaussian", "orthogonal", "eva", "mica"];
@@ -109,8 +113,8 @@ impl AdapterConfig {
         }
         initialisation(json.get("init_lora_weights"))?;
         let targets = match json.get("target_modules") {
-            // PEFT's own choice for a Llama.
-            None | Some(Value::Null) => Modules::Named(["q_proj", "v_proj"].map(String::from).to_vec()),
+            // PEFT's own choice for each family, which has none of the others' names.
+            None | Some(Value::Null) => Modules::Named(OWN_CHOICE.map(String::from).to_vec()),
             Some(value) => Modules::from_json("target_modules", value)?,
         };
         let excluded = match get("exclude_modules") {
@@ -147,8 +151,8 @@ impl AdapterConfig {
     pub fn layout(&self, architecture: &Architecture) -> Result<LoraLayout, String> {
         let mut terms = Vec::new();
         for layer in 0..architecture.layers {
-            for projection in Projection::ALL {
-                let module = projection.module(layer);
+            for projection in architecture.projections() {
+                let module = architecture.names.module(projection, layer);
                 if self.includes(&module, layer)? {
                     let rank = matched(&self.ranks, &module)?.unwrap_or(self.rank);
                     let alpha = matched(&self.alphas, &module)?.unwrap_or(self.alpha);
@@ -157,10 +161,10 @@ impl AdapterConfig {
             }
         }
         if terms.is_empty() {
-            let all = Projection::ALL.map(Projection::name).join(", ");
+            let all = architecture.names.targets().join(", ");
             return Err(format!("target_modules matches no module of this model, which has {all}"));
         }
-        Ok(LoraLayout::new(terms, architecture.layers, self.rank_stabilised))
+        Ok(LoraLayout::new(terms, architecture, self.rank_stabilised))
     }
 
     /// Whether a module has a term: PEFT's `check_target_module_exists`.
@@ -276,13 +280,12 @@ mod tests {
 
     use super::*;
     use crate::model::ModelConfig;
+    use crate::model::names::Projection;
 
     fn architecture() -> Architecture {
-        Architecture::llama(
-            &ModelConfig::from_json(json!({"architectures": ["LlamaForCausalLM"], "hidden_size": 64,
-                "intermediate_size": 96, "num_hidden_layers": 12, "num_attention_heads": 8, "vocab_size": 100}))
-            .unwrap(),
-        )
+        let config = json!({"architectures": ["LlamaForCausalLM"], "hidden_size": 64, "intermediate_size": 96,
+            "num_hidden_layers": 12, "num_attention_heads": 8, "vocab_size": 100});
+        ModelConfig::from_json(config).unwrap().architecture
     }
 
     fn config(changes: Value) -> Result<AdapterConfig, String> {
@@ -297,7 +300,8 @@ mod tests {
     /// The modules that have a term, as layer and last name.
     fn modules(changes: Value) -> Vec<String> {
         let layout = config(changes).unwrap().layout(&architecture()).unwrap();
-        layout.terms().iter().map(|term| format!("{} {}", term.layer, term.projection.name())).collect()
+        let last = |term| layout.module(term).rsplit('.').next().unwrap().to_owned();
+        layout.terms().iter().map(|term| format!("{} {}", term.layer, last(term))).collect()
     }
 
     #[track_caller]

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::adapter_config::AdapterConfig;
-use super::architecture::{Architecture, Projection};
+use super::architecture::Architecture;
 use super::companions::Companions;
 use super::lora::{LoraConfig, LoraLayout};
 use super::safetensors_io::TensorFiles;
@@ -118,8 +118,8 @@ impl Model {
         }
         let mut r = Recorder::new(self.gpu());
         for term in adapter.layout.terms() {
-            let w = self.base().bind(&mut r, &format!("{}.weight", term.module()));
-            let [a, b] = term.names();
+            let w = self.base().bind(&mut r, &format!("{}.weight", adapter.layout.module(term)));
+            let [a, b] = adapter.layout.tensors(term);
             let a = adapter.weights.bind(&mut r, &a).whole();
             let b = self.transposed(adapter.weights.get(&b).expect("B beside every A"), &adapter.weights)?;
             let b = r.bind(&b, term.rank, w.rows, Format::F32);
@@ -169,7 +169,7 @@ fn stored_names(
     let made_for = base.map_or(String::new(), |base| format!(" (its base model is {base:?})"));
     for term in layout.terms() {
         let (outputs, inputs) = architecture.projection_shape(term.projection);
-        let [a, b] = term.names();
+        let [a, b] = layout.tensors(term);
         for (name, expected) in [(a, [term.rank, inputs]), (b, [outputs, term.rank])] {
             let Some(tensor) = stored.get(&name).and_then(|stored| found.info(stored)) else {
                 return Err(format!("has no tensor {name}, which {ADAPTER_CONFIG} asks for"));
@@ -200,12 +200,16 @@ fn stored_names(
             });
         }
     }
-    let used: BTreeSet<String> = layout.terms().iter().flat_map(|term| term.names()).collect();
+    let used: BTreeSet<String> = layout.terms().iter().flat_map(|term| layout.tensors(term)).collect();
     if let Some((plain, name)) = stored.iter().find(|(plain, _)| !used.contains(*plain)) {
-        let every = || (0..architecture.layers).flat_map(|layer| Projection::ALL.map(|p| p.module(layer)));
+        let names = architecture.names;
+        let every = || {
+            (0..architecture.layers)
+                .flat_map(|layer| architecture.projections().map(move |p| names.module(p, layer)))
+        };
         let readable = every()
             .any(|module| ["A", "B"].iter().any(|m| *plain == format!("{PREFIX}{module}.lora_{m}.weight")));
-        let all = Projection::ALL.map(Projection::name).join(", ");
+        let all = names.targets().join(", ");
         return Err(match readable {
             true => {
                 format!(

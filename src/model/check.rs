@@ -1,8 +1,7 @@
 //! What a model is made of, checked once: everything else may rely on it.
 
-use super::architecture::{Architecture, Norm, WeightSpec};
+use super::architecture::{Architecture, WeightSpec};
 use super::lora::{LoraLayout, MAX_RANK};
-use super::rope::RopeScaling;
 use super::weights::Weights;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
@@ -48,18 +47,27 @@ impl Architecture {
             let why = format!("makes a matrix of {largest} by {}, which no GPU holds", self.hidden);
             return Err(Error::config("hidden_size", why));
         }
-        let Norm::Rms { epsilon } = self.norm;
-        let scaling = match self.rope.scaling {
-            RopeScaling::Default => true,
-            RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, .. } => {
-                let all = [factor, low_freq_factor, high_freq_factor];
-                all.iter().all(|f| f.is_finite() && *f > 0.0) && high_freq_factor > low_freq_factor
-            }
-        };
+        if self.attention.layers.len() != self.layers {
+            let why = format!("is {}, attention is described for {} layers", self.layers, self.attention.layers.len());
+            return Err(Error::config("num_hidden_layers", why));
+        }
+        let ropes = self.attention.ropes.len();
+        if self.attention.layers.iter().any(|layer| layer.rope.is_some_and(|rope| rope >= ropes)) {
+            return Err(Error::config("rope_parameters", "describe fewer rotary positions than layers have"));
+        }
+        if self.attention.layers.iter().any(|layer| layer.window == Some(0)) {
+            return Err(Error::config("sliding_window", "is 0, expected at least 1"));
+        }
+        let good = |number: f32| number.is_finite() && number > 0.0;
+        let caps = [self.attention.soft_cap, self.logits.soft_cap];
         let numbers = [
-            ("rms_norm_eps", epsilon.is_finite() && epsilon >= 0.0),
-            ("rope_theta", self.rope.theta.is_finite() && self.rope.theta > 0.0),
-            ("rope_scaling", scaling),
+            ("norm epsilon", self.norm.epsilon.is_finite() && self.norm.epsilon >= 0.0),
+            ("rope_parameters", self.attention.ropes.iter().all(|rope| rope.is_good(self.head_dim))),
+            ("attention scale", good(self.attention.scale)),
+            ("embedding scale", good(self.embedding_scale)),
+            ("residual scale", good(self.residual_scale)),
+            ("logit scale", good(self.logits.scale)),
+            ("soft cap", caps.into_iter().flatten().all(good)),
         ];
         match numbers.into_iter().find(|(_, good)| !good) {
             Some((what, _)) => Err(Error::config(what, "is out of its range")),

@@ -2,94 +2,55 @@
 
 use std::path::Path;
 
-use serde::Deserialize;
 use serde_json::Value;
 
 use super::adapter_storage::ADAPTER_CONFIG;
+use super::architecture::Architecture;
+use super::families::{FAMILIES, Family, UNSUPPORTED};
 use super::format::FloatFormat;
-use super::rope::Rope;
+use super::settings::Settings;
 use crate::error::{Error, Result};
 use crate::files;
 
-/// The architectures that [`ModelConfig::load`] accepts.
-pub const ARCHITECTURES: [&str; 1] = ["LlamaForCausalLM"];
-
-/// The sizes and settings of a decoder, checked.
+/// A decoder's description, checked, and the file that it is from.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelConfig {
-    /// One of [`ARCHITECTURES`].
-    pub architecture: String,
-    /// C: the width of the residual stream.
-    pub hidden_size: usize,
-    /// F: the width inside the feed-forward block.
-    pub intermediate_size: usize,
-    /// L: how many layers.
-    pub num_layers: usize,
-    /// H: how many query heads.
-    pub heads: usize,
-    /// K: how many key and value heads; divides H.
-    pub kv_heads: usize,
-    /// D: the size of a head, a multiple of 8. H·D may differ from C.
-    pub head_dim: usize,
-    /// V: how many token ids have an embedding.
-    pub vocab_size: usize,
-    /// ε of RMSNorm.
-    pub rms_norm_eps: f64,
-    /// The rotary position embedding.
-    pub rope: Rope,
-    /// The longest sequence, in tokens.
-    pub max_position_embeddings: usize,
-    /// Whether the head's matrix is the embedding's.
-    pub tie_word_embeddings: bool,
+    /// The name of the family's causal models, as in `architectures`.
+    pub name: String,
+    /// What the decoder is made of.
+    pub architecture: Architecture,
     /// What a user of this model should know about its file.
     pub warnings: Vec<String>,
     /// The file as it was read, so that a saved model keeps what this struct does not know.
     pub raw: Value,
 }
 
-/// `config.json` as it is written; what is missing gets `transformers`' default for a Llama.
-#[derive(Deserialize)]
-struct Raw {
-    architectures: Option<Vec<String>>,
-    model_type: Option<String>,
-    hidden_size: usize,
-    intermediate_size: usize,
-    num_hidden_layers: usize,
-    num_attention_heads: usize,
-    num_key_value_heads: Option<usize>,
-    head_dim: Option<usize>,
-    vocab_size: usize,
-    rms_norm_eps: Option<f64>,
-    max_position_embeddings: Option<usize>,
-    tie_word_embeddings: Option<bool>,
-    attention_bias: Option<bool>,
-    is_causal: Option<bool>,
-    mlp_bias: Option<bool>,
-    hidden_act: Option<String>,
-    attention_dropout: Option<f64>,
-    #[serde(default)]
-    quantization_config: Value,
-}
-
-/// The largest width, vocabulary or head: far above any model's, and far below what would overflow a size.
-const MAX_SIZE: usize = 1 << 24;
-/// The most layers.
-const MAX_LAYERS: usize = 1024;
 /// The most weights of a model.
 const MAX_WEIGHTS: u128 = 1 << 40;
 
-/// Keys of relatives of Llama that change what a model computes, but not in [`ARCHITECTURES`]; 1 is as good as absent.
-const UNUSED: [&str; 10] = [
-    "sliding_window",
-    "attention_multiplier",
-    "logits_scaling",
-    "residual_multiplier",
-    "embedding_multiplier",
-    "final_logit_softcapping",
-    "attn_logit_softcapping",
-    "query_pre_attn_scalar",
-    "clip_qkv",
-    "use_qk_norm",
+/// Keys that change what a model of some family computes, and the families that use them; 1 is as good as absent.
+const USED_BY: [(&str, &[&str]); 10] = [
+    (
+        "sliding_window",
+        &[
+            "MistralForCausalLM",
+            "Qwen2ForCausalLM",
+            "Qwen3ForCausalLM",
+            "Gemma2ForCausalLM",
+            "Gemma3ForCausalLM",
+            "SmolLM3ForCausalLM",
+            "Phi3ForCausalLM",
+        ],
+    ),
+    ("attention_multiplier", &["GraniteForCausalLM"]),
+    ("logits_scaling", &["GraniteForCausalLM"]),
+    ("residual_multiplier", &["GraniteForCausalLM"]),
+    ("embedding_multiplier", &["GraniteForCausalLM"]),
+    ("final_logit_softcapping", &["Gemma2ForCausalLM", "Gemma3ForCausalLM"]),
+    ("attn_logit_softcapping", &["Gemma2ForCausalLM", "Gemma3ForCausalLM"]),
+    ("query_pre_attn_scalar", &["Gemma2ForCausalLM", "Gemma3ForCausalLM"]),
+    ("clip_qkv", &[]),
+    ("use_qk_norm", &[]),
 ];
 
 impl ModelConfig {
@@ -109,116 +70,53 @@ impl ModelConfig {
 
     /// Checks the content of a `config.json`. The error says what is wrong with it, without the path.
     pub fn from_json(json: Value) -> Result<ModelConfig, String> {
-        let raw = Raw::deserialize(&json).map_err(|e| format!("is not a model's configuration ({e})"))?;
-        let architecture = architecture(&raw)?;
-        if raw.attention_bias == Some(true) || raw.mlp_bias == Some(true) {
-            let key = if raw.mlp_bias == Some(true) { "mlp_bias" } else { "attention_bias" };
-            return Err(format!(
-                "{key} is true: projections with a bias are not supported yet, use another model"
-            ));
+        if !json.is_object() {
+            return Err("is not a model's configuration (it is no object)".into());
         }
-        if raw.is_causal == Some(false) {
+        let settings = Settings::new(&json);
+        let family = family(&json)?;
+        if settings.get("is_causal") == Some(&Value::Bool(false)) {
             return Err(
                 "is_causal is false: only models whose tokens see none after them are supported".into()
             );
         }
-        if !raw.quantization_config.is_null() {
+        if settings.get("quantization_config").is_some() {
             return Err(
                 "quantization_config is set: quantised weights are not read, take the model's own in \
                         float32, float16 or bfloat16"
                     .into(),
             );
         }
-        match raw.hidden_act.as_deref() {
-            None | Some("silu" | "swish") => {}
-            Some(other) => return Err(format!("hidden_act is \"{other}\", only \"silu\" is supported")),
-        }
-        let (hidden_size, heads) = (raw.hidden_size, raw.num_attention_heads);
-        let kv_heads = raw.num_key_value_heads.unwrap_or(heads);
-        let max_position_embeddings = raw.max_position_embeddings.unwrap_or(2048);
-        for (key, size, limit) in [
-            ("hidden_size", hidden_size, MAX_SIZE),
-            ("intermediate_size", raw.intermediate_size, MAX_SIZE),
-            ("num_hidden_layers", raw.num_hidden_layers, MAX_LAYERS),
-            ("num_attention_heads", heads, MAX_SIZE),
-            ("num_key_value_heads", kv_heads, MAX_SIZE),
-            ("vocab_size", raw.vocab_size, MAX_SIZE),
-            ("max_position_embeddings", max_position_embeddings, i32::MAX as usize),
-        ] {
-            if size == 0 || size > limit {
-                return Err(format!("{key} is {size}, expected 1 to {limit}"));
-            }
-        }
-        let head_dim = match raw.head_dim {
-            Some(head_dim) => head_dim,
-            None if hidden_size.is_multiple_of(heads) => hidden_size / heads,
-            None => {
-                return Err(format!(
-                    "hidden_size {hidden_size} is not a multiple of num_attention_heads {heads}, and there is no head_dim"
-                ));
-            }
-        };
-        if head_dim == 0 || !head_dim.is_multiple_of(8) {
-            return Err(format!("the head size is {head_dim}, only multiples of 8 are supported"));
-        }
-        if head_dim > MAX_SIZE / heads {
-            let why = format!("{heads} heads of size {head_dim} are wider than {MAX_SIZE}");
-            return Err(format!("{why}: are num_attention_heads and head_dim right?"));
-        }
-        if !heads.is_multiple_of(kv_heads) {
-            return Err(format!(
-                "num_attention_heads {heads} is not a multiple of num_key_value_heads {kv_heads}"
-            ));
-        }
-        let rms_norm_eps = raw.rms_norm_eps.unwrap_or(1e-6);
-        if !(rms_norm_eps.is_finite() && rms_norm_eps >= 0.0) {
-            return Err(format!("rms_norm_eps is {rms_norm_eps}, expected a number ≥ 0"));
-        }
-        let [c, f, l, v] =
-            [hidden_size, raw.intermediate_size, raw.num_hidden_layers, raw.vocab_size].map(|n| n as u128);
-        let weights = 2 * v * c + l * c * (3 * f + (2 * (heads + kv_heads) * head_dim) as u128);
+        let mut warnings = Vec::new();
+        let architecture = family.describe(&settings, &mut warnings)?;
+        let weights = architecture.elements();
         if weights > MAX_WEIGHTS {
             return Err(format!(
                 "vocab_size, hidden_size, intermediate_size and num_hidden_layers describe {weights} weights, more \
                  than {MAX_WEIGHTS}: are they right?"
             ));
         }
-        let mut warnings = Vec::new();
-        let set = |key: &&str| {
-            json.get(*key)
+        let name = family.architecture;
+        let set = |key: &str| {
+            json.get(key)
                 .is_some_and(|v| !v.is_null() && *v != Value::Bool(false) && v.as_f64() != Some(1.0))
         };
         // Where it is said not to be used, its size is no surprise.
-        let in_use =
-            |key: &&str| *key != "sliding_window" || json["use_sliding_window"] != Value::Bool(false);
-        for key in UNUSED.iter().filter(|key| set(key) && in_use(key)) {
-            warnings.push(format!("config.json has {key}, which {architecture} does not use"));
+        let in_use = |key: &str| key != "sliding_window" || json["use_sliding_window"] != Value::Bool(false);
+        for (key, families) in USED_BY {
+            if set(key) && in_use(key) && !families.contains(&name) {
+                warnings.push(format!("config.json has {key}, which {name} does not use"));
+            }
         }
-        if raw.attention_dropout.is_some_and(|p| p > 0.0) {
+        if settings.number("attention_dropout")?.is_some_and(|p| p > 0.0) {
             warnings.push("config.json has attention_dropout, which training here does not do".into());
         }
-        let rope = Rope::from_json(&json, max_position_embeddings, &mut warnings)?;
-        Ok(ModelConfig {
-            architecture,
-            hidden_size,
-            intermediate_size: raw.intermediate_size,
-            num_layers: raw.num_hidden_layers,
-            heads,
-            kv_heads,
-            head_dim,
-            vocab_size: raw.vocab_size,
-            rms_norm_eps,
-            rope,
-            max_position_embeddings,
-            tie_word_embeddings: raw.tie_word_embeddings.unwrap_or(false),
-            warnings,
-            raw: json,
-        })
+        Ok(ModelConfig { name: name.to_owned(), architecture, warnings, raw: json })
     }
 
     /// Gives the head a matrix of its own, for the reason `why`, and says so in what is saved.
     pub(super) fn untie(&mut self, why: String) {
-        self.tie_word_embeddings = false;
+        self.architecture.tied = false;
         self.raw["tie_word_embeddings"] = false.into();
         self.warnings.push(why);
     }
@@ -240,21 +138,35 @@ impl ModelConfig {
     }
 }
 
-fn architecture(raw: &Raw) -> Result<String, String> {
-    let stated = raw.architectures.as_ref().and_then(|list| list.first());
-    let found = match (stated, raw.model_type.as_deref()) {
-        // transformers goes by model_type, which may change the maths under the same tensor names.
-        (Some(stated), Some(family)) if ARCHITECTURES.contains(&stated.as_str()) && family != "llama" => {
-            return Err(format!("architectures says {stated}, model_type says \"{family}\": which is it?"));
-        }
-        (Some(stated), _) => stated.as_str(),
-        (None, Some("llama")) => "LlamaForCausalLM",
-        (None, other) => other.unwrap_or("missing"),
+/// The family of a model by `architectures` or else `model_type`.
+fn family(json: &Value) -> Result<&'static Family, String> {
+    let model_type = json["model_type"].as_str();
+    let stated = match &json["architectures"] {
+        Value::Null => None,
+        Value::Array(names) => names.first().and_then(Value::as_str),
+        _ => return Err("is not a model's configuration (architectures is no list)".into()),
     };
-    if ARCHITECTURES.contains(&found) {
-        return Ok(found.to_owned());
+    let named = stated.map(|stated| FAMILIES.iter().find(|family| family.architecture == stated));
+    match (named, model_type) {
+        // transformers goes by model_type, which may change the maths under the same tensor names.
+        (Some(Some(family)), Some(model_type)) if family.model_type != model_type => {
+            let stated = family.architecture;
+            return Err(format!("architectures says {stated}, model_type says \"{model_type}\": which is it?"));
+        }
+        (Some(Some(family)), _) => return Ok(family),
+        (None, Some(model_type)) => {
+            if let Some(family) = FAMILIES.iter().find(|family| family.model_type == model_type) {
+                return Ok(family);
+            }
+        }
+        (Some(None) | None, _) => {}
     }
-    Err(format!("the architecture is {found}, supported are {}: use such a model", ARCHITECTURES.join(", ")))
+    let found = stated.or(model_type).unwrap_or("missing");
+    if let Some((_, why)) = UNSUPPORTED.iter().find(|(name, _)| *name == found) {
+        return Err(format!("the architecture {found} is not supported: it {why}"));
+    }
+    let supported: Vec<&str> = FAMILIES.iter().map(|family| family.architecture).collect();
+    Err(format!("the architecture is {found}, supported are {}: use such a model", supported.join(", ")))
 }
 
 #[cfg(test)]
@@ -263,7 +175,7 @@ mod tests {
 
     use super::*;
     use crate::files::shared;
-    use crate::model::rope::RopeScaling;
+    use crate::model::rope::{Rope, RopeScaling};
 
     /// A small configuration, with `changes` applied (null removes).
     fn config(changes: Value) -> Result<ModelConfig, String> {
@@ -287,19 +199,14 @@ mod tests {
     #[test]
     fn real_configurations_are_read() {
         let Some(dir) = shared("models/stories260K") else { return };
-        let c = ModelConfig::load(&dir).unwrap();
-        assert_eq!(
-            (c.hidden_size, c.intermediate_size, c.num_layers, c.heads, c.kv_heads),
-            (64, 172, 5, 8, 4)
-        );
-        assert_eq!(
-            (c.head_dim, c.vocab_size, c.rms_norm_eps, c.max_position_embeddings),
-            (8, 512, 1e-5, 512)
-        );
-        assert_eq!(c.rope, Rope { theta: 10_000.0, scaling: RopeScaling::Default });
-        assert!(c.tie_word_embeddings);
-        let c = ModelConfig::load(&shared("models/TinyStories-656K").unwrap()).unwrap();
-        assert_eq!((c.hidden_size, c.intermediate_size, c.num_layers, c.vocab_size), (128, 384, 2, 2048));
+        let a = ModelConfig::load(&dir).unwrap().architecture;
+        assert_eq!((a.hidden, a.feed_forward_size, a.layers, a.heads, a.kv_heads), (64, 172, 5, 8, 4));
+        assert_eq!((a.head_dim, a.vocab, a.norm.epsilon, a.context), (8, 512, 1e-5, 512));
+        let rope = Rope { theta: 10_000.0, rotated: 8, scaling: RopeScaling::Default };
+        assert_eq!(a.attention.ropes, [rope]);
+        assert!(a.tied);
+        let a = ModelConfig::load(&shared("models/TinyStories-656K").unwrap()).unwrap().architecture;
+        assert_eq!((a.hidden, a.feed_forward_size, a.layers, a.vocab), (128, 384, 2, 2048));
     }
 
     #[test]
@@ -307,15 +214,16 @@ mod tests {
         let c = config(json!({"rms_norm_eps": null, "num_key_value_heads": null, "rope_theta": null,
             "architectures": null}))
         .unwrap();
-        assert_eq!((c.kv_heads, c.head_dim, c.rms_norm_eps, c.rope.theta), (8, 8, 1e-6, 1e4));
-        assert_eq!((c.max_position_embeddings, c.tie_word_embeddings), (2048, false));
-        assert_eq!(c.architecture, "LlamaForCausalLM");
+        assert_eq!(c.name, "LlamaForCausalLM");
+        let a = c.architecture;
+        assert_eq!((a.kv_heads, a.head_dim, a.norm.epsilon, a.attention.ropes[0].theta), (8, 8, 1e-6, 1e4));
+        assert_eq!((a.context, a.tied), (2048, false));
     }
 
     #[test]
     fn the_head_size_may_be_apart_from_the_width() {
-        assert_eq!(config(json!({"head_dim": 32})).unwrap().head_dim, 32);
-        assert_eq!(config(json!({"head_dim": 32, "hidden_size": 60})).unwrap().hidden_size, 60);
+        assert_eq!(config(json!({"head_dim": 32})).unwrap().architecture.head_dim, 32);
+        assert_eq!(config(json!({"head_dim": 32, "hidden_size": 60})).unwrap().architecture.hidden, 60);
     }
 
     #[test]
@@ -324,17 +232,16 @@ mod tests {
             "high_freq_factor": 4.0, "original_max_position_embeddings": 8192});
         let mut newer = llama3.clone();
         newer["rope_theta"] = json!(5e5);
-        let old = config(json!({"rope_scaling": llama3})).unwrap();
-        let new = config(json!({"rope_theta": null, "rope_parameters": newer})).unwrap();
-        assert_eq!(old.rope, new.rope);
-        assert_eq!(old.rope.theta, 5e5);
+        let ropes = |changes| config(changes).unwrap().architecture.attention.ropes;
+        let old = ropes(json!({"rope_scaling": llama3}));
+        assert_eq!(old, ropes(json!({"rope_theta": null, "rope_parameters": newer})));
+        assert_eq!(old[0].theta, 5e5);
         assert!(matches!(
-            old.rope.scaling,
+            old[0].scaling,
             RopeScaling::Llama3 { original_max_position_embeddings: 8192, .. }
         ));
-        let default =
-            config(json!({"rope_parameters": {"rope_type": "default", "rope_theta": 5e5}})).unwrap();
-        assert_eq!(default.rope, config(json!({})).unwrap().rope);
+        let default = ropes(json!({"rope_parameters": {"rope_type": "default", "rope_theta": 5e5}}));
+        assert_eq!(default, ropes(json!({})));
     }
 
     #[test]
@@ -348,23 +255,23 @@ mod tests {
     #[test]
     fn an_unknown_architecture_lists_the_known() {
         assert_refused(
-            json!({"architectures": ["GPT2LMHeadModel"]}),
-            "is GPT2LMHeadModel, supported are LlamaForCausalLM",
+            json!({"architectures": ["MambaForCausalLM"]}),
+            "is MambaForCausalLM, supported are LlamaForCausalLM, MistralForCausalLM",
         );
-        assert_refused(json!({"architectures": null, "model_type": "gpt2"}), "is gpt2");
+        assert_refused(json!({"architectures": null, "model_type": "mamba"}), "is mamba");
+        for (name, why) in UNSUPPORTED {
+            assert_refused(json!({"architectures": [name], "model_type": null}), why);
+        }
     }
 
     #[test]
     fn unsupported_settings_are_refused() {
-        assert_refused(json!({"attention_bias": true}), "attention_bias is true");
-        assert_refused(json!({"mlp_bias": true}), "mlp_bias is true");
         assert_refused(json!({"is_causal": false}), "is_causal is false");
-        assert_refused(json!({"hidden_act": "gelu"}), "hidden_act is \"gelu\"");
+        assert_refused(json!({"hidden_act": "relu"}), "hidden_act is \"relu\"");
         let quantised = json!({"quant_method": "bitsandbytes", "load_in_4bit": true});
         assert_refused(json!({"quantization_config": quantised}), "quantization_config is set");
-        assert_refused(json!({"rope_scaling": {"type": "linear", "factor": 2.0}}), "\"linear\"");
-        assert_refused(json!({"rope_parameters": {"rope_type": "yarn"}}), "\"yarn\"");
-        assert_refused(json!({"rope_parameters": {"partial_rotary_factor": 0.5}}), "partial_rotary_factor");
+        assert_refused(json!({"rope_scaling": {"type": "mrope", "factor": 2.0}}), "\"mrope\"");
+        assert_refused(json!({"rope_parameters": {"partial_rotary_factor": 1.5}}), "partial_rotary_factor");
     }
 
     #[test]
@@ -379,7 +286,7 @@ mod tests {
 
     #[test]
     fn settings_that_a_llama_does_not_use_are_warned_about() {
-        for key in UNUSED {
+        for (key, _) in USED_BY {
             let set = config(json!({key: 4})).unwrap();
             assert_eq!(set.warnings, [format!("config.json has {key}, which LlamaForCausalLM does not use")]);
             for neutral in [json!(null), json!(false), json!(1.0)] {

@@ -1,10 +1,12 @@
 //! LoRA adapters (Hu et al. 2021, arXiv 2106.09685): where their terms are, and the names that PEFT gives them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
-use super::architecture::{Architecture, Projection, WeightSpec};
+use super::architecture::{Architecture, Stored, WeightSpec};
+use super::families::FAMILIES;
+use super::names::{Matrices, Names, Projection};
 use crate::error::{Error, Result};
 use crate::reference::uniform;
 
@@ -21,7 +23,67 @@ pub struct LoraConfig {
     /// Scale by alpha / sqrt(rank) instead (Kalajdzievski 2023, arXiv 2312.03732).
     pub rank_stabilised: bool,
     /// The projections that get one.
-    pub targets: Vec<Projection>,
+    pub targets: LoraTargets,
+}
+
+/// Projections of a model's layers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LoraTargets {
+    /// All of them.
+    AllLinear,
+    /// Those whose module has one of these as its last name, in alphabetical order.
+    Named(Vec<String>),
+}
+
+impl LoraTargets {
+    /// `all-linear`, or names of any family.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a name that no family has.
+    pub fn parse<S: AsRef<str>>(names: &[S]) -> Result<LoraTargets> {
+        if names.len() == 1 && names[0].as_ref() == "all-linear" {
+            return Ok(LoraTargets::AllLinear);
+        }
+        let known: BTreeSet<&str> =
+            FAMILIES.iter().flat_map(|family| family.names.targets()).collect();
+        if let Some(unknown) = names.iter().map(AsRef::as_ref).find(|name| !known.contains(name)) {
+            let known: Vec<&str> = known.into_iter().collect();
+            let why = format!("no module is called {unknown:?}: choose from {}, or all-linear", known.join(", "));
+            return Err(Error::config("lora-target-modules", why));
+        }
+        let names: BTreeSet<String> = names.iter().map(|name| name.as_ref().to_owned()).collect();
+        Ok(LoraTargets::Named(names.into_iter().collect()))
+    }
+
+    /// The projections of this model that are meant.
+    ///
+    /// # Errors
+    /// [`Error::Config`] that lists the model's, for a name that it does not have.
+    fn of(&self, names: &Names) -> Result<Vec<Projection>> {
+        let LoraTargets::Named(chosen) = self else {
+            return Ok(names.projections.iter().map(|(projection, _)| *projection).collect());
+        };
+        let targets = names.targets();
+        if let Some(unknown) = chosen.iter().find(|name| !targets.contains(&name.as_str())) {
+            let why = format!(
+                "no module of this model is called {unknown:?}: choose from {}, or all-linear",
+                targets.join(", ")
+            );
+            return Err(Error::config("lora-target-modules", why));
+        }
+        let is_chosen = |name: &str| chosen.iter().any(|chosen| name.rsplit('.').next() == Some(chosen));
+        let all = names.projections.iter();
+        Ok(all.filter(|(_, name)| is_chosen(name)).map(|(projection, _)| *projection).collect())
+    }
+}
+
+impl std::fmt::Display for LoraTargets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            LoraTargets::AllLinear => f.write_str("all-linear"),
+            LoraTargets::Named(names) => f.write_str(&names.join(",")),
+        }
+    }
 }
 
 /// The low-rank term of one module: scale · B A, with A (R, I) and B (O, R).
@@ -40,58 +102,49 @@ pub struct LoraTerm {
 /// All terms of an adapter, each of its own rank and alpha.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LoraLayout {
-    /// By layer, then in the order of [`Projection::ALL`].
+    /// By layer, then in the order of [`Projection`].
     terms: Vec<LoraTerm>,
     /// How many layers the model has.
     layers: usize,
+    /// What it calls its modules.
+    names: &'static Names,
     rank_stabilised: bool,
 }
 
 impl LoraConfig {
-    /// Projections by name, or `all-linear`.
-    ///
-    /// # Errors
-    /// [`Error::Config`] that lists the names, for an unknown one.
-    pub fn parse_targets<S: AsRef<str>>(names: &[S]) -> Result<Vec<Projection>> {
-        if names.len() == 1 && names[0].as_ref() == "all-linear" {
-            return Ok(Projection::ALL.to_vec());
-        }
-        let mut out: Vec<Projection> = Vec::new();
-        for name in names {
-            let found = Projection::ALL.into_iter().find(|p| p.name() == name.as_ref());
-            let known = Projection::ALL.map(Projection::name).join(", ");
-            out.push(found.ok_or_else(|| {
-                let why =
-                    format!("no module is called {:?}: choose from {known}, or all-linear", name.as_ref());
-                Error::config("lora-target-modules", why)
-            })?);
-        }
-        // In the layer's order, each once, whatever the order of the names.
-        Ok(Projection::ALL.into_iter().filter(|p| out.contains(p)).collect())
-    }
-
     /// Its terms on a model.
     ///
     /// # Errors
     /// [`Error::Config`] for a rank or alpha that no adapter has.
     pub fn layout(&self, architecture: &Architecture) -> Result<LoraLayout> {
         let LoraConfig { rank, alpha, rank_stabilised, .. } = *self;
+        let targets = self.targets.of(architecture.names)?;
         let term = |layer, &projection| LoraTerm { layer, projection, rank, alpha };
-        let terms =
-            (0..architecture.layers).flat_map(|layer| self.targets.iter().map(move |p| term(layer, p)));
-        let layout = LoraLayout::new(terms.collect(), architecture.layers, rank_stabilised);
+        let terms = (0..architecture.layers).flat_map(|layer| targets.iter().map(move |p| term(layer, p)));
+        let layout = LoraLayout::new(terms.collect(), architecture, rank_stabilised);
         layout.check(architecture.layers).map(|()| layout)
     }
 }
 
 impl LoraLayout {
-    /// The layout of these terms on a model of so many layers, scaled by alpha / sqrt(rank) if `rank_stabilised`.
-    pub fn new(mut terms: Vec<LoraTerm>, layers: usize, rank_stabilised: bool) -> LoraLayout {
+    /// The layout of these terms on a model, scaled by alpha / sqrt(rank) if `rank_stabilised`.
+    pub fn new(mut terms: Vec<LoraTerm>, model: &Architecture, rank_stabilised: bool) -> LoraLayout {
         terms.sort_by_key(LoraTerm::place);
-        LoraLayout { terms, layers, rank_stabilised }
+        LoraLayout { terms, layers: model.layers, names: model.names, rank_stabilised }
     }
 
-    /// By layer, then in the order of [`Projection::ALL`].
+    /// The whole name of a term's module.
+    pub fn module(&self, term: &LoraTerm) -> String {
+        self.names.module(term.projection, term.layer)
+    }
+
+    /// Names of a term's A and B, as PEFT saves them.
+    pub fn tensors(&self, term: &LoraTerm) -> [String; 2] {
+        let module = self.module(term);
+        ["lora_A", "lora_B"].map(|m| format!("base_model.model.{module}.{m}.weight"))
+    }
+
+    /// By layer, then in the order of [`Projection`].
     pub fn terms(&self) -> &[LoraTerm] {
         &self.terms
     }
@@ -114,8 +167,14 @@ impl LoraLayout {
     pub fn weights(&self, architecture: &Architecture) -> Vec<WeightSpec> {
         let specs = |term: &LoraTerm| {
             let (outputs, inputs) = architecture.projection_shape(term.projection);
-            let [a, b] = term.names();
-            [WeightSpec::new(a, vec![term.rank, inputs]), WeightSpec::new(b, vec![outputs, term.rank])]
+            let [a, b] = self.tensors(term);
+            // Where rows of the matrix lie in another order in files, so do those of B.
+            let stored = match self.names.stored(term.projection, architecture.heads) {
+                Stored::Transposed => Stored::AsUsed,
+                stored => stored,
+            };
+            let b = WeightSpec::new(b, vec![outputs, term.rank]);
+            [WeightSpec::new(a, vec![term.rank, inputs]), WeightSpec { stored, ..b }]
         };
         self.terms.iter().flat_map(specs).collect()
     }
@@ -136,16 +195,27 @@ impl LoraLayout {
     pub fn to_json(&self, base_model: &str) -> Value {
         let (everywhere, single): (Vec<&LoraTerm>, Vec<&LoraTerm>) =
             self.terms.iter().partition(|term| self.is_everywhere(term.projection));
-        let names =
-            Projection::ALL.into_iter().filter(|p| everywhere.iter().any(|term| term.projection == *p));
-        let mut targets: Vec<String> = names.map(|p| p.name().to_owned()).collect();
-        targets.extend(single.iter().map(|term| term.module()));
+        // A last name that stands for two modules of a layer, as c_proj does, does only if both are targets everywhere.
+        let is_everywhere = |p: &Projection| everywhere.iter().any(|term| term.projection == *p);
+        let last = |name: &'static str| name.rsplit('.').next().expect("a name");
+        let all = self.names.projections;
+        let of_name = |name: &'static str| all.iter().filter(move |(_, other)| last(other) == name);
+        let mut targets: Vec<String> = Vec::new();
+        for target in self.names.targets() {
+            if of_name(target).all(|(p, _)| is_everywhere(p)) {
+                targets.push(target.to_owned());
+            } else {
+                let chosen = of_name(target).filter(|(p, _)| is_everywhere(p));
+                targets.extend(chosen.map(|(_, name)| (*name).to_owned()));
+            }
+        }
+        targets.extend(single.iter().map(|term| self.module(term)));
         let rank = most_frequent(self.terms.iter().map(|term| term.rank)).unwrap_or(1);
         // Bits: what is equal is the same number, and zero has a place in the order.
         let bits = most_frequent(self.terms.iter().map(|term| term.alpha.to_bits()));
         let alpha = f32::from_bits(bits.unwrap_or_default());
         let others = |differs: &dyn Fn(&LoraTerm) -> Option<Value>| -> Map<String, Value> {
-            self.terms.iter().filter_map(|term| Some((term.module(), differs(term)?))).collect()
+            self.terms.iter().filter_map(|term| Some((self.module(term), differs(term)?))).collect()
         };
         json!({
             "peft_type": "LORA",
@@ -159,7 +229,7 @@ impl LoraLayout {
             "target_modules": targets,
             "lora_dropout": 0.0,
             "bias": "none",
-            "fan_in_fan_out": false,
+            "fan_in_fan_out": self.names.matrices == Matrices::Transposed,
             "init_lora_weights": true,
             "inference_mode": true,
         })
@@ -171,17 +241,6 @@ impl LoraLayout {
 }
 
 impl LoraTerm {
-    /// The module's whole name.
-    pub fn module(&self) -> String {
-        self.projection.module(self.layer)
-    }
-
-    /// Names of A and B, as PEFT saves them.
-    pub fn names(&self) -> [String; 2] {
-        let module = self.module();
-        ["lora_A", "lora_B"].map(|m| format!("base_model.model.{module}.{m}.weight"))
-    }
-
     fn place(&self) -> (usize, usize) {
         (self.layer, self.projection as usize)
     }

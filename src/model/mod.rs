@@ -7,16 +7,19 @@ mod check;
 mod companions;
 pub mod config;
 mod decoder;
+pub mod families;
 pub(crate) mod fingerprint;
 mod format;
 pub(crate) mod kv_cache;
 pub mod lora;
 mod model_files;
 mod module_match;
+pub mod names;
 pub mod rope;
 mod rope_table;
 pub mod safetensors_io;
 mod scorer;
+mod settings;
 pub mod storage;
 pub mod stream;
 pub mod weights;
@@ -28,7 +31,7 @@ pub use architecture::Architecture;
 pub use config::ModelConfig;
 pub(crate) use decoder::{Keys, StreamTensors};
 pub use format::FloatFormat;
-pub use lora::{LoraConfig, LoraLayout};
+pub use lora::{LoraConfig, LoraLayout, LoraTargets};
 pub use scorer::{Scored, Scorer};
 pub use weights::Weights;
 
@@ -50,7 +53,8 @@ struct ModelState {
     architecture: Architecture,
     base: Arc<Weights>,
     adapter: Option<Arc<Adapter>>,
-    rope: Arc<RopeTable>,
+    /// The tables of [`architecture::Attention::ropes`].
+    ropes: Arc<Vec<RopeTable>>,
     /// The folder that it was loaded from.
     folder: Option<PathBuf>,
 }
@@ -75,12 +79,12 @@ impl Model {
     /// [`crate::Error::Config`] for sizes that no model has, and for weights that are missing, of another shape or on
     /// another device; memory errors.
     pub fn new(gpu: &Gpu, config: ModelConfig, base: Weights) -> Result<Model> {
-        let mut architecture = Architecture::llama(&config);
+        let mut architecture = config.architecture.clone();
         architecture.check()?;
         base.check(gpu, &architecture.weights(), "model")?;
         architecture.context = architecture.context.min(MAX_POSITIONS);
-        let frequencies = architecture.rope.inverse_frequencies(architecture.head_dim);
-        let rope = Arc::new(RopeTable::new(gpu, frequencies, architecture.context));
+        let table = |rope| RopeTable::new(gpu, rope, architecture.context);
+        let ropes = Arc::new(architecture.attention.ropes.iter().map(table).collect());
         let (gpu, base) = (gpu.clone(), Arc::new(base));
         Ok(Model {
             state: Arc::new(ModelState {
@@ -89,7 +93,7 @@ impl Model {
                 architecture,
                 base,
                 adapter: None,
-                rope,
+                ropes,
                 folder: None,
             }),
         })

@@ -3,15 +3,15 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use super::architecture::{EMBEDDING, FINAL_NORM, HEAD, WeightSpec};
+use super::architecture::WeightSpec;
 use super::config::ModelConfig;
+use super::names::Names;
 use super::safetensors_io::TensorFiles;
 use crate::error::{Error, Result};
 
-/// What names begin with in a causal model's files.
-const PREFIX: &str = "model.";
-/// And in those of a bare decoder, and of a model wrapped once more, which transformers reads as well.
-const OTHERS: [&str; 2] = ["", "model.model."];
+/// What old files hold beside weights: rotary tables, and masks of attention.
+const OF_OLD_FILES: [&str; 4] =
+    ["rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias", ".attention.masked_bias"];
 
 /// Elements that are compared at a time.
 const COMPARED: usize = 1 << 20;
@@ -19,19 +19,21 @@ const COMPARED: usize = 1 << 20;
 /// The files of a model folder, opened.
 pub(super) struct ModelFiles {
     files: TensorFiles,
-    prefix: &'static str,
+    names: &'static Names,
+    /// What the names of the decoder's tensors begin with in these files: as in a causal model's, or nothing in those of a
+    /// bare decoder, or once more in those of a model wrapped around one, which transformers reads as well.
+    decoder: String,
 }
 
 impl ModelFiles {
     /// Opens the files in `dir`.
-    pub fn open(dir: &Path) -> Result<ModelFiles> {
+    pub fn open(dir: &Path, names: &'static Names) -> Result<ModelFiles> {
         let files = TensorFiles::open(dir)?;
-        let begins = |prefix: &&str| files.info(&renamed(FINAL_NORM, prefix)).is_some();
-        let prefix = match begins(&PREFIX) {
-            true => PREFIX,
-            false => OTHERS.into_iter().find(begins).unwrap_or(PREFIX),
-        };
-        Ok(ModelFiles { files, prefix })
+        let usual = names.decoder.to_owned();
+        let all = [usual.clone(), String::new(), format!("model.{usual}")];
+        let final_norm = format!("{}.weight", names.final_norm);
+        let found = all.into_iter().find(|decoder| files.info(&format!("{decoder}{final_norm}")).is_some());
+        Ok(ModelFiles { files, names, decoder: found.unwrap_or(usual) })
     }
 
     /// The tensors.
@@ -42,29 +44,33 @@ impl ModelFiles {
     /// What the files call the tensor `name`. A tied embedding may be stored under the head's name alone.
     pub fn stored_name(&self, name: &str, tied: bool) -> String {
         let stored = self.plain_name(name);
-        let head = self.plain_name(HEAD);
+        let head = self.plain_name(&self.names.head());
         let under_head = tied
-            && name == EMBEDDING
+            && name == self.names.embedding()
             && self.files.info(&stored).is_none()
             && self.files.info(&head).is_some();
         if under_head { head } else { stored }
     }
 
     fn plain_name(&self, name: &str) -> String {
-        // The head is not the decoder's: it takes part in what was wrapped around both alone.
-        match (name, self.prefix.strip_suffix(PREFIX)) {
-            (HEAD, outer) => format!("{}{HEAD}", outer.unwrap_or_default()),
-            (name, _) => renamed(name, self.prefix),
+        match name.strip_prefix(self.names.decoder) {
+            Some(rest) => format!("{}{rest}", self.decoder),
+            // The head is not the decoder's: it takes part in what was wrapped around both alone.
+            None => match self.decoder.strip_suffix(self.names.decoder) {
+                Some(outer) => format!("{outer}{name}"),
+                None => name.to_owned(),
+            },
         }
     }
 
     /// Settles whether the head is the embedding. As in transformers, a head of its own counts, whatever `config` says;
     /// `config` then says so too, with a warning.
     pub fn settle_head(&self, config: &mut ModelConfig) -> Result<()> {
-        let [embedding, head] = [EMBEDDING, HEAD].map(|name| self.plain_name(name));
-        let shape = [config.vocab_size, config.hidden_size];
+        let [embedding, head] =
+            [self.names.embedding(), self.names.head()].map(|name| self.plain_name(&name));
+        let shape = [config.architecture.vocab, config.architecture.hidden];
         match (self.files.info(&embedding), self.files.info(&head)) {
-            (Some(_), Some(_)) if config.tie_word_embeddings => {
+            (Some(_), Some(_)) if config.architecture.tied => {
                 if self.differ(&embedding, &head, &shape)? {
                     config.untie(format!(
                         "config.json says tie_word_embeddings, but {head} differs from {embedding}: the file's own head \
@@ -73,7 +79,7 @@ impl ModelFiles {
                 }
                 Ok(())
             }
-            (Some(tensor), None) if !config.tie_word_embeddings => {
+            (Some(tensor), None) if !config.architecture.tied => {
                 let why = format!(
                     "has no tensor {head}, and config.json does not say tie_word_embeddings: set that to true if the \
                      head is the embedding, or get the missing file"
@@ -99,26 +105,24 @@ impl ModelFiles {
     }
 
     /// Checks by the headers alone that the files hold `specs`, and nothing else but what any model may leave: a copy
-    /// of the embedding as head, and the rotary tables of old files.
+    /// of the embedding as head, and what old files keep of tables and masks.
     pub fn check(&self, specs: &[WeightSpec], config: &ModelConfig) -> Result<()> {
-        let tied = config.tie_word_embeddings;
+        let tied = config.architecture.tied;
         let used: BTreeSet<String> = specs.iter().map(|spec| self.stored_name(&spec.name, tied)).collect();
-        let head = self.plain_name(HEAD);
-        let ignored = |name: &str| name.ends_with("rotary_emb.inv_freq") || (tied && name == head);
+        let head = self.plain_name(&self.names.head());
+        let ignored =
+            |name: &str| OF_OLD_FILES.iter().any(|end| name.ends_with(end)) || (tied && name == head);
         let mut left = self.files.names().filter(|name| !used.contains(*name) && !ignored(name));
         if let Some(first) = left.next() {
             let why = format!(
                 "holds {} tensor(s) that {} does not have, such as {first}: is config.json the right one?",
                 1 + left.count(),
-                config.architecture
+                config.name
             );
             return Err(Error::file(&self.files.info(first).expect("one of its names").path, why));
         }
-        specs.iter().try_for_each(|spec| self.files.check(&self.stored_name(&spec.name, tied), &spec.shape))
+        specs.iter().try_for_each(|spec| {
+            self.files.check(&self.stored_name(&spec.name, tied), &spec.stored_shape())
+        })
     }
-}
-
-/// A decoder's tensor name with another beginning.
-fn renamed(name: &str, prefix: &str) -> String {
-    name.strip_prefix(PREFIX).map_or_else(|| name.to_owned(), |rest| format!("{prefix}{rest}"))
 }

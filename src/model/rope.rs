@@ -3,13 +3,15 @@
 
 use std::f64::consts::TAU;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 /// Rotary position embedding over heads of size D.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rope {
     /// The base of the frequencies.
     pub theta: f64,
+    /// Elements of a head that are rotated, the first ones.
+    pub rotated: usize,
     /// How they are stretched for longer contexts.
     pub scaling: RopeScaling,
 }
@@ -19,6 +21,11 @@ pub struct Rope {
 pub enum RopeScaling {
     /// None.
     Default,
+    /// All wavelengths by `factor`.
+    Linear {
+        /// How many times longer the context has become.
+        factor: f64,
+    },
     /// Llama 3.1's: long wavelengths by `factor`, short ones not at all, those between smoothly.
     Llama3 {
         /// How many times longer the context has become.
@@ -30,6 +37,40 @@ pub enum RopeScaling {
         /// The context before the stretching, in tokens.
         original_max_position_embeddings: usize,
     },
+    /// YaRN (Peng et al. 2023, arXiv 2309.00071): as Llama 3.1's with a ramp over the pairs, and sharper attention.
+    Yarn {
+        /// How many times longer the context has become.
+        factor: f64,
+        /// Turns within the original context from which on wavelengths are kept.
+        beta_fast: f64,
+        /// Turns up to which they are stretched in full.
+        beta_slow: f64,
+        /// Whether the ramp begins and ends at whole pairs.
+        truncate: bool,
+        /// What cosines and sines are multiplied with.
+        attention_factor: f64,
+        /// The context before the stretching, in tokens.
+        original_max_position_embeddings: usize,
+    },
+    /// LongRoPE (Ding et al. 2024, arXiv 2402.13753), for sequences within the original context: each pair by a factor of its
+    /// own.
+    Long {
+        /// A factor for each pair.
+        short_factor: Vec<f64>,
+        /// What cosines and sines are multiplied with.
+        attention_factor: f64,
+        /// The context before the stretching, in tokens.
+        original_max_position_embeddings: usize,
+    },
+}
+
+/// What rotary settings are where the file does not say.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RopeDefaults {
+    /// The base of the frequencies.
+    pub theta: f64,
+    /// The share of a head that is rotated.
+    pub share: f64,
 }
 
 /// The older key: the scaling alone, with `rope_theta` beside it.
@@ -40,16 +81,31 @@ const NEWER: &str = "rope_parameters";
 /// What the settings may hold beside the numbers of a scaling.
 const GENERAL: [&str; 5] =
     ["rope_type", "type", "rope_theta", "partial_rotary_factor", "original_max_position_embeddings"];
-/// The numbers of a scaling.
-const SCALING: [&str; 3] = ["factor", "low_freq_factor", "high_freq_factor"];
+
+/// The numbers of each scaling. The long factor of LongRoPE is for sequences that are refused here.
+const SCALINGS: [(&str, &[&str]); 6] = [
+    ("default", &[]),
+    ("linear", &["factor"]),
+    ("dynamic", &["factor", "alpha"]),
+    ("llama3", &["factor", "low_freq_factor", "high_freq_factor"]),
+    (
+        "yarn",
+        &["factor", "attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate"],
+    ),
+    ("longrope", &["factor", "attention_factor", "short_factor", "long_factor"]),
+];
+/// Without one of these there is no scaling.
+const FACTORS: [&str; 5] = ["factor", "low_freq_factor", "high_freq_factor", "short_factor", "long_factor"];
 
 impl Rope {
-    /// Radians a token of each pair of a head of size D: (D/2), θ^(−2j/D), scaled as `transformers` does.
-    pub fn inverse_frequencies(&self, head_dim: usize) -> Vec<f64> {
-        let plain = (0..head_dim / 2).map(|j| self.theta.powf(-2.0 * j as f64 / head_dim as f64));
-        match self.scaling {
+    /// Radians a token of each rotated pair of a head: (R/2), θ^(−2j/R), scaled as `transformers` does.
+    pub fn inverse_frequencies(&self) -> Vec<f64> {
+        let rotated = self.rotated as f64;
+        let plain = (0..self.rotated / 2).map(|j| self.theta.powf(-2.0 * j as f64 / rotated));
+        match &self.scaling {
             RopeScaling::Default => plain.collect(),
-            RopeScaling::Llama3 {
+            RopeScaling::Linear { factor } => plain.map(|frequency| frequency / factor).collect(),
+            &RopeScaling::Llama3 {
                 factor,
                 low_freq_factor,
                 high_freq_factor,
@@ -63,14 +119,106 @@ impl Rope {
                 };
                 plain.map(stretch).collect()
             }
+            &RopeScaling::Yarn {
+                factor,
+                beta_fast,
+                beta_slow,
+                truncate,
+                original_max_position_embeddings,
+                ..
+            } => {
+                // The pair that turns so often within the original context.
+                let pair = |turns: f64| {
+                    rotated * (original_max_position_embeddings as f64 / (turns * TAU)).ln()
+                        / (2.0 * self.theta.ln())
+                };
+                let (low, high) = match truncate {
+                    true => (pair(beta_fast).floor(), pair(beta_slow).ceil()),
+                    false => (pair(beta_fast), pair(beta_slow)),
+                };
+                let (low, high) = (low.max(0.0), high.min(rotated - 1.0));
+                let high = if low == high { high + 0.001 } else { high };
+                let stretch = |(j, frequency): (usize, f64)| {
+                    let stretched = ((j as f64 - low) / (high - low)).clamp(0.0, 1.0);
+                    stretched * frequency / factor + (1.0 - stretched) * frequency
+                };
+                plain.enumerate().map(stretch).collect()
+            }
+            RopeScaling::Long { short_factor, .. } => {
+                plain.zip(short_factor).map(|(frequency, factor)| frequency / factor).collect()
+            }
         }
+    }
+
+    /// Whether heads of size D can be rotated so.
+    pub(super) fn is_good(&self, head_dim: usize) -> bool {
+        let positive = |number: f64| number.is_finite() && number > 0.0;
+        let scaling = match &self.scaling {
+            RopeScaling::Default => true,
+            RopeScaling::Linear { factor } => positive(*factor),
+            &RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, .. } => {
+                [factor, low_freq_factor, high_freq_factor].into_iter().all(positive)
+                    && high_freq_factor > low_freq_factor
+            }
+            &RopeScaling::Yarn { factor, beta_fast, beta_slow, attention_factor, .. } => {
+                [factor, beta_fast, beta_slow, attention_factor].into_iter().all(positive)
+            }
+            RopeScaling::Long { short_factor, attention_factor, .. } => {
+                short_factor.len() == self.rotated / 2
+                    && short_factor.iter().chain([attention_factor]).copied().all(positive)
+            }
+        };
+        let rotated = self.rotated > 0 && self.rotated <= head_dim && self.rotated.is_multiple_of(2);
+        scaling && rotated && positive(self.theta)
+    }
+
+    /// What cosines and sines are multiplied with.
+    pub fn attention_factor(&self) -> f64 {
+        match self.scaling {
+            RopeScaling::Yarn { attention_factor, .. } | RopeScaling::Long { attention_factor, .. } => {
+                attention_factor
+            }
+            RopeScaling::Default | RopeScaling::Linear { .. } | RopeScaling::Llama3 { .. } => 1.0,
+        }
+    }
+
+    /// The longest sequence that these frequencies are for, in a model of this context.
+    pub(super) fn context(&self, context: usize) -> usize {
+        match self.scaling {
+            RopeScaling::Long { original_max_position_embeddings, .. } => {
+                context.min(original_max_position_embeddings)
+            }
+            _ => context,
+        }
+    }
+
+    /// The settings of layers with full attention, and of those with a window, as Gemma 3 has them: each in an object of its
+    /// own, or as `rope_theta` with a scaling, and `rope_local_base_freq`.
+    pub(super) fn pair_from_json(
+        config: &Value,
+        head_dim: usize,
+        max_positions: usize,
+        thetas: [f64; 2],
+        warnings: &mut Vec<String>,
+    ) -> Result<[Rope; 2], String> {
+        let defaults = thetas.map(|theta| RopeDefaults { theta, share: 1.0 });
+        let mut read = |config: &Value, defaults| Rope::from_json(config, head_dim, max_positions, defaults, warnings);
+        let apart = |name: &str| config[NEWER].get(name).filter(|settings| settings.is_object());
+        if let (Some(full), Some(windowed)) = (apart("full_attention"), apart("sliding_attention")) {
+            let alone = |settings: &Value| json!({ NEWER: settings });
+            return Ok([read(&alone(full), defaults[0])?, read(&alone(windowed), defaults[1])?]);
+        }
+        let local = number(config.get("rope_local_base_freq"), "rope_local_base_freq")?;
+        Ok([read(config, defaults[0])?, read(&json!({"rope_theta": local}), defaults[1])?])
     }
 
     /// Reads the settings of a `config.json` as `transformers` 5.24 does; what it would pass over because another key
     /// says otherwise is an error. Keys that neither uses are added to `warnings`.
     pub(super) fn from_json(
         config: &Value,
+        head_dim: usize,
         max_positions: usize,
+        defaults: RopeDefaults,
         warnings: &mut Vec<String>,
     ) -> Result<Rope, String> {
         let settings = |key| match &config[key] {
@@ -79,7 +227,7 @@ impl Rope {
             _ => Err(format!("{key} must be an object, or be left out")),
         };
         let read = |key, map, warnings: &mut Vec<String>| {
-            Settings { key, map, config }.read(max_positions, warnings)
+            Settings { key, map, config }.read(head_dim, max_positions, defaults, warnings)
         };
         let (older, newer) = (settings(OLDER)?, settings(NEWER)?);
         match (older, newer) {
@@ -107,47 +255,82 @@ struct Settings<'a> {
 }
 
 impl Settings<'_> {
-    fn read(&self, max_positions: usize, warnings: &mut Vec<String>) -> Result<Rope, String> {
+    fn read(
+        &self,
+        head_dim: usize,
+        max_positions: usize,
+        defaults: RopeDefaults,
+        warnings: &mut Vec<String>,
+    ) -> Result<Rope, String> {
         let key = self.key;
         if let Some((layers, _)) = self.map.iter().find(|(_, value)| value.is_object()) {
             return Err(format!(
                 "{key} has settings for some layers alone ({layers:?}), which is not supported"
             ));
         }
-        let theta = self.beside("rope_theta")?.unwrap_or(10_000.0);
+        let theta = self.beside("rope_theta")?.unwrap_or(defaults.theta);
         if theta <= 0.0 {
             return Err(format!("rope_theta is {theta}, expected a number > 0"));
         }
-        if self.beside("partial_rotary_factor")?.is_some_and(|factor| factor != 1.0) {
-            return Err(
-                "partial_rotary_factor is not 1: rotating a part of each head is not supported".into()
-            );
+        let share = self.beside("partial_rotary_factor")?.unwrap_or(defaults.share);
+        let rotated = (head_dim as f64 * share) as usize;
+        if !(share > 0.0 && share <= 1.0) || rotated == 0 || !rotated.is_multiple_of(2) {
+            return Err(format!(
+                "partial_rotary_factor is {share}: of a head of {head_dim} an even number of elements must be rotated"
+            ));
         }
         let original = self.beside("original_max_position_embeddings")?;
         let kind = self.kind()?;
-        let scaling = match kind {
-            None | Some("default") => {
+        let named = SCALINGS.iter().find(|(name, _)| *name == kind.unwrap_or("default"));
+        let Some((name, numbers)) = named else {
+            let all = SCALINGS.map(|(name, _)| format!("{name:?}")).join(", ");
+            return Err(format!("the rope_type is {:?}, supported are {all}", kind.unwrap_or_default()));
+        };
+        let original = original.unwrap_or(max_positions as f64);
+        let scaling = match *name {
+            "linear" => RopeScaling::Linear { factor: self.need(name, "factor")? },
+            // Frequencies change in sequences beyond the model's context alone, which are refused.
+            "dynamic" => RopeScaling::Default,
+            "llama3" => self.llama3(original)?,
+            "yarn" => self.yarn(original, max_positions)?,
+            "longrope" => self.long(original, max_positions, rotated)?,
+            _ => {
                 let set = |name: &&str| {
                     self.map.get(*name).is_some_and(|v| !v.is_null() && v.as_f64() != Some(1.0))
                 };
-                if let Some(name) = SCALING.iter().find(|name| set(name)) {
+                if let Some(name) = FACTORS.iter().find(|name| set(name)) {
                     let given = kind.map_or("no rope_type".into(), |kind| format!("rope_type \"{kind}\""));
                     return Err(format!("{key} has {name} but {given}: say which scaling it belongs to"));
                 }
                 RopeScaling::Default
             }
-            Some("llama3") => self.llama3(original.unwrap_or(max_positions as f64))?,
-            Some(other) => {
-                return Err(format!(
-                    "the rope_type is \"{other}\", supported are \"default\" and \"llama3\""
-                ));
-            }
         };
-        let known = |name: &str| GENERAL.contains(&name) || SCALING.contains(&name);
+        let known = |name: &str| GENERAL.contains(&name) || FACTORS.contains(&name) || numbers.contains(&name);
         for (name, _) in self.map.iter().filter(|(name, value)| !value.is_null() && !known(name)) {
             warnings.push(format!("{key} has {name:?}, which is not used here"));
         }
-        Ok(Rope { theta, scaling })
+        let rope = Rope { theta, rotated, scaling };
+        if rope.context(max_positions) < max_positions {
+            warnings.push(format!(
+                "sequences are of {} tokens at most: beyond, the model's rotary positions ({name}) are others",
+                rope.context(max_positions)
+            ));
+        }
+        Ok(rope)
+    }
+
+    /// A number above 0 that a scaling needs.
+    fn need(&self, kind: &str, name: &str) -> Result<f64, String> {
+        self.positive(kind, name)?.ok_or_else(|| format!("rope_type \"{kind}\" needs {name}"))
+    }
+
+    fn positive(&self, kind: &str, name: &str) -> Result<Option<f64>, String> {
+        match number(self.map.get(name), name)? {
+            Some(value) if value <= 0.0 => {
+                Err(format!("{name} of rope_type \"{kind}\" is {value}, expected a number > 0"))
+            }
+            value => Ok(value),
+        }
     }
 
     fn kind(&self) -> Result<Option<&str>, String> {
@@ -178,29 +361,71 @@ impl Settings<'_> {
     }
 
     fn llama3(&self, original: f64) -> Result<RopeScaling, String> {
-        let need = |name: &str| match number(self.map.get(name), name)? {
-            Some(value) if value > 0.0 => Ok(value),
-            Some(value) => Err(format!("{name} of rope_type \"llama3\" is {value}, expected a number > 0")),
-            None => Err(format!("rope_type \"llama3\" needs {name}")),
-        };
+        let need = |name| self.need("llama3", name);
         let (low_freq_factor, high_freq_factor) = (need("low_freq_factor")?, need("high_freq_factor")?);
         if high_freq_factor <= low_freq_factor {
             return Err(format!(
                 "high_freq_factor {high_freq_factor} must be above low_freq_factor {low_freq_factor}"
             ));
         }
-        if original < 1.0 || original.fract() != 0.0 || original > i32::MAX as f64 {
-            return Err(format!(
-                "original_max_position_embeddings is {original}, expected a number of tokens"
-            ));
-        }
         Ok(RopeScaling::Llama3 {
             factor: need("factor")?,
             low_freq_factor,
             high_freq_factor,
-            original_max_position_embeddings: original as usize,
+            original_max_position_embeddings: tokens(original)?,
         })
     }
+
+    fn yarn(&self, original: f64, max_positions: usize) -> Result<RopeScaling, String> {
+        let positive = |name| self.positive("yarn", name);
+        let original = tokens(original)?;
+        let factor = positive("factor")?.unwrap_or(max_positions as f64 / original as f64);
+        // The paper's temperature, of a factor and a weight.
+        let sharper = |weight: f64| if factor <= 1.0 { 1.0 } else { 0.1 * weight * factor.ln() + 1.0 };
+        let attention_factor = match (positive("attention_factor")?, positive("mscale")?, positive("mscale_all_dim")?) {
+            (Some(given), ..) => given,
+            (None, Some(above), Some(below)) => sharper(above) / sharper(below),
+            (None, ..) => sharper(1.0),
+        };
+        let truncate = match self.map.get("truncate") {
+            None | Some(Value::Null) => true,
+            Some(Value::Bool(truncate)) => *truncate,
+            Some(other) => return Err(format!("truncate is {other}, expected true or false")),
+        };
+        Ok(RopeScaling::Yarn {
+            factor,
+            beta_fast: positive("beta_fast")?.unwrap_or(32.0),
+            beta_slow: positive("beta_slow")?.unwrap_or(1.0),
+            truncate,
+            attention_factor,
+            original_max_position_embeddings: original,
+        })
+    }
+
+    fn long(&self, original: f64, max_positions: usize, rotated: usize) -> Result<RopeScaling, String> {
+        let original = tokens(original)?;
+        let factor = self.positive("longrope", "factor")?.unwrap_or(max_positions as f64 / original as f64);
+        let attention_factor = match self.positive("longrope", "attention_factor")? {
+            Some(given) => given,
+            None if factor <= 1.0 => 1.0,
+            None => (1.0 + factor.ln() / (original as f64).ln()).sqrt(),
+        };
+        let list = self.map.get("short_factor").and_then(Value::as_array);
+        let factors: Option<Vec<f64>> =
+            list.and_then(|list| list.iter().map(|v| v.as_f64().filter(|v| v.is_finite() && *v > 0.0)).collect());
+        let short_factor = factors.filter(|factors| factors.len() == rotated / 2).ok_or_else(|| {
+            format!("short_factor of rope_type \"longrope\" must be a list of {} numbers > 0", rotated / 2)
+        })?;
+        Ok(RopeScaling::Long { short_factor, attention_factor, original_max_position_embeddings: original })
+    }
+}
+
+/// A number of tokens.
+fn tokens(original: f64) -> Result<usize, String> {
+    if original < 2.0 || original.fract() != 0.0 || original > i32::MAX as f64 {
+        return Err(format!("original_max_position_embeddings is {original}, expected a number of tokens"));
+    }
+    Ok(original as usize)
 }
 
 fn number(value: Option<&Value>, name: &str) -> Result<Option<f64>, String> {
@@ -220,7 +445,12 @@ mod tests {
     use super::*;
 
     fn rope(config: Value) -> Result<Rope, String> {
-        Rope::from_json(&config, 64, &mut Vec::new())
+        read(&config, &mut Vec::new())
+    }
+
+    /// Of heads of 8 elements, in a context of 64.
+    fn read(config: &Value, warnings: &mut Vec<String>) -> Result<Rope, String> {
+        Rope::from_json(config, 8, 64, RopeDefaults { theta: 1e4, share: 1.0 }, warnings)
     }
 
     fn llama3(changes: Value) -> Value {
@@ -235,7 +465,7 @@ mod tests {
     fn original(rope: Rope) -> usize {
         match rope.scaling {
             RopeScaling::Llama3 { original_max_position_embeddings, .. } => original_max_position_embeddings,
-            RopeScaling::Default => panic!("no scaling"),
+            other => panic!("{other:?}"),
         }
     }
 
@@ -248,7 +478,7 @@ mod tests {
     /// Expected: what transformers 5.24 makes of these files (tests/fixtures/README.md).
     #[test]
     fn settings_stand_where_transformers_looks_for_them() {
-        let default = |theta| Rope { theta, scaling: RopeScaling::Default };
+        let default = |theta| Rope { theta, rotated: 8, scaling: RopeScaling::Default };
         assert_eq!(rope(json!({})).unwrap(), default(1e4));
         assert_eq!(rope(json!({"rope_theta": 500_000})).unwrap(), default(5e5));
         let inside = json!({"rope_parameters": {"rope_type": "default", "rope_theta": 5e5}});
@@ -312,7 +542,7 @@ mod tests {
             json!({"rope_parameters": {"rope_type": "default", "low_freq_factor": 4}}),
             &["low_freq_factor but rope_type \"default\""],
         );
-        for key in SCALING {
+        for key in ["factor", "low_freq_factor", "high_freq_factor"] {
             assert_refused(json!({"rope_scaling": llama3(json!({key: null}))}), &["needs", key]);
             assert_refused(json!({"rope_scaling": llama3(json!({key: "x"}))}), &[key, "expected a number"]);
             assert_refused(
@@ -323,7 +553,9 @@ mod tests {
         assert_refused(json!({"rope_scaling": "llama3"}), &["rope_scaling must be an object"]);
         assert_refused(json!({"rope_theta": "1e4"}), &["rope_theta is \"1e4\""]);
         assert_refused(json!({"rope_theta": 0}), &["rope_theta is 0"]);
-        assert_refused(json!({"partial_rotary_factor": 0.5}), &["partial_rotary_factor is not 1"]);
+        for share in [0.0, 1.1, 0.2, 0.4] {
+            assert_refused(json!({"partial_rotary_factor": share}), &["partial_rotary_factor is", "head of 8"]);
+        }
         assert_refused(
             json!({"rope_parameters": {"full_attention": {"rope_type": "default"}}}),
             &["rope_parameters", "full_attention"],
@@ -336,7 +568,7 @@ mod tests {
     fn settings_without_a_use_are_warned_about() {
         let mut warnings = Vec::new();
         let json = json!({"rope_scaling": llama3(json!({"attention_factor": 2.0, "beta_fast": null}))});
-        Rope::from_json(&json, 64, &mut warnings).unwrap();
+        read(&json, &mut warnings).unwrap();
         assert_eq!(warnings, ["rope_scaling has \"attention_factor\", which is not used here"]);
     }
 
@@ -367,7 +599,7 @@ mod tests {
             1.289173155782919e-06,
             5.677088097399974e-07,
         ];
-        let found = Rope { theta: 5e5, scaling }.inverse_frequencies(32);
+        let found = Rope { theta: 5e5, rotated: 32, scaling }.inverse_frequencies();
         assert_eq!(found.len(), expected.len());
         for (j, (found, expected)) in found.iter().zip(expected).enumerate() {
             assert!((found / expected - 1.0).abs() < 1e-6, "pair {j}: {found}, expected {expected}");
@@ -376,7 +608,7 @@ mod tests {
 
     #[test]
     fn default_frequencies_are_powers_of_theta() {
-        let found = Rope { theta: 10_000.0, scaling: RopeScaling::Default }.inverse_frequencies(8);
+        let found = Rope { theta: 10_000.0, rotated: 8, scaling: RopeScaling::Default }.inverse_frequencies();
         for (found, expected) in found.iter().zip([1.0, 0.1, 0.01, 0.001]) {
             assert!((found / expected - 1.0).abs() < 1e-12);
         }

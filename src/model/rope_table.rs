@@ -4,13 +4,16 @@ use std::sync::Mutex;
 
 use crate::error::Result;
 use crate::gpu::{Category, Format, Gpu, Recorder, Region, Tensor};
+use super::rope::Rope;
 use crate::ops::rope_table;
 
-/// Cosines, then sines of every position's angles, (positions, D), see [`rope_table`].
+/// Cosines, then sines of every position's angles, (positions, R), see [`rope_table`].
 pub(super) struct RopeTable {
     gpu: Gpu,
-    /// Radians a position, (D / 2).
+    /// Radians a position, (R / 2).
     frequencies: Vec<f64>,
+    /// What cosines and sines are multiplied with.
+    factor: f64,
     /// Most positions.
     context: usize,
     /// The longest table so far and its positions. Plans hold on to shorter ones.
@@ -18,8 +21,9 @@ pub(super) struct RopeTable {
 }
 
 impl RopeTable {
-    pub fn new(gpu: &Gpu, frequencies: Vec<f64>, context: usize) -> RopeTable {
-        RopeTable { gpu: gpu.clone(), frequencies, context, longest: Mutex::new(None) }
+    pub fn new(gpu: &Gpu, rope: &Rope, context: usize) -> RopeTable {
+        let (frequencies, factor) = (rope.inverse_frequencies(), rope.attention_factor());
+        RopeTable { gpu: gpu.clone(), frequencies, factor, context, longest: Mutex::new(None) }
     }
 
     /// The table in a recording whose sequences have up to `positions` tokens, the context at most.
@@ -38,7 +42,7 @@ impl RopeTable {
                 let bytes = Format::F32.bytes((rows * cols) as u64);
                 let region = self.gpu.buffer("rotary table", Category::Weights, bytes)?.region();
                 if !self.gpu.is_measuring() {
-                    self.gpu.upload(&region, &rope_table(&self.frequencies, rows))?;
+                    self.gpu.upload(&region, &rope_table(&self.frequencies, self.factor, rows))?;
                 }
                 (region, rows)
             }
@@ -53,11 +57,13 @@ impl RopeTable {
 mod tests {
     use super::*;
     use crate::gpu::Limits;
+    use crate::model::rope::RopeScaling;
 
     #[test]
     fn the_table_is_as_long_as_the_longest_plan_needs_and_shared() {
         let gpu = Gpu::without_device(Limits::default());
-        let table = RopeTable::new(&gpu, vec![1.0; 32], 3000);
+        let rope = Rope { theta: 1e4, rotated: 64, scaling: RopeScaling::Default };
+        let table = RopeTable::new(&gpu, &rope, 3000);
         let held = || gpu.memory().total;
         let mut r = Recorder::new(&gpu);
         let mut rows = |positions| table.bind(&mut r, positions).unwrap().rows.max();

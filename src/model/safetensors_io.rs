@@ -304,8 +304,9 @@ mod tests {
 
     use super::FloatFormat::{Bf16, F16, F32};
     use super::*;
+
+    const EMBEDDING: &str = "model.embed_tokens.weight";
     use crate::files::shared;
-    use crate::model::architecture::EMBEDDING;
 
     fn spec(name: &str, shape: &[usize], format: FloatFormat) -> TensorSpec {
         TensorSpec { name: name.into(), shape: shape.into(), format }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::Model;
 use super::adapter_storage::{ADAPTER_CONFIG, ADAPTER_FILE};
-use super::architecture::{Architecture, WeightSpec};
+use super::architecture::{Stored, WeightSpec};
 use super::companions::Companions;
 use super::config::ModelConfig;
 use super::format::FloatFormat;
@@ -74,28 +74,27 @@ impl Model {
             return Err(Error::file(dir, why));
         }
         if gpu.is_measuring() && !TensorFiles::are_in(dir) {
-            let weights = allocate(&Architecture::llama(&config).weights())?;
+            let weights = allocate(&config.architecture.weights())?;
             return Ok(Model::new(gpu, config, weights)?.of_folder(dir));
         }
-        let found = ModelFiles::open(dir)?;
+        let found = ModelFiles::open(dir, config.architecture.names)?;
         found.settle_head(&mut config)?;
-        let specs = Architecture::llama(&config).weights();
+        let specs = config.architecture.weights();
         // Before any memory is taken for them.
         found.check(&specs, &config)?;
         let weights = allocate(&specs)?;
         for spec in specs.iter().filter(|_| !gpu.is_measuring()) {
-            let stored = found.stored_name(&spec.name, config.tie_word_embeddings);
+            let stored = found.stored_name(&spec.name, config.architecture.tied);
             read_into(found.files(), &stored, &weights, spec)?;
         }
         Ok(Model::new(gpu, config, weights)?.of_folder(dir))
     }
 
     /// A model of `config` with random weights: normal, their standard deviation `config.json`'s `initializer_range`
-    /// (0.02 if it has none); norms are 1.
+    /// (0.02 if it has none); norms are 1, biases 0.
     pub fn random(gpu: &Gpu, config: ModelConfig, train: bool, seed: u32) -> Result<Model> {
-        let architecture = Architecture::llama(&config);
-        architecture.check()?;
-        let specs = architecture.weights();
+        config.architecture.check()?;
+        let specs = config.architecture.weights();
         let weights = match train {
             true => Weights::trained(gpu, &specs)?,
             false => Weights::frozen(gpu, &specs, FloatFormat::F32)?,
@@ -107,7 +106,7 @@ impl Model {
                 (deviation * (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()) as f32
             };
             let values: Vec<f32> = match spec.shape.len() {
-                1 => vec![1.0; spec.shape[0]],
+                1 => vec![config.architecture.initial(spec); spec.shape[0]],
                 _ => (0..spec.shape.iter().product()).map(draw).collect(),
             };
             weights.upload(&spec.name, &values)?;
@@ -153,36 +152,42 @@ pub(super) fn read_into(
     weights: &Weights,
     spec: &WeightSpec,
 ) -> Result<()> {
-    // Large matrices pass through the host in pieces.
-    let (rows, cols) = match spec.shape.as_slice() {
-        [rows, cols] => (*rows, *cols),
-        _ => (1, spec.shape.iter().product()),
-    };
-    let step = (READ_BYTES / (cols * 4)).max(1);
-    for first in (0..rows).step_by(step) {
-        let values = match spec.shape.len() {
-            2 => found.read_rows_f32(stored, &spec.shape, first..(first + step).min(rows))?,
-            _ => found.read_f32(stored, &spec.shape)?,
-        };
-        if let Some(value) = values.iter().find(|value| !value.is_finite()) {
+    let check = |values: Vec<f32>| match values.iter().find(|value| !value.is_finite()) {
+        None => Ok(values),
+        Some(value) => {
             let path = found.info(stored).map_or(Path::new(MODEL_FILE), |tensor| &tensor.path);
             let why = format!("tensor {stored} holds {value}: the file is damaged, get it again");
-            return Err(Error::file(path, why));
+            Err(Error::file(path, why))
         }
-        weights.upload_rows(&spec.name, first, &values)?;
+    };
+    match (spec.stored, spec.shape.as_slice()) {
+        // Large matrices pass through the host in pieces.
+        (Stored::AsUsed, [rows, cols]) => {
+            let step = (READ_BYTES / (cols * 4)).max(1);
+            for first in (0..*rows).step_by(step) {
+                let rows = first..(first + step).min(*rows);
+                let values = check(found.read_rows_f32(stored, &spec.shape, rows)?)?;
+                weights.upload_rows(&spec.name, first, &values)?;
+            }
+            Ok(())
+        }
+        _ => {
+            let values = check(found.read_f32(stored, &spec.stored_shape())?)?;
+            weights.upload(&spec.name, &spec.from_stored(values))
+        }
     }
-    Ok(())
 }
 
 /// Writes weights, one tensor in memory at a time.
 pub(super) fn save_weights(weights: &Weights, path: &Path, format: FloatFormat) -> Result<()> {
-    let spec = |w: &Weight| TensorSpec { name: w.name.clone(), shape: w.shape.clone(), format };
+    let spec = |w: &Weight| TensorSpec { name: w.name.clone(), shape: w.spec().stored_shape(), format };
     let specs: Vec<TensorSpec> = weights.iter().map(spec).collect();
     let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
     write_atomic(path, specs, &metadata, |spec| {
-        let values = weights.download(weights.get(&spec.name).expect("listed above"))?;
+        let weight = weights.get(&spec.name).expect("listed above");
+        let values = weights.download(weight)?;
         match values.iter().find(|value| !value.is_finite()) {
-            None => Ok(values),
+            None => Ok(weight.spec().to_stored(values)),
             Some(value) => Err(Error::SelfCheck(format!(
                 "{} holds {value}, so that nothing is saved: lower the learning rate of what trained it",
                 spec.name
@@ -195,7 +200,8 @@ pub(super) fn save_weights(weights: &Weights, path: &Path, format: FloatFormat) 
 pub(crate) fn restore_weights(weights: &Weights, path: &Path) -> Result<()> {
     let found = TensorFiles::open_file(path)?;
     for weight in weights.iter() {
-        weights.upload(&weight.name, &found.read_f32(&weight.name, &weight.shape)?)?;
+        let values = found.read_f32(&weight.name, &weight.spec().stored_shape())?;
+        weights.upload(&weight.name, &weight.spec().from_stored(values))?;
     }
     Ok(())
 }

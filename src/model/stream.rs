@@ -138,6 +138,8 @@ pub(crate) mod extent {
     pub const PAIRS: u8 = 4;
     /// Tokens of a preamble.
     pub const PREAMBLE: u8 = 5;
+    /// Different positions.
+    pub const POSITIONS: u8 = 6;
 }
 
 /// Keys that a row sees on average.
@@ -194,6 +196,8 @@ pub(crate) struct Stream {
     offsets: Buffer,
     /// The gradients' index lists; a stream that is only scored does without.
     inverses: Option<(InverseBuffers, InverseBuffers)>,
+    /// And that of learned positions.
+    positions: Option<InverseBuffers>,
 }
 
 /// A stream's targets in a recording.
@@ -227,7 +231,10 @@ impl Stream {
             }
             false => None,
         };
+        let learned = training && model.architecture().learned_positions;
+        let positions = learned.then(|| InverseBuffers::new(gpu, tokens, tokens)).transpose()?;
         Ok(Stream {
+            positions,
             gpu: gpu.clone(),
             capacity,
             vocab: model.architecture().vocab,
@@ -304,6 +311,9 @@ impl Stream {
             spans: bind(r, &self.spans, tokens, 4),
             ends: Some(bind(r, &self.ends, tokens, 1)),
             inverse: inverses.map(|i| i.0),
+            positions: self.positions.as_ref().map(|positions| {
+                positions.bind(r, dim(extent::POSITIONS, self.capacity.tokens), tokens)
+            }),
         };
         let picked = TargetTensors {
             rows: bind(r, &self.target_rows, targets, 1),
@@ -330,6 +340,11 @@ impl Stream {
             embedding.upload(gpu, &tokens)?;
             picked.upload(gpu, &Inverse::of_all(&packed.target_rows, packed.ids.len()))?;
             live.extents[extent::UNIQUE as usize] = tokens.rows.len() as u32;
+        }
+        if let Some(positions) = &self.positions {
+            let inverse = Inverse::of(&packed.positions());
+            positions.upload(gpu, &inverse)?;
+            live.extents[extent::POSITIONS as usize] = inverse.rows.len() as u32;
         }
         live.extents[extent::TOKENS as usize] = packed.ids.len() as u32;
         live.extents[extent::TARGETS as usize] = packed.target_ids.len() as u32;

@@ -8,7 +8,7 @@ use half::{bf16, f16};
 use super::architecture::WeightSpec;
 use super::format::{FloatFormat, to_bf16, to_f16};
 use crate::error::{Error, Result};
-use crate::gpu::{Category, Format, Gpu, Recorder, Region};
+use crate::gpu::{Category, Format, Gpu, Recorder, Region, Tensor};
 use crate::ops::Matrix;
 
 /// One weight, in as many parts as the GPU's binding limit asks for.
@@ -43,13 +43,26 @@ struct Stack {
 }
 
 impl Weight {
+    /// Elements that lie together in a row on the device: one, of a vector, whose elements vectors stacked below it follow.
     fn cols(&self) -> usize {
         rows_and_cols(&self.shape).1
     }
 
+    /// How it lies in the model's files.
+    pub(super) fn spec(&self) -> &WeightSpec {
+        &self.spec
+    }
+
     /// The regions of the parts: values, gradient, rows, cols. A vector is one row.
     pub fn parts(&self) -> impl Iterator<Item = (&Region, Option<&Region>, usize, usize)> {
-        self.parts.iter().map(|p| (&p.values, p.gradient.as_ref(), p.rows, self.cols()))
+        let extents = |p: &Part| match self.shape.len() {
+            1 => (1, p.rows),
+            _ => (p.rows, self.cols()),
+        };
+        self.parts.iter().map(move |p| {
+            let (rows, cols) = extents(p);
+            (&p.values, p.gradient.as_ref(), rows, cols)
+        })
     }
 
     /// Number of elements.
@@ -80,11 +93,11 @@ pub struct Weights {
     pub(crate) segments: Vec<Segment>,
 }
 
-/// A vector is a matrix of one row.
+/// A vector is a matrix of one column, so that vectors can be stacked as well.
 fn rows_and_cols(shape: &[usize]) -> (usize, usize) {
     match shape {
         [rows, cols] => (*rows, *cols),
-        _ => (1, shape.iter().product()),
+        _ => (shape.iter().product(), 1),
     }
 }
 
@@ -105,8 +118,8 @@ fn runs(specs: &[WeightSpec]) -> impl Iterator<Item = &[WeightSpec]> {
 fn stacks(run: &[WeightSpec], limit: usize, align: usize) -> Vec<Vec<Placed>> {
     let cols = rows_and_cols(&run[0].shape).1;
     let rows: Vec<usize> = run.iter().map(|s| rows_and_cols(&s.shape).0).collect();
-    // Rows after which the next member may begin.
-    let step = align / gcd(align, cols);
+    // Rows after which the next member may begin: vectors are bound together alone, without gaps.
+    let step = if run[0].shape.len() == 1 { 1 } else { align / gcd(align, cols) };
     let stack = |members: &[(usize, usize)]| {
         let mut next = 0;
         let place = |(member, rows): &(usize, usize)| {
@@ -294,12 +307,30 @@ impl Weights {
         &self.gpu
     }
 
-    /// The weight `name` in a recording, with its gradient when it is trained and the recording trains.
+    /// The matrix `name` in a recording, with its gradient when it is trained and the recording trains.
     pub(crate) fn bind(&self, r: &mut Recorder, name: &str) -> Matrix {
         self.bind_stacked(r, &[name])
     }
 
-    /// Weights of equally long rows as one matrix, one below the other.
+    /// Vectors that are stacked as one, (1, their elements), with its gradient when they are trained and the recording
+    /// trains.
+    pub(crate) fn bind_vectors<S: AsRef<str>>(&self, r: &mut Recorder, names: &[S]) -> Tensor {
+        let known = |name: &S| {
+            let name = name.as_ref();
+            self.get(name).unwrap_or_else(|| panic!("the architecture asks for an unknown weight {name}"))
+        };
+        let weights: Vec<&Weight> = names.iter().map(known).collect();
+        let [part] = &weights[0].parts[..] else { panic!("{}: a vector is in one part", weights[0].name) };
+        let elements: usize = weights.iter().map(|weight| weight.elements()).sum();
+        assert_eq!(part.stack.rows, elements, "{}: stacked otherwise", weights[0].name);
+        let vector = r.bind(&part.stack.values, 1, elements, Format::F32);
+        if let Some(gradient) = &part.stack.gradient {
+            r.train(vector, gradient);
+        }
+        vector
+    }
+
+    /// Matrices of equally long rows as one, one below the other.
     pub(crate) fn bind_stacked<S: AsRef<str>>(&self, r: &mut Recorder, names: &[S]) -> Matrix {
         let mut pieces = Vec::new();
         for name in names.iter().map(AsRef::as_ref) {

@@ -5,7 +5,7 @@ use super::matrix::Matrix;
 use super::product::aligned;
 use crate::error::Result;
 use crate::gpu::shader::{Constants, constants};
-use crate::gpu::{Accumulate, Launch, Recorder, Tensor, Work, read, write};
+use crate::gpu::{Accumulate, Dim, Launch, Recorder, Tensor, Work, read, write};
 
 /// Which rows were gathered from where, turned round, so that every row of the table sums its own gradient:
 /// `rows[u]` was gathered to the rows `order[offsets[u]..offsets[u + 1]]`. All integers.
@@ -22,7 +22,18 @@ pub struct Inverse {
 constants! {
     struct GatherRows {
         cols: u32,
+        /// Whether a row's index is its position.
+        by_position: bool,
     }
+}
+
+/// Which row of the table each row of the result is.
+#[derive(Clone, Copy)]
+enum Indices {
+    /// As these integers say, (T, 1).
+    Given(Tensor),
+    /// Its position: the keys that it sees by its span (T, 4), less one, after those that all rows see before their own.
+    Position { spans: Tensor, before: Dim },
 }
 
 constants! {
@@ -56,25 +67,57 @@ pub fn embedding(
     scale: f32,
 ) -> Result<Tensor> {
     assert_eq!(indices.cols, 1, "gather_rows: indices (T, 1)");
-    let y = r.tensor("gather_rows", indices.rows, table.cols);
+    gather(r, table, Indices::Given(indices), inverse, scale)
+}
+
+/// y_t = table_{position of t}: learned positions.
+///   table (positions, C)  spans (T, 4) integers, see [`super::attention`]  ->  y (T, C)
+///
+/// Every position must have its row in the table. A gradient flows to the table by `inverse`, as in [`gather_rows`].
+pub fn position_embedding(
+    r: &mut Recorder,
+    table: &Matrix,
+    spans: Tensor,
+    before: Dim,
+    inverse: Option<Inverse>,
+) -> Result<Tensor> {
+    assert_eq!(spans.cols, 4, "position_embedding: spans (T, 4)");
+    gather(r, table, Indices::Position { spans, before }, inverse, 1.0)
+}
+
+fn gather(
+    r: &mut Recorder,
+    table: &Matrix,
+    indices: Indices,
+    inverse: Option<Inverse>,
+    scale: f32,
+) -> Result<Tensor> {
+    let (index, by_position) = match indices {
+        Indices::Given(indices) => (read("indices", indices), None),
+        Indices::Position { spans, before } => (read("spans", spans).vec4(), Some(("before", before.into()))),
+    };
+    let count = match indices {
+        Indices::Given(indices) => indices.rows,
+        Indices::Position { spans, .. } => spans.rows,
+    };
+    let y = r.tensor("gather_rows", count, table.cols);
     let cols = table.cols;
     let across = aligned(&[cols]);
     for part in table.chunks(usize::MAX) {
         r.launch(Launch {
             kernel: "gather_rows",
-            constants: GatherRows { cols: cols as u32 }.list(),
-            params: vec![
-                ("rows", indices.rows.into()),
+            constants: GatherRows { cols: cols as u32, by_position: by_position.is_some() }.list(),
+            params: [
+                ("rows", count.into()),
                 ("first", part.first.into()),
                 ("count", part.rows.into()),
                 ("scale", scale.into()),
-            ],
-            args: vec![
-                read("table", part.part).rows(across),
-                read("indices", indices),
-                write("y", y).rows(across),
-            ],
-            groups: elements(indices.rows, cols),
+            ]
+            .into_iter()
+            .chain(by_position)
+            .collect(),
+            args: vec![read("table", part.part).rows(across), index.clone(), write("y", y).rows(across)],
+            groups: elements(count, cols),
             work: Work { flops: 0.0, bytes: 8.0 * cols as f64 },
         });
     }

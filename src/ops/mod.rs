@@ -27,7 +27,7 @@ mod segment;
 mod self_attention;
 
 pub use activation::{Activation, activation, gated_activation};
-pub use add::residual_add;
+pub use add::{residual_add, scaled_residual_add};
 pub use advance::{DecodeSlots, decode_advance};
 pub use attention::{AttentionShape, KeySource, attention};
 pub(crate) use cases::for_first_start;
@@ -35,7 +35,7 @@ pub use cases::{Case, CaseReport, Input, all_cases, largest_shapes, real_shapes}
 pub use ceiling::Ceilings;
 use elements::elements;
 pub use feed_forward::{FeedForward, feed_forward};
-pub use gather::{Inverse, embedding, gather_rows};
+pub use gather::{Inverse, embedding, gather_rows, position_embedding};
 pub use linear::{Linear, Lora, linear, merge_lora};
 pub use logits::LogitTransform;
 pub use logprob::{LogProb, VOCAB_CHUNK, logprob};

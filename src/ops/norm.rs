@@ -73,17 +73,12 @@ pub fn norm(r: &mut Recorder, x: Tensor, norm: &Norm) -> Result<Tensor> {
     normalise(r, x, &[(Columns { first: 0, groups: 1, width: x.cols }, *norm)])
 }
 
-/// Heads of width D normalised by themselves; the other columns stay as they are. Each part is the first of its columns, its
-/// heads, and how they are normalised.
+/// Groups of columns, such as heads, normalised by themselves; the other columns stay as they are. Each part is the first of
+/// its columns, its groups, and how they are normalised, each as wide as the norm's weight.
 ///   x (N, C)  ->  y (N, C)
-pub fn head_norm(
-    r: &mut Recorder,
-    x: Tensor,
-    head_dim: usize,
-    parts: &[(usize, usize, Norm)],
-) -> Result<Tensor> {
+pub fn head_norm(r: &mut Recorder, x: Tensor, parts: &[(usize, usize, Norm)]) -> Result<Tensor> {
     let part = |(first, groups, norm): &(usize, usize, Norm)| {
-        (Columns { first: *first, groups: *groups, width: head_dim }, *norm)
+        (Columns { first: *first, groups: *groups, width: norm.weight.cols }, *norm)
     };
     normalise(r, x, &parts.iter().map(part).collect::<Vec<_>>())
 }

@@ -18,10 +18,10 @@ pub struct Rotary {
 
 /// Cosines, then sines of every position's angles: (positions, 2 · frequencies), row-major. Made in `f64`, since the sines of
 /// drivers lose the large angles. `inv_freq` is in radians a position.
-pub fn rope_table(inv_freq: &[f64], positions: usize) -> Vec<f32> {
+pub fn rope_table(inv_freq: &[f64], factor: f64, positions: usize) -> Vec<f32> {
     let row = |position: usize| {
         let angles = inv_freq.iter().map(move |f| position as f64 * f);
-        angles.clone().map(f64::cos).chain(angles.map(f64::sin)).map(|x| x as f32)
+        angles.clone().map(f64::cos).chain(angles.map(f64::sin)).map(|x| (factor * x) as f32)
     };
     (0..positions).flat_map(row).collect()
 }

@@ -17,7 +17,7 @@ pub struct SelfAttention {
     pub norm: Option<Norm>,
     /// Queries, keys and values: ((H + 2 K) D, C).
     pub qkv: Linear,
-    /// Normalisation of each head of the queries, and of the keys.
+    /// Normalisation of the queries, and of the keys: of each head, or where the weight is as wide as all of them together.
     pub head_norms: Option<[Norm; 2]>,
     /// The rotation of queries and keys, where there is one.
     pub rotary: Option<Rotary>,
@@ -53,9 +53,9 @@ pub fn self_attention(
     }
     let mut qkv = linear(r, x, &block.qkv, None)?;
     if let Some([of_queries, of_keys]) = block.head_norms {
-        let keys_at = shape.heads * shape.head_dim;
-        let parts = [(0, shape.heads, of_queries), (keys_at, shape.kv_heads, of_keys)];
-        qkv = head_norm(r, qkv, shape.head_dim, &parts)?;
+        let [queries, keys] = [shape.heads, shape.kv_heads].map(|heads| heads * shape.head_dim);
+        let part = |first, width, norm: Norm| (first, width / norm.weight.cols, norm);
+        qkv = head_norm(r, qkv, &[part(0, queries, of_queries), part(queries, keys, of_keys)])?;
     }
     rotary::rotary(r, qkv, shape, block.rotary, spans, keys)?;
     attention(r, qkv, shape, spans, keys)

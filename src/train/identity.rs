@@ -184,7 +184,7 @@ impl RunIdentity {
             lora_r: lora.rank,
             lora_alpha: lora.alpha,
             use_rslora: lora.rank_stabilised,
-            lora_target_modules: lora.targets.iter().map(|p| p.name()).collect::<Vec<_>>().join(","),
+            lora_target_modules: lora.targets.to_string(),
         });
         Ok(RunIdentity {
             command,

@@ -1,6 +1,8 @@
 //! What the tests share: the device, fixtures, the models beside the checkout.
 #![allow(dead_code)]
 
+pub mod parity;
+
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 

@@ -114,19 +114,25 @@ impl Doors {
         let good = ModelConfig::load(&self.dir).unwrap();
         let mut config = good.clone();
         // What all of these sizes are too little, too much or too odd for.
-        let change = draws.below(10);
+        let change = draws.below(15);
         let size = draws.of(&sizes);
+        let a = &mut config.architecture;
         match change {
-            0 => config.hidden_size = draws.of(&[0, 1 << 31, usize::MAX]),
-            1 => config.intermediate_size = draws.of(&[0, 1 << 31, usize::MAX]),
-            2 => config.num_layers = draws.of(&[0, 2_000_000_000, usize::MAX]),
-            3 => config.heads = draws.of(&[0, 3, 1 << 31, usize::MAX]),
-            4 => config.kv_heads = draws.of(&[0, 3, 5, usize::MAX]),
-            5 => config.head_dim = size,
-            6 => config.vocab_size = draws.of(&[0, 1 << 31, usize::MAX]),
-            7 => config.max_position_embeddings = draws.of(&[0, 1 << 31, usize::MAX]),
-            8 => config.rope.theta = draws.of(&[0.0, -1.0, f64::NAN, f64::INFINITY]),
-            _ => config.rms_norm_eps = draws.of(&[-1.0, f64::NAN, f64::INFINITY]),
+            0 => a.hidden = draws.of(&[0, 1 << 31, usize::MAX]),
+            1 => a.feed_forward_size = draws.of(&[0, 1 << 31, usize::MAX]),
+            2 => a.layers = draws.of(&[0, 1, 2_000_000_000, usize::MAX]),
+            3 => a.heads = draws.of(&[0, 3, 1 << 31, usize::MAX]),
+            4 => a.kv_heads = draws.of(&[0, 3, 5, usize::MAX]),
+            5 => a.head_dim = size,
+            6 => a.vocab = draws.of(&[0, 1 << 31, usize::MAX]),
+            7 => a.context = draws.of(&[0, 1 << 31, usize::MAX]),
+            8 => a.attention.ropes[0].theta = draws.of(&[0.0, -1.0, f64::NAN, f64::INFINITY]),
+            9 => a.attention.layers[0].rope = Some(1),
+            10 => a.attention.layers[0].window = Some(0),
+            11 => a.attention.ropes[0].rotated = draws.of(&[0, 3, a.head_dim + 2, usize::MAX]),
+            12 => a.attention.scale = draws.of(&[0.0, f32::NAN]),
+            13 => a.logits.soft_cap = Some(draws.of(&[0.0, -1.0, f32::INFINITY])),
+            _ => a.norm.epsilon = draws.of(&[-1.0, f32::NAN, f32::INFINITY]),
         }
         let config = if draws.once_in(4) { good.clone() } else { config };
         let valid = config == good;

@@ -55,7 +55,8 @@ fn config(_: &Path) -> Run {
     Box::new(|input| {
         let Ok(json) = serde_json::from_slice(input) else { return false };
         let Ok(config) = ModelConfig::from_json(json) else { return false };
-        config.rope.inverse_frequencies(config.head_dim).iter().all(|f| f.is_finite())
+        let ropes = config.architecture.attention.ropes.iter();
+        ropes.flat_map(|rope| rope.inverse_frequencies()).all(|f| f.is_finite())
     })
 }
 

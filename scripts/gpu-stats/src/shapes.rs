@@ -29,7 +29,7 @@ pub fn config(shape: &str) -> Result<ModelConfig> {
             return Err(format!("{shape} is neither a folder nor one of {}", names().join(", ")).into());
         }
         let mut config = ModelConfig::load(Path::new(shape))?;
-        config.num_layers = config.num_layers.min(LAYERS);
+        config.architecture = config.architecture.with_layers(config.architecture.layers.min(LAYERS));
         return Ok(config);
     };
     let config = json!({
@@ -48,7 +48,7 @@ mod tests {
     #[test]
     fn every_shape_is_a_model_and_others_are_refused_with_the_names() {
         for name in names() {
-            assert_eq!(config(name).unwrap().num_layers, LAYERS);
+            assert_eq!(config(name).unwrap().architecture.layers, LAYERS);
         }
         let error = config("smolm2").unwrap_err().to_string();
         assert!(error.contains("smollm2-135m, qwen3-0.6b"), "{error}");

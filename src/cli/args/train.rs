@@ -14,7 +14,7 @@ use super::{ensure, positive, unusable};
 use crate::data::rows::Columns;
 use crate::error::{Error, Result};
 use crate::gpu::Limits;
-use crate::model::lora::LoraConfig;
+use crate::model::lora::{LoraConfig, LoraTargets};
 use crate::optim::OptimiserKind;
 use crate::preference::PreferenceLoss;
 use crate::train::options::{AlignOptions, DpoOptions, TrainOptions};
@@ -599,7 +599,7 @@ impl LoraArgs {
         if self.lora_target_modules.is_empty() {
             self.lora_target_modules.push("all-linear".into());
         }
-        let targets = LoraConfig::parse_targets(&self.lora_target_modules)?;
+        let targets = LoraTargets::parse(&self.lora_target_modules)?;
         Ok(Some(LoraConfig { rank, alpha: alpha as f32, rank_stabilised: self.use_rslora, targets }))
     }
 }

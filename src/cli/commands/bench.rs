@@ -122,7 +122,7 @@ fn work(suite: Suite, plan: &BenchPlan, gpu: &Gpu) -> Result<Option<Work>> {
             (!recipes.is_empty()).then_some(Work::Kernels(recipes))
         }
         Suite::Passes => {
-            let length = PASS.length.min(plan.model.config()?.max_position_embeddings);
+            let length = PASS.length.min(plan.model.config()?.architecture.context);
             of_model(plan.trained, passes(&batches(Batch { length, ..PASS })))
         }
         Suite::Step => {

@@ -164,7 +164,7 @@ fn head_cases(
         "head_norm_forward",
         &shape,
         inputs(),
-        move |r, t| Ok(vec![head_norm(r, t[0], d, &parts(t))?]),
+        move |r, t| Ok(vec![head_norm(r, t[0], &parts(t))?]),
         move |v| vec![reference::head_norm_forward(&v[0], cols, &twins(v, with_bias, kind, places))],
     );
     let backward = Case::new(
@@ -172,8 +172,8 @@ fn head_cases(
         &shape,
         inputs(),
         move |r, t| {
-            let y = head_norm(r, t[0], d, &parts(t))?;
-            let z = head_norm(r, t[0], d, &parts(t))?;
+            let y = head_norm(r, t[0], &parts(t))?;
+            let z = head_norm(r, t[0], &parts(t))?;
             let sum = residual_add(r, y, z)?;
             r.backward(&[(sum, t[1])])?;
             Ok(gradients(r, &[t[0], t[2], t[3], t[4]]))

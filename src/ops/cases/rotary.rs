@@ -84,7 +84,7 @@ fn in_place(shape: Shape, before: usize) -> [Case; 2] {
             rows(2),
             rows(3),
             Input::u32(spans.clone(), n, 4).live(0),
-            Input::f32(rope_table(&inv_freq(rotated), positions), positions, rotated),
+            Input::f32(rope_table(&inv_freq(rotated), 1.0, positions), positions, rotated),
             Input::normal(4, before.max(1), 2 * kv_heads * d, 1.0).live(1),
         ]
     };
@@ -136,7 +136,7 @@ fn into_cache(shape: Shape) -> Case {
         Input::normal(1, n, cols, 1.0).live(0),
         Input::normal(2, n, cols, 1.0).live(0),
         Input::u32(spans, n, 4).live(0),
-        Input::f32(rope_table(&inv_freq(rotated), positions), positions, rotated),
+        Input::f32(rope_table(&inv_freq(rotated), 1.0, positions), positions, rotated),
         Input::normal(3, m, 2 * kv_heads * d, 1.0),
     ];
     Case::new(

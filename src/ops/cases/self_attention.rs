@@ -96,7 +96,7 @@ impl Size {
         let inv_freq = self.inv_freq();
         match inv_freq.len() {
             0 => Input::f32(vec![0.0], 1, 1),
-            pairs => Input::f32(rope_table(&inv_freq, positions), positions, 2 * pairs),
+            pairs => Input::f32(rope_table(&inv_freq, 1.0, positions), positions, 2 * pairs),
         }
     }
 
