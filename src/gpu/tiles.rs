@@ -62,7 +62,7 @@ impl Candidates {
             all.rows.insert(0, tile(true, lanes, 64 / wide, wide));
             all.columns.insert(0, tile(true, lanes, 4, 16));
             if lanes <= 16 {
-                all.rows.push(tile(true, lanes, 2, 32));
+                all.rows.insert(1, tile(true, lanes, 2, 32));
             }
         }
         all

@@ -20,8 +20,8 @@ pub struct Tuned {
     pub wrong_on_gpu: Option<String>,
 }
 
-/// Sets the kernels' variants to ones that are right here. On a processor the tiles of products are the fastest, as far as a
-/// second of trying tells. On a GPU they are measured later, where a recording first meets products of a class, for five
+/// Sets the kernels' variants to ones that are right here. On a processor the tiles of products are the fastest, as far as half
+/// a second of trying tells. On a GPU they are measured later, where a recording first meets products of a class, for five
 /// seconds in all; if a kernel for GPUs disagrees with [`crate::reference`], those for processors are used instead. What was
 /// chosen is kept in `cache`, a folder, for the next time on this device, driver and version.
 ///

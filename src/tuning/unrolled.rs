@@ -7,8 +7,9 @@ use crate::error::Result;
 use crate::gpu::{Candidates, Format, Gpu, ProductForm, Products, Tuning, UnrolledTile, UnrolledTiles};
 use crate::ops::Case;
 
-/// Candidates that were not reached by then stay untried: a processor compiles a tile for up to a second.
-const LONGEST: Duration = Duration::from_millis(900);
+/// Candidates that would not be through by then, if they took as long as the one before, stay untried: a processor compiles a
+/// tile for up to a second.
+const LONGEST: Duration = Duration::from_millis(600);
 /// What a candidate is timed for.
 const TIMED_FOR: Duration = Duration::from_millis(5);
 
@@ -22,9 +23,11 @@ pub(super) fn choose(gpu: &Gpu, untuned: UnrolledTiles) -> Result<(UnrolledTiles
     let mut best = |tiles: &[UnrolledTile], choose: Choose, case: &Case| -> Result<()> {
         let mut fastest = f64::INFINITY;
         let mut chosen = None;
+        let mut last = Duration::ZERO;
         for tile in tiles {
             // The first is taken unmeasured where the time is up; a wrong one never.
-            if chosen.is_some() && started.elapsed() > LONGEST {
+            let begun = started.elapsed();
+            if chosen.is_some() && begun + last > LONGEST {
                 break;
             }
             let mut candidate = chosen_tiles;
@@ -38,6 +41,7 @@ pub(super) fn choose(gpu: &Gpu, untuned: UnrolledTiles) -> Result<(UnrolledTiles
             if seconds < fastest {
                 (fastest, chosen) = (seconds, Some(*tile));
             }
+            last = started.elapsed() - begun;
         }
         if let Some(tile) = chosen {
             choose(&mut chosen_tiles, tile);
