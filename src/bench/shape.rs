@@ -165,7 +165,10 @@ mod tests {
     #[test]
     fn fewer_layers_show_in_the_name() {
         let shape = Shape::parse("llama-3.2-1b").unwrap().with_layers(2);
-        assert_eq!((&*shape.name, shape.config().unwrap().architecture.layers), ("llama-3.2-1b, 2 of its layers", 2));
+        assert_eq!(
+            (&*shape.name, shape.config().unwrap().architecture.layers),
+            ("llama-3.2-1b, 2 of its layers", 2)
+        );
     }
 
     #[test]

@@ -83,7 +83,13 @@ impl Slots {
         };
         let sequences = bind(r, &self.sequences, 1);
         let eos = r.bind(&self.eos.region(), self.eos.bytes() as usize / 4, 1, Format::U32);
-        let stream = StreamTensors { ids: slots.tokens, spans: slots.spans, ends: None, inverse: None, positions: None };
+        let stream = StreamTensors {
+            ids: slots.tokens,
+            spans: slots.spans,
+            ends: None,
+            inverse: None,
+            positions: None,
+        };
         let keys = Keys::Cache { cache: cache.clone(), apart: true };
         let hidden = model.hidden(r, &stream, &keys, false)?;
         let normed = model.final_norm(r, hidden)?;

@@ -8,7 +8,7 @@ use super::lora::{LoraLayout, LoraTerm, MAX_RANK};
 use super::module_match::{Modules, any, matched, regex};
 
 /// What makes no difference to what an adapter computes, or is read below.
-const KNOWN: [&str; 27] = [
+const KNOWN: [&str; 28] = [
     "alpha_pattern",
     "auto_mapping",
     "base_model_name_or_path",

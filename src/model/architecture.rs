@@ -175,7 +175,7 @@ impl WeightSpec {
     }
 
     /// Its elements as they are used, from those in a file.
-    pub(super) fn from_stored(&self, values: Vec<f32>) -> Vec<f32> {
+    pub(super) fn to_used(&self, values: Vec<f32>) -> Vec<f32> {
         match self.stored {
             Stored::AsUsed => values,
             Stored::Transposed => transposed(&values, self.shape[1], self.shape[0]),
@@ -291,7 +291,8 @@ impl Architecture {
                     norm(&mut out, &names.norm(of_layer, layer), width);
                 }
             }
-            let projections = || self.projections().map(|projection| (projection, names.module(projection, layer)));
+            let projections =
+                || self.projections().map(|projection| (projection, names.module(projection, layer)));
             for (projection, module) in projections() {
                 let (rows, cols) = self.projection_shape(projection);
                 let spec = matrix(format!("{module}.weight"), rows, cols);

@@ -48,7 +48,11 @@ impl Architecture {
             return Err(Error::config("hidden_size", why));
         }
         if self.attention.layers.len() != self.layers {
-            let why = format!("is {}, attention is described for {} layers", self.layers, self.attention.layers.len());
+            let why = format!(
+                "is {}, attention is described for {} layers",
+                self.layers,
+                self.attention.layers.len()
+            );
             return Err(Error::config("num_hidden_layers", why));
         }
         let ropes = self.attention.ropes.len();

@@ -98,8 +98,7 @@ impl ModelConfig {
         }
         let name = family.architecture;
         let set = |key: &str| {
-            json.get(key)
-                .is_some_and(|v| !v.is_null() && *v != Value::Bool(false) && v.as_f64() != Some(1.0))
+            json.get(key).is_some_and(|v| !v.is_null() && *v != Value::Bool(false) && v.as_f64() != Some(1.0))
         };
         // Where it is said not to be used, its size is no surprise.
         let in_use = |key: &str| key != "sliding_window" || json["use_sliding_window"] != Value::Bool(false);
@@ -151,7 +150,9 @@ fn family(json: &Value) -> Result<&'static Family, String> {
         // transformers goes by model_type, which may change the maths under the same tensor names.
         (Some(Some(family)), Some(model_type)) if family.model_type != model_type => {
             let stated = family.architecture;
-            return Err(format!("architectures says {stated}, model_type says \"{model_type}\": which is it?"));
+            return Err(format!(
+                "architectures says {stated}, model_type says \"{model_type}\": which is it?"
+            ));
         }
         (Some(Some(family)), _) => return Ok(family),
         (None, Some(model_type)) => {
@@ -236,10 +237,7 @@ mod tests {
         let old = ropes(json!({"rope_scaling": llama3}));
         assert_eq!(old, ropes(json!({"rope_theta": null, "rope_parameters": newer})));
         assert_eq!(old[0].theta, 5e5);
-        assert!(matches!(
-            old[0].scaling,
-            RopeScaling::Llama3 { original_max_position_embeddings: 8192, .. }
-        ));
+        assert!(matches!(old[0].scaling, RopeScaling::Llama3 { original_max_position_embeddings: 8192, .. }));
         let default = ropes(json!({"rope_parameters": {"rope_type": "default", "rope_theta": 5e5}}));
         assert_eq!(default, ropes(json!({})));
     }

@@ -78,7 +78,8 @@ impl Model {
             Keys::After { keys, .. } => keys.max() as usize + rows,
             Keys::Cache { cache, .. } => cache.longest(),
         };
-        let tables = self.state.ropes.iter().map(|rope| rope.bind(r, positions)).collect::<Result<Vec<_>>>()?;
+        let tables =
+            self.state.ropes.iter().map(|rope| rope.bind(r, positions)).collect::<Result<Vec<_>>>()?;
         for layer in 0..a.layers {
             let (state, stream, keys, tables) = (self.state.clone(), *stream, keys.clone(), tables.clone());
             let record = move |r: &mut Recorder| state.layer(r, layer, x, &stream, &tables, &keys);

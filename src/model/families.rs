@@ -127,7 +127,9 @@ fn like_llama(s: &Settings, names: &'static Names, defaults: Defaults) -> Result
     let kv_heads = s.size("num_key_value_heads", MAX_SIZE)?.or(defaults.kv_heads).unwrap_or(heads);
     let head_dim = head_dim(s, hidden, heads, defaults.head_dim)?;
     if !heads.is_multiple_of(kv_heads) {
-        return Err(format!("num_attention_heads {heads} is not a multiple of num_key_value_heads {kv_heads}"));
+        return Err(format!(
+            "num_attention_heads {heads} is not a multiple of num_key_value_heads {kv_heads}"
+        ));
     }
     let attention_bias = s.flag("attention_bias", false)?;
     Ok(Architecture {
@@ -190,7 +192,9 @@ fn switched_window(s: &Settings, a: &mut Architecture) -> Result<(), String> {
     let window = s.size("sliding_window", MAX_POSITIONS)?.or(Some(4096)).filter(|_| used);
     let first = match s.get("max_window_layers") {
         None => 28,
-        Some(value) => value.as_u64().ok_or_else(|| format!("max_window_layers is {value}, expected a number"))?,
+        Some(value) => {
+            value.as_u64().ok_or_else(|| format!("max_window_layers is {value}, expected a number"))?
+        }
     };
     a.attention.layers =
         s.windowed_layers(a.layers, window, |layer| window.is_some() && layer as u64 >= first)?;
@@ -218,11 +222,13 @@ fn qwen3(s: &Settings, warnings: &mut Vec<String>) -> Result<Architecture, Strin
 
 /// Norms before and after with weights that stand for 1 + w, a scaled embedding, windows in some layers.
 fn gemma(s: &Settings, windows: impl Fn(usize) -> bool) -> Result<Architecture, String> {
-    let defaults =
-        Defaults { kv_heads: Some(4), head_dim: Some(256), context: 8192, tied: true, ..DEFAULTS };
+    let defaults = Defaults { kv_heads: Some(4), head_dim: Some(256), context: 8192, tied: true, ..DEFAULTS };
     let mut a = like_llama(s, &GEMMA, defaults)?;
     if s.flag("use_bidirectional_attention", false)? {
-        return Err("use_bidirectional_attention is true: only models whose tokens see none after them are supported".into());
+        return Err(
+            "use_bidirectional_attention is true: only models whose tokens see none after them are supported"
+                .into(),
+        );
     }
     a.norm.kind = NormKind::RmsUnitOffset;
     a.block = Block::BothNorms;
@@ -260,8 +266,7 @@ fn gemma3(s: &Settings, warnings: &mut Vec<String>) -> Result<Architecture, Stri
     a.attention.qk_norm = Some(QkNorm::EachHead);
     a.attention.soft_cap = soft_cap(s, "attn_logit_softcapping", None)?;
     a.logits.soft_cap = soft_cap(s, "final_logit_softcapping", None)?;
-    let [full, windowed] =
-        Rope::pair_from_json(s.json(), a.head_dim, a.context, [1e6, 1e4], warnings)?;
+    let [full, windowed] = Rope::pair_from_json(s.json(), a.head_dim, a.context, [1e6, 1e4], warnings)?;
     a.attention.ropes = vec![full, windowed];
     for layer in &mut a.attention.layers {
         layer.rope = Some(layer.window.is_some() as usize);
@@ -272,7 +277,8 @@ fn gemma3(s: &Settings, warnings: &mut Vec<String>) -> Result<Architecture, Stri
 /// Every fourth layer is without rotary positions.
 fn smollm3(s: &Settings, warnings: &mut Vec<String>) -> Result<Architecture, String> {
     let defaults = Defaults { kv_heads: Some(4), context: 32_768, tied: true, ..DEFAULTS };
-    let mut a = with_rope(like_llama(s, &LLAMA, defaults)?, s, RopeDefaults { theta: 2e6, ..ROPE }, warnings)?;
+    let mut a =
+        with_rope(like_llama(s, &LLAMA, defaults)?, s, RopeDefaults { theta: 2e6, ..ROPE }, warnings)?;
     let interval = s.size("no_rope_layer_interval", MAX_LAYERS)?.unwrap_or(4);
     let has_rope: Vec<bool> = match s.get("no_rope_layers") {
         None => (0..a.layers).map(|layer| !(layer + 1).is_multiple_of(interval)).collect(),
@@ -384,12 +390,17 @@ fn gpt2(s: &Settings, _: &mut Vec<String>) -> Result<Architecture, String> {
 fn gpt_neox(s: &Settings, warnings: &mut Vec<String>) -> Result<Architecture, String> {
     let mut a = like_llama(s, &GPT_NEOX, DEFAULTS)?;
     if a.kv_heads != a.heads {
-        return Err("num_key_value_heads differs from num_attention_heads, which GPT-NeoX does not have".into());
+        return Err(
+            "num_key_value_heads differs from num_attention_heads, which GPT-NeoX does not have".into()
+        );
     }
     let biased = s.flag("attention_bias", true)?;
     (a.attention.qkv_bias, a.attention.output_bias) = (biased, biased);
-    a.norm =
-        Norm { kind: NormKind::Layer, epsilon: s.positive_or_zero("layer_norm_eps", 1e-5)? as f32, bias: true };
+    a.norm = Norm {
+        kind: NormKind::Layer,
+        epsilon: s.positive_or_zero("layer_norm_eps", 1e-5)? as f32,
+        bias: true,
+    };
     a.block = if s.flag("use_parallel_residual", true)? { Block::Parallel } else { Block::PreNorm };
     a.feed_forward =
         FeedForward { activation: s.activation("hidden_act", Activation::Gelu)?, gated: false, bias: true };

@@ -44,11 +44,11 @@ impl LoraTargets {
         if names.len() == 1 && names[0].as_ref() == "all-linear" {
             return Ok(LoraTargets::AllLinear);
         }
-        let known: BTreeSet<&str> =
-            FAMILIES.iter().flat_map(|family| family.names.targets()).collect();
+        let known: BTreeSet<&str> = FAMILIES.iter().flat_map(|family| family.names.targets()).collect();
         if let Some(unknown) = names.iter().map(AsRef::as_ref).find(|name| !known.contains(name)) {
             let known: Vec<&str> = known.into_iter().collect();
-            let why = format!("no module is called {unknown:?}: choose from {}, or all-linear", known.join(", "));
+            let why =
+                format!("no module is called {unknown:?}: choose from {}, or all-linear", known.join(", "));
             return Err(Error::config("lora-target-modules", why));
         }
         let names: BTreeSet<String> = names.iter().map(|name| name.as_ref().to_owned()).collect();

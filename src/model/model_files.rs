@@ -121,8 +121,8 @@ impl ModelFiles {
             );
             return Err(Error::file(&self.files.info(first).expect("one of its names").path, why));
         }
-        specs.iter().try_for_each(|spec| {
-            self.files.check(&self.stored_name(&spec.name, tied), &spec.stored_shape())
-        })
+        specs
+            .iter()
+            .try_for_each(|spec| self.files.check(&self.stored_name(&spec.name, tied), &spec.stored_shape()))
     }
 }

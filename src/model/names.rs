@@ -31,7 +31,6 @@ impl Projection {
         use Projection::*;
         matches!(self, Query | Key | Value | QueryKeyValue)
     }
-
 }
 
 /// The norms of a layer.
@@ -155,8 +154,11 @@ const SELF_ATTENTION: [(Projection, &str); 4] = [
     (Projection::Value, "self_attn.v_proj"),
     (Projection::Output, "self_attn.o_proj"),
 ];
-const MLP: [(Projection, &str); 3] =
-    [(Projection::Gate, "mlp.gate_proj"), (Projection::Up, "mlp.up_proj"), (Projection::Down, "mlp.down_proj")];
+const MLP: [(Projection, &str); 3] = [
+    (Projection::Gate, "mlp.gate_proj"),
+    (Projection::Up, "mlp.up_proj"),
+    (Projection::Down, "mlp.down_proj"),
+];
 
 /// Llama's names, which most families have.
 pub const LLAMA: Names = Names {
@@ -251,9 +253,6 @@ pub const GPT_NEOX: Names = Names {
         (Projection::Up, "mlp.dense_h_to_4h"),
         (Projection::Down, "mlp.dense_4h_to_h"),
     ],
-    norms: &[
-        (LayerNorm::Attention, "input_layernorm"),
-        (LayerNorm::FeedForward, "post_attention_layernorm"),
-    ],
+    norms: &[(LayerNorm::Attention, "input_layernorm"), (LayerNorm::FeedForward, "post_attention_layernorm")],
     matrices: Matrices::QkvByHead,
 };

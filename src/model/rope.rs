@@ -202,7 +202,8 @@ impl Rope {
         warnings: &mut Vec<String>,
     ) -> Result<[Rope; 2], String> {
         let defaults = thetas.map(|theta| RopeDefaults { theta, share: 1.0 });
-        let mut read = |config: &Value, defaults| Rope::from_json(config, head_dim, max_positions, defaults, warnings);
+        let mut read =
+            |config: &Value, defaults| Rope::from_json(config, head_dim, max_positions, defaults, warnings);
         let apart = |name: &str| config[NEWER].get(name).filter(|settings| settings.is_object());
         if let (Some(full), Some(windowed)) = (apart("full_attention"), apart("sliding_attention")) {
             let alone = |settings: &Value| json!({ NEWER: settings });
@@ -305,7 +306,8 @@ impl Settings<'_> {
                 RopeScaling::Default
             }
         };
-        let known = |name: &str| GENERAL.contains(&name) || FACTORS.contains(&name) || numbers.contains(&name);
+        let known =
+            |name: &str| GENERAL.contains(&name) || FACTORS.contains(&name) || numbers.contains(&name);
         for (name, _) in self.map.iter().filter(|(name, value)| !value.is_null() && !known(name)) {
             warnings.push(format!("{key} has {name:?}, which is not used here"));
         }
@@ -382,11 +384,12 @@ impl Settings<'_> {
         let factor = positive("factor")?.unwrap_or(max_positions as f64 / original as f64);
         // The paper's temperature, of a factor and a weight.
         let sharper = |weight: f64| if factor <= 1.0 { 1.0 } else { 0.1 * weight * factor.ln() + 1.0 };
-        let attention_factor = match (positive("attention_factor")?, positive("mscale")?, positive("mscale_all_dim")?) {
-            (Some(given), ..) => given,
-            (None, Some(above), Some(below)) => sharper(above) / sharper(below),
-            (None, ..) => sharper(1.0),
-        };
+        let attention_factor =
+            match (positive("attention_factor")?, positive("mscale")?, positive("mscale_all_dim")?) {
+                (Some(given), ..) => given,
+                (None, Some(above), Some(below)) => sharper(above) / sharper(below),
+                (None, ..) => sharper(1.0),
+            };
         let truncate = match self.map.get("truncate") {
             None | Some(Value::Null) => true,
             Some(Value::Bool(truncate)) => *truncate,
@@ -411,8 +414,8 @@ impl Settings<'_> {
             None => (1.0 + factor.ln() / (original as f64).ln()).sqrt(),
         };
         let list = self.map.get("short_factor").and_then(Value::as_array);
-        let factors: Option<Vec<f64>> =
-            list.and_then(|list| list.iter().map(|v| v.as_f64().filter(|v| v.is_finite() && *v > 0.0)).collect());
+        let factors: Option<Vec<f64>> = list
+            .and_then(|list| list.iter().map(|v| v.as_f64().filter(|v| v.is_finite() && *v > 0.0)).collect());
         let short_factor = factors.filter(|factors| factors.len() == rotated / 2).ok_or_else(|| {
             format!("short_factor of rope_type \"longrope\" must be a list of {} numbers > 0", rotated / 2)
         })?;
@@ -554,7 +557,10 @@ mod tests {
         assert_refused(json!({"rope_theta": "1e4"}), &["rope_theta is \"1e4\""]);
         assert_refused(json!({"rope_theta": 0}), &["rope_theta is 0"]);
         for share in [0.0, 1.1, 0.2, 0.4] {
-            assert_refused(json!({"partial_rotary_factor": share}), &["partial_rotary_factor is", "head of 8"]);
+            assert_refused(
+                json!({"partial_rotary_factor": share}),
+                &["partial_rotary_factor is", "head of 8"],
+            );
         }
         assert_refused(
             json!({"rope_parameters": {"full_attention": {"rope_type": "default"}}}),

@@ -2,9 +2,9 @@
 
 use std::sync::Mutex;
 
+use super::rope::Rope;
 use crate::error::Result;
 use crate::gpu::{Category, Format, Gpu, Recorder, Region, Tensor};
-use super::rope::Rope;
 use crate::ops::rope_table;
 
 /// Cosines, then sines of every position's angles, (positions, R), see [`rope_table`].

@@ -173,7 +173,7 @@ pub(super) fn read_into(
         }
         _ => {
             let values = check(found.read_f32(stored, &spec.stored_shape())?)?;
-            weights.upload(&spec.name, &spec.from_stored(values))
+            weights.upload(&spec.name, &spec.to_used(values))
         }
     }
 }
@@ -201,7 +201,7 @@ pub(crate) fn restore_weights(weights: &Weights, path: &Path) -> Result<()> {
     let found = TensorFiles::open_file(path)?;
     for weight in weights.iter() {
         let values = found.read_f32(&weight.name, &weight.spec().stored_shape())?;
-        weights.upload(&weight.name, &weight.spec().from_stored(values))?;
+        weights.upload(&weight.name, &weight.spec().to_used(values))?;
     }
     Ok(())
 }

@@ -311,9 +311,10 @@ impl Stream {
             spans: bind(r, &self.spans, tokens, 4),
             ends: Some(bind(r, &self.ends, tokens, 1)),
             inverse: inverses.map(|i| i.0),
-            positions: self.positions.as_ref().map(|positions| {
-                positions.bind(r, dim(extent::POSITIONS, self.capacity.tokens), tokens)
-            }),
+            positions: self
+                .positions
+                .as_ref()
+                .map(|positions| positions.bind(r, dim(extent::POSITIONS, self.capacity.tokens), tokens)),
         };
         let picked = TargetTensors {
             rows: bind(r, &self.target_rows, targets, 1),

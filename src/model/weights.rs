@@ -415,13 +415,16 @@ impl Weights {
         })
     }
 
-    /// Reads a weight's gradient back; empty for a frozen weight.
+    /// Reads a weight's gradient back, laid out as the weight is in its files; empty for a frozen weight.
     pub fn download_gradient(&self, weight: &Weight) -> Result<Vec<f32>> {
         let mut out = Vec::new();
         for part in weight.parts.iter().filter_map(|p| p.gradient.as_ref()) {
             out.extend(self.gpu.download::<f32>(part)?);
         }
-        Ok(out)
+        if out.is_empty() {
+            return Ok(out);
+        }
+        Ok(weight.spec.to_stored(out))
     }
 
     /// Sets every gradient to zero.

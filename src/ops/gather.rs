@@ -116,7 +116,7 @@ fn gather(
             .into_iter()
             .chain(by_position)
             .collect(),
-            args: vec![read("table", part.part).rows(across), index.clone(), write("y", y).rows(across)],
+            args: vec![read("table", part.part).rows(across), index, write("y", y).rows(across)],
             groups: elements(count, cols),
             work: Work { flops: 0.0, bytes: 8.0 * cols as f64 },
         });

@@ -5,11 +5,11 @@ use crate::train::run_dir::Resume;
 use std::path::PathBuf;
 
 use super::*;
-use crate::model::LoraTargets;
 use crate::annotate::likelihood::Normalise;
 use crate::annotate::llm::Orders;
 use crate::bench::{Batch, Held, Shape, Source, Sweep};
 use crate::model::FloatFormat;
+use crate::model::LoraTargets;
 use crate::optim::OptimiserKind;
 use crate::preference::PreferenceLoss;
 
