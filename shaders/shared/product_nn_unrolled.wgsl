@@ -63,13 +63,24 @@ fn main(
 //#end
     }
 //#end
-//#for a in TILE_ROWS
-    if (row${a} < rows()) {
+    // Loops as in product_nt_unrolled, for the same reasons.
+    let row_end = min(tile_row + LANES * TILE_ROWS, rows());
+    let col_end = min(tile_col + TILE_COLS, cols());
+    for (var row = tile_row + lane; row < row_end; row += LANES) {
+        var results: array<vec4<f32>, TILE_COLS / 4u>;
 //#for q in TILE_COLS / 4
-        if (tile_col + ${q}u * 4u < cols()) {
-            finish(row${a}, tile_col + ${q}u * 4u, sums[${a}u * (TILE_COLS / 4u) + ${q}u]);
+        results[${q}] = sums[${q}];
+//#end
+        for (var col = tile_col; col < col_end; col += 4u) {
+            finish(row, col, results[0]);
+//#for q in TILE_COLS / 4
+            results[${q}] = results[min(${q}u + 1u, TILE_COLS / 4u - 1u)];
+//#end
         }
+        if (TILE_ROWS > 1u) {
+//#for i in TILE_ROWS * TILE_COLS / 4
+            sums[${i}] = sums[min(${i}u + TILE_COLS / 4u, TILE_ROWS * TILE_COLS / 4u - 1u)];
 //#end
+        }
     }
-//#end
 }

@@ -81,30 +81,43 @@ fn main(
 //#end
     }
 //#end
-//#for a in TILE_ROWS
-    if (row${a} < rows()) {
+    // Loops, not text, and with no count that a compiler could unroll them by: what finishes a result is long, and compilers for
+    // processors take their time over every copy of it. The next sums are always at the same place: an array that is indexed by
+    // a variable would not stay in registers.
+    let row_end = min(tile_row + LANES * TILE_ROWS, rows());
+    let col_end = min(tile_col + TILE_WIDTH, cols());
+    for (var row = tile_row + lane; row < row_end; row += LANES) {
 //#if NORM
-        let inverse = 1.0 / sqrt(squares[${a}] / f32(inner(0u)) + params.eps);
+        let inverse = 1.0 / sqrt(squares[0] / f32(inner(0u)) + params.eps);
         if (tile_col == 0u) {
-            save_inverse_rms(row${a}, inverse);
+            save_inverse_rms(row, inverse);
         }
 //#else
         let inverse = 1.0;
 //#end
-//#if PAIRED
-//#for i in TILE_COLS / 8
-        if (tile_col + ${i}u * 4u < cols()) {
-            finish_pair(row${a}, tile_col + ${i}u * 4u, inverse * sums[${a}u * (TILE_COLS / 4u) + ${i}u],
-                inverse * sums[${a}u * (TILE_COLS / 4u) + TILE_COLS / 8u + ${i}u]);
-        }
-//#end
-//#else
+        var results: array<vec4<f32>, TILE_COLS / 4u>;
 //#for q in TILE_COLS / 4
-        if (tile_col + ${q}u * 4u < cols()) {
-            finish(row${a}, tile_col + ${q}u * 4u, inverse * sums[${a}u * (TILE_COLS / 4u) + ${q}u]);
+        results[${q}] = inverse * sums[${q}];
+//#end
+        for (var col = tile_col; col < col_end; col += 4u) {
+//#if PAIRED
+            finish_pair(row, col, results[0], results[TILE_COLS / 8u]);
+//#else
+            finish(row, col, results[0]);
+//#end
+//#for q in TILE_COLS / 4
+            results[${q}] = results[min(${q}u + 1u, TILE_COLS / 4u - 1u)];
+//#end
         }
+        if (TILE_ROWS > 1u) {
+//#for i in TILE_ROWS * TILE_COLS / 4
+            sums[${i}] = sums[min(${i}u + TILE_COLS / 4u, TILE_ROWS * TILE_COLS / 4u - 1u)];
+//#end
+//#if NORM
+//#for a in TILE_ROWS
+            squares[${a}] = squares[min(${a}u + 1u, TILE_ROWS - 1u)];
 //#end
 //#end
+        }
     }
-//#end
 }

@@ -57,13 +57,22 @@ fn main(
         }
 //#end
     }
-//#for a in 4
-    if (row + ${a}u < rows()) {
+    // Loops as in product_nt_unrolled, for the same reasons.
+    let row_end = min(row + 4u, rows());
+    let col_end = min(tile_col + TILE_COLS, cols());
+    for (var r = row; r < row_end; r++) {
+        var results: array<vec4<f32>, TILE_COLS / 4u>;
 //#for q in TILE_COLS / 4
-        if (tile_col + ${q}u * 4u < cols()) {
-            finish_slice(slice, row + ${a}u, tile_col + ${q}u * 4u, sums[${a}u * (TILE_COLS / 4u) + ${q}u]);
+        results[${q}] = sums[${q}];
+//#end
+        for (var col = tile_col; col < col_end; col += 4u) {
+            finish_slice(slice, r, col, results[0]);
+//#for q in TILE_COLS / 4
+            results[${q}] = results[min(${q}u + 1u, TILE_COLS / 4u - 1u)];
+//#end
         }
+//#for i in TILE_COLS
+        sums[${i}] = sums[min(${i}u + TILE_COLS / 4u, TILE_COLS - 1u)];
 //#end
     }
-//#end
 }
