@@ -1,7 +1,7 @@
 //! Cases: residual adds.
 
 use super::{Case, Input};
-use crate::ops::residual_add;
+use crate::ops::{residual_add, scaled_residual_add};
 use crate::reference;
 
 pub(super) fn cases() -> Vec<Case> {
@@ -31,6 +31,29 @@ pub(super) fn cases() -> Vec<Case> {
             },
             |v| vec![reference::residual_add(&v[2], &v[2]), v[2].clone()],
         ));
+        // As Granite adds; twice to b's gradient.
+        let scaled = |x: &[f64]| x.iter().map(|x| SCALE as f64 * x).collect::<Vec<_>>();
+        out.push(Case::new(
+            "scaled_residual_add",
+            &shape,
+            inputs(),
+            |r, t| Ok(vec![scaled_residual_add(r, t[0], t[1], SCALE)?]),
+            move |v| vec![reference::residual_add(&v[0], &scaled(&v[1]))],
+        ));
+        out.push(Case::new(
+            "scaled_residual_add_backward",
+            &shape,
+            inputs(),
+            |r, t| {
+                let y = scaled_residual_add(r, t[0], t[1], SCALE)?;
+                let z = scaled_residual_add(r, y, t[1], SCALE)?;
+                r.backward(&[(z, t[2])])?;
+                Ok([t[0], t[1]].iter().filter_map(|t| r.gradient(*t)).collect())
+            },
+            move |v| vec![v[2].clone(), reference::residual_add(&scaled(&v[2]), &scaled(&v[2]))],
+        ));
     }
     out
 }
+
+const SCALE: f32 = 0.22;

@@ -1,8 +1,8 @@
 //! Cases: rows looked up, and what every 16-bit number becomes.
 
 use super::{Case, Input, gradients};
-use crate::gpu::{Format, Tensor};
-use crate::ops::{Inverse, Matrix, embedding, gather_rows, residual_add};
+use crate::gpu::{Dim, Format, Recorder, Tensor};
+use crate::ops::{Inverse, Matrix, embedding, gather_rows, position_embedding, residual_add};
 use crate::reference;
 use half::{bf16, f16};
 
@@ -90,6 +90,7 @@ pub(super) fn cases() -> Vec<Case> {
         }
     }
     out.extend(embeddings());
+    out.extend(positions());
     // Every number that 16 bits hold between two magnitudes; all in one case, the small ones would not be seen beside
     // the large. The first f16 are subnormal.
     for format in [Format::F16, Format::Bf16] {
@@ -180,4 +181,56 @@ fn embeddings() -> Vec<Case> {
         }
     }
     out
+}
+
+/// Learned positions, of rows with keys of their own and of a prefix, without keys, and after keys that all rows see.
+fn positions() -> Vec<Case> {
+    let spans: Vec<[u32; 4]> =
+        vec![[0, 0, 0, 1], [0, 0, 0, 2], [0, 2, 5, 6], [0, 2, 5, 9], [0, 0, 0, 0], [3, 7, 7, 8]];
+    let before = 3;
+    let (rows, cols) = (16, 20);
+    let position = move |span: &[f64]| before + (span[1] - span[0] + span[3] - span[2]).max(1.0) as u32 - 1;
+    let of_spans = move |spans: &[f64]| spans.chunks_exact(4).map(position).collect::<Vec<_>>();
+    let (n, flat) = (spans.len(), spans.concat());
+    let numbers: Vec<f64> = flat.iter().map(|x| *x as f64).collect();
+    let indices = of_spans(&numbers);
+    let groups: Vec<Vec<u32>> =
+        (0..rows as u32).map(|row| (0..n as u32).filter(|i| indices[*i as usize] == row).collect()).collect();
+    let offsets = groups.iter().scan(0, |end, g| {
+        *end += g.len() as u32;
+        Some(*end)
+    });
+    let offsets: Vec<u32> = [0].into_iter().chain(offsets).collect();
+    let inputs = vec![
+        Input::normal(1, rows, cols, 1.0).watched(),
+        Input::u32(flat, n, 4).live(0),
+        Input::normal(2, n, cols, 1.0).live(0),
+        Input::u32((0..rows as u32).collect(), rows, 1),
+        Input::u32(offsets, rows + 1, 1),
+        Input::u32(groups.concat(), n, 1).live(0),
+    ];
+    let record = move |r: &mut Recorder, t: &[Tensor]| {
+        let inverse = Inverse { rows: t[3], offsets: t[4], order: t[5] };
+        position_embedding(r, &t[0].into(), t[1], Dim::Fixed(before), Some(inverse))
+    };
+    let shape = format!("positions {rows} T {n} C {cols}");
+    let forward = Case::new(
+        "position_embedding",
+        &shape,
+        inputs.clone(),
+        move |r, t| Ok(vec![record(r, t)?]),
+        move |v| vec![reference::gather_rows(&v[0], &of_spans(&v[1]), cols)],
+    );
+    let backward = Case::new(
+        "position_embedding_backward",
+        shape,
+        inputs,
+        move |r, t| {
+            let y = record(r, t)?;
+            r.backward(&[(y, t[2])])?;
+            Ok(gradients(r, &[t[0]]))
+        },
+        move |v| vec![reference::gather_rows_backward(&of_spans(&v[1]), &v[2], rows, cols)],
+    );
+    vec![forward, backward]
 }
