@@ -16,9 +16,9 @@ use oaif::generate::{GenerateOptions, Generator, Request, SamplingParams};
 use oaif::gpu::shader::Constant;
 use oaif::gpu::{Arena, Category, Counts, DeviceKind, Format, Gpu, GpuOptions, Groups, Launch, Limits};
 use oaif::gpu::{Plan, PlanOptions, Recorder, Tensor, Tier, Work, read, write};
-use oaif::model::architecture::{self, WeightSpec};
+use oaif::model::architecture::WeightSpec;
 use oaif::model::stream::Capacity;
-use oaif::model::{FloatFormat, LoraConfig, Model, ModelConfig, Scorer, Weights};
+use oaif::model::{FloatFormat, LoraConfig, LoraTargets, Model, ModelConfig, Scorer, Weights};
 use oaif::ops::{self, AttentionShape, KeySource, Norm, Rotary, SelfAttention, all_cases};
 use oaif::optim::{Optimiser, OptimiserKind};
 use oaif::preference::PreferenceLoss;
@@ -379,12 +379,8 @@ fn a_16_bit_base_computes_what_f32_weights_of_the_same_values_do() {
             assert_eq!(formats(&copy), [held]);
             assert_eq!(bits(&logps(&gpu, &copy, &trees())), bits(&logps(&gpu, &short, &trees())));
 
-            let config = LoraConfig {
-                rank: 3,
-                alpha: 6.0,
-                rank_stabilised: false,
-                targets: architecture::Projection::ALL.to_vec(),
-            };
+            let config =
+                LoraConfig { rank: 3, alpha: 6.0, rank_stabilised: false, targets: LoraTargets::AllLinear };
             let gradients = |base: &Model| {
                 let model = base.add_adapter(config.clone(), 1).unwrap();
                 step_values(&model, &pair_step(&gpu, &model, true))

@@ -12,7 +12,7 @@ use oaif::annotate::rule::Rule;
 use oaif::annotate::{Annotator, Judgement};
 use oaif::data::rows::{Completion, Pair, Prompt, Text};
 use oaif::gpu::{Gpu, GpuOptions};
-use oaif::model::LoraConfig;
+use oaif::model::{LoraConfig, LoraTargets};
 use oaif::preference::PreferenceLoss;
 use oaif::train::run_dir::Resume;
 use oaif::train::{

@@ -232,7 +232,7 @@ fn an_adapter_gives_the_log_probabilities_and_gradients_of_peft() {
     check(&model, "lora");
     let stabilised = base.load_adapter(&fixture("tiny_lora"), false).unwrap();
     let terms = stabilised.adapter().unwrap().layout.terms().to_vec();
-    let layout = LoraLayout::new(terms, base.architecture().layers, true);
+    let layout = LoraLayout::new(terms, base.architecture(), true);
     let weights = Weights::frozen(&gpu, &layout.weights(base.architecture()), FloatFormat::F32).unwrap();
     for weight in stabilised.adapter().unwrap().weights.iter() {
         let values = stabilised.adapter().unwrap().weights.download(weight).unwrap();

@@ -12,7 +12,7 @@ use oaif::data::packing::Tree;
 use oaif::gpu::{Arena, Gpu};
 use oaif::model::safetensors_io::{TensorFiles, TensorSpec, write_atomic};
 use oaif::model::stream::Capacity;
-use oaif::model::{FloatFormat, LoraConfig, Model, Scorer};
+use oaif::model::{FloatFormat, LoraConfig, LoraTargets, Model, Scorer};
 use serde_json::{Value, json as value};
 
 const FORMS: [&str; 4] = ["regex", "paths", "patterns", "layers"];
@@ -100,7 +100,7 @@ fn adapters_of_every_form_give_the_log_probabilities_of_peft() {
         let terms = known[form]["terms"].as_object().unwrap();
         assert_eq!(layout.terms().len(), terms.len(), "{form}");
         for term in layout.terms() {
-            let [rank, scale] = [0, 1].map(|i| terms[&term.module()][i].as_f64().unwrap());
+            let [rank, scale] = [0, 1].map(|i| terms[&layout.module(term)][i].as_f64().unwrap());
             assert_eq!(term.rank as f64, rank, "{form} {term:?}");
             assert!((layout.scale(term) as f64 - scale).abs() < 1e-6, "{form} {term:?}");
         }
@@ -350,7 +350,7 @@ fn a_model_that_its_format_has_no_room_for_leaves_nothing() {
 fn a_rank_that_no_adapter_has_is_refused_before_memory_is_taken() {
     let Some(gpu) = gpu() else { return };
     let base = Model::load(&gpu, &fixture("tiny"), false).unwrap();
-    let targets = LoraConfig::parse_targets(&["all-linear"]).unwrap();
+    let targets = LoraTargets::AllLinear;
     for rank in [0, 65537, usize::MAX] {
         let config = LoraConfig { rank, alpha: 8.0, rank_stabilised: false, targets: targets.clone() };
         assert_refused(base.add_adapter(config, 1), &["LoRA rank", &rank.to_string(), "1 to 65536"]);

@@ -81,8 +81,12 @@ impl Architecture {
 }
 
 impl LoraLayout {
-    /// Refuses what no LoRA adapter of a model of so many layers is.
-    pub(crate) fn check(&self, layers: usize) -> Result<()> {
+    /// Refuses what no LoRA adapter of this model is.
+    pub(crate) fn check(&self, model: &Architecture) -> Result<()> {
+        let layers = model.layers;
+        if !self.is_of(model) {
+            return Err(Error::config("LoRA layout", "is of a model of another family"));
+        }
         if self.terms().is_empty() {
             return Err(Error::config("targets", "name no projection: name at least one"));
         }
@@ -96,6 +100,10 @@ impl LoraLayout {
             if !term.alpha.is_finite() {
                 let why = format!("is {}, expected a number of 32 bits", term.alpha);
                 return Err(Error::config("LoRA alpha", why));
+            }
+            if !model.projections().any(|projection| projection == term.projection) {
+                let why = format!("has a term of {:?}, which this model does not have", term.projection);
+                return Err(Error::config("LoRA layout", why));
             }
             if term.layer >= layers {
                 let why = format!("has a term in layer {}, the model has {layers}", term.layer);

@@ -122,7 +122,7 @@ impl LoraConfig {
         let term = |layer, &projection| LoraTerm { layer, projection, rank, alpha };
         let terms = (0..architecture.layers).flat_map(|layer| targets.iter().map(move |p| term(layer, p)));
         let layout = LoraLayout::new(terms.collect(), architecture, rank_stabilised);
-        layout.check(architecture.layers).map(|()| layout)
+        layout.check(architecture).map(|()| layout)
     }
 }
 
@@ -131,6 +131,11 @@ impl LoraLayout {
     pub fn new(mut terms: Vec<LoraTerm>, model: &Architecture, rank_stabilised: bool) -> LoraLayout {
         terms.sort_by_key(LoraTerm::place);
         LoraLayout { terms, layers: model.layers, names: model.names, rank_stabilised }
+    }
+
+    /// Whether its modules are called as those of this model.
+    pub(super) fn is_of(&self, model: &Architecture) -> bool {
+        self.names == model.names
     }
 
     /// The whole name of a term's module.

@@ -122,7 +122,7 @@ impl Model {
     /// [`crate::Error::Config`] for a rank or an alpha that no adapter has, and for weights that are missing, of another
     /// shape or on another device.
     pub fn with_adapter(&self, adapter: Adapter) -> Result<Model> {
-        adapter.layout.check(self.architecture().layers)?;
+        adapter.layout.check(self.architecture())?;
         adapter.weights.check(self.gpu(), &adapter.layout.weights(self.architecture()), "adapter")?;
         if let Some(split) = adapter.weights.iter().find(|weight| weight.parts().count() > 1) {
             return Err(crate::Error::Limit {

@@ -9,8 +9,11 @@ use oaif::generate::{GenerateOptions, Generator, SamplingParams};
 use oaif::gpu::{Arena, Gpu, GpuOptions};
 use oaif::model::architecture::WeightSpec;
 use oaif::model::lora::LoraTerm;
+use oaif::model::names::Projection;
 use oaif::model::stream::Capacity;
-use oaif::model::{Adapter, FloatFormat, LoraConfig, LoraLayout, Model, ModelConfig, Scorer, Weights};
+use oaif::model::{
+    Adapter, FloatFormat, LoraConfig, LoraLayout, LoraTargets, Model, ModelConfig, Scorer, Weights,
+};
 use oaif::optim::{Optimiser, OptimiserKind};
 use oaif::preference::PreferenceLoss;
 use oaif::train::pair_step::PairStep;
@@ -159,14 +162,15 @@ impl Doors {
     }
 
     pub fn new_adapter(&self, draws: &mut Draws) -> Call {
-        let targets = LoraConfig::parse_targets(&["all-linear"]).unwrap();
+        let targets = LoraTargets::AllLinear;
+        let none = [LoraTargets::Named(vec![]), LoraTargets::Named(vec!["c_attn".into()])];
         let config = LoraConfig {
             rank: draws.mostly(&[1, 2], &[0, 1 << 31, i64::MAX as usize, usize::MAX]),
             alpha: draws.mostly(&[4.0], &[f32::NAN, f32::INFINITY]),
             rank_stabilised: draws.once_in(2),
-            targets: draws.mostly(std::slice::from_ref(&targets), &[vec![]]),
+            targets: draws.mostly(std::slice::from_ref(&targets), &none),
         };
-        let good = [1, 2].contains(&config.rank) && config.alpha == 4.0 && !config.targets.is_empty();
+        let good = [1, 2].contains(&config.rank) && config.alpha == 4.0 && config.targets == targets;
         match draws.below(2) {
             0 => call(("add", &config), good, self.dry_frozen.add_adapter(config.clone(), 1)),
             _ => {
@@ -178,8 +182,12 @@ impl Doors {
                 let LoraConfig { rank, alpha, .. } = config;
                 let layers = draws.mostly(&[architecture.layers], &[architecture.layers + 1]);
                 let term = |layer, &projection| LoraTerm { layer, projection, rank, alpha };
-                let terms = (0..layers).flat_map(|layer| config.targets.iter().map(move |p| term(layer, p)));
-                let layout = LoraLayout::new(terms.collect(), layers, false);
+                let own: Vec<Projection> = architecture.projections().collect();
+                let chosen = draws.mostly(&[own], &[vec![], vec![Projection::QueryKeyValue]]);
+                let terms = (0..layers).flat_map(|layer| chosen.iter().map(move |p| term(layer, p)));
+                let layout = LoraLayout::new(terms.collect(), architecture, false);
+                let all = chosen.len() == architecture.projections().count();
+                let good = [1, 2].contains(&config.rank) && config.alpha == 4.0 && all;
                 let valid = good && rank == 2 && right && layers == architecture.layers;
                 let result = self.dry_frozen.with_adapter(Adapter { layout, weights, warnings: Vec::new() });
                 call(("with", &config, right), valid, result)
