@@ -181,7 +181,7 @@ struct LoraArgs {
     /// What the LoRA adapter adds is scaled by alpha / r [default: 2 r]
     #[arg(long, value_name = "ALPHA")]
     lora_alpha: Option<f64>,
-    /// Modules that get one, such as q_proj,v_proj [default: all-linear]
+    /// Modules that get one, by the names of the model's family, such as q_proj,v_proj [default: all-linear]
     #[arg(long, value_name = "NAMES", value_delimiter = ',', num_args = 1..)]
     lora_target_modules: Vec<String>,
     /// What it adds is scaled by alpha / √r instead
