@@ -155,6 +155,12 @@ impl Weights {
                 );
                 return Err(Error::config("weights", why));
             }
+            // Vectors of one layer's projections are bound as one.
+            if spec.shape.len() == 1 && weight.spec().stacked != spec.stacked {
+                let why =
+                    format!("of the {of} have {} stacked otherwise than the model's specs say", spec.name);
+                return Err(Error::config("weights", why));
+            }
         }
         Ok(())
     }
