@@ -63,7 +63,7 @@ fn a_resumed_run_uses_the_kernels_of_its_checkpoint_whatever_was_measured_since(
     let (whole, kernels) = (weights("run"), place.json("run/run.json")["kernels"].clone());
     // Somebody measures anew, and other kernels come out.
     let [cache] = &place.names("cache")[..] else { panic!("one choice is kept") };
-    let staged = json!({"products": {"staged": null}, "tiled_attention": true, "fused_blocks": false});
+    let staged = json!({"products": {"staged": {"chosen": [], "otherwise": null}}, "tiled_attention": true, "fused_blocks": false});
     place.set(&format!("cache/{cache}"), "tuning", staged.clone());
     with_cache(&format!("{line} --output-dir other"));
     assert_eq!(place.json("other/run.json")["kernels"], staged);
