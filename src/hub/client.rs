@@ -184,9 +184,14 @@ impl Client {
                 facts.add(response.headers(), next.is_some());
             }
             let Some(next) = next else {
-                return match status.is_success() {
-                    true => Ok(Answer { response, facts }),
-                    false => Err(self.refusal(repo, file, &uri, &response)),
+                return match (status.is_success(), at_home) {
+                    (true, _) => Ok(Answer { response, facts }),
+                    (false, true) => Err(self.refusal(repo, file, &uri, &response)),
+                    // Not the hub's judgement: a permission that ran out, say, which the hub gives anew.
+                    (false, false) => Err(Failure::Unreachable(
+                        format!("{} answers {}", place(&uri), status.as_u16()),
+                        SOON,
+                    )),
                 };
             };
             let next = next.to_str().ok().and_then(|location| resolved(&uri, location));

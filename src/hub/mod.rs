@@ -130,7 +130,7 @@ impl Hub {
         let mut choice = wanted.choose(repo, &listing.names())?;
         if let Some(index) = choice.index.clone() {
             // Only the index tells which files the weights are in.
-            let remotes = self.missing(repo, listing, &[index.clone()], cache)?;
+            let remotes = self.missing(repo, listing, std::slice::from_ref(&index), cache)?;
             for remote in &remotes {
                 if remote.size > LARGEST_INDEX {
                     return Err(Error::hub(

@@ -107,6 +107,8 @@ fn a_dry_run_downloads_no_weights() {
     let Some((place, hub)) = place() else { return };
     let done = Outcome::of(place.online(&hub, &format!("{DPO} --dry-run"))).done();
     assert!(done.out.contains("\"memory\""));
+    let align = "align --model org/tiny --dataset org/pairs --output-dir run --judge likelihood --judge-model org/tiny --dry-run";
+    Outcome::of(place.online(&hub, align)).done();
     assert!(hub.seen().iter().all(|seen| !seen.path.contains("safetensors")));
 }
 

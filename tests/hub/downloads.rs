@@ -118,6 +118,17 @@ fn a_silent_hub_is_asked_again_and_a_slow_one_is_waited_for() {
 }
 
 #[test]
+fn a_permission_that_ran_out_is_asked_for_anew() {
+    let place = Place::new();
+    place.hub.state().cdn_statuses.extend([403, 401]);
+    place.fetch("org/name").unwrap();
+    place.hub.state().cdn_statuses.extend([403; 5]);
+    place.hub.state().repos[0].1.last_mut().unwrap().content.push(0);
+    std::fs::remove_dir_all(&place.settings.cache).unwrap();
+    place.refuses("org/name", &["model.safetensors: http://127.0.0.1:", " answers 403", "try again"]);
+}
+
+#[test]
 fn the_token_goes_to_the_hub_and_to_no_other_host() {
     let mut place = Place::new();
     place.with_token();
@@ -144,6 +155,15 @@ fn a_revision_is_a_branch_a_tag_a_pull_request_or_a_commit() {
             _ => assert_eq!(std::fs::read_to_string(reference).unwrap(), COMMIT),
         }
     }
+}
+
+#[test]
+fn a_repository_that_has_another_name_now_is_kept_under_the_one_that_was_given() {
+    let mut place = Place::new();
+    place.with_token();
+    let snapshot = place.fetch("old/name").unwrap();
+    assert!(snapshot.dir.starts_with(place.settings.cache.join("models--old--name")));
+    assert!(place.hub.seen().iter().all(|seen| seen.token.is_some() != seen.cdn));
 }
 
 #[test]

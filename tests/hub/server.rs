@@ -53,6 +53,8 @@ pub struct State {
     pub gated: bool,
     /// Statuses of the next answers, before it answers as it should.
     pub statuses: VecDeque<u16>,
+    /// The same of the second port.
+    pub cdn_statuses: VecDeque<u16>,
     /// Bytes after which the next answers of the second port break off.
     pub cuts: VecDeque<usize>,
     /// The same, but the connection stays and is silent.
@@ -157,7 +159,8 @@ fn answer(stream: TcpStream, state: &Mutex<State>, cdn: bool, cdn_url: &str) -> 
     let (reply, cut, silent, slow) = {
         let mut state = state.lock().unwrap();
         state.seen.push(seen.clone());
-        let reply = match state.statuses.pop_front() {
+        let statuses = if cdn { &mut state.cdn_statuses } else { &mut state.statuses };
+        let reply = match statuses.pop_front() {
             Some(status) => reply(status, &[("Retry-After", "0")], ""),
             None if cdn => from_cdn(&state, &seen),
             None => from_hub(&state, &seen, cdn_url),
@@ -197,6 +200,10 @@ fn from_hub(state: &State, seen: &Seen, cdn_url: &str) -> Reply {
         return error(401, "RepoNotFound");
     }
     let path = seen.path.trim_start_matches('/');
+    // Repositories of `old` are `org`'s now.
+    if path.contains("old/") {
+        return reply(307, &[("Location", &seen.path.replace("old/", "org/"))], "");
+    }
     if let Some(rest) = path.strip_prefix("api/") {
         let Some((repo, revision)) = rest.split_once("/revision/") else { return error(404, "") };
         let Some((_, files)) = state.repos.iter().find(|(name, _)| name == repo) else {
@@ -208,10 +215,6 @@ fn from_hub(state: &State, seen: &Seen, cdn_url: &str) -> Reply {
         }
         let listing = state.listing.clone().unwrap_or_else(|| listing(state, files).to_string());
         return reply(200, &[("Content-Type", "application/json")], listing);
-    }
-    // A repository that has another name now.
-    if path.starts_with("old/") {
-        return reply(307, &[("Location", &format!("/org/{}", &path[4..]))], "");
     }
     let Some((repo, rest)) = path.split_once("/resolve/") else { return error(404, "") };
     let repo = if repo.starts_with("datasets/") { repo.to_owned() } else { format!("models/{repo}") };

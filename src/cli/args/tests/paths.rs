@@ -52,6 +52,7 @@ fn a_run_given_as_an_adapter_or_a_model_says_what_was_meant() {
     mistake(judged, &["--judge-model: ", "is a LoRA adapter", "oaif export"]);
 }
 
+#[cfg(feature = "http")]
 #[test]
 fn a_name_on_the_hub_is_left_for_when_all_else_is_right() {
     let sft = |model: &str, dataset: &str| match cli(
@@ -71,13 +72,13 @@ fn a_name_on_the_hub_is_left_for_when_all_else_is_right() {
         let error = sft(DIR, path).unwrap_err().to_string();
         assert!(error.contains("is not a file"), "{error}");
     }
-    for path in ["src/model", "/a/b", "./a/b", "../a/b", "a/b/c", "gpt2", "a/b@", "a/b:train"] {
+    for path in ["src/none", "/a/b", "./a/b", "../a/b", "a/b/c", "gpt2", "a/b@", "a/b:train"] {
         let error = sft(path, FILE).unwrap_err().to_string();
         assert!(error.contains("is not a folder"), "{error}");
         // The way out where it may have been a name.
-        assert_eq!(error.contains("or hf://src/model"), path == "src/model", "{error}");
+        assert_eq!(error.contains("or hf://src/none"), path == "src/none", "{error}");
     }
-    assert_eq!(sft("hf://src/model", FILE).unwrap().train.model, PathBuf::from("hf://src/model"));
+    assert_eq!(sft("hf://src/none", FILE).unwrap().train.model, PathBuf::from("hf://src/none"));
 }
 
 #[test]
