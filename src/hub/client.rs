@@ -184,7 +184,9 @@ impl Client {
                 facts.add(response.headers(), next.is_some());
             }
             let Some(next) = next else {
-                return match (status.is_success(), at_home) {
+                // A range that does not exist: whoever asked for it knows what to do.
+                let done = status.is_success() || (from > 0 && status.as_u16() == 416);
+                return match (done, at_home) {
                     (true, _) => Ok(Answer { response, facts }),
                     (false, true) => Err(self.refusal(repo, file, &uri, &response)),
                     // Not the hub's judgement: a permission that ran out, say, which the hub gives anew.
@@ -256,8 +258,6 @@ impl Client {
                 let why = format!("{host} answers {status}");
                 return Failure::Unreachable(why, Retry::After(asked));
             }
-            // A range that does not exist: whoever asked for it knows what to do.
-            (416, _) => return Failure::Unreachable(format!("{host} answers 416"), SOON),
             _ => {
                 return Failure::Refused(Error::hub(
                     repo,

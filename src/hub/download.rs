@@ -2,10 +2,12 @@
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Write};
+use std::mem::discriminant;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use ureq::http::Method;
-use ureq::http::header::{CONTENT_LENGTH, CONTENT_RANGE};
+use ureq::http::header::{CONTENT_LENGTH, CONTENT_RANGE, TRANSFER_ENCODING};
 
 use super::Watch;
 use super::cache::RepoCache;
@@ -70,7 +72,8 @@ impl Client {
             .ok_or_else(|| lies("the hub gives no etag that could name it in the cache".into()))?;
         let hash = match (Expected::of(&etag.0), listed_hash.map(Expected::of)) {
             (Expected::Nothing, Some(listed)) => listed,
-            (told, Some(listed)) if listed != Expected::Nothing && listed != told => {
+            // Of the same kind: a mirror may list what git has in the place of a large file.
+            (told, Some(listed)) if listed != told && discriminant(&listed) == discriminant(&told) => {
                 return Err(lies("the hub gives two hashes of it: nothing of it is kept".into()));
             }
             (told, _) => told,
@@ -92,7 +95,12 @@ impl Client {
         // Another repository's file, or another process, may have brought it.
         if !fs::metadata(&blob).is_ok_and(|found| found.len() == remote.size) {
             let mut part = Part::open(cache.incomplete(&remote.etag, &lock), remote)?;
-            self.complete(repo, commit, remote, &mut part, watch)?;
+            let done = self.complete(repo, commit, remote, &mut part, watch);
+            if done.is_err() && part.len == 0 {
+                // The first error is the one worth telling.
+                let _ = part.remove();
+            }
+            done?;
             part.keep_as(&blob)?;
         }
         cache.link(commit, &remote.name, &remote.etag)
@@ -143,9 +151,7 @@ impl Client {
             let before = part.len;
             let failed = match self.piece(repo, remote, &url, part, watch) {
                 Ok(()) if part.len == remote.size => return Ok(()),
-                Ok(()) => {
-                    Failure::Unreachable("the connection broke".into(), Retry::After(Default::default()))
-                }
+                Ok(()) => Failure::Unreachable("the connection broke".into(), Retry::After(Duration::ZERO)),
                 Err(failure) => failure,
             };
             let (why, retry) = match failed {
@@ -178,19 +184,18 @@ impl Client {
         part: &mut Part,
         watch: &mut dyn Watch,
     ) -> Result<(), Failure> {
-        let answer = self.ask(repo, Some(&remote.name), Method::GET, url, part.len);
-        if let (Err(Failure::Unreachable(why, _)), true) = (&answer, part.len > 0)
-            && why.ends_with("416")
-        {
-            watch.dropped(part.len);
-            part.restart(remote).map_err(Failure::Refused)?;
-        }
-        let response = answer?.response;
+        let response = self.ask(repo, Some(&remote.name), Method::GET, url, part.len)?.response;
         let lies = |why: String| {
             Failure::Refused(Error::hub(repo, format!("{}: {why}: nothing of it is kept", remote.name)))
         };
         let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
         match (response.status().as_u16(), part.len) {
+            (416, from) => {
+                watch.dropped(from);
+                part.restart(remote).map_err(Failure::Refused)?;
+                let why = "the hub does not have what is missing".to_owned();
+                return Err(Failure::Unreachable(why, Retry::After(Duration::ZERO)));
+            }
             (206, from) => {
                 let expected = format!("bytes {from}-{}/{}", remote.size - 1, remote.size);
                 if header(CONTENT_RANGE).map(str::trim) != Some(&expected) {
@@ -212,10 +217,20 @@ impl Client {
             part.remove().map_err(Failure::Refused)?;
             return Err(lies(format!("the hub sends {length} bytes where it gives {expected} as the size")));
         }
+        // Such a body says where it ends.
+        let chunked = header(TRANSFER_ENCODING).is_some();
         let mut body = response.into_body().into_reader();
         let mut chunk = vec![0; CHUNK];
         loop {
             let count = match body.read(&mut chunk) {
+                Ok(0) if chunked && part.len < remote.size => {
+                    let sent = part.len;
+                    part.remove().map_err(Failure::Refused)?;
+                    return Err(lies(format!(
+                        "the hub sends {sent} bytes where it gives {} as the size",
+                        remote.size
+                    )));
+                }
                 Ok(0) => return Ok(()),
                 Ok(count) => count,
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,

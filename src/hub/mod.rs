@@ -86,31 +86,21 @@ impl Hub {
         let cache = RepoCache::of(&self.settings.cache, repo);
         let cached = cached(&cache, repo, wanted);
         if self.settings.offline {
-            return cached.map_err(|why| match why {
-                NotCached::Unusable(error) => error,
-                NotCached::Missing(what) => Error::config(
-                    repo.to_string(),
-                    format!(
-                        "{what}, and HF_HUB_OFFLINE forbids to download it: unset that, or get it elsewhere"
-                    ),
-                ),
+            return cached.map_err(|what| {
+                let why = "HF_HUB_OFFLINE forbids to download it: unset that, or get it elsewhere";
+                Error::config(repo.to_string(), format!("{what}, and {why}"))
             });
         }
-        let listing = match self.client.listing(repo, cached.is_err()) {
-            Ok(listing) => listing,
-            Err(Failure::Refused(error)) => return Err(error),
-            Err(Failure::Unreachable(why, _)) => {
-                return match cached {
-                    Ok(snapshot) => {
-                        watch.warning(&format!("{repo}: {why}; what the cache holds is used"));
-                        Ok(snapshot)
-                    }
-                    Err(NotCached::Unusable(error)) => Err(error),
-                    Err(NotCached::Missing(what)) => Err(Error::hub(
-                        repo,
-                        format!("{why}, and {what}: try again when the network is there"),
-                    )),
-                };
+        let listing = match (self.client.listing(repo, cached.is_err()), cached) {
+            (Ok(listing), _) => listing,
+            (Err(Failure::Refused(error)), _) => return Err(error),
+            (Err(Failure::Unreachable(why, _)), Ok(snapshot)) => {
+                watch.warning(&format!("{repo}: {why}; what the cache holds is used"));
+                return Ok(snapshot);
+            }
+            (Err(Failure::Unreachable(why, _)), Err(what)) => {
+                let why = format!("{what}, and {why}: try again when the hub can be reached");
+                return Err(Error::hub(repo, why));
             }
         };
         let done = self.get(repo, &listing, wanted, &cache, watch);
@@ -170,36 +160,19 @@ impl Hub {
     }
 }
 
-/// Why the cache cannot give what is wanted.
-enum NotCached {
-    /// It is not there, or a part of it is not.
-    Missing(String),
-    /// It is there whole, and is not what is wanted.
-    Unusable(Error),
-}
-
-/// What the cache holds of a repository, if that is all that is wanted.
-fn cached(cache: &RepoCache, repo: &Repo, wanted: &Wanted) -> Result<Snapshot, NotCached> {
-    let missing = |what: String| NotCached::Missing(what);
+/// What the cache holds of a repository, if that is all that is wanted; else what it lacks, as a sentence's end. A
+/// snapshot may hold only what somebody else needed of it.
+fn cached(cache: &RepoCache, repo: &Repo, wanted: &Wanted) -> Result<Snapshot, String> {
     let commit = cache.commit(&repo.revision);
-    let commit = commit.ok_or_else(|| missing(format!("is not in the cache {}", cache.home().display())))?;
+    let commit = commit.ok_or_else(|| format!("is not in the cache {}", cache.home().display()))?;
     let dir = cache.snapshot(&commit);
-    let part = |what: &str| missing(format!("is in the cache without {what} (in {})", dir.display()));
+    let without = |what: &str| format!("is in the cache without {what} (in {})", dir.display());
     let names = cache.names(&commit);
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let chosen = wanted.choose(repo, &names);
-    let choice = match chosen {
-        Ok(mut choice) => match choice.index.clone() {
-            Some(index) => match choice.add_shards(repo, &dir.join(&index), &names) {
-                Ok(()) => choice,
-                Err(_) => return Err(part("some of its weights")),
-            },
-            None => choice,
-        },
-        // A snapshot may hold only what somebody else needed of it.
-        Err(_) if !matches!(wanted, Wanted::Rows(_)) => return Err(part(wanted.first_need(&names))),
-        Err(_) if names.is_empty() => return Err(part("a file of rows")),
-        Err(error) => return Err(NotCached::Unusable(error)),
-    };
+    let mut choice = wanted.choose(repo, &names).map_err(|_| without(wanted.first_need(&names)))?;
+    if let Some(index) = choice.index.clone() {
+        let shards = choice.add_shards(repo, &dir.join(index), &names);
+        shards.map_err(|_| without("some of its weights"))?;
+    }
     Ok(Snapshot { dir, commit, files: choice.files })
 }

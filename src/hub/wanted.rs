@@ -113,11 +113,12 @@ impl Wanted {
         }
     }
 
-    /// The first file that is needed and not among `names`.
+    /// The first that is needed and not among `names`.
     pub(super) fn first_need(&self, names: &[&str]) -> &'static str {
         let needed: &[&str] = match self {
             Wanted::Adapter => &[ADAPTER_CONFIG, ADAPTER_WEIGHTS],
-            _ => &[CONFIG, WEIGHTS],
+            Wanted::Rows(_) => &["these rows"],
+            Wanted::Model | Wanted::ModelWithoutWeights => &[CONFIG, WEIGHTS],
         };
         needed.iter().find(|name| !names.contains(name)).unwrap_or(&CONFIG)
     }

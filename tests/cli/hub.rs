@@ -71,11 +71,9 @@ fn policy_judge_adapter_and_prompts_are_all_called_by_name() {
     let lora =
         ["adapter_config.json", "adapter_model.safetensors"].map(|f| place.read(&format!("run/adapter/{f}")));
     hub.add("models/org/lora", &[("adapter_config.json", &lora[0]), ("adapter_model.safetensors", &lora[1])]);
-    let align = format!(
-        "align --model org/tiny@v1 --adapter org/lora --dataset org/pairs:train --max-steps 1 --output-dir aligned \
-         --max-new-tokens 4 --judge likelihood --judge-model org/tiny"
-    );
-    Outcome::of(place.online(&hub, &align)).done();
+    let align = "align --model org/tiny@v1 --adapter org/lora --dataset org/pairs:train --max-steps 1 --output-dir aligned \
+                 --max-new-tokens 4 --judge likelihood --judge-model org/tiny";
+    Outcome::of(place.online(&hub, align)).done();
     let run = place.json("aligned/run.json");
     let expected = [("model", "org/tiny"), ("adapter", "org/lora"), ("judge-model", "org/tiny")];
     for (key, name) in expected {

@@ -90,6 +90,23 @@ fn offline_an_index_needs_all_its_files() {
 }
 
 #[test]
+fn offline_other_rows_than_those_that_came_are_not_there() {
+    let mut place = Place::new();
+    place.hub.add("datasets/org/rows", &[("train.jsonl", b"{}"), ("test.jsonl", b"[]")]);
+    let rows = |split: &str| Wanted::Rows(Some(split.to_owned()));
+    let snapshot = place.fetch_as("org/rows", &rows("test"), &mut ()).unwrap();
+    place.settings.offline = true;
+    assert_eq!(place.fetch_as("org/rows", &rows("test"), &mut ()).unwrap(), snapshot);
+    for wanted in [rows("train"), Wanted::Rows(None)] {
+        let error = place.fetch_as("org/rows", &wanted, &mut ()).unwrap_err().to_string();
+        assert!(
+            error.contains("is in the cache without these rows") && error.contains("HF_HUB_OFFLINE"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
 fn content_that_is_there_under_its_hash_is_not_downloaded_again() {
     let place = Place::new();
     let snapshot = place.fetch("org/name").unwrap();

@@ -61,13 +61,14 @@ pub struct State {
     pub silences: VecDeque<usize>,
     /// Waits before each 64 KiB.
     pub slow: Option<Duration>,
-    /// What it says the size of large files is, and what it sends as their length.
+    /// What it says the size of large files is.
     pub size: Option<u64>,
-    pub length: Option<u64>,
     /// What it says their hash is.
     pub hash: Option<String>,
     /// Sends other bytes than those.
     pub damages: bool,
+    /// Sends bodies in chunks, without a length.
+    pub chunked: bool,
     /// Passes over Range, or answers with another range.
     pub ignores_range: bool,
     pub shifts_range: bool,
@@ -172,7 +173,7 @@ fn answer(stream: TcpStream, state: &Mutex<State>, cdn: bool, cdn_url: &str) -> 
     };
     let mut stream = stream;
     let mut head = format!("HTTP/1.1 {} X\r\nConnection: close\r\n", reply.status);
-    if !reply.headers.iter().any(|(name, _)| *name == "Content-Length") {
+    if !reply.headers.iter().any(|(name, _)| ["Content-Length", "Transfer-Encoding"].contains(name)) {
         write!(head, "Content-Length: {}\r\n", reply.body.len()).unwrap();
     }
     reply.headers.iter().for_each(|(name, value)| write!(head, "{name}: {value}\r\n").unwrap());
@@ -287,8 +288,10 @@ fn from_cdn(state: &State, seen: &Seen) -> Reply {
         }
         None => reply(200, &[], content),
     };
-    if let Some(length) = state.length {
-        reply.headers.push(("Content-Length", length.to_string()));
+    if state.chunked && reply.status == 200 {
+        let body = std::mem::take(&mut reply.body);
+        reply.headers.push(("Transfer-Encoding", "chunked".into()));
+        reply.body = [format!("{:x}\r\n", body.len()).as_bytes(), &body, b"\r\n0\r\n\r\n"].concat();
     }
     reply
 }
