@@ -67,6 +67,14 @@ pub enum Error {
         /// The model's (or the option's) limit in tokens.
         limit: usize,
     },
+    /// A hub of models and datasets cannot be reached, or what it says cannot be true.
+    #[error("{repo}: {why}")]
+    Hub {
+        /// The repository.
+        repo: String,
+        /// What happened and the way out.
+        why: String,
+    },
     /// No GPU that fits the request.
     #[error("{0}")]
     NoGpu(String),
@@ -198,6 +206,12 @@ impl Error {
     /// An [`Error::File`] about `path`.
     pub fn file(path: impl AsRef<Path>, why: impl Into<String>) -> Error {
         Error::File { path: path.as_ref().to_owned(), why: why.into() }
+    }
+
+    /// An [`Error::Hub`] about the repository `repo`.
+    #[cfg(feature = "http")]
+    pub(crate) fn hub(repo: impl std::fmt::Display, why: impl Into<String>) -> Error {
+        Error::Hub { repo: repo.to_string(), why: why.into() }
     }
 
     /// An [`Error::Config`] about the option or key `what`.

@@ -16,6 +16,7 @@
 //! - [`bench`]: the cases that `oaif bench` and criterion time.
 //! - [`report`]: pages and pictures of what came out.
 //! - [`demo`]: a small world to try it all in.
+//! - `hub`: models, adapters and datasets by their names on the Hugging Face hub, behind the feature `http`.
 //! - `cli`: the program, behind the feature of that name; the only place that prints.
 //!
 //! Shape letters, the same everywhere: N tokens (rows), S sequences, T target rows, C hidden, H heads, K kv heads,
@@ -34,6 +35,8 @@ pub mod eval;
 pub mod files;
 pub mod generate;
 pub mod gpu;
+#[cfg(feature = "http")]
+pub mod hub;
 pub mod model;
 pub mod ops;
 pub mod optim;

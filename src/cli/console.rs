@@ -9,6 +9,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::printable::printable;
 use super::progress_line::{self, Bar};
+#[cfg(feature = "http")]
+use crate::error::size;
+#[cfg(feature = "http")]
+use crate::hub::{Repo, Watch};
 use crate::train::{Observer, StepEvent};
 
 /// The bar on the screen, if there is one: lines go above it, whoever says them.
@@ -104,6 +108,59 @@ impl Drop for Console {
     fn drop(&mut self) {
         if !self.bar.is_finished() {
             self.clear();
+        }
+    }
+}
+
+/// A download on standard error: a line that says how large it is, and on a terminal a bar below it.
+#[cfg(feature = "http")]
+pub struct Download {
+    bar: Option<ProgressBar>,
+}
+
+#[cfg(feature = "http")]
+impl Download {
+    pub fn new() -> Download {
+        Download { bar: None }
+    }
+}
+
+#[cfg(feature = "http")]
+impl Watch for Download {
+    fn begins(&mut self, repo: &Repo, files: usize, bytes: u64, present: u64) {
+        let left = match present {
+            0 => String::new(),
+            _ => format!(", of which {} are here already", size(present)),
+        };
+        let files = if files == 1 { "1 file".into() } else { format!("{files} files") };
+        say(format_args!("oaif: downloading {repo}: {files}, {}{left}", size(bytes)));
+        let template = "{wide_bar} {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left";
+        let bar = ProgressBar::new(bytes);
+        bar.set_style(ProgressStyle::with_template(template).expect("a valid template"));
+        bar.set_position(present);
+        bar.reset_eta();
+        if !bar.is_hidden() {
+            show(Some(bar.clone()));
+        }
+        self.bar = Some(bar);
+    }
+
+    fn received(&mut self, bytes: u64) {
+        self.bar.iter().for_each(|bar| bar.inc(bytes));
+    }
+
+    fn dropped(&mut self, bytes: u64) {
+        self.bar.iter().for_each(|bar| bar.dec(bytes));
+    }
+
+    fn warning(&mut self, text: &str) {
+        say(format_args!("oaif: warning: {text}"));
+    }
+
+    fn ends(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            show(None);
+            bar.finish_and_clear();
         }
     }
 }

@@ -5,6 +5,7 @@ mod args;
 mod commands;
 mod config_file;
 mod console;
+mod fetch;
 mod printable;
 mod progress_line;
 mod resume;
@@ -23,6 +24,7 @@ use crate::data::tokenizer::panics_are_caught;
 use crate::error::{Error, Result};
 use args::{Cli, Command};
 use console::say;
+use fetch::fetched;
 use printable::printable;
 
 /// Runs the program. Exit codes: 0 done, 1 failed, 2 wrong usage, 128 and the signal's number
@@ -108,15 +110,15 @@ fn run(cli: Cli) -> Result<()> {
     match cli.command {
         #[cfg(feature = "demo")]
         Command::Demo(args) => commands::demo::run(args.plan()?),
-        Command::Align(args) => commands::align::run(args.plan()?),
-        Command::Sft(args) => commands::sft::run(args.plan()?),
-        Command::Dpo(args) => commands::dpo::run(args.plan()?),
-        Command::Generate(args) => commands::generate::run(args.plan()?),
-        Command::Score(args) => commands::score::run(args.plan()?),
-        Command::Judge(args) => commands::judge::run(args.plan()?),
-        Command::Export(args) => commands::export::run(args.plan()?),
+        Command::Align(args) => commands::align::run(fetched(args.plan()?)?),
+        Command::Sft(args) => commands::sft::run(fetched(args.plan()?)?),
+        Command::Dpo(args) => commands::dpo::run(fetched(args.plan()?)?),
+        Command::Generate(args) => commands::generate::run(fetched(args.plan()?)?),
+        Command::Score(args) => commands::score::run(fetched(args.plan()?)?),
+        Command::Judge(args) => commands::judge::run(fetched(args.plan()?)?),
+        Command::Export(args) => commands::export::run(fetched(args.plan()?)?),
         Command::Doctor(args) => commands::doctor::run(args.plan()?),
-        Command::Bench(args) => commands::bench::run(args.plan()?),
+        Command::Bench(args) => commands::bench::run(fetched(args.plan()?)?),
     }
 }
 

@@ -142,11 +142,25 @@ impl Model {
         let adapter = self.adapter().expect("save_adapter needs an adapter");
         into_folder(dir, || {
             save_weights(&adapter.weights, &dir.join(ADAPTER_FILE), FloatFormat::F32)?;
-            let json = adapter.layout.to_json(&base_model.to_string_lossy());
+            let mut json = adapter.layout.to_json(&base_model.to_string_lossy());
+            if let Some((name, commit)) = hub_name(base_model) {
+                json["base_model_name_or_path"] = name.into();
+                json["revision"] = commit.into();
+            }
             files::write_atomic(&dir.join(ADAPTER_CONFIG), format!("{json:#}\n").as_bytes())?;
             Companions::Tokenizer.copy(base_model, dir)
         })
     }
+}
+
+/// The name and commit of a model that lies in a cache of downloads, such as `models--ORG--NAME/snapshots/COMMIT`. An
+/// adapter that names them is of use on other machines, too.
+fn hub_name(folder: &Path) -> Option<(String, String)> {
+    let commit = folder.file_name()?.to_str()?;
+    let snapshots = folder.parent()?;
+    let repo = snapshots.parent()?.file_name()?.to_str()?.strip_prefix("models--")?;
+    let cached = snapshots.file_name()? == "snapshots" && repo.contains("--");
+    cached.then(|| (repo.replacen("--", "/", 1), commit.to_owned()))
 }
 
 /// What the file calls each of the layout's tensors.

@@ -78,8 +78,8 @@ pub(crate) struct AnnotatorArgs {
     /// Who compares the responses
     #[arg(long, value_name = "KIND")]
     judge: Option<Kind>,
-    /// Folder of the judging model (llm, likelihood)
-    #[arg(long, value_name = "DIR")]
+    /// Folder of the judging model, or ORG/NAME[@REVISION] on the hub (llm, likelihood)
+    #[arg(long, value_name = "DIR|NAME")]
     judge_model: Option<PathBuf>,
     /// llm: summarisation, helpfulness, helpfulness-short, helpfulness-very-short, harmlessness, or a file with
     /// {{ prompt }}, {{ response_1 }} and {{ response_2 }} [default: helpfulness]. likelihood: a file or a text,
@@ -122,6 +122,14 @@ pub(crate) enum AnnotatorPlan {
 impl AnnotatorPlan {
     /// The folder of its model, if it has one.
     pub fn model(&self) -> Option<&Path> {
+        match self {
+            AnnotatorPlan::Llm { model, .. } | AnnotatorPlan::Likelihood { model, .. } => Some(model),
+            AnnotatorPlan::Rule(_) | AnnotatorPlan::Command(_) => None,
+        }
+    }
+
+    /// Likewise, to be replaced by where it was downloaded to.
+    pub fn model_mut(&mut self) -> Option<&mut PathBuf> {
         match self {
             AnnotatorPlan::Llm { model, .. } | AnnotatorPlan::Likelihood { model, .. } => Some(model),
             AnnotatorPlan::Rule(_) | AnnotatorPlan::Command(_) => None,

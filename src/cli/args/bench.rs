@@ -8,6 +8,7 @@ use super::gpu::{DtypeArgs, GpuArgs, GpuPlan};
 use super::paths::{input_file, model_dir};
 use super::{ensure, positive, unusable};
 use crate::bench::{Batch, Held, SEQUENCES, Shape, Source, Sweep};
+use crate::cli::fetch::{Fetch, Input, What};
 use crate::error::{Error, Result};
 
 /// What can be timed.
@@ -68,8 +69,8 @@ pub(crate) struct BenchArgs {
     /// So many layers rather than the shape's own, which the results say
     #[arg(long, value_name = "N", conflicts_with = "model")]
     layers: Option<usize>,
-    /// Folder of a model to time instead
-    #[arg(long, value_name = "DIR", alias = "model-name-or-path")]
+    /// Folder of a model to time instead, or ORG/NAME[@REVISION] on the hub
+    #[arg(long, value_name = "DIR|NAME", alias = "model-name-or-path")]
     model: Option<PathBuf>,
     /// passes, step: sequences and their tokens, one or several, as 1x128,8x512 [default: passes 1x128, step what suits
     /// the model]
@@ -90,8 +91,8 @@ pub(crate) struct BenchArgs {
     /// step: a series instead, over the tokens of a step, the context of a sequence, or prompts shared and repeated
     #[arg(long, value_name = "tokens|context|sharing")]
     sweep: Option<String>,
-    /// align: folder of a model that judges by likelihood [default: the longer response wins]
-    #[arg(long, value_name = "DIR")]
+    /// align: folder of a model that judges by likelihood, or its name [default: the longer response wins]
+    #[arg(long, value_name = "DIR|NAME")]
     judge_model: Option<PathBuf>,
     #[command(flatten)]
     dtype: DtypeArgs,
@@ -123,6 +124,18 @@ pub(crate) struct BenchPlan {
     /// Of a model that judges by likelihood.
     pub judge_model: Option<PathBuf>,
     pub gpu: GpuPlan,
+}
+
+impl Fetch for BenchPlan {
+    fn inputs(&mut self) -> Vec<Input<'_>> {
+        let model = match &mut self.model {
+            Source::Folder(path) => Some(Input { flag: "--model", what: What::Model, path }),
+            Source::Random(_) => None,
+        };
+        let judge = self.judge_model.as_mut();
+        let judge = judge.map(|path| Input { flag: "--judge-model", what: What::Model, path });
+        [model, judge].into_iter().flatten().collect()
+    }
 }
 
 /// Prompts that are read where nothing else is asked for.

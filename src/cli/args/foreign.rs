@@ -18,7 +18,8 @@ const EVALUATION: &str = "nothing is evaluated during training: leave it out, an
 const PRECISION: &str = "arithmetic is in f32, and weights that are not trained keep the 16 bits of their files: leave it \
                          out (--dtype holds them otherwise)";
 const QUANTISED: &str = "weights are held in 16 or 32 bits: leave it out (--dtype chooses)";
-const SPLIT: &str = "a dataset is a file of rows: leave it out and give the split's own file as --dataset";
+const SPLIT: &str = "it stands behind the dataset's name: leave it out, and give --dataset ORG/NAME:SPLIT, \
+                     or the split's own file";
 const HUB: &str = "nothing is uploaded: leave it out, and use `hf upload` on the folder afterwards";
 const ONE_GPU: &str = "a run is trained on one GPU, which --gpu chooses: leave it out";
 const LOGS: &str = "nothing is sent anywhere: leave it out; metrics.jsonl in the run's folder has every step under TRL's \
@@ -103,7 +104,7 @@ const FLAGS: &[(&str, &[&str], &str)] = &[
     (
         "model-revision",
         &["main"],
-        "models are folders: download that revision, and give its folder as --model",
+        "it stands behind the model's name: leave it out, and give --model ORG/NAME@REVISION",
     ),
     ("missing-eos-penalty", OFF, "the judge's verdict is all that counts: leave it out"),
     ("neftune-noise-alpha", OFF, "there is no noise on embeddings: leave it out"),

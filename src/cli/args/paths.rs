@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::ensure;
+use crate::cli::fetch::{What, is_name, is_name_beside_folder};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::model::adapter_storage::ADAPTER_CONFIG;
@@ -24,8 +25,9 @@ const RUN_ADAPTER: &str = "adapter";
 #[command(next_help_heading = "LoRA")]
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct AdapterArgs {
-    /// Folder of a LoRA adapter to put on the model, such as RUN/adapter; training goes on with it
-    #[arg(long, value_name = "DIR", aliases = ["adapter-path", "adapter-name-or-path"])]
+    /// Folder of a LoRA adapter to put on the model, such as RUN/adapter, or ORG/NAME[@REVISION] on the hub; training goes
+    /// on with it
+    #[arg(long, value_name = "DIR|NAME", aliases = ["adapter-path", "adapter-name-or-path"])]
     adapter: Option<PathBuf>,
 }
 
@@ -51,21 +53,21 @@ pub(super) fn refuse_own_input(run: &Path, inputs: &[(&str, Option<&Path>)]) -> 
     Ok(())
 }
 
-/// The folder of a model. Whether it holds all that a model needs is for whoever reads it; here stands what else a folder
+/// The folder of a model, or its name on the hub. Whether it holds all that a model needs is for whoever reads it; here stands what else a folder
 /// may be that people give.
 pub(super) fn model_dir(flag: &str, path: &Path) -> Result<PathBuf> {
     let (shown, refuse) = (path.display(), |why: String| Err(Error::config(flag, why)));
+    if is_name(What::Model, path) {
+        return Ok(path.to_owned());
+    }
     if path.is_file() {
         return refuse(format!("{shown} is a file, not a folder: give the folder that holds {MODEL_CONFIG}"));
     }
     if !path.is_dir() {
-        return refuse(match hub_name(path) {
-            Some(name) => format!(
-                "{shown} is not a folder, and models are not downloaded: get it by `hf download {shown} --local-dir {name}`, \
-                 then give {flag} {name}"
-            ),
-            None => format!("{shown} is not a folder: give the folder that holds a model's {MODEL_CONFIG}"),
-        });
+        let or = or_on_the_hub(What::Model, path);
+        return refuse(format!(
+            "{shown} is not a folder: give the folder that holds a model's {MODEL_CONFIG}{or}"
+        ));
     }
     if path.join(MODEL_CONFIG).exists() {
         return Ok(path.to_owned());
@@ -105,6 +107,9 @@ fn adapter_dir(path: &Path) -> Result<PathBuf> {
     let shown = path.display();
     let refuse = |why: String| Err(Error::config("--adapter", why));
     let files = "adapter_config.json and adapter_model.safetensors";
+    if is_name(What::Adapter, path) {
+        return Ok(path.to_owned());
+    }
     if !path.is_dir() {
         return refuse(format!(
             "{shown} is not a folder: give the folder of a LoRA adapter, which holds {files} (--gpu chooses a GPU)"
@@ -151,16 +156,12 @@ fn text_in(file: &Path, key: &str) -> Option<String> {
     }
 }
 
-/// What follows the slash in ORG/NAME, as models and datasets on Hugging Face are called.
-fn hub_name(path: &Path) -> Option<&str> {
-    let (owner, name) = path.to_str()?.split_once('/')?;
-    let plain = |part: &str| {
-        let good = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-        part.starts_with(|c: char| c.is_ascii_alphanumeric()) && part.chars().all(good)
-    };
-    // A folder that is there is the user's own, of which a file is missing.
-    let local = Path::new(owner).exists();
-    (plain(owner) && plain(name) && !local).then_some(name)
+/// What else a path that is not here may be: a name on the hub beside a folder that it begins with.
+fn or_on_the_hub(what: What, path: &Path) -> String {
+    match is_name_beside_folder(what, path) && cfg!(feature = "http") {
+        true => format!(", or hf://{} if a name on the hub is meant", path.display()),
+        false => String::new(),
+    }
 }
 
 /// A file that can be written: one in a folder that is there.
@@ -211,20 +212,16 @@ pub(super) fn input_file(flag: &str, path: &Path) -> Result<PathBuf> {
     ensure(path.exists() && !path.is_dir(), flag, path.display(), "a file").map(|()| path.to_owned())
 }
 
-/// The rows of a run. Not standard input: a run that is resumed reads them again.
+/// The rows of a run, or their name on the hub. Not standard input: a run that is resumed reads them again.
 pub(super) fn dataset_file(path: &Path) -> Result<PathBuf> {
     let refuse = |why: String| Err(Error::config("--dataset", why));
     if path == Path::new("-") {
         return refuse("a run reads its rows again when it is resumed: give a file rather than -".into());
     }
-    let name = hub_name(path).filter(|_| !path.exists());
-    // Rows may well be called data/rows.jsonl.
-    if let Some(name) = name.filter(|_| path.extension().is_none()) {
-        let shown = path.display();
-        return refuse(format!(
-            "{shown} is not a file, and datasets are not downloaded: get it by `hf download {shown} --repo-type dataset \
-             --local-dir {name}`, then give a .jsonl or .json file of it"
-        ));
+    if is_name(What::Rows, path) {
+        return Ok(path.to_owned());
     }
-    input_file("--dataset", path)
+    let or = or_on_the_hub(What::Rows, path);
+    ensure(path.exists() && !path.is_dir(), "--dataset", path.display(), &format!("a file{or}"))
+        .map(|()| path.to_owned())
 }

@@ -324,11 +324,11 @@ fn a_model_is_a_folder_and_data_a_file() {
         Command::Sft(args) => args.plan(),
         other => panic!("{other:?}"),
     };
-    mistake(plan("someone/model", FILE), &["--model", "someone/model", "not downloaded"]);
+    mistake(plan("someone", FILE), &["--model", "someone is not a folder"]);
     mistake(plan(FILE, FILE), &["--model", FILE]);
     mistake(plan(DIR, "missing.jsonl"), &["--dataset", "missing.jsonl is not a file"]);
     mistake(plan(DIR, DIR), &["--dataset", "is not a file"]);
-    assert!(usage_error("sft", &[]).contains("--model <DIR>"));
+    assert!(usage_error("sft", &[]).contains("--model <DIR|NAME>"));
 }
 
 #[test]

@@ -9,6 +9,7 @@ use super::gpu::{DtypeArgs, FORMATS, GpuArgs, GpuPlan};
 use super::paths::{AdapterArgs, export_dir, input_file, model_dir, output_file};
 use super::sampling::{SamplingArgs, SamplingPlan};
 use super::{positive, unusable};
+use crate::cli::fetch::{Fetch, Input, What};
 use crate::data::rows::Columns;
 use crate::error::{Error, Result};
 use crate::model::FloatFormat;
@@ -16,8 +17,8 @@ use crate::model::FloatFormat;
 /// `oaif generate`.
 #[derive(Debug, Args)]
 pub(crate) struct GenerateArgs {
-    /// Folder of the model
-    #[arg(long, value_name = "DIR", alias = "model-name-or-path")]
+    /// Folder of the model, or ORG/NAME[@REVISION] on the hub
+    #[arg(long, value_name = "DIR|NAME", alias = "model-name-or-path")]
     model: PathBuf,
     /// The prompt; -: what standard input holds
     #[arg(long, value_name = "TEXT", conflicts_with = "prompts", allow_hyphen_values = true)]
@@ -113,8 +114,8 @@ impl GenerateArgs {
 /// `oaif score`.
 #[derive(Debug, Args)]
 pub(crate) struct ScoreArgs {
-    /// Folder of the model
-    #[arg(long, value_name = "DIR", alias = "model-name-or-path")]
+    /// Folder of the model, or ORG/NAME[@REVISION] on the hub
+    #[arg(long, value_name = "DIR|NAME", alias = "model-name-or-path")]
     model: PathBuf,
     /// {"prompt","completion"} rows; -: from standard input
     #[arg(long, value_name = "FILE")]
@@ -215,8 +216,8 @@ impl JudgeArgs {
 /// `oaif export`.
 #[derive(Debug, Args)]
 pub(crate) struct ExportArgs {
-    /// Folder of the model
-    #[arg(long, value_name = "DIR", alias = "model-name-or-path")]
+    /// Folder of the model, or ORG/NAME[@REVISION] on the hub
+    #[arg(long, value_name = "DIR|NAME", alias = "model-name-or-path")]
     model: PathBuf,
     /// Folder to write the model to
     #[arg(long, value_name = "DIR")]
@@ -253,6 +254,38 @@ impl ExportArgs {
             format,
             gpu: self.gpu.plan(false),
         })
+    }
+}
+
+/// A model and a LoRA adapter on it.
+fn adapted<'a>(model: &'a mut PathBuf, adapter: &'a mut Option<PathBuf>) -> Vec<Input<'a>> {
+    let model = Input { flag: "--model", what: What::Model, path: model };
+    let adapter = adapter.as_mut().map(|path| Input { flag: "--adapter", what: What::Adapter, path });
+    [Some(model), adapter].into_iter().flatten().collect()
+}
+
+impl Fetch for GeneratePlan {
+    fn inputs(&mut self) -> Vec<Input<'_>> {
+        adapted(&mut self.model, &mut self.adapter)
+    }
+}
+
+impl Fetch for ScorePlan {
+    fn inputs(&mut self) -> Vec<Input<'_>> {
+        adapted(&mut self.model, &mut self.adapter)
+    }
+}
+
+impl Fetch for ExportPlan {
+    fn inputs(&mut self) -> Vec<Input<'_>> {
+        adapted(&mut self.model, &mut self.adapter)
+    }
+}
+
+impl Fetch for JudgePlan {
+    fn inputs(&mut self) -> Vec<Input<'_>> {
+        let judge = self.annotator.model_mut();
+        judge.map(|path| Input { flag: "--judge-model", what: What::Model, path }).into_iter().collect()
     }
 }
 

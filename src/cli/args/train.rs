@@ -11,6 +11,7 @@ use super::gpu::{DtypeArgs, GpuArgs, GpuPlan};
 use super::paths::{AdapterArgs, dataset_file, model_dir, refuse_own_input, run_dir};
 use super::sampling::SamplingArgs;
 use super::{ensure, positive, unusable};
+use crate::cli::fetch::{Fetch, Input, What};
 use crate::data::rows::Columns;
 use crate::error::{Error, Result};
 use crate::gpu::Limits;
@@ -33,11 +34,11 @@ enum Optim {
 #[command(next_help_heading = "Run")]
 #[serde(rename_all = "kebab-case")]
 struct TrainArgs {
-    /// Folder of the model to start from
-    #[arg(long, value_name = "DIR", alias = "model-name-or-path")]
+    /// Folder of the model to start from, or ORG/NAME[@REVISION] on the hub (HF_HOME, HF_TOKEN, HF_HUB_OFFLINE are heeded)
+    #[arg(long, value_name = "DIR|NAME", alias = "model-name-or-path")]
     model: PathBuf,
-    /// Rows to train on: JSON lines or a JSON array, gzip or not
-    #[arg(long, value_name = "FILE", aliases = ["dataset-name", "train-file", "data"], required_unless_present = "dry_run")]
+    /// Rows to train on: JSON lines or a JSON array, gzip or not; or ORG/NAME[@REVISION][:SPLIT or :FILE] on the hub
+    #[arg(long, value_name = "FILE|NAME", aliases = ["dataset-name", "train-file", "data"], required_unless_present = "dry_run")]
     dataset: Option<PathBuf>,
     /// Folder that the run is written to
     #[arg(long, value_name = "RUN", required_unless_present = "dry_run")]
@@ -341,6 +342,61 @@ pub(crate) struct SftPlan {
     pub train: TrainPlan,
     /// End every completion with the end-of-sequence token.
     pub append_eos: bool,
+}
+
+impl TrainPlan {
+    /// What it reads of models: a dry run needs no weights.
+    fn model(&self) -> What {
+        if self.dry_run { What::ModelWithoutWeights } else { What::Model }
+    }
+}
+
+impl Fetch for TrainPlan {
+    fn inputs(&mut self) -> Vec<Input<'_>> {
+        let what = self.model();
+        let model = Input { flag: "--model", what, path: &mut self.model };
+        let adapter = self.options.adapter.as_mut();
+        let adapter = adapter.map(|path| Input { flag: "--adapter", what: What::Adapter, path });
+        let rows = self.dataset.as_mut().map(|path| Input { flag: "--dataset", what: What::Rows, path });
+        [Some(model), adapter, rows].into_iter().flatten().collect()
+    }
+
+    fn config(&mut self) -> Option<&mut Value> {
+        Some(&mut self.config)
+    }
+}
+
+impl Fetch for AlignPlan {
+    fn inputs(&mut self) -> Vec<Input<'_>> {
+        let what = self.train.model();
+        let judge = self.annotator.model_mut();
+        let judge = judge.map(|path| Input { flag: "--judge-model", what, path });
+        self.train.inputs().into_iter().chain(judge).collect()
+    }
+
+    fn config(&mut self) -> Option<&mut Value> {
+        self.train.config()
+    }
+}
+
+impl Fetch for DpoPlan {
+    fn inputs(&mut self) -> Vec<Input<'_>> {
+        self.train.inputs()
+    }
+
+    fn config(&mut self) -> Option<&mut Value> {
+        self.train.config()
+    }
+}
+
+impl Fetch for SftPlan {
+    fn inputs(&mut self) -> Vec<Input<'_>> {
+        self.train.inputs()
+    }
+
+    fn config(&mut self) -> Option<&mut Value> {
+        self.train.config()
+    }
 }
 
 /// What differs between the commands where nothing is given.

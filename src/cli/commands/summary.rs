@@ -49,7 +49,7 @@ impl Start {
         let mut facts = vec![
             ("GPU", format!("{} ({}), {}", summary.name, summary.backend, gpu.tier())),
             ("memory", format!("{} of the GPU's", size(gpu.memory().total))),
-            ("model", format!("{}, {} parameters", plan.model.display(), count(parameters.all))),
+            ("model", format!("{}, {} parameters", name(plan), count(parameters.all))),
             ("training", format!("{trained}, {} parameters", count(parameters.trained))),
             ("rows", format!("{rows}, {steps} steps of {batch}")),
         ];
@@ -64,6 +64,12 @@ impl Start {
         let line = |(name, fact): &(&str, String)| format!("{name:<14}{fact}");
         self.0.iter().map(line).collect::<Vec<_>>().join("\n")
     }
+}
+
+/// What the model is called: not the folder that a download is in.
+fn name(plan: &TrainPlan) -> String {
+    let given = plan.config["model"].as_str();
+    given.map_or_else(|| plan.model.display().to_string(), str::to_owned)
 }
 
 /// "263 thousand", "1.1 billion".

@@ -52,24 +52,33 @@ fn a_run_given_as_an_adapter_or_a_model_says_what_was_meant() {
     mistake(judged, &["--judge-model: ", "is a LoRA adapter", "oaif export"]);
 }
 
+#[cfg(feature = "http")]
 #[test]
-fn what_is_on_the_hub_alone_is_told_with_the_command_that_gets_it() {
-    let command = ["--model", "HuggingFaceTB/SmolLM2-135M", "--prompt", "x"];
-    let Command::Generate(args) = cli("generate", &command) else { panic!() };
-    let expected = "hf download HuggingFaceTB/SmolLM2-135M --local-dir SmolLM2-135M";
-    mistake(args.plan(), &["is not a folder", expected, "--model SmolLM2-135M"]);
-    let flags = ["--model", DIR, "--dataset", "trl-lib/tldr", "--output-dir", "run"];
-    let Command::Sft(args) = cli("sft", &flags) else { panic!() };
-    mistake(args.plan(), &["is not a file", "hf download trl-lib/tldr --repo-type dataset --local-dir tldr"]);
-    // A file that was mistyped is not looked for elsewhere.
-    for path in ["data/rows.jsonl", "src/rows", "/a/b", "./a/b", "a/b/c"] {
-        let Command::Sft(args) = cli("sft", &["--model", DIR, "--dataset", path, "--output-dir", "run"])
-        else {
-            panic!()
-        };
-        let error = args.plan().unwrap_err().to_string();
-        assert!(error.contains("is not a file") && !error.contains("hf download"), "{error}");
+fn a_name_on_the_hub_is_left_for_when_all_else_is_right() {
+    let sft = |model: &str, dataset: &str| match cli(
+        "sft",
+        &["--model", model, "--dataset", dataset, "--output-dir", "run"],
+    ) {
+        Command::Sft(args) => args.plan(),
+        other => panic!("{other:?}"),
+    };
+    let plan = sft("HuggingFaceTB/SmolLM2-135M@main", "trl-lib/tldr:validation").unwrap();
+    assert_eq!(plan.train.model, PathBuf::from("HuggingFaceTB/SmolLM2-135M@main"));
+    assert_eq!(plan.train.dataset, Some("trl-lib/tldr:validation".into()));
+    let plan = dpo(&["--adapter", "someone/lora"]).unwrap();
+    assert_eq!(plan.train.options.adapter, Some("someone/lora".into()));
+    // A file that was mistyped is not looked for elsewhere, nor is a folder below one that is here.
+    for path in ["data/rows.jsonl", "src/rows", "/a/b", "./a/b", "a/b/c", "rows", "a/b:"] {
+        let error = sft(DIR, path).unwrap_err().to_string();
+        assert!(error.contains("is not a file"), "{error}");
     }
+    for path in ["src/none", "/a/b", "./a/b", "../a/b", "a/b/c", "gpt2", "a/b@", "a/b:train"] {
+        let error = sft(path, FILE).unwrap_err().to_string();
+        assert!(error.contains("is not a folder"), "{error}");
+        // The way out where it may have been a name.
+        assert_eq!(error.contains("or hf://src/none"), path == "src/none", "{error}");
+    }
+    assert_eq!(sft("hf://src/none", FILE).unwrap().train.model, PathBuf::from("hf://src/none"));
 }
 
 #[test]

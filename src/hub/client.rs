@@ -1,0 +1,366 @@
+//! Requests: redirects that keep the token at home, tries, and what a refusal means.
+
+use std::time::Duration;
+
+use ureq::http::header::{AUTHORIZATION, CONTENT_LENGTH, ETAG, LOCATION, RANGE, RETRY_AFTER};
+use ureq::http::{HeaderMap, Method, Request, Response, Uri};
+use ureq::{Agent, Body};
+
+use super::listing::Listing;
+use super::names::{Etag, Kind, Repo, quoted};
+use super::settings::{Settings, Token};
+use crate::error::Error;
+
+const REDIRECTS: usize = 10;
+/// Times that something is tried before it has failed.
+pub(super) const TRIES: u32 = 5;
+/// The longest wait that a hub may ask for.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+/// Asks a hub.
+#[derive(Debug)]
+pub(super) struct Client {
+    agent: Agent,
+    pub endpoint: String,
+    token: Option<Token>,
+    pub backoff: Duration,
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The hub has said no, or something that cannot be true.
+    Refused(Error),
+    /// No answer came, or one that a later try may not get.
+    Unreachable(String, Retry),
+}
+
+/// Whether a later try may do better.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Retry {
+    Never,
+    /// After this time or the usual one, whichever is longer.
+    After(Duration),
+}
+
+const SOON: Retry = Retry::After(Duration::ZERO);
+
+/// An answer, wherever it came from.
+pub(super) struct Answer {
+    pub response: Response<Body>,
+    /// What the hub itself said on the way.
+    pub facts: Facts,
+}
+
+/// What the hub says of a file, in the headers of its answer.
+#[derive(Debug, Default)]
+pub(super) struct Facts {
+    pub commit: Option<String>,
+    etag: Option<String>,
+    linked_etag: Option<String>,
+    size: Option<String>,
+    linked_size: Option<String>,
+}
+
+impl Facts {
+    /// A redirect's own length and etag are not the file's.
+    fn add(&mut self, headers: &HeaderMap, redirects: bool) {
+        let text = |name: &str| headers.get(name)?.to_str().ok().map(str::to_owned);
+        self.commit = text("x-repo-commit").or(self.commit.take());
+        self.linked_etag = text("x-linked-etag").or(self.linked_etag.take());
+        self.linked_size = text("x-linked-size").or(self.linked_size.take());
+        self.etag = text(ETAG.as_str()).or(self.etag.take());
+        if !redirects {
+            self.size = text(CONTENT_LENGTH.as_str());
+        }
+    }
+
+    /// The etag; `None` where there is none that can be used.
+    pub fn etag(&self) -> Option<Etag> {
+        Etag::parse(self.linked_etag.as_ref().or(self.etag.as_ref())?)
+    }
+
+    /// The size in bytes, or the text that should be one.
+    pub fn size(&self) -> Option<Result<u64, &str>> {
+        let text = self.linked_size.as_ref().or(self.size.as_ref())?;
+        Some(text.trim().parse().map_err(|_| text.as_str()))
+    }
+}
+
+impl Client {
+    pub fn new(settings: &Settings) -> Client {
+        let timeout = Some(settings.timeout);
+        let config = Agent::config_builder()
+            .user_agent(concat!("oaif/", env!("CARGO_PKG_VERSION")))
+            // Sizes are those of the files.
+            .accept_encoding("identity")
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .timeout_connect(timeout)
+            .timeout_recv_response(timeout.map(|time| 3 * time))
+            .timeout_per_read(timeout)
+            .build();
+        Client {
+            agent: config.into(),
+            endpoint: settings.endpoint.clone(),
+            token: settings.token.clone(),
+            backoff: settings.backoff,
+        }
+    }
+
+    /// The listing of a repository at its revision. `patient`: try again where nothing answers.
+    pub fn listing(&self, repo: &Repo, patient: bool) -> Result<Listing, Failure> {
+        let kind = match repo.kind {
+            Kind::Model => "models",
+            Kind::Dataset => "datasets",
+        };
+        let revision = quoted(&repo.revision, false);
+        let url = format!("{}/api/{kind}/{}/revision/{revision}?blobs=true", self.endpoint, repo.id);
+        self.retry(if patient { TRIES } else { 1 }, || {
+            let answer = self.ask(repo, None, Method::GET, &url, 0)?;
+            Listing::read(repo, answer.response)
+        })
+    }
+
+    /// Where a file of a repository is.
+    pub fn url(&self, repo: &Repo, commit: &str, name: &str) -> String {
+        let kind = match repo.kind {
+            Kind::Model => "",
+            Kind::Dataset => "datasets/",
+        };
+        format!("{}/{kind}{}/resolve/{commit}/{}", self.endpoint, repo.id, quoted(name, true))
+    }
+
+    /// Does something until it is done, refused or tried so many times.
+    pub fn retry<T>(&self, tries: u32, mut once: impl FnMut() -> Result<T, Failure>) -> Result<T, Failure> {
+        let mut tried = 1;
+        loop {
+            match once() {
+                Err(Failure::Unreachable(_, Retry::After(time))) if tried < tries => self.wait(tried, time),
+                done => return done,
+            }
+            tried += 1;
+        }
+    }
+
+    /// Waits after so many failures.
+    pub fn wait(&self, failures: u32, asked: Duration) {
+        std::thread::sleep((self.backoff * 2u32.pow(failures - 1)).max(asked.min(LONGEST_WAIT)));
+    }
+
+    /// One request about `file` or the repository itself, with the redirects that follow. `from`: the first byte that is
+    /// wanted. A HEAD request does not leave the hub: what it says is what is asked for.
+    pub fn ask(
+        &self,
+        repo: &Repo,
+        file: Option<&str>,
+        method: Method,
+        url: &str,
+        from: u64,
+    ) -> Result<Answer, Failure> {
+        let refused = |why: String| Failure::Refused(Error::hub(repo, why));
+        let home: Uri = self.endpoint.parse().expect("an endpoint is an address");
+        let mut uri: Uri =
+            url.parse().map_err(|_| refused(format!("has no address that can be asked ({url:?})")))?;
+        let mut facts = Facts::default();
+        for _ in 0..=REDIRECTS {
+            let at_home = same_origin(&home, &uri);
+            let mut request = Request::builder().method(method.clone()).uri(uri.clone());
+            if let Some(token) = self.token.as_ref().filter(|_| at_home) {
+                request = request.header(AUTHORIZATION, token.bearer());
+            }
+            if from > 0 {
+                request = request.header(RANGE, format!("bytes={from}-"));
+            }
+            let request = request.body(()).expect("a token and a number are good headers");
+            let response = self.agent.run(request).map_err(|error| unreachable(&uri, &error))?;
+            let status = response.status();
+            let next = match status.as_u16() {
+                301 | 302 | 303 | 307 | 308 => response.headers().get(LOCATION),
+                _ => None,
+            };
+            if at_home {
+                facts.add(response.headers(), next.is_some());
+            }
+            let Some(next) = next else {
+                // A range that does not exist: whoever asked for it knows what to do.
+                let done = status.is_success() || (from > 0 && status.as_u16() == 416);
+                return match (done, at_home) {
+                    (true, _) => Ok(Answer { response, facts }),
+                    (false, true) => Err(self.refusal(repo, file, &uri, &response)),
+                    // Not the hub's judgement: a permission that ran out, say, which the hub gives anew.
+                    (false, false) => Err(Failure::Unreachable(
+                        format!("{} answers {}", place(&uri), status.as_u16()),
+                        SOON,
+                    )),
+                };
+            };
+            let next = next.to_str().ok().and_then(|location| resolved(&uri, location));
+            let next = next.ok_or_else(|| refused(format!("{} redirects to no address", place(&uri))))?;
+            if uri.scheme_str() == Some("https") && next.scheme_str() != Some("https") {
+                return Err(refused(format!(
+                    "{} redirects to {}, which is not encrypted",
+                    place(&uri),
+                    place(&next)
+                )));
+            }
+            if method == Method::HEAD && !same_origin(&home, &next) {
+                return Ok(Answer { response, facts });
+            }
+            uri = next;
+        }
+        Err(refused(format!("{} redirects more than {REDIRECTS} times", place(&home))))
+    }
+
+    /// What a status other than success means.
+    fn refusal(&self, repo: &Repo, file: Option<&str>, uri: &Uri, response: &Response<Body>) -> Failure {
+        let header =
+            |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or("");
+        let code = header("x-error-code");
+        let status = response.status().as_u16();
+        let host = place(uri);
+        let what = match repo.kind {
+            Kind::Model => "model",
+            Kind::Dataset => "dataset",
+        };
+        let why = match (status, code) {
+            (401 | 403, "GatedRepo") => format!(
+                "is gated ({status} from {host}): accept its licence on {}/{}, then set HF_TOKEN to a token of that account",
+                self.endpoint,
+                match repo.kind {
+                    Kind::Model => repo.id.clone(),
+                    Kind::Dataset => format!("datasets/{}", repo.id),
+                }
+            ),
+            (401, _) if self.token.is_none() => format!(
+                "is private or does not exist (401 from {host}): check the name, or set HF_TOKEN to a token that may read it"
+            ),
+            (401, _) => format!(
+                "may not be read with this token, or does not exist (401 from {host}): check the name, and HF_TOKEN or the \
+                 token's file"
+            ),
+            (403, _) => {
+                format!("may not be read (403 from {host}): set HF_TOKEN to a token that may read it")
+            }
+            (404, "EntryNotFound" | "") if file.is_some() => format!(
+                "has no file {} at this revision (404 from {host}): check what stands behind @",
+                file.unwrap_or_default()
+            ),
+            (404, "RevisionNotFound") => format!(
+                "has no revision {} (404 from {host}): give a branch, a tag or a commit of it behind @",
+                repo.revision
+            ),
+            (404 | 410, _) => format!("does not exist as a {what} ({status} from {host}): check the name"),
+            (451, _) => format!("may not be read for legal reasons (451 from {host})"),
+            (408 | 425 | 429 | 500..=599, _) => {
+                let asked = header(RETRY_AFTER.as_str()).parse().map_or(Duration::ZERO, Duration::from_secs);
+                let why = format!("{host} answers {status}");
+                return Failure::Unreachable(why, Retry::After(asked));
+            }
+            _ => {
+                return Failure::Refused(Error::hub(
+                    repo,
+                    format!("{host} answers {status}, which is not expected"),
+                ));
+            }
+        };
+        Failure::Refused(Error::config(repo.to_string(), why))
+    }
+}
+
+fn unreachable(uri: &Uri, error: &ureq::Error) -> Failure {
+    let host = place(uri);
+    let (why, retry) = match error {
+        ureq::Error::HostNotFound => {
+            (format!("{host} cannot be reached (there is no such host)"), Retry::Never)
+        }
+        ureq::Error::Timeout(_) => (format!("{host} does not answer in time"), SOON),
+        ureq::Error::Io(error) => (format!("{host} cannot be reached ({error})"), SOON),
+        ureq::Error::ConnectionFailed | ureq::Error::Protocol(_) => {
+            (format!("{host} cannot be reached ({error})"), SOON)
+        }
+        other => (format!("{host} cannot be reached ({other})"), Retry::Never),
+    };
+    Failure::Unreachable(why, retry)
+}
+
+/// Reading a body has failed.
+pub(super) fn broken(error: &std::io::Error) -> Failure {
+    let timeout = matches!(error.kind(), std::io::ErrorKind::TimedOut | std::io::ErrorKind::WouldBlock);
+    let why = if timeout {
+        "nothing more came in time".to_owned()
+    } else {
+        format!("the connection broke ({error})")
+    };
+    Failure::Unreachable(why, SOON)
+}
+
+/// Scheme, host and port: all that may be told of an address, whose query may be a permission.
+fn place(uri: &Uri) -> String {
+    let authority =
+        uri.authority().map_or("", |authority| authority.as_str().rsplit('@').next().unwrap_or_default());
+    format!("{}://{authority}", uri.scheme_str().unwrap_or("http"))
+}
+
+fn same_origin(a: &Uri, b: &Uri) -> bool {
+    let port = |uri: &Uri| uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 });
+    let host = |uri: &Uri| uri.host().unwrap_or_default().to_ascii_lowercase();
+    a.scheme_str() == b.scheme_str() && host(a) == host(b) && port(a) == port(b)
+}
+
+/// Where a `Location` leads from `uri`.
+fn resolved(uri: &Uri, location: &str) -> Option<Uri> {
+    let scheme = uri.scheme_str()?;
+    let whole = match location {
+        _ if location.starts_with("//") => format!("{scheme}:{location}"),
+        _ if location.starts_with('/') => format!("{scheme}://{}{location}", uri.authority()?),
+        _ => location.to_owned(),
+    };
+    let next: Uri = whole.parse().ok()?;
+    (matches!(next.scheme_str(), Some("http" | "https")) && next.authority().is_some()).then_some(next)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn uri(text: &str) -> Uri {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn another_scheme_host_or_port_is_another_place() {
+        let home = uri("https://hub.example/x");
+        for (other, same) in [
+            ("https://hub.example:443/y", true),
+            ("https://HUB.example/y", true),
+            ("http://hub.example/y", false),
+            ("https://hub.example:8443/y", false),
+            ("https://cdn.hub.example/y", false),
+            ("https://hub.example.evil/y", false),
+        ] {
+            assert_eq!(same_origin(&home, &uri(other)), same, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_redirect_is_relative_or_whole_and_never_to_a_file() {
+        let from = uri("https://hub.example/a/b?c");
+        let next = |location| resolved(&from, location).map(|uri| uri.to_string());
+        assert_eq!(next("/api/x?y"), Some("https://hub.example/api/x?y".into()));
+        assert_eq!(next("https://cdn.example/z"), Some("https://cdn.example/z".into()));
+        assert_eq!(next("//cdn.example/z"), Some("https://cdn.example/z".into()));
+        for location in ["file:///etc/passwd", "", "ftp://x/y", "x y"] {
+            assert_eq!(next(location), None, "{location}");
+        }
+    }
+
+    #[test]
+    fn an_address_is_told_without_what_gives_access() {
+        assert_eq!(
+            place(&uri("https://me:secret@cdn.example:8/x?Signature=secret")),
+            "https://cdn.example:8"
+        );
+    }
+}

@@ -1,0 +1,325 @@
+//! One file: from the hub into the cache, whole or not at all.
+
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read, Write};
+use std::mem::discriminant;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ureq::http::Method;
+use ureq::http::header::{CONTENT_LENGTH, CONTENT_RANGE, TRANSFER_ENCODING};
+
+use super::Watch;
+use super::cache::RepoCache;
+use super::client::{Answer, Client, Failure, Retry, TRIES, broken};
+use super::hash::{Expected, Hasher};
+use super::listing::Listing;
+use super::names::{Commit, Etag, Repo};
+use crate::error::{Error, Result, size};
+
+/// The largest file that is believed.
+const LARGEST: u64 = 1 << 40;
+/// Bytes that are read at a time.
+const CHUNK: usize = 1 << 18;
+
+/// A file on the hub.
+#[derive(Debug)]
+pub(super) struct Remote {
+    pub name: String,
+    pub etag: Etag,
+    pub size: u64,
+    hash: Expected,
+}
+
+impl Remote {
+    pub fn told_size(&self) -> String {
+        size(self.size)
+    }
+}
+
+impl Client {
+    /// Asks for size and hash of a file.
+    pub fn metadata(&self, repo: &Repo, listing: &Listing, name: &str) -> Result<Remote> {
+        let lies = |why: String| Error::hub(repo, format!("{name}: {why}"));
+        let url = self.url(repo, &listing.commit.0, name);
+        let answer = self.retry(TRIES, || self.ask(repo, Some(name), Method::HEAD, &url, 0));
+        let Answer { facts, .. } = answer.map_err(|failure| failure.into_error(repo))?;
+        if facts.commit.as_ref().is_some_and(|commit| *commit != listing.commit.0) {
+            return Err(lies("the hub gives another commit's file: try again".into()));
+        }
+        let listed = listing.file(name);
+        let (listed_size, listed_hash) = (listed.and_then(|f| f.size()), listed.and_then(|f| f.hash()));
+        let told =
+            facts.size().transpose().map_err(|text| lies(format!("the hub gives {text:?} as its size")))?;
+        let size = match (told, listed_size) {
+            (Some(told), Some(listed)) if told != listed => {
+                return Err(lies(format!(
+                    "the hub gives {told} and {listed} bytes as its size: nothing of it is kept"
+                )));
+            }
+            (told, listed) => told.or(listed),
+        };
+        let size = size.ok_or_else(|| lies("the hub does not give its size".into()))?;
+        if size > LARGEST {
+            let largest = crate::error::size(LARGEST);
+            let claimed = crate::error::size(size);
+            return Err(lies(format!(
+                "the hub claims that it has {claimed}, more than the {largest} that are believed"
+            )));
+        }
+        let etag = facts
+            .etag()
+            .ok_or_else(|| lies("the hub gives no etag that could name it in the cache".into()))?;
+        let hash = match (Expected::of(&etag.0), listed_hash.map(Expected::of)) {
+            (Expected::Nothing, Some(listed)) => listed,
+            // Of the same kind: a mirror may list what git has in the place of a large file.
+            (told, Some(listed)) if listed != told && discriminant(&listed) == discriminant(&told) => {
+                return Err(lies("the hub gives two hashes of it: nothing of it is kept".into()));
+            }
+            (told, _) => told,
+        };
+        Ok(Remote { name: name.to_owned(), etag, size, hash })
+    }
+
+    /// Brings a file into the snapshot of a commit.
+    pub fn download(
+        &self,
+        repo: &Repo,
+        commit: &Commit,
+        remote: &Remote,
+        cache: &RepoCache,
+        watch: &mut dyn Watch,
+    ) -> Result<()> {
+        let lock = cache.lock(&remote.etag, watch)?;
+        let blob = cache.blob(&remote.etag);
+        // Another repository's file, or another process, may have brought it.
+        if !fs::metadata(&blob).is_ok_and(|found| found.len() == remote.size) {
+            let mut part = Part::open(cache.incomplete(&remote.etag, &lock), remote)?;
+            let done = self.complete(repo, commit, remote, &mut part, watch);
+            if done.is_err() && part.len == 0 {
+                // The first error is the one worth telling.
+                let _ = part.remove();
+            }
+            done?;
+            part.keep_as(&blob)?;
+        }
+        cache.link(commit, &remote.name, &remote.etag)
+    }
+
+    /// Fills `part` until it is the file.
+    fn complete(
+        &self,
+        repo: &Repo,
+        commit: &Commit,
+        remote: &Remote,
+        part: &mut Part,
+        watch: &mut dyn Watch,
+    ) -> Result<()> {
+        loop {
+            let resumed = part.len > 0;
+            self.fill(repo, commit, remote, part, watch)?;
+            let hasher = std::mem::replace(&mut part.hasher, Expected::Nothing.begin(0));
+            if remote.hash.is(hasher) {
+                return Ok(());
+            }
+            watch.dropped(part.len);
+            if !resumed {
+                part.remove()?;
+                let why = format!(
+                    "{}: what came has another hash than the hub gives for it: nothing of it is kept, try again",
+                    remote.name
+                );
+                return Err(Error::hub(repo, why));
+            }
+            // What an earlier download left may have been damaged since.
+            part.restart(remote)?;
+        }
+    }
+
+    /// Asks for what is missing of `part`, as often as the connection breaks and something comes.
+    fn fill(
+        &self,
+        repo: &Repo,
+        commit: &Commit,
+        remote: &Remote,
+        part: &mut Part,
+        watch: &mut dyn Watch,
+    ) -> Result<()> {
+        let url = self.url(repo, &commit.0, &remote.name);
+        let mut failures = 0;
+        while part.len < remote.size {
+            let before = part.len;
+            let failed = match self.piece(repo, remote, &url, part, watch) {
+                Ok(()) if part.len == remote.size => return Ok(()),
+                Ok(()) => Failure::Unreachable("the connection broke".into(), Retry::After(Duration::ZERO)),
+                Err(failure) => failure,
+            };
+            let (why, retry) = match failed {
+                Failure::Refused(error) => return Err(error),
+                Failure::Unreachable(why, retry) => (why, retry),
+            };
+            failures = if part.len > before { 1 } else { failures + 1 };
+            match retry {
+                Retry::After(time) if failures < TRIES => self.wait(failures, time),
+                _ => {
+                    let why = format!(
+                        "{}: {why} after {} of {}: try again, the download goes on from there",
+                        remote.name,
+                        size(part.len),
+                        remote.told_size()
+                    );
+                    return Err(Error::hub(repo, why));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// One request, until its answer ends.
+    fn piece(
+        &self,
+        repo: &Repo,
+        remote: &Remote,
+        url: &str,
+        part: &mut Part,
+        watch: &mut dyn Watch,
+    ) -> Result<(), Failure> {
+        let response = self.ask(repo, Some(&remote.name), Method::GET, url, part.len)?.response;
+        let lies = |why: String| {
+            Failure::Refused(Error::hub(repo, format!("{}: {why}: nothing of it is kept", remote.name)))
+        };
+        let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
+        match (response.status().as_u16(), part.len) {
+            (416, from) => {
+                watch.dropped(from);
+                part.restart(remote).map_err(Failure::Refused)?;
+                let why = "the hub does not have what is missing".to_owned();
+                return Err(Failure::Unreachable(why, Retry::After(Duration::ZERO)));
+            }
+            (206, from) => {
+                let expected = format!("bytes {from}-{}/{}", remote.size - 1, remote.size);
+                if header(CONTENT_RANGE).map(str::trim) != Some(&expected) {
+                    let got = header(CONTENT_RANGE).unwrap_or("nothing").to_owned();
+                    part.remove().map_err(Failure::Refused)?;
+                    return Err(lies(format!("asked for {expected:?}, the hub sends {got:?}")));
+                }
+            }
+            (_, 0) => {}
+            // The range was passed over: this is the whole file.
+            (_, from) => {
+                watch.dropped(from);
+                part.restart(remote).map_err(Failure::Refused)?;
+            }
+        }
+        let length = header(CONTENT_LENGTH).and_then(|text| text.trim().parse::<u64>().ok());
+        if length.is_some_and(|length| length != remote.size - part.len) {
+            let (length, expected) = (length.unwrap_or_default(), remote.size - part.len);
+            part.remove().map_err(Failure::Refused)?;
+            return Err(lies(format!("the hub sends {length} bytes where it gives {expected} as the size")));
+        }
+        // Such a body says where it ends.
+        let chunked = header(TRANSFER_ENCODING).is_some();
+        let mut body = response.into_body().into_reader();
+        let mut chunk = vec![0; CHUNK];
+        loop {
+            let count = match body.read(&mut chunk) {
+                Ok(0) if chunked && part.len < remote.size => {
+                    let sent = part.len;
+                    part.remove().map_err(Failure::Refused)?;
+                    return Err(lies(format!(
+                        "the hub sends {sent} bytes where it gives {} as the size",
+                        remote.size
+                    )));
+                }
+                Ok(0) => return Ok(()),
+                Ok(count) => count,
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) => return Err(broken(&error)),
+            };
+            if count as u64 > remote.size - part.len {
+                part.remove().map_err(Failure::Refused)?;
+                return Err(lies(format!(
+                    "the hub sends more than the {} bytes it gives as the size",
+                    remote.size
+                )));
+            }
+            part.write(&chunk[..count]).map_err(|error| Failure::Refused(full(repo, part, error)))?;
+            watch.received(count as u64);
+        }
+    }
+}
+
+impl Failure {
+    pub fn into_error(self, repo: &Repo) -> Error {
+        match self {
+            Failure::Refused(error) => error,
+            Failure::Unreachable(why, _) => Error::hub(repo, format!("{why}: try again")),
+        }
+    }
+}
+
+/// A file cannot be written on.
+fn full(repo: &Repo, part: &Part, error: io::Error) -> Error {
+    match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Error::hub(
+            repo,
+            format!(
+                "the disk of {} is full: make room, or set HF_HOME to a folder on another disk; the download goes on from \
+                 there",
+                part.path.display()
+            ),
+        ),
+        _ => Error::io("write", &part.path)(error),
+    }
+}
+
+/// The beginning of a file, which is hashed as it grows.
+struct Part {
+    path: PathBuf,
+    file: File,
+    len: u64,
+    hasher: Hasher,
+}
+
+impl Part {
+    /// Goes on with what an earlier download left.
+    fn open(path: PathBuf, remote: &Remote) -> Result<Part> {
+        let file = File::options()
+            .create(true)
+            .append(true)
+            .read(true)
+            .open(&path)
+            .map_err(Error::io("create", &path))?;
+        let len = file.metadata().map_err(Error::io("read", &path))?.len();
+        let mut part = Part { path, file, len, hasher: remote.hash.begin(remote.size) };
+        if len > remote.size {
+            part.restart(remote)?;
+        }
+        let Part { path, file, hasher, .. } = &mut part;
+        hasher.read(&*file).map_err(Error::io("read", path))?;
+        Ok(part)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all(bytes)?;
+        self.hasher.update(bytes);
+        self.len += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn restart(&mut self, remote: &Remote) -> Result<()> {
+        self.file.set_len(0).map_err(Error::io("write", &self.path))?;
+        (self.len, self.hasher) = (0, remote.hash.begin(remote.size));
+        Ok(())
+    }
+
+    fn remove(&mut self) -> Result<()> {
+        crate::files::remove(&self.path)
+    }
+
+    /// Makes it visible: all of it is on the disk before its name is.
+    fn keep_as(self, blob: &std::path::Path) -> Result<()> {
+        let failed = Error::io("write", blob);
+        self.file.sync_all().and_then(|()| fs::rename(&self.path, blob)).map_err(failed)
+    }
+}

@@ -1,0 +1,224 @@
+//! Names on the hub: repositories, revisions, commits, files, etags. What has one of these types is safe in a path and in a
+//! URL.
+
+use std::fmt::{self, Display, Write};
+
+/// The longest name of a repository, a revision or a file that is taken.
+const LONGEST: usize = 512;
+
+/// What a repository holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A model or a LoRA adapter.
+    Model,
+    /// Rows.
+    Dataset,
+}
+
+/// A repository at a revision, such as `org/name@v1.0`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Repo {
+    /// What it holds.
+    pub kind: Kind,
+    /// `org/name`.
+    pub id: String,
+    /// A branch, a tag or a commit's 40 digits; `main` unless given.
+    pub revision: String,
+}
+
+impl Repo {
+    /// The repository that `text` names: `org/name` or `org/name@revision`. `None` where it is not of this form.
+    pub fn parse(kind: Kind, text: &str) -> Option<Repo> {
+        let (id, revision) = text.split_once('@').unwrap_or((text, "main"));
+        let (org, name) = id.split_once('/')?;
+        let good = is_part(org) && is_part(name) && is_revision(revision);
+        good.then(|| Repo { kind, id: id.to_owned(), revision: revision.to_owned() })
+    }
+
+    /// The same repository at a commit.
+    pub fn at(&self, commit: &Commit) -> Repo {
+        Repo { revision: commit.0.clone(), ..self.clone() }
+    }
+
+    /// Its folder's name in the cache.
+    pub(super) fn folder(&self) -> String {
+        let kind = match self.kind {
+            Kind::Model => "models",
+            Kind::Dataset => "datasets",
+        };
+        format!("{kind}--{}", self.id.replace('/', "--"))
+    }
+}
+
+impl Display for Repo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.revision.as_str() {
+            "main" => f.write_str(&self.id),
+            revision => write!(f, "{}@{revision}", self.id),
+        }
+    }
+}
+
+/// Of an organisation, or of what it calls a repository: the rules of the hub itself.
+fn is_part(part: &str) -> bool {
+    let good = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    part.len() <= 96
+        && part.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
+        && part.ends_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
+        && part.chars().all(good)
+        && !part.contains("--")
+        && !part.contains("..")
+}
+
+/// A revision is a path below `refs` in the cache.
+fn is_revision(revision: &str) -> bool {
+    let good = |c: char| c.is_ascii_alphanumeric() || "-_.+/".contains(c);
+    let part = |part: &str| {
+        !part.is_empty() && !part.starts_with('.') && !part.ends_with('.') && !part.contains("..")
+    };
+    revision.len() <= LONGEST && revision.chars().all(good) && revision.split('/').all(part)
+}
+
+/// The name of one state of a repository: 40 hexadecimal digits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Commit(pub(super) String);
+
+impl Commit {
+    /// `None` where `text` is no such name.
+    pub(super) fn parse(text: &str) -> Option<Commit> {
+        is_hexadecimal(text, 40).then(|| Commit(text.to_owned()))
+    }
+}
+
+impl Display for Commit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+pub(super) fn is_hexadecimal(text: &str, digits: usize) -> bool {
+    text.len() == digits && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// What the hub calls the content of a file. It is the content's name in the cache, too.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Etag(pub String);
+
+impl Etag {
+    /// From a header: quotes and the mark of a weak etag are no part of it. `None` where it could be no file's name.
+    pub fn parse(header: &str) -> Option<Etag> {
+        let text = header.trim().trim_start_matches("W/").trim_matches('"');
+        let good = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        let named = !text.is_empty() && text.len() <= 128 && !text.starts_with('.') && text.chars().all(good);
+        // Names that the cache itself gives meaning.
+        (named && !text.ends_with(".incomplete") && !text.ends_with(".lock")).then(|| Etag(text.to_owned()))
+    }
+}
+
+/// Why a file of this name is not taken from a hub, if it is not.
+pub(super) fn unsafe_name(name: &str) -> Option<&'static str> {
+    let parts = || name.split('/');
+    if name.is_empty() || name.len() > LONGEST || parts().any(str::is_empty) {
+        // An absolute path begins with an empty part.
+        return Some("is an absolute path, empty or too long");
+    }
+    if parts().any(|part| part == ".." || part == ".") {
+        return Some("leads out of its folder");
+    }
+    if name.contains('\\') || name.chars().any(char::is_control) {
+        return Some("holds a backslash or a control character");
+    }
+    (cfg!(windows) && name.contains([':', '<', '>', '"', '|', '?', '*']))
+        .then_some("is no name of a file on Windows")
+}
+
+/// A part of a URL's path, slashes kept or not, in which only letters, digits and `-._~` stand for themselves.
+pub(super) fn quoted(text: &str, keep_slashes: bool) -> String {
+    let mut out = String::new();
+    for byte in text.bytes() {
+        let plain = byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) || (keep_slashes && byte == b'/');
+        match plain {
+            true => out.push(byte.into()),
+            false => write!(out, "%{byte:02X}").expect("a String takes all"),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_an_organisation_and_a_repository_and_perhaps_a_revision() {
+        let parse = |text| Repo::parse(Kind::Model, text).map(|repo| (repo.id, repo.revision));
+        let found = |id: &str, revision: &str| Some((id.to_owned(), revision.to_owned()));
+        assert_eq!(parse("Qwen/Qwen3-0.6B"), found("Qwen/Qwen3-0.6B", "main"));
+        assert_eq!(parse("a/b@v1.0"), found("a/b", "v1.0"));
+        assert_eq!(parse("a/b@refs/pr/1"), found("a/b", "refs/pr/1"));
+        for text in [
+            "gpt2",
+            "",
+            "/",
+            "a/",
+            "/b",
+            "a/b/c",
+            "./a/b",
+            "../b",
+            "a/..",
+            "~/b",
+            "a/b@",
+            "a/b@../c",
+            "a/b@/c",
+            "a/b@x..y",
+            "a\\b",
+            "a/b c",
+            "a/b?c",
+            "a/b#c",
+            "a--b/c",
+            "a/b\n",
+            "a/.b",
+            "a/b@\u{e9}",
+            "a/b@c//d",
+        ] {
+            assert_eq!(parse(text), None, "{text:?}");
+        }
+        let told = |text| Repo::parse(Kind::Dataset, text).unwrap().to_string();
+        assert_eq!([told("a/b"), told("a/b@main"), told("a/b@c")], ["a/b", "a/b", "a/b@c"]);
+        assert_eq!(Repo::parse(Kind::Dataset, "a/b").unwrap().folder(), "datasets--a--b");
+    }
+
+    #[test]
+    fn names_of_files_that_lead_elsewhere_are_told_apart() {
+        for name in
+            ["model.safetensors", "data/train-00000-of-00001.jsonl", "a b.json", ".gitattributes", "été.json"]
+        {
+            assert_eq!(unsafe_name(name), None, "{name}");
+        }
+        for name in
+            ["", "/etc/passwd", "../x", "a/../../x", "a//b", "a/", ".", "a\\b", "a\nb", "a\u{1b}[2J", "a\0"]
+        {
+            assert!(unsafe_name(name).is_some(), "{name:?}");
+        }
+        assert!(unsafe_name(&"x/".repeat(1000)).is_some());
+    }
+
+    #[test]
+    fn an_etag_is_a_files_name_or_none() {
+        let etag = |header| Etag::parse(header).map(|etag| etag.0);
+        assert_eq!(etag("\"abc\""), Some("abc".into()));
+        assert_eq!(etag("W/\"5f-abc\""), Some("5f-abc".into()));
+        for header in
+            ["", "\"\"", "\"../x\"", "\"a/b\"", "\"a\\b\"", "\"..\"", "\".x\"", "\"x.incomplete\"", "\"a b\""]
+        {
+            assert_eq!(etag(header), None, "{header}");
+        }
+        assert_eq!(etag(&"a".repeat(129)), None);
+    }
+
+    #[test]
+    fn a_url_quotes_what_would_mean_something_in_it() {
+        assert_eq!(quoted("a b/c?d#e%", true), "a%20b/c%3Fd%23e%25");
+        assert_eq!(quoted("refs/pr/1", false), "refs%2Fpr%2F1");
+    }
+}

@@ -1,0 +1,369 @@
+//! Which files of a repository are of use.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use super::names::{Repo, unsafe_name};
+use crate::error::{Error, Result};
+use crate::files;
+
+const CONFIG: &str = "config.json";
+const WEIGHTS: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+const ADAPTER_CONFIG: &str = "adapter_config.json";
+const ADAPTER_WEIGHTS: &str = "adapter_model.safetensors";
+
+/// What a model's folder holds beside its weights and what a tokenizer is made of.
+const MODEL: [&str; 15] = [
+    CONFIG,
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "tokenizer.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "chat_template.jinja",
+    "chat_template.json",
+    "processor_config.json",
+];
+/// A tokenizer's further chat templates.
+const TEMPLATES: &str = "additional_chat_templates/";
+
+/// Ends of the names of weights that are not read.
+const OTHER_WEIGHTS: [&str; 8] = [".bin", ".gguf", ".onnx", ".h5", ".msgpack", ".pt", ".pth", ".safetensors"];
+/// Ends of the names of rows that are read, and of those that are not.
+const ROWS: [&str; 4] = [".jsonl", ".json", ".jsonl.gz", ".json.gz"];
+const OTHER_ROWS: [&str; 10] =
+    [".parquet", ".csv", ".tsv", ".txt", ".arrow", ".zst", ".bz2", ".xz", ".zip", ".csv.gz"];
+/// JSON beside a dataset that is no row of it.
+const NO_ROWS: [&str; 4] = ["dataset_infos.json", "dataset_dict.json", "dataset_info.json", "state.json"];
+/// Names that an error lists.
+const LISTED: usize = 5;
+
+/// What is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// A model with its tokenizer.
+    Model,
+    /// A model's configuration and tokenizer: enough for a dry run.
+    ModelWithoutWeights,
+    /// A LoRA adapter.
+    Adapter,
+    /// A file of rows: of a split such as "train", or by its own name. `None`: of "train", or the only one.
+    Rows(Option<String>),
+}
+
+/// Files that are wanted.
+#[derive(Debug)]
+pub(super) struct Choice {
+    pub files: Vec<String>,
+    /// One of them that tells which others are.
+    pub index: Option<String>,
+}
+
+impl Wanted {
+    /// Those of the files `names` that are wanted, small ones first.
+    pub(super) fn choose(&self, repo: &Repo, names: &[&str]) -> Result<Choice> {
+        let refused = |why: String| Err(Error::config(repo.to_string(), why));
+        let has = |name: &str| names.contains(&name);
+        let small = || {
+            let named = MODEL.iter().filter(|name| has(name)).map(|name| (*name).to_owned());
+            let template =
+                |name: &&&str| name.strip_prefix(TEMPLATES).is_some_and(|rest| rest.ends_with(".jinja"));
+            let tiktoken = |name: &&&str| name.ends_with(".tiktoken") && !name.contains('/');
+            let others = names.iter().filter(|name| template(name) || tiktoken(name));
+            named.chain(others.map(|name| (*name).to_owned())).collect::<Vec<_>>()
+        };
+        match self {
+            Wanted::Model | Wanted::ModelWithoutWeights if !has(CONFIG) => refused(match has(ADAPTER_CONFIG) {
+                true => "is a LoRA adapter, not a model: give the model that it was made for, and this as the adapter".into(),
+                false => format!("is no model that can be read (it has no {CONFIG})"),
+            }),
+            Wanted::ModelWithoutWeights => Ok(Choice { files: small(), index: None }),
+            Wanted::Model => {
+                let mut files = small();
+                let index = match (has(WEIGHTS), has(INDEX)) {
+                    (true, _) => None,
+                    (false, true) => Some(INDEX.to_owned()),
+                    (false, false) => return refused(without_weights(names, WEIGHTS)),
+                };
+                files.push(index.clone().unwrap_or(WEIGHTS.into()));
+                Ok(Choice { files, index })
+            }
+            Wanted::Adapter if !has(ADAPTER_CONFIG) => refused(match has(CONFIG) {
+                true => "is a model, not a LoRA adapter: give it as the model".into(),
+                false => format!("is no LoRA adapter: it has no {ADAPTER_CONFIG}"),
+            }),
+            Wanted::Adapter if !has(ADAPTER_WEIGHTS) => refused(without_weights(names, ADAPTER_WEIGHTS)),
+            Wanted::Adapter => {
+                // The adapter's tokenizer is compared with the model's.
+                let own = ["tokenizer.json", "chat_template.jinja"].into_iter().filter(|name| has(name));
+                let files = [ADAPTER_CONFIG].into_iter().chain(own).chain([ADAPTER_WEIGHTS]);
+                Ok(Choice { files: files.map(str::to_owned).collect(), index: None })
+            }
+            Wanted::Rows(split) => match rows(split.as_deref(), names) {
+                Ok(file) => Ok(Choice { files: vec![file.to_owned()], index: None }),
+                Err(why) => refused(why),
+            },
+        }
+    }
+
+    /// The first that is needed and not among `names`.
+    pub(super) fn first_need(&self, names: &[&str]) -> &'static str {
+        let needed: &[&str] = match self {
+            Wanted::Adapter => &[ADAPTER_CONFIG, ADAPTER_WEIGHTS],
+            Wanted::Rows(_) => &["these rows"],
+            Wanted::Model | Wanted::ModelWithoutWeights => &[CONFIG, WEIGHTS],
+        };
+        needed.iter().find(|name| !names.contains(name)).unwrap_or(&CONFIG)
+    }
+}
+
+impl Choice {
+    /// Adds the files that the index at `path` names.
+    pub fn add_shards(&mut self, repo: &Repo, path: &Path, names: &[&str]) -> Result<()> {
+        let refused = |why: String| Err(Error::hub(repo, format!("{INDEX} {why}")));
+        let index = files::read_json(path)?;
+        let Some(map) = index["weight_map"].as_object() else {
+            return refused("has no \"weight_map\" from tensors to files".into());
+        };
+        let mut shards = BTreeSet::new();
+        for (tensor, shard) in map {
+            match shard.as_str() {
+                Some(name)
+                    if unsafe_name(name).is_none()
+                        && !name.contains('/')
+                        && name.ends_with(".safetensors") =>
+                {
+                    shards.insert(name);
+                }
+                _ => {
+                    return refused(format!(
+                        "places tensor {tensor:?} in {shard}, which is no file of weights"
+                    ));
+                }
+            }
+        }
+        if let Some(absent) = shards.iter().find(|shard| !names.contains(*shard)) {
+            return refused(format!("names {absent}, which the repository does not have"));
+        }
+        self.files.extend(shards.into_iter().map(str::to_owned));
+        Ok(())
+    }
+}
+
+fn without_weights(names: &[&str], expected: &str) -> String {
+    let others = names.iter().filter(|name| OTHER_WEIGHTS.iter().any(|end| name.ends_with(end)));
+    match listed(others) {
+        None => format!("has no weights: expected {expected}"),
+        Some(others) => format!(
+            "has no {expected}, only {others}, which is not read: take a repository that has safetensors, or save it so by \
+             transformers"
+        ),
+    }
+}
+
+/// The file of rows that is meant.
+fn rows<'a>(split: Option<&str>, names: &[&'a str]) -> Result<&'a str, String> {
+    if let Some(file) = names.iter().find(|name| Some(**name) == split) {
+        return match is_rows(file) {
+            true => Ok(file),
+            false => Err(format!("{file} is not read: rows are read from .jsonl, .json and these with .gz")),
+        };
+    }
+    let readable: Vec<&str> = names.iter().copied().filter(|name| is_rows(name)).collect();
+    if readable.is_empty() {
+        let others = names.iter().filter(|name| OTHER_ROWS.iter().any(|end| name.ends_with(end)));
+        return Err(match listed(others) {
+            None => "has no file of rows: expected .jsonl, .json or these with .gz".into(),
+            Some(others) => format!(
+                "has no rows in .jsonl, .json or .gz, only {others}, which is not read: save the split as JSON lines (by the \
+                 to_json of datasets) and give that file"
+            ),
+        });
+    }
+    let wanted = split.unwrap_or("train");
+    let of_split: Vec<&str> =
+        readable.iter().copied().filter(|name| stem(name) == wanted || is_of_split(name, wanted)).collect();
+    let all = || listed(readable.iter()).unwrap_or_default();
+    match (&of_split[..], &readable[..], split) {
+        ([one], _, _) => Ok(one),
+        // The only file there is, unless it says that it is for tests.
+        ([], [one], None) if !["validation", "test"].iter().any(|other| is_of_split(one, other)) => Ok(one),
+        ([], _, Some(split)) => {
+            Err(format!("has no file of the split {split:?}, only {}: name one of them behind :", all()))
+        }
+        ([], _, None) => {
+            Err(format!("has no file of the split \"train\", only {}: name one of them behind :", all()))
+        }
+        (several, _, _) => Err(format!(
+            "has {} files of the split {wanted:?}: {}; one is read: name it behind :",
+            several.len(),
+            listed(several.iter()).unwrap_or_default()
+        )),
+    }
+}
+
+fn is_rows(name: &str) -> bool {
+    let file = name.rsplit('/').next().unwrap_or(name);
+    ROWS.iter().any(|end| file.ends_with(end))
+        && !NO_ROWS.contains(&file)
+        && !name.split('/').any(|p| p.starts_with('.'))
+}
+
+/// A name without the ends that tell its format.
+fn stem(name: &str) -> &str {
+    let plain = name.strip_suffix(".gz").unwrap_or(name);
+    plain.strip_suffix(".jsonl").or(plain.strip_suffix(".json")).unwrap_or(plain)
+}
+
+/// Whether a word of the path is the split's, as `datasets` reads paths.
+fn is_of_split(name: &str, split: &str) -> bool {
+    let also: &[&str] = match split {
+        "train" => &["training"],
+        "validation" => &["valid", "dev", "val"],
+        "test" => &["testing", "eval", "evaluation"],
+        _ => &[],
+    };
+    // A split that is itself of several words, such as test_sft.
+    let whole = stem(name).rsplit('/').next().unwrap_or_default();
+    let numbered = whole.strip_prefix(split).is_some_and(|rest| rest.starts_with(|c: char| "-.".contains(c)));
+    let word = |word: &str| word == split || also.contains(&word);
+    numbered || stem(name).split(['/', '-', '_', '.', ' ']).any(word)
+}
+
+/// "a, b and 3 more"; `None` of nothing.
+fn listed<'a>(names: impl Iterator<Item = &'a &'a str>) -> Option<String> {
+    let names: Vec<&str> = names.copied().collect();
+    let more = names.len().saturating_sub(LISTED);
+    let first = names[..names.len() - more].join(", ");
+    match (names.is_empty(), more) {
+        (true, _) => None,
+        (_, 0) => Some(first),
+        _ => Some(format!("{first} and {more} more")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hub::Kind;
+
+    fn choose(wanted: Wanted, names: &[&str]) -> Result<Vec<String>, String> {
+        let repo = Repo::parse(Kind::Model, "a/b").unwrap();
+        wanted.choose(&repo, names).map(|choice| choice.files).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn of_a_model_come_configuration_tokenizer_templates_and_safetensors_alone() {
+        let names = [
+            ".gitattributes",
+            "README.md",
+            "config.json",
+            "generation_config.json",
+            "model.safetensors",
+            "tokenizer.json",
+            "pytorch_model.bin",
+            "onnx/model.onnx",
+            "model-q4.gguf",
+            "original/consolidated.safetensors",
+            "consolidated.safetensors",
+            "additional_chat_templates/rag.jinja",
+            "chat_template.jinja",
+            "x.tiktoken",
+        ];
+        let expected = [
+            "config.json",
+            "generation_config.json",
+            "tokenizer.json",
+            "chat_template.jinja",
+            "additional_chat_templates/rag.jinja",
+            "x.tiktoken",
+            "model.safetensors",
+        ];
+        assert_eq!(choose(Wanted::Model, &names).unwrap(), expected);
+        assert_eq!(choose(Wanted::ModelWithoutWeights, &names).unwrap(), expected[..6]);
+    }
+
+    #[test]
+    fn a_repository_without_safetensors_is_refused_by_what_it_has() {
+        let why = choose(Wanted::Model, &["config.json", "pytorch_model.bin", "x.gguf"]).unwrap_err();
+        assert!(why.contains("has no model.safetensors, only pytorch_model.bin, x.gguf"), "{why}");
+        let why = choose(Wanted::Model, &["config.json"]).unwrap_err();
+        assert!(why.contains("has no weights: expected model.safetensors"), "{why}");
+        let why = choose(Wanted::Model, &["adapter_config.json", "adapter_model.safetensors"]).unwrap_err();
+        assert!(why.contains("is a LoRA adapter"), "{why}");
+        let why = choose(Wanted::Adapter, &["config.json", "model.safetensors"]).unwrap_err();
+        assert!(why.contains("is a model"), "{why}");
+        let why = choose(Wanted::Adapter, &["adapter_config.json", "adapter_model.bin"]).unwrap_err();
+        assert!(why.contains("only adapter_model.bin"), "{why}");
+    }
+
+    #[test]
+    fn an_index_may_name_only_files_of_weights_that_are_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("index.json");
+        let repo = Repo::parse(Kind::Model, "a/b").unwrap();
+        let names = ["config.json", INDEX, "m-1.safetensors", "m-2.safetensors", "x/y.safetensors"];
+        let with = |map: serde_json::Value| {
+            std::fs::write(&path, serde_json::json!({"weight_map": map}).to_string()).unwrap();
+            let mut choice = Wanted::Model.choose(&repo, &names).unwrap();
+            choice.add_shards(&repo, &path, &names).map(|()| choice.files).map_err(|error| error.to_string())
+        };
+        let good =
+            with(serde_json::json!({"a": "m-2.safetensors", "b": "m-1.safetensors", "c": "m-2.safetensors"}));
+        assert_eq!(good.unwrap(), ["config.json", INDEX, "m-1.safetensors", "m-2.safetensors"]);
+        for name in
+            ["../x.safetensors", "/x.safetensors", "x/y.safetensors", "config.json", "m-3.safetensors", ""]
+        {
+            assert!(with(serde_json::json!({"a": name})).is_err(), "{name}");
+        }
+        assert!(with(serde_json::json!({"a": 1})).is_err() && with(serde_json::json!(1)).is_err());
+    }
+
+    #[test]
+    fn rows_are_the_splits_file_or_the_one_that_is_named() {
+        let rows =
+            |split: Option<&str>, names: &[&str]| choose(Wanted::Rows(split.map(str::to_owned)), names);
+        let one = |name: &str| Ok(vec![name.to_owned()]);
+        assert_eq!(rows(None, &["README.md", "rows.jsonl"]), one("rows.jsonl"));
+        assert_eq!(rows(None, &["train.json", "test.json", "dataset_infos.json"]), one("train.json"));
+        assert_eq!(rows(Some("test"), &["train.json", "test.json"]), one("test.json"));
+        assert_eq!(rows(Some("validation"), &["train.json", "dev.json"]), one("dev.json"));
+        assert_eq!(
+            rows(None, &["data/train-00000-of-00001.jsonl.gz", "x.json"]),
+            one("data/train-00000-of-00001.jsonl.gz")
+        );
+        assert_eq!(
+            rows(Some("test_sft"), &["a/test_sft-0.jsonl", "a/train_sft-0.jsonl"]),
+            one("a/test_sft-0.jsonl")
+        );
+        let hh =
+            ["harmless-base/train.jsonl.gz", "harmless-base/test.jsonl.gz", "helpful-base/train.jsonl.gz"];
+        assert_eq!(rows(Some("harmless-base/train"), &hh), one(hh[0]));
+        assert_eq!(rows(Some(hh[1]), &hh), one(hh[1]));
+        assert!(
+            rows(None, &hh).unwrap_err().contains("has 2 files of the split \"train\": harmless-base/train")
+        );
+        assert!(rows(Some("dev"), &hh).unwrap_err().contains("no file of the split \"dev\""));
+    }
+
+    #[test]
+    fn rows_that_are_not_read_are_named() {
+        let rows =
+            |split: Option<&str>, names: &[&str]| choose(Wanted::Rows(split.map(str::to_owned)), names);
+        let why = rows(None, &["README.md", "data/train-0.parquet", "data/test-0.parquet"]).unwrap_err();
+        assert!(why.contains("only data/train-0.parquet, data/test-0.parquet, which is not read"), "{why}");
+        let why = rows(Some("data/train-0.parquet"), &["data/train-0.parquet"]).unwrap_err();
+        assert!(why.contains("data/train-0.parquet is not read"), "{why}");
+        assert!(rows(None, &["README.md"]).unwrap_err().contains("has no file of rows"));
+        let many: Vec<String> = (0..9).map(|i| format!("{i}.parquet")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        assert!(rows(None, &many).unwrap_err().contains("4.parquet and 4 more"));
+    }
+}

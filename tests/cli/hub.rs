@@ -1,0 +1,199 @@
+//! Names on the hub where a folder or a file is expected, from an empty cache.
+
+#[path = "../hub/server.rs"]
+mod server;
+
+use std::process::Command;
+
+use serde_json::json;
+
+use super::{Outcome, PAIRS, Place};
+use server::{COMMIT, Server, TOKEN};
+
+/// A folder, and a hub that has a model, a LoRA adapter and a dataset.
+fn place() -> Option<(Place, Server)> {
+    let place = Place::with(&["tiny_tied"])?;
+    let hub = Server::start();
+    let mut files: Vec<(String, Vec<u8>)> = place
+        .names("tiny_tied")
+        .into_iter()
+        .map(|name| (name.clone(), place.read(&format!("tiny_tied/{name}"))))
+        .collect();
+    files.push(("pytorch_model.bin".into(), b"pickle".into()));
+    let files: Vec<(&str, &[u8])> =
+        files.iter().map(|(name, content)| (name.as_str(), &content[..])).collect();
+    hub.add("models/org/tiny", &files);
+    hub.add("datasets/org/pairs", &[("data/train.jsonl", PAIRS.as_bytes()), ("README.md", b"")]);
+    Some((place, hub))
+}
+
+impl Place {
+    fn online(&self, hub: &Server, line: &str) -> Command {
+        let mut command = self.command(line);
+        command.env_remove("HF_HUB_OFFLINE").env("HF_ENDPOINT", &hub.url);
+        command
+    }
+}
+
+const DPO: &str =
+    "dpo --model org/tiny --dataset org/pairs --max-steps 2 --save-steps 1 --output-dir run --lora-r 2";
+
+#[test]
+fn a_run_from_an_empty_cache_names_the_commits_and_goes_on_offline() {
+    let Some((place, hub)) = place() else { return };
+    let done = Outcome::of(place.online(&hub, DPO)).done();
+    // One line for each download, without a terminal.
+    assert_eq!(done.err.matches("oaif: downloading ").count(), 2, "{}", done.err);
+    assert!(done.err.contains("oaif: downloading org/tiny: "), "{}", done.err);
+    let run = place.json("run/run.json");
+    assert_eq!(run["model"], format!("org/tiny@{COMMIT}"));
+    assert_eq!(run["dataset"], format!("org/pairs@{COMMIT}:data/train.jsonl"));
+    // The adapter says which model it is for, wherever that lies.
+    let adapter = place.json("run/adapter/adapter_config.json");
+    assert_eq!(
+        (&adapter["base_model_name_or_path"], &adapter["revision"]),
+        (&json!("org/tiny"), &json!(COMMIT))
+    );
+    // From here on without a hub, be the branch what it may.
+    std::fs::write(place.path("hf/hub/models--org--tiny/refs/main"), "f".repeat(40)).unwrap();
+    place.oaif("dpo --resume run --max-steps 3 --allow-changes max-steps").done();
+    place
+        .oaif(&format!(
+            "generate --model org/tiny@{COMMIT} --adapter run/adapter --prompt fox --max-new-tokens 2"
+        ))
+        .done();
+}
+
+#[test]
+fn policy_judge_adapter_and_prompts_are_all_called_by_name() {
+    let Some((place, hub)) = place() else { return };
+    Outcome::of(place.online(&hub, DPO)).done();
+    let lora =
+        ["adapter_config.json", "adapter_model.safetensors"].map(|f| place.read(&format!("run/adapter/{f}")));
+    hub.add("models/org/lora", &[("adapter_config.json", &lora[0]), ("adapter_model.safetensors", &lora[1])]);
+    let align = "align --model org/tiny@v1 --adapter org/lora --dataset org/pairs:train --max-steps 1 --output-dir aligned \
+                 --max-new-tokens 4 --judge likelihood --judge-model org/tiny";
+    Outcome::of(place.online(&hub, align)).done();
+    let run = place.json("aligned/run.json");
+    let expected = [("model", "org/tiny"), ("adapter", "org/lora"), ("judge-model", "org/tiny")];
+    for (key, name) in expected {
+        assert_eq!(run[key], format!("{name}@{COMMIT}"));
+    }
+}
+
+#[test]
+fn a_local_folder_of_that_name_wins() {
+    let Some((place, hub)) = place() else { return };
+    std::fs::create_dir(place.path("org")).unwrap();
+    std::fs::rename(place.path("tiny_tied"), place.path("org/tiny")).unwrap();
+    for name in ["org/tiny", "./org/tiny"] {
+        let line = format!("generate --model {name} --prompt fox --max-new-tokens 2");
+        Outcome::of(place.online(&hub, &line)).done();
+    }
+    // Nor is what is not in a folder that is here looked for elsewhere.
+    let line = "generate --model org/other --prompt fox";
+    Outcome::of(place.online(&hub, line))
+        .refused(2, &["--model: org/other is not a folder", "or hf://org/other"]);
+    assert_eq!(hub.seen().len(), 0);
+    let line = "generate --model hf://org/tiny --prompt fox --max-new-tokens 2";
+    Outcome::of(place.online(&hub, line)).done();
+    assert!(!hub.seen().is_empty());
+}
+
+#[test]
+fn a_dry_run_downloads_no_weights() {
+    let Some((place, hub)) = place() else { return };
+    let done = Outcome::of(place.online(&hub, &format!("{DPO} --dry-run"))).done();
+    assert!(done.out.contains("\"memory\""));
+    let align = "align --model org/tiny --dataset org/pairs --output-dir run --judge likelihood --judge-model org/tiny --dry-run";
+    Outcome::of(place.online(&hub, align)).done();
+    assert!(hub.seen().iter().all(|seen| !seen.path.contains("safetensors")));
+}
+
+#[test]
+fn a_command_with_a_mistake_in_it_downloads_nothing() {
+    let Some((place, hub)) = place() else { return };
+    for mistake in ["--beta -1", "--learning-rate 0", "--adapter no/such/folder", "--loss odd"] {
+        Outcome::of(place.online(&hub, &format!("{DPO} {mistake}"))).refused(2, &["--"]);
+    }
+    assert_eq!(hub.seen().len(), 0);
+}
+
+#[test]
+fn what_cannot_be_had_is_one_sentence_about_the_flag() {
+    let Some((place, hub)) = place() else { return };
+    let generate = |model: &str| place.online(&hub, &format!("generate --model {model} --prompt fox"));
+    Outcome::of(generate("org/none"))
+        .refused(2, &["--model: org/none is no folder here, and does not exist", "404"]);
+    Outcome::of(generate("org/tiny@none")).refused(2, &["has no revision none"]);
+    place.refuses(
+        "generate --model org/tiny --prompt fox",
+        2,
+        &["--model", "is no folder here", "HF_HUB_OFFLINE"],
+    );
+    hub.state().gated = true;
+    let mut gated = generate("org/tiny");
+    gated.env("HF_TOKEN", TOKEN);
+    Outcome::of(gated).refused(2, &["--model", "is gated", "licence", "HF_TOKEN"]);
+    hub.state().token = Some(TOKEN.into());
+    Outcome::of(generate("org/tiny")).refused(2, &["private or does not exist", "HF_TOKEN"]);
+    let mut endpoint = generate("org/tiny");
+    endpoint.env("HF_ENDPOINT", "hub");
+    Outcome::of(endpoint).refused(2, &["HF_ENDPOINT"]);
+    let mut token = generate("org/tiny");
+    token.env("HF_TOKEN", "hf_a b");
+    Outcome::of(token).refused(2, &["HF_TOKEN: holds no token"]);
+    let rows = "sft --model tiny_tied --dataset org/none --output-dir run";
+    Outcome::of(place.online(&hub, rows)).refused(2, &["--dataset: org/none is no file here"]);
+}
+
+#[test]
+fn the_token_is_in_no_output_and_a_liar_leaves_no_model() {
+    let Some((place, hub)) = place() else { return };
+    hub.state().token = Some(TOKEN.into());
+    hub.state().damages = true;
+    let mut command = place.online(&hub, "generate --model org/tiny --prompt fox --max-new-tokens 2");
+    command.env("HF_TOKEN", TOKEN);
+    let outcome = Outcome::of(command);
+    assert!(!outcome.err.contains(TOKEN) && !outcome.out.contains(TOKEN));
+    outcome.ended(1, &["org/tiny: model.safetensors: ", "another hash", "nothing of it is kept"]);
+    let blobs = place.names("hf/hub/models--org--tiny/blobs");
+    assert!(!blobs.iter().any(|name| name.len() >= 64), "{blobs:?}");
+    hub.state().damages = false;
+    let mut command = place.online(&hub, "generate --model org/tiny --prompt fox --max-new-tokens 2");
+    command.env("HF_TOKEN", TOKEN);
+    Outcome::of(command).done();
+}
+
+#[cfg(unix)]
+#[test]
+fn a_download_that_is_killed_goes_on_where_it_was() {
+    use std::time::Duration;
+    let Some((place, hub)) = place() else { return };
+    let size = place.read("tiny_tied/model.safetensors").len();
+    hub.state().silences.push_back(size / 2);
+    let mut child =
+        place.online(&hub, "generate --model org/tiny --prompt fox --max-new-tokens 2").spawn().unwrap();
+    let half = || {
+        let blobs =
+            std::fs::read_dir(place.path("hf/hub/models--org--tiny/blobs")).into_iter().flatten().flatten();
+        blobs
+            .filter(|blob| blob.file_name().to_string_lossy().ends_with(".incomplete"))
+            .any(|blob| blob.metadata().is_ok_and(|found| found.len() as usize == size / 2))
+    };
+    for _ in 0..500 {
+        if half() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(half());
+    hub.seen();
+    let done =
+        Outcome::of(place.online(&hub, "generate --model org/tiny --prompt fox --max-new-tokens 2")).done();
+    assert!(done.err.contains("are here already"), "{}", done.err);
+    let ranges: Vec<_> = hub.seen().into_iter().filter(|seen| seen.cdn).map(|seen| seen.range).collect();
+    assert_eq!(ranges, [Some(format!("bytes={}-", size / 2))]);
+}

@@ -1,0 +1,151 @@
+//! A hub that lies, or wants to write where it has no business: nothing of it is kept.
+
+use super::server::COMMIT;
+use super::{Place, WEIGHTS, weights};
+
+/// Nothing of the weights is in the cache, and no commit is said to be whole.
+#[track_caller]
+fn nothing_of_the_weights(place: &Place) {
+    let etag = &place.hub.state().repos[0].1.last().unwrap().etag();
+    for name in place.kept() {
+        assert!(!name.contains(WEIGHTS) && !name.contains("refs") && !name.contains(".incomplete"), "{name}");
+        assert!(!name.contains(etag), "{name}");
+    }
+}
+
+#[test]
+fn content_of_another_hash_is_not_kept() {
+    let place = Place::new();
+    place.hub.state().damages = true;
+    place.refuses("org/name", &[WEIGHTS, "another hash than the hub gives", "nothing of it is kept"]);
+    nothing_of_the_weights(&place);
+    // Nor what the hub says is the hash of something else.
+    place.hub.state().damages = false;
+    place.hub.state().hash = Some("0".repeat(64));
+    place.refuses("org/name", &[WEIGHTS, "another hash"]);
+    nothing_of_the_weights(&place);
+    place.hub.state().hash = None;
+    place.fetch("org/name").unwrap();
+}
+
+#[test]
+fn content_of_another_hash_is_not_kept_either_when_it_is_resumed() {
+    let place = Place::new();
+    place.hub.state().damages = true;
+    place.hub.state().cuts.push_back(5000);
+    place.refuses("org/name", &["another hash"]);
+    nothing_of_the_weights(&place);
+}
+
+#[test]
+fn content_of_another_size_is_not_kept() {
+    for size in [999_999, 1_000_001, 10] {
+        let place = Place::new();
+        place.hub.state().size = Some(size);
+        place.refuses("org/name", &[WEIGHTS, "1000000 bytes where it gives", &format!("{size} as the size")]);
+        nothing_of_the_weights(&place);
+    }
+}
+
+#[test]
+fn content_of_another_size_is_not_kept_where_no_length_is_sent() {
+    for (size, told) in
+        [(100, "sends more than the 100 bytes"), (1_000_001, "sends 1000000 bytes where it gives 1000001")]
+    {
+        let place = Place::new();
+        place.hub.state().size = Some(size);
+        place.hub.state().chunked = true;
+        place.refuses("org/name", &[WEIGHTS, told, "nothing of it is kept"]);
+        nothing_of_the_weights(&place);
+    }
+    let place = Place::new();
+    place.hub.state().chunked = true;
+    place.fetch("org/name").unwrap();
+}
+
+#[test]
+fn a_size_that_no_file_has_is_refused_before_anything_is_asked_for() {
+    for (size, told) in [(1 << 60, "1048576 TiB"), (u64::MAX, "16777216 TiB")] {
+        let place = Place::new();
+        place.hub.state().size = Some(size);
+        place.refuses("org/name", &[WEIGHTS, told, "that are believed"]);
+        assert_eq!(place.kept(), [""; 0]);
+        assert!(place.hub.seen().iter().all(|s| !s.cdn && s.method != "GET" || s.path.contains("/api/")));
+    }
+}
+
+#[test]
+fn another_range_than_was_asked_for_is_not_kept() {
+    let place = Place::new();
+    place.hub.state().cuts.push_back(5000);
+    place.hub.state().shifts_range = true;
+    place.refuses("org/name", &[WEIGHTS, "bytes 5000-999999/1000000", "bytes 4999-999999/1000000"]);
+    nothing_of_the_weights(&place);
+}
+
+#[test]
+fn a_listing_cannot_write_outside_the_cache() {
+    for name in
+        ["../../../escaped.json", "/tmp/escaped.json", "a\\..\\b.json", "x\u{7}.json", "a/../../b.json"]
+    {
+        let place = Place::new();
+        let files =
+            serde_json::json!([{"rfilename": "config.json"}, {"rfilename": WEIGHTS}, {"rfilename": name}]);
+        place.hub.state().listing = Some(serde_json::json!({"sha": COMMIT, "siblings": files}).to_string());
+        place.refuses("org/name", &["the hub lists a file", "nothing is downloaded"]);
+        assert_eq!(place.kept(), [""; 0]);
+    }
+}
+
+#[test]
+fn a_commit_or_a_hash_cannot_write_outside_the_cache() {
+    let place = Place::new();
+    place.hub.state().listing = Some(r#"{"sha": "../../../../escaped", "siblings": []}"#.into());
+    place.refuses("org/name", &["as its commit, which is none"]);
+    place.hub.state().listing = None;
+    place.hub.state().hash = Some("../../escaped".into());
+    place.refuses("org/name", &["no etag that could name it"]);
+    let files: Vec<_> =
+        std::fs::read_dir(place.dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(files.len() <= 1, "{files:?}");
+}
+
+#[test]
+fn an_index_cannot_name_files_elsewhere() {
+    for shard in ["../../x.safetensors", "/x.safetensors", "none.safetensors"] {
+        let place = Place::new();
+        let index = serde_json::json!({"weight_map": {"a": shard}}).to_string();
+        place.hub.add(
+            "models/org/s",
+            &[("config.json", b"{}"), ("model.safetensors.index.json", index.as_bytes())],
+        );
+        place.refuses("org/s", &["model.safetensors.index.json", shard]);
+    }
+}
+
+#[test]
+fn a_listing_without_end_is_not_read() {
+    let place = Place::new();
+    place.hub.state().listing = Some(" ".repeat((32 << 20) + 2));
+    place.refuses("org/name", &["its listing is longer than 32 MiB"]);
+}
+
+#[test]
+fn a_page_that_is_no_listing_asks_whether_that_is_a_hub() {
+    let place = Place::new();
+    place.hub.state().listing = Some("<html>Welcome</html>".into());
+    place.refuses("org/name", &["is not what it should be", "is HF_ENDPOINT a hub?"]);
+}
+
+#[test]
+fn a_link_in_the_place_of_a_file_is_replaced_not_written_through() {
+    let place = Place::new();
+    let snapshot = place.fetch("org/name").unwrap();
+    let (secret, pointer) = (place.dir.path().join("secret"), snapshot.dir.join("config.json"));
+    std::fs::remove_file(&pointer).unwrap();
+    #[cfg(unix)]
+    std::os::unix::fs::symlink(&secret, &pointer).unwrap();
+    place.fetch("org/name").unwrap();
+    assert!(!secret.exists() && std::fs::read(&pointer).unwrap() == b"{}");
+    assert!(std::fs::read(snapshot.dir.join(WEIGHTS)).unwrap() == weights(1_000_000));
+}

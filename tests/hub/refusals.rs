@@ -1,0 +1,97 @@
+//! What cannot be had: one sentence with the way out.
+
+use oaif::error::Error;
+use oaif::hub::{Token, Wanted};
+
+use super::server::TOKEN;
+use super::{Place, Told};
+
+#[test]
+fn a_private_or_unknown_repository_asks_for_the_name_or_a_token() {
+    let mut place = Place::new();
+    place.hub.state().token = Some(TOKEN.into());
+    let error =
+        place.refuses("org/name", &["private or does not exist (401", "check the name", "set HF_TOKEN"]);
+    assert!(matches!(error, Error::Config { .. }));
+    place.settings.token = Token::new("hf_another", "test").unwrap();
+    place.refuses("org/name", &["with this token", "401", "check the name, and HF_TOKEN"]);
+    place.with_token();
+    place.fetch("org/name").unwrap();
+}
+
+#[test]
+fn a_gated_repository_asks_to_accept_the_licence() {
+    let mut place = Place::new();
+    place.hub.state().gated = true;
+    place.with_token();
+    place.refuses("org/name", &["is gated (403", "accept its licence on ", "/org/name", "set HF_TOKEN"]);
+    assert_eq!(place.kept(), [""; 0]);
+}
+
+#[test]
+fn a_repository_a_revision_and_a_file_that_are_not_there_are_told_apart() {
+    let place = Place::new();
+    place.refuses("org/none", &["does not exist as a model (404", "check the name"]);
+    place.refuses("org/name@none", &["has no revision none (404", "behind @"]);
+    let listing = r#"{"sha": "0123456789abcdef0123456789abcdef01234567", "siblings": [{"rfilename": "config.json"},
+        {"rfilename": "model.safetensors"}, {"rfilename": "vocab.txt"}]}"#;
+    place.hub.state().listing = Some(listing.into());
+    place.refuses("org/name", &["has no file vocab.txt at this revision (404"]);
+}
+
+#[test]
+fn a_repository_without_safetensors_is_refused_by_what_it_has() {
+    let place = Place::new();
+    place.hub.add("models/org/pickle", &[("config.json", b"{}"), ("pytorch_model.bin", b"x")]);
+    place.refuses("org/pickle", &["has no model.safetensors, only pytorch_model.bin, which is not read"]);
+    assert_eq!(place.kept(), [""; 0]);
+}
+
+#[test]
+fn parquet_alone_is_refused_by_its_files() {
+    let place = Place::new();
+    place.hub.add("datasets/org/rows", &[("data/train-0.parquet", b"PAR1"), ("README.md", b"x")]);
+    let error = place.fetch_as("org/rows", &Wanted::Rows(None), &mut ()).unwrap_err().to_string();
+    assert!(error.contains("only data/train-0.parquet, which is not read"), "{error}");
+}
+
+#[test]
+fn a_hub_that_cannot_be_reached_is_told_by_its_address() {
+    let mut place = Place::new();
+    let unused = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    place.settings.endpoint = format!("http://{unused}");
+    let error = place
+        .refuses("org/name", &["is not in the cache", &unused.to_string(), "cannot be reached", "try again"]);
+    assert!(matches!(error, Error::Hub { .. }));
+}
+
+#[test]
+fn a_hub_that_cannot_be_reached_is_not_needed_where_the_cache_has_it_all() {
+    let mut place = Place::new();
+    let snapshot = place.fetch("org/name").unwrap();
+    place.settings.endpoint = "http://127.0.0.1:9".into();
+    let mut told = Told::default();
+    assert_eq!(place.fetch_as("org/name", &Wanted::Model, &mut told).unwrap(), snapshot);
+    assert!(told.warnings[0].contains("what the cache holds is used"), "{:?}", told.warnings);
+}
+
+#[test]
+fn a_connection_that_breaks_again_and_again_ends_with_what_has_come() {
+    let place = Place::new();
+    place.hub.state().cuts.extend([0; 5]);
+    place.refuses("org/name", &["model.safetensors: ", "after 0 bytes of 977 KiB", "goes on from there"]);
+}
+
+#[test]
+fn what_no_disk_has_room_for_is_refused_before_it_is_asked_for() {
+    let place = Place::new();
+    place.hub.state().size = Some(1 << 40);
+    let error = place.fetch("org/name").unwrap_err().to_string();
+    if error.contains("free") {
+        assert!(
+            error.contains("needs 1.0 TiB more") && error.contains("set HF_HOME to a folder on another disk"),
+            "{error}"
+        );
+        assert_eq!(place.kept(), [""; 0]);
+    }
+}
