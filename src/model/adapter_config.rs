@@ -113,7 +113,7 @@ impl AdapterConfig {
         }
         initialisation(json.get("init_lora_weights"))?;
         let targets = match json.get("target_modules") {
-            // PEFT's own choice for each family, which has none of the others' names.
+            // PEFT's own choice for most families; none has another's names.
             None | Some(Value::Null) => Modules::Named(OWN_CHOICE.map(String::from).to_vec()),
             Some(value) => Modules::from_json("target_modules", value)?,
         };

@@ -144,7 +144,7 @@ impl Weights {
         if !self.gpu().is(gpu) {
             return Err(Error::config("weights", format!("of the {of} are on another device")));
         }
-        for spec in specs {
+        for (i, spec) in specs.iter().enumerate() {
             let Some(weight) = self.get(&spec.name) else {
                 return Err(Error::config("weights", format!("of the {of} lack {}", spec.name)));
             };
@@ -155,10 +155,16 @@ impl Weights {
                 );
                 return Err(Error::config("weights", why));
             }
-            // Vectors of one layer's projections are bound as one.
-            if spec.shape.len() == 1 && weight.spec().stacked != spec.stacked {
+            // Vectors of a layer's projections are bound as one, and files are written as `stored` says.
+            let vectors = spec.shape.len() == 1 && weight.spec().stacked != spec.stacked;
+            let follows =
+                || self.before(&spec.name) == i.checked_sub(1).map(|before| specs[before].name.as_str());
+            if vectors
+                || spec.shape.len() == 1 && spec.stacked && !follows()
+                || weight.spec().stored != spec.stored
+            {
                 let why =
-                    format!("of the {of} have {} stacked otherwise than the model's specs say", spec.name);
+                    format!("of the {of} have {} laid out otherwise: allocate what its specs say", spec.name);
                 return Err(Error::config("weights", why));
             }
         }

@@ -47,11 +47,15 @@ const USED_BY: [(&str, &[&str]); 10] = [
     ("residual_multiplier", &["GraniteForCausalLM"]),
     ("embedding_multiplier", &["GraniteForCausalLM"]),
     ("final_logit_softcapping", &["Gemma2ForCausalLM", "Gemma3ForCausalLM"]),
-    ("attn_logit_softcapping", &["Gemma2ForCausalLM", "Gemma3ForCausalLM"]),
+    ("attn_logit_softcapping", &["Gemma2ForCausalLM"]),
     ("query_pre_attn_scalar", &["Gemma2ForCausalLM", "Gemma3ForCausalLM"]),
     ("clip_qkv", &[]),
     ("use_qk_norm", &[]),
 ];
+
+/// What training would leave out of activations.
+const DROPOUTS: [&str; 6] =
+    ["attention_dropout", "attn_pdrop", "resid_pdrop", "embd_pdrop", "hidden_dropout", "embedding_dropout"];
 
 impl ModelConfig {
     /// Reads and checks `config.json` in `dir`. What it gets wrong, and what this crate cannot run, is
@@ -107,8 +111,10 @@ impl ModelConfig {
                 warnings.push(format!("config.json has {key}, which {name} does not use"));
             }
         }
-        if settings.number("attention_dropout")?.is_some_and(|p| p > 0.0) {
-            warnings.push("config.json has attention_dropout, which training here does not do".into());
+        for key in DROPOUTS {
+            if settings.number(key)?.is_some_and(|p| p > 0.0) {
+                warnings.push(format!("config.json has {key}, which training here does not do"));
+            }
         }
         Ok(ModelConfig { name: name.to_owned(), architecture, warnings, raw: json })
     }
@@ -163,7 +169,9 @@ fn family(json: &Value) -> Result<&'static Family, String> {
         (Some(None) | None, _) => {}
     }
     let found = stated.or(model_type).unwrap_or("missing");
-    if let Some((_, why)) = UNSUPPORTED.iter().find(|(name, _)| *name == found) {
+    if let Some((.., why)) =
+        UNSUPPORTED.iter().find(|(name, model_type, _)| [*name, *model_type].contains(&found))
+    {
         return Err(format!("the architecture {found} is not supported: it {why}"));
     }
     let supported: Vec<&str> = FAMILIES.iter().map(|family| family.architecture).collect();
@@ -257,8 +265,9 @@ mod tests {
             "is MambaForCausalLM, supported are LlamaForCausalLM, MistralForCausalLM",
         );
         assert_refused(json!({"architectures": null, "model_type": "mamba"}), "is mamba");
-        for (name, why) in UNSUPPORTED {
-            assert_refused(json!({"architectures": [name], "model_type": null}), why);
+        for (name, model_type, why) in UNSUPPORTED {
+            assert_refused(json!({"architectures": [name], "model_type": model_type}), why);
+            assert_refused(json!({"architectures": null, "model_type": model_type}), why);
         }
     }
 
@@ -334,8 +343,8 @@ mod tests {
         );
         assert_refused(json!({"head_dim": 6}), "multiples of 8");
         assert_refused(json!({"head_dim": 0}), "multiples of 8");
-        assert_refused(json!({"vocab_size": -1}), "not a model's configuration");
-        assert_refused(json!({"vocab_size": null}), "not a model's configuration");
+        assert_refused(json!({"vocab_size": -1}), "vocab_size is -1");
+        assert_refused(json!({"vocab_size": null}), "vocab_size is missing");
         assert_refused(json!({"rms_norm_eps": -1.0}), "rms_norm_eps is -1");
         assert_refused(json!({"rope_theta": 0}), "rope_theta is 0");
         let llama3 =

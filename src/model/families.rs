@@ -43,20 +43,50 @@ pub const FAMILIES: [Family; 12] = [
     family("GPTNeoXForCausalLM", "gpt_neox", "Pythia, GPT-NeoX", &GPT_NEOX, gpt_neox),
 ];
 
-/// Architectures that are asked for and not supported: what they have that is not, and what is close to them.
-pub const UNSUPPORTED: [(&str, &str); 12] = [
-    ("MixtralForCausalLM", "has experts: a Mistral is close to it"),
-    ("Qwen2MoeForCausalLM", "has experts: a Qwen 2.5 is close to it"),
-    ("Qwen3MoeForCausalLM", "has experts: a Qwen 3 of its dense sizes is close to it"),
-    ("OlmoeForCausalLM", "has experts: an OLMo 2 is close to it"),
-    ("GraniteMoeForCausalLM", "has experts: a Granite 3 of its dense sizes is close to it"),
-    ("Qwen3NextForCausalLM", "has Gated DeltaNet layers: a Qwen 3 is close to it"),
-    ("Qwen3_5ForCausalLM", "has Gated DeltaNet layers: a Qwen 3 is close to it"),
-    ("Lfm2ForCausalLM", "has short convolutions: a SmolLM2 or Qwen 3 is close to it"),
-    ("Gemma3nForCausalLM", "has inputs for each layer: a Gemma 3 270M or 1B is close to it"),
-    ("Gemma3nForConditionalGeneration", "has inputs for each layer: a Gemma 3 270M or 1B is close to it"),
-    ("Gemma3ForConditionalGeneration", "sees images: take a Gemma 3 270M or 1B, which are text alone"),
-    ("GemmaForCausalLM", "is Gemma 1: take a Gemma 2 or 3"),
+/// Architectures that are asked for and not supported, with their `model_type`: what they have that is not, and what is close.
+pub const UNSUPPORTED: [(&str, &str, &str); 22] = [
+    ("MixtralForCausalLM", "mixtral", "has experts: a Mistral is close to it"),
+    ("Qwen2MoeForCausalLM", "qwen2_moe", "has experts: a Qwen 2.5 is close to it"),
+    ("Qwen3MoeForCausalLM", "qwen3_moe", "has experts: a Qwen 3 of its dense sizes is close to it"),
+    ("OlmoeForCausalLM", "olmoe", "has experts: an OLMo 2 is close to it"),
+    ("GptOssForCausalLM", "gpt_oss", "has experts: a Qwen 3 of its dense sizes is close to it"),
+    ("GraniteMoeForCausalLM", "granitemoe", "has experts: a Granite 3 of its dense sizes is close to it"),
+    (
+        "GraniteMoeHybridForCausalLM",
+        "granitemoehybrid",
+        "has state-space layers: a Granite 3 of its dense sizes is close to it",
+    ),
+    ("Qwen3NextForCausalLM", "qwen3_next", "has Gated DeltaNet layers: a Qwen 3 is close to it"),
+    ("Qwen3_5ForCausalLM", "qwen3_5_text", "has Gated DeltaNet layers: a Qwen 3 is close to it"),
+    ("Qwen3_5ForConditionalGeneration", "qwen3_5", "has Gated DeltaNet layers: a Qwen 3 is close to it"),
+    (
+        "Qwen3_5MoeForConditionalGeneration",
+        "qwen3_5_moe",
+        "has Gated DeltaNet layers: a Qwen 3 is close to it",
+    ),
+    ("Lfm2ForCausalLM", "lfm2", "has short convolutions: a SmolLM2 or Qwen 3 is close to it"),
+    ("Lfm2MoeForCausalLM", "lfm2_moe", "has short convolutions: a SmolLM2 or Qwen 3 is close to it"),
+    ("Gemma3nForCausalLM", "gemma3n_text", "has inputs for each layer: a Gemma 3 270M or 1B is close to it"),
+    (
+        "Gemma3nForConditionalGeneration",
+        "gemma3n",
+        "has inputs for each layer: a Gemma 3 270M or 1B is close to it",
+    ),
+    (
+        "Gemma3ForConditionalGeneration",
+        "gemma3",
+        "sees images: take a Gemma 3 270M or 1B, which are text alone",
+    ),
+    (
+        "Gemma4ForConditionalGeneration",
+        "gemma4",
+        "sees images: take a Gemma 3 270M or 1B, which are text alone",
+    ),
+    ("GemmaForCausalLM", "gemma", "is Gemma 1: take a Gemma 2 or 3"),
+    ("Mistral3ForConditionalGeneration", "mistral3", "sees images: take a Mistral 7B"),
+    ("MinistralForCausalLM", "ministral", "has windows in some layers alone: take a Mistral 7B"),
+    ("Olmo3ForCausalLM", "olmo3", "has windows in some layers: take an OLMo 2"),
+    ("PhiForCausalLM", "phi", "is Phi 1 or 2: take a Phi-3 or Phi-4-mini"),
 ];
 
 const fn family(
@@ -82,12 +112,14 @@ struct Defaults {
 const DEFAULTS: Defaults =
     Defaults { kv_heads: None, head_dim: None, context: 2048, epsilon: 1e-6, tied: false };
 
-/// Llama's.
-const ROPE: RopeDefaults = RopeDefaults { theta: 10_000.0, share: 1.0 };
+const ROPE: RopeDefaults = RopeDefaults::LLAMA;
 
 fn head_dim(s: &Settings, hidden: usize, heads: usize, default: Option<usize>) -> Result<usize, String> {
-    let of_config = s.size("head_dim", usize::MAX)?;
-    let head_dim = match of_config.or(default) {
+    let of_config = match s.get("head_dim") {
+        None => None,
+        Some(value) => Some(value.as_u64().ok_or_else(|| format!("head_dim is {value}, expected a number"))?),
+    };
+    let head_dim = match of_config.map(|size| size as usize).or(default) {
         Some(head_dim) => head_dim,
         None if hidden.is_multiple_of(heads) => hidden / heads,
         None => {
@@ -96,7 +128,7 @@ fn head_dim(s: &Settings, hidden: usize, heads: usize, default: Option<usize>) -
             ));
         }
     };
-    if !head_dim.is_multiple_of(8) {
+    if head_dim == 0 || !head_dim.is_multiple_of(8) {
         return Err(format!("the head size is {head_dim}, only multiples of 8 are supported"));
     }
     if head_dim > MAX_SIZE / heads {
@@ -124,7 +156,10 @@ fn like_llama(s: &Settings, names: &'static Names, defaults: Defaults) -> Result
     let hidden = s.needed_size("hidden_size", MAX_SIZE)?;
     let heads = s.needed_size("num_attention_heads", MAX_SIZE)?;
     let layers = s.needed_size("num_hidden_layers", MAX_LAYERS)?;
-    let kv_heads = s.size("num_key_value_heads", MAX_SIZE)?.or(defaults.kv_heads).unwrap_or(heads);
+    let kv_heads = s.size("num_key_value_heads", MAX_SIZE)?;
+    // Null says that each query head has its own.
+    let default = defaults.kv_heads.filter(|_| s.is_absent("num_key_value_heads"));
+    let kv_heads = kv_heads.or(default).unwrap_or(heads);
     let head_dim = head_dim(s, hidden, heads, defaults.head_dim)?;
     if !heads.is_multiple_of(kv_heads) {
         return Err(format!(
@@ -179,17 +214,26 @@ fn mistral(s: &Settings, warnings: &mut Vec<String>) -> Result<Architecture, Str
     let defaults = Defaults { kv_heads: Some(8), context: 131_072, ..DEFAULTS };
     let mut a = with_rope(like_llama(s, &LLAMA, defaults)?, s, ROPE, warnings)?;
     (a.attention.qkv_bias, a.attention.output_bias, a.feed_forward.bias) = (false, false, false);
-    // Null says that there is none; what is absent has the default.
-    let absent = s.json().get("sliding_window").is_none();
-    let window = s.size("sliding_window", MAX_POSITIONS)?.or(absent.then_some(4096));
-    a.attention.layers = s.windowed_layers(a.layers, window, |_| window.is_some())?;
+    one_window(s, &mut a, Some(4096))?;
     Ok(a)
+}
+
+/// A window in every layer, or in none: null says that there is none, and what is absent has the default.
+fn one_window(s: &Settings, a: &mut Architecture, default: Option<usize>) -> Result<(), String> {
+    let default = default.filter(|_| s.is_absent("sliding_window"));
+    let window = s.size("sliding_window", MAX_POSITIONS)?.or(default);
+    a.attention.layers = s.windowed_layers(a.layers, window, |_| window.is_some())?;
+    match a.attention.layers.iter().all(|layer| layer.window == window) {
+        true => Ok(()),
+        false => Err("layer_types differ from layer to layer, and this family has one window for all".into()),
+    }
 }
 
 /// The window of those that have `use_sliding_window`, from layer `max_window_layers` on.
 fn switched_window(s: &Settings, a: &mut Architecture) -> Result<(), String> {
     let used = s.flag("use_sliding_window", false)?;
-    let window = s.size("sliding_window", MAX_POSITIONS)?.or(Some(4096)).filter(|_| used);
+    let default = s.is_absent("sliding_window").then_some(4096);
+    let window = s.size("sliding_window", MAX_POSITIONS)?.or(default).filter(|_| used);
     let first = match s.get("max_window_layers") {
         None => 28,
         Some(value) => {
@@ -239,7 +283,9 @@ fn gemma(s: &Settings, windows: impl Fn(usize) -> bool) -> Result<Architecture, 
     };
     a.embedding_scale = (a.hidden as f32).sqrt();
     a.attention.scale = 1.0 / s.positive("query_pre_attn_scalar")?.unwrap_or(256.0).sqrt() as f32;
-    let window = s.size("sliding_window", MAX_POSITIONS)?.unwrap_or(4096);
+    let default = s.is_absent("sliding_window").then_some(4096);
+    let window = s.size("sliding_window", MAX_POSITIONS)?.or(default);
+    let window = window.ok_or("sliding_window is null, and layers have one: say how many keys they see")?;
     a.attention.layers = s.windowed_layers(a.layers, Some(window), windows)?;
     Ok(a)
 }
@@ -264,9 +310,9 @@ fn gemma3(s: &Settings, warnings: &mut Vec<String>) -> Result<Architecture, Stri
     let mut a = gemma(s, |layer| !(layer + 1).is_multiple_of(pattern))?;
     a.context = s.size("max_position_embeddings", MAX_POSITIONS)?.unwrap_or(131_072);
     a.attention.qk_norm = Some(QkNorm::EachHead);
-    a.attention.soft_cap = soft_cap(s, "attn_logit_softcapping", None)?;
     a.logits.soft_cap = soft_cap(s, "final_logit_softcapping", None)?;
     let [full, windowed] = Rope::pair_from_json(s.json(), a.head_dim, a.context, [1e6, 1e4], warnings)?;
+    a.context = windowed.context(full.context(a.context));
     a.attention.ropes = vec![full, windowed];
     for layer in &mut a.attention.layers {
         layer.rope = Some(layer.window.is_some() as usize);
@@ -282,9 +328,13 @@ fn smollm3(s: &Settings, warnings: &mut Vec<String>) -> Result<Architecture, Str
     let interval = s.size("no_rope_layer_interval", MAX_LAYERS)?.unwrap_or(4);
     let has_rope: Vec<bool> = match s.get("no_rope_layers") {
         None => (0..a.layers).map(|layer| !(layer + 1).is_multiple_of(interval)).collect(),
-        // 1 stands for a layer with them.
-        Some(serde_json::Value::Array(list)) if list.len() == a.layers => {
-            list.iter().map(|flag| flag.as_u64() != Some(0)).collect()
+        // 1 stands for a layer with them; what is beyond the last layer says nothing.
+        Some(serde_json::Value::Array(list)) if list.len() >= a.layers => {
+            let flag = |value: &serde_json::Value| match value.as_u64() {
+                Some(flag) => Ok(flag != 0),
+                None => Err(format!("no_rope_layers has {value}, expected 0 or 1")),
+            };
+            list.iter().take(a.layers).map(flag).collect::<Result<_, _>>()?
         }
         Some(_) => return Err(format!("no_rope_layers must be a list of {} numbers, 0 or 1", a.layers)),
     };
@@ -321,10 +371,16 @@ fn granite(s: &Settings, warnings: &mut Vec<String>) -> Result<Architecture, Str
 /// Projections of the same rows in one matrix.
 fn phi3(s: &Settings, warnings: &mut Vec<String>) -> Result<Architecture, String> {
     let mut a = like_llama(s, &PHI3, Defaults { context: 4096, epsilon: 1e-5, ..DEFAULTS })?;
-    a = with_rope(a, s, ROPE, warnings)?;
+    let original = s.positive("original_max_position_embeddings")?.unwrap_or(4096.0);
+    let defaults = RopeDefaults {
+        share: Some(1.0),
+        original: Some(original),
+        scalings: &["default", "longrope"],
+        ..ROPE
+    };
+    a = with_rope(a, s, defaults, warnings)?;
     (a.attention.qkv_bias, a.attention.output_bias, a.feed_forward.bias) = (false, false, false);
-    let window = s.size("sliding_window", MAX_POSITIONS)?;
-    a.attention.layers = s.windowed_layers(a.layers, window, |_| window.is_some())?;
+    one_window(s, &mut a, None)?;
     Ok(a)
 }
 
@@ -404,9 +460,159 @@ fn gpt_neox(s: &Settings, warnings: &mut Vec<String>) -> Result<Architecture, St
     a.block = if s.flag("use_parallel_residual", true)? { Block::Parallel } else { Block::PreNorm };
     a.feed_forward =
         FeedForward { activation: s.activation("hidden_act", Activation::Gelu)?, gated: false, bias: true };
-    let defaults = RopeDefaults {
-        theta: s.positive("rotary_emb_base")?.unwrap_or(ROPE.theta),
-        share: s.positive("rotary_pct")?.unwrap_or(0.25),
-    };
+    let theta = s.positive("rotary_emb_base")?.unwrap_or(ROPE.theta);
+    let share = s.positive("rotary_pct")?.unwrap_or(0.25);
+    for (key, value, other) in
+        [("rope_theta", theta, "rotary_emb_base"), ("partial_rotary_factor", share, "rotary_pct")]
+    {
+        if s.number(key)?.is_some_and(|beside| beside != value) {
+            return Err(format!("{key} is not what GPT-NeoX reads: it has {other}, which is {value}"));
+        }
+    }
+    let defaults = RopeDefaults { theta, share: Some(share), ..ROPE };
     with_rope(a, s, defaults, warnings)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use crate::model::ModelConfig;
+    use crate::model::rope::RopeScaling;
+
+    /// A small configuration of this type, with `changes`.
+    fn config(model_type: &str, changes: Value) -> Result<ModelConfig, String> {
+        let mut json = json!({"model_type": model_type, "vocab_size": 96, "hidden_size": 64, "intermediate_size": 96,
+            "num_hidden_layers": 4, "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 16,
+            "n_embd": 64, "n_layer": 4, "n_head": 8});
+        for (key, value) in changes.as_object().unwrap() {
+            json[key] = value.clone();
+        }
+        ModelConfig::from_json(json)
+    }
+
+    fn windows(model_type: &str, changes: Value) -> Vec<Option<usize>> {
+        let a = config(model_type, changes).unwrap().architecture;
+        a.attention.layers.iter().map(|layer| layer.window).collect()
+    }
+
+    fn thetas(model_type: &str, changes: Value) -> Vec<f64> {
+        let a = config(model_type, changes).unwrap().architecture;
+        a.attention.ropes.iter().map(|rope| rope.theta).collect()
+    }
+
+    #[track_caller]
+    fn assert_refused(model_type: &str, changes: Value, part: &str) {
+        let why = config(model_type, changes).unwrap_err();
+        assert!(why.contains(part), "{part:?} is not in {why:?}");
+    }
+
+    /// Expected: what transformers 5.24 makes of these files.
+    #[test]
+    fn windows_are_those_that_the_file_says_or_the_family_has() {
+        let (full, some) = (None, Some(9));
+        assert_eq!(windows("mistral", json!({})), [Some(4096); 4]);
+        assert_eq!(windows("mistral", json!({"sliding_window": null})), [full; 4]);
+        let half = json!({"use_sliding_window": true, "sliding_window": 9, "max_window_layers": 2});
+        for family in ["qwen2", "qwen3"] {
+            assert_eq!(windows(family, json!({"sliding_window": 9, "use_sliding_window": false})), [full; 4]);
+            assert_eq!(windows(family, half.clone()), [full, full, some, some]);
+            let null = json!({"use_sliding_window": true, "sliding_window": null, "max_window_layers": 0});
+            assert_eq!(windows(family, null), [full; 4]);
+        }
+        assert_eq!(windows("gemma2", json!({"sliding_window": 9})), [some, full, some, full]);
+        let pattern = json!({"sliding_window": 9, "sliding_window_pattern": 3});
+        assert_eq!(windows("gemma3_text", pattern), [some, some, full, some]);
+        let types = json!({"sliding_window": 9, "layer_types":
+            ["full_attention", "sliding_attention", "sliding_attention", "full_attention"]});
+        assert_eq!(windows("gemma3_text", types.clone()), [full, some, some, full]);
+        assert_refused("mistral", types, "one window for all");
+        assert_refused("gemma2", json!({"sliding_window": null}), "sliding_window is null");
+        assert_refused("gemma2", json!({"layer_types": ["full_attention"]}), "a list of 4 names");
+        assert_refused("qwen3", json!({"layer_types": vec!["linear_attention"; 4]}), "linear_attention");
+    }
+
+    /// Expected: what transformers 5.24 makes of these files.
+    #[test]
+    fn rotary_positions_stand_where_each_family_has_them() {
+        let older = json!({"rope_theta": 5e5, "rope_local_base_freq": 123.0});
+        assert_eq!(thetas("gemma3_text", json!({})), [1e6, 1e4]);
+        assert_eq!(thetas("gemma3_text", older.clone()), [5e5, 123.0]);
+        let mut nested = older;
+        nested["rope_parameters"] = json!({"full_attention": {"rope_type": "default"},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 77.0}});
+        nested["rope_scaling"] = json!({"rope_type": "linear", "factor": 8.0});
+        assert_eq!(thetas("gemma3_text", nested.clone()), [5e5, 77.0]);
+        let ropes = config("gemma3_text", nested).unwrap().architecture.attention.ropes;
+        assert_eq!(ropes[0].scaling, RopeScaling::Linear { factor: 8.0 });
+        assert_eq!(ropes[1].scaling, RopeScaling::Default);
+        assert_refused("gemma3_text", json!({"rope_parameters": {"rope_theta": 5.0}}), "full_attention");
+        assert_eq!(thetas("smollm3", json!({})), [2e6]);
+        assert_eq!(
+            thetas("gpt_neox", json!({"num_key_value_heads": null, "rotary_emb_base": 1000})),
+            [1000.0]
+        );
+        let neox = |changes: Value| {
+            let mut changes = changes;
+            changes["num_key_value_heads"] = Value::Null;
+            config("gpt_neox", changes).map(|config| config.architecture.attention.ropes[0].rotated)
+        };
+        assert_eq!(neox(json!({})), Ok(4));
+        assert_eq!(neox(json!({"rotary_pct": 0.5})), Ok(8));
+        assert_eq!(
+            neox(json!({"rope_parameters": {"partial_rotary_factor": 1.0, "rope_theta": 10.0}})),
+            Ok(16)
+        );
+        assert!(neox(json!({"rope_theta": 5e5})).unwrap_err().contains("rotary_emb_base"));
+        assert_refused("llama", json!({"partial_rotary_factor": 0.5}), "rotate whole heads");
+        assert_refused("phi3", json!({"rope_scaling": {"type": "linear", "factor": 2.0}}), "\"longrope\"");
+        // The first Phi-3's name, and the context that is beside the settings or 4096.
+        let factors = vec![1.5; 8];
+        let long = json!({"max_position_embeddings": 131072,
+            "rope_scaling": {"type": "su", "short_factor": factors, "long_factor": factors}});
+        let a = config("phi3", long).unwrap().architecture;
+        assert_eq!(a.context, 4096);
+        assert!(
+            (a.attention.ropes[0].attention_factor() - (1.0 + 32f64.ln() / 4096f64.ln()).sqrt()).abs()
+                < 1e-12
+        );
+        // A context that YaRN made longer, whose file says the one before.
+        let yarn = json!({"max_position_embeddings": 32768, "rope_scaling":
+            {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}});
+        assert_eq!(config("qwen3", yarn).unwrap().architecture.context, 131072);
+        let endless = json!({"rope_theta": 1.0, "rope_scaling": {"rope_type": "yarn", "factor": 4.0}});
+        assert_refused("qwen3", endless, "no numbers");
+        assert_refused(
+            "llama",
+            json!({"rope_scaling": {"rope_type": "linear", "factor": 1e-320}}),
+            "no numbers",
+        );
+    }
+
+    /// Expected: what transformers 5.24 makes of these files.
+    #[test]
+    fn what_is_absent_or_null_is_what_each_family_makes_of_it() {
+        let of = |model_type, changes| config(model_type, changes).unwrap().architecture;
+        let absent = json!({"num_key_value_heads": null});
+        for family in ["llama", "qwen2", "qwen3", "smollm3", "olmo2", "granite"] {
+            assert_eq!(of(family, absent.clone()).kv_heads, 8, "{family}");
+        }
+        let gemma = of("gemma2", json!({}));
+        assert_eq!((gemma.attention.soft_cap, gemma.logits.soft_cap), (Some(50.0), Some(30.0)));
+        let without = json!({"attn_logit_softcapping": null, "final_logit_softcapping": null});
+        let gemma = of("gemma2", without);
+        assert_eq!((gemma.attention.soft_cap, gemma.logits.soft_cap), (None, None));
+        assert_eq!((gemma.attention.scale, gemma.embedding_scale, gemma.tied), (0.0625, 8.0, true));
+        assert_eq!(of("gpt2", json!({"n_inner": null})).feed_forward_size, 256);
+        assert_eq!(of("gpt2", json!({"n_inner": 100})).feed_forward_size, 100);
+        let layers = of("smollm3", json!({})).attention.layers;
+        assert_eq!(
+            layers.iter().map(|layer| layer.rope).collect::<Vec<_>>(),
+            [Some(0), Some(0), Some(0), None]
+        );
+        assert_refused("smollm3", json!({"no_rope_layers": [true, true, true, true]}), "expected 0 or 1");
+        assert_refused("gpt2", json!({"scale_attn_by_inverse_layer_idx": true}), "not supported");
+        let warnings = config("gpt2", json!({"resid_pdrop": 0.1})).unwrap().warnings;
+        assert_eq!(warnings, ["config.json has resid_pdrop, which training here does not do"]);
+    }
 }

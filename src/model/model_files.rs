@@ -10,8 +10,14 @@ use super::safetensors_io::TensorFiles;
 use crate::error::{Error, Result};
 
 /// What old files hold beside weights: rotary tables, and masks of attention.
-const OF_OLD_FILES: [&str; 4] =
-    ["rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias", ".attention.masked_bias"];
+const OF_OLD_FILES: [&str; 6] = [
+    "rotary_emb.inv_freq",
+    ".attn.bias",
+    ".crossattention.bias",
+    ".attn.masked_bias",
+    ".attention.bias",
+    ".attention.masked_bias",
+];
 
 /// Elements that are compared at a time.
 const COMPARED: usize = 1 << 20;

@@ -69,8 +69,22 @@ pub enum RopeScaling {
 pub(super) struct RopeDefaults {
     /// The base of the frequencies.
     pub theta: f64,
-    /// The share of a head that is rotated.
-    pub share: f64,
+    /// The share of a head that is rotated; `None` in families that always rotate whole heads.
+    pub share: Option<f64>,
+    /// The context before a stretching, in families that have it beside the settings alone.
+    pub original: Option<f64>,
+    /// Kinds of stretching that the family knows.
+    pub scalings: &'static [&'static str],
+}
+
+impl RopeDefaults {
+    /// Llama's.
+    pub const LLAMA: RopeDefaults = RopeDefaults {
+        theta: 10_000.0,
+        share: None,
+        original: None,
+        scalings: &["default", "linear", "dynamic", "llama3", "yarn", "longrope"],
+    };
 }
 
 /// The older key: the scaling alone, with `rope_theta` beside it.
@@ -169,7 +183,11 @@ impl Rope {
             }
         };
         let rotated = self.rotated > 0 && self.rotated <= head_dim && self.rotated.is_multiple_of(2);
-        scaling && rotated && positive(self.theta)
+        scaling
+            && rotated
+            && positive(self.theta)
+            && (self.attention_factor() as f32).is_finite()
+            && self.inverse_frequencies().iter().all(|frequency| frequency.is_finite())
     }
 
     /// What cosines and sines are multiplied with.
@@ -188,6 +206,10 @@ impl Rope {
             RopeScaling::Long { original_max_position_embeddings, .. } => {
                 context.min(original_max_position_embeddings)
             }
+            // Whose files may still say the context before.
+            RopeScaling::Yarn { factor, original_max_position_embeddings, .. } => {
+                context.max((factor * original_max_position_embeddings as f64) as usize)
+            }
             _ => context,
         }
     }
@@ -201,16 +223,28 @@ impl Rope {
         thetas: [f64; 2],
         warnings: &mut Vec<String>,
     ) -> Result<[Rope; 2], String> {
-        let defaults = thetas.map(|theta| RopeDefaults { theta, share: 1.0 });
-        let mut read =
-            |config: &Value, defaults| Rope::from_json(config, head_dim, max_positions, defaults, warnings);
-        let apart = |name: &str| config[NEWER].get(name).filter(|settings| settings.is_object());
-        if let (Some(full), Some(windowed)) = (apart("full_attention"), apart("sliding_attention")) {
-            let alone = |settings: &Value| json!({ NEWER: settings });
-            return Ok([read(&alone(full), defaults[0])?, read(&alone(windowed), defaults[1])?]);
+        let beside = |name: &str| number(config.get(name), name);
+        let full_theta = beside("rope_theta")?.unwrap_or(thetas[0]);
+        let windowed_theta = beside("rope_local_base_freq")?.unwrap_or(thetas[1]);
+        let mut objects = match &config[NEWER] {
+            Value::Null => [json!({}), json!({})],
+            settings => ["full_attention", "sliding_attention"].map(|layers| settings[layers].clone()),
+        };
+        if objects.iter().any(|settings| !settings.is_object()) {
+            return Err(format!(
+                "{NEWER} must have an object for full_attention and one for sliding_attention"
+            ));
         }
-        let local = number(config.get("rope_local_base_freq"), "rope_local_base_freq")?;
-        Ok([read(config, defaults[0])?, read(&json!({"rope_theta": local}), defaults[1])?])
+        // An older scaling beside them is that of full attention.
+        if let Value::Object(scaling) = &config[OLDER] {
+            let full = objects[0].as_object_mut().expect("checked above");
+            full.extend(scaling.iter().map(|(name, value)| (name.clone(), value.clone())));
+        }
+        let mut read = |settings: &Value, theta| {
+            let defaults = RopeDefaults { theta, ..RopeDefaults::LLAMA };
+            Rope::from_json(&json!({ NEWER: settings }), head_dim, max_positions, defaults, warnings)
+        };
+        Ok([read(&objects[0], full_theta)?, read(&objects[1], windowed_theta)?])
     }
 
     /// Reads the settings of a `config.json` as `transformers` 5.24 does; what it would pass over because another key
@@ -273,21 +307,31 @@ impl Settings<'_> {
         if theta <= 0.0 {
             return Err(format!("rope_theta is {theta}, expected a number > 0"));
         }
-        let share = self.beside("partial_rotary_factor")?.unwrap_or(defaults.share);
+        let given = self.beside("partial_rotary_factor")?;
+        if let (Some(share), None) = (given.filter(|share| *share != 1.0), defaults.share) {
+            return Err(format!(
+                "partial_rotary_factor is {share}, and models of this family rotate whole heads"
+            ));
+        }
+        let share = given.or(defaults.share).unwrap_or(1.0);
         let rotated = (head_dim as f64 * share) as usize;
         if !(share > 0.0 && share <= 1.0) || rotated == 0 || !rotated.is_multiple_of(2) {
             return Err(format!(
                 "partial_rotary_factor is {share}: of a head of {head_dim} an even number of elements must be rotated"
             ));
         }
-        let original = self.beside("original_max_position_embeddings")?;
-        let kind = self.kind()?;
-        let named = SCALINGS.iter().find(|(name, _)| *name == kind.unwrap_or("default"));
-        let Some((name, numbers)) = named else {
-            let all = SCALINGS.map(|(name, _)| format!("{name:?}")).join(", ");
-            return Err(format!("the rope_type is {:?}, supported are {all}", kind.unwrap_or_default()));
-        };
+        let original = self.beside("original_max_position_embeddings")?.or(defaults.original);
         let original = original.unwrap_or(max_positions as f64);
+        // As Phi-3's first files called it.
+        let kind = self.kind()?.map(|kind| if kind == "su" { "longrope" } else { kind });
+        let known = |(name, _): &&(&str, &[&str])| {
+            *name == kind.unwrap_or("default") && defaults.scalings.contains(name)
+        };
+        let Some((name, numbers)) = SCALINGS.iter().find(known) else {
+            let all: Vec<String> = defaults.scalings.iter().map(|name| format!("{name:?}")).collect();
+            let kind = kind.unwrap_or_default();
+            return Err(format!("the rope_type is {kind:?}, supported are {}", all.join(", ")));
+        };
         let scaling = match *name {
             "linear" => RopeScaling::Linear { factor: self.need(name, "factor")? },
             // Frequencies change in sequences beyond the model's context alone, which are refused.
@@ -312,6 +356,11 @@ impl Settings<'_> {
             warnings.push(format!("{key} has {name:?}, which is not used here"));
         }
         let rope = Rope { theta, rotated, scaling };
+        if !rope.is_good(head_dim) {
+            return Err(format!(
+                "{key} makes rotary positions that are no numbers: are theta and factors right?"
+            ));
+        }
         if rope.context(max_positions) < max_positions {
             warnings.push(format!(
                 "sequences are of {} tokens at most: beyond, the model's rotary positions ({name}) are others",
@@ -453,7 +502,7 @@ mod tests {
 
     /// Of heads of 8 elements, in a context of 64.
     fn read(config: &Value, warnings: &mut Vec<String>) -> Result<Rope, String> {
-        Rope::from_json(config, 8, 64, RopeDefaults { theta: 1e4, share: 1.0 }, warnings)
+        Rope::from_json(config, 8, 64, RopeDefaults { share: Some(1.0), ..RopeDefaults::LLAMA }, warnings)
     }
 
     fn llama3(changes: Value) -> Value {

@@ -32,6 +32,11 @@ impl<'a> Settings<'a> {
         self.json.get(key).filter(|value| !value.is_null())
     }
 
+    /// Whether a key is not there at all: null may mean something else.
+    pub fn is_absent(&self, key: &str) -> bool {
+        self.json.get(key).is_none()
+    }
+
     /// A size from 1 to `limit`.
     pub fn size(&self, key: &str, limit: usize) -> Result<Option<usize>, String> {
         let Some(value) = self.get(key) else { return Ok(None) };

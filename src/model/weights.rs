@@ -7,7 +7,7 @@ use half::{bf16, f16};
 
 use super::architecture::WeightSpec;
 use super::format::{FloatFormat, to_bf16, to_f16};
-use crate::error::{Error, Result};
+use crate::error::{Error, Remedy, Result};
 use crate::gpu::{Category, Format, Gpu, Recorder, Region, Tensor};
 use crate::ops::Matrix;
 
@@ -16,7 +16,7 @@ use crate::ops::Matrix;
 pub struct Weight {
     /// Tensor name in the model's files.
     pub name: String,
-    /// Shape in the model's files.
+    /// Shape as it is used: a matrix that lies transposed in files has the other one there.
     pub shape: Vec<usize>,
     /// How its elements lie on the device.
     pub format: Format,
@@ -149,6 +149,20 @@ fn stacks(run: &[WeightSpec], limit: usize, align: usize) -> Vec<Vec<Placed>> {
     together.into_iter().flat_map(alone).collect()
 }
 
+/// Refuses vectors that one binding does not hold.
+fn check_vectors(run: &[WeightSpec], stacks: &[Vec<Placed>], limit: usize) -> Result<()> {
+    if run[0].shape.len() != 1 || stacks.len() == 1 {
+        return Ok(());
+    }
+    let elements: usize = run.iter().map(|spec| spec.shape[0]).sum();
+    Err(Error::Limit {
+        what: run[0].name.clone(),
+        needed: elements as u64 * 4,
+        limit: limit as u64 * 4,
+        remedy: Remedy::SmallerModel,
+    })
+}
+
 fn gcd(a: usize, b: usize) -> usize {
     if b == 0 { a } else { gcd(b, a % b) }
 }
@@ -219,11 +233,13 @@ impl Weights {
             let cols = rows_and_cols(&run[0].shape).1;
             let label = run.iter().map(|s| s.name.as_str()).collect::<Vec<_>>().join(" and ");
             let format = frozen_format(&run[0].shape, wanted);
+            let stacks = stacks(run, limit, align);
+            check_vectors(run, &stacks, limit)?;
             let place = |stack: Vec<Placed>| {
                 let bytes = format.bytes(elements(&stack, cols) as u64);
                 Ok((stack, gpu.buffer(&label, Category::Weights, bytes)?.region(), None))
             };
-            let placed = stacks(run, limit, align).into_iter().map(place).collect::<Result<_>>()?;
+            let placed = stacks.into_iter().map(place).collect::<Result<_>>()?;
             list.extend(weights_of(run, format, placed));
         }
         Ok(Weights::new(gpu, list, Vec::new()))
@@ -242,8 +258,10 @@ impl Weights {
             let mut placed = Vec::new();
             for run in runs(&of_kind) {
                 let cols = rows_and_cols(&run[0].shape).1;
+                let stacks = stacks(run, limit, align);
+                check_vectors(run, &stacks, limit)?;
                 let place = |stack: Vec<Placed>| (flat.place(elements(&stack, cols)), stack);
-                placed.push((run, stacks(run, limit, align).into_iter().map(place).collect::<Vec<_>>()));
+                placed.push((run, stacks.into_iter().map(place).collect::<Vec<_>>()));
             }
             let first = segments.len();
             for (i, elements) in flat.segments.iter().enumerate() {
@@ -300,6 +318,12 @@ impl Weights {
     /// A weight by its tensor name.
     pub fn get(&self, name: &str) -> Option<&Weight> {
         self.index.get(name).map(|i| &self.list[*i])
+    }
+
+    /// The name of the weight before this one.
+    pub(super) fn before(&self, name: &str) -> Option<&str> {
+        let at = self.index.get(name)?.checked_sub(1)?;
+        Some(&self.list[at].name)
     }
 
     /// Where the weights are.
@@ -372,7 +396,11 @@ impl Weights {
     pub fn upload_rows(&self, name: &str, first: usize, values: &[f32]) -> Result<()> {
         let weight = self.known(name)?;
         let (rows, cols) = rows_and_cols(&weight.shape);
-        if !values.len().is_multiple_of(cols) || values.len() / cols > rows.saturating_sub(first) {
+        let fits = match weight.shape.len() {
+            1 => first == 0 && values.len() == rows,
+            _ => values.len().is_multiple_of(cols) && values.len() / cols <= rows.saturating_sub(first),
+        };
+        if !fits {
             let why = format!("has {rows} rows of {cols}, not {} elements from row {first} on", values.len());
             return Err(Error::config(name, why));
         }
@@ -415,16 +443,18 @@ impl Weights {
         })
     }
 
-    /// Reads a weight's gradient back, laid out as the weight is in its files; empty for a frozen weight.
+    /// Reads a weight's gradient back; empty for a frozen weight.
     pub fn download_gradient(&self, weight: &Weight) -> Result<Vec<f32>> {
         let mut out = Vec::new();
         for part in weight.parts.iter().filter_map(|p| p.gradient.as_ref()) {
             out.extend(self.gpu.download::<f32>(part)?);
         }
-        if out.is_empty() {
-            return Ok(out);
-        }
-        Ok(weight.spec.to_stored(out))
+        Ok(out)
+    }
+
+    /// [`Weights::download_gradient`] laid out as the weight is in its files; of a trained weight.
+    pub fn gradient_as_stored(&self, weight: &Weight) -> Result<Vec<f32>> {
+        Ok(weight.spec.to_stored(self.download_gradient(weight)?))
     }
 
     /// Sets every gradient to zero.

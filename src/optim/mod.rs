@@ -126,6 +126,11 @@ impl Optimiser {
                 for weight in weights.iter() {
                     // A part of a split matrix is factored as a matrix of its own.
                     for (i, (values, gradient, rows, cols)) in weight.parts().enumerate() {
+                        if !values.offset.is_multiple_of(gpu.limits().alignment) {
+                            let why =
+                                format!("cannot update {} by itself on this GPU: use adamw", weight.name);
+                            return Err(Error::config("optim adafactor", why));
+                        }
                         let w = r.bind(values, rows, cols, Format::F32);
                         let gradient = gradient.expect("a trained weight has a gradient");
                         let g = r.bind(gradient, rows, cols, Format::F32);

@@ -311,9 +311,10 @@ mod tests {
         refused(&key("no_such_kernel"), "there is no such kernel");
         refused(&key("residual_add"), "the constant TWO is not given");
         let on = |name: &str| (name.to_owned(), Constant::Bool(true));
-        let constants = vec![on("TWO"), on("ADD"), on("ADDD")];
+        let off = |name: &str| (name.to_owned(), Constant::Bool(false));
+        let constants = vec![on("TWO"), off("SCALE"), on("ADD"), on("ADDD")];
         refused(&KernelKey { constants, ..key("residual_add") }, "the constant ADDD is not used");
-        let constants = vec![on("TWO"), on("ADD")];
+        let constants = vec![on("TWO"), off("SCALE"), on("ADD")];
         let params = vec![super::super::Parameter { name: "length", float: false }];
         refused(&KernelKey { constants, params, ..key("residual_add") }, "the parameter length is not used");
     }
