@@ -93,3 +93,27 @@ fn a_saved_model_has_the_tensors_that_it_was_loaded_from() {
         model.load_adapter(&saved.path().join("adapter"), false).unwrap();
     }
 }
+
+/// An adapter that is merged, saved and loaded again changes no log-probability: rows, transposed or by head, stay in place.
+#[test]
+fn a_merged_model_has_the_log_probabilities_of_its_adapter() {
+    let Some(gpu) = gpu() else { return };
+    for folder in std::fs::read_dir(fixture("families")).unwrap() {
+        let folder = folder.unwrap().path();
+        let rows: Vec<Vec<u32>> =
+            [5, 19, 31].map(|n| (0..n).map(|i| 3 + (i * i * 7 + n) % 90).collect()).to_vec();
+        let adapted = || {
+            let base = Model::load(&gpu, &folder, false).unwrap();
+            base.load_adapter(&folder.join("adapter"), false).unwrap()
+        };
+        let want = common::logps(&gpu, &adapted(), &rows);
+        let saved = tempfile::tempdir().unwrap();
+        let merged = saved.path().join("merged");
+        adapted().merge_adapter().unwrap().save(&merged, None, FloatFormat::F32).unwrap();
+        let merged = Model::load(&gpu, &merged, false).unwrap();
+        let (largest, _) = common::logp_differences(&gpu, &merged, &rows, &want);
+        let base = Model::load(&gpu, &folder, false).unwrap();
+        let (unmerged, _) = common::logp_differences(&gpu, &base, &rows, &want);
+        assert!(largest <= 1e-4 && unmerged > 1e-2, "{}: {largest:.1e}, {unmerged:.1e}", folder.display());
+    }
+}

@@ -139,17 +139,20 @@ impl Model {
 
     /// Writes the adapter to `dir` in PEFT's layout, with the tokenizer's files of its base model's folder.
     pub fn save_adapter(&self, dir: &Path, base_model: &Path) -> Result<()> {
+        into_folder(dir, || self.save_adapter_into(dir, base_model))
+    }
+
+    /// [`Model::save_adapter`] into a folder that is there: one that has gone does not come back.
+    pub(crate) fn save_adapter_into(&self, dir: &Path, base_model: &Path) -> Result<()> {
         let adapter = self.adapter().expect("save_adapter needs an adapter");
-        into_folder(dir, || {
-            save_weights(&adapter.weights, &dir.join(ADAPTER_FILE), FloatFormat::F32)?;
-            let mut json = adapter.layout.to_json(&base_model.to_string_lossy());
-            if let Some((name, commit)) = hub_name(base_model) {
-                json["base_model_name_or_path"] = name.into();
-                json["revision"] = commit.into();
-            }
-            files::write_atomic(&dir.join(ADAPTER_CONFIG), format!("{json:#}\n").as_bytes())?;
-            Companions::Tokenizer.copy(base_model, dir)
-        })
+        save_weights(&adapter.weights, &dir.join(ADAPTER_FILE), FloatFormat::F32)?;
+        let mut json = adapter.layout.to_json(&base_model.to_string_lossy());
+        if let Some((name, commit)) = hub_name(base_model) {
+            json["base_model_name_or_path"] = name.into();
+            json["revision"] = commit.into();
+        }
+        files::write_atomic(&dir.join(ADAPTER_CONFIG), format!("{json:#}\n").as_bytes())?;
+        Companions::Tokenizer.copy(base_model, dir)
     }
 }
 

@@ -120,13 +120,16 @@ impl Model {
     /// # Errors
     /// [`Error::Config`] for a number that `format` has no room for; [`Error::SelfCheck`] for one that is not finite.
     pub fn save(&self, dir: &Path, source: Option<&Path>, format: FloatFormat) -> Result<()> {
-        into_folder(dir, || {
-            save_weights(self.base(), &dir.join(MODEL_FILE), format)?;
-            let mut config = self.config().clone();
-            config.set_dtype(format);
-            config.save(dir)?;
-            source.map_or(Ok(()), |source| Companions::All.copy(source, dir))
-        })
+        into_folder(dir, || self.save_into(dir, source, format))
+    }
+
+    /// [`Model::save`] into a folder that is there: one that has gone does not come back.
+    pub(crate) fn save_into(&self, dir: &Path, source: Option<&Path>, format: FloatFormat) -> Result<()> {
+        save_weights(self.base(), &dir.join(MODEL_FILE), format)?;
+        let mut config = self.config().clone();
+        config.set_dtype(format);
+        config.save(dir)?;
+        source.map_or(Ok(()), |source| Companions::All.copy(source, dir))
     }
 }
 

@@ -397,7 +397,7 @@ impl Weights {
         let weight = self.known(name)?;
         let (rows, cols) = rows_and_cols(&weight.shape);
         let fits = match weight.shape.len() {
-            1 => first == 0 && values.len() == rows,
+            1 => values.is_empty() || first == 0 && values.len() == rows,
             _ => values.len().is_multiple_of(cols) && values.len() / cols <= rows.saturating_sub(first),
         };
         if !fits {

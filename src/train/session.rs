@@ -451,7 +451,11 @@ impl<'a> Session<'a> {
         self.phase("saving");
         self.note_kernels()?;
         let pending = self.run.begin_checkpoint(self.state.step)?;
-        self.save_model(pending.path())?;
+        let (model, source) = (&self.model, &self.sources.model);
+        match model.adapter() {
+            Some(_) => model.save_adapter_into(pending.path(), source)?,
+            None => model.save_into(pending.path(), Some(source), FloatFormat::F32)?,
+        }
         self.optimiser.save(&pending.path().join(OPTIMISER_FILE))?;
         self.state.write(pending.path())?;
         self.run.commit(pending)?;

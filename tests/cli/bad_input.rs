@@ -155,7 +155,7 @@ fn impossible_sizes_are_refused_before_memory_is_taken() {
         ("hidden_size", json!(0), ["hidden_size is 0", "expected 1 to"]),
         ("num_hidden_layers", json!(0), ["num_hidden_layers is 0", "expected 1 to"]),
         ("vocab_size", json!(-1), ["config.json", "vocab_size is -1"]),
-        ("num_attention_heads", json!("4"), ["config.json", "string \"4\""]),
+        ("num_attention_heads", json!("4"), ["config.json", "num_attention_heads is \"4\""]),
         ("max_position_embeddings", json!(0), ["max_position_embeddings is 0", "expected 1 to"]),
         ("hidden_size", json!(1 << 23), ["has shape [96, 32]", "8388608"]),
         ("num_key_value_heads", json!(3), ["num_attention_heads 4", "num_key_value_heads 3"]),

@@ -63,11 +63,14 @@ fn a_resumed_run_uses_the_kernels_of_its_checkpoint_whatever_was_measured_since(
     let (whole, kernels) = (weights("run"), place.json("run/run.json")["kernels"].clone());
     // Somebody measures anew, and other kernels come out.
     let [cache] = &place.names("cache")[..] else { panic!("one choice is kept") };
-    let staged = json!({"products": {"staged": {"chosen": [], "otherwise": null}}, "tiled_attention": true, "fused_blocks": false});
-    place.set(&format!("cache/{cache}"), "tuning", staged.clone());
+    let products = json!({"staged": {"chosen": [], "otherwise": null}});
+    let staged = json!({"products": products, "tiled_attention": true, "fused_blocks": false});
+    place.set(&format!("cache/{cache}"), "tuning", staged);
     with_cache(&format!("{line} --output-dir other"));
-    assert_eq!(place.json("other/run.json")["kernels"], staged);
-    assert!(weights("other") != whole, "other kernels sum in another order");
+    let (other, others_kernels) = (weights("other"), place.json("other/run.json")["kernels"].clone());
+    let tiles = others_kernels["products"]["staged"]["chosen"].as_array().unwrap();
+    assert!(!tiles.is_empty() && others_kernels["fused_blocks"] == json!(false), "{others_kernels}");
+    assert!(other != whole, "other kernels sum in another order");
     for wiped in [false, true] {
         forget_the_end(&place, "run");
         if wiped {
@@ -77,6 +80,11 @@ fn a_resumed_run_uses_the_kernels_of_its_checkpoint_whatever_was_measured_since(
         assert!(weights("run") == whole, "wiped {wiped}: other weights");
         assert_eq!(place.json("run/run.json")["kernels"], kernels);
     }
+    // The tiles that a run measured are the run's, too.
+    forget_the_end(&place, "other");
+    with_cache("sft --resume other");
+    assert!(weights("other") == other, "other weights");
+    assert_eq!(place.json("other/run.json")["kernels"], others_kernels);
 }
 
 #[test]

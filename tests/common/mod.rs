@@ -105,15 +105,20 @@ pub fn capacity(pairs: &[LabelledPair]) -> Capacity {
     Capacity::of(&pairs.iter().map(|p| p.tree.clone()).collect::<Vec<_>>())
 }
 
-/// Largest and mean difference of token log-probabilities from the fixture's.
-pub fn logp_differences(gpu: &Gpu, model: &Model, rows: &[Vec<u32>], expected: &[f32]) -> (f64, f64) {
+/// Log-probabilities of every token but the first, row by row.
+pub fn logps(gpu: &Gpu, model: &Model, rows: &[Vec<u32>]) -> Vec<f32> {
     let trees: Vec<Tree> = rows
         .iter()
         .map(|ids| Tree { prompt: ids[..1].to_vec(), responses: vec![ids[1..].to_vec()] })
         .collect();
     let capacity = Capacity { tokens: 2048, targets: 2048, sequences: 16 };
     let scorer = Scorer::new(gpu, model, capacity, &Arena::new()).unwrap();
-    let got: Vec<f32> = scorer.score(&trees).unwrap().into_iter().flat_map(|s| s.logps).collect();
+    scorer.score(&trees).unwrap().into_iter().flat_map(|s| s.logps).collect()
+}
+
+/// Largest and mean difference of token log-probabilities from the fixture's.
+pub fn logp_differences(gpu: &Gpu, model: &Model, rows: &[Vec<u32>], expected: &[f32]) -> (f64, f64) {
+    let got = logps(gpu, model, rows);
     assert_eq!(got.len(), expected.len());
     let differences = || got.iter().zip(expected).map(|(a, b)| (*a as f64 - *b as f64).abs());
     (differences().fold(0.0, f64::max), differences().sum::<f64>() / got.len() as f64)
