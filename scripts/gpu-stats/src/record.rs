@@ -50,9 +50,7 @@ fn add(kernels: &mut Vec<KernelFile>, gpu: &Gpu, shape: &str, config: &ModelConf
                 let constants = recorded.key.constants.iter();
                 kernels.push(KernelFile {
                     kernel: recorded.key.name.to_string(),
-                    constants: constants
-                        .map(|(name, value)| (name.to_string(), value.to_string()))
-                        .collect(),
+                    constants: constants.map(|(name, value)| (name.to_string(), value.to_string())).collect(),
                     steps: vec![step],
                     source,
                 });
