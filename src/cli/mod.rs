@@ -114,6 +114,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Sft(args) => commands::sft::run(fetched(args.plan()?)?),
         Command::Dpo(args) => commands::dpo::run(fetched(args.plan()?)?),
         Command::Generate(args) => commands::generate::run(fetched(args.plan()?)?),
+        Command::Chat(args) => commands::chat::run(fetched(args.plan()?)?),
         Command::Score(args) => commands::score::run(fetched(args.plan()?)?),
         Command::Judge(args) => commands::judge::run(fetched(args.plan()?)?),
         Command::Export(args) => commands::export::run(fetched(args.plan()?)?),
@@ -138,6 +139,16 @@ pub(crate) fn print(line: impl Display) -> Result<()> {
         false => writeln!(out, "{line}"),
     };
     written.map_err(Error::io("write to", "standard output"))
+}
+
+/// Writes a part of a line to standard output, at once.
+pub(crate) fn print_part(text: &str) -> Result<()> {
+    let mut out = io::stdout().lock();
+    let written = match out.is_terminal() {
+        true => write!(out, "{}", printable(text)),
+        false => write!(out, "{text}"),
+    };
+    written.and_then(|()| out.flush()).map_err(Error::io("write to", "standard output"))
 }
 
 #[cfg(test)]

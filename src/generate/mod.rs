@@ -2,6 +2,7 @@
 //! decoded side by side; a finished one's slot is refilled from the queue.
 
 mod slots;
+mod text_stream;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use crate::model::kv_cache::KvCache;
 use crate::model::stream::{check_ids, extent, mean_keys};
 use crate::model::{Architecture, Keys, Model, StreamTensors};
 pub use crate::ops::SamplingParams;
+pub use text_stream::TextStream;
 
 /// What a [`Generator`] is built for.
 #[derive(Clone, Debug)]
@@ -55,6 +57,17 @@ pub enum FinishReason {
     Length,
     /// A stop string appeared.
     Stop,
+}
+
+/// A response that has not ended, as far as it has come.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress<'a> {
+    /// The number of its request.
+    pub request: usize,
+    /// Its number among the request's samples.
+    pub sample: usize,
+    /// Its token ids so far.
+    pub token_ids: &'a [u32],
 }
 
 /// One response.
@@ -213,6 +226,34 @@ impl Generator {
         stop: &StopMatcher,
         seed: u32,
     ) -> Result<Vec<Vec<Response>>> {
+        self.answer(tokenizer, requests, stop, seed, STEPS_PER_LOOK, &mut |_| Ok(()))
+    }
+
+    /// [`Generator::run`], telling `watch` of every response after each of its tokens but the last: the same responses, a little
+    /// slower.
+    ///
+    /// # Errors
+    /// As [`Generator::run`], and those of `watch`, which end it.
+    pub fn run_watched(
+        &self,
+        tokenizer: &Tokenizer,
+        requests: &[Request],
+        stop: &StopMatcher,
+        seed: u32,
+        watch: &mut dyn FnMut(Progress) -> Result<()>,
+    ) -> Result<Vec<Vec<Response>>> {
+        self.answer(tokenizer, requests, stop, seed, 1, watch)
+    }
+
+    fn answer(
+        &self,
+        tokenizer: &Tokenizer,
+        requests: &[Request],
+        stop: &StopMatcher,
+        seed: u32,
+        steps_per_look: u32,
+        watch: &mut dyn FnMut(Progress) -> Result<()>,
+    ) -> Result<Vec<Vec<Response>>> {
         self.check(requests)?;
         let mut results: Vec<Vec<Option<Response>>> =
             requests.iter().map(|r| (0..r.samples).map(|_| None).collect()).collect();
@@ -228,12 +269,15 @@ impl Generator {
                 break;
             }
             let live = self.slots.live(seed, running.iter().rposition(Option::is_some).map_or(0, |i| i + 1));
-            let outputs = self.decode.submit(&live, STEPS_PER_LOOK)?.wait()?;
+            let outputs = self.decode.submit(&live, steps_per_look)?.wait()?;
             for (slot, entry) in running.iter_mut().enumerate() {
                 let Some(run) = entry else { continue };
                 let (active, ids) = self.slots.read(&outputs, slot);
                 let request = &requests[run.request];
                 let response = self.finished(tokenizer, request, &ids, active, stop)?;
+                if response.is_none() {
+                    watch(Progress { request: run.request, sample: run.sample, token_ids: &ids })?;
+                }
                 if let Some(response) = response {
                     results[run.request][run.sample] = Some(response);
                     let page = pages[run.page].as_mut().expect("a running sample has a page");

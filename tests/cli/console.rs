@@ -158,3 +158,55 @@ fn a_backend_that_hides_the_gpu_is_named() {
         outcome.refused(1, &["no GPU was found", "WGPU_BACKEND=gl", "unset it"]);
     }
 }
+
+#[test]
+fn a_chat_keeps_what_was_said_until_a_new_one_begins() {
+    let Some(place) = place() else { return };
+    let chat = |input: &str, flags: &str| {
+        let line = format!("chat --model tiny --temperature 0 --max-new-tokens 5 {flags}");
+        fed(place.command(&line), input)
+    };
+    let said =
+        chat("the fox had a hat\n/new\nthe fox had a hat\nthe owl was sad\n/old\n/exit\nthe bear ran\n", "")
+            .done();
+    let answers: Vec<&str> = said.out.lines().collect();
+    assert_eq!(answers.len(), 3, "{}", said.out);
+    assert_eq!(answers[0], answers[1]);
+    assert!(
+        said.err.contains("/old is no command") && said.err.contains("/new begins another"),
+        "{}",
+        said.err
+    );
+    // The second answer of a conversation is that to all of it, as generate gives it to the same messages.
+    let message = |role: &str, content: &str| json!({"role": role, "content": content});
+    let turns = json!({"prompt": [message("user", "the fox had a hat"), message("assistant", answers[1].trim_start()),
+        message("user", "the owl was sad")]});
+    place.write("turns.jsonl", format!("{turns}\n"));
+    let generated =
+        place.oaif("generate --model tiny --prompts turns.jsonl --temperature 0 --max-new-tokens 5").done();
+    assert_eq!(generated.out.trim_end_matches('\n'), answers[2]);
+    // What is too long is told, and the conversation goes on.
+    let long = format!("{}\nthe fox had a hat\n", "the fox had a hat and ".repeat(40));
+    let told = chat(&long, "").done();
+    assert_eq!(told.out.lines().collect::<Vec<_>>(), [answers[0]]);
+    assert!(told.err.contains("the model reads 127 at most: /new begins another"), "{}", told.err);
+    place.set("tiny/tokenizer_config.json", "chat_template", json!(null));
+    chat("a\n", "").refused(1, &["tiny: has no chat template", "oaif generate --prompt"]);
+}
+
+#[test]
+fn an_answer_that_is_shown_as_it_comes_is_the_whole_answer() {
+    let Some(place) = place() else { return };
+    for flags in ["", "--stop and", "--stop had --stop hat", "--seed 7 --max-new-tokens 1"] {
+        let line = format!("generate --model tiny --max-new-tokens 40 {flags}");
+        let line = if flags.contains("--max-new-tokens") {
+            line.replacen(" --max-new-tokens 40", "", 1)
+        } else {
+            line
+        };
+        let shown = place.oaif_with(&line, &["--prompt", "the fox"]).done().out;
+        let whole = place.oaif_with(&format!("{line} --json"), &["--prompt", "the fox"]).done().out;
+        let whole: serde_json::Value = serde_json::from_str(&whole).unwrap();
+        assert_eq!(shown, format!("{}\n", whole["text"].as_str().unwrap()), "{flags}");
+    }
+}

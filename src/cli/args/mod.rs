@@ -20,7 +20,7 @@ pub(crate) use annotator::AnnotatorPlan;
 pub(crate) use bench::{BenchPlan, Form, Suite};
 #[cfg(feature = "demo")]
 pub(crate) use demo::DemoPlan;
-pub(crate) use tools::{DoctorPlan, ExportPlan, GeneratePlan, JudgePlan, Prompts, ScorePlan};
+pub(crate) use tools::{ChatPlan, DoctorPlan, ExportPlan, GeneratePlan, JudgePlan, Prompts, ScorePlan};
 pub(crate) use train::{AlignPlan, DpoPlan, SftPlan, TrainPlan};
 
 use crate::error::{Error, Result};
@@ -47,6 +47,8 @@ pub(crate) enum Command {
     Dpo(Box<train::DpoArgs>),
     /// Sample from a model
     Generate(Box<tools::GenerateArgs>),
+    /// Talk with a model
+    Chat(Box<tools::ChatArgs>),
     /// Log-probabilities of {"prompt","completion"} rows
     Score(Box<tools::ScoreArgs>),
     /// Annotate {"prompt","response_1","response_2"} rows

@@ -11,10 +11,10 @@ use crate::generate::SamplingParams;
 #[command(next_help_heading = "Sampling")]
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct SamplingArgs {
-    /// Longest response in tokens
-    #[arg(long, value_name = "TOKENS", aliases = ["max-completion-length", "response-length", "max-tokens"], default_value_t = 64)]
-    max_new_tokens: usize,
-    /// Logits are divided by it; 0 always takes the likeliest token [default: 0.9 in align, 1 in generate]
+    /// Longest response in tokens [default: 64, 1024 in chat]
+    #[arg(long, value_name = "TOKENS", aliases = ["max-completion-length", "response-length", "max-tokens"])]
+    max_new_tokens: Option<usize>,
+    /// Logits are divided by it; 0 always takes the likeliest token [default: 0.9 in align, 1 in generate, 0.7 in chat]
     #[arg(long, value_name = "T")]
     temperature: Option<f64>,
     /// Draw from the K likeliest tokens; 0: from all
@@ -44,9 +44,10 @@ pub(crate) struct SamplingPlan {
 }
 
 impl SamplingArgs {
-    /// Fills in the temperature where none was given.
-    pub fn plan(&mut self, default_temperature: f64) -> Result<SamplingPlan> {
+    /// Fills in the temperature and the longest response where none were given.
+    pub fn plan(&mut self, default_temperature: f64, default_tokens: usize) -> Result<SamplingPlan> {
         let temperature = *self.temperature.get_or_insert(default_temperature);
+        let max_new_tokens = *self.max_new_tokens.get_or_insert(default_tokens);
         let params = SamplingParams {
             temperature: temperature as f32,
             top_k: self.top_k,
@@ -61,7 +62,7 @@ impl SamplingArgs {
         }
         Ok(SamplingPlan {
             params,
-            max_new_tokens: positive("--max-new-tokens", self.max_new_tokens)?,
+            max_new_tokens: positive("--max-new-tokens", max_new_tokens)?,
             stop: self.stop.clone(),
             slots: self.slots.map(|n| positive("--slots", n)).transpose()?,
         })

@@ -100,11 +100,60 @@ impl GenerateArgs {
             model: model_dir("--model", &self.model)?,
             adapter: self.adapter.plan()?,
             prompts,
-            sampling: self.sampling.plan(1.0)?,
+            sampling: self.sampling.plan(1.0, 64)?,
             num_samples: positive("--num-samples", self.num_samples)?,
             seed: self.seed,
             json: self.json || self.output.is_some(),
             output: optional_output(self.output)?,
+            dtype: self.dtype.plan()?,
+            gpu: self.gpu.plan(false),
+        })
+    }
+}
+
+/// `oaif chat`.
+#[derive(Debug, Args)]
+pub(crate) struct ChatArgs {
+    /// Folder of the model, or ORG/NAME[@REVISION] on the hub
+    #[arg(long, value_name = "DIR|NAME", alias = "model-name-or-path")]
+    model: PathBuf,
+    /// What the conversation begins with: who the model is, how it answers
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    system: Option<String>,
+    /// Seed of the draws
+    #[arg(long, value_name = "N", default_value_t = 42)]
+    seed: u32,
+    #[command(flatten)]
+    sampling: SamplingArgs,
+    #[command(flatten)]
+    adapter: AdapterArgs,
+    #[command(flatten)]
+    dtype: DtypeArgs,
+    #[command(flatten)]
+    gpu: GpuArgs,
+}
+
+/// `oaif chat`, checked.
+#[derive(Debug)]
+pub(crate) struct ChatPlan {
+    pub model: PathBuf,
+    /// LoRA adapter.
+    pub adapter: Option<PathBuf>,
+    pub system: Option<String>,
+    pub sampling: SamplingPlan,
+    pub seed: u32,
+    pub dtype: Option<FloatFormat>,
+    pub gpu: GpuPlan,
+}
+
+impl ChatArgs {
+    pub fn plan(mut self) -> Result<ChatPlan> {
+        Ok(ChatPlan {
+            model: model_dir("--model", &self.model)?,
+            adapter: self.adapter.plan()?,
+            system: self.system,
+            sampling: self.sampling.plan(0.7, 1024)?,
+            seed: self.seed,
             dtype: self.dtype.plan()?,
             gpu: self.gpu.plan(false),
         })
@@ -265,6 +314,12 @@ fn adapted<'a>(model: &'a mut PathBuf, adapter: &'a mut Option<PathBuf>) -> Vec<
 }
 
 impl Fetch for GeneratePlan {
+    fn inputs(&mut self) -> Vec<Input<'_>> {
+        adapted(&mut self.model, &mut self.adapter)
+    }
+}
+
+impl Fetch for ChatPlan {
     fn inputs(&mut self) -> Vec<Input<'_>> {
         adapted(&mut self.model, &mut self.adapter)
     }

@@ -415,7 +415,7 @@ impl AlignArgs {
         let mut train = self.train.plan(&ONLINE)?;
         train.columns = self.columns.columns();
         let loss = self.loss.plan()?;
-        let sampling = self.sampling.plan(0.9)?;
+        let sampling = self.sampling.plan(0.9, 64)?;
         if sampling.params.temperature == 0.0 {
             let why = "0 makes all responses to a prompt equal, so that nothing is left to compare: raise it";
             return Err(Error::config("--temperature", why));

@@ -59,6 +59,9 @@ pub fn run(plan: GeneratePlan) -> Result<()> {
     };
     let requests: Vec<Request> = encoded.into_iter().enumerate().map(request).collect();
     let stop = StopMatcher::new(plan.sampling.stop);
+    if let ([request], 1, false) = (&requests[..], plan.num_samples, plan.json) {
+        return super::print_as_it_comes(&generator, &policy.tokenizer, request, &stop, plan.seed).map(drop);
+    }
     let answers = generator.run(&policy.tokenizer, &requests, &stop, plan.seed)?;
     if !plan.json {
         return print_texts(&prompts, &answers);
@@ -83,13 +86,8 @@ fn read_to_end(input: impl Read) -> Result<String> {
     Ok(text[..text.len() - end].to_owned())
 }
 
-/// A text alone is printed as it is; several are told apart by a line above each.
+/// Texts with a line above each.
 fn print_texts(prompts: &[Prompt], answers: &[Vec<Response>]) -> Result<()> {
-    if let [one] = answers
-        && let [answer] = &one[..]
-    {
-        return crate::cli::print(&answer.text);
-    }
     for (i, (prompt, answers)) in prompts.iter().zip(answers).enumerate() {
         for (sample, answer) in (1..).zip(answers) {
             let of =

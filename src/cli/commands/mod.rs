@@ -2,6 +2,7 @@
 
 pub mod align;
 pub mod bench;
+pub mod chat;
 #[cfg(feature = "demo")]
 pub mod demo;
 pub mod doctor;
@@ -24,8 +25,10 @@ use crate::annotate::Annotator;
 use crate::annotate::judge_model::JudgeModel;
 use crate::annotate::likelihood::LikelihoodAnnotator;
 use crate::annotate::llm::LlmAnnotator;
+use crate::data::tokenizer::{StopMatcher, Tokenizer};
 use crate::error::{Error, Result};
 use crate::files;
+use crate::generate::{Generator, Progress, Request, Response, TextStream};
 use crate::gpu::{Arena, Gpu};
 use crate::model::{FloatFormat, Model};
 
@@ -61,6 +64,22 @@ fn annotator(
             Box::new(LikelihoodAnnotator::new(judge, &template, &instruction, normalise, &name(&model))?)
         }
     })
+}
+
+/// Answers a request, and prints the answer's text as it comes and a line break after it.
+fn print_as_it_comes(
+    generator: &Generator,
+    tokenizer: &Tokenizer,
+    request: &Request,
+    stop: &StopMatcher,
+    seed: u32,
+) -> Result<Response> {
+    let mut text = TextStream::new(tokenizer, &request.prompt, stop);
+    let mut watch = |progress: Progress| super::print_part(&text.push(progress.token_ids)?);
+    let answers = generator.run_watched(tokenizer, std::slice::from_ref(request), stop, seed, &mut watch)?;
+    let answer = answers.into_iter().flatten().next().expect("one answer was asked for");
+    super::print(text.finish(&answer.text))?;
+    Ok(answer)
 }
 
 /// Writes results as JSON lines: to a file, whole or not at all, or to standard output. A link stays one, and what is no

@@ -1,7 +1,7 @@
 //! Stop strings.
 
 use super::Tokenizer;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Finds stop strings in generated text.
 #[derive(Clone, Debug, Default)]
@@ -15,17 +15,48 @@ impl StopMatcher {
         StopMatcher { stops: stops.into_iter().filter(|stop| !stop.is_empty()).collect() }
     }
 
-    /// The generated text before the earliest stop string, or `None` as long as there is none. `before` are the
-    /// prompt's ids, `ids` all those generated so far: the whole is decoded each time, as a token's text can depend
+    /// How much of a text without a stop string no later one can reach into, in bytes.
+    pub(crate) fn safe_length(&self, text: &str) -> usize {
+        let may_begin = |at: &usize| self.stops.iter().any(|stop| stop.starts_with(&text[*at..]));
+        text.char_indices().map(|(at, _)| at).find(may_begin).unwrap_or(text.len())
+    }
+
+    /// The generated text before the earliest stop string, without special tokens, or `None` as long as there is none. `before`
+    /// are the prompt's ids, `ids` all those generated so far: the whole is decoded each time, as a token's text can depend
     /// on its neighbours (bytes of one character, a stripped space) and decoding is cheap beside a model's step.
     pub fn cut(&self, tokenizer: &Tokenizer, before: &[u32], ids: &[u32]) -> Result<Option<String>> {
-        if self.stops.is_empty() {
+        let first = |text: &str| self.stops.iter().filter_map(|stop| text.find(stop)).min();
+        // Special tokens stay visible: a stop string may be one.
+        let stopped =
+            |ids: &[u32]| Ok::<_, Error>(first(&tokenizer.decode_after(before, ids, false)?).is_some());
+        if self.stops.is_empty() || !stopped(ids)? {
             return Ok(None);
         }
-        // Special tokens stay visible: a stop string may be one.
-        let mut text = tokenizer.decode_after(before, ids, false)?;
-        let Some(end) = self.stops.iter().filter_map(|stop| text.find(stop)).min() else { return Ok(None) };
-        text.truncate(end);
-        Ok(Some(text))
+        let mut text = tokenizer.decode_after(before, ids, true)?;
+        if let Some(end) = first(&text) {
+            text.truncate(end);
+            return Ok(Some(text));
+        }
+        let mut end = ids.len() - 1;
+        while stopped(&ids[..end])? {
+            end -= 1;
+        }
+        tokenizer.decode_after(before, &ids[..end], true).map(Some)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_that_a_stop_string_may_begin_in_is_not_safe() {
+        let stop = StopMatcher::new(["\nUser".to_owned(), "é!".to_owned()]);
+        for (text, safe) in
+            [("", 0), ("abc", 3), ("abc\n", 3), ("abc\nUs", 3), ("abc\nXs", 6), ("caf\u{e9}", 3), ("é?", 3)]
+        {
+            assert_eq!(stop.safe_length(text), safe, "{text:?}");
+        }
+        assert_eq!(StopMatcher::default().safe_length("abc\n"), 4);
     }
 }
