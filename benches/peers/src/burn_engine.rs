@@ -7,9 +7,8 @@ use burn::nn::loss::{CrossEntropyLoss, CrossEntropyLossConfig};
 use burn::nn::{Embedding, Linear, RmsNorm};
 use burn::tensor::module::linear;
 use burn::tensor::{Bool, Device, DeviceKind, Gradients, Int, Tensor, TensorData, activation};
-use oaif::model::architecture::EMBEDDING;
 
-use crate::case::{Case, EPSILON, THETA, transposed};
+use crate::case::{Case, EMBEDDING, EPSILON, THETA, transposed};
 use crate::engine::{Engine, Result, norm};
 
 pub struct Burn {

@@ -1,9 +1,12 @@
 //! What all engines compute: a model's shape, its weights and the tokens, the same for everyone.
 
 use oaif::data::packing::Tree;
-use oaif::model::architecture::{EMBEDDING, WeightSpec};
-use oaif::model::{Architecture, ModelConfig};
+use oaif::model::ModelConfig;
+use oaif::model::architecture::WeightSpec;
 use serde_json::json;
+
+/// The embedding's tensor name.
+pub const EMBEDDING: &str = "model.embed_tokens.weight";
 
 /// A Llama-shaped model and a batch of sequences.
 #[derive(Clone, Copy)]
@@ -71,7 +74,7 @@ impl Case {
 
     /// Every weight by its Hugging Face name with its values: (outputs, inputs) row by row for the matrices.
     pub fn weights(&self) -> impl Iterator<Item = (WeightSpec, Vec<f32>)> {
-        let specs = Architecture::llama(&self.config()).weights();
+        let specs = self.config().architecture.weights();
         specs.into_iter().enumerate().map(|(index, spec)| {
             // Large enough that the loss differs from ln V, and that a norm's weight matters.
             let (mean, deviation) = match spec.shape[..] {

@@ -2,9 +2,8 @@
 
 use meganeura::models::smollm2::{SmolLM2Config, build_training_graph};
 use meganeura::{Session, SessionConfig};
-use oaif::model::architecture::EMBEDDING;
 
-use crate::case::{Case, EPSILON, THETA, transposed};
+use crate::case::{Case, EMBEDDING, EPSILON, THETA, transposed};
 use crate::engine::{Engine, Result, norm};
 
 pub struct Meganeura {

@@ -3,7 +3,7 @@
 use oaif::data::packing::Tree;
 use oaif::gpu::{Arena, Gpu, GpuOptions};
 use oaif::model::stream::Capacity;
-use oaif::model::{Architecture, Model, Weights};
+use oaif::model::{Model, Weights};
 use oaif::train::sft_step::SftStep;
 
 use crate::case::Case;
@@ -20,7 +20,7 @@ impl Ours {
     pub fn new(case: &Case) -> Result<Ours> {
         let gpu = Gpu::open(&GpuOptions::default())?;
         let config = case.config();
-        let weights = Weights::trained(&gpu, &Architecture::llama(&config).weights())?;
+        let weights = Weights::trained(&gpu, &config.architecture.weights())?;
         for (spec, values) in case.weights() {
             weights.upload(&spec.name, &values)?;
         }
