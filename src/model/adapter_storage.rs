@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::adapter_config::AdapterConfig;
-use super::architecture::Architecture;
+use super::architecture::{self, Architecture};
 use super::companions::Companions;
 use super::lora::{LoraConfig, LoraLayout};
 use super::safetensors_io::TensorFiles;
@@ -133,7 +133,7 @@ impl Model {
     fn transposed(&self, weight: &Weight, weights: &Weights) -> Result<Region> {
         let (rows, cols) = (weight.shape[0], weight.shape[1]);
         let values = weights.download(weight)?;
-        let turned: Vec<f32> = (0..rows * cols).map(|i| values[i % rows * cols + i / rows]).collect();
+        let turned = architecture::transposed(&values, rows, cols);
         Ok(self.gpu().buffer_with("transposed", Category::Workspace, &turned)?.region())
     }
 

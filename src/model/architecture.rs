@@ -160,6 +160,16 @@ pub enum Stored {
     },
 }
 
+impl Stored {
+    /// How that lies in files which has an element, or a row of another length, for each row of a matrix that lies so.
+    pub(super) fn of_rows(self) -> Stored {
+        match self {
+            Stored::AsUsed | Stored::Transposed => Stored::AsUsed,
+            Stored::ByHead { heads } => Stored::ByHead { heads },
+        }
+    }
+}
+
 impl WeightSpec {
     /// A weight by itself.
     pub fn new(name: impl Into<String>, shape: Vec<usize>) -> WeightSpec {
@@ -194,7 +204,7 @@ impl WeightSpec {
 }
 
 /// A matrix (rows, cols) the other way round.
-fn transposed(values: &[f32], rows: usize, cols: usize) -> Vec<f32> {
+pub(super) fn transposed(values: &[f32], rows: usize, cols: usize) -> Vec<f32> {
     (0..rows * cols).map(|i| values[i % rows * cols + i / rows]).collect()
 }
 
@@ -302,10 +312,7 @@ impl Architecture {
             }
             for (projection, module) in projections().filter(|(projection, _)| self.has_bias(*projection)) {
                 let (rows, _) = self.projection_shape(projection);
-                let stored = match names.stored(projection, self.heads) {
-                    Stored::Transposed => Stored::AsUsed,
-                    stored => stored,
-                };
+                let stored = names.stored(projection, self.heads).of_rows();
                 let spec = WeightSpec::new(format!("{module}.bias"), vec![rows]);
                 out.push(WeightSpec { stored, stacked: names.is_stacked(projection), ..spec });
             }

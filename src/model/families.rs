@@ -128,6 +128,11 @@ fn head_dim(s: &Settings, hidden: usize, heads: usize, default: Option<usize>) -
             ));
         }
     };
+    check_head_dim(head_dim, heads)
+}
+
+/// Refuses what no kernel computes, and what overflows a size.
+fn check_head_dim(head_dim: usize, heads: usize) -> Result<usize, String> {
     if head_dim == 0 || !head_dim.is_multiple_of(8) {
         return Err(format!("the head size is {head_dim}, only multiples of 8 are supported"));
     }
@@ -265,8 +270,8 @@ fn qwen3(s: &Settings, warnings: &mut Vec<String>) -> Result<Architecture, Strin
 }
 
 /// Norms before and after with weights that stand for 1 + w, a scaled embedding, windows in some layers.
-fn gemma(s: &Settings, windows: impl Fn(usize) -> bool) -> Result<Architecture, String> {
-    let defaults = Defaults { kv_heads: Some(4), head_dim: Some(256), context: 8192, tied: true, ..DEFAULTS };
+fn gemma(s: &Settings, context: usize, windows: impl Fn(usize) -> bool) -> Result<Architecture, String> {
+    let defaults = Defaults { kv_heads: Some(4), head_dim: Some(256), context, tied: true, ..DEFAULTS };
     let mut a = like_llama(s, &GEMMA, defaults)?;
     if s.flag("use_bidirectional_attention", false)? {
         return Err(
@@ -298,7 +303,7 @@ fn soft_cap(s: &Settings, key: &str, default: Option<f64>) -> Result<Option<f32>
 
 /// Attention's scores and the logits have soft caps; every other layer has a window.
 fn gemma2(s: &Settings, warnings: &mut Vec<String>) -> Result<Architecture, String> {
-    let mut a = with_rope(gemma(s, |layer| layer % 2 == 0)?, s, ROPE, warnings)?;
+    let mut a = with_rope(gemma(s, 8192, |layer| layer % 2 == 0)?, s, ROPE, warnings)?;
     a.attention.soft_cap = soft_cap(s, "attn_logit_softcapping", Some(50.0))?;
     a.logits.soft_cap = soft_cap(s, "final_logit_softcapping", Some(30.0))?;
     Ok(a)
@@ -307,8 +312,7 @@ fn gemma2(s: &Settings, warnings: &mut Vec<String>) -> Result<Architecture, Stri
 /// Heads of queries and keys are normalised; layers with a window have rotary positions of their own.
 fn gemma3(s: &Settings, warnings: &mut Vec<String>) -> Result<Architecture, String> {
     let pattern = s.size("sliding_window_pattern", MAX_LAYERS)?.unwrap_or(6);
-    let mut a = gemma(s, |layer| !(layer + 1).is_multiple_of(pattern))?;
-    a.context = s.size("max_position_embeddings", MAX_POSITIONS)?.unwrap_or(131_072);
+    let mut a = gemma(s, 131_072, |layer| !(layer + 1).is_multiple_of(pattern))?;
     a.attention.qk_norm = Some(QkNorm::EachHead);
     a.logits.soft_cap = soft_cap(s, "final_logit_softcapping", None)?;
     let [full, windowed] = Rope::pair_from_json(s.json(), a.head_dim, a.context, [1e6, 1e4], warnings)?;
@@ -400,10 +404,7 @@ fn gpt2(s: &Settings, _: &mut Vec<String>) -> Result<Architecture, String> {
     if !hidden.is_multiple_of(heads) {
         return Err(format!("n_embd {hidden} is not a multiple of n_head {heads}"));
     }
-    let head_dim = hidden / heads;
-    if !head_dim.is_multiple_of(8) {
-        return Err(format!("the head size is {head_dim}, only multiples of 8 are supported"));
-    }
+    let head_dim = check_head_dim(hidden / heads, heads)?;
     Ok(Architecture {
         hidden,
         feed_forward_size: s.size("n_inner", MAX_SIZE)?.unwrap_or(4 * hidden),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
-use super::architecture::{Architecture, Stored, WeightSpec};
+use super::architecture::{Architecture, WeightSpec};
 use super::families::FAMILIES;
 use super::names::{Matrices, Names, Projection};
 use crate::error::{Error, Result};
@@ -174,10 +174,7 @@ impl LoraLayout {
             let (outputs, inputs) = architecture.projection_shape(term.projection);
             let [a, b] = self.tensors(term);
             // Where rows of the matrix lie in another order in files, so do those of B.
-            let stored = match self.names.stored(term.projection, architecture.heads) {
-                Stored::Transposed => Stored::AsUsed,
-                stored => stored,
-            };
+            let stored = self.names.stored(term.projection, architecture.heads).of_rows();
             let b = WeightSpec::new(b, vec![outputs, term.rank]);
             [WeightSpec::new(a, vec![term.rank, inputs]), WeightSpec { stored, ..b }]
         };

@@ -5,6 +5,8 @@ use std::f64::consts::TAU;
 
 use serde_json::{Map, Value, json};
 
+use super::settings::number;
+
 /// Rotary position embedding over heads of size D.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rope {
@@ -41,9 +43,9 @@ pub enum RopeScaling {
     Yarn {
         /// How many times longer the context has become.
         factor: f64,
-        /// Turns within the original context from which on wavelengths are kept.
+        /// Rotations within the original context from which on wavelengths are kept.
         beta_fast: f64,
-        /// Turns up to which they are stretched in full.
+        /// Rotations up to which they are stretched in full.
         beta_slow: f64,
         /// Whether the ramp begins and ends at whole pairs.
         truncate: bool,
@@ -141,7 +143,7 @@ impl Rope {
                 original_max_position_embeddings,
                 ..
             } => {
-                // The pair that turns so often within the original context.
+                // The pair that is rotated so often within the original context.
                 let pair = |turns: f64| {
                     rotated * (original_max_position_embeddings as f64 / (turns * TAU)).ln()
                         / (2.0 * self.theta.ln())
@@ -478,16 +480,6 @@ fn tokens(original: f64) -> Result<usize, String> {
         return Err(format!("original_max_position_embeddings is {original}, expected a number of tokens"));
     }
     Ok(original as usize)
-}
-
-fn number(value: Option<&Value>, name: &str) -> Result<Option<f64>, String> {
-    match value {
-        None | Some(Value::Null) => Ok(None),
-        Some(value) => match value.as_f64().filter(|number| number.is_finite()) {
-            Some(number) => Ok(Some(number)),
-            None => Err(format!("{name} is {value}, expected a number")),
-        },
-    }
 }
 
 #[cfg(test)]

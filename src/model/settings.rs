@@ -53,11 +53,7 @@ impl<'a> Settings<'a> {
 
     /// A finite number.
     pub fn number(&self, key: &str) -> Result<Option<f64>, String> {
-        let Some(value) = self.get(key) else { return Ok(None) };
-        match value.as_f64().filter(|number| number.is_finite()) {
-            Some(number) => Ok(Some(number)),
-            None => Err(format!("{key} is {value}, expected a number")),
-        }
+        number(self.get(key), key)
     }
 
     /// A finite number of at least 0.
@@ -142,5 +138,16 @@ impl<'a> Settings<'a> {
     ) -> Result<Vec<LayerAttention>, String> {
         let layer = |windowed| LayerAttention { rope: Some(0), window: window.filter(|_| windowed) };
         Ok(self.windows(layers, window, default)?.into_iter().map(layer).collect())
+    }
+}
+
+/// The finite number of a setting that is neither absent nor null.
+pub(super) fn number(value: Option<&Value>, key: &str) -> Result<Option<f64>, String> {
+    match value {
+        None | Some(Value::Null) => Ok(None),
+        Some(value) => match value.as_f64().filter(|number| number.is_finite()) {
+            Some(number) => Ok(Some(number)),
+            None => Err(format!("{key} is {value}, expected a number")),
+        },
     }
 }

@@ -134,7 +134,7 @@ impl Model {
 }
 
 /// Creates `dir`, if need be, and fills it; where that fails, a folder that was not there before goes again.
-pub(super) fn into_folder(dir: &Path, fill: impl FnOnce() -> Result<()>) -> Result<()> {
+pub(crate) fn into_folder(dir: &Path, fill: impl FnOnce() -> Result<()>) -> Result<()> {
     let new = !dir.exists();
     files::create_dir_all(dir)?;
     let filled = fill();

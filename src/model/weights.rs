@@ -118,7 +118,8 @@ fn runs(specs: &[WeightSpec]) -> impl Iterator<Item = &[WeightSpec]> {
 fn stacks(run: &[WeightSpec], limit: usize, align: usize) -> Vec<Vec<Placed>> {
     let cols = rows_and_cols(&run[0].shape).1;
     let rows: Vec<usize> = run.iter().map(|s| rows_and_cols(&s.shape).0).collect();
-    // Rows after which the next member may begin: vectors are bound together alone, without gaps.
+    // Rows after which the next member may begin. Vectors lie without gaps, since they are bound as one; not each of them
+    // can be bound by itself then.
     let step = if run[0].shape.len() == 1 { 1 } else { align / gcd(align, cols) };
     let stack = |members: &[(usize, usize)]| {
         let mut next = 0;

@@ -22,7 +22,7 @@ use super::state::{Counters, Logs, OnlineState, State};
 use crate::error::{Error, Result};
 use crate::model::adapter_storage::ADAPTER_FILE;
 use crate::model::safetensors_io::MODEL_FILE;
-use crate::model::storage::restore_weights;
+use crate::model::storage::{into_folder, restore_weights};
 use crate::model::{FloatFormat, Model};
 use crate::optim::{Optimiser, Update};
 
@@ -451,11 +451,7 @@ impl<'a> Session<'a> {
         self.phase("saving");
         self.note_kernels()?;
         let pending = self.run.begin_checkpoint(self.state.step)?;
-        let (model, source) = (&self.model, &self.sources.model);
-        match model.adapter() {
-            Some(_) => model.save_adapter_into(pending.path(), source)?,
-            None => model.save_into(pending.path(), Some(source), FloatFormat::F32)?,
-        }
+        self.save_model_into(pending.path())?;
         self.optimiser.save(&pending.path().join(OPTIMISER_FILE))?;
         self.state.write(pending.path())?;
         self.run.commit(pending)?;
@@ -483,10 +479,11 @@ impl<'a> Session<'a> {
         Err(error)
     }
 
-    fn save_model(&self, dir: &Path) -> Result<()> {
+    /// Writes what is trained into a folder that is there.
+    fn save_model_into(&self, dir: &Path) -> Result<()> {
         match self.model.adapter() {
-            Some(_) => self.model.save_adapter(dir, &self.sources.model),
-            None => self.model.save(dir, Some(&self.sources.model), FloatFormat::F32),
+            Some(_) => self.model.save_adapter_into(dir, &self.sources.model),
+            None => self.model.save_into(dir, Some(&self.sources.model), FloatFormat::F32),
         }
     }
 
@@ -519,7 +516,7 @@ impl<'a> Session<'a> {
         self.run.still_there()?;
         let name = if self.model.adapter().is_some() { "adapter" } else { "model" };
         let dir = self.run.path().join(name);
-        self.save_model(&dir)?;
+        into_folder(&dir, || self.save_model_into(&dir))?;
         Ok(dir)
     }
 }
