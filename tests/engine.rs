@@ -329,7 +329,7 @@ fn logps(gpu: &Gpu, model: &Model, trees: &[Tree]) -> Vec<f32> {
 fn cooperative_matrices_score_tokens_close_to_f32_and_the_same_twice() {
     let Some(exact) = gpu() else { return };
     let score = |gpu: &Gpu, name: &str| {
-        let model = Model::load_frozen(gpu, &fixture(name), Some(FloatFormat::F16)).unwrap();
+        let model = Model::load_frozen(gpu, &fixture(name), Some(FloatFormat::F16.into())).unwrap();
         logps(gpu, &model, &trees())
     };
     for tier in [Tier::Cooperative] {
@@ -356,10 +356,10 @@ fn a_16_bit_base_computes_what_f32_weights_of_the_same_values_do() {
     let Some(gpu) = gpu() else { return };
     // bfloat16 in the file, float32 in the file.
     for name in ["tiny", "tiny_tied"] {
-        let exact = Model::load_frozen(&gpu, &fixture(name), Some(FloatFormat::F32)).unwrap();
+        let exact = Model::load_frozen(&gpu, &fixture(name), Some(FloatFormat::F32.into())).unwrap();
         assert_eq!(formats(&exact), [Format::F32]);
         for (wanted, held) in [(FloatFormat::F16, Format::F16), (FloatFormat::Bf16, Format::Bf16)] {
-            let short = Model::load_frozen(&gpu, &fixture(name), Some(wanted)).unwrap();
+            let short = Model::load_frozen(&gpu, &fixture(name), Some(wanted.into())).unwrap();
             assert_eq!(formats(&short), [held]);
             let rounded = Model::load(&gpu, &fixture(name), true).unwrap();
             for weight in short.base().iter() {
@@ -375,7 +375,7 @@ fn a_16_bit_base_computes_what_f32_weights_of_the_same_values_do() {
                 relative_distance(&logps(&gpu, &short, &trees()), &logps(&gpu, &rounded, &trees()));
             assert!(distance <= 1e-6, "{name} {held:?}: {distance}");
             // A copy of trained weights in 16 bits is the same again.
-            let copy = rounded.snapshot_as(wanted).unwrap();
+            let copy = rounded.snapshot_as(wanted.into()).unwrap();
             assert_eq!(formats(&copy), [held]);
             assert_eq!(bits(&logps(&gpu, &copy, &trees())), bits(&logps(&gpu, &short, &trees())));
 
@@ -385,7 +385,7 @@ fn a_16_bit_base_computes_what_f32_weights_of_the_same_values_do() {
                 let model = base.add_adapter(config.clone(), 1).unwrap();
                 step_values(&model, &pair_step(&gpu, &model, true))
             };
-            let frozen = Model::load_frozen(&gpu, &fixture(name), Some(FloatFormat::F32)).unwrap();
+            let frozen = Model::load_frozen(&gpu, &fixture(name), Some(FloatFormat::F32.into())).unwrap();
             for weight in short.base().iter() {
                 frozen.base().upload(&weight.name, &short.base().download(weight).unwrap()).unwrap();
             }
@@ -404,7 +404,7 @@ fn rows_that_are_no_whole_vectors_are_held_in_f32() {
     let spec = |shape: &[usize]| WeightSpec::new(format!("{shape:?}"), shape.to_vec());
     let specs =
         [[5, 7], [5, 8], [5, 6]].map(|s| spec(&s)).into_iter().chain([spec(&[8])]).collect::<Vec<_>>();
-    let weights = Weights::frozen(&gpu, &specs, FloatFormat::Bf16).unwrap();
+    let weights = Weights::frozen(&gpu, &specs, FloatFormat::Bf16.into()).unwrap();
     let formats: Vec<Format> = weights.iter().map(|w| w.format).collect();
     assert_eq!(formats, [Format::F32, Format::Bf16, Format::F32, Format::F32]);
     assert_eq!(gpu.memory().total, 5 * 7 * 4 + 5 * 8 * 2 + 5 * 6 * 4 + 8 * 4);
@@ -414,7 +414,7 @@ fn rows_that_are_no_whole_vectors_are_held_in_f32() {
 fn half_precision_refuses_what_it_has_no_room_for() {
     let Some(gpu) = gpu() else { return };
     let specs = [WeightSpec::new("w", vec![1, 4])];
-    let weights = Weights::frozen(&gpu, &specs, FloatFormat::F16).unwrap();
+    let weights = Weights::frozen(&gpu, &specs, FloatFormat::F16.into()).unwrap();
     weights.upload("w", &[65504.0, -1.0, 0.5, 1e-9]).unwrap();
     let why = weights.upload("w", &[1.0, 7e4, 0.0, 0.0]).unwrap_err().to_string();
     assert!(why.contains("w holds 70000") && why.contains("bfloat16"), "{why}");

@@ -328,7 +328,7 @@ fn a_model_that_its_format_has_no_room_for_leaves_nothing() {
         (&huge, FloatFormat::F16, ["model.norm.weight", "65504", "float32"]),
         (&huge, FloatFormat::Bf16, ["model.norm.weight", "3.3895", "float32"]),
     ] {
-        let model = Model::load_frozen(&gpu, dir.path(), Some(FloatFormat::F32)).unwrap();
+        let model = Model::load_frozen(&gpu, dir.path(), Some(FloatFormat::F32.into())).unwrap();
         assert_refused(model.save(&out, Some(dir.path()), format), &parts);
         assert!(!out.exists());
         // A folder that was there stays, as it was.
@@ -339,7 +339,7 @@ fn a_model_that_its_format_has_no_room_for_leaves_nothing() {
         assert_eq!(names, ["mine"]);
         fs::remove_dir_all(&out).unwrap();
     }
-    let model = Model::load_frozen(&gpu, large.path(), Some(FloatFormat::F32)).unwrap();
+    let model = Model::load_frozen(&gpu, large.path(), Some(FloatFormat::F32.into())).unwrap();
     model.save(&out, Some(large.path()), FloatFormat::Bf16).unwrap();
     assert_eq!(json_of(&out.join("config.json"))["torch_dtype"], value!("bfloat16"));
     model.base().upload(name, &vec![f32::NAN; 48 * 32]).unwrap();

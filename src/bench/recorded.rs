@@ -52,7 +52,7 @@ fn full(gpu: &Gpu, config: &ModelConfig) -> Result<Vec<RecordedKernel>> {
 fn lora(gpu: &Gpu, config: &ModelConfig) -> Result<Vec<RecordedKernel>> {
     record("f16 + LoRA", gpu, |gpu| {
         let specs = config.architecture.weights();
-        let base = Weights::frozen(gpu, &specs, FloatFormat::F16)?;
+        let base = Weights::frozen(gpu, &specs, FloatFormat::F16.into())?;
         let targets = LoraTargets::AllLinear;
         let adapter = LoraConfig { rank: 16, alpha: 32.0, rank_stabilised: false, targets };
         Model::new(gpu, config.clone(), base)?.add_adapter(adapter, 1)

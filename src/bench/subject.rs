@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::gpu::{Category, Gpu};
 use crate::model::names::Projection;
-use crate::model::{FloatFormat, LoraConfig, LoraTargets, Model, ModelConfig, Weights};
+use crate::model::{FloatFormat, FrozenFormat, LoraConfig, LoraTargets, Model, ModelConfig, Weights};
 use crate::reference::uniform;
 
 /// Where a model comes from.
@@ -28,13 +28,13 @@ pub enum Held {
     /// All trained, in f32, each beside its gradient.
     Trained,
     /// None trained.
-    Frozen(Option<FloatFormat>),
+    Frozen(Option<FrozenFormat>),
     /// Frozen under a new LoRA adapter on every projection.
     Lora {
         /// R.
         rank: usize,
         /// Of the frozen weights.
-        format: Option<FloatFormat>,
+        format: Option<FrozenFormat>,
     },
 }
 
@@ -158,7 +158,7 @@ impl Subject {
         let of_layers = |num_layers| {
             let mut config = self.model.config().clone();
             config.architecture = config.architecture.with_layers(num_layers);
-            let weights = allocate(&gpu, &config, self.held, FloatFormat::F32)?;
+            let weights = allocate(&gpu, &config, self.held, FloatFormat::F32.into())?;
             launches(&gpu, &self.held.adapted(Model::new(&gpu, config, weights)?)?)
         };
         Ok(of_layers(2)? - of_layers(1)?)
@@ -187,12 +187,12 @@ impl Held {
         Some(LoraConfig { rank, alpha: 2.0 * rank as f32, rank_stabilised: false, targets })
     }
 
-    fn format(self, source: &Source) -> Result<FloatFormat> {
+    fn format(self, source: &Source) -> Result<FrozenFormat> {
         match (self, source) {
-            (Held::Trained, _) => Ok(FloatFormat::F32),
+            (Held::Trained, _) => Ok(FloatFormat::F32.into()),
             (Held::Frozen(Some(format)) | Held::Lora { format: Some(format), .. }, _) => Ok(format),
-            (_, Source::Folder(dir)) => FloatFormat::of_model(dir),
-            (_, Source::Random(_)) => Ok(FloatFormat::F32),
+            (_, Source::Folder(dir)) => Ok(FloatFormat::of_model(dir)?.into()),
+            (_, Source::Random(_)) => Ok(FloatFormat::F32.into()),
         }
     }
 
@@ -201,7 +201,7 @@ impl Held {
     }
 }
 
-fn allocate(gpu: &Gpu, config: &ModelConfig, held: Held, format: FloatFormat) -> Result<Weights> {
+fn allocate(gpu: &Gpu, config: &ModelConfig, held: Held, format: FrozenFormat) -> Result<Weights> {
     let specs = config.architecture.weights();
     match held {
         Held::Trained => Weights::trained(gpu, &specs),
@@ -215,7 +215,7 @@ const SLICE: usize = 1 << 20;
 
 /// A model of random weights: normal of standard deviation 0.02, norms 1. Weights are slices of one pool of numbers: a
 /// billion draws would take minutes, and a time does not depend on them.
-fn random(gpu: &Gpu, config: ModelConfig, held: Held, format: FloatFormat) -> Result<Model> {
+fn random(gpu: &Gpu, config: ModelConfig, held: Held, format: FrozenFormat) -> Result<Model> {
     let weights = allocate(gpu, &config, held, format)?;
     let draw = |i: usize| {
         let [u, v] = [0, 1].map(|j| uniform(1, 0, j, i as u32));

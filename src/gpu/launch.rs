@@ -193,9 +193,9 @@ impl Launch {
     pub(super) fn note(self, keys: KeyWork) -> NotedLaunch {
         let Launch { kernel: name, constants, params, args, groups, work } = self;
         for Arg { name: binding, tensor, elements, access } in &args {
-            let written = *access == Access::Write && matches!(tensor.format, Format::F16 | Format::Bf16);
-            let whole = tensor.format == Format::F32 || tensor.format == Format::U32 || tensor.cols % 4 == 0;
-            let fits = elements.takes(tensor.format) && whole && !written;
+            let writable = *access == Access::Read || tensor.format.is_written();
+            let whole = tensor.cols.is_multiple_of(tensor.format.row_unit());
+            let fits = elements.takes(tensor.format) && whole && writable;
             assert!(
                 fits,
                 "{name}: {binding} (…, {}) is bound as {elements:?} but stored as {:?}",

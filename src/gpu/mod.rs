@@ -7,6 +7,7 @@
 //! [`crate::annotate`] are given, is checked and an [`Error`](crate::Error).
 
 // What a recording says.
+pub mod blocks;
 mod launch;
 pub mod shader;
 mod slices;

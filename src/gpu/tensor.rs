@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::blocks::GROUP;
+
 /// An extent: fixed when recorded, or live, that is set anew for every replay up to a maximum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Dim {
@@ -59,6 +61,10 @@ pub enum Format {
     F16,
     /// Brain floats: the upper halves of 32-bit floats; otherwise as [`Format::F16`].
     Bf16,
+    /// Blocks of 8-bit integers with a scale each, see [`super::blocks`]. Read only.
+    Q8,
+    /// The same of 4-bit integers.
+    Q4,
 }
 
 impl Format {
@@ -67,6 +73,30 @@ impl Format {
         match self {
             Format::F32 | Format::U32 => elements * 4,
             Format::F16 | Format::Bf16 => elements.next_multiple_of(2) * 2,
+            Format::Q8 | Format::Q4 => elements.div_ceil(GROUP as u64) * self.group_words() as u64 * 4,
+        }
+    }
+
+    /// What a row's length is a multiple of.
+    pub fn row_unit(self) -> usize {
+        match self {
+            Format::F32 | Format::U32 => 1,
+            Format::F16 | Format::Bf16 => 4,
+            Format::Q8 | Format::Q4 => GROUP,
+        }
+    }
+
+    /// Whether kernels can write it.
+    pub(super) fn is_written(self) -> bool {
+        matches!(self, Format::F32 | Format::U32)
+    }
+
+    /// Words of a group of blocks: its integers, and one with two scales.
+    pub(super) fn group_words(self) -> usize {
+        match self {
+            Format::Q8 => GROUP / 4 + 1,
+            Format::Q4 => GROUP / 8 + 1,
+            _ => panic!("{self:?} has no blocks"),
         }
     }
 }

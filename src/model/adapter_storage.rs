@@ -59,7 +59,7 @@ impl Model {
         let gpu = self.gpu();
         let allocate = || match train {
             true => Weights::trained(gpu, &specs),
-            false => Weights::frozen(gpu, &specs, FloatFormat::F32),
+            false => Weights::frozen(gpu, &specs, FloatFormat::F32.into()),
         };
         if gpu.is_measuring() && !file.exists() {
             let weights = allocate()?;
@@ -109,11 +109,11 @@ impl Model {
     }
 
     /// Adds the adapter to the base weights and drops it: W += scale · B A. Every other model that shares the base
-    /// changes with it; but where it is held in 16 bits, which would lose most of the adapter, it is copied to f32 first.
+    /// changes with it; but where it is not held in f32, which would lose most of the adapter, it is copied to f32 first.
     pub fn merge_adapter(&self) -> Result<Model> {
         let Some(adapter) = self.adapter() else { return Ok(self.clone()) };
         if self.base().iter().any(|w| w.format != Format::F32) {
-            let base = Arc::new(self.base().frozen_copy(FloatFormat::F32)?);
+            let base = Arc::new(self.base().frozen_copy(FloatFormat::F32.into())?);
             return self.with(|state| state.base = base).merge_adapter();
         }
         let mut r = Recorder::new(self.gpu());

@@ -140,6 +140,8 @@ pub struct WeightSpec {
     pub(crate) stored: Stored,
     /// Rows that are never torn apart where the matrix has to be split: a head's.
     pub(crate) unit: usize,
+    /// Whether it belongs to a layer, as neither embeddings nor the head do.
+    pub(crate) of_layer: bool,
     /// Whether it is stacked below the weight before it: both read the same rows, and one product serves both; or it is a
     /// vector whose elements follow those of the one before.
     pub(crate) stacked: bool,
@@ -173,7 +175,14 @@ impl Stored {
 impl WeightSpec {
     /// A weight by itself.
     pub fn new(name: impl Into<String>, shape: Vec<usize>) -> WeightSpec {
-        WeightSpec { name: name.into(), shape, stored: Stored::AsUsed, unit: 1, stacked: false }
+        WeightSpec {
+            name: name.into(),
+            shape,
+            stored: Stored::AsUsed,
+            unit: 1,
+            of_layer: false,
+            stacked: false,
+        }
     }
 
     /// Its shape in the model's files.
@@ -308,7 +317,8 @@ impl Architecture {
                 let spec = matrix(format!("{module}.weight"), rows, cols);
                 let unit = if projection.is_of_heads() { self.head_dim } else { 1 };
                 let stored = names.stored(projection, self.heads);
-                out.push(WeightSpec { unit, stored, stacked: names.is_stacked(projection), ..spec });
+                let stacked = names.is_stacked(projection);
+                out.push(WeightSpec { unit, stored, of_layer: true, stacked, ..spec });
             }
             for (projection, module) in projections().filter(|(projection, _)| self.has_bias(*projection)) {
                 let (rows, _) = self.projection_shape(projection);

@@ -3,7 +3,9 @@
 use half::{bf16, f16};
 use safetensors::Dtype;
 
+use super::architecture::WeightSpec;
 use crate::error::{Error, Result};
+use crate::gpu::{Format, blocks};
 
 /// How weights are stored: in files, and on the GPU where they are frozen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
@@ -18,6 +20,59 @@ pub enum FloatFormat {
     /// Brain floats, rounded to nearest.
     #[serde(rename = "bfloat16")]
     Bf16,
+}
+
+/// How matrices that are not trained are held on the GPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FrozenFormat {
+    /// As floats.
+    Float(FloatFormat),
+    /// As 8-bit integers, 32 with a scale.
+    Q8,
+    /// Matrices of layers as 4-bit integers, 32 with a scale; embeddings and the head, of which more depends, as
+    /// [`FrozenFormat::Q8`].
+    Q4,
+}
+
+impl From<FloatFormat> for FrozenFormat {
+    fn from(format: FloatFormat) -> FrozenFormat {
+        FrozenFormat::Float(format)
+    }
+}
+
+impl FrozenFormat {
+    /// By its name: a [`FloatFormat`]'s, `q8` or `q4`.
+    pub fn parse(name: &str) -> Option<FrozenFormat> {
+        match name {
+            "q8" | "q8_0" => Some(FrozenFormat::Q8),
+            "q4" | "q4_0" => Some(FrozenFormat::Q4),
+            _ => FloatFormat::parse(name).map(FrozenFormat::Float),
+        }
+    }
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            FrozenFormat::Float(format) => format.name(),
+            FrozenFormat::Q8 => "q8",
+            FrozenFormat::Q4 => "q4",
+        }
+    }
+
+    /// How a weight lies on the device. Vectors, which are few, are f32 always. Kernels read rows in vectors of four, and
+    /// integers in groups of two blocks: rows that are not whole groups are held as f16, others as f32.
+    pub(super) fn on_device(self, spec: &WeightSpec) -> Format {
+        let wanted = match self {
+            FrozenFormat::Float(FloatFormat::F32) => Format::F32,
+            FrozenFormat::Float(FloatFormat::F16) => Format::F16,
+            FrozenFormat::Float(FloatFormat::Bf16) => Format::Bf16,
+            FrozenFormat::Q4 if spec.of_layer => Format::Q4,
+            FrozenFormat::Q4 | FrozenFormat::Q8 => Format::Q8,
+        };
+        let [_, cols] = spec.shape[..] else { return Format::F32 };
+        let fits = |format: &Format| cols.is_multiple_of(format.row_unit());
+        [wanted, Format::F16].into_iter().find(fits).unwrap_or(Format::F32)
+    }
 }
 
 impl FloatFormat {
@@ -112,6 +167,17 @@ pub(super) fn to_bf16(name: &str, values: &[f32]) -> Result<Vec<bf16>> {
     round(values, bf16::from_f32, bf16::is_infinite).map_err(|v| {
         let why = format!("bfloat16 ends at {:e}, and {name} holds {v:e}: take float32", bf16::MAX.to_f32());
         Error::config("dtype", why)
+    })
+}
+
+/// The numbers of the tensor `name` in blocks of integers.
+///
+/// # Errors
+/// As [`to_f16`], and for numbers that are not finite.
+pub(super) fn to_blocks(name: &str, format: Format, values: &[f32]) -> Result<Vec<u32>> {
+    blocks::encode(format, values).map_err(|v| {
+        let why = format!("{name} holds {v:e}, which has no place beside others in a block of integers");
+        Error::config("base-dtype", format!("{why}: take bfloat16 or float32"))
     })
 }
 

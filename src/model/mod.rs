@@ -30,7 +30,7 @@ use std::sync::Arc;
 pub use architecture::Architecture;
 pub use config::ModelConfig;
 pub(crate) use decoder::{Keys, StreamTensors};
-pub use format::FloatFormat;
+pub use format::{FloatFormat, FrozenFormat};
 pub use lora::{LoraConfig, LoraLayout, LoraTargets};
 pub use scorer::{Scored, Scorer};
 pub use weights::Weights;
@@ -150,11 +150,11 @@ impl Model {
 
     /// The model as it is now, which later training does not touch: what is trained is copied, the rest shared.
     pub fn snapshot(&self) -> Result<Model> {
-        self.snapshot_as(FloatFormat::F32)
+        self.snapshot_as(FloatFormat::F32.into())
     }
 
     /// [`Model::snapshot`] with the copied base weights rounded to `format`.
-    pub fn snapshot_as(&self, format: FloatFormat) -> Result<Model> {
+    pub fn snapshot_as(&self, format: FrozenFormat) -> Result<Model> {
         let base = match self.state.base.segments.is_empty() {
             true => None,
             false => Some(Arc::new(self.state.base.frozen_copy(format)?)),
@@ -162,7 +162,7 @@ impl Model {
         let adapter = match &self.state.adapter {
             None => None,
             Some(a) => {
-                let weights = a.weights.frozen_copy(FloatFormat::F32)?;
+                let weights = a.weights.frozen_copy(FloatFormat::F32.into())?;
                 let (layout, warnings) = (a.layout.clone(), a.warnings.clone());
                 Some(Arc::new(Adapter { layout, weights, warnings }))
             }

@@ -9,7 +9,7 @@ use super::adapter_storage::{ADAPTER_CONFIG, ADAPTER_FILE};
 use super::architecture::{Stored, WeightSpec};
 use super::companions::Companions;
 use super::config::ModelConfig;
-use super::format::FloatFormat;
+use super::format::{FloatFormat, FrozenFormat};
 use super::model_files::ModelFiles;
 use super::safetensors_io::{MODEL_FILE, TensorFiles, TensorSpec, write_atomic};
 use super::weights::{Weight, Weights};
@@ -55,8 +55,8 @@ impl Model {
     ///
     /// # Errors
     /// As [`Model::load`]; [`Error::Config`] for a number that the format has no room for.
-    pub fn load_frozen(gpu: &Gpu, dir: &Path, format: Option<FloatFormat>) -> Result<Model> {
-        let format = format.map_or_else(|| FloatFormat::of_model(dir), Ok)?;
+    pub fn load_frozen(gpu: &Gpu, dir: &Path, format: Option<FrozenFormat>) -> Result<Model> {
+        let format = format.map_or_else(|| FloatFormat::of_model(dir).map(FrozenFormat::from), Ok)?;
         Model::load_into(gpu, dir, |specs| Weights::frozen(gpu, specs, format))
     }
 
@@ -97,7 +97,7 @@ impl Model {
         let specs = config.architecture.weights();
         let weights = match train {
             true => Weights::trained(gpu, &specs)?,
-            false => Weights::frozen(gpu, &specs, FloatFormat::F32)?,
+            false => Weights::frozen(gpu, &specs, FloatFormat::F32.into())?,
         };
         let deviation = config.raw.get("initializer_range").and_then(|value| value.as_f64()).unwrap_or(0.02);
         for (index, spec) in specs.iter().enumerate().filter(|_| !gpu.is_measuring()) {

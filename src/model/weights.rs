@@ -6,9 +6,9 @@ use std::collections::HashMap;
 use half::{bf16, f16};
 
 use super::architecture::WeightSpec;
-use super::format::{FloatFormat, to_bf16, to_f16};
+use super::format::{FrozenFormat, to_bf16, to_blocks, to_f16};
 use crate::error::{Error, Remedy, Result};
-use crate::gpu::{Category, Format, Gpu, Recorder, Region, Tensor};
+use crate::gpu::{Category, Format, blocks, Gpu, Recorder, Region, Tensor};
 use crate::ops::Matrix;
 
 /// One weight, in as many parts as the GPU's binding limit asks for.
@@ -173,19 +173,6 @@ fn elements(stack: &[Placed], cols: usize) -> usize {
     stack.last().map_or(0, |p| (p.first_row + p.rows) * cols)
 }
 
-/// How a frozen weight lies on the device: vectors, which are few, are f32 always; so are matrices whose rows are not
-/// whole vectors of four, which the kernels read.
-fn frozen_format(shape: &[usize], wanted: FloatFormat) -> Format {
-    match (shape, wanted) {
-        ([_, cols], wanted) if cols.is_multiple_of(4) => match wanted {
-            FloatFormat::F32 => Format::F32,
-            FloatFormat::F16 => Format::F16,
-            FloatFormat::Bf16 => Format::Bf16,
-        },
-        _ => Format::F32,
-    }
-}
-
 /// Elements that one binding holds, of 32 bits for all formats, so that a copy in another one is laid out alike; and the alignment of a binding's start in elements.
 fn binding(gpu: &Gpu) -> (usize, usize) {
     let limits = gpu.limits();
@@ -226,14 +213,14 @@ fn weights_of(
 
 impl Weights {
     /// Weights that are only read; `wanted` is how matrices are held where their shape allows it.
-    pub fn frozen(gpu: &Gpu, specs: &[WeightSpec], wanted: FloatFormat) -> Result<Weights> {
+    pub fn frozen(gpu: &Gpu, specs: &[WeightSpec], wanted: FrozenFormat) -> Result<Weights> {
         specs.iter().try_for_each(WeightSpec::check)?;
         let (limit, align) = binding(gpu);
         let mut list = Vec::new();
         for run in runs(specs) {
             let cols = rows_and_cols(&run[0].shape).1;
             let label = run.iter().map(|s| s.name.as_str()).collect::<Vec<_>>().join(" and ");
-            let format = frozen_format(&run[0].shape, wanted);
+            let format = wanted.on_device(&run[0]);
             let stacks = stacks(run, limit, align);
             check_vectors(run, &stacks, limit)?;
             let place = |stack: Vec<Placed>| {
@@ -295,7 +282,7 @@ impl Weights {
     }
 
     /// A frozen copy of the values as they are now, rounded to `wanted`.
-    pub fn frozen_copy(&self, wanted: FloatFormat) -> Result<Weights> {
+    pub fn frozen_copy(&self, wanted: FrozenFormat) -> Result<Weights> {
         let specs: Vec<WeightSpec> = self.list.iter().map(|w| w.spec.clone()).collect();
         let copy = Weights::frozen(&self.gpu, &specs, wanted)?;
         for (from, to) in self.list.iter().zip(&copy.list) {
@@ -418,6 +405,9 @@ impl Weights {
                     Format::F16 => self.gpu.upload(&region, &to_f16(name, values)?)?,
                     Format::Bf16 => self.gpu.upload(&region, &to_bf16(name, values)?)?,
                     Format::F32 => self.gpu.upload(&region, values)?,
+                    Format::Q8 | Format::Q4 => {
+                        self.gpu.upload(&region, &to_blocks(name, weight.format, values)?)?;
+                    }
                     Format::U32 => unreachable!("weights are floats"),
                 }
             }
@@ -440,6 +430,7 @@ impl Weights {
             Format::F16 => self.gpu.download::<f16>(&part.values)?.iter().map(|v| v.to_f32()).collect(),
             Format::Bf16 => self.gpu.download::<bf16>(&part.values)?.iter().map(|v| v.to_f32()).collect(),
             Format::F32 => self.gpu.download(&part.values)?,
+            Format::Q8 | Format::Q4 => blocks::decode(weight.format, &self.gpu.download(&part.values)?),
             Format::U32 => unreachable!("weights are floats"),
         })
     }

@@ -2,6 +2,7 @@
 
 use super::options::{AlignOptions, TrainOptions};
 use crate::error::{Error, Result};
+use crate::model::FrozenFormat;
 
 /// Rows, or answers to them, of one step: what is above is a mistake.
 const MOST_ROWS: usize = 1 << 20;
@@ -41,7 +42,13 @@ impl TrainOptions {
         if !(self.epochs > 0.0 && self.epochs.is_finite()) {
             return Err(refuse("epochs", self.epochs, "a number above 0"));
         }
-        Ok(())
+        match (self.base_dtype, self.lora.is_some() || self.adapter.is_some()) {
+            (Some(format @ (FrozenFormat::Q8 | FrozenFormat::Q4)), false) => {
+                let expected = "a format of floats where all weights are trained: integers are for the base of an adapter";
+                Err(refuse("base-dtype", format.name(), expected))
+            }
+            _ => Ok(()),
+        }
     }
 }
 

@@ -210,7 +210,7 @@ impl RunIdentity {
                 shuffle: train.shuffle,
                 max_prompt_length: train.max_prompt_length,
                 max_length: train.max_length,
-                dtype: train.dtype.map_or("auto", |format| format.name()).into(),
+                dtype: train.base_dtype.map_or("auto", |format| format.name()).into(),
                 tier: policy.model.gpu().tier().to_string(),
             },
             lora,

@@ -6,7 +6,7 @@ use super::rows::LengthLimits;
 use super::run_dir::{Resume, Start};
 use super::schedule::ScheduleKind;
 use crate::generate::SamplingParams;
-use crate::model::FloatFormat;
+use crate::model::FrozenFormat;
 use crate::model::lora::LoraConfig;
 use crate::optim::OptimiserKind;
 use crate::preference::PreferenceLoss;
@@ -45,7 +45,7 @@ pub struct TrainOptions {
     pub adapter: Option<PathBuf>,
     /// How matrices that are not trained are held on the device: the base under an adapter, the reference copy.
     /// `None`: as the model's files have them.
-    pub dtype: Option<FloatFormat>,
+    pub base_dtype: Option<FrozenFormat>,
     /// The optimiser.
     pub optimiser: OptimiserKind,
     /// Clip the gradient's norm to this; 0: do not.
@@ -86,7 +86,7 @@ impl TrainOptions {
             epochs: 1.0,
             lora: None,
             adapter: None,
-            dtype: None,
+            base_dtype: None,
             optimiser: OptimiserKind::adamw(),
             max_grad_norm: 1.0,
             seed: 42,

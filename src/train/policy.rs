@@ -8,7 +8,7 @@ use crate::data::encoder::Encoder;
 use crate::data::tokenizer::Tokenizer;
 use crate::error::Result;
 use crate::gpu::Gpu;
-use crate::model::{FloatFormat, Model};
+use crate::model::{FloatFormat, FrozenFormat, Model};
 
 /// A model folder, loaded.
 pub struct Policy {
@@ -21,12 +21,12 @@ pub struct Policy {
     /// The folder.
     pub dir: PathBuf,
     /// How a copy of it is held.
-    copies: FloatFormat,
+    copies: FrozenFormat,
 }
 
 /// The model in `dir`, to be trained as the options say, and how a copy of it is held.
-pub(super) fn load_model(gpu: &Gpu, dir: &Path, options: &TrainOptions) -> Result<(Model, FloatFormat)> {
-    let format = options.dtype.map_or_else(|| FloatFormat::of_model(dir), Ok)?;
+pub(super) fn load_model(gpu: &Gpu, dir: &Path, options: &TrainOptions) -> Result<(Model, FrozenFormat)> {
+    let format = options.base_dtype.map_or_else(|| FloatFormat::of_model(dir).map(FrozenFormat::from), Ok)?;
     let full = options.lora.is_none() && options.adapter.is_none();
     let base = if full { Model::load(gpu, dir, true)? } else { Model::load_frozen(gpu, dir, Some(format))? };
     let model = match (&options.adapter, &options.lora) {
@@ -38,7 +38,7 @@ pub(super) fn load_model(gpu: &Gpu, dir: &Path, options: &TrainOptions) -> Resul
 }
 
 /// See [`Policy::reference`].
-pub(super) fn reference(model: &Model, options: &TrainOptions, copies: FloatFormat) -> Result<Model> {
+pub(super) fn reference(model: &Model, options: &TrainOptions, copies: FrozenFormat) -> Result<Model> {
     match options.lora.is_some() && options.adapter.is_none() {
         true => Ok(model.without_adapter()),
         false => model.snapshot_as(copies),
@@ -52,14 +52,14 @@ impl Policy {
         Ok(Policy { copies, ..Policy::with_model(model, dir)? })
     }
 
-    /// Loads a folder to be used as it is, with an adapter if one is given; `dtype` as in [`TrainOptions`].
+    /// Loads a folder to be used as it is, with an adapter if one is given; `base_dtype` as in [`TrainOptions`].
     pub fn frozen(
         gpu: &Gpu,
         dir: &Path,
         adapter: Option<&Path>,
-        dtype: Option<FloatFormat>,
+        base_dtype: Option<FrozenFormat>,
     ) -> Result<Policy> {
-        let base = Model::load_frozen(gpu, dir, dtype)?;
+        let base = Model::load_frozen(gpu, dir, base_dtype)?;
         let model = match adapter {
             Some(adapter) => base.load_adapter(adapter, false)?,
             None => base,
@@ -71,7 +71,7 @@ impl Policy {
     pub fn with_model(model: Model, dir: &Path) -> Result<Policy> {
         let tokenizer = Tokenizer::load_for(dir, model.architecture().vocab)?;
         let template = ChatTemplate::load(dir)?;
-        Ok(Policy { model, tokenizer, template, dir: dir.to_owned(), copies: FloatFormat::F32 })
+        Ok(Policy { model, tokenizer, template, dir: dir.to_owned(), copies: FloatFormat::F32.into() })
     }
 
     /// Texts to token ids.
@@ -80,7 +80,7 @@ impl Policy {
     }
 
     /// The reference π₀: the base with the adapter off, at no memory, or a frozen copy of what will be trained, held as
-    /// [`TrainOptions::dtype`] says (in f32, where the policy was made of a model). A warm-started adapter is part of the
+    /// [`TrainOptions::base_dtype`] says (in f32, where the policy was made of a model). A warm-started adapter is part of the
     /// reference.
     pub fn reference(&self, options: &TrainOptions) -> Result<Model> {
         reference(&self.model, options, self.copies)

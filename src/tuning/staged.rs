@@ -125,7 +125,11 @@ fn measured_extents(class: &ProductClass) -> [usize; 3] {
 /// Smaller ones, with parts of tiles at every end, that [`crate::reference`] computes in milliseconds.
 fn checked_case(class: &ProductClass) -> Case {
     let ProductClass { form, rows, cols, inner, format } = *class;
-    let [rows, cols, inner] = [(rows, 148), (cols, 140), (inner, 300)].map(|(n, most)| n.min(most) as usize);
+    let [rows, mut cols, mut inner] =
+        [(rows, 148), (cols, 140), (inner, 300)].map(|(n, most)| n.min(most) as usize);
+    // What lies along the rows of the right operand.
+    let along_row = if form == ProductForm::AlongBoth { &mut inner } else { &mut cols };
+    *along_row = along_row.next_multiple_of(format.row_unit());
     product_case(form, rows, cols, inner, format)
 }
 

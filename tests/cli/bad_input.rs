@@ -436,8 +436,8 @@ fn a_dry_run_without_rows_needs_lengths_that_the_model_takes() {
         (format!("{DPO} --max-buffer-size 2GiB"), &["--dry-run", "not provided"]),
         ("dpo --model tiny_tied --output-dir run".into(), &["not provided", "--dataset"]),
         ("dpo --model tiny_tied --dataset pairs.jsonl".into(), &["not provided", "--output-dir"]),
-        (format!("{DPO} --dtype float8"), &["--dtype: float8 is not auto, float32, bfloat16 or float16"]),
-        (SCORE.replace("score", "score --dtype half"), &["--dtype: half is not auto"]),
+        (format!("{DPO} --dtype float8"), &["--base-dtype: float8 is not auto, f32, bf16, f16, q8 or q4"]),
+        (SCORE.replace("score", "score --dtype half"), &["--base-dtype: half is not auto"]),
     ] {
         place.refuses(&line, 2, parts);
     }

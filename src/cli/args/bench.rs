@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::gpu::{DtypeArgs, GpuArgs, GpuPlan};
+use super::gpu::{BaseDtypeArgs, GpuArgs, GpuPlan};
 use super::paths::{input_file, model_dir};
 use super::{ensure, positive, unusable};
 use crate::bench::{Batch, Held, SEQUENCES, Shape, Source, Sweep};
@@ -95,7 +95,7 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_name = "DIR|NAME")]
     judge_model: Option<PathBuf>,
     #[command(flatten)]
-    dtype: DtypeArgs,
+    base_dtype: BaseDtypeArgs,
     #[command(flatten)]
     gpu: GpuArgs,
 }
@@ -164,7 +164,7 @@ impl BenchArgs {
             let chosen = if given.is_empty() { usual } else { given };
             chosen.iter().map(|n| positive(flag, *n)).collect::<Result<Vec<_>>>()
         };
-        let format = self.dtype.plan()?;
+        let format = self.base_dtype.plan()?;
         let lora = self.lora_r.map(|rank| positive("--lora-r", rank)).transpose()?;
         let lora = lora.map(|rank| Held::Lora { rank, format });
         Ok(BenchPlan {
@@ -218,7 +218,7 @@ impl BenchArgs {
         only("--sequences", !self.sequences.is_empty(), &[Decode], "decode")?;
         only("--judge-model", self.judge_model.is_some(), &[Align], "align")?;
         let held = if self.lora_r.is_some() { &models[..] } else { &[Prefill, Decode] };
-        only("--dtype", self.dtype.plan()?.is_some(), held, "prefill and decode, to all with --lora-r")?;
+        only("--base-dtype", self.base_dtype.plan()?.is_some(), held, "prefill and decode, to all with --lora-r")?;
         let alone = self.suites == [Step] || self.sweep.is_none();
         ensure(alone, "--sweep", "this flag", "of use here: it belongs to oaif bench step")?;
         match self.sweep.is_some() && !self.batch.is_empty() {

@@ -16,8 +16,8 @@ const OFF: &[&str] = &["false", "none", "no", "0"];
 const EVALUATION: &str = "nothing is evaluated during training: leave it out, and compare afterwards by `oaif generate` on \
                           prompts that were held out and `oaif judge`";
 const PRECISION: &str = "arithmetic is in f32, and weights that are not trained keep the 16 bits of their files: leave it \
-                         out (--dtype holds them otherwise)";
-const QUANTISED: &str = "weights are held in 16 or 32 bits: leave it out (--dtype chooses)";
+                         out (--base-dtype holds them otherwise)";
+const QUANTISED: &str = "leave it out, and hold the base by --base-dtype q8 or q4";
 const SPLIT: &str = "it stands behind the dataset's name: leave it out, and give --dataset ORG/NAME:SPLIT, \
                      or the split's own file";
 const HUB: &str = "nothing is uploaded: leave it out, and use `hf upload` on the folder afterwards";
@@ -256,13 +256,13 @@ mod tests {
     fn flags_that_ask_for_something_else_are_refused_with_what_to_use_instead() {
         for (flags, parts) in [
             ("--report_to wandb tensorboard", ["--report-to", "metrics.jsonl"]),
-            ("--bf16", ["--bf16", "--dtype"]),
-            ("--fp16 true", ["--fp16", "--dtype"]),
+            ("--bf16", ["--bf16", "--base-dtype"]),
+            ("--fp16 true", ["--fp16", "--base-dtype"]),
             ("--eval_strategy=steps", ["--eval-strategy", "oaif judge"]),
             ("--lora_dropout 0.05", ["--lora-dropout", "give 0"]),
             ("--save_strategy epoch", ["--save-strategy", "--save-steps"]),
             ("--run_name x", ["--run-name", "--output-dir"]),
-            ("--load_in_4bit", ["--load-in-4bit", "--dtype"]),
+            ("--load_in_4bit", ["--load-in-4bit", "--base-dtype q8 or q4"]),
         ] {
             let error = translated(&format!("oaif align {flags} --beta 1")).unwrap_err().to_string();
             assert!(parts.iter().all(|part| error.contains(part)), "{error}");

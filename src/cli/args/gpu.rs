@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::cli::console::say;
 use crate::error::Result;
 use crate::gpu::{Arithmetic, Gpu, GpuOptions, Tier};
-use crate::model::FloatFormat;
+use crate::model::FrozenFormat;
 use crate::tuning::{self, Tuned};
 
 #[derive(Debug, Args, Serialize)]
@@ -20,7 +20,7 @@ pub(crate) struct GpuArgs {
     #[arg(long, value_name = "INDEX|NAME")]
     gpu: Option<String>,
     /// Level of the kernels: 0 core WebGPU, which runs everywhere; 1 subgroup operations, on processors; 2 frozen float16
-    /// matrices (see --dtype) by cooperative matrices (experimental) [default: 1 on processors that have subgroups]
+    /// matrices (see --base-dtype) by cooperative matrices (experimental) [default: 1 on processors that have subgroups]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(..Tier::ALL.len() as i64))]
     tier: Option<u8>,
     /// Do not try which kernels are right and fastest, nor use what was found before
@@ -94,26 +94,30 @@ impl GpuArgs {
     }
 }
 
-/// The formats of --dtype.
-pub(super) const FORMATS: &str = "float32, bfloat16 or float16";
-
 /// How weights are held on the GPU.
 #[derive(Debug, Args, Serialize)]
 #[command(next_help_heading = "GPU")]
 #[serde(rename_all = "kebab-case")]
-pub(crate) struct DtypeArgs {
-    /// How matrices that are not trained are held: float32, bfloat16, float16, or auto, as the model's files have them
-    #[arg(long, value_name = "FORMAT", alias = "torch-dtype", default_value = "auto")]
-    dtype: String,
+pub(crate) struct BaseDtypeArgs {
+    /// How matrices that are not trained are held: f32, bf16, f16, in blocks of integers as q8 or q4, or auto, as the
+    /// model's files have them
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        visible_alias = "dtype",
+        alias = "torch-dtype",
+        default_value = "auto"
+    )]
+    base_dtype: String,
 }
 
-impl DtypeArgs {
+impl BaseDtypeArgs {
     /// `None`: as the files have them.
-    pub fn plan(&self) -> Result<Option<FloatFormat>> {
-        match (self.dtype.as_str(), FloatFormat::parse(&self.dtype)) {
+    pub fn plan(&self) -> Result<Option<FrozenFormat>> {
+        match (self.base_dtype.as_str(), FrozenFormat::parse(&self.base_dtype)) {
             ("auto", _) => Ok(None),
             (_, Some(format)) => Ok(Some(format)),
-            (other, None) => super::unusable("--dtype", other, &format!("auto, {FORMATS}")),
+            (other, None) => super::unusable("--base-dtype", other, "auto, f32, bf16, f16, q8 or q4"),
         }
     }
 }

@@ -297,7 +297,7 @@ fn bench_is_told_sizes_lengths_and_formats() {
     assert_eq!(plan.batches.iter().map(Batch::to_string).collect::<Vec<_>>(), ["1 x 128", "8 x 512"]);
     assert_eq!((plan.prefill, plan.decode, plan.sequences), (vec![64, 256], Some(vec![1024]), vec![2, 4]));
     assert_eq!((plan.trained, plan.sampled), (Held::Trained, Held::Frozen(None)));
-    let half = Some(FloatFormat::F16);
+    let half = Some(FloatFormat::F16.into());
     let plan = bench(&["decode", "--dtype", "f16"]).unwrap();
     assert_eq!((plan.trained, plan.sampled), (Held::Trained, Held::Frozen(half)));
     let plan = bench(&["step", "--lora-r", "16", "--dtype", "float16"]).unwrap();
@@ -311,7 +311,7 @@ fn bench_is_told_sizes_lengths_and_formats() {
     mistake(bench(&["step", "--decode", "8"]), &["--decode", "belongs to oaif bench decode"]);
     mistake(bench(&["step", "--sequences", "8"]), &["--sequences", "belongs to oaif bench decode"]);
     mistake(bench(&["decode", "--batch", "8x8"]), &["--batch", "belongs to oaif bench passes and step"]);
-    mistake(bench(&["step", "--dtype", "f16"]), &["--dtype", "to all with --lora-r"]);
+    mistake(bench(&["step", "--dtype", "f16"]), &["--base-dtype", "to all with --lora-r"]);
     mistake(bench(&["kernels", "--lora-r", "8"]), &["--lora-r", "belongs to oaif bench passes"]);
     mistake(bench(&["--layers", "0"]), &["--layers", "1 or more"]);
     mistake(bench(&["--compare", "missing.jsonl"]), &["--compare", "missing.jsonl is not a file"]);

@@ -5,14 +5,14 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::annotator::{AnnotatorArgs, AnnotatorPlan, PROTOCOL};
-use super::gpu::{DtypeArgs, FORMATS, GpuArgs, GpuPlan};
+use super::gpu::{BaseDtypeArgs, GpuArgs, GpuPlan};
 use super::paths::{AdapterArgs, export_dir, input_file, model_dir, output_file};
 use super::sampling::{SamplingArgs, SamplingPlan};
 use super::{positive, unusable};
 use crate::cli::fetch::{Fetch, Input, What};
 use crate::data::rows::Columns;
 use crate::error::{Error, Result};
-use crate::model::FloatFormat;
+use crate::model::{FloatFormat, FrozenFormat};
 
 /// `oaif generate`.
 #[derive(Debug, Args)]
@@ -46,7 +46,7 @@ pub(crate) struct GenerateArgs {
     #[command(flatten)]
     adapter: AdapterArgs,
     #[command(flatten)]
-    dtype: DtypeArgs,
+    base_dtype: BaseDtypeArgs,
     #[command(flatten)]
     gpu: GpuArgs,
 }
@@ -78,7 +78,7 @@ pub(crate) struct GeneratePlan {
     pub json: bool,
     /// `None`: standard output.
     pub output: Option<PathBuf>,
-    pub dtype: Option<FloatFormat>,
+    pub base_dtype: Option<FrozenFormat>,
     pub gpu: GpuPlan,
 }
 
@@ -105,7 +105,7 @@ impl GenerateArgs {
             seed: self.seed,
             json: self.json || self.output.is_some(),
             output: optional_output(self.output)?,
-            dtype: self.dtype.plan()?,
+            base_dtype: self.base_dtype.plan()?,
             gpu: self.gpu.plan(false),
         })
     }
@@ -128,7 +128,7 @@ pub(crate) struct ChatArgs {
     #[command(flatten)]
     adapter: AdapterArgs,
     #[command(flatten)]
-    dtype: DtypeArgs,
+    base_dtype: BaseDtypeArgs,
     #[command(flatten)]
     gpu: GpuArgs,
 }
@@ -142,7 +142,7 @@ pub(crate) struct ChatPlan {
     pub system: Option<String>,
     pub sampling: SamplingPlan,
     pub seed: u32,
-    pub dtype: Option<FloatFormat>,
+    pub base_dtype: Option<FrozenFormat>,
     pub gpu: GpuPlan,
 }
 
@@ -154,7 +154,7 @@ impl ChatArgs {
             system: self.system,
             sampling: self.sampling.plan(0.7, 1024)?,
             seed: self.seed,
-            dtype: self.dtype.plan()?,
+            base_dtype: self.base_dtype.plan()?,
             gpu: self.gpu.plan(false),
         })
     }
@@ -181,7 +181,7 @@ pub(crate) struct ScoreArgs {
     #[command(flatten)]
     adapter: AdapterArgs,
     #[command(flatten)]
-    dtype: DtypeArgs,
+    base_dtype: BaseDtypeArgs,
     #[command(flatten)]
     gpu: GpuArgs,
 }
@@ -196,7 +196,7 @@ pub(crate) struct ScorePlan {
     pub columns: Columns,
     /// `None`: standard output.
     pub output: Option<PathBuf>,
-    pub dtype: Option<FloatFormat>,
+    pub base_dtype: Option<FrozenFormat>,
     pub gpu: GpuPlan,
 }
 
@@ -210,7 +210,7 @@ impl ScoreArgs {
             input: input_file("--input", &self.input)?,
             columns,
             output: optional_output(self.output)?,
-            dtype: self.dtype.plan()?,
+            base_dtype: self.base_dtype.plan()?,
             gpu: self.gpu.plan(false),
         })
     }
@@ -232,7 +232,7 @@ pub(crate) struct JudgeArgs {
     #[command(flatten)]
     annotator: AnnotatorArgs,
     #[command(flatten)]
-    dtype: DtypeArgs,
+    base_dtype: BaseDtypeArgs,
     #[command(flatten)]
     gpu: GpuArgs,
 }
@@ -245,7 +245,7 @@ pub(crate) struct JudgePlan {
     /// `None`: standard output.
     pub output: Option<PathBuf>,
     pub annotator: AnnotatorPlan,
-    pub dtype: Option<FloatFormat>,
+    pub base_dtype: Option<FrozenFormat>,
     pub gpu: GpuPlan,
 }
 
@@ -256,7 +256,7 @@ impl JudgeArgs {
             columns: Columns { prompt: self.prompt_column, ..Columns::default() },
             output: optional_output(self.output)?,
             annotator: self.annotator.plan()?,
-            dtype: self.dtype.plan()?,
+            base_dtype: self.base_dtype.plan()?,
             gpu: self.gpu.plan(false),
         })
     }
@@ -294,7 +294,7 @@ pub(crate) struct ExportPlan {
 impl ExportArgs {
     pub fn plan(self) -> Result<ExportPlan> {
         let Some(format) = FloatFormat::parse(&self.dtype) else {
-            return unusable("--dtype", self.dtype, FORMATS);
+            return unusable("--dtype", self.dtype, "float32, bfloat16 or float16");
         };
         Ok(ExportPlan {
             model: model_dir("--model", &self.model)?,

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::annotator::{AnnotatorArgs, AnnotatorPlan, PROTOCOL};
-use super::gpu::{DtypeArgs, GpuArgs, GpuPlan};
+use super::gpu::{BaseDtypeArgs, GpuArgs, GpuPlan};
 use super::paths::{AdapterArgs, dataset_file, model_dir, refuse_own_input, run_dir};
 use super::sampling::SamplingArgs;
 use super::{ensure, positive, unusable};
@@ -123,7 +123,7 @@ struct TrainArgs {
     adapter: AdapterArgs,
     #[command(flatten)]
     #[serde(flatten)]
-    dtype: DtypeArgs,
+    base_dtype: BaseDtypeArgs,
     #[command(flatten)]
     #[serde(flatten)]
     gpu: GpuArgs,
@@ -537,7 +537,7 @@ impl TrainArgs {
             epochs,
             lora,
             adapter,
-            dtype: self.dtype.plan()?,
+            base_dtype: self.base_dtype.plan()?,
             optimiser: self.optimisation.optimiser()?,
             max_grad_norm: norm as f32,
             seed: self.seed,

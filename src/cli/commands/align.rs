@@ -10,12 +10,12 @@ use crate::cli::console::Console;
 use crate::data::rows::read_prompts;
 use crate::error::Result;
 use crate::gpu::{Arena, Gpu};
-use crate::model::{FloatFormat, Model};
+use crate::model::{FrozenFormat, Model};
 use crate::train::{AlignRun, DryRun, Observer, Policy};
 
 pub fn run(plan: AlignPlan) -> Result<()> {
     let AlignPlan { train, align, annotator: judge } = plan;
-    let (options, dtype) = (&train.options, train.options.dtype);
+    let (options, dtype) = (&train.options, train.options.base_dtype);
     let Some(dataset) = &train.dataset else {
         let gpu = training::open(&train)?;
         let run = DryRun::align(&gpu, &train.model, options, &align)?;
@@ -49,7 +49,7 @@ pub fn run(plan: AlignPlan) -> Result<()> {
 }
 
 /// What the annotator holds of a measuring `gpu`. Of its model, config.json is enough.
-fn measured(gpu: &Gpu, plan: AnnotatorPlan, dtype: Option<FloatFormat>) -> Result<Box<dyn Any>> {
+fn measured(gpu: &Gpu, plan: AnnotatorPlan, dtype: Option<FrozenFormat>) -> Result<Box<dyn Any>> {
     match plan.model() {
         Some(dir) if !dir.join("tokenizer.json").exists() => {
             let model = Model::load_frozen(gpu, dir, dtype)?;

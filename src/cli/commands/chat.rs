@@ -20,7 +20,7 @@ const HELP: &str =
 
 pub fn run(plan: ChatPlan) -> Result<()> {
     let gpu = plan.gpu.open()?;
-    let policy = Policy::frozen(&gpu, &plan.model, plan.adapter.as_deref(), plan.dtype)?;
+    let policy = Policy::frozen(&gpu, &plan.model, plan.adapter.as_deref(), plan.base_dtype)?;
     warn_of(&policy.model);
     if policy.template.is_none() {
         let why = "has no chat template, so that it cannot be talked with: continue texts with oaif generate --prompt";

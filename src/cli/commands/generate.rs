@@ -25,7 +25,7 @@ pub fn run(plan: GeneratePlan) -> Result<()> {
         Prompts::File(path, columns) => read_prompts(&path, &columns)?,
     };
     let gpu = plan.gpu.open()?;
-    let policy = Policy::frozen(&gpu, &plan.model, plan.adapter.as_deref(), plan.dtype)?;
+    let policy = Policy::frozen(&gpu, &plan.model, plan.adapter.as_deref(), plan.base_dtype)?;
     warn_of(&policy.model);
     let context = policy.model.architecture().context;
     let encode = |row: &Prompt| {

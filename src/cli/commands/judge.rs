@@ -14,7 +14,7 @@ pub fn run(plan: JudgePlan) -> Result<()> {
     let rows = read_responses(&plan.input, &plan.columns)?;
     let texts = rows.iter().map(texts).collect::<Result<Vec<_>>>()?;
     let gpu = plan.gpu.open()?;
-    let mut annotator = annotator(&gpu, plan.annotator, plan.dtype, false)?;
+    let mut annotator = annotator(&gpu, plan.annotator, plan.base_dtype, false)?;
     let pairs: Vec<Pair<'_>> = texts
         .iter()
         .map(|[prompt, response_1, response_2]| Pair { prompt, response_1, response_2 })

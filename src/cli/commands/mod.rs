@@ -30,7 +30,7 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::generate::{Generator, Progress, Request, Response, TextStream};
 use crate::gpu::{Arena, Gpu};
-use crate::model::{FloatFormat, Model};
+use crate::model::{FrozenFormat, Model};
 
 /// Shows what a user should know about the files of a model and its adapter.
 fn warn_of(model: &Model) {
@@ -41,7 +41,7 @@ fn warn_of(model: &Model) {
 fn annotator(
     gpu: &Gpu,
     plan: AnnotatorPlan,
-    dtype: Option<FloatFormat>,
+    dtype: Option<FrozenFormat>,
     training: bool,
 ) -> Result<Box<dyn Annotator>> {
     let judge = |dir: &Path| {

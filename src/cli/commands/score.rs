@@ -20,7 +20,7 @@ const PASS_TOKENS: usize = 4096;
 pub fn run(plan: ScorePlan) -> Result<()> {
     let rows = read_completions(&plan.input, &plan.columns)?;
     let gpu = plan.gpu.open()?;
-    let policy = Policy::frozen(&gpu, &plan.model, plan.adapter.as_deref(), plan.dtype)?;
+    let policy = Policy::frozen(&gpu, &plan.model, plan.adapter.as_deref(), plan.base_dtype)?;
     warn_of(&policy.model);
     let context = policy.model.architecture().context;
     let encoder = policy.encoder();

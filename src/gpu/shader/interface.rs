@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use crate::gpu::blocks::SCALED_BY;
 use crate::gpu::tensor::{Access, Format};
 
 /// A word of a kernel's `params`.
@@ -30,7 +31,7 @@ pub enum Elements {
     /// row that starts at element `at`, and 0 for those from `len` on; `store_NAME(at, value, count)` writes the first
     /// `count` of four elements from `at` on. Where `aligned`, every row is a whole number of fours.
     Rows {
-        /// How elements are stored. Those of 16 bits are always aligned.
+        /// How elements are stored. Those of fewer than 32 bits are always aligned.
         format: Format,
         /// Whether every `at`, `k` and `len` is a multiple of 4.
         aligned: bool,
@@ -57,6 +58,7 @@ impl Elements {
             Elements::U32 => "u32",
             Elements::U32x4 => "vec4<u32>",
             Elements::Rows { format: Format::F16 | Format::Bf16, .. } => "vec2<u32>",
+            Elements::Rows { format: Format::Q8 | Format::Q4, .. } => "u32",
             Elements::Rows { aligned: true, .. } => "vec4<f32>",
             Elements::Rows { aligned: false, .. } => "f32",
         }
@@ -78,6 +80,25 @@ fn unpacked(format: Format, word: &str) -> String {
         Format::F16 => format!("unpack2x16float({word})"),
         _ => format!("bitcast<vec2<f32>>(vec2({word} << 16u, {word} & 0xffff0000u))"),
     }
+}
+
+/// The body of a function that gives four elements from `at + k` on, in blocks as [`crate::gpu::blocks`] has them: integers
+/// without a sign, from which the middle of their range is taken. Nothing of it is rounded.
+fn load_of_blocks(format: Format, name: &str) -> String {
+    let words = format.group_words();
+    let scales = words - 1;
+    let (word, mask, middle) = match format {
+        Format::Q8 => (format!("{name}[group + ((element >> 2u) & 15u)]"), 255, 128),
+        _ => (format!("{name}[group + ((element >> 3u) & 7u)] >> (element & 4u)"), 15, 8),
+    };
+    format!(
+        "    let element = at + k;
+    let group = (element >> 6u) * {words}u;
+    let scale = unpack2x16float({name}[group + {scales}u] >> ((element >> 1u) & 16u)).x / {SCALED_BY}.0;
+    let word = {word};
+    let integers = (vec4(word) >> vec4(0u, 8u, 16u, 24u)) & vec4({mask}u);
+    return vec4<f32>(integers) * scale - {middle}.0 * scale;"
+    )
 }
 
 impl Binding {
@@ -108,6 +129,7 @@ impl Binding {
                 unpacked(format, "words.x"),
                 unpacked(format, "words.y"),
             ),
+            (Format::Q8 | Format::Q4, _) => load_of_blocks(format, name),
             (_, true) => format!("    return {name}[(at + k) >> 2u];"),
             (_, false) => format!(
                 "    let last = at + len - 1u;

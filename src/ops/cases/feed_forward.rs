@@ -65,6 +65,8 @@ pub(super) fn cases() -> Vec<Case> {
     }
     sizes.push(Size { format: Format::F16, family: families[0], ..size((5, 16, 36), [0, 4, 4]) });
     sizes.push(Size { format: Format::F16, family: families[2], ..size((13, 16, 36), [4, 0, 4]) });
+    sizes.push(Size { format: Format::Q8, family: families[2], ..size((3, 64, 128), [4, 0, 4]) });
+    sizes.push(Size { format: Format::Q4, ..size((21, 128, 64), [0, 4, 4]) });
     sizes.into_iter().flat_map(cases_of).collect()
 }
 

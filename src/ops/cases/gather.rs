@@ -71,10 +71,8 @@ pub(super) fn cases() -> Vec<Case> {
                 }
             },
         ));
-        // Rows of 16 bits are whole vectors of four.
-        for format in
-            [Format::F32, Format::F16, Format::Bf16].into_iter().filter(|f| *f == Format::F32 || c % 4 == 0)
-        {
+        let formats = [Format::F32, Format::F16, Format::Bf16, Format::Q8, Format::Q4];
+        for format in formats.into_iter().filter(|f| c.is_multiple_of(f.row_unit())) {
             let mut inputs = vec![Input::normal(1, v1, c, 1.0).stored(format)];
             if v1 < v {
                 inputs.push(Input::normal(2, v - v1, c, 1.0).stored(format));

@@ -173,9 +173,15 @@ pub(super) fn cases() -> Vec<Case> {
     ];
     out.extend(layers.into_iter().flat_map(Layer::cases));
     out.extend([(1, &[1][..], 1), (7, &[13, 9], 3), (64, &[130], 8)].map(merge_case));
-    // Frozen matrices of 16 bits: rounded numbers, products in f32 as ever.
-    for format in [Format::F16, Format::Bf16] {
-        for (n, i, parts) in [(13, 12, &[17, 8][..]), (65, 64, &[64]), (131, 132, &[93])] {
+    // Frozen matrices of 16 bits, and in blocks of integers: rounded numbers, products in f32 as ever.
+    for (format, widths) in [
+        (Format::F16, [4, 12, 64, 132]),
+        (Format::Bf16, [4, 12, 64, 132]),
+        (Format::Q8, [64, 128, 64, 192]),
+        (Format::Q4, [64, 128, 64, 192]),
+    ] {
+        let shapes = [(1, &[40][..]), (13, &[17, 8]), (65, &[64]), (131, &[93])];
+        for ((n, parts), i) in shapes.into_iter().zip(widths) {
             let o: usize = parts.iter().sum();
             let mut inputs = vec![
                 Input::normal(1, n, i, 1.0).live(0).watched(),
@@ -251,6 +257,9 @@ pub(super) fn real_shapes() -> Vec<Case> {
         (40, 2048, 3072, Format::F16),
         (2, 8192, 2048, Format::F32),
         (9, 3072, 9216, Format::F16),
+        (1, 576, 1536, Format::Q8),
+        (35, 896, 4864, Format::Q4),
+        (4, 2048, 2048, Format::Q4),
     ];
     shapes.into_iter().map(real_case).collect()
 }

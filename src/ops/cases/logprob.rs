@@ -90,9 +90,9 @@ pub(super) fn cases() -> Vec<Case> {
             },
         ));
     }
-    // A frozen head of 16 bits.
-    for format in [Format::F16, Format::Bf16] {
-        let (t, c, v, chunk) = (65, 16, 191, 63);
+    // A frozen head of fewer bits.
+    for (format, c) in [(Format::F16, 16), (Format::Bf16, 16), (Format::Q8, 64), (Format::Q4, 128)] {
+        let (t, v, chunk) = (65, 191, 63);
         let (transform, exact) = transform(1.0, None);
         let targets: Vec<u32> = (0..t).map(|i| ((i * 7919 + v - 1) % v) as u32).collect();
         let inputs = vec![
@@ -125,6 +125,7 @@ pub(super) fn real_shapes() -> Vec<Case> {
     vec![
         tied(3, 576, &[49_152], Format::F16),
         tied(2, 128, &[151_936], Format::Bf16),
+        tied(2, 128, &[151_936], Format::Q8),
         tied(2, 144, &[131_072, 131_072], Format::F32),
     ]
 }

@@ -23,6 +23,7 @@ pub(crate) use table::for_first_start;
 pub use table::{all_cases, largest_shapes, real_shapes};
 
 use crate::error::Result;
+use crate::gpu::blocks;
 use crate::gpu::{Arena, Category, Dim, Format, Gpu, Live, Plan, PlanOptions, Recorder, Tensor};
 use crate::reference::uniform;
 
@@ -35,6 +36,7 @@ enum Data {
     U32(Vec<u32>),
     F16(Vec<f16>),
     Bf16(Vec<bf16>),
+    Blocks(Format, Vec<u32>),
 }
 
 /// 16-bit elements as words, the last one filled up with NaN.
@@ -90,13 +92,18 @@ impl Input {
         Input { data: Data::U32(data), rows, cols, live: None, gradient: false }
     }
 
-    /// The numbers of this input as a weight of this format; of 16 bits it is frozen, so that no gradient is wanted.
+    /// The numbers of this input as a weight of this format; of fewer than 32 bits it is frozen, so that no gradient is
+    /// wanted.
     pub fn stored(self, format: Format) -> Input {
         let Data::F32(values) = &self.data else { panic!("only floats are rounded") };
         let data = match format {
             Format::F16 => Data::F16(values.iter().map(|v| f16::from_f32(*v)).collect()),
             Format::Bf16 => Data::Bf16(values.iter().map(|v| bf16::from_f32(*v)).collect()),
-            _ => return self,
+            Format::Q8 | Format::Q4 => {
+                assert!(self.cols.is_multiple_of(format.row_unit()), "rows are whole groups of blocks");
+                Data::Blocks(format, blocks::encode(format, values).expect("a case's input"))
+            }
+            Format::F32 | Format::U32 => return self,
         };
         Input { data, gradient: false, ..self }
     }
@@ -119,6 +126,7 @@ impl Input {
             Data::U32(v) => v.iter().map(|x| *x as f64).collect(),
             Data::F16(v) => v.iter().map(|x| x.to_f64()).collect(),
             Data::Bf16(v) => v.iter().map(|x| x.to_f64()).collect(),
+            Data::Blocks(format, v) => blocks::decode(*format, v).iter().map(|x| *x as f64).collect(),
         }
     }
 
@@ -129,6 +137,7 @@ impl Input {
             Data::U32(v) => (v.clone(), Format::U32),
             Data::F16(v) => (packed(v.iter().map(|x| x.to_bits())), Format::F16),
             Data::Bf16(v) => (packed(v.iter().map(|x| x.to_bits())), Format::Bf16),
+            Data::Blocks(format, v) => (v.clone(), *format),
         };
         let bytes = format.bytes(((self.rows + slack) * self.cols) as u64);
         words.resize(bytes as usize / 4, f32::NAN.to_bits());
@@ -301,7 +310,7 @@ impl Case {
             let got: Vec<f64> = match tensor.format {
                 Format::F32 => outputs.f32(*tensor).iter().map(|x| *x as f64).collect(),
                 Format::U32 => outputs.u32(*tensor).iter().map(|x| *x as f64).collect(),
-                Format::F16 | Format::Bf16 => unreachable!("nothing is computed in 16 bits"),
+                other => unreachable!("nothing is computed in {other:?}"),
             };
             error = error.max(relative_error(&got, want));
         }

@@ -326,7 +326,7 @@ pub(super) fn cases() -> Vec<Case> {
     const AFTER: [Tree; 3] = [(9, &[]), (5, &[3, 4]), (11, &[])];
     let size = Size::new;
     let family = |heads, ranks, change: fn(Family) -> Family| size(&AFTER, 0, 12, heads, ranks).with(change);
-    let sizes: [Size; 20] = [
+    let sizes: [Size; 22] = [
         size(&[(1, &[])], 0, 1, (1, 1, 8), [0; 3]),
         size(&[(5, &[3, 4])], 2, 12, (4, 2, 8), [4, 0, 4]),
         size(&[(31, &[33, 1]), (2, &[])], 0, 33, (6, 1, 16), [0, 3, 0]),
@@ -335,9 +335,11 @@ pub(super) fn cases() -> Vec<Case> {
         size(&[(7, &[3, 11])], 0, 8, (2, 2, 8), [0; 3]),
         size(&[(9, &[]), (5, &[3, 4]), (1, &[1]), (70, &[])], 0, 12, (4, 2, 8), [4, 0, 4]),
         size(&BATCH, 0, 64, (8, 4, 8), [0; 3]),
-        // Frozen weights of 16 bits.
+        // Frozen weights of 16 bits, and in blocks of integers.
         Size { format: Format::F16, ..size(&[(5, &[3, 4])], 2, 12, (4, 2, 8), [4, 0, 4]) },
         Size { format: Format::Bf16, ..size(&[(7, &[3, 11])], 0, 16, (2, 1, 8), [0; 3]) },
+        Size { format: Format::Q8, ..size(&[(7, &[3, 11])], 0, 64, (4, 2, 16), [4, 0, 4]) },
+        Size { format: Format::Q4, ..size(&[(5, &[3, 4])], 2, 128, (8, 1, 8), [0, 4, 4]) },
         // A bias, as Qwen 2 has it, alone and beside LoRA terms.
         family((4, 2, 8), [0; 3], |f| Family { bias: true, ..f }),
         family((4, 2, 8), [4, 0, 4], |f| Family { bias: true, ..f }),

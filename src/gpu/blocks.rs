@@ -1,0 +1,198 @@
+//! Numbers in blocks of 32 that share a scale: q ≈ x / scale, integers of 8 bits from -127 to 127 or of 4 bits from -8 to 7.
+//! They have the values of llama.cpp's Q8_0 and Q4_0, and lie as follows.
+//!
+//! Two blocks are a group of 64 elements: their integers, then a word with both scales as f16, multiplied by
+//! [`SCALED_BY`]: an f16 below 6.1e-5 has fewer digits, and some GPUs take it for 0. A word has four integers of 8 bits,
+//! q + 128, the first in its lowest byte; or eight of 4 bits, q + 8, of which the low halves of its bytes are the first
+//! four and the high halves the others. So four elements that follow each other are one word, a mask and a shift.
+
+use half::f16;
+
+use super::tensor::Format;
+
+/// Elements that share a scale.
+const BLOCK: usize = 32;
+/// Elements of two blocks, which lie together: rows are whole groups.
+pub const GROUP: usize = 2 * BLOCK;
+/// What a scale is multiplied by where it lies.
+pub const SCALED_BY: u32 = 256;
+
+/// Rounds whole groups of numbers to `format`.
+///
+/// # Errors
+/// The first number that is too large for any scale, or not finite.
+///
+/// # Panics
+/// For a format without blocks, and a part of a group.
+pub fn encode(format: Format, values: &[f32]) -> Result<Vec<u32>, f32> {
+    let (groups, []) = values.as_chunks::<GROUP>() else { panic!("a part of a group of blocks") };
+    let mut words = Vec::with_capacity(groups.len() * format.group_words());
+    for group in groups {
+        let mut scales = 0;
+        for (b, block) in group.as_chunks::<BLOCK>().0.iter().enumerate() {
+            let (scale, integers) = match format {
+                Format::Q8 => block_of_8_bits(block)?,
+                _ => block_of_4_bits(block)?,
+            };
+            scales |= (scale.to_bits() as u32) << (16 * b);
+            match format {
+                Format::Q8 => words.extend(integers.as_chunks().0.iter().map(|q| u32::from_le_bytes(*q))),
+                _ => words.extend(integers.as_chunks::<8>().0.iter().map(|q| {
+                    let bytes: [u8; 4] = std::array::from_fn(|i| q[i] | q[i + 4] << 4);
+                    u32::from_le_bytes(bytes)
+                })),
+            }
+        }
+        words.push(scales);
+    }
+    Ok(words)
+}
+
+/// The numbers that these words stand for.
+pub fn decode(format: Format, words: &[u32]) -> Vec<f32> {
+    let mut values = Vec::with_capacity(words.len() / format.group_words() * GROUP);
+    for group in words.chunks_exact(format.group_words()) {
+        let (integers, scales) = group.split_at(group.len() - 1);
+        let scale = |element: usize| {
+            let bits = (scales[0] >> (16 * (element / BLOCK))) as u16;
+            f16::from_bits(bits).to_f32() / SCALED_BY as f32
+        };
+        values.extend((0..GROUP).map(|i| {
+            let q = match format {
+                Format::Q8 => (integers[i / 4] >> (8 * (i % 4)) & 255) as f32 - 128.0,
+                _ => (integers[i / 8] >> (8 * (i % 4) + i % 8 / 4 * 4) & 15) as f32 - 8.0,
+            };
+            q * scale(i)
+        }));
+    }
+    values
+}
+
+/// A scale as it is stored, and as it is then. 0 for that of zeros.
+fn stored(scale: f32, largest: f32) -> Result<(f16, f32), f32> {
+    let stored = f16::from_f32(scale * SCALED_BY as f32);
+    if stored.is_finite() { Ok((stored, stored.to_f32() / SCALED_BY as f32)) } else { Err(largest) }
+}
+
+/// The number of the largest magnitude.
+fn largest(block: &[f32; BLOCK]) -> Result<f32, f32> {
+    match block.iter().find(|x| !x.is_finite()) {
+        Some(x) => Err(*x),
+        None => Ok(block.iter().fold(0.0, |most: f32, x| if x.abs() > most.abs() { *x } else { most })),
+    }
+}
+
+/// x / scale, rounded, and moved by `middle` into the range from `least` to `most`.
+fn rounded(block: &[f32; BLOCK], scale: f32, middle: f32, [least, most]: [f32; 2]) -> [u8; BLOCK] {
+    let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
+    // Truncated, what is above 0 is rounded.
+    block.map(|x| ((x * inverse + middle).clamp(least, most) + 0.5) as u8)
+}
+
+fn block_of_8_bits(block: &[f32; BLOCK]) -> Result<(f16, [u8; BLOCK]), f32> {
+    let most = largest(block)?;
+    let (bits, scale) = stored(most.abs() / 127.0, most)?;
+    Ok((bits, rounded(block, scale, 128.0, [1.0, 255.0])))
+}
+
+/// What the number of the largest magnitude may become. The first is what llama.cpp takes: rounding what it has rounded
+/// changes nothing.
+const LARGEST_BECOMES: [f32; 6] = [-8.0, -8.5, -9.0, -7.5, -7.0, -6.5];
+
+/// Of several scales the one that leaves the smallest squared error: a third of 4-bit integers is rounding.
+fn block_of_4_bits(block: &[f32; BLOCK]) -> Result<(f16, [u8; BLOCK]), f32> {
+    let most = largest(block)?;
+    let mut best = (f32::INFINITY, f16::ZERO, [8; BLOCK]);
+    for becomes in LARGEST_BECOMES {
+        let mut scale = most / becomes;
+        // With these integers, and then with the scale that suits them best.
+        for _ in 0..2 {
+            let Ok((bits, stored)) = stored(scale, most) else { break };
+            let integers = rounded(block, stored, 8.0, [0.0, 15.0]);
+            let (mut error, mut products, mut squares) = (0.0, 0.0, 0.0);
+            for (x, q) in block.iter().zip(integers) {
+                let q = q as f32 - 8.0;
+                error += (x - q * stored) * (x - q * stored);
+                products += x * q;
+                squares += q * q;
+            }
+            if error < best.0 {
+                best = (error, bits, integers);
+            }
+            if error == 0.0 || squares == 0.0 {
+                break;
+            }
+            scale = products / squares;
+        }
+        if best.0 == 0.0 {
+            break;
+        }
+    }
+    if best.0.is_finite() { Ok((best.1, best.2)) } else { Err(most) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FORMATS: [(Format, &str); 2] = [(Format::Q8, "q8_0"), (Format::Q4, "q4_0")];
+
+    /// Numbers, and by name what llama.cpp's formats make of them.
+    fn fixture(name: &str) -> Vec<f32> {
+        let fixture: serde_json::Value =
+            serde_json::from_str(include_str!("../../tests/fixtures/blocks.json")).unwrap();
+        fixture[name].as_array().unwrap().iter().map(|x| x.as_f64().unwrap() as f32).collect()
+    }
+
+    fn rounded(format: Format, values: &[f32]) -> Vec<f32> {
+        decode(format, &encode(format, values).unwrap())
+    }
+
+    #[test]
+    fn what_llama_cpp_has_rounded_stays_as_it_is() {
+        for (format, name) in FORMATS {
+            let theirs = fixture(name);
+            assert_eq!(rounded(format, &theirs), theirs, "{name}");
+        }
+    }
+
+    #[test]
+    fn blocks_are_as_near_as_those_of_llama_cpp() {
+        let values = fixture("values");
+        let error = |of: &[f32], block: usize| -> f64 {
+            let at = block * BLOCK..(block + 1) * BLOCK;
+            let squares = of[at.clone()].iter().zip(&values[at]).map(|(a, b)| ((a - b) as f64).powi(2));
+            squares.sum()
+        };
+        for (format, name) in FORMATS {
+            let (ours, theirs) = (rounded(format, &values), fixture(name));
+            for block in 0..values.len() / BLOCK {
+                let (ours, theirs) = (error(&ours, block), error(&theirs, block));
+                // Of 8 bits the scale is the same, which they round after they have chosen the integers, and we before.
+                let slack = if format == Format::Q8 { 1.05 } else { 1.0 };
+                assert!(ours <= theirs * slack + 1e-30, "{name}, block {block}: {ours} after {theirs}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_group_takes_17_or_9_words() {
+        assert_eq!(encode(Format::Q8, &[0.5; 128]).unwrap().len(), 34);
+        assert_eq!(encode(Format::Q4, &[0.5; 128]).unwrap().len(), 18);
+        assert_eq!((Format::Q8.bytes(128), Format::Q4.bytes(128)), (136, 72));
+    }
+
+    #[test]
+    fn numbers_without_a_scale_are_refused() {
+        for (format, _) in FORMATS {
+            for x in [f32::NAN, f32::INFINITY, -f32::INFINITY, 1e30, f32::MAX] {
+                let mut values = [1.0; 64];
+                values[40] = x;
+                let found = encode(format, &values).unwrap_err();
+                assert_eq!(found.to_bits(), x.to_bits(), "{x} as {format:?}");
+            }
+            let tiny = [f32::MIN_POSITIVE; 64];
+            assert_eq!(rounded(format, &tiny), [0.0; 64], "too small for any scale");
+        }
+    }
+}
