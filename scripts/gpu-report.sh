@@ -234,11 +234,13 @@ fi
 
 bench passes 60 passes --shape "$small" --batch "$batches"
 bench updates 30 step --shape "$small" --batch "${batches%%,*}" --filter ada
-bench lora-f32 60 passes --shape "$large" --batch "$large_batch" --lora-r "$rank" --dtype float32
-bench lora-f16 60 passes --shape "$large" --batch "$large_batch" --lora-r "$rank" --dtype float16
-bench decode 60 decode --shape "$large" --dtype float16 --decode "$contexts" --sequences "$sequences"
-bench prefill 45 prefill --shape "$large" --dtype float16 --prefill "$prompts"
-bench decode-small 30 decode --shape "$small" --dtype float16 --decode "$contexts" --sequences "$sequences"
+bench lora-f32 60 passes --shape "$large" --batch "$large_batch" --lora-r "$rank" --base-dtype float32
+bench lora-f16 60 passes --shape "$large" --batch "$large_batch" --lora-r "$rank" --base-dtype float16
+bench lora-q4 60 passes --shape "$large" --batch "$large_batch" --lora-r "$rank" --base-dtype q4
+bench decode 60 decode --shape "$large" --base-dtype float16 --decode "$contexts" --sequences "$sequences"
+bench prefill 45 prefill --shape "$large" --base-dtype float16 --prefill "$prompts"
+bench decode-q4 60 decode --shape "$large" --base-dtype q4 --decode "$contexts" --sequences "$sequences"
+bench decode-small 30 decode --shape "$small" --base-dtype float16 --decode "$contexts" --sequences "$sequences"
 
 if [[ -z $model ]]; then
     skip align "no MODEL was given"

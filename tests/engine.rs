@@ -10,6 +10,7 @@ use oaif::annotate::judge_model::JudgeModel;
 use oaif::annotate::likelihood::LikelihoodAnnotator;
 use oaif::annotate::llm::LlmAnnotator;
 use oaif::annotate::rule::Rule;
+use oaif::bench::Shape;
 use oaif::data::packing::Tree;
 use oaif::data::tokenizer::{StopMatcher, Tokenizer};
 use oaif::generate::{GenerateOptions, Generator, Request, SamplingParams};
@@ -18,7 +19,7 @@ use oaif::gpu::{Arena, Category, Counts, DeviceKind, Format, Gpu, GpuOptions, Gr
 use oaif::gpu::{Plan, PlanOptions, Recorder, Tensor, Tier, Work, read, write};
 use oaif::model::architecture::WeightSpec;
 use oaif::model::stream::Capacity;
-use oaif::model::{FloatFormat, LoraConfig, LoraTargets, Model, ModelConfig, Scorer, Weights};
+use oaif::model::{FloatFormat, FrozenFormat, LoraConfig, LoraTargets, Model, ModelConfig, Scorer, Weights};
 use oaif::ops::{self, AttentionShape, KeySource, Norm, Rotary, SelfAttention, all_cases};
 use oaif::optim::{Optimiser, OptimiserKind};
 use oaif::preference::PreferenceLoss;
@@ -315,7 +316,12 @@ fn a_machine_without_a_gpu_can_measure() {
 
 /// How the matrices of `model` are held, each once.
 fn formats(model: &Model) -> Vec<Format> {
-    let mut all: Vec<Format> = model.base().iter().filter(|w| w.shape.len() == 2).map(|w| w.format).collect();
+    formats_of(model.base())
+}
+
+/// How matrices are held, without repetitions.
+fn formats_of(weights: &Weights) -> Vec<Format> {
+    let mut all: Vec<Format> = weights.iter().filter(|w| w.shape.len() == 2).map(|w| w.format).collect();
     all.dedup();
     all
 }
@@ -396,6 +402,51 @@ fn a_16_bit_base_computes_what_f32_weights_of_the_same_values_do() {
         let found = formats(&Model::load(&gpu, &fixture(name), false).unwrap());
         assert_eq!(found, [if name == "tiny" { Format::Bf16 } else { Format::F32 }]);
     }
+}
+
+#[test]
+fn a_base_in_blocks_of_integers_computes_what_f32_weights_of_the_same_values_do() {
+    let Some(gpu) = gpu() else { return };
+    let shape = Shape::parse("c=128,f=192,l=2,h=4,k=2,d=32,v=96").unwrap();
+    let own = Model::random(&gpu, shape.config().unwrap(), false, 5).unwrap();
+    let config = LoraConfig { rank: 3, alpha: 6.0, rank_stabilised: false, targets: LoraTargets::AllLinear };
+    let gradients = |base: &Model| {
+        let model = base.add_adapter(config.clone(), 1).unwrap();
+        step_values(&model, &pair_step(&gpu, &model, true))
+    };
+    for (wanted, held, bound) in [
+        (FrozenFormat::Q8, &[Format::Q8][..], 0.02),
+        // Neither the embedding nor the head is of a layer.
+        (FrozenFormat::Q4, &[Format::Q8, Format::Q4, Format::Q8], 0.3),
+    ] {
+        let base = own.base().frozen_copy(wanted).unwrap();
+        assert_eq!(formats_of(&base), held);
+        let exact = own.base().frozen_copy(FloatFormat::F32.into()).unwrap();
+        for weight in base.iter() {
+            exact.upload(&weight.name, &base.download(weight).unwrap()).unwrap();
+        }
+        let model = |weights| Model::new(&gpu, own.config().clone(), weights).unwrap();
+        let again = base.frozen_copy(wanted).unwrap();
+        let (base, exact, again) = (model(base), model(exact), model(again));
+        let [short, same, own] = [&base, &exact, &own].map(|model| logps(&gpu, model, &trees()));
+        assert_eq!(bits(&logps(&gpu, &again, &trees())), bits(&short), "a copy");
+        let distance = relative_distance(&short, &same);
+        assert!(distance <= 1e-6, "{held:?}: {distance}");
+        let distance = relative_distance(&short, &own);
+        assert!(distance > 0.0 && distance < bound, "{held:?}: {distance} from f32");
+        let distance = relative_distance(&gradients(&base), &gradients(&exact));
+        assert!(distance <= 1e-6, "{held:?}: gradients {distance}");
+    }
+}
+
+#[test]
+fn rows_that_are_no_whole_groups_are_held_in_16_bits() {
+    let gpu = Gpu::without_device(Limits::default());
+    let spec = |shape: [usize; 2]| WeightSpec::new(format!("{shape:?}"), shape.to_vec());
+    let specs = [[5, 64], [5, 172], [5, 6], [3, 128]].map(spec);
+    let weights = Weights::frozen(&gpu, &specs, FrozenFormat::Q8).unwrap();
+    assert_eq!(formats_of(&weights), [Format::Q8, Format::F16, Format::F32, Format::Q8]);
+    assert_eq!(gpu.memory().total, 5 * 68 + 5 * 172 * 2 + 5 * 6 * 4 + 3 * 136);
 }
 
 #[test]

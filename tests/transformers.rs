@@ -233,7 +233,8 @@ fn an_adapter_gives_the_log_probabilities_and_gradients_of_peft() {
     let stabilised = base.load_adapter(&fixture("tiny_lora"), false).unwrap();
     let terms = stabilised.adapter().unwrap().layout.terms().to_vec();
     let layout = LoraLayout::new(terms, base.architecture(), true);
-    let weights = Weights::frozen(&gpu, &layout.weights(base.architecture()), FloatFormat::F32).unwrap();
+    let weights =
+        Weights::frozen(&gpu, &layout.weights(base.architecture()), FloatFormat::F32.into()).unwrap();
     for weight in stabilised.adapter().unwrap().weights.iter() {
         let values = stabilised.adapter().unwrap().weights.download(weight).unwrap();
         weights.upload(&weight.name, &values).unwrap();

@@ -6,7 +6,7 @@ use crate::generate::{GenerateOptions, Generator, SamplingParams};
 use crate::gpu::shader::KernelKey;
 use crate::gpu::{Arena, Gpu};
 use crate::model::stream::Capacity;
-use crate::model::{FloatFormat, LoraConfig, LoraTargets, Model, ModelConfig, Scorer, Weights};
+use crate::model::{FloatFormat, FrozenFormat, LoraConfig, LoraTargets, Model, ModelConfig, Scorer, Weights};
 use crate::optim::{Optimiser, OptimiserKind};
 use crate::preference::PreferenceLoss;
 use crate::train::pair_step::PairStep;
@@ -31,14 +31,17 @@ const RESPONSE: usize = 128;
 const DECODED: [usize; 3] = [1, 8, 64];
 
 /// The kernels that `gpu` would launch for a model of `config`: training, scoring, prefill, decoding and sampling,
-/// with all weights trained in f32, and with LoRA of rank 16 on a frozen f16 base. Each kernel is there once for every
+/// with all weights trained in f32, and with LoRA of rank 16 on a frozen base in f16, in blocks of 8-bit and of 4-bit
+/// integers. Each kernel is there once for every
 /// step that launches it. Nothing is allocated and nothing runs.
 ///
 /// # Errors
 /// What recording these steps reports: sizes that no model has, a tensor above the limits of `gpu`.
 pub fn recorded_kernels(gpu: &Gpu, config: &ModelConfig) -> Result<Vec<RecordedKernel>> {
     let mut all = full(gpu, config)?;
-    all.extend(lora(gpu, config)?);
+    for base in [FloatFormat::F16.into(), FrozenFormat::Q8, FrozenFormat::Q4] {
+        all.extend(lora(gpu, config, base)?);
+    }
     Ok(all)
 }
 
@@ -49,10 +52,10 @@ fn full(gpu: &Gpu, config: &ModelConfig) -> Result<Vec<RecordedKernel>> {
     record("f32", gpu, |gpu| Model::random(gpu, config.clone(), true, 1))
 }
 
-fn lora(gpu: &Gpu, config: &ModelConfig) -> Result<Vec<RecordedKernel>> {
-    record("f16 + LoRA", gpu, |gpu| {
+fn lora(gpu: &Gpu, config: &ModelConfig, base: FrozenFormat) -> Result<Vec<RecordedKernel>> {
+    record(&format!("{} + LoRA", base.name()), gpu, |gpu| {
         let specs = config.architecture.weights();
-        let base = Weights::frozen(gpu, &specs, FloatFormat::F16.into())?;
+        let base = Weights::frozen(gpu, &specs, base)?;
         let targets = LoraTargets::AllLinear;
         let adapter = LoraConfig { rank: 16, alpha: 32.0, rank_stabilised: false, targets };
         Model::new(gpu, config.clone(), base)?.add_adapter(adapter, 1)
@@ -129,11 +132,12 @@ mod tests {
         let launches = |step: &str, name: &str| all.iter().any(|k| k.step == step && k.key.name == name);
         for (step, name) in [
             ("f32 training", "linear_backward_weight"),
-            ("f16 + LoRA training", "preference_loss"),
+            ("float16 + LoRA training", "preference_loss"),
             ("f32 optimiser", "adamw"),
             ("f32 optimiser", "adafactor_update"),
             ("f32 scoring", "logprob_forward"),
-            ("f16 + LoRA generation", "sample_best"),
+            ("float16 + LoRA generation", "sample_best"),
+            ("q4 + LoRA scoring", "linear_forward"),
         ] {
             assert!(launches(step, name), "{step}: {name}");
         }

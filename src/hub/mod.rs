@@ -15,6 +15,7 @@ mod cache;
 mod client;
 mod download;
 mod hash;
+mod listed;
 mod listing;
 mod names;
 mod settings;
@@ -23,6 +24,7 @@ mod wanted;
 
 use std::path::PathBuf;
 
+pub use listed::{CachedModel, cached_models};
 pub use names::{Commit, Kind, Repo};
 pub use settings::{Settings, Token};
 pub use wanted::Wanted;

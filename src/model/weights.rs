@@ -8,7 +8,7 @@ use half::{bf16, f16};
 use super::architecture::WeightSpec;
 use super::format::{FrozenFormat, to_bf16, to_blocks, to_f16};
 use crate::error::{Error, Remedy, Result};
-use crate::gpu::{Category, Format, blocks, Gpu, Recorder, Region, Tensor};
+use crate::gpu::{Category, Format, Gpu, Recorder, Region, Tensor, blocks};
 use crate::ops::Matrix;
 
 /// One weight, in as many parts as the GPU's binding limit asks for.

@@ -160,6 +160,24 @@ fn a_backend_that_hides_the_gpu_is_named() {
 }
 
 #[test]
+fn generate_answers_what_a_user_says_as_a_conversation_would() {
+    let Some(place) = Place::with(&["tiny"]) else { return };
+    let generate = "generate --model tiny --temperature 0 --max-new-tokens 5 --json";
+    let said = place.oaif(&format!("{generate} --chat --system sad --prompt fox")).done();
+    let messages = json!([{"role": "system", "content": "sad"}, {"role": "user", "content": "fox"}]);
+    place.write("prompts.jsonl", &json!({"prompt": messages}).to_string());
+    assert_eq!(said.out, place.oaif(&format!("{generate} --prompts prompts.jsonl")).done().out);
+    // What is a conversation stays one; a text alone is another prompt.
+    assert_eq!(said.out, place.oaif(&format!("{generate} --chat --prompts prompts.jsonl")).done().out);
+    assert_ne!(said.out, place.oaif(&format!("{generate} --prompt fox")).done().out);
+    place.oaif("generate --model tiny --prompt fox --system sad").refused(2, &["--chat"]);
+    place.set("tiny/tokenizer_config.json", "chat_template", json!(null));
+    place
+        .oaif("generate --model tiny --chat --prompt fox")
+        .refused(1, &["tiny: has no chat template", "--chat"]);
+}
+
+#[test]
 fn a_chat_keeps_what_was_said_until_a_new_one_begins() {
     let Some(place) = place() else { return };
     let chat = |input: &str, flags: &str| {

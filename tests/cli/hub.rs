@@ -197,3 +197,39 @@ fn a_download_that_is_killed_goes_on_where_it_was() {
     let ranges: Vec<_> = hub.seen().into_iter().filter(|seen| seen.cdn).map(|seen| seen.range).collect();
     assert_eq!(ranges, [Some(format!("bytes={}-", size / 2))]);
 }
+
+#[test]
+fn models_in_the_cache_are_listed_with_what_they_are() {
+    let Some((place, hub)) = place() else { return };
+    let empty = place.oaif("models").done();
+    assert!(
+        empty.out.contains("Qwen3ForCausalLM") && empty.out.contains("No models are in the cache"),
+        "{}",
+        empty.out
+    );
+    let line = "generate --prompt fox --max-new-tokens 2 --model org/tiny";
+    Outcome::of(place.online(&hub, line)).done();
+    Outcome::of(place.online(&hub, &format!("{DPO} --dry-run"))).done();
+    // Another one, that nothing here runs.
+    let config = json!({"architectures": ["MixtralForCausalLM"], "model_type": "mixtral"}).to_string();
+    hub.add("models/org/experts", &[("config.json", config.as_bytes()), ("model.safetensors", b"none")]);
+    let refused = Outcome::of(place.online(&hub, "generate --prompt fox --model org/experts"));
+    assert_eq!(refused.code, Some(1), "{}", refused.err);
+    let listed = place.oaif("models").done().out;
+    let line =
+        |name: &str| listed.lines().find(|line| line.contains(name)).unwrap_or_else(|| panic!("{listed}"));
+    assert!(line("org/tiny").contains("LlamaForCausalLM"), "{listed}");
+    assert!(
+        line("org/experts").contains("does not run: ") && line("org/experts").contains("experts"),
+        "{listed}"
+    );
+    // What cannot be read is no reason to list nothing.
+    std::fs::create_dir_all(place.path("hf/hub/models--org--odd/snapshots/nothing")).unwrap();
+    std::fs::write(place.path("hf/hub/models--odd"), "odd").unwrap();
+    let rows = place.oaif("models --json").done().out;
+    let rows: Vec<serde_json::Value> = rows.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(rows.iter().filter(|row| row.get("family").is_some()).count(), 12);
+    let tiny = rows.iter().find(|row| row["model"] == "org/tiny").unwrap();
+    assert_eq!((&tiny["commit"], &tiny["runs"]), (&json!(COMMIT), &json!(true)));
+    assert!(tiny["bytes"].as_u64().unwrap() > 1000);
+}

@@ -154,7 +154,7 @@ impl Doors {
                     _ => {}
                 }
                 let (gpu, right) = self.dry_or_not(draws);
-                let weights = Weights::frozen(&self.dry, &given, FloatFormat::F32);
+                let weights = Weights::frozen(&self.dry, &given, FloatFormat::F32.into());
                 let result = weights.and_then(|weights| Model::new(gpu, config, weights));
                 call(("new model", change, size, fault, right), valid && fault == 0 && right, result)
             }

@@ -218,7 +218,12 @@ impl BenchArgs {
         only("--sequences", !self.sequences.is_empty(), &[Decode], "decode")?;
         only("--judge-model", self.judge_model.is_some(), &[Align], "align")?;
         let held = if self.lora_r.is_some() { &models[..] } else { &[Prefill, Decode] };
-        only("--base-dtype", self.base_dtype.plan()?.is_some(), held, "prefill and decode, to all with --lora-r")?;
+        only(
+            "--base-dtype",
+            self.base_dtype.plan()?.is_some(),
+            held,
+            "prefill and decode, to all with --lora-r",
+        )?;
         let alone = self.suites == [Step] || self.sweep.is_none();
         ensure(alone, "--sweep", "this flag", "of use here: it belongs to oaif bench step")?;
         match self.sweep.is_some() && !self.batch.is_empty() {

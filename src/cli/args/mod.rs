@@ -20,7 +20,9 @@ pub(crate) use annotator::AnnotatorPlan;
 pub(crate) use bench::{BenchPlan, Form, Suite};
 #[cfg(feature = "demo")]
 pub(crate) use demo::DemoPlan;
-pub(crate) use tools::{ChatPlan, DoctorPlan, ExportPlan, GeneratePlan, JudgePlan, Prompts, ScorePlan};
+pub(crate) use tools::{
+    ChatPlan, DoctorPlan, ExportPlan, GeneratePlan, JudgePlan, ModelsPlan, Prompts, ScorePlan,
+};
 pub(crate) use train::{AlignPlan, DpoPlan, SftPlan, TrainPlan};
 
 use crate::error::{Error, Result};
@@ -55,6 +57,8 @@ pub(crate) enum Command {
     Judge(Box<tools::JudgeArgs>),
     /// Merge a LoRA adapter into its model, or store a model in another float format
     Export(Box<tools::ExportArgs>),
+    /// List the families of models that run, and the models in the hub's cache
+    Models(Box<tools::ModelsArgs>),
     /// Show the GPUs and test the kernels on one
     Doctor(Box<tools::DoctorArgs>),
     /// Time kernels and steps on a GPU beside its measured ceilings

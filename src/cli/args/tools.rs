@@ -29,6 +29,12 @@ pub(crate) struct GenerateArgs {
     /// What --prompts calls its prompt
     #[arg(long, value_name = "NAME", default_value = "prompt")]
     prompt_column: String,
+    /// Each prompt is what a user says: it is put in the model's chat template, and the answer is the model's turn
+    #[arg(long)]
+    chat: bool,
+    /// --chat: what the conversation begins with
+    #[arg(long, value_name = "TEXT", requires = "chat", allow_hyphen_values = true)]
+    system: Option<String>,
     /// Samples of each prompt
     #[arg(long, value_name = "N", default_value_t = 1)]
     num_samples: usize,
@@ -71,6 +77,10 @@ pub(crate) struct GeneratePlan {
     /// LoRA adapter.
     pub adapter: Option<PathBuf>,
     pub prompts: Prompts,
+    /// Whether prompts are messages of a user.
+    pub chat: bool,
+    /// The message before each.
+    pub system: Option<String>,
     pub sampling: SamplingPlan,
     pub num_samples: usize,
     pub seed: u32,
@@ -100,6 +110,8 @@ impl GenerateArgs {
             model: model_dir("--model", &self.model)?,
             adapter: self.adapter.plan()?,
             prompts,
+            chat: self.chat,
+            system: self.system,
             sampling: self.sampling.plan(1.0, 64)?,
             num_samples: positive("--num-samples", self.num_samples)?,
             seed: self.seed,
@@ -341,6 +353,26 @@ impl Fetch for JudgePlan {
     fn inputs(&mut self) -> Vec<Input<'_>> {
         let judge = self.annotator.model_mut();
         judge.map(|path| Input { flag: "--judge-model", what: What::Model, path }).into_iter().collect()
+    }
+}
+
+/// `oaif models`.
+#[derive(Debug, Args)]
+pub(crate) struct ModelsArgs {
+    /// Print JSON lines
+    #[arg(long)]
+    json: bool,
+}
+
+/// `oaif models`, checked.
+#[derive(Debug)]
+pub(crate) struct ModelsPlan {
+    pub json: bool,
+}
+
+impl ModelsArgs {
+    pub fn plan(self) -> ModelsPlan {
+        ModelsPlan { json: self.json }
     }
 }
 

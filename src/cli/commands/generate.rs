@@ -7,7 +7,7 @@ use serde_json::json;
 use super::{warn_of, write_lines};
 use crate::cli::args::{GeneratePlan, Prompts};
 use crate::data::encoder::at;
-use crate::data::rows::{Prompt, Text, read_prompts};
+use crate::data::rows::{Conversation, Message, Prompt, Text, read_prompts};
 use crate::data::tokenizer::StopMatcher;
 use crate::error::{Error, Result};
 use crate::generate::{GenerateOptions, Generator, Request, Response, slots_for};
@@ -19,7 +19,7 @@ const HEADING: usize = 60;
 
 pub fn run(plan: GeneratePlan) -> Result<()> {
     let alone = |text| vec![Prompt { prompt: Text::Plain(text), reference: None, place: 1.into() }];
-    let prompts = match plan.prompts {
+    let mut prompts = match plan.prompts {
         Prompts::Text(text) => alone(text),
         Prompts::StandardInput => alone(read_to_end(io::stdin())?),
         Prompts::File(path, columns) => read_prompts(&path, &columns)?,
@@ -27,6 +27,13 @@ pub fn run(plan: GeneratePlan) -> Result<()> {
     let gpu = plan.gpu.open()?;
     let policy = Policy::frozen(&gpu, &plan.model, plan.adapter.as_deref(), plan.base_dtype)?;
     warn_of(&policy.model);
+    if plan.chat {
+        if policy.template.is_none() {
+            let why = "has no chat template: leave out --chat, and the text itself is continued";
+            return Err(Error::file(&plan.model, why));
+        }
+        prompts.iter_mut().for_each(|row| row.prompt = said(&row.prompt, plan.system.as_deref()));
+    }
     let context = policy.model.architecture().context;
     let encode = |row: &Prompt| {
         let ids = policy.encoder().prompt(&row.prompt);
@@ -77,6 +84,14 @@ pub fn run(plan: GeneratePlan) -> Result<()> {
         })
     });
     write_lines(plan.output.as_deref(), rows)
+}
+
+/// A prompt as what a user says, after the system's message. What is a conversation already stays one.
+fn said(prompt: &Text, system: Option<&str>) -> Text {
+    let Text::Plain(text) = prompt else { return prompt.clone() };
+    let system = system.map(|text| Message::new("system", text));
+    let messages = system.into_iter().chain([Message::new("user", text)]).collect();
+    Text::Chat(Conversation { messages, ..Conversation::default() })
 }
 
 /// The whole of a text, without the line break that ends its last line.

@@ -10,6 +10,7 @@ pub mod dpo;
 pub mod export;
 pub mod generate;
 pub mod judge;
+pub mod models;
 pub mod score;
 pub mod sft;
 mod summary;

@@ -1,0 +1,101 @@
+//! `oaif models`.
+
+use std::path::Path;
+
+use serde_json::json;
+
+use crate::cli::args::ModelsPlan;
+use crate::cli::print;
+use crate::error::Result;
+#[cfg(feature = "http")]
+use crate::error::size;
+#[cfg(feature = "http")]
+use crate::hub::{CachedModel, Settings, cached_models};
+#[cfg(feature = "http")]
+use crate::model::ModelConfig;
+#[cfg(feature = "http")]
+use crate::model::adapter_storage::ADAPTER_CONFIG;
+use crate::model::families::FAMILIES;
+
+pub fn run(plan: ModelsPlan) -> Result<()> {
+    if plan.json {
+        for family in FAMILIES {
+            let (name, models) = (family.architecture, family.models);
+            print(json!({"family": name, "model_type": family.model_type, "models": models}))?;
+        }
+    } else {
+        print("Families that run:")?;
+        let width = FAMILIES.iter().map(|family| family.architecture.len()).max().unwrap_or(0);
+        for family in FAMILIES {
+            print(format!("  {:width$}  {}", family.architecture, family.models))?;
+        }
+    }
+    in_the_cache(&plan)
+}
+
+#[cfg(not(feature = "http"))]
+fn in_the_cache(_: &ModelsPlan) -> Result<()> {
+    Ok(())
+}
+
+#[cfg(feature = "http")]
+fn in_the_cache(plan: &ModelsPlan) -> Result<()> {
+    let settings = Settings::from_env()?;
+    let models = cached_models(&settings)?;
+    if plan.json {
+        for CachedModel { repo, commit, dir, bytes } in &models {
+            let (runs, what) = split(kind(dir));
+            print(json!({
+                "model": repo.to_string(), "commit": commit.to_string(), "path": dir, "bytes": bytes, "runs": runs,
+                "what": what,
+            }))?;
+        }
+        return Ok(());
+    }
+    match models.is_empty() {
+        true => print(format!("\nNo models are in the cache, {}.", settings.cache.display()))?,
+        false => print(format!("\nIn the cache, {}:", settings.cache.display()))?,
+    }
+    let width = models.iter().map(|model| model.repo.to_string().len()).max().unwrap_or(0);
+    for CachedModel { repo, dir, bytes, .. } in &models {
+        let what = match kind(dir) {
+            Ok(what) => what,
+            Err(why) => format!("does not run: {why}"),
+        };
+        print(format!("  {:width$}  {:>10}  {what}", repo.to_string(), size(*bytes)))?;
+    }
+    Ok(())
+}
+
+#[cfg(feature = "http")]
+fn split(kind: Result<String, String>) -> (bool, String) {
+    match kind {
+        Ok(what) => (true, what),
+        Err(why) => (false, why),
+    }
+}
+
+/// What a folder of the cache holds, or why it does not run.
+#[cfg(feature = "http")]
+fn kind(dir: &Path) -> Result<String, String> {
+    if dir.join(ADAPTER_CONFIG).exists() {
+        return Ok("a LoRA adapter".into());
+    }
+    let config = ModelConfig::load(dir).map_err(|error| {
+        // The folder is named already.
+        let text = error.to_string();
+        let file = dir.join("config.json").display().to_string();
+        text.replace(&file, "config.json").replace(&dir.display().to_string(), "it")
+    })?;
+    let mut what = config.name.clone();
+    if !has_weights(dir) {
+        what.push_str(", without its weights");
+    }
+    Ok(what)
+}
+
+#[cfg(feature = "http")]
+fn has_weights(dir: &Path) -> bool {
+    let names = ["model.safetensors", "model.safetensors.index.json"];
+    names.iter().any(|name| dir.join(name).exists())
+}
