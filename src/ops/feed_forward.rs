@@ -212,7 +212,7 @@ fn launch_gated_backward(
     params.extend(term.map(|_| ("rank", rank.into())));
     let kind = GatedBackward { activation: activation.code(), lora: term.is_some(), others: sum.is_some() };
     let Shared { groups, mut constants } =
-        product::along_left(r, (dy.rows, cols), last.rows, last.part.format, kind.lora);
+        product::along_left(r, (dy.rows, cols), last.rows, last.part.format, kind.lora, true);
     constants.extend(kind.list());
     let terms = ((last.rows + rank) * cols) as f64;
     r.launch(Launch {

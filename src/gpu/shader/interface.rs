@@ -87,17 +87,18 @@ fn unpacked(format: Format, word: &str) -> String {
 fn load_of_blocks(format: Format, name: &str) -> String {
     let words = format.group_words();
     let scales = words - 1;
-    let (word, mask, middle) = match format {
-        Format::Q8 => (format!("{name}[group + ((element >> 2u) & 15u)]"), 255, 128),
-        _ => (format!("{name}[group + ((element >> 3u) & 7u)] >> (element & 4u)"), 15, 8),
+    let (word, middle) = match format {
+        Format::Q8 => (format!("{name}[group + ((element >> 2u) & 15u)]"), 128),
+        _ => (format!("({name}[group + ((element >> 3u) & 7u)] >> (element & 4u)) & 0x0f0f0f0fu"), 8),
     };
+    // Compilers know the bytes of a word by these shifts and masks, and some GPUs convert each by one instruction.
     format!(
         "    let element = at + k;
     let group = (element >> 6u) * {words}u;
     let scale = unpack2x16float({name}[group + {scales}u] >> ((element >> 1u) & 16u)).x / {SCALED_BY}.0;
     let word = {word};
-    let integers = (vec4(word) >> vec4(0u, 8u, 16u, 24u)) & vec4({mask}u);
-    return vec4<f32>(integers) * scale - {middle}.0 * scale;"
+    let integers = (vec4(word) >> vec4(0u, 8u, 16u, 24u)) & vec4(255u);
+    return (vec4<f32>(integers) - {middle}.0) * scale;"
     )
 }
 

@@ -185,7 +185,8 @@ pub(super) fn launch_backward_input(
     ];
     params.extend(lora.map(|_| ("rank", rank.into())));
     let kind = LinearBackwardInput { lora: lora.is_some(), add: dx.accumulate == Accumulate::Add };
-    let Shared { groups, mut constants } = along_left(r, (dy.rows, cols), inner, w.part.format, kind.lora);
+    let Shared { groups, mut constants } =
+        along_left(r, (dy.rows, cols), inner, w.part.format, kind.lora, false);
     constants.extend(kind.list());
     r.launch(Launch {
         kernel: "linear_backward_input",

@@ -57,6 +57,7 @@ pub(in crate::ops) fn along_both(r: &Recorder, p: Forward) -> Shared {
         ProductTile::Staged(tile) => {
             // Halves of a tile that belong together are whole quads of a lane.
             let tile = if p.paired && tile.lane_cols < 8 { StagedTile::FLAT } else { tile };
+            let tile = if p.paired { beside_long_finish(tile, p.format) } else { tile };
             let kind = Staging { two_terms: p.two_terms, paired: p.paired, ..Staging::default() };
             let mut shared = staged(tile, p.rows, cols, kind);
             shared.constants.extend(no_norm(p));
@@ -65,20 +66,32 @@ pub(in crate::ops) fn along_both(r: &Recorder, p: Forward) -> Shared {
     }
 }
 
-/// A product along the left rows alone: dx = dy w, with (rows, cols) results of `inner` elements each.
+/// A product along the left rows alone: dx = dy w, with (rows, cols) results of `inner` elements each, and whether
+/// `finish` does more than to store them.
 pub(in crate::ops) fn along_left(
     r: &Recorder,
     (rows, cols): (Dim, usize),
     inner: usize,
     format: Format,
     two_terms: bool,
+    long_finish: bool,
 ) -> Shared {
     if let Products::Unrolled(tiles) = r.tuning().products {
         return unrolled_along_left(tiles, rows, cols, two_terms);
     }
     let class = ProductClass::new(ProductForm::AlongLeft, rows.max(), cols, inner, format);
     let kind = Staging { right_along_k: false, two_terms, ..Staging::default() };
-    staged(staged_tile(r, class, by_shape(rows, cols)), rows, cols, kind)
+    let tile = staged_tile(r, class, by_shape(rows, cols));
+    staged(if long_finish { beside_long_finish(tile, format) } else { tile }, rows, cols, kind)
+}
+
+/// The tile where `finish` is long: unpacking integers beside it takes a few registers more than Intel's GPUs have for the
+/// largest.
+fn beside_long_finish(tile: StagedTile, format: Format) -> StagedTile {
+    match format {
+        Format::Q8 | Format::Q4 if tile == StagedTile::SQUARE => StagedTile::FLAT,
+        _ => tile,
+    }
 }
 
 /// A product along neither: dw = dyᵀ x, with (rows, cols) results of `inner` elements each, of which there are `slices`.
