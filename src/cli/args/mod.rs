@@ -20,7 +20,9 @@ pub(crate) use annotator::AnnotatorPlan;
 pub(crate) use bench::{BenchPlan, Form, Suite};
 #[cfg(feature = "demo")]
 pub(crate) use demo::DemoPlan;
-pub(crate) use tools::{ChatPlan, DoctorPlan, ExportPlan, GeneratePlan, JudgePlan, Prompts, ScorePlan};
+pub(crate) use tools::{
+    ChatPlan, DoctorPlan, ExportFormat, ExportPlan, GeneratePlan, JudgePlan, Prompts, ScorePlan,
+};
 pub(crate) use train::{AlignPlan, DpoPlan, SftPlan, TrainPlan};
 
 use crate::error::{Error, Result};

@@ -1,7 +1,8 @@
 //! `oaif export`.
 
 use super::warn_of;
-use crate::cli::args::ExportPlan;
+use crate::cli::args::{ExportFormat, ExportPlan};
+use crate::cli::console::say;
 use crate::error::Result;
 use crate::train::Policy;
 
@@ -9,6 +10,13 @@ pub fn run(plan: ExportPlan) -> Result<()> {
     let gpu = plan.gpu.open()?;
     let policy = Policy::frozen(&gpu, &plan.model, plan.adapter.as_deref(), None)?;
     warn_of(&policy.model);
-    policy.model.merge_adapter()?.save(&plan.output, Some(&plan.model), plan.format)?;
+    let model = policy.model.merge_adapter()?;
+    match plan.format {
+        ExportFormat::Folder(format) => model.save(&plan.output, Some(&plan.model), format)?,
+        ExportFormat::Gguf(format) => {
+            let warnings = model.save_gguf(&plan.output, &plan.model, format)?;
+            warnings.iter().for_each(|text| say(format_args!("oaif: warning: {text}")));
+        }
+    }
     crate::cli::print(plan.output.display())
 }
