@@ -31,7 +31,6 @@ pub(super) fn describe(
     metadata: &mut Metadata,
     config: &ModelConfig,
     a: &Architecture,
-    name: &str,
     format: GgufFormat,
 ) -> Result<Described> {
     let model_type = match config.name.as_str() {
@@ -47,7 +46,6 @@ pub(super) fn describe(
     };
     metadata.text("general.architecture", gguf);
     metadata.text("general.type", "model");
-    metadata.text("general.name", name);
     metadata.u32("general.file_type", format.file_type());
     metadata.u32("general.quantization_version", 2);
     let mut writer = Writer {

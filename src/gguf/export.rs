@@ -10,6 +10,7 @@ use super::names::modules;
 use super::tensor_type::{BF16, F16, F32, Q8_0, TensorType};
 use super::tokenizer;
 use super::writer::{Metadata, Planned, write_atomic};
+use crate::data::tokenizer::Tokenizer;
 use crate::error::{Error, Result};
 use crate::model::storage::finite;
 use crate::model::weights::Weight;
@@ -73,10 +74,14 @@ impl Model {
     /// [`Error::Config`] for a model that llama.cpp computes otherwise, and for a number that `format` has no room for;
     /// [`Error::File`] for a tokenizer that it does not have; [`Error::SelfCheck`] for a number that is not finite.
     pub fn save_gguf(&self, path: &Path, source: &Path, format: GgufFormat) -> Result<Vec<String>> {
-        let name = source.file_stem().unwrap_or_default().to_string_lossy();
         let mut metadata = Metadata::default();
-        let described = describe(&mut metadata, self.config(), self.architecture(), &name, format)?;
-        tokenizer::write::write(&mut metadata, source, self.architecture().vocab)?;
+        let described = describe(&mut metadata, self.config(), self.architecture(), format)?;
+        let (tokenizer, mut warnings) =
+            tokenizer::write::write(&mut metadata, source, self.architecture().vocab)?;
+        let name = source.file_stem().unwrap_or_default().to_string_lossy();
+        if !fails_by_name(&name, &tokenizer) {
+            metadata.text("general.name", &name);
+        }
 
         let architecture = self.architecture();
         let layouts: HashMap<String, (String, Layout)> = modules(architecture)
@@ -120,8 +125,17 @@ impl Model {
             let piece = PIECE.next_multiple_of(tensor.kind.block);
             values.chunks(piece).try_for_each(|values| write(&encoded(tensor, values)?))
         })?;
-        Ok(described.warnings)
+        warnings.extend(described.warnings);
+        Ok(warnings)
     }
+}
+
+/// Whether llama.cpp would fail because of the name: it takes a model called so for a Phi-3, and looks for its tokens.
+fn fails_by_name(name: &str, tokenizer: &Tokenizer) -> bool {
+    let name = name.to_lowercase();
+    let has = |token: &&str| tokenizer.token_to_id(token).is_some();
+    (name.contains("phi-3") || name.contains("phi3"))
+        && !["</s>", "<unk>", "<s>", "<|endoftext|>"].iter().all(has)
 }
 
 /// Where the numbers of a tensor are from.

@@ -4,11 +4,15 @@ use super::warn_of;
 use crate::cli::args::{ExportFormat, ExportPlan};
 use crate::cli::console::say;
 use crate::error::Result;
+use crate::gguf;
+use crate::model::FloatFormat;
 use crate::train::Policy;
 
 pub fn run(plan: ExportPlan) -> Result<()> {
     let gpu = plan.gpu.open()?;
-    let policy = Policy::frozen(&gpu, &plan.model, plan.adapter.as_deref(), None)?;
+    // Half precision, which quantised weights are unpacked to elsewhere, has not all of their bits.
+    let dtype = gguf::file_of(&plan.model)?.map(|_| FloatFormat::F32);
+    let policy = Policy::frozen(&gpu, &plan.model, plan.adapter.as_deref(), dtype)?;
     warn_of(&policy.model);
     let model = policy.model.merge_adapter()?;
     match plan.format {

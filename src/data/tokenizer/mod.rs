@@ -278,7 +278,9 @@ pub(super) fn special_tokens(dir: &Path) -> Result<Map<String, Value>> {
 
 /// The ids that the model's configuration files in `dir` give under `name`, the more particular file first.
 pub(crate) fn configured_ids(dir: &Path, name: &str) -> Result<Vec<u32>> {
-    for file in ["generation_config.json", "config.json"] {
+    // A GGUF file says all in one place.
+    let files = if gguf::file_of(dir)?.is_some() { 1 } else { 2 };
+    for file in &["generation_config.json", "config.json"][..files] {
         let (path, value) = gguf::json(dir, file)?;
         let value = value.unwrap_or_default();
         let ids = token_ids(&value[name]).map_err(|why| Error::file(&path, format!("{name} {why}")))?;

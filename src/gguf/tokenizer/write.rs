@@ -22,11 +22,16 @@ const SPECIAL: [(&str, &str); 5] = [
     ("mask_token", "tokenizer.ggml.mask_token_id"),
 ];
 
-/// Adds the tokenizer and the chat templates of the model in `dir`, which has `vocab` tokens.
+/// Adds the tokenizer and the chat templates of the model in `dir`, which has `vocab` tokens. Returns it, and what a user should
+/// know.
 ///
 /// # Errors
 /// [`Error::File`] for a tokenizer that llama.cpp does not have.
-pub(in crate::gguf) fn write(metadata: &mut Metadata, dir: &Path, vocab: usize) -> Result<()> {
+pub(in crate::gguf) fn write(
+    metadata: &mut Metadata,
+    dir: &Path,
+    vocab: usize,
+) -> Result<(Tokenizer, Vec<String>)> {
     let (tokenizer, parts) = Tokenizer::load_parts(dir)?;
     let path = gguf::json(dir, "tokenizer.json")?.0;
     let refused = |why: String| Error::file(&path, why);
@@ -39,8 +44,22 @@ pub(in crate::gguf) fn write(metadata: &mut Metadata, dir: &Path, vocab: usize) 
     }
     let pieces = model["byte_fallback"] == true;
     let tokens = Tokens::new(&parts, vocab, pieces);
+    let mut warnings = Vec::new();
     if pieces {
+        if tokens.kinds.iter().filter(|kind| **kind == Kind::Byte).count() < 256 {
+            warnings.push(
+                "the tokenizer has no tokens for single bytes: llama.cpp crashes on a text with a character that is no token"
+                    .to_owned(),
+            );
+        }
         let space_first = space_first(&parts.file).map_err(refused)?;
+        if parts.file["pre_tokenizer"]["prepend_scheme"] == "first" {
+            warnings.push(
+                "the tokenizer puts a space before the first word of a text alone, and none before a space: llama.cpp does so \
+                 before every text behind a special token, too"
+                    .to_owned(),
+            );
+        }
         metadata.text(key::MODEL, "llama");
         metadata.text(key::WORDS, "default");
         metadata.flag(key::SPACE_FIRST, space_first);
@@ -70,7 +89,8 @@ pub(in crate::gguf) fn write(metadata: &mut Metadata, dir: &Path, vocab: usize) 
     let (begins, ends) = ends(&tokenizer).map_err(refused)?;
     metadata.flag(key::ADDS_BOS, begins);
     metadata.flag(key::ADDS_EOS, ends);
-    write_templates(metadata, dir)
+    write_templates(metadata, dir)?;
+    Ok((tokenizer, warnings))
 }
 
 /// Tokens and what they are for, one for each of the model's ids.
