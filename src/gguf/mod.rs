@@ -1,8 +1,8 @@
 //! GGUF, the files of llama.cpp and Ollama: a model in one file, with its tokenizer and chat template.
 //!
 //! To the rest of this crate such a file looks like the folder that transformers would have for the same model: its
-//! metadata become the content of `config.json`, `tokenizer.json` and their like ([`json`]), its tensors those of
-//! safetensors files ([`GgufTensors`]).
+//! metadata become the content of `config.json`, `tokenizer.json` and their like, its tensors those of safetensors files
+//! ([`GgufTensors`]).
 
 mod blocks;
 mod config;
@@ -13,6 +13,8 @@ mod layout;
 mod names;
 mod tensor_type;
 mod tensors;
+#[cfg(test)]
+mod tests;
 mod tokenizer;
 mod writer;
 
@@ -21,7 +23,8 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 pub use export::GgufFormat;
-pub(crate) use tensors::{GgufTensors, float_format};
+pub use tensors::GgufTensors;
+pub(crate) use tensors::float_format;
 
 use crate::error::{Error, Result};
 use crate::files;

@@ -11,8 +11,9 @@ use super::tensor_type::TensorType;
 use crate::error::Result;
 use crate::model::{Architecture, FloatFormat};
 
-/// The tensors of a file.
-pub(crate) struct GgufTensors {
+/// The tensors of a file. Opening reads the header alone; a tensor's elements are read when asked for, a range of rows at a
+/// time if wanted.
+pub struct GgufTensors {
     container: Container,
     /// What the file calls each, and how it lies there.
     named: BTreeMap<String, (String, Layout)>,
@@ -21,6 +22,9 @@ pub(crate) struct GgufTensors {
 impl GgufTensors {
     /// The tensors of the file at `path`, of a model of this architecture. What the architecture does not have keeps its
     /// name.
+    ///
+    /// # Errors
+    /// [`crate::Error::File`] for what is no such file, and for a damaged one.
     pub fn open(path: &Path, architecture: &Architecture) -> Result<GgufTensors> {
         let container = Container::open(path)?;
         let gguf = container.text("general.architecture")?.unwrap_or_default();
@@ -57,17 +61,25 @@ impl GgufTensors {
     }
 
     /// Whether a tensor can be read as one of the shape `expected`, by the header alone.
+    ///
+    /// # Errors
+    /// [`crate::Error::File`] for one that is not there, of another shape, or of a type that is not read.
     pub fn check(&self, name: &str, expected: &[usize]) -> Result<()> {
         self.find(name, expected).map(|_| ())
     }
 
     /// All elements of a tensor of the shape `expected`, outermost dimension first.
+    ///
+    /// # Errors
+    /// As [`GgufTensors::check`].
     pub fn read_f32(&self, name: &str, expected: &[usize]) -> Result<Vec<f32>> {
-        let rows = if expected.len() == 1 { expected[0] } else { expected[0].max(1) };
-        self.read_rows_f32(name, expected, 0..rows)
+        self.read_rows_f32(name, expected, 0..expected[0])
     }
 
     /// The rows `rows` of a tensor of the shape `expected`, of a vector the elements.
+    ///
+    /// # Errors
+    /// As [`GgufTensors::check`].
     pub fn read_rows_f32(&self, name: &str, expected: &[usize], rows: Range<usize>) -> Result<Vec<f32>> {
         let (tensor, layout) = self.find(name, expected)?;
         let cols: usize = expected[1..].iter().product();

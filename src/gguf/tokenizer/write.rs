@@ -1,6 +1,6 @@
 //! A tokenizer as the metadata of a GGUF file.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use serde_json::Value;
@@ -46,7 +46,7 @@ pub(in crate::gguf) fn write(
     let tokens = Tokens::new(&parts, vocab, pieces);
     let mut warnings = Vec::new();
     if pieces {
-        if tokens.kinds.iter().filter(|kind| **kind == Kind::Byte).count() < 256 {
+        if !tokens.have_all_bytes() {
             warnings.push(
                 "the tokenizer has no tokens for single bytes: llama.cpp crashes on a text with a character that is no token"
                     .to_owned(),
@@ -123,6 +123,16 @@ impl Tokens {
             tokens.set(u64::from(*id), text, kind);
         }
         tokens
+    }
+
+    /// Whether each byte of a text, at worst, is a token.
+    fn have_all_bytes(&self) -> bool {
+        let known: HashSet<&str> = self.texts.iter().map(String::as_str).collect();
+        (0..=u8::MAX).all(|byte| {
+            let character = char::from(byte).to_string();
+            known.contains(format!("<0x{byte:02X}>").as_str())
+                || byte.is_ascii() && known.contains(character.as_str())
+        })
     }
 
     /// What is beyond the model's ids is none of its tokens.
