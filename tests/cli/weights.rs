@@ -99,7 +99,7 @@ fn a_gguf_file_is_a_model_wherever_one_is_taken() {
     }
     place.set("tiny_tied/config.json", "eos_token_id", json!(0));
     place.write("tiny_tied/chat_template.jinja", "{{ messages[0]['content'] }}");
-    place.write("rows.jsonl", "{\"prompt\": \"a b\", \"completion\": \" c\"}\n".repeat(4));
+    place.write("rows.jsonl", "{\"prompt\": \"ab\", \"completion\": \"cd\"}\n".repeat(4));
     place.oaif("export --model tiny_tied --output model.gguf --dtype float16").done();
     let generated = |model: &str| {
         let line = format!("generate --model {model} --prompt a --temperature 0 --max-new-tokens 8 --json");

@@ -74,7 +74,8 @@ pub(super) fn model_dir(flag: &str, path: &Path) -> Result<PathBuf> {
             "{shown} is not a folder: give the folder that holds a model's {MODEL_CONFIG}, or a GGUF file{or}"
         ));
     }
-    if path.join(MODEL_CONFIG).exists() || gguf::file_of(path)?.is_some() {
+    let only = gguf::file_of(path).map_err(|error| Error::config(flag, error.to_string()))?;
+    if path.join(MODEL_CONFIG).exists() || only.is_some() {
         return Ok(path.to_owned());
     }
     // Only --model has an --adapter beside it.

@@ -72,7 +72,13 @@ pub(in crate::gguf) fn write(
         })?;
         metadata.text(key::MODEL, "gpt2");
         metadata.text(key::WORDS, words.names[0]);
-        metadata.texts(key::MERGES, &merges(model).map(|pair| pair.join(" ")).collect::<Vec<_>>());
+        // A model may have fewer tokens than its tokenizer.
+        let known: HashSet<&str> = tokens.texts.iter().map(String::as_str).collect();
+        let whole = |[left, right]: &[&str; 2]| {
+            [*left, *right, &format!("{left}{right}")].iter().all(|token| known.contains(token))
+        };
+        let merges: Vec<String> = merges(model).filter(whole).map(|pair| pair.join(" ")).collect();
+        metadata.texts(key::MERGES, &merges);
     }
     metadata.texts(key::TOKENS, &tokens.texts);
     metadata.i32s(key::KINDS, tokens.kinds.iter().map(|kind| *kind as i32));
