@@ -10,6 +10,7 @@
 //! - [`data`]: dataset rows, tokenizer, chat templates, packing of prefix trees.
 //! - [`ops`]: every op with its launch, its gradient rule and its rows of the table of cases.
 //! - [`tuning`]: which of the kernels' variants a device runs, chosen by trying.
+//! - [`gguf`]: the files of llama.cpp and Ollama, which stand for a model's folder.
 //! - [`model`]: configuration, weights, LoRA, the decoder, scoring.
 //! - [`generate`], [`preference`], [`optim`], [`annotate`]: sampling, losses, optimisers, annotators.
 //! - [`train`], [`eval`]: supervised, offline and online training; judging results.
@@ -34,6 +35,7 @@ pub mod error;
 pub mod eval;
 pub mod files;
 pub mod generate;
+pub mod gguf;
 pub mod gpu;
 #[cfg(feature = "http")]
 pub mod hub;

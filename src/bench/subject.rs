@@ -191,7 +191,7 @@ impl Held {
         match (self, source) {
             (Held::Trained, _) => Ok(FloatFormat::F32.into()),
             (Held::Frozen(Some(format)) | Held::Lora { format: Some(format), .. }, _) => Ok(format),
-            (_, Source::Folder(dir)) => Ok(FloatFormat::of_model(dir)?.into()),
+            (_, Source::Folder(dir)) => FrozenFormat::of_model(dir),
             (_, Source::Random(_)) => Ok(FloatFormat::F32.into()),
         }
     }

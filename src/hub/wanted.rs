@@ -34,8 +34,10 @@ const MODEL: [&str; 15] = [
 /// A tokenizer's further chat templates.
 const TEMPLATES: &str = "additional_chat_templates/";
 
+/// How the names of GGUF files end.
+const GGUF: &str = ".gguf";
 /// Ends of the names of weights that are not read.
-const OTHER_WEIGHTS: [&str; 8] = [".bin", ".gguf", ".onnx", ".h5", ".msgpack", ".pt", ".pth", ".safetensors"];
+const OTHER_WEIGHTS: [&str; 7] = [".bin", ".onnx", ".h5", ".msgpack", ".pt", ".pth", ".safetensors"];
 /// Ends of the names of rows that are read, and of those that are not.
 const ROWS: [&str; 4] = [".jsonl", ".json", ".jsonl.gz", ".json.gz"];
 const OTHER_ROWS: [&str; 10] =
@@ -79,7 +81,19 @@ impl Wanted {
             let others = names.iter().filter(|name| template(name) || tiktoken(name));
             named.chain(others.map(|name| (*name).to_owned())).collect::<Vec<_>>()
         };
+        let safetensors = has(WEIGHTS) || has(INDEX);
+        let ggufs: Vec<&&str> = names.iter().filter(|name| name.ends_with(GGUF)).collect();
         match self {
+            // One file with all of it.
+            Wanted::Model | Wanted::ModelWithoutWeights if !safetensors && !ggufs.is_empty() => match &ggufs[..] {
+                [one] if !one.contains('/') => Ok(Choice { files: vec![(**one).to_owned()], index: None }),
+                _ => refused(format!(
+                    "has no {WEIGHTS}, and of GGUF files {}: get one by `hf download {} FILE --local-dir DIR`, then give \
+                     DIR/FILE",
+                    listed(ggufs.iter().copied()).unwrap_or_default(),
+                    repo.to_string().split('@').next().unwrap_or_default()
+                )),
+            },
             Wanted::Model | Wanted::ModelWithoutWeights if !has(CONFIG) => refused(match has(ADAPTER_CONFIG) {
                 true => "is a LoRA adapter, not a model: give the model that it was made for, and this as the adapter".into(),
                 false => format!("is no model that can be read (it has no {CONFIG})"),
@@ -292,8 +306,8 @@ mod tests {
 
     #[test]
     fn a_repository_without_safetensors_is_refused_by_what_it_has() {
-        let why = choose(Wanted::Model, &["config.json", "pytorch_model.bin", "x.gguf"]).unwrap_err();
-        assert!(why.contains("has no model.safetensors, only pytorch_model.bin, x.gguf"), "{why}");
+        let why = choose(Wanted::Model, &["config.json", "pytorch_model.bin", "x.onnx"]).unwrap_err();
+        assert!(why.contains("has no model.safetensors, only pytorch_model.bin, x.onnx"), "{why}");
         let why = choose(Wanted::Model, &["config.json"]).unwrap_err();
         assert!(why.contains("has no weights: expected model.safetensors"), "{why}");
         let why = choose(Wanted::Model, &["adapter_config.json", "adapter_model.safetensors"]).unwrap_err();
@@ -302,6 +316,18 @@ mod tests {
         assert!(why.contains("is a model"), "{why}");
         let why = choose(Wanted::Adapter, &["adapter_config.json", "adapter_model.bin"]).unwrap_err();
         assert!(why.contains("only adapter_model.bin"), "{why}");
+    }
+
+    #[test]
+    fn a_repository_of_one_gguf_file_is_that_file() {
+        for wanted in [Wanted::Model, Wanted::ModelWithoutWeights] {
+            let files = choose(wanted, &["README.md", "config.json", "x-q8_0.gguf"]).unwrap();
+            assert_eq!(files, ["x-q8_0.gguf"]);
+        }
+        let why = choose(Wanted::Model, &["x-q4_0.gguf", "x-q8_0.gguf"]).unwrap_err();
+        assert!(why.contains("x-q4_0.gguf, x-q8_0.gguf: get one by `hf download a/b FILE"), "{why}");
+        let both = choose(Wanted::Model, &["config.json", "model.safetensors", "x.gguf"]).unwrap();
+        assert_eq!(both, ["config.json", "model.safetensors"]);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use super::companions::Companions;
 use super::lora::{LoraConfig, LoraLayout};
 use super::safetensors_io::TensorFiles;
 use super::storage::{into_folder, read_into, save_weights};
+use super::tensor_source::TensorSource;
 use super::weights::{Weight, Weights};
 use super::{Adapter, FloatFormat, Model};
 use crate::error::{Error, Result};
@@ -73,6 +74,7 @@ impl Model {
         let stored = stored_names(&found, &layout, self.architecture(), &config)
             .map_err(|why| Error::file(&file, why))?;
         let weights = allocate()?;
+        let found = TensorSource::Safetensors(found);
         for spec in specs.iter().filter(|_| !gpu.is_measuring()) {
             read_into(&found, &stored[&spec.name], &weights, spec)?;
         }

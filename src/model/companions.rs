@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::files;
+use crate::{files, gguf};
 
 /// Ends of the names of weights, their indexes, and a training's state, in any library's format.
 const WEIGHTS: [&str; 17] = [
@@ -81,8 +81,11 @@ pub(super) enum Companions {
 }
 
 impl Companions {
-    /// Copies them from the folder `source` to `dir`.
+    /// Copies them from the folder `source` to `dir`, or writes there what a GGUF file says of the same.
     pub fn copy(self, source: &Path, dir: &Path) -> Result<()> {
+        if let Some(file) = gguf::file_of(source)? {
+            return gguf::write_companions(&file, dir, self == Companions::All);
+        }
         let real = |path: &Path| fs::canonicalize(path).map_err(Error::io("read", path));
         let home = real(source)?;
         if home == real(dir)? {

@@ -10,7 +10,7 @@ use super::families::{FAMILIES, Family, UNSUPPORTED};
 use super::format::FloatFormat;
 use super::settings::Settings;
 use crate::error::{Error, Result};
-use crate::files;
+use crate::{files, gguf};
 
 /// A decoder's description, checked, and the file that it is from.
 #[derive(Clone, Debug, PartialEq)]
@@ -58,18 +58,24 @@ const DROPOUTS: [&str; 6] =
     ["attention_dropout", "attn_pdrop", "resid_pdrop", "embd_pdrop", "hidden_dropout", "embedding_dropout"];
 
 impl ModelConfig {
-    /// Reads and checks `config.json` in `dir`. What it gets wrong, and what this crate cannot run, is
+    /// Reads and checks `config.json` in `dir`, or the metadata of a GGUF file. What it gets wrong, and what this crate cannot run, is
     /// [`Error::File`].
     pub fn load(dir: &Path) -> Result<ModelConfig> {
-        let path = dir.join("config.json");
-        let json = files::read_json_if_present(&path)?.ok_or_else(|| {
+        let (path, json) = gguf::json(dir, "config.json")?;
+        let json = json.ok_or_else(|| {
             let why = match dir.join(ADAPTER_CONFIG).exists() {
                 true => "is a LoRA adapter's folder: give its base model's folder as the model, this one as adapter",
                 false => "has no config.json: give a model's folder as Hugging Face lays it out",
             };
             Error::file(dir, why)
         })?;
-        ModelConfig::from_json(json).map_err(|why| Error::file(path, why))
+        let mut config = ModelConfig::from_json(json).map_err(|why| Error::file(&path, why))?;
+        if dir != path && gguf::is_named_so(&path) {
+            config
+                .warnings
+                .push(format!("the weights are those of {}, the only ones in its folder", path.display()));
+        }
+        Ok(config)
     }
 
     /// Checks the content of a `config.json`. The error says what is wrong with it, without the path.

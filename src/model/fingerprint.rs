@@ -10,11 +10,15 @@ use super::safetensors_io::TensorFiles;
 use crate::data::chat::templates;
 use crate::digest::{Digest, Digester};
 use crate::error::Result;
-use crate::files;
+use crate::{files, gguf};
 
 /// The weights in `dir` with their configuration. A folder without weights is told by its configuration alone.
 pub(crate) fn model(dir: &Path) -> Result<Digest> {
     let mut digester = Digester::default();
+    if let Some(file) = gguf::file_of(dir)? {
+        digester.file(&file)?;
+        return Ok(digester.finish());
+    }
     let config = files::read_json_if_present(&dir.join("config.json"))?.unwrap_or_default();
     digester.bytes(config.to_string().as_bytes());
     if TensorFiles::are_in(dir) {
@@ -44,13 +48,17 @@ pub(crate) fn adapter(dir: &Path) -> Result<Digest> {
 /// What makes token ids of a text, and the ids that end one.
 pub(crate) fn tokenizer(dir: &Path, eos: &[u32]) -> Result<Digest> {
     let mut digester = Digester::default();
+    if let Some(file) = gguf::file_of(dir)? {
+        let (_, content) = gguf::json(&file, "tokenizer.json")?;
+        digester.bytes(content.unwrap_or_default().to_string().as_bytes());
+    }
     for name in ["tokenizer.json", "special_tokens_map.json", "added_tokens.json"] {
         let path = dir.join(name);
         if path.exists() {
             digester.file(&path)?;
         }
     }
-    let mut config = files::read_json_if_present(&dir.join("tokenizer_config.json"))?.unwrap_or_default();
+    let mut config = gguf::json(dir, "tokenizer_config.json")?.1.unwrap_or_default();
     if let Some(keys) = config.as_object_mut() {
         keys.remove("chat_template");
     }
@@ -61,7 +69,7 @@ pub(crate) fn tokenizer(dir: &Path, eos: &[u32]) -> Result<Digest> {
 
 /// The chat templates, if there are any, wherever they stand.
 pub(crate) fn chat_template(dir: &Path) -> Result<Option<Digest>> {
-    let config = files::read_json_if_present(&dir.join("tokenizer_config.json"))?.unwrap_or_default();
+    let config = gguf::json(dir, "tokenizer_config.json")?.1.unwrap_or_default();
     let templates = templates(dir, &config)?;
     let mut digester = Digester::default();
     for (name, (_, source)) in &templates {

@@ -139,7 +139,7 @@ impl FloatFormat {
     ///
     /// # Errors
     /// [`Error::Config`] for a number that this format has no room for.
-    pub(super) fn encode(self, name: &str, values: &[f32]) -> Result<Vec<u8>> {
+    pub(crate) fn encode(self, name: &str, values: &[f32]) -> Result<Vec<u8>> {
         Ok(match self {
             FloatFormat::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
             FloatFormat::F16 => to_f16(name, values)?.iter().flat_map(|v| v.to_le_bytes()).collect(),

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::architecture::WeightSpec;
 use super::config::ModelConfig;
 use super::names::Names;
-use super::safetensors_io::TensorFiles;
+use super::tensor_source::TensorSource;
 use crate::error::{Error, Result};
 
 /// What old files hold beside weights: rotary tables, and masks of attention.
@@ -24,7 +24,7 @@ const COMPARED: usize = 1 << 20;
 
 /// The files of a model folder, opened.
 pub(super) struct ModelFiles {
-    files: TensorFiles,
+    files: TensorSource,
     names: &'static Names,
     /// What the names of the decoder's tensors begin with in these files: as in a causal model's, or nothing in those of a
     /// bare decoder, or once more in those of a model wrapped around one, which transformers reads as well.
@@ -32,18 +32,19 @@ pub(super) struct ModelFiles {
 }
 
 impl ModelFiles {
-    /// Opens the files in `dir`.
-    pub fn open(dir: &Path, names: &'static Names) -> Result<ModelFiles> {
-        let files = TensorFiles::open(dir)?;
+    /// Opens the files in `dir`, or a GGUF file, of the model that `config` describes.
+    pub fn open(dir: &Path, config: &ModelConfig) -> Result<ModelFiles> {
+        let files = TensorSource::open(dir, &config.architecture)?;
+        let names = config.architecture.names;
         let usual = names.decoder.to_owned();
         let all = [usual.clone(), String::new(), format!("model.{usual}")];
         let final_norm = format!("{}.weight", names.final_norm);
-        let found = all.into_iter().find(|decoder| files.info(&format!("{decoder}{final_norm}")).is_some());
+        let found = all.into_iter().find(|decoder| files.has(&format!("{decoder}{final_norm}")));
         Ok(ModelFiles { files, names, decoder: found.unwrap_or(usual) })
     }
 
     /// The tensors.
-    pub fn files(&self) -> &TensorFiles {
+    pub fn files(&self) -> &TensorSource {
         &self.files
     }
 
@@ -51,10 +52,8 @@ impl ModelFiles {
     pub fn stored_name(&self, name: &str, tied: bool) -> String {
         let stored = self.plain_name(name);
         let head = self.plain_name(&self.names.head());
-        let under_head = tied
-            && name == self.names.embedding()
-            && self.files.info(&stored).is_none()
-            && self.files.info(&head).is_some();
+        let under_head =
+            tied && name == self.names.embedding() && !self.files.has(&stored) && self.files.has(&head);
         if under_head { head } else { stored }
     }
 
@@ -75,8 +74,8 @@ impl ModelFiles {
         let [embedding, head] =
             [self.names.embedding(), self.names.head()].map(|name| self.plain_name(&name));
         let shape = [config.architecture.vocab, config.architecture.hidden];
-        match (self.files.info(&embedding), self.files.info(&head)) {
-            (Some(_), Some(_)) if config.architecture.tied => {
+        match (self.files.has(&embedding), self.files.has(&head)) {
+            (true, true) if config.architecture.tied => {
                 if self.differ(&embedding, &head, &shape)? {
                     config.untie(format!(
                         "config.json says tie_word_embeddings, but {head} differs from {embedding}: the file's own head \
@@ -85,12 +84,12 @@ impl ModelFiles {
                 }
                 Ok(())
             }
-            (Some(tensor), None) if !config.architecture.tied => {
+            (true, false) if !config.architecture.tied => {
                 let why = format!(
                     "has no tensor {head}, and config.json does not say tie_word_embeddings: set that to true if the \
                      head is the embedding, or get the missing file"
                 );
-                Err(Error::file(&tensor.path, why))
+                Err(Error::file(self.files.path(&embedding), why))
             }
             _ => Ok(()),
         }
@@ -121,14 +120,16 @@ impl ModelFiles {
         let mut left = self.files.names().filter(|name| !used.contains(*name) && !ignored(name));
         if let Some(first) = left.next() {
             let why = format!(
-                "holds {} tensor(s) that {} does not have, such as {first}: is config.json the right one?",
+                "holds {} tensor(s) that {} does not have, such as {first}: is {} the right one?",
                 1 + left.count(),
-                config.name
+                config.name,
+                self.files.description()
             );
-            return Err(Error::file(&self.files.info(first).expect("one of its names").path, why));
+            return Err(Error::file(self.files.path(first), why));
         }
         specs
             .iter()
+            .map(|spec| self.files.stored(spec))
             .try_for_each(|spec| self.files.check(&self.stored_name(&spec.name, tied), &spec.stored_shape()))
     }
 }

@@ -12,26 +12,30 @@ use super::config::ModelConfig;
 use super::format::{FloatFormat, FrozenFormat};
 use super::model_files::ModelFiles;
 use super::safetensors_io::{MODEL_FILE, TensorFiles, TensorSpec, write_atomic};
+use super::tensor_source::TensorSource;
 use super::weights::{Weight, Weights};
 use crate::error::{Error, Result};
-use crate::files;
 use crate::gpu::Gpu;
 use crate::reference::uniform;
+use crate::{files, gguf};
 
-impl FloatFormat {
+impl FrozenFormat {
     /// The format that the matrices of the model in `dir` are all stored in; f32 where they are not of one format.
     /// Where the weights are not there, what `config.json` says of them.
-    pub fn of_model(dir: &Path) -> Result<FloatFormat> {
+    pub fn of_model(dir: &Path) -> Result<FrozenFormat> {
+        if let Some(file) = gguf::file_of(dir)? {
+            return gguf::frozen_format(&file);
+        }
         if TensorFiles::are_in(dir) {
             let found = TensorFiles::open(dir)?;
             let matrices = found.names().filter_map(|name| found.info(name)).filter(|t| t.shape.len() == 2);
             let mut formats = matrices.map(|tensor| FloatFormat::of(tensor.dtype).unwrap_or_default());
             let first = formats.next().unwrap_or_default();
-            return Ok(if formats.all(|f| f == first) { first } else { FloatFormat::F32 });
+            return Ok(if formats.all(|f| f == first) { first } else { FloatFormat::F32 }.into());
         }
         let raw = ModelConfig::load(dir)?.raw;
         let stated = raw["dtype"].as_str().or(raw["torch_dtype"].as_str());
-        Ok(stated.and_then(FloatFormat::parse).unwrap_or_default())
+        Ok(stated.and_then(FloatFormat::parse).unwrap_or_default().into())
     }
 }
 
@@ -39,7 +43,7 @@ impl FloatFormat {
 const READ_BYTES: usize = 64 << 20;
 
 impl Model {
-    /// Loads a model folder: frozen, held in the file's own format, or with `train` ready for full fine-tuning, which
+    /// Loads a model folder, or a GGUF file: frozen, held in the file's own format, or with `train` ready for full fine-tuning, which
     /// is in f32. A measuring `Gpu` reads no weights, and `config.json` is all that it needs.
     ///
     /// # Errors
@@ -56,7 +60,7 @@ impl Model {
     /// # Errors
     /// As [`Model::load`]; [`Error::Config`] for a number that the format has no room for.
     pub fn load_frozen(gpu: &Gpu, dir: &Path, format: Option<FrozenFormat>) -> Result<Model> {
-        let format = format.map_or_else(|| FloatFormat::of_model(dir).map(FrozenFormat::from), Ok)?;
+        let format = format.map_or_else(|| FrozenFormat::of_model(dir), Ok)?;
         Model::load_into(gpu, dir, |specs| Weights::frozen(gpu, specs, format))
     }
 
@@ -73,11 +77,11 @@ impl Model {
             );
             return Err(Error::file(dir, why));
         }
-        if gpu.is_measuring() && !TensorFiles::are_in(dir) {
+        if gpu.is_measuring() && !TensorSource::is_at(dir)? {
             let weights = allocate(&config.architecture.weights())?;
             return Ok(Model::new(gpu, config, weights)?.of_folder(dir));
         }
-        let found = ModelFiles::open(dir, config.architecture.names)?;
+        let found = ModelFiles::open(dir, &config)?;
         found.settle_head(&mut config)?;
         let specs = config.architecture.weights();
         // Before any memory is taken for them.
@@ -85,7 +89,7 @@ impl Model {
         let weights = allocate(&specs)?;
         for spec in specs.iter().filter(|_| !gpu.is_measuring()) {
             let stored = found.stored_name(&spec.name, config.architecture.tied);
-            read_into(found.files(), &stored, &weights, spec)?;
+            read_into(found.files(), &stored, &weights, &found.files().stored(spec))?;
         }
         Ok(Model::new(gpu, config, weights)?.of_folder(dir))
     }
@@ -150,7 +154,7 @@ pub(crate) fn into_folder(dir: &Path, fill: impl FnOnce() -> Result<()>) -> Resu
 /// # Errors
 /// [`Error::File`] for a number that is not finite.
 pub(super) fn read_into(
-    found: &TensorFiles,
+    found: &TensorSource,
     stored: &str,
     weights: &Weights,
     spec: &WeightSpec,
@@ -158,9 +162,8 @@ pub(super) fn read_into(
     let check = |values: Vec<f32>| match values.iter().find(|value| !value.is_finite()) {
         None => Ok(values),
         Some(value) => {
-            let path = found.info(stored).map_or(Path::new(MODEL_FILE), |tensor| &tensor.path);
             let why = format!("tensor {stored} holds {value}: the file is damaged, get it again");
-            Err(Error::file(path, why))
+            Err(Error::file(found.path(stored), why))
         }
     };
     match (spec.stored, spec.shape.as_slice()) {
@@ -188,15 +191,23 @@ pub(super) fn save_weights(weights: &Weights, path: &Path, format: FloatFormat) 
     let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
     write_atomic(path, specs, &metadata, |spec| {
         let weight = weights.get(&spec.name).expect("listed above");
-        let values = weights.download(weight)?;
-        match values.iter().find(|value| !value.is_finite()) {
-            None => Ok(weight.spec().to_stored(values)),
-            Some(value) => Err(Error::SelfCheck(format!(
-                "{} holds {value}, so that nothing is saved: lower the learning rate of what trained it",
-                spec.name
-            ))),
-        }
+        Ok(weight.spec().to_stored(finite(weights, weight)?))
     })
+}
+
+/// The numbers of a weight, to be saved.
+///
+/// # Errors
+/// [`Error::SelfCheck`] for one that is not finite.
+pub(crate) fn finite(weights: &Weights, weight: &Weight) -> Result<Vec<f32>> {
+    let values = weights.download(weight)?;
+    match values.iter().find(|value| !value.is_finite()) {
+        None => Ok(values),
+        Some(value) => Err(Error::SelfCheck(format!(
+            "{} holds {value}, so that nothing is saved: lower the learning rate of what trained it",
+            weight.name
+        ))),
+    }
 }
 
 /// Reads weights that [`save_weights`] wrote.

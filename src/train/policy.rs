@@ -26,7 +26,7 @@ pub struct Policy {
 
 /// The model in `dir`, to be trained as the options say, and how a copy of it is held.
 pub(super) fn load_model(gpu: &Gpu, dir: &Path, options: &TrainOptions) -> Result<(Model, FrozenFormat)> {
-    let format = options.base_dtype.map_or_else(|| FloatFormat::of_model(dir).map(FrozenFormat::from), Ok)?;
+    let format = options.base_dtype.map_or_else(|| FrozenFormat::of_model(dir), Ok)?;
     let full = options.lora.is_none() && options.adapter.is_none();
     let base = if full { Model::load(gpu, dir, true)? } else { Model::load_frozen(gpu, dir, Some(format))? };
     let model = match (&options.adapter, &options.lora) {

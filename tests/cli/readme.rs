@@ -42,8 +42,8 @@ fn readmes_commands_work_in_order() {
     assert!(all.iter().any(|line| line.starts_with("oaif align")), "{all:?}");
     let mut ran = 0;
     for line in all.iter().filter_map(|line| line.strip_prefix("oaif ")) {
-        // The demo and the whole of the benchmarks have tests of their own.
-        if line.starts_with("demo") || line.starts_with("bench") {
+        // The demo and the whole of the benchmarks have tests of their own; so has GGUF, which has no tokenizer of words.
+        if line.starts_with("demo") || line.starts_with("bench") || line.contains(".gguf") {
             continue;
         }
         // The template by name is text that no tokenizer of a hundred words can read.

@@ -80,8 +80,54 @@ fn export_writes_into_a_folder_of_its_own_or_nothing() {
     place.refuses(&format!("{export} half"), 2, &["--output", "half is not empty"]);
     place.refuses(&format!("{export} tiny"), 2, &["--output", "tiny is not empty"]);
     place.refuses(&format!("{export} file"), 2, &["--output", "file is a file"]);
-    place.refuses(&format!("{export} model.GGUF"), 2, &["--output", "GGUF", "convert_hf_to_gguf.py"]);
+    place.write("there.gguf", "mine");
+    place.refuses(&format!("{export} there.gguf"), 2, &["--output", "there.gguf is there already"]);
+    place.refuses(&format!("{export} folder --dtype q8_0"), 2, &["--dtype", "q8_0", "ends in .gguf"]);
+    // Words are not a tokenizer that llama.cpp has.
+    place.refuses(&format!("{export} model.GGUF"), 1, &["tokenizer.json", "no such tokenizer"]);
+    assert!(!place.path("model.GGUF").exists());
     place.oaif(&format!("{export} empty")).done();
+}
+
+/// A model as it is, as a GGUF file, and as the only one in a folder: the same answers; an adapter on it and what is made of it.
+#[test]
+fn a_gguf_file_is_a_model_wherever_one_is_taken() {
+    let Some(place) = Place::with(&["tiny_tied"]) else { return };
+    let tokenizer = super::common::fixture("tokenizers/byte-level");
+    for file in ["tokenizer.json", "tokenizer_config.json"] {
+        std::fs::copy(tokenizer.join(file), place.path("tiny_tied").join(file)).unwrap();
+    }
+    place.set("tiny_tied/config.json", "eos_token_id", json!(0));
+    place.write("tiny_tied/chat_template.jinja", "{{ messages[0]['content'] }}");
+    place.write("rows.jsonl", "{\"prompt\": \"ab\", \"completion\": \"cd\"}\n".repeat(4));
+    place.oaif("export --model tiny_tied --output model.gguf --dtype float16").done();
+    let generated = |model: &str| {
+        let line = format!("generate --model {model} --prompt a --temperature 0 --max-new-tokens 8 --json");
+        place.oaif(&line).done()
+    };
+    place.oaif("export --model tiny_tied --output half --dtype float16").done();
+    let want = generated("half").out;
+    assert_eq!(generated("model.gguf").out, want);
+    std::fs::create_dir(place.path("folder")).unwrap();
+    std::fs::copy(place.path("model.gguf"), place.path("folder/only.gguf")).unwrap();
+    let only = generated("folder");
+    assert!(only.out == want && only.err.contains("only.gguf, the only ones in its folder"), "{}", only.err);
+    // What is made of it has its tokenizer and template beside it.
+    let sft = "sft --model model.gguf --dataset rows.jsonl --max-steps 1 --max-length 8";
+    place.oaif(&format!("{sft} --output-dir lora --lora-r 2")).done();
+    place.oaif(&format!("{sft} --output-dir full")).done();
+    let names = place.names("full/model");
+    for name in ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"] {
+        assert!(names.contains(&name.to_owned()), "{names:?}");
+    }
+    place.oaif("export --model model.gguf --adapter lora/adapter --output merged.gguf --dtype q8_0").done();
+    generated("merged.gguf");
+    generated("full/model");
+    std::fs::copy(place.path("model.gguf"), place.path("folder/other.gguf")).unwrap();
+    let line = "generate --model folder --prompt a";
+    place.refuses(line, 2, &["holds 2 GGUF files", "only.gguf, other.gguf"]);
+    place.write("broken.gguf", "GGUF\x03\0\0\0");
+    place.refuses("generate --model broken.gguf --prompt a", 1, &["broken.gguf: is truncated"]);
 }
 
 #[test]

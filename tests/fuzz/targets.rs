@@ -11,7 +11,9 @@ use oaif::data::rows::{
     Columns, Conversation, Message, Text, read_completions, read_pairs, read_prompts, read_responses,
 };
 use oaif::data::tokenizer::Tokenizer;
+use oaif::gguf::GgufTensors;
 use oaif::gpu::{Gpu, Limits};
+use oaif::model::architecture::WeightSpec;
 use oaif::model::safetensors_io::{MODEL_FILE, TensorFiles};
 use oaif::model::{Model, ModelConfig};
 
@@ -25,7 +27,7 @@ pub struct Target {
     pub prepare: fn(&Path) -> Run,
 }
 
-pub const TARGETS: [Target; 9] = [
+pub const TARGETS: [Target; 10] = [
     Target { name: "safetensors", prepare: safetensors },
     Target { name: "config", prepare: config },
     Target { name: "tokenizer", prepare: tokenizer },
@@ -35,6 +37,7 @@ pub const TARGETS: [Target; 9] = [
     Target { name: "rows", prepare: rows },
     Target { name: "adapter", prepare: adapter },
     Target { name: "state", prepare: state },
+    Target { name: "gguf", prepare: gguf },
 ];
 
 fn safetensors(dir: &Path) -> Run {
@@ -169,5 +172,22 @@ fn state(dir: &Path) -> Run {
     Box::new(move |input| {
         std::fs::write(dir.join("state.json"), input).unwrap();
         oaif::train::read_state(&dir).is_ok()
+    })
+}
+
+/// A whole model: its configuration, every tensor, its tokenizer and its template.
+fn gguf(dir: &Path) -> Run {
+    let path = dir.join("model.gguf");
+    Box::new(move |input| {
+        std::fs::write(&path, input).unwrap();
+        let template = ChatTemplate::load(&path);
+        let tokenizer = Tokenizer::load_for(&path, 512);
+        let encoded = tokenizer.is_ok_and(|tokenizer| encodes(&tokenizer)) && template.is_ok();
+        let Ok(config) = ModelConfig::load(&path) else { return encoded };
+        let Ok(tensors) = GgufTensors::open(&path, &config.architecture) else { return encoded };
+        let read = |spec: &WeightSpec| tensors.read_f32(&spec.name, &spec.shape).is_ok();
+        // A file may claim more layers than one wants to list.
+        let specs = || config.architecture.weights().into_iter().take(64);
+        encoded & specs().filter(|spec| tensors.has(&spec.name)).all(|spec| read(&spec))
     })
 }

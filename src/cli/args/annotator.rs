@@ -78,7 +78,7 @@ pub(crate) struct AnnotatorArgs {
     /// Who compares the responses
     #[arg(long, value_name = "KIND")]
     judge: Option<Kind>,
-    /// Folder of the judging model, or ORG/NAME[@REVISION] on the hub (llm, likelihood)
+    /// Folder of the judging model, a GGUF file, or ORG/NAME[@REVISION] on the hub (llm, likelihood)
     #[arg(long, value_name = "DIR|NAME")]
     judge_model: Option<PathBuf>,
     /// llm: summarisation, helpfulness, helpfulness-short, helpfulness-very-short, harmlessness, or a file with

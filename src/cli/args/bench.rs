@@ -69,7 +69,7 @@ pub(crate) struct BenchArgs {
     /// So many layers rather than the shape's own, which the results say
     #[arg(long, value_name = "N", conflicts_with = "model")]
     layers: Option<usize>,
-    /// Folder of a model to time instead, or ORG/NAME[@REVISION] on the hub
+    /// Folder of a model to time instead, a GGUF file, or ORG/NAME[@REVISION] on the hub
     #[arg(long, value_name = "DIR|NAME", alias = "model-name-or-path")]
     model: Option<PathBuf>,
     /// passes, step: sequences and their tokens, one or several, as 1x128,8x512 [default: passes 1x128, step what suits

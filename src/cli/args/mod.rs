@@ -21,7 +21,7 @@ pub(crate) use bench::{BenchPlan, Form, Suite};
 #[cfg(feature = "demo")]
 pub(crate) use demo::DemoPlan;
 pub(crate) use tools::{
-    ChatPlan, DoctorPlan, ExportPlan, GeneratePlan, JudgePlan, ModelsPlan, Prompts, ScorePlan,
+    ChatPlan, DoctorPlan, ExportFormat, ExportPlan, GeneratePlan, JudgePlan, ModelsPlan, Prompts, ScorePlan,
 };
 pub(crate) use train::{AlignPlan, DpoPlan, SftPlan, TrainPlan};
 

@@ -11,9 +11,9 @@ use serde_json::Value;
 use super::ensure;
 use crate::cli::fetch::{What, is_name, is_name_beside_folder};
 use crate::error::{Error, Result};
-use crate::files;
 use crate::model::adapter_storage::ADAPTER_CONFIG;
 use crate::train::run_dir::{CONTENTS, RUN, checkpoints};
+use crate::{files, gguf};
 
 const MODEL_CONFIG: &str = "config.json";
 /// What a run calls the model and the LoRA adapter that it trained.
@@ -53,7 +53,7 @@ pub(super) fn refuse_own_input(run: &Path, inputs: &[(&str, Option<&Path>)]) -> 
     Ok(())
 }
 
-/// The folder of a model, or its name on the hub. Whether it holds all that a model needs is for whoever reads it; here stands what else a folder
+/// The folder of a model, a GGUF file, or its name on the hub. Whether it holds all that a model needs is for whoever reads it; here stands what else a folder
 /// may be that people give.
 pub(super) fn model_dir(flag: &str, path: &Path) -> Result<PathBuf> {
     let (shown, refuse) = (path.display(), |why: String| Err(Error::config(flag, why)));
@@ -61,15 +61,21 @@ pub(super) fn model_dir(flag: &str, path: &Path) -> Result<PathBuf> {
         return Ok(path.to_owned());
     }
     if path.is_file() {
-        return refuse(format!("{shown} is a file, not a folder: give the folder that holds {MODEL_CONFIG}"));
+        return match gguf::is_named_so(path) {
+            true => Ok(path.to_owned()),
+            false => refuse(format!(
+                "{shown} is a file, and no .gguf: give the folder that holds {MODEL_CONFIG}, or a GGUF file"
+            )),
+        };
     }
     if !path.is_dir() {
         let or = or_on_the_hub(What::Model, path);
         return refuse(format!(
-            "{shown} is not a folder: give the folder that holds a model's {MODEL_CONFIG}{or}"
+            "{shown} is not a folder: give the folder that holds a model's {MODEL_CONFIG}, or a GGUF file{or}"
         ));
     }
-    if path.join(MODEL_CONFIG).exists() {
+    let only = gguf::file_of(path).map_err(|error| Error::config(flag, error.to_string()))?;
+    if path.join(MODEL_CONFIG).exists() || only.is_some() {
         return Ok(path.to_owned());
     }
     // Only --model has an --adapter beside it.
@@ -181,15 +187,15 @@ pub(super) fn run_dir(path: &Path) -> Result<PathBuf> {
     }
 }
 
-/// A folder for a model that is exported: a new one, or an empty one.
+/// A folder for a model that is exported: a new one, or an empty one. A GGUF file is new.
 pub(super) fn export_dir(output: PathBuf) -> Result<PathBuf> {
     let refused = |why: String| Err(Error::config("--output", why));
     let shown = output.display();
-    if output.extension().is_some_and(|end| end.eq_ignore_ascii_case("gguf")) {
-        return refused(format!(
-            "{shown} looks like a GGUF file, which is not written: give a folder, and convert it by llama.cpp's \
-             convert_hf_to_gguf.py"
-        ));
+    if gguf::is_named_so(&output) {
+        return match output.exists() {
+            true => refused(format!("{shown} is there already: choose another name")),
+            false => output_file("--output", &output),
+        };
     }
     match fs::read_dir(&output) {
         Ok(mut entries) => match entries.next() {

@@ -12,12 +12,16 @@ use super::{positive, unusable};
 use crate::cli::fetch::{Fetch, Input, What};
 use crate::data::rows::Columns;
 use crate::error::{Error, Result};
+use crate::gguf::{self, GgufFormat};
 use crate::model::{FloatFormat, FrozenFormat};
+
+/// How `oaif export` stores weights.
+const FORMATS: &str = "float32, bfloat16 or float16";
 
 /// `oaif generate`.
 #[derive(Debug, Args)]
 pub(crate) struct GenerateArgs {
-    /// Folder of the model, or ORG/NAME[@REVISION] on the hub
+    /// Folder of the model, a GGUF file, or ORG/NAME[@REVISION] on the hub
     #[arg(long, value_name = "DIR|NAME", alias = "model-name-or-path")]
     model: PathBuf,
     /// The prompt; -: what standard input holds
@@ -126,7 +130,7 @@ impl GenerateArgs {
 /// `oaif chat`.
 #[derive(Debug, Args)]
 pub(crate) struct ChatArgs {
-    /// Folder of the model, or ORG/NAME[@REVISION] on the hub
+    /// Folder of the model, a GGUF file, or ORG/NAME[@REVISION] on the hub
     #[arg(long, value_name = "DIR|NAME", alias = "model-name-or-path")]
     model: PathBuf,
     /// What the conversation begins with: who the model is, how it answers
@@ -175,7 +179,7 @@ impl ChatArgs {
 /// `oaif score`.
 #[derive(Debug, Args)]
 pub(crate) struct ScoreArgs {
-    /// Folder of the model, or ORG/NAME[@REVISION] on the hub
+    /// Folder of the model, a GGUF file, or ORG/NAME[@REVISION] on the hub
     #[arg(long, value_name = "DIR|NAME", alias = "model-name-or-path")]
     model: PathBuf,
     /// {"prompt","completion"} rows; -: from standard input
@@ -277,19 +281,28 @@ impl JudgeArgs {
 /// `oaif export`.
 #[derive(Debug, Args)]
 pub(crate) struct ExportArgs {
-    /// Folder of the model, or ORG/NAME[@REVISION] on the hub
+    /// Folder of the model, a GGUF file, or ORG/NAME[@REVISION] on the hub
     #[arg(long, value_name = "DIR|NAME", alias = "model-name-or-path")]
     model: PathBuf,
-    /// Folder to write the model to
-    #[arg(long, value_name = "DIR")]
+    /// Folder to write the model to, or a file whose name ends in .gguf
+    #[arg(long, value_name = "DIR|FILE.gguf")]
     output: PathBuf,
-    /// How its weights are stored: float32, bfloat16 or float16
+    /// How its weights are stored: float32, bfloat16 or float16; in GGUF also q8_0
     #[arg(long, value_name = "FORMAT", default_value = "float32")]
     dtype: String,
     #[command(flatten)]
     adapter: AdapterArgs,
     #[command(flatten)]
     gpu: GpuArgs,
+}
+
+/// What is written, and how its weights are stored.
+#[derive(Debug, PartialEq)]
+pub(crate) enum ExportFormat {
+    /// A folder as Hugging Face stores it.
+    Folder(FloatFormat),
+    /// One file for llama.cpp and Ollama.
+    Gguf(GgufFormat),
 }
 
 /// `oaif export`, checked.
@@ -299,14 +312,22 @@ pub(crate) struct ExportPlan {
     /// LoRA adapter to merge.
     pub adapter: Option<PathBuf>,
     pub output: PathBuf,
-    pub format: FloatFormat,
+    pub format: ExportFormat,
     pub gpu: GpuPlan,
 }
 
 impl ExportArgs {
     pub fn plan(self) -> Result<ExportPlan> {
-        let Some(format) = FloatFormat::parse(&self.dtype) else {
-            return unusable("--dtype", self.dtype, "float32, bfloat16 or float16");
+        let format = match gguf::is_named_so(&self.output) {
+            true => GgufFormat::parse(&self.dtype).map(ExportFormat::Gguf),
+            false => FloatFormat::parse(&self.dtype).map(ExportFormat::Folder),
+        };
+        let Some(format) = format else {
+            let why = match GgufFormat::parse(&self.dtype) {
+                Some(_) => format!("{FORMATS} (q8_0 is for an --output that ends in .gguf)"),
+                None => FORMATS.to_owned(),
+            };
+            return unusable("--dtype", self.dtype, &why);
         };
         Ok(ExportPlan {
             model: model_dir("--model", &self.model)?,

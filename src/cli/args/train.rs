@@ -34,7 +34,8 @@ enum Optim {
 #[command(next_help_heading = "Run")]
 #[serde(rename_all = "kebab-case")]
 struct TrainArgs {
-    /// Folder of the model to start from, or ORG/NAME[@REVISION] on the hub (HF_HOME, HF_TOKEN, HF_HUB_OFFLINE are heeded)
+    /// Folder of the model to start from, a GGUF file, or ORG/NAME[@REVISION] on the hub (HF_HOME, HF_TOKEN, HF_HUB_OFFLINE are
+    /// heeded)
     #[arg(long, value_name = "DIR|NAME", alias = "model-name-or-path")]
     model: PathBuf,
     /// Rows to train on: JSON lines or a JSON array, gzip or not; or ORG/NAME[@REVISION][:SPLIT or :FILE] on the hub

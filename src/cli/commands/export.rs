@@ -1,14 +1,26 @@
 //! `oaif export`.
 
 use super::warn_of;
-use crate::cli::args::ExportPlan;
+use crate::cli::args::{ExportFormat, ExportPlan};
+use crate::cli::console::say;
 use crate::error::Result;
+use crate::gguf;
+use crate::model::FloatFormat;
 use crate::train::Policy;
 
 pub fn run(plan: ExportPlan) -> Result<()> {
     let gpu = plan.gpu.open()?;
-    let policy = Policy::frozen(&gpu, &plan.model, plan.adapter.as_deref(), None)?;
+    // As the file has them, quantised weights would be rounded once more where they are not held in the same blocks.
+    let dtype = gguf::file_of(&plan.model)?.map(|_| FloatFormat::F32.into());
+    let policy = Policy::frozen(&gpu, &plan.model, plan.adapter.as_deref(), dtype)?;
     warn_of(&policy.model);
-    policy.model.merge_adapter()?.save(&plan.output, Some(&plan.model), plan.format)?;
+    let model = policy.model.merge_adapter()?;
+    match plan.format {
+        ExportFormat::Folder(format) => model.save(&plan.output, Some(&plan.model), format)?,
+        ExportFormat::Gguf(format) => {
+            let warnings = model.save_gguf(&plan.output, &plan.model, format)?;
+            warnings.iter().for_each(|text| say(format_args!("oaif: warning: {text}")));
+        }
+    }
     crate::cli::print(plan.output.display())
 }

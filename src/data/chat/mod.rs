@@ -22,7 +22,7 @@ use serde_json::{Map, Value as Json};
 use super::rows::{Conversation, Message, Text};
 use super::tokenizer;
 use crate::error::{Error, Result};
-use crate::files;
+use crate::gguf;
 
 /// The templates that are used, by name.
 const DEFAULT: &str = "default";
@@ -41,7 +41,7 @@ impl ChatTemplate {
     /// else `chat_template` in `tokenizer_config.json` or `chat_template.json` (a string, or one a name). `None` where
     /// there is none.
     pub fn load(dir: &Path) -> Result<Option<ChatTemplate>> {
-        let config = files::read_json_if_present(&dir.join("tokenizer_config.json"))?.unwrap_or_default();
+        let config = gguf::json(dir, "tokenizer_config.json")?.1.unwrap_or_default();
         let templates = folder::templates(dir, &config)?;
         if templates.is_empty() {
             return Ok(None);

@@ -1,6 +1,7 @@
 use serde_json::json;
 
 use super::*;
+use crate::files;
 
 /// Uses what templates in the wild use: methods of strings and maps, whitespace control, a namespace,
 /// `loop`, slices, `raise_exception`.

@@ -1,11 +1,11 @@
 //! `tokenizer.json`: read and checked for what the `tokenizers` library takes without a look.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
 use crate::error::{Error, Result};
-use crate::files;
+use crate::{files, gguf};
 
 /// Above any real file; a vocabulary of ten million tokens is larger.
 const MAX_BYTES: u64 = 128 << 20;
@@ -18,9 +18,15 @@ const MAX_GROWING: usize = 4;
 /// The highest token id: the library counts on from it.
 const MAX_ID: u32 = i32::MAX as u32;
 
-/// The content of `tokenizer.json` in `dir`, without what is not for encoding a text as a user wrote it: truncation,
+/// The content of `tokenizer.json` in `dir`, or what a GGUF file says of the same, and where it stands; without what is not for encoding a text as a user wrote it: truncation,
 /// padding, and the dropout of merges.
-pub(super) fn read(dir: &Path, path: &Path) -> Result<Value> {
+pub(super) fn read(dir: &Path) -> Result<(PathBuf, Value)> {
+    if let Some(file) = gguf::file_of(dir)? {
+        let (_, content) = gguf::json(&file, "tokenizer.json")?;
+        let content = checked(&file, content.unwrap_or_default())?;
+        return Ok((file, content));
+    }
+    let path = dir.join("tokenizer.json");
     if !path.exists() {
         let slow = ["tokenizer.model", "vocab.json", "spiece.model", "tekken.json"];
         let found = slow.iter().find(|name| dir.join(name).exists());
@@ -31,15 +37,23 @@ pub(super) fn read(dir: &Path, path: &Path) -> Result<Value> {
         );
         return Err(Error::file(dir, why));
     }
-    let bytes = std::fs::metadata(path).map_err(Error::io("read", path))?.len();
+    let bytes = std::fs::metadata(&path).map_err(Error::io("read", &path))?.len();
     if bytes > MAX_BYTES {
         let why = format!("has {} MiB, at most {} are read", bytes >> 20, MAX_BYTES >> 20);
         return Err(Error::file(path, why));
     }
-    let refused = |why: String| {
-        Error::file(path, format!("is not a tokenizer of the kind that transformers saves ({why})"))
-    };
-    let mut file: Value = serde_json::from_slice(&files::read(path)?).map_err(|e| refused(e.to_string()))?;
+    let file = serde_json::from_slice(&files::read(&path)?).map_err(|e| refused(&path, e.to_string()))?;
+    let file = checked(&path, file)?;
+    Ok((path, file))
+}
+
+fn refused(path: &Path, why: String) -> Error {
+    Error::file(path, format!("is not a tokenizer of the kind that transformers saves ({why})"))
+}
+
+/// What [`read`] returns of this content.
+fn checked(path: &Path, mut file: Value) -> Result<Value> {
+    let refused = |why| refused(path, why);
     let Value::Object(parts) = &mut file else { return Err(refused("it is not an object".into())) };
     // Some files keep the settings of their last training run.
     for setting in ["truncation", "padding"] {

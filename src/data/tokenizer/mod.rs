@@ -19,7 +19,7 @@ use tokenizers::models::ModelWrapper;
 use tokenizers::processors::template::TemplateProcessing;
 
 use crate::error::{Error, Result};
-use crate::files;
+use crate::gguf;
 
 /// The tokenizer of a model, with the ids that begin and end its texts: what transformers' `AutoTokenizer` loads from
 /// the same folder. Truncation, padding and the dropout of merges, which its file may set, are off.
@@ -37,6 +37,16 @@ pub struct Tokenizer {
     clean_up: bool,
     /// Ids from here on are not the model's.
     vocab: usize,
+}
+
+/// What a tokenizer is made of.
+pub(crate) struct Parts {
+    /// `tokenizer.json` as the tokenizer's class makes it.
+    pub file: Value,
+    /// Ids of added tokens, the tokens, and whether they are special.
+    pub added: Vec<(u32, String, bool)>,
+    /// Special tokens by their names.
+    pub named: Map<String, Value>,
 }
 
 impl Tokenizer {
@@ -62,7 +72,7 @@ impl Tokenizer {
         }
     }
 
-    /// Loads `tokenizer.json` in `dir` with what `tokenizer_config.json` (without `added_tokens_decoder`:
+    /// Loads `tokenizer.json` in `dir`, or the tokenizer of a GGUF file, with what `tokenizer_config.json` (without `added_tokens_decoder`:
     /// `special_tokens_map.json` and `added_tokens.json` too) says of its class and its special tokens. Generation
     /// ends at the tokenizer's end-of-sequence token and at those of `generation_config.json`, or else `config.json`.
     ///
@@ -70,11 +80,25 @@ impl Tokenizer {
     /// [`Error::File`] for a file that is not what it should be, or makes a text grow without end, and for an added
     /// token that cannot have its id.
     pub fn load(dir: &Path) -> Result<Tokenizer> {
-        let path = dir.join("tokenizer.json");
-        let mut file = file::read(dir, &path)?;
+        Tokenizer::load_from(dir, |_| ()).map(|(tokenizer, ())| tokenizer)
+    }
+
+    /// [`Tokenizer::load`] with what the tokenizer is made of, for those who write it in another form.
+    pub(crate) fn load_parts(dir: &Path) -> Result<(Tokenizer, Parts)> {
+        let (tokenizer, file) = Tokenizer::load_from(dir, Value::clone)?;
+        let added = tokenizer.inner.get_added_tokens_decoder();
+        let added = added.iter().map(|(id, token)| (*id, token.content.clone(), token.special)).collect();
+        let named = Settings::read(dir, &file)?.named();
+        Ok((tokenizer, Parts { file, added, named }))
+    }
+
+    /// Loads it, and takes what `take` says from the content of its file.
+    fn load_from<T>(dir: &Path, take: impl FnOnce(&Value) -> T) -> Result<(Tokenizer, T)> {
+        let (path, mut file) = file::read(dir)?;
         let behind = file::tokens_behind(&file);
         let settings = Settings::read(dir, &file)?;
         settings.rebuild(&mut file);
+        let taken = take(&file);
         let mut inner: Inner = guarded(|| Ok(serde_json::from_value(file)?)).map_err(|why| {
             Error::file(&path, format!("is not a tokenizer of the kind that transformers saves ({why})"))
         })?;
@@ -103,7 +127,9 @@ impl Tokenizer {
             let first = bos.iter().map(|(id, text)| (text.clone(), *id));
             begin_with(&mut inner, first.collect()).map_err(|why| Error::file(&path, why))?;
         }
-        Ok(Tokenizer { inner, path, special, bos, eos_ids, eos, behind, clean_up, vocab: usize::MAX })
+        let tokenizer =
+            Tokenizer { inner, path, special, bos, eos_ids, eos, behind, clean_up, vocab: usize::MAX };
+        Ok((tokenizer, taken))
     }
 
     /// Token ids of `text`, with the special tokens that the tokenizer's post-processor adds (mostly BOS).
@@ -246,15 +272,17 @@ fn without_spaces(mut text: String) -> String {
 
 /// The special tokens with a name that the files in `dir` give its tokenizer, as a chat template sees them.
 pub(super) fn special_tokens(dir: &Path) -> Result<Map<String, Value>> {
-    let file = files::read_json_if_present(&dir.join("tokenizer.json"))?.unwrap_or_default();
+    let file = gguf::json(dir, "tokenizer.json")?.1.unwrap_or_default();
     Ok(Settings::read(dir, &file)?.named())
 }
 
 /// The ids that the model's configuration files in `dir` give under `name`, the more particular file first.
 pub(crate) fn configured_ids(dir: &Path, name: &str) -> Result<Vec<u32>> {
-    for file in ["generation_config.json", "config.json"] {
-        let path = dir.join(file);
-        let value = files::read_json_if_present(&path)?.unwrap_or_default();
+    // A GGUF file says all in one place.
+    let files = if gguf::file_of(dir)?.is_some() { 1 } else { 2 };
+    for file in &["generation_config.json", "config.json"][..files] {
+        let (path, value) = gguf::json(dir, file)?;
+        let value = value.unwrap_or_default();
         let ids = token_ids(&value[name]).map_err(|why| Error::file(&path, format!("{name} {why}")))?;
         if !ids.is_empty() {
             return Ok(ids);

@@ -10,7 +10,7 @@ use super::bounds::{Inner, guarded};
 use super::class::Class;
 use super::file::token_id;
 use crate::error::{Error, Result};
-use crate::files;
+use crate::gguf;
 
 /// The special tokens that every tokenizer of transformers may have.
 const NAMES: [&str; 7] =
@@ -33,9 +33,12 @@ impl Settings {
     /// Reads `tokenizer_config.json`, or else `special_tokens_map.json` and `added_tokens.json` beside it, in `dir`.
     /// `file` is the content of `tokenizer.json`.
     pub(super) fn read(dir: &Path, file: &Value) -> Result<Settings> {
-        let path = dir.join("tokenizer_config.json");
-        let mut config = object(&path)?;
-        let model_config = object(&dir.join("config.json"))?;
+        let (path, mut config) = object(dir, "tokenizer_config.json")?;
+        // What a GGUF file holds needs no class, and its other metadata are for the model.
+        let model_config = match gguf::file_of(dir)? {
+            Some(_) => Map::new(),
+            None => object(dir, "config.json")?.1,
+        };
         let class = [&config, &model_config].iter().find_map(|map| map.get("tokenizer_class")?.as_str());
         let class = Class::of(class.unwrap_or_default(), file);
         let mut settings = Settings {
@@ -50,15 +53,14 @@ impl Settings {
         if complete {
             settings.added = decoder(&config["added_tokens_decoder"]).map_err(|why| settings.error(why))?;
         } else {
-            let map = dir.join("special_tokens_map.json");
-            for (name, value) in object(&map)? {
+            for (name, value) in object(dir, "special_tokens_map.json")?.1 {
                 config.insert(name, value);
             }
         }
         settings.name(&config).map_err(|why| settings.error(why))?;
         if !complete {
-            let path = dir.join("added_tokens.json");
-            settings.complete(&object(&path)?, file).map_err(|why| Error::file(path, why))?;
+            let (path, added) = object(dir, "added_tokens.json")?;
+            settings.complete(&added, file).map_err(|why| Error::file(path, why))?;
         }
         // What is known of a token under its id goes for it under its name, too.
         let known: BTreeMap<&str, &AddedToken> =
@@ -241,12 +243,12 @@ impl Settings {
 
 const NO_ID: &str = "must have a token id, a whole number";
 
-/// The object in `path`; an empty one where there is no such file.
-fn object(path: &Path) -> Result<Map<String, Value>> {
-    match files::read_json_if_present(path)? {
-        None => Ok(Map::new()),
-        Some(Value::Object(map)) => Ok(map),
-        Some(_) => Err(Error::file(path, "must be a JSON object")),
+/// The object in the file `name` of the model in `dir`, and the file; an empty one where there is no such file.
+fn object(dir: &Path, name: &str) -> Result<(PathBuf, Map<String, Value>)> {
+    match gguf::json(dir, name)? {
+        (path, None) => Ok((path, Map::new())),
+        (path, Some(Value::Object(map))) => Ok((path, map)),
+        (path, Some(_)) => Err(Error::file(path, "must be a JSON object")),
     }
 }
 

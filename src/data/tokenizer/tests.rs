@@ -1,5 +1,5 @@
 use super::*;
-use crate::files::{shared, write_atomic};
+use crate::files::{self, shared, write_atomic};
 
 /// Words, ids up to 600 with gaps, BOS added to each text, a truncation to be ignored.
 const TOKENIZER: &str = r#"{

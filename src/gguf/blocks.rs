@@ -1,0 +1,124 @@
+//! Blocks of quantised numbers, as ggml lays them out, to f32 and, of 8 bits, back.
+
+use half::{bf16 as Bf16, f16 as F16};
+
+/// Elements of a block of [`q8_0`] and [`q4_0`].
+const SMALL: usize = 32;
+
+pub(super) fn f32(bytes: &[u8], values: &mut Vec<f32>) {
+    values.extend(bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)));
+}
+
+pub(super) fn f16(bytes: &[u8], values: &mut Vec<f32>) {
+    values.extend(bytes.as_chunks().0.iter().map(|&b| F16::from_le_bytes(b).to_f32()));
+}
+
+pub(super) fn bf16(bytes: &[u8], values: &mut Vec<f32>) {
+    values.extend(bytes.as_chunks().0.iter().map(|&b| Bf16::from_le_bytes(b).to_f32()));
+}
+
+/// The f16 at `at`.
+fn half(bytes: &[u8], at: usize) -> f32 {
+    F16::from_le_bytes([bytes[at], bytes[at + 1]]).to_f32()
+}
+
+/// A scale d (f16), 32 integers q of 8 bits: d · q.
+pub(super) fn q8_0(bytes: &[u8], values: &mut Vec<f32>) {
+    for block in bytes.as_chunks::<34>().0 {
+        let d = half(block, 0);
+        values.extend(block[2..].iter().map(|&q| d * (q as i8) as f32));
+    }
+}
+
+/// A scale d (f16), 16 bytes: the lower four bits are the first 16 of q, the upper the others: d · (q − 8).
+pub(super) fn q4_0(bytes: &[u8], values: &mut Vec<f32>) {
+    for block in bytes.as_chunks::<18>().0 {
+        let d = half(block, 0);
+        for shift in [0, 4] {
+            values.extend(block[2..].iter().map(|&b| d * ((b >> shift & 15) as f32 - 8.0)));
+        }
+    }
+}
+
+/// Scales d and m (f16), eight scales s and minima t of 6 bits in 12 bytes, 256 integers q of 4 bits, of each 32 bytes first
+/// the lower ones: d · s · q − m · t.
+pub(super) fn q4_k(bytes: &[u8], values: &mut Vec<f32>) {
+    for block in bytes.as_chunks::<144>().0 {
+        let (d, m) = (half(block, 0), half(block, 2));
+        let packed = &block[4..16];
+        for group in 0..8 {
+            let (scale, minimum) = match group {
+                0..4 => (packed[group] & 63, packed[group + 4] & 63),
+                _ => (
+                    packed[group + 4] & 15 | packed[group - 4] >> 6 << 4,
+                    packed[group + 4] >> 4 | packed[group] >> 6 << 4,
+                ),
+            };
+            let (scale, minimum) = (d * scale as f32, m * minimum as f32);
+            let (of, shift) = (&block[16 + group / 2 * 32..][..32], 4 * (group % 2));
+            values.extend(of.iter().map(|&b| scale * (b >> shift & 15) as f32 - minimum));
+        }
+    }
+}
+
+/// 256 integers q of 6 bits, their lower four in 128 bytes and their upper two in 64, 16 scales s of 8 bits, a scale d
+/// (f16): d · s · (q − 32).
+pub(super) fn q6_k(bytes: &[u8], values: &mut Vec<f32>) {
+    for block in bytes.as_chunks::<210>().0 {
+        let (lower, rest) = block.split_at(128);
+        let (upper, rest) = rest.split_at(64);
+        let d = half(rest, 16);
+        for at in 0..256 {
+            // Halves of 128; in each, 64 bytes of lower bits and 32 of upper ones hold four rows of 32.
+            let (part, row, col) = (at / 128, at / 32 % 4, at % 32);
+            let low = lower[part * 64 + row % 2 * 32 + col] >> (row / 2 * 4) & 15;
+            let high = upper[part * 32 + col] >> (2 * row) & 3;
+            let q = (low | high << 4) as i8 - 32;
+            values.push(d * (rest[at / 16] as i8) as f32 * q as f32);
+        }
+    }
+}
+
+/// The bytes of [`q8_0`] for whole blocks of numbers: each number is rounded to the nearest of 255 steps of its block's
+/// largest. The error is the first number of a block whose scale is beyond half precision.
+pub(super) fn to_q8_0(values: &[f32]) -> Result<Vec<u8>, f32> {
+    let mut out = Vec::with_capacity(values.len() / SMALL * 34);
+    for block in values.chunks_exact(SMALL) {
+        let largest = block.iter().fold(0f32, |largest, v| largest.max(v.abs()));
+        let d = largest / 127.0;
+        let scale = F16::from_f32(d);
+        if scale.is_infinite() {
+            return Err(block.iter().copied().find(|v| v.abs() == largest).unwrap_or(largest));
+        }
+        let inverse = if d == 0.0 { 0.0 } else { 1.0 / d };
+        out.extend(scale.to_le_bytes());
+        out.extend(block.iter().map(|v| (v * inverse).round() as i8 as u8));
+    }
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn eight_bits_come_back_within_half_a_step() {
+        let values: Vec<f32> = (0..96).map(|i| ((i * 37 % 101) as f32 - 50.0) * 0.013).collect();
+        let bytes = to_q8_0(&values).unwrap();
+        assert_eq!(bytes.len(), 3 * 34);
+        let mut back = Vec::new();
+        q8_0(&bytes, &mut back);
+        for (block, back) in values.chunks(32).zip(back.chunks(32)) {
+            let step = block.iter().fold(0f32, |most, v| most.max(v.abs())) / 127.0;
+            assert!(block.iter().zip(back).all(|(a, b)| (a - b).abs() <= step * 0.57), "{block:?} {back:?}");
+        }
+        // Numbers that are of this form already stay the same.
+        let mut again = Vec::new();
+        q8_0(&to_q8_0(&back).unwrap(), &mut again);
+        assert!(back.iter().zip(&again).all(|(a, b)| (a - b).abs() <= a.abs() * 1e-3));
+        let mut zeros = Vec::new();
+        q8_0(&to_q8_0(&[0.0; 32]).unwrap(), &mut zeros);
+        assert_eq!(zeros, [0.0; 32]);
+        assert_eq!(to_q8_0(&[-1e9; 32]), Err(-1e9));
+    }
+}

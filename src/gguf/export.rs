@@ -1,0 +1,169 @@
+//! Models to GGUF files, as llama.cpp's own converter makes them.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use super::blocks::to_q8_0;
+use super::describe::describe;
+use super::layout::{Layout, to_neighbours};
+use super::names::modules;
+use super::tensor_type::{BF16, F16, F32, Q8_0, TensorType};
+use super::tokenizer;
+use super::writer::{Metadata, Planned, write_atomic};
+use crate::data::tokenizer::Tokenizer;
+use crate::error::{Error, Result};
+use crate::model::storage::finite;
+use crate::model::weights::Weight;
+use crate::model::{FloatFormat, Model};
+
+/// Elements that are converted at a time.
+const PIECE: usize = 1 << 18;
+
+/// How the matrices of a GGUF file are stored. Vectors are f32 always.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum GgufFormat {
+    /// As computed.
+    #[default]
+    F32,
+    /// Half precision.
+    F16,
+    /// Brain floats.
+    Bf16,
+    /// Blocks of 32 integers of 8 bits with a scale.
+    Q8_0,
+}
+
+impl GgufFormat {
+    /// By its name: that of a [`FloatFormat`], or `q8_0`.
+    pub fn parse(name: &str) -> Option<GgufFormat> {
+        match FloatFormat::parse(name) {
+            Some(FloatFormat::F32) => Some(GgufFormat::F32),
+            Some(FloatFormat::F16) => Some(GgufFormat::F16),
+            Some(FloatFormat::Bf16) => Some(GgufFormat::Bf16),
+            None => name.eq_ignore_ascii_case("q8_0").then_some(GgufFormat::Q8_0),
+        }
+    }
+
+    /// What `general.file_type` calls it.
+    pub(super) fn file_type(self) -> u32 {
+        match self {
+            GgufFormat::F32 => 0,
+            GgufFormat::F16 => 1,
+            GgufFormat::Q8_0 => 7,
+            GgufFormat::Bf16 => 32,
+        }
+    }
+
+    /// The type of a matrix of rows that long.
+    fn of_matrix(self, cols: usize) -> &'static TensorType {
+        match self {
+            GgufFormat::F32 => &F32,
+            GgufFormat::F16 => &F16,
+            GgufFormat::Bf16 => &BF16,
+            GgufFormat::Q8_0 if cols.is_multiple_of(Q8_0.block) => &Q8_0,
+            GgufFormat::Q8_0 => &F16,
+        }
+    }
+}
+
+impl Model {
+    /// Writes the base weights to one GGUF file, with the tokenizer and chat template of the model at `source`. Returns what
+    /// a user should know about what llama.cpp makes of it. What cannot be written whole leaves no new file.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a model that llama.cpp computes otherwise, and for a number that `format` has no room for;
+    /// [`Error::File`] for a tokenizer that it does not have; [`Error::SelfCheck`] for a number that is not finite.
+    pub fn save_gguf(&self, path: &Path, source: &Path, format: GgufFormat) -> Result<Vec<String>> {
+        let mut metadata = Metadata::default();
+        let described = describe(&mut metadata, self.config(), self.architecture(), format)?;
+        let (tokenizer, mut warnings) =
+            tokenizer::write::write(&mut metadata, source, self.architecture().vocab)?;
+        let name = source.file_stem().unwrap_or_default().to_string_lossy();
+        if !fails_by_name(&name, &tokenizer) {
+            metadata.text("general.name", &name);
+        }
+
+        let architecture = self.architecture();
+        let layouts: HashMap<String, (String, Layout)> = modules(architecture)
+            .into_iter()
+            .map(|module| {
+                let layout = Layout::of(&module, described.gguf, architecture);
+                (module.ours, (module.gguf, layout))
+            })
+            .collect();
+        let (mut planned, mut sources) = (Vec::new(), Vec::new());
+        let mut plan = |name: String, shape: Vec<usize>| {
+            let kind = match &shape[..] {
+                [_, cols] if name != "position_embd.weight" => format.of_matrix(*cols),
+                _ => &F32,
+            };
+            planned.push(Planned { name, shape, kind });
+        };
+        for weight in self.base().iter() {
+            let (stem, end) = weight.name.rsplit_once('.').expect("a module and a part of it");
+            let (gguf, layout) = &layouts[stem];
+            plan(format!("{gguf}.{end}"), weight.shape.clone());
+            sources.push(Source::Weight(weight, *layout));
+            if gguf == "token_embd" && described.repeats_embedding {
+                plan("output.weight".into(), weight.shape.clone());
+                sources.push(Source::Weight(weight, Layout::Same));
+            }
+        }
+        for (name, values) in described.factors {
+            plan(name.to_owned(), vec![values.len()]);
+            sources.push(Source::Factors(values));
+        }
+        write_atomic(path, &metadata, &planned, |index, write| {
+            let tensor = &planned[index];
+            let values = match &sources[index] {
+                Source::Factors(values) => values.clone(),
+                Source::Weight(weight, layout) => {
+                    let values = finite(self.base(), weight)?;
+                    in_layout(values, *layout, &tensor.shape)
+                }
+            };
+            let piece = PIECE.next_multiple_of(tensor.kind.block);
+            values.chunks(piece).try_for_each(|values| write(&encoded(tensor, values)?))
+        })?;
+        warnings.extend(described.warnings);
+        Ok(warnings)
+    }
+}
+
+/// Whether llama.cpp would fail because of the name: it takes a model called so for a Phi-3, and looks for its tokens.
+fn fails_by_name(name: &str, tokenizer: &Tokenizer) -> bool {
+    let name = name.to_lowercase();
+    let has = |token: &&str| tokenizer.token_to_id(token).is_some();
+    (name.contains("phi-3") || name.contains("phi3"))
+        && !["</s>", "<unk>", "<s>", "<|endoftext|>"].iter().all(has)
+}
+
+/// Where the numbers of a tensor are from.
+enum Source<'a> {
+    Weight(&'a Weight, Layout),
+    Factors(Vec<f32>),
+}
+
+/// Numbers as GGUF has them, of those that the model uses.
+fn in_layout(values: Vec<f32>, layout: Layout, shape: &[usize]) -> Vec<f32> {
+    match layout {
+        Layout::Same => values,
+        Layout::OneMore => values.into_iter().map(|v| v + 1.0).collect(),
+        Layout::Neighbours(heads) => to_neighbours(&values, shape[0] / heads, shape[1..].iter().product()),
+    }
+}
+
+fn encoded(tensor: &Planned, values: &[f32]) -> Result<Vec<u8>> {
+    let float = match tensor.kind.name {
+        "f32" => FloatFormat::F32,
+        "f16" => FloatFormat::F16,
+        "bf16" => FloatFormat::Bf16,
+        _ => {
+            return to_q8_0(values).map_err(|v| {
+                let why = format!("q8_0 ends at 8e6, and {} holds {v:e}: take float32", tensor.name);
+                Error::config("dtype", why)
+            });
+        }
+    };
+    float.encode(&tensor.name, values)
+}

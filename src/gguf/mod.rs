@@ -1,0 +1,122 @@
+//! GGUF, the files of llama.cpp and Ollama: a model in one file, with its tokenizer and chat template.
+//!
+//! To the rest of this crate such a file looks like the folder that transformers would have for the same model: its
+//! metadata become the content of `config.json`, `tokenizer.json` and their like, its tensors those of safetensors files
+//! ([`GgufTensors`]).
+
+mod blocks;
+mod config;
+mod container;
+mod describe;
+mod export;
+mod layout;
+mod names;
+mod tensor_type;
+mod tensors;
+#[cfg(test)]
+mod tests;
+mod tokenizer;
+mod writer;
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+pub use export::GgufFormat;
+pub use tensors::GgufTensors;
+pub(crate) use tensors::frozen_format;
+
+use crate::error::{Error, Result};
+use crate::files;
+use crate::model::safetensors_io::TensorFiles;
+use container::Container;
+use tokenizer::{GgufTokenizer, key};
+
+/// How names of such files end.
+const END: &str = "gguf";
+
+/// The files of a model's folder that a GGUF file stands for.
+pub(crate) const STANDS_FOR: [&str; 4] =
+    ["config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json"];
+
+/// Whether `path` has the name of a GGUF file.
+pub(crate) fn is_named_so(path: &Path) -> bool {
+    path.extension().is_some_and(|end| end.eq_ignore_ascii_case(END))
+}
+
+/// The GGUF file that the model at `path` is: `path` itself, or the only one in a folder without safetensors. `None` for
+/// another model.
+///
+/// # Errors
+/// [`Error::File`] for a folder with several of them and no other weights.
+pub fn file_of(path: &Path) -> Result<Option<PathBuf>> {
+    if path.is_file() {
+        return Ok(Some(path.to_owned()));
+    }
+    if !path.is_dir() || TensorFiles::are_in(path) {
+        return Ok(None);
+    }
+    let mut found: Vec<PathBuf> = files::list(path)?.into_iter().filter(|file| is_named_so(file)).collect();
+    found.sort();
+    match &found[..] {
+        [] => Ok(None),
+        [one] => Ok(Some(one.clone())),
+        several => {
+            let names: Vec<String> = several.iter().take(5).map(|file| file_name(file)).collect();
+            let more = if several.len() > names.len() { ", …" } else { "" };
+            let why = format!(
+                "holds {} GGUF files and no safetensors: give one of them ({}{more})",
+                several.len(),
+                names.join(", ")
+            );
+            Err(Error::file(path, why))
+        }
+    }
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// The JSON file `name` of the model at `model`, and its path for messages: a file in a folder, or what a GGUF file says of
+/// the same. `None` where there is none.
+pub(crate) fn json(model: &Path, name: &str) -> Result<(PathBuf, Option<Value>)> {
+    let Some(file) = file_of(model)? else {
+        let path = model.join(name);
+        let value = files::read_json_if_present(&path)?;
+        return Ok((path, value));
+    };
+    let known = STANDS_FOR.contains(&name);
+    let value = known.then(|| derived(&Container::open(&file)?, name)).transpose()?;
+    Ok((file, value))
+}
+
+fn derived(container: &Container, name: &str) -> Result<Value> {
+    if name == "config.json" {
+        return config::config_json(container);
+    }
+    if name == "tokenizer.json"
+        && let Some(whole) = container.text(key::WHOLE)?
+    {
+        return serde_json::from_str(&whole)
+            .map_err(|e| container.refused(format!("{} is not valid JSON ({e})", key::WHOLE)));
+    }
+    let tokenizer = GgufTokenizer::open(container)?;
+    match name {
+        "tokenizer.json" => tokenizer.tokenizer_json(),
+        "tokenizer_config.json" => tokenizer.tokenizer_config_json(),
+        _ => tokenizer.generation_config_json(),
+    }
+}
+
+/// Writes the files of a tokenizer, and with `all` of generation, that the GGUF file at `path` stands for into `dir`.
+pub(crate) fn write_companions(path: &Path, dir: &Path, all: bool) -> Result<()> {
+    let names: &[&str] = if all { &STANDS_FOR[1..] } else { &STANDS_FOR[1..3] };
+    let container = Container::open(path)?;
+    for name in names {
+        let mut text = serde_json::to_string_pretty(&derived(&container, name)?).expect("a JSON value");
+        text.push('\n');
+        files::write_atomic(&dir.join(name), text.as_bytes())?;
+    }
+    Ok(())
+}

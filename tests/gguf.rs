@@ -1,0 +1,157 @@
+//! GGUF files that PyPI's gguf wrote (`fixtures/make_gguf.py`), against transformers; and files of our own, read again.
+
+mod common;
+
+use std::path::{Path, PathBuf};
+
+use common::{fixture, gpu, ids, logp_differences, logps};
+use oaif::data::chat::ChatTemplate;
+use oaif::data::tokenizer::{StopMatcher, Tokenizer};
+use oaif::generate::{GenerateOptions, Generator, Request, SamplingParams};
+use oaif::gguf::GgufFormat;
+use oaif::gpu::{Arena, Gpu};
+use oaif::model::{FloatFormat, Model, ModelConfig};
+use serde_json::Value;
+
+fn file(name: &str) -> PathBuf {
+    fixture("gguf").join(format!("{name}.gguf"))
+}
+
+fn greedy(gpu: &Gpu, model: &Model, prompt: Vec<u32>, tokens: usize) -> Vec<u32> {
+    let options = GenerateOptions {
+        sampling: SamplingParams { temperature: 0.0, ..SamplingParams::default() },
+        max_new_tokens: tokens,
+        max_prompt_tokens: prompt.len(),
+        slots: 1,
+        samples_per_prompt: 1,
+        eos: vec![],
+    };
+    let generator = Generator::new(gpu, model, options, &Arena::new()).unwrap();
+    // Another model's: the text is not compared.
+    let tokenizer = Tokenizer::load(&fixture("tiny")).unwrap();
+    let request = Request { prompt, samples: 1, first_sequence: 0 };
+    let mut answers = generator.run(&tokenizer, &[request], &StopMatcher::new([]), 1).unwrap();
+    answers.remove(0).remove(0).token_ids
+}
+
+#[test]
+fn every_architecture_computes_what_transformers_computes() {
+    let Some(gpu) = gpu() else { return };
+    let expected = common::json("gguf/expected.json");
+    println!("{}", expected["versions"]);
+    for (name, want) in expected["models"].as_object().unwrap() {
+        let model = Model::load_frozen(&gpu, &file(name), Some(FloatFormat::F32.into())).unwrap();
+        let sequences = want["sequences"].as_array().unwrap();
+        let rows: Vec<Vec<u32>> = sequences.iter().map(|s| ids(&s["ids"])).collect();
+        let numbers = |s: &Value| -> Vec<f32> {
+            s["logps"].as_array().unwrap().iter().map(|v| v.as_f64().unwrap() as f32).collect()
+        };
+        let logps: Vec<f32> = sequences.iter().flat_map(numbers).collect();
+        let (largest, mean) = logp_differences(&gpu, &model, &rows, &logps);
+        let want = &want["greedy"];
+        let got = greedy(&gpu, &model, ids(&want["prompt"]), want["ids"].as_array().unwrap().len());
+        println!(
+            "{name:<20} {} log-probabilities: largest difference {largest:.1e}, mean {mean:.1e}; {} greedy ids equal: {}",
+            logps.len(),
+            got.len(),
+            got == ids(&want["ids"])
+        );
+        assert!(largest <= 2e-5, "{name}: {largest:.1e}");
+        assert_eq!(got, ids(&want["ids"]), "{name}");
+    }
+}
+
+/// Weights, configuration and rotary factors survive the way out and in again, in every format.
+#[test]
+fn a_file_that_was_written_holds_the_model_that_it_was_written_from() {
+    let Some(gpu) = gpu() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let rows: Vec<Vec<u32>> =
+        [5, 19, 31].map(|n| (0..n).map(|i| 3 + (i * i * 7 + n) % 12).collect()).to_vec();
+    // A tokenizer must be written, whatever the model's.
+    let tokenizer = fixture("tokenizers/byte-level");
+    for name in common::json("gguf/expected.json")["models"].as_object().unwrap().keys() {
+        let model = Model::load_frozen(&gpu, &file(name), Some(FloatFormat::F32.into())).unwrap();
+        let want = logps(&gpu, &model, &rows);
+        for (format, most) in [
+            (GgufFormat::F32, 1e-5),
+            (GgufFormat::F16, 2e-2),
+            (GgufFormat::Bf16, 1e-1),
+            (GgufFormat::Q8_0, 2e-1),
+        ] {
+            let path = dir.path().join(format!("{name}-{format:?}.gguf"));
+            model.save_gguf(&path, &tokenizer, format).unwrap();
+            let again = Model::load_frozen(&gpu, &path, Some(FloatFormat::F32.into())).unwrap();
+            assert_eq!(again.architecture(), model.architecture(), "{name}");
+            let (largest, _) = logp_differences(&gpu, &again, &rows, &want);
+            assert!(largest <= most, "{name} {format:?}: {largest:.1e}");
+        }
+    }
+}
+
+/// A tokenizer has the ids of the one that it was made from.
+#[test]
+fn tokenizers_are_those_of_transformers() {
+    let expected = common::json("tokens.json");
+    for kind in ["byte-level", "byte-fallback"] {
+        let tokenizer = Tokenizer::load(&file(&format!("tokenizer-{kind}"))).unwrap();
+        compare(&tokenizer, &expected["kinds"][kind], kind);
+    }
+}
+
+fn compare(tokenizer: &Tokenizer, want: &Value, kind: &str) {
+    let id = |value: &Value| value.as_u64().map(|id| id as u32);
+    assert_eq!((tokenizer.bos(), tokenizer.eos()), (id(&want["bos"]), id(&want["eos"])), "{kind}");
+    for row in want["rows"].as_array().unwrap() {
+        let text = |name: &str| row[name].as_str().unwrap().to_owned();
+        let prompt = tokenizer.encode(&text("prompt")).unwrap();
+        assert_eq!(prompt, ids(&row["prompt_ids"]), "{kind}: {:?}", text("prompt"));
+        let whole = text("prompt") + &text("completion");
+        let plain = tokenizer.encode_plain(&whole).unwrap();
+        assert_eq!(plain, ids(&row["plain"]), "{kind}: {whole:?}");
+        assert_eq!(tokenizer.decode(&plain, false).unwrap(), text("text"), "{kind}: {whole:?}");
+        assert_eq!(tokenizer.decode(&plain, true).unwrap(), text("visible"), "{kind}: {whole:?}");
+    }
+}
+
+/// The tokenizer and the chat template that a file was written with come back.
+#[test]
+fn a_tokenizer_that_was_written_is_the_same() {
+    let Some(gpu) = gpu() else { return };
+    let expected = common::json("tokens.json");
+    let dir = tempfile::tempdir().unwrap();
+    let model = Model::load_frozen(&gpu, &file("llama"), None).unwrap();
+    for kind in ["byte-level", "byte-fallback", "both-ends"] {
+        let source = dir.path().join(kind);
+        copy(&fixture("tokenizers").join(kind), &source);
+        std::fs::write(source.join("chat_template.jinja"), "{{ messages[0]['content'] }}{{ eos_token }}")
+            .unwrap();
+        let path = dir.path().join(format!("{kind}.gguf"));
+        // A model with fewer tokens than the tokenizer has: those beyond it are left out, and not compared here.
+        let wide = widened(&gpu, &model);
+        wide.save_gguf(&path, &source, GgufFormat::F16).unwrap();
+        compare(&Tokenizer::load(&path).unwrap(), &expected["kinds"][kind], kind);
+        assert!(ChatTemplate::load(&path).unwrap().is_some());
+    }
+    for (kind, part) in [("word-piece", "no such tokenizer"), ("metaspace", "into words")] {
+        let path = dir.path().join("no.gguf");
+        let why = model.save_gguf(&path, &fixture("tokenizers").join(kind), GgufFormat::F16).unwrap_err();
+        assert!(why.to_string().contains(part), "{why}");
+        assert!(!path.exists());
+    }
+}
+
+/// The same architecture with random weights and 600 tokens.
+fn widened(gpu: &Gpu, model: &Model) -> Model {
+    let mut json = model.config().raw.clone();
+    json["vocab_size"] = 600.into();
+    Model::random(gpu, ModelConfig::from_json(json).unwrap(), false, 7).unwrap()
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+}
