@@ -10,8 +10,8 @@
 //! - [`data`]: dataset rows, tokenizer, chat templates, packing of prefix trees.
 //! - [`ops`]: every op with its launch, its gradient rule and its rows of the table of cases.
 //! - [`tuning`]: which of the kernels' variants a device runs, chosen by trying.
-//! - [`gguf`]: the files of llama.cpp and Ollama, which stand for a model's folder.
 //! - [`model`]: configuration, weights, LoRA, the decoder, scoring.
+//! - [`gguf`]: the files of llama.cpp and Ollama, which [`data`] and [`model`] read as if they were a model's folder.
 //! - [`generate`], [`preference`], [`optim`], [`annotate`]: sampling, losses, optimisers, annotators.
 //! - [`train`], [`eval`]: supervised, offline and online training; judging results.
 //! - [`bench`]: the cases that `oaif bench` and criterion time.

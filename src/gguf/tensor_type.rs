@@ -4,6 +4,9 @@ use std::fmt::Debug;
 
 use super::blocks;
 
+/// Adds the elements of whole blocks to those that are there.
+type Decode = fn(&[u8], &mut Vec<f32>);
+
 /// How the elements of a tensor are stored: in blocks along its rows.
 pub(crate) struct TensorType {
     id: u32,
@@ -14,7 +17,7 @@ pub(crate) struct TensorType {
     /// Bytes of a block.
     pub bytes: usize,
     /// Adds the elements of whole blocks; `None` for a type that is not read.
-    decode: Option<fn(&[u8], &mut Vec<f32>)>,
+    decode: Option<Decode>,
 }
 
 impl PartialEq for TensorType {
@@ -76,13 +79,7 @@ static TYPES: [TensorType; 34] = [
     other(41, "q1_0", 128, 18),
 ];
 
-const fn read(
-    id: u32,
-    name: &'static str,
-    block: usize,
-    bytes: usize,
-    decode: fn(&[u8], &mut Vec<f32>),
-) -> TensorType {
+const fn read(id: u32, name: &'static str, block: usize, bytes: usize, decode: Decode) -> TensorType {
     TensorType { id, name, block, bytes, decode: Some(decode) }
 }
 

@@ -14,9 +14,9 @@ use super::tensor_source::TensorSource;
 use super::weights::{Weight, Weights};
 use super::{Adapter, FloatFormat, Model};
 use crate::error::{Error, Result};
-use crate::files;
 use crate::gpu::{Arena, Category, Format, Live, Plan, PlanOptions, Recorder, Region};
 use crate::ops;
+use crate::{files, gguf};
 
 /// The adapter's weights, in PEFT's layout.
 pub const ADAPTER_FILE: &str = "adapter_model.safetensors";
@@ -99,6 +99,10 @@ impl Model {
     /// A tokenizer or chat template beside the adapter that is not the model's: the model's is what is used.
     fn other_texts(&self, dir: &Path) -> Option<String> {
         let base = self.state.folder.as_ref()?;
+        // What a GGUF file holds was written out beside the adapter.
+        if gguf::file_of(base).is_ok_and(|file| file.is_some()) {
+            return None;
+        }
         let differs = |name: &&str| {
             let [own, theirs] = [base.as_path(), dir].map(|folder| std::fs::read(folder.join(name)).ok());
             theirs.is_some() && theirs != own
