@@ -8,8 +8,8 @@ use oaif::data::packing::Tree;
 use oaif::data::tokenizer::{StopMatcher, Tokenizer};
 use oaif::generate::{GenerateOptions, Generator, Request, SamplingParams};
 use oaif::gpu::{Arena, Gpu};
-use oaif::model::Model;
 use oaif::model::stream::Capacity;
+use oaif::model::{Model, Scorer};
 use oaif::optim::{Optimiser, OptimiserKind};
 use oaif::preference::PreferenceLoss;
 use oaif::train::pair_step::PairStep;
@@ -34,6 +34,7 @@ pub fn check(gpu: &Gpu, folder: &Path) {
     let model = Model::load(gpu, folder, true).unwrap();
     timed("greedy ids", &|| check_greedy(gpu, &model, &expected["greedy"]));
     timed("log-probabilities", &|| check_logps(gpu, &model, &expected["sequences"]));
+    timed("after a preamble", &|| check_after_preamble(gpu, &model, &expected["sequences"]));
     timed("SFT", &|| check_sft(gpu, &model, &expected["sft"], folder));
     drop(model);
     let base = Model::load(gpu, folder, false).unwrap();
@@ -68,6 +69,27 @@ fn check_logps(gpu: &Gpu, model: &Model, sequences: &Value) {
     let (largest, mean) = logp_differences(gpu, model, &rows, &want);
     println!("  {} log-probabilities: largest difference {largest:.1e}, mean {mean:.1e}", want.len());
     assert!(largest <= 1e-3 && mean <= 1e-4);
+}
+
+/// The end of each sequence, where a part of what stands before it was read beforehand, as a judge's instructions are.
+fn check_after_preamble(gpu: &Gpu, model: &Model, sequences: &Value) {
+    for sequence in sequences.as_array().unwrap() {
+        let (ids, want) = (ids(&sequence["ids"]), numbers(&sequence["logps"]));
+        for preamble in
+            [1, ids.len() / 3, ids.len() - 2].into_iter().filter(|n| (1..ids.len() - 1).contains(n))
+        {
+            let prompt = preamble + (ids.len() - preamble) / 2;
+            let tree = Tree { prompt: ids[..prompt].to_vec(), responses: vec![ids[prompt..].to_vec()] };
+            let capacity = Capacity::of(std::slice::from_ref(&tree));
+            let scorer = Scorer::after(gpu, model, &ids[..preamble], capacity, &Arena::new()).unwrap();
+            let scored = scorer.score(&[tree]).unwrap().remove(0);
+            let want = &want[prompt - 1..];
+            let differences = scored.logps.iter().zip(want).map(|(got, want)| (got - want).abs());
+            let largest = differences.fold(0.0, f32::max);
+            assert_eq!(scored.logps.len(), want.len());
+            assert!(largest <= 1e-3, "{preamble} of {} tokens before: {largest:.1e}", ids.len());
+        }
+    }
 }
 
 fn check_sft(gpu: &Gpu, model: &Model, expected: &Value, folder: &Path) {
