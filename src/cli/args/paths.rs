@@ -64,7 +64,7 @@ pub(super) fn model_dir(flag: &str, path: &Path) -> Result<PathBuf> {
         return match gguf::is_named_so(path) {
             true => Ok(path.to_owned()),
             false => refuse(format!(
-                "{shown} is a file, and no .gguf: give the folder that holds {MODEL_CONFIG}, or a GGUF file"
+                "{shown} is a file, not a folder or a .gguf: give the folder that holds {MODEL_CONFIG}, or a GGUF file"
             )),
         };
     }
