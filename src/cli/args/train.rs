@@ -305,8 +305,8 @@ pub(crate) struct SftArgs {
 #[derive(Debug)]
 pub(crate) struct TrainPlan {
     pub model: PathBuf,
-    /// `None` in a dry run alone.
-    pub dataset: Option<PathBuf>,
+    /// The files of its rows, or their name on the hub; none in a dry run alone.
+    pub dataset: Vec<PathBuf>,
     pub columns: Columns,
     pub options: TrainOptions,
     pub gpu: GpuPlan,
@@ -354,10 +354,10 @@ impl TrainPlan {
 impl Fetch for TrainPlan {
     fn inputs(&mut self) -> Vec<Input<'_>> {
         let what = self.model();
-        let model = Input { flag: "--model", what, path: &mut self.model };
+        let model = Input::new("--model", what, &mut self.model);
         let adapter = self.options.adapter.as_mut();
-        let adapter = adapter.map(|path| Input { flag: "--adapter", what: What::Adapter, path });
-        let rows = self.dataset.as_mut().map(|path| Input { flag: "--dataset", what: What::Rows, path });
+        let adapter = adapter.map(|path| Input::new("--adapter", What::Adapter, path));
+        let rows = Input::rows("--dataset", &mut self.dataset);
         [Some(model), adapter, rows].into_iter().flatten().collect()
     }
 
@@ -370,7 +370,7 @@ impl Fetch for AlignPlan {
     fn inputs(&mut self) -> Vec<Input<'_>> {
         let what = self.train.model();
         let judge = self.annotator.model_mut();
-        let judge = judge.map(|path| Input { flag: "--judge-model", what, path });
+        let judge = judge.map(|path| Input::new("--judge-model", what, path));
         self.train.inputs().into_iter().chain(judge).collect()
     }
 
@@ -551,7 +551,7 @@ impl TrainArgs {
         let trace = self.profile.clone().map(|file| file.unwrap_or_else(|| output_dir.join("trace.json")));
         Ok(TrainPlan {
             model: model_dir("--model", &self.model)?,
-            dataset: self.dataset.as_ref().map(|path| dataset_file(path)).transpose()?,
+            dataset: self.dataset.as_deref().map(dataset_file).transpose()?.into_iter().collect(),
             columns: Columns::default(),
             options,
             gpu,
