@@ -47,7 +47,7 @@ pub(crate) struct RunFacts {
     total_steps: usize,
     memory: Value,
     /// What its rows are, see [`EncodedRows::statistics`].
-    data: Value,
+    rows: Value,
     /// What was changed where it was resumed.
     changes: Vec<Change>,
     /// What its user was warned of.
@@ -213,7 +213,7 @@ impl<'a> Session<'a> {
             kernels: json!(gpu.tuning()),
             total_steps,
             memory: json!(gpu.memory()),
-            data: Value::Null,
+            rows: Value::Null,
             changes: state.changes.clone(),
             warnings: Vec::new(),
         };
@@ -303,7 +303,7 @@ impl<'a> Session<'a> {
 
     /// Notes what the rows are, and tells the observer what is to be known of them.
     pub fn warn_of_rows(&mut self, rows: &EncodedRows) -> Result<()> {
-        self.facts.data = rows.statistics();
+        self.facts.rows = rows.statistics();
         self.write_run()?;
         // Where it is most of them, this is about the run as a whole.
         let noted = rows.table().skipped().filter(|_| rows.table().skipped_rows() > rows.len());

@@ -147,8 +147,13 @@ fn parquet(dir: &Path) -> Run {
 
 /// What a dataset's card leads to, among files of all kinds.
 fn card(_: &Path) -> Run {
-    let names =
-        ["README.md", "data/train-00000-of-00002.jsonl", "data/train-00001-of-00002.jsonl", "en/test.csv", "dev.json"];
+    let names = [
+        "README.md",
+        "data/train-00000-of-00002.jsonl",
+        "data/train-00001-of-00002.jsonl",
+        "en/test.csv",
+        "dev.json",
+    ];
     Box::new(move |input| {
         let wanted = [None, Some("train"), Some("en/test"), Some("default")];
         wanted.iter().any(|wanted| oaif::hub::rows_of(input, *wanted, &names).is_ok())
