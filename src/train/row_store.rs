@@ -34,9 +34,10 @@ pub(super) struct RowStore {
 impl RowStore {
     /// A store whose file is to be in `folder`, or in the system's folder for such files where there is no such folder yet.
     pub fn new(folder: &Path) -> RowStore {
-        let there = folder.ancestors().find(|dir| dir.is_dir() && !dir.as_os_str().is_empty());
-        let folder = match there {
-            Some(dir) if folder.is_relative() || dir.parent().is_some() => dir.to_owned(),
+        let folder = match folder.ancestors().find(|dir| dir.is_dir()) {
+            Some(dir) if dir.parent().is_some() => dir.to_owned(),
+            // A relative path begins here; the root is nobody's to write to.
+            _ if folder.is_relative() && folder != Path::new("") => PathBuf::from("."),
             _ => std::env::temp_dir(),
         };
         RowStore {

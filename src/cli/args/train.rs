@@ -37,7 +37,8 @@ struct TrainArgs {
     /// Folder of the model to start from, or ORG/NAME[@REVISION] on the hub (HF_HOME, HF_TOKEN, HF_HUB_OFFLINE are heeded)
     #[arg(long, value_name = "DIR|NAME", alias = "model-name-or-path")]
     model: PathBuf,
-    /// Rows to train on: JSON lines or a JSON array, gzip or not; or ORG/NAME[@REVISION][:SPLIT or :FILE] on the hub
+    /// Rows to train on: .parquet, .jsonl, .json, .csv or .tsv, the latter four also with .gz; or
+    /// ORG/NAME[@REVISION][:SPLIT, :SUBSET, :SUBSET/SPLIT or :FILES] on the hub, such as :data/train-*
     #[arg(long, value_name = "FILE|NAME", aliases = ["dataset-name", "train-file", "data"], required_unless_present = "dry_run")]
     dataset: Option<PathBuf>,
     /// Folder that the run is written to
@@ -105,10 +106,11 @@ struct TrainArgs {
     /// Take the rows in the file's order
     #[arg(long, help_heading = "Data")]
     no_shuffle: bool,
-    /// Skip rows with a longer prompt [default: what the model takes]
+    /// Skip rows with a longer prompt; nothing is cut [default: what the model takes]
     #[arg(long, value_name = "TOKENS", help_heading = "Data")]
     max_prompt_length: Option<usize>,
-    /// Skip rows that are longer, prompt and completion together; in align, prompt and longest response [default: what the model takes]
+    /// Skip rows that are longer, prompt and completion together (in align, prompt and longest response); nothing is cut
+    /// [default: what the model takes]
     #[arg(long, value_name = "TOKENS", help_heading = "Data", alias = "max-seq-length")]
     max_length: Option<usize>,
 
@@ -296,6 +298,9 @@ pub(crate) struct SftArgs {
         default_value = "text"
     )]
     text_column: String,
+    /// What it calls a conversation that is learnt whole
+    #[arg(long, value_name = "NAME", help_heading = "Data", default_value = "messages")]
+    messages_column: String,
     /// Do not end completions with the end-of-sequence token
     #[arg(long, help_heading = "Data")]
     no_append_eos: bool,
@@ -466,6 +471,7 @@ impl SftArgs {
             prompt: self.prompt_column.clone(),
             completion: self.completion_column.clone(),
             text: self.text_column.clone(),
+            messages: self.messages_column.clone(),
             ..Columns::default()
         };
         train.config = resolved(&self)?;

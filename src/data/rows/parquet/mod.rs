@@ -41,9 +41,10 @@ struct Parquet {
 
 impl Records for Parquet {
     fn next(&mut self) -> Result<Option<Record>> {
-        let Some(row) = guarded(&self.path, || self.rows.next().transpose())? else { return Ok(None) };
+        // A date may be one that there never was.
+        let row = guarded(&self.path, || Ok(self.rows.next().transpose()?.map(value::columns)))?;
+        let Some((columns, unusable, bytes)) = row else { return Ok(None) };
         self.number += 1;
-        let (columns, unusable, bytes) = value::columns(row);
         self.read += bytes;
         if self.read > BOMB_BYTES && self.read / BOMB_RATIO > self.size {
             let why = format!(
