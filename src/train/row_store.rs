@@ -166,7 +166,7 @@ mod tests {
                     (0..i % 3).map(|r| (0..r * 7 + i % 5).map(|t| t + 70_000 * r).collect()).collect();
                 (
                     Tree { prompt: (i..2 * i).collect(), responses },
-                    if i % 2 == 0 { "é".repeat(i as usize) } else { String::new() },
+                    if i.is_multiple_of(2) { "é".repeat(i as usize) } else { String::new() },
                 )
             };
             for i in 0..50 {

@@ -358,7 +358,7 @@ fn rows_are_found_in_an_object_unless_they_are_lines() {
             "{text}"
         );
     }
-    let line = format!("{{\"data\": [{{\"x\": 1}}], \"prompt\": \"b\"}}\n{{\"prompt\": \"c\"}}\n");
+    let line = "{\"data\": [{\"x\": 1}], \"prompt\": \"b\"}\n{\"prompt\": \"c\"}\n";
     assert_eq!(read_prompts(file(line.as_bytes()).path(), &Columns::default()).unwrap().len(), 2);
     let cut = format!("{{\"data\": [{row}, {row}]");
     let error = read_prompts(file(cut.as_bytes()).path(), &Columns::default()).unwrap_err().to_string();
