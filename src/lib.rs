@@ -42,6 +42,7 @@ pub mod hub;
 pub mod model;
 pub mod ops;
 pub mod optim;
+mod panics;
 pub mod preference;
 pub mod reference;
 pub mod report;

@@ -381,6 +381,7 @@ fn completions_are_learnt() {
     let row = |p: Pair| Completion {
         prompt: Some(p.prompt),
         completion: p.chosen,
+        label: None,
         token_ids: None,
         place: p.place,
     };

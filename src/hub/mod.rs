@@ -12,12 +12,15 @@
 //! What the hub says is input like any other: names, sizes and hashes are checked before they are used.
 
 mod cache;
+mod card;
 mod client;
 mod download;
+mod glob;
 mod hash;
 mod listed;
 mod listing;
 mod names;
+mod rows;
 mod settings;
 mod space;
 mod wanted;
@@ -37,6 +40,12 @@ use listing::Listing;
 
 /// The largest index of weights that is read.
 const LARGEST_INDEX: u64 = 64 << 20;
+
+/// The files of rows that a dataset's card leads to: for a fuzz target.
+#[doc(hidden)]
+pub fn rows_of(card: &[u8], wanted: Option<&str>, names: &[&str]) -> Result<Vec<String>, String> {
+    rows::choose(wanted, names, &card::configs(card)?)
+}
 
 /// A hub, and the cache of what was downloaded from it.
 #[derive(Debug)]
@@ -121,7 +130,7 @@ impl Hub {
         let commit = &listing.commit;
         let mut choice = wanted.choose(repo, &listing.names())?;
         if let Some(index) = choice.index.clone() {
-            // Only the index tells which files the weights are in.
+            // Only the index tells which files the weights, or the rows, are in.
             let remotes = self.missing(repo, listing, std::slice::from_ref(&index), cache)?;
             for remote in &remotes {
                 if remote.size > LARGEST_INDEX {
@@ -132,7 +141,7 @@ impl Hub {
                 }
                 self.client.download(repo, commit, remote, cache, &mut ())?;
             }
-            choice.add_shards(repo, &cache.pointer(commit, &index), &listing.names())?;
+            choice.follow(wanted, repo, &cache.pointer(commit, &index), &listing.names())?;
         }
         let remotes = self.missing(repo, listing, &choice.files, cache)?;
         if !remotes.is_empty() {
@@ -173,8 +182,11 @@ fn cached(cache: &RepoCache, repo: &Repo, wanted: &Wanted) -> Result<Snapshot, S
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let mut choice = wanted.choose(repo, &names).map_err(|_| without(wanted.first_need(&names)))?;
     if let Some(index) = choice.index.clone() {
-        let shards = choice.add_shards(repo, &dir.join(index), &names);
-        shards.map_err(|_| without("some of its weights"))?;
+        let others = match wanted {
+            Wanted::Rows(_) => "these rows",
+            _ => "some of its weights",
+        };
+        choice.follow(wanted, repo, &dir.join(index), &names).map_err(|_| without(others))?;
     }
     Ok(Snapshot { dir, commit, files: choice.files })
 }

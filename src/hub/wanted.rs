@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::names::{Repo, unsafe_name};
+use super::{card, rows};
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -38,12 +39,6 @@ const TEMPLATES: &str = "additional_chat_templates/";
 const GGUF: &str = ".gguf";
 /// Ends of the names of weights that are not read.
 const OTHER_WEIGHTS: [&str; 7] = [".bin", ".onnx", ".h5", ".msgpack", ".pt", ".pth", ".safetensors"];
-/// Ends of the names of rows that are read, and of those that are not.
-const ROWS: [&str; 4] = [".jsonl", ".json", ".jsonl.gz", ".json.gz"];
-const OTHER_ROWS: [&str; 10] =
-    [".parquet", ".csv", ".tsv", ".txt", ".arrow", ".zst", ".bz2", ".xz", ".zip", ".csv.gz"];
-/// JSON beside a dataset that is no row of it.
-const NO_ROWS: [&str; 4] = ["dataset_infos.json", "dataset_dict.json", "dataset_info.json", "state.json"];
 /// Names that an error lists.
 const LISTED: usize = 5;
 
@@ -56,7 +51,8 @@ pub enum Wanted {
     ModelWithoutWeights,
     /// A LoRA adapter.
     Adapter,
-    /// A file of rows: of a split such as "train", or by its own name. `None`: of "train", or the only one.
+    /// Files of rows: of a split such as "train", of a subset ("en") or of a split of it ("en/train"), or by their own
+    /// names ("data/train-*"). `None`: those of "train", or the only ones.
     Rows(Option<String>),
 }
 
@@ -120,8 +116,12 @@ impl Wanted {
                 let files = [ADAPTER_CONFIG].into_iter().chain(own).chain([ADAPTER_WEIGHTS]);
                 Ok(Choice { files: files.map(str::to_owned).collect(), index: None })
             }
-            Wanted::Rows(split) => match rows(split.as_deref(), names) {
-                Ok(file) => Ok(Choice { files: vec![file.to_owned()], index: None }),
+            // The card tells which files are which split's, unless files are named.
+            Wanted::Rows(split) if has(rows::CARD) && !rows::is_of_files(split.as_deref(), names) => {
+                Ok(Choice { files: Vec::new(), index: Some(rows::CARD.into()) })
+            }
+            Wanted::Rows(split) => match rows::choose(split.as_deref(), names, &[]) {
+                Ok(files) => Ok(Choice { files, index: None }),
                 Err(why) => refused(why),
             },
         }
@@ -139,8 +139,19 @@ impl Wanted {
 }
 
 impl Choice {
-    /// Adds the files that the index at `path` names.
-    pub fn add_shards(&mut self, repo: &Repo, path: &Path, names: &[&str]) -> Result<()> {
+    /// Adds the files that the index at `path` leads to.
+    pub fn follow(&mut self, wanted: &Wanted, repo: &Repo, path: &Path, names: &[&str]) -> Result<()> {
+        let Wanted::Rows(split) = wanted else { return self.add_shards(repo, path, names) };
+        let configs = card::configs(&files::read(path)?);
+        let configs =
+            configs.map_err(|why| Error::config(repo.to_string(), format!("{}: {why}", rows::CARD)))?;
+        let chosen = rows::choose(split.as_deref(), names, &configs);
+        self.files = chosen.map_err(|why| Error::config(repo.to_string(), why))?;
+        Ok(())
+    }
+
+    /// Adds the files that the index of weights at `path` names.
+    fn add_shards(&mut self, repo: &Repo, path: &Path, names: &[&str]) -> Result<()> {
         let refused = |why: String| Err(Error::hub(repo, format!("{INDEX} {why}")));
         let index = files::read_json(path)?;
         let Some(map) = index["weight_map"].as_object() else {
@@ -182,77 +193,8 @@ fn without_weights(names: &[&str], expected: &str) -> String {
     }
 }
 
-/// The file of rows that is meant.
-fn rows<'a>(split: Option<&str>, names: &[&'a str]) -> Result<&'a str, String> {
-    if let Some(file) = names.iter().find(|name| Some(**name) == split) {
-        return match is_rows(file) {
-            true => Ok(file),
-            false => Err(format!("{file} is not read: rows are read from .jsonl, .json and these with .gz")),
-        };
-    }
-    let readable: Vec<&str> = names.iter().copied().filter(|name| is_rows(name)).collect();
-    if readable.is_empty() {
-        let others = names.iter().filter(|name| OTHER_ROWS.iter().any(|end| name.ends_with(end)));
-        return Err(match listed(others) {
-            None => "has no file of rows: expected .jsonl, .json or these with .gz".into(),
-            Some(others) => format!(
-                "has no rows in .jsonl, .json or .gz, only {others}, which is not read: save the split as JSON lines (by the \
-                 to_json of datasets) and give that file"
-            ),
-        });
-    }
-    let wanted = split.unwrap_or("train");
-    let of_split: Vec<&str> =
-        readable.iter().copied().filter(|name| stem(name) == wanted || is_of_split(name, wanted)).collect();
-    let all = || listed(readable.iter()).unwrap_or_default();
-    match (&of_split[..], &readable[..], split) {
-        ([one], _, _) => Ok(one),
-        // The only file there is, unless it says that it is for tests.
-        ([], [one], None) if !["validation", "test"].iter().any(|other| is_of_split(one, other)) => Ok(one),
-        ([], _, Some(split)) => {
-            Err(format!("has no file of the split {split:?}, only {}: name one of them behind :", all()))
-        }
-        ([], _, None) => {
-            Err(format!("has no file of the split \"train\", only {}: name one of them behind :", all()))
-        }
-        (several, _, _) => Err(format!(
-            "has {} files of the split {wanted:?}: {}; one is read: name it behind :",
-            several.len(),
-            listed(several.iter()).unwrap_or_default()
-        )),
-    }
-}
-
-fn is_rows(name: &str) -> bool {
-    let file = name.rsplit('/').next().unwrap_or(name);
-    ROWS.iter().any(|end| file.ends_with(end))
-        && !NO_ROWS.contains(&file)
-        && !name.split('/').any(|p| p.starts_with('.'))
-}
-
-/// A name without the ends that tell its format.
-fn stem(name: &str) -> &str {
-    let plain = name.strip_suffix(".gz").unwrap_or(name);
-    plain.strip_suffix(".jsonl").or(plain.strip_suffix(".json")).unwrap_or(plain)
-}
-
-/// Whether a word of the path is the split's, as `datasets` reads paths.
-fn is_of_split(name: &str, split: &str) -> bool {
-    let also: &[&str] = match split {
-        "train" => &["training"],
-        "validation" => &["valid", "dev", "val"],
-        "test" => &["testing", "eval", "evaluation"],
-        _ => &[],
-    };
-    // A split that is itself of several words, such as test_sft.
-    let whole = stem(name).rsplit('/').next().unwrap_or_default();
-    let numbered = whole.strip_prefix(split).is_some_and(|rest| rest.starts_with(|c: char| "-.".contains(c)));
-    let word = |word: &str| word == split || also.contains(&word);
-    numbered || stem(name).split(['/', '-', '_', '.', ' ']).any(word)
-}
-
 /// "a, b and 3 more"; `None` of nothing.
-fn listed<'a>(names: impl Iterator<Item = &'a &'a str>) -> Option<String> {
+pub(super) fn listed<'a>(names: impl Iterator<Item = &'a &'a str>) -> Option<String> {
     let names: Vec<&str> = names.copied().collect();
     let more = names.len().saturating_sub(LISTED);
     let first = names[..names.len() - more].join(", ");
@@ -350,46 +292,5 @@ mod tests {
             assert!(with(serde_json::json!({"a": name})).is_err(), "{name}");
         }
         assert!(with(serde_json::json!({"a": 1})).is_err() && with(serde_json::json!(1)).is_err());
-    }
-
-    #[test]
-    fn rows_are_the_splits_file_or_the_one_that_is_named() {
-        let rows =
-            |split: Option<&str>, names: &[&str]| choose(Wanted::Rows(split.map(str::to_owned)), names);
-        let one = |name: &str| Ok(vec![name.to_owned()]);
-        assert_eq!(rows(None, &["README.md", "rows.jsonl"]), one("rows.jsonl"));
-        assert_eq!(rows(None, &["train.json", "test.json", "dataset_infos.json"]), one("train.json"));
-        assert_eq!(rows(Some("test"), &["train.json", "test.json"]), one("test.json"));
-        assert_eq!(rows(Some("validation"), &["train.json", "dev.json"]), one("dev.json"));
-        assert_eq!(
-            rows(None, &["data/train-00000-of-00001.jsonl.gz", "x.json"]),
-            one("data/train-00000-of-00001.jsonl.gz")
-        );
-        assert_eq!(
-            rows(Some("test_sft"), &["a/test_sft-0.jsonl", "a/train_sft-0.jsonl"]),
-            one("a/test_sft-0.jsonl")
-        );
-        let hh =
-            ["harmless-base/train.jsonl.gz", "harmless-base/test.jsonl.gz", "helpful-base/train.jsonl.gz"];
-        assert_eq!(rows(Some("harmless-base/train"), &hh), one(hh[0]));
-        assert_eq!(rows(Some(hh[1]), &hh), one(hh[1]));
-        assert!(
-            rows(None, &hh).unwrap_err().contains("has 2 files of the split \"train\": harmless-base/train")
-        );
-        assert!(rows(Some("dev"), &hh).unwrap_err().contains("no file of the split \"dev\""));
-    }
-
-    #[test]
-    fn rows_that_are_not_read_are_named() {
-        let rows =
-            |split: Option<&str>, names: &[&str]| choose(Wanted::Rows(split.map(str::to_owned)), names);
-        let why = rows(None, &["README.md", "data/train-0.parquet", "data/test-0.parquet"]).unwrap_err();
-        assert!(why.contains("only data/train-0.parquet, data/test-0.parquet, which is not read"), "{why}");
-        let why = rows(Some("data/train-0.parquet"), &["data/train-0.parquet"]).unwrap_err();
-        assert!(why.contains("data/train-0.parquet is not read"), "{why}");
-        assert!(rows(None, &["README.md"]).unwrap_err().contains("has no file of rows"));
-        let many: Vec<String> = (0..9).map(|i| format!("{i}.parquet")).collect();
-        let many: Vec<&str> = many.iter().map(String::as_str).collect();
-        assert!(rows(None, &many).unwrap_err().contains("4.parquet and 4 more"));
     }
 }

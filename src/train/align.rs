@@ -15,7 +15,7 @@ use super::options::{AlignOptions, TrainOptions};
 use super::pair_step::LabelledPair;
 use super::pair_trainer::PairTrainer;
 use super::policy::Policy;
-use super::rows::EncodedRows;
+use super::rows::{EncodedRows, LengthLimits};
 use super::sampler::{Sampled, Sampler, response_metrics};
 use super::session::{Control, Session, Sources, StepRecord, milliseconds, timed};
 use super::state::OnlineState;
@@ -48,7 +48,7 @@ pub(super) fn plans(
     options: &AlignOptions,
 ) -> Result<Plans> {
     let (batch, max_new) = (train.batch_size, options.max_new_tokens);
-    let longest = rows.trees.iter().map(|t| t.prompt.len()).max().unwrap_or(0);
+    let longest = rows.table().longest_prompt();
     let capacity = Capacity {
         tokens: rows.largest_batch(batch).tokens + batch * 2 * (max_new - 1),
         targets: batch * 2 * max_new,
@@ -91,7 +91,6 @@ pub struct AlignRun {
     train: TrainOptions,
     options: AlignOptions,
     rows: EncodedRows,
-    texts: Vec<String>,
     trainer: PairTrainer,
     generator: Generator,
     optimiser: Optimiser,
@@ -108,17 +107,31 @@ impl AlignRun {
         train: &TrainOptions,
         options: &AlignOptions,
     ) -> Result<AlignRun> {
+        AlignRun::of_rows(policy, prompts.iter().cloned().map(Ok), train, options)
+    }
+
+    /// The same of prompts that are read one by one, see [`prompts`](crate::data::rows::prompts): they may be more than
+    /// memory holds.
+    ///
+    /// # Errors
+    /// As [`AlignRun::new`].
+    pub fn of_rows(
+        policy: Policy,
+        prompts: impl IntoIterator<Item = Result<Prompt>>,
+        train: &TrainOptions,
+        options: &AlignOptions,
+    ) -> Result<AlignRun> {
         train.check()?;
         use_kernels_of_checkpoint(policy.model.gpu(), train)?;
         options.check(train)?;
         let max_prompt = prompt_limit(policy.model.architecture().context, train, options)?;
-        let rows = EncodedRows::prompts(&policy.encoder(), prompts, max_prompt)?;
+        let limits = LengthLimits { prompt: max_prompt, whole: usize::MAX };
+        let rows = EncodedRows::encode(&policy.encoder(), prompts, false, limits, &train.output_dir)?;
         let (model, eos) = (&policy.model, policy.tokenizer.eos_ids());
         let plans = plans(model, &policy.reference(train)?, &rows, eos, train, options)?;
         let Plans { trainer, generator, optimiser } = plans;
-        let texts = rows.sources.iter().map(|row| prompts[*row].prompt.transcript()).collect();
         let (train, options) = (train.clone(), options.clone());
-        Ok(AlignRun { policy, train, options, rows, texts, trainer, generator, optimiser })
+        Ok(AlignRun { policy, train, options, rows, trainer, generator, optimiser })
     }
 
     /// The encoded prompts.
@@ -128,7 +141,7 @@ impl AlignRun {
 
     /// Steps of the whole run.
     pub fn total_steps(&self) -> usize {
-        total_steps(&self.train, self.rows.trees.len())
+        total_steps(&self.train, self.rows.len())
     }
 
     /// Trains; returns where the model or adapter was saved.
@@ -142,7 +155,7 @@ impl AlignRun {
         sources: Sources,
         control: Control<'_>,
     ) -> Result<PathBuf> {
-        let AlignRun { policy, train, options, rows, texts, trainer, generator, optimiser } = self;
+        let AlignRun { policy, train, options, rows, trainer, generator, optimiser } = self;
         let ahead = options.async_level > 0;
         if ahead && annotator.remote().is_none() {
             let why = format!(
@@ -151,24 +164,24 @@ impl AlignRun {
             );
             return Err(Error::config("async-level", why));
         }
-        let total = total_steps(&train, rows.trees.len());
-        let identity = RunIdentity::new(Command::Align, &policy, &train, &rows, &texts, total)?
+        let total = total_steps(&train, rows.len());
+        let identity = RunIdentity::new(Command::Align, &policy, &train, &rows, total)?
             .with_loss(options.loss)
             .with_feedback(&options, annotator)?;
-        let steps = (total, rows.trees.len());
+        let steps = (total, rows.len());
         let mut session =
             Session::begin(&policy.model, optimiser, &train, sources, identity, steps, control)?;
         session.warn_of_rows(&rows)?;
         let sampler = Sampler {
             generator: &generator,
             tokenizer: &policy.tokenizer,
-            trees: &rows.trees,
+            rows: &rows,
             options: &options,
             stop: StopMatcher::new(options.stop.iter().cloned()),
             seed: train.seed,
         };
         let told = false;
-        let mut feedback = Feedback { options: &options, rows: &rows, texts: &texts, trainer, sampler, told };
+        let mut feedback = Feedback { options: &options, rows: &rows, trainer, sampler, told };
         let steps = feedback.steps(annotator, &mut session);
         session.end(steps)
     }
@@ -178,7 +191,6 @@ impl AlignRun {
 struct Feedback<'a> {
     options: &'a AlignOptions,
     rows: &'a EncodedRows,
-    texts: &'a [String],
     trainer: PairTrainer,
     sampler: Sampler<'a>,
     /// Whether the user knows of an annotator that prefers a position.
@@ -216,7 +228,8 @@ impl Feedback<'_> {
             }
             None => self.sampler.answer(&draws)?,
         };
-        let prompts: Vec<&str> = draws.rows.iter().map(|row| self.texts[*row].as_str()).collect();
+        let texts = draws.rows.iter().map(|row| self.rows.text(*row)).collect::<Result<Vec<_>>>()?;
+        let prompts: Vec<&str> = texts.iter().map(String::as_str).collect();
         session.phase("annotating");
         let next = session.next_draws().filter(|_| self.options.async_level > 0);
         let elsewhere = annotator.remote().is_some();
@@ -289,12 +302,12 @@ impl Feedback<'_> {
             annotation.choices.iter().enumerate().filter_map(|(i, c)| Some((i, c.as_ref()?))).collect();
         let tree = |(i, c): &(usize, &Choice)| {
             let answer = |s: usize| answers.of[*i][s].token_ids.clone();
-            Tree {
-                prompt: self.rows.trees[rows[*i]].prompt.clone(),
+            Ok(Tree {
+                prompt: self.rows.tree(rows[*i])?.prompt,
                 responses: vec![answer(c.chosen), answer(c.rejected)],
-            }
+            })
         };
-        let trees: Vec<Tree> = choices.iter().map(tree).collect();
+        let trees = choices.iter().map(tree).collect::<Result<Vec<Tree>>>()?;
         let reference = self.trainer.reference(&trees)?;
         let label = |choice: &Choice| if self.options.soft_labels { choice.probability } else { 1.0 };
         let pairs = trees.into_iter().zip(reference).zip(&choices);

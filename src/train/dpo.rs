@@ -49,10 +49,25 @@ impl DpoRun {
     /// # Errors
     /// [`crate::Error::Config`] for an option out of its range; what is wrong with the rows; memory errors.
     pub fn new(policy: Policy, pairs: &[Pair], train: &TrainOptions, options: &DpoOptions) -> Result<DpoRun> {
+        DpoRun::of_rows(policy, pairs.iter().cloned().map(Ok), train, options)
+    }
+
+    /// The same of pairs that are read one by one, see [`pairs`](crate::data::rows::pairs): they may be more than memory
+    /// holds.
+    ///
+    /// # Errors
+    /// As [`DpoRun::new`].
+    pub fn of_rows(
+        policy: Policy,
+        pairs: impl IntoIterator<Item = Result<Pair>>,
+        train: &TrainOptions,
+        options: &DpoOptions,
+    ) -> Result<DpoRun> {
         train.check()?;
         use_kernels_of_checkpoint(policy.model.gpu(), train)?;
         let limits = train.length_limits(policy.model.architecture().context);
-        let rows = EncodedRows::pairs(&policy.encoder(), pairs, options.append_eos, limits)?;
+        let rows =
+            EncodedRows::encode(&policy.encoder(), pairs, options.append_eos, limits, &train.output_dir)?;
         let (trainer, optimiser) = plans(&policy.model, &policy.reference(train)?, &rows, train, options)?;
         Ok(DpoRun { policy, train: train.clone(), options: options.clone(), rows, trainer, optimiser })
     }
@@ -64,17 +79,17 @@ impl DpoRun {
 
     /// Steps of the whole run.
     pub fn total_steps(&self) -> usize {
-        total_steps(&self.train, self.rows.trees.len())
+        total_steps(&self.train, self.rows.len())
     }
 
     /// Trains; returns where the model or adapter was saved.
     pub fn run(self, sources: Sources, control: Control<'_>) -> Result<PathBuf> {
         let total = self.total_steps();
         let DpoRun { policy, train, options, rows, trainer, optimiser } = self;
-        let identity = RunIdentity::new(Command::Dpo, &policy, &train, &rows, &[], total)?
+        let identity = RunIdentity::new(Command::Dpo, &policy, &train, &rows, total)?
             .with_completions(options.append_eos)
             .with_loss(options.loss);
-        let steps = (total, rows.trees.len());
+        let steps = (total, rows.len());
         let mut session =
             Session::begin(&policy.model, optimiser, &train, sources, identity, steps, control)?;
         session.warn_of_rows(&rows)?;
@@ -91,27 +106,25 @@ fn learn(
     loss: PreferenceLoss,
     session: &mut Session<'_>,
 ) -> Result<()> {
-    let trees = &rows.trees;
     // Reference log-probabilities are computed once a pair and kept.
-    let mut known: Vec<Option<[f32; 2]>> = vec![None; trees.len()];
+    let mut known: Vec<Option<[f32; 2]>> = vec![None; rows.len()];
     while !session.is_done() {
-        let rows = session.begin_step().rows;
+        let drawn = session.begin_step().rows;
         session.phase("learning");
         let started = Instant::now();
-        let mut new: Vec<usize> = rows.iter().copied().filter(|r| known[*r].is_none()).collect();
+        let mut new: Vec<usize> = drawn.iter().copied().filter(|r| known[*r].is_none()).collect();
         new.sort_unstable();
         new.dedup();
-        let new_trees: Vec<_> = new.iter().map(|r| trees[*r].clone()).collect();
+        let new_trees = new.iter().map(|row| rows.tree(*row)).collect::<Result<Vec<_>>>()?;
         for (row, reference) in new.iter().zip(trainer.reference(&new_trees)?) {
             known[*row] = Some(reference);
         }
         let reference_ms = milliseconds(started);
-        let pair = |row: &usize| LabelledPair {
-            tree: trees[*row].clone(),
-            reference: known[*row].expect("computed above"),
-            label: 1.0,
+        let pair = |row: &usize| {
+            let reference = known[*row].expect("computed above");
+            Ok(LabelledPair { tree: rows.tree(*row)?, reference, label: 1.0 })
         };
-        let pairs: Vec<LabelledPair> = rows.iter().map(pair).collect();
+        let pairs = drawn.iter().map(pair).collect::<Result<Vec<LabelledPair>>>()?;
         let learnt = trainer.learn(&pairs, loss)?;
         let mut metrics = learnt.metrics();
         metrics.extend(session.update(learnt.loss())?);

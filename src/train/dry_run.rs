@@ -28,7 +28,7 @@ impl DryRun {
         train.check()?;
         let (model, _) = load_model(gpu, dir, train)?;
         let lengths = lengths(train.max_prompt_length.or(Some(1)), train, model.architecture().context)?;
-        let rows = EncodedRows::of_lengths(lengths, 1);
+        let rows = EncodedRows::of_lengths(lengths, 1)?;
         let plans = sft::plans(&model, &rows, train)?;
         Ok(DryRun { rows, _held: Box::new((model, plans)) })
     }
@@ -42,7 +42,7 @@ impl DryRun {
         train.check()?;
         let (model, copies) = load_model(gpu, dir, train)?;
         let lengths = lengths(train.max_prompt_length, train, model.architecture().context)?;
-        let rows = EncodedRows::of_lengths(lengths, 2);
+        let rows = EncodedRows::of_lengths(lengths, 2)?;
         let reference = reference(&model, train, copies)?;
         let plans = dpo::plans(&model, &reference, &rows, train, options)?;
         Ok(DryRun { rows, _held: Box::new((model, reference, plans)) })
@@ -63,7 +63,7 @@ impl DryRun {
             let why = format!("{prompt} is above {limit}, which the model and max-new-tokens leave for it");
             return Err(Error::config("max-prompt-length", why));
         }
-        let rows = EncodedRows::of_lengths((prompt, 0), 0);
+        let rows = EncodedRows::of_lengths((prompt, 0), 0)?;
         let reference = reference(&model, train, copies)?;
         let eos = configured_ids(dir, "eos_token_id")?;
         let plans = align::plans(&model, &reference, &rows, &eos, train, options)?;

@@ -156,13 +156,12 @@ pub(super) struct Change {
 }
 
 impl RunIdentity {
-    /// What all kinds of training share. `texts`: what is shown of the rows besides their tokens.
+    /// What all kinds of training share.
     pub fn new(
         command: Command,
         policy: &Policy,
         train: &TrainOptions,
         rows: &EncodedRows,
-        texts: &[String],
         total_steps: usize,
     ) -> Result<RunIdentity> {
         let (adam_beta1, adam_beta2, adam_epsilon) = match train.optimiser {
@@ -192,7 +191,7 @@ impl RunIdentity {
             adapter: train.adapter.as_deref().map(fingerprint::adapter).transpose()?,
             tokenizer: fingerprint::tokenizer(&policy.dir, policy.tokenizer.eos_ids())?,
             chat_template: fingerprint::chat_template(&policy.dir)?,
-            dataset: dataset(rows, texts),
+            dataset: dataset(rows)?,
             training: Training {
                 learning_rate: train.learning_rate,
                 lr_scheduler_type: train.schedule.name().into(),
@@ -362,12 +361,16 @@ fn shown(value: &Value) -> String {
     }
 }
 
-fn dataset(rows: &EncodedRows, texts: &[String]) -> String {
+/// The rows' tokens, and what is shown of them besides, in their order.
+fn dataset(rows: &EncodedRows) -> Result<String> {
     let mut digester = Digester::default();
-    for tree in &rows.trees {
+    for row in 0..rows.len() {
+        let tree = rows.tree(row)?;
         digester.ids(&tree.prompt);
         tree.responses.iter().for_each(|response| digester.ids(response));
     }
-    texts.iter().for_each(|text| digester.bytes(text.as_bytes()));
-    format!("of {} rows with digest {}", rows.trees.len(), digester.finish())
+    for row in (0..rows.len()).filter(|_| rows.have_texts()) {
+        digester.bytes(rows.text(row)?.as_bytes());
+    }
+    Ok(format!("of {} rows with digest {}", rows.len(), digester.finish()))
 }

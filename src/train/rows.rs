@@ -1,7 +1,12 @@
 //! Dataset rows as token ids, and how much of a device they will take.
 
+use std::path::Path;
+
 use serde_json::{Value, json};
 
+use super::data_table::{DataTable, Skip};
+use super::lengths::Lengths;
+use super::row_store::RowStore;
 use crate::data::encoder::{Encoded, Encoder, at};
 use crate::data::packing::Tree;
 use crate::data::rows::{Completion, Pair, Place, Prompt};
@@ -17,135 +22,217 @@ pub struct LengthLimits {
     pub whole: usize,
 }
 
-/// A row, unless one of its answers has nothing to learn from.
-fn answered(row: Encoded) -> Result<Encoded> {
-    match row.tree.responses.iter().any(Vec::is_empty) {
-        false => Ok(row),
-        true => {
-            Err(Error::config("answer", "has no token: drop the row, or append the end-of-sequence token"))
+/// A row that is trained on.
+pub(super) trait Source {
+    fn place(&self) -> &Place;
+
+    /// Why its texts are not worth encoding, if they are not.
+    fn fault(&self) -> Option<Skip> {
+        None
+    }
+
+    fn encode(&self, encoder: &Encoder, append_eos: bool) -> Result<Encoded>;
+
+    /// What the prompt and the responses of its tree are called; one name for all of it where it has no prompt.
+    fn parts(&self) -> &'static [&'static str];
+
+    /// What is shown of it besides its tokens.
+    fn text(&self) -> Option<String> {
+        None
+    }
+}
+
+impl Source for Prompt {
+    fn place(&self) -> &Place {
+        &self.place
+    }
+
+    fn encode(&self, encoder: &Encoder, _: bool) -> Result<Encoded> {
+        Ok(Encoded { tree: Tree { prompt: encoder.prompt(&self.prompt)?, responses: vec![] }, cut: 0 })
+    }
+
+    fn parts(&self) -> &'static [&'static str] {
+        &["prompt"]
+    }
+
+    fn text(&self) -> Option<String> {
+        Some(self.prompt.transcript())
+    }
+}
+
+impl Source for Pair {
+    fn place(&self) -> &Place {
+        &self.place
+    }
+
+    fn fault(&self) -> Option<Skip> {
+        (self.chosen.is_empty() || self.rejected.is_empty()).then_some(Skip::EmptyAnswer)
+    }
+
+    fn encode(&self, encoder: &Encoder, append_eos: bool) -> Result<Encoded> {
+        encoder.encode(&self.prompt, &[&self.chosen, &self.rejected], append_eos)
+    }
+
+    fn parts(&self) -> &'static [&'static str] {
+        &["prompt", "chosen", "rejected"]
+    }
+}
+
+impl Source for Completion {
+    fn place(&self) -> &Place {
+        &self.place
+    }
+
+    fn fault(&self) -> Option<Skip> {
+        match (self.label, self.completion.is_empty()) {
+            (Some(false), _) => Some(Skip::BadLabel),
+            (_, true) => Some(Skip::EmptyAnswer),
+            _ => None,
         }
+    }
+
+    fn encode(&self, encoder: &Encoder, append_eos: bool) -> Result<Encoded> {
+        match &self.prompt {
+            Some(prompt) => encoder.encode(prompt, &[&self.completion], append_eos),
+            None => Ok(Encoded { tree: encoder.text(&self.completion, append_eos)?, cut: 0 }),
+        }
+    }
+
+    fn parts(&self) -> &'static [&'static str] {
+        if self.prompt.is_some() { &["prompt", "completion"] } else { &["text"] }
     }
 }
 
 /// Rows ready for training, and what was left out.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug)]
 pub struct EncodedRows {
-    /// One tree a row. For prompts, a tree without responses.
-    pub trees: Vec<Tree>,
-    /// Which row of the dataset each tree is.
-    pub sources: Vec<usize>,
-    /// Rows whose prompt is longer than its limit.
-    pub long_prompts: usize,
-    /// Other rows that are longer than the limit.
-    pub too_long: usize,
-    /// Texts of fewer than two tokens.
-    pub empty: usize,
-    /// Pairs whose answers are the same.
-    pub alike: usize,
+    store: RowStore,
+    table: DataTable,
+    /// Rows of the device and targets that each tree takes.
+    rows: Lengths,
+    targets: Lengths,
+    /// The most responses of a tree.
+    responses: usize,
+    /// Whether rows have a text besides their tokens.
+    texts: bool,
     /// Rows that are kept, and whose prompt has other last tokens once a completion follows.
-    pub cut: usize,
-    limits: Option<LengthLimits>,
+    cut: usize,
 }
 
 impl EncodedRows {
-    /// One row that stands for all: a prompt of so many tokens, and so many responses of so many tokens.
-    pub(super) fn of_lengths((prompt, response): (usize, usize), responses: usize) -> EncodedRows {
-        let tree = Tree { prompt: vec![0; prompt], responses: vec![vec![0; response]; responses] };
-        EncodedRows { trees: vec![tree], sources: vec![0], ..EncodedRows::default() }
+    fn new(folder: &Path) -> EncodedRows {
+        EncodedRows {
+            store: RowStore::new(folder),
+            table: DataTable::default(),
+            rows: Lengths::default(),
+            targets: Lengths::default(),
+            responses: 0,
+            texts: false,
+            cut: 0,
+        }
     }
 
-    /// Encodes rows one by one and keeps those within the limits.
-    fn collect<R>(
-        rows: &[R],
+    /// One row that stands for all: a prompt of so many tokens, and so many responses of so many tokens.
+    pub(super) fn of_lengths((prompt, response): (usize, usize), responses: usize) -> Result<EncodedRows> {
+        let tree = Tree { prompt: vec![0; prompt], responses: vec![vec![0; response]; responses] };
+        let mut rows = EncodedRows::new(Path::new(""));
+        rows.push(&tree, &["prompt"], "")?;
+        Ok(rows)
+    }
+
+    fn push(&mut self, tree: &Tree, parts: &[&'static str], text: &str) -> Result<()> {
+        self.table.r#use(tree, parts);
+        self.rows.push(tree.rows());
+        self.targets.push(tree.targets());
+        self.responses = self.responses.max(tree.responses.len());
+        self.store.push(tree, text)
+    }
+
+    /// Encodes rows one by one and keeps those within the limits: many of them in a temporary file in `folder`, so that
+    /// they may be more than memory holds.
+    ///
+    /// # Errors
+    /// What is wrong with the rows, [`Error::Config`] where none is left, [`Error::Io`].
+    pub(super) fn encode<R: Source>(
+        encoder: &Encoder,
+        rows: impl IntoIterator<Item = Result<R>>,
+        append_eos: bool,
         limits: LengthLimits,
-        place: impl Fn(&R) -> &Place,
-        encode: impl Fn(&R) -> Result<Encoded>,
+        folder: &Path,
     ) -> Result<EncodedRows> {
-        let mut out = EncodedRows { limits: Some(limits), ..EncodedRows::default() };
-        for (source, row) in rows.iter().enumerate() {
-            let Encoded { tree, cut } = encode(row).map_err(at(place(row)))?;
-            if tree.prompt.is_empty() || tree.responses.iter().any(Vec::is_empty) {
-                out.empty += 1;
-            } else if tree.responses.len() == 2 && tree.responses[0] == tree.responses[1] {
-                out.alike += 1;
-            } else if tree.prompt.len() > limits.prompt {
-                out.long_prompts += 1;
-            } else if tree.length() > limits.whole {
-                out.too_long += 1;
-            } else {
-                out.trees.push(tree);
-                out.sources.push(source);
-                out.cut += usize::from(cut > 0);
+        let mut out = EncodedRows::new(folder);
+        out.table.limits = Some(limits);
+        for row in rows {
+            let row = row?;
+            if let Some(why) = row.fault() {
+                out.table.skip(why, row.place());
+                continue;
             }
+            let Encoded { tree, cut } = row.encode(encoder, append_eos).map_err(at(row.place()))?;
+            let fault = if tree.prompt.is_empty() || tree.responses.iter().any(Vec::is_empty) {
+                Some(Skip::Empty)
+            } else if tree.responses.len() == 2 && tree.responses[0] == tree.responses[1] {
+                Some(Skip::Alike)
+            } else if tree.prompt.len() > limits.prompt {
+                Some(Skip::LongPrompt)
+            } else if tree.length() > limits.whole {
+                Some(Skip::TooLong)
+            } else {
+                None
+            };
+            if let Some(why) = fault {
+                out.table.skip(why, row.place());
+                continue;
+            }
+            let text = row.text();
+            out.texts |= text.is_some();
+            out.push(&tree, row.parts(), &text.unwrap_or_default())?;
+            out.cut += usize::from(cut > 0);
         }
-        if out.trees.is_empty() {
+        if out.is_empty() {
             let why = format!(
                 "no row is left to train on ({}): mend the rows, or raise the limit",
-                out.skipped().unwrap_or_default()
+                out.table.skipped().unwrap_or_default()
             );
             return Err(Error::config("dataset", why));
         }
         Ok(out)
     }
 
-    /// Prompts alone.
-    pub fn prompts(encoder: &Encoder, rows: &[Prompt], max_prompt: usize) -> Result<EncodedRows> {
-        let limits = LengthLimits { prompt: max_prompt, whole: usize::MAX };
-        let encode = |row: &Prompt| {
-            let tree = Tree { prompt: encoder.prompt(&row.prompt)?, responses: vec![] };
-            Ok(Encoded { tree, cut: 0 })
-        };
-        EncodedRows::collect(rows, limits, |row| &row.place, encode)
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.store.len()
     }
 
-    /// Prompt, chosen, rejected. A pair of equal answers says nothing, and is skipped.
-    pub fn pairs(
-        encoder: &Encoder,
-        rows: &[Pair],
-        append_eos: bool,
-        limits: LengthLimits,
-    ) -> Result<EncodedRows> {
-        let encode =
-            |row: &Pair| answered(encoder.encode(&row.prompt, &[&row.chosen, &row.rejected], append_eos)?);
-        EncodedRows::collect(rows, limits, |row| &row.place, encode)
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
-    /// Prompt and completion, or a text whose first token is its prompt.
-    pub fn completions(
-        encoder: &Encoder,
-        rows: &[Completion],
-        append_eos: bool,
-        limits: LengthLimits,
-    ) -> Result<EncodedRows> {
-        let encode = |row: &Completion| match &row.prompt {
-            Some(prompt) => answered(encoder.encode(prompt, &[&row.completion], append_eos)?),
-            None => Ok(Encoded { tree: encoder.text(&row.completion, append_eos)?, cut: 0 }),
-        };
-        EncodedRows::collect(rows, limits, |row| &row.place, encode)
+    /// A row's tokens: for a prompt, a tree without responses.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where it cannot be read again.
+    pub fn tree(&self, row: usize) -> Result<Tree> {
+        self.store.get(row).map(|(tree, _)| tree)
     }
 
-    /// How many of the dataset's rows were skipped.
-    pub fn skipped_rows(&self) -> usize {
-        self.long_prompts + self.too_long + self.empty + self.alike
+    /// What is shown of a row besides its tokens: a prompt's transcript.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where it cannot be read again.
+    pub fn text(&self, row: usize) -> Result<String> {
+        self.store.get(row).map(|(_, text)| text)
     }
 
-    /// How many of the dataset's rows were skipped and by which limit; `None` where all were kept.
-    pub fn skipped(&self) -> Option<String> {
-        let limits = self.limits?;
-        let counts = [
-            (self.long_prompts, format!("with a prompt above {} tokens", limits.prompt)),
-            (self.too_long, format!("above {} tokens in all", limits.whole)),
-            (self.empty, "without a token to learn".to_owned()),
-            (self.alike, "of two equal answers".to_owned()),
-        ];
-        let skipped = self.skipped_rows();
-        let all = skipped + self.trees.len();
-        let parts: Vec<String> = counts
-            .iter()
-            .filter(|(count, _)| *count > 0)
-            .map(|(count, why)| format!("{count} {why}"))
-            .collect();
-        (skipped > 0).then(|| format!("{skipped} of {all} rows are skipped: {}", parts.join(", ")))
+    /// Whether rows have such a text.
+    pub(super) fn have_texts(&self) -> bool {
+        self.texts
+    }
+
+    /// What was read, used and skipped.
+    pub fn table(&self) -> &DataTable {
+        &self.table
     }
 
     /// What a user should know of the rows, a sentence each.
@@ -156,21 +243,19 @@ impl EncodedRows {
                  where they differ: end prompts where a token ends, or check that the chat template renders a prompt alike \
                  with and without its answer",
                 self.cut,
-                self.trees.len()
+                self.len()
             )
         });
-        self.skipped().into_iter().chain(cut).collect()
+        self.table.skipped().into_iter().chain(cut).collect()
     }
 
     /// The largest micro-batch of `rows` rows, each taken as often as the others.
     pub(crate) fn largest_batch(&self, rows: usize) -> Capacity {
-        let mut sizes: Vec<&Tree> = self.trees.iter().collect();
-        sizes.sort_by_key(|t| std::cmp::Reverse(t.rows()));
-        let tokens = (0..rows).map(|i| sizes[i % sizes.len()].rows()).sum();
-        sizes.sort_by_key(|t| std::cmp::Reverse(t.targets()));
-        let targets = (0..rows).map(|i| sizes[i % sizes.len()].targets()).sum();
-        let responses = self.trees.iter().map(|t| t.responses.len()).max().unwrap_or(0);
-        Capacity { tokens, targets, sequences: rows * responses }
+        Capacity {
+            tokens: self.rows.sum_of_longest(rows),
+            targets: self.targets.sum_of_longest(rows),
+            sequences: rows * self.responses,
+        }
     }
 
     /// The share of these rows' completions that end with a token of `eos`.
@@ -186,22 +271,8 @@ impl EncodedRows {
 
     /// Token statistics, for `--dry-run` and `run.json`.
     pub fn statistics(&self) -> Value {
-        let of = |length: &dyn Fn(&Tree) -> Option<usize>| {
-            let mut lengths: Vec<usize> = self.trees.iter().filter_map(length).collect();
-            lengths.sort_unstable();
-            let Some(last) = lengths.last() else { return Value::Null };
-            let mean = lengths.iter().sum::<usize>() as f64 / lengths.len() as f64;
-            let at = |q: f64| lengths[((lengths.len() - 1) as f64 * q).round() as usize];
-            json!({"mean": (mean * 10.0).round() / 10.0, "median": at(0.5), "p95": at(0.95), "max": last})
-        };
-        json!({
-            "rows": self.trees.len(),
-            "skipped_long_prompt": self.long_prompts,
-            "skipped_too_long": self.too_long,
-            "skipped_empty": self.empty,
-            "skipped_alike": self.alike,
-            "prompt_tokens": of(&|t| Some(t.prompt.len())),
-            "completion_tokens": of(&|t| t.responses.iter().map(Vec::len).max()),
-        })
+        let mut statistics = self.table.statistics();
+        statistics["prompts_cut"] = json!(self.cut);
+        statistics
     }
 }

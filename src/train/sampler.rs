@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::options::AlignOptions;
+use super::rows::EncodedRows;
 use super::session::{Draws, timed};
-use crate::data::packing::Tree;
 use crate::data::tokenizer::{StopMatcher, Tokenizer};
 use crate::error::Result;
 use crate::generate::{FinishReason, Generator, Request, Response};
@@ -24,7 +24,7 @@ pub(super) struct Sampled {
 pub(super) struct Sampler<'a> {
     pub generator: &'a Generator,
     pub tokenizer: &'a Tokenizer,
-    pub trees: &'a [Tree],
+    pub rows: &'a EncodedRows,
     pub options: &'a AlignOptions,
     pub stop: StopMatcher,
     pub seed: u32,
@@ -33,12 +33,11 @@ pub(super) struct Sampler<'a> {
 impl Sampler<'_> {
     pub fn answer(&self, draws: &Draws) -> Result<Sampled> {
         let samples = self.options.num_samples;
-        let request = |(draw, row): (u64, &usize)| Request {
-            prompt: self.trees[*row].prompt.clone(),
-            samples,
-            first_sequence: (draw * samples as u64) as u32,
+        let request = |(draw, row): (u64, &usize)| {
+            let first_sequence = (draw * samples as u64) as u32;
+            Ok(Request { prompt: self.rows.tree(*row)?.prompt, samples, first_sequence })
         };
-        let requests: Vec<Request> = (draws.first..).zip(&draws.rows).map(request).collect();
+        let requests: Vec<Request> = (draws.first..).zip(&draws.rows).map(request).collect::<Result<_>>()?;
         let (of, sampling_ms) =
             timed(|| self.generator.run(self.tokenizer, &requests, &self.stop, self.seed))?;
         Ok(Sampled { first: draws.first, of, sampling_ms })
@@ -51,6 +50,7 @@ impl Sampler<'_> {
             return Ok(Some(format!("{} prompts from draw {} on are answered", kept.of.len(), kept.first)));
         }
         for (i, (answers, row)) in kept.of.iter().zip(&draws.rows).enumerate() {
+            let prompt = self.rows.tree(*row)?.prompt;
             if answers.len() != num_samples {
                 return Ok(Some(format!("prompt {i} has {} answers, not {num_samples}", answers.len())));
             }
@@ -59,7 +59,7 @@ impl Sampler<'_> {
                 if self.tokenizer.check(ids).is_err() || ids.is_empty() || ids.len() > max_new_tokens {
                     return Ok(Some(format!("an answer to prompt {i} has token ids that were never drawn")));
                 }
-                if !self.reads(&self.trees[*row].prompt, answer)? {
+                if !self.reads(&prompt, answer)? {
                     return Ok(Some(format!("an answer to prompt {i} has another text than its token ids")));
                 }
             }

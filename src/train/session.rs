@@ -46,6 +46,8 @@ pub(crate) struct RunFacts {
     kernels: Value,
     total_steps: usize,
     memory: Value,
+    /// What its rows are, see [`EncodedRows::statistics`].
+    rows: Value,
     /// What was changed where it was resumed.
     changes: Vec<Change>,
     /// What its user was warned of.
@@ -211,6 +213,7 @@ impl<'a> Session<'a> {
             kernels: json!(gpu.tuning()),
             total_steps,
             memory: json!(gpu.memory()),
+            rows: Value::Null,
             changes: state.changes.clone(),
             warnings: Vec::new(),
         };
@@ -298,10 +301,12 @@ impl<'a> Session<'a> {
         self.state.step >= self.schedule.total_steps
     }
 
-    /// Tells the observer what is to be known of the rows.
+    /// Notes what the rows are, and tells the observer what is to be known of them.
     pub fn warn_of_rows(&mut self, rows: &EncodedRows) -> Result<()> {
+        self.facts.rows = rows.statistics();
+        self.write_run()?;
         // Where it is most of them, this is about the run as a whole.
-        let noted = rows.skipped().filter(|_| rows.skipped_rows() > rows.trees.len());
+        let noted = rows.table().skipped().filter(|_| rows.table().skipped_rows() > rows.len());
         for warning in rows.warnings() {
             match noted.as_ref() == Some(&warning) {
                 true => self.note(warning)?,

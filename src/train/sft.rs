@@ -50,10 +50,24 @@ impl SftRun {
         train: &TrainOptions,
         append_eos: bool,
     ) -> Result<SftRun> {
+        SftRun::of_rows(policy, rows.iter().cloned().map(Ok), train, append_eos)
+    }
+
+    /// The same of rows that are read one by one, see [`completions`](crate::data::rows::completions): they may be more than
+    /// memory holds.
+    ///
+    /// # Errors
+    /// As [`SftRun::new`].
+    pub fn of_rows(
+        policy: Policy,
+        rows: impl IntoIterator<Item = Result<Completion>>,
+        train: &TrainOptions,
+        append_eos: bool,
+    ) -> Result<SftRun> {
         train.check()?;
         use_kernels_of_checkpoint(policy.model.gpu(), train)?;
         let limits = train.length_limits(policy.model.architecture().context);
-        let rows = EncodedRows::completions(&policy.encoder(), rows, append_eos, limits)?;
+        let rows = EncodedRows::encode(&policy.encoder(), rows, append_eos, limits, &train.output_dir)?;
         let (step, optimiser) = plans(&policy.model, &rows, train)?;
         Ok(SftRun { policy, train: train.clone(), append_eos, rows, step, optimiser })
     }
@@ -65,7 +79,7 @@ impl SftRun {
 
     /// Steps of the whole run.
     pub fn total_steps(&self) -> usize {
-        total_steps(&self.train, self.rows.trees.len())
+        total_steps(&self.train, self.rows.len())
     }
 
     /// Trains; returns where the model or adapter was saved.
@@ -73,8 +87,8 @@ impl SftRun {
         let total = self.total_steps();
         let SftRun { policy, train, append_eos, rows, step, optimiser } = self;
         let identity =
-            RunIdentity::new(Command::Sft, &policy, &train, &rows, &[], total)?.with_completions(append_eos);
-        let steps = (total, rows.trees.len());
+            RunIdentity::new(Command::Sft, &policy, &train, &rows, total)?.with_completions(append_eos);
+        let steps = (total, rows.len());
         let mut session =
             Session::begin(&policy.model, optimiser, &train, sources, identity, steps, control)?;
         session.warn_of_rows(&rows)?;
@@ -91,10 +105,10 @@ fn learn(
     batch_size: usize,
     session: &mut Session<'_>,
 ) -> Result<()> {
-    let trees = &rows.trees;
     while !session.is_done() {
         session.phase("learning");
-        let rows: Vec<Tree> = session.begin_step().rows.into_iter().map(|row| trees[row].clone()).collect();
+        let drawn = session.begin_step().rows;
+        let rows: Vec<Tree> = drawn.into_iter().map(|row| rows.tree(row)).collect::<Result<_>>()?;
         let weight = 1.0 / rows.iter().map(Tree::targets).sum::<usize>() as f32;
         let (mut sum, mut metrics) = (SftResult::default(), Map::new());
         for micro in step.capacity().batches(&rows, batch_size, Capacity::of_tree)? {

@@ -217,10 +217,6 @@ fn a_bad_line_of_a_dataset_is_named() {
         ("prompt,completion", &["not valid JSON"]),
         ("[1]", &["is a list", "expected an object"]),
         ("{\"other\": 1}", &["no column", "(the row has \"other\")", "rename one"]),
-        (
-            &good.replace("\" fox\"", "\"\"").replace("\" hen\"", "\"\""),
-            &["has an empty answer", "drop the row"],
-        ),
         (&good.replace("\"a\"", "7"), &["column \"prompt\" is a number", "expected a string"]),
     ] {
         for name in ["rows.jsonl", "pairs.jsonl"] {
@@ -242,7 +238,7 @@ fn a_dataset_that_is_empty_or_no_text_is_refused() {
         (b"[]", &["the file has no rows"]),
         (b"{\"prompt\": \"\xff\", \"completion\": \"a\"}", &["rows.jsonl:1: not valid JSON"]),
         (b"\x00\x01\x02\x03", &["rows.jsonl:1: not valid JSON"]),
-        (b"PAR1....", &["Parquet", "convert"]),
+        (b"PAR1....", &["Parquet", "is it cut off or damaged?"]),
     ];
     for (content, parts) in contents {
         place.write("rows.jsonl", content);
@@ -261,11 +257,56 @@ fn an_answer_without_a_token_is_refused() {
     place.write("rows.jsonl", format!("{}{line}\n", completions()));
     place.write("pairs.jsonl", format!("{PAIRS}{line}\n"));
     place.refuses(SCORE, 1, &["rows.jsonl:5: ", "without a token"]);
-    place.refuses(&format!("{DPO} --no-append-eos"), 1, &["pairs.jsonl:5: ", "has no token"]);
-    let sft = DPO.replace("dpo", "sft").replace("pairs", "rows");
-    place.refuses(&format!("{sft} --no-append-eos"), 1, &["rows.jsonl:5: ", "has no token"]);
     // With EOS there is one.
     place.oaif(DPO).done();
+    let sft = DPO.replace("dpo", "sft").replace("pairs", "rows");
+    for line in [DPO, &sft] {
+        let err = place.oaif(&format!("{line} --no-append-eos --overwrite")).done().err;
+        assert!(err.contains("1 of 5 rows are skipped: 1 without a token to learn (line 5)"), "{err}");
+    }
+}
+
+#[test]
+fn an_empty_answer_is_skipped_in_training_and_refused_in_score() {
+    let Some(place) = place() else { return };
+    let line = json!({"prompt": "a", "completion": "", "chosen": "", "rejected": " fox"});
+    place.write("rows.jsonl", format!("{line}\n{}{line}\n", completions()));
+    place.write("pairs.jsonl", format!("{line}\n{PAIRS}{line}\n"));
+    place.refuses(SCORE, 1, &["rows.jsonl:1: ", "without a token"]);
+    for line in [DPO, &DPO.replace("dpo", "sft").replace("pairs", "rows")] {
+        let err = place.oaif(&format!("{line} --overwrite")).done().err;
+        assert!(
+            err.contains("2 of 6 rows are skipped: 2 with an empty answer (the first in line 1)"),
+            "{err}"
+        );
+    }
+    let rows = place.json("run/run.json")["rows"].take();
+    assert_eq!(
+        (&rows["read"], &rows["rows"], &rows["skipped_empty_answer"]),
+        (&json!(6), &json!(4), &json!(2))
+    );
+    assert_eq!(rows["first_skipped"]["skipped_empty_answer"]["line"], 1);
+}
+
+#[test]
+fn a_run_says_how_long_its_rows_are_and_keeps_it() {
+    let Some(place) = place() else { return };
+    let err = place.oaif(DPO).done().err;
+    let table: Vec<Vec<&str>> = err
+        .lines()
+        .skip_while(|line| !line.starts_with("tokens"))
+        .take(4)
+        .map(|line| line.split_whitespace().collect())
+        .collect();
+    assert_eq!(table[0], ["tokens", "min", "median", "95", "%", "max"], "{err}");
+    let rows = place.json("run/run.json")["rows"].take();
+    for (line, part) in table[1..].iter().zip(["prompt", "chosen", "rejected"]) {
+        let lengths = &rows[format!("{part}_tokens")];
+        let told = ["min", "median", "p95", "max"].map(|key| lengths[key].to_string());
+        assert_eq!(line[..], [&[part], &told.each_ref().map(String::as_str)[..]].concat(), "{err}");
+    }
+    let dry = place.oaif(&DPO.replace("--output-dir run", "--output-dir other --dry-run")).done();
+    assert!(dry.err.contains("tokens"), "{}", dry.err);
 }
 
 #[test]
@@ -292,7 +333,7 @@ fn pairs_of_equal_answers_are_skipped_and_alone_they_are_an_error() {
     place.refuses(
         &line,
         2,
-        &["no row is left to train on (1 of 1 rows are skipped: 1 of two equal answers)"],
+        &["no row is left to train on (1 of 1 rows are skipped: 1 of two equal answers (line 1))"],
     );
 }
 

@@ -32,7 +32,9 @@ fn a_run_says_what_it_is_each_step_what_came_of_it_and_what_to_type_next() {
     let outcome = place.oaif(&format!("{ALIGN} --judge-rule longer --lora-r 2")).done();
     let lines: Vec<&str> = outcome.err.lines().collect();
     for (i, name) in
-        ["GPU", "memory", "model", "training", "rows", "judge", "learning rate"].iter().enumerate()
+        ["GPU", "memory", "model", "training", "rows", "tokens", "  prompt", "judge", "learning rate"]
+            .iter()
+            .enumerate()
     {
         assert!(lines[i].starts_with(name), "{}", outcome.err);
     }

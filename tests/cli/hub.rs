@@ -7,7 +7,7 @@ use std::process::Command;
 
 use serde_json::json;
 
-use super::{Outcome, PAIRS, Place};
+use super::{Outcome, PAIRS, Place, common};
 use server::{COMMIT, Server, TOKEN};
 
 /// A folder, and a hub that has a model, a LoRA adapter and a dataset.
@@ -62,6 +62,83 @@ fn a_run_from_an_empty_cache_names_the_commits_and_goes_on_offline() {
             "generate --model org/tiny@{COMMIT} --adapter run/adapter --prompt fox --max-new-tokens 2"
         ))
         .done();
+}
+
+#[test]
+fn all_parts_of_a_split_are_trained_on_and_a_run_goes_on_with_them_offline() {
+    let Some((place, hub)) = place() else { return };
+    let lines: Vec<&str> = PAIRS.lines().collect();
+    let parts = [lines[..1].join("\n"), lines[1..].join("\n")];
+    let card = "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n    path: data/train-*\n  - split: \
+                test\n    path: data/test-*\n---\n";
+    let names = [
+        "data/train-00000-of-00002.jsonl",
+        "data/train-00001-of-00002.jsonl",
+        "data/test-00000-of-00001.jsonl",
+    ];
+    hub.add(
+        "datasets/org/parts",
+        &[
+            (names[1], parts[1].as_bytes()),
+            (names[0], parts[0].as_bytes()),
+            (names[2], PAIRS.as_bytes()),
+            ("README.md", card.as_bytes()),
+        ],
+    );
+    let whole = DPO.replace("--output-dir run", "--output-dir whole");
+    Outcome::of(place.online(&hub, &whole)).done();
+    let line = DPO.replace("org/pairs", "org/parts");
+    let done = Outcome::of(place.online(&hub, &line)).done();
+    assert!(done.err.contains("downloading org/parts: 2 files"), "{}", done.err);
+    let run = place.json("run/run.json");
+    assert_eq!((&run["dataset"], &run["rows"]["read"]), (&json!(format!("org/parts@{COMMIT}")), &json!(4)));
+    // The same rows in the same order, whatever their files.
+    let losses = |run: &str| {
+        place.rows(&format!("{run}/metrics.jsonl")).iter().map(|row| row["loss"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(losses("run"), losses("whole"));
+    std::fs::write(place.path("hf/hub/datasets--org--parts/refs/main"), "f".repeat(40)).unwrap();
+    place.oaif("dpo --resume run --max-steps 3 --allow-changes max-steps").done();
+    // A part that is gone is noticed.
+    std::fs::remove_file(place.path(&format!("hf/hub/datasets--org--parts/snapshots/{COMMIT}/{}", names[1])))
+        .unwrap();
+    place
+        .oaif("dpo --resume run --max-steps 4 --allow-changes max-steps")
+        .refused(2, &["without these rows"]);
+    let dev = line.replace("org/parts", "org/parts:dev");
+    Outcome::of(place.online(&hub, &dev)).refused(2, &["no rows called \"dev\", only train, test"]);
+}
+
+#[cfg(feature = "parquet")]
+#[test]
+fn datasets_of_the_hub_are_trained_on_by_name_as_they_are() {
+    let Some((place, hub)) = place() else { return };
+    let rows = |name: &str| std::fs::read(common::fixture("rows").join(name)).unwrap();
+    let part = |split: &str| format!("data/{split}-00000-of-00001.parquet");
+    let [prefs, train] = [part("train_prefs"), part("train")];
+    let ultrafeedback = rows("ultrafeedback_binarized.parquet");
+    let (prompts, tldr) = (rows("ultrafeedback-prompt.zstd.parquet"), rows("tldr.gzip.parquet"));
+    let (helpful, csv) = (rows("hh-rlhf-helpful-base.parquet"), rows("pairs.csv.gz"));
+    hub.add("datasets/org/ultrafeedback_binarized", &[(&prefs, &ultrafeedback)]);
+    hub.add("datasets/org/ultrafeedback-prompt", &[(&train, &prompts)]);
+    hub.add("datasets/org/tldr", &[(&train, &tldr)]);
+    hub.add("datasets/org/hh-rlhf-helpful-base", &[(&train, &helpful)]);
+    hub.add("datasets/org/csv", &[("pairs.csv.gz", &csv)]);
+    let run = |line: &str| {
+        let line = format!("{line} --model tiny --max-steps 1 --output-dir run --overwrite");
+        place.copy_model(&common::fixture("tiny"), "tiny");
+        Outcome::of(place.online(&hub, &line)).done().err
+    };
+    // This tokenizer knows none of the words: answers of as many words are alike to it.
+    let err = run("dpo --dataset org/ultrafeedback_binarized:train_prefs");
+    let skipped = "2 of 4 rows are skipped: 1 of two equal answers (line 4), 1 with an empty answer (line 3)";
+    assert!(err.contains(skipped), "{err}");
+    run("sft --dataset org/ultrafeedback_binarized:train_prefs");
+    run("align --judge rule --judge-rule longer --max-new-tokens 4 --dataset org/ultrafeedback-prompt");
+    run("sft --dataset org/tldr");
+    run("dpo --dataset org/hh-rlhf-helpful-base");
+    let err = run("dpo --dataset org/csv");
+    assert!(err.contains("1 with an empty answer (line 2)"), "{err}");
 }
 
 #[test]

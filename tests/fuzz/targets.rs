@@ -27,7 +27,7 @@ pub struct Target {
     pub prepare: fn(&Path) -> Run,
 }
 
-pub const TARGETS: [Target; 10] = [
+pub const TARGETS: [Target; 13] = [
     Target { name: "safetensors", prepare: safetensors },
     Target { name: "config", prepare: config },
     Target { name: "tokenizer", prepare: tokenizer },
@@ -35,6 +35,9 @@ pub const TARGETS: [Target; 10] = [
     Target { name: "template", prepare: template },
     Target { name: "judge_template", prepare: judge_template },
     Target { name: "rows", prepare: rows },
+    Target { name: "csv", prepare: csv },
+    Target { name: "parquet", prepare: parquet },
+    Target { name: "card", prepare: card },
     Target { name: "adapter", prepare: adapter },
     Target { name: "state", prepare: state },
     Target { name: "gguf", prepare: gguf },
@@ -134,7 +137,33 @@ fn judge_template(_: &Path) -> Run {
 }
 
 fn rows(dir: &Path) -> Run {
-    let path = dir.join("rows.jsonl");
+    rows_in(dir.join("rows.jsonl"))
+}
+
+fn csv(dir: &Path) -> Run {
+    rows_in(dir.join("rows.csv"))
+}
+
+fn parquet(dir: &Path) -> Run {
+    rows_in(dir.join("rows.parquet"))
+}
+
+/// What a dataset's card leads to, among files of all kinds.
+fn card(_: &Path) -> Run {
+    let names = [
+        "README.md",
+        "data/train-00000-of-00002.jsonl",
+        "data/train-00001-of-00002.jsonl",
+        "en/test.csv",
+        "dev.json",
+    ];
+    Box::new(move |input| {
+        let wanted = [None, Some("train"), Some("en/test"), Some("default")];
+        wanted.iter().any(|wanted| oaif::hub::rows_of(input, *wanted, &names).is_ok())
+    })
+}
+
+fn rows_in(path: std::path::PathBuf) -> Run {
     let tokenizer = Tokenizer::load_for(&fixture("tiny"), 96).unwrap();
     Box::new(move |input| {
         std::fs::write(&path, input).unwrap();

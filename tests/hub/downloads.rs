@@ -201,7 +201,7 @@ fn rows_come_of_the_split_that_is_named() {
     let place = Place::new();
     place.hub.add(
         "datasets/org/rows",
-        &[("data/train.jsonl", b"{}"), ("data/test.jsonl", b"[]"), ("a.parquet", b"PAR1")],
+        &[("data/train.jsonl", b"{}"), ("data/test.jsonl", b"[]"), ("a.arrow", b"ARROW1")],
     );
     let rows = |split: Option<&str>| {
         let wanted = Wanted::Rows(split.map(str::to_owned));
@@ -210,8 +210,8 @@ fn rows_come_of_the_split_that_is_named() {
     assert_eq!(rows(None).unwrap(), ["data/train.jsonl"]);
     assert_eq!(rows(Some("test")).unwrap(), ["data/test.jsonl"]);
     assert!(place.kept().contains(&format!("datasets--org--rows/snapshots/{COMMIT}/data/test.jsonl")));
-    let why = rows(Some("a.parquet")).unwrap_err().to_string();
-    assert!(why.contains("a.parquet is not read"), "{why}");
+    let why = rows(Some("a.arrow")).unwrap_err().to_string();
+    assert!(why.contains("a.arrow is not read"), "{why}");
 }
 
 #[test]

@@ -48,11 +48,11 @@ fn a_repository_without_safetensors_is_refused_by_what_it_has() {
 }
 
 #[test]
-fn parquet_alone_is_refused_by_its_files() {
+fn rows_of_other_formats_are_refused_by_their_files() {
     let place = Place::new();
-    place.hub.add("datasets/org/rows", &[("data/train-0.parquet", b"PAR1"), ("README.md", b"x")]);
+    place.hub.add("datasets/org/rows", &[("data/train-0.arrow", b"ARROW1"), ("README.md", b"x")]);
     let error = place.fetch_as("org/rows", &Wanted::Rows(None), &mut ()).unwrap_err().to_string();
-    assert!(error.contains("only data/train-0.parquet, which is not read"), "{error}");
+    assert!(error.contains("only data/train-0.arrow: rows are read from"), "{error}");
 }
 
 #[test]

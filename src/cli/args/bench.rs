@@ -129,11 +129,11 @@ pub(crate) struct BenchPlan {
 impl Fetch for BenchPlan {
     fn inputs(&mut self) -> Vec<Input<'_>> {
         let model = match &mut self.model {
-            Source::Folder(path) => Some(Input { flag: "--model", what: What::Model, path }),
+            Source::Folder(path) => Some(Input::new("--model", What::Model, path)),
             Source::Random(_) => None,
         };
         let judge = self.judge_model.as_mut();
-        let judge = judge.map(|path| Input { flag: "--judge-model", what: What::Model, path });
+        let judge = judge.map(|path| Input::new("--judge-model", What::Model, path));
         [model, judge].into_iter().flatten().collect()
     }
 }

@@ -20,6 +20,8 @@ const PRECISION: &str = "arithmetic is in f32, and weights that are not trained 
 const QUANTISED: &str = "leave it out, and hold the base by --base-dtype q8 or q4";
 const SPLIT: &str = "it stands behind the dataset's name: leave it out, and give --dataset ORG/NAME:SPLIT, \
                      or the split's own file";
+const SUBSET: &str = "it stands behind the dataset's name: leave it out, and give --dataset ORG/NAME:SUBSET or \
+                      ORG/NAME:SUBSET/SPLIT";
 const HUB: &str = "nothing is uploaded: leave it out, and use `hf upload` on the folder afterwards";
 const ONE_GPU: &str = "a run is trained on one GPU, which --gpu chooses: leave it out";
 const LOGS: &str = "nothing is sent anywhere: leave it out; metrics.jsonl in the run's folder has every step under TRL's \
@@ -51,10 +53,10 @@ const FLAGS: &[(&str, &[&str], &str)] = &[
     ("completion-only-loss", &["true"], "of rows with a prompt the completion alone is learnt: leave it out"),
     ("data-seed", &[], "one seed is for the rows' order and for the samples: use --seed"),
     ("dataloader-num-workers", ANY, ""),
-    ("dataset-config", &[], SPLIT),
+    ("dataset-config", &[], SUBSET),
     ("dataset-num-proc", ANY, ""),
     ("dataset-split", &["train"], SPLIT),
-    ("dataset-streaming", OFF, "rows are read into memory: leave it out"),
+    ("dataset-streaming", ANY, ""),
     ("dataset-test-split", ANY, ""),
     ("dataset-train-split", &["train"], SPLIT),
     ("ddp-timeout", ANY, ""),

@@ -341,8 +341,8 @@ impl ExportArgs {
 
 /// A model and a LoRA adapter on it.
 fn adapted<'a>(model: &'a mut PathBuf, adapter: &'a mut Option<PathBuf>) -> Vec<Input<'a>> {
-    let model = Input { flag: "--model", what: What::Model, path: model };
-    let adapter = adapter.as_mut().map(|path| Input { flag: "--adapter", what: What::Adapter, path });
+    let model = Input::new("--model", What::Model, model);
+    let adapter = adapter.as_mut().map(|path| Input::new("--adapter", What::Adapter, path));
     [Some(model), adapter].into_iter().flatten().collect()
 }
 
@@ -373,7 +373,7 @@ impl Fetch for ExportPlan {
 impl Fetch for JudgePlan {
     fn inputs(&mut self) -> Vec<Input<'_>> {
         let judge = self.annotator.model_mut();
-        judge.map(|path| Input { flag: "--judge-model", what: What::Model, path }).into_iter().collect()
+        judge.map(|path| Input::new("--judge-model", What::Model, path)).into_iter().collect()
     }
 }
 

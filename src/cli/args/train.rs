@@ -38,7 +38,8 @@ struct TrainArgs {
     /// heeded)
     #[arg(long, value_name = "DIR|NAME", alias = "model-name-or-path")]
     model: PathBuf,
-    /// Rows to train on: JSON lines or a JSON array, gzip or not; or ORG/NAME[@REVISION][:SPLIT or :FILE] on the hub
+    /// Rows to train on: .parquet, .jsonl, .json, .csv or .tsv, the latter four also with .gz; or
+    /// ORG/NAME[@REVISION][:SPLIT, :SUBSET, :SUBSET/SPLIT or :FILES] on the hub, such as :data/train-*
     #[arg(long, value_name = "FILE|NAME", aliases = ["dataset-name", "train-file", "data"], required_unless_present = "dry_run")]
     dataset: Option<PathBuf>,
     /// Folder that the run is written to
@@ -106,10 +107,11 @@ struct TrainArgs {
     /// Take the rows in the file's order
     #[arg(long, help_heading = "Data")]
     no_shuffle: bool,
-    /// Skip rows with a longer prompt [default: what the model takes]
+    /// Skip rows with a longer prompt; nothing is cut [default: what the model takes]
     #[arg(long, value_name = "TOKENS", help_heading = "Data")]
     max_prompt_length: Option<usize>,
-    /// Skip rows that are longer, prompt and completion together; in align, prompt and longest response [default: what the model takes]
+    /// Skip rows that are longer, prompt and completion together (in align, prompt and longest response); nothing is cut
+    /// [default: what the model takes]
     #[arg(long, value_name = "TOKENS", help_heading = "Data", alias = "max-seq-length")]
     max_length: Option<usize>,
 
@@ -297,6 +299,9 @@ pub(crate) struct SftArgs {
         default_value = "text"
     )]
     text_column: String,
+    /// What it calls a conversation that is learnt whole
+    #[arg(long, value_name = "NAME", help_heading = "Data", default_value = "messages")]
+    messages_column: String,
     /// Do not end completions with the end-of-sequence token
     #[arg(long, help_heading = "Data")]
     no_append_eos: bool,
@@ -306,8 +311,8 @@ pub(crate) struct SftArgs {
 #[derive(Debug)]
 pub(crate) struct TrainPlan {
     pub model: PathBuf,
-    /// `None` in a dry run alone.
-    pub dataset: Option<PathBuf>,
+    /// The files of its rows, or their name on the hub; none in a dry run alone.
+    pub dataset: Vec<PathBuf>,
     pub columns: Columns,
     pub options: TrainOptions,
     pub gpu: GpuPlan,
@@ -355,10 +360,10 @@ impl TrainPlan {
 impl Fetch for TrainPlan {
     fn inputs(&mut self) -> Vec<Input<'_>> {
         let what = self.model();
-        let model = Input { flag: "--model", what, path: &mut self.model };
+        let model = Input::new("--model", what, &mut self.model);
         let adapter = self.options.adapter.as_mut();
-        let adapter = adapter.map(|path| Input { flag: "--adapter", what: What::Adapter, path });
-        let rows = self.dataset.as_mut().map(|path| Input { flag: "--dataset", what: What::Rows, path });
+        let adapter = adapter.map(|path| Input::new("--adapter", What::Adapter, path));
+        let rows = Input::rows("--dataset", &mut self.dataset);
         [Some(model), adapter, rows].into_iter().flatten().collect()
     }
 
@@ -371,7 +376,7 @@ impl Fetch for AlignPlan {
     fn inputs(&mut self) -> Vec<Input<'_>> {
         let what = self.train.model();
         let judge = self.annotator.model_mut();
-        let judge = judge.map(|path| Input { flag: "--judge-model", what, path });
+        let judge = judge.map(|path| Input::new("--judge-model", what, path));
         self.train.inputs().into_iter().chain(judge).collect()
     }
 
@@ -467,6 +472,7 @@ impl SftArgs {
             prompt: self.prompt_column.clone(),
             completion: self.completion_column.clone(),
             text: self.text_column.clone(),
+            messages: self.messages_column.clone(),
             ..Columns::default()
         };
         train.config = resolved(&self)?;
@@ -552,7 +558,7 @@ impl TrainArgs {
         let trace = self.profile.clone().map(|file| file.unwrap_or_else(|| output_dir.join("trace.json")));
         Ok(TrainPlan {
             model: model_dir("--model", &self.model)?,
-            dataset: self.dataset.as_ref().map(|path| dataset_file(path)).transpose()?,
+            dataset: self.dataset.as_deref().map(dataset_file).transpose()?.into_iter().collect(),
             columns: Columns::default(),
             options,
             gpu,

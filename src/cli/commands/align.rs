@@ -7,7 +7,7 @@ use super::{annotator, training, warn_of};
 use crate::annotate::judge_model::JudgeModel;
 use crate::cli::args::{AlignPlan, AnnotatorPlan};
 use crate::cli::console::Console;
-use crate::data::rows::read_prompts;
+use crate::data::rows::prompts;
 use crate::error::Result;
 use crate::gpu::{Arena, Gpu};
 use crate::model::{FrozenFormat, Model};
@@ -16,23 +16,23 @@ use crate::train::{AlignRun, DryRun, Observer, Policy};
 pub fn run(plan: AlignPlan) -> Result<()> {
     let AlignPlan { train, align, annotator: judge } = plan;
     let (options, dtype) = (&train.options, train.options.base_dtype);
-    let Some(dataset) = &train.dataset else {
+    if train.dataset.is_empty() {
         let gpu = training::open(&train)?;
         let run = DryRun::align(&gpu, &train.model, options, &align)?;
         let _judge = measured(&gpu, judge, dtype)?;
         return training::report_assumed(&gpu, &train, &run);
-    };
+    }
     let mut console = Console::new();
-    console.phase("reading the rows");
-    let prompts = read_prompts(dataset, &train.columns)?;
+    console.phase("opening the rows");
+    let prompts = training::begun(prompts(&train.dataset, &train.columns))?;
     console.phase("opening the GPU");
     let gpu = training::open(&train)?;
     console.phase("loading the model");
     let policy = Policy::load(&gpu, &train.model, options)?;
     warn_of(&policy.model);
     let parameters = Parameters::of(&policy.model);
-    console.phase("encoding the rows, recording the plans");
-    let run = AlignRun::new(policy, &prompts, options, &align)?;
+    console.phase("reading and encoding the rows, recording the plans");
+    let run = AlignRun::of_rows(policy, prompts, options, &align)?;
     if train.dry_run {
         let _judge = measured(&gpu, judge, dtype)?;
         console.clear();
@@ -40,8 +40,7 @@ pub fn run(plan: AlignPlan) -> Result<()> {
     }
     console.phase("loading the judge");
     let mut judge = annotator(&gpu, judge, dtype, true)?;
-    let rows = (prompts.len(), run.rows());
-    let start = Start::of(&gpu, &train, &parameters, rows, run.total_steps(), Some(judge.name()));
+    let start = Start::of(&gpu, &train, &parameters, run.rows(), run.total_steps(), Some(judge.name()));
     console.begins(start.text());
     training::train("align", &train, &gpu, console, |sources, control| {
         run.run(judge.as_mut(), sources, control)

@@ -25,15 +25,15 @@ impl Parameters {
 }
 
 /// What a run is about to do: the name of each fact, and the fact.
-pub struct Start(Vec<(&'static str, String)>);
+pub struct Start(Vec<(String, String)>);
 
 impl Start {
-    /// `read`: rows of the dataset, of which `rows` were kept. `judge`: who compares answers, if somebody does.
+    /// `rows`: those of the dataset that were kept. `judge`: who compares answers, if somebody does.
     pub fn of(
         gpu: &Gpu,
         plan: &TrainPlan,
         parameters: &Parameters,
-        (read, rows): (usize, &EncodedRows),
+        rows: &EncodedRows,
         steps: usize,
         judge: Option<String>,
     ) -> Start {
@@ -43,25 +43,27 @@ impl Start {
             (None, Some(adapter)) => format!("the LoRA adapter {}", adapter.display()),
             (None, None) => "all weights".into(),
         };
-        let kept = rows.trees.len();
+        let (table, kept, read) = (rows.table(), rows.len(), rows.table().read());
         let rows = if kept == read { format!("{read}") } else { format!("{kept} of {read}") };
         let batch = options.batch_size * options.accumulation;
+        let fact = |name: &str, fact: String| (name.to_owned(), fact);
         let mut facts = vec![
-            ("GPU", format!("{} ({}), {}", summary.name, summary.backend, gpu.tier())),
-            ("memory", format!("{} of the GPU's", size(gpu.memory().total))),
-            ("model", format!("{}, {} parameters", name(plan), count(parameters.all))),
-            ("training", format!("{trained}, {} parameters", count(parameters.trained))),
-            ("rows", format!("{rows}, {steps} steps of {batch}")),
+            fact("GPU", format!("{} ({}), {}", summary.name, summary.backend, gpu.tier())),
+            fact("memory", format!("{} of the GPU's", size(gpu.memory().total))),
+            fact("model", format!("{}, {} parameters", name(plan), count(parameters.all))),
+            fact("training", format!("{trained}, {} parameters", count(parameters.trained))),
+            fact("rows", format!("{rows}, {steps} steps of {batch}")),
         ];
-        facts.extend(judge.map(|judge| ("judge", judge)));
+        facts.extend(table.lines());
+        facts.extend(judge.map(|judge| fact("judge", judge)));
         let rate = format!("{:e}, {}", options.learning_rate, options.schedule.name());
-        facts.push(("learning rate", rate));
+        facts.push(fact("learning rate", rate));
         Start(facts)
     }
 
     /// A line for each fact.
     pub fn text(&self) -> String {
-        let line = |(name, fact): &(&str, String)| format!("{name:<14}{fact}");
+        let line = |(name, fact): &(String, String)| format!("{name:<14}{fact}");
         self.0.iter().map(line).collect::<Vec<_>>().join("\n")
     }
 }

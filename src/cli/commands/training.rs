@@ -1,5 +1,6 @@
 //! What the training commands share: Ctrl-C, the dry run's report, the profile, the report.
 
+use std::iter::Peekable;
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -8,6 +9,7 @@ use super::summary;
 use crate::cli::args::TrainPlan;
 use crate::cli::console::{Console, say};
 use crate::cli::signals;
+use crate::data::rows::Rows;
 use crate::error::{Error, Result, size};
 use crate::files;
 use crate::gpu::{Gpu, Limits};
@@ -30,6 +32,15 @@ pub fn open(plan: &TrainPlan) -> Result<Gpu> {
             Ok(Gpu::without_device(Limits::default()))
         }
         opened => opened,
+    }
+}
+
+/// Rows of which the first has been read: what is wrong with all of them is told before anything is loaded.
+pub fn begun<T>(rows: Rows<T>) -> Result<Peekable<Rows<T>>> {
+    let mut rows = rows.peekable();
+    match rows.next_if(Result::is_err) {
+        Some(Err(error)) => Err(error),
+        _ => Ok(rows),
     }
 }
 
@@ -104,6 +115,9 @@ fn write_report(dir: &Path) -> Result<()> {
 
 /// Prints what a run would be: configuration, data, memory.
 pub fn report(gpu: &Gpu, plan: &TrainPlan, rows: &EncodedRows, total_steps: usize) -> Result<()> {
+    let table = rows.table();
+    table.lines().iter().for_each(|(name, lengths)| say(format_args!("{name:<14}{lengths}")));
+    table.skipped().iter().for_each(|skipped| say(format_args!("oaif: warning: {skipped}")));
     report_of(gpu, plan, rows.statistics(), Some(total_steps))
 }
 

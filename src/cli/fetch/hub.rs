@@ -29,8 +29,8 @@ fn parse(what: What, text: &str) -> Option<(Repo, Wanted)> {
     Some((Repo::parse(Kind::Model, text)?, wanted))
 }
 
-/// What `given` names as a folder or a file, and its name at the commit that it is.
-pub fn fetch(flag: &str, what: What, given: &Path) -> Result<(PathBuf, String)> {
+/// What `given` names as a folder or as files, and its name at the commit that it is.
+pub fn fetch(flag: &str, what: What, given: &Path) -> Result<(Vec<PathBuf>, String)> {
     let text = given.to_str().expect("a name is text");
     let name = text.strip_prefix(SCHEME);
     let (repo, wanted) = parse(what, name.unwrap_or(text)).expect("has the form of a name");
@@ -48,10 +48,14 @@ pub fn fetch(flag: &str, what: What, given: &Path) -> Result<(PathBuf, String)> 
         other => other,
     })?;
     let pinned = format!("{}{}", if name.is_some() { SCHEME } else { "" }, repo.at(&snapshot.commit));
-    Ok(match (&wanted, &snapshot.files[..]) {
-        (Wanted::Rows(_), [file]) => (snapshot.dir.join(file), format!("{pinned}:{file}")),
-        _ => (snapshot.dir, pinned),
-    })
+    let Wanted::Rows(split) = &wanted else { return Ok((vec![snapshot.dir], pinned)) };
+    let files = snapshot.files.iter().map(|file| snapshot.dir.join(file)).collect();
+    let name = match (&snapshot.files[..], split) {
+        ([file], _) => format!("{pinned}:{file}"),
+        (_, Some(split)) => format!("{pinned}:{split}"),
+        (_, None) => pinned,
+    };
+    Ok((files, name))
 }
 
 #[cfg(test)]

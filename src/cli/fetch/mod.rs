@@ -25,9 +25,34 @@ pub(super) enum What {
 
 /// A part of a plan that is a folder, a file, or a name on the hub.
 pub(super) struct Input<'a> {
-    pub flag: &'static str,
-    pub what: What,
-    pub path: &'a mut PathBuf,
+    flag: &'static str,
+    what: What,
+    given: Given<'a>,
+}
+
+/// What is given, to be replaced by what it names.
+enum Given<'a> {
+    Path(&'a mut PathBuf),
+    Files(&'a mut Vec<PathBuf>),
+}
+
+impl<'a> Input<'a> {
+    /// A folder.
+    pub fn new(flag: &'static str, what: What, path: &'a mut PathBuf) -> Input<'a> {
+        Input { flag, what, given: Given::Path(path) }
+    }
+
+    /// Files of rows, if there are any.
+    pub fn rows(flag: &'static str, files: &'a mut Vec<PathBuf>) -> Option<Input<'a>> {
+        (!files.is_empty()).then_some(Input { flag, what: What::Rows, given: Given::Files(files) })
+    }
+
+    fn path(&self) -> &Path {
+        match &self.given {
+            Given::Path(path) => path,
+            Given::Files(files) => &files[0],
+        }
+    }
 }
 
 /// A plan with such parts.
@@ -45,9 +70,12 @@ pub(super) trait Fetch: Sized {
 /// gets the same.
 pub(super) fn fetched<P: Fetch>(mut plan: P) -> Result<P> {
     let mut commits = Vec::new();
-    for input in plan.inputs().into_iter().filter(|input| is_name(input.what, input.path)) {
-        let (path, name) = hub::fetch(input.flag, input.what, input.path)?;
-        *input.path = path;
+    for input in plan.inputs().into_iter().filter(|input| is_name(input.what, input.path())) {
+        let (paths, name) = hub::fetch(input.flag, input.what, input.path())?;
+        match input.given {
+            Given::Path(path) => *path = paths.into_iter().next().unwrap_or_default(),
+            Given::Files(files) => *files = paths,
+        }
         commits.push((input.flag.trim_start_matches("--"), name));
     }
     if let Some(config) = plan.config() {

@@ -16,14 +16,14 @@ pub fn has_form(what: What, text: &str) -> bool {
 }
 
 /// Refused, with the way out.
-pub fn fetch(flag: &str, what: What, given: &Path) -> Result<(PathBuf, String)> {
+pub fn fetch(flag: &str, what: What, given: &Path) -> Result<(Vec<PathBuf>, String)> {
     let shown = given.to_string_lossy();
     let shown = shown.trim_start_matches(super::SCHEME);
     let name = shown.rsplit('/').next().unwrap_or_default();
     let why = match what {
         What::Rows => format!(
             "{shown} is not a file, and this program was built without downloads (the feature http): get it by `hf download \
-             {shown} --repo-type dataset --local-dir {name}`, then give a .jsonl or .json file of it"
+             {shown} --repo-type dataset --local-dir {name}`, then give a file of it"
         ),
         _ => format!(
             "{shown} is not a folder, and this program was built without downloads (the feature http): get it by `hf \

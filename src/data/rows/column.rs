@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::{Conversation, Message, Text};
 
-/// Why a row is unusable; the path and the line are added by [`super::reader::read_rows`].
+/// Why a row is unusable; the path and the line are added by [`super::Rows`].
 pub(super) type Why = String;
 
 /// One row. What is `null` in it is absent.
@@ -22,6 +22,12 @@ impl Row {
     pub(super) fn new(mut columns: Map<String, Value>, unusable: Vec<(String, &'static str)>) -> Row {
         columns.retain(|name, value| !value.is_null() && unusable.iter().all(|(other, _)| other != name));
         Row { columns, unusable }
+    }
+
+    /// All columns that have something in them.
+    #[cfg(test)]
+    pub(super) fn columns(&self) -> &Map<String, Value> {
+        &self.columns
     }
 
     /// Whether there is something in `column`.
@@ -169,14 +175,6 @@ pub(super) fn kind_of(value: &Value) -> &'static str {
 
 fn wrong_type(column: &str, found: &Value, expected: &str) -> Why {
     format!("column \"{column}\" is {}, expected {expected}", kind_of(found))
-}
-
-/// That an answer says something and is of its prompt's kind.
-pub(super) fn check_answer(column: &str, answer: &Text, prompt: Option<&Text>) -> Result<(), Why> {
-    if answer.is_empty() {
-        return Err(format!("column \"{column}\" has an empty answer: fill it in or drop the row"));
-    }
-    prompt.map_or(Ok(()), |prompt| check_kind(column, answer, prompt))
 }
 
 /// That an answer is a string or a conversation, as its prompt is.

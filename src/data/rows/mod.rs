@@ -1,12 +1,22 @@
-//! Dataset rows: JSON lines or a JSON array, gzip or not (told apart by content, not by name).
+//! Dataset rows: JSON lines, a JSON array (alone, or as a list in an object), gzip or not, and Parquet, told apart by
+//! content; CSV and TSV, by name.
 //!
 //! A field is a string or a conversation, a list of `{"role", "content"}` (or `{"from", "value"}`). A column that is
-//! `null` is absent. Every unusable row is an [`Error::Row`] with its line; in an array the "line" is the element's
-//! number, and the message says so.
+//! `null` is absent. Every unusable row is an [`Error::Row`] with its line; in an array and in Parquet the "line" is the
+//! row's number, and the message says so. Rows are read one by one: files may be larger than memory.
 
+mod array;
 mod column;
+mod csv;
 mod implicit;
+mod input;
 mod json;
+mod lines;
+#[cfg(feature = "parquet")]
+mod parquet;
+#[cfg(not(feature = "parquet"))]
+#[path = "no_parquet.rs"]
+mod parquet;
 mod reader;
 #[cfg(test)]
 mod tests;
@@ -17,9 +27,9 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use self::column::{Row, Why, check_answer, check_kind};
+use self::column::{Row, Why, check_kind};
 use self::implicit::pair_with_implicit_prompt;
-use self::reader::read_rows;
+pub use self::reader::Rows;
 use crate::error::{Error, Result};
 
 /// Where a row comes from.
@@ -152,9 +162,9 @@ pub struct Prompt {
 pub struct Pair {
     /// What was answered.
     pub prompt: Text,
-    /// The better answer, without the prompt.
+    /// The better answer, without the prompt; it may be empty.
     pub chosen: Text,
-    /// The worse answer, without the prompt.
+    /// The worse answer, without the prompt; it may be empty.
     pub rejected: Text,
     /// The row.
     pub place: Place,
@@ -165,8 +175,10 @@ pub struct Pair {
 pub struct Completion {
     /// What comes before, not learnt itself. `None` for a `{"text"}` row, which is learnt as a whole.
     pub prompt: Option<Text>,
-    /// The text itself; of the prompt's kind where there is one.
+    /// The text itself, which may be empty; of the prompt's kind where there is one.
     pub completion: Text,
+    /// Whether somebody found it good, where the row says so.
+    pub label: Option<bool>,
     /// Its token ids, where the row has them as `oaif generate` writes them (`"token_ids"` beside `"prompt"`).
     pub token_ids: Option<Vec<u32>>,
     /// The row.
@@ -218,9 +230,9 @@ impl Default for Columns {
 }
 
 /// Reads `{"prompt"}` rows, with a `reference` where there is one. Of preference rows only the prompts are used,
-/// be they explicit or the common beginning of both answers (see [`read_pairs`]).
-pub fn read_prompts(path: &Path, columns: &Columns) -> Result<Vec<Prompt>> {
-    read_rows(path, |row, place| {
+/// be they explicit or the common beginning of both answers (see [`pairs`]).
+pub fn prompts(files: &[PathBuf], columns: &Columns) -> Rows<Prompt> {
+    Rows::new(files, columns, |row, columns, place| {
         let prompt = match pair_with_implicit_prompt(row, columns)? {
             Some([prompt, ..]) => prompt,
             None => row.text(&columns.prompt)?,
@@ -233,41 +245,67 @@ pub fn read_prompts(path: &Path, columns: &Columns) -> Result<Vec<Prompt>> {
 /// Reads `{"prompt", "chosen", "rejected"}` rows. Where the prompt is implicit (no prompt column, or a string
 /// beside whole conversations), it is what both answers begin with: the messages that they share, or the shared
 /// text up to its last "\n\nAssistant:" or, without that marker, up to its last white space.
-pub fn read_pairs(path: &Path, columns: &Columns) -> Result<Vec<Pair>> {
-    read_rows(path, |row, place| {
+pub fn pairs(files: &[PathBuf], columns: &Columns) -> Rows<Pair> {
+    Rows::new(files, columns, |row, columns, place| {
         let [prompt, chosen, rejected] = match pair_with_implicit_prompt(row, columns)? {
             Some(texts) => texts,
+            None if row.has(&columns.completion) && row.has(LABEL) && !row.has(&columns.chosen) => {
+                return Err(format!(
+                    "is a single answer with a \"{LABEL}\" (an unpaired preference), of which no pair can be made: give rows \
+                     with \"{}\" and \"{}\", or learn the good answers by sft",
+                    columns.chosen, columns.rejected
+                ));
+            }
             None => [row.text(&columns.prompt)?, row.text(&columns.chosen)?, row.text(&columns.rejected)?],
         };
-        check_answer(&columns.chosen, &chosen, Some(&prompt))?;
-        check_answer(&columns.rejected, &rejected, Some(&prompt))?;
+        check_kind(&columns.chosen, &chosen, &prompt)?;
+        check_kind(&columns.rejected, &rejected, &prompt)?;
         Ok(Pair { prompt, chosen, rejected, place })
     })
 }
 
-/// Reads `{"prompt", "completion"}` rows; where there is neither, `{"messages"}` (or `{"conversations"}`) rows, or
-/// else `{"text"}` rows. With a prompt and `"token_ids"`, the text without a completion column is `"text"`: such rows
-/// `oaif generate` writes.
-pub fn read_completions(path: &Path, columns: &Columns) -> Result<Vec<Completion>> {
-    read_rows(path, |row, place| {
+/// The column of an unpaired preference: whether its completion is a good one.
+const LABEL: &str = "label";
+
+/// Reads `{"prompt", "completion"}` rows, with a `label` where they are unpaired preferences; where there is no completion,
+/// `{"messages"}` (or `{"conversations"}`) rows, or else `{"text"}` rows. With a prompt and `"token_ids"`, the text without a
+/// completion column is `"text"`: such rows `oaif generate` writes.
+pub fn completions(files: &[PathBuf], columns: &Columns) -> Rows<Completion> {
+    Rows::new(files, columns, |row, columns, place| {
         let answer = if row.has(&columns.completion) { &columns.completion } else { &columns.text };
         let is_string = row.get(answer)?.is_none_or(Value::is_string);
         if row.has(&columns.prompt) && row.has("token_ids") && is_string {
             let (prompt, completion, token_ids) = generated(row, &columns.prompt, answer)?;
-            return Ok(Completion { prompt: Some(prompt), completion, token_ids: Some(token_ids), place });
+            let prompt = Some(prompt);
+            return Ok(Completion { prompt, completion, label: None, token_ids: Some(token_ids), place });
         }
-        let (prompt, column) = if row.has(&columns.completion) || row.has(&columns.prompt) {
+        let (completion, messages, conversations) =
+            (row.has(&columns.completion), row.has(&columns.messages), row.has("conversations"));
+        let (prompt, column) = if completion {
             (Some(row.text(&columns.prompt)?), columns.completion.as_str())
-        } else if row.has(&columns.messages) {
+        } else if messages {
+            // Beside which the prompt is only their beginning.
             (None, columns.messages.as_str())
-        } else if row.has("conversations") && !row.has(&columns.text) {
+        } else if conversations && !row.has(&columns.text) {
             (None, "conversations")
+        } else if row.has(&columns.prompt) || row.has(&columns.chosen) {
+            if row.has(&columns.chosen) && row.has(&columns.rejected) {
+                return Err(format!(
+                    "is a pair (\"{}\", \"{}\"), not a text to learn: train on it by dpo, or say which column is the \
+                     completion",
+                    columns.chosen, columns.rejected
+                ));
+            }
+            (Some(row.text(&columns.prompt)?), columns.completion.as_str())
         } else {
             (None, columns.text.as_str())
         };
         let completion = row.text(column)?;
-        check_answer(column, &completion, prompt.as_ref())?;
-        Ok(Completion { prompt, completion, token_ids: None, place })
+        if let Some(prompt) = &prompt {
+            check_kind(column, &completion, prompt)?;
+        }
+        let label = prompt.as_ref().and_then(|_| row.get(LABEL).ok().flatten()?.as_bool());
+        Ok(Completion { prompt, completion, label, token_ids: None, place })
     })
 }
 
@@ -291,8 +329,8 @@ fn generated(row: &Row, prompt: &str, answer: &str) -> Result<(Text, Text, Vec<u
 }
 
 /// Reads `{"prompt", "response_1", "response_2"}` rows.
-pub fn read_responses(path: &Path, columns: &Columns) -> Result<Vec<Responses>> {
-    read_rows(path, |row, place| {
+pub fn responses(files: &[PathBuf], columns: &Columns) -> Rows<Responses> {
+    Rows::new(files, columns, |row, columns, place| {
         let prompt = row.text(&columns.prompt)?;
         let responses = [row.text("response_1")?, row.text("response_2")?];
         for (column, response) in ["response_1", "response_2"].into_iter().zip(&responses) {
@@ -300,4 +338,24 @@ pub fn read_responses(path: &Path, columns: &Columns) -> Result<Vec<Responses>> 
         }
         Ok(Responses { prompt, responses, place })
     })
+}
+
+/// All rows of [`prompts`] of one file.
+pub fn read_prompts(path: &Path, columns: &Columns) -> Result<Vec<Prompt>> {
+    prompts(&[path.to_owned()], columns).collect()
+}
+
+/// All rows of [`pairs`] of one file.
+pub fn read_pairs(path: &Path, columns: &Columns) -> Result<Vec<Pair>> {
+    pairs(&[path.to_owned()], columns).collect()
+}
+
+/// All rows of [`completions`] of one file.
+pub fn read_completions(path: &Path, columns: &Columns) -> Result<Vec<Completion>> {
+    completions(&[path.to_owned()], columns).collect()
+}
+
+/// All rows of [`responses`] of one file.
+pub fn read_responses(path: &Path, columns: &Columns) -> Result<Vec<Responses>> {
+    responses(&[path.to_owned()], columns).collect()
 }

@@ -1,7 +1,6 @@
 //! The `tokenizers` library within bounds: on some files it panics, and with some a text grows without end.
 
-use std::cell::Cell;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::resume_unwind;
 
 use serde::Deserialize;
 use tokenizers::decoders::strip::Strip;
@@ -9,6 +8,8 @@ use tokenizers::{
     Decoder, DecoderWrapper, ModelWrapper, NormalizedString, Normalizer, NormalizerWrapper,
     PostProcessorWrapper, PreTokenizerWrapper, TokenizerImpl,
 };
+
+use crate::panics;
 
 /// The library's tokenizer with a normalizer and a decoder that cannot make a text grow without end.
 pub(super) type Inner =
@@ -24,33 +25,14 @@ const GREW: &str = "its normalizer or decoder makes the text more than 16 times 
 /// What unwinds to [`guarded`] where a text outgrows its limit.
 struct Grew;
 
-thread_local! {
-    static GUARDED: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Whether this thread is inside a call whose panic becomes an error. Before that, a panic's own message is printed by
-/// the process's panic hook, which is the program's and not a library's to change: a program that asks here can leave
-/// it out.
-pub fn panics_are_caught() -> bool {
-    GUARDED.get()
-}
-
 /// The result of a call into the library, a panic in it being an error. What is known to panic is refused when the
 /// file is read; this is the net below.
 pub(super) fn guarded<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
-    let outer = GUARDED.replace(true);
-    let result = catch_unwind(AssertUnwindSafe(call));
-    GUARDED.set(outer);
-    result.unwrap_or_else(|panic| Err(message(&*panic).into())).map_err(|e| e.to_string())
+    panics::caught_any(call).unwrap_or_else(|panic| Err(message(&*panic).into())).map_err(|e| e.to_string())
 }
 
 fn message(panic: &(dyn std::any::Any + Send)) -> String {
-    match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
-        _ if panic.is::<Grew>() => GREW.into(),
-        (Some(text), _) => (*text).to_owned(),
-        (_, Some(text)) => text.clone(),
-        _ => "a panic".into(),
-    }
+    if panic.is::<Grew>() { GREW.into() } else { panics::message(panic).to_owned() }
 }
 
 /// A normalizer that stops where a text outgrows its limit.

@@ -9,7 +9,7 @@ mod stop;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-pub use bounds::panics_are_caught;
+pub use crate::panics::panics_are_caught;
 use bounds::{Inner, guarded};
 use class::Class;
 use serde_json::{Map, Value};

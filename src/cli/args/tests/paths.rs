@@ -64,7 +64,7 @@ fn a_name_on_the_hub_is_left_for_when_all_else_is_right() {
     };
     let plan = sft("HuggingFaceTB/SmolLM2-135M@main", "trl-lib/tldr:validation").unwrap();
     assert_eq!(plan.train.model, PathBuf::from("HuggingFaceTB/SmolLM2-135M@main"));
-    assert_eq!(plan.train.dataset, Some("trl-lib/tldr:validation".into()));
+    assert_eq!(plan.train.dataset, [std::path::PathBuf::from("trl-lib/tldr:validation")]);
     let plan = dpo(&["--adapter", "someone/lora"]).unwrap();
     assert_eq!(plan.train.options.adapter, Some("someone/lora".into()));
     // A file that was mistyped is not looked for elsewhere, nor is a folder below one that is here.

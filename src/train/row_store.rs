@@ -1,0 +1,184 @@
+//! Encoded rows: a few in memory, the others in a temporary file without a name, which is gone with the process. Of each
+//! row in the file only its place is in memory, eight bytes.
+//!
+//! ```text
+//! responses R, prompt's length, R lengths | prompt's ids | each response's ids | text       u32 little-endian, UTF-8
+//! ```
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use crate::data::packing::Tree;
+use crate::error::{Error, Result};
+
+/// Bytes of rows that are kept in memory.
+const IN_MEMORY: usize = 32 << 20;
+
+/// Rows in the order in which they were added.
+#[derive(Debug)]
+pub(super) struct RowStore {
+    /// Where each row begins, and the end of the last.
+    offsets: Vec<u64>,
+    /// What has not gone to the file.
+    memory: Vec<u8>,
+    /// Bytes in the file.
+    written: u64,
+    file: Option<Mutex<File>>,
+    /// Where the file is to be.
+    folder: PathBuf,
+    in_memory: usize,
+}
+
+impl RowStore {
+    /// A store whose file is to be in `folder`, or in the system's folder for such files where there is no such folder yet.
+    pub fn new(folder: &Path) -> RowStore {
+        let folder = match folder.ancestors().find(|dir| dir.is_dir()) {
+            Some(dir) if dir.parent().is_some() => dir.to_owned(),
+            // A relative path begins here; the root is nobody's to write to.
+            _ if folder.is_relative() && folder != Path::new("") => PathBuf::from("."),
+            _ => std::env::temp_dir(),
+        };
+        RowStore {
+            offsets: vec![0],
+            memory: Vec::new(),
+            written: 0,
+            file: None,
+            folder,
+            in_memory: IN_MEMORY,
+        }
+    }
+
+    /// How many rows there are.
+    pub fn len(&self) -> usize {
+        self.offsets.len() - 1
+    }
+
+    /// Adds a row.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where the file cannot be written.
+    pub fn push(&mut self, tree: &Tree, text: &str) -> Result<()> {
+        let lengths = [tree.responses.len(), tree.prompt.len()].into_iter();
+        for length in lengths.chain(tree.responses.iter().map(Vec::len)) {
+            self.memory.extend((length as u32).to_le_bytes());
+        }
+        for id in tree.prompt.iter().chain(tree.responses.iter().flatten()) {
+            self.memory.extend(id.to_le_bytes());
+        }
+        self.memory.extend(text.as_bytes());
+        self.offsets.push(self.written + self.memory.len() as u64);
+        if self.memory.len() > self.in_memory { self.spill() } else { Ok(()) }
+    }
+
+    /// Moves what is in memory to the file.
+    fn spill(&mut self) -> Result<()> {
+        let file = match &mut self.file {
+            Some(file) => file.get_mut().unwrap_or_else(PoisonError::into_inner),
+            None => {
+                let created = tempfile::tempfile_in(&self.folder).or_else(|_| tempfile::tempfile());
+                let created = created.map_err(Error::io("create a temporary file in", &self.folder))?;
+                let file = self.file.insert(Mutex::new(created));
+                file.get_mut().unwrap_or_else(PoisonError::into_inner)
+            }
+        };
+        file.write_all(&self.memory)
+            .map_err(Error::io("write encoded rows to a temporary file in", &self.folder))?;
+        self.written += self.memory.len() as u64;
+        self.memory.clear();
+        Ok(())
+    }
+
+    /// The bytes of a row.
+    fn bytes(&self, row: usize) -> Result<Vec<u8>> {
+        let (start, end) = (self.offsets[row], self.offsets[row + 1]);
+        match &self.file {
+            Some(file) if start < self.written => {
+                let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut bytes = vec![0; (end - start) as usize];
+                let read = file.seek(SeekFrom::Start(start)).and_then(|_| file.read_exact(&mut bytes));
+                read.map_err(Error::io("read encoded rows from a temporary file in", &self.folder))?;
+                Ok(bytes)
+            }
+            _ => Ok(self.memory[(start - self.written) as usize..(end - self.written) as usize].to_vec()),
+        }
+    }
+
+    /// A row's tokens and its text.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where the file cannot be read.
+    pub fn get(&self, row: usize) -> Result<(Tree, String)> {
+        let bytes = self.bytes(row)?;
+        let damaged = || {
+            let source = io::Error::other("they are not what was written");
+            Error::Io {
+                action: "read encoded rows from a temporary file in",
+                path: self.folder.clone(),
+                source,
+            }
+        };
+        Words { bytes: &bytes }.row().ok_or_else(damaged)
+    }
+}
+
+/// A row's bytes, as far as they have not been read.
+struct Words<'a> {
+    bytes: &'a [u8],
+}
+
+impl Words<'_> {
+    fn row(&mut self) -> Option<(Tree, String)> {
+        let responses = self.number()?;
+        let lengths = (0..=responses).map(|_| self.number()).collect::<Option<Vec<_>>>()?;
+        let mut texts = lengths.into_iter().map(|length| self.ids(length)).collect::<Option<Vec<_>>>()?;
+        let responses = texts.split_off(1);
+        let text = String::from_utf8(self.bytes.to_vec()).ok()?;
+        Some((Tree { prompt: texts.pop()?, responses }, text))
+    }
+
+    fn number(&mut self) -> Option<usize> {
+        let (word, rest) = self.bytes.split_first_chunk::<4>()?;
+        self.bytes = rest;
+        Some(u32::from_le_bytes(*word) as usize)
+    }
+
+    fn ids(&mut self, count: usize) -> Option<Vec<u32>> {
+        let (words, rest) = self.bytes.split_at_checked(count.checked_mul(4)?)?;
+        self.bytes = rest;
+        let id = |word: &[u8]| u32::from_le_bytes(word.try_into().expect("four bytes"));
+        Some(words.chunks_exact(4).map(id).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_what_was_added_wherever_they_are_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        for in_memory in [0, 100, 1 << 20] {
+            let mut store = RowStore { in_memory, ..RowStore::new(&dir.path().join("run/not/yet")) };
+            let row = |i: u32| {
+                let responses =
+                    (0..i % 3).map(|r| (0..r * 7 + i % 5).map(|t| t + 70_000 * r).collect()).collect();
+                (
+                    Tree { prompt: (i..2 * i).collect(), responses },
+                    if i.is_multiple_of(2) { "é".repeat(i as usize) } else { String::new() },
+                )
+            };
+            for i in 0..50 {
+                let (tree, text) = row(i);
+                store.push(&tree, &text).unwrap();
+            }
+            assert_eq!(store.len(), 50);
+            for i in (0..50).rev().chain(0..50) {
+                assert_eq!(store.get(i as usize).unwrap(), row(i), "row {i}, {in_memory} bytes in memory");
+            }
+            assert_eq!(store.file.is_some(), in_memory < 1 << 20);
+            assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "a file is left behind");
+        }
+    }
+}
