@@ -258,6 +258,24 @@ impl Everything {
 }
 
 #[test]
+fn uploads_of_many_small_buffers_wait_in_no_more_memory_than_one_large_one() {
+    let Some(_) = gpu() else { return };
+    // Of its own, on which nobody else works.
+    let gpu = open(GpuOptions::default());
+    let upload = |of: usize| {
+        let before = gpu.counts().submits;
+        let data = vec![1u32; of / 4];
+        let buffers: Vec<_> = (0..(48 << 20) / of)
+            .map(|_| gpu.buffer_with("small", Category::Workspace, &data).unwrap())
+            .collect();
+        (buffers.len(), gpu.counts().submits - before)
+    };
+    // 16 MiB at a time, however they come.
+    assert_eq!(upload(48 << 20), (1, 3));
+    assert_eq!(upload(1 << 20), (48, 3));
+}
+
+#[test]
 fn a_replay_makes_nothing_but_submits() {
     if gpu().is_none() {
         return;

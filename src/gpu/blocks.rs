@@ -6,6 +6,8 @@
 //! q + 128, the first in its lowest byte; or eight of 4 bits, q + 8, of which the low halves of its bytes are the first
 //! four and the high halves the others. So four elements that follow each other are one word, a mask and a shift.
 
+use std::thread;
+
 use half::f16;
 
 use super::tensor::Format;
@@ -14,10 +16,12 @@ use super::tensor::Format;
 const BLOCK: usize = 32;
 /// Elements of two blocks, which lie together: rows are whole groups.
 pub const GROUP: usize = 2 * BLOCK;
+/// Fewer groups are rounded on one core.
+const FEWEST_GROUPS: usize = 1 << 10;
 /// What a scale is multiplied by where it lies.
 pub const SCALED_BY: u32 = 256;
 
-/// Rounds whole groups of numbers to `format`.
+/// Rounds whole groups of numbers to `format`, on all of the processor's cores where they are many.
 ///
 /// # Errors
 /// The first number that is too large for any scale, or not finite.
@@ -26,26 +30,46 @@ pub const SCALED_BY: u32 = 256;
 /// For a format without blocks, and a part of a group.
 pub fn encode(format: Format, values: &[f32]) -> Result<Vec<u32>, f32> {
     let (groups, []) = values.as_chunks::<GROUP>() else { panic!("a part of a group of blocks") };
-    let mut words = Vec::with_capacity(groups.len() * format.group_words());
-    for group in groups {
-        let mut scales = 0;
-        for (b, block) in group.as_chunks::<BLOCK>().0.iter().enumerate() {
-            let (scale, integers) = match format {
-                Format::Q8 => block_of_8_bits(block)?,
-                _ => block_of_4_bits(block)?,
-            };
-            scales |= (scale.to_bits() as u32) << (16 * b);
-            match format {
-                Format::Q8 => words.extend(integers.as_chunks().0.iter().map(|q| u32::from_le_bytes(*q))),
-                _ => words.extend(integers.as_chunks::<8>().0.iter().map(|q| {
-                    let bytes: [u8; 4] = std::array::from_fn(|i| q[i] | q[i + 4] << 4);
-                    u32::from_le_bytes(bytes)
-                })),
-            }
-        }
-        words.push(scales);
-    }
+    let mut words = vec![0; groups.len() * format.group_words()];
+    let cores = thread::available_parallelism().map_or(1, |cores| cores.get());
+    let share = groups.len().div_ceil(cores).max(FEWEST_GROUPS);
+    let mut parts = groups.chunks(share).zip(words.chunks_mut(share * format.group_words()));
+    let Some((first, into)) = parts.next() else { return Ok(words) };
+    thread::scope(|scope| {
+        let others: Vec<_> =
+            parts.map(|(groups, words)| scope.spawn(move || encode_groups(format, groups, words))).collect();
+        encode_groups(format, first, into)?;
+        others.into_iter().try_for_each(|part| part.join().expect("rounding does not panic"))
+    })?;
     Ok(words)
+}
+
+fn encode_groups(format: Format, groups: &[[f32; GROUP]], words: &mut [u32]) -> Result<(), f32> {
+    for (group, words) in groups.iter().zip(words.chunks_exact_mut(format.group_words())) {
+        let (integers, scales) = words.split_at_mut(format.group_words() - 1);
+        let of_block = integers.len() / 2;
+        for (b, block) in group.as_chunks::<BLOCK>().0.iter().enumerate() {
+            let integers = &mut integers[b * of_block..][..of_block];
+            let scale = match format {
+                Format::Q8 => {
+                    let (scale, rounded) = block_of_8_bits(block)?;
+                    for (word, bytes) in integers.iter_mut().zip(rounded.as_chunks().0) {
+                        *word = u32::from_le_bytes(*bytes);
+                    }
+                    scale
+                }
+                _ => {
+                    let (scale, rounded) = block_of_4_bits(block)?;
+                    for (word, q) in integers.iter_mut().zip(rounded.as_chunks::<8>().0) {
+                        *word = u32::from_le_bytes(std::array::from_fn(|i| q[i] | q[i + 4] << 4));
+                    }
+                    scale
+                }
+            };
+            scales[0] |= (scale.to_bits() as u32) << (16 * b);
+        }
+    }
+    Ok(())
 }
 
 /// The numbers that these words stand for.
@@ -82,53 +106,82 @@ fn largest(block: &[f32; BLOCK]) -> Result<f32, f32> {
     }
 }
 
-/// x / scale, rounded, and moved by `middle` into the range from `least` to `most`.
-fn rounded(block: &[f32; BLOCK], scale: f32, middle: f32, [least, most]: [f32; 2]) -> [u8; BLOCK] {
+/// Adding this and taking it away again rounds numbers below 2²² to whole ones: unlike `f32::round`, in vectors.
+const ROUNDING: f32 = 1.5 * (1 << 23) as f32;
+
+/// x / scale, rounded, within a range.
+fn rounded(block: &[f32; BLOCK], scale: f32, [least, most]: [f32; 2]) -> [f32; BLOCK] {
     let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
-    // Truncated, what is above 0 is rounded.
-    block.map(|x| ((x * inverse + middle).clamp(least, most) + 0.5) as u8)
+    let mut integers = [0.0; BLOCK];
+    for (q, x) in integers.iter_mut().zip(block) {
+        *q = ((x * inverse).max(least).min(most) + ROUNDING) - ROUNDING;
+    }
+    integers
 }
 
 fn block_of_8_bits(block: &[f32; BLOCK]) -> Result<(f16, [u8; BLOCK]), f32> {
     let most = largest(block)?;
     let (bits, scale) = stored(most.abs() / 127.0, most)?;
-    Ok((bits, rounded(block, scale, 128.0, [1.0, 255.0])))
+    Ok((bits, rounded(block, scale, [-127.0, 127.0]).map(|q| (q + 128.0) as u8)))
 }
 
 /// What the number of the largest magnitude may become. The first is what llama.cpp takes: rounding what it has rounded
 /// changes nothing.
-const LARGEST_BECOMES: [f32; 6] = [-8.0, -8.5, -9.0, -7.5, -7.0, -6.5];
+const LARGEST_BECOMES: [f32; 4] = [-8.0, -8.6, -7.4, -6.8];
 
-/// Of several scales the one that leaves the smallest squared error: a third of 4-bit integers is rounding.
+/// Of several scales the one that leaves the smallest squared error, and at last the one that suits the integers best that
+/// come of it. With llama.cpp's, errors are 5 % larger.
 fn block_of_4_bits(block: &[f32; BLOCK]) -> Result<(f16, [u8; BLOCK]), f32> {
     let most = largest(block)?;
-    let mut best = (f32::INFINITY, f16::ZERO, [8; BLOCK]);
+    let mut best = Rounding { error: f32::INFINITY, scale: f16::ZERO, integers: [0.0; BLOCK], suits: 0.0 };
     for becomes in LARGEST_BECOMES {
-        let mut scale = most / becomes;
-        // With these integers, and then with the scale that suits them best.
-        for _ in 0..2 {
-            let Ok((bits, stored)) = stored(scale, most) else { break };
-            let integers = rounded(block, stored, 8.0, [0.0, 15.0]);
-            let (mut error, mut products, mut squares) = (0.0, 0.0, 0.0);
-            for (x, q) in block.iter().zip(integers) {
-                let q = q as f32 - 8.0;
-                error += (x - q * stored) * (x - q * stored);
-                products += x * q;
-                squares += q * q;
-            }
-            if error < best.0 {
-                best = (error, bits, integers);
-            }
-            if error == 0.0 || squares == 0.0 {
-                break;
-            }
-            scale = products / squares;
+        best.keep_better(block, most / becomes);
+    }
+    best.keep_better(block, best.suits);
+    match best.error.is_finite() {
+        true => Ok((best.scale, best.integers.map(|q| (q + 8.0) as u8))),
+        false => Err(most),
+    }
+}
+
+/// A block in 4 bits.
+struct Rounding {
+    error: f32,
+    scale: f16,
+    integers: [f32; BLOCK],
+    /// The scale with which these integers have the smallest error.
+    suits: f32,
+}
+
+impl Rounding {
+    /// Takes this scale where it leaves a smaller error, and can be stored.
+    fn keep_better(&mut self, block: &[f32; BLOCK], scale: f32) {
+        if self.error == 0.0 {
+            return;
         }
-        if best.0 == 0.0 {
-            break;
+        let Ok((bits, stored)) = stored(scale, scale) else { return };
+        let integers = rounded(block, stored, [-8.0, 7.0]);
+        let [error, products, squares] = fit(block, &integers, stored);
+        if error < self.error {
+            let suits = if squares == 0.0 { stored } else { products / squares };
+            *self = Rounding { error, scale: bits, integers, suits };
         }
     }
-    if best.0.is_finite() { Ok((best.1, best.2)) } else { Err(most) }
+}
+
+/// Σ (x - q scale)², Σ x q, Σ q²; in eight partial sums each, which are a vector.
+fn fit(block: &[f32; BLOCK], integers: &[f32; BLOCK], scale: f32) -> [f32; 3] {
+    let mut sums = [[0.0; 8]; 3];
+    let (block, integers) = (block.as_chunks::<8>().0, integers.as_chunks::<8>().0);
+    for (x, q) in block.iter().zip(integers) {
+        for i in 0..8 {
+            let error = x[i] - q[i] * scale;
+            sums[0][i] += error * error;
+            sums[1][i] += x[i] * q[i];
+            sums[2][i] += q[i] * q[i];
+        }
+    }
+    sums.map(|sum| sum.iter().sum())
 }
 
 #[cfg(test)]

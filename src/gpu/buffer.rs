@@ -1,5 +1,6 @@
 //! Labelled buffers whose bytes are counted in a ledger by category.
 
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 
 use super::device::Gpu;
@@ -78,7 +79,7 @@ pub struct Region {
     pub(crate) bytes: u64,
 }
 
-/// Bytes that one piece of an upload may hold in staging memory.
+/// Bytes that uploads may hold in staging memory.
 const UPLOAD_PIECE: usize = 16 << 20;
 
 impl Gpu {
@@ -184,8 +185,10 @@ impl Gpu {
         for (i, piece) in bytes.chunks(UPLOAD_PIECE).enumerate() {
             let offset = region.offset + (i * UPLOAD_PIECE) as u64;
             self.guarded("an upload", |_| self.queue().write_buffer(region.buffer.raw(), offset, piece))?;
-            if bytes.len() > UPLOAD_PIECE {
-                self.queue().submit([]);
+            // What was written lies in staging memory until something is submitted.
+            let staged = self.inner.staged.fetch_add(piece.len(), Relaxed) + piece.len();
+            if staged >= UPLOAD_PIECE {
+                self.encode("an upload", |_| {})?;
                 self.wait()?;
             }
         }
@@ -233,6 +236,7 @@ impl Gpu {
         self.guarded(what, |device| {
             let mut encoder = device.create_command_encoder(&Default::default());
             record(&mut encoder);
+            self.inner.staged.store(0, Relaxed);
             self.queue().submit([encoder.finish()]);
         })
     }

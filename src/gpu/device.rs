@@ -1,6 +1,7 @@
 //! A GPU's device, with what is kept for it: kernels, choices of variants, counts, faults.
 
 use std::collections::HashMap;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
@@ -68,6 +69,8 @@ pub(super) struct Inner {
     pub pace: Mutex<Pace>,
     pub profile: Option<Mutex<Profile>>,
     pub faults: Faults,
+    /// Bytes that were uploaded since the last submit.
+    pub staged: AtomicUsize,
     /// Held from filling a plan's inputs to reading its outputs: plans share the memory of their activations.
     pub turn: Mutex<()>,
 }

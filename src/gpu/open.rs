@@ -1,5 +1,6 @@
 //! Opening a GPU's device with the features and limits that it has, or going without one.
 
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
 
 use super::arithmetic::Arithmetic;
@@ -155,6 +156,7 @@ impl Inner {
             pace: Mutex::default(),
             profile: None,
             faults: Faults::default(),
+            staged: AtomicUsize::default(),
             turn: Mutex::default(),
         }
     }

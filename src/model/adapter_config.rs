@@ -106,10 +106,10 @@ impl AdapterConfig {
             return Err("peft_type is not LORA, the only kind of adapter read here".into());
         }
         if get("bias").is_some_and(|bias| *bias != "none") {
-            return Err("bias is trained in this adapter, which is not supported: expected \"none\"".into());
+            return Err(format!("bias is trained in this adapter, {NOT_SUPPORTED}"));
         }
         if let Some(key) = UNSUPPORTED.iter().find(|key| get(key).is_some()) {
-            return Err(format!("{key} is set in this adapter, which is not supported"));
+            return Err(format!("{key} is set in this adapter, {NOT_SUPPORTED}"));
         }
         initialisation(json.get("init_lora_weights"))?;
         let targets = match json.get("target_modules") {
@@ -196,6 +196,10 @@ fn is_set(value: &Value) -> bool {
         Value::Object(map) => !map.is_empty(),
     }
 }
+
+/// Where an adapter is more than terms of matrices.
+const NOT_SUPPORTED: &str =
+    "which is not supported: merge it into its model by PEFT's merge_and_unload, and give the merged model";
 
 fn initialisation(value: Option<&Value>) -> Result<(), String> {
     match value {

@@ -240,7 +240,8 @@ fn stored_names(
                 )
             }
             false => format!(
-                "holds tensor {name}, which is no A or B of {all} in one of this model's {} layers{made_for}",
+                "holds tensor {name}, which is no A or B of {all} in one of this model's {} layers{made_for}; an \
+                 adapter of embeddings or the head is merged by PEFT's merge_and_unload",
                 architecture.layers
             ),
         });

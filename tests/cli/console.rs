@@ -167,7 +167,7 @@ fn generate_answers_what_a_user_says_as_a_conversation_would() {
     let generate = "generate --model tiny --temperature 0 --max-new-tokens 5 --json";
     let said = place.oaif(&format!("{generate} --chat --system sad --prompt fox")).done();
     let messages = json!([{"role": "system", "content": "sad"}, {"role": "user", "content": "fox"}]);
-    place.write("prompts.jsonl", &json!({"prompt": messages}).to_string());
+    place.write("prompts.jsonl", json!({"prompt": messages}).to_string());
     assert_eq!(said.out, place.oaif(&format!("{generate} --prompts prompts.jsonl")).done().out);
     // What is a conversation stays one; a text alone is another prompt.
     assert_eq!(said.out, place.oaif(&format!("{generate} --chat --prompts prompts.jsonl")).done().out);

@@ -115,6 +115,7 @@ impl Tokenizer {
         eos_ids.extend(eos.filter(|id| !eos_ids.contains(id)));
         let bos = match settings.text("bos_token") {
             Some(_) => named("bos_token"),
+            None if settings.is_null("bos_token") => None,
             None => configured_ids(dir, "bos_token_id")?.first().copied(),
         };
         let bos = bos.and_then(|id| Some((id, written(id)?)));

@@ -172,6 +172,11 @@ impl Settings {
         found.map(|(_, token)| token.content.as_str())
     }
 
+    /// Whether `tokenizer_config.json` says that there is no such thing.
+    pub(super) fn is_null(&self, key: &str) -> bool {
+        self.config.get(key).is_some_and(Value::is_null)
+    }
+
     /// Whether a truth value of `tokenizer_config.json` is set.
     pub(super) fn is_set(&self, key: &str) -> bool {
         self.config.get(key).and_then(Value::as_bool).unwrap_or(false)

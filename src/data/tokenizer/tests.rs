@@ -86,6 +86,13 @@ fn the_eos_ids_are_those_that_generation_stops_at() {
 }
 
 #[test]
+fn a_first_token_that_the_tokenizer_says_there_is_none_of_is_not_the_configurations() {
+    let config = ("config.json", r#"{"bos_token_id": 1}"#);
+    assert_eq!(small(&[config]).bos(), Some(1));
+    assert_eq!(small(&[config, ("tokenizer_config.json", r#"{"bos_token": null}"#)]).bos(), None);
+}
+
+#[test]
 fn a_token_beyond_the_models_vocabulary_is_refused_where_a_text_has_it() {
     let files = folder(&[("tokenizer.json", TOKENIZER)]);
     let tokenizer = Tokenizer::load_for(files.path(), 512).unwrap();
