@@ -351,8 +351,9 @@ fn what_is_longer_than_the_context_is_an_error_in_score_and_generate() {
     outcome.refused(1, &["the prompt has 201 tokens, the model takes 127", "shorten it"]);
     // In training such a row is left out; where nothing is left, it is an error.
     place.write("pairs.jsonl", format!("{row}\n"));
-    let parts =
-        ["dataset: no row is left to train on (1 of 1 rows are skipped: 1 with a prompt above 128 tokens)"];
+    let parts = [
+        "dataset: no row is left to train on (1 of 1 rows are skipped: 1 with a prompt above 128 tokens (line 1))",
+    ];
     place.refuses(DPO, 2, &parts);
     place.refuses(&format!("{DPO} --dry-run"), 2, &parts);
     place.refuses(

@@ -288,7 +288,7 @@ pub fn completions(files: &[PathBuf], columns: &Columns) -> Rows<Completion> {
             (None, columns.messages.as_str())
         } else if conversations && !row.has(&columns.text) {
             (None, "conversations")
-        } else if row.has(&columns.prompt) || row.has(&columns.chosen) {
+        } else if (row.has(&columns.prompt) && columns.prompt != columns.text) || row.has(&columns.chosen) {
             if row.has(&columns.chosen) && row.has(&columns.rejected) {
                 return Err(format!(
                     "is a pair (\"{}\", \"{}\"), not a text to learn: train on it by dpo, or say which column is the \

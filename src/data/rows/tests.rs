@@ -108,6 +108,10 @@ fn columns_can_be_renamed() {
     columns = Columns { text: "story".into(), ..Columns::default() };
     let rows = read_completions(file.path(), &columns).unwrap();
     assert_eq!((&rows[0].prompt, &rows[0].completion), (&None, &plain("s")));
+    // A column that is called so is what it is said to be.
+    columns = Columns { text: "question".into(), prompt: "question".into(), ..Columns::default() };
+    let rows = read_completions(file.path(), &columns).unwrap();
+    assert_eq!((&rows[0].prompt, &rows[0].completion), (&None, &plain("q")));
 }
 
 #[test]
