@@ -1,7 +1,7 @@
 //! Numbers in blocks of 32 that share a scale: q ≈ x / scale, integers of 8 bits from -127 to 127 or of 4 bits from -8 to 7.
 //! They have the values of llama.cpp's Q8_0 and Q4_0, and lie as follows.
 //!
-//! Two blocks are a group of 64 elements: their integers, then a word with both scales as f16, multiplied by
+//! Two blocks are a [`GROUP`]: their integers, then a word with both scales as f16, multiplied by
 //! [`SCALED_BY`]: an f16 below 6.1e-5 has fewer digits, and some GPUs take it for 0. A word has four integers of 8 bits,
 //! q + 128, the first in its lowest byte; or eight of 4 bits, q + 8, of which the low halves of its bytes are the first
 //! four and the high halves the others. So four elements that follow each other are one word, a mask and a shift.
@@ -10,12 +10,10 @@ use std::thread;
 
 use half::f16;
 
-use super::tensor::Format;
+use super::tensor::{Format, GROUP};
 
 /// Elements that share a scale.
 const BLOCK: usize = 32;
-/// Elements of two blocks, which lie together: rows are whole groups.
-pub const GROUP: usize = 2 * BLOCK;
 /// Fewer groups are rounded on one core.
 const FEWEST_GROUPS: usize = 1 << 10;
 /// What a scale is multiplied by where it lies.

@@ -2,8 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::blocks::GROUP;
-
 /// An extent: fixed when recorded, or live, that is set anew for every replay up to a maximum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Dim {
@@ -48,6 +46,9 @@ impl From<usize> for Dim {
         Dim::Fixed(n as u32)
     }
 }
+
+/// Elements that lie together in the formats of blocks: rows are whole groups of them.
+pub(super) const GROUP: usize = 64;
 
 /// How elements are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

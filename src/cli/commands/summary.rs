@@ -102,7 +102,7 @@ pub fn end(plan: &TrainPlan, saved: &Path) -> Result<String> {
         change("answers", "completions/mean_length", Unit::Plain, " tokens"),
         change("pairs told right", "rewards/accuracies", Unit::Share, ""),
     ];
-    let (model, saved) = (quoted(&plan.model), quoted(saved));
+    let (model, saved) = (quoted(Path::new(&name(plan))), quoted(saved));
     let adapted = plan.options.lora.is_some() || plan.options.adapter.is_some();
     let mut lines = vec!["Means of the first tenth of the steps -> of the last:".to_owned()];
     lines.extend(changes.into_iter().flatten());
