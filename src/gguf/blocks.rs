@@ -1,21 +1,9 @@
 //! Blocks of quantised numbers, as ggml lays them out, to f32 and, of 8 bits, back.
 
-use half::{bf16 as Bf16, f16 as F16};
+use half::f16 as F16;
 
 /// Elements of a block of [`q8_0`] and [`q4_0`].
 const SMALL: usize = 32;
-
-pub(super) fn f32(bytes: &[u8], values: &mut Vec<f32>) {
-    values.extend(bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)));
-}
-
-pub(super) fn f16(bytes: &[u8], values: &mut Vec<f32>) {
-    values.extend(bytes.as_chunks().0.iter().map(|&b| F16::from_le_bytes(b).to_f32()));
-}
-
-pub(super) fn bf16(bytes: &[u8], values: &mut Vec<f32>) {
-    values.extend(bytes.as_chunks().0.iter().map(|&b| Bf16::from_le_bytes(b).to_f32()));
-}
 
 /// The f16 at `at`.
 fn half(bytes: &[u8], at: usize) -> f32 {

@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 
 use super::blocks;
+use crate::model::FloatFormat;
 
 /// Adds the elements of whole blocks to those that are there.
 type Decode = fn(&[u8], &mut Vec<f32>);
@@ -33,11 +34,14 @@ impl Debug for TensorType {
 }
 
 /// 32-bit floats.
-pub(crate) const F32: TensorType = read(0, "f32", 1, 4, blocks::f32);
+pub(crate) const F32: TensorType =
+    read(0, "f32", 1, 4, |bytes, values| FloatFormat::F32.decode(bytes, values));
 /// Half precision.
-pub(crate) const F16: TensorType = read(1, "f16", 1, 2, blocks::f16);
+pub(crate) const F16: TensorType =
+    read(1, "f16", 1, 2, |bytes, values| FloatFormat::F16.decode(bytes, values));
 /// Brain floats.
-pub(crate) const BF16: TensorType = read(30, "bf16", 1, 2, blocks::bf16);
+pub(crate) const BF16: TensorType =
+    read(30, "bf16", 1, 2, |bytes, values| FloatFormat::Bf16.decode(bytes, values));
 /// 32 integers of 8 bits with a scale.
 pub(crate) const Q8_0: TensorType = read(8, "q8_0", 32, 34, blocks::q8_0);
 

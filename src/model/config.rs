@@ -58,8 +58,8 @@ const DROPOUTS: [&str; 6] =
     ["attention_dropout", "attn_pdrop", "resid_pdrop", "embd_pdrop", "hidden_dropout", "embedding_dropout"];
 
 impl ModelConfig {
-    /// Reads and checks `config.json` in `dir`, or the metadata of a GGUF file. What it gets wrong, and what this crate cannot run, is
-    /// [`Error::File`].
+    /// Reads and checks `config.json` in `dir`, or the metadata of a GGUF file. What it gets wrong, and what this crate
+    /// cannot run, is [`Error::File`].
     pub fn load(dir: &Path) -> Result<ModelConfig> {
         let (path, json) = gguf::json(dir, "config.json")?;
         let json = json.ok_or_else(|| {

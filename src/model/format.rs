@@ -123,7 +123,7 @@ impl FloatFormat {
     }
 
     /// Numbers of a file, little endian.
-    pub(super) fn decode(self, bytes: &[u8], values: &mut Vec<f32>) {
+    pub(crate) fn decode(self, bytes: &[u8], values: &mut Vec<f32>) {
         match self {
             FloatFormat::F32 => values.extend(bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b))),
             FloatFormat::F16 => {

@@ -22,7 +22,7 @@ mod scorer;
 mod settings;
 pub mod storage;
 pub mod stream;
-mod tensor_source;
+pub(crate) mod tensor_source;
 pub mod weights;
 
 use std::path::{Path, PathBuf};

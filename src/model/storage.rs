@@ -43,8 +43,8 @@ impl FrozenFormat {
 const READ_BYTES: usize = 64 << 20;
 
 impl Model {
-    /// Loads a model folder, or a GGUF file: frozen, held in the file's own format, or with `train` ready for full fine-tuning, which
-    /// is in f32. A measuring `Gpu` reads no weights, and `config.json` is all that it needs.
+    /// Loads a model folder, or a GGUF file: frozen, held in the file's own format, or with `train` ready for full
+    /// fine-tuning, which is in f32. A measuring `Gpu` reads no weights, and `config.json` is all that it needs.
     ///
     /// # Errors
     /// A missing or left-over tensor, one of another shape or type, a damaged file: each names file and tensor.

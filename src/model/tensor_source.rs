@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::gguf::{self, GgufTensors};
 
 /// The tensors of a model, by the names of transformers' files.
-pub(super) enum TensorSource {
+pub(crate) enum TensorSource {
     Safetensors(TensorFiles),
     Gguf(GgufTensors),
 }

@@ -292,10 +292,18 @@ fn models_in_the_cache_are_listed_with_what_they_are() {
     hub.add("models/org/experts", &[("config.json", config.as_bytes()), ("model.safetensors", b"none")]);
     let refused = Outcome::of(place.online(&hub, "generate --prompt fox --model org/experts"));
     assert_eq!(refused.code, Some(1), "{}", refused.err);
+    // Weights in one file of llama.cpp's, which has no tokenizer.
+    let gguf = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/gguf/llama.gguf")).unwrap();
+    hub.add("models/org/one-file", &[("one.gguf", &gguf)]);
+    let refused = Outcome::of(place.online(&hub, "generate --prompt fox --model org/one-file"));
+    assert_eq!(refused.code, Some(1), "{}", refused.err);
     let listed = place.oaif("models").done().out;
+    assert!(!listed.contains("without its weights"), "{listed}");
     let line =
         |name: &str| listed.lines().find(|line| line.contains(name)).unwrap_or_else(|| panic!("{listed}"));
-    assert!(line("org/tiny").contains("LlamaForCausalLM"), "{listed}");
+    for name in ["org/tiny", "org/one-file"] {
+        assert!(line(name).contains("LlamaForCausalLM"), "{listed}");
+    }
     assert!(
         line("org/experts").contains("does not run: ") && line("org/experts").contains("experts"),
         "{listed}"

@@ -53,8 +53,8 @@ pub(super) fn refuse_own_input(run: &Path, inputs: &[(&str, Option<&Path>)]) -> 
     Ok(())
 }
 
-/// The folder of a model, a GGUF file, or its name on the hub. Whether it holds all that a model needs is for whoever reads it; here stands what else a folder
-/// may be that people give.
+/// The folder of a model, a GGUF file, or its name on the hub. Whether it holds all that a model needs is for whoever reads
+/// it; here stands what else a folder may be that people give.
 pub(super) fn model_dir(flag: &str, path: &Path) -> Result<PathBuf> {
     let (shown, refuse) = (path.display(), |why: String| Err(Error::config(flag, why)));
     if is_name(What::Model, path) {

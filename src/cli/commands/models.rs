@@ -16,6 +16,8 @@ use crate::model::ModelConfig;
 #[cfg(feature = "http")]
 use crate::model::adapter_storage::ADAPTER_CONFIG;
 use crate::model::families::FAMILIES;
+#[cfg(feature = "http")]
+use crate::model::tensor_source::TensorSource;
 
 pub fn run(plan: ModelsPlan) -> Result<()> {
     if plan.json {
@@ -44,7 +46,8 @@ fn in_the_cache(plan: &ModelsPlan) -> Result<()> {
     let models = cached_models(&settings)?;
     if plan.json {
         for CachedModel { repo, commit, dir, bytes } in &models {
-            let (runs, what) = split(kind(dir));
+            let kind = kind(dir);
+            let (runs, what) = (kind.is_ok(), kind.unwrap_or_else(|why| why));
             print(json!({
                 "model": repo.to_string(), "commit": commit.to_string(), "path": dir, "bytes": bytes, "runs": runs,
                 "what": what,
@@ -67,14 +70,6 @@ fn in_the_cache(plan: &ModelsPlan) -> Result<()> {
     Ok(())
 }
 
-#[cfg(feature = "http")]
-fn split(kind: Result<String, String>) -> (bool, String) {
-    match kind {
-        Ok(what) => (true, what),
-        Err(why) => (false, why),
-    }
-}
-
 /// What a folder of the cache holds, or why it does not run.
 #[cfg(feature = "http")]
 fn kind(dir: &Path) -> Result<String, String> {
@@ -88,14 +83,8 @@ fn kind(dir: &Path) -> Result<String, String> {
         text.replace(&file, "config.json").replace(&dir.display().to_string(), "it")
     })?;
     let mut what = config.name.clone();
-    if !has_weights(dir) {
+    if !TensorSource::is_at(dir).unwrap_or(false) {
         what.push_str(", without its weights");
     }
     Ok(what)
-}
-
-#[cfg(feature = "http")]
-fn has_weights(dir: &Path) -> bool {
-    let names = ["model.safetensors", "model.safetensors.index.json"];
-    names.iter().any(|name| dir.join(name).exists())
 }
