@@ -7,11 +7,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
+use oaif::annotate::queue::InPlace;
 use oaif::annotate::{Annotator, Judgement, Pair, Verdict};
 use oaif::data::rows::{Columns, read_prompts};
 use oaif::gpu::{Gpu, GpuOptions};
 use oaif::preference::PreferenceLoss;
-use oaif::train::{AlignOptions, AlignRun, Control, Observer, Policy, Sources, StepEvent, TrainOptions};
+use oaif::train::{AlignOptions, AlignRun, Control, Observer, Policy, Sources, StepReport, TrainOptions};
 
 /// Prefers the response with fewer repeated words. A verdict is a type, not a number: a tie stays a tie.
 struct Variety;
@@ -42,13 +43,13 @@ impl Annotator for Variety {
 struct Print;
 
 impl Observer for Print {
-    fn step(&mut self, e: &StepEvent) {
+    fn step(&mut self, e: &StepReport) {
         println!(
             "step {}/{}: loss {:.4}, margin {:+.4}",
             e.step,
             e.total_steps,
             e.loss.unwrap_or(f64::NAN),
-            e.margin.unwrap_or(0.0)
+            e.margin().unwrap_or(0.0)
         );
     }
 }
@@ -77,7 +78,7 @@ fn main() -> oaif::Result<()> {
     let interrupted = AtomicBool::new(false);
     let control = Control { observer: &mut Print, interrupted: &interrupted };
     let sources = Sources { model, config: serde_json::json!({"program": "examples/align.rs"}) };
-    let saved = run.run(&mut Variety, sources, control)?;
+    let saved = run.run(InPlace::new(Variety), sources, control)?;
     println!("the aligned model is in {}", saved.display());
     Ok(())
 }

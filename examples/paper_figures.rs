@@ -13,6 +13,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use oaif::annotate::llm::Orders;
+use oaif::annotate::queue::InPlace;
 use oaif::annotate::{Annotated, Annotator, Pair, Verdict, annotate_pairs};
 use oaif::data::rows::{self, Text};
 use oaif::demo::dataset::{held_out_pair, prompts};
@@ -236,7 +237,7 @@ impl World {
                 num_samples: way.num_samples,
                 ..AlignOptions::new(loss)
             };
-            AlignRun::new(policy, &prompts, &train, &options)?.run(judge.as_mut(), sources, control)?;
+            AlignRun::new(policy, &prompts, &train, &options)?.run(InPlace::new(judge), sources, control)?;
         } else {
             // As many pairs as an online training sees in a pass, drawn once from π₀, labelled by the same judge.
             let drawn = steps * batch / way.passes;

@@ -3,11 +3,13 @@
 mod common;
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use common::{fixture, gpu};
 use oaif::Error;
+use oaif::annotate::queue::{AnnotationQueue, InPlace, Threaded};
 use oaif::annotate::rule::Rule;
 use oaif::annotate::{Annotator, Judgement};
 use oaif::data::rows::{Completion, Pair, Prompt, Text};
@@ -16,7 +18,7 @@ use oaif::model::{LoraConfig, LoraTargets};
 use oaif::preference::PreferenceLoss;
 use oaif::train::run_dir::Resume;
 use oaif::train::{
-    AlignOptions, AlignRun, Control, DpoOptions, DpoRun, Observer, Policy, SftRun, Sources, StepEvent,
+    AlignOptions, AlignRun, Control, DpoOptions, DpoRun, Observer, Policy, SftRun, Sources, StepReport,
     TrainOptions,
 };
 use serde_json::{Value, json};
@@ -64,10 +66,10 @@ struct Listener<'a> {
 }
 
 impl Observer for Listener<'_> {
-    fn step(&mut self, event: &StepEvent) {
-        self.steps.push(event.loss);
+    fn step(&mut self, report: &StepReport) {
+        self.steps.push(report.loss);
         if let Some((step, flag)) = self.stop_after
-            && event.step == step
+            && report.step == step
         {
             flag.store(true, Ordering::Relaxed);
         }
@@ -89,14 +91,14 @@ fn align(
     rule: &str,
     stop_after: Option<usize>,
 ) -> Result<PathBuf, Error> {
-    align_with(gpu, train, options, &mut Rule::parse(rule)?, stop_after)
+    align_with(gpu, train, options, InPlace::new(Rule::parse(rule)?), stop_after)
 }
 
 fn align_with(
     gpu: &Gpu,
     train: &TrainOptions,
     options: &AlignOptions,
-    annotator: &mut dyn Annotator,
+    annotator: impl AnnotationQueue,
     stop_after: Option<usize>,
 ) -> Result<PathBuf, Error> {
     let flag = AtomicBool::new(false);
@@ -113,11 +115,13 @@ fn rows(path: &Path) -> Vec<Value> {
     text.lines().map(|l| serde_json::from_str(l).unwrap()).collect()
 }
 
-/// The metrics without the clock's.
+/// The metrics without the clock's, and those of a device that other tests use too.
 fn untimed(path: &Path) -> Vec<Value> {
     let mut rows = rows(path);
     for row in &mut rows {
-        row.as_object_mut().unwrap().retain(|key, _| !key.starts_with("time/") && key != "judge/latency_ms");
+        row.as_object_mut().unwrap().retain(|key, _| {
+            !key.starts_with("time/") && !key.starts_with("memory/") && key != "judge/latency_ms"
+        });
     }
     rows
 }
@@ -160,7 +164,14 @@ fn a_resumed_run_equals_an_uninterrupted_run_bit_for_bit() {
 struct Slow {
     gpu: Gpu,
     /// Batches that were answered although nothing else was done meanwhile.
-    in_vain: usize,
+    in_vain: Arc<AtomicUsize>,
+}
+
+impl Slow {
+    fn on(gpu: &Gpu) -> (Threaded, Arc<AtomicUsize>) {
+        let in_vain = Arc::default();
+        (Threaded::new(Slow { gpu: gpu.clone(), in_vain: Arc::clone(&in_vain) }).unwrap(), in_vain)
+    }
 }
 
 impl Annotator for Slow {
@@ -172,16 +183,12 @@ impl Annotator for Slow {
         let (started, launches) = (Instant::now(), self.gpu.activity().launches);
         while self.gpu.activity().launches == launches {
             if started.elapsed() > Duration::from_secs(5) {
-                self.in_vain += 1;
+                self.in_vain.fetch_add(1, Ordering::Relaxed);
                 break;
             }
             std::thread::sleep(Duration::from_millis(1));
         }
         Rule::parse("longer")?.annotate(pairs)
-    }
-
-    fn remote(&mut self) -> Option<&mut dyn Annotator> {
-        Some(self)
     }
 }
 
@@ -201,9 +208,9 @@ fn with_an_async_level_of_1_prompts_are_answered_while_the_annotator_is_awaited(
     let (on_policy, ahead) = (temp.path().join("on"), temp.path().join("ahead"));
     align(&gpu, &fast(&on_policy), &align_options("dpo"), "longer", None).unwrap();
     let level_1 = AlignOptions { async_level: 1, ..align_options("dpo") };
-    let mut slow = Slow { gpu: gpu.clone(), in_vain: 0 };
-    align_with(&gpu, &fast(&ahead), &level_1, &mut slow, None).unwrap();
-    assert_eq!(slow.in_vain, 1, "only the last step has no next one");
+    let (slow, in_vain) = Slow::on(&gpu);
+    align_with(&gpu, &fast(&ahead), &level_1, slow, None).unwrap();
+    assert!(in_vain.load(Ordering::Relaxed) <= 1, "only the last step has no next one");
     // What the untouched policy answers to the second step's prompts.
     let untouched = temp.path().join("untouched");
     let train = TrainOptions { learning_rate: 1e-9, ..fast(&untouched) };
@@ -214,8 +221,8 @@ fn with_an_async_level_of_1_prompts_are_answered_while_the_annotator_is_awaited(
     assert_ne!(of_step(&on_policy, 2), of_step(&untouched, 2));
     assert_ne!(of_step(&ahead, 3), of_step(&untouched, 3), "no more than one");
 
-    let mut rule = Rule::parse("longer").unwrap();
-    let error = align_with(&gpu, &fast(&temp.path().join("rule")), &level_1, &mut rule, None).unwrap_err();
+    let rule = InPlace::new(Rule::parse("longer").unwrap());
+    let error = align_with(&gpu, &fast(&temp.path().join("rule")), &level_1, rule, None).unwrap_err();
     assert!(error.to_string().contains("async-level"), "{error}");
     assert!(!temp.path().join("rule").exists());
 }
@@ -227,24 +234,159 @@ fn a_resumed_run_of_async_level_1_equals_an_uninterrupted_run_bit_for_bit() {
     let (whole, parts) = (temp.path().join("whole"), temp.path().join("parts"));
     let options = AlignOptions { async_level: 1, ..align_options("dpo") };
     let mut train = TrainOptions { learning_rate: 1e-2, ..train_options(&whole, 5) };
-    let mut slow = Slow { gpu: gpu.clone(), in_vain: 0 };
-    align_with(&gpu, &train, &options, &mut slow, None).unwrap();
+    let slow = || Slow::on(&gpu).0;
+    align_with(&gpu, &train, &options, slow(), None).unwrap();
     train.output_dir = parts.clone();
-    align_with(&gpu, &train, &options, &mut slow, Some(3)).unwrap_err();
+    align_with(&gpu, &train, &options, slow(), Some(3)).unwrap_err();
     train.resume = Some("last".into());
     // The checkpoint holds the fourth step's answers.
     for other in [
         AlignOptions { num_samples: 3, ..options.clone() },
         AlignOptions { max_new_tokens: 3, ..options.clone() },
     ] {
-        let error = align_with(&gpu, &train, &other, &mut slow, None).unwrap_err().to_string();
+        let error = align_with(&gpu, &train, &other, slow(), None).unwrap_err().to_string();
         assert!(
             error.contains("checkpoint was written with") && error.contains("--allow-changes"),
             "{error}"
         );
     }
-    align_with(&gpu, &train, &options, &mut slow, None).unwrap();
+    align_with(&gpu, &train, &options, slow(), None).unwrap();
     assert_same_run(&whole, &parts, "model/model.safetensors");
+}
+
+/// Prefers the longer response, and remembers what it was asked.
+struct Counting(Arc<Mutex<Vec<[String; 3]>>>);
+
+impl Annotator for Counting {
+    fn name(&self) -> String {
+        "counting".into()
+    }
+
+    fn annotate(&mut self, pairs: &[oaif::annotate::Pair<'_>]) -> oaif::Result<Vec<Judgement>> {
+        let texts = pairs.iter().map(|p| [p.prompt, p.response_1, p.response_2].map(str::to_owned));
+        self.0.lock().unwrap().extend(texts);
+        Rule::parse("longer")?.annotate(pairs)
+    }
+}
+
+#[test]
+fn several_steps_ahead_a_resumed_run_equals_an_uninterrupted_one_and_nothing_is_asked_twice() {
+    let Some(gpu) = gpu() else { return };
+    let temp = tempfile::tempdir().unwrap();
+    let (whole, parts) = (temp.path().join("whole"), temp.path().join("parts"));
+    let options = AlignOptions { async_level: 3, ..align_options("dpo") };
+    let mut train = TrainOptions { learning_rate: 1e-2, ..train_options(&whole, 7) };
+    let asked: [Arc<Mutex<Vec<_>>>; 2] = Default::default();
+    let queue = |i: usize| Threaded::new(Counting(Arc::clone(&asked[i]))).unwrap();
+    align_with(&gpu, &train, &options, queue(0), None).unwrap();
+    let off_policy: Vec<u64> = rows(&whole.join("metrics.jsonl"))
+        .iter()
+        .map(|row| row["judge/off_policy_steps"].as_u64().unwrap())
+        .collect();
+    assert_eq!(off_policy, [0, 1, 2, 3, 3, 3, 3]);
+    let drawn_by: Vec<u64> =
+        rows(&whole.join("pairs.jsonl")).iter().map(|pair| pair["policy_step"].as_u64().unwrap()).collect();
+    assert_eq!((drawn_by[0], drawn_by.last()), (0, Some(&3)));
+
+    train.output_dir = parts.clone();
+    align_with(&gpu, &train, &options, queue(1), Some(5)).unwrap_err();
+    // As after a crash: the last checkpoint is older than what was asked.
+    train.resume = Some(Resume::Path(parts.join("checkpoints/step-000002")));
+    align_with(&gpu, &train, &options, queue(1), None).unwrap();
+    assert_same_run(&whole, &parts, "model/model.safetensors");
+    let [mut once, mut twice] = asked.map(|asked| asked.lock().unwrap().clone());
+    once.sort();
+    twice.sort();
+    assert_eq!(once, twice, "asked again, or not at all");
+}
+
+#[test]
+fn a_run_that_ended_before_its_first_checkpoint_begins_anew_and_nothing_is_asked_twice() {
+    let Some(gpu) = gpu() else { return };
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("run");
+    let asked: Arc<Mutex<Vec<_>>> = Arc::default();
+    let queue = || Threaded::new(Counting(Arc::clone(&asked))).unwrap();
+    let mut train = TrainOptions { save_steps: None, ..train_options(&dir, 3) };
+    align_with(&gpu, &train, &align_options("dpo"), queue(), None).unwrap();
+    let first = asked.lock().unwrap().len();
+    let metrics = untimed(&dir.join("metrics.jsonl"));
+    std::fs::remove_dir_all(dir.join("checkpoints")).unwrap();
+    std::fs::remove_dir_all(dir.join("model")).unwrap();
+    train.resume = Some("last".into());
+    align_with(&gpu, &train, &align_options("dpo"), queue(), None).unwrap();
+    assert_eq!(asked.lock().unwrap().len(), first);
+    assert_eq!(untimed(&dir.join("metrics.jsonl")), metrics);
+}
+
+#[test]
+fn a_trainer_is_driven_step_by_step_and_needs_no_folder() {
+    let Some(gpu) = gpu() else { return };
+    let temp = tempfile::tempdir().unwrap();
+    let run = temp.path().join("run");
+    let train = train_options(&run, 3);
+    align(&gpu, &train, &align_options("dpo"), "longer", None).unwrap();
+    let expected = untimed(&run.join("metrics.jsonl"));
+
+    let train = train_options(&temp.path().join("none"), 3);
+    let policy = Policy::load(&gpu, &fixture("tiny"), &train).unwrap();
+    let prepared = AlignRun::new(policy, &prompts(), &train, &align_options("dpo")).unwrap();
+    let mut trainer = prepared.trainer(InPlace::new(Rule::parse("longer").unwrap())).unwrap();
+    let control = &mut Control { observer: &mut (), interrupted: &AtomicBool::new(false) };
+    let mut reports = Vec::new();
+    while let Some(report) = trainer.step(control).unwrap() {
+        assert_eq!((report.step, report.total_steps), (reports.len() + 1, 3));
+        assert_eq!(report.pairs.len(), 4, "four prompts a step, one pair each");
+        assert!(report.times.phases.ms("sampling") > 0.0 && report.times.step_ms > 0.0);
+        reports.push(report);
+    }
+    assert!(trainer.is_done() && trainer.step(control).unwrap().is_none());
+    assert!(!temp.path().join("none").exists());
+    for (report, row) in reports.iter().zip(expected) {
+        let report: Value = serde_json::from_str(&serde_json::to_string(report).unwrap()).unwrap();
+        for (key, value) in row.as_object().unwrap() {
+            assert_eq!(&report[key], value, "{key}");
+        }
+    }
+}
+
+#[test]
+fn a_step_that_failed_can_be_taken_again() {
+    struct Moody(usize);
+    impl Annotator for Moody {
+        fn name(&self) -> String {
+            "moody".into()
+        }
+        fn annotate(&mut self, pairs: &[oaif::annotate::Pair<'_>]) -> oaif::Result<Vec<Judgement>> {
+            self.0 += 1;
+            match self.0 {
+                2 => Err(Error::Annotator { name: self.name(), why: "asleep".into() }),
+                _ => Rule::parse("longer")?.annotate(pairs),
+            }
+        }
+    }
+    let Some(gpu) = gpu() else { return };
+    let temp = tempfile::tempdir().unwrap();
+    let losses = |moody: Moody| {
+        let train = train_options(temp.path(), 3);
+        let policy = Policy::load(&gpu, &fixture("tiny"), &train).unwrap();
+        let prepared = AlignRun::new(policy, &prompts(), &train, &align_options("dpo")).unwrap();
+        let mut trainer = prepared.trainer(InPlace::new(moody)).unwrap();
+        let control = &mut Control { observer: &mut (), interrupted: &AtomicBool::new(false) };
+        let (mut losses, mut failures) = (Vec::new(), 0);
+        while !trainer.is_done() {
+            match trainer.step(control) {
+                Ok(report) => losses.push(report.unwrap().loss),
+                Err(error) => {
+                    assert!(error.to_string().contains("asleep"), "{error}");
+                    failures += 1;
+                }
+            }
+        }
+        (losses, failures)
+    };
+    let (smooth, moody) = (losses(Moody(2)), losses(Moody(0)));
+    assert_eq!((smooth.0, 0, 1), (moody.0, smooth.1, moody.1));
 }
 
 #[test]
@@ -333,7 +475,7 @@ fn too_many_unusable_verdicts_end_the_run_with_an_explanation() {
     let policy = Policy::load(&gpu, &fixture("tiny"), &train).unwrap();
     let run = AlignRun::new(policy, &prompts(), &train, &align_options("dpo")).unwrap();
     let control = Control { observer: &mut (), interrupted: &AtomicBool::new(false) };
-    let error = run.run(&mut Broken, sources(), control).unwrap_err().to_string();
+    let error = run.run(InPlace::new(Broken), sources(), control).unwrap_err().to_string();
     assert!(error.contains("out of paper") && error.contains("max-invalid-ratio"), "{error}");
 }
 

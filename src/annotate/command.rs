@@ -88,10 +88,6 @@ impl Annotator for CommandAnnotator {
         Ok(BTreeMap::from([("judge".into(), self.name()), command]))
     }
 
-    fn remote(&mut self) -> Option<&mut dyn Annotator> {
-        Some(self)
-    }
-
     fn annotate(&mut self, pairs: &[Pair<'_>]) -> Result<Vec<Judgement>> {
         let ids: Vec<String> = pairs.iter().enumerate().map(|(i, pair)| id(i, pair)).collect();
         let mut input = Vec::new();

@@ -1,12 +1,15 @@
 //! Annotators: two responses to a prompt in, a preference out.
 
 pub mod command;
+pub mod config;
+pub mod journal;
 pub mod judge_model;
 pub mod likelihood;
 pub mod llm;
 pub(crate) mod names;
 mod placeholders;
 mod process;
+pub mod queue;
 pub mod rule;
 pub mod template;
 
@@ -32,11 +35,88 @@ pub trait Annotator: Send {
         Ok(BTreeMap::from([("judge".into(), self.name())]))
     }
 
-    /// Itself, if most of its time is spent waiting for something outside this program, such as a server or a person, so
-    /// that it is worth calling from a thread of its own.
-    fn remote(&mut self) -> Option<&mut dyn Annotator> {
-        None
+    /// Whether it can say how good a response is by itself.
+    fn rates(&self) -> bool {
+        false
     }
+
+    /// One score a response, in order, where it [`rates`](Self::rates).
+    ///
+    /// # Errors
+    /// As [`Annotator::annotate`]; [`Error::Annotator`] where it only compares.
+    fn rate(&mut self, _responses: &[Rated<'_>]) -> Result<Vec<Score>> {
+        Err(Error::Annotator {
+            name: self.name(),
+            why: "compares responses, and rates none by itself".into(),
+        })
+    }
+}
+
+/// An annotator that is somebody else's: a run borrows it.
+impl<A: Annotator + ?Sized> Annotator for &mut A {
+    fn name(&self) -> String {
+        (**self).name()
+    }
+
+    fn annotate(&mut self, pairs: &[Pair<'_>]) -> Result<Vec<Judgement>> {
+        (**self).annotate(pairs)
+    }
+
+    fn identity(&self) -> Result<BTreeMap<String, String>> {
+        (**self).identity()
+    }
+
+    fn rates(&self) -> bool {
+        (**self).rates()
+    }
+
+    fn rate(&mut self, responses: &[Rated<'_>]) -> Result<Vec<Score>> {
+        (**self).rate(responses)
+    }
+}
+
+impl<A: Annotator + ?Sized> Annotator for Box<A> {
+    fn name(&self) -> String {
+        (**self).name()
+    }
+
+    fn annotate(&mut self, pairs: &[Pair<'_>]) -> Result<Vec<Judgement>> {
+        (**self).annotate(pairs)
+    }
+
+    fn identity(&self) -> Result<BTreeMap<String, String>> {
+        (**self).identity()
+    }
+
+    fn rates(&self) -> bool {
+        (**self).rates()
+    }
+
+    fn rate(&mut self, responses: &[Rated<'_>]) -> Result<Vec<Score>> {
+        (**self).rate(responses)
+    }
+}
+
+/// A response to a prompt, to be rated by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rated<'a> {
+    /// What was answered.
+    pub prompt: &'a str,
+    /// The answer.
+    pub response: &'a str,
+}
+
+/// How good a response is. Differences of scores are log-odds: of two responses, the one that is 1 above the other is
+/// preferred with probability σ(1) (Bradley and Terry 1952).
+#[derive(Clone, Debug, PartialEq)]
+pub enum Score {
+    /// Higher is better; finite.
+    Value(f32),
+    /// The annotator's answer is unusable.
+    Invalid {
+        /// For `pairs.jsonl`.
+        why: String,
+    },
 }
 
 /// Two responses to one prompt.
@@ -170,16 +250,27 @@ impl Annotated {
     }
 }
 
+/// One judgement a pair, in order.
+///
+/// # Errors
+/// Those of the annotator; [`Error::Annotator`] for another number of judgements.
+pub(crate) fn one_each(annotator: &mut dyn Annotator, pairs: &[Pair<'_>]) -> Result<Vec<Judgement>> {
+    let judged = annotator.annotate(pairs)?;
+    match judged.len() == pairs.len() {
+        true => Ok(judged),
+        false => {
+            let why =
+                format!("gave {} judgements for {} pairs, it must give one each", judged.len(), pairs.len());
+            Err(Error::Annotator { name: annotator.name(), why })
+        }
+    }
+}
+
 /// Asks `annotator` about those of `pairs` whose responses differ. One result a pair, in order.
 pub fn annotate_pairs(annotator: &mut dyn Annotator, pairs: &[Pair<'_>]) -> Result<Vec<Annotated>> {
     let identical = |pair: &Pair| pair.response_1 == pair.response_2;
     let asked: Vec<Pair> = pairs.iter().copied().filter(|pair| !identical(pair)).collect();
-    let judged = if asked.is_empty() { Vec::new() } else { annotator.annotate(&asked)? };
-    if judged.len() != asked.len() {
-        let why =
-            format!("gave {} judgements for {} pairs, it must give one each", judged.len(), asked.len());
-        return Err(Error::Annotator { name: annotator.name(), why });
-    }
+    let judged = if asked.is_empty() { Vec::new() } else { one_each(annotator, &asked)? };
     let mut judged = judged.into_iter();
     let next = |pair| if identical(pair) { None } else { judged.next() };
     Ok(pairs.iter().map(next).map(|judged| judged.map_or(Annotated::Identical, Annotated::Judged)).collect())
@@ -205,7 +296,7 @@ pub struct Counts {
 
 impl Counts {
     /// Counts `annotated`.
-    pub fn of(annotated: &[Annotated]) -> Counts {
+    pub fn of<'a>(annotated: impl IntoIterator<Item = &'a Annotated>) -> Counts {
         let mut counts = Counts::default();
         for one in annotated {
             let Annotated::Judged(judgement) = one else {

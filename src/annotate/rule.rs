@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use regex::Regex;
 
-use super::{Annotator, Judgement, Pair, Verdict, names};
+use super::{Annotator, Judgement, Pair, Rated, Score, Verdict, names};
 use crate::error::{Error, Result};
 
 /// What users can ask for.
@@ -90,6 +90,14 @@ impl Annotator for Rule {
             Verdict::from_probability(0.5 + 0.5 * f32::from(order as i8)).into()
         };
         Ok(pairs.iter().map(judge).collect())
+    }
+
+    fn rates(&self) -> bool {
+        true
+    }
+
+    fn rate(&mut self, responses: &[Rated<'_>]) -> Result<Vec<Score>> {
+        Ok(responses.iter().map(|rated| Score::Value(self.rank(rated.response) as f32)).collect())
     }
 }
 

@@ -6,13 +6,13 @@ use serde_json::Value;
 
 use super::subject::temporary;
 use super::{Bench, Facts, Measurement, Moment, Phase, Sample, Subject, median};
-use crate::annotate::Annotator;
+use crate::annotate::queue::AnnotationQueue;
 use crate::data::rows::{Prompt, Text};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::gpu::Gpu;
 use crate::preference::PreferenceLoss;
-use crate::train::{AlignOptions, AlignRun, Control, Observer, Policy, Sources, StepEvent, TrainOptions};
+use crate::train::{AlignOptions, AlignRun, Control, Observer, Policy, Sources, StepReport, TrainOptions};
 
 /// Prompts of a step; each gets two responses of up to 64 tokens.
 const PROMPTS: usize = 16;
@@ -33,7 +33,7 @@ struct Watch {
 }
 
 impl Observer for Watch {
-    fn step(&mut self, _: &StepEvent) {
+    fn step(&mut self, _: &StepReport) {
         self.samples.push(self.last.since(&self.gpu, 1.0));
         self.last = Moment::now(&self.gpu);
     }
@@ -42,7 +42,7 @@ impl Observer for Watch {
 impl Bench {
     /// Times steps of 16 prompts, training by DPO and AdamW, after a first one that does not count. The run is written to
     /// a temporary folder.
-    pub fn align(&self, subject: &Subject, annotator: &mut dyn Annotator) -> Result<Measurement> {
+    pub fn align(&self, subject: &Subject, annotator: Box<dyn AnnotationQueue>) -> Result<Measurement> {
         let (folder, output) = (subject.folder()?, temporary()?);
         let run_dir = output.path().join("run");
         let mut train = TrainOptions::new(&run_dir);
@@ -62,12 +62,13 @@ impl Bench {
         let prompts: Vec<Prompt> = (0..PROMPTS).map(prompt).collect();
         let policy = Policy::with_model(subject.model.clone(), &folder.path)?;
         let run = AlignRun::new(policy, &prompts, &train, &options)?;
+        let name = annotator.name();
         let mut watch = Watch { gpu: self.gpu.clone(), last: Moment::now(&self.gpu), samples: Vec::new() };
         let sources = Sources { model: folder.path.clone(), config: Value::Null };
         let interrupted = AtomicBool::new(false);
         run.run(annotator, sources, Control { observer: &mut watch, interrupted: &interrupted })?;
 
-        let case = format!("{PROMPTS} prompts x 2 x {new} tokens, {}", annotator.name());
+        let case = format!("{PROMPTS} prompts x 2 x {new} tokens, {name}");
         let facts = Facts::on(subject, "align", case);
         let mut measured = Measurement::of(&facts, &watch.samples[1..], &self.ceilings);
         measured.phases = phases(&metrics(&run_dir)?[1..]);

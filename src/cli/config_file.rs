@@ -65,7 +65,7 @@ pub(super) fn flags_of(command: &Command, run: Value, given: &ArgMatches) -> Res
 /// Without what a `run.json` tells besides its flags: such a file repeats the run.
 fn without_facts(mut file: Value) -> Value {
     if let Value::Object(map) = &mut file {
-        crate::train::RunFacts::names().for_each(|told| drop(map.remove(&told)));
+        crate::train::RunFile::facts().for_each(|told| drop(map.remove(&told)));
     }
     file
 }

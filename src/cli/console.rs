@@ -13,7 +13,7 @@ use super::progress_line::{self, Bar};
 use crate::error::size;
 #[cfg(feature = "http")]
 use crate::hub::{Repo, Watch};
-use crate::train::{Observer, StepEvent};
+use crate::train::{Observer, StepReport};
 
 /// The bar on the screen, if there is one: lines go above it, whoever says them.
 static SHOWN: Mutex<Option<ProgressBar>> = Mutex::new(None);
@@ -41,7 +41,7 @@ pub struct Console {
     /// What is said once the run has begun: a run that cannot begin is an error alone.
     start: Option<String>,
     phase: String,
-    last: Option<StepEvent>,
+    last: Option<StepReport>,
 }
 
 impl Console {
@@ -179,11 +179,11 @@ impl Observer for Console {
         self.draw();
     }
 
-    fn step(&mut self, event: &StepEvent) {
-        self.last = Some(*event);
+    fn step(&mut self, report: &StepReport) {
+        self.last = Some(StepReport { pairs: Vec::new(), ..report.clone() });
         self.bar.disable_steady_tick();
         if self.bar.is_hidden() {
-            say(progress_line::plain(event));
+            say(progress_line::plain(report));
         }
         self.draw();
     }

@@ -1,6 +1,6 @@
 //! How a step is told on one line.
 
-use crate::train::StepEvent;
+use crate::train::StepReport;
 
 /// A line of a terminal: indicatif's template, and the message in it.
 pub(super) struct Bar {
@@ -15,7 +15,7 @@ struct Field {
 }
 
 /// The line for a terminal of so many columns, with the phase that the run is in.
-pub(super) fn of(event: &StepEvent, phase: &str, columns: usize) -> Bar {
+pub(super) fn of(report: &StepReport, phase: &str, columns: usize) -> Bar {
     let bar = match columns {
         0..40 => 0,
         40..100 => 10,
@@ -25,10 +25,10 @@ pub(super) fn of(event: &StepEvent, phase: &str, columns: usize) -> Bar {
         0 => "{pos}/{len} {wide_msg}".to_owned(),
         bar => format!("{{bar:{bar}}} {{pos}}/{{len}} {{wide_msg}}"),
     };
-    let count = format!("{}/{} ", event.step, event.total_steps).len();
+    let count = format!("{}/{} ", report.step, report.total_steps).len();
     // A terminal that is written to its last column may go to the next line.
     let room = columns.saturating_sub(bar + usize::from(bar > 0) + count + 1);
-    let mut fields = fields(event);
+    let mut fields = fields(report);
     if !phase.is_empty() {
         fields.push(Field { rank: 3, text: phase.to_owned() });
     }
@@ -44,20 +44,20 @@ pub(super) fn of(event: &StepEvent, phase: &str, columns: usize) -> Bar {
 }
 
 /// The line where there is no terminal.
-pub(super) fn plain(event: &StepEvent) -> String {
-    format!("step {}/{}  {}", event.step, event.total_steps, joined(fields(event)))
+pub(super) fn plain(report: &StepReport) -> String {
+    format!("step {}/{}  {}", report.step, report.total_steps, joined(fields(report)))
 }
 
 fn joined(fields: Vec<Field>) -> String {
     fields.into_iter().map(|field| field.text).collect::<Vec<_>>().join("  ")
 }
 
-fn fields(event: &StepEvent) -> Vec<Field> {
-    let loss = event.loss.map_or("no pairs".to_owned(), |loss| format!("loss {}", decimals(loss, 4)));
-    let margin = event.margin.map(|margin| format!("margin {}", decimals(margin, 3)));
-    let first = event.judge_win.map(|share| format!("1st answer preferred {:.0} %", 100.0 * share));
-    let speed = format!("{:.0} tokens/s", event.tokens_per_second);
-    let left = event.seconds_left.map(|seconds| format!("{} left", clock(seconds)));
+fn fields(report: &StepReport) -> Vec<Field> {
+    let loss = report.loss.map_or("no pairs".to_owned(), |loss| format!("loss {}", decimals(loss, 4)));
+    let margin = report.margin().map(|margin| format!("margin {}", decimals(margin, 3)));
+    let first = report.first_preferred().map(|share| format!("1st answer preferred {:.0} %", 100.0 * share));
+    let speed = format!("{:.0} tokens/s", report.times.tokens_per_second);
+    let left = report.seconds_left.map(|seconds| format!("{} left", clock(seconds)));
     let ranked = [(0, Some(loss)), (2, margin), (5, first), (4, Some(speed)), (1, left)];
     ranked.into_iter().filter_map(|(rank, text)| Some(Field { rank, text: text? })).collect()
 }
@@ -83,16 +83,20 @@ fn clock(seconds: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::train::report::{AnnotationReport, PreferenceReport, Times};
 
-    const EVENT: StepEvent = StepEvent {
-        step: 7,
-        total_steps: 120,
-        loss: Some(0.69312),
-        margin: Some(-0.0004),
-        judge_win: Some(0.5625),
-        tokens_per_second: 4321.4,
-        seconds_left: Some(62.4),
-    };
+    fn step() -> StepReport {
+        StepReport {
+            step: 7,
+            total_steps: 120,
+            loss: Some(0.69312),
+            preference: Some(PreferenceReport { margins: -0.0004, ..PreferenceReport::default() }),
+            annotation: Some(AnnotationReport { first: Some(0.5625), ..AnnotationReport::default() }),
+            times: Times { tokens_per_second: 4321.4, ..Times::default() },
+            seconds_left: Some(62.4),
+            ..StepReport::default()
+        }
+    }
 
     /// Columns that the line takes, the bar included.
     fn columns(bar: &Bar) -> usize {
@@ -104,7 +108,7 @@ mod tests {
     fn a_line_fits_the_terminal_whatever_its_width() {
         for width in 0..200 {
             for phase in ["", "annotating"] {
-                let bar = of(&EVENT, phase, width);
+                let bar = of(&step(), phase, width);
                 assert!(columns(&bar) < width.max(8), "{width}: {} {}", bar.template, bar.message);
             }
         }
@@ -112,7 +116,7 @@ mod tests {
 
     #[test]
     fn fields_are_dropped_as_the_terminal_narrows_the_least_important_first() {
-        let message = |width| of(&EVENT, "annotating", width).message;
+        let message = |width| of(&step(), "annotating", width).message;
         assert_eq!(
             message(140),
             "loss 0.6931  margin 0.000  1st answer preferred 56 %  4321 tokens/s  1:02 left  annotating"
@@ -126,8 +130,9 @@ mod tests {
 
     #[test]
     fn a_step_without_a_pair_is_no_number_and_a_zero_has_no_sign() {
-        let event = StepEvent { loss: None, margin: None, judge_win: None, seconds_left: None, ..EVENT };
-        assert_eq!(plain(&event), "step 7/120  no pairs  4321 tokens/s");
+        let report =
+            StepReport { loss: None, preference: None, annotation: None, seconds_left: None, ..step() };
+        assert_eq!(plain(&report), "step 7/120  no pairs  4321 tokens/s");
         assert_eq!(decimals(-0.0004, 3), "0.000");
         assert_eq!([decimals(-0.0006, 3), decimals(0.0, 3)], ["-0.001", "0.000"]);
         assert_eq!(decimals(f64::NAN, 4), "NaN", "a loss that is not finite is told");

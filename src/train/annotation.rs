@@ -1,23 +1,84 @@
 //! What an annotator says about a step's samples, and which two of each prompt are learnt from.
 
-use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::collections::{HashMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
 
 use super::health;
-use crate::annotate::{
-    Annotated, Annotator, Counts, Pair, Verdict, annotate_pairs, best_and_worst, round_robin,
-};
+use super::report::{AnnotationReport, PairReport, UsageReport};
+use crate::annotate::queue::{Answer, Question, Said, Usage};
+use crate::annotate::{Annotated, Counts, Pair, Verdict, best_and_worst, round_robin};
 use crate::error::{Error, Result};
 use crate::generate::{FinishReason, Response};
 
 /// Judged pairs from which on the share of unusable verdicts says something.
 const MIN_JUDGED: usize = 16;
-/// Waits before an annotator that works elsewhere is asked again after it has failed.
-const RETRY_AFTER: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(5)];
+
+/// A step's games: for each prompt, every two of its samples meet.
+pub(super) struct Games {
+    /// For each prompt: samples i, j and what became of them, once it is known.
+    of: Vec<Vec<(usize, usize, Option<Annotated>)>>,
+    /// What was asked and is not answered, by its id: the prompt, and which of its games.
+    open: HashMap<String, (usize, usize, Question)>,
+    /// Wall time of the annotator for those that were answered.
+    ms: f64,
+}
+
+impl Games {
+    /// The games of these prompts' answers. The first prompt was drawn from the dataset as number `first`.
+    pub fn new(first: u64, prompts: &[String], answers: &[Vec<Response>]) -> Games {
+        let mut games = Games { of: Vec::new(), open: HashMap::new(), ms: 0.0 };
+        for ((p, prompt), samples) in prompts.iter().enumerate().zip(answers) {
+            let mut of = Vec::new();
+            for (g, (i, j)) in round_robin(samples.len()).into_iter().enumerate() {
+                let (response_1, response_2) = (samples[i].text.as_str(), samples[j].text.as_str());
+                let identical = response_1 == response_2;
+                if !identical {
+                    let pair = Pair { prompt, response_1, response_2 };
+                    let question = Question::compare(&format!("{}-{i}-{j}", first + p as u64), &pair);
+                    games.open.insert(question.id.clone(), (p, g, question));
+                }
+                of.push((i, j, identical.then_some(Annotated::Identical)));
+            }
+            games.of.push(of);
+        }
+        games
+    }
+
+    /// What is not answered yet, in the order of the games.
+    pub fn questions(&self) -> Vec<Question> {
+        let mut open: Vec<&(usize, usize, Question)> = self.open.values().collect();
+        open.sort_by_key(|(p, g, _)| (*p, *g));
+        open.into_iter().map(|(_, _, question)| question.clone()).collect()
+    }
+
+    /// Takes an answer, if it is to one of these games.
+    pub fn take(&mut self, answer: &Answer) -> bool {
+        let Some((p, g, _)) = self.open.remove(&answer.id) else { return false };
+        let Said::Judgement(judgement) = &answer.said else { unreachable!("a comparison was asked for") };
+        self.of[p][g].2 = Some(Annotated::Judged(judgement.clone()));
+        self.ms += answer.ms;
+        true
+    }
+
+    /// Whether every question is answered.
+    pub fn are_over(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    /// What came out.
+    pub fn annotation(&self) -> Annotation {
+        let known = |(i, j, annotated): &(usize, usize, Option<Annotated>)| {
+            (*i, *j, annotated.clone().expect("the games are over"))
+        };
+        let games: Vec<Vec<(usize, usize, Annotated)>> =
+            self.of.iter().map(|games| games.iter().map(known).collect()).collect();
+        let counts = Counts::of(games.iter().flatten().map(|(_, _, annotated)| annotated));
+        let choices = games.iter().map(|games| choose(games)).collect();
+        let latency_ms = self.ms / counts.judged.max(1) as f64;
+        Annotation { games, choices, counts, latency_ms }
+    }
+}
 
 /// The two samples of a prompt to learn from.
 pub(super) struct Choice {
@@ -33,77 +94,16 @@ pub(super) struct Annotation {
     games: Vec<Vec<(usize, usize, Annotated)>>,
     pub choices: Vec<Option<Choice>>,
     pub counts: Counts,
-    /// How the annotator failed before it answered.
-    pub failures: Vec<String>,
-}
-
-/// How often a failing annotator is asked.
-#[derive(Clone, Copy)]
-pub(super) struct Patience<'a> {
-    /// Whether its failures may be of the moment: it works elsewhere, and it has answered before.
-    pub retry: bool,
-    /// Set where nobody wants to wait any longer.
-    pub interrupted: &'a AtomicBool,
-}
-
-/// [`annotate`], with as much patience.
-pub(super) fn annotate_patiently(
-    annotator: &mut dyn Annotator,
-    prompts: &[&str],
-    answers: &[Vec<Response>],
-    k: usize,
-    patience: Patience<'_>,
-) -> Result<Annotation> {
-    let mut waits = RETRY_AFTER.iter().filter(|_| patience.retry);
-    let mut failures = Vec::new();
-    loop {
-        match (annotate(annotator, prompts, answers, k), waits.next()) {
-            (Err(error @ Error::Annotator { .. }), Some(wait)) => {
-                failures.push(error.to_string());
-                let asked = Instant::now();
-                while asked.elapsed() < *wait {
-                    if patience.interrupted.load(Ordering::Relaxed) {
-                        return Err(error);
-                    }
-                    std::thread::sleep(Duration::from_millis(20));
-                }
-            }
-            (result, _) => return result.map(|annotation| Annotation { failures, ..annotation }),
-        }
-    }
-}
-
-/// Lets every two of a prompt's `k` answers meet.
-fn annotate(
-    annotator: &mut dyn Annotator,
-    prompts: &[&str],
-    answers: &[Vec<Response>],
-    k: usize,
-) -> Result<Annotation> {
-    let meetings = round_robin(k);
-    let mut pairs = Vec::new();
-    for (prompt, samples) in prompts.iter().zip(answers) {
-        for (i, j) in &meetings {
-            let (response_1, response_2) = (samples[*i].text.as_str(), samples[*j].text.as_str());
-            pairs.push(Pair { prompt, response_1, response_2 });
-        }
-    }
-    let annotated = annotate_pairs(annotator, &pairs)?;
-    let counts = Counts::of(&annotated);
-    let mut annotated = annotated.into_iter();
-    let games: Vec<Vec<_>> = prompts
-        .iter()
-        .map(|_| meetings.iter().map(|(i, j)| (*i, *j, annotated.next().expect("one a pair"))).collect())
-        .collect();
-    let choices = games.iter().map(|games| choose(k, games)).collect();
-    Ok(Annotation { games, choices, counts, failures: Vec::new() })
+    /// Wall time of the annotator a judged pair.
+    latency_ms: f64,
 }
 
 /// Best against worst; for two samples, the preferred against the other.
-fn choose(k: usize, games: &[(usize, usize, Annotated)]) -> Option<Choice> {
+fn choose(games: &[(usize, usize, Annotated)]) -> Option<Choice> {
     let verdicts: Vec<(usize, usize, Verdict)> =
         games.iter().map(|(i, j, a)| (*i, *j, a.verdict())).collect();
-    let (chosen, rejected) = best_and_worst(k, &verdicts)?;
+    let samples = games.iter().map(|(_, j, _)| j + 1).max()?;
+    let (chosen, rejected) = best_and_worst(samples, &verdicts)?;
     // How probably a sample wins a game, over its games with a usable verdict.
     let strength = |sample: usize| {
         let wins = verdicts.iter().filter_map(|(i, j, verdict)| match verdict.p_first()? {
@@ -120,34 +120,31 @@ fn choose(k: usize, games: &[(usize, usize, Annotated)]) -> Option<Choice> {
 }
 
 impl Annotation {
-    /// Rows for `pairs.jsonl`: every pair that was met, and whether it was learnt from.
-    pub fn rows(&self, step: usize, prompts: &[&str], answers: &[Vec<Response>]) -> Vec<Value> {
+    /// Every pair that was met, and whether it was learnt from.
+    pub fn pairs(
+        &self,
+        step: usize,
+        policy_step: usize,
+        prompts: &[String],
+        answers: &[Vec<Response>],
+    ) -> Vec<PairReport> {
         let mut out = Vec::new();
         for (p, games) in self.games.iter().enumerate() {
             for (i, j, annotated) in games {
-                let mut row = json!({
-                    "step": step,
-                    "prompt": prompts[p],
-                    "response_1": answers[p][*i].text,
-                    "response_2": answers[p][*j].text,
-                });
-                match annotated {
-                    Annotated::Judged(judgement) => {
-                        row["p_first"] = json!(judgement.verdict.p_first());
-                        row["p_12"] = json!(judgement.p_12);
-                        row["p_21"] = json!(judgement.p_21);
-                        row["verdict"] = json!(judgement.verdict.label());
-                        if let Verdict::Invalid { why } = &judgement.verdict {
-                            row["skipped"] = json!(why);
-                        }
-                    }
-                    Annotated::Identical => row["skipped"] = json!("identical responses"),
-                }
                 let choice = self.choices[p].as_ref();
                 let learnt =
                     choice.filter(|c| [c.chosen.min(c.rejected), c.chosen.max(c.rejected)] == [*i, *j]);
-                row["chosen"] = json!(learnt.map(|c| if c.chosen == *i { 1 } else { 2 }));
-                out.push(row);
+                let pair = PairReport {
+                    step,
+                    policy_step,
+                    prompt: prompts[p].clone(),
+                    response_1: answers[p][*i].text.clone(),
+                    response_2: answers[p][*j].text.clone(),
+                    judgement: None,
+                    skipped: None,
+                    chosen: learnt.map(|c| if c.chosen == *i { 1 } else { 2 }),
+                };
+                out.push(pair.judged(annotated));
             }
         }
         out
@@ -164,26 +161,27 @@ impl Annotation {
     }
 
     /// For `metrics.jsonl`.
-    pub fn metrics(&self) -> Map<String, Value> {
+    pub fn report(&self, off_policy_steps: usize, used: Usage) -> AnnotationReport {
         let counts = &self.counts;
-        let learnt = self.choices.iter().flatten();
+        let learnt: Vec<&Choice> = self.choices.iter().flatten().collect();
         let mean = |of: fn(f64) -> f64| {
-            let n = learnt.clone().count();
-            (n > 0).then(|| learnt.clone().map(|c| of(c.probability as f64)).sum::<f64>() / n as f64)
+            let sum: f64 = learnt.iter().map(|choice| of(choice.probability as f64)).sum();
+            (!learnt.is_empty()).then(|| sum / learnt.len() as f64)
         };
-        let all = [
-            ("judge/judged", json!(counts.judged)),
-            ("judge/first", json!(counts.first_ratio())),
-            ("judge/tie", json!(counts.tie)),
-            ("judge/invalid", json!(counts.invalid)),
-            ("judge/identical", json!(counts.identical)),
-            ("judge/order_flip", json!(counts.order_flip)),
-            ("judge/learnt", json!(learnt.clone().count())),
-            // The annotator's probability for the chosen answer, and how far it is ahead of the other's.
-            ("objective/scores", json!(mean(|p| p))),
-            ("objective/scores_margin", json!(mean(|p| 2.0 * p - 1.0))),
-        ];
-        all.map(|(key, value)| (key.to_owned(), value)).into_iter().collect()
+        AnnotationReport {
+            judged: counts.judged,
+            first: counts.first_ratio(),
+            tie: counts.tie,
+            invalid: counts.invalid,
+            identical: counts.identical,
+            order_flip: counts.order_flip,
+            learnt: learnt.len(),
+            latency_ms: self.latency_ms,
+            off_policy_steps,
+            scores: mean(|p| p),
+            scores_margin: mean(|p| 2.0 * p - 1.0),
+            used: UsageReport::of(used),
+        }
     }
 }
 
@@ -240,11 +238,6 @@ impl VerdictTotals {
         Err(Error::Annotator { name: name.into(), why })
     }
 
-    /// Whether the annotator has ever answered.
-    pub fn any(&self) -> bool {
-        self.counts.judged > 0
-    }
-
     /// What the user should know of the annotator.
     pub fn position_bias(&self) -> Option<String> {
         health::position_bias(&self.counts)
@@ -262,7 +255,7 @@ mod tests {
 
     fn step(judged: usize, invalid: usize) -> Annotation {
         let counts = Counts { judged, invalid, ..Counts::default() };
-        Annotation { games: Vec::new(), choices: Vec::new(), counts, failures: Vec::new() }
+        Annotation { games: Vec::new(), choices: Vec::new(), counts, latency_ms: 0.0 }
     }
 
     /// After how many of these steps the run ends.

@@ -7,6 +7,9 @@ use crate::model::FrozenFormat;
 /// Rows, or answers to them, of one step: what is above is a mistake.
 const MOST_ROWS: usize = 1 << 20;
 
+/// Steps that are asked about ahead: what is further ahead was drawn by another policy.
+const MOST_AHEAD: usize = 64;
+
 fn refuse(what: &str, found: impl std::fmt::Display, expected: &str) -> Error {
     Error::config(what, format!("is {found}, expected {expected}"))
 }
@@ -68,8 +71,8 @@ impl AlignOptions {
         if !(0.0..=1.0).contains(&self.max_invalid_ratio) {
             return Err(refuse("max-invalid-ratio", self.max_invalid_ratio, "a share from 0 to 1"));
         }
-        if self.async_level > 1 {
-            return Err(refuse("async-level", self.async_level, "0 or 1"));
+        if self.async_level > MOST_AHEAD {
+            return Err(refuse("async-level", self.async_level, &format!("at most {MOST_AHEAD}")));
         }
         Ok(())
     }

@@ -3,23 +3,22 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use serde_json::json;
-
+use super::batches::total_steps;
 use super::identity::{Command, RunIdentity};
 use super::kernels::use_kernels_of_checkpoint;
 use super::options::{DpoOptions, TrainOptions};
 use super::pair_step::LabelledPair;
 use super::pair_trainer::PairTrainer;
 use super::policy::Policy;
+use super::report::ResponseReport;
 use super::rows::EncodedRows;
-use super::session::{Control, Session, Sources, StepRecord, milliseconds};
-use super::total_steps;
+use super::run::{Sources, run};
+use super::trainer::{Control, Learnt, Method, Step, Trainer};
 use crate::data::rows::Pair;
 use crate::error::Result;
 use crate::gpu::Arena;
 use crate::model::Model;
 use crate::optim::Optimiser;
-use crate::preference::PreferenceLoss;
 
 /// What these rows need of the device.
 pub(super) fn plans(
@@ -33,7 +32,7 @@ pub(super) fn plans(
     PairTrainer::new(model, reference, train, options.loss, capacity, &Arena::new())
 }
 
-/// A run that is ready to begin: plans recorded, memory taken.
+/// Training that is ready to begin: plans recorded, memory taken.
 pub struct DpoRun {
     policy: Policy,
     train: TrainOptions,
@@ -82,64 +81,80 @@ impl DpoRun {
         total_steps(&self.train, self.rows.len())
     }
 
-    /// Trains; returns where the model or adapter was saved.
-    pub fn run(self, sources: Sources, control: Control<'_>) -> Result<PathBuf> {
-        let total = self.total_steps();
+    /// To be driven step by step, without a folder.
+    ///
+    /// # Errors
+    /// What the device reports.
+    pub fn trainer(self) -> Result<Trainer<'static>> {
         let DpoRun { policy, train, options, rows, trainer, optimiser } = self;
-        let identity = RunIdentity::new(Command::Dpo, &policy, &train, &rows, total)?
-            .with_completions(options.append_eos)
-            .with_loss(options.loss);
-        let steps = (total, rows.len());
-        let mut session =
-            Session::begin(&policy.model, optimiser, &train, sources, identity, steps, control)?;
-        session.warn_of_rows(&rows)?;
-        let done = learn(&policy, &rows, &trainer, options.loss, &mut session);
-        session.end(done)
+        let known = vec![None; rows.len()];
+        Trainer::new(policy, train, rows, optimiser, Box::new(GivenPairs { trainer, options, known }))
+    }
+
+    /// Trains to the end, in the folder of the options; returns where the model or adapter was saved.
+    ///
+    /// # Errors
+    /// What is wrong with the folder, or the checkpoint in it; see [`Trainer::step`]; [`crate::Error::SelfCheck`] where nothing
+    /// was learnt.
+    pub fn run(self, sources: Sources, control: Control<'_>) -> Result<PathBuf> {
+        run(self.trainer()?, sources, control)
     }
 }
 
-/// All steps that are left.
-fn learn(
-    policy: &Policy,
-    rows: &EncodedRows,
-    trainer: &PairTrainer,
-    loss: PreferenceLoss,
-    session: &mut Session<'_>,
-) -> Result<()> {
-    // Reference log-probabilities are computed once a pair and kept.
-    let mut known: Vec<Option<[f32; 2]>> = vec![None; rows.len()];
-    while !session.is_done() {
-        let drawn = session.begin_step().rows;
-        session.phase("learning");
-        let started = Instant::now();
-        let mut new: Vec<usize> = drawn.iter().copied().filter(|r| known[*r].is_none()).collect();
+/// Preferences that are in the dataset.
+struct GivenPairs {
+    trainer: PairTrainer,
+    options: DpoOptions,
+    /// The reference's log-probabilities of a row's responses: computed once and kept.
+    known: Vec<Option<[f32; 2]>>,
+}
+
+impl GivenPairs {
+    /// Computes what is not known of these rows yet.
+    fn know(&mut self, rows: &EncodedRows, drawn: &[usize]) -> Result<()> {
+        let mut new: Vec<usize> = drawn.iter().copied().filter(|row| self.known[*row].is_none()).collect();
         new.sort_unstable();
         new.dedup();
-        let new_trees = new.iter().map(|row| rows.tree(*row)).collect::<Result<Vec<_>>>()?;
-        for (row, reference) in new.iter().zip(trainer.reference(&new_trees)?) {
-            known[*row] = Some(reference);
+        let trees = new.iter().map(|row| rows.tree(*row)).collect::<Result<Vec<_>>>()?;
+        for (row, reference) in new.iter().zip(self.trainer.reference(&trees)?) {
+            self.known[*row] = Some(reference);
         }
-        let reference_ms = milliseconds(started);
+        Ok(())
+    }
+}
+
+impl Method for GivenPairs {
+    fn command(&self) -> Command {
+        Command::Dpo
+    }
+
+    fn identity(&self, common: RunIdentity) -> Result<RunIdentity> {
+        Ok(common.with_completions(self.options.append_eos).with_loss(self.options.loss))
+    }
+
+    fn learn(&mut self, step: &mut Step<'_, '_>) -> Result<Learnt> {
+        step.begin("learning");
+        let drawn = step.batches.draws(step.done).rows;
+        let started = Instant::now();
+        self.know(step.rows, &drawn)?;
+        step.spent("reference", started);
         let pair = |row: &usize| {
-            let reference = known[*row].expect("computed above");
-            Ok(LabelledPair { tree: rows.tree(*row)?, reference, label: 1.0 })
+            let reference = self.known[*row].expect("computed above");
+            Ok(LabelledPair { tree: step.rows.tree(*row)?, reference, label: 1.0 })
         };
         let pairs = drawn.iter().map(pair).collect::<Result<Vec<LabelledPair>>>()?;
-        let learnt = trainer.learn(&pairs, loss)?;
-        let mut metrics = learnt.metrics();
-        metrics.extend(session.update(learnt.loss())?);
-        let ending = EncodedRows::ending_with(pairs.iter().map(|p| &p.tree), policy.tokenizer.eos_ids());
-        metrics.insert("val/contain_eos_token".into(), json!(ending));
-        metrics.insert("time/reference_ms".into(), reference_ms);
-        session.end_step(StepRecord {
-            metrics,
-            pairs: Vec::new(),
+        let learnt = self.trainer.learn(&pairs, self.options.loss)?;
+        learnt.times().iter().for_each(|(phase, ms)| step.phases.add(phase, *ms));
+        let eos = step.policy.tokenizer.eos_ids();
+        let ending = EncodedRows::ending_with(pairs.iter().map(|pair| &pair.tree), eos);
+        Ok(Learnt {
             loss: Some(learnt.loss()),
-            margin: Some(learnt.margin()),
-            judge_win: None,
+            preference: Some(learnt.report()),
+            entropy: Some(learnt.entropy()),
+            responses: ResponseReport { mean_length: None, contain_eos_token: ending },
+            annotation: None,
+            pairs: Vec::new(),
             tokens: learnt.tokens(),
-            online: None,
-        })?;
+        })
     }
-    Ok(())
 }

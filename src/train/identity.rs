@@ -9,7 +9,6 @@ use super::options::{AlignOptions, TrainOptions};
 use super::policy::Policy;
 use super::rows::EncodedRows;
 use super::schedule::ScheduleKind;
-use crate::annotate::Annotator;
 use crate::digest::{Digest, Digester};
 use crate::error::{Error, Result};
 use crate::model::fingerprint;
@@ -42,7 +41,7 @@ pub(super) struct RunIdentity {
     loss: Option<Loss>,
     #[serde(deserialize_with = "Option::deserialize")]
     online: Option<Online>,
-    /// What the annotator says of itself, see [`Annotator::identity`].
+    /// What the annotator says of itself, see [`Annotator::identity`](crate::annotate::Annotator::identity).
     #[serde(deserialize_with = "Option::deserialize")]
     judge: Option<BTreeMap<String, String>>,
 }
@@ -233,7 +232,7 @@ impl RunIdentity {
     }
 
     /// With samples that an annotator compares.
-    pub fn with_feedback(mut self, options: &AlignOptions, annotator: &dyn Annotator) -> Result<RunIdentity> {
+    pub fn with_feedback(mut self, options: &AlignOptions, judge: BTreeMap<String, String>) -> RunIdentity {
         let sampling = options.sampling;
         self.online = Some(Online {
             num_samples: options.num_samples,
@@ -246,8 +245,8 @@ impl RunIdentity {
             soft_labels: options.soft_labels,
             async_level: options.async_level,
         });
-        self.judge = Some(annotator.identity()?);
-        Ok(self)
+        self.judge = Some(judge);
+        self
     }
 
     /// Every option with its value.

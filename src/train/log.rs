@@ -4,6 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
 use serde_json::Value;
 
 use crate::error::{Error, Result};
@@ -26,18 +27,21 @@ impl Log {
         Log { path, file: None }
     }
 
-    /// Writes `rows` in one piece to the end.
-    pub fn append(&mut self, rows: &[Value]) -> Result<()> {
-        assert!(rows.iter().all(|row| step_of(row).is_some()), "a row without a step");
+    /// Writes `rows`, each with a "step", in one piece to the end.
+    pub fn append(&mut self, rows: &[impl Serialize]) -> Result<()> {
         self.still_there()?;
-        let lines: String = rows.iter().map(|row| format!("{row}\n")).collect();
+        let mut lines = Vec::new();
+        for row in rows {
+            serde_json::to_writer(&mut lines, row).expect("JSON of plain values");
+            lines.push(b'\n');
+        }
         let path = &self.path;
         if self.file.is_none() {
             let opened = OpenOptions::new().create(true).append(true).open(path);
             self.file = Some(opened.map_err(Error::io("write", path))?);
         }
         let file = self.file.as_mut().expect("opened above");
-        file.write_all(lines.as_bytes()).map_err(Error::io("write", path))
+        file.write_all(&lines).map_err(Error::io("write", path))
     }
 
     /// Makes what was written survive a power cut.

@@ -11,8 +11,6 @@ use crate::model::{Model, Weights};
 pub(super) struct MovementCheck {
     trained: u64,
     frozen: Option<u64>,
-    /// Whether an update was made that must show.
-    pub updated: bool,
 }
 
 /// Samples of every tensor: enough to notice an update, little enough for a large model.
@@ -42,13 +40,15 @@ impl MovementCheck {
     pub fn before(model: &Model) -> Result<MovementCheck> {
         let trained = fingerprint(model.gpu(), model.trained())?;
         let frozen = model.frozen().map(|w| fingerprint(model.gpu(), w)).transpose()?;
-        Ok(MovementCheck { trained, frozen, updated: false })
+        Ok(MovementCheck { trained, frozen })
     }
 
+    /// `updated`: whether an update was made that must show.
+    ///
     /// # Errors
     /// [`Error::SelfCheck`] for trained weights that have not moved, and for frozen ones that have.
-    pub fn after(&self, model: &Model) -> Result<()> {
-        if self.updated && fingerprint(model.gpu(), model.trained())? == self.trained {
+    pub fn after(&self, model: &Model, updated: bool) -> Result<()> {
+        if updated && fingerprint(model.gpu(), model.trained())? == self.trained {
             return Err(Error::SelfCheck(
                 "no trained weight moved although updates were made: raise the learning rate, which may be lost in \
                  rounding"

@@ -158,8 +158,8 @@ pub struct AlignOptions {
     pub soft_labels: bool,
     /// End the run when more than this share of the verdicts is unusable, or (below 1) when the last 16 all were.
     pub max_invalid_ratio: f64,
-    /// 1: while an annotator that works elsewhere is awaited, the next step's prompts are answered, off-policy by one
-    /// step. 0: on-policy, as in the paper.
+    /// Steps that an annotator which works elsewhere is asked about ahead: while a step is learnt from, it judges the next
+    /// ones, whose answers are off-policy by as many steps. 0: on-policy, as in the paper.
     pub async_level: usize,
 }
 

@@ -1,10 +1,9 @@
 //! What offline and online preference training share: reference log-probabilities, a batch in micro-batches, the
 //! metrics of its pairs.
 
-use serde_json::{Map, Value, json};
-
 use super::options::TrainOptions;
 use super::pair_step::{LabelledPair, PairResult, PairStep, PhaseTimes};
+use super::report::PreferenceReport;
 use crate::data::packing::Tree;
 use crate::error::Result;
 use crate::gpu::Arena;
@@ -87,37 +86,36 @@ impl LearntBatch {
         self.mean(|r| r.loss)
     }
 
-    /// Mean difference of the rewards.
-    pub fn margin(&self) -> f64 {
-        self.mean(|r| r.reward_chosen - r.reward_rejected)
-    }
-
     /// Rows that went through forward and backward.
     pub fn tokens(&self) -> usize {
         self.tokens
     }
 
-    /// TRL's names for what was learnt, and the phases' times.
-    pub fn metrics(&self) -> Map<String, Value> {
+    /// Mean entropy of the next-token distribution, in nats.
+    pub fn entropy(&self) -> f64 {
+        self.mean(|r| r.entropy)
+    }
+
+    /// Milliseconds on the GPU by phase.
+    pub fn times(&self) -> &PhaseTimes {
+        &self.times
+    }
+
+    /// What was learnt.
+    pub fn report(&self) -> PreferenceReport {
         // log π − log π₀ of both responses, summed over tokens.
         let kl = self.results.iter().zip(&self.reference).map(|(r, reference)| {
             0.5 * ((r.logp_chosen - reference[0]) as f64 + (r.logp_rejected - reference[1]) as f64)
         });
-        let mut out = Map::new();
-        let mut put = |key: &str, value: f64| out.insert(key.into(), json!(value));
-        put("loss", self.loss());
-        put("rewards/chosen", self.mean(|r| r.reward_chosen));
-        put("rewards/rejected", self.mean(|r| r.reward_rejected));
-        put("rewards/accuracies", self.mean(|r| (r.reward_chosen > r.reward_rejected) as u32 as f32));
-        put("rewards/margins", self.margin());
-        put("logps/chosen", self.mean(|r| r.logp_chosen));
-        put("logps/rejected", self.mean(|r| r.logp_rejected));
-        put("objective/kl", kl.sum::<f64>() / self.results.len() as f64);
-        put("objective/entropy", self.mean(|r| r.entropy));
-        put("beta", self.loss_beta as f64);
-        for (name, ms) in &self.times {
-            out.insert(format!("time/{name}_ms"), json!((ms * 1e2).round() / 1e2));
+        PreferenceReport {
+            chosen: self.mean(|r| r.reward_chosen),
+            rejected: self.mean(|r| r.reward_rejected),
+            accuracies: self.mean(|r| (r.reward_chosen > r.reward_rejected) as u32 as f32),
+            margins: self.mean(|r| r.reward_chosen - r.reward_rejected),
+            logps_chosen: self.mean(|r| r.logp_chosen),
+            logps_rejected: self.mean(|r| r.logp_rejected),
+            kl: kl.sum::<f64>() / self.results.len() as f64,
+            beta: self.loss_beta as f64,
         }
-        out
     }
 }

@@ -3,6 +3,7 @@
 //! ```text
 //! RUN/run.json                      the resolved configuration
 //!     metrics.jsonl pairs.jsonl     rows with a "step"
+//!     judgements.jsonl              what an annotator elsewhere said, as it came: nothing of it is asked again
 //!     report.html                   what happened, for a reader, where it was asked for
 //!     summary.json                  what came out, by `oaif demo`
 //!     checkpoints/step-NNNNNN/      state.json (with the "step"), what else the trainer writes, checksums.json
@@ -16,7 +17,8 @@ use std::fs;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
+use serde::Serialize;
+use serde_json::json;
 
 use super::checkpoint::{CHECKPOINTS, Checkpoint, PendingCheckpoint, in_folder};
 use super::lock::{Lock, unwritable};
@@ -33,13 +35,15 @@ pub const RUN: &str = "run.json";
 pub const METRICS: &str = "metrics.jsonl";
 /// A row an annotated pair.
 pub const PAIRS: &str = "pairs.jsonl";
+/// What an annotator elsewhere said, as it came: see [`Journalled`](crate::annotate::journal::Journalled).
+pub const JOURNAL: &str = "judgements.jsonl";
 /// What [`Report::of_run`](crate::report::Report::of_run) makes of them.
 pub const REPORT: &str = "report.html";
 /// What came out, by `oaif demo`.
 pub const SUMMARY: &str = "summary.json";
 /// What a run leaves, its models included.
-pub(crate) const CONTENTS: [&str; 8] =
-    [RUN, METRICS, PAIRS, CHECKPOINTS, "model", "adapter", REPORT, SUMMARY];
+pub(crate) const CONTENTS: [&str; 9] =
+    [RUN, METRICS, PAIRS, JOURNAL, CHECKPOINTS, "model", "adapter", REPORT, SUMMARY];
 
 /// What to do about the run that the folder may hold already.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -128,17 +132,17 @@ impl RunDir {
 
     /// Writes `run.json`, before anything else; with [`Start::Overwrite`] this is when the old run goes, so that
     /// a command that fails early, or reads from the old run, does no harm.
-    pub(super) fn write_run(&mut self, run: &Value) -> Result<()> {
+    pub(super) fn write_run(&mut self, run: &impl Serialize) -> Result<()> {
         if std::mem::take(&mut self.overwrite) {
             for name in CONTENTS {
                 files::remove(&self.path.join(name))?;
             }
         }
-        files::write_atomic(&self.path.join(RUN), format!("{run:#}\n").as_bytes())
+        files::write_atomic(&self.path.join(RUN), format!("{:#}\n", json!(run)).as_bytes())
     }
 
     /// Appends a row with a "step" to `metrics.jsonl`.
-    pub(super) fn append_metrics(&mut self, row: &Value) -> Result<()> {
+    pub(super) fn append_metrics(&mut self, row: &impl Serialize) -> Result<()> {
         assert!(!self.overwrite, "write_run comes first");
         self.metrics.append(std::slice::from_ref(row))
     }
@@ -149,7 +153,7 @@ impl RunDir {
     }
 
     /// Appends rows with a "step" to `pairs.jsonl`.
-    pub(super) fn append_pairs(&mut self, rows: &[Value]) -> Result<()> {
+    pub(super) fn append_pairs(&mut self, rows: &[impl Serialize]) -> Result<()> {
         assert!(!self.overwrite, "write_run comes first");
         self.pairs.append(rows)
     }
@@ -244,10 +248,14 @@ fn resolve(dir: &Path, start: &Start) -> Result<Option<Checkpoint>> {
         Start::New => refuse_a_run_in_the_way(dir).map(|()| None),
         Start::Overwrite => Ok(None),
         Start::Resume(Resume::Last) => {
-            let last = in_folder(&checkpoints)?.pop().ok_or_else(|| {
+            let Some(last) = in_folder(&checkpoints)?.pop() else {
+                // A run that ended before its first checkpoint begins anew, and nobody is asked again.
+                if dir.join(JOURNAL).exists() {
+                    return Ok(None);
+                }
                 let why = "holds no checkpoint to go on from: check --output-dir, or leave out --resume-from-checkpoint";
-                Error::file(&checkpoints, why)
-            })?;
+                return Err(Error::file(&checkpoints, why));
+            };
             Checkpoint::open(&last.path).map(Some)
         }
         Start::Resume(Resume::Path(path)) => {
@@ -269,8 +277,8 @@ fn is_in(dir: &Path, path: &Path) -> bool {
 }
 
 fn refuse_a_run_in_the_way(dir: &Path) -> Result<()> {
-    // A configuration alone is what a run leaves that has done nothing.
-    let mut done = CONTENTS.into_iter().filter(|name| *name != RUN);
+    // A configuration is what a run leaves that has done nothing; what an annotator has said is not asked again.
+    let mut done = CONTENTS.into_iter().filter(|name| ![RUN, JOURNAL].contains(name));
     let Some(name) = done.find(|name| dir.join(name).exists()) else {
         return Ok(());
     };

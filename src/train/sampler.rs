@@ -1,11 +1,12 @@
 //! Answers of the policy as it is at the moment.
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
 
+use super::batches::Draws;
 use super::options::AlignOptions;
+use super::policy::Policy;
+use super::report::ResponseReport;
 use super::rows::EncodedRows;
-use super::session::{Draws, timed};
 use crate::data::tokenizer::{StopMatcher, Tokenizer};
 use crate::error::Result;
 use crate::generate::{FinishReason, Generator, Request, Response};
@@ -16,50 +17,68 @@ use crate::generate::{FinishReason, Generator, Request, Response};
 pub(super) struct Sampled {
     /// Rows that were taken before these prompts.
     first: u64,
+    /// Updates of the policy that drew them.
+    pub policy_step: usize,
     pub of: Vec<Vec<Response>>,
-    pub sampling_ms: f64,
 }
 
 /// Answers prompts.
-pub(super) struct Sampler<'a> {
-    pub generator: &'a Generator,
-    pub tokenizer: &'a Tokenizer,
-    pub rows: &'a EncodedRows,
-    pub options: &'a AlignOptions,
-    pub stop: StopMatcher,
-    pub seed: u32,
+pub(super) struct Sampler {
+    generator: Generator,
+    num_samples: usize,
+    max_new_tokens: usize,
+    stop: StopMatcher,
+    seed: u32,
 }
 
-impl Sampler<'_> {
-    pub fn answer(&self, draws: &Draws) -> Result<Sampled> {
-        let samples = self.options.num_samples;
+impl Sampler {
+    pub fn new(generator: Generator, options: &AlignOptions, seed: u32) -> Sampler {
+        let stop = StopMatcher::new(options.stop.iter().cloned());
+        let AlignOptions { num_samples, max_new_tokens, .. } = *options;
+        Sampler { generator, num_samples, max_new_tokens, stop, seed }
+    }
+
+    /// The answers of the policy as it is, after `policy_step` updates.
+    pub fn answer(
+        &self,
+        policy: &Policy,
+        rows: &EncodedRows,
+        draws: &Draws,
+        policy_step: usize,
+    ) -> Result<Sampled> {
+        let samples = self.num_samples;
         let request = |(draw, row): (u64, &usize)| {
             let first_sequence = (draw * samples as u64) as u32;
-            Ok(Request { prompt: self.rows.tree(*row)?.prompt, samples, first_sequence })
+            Ok(Request { prompt: rows.tree(*row)?.prompt, samples, first_sequence })
         };
         let requests: Vec<Request> = (draws.first..).zip(&draws.rows).map(request).collect::<Result<_>>()?;
-        let (of, sampling_ms) =
-            timed(|| self.generator.run(self.tokenizer, &requests, &self.stop, self.seed))?;
-        Ok(Sampled { first: draws.first, of, sampling_ms })
+        let of = self.generator.run(&policy.tokenizer, &requests, &self.stop, self.seed)?;
+        Ok(Sampled { first: draws.first, policy_step, of })
     }
 
     /// What is wrong with answers that a checkpoint kept for these draws, if anything is.
-    pub fn fault(&self, kept: &Sampled, draws: &Draws) -> Result<Option<String>> {
-        let AlignOptions { num_samples, max_new_tokens, .. } = *self.options;
+    pub fn fault(
+        &self,
+        policy: &Policy,
+        rows: &EncodedRows,
+        kept: &Sampled,
+        draws: &Draws,
+    ) -> Result<Option<String>> {
+        let (num_samples, max_new_tokens) = (self.num_samples, self.max_new_tokens);
         if kept.first != draws.first || kept.of.len() != draws.rows.len() {
             return Ok(Some(format!("{} prompts from draw {} on are answered", kept.of.len(), kept.first)));
         }
         for (i, (answers, row)) in kept.of.iter().zip(&draws.rows).enumerate() {
-            let prompt = self.rows.tree(*row)?.prompt;
+            let prompt = rows.tree(*row)?.prompt;
             if answers.len() != num_samples {
                 return Ok(Some(format!("prompt {i} has {} answers, not {num_samples}", answers.len())));
             }
             for answer in answers {
                 let ids = &answer.token_ids;
-                if self.tokenizer.check(ids).is_err() || ids.is_empty() || ids.len() > max_new_tokens {
+                if policy.tokenizer.check(ids).is_err() || ids.is_empty() || ids.len() > max_new_tokens {
                     return Ok(Some(format!("an answer to prompt {i} has token ids that were never drawn")));
                 }
-                if !self.reads(&prompt, answer)? {
+                if !self.reads(&policy.tokenizer, &prompt, answer)? {
                     return Ok(Some(format!("an answer to prompt {i} has another text than its token ids")));
                 }
             }
@@ -68,28 +87,25 @@ impl Sampler<'_> {
     }
 
     /// Whether an answer's token ids read as its text.
-    fn reads(&self, prompt: &[u32], answer: &Response) -> Result<bool> {
+    fn reads(&self, tokenizer: &Tokenizer, prompt: &[u32], answer: &Response) -> Result<bool> {
         let ids = &answer.token_ids;
-        let cut = self.stop.cut(self.tokenizer, prompt, ids)?;
+        let cut = self.stop.cut(tokenizer, prompt, ids)?;
         let text = match (answer.finish_reason, cut) {
             (FinishReason::Stop, Some(text)) => text,
-            (FinishReason::Eos, None) => self.tokenizer.decode_after(prompt, &ids[..ids.len() - 1], true)?,
-            (FinishReason::Length, None) => self.tokenizer.decode_after(prompt, ids, true)?,
+            (FinishReason::Eos, None) => tokenizer.decode_after(prompt, &ids[..ids.len() - 1], true)?,
+            (FinishReason::Length, None) => tokenizer.decode_after(prompt, ids, true)?,
             _ => return Ok(false),
         };
         Ok(text == answer.text)
     }
 }
 
-/// Metrics of a step's answers.
-pub(super) fn response_metrics(answers: &[Vec<Response>]) -> Map<String, Value> {
+/// What a step's answers are like.
+pub(super) fn response_report(answers: &[Vec<Response>]) -> ResponseReport {
     let all: Vec<&Response> = answers.iter().flatten().collect();
     let mean = |of: &dyn Fn(&Response) -> f64| all.iter().map(|a| of(a)).sum::<f64>() / all.len() as f64;
-    Map::from_iter([
-        ("completions/mean_length".to_owned(), json!(mean(&|a| a.token_ids.len() as f64))),
-        (
-            "val/contain_eos_token".to_owned(),
-            json!(mean(&|a| (a.finish_reason == FinishReason::Eos) as u32 as f64)),
-        ),
-    ])
+    ResponseReport {
+        mean_length: Some(mean(&|a| a.token_ids.len() as f64)),
+        contain_eos_token: mean(&|a| (a.finish_reason == FinishReason::Eos) as u32 as f64),
+    }
 }

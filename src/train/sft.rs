@@ -2,16 +2,16 @@
 
 use std::path::PathBuf;
 
-use serde_json::{Map, json};
-
+use super::batches::total_steps;
 use super::identity::{Command, RunIdentity};
 use super::kernels::use_kernels_of_checkpoint;
 use super::options::TrainOptions;
 use super::policy::Policy;
+use super::report::ResponseReport;
 use super::rows::EncodedRows;
-use super::session::{Control, Session, Sources, StepRecord};
+use super::run::{Sources, run};
 use super::sft_step::{SftResult, SftStep};
-use super::total_steps;
+use super::trainer::{Control, Learnt, Method, Step, Trainer};
 use crate::data::packing::Tree;
 use crate::data::rows::Completion;
 use crate::error::Result;
@@ -29,7 +29,7 @@ pub(super) fn plans(model: &Model, rows: &EncodedRows, train: &TrainOptions) -> 
     Ok((step, optimiser))
 }
 
-/// A run that is ready to begin: plans recorded, memory taken.
+/// Training that is ready to begin: plans recorded, memory taken.
 pub struct SftRun {
     policy: Policy,
     train: TrainOptions,
@@ -82,61 +82,66 @@ impl SftRun {
         total_steps(&self.train, self.rows.len())
     }
 
-    /// Trains; returns where the model or adapter was saved.
-    pub fn run(self, sources: Sources, control: Control<'_>) -> Result<PathBuf> {
-        let total = self.total_steps();
+    /// To be driven step by step, without a folder.
+    ///
+    /// # Errors
+    /// What the device reports.
+    pub fn trainer(self) -> Result<Trainer<'static>> {
         let SftRun { policy, train, append_eos, rows, step, optimiser } = self;
-        let identity =
-            RunIdentity::new(Command::Sft, &policy, &train, &rows, total)?.with_completions(append_eos);
-        let steps = (total, rows.len());
-        let mut session =
-            Session::begin(&policy.model, optimiser, &train, sources, identity, steps, control)?;
-        session.warn_of_rows(&rows)?;
-        let done = learn(&policy, &rows, &step, train.batch_size, &mut session);
-        session.end(done)
+        let method = Completions { step, batch_size: train.batch_size, append_eos };
+        Trainer::new(policy, train, rows, optimiser, Box::new(method))
+    }
+
+    /// Trains to the end, in the folder of the options; returns where the model or adapter was saved.
+    ///
+    /// # Errors
+    /// What is wrong with the folder, or the checkpoint in it; see [`Trainer::step`]; [`crate::Error::SelfCheck`] where nothing
+    /// was learnt.
+    pub fn run(self, sources: Sources, control: Control<'_>) -> Result<PathBuf> {
+        run(self.trainer()?, sources, control)
     }
 }
 
-/// All steps that are left.
-fn learn(
-    policy: &Policy,
-    rows: &EncodedRows,
-    step: &SftStep,
+/// Next-token training on completions.
+struct Completions {
+    step: SftStep,
     batch_size: usize,
-    session: &mut Session<'_>,
-) -> Result<()> {
-    while !session.is_done() {
-        session.phase("learning");
-        let drawn = session.begin_step().rows;
-        let rows: Vec<Tree> = drawn.into_iter().map(|row| rows.tree(row)).collect::<Result<_>>()?;
-        let weight = 1.0 / rows.iter().map(Tree::targets).sum::<usize>() as f32;
-        let (mut sum, mut metrics) = (SftResult::default(), Map::new());
-        for micro in step.capacity().batches(&rows, batch_size, Capacity::of_tree)? {
-            let (result, times) = step.run(micro, weight)?;
+    append_eos: bool,
+}
+
+impl Method for Completions {
+    fn command(&self) -> Command {
+        Command::Sft
+    }
+
+    fn identity(&self, common: RunIdentity) -> Result<RunIdentity> {
+        Ok(common.with_completions(self.append_eos))
+    }
+
+    fn learn(&mut self, step: &mut Step<'_, '_>) -> Result<Learnt> {
+        step.begin("learning");
+        let drawn = step.batches.draws(step.done).rows;
+        let trees: Vec<Tree> = drawn.into_iter().map(|row| step.rows.tree(row)).collect::<Result<_>>()?;
+        let weight = 1.0 / trees.iter().map(Tree::targets).sum::<usize>() as f32;
+        let mut sum = SftResult::default();
+        for micro in self.step.capacity().batches(&trees, self.batch_size, Capacity::of_tree)? {
+            let (result, times) = self.step.run(micro, weight)?;
             sum.nll += result.nll;
             sum.entropy += result.entropy;
             sum.tokens += result.tokens;
-            for (name, ms) in times {
-                let entry = metrics.entry(format!("time/{name}_ms")).or_insert(json!(0.0));
-                *entry = json!(entry.as_f64().unwrap_or(0.0) + ms);
-            }
+            times.into_iter().for_each(|(phase, ms)| step.phases.add(phase, ms));
         }
-        let loss = sum.nll / sum.tokens as f64;
-        metrics.extend(session.update(loss)?);
-        let mut put = |key: &str, value| metrics.insert(key.into(), value);
-        put("loss", json!(loss));
-        put("objective/entropy", json!(sum.entropy / sum.tokens as f64));
-        let ending = EncodedRows::ending_with(&rows, policy.tokenizer.eos_ids());
-        put("val/contain_eos_token", json!(ending));
-        session.end_step(StepRecord {
-            metrics,
+        let eos = step.policy.tokenizer.eos_ids();
+        let responses =
+            ResponseReport { mean_length: None, contain_eos_token: EncodedRows::ending_with(&trees, eos) };
+        Ok(Learnt {
+            loss: Some(sum.nll / sum.tokens as f64),
+            preference: None,
+            entropy: Some(sum.entropy / sum.tokens as f64),
+            responses,
+            annotation: None,
             pairs: Vec::new(),
-            loss: Some(loss),
-            margin: None,
-            judge_win: None,
-            tokens: rows.iter().map(Tree::rows).sum(),
-            online: None,
-        })?;
+            tokens: trees.iter().map(Tree::rows).sum(),
+        })
     }
-    Ok(())
 }

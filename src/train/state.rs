@@ -61,12 +61,24 @@ pub(super) struct Counters {
 #[serde(deny_unknown_fields)]
 pub(super) struct OnlineState {
     pub verdicts: VerdictTotals,
-    /// The next step's answers, where they were drawn before the last update.
-    #[serde(deserialize_with = "Option::deserialize")]
-    pub sampled: Option<Sampled>,
+    /// The answers of the next steps that were drawn before the last update, in the order of the steps.
+    pub sampled: Vec<Sampled>,
 }
 
 impl State {
+    /// Of a run that has done nothing yet.
+    pub fn new(identity: RunIdentity, kernels: Tuning) -> State {
+        State {
+            step: 0,
+            logs: Logs::default(),
+            counters: Counters::default(),
+            identity,
+            kernels,
+            changes: Vec::new(),
+            online: None,
+        }
+    }
+
     /// Reads the state of the checkpoint in `dir`.
     ///
     /// # Errors
@@ -101,7 +113,7 @@ impl State {
         }
         if !changes.is_empty() {
             // They were drawn for another run.
-            self.online.iter_mut().for_each(|online| online.sampled = None);
+            self.online.iter_mut().for_each(|online| online.sampled.clear());
         }
         self.identity = identity;
         self.changes.extend(changes);
@@ -147,8 +159,8 @@ mod tests {
             "online": {
                 "verdicts": {"counts": {"judged": 4, "first": 1, "tie": 0, "invalid": 0, "identical": 0,
                     "order_flip": 0}, "recent": [{"judged": 4, "invalid": 0}], "answers": 8, "ended": 1},
-                "sampled": {"first": 4, "sampling_ms": 1.5,
-                    "of": [[{"token_ids": [1], "text": "a", "finish_reason": "length"}]]}}
+                "sampled": [{"first": 4, "policy_step": 1,
+                    "of": [[{"token_ids": [1], "text": "a", "finish_reason": "length"}]]}]}
         })
     }
 
@@ -211,7 +223,7 @@ mod tests {
         for (path, odd) in [
             ("/step", json!(-1)),
             ("/step", json!(1.5)),
-            ("/online/sampled/of/0/0/token_ids/0", json!(4294967296u64)),
+            ("/online/sampled/0/of/0/0/token_ids/0", json!(4294967296u64)),
             ("/counters/updates", json!("2")),
         ] {
             let mut broken = whole.clone();

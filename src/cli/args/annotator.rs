@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::ensure;
 use super::paths::model_dir;
 use crate::annotate::command::CommandAnnotator;
+use crate::annotate::config::AnnotatorConfig;
 use crate::annotate::likelihood::{DEFAULT_TEMPLATE, Normalise};
 use crate::annotate::llm::Orders;
 use crate::annotate::rule::Rule;
@@ -106,37 +107,6 @@ pub(crate) struct AnnotatorArgs {
     judge_orders: Option<Orders>,
 }
 
-/// The annotator that is asked for. Models are still to be loaded.
-#[derive(Debug)]
-pub(crate) enum AnnotatorPlan {
-    /// A model that answers "1" or "2".
-    Llm { model: PathBuf, template: Box<JudgeTemplate>, orders: Orders },
-    /// A model's probability of each response after the rendered `template`, Jinja with `prompt` and `instruction`.
-    Likelihood { model: PathBuf, template: String, instruction: String, normalise: Normalise },
-    /// A rule, ready.
-    Rule(Rule),
-    /// A program, ready.
-    Command(CommandAnnotator),
-}
-
-impl AnnotatorPlan {
-    /// The folder of its model, if it has one.
-    pub fn model(&self) -> Option<&Path> {
-        match self {
-            AnnotatorPlan::Llm { model, .. } | AnnotatorPlan::Likelihood { model, .. } => Some(model),
-            AnnotatorPlan::Rule(_) | AnnotatorPlan::Command(_) => None,
-        }
-    }
-
-    /// Likewise, to be replaced by where it was downloaded to.
-    pub fn model_mut(&mut self) -> Option<&mut PathBuf> {
-        match self {
-            AnnotatorPlan::Llm { model, .. } | AnnotatorPlan::Likelihood { model, .. } => Some(model),
-            AnnotatorPlan::Rule(_) | AnnotatorPlan::Command(_) => None,
-        }
-    }
-}
-
 impl AnnotatorArgs {
     /// What it reads, by its flags.
     pub fn inputs(&self) -> [(&'static str, Option<&Path>); 2] {
@@ -144,7 +114,7 @@ impl AnnotatorArgs {
         [("--judge-model", self.judge_model.as_deref()), ("--judge-template", template)]
     }
 
-    pub fn plan(&mut self) -> Result<AnnotatorPlan> {
+    pub fn plan(&mut self) -> Result<AnnotatorConfig> {
         let Some(kind) = self.judge else {
             let why = "nobody is named to compare the responses: give --judge llm or --judge likelihood (with \
                        --judge-model DIR), --judge rule (with --judge-rule RULE) or --judge command (with \
@@ -155,7 +125,7 @@ impl AnnotatorArgs {
         match kind {
             Kind::Llm => self.llm(),
             Kind::Likelihood => self.likelihood(),
-            Kind::Rule => Ok(AnnotatorPlan::Rule(Rule::parse(needed(
+            Kind::Rule => Ok(AnnotatorConfig::Rule(Rule::parse(needed(
                 &self.judge_rule,
                 "--judge rule",
                 "--judge-rule RULE",
@@ -166,12 +136,12 @@ impl AnnotatorArgs {
                 let timeout = Duration::try_from_secs_f64(seconds).ok().filter(|t| !t.is_zero());
                 let why =
                     || Error::config("--judge-timeout", format!("{seconds} is no time in seconds above 0"));
-                Ok(AnnotatorPlan::Command(CommandAnnotator::new(command, timeout.ok_or_else(why)?)?))
+                Ok(AnnotatorConfig::Command(CommandAnnotator::new(command, timeout.ok_or_else(why)?)?))
             }
         }
     }
 
-    fn llm(&mut self) -> Result<AnnotatorPlan> {
+    fn llm(&mut self) -> Result<AnnotatorConfig> {
         let model = self.model("--judge llm")?;
         let name = self.judge_template.get_or_insert_with(|| "helpfulness".into());
         let path = Path::new(name.as_str());
@@ -182,10 +152,10 @@ impl AnnotatorArgs {
             template = template.with_instruction(instruction)?;
         }
         let orders = *self.judge_orders.get_or_insert_default();
-        Ok(AnnotatorPlan::Llm { model, template: Box::new(template), orders })
+        Ok(AnnotatorConfig::Llm { model, template: Box::new(template), orders })
     }
 
-    fn likelihood(&mut self) -> Result<AnnotatorPlan> {
+    fn likelihood(&mut self) -> Result<AnnotatorConfig> {
         let model = self.model("--judge likelihood")?;
         let given = self.judge_template.get_or_insert_with(|| DEFAULT_TEMPLATE.into());
         let path = Path::new(given.as_str());
@@ -202,7 +172,7 @@ impl AnnotatorArgs {
         };
         let instruction = self.judge_instruction.clone().unwrap_or_default();
         let normalise = *self.judge_normalise.get_or_insert_default();
-        Ok(AnnotatorPlan::Likelihood { model, template, instruction, normalise })
+        Ok(AnnotatorConfig::Likelihood { model, template, instruction, normalise })
     }
 
     fn model(&self, who: &str) -> Result<PathBuf> {

@@ -16,7 +16,6 @@ use std::fmt::Display;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-pub(crate) use annotator::AnnotatorPlan;
 pub(crate) use bench::{BenchPlan, Form, Suite};
 #[cfg(feature = "demo")]
 pub(crate) use demo::DemoPlan;

@@ -5,6 +5,7 @@ use crate::train::run_dir::Resume;
 use std::path::PathBuf;
 
 use super::*;
+use crate::annotate::config::AnnotatorConfig;
 use crate::annotate::likelihood::Normalise;
 use crate::annotate::llm::Orders;
 use crate::bench::{Batch, Held, Shape, Source, Sweep};
@@ -190,7 +191,7 @@ fn numbers_out_of_range_name_the_flag_and_the_range() {
         ("--top-p", "nan", "above 0 and at most 1"),
         ("--min-p", "-0.5", "between 0 and 1"),
         ("--max-invalid-ratio", "1.5", "between 0 and 1"),
-        ("--async-level", "2", "0 or 1"),
+        ("--async-level", "65", "at most 64"),
         // With a judge that is no command.
         ("--async-level", "1", "--judge command"),
     ] {
@@ -390,10 +391,10 @@ fn a_flag_of_another_annotator_is_a_mistake() {
 #[test]
 fn a_judging_model_has_a_template_by_name_or_file() {
     let llm = |flags: &[&str]| judge(&[&["--judge", "llm", "--judge-model", DIR], flags].concat());
-    let AnnotatorPlan::Llm { model, orders, .. } = llm(&[]).unwrap().annotator else { panic!() };
+    let AnnotatorConfig::Llm { model, orders, .. } = llm(&[]).unwrap().annotator else { panic!() };
     assert_eq!((model, orders), (PathBuf::from(DIR), Orders::Both));
     let one = llm(&["--judge-template", "harmlessness", "--judge-orders", "one"]).unwrap().annotator;
-    assert!(matches!(one, AnnotatorPlan::Llm { orders: Orders::One, .. }));
+    assert!(matches!(one, AnnotatorConfig::Llm { orders: Orders::One, .. }));
     mistake(llm(&["--judge-template", "helpfullness"]), &["helpfullness", "\"helpfulness\""]);
 
     let folder = tempfile::tempdir().unwrap();
@@ -410,7 +411,7 @@ fn a_likelihood_template_is_a_text_or_a_file() {
     let likelihood = |flags: &[&str]| {
         let plan = judge(&[&["--judge", "likelihood", "--judge-model", DIR], flags].concat())?;
         match plan.annotator {
-            AnnotatorPlan::Likelihood { template, instruction, normalise, .. } => {
+            AnnotatorConfig::Likelihood { template, instruction, normalise, .. } => {
                 Ok((template, instruction, normalise))
             }
             other => panic!("{other:?}"),

@@ -4,11 +4,12 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::annotator::{AnnotatorArgs, AnnotatorPlan, PROTOCOL};
+use super::annotator::{AnnotatorArgs, PROTOCOL};
 use super::gpu::{BaseDtypeArgs, GpuArgs, GpuPlan};
 use super::paths::{AdapterArgs, export_dir, input_file, model_dir, output_file};
 use super::sampling::{SamplingArgs, SamplingPlan};
 use super::{positive, unusable};
+use crate::annotate::config::AnnotatorConfig;
 use crate::cli::fetch::{Fetch, Input, What};
 use crate::data::rows::Columns;
 use crate::error::{Error, Result};
@@ -260,7 +261,7 @@ pub(crate) struct JudgePlan {
     pub columns: Columns,
     /// `None`: standard output.
     pub output: Option<PathBuf>,
-    pub annotator: AnnotatorPlan,
+    pub annotator: AnnotatorConfig,
     pub base_dtype: Option<FrozenFormat>,
     pub gpu: GpuPlan,
 }

@@ -6,11 +6,12 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::annotator::{AnnotatorArgs, AnnotatorPlan, PROTOCOL};
+use super::annotator::{AnnotatorArgs, PROTOCOL};
 use super::gpu::{BaseDtypeArgs, GpuArgs, GpuPlan};
 use super::paths::{AdapterArgs, dataset_file, model_dir, refuse_own_input, run_dir};
 use super::sampling::SamplingArgs;
 use super::{ensure, positive, unusable};
+use crate::annotate::config::AnnotatorConfig;
 use crate::cli::fetch::{Fetch, Input, What};
 use crate::data::rows::Columns;
 use crate::error::{Error, Result};
@@ -254,8 +255,9 @@ pub(crate) struct AlignArgs {
     /// End the run when more than this share of the verdicts is unusable
     #[arg(long, value_name = "SHARE", help_heading = "Annotator", default_value_t = 0.5)]
     max_invalid_ratio: f64,
-    /// 1: answer the next prompts while a --judge command is awaited, by the model as it was one update before
-    #[arg(long, value_name = "0|1", help_heading = "Annotator", default_value_t = 0)]
+    /// Steps that a --judge command is asked about ahead, while the model learns: their answers are off-policy by as many
+    /// steps
+    #[arg(long, value_name = "N", help_heading = "Annotator", default_value_t = 0)]
     async_level: usize,
 }
 
@@ -332,7 +334,7 @@ pub(crate) struct TrainPlan {
 pub(crate) struct AlignPlan {
     pub train: TrainPlan,
     pub align: AlignOptions,
-    pub annotator: AnnotatorPlan,
+    pub annotator: AnnotatorConfig,
 }
 
 /// `oaif dpo`, checked.
@@ -430,13 +432,15 @@ impl AlignArgs {
         ensure(k >= 2, "--num-samples", k, "2 or more: responses are compared with each other")?;
         ensure((0.0..=1.0).contains(&share), "--max-invalid-ratio", share, "between 0 and 1")?;
         let level = self.async_level;
-        ensure(level <= 1, "--async-level", level, "0 or 1: answers are off-policy by one step at most")?;
+        ensure(level <= 64, "--async-level", level, "at most 64: answers are off-policy by as many steps")?;
         let annotator = self.annotator.plan()?;
         if train.options.overwrite {
             refuse_own_input(&train.options.output_dir, &self.annotator.inputs())?;
         }
-        if level == 1 && !matches!(annotator, AnnotatorPlan::Command(_)) {
-            let why = "is 1, which is for --judge command: other annotators leave nothing to wait for";
+        if level > 0 && !annotator.is_remote() {
+            let why = format!(
+                "is {level}, which is for --judge command: other annotators leave nothing to wait for"
+            );
             return Err(Error::config("--async-level", why));
         }
         train.config = resolved(&self)?;

@@ -4,8 +4,9 @@ use std::any::Any;
 
 use super::summary::{Parameters, Start};
 use super::{annotator, training, warn_of};
+use crate::annotate::config::AnnotatorConfig;
 use crate::annotate::judge_model::JudgeModel;
-use crate::cli::args::{AlignPlan, AnnotatorPlan};
+use crate::cli::args::AlignPlan;
 use crate::cli::console::Console;
 use crate::data::rows::prompts;
 use crate::error::Result;
@@ -39,16 +40,14 @@ pub fn run(plan: AlignPlan) -> Result<()> {
         return training::report(&gpu, &train, run.rows(), run.total_steps());
     }
     console.phase("loading the judge");
-    let mut judge = annotator(&gpu, judge, dtype, true)?;
+    let judge = annotator(&gpu, judge, dtype, true)?;
     let start = Start::of(&gpu, &train, &parameters, run.rows(), run.total_steps(), Some(judge.name()));
     console.begins(start.text());
-    training::train("align", &train, &gpu, console, |sources, control| {
-        run.run(judge.as_mut(), sources, control)
-    })
+    training::train("align", &train, &gpu, console, |sources, control| run.run(judge, sources, control))
 }
 
 /// What the annotator holds of a measuring `gpu`. Of its model, config.json is enough.
-fn measured(gpu: &Gpu, plan: AnnotatorPlan, dtype: Option<FrozenFormat>) -> Result<Box<dyn Any>> {
+fn measured(gpu: &Gpu, plan: AnnotatorConfig, dtype: Option<FrozenFormat>) -> Result<Box<dyn Any>> {
     match plan.model() {
         Some(dir) if !dir.join("tokenizer.json").exists() => {
             let model = Model::load_frozen(gpu, dir, dtype)?;

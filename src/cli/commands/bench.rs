@@ -4,12 +4,13 @@ mod about;
 mod output;
 
 use super::annotator;
+use crate::annotate::config::AnnotatorConfig;
 use crate::annotate::likelihood::{DEFAULT_TEMPLATE, Normalise};
 use crate::annotate::rule::Rule;
 use crate::bench::{
     Batch, Bench, Case, Earlier, Held, Recipe, Subject, decode, kernels, passes, prefill, steps,
 };
-use crate::cli::args::{AnnotatorPlan, BenchPlan, Suite};
+use crate::cli::args::{BenchPlan, Suite};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use about::About;
@@ -76,8 +77,8 @@ pub fn run(plan: BenchPlan) -> Result<()> {
                 }
             },
             _ => {
-                let mut judge = annotator(&gpu, judge(&plan)?, None, true)?;
-                out.measurement(&bench.align(&subject, judge.as_mut())?, &bench.ceilings)?;
+                let judge = annotator(&gpu, judge(&plan)?, None, true)?;
+                out.measurement(&bench.align(&subject, judge)?, &bench.ceilings)?;
             }
         }
         last = Some(subject);
@@ -136,10 +137,10 @@ fn work(suite: Suite, plan: &BenchPlan, gpu: &Gpu) -> Result<Option<Work>> {
     })
 }
 
-fn judge(plan: &BenchPlan) -> Result<AnnotatorPlan> {
+fn judge(plan: &BenchPlan) -> Result<AnnotatorConfig> {
     Ok(match &plan.judge_model {
-        None => AnnotatorPlan::Rule(Rule::parse("longer")?),
-        Some(dir) => AnnotatorPlan::Likelihood {
+        None => AnnotatorConfig::Rule(Rule::parse("longer")?),
+        Some(dir) => AnnotatorConfig::Likelihood {
             model: dir.clone(),
             template: DEFAULT_TEMPLATE.into(),
             instruction: String::new(),

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::training;
 use crate::annotate::llm::Orders;
+use crate::annotate::queue::InPlace;
 use crate::cli::args::DemoPlan;
 use crate::cli::console::{Console, say};
 use crate::cli::{print, signals};
@@ -44,7 +45,7 @@ pub fn run(plan: DemoPlan) -> Result<()> {
     RunDir::create(dir, &plan.train.start(), None)?;
     let models = Models::unpack()?;
     let policy = Policy::load(&gpu, &models.policy(), &plan.train)?;
-    let mut judge = models.judge(&gpu, plan.judge_kind, plan.judge, Orders::Both, plan.instruction)?;
+    let judge = models.judge(&gpu, plan.judge_kind, plan.judge, Orders::Both, plan.instruction)?;
     say(format_args!(
         "A policy of {} thousand parameters learns to write summaries, from a {} {} judge's taste for what is \"{}\".",
         policy.model.base().iter().map(Weight::elements).sum::<usize>() / 1000,
@@ -58,7 +59,7 @@ pub fn run(plan: DemoPlan) -> Result<()> {
     let sources = Sources { model: models.policy(), config };
     let resume = "oaif demo --resume-from-checkpoint last --output-dir";
     let (results, mut console) = training::watched(dir, resume, console, |control| {
-        run.run(judge.as_mut(), sources, control)?;
+        run.run(InPlace::new(judge), sources, control)?;
         examine(&gpu, &models, plan.instruction, Exam::new(plan.held_out), dir)
     });
     console.clear();

@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 
 use super::{annotator, write_lines};
-use crate::annotate::{Annotated, Counts, Pair, Verdict, annotate_pairs};
+use crate::annotate::queue::compare_all;
+use crate::annotate::{Annotated, Counts, Pair, Verdict};
 use crate::cli::args::JudgePlan;
 use crate::cli::console::say;
 use crate::data::rows::{Responses, Text, read_responses};
@@ -19,7 +20,8 @@ pub fn run(plan: JudgePlan) -> Result<()> {
         .iter()
         .map(|[prompt, response_1, response_2]| Pair { prompt, response_1, response_2 })
         .collect();
-    let annotated = annotate_pairs(annotator.as_mut(), &pairs)?;
+    let mut note = |text: &str| say(format_args!("oaif: warning: {text}"));
+    let annotated = compare_all(annotator.as_mut(), &pairs, &mut note)?;
     let counts = Counts::of(&annotated);
     write_lines(plan.output.as_deref(), annotated.iter().map(row))?;
     summarise(&counts);

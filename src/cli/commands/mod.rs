@@ -20,17 +20,14 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::args::AnnotatorPlan;
 use super::console::say;
-use crate::annotate::Annotator;
-use crate::annotate::judge_model::JudgeModel;
-use crate::annotate::likelihood::LikelihoodAnnotator;
-use crate::annotate::llm::LlmAnnotator;
+use crate::annotate::config::AnnotatorConfig;
+use crate::annotate::queue::AnnotationQueue;
 use crate::data::tokenizer::{StopMatcher, Tokenizer};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::generate::{Generator, Progress, Request, Response, TextStream};
-use crate::gpu::{Arena, Gpu};
+use crate::gpu::Gpu;
 use crate::model::{FrozenFormat, Model};
 
 /// Shows what a user should know about the files of a model and its adapter.
@@ -38,33 +35,14 @@ fn warn_of(model: &Model) {
     model.warnings().for_each(|text| say(format_args!("oaif: warning: {text}")));
 }
 
-/// The annotator that the flags describe, with its model on `gpu` if it has one, held as `dtype` says.
+/// The annotator that the flags describe, see [`AnnotatorConfig::open`].
 fn annotator(
     gpu: &Gpu,
-    plan: AnnotatorPlan,
-    dtype: Option<FrozenFormat>,
+    config: AnnotatorConfig,
+    base_dtype: Option<FrozenFormat>,
     training: bool,
-) -> Result<Box<dyn Annotator>> {
-    let judge = |dir: &Path| {
-        let model = Model::load_frozen(gpu, dir, dtype)?;
-        warn_of(&model);
-        JudgeModel::of_model(&model, dir, None, &Arena::new())
-    };
-    let name = |dir: &Path| dir.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
-    Ok(match plan {
-        AnnotatorPlan::Rule(rule) => Box::new(rule),
-        AnnotatorPlan::Command(command) => Box::new(command),
-        AnnotatorPlan::Llm { model, template, orders } => Box::new(LlmAnnotator::new(
-            judge(&model)?,
-            template.with_training(training),
-            orders,
-            &name(&model),
-        )?),
-        AnnotatorPlan::Likelihood { model, template, instruction, normalise } => {
-            let judge = judge(&model)?;
-            Box::new(LikelihoodAnnotator::new(judge, &template, &instruction, normalise, &name(&model))?)
-        }
-    })
+) -> Result<Box<dyn AnnotationQueue>> {
+    config.open(gpu, base_dtype, training, &mut |text| say(format_args!("oaif: warning: {text}")))
 }
 
 /// Answers a request, and prints the answer's text as it comes and a line break after it.

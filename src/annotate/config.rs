@@ -1,0 +1,109 @@
+//! Annotators from their configuration.
+
+use std::path::{Path, PathBuf};
+
+use super::command::CommandAnnotator;
+use super::judge_model::JudgeModel;
+use super::likelihood::{LikelihoodAnnotator, Normalise};
+use super::llm::{LlmAnnotator, Orders};
+use super::queue::{AnnotationQueue, InPlace, Threaded};
+use super::rule::Rule;
+use super::template::JudgeTemplate;
+use crate::error::Result;
+use crate::gpu::{Arena, Gpu};
+use crate::model::{FrozenFormat, Model};
+
+/// Who annotates, and how. Models are still to be loaded.
+#[derive(Clone, Debug)]
+pub enum AnnotatorConfig {
+    /// A language model that reads both responses and answers "1" or "2".
+    Llm {
+        /// The folder, or GGUF file, of the model.
+        model: PathBuf,
+        /// What it reads.
+        template: Box<JudgeTemplate>,
+        /// Which orders of the responses it is shown.
+        orders: Orders,
+    },
+    /// The response that a language model finds more probable.
+    Likelihood {
+        /// The folder, or GGUF file, of the model.
+        model: PathBuf,
+        /// What it reads before a response: Jinja with `prompt` and `instruction`.
+        template: String,
+        /// What `instruction` says.
+        instruction: String,
+        /// What a log-probability is divided by.
+        normalise: Normalise,
+    },
+    /// A rule.
+    Rule(Rule),
+    /// A program.
+    Command(CommandAnnotator),
+}
+
+impl AnnotatorConfig {
+    /// Its model, if it has one here.
+    pub fn model(&self) -> Option<&Path> {
+        match self {
+            AnnotatorConfig::Llm { model, .. } | AnnotatorConfig::Likelihood { model, .. } => Some(model),
+            AnnotatorConfig::Rule(_) | AnnotatorConfig::Command(_) => None,
+        }
+    }
+
+    /// Likewise, to be replaced by where it was downloaded to.
+    pub fn model_mut(&mut self) -> Option<&mut PathBuf> {
+        match self {
+            AnnotatorConfig::Llm { model, .. } | AnnotatorConfig::Likelihood { model, .. } => Some(model),
+            AnnotatorConfig::Rule(_) | AnnotatorConfig::Command(_) => None,
+        }
+    }
+
+    /// Whether most of its time is spent waiting for something outside this program.
+    pub fn is_remote(&self) -> bool {
+        matches!(self, AnnotatorConfig::Command(_))
+    }
+
+    /// The annotator, with its model on `gpu` if it has one, held as `base_dtype` says (`None`: as its files have it).
+    /// `training`: whether it gives feedback, or evaluates, see [`JudgeTemplate`]. `warn` hears of oddities of its files.
+    ///
+    /// # Errors
+    /// What is wrong with the configuration or the model; memory errors.
+    pub fn open(
+        self,
+        gpu: &Gpu,
+        base_dtype: Option<FrozenFormat>,
+        training: bool,
+        warn: &mut dyn FnMut(&str),
+    ) -> Result<Box<dyn AnnotationQueue>> {
+        let mut judge = |dir: &Path| {
+            let model = Model::load_frozen(gpu, dir, base_dtype)?;
+            model.warnings().for_each(&mut *warn);
+            JudgeModel::of_model(&model, dir, None, &Arena::new())
+        };
+        Ok(match self {
+            AnnotatorConfig::Rule(rule) => Box::new(InPlace::new(rule)),
+            AnnotatorConfig::Command(command) => Box::new(Threaded::new(command)?),
+            AnnotatorConfig::Llm { model, template, orders } => {
+                let template = template.with_training(training);
+                Box::new(InPlace::new(LlmAnnotator::new(judge(&model)?, template, orders, &name(&model))?))
+            }
+            AnnotatorConfig::Likelihood { model, template, instruction, normalise } => {
+                let judge = judge(&model)?;
+                let name = name(&model);
+                Box::new(InPlace::new(LikelihoodAnnotator::new(
+                    judge,
+                    &template,
+                    &instruction,
+                    normalise,
+                    &name,
+                )?))
+            }
+        })
+    }
+}
+
+/// What a model's folder is called.
+fn name(dir: &Path) -> String {
+    dir.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
+}

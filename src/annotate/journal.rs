@@ -1,0 +1,379 @@
+//! What annotators said, written down as it comes: a run that ends, however it ends, asks nothing twice.
+
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::queue::{AnnotationQueue, Answer, Ask, Polled, Question, Said, Usage};
+use super::{Judgement, Score, Verdict};
+use crate::digest::Digester;
+use crate::error::{Error, Result};
+use crate::files;
+
+/// A row of the journal.
+#[derive(Serialize, Deserialize)]
+struct Row {
+    id: String,
+    /// A digest of who said it: another annotator's word is not taken for this one's.
+    judge: String,
+    #[serde(flatten)]
+    said: SaidRow,
+    ms: f64,
+    #[serde(default, skip_serializing_if = "is_default")]
+    usage: Usage,
+}
+
+fn is_default(usage: &Usage) -> bool {
+    *usage == Usage::default()
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum SaidRow {
+    Judgement {
+        verdict: String,
+        p_first: Option<f32>,
+        p_12: Option<f32>,
+        p_21: Option<f32>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        why: Option<String>,
+    },
+    Score {
+        score: Option<f32>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        why: Option<String>,
+    },
+}
+
+impl From<&Said> for SaidRow {
+    fn from(said: &Said) -> Self {
+        match said {
+            Said::Judgement(judgement) => SaidRow::Judgement {
+                verdict: judgement.verdict.label().into(),
+                p_first: judgement.verdict.p_first(),
+                p_12: judgement.p_12,
+                p_21: judgement.p_21,
+                why: match &judgement.verdict {
+                    Verdict::Invalid { why } => Some(why.clone()),
+                    _ => None,
+                },
+            },
+            Said::Score(Score::Value(score)) => SaidRow::Score { score: Some(*score), why: None },
+            Said::Score(Score::Invalid { why }) => SaidRow::Score { score: None, why: Some(why.clone()) },
+        }
+    }
+}
+
+impl SaidRow {
+    fn said(self) -> Said {
+        match self {
+            SaidRow::Judgement { p_first, p_12, p_21, why, .. } => {
+                let verdict = match (p_first, why) {
+                    (Some(p), None) => Verdict::from_probability(p),
+                    (_, why) => Verdict::Invalid { why: why.unwrap_or_default() },
+                };
+                Said::Judgement(Judgement { verdict, p_12, p_21 })
+            }
+            SaidRow::Score { score: Some(score), why: None } if score.is_finite() => {
+                Said::Score(Score::Value(score))
+            }
+            SaidRow::Score { why, .. } => Said::Score(Score::Invalid { why: why.unwrap_or_default() }),
+        }
+    }
+}
+
+/// A queue before which stands what it has said already.
+pub struct Journalled<'a> {
+    queue: Box<dyn AnnotationQueue + 'a>,
+    /// Questions that were asked and are not answered, by their ids.
+    open: HashMap<String, Ask>,
+    /// What earlier processes were told, by the ids of the questions.
+    known: HashMap<String, Answer>,
+    /// Answers that are known and were asked for.
+    ready: Vec<Answer>,
+    journal: Option<Journal>,
+    used: Usage,
+}
+
+/// The file, and who is heard.
+struct Journal {
+    path: PathBuf,
+    file: File,
+    judge: String,
+}
+
+impl<'a> Journalled<'a> {
+    /// Before `queue`, without a file.
+    pub fn new(queue: Box<dyn AnnotationQueue + 'a>) -> Journalled<'a> {
+        let used = Usage::default();
+        Journalled {
+            queue,
+            open: HashMap::new(),
+            known: HashMap::new(),
+            ready: Vec::new(),
+            journal: None,
+            used,
+        }
+    }
+
+    /// Reads what the file `path` holds of this annotator's answers, and writes to its end what comes from now on. A last
+    /// line that a crash has torn is removed.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::Row`] for a line that is no answer.
+    pub fn open(&mut self, path: &Path) -> Result<()> {
+        let mut digester = Digester::default();
+        for (name, value) in self.queue.identity()? {
+            digester.bytes(name.as_bytes());
+            digester.bytes(value.as_bytes());
+        }
+        let judge = digester.finish().to_string();
+        let text = if path.exists() { files::read(path)? } else { Vec::new() };
+        let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        let mut used = Usage::default();
+        for (number, line) in text[..whole].split_inclusive(|byte| *byte == b'\n').enumerate() {
+            let row: Row = serde_json::from_slice(line).map_err(|e| {
+                let why =
+                    format!("is no answer of an annotator ({e}): remove the line, and it is asked again");
+                Error::Row { path: path.to_owned(), line: number + 1, why }
+            })?;
+            if row.judge == judge {
+                used += row.usage;
+                let answer =
+                    Answer { id: row.id.clone(), said: row.said.said(), usage: row.usage, ms: row.ms };
+                self.known.insert(row.id, answer);
+            }
+        }
+        let opened = OpenOptions::new().create(true).append(true).open(path);
+        let file = opened.map_err(Error::io("write", path))?;
+        file.set_len(whole as u64).map_err(Error::io("write", path))?;
+        self.used += used;
+        self.queue.used_before(used);
+        self.journal = Some(Journal { path: path.to_owned(), file, judge });
+        Ok(())
+    }
+
+    /// The annotator's name.
+    pub fn name(&self) -> String {
+        self.queue.name()
+    }
+
+    /// See [`AnnotationQueue::identity`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn identity(&self) -> Result<std::collections::BTreeMap<String, String>> {
+        self.queue.identity()
+    }
+
+    /// See [`AnnotationQueue::is_remote`].
+    pub fn is_remote(&self) -> bool {
+        self.queue.is_remote()
+    }
+
+    /// See [`AnnotationQueue::rates`].
+    pub fn rates(&self) -> bool {
+        self.queue.rates()
+    }
+
+    /// What was used for all answers so far, by earlier processes as well.
+    pub fn used(&self) -> Usage {
+        self.used
+    }
+
+    /// Asks what is not known, and is not open yet.
+    ///
+    /// # Errors
+    /// As [`AnnotationQueue::submit`].
+    pub fn submit(&mut self, questions: Vec<Question>) -> Result<()> {
+        let mut asked = Vec::new();
+        for question in questions {
+            match self.known.remove(&question.id) {
+                Some(answer) => self.ready.push(answer),
+                None if self.open.contains_key(&question.id) => {}
+                None => {
+                    self.open.insert(question.id.clone(), question.ask.clone());
+                    asked.push(question);
+                }
+            }
+        }
+        if asked.is_empty() {
+            return Ok(());
+        }
+        self.queue.submit(asked)
+    }
+
+    /// What has come back, each answer to a question that is open; waits up to `patience`.
+    ///
+    /// # Errors
+    /// As [`AnnotationQueue::poll`]: no question is open any more; [`Error::Io`] where the journal cannot be written.
+    pub fn poll(&mut self, patience: Duration) -> Result<Polled> {
+        if !self.ready.is_empty() {
+            return Ok(Polled { answers: std::mem::take(&mut self.ready), notes: Vec::new() });
+        }
+        if self.open.is_empty() {
+            return Ok(Polled::default());
+        }
+        let polled = self.queue.poll(patience).inspect_err(|_| self.open.clear())?;
+        let mut notes = polled.notes;
+        let mut answers = Vec::new();
+        for answer in polled.answers {
+            match self.open.remove(&answer.id) {
+                None => {
+                    notes.push(format!("{} answered a question that is not open, {}", self.name(), answer.id))
+                }
+                Some(ask) => match (&ask, &answer.said) {
+                    (Ask::Compare { .. }, Said::Judgement(_)) | (Ask::Rate { .. }, Said::Score(_)) => {
+                        answers.push(answer)
+                    }
+                    _ => answers.push(Answer {
+                        said: Said::invalid(&ask, "the answer is to another kind of question".into()),
+                        ..answer
+                    }),
+                },
+            }
+        }
+        answers.iter().for_each(|answer| self.used += answer.usage);
+        self.write(&answers)?;
+        Ok(Polled { answers, notes })
+    }
+
+    fn write(&mut self, answers: &[Answer]) -> Result<()> {
+        let Some(Journal { path, file, judge }) = &mut self.journal else { return Ok(()) };
+        if answers.is_empty() {
+            return Ok(());
+        }
+        let mut lines = Vec::new();
+        for answer in answers {
+            let Answer { id, said, usage, ms } = answer;
+            let row = Row { id: id.clone(), judge: judge.clone(), said: said.into(), ms: *ms, usage: *usage };
+            serde_json::to_writer(&mut lines, &row).expect("JSON of plain values");
+            lines.push(b'\n');
+        }
+        file.write_all(&lines).and_then(|()| file.sync_data()).map_err(Error::io("write", path))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::super::Pair;
+    use super::*;
+
+    /// What was submitted, and what comes back at the next polls.
+    #[derive(Clone, Default)]
+    struct Post {
+        asked: Arc<Mutex<Vec<String>>>,
+        back: Arc<Mutex<Vec<Answer>>>,
+        name: &'static str,
+    }
+
+    impl AnnotationQueue for Post {
+        fn name(&self) -> String {
+            self.name.into()
+        }
+        fn identity(&self) -> Result<std::collections::BTreeMap<String, String>> {
+            Ok([("judge".to_owned(), self.name.to_owned())].into())
+        }
+        fn is_remote(&self) -> bool {
+            true
+        }
+        fn rates(&self) -> bool {
+            false
+        }
+        fn submit(&mut self, questions: Vec<Question>) -> Result<()> {
+            self.asked.lock().unwrap().extend(questions.into_iter().map(|q| q.id));
+            Ok(())
+        }
+        fn poll(&mut self, _: Duration) -> Result<Polled> {
+            Ok(Polled { answers: std::mem::take(&mut *self.back.lock().unwrap()), notes: Vec::new() })
+        }
+    }
+
+    fn question(place: &str) -> Question {
+        Question::compare(place, &Pair { prompt: "x", response_1: "a", response_2: "b" })
+    }
+
+    fn answer(question: &Question, p: f32) -> Answer {
+        let judgement = Judgement::from_orders(Some(p), Some(p));
+        let usage = Usage { requests: 2, cost: 0.5, ..Usage::default() };
+        Answer { id: question.id.clone(), said: Said::Judgement(judgement), usage, ms: 3.0 }
+    }
+
+    #[test]
+    fn what_was_answered_is_never_asked_again_not_even_after_a_torn_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("judgements.jsonl");
+        let post = Post::default();
+        let open = |post: &Post| {
+            let mut journalled = Journalled::new(Box::new(post.clone()));
+            journalled.open(&path).unwrap();
+            journalled
+        };
+        let (one, two) = (question("1"), question("2"));
+        let mut first = open(&post);
+        first.submit(vec![one.clone(), two.clone()]).unwrap();
+        post.back.lock().unwrap().push(answer(&one, 0.75));
+        assert_eq!(first.poll(Duration::ZERO).unwrap().answers, [answer(&one, 0.75)]);
+        drop(first);
+        let mut file = OpenOptions::new().append(true).open(&path).unwrap();
+        file.write_all(b"{\"id\":\"2-").unwrap();
+
+        let mut second = open(&post);
+        assert_eq!(second.used(), answer(&one, 0.0).usage);
+        second.submit(vec![one.clone(), two.clone()]).unwrap();
+        assert_eq!(second.poll(Duration::ZERO).unwrap().answers, [answer(&one, 0.75)]);
+        post.back.lock().unwrap().push(answer(&two, 0.25));
+        assert_eq!(second.poll(Duration::ZERO).unwrap().answers, [answer(&two, 0.25)]);
+        let asked = post.asked.lock().unwrap().clone();
+        assert_eq!(asked, [&one, &two, &two].map(|question| question.id.clone()));
+        drop(second);
+        assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 2);
+
+        // Another annotator's word is not this one's.
+        let other = Post { name: "other", ..Post::default() };
+        let mut third = open(&other);
+        third.submit(vec![one.clone()]).unwrap();
+        assert_eq!(other.asked.lock().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn an_answer_to_what_was_not_asked_is_dropped_and_told() {
+        let post = Post::default();
+        let mut journalled = Journalled::new(Box::new(post.clone()));
+        let (one, two) = (question("1"), question("2"));
+        journalled.submit(vec![one.clone()]).unwrap();
+        let score = Answer { said: Said::Score(Score::Value(1.0)), ..answer(&one, 0.5) };
+        post.back.lock().unwrap().extend([answer(&two, 0.75), score, answer(&one, 0.75)]);
+        let Polled { answers, notes } = journalled.poll(Duration::ZERO).unwrap();
+        // The second answer to the same question is not open any more either.
+        assert_eq!((answers.len(), notes.len()), (1, 2), "{notes:?}");
+        let Said::Judgement(judgement) = &answers[0].said else { panic!() };
+        assert_eq!(judgement.verdict.label(), "invalid");
+    }
+
+    #[test]
+    fn invalid_verdicts_and_scores_survive_the_journal() {
+        let invalid = Said::Judgement(Verdict::Invalid { why: "mute".into() }.into());
+        let tie = Said::Judgement(Judgement::from_orders(Some(0.75), Some(0.25)));
+        let scores = [Score::Value(-1.5), Score::Invalid { why: "no number".into() }].map(Said::Score);
+        for said in [vec![invalid, tie], scores.to_vec()].concat() {
+            let text = serde_json::to_string(&SaidRow::from(&said)).unwrap();
+            assert_eq!(serde_json::from_str::<SaidRow>(&text).unwrap().said(), said, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_line_that_is_no_answer_is_an_error_that_names_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("judgements.jsonl");
+        std::fs::write(&path, "{}\n").unwrap();
+        let error = Journalled::new(Box::new(Post::default())).open(&path).unwrap_err().to_string();
+        assert!(error.contains("judgements.jsonl:1: is no answer of an annotator"), "{error}");
+    }
+}

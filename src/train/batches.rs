@@ -1,0 +1,61 @@
+//! Which rows of the dataset each step takes.
+
+use super::options::TrainOptions;
+use super::order::RowOrder;
+
+/// The rows of the dataset that a step takes.
+pub(super) struct Draws {
+    /// How many were taken before, in all.
+    pub first: u64,
+    /// In the order in which they are taken.
+    pub rows: Vec<usize>,
+}
+
+/// The dataset, cut into steps.
+pub(super) struct Batches {
+    order: RowOrder,
+    rows: usize,
+    size: usize,
+    total_steps: usize,
+}
+
+impl Batches {
+    /// Of a dataset of `rows` rows.
+    pub fn new(options: &TrainOptions, rows: usize) -> Batches {
+        Batches {
+            order: RowOrder::new(rows, options.shuffle.then_some(options.seed)),
+            rows,
+            size: options.batch_size * options.accumulation,
+            total_steps: total_steps(options, rows),
+        }
+    }
+
+    /// Steps of the whole run.
+    pub fn total_steps(&self) -> usize {
+        self.total_steps
+    }
+
+    /// Rows of a step.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// Passes over the dataset in `steps` steps.
+    pub fn epoch(&self, steps: usize) -> f64 {
+        (steps * self.size) as f64 / self.rows as f64
+    }
+
+    /// What the step after `step` others takes.
+    pub fn draws(&mut self, step: usize) -> Draws {
+        let first = (step * self.size) as u64;
+        let rows = (first..first + self.size as u64).map(|draw| self.order.row(draw)).collect();
+        Draws { first, rows }
+    }
+}
+
+/// Steps of a run over `rows` rows.
+pub(super) fn total_steps(options: &TrainOptions, rows: usize) -> usize {
+    let batch = options.batch_size * options.accumulation;
+    let epochs = (rows as f64 * options.epochs / batch as f64).ceil() as usize;
+    options.max_steps.unwrap_or(epochs).max(1)
+}

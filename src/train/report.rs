@@ -1,0 +1,305 @@
+//! What happened in a step. Serialised, a report is a row of `metrics.jsonl`; names are TRL's where it has one.
+
+use serde::ser::{SerializeMap, Serializer};
+use serde::{Deserialize, Serialize};
+
+use crate::annotate::queue::Usage;
+use crate::annotate::{Annotated, Verdict};
+
+/// A step, as `metrics.jsonl` has it, and what it does not have: the pairs, the time that is left.
+///
+/// Parts that a kind of training has not are `None`, and no keys. Sums and means are over real tokens alone.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct StepReport {
+    /// Which one, from 1.
+    pub step: usize,
+    /// The last one.
+    #[serde(skip)]
+    pub total_steps: usize,
+    /// Mean over the pairs (in `sft`: over completion tokens), `None` for a step without anything to learn from.
+    pub loss: Option<f64>,
+    /// What the optimiser did; `None` for a step without an update.
+    #[serde(flatten)]
+    pub update: Option<UpdateReport>,
+    /// The pairs that were learnt from.
+    #[serde(flatten)]
+    pub preference: Option<PreferenceReport>,
+    /// Entropy of the next-token distribution, in nats, mean over tokens.
+    #[serde(rename = "objective/entropy", skip_serializing_if = "Option::is_none")]
+    pub entropy: Option<f64>,
+    /// The responses of the step, sampled or given.
+    #[serde(flatten)]
+    pub responses: ResponseReport,
+    /// What the annotator said of them.
+    #[serde(flatten)]
+    pub annotation: Option<AnnotationReport>,
+    /// Passes over the dataset so far.
+    pub epoch: f64,
+    /// Tokens that went through the model so far.
+    pub num_tokens: u64,
+    /// Steps without a finite gradient so far.
+    pub non_finite_steps: usize,
+    /// Where the time went.
+    #[serde(flatten)]
+    pub times: Times,
+    /// The device's memory in use, in bytes.
+    #[serde(rename = "memory/device_bytes")]
+    pub device_bytes: u64,
+    /// Every pair that the annotator was shown: rows of `pairs.jsonl`.
+    #[serde(skip)]
+    pub pairs: Vec<PairReport>,
+    /// What its user should know of the run as a whole, a sentence each.
+    #[serde(skip)]
+    pub notes: Vec<String>,
+    /// To the end of the run; `None` after the first step, which says nothing of the others: kernels are compiled in it.
+    #[serde(skip)]
+    pub seconds_left: Option<f64>,
+}
+
+impl StepReport {
+    /// The mean difference of the rewards of chosen and rejected; `None` where there are no pairs.
+    pub fn margin(&self) -> Option<f64> {
+        self.preference.map(|preference| preference.margins)
+    }
+
+    /// The share of the decided pairs in which the annotator preferred the first response; `None` where no annotator was
+    /// asked or none was decided.
+    pub fn first_preferred(&self) -> Option<f64> {
+        self.annotation.as_ref()?.first
+    }
+
+    /// Whether there was something to learn from, and a gradient.
+    pub(super) fn taught(&self) -> bool {
+        match (self.loss, self.update) {
+            (None, _) | (_, None) => false,
+            (Some(loss), Some(update)) => loss == 0.0 || update.grad_norm != Some(0.0),
+        }
+    }
+}
+
+/// An update of the weights.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct UpdateReport {
+    /// The global norm before clipping; `None` where it is not finite, and no weight was changed.
+    pub grad_norm: Option<f32>,
+    /// The step's.
+    pub learning_rate: f64,
+}
+
+/// Means over the pairs that were learnt from. A reward is β (log π − log π₀) of a response, summed over its tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct PreferenceReport {
+    /// Of the chosen response.
+    #[serde(rename = "rewards/chosen")]
+    pub chosen: f64,
+    /// Of the rejected one.
+    #[serde(rename = "rewards/rejected")]
+    pub rejected: f64,
+    /// Share of the pairs with a positive margin.
+    #[serde(rename = "rewards/accuracies")]
+    pub accuracies: f64,
+    /// The chosen one's less the rejected one's.
+    #[serde(rename = "rewards/margins")]
+    pub margins: f64,
+    /// log π of the chosen response.
+    #[serde(rename = "logps/chosen")]
+    pub logps_chosen: f64,
+    /// log π of the rejected one.
+    #[serde(rename = "logps/rejected")]
+    pub logps_rejected: f64,
+    /// log π − log π₀ over the responses; where they were sampled from π, an estimate of the KL divergence.
+    #[serde(rename = "objective/kl")]
+    pub kl: f64,
+    /// β of the loss.
+    pub beta: f64,
+}
+
+/// Means over a step's responses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct ResponseReport {
+    /// Tokens, of sampled ones.
+    #[serde(rename = "completions/mean_length", skip_serializing_if = "Option::is_none")]
+    pub mean_length: Option<f64>,
+    /// Share that ended with the end-of-sequence token.
+    #[serde(rename = "val/contain_eos_token")]
+    pub contain_eos_token: f64,
+}
+
+/// What the annotator said in a step.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct AnnotationReport {
+    /// Pairs asked about.
+    #[serde(rename = "judge/judged")]
+    pub judged: usize,
+    /// Share of the decided ones that the first response won.
+    #[serde(rename = "judge/first")]
+    pub first: Option<f64>,
+    /// Pairs without a preference.
+    #[serde(rename = "judge/tie")]
+    pub tie: usize,
+    /// Pairs without a usable verdict.
+    #[serde(rename = "judge/invalid")]
+    pub invalid: usize,
+    /// Pairs of equal responses, which nobody was asked about.
+    #[serde(rename = "judge/identical")]
+    pub identical: usize,
+    /// Pairs whose two orders disagree.
+    #[serde(rename = "judge/order_flip")]
+    pub order_flip: usize,
+    /// Pairs learnt from.
+    #[serde(rename = "judge/learnt")]
+    pub learnt: usize,
+    /// Wall time of the annotator a judged pair.
+    #[serde(rename = "judge/latency_ms")]
+    pub latency_ms: f64,
+    /// Updates between the policy that drew the responses and the one that learns from them.
+    #[serde(rename = "judge/off_policy_steps")]
+    pub off_policy_steps: usize,
+    /// The annotator's probability for the chosen response, mean over the pairs learnt from.
+    #[serde(rename = "objective/scores")]
+    pub scores: Option<f64>,
+    /// 2p − 1 of it.
+    #[serde(rename = "objective/scores_margin")]
+    pub scores_margin: Option<f64>,
+    /// What was used so far, where an annotator counts it.
+    #[serde(flatten)]
+    pub used: Option<UsageReport>,
+}
+
+/// What an annotator used so far.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct UsageReport {
+    /// Requests that were sent.
+    #[serde(rename = "judge/requests")]
+    pub requests: u64,
+    /// Those that failed and were sent again.
+    #[serde(rename = "judge/failed_requests")]
+    pub failed: u64,
+    /// Answers from a cache.
+    #[serde(rename = "judge/cached")]
+    pub cached: u64,
+    /// Tokens read and written.
+    #[serde(rename = "judge/tokens")]
+    pub tokens: u64,
+    /// Money.
+    #[serde(rename = "judge/cost")]
+    pub cost: f64,
+}
+
+impl UsageReport {
+    /// `None` for an annotator that has nothing to count.
+    pub(super) fn of(used: Usage) -> Option<UsageReport> {
+        let Usage { requests, failed, cached, prompt_tokens, completion_tokens, cost } = used;
+        let tokens = prompt_tokens + completion_tokens;
+        (used != Usage::default()).then_some(UsageReport { requests, failed, cached, tokens, cost })
+    }
+}
+
+/// Milliseconds of wall time, and of the GPU's for forward and backward.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Times {
+    /// The whole step.
+    #[serde(rename = "time/step_ms")]
+    pub step_ms: f64,
+    /// Tokens sampled and trained on, a second.
+    #[serde(rename = "time/tokens_per_second")]
+    pub tokens_per_second: f64,
+    /// Its parts.
+    #[serde(flatten)]
+    pub phases: Phases,
+}
+
+/// Milliseconds by phase: "sampling", "annotation", "reference", "forward", "backward", "update".
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Phases(Vec<(&'static str, f64)>);
+
+impl Phases {
+    /// Adds to a phase.
+    pub(super) fn add(&mut self, phase: &'static str, ms: f64) {
+        match self.0.iter_mut().find(|(name, _)| *name == phase) {
+            Some((_, sum)) => *sum += ms,
+            None => self.0.push((phase, ms)),
+        }
+    }
+
+    /// The milliseconds of a phase; 0 for one that the step had not.
+    pub fn ms(&self, phase: &str) -> f64 {
+        self.0.iter().find(|(name, _)| *name == phase).map_or(0.0, |(_, ms)| *ms)
+    }
+
+    /// All of them, in the order in which they began.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, f64)> {
+        self.0.iter().copied()
+    }
+}
+
+impl Serialize for Phases {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        for (phase, ms) in &self.0 {
+            map.serialize_entry(&format!("time/{phase}_ms"), &hundredths(*ms))?;
+        }
+        map.end()
+    }
+}
+
+/// As precise as clocks are.
+pub(super) fn hundredths(ms: f64) -> f64 {
+    (ms * 1e2).round() / 1e2
+}
+
+/// A pair that the annotator was shown, a row of `pairs.jsonl`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PairReport {
+    /// The step that could learn from it.
+    pub step: usize,
+    /// Updates of the policy that drew its responses.
+    pub policy_step: usize,
+    /// The prompt as text.
+    pub prompt: String,
+    /// One response.
+    pub response_1: String,
+    /// The other one.
+    pub response_2: String,
+    /// The judgement; `None` for equal responses, which nobody was asked about.
+    #[serde(flatten)]
+    pub judgement: Option<JudgementReport>,
+    /// Why it has no verdict.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub skipped: Option<String>,
+    /// Which response was learnt from as the chosen one, 1 or 2; `None` where the pair was not learnt from.
+    pub chosen: Option<u8>,
+}
+
+/// A judgement in `pairs.jsonl`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct JudgementReport {
+    /// Probability that `response_1` is preferred; `None` where the verdict is invalid.
+    pub p_first: Option<f32>,
+    /// The same, when it was shown first; `None` if that was not asked.
+    pub p_12: Option<f32>,
+    /// The same, when it was shown second; `None` if that was not asked.
+    pub p_21: Option<f32>,
+    /// "1", "2", "tie" or "invalid".
+    pub verdict: String,
+}
+
+impl PairReport {
+    /// With what became of it.
+    pub(super) fn judged(self, annotated: &Annotated) -> PairReport {
+        let Annotated::Judged(judgement) = annotated else {
+            return PairReport { skipped: Some("identical responses".into()), ..self };
+        };
+        let skipped = match &judgement.verdict {
+            Verdict::Invalid { why } => Some(why.clone()),
+            _ => None,
+        };
+        let judgement = JudgementReport {
+            p_first: judgement.verdict.p_first(),
+            p_12: judgement.p_12,
+            p_21: judgement.p_21,
+            verdict: judgement.verdict.label().to_owned(),
+        };
+        PairReport { judgement: Some(judgement), skipped, ..self }
+    }
+}

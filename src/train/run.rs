@@ -1,0 +1,259 @@
+//! A run in its folder: drives a trainer from its first step, or a checkpoint's, to its end, and writes what the reports
+//! say; checks that something is learnt.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use serde_json::Value;
+
+use super::health;
+use super::movement::MovementCheck;
+use super::report::StepReport;
+use super::run_dir::{JOURNAL, RunDir, Start};
+use super::run_file::RunFile;
+use super::state::{Logs, State};
+use super::trainer::{Control, Trainer};
+use crate::error::{Error, Result};
+use crate::model::storage::into_folder;
+
+/// Where things come from, for `run.json` and for saving.
+#[derive(Clone, Debug)]
+pub struct Sources {
+    /// The model's folder.
+    pub model: PathBuf,
+    /// The resolved configuration, an object, as `run.json` shows it.
+    pub config: Value,
+}
+
+/// A run in progress.
+pub(super) struct Run<'a, 'c> {
+    trainer: Trainer<'a>,
+    dir: RunDir,
+    file: RunFile,
+    model_dir: PathBuf,
+    control: Control<'c>,
+    /// Of the last step that was logged.
+    state: State,
+    /// Steps done before this process began.
+    first_step: usize,
+    moved: MovementCheck,
+    updates_before: usize,
+}
+
+/// Trains in the folder of the trainer's options; returns where the model or adapter was saved.
+///
+/// # Errors
+/// [`Error::Config`] for changes that are not allowed, and sources whose configuration is no object; what is wrong with the
+/// folder or the checkpoint; what ends the steps, after a checkpoint of those that were done; see [`Run::finish`].
+pub(super) fn run(trainer: Trainer<'_>, sources: Sources, control: Control<'_>) -> Result<PathBuf> {
+    let mut run = Run::begin(trainer, sources, control)?;
+    match run.steps() {
+        Ok(()) => run.finish(),
+        Err(error) => Err(run.give_up(error)),
+    }
+}
+
+impl<'a, 'c> Run<'a, 'c> {
+    /// Opens the run's folder, and goes on from a checkpoint where the options say so.
+    fn begin(mut trainer: Trainer<'a>, sources: Sources, control: Control<'c>) -> Result<Run<'a, 'c>> {
+        let options = trainer.options().clone();
+        let identity = trainer.identity()?;
+        identity.check_names(&options.allow_changes)?;
+        if !sources.config.is_object() && !sources.config.is_null() {
+            return Err(Error::config("config", "is no JSON object"));
+        }
+        let total_steps = trainer.total_steps();
+        let limit = options.save_total_limit.and_then(NonZeroUsize::new);
+        let mut dir = RunDir::create(&options.output_dir, &options.start(), limit)?;
+        let gpu = trainer.policy().model.gpu().clone();
+        let state = match dir.resumed().cloned() {
+            None => {
+                if matches!(options.start(), Start::Resume(_)) {
+                    dir.truncate_to_step(0, Logs::default())?;
+                }
+                State::new(identity, gpu.tuning())
+            }
+            Some(checkpoint) => {
+                let mut state =
+                    State::read(&checkpoint.path)?.go_on(identity, &options.allow_changes, total_steps)?;
+                match dir.resumes_itself() {
+                    true => dir.truncate_to_step(state.step, state.logs)?,
+                    false => state.logs = Logs { after_step: state.step, pairs: 0 },
+                }
+                trainer.restore(&checkpoint.path, state.step, state.counters, state.online.clone())?;
+                state
+            }
+        };
+        let other_kernels = !gpu.tuning().keeps(&state.kernels);
+        let state = State { kernels: gpu.tuning(), ..state };
+        let file = RunFile::new(&sources.config, &state, &trainer);
+        let mut run = Run {
+            dir,
+            file,
+            model_dir: sources.model,
+            control,
+            first_step: state.step,
+            updates_before: state.counters.updates,
+            state,
+            moved: MovementCheck::before(&trainer.policy().model)?,
+            trainer,
+        };
+        run.write_file()?;
+        let journal = run.dir.path().join(JOURNAL);
+        run.trainer.keep_journal(&journal)?;
+        if other_kernels {
+            run.warn(
+                "this device does not have the kernels that the checkpoint was computed with: the run goes on with others, \
+                 and its numbers may differ in their last digits",
+            );
+        }
+        if run.first_step > 0 && run.trainer.is_done() {
+            run.warn(&format!("all {total_steps} steps of this run are done: raise max-steps to go on"));
+        }
+        run.warn_of_rows()?;
+        Ok(run)
+    }
+
+    /// All steps that are left, each logged as soon as it is done.
+    fn steps(&mut self) -> Result<()> {
+        while let Some(report) = self.trainer.step(&mut self.control)? {
+            self.log(&report)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the step's rows, and a checkpoint when one is due.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] after the checkpoint, when somebody asked the run to stop; [`Error::SelfCheck`] for many steps in
+    /// a row that taught nothing.
+    fn log(&mut self, report: &StepReport) -> Result<()> {
+        for note in &report.notes {
+            self.note(note.clone())?;
+        }
+        self.dir.append_pairs(&report.pairs)?;
+        self.dir.append_metrics(report)?;
+        self.state.step = report.step;
+        self.state.logs.pairs += report.pairs.len();
+        self.state.counters = *self.trainer.counters();
+        self.state.online = self.trainer.online();
+        self.control.observer.step(report);
+        let interrupted = self.control.stops() && !self.trainer.is_done();
+        let due = self.trainer.options().save_steps.is_some_and(|n| report.step.is_multiple_of(n));
+        if due || interrupted {
+            self.checkpoint()?;
+        }
+        if interrupted {
+            return Err(Error::Interrupted);
+        }
+        let counters = self.state.counters;
+        let mostly_idle = self.trainer.is_done() && 2 * counters.idle_in_row > report.step;
+        match health::idle(
+            self.trainer.command(),
+            counters.idle_in_row,
+            counters.idle_rows_in_row,
+            mostly_idle,
+        ) {
+            Some(why) => Err(Error::SelfCheck(why)),
+            None => Ok(()),
+        }
+    }
+
+    /// Notes what the rows are, and tells the observer what is to be known of them.
+    fn warn_of_rows(&mut self) -> Result<()> {
+        let rows = self.trainer.rows();
+        // Where it is most of them, this is about the run as a whole.
+        let noted = rows.table().skipped().filter(|_| rows.table().skipped_rows() > rows.len());
+        for warning in rows.warnings() {
+            match noted.as_ref() == Some(&warning) {
+                true => self.note(warning)?,
+                false => self.warn(&warning),
+            }
+        }
+        Ok(())
+    }
+
+    fn warn(&mut self, text: &str) {
+        self.control.observer.warning(text);
+    }
+
+    /// Tells the observer something about the run as a whole, which `run.json` keeps for the report.
+    fn note(&mut self, text: String) -> Result<()> {
+        self.warn(&text);
+        self.file.warnings.push(text);
+        self.write_file()
+    }
+
+    fn write_file(&mut self) -> Result<()> {
+        self.dir.write_run(&self.file)
+    }
+
+    fn checkpoint(&mut self) -> Result<()> {
+        self.control.observer.phase("saving");
+        // Tiles are chosen as plans are recorded.
+        let kernels = self.trainer.policy().model.gpu().tuning();
+        if self.state.kernels != kernels {
+            self.file.kernels = Some(kernels.clone());
+            self.state.kernels = kernels;
+            self.write_file()?;
+        }
+        let pending = self.dir.begin_checkpoint(self.state.step)?;
+        self.trainer.save_into(pending.path(), &self.model_dir)?;
+        self.state.write(pending.path())?;
+        self.dir.commit(pending)?;
+        Ok(())
+    }
+
+    /// Saves what was done before an error; returns the error to be told.
+    fn give_up(&mut self, error: Error) -> Error {
+        // Else an error that came of it would be told.
+        if let Err(gone) = self.dir.still_there() {
+            return gone;
+        }
+        let saved = self.dir.latest_checkpoint().is_ok_and(|c| c.is_some_and(|c| c.step == self.state.step));
+        if self.trainer.is_between_steps() && self.state.step > self.first_step && !saved {
+            // The first error is the one worth telling.
+            let _ = self.checkpoint();
+        }
+        if matches!(error, Error::Annotator { .. }) && self.control.stops() {
+            self.warn(&error.to_string());
+            return Error::Interrupted;
+        }
+        error
+    }
+
+    /// Saves a last checkpoint, checks that training moved what it should and nothing else, and saves the model
+    /// (`model/`) or the adapter (`adapter/`).
+    ///
+    /// # Errors
+    /// [`Error::NonFinite`] when no step at all was finite; [`Error::SelfCheck`].
+    fn finish(mut self) -> Result<PathBuf> {
+        if let Some(text) = self.trainer.conclusion() {
+            self.note(text)?;
+        }
+        let counters = self.state.counters;
+        if counters.non_finite > 0 && counters.non_finite == self.state.step {
+            return Err(Error::NonFinite { count: counters.non_finite });
+        }
+        if self.dir.latest_checkpoint()?.is_none_or(|c| c.step != self.state.step) {
+            self.checkpoint()?;
+        }
+        if counters.updates == 0 && self.trainer.meant_to_learn() {
+            return Err(Error::SelfCheck(
+                "nothing was learnt: no step had both a usable row and a gradient, so no model is saved; look at \
+                 metrics.jsonl for skipped rows and grad_norm"
+                    .into(),
+            ));
+        }
+        if let Some(text) = health::unmoved(&self.dir.logged("objective/kl")?) {
+            self.note(text)?;
+        }
+        self.control.observer.phase("saving");
+        self.moved.after(&self.trainer.policy().model, counters.updates > self.updates_before)?;
+        self.dir.still_there()?;
+        let name = if self.trainer.policy().model.adapter().is_some() { "adapter" } else { "model" };
+        let dir = self.dir.path().join(name);
+        into_folder(&dir, || self.trainer.save_weights_into(&dir, &self.model_dir))?;
+        Ok(dir)
+    }
+}

@@ -1,0 +1,372 @@
+//! Training, a step at a time. What a run writes into its folder is made of the reports of its steps, see `run.rs`.
+//!
+//! ```text
+//! for t = 0, 1, … T - 1:                                                           Trainer::step, here
+//!     rows ← the next ones of the dataset, in an order drawn from the seed          batches.rs, order.rs
+//!     ∇ℓ(θ) ← what the kind of training makes of them                               Method::learn, one file a kind:
+//!         sft    −log π(y | x), mean over completion tokens                         sft.rs, sft_step.rs
+//!         dpo    ℓ(x, y⁺, y⁻) of given pairs                                        dpo.rs, pair_trainer.rs, pair_step.rs
+//!         align  for t′ up to t + async-level:                                      online.rs
+//!                    y₁, y₂ ~ π_θ(· | x)                                            sampler.rs, generate/
+//!                    ask the annotator which is better                              annotate/queue.rs, annotate/journal.rs
+//!                wait for the judgements of step t; ℓ(x, y⁺, y⁻)                    annotation.rs, pair_trainer.rs
+//!     θ ← θ − η_t · clip(∇ℓ(θ))                                                     updater.rs, schedule.rs, optim/
+//!     report what happened                                                          report.rs
+//! ```
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use super::batches::Batches;
+use super::identity::{Command, RunIdentity};
+use super::options::TrainOptions;
+use super::policy::Policy;
+use super::progress::{Observer, Pace};
+use super::report::{
+    AnnotationReport, PairReport, Phases, PreferenceReport, ResponseReport, StepReport, Times, hundredths,
+};
+use super::rows::EncodedRows;
+use super::schedule::LrSchedule;
+use super::state::{Counters, OnlineState};
+use super::updater::Updater;
+use crate::error::Result;
+use crate::model::adapter_storage::ADAPTER_FILE;
+use crate::model::safetensors_io::MODEL_FILE;
+use crate::model::storage::restore_weights;
+use crate::model::{FloatFormat, Model};
+use crate::optim::Optimiser;
+
+/// The optimiser's state in a checkpoint.
+const OPTIMISER_FILE: &str = "optimiser.safetensors";
+
+/// Whom training reports to and who may stop it.
+pub struct Control<'a> {
+    /// Hears of phases, steps and warnings.
+    pub observer: &'a mut dyn Observer,
+    /// Set to end a run after the current step, with a checkpoint. A step that waits for an annotator elsewhere ends at once,
+    /// with [`crate::Error::Interrupted`], and can be taken again.
+    pub interrupted: &'a AtomicBool,
+}
+
+impl Control<'_> {
+    /// Whether somebody asked for an end.
+    pub(super) fn stops(&self) -> bool {
+        self.interrupted.load(Ordering::Relaxed)
+    }
+}
+
+/// What a kind of training does in a step.
+pub(super) trait Method {
+    /// What it is called.
+    fn command(&self) -> Command;
+
+    /// `common` with what decides its numbers besides.
+    fn identity(&self, common: RunIdentity) -> Result<RunIdentity>;
+
+    /// Adds the gradient of the step's loss to the policy's. After an error the step can be taken again.
+    fn learn(&mut self, step: &mut Step<'_, '_>) -> Result<Learnt>;
+
+    /// What a checkpoint keeps of it.
+    fn online(&self) -> Option<OnlineState> {
+        None
+    }
+
+    /// Goes on with what the checkpoint in `dir` kept.
+    fn restore(&mut self, _online: Option<OnlineState>, _dir: &Path) {}
+
+    /// Writes down in the file `path` what cannot be had again for nothing.
+    fn keep_journal(&mut self, _path: &Path) -> Result<()> {
+        Ok(())
+    }
+
+    /// What the user should know at the end.
+    fn conclusion(&self) -> Option<String> {
+        None
+    }
+}
+
+/// What a step has at hand.
+pub(super) struct Step<'s, 'c> {
+    /// Steps done before it.
+    pub done: usize,
+    pub policy: &'s Policy,
+    pub rows: &'s EncodedRows,
+    pub batches: &'s mut Batches,
+    pub control: &'s mut Control<'c>,
+    /// Where its time went.
+    pub phases: Phases,
+    /// What its user should know of the run as a whole.
+    pub notes: Vec<String>,
+}
+
+impl Step<'_, '_> {
+    /// Tells the observer that a part of the step begins.
+    pub fn begin(&mut self, phase: &str) {
+        self.control.observer.phase(phase);
+    }
+
+    /// Tells the observer.
+    pub fn warn(&mut self, text: &str) {
+        self.control.observer.warning(text);
+    }
+
+    /// Counts the time since `started` for a phase.
+    pub fn spent(&mut self, phase: &'static str, started: Instant) {
+        self.phases.add(phase, milliseconds(started));
+    }
+}
+
+/// What a step learnt: all of a report that the kinds of training have for themselves.
+pub(super) struct Learnt {
+    /// `None` when there was nothing to learn from.
+    pub loss: Option<f64>,
+    pub preference: Option<PreferenceReport>,
+    pub entropy: Option<f64>,
+    pub responses: ResponseReport,
+    pub annotation: Option<AnnotationReport>,
+    pub pairs: Vec<PairReport>,
+    /// That went through the model.
+    pub tokens: usize,
+}
+
+/// Milliseconds since `started`.
+pub(super) fn milliseconds(started: Instant) -> f64 {
+    started.elapsed().as_secs_f64() * 1e3
+}
+
+/// A policy in training.
+pub struct Trainer<'a> {
+    policy: Policy,
+    options: TrainOptions,
+    rows: EncodedRows,
+    batches: Batches,
+    updater: Updater,
+    method: Box<dyn Method + 'a>,
+    /// As they were when the last step was done.
+    counters: Counters,
+    step: usize,
+    /// Whether the weights have moved since.
+    moving: bool,
+    pace: Pace,
+    step_ended: Instant,
+}
+
+impl<'a> Trainer<'a> {
+    pub(super) fn new(
+        policy: Policy,
+        options: TrainOptions,
+        rows: EncodedRows,
+        optimiser: Optimiser,
+        method: Box<dyn Method + 'a>,
+    ) -> Result<Trainer<'a>> {
+        let batches = Batches::new(&options, rows.len());
+        let total_steps = batches.total_steps();
+        let schedule = LrSchedule {
+            kind: options.schedule,
+            warmup_steps: options.warmup_steps(total_steps),
+            total_steps,
+            peak: options.learning_rate,
+        };
+        Ok(Trainer {
+            updater: Updater::new(&policy.model, optimiser, schedule)?,
+            policy,
+            options,
+            rows,
+            batches,
+            method,
+            counters: Counters::default(),
+            step: 0,
+            moving: false,
+            pace: Pace::default(),
+            step_ended: Instant::now(),
+        })
+    }
+
+    /// The policy as it is now.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// The encoded rows.
+    pub fn rows(&self) -> &EncodedRows {
+        &self.rows
+    }
+
+    /// Steps done.
+    pub fn steps_done(&self) -> usize {
+        self.step
+    }
+
+    /// Steps of the whole run.
+    pub fn total_steps(&self) -> usize {
+        self.batches.total_steps()
+    }
+
+    /// Whether every step is done.
+    pub fn is_done(&self) -> bool {
+        self.step >= self.total_steps()
+    }
+
+    /// Takes a step; `None` when all are done.
+    ///
+    /// # Errors
+    /// [`crate::Error::NonFinite`] after 5 steps in a row without a finite loss and gradient; [`crate::Error::Annotator`] where one cannot
+    /// go on, or gives too many unusable verdicts; [`crate::Error::Interrupted`] where the annotator was awaited when somebody asked
+    /// for an end; what the device reports. The policy is as it was before the step, which can be taken again.
+    pub fn step(&mut self, control: &mut Control<'_>) -> Result<Option<StepReport>> {
+        if self.is_done() {
+            return Ok(None);
+        }
+        let started = Instant::now();
+        let mut step = Step {
+            done: self.step,
+            policy: &self.policy,
+            rows: &self.rows,
+            batches: &mut self.batches,
+            control,
+            phases: Phases::default(),
+            notes: Vec::new(),
+        };
+        let learnt = match self.method.learn(&mut step) {
+            Ok(learnt) => learnt,
+            Err(error) => {
+                // What was added before the error must not be learnt from later; the error is the one worth telling.
+                let _ = self.updater.clear();
+                return Err(error);
+            }
+        };
+        let Step { control, mut phases, notes, .. } = step;
+        let mut counters = self.counters;
+        let updating = Instant::now();
+        let update = match learnt.loss {
+            Some(loss) => {
+                self.moving = true;
+                let before = counters.non_finite;
+                let update = self.updater.update(self.step, loss, &mut counters);
+                if counters.non_finite > before {
+                    let number = self.step + 1;
+                    let text = format!("step {number}: the loss or gradient is not finite, no update");
+                    control.observer.warning(&text);
+                }
+                Some(update?)
+            }
+            None => {
+                control.observer.warning("a step without a single usable preference: no update");
+                None
+            }
+        };
+        phases.add("update", milliseconds(updating));
+        counters.num_tokens += learnt.tokens as u64;
+        let step_ms = milliseconds(started);
+        // Checkpoints take their time too.
+        let seconds = self.step_ended.elapsed().as_secs_f64();
+        self.step_ended = Instant::now();
+        self.step += 1;
+        let report = StepReport {
+            step: self.step,
+            total_steps: self.batches.total_steps(),
+            loss: learnt.loss,
+            update,
+            preference: learnt.preference,
+            entropy: learnt.entropy,
+            responses: learnt.responses,
+            annotation: learnt.annotation,
+            epoch: self.batches.epoch(self.step),
+            num_tokens: counters.num_tokens,
+            non_finite_steps: counters.non_finite,
+            times: Times {
+                step_ms: hundredths(step_ms),
+                tokens_per_second: (learnt.tokens as f64 / (step_ms * 1e-3).max(1e-9)).round(),
+                phases,
+            },
+            device_bytes: self.policy.model.gpu().memory().total,
+            pairs: learnt.pairs,
+            notes,
+            seconds_left: self.pace.seconds_left(seconds, self.batches.total_steps() - self.step),
+        };
+        if report.taught() {
+            (counters.idle_in_row, counters.idle_rows_in_row) = (0, 0);
+        } else {
+            counters.idle_in_row += 1;
+            counters.idle_rows_in_row += self.batches.size();
+        }
+        self.counters = counters;
+        self.moving = false;
+        Ok(Some(report))
+    }
+
+    pub(super) fn command(&self) -> Command {
+        self.method.command()
+    }
+
+    pub(super) fn options(&self) -> &TrainOptions {
+        &self.options
+    }
+
+    pub(super) fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    pub(super) fn online(&self) -> Option<OnlineState> {
+        self.method.online()
+    }
+
+    pub(super) fn conclusion(&self) -> Option<String> {
+        self.method.conclusion()
+    }
+
+    pub(super) fn keep_journal(&mut self, path: &Path) -> Result<()> {
+        self.method.keep_journal(path)
+    }
+
+    /// Whether the weights are those of a step that is done: else they are no checkpoint.
+    pub(super) fn is_between_steps(&self) -> bool {
+        !self.moving
+    }
+
+    /// Whether one of the steps done may have changed a weight.
+    pub(super) fn meant_to_learn(&self) -> bool {
+        self.updater.learns_within(self.step)
+    }
+
+    /// All that decides the run's numbers.
+    pub(super) fn identity(&self) -> Result<RunIdentity> {
+        let total_steps = self.batches.total_steps();
+        let common =
+            RunIdentity::new(self.method.command(), &self.policy, &self.options, &self.rows, total_steps)?;
+        self.method.identity(common)
+    }
+
+    /// Writes weights and optimiser into the folder of a checkpoint; `source` is the folder of the model.
+    pub(super) fn save_into(&self, dir: &Path, source: &Path) -> Result<()> {
+        self.save_weights_into(dir, source)?;
+        self.updater.save(&dir.join(OPTIMISER_FILE))
+    }
+
+    /// Writes what is trained into a folder that is there.
+    pub(super) fn save_weights_into(&self, dir: &Path, source: &Path) -> Result<()> {
+        let model: &Model = &self.policy.model;
+        match model.adapter() {
+            Some(_) => model.save_adapter_into(dir, source),
+            None => model.save_into(dir, Some(source), FloatFormat::F32),
+        }
+    }
+
+    /// Goes on from the checkpoint in `dir`, which was written after `step` steps.
+    pub(super) fn restore(
+        &mut self,
+        dir: &Path,
+        step: usize,
+        counters: Counters,
+        online: Option<OnlineState>,
+    ) -> Result<()> {
+        let model = &self.policy.model;
+        let weights_file = if model.adapter().is_some() { ADAPTER_FILE } else { MODEL_FILE };
+        restore_weights(model.trained(), &dir.join(weights_file))?;
+        self.updater.restore(&dir.join(OPTIMISER_FILE))?;
+        self.method.restore(online, dir);
+        (self.step, self.counters) = (step, counters);
+        Ok(())
+    }
+}

@@ -1,0 +1,74 @@
+//! From gradients to new weights.
+
+use std::path::Path;
+
+use super::report::UpdateReport;
+use super::schedule::LrSchedule;
+use super::state::Counters;
+use crate::error::{Error, Result};
+use crate::model::Model;
+use crate::optim::{Optimiser, Update};
+
+/// Steps in a row without a finite gradient after which a run gives up.
+const MAX_NON_FINITE: usize = 5;
+
+/// The optimiser of a model, and how fast it goes.
+pub(super) struct Updater {
+    model: Model,
+    optimiser: Optimiser,
+    schedule: LrSchedule,
+}
+
+impl Updater {
+    /// Gradients are cleared: what was added before is not learnt from.
+    pub fn new(model: &Model, optimiser: Optimiser, schedule: LrSchedule) -> Result<Updater> {
+        model.trained().clear_gradients()?;
+        Ok(Updater { model: model.clone(), optimiser, schedule })
+    }
+
+    /// Updates the weights from the gradients, unless they or the loss are not finite; then clears them. `step`: steps done.
+    ///
+    /// # Errors
+    /// [`Error::NonFinite`] after 5 such steps in a row.
+    pub fn update(&mut self, step: usize, loss: f64, counters: &mut Counters) -> Result<UpdateReport> {
+        let learning_rate = self.schedule.at(step);
+        let update = match loss.is_finite() {
+            true => self.optimiser.update(learning_rate)?,
+            false => Update { grad_norm: f32::NAN, finite: false },
+        };
+        self.clear()?;
+        if update.finite && update.grad_norm > 0.0 && learning_rate > 0.0 {
+            counters.updates += 1;
+        }
+        if update.finite {
+            counters.non_finite_in_row = 0;
+        } else {
+            counters.non_finite += 1;
+            counters.non_finite_in_row += 1;
+            if counters.non_finite_in_row >= MAX_NON_FINITE {
+                return Err(Error::NonFinite { count: MAX_NON_FINITE });
+            }
+        }
+        Ok(UpdateReport { grad_norm: update.finite.then_some(update.grad_norm), learning_rate })
+    }
+
+    /// Forgets the gradients.
+    pub fn clear(&self) -> Result<()> {
+        self.model.trained().clear_gradients()
+    }
+
+    /// Whether a run of `steps` steps has one that may change a weight: one that is all warm-up has none, by intention.
+    pub fn learns_within(&self, steps: usize) -> bool {
+        (0..steps).any(|step| self.schedule.at(step) > 0.0)
+    }
+
+    /// Writes the optimiser's state.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        self.optimiser.save(path)
+    }
+
+    /// Reads it.
+    pub fn restore(&mut self, path: &Path) -> Result<()> {
+        self.optimiser.restore(path)
+    }
+}
