@@ -8,7 +8,7 @@ use super::lora::{LoraLayout, LoraTerm, MAX_RANK};
 use super::module_match::{Modules, any, matched, regex};
 
 /// What makes no difference to what an adapter computes, or is read below.
-const KNOWN: [&str; 28] = [
+const KNOWN: [&str; 29] = [
     "alpha_pattern",
     "auto_mapping",
     "base_model_name_or_path",
@@ -29,6 +29,7 @@ const KNOWN: [&str; 28] = [
     "lora_dropout",
     "lora_ga_config",
     "megatron_core",
+    "modules_to_save",
     "peft_type",
     "peft_version",
     "qalora_group_size",
@@ -42,9 +43,8 @@ const KNOWN: [&str; 28] = [
 ];
 
 /// What changes the maths, and is not done here.
-const UNSUPPORTED: [&str; 15] = [
+const UNSUPPORTED: [&str; 14] = [
     "use_dora",
-    "modules_to_save",
     "lora_bias",
     "trainable_token_indices",
     "target_parameters",
@@ -80,6 +80,8 @@ pub(super) struct AdapterConfig {
     alphas: Vec<(Regex, f32)>,
     /// Which model it was made for, as its author called it.
     pub base_model: Option<String>,
+    /// Whether a reward model's head is saved with it.
+    rates: bool,
     /// What training would leave out of the activations that A reads, as its author did.
     pub dropout: f64,
     /// What a user of this adapter should know.
@@ -111,6 +113,18 @@ impl AdapterConfig {
         if let Some(key) = UNSUPPORTED.iter().find(|key| get(key).is_some()) {
             return Err(format!("{key} is set in this adapter, {NOT_SUPPORTED}"));
         }
+        let saved =
+            get("modules_to_save").map(|names| Modules::from_json("modules_to_save", names)).transpose()?;
+        let rates = match saved {
+            None => false,
+            // PEFT's own choice for classifiers is both names.
+            Some(Modules::Named(names))
+                if names.iter().all(|name| ["score", "classifier"].contains(&&**name)) =>
+            {
+                true
+            }
+            Some(_) => return Err(format!("modules_to_save is set in this adapter, {NOT_SUPPORTED}")),
+        };
         initialisation(json.get("init_lora_weights"))?;
         let targets = match json.get("target_modules") {
             // PEFT's own choice for most families; none has another's names.
@@ -138,6 +152,7 @@ impl AdapterConfig {
             layers,
             ranks: pattern(json, "rank_pattern", rank)?,
             alphas: pattern(json, "alpha_pattern", alpha)?,
+            rates,
             base_model: get("base_model_name_or_path").and_then(Value::as_str).map(str::to_owned),
             dropout: get("lora_dropout").and_then(Value::as_f64).unwrap_or_default(),
             warnings,
@@ -164,7 +179,16 @@ impl AdapterConfig {
             let all = architecture.names.targets().join(", ");
             return Err(format!("target_modules matches no module of this model, which has {all}"));
         }
-        Ok(LoraLayout::new(terms, architecture, self.rank_stabilised))
+        let layout = LoraLayout::new(terms, architecture, self.rank_stabilised);
+        match (self.rates, architecture.rates) {
+            (true, false) => {
+                let why = "is a reward model's (modules_to_save has its head): it is for --judge reward, not for a model that \
+                           writes";
+                Err(why.into())
+            }
+            (true, true) => Ok(layout),
+            (false, _) => Ok(layout.without_head()),
+        }
     }
 
     /// Whether a module has a term: PEFT's `check_target_module_exists`.

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::adapter_config::AdapterConfig;
-use super::architecture::{self, Architecture};
+use super::architecture::{self, Architecture, RATING_HEAD};
 use super::companions::Companions;
 use super::lora::{LoraConfig, LoraLayout};
 use super::safetensors_io::TensorFiles;
@@ -132,6 +132,10 @@ impl Model {
             ops::merge_lora(&mut r, &w, a, b, adapter.layout.scale(term));
         }
         Plan::new(self.gpu(), r, &Arena::new(), PlanOptions::default())?.run(&Live::default())?;
+        if adapter.layout.rates() {
+            let head = adapter.weights.get(&adapter.layout.head()).expect("it has one");
+            self.base().upload(RATING_HEAD, &adapter.weights.download(head)?)?;
+        }
         Ok(self.without_adapter())
     }
 
@@ -223,7 +227,22 @@ fn stored_names(
             });
         }
     }
-    let used: BTreeSet<String> = layout.terms().iter().flat_map(|term| layout.tensors(term)).collect();
+    if layout.rates() {
+        let (name, expected) = (layout.head(), [1, architecture.hidden]);
+        match stored.get(&name).and_then(|stored| found.info(stored)).map(|tensor| &tensor.shape) {
+            Some(shape) if *shape == expected => {}
+            Some(shape) => {
+                return Err(format!(
+                    "tensor {name} has shape {shape:?}, this model needs {expected:?}: the adapter was made for another \
+                     model{made_for}, or for more than one label"
+                ));
+            }
+            None => return Err(format!("has no tensor {name}, which {ADAPTER_CONFIG} asks for")),
+        }
+    }
+    let head = layout.rates().then(|| layout.head());
+    let used: BTreeSet<String> =
+        layout.terms().iter().flat_map(|term| layout.tensors(term)).chain(head).collect();
     if let Some((plain, name)) = stored.iter().find(|(plain, _)| !used.contains(*plain)) {
         let names = architecture.names;
         let every = || {

@@ -4,6 +4,9 @@ use super::names::{LayerNorm, Names, Projection};
 use super::rope::Rope;
 use crate::ops::{Activation, LogitTransform, NormKind};
 
+/// The tensor of a reward model's head, whatever its family.
+pub(crate) const RATING_HEAD: &str = "score.weight";
+
 /// A decoder-only transformer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Architecture {
@@ -43,6 +46,8 @@ pub struct Architecture {
     pub logits: LogitTransform,
     /// Whether the output head is the embedding.
     pub tied: bool,
+    /// Whether the head is one row, whose product says how good a text is: a reward model, which predicts no token.
+    pub rates: bool,
 }
 
 /// How rows are normalised.
@@ -328,7 +333,9 @@ impl Architecture {
             }
         }
         norm(&mut out, &names.final_norm(), self.hidden);
-        if !self.tied {
+        if self.rates {
+            out.push(matrix(RATING_HEAD.to_owned(), 1, self.hidden));
+        } else if !self.tied {
             out.push(matrix(names.head(), self.vocab, self.hidden));
         }
         out

@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::adapter_storage::ADAPTER_CONFIG;
 use super::architecture::Architecture;
 use super::families::{FAMILIES, Family, UNSUPPORTED};
 use super::format::FloatFormat;
 use super::settings::Settings;
+use super::storage::INITIALIZER_RANGE;
 use crate::error::{Error, Result};
 use crate::{files, gguf};
 
@@ -84,7 +85,7 @@ impl ModelConfig {
             return Err("is not a model's configuration (it is no object)".into());
         }
         let settings = Settings::new(&json);
-        let family = family(&json)?;
+        let (family, rates) = family(&json)?;
         if settings.get("is_causal") == Some(&Value::Bool(false)) {
             return Err(
                 "is_causal is false: only models whose tokens see none after them are supported".into()
@@ -98,7 +99,11 @@ impl ModelConfig {
             );
         }
         let mut warnings = Vec::new();
-        let architecture = family.describe(&settings, &mut warnings)?;
+        let mut architecture = family.describe(&settings, &mut warnings)?;
+        if rates {
+            check_one_label(&json)?;
+            (architecture.rates, architecture.tied) = (true, false);
+        }
         let weights = architecture.elements();
         if weights > MAX_WEIGHTS {
             return Err(format!(
@@ -122,7 +127,44 @@ impl ModelConfig {
                 warnings.push(format!("config.json has {key}, which training here does not do"));
             }
         }
-        Ok(ModelConfig { name: name.to_owned(), architecture, warnings, raw: json })
+        let name = if rates { family.reward_architecture() } else { name.to_owned() };
+        Ok(ModelConfig { name, architecture, warnings, raw: json })
+    }
+
+    /// The reward model of this decoder, as `AutoModelForSequenceClassification` reads it; `padding` is the token that is
+    /// not part of a text, where the file names none.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a decoder that `transformers` has no such class of.
+    pub(super) fn into_reward(mut self, padding: Option<u32>) -> Result<ModelConfig> {
+        if self.architecture.rates {
+            return Ok(self);
+        }
+        let (family, _) = family(&self.raw).expect("read before");
+        if family.model_type == "granite" {
+            let why = "is a Granite, of which transformers has no AutoModelForSequenceClassification: take another family";
+            return Err(Error::config("model", why));
+        }
+        self.name = family.reward_architecture();
+        (self.architecture.rates, self.architecture.tied) = (true, false);
+        self.raw["architectures"] = json!([self.name]);
+        self.raw["num_labels"] = 1.into();
+        self.raw["id2label"] = json!({"0": "LABEL_0"});
+        self.raw["label2id"] = json!({"LABEL_0": 0});
+        if self.raw["pad_token_id"].as_u64().is_none() {
+            self.raw["pad_token_id"] = padding.into();
+        }
+        Ok(self)
+    }
+
+    /// The standard deviation of new weights.
+    pub(super) fn initializer_range(&self) -> f64 {
+        self.raw.get("initializer_range").and_then(Value::as_f64).unwrap_or(INITIALIZER_RANGE)
+    }
+
+    /// The token that pads a text and is not part of it, as `config.json` says.
+    pub fn padding(&self) -> Option<u32> {
+        self.raw["pad_token_id"].as_u64().and_then(|id| id.try_into().ok())
     }
 
     /// Gives the head a matrix of its own, for the reason `why`, and says so in what is saved.
@@ -149,27 +191,45 @@ impl ModelConfig {
     }
 }
 
-/// The family of a model by `architectures` or else `model_type`.
-fn family(json: &Value) -> Result<&'static Family, String> {
+/// Refuses a classifier of more than one class.
+fn check_one_label(json: &Value) -> Result<(), String> {
+    let named = json["id2label"].as_object().map(|labels| labels.len() as u64);
+    // transformers' own default is two.
+    match named.or(json["num_labels"].as_u64()).unwrap_or(2) {
+        1 => Ok(()),
+        labels => Err(format!("num_labels is {labels}: only classifiers of one label are reward models")),
+    }
+}
+
+/// The family of a model by `architectures` or else `model_type`, and whether it is a reward model.
+fn family(json: &Value) -> Result<(&'static Family, bool), String> {
     let model_type = json["model_type"].as_str();
     let stated = match &json["architectures"] {
         Value::Null => None,
         Value::Array(names) => names.first().and_then(Value::as_str),
         _ => return Err("is not a model's configuration (architectures is no list)".into()),
     };
-    let named = stated.map(|stated| FAMILIES.iter().find(|family| family.architecture == stated));
+    let of_name = |stated: &str| {
+        let families = FAMILIES.iter().flat_map(|family| [(family, false), (family, true)]);
+        let name = |(family, rates): &(&'static Family, bool)| match rates {
+            true => family.reward_architecture(),
+            false => family.architecture.to_owned(),
+        };
+        families.into_iter().find(|found| name(found) == stated)
+    };
+    let named = stated.map(of_name);
     match (named, model_type) {
         // transformers goes by model_type, which may change the maths under the same tensor names.
-        (Some(Some(family)), Some(model_type)) if family.model_type != model_type => {
-            let stated = family.architecture;
+        (Some(Some((family, _))), Some(model_type)) if family.model_type != model_type => {
+            let stated = stated.unwrap_or_default();
             return Err(format!(
                 "architectures says {stated}, model_type says \"{model_type}\": which is it?"
             ));
         }
-        (Some(Some(family)), _) => return Ok(family),
+        (Some(Some(found)), _) => return Ok(found),
         (None, Some(model_type)) => {
             if let Some(family) = FAMILIES.iter().find(|family| family.model_type == model_type) {
-                return Ok(family);
+                return Ok((family, false));
             }
         }
         (Some(None) | None, _) => {}
@@ -186,8 +246,6 @@ fn family(json: &Value) -> Result<&'static Family, String> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
     use crate::files::shared;
     use crate::model::rope::{Rope, RopeScaling};
@@ -288,11 +346,34 @@ mod tests {
     }
 
     #[test]
+    fn a_classifier_of_one_label_is_a_reward_model() {
+        let reward = |labels: Value| {
+            config(json!({
+                "architectures": ["LlamaForSequenceClassification"], "id2label": labels, "tie_word_embeddings": true
+            }))
+        };
+        let one = reward(json!({"0": "LABEL_0"})).unwrap();
+        assert_eq!(
+            (&*one.name, one.architecture.rates, one.architecture.tied),
+            ("LlamaForSequenceClassification", true, false)
+        );
+        let head = one.architecture.weights().pop().unwrap();
+        assert_eq!((&*head.name, head.shape), ("score.weight", vec![1, 64]));
+        for labels in [json!({"0": "a", "1": "b"}), Value::Null] {
+            assert!(reward(labels).unwrap_err().contains("num_labels is 2"));
+        }
+        let made = config(json!({})).unwrap().into_reward(Some(3)).unwrap();
+        assert_eq!(made.architecture, one.architecture);
+        assert_eq!((made.padding(), &made.raw["num_labels"]), (Some(3), &json!(1)));
+        assert_eq!(ModelConfig::from_json(made.raw.clone()).unwrap().architecture, made.architecture);
+    }
+
+    #[test]
     fn a_family_that_contradicts_the_architecture_is_refused() {
         assert_refused(json!({"model_type": "mistral"}), "model_type says \"mistral\"");
         assert_refused(
-            json!({"architectures": ["LlamaForSequenceClassification"]}),
-            "LlamaForSequenceClassification",
+            json!({"architectures": ["LlamaForTokenClassification"]}),
+            "LlamaForTokenClassification",
         );
         config(json!({"model_type": null})).unwrap();
     }

@@ -3,15 +3,17 @@
 
 use std::sync::Arc;
 
-use super::architecture::{self, Block};
+use super::architecture::{self, Block, RATING_HEAD};
 use super::kv_cache::KvCache;
 use super::names::LayerNorm;
 use super::names::Projection::{self, *};
+use super::stream::TargetTensors;
 use super::{Model, ModelState};
 use crate::error::Result;
 use crate::gpu::{Dim, Recorder, Tensor};
 use crate::ops::{
-    self, AttentionShape, Inverse, KeySource, Linear, LogitTransform, Lora, Matrix, Norm, Rotary,
+    self, AttentionShape, Inverse, KeySource, Linear, LogProb, LogitTransform, Lora, Matrix, Norm, Rotary,
+    VOCAB_CHUNK,
 };
 
 /// The rows of a stream in a recording, see [`crate::data::packing::Packed`].
@@ -91,6 +93,50 @@ impl Model {
         Ok(x)
     }
 
+    /// log p of each target and the entropy of its distribution, of the rows that predict them.
+    pub(crate) fn score(
+        &self,
+        r: &mut Recorder,
+        stream: &StreamTensors,
+        targets: &TargetTensors,
+        keys: &Keys,
+        checkpointing: bool,
+    ) -> Result<LogProb> {
+        let rows = self.target_rows(r, stream, targets, keys, checkpointing)?;
+        let head = self.head(r);
+        ops::logprob(r, rows, &head, targets.ids, VOCAB_CHUNK, self.logit_transform())
+    }
+
+    /// How good a reward model finds the text that ends at each target's row, (T, 1).
+    pub(crate) fn rate(
+        &self,
+        r: &mut Recorder,
+        stream: &StreamTensors,
+        targets: &TargetTensors,
+        checkpointing: bool,
+    ) -> Result<Tensor> {
+        let rows = self.target_rows(r, stream, targets, &Keys::Stream, checkpointing)?;
+        let head = match self.adapter().filter(|adapter| adapter.layout.rates()) {
+            Some(adapter) => adapter.weights.bind(r, &adapter.layout.head()),
+            None => self.head(r),
+        };
+        ops::linear(r, rows, &head.into(), None)
+    }
+
+    /// What the head takes of each target's row, (T, C).
+    fn target_rows(
+        &self,
+        r: &mut Recorder,
+        stream: &StreamTensors,
+        targets: &TargetTensors,
+        keys: &Keys,
+        checkpointing: bool,
+    ) -> Result<Tensor> {
+        let hidden = self.hidden(r, stream, keys, checkpointing)?;
+        let picked = ops::gather_rows(r, &hidden.into(), targets.rows, targets.inverse)?;
+        self.final_norm(r, picked)
+    }
+
     /// The final norm of rows of [`Model::hidden`]: (T, C), what the head takes.
     pub(crate) fn final_norm(&self, r: &mut Recorder, hidden: Tensor) -> Result<Tensor> {
         let norm = self.state.norm(r, &self.state.architecture.names.final_norm());
@@ -102,10 +148,14 @@ impl Model {
         self.state.architecture.logits
     }
 
-    /// The output head, (V, C).
+    /// The output head, (V, C), or of a reward model (1, C).
     pub(crate) fn head(&self, r: &mut Recorder) -> Matrix {
         let a = &self.state.architecture;
-        let name = if a.tied { a.names.embedding() } else { a.names.head() };
+        let name = match (a.rates, a.tied) {
+            (true, _) => RATING_HEAD.to_owned(),
+            (false, true) => a.names.embedding(),
+            (false, false) => a.names.head(),
+        };
         self.state.base.bind(r, &name)
     }
 }

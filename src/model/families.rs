@@ -21,6 +21,14 @@ pub struct Family {
 }
 
 impl Family {
+    /// The name that `architectures` gives its reward models.
+    pub(super) fn reward_architecture(&self) -> String {
+        let stem = self.architecture.trim_end_matches("ForCausalLM").trim_end_matches("LMHeadModel");
+        // Its other models see images.
+        let text = if stem == "Gemma3" { "Text" } else { "" };
+        format!("{stem}{text}ForSequenceClassification")
+    }
+
     /// The decoder that these settings describe. What a user should know about them is added to `warnings`.
     pub(super) fn describe(&self, s: &Settings, warnings: &mut Vec<String>) -> Result<Architecture, String> {
         (self.describe)(s, warnings)
@@ -207,6 +215,7 @@ fn like_llama(s: &Settings, names: &'static Names, defaults: Defaults) -> Result
         residual_scale: 1.0,
         logits: LogitTransform::default(),
         tied: s.flag("tie_word_embeddings", defaults.tied)?,
+        rates: false,
     })
 }
 
@@ -440,6 +449,7 @@ fn gpt2(s: &Settings, _: &mut Vec<String>) -> Result<Architecture, String> {
         residual_scale: 1.0,
         logits: LogitTransform::default(),
         tied: s.flag("tie_word_embeddings", true)?,
+        rates: false,
     })
 }
 

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
-use super::architecture::{Architecture, WeightSpec};
+use super::architecture::{Architecture, RATING_HEAD, WeightSpec};
 use super::families::FAMILIES;
 use super::names::{Matrices, Names, Projection};
+use super::storage::{INITIALIZER_RANGE, normal};
 use crate::error::{Error, Result};
 use crate::reference::uniform;
 
@@ -109,6 +110,8 @@ pub struct LoraLayout {
     /// What it calls its modules.
     names: &'static Names,
     rank_stabilised: bool,
+    /// Whether a reward model's head is trained beside the terms, and saved with them.
+    rates: bool,
 }
 
 impl LoraConfig {
@@ -127,10 +130,26 @@ impl LoraConfig {
 }
 
 impl LoraLayout {
-    /// The layout of these terms on a model, scaled by alpha / sqrt(rank) if `rank_stabilised`.
+    /// The layout of these terms on a model, scaled by alpha / sqrt(rank) if `rank_stabilised`; on a reward model with a head
+    /// of its own.
     pub fn new(mut terms: Vec<LoraTerm>, model: &Architecture, rank_stabilised: bool) -> LoraLayout {
         terms.sort_by_key(LoraTerm::place);
-        LoraLayout { terms, layers: model.layers, names: model.names, rank_stabilised }
+        LoraLayout { terms, layers: model.layers, names: model.names, rank_stabilised, rates: model.rates }
+    }
+
+    /// Without a head of its own.
+    pub(super) fn without_head(self) -> LoraLayout {
+        LoraLayout { rates: false, ..self }
+    }
+
+    /// Whether it has a reward model's head.
+    pub fn rates(&self) -> bool {
+        self.rates
+    }
+
+    /// The name of that head, as PEFT saves it.
+    pub fn head(&self) -> String {
+        format!("base_model.model.{RATING_HEAD}")
     }
 
     /// Whether its modules are called as those of this model.
@@ -168,7 +187,7 @@ impl LoraLayout {
         }
     }
 
-    /// The adapter's weights: A and B of every term.
+    /// The adapter's weights: A and B of every term, and the head.
     pub fn weights(&self, architecture: &Architecture) -> Vec<WeightSpec> {
         let specs = |term: &LoraTerm| {
             let (outputs, inputs) = architecture.projection_shape(term.projection);
@@ -178,12 +197,16 @@ impl LoraLayout {
             let b = WeightSpec::new(b, vec![outputs, term.rank]);
             [WeightSpec::new(a, vec![term.rank, inputs]), WeightSpec { stored, ..b }]
         };
-        self.terms.iter().flat_map(specs).collect()
+        let head = self.rates.then(|| WeightSpec::new(self.head(), vec![1, architecture.hidden]));
+        self.terms.iter().flat_map(specs).chain(head).collect()
     }
 
-    /// A starting value as PEFT draws it: A uniform in ±1/sqrt(I), B zero.
+    /// A starting value as PEFT draws it: A uniform in ±1/sqrt(I), B zero; the head as `transformers` does.
     pub fn initial(spec: &WeightSpec, index: usize, seed: u32) -> Vec<f32> {
         let elements: usize = spec.shape.iter().product();
+        if spec.name.ends_with(RATING_HEAD) {
+            return normal(seed, index as u32, INITIALIZER_RANGE, elements);
+        }
         if spec.name.contains("lora_B") {
             return vec![0.0; elements];
         }
@@ -221,7 +244,8 @@ impl LoraLayout {
         };
         json!({
             "peft_type": "LORA",
-            "task_type": "CAUSAL_LM",
+            "task_type": if self.rates { "SEQ_CLS" } else { "CAUSAL_LM" },
+            "modules_to_save": if self.rates { json!(["score"]) } else { Value::Null },
             "base_model_name_or_path": base_model,
             "r": rank,
             "lora_alpha": alpha,

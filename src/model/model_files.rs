@@ -74,6 +74,9 @@ impl ModelFiles {
         let [embedding, head] =
             [self.names.embedding(), self.names.head()].map(|name| self.plain_name(&name));
         let shape = [config.architecture.vocab, config.architecture.hidden];
+        if config.architecture.rates {
+            return Ok(());
+        }
         match (self.files.has(&embedding), self.files.has(&head)) {
             (true, true) if config.architecture.tied => {
                 if self.differ(&embedding, &head, &shape)? {
@@ -110,10 +113,15 @@ impl ModelFiles {
     }
 
     /// Checks by the headers alone that the files hold `specs`, and nothing else but what any model may leave: a copy
-    /// of the embedding as head, and what old files keep of tables and masks.
-    pub fn check(&self, specs: &[WeightSpec], config: &ModelConfig) -> Result<()> {
-        let tied = config.architecture.tied;
-        let used: BTreeSet<String> = specs.iter().map(|spec| self.stored_name(&spec.name, tied)).collect();
+    /// of the embedding as head, the head of a model that is to rate, and what old files keep of tables and masks.
+    pub fn check<'s>(
+        &self,
+        specs: impl Iterator<Item = &'s WeightSpec> + Clone,
+        config: &ModelConfig,
+    ) -> Result<()> {
+        // A model that is to rate may have been tied.
+        let tied = config.architecture.tied || config.architecture.rates;
+        let used: BTreeSet<String> = specs.clone().map(|spec| self.stored_name(&spec.name, tied)).collect();
         let head = self.plain_name(&self.names.head());
         let ignored =
             |name: &str| OF_OLD_FILES.iter().any(|end| name.ends_with(end)) || (tied && name == head);
@@ -128,7 +136,6 @@ impl ModelFiles {
             return Err(Error::file(self.files.path(first), why));
         }
         specs
-            .iter()
             .map(|spec| self.files.stored(spec))
             .try_for_each(|spec| self.files.check(&self.stored_name(&spec.name, tied), &spec.stored_shape()))
     }

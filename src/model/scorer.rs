@@ -9,7 +9,6 @@ use super::{Architecture, Keys, Model};
 use crate::data::packing::{ChoiceTree, Packed, Tree};
 use crate::error::{Error, Result};
 use crate::gpu::{Arena, Dim, Gpu, Plan, PlanOptions, Recorder, Tensor};
-use crate::ops::{self, VOCAB_CHUNK};
 
 /// A forward pass of one model over packed trees, recorded once.
 pub struct Scorer {
@@ -85,11 +84,7 @@ impl Scorer {
         let stream = Stream::new(gpu, model, capacity, false)?;
         let mut r = Recorder::new(gpu);
         let (tokens, targets) = stream.bind(&mut r);
-        let hidden = model.hidden(&mut r, &tokens, &keys, false)?;
-        let picked = ops::gather_rows(&mut r, &hidden.into(), targets.rows, None)?;
-        let normed = model.final_norm(&mut r, picked)?;
-        let head = model.head(&mut r);
-        let scored = ops::logprob(&mut r, normed, &head, targets.ids, VOCAB_CHUNK, model.logit_transform())?;
+        let scored = model.score(&mut r, &tokens, &targets, &keys, false)?;
         r.output(scored.logp);
         r.output(scored.entropy);
         let plan = Plan::new(gpu, r, arena, PlanOptions::default())?;

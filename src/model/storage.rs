@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::Model;
 use super::adapter_storage::{ADAPTER_CONFIG, ADAPTER_FILE};
-use super::architecture::{Stored, WeightSpec};
+use super::architecture::{RATING_HEAD, Stored, WeightSpec};
 use super::companions::Companions;
 use super::config::ModelConfig;
 use super::format::{FloatFormat, FrozenFormat};
@@ -39,6 +39,18 @@ impl FrozenFormat {
     }
 }
 
+/// The standard deviation of new weights, where `config.json` names none.
+pub(super) const INITIALIZER_RANGE: f64 = 0.02;
+
+/// Draws from a normal distribution around 0, of a seed and the place of a weight among others.
+pub(super) fn normal(seed: u32, index: u32, deviation: f64, elements: usize) -> Vec<f32> {
+    let draw = |i: usize| {
+        let [u, v] = [0, 1].map(|j| uniform(seed, index, j, i as u32));
+        (deviation * (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()) as f32
+    };
+    (0..elements).map(draw).collect()
+}
+
 /// Rows read from disk at a time.
 const READ_BYTES: usize = 64 << 20;
 
@@ -51,8 +63,36 @@ impl Model {
     pub fn load(gpu: &Gpu, dir: &Path, train: bool) -> Result<Model> {
         match train {
             false => Model::load_frozen(gpu, dir, None),
-            true => Model::load_into(gpu, dir, |specs| Weights::trained(gpu, specs)),
+            true => Model::load_into(gpu, dir, Role::Writes, |specs| Weights::trained(gpu, specs)),
         }
+    }
+
+    /// Loads a reward model as `AutoModelForSequenceClassification` saves it, frozen, as [`Model::load_frozen`] does.
+    ///
+    /// # Errors
+    /// As [`Model::load`]; [`Error::File`] for a model that writes.
+    pub fn load_reward(gpu: &Gpu, dir: &Path, format: Option<FrozenFormat>) -> Result<Model> {
+        let format = format.map_or_else(|| FrozenFormat::of_model(dir), Ok)?;
+        Model::load_into(gpu, dir, Role::Rates, |specs| Weights::frozen(gpu, specs, format))
+    }
+
+    /// Loads a reward model, or a model that writes, whose head is replaced by a new one that rates, drawn from `seed`:
+    /// frozen in `format`, or `None` ready for full fine-tuning. `padding` as in [`ModelConfig::padding`], where the model
+    /// has none.
+    ///
+    /// # Errors
+    /// As [`Model::load`]; [`Error::Config`] for a family without reward models.
+    pub fn load_into_reward(
+        gpu: &Gpu,
+        dir: &Path,
+        format: Option<FrozenFormat>,
+        padding: Option<u32>,
+        seed: u32,
+    ) -> Result<Model> {
+        Model::load_into(gpu, dir, Role::Becomes { padding, seed }, |specs| match format {
+            Some(format) => Weights::frozen(gpu, specs, format),
+            None => Weights::trained(gpu, specs),
+        })
     }
 
     /// Loads a model folder, frozen, with its matrices rounded to `format`, or as the files have them.
@@ -61,15 +101,17 @@ impl Model {
     /// As [`Model::load`]; [`Error::Config`] for a number that the format has no room for.
     pub fn load_frozen(gpu: &Gpu, dir: &Path, format: Option<FrozenFormat>) -> Result<Model> {
         let format = format.map_or_else(|| FrozenFormat::of_model(dir), Ok)?;
-        Model::load_into(gpu, dir, |specs| Weights::frozen(gpu, specs, format))
+        Model::load_into(gpu, dir, Role::Writes, |specs| Weights::frozen(gpu, specs, format))
     }
 
     fn load_into(
         gpu: &Gpu,
         dir: &Path,
+        role: Role,
         allocate: impl FnOnce(&[WeightSpec]) -> Result<Weights>,
     ) -> Result<Model> {
         let mut config = ModelConfig::load(dir)?;
+        let new_head = role.settle(dir, &mut config)?;
         if dir.join(ADAPTER_CONFIG).exists() {
             let why = format!(
                 "holds a LoRA adapter beside the model, which transformers would put on it: move {ADAPTER_CONFIG} and \
@@ -85,10 +127,19 @@ impl Model {
         found.settle_head(&mut config)?;
         let specs = config.architecture.weights();
         // Before any memory is taken for them.
-        found.check(&specs, &config)?;
+        let in_files = |spec: &&WeightSpec| new_head.is_none() || spec.name != RATING_HEAD;
+        found.check(specs.iter().filter(in_files), &config)?;
         let weights = allocate(&specs)?;
+        // A model that is to rate may have been tied.
+        let tied = config.architecture.tied || new_head.is_some();
         for spec in specs.iter().filter(|_| !gpu.is_measuring()) {
-            let stored = found.stored_name(&spec.name, config.architecture.tied);
+            if let Some(seed) = new_head.filter(|_| spec.name == RATING_HEAD) {
+                let head =
+                    normal(seed, specs.len() as u32, config.initializer_range(), spec.shape.iter().product());
+                weights.upload(&spec.name, &head)?;
+                continue;
+            }
+            let stored = found.stored_name(&spec.name, tied);
             read_into(found.files(), &stored, &weights, &found.files().stored(spec))?;
         }
         Ok(Model::new(gpu, config, weights)?.of_folder(dir))
@@ -103,15 +154,11 @@ impl Model {
             true => Weights::trained(gpu, &specs)?,
             false => Weights::frozen(gpu, &specs, FloatFormat::F32.into())?,
         };
-        let deviation = config.raw.get("initializer_range").and_then(|value| value.as_f64()).unwrap_or(0.02);
+        let deviation = config.initializer_range();
         for (index, spec) in specs.iter().enumerate().filter(|_| !gpu.is_measuring()) {
-            let draw = |i: usize| {
-                let [u, v] = [0, 1].map(|j| uniform(seed, index as u32, j, i as u32));
-                (deviation * (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()) as f32
-            };
             let values: Vec<f32> = match spec.shape.len() {
                 1 => vec![config.architecture.initial(spec); spec.shape[0]],
-                _ => (0..spec.shape.iter().product()).map(draw).collect(),
+                _ => normal(seed, index as u32, deviation, spec.shape.iter().product()),
             };
             weights.upload(&spec.name, &values)?;
         }
@@ -134,6 +181,47 @@ impl Model {
         config.set_dtype(format);
         config.save(dir)?;
         source.map_or(Ok(()), |source| Companions::All.copy(source, dir))
+    }
+}
+
+/// What a model is loaded for.
+#[derive(Clone, Copy)]
+enum Role {
+    /// Predicts tokens.
+    Writes,
+    /// Rates texts.
+    Rates,
+    /// Rates texts from now on: where it has no head for that, with a new one.
+    Becomes { padding: Option<u32>, seed: u32 },
+}
+
+impl Role {
+    /// Refuses what cannot do it; the seed of a new head, where there is to be one.
+    fn settle(self, dir: &Path, config: &mut ModelConfig) -> Result<Option<u32>> {
+        let rates = config.architecture.rates;
+        match (self, rates) {
+            (Role::Writes, false) | (Role::Rates | Role::Becomes { .. }, true) => Ok(None),
+            (Role::Becomes { padding, seed }, false) => {
+                *config = config.clone().into_reward(padding)?;
+                Ok(Some(seed))
+            }
+            (Role::Writes, true) => {
+                let why = format!(
+                    "is a reward model ({}), which rates texts and writes none: give it as --judge reward --judge-model, or \
+                     another model here",
+                    config.name
+                );
+                Err(Error::file(dir, why))
+            }
+            (Role::Rates, false) => {
+                let why = format!(
+                    "is no reward model but a {}: train one of it by oaif reward, or give one whose architecture ends in \
+                     ForSequenceClassification",
+                    config.name
+                );
+                Err(Error::file(dir, why))
+            }
+        }
     }
 }
 

@@ -19,6 +19,7 @@ mod logprob;
 mod matrix;
 mod norm;
 mod optim;
+mod policy_gradient;
 mod preference;
 mod product;
 mod rotary;
@@ -45,6 +46,7 @@ pub use optim::{
     ADAFACTOR_BETA2, Adafactor, AdafactorState, AdamW, INVERSE_BIAS_CORRECTION_1, INVERSE_BIAS_CORRECTION_2,
     LEARNING_RATE, adafactor, adamw, global_norm,
 };
+pub use policy_gradient::{PolicyGradient, PolicyGradientTensors, policy_gradient};
 pub use preference::{PairLoss, PreferenceTensors, preference_loss};
 pub(crate) use product::product;
 pub use rotary::{Rotary, rope_table, rotary};

@@ -6,7 +6,6 @@ use crate::error::{Error, Result};
 use crate::gpu::{Arena, Buffer, Category, Format, Gpu, Plan, PlanOptions, Recorder, Tensor};
 use crate::model::stream::{Capacity, Stream};
 use crate::model::{Keys, Model};
-use crate::ops::{self, VOCAB_CHUNK};
 
 /// The recorded pass.
 pub struct SftStep {
@@ -48,11 +47,7 @@ impl SftStep {
         let mut r = Recorder::training(gpu);
         r.phase("forward");
         let (tokens, targets) = stream.bind(&mut r);
-        let hidden = model.hidden(&mut r, &tokens, &Keys::Stream, checkpointing)?;
-        let picked = ops::gather_rows(&mut r, &hidden.into(), targets.rows, targets.inverse)?;
-        let normed = model.final_norm(&mut r, picked)?;
-        let head = model.head(&mut r);
-        let scored = ops::logprob(&mut r, normed, &head, targets.ids, VOCAB_CHUNK, model.logit_transform())?;
+        let scored = model.score(&mut r, &tokens, &targets, &Keys::Stream, checkpointing)?;
         r.phase("backward");
         let seed = r.bind(&gradient.region(), scored.logp.rows, 1, Format::F32);
         r.backward(&[(scored.logp, seed)])?;

@@ -49,6 +49,7 @@ pub const KERNELS: &[(&str, &str)] = sources!["":
     "multiply_add_ceiling",
     "norm_backward",
     "norm_forward",
+    "policy_gradient",
     "preference_loss",
     "qkv_forward",
     "reduce_slices",

@@ -11,6 +11,7 @@ mod linear;
 mod logprob;
 mod norm;
 mod optim;
+mod policy_gradient;
 mod preference;
 mod rotary;
 mod sampling;

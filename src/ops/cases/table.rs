@@ -2,7 +2,7 @@
 
 use super::{
     Case, activation, add, advance, attention, ceiling, feed_forward, gather, linear, logprob, norm, optim,
-    preference, rotary, sampling, segment, self_attention,
+    policy_gradient, preference, rotary, sampling, segment, self_attention,
 };
 
 /// Every case of every op.
@@ -19,6 +19,7 @@ pub fn all_cases() -> Vec<Case> {
         logprob::cases,
         norm::cases,
         optim::cases,
+        policy_gradient::cases,
         preference::cases,
         rotary::cases,
         sampling::cases,
