@@ -358,8 +358,10 @@ fn offline_preferences_are_learnt() {
             learning_rate: 1e-2,
             ..train_options(&temp.path().join("run"), 20)
         };
-        let options =
-            DpoOptions { loss: PreferenceLoss::parse(loss, Some(0.1), false).unwrap(), append_eos: true };
+        let options = DpoOptions {
+            loss: PreferenceLoss::parse(loss, Some(0.1), false).unwrap().into(),
+            append_eos: true,
+        };
         let policy = Policy::load(&gpu, &fixture("tiny"), &train).unwrap();
         let run = DpoRun::new(policy, &preferences(), &train, &options).unwrap();
         let control = Control { observer: &mut (), interrupted: &AtomicBool::new(false) };
@@ -407,7 +409,7 @@ fn steps_that_are_not_finite_change_nothing_and_five_in_a_row_end_the_run() {
     let other = policy.model.base().get("model.embed_tokens.weight").unwrap().clone();
     let before = policy.model.base().download(&other).unwrap();
     let model = policy.model.clone();
-    let options = DpoOptions { loss: PreferenceLoss::parse("dpo", None, false).unwrap(), append_eos: true };
+    let options = DpoOptions { loss: PreferenceLoss::Dpo { beta: 0.1 }.into(), append_eos: true };
     let run = DpoRun::new(policy, &preferences(), &train, &options).unwrap();
     let control = Control { observer: &mut (), interrupted: &AtomicBool::new(false) };
     let error = run.run(sources(), control).unwrap_err();
@@ -421,7 +423,7 @@ fn a_warm_started_adapter_is_part_of_the_reference() {
     let temp = tempfile::tempdir().unwrap();
     let train =
         TrainOptions { adapter: Some(fixture("tiny_lora")), ..train_options(&temp.path().join("run"), 2) };
-    let options = DpoOptions { loss: PreferenceLoss::parse("dpo", None, false).unwrap(), append_eos: true };
+    let options = DpoOptions { loss: PreferenceLoss::Dpo { beta: 0.1 }.into(), append_eos: true };
     let policy = Policy::load(&gpu, &fixture("tiny"), &train).unwrap();
     let run = DpoRun::new(policy, &preferences(), &train, &options).unwrap();
     let control = Control { observer: &mut (), interrupted: &AtomicBool::new(false) };
@@ -439,7 +441,7 @@ fn a_row_taken_twice_where_epochs_meet_still_fits() {
     let mut rows = preferences()[..3].to_vec();
     rows[0].chosen = Text::Plain(format!(" {}", words[..60].join(" ")));
     let train = TrainOptions { accumulation: 1, ..train_options(&temp.path().join("run"), 12) };
-    let options = DpoOptions { loss: PreferenceLoss::parse("dpo", None, false).unwrap(), append_eos: true };
+    let options = DpoOptions { loss: PreferenceLoss::Dpo { beta: 0.1 }.into(), append_eos: true };
     let policy = Policy::load(&gpu, &fixture("tiny"), &train).unwrap();
     let run = DpoRun::new(policy, &rows, &train, &options).unwrap();
     let control = Control { observer: &mut (), interrupted: &AtomicBool::new(false) };

@@ -55,7 +55,7 @@ pub(super) fn plans(
         sequences: batch * 2,
     };
     let arena = Arena::new();
-    let (trainer, optimiser) = PairTrainer::new(model, reference, train, options.loss, capacity, &arena)?;
+    let (trainer, optimiser) = PairTrainer::new(model, reference, train, &options.loss, capacity, &arena)?;
     let samples = batch * train.accumulation * options.num_samples;
     let generate = GenerateOptions {
         sampling: options.sampling,
@@ -166,7 +166,7 @@ impl AlignRun {
         }
         let total = total_steps(&train, rows.len());
         let identity = RunIdentity::new(Command::Align, &policy, &train, &rows, total)?
-            .with_loss(options.loss)
+            .with_loss(&options.loss)
             .with_feedback(&options, annotator)?;
         let steps = (total, rows.len());
         let mut session =
@@ -264,7 +264,7 @@ impl Feedback<'_> {
         let mut metrics = Map::new();
         let learnt = match pairs.is_empty() {
             true => None,
-            false => Some(self.trainer.learn(&pairs, self.options.loss)?),
+            false => Some(self.trainer.learn(&pairs, &self.options.loss)?),
         };
         match &learnt {
             Some(learnt) => {
@@ -312,7 +312,12 @@ impl Feedback<'_> {
         let label = |choice: &Choice| if self.options.soft_labels { choice.probability } else { 1.0 };
         let pairs = trees.into_iter().zip(reference).zip(&choices);
         Ok(pairs
-            .map(|((tree, reference), (_, choice))| LabelledPair { tree, reference, label: label(choice) })
+            .map(|((tree, reference), (_, choice))| LabelledPair {
+                tree,
+                reference,
+                label: label(choice),
+                by_reference: [false; 2],
+            })
             .collect())
     }
 }

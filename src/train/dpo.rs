@@ -19,7 +19,7 @@ use crate::error::Result;
 use crate::gpu::Arena;
 use crate::model::Model;
 use crate::optim::Optimiser;
-use crate::preference::PreferenceLoss;
+use crate::preference::Objective;
 
 /// What these rows need of the device.
 pub(super) fn plans(
@@ -30,7 +30,7 @@ pub(super) fn plans(
     options: &DpoOptions,
 ) -> Result<(PairTrainer, Optimiser)> {
     let capacity = rows.largest_batch(train.batch_size);
-    PairTrainer::new(model, reference, train, options.loss, capacity, &Arena::new())
+    PairTrainer::new(model, reference, train, &options.loss, capacity, &Arena::new())
 }
 
 /// A run that is ready to begin: plans recorded, memory taken.
@@ -88,12 +88,12 @@ impl DpoRun {
         let DpoRun { policy, train, options, rows, trainer, optimiser } = self;
         let identity = RunIdentity::new(Command::Dpo, &policy, &train, &rows, total)?
             .with_completions(options.append_eos)
-            .with_loss(options.loss);
+            .with_loss(&options.loss);
         let steps = (total, rows.len());
         let mut session =
             Session::begin(&policy.model, optimiser, &train, sources, identity, steps, control)?;
         session.warn_of_rows(&rows)?;
-        let done = learn(&policy, &rows, &trainer, options.loss, &mut session);
+        let done = learn(&policy, &rows, &trainer, &options.loss, &mut session);
         session.end(done)
     }
 }
@@ -103,7 +103,7 @@ fn learn(
     policy: &Policy,
     rows: &EncodedRows,
     trainer: &PairTrainer,
-    loss: PreferenceLoss,
+    loss: &Objective,
     session: &mut Session<'_>,
 ) -> Result<()> {
     // Reference log-probabilities are computed once a pair and kept.
@@ -122,7 +122,7 @@ fn learn(
         let reference_ms = milliseconds(started);
         let pair = |row: &usize| {
             let reference = known[*row].expect("computed above");
-            Ok(LabelledPair { tree: rows.tree(*row)?, reference, label: 1.0 })
+            Ok(LabelledPair { tree: rows.tree(*row)?, reference, label: 1.0, by_reference: [false; 2] })
         };
         let pairs = drawn.iter().map(pair).collect::<Result<Vec<LabelledPair>>>()?;
         let learnt = trainer.learn(&pairs, loss)?;
