@@ -4,7 +4,7 @@
 //   with LAST also   ->   logp (T)  entropy (T)  lse (T)  =
 //   with SQUARES also   ->   log_sum_squares (T)  = or (LATER) updated: q = Σ exp(2 (z - m)), after the LAST chunk log Σ p²
 // state: m = max z,  s = Σ exp(z - m),  u = Σ exp(z - m) (z - m),  z[target]
-// lse = m + ln s,  logp = z[target] - lse,  entropy = ln s - u / s,  log Σ p² = ln q - 2 ln s
+// lse = m + ln s,  logp = z[target] - lse,  entropy = ln s - u / s,  log Σ p² = ln (q / s²)
 // cols: columns of logits used here: tokens from `first` on
 // stride: columns of logits in all
 //#include logits
@@ -108,7 +108,7 @@ fn main(workgroup: Workgroup, @builtin(local_invocation_index) lane: u32) {
     logp[row] = now.w - now.x - log_sum;
     entropy[row] = log_sum - now.z / now.y;
 //#if SQUARES
-    log_sum_squares[row] = log(squares) - 2.0 * log_sum;
+    log_sum_squares[row] = log(squares / (now.y * now.y));
 //#end
 //#end
 }

@@ -13,7 +13,7 @@ use oaif::annotate::{Annotator, Judgement};
 use oaif::data::rows::{Completion, Pair, Prompt, Text};
 use oaif::gpu::{Gpu, GpuOptions};
 use oaif::model::{LoraConfig, LoraTargets};
-use oaif::preference::PreferenceLoss;
+use oaif::preference::{LOSS_NAMES, LossOptions, Objective, PreferenceLoss};
 use oaif::train::run_dir::Resume;
 use oaif::train::{
     AlignOptions, AlignRun, Control, DpoOptions, DpoRun, Observer, Policy, SftRun, Sources, StepEvent,
@@ -372,6 +372,40 @@ fn offline_preferences_are_learnt() {
         assert!(margin.abs() < 1e-4, "starts at the reference, not at {margin}");
         assert!(metrics[19]["rewards/accuracies"].as_f64().unwrap() == 1.0, "{loss}: {}", metrics[19]);
         assert!(metrics[19]["loss"].as_f64().unwrap() < metrics[0]["loss"].as_f64().unwrap());
+    }
+}
+
+#[test]
+fn every_loss_is_learnt_from() {
+    let Some(gpu) = gpu() else { return };
+    let plain = |loss: &str| LossOptions { loss: loss.into(), ..LossOptions::default() };
+    let pairs = |loss: &str| LossOptions { beta: Some(0.1), ..plain(loss) };
+    let mut all: Vec<LossOptions> =
+        LOSS_NAMES.into_iter().filter(|name| !["xpo", "sft"].contains(name)).map(pairs).collect();
+    all.push(plain("sft"));
+    all.push(LossOptions { ld_alpha: Some(0.3), rpo_alpha: Some(0.5), ..pairs("dpo") });
+    all.push(LossOptions { use_weighting: true, label_smoothing: Some(0.1), ..pairs("dpo,sft") });
+    for options in all {
+        let objective = Objective::parse(&options).unwrap();
+        let temp = tempfile::tempdir().unwrap();
+        // Of eight pairs, in micro-batches of at most two.
+        let train = TrainOptions {
+            lora: Some(lora()),
+            learning_rate: 1e-2,
+            ..train_options(&temp.path().join("run"), 12)
+        };
+        let needs_reference = objective.needs_reference();
+        let policy = Policy::load(&gpu, &fixture("tiny"), &train).unwrap();
+        let dpo = DpoOptions { loss: objective, append_eos: true };
+        let run = DpoRun::new(policy, &preferences(), &train, &dpo).unwrap();
+        let control = Control { observer: &mut (), interrupted: &AtomicBool::new(false) };
+        run.run(sources(), control).unwrap();
+        let metrics = rows(&temp.path().join("run/metrics.jsonl"));
+        let number = |step: usize, key: &str| metrics[step][key].as_f64().unwrap();
+        if needs_reference {
+            assert!(number(0, "rewards/margins").abs() < 1e-4, "{options:?} starts at the reference");
+        }
+        assert!(number(11, "loss") < number(0, "loss"), "{options:?}: {} {}", metrics[0], metrics[11]);
     }
 }
 
