@@ -50,7 +50,8 @@ fn main() -> oaif::Result<()> {
         .map(|(tree, scores)| LabelledPair {
             tree: tree.clone(),
             reference: [scores[0].logp() as f32, scores[1].logp() as f32],
-            label: 1.0, // certain that the first one is better
+            label: 1.0,               // certain that the first one is better
+            by_reference: [false; 2], // drawn by no model
         })
         .collect();
 

@@ -245,7 +245,7 @@ impl World {
             let posts: Vec<String> =
                 prompts[first..first + drawn].iter().map(|row| row.prompt.transcript()).collect();
             let pairs = offline_pairs(&policy, &posts, judge.as_mut(), seed)?;
-            let options = DpoOptions { loss, append_eos: true };
+            let options = DpoOptions { loss: loss.into(), append_eos: true };
             DpoRun::new(policy, &pairs, &train, &options)?.run(sources, control)?;
         }
 

@@ -2,8 +2,9 @@
 // (WIDE) a workgroup a row.
 //   logits (T, stride): x  targets (T)   ->   state (T, 4)  = or (LATER) updated
 //   with LAST also   ->   logp (T)  entropy (T)  lse (T)  =
+//   with SQUARES also   ->   log_sum_squares (T)  = or (LATER) updated: q = Σ exp(2 (z - m)), after the LAST chunk log Σ p²
 // state: m = max z,  s = Σ exp(z - m),  u = Σ exp(z - m) (z - m),  z[target]
-// lse = m + ln s,  logp = z[target] - lse,  entropy = ln s - u / s
+// lse = m + ln s,  logp = z[target] - lse,  entropy = ln s - u / s,  log Σ p² = ln (q / s²)
 // cols: columns of logits used here: tokens from `first` on
 // stride: columns of logits in all
 //#include logits
@@ -11,6 +12,9 @@
 //#if WIDE
 var<workgroup> largest: array<f32, 64>;
 var<workgroup> sums: array<vec2<f32>, 64>;
+//#if SQUARES
+var<workgroup> square_sums: array<f32, 64>;
+//#end
 //#end
 
 @compute @workgroup_size(64)
@@ -37,20 +41,38 @@ fn main(workgroup: Workgroup, @builtin(local_invocation_index) lane: u32) {
 //#end
     var s = vec4<f32>();
     var u = vec4<f32>();
+//#if SQUARES
+    var q = vec4<f32>();
+//#end
     for (var v = first; v < params.cols; v += stride) {
         let below = logits_of(load_logits(at, v, params.cols)) - m;
         let weights = select(vec4<f32>(), exp(below), columns_below(v, params.cols));
         s += weights;
         u += weights * below;
+//#if SQUARES
+        q += weights * weights;
+//#end
     }
     var sum = vec2(dot(s, vec4(1.0)), dot(u, vec4(1.0)));
+//#if SQUARES
+    var squares = dot(q, vec4(1.0));
+//#end
 //#if WIDE
     sums[lane] = sum;
+//#if SQUARES
+    square_sums[lane] = squares;
+//#end
     workgroupBarrier();
     sum = vec2(0.0);
     for (var i = 0u; i < 64u; i++) {
         sum += sums[i];
     }
+//#if SQUARES
+    squares = 0.0;
+    for (var i = 0u; i < 64u; i++) {
+        squares += square_sums[i];
+    }
+//#end
 //#end
     if (group >= step.end || row >= rows || (wide && lane > 0u)) {
         return;
@@ -72,12 +94,21 @@ fn main(workgroup: Workgroup, @builtin(local_invocation_index) lane: u32) {
         by_old * (old.z + (old.x - top) * old.y) + by_new * (now.z + (m - top) * now.y),
         max(old.w, now.w),
     );
+//#if SQUARES
+    squares = by_old * by_old * log_sum_squares[row] + by_new * by_new * squares;
+//#end
 //#end
     state[row] = now;
+//#if SQUARES
+    log_sum_squares[row] = squares;
+//#end
 //#if LAST
     let log_sum = log(now.y);
     lse[row] = now.x + log_sum;
     logp[row] = now.w - now.x - log_sum;
     entropy[row] = log_sum - now.z / now.y;
+//#if SQUARES
+    log_sum_squares[row] = log(squares / (now.y * now.y));
+//#end
 //#end
 }

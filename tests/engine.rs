@@ -43,6 +43,7 @@ fn pairs() -> Vec<LabelledPair> {
         tree: Tree { prompt: ids(&p["prompt"]), responses: vec![ids(&p["chosen"]), ids(&p["rejected"])] },
         reference: [number(&p["ref_chosen"]), number(&p["ref_rejected"])],
         label: 1.0,
+        by_reference: [false; 2],
     };
     file["pairs"].as_array().unwrap().iter().map(pair).collect()
 }
@@ -103,6 +104,29 @@ fn case_bits(options: GpuOptions) -> (Vec<(String, Vec<u32>)>, u64) {
         (format!("{} {}", case.kernel, case.shape), words)
     };
     (all_cases().into_iter().map(run).collect(), gpu.counts().submits - before)
+}
+
+#[test]
+fn a_pair_is_refused_that_its_loss_cannot_learn_from() {
+    let Some(gpu) = gpu() else { return };
+    let model = tiny(&gpu, true);
+    let pair = |label: f32, by_reference: [bool; 2]| LabelledPair {
+        tree: Tree { prompt: vec![1, 5], responses: vec![vec![7, 2], vec![9, 8, 2]] },
+        reference: [-8.0, -9.0],
+        label,
+        by_reference,
+    };
+    let run = |loss: PreferenceLoss, pair: LabelledPair| {
+        let capacity = Capacity::of(std::slice::from_ref(&pair.tree));
+        let step = PairStep::new(&gpu, &model, loss, capacity, false, &Arena::new()).unwrap();
+        step.run(&[pair], 1.0).map(|(results, _)| results[0].loss).map_err(|e| e.to_string())
+    };
+    let xpo = PreferenceLoss::Xpo { beta: 0.1, alpha: 0.01 };
+    assert!(run(xpo, pair(1.0, [false; 2])).unwrap_err().contains("pair 0 needs one response"));
+    assert_ne!(run(xpo, pair(1.0, [true, false])), run(xpo, pair(1.0, [false, true])));
+    let aot = PreferenceLoss::Aot { beta: 0.1 };
+    assert!(run(aot, pair(0.9, [false; 2])).unwrap_err().contains("soft-labels"));
+    run(aot, pair(1.0, [false; 2])).unwrap();
 }
 
 #[test]

@@ -15,7 +15,7 @@ use oaif::annotate::{Annotator, Judgement};
 use oaif::data::rows::{Completion, Pair, Prompt, Text};
 use oaif::gpu::{Gpu, GpuOptions};
 use oaif::model::{LoraConfig, LoraTargets};
-use oaif::preference::PreferenceLoss;
+use oaif::preference::{LOSS_NAMES, LossOptions, Objective, PreferenceLoss};
 use oaif::train::run_dir::Resume;
 use oaif::train::{
     AlignOptions, AlignRun, Control, DpoOptions, DpoRun, Observer, Policy, SftRun, Sources, StepReport,
@@ -500,8 +500,10 @@ fn offline_preferences_are_learnt() {
             learning_rate: 1e-2,
             ..train_options(&temp.path().join("run"), 20)
         };
-        let options =
-            DpoOptions { loss: PreferenceLoss::parse(loss, Some(0.1), false).unwrap(), append_eos: true };
+        let options = DpoOptions {
+            loss: PreferenceLoss::parse(loss, Some(0.1), false).unwrap().into(),
+            append_eos: true,
+        };
         let policy = Policy::load(&gpu, &fixture("tiny"), &train).unwrap();
         let run = DpoRun::new(policy, &preferences(), &train, &options).unwrap();
         let control = Control { observer: &mut (), interrupted: &AtomicBool::new(false) };
@@ -512,6 +514,40 @@ fn offline_preferences_are_learnt() {
         assert!(margin.abs() < 1e-4, "starts at the reference, not at {margin}");
         assert!(metrics[19]["rewards/accuracies"].as_f64().unwrap() == 1.0, "{loss}: {}", metrics[19]);
         assert!(metrics[19]["loss"].as_f64().unwrap() < metrics[0]["loss"].as_f64().unwrap());
+    }
+}
+
+#[test]
+fn every_loss_is_learnt_from() {
+    let Some(gpu) = gpu() else { return };
+    let plain = |loss: &str| LossOptions { loss: loss.into(), ..LossOptions::default() };
+    let pairs = |loss: &str| LossOptions { beta: Some(0.1), ..plain(loss) };
+    let mut all: Vec<LossOptions> =
+        LOSS_NAMES.into_iter().filter(|name| !["xpo", "sft"].contains(name)).map(pairs).collect();
+    all.push(plain("sft"));
+    all.push(LossOptions { ld_alpha: Some(0.3), rpo_alpha: Some(0.5), ..pairs("dpo") });
+    all.push(LossOptions { use_weighting: true, label_smoothing: Some(0.1), ..pairs("dpo,sft") });
+    for options in all {
+        let objective = Objective::parse(&options).unwrap();
+        let temp = tempfile::tempdir().unwrap();
+        // Of eight pairs, in micro-batches of at most two.
+        let train = TrainOptions {
+            lora: Some(lora()),
+            learning_rate: 1e-2,
+            ..train_options(&temp.path().join("run"), 12)
+        };
+        let needs_reference = objective.needs_reference();
+        let policy = Policy::load(&gpu, &fixture("tiny"), &train).unwrap();
+        let dpo = DpoOptions { loss: objective, append_eos: true };
+        let run = DpoRun::new(policy, &preferences(), &train, &dpo).unwrap();
+        let control = Control { observer: &mut (), interrupted: &AtomicBool::new(false) };
+        run.run(sources(), control).unwrap();
+        let metrics = rows(&temp.path().join("run/metrics.jsonl"));
+        let number = |step: usize, key: &str| metrics[step][key].as_f64().unwrap();
+        if needs_reference {
+            assert!(number(0, "rewards/margins").abs() < 1e-4, "{options:?} starts at the reference");
+        }
+        assert!(number(11, "loss") < number(0, "loss"), "{options:?}: {} {}", metrics[0], metrics[11]);
     }
 }
 
@@ -549,7 +585,7 @@ fn steps_that_are_not_finite_change_nothing_and_five_in_a_row_end_the_run() {
     let other = policy.model.base().get("model.embed_tokens.weight").unwrap().clone();
     let before = policy.model.base().download(&other).unwrap();
     let model = policy.model.clone();
-    let options = DpoOptions { loss: PreferenceLoss::parse("dpo", None, false).unwrap(), append_eos: true };
+    let options = DpoOptions { loss: PreferenceLoss::Dpo { beta: 0.1 }.into(), append_eos: true };
     let run = DpoRun::new(policy, &preferences(), &train, &options).unwrap();
     let control = Control { observer: &mut (), interrupted: &AtomicBool::new(false) };
     let error = run.run(sources(), control).unwrap_err();
@@ -563,7 +599,7 @@ fn a_warm_started_adapter_is_part_of_the_reference() {
     let temp = tempfile::tempdir().unwrap();
     let train =
         TrainOptions { adapter: Some(fixture("tiny_lora")), ..train_options(&temp.path().join("run"), 2) };
-    let options = DpoOptions { loss: PreferenceLoss::parse("dpo", None, false).unwrap(), append_eos: true };
+    let options = DpoOptions { loss: PreferenceLoss::Dpo { beta: 0.1 }.into(), append_eos: true };
     let policy = Policy::load(&gpu, &fixture("tiny"), &train).unwrap();
     let run = DpoRun::new(policy, &preferences(), &train, &options).unwrap();
     let control = Control { observer: &mut (), interrupted: &AtomicBool::new(false) };
@@ -581,7 +617,7 @@ fn a_row_taken_twice_where_epochs_meet_still_fits() {
     let mut rows = preferences()[..3].to_vec();
     rows[0].chosen = Text::Plain(format!(" {}", words[..60].join(" ")));
     let train = TrainOptions { accumulation: 1, ..train_options(&temp.path().join("run"), 12) };
-    let options = DpoOptions { loss: PreferenceLoss::parse("dpo", None, false).unwrap(), append_eos: true };
+    let options = DpoOptions { loss: PreferenceLoss::Dpo { beta: 0.1 }.into(), append_eos: true };
     let policy = Policy::load(&gpu, &fixture("tiny"), &train).unwrap();
     let run = DpoRun::new(policy, &rows, &train, &options).unwrap();
     let control = Control { observer: &mut (), interrupted: &AtomicBool::new(false) };

@@ -12,7 +12,7 @@ use oaif::gpu::{Arena, Gpu, GpuOptions};
 use oaif::model::stream::Capacity;
 use oaif::model::{Adapter, FloatFormat, LoraLayout, Model, Scorer, Weights};
 use oaif::optim::{Optimiser, OptimiserKind};
-use oaif::preference::PreferenceLoss;
+use oaif::preference::{Objective, PreferenceLoss};
 use oaif::train::pair_step::{LabelledPair, PairStep};
 use oaif::train::sft_step::SftStep;
 use serde_json::Value;
@@ -137,12 +137,13 @@ fn check_gradients(
     gpu: &Gpu,
     model: &Model,
     pairs: &[LabelledPair],
-    loss: PreferenceLoss,
+    loss: impl Into<Objective>,
     file: &str,
     want: f64,
 ) {
+    let loss = loss.into();
     for checkpointing in [false, true] {
-        let step = PairStep::new(gpu, model, loss, capacity(pairs), checkpointing, &Arena::new()).unwrap();
+        let step = PairStep::new(gpu, model, &loss, capacity(pairs), checkpointing, &Arena::new()).unwrap();
         model.trained().clear_gradients().unwrap();
         let (results, _) = step.run(pairs, 1.0 / pairs.len() as f32).unwrap();
         let got = results.iter().map(|r| r.loss as f64).sum::<f64>() / pairs.len() as f64;
@@ -210,6 +211,41 @@ fn soft_labels_and_token_averages_give_the_losses_of_pytorch() {
     for (result, want) in results.iter().zip(averaged["per_pair"].as_array().unwrap()) {
         let want = want.as_f64().unwrap();
         assert!((result.loss as f64 - want).abs() < 1e-4 * want.max(1.0), "{} {want}", result.loss);
+    }
+}
+
+#[test]
+fn weighted_tokens_and_pairs_give_the_losses_and_gradients_of_pytorch() {
+    let Some(gpu) = gpu() else { return };
+    let model = Model::load(&gpu, &fixture("tiny"), true).unwrap();
+    let (pairs, known) = (pairs(&json("pairs_tiny.json")), json("weighted_tiny.json"));
+    let number = |value: &Value| value.as_f64().unwrap();
+    let weights = &known["loss_weights"];
+    let objective = Objective {
+        losses: vec![
+            (PreferenceLoss::Dpo { beta: number(&known["beta"]) as f32 }, number(&weights[0]) as f32),
+            (PreferenceLoss::Sft, number(&weights[1]) as f32),
+        ],
+        label_smoothing: 0.0,
+        use_weighting: true,
+        ld_alpha: Some(number(&known["ld_alpha"]) as f32),
+        rpo_alpha: None,
+    };
+    check_gradients(
+        &gpu,
+        &model,
+        &pairs,
+        &objective,
+        "grads_tiny_weighted.safetensors",
+        number(&known["loss"]),
+    );
+    let step = PairStep::new(&gpu, &model, &objective, capacity(&pairs), false, &Arena::new()).unwrap();
+    let (results, _) = step.run(&pairs, 0.25).unwrap();
+    for (p, result) in results.iter().enumerate() {
+        let near = |got: f32, want: f64| (got as f64 - want).abs() < 1e-4 * want.abs().max(1.0);
+        assert!(near(result.loss, number(&known["per_pair"][p])), "{p}: {}", result.loss);
+        assert!(near(result.logp_chosen, number(&known["logps"][2 * p])), "{p}: {}", result.logp_chosen);
+        assert!(near(result.logp_rejected, number(&known["logps"][2 * p + 1])), "{p}");
     }
 }
 

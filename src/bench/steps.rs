@@ -134,7 +134,8 @@ impl Subject {
     }
 
     fn pairs(&self, count: usize, prompt: usize, response: usize) -> Vec<LabelledPair> {
-        let pair = |tree| LabelledPair { tree, reference: [-100.0, -101.0], label: 1.0 };
+        let pair =
+            |tree| LabelledPair { tree, reference: [-100.0, -101.0], label: 1.0, by_reference: [false; 2] };
         self.trees(count, prompt, 2, response).into_iter().map(pair).collect()
     }
 

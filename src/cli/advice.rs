@@ -90,6 +90,7 @@ fn advised(flags: &[&str], has: impl Fn(&str) -> bool) -> Option<String> {
 mod tests {
     use super::*;
     use crate::cli::args;
+    use crate::preference::LossOptions;
 
     fn told(error: Error, command: &str) -> String {
         let all = args::command();
@@ -204,7 +205,10 @@ mod tests {
             "sweep",
             "tier",
             "weight-decay",
-        ] {
+        ]
+        .into_iter()
+        .chain(LossOptions::NAMES.map(|(name, _)| name).into_iter().filter(|name| *name != "xpo-alpha"))
+        {
             let told = |command| sentence(Error::config(option, "is odd"), Some(command));
             let flag = format!("--{option}: is odd");
             assert!(all.get_subcommands().any(|command| told(command) == flag), "{option}");

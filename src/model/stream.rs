@@ -140,6 +140,8 @@ pub(crate) mod extent {
     pub const PREAMBLE: u8 = 5;
     /// Different positions.
     pub const POSITIONS: u8 = 6;
+    /// Parts of sequences.
+    pub const PARTS: u8 = 7;
 }
 
 /// Keys that a row sees on average.

@@ -16,6 +16,8 @@ pub struct LogProb {
     pub entropy: Tensor,
     /// Log-sum-exp of each row's logits (T, 1).
     pub lse: Tensor,
+    /// log Σ p² over each row's distribution (T, 1), of [`logprob_with_squares`].
+    pub log_sum_squares: Option<Tensor>,
 }
 
 /// Tokens of the vocabulary whose logits are held at a time.
@@ -41,6 +43,34 @@ pub fn logprob(
     chunk: usize,
     transform: LogitTransform,
 ) -> Result<LogProb> {
+    record(r, h, w, targets, chunk, transform, false)
+}
+
+/// [`logprob`] that also gives the log of the sum of the squared probabilities: what a token drawn from the distribution
+/// has as its probability on average.
+///
+/// # Errors
+/// As [`logprob`].
+pub fn logprob_with_squares(
+    r: &mut Recorder,
+    h: Tensor,
+    w: &Matrix,
+    targets: Tensor,
+    chunk: usize,
+    transform: LogitTransform,
+) -> Result<LogProb> {
+    record(r, h, w, targets, chunk, transform, true)
+}
+
+fn record(
+    r: &mut Recorder,
+    h: Tensor,
+    w: &Matrix,
+    targets: Tensor,
+    chunk: usize,
+    transform: LogitTransform,
+    squares: bool,
+) -> Result<LogProb> {
     transform.check()?;
     assert_eq!(h.cols, w.cols, "logprob: h (T, {}) and w (V, {})", h.cols, w.cols);
     assert_eq!((h.rows, 1), (targets.rows, targets.cols), "logprob: targets");
@@ -48,14 +78,15 @@ pub fn logprob(
     let logits = r.tensor("logits", h.rows, width);
     let state = r.tensor("logprob state", h.rows, 4);
     let [logp, entropy, lse] = ["logp", "entropy", "lse"].map(|name| r.tensor(name, h.rows, 1));
-    let out = LogProb { logp, entropy, lse };
+    let log_sum_squares = squares.then(|| r.tensor("log sum of squares", h.rows, 1));
+    let out = LogProb { logp, entropy, lse, log_sum_squares };
     let chunks = w.chunks(chunk);
     for (i, rows) in chunks.iter().enumerate() {
         launch_forward(r, Product::new(h, *rows, logits));
-        let last = (i + 1 == chunks.len()).then_some(out);
-        fold(r, logits, transform, targets, rows, state, last);
+        fold(r, logits, transform, targets, rows, state, out, i + 1 == chunks.len());
     }
-    r.rule(&[logits, state, logp, entropy, lse], move |r| {
+    let written = [logits, state, logp, entropy, lse].into_iter().chain(log_sum_squares);
+    r.rule(&written.collect::<Vec<_>>(), move |r| {
         let Some(dlogp) = r.gradient(logp) else { return Ok(()) };
         let dlogits = r.tensor("d logits", h.rows, width);
         let mut dw = None;
@@ -85,6 +116,8 @@ constants! {
         /// Whether there are chunks before this one.
         later: bool,
         last: bool,
+        /// Whether the sum of the squared probabilities is wanted.
+        squares: bool,
     }
 }
 
@@ -106,6 +139,7 @@ fn fours(logits: Tensor, tokens: &MatrixRows) -> bool {
 }
 
 /// Folds the logits of the tokens `rows` into `state`, and after the last of them writes the results.
+#[allow(clippy::too_many_arguments, reason = "one more than seven, each of its own")]
 fn fold(
     r: &mut Recorder,
     logits: Tensor,
@@ -113,7 +147,8 @@ fn fold(
     targets: Tensor,
     rows: &MatrixRows,
     state: Tensor,
-    last: Option<LogProb>,
+    out: LogProb,
+    last: bool,
 ) {
     let wide_from = match r.tuning().kind() {
         DeviceKind::Gpu => WIDE_FROM,
@@ -121,12 +156,14 @@ fn fold(
     };
     let wide = rows.rows >= wide_from;
     let mut constants = transform.constants();
-    constants.extend(LogprobForward { wide, later: rows.first > 0, last: last.is_some() }.list());
+    let squares = out.log_sum_squares.is_some();
+    constants.extend(LogprobForward { wide, later: rows.first > 0, last, squares }.list());
     let logits_arg = read("logits", logits).rows(fours(logits, rows));
     let mut args = vec![logits_arg, read("targets", targets), write("state", state).vec4()];
-    args.extend(
-        last.iter().flat_map(|l| [write("logp", l.logp), write("entropy", l.entropy), write("lse", l.lse)]),
-    );
+    if last {
+        args.extend([write("logp", out.logp), write("entropy", out.entropy), write("lse", out.lse)]);
+    }
+    args.extend(out.log_sum_squares.map(|sums| write("log_sum_squares", sums)));
     r.launch(Launch {
         kernel: "logprob_forward",
         constants,

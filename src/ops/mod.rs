@@ -39,7 +39,7 @@ pub use feed_forward::{FeedForward, feed_forward};
 pub use gather::{Inverse, embedding, gather_rows, position_embedding};
 pub use linear::{Linear, Lora, linear, merge_lora};
 pub use logits::LogitTransform;
-pub use logprob::{LogProb, VOCAB_CHUNK, logprob};
+pub use logprob::{LogProb, VOCAB_CHUNK, logprob, logprob_with_squares};
 pub use matrix::{Matrix, MatrixRows};
 pub use norm::{Norm, NormKind, head_norm, norm};
 pub use optim::{
@@ -47,7 +47,7 @@ pub use optim::{
     LEARNING_RATE, adafactor, adamw, global_norm,
 };
 pub use policy_gradient::{PolicyGradient, PolicyGradientTensors, policy_gradient};
-pub use preference::{PairLoss, PreferenceTensors, preference_loss};
+pub use preference::{PairInputs, PairLoss, PairTerm, PreferenceTensors, preference_loss};
 pub(crate) use product::product;
 pub use rotary::{Rotary, rope_table, rotary};
 pub use sampling::{SamplingParams, sample};

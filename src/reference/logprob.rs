@@ -41,9 +41,12 @@ pub struct Logprob {
     pub lse: Vec<f64>,
     /// Entropy of each row's distribution (T), in nats.
     pub entropy: Vec<f64>,
+    /// log Σ p² over each row's distribution (T).
+    pub log_sum_squares: Vec<f64>,
 }
 
-/// With logits z = transform(h Wᵀ): lse = ln Σ_v exp z_v, logp = z_target - lse, entropy = lse - Σ_v p_v z_v.
+/// With logits z = transform(h Wᵀ): lse = ln Σ_v exp z_v, logp = z_target - lse, entropy = lse - Σ_v p_v z_v,
+/// log_sum_squares = ln Σ_v p_v².
 /// h (T, C), w (V, C), targets (T) -> [`Logprob`].
 pub fn logprob_forward(
     h: &[f64],
@@ -54,7 +57,7 @@ pub fn logprob_forward(
 ) -> Logprob {
     let (t, v) = (targets.len(), w.len() / c);
     let logits: Vec<f64> = linear_forward(h, w, t, c, v).iter().map(|x| transform.apply(*x)).collect();
-    let mut result = Logprob { logp: vec![], lse: vec![], entropy: vec![] };
+    let mut result = Logprob { logp: vec![], lse: vec![], entropy: vec![], log_sum_squares: vec![] };
     for (at, &target) in targets.iter().enumerate() {
         let logits = &logits[row(at, v)];
         let largest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -62,6 +65,7 @@ pub fn logprob_forward(
         result.logp.push(logits[target as usize] - lse);
         result.lse.push(lse);
         result.entropy.push(logits.iter().map(|z| (z - lse).exp() * (lse - z)).sum());
+        result.log_sum_squares.push(logits.iter().map(|z| (2.0 * (z - lse)).exp()).sum::<f64>().ln());
     }
     result
 }
@@ -113,12 +117,15 @@ mod tests {
     fn equal_logits_have_the_entropy_of_a_fair_choice() {
         let result = logprob_forward(&[0.0], &[1.0, 2.0, 3.0, 4.0], &[1], 1, LogitTransform::default());
         assert_close(&[result.logp[0], result.entropy[0]], &[-(4.0_f64.ln()), 4.0_f64.ln()]);
+        assert_close(&result.log_sum_squares, &[-(4.0_f64.ln())]);
     }
 
     #[test]
     fn logprob_survives_large_logits() {
         let result = logprob_forward(&[1000.0], &[1.0, -1.0], &[1], 1, LogitTransform::default());
-        assert_eq!(result, Logprob { logp: vec![-2000.0], lse: vec![1000.0], entropy: vec![0.0] });
+        assert_eq!(result, {
+            Logprob { logp: vec![-2000.0], lse: vec![1000.0], entropy: vec![0.0], log_sum_squares: vec![0.0] }
+        });
     }
 
     #[test]

@@ -45,7 +45,7 @@ pub(super) fn plans(
         sequences: batch * 2,
     };
     let arena = Arena::new();
-    let (trainer, optimiser) = PairTrainer::new(model, reference, train, options.loss, capacity, &arena)?;
+    let (trainer, optimiser) = PairTrainer::new(model, reference, train, &options.loss, capacity, &arena)?;
     let samples = batch * train.accumulation * options.num_samples;
     let generate = GenerateOptions {
         sampling: options.sampling,

@@ -59,6 +59,9 @@ impl AlignOptions {
     /// Refuses values that no run of these steps can begin with.
     pub(super) fn check(&self, train: &TrainOptions) -> Result<()> {
         self.loss.check()?;
+        if self.soft_labels {
+            self.loss.check_soft_labels()?;
+        }
         self.sampling.check()?;
         check_counts(&[("max-new-tokens", Some(self.max_new_tokens)), ("slots", self.slots)])?;
         if self.num_samples < 2 {

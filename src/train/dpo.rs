@@ -29,7 +29,7 @@ pub(super) fn plans(
     options: &DpoOptions,
 ) -> Result<(PairTrainer, Optimiser)> {
     let capacity = rows.largest_batch(train.batch_size);
-    PairTrainer::new(model, reference, train, options.loss, capacity, &Arena::new())
+    PairTrainer::new(model, reference, train, &options.loss, capacity, &Arena::new())
 }
 
 /// Training that is ready to begin: plans recorded, memory taken.
@@ -129,7 +129,7 @@ impl Method for GivenPairs {
     }
 
     fn identity(&self, common: RunIdentity) -> Result<RunIdentity> {
-        Ok(common.with_completions(self.options.append_eos).with_loss(self.options.loss))
+        Ok(common.with_completions(self.options.append_eos).with_loss(&self.options.loss))
     }
 
     fn learn(&mut self, step: &mut Step<'_, '_>) -> Result<Learnt> {
@@ -140,10 +140,10 @@ impl Method for GivenPairs {
         step.spent("reference", started);
         let pair = |row: &usize| {
             let reference = self.known[*row].expect("computed above");
-            Ok(LabelledPair { tree: step.rows.tree(*row)?, reference, label: 1.0 })
+            Ok(LabelledPair { tree: step.rows.tree(*row)?, reference, label: 1.0, by_reference: [false; 2] })
         };
         let pairs = drawn.iter().map(pair).collect::<Result<Vec<LabelledPair>>>()?;
-        let learnt = self.trainer.learn(&pairs, self.options.loss)?;
+        let learnt = self.trainer.learn(&pairs, &self.options.loss)?;
         learnt.times().iter().for_each(|(phase, ms)| step.phases.add(phase, *ms));
         let eos = step.policy.tokenizer.eos_ids();
         let ending = EncodedRows::ending_with(pairs.iter().map(|pair| &pair.tree), eos);

@@ -13,7 +13,7 @@ use crate::digest::{Digest, Digester};
 use crate::error::{Error, Result};
 use crate::model::fingerprint;
 use crate::optim::OptimiserKind;
-use crate::preference::PreferenceLoss;
+use crate::preference::{LossOptions, Objective};
 
 /// All that decides a run's numbers. Its keys, those of its groups included, have the names of the options.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -38,7 +38,7 @@ pub(super) struct RunIdentity {
     #[serde(deserialize_with = "Option::deserialize")]
     append_eos: Option<bool>,
     #[serde(deserialize_with = "Option::deserialize")]
-    loss: Option<Loss>,
+    loss: Option<LossOptions>,
     #[serde(deserialize_with = "Option::deserialize")]
     online: Option<Online>,
     /// What the annotator says of itself, see [`Annotator::identity`](crate::annotate::Annotator::identity).
@@ -103,14 +103,6 @@ struct Lora {
     lora_alpha: f32,
     use_rslora: bool,
     lora_target_modules: String,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-struct Loss {
-    loss: String,
-    beta: f32,
-    ipo_average_tokens: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -225,9 +217,8 @@ impl RunIdentity {
     }
 
     /// With a preference loss.
-    pub fn with_loss(mut self, loss: PreferenceLoss) -> RunIdentity {
-        let ipo_average_tokens = loss.averages_tokens();
-        self.loss = Some(Loss { loss: loss.to_string(), beta: loss.beta(), ipo_average_tokens });
+    pub fn with_loss(mut self, loss: &Objective) -> RunIdentity {
+        self.loss = Some(loss.options());
         self
     }
 
@@ -340,7 +331,8 @@ impl RunIdentity {
                 return Err(Error::config("allow-changes", why));
             }
             let judge = known.contains_key("judge") && name.starts_with("judge-");
-            if !known.contains_key(name) && !optional.contains(&name.as_str()) && !judge {
+            let loss = self.loss.is_some() && LossOptions::NAMES.iter().any(|(option, _)| option == name);
+            if !known.contains_key(name) && !optional.contains(&name.as_str()) && !judge && !loss {
                 let names: Vec<&str> =
                     known.keys().map(|k| k.as_str()).filter(|k| !FIXED.contains(k)).collect();
                 let why =

@@ -145,7 +145,7 @@ impl<'a> Online<'a> {
         step.spent("reference", started);
         let learnt = match pairs.is_empty() {
             true => None,
-            false => Some(self.trainer.learn(&pairs, self.options.loss)?),
+            false => Some(self.trainer.learn(&pairs, &self.options.loss)?),
         };
         let times = learnt.iter().flat_map(|learnt| learnt.times());
         times.for_each(|(phase, ms)| step.phases.add(phase, *ms));
@@ -184,7 +184,12 @@ impl<'a> Online<'a> {
         let label = |choice: &Choice| if self.options.soft_labels { choice.probability } else { 1.0 };
         let pairs = trees.into_iter().zip(reference).zip(&choices);
         Ok(pairs
-            .map(|((tree, reference), (_, choice))| LabelledPair { tree, reference, label: label(choice) })
+            .map(|((tree, reference), (_, choice))| LabelledPair {
+                tree,
+                reference,
+                label: label(choice),
+                by_reference: [false; 2],
+            })
             .collect())
     }
 }
@@ -195,7 +200,7 @@ impl Method for Online<'_> {
     }
 
     fn identity(&self, common: RunIdentity) -> Result<RunIdentity> {
-        Ok(common.with_loss(self.options.loss).with_feedback(&self.options, self.annotator.identity()?))
+        Ok(common.with_loss(&self.options.loss).with_feedback(&self.options, self.annotator.identity()?))
     }
 
     fn learn(&mut self, step: &mut Step<'_, '_>) -> Result<Learnt> {

@@ -9,7 +9,7 @@ use crate::generate::SamplingParams;
 use crate::model::FrozenFormat;
 use crate::model::lora::LoraConfig;
 use crate::optim::OptimiserKind;
-use crate::preference::PreferenceLoss;
+use crate::preference::Objective;
 
 /// Common to every kind of training.
 #[derive(Clone, Debug)]
@@ -134,7 +134,7 @@ impl TrainOptions {
 #[derive(Clone, Debug)]
 pub struct DpoOptions {
     /// The loss.
-    pub loss: PreferenceLoss,
+    pub loss: Objective,
     /// End every completion with the end-of-sequence token.
     pub append_eos: bool,
 }
@@ -143,7 +143,7 @@ pub struct DpoOptions {
 #[derive(Clone, Debug)]
 pub struct AlignOptions {
     /// The loss.
-    pub loss: PreferenceLoss,
+    pub loss: Objective,
     /// How responses are drawn.
     pub sampling: SamplingParams,
     /// Longest response in tokens.
@@ -165,9 +165,9 @@ pub struct AlignOptions {
 
 impl AlignOptions {
     /// As in the paper: two samples at temperature 0.9, hard labels; 64 new tokens.
-    pub fn new(loss: PreferenceLoss) -> AlignOptions {
+    pub fn new(loss: impl Into<Objective>) -> AlignOptions {
         AlignOptions {
-            loss,
+            loss: loss.into(),
             sampling: SamplingParams { temperature: 0.9, ..SamplingParams::default() },
             max_new_tokens: 64,
             num_samples: 2,

@@ -5,18 +5,39 @@ use crate::error::{Error, Result};
 use crate::gpu::{Arena, Buffer, Category, Dim, Format, Gpu, Plan, PlanOptions, Recorder, Tensor};
 use crate::model::stream::{Capacity, Stream, extent};
 use crate::model::{Keys, Model};
-use crate::ops::{self, VOCAB_CHUNK};
-use crate::preference::PreferenceLoss;
+use crate::ops::{self, PairInputs, VOCAB_CHUNK};
+use crate::preference::Objective;
 
 /// A pair to learn from: a tree whose first response is the chosen one and whose second the rejected.
 #[derive(Clone, Debug)]
 pub struct LabelledPair {
     /// Prompt, chosen, rejected.
     pub tree: Tree,
-    /// The reference model's log-probabilities of chosen and rejected.
+    /// The reference model's log-probabilities of chosen and rejected, with tokens weighed by
+    /// [`ld_alpha`](Objective::ld_alpha) as the policy's are.
     pub reference: [f32; 2],
     /// Probability that the label is right, from 0 to 1: 1 for a hard one.
     pub label: f32,
+    /// Whether the reference model drew chosen and rejected, rather than the policy. The loss
+    /// [`Xpo`](crate::preference::PreferenceLoss::Xpo) needs one of them; others ignore it.
+    pub by_reference: [bool; 2],
+}
+
+/// What the tokens of a pair's responses count in their log-probabilities: those by which one is longer than the other
+/// count [`ld_alpha`](Objective::ld_alpha).
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ReferenceWeights(pub Option<f32>);
+
+impl ReferenceWeights {
+    /// Sums the log-probabilities of the tokens of chosen and rejected.
+    pub fn sums(self, logps: [&[f32]; 2]) -> [f32; 2] {
+        let shared = logps[0].len().min(logps[1].len());
+        logps.map(|logps| {
+            let sum = |logps: &[f32]| logps.iter().map(|l| *l as f64).sum::<f64>();
+            let (first, rest) = logps.split_at(if self.0.is_some() { shared } else { logps.len() });
+            (sum(first) + self.0.map_or(0.0, f64::from) * sum(rest)) as f32
+        })
+    }
 }
 
 /// What a pair's replay gave.
@@ -24,11 +45,12 @@ pub struct LabelledPair {
 pub struct PairResult {
     /// ℓ.
     pub loss: f32,
-    /// β (log π − log π₀) of the chosen response.
+    /// β (log π − log π₀) of the chosen response, or what
+    /// [`PreferenceTensors::COLUMNS`](crate::ops::PreferenceTensors::COLUMNS) says of a loss without reference.
     pub reward_chosen: f32,
     /// The same of the rejected one.
     pub reward_rejected: f32,
-    /// log π of the chosen response.
+    /// log π of the chosen response, with tokens weighed by [`ld_alpha`](Objective::ld_alpha).
     pub logp_chosen: f32,
     /// log π of the rejected one.
     pub logp_rejected: f32,
@@ -41,11 +63,11 @@ pub struct PairStep {
     gpu: Gpu,
     plan: Plan,
     stream: Stream,
-    reference: Buffer,
-    labels: Buffer,
-    weights: Buffer,
-    lengths: Buffer,
-    logps: Tensor,
+    objective: Objective,
+    responses: Buffer,
+    pairs: Buffer,
+    /// Where the parts of the responses begin, where tokens beyond the shorter one's count otherwise.
+    parts: Option<Buffer>,
     entropy: Tensor,
     table: Tensor,
 }
@@ -65,25 +87,28 @@ impl PairStep {
     /// Records forward, loss and backward for micro-batches up to `capacity`; gradients are added to the model's.
     ///
     /// # Errors
-    /// [`Error::Config`] for a β that is not positive, a model that is not trained, a capacity without room or beyond
-    /// counting, and for a `gpu` or an arena that is not the model's; memory errors.
+    /// [`Error::Config`] for what [`Objective::check`] refuses, a model that is not trained, a capacity without room or
+    /// beyond counting, and for a `gpu` or an arena that is not the model's; memory errors.
     pub fn new(
         gpu: &Gpu,
         model: &Model,
-        loss: PreferenceLoss,
+        objective: impl Into<Objective>,
         capacity: Capacity,
         checkpointing: bool,
         arena: &Arena,
     ) -> Result<PairStep> {
-        loss.check()?;
+        let objective = objective.into();
+        objective.check()?;
         model.trained().check_trained(gpu)?;
         let stream = Stream::new(gpu, model, capacity, true)?;
         let pairs = capacity.sequences.div_ceil(2);
         let words = |label, n: usize| gpu.buffer(label, Category::Workspace, n as u64 * 4);
-        let reference = words("reference log-probabilities", pairs * 2)?;
-        let labels = words("labels", pairs)?;
-        let weights = words("pair weights", pairs)?;
-        let lengths = words("response lengths", pairs * 2)?;
+        let responses = words("responses", pairs * 2 * 3)?;
+        let labelled = words("labels and weights", pairs * 2)?;
+        let parts = match objective.ld_alpha {
+            Some(_) => Some(words("parts of responses", pairs * 4 + 1)?),
+            None => None,
+        };
 
         let mut r = Recorder::training(gpu);
         r.phase("forward");
@@ -92,20 +117,35 @@ impl PairStep {
         let picked = ops::gather_rows(&mut r, &hidden.into(), targets.rows, targets.inverse)?;
         let normed = model.final_norm(&mut r, picked)?;
         let head = model.head(&mut r);
-        let scored = ops::logprob(&mut r, normed, &head, targets.ids, VOCAB_CHUNK, model.logit_transform())?;
-        let logps = ops::segment_sum(&mut r, scored.logp, targets.offsets, targets.sequences)?;
-
+        let logprob = if objective.use_weighting { ops::logprob_with_squares } else { ops::logprob };
+        let scored = logprob(&mut r, normed, &head, targets.ids, VOCAB_CHUNK, model.logit_transform())?;
+        let whole = (targets.offsets, targets.sequences);
+        // Each response's sum, or the sums of its two parts.
+        let (offsets, segments) = match &parts {
+            None => whole,
+            Some(parts) => {
+                let count = pairs * 4;
+                let offsets = r.bind(&parts.region(), Dim::from(count + 1), 1, Format::U32);
+                (offsets, Dim::Live { index: extent::PARTS, max: count as u32 })
+            }
+        };
+        let policy = ops::segment_sum(&mut r, scored.logp, offsets, segments)?;
+        let log_sum_squares = match scored.log_sum_squares {
+            Some(squares) => Some(ops::segment_sum(&mut r, squares, whole.0, whole.1)?),
+            None => None,
+        };
         let pair_dim = Dim::Live { index: extent::PAIRS, max: pairs as u32 };
-        let bind = |r: &mut Recorder, b: &Buffer, rows| r.bind(&b.region(), rows, 1, Format::F32);
-        let against = bind(&mut r, &reference, targets.sequences);
-        let label = bind(&mut r, &labels, pair_dim);
-        let weight = bind(&mut r, &weights, pair_dim);
-        let length = loss.averages_tokens().then(|| bind(&mut r, &lengths, targets.sequences));
-        let (kind, beta) = (loss.kind(), loss.beta());
-        let result = ops::preference_loss(&mut r, logps, against, label, weight, length, kind, beta)?;
+        let inputs = PairInputs {
+            policy,
+            responses: r.bind(&responses.region(), targets.sequences, 3, Format::F32),
+            pairs: r.bind(&labelled.region(), pair_dim, 2, Format::F32),
+            log_sum_squares,
+            tail_weight: objective.ld_alpha,
+        };
+        let result = ops::preference_loss(&mut r, &inputs, &objective.terms())?;
         r.phase("backward");
-        r.backward(&[(logps, result.d_policy)])?;
-        for tensor in [logps, scored.entropy, result.table] {
+        r.backward(&[(policy, result.d_policy)])?;
+        for tensor in [scored.entropy, result.table] {
             r.output(tensor);
         }
         let plan = Plan::new(gpu, r, arena, PlanOptions::default())?;
@@ -113,11 +153,10 @@ impl PairStep {
             gpu: gpu.clone(),
             plan,
             stream,
-            reference,
-            labels,
-            weights,
-            lengths,
-            logps,
+            objective,
+            responses,
+            pairs: labelled,
+            parts,
             entropy: scored.entropy,
             table: result.table,
         })
@@ -133,11 +172,13 @@ impl PairStep {
         self.plan.launch_count()
     }
 
-    /// Adds the gradient of `weight` times the sum of the pairs' losses; `weight` is 1 / pairs of the whole batch.
+    /// Adds the gradient of `weight` times the sum of the pairs' losses; `weight` is 1 / pairs of the whole batch. What a loss
+    /// takes over a batch, it takes over these pairs.
     ///
     /// # Errors
     /// [`Error::Config`] for no pair at all or more than the capacity, for one whose tree has not two responses, whose label
-    /// is no probability, or that the model cannot read, and for a weight that is not above 0; [`Error::TooLong`] for a
+    /// is no probability, or below 1 where the loss has no form for that, of which the reference drew no response where
+    /// the loss needs one, or that the model cannot read, and for a weight that is not above 0; [`Error::TooLong`] for a
     /// sequence beyond the model's context. Nothing has been added then.
     pub fn run(&self, pairs: &[LabelledPair], weight: f32) -> Result<(Vec<PairResult>, PhaseTimes)> {
         self.check(pairs)?;
@@ -170,6 +211,15 @@ impl PairStep {
                 ));
             }
         }
+        if pairs.iter().any(|pair| pair.label < 1.0) {
+            self.objective.check_soft_labels()?;
+        }
+        if self.objective.needs_reference_samples()
+            && let Some(i) = pairs.iter().position(|pair| pair.by_reference[0] == pair.by_reference[1])
+        {
+            let why = "needs one response that the reference drew, for the loss xpo";
+            return Err(Error::config(format!("pair {i}"), why));
+        }
         self.stream.check(pairs.iter().map(|pair| &pair.tree))
     }
 
@@ -184,25 +234,37 @@ impl PairStep {
         let _turn = self.gpu.turn();
         let mut live = self.stream.upload(packed)?;
         live.extents[extent::PAIRS as usize] = pairs.len() as u32;
-        let reference: Vec<f32> = pairs.iter().flat_map(|p| p.reference).collect();
-        let lengths: Vec<f32> = packed.offsets.windows(2).map(|o| (o[1] - o[0]) as f32).collect();
-        self.gpu.upload(&self.reference.region(), &reference)?;
-        self.gpu.upload(&self.labels.region(), &pairs.iter().map(|p| p.label).collect::<Vec<_>>())?;
-        self.gpu.upload(&self.weights.region(), &vec![weight; pairs.len()])?;
-        self.gpu.upload(&self.lengths.region(), &lengths)?;
+        let tokens = |s: usize| packed.offsets[s + 1] - packed.offsets[s];
+        let response = |s: usize| {
+            let pair = &pairs[s / 2];
+            [pair.reference[s % 2], tokens(s) as f32, pair.by_reference[s % 2] as u8 as f32]
+        };
+        let responses: Vec<f32> = (0..2 * pairs.len()).flat_map(response).collect();
+        let labelled: Vec<f32> = pairs.iter().flat_map(|pair| [pair.label, weight]).collect();
+        self.gpu.upload(&self.responses.region(), &responses)?;
+        self.gpu.upload(&self.pairs.region(), &labelled)?;
+        if let Some(parts) = &self.parts {
+            let begin = |s: usize| {
+                let shared = tokens(s).min(tokens(s ^ 1));
+                [packed.offsets[s], packed.offsets[s] + shared]
+            };
+            let mut offsets: Vec<u32> = (0..2 * pairs.len()).flat_map(begin).collect();
+            live.extents[extent::PARTS as usize] = offsets.len() as u32;
+            offsets.push(packed.offsets[2 * pairs.len()]);
+            self.gpu.upload(&parts.region(), &offsets)?;
+        }
         let outputs = self.plan.run(&live)?;
-        let (logps, table, entropy) =
-            (outputs.f32(self.logps), outputs.f32(self.table), outputs.f32(self.entropy));
+        let (table, entropy) = (outputs.f32(self.table), outputs.f32(self.entropy));
         let result = |p: usize| {
             let row = &table[p * 8..][..8];
             let tokens = packed.offsets[2 * p] as usize..packed.offsets[2 * p + 2] as usize;
             let count = tokens.len() as f32;
             PairResult {
                 loss: row[0],
-                reward_chosen: row[2],
-                reward_rejected: row[3],
-                logp_chosen: logps[2 * p],
-                logp_rejected: logps[2 * p + 1],
+                reward_chosen: row[1],
+                reward_rejected: row[2],
+                logp_chosen: row[5],
+                logp_rejected: row[6],
                 entropy: entropy[tokens].iter().sum::<f32>() / count,
             }
         };

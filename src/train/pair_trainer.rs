@@ -2,20 +2,21 @@
 //! metrics of its pairs.
 
 use super::options::TrainOptions;
-use super::pair_step::{LabelledPair, PairResult, PairStep, PhaseTimes};
+use super::pair_step::{LabelledPair, PairResult, PairStep, PhaseTimes, ReferenceWeights};
 use super::report::PreferenceReport;
 use crate::data::packing::Tree;
 use crate::error::Result;
 use crate::gpu::Arena;
 use crate::model::stream::Capacity;
-use crate::model::{Model, Scorer};
+use crate::model::{Model, Scored, Scorer};
 use crate::optim::Optimiser;
-use crate::preference::PreferenceLoss;
+use crate::preference::Objective;
 
 /// The plans of preference training on one policy.
 pub struct PairTrainer {
     step: PairStep,
     reference: Scorer,
+    reference_weights: ReferenceWeights,
     batch_size: usize,
 }
 
@@ -34,7 +35,7 @@ impl PairTrainer {
         model: &Model,
         reference: &Model,
         options: &TrainOptions,
-        loss: PreferenceLoss,
+        loss: &Objective,
         capacity: Capacity,
         arena: &Arena,
     ) -> Result<(PairTrainer, Optimiser)> {
@@ -44,17 +45,20 @@ impl PairTrainer {
         let reference = Scorer::new(gpu, reference, capacity, arena)?;
         let optimiser =
             Optimiser::new(gpu, model.trained(), options.optimiser, options.max_grad_norm, arena)?;
-        Ok((PairTrainer { step, reference, batch_size: options.batch_size }, optimiser))
+        let reference_weights = ReferenceWeights(loss.ld_alpha);
+        let batch_size = options.batch_size;
+        Ok((PairTrainer { step, reference, reference_weights, batch_size }, optimiser))
     }
 
-    /// The reference model's log-probabilities of both responses of each tree.
+    /// The reference model's log-probabilities of both responses of each tree, with tokens weighed as the loss has it.
     pub fn reference(&self, trees: &[Tree]) -> Result<Vec<[f32; 2]>> {
         let scores = self.reference.score(trees)?;
-        Ok(scores.chunks(2).map(|pair| [pair[0].logp() as f32, pair[1].logp() as f32]).collect())
+        let sums = |pair: &[Scored]| self.reference_weights.sums([&pair[0].logps, &pair[1].logps]);
+        Ok(scores.chunks(2).map(sums).collect())
     }
 
-    /// Adds the gradient of the mean loss over `pairs`, in micro-batches.
-    pub fn learn(&self, pairs: &[LabelledPair], loss: PreferenceLoss) -> Result<LearntBatch> {
+    /// Adds the gradient of the mean loss over `pairs`, in micro-batches: what a loss takes over a batch is of each.
+    pub fn learn(&self, pairs: &[LabelledPair], loss: &Objective) -> Result<LearntBatch> {
         let weight = 1.0 / pairs.len() as f32;
         let (mut results, mut times) = (Vec::new(), PhaseTimes::new());
         // Rows may repeat within a batch, where epochs meet: then fewer than usual fit one stream.

@@ -97,6 +97,7 @@ pub fn pairs(file: &Value) -> Vec<LabelledPair> {
         tree: Tree { prompt: ids(&p["prompt"]), responses: vec![ids(&p["chosen"]), ids(&p["rejected"])] },
         reference: [number(&p["ref_chosen"]), number(&p["ref_rejected"])],
         label: 1.0,
+        by_reference: [false; 2],
     };
     file["pairs"].as_array().unwrap().iter().map(pair).collect()
 }

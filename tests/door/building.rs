@@ -222,7 +222,7 @@ impl Doors {
                 _ => beta = draws.mostly(&[0.2], &[0.0, f32::NAN]),
             }
         }
-        options.loss = PreferenceLoss::Ipo { beta, average_tokens: false };
+        options.loss = PreferenceLoss::Ipo { beta, average_tokens: false }.into();
         let few = |n: usize| (1..=2).contains(&n);
         let counts = [
             train.max_steps,

@@ -75,6 +75,7 @@ impl Doors {
             tree: draws.tree(&[2, 2, 2, 2, 2, 0, 1, 3]),
             reference: [-20.0, -21.0],
             label: draws.mostly(&[0.0, 0.5, 1.0], &[-0.1, 1.001, f32::NAN, f32::INFINITY]),
+            by_reference: [false, draws.once_in(2)],
         };
         let pairs: Vec<LabelledPair> = (0..draws.of(&[0, 1, 1, 2])).map(|_| pair(draws)).collect();
         let weight = draws.mostly(&[0.5, 1.0], &[0.0, -1.0, f32::NAN, f32::INFINITY]);

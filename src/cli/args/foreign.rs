@@ -82,7 +82,6 @@ const FLAGS: &[(&str, &[&str], &str)] = &[
     ("gradient-checkpointing-kwargs", ANY, ""),
     ("group-by-length", OFF, "batches are rows in a random order: leave it out"),
     ("hub-model-id", &[], HUB),
-    ("label-smoothing", OFF, "losses have none: leave it out (align has --soft-labels)"),
     (
         "load-best-model-at-end",
         OFF,
@@ -127,7 +126,6 @@ const FLAGS: &[(&str, &[&str], &str)] = &[
         "reward models are not read: use --judge llm or --judge likelihood with --judge-model, or a program of yours by \
          --judge command",
     ),
-    ("rpo-alpha", OFF, "losses have no term of that kind: leave it out"),
     ("run-name", &[], "a run is called by its folder: use --output-dir"),
     (
         "save-only-model",

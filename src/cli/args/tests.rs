@@ -12,7 +12,7 @@ use crate::bench::{Batch, Held, Shape, Source, Sweep};
 use crate::model::FloatFormat;
 use crate::model::LoraTargets;
 use crate::optim::OptimiserKind;
-use crate::preference::PreferenceLoss;
+use crate::preference::{LossOptions, Objective, PreferenceLoss};
 
 /// A folder and a file that are there, whatever is in them.
 const DIR: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src");
@@ -112,7 +112,8 @@ fn each_training_command_has_its_own_defaults() {
     let online = &plan.align;
     assert_eq!((online.sampling.temperature, online.max_new_tokens, online.num_samples), (0.9, 64, 2));
     assert_eq!((online.sampling.top_k, online.sampling.top_p, online.sampling.min_p), (0, 1.0, 0.0));
-    assert_eq!((online.loss, online.max_invalid_ratio), (PreferenceLoss::Dpo { beta: 0.1 }, 0.5));
+    assert_eq!(online.loss, PreferenceLoss::Dpo { beta: 0.1 }.into());
+    assert_eq!(online.max_invalid_ratio, 0.5);
     assert!(!online.soft_labels && online.stop.is_empty() && online.slots.is_none());
 
     let plan = dpo(&[]).unwrap();
@@ -228,12 +229,54 @@ fn minus_one_step_means_the_epochs() {
 #[test]
 fn losses_go_by_our_names_and_by_trls() {
     let loss = |flags: &[&str]| dpo(flags).unwrap().dpo.loss;
-    assert_eq!(loss(&["--loss", "sigmoid", "--beta", "0.5"]), PreferenceLoss::Dpo { beta: 0.5 });
-    assert_eq!(loss(&["--loss-type", "hinge"]), PreferenceLoss::Slic { beta: 0.002 });
+    assert_eq!(loss(&["--loss", "sigmoid", "--beta", "0.5"]), PreferenceLoss::Dpo { beta: 0.5 }.into());
+    assert_eq!(loss(&["--loss-type", "hinge"]), PreferenceLoss::Slic { beta: 0.002 }.into());
     let ipo = PreferenceLoss::Ipo { beta: 1.0, average_tokens: true };
-    assert_eq!(loss(&["--loss", "ipo", "--ipo-average-tokens"]), ipo);
+    assert_eq!(loss(&["--loss", "ipo", "--ipo-average-tokens"]), ipo.into());
     mistake(dpo(&["--loss", "dop"]), &["loss", "dop", "slic"]);
     mistake(dpo(&["--ipo-average-tokens"]), &["ipo-average-tokens"]);
+}
+
+#[test]
+fn losses_are_added_up_with_weights() {
+    let dpo_sft = Objective {
+        losses: vec![(PreferenceLoss::Dpo { beta: 0.1 }, 1.0), (PreferenceLoss::Sft, 0.2)],
+        ..PreferenceLoss::Sft.into()
+    };
+    for names in [&["--loss", "dpo,sft"][..], &["--loss_type", "sigmoid", "sft"]] {
+        let plan = dpo(&[names, &["--loss_weights", "1.0,0.2"]].concat()).unwrap();
+        assert_eq!(plan.dpo.loss, dpo_sft);
+        assert_eq!(plan.train.config["loss-weights"], serde_json::json!([1.0, 0.2]));
+    }
+    let names = dpo(&["--loss", "dpo,sft"]).unwrap().train.config["loss"].clone();
+    assert_eq!(names, "dpo,sft");
+    mistake(dpo(&["--loss", "dpo,sft", "--loss-weights", "1"]), &["loss-weights", "for each"]);
+}
+
+#[test]
+fn options_of_losses_are_for_those_that_use_them() {
+    let plan = dpo(&["--loss", "simpo", "--beta", "2", "--simpo-gamma", "1.6"]).unwrap();
+    assert_eq!(plan.dpo.loss, PreferenceLoss::Simpo { beta: 2.0, gamma: 1.6 }.into());
+    let plan = dpo(&["--loss", "exo_pair"]).unwrap();
+    assert_eq!(plan.train.config["label-smoothing"], 0.001);
+    let plan = dpo(&["--ld_alpha", "0.3", "--rpo_alpha", "1", "--use_weighting", "--label_smoothing", "0.1"]);
+    let loss = plan.unwrap().dpo.loss;
+    assert_eq!((loss.ld_alpha, loss.rpo_alpha), (Some(0.3), Some(1.0)));
+    assert_eq!((loss.use_weighting, loss.label_smoothing), (true, 0.1));
+    mistake(dpo(&["--simpo-gamma", "1"]), &["simpo-gamma", "the loss simpo"]);
+    mistake(dpo(&["--loss", "aot", "--use-weighting"]), &["use-weighting", "aot"]);
+    mistake(align(&["--loss", "aot", "--soft-labels"]), &["soft-labels", "aot"]);
+    mistake(dpo(&["--loss", "xpo"]), &["--loss", "xpo", "no command"]);
+    assert!(align(&["--loss", "ipo", "--soft-labels"]).is_ok());
+}
+
+#[test]
+fn every_option_of_a_loss_is_a_flag_of_both_commands() {
+    for command in command().get_subcommands().filter(|c| ["align", "dpo"].contains(&c.get_name())) {
+        for (name, _) in LossOptions::NAMES.iter().filter(|(name, _)| *name != "xpo-alpha") {
+            assert!(command.get_arguments().any(|arg| arg.get_long() == Some(name)), "{name}");
+        }
+    }
 }
 
 #[test]

@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::gpu::Limits;
 use crate::model::lora::{LoraConfig, LoraTargets};
 use crate::optim::OptimiserKind;
-use crate::preference::PreferenceLoss;
+use crate::preference::{LossOptions, Objective};
 use crate::train::options::{AlignOptions, DpoOptions, TrainOptions};
 use crate::train::run_dir::Resume;
 
@@ -199,15 +199,58 @@ struct LoraArgs {
 #[command(next_help_heading = "Loss")]
 #[serde(rename_all = "kebab-case")]
 struct LossArgs {
-    /// dpo (also called sigmoid), ipo, or slic (hinge)
-    #[arg(long, value_name = "NAME", alias = "loss-type", default_value = "dpo")]
-    loss: String,
-    /// Strength of the pull towards the starting model [default: 0.1, ipo 1, slic 0.002]
+    /// Loss, or several that are added up, such as dpo,sft: dpo (also called sigmoid), ipo, slic (hinge), robust, exo_pair,
+    /// nca_pair, bco_pair, sppo_hard, aot, aot_unpaired, apo_zero, apo_down, discopop, sigmoid_norm, kto, rdpo; without
+    /// reference simpo, cpo, orpo; and sft, the negative log-likelihood of the chosen response
+    #[arg(long, value_name = "NAMES", alias = "loss-type", value_delimiter = ',', num_args = 1.., default_value = "dpo")]
+    #[serde(serialize_with = "joined")]
+    loss: Vec<String>,
+    /// What each of several losses is multiplied by [default: 1 each]
+    #[arg(long, value_name = "WEIGHTS", value_delimiter = ',', num_args = 1..)]
+    loss_weights: Vec<f64>,
+    /// Strength of the pull towards the starting model; one for all losses [default: that of the first: 0.1, ipo 1, slic
+    /// 0.002]
     #[arg(long, value_name = "B")]
     beta: Option<f64>,
     /// ipo: average log-probabilities over tokens rather than sum them
     #[arg(long)]
     ipo_average_tokens: bool,
+    /// Chance that a label is wrong, at least 0 and below 0.5: robust corrects for it, others soften their labels by it
+    /// [default: 0, exo_pair 0.001]
+    #[arg(long, value_name = "SHARE")]
+    label_smoothing: Option<f64>,
+    /// Multiply each pair's loss by how likely the policy is to write its responses (WPO)
+    #[arg(long)]
+    use_weighting: bool,
+    /// What tokens beyond the length of a pair's shorter response count, 0 to 1 (LD-DPO) [default: 1]
+    #[arg(long, value_name = "A")]
+    ld_alpha: Option<f64>,
+    /// Add this times the negative log-likelihood of the chosen response (RPO) [default: 0]
+    #[arg(long, value_name = "A")]
+    rpo_alpha: Option<f64>,
+    /// discopop: temperature of the mixture of its two losses [default: 0.05]
+    #[arg(long, value_name = "T")]
+    discopop_tau: Option<f64>,
+    /// simpo: the margin that is aimed at [default: 0.5]
+    #[arg(long, value_name = "G")]
+    simpo_gamma: Option<f64>,
+    /// cpo: weight of the negative log-likelihood of the chosen response [default: 1]
+    #[arg(long, value_name = "A")]
+    cpo_alpha: Option<f64>,
+    /// kto: weight of chosen responses [default: 1]
+    #[arg(long, value_name = "W")]
+    desirable_weight: Option<f64>,
+    /// kto: weight of rejected responses [default: 1]
+    #[arg(long, value_name = "W")]
+    undesirable_weight: Option<f64>,
+    /// rdpo: what each token counts that a response is longer [default: 0.01]
+    #[arg(long, value_name = "A")]
+    rdpo_alpha: Option<f64>,
+}
+
+/// Names as the flag has them.
+fn joined<S: serde::Serializer>(names: &[String], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&names.join(","))
 }
 
 /// What `align` and `dpo` call the columns of a preference set; `align` uses only its prompts.
@@ -423,6 +466,9 @@ impl AlignArgs {
         let mut train = self.train.plan(&ONLINE)?;
         train.columns = self.columns.columns();
         let loss = self.loss.plan()?;
+        if self.soft_labels {
+            loss.check_soft_labels()?;
+        }
         let sampling = self.sampling.plan(0.9, 64)?;
         if sampling.params.temperature == 0.0 {
             let why = "0 makes all responses to a prompt equal, so that nothing is left to compare: raise it";
@@ -672,11 +718,47 @@ impl LoraArgs {
 }
 
 impl LossArgs {
-    fn plan(&mut self) -> Result<PreferenceLoss> {
-        let loss = PreferenceLoss::parse(&self.loss, self.beta.map(|b| b as f32), self.ipo_average_tokens)?;
+    fn plan(&mut self) -> Result<Objective> {
+        let given = |flag: Option<f64>| flag.map(|value| value as f32);
+        let weights: Vec<f32> = self.loss_weights.iter().map(|weight| *weight as f32).collect();
+        let objective = Objective::parse(&LossOptions {
+            loss: self.loss.join(","),
+            loss_weights: (!weights.is_empty()).then_some(weights),
+            beta: given(self.beta),
+            ipo_average_tokens: self.ipo_average_tokens,
+            label_smoothing: given(self.label_smoothing),
+            use_weighting: self.use_weighting,
+            ld_alpha: given(self.ld_alpha),
+            rpo_alpha: given(self.rpo_alpha),
+            discopop_tau: given(self.discopop_tau),
+            simpo_gamma: given(self.simpo_gamma),
+            cpo_alpha: given(self.cpo_alpha),
+            desirable_weight: given(self.desirable_weight),
+            undesirable_weight: given(self.undesirable_weight),
+            rdpo_alpha: given(self.rdpo_alpha),
+            xpo_alpha: None,
+        })?;
+        if objective.needs_reference_samples() {
+            let why =
+                "xpo needs pairs of which the reference drew one response, and no command draws such pairs";
+            return Err(Error::config("--loss", why));
+        }
+        let resolved = objective.options();
         // The shortest number that is this f32, not its binary expansion.
-        self.beta.get_or_insert_with(|| loss.beta().to_string().parse().expect("a float's own text"));
-        Ok(loss)
+        let shortest = |value: f32| value.to_string().parse::<f64>().expect("a float's own text");
+        for (flag, value) in [
+            (&mut self.beta, resolved.beta),
+            (&mut self.label_smoothing, resolved.label_smoothing.filter(|share| *share > 0.0)),
+            (&mut self.discopop_tau, resolved.discopop_tau),
+            (&mut self.simpo_gamma, resolved.simpo_gamma),
+            (&mut self.cpo_alpha, resolved.cpo_alpha),
+            (&mut self.desirable_weight, resolved.desirable_weight),
+            (&mut self.undesirable_weight, resolved.undesirable_weight),
+            (&mut self.rdpo_alpha, resolved.rdpo_alpha),
+        ] {
+            *flag = flag.or(value.map(shortest));
+        }
+        Ok(objective)
     }
 }
 

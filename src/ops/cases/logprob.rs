@@ -2,7 +2,9 @@
 
 use super::{Case, Input};
 use crate::gpu::Format;
-use crate::ops::{LogitTransform, Matrix, VOCAB_CHUNK, gather_rows, logprob, residual_add};
+use crate::ops::{
+    LogitTransform, Matrix, VOCAB_CHUNK, gather_rows, logprob, logprob_with_squares, residual_add,
+};
 use crate::reference;
 
 /// A model's transform, and the same for `reference`.
@@ -67,6 +69,21 @@ pub(super) fn cases() -> Vec<Case> {
             move |v| {
                 let l = reference::logprob_forward(&v[0], &weights(v), &for_forward, c, exact);
                 vec![l.logp, l.entropy, l.lse]
+            },
+        ));
+        let with_squares = targets.clone();
+        out.push(Case::new(
+            "logprob_forward",
+            format!("{shape} with squares"),
+            inputs(false),
+            move |r, t| {
+                let w = Matrix::new(t[3..].to_vec());
+                let l = logprob_with_squares(r, t[0], &w, t[1], chunk, transform)?;
+                Ok([l.logp, l.entropy, l.lse].into_iter().chain(l.log_sum_squares).collect())
+            },
+            move |v| {
+                let l = reference::logprob_forward(&v[0], &weights(v), &with_squares, c, exact);
+                vec![l.logp, l.entropy, l.lse, l.log_sum_squares]
             },
         ));
         out.push(Case::new(

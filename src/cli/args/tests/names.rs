@@ -32,7 +32,7 @@ fn trls_names_are_known_with_dashes_and_with_underscores() {
         ];
         let Command::Dpo(args) = cli("dpo", &flags) else { panic!() };
         let plan = args.plan().unwrap();
-        assert_eq!(plan.dpo.loss, PreferenceLoss::Slic { beta: 0.002 });
+        assert_eq!(plan.dpo.loss, PreferenceLoss::Slic { beta: 0.002 }.into());
         assert_eq!((plan.train.options.learning_rate, plan.train.model), (0.5, DIR.into()));
     }
     let options = |flags: &[&str]| dpo(flags).unwrap().train.options;

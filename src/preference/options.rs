@@ -1,0 +1,84 @@
+//! What losses are told, by the names of options.
+
+use serde_json::Value;
+
+/// The options of preference losses, by TRL's names where it has one. `None` and `false` are what is not given, and,
+/// in the options of an [`Objective`](super::Objective), what its losses have no use for.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct LossOptions {
+    /// A loss, or several with commas between them, see [`LOSS_NAMES`](super::LOSS_NAMES). Empty: dpo.
+    pub loss: String,
+    /// What each of several losses is multiplied by; 1 without.
+    #[serde(default)]
+    pub loss_weights: Option<Vec<f32>>,
+    /// β: one number for all losses, as in TRL. Without it the default of the first loss.
+    #[serde(default)]
+    pub beta: Option<f32>,
+    /// `ipo`: average log-probabilities over tokens, as TRL does; the paper's form sums them.
+    #[serde(default)]
+    pub ipo_average_tokens: bool,
+    /// The chance that a label is wrong, see [`Objective::label_smoothing`](super::Objective::label_smoothing).
+    #[serde(default)]
+    pub label_smoothing: Option<f32>,
+    /// WPO's weights, see [`Objective::use_weighting`](super::Objective::use_weighting).
+    #[serde(default)]
+    pub use_weighting: bool,
+    /// LD-DPO's α, see [`Objective::ld_alpha`](super::Objective::ld_alpha).
+    #[serde(default)]
+    pub ld_alpha: Option<f32>,
+    /// RPO's α, see [`Objective::rpo_alpha`](super::Objective::rpo_alpha).
+    #[serde(default)]
+    pub rpo_alpha: Option<f32>,
+    /// `discopop`: τ.
+    #[serde(default)]
+    pub discopop_tau: Option<f32>,
+    /// `simpo`: γ.
+    #[serde(default)]
+    pub simpo_gamma: Option<f32>,
+    /// `cpo`: the weight of the chosen response's NLL.
+    #[serde(default)]
+    pub cpo_alpha: Option<f32>,
+    /// `kto`: the weight of chosen responses.
+    #[serde(default)]
+    pub desirable_weight: Option<f32>,
+    /// `kto`: the weight of rejected responses.
+    #[serde(default)]
+    pub undesirable_weight: Option<f32>,
+    /// `rdpo`: α, what a token counts.
+    #[serde(default)]
+    pub rdpo_alpha: Option<f32>,
+    /// `xpo`: α, the weight of the responses that the reference drew.
+    #[serde(default)]
+    pub xpo_alpha: Option<f32>,
+}
+
+impl LossOptions {
+    /// Every option's name, and the loss or losses that it is for.
+    pub const NAMES: [(&str, &str); 15] = [
+        ("loss", "every run"),
+        ("loss-weights", "several losses"),
+        ("beta", "every loss"),
+        ("ipo-average-tokens", "the loss ipo"),
+        ("label-smoothing", "losses that compare: all but kto and sft"),
+        ("use-weighting", "losses of single pairs: all but aot, aot_unpaired and kto"),
+        ("ld-alpha", "losses with a reference: all but simpo, cpo, orpo and sft"),
+        ("rpo-alpha", "losses that have no NLL of the chosen response: all but cpo, orpo and sft"),
+        ("discopop-tau", "the loss discopop"),
+        ("simpo-gamma", "the loss simpo"),
+        ("cpo-alpha", "the loss cpo"),
+        ("desirable-weight", "the loss kto"),
+        ("undesirable-weight", "the loss kto"),
+        ("rdpo-alpha", "the loss rdpo"),
+        ("xpo-alpha", "the loss xpo"),
+    ];
+
+    /// The options that are given, by name.
+    pub(super) fn given(&self) -> Vec<&'static str> {
+        let Value::Object(values) = serde_json::to_value(self).expect("plain values") else {
+            unreachable!("a struct")
+        };
+        let is_given = |name: &str| !matches!(values[name], Value::Null | Value::Bool(false));
+        LossOptions::NAMES.iter().map(|(name, _)| *name).filter(|name| is_given(name)).collect()
+    }
+}
