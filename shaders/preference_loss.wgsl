@@ -129,6 +129,10 @@ fn response_losses(a: f32, b: f32) -> vec3<f32> {
         let distance = vec2(a, b) + vec2(-0.5, 0.5) / params.beta;
         return vec3(dot(distance, distance), 2.0 * distance);
     }
+    if (LOSS == CENTRE) {
+        let sum = a + b;
+        return vec3(sum * sum, vec2(2.0 * sum));
+    }
     let slope = params.beta * up * down;
     if (LOSS == APO_ZERO) {
         return vec3(down[0] + up[1], -slope[0], slope[1]);
@@ -205,7 +209,7 @@ fn take_pair(p: u32, count: u32, sums: vec3<f32>) {
     let label = label_weights(p);
     let weight = weight_of(p);
     var l: vec3<f32>;
-    if (LOSS == NCA || LOSS == BCO || LOSS == SPPO || LOSS == APO_ZERO || LOSS == APO_DOWN) {
+    if (LOSS == NCA || LOSS == BCO || LOSS == SPPO || LOSS == CENTRE || LOSS == APO_ZERO || LOSS == APO_DOWN) {
         l = label[0] * response_losses(a, b) + label[1] * response_losses(b, a).xzy;
     } else if (LOSS == ODDS_RATIO) {
         let x = min(vec2(a, b), vec2(-1e-6));

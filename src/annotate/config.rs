@@ -7,6 +7,7 @@ use super::judge_model::JudgeModel;
 use super::likelihood::{LikelihoodAnnotator, Normalise};
 use super::llm::{LlmAnnotator, Orders};
 use super::queue::{AnnotationQueue, InPlace, Threaded};
+use super::reward::RewardAnnotator;
 use super::rule::Rule;
 use super::template::JudgeTemplate;
 use crate::error::Result;
@@ -36,6 +37,13 @@ pub enum AnnotatorConfig {
         /// What a log-probability is divided by.
         normalise: Normalise,
     },
+    /// A reward model.
+    Reward {
+        /// The folder of the model.
+        model: PathBuf,
+        /// The folder of a LoRA adapter on it.
+        adapter: Option<PathBuf>,
+    },
     /// A rule.
     Rule(Rule),
     /// A program.
@@ -46,7 +54,9 @@ impl AnnotatorConfig {
     /// Its model, if it has one here.
     pub fn model(&self) -> Option<&Path> {
         match self {
-            AnnotatorConfig::Llm { model, .. } | AnnotatorConfig::Likelihood { model, .. } => Some(model),
+            AnnotatorConfig::Llm { model, .. }
+            | AnnotatorConfig::Likelihood { model, .. }
+            | AnnotatorConfig::Reward { model, .. } => Some(model),
             AnnotatorConfig::Rule(_) | AnnotatorConfig::Command(_) => None,
         }
     }
@@ -54,7 +64,9 @@ impl AnnotatorConfig {
     /// Likewise, to be replaced by where it was downloaded to.
     pub fn model_mut(&mut self) -> Option<&mut PathBuf> {
         match self {
-            AnnotatorConfig::Llm { model, .. } | AnnotatorConfig::Likelihood { model, .. } => Some(model),
+            AnnotatorConfig::Llm { model, .. }
+            | AnnotatorConfig::Likelihood { model, .. }
+            | AnnotatorConfig::Reward { model, .. } => Some(model),
             AnnotatorConfig::Rule(_) | AnnotatorConfig::Command(_) => None,
         }
     }
@@ -76,12 +88,27 @@ impl AnnotatorConfig {
         training: bool,
         warn: &mut dyn FnMut(&str),
     ) -> Result<Box<dyn AnnotationQueue>> {
+        if let AnnotatorConfig::Reward { model: dir, adapter } = &self {
+            let base = match adapter {
+                // The head may be the adapter's alone.
+                Some(_) => Model::load_into_reward(gpu, dir, Some(FrozenFormat::of_model(dir)?), None, 0)?,
+                None => Model::load_reward(gpu, dir, base_dtype)?,
+            };
+            let model = match adapter {
+                Some(adapter) => base.load_adapter(adapter, false)?,
+                None => base,
+            };
+            model.warnings().for_each(&mut *warn);
+            let reward = RewardAnnotator::new(&model, dir, adapter.as_deref(), None, &name(dir))?;
+            return Ok(Box::new(InPlace::new(reward)));
+        }
         let mut judge = |dir: &Path| {
             let model = Model::load_frozen(gpu, dir, base_dtype)?;
             model.warnings().for_each(&mut *warn);
             JudgeModel::of_model(&model, dir, None, &Arena::new())
         };
         Ok(match self {
+            AnnotatorConfig::Reward { .. } => unreachable!("opened above"),
             AnnotatorConfig::Rule(rule) => Box::new(InPlace::new(rule)),
             AnnotatorConfig::Command(command) => Box::new(Threaded::new(command)?),
             AnnotatorConfig::Llm { model, template, orders } => {

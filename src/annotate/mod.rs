@@ -10,6 +10,7 @@ pub(crate) mod names;
 mod placeholders;
 mod process;
 pub mod queue;
+pub mod reward;
 pub mod rule;
 pub mod template;
 

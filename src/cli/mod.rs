@@ -113,6 +113,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Align(args) => commands::align::run(fetched(args.plan()?)?),
         Command::Sft(args) => commands::sft::run(fetched(args.plan()?)?),
         Command::Dpo(args) => commands::dpo::run(fetched(args.plan()?)?),
+        Command::Reward(args) => commands::reward::run(fetched(args.plan()?)?),
         Command::Generate(args) => commands::generate::run(fetched(args.plan()?)?),
         Command::Chat(args) => commands::chat::run(fetched(args.plan()?)?),
         Command::Score(args) => commands::score::run(fetched(args.plan()?)?),

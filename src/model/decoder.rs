@@ -93,7 +93,7 @@ impl Model {
         Ok(x)
     }
 
-    /// log p of each target and the entropy of its distribution, of the rows that predict them.
+    /// log p of each target and the entropy of its distribution, and where `squares` are wanted log Σ p² of it.
     pub(crate) fn score(
         &self,
         r: &mut Recorder,
@@ -101,10 +101,12 @@ impl Model {
         targets: &TargetTensors,
         keys: &Keys,
         checkpointing: bool,
+        squares: bool,
     ) -> Result<LogProb> {
         let rows = self.target_rows(r, stream, targets, keys, checkpointing)?;
         let head = self.head(r);
-        ops::logprob(r, rows, &head, targets.ids, VOCAB_CHUNK, self.logit_transform())
+        let logprob = if squares { ops::logprob_with_squares } else { ops::logprob };
+        logprob(r, rows, &head, targets.ids, VOCAB_CHUNK, self.logit_transform())
     }
 
     /// How good a reward model finds the text that ends at each target's row, (T, 1).

@@ -15,6 +15,7 @@ pub mod lora;
 mod model_files;
 mod module_match;
 pub mod names;
+pub(crate) mod rater;
 pub mod rope;
 mod rope_table;
 pub mod safetensors_io;
@@ -33,6 +34,7 @@ pub use config::ModelConfig;
 pub(crate) use decoder::{Keys, StreamTensors};
 pub use format::{FloatFormat, FrozenFormat};
 pub use lora::{LoraConfig, LoraLayout, LoraTargets};
+pub use rater::Rater;
 pub use scorer::{Scored, Scorer};
 pub use weights::Weights;
 

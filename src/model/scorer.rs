@@ -84,7 +84,7 @@ impl Scorer {
         let stream = Stream::new(gpu, model, capacity, false)?;
         let mut r = Recorder::new(gpu);
         let (tokens, targets) = stream.bind(&mut r);
-        let scored = model.score(&mut r, &tokens, &targets, &keys, false)?;
+        let scored = model.score(&mut r, &tokens, &targets, &keys, false, false)?;
         r.output(scored.logp);
         r.output(scored.entropy);
         let plan = Plan::new(gpu, r, arena, PlanOptions::default())?;

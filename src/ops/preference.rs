@@ -49,6 +49,8 @@ pair_losses! {
     Bco = "BCO",
     /// l(a, b) = (a - 1/(2β))² + (b + 1/(2β))².
     Sppo = "SPPO",
+    /// l(a, b) = (a + b)².
+    Centre = "CENTRE",
     /// l(a, b) = σ(-βa) + σ(βb).
     ApoZero = "APO_ZERO",
     /// l(a, b) = σ(βa) + σ(-β (a - b)).

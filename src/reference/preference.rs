@@ -26,6 +26,8 @@ pub enum PairLoss {
     Bco,
     /// l(a, b) = (a - 1/(2β))² + (b + 1/(2β))².
     Sppo,
+    /// l(a, b) = (a + b)².
+    Centre,
     /// l(a, b) = (1 - σ(βa)) + σ(βb).
     ApoZero,
     /// l(a, b) = σ(βa) + (1 - σ(β (a - b))).
@@ -330,6 +332,7 @@ impl PairTerm {
             PairLoss::Nca => -x.ln_sigmoid() - ((-x).ln_sigmoid() + (-y).ln_sigmoid()) * 0.5,
             PairLoss::Bco => -x.ln_sigmoid() - (-y).ln_sigmoid(),
             PairLoss::Sppo => (a - half).square() + (b + half).square(),
+            PairLoss::Centre => (a + b).square(),
             PairLoss::ApoZero => (-x).sigmoid() + y.sigmoid(),
             PairLoss::ApoDown => x.sigmoid() + (y - x).sigmoid(),
             other => unreachable!("{other:?} is no function of both responses by themselves"),
@@ -379,7 +382,7 @@ mod tests {
     use super::super::testing::{Random, assert_close, assert_gradient};
     use super::*;
 
-    const ALL: [PairLoss; 16] = [
+    const ALL: [PairLoss; 17] = [
         PairLoss::Sigmoid,
         PairLoss::Ipo,
         PairLoss::Hinge,
@@ -389,6 +392,7 @@ mod tests {
         PairLoss::Nca,
         PairLoss::Bco,
         PairLoss::Sppo,
+        PairLoss::Centre,
         PairLoss::ApoZero,
         PairLoss::ApoDown,
         PairLoss::Kto,

@@ -149,7 +149,8 @@ impl Method for GivenPairs {
         let ending = EncodedRows::ending_with(pairs.iter().map(|pair| &pair.tree), eos);
         Ok(Learnt {
             loss: Some(learnt.loss()),
-            preference: Some(learnt.report()),
+            preference: Some(learnt.preference()),
+            policy: Some(learnt.policy()),
             entropy: Some(learnt.entropy()),
             responses: ResponseReport { mean_length: None, contain_eos_token: ending },
             annotation: None,

@@ -3,10 +3,10 @@
 use std::any::Any;
 use std::path::Path;
 
-use super::options::{AlignOptions, DpoOptions, TrainOptions};
+use super::options::{AlignOptions, DpoOptions, RewardOptions, TrainOptions};
 use super::policy::{load_model, reference};
 use super::rows::EncodedRows;
-use super::{align, dpo, sft};
+use super::{align, dpo, reward, sft};
 use crate::data::tokenizer::configured_ids;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
@@ -26,7 +26,7 @@ impl DryRun {
     /// [`Error::Config`] for lengths that are not given, or above the model's context; memory errors.
     pub fn sft(gpu: &Gpu, dir: &Path, train: &TrainOptions) -> Result<DryRun> {
         train.check()?;
-        let (model, _) = load_model(gpu, dir, train)?;
+        let (model, _) = load_model(gpu, dir, train, false)?;
         let lengths = lengths(train.max_prompt_length.or(Some(1)), train, model.architecture().context)?;
         let rows = EncodedRows::of_lengths(lengths, 1)?;
         let plans = sft::plans(&model, &rows, train)?;
@@ -40,12 +40,25 @@ impl DryRun {
     /// As [`DryRun::sft`].
     pub fn dpo(gpu: &Gpu, dir: &Path, train: &TrainOptions, options: &DpoOptions) -> Result<DryRun> {
         train.check()?;
-        let (model, copies) = load_model(gpu, dir, train)?;
+        let (model, copies) = load_model(gpu, dir, train, false)?;
         let lengths = lengths(train.max_prompt_length, train, model.architecture().context)?;
         let rows = EncodedRows::of_lengths(lengths, 2)?;
         let reference = reference(&model, train, copies)?;
         let plans = dpo::plans(&model, &reference, &rows, train, options)?;
         Ok(DryRun { rows, _held: Box::new((model, reference, plans)) })
+    }
+
+    /// A reward model: as [`DryRun::dpo`], without a reference.
+    ///
+    /// # Errors
+    /// As [`DryRun::sft`].
+    pub fn reward(gpu: &Gpu, dir: &Path, train: &TrainOptions, options: &RewardOptions) -> Result<DryRun> {
+        train.check()?;
+        let (model, _) = load_model(gpu, dir, train, true)?;
+        let lengths = lengths(train.max_prompt_length, train, model.architecture().context)?;
+        let rows = EncodedRows::of_lengths(lengths, 2)?;
+        let plans = reward::plans(&model, &rows, train, options)?;
+        Ok(DryRun { rows, _held: Box::new((model, plans)) })
     }
 
     /// Online feedback, without the annotator: prompts of [`TrainOptions::max_prompt_length`] tokens, and responses of
@@ -56,7 +69,7 @@ impl DryRun {
     pub fn align(gpu: &Gpu, dir: &Path, train: &TrainOptions, options: &AlignOptions) -> Result<DryRun> {
         train.check()?;
         options.check(train)?;
-        let (model, copies) = load_model(gpu, dir, train)?;
+        let (model, copies) = load_model(gpu, dir, train, false)?;
         let limit = align::prompt_limit(model.architecture().context, train, options)?;
         let prompt = needed("max-prompt-length", train.max_prompt_length)?;
         if prompt > limit {

@@ -27,6 +27,9 @@ pub(super) fn idle(command: Command, steps: usize, rows: usize, all: bool) -> Op
             "their pairs had no gradient (see metrics.jsonl); the policy may be ruined, then lower the learning rate, \
              or the chosen responses may be the rejected ones"
         }
+        Command::Reward => {
+            "their pairs had no gradient (see metrics.jsonl); the model may be ruined, then lower the learning rate"
+        }
         Command::Sft => {
             "their rows had no gradient (see metrics.jsonl); the policy may be ruined, then lower the learning rate"
         }

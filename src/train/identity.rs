@@ -39,6 +39,9 @@ pub(super) struct RunIdentity {
     append_eos: Option<bool>,
     #[serde(deserialize_with = "Option::deserialize")]
     loss: Option<LossOptions>,
+    /// Of a reward model.
+    #[serde(deserialize_with = "Option::deserialize")]
+    center_rewards_coefficient: Option<f32>,
     #[serde(deserialize_with = "Option::deserialize")]
     online: Option<Online>,
     /// What the annotator says of itself, see [`Annotator::identity`](crate::annotate::Annotator::identity).
@@ -53,6 +56,7 @@ pub(super) enum Command {
     Align,
     Sft,
     Dpo,
+    Reward,
 }
 
 impl Command {
@@ -62,6 +66,7 @@ impl Command {
             Command::Align => "align",
             Command::Sft => "sft",
             Command::Dpo => "dpo",
+            Command::Reward => "reward",
         }
     }
 }
@@ -206,6 +211,7 @@ impl RunIdentity {
             lora,
             append_eos: None,
             loss: None,
+            center_rewards_coefficient: None,
             online: None,
             judge: None,
         })
@@ -220,6 +226,11 @@ impl RunIdentity {
     pub fn with_loss(mut self, loss: &Objective) -> RunIdentity {
         self.loss = Some(loss.options());
         self
+    }
+
+    /// With scores that are kept around 0.
+    pub fn with_centring(self, coefficient: f32) -> RunIdentity {
+        RunIdentity { center_rewards_coefficient: Some(coefficient), ..self }
     }
 
     /// With samples that an annotator compares.
@@ -359,6 +370,9 @@ fn dataset(rows: &EncodedRows) -> Result<String> {
         let tree = rows.tree(row)?;
         digester.ids(&tree.prompt);
         tree.responses.iter().for_each(|response| digester.ids(response));
+    }
+    if let Some(margins) = rows.margins() {
+        digester.bytes(bytemuck::cast_slice(margins));
     }
     for row in (0..rows.len()).filter(|_| rows.have_texts()) {
         digester.bytes(rows.text(row)?.as_bytes());

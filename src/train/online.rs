@@ -154,7 +154,8 @@ impl<'a> Online<'a> {
         let policy_step = open.sampled.policy_step;
         Ok(Learnt {
             loss: learnt.as_ref().map(|learnt| learnt.loss()),
-            preference: learnt.as_ref().map(|learnt| learnt.report()),
+            preference: learnt.as_ref().map(|learnt| learnt.preference()),
+            policy: learnt.as_ref().map(|learnt| learnt.policy()),
             entropy: learnt.as_ref().map(|learnt| learnt.entropy()),
             responses: response_report(answers),
             annotation: Some(annotation.report(step.done - policy_step, self.annotator.used())),

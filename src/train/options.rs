@@ -139,6 +139,15 @@ pub struct DpoOptions {
     pub append_eos: bool,
 }
 
+/// `oaif reward`: a reward model.
+#[derive(Clone, Debug)]
+pub struct RewardOptions {
+    /// The weight of (chosen + rejected)², which keeps scores around 0; 0: none.
+    pub center_rewards_coefficient: f32,
+    /// End every completion with the end-of-sequence token.
+    pub append_eos: bool,
+}
+
 /// `oaif align`: online feedback.
 #[derive(Clone, Debug)]
 pub struct AlignOptions {

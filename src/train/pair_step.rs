@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::gpu::{Arena, Buffer, Category, Dim, Format, Gpu, Plan, PlanOptions, Recorder, Tensor};
 use crate::model::stream::{Capacity, Stream, extent};
 use crate::model::{Keys, Model};
-use crate::ops::{self, PairInputs, VOCAB_CHUNK};
+use crate::ops::{self, PairInputs};
 use crate::preference::Objective;
 
 /// A pair to learn from: a tree whose first response is the chosen one and whose second the rejected.
@@ -113,12 +113,8 @@ impl PairStep {
         let mut r = Recorder::training(gpu);
         r.phase("forward");
         let (tokens, targets) = stream.bind(&mut r);
-        let hidden = model.hidden(&mut r, &tokens, &Keys::Stream, checkpointing)?;
-        let picked = ops::gather_rows(&mut r, &hidden.into(), targets.rows, targets.inverse)?;
-        let normed = model.final_norm(&mut r, picked)?;
-        let head = model.head(&mut r);
-        let logprob = if objective.use_weighting { ops::logprob_with_squares } else { ops::logprob };
-        let scored = logprob(&mut r, normed, &head, targets.ids, VOCAB_CHUNK, model.logit_transform())?;
+        let squares = objective.use_weighting;
+        let scored = model.score(&mut r, &tokens, &targets, &Keys::Stream, checkpointing, squares)?;
         let whole = (targets.offsets, targets.sequences);
         // Each response's sum, or the sums of its two parts.
         let (offsets, segments) = match &parts {

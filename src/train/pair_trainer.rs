@@ -3,7 +3,7 @@
 
 use super::options::TrainOptions;
 use super::pair_step::{LabelledPair, PairResult, PairStep, PhaseTimes, ReferenceWeights};
-use super::report::PreferenceReport;
+use super::report::{PolicyReport, PreferenceReport};
 use crate::data::packing::Tree;
 use crate::error::Result;
 use crate::gpu::Arena;
@@ -105,17 +105,23 @@ impl LearntBatch {
         &self.times
     }
 
-    /// What was learnt.
-    pub fn report(&self) -> PreferenceReport {
-        // log π − log π₀ of both responses, summed over tokens.
-        let kl = self.results.iter().zip(&self.reference).map(|(r, reference)| {
-            0.5 * ((r.logp_chosen - reference[0]) as f64 + (r.logp_rejected - reference[1]) as f64)
-        });
+    /// The rewards.
+    pub fn preference(&self) -> PreferenceReport {
         PreferenceReport {
             chosen: self.mean(|r| r.reward_chosen),
             rejected: self.mean(|r| r.reward_rejected),
             accuracies: self.mean(|r| (r.reward_chosen > r.reward_rejected) as u32 as f32),
             margins: self.mean(|r| r.reward_chosen - r.reward_rejected),
+        }
+    }
+
+    /// The log-probabilities.
+    pub fn policy(&self) -> PolicyReport {
+        // log π − log π₀ of both responses, summed over tokens.
+        let kl = self.results.iter().zip(&self.reference).map(|(r, reference)| {
+            0.5 * ((r.logp_chosen - reference[0]) as f64 + (r.logp_rejected - reference[1]) as f64)
+        });
+        PolicyReport {
             logps_chosen: self.mean(|r| r.logp_chosen),
             logps_rejected: self.mean(|r| r.logp_rejected),
             kl: kl.sum::<f64>() / self.results.len() as f64,

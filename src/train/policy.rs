@@ -24,17 +24,42 @@ pub struct Policy {
     copies: FrozenFormat,
 }
 
-/// The model in `dir`, to be trained as the options say, and how a copy of it is held.
-pub(super) fn load_model(gpu: &Gpu, dir: &Path, options: &TrainOptions) -> Result<(Model, FrozenFormat)> {
+/// The model in `dir`, to be trained as the options say, as a reward model or as it is, and how a copy of it is held.
+pub(super) fn load_model(
+    gpu: &Gpu,
+    dir: &Path,
+    options: &TrainOptions,
+    rates: bool,
+) -> Result<(Model, FrozenFormat)> {
     let format = options.base_dtype.map_or_else(|| FrozenFormat::of_model(dir), Ok)?;
     let full = options.lora.is_none() && options.adapter.is_none();
-    let base = if full { Model::load(gpu, dir, true)? } else { Model::load_frozen(gpu, dir, Some(format))? };
+    let base = match (rates, full) {
+        (true, _) => {
+            let held = (!full).then_some(format);
+            Model::load_into_reward(gpu, dir, held, padding(dir)?, options.seed)?
+        }
+        (false, true) => Model::load(gpu, dir, true)?,
+        (false, false) => Model::load_frozen(gpu, dir, Some(format))?,
+    };
     let model = match (&options.adapter, &options.lora) {
         (Some(adapter), _) => base.load_adapter(adapter, true)?,
         (None, Some(lora)) => base.add_adapter(lora.clone(), options.seed)?,
         (None, None) => base,
     };
     Ok((model, format))
+}
+
+/// A token that is no part of a text: the tokenizer's own for that, or else one that texts hardly have.
+fn padding(dir: &Path) -> Result<Option<u32>> {
+    // A dry run may have a configuration alone.
+    if !dir.join("tokenizer.json").exists() {
+        return Ok(None);
+    }
+    let tokenizer = Tokenizer::load(dir)?;
+    let known = ["<pad>", "<|pad|>", "[PAD]", "<|finetune_right_pad_id|>", "<|endoftext|>", "<unk>"];
+    let other =
+        known.iter().find_map(|token| tokenizer.token_to_id(token).filter(|id| Some(*id) != tokenizer.eos()));
+    Ok(other.or(tokenizer.eos()))
 }
 
 /// See [`Policy::reference`].
@@ -48,7 +73,11 @@ pub(super) fn reference(model: &Model, options: &TrainOptions, copies: FrozenFor
 impl Policy {
     /// Loads a folder to be trained as the options say: whole, or with a new or an earlier adapter.
     pub fn load(gpu: &Gpu, dir: &Path, options: &TrainOptions) -> Result<Policy> {
-        let (model, copies) = load_model(gpu, dir, options)?;
+        Policy::load_as(gpu, dir, options, false)
+    }
+
+    pub(super) fn load_as(gpu: &Gpu, dir: &Path, options: &TrainOptions, rates: bool) -> Result<Policy> {
+        let (model, copies) = load_model(gpu, dir, options, rates)?;
         Ok(Policy { copies, ..Policy::with_model(model, dir)? })
     }
 

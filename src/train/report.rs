@@ -24,6 +24,9 @@ pub struct StepReport {
     /// The pairs that were learnt from.
     #[serde(flatten)]
     pub preference: Option<PreferenceReport>,
+    /// The policy's log-probabilities of their responses.
+    #[serde(flatten)]
+    pub policy: Option<PolicyReport>,
     /// Entropy of the next-token distribution, in nats, mean over tokens.
     #[serde(rename = "objective/entropy", skip_serializing_if = "Option::is_none")]
     pub entropy: Option<f64>,
@@ -86,7 +89,8 @@ pub struct UpdateReport {
     pub learning_rate: f64,
 }
 
-/// Means over the pairs that were learnt from. A reward is β (log π − log π₀) of a response, summed over its tokens.
+/// Means over the pairs that were learnt from. A reward is β (log π − log π₀) of a response, summed over its tokens, or in
+/// the training of a reward model its score.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct PreferenceReport {
     /// Of the chosen response.
@@ -101,6 +105,11 @@ pub struct PreferenceReport {
     /// The chosen one's less the rejected one's.
     #[serde(rename = "rewards/margins")]
     pub margins: f64,
+}
+
+/// Means over the responses that were learnt from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct PolicyReport {
     /// log π of the chosen response.
     #[serde(rename = "logps/chosen")]
     pub logps_chosen: f64,

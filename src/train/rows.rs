@@ -40,6 +40,11 @@ pub(super) trait Source {
     fn text(&self) -> Option<String> {
         None
     }
+
+    /// By how much its better answer is to win.
+    fn margin(&self) -> Option<f32> {
+        None
+    }
 }
 
 impl Source for Prompt {
@@ -75,6 +80,10 @@ impl Source for Pair {
 
     fn parts(&self) -> &'static [&'static str] {
         &["prompt", "chosen", "rejected"]
+    }
+
+    fn margin(&self) -> Option<f32> {
+        self.margin
     }
 }
 
@@ -115,6 +124,8 @@ pub struct EncodedRows {
     responses: usize,
     /// Whether rows have a text besides their tokens.
     texts: bool,
+    /// By how much each row's better answer is to win; empty where no row says so.
+    margins: Vec<f32>,
     /// Rows that are kept, and whose prompt has other last tokens once a completion follows.
     cut: usize,
 }
@@ -128,6 +139,7 @@ impl EncodedRows {
             targets: Lengths::default(),
             responses: 0,
             texts: false,
+            margins: Vec::new(),
             cut: 0,
         }
     }
@@ -186,6 +198,10 @@ impl EncodedRows {
             }
             let text = row.text();
             out.texts |= text.is_some();
+            if let Some(margin) = row.margin() {
+                out.margins.resize(out.len(), 0.0);
+                out.margins.push(margin);
+            }
             out.push(&tree, row.parts(), &text.unwrap_or_default())?;
             out.cut += usize::from(cut > 0);
         }
@@ -223,6 +239,16 @@ impl EncodedRows {
     /// [`Error::Io`] where it cannot be read again.
     pub fn text(&self, row: usize) -> Result<String> {
         self.store.get(row).map(|(_, text)| text)
+    }
+
+    /// By how much a row's better answer is to win; 0 where it does not say.
+    pub(super) fn margin(&self, row: usize) -> f32 {
+        self.margins.get(row).copied().unwrap_or_default()
+    }
+
+    /// Where rows say so, by how much their better answers are to win.
+    pub(super) fn margins(&self) -> Option<&[f32]> {
+        (!self.margins.is_empty()).then_some(self.margins.as_slice())
     }
 
     /// Whether rows have such a text.

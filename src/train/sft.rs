@@ -137,6 +137,7 @@ impl Method for Completions {
         Ok(Learnt {
             loss: Some(sum.nll / sum.tokens as f64),
             preference: None,
+            policy: None,
             entropy: Some(sum.entropy / sum.tokens as f64),
             responses,
             annotation: None,

@@ -47,7 +47,7 @@ impl SftStep {
         let mut r = Recorder::training(gpu);
         r.phase("forward");
         let (tokens, targets) = stream.bind(&mut r);
-        let scored = model.score(&mut r, &tokens, &targets, &Keys::Stream, checkpointing)?;
+        let scored = model.score(&mut r, &tokens, &targets, &Keys::Stream, checkpointing, false)?;
         r.phase("backward");
         let seed = r.bind(&gradient.region(), scored.logp.rows, 1, Format::F32);
         r.backward(&[(scored.logp, seed)])?;

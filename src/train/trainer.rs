@@ -6,6 +6,7 @@
 //!     ∇ℓ(θ) ← what the kind of training makes of them                               Method::learn, one file a kind:
 //!         sft    −log π(y | x), mean over completion tokens                         sft.rs, sft_step.rs
 //!         dpo    ℓ(x, y⁺, y⁻) of given pairs                                        dpo.rs, pair_trainer.rs, pair_step.rs
+//!         reward −log σ(r(x, y⁺) − r(x, y⁻)) of given pairs                         reward.rs, reward_step.rs
 //!         align  for t′ up to t + async-level:                                      online.rs
 //!                    y₁, y₂ ~ π_θ(· | x)                                            sampler.rs, generate/
 //!                    ask the annotator which is better                              annotate/queue.rs, annotate/journal.rs
@@ -24,7 +25,8 @@ use super::options::TrainOptions;
 use super::policy::Policy;
 use super::progress::{Observer, Pace};
 use super::report::{
-    AnnotationReport, PairReport, Phases, PreferenceReport, ResponseReport, StepReport, Times, hundredths,
+    AnnotationReport, PairReport, Phases, PolicyReport, PreferenceReport, ResponseReport, StepReport, Times,
+    hundredths,
 };
 use super::rows::EncodedRows;
 use super::schedule::LrSchedule;
@@ -122,6 +124,7 @@ pub(super) struct Learnt {
     /// `None` when there was nothing to learn from.
     pub loss: Option<f64>,
     pub preference: Option<PreferenceReport>,
+    pub policy: Option<PolicyReport>,
     pub entropy: Option<f64>,
     pub responses: ResponseReport,
     pub annotation: Option<AnnotationReport>,
@@ -269,6 +272,7 @@ impl<'a> Trainer<'a> {
             loss: learnt.loss,
             update,
             preference: learnt.preference,
+            policy: learnt.policy,
             entropy: learnt.entropy,
             responses: learnt.responses,
             annotation: learnt.annotation,

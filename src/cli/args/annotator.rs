@@ -25,6 +25,8 @@ enum Kind {
     Llm,
     /// The response that a language model finds more probable
     Likelihood,
+    /// A reward model, such as oaif reward trains
+    Reward,
     /// A simple rule, such as the shorter one
     Rule,
     /// A program of yours
@@ -79,9 +81,12 @@ pub(crate) struct AnnotatorArgs {
     /// Who compares the responses
     #[arg(long, value_name = "KIND")]
     judge: Option<Kind>,
-    /// Folder of the judging model, a GGUF file, or ORG/NAME[@REVISION] on the hub (llm, likelihood)
+    /// Folder of the judging model, a GGUF file, or ORG/NAME[@REVISION] on the hub (llm, likelihood, reward)
     #[arg(long, value_name = "DIR|NAME")]
     judge_model: Option<PathBuf>,
+    /// LoRA adapter of a reward model, with its head (reward)
+    #[arg(long, value_name = "DIR")]
+    judge_adapter: Option<PathBuf>,
     /// llm: summarisation, helpfulness, helpfulness-short, helpfulness-very-short, harmlessness, or a file with
     /// {{ prompt }}, {{ response_1 }} and {{ response_2 }} [default: helpfulness]. likelihood: a file or a text,
     /// put before each response [default: "{{ prompt }}"]
@@ -109,14 +114,18 @@ pub(crate) struct AnnotatorArgs {
 
 impl AnnotatorArgs {
     /// What it reads, by its flags.
-    pub fn inputs(&self) -> [(&'static str, Option<&Path>); 2] {
+    pub fn inputs(&self) -> [(&'static str, Option<&Path>); 3] {
         let template = self.judge_template.as_deref().map(Path::new);
-        [("--judge-model", self.judge_model.as_deref()), ("--judge-template", template)]
+        [
+            ("--judge-model", self.judge_model.as_deref()),
+            ("--judge-adapter", self.judge_adapter.as_deref()),
+            ("--judge-template", template),
+        ]
     }
 
     pub fn plan(&mut self) -> Result<AnnotatorConfig> {
         let Some(kind) = self.judge else {
-            let why = "nobody is named to compare the responses: give --judge llm or --judge likelihood (with \
+            let why = "nobody is named to compare the responses: give --judge llm, --judge likelihood or --judge reward (with \
                        --judge-model DIR), --judge rule (with --judge-rule RULE) or --judge command (with \
                        --judge-command CMD)";
             return Err(Error::config("--judge", why));
@@ -125,6 +134,10 @@ impl AnnotatorArgs {
         match kind {
             Kind::Llm => self.llm(),
             Kind::Likelihood => self.likelihood(),
+            Kind::Reward => Ok(AnnotatorConfig::Reward {
+                model: self.model("--judge reward")?,
+                adapter: self.judge_adapter.clone(),
+            }),
             Kind::Rule => Ok(AnnotatorConfig::Rule(Rule::parse(needed(
                 &self.judge_rule,
                 "--judge rule",
@@ -181,8 +194,9 @@ impl AnnotatorArgs {
 
     fn refuse_flags_of_others(&self, kind: Kind) -> Result<()> {
         use Kind::*;
-        let flags: [(&str, bool, &[Kind]); 8] = [
-            ("--judge-model", self.judge_model.is_some(), &[Llm, Likelihood]),
+        let flags: [(&str, bool, &[Kind]); 9] = [
+            ("--judge-model", self.judge_model.is_some(), &[Llm, Likelihood, Reward]),
+            ("--judge-adapter", self.judge_adapter.is_some(), &[Reward]),
             ("--judge-template", self.judge_template.is_some(), &[Llm, Likelihood]),
             ("--judge-instruction", self.judge_instruction.is_some(), &[Llm, Likelihood]),
             ("--judge-normalise", self.judge_normalise.is_some(), &[Likelihood]),

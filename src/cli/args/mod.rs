@@ -22,7 +22,7 @@ pub(crate) use demo::DemoPlan;
 pub(crate) use tools::{
     ChatPlan, DoctorPlan, ExportFormat, ExportPlan, GeneratePlan, JudgePlan, ModelsPlan, Prompts, ScorePlan,
 };
-pub(crate) use train::{AlignPlan, DpoPlan, SftPlan, TrainPlan};
+pub(crate) use train::{AlignPlan, DpoPlan, RewardPlan, SftPlan, TrainPlan};
 
 use crate::error::{Error, Result};
 
@@ -46,6 +46,8 @@ pub(crate) enum Command {
     Sft(Box<train::SftArgs>),
     /// Train on given preferences, {"prompt","chosen","rejected"} rows
     Dpo(Box<train::DpoArgs>),
+    /// Train a reward model on given preferences, {"prompt","chosen","rejected"} rows
+    Reward(Box<train::RewardArgs>),
     /// Sample from a model
     Generate(Box<tools::GenerateArgs>),
     /// Talk with a model

@@ -19,7 +19,7 @@ use crate::gpu::Limits;
 use crate::model::lora::{LoraConfig, LoraTargets};
 use crate::optim::OptimiserKind;
 use crate::preference::{LossOptions, Objective};
-use crate::train::options::{AlignOptions, DpoOptions, TrainOptions};
+use crate::train::options::{AlignOptions, DpoOptions, RewardOptions, TrainOptions};
 use crate::train::run_dir::Resume;
 
 #[derive(Clone, Copy, Debug, ValueEnum, Serialize)]
@@ -322,6 +322,24 @@ pub(crate) struct DpoArgs {
     loss: LossArgs,
 }
 
+/// `oaif reward`.
+#[derive(Debug, Args, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct RewardArgs {
+    #[command(flatten)]
+    #[serde(flatten)]
+    train: TrainArgs,
+    #[command(flatten)]
+    #[serde(flatten)]
+    columns: PairColumns,
+    /// Do not end completions with the end-of-sequence token
+    #[arg(long, help_heading = "Data")]
+    no_append_eos: bool,
+    /// The weight of (chosen + rejected)^2 in the loss, which keeps scores around 0; usual is 0.01
+    #[arg(long, value_name = "C", help_heading = "Loss", default_value_t = 0.0)]
+    center_rewards_coefficient: f64,
+}
+
 /// `oaif sft`.
 #[derive(Debug, Args, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -387,6 +405,13 @@ pub(crate) struct DpoPlan {
     pub dpo: DpoOptions,
 }
 
+/// `oaif reward`, checked.
+#[derive(Debug)]
+pub(crate) struct RewardPlan {
+    pub train: TrainPlan,
+    pub reward: RewardOptions,
+}
+
 /// `oaif sft`, checked.
 #[derive(Debug)]
 pub(crate) struct SftPlan {
@@ -431,6 +456,16 @@ impl Fetch for AlignPlan {
 }
 
 impl Fetch for DpoPlan {
+    fn inputs(&mut self) -> Vec<Input<'_>> {
+        self.train.inputs()
+    }
+
+    fn config(&mut self) -> Option<&mut Value> {
+        self.train.config()
+    }
+}
+
+impl Fetch for RewardPlan {
     fn inputs(&mut self) -> Vec<Input<'_>> {
         self.train.inputs()
     }
@@ -512,6 +547,20 @@ impl DpoArgs {
         let dpo = DpoOptions { loss: self.loss.plan()?, append_eos: !self.no_append_eos };
         train.config = resolved(&self)?;
         Ok(DpoPlan { train, dpo })
+    }
+}
+
+impl RewardArgs {
+    pub fn plan(mut self) -> Result<RewardPlan> {
+        let mut train = self.train.plan(&PREFERENCE)?;
+        train.columns = self.columns.columns();
+        let centre = self.center_rewards_coefficient;
+        let usable = centre >= 0.0 && (centre as f32).is_finite();
+        ensure(usable, "--center-rewards-coefficient", centre, "a number from 0 on")?;
+        train.config = resolved(&self)?;
+        let reward =
+            RewardOptions { center_rewards_coefficient: centre as f32, append_eos: !self.no_append_eos };
+        Ok(RewardPlan { train, reward })
     }
 }
 

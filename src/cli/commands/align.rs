@@ -2,12 +2,12 @@
 
 use std::any::Any;
 
-use super::summary::{Parameters, Start};
-use super::{annotator, training, warn_of};
+use super::summary::Start;
+use super::training::Prepared;
+use super::{annotator, training};
 use crate::annotate::config::AnnotatorConfig;
 use crate::annotate::judge_model::JudgeModel;
 use crate::cli::args::AlignPlan;
-use crate::cli::console::Console;
 use crate::data::rows::prompts;
 use crate::error::Result;
 use crate::gpu::{Arena, Gpu};
@@ -23,17 +23,10 @@ pub fn run(plan: AlignPlan) -> Result<()> {
         let _judge = measured(&gpu, judge, dtype)?;
         return training::report_assumed(&gpu, &train, &run);
     }
-    let mut console = Console::new();
-    console.phase("opening the rows");
-    let prompts = training::begun(prompts(&train.dataset, &train.columns))?;
-    console.phase("opening the GPU");
-    let gpu = training::open(&train)?;
-    console.phase("loading the model");
-    let policy = Policy::load(&gpu, &train.model, options)?;
-    warn_of(&policy.model);
-    let parameters = Parameters::of(&policy.model);
-    console.phase("reading and encoding the rows, recording the plans");
-    let run = AlignRun::of_rows(policy, prompts, options, &align)?;
+    let prepared = training::prepare(&train, prompts, Policy::load, |policy, rows| {
+        AlignRun::of_rows(policy, rows, options, &align)
+    })?;
+    let Prepared { mut console, gpu, parameters, run } = prepared;
     if train.dry_run {
         let _judge = measured(&gpu, judge, dtype)?;
         console.clear();

@@ -1,22 +1,23 @@
 //! What the training commands share: Ctrl-C, the dry run's report, the profile, the report.
 
 use std::iter::Peekable;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::summary;
+use super::summary::{self, Parameters, Start};
+use super::warn_of;
 use crate::cli::args::TrainPlan;
 use crate::cli::console::{Console, say};
 use crate::cli::signals;
-use crate::data::rows::Rows;
+use crate::data::rows::{Columns, Rows};
 use crate::error::{Error, Result, size};
 use crate::files;
 use crate::gpu::{Gpu, Limits};
 use crate::report::Report;
 use crate::train::rows::EncodedRows;
 use crate::train::run_dir::{REPORT, checkpoints};
-use crate::train::{Control, DryRun, Sources};
+use crate::train::{Control, DpoRun, DryRun, Observer, Policy, RewardRun, SftRun, Sources, TrainOptions};
 
 /// The device of a training command: one that only measures for a dry run, which needs no GPU.
 pub fn open(plan: &TrainPlan) -> Result<Gpu> {
@@ -35,14 +36,75 @@ pub fn open(plan: &TrainPlan) -> Result<Gpu> {
     }
 }
 
-/// Rows of which the first has been read: what is wrong with all of them is told before anything is loaded.
-pub fn begun<T>(rows: Rows<T>) -> Result<Peekable<Rows<T>>> {
-    let mut rows = rows.peekable();
-    match rows.next_if(Result::is_err) {
-        Some(Err(error)) => Err(error),
-        _ => Ok(rows),
-    }
+/// A run that is ready to begin, and what is said of it.
+pub struct Prepared<R> {
+    pub console: Console,
+    pub gpu: Gpu,
+    pub parameters: Parameters,
+    pub run: R,
 }
+
+/// Opens rows, GPU and model, and prepares the run of them, in this order: what is wrong with the first row is told before
+/// anything is loaded.
+pub fn prepare<T, R>(
+    plan: &TrainPlan,
+    rows: fn(&[PathBuf], &Columns) -> Rows<T>,
+    load: fn(&Gpu, &Path, &TrainOptions) -> Result<Policy>,
+    run: impl FnOnce(Policy, Peekable<Rows<T>>) -> Result<R>,
+) -> Result<Prepared<R>> {
+    let mut console = Console::new();
+    console.phase("opening the rows");
+    let mut rows = rows(&plan.dataset, &plan.columns).peekable();
+    if let Some(Err(error)) = rows.next_if(Result::is_err) {
+        return Err(error);
+    }
+    console.phase("opening the GPU");
+    let gpu = open(plan)?;
+    console.phase("loading the model");
+    let policy = load(&gpu, &plan.model, &plan.options)?;
+    warn_of(&policy.model);
+    let parameters = Parameters::of(&policy.model);
+    console.phase("reading and encoding the rows, recording the plans");
+    let run = run(policy, rows)?;
+    Ok(Prepared { console, gpu, parameters, run })
+}
+
+/// Runs on given rows: a dry run's report, or the training.
+pub fn on_rows<R: OnRows>(command: &str, plan: &TrainPlan, prepared: Prepared<R>) -> Result<()> {
+    let Prepared { mut console, gpu, parameters, run } = prepared;
+    if plan.dry_run {
+        console.clear();
+        return report(&gpu, plan, run.rows(), run.total_steps());
+    }
+    let start = Start::of(&gpu, plan, &parameters, run.rows(), run.total_steps(), None);
+    console.begins(start.text());
+    train(command, plan, &gpu, console, |sources, control| run.run(sources, control))
+}
+
+/// A kind of training on given rows.
+pub trait OnRows {
+    fn rows(&self) -> &EncodedRows;
+    fn total_steps(&self) -> usize;
+    fn run(self, sources: Sources, control: Control<'_>) -> Result<PathBuf>;
+}
+
+macro_rules! on_rows {
+    ($($run:ty),*) => {$(
+        impl OnRows for $run {
+            fn rows(&self) -> &EncodedRows {
+                self.rows()
+            }
+            fn total_steps(&self) -> usize {
+                self.total_steps()
+            }
+            fn run(self, sources: Sources, control: Control<'_>) -> Result<PathBuf> {
+                self.run(sources, control)
+            }
+        }
+    )*};
+}
+
+on_rows!(SftRun, DpoRun, RewardRun);
 
 /// Trains into `dir` with a progress bar; a signal ends it with a checkpoint. `command`: the one that goes on with the run.
 pub fn watched<T>(

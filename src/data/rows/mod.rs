@@ -166,6 +166,9 @@ pub struct Pair {
     pub chosen: Text,
     /// The worse answer, without the prompt; it may be empty.
     pub rejected: Text,
+    /// By how much the better one is better, where the row has a number `"margin"`: a reward model's scores are to differ by
+    /// as much.
+    pub margin: Option<f32>,
     /// The row.
     pub place: Place,
 }
@@ -260,7 +263,14 @@ pub fn pairs(files: &[PathBuf], columns: &Columns) -> Rows<Pair> {
         };
         check_kind(&columns.chosen, &chosen, &prompt)?;
         check_kind(&columns.rejected, &rejected, &prompt)?;
-        Ok(Pair { prompt, chosen, rejected, place })
+        let margin = match row.get("margin")? {
+            None | Some(Value::Null) => None,
+            Some(value) => {
+                let margin = value.as_f64().map(|margin| margin as f32).filter(|margin| margin.is_finite());
+                Some(margin.ok_or_else(|| format!("\"margin\" is {value}, expected a number"))?)
+            }
+        };
+        Ok(Pair { prompt, chosen, rejected, margin, place })
     })
 }
 

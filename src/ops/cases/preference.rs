@@ -17,6 +17,7 @@ impl From<PairLoss> for reference::PairLoss {
             PairLoss::Nca => Twin::Nca,
             PairLoss::Bco => Twin::Bco,
             PairLoss::Sppo => Twin::Sppo,
+            PairLoss::Centre => Twin::Centre,
             PairLoss::ApoZero => Twin::ApoZero,
             PairLoss::ApoDown => Twin::ApoDown,
             PairLoss::Kto => Twin::Kto,

@@ -1,0 +1,181 @@
+//! `oaif reward`: a reward model from given preferences (Bradley and Terry 1952; Ouyang et al. 2022, arXiv 2203.02155).
+
+use std::path::{Path, PathBuf};
+
+use super::batches::total_steps;
+use super::identity::{Command, RunIdentity};
+use super::kernels::use_kernels_of_checkpoint;
+use super::options::{RewardOptions, TrainOptions};
+use super::policy::Policy;
+use super::report::{PreferenceReport, ResponseReport};
+use super::reward_step::{RatedPair, RatedResult, RewardStep};
+use super::rows::EncodedRows;
+use super::run::{Sources, run};
+use super::trainer::{Control, Learnt, Method, Step, Trainer};
+use crate::data::rows::Pair;
+use crate::error::Result;
+use crate::gpu::{Arena, Gpu};
+use crate::model::Model;
+use crate::model::rater::{capacity_of, rated};
+use crate::model::stream::Capacity;
+use crate::optim::Optimiser;
+
+/// What these rows need of the device.
+pub(super) fn plans(
+    model: &Model,
+    rows: &EncodedRows,
+    train: &TrainOptions,
+    options: &RewardOptions,
+) -> Result<(RewardStep, Optimiser)> {
+    let (gpu, arena) = (model.gpu(), Arena::new());
+    // Each response is rated at its last token, which is a row here.
+    let Capacity { tokens, sequences, .. } = rows.largest_batch(train.batch_size);
+    let capacity = Capacity { tokens: tokens + sequences, targets: sequences, sequences };
+    let centring = options.center_rewards_coefficient;
+    let step = RewardStep::new(gpu, model, centring, capacity, train.gradient_checkpointing, &arena)?;
+    let optimiser = Optimiser::new(gpu, model.trained(), train.optimiser, train.max_grad_norm, &arena)?;
+    Ok((step, optimiser))
+}
+
+/// Training that is ready to begin: plans recorded, memory taken.
+pub struct RewardRun {
+    policy: Policy,
+    train: TrainOptions,
+    options: RewardOptions,
+    rows: EncodedRows,
+    step: RewardStep,
+    optimiser: Optimiser,
+}
+
+impl RewardRun {
+    /// Encodes the pairs and records the plans. On a measuring `Gpu` this is the dry run.
+    ///
+    /// # Errors
+    /// [`crate::Error::Config`] for an option out of its range; what is wrong with the rows; memory errors.
+    pub fn new(
+        model: Policy,
+        pairs: &[Pair],
+        train: &TrainOptions,
+        options: &RewardOptions,
+    ) -> Result<RewardRun> {
+        RewardRun::of_rows(model, pairs.iter().cloned().map(Ok), train, options)
+    }
+
+    /// The same of pairs that are read one by one, see [`pairs`](crate::data::rows::pairs): they may be more than memory
+    /// holds.
+    ///
+    /// # Errors
+    /// As [`RewardRun::new`].
+    pub fn of_rows(
+        model: Policy,
+        pairs: impl IntoIterator<Item = Result<Pair>>,
+        train: &TrainOptions,
+        options: &RewardOptions,
+    ) -> Result<RewardRun> {
+        train.check()?;
+        use_kernels_of_checkpoint(model.model.gpu(), train)?;
+        let limits = train.length_limits(model.model.architecture().context);
+        let rows =
+            EncodedRows::encode(&model.encoder(), pairs, options.append_eos, limits, &train.output_dir)?;
+        let (step, optimiser) = plans(&model.model, &rows, train, options)?;
+        let (train, options) = (train.clone(), options.clone());
+        Ok(RewardRun { policy: model, train, options, rows, step, optimiser })
+    }
+
+    /// The encoded rows.
+    pub fn rows(&self) -> &EncodedRows {
+        &self.rows
+    }
+
+    /// Steps of the whole run.
+    pub fn total_steps(&self) -> usize {
+        total_steps(&self.train, self.rows.len())
+    }
+
+    /// To be driven step by step, without a folder.
+    ///
+    /// # Errors
+    /// What the device reports.
+    pub fn trainer(self) -> Result<Trainer<'static>> {
+        let RewardRun { policy, train, options, rows, step, optimiser } = self;
+        let padding = policy.model.config().padding();
+        let method = Rewards { step, options, batch_size: train.batch_size, padding };
+        Trainer::new(policy, train, rows, optimiser, Box::new(method))
+    }
+
+    /// Trains to the end, in the folder of the options; returns where the model or adapter was saved.
+    ///
+    /// # Errors
+    /// What is wrong with the folder, or the checkpoint in it; see [`Trainer::step`]; [`crate::Error::SelfCheck`] where nothing
+    /// was learnt.
+    pub fn run(self, sources: Sources, control: Control<'_>) -> Result<PathBuf> {
+        run(self.trainer()?, sources, control)
+    }
+}
+
+impl Policy {
+    /// Loads a folder to be trained as a reward model as the options say: one that writes gets a new head, drawn from the
+    /// options' seed.
+    ///
+    /// # Errors
+    /// As [`Policy::load`]; [`crate::Error::Config`] for a family without reward models.
+    pub fn load_for_reward(gpu: &Gpu, dir: &Path, options: &TrainOptions) -> Result<Policy> {
+        Policy::load_as(gpu, dir, options, true)
+    }
+}
+
+/// Scores that put the chosen response above the rejected one.
+struct Rewards {
+    step: RewardStep,
+    options: RewardOptions,
+    batch_size: usize,
+    padding: Option<u32>,
+}
+
+impl Method for Rewards {
+    fn command(&self) -> Command {
+        Command::Reward
+    }
+
+    fn identity(&self, common: RunIdentity) -> Result<RunIdentity> {
+        Ok(common
+            .with_completions(self.options.append_eos)
+            .with_centring(self.options.center_rewards_coefficient))
+    }
+
+    fn learn(&mut self, step: &mut Step<'_, '_>) -> Result<Learnt> {
+        step.begin("learning");
+        let drawn = step.batches.draws(step.done).rows;
+        let pair = |row: usize| Ok(RatedPair { tree: step.rows.tree(row)?, margin: step.rows.margin(row) });
+        let pairs = drawn.into_iter().map(pair).collect::<Result<Vec<RatedPair>>>()?;
+        let weight = 1.0 / pairs.len() as f32;
+        let mut results: Vec<RatedResult> = Vec::new();
+        let size = |pair: &RatedPair| capacity_of(&pair.tree);
+        for micro in self.step.capacity().batches(&pairs, self.batch_size, size)? {
+            let (these, times) = self.step.run(micro, weight)?;
+            results.extend(these);
+            times.into_iter().for_each(|(phase, ms)| step.phases.add(phase, ms));
+        }
+        let mean = |of: &dyn Fn(&RatedResult) -> f32| {
+            results.iter().map(|r| f64::from(of(r))).sum::<f64>() / results.len() as f64
+        };
+        let eos = step.policy.tokenizer.eos_ids();
+        let ending = EncodedRows::ending_with(pairs.iter().map(|pair| &pair.tree), eos);
+        let rows = |pair: &RatedPair| rated(&pair.tree, self.padding).rows();
+        Ok(Learnt {
+            loss: Some(mean(&|r| r.loss)),
+            preference: Some(PreferenceReport {
+                chosen: mean(&|r| r.chosen),
+                rejected: mean(&|r| r.rejected),
+                accuracies: mean(&|r| (r.chosen > r.rejected) as u32 as f32),
+                margins: mean(&|r| r.chosen - r.rejected),
+            }),
+            policy: None,
+            entropy: None,
+            responses: ResponseReport { mean_length: None, contain_eos_token: ending },
+            annotation: None,
+            tokens: pairs.iter().map(rows).sum(),
+            pairs: Vec::new(),
+        })
+    }
+}
