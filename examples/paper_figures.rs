@@ -604,7 +604,7 @@ fn offline_pairs(
         };
         let usable = !chosen.is_empty() && !rejected.is_empty();
         let [prompt, chosen, rejected] = [pair.prompt, chosen, rejected].map(plain);
-        usable.then_some(rows::Pair { prompt, chosen, rejected, place: (line + 1).into() })
+        usable.then_some(rows::Pair { prompt, chosen, rejected, margin: None, place: (line + 1).into() })
     };
     Ok(labelled.filter_map(row).collect())
 }

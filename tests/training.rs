@@ -485,6 +485,7 @@ fn preferences() -> Vec<Pair> {
         prompt: Text::Plain(words[i..i + 3].join(" ")),
         chosen: Text::Plain(format!(" {}", words[i + 3..i + 5].join(" "))),
         rejected: Text::Plain(format!(" {}", words[i + 5..i + 9].join(" "))),
+        margin: None,
         place: (i + 1).into(),
     };
     (0..8).map(pair).collect()

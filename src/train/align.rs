@@ -4,10 +4,12 @@ use std::path::PathBuf;
 
 use super::batches::total_steps;
 use super::kernels::use_kernels_of_checkpoint;
-use super::online::Online;
+use super::online::{Learner, Online};
 use super::options::{AlignOptions, TrainOptions};
 use super::pair_trainer::PairTrainer;
 use super::policy::Policy;
+use super::policy_loss::OnlineLoss;
+use super::policy_trainer::PolicyTrainer;
 use super::rows::{EncodedRows, LengthLimits};
 use super::run::{Sources, run};
 use super::sampler::Sampler;
@@ -23,7 +25,7 @@ use crate::optim::Optimiser;
 
 /// What a run holds of the device.
 pub(super) struct Plans {
-    trainer: PairTrainer,
+    learner: Learner,
     generator: Generator,
     optimiser: Optimiser,
 }
@@ -39,13 +41,26 @@ pub(super) fn plans(
 ) -> Result<Plans> {
     let (batch, max_new) = (train.batch_size, options.max_new_tokens);
     let longest = rows.table().longest_prompt();
+    // Two responses of each prompt are learnt from, or all.
+    let learnt = if options.loss.preference().is_some() { 2 } else { options.num_samples };
     let capacity = Capacity {
-        tokens: rows.largest_batch(batch).tokens + batch * 2 * (max_new - 1),
-        targets: batch * 2 * max_new,
-        sequences: batch * 2,
+        tokens: rows.largest_batch(batch).tokens + batch * learnt * (max_new - 1),
+        targets: batch * learnt * max_new,
+        sequences: batch * learnt,
     };
     let arena = Arena::new();
-    let (trainer, optimiser) = PairTrainer::new(model, reference, train, &options.loss, capacity, &arena)?;
+    let (learner, optimiser) = match &options.loss {
+        OnlineLoss::Preference(loss) => {
+            let (trainer, optimiser) = PairTrainer::new(model, reference, train, loss, capacity, &arena)?;
+            (Learner::Pairs { trainer, loss: loss.clone() }, optimiser)
+        }
+        OnlineLoss::Policy(loss) => {
+            let off_policy = options.async_level > 0;
+            let (trainer, optimiser) =
+                PolicyTrainer::new(model, reference, train, *loss, off_policy, capacity, &arena)?;
+            (Learner::Policy(trainer), optimiser)
+        }
+    };
     let samples = batch * train.accumulation * options.num_samples;
     let generate = GenerateOptions {
         sampling: options.sampling,
@@ -56,7 +71,7 @@ pub(super) fn plans(
         eos: eos.to_vec(),
     };
     let generator = Generator::new(model.gpu(), model, generate, &arena)?;
-    Ok(Plans { trainer, generator, optimiser })
+    Ok(Plans { learner, generator, optimiser })
 }
 
 /// The longest prompt that leaves room for a response.
@@ -81,7 +96,7 @@ pub struct AlignRun {
     train: TrainOptions,
     options: AlignOptions,
     rows: EncodedRows,
-    trainer: PairTrainer,
+    learner: Learner,
     generator: Generator,
     optimiser: Optimiser,
 }
@@ -119,9 +134,9 @@ impl AlignRun {
         let rows = EncodedRows::encode(&policy.encoder(), prompts, false, limits, &train.output_dir)?;
         let (model, eos) = (&policy.model, policy.tokenizer.eos_ids());
         let plans = plans(model, &policy.reference(train)?, &rows, eos, train, options)?;
-        let Plans { trainer, generator, optimiser } = plans;
+        let Plans { learner, generator, optimiser } = plans;
         let (train, options) = (train.clone(), options.clone());
-        Ok(AlignRun { policy, train, options, rows, trainer, generator, optimiser })
+        Ok(AlignRun { policy, train, options, rows, learner, generator, optimiser })
     }
 
     /// The encoded prompts.
@@ -140,7 +155,7 @@ impl AlignRun {
     /// # Errors
     /// [`Error::Config`] for an [`async_level`](AlignOptions::async_level) that is not to be had; what the device reports.
     pub fn trainer<'a>(self, queue: impl AnnotationQueue + 'a) -> Result<Trainer<'a>> {
-        let AlignRun { policy, train, options, rows, trainer, generator, optimiser } = self;
+        let AlignRun { policy, train, options, rows, learner, generator, optimiser } = self;
         if options.async_level > 0 && !queue.is_remote() {
             let why = format!(
                 "is {}, but the annotator, {}, leaves nothing to wait for: leave it out",
@@ -150,7 +165,7 @@ impl AlignRun {
             return Err(Error::config("async-level", why));
         }
         let sampler = Sampler::new(generator, &options, train.seed);
-        let method = Online::new(trainer, sampler, options, Box::new(queue));
+        let method = Online::new(learner, sampler, options, Box::new(queue));
         Trainer::new(policy, train, rows, optimiser, Box::new(method))
     }
 

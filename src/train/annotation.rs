@@ -120,6 +120,25 @@ fn choose(games: &[(usize, usize, Annotated)]) -> Option<Choice> {
 }
 
 impl Annotation {
+    /// For each prompt's samples how probably they win a game, over those with a usable verdict; `None` without one. Equal
+    /// texts tie.
+    pub fn win_rates(&self) -> Vec<Vec<Option<f64>>> {
+        let of = |games: &Vec<(usize, usize, Annotated)>| {
+            let samples = games.iter().map(|(_, j, _)| j + 1).max().unwrap_or(0);
+            let mut wins = vec![(0.0, 0usize); samples];
+            for (i, j, annotated) in games {
+                if let Some(p) = annotated.verdict().p_first() {
+                    for (sample, won) in [(*i, f64::from(p)), (*j, 1.0 - f64::from(p))] {
+                        wins[sample].0 += won;
+                        wins[sample].1 += 1;
+                    }
+                }
+            }
+            wins.into_iter().map(|(sum, n)| (n > 0).then(|| sum / n as f64)).collect()
+        };
+        self.games.iter().map(of).collect()
+    }
+
     /// Every pair that was met, and whether it was learnt from.
     pub fn pairs(
         &self,
@@ -150,7 +169,8 @@ impl Annotation {
         out
     }
 
-    fn first_invalid(&self) -> Option<&str> {
+    /// Why the first unusable verdict is.
+    pub fn first_invalid(&self) -> Option<&str> {
         self.games.iter().flatten().find_map(|(_, _, a)| match a {
             Annotated::Judged(j) => match &j.verdict {
                 Verdict::Invalid { why } => Some(why.as_str()),
@@ -218,13 +238,13 @@ impl VerdictTotals {
     }
 
     /// Ends a run whose annotator gives too few usable verdicts: of all, or of late none.
-    pub fn check(&self, limit: f64, name: &str, last: &Annotation) -> Result<()> {
+    pub fn check(&self, limit: f64, name: &str, invalid: Option<&str>) -> Result<()> {
         let sum = |of: fn(&Recent) -> usize| self.recent.iter().map(of).sum::<usize>();
         let recent = (sum(|step| step.invalid), sum(|step| step.judged));
         let total = (self.counts.invalid, self.counts.judged);
         let mute = limit < 1.0 && recent.1 >= MIN_JUDGED && recent.0 == recent.1;
         let mostly = total.1 >= MIN_JUDGED && self.counts.invalid_ratio() > limit;
-        let reason = last.first_invalid().unwrap_or("none in this step");
+        let reason = invalid.unwrap_or("none in this step");
         let why = match (mostly, mute) {
             (true, _) => format!(
                 "{} of {} verdicts were unusable, above the max-invalid-ratio of {limit}; the last reason: {reason}",
@@ -253,18 +273,12 @@ impl VerdictTotals {
 mod tests {
     use super::*;
 
-    fn step(judged: usize, invalid: usize) -> Annotation {
-        let counts = Counts { judged, invalid, ..Counts::default() };
-        Annotation { games: Vec::new(), choices: Vec::new(), counts, latency_ms: 0.0 }
-    }
-
     /// After how many of these steps the run ends.
     fn ends_after(limit: f64, steps: impl IntoIterator<Item = (usize, usize)>) -> Option<usize> {
         let mut totals = VerdictTotals::default();
         steps.into_iter().position(|(judged, invalid)| {
-            let annotation = step(judged, invalid);
-            totals.add(&annotation.counts, &[]);
-            totals.check(limit, "judge", &annotation).is_err()
+            totals.add(&Counts { judged, invalid, ..Counts::default() }, &[]);
+            totals.check(limit, "judge", None).is_err()
         })
     }
 

@@ -1,6 +1,7 @@
 //! Options that were built by hand, checked before a run takes memory or writes a file.
 
 use super::options::{AlignOptions, TrainOptions};
+use super::policy_loss::OnlineLoss;
 use crate::error::{Error, Result};
 use crate::model::FrozenFormat;
 
@@ -58,9 +59,19 @@ impl TrainOptions {
 impl AlignOptions {
     /// Refuses values that no run of these steps can begin with.
     pub(super) fn check(&self, train: &TrainOptions) -> Result<()> {
-        self.loss.check()?;
-        if self.soft_labels {
-            self.loss.check_soft_labels()?;
+        match &self.loss {
+            OnlineLoss::Preference(objective) => {
+                objective.check()?;
+                if self.soft_labels {
+                    objective.check_soft_labels()?;
+                }
+            }
+            OnlineLoss::Policy(loss) => {
+                loss.check()?;
+                if self.soft_labels {
+                    return Err(refuse("soft-labels", "on", "off, as a policy gradient has no labels"));
+                }
+            }
         }
         self.sampling.check()?;
         check_counts(&[("max-new-tokens", Some(self.max_new_tokens)), ("slots", self.slots)])?;

@@ -150,11 +150,13 @@ impl Method for GivenPairs {
         Ok(Learnt {
             loss: Some(learnt.loss()),
             preference: Some(learnt.preference()),
+            gradient: None,
             policy: Some(learnt.policy()),
             entropy: Some(learnt.entropy()),
             responses: ResponseReport { mean_length: None, contain_eos_token: ending },
             annotation: None,
             pairs: Vec::new(),
+            ratings: Vec::new(),
             tokens: learnt.tokens(),
         })
     }

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::options::{AlignOptions, TrainOptions};
 use super::policy::Policy;
+use super::policy_loss::{Advantage, OnlineLoss, TokenWeights};
 use super::rows::EncodedRows;
 use super::schedule::ScheduleKind;
 use crate::digest::{Digest, Digester};
@@ -39,6 +40,8 @@ pub(super) struct RunIdentity {
     append_eos: Option<bool>,
     #[serde(deserialize_with = "Option::deserialize")]
     loss: Option<LossOptions>,
+    #[serde(deserialize_with = "Option::deserialize")]
+    policy_gradient: Option<PolicyGradient>,
     /// Of a reward model.
     #[serde(deserialize_with = "Option::deserialize")]
     center_rewards_coefficient: Option<f32>,
@@ -108,6 +111,15 @@ struct Lora {
     lora_alpha: f32,
     use_rslora: bool,
     lora_target_modules: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct PolicyGradient {
+    advantage: Advantage,
+    token_weights: TokenWeights,
+    epsilon: f32,
+    epsilon_high: f32,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -211,6 +223,7 @@ impl RunIdentity {
             lora,
             append_eos: None,
             loss: None,
+            policy_gradient: None,
             center_rewards_coefficient: None,
             online: None,
             judge: None,
@@ -226,6 +239,27 @@ impl RunIdentity {
     pub fn with_loss(mut self, loss: &Objective) -> RunIdentity {
         self.loss = Some(loss.options());
         self
+    }
+
+    /// With what online training minimises.
+    pub fn with_online_loss(mut self, loss: &OnlineLoss) -> RunIdentity {
+        match loss {
+            OnlineLoss::Preference(objective) => self.with_loss(objective),
+            OnlineLoss::Policy(policy) => {
+                self.loss = Some(LossOptions {
+                    loss: policy.name().into(),
+                    beta: Some(policy.beta),
+                    ..LossOptions::default()
+                });
+                self.policy_gradient = Some(PolicyGradient {
+                    advantage: policy.advantage,
+                    token_weights: policy.tokens,
+                    epsilon: policy.epsilon,
+                    epsilon_high: policy.epsilon_high,
+                });
+                self
+            }
+        }
     }
 
     /// With scores that are kept around 0.

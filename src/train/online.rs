@@ -1,5 +1,5 @@
 //! Online AI feedback: prompts → samples of the current policy → annotator → loss → update (Guo et al. 2024,
-//! arXiv 2402.04792, see the crate's documentation).
+//! arXiv 2402.04792, see the crate's documentation); with scores in place of preferences, online reinforcement learning.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -11,27 +11,41 @@ use super::identity::{Command, RunIdentity};
 use super::options::AlignOptions;
 use super::pair_step::LabelledPair;
 use super::pair_trainer::PairTrainer;
+use super::policy_trainer::{PolicyTrainer, RatedGroup};
+use super::ratings::Ratings;
+use super::report::{AnnotationReport, PairReport, RatingReport};
 use super::rows::EncodedRows;
 use super::sampler::{Sampled, Sampler, response_report};
 use super::state::OnlineState;
-use super::trainer::{Learnt, Method, Step};
+use super::trainer::{Learnt, Method, Step, milliseconds};
+use crate::annotate::Counts;
 use crate::annotate::journal::Journalled;
-use crate::annotate::queue::AnnotationQueue;
+use crate::annotate::queue::{AnnotationQueue, Answer, Question, Usage};
 use crate::data::packing::Tree;
 use crate::error::{Error, Result};
+use crate::generate::Response;
+use crate::preference::Objective;
 
 /// Between two looks at whether somebody asked for an end.
 const LOOK: Duration = Duration::from_millis(50);
 /// How long an annotator that may be about to answer is still awaited then.
 const GRACE: Duration = Duration::from_secs(2);
 
+/// What learns from a step's samples.
+pub(super) enum Learner {
+    /// The preferred response against another.
+    Pairs { trainer: PairTrainer, loss: Objective },
+    /// All responses by their scores.
+    Policy(PolicyTrainer),
+}
+
 /// Training on what an annotator says of the policy's own answers.
 pub(super) struct Online<'a> {
-    trainer: PairTrainer,
+    learner: Learner,
     sampler: Sampler,
     options: AlignOptions,
     annotator: Journalled<'a>,
-    /// Steps whose prompts are answered and whose pairs are with the annotator, in their order.
+    /// Steps whose prompts are answered and whose questions are with the annotator, in their order.
     open: VecDeque<OpenStep>,
     /// Whether the annotator has forgotten what it was asked.
     forgotten: bool,
@@ -50,18 +64,66 @@ struct OpenStep {
     /// Their prompts as texts.
     prompts: Vec<String>,
     sampled: Sampled,
-    games: Games,
+    asked: Asked,
+}
+
+/// What the annotator is asked about a step's samples.
+enum Asked {
+    /// Which of two is better.
+    Pairs(Games),
+    /// How good each is.
+    Ratings(Ratings),
+}
+
+impl Asked {
+    fn questions(&self) -> Vec<Question> {
+        match self {
+            Asked::Pairs(games) => games.questions(),
+            Asked::Ratings(ratings) => ratings.questions(),
+        }
+    }
+
+    fn take(&mut self, answer: &Answer) -> bool {
+        match self {
+            Asked::Pairs(games) => games.take(answer),
+            Asked::Ratings(ratings) => ratings.take(answer),
+        }
+    }
+
+    fn is_answered(&self) -> bool {
+        match self {
+            Asked::Pairs(games) => games.are_over(),
+            Asked::Ratings(ratings) => ratings.are_over(),
+        }
+    }
+}
+
+impl OpenStep {
+    /// The tree of a prompt and some of its samples.
+    fn tree(&self, rows: &EncodedRows, prompt: usize, samples: &[usize]) -> Result<Tree> {
+        let answer = |sample: &usize| self.sampled.of[prompt][*sample].token_ids.clone();
+        Ok(Tree {
+            prompt: rows.tree(self.rows[prompt])?.prompt,
+            responses: samples.iter().map(answer).collect(),
+        })
+    }
+
+    /// The trees of all prompts with all their samples.
+    fn trees(&self, rows: &EncodedRows) -> Result<Vec<Tree>> {
+        let all = |p: usize| -> Vec<usize> { (0..self.sampled.of[p].len()).collect() };
+        (0..self.rows.len()).map(|p| self.tree(rows, p, &all(p))).collect()
+    }
 }
 
 impl<'a> Online<'a> {
     pub fn new(
-        trainer: PairTrainer,
+        learner: Learner,
         sampler: Sampler,
         options: AlignOptions,
         queue: Box<dyn AnnotationQueue + 'a>,
     ) -> Online<'a> {
         Online {
-            trainer,
+            learner,
             sampler,
             options,
             annotator: Journalled::new(queue),
@@ -75,10 +137,10 @@ impl<'a> Online<'a> {
     }
 
     /// Answers the prompts of this step and of those that are asked about ahead, with the policy as it is, and submits
-    /// their pairs.
+    /// the questions about them.
     fn ask(&mut self, step: &mut Step<'_, '_>) -> Result<()> {
         if std::mem::take(&mut self.forgotten) {
-            let questions = self.open.iter().flat_map(|open| open.games.questions()).collect();
+            let questions = self.open.iter().flat_map(|open| open.asked.questions()).collect();
             self.annotator.submit(questions)?;
         }
         let last = (step.done + self.options.async_level).min(step.batches.total_steps() - 1);
@@ -100,26 +162,38 @@ impl<'a> Online<'a> {
             };
             step.spent("sampling", started);
             let prompts = draws.rows.iter().map(|row| step.rows.text(*row)).collect::<Result<Vec<_>>>()?;
-            let games = Games::new(draws.first, &prompts, &sampled.of);
-            let questions = games.questions();
-            self.open.push_back(OpenStep { rows: draws.rows, prompts, sampled, games });
+            let rated = matches!(self.learner, Learner::Policy(_)) && self.annotator.rates();
+            let asked = match rated {
+                true => Asked::Ratings(Ratings::new(draws.first, &prompts, &sampled.of)),
+                false => Asked::Pairs(Games::new(draws.first, &prompts, &sampled.of)),
+            };
+            let questions = asked.questions();
+            let mut open = OpenStep { rows: draws.rows, prompts, sampled, asked };
+            if let Learner::Policy(trainer) = &self.learner
+                && open.sampled.logps.is_empty()
+            {
+                let started = Instant::now();
+                open.sampled.logps = trainer.log_probabilities(&open.trees(step.rows)?)?;
+                step.spent("reference", started);
+            }
+            self.open.push_back(open);
             self.annotator.submit(questions)?;
         }
         Ok(())
     }
 
-    /// Waits until the first open step's pairs are judged.
+    /// Waits until the first open step's questions are answered.
     fn wait(&mut self, step: &mut Step<'_, '_>) -> Result<()> {
         step.begin("annotating");
         let started = Instant::now();
         let mut stopped: Option<Instant> = None;
-        while !self.open.front().expect("asked before").games.are_over() {
+        while !self.open.front().expect("asked before").asked.is_answered() {
             let polled = self.annotator.poll(LOOK).inspect_err(|_| self.forgotten = true)?;
             for note in &polled.notes {
                 step.warn(note);
             }
             for answer in &polled.answers {
-                self.open.iter_mut().any(|open| open.games.take(answer));
+                self.open.iter_mut().any(|open| open.asked.take(answer));
             }
             if step.control.stops() && stopped.get_or_insert_with(Instant::now).elapsed() > GRACE {
                 return Err(Error::Interrupted);
@@ -129,69 +203,175 @@ impl<'a> Online<'a> {
         Ok(())
     }
 
-    /// Learns from the judgements of a step.
+    /// Learns from what was said of a step's samples.
     fn learn_from(&mut self, step: &mut Step<'_, '_>, open: &OpenStep) -> Result<Learnt> {
-        let (annotation, answers) = (open.games.annotation(), &open.sampled.of);
+        match &open.asked {
+            Asked::Pairs(games) => {
+                let annotation = games.annotation();
+                self.count(step, open, &annotation.counts, annotation.first_invalid())?;
+                match &self.learner {
+                    Learner::Pairs { .. } => self.learn_pairs(step, open, &annotation),
+                    Learner::Policy(_) => self.learn_scores(step, open, annotation.win_rates(), &annotation),
+                }
+            }
+            Asked::Ratings(ratings) => {
+                self.count(step, open, &ratings.counts(), ratings.first_invalid())?;
+                self.learn_scores(step, open, ratings.scores(), ratings)
+            }
+        }
+    }
+
+    /// Counts a step's verdicts, and says what the user should know of them.
+    fn count(
+        &mut self,
+        step: &mut Step<'_, '_>,
+        open: &OpenStep,
+        counts: &Counts,
+        invalid: Option<&str>,
+    ) -> Result<()> {
         let mut verdicts = self.verdicts.clone();
-        verdicts.add(&annotation.counts, answers);
-        verdicts.check(self.options.max_invalid_ratio, &self.annotator.name(), &annotation)?;
+        verdicts.add(counts, &open.sampled.of);
+        verdicts.check(self.options.max_invalid_ratio, &self.annotator.name(), invalid)?;
         if let Some(text) = verdicts.position_bias().filter(|_| !self.told) {
             self.told = true;
             step.notes.push(text);
         }
+        self.verdicts = verdicts;
+        Ok(())
+    }
+
+    /// The preferred response of each prompt against another.
+    fn learn_pairs(
+        &self,
+        step: &mut Step<'_, '_>,
+        open: &OpenStep,
+        annotation: &Annotation,
+    ) -> Result<Learnt> {
+        let Learner::Pairs { trainer, loss } = &self.learner else { unreachable!("asked for by pairs") };
         step.begin("learning");
         let started = Instant::now();
-        let pairs = self.pairs(step.rows, open, &annotation)?;
+        let choices: Vec<(usize, &Choice)> =
+            annotation.choices.iter().enumerate().filter_map(|(i, c)| Some((i, c.as_ref()?))).collect();
+        let tree = |(i, c): &(usize, &Choice)| open.tree(step.rows, *i, &[c.chosen, c.rejected]);
+        let trees = choices.iter().map(tree).collect::<Result<Vec<Tree>>>()?;
+        let reference = trainer.reference(&trees)?;
         step.spent("reference", started);
-        let learnt = match pairs.is_empty() {
-            true => None,
-            false => Some(self.trainer.learn(&pairs, &self.options.loss)?),
+        let label = |choice: &Choice| if self.options.soft_labels { choice.probability } else { 1.0 };
+        let pair = |((tree, reference), (_, choice)): ((Tree, [f32; 2]), &(usize, &Choice))| LabelledPair {
+            tree,
+            reference,
+            label: label(choice),
+            by_reference: [false; 2],
         };
+        let pairs: Vec<LabelledPair> = trees.into_iter().zip(reference).zip(&choices).map(pair).collect();
+        let learnt = if pairs.is_empty() { None } else { Some(trainer.learn(&pairs, loss)?) };
         let times = learnt.iter().flat_map(|learnt| learnt.times());
         times.for_each(|(phase, ms)| step.phases.add(phase, *ms));
-        self.verdicts = verdicts;
-        let sampled: usize = answers.iter().flatten().map(|a| a.token_ids.len()).sum();
-        let policy_step = open.sampled.policy_step;
+        let (answers, policy_step) = (&open.sampled.of, open.sampled.policy_step);
         Ok(Learnt {
             loss: learnt.as_ref().map(|learnt| learnt.loss()),
             preference: learnt.as_ref().map(|learnt| learnt.preference()),
+            gradient: None,
             policy: learnt.as_ref().map(|learnt| learnt.policy()),
             entropy: learnt.as_ref().map(|learnt| learnt.entropy()),
             responses: response_report(answers),
             annotation: Some(annotation.report(step.done - policy_step, self.annotator.used())),
             pairs: annotation.pairs(step.done + 1, policy_step, &open.prompts, answers),
-            tokens: sampled + learnt.as_ref().map_or(0, |learnt| learnt.tokens()),
+            ratings: Vec::new(),
+            tokens: drawn(answers) + learnt.as_ref().map_or(0, |learnt| learnt.tokens()),
         })
     }
 
-    /// The step's pairs, with what the reference makes of them.
-    fn pairs(
+    /// All responses by their scores.
+    fn learn_scores(
         &self,
-        rows: &EncodedRows,
+        step: &mut Step<'_, '_>,
         open: &OpenStep,
-        annotation: &Annotation,
-    ) -> Result<Vec<LabelledPair>> {
-        let choices: Vec<(usize, &Choice)> =
-            annotation.choices.iter().enumerate().filter_map(|(i, c)| Some((i, c.as_ref()?))).collect();
-        let tree = |(i, c): &(usize, &Choice)| {
-            let answer = |s: usize| open.sampled.of[*i][s].token_ids.clone();
-            Ok(Tree {
-                prompt: rows.tree(open.rows[*i])?.prompt,
-                responses: vec![answer(c.chosen), answer(c.rejected)],
-            })
-        };
-        let trees = choices.iter().map(tree).collect::<Result<Vec<Tree>>>()?;
-        let reference = self.trainer.reference(&trees)?;
-        let label = |choice: &Choice| if self.options.soft_labels { choice.probability } else { 1.0 };
-        let pairs = trees.into_iter().zip(reference).zip(&choices);
-        Ok(pairs
-            .map(|((tree, reference), (_, choice))| LabelledPair {
-                tree,
-                reference,
-                label: label(choice),
-                by_reference: [false; 2],
-            })
-            .collect())
+        scores: Vec<Vec<Option<f64>>>,
+        said: &dyn SaidOf,
+    ) -> Result<Learnt> {
+        let Learner::Policy(trainer) = &self.learner else { unreachable!("asked for by scores") };
+        step.begin("learning");
+        let started = Instant::now();
+        let mut logps = open.sampled.logps.iter().cloned();
+        let group = |(tree, scores)| RatedGroup { tree, scores, sampler: logps.next().unwrap_or_default() };
+        let rated: Vec<RatedGroup> = open.trees(step.rows)?.into_iter().zip(scores).map(group).collect();
+        let learnt = trainer.learn(&rated)?;
+        let learning = milliseconds(started);
+        let times = || learnt.iter().flat_map(|learnt| learnt.times());
+        times().for_each(|(phase, ms)| step.phases.add(phase, *ms));
+        let on_gpu: f64 = times().map(|(_, ms)| ms).sum();
+        step.phases.add("reference", (learning - on_gpu).max(0.0));
+        let (answers, policy_step) = (&open.sampled.of, open.sampled.policy_step);
+        let advantages = learnt.as_ref().map(|learnt| learnt.advantages.as_slice());
+        let used = advantages.into_iter().flatten().flatten().filter(|advantage| **advantage != 0.0).count();
+        let place = Place { step: step.done + 1, policy_step, prompts: &open.prompts, answers };
+        let (pairs, ratings) = said.rows(place, advantages);
+        Ok(Learnt {
+            loss: learnt.as_ref().map(|learnt| learnt.loss()),
+            preference: None,
+            gradient: learnt.as_ref().map(|learnt| learnt.gradient()),
+            policy: learnt.as_ref().map(|learnt| learnt.policy()),
+            entropy: learnt.as_ref().map(|learnt| learnt.entropy()),
+            responses: response_report(answers),
+            annotation: Some(said.report(used, step.done - policy_step, self.annotator.used())),
+            pairs,
+            ratings,
+            tokens: drawn(answers) + learnt.as_ref().map_or(0, |learnt| learnt.tokens()),
+        })
+    }
+}
+
+/// Tokens that were drawn.
+fn drawn(answers: &[Vec<Response>]) -> usize {
+    answers.iter().flatten().map(|answer| answer.token_ids.len()).sum()
+}
+
+/// Where something was said.
+struct Place<'p> {
+    step: usize,
+    policy_step: usize,
+    prompts: &'p [String],
+    answers: &'p [Vec<Response>],
+}
+
+/// What an annotator said that scores were made of.
+trait SaidOf {
+    /// For `metrics.jsonl`; `learnt`: responses with an advantage.
+    fn report(&self, learnt: usize, off_policy_steps: usize, used: Usage) -> AnnotationReport;
+
+    /// For `pairs.jsonl`.
+    fn rows(&self, place: Place<'_>, advantages: Option<&[Vec<f64>]>)
+    -> (Vec<PairReport>, Vec<RatingReport>);
+}
+
+impl SaidOf for Ratings {
+    fn report(&self, learnt: usize, off_policy_steps: usize, used: Usage) -> AnnotationReport {
+        self.report(learnt, off_policy_steps, used)
+    }
+
+    fn rows(
+        &self,
+        Place { step, policy_step, prompts, answers }: Place<'_>,
+        advantages: Option<&[Vec<f64>]>,
+    ) -> (Vec<PairReport>, Vec<RatingReport>) {
+        (Vec::new(), self.rows(step, policy_step, prompts, answers, advantages))
+    }
+}
+
+impl SaidOf for Annotation {
+    fn report(&self, learnt: usize, off_policy_steps: usize, used: Usage) -> AnnotationReport {
+        AnnotationReport { learnt, scores: None, scores_margin: None, ..self.report(off_policy_steps, used) }
+    }
+
+    fn rows(
+        &self,
+        Place { step, policy_step, prompts, answers }: Place<'_>,
+        _: Option<&[Vec<f64>]>,
+    ) -> (Vec<PairReport>, Vec<RatingReport>) {
+        // No pair by itself is learnt from.
+        let all = self.pairs(step, policy_step, prompts, answers).into_iter();
+        (all.map(|pair| PairReport { chosen: None, ..pair }).collect(), Vec::new())
     }
 }
 
@@ -201,7 +381,9 @@ impl Method for Online<'_> {
     }
 
     fn identity(&self, common: RunIdentity) -> Result<RunIdentity> {
-        Ok(common.with_loss(&self.options.loss).with_feedback(&self.options, self.annotator.identity()?))
+        Ok(common
+            .with_online_loss(&self.options.loss)
+            .with_feedback(&self.options, self.annotator.identity()?))
     }
 
     fn learn(&mut self, step: &mut Step<'_, '_>) -> Result<Learnt> {

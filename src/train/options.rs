@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::policy_loss::OnlineLoss;
 use super::rows::LengthLimits;
 use super::run_dir::{Resume, Start};
 use super::schedule::ScheduleKind;
@@ -152,7 +153,7 @@ pub struct RewardOptions {
 #[derive(Clone, Debug)]
 pub struct AlignOptions {
     /// The loss.
-    pub loss: Objective,
+    pub loss: OnlineLoss,
     /// How responses are drawn.
     pub sampling: SamplingParams,
     /// Longest response in tokens.
@@ -174,7 +175,7 @@ pub struct AlignOptions {
 
 impl AlignOptions {
     /// As in the paper: two samples at temperature 0.9, hard labels; 64 new tokens.
-    pub fn new(loss: impl Into<Objective>) -> AlignOptions {
+    pub fn new(loss: impl Into<OnlineLoss>) -> AlignOptions {
         AlignOptions {
             loss: loss.into(),
             sampling: SamplingParams { temperature: 0.9, ..SamplingParams::default() },

@@ -122,8 +122,8 @@ impl LearntBatch {
             0.5 * ((r.logp_chosen - reference[0]) as f64 + (r.logp_rejected - reference[1]) as f64)
         });
         PolicyReport {
-            logps_chosen: self.mean(|r| r.logp_chosen),
-            logps_rejected: self.mean(|r| r.logp_rejected),
+            logps_chosen: Some(self.mean(|r| r.logp_chosen)),
+            logps_rejected: Some(self.mean(|r| r.logp_rejected)),
             kl: kl.sum::<f64>() / self.results.len() as f64,
             beta: self.loss_beta as f64,
         }

@@ -24,7 +24,10 @@ pub struct StepReport {
     /// The pairs that were learnt from.
     #[serde(flatten)]
     pub preference: Option<PreferenceReport>,
-    /// The policy's log-probabilities of their responses.
+    /// What became of scores where a policy gradient is learnt from them.
+    #[serde(flatten)]
+    pub gradient: Option<PolicyGradientReport>,
+    /// The policy's log-probabilities of the responses that were learnt from.
     #[serde(flatten)]
     pub policy: Option<PolicyReport>,
     /// Entropy of the next-token distribution, in nats, mean over tokens.
@@ -51,6 +54,9 @@ pub struct StepReport {
     /// Every pair that the annotator was shown: rows of `pairs.jsonl`.
     #[serde(skip)]
     pub pairs: Vec<PairReport>,
+    /// Every response that it rated by itself: rows of `pairs.jsonl`, too.
+    #[serde(skip)]
+    pub ratings: Vec<RatingReport>,
     /// What its user should know of the run as a whole, a sentence each.
     #[serde(skip)]
     pub notes: Vec<String>,
@@ -110,17 +116,31 @@ pub struct PreferenceReport {
 /// Means over the responses that were learnt from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct PolicyReport {
-    /// log π of the chosen response.
-    #[serde(rename = "logps/chosen")]
-    pub logps_chosen: f64,
+    /// log π of the chosen response, where there are pairs.
+    #[serde(rename = "logps/chosen", skip_serializing_if = "Option::is_none")]
+    pub logps_chosen: Option<f64>,
     /// log π of the rejected one.
-    #[serde(rename = "logps/rejected")]
-    pub logps_rejected: f64,
+    #[serde(rename = "logps/rejected", skip_serializing_if = "Option::is_none")]
+    pub logps_rejected: Option<f64>,
     /// log π − log π₀ over the responses; where they were sampled from π, an estimate of the KL divergence.
     #[serde(rename = "objective/kl")]
     pub kl: f64,
     /// β of the loss.
     pub beta: f64,
+}
+
+/// The scores that a policy gradient was learnt from; names are those of TRL's GRPO.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct PolicyGradientReport {
+    /// Mean score.
+    pub reward: f64,
+    /// Their standard deviation over all responses.
+    pub reward_std: f64,
+    /// Share of the prompts all of whose responses have the same score.
+    pub frac_reward_zero_std: f64,
+    /// Share of the tokens whose ratio was clipped.
+    #[serde(rename = "clip_ratio/region_mean")]
+    pub clip_ratio: f64,
 }
 
 /// Means over a step's responses.
@@ -164,7 +184,7 @@ pub struct AnnotationReport {
     /// Updates between the policy that drew the responses and the one that learns from them.
     #[serde(rename = "judge/off_policy_steps")]
     pub off_policy_steps: usize,
-    /// The annotator's probability for the chosen response, mean over the pairs learnt from.
+    /// The annotator's probability for the chosen response, mean over the pairs learnt from; of ratings their mean.
     #[serde(rename = "objective/scores")]
     pub scores: Option<f64>,
     /// 2p − 1 of it.
@@ -278,6 +298,26 @@ pub struct PairReport {
     pub skipped: Option<String>,
     /// Which response was learnt from as the chosen one, 1 or 2; `None` where the pair was not learnt from.
     pub chosen: Option<u8>,
+}
+
+/// A response that the annotator rated by itself, a row of `pairs.jsonl`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RatingReport {
+    /// The step that could learn from it.
+    pub step: usize,
+    /// Updates of the policy that drew it.
+    pub policy_step: usize,
+    /// The prompt as text.
+    pub prompt: String,
+    /// The response.
+    pub response: String,
+    /// How good it is; `None` where the annotator's answer is unusable.
+    pub score: Option<f32>,
+    /// Its advantage over the others; `None` where the step learnt nothing.
+    pub advantage: Option<f64>,
+    /// Why it has no score.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub skipped: Option<String>,
 }
 
 /// A judgement in `pairs.jsonl`.

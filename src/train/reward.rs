@@ -170,12 +170,14 @@ impl Method for Rewards {
                 accuracies: mean(&|r| (r.chosen > r.rejected) as u32 as f32),
                 margins: mean(&|r| r.chosen - r.rejected),
             }),
+            gradient: None,
             policy: None,
             entropy: None,
             responses: ResponseReport { mean_length: None, contain_eos_token: ending },
             annotation: None,
             tokens: pairs.iter().map(rows).sum(),
             pairs: Vec::new(),
+            ratings: Vec::new(),
         })
     }
 }

@@ -132,9 +132,10 @@ impl<'a, 'c> Run<'a, 'c> {
             self.note(note.clone())?;
         }
         self.dir.append_pairs(&report.pairs)?;
+        self.dir.append_pairs(&report.ratings)?;
         self.dir.append_metrics(report)?;
         self.state.step = report.step;
-        self.state.logs.pairs += report.pairs.len();
+        self.state.logs.pairs += report.pairs.len() + report.ratings.len();
         self.state.counters = *self.trainer.counters();
         self.state.online = self.trainer.online();
         self.control.observer.step(report);

@@ -20,6 +20,9 @@ pub(super) struct Sampled {
     /// Updates of the policy that drew them.
     pub policy_step: usize,
     pub of: Vec<Vec<Response>>,
+    /// log π of their tokens then, where a policy gradient needs them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub logps: Vec<Vec<Vec<f32>>>,
 }
 
 /// Answers prompts.
@@ -53,7 +56,7 @@ impl Sampler {
         };
         let requests: Vec<Request> = (draws.first..).zip(&draws.rows).map(request).collect::<Result<_>>()?;
         let of = self.generator.run(&policy.tokenizer, &requests, &self.stop, self.seed)?;
-        Ok(Sampled { first: draws.first, policy_step, of })
+        Ok(Sampled { first: draws.first, policy_step, of, logps: Vec::new() })
     }
 
     /// What is wrong with answers that a checkpoint kept for these draws, if anything is.

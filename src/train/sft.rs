@@ -137,11 +137,13 @@ impl Method for Completions {
         Ok(Learnt {
             loss: Some(sum.nll / sum.tokens as f64),
             preference: None,
+            gradient: None,
             policy: None,
             entropy: Some(sum.entropy / sum.tokens as f64),
             responses,
             annotation: None,
             pairs: Vec::new(),
+            ratings: Vec::new(),
             tokens: trees.iter().map(Tree::rows).sum(),
         })
     }

@@ -146,7 +146,7 @@ mod tests {
                     "weight-decay": 0.0, "max-grad-norm": 1.0, "per-device-train-batch-size": 2,
                     "gradient-accumulation-steps": 1, "seed": 42, "shuffle": true, "max-prompt-length": null,
                     "max-length": null, "dtype": "auto", "tier": "T0"},
-                "lora": null, "append-eos": null, "center-rewards-coefficient": null,
+                "lora": null, "append-eos": null, "policy-gradient": null, "center-rewards-coefficient": null,
                 "loss": {"loss": "dpo", "beta": 0.1, "ipo-average-tokens": false},
                 "online": {"num-samples": 2, "temperature": 0.9, "top-k": 0, "top-p": 1.0, "min-p": 0.0,
                     "max-new-tokens": 8, "stop": [], "soft-labels": false, "async-level": 1},

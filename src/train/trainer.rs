@@ -11,6 +11,7 @@
 //!                    y₁, y₂ ~ π_θ(· | x)                                            sampler.rs, generate/
 //!                    ask the annotator which is better                              annotate/queue.rs, annotate/journal.rs
 //!                wait for the judgements of step t; ℓ(x, y⁺, y⁻)                    annotation.rs, pair_trainer.rs
+//!                or for its ratings r; −Σ A(r) log π(y | x)                         ratings.rs, policy_trainer.rs, policy_loss.rs
 //!     θ ← θ − η_t · clip(∇ℓ(θ))                                                     updater.rs, schedule.rs, optim/
 //!     report what happened                                                          report.rs
 //! ```
@@ -25,8 +26,8 @@ use super::options::TrainOptions;
 use super::policy::Policy;
 use super::progress::{Observer, Pace};
 use super::report::{
-    AnnotationReport, PairReport, Phases, PolicyReport, PreferenceReport, ResponseReport, StepReport, Times,
-    hundredths,
+    AnnotationReport, PairReport, Phases, PolicyGradientReport, PolicyReport, PreferenceReport, RatingReport,
+    ResponseReport, StepReport, Times, hundredths,
 };
 use super::rows::EncodedRows;
 use super::schedule::LrSchedule;
@@ -124,11 +125,13 @@ pub(super) struct Learnt {
     /// `None` when there was nothing to learn from.
     pub loss: Option<f64>,
     pub preference: Option<PreferenceReport>,
+    pub gradient: Option<PolicyGradientReport>,
     pub policy: Option<PolicyReport>,
     pub entropy: Option<f64>,
     pub responses: ResponseReport,
     pub annotation: Option<AnnotationReport>,
     pub pairs: Vec<PairReport>,
+    pub ratings: Vec<RatingReport>,
     /// That went through the model.
     pub tokens: usize,
 }
@@ -272,6 +275,7 @@ impl<'a> Trainer<'a> {
             loss: learnt.loss,
             update,
             preference: learnt.preference,
+            gradient: learnt.gradient,
             policy: learnt.policy,
             entropy: learnt.entropy,
             responses: learnt.responses,
@@ -286,6 +290,7 @@ impl<'a> Trainer<'a> {
             },
             device_bytes: self.policy.model.gpu().memory().total,
             pairs: learnt.pairs,
+            ratings: learnt.ratings,
             notes,
             seconds_left: self.pace.seconds_left(seconds, self.batches.total_steps() - self.step),
         };

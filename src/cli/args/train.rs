@@ -12,6 +12,7 @@ use super::paths::{AdapterArgs, dataset_file, model_dir, refuse_own_input, run_d
 use super::sampling::SamplingArgs;
 use super::{ensure, positive, unusable};
 use crate::annotate::config::AnnotatorConfig;
+use crate::annotate::names;
 use crate::cli::fetch::{Fetch, Input, What};
 use crate::data::rows::Columns;
 use crate::error::{Error, Result};
@@ -21,6 +22,7 @@ use crate::optim::OptimiserKind;
 use crate::preference::{LossOptions, Objective};
 use crate::train::options::{AlignOptions, DpoOptions, RewardOptions, TrainOptions};
 use crate::train::run_dir::Resume;
+use crate::train::{Advantage, OnlineLoss, PolicyLoss, TokenWeights};
 
 #[derive(Clone, Copy, Debug, ValueEnum, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -201,7 +203,8 @@ struct LoraArgs {
 struct LossArgs {
     /// Loss, or several that are added up, such as dpo,sft: dpo (also called sigmoid), ipo, slic (hinge), robust, exo_pair,
     /// nca_pair, bco_pair, sppo_hard, aot, aot_unpaired, apo_zero, apo_down, discopop, sigmoid_norm, kto, rdpo; without
-    /// reference simpo, cpo, orpo; and sft, the negative log-likelihood of the chosen response
+    /// reference simpo, cpo, orpo; and sft, the negative log-likelihood of the chosen response. In align also rloo and grpo,
+    /// policy gradients on the annotator's scores, or on how often a response wins
     #[arg(long, value_name = "NAMES", alias = "loss-type", value_delimiter = ',', num_args = 1.., default_value = "dpo")]
     #[serde(serialize_with = "joined")]
     loss: Vec<String>,
@@ -248,6 +251,110 @@ struct LossArgs {
     rdpo_alpha: Option<f64>,
 }
 
+/// What `align` asks of a policy gradient, `--loss rloo` or `grpo`.
+#[derive(Debug, Args, Serialize)]
+#[command(next_help_heading = "Loss")]
+#[serde(rename_all = "kebab-case")]
+struct PolicyLossArgs {
+    /// rloo, grpo: how far the ratio of the policy to the one that drew a token may fall below 1 [default: 0.2]
+    #[arg(long, value_name = "E")]
+    epsilon: Option<f64>,
+    /// rloo, grpo: how far it may rise above 1 [default: epsilon]
+    #[arg(long, value_name = "E")]
+    epsilon_high: Option<f64>,
+    /// grpo: divide advantages by the scores' standard deviation over a prompt's responses, or not [default: group]
+    #[arg(long, value_name = "group|none")]
+    scale_rewards: Option<String>,
+    /// rloo, grpo: the loss is the mean over all tokens, over responses of their tokens' means, or over responses of their
+    /// tokens' sums [default: sum, grpo token]
+    #[arg(long, value_name = "token|response|sum")]
+    token_weights: Option<String>,
+}
+
+impl PolicyLossArgs {
+    /// The policy gradient that the loss names, if it names one.
+    fn named(loss: &LossArgs) -> Result<Option<PolicyLoss>> {
+        let usual = |name: &String| match name.as_str() {
+            "rloo" => Some(PolicyLoss::rloo()),
+            "grpo" => Some(PolicyLoss::grpo()),
+            _ => None,
+        };
+        match (loss.loss.iter().find_map(usual), loss.loss.len()) {
+            (Some(usual), 2..) => {
+                let why = format!("{} stands alone: it is added to no other loss", usual.name());
+                Err(Error::config("--loss", why))
+            }
+            (found, _) => Ok(found),
+        }
+    }
+
+    fn plan(&mut self, usual: PolicyLoss, loss: &mut LossArgs) -> Result<PolicyLoss> {
+        let name = usual.name();
+        if let Some(flag) = loss.pair_options().first() {
+            let why = format!("is for losses on pairs, and this is {name}: leave it out");
+            return Err(Error::config(*flag, why));
+        }
+        let advantage = match (self.scale_rewards.as_deref(), usual.advantage) {
+            (Some(_), Advantage::LeaveOneOut) => {
+                let why = "is for the loss grpo: rloo does not scale its scores";
+                return Err(Error::config("--scale-rewards", why));
+            }
+            (None | Some("group"), usual) => usual,
+            (Some("none"), _) => Advantage::Centred,
+            (Some(other), _) => {
+                return Err(names::unknown("--scale-rewards", other, &["group", "none"]));
+            }
+        };
+        let tokens = match self.token_weights.as_deref() {
+            None => usual.tokens,
+            Some("token") => TokenWeights::Token,
+            Some("response") => TokenWeights::Response,
+            Some("sum") => TokenWeights::Sum,
+            Some(other) => {
+                return Err(names::unknown("--token-weights", other, &["token", "response", "sum"]));
+            }
+        };
+        let epsilon = self.epsilon.map_or(usual.epsilon, |e| e as f32);
+        let planned = PolicyLoss {
+            advantage,
+            tokens,
+            beta: loss.beta.map_or(usual.beta, |beta| beta as f32),
+            epsilon,
+            epsilon_high: self.epsilon_high.map_or(epsilon, |e| e as f32),
+        };
+        planned.check()?;
+        // The shortest number that is this f32, not its binary expansion.
+        let shortest = |value: f32| value.to_string().parse::<f64>().expect("a float's own text");
+        loss.beta.get_or_insert(shortest(planned.beta));
+        self.epsilon.get_or_insert(shortest(planned.epsilon));
+        self.epsilon_high.get_or_insert(shortest(planned.epsilon_high));
+        if planned.advantage != Advantage::LeaveOneOut {
+            self.scale_rewards.get_or_insert("group".into());
+        }
+        let tokens = match planned.tokens {
+            TokenWeights::Token => "token",
+            TokenWeights::Response => "response",
+            TokenWeights::Sum => "sum",
+        };
+        self.token_weights.get_or_insert(tokens.into());
+        Ok(planned)
+    }
+
+    /// Refuses what a loss on pairs has no use for.
+    fn refuse(&self) -> Result<()> {
+        let given = [
+            ("--epsilon", self.epsilon.is_some()),
+            ("--epsilon-high", self.epsilon_high.is_some()),
+            ("--scale-rewards", self.scale_rewards.is_some()),
+            ("--token-weights", self.token_weights.is_some()),
+        ];
+        match given.into_iter().find(|(_, given)| *given) {
+            None => Ok(()),
+            Some((flag, _)) => Err(Error::config(flag, "is for --loss rloo and grpo: leave it out")),
+        }
+    }
+}
+
 /// Names as the flag has them.
 fn joined<S: serde::Serializer>(names: &[String], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&names.join(","))
@@ -286,9 +393,13 @@ pub(crate) struct AlignArgs {
     #[command(flatten)]
     #[serde(flatten)]
     sampling: SamplingArgs,
-    /// Responses to each prompt; of more than 2 the best is set against the worst
-    #[arg(long, value_name = "K", alias = "num-generations", help_heading = "Sampling", default_value_t = 2)]
-    num_samples: usize,
+    #[command(flatten)]
+    #[serde(flatten)]
+    policy_loss: PolicyLossArgs,
+    /// Responses to each prompt; of more than 2 the best is set against the worst, rloo and grpo learn from all [default: 2,
+    /// grpo 8]
+    #[arg(long, value_name = "K", alias = "num-generations", help_heading = "Sampling")]
+    num_samples: Option<usize>,
     #[command(flatten)]
     #[serde(flatten)]
     annotator: AnnotatorArgs,
@@ -500,16 +611,33 @@ impl AlignArgs {
     pub fn plan(mut self) -> Result<AlignPlan> {
         let mut train = self.train.plan(&ONLINE)?;
         train.columns = self.columns.columns();
-        let loss = self.loss.plan()?;
-        if self.soft_labels {
-            loss.check_soft_labels()?;
+        let loss = match PolicyLossArgs::named(&self.loss)? {
+            Some(usual) => self.policy_loss.plan(usual, &mut self.loss)?.into(),
+            None => {
+                self.policy_loss.refuse()?;
+                OnlineLoss::from(self.loss.plan()?)
+            }
+        };
+        match (&loss, self.soft_labels) {
+            (OnlineLoss::Preference(objective), true) => objective.check_soft_labels()?,
+            (OnlineLoss::Policy(loss), true) => {
+                let why = format!("is for losses on pairs: {} has no labels", loss.name());
+                return Err(Error::config("--soft-labels", why));
+            }
+            (_, false) => {}
         }
-        let sampling = self.sampling.plan(0.9, 64)?;
+        // On scores as on preferences, as its authors and TRL have it.
+        let temperature = if loss.preference().is_some() { 0.9 } else { 1.0 };
+        let sampling = self.sampling.plan(temperature, 64)?;
         if sampling.params.temperature == 0.0 {
             let why = "0 makes all responses to a prompt equal, so that nothing is left to compare: raise it";
             return Err(Error::config("--temperature", why));
         }
-        let (k, share) = (self.num_samples, self.max_invalid_ratio);
+        let usual = match &loss {
+            OnlineLoss::Policy(loss) if loss.advantage != Advantage::LeaveOneOut => 8,
+            _ => 2,
+        };
+        let (k, share) = (*self.num_samples.get_or_insert(usual), self.max_invalid_ratio);
         ensure(k >= 2, "--num-samples", k, "2 or more: responses are compared with each other")?;
         ensure((0.0..=1.0).contains(&share), "--max-invalid-ratio", share, "between 0 and 1")?;
         let level = self.async_level;
@@ -529,7 +657,7 @@ impl AlignArgs {
             loss,
             sampling: sampling.params,
             max_new_tokens: sampling.max_new_tokens,
-            num_samples: self.num_samples,
+            num_samples: k,
             slots: sampling.slots,
             stop: sampling.stop,
             soft_labels: self.soft_labels,
@@ -767,6 +895,25 @@ impl LoraArgs {
 }
 
 impl LossArgs {
+    /// What is given that is for losses on pairs alone.
+    fn pair_options(&self) -> Vec<&'static str> {
+        let given = [
+            ("--loss-weights", !self.loss_weights.is_empty()),
+            ("--ipo-average-tokens", self.ipo_average_tokens),
+            ("--label-smoothing", self.label_smoothing.is_some()),
+            ("--use-weighting", self.use_weighting),
+            ("--ld-alpha", self.ld_alpha.is_some()),
+            ("--rpo-alpha", self.rpo_alpha.is_some()),
+            ("--discopop-tau", self.discopop_tau.is_some()),
+            ("--simpo-gamma", self.simpo_gamma.is_some()),
+            ("--cpo-alpha", self.cpo_alpha.is_some()),
+            ("--desirable-weight", self.desirable_weight.is_some()),
+            ("--undesirable-weight", self.undesirable_weight.is_some()),
+            ("--rdpo-alpha", self.rdpo_alpha.is_some()),
+        ];
+        given.into_iter().filter(|(_, given)| *given).map(|(flag, _)| flag).collect()
+    }
+
     fn plan(&mut self) -> Result<Objective> {
         let given = |flag: Option<f64>| flag.map(|value| value as f32);
         let weights: Vec<f32> = self.loss_weights.iter().map(|weight| *weight as f32).collect();

@@ -1,0 +1,202 @@
+//! Policy gradients of a step's scored responses: log-probabilities before, a batch in micro-batches, what came out.
+
+use super::options::TrainOptions;
+use super::pair_step::PhaseTimes;
+use super::policy_loss::PolicyLoss;
+use super::policy_step::{PolicyStep, ResponseResult, ScoredGroup};
+use super::report::{PolicyGradientReport, PolicyReport};
+use crate::data::packing::Tree;
+use crate::error::Result;
+use crate::gpu::Arena;
+use crate::model::stream::Capacity;
+use crate::model::{Model, Scorer};
+use crate::optim::Optimiser;
+
+/// The plans of policy gradients on one policy.
+pub(super) struct PolicyTrainer {
+    step: PolicyStep,
+    reference: Scorer,
+    /// The policy's own, where its log-probabilities are needed before it learns.
+    policy: Option<Scorer>,
+    loss: PolicyLoss,
+    off_policy: bool,
+    batch_size: usize,
+}
+
+/// Responses to one prompt, and what was said of them.
+pub(super) struct RatedGroup {
+    pub tree: Tree,
+    /// `None` for a response without a usable score.
+    pub scores: Vec<Option<f64>>,
+    /// log π of the responses' tokens when they were drawn; empty where nobody needs them.
+    pub sampler: Vec<Vec<f32>>,
+}
+
+/// A learnt step.
+pub(super) struct LearntPolicy {
+    results: Vec<ResponseResult>,
+    rewards: Rewards,
+    times: PhaseTimes,
+    tokens: usize,
+    beta: f32,
+    /// Of every prompt's responses.
+    pub advantages: Vec<Vec<f64>>,
+}
+
+#[derive(Default)]
+struct Rewards {
+    mean: f64,
+    deviation: f64,
+    alike: f64,
+}
+
+impl PolicyTrainer {
+    /// Records the plans for micro-batches up to `capacity`, and the optimiser's.
+    pub fn new(
+        model: &Model,
+        reference: &Model,
+        options: &TrainOptions,
+        loss: PolicyLoss,
+        off_policy: bool,
+        capacity: Capacity,
+        arena: &Arena,
+    ) -> Result<(PolicyTrainer, Optimiser)> {
+        loss.check()?;
+        let (gpu, checkpointing) = (model.gpu(), options.gradient_checkpointing);
+        // The largest plan comes first: the others find room in its memory.
+        let step = PolicyStep::new(gpu, model, loss.gradient(), off_policy, capacity, checkpointing, arena)?;
+        let reference = Scorer::new(gpu, reference, capacity, arena)?;
+        let policy = match off_policy || loss.lowers_scores() {
+            true => Some(Scorer::new(gpu, model, capacity, arena)?),
+            false => None,
+        };
+        let optimiser =
+            Optimiser::new(gpu, model.trained(), options.optimiser, options.max_grad_norm, arena)?;
+        let batch_size = options.batch_size;
+        Ok((PolicyTrainer { step, reference, policy, loss, off_policy, batch_size }, optimiser))
+    }
+
+    /// log π of the responses' tokens under the policy as it is, for each tree, where they will be needed; else nothing.
+    pub fn log_probabilities(&self, trees: &[Tree]) -> Result<Vec<Vec<Vec<f32>>>> {
+        match &self.policy {
+            None => Ok(Vec::new()),
+            Some(policy) => of_trees(policy, trees),
+        }
+    }
+
+    /// Adds the gradient of the step's loss, in micro-batches; `None` where no response is better or worse than another.
+    pub fn learn(&self, rated: &[RatedGroup]) -> Result<Option<LearntPolicy>> {
+        let trees: Vec<Tree> = rated.iter().map(|group| group.tree.clone()).collect();
+        let reference = of_trees(&self.reference, &trees)?;
+        let mut scores: Vec<Vec<Option<f64>>> = rated.iter().map(|group| group.scores.clone()).collect();
+        let rewards = Rewards::of(&scores);
+        if self.loss.lowers_scores() {
+            for (scores, (group, reference)) in scores.iter_mut().zip(rated.iter().zip(&reference)) {
+                for (score, (drawn, reference)) in scores.iter_mut().zip(group.sampler.iter().zip(reference))
+                {
+                    let kl: f64 = drawn.iter().zip(reference).map(|(p, r)| f64::from(p - r)).sum();
+                    *score = score.map(|score| score - f64::from(self.loss.beta) * kl);
+                }
+            }
+        }
+        let advantages: Vec<Vec<f64>> = scores.iter().map(|scores| self.loss.advantages(scores)).collect();
+        let none = advantages.iter().flatten().all(|advantage| *advantage == 0.0);
+        if none && self.loss.gradient().beta == 0.0 {
+            return Ok(None);
+        }
+        let lengths: Vec<usize> = trees.iter().flat_map(|tree| tree.responses.iter().map(Vec::len)).collect();
+        let mut weights = self.loss.token_weights(&lengths).into_iter();
+        let group = |((tree, reference), (advantages, rated)): ((Tree, _), (&Vec<f64>, &RatedGroup))| {
+            let responses = tree.responses.len();
+            ScoredGroup {
+                tree,
+                advantages: advantages.iter().map(|a| *a as f32).collect(),
+                weights: weights.by_ref().take(responses).collect(),
+                reference,
+                sampler: if self.off_policy { rated.sampler.clone() } else { Vec::new() },
+            }
+        };
+        let groups: Vec<ScoredGroup> =
+            trees.into_iter().zip(reference).zip(advantages.iter().zip(rated)).map(group).collect();
+        let (mut results, mut times) = (Vec::new(), PhaseTimes::new());
+        let size = |group: &ScoredGroup| Capacity::of_tree(&group.tree);
+        for micro in self.step.capacity().batches(&groups, self.batch_size, size)? {
+            let (these, phases) = self.step.run(micro)?;
+            results.extend(these);
+            times.extend(phases);
+        }
+        let tokens = groups.iter().map(|group| group.tree.rows()).sum();
+        let beta = self.loss.beta;
+        Ok(Some(LearntPolicy { results, rewards, times, tokens, beta, advantages }))
+    }
+}
+
+/// log p of every response's tokens, tree by tree.
+fn of_trees(scorer: &Scorer, trees: &[Tree]) -> Result<Vec<Vec<Vec<f32>>>> {
+    let mut scored = scorer.score(trees)?.into_iter();
+    let of = |tree: &Tree| scored.by_ref().take(tree.responses.len()).map(|scored| scored.logps).collect();
+    Ok(trees.iter().map(of).collect())
+}
+
+impl Rewards {
+    fn of(scores: &[Vec<Option<f64>>]) -> Rewards {
+        let known: Vec<f64> = scores.iter().flatten().copied().flatten().collect();
+        let n = known.len() as f64;
+        if known.is_empty() {
+            return Rewards::default();
+        }
+        let mean = known.iter().sum::<f64>() / n;
+        let squares: f64 = known.iter().map(|score| (score - mean).powi(2)).sum();
+        let alike = |scores: &&Vec<Option<f64>>| {
+            let mut known = scores.iter().flatten();
+            known.next().is_none_or(|first| known.all(|score| score == first))
+        };
+        Rewards {
+            mean,
+            deviation: if n > 1.0 { (squares / (n - 1.0)).sqrt() } else { 0.0 },
+            alike: scores.iter().filter(alike).count() as f64 / scores.len() as f64,
+        }
+    }
+}
+
+impl LearntPolicy {
+    fn sum(&self, of: impl Fn(&ResponseResult) -> f64) -> f64 {
+        self.results.iter().map(of).sum()
+    }
+
+    /// The step's loss.
+    pub fn loss(&self) -> f64 {
+        self.sum(|r| r.loss)
+    }
+
+    /// Rows that went through forward and backward.
+    pub fn tokens(&self) -> usize {
+        self.tokens
+    }
+
+    /// Mean entropy of the next-token distribution, in nats.
+    pub fn entropy(&self) -> f64 {
+        self.sum(|r| r.entropy) / self.sum(|r| r.tokens as f64)
+    }
+
+    /// Milliseconds on the GPU by phase.
+    pub fn times(&self) -> &PhaseTimes {
+        &self.times
+    }
+
+    /// How far the policy is from the reference.
+    pub fn policy(&self) -> PolicyReport {
+        let kl = self.sum(|r| r.kl) / self.results.len() as f64;
+        PolicyReport { logps_chosen: None, logps_rejected: None, kl, beta: self.beta as f64 }
+    }
+
+    /// What the scores were, and what was clipped.
+    pub fn gradient(&self) -> PolicyGradientReport {
+        PolicyGradientReport {
+            reward: self.rewards.mean,
+            reward_std: self.rewards.deviation,
+            frac_reward_zero_std: self.rewards.alike,
+            clip_ratio: self.sum(|r| r.clipped as f64) / self.sum(|r| r.tokens as f64),
+        }
+    }
+}
