@@ -120,6 +120,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::preference::{Objective, PreferenceLoss};
 
     fn state() -> Value {
         json!({
@@ -135,7 +136,7 @@ mod tests {
                     "gradient-accumulation-steps": 1, "seed": 42, "shuffle": true, "max-prompt-length": null,
                     "max-length": null, "dtype": "auto", "tier": "T0"},
                 "lora": null, "append-eos": null,
-                "loss": {"loss": "dpo", "beta": 0.1, "ipo-average-tokens": false},
+                "loss": Objective::from(PreferenceLoss::Dpo { beta: 0.1 }).options(),
                 "online": {"num-samples": 2, "temperature": 0.9, "top-k": 0, "top-p": 1.0, "min-p": 0.0,
                     "max-new-tokens": 8, "stop": [], "soft-labels": false, "async-level": 1},
                 "judge": {"judge": "rule"}},
