@@ -1,55 +1,55 @@
 //! What losses are told, by the names of options.
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// The options of preference losses, by TRL's names where it has one. `None` and `false` are what is not given, and,
-/// in the options of an [`Objective`](super::Objective), what its losses have no use for.
-#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+/// in the options of an [`Objective`](super::Objective), what its losses have no use for. Read from a file, they are all
+/// there.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct LossOptions {
     /// A loss, or several with commas between them, see [`LOSS_NAMES`](super::LOSS_NAMES). Empty: dpo.
     pub loss: String,
     /// What each of several losses is multiplied by; 1 without.
-    #[serde(default)]
+    #[serde(deserialize_with = "Option::deserialize")]
     pub loss_weights: Option<Vec<f32>>,
     /// β: one number for all losses, as in TRL. Without it the default of the first loss.
-    #[serde(default)]
+    #[serde(deserialize_with = "Option::deserialize")]
     pub beta: Option<f32>,
     /// `ipo`: average log-probabilities over tokens, as TRL does; the paper's form sums them.
-    #[serde(default)]
     pub ipo_average_tokens: bool,
     /// The chance that a label is wrong, see [`Objective::label_smoothing`](super::Objective::label_smoothing).
-    #[serde(default)]
+    #[serde(deserialize_with = "Option::deserialize")]
     pub label_smoothing: Option<f32>,
     /// WPO's weights, see [`Objective::use_weighting`](super::Objective::use_weighting).
-    #[serde(default)]
     pub use_weighting: bool,
     /// LD-DPO's α, see [`Objective::ld_alpha`](super::Objective::ld_alpha).
-    #[serde(default)]
+    #[serde(deserialize_with = "Option::deserialize")]
     pub ld_alpha: Option<f32>,
     /// RPO's α, see [`Objective::rpo_alpha`](super::Objective::rpo_alpha).
-    #[serde(default)]
+    #[serde(deserialize_with = "Option::deserialize")]
     pub rpo_alpha: Option<f32>,
     /// `discopop`: τ.
-    #[serde(default)]
+    #[serde(deserialize_with = "Option::deserialize")]
     pub discopop_tau: Option<f32>,
     /// `simpo`: γ.
-    #[serde(default)]
+    #[serde(deserialize_with = "Option::deserialize")]
     pub simpo_gamma: Option<f32>,
     /// `cpo`: the weight of the chosen response's NLL.
-    #[serde(default)]
+    #[serde(deserialize_with = "Option::deserialize")]
     pub cpo_alpha: Option<f32>,
     /// `kto`: the weight of chosen responses.
-    #[serde(default)]
+    #[serde(deserialize_with = "Option::deserialize")]
     pub desirable_weight: Option<f32>,
     /// `kto`: the weight of rejected responses.
-    #[serde(default)]
+    #[serde(deserialize_with = "Option::deserialize")]
     pub undesirable_weight: Option<f32>,
     /// `rdpo`: α, what a token counts.
-    #[serde(default)]
+    #[serde(deserialize_with = "Option::deserialize")]
     pub rdpo_alpha: Option<f32>,
     /// `xpo`: α, the weight of the responses that the reference drew.
-    #[serde(default)]
+    #[serde(deserialize_with = "Option::deserialize")]
     pub xpo_alpha: Option<f32>,
 }
 

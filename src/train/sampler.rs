@@ -21,7 +21,6 @@ pub(super) struct Sampled {
     pub policy_step: usize,
     pub of: Vec<Vec<Response>>,
     /// log π of their tokens then, where a policy gradient needs them.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub logps: Vec<Vec<Vec<f32>>>,
 }
 

@@ -132,6 +132,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::preference::{Objective, PreferenceLoss};
 
     fn state() -> Value {
         json!({
@@ -147,7 +148,7 @@ mod tests {
                     "gradient-accumulation-steps": 1, "seed": 42, "shuffle": true, "max-prompt-length": null,
                     "max-length": null, "dtype": "auto", "tier": "T0"},
                 "lora": null, "append-eos": null, "policy-gradient": null, "center-rewards-coefficient": null,
-                "loss": {"loss": "dpo", "beta": 0.1, "ipo-average-tokens": false},
+                "loss": Objective::from(PreferenceLoss::Dpo { beta: 0.1 }).options(),
                 "online": {"num-samples": 2, "temperature": 0.9, "top-k": 0, "top-p": 1.0, "min-p": 0.0,
                     "max-new-tokens": 8, "stop": [], "soft-labels": false, "async-level": 1},
                 "judge": {"judge": "rule"}},
@@ -159,7 +160,7 @@ mod tests {
             "online": {
                 "verdicts": {"counts": {"judged": 4, "first": 1, "tie": 0, "invalid": 0, "identical": 0,
                     "order_flip": 0}, "recent": [{"judged": 4, "invalid": 0}], "answers": 8, "ended": 1},
-                "sampled": [{"first": 4, "policy_step": 1,
+                "sampled": [{"first": 4, "policy_step": 1, "logps": [],
                     "of": [[{"token_ids": [1], "text": "a", "finish_reason": "length"}]]}]}
         })
     }
