@@ -6,6 +6,8 @@ use super::command::CommandAnnotator;
 use super::judge_model::JudgeModel;
 use super::likelihood::{LikelihoodAnnotator, Normalise};
 use super::llm::{LlmAnnotator, Orders};
+#[cfg(feature = "http")]
+use super::openai::{OpenAi, OpenAiOptions};
 use super::queue::{AnnotationQueue, InPlace, Threaded};
 use super::reward::RewardAnnotator;
 use super::rule::Rule;
@@ -48,6 +50,14 @@ pub enum AnnotatorConfig {
     Rule(Rule),
     /// A program.
     Command(CommandAnnotator),
+    /// Servers that are reached over HTTP.
+    #[cfg(feature = "http")]
+    OpenAi {
+        /// Which, and how.
+        options: Box<OpenAiOptions>,
+        /// What the model there reads.
+        template: Box<JudgeTemplate>,
+    },
 }
 
 impl AnnotatorConfig {
@@ -57,7 +67,7 @@ impl AnnotatorConfig {
             AnnotatorConfig::Llm { model, .. }
             | AnnotatorConfig::Likelihood { model, .. }
             | AnnotatorConfig::Reward { model, .. } => Some(model),
-            AnnotatorConfig::Rule(_) | AnnotatorConfig::Command(_) => None,
+            _ => None,
         }
     }
 
@@ -67,13 +77,18 @@ impl AnnotatorConfig {
             AnnotatorConfig::Llm { model, .. }
             | AnnotatorConfig::Likelihood { model, .. }
             | AnnotatorConfig::Reward { model, .. } => Some(model),
-            AnnotatorConfig::Rule(_) | AnnotatorConfig::Command(_) => None,
+            _ => None,
         }
     }
 
     /// Whether most of its time is spent waiting for something outside this program.
     pub fn is_remote(&self) -> bool {
-        matches!(self, AnnotatorConfig::Command(_))
+        match self {
+            AnnotatorConfig::Command(_) => true,
+            #[cfg(feature = "http")]
+            AnnotatorConfig::OpenAi { .. } => true,
+            _ => false,
+        }
     }
 
     /// The annotator, with its model on `gpu` if it has one, held as `base_dtype` says (`None`: as its files have it).
@@ -111,6 +126,10 @@ impl AnnotatorConfig {
             AnnotatorConfig::Reward { .. } => unreachable!("opened above"),
             AnnotatorConfig::Rule(rule) => Box::new(InPlace::new(rule)),
             AnnotatorConfig::Command(command) => Box::new(Threaded::new(command)?),
+            #[cfg(feature = "http")]
+            AnnotatorConfig::OpenAi { options, template } => {
+                Box::new(OpenAi::new(*options, template.with_training(training))?)
+            }
             AnnotatorConfig::Llm { model, template, orders } => {
                 let template = template.with_training(training);
                 Box::new(InPlace::new(LlmAnnotator::new(judge(&model)?, template, orders, &name(&model))?))

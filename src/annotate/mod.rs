@@ -7,6 +7,8 @@ pub mod judge_model;
 pub mod likelihood;
 pub mod llm;
 pub(crate) mod names;
+#[cfg(feature = "http")]
+pub mod openai;
 mod placeholders;
 mod process;
 pub mod queue;

@@ -52,13 +52,13 @@ pub(super) fn plans(
     let (learner, optimiser) = match &options.loss {
         OnlineLoss::Preference(loss) => {
             let (trainer, optimiser) = PairTrainer::new(model, reference, train, loss, capacity, &arena)?;
-            (Learner::Pairs { trainer, loss: loss.clone() }, optimiser)
+            (Learner::Pairs { trainer: Box::new(trainer), loss: loss.clone() }, optimiser)
         }
         OnlineLoss::Policy(loss) => {
             let off_policy = options.async_level > 0;
             let (trainer, optimiser) =
                 PolicyTrainer::new(model, reference, train, *loss, off_policy, capacity, &arena)?;
-            (Learner::Policy(trainer), optimiser)
+            (Learner::Policy(Box::new(trainer)), optimiser)
         }
     };
     let samples = batch * train.accumulation * options.num_samples;

@@ -34,9 +34,9 @@ const GRACE: Duration = Duration::from_secs(2);
 /// What learns from a step's samples.
 pub(super) enum Learner {
     /// The preferred response against another.
-    Pairs { trainer: PairTrainer, loss: Objective },
+    Pairs { trainer: Box<PairTrainer>, loss: Objective },
     /// All responses by their scores.
-    Policy(PolicyTrainer),
+    Policy(Box<PolicyTrainer>),
 }
 
 /// Training on what an annotator says of the policy's own answers.

@@ -8,6 +8,8 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use super::ensure;
+#[cfg(feature = "http")]
+use super::openai::OpenAiArgs;
 use super::paths::model_dir;
 use crate::annotate::command::CommandAnnotator;
 use crate::annotate::config::AnnotatorConfig;
@@ -31,6 +33,17 @@ enum Kind {
     Rule,
     /// A program of yours
     Command,
+    /// Servers with OpenAI's API: vLLM, SGLang, Ollama, llama.cpp, …
+    #[cfg(feature = "http")]
+    #[value(name = "openai")]
+    #[serde(rename = "openai")]
+    OpenAi,
+}
+
+impl Kind {
+    fn name(self) -> String {
+        self.to_possible_value().expect("no kind is skipped").get_name().to_owned()
+    }
 }
 
 impl ValueEnum for Normalise {
@@ -81,7 +94,8 @@ pub(crate) struct AnnotatorArgs {
     /// Who compares the responses
     #[arg(long, value_name = "KIND")]
     judge: Option<Kind>,
-    /// Folder of the judging model, a GGUF file, or ORG/NAME[@REVISION] on the hub (llm, likelihood, reward)
+    /// Folder of the judging model, a GGUF file, or ORG/NAME[@REVISION] on the hub (llm, likelihood,
+    /// reward); the model's name on the server (openai)
     #[arg(long, value_name = "DIR|NAME")]
     judge_model: Option<PathBuf>,
     /// LoRA adapter of a reward model, with its head (reward)
@@ -104,12 +118,16 @@ pub(crate) struct AnnotatorArgs {
     /// Command line that reads pairs and prints verdicts as JSON lines (command)
     #[arg(long, value_name = "CMD")]
     judge_command: Option<String>,
-    /// Longest time for a batch of pairs (command) [default: 60]
+    /// Longest time for a batch of pairs (command), for a request (openai) [default: 60]
     #[arg(long, value_name = "SECONDS")]
     judge_timeout: Option<f64>,
-    /// Orders in which llm sees a pair [default: both]
+    /// Orders in which a pair is shown (llm, openai) [default: both]
     #[arg(long, value_name = "ORDERS")]
     judge_orders: Option<Orders>,
+    #[cfg(feature = "http")]
+    #[command(flatten)]
+    #[serde(flatten)]
+    openai: OpenAiArgs,
 }
 
 impl AnnotatorArgs {
@@ -126,8 +144,8 @@ impl AnnotatorArgs {
     pub fn plan(&mut self) -> Result<AnnotatorConfig> {
         let Some(kind) = self.judge else {
             let why = "nobody is named to compare the responses: give --judge llm, --judge likelihood or --judge reward (with \
-                       --judge-model DIR), --judge rule (with --judge-rule RULE) or --judge command (with \
-                       --judge-command CMD)";
+                       --judge-model DIR), --judge openai (with --judge-url URL), --judge rule (with \
+                       --judge-rule RULE) or --judge command (with --judge-command CMD)";
             return Err(Error::config("--judge", why));
         };
         self.refuse_flags_of_others(kind)?;
@@ -145,27 +163,48 @@ impl AnnotatorArgs {
             )?)?)),
             Kind::Command => {
                 let command = needed(&self.judge_command, "--judge command", "--judge-command CMD")?;
-                let seconds = *self.judge_timeout.get_or_insert(60.0);
-                let timeout = Duration::try_from_secs_f64(seconds).ok().filter(|t| !t.is_zero());
-                let why =
-                    || Error::config("--judge-timeout", format!("{seconds} is no time in seconds above 0"));
-                Ok(AnnotatorConfig::Command(CommandAnnotator::new(command, timeout.ok_or_else(why)?)?))
+                let command = command.clone();
+                Ok(AnnotatorConfig::Command(CommandAnnotator::new(&command, self.timeout()?)?))
             }
+            #[cfg(feature = "http")]
+            Kind::OpenAi => self.openai(),
         }
+    }
+
+    fn timeout(&mut self) -> Result<Duration> {
+        seconds_of("--judge-timeout", *self.judge_timeout.get_or_insert(60.0))
+    }
+
+    #[cfg(feature = "http")]
+    fn openai(&mut self) -> Result<AnnotatorConfig> {
+        let model = needed(&self.judge_model, "--judge openai", "--judge-model NAME")?;
+        let model = model.to_string_lossy().into_owned();
+        let template = Box::new(self.template()?);
+        let orders = *self.judge_orders.get_or_insert_default();
+        let timeout = self.timeout()?;
+        let instruction = self.judge_instruction.as_deref();
+        let options = Box::new(self.openai.plan(model, orders, timeout, instruction)?);
+        Ok(AnnotatorConfig::OpenAi { options, template })
     }
 
     fn llm(&mut self) -> Result<AnnotatorConfig> {
         let model = self.model("--judge llm")?;
+        let template = Box::new(self.template()?);
+        let orders = *self.judge_orders.get_or_insert_default();
+        Ok(AnnotatorConfig::Llm { model, template, orders })
+    }
+
+    /// What a judge that answers "1" or "2" reads.
+    fn template(&mut self) -> Result<JudgeTemplate> {
         let name = self.judge_template.get_or_insert_with(|| "helpfulness".into());
         let path = Path::new(name.as_str());
         let looks_like_file = path.is_file() || path.extension().is_some() || path.components().count() > 1;
-        let mut template =
+        let template =
             if looks_like_file { JudgeTemplate::from_file(path)? } else { JudgeTemplate::builtin(name)? };
-        if let Some(instruction) = &self.judge_instruction {
-            template = template.with_instruction(instruction)?;
+        match &self.judge_instruction {
+            Some(instruction) => template.with_instruction(instruction),
+            None => Ok(template),
         }
-        let orders = *self.judge_orders.get_or_insert_default();
-        Ok(AnnotatorConfig::Llm { model, template: Box::new(template), orders })
     }
 
     fn likelihood(&mut self) -> Result<AnnotatorConfig> {
@@ -194,25 +233,42 @@ impl AnnotatorArgs {
 
     fn refuse_flags_of_others(&self, kind: Kind) -> Result<()> {
         use Kind::*;
+        #[cfg(feature = "http")]
+        if let Some(flag) = self.openai.given().filter(|_| kind != OpenAi) {
+            let wanted = format!("of use to --judge {}: it belongs to --judge openai", kind.name());
+            ensure(false, flag, "this flag", &wanted)?;
+        }
+        // Without it no flag is a server's.
+        #[cfg(not(feature = "http"))]
+        const SERVERS: Kind = Llm;
+        #[cfg(feature = "http")]
+        const SERVERS: Kind = OpenAi;
         let flags: [(&str, bool, &[Kind]); 9] = [
-            ("--judge-model", self.judge_model.is_some(), &[Llm, Likelihood, Reward]),
+            ("--judge-model", self.judge_model.is_some(), &[Llm, Likelihood, Reward, SERVERS]),
             ("--judge-adapter", self.judge_adapter.is_some(), &[Reward]),
-            ("--judge-template", self.judge_template.is_some(), &[Llm, Likelihood]),
-            ("--judge-instruction", self.judge_instruction.is_some(), &[Llm, Likelihood]),
+            ("--judge-template", self.judge_template.is_some(), &[Llm, Likelihood, SERVERS]),
+            ("--judge-instruction", self.judge_instruction.is_some(), &[Llm, Likelihood, SERVERS]),
             ("--judge-normalise", self.judge_normalise.is_some(), &[Likelihood]),
             ("--judge-rule", self.judge_rule.is_some(), &[Rule]),
             ("--judge-command", self.judge_command.is_some(), &[Command]),
-            ("--judge-timeout", self.judge_timeout.is_some(), &[Command]),
-            ("--judge-orders", self.judge_orders.is_some(), &[Llm]),
+            ("--judge-timeout", self.judge_timeout.is_some(), &[Command, SERVERS]),
+            ("--judge-orders", self.judge_orders.is_some(), &[Llm, SERVERS]),
         ];
         for (flag, given, owners) in flags {
-            let name = |k: &Kind| k.to_possible_value().expect("no kind is skipped").get_name().to_owned();
-            let owned = owners.iter().map(name).collect::<Vec<_>>().join(" or ");
-            let wanted = format!("of use to --judge {}: it belongs to --judge {owned}", name(&kind));
+            let mut names: Vec<String> = owners.iter().map(|kind| kind.name()).collect();
+            names.dedup();
+            let owned = names.join(" or ");
+            let wanted = format!("of use to --judge {}: it belongs to --judge {owned}", kind.name());
             ensure(!given || owners.contains(&kind), flag, "this flag", &wanted)?;
         }
         Ok(())
     }
+}
+
+/// A time in seconds above 0.
+pub(super) fn seconds_of(flag: &str, seconds: f64) -> Result<Duration> {
+    let time = Duration::try_from_secs_f64(seconds).ok().filter(|time| !time.is_zero());
+    time.ok_or_else(|| Error::config(flag, format!("{seconds} is no time in seconds above 0")))
 }
 
 fn needed<'a, T>(value: &'a Option<T>, who: &str, flag: &str) -> Result<&'a T> {

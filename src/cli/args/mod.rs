@@ -7,6 +7,8 @@ mod bench;
 mod demo;
 pub(in crate::cli) mod foreign;
 mod gpu;
+#[cfg(feature = "http")]
+mod openai;
 mod paths;
 mod sampling;
 mod tools;

@@ -409,8 +409,8 @@ pub(crate) struct AlignArgs {
     /// End the run when more than this share of the verdicts is unusable
     #[arg(long, value_name = "SHARE", help_heading = "Annotator", default_value_t = 0.5)]
     max_invalid_ratio: f64,
-    /// Steps that a --judge command is asked about ahead, while the model learns: their answers are off-policy by as many
-    /// steps
+    /// Steps that a judge elsewhere (command, openai) is asked about ahead, while the model learns: their answers are
+    /// off-policy by as many steps
     #[arg(long, value_name = "N", help_heading = "Annotator", default_value_t = 0)]
     async_level: usize,
 }
@@ -648,7 +648,7 @@ impl AlignArgs {
         }
         if level > 0 && !annotator.is_remote() {
             let why = format!(
-                "is {level}, which is for --judge command: other annotators leave nothing to wait for"
+                "is {level}, which is for --judge command and openai: other annotators leave nothing to wait for"
             );
             return Err(Error::config("--async-level", why));
         }

@@ -1,5 +1,6 @@
 //! `oaif models`.
 
+#[cfg(feature = "http")]
 use std::path::Path;
 
 use serde_json::json;

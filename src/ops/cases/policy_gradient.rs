@@ -28,18 +28,15 @@ pub(super) fn cases() -> Vec<Case> {
             },
             move |v| {
                 let (mut table, mut d_policy) = (vec![], vec![]);
-                for i in 0..t {
-                    let sampler = if off_policy { v[4][i] } else { v[0][i] };
-                    let token = reference::policy_gradient(
-                        v[0][i],
-                        v[1][i],
-                        sampler,
-                        v[2][i],
-                        [f64::from(1.0 - 0.2f32), f64::from(1.0 + 0.28f32)],
-                        f64::from(beta),
-                    );
+                let sampler = if off_policy { &v[4] } else { &v[0] };
+                let numbers = v[0].iter().zip(&v[1]).zip(sampler).zip(v[2].iter().zip(&v[3]));
+                for (((policy, reference), sampler), (advantage, weight)) in numbers {
+                    let bounds = [f64::from(1.0 - 0.2f32), f64::from(1.0 + 0.28f32)];
+                    let beta = f64::from(beta);
+                    let token =
+                        reference::policy_gradient(*policy, *reference, *sampler, *advantage, bounds, beta);
                     table.extend([token.loss, token.kl, token.ratio, f64::from(token.clipped)]);
-                    d_policy.push(v[3][i] * token.d_policy);
+                    d_policy.push(weight * token.d_policy);
                 }
                 vec![table, d_policy]
             },

@@ -1,0 +1,49 @@
+//! How long to wait before something is tried again: exponential, with full jitter, so that clients that failed together do
+//! not come back together.
+
+use std::hash::{BuildHasher, RandomState};
+use std::time::Duration;
+
+/// The longest wait.
+const LONGEST: Duration = Duration::from_secs(30);
+
+/// Random waits (splitmix64).
+#[derive(Debug)]
+pub(super) struct Backoff {
+    base: Duration,
+    state: u64,
+}
+
+impl Backoff {
+    /// The first wait is at most `base`.
+    pub fn new(base: Duration) -> Backoff {
+        Backoff { base, state: RandomState::new().hash_one(0) }
+    }
+
+    /// After so many failures, at least 1: uniform between 0 and `base` · 2^(failures − 1).
+    pub fn wait(&mut self, failures: u32) -> Duration {
+        let most = self.base.saturating_mul(1 << failures.saturating_sub(1).min(20)).min(LONGEST);
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.state;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        let uniform = ((mixed ^ (mixed >> 31)) >> 11) as f64 / (1u64 << 53) as f64;
+        most.mul_f64(uniform)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_double_to_a_cap_and_are_spread_from_nothing_to_all_of_it() {
+        let mut backoff = Backoff { base: Duration::from_millis(500), state: 7 };
+        for (failures, most) in [(1, 0.5), (2, 1.0), (4, 4.0), (6, 16.0), (7, 30.0), (u32::MAX, 30.0)] {
+            let waits: Vec<f64> = (0..1000).map(|_| backoff.wait(failures).as_secs_f64()).collect();
+            let mean = waits.iter().sum::<f64>() / 1000.0;
+            assert!(waits.iter().all(|wait| (0.0..most).contains(wait)), "{failures}");
+            assert!((mean / most - 0.5).abs() < 0.05, "{failures}: {mean}");
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! Verdicts that were paid for, by what was asked: no run pays for one again. A line of JSON each, added at the end.
+
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::dialect::Kind;
+use super::options::OpenAiOptions;
+use crate::digest::Digester;
+use crate::error::{Error, Result};
+use crate::files;
+
+const FILE: &str = "judgements.jsonl";
+
+/// A line. It has no texts, and nothing of the server.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Row {
+    asked: String,
+    value: f32,
+}
+
+/// The file, and what is in it.
+pub(super) struct Cache {
+    path: PathBuf,
+    file: File,
+    known: HashMap<String, f32>,
+    /// Lines that are no verdicts, such as one that a crash has torn.
+    pub skipped: usize,
+}
+
+impl Cache {
+    /// Opens the cache in the folder `dir`, which is made where it is missing.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn open(dir: &Path) -> Result<Cache> {
+        files::create_dir_all(dir)?;
+        let path = dir.join(FILE);
+        let text = if path.exists() { files::read(&path)? } else { Vec::new() };
+        let mut file =
+            OpenOptions::new().create(true).append(true).open(&path).map_err(Error::io("write", &path))?;
+        if text.last().is_some_and(|last| *last != b'\n') {
+            file.write_all(b"\n").map_err(Error::io("write", &path))?;
+        }
+        let mut cache = Cache { path, file, known: HashMap::new(), skipped: 0 };
+        for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            match serde_json::from_slice::<Row>(line) {
+                Ok(row) if row.value.is_finite() => drop(cache.known.insert(row.asked, row.value)),
+                _ => cache.skipped += 1,
+            }
+        }
+        Ok(cache)
+    }
+
+    /// A digest of all that decides the answer to `text`, but for the server.
+    pub fn key(options: &OpenAiOptions, text: &str, kind: Kind) -> String {
+        let mut digester = Digester::default();
+        let OpenAiOptions { reasons, ties, log_probabilities, most_probable, temperature, .. } = options;
+        let kind = if kind == Kind::Compare { "compare" } else { "rate" };
+        let length = if *reasons { options.max_tokens } else { 0 };
+        let listed = if *log_probabilities { *most_probable } else { 0 };
+        let how = format!("1 {kind} {} {reasons} {ties} {listed} {temperature} {length}", options.api.name());
+        for part in [how.as_str(), &options.model, options.system.as_deref().unwrap_or_default(), text] {
+            digester.bytes(part.as_bytes());
+        }
+        digester.finish().to_string()
+    }
+
+    /// What was said of it.
+    pub fn get(&self, asked: &str) -> Option<f32> {
+        self.known.get(asked).copied()
+    }
+
+    /// Adds a line.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn put(&mut self, asked: &str, value: f32) -> Result<()> {
+        if self.known.insert(asked.to_owned(), value) == Some(value) {
+            return Ok(());
+        }
+        let row = Row { asked: asked.to_owned(), value };
+        // One write a line: other processes may write to the same file.
+        let line = serde_json::to_string(&row).expect("JSON of plain values") + "\n";
+        self.file.write_all(line.as_bytes()).map_err(Error::io("write", &self.path))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_torn_or_foreign_line_costs_that_line_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("a/b");
+        let mut cache = Cache::open(&folder).unwrap();
+        cache.put("x", 0.25).unwrap();
+        cache.put("x", 0.25).unwrap();
+        cache.put("y", 1.0).unwrap();
+        let path = folder.join(FILE);
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(text.lines().count(), 2);
+        std::fs::write(&path, format!("\u{0}\n{text}{{\"asked\":\"z\",\"val")).unwrap();
+        let mut cache = Cache::open(&folder).unwrap();
+        assert_eq!(
+            (cache.get("x"), cache.get("y"), cache.get("z"), cache.skipped),
+            (Some(0.25), Some(1.0), None, 2)
+        );
+        cache.put("z", 0.5).unwrap();
+        assert_eq!(Cache::open(&folder).unwrap().get("z"), Some(0.5));
+    }
+
+    #[test]
+    fn all_that_decides_an_answer_is_in_the_key_and_no_server() {
+        let base = OpenAiOptions { model: "m".into(), ..OpenAiOptions::default() };
+        let key = |options: &OpenAiOptions| Cache::key(options, "t", Kind::Compare);
+        let elsewhere = OpenAiOptions { urls: vec!["http://h/v1".into()], retries: 9, ..base.clone() };
+        assert_eq!(key(&base), key(&elsewhere));
+        assert_ne!(key(&base), Cache::key(&base, "u", Kind::Compare));
+        assert_ne!(key(&base), Cache::key(&base, "t", Kind::Rate));
+        let others: [fn(&mut OpenAiOptions); 6] = [
+            |o| o.model = "n".into(),
+            |o| o.api = super::super::options::Api::Completions,
+            |o| o.system = Some("s".into()),
+            |o| o.temperature = 0.5,
+            |o| o.reasons = true,
+            |o| o.log_probabilities = false,
+        ];
+        for change in others {
+            let mut other = base.clone();
+            change(&mut other);
+            assert_ne!(key(&base), key(&other), "{other:?}");
+        }
+    }
+}

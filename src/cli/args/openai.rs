@@ -1,0 +1,189 @@
+//! How judges are reached over HTTP.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::PossibleValue;
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+
+use super::annotator::seconds_of;
+use crate::annotate::llm::Orders;
+use crate::annotate::openai::{Api, Key, OpenAiOptions, RatingTemplate};
+use crate::error::Result;
+
+impl ValueEnum for Api {
+    fn value_variants<'a>() -> &'a [Api] {
+        &[Api::Chat, Api::Completions]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(match self {
+            Api::Chat => PossibleValue::new("chat").help("The template is a user's message"),
+            Api::Completions => PossibleValue::new("completions").help("The template is continued as it is"),
+        })
+    }
+}
+
+// Everything is optional, so that a flag which is given is told apart from its default.
+#[derive(Debug, Default, Args, Serialize)]
+#[command(next_help_heading = "Annotator over HTTP (--judge openai)")]
+#[serde(rename_all = "kebab-case")]
+pub(super) struct OpenAiArgs {
+    /// Address of a server, such as http://localhost:8000/v1; given several times, all are asked
+    #[arg(long, value_name = "URL")]
+    judge_url: Vec<String>,
+    /// Endpoint [default: chat]
+    #[arg(long, value_name = "API")]
+    judge_api: Option<Api>,
+    /// System message before the template (chat)
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    judge_system: Option<String>,
+    /// Environment variable that holds the server's key [default: OPENAI_API_KEY]
+    #[arg(long, value_name = "NAME", conflicts_with = "judge_key_file")]
+    judge_key_env: Option<String>,
+    /// File that holds it
+    #[arg(long, value_name = "FILE")]
+    judge_key_file: Option<PathBuf>,
+    /// The template asks for reasons, and then for a last line such as "Verdict: 1"
+    #[arg(long)]
+    judge_reasons: bool,
+    /// Longest answer with reasons, in tokens [default: 512]
+    #[arg(long, value_name = "N")]
+    judge_max_tokens: Option<u32>,
+    /// The template allows the answer "tie"
+    #[arg(long)]
+    judge_ties: bool,
+    /// Temperature of the answer [default: 0]
+    #[arg(long, value_name = "T")]
+    judge_temperature: Option<f64>,
+    /// Most probable tokens that are asked for [default: 20]
+    #[arg(long, value_name = "N")]
+    judge_most_probable: Option<u32>,
+    /// Read verdicts from texts, though a server may tell probabilities
+    #[arg(long)]
+    judge_no_logprobs: bool,
+    /// Compare by rating each response from 1 to 10 by itself
+    #[arg(long)]
+    judge_pointwise: bool,
+    /// File of the template that asks for such a rating, with {{ prompt }} and {{ response }} [default: the program's own]
+    #[arg(long, value_name = "FILE")]
+    judge_rating_template: Option<PathBuf>,
+    /// Requests at a time to one server [default: 8]
+    #[arg(long, value_name = "N")]
+    judge_concurrency: Option<usize>,
+    /// Requests a minute to one server
+    #[arg(long, value_name = "N")]
+    judge_requests_per_minute: Option<u32>,
+    /// Tokens a minute of one server, read and written
+    #[arg(long, value_name = "N")]
+    judge_tokens_per_minute: Option<u32>,
+    /// Further tries of a failed request [default: 5]
+    #[arg(long, value_name = "N")]
+    judge_retries: Option<u32>,
+    /// How long no server may answer before the run saves and ends [default: 600]
+    #[arg(long, value_name = "SECONDS")]
+    judge_patience: Option<f64>,
+    /// Most requests of the run; then it saves and ends
+    #[arg(long, value_name = "N")]
+    judge_max_requests: Option<u64>,
+    /// Most money of the run; then it saves and ends
+    #[arg(long, value_name = "MONEY")]
+    judge_max_cost: Option<f64>,
+    /// Price of a million tokens that are read
+    #[arg(long, value_name = "MONEY")]
+    judge_price_prompt: Option<f64>,
+    /// Price of a million tokens that are written
+    #[arg(long, value_name = "MONEY")]
+    judge_price_completion: Option<f64>,
+    /// Folder of verdicts that no run pays for again
+    #[arg(long, value_name = "DIR")]
+    judge_cache: Option<PathBuf>,
+}
+
+impl OpenAiArgs {
+    /// A flag that is given, if any is.
+    pub fn given(&self) -> Option<&'static str> {
+        let given = [
+            ("--judge-url", !self.judge_url.is_empty()),
+            ("--judge-api", self.judge_api.is_some()),
+            ("--judge-system", self.judge_system.is_some()),
+            ("--judge-key-env", self.judge_key_env.is_some()),
+            ("--judge-key-file", self.judge_key_file.is_some()),
+            ("--judge-reasons", self.judge_reasons),
+            ("--judge-max-tokens", self.judge_max_tokens.is_some()),
+            ("--judge-ties", self.judge_ties),
+            ("--judge-temperature", self.judge_temperature.is_some()),
+            ("--judge-most-probable", self.judge_most_probable.is_some()),
+            ("--judge-no-logprobs", self.judge_no_logprobs),
+            ("--judge-pointwise", self.judge_pointwise),
+            ("--judge-rating-template", self.judge_rating_template.is_some()),
+            ("--judge-concurrency", self.judge_concurrency.is_some()),
+            ("--judge-requests-per-minute", self.judge_requests_per_minute.is_some()),
+            ("--judge-tokens-per-minute", self.judge_tokens_per_minute.is_some()),
+            ("--judge-retries", self.judge_retries.is_some()),
+            ("--judge-patience", self.judge_patience.is_some()),
+            ("--judge-max-requests", self.judge_max_requests.is_some()),
+            ("--judge-max-cost", self.judge_max_cost.is_some()),
+            ("--judge-price-prompt", self.judge_price_prompt.is_some()),
+            ("--judge-price-completion", self.judge_price_completion.is_some()),
+            ("--judge-cache", self.judge_cache.is_some()),
+        ];
+        given.into_iter().find(|(_, given)| *given).map(|(flag, _)| flag)
+    }
+
+    /// What these flags ask for, of a model by its name on the servers.
+    pub fn plan(
+        &self,
+        model: String,
+        orders: Orders,
+        timeout: Duration,
+        instruction: Option<&str>,
+    ) -> Result<OpenAiOptions> {
+        let usual = OpenAiOptions::default();
+        let rating = match (&self.judge_rating_template, self.judge_pointwise) {
+            (Some(file), _) => Some(RatingTemplate::from_file(file)?),
+            (None, _) => Some(RatingTemplate::builtin()),
+        };
+        let rating = match (rating, instruction) {
+            (Some(rating), Some(instruction)) if self.judge_pointwise => {
+                Some(rating.with_instruction(instruction)?)
+            }
+            (rating, _) => rating,
+        };
+        let patience = match self.judge_patience {
+            None => usual.patience,
+            Some(seconds) => seconds_of("--judge-patience", seconds)?,
+        };
+        let options = OpenAiOptions {
+            model,
+            api: self.judge_api.unwrap_or_default(),
+            system: self.judge_system.clone(),
+            orders,
+            log_probabilities: !self.judge_no_logprobs,
+            most_probable: self.judge_most_probable.unwrap_or(usual.most_probable),
+            reasons: self.judge_reasons,
+            max_tokens: self.judge_max_tokens.unwrap_or(usual.max_tokens),
+            ties: self.judge_ties,
+            temperature: self.judge_temperature.unwrap_or(usual.temperature),
+            rating,
+            pointwise: self.judge_pointwise,
+            urls: self.judge_url.clone(),
+            key: Key::find(self.judge_key_env.as_deref(), self.judge_key_file.as_deref())?,
+            timeout,
+            retries: self.judge_retries.unwrap_or(usual.retries),
+            patience,
+            concurrency: self.judge_concurrency.unwrap_or(usual.concurrency),
+            requests_per_minute: self.judge_requests_per_minute,
+            tokens_per_minute: self.judge_tokens_per_minute,
+            max_requests: self.judge_max_requests,
+            max_cost: self.judge_max_cost,
+            price_prompt: self.judge_price_prompt.unwrap_or(usual.price_prompt),
+            price_completion: self.judge_price_completion.unwrap_or(usual.price_completion),
+            cache: self.judge_cache.clone(),
+            ..usual
+        };
+        options.check()?;
+        Ok(options)
+    }
+}

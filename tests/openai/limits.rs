@@ -1,0 +1,141 @@
+//! What may be sent: a minute, in all, and again.
+
+use std::time::{Duration, Instant};
+
+use oaif::annotate::journal::Journalled;
+use oaif::annotate::openai::OpenAiOptions;
+use oaif::annotate::queue::{AnnotationQueue, Usage};
+
+use crate::judge::*;
+use crate::server::{Reply, Server};
+
+#[test]
+fn requests_a_minute_are_kept() {
+    let server = good_server();
+    // A burst of 12, then 109 a minute.
+    let mut queue = judge(OpenAiOptions { requests_per_minute: Some(120), ..options(&[&server]) });
+    queue.submit(questions(100)).unwrap();
+    let started = Instant::now();
+    while started.elapsed() < Duration::from_millis(1200) {
+        queue.poll(Duration::from_millis(100)).unwrap();
+    }
+    assert!((13..=15).contains(&server.requests()), "{}", server.requests());
+}
+
+#[test]
+fn tokens_a_minute_are_kept() {
+    let server = good_server();
+    // About 14 tokens each by estimate, and 50 by the server's count: a burst of 600.
+    let mut queue =
+        judge(OpenAiOptions { tokens_per_minute: Some(6000), concurrency: 1, ..options(&[&server]) });
+    queue.submit(questions(100)).unwrap();
+    let started = Instant::now();
+    while started.elapsed() < Duration::from_millis(500) {
+        queue.poll(Duration::from_millis(100)).unwrap();
+    }
+    let read: usize =
+        server.log.lock().unwrap().requests.iter().map(|(request, ..)| request.text().len() + 1).sum();
+    assert!((500..750).contains(&read), "{read}");
+}
+
+#[test]
+fn retry_after_is_kept_by_all_requests_to_that_server() {
+    let server =
+        Server::start(|request| match request.text().contains("prompt 0\n") && request.before == 0 {
+            true => Reply::Answer(429, vec![("Retry-After", "1".into())], b"slow down".to_vec()),
+            false => Reply::After(Duration::from_millis(20), Box::new(Reply::json(200, &good(request)))),
+        });
+    let mut queue = judge(OpenAiOptions { concurrency: 2, retries: 0, ..options(&[&server]) });
+    let questions = questions(10);
+    let outcome = ask(&mut queue, &questions);
+    questions.iter().for_each(|question| assert_is_opinion(question, &outcome.of(question).said, ""));
+    assert_eq!(outcome.notes.len(), 1, "{:?}", outcome.notes);
+    assert!(
+        outcome.notes[0].ends_with("answers 429 (slow down): it is asked more slowly"),
+        "{:?}",
+        outcome.notes
+    );
+    let log = server.log.lock().unwrap();
+    let told = log.requests.iter().filter(|(.., status)| *status == 429).map(|(_, at, _)| *at).max().unwrap();
+    let next = log.requests.iter().map(|(_, at, _)| *at).filter(|at| *at > told).min().unwrap();
+    assert!(next - told >= Duration::from_millis(990), "{:?}", next - told);
+}
+
+#[test]
+fn a_budget_of_requests_is_spent_on_whole_questions_and_ends_the_run() {
+    let server = good_server();
+    let dir = tempfile::tempdir().unwrap();
+    let journal = dir.path().join("journal.jsonl");
+    let questions = questions(30);
+    let budget = |max_requests| OpenAiOptions { max_requests: Some(max_requests), ..options(&[&server]) };
+    let start = |max_requests| {
+        let mut queue = Journalled::new(Box::new(judge(budget(max_requests))));
+        queue.open(&journal).unwrap();
+        queue
+    };
+    // 21 are 10 questions, and half of another.
+    let mut queue = start(21);
+    let outcome = ask_journalled(&mut queue, &questions);
+    assert_eq!((outcome.answers.len(), server.requests()), (10, 20));
+    let error = outcome.error.unwrap();
+    assert!(error.contains("the budget is spent (20 of 21 requests"), "{error}");
+    assert!(error.ends_with("raise judge-max-requests and resume to go on"), "{error}");
+    // It stays spent, and a new process knows what was used.
+    assert!(ask_journalled(&mut queue, &questions[25..]).error.is_some());
+    let mut queue = start(30);
+    let outcome = ask_journalled(&mut queue, &questions);
+    assert_eq!((outcome.answers.len(), server.requests()), (15, 30));
+    assert!(outcome.error.unwrap().contains("30 of 30 requests"));
+    let outcome = ask_journalled(&mut start(1000), &questions);
+    assert_eq!((outcome.answers.len(), outcome.error, server.requests()), (30, None, 60));
+}
+
+#[test]
+fn a_budget_of_money_is_not_exceeded() {
+    let server = good_server();
+    // A token is a byte here, and a quarter of one by the estimate: each request costs about 42, expected are 12.
+    let prices = OpenAiOptions { price_prompt: 1e6, price_completion: 2e6, ..options(&[&server]) };
+    let mut queue = judge(OpenAiOptions { max_cost: Some(1000.0), concurrency: 1, ..prices.clone() });
+    let outcome = ask(&mut queue, &questions(30));
+    let cost: f64 = outcome.answers.iter().map(|answer| answer.usage.cost).sum();
+    let error = outcome.error.unwrap();
+    assert!(cost > 900.0 && cost <= 1042.0, "{cost}");
+    assert!(error.contains("judge-max-cost") && error.contains("resume"), "{error}");
+    println!("{cost}: {error}");
+    let mut queue = judge(OpenAiOptions { max_cost: Some(1000.0), ..prices });
+    queue.used_before(Usage { cost: 999.0, ..Usage::default() });
+    let before = server.requests();
+    assert!(ask(&mut queue, &questions(3)).error.is_some());
+    assert_eq!(server.requests(), before);
+}
+
+#[test]
+fn a_verdict_in_the_cache_is_never_paid_for_again_by_whatever_server() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = Some(dir.path().join("cache"));
+    let questions = questions(20);
+    let first = good_server();
+    let mut queue = judge(OpenAiOptions { cache: cache.clone(), ..options(&[&first]) });
+    ask(&mut queue, &questions[..10]);
+    drop(queue);
+    std::fs::OpenOptions::new()
+        .append(true)
+        .open(dir.path().join("cache/judgements.jsonl"))
+        .and_then(|mut file| std::io::Write::write_all(&mut file, b"{\"asked\":\"to"))
+        .unwrap();
+    let second = good_server();
+    let mut queue = judge(OpenAiOptions { cache: cache.clone(), ..options(&[&second]) });
+    let outcome = ask(&mut queue, &questions);
+    for (at, question) in questions.iter().enumerate() {
+        let answer = outcome.of(question);
+        assert_is_opinion(question, &answer.said, "");
+        let expected = if at < 10 { (0, 2) } else { (2, 0) };
+        assert_eq!((answer.usage.requests, answer.usage.cached), expected);
+    }
+    assert_eq!((second.requests(), outcome.notes.len()), (20, 1), "{:?}", outcome.notes);
+    assert!(outcome.notes[0].starts_with("1 lines of the cache"), "{:?}", outcome.notes);
+    // Another model is asked anew.
+    let mut queue = judge(OpenAiOptions { cache, model: "another".into(), ..options(&[&second]) });
+    ask(&mut queue, &questions[..1]);
+    assert_eq!(second.requests(), 22);
+}

@@ -1,0 +1,151 @@
+//! The key is sent to the server that it is for, and is nowhere else.
+
+use std::time::Duration;
+
+use oaif::annotate::journal::Journalled;
+use oaif::annotate::openai::{OpenAi, OpenAiOptions};
+use oaif::annotate::queue::AnnotationQueue;
+use serde_json::json;
+
+use crate::judge::*;
+use crate::server::{Reply, Server};
+
+const SECRET: &str = "sk-very-secret-0123456789";
+
+#[test]
+fn the_key_is_in_nothing_that_is_written_or_told_whatever_a_server_says() {
+    let escaped: String = SECRET.chars().map(|c| format!("\\u{:04x}", c as u32)).collect();
+    let ways = 14;
+    let server = Server::start(move |request| {
+        let secret = request.secret();
+        assert_eq!(secret, SECRET);
+        let padded = |length: usize| format!("{}{secret}", "x".repeat(length));
+        let way = (chance(6, request.text()) * f64::from(ways)) as u32;
+        match (way, request.before) {
+            // Invalid verdicts quote the first 80 characters, also where the key is cut by that.
+            (0, _) => Reply::json(
+                200,
+                &json!({ "choices": [{ "message": { "content": format!("key {secret}") } }] }),
+            ),
+            (1, _) => Reply::json(200, &json!({ "choices": [{ "message": { "content": padded(70) } }] })),
+            (2, _) => Reply::Answer(
+                200,
+                vec![],
+                format!(r#"{{"choices":[{{"message":{{"content":"{escaped}"}}}}]}}"#).into(),
+            ),
+            (3, _) => Reply::error(400, &format!("bad request with Authorization: Bearer {secret}")),
+            (4, _) => Reply::Answer(422, vec![], format!(r#"{{"error":{{"message":"{escaped}"}}}}"#).into()),
+            (5, _) => Reply::error(400, &padded(290)),
+            (6, 0) => Reply::error(500, &format!("trace: {secret}")),
+            (7, 0) => Reply::Answer(200, vec![], format!("<html>{}", padded(65)).into()),
+            (8, 0) => Reply::Answer(200, vec![], format!("{{\"{secret}").into()),
+            (9, 0) => Reply::Answer(429, vec![("X-Key", secret.clone())], secret.into()),
+            (10, 0) => Reply::json(200, &json!({ "object": secret, "choices": [] })),
+            (11, 0) => Reply::json(200, &json!({ "error": { secret.clone(): secret } })),
+            (12, 0) => Reply::Raw(format!("HTTP/1.1 {secret}\r\n\r\n").into()),
+            (13, 0) => {
+                let mut answer = good(request);
+                answer["model"] = json!(secret);
+                Reply::json(200, &answer)
+            }
+            _ => Reply::json(200, &good(request)),
+        }
+    });
+    let refusing = |status: u16| {
+        Server::start(move |request| {
+            Reply::error(status, &format!("Incorrect API key: {}", request.secret()))
+        })
+    };
+    let redirecting = Server::start(|request| {
+        Reply::Answer(307, vec![("Location", format!("http://{}.localhost:1/v1", request.secret()))], vec![])
+    });
+    let servers = [&server, &refusing(401), &refusing(403), &redirecting];
+    let dir = tempfile::tempdir().unwrap();
+    let options = OpenAiOptions {
+        key: key(dir.path(), SECRET),
+        cache: Some(dir.path().join("cache")),
+        retries: 2,
+        log_probabilities: false,
+        ..options(&servers)
+    };
+    let mut told = format!("{options:?}");
+    for urls in [options.urls.clone(), options.urls[1..3].to_vec()] {
+        let queue = judge(OpenAiOptions { urls, patience: Duration::from_secs(2), ..options.clone() });
+        told += &format!("{queue:?} {:?} {}", queue.identity().unwrap(), queue.name());
+        let mut queue = Journalled::new(Box::new(queue));
+        queue.open(&dir.path().join("journal.jsonl")).unwrap();
+        let questions = questions(60);
+        let outcome = ask_journalled(&mut queue, &questions);
+        told += &format!("{:?} {:?} {:?}", outcome.answers, outcome.notes, outcome.error);
+    }
+    for file in ["journal.jsonl", "cache/judgements.jsonl"] {
+        told += &std::fs::read_to_string(dir.path().join(file)).unwrap();
+    }
+    assert!(told.contains("(key)") && told.contains("Incorrect API key"), "{told}");
+    assert!(told.contains("trace: (key)") || told.contains("Bearer (key)"), "{told}");
+    // Not even a part of it.
+    for part in [SECRET, &SECRET[..8], &SECRET[12..], "7365637265"] {
+        assert!(!told.contains(part), "{part} is in {told}");
+    }
+    println!("{} characters were searched", told.len());
+}
+
+#[test]
+fn a_redirect_carries_the_key_to_no_other_server() {
+    let other = good_server();
+    let away = format!("{}/chat/completions", other.url());
+    let server = Server::start(move |request| match request.path.as_str() {
+        "/v1/chat/completions" => {
+            Reply::Answer(307, vec![("Location", "/moved/chat/completions".into())], vec![])
+        }
+        _ if request.text().contains("prompt 0\n") => {
+            Reply::Answer(308, vec![("Location", away.clone())], vec![])
+        }
+        _ => Reply::json(200, &good(request)),
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let mut queue = judge(OpenAiOptions { key: key(dir.path(), SECRET), ..options(&[&server]) });
+    let questions = questions(5);
+    let outcome = ask(&mut queue, &questions);
+    questions.iter().for_each(|question| assert_is_opinion(question, &outcome.of(question).said, ""));
+    assert!(server.log.lock().unwrap().requests.iter().all(|(request, ..)| request.secret() == SECRET));
+    let log = other.log.lock().unwrap();
+    assert_eq!(log.requests.len(), 2);
+    assert!(log.requests.iter().all(|(request, ..)| !request.headers.contains_key("authorization")));
+}
+
+#[test]
+fn a_redirect_without_end_is_not_followed() {
+    let server =
+        Server::start(|_| Reply::Answer(307, vec![("Location", "/v1/chat/completions".into())], vec![]));
+    let error = ask(&mut judge(options(&[&server])), &questions(1)).error.unwrap();
+    assert!(error.contains("redirects more than 3 times"), "{error}");
+}
+
+#[test]
+fn a_key_on_an_open_way_is_told_of_and_an_address_with_a_password_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let with = |url: &str, key| {
+        OpenAi::new(
+            OpenAiOptions { model: "m".into(), urls: vec![url.into()], key, ..OpenAiOptions::default() },
+            template(),
+        )
+    };
+    let mut queue = with("http://judge.example:8000/v1", key(dir.path(), SECRET)).unwrap();
+    let notes = queue.poll(Duration::ZERO).unwrap().notes;
+    assert_eq!(notes.len(), 1);
+    assert!(notes[0].contains("http://judge.example:8000 unencrypted"), "{notes:?}");
+    for (url, key) in [
+        ("http://judge.example/v1", None),
+        ("https://judge.example/v1", key(dir.path(), SECRET)),
+        ("http://[::1]/v1", key(dir.path(), SECRET)),
+    ] {
+        assert!(with(url, key).unwrap().poll(Duration::ZERO).unwrap().notes.is_empty(), "{url}");
+    }
+    let error = with("https://me:hunter2@judge.example/v1", None).unwrap_err();
+    assert!(
+        error.to_string().starts_with("judge-url: holds a name or a password")
+            && !format!("{error:?}").contains("hunter2"),
+        "{error}"
+    );
+}

@@ -1,0 +1,234 @@
+//! What is made of answers, and how servers are asked.
+
+use oaif::annotate::Score;
+use oaif::annotate::Verdict;
+use oaif::annotate::llm::Orders;
+use oaif::annotate::openai::{Api, OpenAi, OpenAiOptions, RatingTemplate, Sources};
+use oaif::annotate::queue::{AnnotationQueue, Said};
+use oaif::annotate::template::JudgeTemplate;
+use serde_json::{Value, json};
+
+use crate::judge::*;
+use crate::server::{Reply, Server};
+
+fn chat(text: &str) -> Value {
+    json!({ "choices": [{ "message": { "content": text } }], "usage": { "prompt_tokens": 9, "completion_tokens": 3 } })
+}
+
+#[test]
+fn both_orders_of_a_pair_are_asked_and_averaged_by_either_api() {
+    let questions = questions(20);
+    for api in [Api::Chat, Api::Completions] {
+        let server = good_server();
+        let mut queue = judge(OpenAiOptions { api, ..options(&[&server]) });
+        let outcome = ask(&mut queue, &questions);
+        for question in &questions {
+            let answer = outcome.of(question);
+            assert_is_opinion(question, &answer.said, api.name());
+            assert_eq!(
+                (answer.usage.requests, answer.usage.failed, answer.usage.completion_tokens),
+                (2, 0, 2)
+            );
+        }
+        assert_eq!(queue.sources(), Sources { log_probabilities: 40, ..Sources::default() });
+        assert_eq!((outcome.notes, server.requests()), (Vec::new(), 40));
+        let log = server.log.lock().unwrap();
+        let (request, ..) = &log.requests[0];
+        let (path, body) = (&request.path, &request.body);
+        assert_eq!(
+            (&body["model"], &body["max_tokens"], &body["temperature"]),
+            (&json!("judge"), &json!(1), &json!(0.0))
+        );
+        match api {
+            Api::Chat => {
+                assert_eq!((path.as_str(), &body["top_logprobs"]), ("/v1/chat/completions", &json!(20)))
+            }
+            Api::Completions => {
+                assert_eq!((path.as_str(), &body["logprobs"]), ("/v1/completions", &json!(20)))
+            }
+        }
+        assert!(!request.headers.contains_key("authorization"));
+    }
+}
+
+#[test]
+fn one_order_is_one_request() {
+    let server = good_server();
+    let mut queue = judge(OpenAiOptions {
+        orders: Orders::One,
+        system: Some("You judge.".into()),
+        ..options(&[&server])
+    });
+    let question = &questions(1)[0];
+    let outcome = ask(&mut queue, std::slice::from_ref(question));
+    let Said::Judgement(judgement) = &outcome.of(question).said else { panic!() };
+    assert_eq!((judgement.p_21, server.requests()), (None, 1));
+    let log = server.log.lock().unwrap();
+    assert_eq!(log.requests[0].0.body["messages"][0], json!({ "role": "system", "content": "You judge." }));
+}
+
+#[test]
+fn a_server_without_log_probabilities_is_read_by_its_text_and_told_of_once() {
+    // The first answer is cut after one token.
+    let server = Server::start(|request| {
+        let said = if opinion(request.text()) > 0.5 { "**1**." } else { "\"2\"" };
+        let longest = request.body["max_tokens"].as_u64().unwrap() as usize;
+        Reply::json(200, &chat(said.get(..longest.min(said.len())).unwrap()))
+    });
+    let mut queue = judge(options(&[&server]));
+    let questions = questions(30);
+    let outcome = ask(&mut queue, &questions);
+    for question in &questions {
+        let Said::Judgement(judgement) = &outcome.of(question).said else { panic!() };
+        assert_eq!(judgement.p_12, Some(expected(question).p_12.unwrap().round()));
+    }
+    assert_eq!(outcome.notes.len(), 1, "{:?}", outcome.notes);
+    assert!(outcome.notes[0].contains("gives no log-probabilities"), "{:?}", outcome.notes);
+    assert_eq!(queue.sources(), Sources { texts: 60, ..Sources::default() });
+    // At most the first eight were asked twice.
+    assert!(server.requests() <= 68, "{}", server.requests());
+}
+
+#[test]
+fn a_server_that_refuses_a_part_of_a_request_is_asked_without_it() {
+    let server = Server::start(|request| {
+        let body = &request.body;
+        let refusal = match () {
+            () if !request.path.starts_with("/api/v1/") => return Reply::error(404, "Not Found"),
+            () if !body["max_tokens"].is_null() => "Use 'max_completion_tokens' instead of 'max_tokens'.",
+            () if body["top_logprobs"].as_u64() > Some(5) => {
+                "top_logprobs: 20 is greater than max allowed: 5"
+            }
+            () if !body["temperature"].is_null() => "'temperature' does not support 0.0 with this model.",
+            () => return Reply::json(200, &good(request)),
+        };
+        Reply::error(400, refusal)
+    });
+    let urls = vec![format!("http://{}/api/", server.address)];
+    let mut queue = judge(OpenAiOptions { urls, ..options(&[&server]) });
+    let questions = questions(20);
+    let outcome = ask(&mut queue, &questions);
+    questions.iter().for_each(|question| assert_is_opinion(question, &outcome.of(question).said, ""));
+    assert_eq!(queue.sources().log_probabilities, 40);
+    assert_eq!(outcome.notes.len(), 1, "{:?}", outcome.notes);
+    assert!(outcome.notes[0].contains("refuses the temperature"), "{:?}", outcome.notes);
+}
+
+#[test]
+fn an_answer_that_is_no_verdict_is_invalid_and_quoted_and_not_asked_again() {
+    let server = Server::start(|_| Reply::json(200, &chat(&format!("Both are good\n{}", "é".repeat(200)))));
+    let mut queue = judge(OpenAiOptions { log_probabilities: false, ..options(&[&server]) });
+    let question = &questions(1)[0];
+    let outcome = ask(&mut queue, std::slice::from_ref(question));
+    let Said::Judgement(judgement) = &outcome.of(question).said else { panic!() };
+    let Verdict::Invalid { why } = &judgement.verdict else { panic!("{judgement:?}") };
+    let quoted = format!("Both are good {}…", "é".repeat(66));
+    assert!(why.contains(&quoted), "{why}");
+    assert_eq!((server.requests(), outcome.of(question).usage.completion_tokens), (2, 6));
+}
+
+#[test]
+fn reasons_come_before_a_verdict_where_the_template_asks_for_them() {
+    let server = Server::start(|request| {
+        let verdict = if opinion(request.text()) > 0.5 { 1 } else { 2 };
+        Reply::json(200, &chat(&format!("Not 1, nor 2.\n\n**Verdict:** {verdict}.")))
+    });
+    let options = OpenAiOptions { reasons: true, max_tokens: 77, ..options(&[&server]) };
+    let error = OpenAi::new(options.clone(), template()).unwrap_err().to_string();
+    assert!(error.starts_with("judge-template: does not ask for"), "{error}");
+    let asking = format!("End with a line \"Verdict: 1\" or \"Verdict: 2\".\n{TEMPLATE}");
+    let mut queue = OpenAi::new(options, JudgeTemplate::from_text(&asking).unwrap()).unwrap();
+    let questions = questions(5);
+    let outcome = ask(&mut queue, &questions);
+    for question in &questions {
+        let Said::Judgement(judgement) = &outcome.of(question).said else { panic!() };
+        assert!(judgement.p_12.is_some() && judgement.verdict.p_first().is_some(), "{judgement:?}");
+    }
+    assert_eq!(server.log.lock().unwrap().requests[0].0.body["max_tokens"], json!(77));
+}
+
+#[test]
+fn a_response_is_rated_by_the_mean_of_one_to_ten_and_two_ratings_compare_a_pair() {
+    let server = Server::start(|request| {
+        let rating = 1.0 + 8.0 * opinion(request.text());
+        let (low, share) = (rating.floor(), rating.fract());
+        let top = [(low, 1.0 - share), (low + 1.0, share)]
+            .map(|(rating, p)| json!({ "token": format!(" {rating}"), "logprob": p.ln() }));
+        let content =
+            json!([{ "token": format!(" {low}"), "logprob": (1.0 - share).ln(), "top_logprobs": top }]);
+        Reply::json(
+            200,
+            &json!({ "choices": [{ "message": { "content": "?" }, "logprobs": { "content": content } }] }),
+        )
+    });
+    let rating = RatingTemplate::from_text("{{ prompt }}\n{{ response }}\nRating=").unwrap();
+    assert!(!judge(options(&[&server])).rates());
+    let options = OpenAiOptions { rating: Some(rating), pointwise: true, ..options(&[&server]) };
+    let mut queue = judge(options);
+    assert!(queue.rates());
+    let of = |prompt: &str, response: &str| 1.0 + 8.0 * opinion(&format!("{prompt}\n{response}\nRating="));
+    let mut asked = questions(10);
+    asked.extend((0..10).map(rate));
+    let outcome = ask(&mut queue, &asked);
+    for (at, question) in asked.iter().enumerate() {
+        match (&outcome.of(question).said, question.pair()) {
+            (Said::Judgement(judgement), Some(pair)) => {
+                let margin = of(pair.prompt, pair.response_1) - of(pair.prompt, pair.response_2);
+                let p = 1.0 / (1.0 + (-margin).exp());
+                assert!(
+                    (f64::from(judgement.verdict.p_first().unwrap()) - p).abs() < 1e-4,
+                    "{judgement:?} {p}"
+                );
+                assert_eq!((judgement.p_12, judgement.p_21), (None, None));
+            }
+            (Said::Score(Score::Value(score)), None) => {
+                let expected = of(&format!("prompt {}", at - 10), &format!("response {}", at - 10));
+                assert!((f64::from(*score) - expected).abs() < 1e-4, "{score} {expected}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_rating_that_is_asked_of_a_judge_that_only_compares_is_invalid() {
+    let server = good_server();
+    let mut queue = judge(options(&[&server]));
+    let outcome = ask(&mut queue, &[rate(0)]);
+    assert!(matches!(outcome.of(&rate(0)).said, Said::Score(Score::Invalid { .. })));
+}
+
+#[test]
+fn the_identity_is_all_that_decides_verdicts_and_no_server() {
+    let server = good_server();
+    let identity = |change: &dyn Fn(&mut OpenAiOptions)| {
+        let mut options = options(&[&server]);
+        change(&mut options);
+        judge(options).identity().unwrap()
+    };
+    let base = identity(&|_| {});
+    assert_eq!(
+        (base["judge"].as_str(), base["judge-model"].as_str(), base["judge-api"].as_str()),
+        ("openai", "judge", "chat")
+    );
+    assert_eq!(
+        base,
+        identity(&|o| (o.urls, o.retries, o.concurrency) = (vec!["https://example.com".into()], 1, 1))
+    );
+    type Change<'a> = &'a dyn Fn(&mut OpenAiOptions);
+    let changes: [(&str, Change<'_>); 9] = [
+        ("judge-model", &|o| o.model = "other".into()),
+        ("judge-api", &|o| o.api = Api::Completions),
+        ("judge-system", &|o| o.system = Some("s".into())),
+        ("judge-orders", &|o| o.orders = Orders::One),
+        ("judge-log-probabilities", &|o| o.log_probabilities = false),
+        ("judge-ties", &|o| o.ties = true),
+        ("judge-temperature", &|o| o.temperature = 1.0),
+        ("judge-rating-template", &|o| o.rating = Some(RatingTemplate::builtin())),
+        ("judge-pointwise", &|o| (o.pointwise, o.rating) = (true, Some(RatingTemplate::builtin()))),
+    ];
+    for (name, change) in changes {
+        let other = identity(change);
+        assert!(base[name] != other[name], "{name}");
+    }
+}
