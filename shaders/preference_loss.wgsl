@@ -273,6 +273,8 @@ fn take_pair(p: u32, count: u32, sums: vec3<f32>) {
 }
 
 //#if BATCH
+//#if SORT
+//#else
 var<workgroup> lane_sums: array<vec3<f32>, 64>;
 
 // Over the batch, the same in every lane. KTO: the scores of the chosen and of the rejected responses; SFT: log-probabilities
@@ -296,6 +298,7 @@ fn take_sums(lane: u32, count: u32) -> vec3<f32> {
     return sum;
 }
 //#end
+//#end
 
 @compute @workgroup_size(64)
 fn main(workgroup: Workgroup, @builtin(local_invocation_index) lane: u32) {
@@ -316,8 +319,10 @@ fn main(workgroup: Workgroup, @builtin(local_invocation_index) lane: u32) {
         ranked[4u * rank[1] + 3u] = f32(p);
     }
     storageBarrier();
-//#end
+    let sums = vec3<f32>();
+//#else
     let sums = take_sums(lane, count);
+//#end
     for (var p = lane; p < count; p += 64u) {
         take_pair(p, count, sums);
     }
