@@ -18,8 +18,8 @@ use oaif::model::{LoraConfig, LoraTargets};
 use oaif::preference::{LOSS_NAMES, LossOptions, Objective, PreferenceLoss};
 use oaif::train::run_dir::Resume;
 use oaif::train::{
-    AlignOptions, AlignRun, Control, DpoOptions, DpoRun, Observer, Policy, SftRun, Sources, StepReport,
-    TrainOptions,
+    AlignOptions, AlignRun, Control, DpoOptions, DpoRun, Observer, PairChoice, Policy, SftRun, Sources,
+    StepReport, TrainOptions,
 };
 use serde_json::{Value, json};
 
@@ -387,6 +387,125 @@ fn a_step_that_failed_can_be_taken_again() {
     };
     let (smooth, moody) = (losses(Moody(2)), losses(Moody(0)));
     assert_eq!((smooth.0, 0, 1), (moody.0, smooth.1, moody.1));
+}
+
+/// Judges that do not read: by the position, by the length, by nothing.
+enum Careless {
+    First,
+    Longer,
+    Random,
+}
+
+impl Annotator for Careless {
+    fn name(&self) -> String {
+        "careless".into()
+    }
+
+    fn may_prefer_a_position(&self) -> bool {
+        !matches!(self, Careless::Longer)
+    }
+
+    fn annotate(&mut self, pairs: &[oaif::annotate::Pair<'_>]) -> oaif::Result<Vec<Judgement>> {
+        use std::hash::{DefaultHasher, Hash, Hasher};
+        let verdict = |pair: &oaif::annotate::Pair<'_>| match self {
+            Careless::First => 1.0,
+            Careless::Longer => match pair.response_1.len().cmp(&pair.response_2.len()) {
+                std::cmp::Ordering::Greater => 1.0,
+                std::cmp::Ordering::Equal => 0.5,
+                std::cmp::Ordering::Less => 0.0,
+            },
+            Careless::Random => {
+                let mut hasher = DefaultHasher::new();
+                (pair.prompt, pair.response_1, pair.response_2).hash(&mut hasher);
+                (hasher.finish() % 2) as f32
+            }
+        };
+        Ok(pairs.iter().map(|pair| oaif::annotate::Verdict::from_probability(verdict(pair)).into()).collect())
+    }
+}
+
+/// In which step a run hears of its judge, and what.
+fn told(gpu: &Gpu, judge: Careless) -> Vec<(usize, String)> {
+    #[derive(Default)]
+    struct Told(usize, Vec<(usize, String)>);
+    impl Observer for Told {
+        fn step(&mut self, report: &StepReport) {
+            self.0 = report.step;
+        }
+        fn warning(&mut self, text: &str) {
+            if text.contains("annotator") {
+                self.1.push((self.0 + 1, text.to_owned()));
+            }
+        }
+    }
+    let temp = tempfile::tempdir().unwrap();
+    let train = TrainOptions { learning_rate: 1e-9, ..train_options(&temp.path().join("run"), 20) };
+    let policy = Policy::load(gpu, &fixture("tiny"), &train).unwrap();
+    let run = AlignRun::new(policy, &prompts(), &train, &align_options("dpo")).unwrap();
+    let mut told = Told::default();
+    let control = Control { observer: &mut told, interrupted: &AtomicBool::new(false) };
+    // A run that learns from nothing but ties ends with an error of its own.
+    let _ = run.run(InPlace::new(judge), sources(), control);
+    let noted = std::fs::read_to_string(temp.path().join("run/run.json")).unwrap();
+    let noted: Value = serde_json::from_str(&noted).unwrap();
+    for (_, text) in &told.1 {
+        assert!(noted["warnings"].as_array().unwrap().contains(&json!(text)), "{noted}");
+    }
+    told.1
+}
+
+#[test]
+fn a_judge_that_does_not_read_is_told_before_its_verdicts_are_learnt_from() {
+    let Some(gpu) = gpu() else { return };
+    let first = told(&gpu, Careless::First);
+    assert_eq!((first.len(), first[0].0), (1, 1), "{first:?}");
+    assert!(first[0].1.contains("same position in both orders in 100 % of"), "{first:?}");
+    let longer = told(&gpu, Careless::Longer);
+    assert!(longer.len() == 1 && longer[0].0 <= 8, "{longer:?}");
+    assert!(longer[0].1.contains("longer answer in 100 % of"), "{longer:?}");
+    let random = told(&gpu, Careless::Random);
+    assert!(random.len() == 1 && random[0].1.contains("one that guesses"), "{random:?}");
+    println!("first: {}; longer: {}; random: {}", first[0].0, longer[0].0, random[0].0);
+}
+
+#[test]
+fn all_pairs_are_learnt_from_where_that_is_asked_and_unsure_ones_are_not() {
+    /// Prefers the longer response, the surer the longer.
+    struct Degrees;
+    impl Annotator for Degrees {
+        fn name(&self) -> String {
+            "degrees".into()
+        }
+        fn annotate(&mut self, pairs: &[oaif::annotate::Pair<'_>]) -> oaif::Result<Vec<Judgement>> {
+            let p = |pair: &oaif::annotate::Pair<'_>| {
+                let more = pair.response_1.len() as f32 - pair.response_2.len() as f32;
+                1.0 / (1.0 + (-more / 4.0).exp())
+            };
+            Ok(pairs.iter().map(|pair| oaif::annotate::Verdict::from_probability(p(pair)).into()).collect())
+        }
+    }
+    let Some(gpu) = gpu() else { return };
+    let temp = tempfile::tempdir().unwrap();
+    let learnt = |name: &str, options: &AlignOptions| {
+        let dir = temp.path().join(name);
+        align_with(&gpu, &train_options(&dir, 3), options, InPlace::new(Degrees), None).unwrap();
+        let (mut sure, mut all) = (0, 0);
+        for pair in rows(&dir.join("pairs.jsonl")).iter().filter(|pair| !pair["chosen"].is_null()) {
+            let p = pair["p_first"].as_f64().unwrap();
+            all += 1;
+            sure += usize::from(p.max(1.0 - p) >= 0.75);
+        }
+        let row = &rows(&dir.join("metrics.jsonl"))[0];
+        (all, sure, row["judge/unsure"].as_u64().unwrap())
+    };
+    let usual = AlignOptions { num_samples: 4, ..align_options("dpo") };
+    let (best, _, unsure) = learnt("best", &usual);
+    assert!(best <= 12 && unsure == 0, "one a prompt: {best}");
+    let every = AlignOptions { pairs: PairChoice::All, ..usual.clone() };
+    let (all, sure, _) = learnt("all", &every);
+    assert!(all > 3 * best && sure < all, "{all} of {best}, {sure} sure");
+    let (kept, still_sure, unsure) = learnt("sure", &AlignOptions { min_confidence: 0.75, ..every });
+    assert!(kept == still_sure && kept > 0 && unsure > 0, "{kept} {still_sure} {unsure}");
 }
 
 #[test]

@@ -88,6 +88,10 @@ impl Annotator for CommandAnnotator {
         Ok(BTreeMap::from([("judge".into(), self.name()), command]))
     }
 
+    fn may_prefer_a_position(&self) -> bool {
+        true
+    }
+
     fn annotate(&mut self, pairs: &[Pair<'_>]) -> Result<Vec<Judgement>> {
         let ids: Vec<String> = pairs.iter().enumerate().map(|(i, pair)| id(i, pair)).collect();
         let mut input = Vec::new();

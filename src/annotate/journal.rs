@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -180,6 +180,11 @@ impl<'a> Journalled<'a> {
         self.queue.rates()
     }
 
+    /// See [`AnnotationQueue::may_prefer_a_position`].
+    pub fn may_prefer_a_position(&self) -> bool {
+        self.queue.may_prefer_a_position()
+    }
+
     /// What was used for all answers so far, by earlier processes as well.
     pub fn used(&self) -> Usage {
         self.used
@@ -240,6 +245,26 @@ impl<'a> Journalled<'a> {
         answers.iter().for_each(|answer| self.used += answer.usage);
         self.write(&answers)?;
         Ok(Polled { answers, notes })
+    }
+
+    /// Waits up to `patience` for answers that are on their way, so that they are in the journal before the process ends; they
+    /// are given by the next [`poll`](Self::poll).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn drain(&mut self, patience: Duration) -> Result<()> {
+        let until = Instant::now() + patience;
+        while !self.open.is_empty() {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            let waiting = std::mem::take(&mut self.ready);
+            let polled = self.poll(left)?;
+            self.ready = waiting;
+            self.ready.extend(polled.answers);
+        }
+        Ok(())
     }
 
     fn write(&mut self, answers: &[Answer]) -> Result<()> {

@@ -128,6 +128,10 @@ impl Annotator for LlmAnnotator {
         self.judge.identity("llm", options)
     }
 
+    fn may_prefer_a_position(&self) -> bool {
+        self.orders == Orders::One
+    }
+
     fn annotate(&mut self, pairs: &[Pair<'_>]) -> Result<Vec<Judgement>> {
         let trees = pairs.iter().map(|p| self.tree(p)).collect::<Result<Vec<_>>>()?;
         let usable: Vec<ChoiceTree> = trees.iter().filter_map(|t| t.as_ref().ok().cloned()).collect();

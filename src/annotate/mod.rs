@@ -38,6 +38,11 @@ pub trait Annotator: Send {
         Ok(BTreeMap::from([("judge".into(), self.name())]))
     }
 
+    /// Whether it might prefer a position and does not ask in both orders itself: then some pairs are asked both ways round.
+    fn may_prefer_a_position(&self) -> bool {
+        false
+    }
+
     /// Whether it can say how good a response is by itself.
     fn rates(&self) -> bool {
         false
@@ -69,6 +74,10 @@ impl<A: Annotator + ?Sized> Annotator for &mut A {
         (**self).identity()
     }
 
+    fn may_prefer_a_position(&self) -> bool {
+        (**self).may_prefer_a_position()
+    }
+
     fn rates(&self) -> bool {
         (**self).rates()
     }
@@ -89,6 +98,10 @@ impl<A: Annotator + ?Sized> Annotator for Box<A> {
 
     fn identity(&self) -> Result<BTreeMap<String, String>> {
         (**self).identity()
+    }
+
+    fn may_prefer_a_position(&self) -> bool {
+        (**self).may_prefer_a_position()
     }
 
     fn rates(&self) -> bool {
@@ -293,7 +306,9 @@ pub struct Counts {
     pub invalid: usize,
     /// Pairs of equal responses, not in `judged`.
     pub identical: usize,
-    /// Those of `judged` in which the two orders disagree.
+    /// Those of `judged` that were asked about in both orders.
+    pub both_orders: usize,
+    /// Those of them in which the two orders disagree.
     pub order_flip: usize,
 }
 
@@ -307,6 +322,7 @@ impl Counts {
                 continue;
             };
             counts.judged += 1;
+            counts.both_orders += usize::from(judgement.p_12.is_some() && judgement.p_21.is_some());
             counts.order_flip += usize::from(judgement.order_flip());
             match judgement.verdict {
                 Verdict::First { .. } => counts.first += 1,
@@ -337,6 +353,7 @@ impl AddAssign for Counts {
         self.tie += other.tie;
         self.invalid += other.invalid;
         self.identical += other.identical;
+        self.both_orders += other.both_orders;
         self.order_flip += other.order_flip;
     }
 }
@@ -461,7 +478,8 @@ mod tests {
             Annotated::Identical,
         ];
         let mut counts = Counts::of(&annotated);
-        let expected = Counts { judged: 5, first: 2, tie: 1, invalid: 1, identical: 1, order_flip: 1 };
+        let expected =
+            Counts { judged: 5, first: 2, tie: 1, invalid: 1, identical: 1, both_orders: 4, order_flip: 1 };
         assert_eq!(counts, expected);
         assert_eq!((counts.invalid_ratio(), counts.first_ratio()), (0.2, Some(2.0 / 3.0)));
         counts += Counts::of(&annotated[..1]);

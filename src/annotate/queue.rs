@@ -177,6 +177,11 @@ pub trait AnnotationQueue: Send {
     /// Whether it takes [`Ask::Rate`]; all take [`Ask::Compare`].
     fn rates(&self) -> bool;
 
+    /// See [`Annotator::may_prefer_a_position`].
+    fn may_prefer_a_position(&self) -> bool {
+        false
+    }
+
     /// Takes questions, without waiting for their answers. No id is open twice.
     ///
     /// # Errors
@@ -211,6 +216,10 @@ impl AnnotationQueue for Box<dyn AnnotationQueue + '_> {
 
     fn rates(&self) -> bool {
         (**self).rates()
+    }
+
+    fn may_prefer_a_position(&self) -> bool {
+        (**self).may_prefer_a_position()
     }
 
     fn submit(&mut self, questions: Vec<Question>) -> Result<()> {
@@ -291,6 +300,10 @@ impl AnnotationQueue for InPlace<'_> {
         self.annotator.rates()
     }
 
+    fn may_prefer_a_position(&self) -> bool {
+        self.annotator.may_prefer_a_position()
+    }
+
     fn submit(&mut self, questions: Vec<Question>) -> Result<()> {
         self.waiting.extend(questions);
         Ok(())
@@ -334,6 +347,7 @@ pub struct Threaded {
     name: String,
     identity: BTreeMap<String, String>,
     rates: bool,
+    may_prefer_a_position: bool,
     questions: Sender<Vec<Question>>,
     outcomes: Receiver<Outcome>,
 }
@@ -352,6 +366,7 @@ impl Threaded {
     /// As [`Annotator::identity`].
     pub fn new(mut annotator: impl Annotator + 'static) -> Result<Threaded> {
         let (name, identity, rates) = (annotator.name(), annotator.identity()?, annotator.rates());
+        let may_prefer_a_position = annotator.may_prefer_a_position();
         let (questions, batches) = channel::<Vec<Question>>();
         let (send, outcomes) = channel();
         thread::spawn(move || {
@@ -368,7 +383,7 @@ impl Threaded {
                 }
             }
         });
-        Ok(Threaded { name, identity, rates, questions, outcomes })
+        Ok(Threaded { name, identity, rates, may_prefer_a_position, questions, outcomes })
     }
 
     fn gone(&self) -> Error {
@@ -412,6 +427,10 @@ impl AnnotationQueue for Threaded {
 
     fn rates(&self) -> bool {
         self.rates
+    }
+
+    fn may_prefer_a_position(&self) -> bool {
+        self.may_prefer_a_position
     }
 
     fn submit(&mut self, questions: Vec<Question>) -> Result<()> {

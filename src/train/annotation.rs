@@ -4,10 +4,12 @@ use std::collections::{HashMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
+use super::habits::Habits;
 use super::health;
+use super::options::PairChoice;
 use super::report::{AnnotationReport, PairReport, UsageReport};
 use crate::annotate::queue::{Answer, Question, Said, Usage};
-use crate::annotate::{Annotated, Counts, Pair, Verdict, best_and_worst, round_robin};
+use crate::annotate::{Annotated, Counts, Judgement, Pair, Verdict, best_and_worst, round_robin};
 use crate::error::{Error, Result};
 use crate::generate::{FinishReason, Response};
 
@@ -16,29 +18,71 @@ const MIN_JUDGED: usize = 16;
 
 /// A step's games: for each prompt, every two of its samples meet.
 pub(super) struct Games {
-    /// For each prompt: samples i, j and what became of them, once it is known.
-    of: Vec<Vec<(usize, usize, Option<Annotated>)>>,
-    /// What was asked and is not answered, by its id: the prompt, and which of its games.
-    open: HashMap<String, (usize, usize, Question)>,
+    of: Vec<Vec<Game>>,
+    /// What was asked and is not answered, by its id.
+    open: HashMap<String, (Place, Question)>,
     /// Wall time of the annotator for those that were answered.
     ms: f64,
 }
 
+/// Samples i and j of a prompt, and what was said of them.
+#[derive(Default)]
+struct Game {
+    i: usize,
+    j: usize,
+    identical: bool,
+    judgement: Option<Judgement>,
+    /// Of the pair the other way round, where that was asked.
+    swapped: Option<Judgement>,
+}
+
+/// A question's game.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    prompt: usize,
+    game: usize,
+    swapped: bool,
+}
+
+impl Game {
+    /// What came out: of a pair that was asked both ways round by two questions, their mean.
+    fn annotated(&self) -> Annotated {
+        if self.identical {
+            return Annotated::Identical;
+        }
+        let judgement = self.judgement.clone().expect("the games are over");
+        let orders = |swapped: &Judgement| {
+            let (one, two) = (judgement.verdict.p_first()?, swapped.verdict.p_first()?);
+            Some(Judgement::from_orders(Some(one), Some(1.0 - two)))
+        };
+        Annotated::Judged(self.swapped.as_ref().and_then(orders).unwrap_or(judgement))
+    }
+}
+
 impl Games {
-    /// The games of these prompts' answers. The first prompt was drawn from the dataset as number `first`.
-    pub fn new(first: u64, prompts: &[String], answers: &[Vec<Response>]) -> Games {
+    /// The games of these prompts' answers. The first prompt was drawn from the dataset as number `first`. Pairs of the
+    /// prompts drawn before number `probes` are asked both ways round, by two questions.
+    pub fn new(first: u64, prompts: &[String], answers: &[Vec<Response>], probes: u64) -> Games {
         let mut games = Games { of: Vec::new(), open: HashMap::new(), ms: 0.0 };
         for ((p, prompt), samples) in prompts.iter().enumerate().zip(answers) {
+            let draw = first + p as u64;
             let mut of = Vec::new();
             for (g, (i, j)) in round_robin(samples.len()).into_iter().enumerate() {
                 let (response_1, response_2) = (samples[i].text.as_str(), samples[j].text.as_str());
+                let pair = Pair { prompt, response_1, response_2 };
                 let identical = response_1 == response_2;
+                let mut ask = |swapped: bool, pair: Pair<'_>, place: String| {
+                    let question = Question::compare(&place, &pair);
+                    let at = Place { prompt: p, game: g, swapped };
+                    games.open.insert(question.id.clone(), (at, question));
+                };
                 if !identical {
-                    let pair = Pair { prompt, response_1, response_2 };
-                    let question = Question::compare(&format!("{}-{i}-{j}", first + p as u64), &pair);
-                    games.open.insert(question.id.clone(), (p, g, question));
+                    ask(false, pair, format!("{draw}-{i}-{j}"));
                 }
-                of.push((i, j, identical.then_some(Annotated::Identical)));
+                if !identical && draw < probes {
+                    ask(true, pair.swapped(), format!("{draw}-{j}-{i}"));
+                }
+                of.push(Game { i, j, identical, ..Game::default() });
             }
             games.of.push(of);
         }
@@ -47,16 +91,17 @@ impl Games {
 
     /// What is not answered yet, in the order of the games.
     pub fn questions(&self) -> Vec<Question> {
-        let mut open: Vec<&(usize, usize, Question)> = self.open.values().collect();
-        open.sort_by_key(|(p, g, _)| (*p, *g));
-        open.into_iter().map(|(_, _, question)| question.clone()).collect()
+        let mut open: Vec<&(Place, Question)> = self.open.values().collect();
+        open.sort_by_key(|(place, _)| *place);
+        open.into_iter().map(|(_, question)| question.clone()).collect()
     }
 
     /// Takes an answer, if it is to one of these games.
     pub fn take(&mut self, answer: &Answer) -> bool {
-        let Some((p, g, _)) = self.open.remove(&answer.id) else { return false };
+        let Some((Place { prompt, game, swapped }, _)) = self.open.remove(&answer.id) else { return false };
         let Said::Judgement(judgement) = &answer.said else { unreachable!("a comparison was asked for") };
-        self.of[p][g].2 = Some(Annotated::Judged(judgement.clone()));
+        let game = &mut self.of[prompt][game];
+        *(if swapped { &mut game.swapped } else { &mut game.judgement }) = Some(judgement.clone());
         self.ms += answer.ms;
         true
     }
@@ -66,21 +111,38 @@ impl Games {
         self.open.is_empty()
     }
 
-    /// What came out.
-    pub fn annotation(&self) -> Annotation {
-        let known = |(i, j, annotated): &(usize, usize, Option<Annotated>)| {
-            (*i, *j, annotated.clone().expect("the games are over"))
-        };
+    /// What came out, and what is to be learnt from it.
+    pub fn annotation(&self, choosing: Choosing) -> Annotation {
+        let known = |game: &Game| (game.i, game.j, game.annotated());
         let games: Vec<Vec<(usize, usize, Annotated)>> =
             self.of.iter().map(|games| games.iter().map(known).collect()).collect();
         let counts = Counts::of(games.iter().flatten().map(|(_, _, annotated)| annotated));
-        let choices = games.iter().map(|games| choose(games)).collect();
+        let mut unsure = 0;
+        let mut choose = |games: &Vec<(usize, usize, Annotated)>| {
+            let mut choices = match choosing.pairs {
+                PairChoice::BestWorst => best_against_worst(games).into_iter().collect(),
+                PairChoice::All => all_decided(games),
+            };
+            let found = choices.len();
+            choices.retain(|choice: &Choice| choice.probability >= choosing.min_confidence);
+            unsure += found - choices.len();
+            choices
+        };
+        let choices = games.iter().map(&mut choose).collect();
         let latency_ms = self.ms / counts.judged.max(1) as f64;
-        Annotation { games, choices, counts, latency_ms }
+        Annotation { games, choices, counts, unsure, latency_ms }
     }
 }
 
-/// The two samples of a prompt to learn from.
+/// Which pairs are learnt from.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Choosing {
+    pub pairs: PairChoice,
+    /// The least probability that the chosen response is the better one.
+    pub min_confidence: f32,
+}
+
+/// Two samples of a prompt to learn from.
 pub(super) struct Choice {
     pub chosen: usize,
     pub rejected: usize,
@@ -92,14 +154,27 @@ pub(super) struct Choice {
 pub(super) struct Annotation {
     /// For each prompt its games: samples i, j and what became of them.
     games: Vec<Vec<(usize, usize, Annotated)>>,
-    pub choices: Vec<Option<Choice>>,
+    /// For each prompt.
+    pub choices: Vec<Vec<Choice>>,
     pub counts: Counts,
+    /// Pairs of which the annotator was not sure enough.
+    unsure: usize,
     /// Wall time of the annotator a judged pair.
     latency_ms: f64,
 }
 
+/// Every game with a preference.
+fn all_decided(games: &[(usize, usize, Annotated)]) -> Vec<Choice> {
+    let choice = |(i, j, annotated): &(usize, usize, Annotated)| match annotated.verdict() {
+        Verdict::First { p } => Some(Choice { chosen: *i, rejected: *j, probability: p }),
+        Verdict::Second { p } => Some(Choice { chosen: *j, rejected: *i, probability: 1.0 - p }),
+        Verdict::Tie | Verdict::Invalid { .. } => None,
+    };
+    games.iter().filter_map(choice).collect()
+}
+
 /// Best against worst; for two samples, the preferred against the other.
-fn choose(games: &[(usize, usize, Annotated)]) -> Option<Choice> {
+fn best_against_worst(games: &[(usize, usize, Annotated)]) -> Option<Choice> {
     let verdicts: Vec<(usize, usize, Verdict)> =
         games.iter().map(|(i, j, a)| (*i, *j, a.verdict())).collect();
     let samples = games.iter().map(|(_, j, _)| j + 1).max()?;
@@ -150,9 +225,8 @@ impl Annotation {
         let mut out = Vec::new();
         for (p, games) in self.games.iter().enumerate() {
             for (i, j, annotated) in games {
-                let choice = self.choices[p].as_ref();
-                let learnt =
-                    choice.filter(|c| [c.chosen.min(c.rejected), c.chosen.max(c.rejected)] == [*i, *j]);
+                let is_it = |c: &&Choice| [c.chosen.min(c.rejected), c.chosen.max(c.rejected)] == [*i, *j];
+                let learnt = self.choices[p].iter().find(is_it);
                 let pair = PairReport {
                     step,
                     policy_step,
@@ -181,7 +255,7 @@ impl Annotation {
     }
 
     /// For `metrics.jsonl`.
-    pub fn report(&self, off_policy_steps: usize, used: Usage) -> AnnotationReport {
+    pub fn report(&self, off_policy_steps: usize, used: Usage, longer: Option<f64>) -> AnnotationReport {
         let counts = &self.counts;
         let learnt: Vec<&Choice> = self.choices.iter().flatten().collect();
         let mean = |of: fn(f64) -> f64| {
@@ -195,6 +269,9 @@ impl Annotation {
             invalid: counts.invalid,
             identical: counts.identical,
             order_flip: counts.order_flip,
+            both_orders: counts.both_orders,
+            longer,
+            unsure: self.unsure,
             learnt: learnt.len(),
             latency_ms: self.latency_ms,
             off_policy_steps,
@@ -215,6 +292,7 @@ pub(super) struct VerdictTotals {
     answers: usize,
     /// Answers that ended by themselves or by a stop text.
     ended: usize,
+    habits: Habits,
 }
 
 /// What a step's verdicts were.
@@ -226,8 +304,9 @@ struct Recent {
 }
 
 impl VerdictTotals {
-    pub fn add(&mut self, counts: &Counts, answers: &[Vec<Response>]) {
+    pub fn add(&mut self, counts: &Counts, answers: &[Vec<Response>], pairs: &[PairReport]) {
         self.counts += *counts;
+        self.habits.add(pairs);
         self.recent.push_back(Recent { judged: counts.judged, invalid: counts.invalid });
         while self.recent.iter().skip(1).map(|step| step.judged).sum::<usize>() >= MIN_JUDGED {
             self.recent.pop_front();
@@ -258,9 +337,9 @@ impl VerdictTotals {
         Err(Error::Annotator { name: name.into(), why })
     }
 
-    /// What the user should know of the annotator.
-    pub fn position_bias(&self) -> Option<String> {
-        health::position_bias(&self.counts)
+    /// What the annotator goes by besides the answers.
+    pub fn habits(&self) -> &Habits {
+        &self.habits
     }
 
     /// What the user should know of the answers.
@@ -277,7 +356,7 @@ mod tests {
     fn ends_after(limit: f64, steps: impl IntoIterator<Item = (usize, usize)>) -> Option<usize> {
         let mut totals = VerdictTotals::default();
         steps.into_iter().position(|(judged, invalid)| {
-            totals.add(&Counts { judged, invalid, ..Counts::default() }, &[]);
+            totals.add(&Counts { judged, invalid, ..Counts::default() }, &[], &[]);
             totals.check(limit, "judge", None).is_err()
         })
     }

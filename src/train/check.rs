@@ -82,6 +82,9 @@ impl AlignOptions {
         if answers > MOST_ROWS {
             return Err(refuse("num-samples of a step's prompts", answers, &format!("at most {MOST_ROWS}")));
         }
+        if !(0.5..=1.0).contains(&self.min_confidence) {
+            return Err(refuse("min-confidence", self.min_confidence, "a probability from 0.5 to 1"));
+        }
         if !(0.0..=1.0).contains(&self.max_invalid_ratio) {
             return Err(refuse("max-invalid-ratio", self.max_invalid_ratio, "a share from 0 to 1"));
         }

@@ -1,13 +1,10 @@
 //! Whether a run teaches anything: when to end it, and what to tell its user.
 
 use super::identity::Command;
-use crate::annotate::Counts;
 
 /// Steps in a row that taught nothing, and rows that they took, from which on a run ends: fewer may be chance.
 const IDLE_STEPS: usize = 10;
 const IDLE_ROWS: usize = 40;
-/// Judged pairs from which on an annotator's habits show.
-const MIN_JUDGED: usize = 50;
 /// Answers from which on it says something that none of them has ended.
 const MIN_ANSWERS: usize = 32;
 /// Nats of KL divergence below which a policy is as good as its start, and the steps from which on this is no surprise.
@@ -37,33 +34,6 @@ pub(super) fn idle(command: Command, steps: usize, rows: usize, all: bool) -> Op
     ((steps >= IDLE_STEPS && rows >= IDLE_ROWS) || over).then(|| {
         format!(
             "nothing was learnt in the last {steps} steps: {why}; the checkpoints stay, no model is saved"
-        )
-    })
-}
-
-/// An annotator that prefers a position, whatever stands there.
-pub(super) fn position_bias(counts: &Counts) -> Option<String> {
-    if counts.judged < MIN_JUDGED {
-        return None;
-    }
-    let share = |part: usize, whole: usize| 100.0 * part as f64 / whole.max(1) as f64;
-    let flips = share(counts.order_flip, counts.judged);
-    if flips > 50.0 {
-        return Some(format!(
-            "the annotator preferred the same position in both orders in {flips:.0} % of {} pairs, whichever answer \
-             stood there: its verdicts are mostly noise; use a larger judge or another template",
-            counts.judged
-        ));
-    }
-    // Which answer comes first is chance, so that an annotator that reads them prefers it about half the time.
-    let decided = counts.judged - counts.tie - counts.invalid;
-    let first = share(counts.first, decided);
-    (decided >= MIN_JUDGED && !(15.0..=85.0).contains(&first)).then(|| {
-        format!(
-            "the annotator preferred the {} answer in {:.0} % of {decided} pairs, though their order is chance: its \
-             verdicts are mostly noise; ask in both orders, or use another judge",
-            if first > 50.0 { "first" } else { "second" },
-            first.max(100.0 - first)
         )
     })
 }
@@ -117,22 +87,6 @@ mod tests {
             assert!(why.contains(has) && !why.contains(lacks), "{why}");
             assert_eq!(why.contains("pairs.jsonl"), command == Command::Align, "{why}");
         }
-    }
-
-    #[test]
-    fn an_annotator_that_prefers_a_position_is_told_from_one_that_reads() {
-        let counts = Counts { judged: 60, first: 31, ..Counts::default() };
-        assert_eq!(position_bias(&counts), None);
-        let flips = position_bias(&Counts { order_flip: 31, ..counts }).unwrap();
-        assert!(flips.contains("52 % of 60 pairs"), "{flips}");
-        let first = position_bias(&Counts { first: 58, ..counts }).unwrap();
-        assert!(first.contains("first answer in 97 %"), "{first}");
-        let second = position_bias(&Counts { first: 0, ..counts }).unwrap();
-        assert!(second.contains("second answer in 100 %"), "{second}");
-        assert_eq!(
-            position_bias(&Counts { judged: 49, first: 0, order_flip: 49, ..Counts::default() }),
-            None
-        );
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::options::{AlignOptions, TrainOptions};
+use super::options::{AlignOptions, PairChoice, TrainOptions};
 use super::policy::Policy;
 use super::policy_loss::{Advantage, OnlineLoss, TokenWeights};
 use super::rows::EncodedRows;
@@ -133,6 +133,9 @@ struct Online {
     max_new_tokens: usize,
     stop: Vec<String>,
     soft_labels: bool,
+    pairs: PairChoice,
+    min_confidence: f32,
+    judge_probes: usize,
     async_level: usize,
 }
 
@@ -279,6 +282,9 @@ impl RunIdentity {
             max_new_tokens: options.max_new_tokens,
             stop: options.stop.clone(),
             soft_labels: options.soft_labels,
+            pairs: options.pairs,
+            min_confidence: options.min_confidence,
+            judge_probes: options.probes,
             async_level: options.async_level,
         });
         self.judge = Some(judge);

@@ -1,12 +1,13 @@
 //! Online AI feedback: prompts → samples of the current policy → annotator → loss → update (Guo et al. 2024,
 //! arXiv 2402.04792, see the crate's documentation); with scores in place of preferences, online reinforcement learning.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::annotation::{Annotation, Choice, Games, VerdictTotals};
+use super::annotation::{Annotation, Choice, Choosing, Games, VerdictTotals};
 use super::checkpoint::STATE;
+use super::habits::Habit;
 use super::identity::{Command, RunIdentity};
 use super::options::AlignOptions;
 use super::pair_step::LabelledPair;
@@ -53,8 +54,9 @@ pub(super) struct Online<'a> {
     kept: VecDeque<Sampled>,
     kept_in: PathBuf,
     verdicts: VerdictTotals,
-    /// Whether the user knows of an annotator that prefers a position.
-    told: bool,
+    judges_by_rule: bool,
+    /// What the user knows of the annotator's habits.
+    told: BTreeSet<Habit>,
 }
 
 /// A step before it is learnt from.
@@ -122,7 +124,10 @@ impl<'a> Online<'a> {
         options: AlignOptions,
         queue: Box<dyn AnnotationQueue + 'a>,
     ) -> Online<'a> {
+        let judges_by_rule =
+            queue.identity().is_ok_and(|identity| identity.get("judge").is_some_and(|judge| judge == "rule"));
         Online {
+            judges_by_rule,
             learner,
             sampler,
             options,
@@ -132,7 +137,7 @@ impl<'a> Online<'a> {
             kept: VecDeque::new(),
             kept_in: PathBuf::new(),
             verdicts: VerdictTotals::default(),
-            told: false,
+            told: BTreeSet::new(),
         }
     }
 
@@ -165,7 +170,11 @@ impl<'a> Online<'a> {
             let rated = matches!(self.learner, Learner::Policy(_)) && self.annotator.rates();
             let asked = match rated {
                 true => Asked::Ratings(Ratings::new(draws.first, &prompts, &sampled.of)),
-                false => Asked::Pairs(Games::new(draws.first, &prompts, &sampled.of)),
+                false => {
+                    let probed = self.annotator.may_prefer_a_position();
+                    let probes = if probed { self.options.probes as u64 } else { 0 };
+                    Asked::Pairs(Games::new(draws.first, &prompts, &sampled.of, probes))
+                }
             };
             let questions = asked.questions();
             let mut open = OpenStep { rows: draws.rows, prompts, sampled, asked };
@@ -207,15 +216,17 @@ impl<'a> Online<'a> {
     fn learn_from(&mut self, step: &mut Step<'_, '_>, open: &OpenStep) -> Result<Learnt> {
         match &open.asked {
             Asked::Pairs(games) => {
-                let annotation = games.annotation();
-                self.count(step, open, &annotation.counts, annotation.first_invalid())?;
+                let (pairs, min_confidence) = (self.options.pairs, self.options.min_confidence);
+                let annotation = games.annotation(Choosing { pairs, min_confidence });
+                let met = annotation.pairs(0, 0, &open.prompts, &open.sampled.of);
+                self.count(step, open, &annotation.counts, annotation.first_invalid(), &met)?;
                 match &self.learner {
                     Learner::Pairs { .. } => self.learn_pairs(step, open, &annotation),
                     Learner::Policy(_) => self.learn_scores(step, open, annotation.win_rates(), &annotation),
                 }
             }
             Asked::Ratings(ratings) => {
-                self.count(step, open, &ratings.counts(), ratings.first_invalid())?;
+                self.count(step, open, &ratings.counts(), ratings.first_invalid(), &[])?;
                 self.learn_scores(step, open, ratings.scores(), ratings)
             }
         }
@@ -228,13 +239,17 @@ impl<'a> Online<'a> {
         open: &OpenStep,
         counts: &Counts,
         invalid: Option<&str>,
+        pairs: &[PairReport],
     ) -> Result<()> {
         let mut verdicts = self.verdicts.clone();
-        verdicts.add(counts, &open.sampled.of);
+        verdicts.add(counts, &open.sampled.of, pairs);
         verdicts.check(self.options.max_invalid_ratio, &self.annotator.name(), invalid)?;
-        if let Some(text) = verdicts.position_bias().filter(|_| !self.told) {
-            self.told = true;
-            step.notes.push(text);
+        for (habit, text) in verdicts.habits().warnings() {
+            // A rule's length is what was asked for.
+            let meant = habit == Habit::Length && self.judges_by_rule;
+            if !meant && self.told.insert(habit) {
+                step.note(text);
+            }
         }
         self.verdicts = verdicts;
         Ok(())
@@ -250,8 +265,12 @@ impl<'a> Online<'a> {
         let Learner::Pairs { trainer, loss } = &self.learner else { unreachable!("asked for by pairs") };
         step.begin("learning");
         let started = Instant::now();
-        let choices: Vec<(usize, &Choice)> =
-            annotation.choices.iter().enumerate().filter_map(|(i, c)| Some((i, c.as_ref()?))).collect();
+        let choices: Vec<(usize, &Choice)> = annotation
+            .choices
+            .iter()
+            .enumerate()
+            .flat_map(|(i, of)| of.iter().map(move |c| (i, c)))
+            .collect();
         let tree = |(i, c): &(usize, &Choice)| open.tree(step.rows, *i, &[c.chosen, c.rejected]);
         let trees = choices.iter().map(tree).collect::<Result<Vec<Tree>>>()?;
         let reference = trainer.reference(&trees)?;
@@ -275,7 +294,11 @@ impl<'a> Online<'a> {
             policy: learnt.as_ref().map(|learnt| learnt.policy()),
             entropy: learnt.as_ref().map(|learnt| learnt.entropy()),
             responses: response_report(answers),
-            annotation: Some(annotation.report(step.done - policy_step, self.annotator.used())),
+            annotation: Some(annotation.report(
+                step.done - policy_step,
+                self.annotator.used(),
+                self.verdicts.habits().longer_ratio(),
+            )),
             pairs: annotation.pairs(step.done + 1, policy_step, &open.prompts, answers),
             ratings: Vec::new(),
             tokens: drawn(answers) + learnt.as_ref().map_or(0, |learnt| learnt.tokens()),
@@ -361,7 +384,8 @@ impl SaidOf for Ratings {
 
 impl SaidOf for Annotation {
     fn report(&self, learnt: usize, off_policy_steps: usize, used: Usage) -> AnnotationReport {
-        AnnotationReport { learnt, scores: None, scores_margin: None, ..self.report(off_policy_steps, used) }
+        let report = self.report(off_policy_steps, used, None);
+        AnnotationReport { learnt, scores: None, scores_margin: None, ..report }
     }
 
     fn rows(
@@ -413,6 +437,13 @@ impl Method for Online<'_> {
     fn keep_journal(&mut self, path: &Path) -> Result<()> {
         // What is asked here costs no more than the step that is done again.
         if self.annotator.is_remote() { self.annotator.open(path) } else { Ok(()) }
+    }
+
+    fn drain(&mut self) {
+        if self.annotator.is_remote() {
+            // What ends the run is the error to be told.
+            let _ = self.annotator.drain(GRACE);
+        }
     }
 
     fn conclusion(&self) -> Option<String> {

@@ -149,6 +149,17 @@ pub struct RewardOptions {
     pub append_eos: bool,
 }
 
+/// Which pairs of a prompt's responses are learnt from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PairChoice {
+    /// The response with the most wins against the one with the fewest.
+    #[default]
+    BestWorst,
+    /// Every pair with a preference.
+    All,
+}
+
 /// `oaif align`: online feedback.
 #[derive(Clone, Debug)]
 pub struct AlignOptions {
@@ -166,6 +177,13 @@ pub struct AlignOptions {
     pub stop: Vec<String>,
     /// Weigh the loss by the annotator's probability rather than take its verdict as certain.
     pub soft_labels: bool,
+    /// Which pairs of a prompt's responses are learnt from.
+    pub pairs: PairChoice,
+    /// Learn from a pair only where the annotator's probability for the chosen response is at least this.
+    pub min_confidence: f32,
+    /// Pairs of so many prompts, the first of the run, are asked about both ways round where the annotator may prefer a
+    /// position and does not do so itself.
+    pub probes: usize,
     /// End the run when more than this share of the verdicts is unusable, or (below 1) when the last 16 all were.
     pub max_invalid_ratio: f64,
     /// Steps that an annotator which works elsewhere is asked about ahead: while a step is learnt from, it judges the next
@@ -184,6 +202,9 @@ impl AlignOptions {
             slots: None,
             stop: Vec::new(),
             soft_labels: false,
+            pairs: PairChoice::BestWorst,
+            min_confidence: 0.5,
+            probes: 64,
             max_invalid_ratio: 0.5,
             async_level: 0,
         }

@@ -57,7 +57,7 @@ pub struct StepReport {
     /// Every response that it rated by itself: rows of `pairs.jsonl`, too.
     #[serde(skip)]
     pub ratings: Vec<RatingReport>,
-    /// What its user should know of the run as a whole, a sentence each.
+    /// What its user should know of the run as a whole, a sentence each; the observer has heard of it already.
     #[serde(skip)]
     pub notes: Vec<String>,
     /// To the end of the run; `None` after the first step, which says nothing of the others: kernels are compiled in it.
@@ -172,9 +172,18 @@ pub struct AnnotationReport {
     /// Pairs of equal responses, which nobody was asked about.
     #[serde(rename = "judge/identical")]
     pub identical: usize,
-    /// Pairs whose two orders disagree.
+    /// Pairs that were shown in both orders.
+    #[serde(rename = "judge/both_orders")]
+    pub both_orders: usize,
+    /// Those of them whose two orders disagree.
     #[serde(rename = "judge/order_flip")]
     pub order_flip: usize,
+    /// Share of the decided pairs so far that the longer response won.
+    #[serde(rename = "judge/longer")]
+    pub longer: Option<f64>,
+    /// Pairs of which the annotator was not sure enough to learn from them.
+    #[serde(rename = "judge/unsure")]
+    pub unsure: usize,
     /// Pairs learnt from.
     #[serde(rename = "judge/learnt")]
     pub learnt: usize,

@@ -128,8 +128,9 @@ impl<'a, 'c> Run<'a, 'c> {
     /// [`Error::Interrupted`] after the checkpoint, when somebody asked the run to stop; [`Error::SelfCheck`] for many steps in
     /// a row that taught nothing.
     fn log(&mut self, report: &StepReport) -> Result<()> {
-        for note in &report.notes {
-            self.note(note.clone())?;
+        if !report.notes.is_empty() {
+            self.file.warnings.extend(report.notes.iter().cloned());
+            self.write_file()?;
         }
         self.dir.append_pairs(&report.pairs)?;
         self.dir.append_pairs(&report.ratings)?;
@@ -211,6 +212,7 @@ impl<'a, 'c> Run<'a, 'c> {
         if let Err(gone) = self.dir.still_there() {
             return gone;
         }
+        self.trainer.drain();
         let saved = self.dir.latest_checkpoint().is_ok_and(|c| c.is_some_and(|c| c.step == self.state.step));
         if self.trainer.is_between_steps() && self.state.step > self.first_step && !saved {
             // The first error is the one worth telling.

@@ -150,7 +150,8 @@ mod tests {
                 "lora": null, "append-eos": null, "policy-gradient": null, "center-rewards-coefficient": null,
                 "loss": Objective::from(PreferenceLoss::Dpo { beta: 0.1 }).options(),
                 "online": {"num-samples": 2, "temperature": 0.9, "top-k": 0, "top-p": 1.0, "min-p": 0.0,
-                    "max-new-tokens": 8, "stop": [], "soft-labels": false, "async-level": 1},
+                    "max-new-tokens": 8, "stop": [], "soft-labels": false, "pairs": "best-worst",
+                    "min-confidence": 0.5, "judge-probes": 32, "async-level": 1},
                 "judge": {"judge": "rule"}},
             "kernels": {"products": {"staged": {"chosen": [{"tile": {"staged": {"rows": 64, "cols": 64, "depth": 16,
                     "lane_rows": 8, "lane_cols": 8}}, "class": {"form": "along_both", "rows": 128, "cols": 64,
@@ -159,7 +160,8 @@ mod tests {
             "changes": [],
             "online": {
                 "verdicts": {"counts": {"judged": 4, "first": 1, "tie": 0, "invalid": 0, "identical": 0,
-                    "order_flip": 0}, "recent": [{"judged": 4, "invalid": 0}], "answers": 8, "ended": 1},
+                    "both_orders": 0, "order_flip": 0}, "recent": [{"judged": 4, "invalid": 0}], "answers": 8, "ended": 1,
+                    "habits": {"both_orders": 0, "flips": 0, "one_order": 4, "first": 1, "unequal": 3, "longer": 2}},
                 "sampled": [{"first": 4, "policy_step": 1, "logps": [],
                     "of": [[{"token_ids": [1], "text": "a", "finish_reason": "length"}]]}]}
         })

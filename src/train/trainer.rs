@@ -83,6 +83,9 @@ pub(super) trait Method {
         Ok(())
     }
 
+    /// Waits a little for what is on its way and would have to be paid for again.
+    fn drain(&mut self) {}
+
     /// What the user should know at the end.
     fn conclusion(&self) -> Option<String> {
         None
@@ -112,6 +115,12 @@ impl Step<'_, '_> {
     /// Tells the observer.
     pub fn warn(&mut self, text: &str) {
         self.control.observer.warning(text);
+    }
+
+    /// Tells the observer something about the run as a whole, which the step's report keeps.
+    pub fn note(&mut self, text: String) {
+        self.warn(&text);
+        self.notes.push(text);
     }
 
     /// Counts the time since `started` for a phase.
@@ -323,6 +332,10 @@ impl<'a> Trainer<'a> {
 
     pub(super) fn conclusion(&self) -> Option<String> {
         self.method.conclusion()
+    }
+
+    pub(super) fn drain(&mut self) {
+        self.method.drain();
     }
 
     pub(super) fn keep_journal(&mut self, path: &Path) -> Result<()> {

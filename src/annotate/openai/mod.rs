@@ -176,6 +176,10 @@ impl AnnotationQueue for OpenAi {
         true
     }
 
+    fn may_prefer_a_position(&self) -> bool {
+        self.options.orders == Orders::One && !self.options.pointwise
+    }
+
     fn rates(&self) -> bool {
         self.options.rating.is_some()
     }

@@ -22,7 +22,7 @@ use crate::optim::OptimiserKind;
 use crate::preference::{LossOptions, Objective};
 use crate::train::options::{AlignOptions, DpoOptions, RewardOptions, TrainOptions};
 use crate::train::run_dir::Resume;
-use crate::train::{Advantage, OnlineLoss, PolicyLoss, TokenWeights};
+use crate::train::{Advantage, OnlineLoss, PairChoice, PolicyLoss, TokenWeights};
 
 #[derive(Clone, Copy, Debug, ValueEnum, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -406,6 +406,16 @@ pub(crate) struct AlignArgs {
     /// Weigh the loss by the annotator's probability rather than take its verdict as certain
     #[arg(long, help_heading = "Annotator")]
     soft_labels: bool,
+    /// Learn from a prompt's best response against its worst, or from all pairs with a preference
+    #[arg(long, value_name = "best-worst|all", help_heading = "Annotator", default_value = "best-worst")]
+    pairs: String,
+    /// Learn from a pair only where the annotator is at least so sure, 0.5 to 1
+    #[arg(long, value_name = "P", help_heading = "Annotator", default_value_t = 0.5)]
+    min_confidence: f64,
+    /// Ask about the pairs of the first N prompts both ways round, where the judge does not do so itself (command, or
+    /// --judge-orders one), to see whether it prefers a position
+    #[arg(long, value_name = "N", help_heading = "Annotator", default_value_t = 64)]
+    judge_probes: usize,
     /// End the run when more than this share of the verdicts is unusable
     #[arg(long, value_name = "SHARE", help_heading = "Annotator", default_value_t = 0.5)]
     max_invalid_ratio: f64,
@@ -640,6 +650,13 @@ impl AlignArgs {
         let (k, share) = (*self.num_samples.get_or_insert(usual), self.max_invalid_ratio);
         ensure(k >= 2, "--num-samples", k, "2 or more: responses are compared with each other")?;
         ensure((0.0..=1.0).contains(&share), "--max-invalid-ratio", share, "between 0 and 1")?;
+        let pairs = match self.pairs.as_str() {
+            "best-worst" => PairChoice::BestWorst,
+            "all" => PairChoice::All,
+            other => return Err(names::unknown("--pairs", other, &["best-worst", "all"])),
+        };
+        let sure = self.min_confidence;
+        ensure((0.5..=1.0).contains(&sure), "--min-confidence", sure, "a probability from 0.5 to 1")?;
         let level = self.async_level;
         ensure(level <= 64, "--async-level", level, "at most 64: answers are off-policy by as many steps")?;
         let annotator = self.annotator.plan()?;
@@ -661,6 +678,9 @@ impl AlignArgs {
             slots: sampling.slots,
             stop: sampling.stop,
             soft_labels: self.soft_labels,
+            pairs,
+            min_confidence: self.min_confidence as f32,
+            probes: self.judge_probes,
             max_invalid_ratio: share,
             async_level: level,
         };

@@ -1,0 +1,193 @@
+//! What an annotator's verdicts go by besides the answers: their order, their length.
+
+use serde::{Deserialize, Serialize};
+
+use super::report::PairReport;
+use crate::eval::wilson_interval;
+
+/// Counts over the judged pairs of a run; they survive a resume.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Habits {
+    /// Pairs that were shown in both orders.
+    both_orders: usize,
+    /// Those of them in which the same position was preferred twice.
+    flips: usize,
+    /// Pairs that were shown in one order and have a preference.
+    one_order: usize,
+    /// Those of them that the first answer won.
+    first: usize,
+    /// Pairs with a preference whose answers differ in their characters' number.
+    unequal: usize,
+    /// Those of them that the longer answer won.
+    longer: usize,
+}
+
+/// What is worth a warning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Habit {
+    /// Prefers a position whichever answer stands there.
+    Flips,
+    /// Prefers the first, or the second, of answers whose order is chance.
+    Position,
+    /// Prefers the longer, or the shorter, answer nearly always.
+    Length,
+}
+
+/// Flips of a judge that guesses are every second; of the paper's smallest 56 %, of its largest 18 %. Above this share half of
+/// what is learnt may be noise.
+const MOST_FLIPS: f64 = 1.0 / 3.0;
+/// The share of first answers that win by chance alone, whose order is drawn, is within this of one half.
+const MOST_AWAY: f64 = 0.15;
+/// Wins of the longer answer above this share, or below its complement, leave little to anything else.
+const MOST_LONGER: f64 = 0.8;
+
+impl Habits {
+    /// Adds a step's pairs.
+    pub fn add(&mut self, pairs: &[PairReport]) {
+        for pair in pairs {
+            let Some(judgement) = &pair.judgement else { continue };
+            if let (Some(one), Some(two)) = (judgement.p_12, judgement.p_21) {
+                self.both_orders += 1;
+                self.flips += usize::from((one > 0.5 && two < 0.5) || (one < 0.5 && two > 0.5));
+            }
+            let first = match judgement.verdict.as_str() {
+                "1" => true,
+                "2" => false,
+                _ => continue,
+            };
+            if judgement.p_12.is_none() || judgement.p_21.is_none() {
+                self.one_order += 1;
+                self.first += usize::from(first);
+            }
+            let [one, two] = [&pair.response_1, &pair.response_2].map(|text| text.chars().count());
+            if one != two {
+                self.unequal += 1;
+                self.longer += usize::from((one > two) == first);
+            }
+        }
+    }
+
+    /// The share of pairs with a preference that the longer answer won, where lengths differ.
+    pub fn longer_ratio(&self) -> Option<f64> {
+        (self.unequal > 0).then(|| self.longer as f64 / self.unequal as f64)
+    }
+
+    /// What the counts are sure of, at 95 %: a habit and a sentence about it.
+    pub fn warnings(&self) -> Vec<(Habit, String)> {
+        let percent = |part: usize, of: usize| 100.0 * part as f64 / of.max(1) as f64;
+        let mut out = Vec::new();
+        if wilson_interval(self.flips, self.both_orders).0 > MOST_FLIPS {
+            let text = format!(
+                "the annotator preferred the same position in both orders in {:.0} % of {} pairs, whichever answer stood there \
+                 (one that guesses does so in 50 %): its verdicts are mostly noise; use a larger judge or another template, \
+                 or raise min-confidence to learn from the sure ones alone",
+                percent(self.flips, self.both_orders),
+                self.both_orders
+            );
+            out.push((Habit::Flips, text));
+        }
+        let (low, high) = wilson_interval(self.first, self.one_order);
+        if low > 0.5 + MOST_AWAY || high < 0.5 - MOST_AWAY {
+            let second = self.one_order - self.first;
+            let text = format!(
+                "the annotator preferred the {} answer in {:.0} % of {} pairs, though their order is chance: its verdicts are \
+                 mostly noise; ask in both orders, or use another judge",
+                if low > 0.5 { "first" } else { "second" },
+                percent(self.first.max(second), self.one_order),
+                self.one_order
+            );
+            out.push((Habit::Position, text));
+        }
+        let (low, high) = wilson_interval(self.longer, self.unequal);
+        if low > MOST_LONGER || high < 1.0 - MOST_LONGER {
+            let shorter = self.unequal - self.longer;
+            let text = format!(
+                "the annotator preferred the {} answer in {:.0} % of {} pairs: if length is not what you asked for, say so in \
+                 its template, and look at the length-controlled win rate of oaif eval",
+                if low > 0.5 { "longer" } else { "shorter" },
+                percent(self.longer.max(shorter), self.unequal),
+                self.unequal
+            );
+            out.push((Habit::Length, text));
+        }
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::report::JudgementReport;
+    use super::*;
+
+    fn pair(verdict: &str, orders: Option<[f32; 2]>, lengths: [usize; 2]) -> PairReport {
+        let [response_1, response_2] = lengths.map(|n| "x".repeat(n));
+        let (p_12, p_21) = (orders.map(|o| o[0]), orders.map(|o| o[1]));
+        let judgement = JudgementReport { p_first: Some(0.5), p_12, p_21, verdict: verdict.into() };
+        PairReport {
+            step: 1,
+            policy_step: 0,
+            prompt: String::new(),
+            response_1,
+            response_2,
+            judgement: Some(judgement),
+            skipped: None,
+            chosen: None,
+        }
+    }
+
+    /// The number of pairs after which a habit is told, of pairs as `next` makes them.
+    fn told_after(habit: Habit, next: impl Fn(usize) -> PairReport) -> Option<usize> {
+        let mut habits = Habits::default();
+        (1..=400).find(|n| {
+            habits.add(&[next(*n)]);
+            habits.warnings().iter().any(|(told, _)| *told == habit)
+        })
+    }
+
+    #[test]
+    fn a_judge_that_always_prefers_a_position_is_told_within_the_first_pairs() {
+        // Both orders: it says "the first" twice, so that the pair is a tie.
+        assert_eq!(told_after(Habit::Flips, |_| pair("tie", Some([1.0, 0.0]), [5, 5])), Some(2));
+        assert_eq!(told_after(Habit::Position, |_| pair("1", None, [5, 5])), Some(8));
+        assert_eq!(told_after(Habit::Position, |_| pair("2", None, [5, 5])), Some(8));
+    }
+
+    #[test]
+    fn a_judge_that_guesses_is_told_by_its_flips() {
+        let guess = |n: usize| {
+            let flips = n.is_multiple_of(2);
+            pair("1", Some([1.0, if flips { 0.0 } else { 1.0 }]), [5, 5])
+        };
+        let after = told_after(Habit::Flips, guess).unwrap();
+        assert!((20..50).contains(&after), "{after}");
+    }
+
+    #[test]
+    fn a_judge_that_goes_by_length_is_told_and_one_that_reads_is_not() {
+        let longer =
+            |n: usize| if n.is_multiple_of(2) { pair("1", None, [9, 5]) } else { pair("2", None, [5, 9]) };
+        assert_eq!(told_after(Habit::Length, longer), Some(16));
+        // 20 % flips, every second pair to each side, 60 % to the longer.
+        let reads = |n: usize| {
+            let flips = n.is_multiple_of(5);
+            let (verdict, other) = if n.is_multiple_of(2) { ("1", 0.9) } else { ("2", 0.1) };
+            let lengths = if (n / 2) % 5 < 3 { [9, 5] } else { [5, 9] };
+            let lengths = if verdict == "1" { lengths } else { [lengths[1], lengths[0]] };
+            pair(verdict, Some([other, if flips { 1.0 - other } else { other }]), lengths)
+        };
+        for habit in [Habit::Flips, Habit::Position, Habit::Length] {
+            assert_eq!(told_after(habit, reads), None, "{habit:?}");
+        }
+    }
+
+    #[test]
+    fn each_sentence_says_what_was_counted_and_the_way_out() {
+        let mut habits = Habits::default();
+        (0..60).for_each(|_| habits.add(&[pair("1", Some([0.9, 0.2]), [9, 5])]));
+        let texts: Vec<String> = habits.warnings().into_iter().map(|(_, text)| text).collect();
+        assert!(texts[0].contains("100 % of 60 pairs") && texts[0].contains("min-confidence"), "{texts:?}");
+        assert!(texts[1].contains("longer answer in 100 % of 60 pairs"), "{texts:?}");
+        assert_eq!((texts.len(), habits.longer_ratio()), (2, Some(1.0)));
+    }
+}
