@@ -91,6 +91,16 @@ impl Log {
         Ok(values)
     }
 
+    /// All rows.
+    pub fn rows(&self) -> Result<Vec<Value>> {
+        let mut rows = Vec::new();
+        self.for_each_row(|_, row, _| {
+            rows.push(row.clone());
+            Ok(())
+        })?;
+        Ok(rows)
+    }
+
     /// Keeps the rows up to `step`.
     pub fn truncate(&mut self, step: usize) -> Result<()> {
         // The new file replaces the one that is open.

@@ -45,6 +45,7 @@ pub mod schedule;
 mod sft;
 pub mod sft_step;
 mod state;
+mod tensorboard;
 mod trainer;
 mod updater;
 

@@ -57,6 +57,8 @@ pub struct TrainOptions {
     pub save_steps: Option<usize>,
     /// Checkpoints kept.
     pub save_total_limit: Option<usize>,
+    /// Write the metrics as an event file of TensorBoard, too, into the folder `tensorboard` of the run's.
+    pub tensorboard: bool,
     /// Compute activations again in the backward pass rather than keep them.
     pub gradient_checkpointing: bool,
     /// Take the rows in an order drawn from the seed rather than the file's.
@@ -93,6 +95,7 @@ impl TrainOptions {
             seed: 42,
             save_steps: None,
             save_total_limit: None,
+            tensorboard: false,
             gradient_checkpointing: false,
             shuffle: true,
             max_prompt_length: None,

@@ -4,14 +4,15 @@
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::health;
 use super::movement::MovementCheck;
 use super::report::StepReport;
-use super::run_dir::{JOURNAL, RunDir, Start};
+use super::run_dir::{JOURNAL, RunDir, Start, TENSORBOARD};
 use super::run_file::RunFile;
 use super::state::{Logs, State};
+use super::tensorboard::EventFile;
 use super::trainer::{Control, Trainer};
 use crate::error::{Error, Result};
 use crate::model::storage::into_folder;
@@ -32,6 +33,7 @@ pub(super) struct Run<'a, 'c> {
     file: RunFile,
     model_dir: PathBuf,
     control: Control<'c>,
+    tensorboard: Option<EventFile>,
     /// Of the last step that was logged.
     state: State,
     /// Steps done before this process began.
@@ -91,6 +93,7 @@ impl<'a, 'c> Run<'a, 'c> {
             dir,
             file,
             model_dir: sources.model,
+            tensorboard: None,
             control,
             first_step: state.step,
             updates_before: state.counters.updates,
@@ -99,6 +102,10 @@ impl<'a, 'c> Run<'a, 'c> {
             trainer,
         };
         run.write_file()?;
+        if options.tensorboard {
+            let dir = run.dir.path().join(TENSORBOARD);
+            run.tensorboard = Some(EventFile::create(&dir, &run.dir.logged_rows()?)?);
+        }
         let journal = run.dir.path().join(JOURNAL);
         run.trainer.keep_journal(&journal)?;
         if other_kernels {
@@ -135,6 +142,9 @@ impl<'a, 'c> Run<'a, 'c> {
         self.dir.append_pairs(&report.pairs)?;
         self.dir.append_pairs(&report.ratings)?;
         self.dir.append_metrics(report)?;
+        if let Some(events) = &mut self.tensorboard {
+            events.append(&json!(report))?;
+        }
         self.state.step = report.step;
         self.state.logs.pairs += report.pairs.len() + report.ratings.len();
         self.state.counters = *self.trainer.counters();

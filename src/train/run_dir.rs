@@ -4,6 +4,7 @@
 //! RUN/run.json                      the resolved configuration
 //!     metrics.jsonl pairs.jsonl     rows with a "step"
 //!     judgements.jsonl              what an annotator elsewhere said, as it came: nothing of it is asked again
+//!     tensorboard/                  the metrics as an event file, where it was asked for
 //!     report.html                   what happened, for a reader, where it was asked for
 //!     summary.json                  what came out, by `oaif demo`
 //!     checkpoints/step-NNNNNN/      state.json (with the "step"), what else the trainer writes, checksums.json
@@ -18,7 +19,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::checkpoint::{CHECKPOINTS, Checkpoint, PendingCheckpoint, in_folder};
 use super::lock::{Lock, unwritable};
@@ -39,11 +40,13 @@ pub const PAIRS: &str = "pairs.jsonl";
 pub const JOURNAL: &str = "judgements.jsonl";
 /// What [`Report::of_run`](crate::report::Report::of_run) makes of them.
 pub const REPORT: &str = "report.html";
+/// An event file, where it was asked for.
+pub const TENSORBOARD: &str = "tensorboard";
 /// What came out, by `oaif demo`.
 pub const SUMMARY: &str = "summary.json";
 /// What a run leaves, its models included.
-pub(crate) const CONTENTS: [&str; 9] =
-    [RUN, METRICS, PAIRS, JOURNAL, CHECKPOINTS, "model", "adapter", REPORT, SUMMARY];
+pub(crate) const CONTENTS: [&str; 10] =
+    [RUN, METRICS, PAIRS, JOURNAL, TENSORBOARD, CHECKPOINTS, "model", "adapter", REPORT, SUMMARY];
 
 /// What to do about the run that the folder may hold already.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -150,6 +153,11 @@ impl RunDir {
     /// A metric of every logged step that has it.
     pub(super) fn logged(&self, metric: &str) -> Result<Vec<f64>> {
         self.metrics.values(metric)
+    }
+
+    /// Every logged row of `metrics.jsonl`.
+    pub(super) fn logged_rows(&self) -> Result<Vec<Value>> {
+        self.metrics.rows()
     }
 
     /// Appends rows with a "step" to `pairs.jsonl`.

@@ -211,7 +211,8 @@ fn a_judge_that_fails_is_asked_again_and_what_was_done_before_is_kept() {
     let line = |run: &str, judge: &str| {
         format!(
             "align --model tiny --dataset pairs.jsonl --output-dir {run} --max-steps 4 --max-new-tokens 6 \
-             --learning-rate 1e-3 --report --judge command --judge-command ./{judge} --async-level 1"
+             --learning-rate 1e-3 --report --judge command --judge-command ./{judge} --async-level 1 \
+             --judge-probes 0"
         )
     };
     let outcome = place.oaif(&line("run", "judge"));

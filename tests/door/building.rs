@@ -202,7 +202,7 @@ impl Doors {
         (train.batch_size, options.max_new_tokens) = (2, 3);
         let mut beta = 0.1;
         for _ in 0..draws.of(&[0, 1, 1, 2]) {
-            match draws.below(15) {
+            match draws.below(16) {
                 0 => train.batch_size = count(draws),
                 1 => train.accumulation = count(draws),
                 2 => train.max_steps = some(draws),
@@ -218,7 +218,8 @@ impl Doors {
                 10 => options.max_new_tokens = draws.of(&[1, 3, 0, 128, usize::MAX]),
                 11 => options.slots = some(draws),
                 12 => options.max_invalid_ratio = draws.of(&[0.0, 1.0, -0.1, 1.1, f64::NAN]),
-                13 => options.async_level = draws.of(&[0, 1, 2]),
+                13 => options.async_level = draws.of(&[0, 1, 64, 65, usize::MAX]),
+                14 => options.min_confidence = draws.of(&[0.5, 1.0, 0.4, 1.1, f32::NAN]),
                 _ => beta = draws.mostly(&[0.2], &[0.0, f32::NAN]),
             }
         }
@@ -241,7 +242,8 @@ impl Doors {
             && [2, 3].contains(&options.num_samples)
             && [1, 3].contains(&options.max_new_tokens)
             && (0.0..=1.0).contains(&options.max_invalid_ratio)
-            && options.async_level < 2
+            && options.async_level <= 64
+            && (0.5..=1.0).contains(&options.min_confidence)
             && beta > 0.0;
         let prompt = Prompt { prompt: Text::Plain("the fox".into()), reference: None, place: 1.into() };
         let policy = Policy::with_model(self.dry_trained.clone(), &self.dir).unwrap();

@@ -119,13 +119,7 @@ const FLAGS: &[(&str, &[&str], &str)] = &[
     ("ref-model-name-or-path", &[], REFERENCE),
     ("reference-free", OFF, REFERENCE),
     ("remove-unused-columns", ANY, ""),
-    ("report-to", OFF, LOGS),
-    (
-        "reward-model-path",
-        &[],
-        "reward models are not read: use --judge llm or --judge likelihood with --judge-model, or a program of yours by \
-         --judge command",
-    ),
+    ("reward-model-path", &[], "use --judge reward --judge-model"),
     ("run-name", &[], "a run is called by its folder: use --output-dir"),
     (
         "save-only-model",
@@ -247,7 +241,7 @@ mod tests {
 
     #[test]
     fn flags_that_ask_for_what_is_done_anyway_are_passed_over() {
-        let line = "oaif dpo --logging_steps 10 --model m --report_to=none --do_train --lora_dropout 0.0 --bf16 False \
+        let line = "oaif dpo --logging_steps 10 --model m --do_train --lora_dropout 0.0 --bf16 False \
                     --eval_strategy no --beta 1 --save-strategy steps --trust_remote_code";
         assert_eq!(translated(line).unwrap(), "oaif dpo --model m --beta 1");
     }
@@ -255,7 +249,7 @@ mod tests {
     #[test]
     fn flags_that_ask_for_something_else_are_refused_with_what_to_use_instead() {
         for (flags, parts) in [
-            ("--report_to wandb tensorboard", ["--report-to", "metrics.jsonl"]),
+            ("--logging_dir x", ["--logging-dir", "metrics.jsonl"]),
             ("--bf16", ["--bf16", "--base-dtype"]),
             ("--fp16 true", ["--fp16", "--base-dtype"]),
             ("--eval_strategy=steps", ["--eval-strategy", "oaif judge"]),

@@ -94,6 +94,9 @@ struct TrainArgs {
     /// Write report.html into the run's folder at its end, an interruption included
     #[arg(long)]
     report: bool,
+    /// Where metrics go besides metrics.jsonl: tensorboard (an event file in the run's folder) or none
+    #[arg(long, value_name = "WHERE", default_value = "none")]
+    report_to: String,
 
     /// Rows (prompts, pairs) of a micro-batch [default: 16 in align, 8 in sft and dpo]
     #[arg(long, value_name = "N", help_heading = "Data", alias = "batch-size")]
@@ -772,6 +775,16 @@ impl TrainArgs {
             refuse_own_input(&output_dir, &inputs)?;
         }
         let optional = |flag, value: Option<usize>| value.map(|n| positive(flag, n)).transpose();
+        let tensorboard = match self.report_to.as_str() {
+            "none" => false,
+            "tensorboard" => true,
+            other => {
+                let why = format!(
+                    "{other:?} is not known: give tensorboard or none (metrics.jsonl in the run's folder has everything)"
+                );
+                return Err(Error::config("--report-to", why));
+            }
+        };
         let options = TrainOptions {
             output_dir: output_dir.clone(),
             overwrite: self.overwrite_output_dir,
@@ -795,6 +808,7 @@ impl TrainArgs {
             optimiser: self.optimisation.optimiser()?,
             max_grad_norm: norm as f32,
             seed: self.seed,
+            tensorboard,
             save_steps: (self.save_steps > 0).then_some(self.save_steps),
             save_total_limit: optional("--save-total-limit", self.save_total_limit)?,
             gradient_checkpointing: self.optimisation.gradient_checkpointing,
