@@ -5,14 +5,15 @@
 //! The policy is a tiny model of random weights that comes with the repository; give another folder as argument.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
 
 use oaif::annotate::queue::InPlace;
 use oaif::annotate::{Annotator, Judgement, Pair, Verdict};
 use oaif::data::rows::{Columns, read_prompts};
 use oaif::gpu::{Gpu, GpuOptions};
 use oaif::preference::PreferenceLoss;
-use oaif::train::{AlignOptions, AlignRun, Control, Observer, Policy, Sources, StepReport, TrainOptions};
+use oaif::train::{
+    AlignOptions, AlignRun, Control, Observer, Policy, Requests, Sources, StepReport, TrainOptions,
+};
 
 /// Prefers the response with fewer repeated words. A verdict is a type, not a number: a tie stays a tie.
 struct Variety;
@@ -74,9 +75,9 @@ fn main() -> oaif::Result<()> {
     let policy = Policy::load(&gpu, &model, &train)?;
     let run = AlignRun::new(policy, &prompts, &train, &align)?;
 
-    // Another thread may set the flag to end the run after its current step, with a checkpoint.
-    let interrupted = AtomicBool::new(false);
-    let control = Control { observer: &mut Print, interrupted: &interrupted };
+    // Another thread may ask the run to pause, to save, or to end after its current step with a checkpoint.
+    let requests = Requests::new();
+    let control = Control { observer: &mut Print, requests: &requests };
     let sources = Sources { model, config: serde_json::json!({"program": "examples/align.rs"}) };
     let saved = run.run(InPlace::new(Variety), sources, control)?;
     println!("the aligned model is in {}", saved.display());

@@ -9,7 +9,6 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use oaif::annotate::llm::Orders;
@@ -25,7 +24,9 @@ use oaif::gpu::{Gpu, GpuOptions};
 use oaif::preference::PreferenceLoss;
 use oaif::report::{Bars, Estimate, Plot, Report, Section, Series, Table, Unit};
 use oaif::train::run_dir::checkpoints;
-use oaif::train::{AlignOptions, AlignRun, Control, DpoOptions, DpoRun, Policy, Sources, TrainOptions};
+use oaif::train::{
+    AlignOptions, AlignRun, Control, DpoOptions, DpoRun, Policy, Requests, Sources, TrainOptions,
+};
 use oaif::{Result, files};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -229,7 +230,7 @@ impl World {
         let policy = Policy::load(&self.gpu, &self.models.policy(), &train)?;
         let mut judge = self.judge(way)?;
         let sources = Sources { model: self.models.policy(), config: json!({}) };
-        let control = Control { observer: &mut (), interrupted: &AtomicBool::new(false) };
+        let control = Control { observer: &mut (), requests: &Requests::new() };
         if way.online {
             let options = AlignOptions {
                 max_new_tokens: MAX_NEW_TOKENS,

@@ -18,6 +18,7 @@
 //! - [`report`]: pages and pictures of what came out.
 //! - [`demo`]: a small world to try it all in.
 //! - `hub`: models, adapters and datasets by their names on the Hugging Face hub, behind the feature `http`.
+//! - `ui`: a run's live page, and a page on which a person labels, behind the feature of that name.
 //! - `cli`: the program, behind the feature of that name; the only place that prints.
 //!
 //! Shape letters, the same everywhere: N tokens (rows), S sequences, T target rows, C hidden, H heads, K kv heads,
@@ -39,6 +40,7 @@ pub mod gguf;
 pub mod gpu;
 #[cfg(feature = "http")]
 pub mod hub;
+mod listeners;
 pub mod model;
 pub mod ops;
 pub mod optim;
@@ -48,5 +50,7 @@ pub mod reference;
 pub mod report;
 pub mod train;
 pub mod tuning;
+#[cfg(feature = "ui")]
+pub mod ui;
 
 pub use error::{Error, Result};

@@ -3,7 +3,6 @@
 mod common;
 
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
 
 use common::{fixture, gpu};
 use oaif::annotate::queue::{AnnotationQueue, InPlace, Threaded};
@@ -17,7 +16,8 @@ use oaif::model::stream::Capacity;
 use oaif::ops::PolicyGradient;
 use oaif::train::policy_step::{PolicyStep, ScoredGroup};
 use oaif::train::{
-    Advantage, AlignOptions, AlignRun, Control, Policy, PolicyLoss, Sources, TokenWeights, TrainOptions,
+    Advantage, AlignOptions, AlignRun, Control, Policy, PolicyLoss, Requests, Sources, TokenWeights,
+    TrainOptions,
 };
 use serde_json::{Value, json};
 
@@ -205,7 +205,7 @@ fn train(
     let policy = Policy::load(gpu, &fixture("tiny"), options)?;
     let run = AlignRun::new(policy, &prompts(), options, align)?;
     let sources = Sources { model: fixture("tiny"), config: json!({"command": "align"}) };
-    run.run(queue, sources, Control { observer: &mut (), interrupted: &AtomicBool::new(false) })
+    run.run(queue, sources, Control { observer: &mut (), requests: &Requests::new() })
 }
 
 fn align(loss: PolicyLoss) -> AlignOptions {

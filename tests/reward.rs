@@ -3,7 +3,6 @@
 mod common;
 
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
 
 use common::{fixture, gpu};
 use oaif::annotate::reward::RewardAnnotator;
@@ -16,7 +15,7 @@ use oaif::model::safetensors_io::TensorFiles;
 use oaif::model::stream::Capacity;
 use oaif::model::{LoraConfig, LoraTargets, Model, Rater};
 use oaif::train::reward_step::{RatedPair, RewardStep};
-use oaif::train::{Control, Policy, RewardOptions, RewardRun, Sources, TrainOptions};
+use oaif::train::{Control, Policy, Requests, RewardOptions, RewardRun, Sources, TrainOptions};
 use serde_json::{Value, json};
 
 fn expected() -> Value {
@@ -174,7 +173,7 @@ fn a_reward_model_learns_ranks_held_out_pairs_and_stands_in_the_annotators_place
             let policy = Policy::load_for_reward(&gpu, &fixture("tiny"), train).unwrap();
             let run = RewardRun::new(policy, &preferences(48, 0), train, &options).unwrap();
             let sources = Sources { model: fixture("tiny"), config: json!({"command": "reward"}) };
-            let control = Control { observer: &mut (), interrupted: &AtomicBool::new(false) };
+            let control = Control { observer: &mut (), requests: &Requests::new() };
             run.run(sources, control).unwrap()
         };
         let saved = train_once(&train);

@@ -3,7 +3,7 @@
 mod common;
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -18,8 +18,8 @@ use oaif::model::{LoraConfig, LoraTargets};
 use oaif::preference::{LOSS_NAMES, LossOptions, Objective, PreferenceLoss};
 use oaif::train::run_dir::Resume;
 use oaif::train::{
-    AlignOptions, AlignRun, Control, DpoOptions, DpoRun, Observer, PairChoice, Policy, SftRun, Sources,
-    StepReport, TrainOptions,
+    AlignOptions, AlignRun, Control, DpoOptions, DpoRun, Observer, PairChoice, Policy, Requests, SftRun,
+    Sources, StepReport, TrainOptions,
 };
 use serde_json::{Value, json};
 
@@ -62,7 +62,7 @@ fn prompts() -> Vec<Prompt> {
 struct Listener<'a> {
     steps: Vec<Option<f64>>,
     warnings: Vec<String>,
-    stop_after: Option<(usize, &'a AtomicBool)>,
+    stop_after: Option<(usize, &'a Requests)>,
 }
 
 impl Observer for Listener<'_> {
@@ -71,7 +71,7 @@ impl Observer for Listener<'_> {
         if let Some((step, flag)) = self.stop_after
             && report.step == step
         {
-            flag.store(true, Ordering::Relaxed);
+            flag.ask_to_stop();
         }
     }
 
@@ -101,12 +101,12 @@ fn align_with(
     annotator: impl AnnotationQueue,
     stop_after: Option<usize>,
 ) -> Result<PathBuf, Error> {
-    let flag = AtomicBool::new(false);
+    let flag = Requests::new();
     let mut listener =
         Listener { steps: vec![], warnings: vec![], stop_after: stop_after.map(|s| (s, &flag)) };
     let policy = Policy::load(gpu, &fixture("tiny"), train)?;
     let run = AlignRun::new(policy, &prompts(), train, options)?;
-    let control = Control { observer: &mut listener, interrupted: &flag };
+    let control = Control { observer: &mut listener, requests: &flag };
     run.run(annotator, sources(), control)
 }
 
@@ -332,7 +332,7 @@ fn a_trainer_is_driven_step_by_step_and_needs_no_folder() {
     let policy = Policy::load(&gpu, &fixture("tiny"), &train).unwrap();
     let prepared = AlignRun::new(policy, &prompts(), &train, &align_options("dpo")).unwrap();
     let mut trainer = prepared.trainer(InPlace::new(Rule::parse("longer").unwrap())).unwrap();
-    let control = &mut Control { observer: &mut (), interrupted: &AtomicBool::new(false) };
+    let control = &mut Control { observer: &mut (), requests: &Requests::new() };
     let mut reports = Vec::new();
     while let Some(report) = trainer.step(control).unwrap() {
         assert_eq!((report.step, report.total_steps), (reports.len() + 1, 3));
@@ -372,7 +372,7 @@ fn a_step_that_failed_can_be_taken_again() {
         let policy = Policy::load(&gpu, &fixture("tiny"), &train).unwrap();
         let prepared = AlignRun::new(policy, &prompts(), &train, &align_options("dpo")).unwrap();
         let mut trainer = prepared.trainer(InPlace::new(moody)).unwrap();
-        let control = &mut Control { observer: &mut (), interrupted: &AtomicBool::new(false) };
+        let control = &mut Control { observer: &mut (), requests: &Requests::new() };
         let (mut losses, mut failures) = (Vec::new(), 0);
         while !trainer.is_done() {
             match trainer.step(control) {
@@ -443,7 +443,7 @@ fn told(gpu: &Gpu, judge: Careless) -> Vec<(usize, String)> {
     let policy = Policy::load(gpu, &fixture("tiny"), &train).unwrap();
     let run = AlignRun::new(policy, &prompts(), &train, &align_options("dpo")).unwrap();
     let mut told = Told::default();
-    let control = Control { observer: &mut told, interrupted: &AtomicBool::new(false) };
+    let control = Control { observer: &mut told, requests: &Requests::new() };
     // A run that learns from nothing but ties ends with an error of its own.
     let _ = run.run(InPlace::new(judge), sources(), control);
     let noted = std::fs::read_to_string(temp.path().join("run/run.json")).unwrap();
@@ -593,7 +593,7 @@ fn too_many_unusable_verdicts_end_the_run_with_an_explanation() {
     let train = train_options(&temp.path().join("run"), 50);
     let policy = Policy::load(&gpu, &fixture("tiny"), &train).unwrap();
     let run = AlignRun::new(policy, &prompts(), &train, &align_options("dpo")).unwrap();
-    let control = Control { observer: &mut (), interrupted: &AtomicBool::new(false) };
+    let control = Control { observer: &mut (), requests: &Requests::new() };
     let error = run.run(InPlace::new(Broken), sources(), control).unwrap_err().to_string();
     assert!(error.contains("out of paper") && error.contains("max-invalid-ratio"), "{error}");
 }
@@ -626,7 +626,7 @@ fn offline_preferences_are_learnt() {
         };
         let policy = Policy::load(&gpu, &fixture("tiny"), &train).unwrap();
         let run = DpoRun::new(policy, &preferences(), &train, &options).unwrap();
-        let control = Control { observer: &mut (), interrupted: &AtomicBool::new(false) };
+        let control = Control { observer: &mut (), requests: &Requests::new() };
         let saved = run.run(sources(), control).unwrap();
         assert!(saved.join("adapter_config.json").is_file());
         let metrics = rows(&temp.path().join("run/metrics.jsonl"));
@@ -660,7 +660,7 @@ fn every_loss_is_learnt_from() {
         let policy = Policy::load(&gpu, &fixture("tiny"), &train).unwrap();
         let dpo = DpoOptions { loss: objective, append_eos: true };
         let run = DpoRun::new(policy, &preferences(), &train, &dpo).unwrap();
-        let control = Control { observer: &mut (), interrupted: &AtomicBool::new(false) };
+        let control = Control { observer: &mut (), requests: &Requests::new() };
         run.run(sources(), control).unwrap();
         let metrics = rows(&temp.path().join("run/metrics.jsonl"));
         let number = |step: usize, key: &str| metrics[step][key].as_f64().unwrap();
@@ -691,7 +691,7 @@ fn completions_are_learnt() {
     let rows_in: Vec<Completion> = preferences().into_iter().map(row).collect();
     let policy = Policy::load(&gpu, &fixture("tiny"), &train).unwrap();
     let run = SftRun::new(policy, &rows_in, &train, true).unwrap();
-    let control = Control { observer: &mut (), interrupted: &AtomicBool::new(false) };
+    let control = Control { observer: &mut (), requests: &Requests::new() };
     run.run(sources(), control).unwrap();
     let metrics = rows(&temp.path().join("run/metrics.jsonl"));
     let loss = |i: usize| metrics[i]["loss"].as_f64().unwrap();
@@ -712,7 +712,7 @@ fn steps_that_are_not_finite_change_nothing_and_five_in_a_row_end_the_run() {
     let model = policy.model.clone();
     let options = DpoOptions { loss: PreferenceLoss::Dpo { beta: 0.1 }.into(), append_eos: true };
     let run = DpoRun::new(policy, &preferences(), &train, &options).unwrap();
-    let control = Control { observer: &mut (), interrupted: &AtomicBool::new(false) };
+    let control = Control { observer: &mut (), requests: &Requests::new() };
     let error = run.run(sources(), control).unwrap_err();
     assert!(matches!(error, Error::NonFinite { count: 5 }), "{error}");
     assert_eq!(model.base().download(&other).unwrap(), before);
@@ -727,7 +727,7 @@ fn a_warm_started_adapter_is_part_of_the_reference() {
     let options = DpoOptions { loss: PreferenceLoss::Dpo { beta: 0.1 }.into(), append_eos: true };
     let policy = Policy::load(&gpu, &fixture("tiny"), &train).unwrap();
     let run = DpoRun::new(policy, &preferences(), &train, &options).unwrap();
-    let control = Control { observer: &mut (), interrupted: &AtomicBool::new(false) };
+    let control = Control { observer: &mut (), requests: &Requests::new() };
     run.run(sources(), control).unwrap();
     let metrics = rows(&temp.path().join("run/metrics.jsonl"));
     assert!((metrics[0]["loss"].as_f64().unwrap() - 2f64.ln()).abs() < 1e-4, "{}", metrics[0]);
@@ -745,7 +745,7 @@ fn a_row_taken_twice_where_epochs_meet_still_fits() {
     let options = DpoOptions { loss: PreferenceLoss::Dpo { beta: 0.1 }.into(), append_eos: true };
     let policy = Policy::load(&gpu, &fixture("tiny"), &train).unwrap();
     let run = DpoRun::new(policy, &rows, &train, &options).unwrap();
-    let control = Control { observer: &mut (), interrupted: &AtomicBool::new(false) };
+    let control = Control { observer: &mut (), requests: &Requests::new() };
     run.run(sources(), control).unwrap();
 }
 

@@ -1,8 +1,10 @@
 //! Annotators from their configuration.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::command::CommandAnnotator;
+use super::human::{Desk, Human};
 use super::judge_model::JudgeModel;
 use super::likelihood::{LikelihoodAnnotator, Normalise};
 use super::llm::{LlmAnnotator, Orders};
@@ -50,6 +52,8 @@ pub enum AnnotatorConfig {
     Rule(Rule),
     /// A program.
     Command(CommandAnnotator),
+    /// A person, or several, at this desk.
+    Human(Arc<Desk>),
     /// Servers that are reached over HTTP.
     #[cfg(feature = "http")]
     OpenAi {
@@ -81,10 +85,18 @@ impl AnnotatorConfig {
         }
     }
 
+    /// Where people label, if they do.
+    pub fn desk(&self) -> Option<Arc<Desk>> {
+        match self {
+            AnnotatorConfig::Human(desk) => Some(desk.clone()),
+            _ => None,
+        }
+    }
+
     /// Whether most of its time is spent waiting for something outside this program.
     pub fn is_remote(&self) -> bool {
         match self {
-            AnnotatorConfig::Command(_) => true,
+            AnnotatorConfig::Command(_) | AnnotatorConfig::Human(_) => true,
             #[cfg(feature = "http")]
             AnnotatorConfig::OpenAi { .. } => true,
             _ => false,
@@ -126,6 +138,7 @@ impl AnnotatorConfig {
             AnnotatorConfig::Reward { .. } => unreachable!("opened above"),
             AnnotatorConfig::Rule(rule) => Box::new(InPlace::new(rule)),
             AnnotatorConfig::Command(command) => Box::new(Threaded::new(command)?),
+            AnnotatorConfig::Human(desk) => Box::new(Human::new(desk)),
             #[cfg(feature = "http")]
             AnnotatorConfig::OpenAi { options, template } => {
                 Box::new(OpenAi::new(*options, template.with_training(training))?)

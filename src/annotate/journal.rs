@@ -153,6 +153,9 @@ impl<'a> Journalled<'a> {
         file.set_len(whole as u64).map_err(Error::io("write", path))?;
         self.used += used;
         self.queue.used_before(used);
+        if let Some(dir) = path.parent() {
+            self.queue.keep_in(dir)?;
+        }
         self.journal = Some(Journal { path: path.to_owned(), file, judge });
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 pub mod command;
 pub mod config;
+pub mod human;
 pub mod journal;
 pub mod judge_model;
 pub mod likelihood;

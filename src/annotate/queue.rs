@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::AddAssign;
+use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -198,6 +199,14 @@ pub trait AnnotationQueue: Send {
 
     /// Counts what an earlier process of the same run has used against a budget, where there is one.
     fn used_before(&mut self, _usage: Usage) {}
+
+    /// Keeps in the folder `dir` of a run what it must not forget.
+    ///
+    /// # Errors
+    /// What is wrong with the files there.
+    fn keep_in(&mut self, _dir: &Path) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// A queue that is chosen while the program runs.
@@ -232,6 +241,10 @@ impl AnnotationQueue for Box<dyn AnnotationQueue + '_> {
 
     fn used_before(&mut self, usage: Usage) {
         (**self).used_before(usage)
+    }
+
+    fn keep_in(&mut self, dir: &Path) -> Result<()> {
+        (**self).keep_in(dir)
     }
 }
 

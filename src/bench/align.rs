@@ -1,7 +1,5 @@
 //! Steps of the whole loop: sample, annotate, score under the reference, learn, update.
 
-use std::sync::atomic::AtomicBool;
-
 use serde_json::Value;
 
 use super::subject::temporary;
@@ -12,7 +10,9 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::gpu::Gpu;
 use crate::preference::PreferenceLoss;
-use crate::train::{AlignOptions, AlignRun, Control, Observer, Policy, Sources, StepReport, TrainOptions};
+use crate::train::{
+    AlignOptions, AlignRun, Control, Observer, Policy, Requests, Sources, StepReport, TrainOptions,
+};
 
 /// Prompts of a step; each gets two responses of up to 64 tokens.
 const PROMPTS: usize = 16;
@@ -65,8 +65,7 @@ impl Bench {
         let name = annotator.name();
         let mut watch = Watch { gpu: self.gpu.clone(), last: Moment::now(&self.gpu), samples: Vec::new() };
         let sources = Sources { model: folder.path.clone(), config: Value::Null };
-        let interrupted = AtomicBool::new(false);
-        run.run(annotator, sources, Control { observer: &mut watch, interrupted: &interrupted })?;
+        run.run(annotator, sources, Control { observer: &mut watch, requests: &Requests::new() })?;
 
         let case = format!("{PROMPTS} prompts x 2 x {new} tokens, {name}");
         let facts = Facts::on(subject, "align", case);

@@ -6,6 +6,7 @@ mod commands;
 mod config_file;
 mod console;
 mod fetch;
+mod labelling;
 mod printable;
 mod progress_line;
 mod resume;

@@ -1,12 +1,19 @@
 //! Signals: the first one ends a run after its step, with a checkpoint; the second one ends the program.
 
-use std::sync::Once;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+#[cfg(unix)]
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Once, OnceLock};
 
 use super::console::say;
+use crate::train::Requests;
 
-/// Set by the first signal.
-pub(super) static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+/// What the first signal asks to stop.
+pub(super) fn requests() -> Arc<Requests> {
+    static REQUESTS: OnceLock<Arc<Requests>> = OnceLock::new();
+    REQUESTS.get_or_init(Arc::default).clone()
+}
+
 /// 128 and the number of the first signal.
 static CODE: AtomicU8 = AtomicU8::new(130);
 
@@ -23,7 +30,7 @@ pub(super) fn catch() {
 
 fn received(number: u8, name: &str) {
     let code = 128 + number;
-    if INTERRUPTED.swap(true, Ordering::Relaxed) {
+    if requests().stop.swap(true, Ordering::Relaxed) {
         std::process::exit(code.into());
     }
     CODE.store(code, Ordering::Relaxed);

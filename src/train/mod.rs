@@ -33,6 +33,7 @@ mod policy_trainer;
 pub mod progress;
 mod ratings;
 pub mod report;
+pub mod requests;
 mod reward;
 pub mod reward_step;
 mod row_store;
@@ -57,6 +58,7 @@ pub use policy::Policy;
 pub use policy_loss::{Advantage, OnlineLoss, PolicyLoss, TokenWeights};
 pub use progress::Observer;
 pub use report::StepReport;
+pub use requests::Requests;
 pub use reward::RewardRun;
 pub use run::Sources;
 #[cfg(feature = "cli")]

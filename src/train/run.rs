@@ -3,6 +3,7 @@
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -16,6 +17,9 @@ use super::tensorboard::EventFile;
 use super::trainer::{Control, Trainer};
 use crate::error::{Error, Result};
 use crate::model::storage::into_folder;
+
+/// Between two looks at whether a pause is over.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// Where things come from, for `run.json` and for saving.
 #[derive(Clone, Debug)]
@@ -123,8 +127,26 @@ impl<'a, 'c> Run<'a, 'c> {
 
     /// All steps that are left, each logged as soon as it is done.
     fn steps(&mut self) -> Result<()> {
-        while let Some(report) = self.trainer.step(&mut self.control)? {
-            self.log(&report)?;
+        loop {
+            self.pause()?;
+            match self.trainer.step(&mut self.control)? {
+                Some(report) => self.log(&report)?,
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Waits as long as somebody asks for it.
+    fn pause(&mut self) -> Result<()> {
+        let requests = self.control.requests;
+        if requests.pauses() {
+            self.control.observer.phase("paused");
+        }
+        while requests.pauses() {
+            std::thread::sleep(LOOK);
+            if requests.take_save() && self.state.step > self.first_step {
+                self.checkpoint()?;
+            }
         }
         Ok(())
     }
@@ -151,7 +173,8 @@ impl<'a, 'c> Run<'a, 'c> {
         self.state.online = self.trainer.online();
         self.control.observer.step(report);
         let interrupted = self.control.stops() && !self.trainer.is_done();
-        let due = self.trainer.options().save_steps.is_some_and(|n| report.step.is_multiple_of(n));
+        let asked = self.control.requests.take_save();
+        let due = asked || self.trainer.options().save_steps.is_some_and(|n| report.step.is_multiple_of(n));
         if due || interrupted {
             self.checkpoint()?;
         }

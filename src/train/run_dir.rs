@@ -4,6 +4,7 @@
 //! RUN/run.json                      the resolved configuration
 //!     metrics.jsonl pairs.jsonl     rows with a "step"
 //!     judgements.jsonl              what an annotator elsewhere said, as it came: nothing of it is asked again
+//!     labels.jsonl                  what a person said, as it came
 //!     tensorboard/                  the metrics as an event file, where it was asked for
 //!     report.html                   what happened, for a reader, where it was asked for
 //!     summary.json                  what came out, by `oaif demo`
@@ -25,6 +26,7 @@ use super::checkpoint::{CHECKPOINTS, Checkpoint, PendingCheckpoint, in_folder};
 use super::lock::{Lock, unwritable};
 use super::log::Log;
 use super::state::Logs;
+use crate::annotate::human::LABELS;
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -45,8 +47,8 @@ pub const TENSORBOARD: &str = "tensorboard";
 /// What came out, by `oaif demo`.
 pub const SUMMARY: &str = "summary.json";
 /// What a run leaves, its models included.
-pub(crate) const CONTENTS: [&str; 10] =
-    [RUN, METRICS, PAIRS, JOURNAL, TENSORBOARD, CHECKPOINTS, "model", "adapter", REPORT, SUMMARY];
+pub(crate) const CONTENTS: [&str; 11] =
+    [RUN, METRICS, PAIRS, JOURNAL, LABELS, TENSORBOARD, CHECKPOINTS, "model", "adapter", REPORT, SUMMARY];
 
 /// What to do about the run that the folder may hold already.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -286,7 +288,7 @@ fn is_in(dir: &Path, path: &Path) -> bool {
 
 fn refuse_a_run_in_the_way(dir: &Path) -> Result<()> {
     // A configuration is what a run leaves that has done nothing; what an annotator has said is not asked again.
-    let mut done = CONTENTS.into_iter().filter(|name| ![RUN, JOURNAL].contains(name));
+    let mut done = CONTENTS.into_iter().filter(|name| ![RUN, JOURNAL, LABELS].contains(name));
     let Some(name) = done.find(|name| dir.join(name).exists()) else {
         return Ok(());
     };

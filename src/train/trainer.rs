@@ -17,7 +17,6 @@
 //! ```
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use super::batches::Batches;
@@ -29,6 +28,7 @@ use super::report::{
     AnnotationReport, PairReport, Phases, PolicyGradientReport, PolicyReport, PreferenceReport, RatingReport,
     ResponseReport, StepReport, Times, hundredths,
 };
+use super::requests::Requests;
 use super::rows::EncodedRows;
 use super::schedule::LrSchedule;
 use super::state::{Counters, OnlineState};
@@ -47,15 +47,15 @@ const OPTIMISER_FILE: &str = "optimiser.safetensors";
 pub struct Control<'a> {
     /// Hears of phases, steps and warnings.
     pub observer: &'a mut dyn Observer,
-    /// Set to end a run after the current step, with a checkpoint. A step that waits for an annotator elsewhere ends at once,
+    /// What somebody asks for meanwhile. A step that waits for an annotator elsewhere ends at once where the end is asked for,
     /// with [`crate::Error::Interrupted`], and can be taken again.
-    pub interrupted: &'a AtomicBool,
+    pub requests: &'a Requests,
 }
 
 impl Control<'_> {
     /// Whether somebody asked for an end.
     pub(super) fn stops(&self) -> bool {
-        self.interrupted.load(Ordering::Relaxed)
+        self.requests.stops()
     }
 }
 

@@ -1,6 +1,7 @@
 //! Who compares two responses.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::builder::PossibleValue;
@@ -13,6 +14,7 @@ use super::openai::OpenAiArgs;
 use super::paths::model_dir;
 use crate::annotate::command::CommandAnnotator;
 use crate::annotate::config::AnnotatorConfig;
+use crate::annotate::human::Desk;
 use crate::annotate::likelihood::{DEFAULT_TEMPLATE, Normalise};
 use crate::annotate::llm::Orders;
 use crate::annotate::rule::Rule;
@@ -33,6 +35,8 @@ enum Kind {
     Rule,
     /// A program of yours
     Command,
+    /// You: in the terminal, or on a page with --ui
+    Human,
     /// Servers with OpenAI's API: vLLM, SGLang, Ollama, llama.cpp, …
     #[cfg(feature = "http")]
     #[value(name = "openai")]
@@ -166,6 +170,7 @@ impl AnnotatorArgs {
                 let command = command.clone();
                 Ok(AnnotatorConfig::Command(CommandAnnotator::new(&command, self.timeout()?)?))
             }
+            Kind::Human => Ok(AnnotatorConfig::Human(Arc::new(Desk::new()))),
             #[cfg(feature = "http")]
             Kind::OpenAi => self.openai(),
         }

@@ -23,6 +23,8 @@ use crate::preference::{LossOptions, Objective};
 use crate::train::options::{AlignOptions, DpoOptions, RewardOptions, TrainOptions};
 use crate::train::run_dir::Resume;
 use crate::train::{Advantage, OnlineLoss, PairChoice, PolicyLoss, TokenWeights};
+#[cfg(feature = "ui")]
+use crate::ui::UiOptions;
 
 #[derive(Clone, Copy, Debug, ValueEnum, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -94,6 +96,21 @@ struct TrainArgs {
     /// Write report.html into the run's folder at its end, an interruption included
     #[arg(long)]
     report: bool,
+    /// Show the run on a page of this machine, with buttons to pause, save and stop it; its address is printed
+    #[cfg(feature = "ui")]
+    #[arg(long)]
+    #[serde(skip)]
+    ui: bool,
+    /// Port of the page [default: a free one]
+    #[cfg(feature = "ui")]
+    #[arg(long, value_name = "PORT", requires = "ui")]
+    #[serde(skip)]
+    ui_port: Option<u16>,
+    /// Address of an interface on which others can reach the page; what is sent is not encrypted [default: this machine alone]
+    #[cfg(feature = "ui")]
+    #[arg(long, value_name = "IP", requires = "ui")]
+    #[serde(skip)]
+    ui_address: Option<std::net::IpAddr>,
     /// Where metrics go besides metrics.jsonl: tensorboard (an event file in the run's folder) or none
     #[arg(long, value_name = "WHERE", default_value = "none")]
     report_to: String,
@@ -420,12 +437,13 @@ pub(crate) struct AlignArgs {
     #[arg(long, value_name = "N", help_heading = "Annotator", default_value_t = 64)]
     judge_probes: usize,
     /// End the run when more than this share of the verdicts is unusable
-    #[arg(long, value_name = "SHARE", help_heading = "Annotator", default_value_t = 0.5)]
-    max_invalid_ratio: f64,
-    /// Steps that a judge elsewhere (command, openai) is asked about ahead, while the model learns: their answers are
-    /// off-policy by as many steps
-    #[arg(long, value_name = "N", help_heading = "Annotator", default_value_t = 0)]
-    async_level: usize,
+    /// [default: 0.5; human 1, as a person may skip]
+    #[arg(long, value_name = "SHARE", help_heading = "Annotator")]
+    max_invalid_ratio: Option<f64>,
+    /// Steps that a judge elsewhere (command, openai, human) is asked about ahead, while the model learns: their answers are
+    /// off-policy by as many steps [default: 0, human 1]
+    #[arg(long, value_name = "N", help_heading = "Annotator")]
+    async_level: Option<usize>,
 }
 
 /// `oaif dpo`.
@@ -510,6 +528,9 @@ pub(crate) struct TrainPlan {
     pub trace: Option<PathBuf>,
     /// Write the report at the end.
     pub report: bool,
+    /// Where the run's page is to be had, if it is to be.
+    #[cfg(feature = "ui")]
+    pub ui: Option<UiOptions>,
     /// Every flag with its resolved value, for `run.json`. Itself a `--config` file that repeats the run.
     pub config: Value,
 }
@@ -650,7 +671,10 @@ impl AlignArgs {
             OnlineLoss::Policy(loss) if loss.advantage != Advantage::LeaveOneOut => 8,
             _ => 2,
         };
-        let (k, share) = (*self.num_samples.get_or_insert(usual), self.max_invalid_ratio);
+        let annotator = self.annotator.plan()?;
+        let person = annotator.desk().is_some();
+        let k = *self.num_samples.get_or_insert(usual);
+        let share = *self.max_invalid_ratio.get_or_insert(if person { 1.0 } else { 0.5 });
         ensure(k >= 2, "--num-samples", k, "2 or more: responses are compared with each other")?;
         ensure((0.0..=1.0).contains(&share), "--max-invalid-ratio", share, "between 0 and 1")?;
         let pairs = match self.pairs.as_str() {
@@ -660,15 +684,14 @@ impl AlignArgs {
         };
         let sure = self.min_confidence;
         ensure((0.5..=1.0).contains(&sure), "--min-confidence", sure, "a probability from 0.5 to 1")?;
-        let level = self.async_level;
+        let level = *self.async_level.get_or_insert(if person { 1 } else { 0 });
         ensure(level <= 64, "--async-level", level, "at most 64: answers are off-policy by as many steps")?;
-        let annotator = self.annotator.plan()?;
         if train.options.overwrite {
             refuse_own_input(&train.options.output_dir, &self.annotator.inputs())?;
         }
         if level > 0 && !annotator.is_remote() {
             let why = format!(
-                "is {level}, which is for --judge command and openai: other annotators leave nothing to wait for"
+                "is {level}, which is for --judge command, openai and human: other annotators leave nothing to wait for"
             );
             return Err(Error::config("--async-level", why));
         }
@@ -827,6 +850,8 @@ impl TrainArgs {
             limits: self.limits()?,
             trace,
             report: self.report,
+            #[cfg(feature = "ui")]
+            ui: self.ui.then_some(UiOptions { port: self.ui_port, address: self.ui_address }),
             config: Value::Null,
         })
     }

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 
+use super::page::Page;
 use super::summary::Start;
 use super::training::Prepared;
 use super::{annotator, training};
@@ -32,11 +33,13 @@ pub fn run(plan: AlignPlan) -> Result<()> {
         console.clear();
         return training::report(&gpu, &train, run.rows(), run.total_steps());
     }
+    let desk = judge.desk();
     console.phase("loading the judge");
     let judge = annotator(&gpu, judge, dtype, true)?;
     let start = Start::of(&gpu, &train, &parameters, run.rows(), run.total_steps(), Some(judge.name()));
     console.begins(start.text());
-    training::train("align", &train, &gpu, console, |sources, control| run.run(judge, sources, control))
+    let page = Page::of("align", &train, desk);
+    training::train("align", &train, &gpu, console, page, |sources, control| run.run(judge, sources, control))
 }
 
 /// What the annotator holds of a measuring `gpu`. Of its model, config.json is enough.

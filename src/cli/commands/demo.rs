@@ -3,11 +3,11 @@
 mod page;
 
 use std::path::Path;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use serde_json::{Value, json};
 
+use super::page::Page as RunPage;
 use super::training;
 use crate::annotate::llm::Orders;
 use crate::annotate::queue::InPlace;
@@ -58,7 +58,7 @@ pub fn run(plan: DemoPlan) -> Result<()> {
     config["command"] = json!("demo");
     let sources = Sources { model: models.policy(), config };
     let resume = "oaif demo --resume-from-checkpoint last --output-dir";
-    let (results, mut console) = training::watched(dir, resume, console, |control| {
+    let (results, mut console) = training::watched(dir, resume, console, RunPage::default(), |control| {
         run.run(InPlace::new(judge), sources, control)?;
         examine(&gpu, &models, plan.instruction, Exam::new(plan.held_out), dir)
     });
@@ -112,7 +112,7 @@ fn examine(gpu: &Gpu, models: &Models, instruction: Instruction, exam: Exam, dir
     let checkpoints = checkpoints(dir)?;
     let folders = checkpoints.iter().map(|c| (c.step, c.path.clone()));
     for (step, folder) in [(0, models.policy())].into_iter().chain(folders) {
-        if signals::INTERRUPTED.load(Ordering::Relaxed) {
+        if signals::requests().stops() {
             return Err(Error::Interrupted);
         }
         let summaries = exam.summaries(&Policy::frozen(gpu, &folder, None, None)?, EXAM_SEED)?;

@@ -7,6 +7,8 @@ use crate::annotate::queue::compare_all;
 use crate::annotate::{Annotated, Counts, Pair, Verdict};
 use crate::cli::args::JudgePlan;
 use crate::cli::console::say;
+use crate::cli::labelling::Labelling;
+use crate::cli::signals;
 use crate::data::rows::{Responses, Text, read_responses};
 use crate::error::Result;
 use crate::eval::wilson_interval;
@@ -15,7 +17,9 @@ pub fn run(plan: JudgePlan) -> Result<()> {
     let rows = read_responses(&plan.input, &plan.columns)?;
     let texts = rows.iter().map(texts).collect::<Result<Vec<_>>>()?;
     let gpu = plan.gpu.open()?;
+    let desk = plan.annotator.desk();
     let mut annotator = annotator(&gpu, plan.annotator, plan.base_dtype, false)?;
+    let _terminal = desk.map(|desk| Labelling::start(desk, signals::requests()));
     let pairs: Vec<Pair<'_>> = texts
         .iter()
         .map(|[prompt, response_1, response_2]| Pair { prompt, response_1, response_2 })

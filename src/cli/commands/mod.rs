@@ -11,6 +11,7 @@ pub mod export;
 pub mod generate;
 pub mod judge;
 pub mod models;
+mod page;
 pub mod reward;
 pub mod score;
 pub mod sft;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use super::page::Page;
 use super::summary::{self, Parameters, Start};
 use super::warn_of;
 use crate::cli::args::TrainPlan;
@@ -78,7 +79,8 @@ pub fn on_rows<R: OnRows>(command: &str, plan: &TrainPlan, prepared: Prepared<R>
     }
     let start = Start::of(&gpu, plan, &parameters, run.rows(), run.total_steps(), None);
     console.begins(start.text());
-    train(command, plan, &gpu, console, |sources, control| run.run(sources, control))
+    let page = Page::of(command, plan, None);
+    train(command, plan, &gpu, console, page, |sources, control| run.run(sources, control))
 }
 
 /// A kind of training on given rows.
@@ -106,15 +108,19 @@ macro_rules! on_rows {
 
 on_rows!(SftRun, DpoRun, RewardRun);
 
-/// Trains into `dir` with a progress bar; a signal ends it with a checkpoint. `command`: the one that goes on with the run.
+/// Trains into `dir` with a progress bar, and a page where `page` asks for one; a signal ends it with a checkpoint. `command`:
+/// the one that goes on with the run.
 pub fn watched<T>(
     dir: &Path,
     command: &str,
     mut console: Console,
+    page: Page,
     run: impl FnOnce(Control<'_>) -> Result<T>,
 ) -> (Result<T>, Console) {
     signals::catch();
-    let result = run(Control { observer: &mut console, interrupted: &signals::INTERRUPTED });
+    let requests = signals::requests();
+    let result =
+        page.beside(&mut console, &requests, |observer| run(Control { observer, requests: &requests }));
     console.end();
     // A run that did no step may have met another's folder.
     let saved = match result.is_err() && console.stepped() {
@@ -144,12 +150,13 @@ pub fn train(
     plan: &TrainPlan,
     gpu: &Gpu,
     console: Console,
+    page: Page,
     run: impl FnOnce(Sources, Control<'_>) -> Result<std::path::PathBuf>,
 ) -> Result<()> {
     let sources = Sources { model: plan.model.clone(), config: plan.config.clone() };
     let resume = format!("oaif {command} --resume");
     let (result, console) =
-        watched(&plan.options.output_dir, &resume, console, |control| run(sources, control));
+        watched(&plan.options.output_dir, &resume, console, page, |control| run(sources, control));
     // What a failed run did is worth a look too; but one that did no step may have met another's folder.
     let report = match plan.report && (result.is_ok() || console.stepped()) {
         true => write_report(&plan.options.output_dir),

@@ -1,0 +1,73 @@
+//! A run's page (`--ui`), and a person who labels in the terminal without it.
+
+use std::sync::Arc;
+
+use crate::annotate::human::Desk;
+use crate::cli::args::TrainPlan;
+use crate::cli::console::Console;
+#[cfg(feature = "ui")]
+use crate::cli::console::say;
+use crate::cli::labelling::Labelling;
+use crate::error::Result;
+use crate::train::{Observer, Requests};
+#[cfg(feature = "ui")]
+use crate::ui::{LiveRun, Served, Ui, UiObserver, UiOptions};
+
+/// What is shown of a run besides its progress, and to whom.
+#[derive(Default)]
+pub struct Page {
+    /// Pairs that wait for a person.
+    desk: Option<Arc<Desk>>,
+    #[cfg(feature = "ui")]
+    served: Option<(UiOptions, Arc<LiveRun>)>,
+}
+
+impl Page {
+    /// What the flags ask for.
+    pub fn of(command: &str, plan: &TrainPlan, desk: Option<Arc<Desk>>) -> Page {
+        #[cfg(feature = "ui")]
+        let served = plan.ui.clone().map(|options| {
+            let told = |key: &str| plan.config[key].as_str().map(str::to_owned);
+            let model = told("model").unwrap_or_else(|| plan.model.display().to_string());
+            let facts = [
+                ("Model", Some(model.clone())),
+                ("Dataset", told("dataset")),
+                ("Loss", told("loss")),
+                ("Judge", told("judge")),
+                ("Folder", Some(plan.options.output_dir.display().to_string())),
+            ];
+            let facts = facts.into_iter().filter_map(|(name, fact)| Some((name.to_owned(), fact?))).collect();
+            (options, Arc::new(LiveRun::new(format!("oaif {command}: {model}"), facts)))
+        });
+        #[cfg(not(feature = "ui"))]
+        let _ = (command, plan);
+        Page {
+            desk,
+            #[cfg(feature = "ui")]
+            served,
+        }
+    }
+
+    /// Runs beside the page, or beside the person in the terminal.
+    pub fn beside<T>(
+        self,
+        console: &mut Console,
+        requests: &Arc<Requests>,
+        run: impl FnOnce(&mut dyn Observer) -> Result<T>,
+    ) -> Result<T> {
+        #[cfg(feature = "ui")]
+        if let Some((options, live)) = self.served {
+            let served = Served { desk: self.desk, live: live.clone(), requests: requests.clone() };
+            let page = Ui::start(&options, served)?;
+            say(format_args!("oaif: the run's page is {}", page.url()));
+            let result = run(&mut UiObserver::new(live.clone(), console));
+            live.end(match &result {
+                Ok(_) => "The run is done: the terminal says where the result is.".to_owned(),
+                Err(error) => format!("The run has ended: {error}"),
+            });
+            return result;
+        }
+        let _terminal = self.desk.map(|desk| Labelling::start(desk, requests.clone()));
+        run(console)
+    }
+}

@@ -1,0 +1,242 @@
+//! A person labels in the terminal, without the page: pairs on standard error, keys or lines from standard input.
+
+mod input;
+
+use std::fmt::Write;
+use std::io::{self, IsTerminal};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use self::input::{Keys, Lines, SavedTerminal};
+use super::console::say;
+use super::printable::printable;
+use crate::annotate::human::{Desk, GivenLabel, Pick, Shown, Tally};
+use crate::train::Requests;
+
+/// Between two looks at a desk without a pair.
+const LOOK: Duration = Duration::from_millis(200);
+/// Nobody has read a pair within this time: a key that was struck twice must not label the next one.
+const TOO_SOON: Duration = Duration::from_millis(250);
+
+/// What a person asks for.
+#[derive(Clone, Debug, PartialEq)]
+enum Command {
+    Label(Pick),
+    Undo,
+    Comment(String),
+    Stop,
+    /// Nothing that is known.
+    Unknown,
+}
+
+/// Where commands come from.
+trait Input {
+    /// Waits for the next one; `None` where none will come any more.
+    fn next(&mut self) -> io::Result<Option<Command>>;
+
+    /// Whether each command is a key: one may be struck twice, and ends no line.
+    fn is_keys(&self) -> bool;
+
+    /// The line that tells what can be said.
+    fn help(&self) -> &'static str;
+}
+
+/// A person in the terminal. The terminal is as it was once this is dropped, whatever the thread that reads is doing.
+pub(crate) struct Labelling {
+    _terminal: Option<SavedTerminal>,
+}
+
+impl Labelling {
+    /// Begins to show the desk's pairs: with single keys where both standard input and standard error are a terminal, else
+    /// with lines. Where the input ends, the desk is closed.
+    pub fn start(desk: Arc<Desk>, requests: Arc<Requests>) -> Labelling {
+        let keys = io::stdin().is_terminal() && io::stderr().is_terminal();
+        // The thread waits for input that may never come: it ends with the program.
+        thread::spawn(move || {
+            let mut say = |text: &str| say(text);
+            match keys {
+                true => label(&desk, &requests, &mut Keys::new(), &mut say),
+                false => label(&desk, &requests, &mut Lines::new(io::stdin().lock()), &mut say),
+            }
+        });
+        Labelling { _terminal: SavedTerminal::of_standard_input().filter(|_| keys) }
+    }
+}
+
+/// Shows pairs and takes labels until the input or the labelling ends.
+fn label(desk: &Desk, requests: &Requests, input: &mut dyn Input, say: &mut dyn FnMut(&str)) {
+    let (mut form, mut version, mut waits) = (None, 0, false);
+    let mut came = Instant::now();
+    loop {
+        let view = desk.view(form);
+        if view.closed.is_some() || requests.stops() {
+            return;
+        }
+        let Some(pair) = view.pair else {
+            if !std::mem::replace(&mut waits, true) {
+                say("waiting for the next pairs");
+            }
+            version = desk.wait(version, LOOK);
+            continue;
+        };
+        if form != Some(pair.form) {
+            say(&shown(&pair, &view.counts, input.help()));
+            (form, waits, came) = (Some(pair.form), false, Instant::now());
+        }
+        let command = match input.next() {
+            Ok(Some(command)) => command,
+            // Ctrl-C is a signal, and the run hears of it.
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => return,
+            Ok(None) => return desk.close("standard input ended before all pairs had a label"),
+            Err(e) => return desk.close(format!("standard input cannot be read ({e})")),
+        };
+        let soon = input.is_keys() && came.elapsed() < TOO_SOON;
+        match command {
+            Command::Label(_) if soon => {}
+            Command::Label(choice) => {
+                let Shown { id, form, shown_first, .. } = pair;
+                let seconds = came.elapsed().as_secs_f64();
+                match desk.label(GivenLabel { id, form, shown_first, choice, comment: None, seconds }) {
+                    Ok(()) => say(&format!("  {}", said(choice))),
+                    Err(refusal) => say(&format!("  {refusal}")),
+                }
+            }
+            Command::Undo => match view.last.map(|last| desk.undo(&last.id)) {
+                Some(Ok(choice)) => say(&format!("  undone: {}", said(choice))),
+                Some(Err(refusal)) => say(&format!("  {refusal}")),
+                None => say("  There is no label to undo."),
+            },
+            Command::Comment(text) => match desk.comment(&pair.id, pair.form, &text) {
+                Ok(()) => say("  The comment is saved."),
+                Err(refusal) => say(&format!("  {refusal}")),
+            },
+            Command::Stop => {
+                requests.ask_to_stop();
+                return say("  stopping; labels that were given are saved");
+            }
+            Command::Unknown => say(&format!("  {}", input.help())),
+        }
+        // An undone pair comes before the one that is shown.
+        if desk.view(form).counts.open > view.counts.open {
+            form = None;
+        }
+    }
+}
+
+fn said(choice: Pick) -> &'static str {
+    match choice {
+        Pick::First => "answer 1 is better",
+        Pick::Second => "answer 2 is better",
+        Pick::Tie => "tie",
+        Pick::Skip => "skipped",
+    }
+}
+
+/// A pair for the terminal. Its texts cannot move the cursor.
+fn shown(pair: &Shown, counts: &Tally, help: &str) -> String {
+    let mut out = format!("\n--- {} left, {} labelled", counts.open, counts.given);
+    if let Some(seconds) = counts.seconds_left {
+        write!(out, ", about {:.0} min to go", (seconds / 60.0).ceil()).expect("a String takes all");
+    }
+    for (title, text) in [("Prompt", &pair.prompt), ("Answer 1", &pair.first), ("Answer 2", &pair.second)] {
+        let text = if text.trim().is_empty() { "(empty)".into() } else { printable(text.trim_end()) };
+        write!(out, "\n\n{title}\n  {}", text.trim_start_matches(' ').replace('\n', "\n  "))
+            .expect("a String takes all");
+    }
+    if !pair.comment.is_empty() {
+        write!(out, "\n\nComment\n  {}", printable(&pair.comment).replace('\n', "\n  "))
+            .expect("a String takes all");
+    }
+    out + "\n\n" + help
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::annotate::Pair;
+    use crate::annotate::queue::Question;
+
+    fn desk(pairs: usize) -> Desk {
+        let desk = Desk::new().holding(Duration::from_secs(60));
+        let question = |i: usize| {
+            let pair = Pair { prompt: "a\u{1b}[2J\nb", response_1: " one", response_2: "" };
+            Question::compare(&i.to_string(), &pair)
+        };
+        desk.put((0..pairs).map(question).collect());
+        desk
+    }
+
+    /// What is said when these lines are read.
+    fn read(desk: &Desk, requests: &Requests, lines: &str) -> Vec<String> {
+        let mut heard = Vec::new();
+        label(desk, requests, &mut Lines::new(lines.as_bytes()), &mut |text| heard.push(text.to_owned()));
+        heard
+    }
+
+    #[test]
+    fn lines_label_undo_and_comment_and_the_end_of_the_input_closes_the_desk() {
+        let (desk, requests) = (desk(4), Requests::default());
+        let heard = read(&desk, &requests, "1\nu\nc rather odd\n2\ntie\nSKIP\nwhat\n");
+        let shown = heard.iter().filter(|text| text.contains("Answer 1")).count();
+        assert_eq!(shown, 6, "{heard:#?}");
+        let said: Vec<&str> = heard.iter().filter_map(|text| text.strip_prefix("  ")).collect();
+        assert_eq!(
+            said[..6],
+            [
+                "answer 1 is better",
+                "undone: answer 1 is better",
+                "The comment is saved.",
+                "answer 2 is better",
+                "tie",
+                "skipped"
+            ]
+        );
+        assert!(said[6].starts_with("1, 2"), "{said:?}");
+        let view = desk.view(None);
+        assert_eq!(
+            (view.counts.given, view.counts.ties, view.counts.skipped, view.counts.open),
+            (3, 1, 1, 1)
+        );
+        assert_eq!(view.closed.as_deref(), Some("standard input ended before all pairs had a label"));
+    }
+
+    #[test]
+    fn a_stop_asks_the_run_to_end_and_leaves_the_desk_open() {
+        let (desk, requests) = (desk(1), Requests::default());
+        read(&desk, &requests, "q\n1\n");
+        assert!(requests.stops());
+        assert_eq!((desk.view(None).closed, desk.view(None).counts.given), (None, 0));
+    }
+
+    #[test]
+    fn what_a_terminal_would_obey_is_written_out_and_empty_answers_are_told() {
+        let desk = desk(1);
+        let text = &read(&desk, &Requests::default(), "")[0];
+        assert!(text.contains("Prompt\n  a\\u{1b}[2J\n  b\n") && text.contains("(empty)"), "{text}");
+        assert!(text.contains("\n  one\n"), "{text}");
+    }
+
+    #[test]
+    fn a_key_that_is_struck_twice_labels_one_pair() {
+        struct Twice(usize);
+        impl Input for Twice {
+            fn next(&mut self) -> io::Result<Option<Command>> {
+                if self.0 == 0 {
+                    thread::sleep(TOO_SOON);
+                }
+                self.0 += 1;
+                Ok((self.0 <= 2).then_some(Command::Label(Pick::First)))
+            }
+            fn is_keys(&self) -> bool {
+                true
+            }
+            fn help(&self) -> &'static str {
+                ""
+            }
+        }
+        let desk = desk(3);
+        label(&desk, &Requests::default(), &mut Twice(0), &mut |_| {});
+        assert_eq!(desk.view(None).counts.given, 1);
+    }
+}

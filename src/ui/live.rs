@@ -1,0 +1,427 @@
+//! What is known of a run while it goes on, bounded however long it is.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use serde::Serialize;
+
+use super::curve::Curve;
+use crate::error::size;
+use crate::listeners::Listeners;
+use crate::train::StepReport;
+use crate::train::report::{PairReport, RatingReport};
+
+/// Pairs that are kept: the last ones.
+pub(super) const PAIRS: usize = 50;
+/// Characters of a text of such a pair.
+const TEXT: usize = 4_000;
+/// Different warnings that are kept: the last ones.
+const WARNINGS: usize = 50;
+/// Steps whose times are shown: the last ones.
+const TIMES: usize = 20;
+
+/// A run as a page shows it. Shared by the observer that fills it and the server.
+pub struct LiveRun {
+    title: String,
+    facts: Vec<(String, String)>,
+    started: Instant,
+    state: Mutex<State>,
+    listeners: Listeners,
+}
+
+#[derive(Default)]
+struct State {
+    phase: String,
+    outcome: Option<String>,
+    step: usize,
+    total_steps: usize,
+    seconds_left: Option<f64>,
+    curves: Curves,
+    times: VecDeque<StepTimes>,
+    tokens_per_second: f64,
+    memory: u64,
+    memory_peak: u64,
+    non_finite_steps: usize,
+    steps_without_update: usize,
+    warnings: VecDeque<Warning>,
+    pairs: VecDeque<ShownPair>,
+    ratings: VecDeque<ShownRating>,
+}
+
+/// The scalars that are drawn.
+#[derive(Clone, Default, Serialize)]
+struct Curves {
+    loss: Curve,
+    margin: Curve,
+    accuracy: Curve,
+    kl: Curve,
+    reward: Curve,
+    length: Curve,
+    order_flips: Curve,
+    first_preferred: Curve,
+    longer_preferred: Curve,
+    gradient_norm: Curve,
+}
+
+/// Where a step's time went.
+struct StepTimes {
+    step_ms: f64,
+    phases: Vec<(&'static str, f64)>,
+}
+
+/// A warning, and how often it came.
+#[derive(Clone, Serialize)]
+struct Warning {
+    text: String,
+    count: usize,
+    /// Steps that were done when it came last.
+    step: usize,
+}
+
+/// A pair that the annotator was shown, with what became of it.
+#[derive(Clone, Serialize)]
+struct ShownPair {
+    step: usize,
+    prompt: String,
+    response_1: String,
+    response_2: String,
+    /// "1", "2", "tie", "invalid", or "" for equal responses.
+    verdict: String,
+    /// The probability that the first is better.
+    p_first: Option<f32>,
+    order_flip: bool,
+    skipped: Option<String>,
+    chosen: Option<u8>,
+}
+
+/// A response that the annotator rated by itself.
+#[derive(Clone, Serialize)]
+struct ShownRating {
+    step: usize,
+    prompt: String,
+    response: String,
+    score: Option<f32>,
+    advantage: Option<f64>,
+    skipped: Option<String>,
+}
+
+/// The state for a page.
+#[derive(Serialize)]
+pub(super) struct Snapshot {
+    title: String,
+    facts: Vec<(String, String)>,
+    phase: String,
+    /// How the run ended, once it has.
+    pub outcome: Option<String>,
+    step: usize,
+    total_steps: usize,
+    seconds: f64,
+    seconds_left: Option<f64>,
+    curves: Curves,
+    loss: Option<f64>,
+    margin: Option<f64>,
+    kl: Option<f64>,
+    /// Mean milliseconds by phase of the last steps, the rest as "other".
+    phases: Vec<(&'static str, f64)>,
+    step_ms: Option<f64>,
+    tokens_per_second: f64,
+    memory: Option<[String; 2]>,
+    non_finite_steps: usize,
+    steps_without_update: usize,
+    warnings: Vec<Warning>,
+    /// The last one first.
+    pairs: Vec<ShownPair>,
+    /// The last one first.
+    ratings: Vec<ShownRating>,
+}
+
+impl LiveRun {
+    /// A run that has not begun, with what a reader should know of it: its model, dataset, annotator, loss.
+    pub fn new(title: impl Into<String>, facts: Vec<(String, String)>) -> LiveRun {
+        LiveRun {
+            title: title.into(),
+            facts,
+            started: Instant::now(),
+            state: Mutex::default(),
+            listeners: Listeners::default(),
+        }
+    }
+
+    /// A part of a step begins.
+    pub fn phase(&self, name: &str) {
+        let mut state = self.lock();
+        if state.phase == name {
+            return;
+        }
+        state.phase = name.to_owned();
+        self.told(state);
+    }
+
+    /// A step is done.
+    pub fn step(&self, report: &StepReport) {
+        let mut state = self.lock();
+        state.take(report);
+        self.told(state);
+    }
+
+    /// Something that the user should know.
+    pub fn warning(&self, text: &str) {
+        let mut state = self.lock();
+        let step = state.step;
+        let text = shortened(text);
+        let before = state.warnings.iter().position(|warning| warning.text == text);
+        let count = before.and_then(|at| state.warnings.remove(at)).map_or(0, |warning| warning.count);
+        state.warnings.push_back(Warning { text, count: count + 1, step });
+        if state.warnings.len() > WARNINGS {
+            state.warnings.pop_front();
+        }
+        self.told(state);
+    }
+
+    /// The run has ended, in a sentence.
+    pub fn end(&self, outcome: impl Into<String>) {
+        let mut state = self.lock();
+        state.outcome = Some(outcome.into());
+        state.phase.clear();
+        self.told(state);
+    }
+
+    /// Calls `listener` after every change, as long as it returns `true`.
+    pub(super) fn on_change(&self, listener: impl Fn() -> bool + Send + Sync + 'static) {
+        self.listeners.add(listener);
+    }
+
+    pub(super) fn snapshot(&self) -> Snapshot {
+        let state = self.lock();
+        let (phases, step_ms) = state.mean_times();
+        Snapshot {
+            title: self.title.clone(),
+            facts: self.facts.clone(),
+            phase: state.phase.clone(),
+            outcome: state.outcome.clone(),
+            step: state.step,
+            total_steps: state.total_steps,
+            seconds: self.started.elapsed().as_secs_f64(),
+            seconds_left: state.seconds_left,
+            loss: state.curves.loss.latest(),
+            margin: state.curves.margin.latest(),
+            kl: state.curves.kl.latest(),
+            curves: state.curves.clone(),
+            phases,
+            step_ms,
+            tokens_per_second: state.tokens_per_second,
+            memory: (state.memory_peak > 0).then(|| [state.memory, state.memory_peak].map(size)),
+            non_finite_steps: state.non_finite_steps,
+            steps_without_update: state.steps_without_update,
+            warnings: state.warnings.iter().rev().cloned().collect(),
+            pairs: state.pairs.iter().rev().cloned().collect(),
+            ratings: state.ratings.iter().rev().cloned().collect(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn told(&self, state: MutexGuard<'_, State>) {
+        drop(state);
+        self.listeners.call();
+    }
+}
+
+impl State {
+    fn take(&mut self, report: &StepReport) {
+        let step = report.step;
+        (self.step, self.total_steps, self.seconds_left) = (step, report.total_steps, report.seconds_left);
+        self.non_finite_steps = report.non_finite_steps;
+        self.steps_without_update += usize::from(report.loss.is_none());
+        self.tokens_per_second = report.times.tokens_per_second;
+        self.memory = report.device_bytes;
+        self.memory_peak = self.memory_peak.max(report.device_bytes);
+
+        let curves = &mut self.curves;
+        let mut add = |curve: fn(&mut Curves) -> &mut Curve, value: Option<f64>| {
+            value.into_iter().for_each(|value| curve(curves).add(step, value));
+        };
+        add(|c| &mut c.loss, report.loss);
+        add(|c| &mut c.margin, report.margin());
+        add(|c| &mut c.accuracy, report.preference.map(|p| p.accuracies));
+        add(|c| &mut c.kl, report.policy.map(|p| p.kl));
+        add(|c| &mut c.reward, report.gradient.map(|g| g.reward));
+        add(|c| &mut c.length, report.responses.mean_length);
+        add(|c| &mut c.order_flips, order_flips(report));
+        add(|c| &mut c.first_preferred, report.first_preferred());
+        add(|c| &mut c.longer_preferred, report.annotation.as_ref().and_then(|a| a.longer));
+        add(|c| &mut c.gradient_norm, report.update.and_then(|u| u.grad_norm).map(f64::from));
+
+        let phases = report.times.phases.iter().collect();
+        self.times.push_back(StepTimes { step_ms: report.times.step_ms, phases });
+        self.times.drain(..self.times.len().saturating_sub(TIMES));
+        self.pairs.extend(report.pairs.iter().map(ShownPair::of));
+        self.pairs.drain(..self.pairs.len().saturating_sub(PAIRS));
+        self.ratings.extend(report.ratings.iter().map(ShownRating::of));
+        self.ratings.drain(..self.ratings.len().saturating_sub(PAIRS));
+    }
+
+    /// Mean milliseconds of the last steps by phase, and in all.
+    fn mean_times(&self) -> (Vec<(&'static str, f64)>, Option<f64>) {
+        let count = self.times.len() as f64;
+        if count == 0.0 {
+            return (Vec::new(), None);
+        }
+        let mut sums: Vec<(&'static str, f64)> = Vec::new();
+        for (phase, ms) in self.times.iter().flat_map(|times| &times.phases) {
+            match sums.iter_mut().find(|(name, _)| name == phase) {
+                Some((_, sum)) => *sum += ms / count,
+                None => sums.push((phase, ms / count)),
+            }
+        }
+        let step_ms = self.times.iter().map(|times| times.step_ms).sum::<f64>() / count;
+        let other = step_ms - sums.iter().map(|(_, ms)| ms).sum::<f64>();
+        if other > 0.0 {
+            sums.push(("other", other));
+        }
+        (sums, Some(step_ms))
+    }
+}
+
+/// The share of the pairs shown in both orders whose orders disagree; `None` where none was.
+fn order_flips(report: &StepReport) -> Option<f64> {
+    let annotation = report.annotation.as_ref().filter(|annotation| annotation.both_orders > 0)?;
+    Some(annotation.order_flip as f64 / annotation.both_orders as f64)
+}
+
+impl ShownPair {
+    fn of(pair: &PairReport) -> ShownPair {
+        let judgement = pair.judgement.as_ref();
+        let sides = judgement.and_then(|judgement| Some((judgement.p_12?, judgement.p_21?)));
+        ShownPair {
+            step: pair.step,
+            prompt: shortened(&pair.prompt),
+            response_1: shortened(&pair.response_1),
+            response_2: shortened(&pair.response_2),
+            verdict: judgement.map(|judgement| judgement.verdict.clone()).unwrap_or_default(),
+            p_first: judgement.and_then(|judgement| judgement.p_first),
+            order_flip: sides.is_some_and(|(a, b)| (a > 0.5 && b < 0.5) || (a < 0.5 && b > 0.5)),
+            skipped: pair.skipped.as_deref().map(shortened),
+            chosen: pair.chosen,
+        }
+    }
+}
+
+impl ShownRating {
+    fn of(rating: &RatingReport) -> ShownRating {
+        ShownRating {
+            step: rating.step,
+            prompt: shortened(&rating.prompt),
+            response: shortened(&rating.response),
+            score: rating.score,
+            advantage: rating.advantage,
+            skipped: rating.skipped.as_deref().map(shortened),
+        }
+    }
+}
+
+/// The beginning of a text that is too long for a page that is drawn again and again.
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(TEXT) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train::report::{AnnotationReport, JudgementReport, PolicyReport};
+
+    fn pair(step: usize, both: bool) -> PairReport {
+        let p_21 = both.then_some(0.9);
+        let judgement = JudgementReport { p_first: Some(0.5), p_12: Some(0.1), p_21, verdict: "tie".into() };
+        PairReport {
+            step,
+            policy_step: step,
+            prompt: "x".repeat(TEXT + 1),
+            response_1: "a".into(),
+            response_2: "é".repeat(TEXT),
+            judgement: Some(judgement),
+            skipped: None,
+            chosen: None,
+        }
+    }
+
+    fn rating(step: usize) -> RatingReport {
+        let [prompt, response] = ["p", "r"].map(str::to_owned);
+        RatingReport {
+            step,
+            policy_step: step,
+            prompt,
+            response,
+            score: Some(0.5),
+            advantage: None,
+            skipped: None,
+        }
+    }
+
+    fn report(step: usize, both: bool) -> StepReport {
+        StepReport {
+            step,
+            total_steps: 5_000,
+            loss: (step != 3).then_some(0.5),
+            policy: Some(PolicyReport { kl: f64::NAN, ..PolicyReport::default() }),
+            ratings: vec![rating(step)],
+            annotation: Some(AnnotationReport {
+                both_orders: 2 * usize::from(both),
+                order_flip: 1,
+                ..AnnotationReport::default()
+            }),
+            device_bytes: 1 << 20,
+            pairs: vec![pair(step, both), pair(step, both)],
+            ..StepReport::default()
+        }
+    }
+
+    #[test]
+    fn a_run_of_any_length_takes_bounded_memory() {
+        let live = LiveRun::new("run", Vec::new());
+        for step in 1..=5_000 {
+            live.step(&report(step, true));
+            live.warning(&format!("warning {}", step % 60));
+        }
+        let text = serde_json::to_value(live.snapshot()).unwrap();
+        assert!(text["curves"]["loss"].as_array().unwrap().len() <= 1_000);
+        assert_eq!(text["curves"]["kl"].as_array().unwrap().len(), 0, "what is not finite is no point");
+        assert_eq!(
+            (text["pairs"].as_array().unwrap().len(), text["pairs"][0]["step"].as_u64()),
+            (50, Some(5_000))
+        );
+        assert_eq!(text["pairs"][0]["prompt"].as_str().unwrap().chars().count(), TEXT + 1);
+        assert_eq!(text["pairs"][0]["order_flip"], true);
+        assert_eq!(
+            (text["ratings"].as_array().unwrap().len(), &text["ratings"][0]["step"]),
+            (50, &5_000.into())
+        );
+        assert_eq!(text["warnings"].as_array().unwrap().len(), WARNINGS);
+        assert_eq!((text["steps_without_update"].as_u64(), text["step"].as_u64()), (Some(1), Some(5_000)));
+        assert_eq!(text["memory"][1], "1.0 MiB");
+    }
+
+    #[test]
+    fn the_same_warning_is_told_once_with_its_number() {
+        let live = LiveRun::new("run", Vec::new());
+        ["a", "b", "a"].iter().for_each(|text| live.warning(text));
+        let text = serde_json::to_value(live.snapshot()).unwrap();
+        assert_eq!((&text["warnings"][0]["text"], &text["warnings"][0]["count"]), (&"a".into(), &2.into()));
+        assert_eq!(text["warnings"].as_array().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn order_flips_are_drawn_only_where_both_orders_are_asked() {
+        let live = LiveRun::new("run", Vec::new());
+        live.step(&report(1, false));
+        assert_eq!(live.lock().curves.order_flips.latest(), None);
+        live.step(&report(2, true));
+        assert_eq!(live.lock().curves.order_flips.latest(), Some(0.5));
+    }
+}

@@ -1,0 +1,72 @@
+//! Tells the page what the training tells its observer.
+
+use std::sync::Arc;
+
+use super::live::LiveRun;
+use crate::train::{Observer, StepReport};
+
+/// An observer before another one: both hear everything.
+pub struct UiObserver<'a> {
+    live: Arc<LiveRun>,
+    next: &'a mut dyn Observer,
+}
+
+impl<'a> UiObserver<'a> {
+    /// Fills `live`, and passes on to `next`.
+    pub fn new(live: Arc<LiveRun>, next: &'a mut dyn Observer) -> UiObserver<'a> {
+        UiObserver { live, next }
+    }
+}
+
+impl Observer for UiObserver<'_> {
+    fn phase(&mut self, name: &str) {
+        self.live.phase(name);
+        self.next.phase(name);
+    }
+
+    fn step(&mut self, report: &StepReport) {
+        self.live.step(report);
+        self.next.step(report);
+    }
+
+    fn warning(&mut self, text: &str) {
+        self.live.warning(text);
+        self.next.warning(text);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Default)]
+    struct Heard(Vec<String>);
+
+    impl Observer for Heard {
+        fn phase(&mut self, name: &str) {
+            self.0.push(format!("phase {name}"));
+        }
+        fn step(&mut self, report: &StepReport) {
+            self.0.push(format!("step {}", report.step));
+        }
+        fn warning(&mut self, text: &str) {
+            self.0.push(format!("warning {text}"));
+        }
+    }
+
+    #[test]
+    fn the_page_and_the_observer_behind_it_hear_everything() {
+        let live = Arc::new(LiveRun::new("run", Vec::new()));
+        let mut heard = Heard::default();
+        let mut observer = UiObserver::new(live.clone(), &mut heard);
+        observer.phase("sampling");
+        observer.step(&StepReport { step: 3, ..StepReport::default() });
+        observer.warning("hot");
+        assert_eq!(heard.0, ["phase sampling", "step 3", "warning hot"]);
+        let text = serde_json::to_value(live.snapshot()).unwrap();
+        assert_eq!(
+            (&text["phase"], &text["step"], &text["warnings"][0]["text"]),
+            (&"sampling".into(), &3.into(), &"hot".into())
+        );
+    }
+}

@@ -1,0 +1,263 @@
+// The page of a run.
+import { clock, counted, element, number, put, share } from "./format.js";
+import { Problem, complain, follow, read, send, soon } from "./page.js";
+import { Plot } from "./plot.js";
+
+const $ = (id) => document.getElementById(id);
+// Between two readings of the state.
+const PAUSE_MS = 1000;
+// Pairs that are shown before all are asked for.
+const FEW = 6;
+// Characters of a prompt from which on it is folded.
+const LONG = 320;
+
+const PLOTS = {
+  loss: { title: "Loss", colour: 0, write: number },
+  margin: { title: "Reward margin, chosen over rejected", colour: 2, write: number },
+  accuracy: { title: "Pairs with a positive margin", colour: 2, write: share, range: [0, 1], level: 0.5 },
+  kl: { title: "KL divergence from the reference, nats", colour: 1, write: number },
+  reward: { title: "Mean score", colour: 2, write: number },
+  length: { title: "Answer length, tokens", colour: 3, write: number },
+  first_preferred: { title: "First answer preferred", colour: 4, write: share, range: [0, 1], level: 0.5 },
+  longer_preferred: { title: "Longer answer preferred, so far", colour: 4, write: share, range: [0, 1], level: 0.5 },
+  order_flips: { title: "Verdicts that flip with the order", colour: 4, write: share, range: [0, 1] },
+  gradient_norm: { title: "Gradient norm", colour: 5, write: number },
+};
+const PHASES = ["sampling", "annotation", "reference", "forward", "backward", "update"];
+
+const plots = new Map();
+let state = null;
+let over = false;
+let all = false;
+// The articles of the pairs that are shown, by their content.
+let articles = new Map();
+
+function draw(next) {
+  const asked = state;
+  state = next;
+  if (asked?.save && !state.save && !over) $("said").textContent = "The checkpoint is saved.";
+  put($("title"), state.title);
+  document.title = `${state.total_steps ? `${state.step}/${state.total_steps} ` : ""}${state.title} – oaif`;
+  drawState();
+  drawFigures();
+  drawCurves();
+  drawTimes();
+  drawWarnings();
+  drawPairs();
+  drawFacts();
+}
+
+function drawState() {
+  const { step, total_steps, seconds_left, phase, outcome, pause, save, stop } = state;
+  $("bar").max = Math.max(total_steps, 1);
+  $("bar").value = step;
+  const parts = [];
+  if (over) parts.push("Ended");
+  else if (outcome !== null) parts.push(outcome);
+  else if (stop) parts.push("Stopping after this step");
+  else if (phase === "paused") parts.push("Paused");
+  else if (pause) parts.push("Pausing after this step");
+  else parts.push(phase ? phase[0].toUpperCase() + phase.slice(1) : "Starting");
+  if (total_steps > 0) parts.push(`step ${step.toLocaleString("en")} of ${total_steps.toLocaleString("en")}`);
+  if (seconds_left !== null && seconds_left > 0 && !over && !pause) parts.push(`${clock(seconds_left)} left`);
+  $("state").textContent = parts.join(" · ");
+  const ended = over || outcome !== null;
+  $("pause").disabled = ended || stop;
+  $("pause").textContent = pause ? "Resume" : "Pause";
+  $("save").disabled = ended || stop || save;
+  $("save").textContent = save ? "Saving after this step …" : "Save a checkpoint";
+  $("stop").disabled = ended || stop;
+}
+
+function drawFigures() {
+  const { seconds, loss, margin, kl, memory, tokens_per_second, steps_without_update, step } = state;
+  const figures = [
+    ["Loss", number(loss), margin === null ? "" : `margin ${number(margin)}`],
+    ["KL divergence", number(kl), "nats from the reference"],
+    ["Speed", tokens_per_second ? Math.round(tokens_per_second).toLocaleString("en") : "–", "tokens a second"],
+    ["GPU memory", memory ? memory[0] : "–", memory ? `${memory[1]} at most` : ""],
+    ["Running for", clock(seconds), steps_without_update ? `${counted(steps_without_update, "step")} without an update` : ""],
+  ].filter(([name]) => name !== "KL divergence" || kl !== null || step === 0);
+  $("figures").replaceChildren(
+    ...figures.map(([label, value, note]) => {
+      const item = element("li");
+      item.append(element("span", "", label), element("strong", "", value), element("small", "", note));
+      return item;
+    }),
+  );
+}
+
+function drawCurves() {
+  for (const [name, options] of Object.entries(PLOTS)) {
+    const points = state.curves[name];
+    if (points.length === 0) continue;
+    if (!plots.has(name)) plots.set(name, new Plot(options));
+    plots.get(name).draw(points);
+  }
+  const shown = Object.keys(PLOTS).filter((name) => plots.has(name));
+  if ($("curves").childElementCount !== shown.length) $("curves").replaceChildren(...shown.map((name) => plots.get(name).figure));
+  $("no-curves").hidden = shown.length > 0;
+}
+
+function drawTimes() {
+  const { phases, step_ms } = state;
+  $("times-section").hidden = step_ms === null;
+  if (step_ms === null) return;
+  $("times-text").textContent = `Mean of the last 20 steps or less: ${number(step_ms / 1000)} s a step.`;
+  const colour = (phase) => PHASES.indexOf(phase) % 6;
+  const total = Math.max(step_ms, phases.reduce((sum, [, ms]) => sum + ms, 0), 1e-9);
+  $("times-bar").replaceChildren(
+    ...phases.map(([phase, ms]) => {
+      const part = element("span", `part k${colour(phase)}`);
+      part.style.flexGrow = String(ms / total);
+      return part;
+    }),
+  );
+  $("times").replaceChildren(
+    ...phases.map(([phase, ms]) => {
+      const row = element("tr");
+      const name = element("td");
+      name.append(element("span", `key k${colour(phase)}`), phase);
+      row.append(name, element("td", "number", ms >= 10 ? Math.round(ms).toLocaleString("en") : ms.toFixed(1)), element("td", "number", share(ms / total)));
+      return row;
+    }),
+  );
+}
+
+function drawWarnings() {
+  $("warnings-section").hidden = state.warnings.length === 0;
+  $("warnings").replaceChildren(
+    ...state.warnings.map(({ text, count, step }) => {
+      const warning = element("div", "warning");
+      const said = element("p");
+      put(said, text);
+      const when = step === 0 ? "before the first step" : `after step ${step.toLocaleString("en")}`;
+      warning.append(said, element("small", "", count > 1 ? `${counted(count, "time")}, the last one ${when}` : when));
+      return warning;
+    }),
+  );
+}
+
+const VERDICTS = { 1: "first preferred", 2: "second preferred", tie: "tie", invalid: "no usable verdict", "": "equal answers" };
+
+function drawPairs() {
+  // An annotator compares pairs of answers, or rates each by itself.
+  const rates = state.ratings.length > 0;
+  const samples = rates ? state.ratings : state.pairs;
+  const pairs = all ? samples : samples.slice(0, FEW);
+  $("pairs-title").textContent = rates ? "Last answers" : "Last pairs";
+  $("no-pairs").hidden = pairs.length > 0;
+  $("more").hidden = samples.length <= FEW;
+  $("more").firstElementChild.textContent = all ? "Show fewer" : `Show all ${samples.length}`;
+  // What a person reads does not change under their eyes.
+  const reads = articles.size > 0 && !over && ($("pairs").matches(":hover, :focus-within") || $("pairs").querySelector("details[open]") !== null);
+  $("held").hidden = !reads;
+  if (reads) return;
+  const shown = new Map();
+  pairs.forEach((pair) => {
+    const key = JSON.stringify(pair);
+    shown.set(key, articles.get(key) ?? (rates ? rated : compared)(pair));
+  });
+  articles = shown;
+  $("pairs").replaceChildren(...shown.values());
+}
+
+/** A prompt; of a long one, its beginning, and the rest on demand. */
+function promptOf(text) {
+  if (text.length <= LONG) {
+    const prompt = element("p", "prompt");
+    put(prompt, text);
+    return prompt;
+  }
+  const [details, summary, whole] = [element("details", "prompt"), element("summary"), element("p")];
+  put(summary, `${text.slice(0, LONG / 2).replace(/\s+/g, " ")} …`);
+  put(whole, text);
+  details.append(summary, whole);
+  return details;
+}
+
+/** An answer to show: its title, its text, and whether it was preferred. */
+function answerOf(title, text, chosen) {
+  const answer = element("div", chosen ? "preferred" : "");
+  const over = element("p", "over", title);
+  if (chosen) over.append(element("b", "", "preferred"));
+  const said = element("p");
+  said.dir = "auto";
+  put(said, text);
+  answer.append(over, said);
+  return answer;
+}
+
+function rated({ step, prompt, response, score, advantage, skipped }) {
+  const [made, answers] = [element("article"), element("div", "answers")];
+  answers.append(answerOf("Answer", response, false));
+  const notes = [`Step ${step.toLocaleString("en")}`, score === null ? (skipped ?? "no score") : `score ${number(score)}`];
+  if (advantage !== null) notes.push(`advantage ${number(advantage)}`);
+  made.append(promptOf(prompt), answers, element("p", "note", notes.join(" · ")));
+  return made;
+}
+
+function compared(pair) {
+  const made = element("article");
+  const answers = element("div", "answers");
+  for (const [i, text] of [pair.response_1, pair.response_2].entries()) {
+    answers.append(answerOf(`Answer ${i + 1}`, text, pair.verdict === String(i + 1)));
+  }
+  const notes = [`Step ${pair.step.toLocaleString("en")}`, VERDICTS[pair.verdict]];
+  if (pair.p_first !== null) notes.push(`probability of the first ${pair.p_first.toFixed(2)}`);
+  if (pair.order_flip) notes.push("flips with the order");
+  if (pair.skipped !== null && pair.verdict === "invalid") notes.push(pair.skipped);
+  if (pair.chosen === null && ["1", "2"].includes(pair.verdict)) notes.push("not learnt from");
+  made.append(promptOf(pair.prompt), answers, element("p", "note", notes.join(" · ")));
+  return made;
+}
+
+function drawFacts() {
+  $("facts").replaceChildren(
+    ...state.facts.map(([name, value]) => {
+      const fact = element("div");
+      const what = element("dd");
+      put(what, value);
+      fact.append(element("dt", "", name), what);
+      return fact;
+    }),
+  );
+}
+
+async function wish(wish, said) {
+  try {
+    draw(await send("/api/request", { wish }));
+    complain("");
+    $("said").textContent = said;
+  } catch (error) {
+    if (!(error instanceof Problem)) throw error;
+    complain(error.message);
+  }
+}
+
+$("pause").addEventListener("click", () => (state.pause ? wish("resume", "") : wish("pause", "")));
+$("save").addEventListener("click", () => wish("save", ""));
+$("stop").addEventListener("click", () => $("confirm").showModal());
+$("keep").addEventListener("click", () => $("confirm").close());
+$("really").addEventListener("click", () => {
+  $("confirm").close();
+  wish("stop", "");
+});
+$("more").addEventListener("click", () => {
+  all = !all;
+  articles = new Map();
+  drawPairs();
+});
+if (document.body.dataset.labels !== "yes") document.querySelector("nav").remove();
+
+const refresh = soon(async () => {
+  const next = await read("/api/run");
+  if (!over) draw(next);
+}, PAUSE_MS);
+
+// The clock goes on between two events.
+setInterval(() => !over && state && !document.hidden && refresh(), 15000);
+follow(refresh, (last) => {
+  over = true;
+  draw(last);
+});
