@@ -28,6 +28,24 @@ impl Decision {
             Decision::Loss
         }
     }
+
+    /// 1 for a win, ½ for a tie, 0 for a loss.
+    pub fn preference(self) -> f64 {
+        match self {
+            Decision::Win => 1.0,
+            Decision::Tie => 0.5,
+            Decision::Loss => 0.0,
+        }
+    }
+
+    /// "win", "tie" or "loss".
+    pub fn name(self) -> &'static str {
+        match self {
+            Decision::Win => "win",
+            Decision::Tie => "tie",
+            Decision::Loss => "loss",
+        }
+    }
 }
 
 /// The outcome of one prompt. Preferences are of A over B, in [0, 1]; the lengths are in one unit (characters or tokens).

@@ -1,7 +1,10 @@
-//! Judging results: the statistics of `oaif eval`, as pure functions of comparisons.
+//! Judging results: policy A against B under a judge, and the statistics of `oaif eval` as pure functions of comparisons.
 //!
 //! | file | what it computes |
 //! |---|---|
+//! | `answers` | a policy's answers to prompts, and their log-probabilities |
+//! | `judging` | a judge's verdicts on pairs of answers, in both orders |
+//! | `result` | all figures of an evaluation, the sentence and the table that are printed |
 //! | `comparison` | what a prompt's comparison gave; wins, ties and losses; win rates inside buckets of length |
 //! | `interval` | Wilson and normal-theory intervals of a win rate |
 //! | `bootstrap` | percentile and BCa bootstrap over prompts |
@@ -14,14 +17,17 @@
 
 pub mod agreement;
 pub mod alpaca_eval;
+pub mod answers;
 pub mod bootstrap;
 pub mod comparison;
 pub mod diversity;
 pub mod files;
 pub mod interval;
+pub mod judging;
 pub mod length_control;
 pub mod logistic;
 pub mod normal;
 pub mod random;
+pub mod result;
 
 pub use interval::wilson_interval;
