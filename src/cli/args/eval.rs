@@ -223,7 +223,8 @@ impl EvaluatedRun {
 /// A path of a run that was begun in another folder; a name on the hub stays one.
 fn here_or_in(begun_in: &Path, text: &str) -> PathBuf {
     let joined = begun_in.join(text);
-    if joined.exists() { joined } else { text.into() }
+    let is_here = std::env::current_dir().is_ok_and(|here| here == begun_in);
+    if !is_here && joined.exists() { joined } else { text.into() }
 }
 
 impl EvalArgs {

@@ -103,8 +103,11 @@ fn evaluate(plan: EvalPlan, console: &mut Console) -> Result<(EvalResult, Value)
     let mut warnings = plan.warnings.clone();
     console.phase("reading the prompts");
     let tasks = tasks(&plan, &mut warnings)?;
-    files::create_dir_all(&plan.output)?;
+    // What is wrong with a file is told before anything is made or loaded.
+    let known_a = known(&plan.a, &tasks)?;
+    let known_b = known(&plan.b, &tasks)?;
     let gpu = plan.gpu.open()?;
+    files::create_dir_all(&plan.output)?;
     // A judge without a model here takes no room beside the policies: what is wrong with it is told first.
     let open = |judge: AnnotatorConfig| annotator(&gpu, judge, plan.base_dtype, false);
     let (early, late) = match judge.model() {
@@ -112,7 +115,7 @@ fn evaluate(plan: EvalPlan, console: &mut Console) -> Result<(EvalResult, Value)
         Some(_) => (None, Some(judge.clone())),
     };
 
-    let (mut a, policy) = answers(&plan, &gpu, 0, &tasks, console)?;
+    let (mut a, policy) = answers(&plan, &gpu, 0, known_a, &tasks, console)?;
     // What a run began with may have an adapter too.
     let on_its_start = plan.run.is_none() && policy.as_ref().is_some_and(|p| p.model.adapter().is_some());
     let trees: Vec<Tree> = a.drawn.iter().map(|(_, tree)| tree.clone()).collect();
@@ -125,7 +128,7 @@ fn evaluate(plan: EvalPlan, console: &mut Console) -> Result<(EvalResult, Value)
         }
     }
     drop(policy);
-    let (b, policy) = answers(&plan, &gpu, 1, &tasks, console)?;
+    let (b, policy) = answers(&plan, &gpu, 1, known_b, &tasks, console)?;
     if let Some(policy) = policy.as_ref().filter(|_| plan.b_is_start && start.is_none()) {
         console.phase("scoring A's answers");
         start = Some(log_probabilities(&policy.model, &trees)?);
@@ -261,20 +264,27 @@ fn answers(
     plan: &EvalPlan,
     gpu: &Gpu,
     number: usize,
+    known: Option<Answers>,
     tasks: &[Task],
     console: &mut Console,
 ) -> Result<(Answers, Option<Policy>)> {
     let (side, name) = [(&plan.a, "A"), (&plan.b, "B")][number];
+    let (Side::Policy(files), None) = (side, &known) else {
+        return Ok((known.expect("what no policy draws is known"), None));
+    };
+    console.phase(&format!("loading {name}"));
+    let policy = Policy::frozen(gpu, &files.model, files.adapter.as_deref(), plan.base_dtype)?;
+    warn_of(&policy.model);
+    let answers = draw(plan, &policy, files, number, tasks, console)?;
+    Ok((answers, Some(policy)))
+}
+
+/// The answers of a side that draws none.
+fn known(side: &Side, tasks: &[Task]) -> Result<Option<Answers>> {
     match side {
-        Side::Policy(files) => {
-            console.phase(&format!("loading {name}"));
-            let policy = Policy::frozen(gpu, &files.model, files.adapter.as_deref(), plan.base_dtype)?;
-            warn_of(&policy.model);
-            let answers = draw(plan, &policy, files, number, tasks, console)?;
-            Ok((answers, Some(policy)))
-        }
-        Side::Answers(path) => Ok((of_file(path, tasks)?, None)),
-        Side::Reference => Ok((of_dataset(tasks)?, None)),
+        Side::Policy(_) => Ok(None),
+        Side::Answers(path) => of_file(path, tasks).map(Some),
+        Side::Reference => of_dataset(tasks).map(Some),
     }
 }
 
