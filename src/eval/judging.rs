@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::comparison::{Comparison, Decision};
 use super::random::SplitMix;
 use crate::annotate::journal::Journalled;
-use crate::annotate::queue::{Polled, Question, Said};
+use crate::annotate::queue::{Answer, Polled, Question, Said};
 use crate::annotate::{Judgement, Pair, Verdict};
 use crate::error::Result;
 
@@ -90,6 +90,8 @@ pub enum Heard<'t> {
     Judged(usize),
     /// What the user should know.
     Note(&'t str),
+    /// An answer to what was asked before, about something else.
+    Other(&'t Answer),
 }
 
 /// Asks about all `pairs`, of which A's answers are the first and B's the second responses. A judge that tells its two orders
@@ -139,6 +141,7 @@ pub fn judge_pairs(
                 let (Some((number, a_first)), Said::Judgement(judgement)) =
                     (open.remove(&answer.id), &answer.said)
                 else {
+                    watch(Heard::Other(answer))?;
                     continue;
                 };
                 match verdicts[number].take(judgement, a_first) {

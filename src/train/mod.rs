@@ -13,6 +13,7 @@ mod checkpoint;
 pub mod data_table;
 mod dpo;
 mod dry_run;
+mod evaluation;
 mod health;
 mod identity;
 mod kernels;

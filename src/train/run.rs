@@ -64,8 +64,10 @@ impl<'a, 'c> Run<'a, 'c> {
         }
         let total_steps = trainer.total_steps();
         let limit = options.save_total_limit.and_then(NonZeroUsize::new);
+        let mut control = control;
         let mut dir = RunDir::create(&options.output_dir, &options.start(), limit)?;
         let gpu = trainer.policy().model.gpu().clone();
+        trainer.begin_evaluation(&mut control)?;
         let state = match dir.resumed().cloned() {
             None => {
                 if matches!(options.start(), Start::Resume(_)) {
@@ -116,8 +118,12 @@ impl<'a, 'c> Run<'a, 'c> {
 
     /// All steps that are left, each logged as soon as it is done.
     fn steps(&mut self) -> Result<()> {
-        while let Some(report) = self.trainer.step(&mut self.control)? {
+        while let Some(mut report) = self.trainer.step(&mut self.control)? {
+            // A step is logged whatever becomes of its evaluation.
+            let evaluated = self.trainer.evaluate(&mut self.control);
+            report.evaluation = *evaluated.as_ref().unwrap_or(&None);
             self.log(&report)?;
+            evaluated?;
         }
         Ok(())
     }

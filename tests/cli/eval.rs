@@ -247,3 +247,47 @@ fn what_cannot_be_evaluated_is_refused_in_a_sentence() {
     let judged = place.oaif(&format!("{ADAPTED} --output out --judge rule"));
     judged.refused(2, &["--judge rule", "needs --judge-rule"]);
 }
+
+#[test]
+fn a_run_with_held_out_prompts_reports_its_win_rate_and_trains_the_same() {
+    let Some(place) = place() else { return };
+    let train = "align --model tiny --dataset prompts.jsonl --max-steps 5 --per-device-train-batch-size 4 --max-new-tokens 6 \
+                 --learning-rate 0.01 --lora-r 4 --save-steps 3";
+    place.oaif(&format!("{train} {RULE} --output-dir plain")).done();
+    let held_out = "--eval-dataset prompts.jsonl --eval-steps 2 --max-eval-prompts 12 --report";
+    let done = place.oaif(&format!("{train} {RULE} --output-dir run {held_out}")).done();
+    let rows = place.rows("run/metrics.jsonl");
+    let evaluated: Vec<u64> = rows
+        .iter()
+        .filter(|row| row.get("eval/win_rate").is_some())
+        .map(|row| row["step"].as_u64().unwrap())
+        .collect();
+    assert_eq!(evaluated, [2, 4, 5]);
+    let last = rows.last().unwrap();
+    let (low, rate, high) = (
+        number(last, "eval/win_rate_low"),
+        number(last, "eval/win_rate"),
+        number(last, "eval/win_rate_high"),
+    );
+    assert!(low <= rate && rate <= high && high - low < 0.7, "{last}");
+    assert!(last["eval/kl"].is_number() && last["eval/prompts"] == 12, "{last}");
+    assert!((1.0..=6.0).contains(&number(last, "eval/mean_length")), "{last}");
+    let sentence = format!("By its own judge the policy wins {:.1} % of 12 held-out prompts", 100.0 * rate);
+    assert!(done.err.contains(&sentence), "{}", done.err);
+    assert!(done.err.contains("oaif eval --run run --dataset prompts.jsonl --judge llm"), "{}", done.err);
+    let html = String::from_utf8(place.read("run/report.html")).unwrap();
+    assert!(html.contains("Win rate against the start"));
+    // It is looked at, not changed.
+    let adapter = "adapter/adapter_model.safetensors";
+    assert_eq!(place.read(&format!("run/{adapter}")), place.read(&format!("plain/{adapter}")));
+
+    // A resumed run compares with the same start.
+    std::fs::remove_dir_all(place.path("run/checkpoints/step-000005")).unwrap();
+    place.oaif("align --resume run").done();
+    let again = place.rows("run/metrics.jsonl");
+    for key in ["eval/win_rate", "eval/kl", "eval/mean_length"] {
+        assert_eq!(again.last().unwrap()[key], last[key], "{key}");
+    }
+    let none = format!("{train} {RULE} --output-dir none --eval-steps 2");
+    place.refuses(&none, 2, &["--eval-dataset"]);
+}

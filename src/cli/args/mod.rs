@@ -26,7 +26,7 @@ pub(crate) use eval::{EvalPlan, EvalPrompts, PolicyFiles, Side};
 pub(crate) use tools::{
     ChatPlan, DoctorPlan, ExportFormat, ExportPlan, GeneratePlan, JudgePlan, ModelsPlan, Prompts, ScorePlan,
 };
-pub(crate) use train::{AlignPlan, DpoPlan, RewardPlan, SftPlan, TrainPlan};
+pub(crate) use train::{AlignPlan, DpoPlan, HeldOut, RewardPlan, SftPlan, TrainPlan};
 
 use crate::error::{Error, Result};
 

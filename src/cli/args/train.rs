@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::annotator::{AnnotatorArgs, PROTOCOL};
 use super::gpu::{BaseDtypeArgs, GpuArgs, GpuPlan};
-use super::paths::{AdapterArgs, dataset_file, model_dir, refuse_own_input, run_dir};
+use super::paths::{AdapterArgs, dataset_file, input_file, model_dir, refuse_own_input, run_dir};
 use super::sampling::SamplingArgs;
 use super::{ensure, positive, unusable};
 use crate::annotate::config::AnnotatorConfig;
@@ -413,6 +413,16 @@ pub(crate) struct AlignArgs {
     /// off-policy by as many steps
     #[arg(long, value_name = "N", help_heading = "Annotator", default_value_t = 0)]
     async_level: usize,
+    /// Held-out prompts: at the end, and after every --eval-steps, the annotator compares the policy's answers to them with those
+    /// of the start, answered once at the beginning
+    #[arg(long, value_name = "FILE", help_heading = "Evaluation")]
+    eval_dataset: Option<PathBuf>,
+    /// Steps between two evaluations [default: one at the end]
+    #[arg(long, value_name = "N", help_heading = "Evaluation", requires = "eval_dataset")]
+    eval_steps: Option<usize>,
+    /// Most prompts of --eval-dataset, from the first on
+    #[arg(long, value_name = "N", help_heading = "Evaluation", default_value_t = 64)]
+    max_eval_prompts: usize,
 }
 
 /// `oaif dpo`.
@@ -507,6 +517,8 @@ pub(crate) struct AlignPlan {
     pub train: TrainPlan,
     pub align: AlignOptions,
     pub annotator: AnnotatorConfig,
+    /// What it is evaluated on.
+    pub held_out: Option<HeldOut>,
 }
 
 /// `oaif dpo`, checked.
@@ -521,6 +533,16 @@ pub(crate) struct DpoPlan {
 pub(crate) struct RewardPlan {
     pub train: TrainPlan,
     pub reward: RewardOptions,
+}
+
+/// Prompts that a run is evaluated on.
+#[derive(Debug)]
+pub(crate) struct HeldOut {
+    pub file: PathBuf,
+    /// How many of them.
+    pub most: usize,
+    /// Steps between two evaluations; `None`: one at the end.
+    pub every: Option<usize>,
 }
 
 /// `oaif sft`, checked.
@@ -652,6 +674,14 @@ impl AlignArgs {
             );
             return Err(Error::config("--async-level", why));
         }
+        let held_out = match self.eval_dataset.as_deref() {
+            None => None,
+            Some(file) => Some(HeldOut {
+                file: input_file("--eval-dataset", file)?,
+                most: positive("--max-eval-prompts", self.max_eval_prompts)?,
+                every: self.eval_steps.map(|n| positive("--eval-steps", n)).transpose()?,
+            }),
+        };
         train.config = resolved(&self)?;
         let align = AlignOptions {
             loss,
@@ -664,7 +694,7 @@ impl AlignArgs {
             max_invalid_ratio: share,
             async_level: level,
         };
-        Ok(AlignPlan { train, align, annotator })
+        Ok(AlignPlan { train, align, annotator, held_out })
     }
 }
 

@@ -184,6 +184,7 @@ fn evaluate(plan: EvalPlan, console: &mut Console) -> Result<(EvalResult, Value)
             console.warning(text);
             Ok(())
         }
+        Heard::Other(_) => Ok(()),
     })?;
     let evaluated: Vec<EvaluatedPair> = both
         .into_iter()
