@@ -317,6 +317,7 @@ impl Run {
         report
             .add(self.learning())
             .add(self.evaluation())
+            .add(self.held_out_pairs())
             .add(self.answers())
             .add(self.annotator())
             .add(self.optimiser())
@@ -498,6 +499,29 @@ impl Run {
         self.metric("objective/entropy", "Entropy", "of the next token, nats")
     }
 
+    /// A metric of the steps that have it.
+    fn known(&self, label: &str, name: &str) -> Series {
+        let points = self.metrics.steps.iter().copied().zip(self.metrics.column(name));
+        Series::line(label.to_owned(), points.filter(|(_, value)| value.is_finite()).collect::<Vec<_>>())
+    }
+
+    /// Loss and accuracy of held-out pairs.
+    fn held_out_pairs(&self) -> Section {
+        let section = Section::new("Held-out pairs");
+        let Some(pairs) = self.metrics.last("eval/pairs") else { return section };
+        let accuracy =
+            self.plot("Reward accuracy", "share of the pairs with a margin above 0").unit(Unit::Share);
+        section
+            .text(format!("{} pairs that are not trained on.", number(pairs)))
+            .plot(self.plot("Loss", "mean over the pairs").series(self.known("loss", "eval/loss")))
+            .plot(accuracy.level(0.5).series(self.known("accuracy", "eval/rewards/accuracies")))
+            .plot(
+                self.plot("Reward margin", "chosen less rejected, mean")
+                    .level(0.0)
+                    .series(self.known("margin", "eval/rewards/margins")),
+            )
+    }
+
     /// The policy on held-out prompts.
     fn evaluation(&self) -> Section {
         let m = &self.metrics;
@@ -512,11 +536,6 @@ impl Run {
             .zip(estimates)
             .filter(|(_, estimate)| estimate.value.is_finite())
             .collect();
-        let known = |label: &str, name: &str| {
-            let points: Vec<(f64, f64)> =
-                m.steps.iter().copied().zip(m.column(name)).filter(|(_, value)| value.is_finite()).collect();
-            Series::line(label.to_owned(), points)
-        };
         let Some(prompts) = m.last("eval/prompts") else { return Section::new("Held-out prompts") };
         Section::new("Held-out prompts")
             .text(format!(
@@ -530,8 +549,8 @@ impl Run {
                     .level(0.5)
                     .series(Series::band("win rate", points)),
             )
-            .plot(self.plot("Length of the answers", "tokens, mean").from_zero().series(known("length", "eval/mean_length")))
-            .plot(self.plot("KL to the start", "mean of log π − log π₀, nats").level(0.0).series(known("KL", "eval/kl")))
+            .plot(self.plot("Length of the answers", "tokens, mean").from_zero().series(self.known("length", "eval/mean_length")))
+            .plot(self.plot("KL to the start", "mean of log π − log π₀, nats").level(0.0).series(self.known("KL", "eval/kl")))
     }
 
     fn answers(&self) -> Section {

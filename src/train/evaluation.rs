@@ -1,9 +1,14 @@
+//! What a run is evaluated on.
+//!
 //! Held-out prompts: answered by the start once, and by the policy every so many steps; the run's own annotator compares.
+//!
+//! Held-out pairs: their loss and accuracy are told.
 //!
 //! What is drawn here changes nothing of the training: its draws have a seed of their own.
 
 use super::policy::Policy;
 use super::report::EvaluationReport;
+use super::rows::EncodedRows;
 use crate::annotate::Pair;
 use crate::data::packing::Tree;
 use crate::data::rows::{Prompt, Text};
@@ -30,6 +35,40 @@ pub(super) struct Evaluation {
     start: Vec<Response>,
 }
 
+/// Pairs that are not trained on.
+pub(super) struct HeldOutPairs {
+    pub rows: EncodedRows,
+    /// Steps between two evaluations; `None`: one at the end.
+    every: Option<usize>,
+}
+
+impl HeldOutPairs {
+    /// # Errors
+    /// [`Error::Config`] for `every` 0.
+    pub fn new(rows: EncodedRows, every: Option<usize>) -> Result<HeldOutPairs> {
+        check(every)?;
+        Ok(HeldOutPairs { rows, every })
+    }
+
+    /// Whether they are due after `step` of `total` steps.
+    pub fn are_due(&self, step: usize, total: usize) -> bool {
+        is_due(self.every, step, total)
+    }
+}
+
+fn check(every: Option<usize>) -> Result<()> {
+    match every {
+        Some(0) => {
+            Err(Error::config("eval-steps", "is 0: give 1 or more, or leave it out for the end alone"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn is_due(every: Option<usize>, step: usize, total: usize) -> bool {
+    step == total || every.is_some_and(|every| step.is_multiple_of(every))
+}
+
 impl Evaluation {
     /// The prompts that leave room for an answer, in their order.
     ///
@@ -42,12 +81,7 @@ impl Evaluation {
         options: AnswerOptions,
         every: Option<usize>,
     ) -> Result<Evaluation> {
-        if every == Some(0) {
-            return Err(Error::config(
-                "eval-steps",
-                "is 0: give 1 or more, or leave it out for the end alone",
-            ));
-        }
+        check(every)?;
         let encoded = encode_prompts(policy, prompts.iter().map(|row| &row.prompt))?;
         let prompts: Vec<(Text, Vec<u32>)> =
             prompts.iter().zip(encoded).filter_map(|(row, ids)| Some((row.prompt.clone(), ids?))).collect();
@@ -61,7 +95,7 @@ impl Evaluation {
 
     /// Whether the policy is to be evaluated after `step` of `total` steps.
     pub fn is_due(&self, step: usize, total: usize) -> bool {
-        step == total || self.every.is_some_and(|every| step.is_multiple_of(every))
+        is_due(self.every, step, total)
     }
 
     /// Draws the start's answers: `policy` must not have been trained yet. `watch` as in [`draw_answers`].

@@ -42,6 +42,9 @@ pub struct StepReport {
     /// What the policy did on held-out prompts, where it was evaluated after the step.
     #[serde(flatten)]
     pub evaluation: Option<EvaluationReport>,
+    /// What became of held-out pairs, where the policy was evaluated on them after the step.
+    #[serde(flatten)]
+    pub held_out: Option<HeldOutReport>,
     /// Passes over the dataset so far.
     pub epoch: f64,
     /// Tokens that went through the model so far.
@@ -222,6 +225,23 @@ pub struct EvaluationReport {
     /// Mean of log π − log π₀ over them, in nats.
     #[serde(rename = "eval/kl")]
     pub kl: f64,
+}
+
+/// Means over held-out pairs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct HeldOutReport {
+    /// The loss.
+    #[serde(rename = "eval/loss")]
+    pub loss: f64,
+    /// Share of the pairs whose chosen response has the higher reward.
+    #[serde(rename = "eval/rewards/accuracies")]
+    pub accuracies: f64,
+    /// The chosen one's reward less the rejected one's.
+    #[serde(rename = "eval/rewards/margins")]
+    pub margins: f64,
+    /// How many pairs.
+    #[serde(rename = "eval/pairs")]
+    pub pairs: usize,
 }
 
 /// What an annotator used so far.

@@ -121,9 +121,12 @@ impl<'a, 'c> Run<'a, 'c> {
         while let Some(mut report) = self.trainer.step(&mut self.control)? {
             // A step is logged whatever becomes of its evaluation.
             let evaluated = self.trainer.evaluate(&mut self.control);
+            let held_out = self.trainer.evaluate_pairs(&mut self.control);
             report.evaluation = *evaluated.as_ref().unwrap_or(&None);
+            report.held_out = *held_out.as_ref().unwrap_or(&None);
             self.log(&report)?;
             evaluated?;
+            held_out?;
         }
         Ok(())
     }

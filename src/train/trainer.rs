@@ -21,14 +21,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use super::batches::Batches;
-use super::evaluation::Evaluation;
+use super::evaluation::{Evaluation, HeldOutPairs};
 use super::identity::{Command, RunIdentity};
 use super::options::TrainOptions;
 use super::policy::Policy;
 use super::progress::{Observer, Pace};
 use super::report::{
-    AnnotationReport, EvaluationReport, PairReport, Phases, PolicyGradientReport, PolicyReport,
-    PreferenceReport, RatingReport, ResponseReport, StepReport, Times, hundredths,
+    AnnotationReport, EvaluationReport, HeldOutReport, PairReport, Phases, PolicyGradientReport,
+    PolicyReport, PreferenceReport, RatingReport, ResponseReport, StepReport, Times, hundredths,
 };
 use super::rows::EncodedRows;
 use super::schedule::LrSchedule;
@@ -84,6 +84,11 @@ pub(super) trait Method {
     /// Writes down in the file `path` what cannot be had again for nothing.
     fn keep_journal(&mut self, _path: &Path) -> Result<()> {
         Ok(())
+    }
+
+    /// The loss of these rows under the policy as it is, where they are pairs. Gradients that it adds are forgotten.
+    fn held_out(&mut self, _rows: &EncodedRows) -> Result<Option<HeldOutReport>> {
+        Ok(None)
     }
 
     /// What its annotator says of these pairs, in both orders, see [`judge_pairs`](crate::eval::judging::judge_pairs);
@@ -169,6 +174,7 @@ pub struct Trainer<'a> {
     updater: Updater,
     method: Box<dyn Method + 'a>,
     evaluation: Option<Evaluation>,
+    held_out: Option<HeldOutPairs>,
     /// As they were when the last step was done.
     counters: Counters,
     step: usize,
@@ -202,6 +208,7 @@ impl<'a> Trainer<'a> {
             batches,
             method,
             evaluation: None,
+            held_out: None,
             counters: Counters::default(),
             step: 0,
             moving: false,
@@ -302,6 +309,7 @@ impl<'a> Trainer<'a> {
             responses: learnt.responses,
             annotation: learnt.annotation,
             evaluation: None,
+            held_out: None,
             epoch: self.batches.epoch(self.step),
             num_tokens: counters.num_tokens,
             non_finite_steps: counters.non_finite,
@@ -330,6 +338,23 @@ impl<'a> Trainer<'a> {
     /// Evaluates the policy from time to time, where a run has a folder.
     pub(super) fn with_evaluation(self, evaluation: Option<Evaluation>) -> Trainer<'a> {
         Trainer { evaluation, ..self }
+    }
+
+    /// The same, on pairs.
+    pub(super) fn with_held_out(self, held_out: Option<HeldOutPairs>) -> Trainer<'a> {
+        Trainer { held_out, ..self }
+    }
+
+    /// The loss of the held-out pairs, where it is due after the last step.
+    pub(super) fn evaluate_pairs(&mut self, control: &mut Control<'_>) -> Result<Option<HeldOutReport>> {
+        let total = self.batches.total_steps();
+        let Some(pairs) = self.held_out.as_ref().filter(|pairs| pairs.are_due(self.step, total)) else {
+            return Ok(None);
+        };
+        control.observer.phase("evaluating held-out pairs");
+        let report = self.method.held_out(&pairs.rows);
+        self.updater.clear()?;
+        report
     }
 
     /// Draws the start's answers to the held-out prompts, if there are any: before a step is done or restored.

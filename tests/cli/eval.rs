@@ -254,7 +254,7 @@ fn a_run_with_held_out_prompts_reports_its_win_rate_and_trains_the_same() {
     let train = "align --model tiny --dataset prompts.jsonl --max-steps 5 --per-device-train-batch-size 4 --max-new-tokens 6 \
                  --learning-rate 0.01 --lora-r 4 --save-steps 3";
     place.oaif(&format!("{train} {RULE} --output-dir plain")).done();
-    let held_out = "--eval-dataset prompts.jsonl --eval-steps 2 --max-eval-prompts 12 --report";
+    let held_out = "--eval-dataset prompts.jsonl --eval-steps 2 --max-eval-samples 12 --report";
     let done = place.oaif(&format!("{train} {RULE} --output-dir run {held_out}")).done();
     let rows = place.rows("run/metrics.jsonl");
     let evaluated: Vec<u64> = rows
@@ -290,4 +290,33 @@ fn a_run_with_held_out_prompts_reports_its_win_rate_and_trains_the_same() {
     }
     let none = format!("{train} {RULE} --output-dir none --eval-steps 2");
     place.refuses(&none, 2, &["--eval-dataset"]);
+}
+
+#[test]
+fn held_out_pairs_give_loss_and_accuracy_and_train_the_same() {
+    let Some(place) = place() else { return };
+    place.write("pairs.jsonl", super::PAIRS);
+    for command in ["dpo", "reward"] {
+        let train = format!(
+            "{command} --model tiny --dataset pairs.jsonl --max-steps 6 --per-device-train-batch-size 4 --lora-r 4 \
+             --learning-rate 0.01"
+        );
+        place.oaif(&format!("{train} --output-dir {command}-plain")).done();
+        let held_out = "--eval-dataset pairs.jsonl --eval-steps 4 --report";
+        place.oaif(&format!("{train} --output-dir {command} {held_out}")).done();
+        let rows = place.rows(&format!("{command}/metrics.jsonl"));
+        let evaluated: Vec<usize> = (0..6).filter(|i| rows[*i].get("eval/loss").is_some()).collect();
+        assert_eq!(evaluated, [3, 5], "{command}");
+        assert_eq!(rows[3]["eval/pairs"], 4, "{command}");
+        // All pairs are in each batch: the next step's figures, before its update, are those of the evaluation.
+        for (eval, name) in [("eval/loss", "loss"), ("eval/rewards/accuracies", "rewards/accuracies")] {
+            assert_close(number(&rows[3], eval), number(&rows[4], name), 1e-5);
+        }
+        assert_close(number(&rows[3], "eval/rewards/margins"), number(&rows[4], "rewards/margins"), 1e-4);
+        let html = String::from_utf8(place.read(&format!("{command}/report.html"))).unwrap();
+        assert!(html.contains("Held-out pairs"), "{command}");
+        let adapter = "adapter/adapter_model.safetensors";
+        let [with, without] = ["", "-plain"].map(|end| place.read(&format!("{command}{end}/{adapter}")));
+        assert!(with == without, "{command}");
+    }
 }

@@ -302,7 +302,8 @@ mod tests {
             for (flag, ..) in FLAGS {
                 // What one command has may be missing in another.
                 let ours = sub.get_arguments().any(|arg| is_called(arg, flag));
-                let expected = ["adapter", "max-completion-length"].contains(flag);
+                let expected =
+                    ["adapter", "eval-dataset", "eval-steps", "max-completion-length"].contains(flag);
                 assert!(!ours || expected, "{flag} of {}", sub.get_name());
             }
         }

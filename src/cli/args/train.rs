@@ -413,16 +413,39 @@ pub(crate) struct AlignArgs {
     /// off-policy by as many steps
     #[arg(long, value_name = "N", help_heading = "Annotator", default_value_t = 0)]
     async_level: usize,
-    /// Held-out prompts: at the end, and after every --eval-steps, the annotator compares the policy's answers to them with those
-    /// of the start, answered once at the beginning
-    #[arg(long, value_name = "FILE", help_heading = "Evaluation")]
+    #[command(flatten)]
+    #[serde(flatten)]
+    evaluation: EvaluationArgs,
+}
+
+/// What a run is evaluated on.
+#[derive(Debug, Args, Serialize)]
+#[command(next_help_heading = "Evaluation")]
+#[serde(rename_all = "kebab-case")]
+struct EvaluationArgs {
+    /// Rows that are not trained on, for an evaluation at the end and after every --eval-steps. In align they are prompts: the
+    /// annotator compares the policy's answers with those of the start, answered once at the beginning. In dpo and reward they
+    /// are pairs, of which loss and accuracy are told
+    #[arg(long, value_name = "FILE")]
     eval_dataset: Option<PathBuf>,
     /// Steps between two evaluations [default: one at the end]
-    #[arg(long, value_name = "N", help_heading = "Evaluation", requires = "eval_dataset")]
+    #[arg(long, value_name = "N", requires = "eval_dataset")]
     eval_steps: Option<usize>,
-    /// Most prompts of --eval-dataset, from the first on
-    #[arg(long, value_name = "N", help_heading = "Evaluation", default_value_t = 64)]
-    max_eval_prompts: usize,
+    /// Most rows of --eval-dataset, from the first on [default: 64 in align, 512 in dpo and reward]
+    #[arg(long, value_name = "N", requires = "eval_dataset")]
+    max_eval_samples: Option<usize>,
+}
+
+impl EvaluationArgs {
+    fn plan(&mut self, default_most: usize) -> Result<Option<HeldOut>> {
+        let Some(file) = self.eval_dataset.as_deref() else { return Ok(None) };
+        let most = *self.max_eval_samples.get_or_insert(default_most);
+        Ok(Some(HeldOut {
+            file: input_file("--eval-dataset", file)?,
+            most: positive("--max-eval-samples", most)?,
+            every: self.eval_steps.map(|n| positive("--eval-steps", n)).transpose()?,
+        }))
+    }
 }
 
 /// `oaif dpo`.
@@ -441,6 +464,9 @@ pub(crate) struct DpoArgs {
     #[command(flatten)]
     #[serde(flatten)]
     loss: LossArgs,
+    #[command(flatten)]
+    #[serde(flatten)]
+    evaluation: EvaluationArgs,
 }
 
 /// `oaif reward`.
@@ -459,6 +485,9 @@ pub(crate) struct RewardArgs {
     /// The weight of (chosen + rejected)^2 in the loss, which keeps scores around 0; usual is 0.01
     #[arg(long, value_name = "C", help_heading = "Loss", default_value_t = 0.0)]
     center_rewards_coefficient: f64,
+    #[command(flatten)]
+    #[serde(flatten)]
+    evaluation: EvaluationArgs,
 }
 
 /// `oaif sft`.
@@ -526,6 +555,8 @@ pub(crate) struct AlignPlan {
 pub(crate) struct DpoPlan {
     pub train: TrainPlan,
     pub dpo: DpoOptions,
+    /// What it is evaluated on.
+    pub held_out: Option<HeldOut>,
 }
 
 /// `oaif reward`, checked.
@@ -533,9 +564,11 @@ pub(crate) struct DpoPlan {
 pub(crate) struct RewardPlan {
     pub train: TrainPlan,
     pub reward: RewardOptions,
+    /// What it is evaluated on.
+    pub held_out: Option<HeldOut>,
 }
 
-/// Prompts that a run is evaluated on.
+/// Rows that a run is evaluated on.
 #[derive(Debug)]
 pub(crate) struct HeldOut {
     pub file: PathBuf,
@@ -674,14 +707,7 @@ impl AlignArgs {
             );
             return Err(Error::config("--async-level", why));
         }
-        let held_out = match self.eval_dataset.as_deref() {
-            None => None,
-            Some(file) => Some(HeldOut {
-                file: input_file("--eval-dataset", file)?,
-                most: positive("--max-eval-prompts", self.max_eval_prompts)?,
-                every: self.eval_steps.map(|n| positive("--eval-steps", n)).transpose()?,
-            }),
-        };
+        let held_out = self.evaluation.plan(64)?;
         train.config = resolved(&self)?;
         let align = AlignOptions {
             loss,
@@ -703,8 +729,9 @@ impl DpoArgs {
         let mut train = self.train.plan(&PREFERENCE)?;
         train.columns = self.columns.columns();
         let dpo = DpoOptions { loss: self.loss.plan()?, append_eos: !self.no_append_eos };
+        let held_out = self.evaluation.plan(512)?;
         train.config = resolved(&self)?;
-        Ok(DpoPlan { train, dpo })
+        Ok(DpoPlan { train, dpo, held_out })
     }
 }
 
@@ -715,10 +742,11 @@ impl RewardArgs {
         let centre = self.center_rewards_coefficient;
         let usable = centre >= 0.0 && (centre as f32).is_finite();
         ensure(usable, "--center-rewards-coefficient", centre, "a number from 0 on")?;
+        let held_out = self.evaluation.plan(512)?;
         train.config = resolved(&self)?;
         let reward =
             RewardOptions { center_rewards_coefficient: centre as f32, append_eos: !self.no_append_eos };
-        Ok(RewardPlan { train, reward })
+        Ok(RewardPlan { train, reward, held_out })
     }
 }
 
