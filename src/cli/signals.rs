@@ -22,8 +22,17 @@ pub(super) fn exit_code() -> u8 {
     CODE.load(Ordering::Relaxed)
 }
 
+/// What the first signal makes the program do.
+static WHAT: OnceLock<&str> = OnceLock::new();
+
 /// Begins to listen. Where that cannot be, a signal ends the program as usual; the last checkpoint stays.
 pub(super) fn catch() {
+    catch_saying("finishing this step, then saving a checkpoint");
+}
+
+/// The same, for what saves no checkpoints: the user is told `what` happens.
+pub(super) fn catch_saying(what: &'static str) {
+    let _ = WHAT.set(what);
     static LISTENING: Once = Once::new();
     LISTENING.call_once(listen);
 }
@@ -34,9 +43,8 @@ fn received(number: u8, name: &str) {
         std::process::exit(code.into());
     }
     CODE.store(code, Ordering::Relaxed);
-    say(format_args!(
-        "oaif: {name}: finishing this step, then saving a checkpoint (once more to stop at once)"
-    ));
+    let what = WHAT.get().copied().unwrap_or_default();
+    say(format_args!("oaif: {name}: {what} (once more to stop at once)"));
 }
 
 #[cfg(unix)]

@@ -1,28 +1,33 @@
-//! Judging results.
+//! Judging results: policy A against B under a judge, and the statistics of `oaif eval` as pure functions of comparisons.
+//!
+//! | file | what it computes |
+//! |---|---|
+//! | `answers` | a policy's answers to prompts, and their log-probabilities |
+//! | `judging` | a judge's verdicts on pairs of answers, in both orders |
+//! | `result` | all figures of an evaluation, the sentence and the table that are printed |
+//! | `comparison` | what a prompt's comparison gave; wins, ties and losses; win rates inside buckets of length |
+//! | `interval` | Wilson and normal-theory intervals of a win rate |
+//! | `bootstrap` | percentile and BCa bootstrap over prompts |
+//! | `length_control` | the win rate at equal lengths, for any two policies |
+//! | `alpaca_eval` | AlpacaEval's win rate, standard error and length-controlled win rate |
+//! | `agreement` | Cohen's κ, order flips, preferences for a position, a length or a judge's own kin |
+//! | `diversity` | distinct-n, repetition and lengths of answers |
+//! | `files` | AlpacaEval, MT-Bench and Arena-Hard files |
+//! | `logistic`, `normal`, `random` | what the above are made of |
 
-/// The 95 % Wilson score interval of a share of `wins` in `trials` (Wilson 1927); (0, 1) without trials.
-pub fn wilson_interval(wins: usize, trials: usize) -> (f64, f64) {
-    if trials == 0 {
-        return (0.0, 1.0);
-    }
-    const Z: f64 = 1.959_963_984_540_054;
-    let (n, p) = (trials as f64, wins as f64 / trials as f64);
-    let centre = p + Z * Z / (2.0 * n);
-    let half = Z * (p * (1.0 - p) / n + Z * Z / (4.0 * n * n)).sqrt();
-    let scale = 1.0 + Z * Z / n;
-    (((centre - half) / scale).max(0.0), ((centre + half) / scale).min(1.0))
-}
+pub mod agreement;
+pub mod alpaca_eval;
+pub mod answers;
+pub mod bootstrap;
+pub mod comparison;
+pub mod diversity;
+pub mod files;
+pub mod interval;
+pub mod judging;
+pub mod length_control;
+pub mod logistic;
+pub mod normal;
+pub mod random;
+pub mod result;
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_interval_is_that_of_published_tables() {
-        // Newcombe 1998, table I: 81 of 263, and 0 of 20.
-        let (low, high) = wilson_interval(81, 263);
-        assert!((low - 0.2553).abs() < 1e-4 && (high - 0.3662).abs() < 1e-4, "{low} {high}");
-        let (low, high) = wilson_interval(0, 20);
-        assert!(low.abs() < 1e-12 && (high - 0.1611).abs() < 1e-4, "{low} {high}");
-    }
-}
+pub use interval::wilson_interval;

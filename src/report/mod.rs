@@ -21,6 +21,7 @@
 //! [`Plot::svg`] and [`Bars::svg`] give single pictures as files.
 
 mod bars;
+mod eval;
 mod page;
 mod plot;
 mod run;

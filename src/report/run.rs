@@ -80,6 +80,11 @@ impl RunEnds {
         Ok(RunEnds(metrics))
     }
 
+    /// The last value of a metric; `None` for one that the run has not.
+    pub fn last(&self, metric: &str) -> Option<f64> {
+        self.0.last(metric)
+    }
+
     /// The means of a metric over the first and the last tenth; `None` for one that the run has not.
     pub fn of(&self, metric: &str) -> Option<(f64, f64)> {
         self.0.ends(metric)
@@ -311,6 +316,8 @@ impl Run {
         self.key_figures(&mut report);
         report
             .add(self.learning())
+            .add(self.evaluation())
+            .add(self.held_out_pairs())
             .add(self.answers())
             .add(self.annotator())
             .add(self.optimiser())
@@ -490,6 +497,60 @@ impl Run {
 
     fn entropy(&self) -> Plot {
         self.metric("objective/entropy", "Entropy", "of the next token, nats")
+    }
+
+    /// A metric of the steps that have it.
+    fn known(&self, label: &str, name: &str) -> Series {
+        let points = self.metrics.steps.iter().copied().zip(self.metrics.column(name));
+        Series::line(label.to_owned(), points.filter(|(_, value)| value.is_finite()).collect::<Vec<_>>())
+    }
+
+    /// Loss and accuracy of held-out pairs.
+    fn held_out_pairs(&self) -> Section {
+        let section = Section::new("Held-out pairs");
+        let Some(pairs) = self.metrics.last("eval/pairs") else { return section };
+        let accuracy =
+            self.plot("Reward accuracy", "share of the pairs with a margin above 0").unit(Unit::Share);
+        section
+            .text(format!("{} pairs that are not trained on.", number(pairs)))
+            .plot(self.plot("Loss", "mean over the pairs").series(self.known("loss", "eval/loss")))
+            .plot(accuracy.level(0.5).series(self.known("accuracy", "eval/rewards/accuracies")))
+            .plot(
+                self.plot("Reward margin", "chosen less rejected, mean")
+                    .level(0.0)
+                    .series(self.known("margin", "eval/rewards/margins")),
+            )
+    }
+
+    /// The policy on held-out prompts.
+    fn evaluation(&self) -> Section {
+        let m = &self.metrics;
+        let [rate, low, high] =
+            ["eval/win_rate", "eval/win_rate_low", "eval/win_rate_high"].map(|name| m.column(name));
+        let estimates = rate.zip(low.zip(high)).map(|(rate, (low, high))| Estimate::new(rate, low, high));
+        // A curve has no gaps where nothing was evaluated.
+        let points: Vec<(f64, Estimate)> = m
+            .steps
+            .iter()
+            .copied()
+            .zip(estimates)
+            .filter(|(_, estimate)| estimate.value.is_finite())
+            .collect();
+        let Some(prompts) = m.last("eval/prompts") else { return Section::new("Held-out prompts") };
+        Section::new("Held-out prompts")
+            .text(format!(
+                "The policy's answers to {} prompts against those of the start, by the annotator that gives the feedback, a tie as \
+                 half a win: whether they are better to anybody else is for another judge to say (oaif eval).",
+                number(prompts)
+            ))
+            .plot(
+                self.plot("Win rate against the start", "95 % interval")
+                    .unit(Unit::Share)
+                    .level(0.5)
+                    .series(Series::band("win rate", points)),
+            )
+            .plot(self.plot("Length of the answers", "tokens, mean").from_zero().series(self.known("length", "eval/mean_length")))
+            .plot(self.plot("KL to the start", "mean of log π − log π₀, nats").level(0.0).series(self.known("KL", "eval/kl")))
     }
 
     fn answers(&self) -> Section {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::batches::total_steps;
+use super::evaluation::Evaluation;
 use super::kernels::use_kernels_of_checkpoint;
 use super::online::{Learner, Online};
 use super::options::{AlignOptions, TrainOptions};
@@ -17,6 +18,7 @@ use super::trainer::{Control, Trainer};
 use crate::annotate::queue::AnnotationQueue;
 use crate::data::rows::Prompt;
 use crate::error::{Error, Result};
+use crate::eval::answers::AnswerOptions;
 use crate::generate::{GenerateOptions, Generator, slots_for};
 use crate::gpu::Arena;
 use crate::model::Model;
@@ -99,6 +101,8 @@ pub struct AlignRun {
     learner: Learner,
     generator: Generator,
     optimiser: Optimiser,
+    reference: Model,
+    evaluation: Option<Evaluation>,
 }
 
 impl AlignRun {
@@ -133,10 +137,29 @@ impl AlignRun {
         let limits = LengthLimits { prompt: max_prompt, whole: usize::MAX };
         let rows = EncodedRows::encode(&policy.encoder(), prompts, false, limits, &train.output_dir)?;
         let (model, eos) = (&policy.model, policy.tokenizer.eos_ids());
-        let plans = plans(model, &policy.reference(train)?, &rows, eos, train, options)?;
+        let reference = policy.reference(train)?;
+        let plans = plans(model, &reference, &rows, eos, train, options)?;
         let Plans { learner, generator, optimiser } = plans;
         let (train, options) = (train.clone(), options.clone());
-        Ok(AlignRun { policy, train, options, rows, learner, generator, optimiser })
+        let evaluation = None;
+        Ok(AlignRun { policy, train, options, rows, learner, generator, optimiser, reference, evaluation })
+    }
+
+    /// Compares the policy's answers to held-out prompts with those of the start after every `every` steps, and at the end:
+    /// by the run's own annotator, in [`AlignRun::run`]; see [`EvaluationReport`](super::report::EvaluationReport).
+    ///
+    /// # Errors
+    /// [`Error::Config`] where no prompt leaves room for an answer, and for `every` 0.
+    pub fn with_held_out(self, prompts: &[Prompt], every: Option<usize>) -> Result<AlignRun> {
+        let options = AnswerOptions {
+            sampling: self.options.sampling,
+            max_new_tokens: self.options.max_new_tokens,
+            stop: self.options.stop.clone(),
+            slots: self.options.slots,
+            seed: self.train.seed,
+        };
+        let evaluation = Evaluation::new(&self.policy, self.reference.clone(), prompts, options, every)?;
+        Ok(AlignRun { evaluation: Some(evaluation), ..self })
     }
 
     /// The encoded prompts.
@@ -155,7 +178,7 @@ impl AlignRun {
     /// # Errors
     /// [`Error::Config`] for an [`async_level`](AlignOptions::async_level) that is not to be had; what the device reports.
     pub fn trainer<'a>(self, queue: impl AnnotationQueue + 'a) -> Result<Trainer<'a>> {
-        let AlignRun { policy, train, options, rows, learner, generator, optimiser } = self;
+        let AlignRun { policy, train, options, rows, learner, generator, optimiser, evaluation, .. } = self;
         if options.async_level > 0 && !queue.is_remote() {
             let why = format!(
                 "is {}, but the annotator, {}, leaves nothing to wait for: leave it out",
@@ -166,7 +189,7 @@ impl AlignRun {
         }
         let sampler = Sampler::new(generator, &options, train.seed);
         let method = Online::new(learner, sampler, options, Box::new(queue));
-        Trainer::new(policy, train, rows, optimiser, Box::new(method))
+        Ok(Trainer::new(policy, train, rows, optimiser, Box::new(method))?.with_evaluation(evaluation))
     }
 
     /// Trains to the end, in the folder of the options; returns where the model or adapter was saved.

@@ -4,16 +4,18 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use super::batches::total_steps;
+use super::evaluation::HeldOutPairs;
 use super::identity::{Command, RunIdentity};
 use super::kernels::use_kernels_of_checkpoint;
 use super::options::{DpoOptions, TrainOptions};
 use super::pair_step::LabelledPair;
 use super::pair_trainer::PairTrainer;
 use super::policy::Policy;
-use super::report::ResponseReport;
+use super::report::{HeldOutReport, PreferenceReport, ResponseReport};
 use super::rows::EncodedRows;
 use super::run::{Sources, run};
 use super::trainer::{Control, Learnt, Method, Step, Trainer};
+use crate::data::packing::Tree;
 use crate::data::rows::Pair;
 use crate::error::Result;
 use crate::gpu::Arena;
@@ -40,6 +42,7 @@ pub struct DpoRun {
     rows: EncodedRows,
     trainer: PairTrainer,
     optimiser: Optimiser,
+    held_out: Option<HeldOutPairs>,
 }
 
 impl DpoRun {
@@ -68,7 +71,24 @@ impl DpoRun {
         let rows =
             EncodedRows::encode(&policy.encoder(), pairs, options.append_eos, limits, &train.output_dir)?;
         let (trainer, optimiser) = plans(&policy.model, &policy.reference(train)?, &rows, train, options)?;
-        Ok(DpoRun { policy, train: train.clone(), options: options.clone(), rows, trainer, optimiser })
+        let (train, options, held_out) = (train.clone(), options.clone(), None);
+        Ok(DpoRun { policy, train, options, rows, trainer, optimiser, held_out })
+    }
+
+    /// Tells loss and accuracy of held-out pairs after every `every` steps, and at the end, in `run`. Pairs that are longer than
+    /// what is trained on are left out.
+    ///
+    /// # Errors
+    /// As [`DpoRun::of_rows`]; [`crate::Error::Config`] for `every` 0.
+    pub fn with_held_out(
+        self,
+        pairs: impl IntoIterator<Item = Result<Pair>>,
+        every: Option<usize>,
+    ) -> Result<DpoRun> {
+        let limits = self.train.length_limits(self.policy.model.architecture().context);
+        let (encoder, dir) = (self.policy.encoder(), &self.train.output_dir);
+        let rows = EncodedRows::encode(&encoder, pairs, self.options.append_eos, limits, dir)?;
+        Ok(DpoRun { held_out: Some(HeldOutPairs::new(rows, every)?), ..self })
     }
 
     /// The encoded rows.
@@ -86,9 +106,10 @@ impl DpoRun {
     /// # Errors
     /// What the device reports.
     pub fn trainer(self) -> Result<Trainer<'static>> {
-        let DpoRun { policy, train, options, rows, trainer, optimiser } = self;
+        let DpoRun { policy, train, options, rows, trainer, optimiser, held_out } = self;
         let known = vec![None; rows.len()];
-        Trainer::new(policy, train, rows, optimiser, Box::new(GivenPairs { trainer, options, known }))
+        let method = GivenPairs { trainer, options, known };
+        Ok(Trainer::new(policy, train, rows, optimiser, Box::new(method))?.with_held_out(held_out))
     }
 
     /// Trains to the end, in the folder of the options; returns where the model or adapter was saved.
@@ -130,6 +151,23 @@ impl Method for GivenPairs {
 
     fn identity(&self, common: RunIdentity) -> Result<RunIdentity> {
         Ok(common.with_completions(self.options.append_eos).with_loss(&self.options.loss))
+    }
+
+    fn held_out(&mut self, rows: &EncodedRows) -> Result<Option<HeldOutReport>> {
+        let trees = (0..rows.len()).map(|row| rows.tree(row)).collect::<Result<Vec<Tree>>>()?;
+        let trees: Vec<Tree> = trees.into_iter().filter(|tree| self.trainer.holds(tree)).collect();
+        if trees.is_empty() {
+            return Ok(None);
+        }
+        let reference = self.trainer.reference(&trees)?;
+        let pairs: Vec<LabelledPair> = trees
+            .into_iter()
+            .zip(reference)
+            .map(|(tree, reference)| LabelledPair { tree, reference, label: 1.0, by_reference: [false; 2] })
+            .collect();
+        let learnt = self.trainer.learn(&pairs, &self.options.loss)?;
+        let PreferenceReport { accuracies, margins, .. } = learnt.preference();
+        Ok(Some(HeldOutReport { loss: learnt.loss(), accuracies, margins, pairs: pairs.len() }))
     }
 
     fn learn(&mut self, step: &mut Step<'_, '_>) -> Result<Learnt> {

@@ -167,6 +167,11 @@ pub(super) struct Change {
 }
 
 impl RunIdentity {
+    /// What the annotator says of itself, in online training.
+    pub fn judge(&self) -> Option<&BTreeMap<String, String>> {
+        self.judge.as_ref()
+    }
+
     /// What all kinds of training share.
     pub fn new(
         command: Command,

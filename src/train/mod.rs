@@ -13,6 +13,7 @@ mod checkpoint;
 pub mod data_table;
 mod dpo;
 mod dry_run;
+mod evaluation;
 mod habits;
 mod health;
 mod identity;
@@ -65,6 +66,13 @@ pub use run::Sources;
 pub(crate) use run_file::RunFile;
 pub use sft::SftRun;
 pub use trainer::{Control, Trainer};
+
+/// What the annotator of the online run in the folder `dir` said of itself, see
+/// [`Annotator::identity`](crate::annotate::Annotator::identity): `None` for a run without an annotator or a checkpoint.
+pub fn annotator_of_run(dir: &std::path::Path) -> Option<std::collections::BTreeMap<String, String>> {
+    let last = run_dir::checkpoints(dir).ok()?.pop()?;
+    state::State::read(&last.path).ok()?.identity.judge().cloned()
+}
 
 /// Reads the state of the checkpoint in `dir`: for a fuzz target.
 #[doc(hidden)]

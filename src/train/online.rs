@@ -19,11 +19,12 @@ use super::rows::EncodedRows;
 use super::sampler::{Sampled, Sampler, response_report};
 use super::state::OnlineState;
 use super::trainer::{Learnt, Method, Step, milliseconds};
-use crate::annotate::Counts;
 use crate::annotate::journal::Journalled;
 use crate::annotate::queue::{AnnotationQueue, Answer, Question, Usage};
+use crate::annotate::{Counts, Pair};
 use crate::data::packing::Tree;
 use crate::error::{Error, Result};
+use crate::eval::judging::{Heard, PairVerdict, judge_pairs};
 use crate::generate::Response;
 use crate::preference::Objective;
 
@@ -444,6 +445,25 @@ impl Method for Online<'_> {
             // What ends the run is the error to be told.
             let _ = self.annotator.drain(GRACE);
         }
+    }
+
+    fn judge(
+        &mut self,
+        pairs: &[Pair<'_>],
+        seed: u32,
+        watch: &mut dyn FnMut(Heard<'_>) -> Result<()>,
+    ) -> Result<Option<Vec<PairVerdict>>> {
+        let open = &mut self.open;
+        let mut watch = |heard: Heard<'_>| match heard {
+            // Steps that are asked about ahead.
+            Heard::Other(answer) => {
+                open.iter_mut().any(|open| open.asked.take(answer));
+                Ok(())
+            }
+            heard => watch(heard),
+        };
+        let judged = judge_pairs(&mut self.annotator, pairs, seed, &mut watch);
+        judged.map(Some).inspect_err(|_| self.forgotten = true)
     }
 
     fn conclusion(&self) -> Option<String> {

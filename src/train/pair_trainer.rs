@@ -50,6 +50,11 @@ impl PairTrainer {
         Ok((PairTrainer { step, reference, reference_weights, batch_size }, optimiser))
     }
 
+    /// Whether the plans have room for a pair.
+    pub fn holds(&self, tree: &Tree) -> bool {
+        self.step.capacity().holds(Capacity::of_tree(tree))
+    }
+
     /// The reference model's log-probabilities of both responses of each tree, with tokens weighed as the loss has it.
     pub fn reference(&self, trees: &[Tree]) -> Result<Vec<[f32; 2]>> {
         let scores = self.reference.score(trees)?;

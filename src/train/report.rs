@@ -39,6 +39,12 @@ pub struct StepReport {
     /// What the annotator said of them.
     #[serde(flatten)]
     pub annotation: Option<AnnotationReport>,
+    /// What the policy did on held-out prompts, where it was evaluated after the step.
+    #[serde(flatten)]
+    pub evaluation: Option<EvaluationReport>,
+    /// What became of held-out pairs, where the policy was evaluated on them after the step.
+    #[serde(flatten)]
+    pub held_out: Option<HeldOutReport>,
     /// Passes over the dataset so far.
     pub epoch: f64,
     /// Tokens that went through the model so far.
@@ -202,6 +208,49 @@ pub struct AnnotationReport {
     /// What was used so far, where an annotator counts it.
     #[serde(flatten)]
     pub used: Option<UsageReport>,
+}
+
+/// The policy's answers to held-out prompts against those of the start, by the run's own annotator in both orders.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct EvaluationReport {
+    /// (wins + ties/2) / prompts with a usable verdict.
+    #[serde(rename = "eval/win_rate")]
+    pub win_rate: f64,
+    /// Lower end of its 95 % interval.
+    #[serde(rename = "eval/win_rate_low")]
+    pub win_rate_low: f64,
+    /// Upper end.
+    #[serde(rename = "eval/win_rate_high")]
+    pub win_rate_high: f64,
+    /// Prompts with a usable verdict.
+    #[serde(rename = "eval/prompts")]
+    pub prompts: usize,
+    /// Ties among them.
+    #[serde(rename = "eval/ties")]
+    pub ties: usize,
+    /// Mean length of the policy's answers in tokens.
+    #[serde(rename = "eval/mean_length")]
+    pub mean_length: f64,
+    /// Mean of log π − log π₀ over them, in nats.
+    #[serde(rename = "eval/kl")]
+    pub kl: f64,
+}
+
+/// Means over held-out pairs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct HeldOutReport {
+    /// The loss.
+    #[serde(rename = "eval/loss")]
+    pub loss: f64,
+    /// Share of the pairs whose chosen response has the higher reward.
+    #[serde(rename = "eval/rewards/accuracies")]
+    pub accuracies: f64,
+    /// The chosen one's reward less the rejected one's.
+    #[serde(rename = "eval/rewards/margins")]
+    pub margins: f64,
+    /// How many pairs.
+    #[serde(rename = "eval/pairs")]
+    pub pairs: usize,
 }
 
 /// What an annotator used so far.

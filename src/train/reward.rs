@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use super::batches::total_steps;
+use super::evaluation::HeldOutPairs;
 use super::identity::{Command, RunIdentity};
 use super::kernels::use_kernels_of_checkpoint;
 use super::options::{RewardOptions, TrainOptions};
 use super::policy::Policy;
-use super::report::{PreferenceReport, ResponseReport};
+use super::report::{HeldOutReport, PreferenceReport, ResponseReport};
 use super::reward_step::{RatedPair, RatedResult, RewardStep};
 use super::rows::EncodedRows;
 use super::run::{Sources, run};
@@ -45,6 +46,7 @@ pub struct RewardRun {
     rows: EncodedRows,
     step: RewardStep,
     optimiser: Optimiser,
+    held_out: Option<HeldOutPairs>,
 }
 
 impl RewardRun {
@@ -78,8 +80,24 @@ impl RewardRun {
         let rows =
             EncodedRows::encode(&model.encoder(), pairs, options.append_eos, limits, &train.output_dir)?;
         let (step, optimiser) = plans(&model.model, &rows, train, options)?;
-        let (train, options) = (train.clone(), options.clone());
-        Ok(RewardRun { policy: model, train, options, rows, step, optimiser })
+        let (train, options, held_out) = (train.clone(), options.clone(), None);
+        Ok(RewardRun { policy: model, train, options, rows, step, optimiser, held_out })
+    }
+
+    /// Tells loss and accuracy of held-out pairs after every `every` steps, and at the end, in `run`. Pairs that are longer than
+    /// what is trained on are left out.
+    ///
+    /// # Errors
+    /// As [`RewardRun::of_rows`]; [`crate::Error::Config`] for `every` 0.
+    pub fn with_held_out(
+        self,
+        pairs: impl IntoIterator<Item = Result<Pair>>,
+        every: Option<usize>,
+    ) -> Result<RewardRun> {
+        let limits = self.train.length_limits(self.policy.model.architecture().context);
+        let (encoder, dir) = (self.policy.encoder(), &self.train.output_dir);
+        let rows = EncodedRows::encode(&encoder, pairs, self.options.append_eos, limits, dir)?;
+        Ok(RewardRun { held_out: Some(HeldOutPairs::new(rows, every)?), ..self })
     }
 
     /// The encoded rows.
@@ -97,10 +115,10 @@ impl RewardRun {
     /// # Errors
     /// What the device reports.
     pub fn trainer(self) -> Result<Trainer<'static>> {
-        let RewardRun { policy, train, options, rows, step, optimiser } = self;
+        let RewardRun { policy, train, options, rows, step, optimiser, held_out } = self;
         let padding = policy.model.config().padding();
         let method = Rewards { step, options, batch_size: train.batch_size, padding };
-        Trainer::new(policy, train, rows, optimiser, Box::new(method))
+        Ok(Trainer::new(policy, train, rows, optimiser, Box::new(method))?.with_held_out(held_out))
     }
 
     /// Trains to the end, in the folder of the options; returns where the model or adapter was saved.
@@ -141,6 +159,26 @@ impl Method for Rewards {
         Ok(common
             .with_completions(self.options.append_eos)
             .with_centring(self.options.center_rewards_coefficient))
+    }
+
+    fn held_out(&mut self, rows: &EncodedRows) -> Result<Option<HeldOutReport>> {
+        let pair = |row: usize| Ok(RatedPair { tree: rows.tree(row)?, margin: rows.margin(row) });
+        let pairs = (0..rows.len()).map(pair).collect::<Result<Vec<RatedPair>>>()?;
+        let capacity = self.step.capacity();
+        let fits = |pair: &RatedPair| capacity.holds(capacity_of(&pair.tree));
+        let pairs: Vec<RatedPair> = pairs.into_iter().filter(fits).collect();
+        let mut results: Vec<RatedResult> = Vec::new();
+        for micro in capacity.batches(&pairs, self.batch_size, |pair| capacity_of(&pair.tree))? {
+            results.extend(self.step.run(micro, 1.0 / pairs.len() as f32)?.0);
+        }
+        let mean =
+            |of: &dyn Fn(&RatedResult) -> f64| results.iter().map(of).sum::<f64>() / results.len() as f64;
+        Ok((!results.is_empty()).then(|| HeldOutReport {
+            loss: mean(&|r| f64::from(r.loss)),
+            accuracies: mean(&|r| f64::from(u8::from(r.chosen > r.rejected))),
+            margins: mean(&|r| f64::from(r.chosen - r.rejected)),
+            pairs: results.len(),
+        }))
     }
 
     fn learn(&mut self, step: &mut Step<'_, '_>) -> Result<Learnt> {

@@ -70,8 +70,10 @@ impl<'a, 'c> Run<'a, 'c> {
         }
         let total_steps = trainer.total_steps();
         let limit = options.save_total_limit.and_then(NonZeroUsize::new);
+        let mut control = control;
         let mut dir = RunDir::create(&options.output_dir, &options.start(), limit)?;
         let gpu = trainer.policy().model.gpu().clone();
+        trainer.begin_evaluation(&mut control)?;
         let state = match dir.resumed().cloned() {
             None => {
                 if matches!(options.start(), Start::Resume(_)) {
@@ -129,10 +131,15 @@ impl<'a, 'c> Run<'a, 'c> {
     fn steps(&mut self) -> Result<()> {
         loop {
             self.pause()?;
-            match self.trainer.step(&mut self.control)? {
-                Some(report) => self.log(&report)?,
-                None => return Ok(()),
-            }
+            let Some(mut report) = self.trainer.step(&mut self.control)? else { return Ok(()) };
+            // A step is logged whatever becomes of its evaluation.
+            let evaluated = self.trainer.evaluate(&mut self.control);
+            let held_out = self.trainer.evaluate_pairs(&mut self.control);
+            report.evaluation = *evaluated.as_ref().unwrap_or(&None);
+            report.held_out = *held_out.as_ref().unwrap_or(&None);
+            self.log(&report)?;
+            evaluated?;
+            held_out?;
         }
     }
 

@@ -20,20 +20,23 @@ use std::path::Path;
 use std::time::Instant;
 
 use super::batches::Batches;
+use super::evaluation::{Evaluation, HeldOutPairs};
 use super::identity::{Command, RunIdentity};
 use super::options::TrainOptions;
 use super::policy::Policy;
 use super::progress::{Observer, Pace};
 use super::report::{
-    AnnotationReport, PairReport, Phases, PolicyGradientReport, PolicyReport, PreferenceReport, RatingReport,
-    ResponseReport, StepReport, Times, hundredths,
+    AnnotationReport, EvaluationReport, HeldOutReport, PairReport, Phases, PolicyGradientReport,
+    PolicyReport, PreferenceReport, RatingReport, ResponseReport, StepReport, Times, hundredths,
 };
 use super::requests::Requests;
 use super::rows::EncodedRows;
 use super::schedule::LrSchedule;
 use super::state::{Counters, OnlineState};
 use super::updater::Updater;
-use crate::error::Result;
+use crate::annotate::Pair;
+use crate::error::{Error, Result};
+use crate::eval::judging::{Heard, PairVerdict};
 use crate::model::adapter_storage::ADAPTER_FILE;
 use crate::model::safetensors_io::MODEL_FILE;
 use crate::model::storage::restore_weights;
@@ -85,6 +88,22 @@ pub(super) trait Method {
 
     /// Waits a little for what is on its way and would have to be paid for again.
     fn drain(&mut self) {}
+
+    /// The loss of these rows under the policy as it is, where they are pairs. Gradients that it adds are forgotten.
+    fn held_out(&mut self, _rows: &EncodedRows) -> Result<Option<HeldOutReport>> {
+        Ok(None)
+    }
+
+    /// What its annotator says of these pairs, in both orders, see [`judge_pairs`](crate::eval::judging::judge_pairs);
+    /// `None` without an annotator.
+    fn judge(
+        &mut self,
+        _pairs: &[Pair<'_>],
+        _seed: u32,
+        _watch: &mut dyn FnMut(Heard<'_>) -> Result<()>,
+    ) -> Result<Option<Vec<PairVerdict>>> {
+        Ok(None)
+    }
 
     /// What the user should know at the end.
     fn conclusion(&self) -> Option<String> {
@@ -145,6 +164,11 @@ pub(super) struct Learnt {
     pub tokens: usize,
 }
 
+/// Ends an evaluation where somebody asked for it.
+fn go_on(control: &Control<'_>) -> Result<()> {
+    if control.stops() { Err(Error::Interrupted) } else { Ok(()) }
+}
+
 /// Milliseconds since `started`.
 pub(super) fn milliseconds(started: Instant) -> f64 {
     started.elapsed().as_secs_f64() * 1e3
@@ -158,6 +182,8 @@ pub struct Trainer<'a> {
     batches: Batches,
     updater: Updater,
     method: Box<dyn Method + 'a>,
+    evaluation: Option<Evaluation>,
+    held_out: Option<HeldOutPairs>,
     /// As they were when the last step was done.
     counters: Counters,
     step: usize,
@@ -190,6 +216,8 @@ impl<'a> Trainer<'a> {
             rows,
             batches,
             method,
+            evaluation: None,
+            held_out: None,
             counters: Counters::default(),
             step: 0,
             moving: false,
@@ -289,6 +317,8 @@ impl<'a> Trainer<'a> {
             entropy: learnt.entropy,
             responses: learnt.responses,
             annotation: learnt.annotation,
+            evaluation: None,
+            held_out: None,
             epoch: self.batches.epoch(self.step),
             num_tokens: counters.num_tokens,
             non_finite_steps: counters.non_finite,
@@ -312,6 +342,61 @@ impl<'a> Trainer<'a> {
         self.counters = counters;
         self.moving = false;
         Ok(Some(report))
+    }
+
+    /// Evaluates the policy from time to time, where a run has a folder.
+    pub(super) fn with_evaluation(self, evaluation: Option<Evaluation>) -> Trainer<'a> {
+        Trainer { evaluation, ..self }
+    }
+
+    /// The same, on pairs.
+    pub(super) fn with_held_out(self, held_out: Option<HeldOutPairs>) -> Trainer<'a> {
+        Trainer { held_out, ..self }
+    }
+
+    /// The loss of the held-out pairs, where it is due after the last step.
+    pub(super) fn evaluate_pairs(&mut self, control: &mut Control<'_>) -> Result<Option<HeldOutReport>> {
+        let total = self.batches.total_steps();
+        let Some(pairs) = self.held_out.as_ref().filter(|pairs| pairs.are_due(self.step, total)) else {
+            return Ok(None);
+        };
+        control.observer.phase("evaluating held-out pairs");
+        let report = self.method.held_out(&pairs.rows);
+        self.updater.clear()?;
+        report
+    }
+
+    /// Draws the start's answers to the held-out prompts, if there are any: before a step is done or restored.
+    pub(super) fn begin_evaluation(&mut self, control: &mut Control<'_>) -> Result<()> {
+        let Some(evaluation) = &mut self.evaluation else { return Ok(()) };
+        control.observer.phase("answering held-out prompts as the start");
+        evaluation.answer_as_start(&self.policy, &mut |_| go_on(control))
+    }
+
+    /// The policy on the held-out prompts against the start, where that is due after the last step.
+    pub(super) fn evaluate(&mut self, control: &mut Control<'_>) -> Result<Option<EvaluationReport>> {
+        let total = self.batches.total_steps();
+        let Some(evaluation) = self.evaluation.as_ref().filter(|e| e.is_due(self.step, total)) else {
+            return Ok(None);
+        };
+        control.observer.phase("answering held-out prompts");
+        let answers = evaluation.answer(&self.policy, &mut |_| go_on(control))?;
+        control.observer.phase("judging held-out prompts");
+        let mut watch = |heard: Heard<'_>| {
+            if let Heard::Note(text) = heard {
+                control.observer.warning(text);
+            }
+            go_on(control)
+        };
+        let pairs = evaluation.pairs(&answers);
+        let Some(verdicts) = self.method.judge(&pairs, self.options.seed, &mut watch)? else {
+            return Ok(None);
+        };
+        let report = evaluation.report(&self.policy, &answers, &verdicts)?;
+        if report.is_none() {
+            control.observer.warning("no verdict on the held-out prompts is usable: there is no win rate");
+        }
+        Ok(report)
     }
 
     pub(super) fn command(&self) -> Command {

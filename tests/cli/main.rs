@@ -11,6 +11,7 @@ mod console;
 mod crashes;
 #[cfg(feature = "demo")]
 mod demo;
+mod eval;
 #[cfg(feature = "http")]
 mod hub;
 mod readme;

@@ -24,6 +24,7 @@ fn commands() -> Vec<String> {
 fn prepare(place: &Place) {
     let rows = |rows: &[Value]| rows.iter().map(|row| format!("{row}\n")).collect::<String>();
     place.write("prompts.jsonl", rows(&[json!({"prompt": "the fox was"}), json!({"prompt": "she said"})]));
+    place.write("held-out.jsonl", rows(&[json!({"prompt": "the bear slept"}), json!({"prompt": "he"})]));
     place.write("texts.jsonl", rows(&[json!({"text": "the fox was happy and old ."})]));
     let pair = json!({"prompt": "the fox", "chosen": " was happy", "rejected": " sad"});
     place.write("pairs.jsonl", rows(&[pair]));

@@ -13,8 +13,8 @@ use crate::error::{Error, Result};
 const ANY: &[&str] = &["*"];
 const OFF: &[&str] = &["false", "none", "no", "0"];
 
-const EVALUATION: &str = "nothing is evaluated during training: leave it out, and compare afterwards by `oaif generate` on \
-                          prompts that were held out and `oaif judge`";
+const EVALUATION: &str = "oaif align is evaluated by --eval-dataset FILE and --eval-steps N, other training not at all: leave \
+                          it out, and compare afterwards by `oaif eval`";
 const PRECISION: &str = "arithmetic is in f32, and weights that are not trained keep the 16 bits of their files: leave it \
                          out (--base-dtype holds them otherwise)";
 const QUANTISED: &str = "leave it out, and hold the base by --base-dtype q8 or q4";
@@ -252,7 +252,7 @@ mod tests {
             ("--logging_dir x", ["--logging-dir", "metrics.jsonl"]),
             ("--bf16", ["--bf16", "--base-dtype"]),
             ("--fp16 true", ["--fp16", "--base-dtype"]),
-            ("--eval_strategy=steps", ["--eval-strategy", "oaif judge"]),
+            ("--eval_strategy=steps", ["--eval-strategy", "oaif eval"]),
             ("--lora_dropout 0.05", ["--lora-dropout", "give 0"]),
             ("--save_strategy epoch", ["--save-strategy", "--save-steps"]),
             ("--run_name x", ["--run-name", "--output-dir"]),
@@ -296,7 +296,8 @@ mod tests {
             for (flag, ..) in FLAGS {
                 // What one command has may be missing in another.
                 let ours = sub.get_arguments().any(|arg| is_called(arg, flag));
-                let expected = ["adapter", "max-completion-length"].contains(flag);
+                let expected =
+                    ["adapter", "eval-dataset", "eval-steps", "max-completion-length"].contains(flag);
                 assert!(!ours || expected, "{flag} of {}", sub.get_name());
             }
         }

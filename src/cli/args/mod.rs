@@ -5,6 +5,7 @@ mod annotator;
 mod bench;
 #[cfg(feature = "demo")]
 mod demo;
+mod eval;
 pub(in crate::cli) mod foreign;
 mod gpu;
 #[cfg(feature = "http")]
@@ -21,10 +22,11 @@ use clap::{CommandFactory, Parser, Subcommand};
 pub(crate) use bench::{BenchPlan, Form, Suite};
 #[cfg(feature = "demo")]
 pub(crate) use demo::DemoPlan;
+pub(crate) use eval::{EvalPlan, EvalPrompts, PolicyFiles, Side};
 pub(crate) use tools::{
     ChatPlan, DoctorPlan, ExportFormat, ExportPlan, GeneratePlan, JudgePlan, ModelsPlan, Prompts, ScorePlan,
 };
-pub(crate) use train::{AlignPlan, DpoPlan, RewardPlan, SftPlan, TrainPlan};
+pub(crate) use train::{AlignPlan, DpoPlan, HeldOut, RewardPlan, SftPlan, TrainPlan};
 
 use crate::error::{Error, Result};
 
@@ -58,6 +60,8 @@ pub(crate) enum Command {
     Score(Box<tools::ScoreArgs>),
     /// Annotate {"prompt","response_1","response_2"} rows
     Judge(Box<tools::JudgeArgs>),
+    /// Compare a policy with its start, another policy or reference answers, by a judge: win rate with interval, a report
+    Eval(Box<eval::EvalArgs>),
     /// Merge a LoRA adapter into its model, or store a model in another float format
     Export(Box<tools::ExportArgs>),
     /// List the families of models that run, and the models in the hub's cache

@@ -33,7 +33,7 @@ pub(crate) struct AdapterArgs {
 
 impl AdapterArgs {
     pub fn plan(&self) -> Result<Option<PathBuf>> {
-        self.adapter.as_deref().map(adapter_dir).transpose()
+        self.adapter.as_deref().map(|path| adapter_dir("--adapter", path)).transpose()
     }
 }
 
@@ -109,9 +109,9 @@ pub(super) fn model_dir(flag: &str, path: &Path) -> Result<PathBuf> {
 }
 
 /// The folder of a LoRA adapter, likewise.
-fn adapter_dir(path: &Path) -> Result<PathBuf> {
+pub(super) fn adapter_dir(flag: &str, path: &Path) -> Result<PathBuf> {
     let shown = path.display();
-    let refuse = |why: String| Err(Error::config("--adapter", why));
+    let refuse = |why: String| Err(Error::config(flag, why));
     let files = "adapter_config.json and adapter_model.safetensors";
     if is_name(What::Adapter, path) {
         return Ok(path.to_owned());
@@ -149,7 +149,7 @@ fn adapter_dir(path: &Path) -> Result<PathBuf> {
 }
 
 /// The last checkpoint of the run in `dir` that holds `file`.
-fn last_checkpoint(dir: &Path, file: &str) -> Option<PathBuf> {
+pub(super) fn last_checkpoint(dir: &Path, file: &str) -> Option<PathBuf> {
     let all = checkpoints(dir).unwrap_or_default();
     all.into_iter().rev().map(|checkpoint| checkpoint.path).find(|path| path.join(file).exists())
 }

@@ -11,10 +11,10 @@ use crate::generate::SamplingParams;
 #[command(next_help_heading = "Sampling")]
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct SamplingArgs {
-    /// Longest response in tokens [default: 64, 1024 in chat]
+    /// Longest response in tokens [default: 64, 1024 in chat, 256 in eval]
     #[arg(long, value_name = "TOKENS", aliases = ["max-completion-length", "response-length", "max-tokens"])]
     max_new_tokens: Option<usize>,
-    /// Logits are divided by it; 0 always takes the likeliest token [default: 0.9 in align, 1 in generate, 0.7 in chat]
+    /// Logits are divided by it; 0 always takes the likeliest token [default: 0.9 in align and eval, 1 in generate, 0.7 in chat]
     #[arg(long, value_name = "T")]
     temperature: Option<f64>,
     /// Draw from the K likeliest tokens; 0: from all
@@ -44,6 +44,19 @@ pub(crate) struct SamplingPlan {
 }
 
 impl SamplingArgs {
+    /// Takes these where none were given.
+    pub fn prefer(&mut self, temperature: Option<f64>, max_new_tokens: Option<usize>) {
+        self.temperature = self.temperature.or(temperature);
+        self.max_new_tokens = self.max_new_tokens.or(max_new_tokens);
+    }
+
+    /// Takes these stop strings where none were given.
+    pub fn prefer_stop(&mut self, stop: impl Iterator<Item = String>) {
+        if self.stop.is_empty() {
+            self.stop.extend(stop);
+        }
+    }
+
     /// Fills in the temperature and the longest response where none were given.
     pub fn plan(&mut self, default_temperature: f64, default_tokens: usize) -> Result<SamplingPlan> {
         let temperature = *self.temperature.get_or_insert(default_temperature);

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::annotator::{AnnotatorArgs, PROTOCOL};
 use super::gpu::{BaseDtypeArgs, GpuArgs, GpuPlan};
-use super::paths::{AdapterArgs, dataset_file, model_dir, refuse_own_input, run_dir};
+use super::paths::{AdapterArgs, dataset_file, input_file, model_dir, refuse_own_input, run_dir};
 use super::sampling::SamplingArgs;
 use super::{ensure, positive, unusable};
 use crate::annotate::config::AnnotatorConfig;
@@ -444,6 +444,39 @@ pub(crate) struct AlignArgs {
     /// off-policy by as many steps [default: 0, human 1]
     #[arg(long, value_name = "N", help_heading = "Annotator")]
     async_level: Option<usize>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    evaluation: EvaluationArgs,
+}
+
+/// What a run is evaluated on.
+#[derive(Debug, Args, Serialize)]
+#[command(next_help_heading = "Evaluation")]
+#[serde(rename_all = "kebab-case")]
+struct EvaluationArgs {
+    /// Rows that are not trained on, for an evaluation at the end and after every --eval-steps. In align they are prompts: the
+    /// annotator compares the policy's answers with those of the start, answered once at the beginning. In dpo and reward they
+    /// are pairs, of which loss and accuracy are told
+    #[arg(long, value_name = "FILE")]
+    eval_dataset: Option<PathBuf>,
+    /// Steps between two evaluations [default: one at the end]
+    #[arg(long, value_name = "N", requires = "eval_dataset")]
+    eval_steps: Option<usize>,
+    /// Most rows of --eval-dataset, from the first on [default: 64 in align, 512 in dpo and reward]
+    #[arg(long, value_name = "N", requires = "eval_dataset")]
+    max_eval_samples: Option<usize>,
+}
+
+impl EvaluationArgs {
+    fn plan(&mut self, default_most: usize) -> Result<Option<HeldOut>> {
+        let Some(file) = self.eval_dataset.as_deref() else { return Ok(None) };
+        let most = *self.max_eval_samples.get_or_insert(default_most);
+        Ok(Some(HeldOut {
+            file: input_file("--eval-dataset", file)?,
+            most: positive("--max-eval-samples", most)?,
+            every: self.eval_steps.map(|n| positive("--eval-steps", n)).transpose()?,
+        }))
+    }
 }
 
 /// `oaif dpo`.
@@ -462,6 +495,9 @@ pub(crate) struct DpoArgs {
     #[command(flatten)]
     #[serde(flatten)]
     loss: LossArgs,
+    #[command(flatten)]
+    #[serde(flatten)]
+    evaluation: EvaluationArgs,
 }
 
 /// `oaif reward`.
@@ -480,6 +516,9 @@ pub(crate) struct RewardArgs {
     /// The weight of (chosen + rejected)^2 in the loss, which keeps scores around 0; usual is 0.01
     #[arg(long, value_name = "C", help_heading = "Loss", default_value_t = 0.0)]
     center_rewards_coefficient: f64,
+    #[command(flatten)]
+    #[serde(flatten)]
+    evaluation: EvaluationArgs,
 }
 
 /// `oaif sft`.
@@ -541,6 +580,8 @@ pub(crate) struct AlignPlan {
     pub train: TrainPlan,
     pub align: AlignOptions,
     pub annotator: AnnotatorConfig,
+    /// What it is evaluated on.
+    pub held_out: Option<HeldOut>,
 }
 
 /// `oaif dpo`, checked.
@@ -548,6 +589,8 @@ pub(crate) struct AlignPlan {
 pub(crate) struct DpoPlan {
     pub train: TrainPlan,
     pub dpo: DpoOptions,
+    /// What it is evaluated on.
+    pub held_out: Option<HeldOut>,
 }
 
 /// `oaif reward`, checked.
@@ -555,6 +598,18 @@ pub(crate) struct DpoPlan {
 pub(crate) struct RewardPlan {
     pub train: TrainPlan,
     pub reward: RewardOptions,
+    /// What it is evaluated on.
+    pub held_out: Option<HeldOut>,
+}
+
+/// Rows that a run is evaluated on.
+#[derive(Debug)]
+pub(crate) struct HeldOut {
+    pub file: PathBuf,
+    /// How many of them.
+    pub most: usize,
+    /// Steps between two evaluations; `None`: one at the end.
+    pub every: Option<usize>,
 }
 
 /// `oaif sft`, checked.
@@ -695,6 +750,7 @@ impl AlignArgs {
             );
             return Err(Error::config("--async-level", why));
         }
+        let held_out = self.evaluation.plan(64)?;
         train.config = resolved(&self)?;
         let align = AlignOptions {
             loss,
@@ -710,7 +766,7 @@ impl AlignArgs {
             max_invalid_ratio: share,
             async_level: level,
         };
-        Ok(AlignPlan { train, align, annotator })
+        Ok(AlignPlan { train, align, annotator, held_out })
     }
 }
 
@@ -719,8 +775,9 @@ impl DpoArgs {
         let mut train = self.train.plan(&PREFERENCE)?;
         train.columns = self.columns.columns();
         let dpo = DpoOptions { loss: self.loss.plan()?, append_eos: !self.no_append_eos };
+        let held_out = self.evaluation.plan(512)?;
         train.config = resolved(&self)?;
-        Ok(DpoPlan { train, dpo })
+        Ok(DpoPlan { train, dpo, held_out })
     }
 }
 
@@ -731,10 +788,11 @@ impl RewardArgs {
         let centre = self.center_rewards_coefficient;
         let usable = centre >= 0.0 && (centre as f32).is_finite();
         ensure(usable, "--center-rewards-coefficient", centre, "a number from 0 on")?;
+        let held_out = self.evaluation.plan(512)?;
         train.config = resolved(&self)?;
         let reward =
             RewardOptions { center_rewards_coefficient: centre as f32, append_eos: !self.no_append_eos };
-        Ok(RewardPlan { train, reward })
+        Ok(RewardPlan { train, reward, held_out })
     }
 }
 

@@ -8,7 +8,7 @@ use super::training::Prepared;
 use super::{annotator, training};
 use crate::annotate::config::AnnotatorConfig;
 use crate::annotate::judge_model::JudgeModel;
-use crate::cli::args::AlignPlan;
+use crate::cli::args::{AlignPlan, HeldOut};
 use crate::data::rows::prompts;
 use crate::error::Result;
 use crate::gpu::{Arena, Gpu};
@@ -16,7 +16,7 @@ use crate::model::{FrozenFormat, Model};
 use crate::train::{AlignRun, DryRun, Observer, Policy};
 
 pub fn run(plan: AlignPlan) -> Result<()> {
-    let AlignPlan { train, align, annotator: judge } = plan;
+    let AlignPlan { train, align, annotator: judge, held_out } = plan;
     let (options, dtype) = (&train.options, train.options.base_dtype);
     if train.dataset.is_empty() {
         let gpu = training::open(&train)?;
@@ -25,7 +25,14 @@ pub fn run(plan: AlignPlan) -> Result<()> {
         return training::report_assumed(&gpu, &train, &run);
     }
     let prepared = training::prepare(&train, prompts, Policy::load, |policy, rows| {
-        AlignRun::of_rows(policy, rows, options, &align)
+        let run = AlignRun::of_rows(policy, rows, options, &align)?;
+        match held_out.filter(|_| !train.dry_run) {
+            Some(HeldOut { file, most, every }) => {
+                let rows = prompts(&[file], &train.columns).take(most).collect::<Result<Vec<_>>>()?;
+                run.with_held_out(&rows, every)
+            }
+            None => Ok(run),
+        }
     })?;
     let Prepared { mut console, gpu, parameters, run } = prepared;
     if train.dry_run {

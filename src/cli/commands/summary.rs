@@ -106,6 +106,31 @@ pub fn end(plan: &TrainPlan, saved: &Path) -> Result<String> {
     let adapted = plan.options.lora.is_some() || plan.options.adapter.is_some();
     let mut lines = vec!["Means of the first tenth of the steps -> of the last:".to_owned()];
     lines.extend(changes.into_iter().flatten());
+    let last = |metric: &str| ends.last(metric);
+    if let (Some(rate), Some(low), Some(high), Some(prompts), Some(ties)) = (
+        last("eval/win_rate"),
+        last("eval/win_rate_low"),
+        last("eval/win_rate_high"),
+        last("eval/prompts"),
+        last("eval/ties"),
+    ) {
+        let ties = if ties == 1.0 { "1 tie".into() } else { format!("{ties} ties") };
+        lines.push(format!(
+            "By its own judge the policy wins {:.1} % of {prompts} held-out prompts against the start (95 % interval {:.1} to \
+             {:.1}); {ties}",
+            100.0 * rate,
+            100.0 * low,
+            100.0 * high
+        ));
+    }
+    if plan.config["judge"].is_string() {
+        let held_out =
+            plan.config["eval-dataset"].as_str().map_or("HELD-OUT.jsonl".into(), |p| quoted(Path::new(p)));
+        let run = quoted(&plan.options.output_dir);
+        lines.push(format!(
+            "judge it:  oaif eval --run {run} --dataset {held_out} --judge llm --judge-model ANOTHER-JUDGE"
+        ));
+    }
     match adapted {
         true => {
             lines.push(format!(

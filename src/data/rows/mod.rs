@@ -199,6 +199,17 @@ pub struct Responses {
     pub place: Place,
 }
 
+/// A prompt and somebody's answer to it, to be compared with another one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answered {
+    /// What was answered.
+    pub prompt: Text,
+    /// The answer, which may be empty.
+    pub answer: String,
+    /// The row.
+    pub place: Place,
+}
+
 /// What a dataset calls its columns.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Columns {
@@ -348,6 +359,35 @@ pub fn responses(files: &[PathBuf], columns: &Columns) -> Rows<Responses> {
         }
         Ok(Responses { prompt, responses, place })
     })
+}
+
+/// What programs that write answers call the column.
+const ANSWER_COLUMNS: [&str; 6] = ["text", "answer", "response", "completion", "output", "reference"];
+
+/// Reads prompts with one answer each: `{"prompt", "text"}` as `oaif generate` writes it, or with "answer", "response",
+/// "completion", "output" or "reference" for "text", and "instruction" for the prompt.
+pub fn answers(files: &[PathBuf], columns: &Columns) -> Rows<Answered> {
+    Rows::new(files, columns, |row, columns, place| {
+        let prompt = match row.has(&columns.prompt) || !row.has("instruction") {
+            true => row.text(&columns.prompt)?,
+            false => row.text("instruction")?,
+        };
+        let found = ANSWER_COLUMNS.into_iter().find(|column| row.has(column));
+        let column = found.ok_or_else(|| {
+            format!("holds no answer: give it as one of the columns {}", ANSWER_COLUMNS.join(", "))
+        })?;
+        let answer = row.text(column)?;
+        let answer = match answer {
+            Text::Plain(text) => text,
+            Text::Chat(conversation) => conversation.messages.iter().map(Message::text).collect(),
+        };
+        Ok(Answered { prompt, answer, place })
+    })
+}
+
+/// All rows of [`answers`] of one file.
+pub fn read_answers(path: &Path, columns: &Columns) -> Result<Vec<Answered>> {
+    answers(&[path.to_owned()], columns).collect()
 }
 
 /// All rows of [`prompts`] of one file.

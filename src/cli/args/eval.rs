@@ -1,0 +1,404 @@
+//! `oaif eval`.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::annotator::{AnnotatorArgs, PROTOCOL};
+use super::gpu::{BaseDtypeArgs, GpuArgs, GpuPlan};
+use super::paths::{adapter_dir, dataset_file, input_file, last_checkpoint, model_dir, run_dir};
+use super::positive;
+use super::sampling::{SamplingArgs, SamplingPlan};
+use crate::annotate::config::AnnotatorConfig;
+use crate::cli::fetch::{Fetch, Input, What};
+use crate::data::rows::Columns;
+use crate::error::{Error, Result};
+use crate::files;
+use crate::gguf;
+use crate::model::FrozenFormat;
+use crate::model::adapter_storage::ADAPTER_CONFIG;
+use crate::train::run_dir::RUN;
+
+/// Files of the benchmarks' prompts, where a folder is given.
+const QUESTIONS: &str = "question.jsonl";
+const OUTPUTS: &str = "model_outputs.json";
+
+// Everything of a run that is evaluated is in its folder, hence optional here.
+#[derive(Debug, Args, Serialize)]
+#[command(next_help_heading = "Policies", after_help = PROTOCOL)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct EvalArgs {
+    /// A: folder of a model, a GGUF file, or ORG/NAME[@REVISION] on the hub
+    #[arg(long, value_name = "DIR|NAME", alias = "model-name-or-path")]
+    model: Option<PathBuf>,
+    /// LoRA adapter on A's model: a folder, such as RUN/adapter, or ORG/NAME[@REVISION] on the hub
+    #[arg(long, value_name = "DIR|NAME", aliases = ["adapter-path", "adapter-name-or-path"])]
+    adapter: Option<PathBuf>,
+    /// A is what the run in this folder trained, compared with what it began with
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["model", "adapter", "answers"])]
+    run: Option<PathBuf>,
+    /// A's answers, generated before: {"prompt","text"} rows as oaif generate writes them, or an AlpacaEval file of outputs
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["model", "adapter"])]
+    answers: Option<PathBuf>,
+    /// B: a model's folder or name; "start", A's model without its adapter or what the run began with; "reference", the
+    /// dataset's answers; or a file of answers [default: start]
+    #[arg(long, value_name = "DIR|NAME|FILE|WORD")]
+    against: Option<PathBuf>,
+    /// LoRA adapter on B's model (without --against: on A's model)
+    #[arg(long, value_name = "DIR|NAME")]
+    against_adapter: Option<PathBuf>,
+
+    /// Prompts that nobody was trained on, as oaif align reads them; on the hub with ORG/NAME[:SPLIT] [default: those of --answers;
+    /// with --run, the rows that it was trained on]
+    #[arg(long, value_name = "FILE|NAME", help_heading = "Prompts", aliases = ["eval-dataset", "prompts"])]
+    dataset: Option<PathBuf>,
+    /// What --dataset calls its prompt
+    #[arg(long, value_name = "NAME", help_heading = "Prompts", default_value = "prompt")]
+    prompt_column: String,
+    /// What --dataset calls the answer for --against reference
+    #[arg(long, value_name = "NAME", help_heading = "Prompts", default_value = "reference")]
+    reference_column: String,
+    /// Prompts of an AlpacaEval file of outputs (model_outputs.json), which are the reference answers
+    #[arg(long, value_name = "FILE|DIR", help_heading = "Prompts", conflicts_with = "dataset")]
+    alpaca_eval: Option<PathBuf>,
+    /// First turns of MT-Bench's questions (question.jsonl)
+    #[arg(long, value_name = "FILE|DIR", help_heading = "Prompts", conflicts_with_all = ["dataset", "alpaca_eval"])]
+    mt_bench: Option<PathBuf>,
+    /// Prompts of Arena-Hard (question.jsonl)
+    #[arg(long, value_name = "FILE|DIR", help_heading = "Prompts", conflicts_with_all = ["dataset", "alpaca_eval", "mt_bench"])]
+    arena_hard: Option<PathBuf>,
+    /// Each prompt of --dataset is what a user says: it is put in the model's chat template, as those of the benchmarks are
+    #[arg(long, help_heading = "Prompts")]
+    chat: bool,
+    /// Most prompts, from the first on
+    #[arg(long, value_name = "N", help_heading = "Prompts", default_value_t = 1000)]
+    max_prompts: usize,
+
+    /// Folder for eval.json, report.html, the answers and the judgements; the same command goes on with what is there
+    /// [default: RUN/eval]
+    #[arg(long, value_name = "DIR", help_heading = "Output", alias = "output-dir")]
+    output: Option<PathBuf>,
+    /// Print eval.json instead of the sentence and the table
+    #[arg(long, help_heading = "Output")]
+    #[serde(skip)]
+    json: bool,
+    /// Another judge's verdicts on the same pairs, for the judges' agreement (Cohen's κ): answers.jsonl of another oaif eval,
+    /// or what oaif judge wrote, a line for each pair in their order
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    judgements: Option<PathBuf>,
+    /// Seed of the draws
+    #[arg(long, value_name = "N", help_heading = "Sampling", default_value_t = 42)]
+    seed: u32,
+    #[command(flatten)]
+    #[serde(flatten)]
+    sampling: SamplingArgs,
+    #[command(flatten)]
+    #[serde(flatten)]
+    annotator: AnnotatorArgs,
+    #[command(flatten)]
+    #[serde(flatten)]
+    base_dtype: BaseDtypeArgs,
+    #[command(flatten)]
+    #[serde(flatten)]
+    gpu: GpuArgs,
+}
+
+/// A model with its LoRA adapter.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct PolicyFiles {
+    pub model: PathBuf,
+    pub adapter: Option<PathBuf>,
+}
+
+/// Where one side's answers come from.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Side {
+    /// A policy draws them.
+    Policy(PolicyFiles),
+    /// They were drawn before.
+    Answers(PathBuf),
+    /// The dataset has them.
+    Reference,
+}
+
+/// Where prompts come from.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum EvalPrompts {
+    Rows(Vec<PathBuf>, Columns),
+    AlpacaEval(PathBuf),
+    MtBench(PathBuf),
+    ArenaHard(PathBuf),
+    /// Those that A's answers are to.
+    OfAnswers,
+}
+
+/// `oaif eval`, checked.
+#[derive(Debug)]
+pub(crate) struct EvalPlan {
+    pub a: Side,
+    pub b: Side,
+    /// Whether B is what A was made from.
+    pub b_is_start: bool,
+    /// The run that made A.
+    pub run: Option<PathBuf>,
+    pub prompts: EvalPrompts,
+    pub chat: bool,
+    pub max_prompts: usize,
+    pub sampling: SamplingPlan,
+    pub seed: u32,
+    pub judgements: Option<PathBuf>,
+    pub output: PathBuf,
+    pub json: bool,
+    pub annotator: AnnotatorConfig,
+    pub base_dtype: Option<FrozenFormat>,
+    pub gpu: GpuPlan,
+    /// The flags with their values.
+    pub config: Value,
+    /// What the user should know beforehand.
+    pub warnings: Vec<String>,
+}
+
+/// A run that is evaluated.
+struct EvaluatedRun {
+    dir: PathBuf,
+    trained: PolicyFiles,
+    start: PolicyFiles,
+    config: Value,
+    /// The folder that its relative paths are of.
+    begun_in: PathBuf,
+    warning: Option<String>,
+}
+
+impl EvaluatedRun {
+    fn read(dir: &Path) -> Result<EvaluatedRun> {
+        let Some(config) = files::read_json_if_present(&dir.join(RUN))? else {
+            let why = format!("holds no run (it has no {RUN}): give the output folder of one to --run");
+            return Err(Error::file(dir, why));
+        };
+        let command = config["command"].as_str().unwrap_or("align");
+        if !["align", "sft", "dpo"].contains(&command) {
+            let why =
+                format!("is a run of oaif {command}: oaif eval compares what align, sft and dpo trained");
+            return Err(Error::file(dir, why));
+        }
+        let begun_in = config["working_dir"].as_str().map(PathBuf::from).filter(|dir| dir.is_dir());
+        let begun_in = begun_in.unwrap_or_default();
+        let path = |key: &str| config[key].as_str().map(|text| here_or_in(&begun_in, text));
+        let Some(model) = path("model") else {
+            return Err(Error::file(
+                dir,
+                format!("has a {RUN} without \"model\": give --model and --adapter"),
+            ));
+        };
+        let start = PolicyFiles { model: model_dir("--run", &model)?, adapter: path("adapter") };
+        let [adapter, whole] = ["adapter", "model"].map(|name| dir.join(name));
+        let unfinished = |file| last_checkpoint(dir, file);
+        let (trained, warning) = if adapter.join(ADAPTER_CONFIG).exists() {
+            (PolicyFiles { adapter: Some(adapter), ..start.clone() }, None)
+        } else if whole.join("config.json").exists() {
+            (PolicyFiles { model: whole, adapter: None }, None)
+        } else {
+            let (last, trained) = match (unfinished(ADAPTER_CONFIG), unfinished("config.json")) {
+                (Some(last), _) => (last.clone(), PolicyFiles { adapter: Some(last), ..start.clone() }),
+                (None, Some(last)) => (last.clone(), PolicyFiles { model: last, adapter: None }),
+                (None, None) => {
+                    let why =
+                        "holds neither a trained model or adapter nor a checkpoint: let the run end first";
+                    return Err(Error::file(dir, why));
+                }
+            };
+            let warning = format!("the run has not ended: A is its last checkpoint, {}", last.display());
+            (trained, Some(warning))
+        };
+        Ok(EvaluatedRun { dir: dir.to_owned(), trained, start, config, begun_in, warning })
+    }
+
+    fn number(&self, key: &str) -> Option<f64> {
+        self.config[key].as_f64()
+    }
+}
+
+/// A path of a run that was begun in another folder; a name on the hub stays one.
+fn here_or_in(begun_in: &Path, text: &str) -> PathBuf {
+    let joined = begun_in.join(text);
+    let is_here = std::env::current_dir().is_ok_and(|here| here == begun_in);
+    if !is_here && joined.exists() { joined } else { text.into() }
+}
+
+impl EvalArgs {
+    pub fn plan(mut self) -> Result<EvalPlan> {
+        let run = self.run.as_deref().map(EvaluatedRun::read).transpose()?;
+        let mut warnings: Vec<String> = run.iter().filter_map(|run| run.warning.clone()).collect();
+        let a = self.side_a(run.as_ref())?;
+        let (b, b_is_start) = self.side_b(&a, run.as_ref())?;
+        let prompts = self.prompts(&a, run.as_ref(), &mut warnings)?;
+        if let Some(run) = &run {
+            // As the run drew.
+            let sampling = &mut self.sampling;
+            sampling.prefer(run.number("temperature"), run.number("max-new-tokens").map(|n| n as usize));
+            if let Some(stop) = run.config["stop"].as_array() {
+                sampling.prefer_stop(stop.iter().filter_map(|text| text.as_str().map(str::to_owned)));
+            }
+        }
+        let sampling = self.sampling.plan(0.9, 256)?;
+        let output = match (&self.output, &run) {
+            (Some(output), _) => run_dir(output)?,
+            (None, Some(run)) => run.dir.join("eval"),
+            (None, None) => {
+                return Err(Error::config("--output", "is needed: give the folder for what is found"));
+            }
+        };
+        let annotator = self.annotator.plan()?;
+        Ok(EvalPlan {
+            a,
+            b,
+            b_is_start,
+            run: run.map(|run| run.dir),
+            prompts,
+            chat: self.chat,
+            max_prompts: positive("--max-prompts", self.max_prompts)?,
+            sampling,
+            seed: self.seed,
+            judgements: self
+                .judgements
+                .as_deref()
+                .map(|path| input_file("--judgements", path))
+                .transpose()?,
+            output,
+            json: self.json,
+            annotator,
+            base_dtype: self.base_dtype.plan()?,
+            gpu: self.gpu.plan(false),
+            config: serde_json::to_value(&self).unwrap_or_else(|_| json!({})),
+            warnings,
+        })
+    }
+
+    fn side_a(&self, run: Option<&EvaluatedRun>) -> Result<Side> {
+        match (run, &self.model, &self.answers) {
+            (Some(run), ..) => Ok(Side::Policy(run.trained.clone())),
+            (_, Some(model), _) => Ok(Side::Policy(PolicyFiles {
+                model: model_dir("--model", model)?,
+                adapter: self.adapter.as_deref().map(|dir| adapter_dir("--adapter", dir)).transpose()?,
+            })),
+            (_, _, Some(answers)) => Ok(Side::Answers(input_file("--answers", answers)?)),
+            _ => {
+                let why = "nothing is there to be evaluated: give --run RUN, --model DIR (with --adapter DIR) or --answers FILE";
+                Err(Error::config("--model", why))
+            }
+        }
+    }
+
+    /// B, and whether it is what A was made from.
+    fn side_b(&self, a: &Side, run: Option<&EvaluatedRun>) -> Result<(Side, bool)> {
+        let adapter = self.against_adapter.as_deref();
+        let adapter = adapter.map(|dir| adapter_dir("--against-adapter", dir)).transpose()?;
+        let against = self.against.as_deref().filter(|path| path.as_os_str() != "start");
+        let Some(against) = against else {
+            return match (adapter, run, a) {
+                (Some(adapter), _, Side::Policy(a)) => {
+                    Ok((Side::Policy(PolicyFiles { adapter: Some(adapter), ..a.clone() }), false))
+                }
+                (None, Some(run), _) => Ok((Side::Policy(run.start.clone()), true)),
+                (None, None, Side::Policy(a)) if a.adapter.is_some() => {
+                    Ok((Side::Policy(PolicyFiles { adapter: None, ..a.clone() }), true))
+                }
+                _ => {
+                    let why = "is needed: without an adapter or a run A has no start to be compared with; give a model's \
+                               folder, reference, or a file of answers";
+                    Err(Error::config("--against", why))
+                }
+            };
+        };
+        let side = if against.as_os_str() == "reference" {
+            Side::Reference
+        } else if against.is_file() && !gguf::is_named_so(against) {
+            Side::Answers(against.to_owned())
+        } else {
+            let model = model_dir("--against", against)?;
+            return Ok((Side::Policy(PolicyFiles { model, adapter }), false));
+        };
+        match adapter {
+            Some(_) => Err(Error::config("--against-adapter", "is for a B that is a model: leave it out")),
+            None => Ok((side, false)),
+        }
+    }
+
+    fn prompts(
+        &self,
+        a: &Side,
+        run: Option<&EvaluatedRun>,
+        warnings: &mut Vec<String>,
+    ) -> Result<EvalPrompts> {
+        let columns = Columns {
+            prompt: self.prompt_column.clone(),
+            reference: self.reference_column.clone(),
+            ..Columns::default()
+        };
+        let in_folder = |flag, path: &Path, name| {
+            let inside = path.join(name);
+            input_file(flag, if path.is_dir() { &inside } else { path })
+        };
+        if let Some(file) = &self.alpaca_eval {
+            return Ok(EvalPrompts::AlpacaEval(in_folder("--alpaca-eval", file, OUTPUTS)?));
+        }
+        if let Some(file) = &self.mt_bench {
+            return Ok(EvalPrompts::MtBench(in_folder("--mt-bench", file, QUESTIONS)?));
+        }
+        if let Some(file) = &self.arena_hard {
+            return Ok(EvalPrompts::ArenaHard(in_folder("--arena-hard", file, QUESTIONS)?));
+        }
+        if let Some(file) = &self.dataset {
+            return Ok(EvalPrompts::Rows(vec![dataset_file(file)?], columns));
+        }
+        let Some(run) = run else {
+            return match a {
+                Side::Answers(_) => Ok(EvalPrompts::OfAnswers),
+                _ => {
+                    let why = "is needed: give prompts that nobody was trained on, or --alpaca-eval, --mt-bench or --arena-hard";
+                    Err(Error::config("--dataset", why))
+                }
+            };
+        };
+        let of_run = |key: &str| run.config[key].as_str().map(|text| here_or_in(&run.begun_in, text));
+        let prompt = run.config["prompt-column"].as_str().unwrap_or("prompt").to_owned();
+        let columns = Columns { prompt, ..columns };
+        if let Some(held_out) = of_run("eval-dataset") {
+            return Ok(EvalPrompts::Rows(vec![dataset_file(&held_out)?], columns));
+        }
+        let Some(rows) = of_run("dataset") else {
+            return Err(Error::config("--dataset", "is needed: the run does not say what it was trained on"));
+        };
+        warnings.push(
+            "the prompts are those that the run was trained on: --dataset with others shows whether what it learnt holds for \
+             prompts that it has not seen"
+                .into(),
+        );
+        Ok(EvalPrompts::Rows(vec![dataset_file(&rows)?], columns))
+    }
+}
+
+impl Fetch for EvalPlan {
+    fn inputs(&mut self) -> Vec<Input<'_>> {
+        let mut inputs = Vec::new();
+        for (side, model, adapter) in
+            [(&mut self.a, "--model", "--adapter"), (&mut self.b, "--against", "--against-adapter")]
+        {
+            if let Side::Policy(PolicyFiles { model: dir, adapter: on_it }) = side {
+                inputs.push(Input::new(model, What::Model, dir));
+                inputs.extend(on_it.as_mut().map(|path| Input::new(adapter, What::Adapter, path)));
+            }
+        }
+        if let EvalPrompts::Rows(files, _) = &mut self.prompts {
+            inputs.extend(Input::rows("--dataset", files));
+        }
+        inputs.extend(self.annotator.model_mut().map(|path| Input::new("--judge-model", What::Model, path)));
+        inputs
+    }
+
+    fn config(&mut self) -> Option<&mut Value> {
+        Some(&mut self.config)
+    }
+}

@@ -1,0 +1,455 @@
+//! `oaif eval`.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::training::quoted;
+use super::{annotator, warn_of};
+use crate::annotate::Pair;
+use crate::annotate::config::AnnotatorConfig;
+use crate::annotate::journal::Journalled;
+use crate::cli::args::{EvalPlan, EvalPrompts, PolicyFiles, Side};
+use crate::cli::console::{Console, say};
+use crate::cli::signals;
+use crate::data::packing::Tree;
+use crate::data::rows::{Columns, Conversation, Message, Text, prompts, read_answers};
+use crate::error::{Error, Result};
+use crate::eval::answers::{
+    AnswerFile, AnswerOptions, EncodedPrompt, draw_answers, encode_prompts, log_probabilities,
+};
+use crate::eval::comparison::Decision;
+use crate::eval::files::{EvalSet, read_alpaca_outputs, read_arena_hard_questions, read_mt_bench_questions};
+use crate::eval::judging::{Heard, judge_pairs};
+use crate::eval::result::{Contest, EvalResult, EvaluatedAnswer, EvaluatedPair};
+use crate::files;
+use crate::generate::FinishReason;
+use crate::gpu::Gpu;
+use crate::report::Report;
+use crate::train::run_dir::{JOURNAL, REPORT};
+use crate::train::{Observer, Policy, annotator_of_run};
+
+/// The figures.
+const RESULT: &str = "eval.json";
+/// Both answers to each prompt, with the verdict.
+const ANSWERS: &str = "answers.jsonl";
+/// Files of what is drawn, as it comes.
+const DRAWN: [&str; 2] = ["answers_a.jsonl", "answers_b.jsonl"];
+/// What of an annotator's identity makes it another one, rather than the same one asked in another way.
+const WHO: [&str; 5] = ["judge", "judge-model", "judge-adapter", "judge-rule", "judge-command"];
+
+/// A prompt to be answered.
+struct Task {
+    /// As the dataset has it.
+    prompt: Text,
+    /// Whether it is what a user says, to be put in a chat template.
+    chat: bool,
+    /// The dataset's answer.
+    reference: Option<String>,
+}
+
+impl Task {
+    /// As a policy reads it.
+    fn read_by(&self, policy: &Policy) -> Text {
+        match (&self.prompt, self.chat && policy.template.is_some()) {
+            (Text::Plain(text), true) => {
+                let messages = vec![Message::new("user", text)];
+                Text::Chat(Conversation { messages, ..Conversation::default() })
+            }
+            (prompt, _) => prompt.clone(),
+        }
+    }
+}
+
+/// One side's answers, a place for each prompt; `None` where the policy has no room for one.
+struct Answers {
+    of: Vec<Option<EvaluatedAnswer>>,
+    /// Those that were drawn here: the prompt's number, and its tokens with the answer's.
+    drawn: Vec<(usize, Tree)>,
+    /// Digest of the policy.
+    source: Option<String>,
+}
+
+pub fn run(plan: EvalPlan) -> Result<()> {
+    signals::catch_saying("ending; what was answered and judged is kept");
+    let json = plan.json;
+    let output = plan.output.clone();
+    let mut console = Console::new();
+    let done = evaluate(plan, &mut console);
+    console.clear();
+    let (result, config) = done.inspect_err(|error| {
+        if matches!(error, Error::Interrupted | Error::Annotator { .. }) {
+            say(format_args!(
+                "oaif: what was answered and judged is in {}; the same command goes on from there",
+                quoted(&output)
+            ));
+        }
+    })?;
+    if json {
+        return crate::cli::print(format!("{:#}", with_configuration(&result, &config)));
+    }
+    crate::cli::print(result.sentence())?;
+    for (name, text) in result.table() {
+        crate::cli::print(format!("{name:<16}{text}"))?;
+    }
+    say(format_args!("oaif: the report is {}", output.join(REPORT).display()));
+    Ok(())
+}
+
+fn evaluate(plan: EvalPlan, console: &mut Console) -> Result<(EvalResult, Value)> {
+    let (judge, config) = (&plan.annotator, &plan.config);
+    let mut warnings = plan.warnings.clone();
+    console.phase("reading the prompts");
+    let tasks = tasks(&plan, &mut warnings)?;
+    // What is wrong with a file is told before anything is made or loaded.
+    let known_a = known(&plan.a, &tasks)?;
+    let known_b = known(&plan.b, &tasks)?;
+    let gpu = plan.gpu.open()?;
+    files::create_dir_all(&plan.output)?;
+    // A judge without a model here takes no room beside the policies: what is wrong with it is told first.
+    let open = |judge: AnnotatorConfig| annotator(&gpu, judge, plan.base_dtype, false);
+    let (early, late) = match judge.model() {
+        None => (Some(open(judge.clone())?), None),
+        Some(_) => (None, Some(judge.clone())),
+    };
+
+    let (mut a, policy) = answers(&plan, &gpu, 0, known_a, &tasks, console)?;
+    // What a run began with may have an adapter too.
+    let on_its_start = plan.run.is_none() && policy.as_ref().is_some_and(|p| p.model.adapter().is_some());
+    let trees: Vec<Tree> = a.drawn.iter().map(|(_, tree)| tree.clone()).collect();
+    let (mut own, mut start) = (None, None);
+    if let Some(policy) = policy.as_ref().filter(|_| on_its_start || plan.b_is_start) {
+        console.phase("scoring A's answers");
+        own = Some(log_probabilities(&policy.model, &trees)?);
+        if on_its_start {
+            start = Some(log_probabilities(&policy.model.without_adapter(), &trees)?);
+        }
+    }
+    drop(policy);
+    let (b, policy) = answers(&plan, &gpu, 1, known_b, &tasks, console)?;
+    if let Some(policy) = policy.as_ref().filter(|_| plan.b_is_start && start.is_none()) {
+        console.phase("scoring A's answers");
+        start = Some(log_probabilities(&policy.model, &trees)?);
+    }
+    drop(policy);
+    for (((number, _), own), start) in
+        a.drawn.iter().zip(own.into_iter().flatten()).zip(start.into_iter().flatten())
+    {
+        a.of[*number].iter_mut().for_each(|answer| answer.kl = Some(own - start));
+    }
+    if a.source.is_some() && a.source == b.source {
+        warnings.push(
+            "A and B are one and the same policy: what differs between their answers is the luck of the draw"
+                .into(),
+        );
+    }
+    let both: Vec<(String, EvaluatedAnswer, EvaluatedAnswer)> = tasks
+        .iter()
+        .zip(a.of.into_iter().zip(b.of))
+        .filter_map(|(task, (a, b))| Some((task.prompt.transcript(), a?, b?)))
+        .collect();
+    let left_out = tasks.len() - both.len();
+    if both.is_empty() {
+        let why =
+            format!("no prompt is left: all {left_out} have as many tokens as the models take, or more");
+        return Err(Error::config("--dataset", why));
+    }
+    if left_out > 0 {
+        warnings.push(format!(
+            "{left_out} of {} prompts are left out: they leave no room for an answer",
+            tasks.len()
+        ));
+    }
+
+    let queue = match (early, late) {
+        (Some(queue), _) => queue,
+        (None, late) => {
+            console.phase("loading the judge");
+            open(late.expect("one of the two"))?
+        }
+    };
+    warnings.extend(plan.run.as_deref().and_then(|run| trained_with(run, &queue.identity().ok()?)));
+    let mut journalled = Journalled::new(queue);
+    journalled.open(&plan.output.join(JOURNAL))?;
+    let pairs: Vec<Pair> =
+        both.iter().map(|(prompt, a, b)| Pair { prompt, response_1: &a.text, response_2: &b.text }).collect();
+    let verdicts = judge_pairs(&mut journalled, &pairs, plan.seed, &mut |heard| match heard {
+        Heard::Judged(done) => {
+            console.phase(&format!("judging: {done} of {}", pairs.len()));
+            go_on()
+        }
+        Heard::Note(text) => {
+            console.warning(text);
+            Ok(())
+        }
+        Heard::Other(_) => Ok(()),
+    })?;
+    let evaluated: Vec<EvaluatedPair> = both
+        .into_iter()
+        .zip(verdicts)
+        .map(|((prompt, a, b), verdict)| EvaluatedPair { prompt, a, b, verdict })
+        .collect();
+
+    console.phase("computing the figures");
+    let contest = contest(&plan, journalled.name());
+    let mut result = EvalResult::of(contest, &evaluated, journalled.used())?;
+    if let Some(path) = &plan.judgements {
+        let second = judgements(path, &evaluated)?;
+        result.compare_with(path.display().to_string(), &evaluated, &second)?;
+    }
+    warnings.iter().for_each(|text| console.warning(text));
+    result.warnings.iter().for_each(|text| console.warning(text));
+    result.warnings.splice(0..0, warnings);
+    write(&plan.output, &result, &evaluated, config)?;
+    Ok((result, plan.config))
+}
+
+/// Ends where somebody asked for it.
+fn go_on() -> Result<()> {
+    if signals::requests().stops() { Err(Error::Interrupted) } else { Ok(()) }
+}
+
+/// The prompts, at most as many as are wanted.
+fn tasks(plan: &EvalPlan, warnings: &mut Vec<String>) -> Result<Vec<Task>> {
+    let limit = plan.max_prompts;
+    let mut tasks: Vec<Task> = match &plan.prompts {
+        EvalPrompts::Rows(files, columns) => {
+            let task = |row: Result<crate::data::rows::Prompt>| {
+                let row = row?;
+                Ok(Task { prompt: row.prompt, chat: plan.chat, reference: row.reference })
+            };
+            prompts(files, columns).take(limit + 1).map(task).collect::<Result<_>>()?
+        }
+        EvalPrompts::OfAnswers => {
+            let Side::Answers(path) = &plan.a else { unreachable!("chosen for it") };
+            let rows = read_answers(path, &Columns::default())?.into_iter();
+            rows.map(|row| Task { prompt: row.prompt, chat: plan.chat, reference: None }).collect()
+        }
+        EvalPrompts::AlpacaEval(path) => of_benchmark(read_alpaca_outputs(path)?),
+        EvalPrompts::ArenaHard(path) => of_benchmark(read_arena_hard_questions(path)?),
+        EvalPrompts::MtBench(path) => {
+            warnings.push("of MT-Bench's two turns the first is answered and judged".into());
+            of_benchmark(read_mt_bench_questions(path)?)
+        }
+    };
+    if tasks.len() > limit {
+        tasks.truncate(limit);
+        warnings.push(format!("the first {limit} prompts are taken: --max-prompts takes more"));
+    }
+    let before = tasks.len();
+    tasks.retain(|task| !task.prompt.is_empty());
+    if tasks.is_empty() {
+        let why = match before {
+            0 => "holds no prompt".to_owned(),
+            _ => format!("holds {before} prompts, all of them empty"),
+        };
+        return Err(Error::config("--dataset", format!("{why}: give prompts to be answered")));
+    }
+    Ok(tasks)
+}
+
+/// First turns, with the answers that the file has of one model.
+fn of_benchmark(set: EvalSet) -> Vec<Task> {
+    let task = |prompt: crate::eval::files::EvalPrompt| {
+        let reference = prompt.answers.into_iter().next().and_then(|answer| answer.turns.into_iter().next());
+        let text = prompt.turns.into_iter().next()?;
+        Some(Task { prompt: Text::Plain(text), chat: true, reference })
+    };
+    set.prompts.into_iter().filter_map(task).collect()
+}
+
+/// A's (`number` 0) or B's (1) answers, with the policy that drew them.
+fn answers(
+    plan: &EvalPlan,
+    gpu: &Gpu,
+    number: usize,
+    known: Option<Answers>,
+    tasks: &[Task],
+    console: &mut Console,
+) -> Result<(Answers, Option<Policy>)> {
+    let (side, name) = [(&plan.a, "A"), (&plan.b, "B")][number];
+    let (Side::Policy(files), None) = (side, &known) else {
+        return Ok((known.expect("what no policy draws is known"), None));
+    };
+    console.phase(&format!("loading {name}"));
+    let policy = Policy::frozen(gpu, &files.model, files.adapter.as_deref(), plan.base_dtype)?;
+    warn_of(&policy.model);
+    let answers = draw(plan, &policy, files, number, tasks, console)?;
+    Ok((answers, Some(policy)))
+}
+
+/// The answers of a side that draws none.
+fn known(side: &Side, tasks: &[Task]) -> Result<Option<Answers>> {
+    match side {
+        Side::Policy(_) => Ok(None),
+        Side::Answers(path) => of_file(path, tasks).map(Some),
+        Side::Reference => of_dataset(tasks).map(Some),
+    }
+}
+
+/// Answers that a policy draws, or drew before.
+fn draw(
+    plan: &EvalPlan,
+    policy: &Policy,
+    files: &PolicyFiles,
+    number: usize,
+    tasks: &[Task],
+    console: &mut Console,
+) -> Result<Answers> {
+    if plan.chat && policy.template.is_none() {
+        let why = "has no chat template: leave out --chat, and the text itself is continued";
+        return Err(Error::file(&files.model, why));
+    }
+    let read: Vec<Text> = tasks.iter().map(|task| task.read_by(policy)).collect();
+    let encoded = encode_prompts(policy, &read)?;
+    let (numbers, prompts): (Vec<usize>, Vec<EncodedPrompt>) = encoded
+        .into_iter()
+        .enumerate()
+        .filter_map(|(i, ids)| Some((i, EncodedPrompt { text: &tasks[i].prompt, ids: ids? })))
+        .unzip();
+    let options = AnswerOptions {
+        sampling: plan.sampling.params,
+        max_new_tokens: plan.sampling.max_new_tokens,
+        stop: plan.sampling.stop.clone(),
+        slots: plan.sampling.slots,
+        // Two draws of one policy are to be two draws.
+        seed: plan.seed.wrapping_add(number as u32),
+    };
+    let path = plan.output.join(DRAWN[number]);
+    let mut file = AnswerFile::open(&path, &files.model, files.adapter.as_deref())?;
+    let name = ["A", "B"][number];
+    let drawn = draw_answers(policy, &prompts, &options, Some(&mut file), &mut |done| {
+        console.phase(&format!("{name} answers: {done} of {}", prompts.len()));
+        go_on()
+    })?;
+    let mut of: Vec<Option<EvaluatedAnswer>> = tasks.iter().map(|_| None).collect();
+    let mut trees = Vec::new();
+    for ((number, prompt), response) in numbers.into_iter().zip(prompts).zip(drawn) {
+        of[number] = Some(EvaluatedAnswer {
+            text: response.text,
+            tokens: Some(response.token_ids.len()),
+            ended: Some(response.finish_reason != FinishReason::Length),
+            kl: None,
+        });
+        trees.push((number, Tree { prompt: prompt.ids, responses: vec![response.token_ids] }));
+    }
+    Ok(Answers { of, drawn: trees, source: Some(file.source().to_owned()) })
+}
+
+/// Answers of a file, found by their prompts: to a prompt that is there several times, one after the other.
+fn of_file(path: &Path, tasks: &[Task]) -> Result<Answers> {
+    let mut known: HashMap<String, VecDeque<String>> = HashMap::new();
+    for row in read_answers(path, &Columns::default())? {
+        known.entry(row.prompt.transcript().trim().to_owned()).or_default().push_back(row.answer);
+    }
+    let mut answer = |task: &Task| known.get_mut(task.prompt.transcript().trim())?.pop_front();
+    let answers: Vec<Option<String>> = tasks.iter().map(&mut answer).collect();
+    if let Some(first) = answers.iter().position(Option::is_none) {
+        let missing = answers.iter().filter(|answer| answer.is_none()).count();
+        let prompt: String = tasks[first].prompt.transcript().chars().take(60).collect();
+        let why = format!(
+            "has no answer to {missing} of {} prompts, the first of them {prompt:?}: give answers to these prompts, or the              prompts that it answers by --dataset",
+            tasks.len()
+        );
+        return Err(Error::file(path, why));
+    }
+    Ok(known_before(answers))
+}
+
+/// The answers that the prompts came with.
+fn of_dataset(tasks: &[Task]) -> Result<Answers> {
+    let missing = tasks.iter().filter(|task| task.reference.is_none()).count();
+    if missing > 0 {
+        let why = format!(
+            "reference: {missing} of {} prompts have no reference answer: give --reference-column NAME, or another --against",
+            tasks.len()
+        );
+        return Err(Error::config("--against", why));
+    }
+    Ok(known_before(tasks.iter().map(|task| task.reference.clone()).collect()))
+}
+
+fn known_before(answers: Vec<Option<String>>) -> Answers {
+    let answer = |text: Option<String>| Some(EvaluatedAnswer { text: text?, ..EvaluatedAnswer::default() });
+    Answers { of: answers.into_iter().map(answer).collect(), drawn: Vec::new(), source: None }
+}
+
+/// What is compared, in words.
+fn contest(plan: &EvalPlan, judge: String) -> Contest {
+    let name = |side: &Side| match side {
+        Side::Policy(PolicyFiles { model, adapter: None }) => model.display().to_string(),
+        Side::Policy(PolicyFiles { model, adapter: Some(adapter) }) => {
+            format!("{} with {}", model.display(), adapter.display())
+        }
+        Side::Answers(path) => format!("the answers of {}", path.display()),
+        Side::Reference => "the reference answers".to_owned(),
+    };
+    let (a, b) = (name(&plan.a), name(&plan.b));
+    let against = match (&plan.b, plan.b_is_start) {
+        (_, true) => "the start".to_owned(),
+        _ => b.clone(),
+    };
+    Contest { a, b, against, judge }
+}
+
+/// A warning where the judge is the one that the run was trained by.
+fn trained_with(run: &Path, judge: &BTreeMap<String, String>) -> Option<String> {
+    let trained = annotator_of_run(run)?;
+    let same = WHO.iter().all(|key| trained.get(*key) == judge.get(*key));
+    same.then(|| {
+        "the judge is the one that the run was trained by: this win rate says how well the run did what that judge wants, not          that the answers are better to anybody else; give another --judge"
+            .into()
+    })
+}
+
+/// Another judge's decisions on the pairs, in their order.
+fn judgements(path: &Path, pairs: &[EvaluatedPair]) -> Result<Vec<Option<Decision>>> {
+    let text = String::from_utf8(files::read(path)?).map_err(|_| Error::file(path, "is not UTF-8 text"))?;
+    let rows: Vec<(usize, &str)> =
+        (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty()).collect();
+    if rows.len() != pairs.len() {
+        let why = format!(
+            "holds {} verdicts, but {} pairs are compared: give a line for each pair, in their order",
+            rows.len(),
+            pairs.len()
+        );
+        return Err(Error::file(path, why));
+    }
+    let decision = |((line, text), pair): ((usize, &str), &EvaluatedPair)| {
+        let bad = |why: &str| Error::Row { path: path.to_owned(), line, why: why.to_owned() };
+        let row: Value = serde_json::from_str(text).map_err(|e| bad(&format!("is not JSON ({e})")))?;
+        for (key, known) in [("prompt", &pair.prompt), ("answer_a", &pair.a.text), ("answer_b", &pair.b.text)]
+        {
+            if row[key].as_str().is_some_and(|text| text != known) {
+                return Err(bad(&format!(
+                    "is about another pair: its {key} is not that of the pair compared"
+                )));
+            }
+        }
+        match row["verdict"].as_str() {
+            Some("win" | "1") => Ok(Some(Decision::Win)),
+            Some("loss" | "2") => Ok(Some(Decision::Loss)),
+            Some("tie") => Ok(Some(Decision::Tie)),
+            Some("invalid") => Ok(None),
+            _ => Err(bad("has no \"verdict\": give win or 1 for A, loss or 2 for B, tie or invalid")),
+        }
+    };
+    rows.into_iter().zip(pairs).map(decision).collect()
+}
+
+fn write(dir: &Path, result: &EvalResult, pairs: &[EvaluatedPair], config: &Value) -> Result<()> {
+    let row = |pair: &EvaluatedPair| serde_json::to_string(&pair.row()).expect("JSON of plain values") + "\n";
+    let rows: String = pairs.iter().map(row).collect();
+    files::write_atomic(&dir.join(ANSWERS), rows.as_bytes())?;
+    let json = with_configuration(result, config);
+    files::write_atomic(&dir.join(RESULT), format!("{json:#}\n").as_bytes())?;
+    Report::of_eval(result, pairs, config.clone()).write(&dir.join(REPORT))
+}
+
+/// What eval.json holds.
+fn with_configuration(result: &EvalResult, config: &Value) -> Value {
+    let mut value = serde_json::to_value(result).expect("JSON of plain values");
+    value["configuration"] = config.clone();
+    value
+}

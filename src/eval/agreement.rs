@@ -1,0 +1,269 @@
+//! How far judges agree with one another and with themselves, and what besides quality moves a judge.
+
+use serde::Serialize;
+
+use crate::error::{Error, Result};
+use crate::eval::comparison::{Comparison, Decision};
+use crate::eval::interval::{Interval, Z95, mean_with_error, wilson_interval, wilson_of_preferences};
+
+/// A share with its 95 % interval.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Share {
+    /// The share, a mean over prompts; nothing without prompts.
+    pub share: Option<f64>,
+    /// Wilson's interval ([`wilson_of_preferences`] where a prompt counts as a fraction); (0, 1) without prompts.
+    pub interval: Interval,
+    /// Prompts counted.
+    pub count: usize,
+}
+
+impl Share {
+    fn of_counts(part: usize, count: usize) -> Share {
+        let (low, high) = wilson_interval(part, count);
+        Share {
+            share: (count > 0).then(|| part as f64 / count as f64),
+            interval: Interval { low, high },
+            count,
+        }
+    }
+
+    fn of_values(values: &[f64]) -> Share {
+        Share {
+            share: mean_with_error(values).map(|m| m.mean),
+            interval: wilson_of_preferences(values),
+            count: values.len(),
+        }
+    }
+}
+
+/// Agreement of two judges beyond chance.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Kappa {
+    /// κ = (pₒ − pₑ) / (1 − pₑ): 1 is full agreement, 0 what chance gives. Nothing when pₑ = 1 (both judges always say one
+    /// and the same thing).
+    pub kappa: Option<f64>,
+    /// Asymptotic standard error of κ.
+    pub standard_error: Option<f64>,
+    /// Standard error under κ = 0, to test that hypothesis.
+    pub standard_error_at_zero: Option<f64>,
+    /// κ ± 1.96 standard errors, cut at −1 and 1.
+    pub interval: Option<Interval>,
+    /// pₒ: the share of prompts with one verdict of both.
+    pub agreement: Share,
+    /// Rows the first judge, columns the second; win, tie, loss.
+    pub table: [[usize; 3]; 3],
+}
+
+/// Cohen's κ (1960) of two judges over win, tie and loss, unweighted, with the standard errors of Fleiss, Cohen and Everitt
+/// 1969 ("Large sample standard errors of kappa and weighted kappa", Psychological Bulletin 72).
+///
+/// With pᵢⱼ the table's shares and pᵢ., p.ⱼ its margins, the variance of κ is
+/// [Σᵢ pᵢᵢ (1 − (pᵢ. + p.ᵢ)(1 − κ))² + (1 − κ)² Σᵢ≠ⱼ pᵢⱼ (p.ᵢ + pⱼ.)² − (κ − pₑ(1 − κ))²] / (n (1 − pₑ)²).
+/// An error unless the two have the same number of verdicts, at least one.
+pub fn cohen_kappa(first: &[Decision], second: &[Decision]) -> Result<Kappa> {
+    if first.len() != second.len() || first.is_empty() {
+        return Err(Error::config(
+            "verdicts",
+            format!(
+                "{} of one judge and {} of the other: give both judges' of the same prompts",
+                first.len(),
+                second.len()
+            ),
+        ));
+    }
+    let mut table = [[0usize; 3]; 3];
+    for (a, b) in first.iter().zip(second) {
+        table[*a as usize][*b as usize] += 1;
+    }
+    let n = first.len() as f64;
+    let share = |i: usize, j: usize| table[i][j] as f64 / n;
+    let row: [f64; 3] = std::array::from_fn(|i| (0..3).map(|j| share(i, j)).sum());
+    let column: [f64; 3] = std::array::from_fn(|j| (0..3).map(|i| share(i, j)).sum());
+    let agreed = (0..3).map(|i| table[i][i]).sum::<usize>();
+    let observed = agreed as f64 / n;
+    let chance: f64 = (0..3).map(|i| row[i] * column[i]).sum();
+    let agreement = Share::of_counts(agreed, first.len());
+    if chance > 1.0 - 1e-12 {
+        return Ok(Kappa {
+            kappa: None,
+            standard_error: None,
+            standard_error_at_zero: None,
+            interval: None,
+            agreement,
+            table,
+        });
+    }
+    let kappa = (observed - chance) / (1.0 - chance);
+    let (mut same, mut other, mut both) = (0.0, 0.0, 0.0);
+    for i in 0..3 {
+        same += share(i, i) * (1.0 - (row[i] + column[i]) * (1.0 - kappa)).powi(2);
+        both += row[i] * column[i] * (row[i] + column[i]);
+        for j in (0..3).filter(|j| *j != i) {
+            other += share(i, j) * (column[i] + row[j]).powi(2);
+        }
+    }
+    let scale = n * (1.0 - chance) * (1.0 - chance);
+    let correction = (kappa - chance * (1.0 - kappa)).powi(2);
+    let variance = (same + (1.0 - kappa).powi(2) * other - correction) / scale;
+    let standard_error = variance.max(0.0).sqrt();
+    Ok(Kappa {
+        kappa: Some(kappa),
+        standard_error: Some(standard_error),
+        standard_error_at_zero: Some(((chance + chance * chance - both).max(0.0) / scale).sqrt()),
+        interval: Some(Interval {
+            low: (kappa - Z95 * standard_error).max(-1.0),
+            high: (kappa + Z95 * standard_error).min(1.0),
+        }),
+        agreement,
+        table,
+    })
+}
+
+/// What showing the answers in the other order changes.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct OrderEffect {
+    /// Prompts whose winner changes with the order: A in one, B in the other.
+    pub flipped: Share,
+    /// Prompts whose verdict changes at all, flips and changes from or to a tie.
+    pub changed: Share,
+    /// Share of wins of the answer shown first, a tie half a win: ½ without a preference for a position. A prompt's two
+    /// orders count as one value, so that the interval is over prompts.
+    pub first_wins: Share,
+}
+
+/// The effect of the order over the outcomes judged in both.
+pub fn order_effect(outcomes: &[Comparison]) -> OrderEffect {
+    let orders: Vec<[f64; 2]> = outcomes.iter().filter_map(Comparison::orders).collect();
+    let verdicts = || orders.iter().map(|[a, b]| (Decision::of(*a), Decision::of(*b)));
+    let flipped =
+        verdicts().filter(|v| matches!(v, (Decision::Win, Decision::Loss) | (Decision::Loss, Decision::Win)));
+    let first: Vec<f64> = orders.iter().map(|[a, b]| 0.5 * (a + 1.0 - b)).collect();
+    OrderEffect {
+        flipped: Share::of_counts(flipped.count(), orders.len()),
+        changed: Share::of_counts(verdicts().filter(|(a, b)| a != b).count(), orders.len()),
+        first_wins: Share::of_values(&first),
+    }
+}
+
+/// How often the longer answer wins, a tie half a win, over the valid outcomes with answers of different length: ½ if
+/// length does not matter (and is not confounded with quality: see `length_control`).
+pub fn length_preference(outcomes: &[Comparison]) -> Share {
+    let longer: Vec<f64> = outcomes
+        .iter()
+        .filter(|o| o.length_a != o.length_b)
+        .filter_map(|o| o.preference().map(|p| if o.length_a > o.length_b { p } else { 1.0 - p }))
+        .collect();
+    Share::of_values(&longer)
+}
+
+/// The win rate of A under two judges of the same prompts.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct SelfPreference {
+    /// Win rate of A under the judge that is A's kin (the same model or family).
+    pub under_kin: f64,
+    /// Win rate of A under the other judge.
+    pub under_other: f64,
+    /// The first minus the second: above 0 if the kin favours A more than the other judge does.
+    pub difference: f64,
+    /// 95 % normal-theory interval of the paired difference over prompts; nothing with fewer than two prompts.
+    pub interval: Option<Interval>,
+    /// Prompts with a valid outcome of both judges.
+    pub count: usize,
+}
+
+/// The inputs of a statement on self-preference (Panickssery et al. 2024, arXiv 2404.13076): how much more often A wins
+/// under a judge of its own kin than under another judge, on the prompts that both judged.
+///
+/// The difference is self-preference only as far as the other judge has none of its own and is as good a judge. An error
+/// unless `kin[i]` and `other[i]` are of prompt i, and some prompt is valid under both.
+pub fn self_preference(kin: &[Comparison], other: &[Comparison]) -> Result<SelfPreference> {
+    if kin.len() != other.len() {
+        return Err(Error::config(
+            "outcomes",
+            format!(
+                "{} of one judge and {} of the other: give both judges' of the same prompts",
+                kin.len(),
+                other.len()
+            ),
+        ));
+    }
+    let pairs: Vec<(f64, f64)> =
+        kin.iter().zip(other).filter_map(|(k, o)| Some((k.preference()?, o.preference()?))).collect();
+    let differences: Vec<f64> = pairs.iter().map(|(k, o)| k - o).collect();
+    let Some(mean) = mean_with_error(&differences) else {
+        return Err(Error::config(
+            "outcomes",
+            "no prompt has a usable verdict of both judges: judge the same prompts",
+        ));
+    };
+    let count = pairs.len() as f64;
+    Ok(SelfPreference {
+        under_kin: pairs.iter().map(|p| p.0).sum::<f64>() / count,
+        under_other: pairs.iter().map(|p| p.1).sum::<f64>() / count,
+        difference: mean.mean,
+        interval: mean.standard_error.is_finite().then_some(Interval {
+            low: mean.mean - Z95 * mean.standard_error,
+            high: mean.mean + Z95 * mean.standard_error,
+        }),
+        count: pairs.len(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judged(a_first: f64, b_first: f64, lengths: (f64, f64)) -> Comparison {
+        Comparison::both_orders(Some(a_first), Some(b_first), lengths.0, lengths.1).unwrap()
+    }
+
+    #[test]
+    fn a_judge_that_always_takes_the_first_flips_every_prompt() {
+        let outcomes = [judged(1.0, 0.0, (3.0, 2.0)); 20];
+        let effect = order_effect(&outcomes);
+        assert_eq!(
+            (effect.flipped.share, effect.changed.share, effect.first_wins.share),
+            (Some(1.0), Some(1.0), Some(1.0))
+        );
+        assert!(effect.first_wins.interval.low > 0.8);
+        assert_eq!(length_preference(&outcomes).share, Some(0.5));
+    }
+
+    #[test]
+    fn a_change_from_or_to_a_tie_is_no_flip() {
+        let effect = order_effect(&[judged(1.0, 0.5, (1.0, 1.0)), judged(1.0, 1.0, (1.0, 1.0))]);
+        assert_eq!((effect.flipped.share, effect.changed.share), (Some(0.0), Some(0.5)));
+        assert_eq!(effect.first_wins.share, Some(0.625));
+    }
+
+    #[test]
+    fn a_judge_of_length_prefers_the_longer_answer() {
+        let outcomes =
+            [judged(1.0, 1.0, (9.0, 2.0)), judged(0.0, 0.0, (2.0, 9.0)), judged(0.0, 0.0, (5.0, 5.0))];
+        let share = length_preference(&outcomes);
+        assert_eq!((share.share, share.count), (Some(1.0), 2));
+        assert_eq!(length_preference(&[]).share, None);
+    }
+
+    #[test]
+    fn judges_without_variety_have_no_kappa() {
+        let same = cohen_kappa(&[Decision::Win; 4], &[Decision::Win; 4]).unwrap();
+        assert_eq!((same.kappa, same.agreement.share), (None, Some(1.0)));
+        let opposite =
+            cohen_kappa(&[Decision::Win, Decision::Loss], &[Decision::Loss, Decision::Win]).unwrap();
+        assert_eq!(opposite.kappa, Some(-1.0));
+        assert!(cohen_kappa(&[], &[]).is_err() && cohen_kappa(&[Decision::Tie], &[]).is_err());
+    }
+
+    #[test]
+    fn self_preference_is_the_paired_difference() {
+        let kin = [judged(1.0, 1.0, (1.0, 1.0)), judged(1.0, 0.0, (1.0, 1.0)), judged(1.0, 1.0, (1.0, 1.0))];
+        let invalid = Comparison::single(None, 1.0, 1.0).unwrap();
+        let result = self_preference(&kin, &[judged(0.0, 0.0, (1.0, 1.0)), kin[1], invalid]).unwrap();
+        assert_eq!(
+            (result.under_kin, result.under_other, result.difference, result.count),
+            (0.75, 0.25, 0.5, 2)
+        );
+        assert!(self_preference(&kin, &[]).is_err() && self_preference(&[invalid], &[invalid]).is_err());
+    }
+}

@@ -1,0 +1,265 @@
+//! AlpacaEval's figures of a model against its baseline: win rate, standard error and length-controlled win rate.
+//!
+//! Dubois et al. 2024, "Length-Controlled AlpacaEval" (arXiv 2404.04475), and the program `alpaca_eval` 0.6 (its
+//! `length_controlled_v1`), whose choices this file follows where the paper leaves them open:
+//!
+//! ```text
+//! logit P(model wins on prompt i) = θ + φ · tanh(dᵢ / s) + ψ · γᵢ
+//! ```
+//!
+//! - dᵢ is the length of the baseline's output minus that of the model's, in characters; s its standard deviation (divisor
+//!   n − 1). A judge that prefers longer answers has φ < 0.
+//! - γᵢ is the difficulty of instruction i, fitted once by the authors over many models and given here as input.
+//! - Rows of two baselines told to be verbose or concise are added ("anchors": their own dᵢ/s, γᵢ, preference, and no θ),
+//!   each with weight 0.2/2: they hold φ and ψ near what all models share.
+//! - The penalty is Σ|β| / C on the summed log loss, with C chosen among ten values by 5-fold cross-validation.
+//! - The length-controlled win rate is the mean over prompts of σ(θ + ψ γᵢ).
+
+use serde::Serialize;
+
+use crate::error::{Error, Result};
+use crate::eval::interval::{Mean, mean_with_error};
+use crate::eval::length_control::standard_deviation;
+use crate::eval::logistic::{Penalty, Regression, sigmoid};
+
+/// AlpacaEval's weight of all anchor rows of one prompt, two of them.
+pub const ANCHOR_WEIGHT: f64 = 0.2;
+
+/// The plain figures of AlpacaEval's leaderboard; rates are shares, not per cent.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct WinRate {
+    /// Mean preference for the model.
+    pub win_rate: f64,
+    /// Sample standard deviation (divisor n − 1) over √n.
+    pub standard_error: f64,
+    /// Preferences above ½.
+    pub n_wins: usize,
+    /// Preferences below ½.
+    pub n_wins_base: usize,
+    /// Preferences of exactly ½.
+    pub n_draws: usize,
+    /// All of them.
+    pub n_total: usize,
+    /// (wins + draws/2) / total.
+    pub discrete_win_rate: f64,
+}
+
+/// AlpacaEval's win rate of preferences of [0, 1] (its `preference` minus 1). An error without preferences or for one outside.
+pub fn win_rate(preferences: &[f64]) -> Result<WinRate> {
+    if let Some(p) = preferences.iter().find(|p| !(0.0..=1.0).contains(*p)) {
+        return Err(Error::config(
+            "preference",
+            format!("{p} is outside [0, 1]: subtract 1 from AlpacaEval's 1 to 2"),
+        ));
+    }
+    let Some(Mean { mean, standard_error, count }) = mean_with_error(preferences) else {
+        return Err(Error::config("preferences", "there are none: give the judged prompts of one model"));
+    };
+    let n_wins = preferences.iter().filter(|p| **p > 0.5).count();
+    let n_wins_base = preferences.iter().filter(|p| **p < 0.5).count();
+    let n_draws = count - n_wins - n_wins_base;
+    Ok(WinRate {
+        win_rate: mean,
+        standard_error,
+        n_wins,
+        n_wins_base,
+        n_draws,
+        n_total: count,
+        discrete_win_rate: (n_wins as f64 + 0.5 * n_draws as f64) / count as f64,
+    })
+}
+
+/// A judged prompt.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AlpacaPrompt {
+    /// Preference for the model over the baseline, in [0, 1].
+    pub preference: f64,
+    /// Characters of the baseline's output.
+    pub baseline_length: f64,
+    /// Characters of the model's output.
+    pub model_length: f64,
+    /// γ of the instruction; 0 for all to leave the term out. AlpacaEval takes it by the row's position in the annotation file,
+    /// also where a file lacks rows.
+    pub difficulty: f64,
+}
+
+/// A row that holds φ and ψ near those of all models: a judged output of a baseline told to be verbose or concise.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Anchor {
+    /// Preference for it over the plain baseline, in [0, 1].
+    pub preference: f64,
+    /// dᵢ/s of its own outputs.
+    pub standardised_difference: f64,
+    /// γ of the instruction.
+    pub difficulty: f64,
+}
+
+/// How strong the L1 penalty is. C is the inverse strength.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Strength {
+    /// A C given.
+    Fixed(f64),
+    /// The C of 10⁻⁴ … 10⁴ (ten values, equal steps of log C) with the least held-out log loss in so many folds.
+    ///
+    /// Row i of n (anchors first) is in fold (n − 1 − i) mod folds, as in scikit-learn's `GroupKFold` with groups of equal
+    /// size where its sort is stable. AlpacaEval takes 5.
+    CrossValidated {
+        /// 2 or more.
+        folds: usize,
+    },
+}
+
+/// φ, ψ and θ, in the order of AlpacaEval's file of weights.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct AlpacaWeights {
+    /// φ of tanh(standardised length difference).
+    pub length: f64,
+    /// ψ of the instruction's difficulty.
+    pub difficulty: f64,
+    /// θ of the model.
+    pub model: f64,
+}
+
+/// AlpacaEval's length-controlled win rate; rates are shares.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct LengthControlledWinRate {
+    /// Mean over prompts of σ(θ + ψ γᵢ).
+    pub win_rate: f64,
+    /// AlpacaEval's `lc_standard_error`: the spread of these predictions over √n. It holds none of the uncertainty of the
+    /// fit and is far too small to be an interval of the win rate; `length_control` has one.
+    pub standard_error: f64,
+    /// The fit.
+    pub weights: AlpacaWeights,
+    /// The C used.
+    pub inverse_strength: f64,
+}
+
+/// Reads the length-controlled win rate off `weights`: mean and standard error over prompts of σ(θ + ψ γᵢ). An error
+/// without difficulties.
+pub fn read_out(weights: &AlpacaWeights, difficulties: impl IntoIterator<Item = f64>) -> Result<Mean> {
+    let predictions: Vec<f64> =
+        difficulties.into_iter().map(|g| sigmoid(weights.model + weights.difficulty * g)).collect();
+    mean_with_error(&predictions).ok_or_else(|| {
+        Error::config("difficulties", "there are none: give one for each prompt of the evaluation")
+    })
+}
+
+/// The win rate of the model against `other`, both fitted against one baseline (AlpacaEval's `predict_winrate`): mean over
+/// prompts of σ((θ − θ') + (ψ − ψ') γᵢ).
+pub fn between_models(
+    model: &AlpacaWeights,
+    other: &AlpacaWeights,
+    difficulties: impl IntoIterator<Item = f64>,
+) -> Result<Mean> {
+    let difference = AlpacaWeights {
+        length: model.length - other.length,
+        difficulty: model.difficulty - other.difficulty,
+        model: model.model - other.model,
+    };
+    read_out(&difference, difficulties)
+}
+
+/// AlpacaEval's length-controlled win rate of `prompts`, with `anchors` of total weight [`ANCHOR_WEIGHT`] a prompt (give
+/// none for its `length_controlled_noreg`).
+///
+/// An error without prompts, for preferences outside [0, 1], and for an unusable `strength`.
+pub fn length_controlled(
+    prompts: &[AlpacaPrompt],
+    anchors: &[Anchor],
+    strength: Strength,
+) -> Result<LengthControlledWinRate> {
+    let differences = prompts.iter().map(|p| p.baseline_length - p.model_length);
+    let scale = standard_deviation(differences.clone());
+    let mut rows: Vec<([f64; 3], f64, f64)> = anchors
+        .iter()
+        .map(|a| ([a.standardised_difference.tanh(), a.difficulty, 0.0], a.preference, 0.5 * ANCHOR_WEIGHT))
+        .collect();
+    rows.extend(prompts.iter().zip(differences).map(|(p, difference)| {
+        let z = if scale > 0.0 { (difference / scale).tanh() } else { 0.0 };
+        ([z, p.difficulty, 1.0], p.preference, 1.0)
+    }));
+    let inverse_strength = match strength {
+        Strength::Fixed(c) if c > 0.0 && c.is_finite() => c,
+        Strength::Fixed(c) => {
+            return Err(Error::config("strength", format!("C = {c}: give a number above 0")));
+        }
+        Strength::CrossValidated { folds } => cross_validate(&rows, folds)?,
+    };
+    let fit = regression(rows.iter())?.fit(Penalty::L1 { strength: 1.0 / inverse_strength })?;
+    let weights = AlpacaWeights {
+        length: fit.coefficients[0],
+        difficulty: fit.coefficients[1],
+        model: fit.coefficients[2],
+    };
+    let Mean { mean, standard_error, .. } = read_out(&weights, prompts.iter().map(|p| p.difficulty))?;
+    Ok(LengthControlledWinRate { win_rate: mean, standard_error, weights, inverse_strength })
+}
+
+type Row = ([f64; 3], f64, f64);
+
+fn regression<'a>(rows: impl Iterator<Item = &'a Row>) -> Result<Regression> {
+    let mut regression = Regression::new(3)?;
+    for (x, y, weight) in rows {
+        regression.push(x, *y, *weight)?;
+    }
+    Ok(regression)
+}
+
+fn cross_validate(rows: &[Row], folds: usize) -> Result<f64> {
+    if folds < 2 || rows.len() < folds {
+        return Err(Error::config(
+            "folds",
+            format!("{folds} folds of {} rows: give 2 or more folds, and as many rows or more", rows.len()),
+        ));
+    }
+    let candidates: Vec<f64> = (0..10).map(|i| 10f64.powf(-4.0 + 8.0 * f64::from(i) / 9.0)).collect();
+    let mut losses = vec![0.0; candidates.len()];
+    let fold_of = |i: usize| (rows.len() - 1 - i) % folds;
+    for fold in 0..folds {
+        let part = |held_out: bool| {
+            rows.iter()
+                .enumerate()
+                .filter(move |(i, _)| (fold_of(*i) == fold) == held_out)
+                .map(|(_, row)| row)
+        };
+        let (train, test) = (regression(part(false))?, regression(part(true))?);
+        let mut start = vec![0.0; 3];
+        for (loss, c) in losses.iter_mut().zip(&candidates) {
+            let fit = train.fit_from(Penalty::L1 { strength: 1.0 / c }, &start)?;
+            *loss += test.log_loss(&fit.coefficients) / test.len() as f64;
+            start = fit.coefficients;
+        }
+    }
+    let best = losses.iter().enumerate().min_by(|a, b| a.1.total_cmp(b.1)).map_or(0, |(i, _)| i);
+    Ok(candidates[best])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_alpaca_evals() {
+        let rate = win_rate(&[1.0, 0.5, 0.2, 0.9]).unwrap();
+        assert_eq!((rate.n_wins, rate.n_draws, rate.n_wins_base, rate.n_total), (2, 1, 1, 4));
+        assert!((rate.win_rate - 0.65).abs() < 1e-15 && rate.discrete_win_rate == 0.625);
+        assert!(win_rate(&[]).is_err() && win_rate(&[1.7]).is_err());
+    }
+
+    #[test]
+    fn a_model_against_itself_wins_half() {
+        let weights = AlpacaWeights { length: -1.0, difficulty: 0.8, model: -0.4 };
+        assert_eq!(between_models(&weights, &weights, [0.3, -2.0]).unwrap().mean, 0.5);
+        assert!(read_out(&weights, []).is_err());
+    }
+
+    #[test]
+    fn unusable_settings_are_errors() {
+        let prompt =
+            AlpacaPrompt { preference: 0.4, baseline_length: 5.0, model_length: 9.0, difficulty: 0.1 };
+        assert!(length_controlled(&[prompt], &[], Strength::Fixed(0.0)).is_err());
+        assert!(length_controlled(&[prompt], &[], Strength::CrossValidated { folds: 5 }).is_err());
+        assert!(length_controlled(&[], &[], Strength::Fixed(1.0)).is_err());
+        assert!(length_controlled(&[prompt], &[], Strength::Fixed(1.0)).is_ok());
+    }
+}

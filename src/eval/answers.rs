@@ -1,0 +1,216 @@
+//! A policy's answers to prompts. They are written down as they come: an evaluation that was ended draws none of them again.
+
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::data::packing::Tree;
+use crate::data::rows::Text;
+use crate::data::tokenizer::StopMatcher;
+use crate::digest::Digester;
+use crate::error::{Error, Result};
+use crate::files;
+use crate::generate::{GenerateOptions, Generator, Request, Response, SamplingParams, slots_for};
+use crate::gpu::Arena;
+use crate::model::stream::Capacity;
+use crate::model::{Model, Scored, Scorer, fingerprint};
+use crate::train::Policy;
+
+/// Prompts that are answered between two looks at whether to go on, as a multiple of the slots.
+const ROUNDS: usize = 4;
+/// Tokens of one pass of scoring, unless a single sequence is longer.
+const PASS_TOKENS: usize = 4096;
+
+/// How answers are drawn.
+#[derive(Clone, Debug)]
+pub struct AnswerOptions {
+    /// How tokens are drawn.
+    pub sampling: SamplingParams,
+    /// Longest answer in tokens, which the model's context may cut.
+    pub max_new_tokens: usize,
+    /// Texts that end an answer.
+    pub stop: Vec<String>,
+    /// Sequences decoded side by side; `None`: as many as there are prompts, at most 64.
+    pub slots: Option<usize>,
+    /// Seed of the draws.
+    pub seed: u32,
+}
+
+/// The prompts as the policy reads them; `None` for one that leaves no room for an answer.
+///
+/// # Errors
+/// What the tokenizer or the chat template refuses, with the prompt's number, counted from 1.
+pub fn encode_prompts<'t>(
+    policy: &Policy,
+    prompts: impl IntoIterator<Item = &'t Text>,
+) -> Result<Vec<Option<Vec<u32>>>> {
+    let context = policy.model.architecture().context;
+    let encode = |(number, prompt): (usize, &Text)| {
+        let ids = policy.encoder().prompt(prompt).map_err(|error| match error {
+            Error::Config { what, why } => Error::config(what, format!("of prompt {number}: {why}")),
+            other => other,
+        })?;
+        Ok((ids.len() < context).then_some(ids))
+    };
+    (1..).zip(prompts).map(encode).collect()
+}
+
+/// A file of answers that were drawn, `{"id","prompt","text","token_ids","finish_reason"}`: the id is a digest of all that
+/// an answer depends on.
+pub struct AnswerFile {
+    path: PathBuf,
+    file: File,
+    /// Digest of the policy.
+    source: String,
+    known: HashMap<String, Response>,
+}
+
+#[derive(Deserialize)]
+struct KnownRow {
+    id: String,
+    #[serde(flatten)]
+    response: Response,
+}
+
+#[derive(Serialize)]
+struct Row<'a> {
+    id: &'a str,
+    prompt: &'a Text,
+    #[serde(flatten)]
+    response: &'a Response,
+}
+
+impl AnswerFile {
+    /// Reads what the file `path` holds, and writes to its end what comes from now on. `model` and `adapter` are the folders
+    /// of the policy. Lines that are no answers, such as one that a crash has torn, are passed over.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn open(path: &Path, model: &Path, adapter: Option<&Path>) -> Result<AnswerFile> {
+        let mut digester = Digester::default();
+        digester.bytes(fingerprint::model(model)?.to_string().as_bytes());
+        if let Some(adapter) = adapter {
+            digester.bytes(fingerprint::adapter(adapter)?.to_string().as_bytes());
+        }
+        let text = if path.exists() { files::read(path)? } else { Vec::new() };
+        let rows = text.split(|byte| *byte == b'\n');
+        let rows = rows.filter_map(|line| serde_json::from_slice::<KnownRow>(line).ok());
+        let known = rows.map(|row| (row.id, row.response)).collect();
+        let opened = OpenOptions::new().create(true).append(true).open(path);
+        let mut file = opened.map_err(Error::io("write", path))?;
+        if text.last().is_some_and(|byte| *byte != b'\n') {
+            file.write_all(b"\n").map_err(Error::io("write", path))?;
+        }
+        Ok(AnswerFile { path: path.to_owned(), file, source: digester.finish().to_string(), known })
+    }
+
+    /// Digest of the policy: two with the same are one and the same.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    fn id(&self, number: usize, prompt: &[u32], options: &AnswerOptions) -> String {
+        let AnswerOptions { sampling, max_new_tokens, stop, slots: _, seed } = options;
+        let mut digester = Digester::default();
+        digester.bytes(self.source.as_bytes());
+        digester.bytes(format!("{sampling:?} {max_new_tokens} {stop:?} {seed} {number}").as_bytes());
+        digester.ids(prompt);
+        digester.finish().to_string()
+    }
+
+    fn append(&mut self, rows: &[Row<'_>]) -> Result<()> {
+        let mut lines = Vec::new();
+        for row in rows {
+            serde_json::to_writer(&mut lines, row).expect("JSON of plain values");
+            lines.push(b'\n');
+        }
+        self.file.write_all(&lines).map_err(Error::io("write", &self.path))
+    }
+}
+
+/// A prompt as a text and as the policy reads it.
+pub struct EncodedPrompt<'t> {
+    /// For the file.
+    pub text: &'t Text,
+    /// Token ids.
+    pub ids: Vec<u32>,
+}
+
+/// An answer to each prompt. The draw depends on the seed, the prompt and its number alone. `watch` hears how many are
+/// answered, and may end it by an error.
+///
+/// # Errors
+/// As [`Generator::new`] and [`Generator::run`]; those of `watch`.
+pub fn draw_answers(
+    policy: &Policy,
+    prompts: &[EncodedPrompt<'_>],
+    options: &AnswerOptions,
+    mut file: Option<&mut AnswerFile>,
+    watch: &mut dyn FnMut(usize) -> Result<()>,
+) -> Result<Vec<Response>> {
+    let ids: Vec<Option<String>> = prompts
+        .iter()
+        .enumerate()
+        .map(|(number, prompt)| file.as_ref().map(|file| file.id(number, &prompt.ids, options)))
+        .collect();
+    let known =
+        |number: usize| -> Option<Response> { file.as_ref()?.known.get(ids[number].as_ref()?).cloned() };
+    let mut answers: Vec<Option<Response>> = (0..prompts.len()).map(known).collect();
+    let missing: Vec<usize> = (0..prompts.len()).filter(|number| answers[*number].is_none()).collect();
+    if !missing.is_empty() {
+        let context = policy.model.architecture().context;
+        let generate = GenerateOptions {
+            sampling: options.sampling,
+            max_new_tokens: options.max_new_tokens.min(context - 1),
+            max_prompt_tokens: missing.iter().map(|number| prompts[*number].ids.len()).max().unwrap_or(1),
+            slots: slots_for(options.slots, missing.len()),
+            samples_per_prompt: 1,
+            eos: policy.tokenizer.eos_ids().to_vec(),
+        };
+        let rounds = ROUNDS * generate.slots;
+        let generator = Generator::new(policy.model.gpu(), &policy.model, generate, &Arena::new())?;
+        let stop = StopMatcher::new(options.stop.iter().cloned());
+        let mut done = prompts.len() - missing.len();
+        for chunk in missing.chunks(rounds) {
+            watch(done)?;
+            let request = |number: &usize| Request {
+                prompt: prompts[*number].ids.clone(),
+                samples: 1,
+                first_sequence: *number as u32,
+            };
+            let requests: Vec<Request> = chunk.iter().map(request).collect();
+            let drawn = generator.run(&policy.tokenizer, &requests, &stop, options.seed)?;
+            for (number, response) in chunk.iter().zip(drawn) {
+                answers[*number] = response.into_iter().next();
+            }
+            if let Some(file) = &mut file {
+                let row = |number: &usize| {
+                    Some(Row {
+                        id: ids[*number].as_deref()?,
+                        prompt: prompts[*number].text,
+                        response: answers[*number].as_ref()?,
+                    })
+                };
+                let rows: Vec<Row> = chunk.iter().filter_map(row).collect();
+                file.append(&rows)?;
+            }
+            done += chunk.len();
+        }
+    }
+    watch(prompts.len())?;
+    Ok(answers.into_iter().map(|answer| answer.expect("all were drawn")).collect())
+}
+
+/// log π(y | x) in nats of each answer, given as its token ids after its prompt's.
+///
+/// # Errors
+/// As [`Scorer::score`].
+pub fn log_probabilities(model: &Model, trees: &[Tree]) -> Result<Vec<f64>> {
+    let tokens = trees.iter().map(Tree::length).max().unwrap_or(1).max(PASS_TOKENS);
+    let capacity = Capacity { tokens, targets: tokens, sequences: 256 };
+    let scorer = Scorer::new(model.gpu(), model, capacity, &Arena::new())?;
+    Ok(scorer.score(trees)?.iter().map(Scored::logp).collect())
+}

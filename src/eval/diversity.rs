@@ -1,0 +1,137 @@
+//! Diversity, repetition and length of a policy's answers. Words are what white space (Unicode's) separates, as they stand:
+//! neither case nor punctuation is changed.
+
+use std::collections::HashSet;
+
+use serde::Serialize;
+
+use crate::error::{Error, Result};
+
+/// distinct-n: the number of different n-grams of words over all `texts` divided by the number of all n-grams; n-grams do
+/// not cross from one text into the next. Nothing when no text has n words, or for n = 0.
+///
+/// Li et al. 2016 (arXiv 1510.03055) divide by the number of words; the number of n-grams, as most programs take since,
+/// makes 1 the largest value. It falls as more text is put in: compare only sets of about the same number of words.
+pub fn distinct_n<T: AsRef<str>>(texts: &[T], n: usize) -> Option<f64> {
+    if n == 0 {
+        return None;
+    }
+    let words: Vec<Vec<&str>> = texts.iter().map(|text| text.as_ref().split_whitespace().collect()).collect();
+    let grams = || words.iter().flat_map(|words| words.windows(n));
+    let total = grams().count();
+    (total > 0).then(|| grams().collect::<HashSet<_>>().len() as f64 / total as f64)
+}
+
+/// The share of a text's n-grams that occurred before in it, averaged over the texts of n words or more: 0 when nothing is
+/// repeated, near 1 when a policy loops (seq-rep-n of Welleck et al. 2020, arXiv 1908.04319). Nothing without such a text.
+pub fn repetition<T: AsRef<str>>(texts: &[T], n: usize) -> Option<f64> {
+    let shares: Vec<f64> =
+        texts.iter().filter_map(|text| distinct_n(&[text.as_ref()], n).map(|d| 1.0 - d)).collect();
+    mean(&shares)
+}
+
+/// One answer of a policy.
+#[derive(Clone, Copy, Debug)]
+pub struct AnswerText<'a> {
+    /// The text.
+    pub text: &'a str,
+    /// Its length in tokens, where known.
+    pub tokens: Option<usize>,
+    /// Whether the policy ended it (rather than being cut at the limit), where known.
+    pub ended: Option<bool>,
+}
+
+/// A summary of answers. Means and shares are over the answers for which they are known, and nothing where there are none.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct AnswerStatistics {
+    /// Answers.
+    pub count: usize,
+    /// Mean length in words.
+    pub mean_words: Option<f64>,
+    /// Mean length in characters (Unicode scalar values, as Python's `len`).
+    pub mean_characters: Option<f64>,
+    /// Mean length in tokens.
+    pub mean_tokens: Option<f64>,
+    /// Median length in characters.
+    pub median_characters: Option<f64>,
+    /// Share of answers that the policy ended.
+    pub ended: Option<f64>,
+    /// Share of answers without a word.
+    pub empty: Option<f64>,
+    /// Share of answers that equal an earlier one.
+    pub repeated_answers: Option<f64>,
+    /// [`distinct_n`] for n = 1, 2, 3.
+    pub distinct: [Option<f64>; 3],
+    /// [`repetition`] of 3-grams.
+    pub repetition: Option<f64>,
+}
+
+/// Summarises `answers`; an error without any.
+pub fn summarise(answers: &[AnswerText]) -> Result<AnswerStatistics> {
+    if answers.is_empty() {
+        return Err(Error::config("answers", "there are none to summarise: generate at least one"));
+    }
+    let texts: Vec<&str> = answers.iter().map(|a| a.text).collect();
+    let numbers = |f: &dyn Fn(&AnswerText) -> Option<f64>| answers.iter().filter_map(f).collect::<Vec<f64>>();
+    let mut characters = numbers(&|a| Some(a.text.chars().count() as f64));
+    let mean_characters = mean(&characters);
+    characters.sort_by(f64::total_cmp);
+    let different: HashSet<&&str> = texts.iter().collect();
+    Ok(AnswerStatistics {
+        count: answers.len(),
+        mean_words: mean(&numbers(&|a| Some(a.text.split_whitespace().count() as f64))),
+        mean_characters,
+        mean_tokens: mean(&numbers(&|a| a.tokens.map(|t| t as f64))),
+        median_characters: Some(crate::eval::bootstrap::quantile(&characters, 0.5)),
+        ended: mean(&numbers(&|a| a.ended.map(|e| f64::from(u8::from(e))))),
+        empty: mean(&numbers(&|a| Some(f64::from(u8::from(a.text.trim().is_empty()))))),
+        repeated_answers: Some(1.0 - different.len() as f64 / texts.len() as f64),
+        distinct: [1, 2, 3].map(|n| distinct_n(&texts, n)),
+        repetition: repetition(&texts, 3),
+    })
+}
+
+fn mean(values: &[f64]) -> Option<f64> {
+    (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distinct_n_counts_n_grams_inside_texts_only() {
+        // 1-grams: a b a b c (3 of 5 distinct); 2-grams: ab ba | bc (3 of 3).
+        let texts = ["a b  a", "b\nc"];
+        assert_eq!(distinct_n(&texts, 1), Some(0.6));
+        assert_eq!(distinct_n(&texts, 2), Some(1.0));
+        assert_eq!(
+            (distinct_n(&texts, 4), distinct_n(&texts, 0), distinct_n::<&str>(&[], 1)),
+            (None, None, None)
+        );
+    }
+
+    #[test]
+    fn a_loop_shows_as_repetition() {
+        assert!(repetition(&["go on and on and on and on and on"], 2).unwrap() > 0.5);
+        assert_eq!(repetition(&["every word differs"], 2), Some(0.0));
+        assert_eq!(repetition(&["short"], 2), None);
+    }
+
+    #[test]
+    fn a_summary_counts_what_is_known() {
+        let answers = [
+            AnswerText { text: "né à", tokens: Some(4), ended: Some(true) },
+            AnswerText { text: "né à", tokens: None, ended: Some(false) },
+            AnswerText { text: " ", tokens: None, ended: None },
+        ];
+        let summary = summarise(&answers).unwrap();
+        assert_eq!((summary.mean_words, summary.mean_characters), (Some(4.0 / 3.0), Some(3.0)));
+        assert_eq!(
+            (summary.mean_tokens, summary.ended, summary.median_characters),
+            (Some(4.0), Some(0.5), Some(4.0))
+        );
+        assert_eq!((summary.empty, summary.repeated_answers), (Some(1.0 / 3.0), Some(1.0 - 2.0 / 3.0)));
+        assert!(summarise(&[]).is_err());
+    }
+}

@@ -1,0 +1,244 @@
+//! A judge's verdicts on A's and B's answers, in both orders.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::comparison::{Comparison, Decision};
+use super::random::SplitMix;
+use crate::annotate::journal::Journalled;
+use crate::annotate::queue::{Answer, Polled, Question, Said};
+use crate::annotate::{Judgement, Pair, Verdict};
+use crate::error::Result;
+
+/// Pairs that a judge on this machine is asked about at a time; its verdicts are written down in between.
+const CHUNK: usize = 64;
+/// Between two looks at whether to go on.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// What a judge says about A's answer and B's to one prompt. Probabilities are of A's answer being the better one.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct PairVerdict {
+    /// When A's answer is shown first; `None` if that was not asked, or the verdict is unusable.
+    pub p_12: Option<f64>,
+    /// When A's answer is shown second.
+    pub p_21: Option<f64>,
+    /// Whether the two answers are one text, about which nobody was asked: a tie.
+    pub identical: bool,
+    /// Whether one order alone was asked for.
+    pub one_order: bool,
+    /// Why there is no usable verdict.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+}
+
+impl PairVerdict {
+    /// As what the statistics are made of.
+    ///
+    /// # Errors
+    /// As [`Comparison::both_orders`].
+    pub fn comparison(&self, length_a: f64, length_b: f64) -> Result<Comparison> {
+        match (self.identical, self.one_order, self.why.is_some()) {
+            (true, ..) => Comparison::single(Some(0.5), length_a, length_b),
+            (_, _, true) => Comparison::single(None, length_a, length_b),
+            (_, true, _) => Comparison::single(self.p_12.or(self.p_21), length_a, length_b),
+            _ => Comparison::both_orders(self.p_12, self.p_21, length_a, length_b),
+        }
+    }
+
+    /// Whose answer is better; `None` without a usable verdict.
+    pub fn decision(&self) -> Option<Decision> {
+        self.comparison(0.0, 0.0).ok()?.decision()
+    }
+
+    /// Takes what was said of the pair. `a_first`: whether A's answer was its first response. Tells whether the other order
+    /// is still to be asked.
+    fn take(&mut self, judgement: &Judgement, a_first: bool) -> bool {
+        let of_a = |p: f32| if a_first { f64::from(p) } else { 1.0 - f64::from(p) };
+        if let Verdict::Invalid { why } = &judgement.verdict {
+            self.why.get_or_insert_with(|| why.clone());
+            return false;
+        }
+        match (judgement.p_12, judgement.p_21) {
+            (Some(first), Some(second)) => {
+                let [a, b] = if a_first { [first, second] } else { [second, first] };
+                (self.p_12, self.p_21) = (Some(of_a(a)), Some(of_a(b)));
+                false
+            }
+            (Some(p), None) => {
+                // It knows orders, and was told to be asked in one.
+                self.one_order = true;
+                *self.shown(a_first) = Some(of_a(p));
+                false
+            }
+            _ => {
+                *self.shown(a_first) = judgement.verdict.p_first().map(of_a);
+                self.p_12.is_none() || self.p_21.is_none()
+            }
+        }
+    }
+
+    fn shown(&mut self, a_first: bool) -> &mut Option<f64> {
+        if a_first { &mut self.p_12 } else { &mut self.p_21 }
+    }
+}
+
+/// What is heard while a judge is asked.
+pub enum Heard<'t> {
+    /// So many pairs are judged.
+    Judged(usize),
+    /// What the user should know.
+    Note(&'t str),
+    /// An answer to what was asked before, about something else.
+    Other(&'t Answer),
+}
+
+/// Asks about all `pairs`, of which A's answers are the first and B's the second responses. A judge that tells its two orders
+/// apart is asked once, any other one both ways round. Which answer comes first is drawn from the seed, so that a judge that
+/// is asked in one order favours neither side. `watch` may end it by an error: what was said until then is in the journal.
+///
+/// # Errors
+/// As [`Journalled::poll`]; those of `watch`.
+pub fn judge_pairs(
+    judge: &mut Journalled<'_>,
+    pairs: &[Pair<'_>],
+    seed: u32,
+    watch: &mut dyn FnMut(Heard<'_>) -> Result<()>,
+) -> Result<Vec<PairVerdict>> {
+    let identical = |pair: &Pair| pair.response_1 == pair.response_2;
+    let mut verdicts: Vec<PairVerdict> = pairs
+        .iter()
+        .map(|pair| PairVerdict { identical: identical(pair), ..PairVerdict::default() })
+        .collect();
+    let a_first = |number: usize| SplitMix::new(u64::from(seed), number as u64).below(2) == 0;
+    let asked: Vec<usize> = (0..pairs.len()).filter(|number| !identical(&pairs[*number])).collect();
+    let mut judged = pairs.len() - asked.len();
+    let chunk = if judge.is_remote() { asked.len().max(1) } else { CHUNK };
+    for numbers in asked.chunks(chunk) {
+        watch(Heard::Judged(judged))?;
+        let question = |number: usize, a_first: bool| {
+            let pair = if a_first { pairs[number] } else { pairs[number].swapped() };
+            Question::compare(&number.to_string(), &pair)
+        };
+        let mut open: HashMap<String, (usize, bool)> = HashMap::new();
+        let mut questions: Vec<(usize, bool)> = numbers.iter().map(|n| (*n, a_first(*n))).collect();
+        while !questions.is_empty() || !open.is_empty() {
+            let mut texts = Vec::new();
+            for (number, a_first) in questions.drain(..) {
+                let question = question(number, a_first);
+                open.insert(question.id.clone(), (number, a_first));
+                texts.push(question);
+            }
+            if !texts.is_empty() {
+                judge.submit(texts)?;
+            }
+            let Polled { answers, notes } = judge.poll(LOOK)?;
+            for note in &notes {
+                watch(Heard::Note(note))?;
+            }
+            for answer in &answers {
+                let (Some((number, a_first)), Said::Judgement(judgement)) =
+                    (open.remove(&answer.id), &answer.said)
+                else {
+                    watch(Heard::Other(answer))?;
+                    continue;
+                };
+                match verdicts[number].take(judgement, a_first) {
+                    true => questions.push((number, !a_first)),
+                    false => judged += 1,
+                }
+            }
+            watch(Heard::Judged(judged))?;
+        }
+    }
+    Ok(verdicts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::annotate::queue::InPlace;
+    use crate::annotate::rule::Rule;
+    use crate::annotate::{Annotator, Rated, Score};
+
+    /// Judges by `of`, and counts what it was asked.
+    struct Judge<F>(F, std::sync::Arc<std::sync::Mutex<usize>>);
+
+    impl<F: Fn(&Pair<'_>) -> Judgement + Send> Annotator for Judge<F> {
+        fn name(&self) -> String {
+            "test".into()
+        }
+        fn annotate(&mut self, pairs: &[Pair<'_>]) -> Result<Vec<Judgement>> {
+            *self.1.lock().unwrap() += pairs.len();
+            Ok(pairs.iter().map(&self.0).collect())
+        }
+        fn rate(&mut self, _: &[Rated<'_>]) -> Result<Vec<Score>> {
+            unreachable!()
+        }
+    }
+
+    fn verdicts(judge: impl Annotator, answers: &[(&str, &str)]) -> Vec<PairVerdict> {
+        let pairs: Vec<Pair> =
+            answers.iter().map(|(a, b)| Pair { prompt: "x", response_1: a, response_2: b }).collect();
+        let mut judge = Journalled::new(Box::new(InPlace::new(judge)));
+        judge_pairs(&mut judge, &pairs, 7, &mut |_| Ok(())).unwrap()
+    }
+
+    fn decisions(verdicts: &[PairVerdict]) -> Vec<Option<Decision>> {
+        verdicts.iter().map(PairVerdict::decision).collect()
+    }
+
+    #[test]
+    fn a_rule_says_the_same_both_ways_round() {
+        let answers = [("aaa", "b"), ("a", "bbb"), ("a", "b"), ("same", "same")].repeat(30);
+        let verdicts = verdicts(Rule::parse("longer").unwrap(), &answers);
+        let expected = [Decision::Win, Decision::Loss, Decision::Tie, Decision::Tie].map(Some).repeat(30);
+        assert_eq!(decisions(&verdicts), expected);
+        assert!(verdicts.iter().all(|v| v.identical || (v.p_12 == v.p_21 && v.p_12.is_some())));
+        assert!(verdicts[3].identical && verdicts[3].p_12.is_none());
+    }
+
+    #[test]
+    fn a_judge_of_the_first_answer_ties_in_both_orders_and_favours_nobody_in_one() {
+        let asked = std::sync::Arc::default();
+        let answers = [("a", "b")].repeat(200);
+        let first = |_: &Pair| Judgement::from(Verdict::First { p: 1.0 });
+        let both = verdicts(Judge(first, std::sync::Arc::clone(&asked)), &answers);
+        assert!(decisions(&both).iter().all(|d| *d == Some(Decision::Tie)));
+        assert!(both.iter().all(|v| (v.p_12, v.p_21) == (Some(1.0), Some(0.0))));
+        assert_eq!(*asked.lock().unwrap(), 400, "both ways round");
+        let one = |_: &Pair| Judgement::from_orders(Some(1.0), None);
+        let one = verdicts(Judge(one, std::sync::Arc::clone(&asked)), &answers);
+        assert_eq!(*asked.lock().unwrap(), 600, "in one order");
+        let wins = decisions(&one).iter().filter(|d| **d == Some(Decision::Win)).count();
+        // Four standard deviations of a fair coin; seed 7.
+        assert!((72..=128).contains(&wins), "{wins} of 200 wins by chance");
+    }
+
+    #[test]
+    fn a_judge_that_tells_its_orders_apart_is_asked_once_and_read_from_as_side() {
+        let asked = std::sync::Arc::default();
+        // 0.9 for the better text "a" when it comes first, 0.7 when it comes second.
+        let orders = |pair: &Pair| match pair.response_1 {
+            "a" => Judgement::from_orders(Some(0.9), Some(0.7)),
+            _ => Judgement::from_orders(Some(0.3), Some(0.1)),
+        };
+        let said = verdicts(Judge(orders, std::sync::Arc::clone(&asked)), &[("a", "b")].repeat(20));
+        assert_eq!(*asked.lock().unwrap(), 20);
+        for verdict in said {
+            let (p_12, p_21) = (verdict.p_12.unwrap(), verdict.p_21.unwrap());
+            assert!((p_12 - 0.9).abs() < 1e-6 && (p_21 - 0.7).abs() < 1e-6, "{verdict:?}");
+        }
+    }
+
+    #[test]
+    fn an_unusable_verdict_in_one_order_leaves_the_pair_out() {
+        let broken = |pair: &Pair| match pair.response_1 {
+            "a" => Judgement::from(Verdict::First { p: 1.0 }),
+            _ => Judgement::from(Verdict::Invalid { why: "mute".into() }),
+        };
+        let said = verdicts(Judge(broken, std::sync::Arc::default()), &[("a", "b")].repeat(20));
+        assert!(said.iter().all(|v| v.decision().is_none() && v.why.as_deref() == Some("mute")));
+    }
+}

@@ -1,0 +1,449 @@
+//! What an evaluation found: the figures of `eval.json`, the sentence and the table that are printed.
+
+use serde::Serialize;
+
+use super::agreement::{Kappa, OrderEffect, Share, cohen_kappa, length_preference, order_effect};
+use super::bootstrap::Bootstrap;
+use super::comparison::{
+    Comparison, Decision, Decisions, LengthBucket, LengthKey, length_buckets, preferences,
+};
+use super::diversity::{AnswerStatistics, AnswerText, summarise};
+use super::interval::{Interval, Mean, mean_with_error, wilson_of_preferences};
+use super::judging::PairVerdict;
+use super::length_control::{LengthControl, LengthControlled, length_controlled};
+use crate::annotate::queue::Usage;
+use crate::error::{Error, Result};
+
+/// Buckets of the difference in length.
+const BUCKETS: usize = 5;
+/// Share of unusable verdicts from which on the user is warned.
+const MANY_INVALID: f64 = 0.1;
+
+/// An answer of A or B.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct EvaluatedAnswer {
+    /// The text, as the judge reads it.
+    pub text: String,
+    /// Its length in tokens, where it was drawn here.
+    pub tokens: Option<usize>,
+    /// Whether the policy ended it, where it was drawn here.
+    pub ended: Option<bool>,
+    /// log π(y | x) − log π₀(y | x) in nats, for A's answers where its start π₀ is known.
+    pub kl: Option<f64>,
+}
+
+/// A prompt with both answers and what the judge said.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EvaluatedPair {
+    /// As the judge reads it.
+    pub prompt: String,
+    /// A's answer.
+    pub a: EvaluatedAnswer,
+    /// B's answer.
+    pub b: EvaluatedAnswer,
+    /// What the judge said.
+    pub verdict: PairVerdict,
+}
+
+impl EvaluatedPair {
+    /// The row of `answers.jsonl`.
+    pub fn row(&self) -> AnswerRow<'_> {
+        AnswerRow {
+            prompt: &self.prompt,
+            answer_a: &self.a.text,
+            answer_b: &self.b.text,
+            verdict: self.verdict.decision().map_or("invalid", Decision::name),
+            p_12: self.verdict.p_12,
+            p_21: self.verdict.p_21,
+            kl: self.a.kl,
+            why: self.verdict.why.as_deref(),
+        }
+    }
+
+    fn lengths(&self) -> (f64, f64) {
+        let of = |answer: &EvaluatedAnswer| answer.text.chars().count() as f64;
+        (of(&self.a), of(&self.b))
+    }
+}
+
+/// A row of `answers.jsonl`.
+#[derive(Clone, Debug, Serialize)]
+pub struct AnswerRow<'a> {
+    prompt: &'a str,
+    answer_a: &'a str,
+    answer_b: &'a str,
+    /// "win" of A, "tie", "loss" or "invalid".
+    verdict: &'a str,
+    /// The judge's probability that A's answer is the better one, shown first.
+    p_12: Option<f64>,
+    /// The same, shown second.
+    p_21: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kl: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why: Option<&'a str>,
+}
+
+/// What is compared, and by whom.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Contest {
+    /// What A is: a model, with its LoRA adapter.
+    pub a: String,
+    /// What B is.
+    pub b: String,
+    /// B in the sentence: "the start", "the reference answers".
+    pub against: String,
+    /// The judge's name.
+    pub judge: String,
+}
+
+/// Another judge's verdicts on the same answers.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SecondJudge {
+    /// Its name, or the file that its verdicts were read from.
+    pub judge: String,
+    /// Wins, ties and losses of A by it.
+    pub decisions: Decisions,
+    /// (wins + ties/2) / decided.
+    pub win_rate: Option<f64>,
+    /// 95 % interval of the win rate.
+    pub interval: Interval,
+    /// How far the two judges agree, over the prompts that both decided; `None` without such a prompt.
+    pub agreement: Option<Kappa>,
+}
+
+/// All that an evaluation found. Win rates are of A, with a tie as half a win; lengths are in characters unless they are called
+/// tokens; intervals are of 95 %.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct EvalResult {
+    /// Who was compared, and by whom.
+    #[serde(flatten)]
+    pub contest: Contest,
+    /// Prompts that were answered by both.
+    pub prompts: usize,
+    /// What came out of them.
+    #[serde(flatten)]
+    pub decisions: Decisions,
+    /// Prompts with one and the same answer of both, which are among the ties.
+    pub identical: usize,
+    /// (wins + ties/2) / decided.
+    pub win_rate: f64,
+    /// Its interval, [`wilson_of_preferences`].
+    pub interval: Interval,
+    /// Its BCa bootstrap interval over prompts.
+    pub bootstrap_interval: Interval,
+    /// Mean of the judge's probabilities for A, with their standard error; the win rate if it gives 0, ½ and 1 alone.
+    pub mean_preference: Mean,
+    /// The win rate at equal lengths.
+    pub length_controlled: LengthControlled,
+    /// Win rates in buckets of how much longer A's answer is than B's.
+    pub length_buckets: Vec<LengthBucket>,
+    /// How often the longer answer wins.
+    pub length_preference: Share,
+    /// What the order of the answers changes, over the pairs that were judged in both.
+    pub order: OrderEffect,
+    /// Lengths and diversity of A's answers.
+    pub answers_a: AnswerStatistics,
+    /// And of B's.
+    pub answers_b: AnswerStatistics,
+    /// Mean over A's answers of log π(y | x) − log π₀(y | x) in nats, π₀ being what A was made from.
+    pub kl: Option<Mean>,
+    /// Another judge's verdicts.
+    pub second_judge: Option<SecondJudge>,
+    /// What the judge used.
+    pub usage: Usage,
+    /// What the reader must know.
+    pub warnings: Vec<String>,
+}
+
+impl EvalResult {
+    /// The figures of `pairs`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] without prompts; [`Error::Annotator`] where no verdict is usable.
+    pub fn of(contest: Contest, pairs: &[EvaluatedPair], usage: Usage) -> Result<EvalResult> {
+        if pairs.is_empty() {
+            return Err(Error::config("prompts", "no prompt is left: give prompts that the models can take"));
+        }
+        // Wins, ties and losses count 1, ½ and 0, whatever the judge's certainty: length control is then of the same win rate.
+        let mut soft = Vec::with_capacity(pairs.len());
+        let mut hard = Vec::with_capacity(pairs.len());
+        for pair in pairs {
+            let (length_a, length_b) = pair.lengths();
+            let comparison = pair.verdict.comparison(length_a, length_b)?;
+            let decided = comparison.decision().map(Decision::preference);
+            hard.push(Comparison::single(decided, length_a, length_b)?);
+            soft.push(comparison);
+        }
+        let decisions = Decisions::of(&hard);
+        let first_why = pairs.iter().find_map(|pair| pair.verdict.why.as_deref()).unwrap_or_default();
+        let values = preferences(&hard);
+        let (Some(win_rate), Some(mean_preference)) =
+            (decisions.win_rate(), mean_with_error(&preferences(&soft)))
+        else {
+            let why = format!(
+                "gave no usable verdict on {} pairs ({first_why}): check what it is asked and what it answers",
+                pairs.len()
+            );
+            return Err(Error::Annotator { name: contest.judge, why });
+        };
+        let mut warnings = Vec::new();
+        if decisions.invalid as f64 > MANY_INVALID * pairs.len() as f64 {
+            warnings.push(format!(
+                "{} of {} verdicts are unusable and in no share; the first: {first_why}",
+                decisions.invalid,
+                pairs.len()
+            ));
+        }
+        let statistics = |answer: fn(&EvaluatedPair) -> &EvaluatedAnswer| {
+            let texts: Vec<AnswerText> = pairs
+                .iter()
+                .map(answer)
+                .map(|answer| AnswerText { text: &answer.text, tokens: answer.tokens, ended: answer.ended })
+                .collect();
+            summarise(&texts)
+        };
+        let kl: Vec<f64> = pairs.iter().filter_map(|pair| pair.a.kl).collect();
+        Ok(EvalResult {
+            contest,
+            prompts: pairs.len(),
+            decisions,
+            identical: pairs.iter().filter(|pair| pair.verdict.identical).count(),
+            win_rate,
+            interval: wilson_of_preferences(&values),
+            bootstrap_interval: Bootstrap::default().bca_mean(&values)?,
+            mean_preference,
+            length_controlled: length_controlled(&hard, &LengthControl::default())?,
+            length_buckets: length_buckets(&hard, LengthKey::Difference, BUCKETS)?,
+            length_preference: length_preference(&hard),
+            order: order_effect(&soft),
+            answers_a: statistics(|pair| &pair.a)?,
+            answers_b: statistics(|pair| &pair.b)?,
+            kl: mean_with_error(&kl),
+            second_judge: None,
+            usage,
+            warnings,
+        })
+    }
+
+    /// Adds another judge's decisions on the same pairs, in their order.
+    ///
+    /// # Errors
+    /// As [`cohen_kappa`].
+    pub fn compare_with(
+        &mut self,
+        judge: String,
+        pairs: &[EvaluatedPair],
+        second: &[Option<Decision>],
+    ) -> Result<()> {
+        let mut comparisons = Vec::new();
+        for (pair, decision) in pairs.iter().zip(second) {
+            let (length_a, length_b) = pair.lengths();
+            comparisons.push(Comparison::single(decision.map(Decision::preference), length_a, length_b)?);
+        }
+        let both: Vec<(Decision, Decision)> = pairs
+            .iter()
+            .zip(second)
+            .filter_map(|(pair, second)| pair.verdict.decision().zip(*second))
+            .collect();
+        let (first, other): (Vec<Decision>, Vec<Decision>) = both.into_iter().unzip();
+        let decisions = Decisions::of(&comparisons);
+        self.second_judge = Some(SecondJudge {
+            judge,
+            decisions,
+            win_rate: decisions.win_rate(),
+            interval: wilson_of_preferences(&preferences(&comparisons)),
+            agreement: if first.is_empty() { None } else { Some(cohen_kappa(&first, &other)?) },
+        });
+        Ok(())
+    }
+
+    /// What came out, in a sentence.
+    pub fn sentence(&self) -> String {
+        let Decisions { ties, invalid, .. } = self.decisions;
+        let controlled = &self.length_controlled;
+        let mut text = format!(
+            "A wins {} of {} prompts against {} (95 % interval {}), length-controlled {} ({}); {}",
+            percent(self.win_rate),
+            self.decisions.decided(),
+            self.contest.against,
+            range(self.interval),
+            percent(controlled.win_rate),
+            range(controlled.interval),
+            if ties == 1 { "1 tie".into() } else { format!("{ties} ties") },
+        );
+        if invalid > 0 {
+            text += &format!("; {invalid} without a usable verdict");
+        }
+        let lengths = [&self.answers_b, &self.answers_a];
+        let (lengths, unit) = match lengths.map(|answers| answers.mean_tokens) {
+            [Some(b), Some(a)] => ([b, a], "tokens"),
+            _ => (lengths.map(|answers| answers.mean_characters.unwrap_or_default()), "characters"),
+        };
+        text + &format!("; answers {:.0} -> {:.0} {unit}", lengths[0], lengths[1])
+    }
+
+    /// Further figures, a name and a value a line.
+    pub fn table(&self) -> Vec<(&'static str, String)> {
+        let Decisions { wins, ties, losses, .. } = self.decisions;
+        let mut rows = vec![
+            ("A", self.contest.a.clone()),
+            ("B", self.contest.b.clone()),
+            ("judge", self.contest.judge.clone()),
+            (
+                "decided",
+                format!(
+                    "{wins} wins, {ties} ties ({} of identical answers), {losses} losses",
+                    self.identical
+                ),
+            ),
+            ("bootstrap", format!("{} %", range(self.bootstrap_interval))),
+            ("certainty", format!("mean probability for A {}", percent(self.mean_preference.mean))),
+        ];
+        if let Some(longer) = self.length_preference.share {
+            let Share { interval, count, .. } = self.length_preference;
+            let text = format!("wins {} of {count} pairs ({})", percent(longer), range(interval));
+            rows.push(("longer answer", text));
+        }
+        if let (Some(flipped), Some(first)) = (self.order.flipped.share, self.order.first_wins.share) {
+            let text = format!(
+                "{} flips; the answer shown first wins {} ({})",
+                percent(flipped),
+                percent(first),
+                range(self.order.first_wins.interval)
+            );
+            rows.push(("both orders", text));
+        }
+        let sides = [&self.answers_b, &self.answers_a];
+        let both = |name, of: &dyn Fn(&AnswerStatistics) -> Option<String>| {
+            let text = |answers: &AnswerStatistics| of(answers).unwrap_or_else(|| "–".into());
+            (name, format!("{} -> {}", text(sides[0]), text(sides[1])))
+        };
+        rows.push(both("characters", &|s| Some(format!("{:.0}", s.mean_characters?))));
+        rows.push(both("ended", &|s| Some(percent(s.ended?))));
+        rows.push(both("distinct-1,2,3", &|s| {
+            let texts = s.distinct.map(|d| d.map_or_else(|| "–".into(), |d| format!("{d:.2}")));
+            Some(texts.join(" "))
+        }));
+        if let Some(kl) = self.kl {
+            let error = if kl.standard_error.is_finite() {
+                format!(" ± {:.2}", kl.standard_error)
+            } else {
+                String::new()
+            };
+            rows.push(("KL to the start", format!("{:.2}{error} nats an answer", kl.mean)));
+        }
+        if let Some(second) = &self.second_judge {
+            let win_rate = second.win_rate.map_or_else(|| "–".into(), percent);
+            let mut text = format!("{}: A wins {win_rate} ({})", second.judge, range(second.interval));
+            if let Some(Kappa { kappa, interval, agreement, .. }) = &second.agreement {
+                text += &format!("; agrees in {}", agreement.share.map_or_else(|| "–".into(), percent));
+                if let (Some(kappa), Some(interval)) = (kappa, interval) {
+                    text += &format!(", κ {kappa:.2} ({:.2} to {:.2})", interval.low, interval.high);
+                }
+            }
+            rows.push(("second judge", text));
+        }
+        rows
+    }
+}
+
+/// "62.5 %".
+fn percent(share: f64) -> String {
+    format!("{:.1} %", 100.0 * share)
+}
+
+/// "55.6 to 68.9", in per cent.
+fn range(interval: Interval) -> String {
+    format!("{:.1} to {:.1}", 100.0 * interval.low, 100.0 * interval.high)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair(a: &str, b: &str, p: Option<f64>) -> EvaluatedPair {
+        let answer = |text: &str| EvaluatedAnswer {
+            text: text.into(),
+            tokens: Some(text.len()),
+            ended: Some(true),
+            kl: None,
+        };
+        let why = p.is_none().then(|| "mute".to_owned());
+        let verdict = PairVerdict { p_12: p, p_21: p, why, ..PairVerdict::default() };
+        EvaluatedPair { prompt: "x".into(), a: answer(a), b: answer(b), verdict }
+    }
+
+    fn contest() -> Contest {
+        let [a, b, against, judge] = ["a", "b", "the start", "test"].map(str::to_owned);
+        Contest { a, b, against, judge }
+    }
+
+    /// 120 wins, 20 ties and 60 losses of 200.
+    fn pairs() -> Vec<EvaluatedPair> {
+        let one = |i: usize| {
+            let p = if i % 10 < 6 {
+                0.8
+            } else if i % 10 == 6 {
+                0.5
+            } else {
+                0.1
+            };
+            pair(&"a".repeat(1 + i % 7), &"b".repeat(1 + i % 5), Some(p))
+        };
+        (0..200).map(one).collect()
+    }
+
+    #[test]
+    fn wins_are_counted_whatever_the_judges_certainty() {
+        let result = EvalResult::of(contest(), &pairs(), Usage::default()).unwrap();
+        assert_eq!(result.decisions, Decisions { wins: 120, ties: 20, losses: 60, invalid: 0 });
+        assert_eq!((result.win_rate, result.prompts), (0.65, 200));
+        assert!((result.mean_preference.mean - 0.56).abs() < 1e-12, "{}", result.mean_preference.mean);
+        assert!(result.interval.contains(0.65) && result.interval.width() < 0.14);
+        assert!((result.length_controlled.plain_win_rate - 0.65).abs() < 1e-12);
+        let sentence = result.sentence();
+        for part in [
+            "A wins 65.0 % of 200 prompts against the start (95 % interval 58.",
+            "; 20 ties; answers 3 -> 4 tokens",
+        ] {
+            assert!(sentence.contains(part), "{sentence}");
+        }
+        let json = serde_json::to_value(&result).unwrap();
+        assert_eq!((&json["wins"], &json["judge"]), (&120.into(), &"test".into()));
+        assert!(json["interval"]["low"].is_number() && json["length_controlled"]["win_rate"].is_number());
+    }
+
+    #[test]
+    fn unusable_verdicts_are_in_no_share_and_many_are_a_warning() {
+        let mut some = pairs();
+        some.iter_mut().take(40).for_each(|p| *p = pair("a", "b", None));
+        let result = EvalResult::of(contest(), &some, Usage::default()).unwrap();
+        assert_eq!((result.decisions.invalid, result.decisions.decided()), (40, 160));
+        assert!(result.warnings[0].contains("40 of 200") && result.warnings[0].contains("mute"));
+        assert!(result.sentence().contains("of 160 prompts") && result.sentence().contains("; 40 without"));
+        let none = vec![pair("a", "b", None); 3];
+        let error = EvalResult::of(contest(), &none, Usage::default()).unwrap_err().to_string();
+        assert!(error.contains("test: gave no usable verdict on 3 pairs (mute)"), "{error}");
+        let error = EvalResult::of(contest(), &[], Usage::default()).unwrap_err().to_string();
+        assert!(error.contains("no prompt is left"), "{error}");
+    }
+
+    #[test]
+    fn a_second_judge_that_says_the_same_agrees_fully() {
+        let pairs = pairs();
+        let mut result = EvalResult::of(contest(), &pairs, Usage::default()).unwrap();
+        let mut same: Vec<Option<Decision>> = pairs.iter().map(|p| p.verdict.decision()).collect();
+        same[0] = None;
+        result.compare_with("other".into(), &pairs, &same).unwrap();
+        let second = result.second_judge.as_ref().unwrap();
+        let agreement = second.agreement.as_ref().unwrap();
+        assert_eq!(
+            (agreement.kappa, agreement.agreement.count, second.decisions.invalid),
+            (Some(1.0), 199, 1)
+        );
+        let table = result.table();
+        let line = &table.iter().find(|row| row.0 == "second judge").unwrap().1;
+        assert!(line.contains("other: A wins") && line.contains("κ 1.00"), "{line}");
+    }
+}

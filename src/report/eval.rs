@@ -1,0 +1,255 @@
+//! The report of an evaluation.
+
+use serde_json::Value;
+
+use super::bars::Bars;
+use super::page::{KeyFigure, Report};
+use super::scale::{Estimate, Unit, number};
+use super::section::{Sample, Section, Table};
+use crate::eval::comparison::{Decision, Decisions, LengthBucket};
+use crate::eval::diversity::AnswerStatistics;
+use crate::eval::interval::{Interval, Z95};
+use crate::eval::result::{EvalResult, EvaluatedPair, SecondJudge};
+
+/// Pairs of answers that a report shows.
+const SHOWN: usize = 12;
+
+fn estimate(value: f64, interval: Interval) -> Estimate {
+    Estimate::new(value, interval.low, interval.high)
+}
+
+impl Report {
+    /// The report of an evaluation; `pairs` are those that it is of.
+    pub fn of_eval(result: &EvalResult, pairs: &[EvaluatedPair], configuration: Value) -> Report {
+        let contest = &result.contest;
+        let mut report = Report::new(format!("{} against {}", contest.a, contest.against));
+        report.lead(format!("{}.", result.sentence()));
+        for warning in &result.warnings {
+            report.warning(warning.clone());
+        }
+        for (name, value) in [("A", &contest.a), ("B", &contest.b), ("Judge", &contest.judge)] {
+            report.fact(name, value.clone());
+        }
+        report.fact("Prompts", number(result.prompts as f64));
+        let share = Unit::Share;
+        let range = |interval: Interval| {
+            let low = share.format(interval.low);
+            format!("{} to {}", low.trim_end_matches(" %"), share.format(interval.high))
+        };
+        report.figure(KeyFigure::new("Win rate", share.format(result.win_rate)).note(range(result.interval)));
+        let controlled = &result.length_controlled;
+        report.figure(
+            KeyFigure::new("Length-controlled", share.format(controlled.win_rate))
+                .note(range(controlled.interval)),
+        );
+        if let Some(kl) = result.kl {
+            let figure = KeyFigure::new("KL to the start", number(kl.mean));
+            report.figure(figure.note("nats an answer"));
+        }
+        if let Some(kappa) = result.second_judge.as_ref().and_then(|s| s.agreement.as_ref()?.kappa) {
+            report.figure(KeyFigure::new("Judges' κ", format!("{kappa:.2}")).note("1: full agreement"));
+        }
+        report.add(win_rates(result)).add(lengths(result)).add(judge(result)).add(answers(result));
+        report.add(samples(result, pairs)).configuration(configuration);
+        report
+    }
+}
+
+fn win_rates(result: &EvalResult) -> Section {
+    let Decisions { wins, ties, losses, .. } = result.decisions;
+    let decided = result.decisions.decided();
+    let outcomes = Bars::new("Win, tie, loss")
+        .label("share of the prompts, A's side")
+        .unit(Unit::Share)
+        .group("A wins", [Estimate::share(wins, decided)])
+        .group("tie", [Estimate::share(ties, decided)])
+        .group("B wins", [Estimate::share(losses, decided)]);
+    let controlled = &result.length_controlled;
+    let mut rates = Bars::new("Win rate of A")
+        .label("a tie is half a win; 95 % intervals")
+        .unit(Unit::Share)
+        .level(0.5)
+        .group("all prompts", [estimate(result.win_rate, result.interval)])
+        .group("at equal length", [estimate(controlled.win_rate, controlled.interval)]);
+    if let Some(SecondJudge { win_rate: Some(rate), interval, .. }) = &result.second_judge {
+        rates = rates.group("second judge", [estimate(*rate, *interval)]);
+    }
+    let [low, high] =
+        [result.bootstrap_interval.low, result.bootstrap_interval.high].map(|v| Unit::Share.format(v));
+    let mut text = format!(
+        "A wins {wins}, ties {ties} and loses {losses} of {decided} prompts; {} of the ties are identical answers. Wilson's \
+         interval is drawn; the bootstrap's (BCa) is {low} to {high}.",
+        result.identical
+    );
+    if let Some(second) = &result.second_judge {
+        let Decisions { wins, ties, losses, .. } = second.decisions;
+        text += &format!(" By {}, A wins {wins}, ties {ties} and loses {losses}.", second.judge);
+    }
+    Section::new("Against B").text(text).bars(outcomes).bars(rates)
+}
+
+fn lengths(result: &EvalResult) -> Section {
+    let bucket = |bars: Bars, bucket: &LengthBucket| match bucket.mean_preference {
+        Some(rate) => {
+            let name = match bucket.low == bucket.high {
+                true => format!("{:+.0}", bucket.low),
+                false => format!("{:+.0} to {:+.0}", bucket.low, bucket.high),
+            };
+            bars.group(name, [estimate(rate, bucket.interval)])
+        }
+        None => bars,
+    };
+    let bars = Bars::new("Win rate by difference in length")
+        .label("characters of A's answer less those of B's")
+        .unit(Unit::Share)
+        .level(0.5);
+    let bars = result.length_buckets.iter().fold(bars, bucket);
+    let controlled = &result.length_controlled;
+    let text = format!(
+        "The length-controlled win rate is what logit P(A wins) = θ + φ tanh(d / s) gives at d = 0, d being the difference in \
+         length and s = {} characters its standard deviation; φ = {} (above 0: longer answers win). Where A's answers are better \
+         because they say more, that is taken off too.",
+        number(controlled.length_scale),
+        number(controlled.phi)
+    );
+    Section::new("Length").text(text).bars(bars)
+}
+
+fn judge(result: &EvalResult) -> Section {
+    let share = |name: &str, share: crate::eval::agreement::Share| {
+        share.share.map(|value| {
+            let cells = [name.into(), (estimate(value, share.interval), Unit::Share).into()];
+            (cells, share.count as f64)
+        })
+    };
+    let order = &result.order;
+    let mut rows = vec![
+        share("wins of the longer answer", result.length_preference),
+        share("wins of the answer shown first", order.first_wins),
+        share("winner changes with the order", order.flipped),
+        share("verdict changes with the order", order.changed),
+    ];
+    if let Some(agreement) = result.second_judge.as_ref().and_then(|second| second.agreement.as_ref()) {
+        rows.push(share("second judge says the same", agreement.agreement));
+    }
+    let table = rows
+        .into_iter()
+        .flatten()
+        .fold(Table::new(["", "share", "of pairs"]), |table, ([name, value], count)| {
+            table.row([name, value, count.into()])
+        });
+    let mut section = Section::new("Judge").table(table);
+    if let Some(second) = &result.second_judge
+        && let Some(agreement) = &second.agreement
+        && let (Some(kappa), Some(interval)) = (agreement.kappa, agreement.interval)
+    {
+        section = section.text(format!(
+            "Cohen's κ with {} is {kappa:.2} (95 % interval {:.2} to {:.2}) over win, tie and loss: 1 is full agreement, 0 what \
+             chance gives.",
+            second.judge, interval.low, interval.high
+        ));
+        let names = ["A wins", "tie", "B wins"];
+        let table = names.iter().zip(agreement.table).fold(
+            Table::new(["judge, second judge", names[0], names[1], names[2]]),
+            |table, (name, counts)| {
+                let [win, tie, loss] = counts.map(|count| (count as f64).into());
+                table.row([(*name).into(), win, tie, loss])
+            },
+        );
+        section = section.table(table);
+    }
+    section
+}
+
+fn answers(result: &EvalResult) -> Section {
+    type Figure = fn(&AnswerStatistics) -> Option<f64>;
+    let figures: [(&str, Unit, Figure); 9] = [
+        ("tokens, mean", Unit::Plain, |s| s.mean_tokens),
+        ("words, mean", Unit::Plain, |s| s.mean_words),
+        ("characters, mean", Unit::Plain, |s| s.mean_characters),
+        ("ended by themselves", Unit::Share, |s| s.ended),
+        ("empty", Unit::Share, |s| s.empty),
+        ("distinct-1", Unit::Plain, |s| s.distinct[0]),
+        ("distinct-2", Unit::Plain, |s| s.distinct[1]),
+        ("distinct-3", Unit::Plain, |s| s.distinct[2]),
+        ("3-grams repeated within an answer", Unit::Share, |s| s.repetition),
+    ];
+    let text = |unit: Unit, value: Option<f64>| unit.format(value.unwrap_or(f64::NAN));
+    let mut table = figures.iter().fold(Table::new(["", "A", "B"]), |table, (name, unit, of)| {
+        let [a, b] = [&result.answers_a, &result.answers_b].map(|answers| text(*unit, of(answers)).into());
+        table.row([(*name).into(), a, b])
+    });
+    if let Some(kl) = result.kl {
+        let half = Z95 * kl.standard_error;
+        let value = Estimate::new(kl.mean, kl.mean - half, kl.mean + half);
+        table =
+            table.row(["log π − log π₀ of an answer, nats".into(), (value, Unit::Plain).into(), "".into()]);
+    }
+    Section::new("Answers")
+        .text(
+            "distinct-n is the number of different n-grams of words among all answers over the number of all n-grams: it falls as \
+             answers get longer, so that it is comparable between answers of about one length.",
+        )
+        .table(table)
+}
+
+/// Answers side by side, spread over the prompts.
+fn samples(result: &EvalResult, pairs: &[EvaluatedPair]) -> Section {
+    let shown = pairs.len().min(SHOWN);
+    (0..shown).map(|i| &pairs[i * pairs.len() / shown]).fold(Section::new("Some answers"), |section, pair| {
+        let decision = pair.verdict.decision();
+        let mut sample = Sample::new(pair.prompt.clone());
+        for (name, answer, wins) in [("A", &pair.a, Decision::Win), ("B", &pair.b, Decision::Loss)] {
+            sample = match decision == Some(wins) {
+                true => sample.preferred(name, answer.text.clone()),
+                false => sample.answer(name, answer.text.clone()),
+            };
+        }
+        let p = |p: Option<f64>| p.map_or_else(|| "–".into(), number);
+        let note = match (decision, &pair.verdict.why) {
+            (_, Some(why)) => format!("no usable verdict: {why}"),
+            _ if pair.verdict.identical => "identical answers".into(),
+            _ => format!(
+                "{} gives A {} when it is shown first, {} when it is shown second",
+                result.contest.judge,
+                p(pair.verdict.p_12),
+                p(pair.verdict.p_21)
+            ),
+        };
+        section.sample(sample.note(note))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::annotate::queue::Usage;
+    use crate::eval::judging::PairVerdict;
+    use crate::eval::result::{Contest, EvaluatedAnswer};
+
+    #[test]
+    fn the_report_tells_the_sentence_first_and_what_models_wrote_stays_text() {
+        let attack = "<script>alert(1)</script>";
+        let answer = |text: String| EvaluatedAnswer { text, kl: Some(0.5), ..EvaluatedAnswer::default() };
+        let pair = |i: usize| EvaluatedPair {
+            prompt: format!("{attack} {i}"),
+            a: answer(format!("{attack} {}", "a".repeat(i))),
+            b: answer("b".into()),
+            verdict: PairVerdict { p_12: Some(0.9), p_21: Some(0.8), ..PairVerdict::default() },
+        };
+        let pairs: Vec<EvaluatedPair> = (0..40).map(pair).collect();
+        let [a, b, against, judge] = [attack; 4].map(str::to_owned);
+        let mut result = EvalResult::of(Contest { a, b, against, judge }, &pairs, Usage::default()).unwrap();
+        let second: Vec<Option<Decision>> =
+            (0..40).map(|i| Some(if i % 4 == 0 { Decision::Loss } else { Decision::Win })).collect();
+        result.compare_with(attack.into(), &pairs, &second).unwrap();
+        result.warnings.push(attack.into());
+        let html = Report::of_eval(&result, &pairs, serde_json::json!({"judge": attack})).html();
+        assert!(!html.contains("<script") && !html.contains("NaN"), "{html}");
+        let parts =
+            ["A wins 100.0 % of 40 prompts", "Win rate of A", "by difference in length", "Some answers"];
+        let places = parts.map(|part| html.find(part).unwrap_or_else(|| panic!("{part}")));
+        assert!(places.is_sorted(), "{places:?}");
+        assert_eq!(html.matches("gives A 0.9 when").count(), SHOWN);
+    }
+}

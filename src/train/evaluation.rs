@@ -1,0 +1,175 @@
+//! What a run is evaluated on.
+//!
+//! Held-out prompts: answered by the start once, and by the policy every so many steps; the run's own annotator compares.
+//!
+//! Held-out pairs: their loss and accuracy are told.
+//!
+//! What is drawn here changes nothing of the training: its draws have a seed of their own.
+
+use super::policy::Policy;
+use super::report::EvaluationReport;
+use super::rows::EncodedRows;
+use crate::annotate::Pair;
+use crate::data::packing::Tree;
+use crate::data::rows::{Prompt, Text};
+use crate::error::{Error, Result};
+use crate::eval::answers::{AnswerOptions, EncodedPrompt, draw_answers, encode_prompts, log_probabilities};
+use crate::eval::comparison::Decision;
+use crate::eval::interval::wilson_of_preferences;
+use crate::eval::judging::PairVerdict;
+use crate::generate::Response;
+use crate::model::Model;
+
+/// What a run is evaluated on.
+pub(super) struct Evaluation {
+    /// As the dataset has them, and as the policy reads them.
+    prompts: Vec<(Text, Vec<u32>)>,
+    /// As the annotator reads them.
+    shown: Vec<String>,
+    options: AnswerOptions,
+    /// Steps between two evaluations; `None`: one at the end.
+    every: Option<usize>,
+    /// π₀.
+    reference: Model,
+    /// The start's answers, once they are drawn.
+    start: Vec<Response>,
+}
+
+/// Pairs that are not trained on.
+pub(super) struct HeldOutPairs {
+    pub rows: EncodedRows,
+    /// Steps between two evaluations; `None`: one at the end.
+    every: Option<usize>,
+}
+
+impl HeldOutPairs {
+    /// # Errors
+    /// [`Error::Config`] for `every` 0.
+    pub fn new(rows: EncodedRows, every: Option<usize>) -> Result<HeldOutPairs> {
+        check(every)?;
+        Ok(HeldOutPairs { rows, every })
+    }
+
+    /// Whether they are due after `step` of `total` steps.
+    pub fn are_due(&self, step: usize, total: usize) -> bool {
+        is_due(self.every, step, total)
+    }
+}
+
+fn check(every: Option<usize>) -> Result<()> {
+    match every {
+        Some(0) => {
+            Err(Error::config("eval-steps", "is 0: give 1 or more, or leave it out for the end alone"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn is_due(every: Option<usize>, step: usize, total: usize) -> bool {
+    step == total || every.is_some_and(|every| step.is_multiple_of(every))
+}
+
+impl Evaluation {
+    /// The prompts that leave room for an answer, in their order.
+    ///
+    /// # Errors
+    /// [`Error::Config`] where there is none.
+    pub fn new(
+        policy: &Policy,
+        reference: Model,
+        prompts: &[Prompt],
+        options: AnswerOptions,
+        every: Option<usize>,
+    ) -> Result<Evaluation> {
+        check(every)?;
+        let encoded = encode_prompts(policy, prompts.iter().map(|row| &row.prompt))?;
+        let prompts: Vec<(Text, Vec<u32>)> =
+            prompts.iter().zip(encoded).filter_map(|(row, ids)| Some((row.prompt.clone(), ids?))).collect();
+        if prompts.is_empty() {
+            let why = "holds no prompt that leaves room for an answer: give shorter ones";
+            return Err(Error::config("eval-dataset", why));
+        }
+        let shown = prompts.iter().map(|(prompt, _)| prompt.transcript()).collect();
+        Ok(Evaluation { prompts, shown, options, every, reference, start: Vec::new() })
+    }
+
+    /// Whether the policy is to be evaluated after `step` of `total` steps.
+    pub fn is_due(&self, step: usize, total: usize) -> bool {
+        is_due(self.every, step, total)
+    }
+
+    /// Draws the start's answers: `policy` must not have been trained yet. `watch` as in [`draw_answers`].
+    pub fn answer_as_start(
+        &mut self,
+        policy: &Policy,
+        watch: &mut dyn FnMut(usize) -> Result<()>,
+    ) -> Result<()> {
+        // Two draws of one policy are to be two draws.
+        self.start = self.answers(policy, self.options.seed.wrapping_add(1), watch)?;
+        Ok(())
+    }
+
+    /// The answers of the policy as it is.
+    pub fn answer(
+        &self,
+        policy: &Policy,
+        watch: &mut dyn FnMut(usize) -> Result<()>,
+    ) -> Result<Vec<Response>> {
+        self.answers(policy, self.options.seed, watch)
+    }
+
+    fn answers(
+        &self,
+        policy: &Policy,
+        seed: u32,
+        watch: &mut dyn FnMut(usize) -> Result<()>,
+    ) -> Result<Vec<Response>> {
+        let prompts: Vec<EncodedPrompt> =
+            self.prompts.iter().map(|(text, ids)| EncodedPrompt { text, ids: ids.clone() }).collect();
+        draw_answers(policy, &prompts, &AnswerOptions { seed, ..self.options.clone() }, None, watch)
+    }
+
+    /// The pairs to be judged: the policy's answers are the first responses.
+    pub fn pairs<'p>(&'p self, answers: &'p [Response]) -> Vec<Pair<'p>> {
+        let texts = self.shown.iter().zip(answers.iter().zip(&self.start));
+        texts
+            .map(|(prompt, (own, start))| Pair { prompt, response_1: &own.text, response_2: &start.text })
+            .collect()
+    }
+
+    /// What came out; `None` without a usable verdict.
+    pub fn report(
+        &self,
+        policy: &Policy,
+        answers: &[Response],
+        verdicts: &[PairVerdict],
+    ) -> Result<Option<EvaluationReport>> {
+        let decisions: Vec<Decision> = verdicts.iter().filter_map(PairVerdict::decision).collect();
+        let preferences: Vec<f64> = decisions.iter().map(|decision| decision.preference()).collect();
+        if preferences.is_empty() {
+            return Ok(None);
+        }
+        let trees: Vec<Tree> = self
+            .prompts
+            .iter()
+            .zip(answers)
+            .map(|((_, prompt), answer)| Tree {
+                prompt: prompt.clone(),
+                responses: vec![answer.token_ids.clone()],
+            })
+            .collect();
+        let own = log_probabilities(&policy.model, &trees)?;
+        let start = log_probabilities(&self.reference, &trees)?;
+        let count = answers.len() as f64;
+        let interval = wilson_of_preferences(&preferences);
+        Ok(Some(EvaluationReport {
+            win_rate: preferences.iter().sum::<f64>() / preferences.len() as f64,
+            win_rate_low: interval.low,
+            win_rate_high: interval.high,
+            prompts: preferences.len(),
+            ties: decisions.iter().filter(|decision| **decision == Decision::Tie).count(),
+            mean_length: answers.iter().map(|answer| answer.token_ids.len() as f64).sum::<f64>() / count,
+            kl: own.iter().zip(&start).map(|(own, start)| own - start).sum::<f64>() / count,
+        }))
+    }
+}

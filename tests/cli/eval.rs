@@ -1,0 +1,322 @@
+//! `oaif eval`.
+
+use serde_json::{Value, json};
+
+use super::{Place, assert_close, number};
+
+/// Twenty prompts in the vocabulary of the tiny models, with an answer to each.
+fn prompts() -> String {
+    let subjects = ["the fox", "she", "the old owl", "a bear"];
+    let verbs = ["was", "said", "slept", "found", "went"];
+    let row =
+        |i: usize| json!({"prompt": format!("{} {}", subjects[i % 4], verbs[i / 4]), "reference": " home ."});
+    (0..20).map(|i| format!("{}\n", row(i))).collect()
+}
+
+/// A folder with the tiny model, its adapter and [`prompts`].
+fn place() -> Option<Place> {
+    let place = Place::with(&["tiny", "tiny_lora"])?;
+    place.write("prompts.jsonl", prompts());
+    Some(place)
+}
+
+const ADAPTED: &str = "eval --model tiny --adapter tiny_lora --dataset prompts.jsonl --max-new-tokens 8";
+const RULE: &str = "--judge rule --judge-rule longer";
+
+fn characters(row: &Value, key: &str) -> usize {
+    row[key].as_str().unwrap().chars().count()
+}
+
+#[test]
+fn an_adapter_is_compared_with_its_base_and_every_figure_can_be_recounted() {
+    let Some(place) = place() else { return };
+    let done = place.oaif(&format!("{ADAPTED} {RULE} --output out")).done();
+    let first = done.out.lines().next().unwrap();
+    let result = place.json("out/eval.json");
+    let rows = place.rows("out/answers.jsonl");
+    assert_eq!(rows.len(), 20);
+    let (mut points, mut wins) = (0.0, 0);
+    for row in &rows {
+        let order = characters(row, "answer_a").cmp(&characters(row, "answer_b"));
+        let (verdict, p) = match order {
+            std::cmp::Ordering::Greater => ("win", 1.0),
+            std::cmp::Ordering::Equal => ("tie", 0.5),
+            std::cmp::Ordering::Less => ("loss", 0.0),
+        };
+        assert_eq!(row["verdict"], verdict, "{row}");
+        if row["answer_a"] != row["answer_b"] {
+            assert_eq!((&row["p_12"], &row["p_21"]), (&json!(p), &json!(p)), "the same both ways round");
+        }
+        assert!(row["kl"].is_number(), "{row}");
+        points += p;
+        wins += usize::from(verdict == "win");
+    }
+    assert_close(number(&result, "win_rate"), points / 20.0, 1e-12);
+    assert_eq!(result["wins"], wins);
+    let kl = rows.iter().map(|row| number(row, "kl")).sum::<f64>() / 20.0;
+    assert_close(number(&result["kl"], "mean"), kl, 1e-9);
+    let longer = &result["length_preference"];
+    assert!(longer["share"].is_null() || longer["share"] == 1.0, "{longer}");
+    assert_eq!(result["order"]["flipped"]["share"], 0.0);
+    assert_eq!(result["configuration"]["judge-rule"], "longer");
+    let rate = format!("A wins {:.1} % of 20 prompts against the start", 5.0 * points);
+    assert!(first.starts_with(&rate) && first.contains("length-controlled"), "{first}");
+    let html = String::from_utf8(place.read("out/report.html")).unwrap();
+    assert!(html.contains(&first.replace('>', "&gt;")) && html.contains("Some answers"), "{first}");
+    let names = [
+        "answers.jsonl",
+        "answers_a.jsonl",
+        "answers_b.jsonl",
+        "eval.json",
+        "judgements.jsonl",
+        "report.html",
+    ];
+    assert_eq!(place.names("out"), names);
+
+    let printed = place.oaif(&format!("{ADAPTED} {RULE} --output out --json")).done().out;
+    assert_eq!(serde_json::from_str::<Value>(&printed).unwrap(), place.json("out/eval.json"));
+    assert_eq!(place.json("out/eval.json"), result, "the same again");
+    // A's answers are those of its policy alone: of another seed they are others.
+    place.oaif(&format!("{ADAPTED} {RULE} --output other --seed 9")).done();
+    assert_ne!(place.rows("other/answers.jsonl"), rows);
+    // Each answer's log-probabilities under both are what oaif score gives.
+    let line = "score --model tiny --input out/answers_a.jsonl";
+    let (base, own) = (place.oaif(line).rows(), place.oaif(&format!("{line} --adapter tiny_lora")).rows());
+    for ((base, own), row) in base.iter().zip(&own).zip(&rows) {
+        assert_close(number(row, "kl"), number(own, "logp") - number(base, "logp"), 1e-4);
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_killed_evaluation_draws_and_asks_nothing_twice() {
+    let Some(place) = place() else { return };
+    // Prefers the second response, and notes what it was asked.
+    place.script(
+        "judge.sh",
+        r#"while read -r line; do
+  echo "$line" >> asked.jsonl
+  id=$(echo "$line" | sed 's/^{"id":"\([^"]*\)".*/\1/')
+  echo "{\"id\": \"$id\", \"verdict\": \"2\"}"
+done"#,
+    );
+    let line = format!("{ADAPTED} --output out --judge command --judge-command ./judge.sh");
+    place.oaif(&line).done();
+    let whole = place.json("out/eval.json");
+    let asked = place.rows("asked.jsonl").len();
+    let different = 20 - whole["identical"].as_u64().unwrap() as usize;
+    assert_eq!(asked, 2 * different, "both ways round");
+    assert_eq!((&whole["order"]["first_wins"]["share"], &whole["ties"]), (&json!(0.0), &json!(20)));
+    assert_eq!(whole["order"]["flipped"]["share"], 1.0);
+
+    // As a kill leaves it: the half of each file, and a torn line.
+    let mut kept = 0;
+    for name in ["out/answers_a.jsonl", "out/judgements.jsonl"] {
+        let text = String::from_utf8(place.read(name)).unwrap();
+        let half: Vec<&str> = text.lines().take(text.lines().count() / 2).collect();
+        kept = half.len();
+        place.write(name, format!("{}\n{{\"id\":\"1", half.join("\n")));
+    }
+    for name in ["out/answers.jsonl", "out/eval.json", "asked.jsonl"] {
+        std::fs::remove_file(place.path(name)).unwrap();
+    }
+    place.oaif(&line).done();
+    assert_eq!(place.rows("asked.jsonl").len(), asked - kept);
+    assert_eq!(place.json("out/eval.json"), whole);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_judge_that_fails_ends_the_evaluation_and_the_same_command_goes_on() {
+    let Some(place) = place() else { return };
+    place.script("judge.sh", "echo broken >&2; exit 3");
+    let line = format!("{ADAPTED} --output out --judge command --judge-command ./judge.sh");
+    let failed = place.oaif(&line);
+    assert!(failed.err.contains("the same command goes on from there"), "{}", failed.err);
+    failed.ended(1, &["judge.sh", "broken"]);
+    let drawn = place.read("out/answers_a.jsonl");
+    place.script("judge.sh", r#"sed 's/^{"id":"\([^"]*\)".*/{"id": "\1", "verdict": "tie"}/'"#);
+    let done = place.oaif(&line).done();
+    assert!(done.out.starts_with("A wins 50.0 % of 20 prompts"), "{}", done.out);
+    assert_eq!(place.read("out/answers_a.jsonl"), drawn, "nothing is drawn twice");
+    // A judge without a usable verdict on anything has found nothing.
+    place.script(
+        "mute.sh",
+        r#"sed 's/^{"id":"\([^"]*\)".*/{"id": "\1", "verdict": "invalid", "why": "mute"}/'"#,
+    );
+    let line = format!("{ADAPTED} --output out --judge command --judge-command ./mute.sh");
+    place.oaif(&line).ended(1, &["gave no usable verdict", "mute"]);
+}
+
+#[test]
+fn a_run_is_compared_with_its_start_and_its_own_judge_is_pointed_out() {
+    let Some(place) = place() else { return };
+    let train = "--dataset prompts.jsonl --max-steps 2 --per-device-train-batch-size 4 --max-new-tokens 6 --temperature 0.7";
+    place.oaif(&format!("align --model tiny {train} --lora-r 4 --output-dir lora {RULE}")).done();
+    let own = place.oaif(&format!("eval --run lora {RULE}")).done();
+    assert!(own.err.contains("the judge is the one that the run was trained by"), "{}", own.err);
+    assert!(own.err.contains("those that the run was trained on"), "{}", own.err);
+    let result = place.json("lora/eval/eval.json");
+    assert_eq!(result["warnings"].as_array().unwrap().len(), 2);
+    assert_eq!((&result["against"], &result["b"]), (&json!("the start"), &json!("tiny")));
+    assert_eq!(result["configuration"]["temperature"], 0.7, "drawn as the run drew");
+    assert!(number(&result["answers_a"], "mean_tokens") <= 6.0 && result["kl"]["mean"].is_number());
+
+    let held_out = "--dataset prompts.jsonl --max-prompts 8 --output other";
+    let other = place.oaif(&format!("eval --run lora --judge rule --judge-rule shorter {held_out}")).done();
+    assert!(!other.err.contains("trained by") && !other.err.contains("trained on"), "{}", other.err);
+    assert_eq!(place.json("other/eval.json")["prompts"], 8);
+
+    // A run that trained all weights has its start in another folder; KL is to that.
+    place.oaif(&format!("align --model tiny {train} --learning-rate 0.01 --output-dir whole {RULE}")).done();
+    place.oaif(&format!("eval --run whole {RULE} --dataset prompts.jsonl")).done();
+    let result = place.json("whole/eval/eval.json");
+    assert_eq!((&result["a"], &result["b"]), (&json!("whole/model"), &json!("tiny")));
+    assert!(number(&result["kl"], "mean").abs() > 1e-3, "{}", result["kl"]);
+}
+
+#[test]
+fn answers_of_files_and_datasets_are_compared_without_a_policy() {
+    let Some(place) = place() else { return };
+    let reference = place.oaif(&format!("{ADAPTED} {RULE} --output out --against reference")).done();
+    assert!(reference.out.contains("against the reference answers"), "{}", reference.out);
+    assert!(
+        reference.out.contains("characters;") || reference.out.contains("characters\n"),
+        "{}",
+        reference.out
+    );
+    assert!(place.rows("out/answers.jsonl").iter().all(|row| row["answer_b"] == " home ."));
+
+    // What one evaluation drew is another one's input, and its verdicts are those of a second judge.
+    place.oaif(&format!("{ADAPTED} {RULE} --output drawn")).done();
+    let files = "eval --answers drawn/answers_a.jsonl --against drawn/answers_b.jsonl --output files";
+    place.oaif(&format!("{files} --judge rule --judge-rule longer --judgements drawn/answers.jsonl")).done();
+    let (drawn, again) = (place.json("drawn/eval.json"), place.json("files/eval.json"));
+    assert_eq!(again["win_rate"], drawn["win_rate"]);
+    assert_eq!(again["second_judge"]["agreement"]["kappa"], 1.0);
+    assert_eq!(again["answers_a"]["mean_tokens"], Value::Null);
+    let opposite = place
+        .oaif(&format!("{files} --judge rule --judge-rule shorter --judgements drawn/answers.jsonl"))
+        .done();
+    assert!(opposite.out.contains("κ -"), "{}", opposite.out);
+
+    let outputs: Vec<Value> = prompts()
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap())
+        .map(|row| json!({"instruction": row["prompt"], "output": " a hat", "generator": "base"}))
+        .collect();
+    place.write("model_outputs.json", json!(outputs).to_string());
+    let line = "eval --model tiny --alpaca-eval model_outputs.json --against reference --max-new-tokens 4 --output alpaca";
+    place.oaif(&format!("{line} {RULE}")).done();
+    assert!(place.rows("alpaca/answers.jsonl").iter().all(|row| row["answer_b"] == " a hat"));
+}
+
+#[test]
+fn one_policy_twice_ties_with_itself_and_is_pointed_out() {
+    let Some(place) = place() else { return };
+    let line = "eval --model tiny --against tiny --dataset prompts.jsonl --max-new-tokens 4 --temperature 0 --output out";
+    let done = place.oaif(&format!("{line} {RULE}")).done();
+    assert!(done.out.starts_with("A wins 50.0 % of 20 prompts against tiny"), "{}", done.out);
+    assert!(done.err.contains("one and the same policy"), "{}", done.err);
+    assert_eq!(place.json("out/eval.json")["identical"], 20);
+}
+
+#[test]
+fn what_cannot_be_evaluated_is_refused_in_a_sentence() {
+    let Some(place) = place() else { return };
+    let refuses =
+        |line: &str, code, parts: &[&str]| place.refuses(&format!("eval {line} {RULE}"), code, parts);
+    refuses("--output out", 2, &["--model", "nothing is there to be evaluated"]);
+    refuses("--model tiny --dataset prompts.jsonl --output out", 2, &["--against", "is needed"]);
+    refuses("--model tiny --adapter tiny_lora --output out", 2, &["--dataset", "is needed"]);
+    refuses("--model tiny --adapter tiny_lora --dataset prompts.jsonl", 2, &["--output", "is needed"]);
+    refuses("--run tiny --output out", 1, &["tiny", "holds no run"]);
+    place.write("empty.jsonl", "");
+    let adapted = "--model tiny --adapter tiny_lora --output out";
+    refuses(&format!("{adapted} --dataset empty.jsonl"), 1, &["empty.jsonl"]);
+    place.write("other.jsonl", "{\"prompt\": \"another\", \"text\": \" one\"}\n");
+    let other = format!("{adapted} --dataset prompts.jsonl --against other.jsonl");
+    refuses(&other, 1, &["other.jsonl", "has no answer to 20 of 20 prompts", "the fox was"]);
+    place.write("bare.jsonl", "{\"prompt\": \"the fox\"}\n");
+    let bare = format!("{adapted} --dataset bare.jsonl --against reference");
+    refuses(&bare, 2, &["--against", "1 of 1 prompts have no reference answer"]);
+    place.write("few.jsonl", "{\"verdict\": \"win\"}\n");
+    place
+        .oaif(&format!("{ADAPTED} {RULE} --output out --judgements few.jsonl"))
+        .ended(1, &["holds 1 verdicts, but 20"]);
+    let judged = place.oaif(&format!("{ADAPTED} --output out --judge rule"));
+    judged.refused(2, &["--judge rule", "needs --judge-rule"]);
+}
+
+#[test]
+fn a_run_with_held_out_prompts_reports_its_win_rate_and_trains_the_same() {
+    let Some(place) = place() else { return };
+    let train = "align --model tiny --dataset prompts.jsonl --max-steps 5 --per-device-train-batch-size 4 --max-new-tokens 6 \
+                 --learning-rate 0.01 --lora-r 4 --save-steps 3";
+    place.oaif(&format!("{train} {RULE} --output-dir plain")).done();
+    let held_out = "--eval-dataset prompts.jsonl --eval-steps 2 --max-eval-samples 12 --report";
+    let done = place.oaif(&format!("{train} {RULE} --output-dir run {held_out}")).done();
+    let rows = place.rows("run/metrics.jsonl");
+    let evaluated: Vec<u64> = rows
+        .iter()
+        .filter(|row| row.get("eval/win_rate").is_some())
+        .map(|row| row["step"].as_u64().unwrap())
+        .collect();
+    assert_eq!(evaluated, [2, 4, 5]);
+    let last = rows.last().unwrap();
+    let (low, rate, high) = (
+        number(last, "eval/win_rate_low"),
+        number(last, "eval/win_rate"),
+        number(last, "eval/win_rate_high"),
+    );
+    assert!(low <= rate && rate <= high && high - low < 0.7, "{last}");
+    assert!(last["eval/kl"].is_number() && last["eval/prompts"] == 12, "{last}");
+    assert!((1.0..=6.0).contains(&number(last, "eval/mean_length")), "{last}");
+    let sentence = format!("By its own judge the policy wins {:.1} % of 12 held-out prompts", 100.0 * rate);
+    assert!(done.err.contains(&sentence), "{}", done.err);
+    assert!(done.err.contains("oaif eval --run run --dataset prompts.jsonl --judge llm"), "{}", done.err);
+    let html = String::from_utf8(place.read("run/report.html")).unwrap();
+    assert!(html.contains("Win rate against the start"));
+    // It is looked at, not changed.
+    let adapter = "adapter/adapter_model.safetensors";
+    assert_eq!(place.read(&format!("run/{adapter}")), place.read(&format!("plain/{adapter}")));
+
+    // A resumed run compares with the same start.
+    std::fs::remove_dir_all(place.path("run/checkpoints/step-000005")).unwrap();
+    place.oaif("align --resume run").done();
+    let again = place.rows("run/metrics.jsonl");
+    for key in ["eval/win_rate", "eval/kl", "eval/mean_length"] {
+        assert_eq!(again.last().unwrap()[key], last[key], "{key}");
+    }
+    let none = format!("{train} {RULE} --output-dir none --eval-steps 2");
+    place.refuses(&none, 2, &["--eval-dataset"]);
+}
+
+#[test]
+fn held_out_pairs_give_loss_and_accuracy_and_train_the_same() {
+    let Some(place) = place() else { return };
+    place.write("pairs.jsonl", super::PAIRS);
+    for command in ["dpo", "reward"] {
+        let train = format!(
+            "{command} --model tiny --dataset pairs.jsonl --max-steps 6 --per-device-train-batch-size 4 --lora-r 4 \
+             --learning-rate 0.01"
+        );
+        place.oaif(&format!("{train} --output-dir {command}-plain")).done();
+        let held_out = "--eval-dataset pairs.jsonl --eval-steps 4 --report";
+        place.oaif(&format!("{train} --output-dir {command} {held_out}")).done();
+        let rows = place.rows(&format!("{command}/metrics.jsonl"));
+        let evaluated: Vec<usize> = (0..6).filter(|i| rows[*i].get("eval/loss").is_some()).collect();
+        assert_eq!(evaluated, [3, 5], "{command}");
+        assert_eq!(rows[3]["eval/pairs"], 4, "{command}");
+        // All pairs are in each batch: the next step's figures, before its update, are those of the evaluation.
+        for (eval, name) in [("eval/loss", "loss"), ("eval/rewards/accuracies", "rewards/accuracies")] {
+            assert_close(number(&rows[3], eval), number(&rows[4], name), 1e-5);
+        }
+        assert_close(number(&rows[3], "eval/rewards/margins"), number(&rows[4], "rewards/margins"), 1e-4);
+        let html = String::from_utf8(place.read(&format!("{command}/report.html"))).unwrap();
+        assert!(html.contains("Held-out pairs"), "{command}");
+        let adapter = "adapter/adapter_model.safetensors";
+        let [with, without] = ["", "-plain"].map(|end| place.read(&format!("{command}{end}/{adapter}")));
+        assert!(with == without, "{command}");
+    }
+}
