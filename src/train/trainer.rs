@@ -14,6 +14,7 @@
 //!                or for its ratings r; −Σ A(r) log π(y | x)                         ratings.rs, policy_trainer.rs, policy_loss.rs
 //!     θ ← θ − η_t · clip(∇ℓ(θ))                                                     updater.rs, schedule.rs, optim/
 //!     report what happened                                                          report.rs
+//!     every eval-steps, at the end: held-out rows, which change nothing             evaluation.rs, eval/
 //! ```
 
 use std::path::Path;

@@ -85,15 +85,17 @@ fn words(line: &str) -> Vec<String> {
 #[test]
 fn every_flag_in_readme_is_one_of_the_program() {
     let readme = include_str!("../../README.md");
-    let help: String =
-        ["align", "sft", "dpo", "generate", "score", "judge", "export", "doctor", "bench", "demo"]
-            .iter()
-            .map(|command| {
-                let output =
-                    std::process::Command::new(env!("CARGO_BIN_EXE_oaif")).args([command, "--help"]).output();
-                String::from_utf8(output.unwrap().stdout).unwrap()
-            })
-            .collect();
+    let help: String = [
+        "align", "sft", "dpo", "reward", "generate", "score", "judge", "eval", "export", "doctor", "bench",
+        "demo",
+    ]
+    .iter()
+    .map(|command| {
+        let output =
+            std::process::Command::new(env!("CARGO_BIN_EXE_oaif")).args([command, "--help"]).output();
+        String::from_utf8(output.unwrap().stdout).unwrap()
+    })
+    .collect();
     // Of cargo and of programs beside ours.
     let foreign =
         ["--release", "--example", "--test", "--bench", "--path", "--nocapture", "--features", "--local-dir"];
