@@ -12,6 +12,7 @@ use crate::annotate::config::AnnotatorConfig;
 use crate::annotate::journal::Journalled;
 use crate::cli::args::{EvalPlan, EvalPrompts, PolicyFiles, Side};
 use crate::cli::console::{Console, say};
+use crate::cli::labelling::Labelling;
 use crate::cli::signals;
 use crate::data::packing::Tree;
 use crate::data::rows::{Columns, Conversation, Message, Text, prompts, read_answers};
@@ -107,6 +108,7 @@ fn evaluate(plan: EvalPlan, console: &mut Console) -> Result<(EvalResult, Value)
     let known_b = known(&plan.b, &tasks)?;
     let gpu = plan.gpu.open()?;
     files::create_dir_all(&plan.output)?;
+    let _terminal = judge.desk().map(|desk| Labelling::start(desk, signals::requests()));
     // A judge without a model here takes no room beside the policies: what is wrong with it is told first.
     let open = |judge: AnnotatorConfig| annotator(&gpu, judge, plan.base_dtype, false);
     let (early, late) = match judge.model() {
