@@ -155,6 +155,7 @@ fn a_run_is_compared_with_its_start_and_its_own_judge_is_pointed_out() {
     place.oaif(&format!("align --model tiny {train} --lora-r 4 --output-dir lora {RULE}")).done();
     let own = place.oaif(&format!("eval --run lora {RULE}")).done();
     assert!(own.err.contains("the judge is the one that the run was trained by"), "{}", own.err);
+    assert!(own.err.contains("judge wants, not that the answers"), "{}", own.err);
     assert!(own.err.contains("those that the run was trained on"), "{}", own.err);
     let result = place.json("lora/eval/eval.json");
     assert_eq!(result["warnings"].as_array().unwrap().len(), 2);
@@ -236,7 +237,11 @@ fn what_cannot_be_evaluated_is_refused_in_a_sentence() {
     refuses(&format!("{adapted} --dataset empty.jsonl"), 1, &["empty.jsonl"]);
     place.write("other.jsonl", "{\"prompt\": \"another\", \"text\": \" one\"}\n");
     let other = format!("{adapted} --dataset prompts.jsonl --against other.jsonl");
-    refuses(&other, 1, &["other.jsonl", "has no answer to 20 of 20 prompts", "the fox was"]);
+    refuses(
+        &other,
+        1,
+        &["other.jsonl", "has no answer to 20 of 20 prompts", "the fox was", "or the prompts that"],
+    );
     place.write("bare.jsonl", "{\"prompt\": \"the fox\"}\n");
     let bare = format!("{adapted} --dataset bare.jsonl --against reference");
     refuses(&bare, 2, &["--against", "1 of 1 prompts have no reference answer"]);

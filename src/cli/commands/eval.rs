@@ -351,7 +351,8 @@ fn of_file(path: &Path, tasks: &[Task]) -> Result<Answers> {
         let missing = answers.iter().filter(|answer| answer.is_none()).count();
         let prompt: String = tasks[first].prompt.transcript().chars().take(60).collect();
         let why = format!(
-            "has no answer to {missing} of {} prompts, the first of them {prompt:?}: give answers to these prompts, or the              prompts that it answers by --dataset",
+            "has no answer to {missing} of {} prompts, the first of them {prompt:?}: give answers to these prompts, or the \
+             prompts that it answers by --dataset",
             tasks.len()
         );
         return Err(Error::file(path, why));
@@ -400,7 +401,8 @@ fn trained_with(run: &Path, judge: &BTreeMap<String, String>) -> Option<String> 
     let trained = annotator_of_run(run)?;
     let same = WHO.iter().all(|key| trained.get(*key) == judge.get(*key));
     same.then(|| {
-        "the judge is the one that the run was trained by: this win rate says how well the run did what that judge wants, not          that the answers are better to anybody else; give another --judge"
+        "the judge is the one that the run was trained by: this win rate says how well the run did what that judge wants, not \
+         that the answers are better to anybody else; give another --judge"
             .into()
     })
 }
