@@ -149,7 +149,7 @@ impl AnnotatorArgs {
         let Some(kind) = self.judge else {
             let why = "nobody is named to compare the responses: give --judge llm, --judge likelihood or --judge reward (with \
                        --judge-model DIR), --judge openai (with --judge-url URL), --judge rule (with \
-                       --judge-rule RULE) or --judge command (with --judge-command CMD)";
+                       --judge-rule RULE), --judge command (with --judge-command CMD) or --judge human";
             return Err(Error::config("--judge", why));
         };
         self.refuse_flags_of_others(kind)?;

@@ -398,7 +398,7 @@ fn aligning_without_an_annotator_says_which_there_are() {
         args.plan(),
         &["--judge", "llm", "likelihood", "--judge-model", "--judge-rule", "--judge-command"],
     );
-    assert!(usage_error("align", &run_flags(&["--judge", "human"])).contains("likelihood"));
+    assert!(usage_error("align", &run_flags(&["--judge", "oracle"])).contains("likelihood"));
 }
 
 #[test]
