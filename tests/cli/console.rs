@@ -66,6 +66,24 @@ fn a_run_says_what_it_is_each_step_what_came_of_it_and_what_to_type_next() {
 }
 
 #[test]
+fn a_reward_run_says_how_to_judge_by_what_it_trained() {
+    let Some(place) = place() else { return };
+    place.write(
+        "answers.jsonl",
+        json!({"prompt": "fox", "response_1": " a", "response_2": " the"}).to_string(),
+    );
+    for (run, flags) in [("full", ""), ("adapted", "--lora-r 2")] {
+        let line =
+            format!("reward --model tiny --dataset pairs.jsonl --max-steps 2 --output-dir {run} {flags}");
+        let err = place.oaif(line.trim()).done().err;
+        let told = err.lines().find_map(|line| line.strip_prefix("try it:    oaif ")).unwrap_or_default();
+        assert!(told.starts_with("judge --judge reward"), "{err}");
+        let judged = place.oaif(told).done();
+        assert!(judged.out.contains("\"verdict\""), "{}", judged.out);
+    }
+}
+
+#[test]
 fn rows_that_are_kept_are_told_of_how_many() {
     let Some(place) = place() else { return };
     let long = json!({"prompt": "fox ".repeat(200), "chosen": "a", "rejected": "b"});

@@ -88,8 +88,8 @@ fn count(parameters: usize) -> String {
     parameters.to_string()
 }
 
-/// What changed from the run's first tenth to its last, and what to do with what was saved in `saved`.
-pub fn end(plan: &TrainPlan, saved: &Path) -> Result<String> {
+/// What changed from the first tenth of a run of `command` to its last, and what to do with what was saved in `saved`.
+pub fn end(command: &str, plan: &TrainPlan, saved: &Path) -> Result<String> {
     let ends = RunEnds::of_run(&plan.options.output_dir)?;
     let change = |name: &str, metric: &str, unit: Unit, what: &str| {
         // At the start both are 0 but for rounding.
@@ -131,6 +131,16 @@ pub fn end(plan: &TrainPlan, saved: &Path) -> Result<String> {
             "judge it:  oaif eval --run {run} --dataset {held_out} --judge llm --judge-model ANOTHER-JUDGE"
         ));
     }
+    if command == "reward" {
+        let model = match adapted {
+            true => format!("{model} --judge-adapter {saved}"),
+            false => saved,
+        };
+        lines.push(format!(
+            "try it:    oaif judge --judge reward --judge-model {model} --input answers.jsonl"
+        ));
+        return Ok(lines.join("\n"));
+    }
     match adapted {
         true => {
             lines.push(format!(
@@ -139,7 +149,7 @@ pub fn end(plan: &TrainPlan, saved: &Path) -> Result<String> {
             lines.push(format!("merge it:  oaif export --model {model} --adapter {saved} --output merged"));
         }
         false => {
-            lines.push(format!("try it:    oaif generate --model {saved} --prompt \"Once upon a time\""))
+            lines.push(format!("try it:    oaif generate --model {saved} --prompt \"Once upon a time\""));
         }
     }
     Ok(lines.join("\n"))

@@ -170,7 +170,7 @@ pub fn train(
     } else if plan.trace.is_some() {
         say("oaif: warning: this GPU has no timestamps, so there is no profile");
     }
-    say(summary::end(plan, &saved)?);
+    say(summary::end(command, plan, &saved)?);
     crate::cli::print(saved.display())?;
     report
 }
