@@ -96,6 +96,11 @@ impl DpoRun {
         &self.rows
     }
 
+    /// How many held-out rows are kept, of how many that were read; `None` where there are none.
+    pub fn held_out_rows(&self) -> Option<(usize, usize)> {
+        Some(self.held_out.as_ref()?.kept_of_read())
+    }
+
     /// Steps of the whole run.
     pub fn total_steps(&self) -> usize {
         total_steps(&self.train, self.rows.len())

@@ -33,6 +33,8 @@ pub(super) struct Evaluation {
     reference: Model,
     /// The start's answers, once they are drawn.
     start: Vec<Response>,
+    /// Prompts that were read.
+    read: usize,
 }
 
 /// Pairs that are not trained on.
@@ -48,6 +50,11 @@ impl HeldOutPairs {
     pub fn new(rows: EncodedRows, every: Option<usize>) -> Result<HeldOutPairs> {
         check(every)?;
         Ok(HeldOutPairs { rows, every })
+    }
+
+    /// How many are kept, of how many that were read.
+    pub fn kept_of_read(&self) -> (usize, usize) {
+        (self.rows.len(), self.rows.table().read())
     }
 
     /// Whether they are due after `step` of `total` steps.
@@ -82,6 +89,7 @@ impl Evaluation {
         every: Option<usize>,
     ) -> Result<Evaluation> {
         check(every)?;
+        let read = prompts.len();
         let encoded = encode_prompts(policy, prompts.iter().map(|row| &row.prompt))?;
         let prompts: Vec<(Text, Vec<u32>)> =
             prompts.iter().zip(encoded).filter_map(|(row, ids)| Some((row.prompt.clone(), ids?))).collect();
@@ -90,7 +98,12 @@ impl Evaluation {
             return Err(Error::config("eval-dataset", why));
         }
         let shown = prompts.iter().map(|(prompt, _)| prompt.transcript()).collect();
-        Ok(Evaluation { prompts, shown, options, every, reference, start: Vec::new() })
+        Ok(Evaluation { prompts, shown, options, every, reference, start: Vec::new(), read })
+    }
+
+    /// How many prompts are kept, of how many that were read.
+    pub fn kept_of_read(&self) -> (usize, usize) {
+        (self.prompts.len(), self.read)
     }
 
     /// Whether the policy is to be evaluated after `step` of `total` steps.

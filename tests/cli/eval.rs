@@ -279,6 +279,7 @@ fn a_run_with_held_out_prompts_reports_its_win_rate_and_trains_the_same() {
     assert!((1.0..=6.0).contains(&number(last, "eval/mean_length")), "{last}");
     let sentence = format!("By its own judge the policy wins {:.1} % of 12 held-out prompts", 100.0 * rate);
     assert!(done.err.contains(&sentence), "{}", done.err);
+    assert!(done.err.contains("held out      12 rows"), "{}", done.err);
     assert!(done.err.contains("oaif eval --run run --dataset prompts.jsonl --judge llm"), "{}", done.err);
     let html = String::from_utf8(place.read("run/report.html")).unwrap();
     assert!(html.contains("Win rate against the start"));
@@ -301,14 +302,17 @@ fn a_run_with_held_out_prompts_reports_its_win_rate_and_trains_the_same() {
 fn held_out_pairs_give_loss_and_accuracy_and_train_the_same() {
     let Some(place) = place() else { return };
     place.write("pairs.jsonl", super::PAIRS);
+    let long = json!({"prompt": "fox ".repeat(2000), "chosen": " a", "rejected": " the"});
+    place.write("held-out.jsonl", format!("{}\n{long}\n", super::PAIRS.trim_end()));
     for command in ["dpo", "reward"] {
         let train = format!(
             "{command} --model tiny --dataset pairs.jsonl --max-steps 6 --per-device-train-batch-size 4 --lora-r 4 \
              --learning-rate 0.01"
         );
         place.oaif(&format!("{train} --output-dir {command}-plain")).done();
-        let held_out = "--eval-dataset pairs.jsonl --eval-steps 4 --report";
-        place.oaif(&format!("{train} --output-dir {command} {held_out}")).done();
+        let held_out = "--eval-dataset held-out.jsonl --eval-steps 4 --report";
+        let done = place.oaif(&format!("{train} --output-dir {command} {held_out}")).done();
+        assert!(done.err.contains("held out      4 of 5 rows"), "{}", done.err);
         let rows = place.rows(&format!("{command}/metrics.jsonl"));
         let evaluated: Vec<usize> = (0..6).filter(|i| rows[*i].get("eval/loss").is_some()).collect();
         assert_eq!(evaluated, [3, 5], "{command}");

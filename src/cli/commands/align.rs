@@ -43,7 +43,8 @@ pub fn run(plan: AlignPlan) -> Result<()> {
     let desk = judge.desk();
     console.phase("loading the judge");
     let judge = annotator(&gpu, judge, dtype, true)?;
-    let start = Start::of(&gpu, &train, &parameters, run.rows(), run.total_steps(), Some(judge.name()));
+    let start = Start::of(&gpu, &train, &parameters, run.rows(), run.total_steps(), Some(judge.name()))
+        .with_held_out(run.held_out_rows());
     console.begins(start.text());
     let page = Page::of("align", &train, desk);
     training::train("align", &train, &gpu, console, page, |sources, control| run.run(judge, sources, control))

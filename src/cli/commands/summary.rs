@@ -44,7 +44,7 @@ impl Start {
             (None, None) => "all weights".into(),
         };
         let (table, kept, read) = (rows.table(), rows.len(), rows.table().read());
-        let rows = if kept == read { format!("{read}") } else { format!("{kept} of {read}") };
+        let rows = kept_of((kept, read));
         let batch = options.batch_size * options.accumulation;
         let fact = |name: &str, fact: String| (name.to_owned(), fact);
         let mut facts = vec![
@@ -61,11 +61,22 @@ impl Start {
         Start(facts)
     }
 
+    /// With the held-out rows: how many are kept, of how many that were read.
+    pub fn with_held_out(mut self, rows: Option<(usize, usize)>) -> Start {
+        self.0.extend(rows.map(|rows| ("held out".to_owned(), format!("{} rows", kept_of(rows)))));
+        self
+    }
+
     /// A line for each fact.
     pub fn text(&self) -> String {
         let line = |(name, fact): &(String, String)| format!("{name:<14}{fact}");
         self.0.iter().map(line).collect::<Vec<_>>().join("\n")
     }
+}
+
+/// "120", "100 of 120".
+fn kept_of((kept, read): (usize, usize)) -> String {
+    if kept == read { read.to_string() } else { format!("{kept} of {read}") }
 }
 
 /// What the model is called: not the folder that a download is in.

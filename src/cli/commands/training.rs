@@ -77,7 +77,8 @@ pub fn on_rows<R: OnRows>(command: &str, plan: &TrainPlan, prepared: Prepared<R>
         console.clear();
         return report(&gpu, plan, run.rows(), run.total_steps());
     }
-    let start = Start::of(&gpu, plan, &parameters, run.rows(), run.total_steps(), None);
+    let start = Start::of(&gpu, plan, &parameters, run.rows(), run.total_steps(), None)
+        .with_held_out(run.held_out_rows());
     console.begins(start.text());
     let page = Page::of(command, plan, None);
     train(command, plan, &gpu, console, page, |sources, control| run.run(sources, control))
@@ -86,15 +87,20 @@ pub fn on_rows<R: OnRows>(command: &str, plan: &TrainPlan, prepared: Prepared<R>
 /// A kind of training on given rows.
 pub trait OnRows {
     fn rows(&self) -> &EncodedRows;
+    /// How many held-out rows are kept, of how many that were read.
+    fn held_out_rows(&self) -> Option<(usize, usize)>;
     fn total_steps(&self) -> usize;
     fn run(self, sources: Sources, control: Control<'_>) -> Result<PathBuf>;
 }
 
 macro_rules! on_rows {
-    ($($run:ty),*) => {$(
+    ($($run:ty: $held_out:expr),*) => {$(
         impl OnRows for $run {
             fn rows(&self) -> &EncodedRows {
                 self.rows()
+            }
+            fn held_out_rows(&self) -> Option<(usize, usize)> {
+                $held_out(self)
             }
             fn total_steps(&self) -> usize {
                 self.total_steps()
@@ -106,7 +112,7 @@ macro_rules! on_rows {
     )*};
 }
 
-on_rows!(SftRun, DpoRun, RewardRun);
+on_rows!(SftRun: |_| None, DpoRun: DpoRun::held_out_rows, RewardRun: RewardRun::held_out_rows);
 
 /// Trains into `dir` with a progress bar, and a page where `page` asks for one; a signal ends it with a checkpoint. `command`:
 /// the one that goes on with the run.
