@@ -46,6 +46,8 @@ pub mod ops;
 pub mod optim;
 mod panics;
 pub mod preference;
+#[cfg(feature = "http")]
+mod redirects;
 pub mod reference;
 pub mod report;
 pub mod train;

@@ -6,6 +6,7 @@ use ureq::http::Uri;
 
 use super::options::Api;
 use crate::error::{Error, Result};
+use crate::redirects::place;
 
 /// Where a server is.
 #[derive(Clone, Debug)]
@@ -77,31 +78,6 @@ impl Address {
     }
 }
 
-/// Scheme, host and port: all that may be told of an address.
-pub(super) fn place(uri: &Uri) -> String {
-    let authority = uri.authority().map_or("", |a| a.as_str().rsplit('@').next().unwrap_or_default());
-    format!("{}://{authority}", uri.scheme_str().unwrap_or("http"))
-}
-
-/// Whether both are the same server: the key of the one may be sent to the other.
-pub(super) fn same_origin(a: &Uri, b: &Uri) -> bool {
-    let port = |uri: &Uri| uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 });
-    let host = |uri: &Uri| uri.host().unwrap_or_default().to_ascii_lowercase();
-    a.scheme_str() == b.scheme_str() && host(a) == host(b) && port(a) == port(b)
-}
-
-/// Where a `Location` leads from `uri`.
-pub(super) fn resolved(uri: &Uri, location: &str) -> Option<Uri> {
-    let scheme = uri.scheme_str()?;
-    let whole = match location {
-        _ if location.starts_with("//") => format!("{scheme}:{location}"),
-        _ if location.starts_with('/') => format!("{scheme}://{}{location}", uri.authority()?),
-        _ => location.to_owned(),
-    };
-    let next: Uri = whole.parse().ok()?;
-    (matches!(next.scheme_str(), Some("http" | "https")) && next.authority().is_some()).then_some(next)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -151,16 +127,5 @@ mod tests {
         ] {
             assert_eq!(Address::new(text).unwrap().is_open(), open, "{text}");
         }
-    }
-
-    #[test]
-    fn another_scheme_host_or_port_is_another_server() {
-        let uri = |text: &str| text.parse::<Uri>().unwrap();
-        let home = uri("http://h:8000/v1");
-        assert!(same_origin(&home, &resolved(&home, "/v2").unwrap()));
-        for other in ["https://h:8000/v1", "http://h:8001/v1", "http://h.evil:8000/v1", "http://h/v1"] {
-            assert!(!same_origin(&home, &uri(other)), "{other}");
-        }
-        assert!(["", "file:///etc/passwd", "x y"].iter().all(|location| resolved(&home, location).is_none()));
     }
 }

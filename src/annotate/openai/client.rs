@@ -7,12 +7,12 @@ use ureq::http::header::{AUTHORIZATION, CONTENT_TYPE, DATE, LOCATION, RETRY_AFTE
 use ureq::http::{Request, Response, Uri};
 use ureq::{Agent, Body, Timeout};
 
-use super::address::{place, resolved, same_origin};
 use super::key::Key;
 use super::options::{Api, OpenAiOptions};
 use super::protocol::{Reply, error_message, parsed, start};
 use super::retry_after;
 use crate::error::size;
+use crate::redirects::{redirected, same_origin};
 
 /// The largest answer in bytes, and the largest error.
 const LONGEST: u64 = 4 << 20;
@@ -147,13 +147,7 @@ impl Client {
             if !matches!(response.status().as_u16(), 301 | 302 | 307 | 308) {
                 return Ok(response);
             }
-            let location = response.headers().get(LOCATION).and_then(|location| location.to_str().ok());
-            let next = location.and_then(|location| resolved(&uri, location));
-            let next = next.ok_or_else(|| never("redirects to no address".into()))?;
-            if uri.scheme_str() == Some("https") && next.scheme_str() != Some("https") {
-                return Err(never(format!("redirects to {}, which is not encrypted", place(&next))));
-            }
-            uri = next;
+            uri = redirected(&uri, response.headers().get(LOCATION)).map_err(never)?;
         }
         Err(never(format!("redirects more than {REDIRECTS} times")))
     }

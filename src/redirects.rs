@@ -1,0 +1,105 @@
+//! What the clients of the hub and of annotators' servers share: which server an address belongs to, and where a redirect
+//! may lead.
+
+use ureq::http::{HeaderValue, Uri};
+
+/// Scheme, host and port: all that may be told of an address, whose query or user may be a permission.
+pub(crate) fn place(uri: &Uri) -> String {
+    let authority = uri.authority().map_or("", |a| a.as_str().rsplit('@').next().unwrap_or_default());
+    format!("{}://{authority}", uri.scheme_str().unwrap_or("http"))
+}
+
+/// Whether both are the same server: what permits to use the one may be sent to the other.
+pub(crate) fn same_origin(a: &Uri, b: &Uri) -> bool {
+    let port = |uri: &Uri| uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 });
+    let host = |uri: &Uri| uri.host().unwrap_or_default().to_ascii_lowercase();
+    a.scheme_str() == b.scheme_str() && host(a) == host(b) && port(a) == port(b)
+}
+
+/// Where the `Location` of an answer leads from `uri`, or what is wrong with it: the rest of a sentence about the server.
+pub(crate) fn redirected(uri: &Uri, location: Option<&HeaderValue>) -> Result<Uri, String> {
+    let location = location.and_then(|location| location.to_str().ok());
+    let next = location
+        .and_then(|location| resolved(uri, location))
+        .ok_or_else(|| "redirects to no address".to_owned())?;
+    match uri.scheme_str() == Some("https") && next.scheme_str() != Some("https") {
+        true => Err(format!("redirects to {}, which is not encrypted", place(&next))),
+        false => Ok(next),
+    }
+}
+
+fn resolved(uri: &Uri, location: &str) -> Option<Uri> {
+    let scheme = uri.scheme_str()?;
+    let whole = match location {
+        _ if location.starts_with("//") => format!("{scheme}:{location}"),
+        _ if location.starts_with('/') => format!("{scheme}://{}{location}", uri.authority()?),
+        _ => location.to_owned(),
+    };
+    let next: Uri = whole.parse().ok()?;
+    (matches!(next.scheme_str(), Some("http" | "https")) && next.authority().is_some()).then_some(next)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn uri(text: &str) -> Uri {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn another_scheme_host_or_port_is_another_place() {
+        let home = uri("https://hub.example/x");
+        for (other, same) in [
+            ("https://hub.example:443/y", true),
+            ("https://HUB.example/y", true),
+            ("http://hub.example/y", false),
+            ("https://hub.example:8443/y", false),
+            ("https://cdn.hub.example/y", false),
+            ("https://hub.example.evil/y", false),
+        ] {
+            assert_eq!(same_origin(&home, &uri(other)), same, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_redirect_is_relative_or_whole_and_never_to_a_file() {
+        let from = uri("https://hub.example/a/b?c");
+        let next = |location| resolved(&from, location).map(|uri| uri.to_string());
+        assert_eq!(next("/api/x?y"), Some("https://hub.example/api/x?y".into()));
+        assert_eq!(next("https://cdn.example/z"), Some("https://cdn.example/z".into()));
+        assert_eq!(next("//cdn.example/z"), Some("https://cdn.example/z".into()));
+        for location in ["file:///etc/passwd", "", "ftp://x/y", "x y"] {
+            assert_eq!(next(location), None, "{location}");
+        }
+    }
+
+    #[test]
+    fn an_address_is_told_without_what_gives_access() {
+        assert_eq!(
+            place(&uri("https://me:secret@cdn.example:8/x?Signature=secret")),
+            "https://cdn.example:8"
+        );
+    }
+
+    #[test]
+    fn another_scheme_host_or_port_is_another_server() {
+        let home = uri("http://h:8000/v1");
+        assert!(same_origin(&home, &resolved(&home, "/v2").unwrap()));
+        for other in ["https://h:8000/v1", "http://h:8001/v1", "http://h.evil:8000/v1", "http://h/v1"] {
+            assert!(!same_origin(&home, &uri(other)), "{other}");
+        }
+        assert!(["", "file:///etc/passwd", "x y"].iter().all(|location| resolved(&home, location).is_none()));
+    }
+
+    #[test]
+    fn what_is_encrypted_stays_so() {
+        let next = |from, to| redirected(&uri(from), Some(&HeaderValue::from_static(to)));
+        assert_eq!(
+            next("https://h/a", "http://h/b").unwrap_err(),
+            "redirects to http://h, which is not encrypted"
+        );
+        assert_eq!(next("http://h/a", "http://h/b").unwrap(), uri("http://h/b"));
+        assert_eq!(redirected(&uri("http://h"), None).unwrap_err(), "redirects to no address");
+    }
+}
