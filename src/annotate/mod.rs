@@ -61,58 +61,39 @@ pub trait Annotator: Send {
     }
 }
 
-/// An annotator that is somebody else's: a run borrows it.
-impl<A: Annotator + ?Sized> Annotator for &mut A {
-    fn name(&self) -> String {
-        (**self).name()
-    }
+/// An annotator behind a pointer is one.
+macro_rules! annotates_as_what_it_points_to {
+    ($($pointer:ty),*) => {$(
+        impl<A: Annotator + ?Sized> Annotator for $pointer {
+            fn name(&self) -> String {
+                (**self).name()
+            }
 
-    fn annotate(&mut self, pairs: &[Pair<'_>]) -> Result<Vec<Judgement>> {
-        (**self).annotate(pairs)
-    }
+            fn annotate(&mut self, pairs: &[Pair<'_>]) -> Result<Vec<Judgement>> {
+                (**self).annotate(pairs)
+            }
 
-    fn identity(&self) -> Result<BTreeMap<String, String>> {
-        (**self).identity()
-    }
+            fn identity(&self) -> Result<BTreeMap<String, String>> {
+                (**self).identity()
+            }
 
-    fn may_prefer_a_position(&self) -> bool {
-        (**self).may_prefer_a_position()
-    }
+            fn may_prefer_a_position(&self) -> bool {
+                (**self).may_prefer_a_position()
+            }
 
-    fn rates(&self) -> bool {
-        (**self).rates()
-    }
+            fn rates(&self) -> bool {
+                (**self).rates()
+            }
 
-    fn rate(&mut self, responses: &[Rated<'_>]) -> Result<Vec<Score>> {
-        (**self).rate(responses)
-    }
+            fn rate(&mut self, responses: &[Rated<'_>]) -> Result<Vec<Score>> {
+                (**self).rate(responses)
+            }
+        }
+    )*};
 }
 
-impl<A: Annotator + ?Sized> Annotator for Box<A> {
-    fn name(&self) -> String {
-        (**self).name()
-    }
-
-    fn annotate(&mut self, pairs: &[Pair<'_>]) -> Result<Vec<Judgement>> {
-        (**self).annotate(pairs)
-    }
-
-    fn identity(&self) -> Result<BTreeMap<String, String>> {
-        (**self).identity()
-    }
-
-    fn may_prefer_a_position(&self) -> bool {
-        (**self).may_prefer_a_position()
-    }
-
-    fn rates(&self) -> bool {
-        (**self).rates()
-    }
-
-    fn rate(&mut self, responses: &[Rated<'_>]) -> Result<Vec<Score>> {
-        (**self).rate(responses)
-    }
-}
+// One that is somebody else's, which a run borrows, and one that is chosen while the program runs.
+annotates_as_what_it_points_to!(&mut A, Box<A>);
 
 /// A response to a prompt, to be rated by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
