@@ -67,9 +67,7 @@ impl DpoRun {
     ) -> Result<DpoRun> {
         train.check()?;
         use_kernels_of_checkpoint(policy.model.gpu(), train)?;
-        let limits = train.length_limits(policy.model.architecture().context);
-        let rows =
-            EncodedRows::encode(&policy.encoder(), pairs, options.append_eos, limits, &train.output_dir)?;
+        let rows = EncodedRows::given(&policy, pairs, options.append_eos, train)?;
         let (trainer, optimiser) = plans(&policy.model, &policy.reference(train)?, &rows, train, options)?;
         let (train, options, held_out) = (train.clone(), options.clone(), None);
         Ok(DpoRun { policy, train, options, rows, trainer, optimiser, held_out })
@@ -85,9 +83,7 @@ impl DpoRun {
         pairs: impl IntoIterator<Item = Result<Pair>>,
         every: Option<usize>,
     ) -> Result<DpoRun> {
-        let limits = self.train.length_limits(self.policy.model.architecture().context);
-        let (encoder, dir) = (self.policy.encoder(), &self.train.output_dir);
-        let rows = EncodedRows::encode(&encoder, pairs, self.options.append_eos, limits, dir)?;
+        let rows = EncodedRows::given(&self.policy, pairs, self.options.append_eos, &self.train)?;
         Ok(DpoRun { held_out: Some(HeldOutPairs::new(rows, every)?), ..self })
     }
 

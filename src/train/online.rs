@@ -219,16 +219,21 @@ impl<'a> Online<'a> {
             Asked::Pairs(games) => {
                 let (pairs, min_confidence) = (self.options.pairs, self.options.min_confidence);
                 let annotation = games.annotation(Choosing { pairs, min_confidence });
-                let met = annotation.pairs(0, 0, &open.prompts, &open.sampled.of);
+                let (number, policy_step) = (step.done + 1, open.sampled.policy_step);
+                let met = annotation.pairs(number, policy_step, &open.prompts, &open.sampled.of);
                 self.count(step, open, &annotation.counts, annotation.first_invalid(), &met)?;
                 match &self.learner {
-                    Learner::Pairs { .. } => self.learn_pairs(step, open, &annotation),
-                    Learner::Policy(_) => self.learn_scores(step, open, annotation.win_rates(), &annotation),
+                    Learner::Pairs { .. } => self.learn_pairs(step, open, &annotation, met),
+                    Learner::Policy(_) => {
+                        // No pair by itself is learnt from.
+                        let met = met.into_iter().map(|pair| PairReport { chosen: None, ..pair }).collect();
+                        self.learn_scores(step, open, annotation.win_rates(), &annotation, met)
+                    }
                 }
             }
             Asked::Ratings(ratings) => {
                 self.count(step, open, &ratings.counts(), ratings.first_invalid(), &[])?;
-                self.learn_scores(step, open, ratings.scores(), ratings)
+                self.learn_scores(step, open, ratings.scores(), ratings, Vec::new())
             }
         }
     }
@@ -262,6 +267,7 @@ impl<'a> Online<'a> {
         step: &mut Step<'_, '_>,
         open: &OpenStep,
         annotation: &Annotation,
+        met: Vec<PairReport>,
     ) -> Result<Learnt> {
         let Learner::Pairs { trainer, loss } = &self.learner else { unreachable!("asked for by pairs") };
         step.begin("learning");
@@ -300,7 +306,7 @@ impl<'a> Online<'a> {
                 self.annotator.used(),
                 self.verdicts.habits().longer_ratio(),
             )),
-            pairs: annotation.pairs(step.done + 1, policy_step, &open.prompts, answers),
+            pairs: met,
             ratings: Vec::new(),
             tokens: drawn(answers) + learnt.as_ref().map_or(0, |learnt| learnt.tokens()),
         })
@@ -313,6 +319,7 @@ impl<'a> Online<'a> {
         open: &OpenStep,
         scores: Vec<Vec<Option<f64>>>,
         said: &dyn SaidOf,
+        met: Vec<PairReport>,
     ) -> Result<Learnt> {
         let Learner::Policy(trainer) = &self.learner else { unreachable!("asked for by scores") };
         step.begin("learning");
@@ -329,8 +336,6 @@ impl<'a> Online<'a> {
         let (answers, policy_step) = (&open.sampled.of, open.sampled.policy_step);
         let advantages = learnt.as_ref().map(|learnt| learnt.advantages.as_slice());
         let used = advantages.into_iter().flatten().flatten().filter(|advantage| **advantage != 0.0).count();
-        let place = Place { step: step.done + 1, policy_step, prompts: &open.prompts, answers };
-        let (pairs, ratings) = said.rows(place, advantages);
         Ok(Learnt {
             loss: learnt.as_ref().map(|learnt| learnt.loss()),
             preference: None,
@@ -339,8 +344,8 @@ impl<'a> Online<'a> {
             entropy: learnt.as_ref().map(|learnt| learnt.entropy()),
             responses: response_report(answers),
             annotation: Some(said.report(used, step.done - policy_step, self.annotator.used())),
-            pairs,
-            ratings,
+            pairs: met,
+            ratings: said.ratings(step.done + 1, open, advantages),
             tokens: drawn(answers) + learnt.as_ref().map_or(0, |learnt| learnt.tokens()),
         })
     }
@@ -351,22 +356,13 @@ fn drawn(answers: &[Vec<Response>]) -> usize {
     answers.iter().flatten().map(|answer| answer.token_ids.len()).sum()
 }
 
-/// Where something was said.
-struct Place<'p> {
-    step: usize,
-    policy_step: usize,
-    prompts: &'p [String],
-    answers: &'p [Vec<Response>],
-}
-
 /// What an annotator said that scores were made of.
 trait SaidOf {
     /// For `metrics.jsonl`; `learnt`: responses with an advantage.
     fn report(&self, learnt: usize, off_policy_steps: usize, used: Usage) -> AnnotationReport;
 
-    /// For `pairs.jsonl`.
-    fn rows(&self, place: Place<'_>, advantages: Option<&[Vec<f64>]>)
-    -> (Vec<PairReport>, Vec<RatingReport>);
+    /// The ratings among it, for `pairs.jsonl`.
+    fn ratings(&self, step: usize, open: &OpenStep, advantages: Option<&[Vec<f64>]>) -> Vec<RatingReport>;
 }
 
 impl SaidOf for Ratings {
@@ -374,12 +370,8 @@ impl SaidOf for Ratings {
         self.report(learnt, off_policy_steps, used)
     }
 
-    fn rows(
-        &self,
-        Place { step, policy_step, prompts, answers }: Place<'_>,
-        advantages: Option<&[Vec<f64>]>,
-    ) -> (Vec<PairReport>, Vec<RatingReport>) {
-        (Vec::new(), self.rows(step, policy_step, prompts, answers, advantages))
+    fn ratings(&self, step: usize, open: &OpenStep, advantages: Option<&[Vec<f64>]>) -> Vec<RatingReport> {
+        self.rows(step, open.sampled.policy_step, &open.prompts, &open.sampled.of, advantages)
     }
 }
 
@@ -389,14 +381,8 @@ impl SaidOf for Annotation {
         AnnotationReport { learnt, scores: None, scores_margin: None, ..report }
     }
 
-    fn rows(
-        &self,
-        Place { step, policy_step, prompts, answers }: Place<'_>,
-        _: Option<&[Vec<f64>]>,
-    ) -> (Vec<PairReport>, Vec<RatingReport>) {
-        // No pair by itself is learnt from.
-        let all = self.pairs(step, policy_step, prompts, answers).into_iter();
-        (all.map(|pair| PairReport { chosen: None, ..pair }).collect(), Vec::new())
+    fn ratings(&self, _: usize, _: &OpenStep, _: Option<&[Vec<f64>]>) -> Vec<RatingReport> {
+        Vec::new()
     }
 }
 

@@ -80,6 +80,20 @@ pub(super) fn check_weight(weight: f32) -> Result<()> {
     }
 }
 
+/// Refuses no pair at all, and trees of other than two responses.
+pub(super) fn check_pairs<'t>(trees: impl ExactSizeIterator<Item = &'t Tree>) -> Result<()> {
+    if trees.len() == 0 {
+        return Err(Error::config("pairs", "are none: a step needs at least one"));
+    }
+    for (i, tree) in trees.enumerate() {
+        if tree.responses.len() != 2 {
+            let why = format!("has {} responses, a pair has two", tree.responses.len());
+            return Err(Error::config(format!("pair {i}"), why));
+        }
+    }
+    Ok(())
+}
+
 /// Milliseconds on the GPU by phase.
 pub type PhaseTimes = Vec<(&'static str, f64)>;
 
@@ -192,14 +206,8 @@ impl PairStep {
     }
 
     fn check(&self, pairs: &[LabelledPair]) -> Result<()> {
-        if pairs.is_empty() {
-            return Err(Error::config("pairs", "are none: a step needs at least one"));
-        }
+        check_pairs(pairs.iter().map(|pair| &pair.tree))?;
         for (i, pair) in pairs.iter().enumerate() {
-            if pair.tree.responses.len() != 2 {
-                let why = format!("has {} responses, a pair has two", pair.tree.responses.len());
-                return Err(Error::config(format!("pair {i}"), why));
-            }
             if !(0.0..=1.0).contains(&pair.label) {
                 return Err(Error::config(
                     format!("label of pair {i}"),

@@ -72,12 +72,7 @@ impl PairTrainer {
         {
             let (these, phases) = self.step.run(micro, weight)?;
             results.extend(these);
-            for (name, ms) in phases {
-                match times.iter_mut().find(|(n, _)| *n == name) {
-                    Some((_, sum)) => *sum += ms,
-                    None => times.push((name, ms)),
-                }
-            }
+            times.extend(phases);
         }
         let reference = pairs.iter().map(|p| p.reference).collect();
         let tokens = pairs.iter().map(|p| p.tree.rows()).sum();

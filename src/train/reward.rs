@@ -7,6 +7,7 @@ use super::evaluation::HeldOutPairs;
 use super::identity::{Command, RunIdentity};
 use super::kernels::use_kernels_of_checkpoint;
 use super::options::{RewardOptions, TrainOptions};
+use super::pair_step::PhaseTimes;
 use super::policy::Policy;
 use super::report::{HeldOutReport, PreferenceReport, ResponseReport};
 use super::reward_step::{RatedPair, RatedResult, RewardStep};
@@ -76,9 +77,7 @@ impl RewardRun {
     ) -> Result<RewardRun> {
         train.check()?;
         use_kernels_of_checkpoint(model.model.gpu(), train)?;
-        let limits = train.length_limits(model.model.architecture().context);
-        let rows =
-            EncodedRows::encode(&model.encoder(), pairs, options.append_eos, limits, &train.output_dir)?;
+        let rows = EncodedRows::given(&model, pairs, options.append_eos, train)?;
         let (step, optimiser) = plans(&model.model, &rows, train, options)?;
         let (train, options, held_out) = (train.clone(), options.clone(), None);
         Ok(RewardRun { policy: model, train, options, rows, step, optimiser, held_out })
@@ -94,9 +93,7 @@ impl RewardRun {
         pairs: impl IntoIterator<Item = Result<Pair>>,
         every: Option<usize>,
     ) -> Result<RewardRun> {
-        let limits = self.train.length_limits(self.policy.model.architecture().context);
-        let (encoder, dir) = (self.policy.encoder(), &self.train.output_dir);
-        let rows = EncodedRows::encode(&encoder, pairs, self.options.append_eos, limits, dir)?;
+        let rows = EncodedRows::given(&self.policy, pairs, self.options.append_eos, &self.train)?;
         Ok(RewardRun { held_out: Some(HeldOutPairs::new(rows, every)?), ..self })
     }
 
@@ -155,6 +152,51 @@ struct Rewards {
     padding: Option<u32>,
 }
 
+/// Pairs whose gradient was added.
+struct RatedBatch {
+    results: Vec<RatedResult>,
+    times: PhaseTimes,
+}
+
+impl RatedBatch {
+    fn mean(&self, of: impl Fn(&RatedResult) -> f32) -> f64 {
+        self.results.iter().map(|r| f64::from(of(r))).sum::<f64>() / self.results.len() as f64
+    }
+
+    /// Mean loss over the pairs.
+    fn loss(&self) -> f64 {
+        self.mean(|r| r.loss)
+    }
+
+    fn preference(&self) -> PreferenceReport {
+        PreferenceReport {
+            chosen: self.mean(|r| r.chosen),
+            rejected: self.mean(|r| r.rejected),
+            accuracies: self.mean(|r| (r.chosen > r.rejected) as u32 as f32),
+            margins: self.mean(|r| r.chosen - r.rejected),
+        }
+    }
+}
+
+fn rated_pair(rows: &EncodedRows, row: usize) -> Result<RatedPair> {
+    Ok(RatedPair { tree: rows.tree(row)?, margin: rows.margin(row) })
+}
+
+impl Rewards {
+    /// Adds the gradient of the mean loss over `pairs`, in micro-batches.
+    fn run(&self, pairs: &[RatedPair]) -> Result<RatedBatch> {
+        let weight = 1.0 / pairs.len() as f32;
+        let (mut results, mut times) = (Vec::new(), PhaseTimes::new());
+        let size = |pair: &RatedPair| capacity_of(&pair.tree);
+        for micro in self.step.capacity().batches(pairs, self.batch_size, size)? {
+            let (these, phases) = self.step.run(micro, weight)?;
+            results.extend(these);
+            times.extend(phases);
+        }
+        Ok(RatedBatch { results, times })
+    }
+}
+
 impl Method for Rewards {
     fn command(&self) -> Command {
         Command::Reward
@@ -167,52 +209,31 @@ impl Method for Rewards {
     }
 
     fn held_out(&mut self, rows: &EncodedRows) -> Result<Option<HeldOutReport>> {
-        let pair = |row: usize| Ok(RatedPair { tree: rows.tree(row)?, margin: rows.margin(row) });
-        let pairs = (0..rows.len()).map(pair).collect::<Result<Vec<RatedPair>>>()?;
+        let pairs = (0..rows.len()).map(|row| rated_pair(rows, row)).collect::<Result<Vec<RatedPair>>>()?;
         let capacity = self.step.capacity();
         let fits = |pair: &RatedPair| capacity.holds(capacity_of(&pair.tree));
         let pairs: Vec<RatedPair> = pairs.into_iter().filter(fits).collect();
-        let mut results: Vec<RatedResult> = Vec::new();
-        for micro in capacity.batches(&pairs, self.batch_size, |pair| capacity_of(&pair.tree))? {
-            results.extend(self.step.run(micro, 1.0 / pairs.len() as f32)?.0);
+        if pairs.is_empty() {
+            return Ok(None);
         }
-        let mean =
-            |of: &dyn Fn(&RatedResult) -> f64| results.iter().map(of).sum::<f64>() / results.len() as f64;
-        Ok((!results.is_empty()).then(|| HeldOutReport {
-            loss: mean(&|r| f64::from(r.loss)),
-            accuracies: mean(&|r| f64::from(u8::from(r.chosen > r.rejected))),
-            margins: mean(&|r| f64::from(r.chosen - r.rejected)),
-            pairs: results.len(),
-        }))
+        let batch = self.run(&pairs)?;
+        let PreferenceReport { accuracies, margins, .. } = batch.preference();
+        Ok(Some(HeldOutReport { loss: batch.loss(), accuracies, margins, pairs: pairs.len() }))
     }
 
     fn learn(&mut self, step: &mut Step<'_, '_>) -> Result<Learnt> {
         step.begin("learning");
         let drawn = step.batches.draws(step.done).rows;
-        let pair = |row: usize| Ok(RatedPair { tree: step.rows.tree(row)?, margin: step.rows.margin(row) });
-        let pairs = drawn.into_iter().map(pair).collect::<Result<Vec<RatedPair>>>()?;
-        let weight = 1.0 / pairs.len() as f32;
-        let mut results: Vec<RatedResult> = Vec::new();
-        let size = |pair: &RatedPair| capacity_of(&pair.tree);
-        for micro in self.step.capacity().batches(&pairs, self.batch_size, size)? {
-            let (these, times) = self.step.run(micro, weight)?;
-            results.extend(these);
-            times.into_iter().for_each(|(phase, ms)| step.phases.add(phase, ms));
-        }
-        let mean = |of: &dyn Fn(&RatedResult) -> f32| {
-            results.iter().map(|r| f64::from(of(r))).sum::<f64>() / results.len() as f64
-        };
+        let pairs =
+            drawn.into_iter().map(|row| rated_pair(step.rows, row)).collect::<Result<Vec<RatedPair>>>()?;
+        let batch = self.run(&pairs)?;
+        batch.times.iter().for_each(|(phase, ms)| step.phases.add(phase, *ms));
         let eos = step.policy.tokenizer.eos_ids();
         let ending = EncodedRows::ending_with(pairs.iter().map(|pair| &pair.tree), eos);
         let rows = |pair: &RatedPair| rated(&pair.tree, self.padding).rows();
         Ok(Learnt {
-            loss: Some(mean(&|r| r.loss)),
-            preference: Some(PreferenceReport {
-                chosen: mean(&|r| r.chosen),
-                rejected: mean(&|r| r.rejected),
-                accuracies: mean(&|r| (r.chosen > r.rejected) as u32 as f32),
-                margins: mean(&|r| r.chosen - r.rejected),
-            }),
+            loss: Some(batch.loss()),
+            preference: Some(batch.preference()),
             gradient: None,
             policy: None,
             entropy: None,

@@ -1,6 +1,6 @@
 //! Forward and backward pass of a reward model over pairs, recorded once and replayed for every micro-batch.
 
-use super::pair_step::{PhaseTimes, check_weight};
+use super::pair_step::{PhaseTimes, check_pairs, check_weight};
 use crate::data::packing::{ChoiceTree, Packed, Tree};
 use crate::error::{Error, Result};
 use crate::gpu::{Arena, Buffer, Category, Dim, Format, Gpu, Plan, PlanOptions, Recorder, Tensor};
@@ -108,14 +108,8 @@ impl RewardStep {
     /// sequence beyond the model's context. Nothing has been added then.
     pub fn run(&self, pairs: &[RatedPair], weight: f32) -> Result<(Vec<RatedResult>, PhaseTimes)> {
         check_weight(weight)?;
-        if pairs.is_empty() {
-            return Err(Error::config("pairs", "are none: a step needs at least one"));
-        }
+        check_pairs(pairs.iter().map(|pair| &pair.tree))?;
         for (i, pair) in pairs.iter().enumerate() {
-            if pair.tree.responses.len() != 2 {
-                let why = format!("has {} responses, a pair has two", pair.tree.responses.len());
-                return Err(Error::config(format!("pair {i}"), why));
-            }
             if !pair.margin.is_finite() {
                 return Err(Error::config(format!("margin of pair {i}"), format!("is {}", pair.margin)));
             }

@@ -6,6 +6,8 @@ use serde_json::{Value, json};
 
 use super::data_table::{DataTable, Skip};
 use super::lengths::Lengths;
+use super::options::TrainOptions;
+use super::policy::Policy;
 use super::row_store::RowStore;
 use crate::data::encoder::{Encoded, Encoder, at};
 use crate::data::packing::Tree;
@@ -158,6 +160,20 @@ impl EncodedRows {
         self.targets.push(tree.targets());
         self.responses = self.responses.max(tree.responses.len());
         self.store.push(tree, text)
+    }
+
+    /// Rows that hold what is learnt, for a run on `policy`.
+    ///
+    /// # Errors
+    /// As [`EncodedRows::encode`].
+    pub(super) fn given<R: Source>(
+        policy: &Policy,
+        rows: impl IntoIterator<Item = Result<R>>,
+        append_eos: bool,
+        train: &TrainOptions,
+    ) -> Result<EncodedRows> {
+        let limits = train.length_limits(policy.model.architecture().context);
+        EncodedRows::encode(&policy.encoder(), rows, append_eos, limits, &train.output_dir)
     }
 
     /// Encodes rows one by one and keeps those within the limits: many of them in a temporary file in `folder`, so that

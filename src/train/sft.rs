@@ -66,8 +66,7 @@ impl SftRun {
     ) -> Result<SftRun> {
         train.check()?;
         use_kernels_of_checkpoint(policy.model.gpu(), train)?;
-        let limits = train.length_limits(policy.model.architecture().context);
-        let rows = EncodedRows::encode(&policy.encoder(), rows, append_eos, limits, &train.output_dir)?;
+        let rows = EncodedRows::given(&policy, rows, append_eos, train)?;
         let (step, optimiser) = plans(&policy.model, &rows, train)?;
         Ok(SftRun { policy, train: train.clone(), append_eos, rows, step, optimiser })
     }
