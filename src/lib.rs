@@ -40,6 +40,7 @@ pub mod gguf;
 pub mod gpu;
 #[cfg(feature = "http")]
 pub mod hub;
+mod json_lines;
 mod listeners;
 pub mod model;
 pub mod ops;

@@ -1,9 +1,8 @@
 //! What annotators said, written down as it comes: a run that ends, however it ends, asks nothing twice.
 
-use std::collections::HashMap;
-use std::fs::{File, OpenOptions};
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -11,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use super::queue::{AnnotationQueue, Answer, Ask, Polled, Question, Said, Usage};
 use super::{Judgement, Score, Verdict};
 use crate::digest::Digester;
-use crate::error::{Error, Result};
-use crate::files;
+use crate::error::Result;
+use crate::json_lines::JsonLines;
 
 /// A row of the journal.
 #[derive(Serialize, Deserialize)]
@@ -97,12 +96,13 @@ pub struct Journalled<'a> {
     ready: Vec<Answer>,
     journal: Option<Journal>,
     used: Usage,
+    /// Once it is known: a judge's model is digested for it.
+    identity: OnceLock<BTreeMap<String, String>>,
 }
 
 /// The file, and who is heard.
 struct Journal {
-    path: PathBuf,
-    file: File,
+    lines: JsonLines,
     judge: String,
 }
 
@@ -117,6 +117,7 @@ impl<'a> Journalled<'a> {
             ready: Vec::new(),
             journal: None,
             used,
+            identity: OnceLock::new(),
         }
     }
 
@@ -127,36 +128,26 @@ impl<'a> Journalled<'a> {
     /// [`Error::Io`]; [`Error::Row`] for a line that is no answer.
     pub fn open(&mut self, path: &Path) -> Result<()> {
         let mut digester = Digester::default();
-        for (name, value) in self.queue.identity()? {
+        for (name, value) in self.identity()? {
             digester.bytes(name.as_bytes());
             digester.bytes(value.as_bytes());
         }
         let judge = digester.finish().to_string();
-        let text = if path.exists() { files::read(path)? } else { Vec::new() };
-        let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        let (lines, rows) = JsonLines::open::<Row>(path, |error| {
+            format!("is no answer of an annotator ({error}): remove the line, and it is asked again")
+        })?;
         let mut used = Usage::default();
-        for (number, line) in text[..whole].split_inclusive(|byte| *byte == b'\n').enumerate() {
-            let row: Row = serde_json::from_slice(line).map_err(|e| {
-                let why =
-                    format!("is no answer of an annotator ({e}): remove the line, and it is asked again");
-                Error::Row { path: path.to_owned(), line: number + 1, why }
-            })?;
-            if row.judge == judge {
-                used += row.usage;
-                let answer =
-                    Answer { id: row.id.clone(), said: row.said.said(), usage: row.usage, ms: row.ms };
-                self.known.insert(row.id, answer);
-            }
+        for row in rows.into_iter().filter(|row| row.judge == judge) {
+            used += row.usage;
+            let answer = Answer { id: row.id.clone(), said: row.said.said(), usage: row.usage, ms: row.ms };
+            self.known.insert(row.id, answer);
         }
-        let opened = OpenOptions::new().create(true).append(true).open(path);
-        let file = opened.map_err(Error::io("write", path))?;
-        file.set_len(whole as u64).map_err(Error::io("write", path))?;
         self.used += used;
         self.queue.used_before(used);
         if let Some(dir) = path.parent() {
             self.queue.keep_in(dir)?;
         }
-        self.journal = Some(Journal { path: path.to_owned(), file, judge });
+        self.journal = Some(Journal { lines, judge });
         Ok(())
     }
 
@@ -169,8 +160,12 @@ impl<'a> Journalled<'a> {
     ///
     /// # Errors
     /// As there.
-    pub fn identity(&self) -> Result<std::collections::BTreeMap<String, String>> {
-        self.queue.identity()
+    pub fn identity(&self) -> Result<BTreeMap<String, String>> {
+        if let Some(known) = self.identity.get() {
+            return Ok(known.clone());
+        }
+        let identity = self.queue.identity()?;
+        Ok(self.identity.get_or_init(|| identity).clone())
     }
 
     /// See [`AnnotationQueue::is_remote`].
@@ -271,23 +266,25 @@ impl<'a> Journalled<'a> {
     }
 
     fn write(&mut self, answers: &[Answer]) -> Result<()> {
-        let Some(Journal { path, file, judge }) = &mut self.journal else { return Ok(()) };
+        let Some(Journal { lines, judge }) = &mut self.journal else { return Ok(()) };
         if answers.is_empty() {
             return Ok(());
         }
-        let mut lines = Vec::new();
-        for answer in answers {
-            let Answer { id, said, usage, ms } = answer;
-            let row = Row { id: id.clone(), judge: judge.clone(), said: said.into(), ms: *ms, usage: *usage };
-            serde_json::to_writer(&mut lines, &row).expect("JSON of plain values");
-            lines.push(b'\n');
-        }
-        file.write_all(&lines).and_then(|()| file.sync_data()).map_err(Error::io("write", path))
+        let row = |Answer { id, said, usage, ms }: &Answer| Row {
+            id: id.clone(),
+            judge: judge.clone(),
+            said: said.into(),
+            ms: *ms,
+            usage: *usage,
+        };
+        lines.append(&answers.iter().map(row).collect::<Vec<Row>>())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs::OpenOptions;
+    use std::io::Write;
     use std::sync::{Arc, Mutex};
 
     use super::super::Pair;

@@ -1,9 +1,7 @@
 //! A policy's answers to prompts. They are written down as they come: an evaluation that was ended draws none of them again.
 
 use std::collections::HashMap;
-use std::fs::{File, OpenOptions};
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -12,9 +10,9 @@ use crate::data::rows::Text;
 use crate::data::tokenizer::StopMatcher;
 use crate::digest::Digester;
 use crate::error::{Error, Result};
-use crate::files;
 use crate::generate::{GenerateOptions, Generator, Request, Response, SamplingParams, slots_for};
 use crate::gpu::Arena;
+use crate::json_lines::SharedJsonLines;
 use crate::model::stream::Capacity;
 use crate::model::{Model, Scored, Scorer, fingerprint};
 use crate::train::Policy;
@@ -61,8 +59,7 @@ pub fn encode_prompts<'t>(
 /// A file of answers that were drawn, `{"id","prompt","text","token_ids","finish_reason"}`: the id is a digest of all that
 /// an answer depends on.
 pub struct AnswerFile {
-    path: PathBuf,
-    file: File,
+    lines: SharedJsonLines,
     /// Digest of the policy.
     source: String,
     known: HashMap<String, Response>,
@@ -95,16 +92,9 @@ impl AnswerFile {
         if let Some(adapter) = adapter {
             digester.bytes(fingerprint::adapter(adapter)?.to_string().as_bytes());
         }
-        let text = if path.exists() { files::read(path)? } else { Vec::new() };
-        let rows = text.split(|byte| *byte == b'\n');
-        let rows = rows.filter_map(|line| serde_json::from_slice::<KnownRow>(line).ok());
-        let known = rows.map(|row| (row.id, row.response)).collect();
-        let opened = OpenOptions::new().create(true).append(true).open(path);
-        let mut file = opened.map_err(Error::io("write", path))?;
-        if text.last().is_some_and(|byte| *byte != b'\n') {
-            file.write_all(b"\n").map_err(Error::io("write", path))?;
-        }
-        Ok(AnswerFile { path: path.to_owned(), file, source: digester.finish().to_string(), known })
+        let (lines, rows, _) = SharedJsonLines::open::<KnownRow>(path)?;
+        let known = rows.into_iter().map(|row| (row.id, row.response)).collect();
+        Ok(AnswerFile { lines, source: digester.finish().to_string(), known })
     }
 
     /// Digest of the policy: two with the same are one and the same.
@@ -119,15 +109,6 @@ impl AnswerFile {
         digester.bytes(format!("{sampling:?} {max_new_tokens} {stop:?} {seed} {number}").as_bytes());
         digester.ids(prompt);
         digester.finish().to_string()
-    }
-
-    fn append(&mut self, rows: &[Row<'_>]) -> Result<()> {
-        let mut lines = Vec::new();
-        for row in rows {
-            serde_json::to_writer(&mut lines, row).expect("JSON of plain values");
-            lines.push(b'\n');
-        }
-        self.file.write_all(&lines).map_err(Error::io("write", &self.path))
     }
 }
 
@@ -195,7 +176,7 @@ pub fn draw_answers(
                     })
                 };
                 let rows: Vec<Row> = chunk.iter().filter_map(row).collect();
-                file.append(&rows)?;
+                file.lines.append(&rows)?;
             }
             done += chunk.len();
         }

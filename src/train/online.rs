@@ -125,14 +125,16 @@ impl<'a> Online<'a> {
         options: AlignOptions,
         queue: Box<dyn AnnotationQueue + 'a>,
     ) -> Online<'a> {
-        let judges_by_rule =
-            queue.identity().is_ok_and(|identity| identity.get("judge").is_some_and(|judge| judge == "rule"));
+        let annotator = Journalled::new(queue);
+        let judges_by_rule = annotator
+            .identity()
+            .is_ok_and(|identity| identity.get("judge").is_some_and(|judge| judge == "rule"));
         Online {
             judges_by_rule,
             learner,
             sampler,
             options,
-            annotator: Journalled::new(queue),
+            annotator,
             open: VecDeque::new(),
             forgotten: false,
             kept: VecDeque::new(),

@@ -5,7 +5,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::label::{Order, Pick};
-use super::label_file::{LabelEvent, LabelFile, LabelRow, OtherEvent};
+use super::label_file::{self, LabelEvent, LabelRow, OtherEvent};
 use super::refusal::Refusal;
 use super::state::{Open, Pending, State, answered};
 use super::view::{Last, Shown, View};
@@ -74,7 +74,7 @@ impl Desk {
     /// # Errors
     /// As there.
     pub fn keep_in(&self, path: &Path) -> Result<()> {
-        let (record, rows) = LabelFile::open(path)?;
+        let (record, rows) = label_file::open(path)?;
         let mut state = self.lock();
         state.record = Some(record);
         rows.into_iter().for_each(|row| state.restore(row));

@@ -311,7 +311,7 @@ fn a_comment_goes_with_its_label_and_a_long_one_is_refused() {
 #[test]
 fn a_label_that_cannot_be_written_down_is_not_taken() {
     let desk = Desk::new();
-    desk.lock().record = Some(LabelFile::on_a_full_disk());
+    desk.lock().record = Some(crate::json_lines::JsonLines::on_a_full_disk());
     desk.put(vec![question("1")]);
     let shown = desk.view(None).pair.unwrap();
     let refusal = desk.label(given(&shown, Pick::First)).unwrap_err().to_string();

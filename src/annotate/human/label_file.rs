@@ -1,16 +1,14 @@
 //! `labels.jsonl`: what a person said, a line an event, written as it happens.
 
-use std::fs::{File, OpenOptions};
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
 use super::label::Label;
 use crate::data::chat::strftime::strftime;
-use crate::error::{Error, Result};
-use crate::files;
+use crate::error::Result;
+use crate::json_lines::JsonLines;
 
 /// A line of the file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -58,66 +56,22 @@ impl LabelRow {
     }
 }
 
-/// The file, open at its end.
-pub struct LabelFile {
-    path: PathBuf,
-    file: File,
-    /// Bytes that are whole lines.
-    length: u64,
-}
-
-impl LabelFile {
-    /// Opens the file `path`, or begins it; returns what it holds. A last line that a crash has torn is removed.
-    ///
-    /// # Errors
-    /// [`Error::Io`]; [`Error::Row`] for another line that is no event.
-    pub fn open(path: &Path) -> Result<(LabelFile, Vec<LabelRow>)> {
-        let text = if path.exists() { files::read(path)? } else { Vec::new() };
-        let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
-        let mut rows = Vec::new();
-        for (number, line) in text[..whole].split_inclusive(|byte| *byte == b'\n').enumerate() {
-            rows.push(serde_json::from_slice(line).map_err(|e| {
-                let why = format!(
-                    "is no label of a person ({e}): remove the line, and its pair is asked about again"
-                );
-                Error::Row { path: path.to_owned(), line: number + 1, why }
-            })?);
-        }
-        let opened = OpenOptions::new().create(true).append(true).open(path);
-        let file = opened.map_err(Error::io("write", path))?;
-        file.set_len(whole as u64).map_err(Error::io("write", path))?;
-        Ok((LabelFile { path: path.to_owned(), file, length: whole as u64 }, rows))
-    }
-
-    /// Adds a row, which is on the disk on return.
-    ///
-    /// # Errors
-    /// [`Error::Io`]; the file is as it was.
-    pub fn append(&mut self, row: &LabelRow) -> Result<()> {
-        let mut line = serde_json::to_vec(row).expect("JSON of plain values");
-        line.push(b'\n');
-        let written = self.file.write_all(&line).and_then(|()| self.file.sync_data());
-        match written {
-            Ok(()) => self.length += line.len() as u64,
-            // Half a line must not stand before the next one. The first error is the one worth telling.
-            Err(_) => drop(self.file.set_len(self.length)),
-        }
-        written.map_err(Error::io("write", &self.path))
-    }
-}
-
-#[cfg(all(test, target_os = "linux"))]
-impl LabelFile {
-    /// A file that takes nothing.
-    pub fn on_a_full_disk() -> LabelFile {
-        let path = PathBuf::from("/dev/full");
-        let file = OpenOptions::new().append(true).open(&path).expect("Linux has it");
-        LabelFile { path, file, length: 0 }
-    }
+/// Opens the file `path`, or begins it; returns what it holds.
+///
+/// # Errors
+/// As [`JsonLines::open`].
+pub(crate) fn open(path: &Path) -> Result<(JsonLines, Vec<LabelRow>)> {
+    JsonLines::open(path, |error| {
+        format!("is no label of a person ({error}): remove the line, and its pair is asked about again")
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs::OpenOptions;
+    use std::io::Write;
+    use std::slice::from_ref;
+
     use super::*;
 
     #[test]
@@ -130,16 +84,16 @@ mod tests {
             row("1-a", LabelEvent::Other(OtherEvent::Undone)),
             row("1-a", LabelEvent::Other(OtherEvent::Comment)),
         ];
-        let (mut record, before) = LabelFile::open(&path).unwrap();
+        let (mut record, before) = open(&path).unwrap();
         assert!(before.is_empty());
-        rows.iter().for_each(|row| record.append(row).unwrap());
+        rows.iter().for_each(|row| record.append(from_ref(row)).unwrap());
         drop(record);
         let mut file = OpenOptions::new().append(true).open(&path).unwrap();
         file.write_all(b"{\"id\":\"2-b\",\"label\":\"1\"").unwrap();
-        let (mut record, found) = LabelFile::open(&path).unwrap();
+        let (mut record, found) = open(&path).unwrap();
         assert_eq!(found, rows);
-        record.append(&rows[0]).unwrap();
-        assert_eq!(LabelFile::open(&path).unwrap().1[3], rows[0], "the next one begins a line");
+        record.append(&rows[..1]).unwrap();
+        assert_eq!(open(&path).unwrap().1[3], rows[0], "the next one begins a line");
         let text = std::fs::read_to_string(&path).unwrap();
         assert!(text.starts_with(r#"{"id":"1-a","label":"2","shown_first":1,"comment":"a \"quoted\"\nword","seconds":1.5,"at":"2"#), "{text}");
         assert_eq!(text.lines().count(), 4);
@@ -151,18 +105,8 @@ mod tests {
         let path = dir.path().join("labels.jsonl");
         for line in ["{}", r#"{"id":"1","label":"3","shown_first":1,"comment":"","seconds":0,"at":""}"#] {
             std::fs::write(&path, format!("{line}\n")).unwrap();
-            let error = LabelFile::open(&path).err().expect("an error").to_string();
+            let error = open(&path).err().expect("an error").to_string();
             assert!(error.contains("labels.jsonl:1: is no label of a person"), "{error}");
         }
-    }
-
-    #[cfg(target_os = "linux")]
-    #[test]
-    fn a_row_that_cannot_be_written_is_an_error_and_does_not_count() {
-        let mut record = LabelFile::on_a_full_disk();
-        let row = LabelRow::now("1", LabelEvent::Given(Label::Tie), 1, "", 0.0);
-        let error = record.append(&row).unwrap_err().to_string();
-        assert!(error.starts_with("cannot write /dev/full"), "{error}");
-        assert_eq!(record.length, 0);
     }
 }

@@ -4,17 +4,18 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
 
 use super::label::{Label, Order};
-use super::label_file::{LabelEvent, LabelFile, LabelRow, OtherEvent};
+use super::label_file::{LabelEvent, LabelRow, OtherEvent};
 use super::label_pace::LabelPace;
 use super::refusal::Refusal;
 use super::view::Tally;
 use crate::annotate::queue::{Answer, Ask, Question, Said, Usage};
+use crate::json_lines::JsonLines;
 
 /// All that changes.
 #[derive(Default)]
 pub(super) struct State {
     /// Where events are written.
-    pub record: Option<LabelFile>,
+    pub record: Option<JsonLines>,
     /// Pairs that wait for a label.
     pub open: Vec<Open>,
     /// Labels that the training has not, in the order in which they were given.
@@ -126,7 +127,10 @@ impl State {
     }
 
     pub fn write(&mut self, row: &LabelRow) -> std::result::Result<(), Refusal> {
-        self.record.as_mut().map_or(Ok(()), |record| record.append(row)).map_err(Refusal::Unwritten)
+        self.record
+            .as_mut()
+            .map_or(Ok(()), |record| record.append(std::slice::from_ref(row)))
+            .map_err(Refusal::Unwritten)
     }
 
     /// Tally a label that was given, or taken back.

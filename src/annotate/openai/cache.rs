@@ -1,17 +1,16 @@
 //! Verdicts that were paid for, by what was asked: no run pays for one again. A line of JSON each, added at the end.
 
 use std::collections::HashMap;
-use std::fs::{File, OpenOptions};
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use super::dialect::Kind;
 use super::options::OpenAiOptions;
 use crate::digest::Digester;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::files;
+use crate::json_lines::SharedJsonLines;
 
 const FILE: &str = "judgements.jsonl";
 
@@ -25,8 +24,7 @@ struct Row {
 
 /// The file, and what is in it.
 pub(super) struct Cache {
-    path: PathBuf,
-    file: File,
+    lines: SharedJsonLines,
     known: HashMap<String, f32>,
     /// Lines that are no verdicts, such as one that a crash has torn.
     pub skipped: usize,
@@ -39,18 +37,12 @@ impl Cache {
     /// [`Error::Io`].
     pub fn open(dir: &Path) -> Result<Cache> {
         files::create_dir_all(dir)?;
-        let path = dir.join(FILE);
-        let text = if path.exists() { files::read(&path)? } else { Vec::new() };
-        let mut file =
-            OpenOptions::new().create(true).append(true).open(&path).map_err(Error::io("write", &path))?;
-        if text.last().is_some_and(|last| *last != b'\n') {
-            file.write_all(b"\n").map_err(Error::io("write", &path))?;
-        }
-        let mut cache = Cache { path, file, known: HashMap::new(), skipped: 0 };
-        for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-            match serde_json::from_slice::<Row>(line) {
-                Ok(row) if row.value.is_finite() => drop(cache.known.insert(row.asked, row.value)),
-                _ => cache.skipped += 1,
+        let (lines, rows, skipped) = SharedJsonLines::open::<Row>(&dir.join(FILE))?;
+        let mut cache = Cache { lines, known: HashMap::new(), skipped };
+        for row in rows {
+            match row.value.is_finite() {
+                true => drop(cache.known.insert(row.asked, row.value)),
+                false => cache.skipped += 1,
             }
         }
         Ok(cache)
@@ -83,10 +75,7 @@ impl Cache {
         if self.known.insert(asked.to_owned(), value) == Some(value) {
             return Ok(());
         }
-        let row = Row { asked: asked.to_owned(), value };
-        // One write a line: other processes may write to the same file.
-        let line = serde_json::to_string(&row).expect("JSON of plain values") + "\n";
-        self.file.write_all(line.as_bytes()).map_err(Error::io("write", &self.path))
+        self.lines.append(&[Row { asked: asked.to_owned(), value }])
     }
 }
 

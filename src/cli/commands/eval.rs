@@ -171,8 +171,8 @@ fn evaluate(plan: EvalPlan, console: &mut Console) -> Result<(EvalResult, Value)
             open(late.expect("one of the two"))?
         }
     };
-    warnings.extend(plan.run.as_deref().and_then(|run| trained_with(run, &queue.identity().ok()?)));
     let mut journalled = Journalled::new(queue);
+    warnings.extend(plan.run.as_deref().and_then(|run| trained_with(run, &journalled.identity().ok()?)));
     journalled.open(&plan.output.join(JOURNAL))?;
     let pairs: Vec<Pair> =
         both.iter().map(|(prompt, a, b)| Pair { prompt, response_1: &a.text, response_2: &b.text }).collect();
