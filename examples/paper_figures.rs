@@ -1,5 +1,6 @@
 //! The paper's findings in miniature, in the small world that the program carries: does online feedback beat offline,
-//! is a larger annotator better, does a weaker one help too, does the instruction alone control the policy?
+//! is a larger annotator better, does a weaker one help too, does the instruction alone control the policy, and how do
+//! a judge's preferences fare against a reward model that was fitted to them, or to a person's?
 //!
 //!     cargo run --release --example paper_figures -- paper
 //!
@@ -13,19 +14,23 @@ use std::time::Instant;
 
 use oaif::annotate::llm::Orders;
 use oaif::annotate::queue::InPlace;
-use oaif::annotate::{Annotated, Annotator, Pair, Verdict, annotate_pairs};
+use oaif::annotate::reward::RewardAnnotator;
+use oaif::annotate::{Annotated, Annotator, Judgement, Pair, Verdict, annotate_pairs};
 use oaif::data::rows::{self, Text};
 use oaif::demo::dataset::{held_out_pair, prompts};
 use oaif::demo::draw::Draw;
 use oaif::demo::exam::{Exam, MAX_NEW_TOKENS, Tally, summarise};
+use oaif::demo::language::Post;
 use oaif::demo::models::{JudgeKind, JudgeSize, Models};
-use oaif::demo::oracle::Instruction;
+use oaif::demo::oracle::{Instruction, Quality};
 use oaif::gpu::{Gpu, GpuOptions};
+use oaif::model::Model;
 use oaif::preference::PreferenceLoss;
 use oaif::report::{Bars, Estimate, Plot, Report, Section, Series, Table, Unit};
 use oaif::train::run_dir::checkpoints;
 use oaif::train::{
-    AlignOptions, AlignRun, Control, DpoOptions, DpoRun, Policy, Requests, Sources, TrainOptions,
+    AlignOptions, AlignRun, Control, DpoOptions, DpoRun, OnlineLoss, Policy, PolicyLoss, Requests,
+    RewardOptions, RewardRun, Sources, TrainOptions,
 };
 use oaif::{Result, files};
 use serde::{Deserialize, Serialize};
@@ -41,12 +46,25 @@ struct Size {
     pairs: usize,
 }
 
+/// Where the feedback comes from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Feedback {
+    /// The annotator is asked about the policy's own summaries, as it learns.
+    Online,
+    /// It was asked once, about summaries of π₀.
+    Offline,
+    /// A reward model, fitted to what it said of summaries of π₀, rates the policy's own: RLAIF.
+    ModelOfJudge,
+    /// The same, fitted to what a person said: RLHF. The person is the oracle, which errs in one pair of ten.
+    ModelOfPerson,
+}
+
 /// A way to train. What is compared differs in one respect from [`Way::ONLINE`].
 #[derive(Clone, Copy)]
 struct Way {
     name: &'static str,
     loss: &'static str,
-    online: bool,
+    feedback: Feedback,
     kind: JudgeKind,
     judge: JudgeSize,
     orders: Orders,
@@ -64,7 +82,7 @@ impl Way {
     const ONLINE: Way = Way {
         name: "dpo-online",
         loss: "dpo",
-        online: true,
+        feedback: Feedback::Online,
         kind: JudgeKind::Likelihood,
         judge: JudgeSize::Large,
         orders: Orders::Both,
@@ -79,21 +97,24 @@ impl Way {
 /// All of them, the most telling first.
 fn ways() -> Vec<Way> {
     let online = Way::ONLINE;
+    let (offline, rloo) = (Feedback::Offline, Way { loss: "rloo", num_samples: 4, ..online });
     let prompted = Way { kind: JudgeKind::Prompted, judge: JudgeSize::Medium, ..online };
     vec![
         online,
-        Way { name: "dpo-offline", online: false, ..online },
+        Way { name: "dpo-offline", feedback: offline, ..online },
+        Way { name: "rlaif", feedback: Feedback::ModelOfJudge, ..rloo },
+        Way { name: "rlhf", feedback: Feedback::ModelOfPerson, ..rloo },
         Way { name: "very-short", instruction: Instruction::VeryShort, ..online },
         Way { name: "short", instruction: Instruction::Short, ..online },
         Way { name: "dpo-long-online", times: 3, ..online },
-        Way { name: "dpo-long-offline", online: false, times: 3, ..online },
-        Way { name: "dpo-passes-offline", online: false, times: 3, passes: 9, ..online },
+        Way { name: "dpo-long-offline", feedback: offline, times: 3, ..online },
+        Way { name: "dpo-passes-offline", feedback: offline, times: 3, passes: 9, ..online },
         Way { name: "judge-small", judge: JudgeSize::Small, ..online },
         Way { name: "judge-medium", judge: JudgeSize::Medium, ..online },
         Way { name: "ipo-online", loss: "ipo", ..online },
-        Way { name: "ipo-offline", loss: "ipo", online: false, ..online },
+        Way { name: "ipo-offline", loss: "ipo", feedback: offline, ..online },
         Way { name: "slic-online", loss: "slic", ..online },
-        Way { name: "slic-offline", loss: "slic", online: false, ..online },
+        Way { name: "slic-offline", loss: "slic", feedback: offline, ..online },
         Way { name: "prompted-both", ..prompted },
         Way { name: "prompted-one", orders: Orders::One, ..prompted },
         Way { name: "soft", soft_labels: true, ..online },
@@ -215,8 +236,6 @@ impl World {
         let began = Instant::now();
         let (steps, batch) = (way.times * self.size.steps, self.size.batch);
         let run = tempfile::tempdir().map_err(oaif::Error::io("create", "a temporary folder"))?;
-        // IPO's usual β of 1 wants half a nat only, too little to see in short trainings.
-        let loss = PreferenceLoss::parse(way.loss, (way.loss == "ipo").then_some(0.1), false)?;
         let train = TrainOptions {
             learning_rate: 3e-4,
             warmup_steps: steps / 16,
@@ -229,26 +248,45 @@ impl World {
         let prompts = prompts(10_000);
         let policy = Policy::load(&self.gpu, &self.models.policy(), &train)?;
         let mut judge = self.judge(way)?;
-        let sources = Sources { model: self.models.policy(), config: json!({}) };
-        let control = Control { observer: &mut (), requests: &Requests::new() };
-        if way.online {
+        // As many pairs as an online training sees in a pass, drawn once from π₀.
+        let drawn = steps * batch / way.passes;
+        let first = (seed as usize * steps * batch) % (prompts.len() - steps * batch);
+        let posts: Vec<String> =
+            prompts[first..first + drawn].iter().map(|row| row.prompt.transcript()).collect();
+        let learn_online = |policy, annotator: Box<dyn Annotator>, loss: OnlineLoss| {
             let options = AlignOptions {
                 max_new_tokens: MAX_NEW_TOKENS,
                 soft_labels: way.soft_labels,
                 num_samples: way.num_samples,
                 ..AlignOptions::new(loss)
             };
-            AlignRun::new(policy, &prompts, &train, &options)?.run(InPlace::new(judge), sources, control)?;
-        } else {
-            // As many pairs as an online training sees in a pass, drawn once from π₀, labelled by the same judge.
-            let drawn = steps * batch / way.passes;
-            let first = (seed as usize * steps * batch) % (prompts.len() - steps * batch);
-            let posts: Vec<String> =
-                prompts[first..first + drawn].iter().map(|row| row.prompt.transcript()).collect();
-            let pairs = offline_pairs(&policy, &posts, judge.as_mut(), seed)?;
-            let options = DpoOptions { loss: loss.into(), append_eos: true };
-            DpoRun::new(policy, &pairs, &train, &options)?.run(sources, control)?;
-        }
+            AlignRun::new(policy, &prompts, &train, &options)?.run(
+                InPlace::new(annotator),
+                self.sources(),
+                Control { observer: &mut (), requests: &Requests::new() },
+            )
+        };
+        match way.feedback {
+            Feedback::Online => learn_online(policy, judge, preference_loss(way.loss)?.into())?,
+            Feedback::Offline => {
+                let pairs = offline_pairs(&policy, &posts, judge.as_mut(), seed)?;
+                let options = DpoOptions { loss: preference_loss(way.loss)?.into(), append_eos: true };
+                let control = Control { observer: &mut (), requests: &Requests::new() };
+                DpoRun::new(policy, &pairs, &train, &options)?.run(self.sources(), control)?
+            }
+            Feedback::ModelOfJudge | Feedback::ModelOfPerson => {
+                if way.feedback == Feedback::ModelOfPerson {
+                    judge = Box::new(Person { instruction: way.instruction, draw: Draw::new(seed, 0) });
+                }
+                let pairs = offline_pairs(&policy, &posts, judge.as_mut(), seed)?;
+                let rewards = tempfile::tempdir().map_err(oaif::Error::io("create", "a temporary folder"))?;
+                let model = self.reward_model(
+                    &pairs,
+                    TrainOptions { output_dir: rewards.path().into(), ..train.clone() },
+                )?;
+                learn_online(policy, Box::new(model), PolicyLoss::rloo().into())?
+            }
+        };
 
         let mut evaluation = self.models.evaluation_judge(&self.gpu, way.instruction)?;
         let (mut stages, mut first, mut last) = (Vec::new(), None, Vec::new());
@@ -270,6 +308,20 @@ impl World {
             });
         }
         Ok(Trained { stages, summaries: last, seconds: began.elapsed().as_secs_f64() })
+    }
+
+    fn sources(&self) -> Sources {
+        Sources { model: self.models.policy(), config: json!({}) }
+    }
+
+    /// A reward model that is fitted to pairs, on π₀'s weights.
+    fn reward_model(&self, pairs: &[rows::Pair], train: TrainOptions) -> Result<RewardAnnotator> {
+        let start = Policy::load_for_reward(&self.gpu, &self.models.policy(), &train)?;
+        let options = RewardOptions { center_rewards_coefficient: 0.0, append_eos: true };
+        let control = Control { observer: &mut (), requests: &Requests::new() };
+        let folder = RewardRun::new(start, pairs, &train, &options)?.run(self.sources(), control)?;
+        let model = Model::load_reward(&self.gpu, &folder, None)?;
+        RewardAnnotator::new(&model, &folder, None, None, "fitted")
     }
 
     /// Agreement of a judge with the oracle where utilities differ, on held-out pairs.
@@ -340,6 +392,7 @@ impl World {
         self.instructions(cells, &mut page)?;
         self.lengths(cells, &mut page)?;
         self.variants(cells, &mut page)?;
+        self.four_ways(cells, &mut page)?;
         page.report.write(&self.folder.join("report.html"))?;
         write(&self.folder.join("results.json"), &page.results)?;
         println!("{}", self.folder.join("results.json").display());
@@ -509,6 +562,52 @@ impl World {
         })
     }
 
+    /// Experiment 7: the paper's comparison of four ways, all of whose summaries of a post are set side by side.
+    fn four_ways(&self, cells: &Cells, page: &mut Page) -> Result<()> {
+        let ways = [
+            ("online DPO (OAIF)", "dpo-online"),
+            ("offline DPO", "dpo-offline"),
+            ("RLAIF", "rlaif"),
+            ("RLHF", "rlhf"),
+        ];
+        let trained: Option<Vec<&Vec<Trained>>> = ways.iter().map(|(_, name)| cells.get(name)).collect();
+        let mut bars =
+            Bars::new("Best of four summaries of a post, by the oracle").unit(Unit::Share).level(0.25);
+        let mut table = Table::new(["", "best of four", "wins over the start", "utility gained", "words"]);
+        let mut out = json!({});
+        if let Some(trained) = trained {
+            let gains = |t: &Vec<Trained>| finals(t, |stage| stage.oracle.clone());
+            // For each seed and post, the four utilities, which a bootstrap draws together.
+            let games: Vec<Vec<[f64; 4]>> = (0..trained[0].len())
+                .map(|seed| {
+                    let of: Vec<Vec<f64>> = trained.iter().map(|t| gains(t)[seed].clone()).collect();
+                    (0..of[0].len()).map(|post| [0, 1, 2, 3].map(|way| of[way][post])).collect()
+                })
+                .collect();
+            for (i, ((label, name), trained)) in ways.iter().zip(&trained).enumerate() {
+                let best = estimate(&games, |games| best_of(games)[i]);
+                let gain = estimate(&gains(trained), mean);
+                let words = estimate(&finals(trained, |stage| stage.words.clone()), mean);
+                out[*name] = against_the_start(trained);
+                out[*name]["best_of_four"] = number(best);
+                bars = bars.group(*label, [best]);
+                table = table.row([
+                    (*label).into(),
+                    (best, Unit::Share).into(),
+                    (win_rate(trained), Unit::Share).into(),
+                    (gain, Unit::Plain).into(),
+                    (words, Unit::Plain).into(),
+                ]);
+            }
+        }
+        page.add("7-four-ways", "7. Online feedback, RLAIF and RLHF", out, bars.svg(), |section| {
+            section
+                .text("RLAIF and RLHF: RLOO, four samples a post, on the scores of a frozen reward model, fitted to as many pairs of π₀'s summaries, labelled by the judge or by a person who errs in one pair of ten.")
+                .bars(bars)
+                .table(table)
+        })
+    }
+
     /// Experiment 6.
     fn variants(&self, cells: &Cells, page: &mut Page) -> Result<()> {
         let mut bars = Bars::new("Variants")
@@ -537,6 +636,55 @@ impl World {
             section.bars(bars)
         })
     }
+}
+
+/// A person who prefers what the oracle does, and errs in one pair of ten.
+struct Person {
+    instruction: Instruction,
+    draw: Draw,
+}
+
+impl Annotator for Person {
+    fn name(&self) -> String {
+        "person".into()
+    }
+
+    fn annotate(&mut self, pairs: &[Pair<'_>]) -> Result<Vec<Judgement>> {
+        let prefers = |pair: &Pair<'_>| {
+            let post = Post::parse(pair.prompt).expect("a post");
+            let [one, two] = [pair.response_1, pair.response_2]
+                .map(|summary| self.instruction.utility(&Quality::of(&post, summary)));
+            match one == two {
+                true => Verdict::Tie,
+                false => {
+                    let first = (one > two) != self.draw.chance(0.1);
+                    Verdict::from_probability(if first { 1.0 } else { 0.0 })
+                }
+            }
+        };
+        Ok(pairs.iter().map(prefers).map(Judgement::from).collect())
+    }
+}
+
+/// The loss of this name. IPO's usual β of 1 wants half a nat only, too little to see in short trainings.
+fn preference_loss(name: &str) -> Result<PreferenceLoss> {
+    PreferenceLoss::parse(name, (name == "ipo").then_some(0.1), false)
+}
+
+/// How often each of four has the highest utility; a first place that is shared counts in parts.
+fn best_of(games: &[[f64; 4]]) -> [f64; 4] {
+    let mut firsts = [0.0; 4];
+    for utilities in games {
+        let most = utilities.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let best = utilities.map(|utility| utility == most);
+        let shared = best.iter().filter(|best| **best).count();
+        firsts
+            .iter_mut()
+            .zip(best)
+            .filter(|(_, best)| *best)
+            .for_each(|(first, _)| *first += 1.0 / shared as f64);
+    }
+    firsts.map(|first| first / games.len() as f64)
 }
 
 /// Where the figures go.

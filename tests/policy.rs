@@ -252,6 +252,46 @@ fn scores_rise_whether_the_annotator_rates_or_compares() {
 }
 
 #[test]
+fn a_step_of_equal_scores_reports_them_and_learns_nothing() {
+    let Some(gpu) = gpu() else { return };
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("run");
+    let options = TrainOptions { batch_size: 2, max_steps: Some(2), ..TrainOptions::new(&dir) };
+    let refused = train(&gpu, &options, &align(PolicyLoss::rloo()), InPlace::new(Alike)).unwrap_err();
+    assert!(matches!(refused, oaif::Error::SelfCheck(_)), "{refused}");
+    let metrics = rows(&dir.join("metrics.jsonl"));
+    assert_eq!(metrics.len(), 2);
+    for row in metrics {
+        assert_eq!(
+            (&row["reward"], &row["reward_std"], &row["loss"]),
+            (&json!(0.25), &json!(0.0), &Value::Null)
+        );
+        assert_eq!(row["frac_reward_zero_std"], json!(1.0), "{row}");
+    }
+}
+
+/// Finds all responses as good as each other.
+struct Alike;
+
+impl Annotator for Alike {
+    fn name(&self) -> String {
+        "alike".into()
+    }
+
+    fn annotate(&mut self, pairs: &[Pair<'_>]) -> oaif::Result<Vec<Judgement>> {
+        Ok(pairs.iter().map(|_| oaif::annotate::Verdict::Tie.into()).collect())
+    }
+
+    fn rates(&self) -> bool {
+        true
+    }
+
+    fn rate(&mut self, responses: &[Rated<'_>]) -> oaif::Result<Vec<Score>> {
+        Ok(vec![Score::Value(0.25); responses.len()])
+    }
+}
+
+#[test]
 fn a_resumed_run_equals_an_uninterrupted_one_on_policy_and_ahead() {
     let Some(gpu) = gpu() else { return };
     for (loss, async_level) in [(PolicyLoss::rloo(), 0), (PolicyLoss::grpo(), 2)] {

@@ -301,6 +301,33 @@ fn several_steps_ahead_a_resumed_run_equals_an_uninterrupted_one_and_nothing_is_
 }
 
 #[test]
+fn an_active_run_asks_about_one_pair_a_row_of_the_batch_and_resumes_bit_for_bit() {
+    let Some(gpu) = gpu() else { return };
+    let temp = tempfile::tempdir().unwrap();
+    let (whole, parts) = (temp.path().join("whole"), temp.path().join("parts"));
+    let options = AlignOptions { active: 2, num_samples: 3, async_level: 1, ..align_options("dpo") };
+    let train = TrainOptions { learning_rate: 1e-2, ..train_options(&whole, 5) };
+    let asked: Arc<Mutex<Vec<_>>> = Arc::default();
+    let queue = || Threaded::new(Counting(Arc::clone(&asked))).unwrap();
+    align_with(&gpu, &train, &options, queue(), None).unwrap();
+    let a_step = train.batch_size * train.accumulation;
+    let mut prompts = asked.lock().unwrap().clone();
+    assert!(prompts.len() <= 5 * a_step && prompts.len() > 4 * a_step, "{} pairs", prompts.len());
+    prompts.sort();
+    prompts.dedup();
+    assert!(prompts.len() > a_step, "not always the same");
+
+    let train = TrainOptions { output_dir: parts.clone(), ..train };
+    align_with(&gpu, &train, &options, queue(), Some(3)).unwrap_err();
+    let train = TrainOptions { resume: Some("last".into()), ..train };
+    let other = AlignOptions { active: 3, ..options.clone() };
+    let error = align_with(&gpu, &train, &other, queue(), None).unwrap_err().to_string();
+    assert!(error.contains("active 2") && error.contains("active 3"), "{error}");
+    align_with(&gpu, &train, &options, queue(), None).unwrap();
+    assert_same_run(&whole, &parts, "model/model.safetensors");
+}
+
+#[test]
 fn a_run_that_ended_before_its_first_checkpoint_begins_anew_and_nothing_is_asked_twice() {
     let Some(gpu) = gpu() else { return };
     let temp = tempfile::tempdir().unwrap();

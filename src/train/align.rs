@@ -43,27 +43,29 @@ pub(super) fn plans(
 ) -> Result<Plans> {
     let (batch, max_new) = (train.batch_size, options.max_new_tokens);
     let longest = rows.table().longest_prompt();
-    // Two responses of each prompt are learnt from, or all.
-    let learnt = if options.loss.preference().is_some() { 2 } else { options.num_samples };
-    let capacity = Capacity {
-        tokens: rows.largest_batch(batch).tokens + batch * learnt * (max_new - 1),
-        targets: batch * learnt * max_new,
-        sequences: batch * learnt,
+    let capacity = |responses: usize| Capacity {
+        tokens: rows.largest_batch(batch).tokens + batch * responses * (max_new - 1),
+        targets: batch * responses * max_new,
+        sequences: batch * responses,
     };
+    let all = capacity(options.num_samples);
     let arena = Arena::new();
     let (learner, optimiser) = match &options.loss {
         OnlineLoss::Preference(loss) => {
-            let (trainer, optimiser) = PairTrainer::new(model, reference, train, loss, capacity, &arena)?;
+            // Two responses of each prompt are learnt from.
+            let scored = (options.active > 1).then_some(all);
+            let (trainer, optimiser) =
+                PairTrainer::new(model, reference, train, loss, capacity(2), scored, &arena)?;
             (Learner::Pairs { trainer: Box::new(trainer), loss: loss.clone() }, optimiser)
         }
         OnlineLoss::Policy(loss) => {
             let off_policy = options.async_level > 0;
             let (trainer, optimiser) =
-                PolicyTrainer::new(model, reference, train, *loss, off_policy, capacity, &arena)?;
+                PolicyTrainer::new(model, reference, train, *loss, off_policy, all, &arena)?;
             (Learner::Policy(Box::new(trainer)), optimiser)
         }
     };
-    let samples = batch * train.accumulation * options.num_samples;
+    let samples = batch * train.accumulation * options.active * options.num_samples;
     let generate = GenerateOptions {
         sampling: options.sampling,
         max_new_tokens: max_new,
@@ -174,7 +176,7 @@ impl AlignRun {
 
     /// Steps of the whole run.
     pub fn total_steps(&self) -> usize {
-        total_steps(&self.train, self.rows.len())
+        total_steps(&self.train, self.rows.len(), self.options.active)
     }
 
     /// To be driven step by step, without a folder. The annotator is asked through `queue`: for one that is a function of

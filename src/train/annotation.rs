@@ -60,12 +60,12 @@ impl Game {
 }
 
 impl Games {
-    /// The games of these prompts' answers. The first prompt was drawn from the dataset as number `first`. Pairs of the
+    /// The games of these prompts' answers, which were drawn from the dataset as these numbers. Pairs of the
     /// prompts drawn before number `probes` are asked both ways round, by two questions.
-    pub fn new(first: u64, prompts: &[String], answers: &[Vec<Response>], probes: u64) -> Games {
+    pub fn new(draws: &[u64], prompts: &[String], answers: &[Vec<Response>], probes: u64) -> Games {
         let mut games = Games { of: Vec::new(), open: HashMap::new(), ms: 0.0 };
         for ((p, prompt), samples) in prompts.iter().enumerate().zip(answers) {
-            let draw = first + p as u64;
+            let draw = draws[p];
             let mut of = Vec::new();
             for (g, (i, j)) in round_robin(samples.len()).into_iter().enumerate() {
                 let (response_1, response_2) = (samples[i].text.as_str(), samples[j].text.as_str());

@@ -11,6 +11,13 @@ pub(super) struct Draws {
     pub rows: Vec<usize>,
 }
 
+impl Draws {
+    /// The row that was taken after `draw` others, in all.
+    pub fn row(&self, draw: u64) -> Option<usize> {
+        self.rows.get(usize::try_from(draw.checked_sub(self.first)?).ok()?).copied()
+    }
+}
+
 /// The dataset, cut into steps.
 pub(super) struct Batches {
     order: RowOrder,
@@ -20,13 +27,13 @@ pub(super) struct Batches {
 }
 
 impl Batches {
-    /// Of a dataset of `rows` rows.
-    pub fn new(options: &TrainOptions, rows: usize) -> Batches {
+    /// Of a dataset of `rows` rows, of which a step takes `draws` for each that is learnt from.
+    pub fn new(options: &TrainOptions, rows: usize, draws: usize) -> Batches {
         Batches {
             order: RowOrder::new(rows, options.shuffle.then_some(options.seed)),
             rows,
-            size: options.batch_size * options.accumulation,
-            total_steps: total_steps(options, rows),
+            size: options.batch_size * options.accumulation * draws,
+            total_steps: total_steps(options, rows, draws),
         }
     }
 
@@ -53,9 +60,9 @@ impl Batches {
     }
 }
 
-/// Steps of a run over `rows` rows.
-pub(super) fn total_steps(options: &TrainOptions, rows: usize) -> usize {
-    let batch = options.batch_size * options.accumulation;
+/// Steps of a run over `rows` rows, of which a step takes `draws` for each that is learnt from.
+pub(super) fn total_steps(options: &TrainOptions, rows: usize, draws: usize) -> usize {
+    let batch = options.batch_size * options.accumulation * draws;
     let epochs = (rows as f64 * options.epochs / batch as f64).ceil() as usize;
     options.max_steps.unwrap_or(epochs).max(1)
 }

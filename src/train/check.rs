@@ -68,6 +68,13 @@ impl AlignOptions {
             }
             OnlineLoss::Policy(loss) => {
                 loss.check()?;
+                if self.active > 1 {
+                    return Err(refuse(
+                        "active",
+                        self.active,
+                        "1, as a policy gradient asks about every response",
+                    ));
+                }
                 if self.soft_labels {
                     return Err(refuse("soft-labels", "on", "off, as a policy gradient has no labels"));
                 }
@@ -78,7 +85,9 @@ impl AlignOptions {
         if self.num_samples < 2 {
             return Err(refuse("num-samples", self.num_samples, "at least 2, to be compared"));
         }
-        let answers = train.batch_size.saturating_mul(train.accumulation).saturating_mul(self.num_samples);
+        check_counts(&[("active", Some(self.active))])?;
+        let prompts = train.batch_size.saturating_mul(train.accumulation).saturating_mul(self.active);
+        let answers = prompts.saturating_mul(self.num_samples);
         if answers > MOST_ROWS {
             return Err(refuse("num-samples of a step's prompts", answers, &format!("at most {MOST_ROWS}")));
         }

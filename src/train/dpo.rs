@@ -31,7 +31,7 @@ pub(super) fn plans(
     options: &DpoOptions,
 ) -> Result<(PairTrainer, Optimiser)> {
     let capacity = rows.largest_batch(train.batch_size);
-    PairTrainer::new(model, reference, train, &options.loss, capacity, &Arena::new())
+    PairTrainer::new(model, reference, train, &options.loss, capacity, None, &Arena::new())
 }
 
 /// Training that is ready to begin: plans recorded, memory taken.
@@ -99,7 +99,7 @@ impl DpoRun {
 
     /// Steps of the whole run.
     pub fn total_steps(&self) -> usize {
-        total_steps(&self.train, self.rows.len())
+        total_steps(&self.train, self.rows.len(), 1)
     }
 
     /// To be driven step by step, without a folder.

@@ -135,6 +135,7 @@ struct Online {
     soft_labels: bool,
     pairs: PairChoice,
     min_confidence: f32,
+    active: usize,
     judge_probes: usize,
     async_level: usize,
 }
@@ -289,6 +290,7 @@ impl RunIdentity {
             soft_labels: options.soft_labels,
             pairs: options.pairs,
             min_confidence: options.min_confidence,
+            active: options.active,
             judge_probes: options.probes,
             async_level: options.async_level,
         });

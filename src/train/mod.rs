@@ -5,6 +5,7 @@
 //! `metrics.jsonl` and `pairs.jsonl` are those of [`report`]; the `time/…` are milliseconds, of which `forward` and `backward`
 //! are the GPU's own, where it tells.
 
+mod active;
 mod align;
 mod annotation;
 mod batches;

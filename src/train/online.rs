@@ -5,7 +5,9 @@ use std::collections::{BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::active;
 use super::annotation::{Annotation, Choice, Choosing, Games, VerdictTotals};
+use super::batches::Draws;
 use super::checkpoint::STATE;
 use super::habits::Habit;
 use super::identity::{Command, RunIdentity};
@@ -157,7 +159,10 @@ impl<'a> Online<'a> {
             let started = Instant::now();
             let draws = step.batches.draws(number);
             let sampled = match self.kept.pop_front() {
-                None => self.sampler.answer(step.policy, step.rows, &draws, step.done)?,
+                None => {
+                    let sampled = self.sampler.answer(step.policy, step.rows, &draws, step.done)?;
+                    if self.options.active > 1 { self.choose(sampled, step, &draws)? } else { sampled }
+                }
                 Some(kept) => match self.sampler.fault(step.policy, step.rows, &kept, &draws)? {
                     None => kept,
                     Some(why) => {
@@ -169,18 +174,20 @@ impl<'a> Online<'a> {
                 },
             };
             step.spent("sampling", started);
-            let prompts = draws.rows.iter().map(|row| step.rows.text(*row)).collect::<Result<Vec<_>>>()?;
+            let row = |draw: &u64| draws.row(*draw).expect("one of the step's");
+            let rows: Vec<usize> = sampled.draws.iter().map(row).collect();
+            let prompts = rows.iter().map(|row| step.rows.text(*row)).collect::<Result<Vec<_>>>()?;
             let rated = matches!(self.learner, Learner::Policy(_)) && self.annotator.rates();
             let asked = match rated {
-                true => Asked::Ratings(Ratings::new(draws.first, &prompts, &sampled.of)),
+                true => Asked::Ratings(Ratings::new(&sampled.draws, &prompts, &sampled.of)),
                 false => {
                     let probed = self.annotator.may_prefer_a_position();
                     let probes = if probed { self.options.probes as u64 } else { 0 };
-                    Asked::Pairs(Games::new(draws.first, &prompts, &sampled.of, probes))
+                    Asked::Pairs(Games::new(&sampled.draws, &prompts, &sampled.of, probes))
                 }
             };
             let questions = asked.questions();
-            let mut open = OpenStep { rows: draws.rows, prompts, sampled, asked };
+            let mut open = OpenStep { rows, prompts, sampled, asked };
             if let Learner::Policy(trainer) = &self.learner
                 && open.sampled.logps.is_empty()
             {
@@ -192,6 +199,18 @@ impl<'a> Online<'a> {
             self.annotator.submit(questions)?;
         }
         Ok(())
+    }
+
+    /// Of the step's answers, the pairs to ask about: those on which the policy is least sure.
+    fn choose(&self, sampled: Sampled, step: &Step<'_, '_>, draws: &Draws) -> Result<Sampled> {
+        let Learner::Pairs { trainer, .. } = &self.learner else { unreachable!("checked by the options") };
+        let tree = |(row, responses): (&usize, &Vec<Response>)| {
+            let responses = responses.iter().map(|response| response.token_ids.clone()).collect();
+            Ok(Tree { prompt: step.rows.tree(*row)?.prompt, responses })
+        };
+        let trees = draws.rows.iter().zip(&sampled.of).map(tree).collect::<Result<Vec<Tree>>>()?;
+        let log_ratios = trainer.log_ratios(&trees)?;
+        Ok(active::least_sure(&sampled, &log_ratios, draws.rows.len() / self.options.active))
     }
 
     /// Waits until the first open step's questions are answered.
@@ -331,24 +350,22 @@ impl<'a> Online<'a> {
         let rated: Vec<RatedGroup> = open.trees(step.rows)?.into_iter().zip(scores).map(group).collect();
         let learnt = trainer.learn(&rated)?;
         let learning = milliseconds(started);
-        let times = || learnt.iter().flat_map(|learnt| learnt.times());
-        times().for_each(|(phase, ms)| step.phases.add(phase, *ms));
-        let on_gpu: f64 = times().map(|(_, ms)| ms).sum();
+        learnt.times().iter().for_each(|(phase, ms)| step.phases.add(phase, *ms));
+        let on_gpu: f64 = learnt.times().iter().map(|(_, ms)| ms).sum();
         step.phases.add("reference", (learning - on_gpu).max(0.0));
         let (answers, policy_step) = (&open.sampled.of, open.sampled.policy_step);
-        let advantages = learnt.as_ref().map(|learnt| learnt.advantages.as_slice());
-        let used = advantages.into_iter().flatten().flatten().filter(|advantage| **advantage != 0.0).count();
+        let used = learnt.advantages.iter().flatten().filter(|advantage| **advantage != 0.0).count();
         Ok(Learnt {
-            loss: learnt.as_ref().map(|learnt| learnt.loss()),
+            loss: learnt.loss(),
             preference: None,
-            gradient: learnt.as_ref().map(|learnt| learnt.gradient()),
-            policy: learnt.as_ref().map(|learnt| learnt.policy()),
-            entropy: learnt.as_ref().map(|learnt| learnt.entropy()),
+            gradient: Some(learnt.gradient()),
+            policy: learnt.policy(),
+            entropy: learnt.entropy(),
             responses: response_report(answers),
             annotation: Some(said.report(used, step.done - policy_step, self.annotator.used())),
             pairs: met,
-            ratings: said.ratings(step.done + 1, open, advantages),
-            tokens: drawn(answers) + learnt.as_ref().map_or(0, |learnt| learnt.tokens()),
+            ratings: said.ratings(step.done + 1, open, &learnt.advantages),
+            tokens: drawn(answers) + learnt.tokens(),
         })
     }
 }
@@ -364,7 +381,7 @@ trait SaidOf {
     fn report(&self, learnt: usize, off_policy_steps: usize, used: Usage) -> AnnotationReport;
 
     /// The ratings among it, for `pairs.jsonl`.
-    fn ratings(&self, step: usize, open: &OpenStep, advantages: Option<&[Vec<f64>]>) -> Vec<RatingReport>;
+    fn ratings(&self, step: usize, open: &OpenStep, advantages: &[Vec<f64>]) -> Vec<RatingReport>;
 }
 
 impl SaidOf for Ratings {
@@ -372,7 +389,7 @@ impl SaidOf for Ratings {
         self.report(learnt, off_policy_steps, used)
     }
 
-    fn ratings(&self, step: usize, open: &OpenStep, advantages: Option<&[Vec<f64>]>) -> Vec<RatingReport> {
+    fn ratings(&self, step: usize, open: &OpenStep, advantages: &[Vec<f64>]) -> Vec<RatingReport> {
         self.rows(step, open.sampled.policy_step, &open.prompts, &open.sampled.of, advantages)
     }
 }
@@ -383,7 +400,7 @@ impl SaidOf for Annotation {
         AnnotationReport { learnt, scores: None, scores_margin: None, ..report }
     }
 
-    fn ratings(&self, _: usize, _: &OpenStep, _: Option<&[Vec<f64>]>) -> Vec<RatingReport> {
+    fn ratings(&self, _: usize, _: &OpenStep, _: &[Vec<f64>]) -> Vec<RatingReport> {
         Vec::new()
     }
 }
@@ -397,6 +414,10 @@ impl Method for Online<'_> {
         Ok(common
             .with_online_loss(&self.options.loss)
             .with_feedback(&self.options, self.annotator.identity()?))
+    }
+
+    fn draws(&self) -> usize {
+        self.options.active
     }
 
     fn learn(&mut self, step: &mut Step<'_, '_>) -> Result<Learnt> {

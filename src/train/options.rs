@@ -184,6 +184,10 @@ pub struct AlignOptions {
     pub pairs: PairChoice,
     /// Learn from a pair only where the annotator's probability for the chosen response is at least this.
     pub min_confidence: f32,
+    /// Draw so many times the prompts of a step, and ask about those pairs on which the policy is least sure: of each prompt's
+    /// responses the two whose implicit rewards are closest, of the prompts those where they are closest. 1: ask about every
+    /// pair.
+    pub active: usize,
     /// Pairs of so many prompts, the first of the run, are asked about both ways round where the annotator may prefer a
     /// position and does not do so itself.
     pub probes: usize,
@@ -207,6 +211,7 @@ impl AlignOptions {
             soft_labels: false,
             pairs: PairChoice::BestWorst,
             min_confidence: 0.5,
+            active: 1,
             probes: 64,
             max_invalid_ratio: 0.5,
             async_level: 0,

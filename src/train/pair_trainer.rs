@@ -16,6 +16,8 @@ use crate::preference::Objective;
 pub struct PairTrainer {
     step: PairStep,
     reference: Scorer,
+    /// The policy's own, where pairs are chosen by what it makes of them.
+    policy: Option<Scorer>,
     reference_weights: ReferenceWeights,
     batch_size: usize,
 }
@@ -30,24 +32,27 @@ pub struct LearntBatch {
 }
 
 impl PairTrainer {
-    /// Records the plans for micro-batches up to `capacity`, and the optimiser's.
+    /// Records the plans for micro-batches up to `capacity`, and the optimiser's; `scored`: the largest micro-batch for
+    /// [`PairTrainer::log_ratios`], where they are asked for.
     pub fn new(
         model: &Model,
         reference: &Model,
         options: &TrainOptions,
         loss: &Objective,
         capacity: Capacity,
+        scored: Option<Capacity>,
         arena: &Arena,
     ) -> Result<(PairTrainer, Optimiser)> {
         let gpu = model.gpu();
         // The largest plan comes first: the others find room in its memory.
         let step = PairStep::new(gpu, model, loss, capacity, options.gradient_checkpointing, arena)?;
-        let reference = Scorer::new(gpu, reference, capacity, arena)?;
+        let reference = Scorer::new(gpu, reference, scored.unwrap_or(capacity), arena)?;
+        let policy = scored.map(|scored| Scorer::new(gpu, model, scored, arena)).transpose()?;
         let optimiser =
             Optimiser::new(gpu, model.trained(), options.optimiser, options.max_grad_norm, arena)?;
         let reference_weights = ReferenceWeights(loss.ld_alpha);
         let batch_size = options.batch_size;
-        Ok((PairTrainer { step, reference, reference_weights, batch_size }, optimiser))
+        Ok((PairTrainer { step, reference, policy, reference_weights, batch_size }, optimiser))
     }
 
     /// Whether the plans have room for a pair.
@@ -60,6 +65,20 @@ impl PairTrainer {
         let scores = self.reference.score(trees)?;
         let sums = |pair: &[Scored]| self.reference_weights.sums([&pair[0].logps, &pair[1].logps]);
         Ok(scores.chunks(2).map(sums).collect())
+    }
+
+    /// log π − log π₀ of the responses of each tree, summed over their tokens.
+    ///
+    /// # Panics
+    /// Where the trainer was made without room for it.
+    pub fn log_ratios(&self, trees: &[Tree]) -> Result<Vec<Vec<f64>>> {
+        let policy = self.policy.as_ref().expect("made for it").score(trees)?;
+        let reference = self.reference.score(trees)?;
+        let ratio = |(policy, reference): (Scored, Scored)| {
+            policy.logps.iter().zip(&reference.logps).map(|(p, r)| f64::from(*p) - f64::from(*r)).sum()
+        };
+        let mut ratios = policy.into_iter().zip(reference).map(ratio);
+        Ok(trees.iter().map(|tree| ratios.by_ref().take(tree.responses.len()).collect()).collect())
     }
 
     /// Adds the gradient of the mean loss over `pairs`, in micro-batches: what a loss takes over a batch is of each.

@@ -34,6 +34,7 @@ pub(super) struct RatedGroup {
 
 /// A learnt step.
 pub(super) struct LearntPolicy {
+    /// None where no response is better or worse than another: then nothing was learnt.
     results: Vec<ResponseResult>,
     rewards: Rewards,
     times: PhaseTimes,
@@ -84,8 +85,8 @@ impl PolicyTrainer {
         }
     }
 
-    /// Adds the gradient of the step's loss, in micro-batches; `None` where no response is better or worse than another.
-    pub fn learn(&self, rated: &[RatedGroup]) -> Result<Option<LearntPolicy>> {
+    /// Adds the gradient of the step's loss, in micro-batches; none where no response is better or worse than another.
+    pub fn learn(&self, rated: &[RatedGroup]) -> Result<LearntPolicy> {
         let trees: Vec<Tree> = rated.iter().map(|group| group.tree.clone()).collect();
         let reference = of_trees(&self.reference, &trees)?;
         let mut scores: Vec<Vec<Option<f64>>> = rated.iter().map(|group| group.scores.clone()).collect();
@@ -102,7 +103,14 @@ impl PolicyTrainer {
         let advantages: Vec<Vec<f64>> = scores.iter().map(|scores| self.loss.advantages(scores)).collect();
         let none = advantages.iter().flatten().all(|advantage| *advantage == 0.0);
         if none && self.loss.gradient().beta == 0.0 {
-            return Ok(None);
+            return Ok(LearntPolicy {
+                results: Vec::new(),
+                rewards,
+                times: PhaseTimes::new(),
+                tokens: 0,
+                beta: self.loss.beta,
+                advantages,
+            });
         }
         let lengths: Vec<usize> = trees.iter().flat_map(|tree| tree.responses.iter().map(Vec::len)).collect();
         let mut weights = self.loss.token_weights(&lengths).into_iter();
@@ -127,7 +135,7 @@ impl PolicyTrainer {
         }
         let tokens = groups.iter().map(|group| group.tree.rows()).sum();
         let beta = self.loss.beta;
-        Ok(Some(LearntPolicy { results, rewards, times, tokens, beta, advantages }))
+        Ok(LearntPolicy { results, rewards, times, tokens, beta, advantages })
     }
 }
 
@@ -164,9 +172,14 @@ impl LearntPolicy {
         self.results.iter().map(of).sum()
     }
 
+    /// What there is where something was learnt.
+    fn learnt<T>(&self, of: impl FnOnce() -> T) -> Option<T> {
+        (!self.results.is_empty()).then(of)
+    }
+
     /// The step's loss.
-    pub fn loss(&self) -> f64 {
-        self.sum(|r| r.loss)
+    pub fn loss(&self) -> Option<f64> {
+        self.learnt(|| self.sum(|r| r.loss))
     }
 
     /// Rows that went through forward and backward.
@@ -175,8 +188,8 @@ impl LearntPolicy {
     }
 
     /// Mean entropy of the next-token distribution, in nats.
-    pub fn entropy(&self) -> f64 {
-        self.sum(|r| r.entropy) / self.sum(|r| r.tokens as f64)
+    pub fn entropy(&self) -> Option<f64> {
+        self.learnt(|| self.sum(|r| r.entropy) / self.sum(|r| r.tokens as f64))
     }
 
     /// Milliseconds on the GPU by phase.
@@ -185,9 +198,11 @@ impl LearntPolicy {
     }
 
     /// How far the policy is from the reference.
-    pub fn policy(&self) -> PolicyReport {
-        let kl = self.sum(|r| r.kl) / self.results.len() as f64;
-        PolicyReport { logps_chosen: None, logps_rejected: None, kl, beta: self.beta as f64 }
+    pub fn policy(&self) -> Option<PolicyReport> {
+        self.learnt(|| {
+            let kl = self.sum(|r| r.kl) / self.results.len() as f64;
+            PolicyReport { logps_chosen: None, logps_rejected: None, kl, beta: self.beta as f64 }
+        })
     }
 
     /// What the scores were, and what was clipped.
@@ -196,7 +211,7 @@ impl LearntPolicy {
             reward: self.rewards.mean,
             reward_std: self.rewards.deviation,
             frac_reward_zero_std: self.rewards.alike,
-            clip_ratio: self.sum(|r| r.clipped as f64) / self.sum(|r| r.tokens as f64),
+            clip_ratio: self.sum(|r| r.clipped as f64) / self.sum(|r| r.tokens as f64).max(1.0),
         }
     }
 }

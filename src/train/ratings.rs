@@ -20,15 +20,15 @@ pub(super) struct Ratings {
 }
 
 impl Ratings {
-    /// Those of these prompts' answers. The first prompt was drawn from the dataset as number `first`.
-    pub fn new(first: u64, prompts: &[String], answers: &[Vec<Response>]) -> Ratings {
+    /// Those of these prompts' answers, which were drawn from the dataset as these numbers.
+    pub fn new(draws: &[u64], prompts: &[String], answers: &[Vec<Response>]) -> Ratings {
         let mut ratings = Ratings { of: Vec::new(), first: Vec::new(), open: HashMap::new(), ms: 0.0 };
         for ((p, prompt), samples) in prompts.iter().enumerate().zip(answers) {
             let same = |sample: &Response| samples.iter().position(|other| other.text == sample.text);
             let firsts: Vec<usize> = samples.iter().filter_map(same).collect();
             for (i, sample) in samples.iter().enumerate().filter(|(i, _)| firsts[*i] == *i) {
                 let ask = Ask::Rate { response: sample.text.clone() };
-                let question = Question::new(&format!("{}-{i}", first + p as u64), prompt, ask);
+                let question = Question::new(&format!("{}-{i}", draws[p]), prompt, ask);
                 ratings.open.insert(question.id.clone(), (p, i, question));
             }
             ratings.of.push(vec![None; samples.len()]);
@@ -119,7 +119,7 @@ impl Ratings {
         policy_step: usize,
         prompts: &[String],
         answers: &[Vec<Response>],
-        advantages: Option<&[Vec<f64>]>,
+        advantages: &[Vec<f64>],
     ) -> Vec<RatingReport> {
         let mut out = Vec::new();
         for (p, scores) in self.of.iter().enumerate() {
@@ -135,7 +135,7 @@ impl Ratings {
                     prompt: prompts[p].clone(),
                     response: answers[p][i].text.clone(),
                     score,
-                    advantage: advantages.map(|advantages| advantages[p][i]),
+                    advantage: advantages[p][i],
                     skipped,
                 });
             }

@@ -371,8 +371,8 @@ pub struct RatingReport {
     pub response: String,
     /// How good it is; `None` where the annotator's answer is unusable.
     pub score: Option<f32>,
-    /// Its advantage over the others; `None` where the step learnt nothing.
-    pub advantage: Option<f64>,
+    /// Its advantage over the others.
+    pub advantage: f64,
     /// Why it has no score.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub skipped: Option<String>,

@@ -15,8 +15,8 @@ use crate::generate::{FinishReason, Generator, Request, Response};
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Sampled {
-    /// Rows that were taken before these prompts.
-    first: u64,
+    /// For each prompt how many were drawn before it, in all.
+    pub draws: Vec<u64>,
     /// Updates of the policy that drew them.
     pub policy_step: usize,
     pub of: Vec<Vec<Response>>,
@@ -28,6 +28,7 @@ pub(super) struct Sampled {
 pub(super) struct Sampler {
     generator: Generator,
     num_samples: usize,
+    active: usize,
     max_new_tokens: usize,
     stop: StopMatcher,
     seed: u32,
@@ -36,8 +37,8 @@ pub(super) struct Sampler {
 impl Sampler {
     pub fn new(generator: Generator, options: &AlignOptions, seed: u32) -> Sampler {
         let stop = StopMatcher::new(options.stop.iter().cloned());
-        let AlignOptions { num_samples, max_new_tokens, .. } = *options;
-        Sampler { generator, num_samples, max_new_tokens, stop, seed }
+        let AlignOptions { num_samples, active, max_new_tokens, .. } = *options;
+        Sampler { generator, num_samples, active, max_new_tokens, stop, seed }
     }
 
     /// The answers of the policy as it is, after `policy_step` updates.
@@ -55,7 +56,8 @@ impl Sampler {
         };
         let requests: Vec<Request> = (draws.first..).zip(&draws.rows).map(request).collect::<Result<_>>()?;
         let of = self.generator.run(&policy.tokenizer, &requests, &self.stop, self.seed)?;
-        Ok(Sampled { first: draws.first, policy_step, of, logps: Vec::new() })
+        let numbers = (draws.first..).take(draws.rows.len()).collect();
+        Ok(Sampled { draws: numbers, policy_step, of, logps: Vec::new() })
     }
 
     /// What is wrong with answers that a checkpoint kept for these draws, if anything is.
@@ -66,14 +68,20 @@ impl Sampler {
         kept: &Sampled,
         draws: &Draws,
     ) -> Result<Option<String>> {
-        let (num_samples, max_new_tokens) = (self.num_samples, self.max_new_tokens);
-        if kept.first != draws.first || kept.of.len() != draws.rows.len() {
-            return Ok(Some(format!("{} prompts from draw {} on are answered", kept.of.len(), kept.first)));
+        let max_new_tokens = self.max_new_tokens;
+        let (all, samples) = (draws.rows.len(), if self.active > 1 { 2 } else { self.num_samples });
+        let prompts = kept.of.len();
+        let complete = if self.active > 1 { prompts <= all / self.active } else { prompts == all };
+        if !complete || kept.draws.len() != prompts {
+            return Ok(Some(format!("{prompts} prompts are answered, of {all}")));
         }
-        for (i, (answers, row)) in kept.of.iter().zip(&draws.rows).enumerate() {
-            let prompt = rows.tree(*row)?.prompt;
-            if answers.len() != num_samples {
-                return Ok(Some(format!("prompt {i} has {} answers, not {num_samples}", answers.len())));
+        for (i, (answers, draw)) in kept.of.iter().zip(&kept.draws).enumerate() {
+            let Some(row) = draws.row(*draw) else {
+                return Ok(Some(format!("prompt {i} is draw {draw}, which is none of the step's")));
+            };
+            let prompt = rows.tree(row)?.prompt;
+            if answers.len() != samples {
+                return Ok(Some(format!("prompt {i} has {} answers, not {samples}", answers.len())));
             }
             for answer in answers {
                 let ids = &answer.token_ids;

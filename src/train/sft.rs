@@ -78,7 +78,7 @@ impl SftRun {
 
     /// Steps of the whole run.
     pub fn total_steps(&self) -> usize {
-        total_steps(&self.train, self.rows.len())
+        total_steps(&self.train, self.rows.len(), 1)
     }
 
     /// To be driven step by step, without a folder.

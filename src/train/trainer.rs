@@ -9,6 +9,7 @@
 //!         reward −log σ(r(x, y⁺) − r(x, y⁻)) of given pairs                         reward.rs, reward_step.rs
 //!         align  for t′ up to t + async-level:                                      online.rs
 //!                    y₁, y₂ ~ π_θ(· | x)                                            sampler.rs, generate/
+//!                    with --active, those on which π_θ is least sure                active.rs
 //!                    ask the annotator which is better                              annotate/queue.rs, annotate/journal.rs
 //!                wait for the judgements of step t; ℓ(x, y⁺, y⁻)                    annotation.rs, pair_trainer.rs
 //!                or for its ratings r; −Σ A(r) log π(y | x)                         ratings.rs, policy_trainer.rs, policy_loss.rs
@@ -70,6 +71,11 @@ pub(super) trait Method {
 
     /// `common` with what decides its numbers besides.
     fn identity(&self, common: RunIdentity) -> Result<RunIdentity>;
+
+    /// Rows that a step takes for each that it learns from.
+    fn draws(&self) -> usize {
+        1
+    }
 
     /// Adds the gradient of the step's loss to the policy's. After an error the step can be taken again.
     fn learn(&mut self, step: &mut Step<'_, '_>) -> Result<Learnt>;
@@ -202,7 +208,7 @@ impl<'a> Trainer<'a> {
         optimiser: Optimiser,
         method: Box<dyn Method + 'a>,
     ) -> Result<Trainer<'a>> {
-        let batches = Batches::new(&options, rows.len());
+        let batches = Batches::new(&options, rows.len(), method.draws());
         let total_steps = batches.total_steps();
         let schedule = LrSchedule {
             kind: options.schedule,
@@ -296,7 +302,7 @@ impl<'a> Trainer<'a> {
                 Some(update?)
             }
             None => {
-                control.observer.warning("a step without a single usable preference: no update");
+                control.observer.warning("nothing to learn from in this step, no usable preference or no difference of scores: no update");
                 None
             }
         };

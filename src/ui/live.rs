@@ -317,7 +317,7 @@ impl ShownRating {
             prompt: shortened(&rating.prompt),
             response: shortened(&rating.response),
             score: rating.score,
-            advantage: rating.advantage,
+            advantage: Some(rating.advantage),
             skipped: rating.skipped.as_deref().map(shortened),
         }
     }
@@ -359,7 +359,7 @@ mod tests {
             prompt,
             response,
             score: Some(0.5),
-            advantage: None,
+            advantage: 0.0,
             skipped: None,
         }
     }

@@ -202,7 +202,7 @@ impl Doors {
         (train.batch_size, options.max_new_tokens) = (2, 3);
         let mut beta = 0.1;
         for _ in 0..draws.of(&[0, 1, 1, 2]) {
-            match draws.below(16) {
+            match draws.below(17) {
                 0 => train.batch_size = count(draws),
                 1 => train.accumulation = count(draws),
                 2 => train.max_steps = some(draws),
@@ -219,6 +219,7 @@ impl Doors {
                 11 => options.slots = some(draws),
                 12 => options.max_invalid_ratio = draws.of(&[0.0, 1.0, -0.1, 1.1, f64::NAN]),
                 13 => options.async_level = draws.of(&[0, 1, 64, 65, usize::MAX]),
+                15 => options.active = draws.of(&[1, 2, 0, usize::MAX]),
                 14 => options.min_confidence = draws.of(&[0.5, 1.0, 0.4, 1.1, f32::NAN]),
                 _ => beta = draws.mostly(&[0.2], &[0.0, f32::NAN]),
             }
@@ -243,6 +244,7 @@ impl Doors {
             && [1, 3].contains(&options.max_new_tokens)
             && (0.0..=1.0).contains(&options.max_invalid_ratio)
             && options.async_level <= 64
+            && [1, 2].contains(&options.active)
             && (0.5..=1.0).contains(&options.min_confidence)
             && beta > 0.0;
         let prompt = Prompt { prompt: Text::Plain("the fox".into()), reference: None, place: 1.into() };

@@ -432,6 +432,10 @@ pub(crate) struct AlignArgs {
     /// Learn from a pair only where the annotator is at least so sure, 0.5 to 1
     #[arg(long, value_name = "P", help_heading = "Annotator", default_value_t = 0.5)]
     min_confidence: f64,
+    /// Draw N times the prompts of a step, and ask about the pairs on which the policy is least sure: of each prompt's answers
+    /// the two whose implicit rewards are closest
+    #[arg(long, value_name = "N", help_heading = "Annotator", default_value_t = 1)]
+    active: usize,
     /// Ask about the pairs of the first N prompts both ways round, where the judge does not do so itself (command, or
     /// --judge-orders one), to see whether it prefers a position
     #[arg(long, value_name = "N", help_heading = "Annotator", default_value_t = 64)]
@@ -762,6 +766,7 @@ impl AlignArgs {
             soft_labels: self.soft_labels,
             pairs,
             min_confidence: self.min_confidence as f32,
+            active: self.active,
             probes: self.judge_probes,
             max_invalid_ratio: share,
             async_level: level,

@@ -1,0 +1,81 @@
+//! Which of the drawn pairs an annotator is asked about: those on which the policy is least sure.
+
+use super::sampler::Sampled;
+use crate::generate::Response;
+
+/// Two responses to a prompt.
+struct Candidate {
+    prompt: usize,
+    pair: [usize; 2],
+    /// |log π(yᵢ)/π₀(yᵢ) − log π(yⱼ)/π₀(yⱼ)|: β times this is the difference of their implicit rewards (Rafailov et al. 2023,
+    /// arXiv 2305.18290), whose logistic function is how probably, as the policy has it, one is preferred.
+    margin: f64,
+}
+
+/// For each prompt the two different responses whose implicit rewards are closest; of these the `count` closest, in the order
+/// of the prompts. `log_ratios`: log π/π₀ of every prompt's responses. Where margins are equal, as they all are before the
+/// policy has learnt anything, the first are taken.
+pub(super) fn least_sure(sampled: &Sampled, log_ratios: &[Vec<f64>], count: usize) -> Sampled {
+    let closest = |(prompt, (responses, ratios)): (usize, (&Vec<Response>, &Vec<f64>))| {
+        let pairs = (0..responses.len()).flat_map(|i| (i + 1..responses.len()).map(move |j| [i, j]));
+        let different = pairs.filter(|[i, j]| responses[*i].text != responses[*j].text);
+        let candidate =
+            |[i, j]: [usize; 2]| Candidate { prompt, pair: [i, j], margin: (ratios[i] - ratios[j]).abs() };
+        different.map(candidate).min_by(|a, b| a.margin.total_cmp(&b.margin))
+    };
+    let mut chosen: Vec<Candidate> =
+        sampled.of.iter().zip(log_ratios).enumerate().filter_map(closest).collect();
+    chosen.sort_by(|a, b| a.margin.total_cmp(&b.margin));
+    chosen.truncate(count);
+    chosen.sort_by_key(|candidate| candidate.prompt);
+    let responses = |c: &Candidate| c.pair.map(|response| sampled.of[c.prompt][response].clone()).to_vec();
+    Sampled {
+        draws: chosen.iter().map(|c| sampled.draws[c.prompt]).collect(),
+        policy_step: sampled.policy_step,
+        of: chosen.iter().map(responses).collect(),
+        logps: Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::generate::FinishReason;
+
+    fn response(text: &str) -> Response {
+        Response { text: text.into(), token_ids: vec![1], finish_reason: FinishReason::Eos }
+    }
+
+    fn sampled(of: &[&[&str]]) -> Sampled {
+        let responses = |texts: &&[&str]| texts.iter().map(|text| response(text)).collect();
+        Sampled {
+            draws: (40..).take(of.len()).collect(),
+            policy_step: 3,
+            of: of.iter().map(responses).collect(),
+            logps: Vec::new(),
+        }
+    }
+
+    fn texts(sampled: &Sampled) -> Vec<(u64, String)> {
+        let join = |of: &Vec<Response>| of.iter().map(|r| r.text.as_str()).collect::<Vec<_>>().join(" ");
+        sampled.draws.iter().copied().zip(sampled.of.iter().map(join)).collect()
+    }
+
+    #[test]
+    fn the_pairs_of_the_closest_implicit_rewards_are_asked_about_in_the_order_of_the_prompts() {
+        let all = sampled(&[&["a", "b", "c"], &["d", "e"], &["f", "g"], &["h", "i"]]);
+        let ratios = [vec![0.0, 2.0, 1.5], vec![-3.0, 3.0], vec![1.0, 1.1], vec![0.0, -0.6]];
+        let chosen = least_sure(&all, &ratios, 3);
+        let expected = [(40, "b c".to_owned()), (42, "f g".to_owned()), (43, "h i".to_owned())];
+        assert_eq!(texts(&chosen), expected);
+        assert_eq!(chosen.policy_step, 3);
+    }
+
+    #[test]
+    fn equal_responses_are_never_asked_about_and_a_policy_that_learnt_nothing_asks_about_the_first() {
+        let all = sampled(&[&["a", "a"], &["b", "c"], &["d", "d", "e"], &["f", "g"]]);
+        let ratios = [vec![0.0; 2], vec![0.0; 2], vec![0.0; 3], vec![0.0; 2]];
+        assert_eq!(texts(&least_sure(&all, &ratios, 2)), [(41, "b c".to_owned()), (42, "d e".to_owned())]);
+        assert_eq!(least_sure(&all, &ratios, 9).of.len(), 3);
+    }
+}
