@@ -279,6 +279,7 @@ fn capitalised(text: &str) -> String {
 enum Kind {
     Align,
     Dpo,
+    Reward,
     Sft,
 }
 
@@ -296,6 +297,7 @@ impl Run {
         let command = match self.kind() {
             Kind::Align => "oaif align: answers sampled, judged and learnt from on the spot",
             Kind::Dpo => "oaif dpo: given preferences",
+            Kind::Reward => "oaif reward: scores learnt from given preferences",
             Kind::Sft => "oaif sft: given completions",
         };
         report.lead(format!("{command}."));
@@ -334,14 +336,13 @@ impl Run {
         report
     }
 
+    /// By the command that `run.json` names; without one, `oaif align`.
     fn kind(&self) -> Kind {
-        let has = |config: &str, metric: &str| {
-            self.config.get(config).is_some() || self.metrics.columns.contains_key(metric)
-        };
-        match () {
-            () if has("judge", "judge/judged") => Kind::Align,
-            () if has("chosen-column", "rewards/margins") => Kind::Dpo,
-            () => Kind::Sft,
+        match self.config["command"].as_str() {
+            Some("dpo") => Kind::Dpo,
+            Some("reward") => Kind::Reward,
+            Some("sft") => Kind::Sft,
+            _ => Kind::Align,
         }
     }
 
@@ -366,6 +367,8 @@ impl Run {
             "dpo" | "sigmoid" => "DPO",
             "ipo" => "IPO",
             "slic" | "hinge" => "SLiC",
+            "rloo" => "RLOO",
+            "grpo" => "GRPO",
             _ => return None,
         })
     }
@@ -377,6 +380,7 @@ impl Run {
             (Kind::Align, None) => format!("{model}, aligned online"),
             (Kind::Dpo, Some(loss)) => format!("{model}, aligned offline by {loss}"),
             (Kind::Dpo, None) => format!("{model}, aligned offline"),
+            (Kind::Reward, _) => format!("{model}, trained as a reward model"),
             (Kind::Sft, _) => format!("{model}, fine-tuned"),
         }
     }
@@ -481,6 +485,10 @@ impl Run {
                 number(window as f64)
             );
         }
+        let reward = match self.kind() {
+            Kind::Reward => "score of a response, mean",
+            _ => "β (log π − log π₀) of a response, mean",
+        };
         let (kl, kl_label) = self.kl();
         let accuracy =
             self.metric("rewards/accuracies", "Reward accuracy", "share of the pairs with a margin above 0");
@@ -489,7 +497,7 @@ impl Run {
             .plot(self.metric("loss", "Loss", loss))
             .plot(self.metric("rewards/margins", "Reward margin", "chosen less rejected, mean").level(0.0))
             .plot(accuracy.unit(Unit::Share).level(0.5))
-            .plot(self.both("rewards", "Rewards", "β (log π − log π₀) of a response, mean"))
+            .plot(self.both("rewards", "Rewards", reward))
             .plot(self.metric("objective/kl", kl, kl_label).level(0.0))
             .plot(self.both("logps", "Log-probabilities", "log π of a response, mean, nats"));
         if self.kind() == Kind::Align { learning } else { learning.plot(self.entropy()) }
@@ -700,6 +708,27 @@ mod tests {
         for absent in ["Not finished", "not finite", "Gradient norm", "KL", "unusable", "<h2>Answers", "NaN"]
         {
             assert!(!html.contains(absent), "{absent}");
+        }
+    }
+
+    #[test]
+    fn a_page_names_the_command_and_the_loss_of_its_run() {
+        for (config, title, lead) in [
+            (json!({"command": "sft"}), "m, fine-tuned", "oaif sft: given completions"),
+            (
+                json!({"command": "dpo", "loss": "ipo"}),
+                "m, aligned offline by IPO",
+                "oaif dpo: given preferences",
+            ),
+            (json!({"command": "reward"}), "m, trained as a reward model", "oaif reward: scores learnt"),
+            (json!({"command": "align", "loss": "dpo"}), "m, aligned online by DPO", "oaif align: answers"),
+            (json!({"command": "align", "loss": "rloo"}), "m, aligned online by RLOO", "oaif align: answers"),
+            (json!({"command": "align", "loss": "grpo"}), "m, aligned online by GRPO", "oaif align: answers"),
+        ] {
+            let mut config = config;
+            (config["model"], config["chosen-column"]) = (json!("m"), json!("chosen"));
+            let html = report(&[(RUN, config.to_string()), (METRICS, lines((1..=3).map(step)))]).unwrap();
+            assert!(html.contains(&format!("<h1>{title}</h1>")) && html.contains(lead), "{config}");
         }
     }
 

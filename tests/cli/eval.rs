@@ -152,7 +152,8 @@ fn a_judge_that_fails_ends_the_evaluation_and_the_same_command_goes_on() {
 fn a_run_is_compared_with_its_start_and_its_own_judge_is_pointed_out() {
     let Some(place) = place() else { return };
     let train = "--dataset prompts.jsonl --max-steps 2 --per-device-train-batch-size 4 --max-new-tokens 6 --temperature 0.7";
-    place.oaif(&format!("align --model tiny {train} --lora-r 4 --output-dir lora {RULE}")).done();
+    let drawn = "--top-k 9 --top-p 0.9 --min-p 0.01 --stop fox";
+    place.oaif(&format!("align --model tiny {train} {drawn} --lora-r 4 --output-dir lora {RULE}")).done();
     let own = place.oaif(&format!("eval --run lora {RULE}")).done();
     assert!(own.err.contains("the judge is the one that the run was trained by"), "{}", own.err);
     assert!(own.err.contains("judge wants, not that the answers"), "{}", own.err);
@@ -160,7 +161,15 @@ fn a_run_is_compared_with_its_start_and_its_own_judge_is_pointed_out() {
     let result = place.json("lora/eval/eval.json");
     assert_eq!(result["warnings"].as_array().unwrap().len(), 2);
     assert_eq!((&result["against"], &result["b"]), (&json!("the start"), &json!("tiny")));
-    assert_eq!(result["configuration"]["temperature"], 0.7, "drawn as the run drew");
+    for (key, value) in [
+        ("temperature", json!(0.7)),
+        ("top-k", json!(9)),
+        ("top-p", json!(0.9)),
+        ("min-p", json!(0.01)),
+        ("stop", json!(["fox"])),
+    ] {
+        assert_eq!(result["configuration"][key], value, "{key}: drawn as the run drew");
+    }
     assert!(number(&result["answers_a"], "mean_tokens") <= 6.0 && result["kl"]["mean"].is_number());
 
     let held_out = "--dataset prompts.jsonl --max-prompts 8 --output other";
@@ -310,6 +319,9 @@ fn held_out_pairs_give_loss_and_accuracy_and_train_the_same() {
              --learning-rate 0.01"
         );
         place.oaif(&format!("{train} --output-dir {command}-plain")).done();
+        place.write("long.jsonl", format!("{long}\n"));
+        let none = place.oaif(&format!("{train} --output-dir none --eval-dataset long.jsonl"));
+        none.ended(2, &["eval-dataset: no row is left (1 of 1"]);
         let held_out = "--eval-dataset held-out.jsonl --eval-steps 4 --report";
         let done = place.oaif(&format!("{train} --output-dir {command} {held_out}")).done();
         assert!(done.err.contains("held out      4 of 5 rows"), "{}", done.err);
@@ -323,7 +335,7 @@ fn held_out_pairs_give_loss_and_accuracy_and_train_the_same() {
         }
         assert_close(number(&rows[3], "eval/rewards/margins"), number(&rows[4], "rewards/margins"), 1e-4);
         let html = String::from_utf8(place.read(&format!("{command}/report.html"))).unwrap();
-        assert!(html.contains("Held-out pairs"), "{command}");
+        assert!(html.contains("Held-out pairs") && html.contains(&format!("oaif {command}: ")), "{command}");
         let adapter = "adapter/adapter_model.safetensors";
         let [with, without] = ["", "-plain"].map(|end| place.read(&format!("{command}{end}/{adapter}")));
         assert!(with == without, "{command}");

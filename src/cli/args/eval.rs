@@ -214,10 +214,6 @@ impl EvaluatedRun {
         };
         Ok(EvaluatedRun { dir: dir.to_owned(), trained, start, config, begun_in, warning })
     }
-
-    fn number(&self, key: &str) -> Option<f64> {
-        self.config[key].as_f64()
-    }
 }
 
 /// A path of a run that was begun in another folder; a name on the hub stays one.
@@ -236,11 +232,7 @@ impl EvalArgs {
         let prompts = self.prompts(&a, run.as_ref(), &mut warnings)?;
         if let Some(run) = &run {
             // As the run drew.
-            let sampling = &mut self.sampling;
-            sampling.prefer(run.number("temperature"), run.number("max-new-tokens").map(|n| n as usize));
-            if let Some(stop) = run.config["stop"].as_array() {
-                sampling.prefer_stop(stop.iter().filter_map(|text| text.as_str().map(str::to_owned)));
-            }
+            self.sampling.prefer(&run.config);
         }
         let sampling = self.sampling.plan(0.9, 256)?;
         let output = match (&self.output, &run) {
