@@ -341,3 +341,64 @@ fn held_out_pairs_give_loss_and_accuracy_and_train_the_same() {
         assert!(with == without, "{command}");
     }
 }
+
+#[test]
+fn two_judges_give_their_agreement_and_each_its_win_rate() {
+    let Some(place) = place() else { return };
+    place.write("shorter.toml", "judge = \"rule\"\njudge-rule = \"shorter\"\n");
+    let line = format!("{ADAPTED} {RULE} --output out --second-judge shorter.toml");
+    let done = place.oaif(&line).done();
+    let result = place.json("out/eval.json");
+    let second = &result["second_judge"];
+    // Whatever is longer is not shorter: what one judge finds won, the other finds lost.
+    assert_eq!(
+        (&second["decisions"]["wins"], &second["decisions"]["losses"]),
+        (&result["losses"], &result["wins"])
+    );
+    assert_close(number(second, "win_rate"), 1.0 - number(&result, "win_rate"), 1e-12);
+    let ties = number(&result, "ties") / 20.0;
+    assert_close(number(&second["agreement"]["agreement"], "share"), ties, 1e-12);
+    assert!(number(&second["agreement"], "kappa") < 0.5, "{second}");
+    assert_eq!(result["configuration"]["second-judge"]["judge-rule"], "shorter");
+    assert!(done.out.contains("second judge") && done.out.contains("κ "), "{}", done.out);
+    let html = String::from_utf8(place.read("out/report.html")).unwrap();
+    assert!(html.contains("Judges&#39; κ") || html.contains("Judges' κ"), "the page has it, too");
+    let rows = place.rows("out/judgements.jsonl");
+    assert_eq!(rows.len() % 4, 0, "each judge in both orders");
+    place.oaif(&line).done();
+    assert_eq!(place.rows("out/judgements.jsonl").len(), rows.len(), "nobody is asked twice");
+    assert_eq!(place.json("out/eval.json"), result);
+
+    place.write("longer.toml", "judge = \"rule\"\njudge-rule = \"longer\"\n");
+    let same = place.oaif(&format!("{ADAPTED} {RULE} --output out --second-judge longer.toml")).done();
+    assert!(same.err.contains("the second judge is the judge itself"), "{}", same.err);
+    let refuses = |text: &str, parts: &[&str]| {
+        place.write("bad.toml", text);
+        let line = format!("{ADAPTED} {RULE} --output none --second-judge bad.toml");
+        place.refuses(&line, 2, parts);
+    };
+    refuses("judge = \"rule\"\n", &["--second-judge", "bad.toml", "needs --judge-rule"]);
+    refuses("judge = \"oracle\"\n", &["--second-judge", "bad.toml", "oracle"]);
+    refuses("model = \"tiny\"\n", &["bad.toml", "\"model\" is no flag"]);
+}
+
+#[test]
+fn a_file_of_judgements_alone_gives_its_figures() {
+    let Some(place) = Place::with(&[]) else { return };
+    let row = |preference: f64, output: &str| {
+        json!({"instruction": "x", "output_1": "a b", "generator_1": "base", "output_2": output, "generator_2": "m",
+               "annotator": "j", "preference": preference})
+    };
+    place.write(
+        "annotations.json",
+        json!([row(2.0, "a"), row(1.5, "abc"), row(1.0, "abcd"), row(1.8, "")]).to_string(),
+    );
+    let done = place.oaif("eval --judgements annotations.json").done();
+    assert!(done.out.starts_with("m wins 62.5 % of 4 prompts against base (by j)"), "{}", done.out);
+    let json: Value =
+        serde_json::from_str(&place.oaif("eval --judgements annotations.json --json").done().out).unwrap();
+    assert_eq!((&json["benchmark"], &json["models"][0]["wins"]), (&json!("alpaca-eval"), &json!(2)));
+    place.refuses("eval --judgements annotations.json --judge rule", 2, &["--judge", "without a policy"]);
+    place.write("other.jsonl", "{\"a\": 1}\n");
+    place.refuses("eval --judgements other.jsonl", 1, &["other.jsonl", "holds no judgements"]);
+}

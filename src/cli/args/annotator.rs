@@ -217,10 +217,7 @@ impl AnnotatorArgs {
         let given = self.judge_template.get_or_insert_with(|| DEFAULT_TEMPLATE.into());
         let path = Path::new(given.as_str());
         let template = match (given.contains("{{"), path.is_file()) {
-            (_, true) => {
-                let text = String::from_utf8(files::read(path)?);
-                text.map_err(|_| Error::file(path, "is not UTF-8 text"))?
-            }
+            (_, true) => files::read_text(path)?,
             (true, false) => given.clone(),
             (false, false) => {
                 let why = format!("{given:?} is neither a file nor a text with {{{{ prompt }}}}");
