@@ -12,6 +12,7 @@ use super::page::{KeyFigure, Report};
 use super::plot::{Plot, Series, smoothing_window};
 use super::scale::{Estimate, Unit, duration, number};
 use super::section::{Sample, Section};
+use crate::annotate::orders_disagree;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::train::run_dir::{METRICS, PAIRS, RUN};
@@ -176,7 +177,7 @@ impl Pairs {
         *verdict += 1;
         if let Some((shown_first, shown_second)) = orders(&row) {
             self.both_orders += 1;
-            self.flipped += usize::from(flipped(shown_first, shown_second));
+            self.flipped += usize::from(orders_disagree(Some(shown_first), Some(shown_second)));
         }
         self.stride = self.stride.max(1);
         if self.total.is_multiple_of(self.stride) {
@@ -231,10 +232,6 @@ fn orders(row: &Value) -> Option<(f64, f64)> {
     row["p_12"].as_f64().zip(row["p_21"].as_f64())
 }
 
-fn flipped(shown_first: f64, shown_second: f64) -> bool {
-    (shown_first > 0.5 && shown_second < 0.5) || (shown_first < 0.5 && shown_second > 0.5)
-}
-
 fn sample(row: &Value) -> Sample {
     let text = |key: &str| row[key].as_str().unwrap_or_default();
     let verdict = text("verdict");
@@ -257,7 +254,7 @@ fn sample(row: &Value) -> Sample {
     if verdict == "tie" {
         parts.push("a tie".into());
     }
-    if orders(row).is_some_and(|(a, b)| flipped(a, b)) {
+    if orders(row).is_some_and(|(a, b)| orders_disagree(Some(a), Some(b))) {
         parts.push("the orders disagree".into());
     }
     match row["skipped"].as_str() {

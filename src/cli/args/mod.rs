@@ -100,6 +100,11 @@ fn ensure(ok: bool, flag: &str, found: impl Display, expected: &str) -> Result<(
     if ok { Ok(()) } else { unusable(flag, found, expected) }
 }
 
+/// The shortest number that is this f32, not its binary expansion.
+fn shortest(value: f32) -> f64 {
+    value.to_string().parse().expect("a float's own text")
+}
+
 /// Far above any use, and small enough that a product of three of them is no overflow.
 const LARGEST_COUNT: usize = 1_000_000;
 
