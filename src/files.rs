@@ -13,6 +13,11 @@ pub fn read(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).map_err(Error::io("read", path))
 }
 
+/// The text in `path`. A file that is not UTF-8 is [`Error::File`].
+pub fn read_text(path: &Path) -> Result<String> {
+    String::from_utf8(read(path)?).map_err(|_| Error::file(path, "is not UTF-8 text"))
+}
+
 /// The JSON value in `path`. A file that is not JSON is [`Error::File`].
 pub fn read_json(path: &Path) -> Result<Value> {
     serde_json::from_slice(&read(path)?).map_err(|e| Error::file(path, format!("is not valid JSON ({e})")))

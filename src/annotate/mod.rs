@@ -217,9 +217,14 @@ impl Judgement {
 
     /// Whether the preferred *position* was the same in both orders.
     pub fn order_flip(&self) -> bool {
-        let sides = (self.p_12, self.p_21);
-        matches!(sides, (Some(a), Some(b)) if (a > 0.5 && b < 0.5) || (a < 0.5 && b > 0.5))
+        orders_disagree(self.p_12, self.p_21)
     }
+}
+
+/// Whether each of two orders prefers another response, given its probability for one and the same response.
+pub(crate) fn orders_disagree(p_12: Option<impl Into<f64>>, p_21: Option<impl Into<f64>>) -> bool {
+    let sides = (p_12.map(Into::into), p_21.map(Into::into));
+    matches!(sides, (Some(a), Some(b)) if (a > 0.5 && b < 0.5) || (a < 0.5 && b > 0.5))
 }
 
 /// A judgement of an annotator that knows no orders.

@@ -248,39 +248,49 @@ impl AnnotationQueue for Box<dyn AnnotationQueue + '_> {
     }
 }
 
-/// Asks `queue` about those of `pairs` whose responses differ, and waits for all answers. One result a pair, in order;
-/// `note` hears what the user should know.
+/// Pairs that an annotator on this device is asked about at a time: in between one can be told to end.
+pub const CHUNK: usize = 64;
+/// Between two looks at whether to go on.
+pub const LOOK: Duration = Duration::from_millis(100);
+
+/// Asks `queue` about those of `pairs` whose responses differ. One result a pair, in order, and why it has ended before all
+/// pairs had one: the others are invalid then. `watch` hears what the user should know, or nothing, and may end it by an
+/// error.
 ///
 /// # Errors
-/// As [`AnnotationQueue::poll`].
+/// As [`AnnotationQueue::poll`]; those of `watch`.
 pub fn compare_all(
     queue: &mut dyn AnnotationQueue,
     pairs: &[Pair<'_>],
-    note: &mut dyn FnMut(&str),
-) -> Result<Vec<Annotated>> {
-    let mut results: Vec<Option<Annotated>> = pairs
+    watch: &mut dyn FnMut(Option<&str>) -> Result<()>,
+) -> (Vec<Annotated>, Result<()>) {
+    let not_judged = || Annotated::Judged(Verdict::Invalid { why: "not judged".into() }.into());
+    let mut results: Vec<Annotated> = pairs
         .iter()
-        .map(|pair| (pair.response_1 == pair.response_2).then_some(Annotated::Identical))
+        .map(|pair| if pair.response_1 == pair.response_2 { Annotated::Identical } else { not_judged() })
         .collect();
-    let question = |(i, pair): (usize, &Pair<'_>)| Question::compare(&i.to_string(), pair);
-    let asked = pairs.iter().enumerate().filter(|(i, _)| results[*i].is_none());
-    let questions: Vec<Question> = asked.map(question).collect();
-    let mut open: HashMap<String, usize> = HashMap::new();
-    for question in &questions {
-        let place = question.id.split('-').next().and_then(|place| place.parse().ok());
-        open.insert(question.id.clone(), place.expect("made above"));
-    }
-    queue.submit(questions)?;
-    while !open.is_empty() {
-        let Polled { answers, notes } = queue.poll(Duration::from_secs(1))?;
-        notes.iter().for_each(|text| note(text));
-        for answer in answers {
-            if let (Some(at), Said::Judgement(judgement)) = (open.remove(&answer.id), answer.said) {
-                results[at] = Some(Annotated::Judged(judgement));
+    let asked: Vec<usize> = (0..pairs.len()).filter(|i| results[*i] != Annotated::Identical).collect();
+    let chunk = if queue.is_remote() { asked.len().max(1) } else { CHUNK };
+    let ended = asked.chunks(chunk).try_for_each(|numbers| {
+        let questions: Vec<Question> =
+            numbers.iter().map(|i| Question::compare(&i.to_string(), &pairs[*i])).collect();
+        let mut open: HashMap<String, usize> =
+            questions.iter().map(|question| question.id.clone()).zip(numbers.iter().copied()).collect();
+        watch(None)?;
+        queue.submit(questions)?;
+        while !open.is_empty() {
+            let Polled { answers, notes } = queue.poll(LOOK)?;
+            for answer in answers {
+                if let (Some(at), Said::Judgement(judgement)) = (open.remove(&answer.id), answer.said) {
+                    results[at] = Annotated::Judged(judgement);
+                }
             }
+            notes.iter().try_for_each(|text| watch(Some(text)))?;
+            watch(None)?;
         }
-    }
-    Ok(results.into_iter().map(|result| result.expect("nothing is open")).collect())
+        Ok(())
+    });
+    (results, ended)
 }
 
 /// An annotator that answers at once, where it is asked: its time is this program's.
@@ -555,8 +565,20 @@ mod tests {
         let mut queue = InPlace::new(First { batches: 0, failing: &[] });
         let pair = |response_1, response_2| Pair { prompt: "x", response_1, response_2 };
         let pairs = [pair("a", "a"), pair("a", "b"), pair("b", "a")];
-        let results = compare_all(&mut queue, &pairs, &mut |_| {}).unwrap();
+        let (results, ended) = compare_all(&mut queue, &pairs, &mut |_| Ok(()));
+        ended.unwrap();
         let first = Annotated::Judged(Verdict::First { p: 1.0 }.into());
         assert_eq!(results, [Annotated::Identical, first.clone(), first]);
+    }
+
+    #[test]
+    fn what_was_judged_before_the_end_is_kept() {
+        let mut queue = InPlace::new(First { batches: 0, failing: &[2] });
+        let pairs = [Pair { prompt: "x", response_1: "a", response_2: "b" }; CHUNK + 1];
+        let (results, ended) = compare_all(&mut queue, &pairs, &mut |_| Ok(()));
+        assert!(ended.is_err(), "the second batch fails");
+        let (judged, other) = results.split_at(CHUNK);
+        assert!(judged.iter().all(|result| result.verdict() == Verdict::First { p: 1.0 }));
+        assert!(matches!(other[0].verdict(), Verdict::Invalid { .. }));
     }
 }

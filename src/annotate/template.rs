@@ -47,8 +47,7 @@ impl JudgeTemplate {
     /// A file of the user's. One that does not parse, lacks a placeholder or uses an unknown one is
     /// [`Error::File`].
     pub fn from_file(path: &Path) -> Result<JudgeTemplate> {
-        let source = String::from_utf8(files::read(path)?);
-        let source = source.map_err(|_| Error::file(path, "is not UTF-8 text"))?;
+        let source = files::read_text(path)?;
         JudgeTemplate::new(&source).map_err(|why| Error::file(path, why))
     }
 

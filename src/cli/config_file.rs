@@ -45,6 +45,16 @@ pub(super) fn merge(command: &Command, mut arguments: Vec<OsString>) -> Result<V
     Ok(arguments)
 }
 
+/// The flags in a file as they would be typed after `command`.
+///
+/// # Errors
+/// As [`merge`].
+pub(super) fn flags_in(command: &Command, path: &Path) -> Result<Vec<OsString>> {
+    let mut command = command.clone();
+    command.build();
+    flags(&command, read(path)?, |_| false).map_err(|why| Error::config(path.display().to_string(), why))
+}
+
 /// A command for a first look: what is missing may be in a file, what is wrong is for the real parse to say.
 pub(super) fn lenient(command: &Command) -> Command {
     let mut lenient = command.clone().mut_subcommands(|sub| sub.mut_args(optional));
@@ -76,7 +86,7 @@ fn optional(arg: Arg) -> Arg {
 
 fn read(path: &Path) -> Result<Map<String, Value>> {
     let bad = |why: String| Error::config(path.display().to_string(), why);
-    let text = String::from_utf8(files::read(path)?).map_err(|_| bad("is not UTF-8 text".into()))?;
+    let text = files::read_text(path)?;
     // A parser's first line says it all; the others draw the place, or give its caller advice.
     let first_line = |e: String| {
         let line = e.lines().next().unwrap_or_default().trim_start_matches("error: ");

@@ -119,7 +119,10 @@ fn run(cli: Cli) -> Result<()> {
         Command::Chat(args) => commands::chat::run(fetched(args.plan()?)?),
         Command::Score(args) => commands::score::run(fetched(args.plan()?)?),
         Command::Judge(args) => commands::judge::run(fetched(args.plan()?)?),
-        Command::Eval(args) => commands::eval::run(fetched(args.plan()?)?),
+        Command::Eval(args) => match args.judgements_alone()? {
+            Some(plan) => commands::judgements::run(plan),
+            None => commands::eval::run(fetched(args.plan()?)?),
+        },
         Command::Export(args) => commands::export::run(fetched(args.plan()?)?),
         Command::Models(args) => commands::models::run(args.plan()),
         Command::Doctor(args) => commands::doctor::run(args.plan()?),

@@ -156,59 +156,6 @@ pub fn length_preference(outcomes: &[Comparison]) -> Share {
     Share::of_values(&longer)
 }
 
-/// The win rate of A under two judges of the same prompts.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct SelfPreference {
-    /// Win rate of A under the judge that is A's kin (the same model or family).
-    pub under_kin: f64,
-    /// Win rate of A under the other judge.
-    pub under_other: f64,
-    /// The first minus the second: above 0 if the kin favours A more than the other judge does.
-    pub difference: f64,
-    /// 95 % normal-theory interval of the paired difference over prompts; nothing with fewer than two prompts.
-    pub interval: Option<Interval>,
-    /// Prompts with a valid outcome of both judges.
-    pub count: usize,
-}
-
-/// The inputs of a statement on self-preference (Panickssery et al. 2024, arXiv 2404.13076): how much more often A wins
-/// under a judge of its own kin than under another judge, on the prompts that both judged.
-///
-/// The difference is self-preference only as far as the other judge has none of its own and is as good a judge. An error
-/// unless `kin[i]` and `other[i]` are of prompt i, and some prompt is valid under both.
-pub fn self_preference(kin: &[Comparison], other: &[Comparison]) -> Result<SelfPreference> {
-    if kin.len() != other.len() {
-        return Err(Error::config(
-            "outcomes",
-            format!(
-                "{} of one judge and {} of the other: give both judges' of the same prompts",
-                kin.len(),
-                other.len()
-            ),
-        ));
-    }
-    let pairs: Vec<(f64, f64)> =
-        kin.iter().zip(other).filter_map(|(k, o)| Some((k.preference()?, o.preference()?))).collect();
-    let differences: Vec<f64> = pairs.iter().map(|(k, o)| k - o).collect();
-    let Some(mean) = mean_with_error(&differences) else {
-        return Err(Error::config(
-            "outcomes",
-            "no prompt has a usable verdict of both judges: judge the same prompts",
-        ));
-    };
-    let count = pairs.len() as f64;
-    Ok(SelfPreference {
-        under_kin: pairs.iter().map(|p| p.0).sum::<f64>() / count,
-        under_other: pairs.iter().map(|p| p.1).sum::<f64>() / count,
-        difference: mean.mean,
-        interval: mean.standard_error.is_finite().then_some(Interval {
-            low: mean.mean - Z95 * mean.standard_error,
-            high: mean.mean + Z95 * mean.standard_error,
-        }),
-        count: pairs.len(),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -253,17 +200,5 @@ mod tests {
             cohen_kappa(&[Decision::Win, Decision::Loss], &[Decision::Loss, Decision::Win]).unwrap();
         assert_eq!(opposite.kappa, Some(-1.0));
         assert!(cohen_kappa(&[], &[]).is_err() && cohen_kappa(&[Decision::Tie], &[]).is_err());
-    }
-
-    #[test]
-    fn self_preference_is_the_paired_difference() {
-        let kin = [judged(1.0, 1.0, (1.0, 1.0)), judged(1.0, 0.0, (1.0, 1.0)), judged(1.0, 1.0, (1.0, 1.0))];
-        let invalid = Comparison::single(None, 1.0, 1.0).unwrap();
-        let result = self_preference(&kin, &[judged(0.0, 0.0, (1.0, 1.0)), kin[1], invalid]).unwrap();
-        assert_eq!(
-            (result.under_kin, result.under_other, result.difference, result.count),
-            (0.75, 0.25, 0.5, 2)
-        );
-        assert!(self_preference(&kin, &[]).is_err() && self_preference(&[invalid], &[invalid]).is_err());
     }
 }

@@ -144,21 +144,6 @@ pub fn read_out(weights: &AlpacaWeights, difficulties: impl IntoIterator<Item = 
     })
 }
 
-/// The win rate of the model against `other`, both fitted against one baseline (AlpacaEval's `predict_winrate`): mean over
-/// prompts of σ((θ − θ') + (ψ − ψ') γᵢ).
-pub fn between_models(
-    model: &AlpacaWeights,
-    other: &AlpacaWeights,
-    difficulties: impl IntoIterator<Item = f64>,
-) -> Result<Mean> {
-    let difference = AlpacaWeights {
-        length: model.length - other.length,
-        difficulty: model.difficulty - other.difficulty,
-        model: model.model - other.model,
-    };
-    read_out(&difference, difficulties)
-}
-
 /// AlpacaEval's length-controlled win rate of `prompts`, with `anchors` of total weight [`ANCHOR_WEIGHT`] a prompt (give
 /// none for its `length_controlled_noreg`).
 ///
@@ -244,13 +229,6 @@ mod tests {
         assert_eq!((rate.n_wins, rate.n_draws, rate.n_wins_base, rate.n_total), (2, 1, 1, 4));
         assert!((rate.win_rate - 0.65).abs() < 1e-15 && rate.discrete_win_rate == 0.625);
         assert!(win_rate(&[]).is_err() && win_rate(&[1.7]).is_err());
-    }
-
-    #[test]
-    fn a_model_against_itself_wins_half() {
-        let weights = AlpacaWeights { length: -1.0, difficulty: 0.8, model: -0.4 };
-        assert_eq!(between_models(&weights, &weights, [0.3, -2.0]).unwrap().mean, 0.5);
-        assert!(read_out(&weights, []).is_err());
     }
 
     #[test]

@@ -13,14 +13,11 @@ use crate::error::{Error, Result};
 use crate::generate::{GenerateOptions, Generator, Request, Response, SamplingParams, slots_for};
 use crate::gpu::Arena;
 use crate::json_lines::SharedJsonLines;
-use crate::model::stream::Capacity;
-use crate::model::{Model, Scored, Scorer, fingerprint};
+use crate::model::{Model, Scored, fingerprint, score_all};
 use crate::train::Policy;
 
 /// Prompts that are answered between two looks at whether to go on, as a multiple of the slots.
 const ROUNDS: usize = 4;
-/// Tokens of one pass of scoring, unless a single sequence is longer.
-const PASS_TOKENS: usize = 4096;
 
 /// How answers are drawn.
 #[derive(Clone, Debug)]
@@ -188,10 +185,7 @@ pub fn draw_answers(
 /// log π(y | x) in nats of each answer, given as its token ids after its prompt's.
 ///
 /// # Errors
-/// As [`Scorer::score`].
+/// As [`score_all`].
 pub fn log_probabilities(model: &Model, trees: &[Tree]) -> Result<Vec<f64>> {
-    let tokens = trees.iter().map(Tree::length).max().unwrap_or(1).max(PASS_TOKENS);
-    let capacity = Capacity { tokens, targets: tokens, sequences: 256 };
-    let scorer = Scorer::new(model.gpu(), model, capacity, &Arena::new())?;
-    Ok(scorer.score(trees)?.iter().map(Scored::logp).collect())
+    Ok(score_all(model, trees)?.iter().map(Scored::logp).collect())
 }

@@ -171,38 +171,12 @@ impl Decisions {
     }
 }
 
-/// What the buckets of [`length_buckets`] are of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum LengthKey {
-    /// The length of A's answer.
-    LengthOfA,
-    /// Length of A's answer minus that of B's: a win rate that rises from bucket to bucket shows a bias for length.
-    Difference,
-    /// The size of that difference: the first bucket holds answers of about equal length.
-    AbsoluteDifference,
-    /// The mean length of the two answers.
-    MeanLength,
-}
-
-impl LengthKey {
-    fn of(self, outcome: &Comparison) -> f64 {
-        let (a, b) = (outcome.length_a, outcome.length_b);
-        match self {
-            LengthKey::LengthOfA => a,
-            LengthKey::Difference => a - b,
-            LengthKey::AbsoluteDifference => (a - b).abs(),
-            LengthKey::MeanLength => 0.5 * (a + b),
-        }
-    }
-}
-
-/// The outcomes whose key lies in one range.
+/// The outcomes whose difference in length lies in one range.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct LengthBucket {
-    /// The smallest key in the bucket.
+    /// The smallest difference in the bucket: the length of A's answer less that of B's.
     pub low: f64,
-    /// The largest key in the bucket.
+    /// The largest one.
     pub high: f64,
     /// Counts inside the bucket.
     pub tally: Decisions,
@@ -212,17 +186,17 @@ pub struct LengthBucket {
     pub interval: Interval,
 }
 
-/// Win rates inside at most `count` buckets of about as many prompts each, in rising order of `key`.
+/// Win rates inside at most `count` buckets of about as many prompts each, in rising order of the length of A's answer less that
+/// of B's: a win rate that rises from bucket to bucket shows a bias for length (Guo et al. 2024, arXiv 2402.04792, ask of
+/// buckets whether online feedback is better or only longer).
 ///
-/// Guo et al. 2024 (arXiv 2402.04792) ask whether online feedback is better inside each bucket of answer lengths or only
-/// longer: `LengthKey::LengthOfA` with the same number of prompts in every bucket asks that of a win rate. Prompts of equal
-/// key stay together, so there may be fewer buckets than asked for, of unequal size. Invalid outcomes count into the bucket
-/// that their lengths put them in. An error for no bucket.
-pub fn length_buckets(outcomes: &[Comparison], key: LengthKey, count: usize) -> Result<Vec<LengthBucket>> {
+/// Prompts of equal difference stay together, so there may be fewer buckets than asked for, of unequal size. Invalid outcomes
+/// count into the bucket that their lengths put them in. An error for no bucket.
+pub fn length_buckets(outcomes: &[Comparison], count: usize) -> Result<Vec<LengthBucket>> {
     if count == 0 {
         return Err(Error::config("buckets", "0 buckets hold nothing: give 1 or more"));
     }
-    let mut sorted: Vec<(f64, Comparison)> = outcomes.iter().map(|o| (key.of(o), *o)).collect();
+    let mut sorted: Vec<(f64, Comparison)> = outcomes.iter().map(|o| (o.length_a - o.length_b, *o)).collect();
     sorted.sort_by(|x, y| x.0.total_cmp(&y.0));
     let mut buckets = Vec::new();
     let mut start = 0;
@@ -283,12 +257,12 @@ mod tests {
         let outcomes: Vec<Comparison> = (0..100)
             .map(|i| Comparison::single(Some(f64::from(u8::from(i >= 50))), f64::from(i), 5.0).unwrap())
             .collect();
-        let buckets = length_buckets(&outcomes, LengthKey::LengthOfA, 6).unwrap();
+        let buckets = length_buckets(&outcomes, 6).unwrap();
         assert_eq!(buckets.iter().map(|b| b.tally.decided()).collect::<Vec<_>>(), [16, 17, 17, 16, 17, 17]);
         assert_eq!((buckets[0].mean_preference, buckets[5].mean_preference), (Some(0.0), Some(1.0)));
         let same: Vec<Comparison> = (0..9).map(|_| judged(1.0, 1.0)).collect();
-        assert_eq!(length_buckets(&same, LengthKey::Difference, 4).unwrap().len(), 1);
-        assert!(length_buckets(&[], LengthKey::MeanLength, 3).unwrap().is_empty());
-        assert!(length_buckets(&same, LengthKey::AbsoluteDifference, 0).is_err());
+        assert_eq!(length_buckets(&same, 4).unwrap().len(), 1);
+        assert!(length_buckets(&[], 3).unwrap().is_empty());
+        assert!(length_buckets(&same, 0).is_err());
     }
 }

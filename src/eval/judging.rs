@@ -1,21 +1,15 @@
 //! A judge's verdicts on A's and B's answers, in both orders.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use serde::Serialize;
 
 use super::comparison::{Comparison, Decision};
 use super::random::SplitMix;
 use crate::annotate::journal::Journalled;
-use crate::annotate::queue::{Answer, Polled, Question, Said};
+use crate::annotate::queue::{Answer, CHUNK, LOOK, Polled, Question, Said};
 use crate::annotate::{Judgement, Pair, Verdict};
 use crate::error::Result;
-
-/// Pairs that a judge on this machine is asked about at a time; its verdicts are written down in between.
-const CHUNK: usize = 64;
-/// Between two looks at whether to go on.
-const LOOK: Duration = Duration::from_millis(100);
 
 /// What a judge says about A's answer and B's to one prompt. Probabilities are of A's answer being the better one.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]

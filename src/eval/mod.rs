@@ -10,8 +10,9 @@
 //! | `bootstrap` | percentile and BCa bootstrap over prompts |
 //! | `length_control` | the win rate at equal lengths, for any two policies |
 //! | `alpaca_eval` | AlpacaEval's win rate, standard error and length-controlled win rate |
-//! | `agreement` | Cohen's κ, order flips, preferences for a position, a length or a judge's own kin |
+//! | `agreement` | Cohen's κ, order flips, preferences for a position or a length |
 //! | `diversity` | distinct-n, repetition and lengths of answers |
+//! | `judged` | the figures of a benchmark's file of judgements |
 //! | `files` | AlpacaEval, MT-Bench and Arena-Hard files |
 //! | `logistic`, `normal`, `random` | what the above are made of |
 
@@ -23,6 +24,7 @@ pub mod comparison;
 pub mod diversity;
 pub mod files;
 pub mod interval;
+pub mod judged;
 pub mod judging;
 pub mod length_control;
 pub mod logistic;

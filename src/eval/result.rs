@@ -4,9 +4,7 @@ use serde::Serialize;
 
 use super::agreement::{Kappa, OrderEffect, Share, cohen_kappa, length_preference, order_effect};
 use super::bootstrap::Bootstrap;
-use super::comparison::{
-    Comparison, Decision, Decisions, LengthBucket, LengthKey, length_buckets, preferences,
-};
+use super::comparison::{Comparison, Decision, Decisions, LengthBucket, length_buckets, preferences};
 use super::diversity::{AnswerStatistics, AnswerText, summarise};
 use super::interval::{Interval, Mean, mean_with_error, wilson_of_preferences};
 use super::judging::PairVerdict;
@@ -110,6 +108,8 @@ pub struct SecondJudge {
     pub interval: Interval,
     /// How far the two judges agree, over the prompts that both decided; `None` without such a prompt.
     pub agreement: Option<Kappa>,
+    /// What it used here.
+    pub usage: Usage,
 }
 
 /// All that an evaluation found. Win rates are of A, with a tie as half a win; lengths are in characters unless they are called
@@ -214,7 +214,7 @@ impl EvalResult {
             bootstrap_interval: Bootstrap::default().bca_mean(&values)?,
             mean_preference,
             length_controlled: length_controlled(&hard, &LengthControl::default())?,
-            length_buckets: length_buckets(&hard, LengthKey::Difference, BUCKETS)?,
+            length_buckets: length_buckets(&hard, BUCKETS)?,
             length_preference: length_preference(&hard),
             order: order_effect(&soft),
             answers_a: statistics(|pair| &pair.a)?,
@@ -235,6 +235,7 @@ impl EvalResult {
         judge: String,
         pairs: &[EvaluatedPair],
         second: &[Option<Decision>],
+        usage: Usage,
     ) -> Result<()> {
         let mut comparisons = Vec::new();
         for (pair, decision) in pairs.iter().zip(second) {
@@ -254,6 +255,7 @@ impl EvalResult {
             win_rate: decisions.win_rate(),
             interval: wilson_of_preferences(&preferences(&comparisons)),
             agreement: if first.is_empty() { None } else { Some(cohen_kappa(&first, &other)?) },
+            usage,
         });
         Ok(())
     }
@@ -435,7 +437,7 @@ mod tests {
         let mut result = EvalResult::of(contest(), &pairs, Usage::default()).unwrap();
         let mut same: Vec<Option<Decision>> = pairs.iter().map(|p| p.verdict.decision()).collect();
         same[0] = None;
-        result.compare_with("other".into(), &pairs, &same).unwrap();
+        result.compare_with("other".into(), &pairs, &same, Usage::default()).unwrap();
         let second = result.second_judge.as_ref().unwrap();
         let agreement = second.agreement.as_ref().unwrap();
         assert_eq!(

@@ -35,7 +35,7 @@ pub(crate) use decoder::{Keys, StreamTensors};
 pub use format::{FloatFormat, FrozenFormat};
 pub use lora::{LoraConfig, LoraLayout, LoraTargets};
 pub use rater::Rater;
-pub use scorer::{Scored, Scorer};
+pub use scorer::{Scored, Scorer, score_all};
 pub use weights::Weights;
 
 use rope_table::RopeTable;

@@ -37,6 +37,19 @@ impl Scored {
     }
 }
 
+/// Tokens of one pass of [`score_all`], unless a single sequence is longer.
+const PASS_TOKENS: usize = 4096;
+
+/// Scores every response of every tree, in order, by a scorer of its own.
+///
+/// # Errors
+/// As [`Scorer::new`] and [`Scorer::score`].
+pub fn score_all(model: &Model, trees: &[Tree]) -> Result<Vec<Scored>> {
+    let tokens = trees.iter().map(Tree::length).max().unwrap_or(1).max(PASS_TOKENS);
+    let capacity = Capacity { tokens, targets: tokens, sequences: 256 };
+    Scorer::new(model.gpu(), model, capacity, &Arena::new())?.score(trees)
+}
+
 impl Scorer {
     /// Records the pass for streams up to `capacity`.
     ///

@@ -242,7 +242,7 @@ mod tests {
         let mut result = EvalResult::of(Contest { a, b, against, judge }, &pairs, Usage::default()).unwrap();
         let second: Vec<Option<Decision>> =
             (0..40).map(|i| Some(if i % 4 == 0 { Decision::Loss } else { Decision::Win })).collect();
-        result.compare_with(attack.into(), &pairs, &second).unwrap();
+        result.compare_with(attack.into(), &pairs, &second, Usage::default()).unwrap();
         result.warnings.push(attack.into());
         let html = Report::of_eval(&result, &pairs, serde_json::json!({"judge": attack})).html();
         assert!(!html.contains("<script") && !html.contains("NaN"), "{html}");

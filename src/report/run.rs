@@ -12,6 +12,7 @@ use super::page::{KeyFigure, Report};
 use super::plot::{Plot, Series, smoothing_window};
 use super::scale::{Estimate, Unit, duration, number};
 use super::section::{Sample, Section};
+use crate::annotate::orders_disagree;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::train::run_dir::{METRICS, PAIRS, RUN};
@@ -176,7 +177,7 @@ impl Pairs {
         *verdict += 1;
         if let Some((shown_first, shown_second)) = orders(&row) {
             self.both_orders += 1;
-            self.flipped += usize::from(flipped(shown_first, shown_second));
+            self.flipped += usize::from(orders_disagree(Some(shown_first), Some(shown_second)));
         }
         self.stride = self.stride.max(1);
         if self.total.is_multiple_of(self.stride) {
@@ -231,10 +232,6 @@ fn orders(row: &Value) -> Option<(f64, f64)> {
     row["p_12"].as_f64().zip(row["p_21"].as_f64())
 }
 
-fn flipped(shown_first: f64, shown_second: f64) -> bool {
-    (shown_first > 0.5 && shown_second < 0.5) || (shown_first < 0.5 && shown_second > 0.5)
-}
-
 fn sample(row: &Value) -> Sample {
     let text = |key: &str| row[key].as_str().unwrap_or_default();
     let verdict = text("verdict");
@@ -257,7 +254,7 @@ fn sample(row: &Value) -> Sample {
     if verdict == "tie" {
         parts.push("a tie".into());
     }
-    if orders(row).is_some_and(|(a, b)| flipped(a, b)) {
+    if orders(row).is_some_and(|(a, b)| orders_disagree(Some(a), Some(b))) {
         parts.push("the orders disagree".into());
     }
     match row["skipped"].as_str() {
@@ -279,6 +276,7 @@ fn capitalised(text: &str) -> String {
 enum Kind {
     Align,
     Dpo,
+    Reward,
     Sft,
 }
 
@@ -296,6 +294,7 @@ impl Run {
         let command = match self.kind() {
             Kind::Align => "oaif align: answers sampled, judged and learnt from on the spot",
             Kind::Dpo => "oaif dpo: given preferences",
+            Kind::Reward => "oaif reward: scores learnt from given preferences",
             Kind::Sft => "oaif sft: given completions",
         };
         report.lead(format!("{command}."));
@@ -334,14 +333,13 @@ impl Run {
         report
     }
 
+    /// By the command that `run.json` names; without one, `oaif align`.
     fn kind(&self) -> Kind {
-        let has = |config: &str, metric: &str| {
-            self.config.get(config).is_some() || self.metrics.columns.contains_key(metric)
-        };
-        match () {
-            () if has("judge", "judge/judged") => Kind::Align,
-            () if has("chosen-column", "rewards/margins") => Kind::Dpo,
-            () => Kind::Sft,
+        match self.config["command"].as_str() {
+            Some("dpo") => Kind::Dpo,
+            Some("reward") => Kind::Reward,
+            Some("sft") => Kind::Sft,
+            _ => Kind::Align,
         }
     }
 
@@ -366,6 +364,8 @@ impl Run {
             "dpo" | "sigmoid" => "DPO",
             "ipo" => "IPO",
             "slic" | "hinge" => "SLiC",
+            "rloo" => "RLOO",
+            "grpo" => "GRPO",
             _ => return None,
         })
     }
@@ -377,6 +377,7 @@ impl Run {
             (Kind::Align, None) => format!("{model}, aligned online"),
             (Kind::Dpo, Some(loss)) => format!("{model}, aligned offline by {loss}"),
             (Kind::Dpo, None) => format!("{model}, aligned offline"),
+            (Kind::Reward, _) => format!("{model}, trained as a reward model"),
             (Kind::Sft, _) => format!("{model}, fine-tuned"),
         }
     }
@@ -481,6 +482,10 @@ impl Run {
                 number(window as f64)
             );
         }
+        let reward = match self.kind() {
+            Kind::Reward => "score of a response, mean",
+            _ => "β (log π − log π₀) of a response, mean",
+        };
         let (kl, kl_label) = self.kl();
         let accuracy =
             self.metric("rewards/accuracies", "Reward accuracy", "share of the pairs with a margin above 0");
@@ -489,7 +494,7 @@ impl Run {
             .plot(self.metric("loss", "Loss", loss))
             .plot(self.metric("rewards/margins", "Reward margin", "chosen less rejected, mean").level(0.0))
             .plot(accuracy.unit(Unit::Share).level(0.5))
-            .plot(self.both("rewards", "Rewards", "β (log π − log π₀) of a response, mean"))
+            .plot(self.both("rewards", "Rewards", reward))
             .plot(self.metric("objective/kl", kl, kl_label).level(0.0))
             .plot(self.both("logps", "Log-probabilities", "log π of a response, mean, nats"));
         if self.kind() == Kind::Align { learning } else { learning.plot(self.entropy()) }
@@ -704,6 +709,27 @@ mod tests {
     }
 
     #[test]
+    fn a_page_names_the_command_and_the_loss_of_its_run() {
+        for (config, title, lead) in [
+            (json!({"command": "sft"}), "m, fine-tuned", "oaif sft: given completions"),
+            (
+                json!({"command": "dpo", "loss": "ipo"}),
+                "m, aligned offline by IPO",
+                "oaif dpo: given preferences",
+            ),
+            (json!({"command": "reward"}), "m, trained as a reward model", "oaif reward: scores learnt"),
+            (json!({"command": "align", "loss": "dpo"}), "m, aligned online by DPO", "oaif align: answers"),
+            (json!({"command": "align", "loss": "rloo"}), "m, aligned online by RLOO", "oaif align: answers"),
+            (json!({"command": "align", "loss": "grpo"}), "m, aligned online by GRPO", "oaif align: answers"),
+        ] {
+            let mut config = config;
+            (config["model"], config["chosen-column"]) = (json!("m"), json!("chosen"));
+            let html = report(&[(RUN, config.to_string()), (METRICS, lines((1..=3).map(step)))]).unwrap();
+            assert!(html.contains(&format!("<h1>{title}</h1>")) && html.contains(lead), "{config}");
+        }
+    }
+
+    #[test]
     fn an_unfinished_run_and_torn_lines_are_no_obstacle() {
         let torn = lines([step(1), step(2)]) + "{\"step\":3,\"loss\":0.";
         let junk = format!("not json\n[1]\n{}\u{0}\n", torn);
@@ -723,7 +749,7 @@ mod tests {
     fn losses_that_are_null_are_left_out_and_counted() {
         let bad = json!({"step": 2, "loss": null, "grad_norm": null, "non_finite_steps": 1});
         let html = report(&[(METRICS, lines([json!({"step": 1, "loss": 3.0}), bad]))]).unwrap();
-        assert!(html.contains("not finite in 1 step(s)") && html.contains("fine-tuned"), "{html}");
+        assert!(html.contains("not finite in 1 step(s)"), "{html}");
         assert!(html.contains("<h2>Learning</h2>") && !html.contains("Gradient norm"), "{html}");
         assert!(!html.contains("NaN") && !html.contains("null"), "{html}");
     }

@@ -83,8 +83,8 @@ impl DpoRun {
         pairs: impl IntoIterator<Item = Result<Pair>>,
         every: Option<usize>,
     ) -> Result<DpoRun> {
-        let rows = EncodedRows::given(&self.policy, pairs, self.options.append_eos, &self.train)?;
-        Ok(DpoRun { held_out: Some(HeldOutPairs::new(rows, every)?), ..self })
+        let held_out = HeldOutPairs::new(&self.policy, pairs, self.options.append_eos, &self.train, every)?;
+        Ok(DpoRun { held_out: Some(held_out), ..self })
     }
 
     /// The encoded rows.

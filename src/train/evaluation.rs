@@ -6,12 +6,13 @@
 //!
 //! What is drawn here changes nothing of the training: its draws have a seed of their own.
 
+use super::options::TrainOptions;
 use super::policy::Policy;
 use super::report::EvaluationReport;
 use super::rows::EncodedRows;
 use crate::annotate::Pair;
 use crate::data::packing::Tree;
-use crate::data::rows::{Prompt, Text};
+use crate::data::rows::{Pair as PreferenceRow, Prompt, Text};
 use crate::error::{Error, Result};
 use crate::eval::answers::{AnswerOptions, EncodedPrompt, draw_answers, encode_prompts, log_probabilities};
 use crate::eval::comparison::Decision;
@@ -45,10 +46,22 @@ pub(super) struct HeldOutPairs {
 }
 
 impl HeldOutPairs {
+    /// Those of `pairs` that are within the limits of what the run trains on.
+    ///
     /// # Errors
-    /// [`Error::Config`] for `every` 0.
-    pub fn new(rows: EncodedRows, every: Option<usize>) -> Result<HeldOutPairs> {
+    /// What is wrong with the rows; [`Error::Config`] where none is left, and for `every` 0.
+    pub fn new(
+        policy: &Policy,
+        pairs: impl IntoIterator<Item = Result<PreferenceRow>>,
+        append_eos: bool,
+        train: &TrainOptions,
+        every: Option<usize>,
+    ) -> Result<HeldOutPairs> {
         check(every)?;
+        let rows = EncodedRows::given(policy, pairs, append_eos, train).map_err(|error| match error {
+            Error::Config { what, why } if what == "dataset" => Error::config("eval-dataset", why),
+            other => other,
+        })?;
         Ok(HeldOutPairs { rows, every })
     }
 

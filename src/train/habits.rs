@@ -47,16 +47,15 @@ impl Habits {
     pub fn add(&mut self, pairs: &[PairReport]) {
         for pair in pairs {
             let Some(judgement) = &pair.judgement else { continue };
-            if let (Some(one), Some(two)) = (judgement.p_12, judgement.p_21) {
-                self.both_orders += 1;
-                self.flips += usize::from((one > 0.5 && two < 0.5) || (one < 0.5 && two > 0.5));
-            }
+            let both_orders = judgement.p_12.is_some() && judgement.p_21.is_some();
+            self.both_orders += usize::from(both_orders);
+            self.flips += usize::from(judgement.order_flip());
             let first = match judgement.verdict.as_str() {
                 "1" => true,
                 "2" => false,
                 _ => continue,
             };
-            if judgement.p_12.is_none() || judgement.p_21.is_none() {
+            if !both_orders {
                 self.one_order += 1;
                 self.first += usize::from(first);
             }

@@ -4,7 +4,7 @@ use serde::ser::{SerializeMap, Serializer};
 use serde::{Deserialize, Serialize};
 
 use crate::annotate::queue::Usage;
-use crate::annotate::{Annotated, Verdict};
+use crate::annotate::{Annotated, Verdict, orders_disagree};
 
 /// A step, as `metrics.jsonl` has it, and what it does not have: the pairs, the time that is left.
 ///
@@ -389,6 +389,13 @@ pub struct JudgementReport {
     pub p_21: Option<f32>,
     /// "1", "2", "tie" or "invalid".
     pub verdict: String,
+}
+
+impl JudgementReport {
+    /// See [`Judgement::order_flip`](crate::annotate::Judgement::order_flip).
+    pub(crate) fn order_flip(&self) -> bool {
+        orders_disagree(self.p_12, self.p_21)
+    }
 }
 
 impl PairReport {

@@ -93,8 +93,8 @@ impl RewardRun {
         pairs: impl IntoIterator<Item = Result<Pair>>,
         every: Option<usize>,
     ) -> Result<RewardRun> {
-        let rows = EncodedRows::given(&self.policy, pairs, self.options.append_eos, &self.train)?;
-        Ok(RewardRun { held_out: Some(HeldOutPairs::new(rows, every)?), ..self })
+        let held_out = HeldOutPairs::new(&self.policy, pairs, self.options.append_eos, &self.train, every)?;
+        Ok(RewardRun { held_out: Some(held_out), ..self })
     }
 
     /// The encoded rows.

@@ -223,7 +223,7 @@ impl EncodedRows {
         }
         if out.is_empty() {
             let why = format!(
-                "no row is left to train on ({}): mend the rows, or raise the limit",
+                "no row is left ({}): mend the rows, or raise the limit",
                 out.table.skipped().unwrap_or_default()
             );
             return Err(Error::config("dataset", why));

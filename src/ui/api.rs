@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::live::Snapshot;
 use super::server::Shared;
-use crate::annotate::human::{Desk, GivenLabel, Pick, Refusal, View};
+use crate::annotate::human::{Desk, GivenLabel, Refusal, View};
 
 /// A refusal, in a sentence.
 pub(super) struct Problem(StatusCode, String);
@@ -59,23 +59,11 @@ pub(super) async fn desk(State(shared): State<Arc<Shared>>, RawQuery(query): Raw
     Ok(Json(at_desk(&shared)?.view(form)))
 }
 
-/// A label, as a page sends it.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct LabelBody {
-    id: String,
-    form: u64,
-    shown_first: u8,
-    choice: Pick,
-    comment: Option<String>,
-    seconds: f64,
-}
-
 /// Takes a label; answers with the next pair. It is on the disk then, so that a slow disk delays other requests.
-pub(super) async fn label(State(shared): State<Arc<Shared>>, body: Body<LabelBody>) -> Answer<View> {
-    let Json(LabelBody { id, form, shown_first, choice, comment, seconds }) = body?;
+pub(super) async fn label(State(shared): State<Arc<Shared>>, body: Body<GivenLabel>) -> Answer<View> {
+    let Json(given) = body?;
     let desk = at_desk(&shared)?;
-    desk.label(GivenLabel { id, form, shown_first, choice, comment, seconds })?;
+    desk.label(given)?;
     Ok(Json(desk.view(None)))
 }
 

@@ -10,7 +10,7 @@ use super::curve::Curve;
 use crate::error::size;
 use crate::listeners::Listeners;
 use crate::train::StepReport;
-use crate::train::report::{PairReport, RatingReport};
+use crate::train::report::{JudgementReport, PairReport, RatingReport};
 
 /// Pairs that are kept: the last ones.
 pub(super) const PAIRS: usize = 50;
@@ -295,7 +295,6 @@ fn order_flips(report: &StepReport) -> Option<f64> {
 impl ShownPair {
     fn of(pair: &PairReport) -> ShownPair {
         let judgement = pair.judgement.as_ref();
-        let sides = judgement.and_then(|judgement| Some((judgement.p_12?, judgement.p_21?)));
         ShownPair {
             step: pair.step,
             prompt: shortened(&pair.prompt),
@@ -303,7 +302,7 @@ impl ShownPair {
             response_2: shortened(&pair.response_2),
             verdict: judgement.map(|judgement| judgement.verdict.clone()).unwrap_or_default(),
             p_first: judgement.and_then(|judgement| judgement.p_first),
-            order_flip: sides.is_some_and(|(a, b)| (a > 0.5 && b < 0.5) || (a < 0.5 && b > 0.5)),
+            order_flip: judgement.is_some_and(JudgementReport::order_flip),
             skipped: pair.skipped.as_deref().map(shortened),
             chosen: pair.chosen,
         }

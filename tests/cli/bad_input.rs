@@ -330,11 +330,7 @@ fn pairs_of_equal_answers_are_skipped_and_alone_they_are_an_error() {
     assert!(place.oaif(DPO).done().err.contains("1 of 5 rows are skipped: 1 of two equal answers"));
     place.write("pairs.jsonl", format!("{alike}\n"));
     let line = DPO.replace("--output-dir run", "--output-dir other");
-    place.refuses(
-        &line,
-        2,
-        &["no row is left to train on (1 of 1 rows are skipped: 1 of two equal answers (line 1))"],
-    );
+    place.refuses(&line, 2, &["no row is left (1 of 1 rows are skipped: 1 of two equal answers (line 1))"]);
 }
 
 #[test]
@@ -351,9 +347,8 @@ fn what_is_longer_than_the_context_is_an_error_in_score_and_generate() {
     outcome.refused(1, &["the prompt has 201 tokens, the model takes 127", "shorten it"]);
     // In training such a row is left out; where nothing is left, it is an error.
     place.write("pairs.jsonl", format!("{row}\n"));
-    let parts = [
-        "dataset: no row is left to train on (1 of 1 rows are skipped: 1 with a prompt above 128 tokens (line 1))",
-    ];
+    let parts =
+        ["dataset: no row is left (1 of 1 rows are skipped: 1 with a prompt above 128 tokens (line 1))"];
     place.refuses(DPO, 2, &parts);
     place.refuses(&format!("{DPO} --dry-run"), 2, &parts);
     place.refuses(

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::common::{ids, shared};
-use super::{Place, assert_close, completions, number, rows};
+use super::{Outcome, Place, assert_close, completions, number, rows};
 
 fn keys(row: &Value) -> Vec<&str> {
     row.as_object().unwrap().keys().map(String::as_str).collect()
@@ -283,6 +283,26 @@ fn a_program_judges_and_what_it_says_wrongly_is_invalid() {
         assert!(row.as_object_mut().unwrap().remove("id").is_some_and(|id| id.is_string()));
     }
     assert_eq!(seen, rows(JUDGED)[..3]);
+}
+
+#[test]
+fn a_person_who_stops_labelling_keeps_the_labels_that_were_given() {
+    let Some(place) = Place::with(&[]) else { return };
+    place.write("pairs.jsonl", JUDGED);
+    let judge = |keys: &str| {
+        place.write("keys", keys);
+        let mut command = place.command("judge --input pairs.jsonl --judge human --output out.jsonl");
+        command.stdin(std::fs::File::open(place.path("keys")).unwrap());
+        let outcome = Outcome::of(command);
+        let rows = place.rows("out.jsonl");
+        let judged = rows.iter().filter(|row| ["1", "2"].contains(&row["verdict"].as_str().unwrap())).count();
+        let invalid = rows.iter().filter(|row| row["verdict"] == "invalid").count();
+        (outcome.code, judged, invalid)
+    };
+    // Three pairs are asked about; the responses of the fourth are identical.
+    assert_eq!(judge("1\nq\n"), (Some(130), 1, 2));
+    assert_eq!(judge("1\n2\n"), (Some(1), 2, 1), "standard input ended");
+    assert_eq!(judge("1\n2\n1\n"), (Some(0), 3, 0));
 }
 
 #[test]

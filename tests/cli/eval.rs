@@ -152,7 +152,8 @@ fn a_judge_that_fails_ends_the_evaluation_and_the_same_command_goes_on() {
 fn a_run_is_compared_with_its_start_and_its_own_judge_is_pointed_out() {
     let Some(place) = place() else { return };
     let train = "--dataset prompts.jsonl --max-steps 2 --per-device-train-batch-size 4 --max-new-tokens 6 --temperature 0.7";
-    place.oaif(&format!("align --model tiny {train} --lora-r 4 --output-dir lora {RULE}")).done();
+    let drawn = "--top-k 9 --top-p 0.9 --min-p 0.01 --stop fox";
+    place.oaif(&format!("align --model tiny {train} {drawn} --lora-r 4 --output-dir lora {RULE}")).done();
     let own = place.oaif(&format!("eval --run lora {RULE}")).done();
     assert!(own.err.contains("the judge is the one that the run was trained by"), "{}", own.err);
     assert!(own.err.contains("judge wants, not that the answers"), "{}", own.err);
@@ -160,7 +161,15 @@ fn a_run_is_compared_with_its_start_and_its_own_judge_is_pointed_out() {
     let result = place.json("lora/eval/eval.json");
     assert_eq!(result["warnings"].as_array().unwrap().len(), 2);
     assert_eq!((&result["against"], &result["b"]), (&json!("the start"), &json!("tiny")));
-    assert_eq!(result["configuration"]["temperature"], 0.7, "drawn as the run drew");
+    for (key, value) in [
+        ("temperature", json!(0.7)),
+        ("top-k", json!(9)),
+        ("top-p", json!(0.9)),
+        ("min-p", json!(0.01)),
+        ("stop", json!(["fox"])),
+    ] {
+        assert_eq!(result["configuration"][key], value, "{key}: drawn as the run drew");
+    }
     assert!(number(&result["answers_a"], "mean_tokens") <= 6.0 && result["kl"]["mean"].is_number());
 
     let held_out = "--dataset prompts.jsonl --max-prompts 8 --output other";
@@ -310,6 +319,9 @@ fn held_out_pairs_give_loss_and_accuracy_and_train_the_same() {
              --learning-rate 0.01"
         );
         place.oaif(&format!("{train} --output-dir {command}-plain")).done();
+        place.write("long.jsonl", format!("{long}\n"));
+        let none = place.oaif(&format!("{train} --output-dir none --eval-dataset long.jsonl"));
+        none.ended(2, &["eval-dataset: no row is left (1 of 1"]);
         let held_out = "--eval-dataset held-out.jsonl --eval-steps 4 --report";
         let done = place.oaif(&format!("{train} --output-dir {command} {held_out}")).done();
         assert!(done.err.contains("held out      4 of 5 rows"), "{}", done.err);
@@ -323,9 +335,70 @@ fn held_out_pairs_give_loss_and_accuracy_and_train_the_same() {
         }
         assert_close(number(&rows[3], "eval/rewards/margins"), number(&rows[4], "rewards/margins"), 1e-4);
         let html = String::from_utf8(place.read(&format!("{command}/report.html"))).unwrap();
-        assert!(html.contains("Held-out pairs"), "{command}");
+        assert!(html.contains("Held-out pairs") && html.contains(&format!("oaif {command}: ")), "{command}");
         let adapter = "adapter/adapter_model.safetensors";
         let [with, without] = ["", "-plain"].map(|end| place.read(&format!("{command}{end}/{adapter}")));
         assert!(with == without, "{command}");
     }
+}
+
+#[test]
+fn two_judges_give_their_agreement_and_each_its_win_rate() {
+    let Some(place) = place() else { return };
+    place.write("shorter.toml", "judge = \"rule\"\njudge-rule = \"shorter\"\n");
+    let line = format!("{ADAPTED} {RULE} --output out --second-judge shorter.toml");
+    let done = place.oaif(&line).done();
+    let result = place.json("out/eval.json");
+    let second = &result["second_judge"];
+    // Whatever is longer is not shorter: what one judge finds won, the other finds lost.
+    assert_eq!(
+        (&second["decisions"]["wins"], &second["decisions"]["losses"]),
+        (&result["losses"], &result["wins"])
+    );
+    assert_close(number(second, "win_rate"), 1.0 - number(&result, "win_rate"), 1e-12);
+    let ties = number(&result, "ties") / 20.0;
+    assert_close(number(&second["agreement"]["agreement"], "share"), ties, 1e-12);
+    assert!(number(&second["agreement"], "kappa") < 0.5, "{second}");
+    assert_eq!(result["configuration"]["second-judge"]["judge-rule"], "shorter");
+    assert!(done.out.contains("second judge") && done.out.contains("κ "), "{}", done.out);
+    let html = String::from_utf8(place.read("out/report.html")).unwrap();
+    assert!(html.contains("Judges&#39; κ") || html.contains("Judges' κ"), "the page has it, too");
+    let rows = place.rows("out/judgements.jsonl");
+    assert_eq!(rows.len() % 4, 0, "each judge in both orders");
+    place.oaif(&line).done();
+    assert_eq!(place.rows("out/judgements.jsonl").len(), rows.len(), "nobody is asked twice");
+    assert_eq!(place.json("out/eval.json"), result);
+
+    place.write("longer.toml", "judge = \"rule\"\njudge-rule = \"longer\"\n");
+    let same = place.oaif(&format!("{ADAPTED} {RULE} --output out --second-judge longer.toml")).done();
+    assert!(same.err.contains("the second judge is the judge itself"), "{}", same.err);
+    let refuses = |text: &str, parts: &[&str]| {
+        place.write("bad.toml", text);
+        let line = format!("{ADAPTED} {RULE} --output none --second-judge bad.toml");
+        place.refuses(&line, 2, parts);
+    };
+    refuses("judge = \"rule\"\n", &["--second-judge", "bad.toml", "needs --judge-rule"]);
+    refuses("judge = \"oracle\"\n", &["--second-judge", "bad.toml", "oracle"]);
+    refuses("model = \"tiny\"\n", &["bad.toml", "\"model\" is no flag"]);
+}
+
+#[test]
+fn a_file_of_judgements_alone_gives_its_figures() {
+    let Some(place) = Place::with(&[]) else { return };
+    let row = |preference: f64, output: &str| {
+        json!({"instruction": "x", "output_1": "a b", "generator_1": "base", "output_2": output, "generator_2": "m",
+               "annotator": "j", "preference": preference})
+    };
+    place.write(
+        "annotations.json",
+        json!([row(2.0, "a"), row(1.5, "abc"), row(1.0, "abcd"), row(1.8, "")]).to_string(),
+    );
+    let done = place.oaif("eval --judgements annotations.json").done();
+    assert!(done.out.starts_with("m wins 62.5 % of 4 prompts against base (by j)"), "{}", done.out);
+    let json: Value =
+        serde_json::from_str(&place.oaif("eval --judgements annotations.json --json").done().out).unwrap();
+    assert_eq!((&json["benchmark"], &json["models"][0]["wins"]), (&json!("alpaca-eval"), &json!(2)));
+    place.refuses("eval --judgements annotations.json --judge rule", 2, &["--judge", "without a policy"]);
+    place.write("other.jsonl", "{\"a\": 1}\n");
+    place.refuses("eval --judgements other.jsonl", 1, &["other.jsonl", "holds no judgements"]);
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use oaif::eval::comparison::{Decision, Decisions};
 use oaif::eval::files::*;
+use oaif::eval::judged::judged_models;
 
 /// A file in a folder of this test run.
 fn file(name: &str, text: &str) -> PathBuf {
@@ -29,9 +30,8 @@ fn alpaca_eval_outputs_and_annotations_read() {
 ]"#,
     );
     let set = read_alpaca_outputs(&outputs).unwrap();
-    assert_eq!(set.prompts[0].category.as_deref(), Some("helpful_base"));
-    assert_eq!(set.prompts[0].answer("m").unwrap().turns, ["Blue."]);
-    assert_eq!(set.prompts[1].answer("model_outputs").unwrap().turns, ["hi {"]);
+    let outputs: Vec<_> = set.iter().map(|prompt| (&*prompt.text, prompt.reference.as_deref())).collect();
+    assert_eq!(outputs, [("Name a colour.", Some("Blue.")), ("Say \"hi\"], now.", Some("hi {"))]);
 
     let annotations = file(
         "annotations.json",
@@ -40,13 +40,12 @@ fn alpaca_eval_outputs_and_annotations_read() {
 {"instruction": "Say \"hi\"], now.", "output_1": "hi", "generator_1": "base", "output_2": "hi {", "generator_2": "m", "annotator": "j", "preference": 0},
 {"instruction": "c", "output_1": "", "generator_1": "base", "output_2": "", "generator_2": "m", "annotator": "j", "preference": null}]"#,
     );
-    let mut judged = read_alpaca_annotations(&annotations).unwrap();
-    let outcomes: Vec<_> =
-        judged.prompts.iter().map(|p| p.judgements[0].outcome(4.0, 3.0).unwrap().unwrap()).collect();
+    let judged = read_judgements(&annotations).unwrap();
+    assert_eq!(judged.benchmark, Benchmark::AlpacaEval);
+    let outcomes: Vec<_> = judged.records.iter().map(|record| record.outcome().unwrap().unwrap()).collect();
     assert_eq!(Decisions::of(&outcomes), Decisions { wins: 1, ties: 1, losses: 0, invalid: 1 });
     assert_eq!(outcomes[0].preference(), Some(0.75));
-    judged.merge(set).unwrap();
-    assert_eq!((judged.prompts.len(), judged.prompts[0].answers.len()), (3, 2));
+    assert_eq!((outcomes[0].length_a, outcomes[0].length_b), (5.0, 3.0));
 }
 
 #[test]
@@ -62,29 +61,18 @@ fn an_alpaca_eval_row_without_what_is_needed_names_its_line() {
     );
     let row =
         r#"{"instruction": "a", "output_1": "", "generator_1": "b", "output_2": "", "generator_2": "m""#;
-    fails(read_alpaca_annotations(file("a1.json", &format!("[{row}}}]"))), "a1.json:1: no \"preference\"");
-    fails(
-        read_alpaca_annotations(file("a2.json", &format!("[{row}, \"preference\": 2.5}}]"))),
-        "give 1 to 2",
-    );
-    fails(
-        read_alpaca_annotations(file("a3.json", &format!("[{row}, \"preference\": \"2\"}}]"))),
-        "give a number",
-    );
+    fails(read_judgements(&file("a1.json", &format!("[{row}}}]"))), "a1.json:1: no \"preference\"");
+    fails(read_judgements(&file("a2.json", &format!("[{row}, \"preference\": 2.5}}]"))), "give 1 to 2");
+    fails(read_judgements(&file("a3.json", &format!("[{row}, \"preference\": \"2\"}}]"))), "give a number");
     fails(read_alpaca_outputs("/nowhere/at/all.json"), "cannot read");
 }
 
 #[test]
-fn mt_bench_questions_answers_and_judgements_join() {
+fn mt_bench_questions_and_judgements_read() {
     let questions = file(
         "question.jsonl",
         "{\"question_id\": 81, \"category\": \"writing\", \"turns\": [\"Write.\", \"Rewrite.\"]}\n\
          {\"question_id\": 101, \"category\": \"reasoning\", \"turns\": [\"Why?\", \"And?\"], \"reference\": [\"So.\", \"Thus.\"]}\n",
-    );
-    let answers = file(
-        "gpt-x.jsonl",
-        "{\"question_id\": 81, \"answer_id\": \"z\", \"model_id\": \"gpt-x\", \"choices\": [{\"index\": 0, \"turns\": [\"old\", \"b\"]}], \"tstamp\": 1.5}\n\
-         {\"question_id\": 81, \"answer_id\": \"y\", \"model_id\": \"gpt-x\", \"choices\": [{\"index\": 0, \"turns\": [\"new\", \"b\"]}], \"tstamp\": 2.5}\n",
     );
     let pairs = file(
         "gpt-4_pair.jsonl",
@@ -97,24 +85,18 @@ fn mt_bench_questions_answers_and_judgements_join() {
         "{\"question_id\": 81, \"model\": \"gpt-x\", \"judge\": [\"gpt-4\", \"single-v1\"], \"score\": 9.5, \"turn\": 1}\n\
          {\"question_id\": 101, \"model\": \"gpt-x\", \"judge\": [\"gpt-4\", \"single-v1\"], \"score\": -1, \"turn\": 2}\n",
     );
-    let mut set = read_mt_bench_questions(questions).unwrap();
-    for other in [
-        read_mt_bench_answers(answers).unwrap(),
-        read_mt_bench_pairs(pairs).unwrap(),
-        read_mt_bench_scores(scores).unwrap(),
-    ] {
-        set.merge(other).unwrap();
-    }
-    assert_eq!(set.prompts.iter().map(|p| p.id.as_str()).collect::<Vec<_>>(), ["81", "101"]);
-    assert_eq!(set.prompts[0].answer("gpt-x").unwrap().turns, ["new", "b"]);
-    assert_eq!(set.prompts[1].answer("reference").unwrap().turns, ["So.", "Thus."]);
-    let judgements = &set.prompts[0].judgements;
-    let verdict = |i: usize| judgements[i].outcome(1.0, 1.0).unwrap().unwrap().decision();
-    assert_eq!((verdict(0), verdict(1)), (Some(Decision::Tie), Some(Decision::Win)));
-    assert_eq!((judgements[1].turn, judgements[1].judge.as_deref()), (2, Some("gpt-4")));
-    assert_eq!(judgements[2].verdict, JudgedAs::Score(Some(9.5)));
-    assert_eq!(set.prompts[1].judgements[0].outcome(1.0, 1.0).unwrap().unwrap().decision(), None);
-    assert_eq!(set.prompts[1].judgements[1].verdict, JudgedAs::Score(None));
+    let set = read_mt_bench_questions(questions).unwrap();
+    assert_eq!((&*set[0].text, set[0].reference.as_deref()), ("Write.", None));
+    assert_eq!((&*set[1].text, set[1].reference.as_deref()), ("Why?", Some("So.")));
+    let judged = read_judgements(&pairs).unwrap();
+    let decisions: Vec<_> =
+        judged.records.iter().map(|record| record.outcome().unwrap().unwrap().decision()).collect();
+    assert_eq!(decisions, [Some(Decision::Tie), Some(Decision::Win), None]);
+    assert_eq!((judged.records[1].turn, judged.records[1].judge.as_deref()), (2, Some("gpt-4")));
+    let scored = read_judgements(&scores).unwrap();
+    assert_eq!((judged.benchmark, scored.benchmark), (Benchmark::MtBenchPairs, Benchmark::MtBenchScores));
+    let verdicts: Vec<_> = scored.records.into_iter().map(|record| record.verdict).collect();
+    assert_eq!(verdicts, [JudgedAs::Score(Some(9.5)), JudgedAs::Score(None)]);
 }
 
 #[test]
@@ -132,16 +114,12 @@ fn an_mt_bench_row_without_what_is_needed_names_its_line() {
         read_mt_bench_questions(two("q5.jsonl", r#"{"question_id": 2, "turns": [7]}"#)),
         "has a number in it",
     );
-    let answer =
-        |choices: &str| format!("{{\"question_id\": 1, \"model_id\": \"m\", \"choices\": {choices}}}");
-    fails(read_mt_bench_answers(file("m1.jsonl", &answer("[]"))), "m1.jsonl:1: no \"turns\"");
-    fails(read_mt_bench_answers(file("m2.jsonl", &answer("{}"))), "give a list");
     let pair = r#"{"question_id": 1, "model_1": "a", "model_2": "b", "g1_winner": "A", "g2_winner": "tie"}"#;
-    fails(read_mt_bench_pairs(file("p1.jsonl", pair)), "give model_1, model_2, tie or error");
-    let score = r#"{"question_id": 1, "model": "a", "turn": 1}"#;
-    fails(read_mt_bench_scores(file("s1.jsonl", score)), "no \"score\"");
+    fails(read_judgements(&file("p1.jsonl", pair)), "give model_1, model_2, tie or error");
+    let score = "{\"model\": \"a\", \"score\": 3}\n{\"model\": \"a\", \"turn\": 1}";
+    fails(read_judgements(&file("s1.jsonl", score)), "s1.jsonl:2: no \"score\"");
     let turn = r#"{"question_id": 1, "model": "a", "turn": 0, "score": 3}"#;
-    fails(read_mt_bench_scores(file("s2.jsonl", turn)), "\"turn\" is 0");
+    fails(read_judgements(&file("s2.jsonl", turn)), "\"turn\" is 0");
 }
 
 #[test]
@@ -154,17 +132,9 @@ fn arena_hard_of_all_versions_reads() {
         "v0.jsonl",
         "{\"question_id\":\"u1\",\"category\":\"arena\",\"turns\":[{\"content\":\"Sort.\"}]}\n",
     );
-    assert_eq!(read_arena_hard_questions(&new).unwrap().prompts[0].turns, ["Sort."]);
-    assert_eq!(read_arena_hard_questions(&old).unwrap().prompts[0].turns, ["Sort."]);
-    let answers = file(
-        "a.jsonl",
-        "{\"uid\":\"u1\",\"ans_id\":\"k\",\"model\":\"m\",\"messages\":[{\"role\":\"user\",\"content\":\"Sort.\"},{\"role\":\"assistant\",\"content\":{\"answer\":\"Sorted.\"}}],\"metadata\":{}}\n\
-         {\"uid\":\"u2\",\"model\":\"m\",\"messages\":[{\"role\":\"assistant\",\"content\":\"Plain.\"}]}\n",
-    );
-    let answers_old = file(
-        "a_old.jsonl",
-        "{\"question_id\":\"u1\",\"model_id\":\"m\",\"choices\":[{\"index\":0,\"turns\":[{\"content\":\"Sorted.\",\"token_len\":2}]}]}\n",
-    );
+    for questions in [new, old] {
+        assert_eq!(read_arena_hard_questions(&questions).unwrap()[0].text, "Sort.");
+    }
     let judgements = file(
         "j.jsonl",
         "{\"uid\":\"u1\",\"category\":\"hard_prompt\",\"judge\":\"g\",\"model\":\"m\",\"baseline\":\"b\",\"games\":[{\"score\":\"B>>A\"},{\"score\":\"A>B\",\"judgment\":{}}]}\n\
@@ -172,23 +142,15 @@ fn arena_hard_of_all_versions_reads() {
          {\"uid\":\"u3\",\"judge\":\"g\",\"model\":\"m\",\"baseline\":\"b\",\"games\":[{\"score\":\"A>B\"},null]}\n\
          {\"uid\":\"u4\",\"judge\":\"g\",\"model\":\"m\",\"games\":[{\"score\":null},{\"score\":\"A>B\"}]}\n",
     );
-    let mut set = read_arena_hard_questions(new).unwrap();
-    set.merge(read_arena_hard_answers(answers).unwrap()).unwrap();
-    set.merge(read_arena_hard_judgements(judgements).unwrap()).unwrap();
-    assert_eq!(set.prompts[0].answer("m").unwrap().turns, ["Sorted."]);
-    assert_eq!(
-        read_arena_hard_answers(answers_old).unwrap().prompts[0].answer("m").unwrap().turns,
-        ["Sorted."]
-    );
-    let outcomes: Vec<_> =
-        set.prompts.iter().map(|p| p.judgements[0].outcome(1.0, 1.0).unwrap().unwrap()).collect();
+    let judged = read_judgements(&judgements).unwrap();
+    assert_eq!(judged.benchmark, Benchmark::ArenaHard);
+    let outcomes: Vec<_> = judged.records.iter().map(|record| record.outcome().unwrap().unwrap()).collect();
     assert_eq!(
         outcomes.iter().map(|o| o.preference()).collect::<Vec<_>>(),
         [Some(1.0), Some(0.25), None, None]
     );
     // u1: three wins (strong) and one; u2: half a win and a loss; u3 and u4 are left out.
-    let all = set.prompts.iter().flat_map(|p| &p.judgements);
-    assert!((arena_hard_win_rate(all).unwrap() - 4.5 / 6.0).abs() < 1e-12);
+    assert!((arena_hard_win_rate(&judged.records).unwrap() - 4.5 / 6.0).abs() < 1e-12);
     assert_eq!(arena_hard_win_rate([]), None);
 }
 
@@ -198,19 +160,10 @@ fn an_arena_hard_row_without_what_is_needed_names_its_line() {
         read_arena_hard_questions(file("h1.jsonl", r#"{"uid": "a"}"#)),
         "h1.jsonl:1: no \"prompt\" and no \"turns\"",
     );
-    fails(
-        read_arena_hard_answers(file("h2.jsonl", r#"{"uid": "a", "model": "m", "messages": []}"#)),
-        "no message of the assistant",
-    );
-    let one = r#"{"uid": "a", "model": "m", "messages": [{"role": "assistant", "content": 5}]}"#;
-    fails(read_arena_hard_answers(file("h3.jsonl", one)), "has no \"answer\"");
     let game = |games: &str| format!("{{\"uid\": \"a\", \"model\": \"m\", \"games\": {games}}}");
-    fails(read_arena_hard_judgements(file("h4.jsonl", &game("[null]"))), "1 games: give two");
-    fails(
-        read_arena_hard_judgements(file("h5.jsonl", &game("[null, {\"score\": \"A\"}]"))),
-        "score is \"A\"",
-    );
-    fails(read_arena_hard_judgements(file("h6.jsonl", &game("[{}, null]"))), "without a \"score\"");
+    fails(read_judgements(&file("h4.jsonl", &game("[null]"))), "1 games: give two");
+    fails(read_judgements(&file("h5.jsonl", &game("[null, {\"score\": \"A\"}]"))), "score is \"A\"");
+    fails(read_judgements(&file("h6.jsonl", &game("[{}, null]"))), "without a \"score\"");
 }
 
 #[test]
@@ -219,6 +172,7 @@ fn damaged_files_are_errors_and_never_panics() {
         r#"[{"instruction": "é", "output": "b", "output_1": "a", "generator_1": "x", "output_2": "b", "generator_2": "y", "preference": 1.5}]"#,
         r#"{"question_id": 1, "turns": ["a"], "category": "c", "model_id": "m", "choices": [{"turns": ["b"]}], "reference": ["r"]}"#,
         r#"{"question_id": 1, "model_1": "a", "model_2": "b", "g1_winner": "tie", "g2_winner": "tie", "judge": ["j", "p"], "model": "a", "score": 3, "turn": 2}"#,
+        "index,preference,std_delta_len,instruction_difficulty,model\n0,0.5,-1.5,0.25,concise\n",
         r#"{"uid": "u", "prompt": "p", "model": "m", "baseline": "b", "messages": [{"role": "assistant", "content": {"answer": "x"}}], "games": [{"score": "A>B"}, null]}"#,
     ];
     const NOISE: &[u8] = b"{}[]\",:0n\\\n\xff";
@@ -238,18 +192,8 @@ fn damaged_files_are_errors_and_never_panics() {
             let path = folder.join("damaged.json");
             std::fs::write(&path, &bytes).unwrap();
             // None of these may panic (seed 5, whatever the round).
-            let _ = (
-                round,
-                read_alpaca_outputs(&path),
-                read_alpaca_annotations(&path),
-                read_mt_bench_questions(&path),
-            );
-            let _ = (read_mt_bench_answers(&path), read_mt_bench_pairs(&path), read_mt_bench_scores(&path));
-            let _ = (
-                read_arena_hard_questions(&path),
-                read_arena_hard_answers(&path),
-                read_arena_hard_judgements(&path),
-            );
+            let _ = (round, read_alpaca_outputs(&path), read_judgements(&path), read_alpaca_anchors(&path));
+            let _ = (read_mt_bench_questions(&path), read_arena_hard_questions(&path));
         }
     }
 }
@@ -260,29 +204,57 @@ fn damaged_files_are_errors_and_never_panics() {
 fn real_files_read() {
     let folder = std::env::var("OAIF_EVAL_FILES").expect("set OAIF_EVAL_FILES");
     let at = |name: &str| format!("{folder}/{name}");
-    let mut mt = read_mt_bench_questions(at("mt_question.jsonl")).unwrap();
-    mt.merge(read_mt_bench_answers(at("mt_reference.jsonl")).unwrap()).unwrap();
-    assert_eq!(mt.prompts.len(), 80);
-    println!(
-        "MT-Bench: 80 questions, {} with an answer of gpt-4",
-        mt.prompts.iter().filter(|p| p.answer("gpt-4").is_some()).count()
-    );
-    for (questions, answers, count) in
-        [("ah01_question.jsonl", "ah01_answer.jsonl", 500), ("ah2_question.jsonl", "ah2_answer.jsonl", 750)]
-    {
-        let mut set = read_arena_hard_questions(at(questions)).unwrap();
-        set.merge(read_arena_hard_answers(at(answers)).unwrap()).unwrap();
-        assert_eq!(set.prompts.len(), count);
-        assert!(set.prompts.iter().all(|p| p.answers.len() == 1), "{questions}");
+    assert_eq!(read_mt_bench_questions(at("mt_question.jsonl")).unwrap().len(), 80);
+    for (questions, count) in [("ah01_question.jsonl", 500), ("ah2_question.jsonl", 750)] {
+        assert_eq!(read_arena_hard_questions(at(questions)).unwrap().len(), count, "{questions}");
     }
-    let pairs = read_mt_bench_pairs(at("mt_pair.jsonl")).unwrap();
-    let judgements: Vec<_> = pairs.prompts.iter().flat_map(|p| &p.judgements).collect();
-    let outcomes: Vec<_> = judgements.iter().map(|j| j.outcome(1.0, 1.0).unwrap().unwrap()).collect();
-    println!("MT-Bench pairs: {} judgements, {:?}", judgements.len(), Decisions::of(&outcomes));
-    let scores = read_mt_bench_scores(at("mt_single.jsonl")).unwrap();
-    let scores: Vec<_> = scores.prompts.iter().flat_map(|p| &p.judgements).collect();
-    let given = scores.iter().filter(|j| matches!(j.verdict, JudgedAs::Score(Some(_)))).count();
-    println!("MT-Bench scores: {} judgements, {given} with a score", scores.len());
+    for name in ["mt_pair.jsonl", "mt_single.jsonl"] {
+        let judgements = read_judgements(at(name).as_ref()).unwrap();
+        judged_models(&judgements, None).unwrap().iter().for_each(|model| println!("{}", model.sentence()));
+    }
     let outputs = read_alpaca_outputs(at("alpaca_outputs.json")).unwrap();
-    assert_eq!(outputs.prompts.len(), 805);
+    assert_eq!(outputs.len(), 805);
+}
+
+#[test]
+fn a_file_of_judgements_gives_the_figures_of_its_benchmark() {
+    let models =
+        |name: &str, text: &str| judged_models(&read_judgements(&file(name, text)).unwrap(), None).unwrap();
+    let row = |i: usize| {
+        format!(
+            "{{\"instruction\": \"{i}\", \"output_1\": \"aa\", \"generator_1\": \"base\", \"output_2\": \"{}\", \"generator_2\": \
+             \"m\", \"annotator\": \"j\", \"preference\": {}}}\n",
+            "b".repeat(i),
+            if i < 6 { 1.9 } else { 1.2 }
+        )
+    };
+    let alpaca = models("judged_a.json", &(0..8).map(row).collect::<String>());
+    let figures = alpaca[0].compared.as_ref().unwrap();
+    assert_eq!(figures.decisions, Decisions { wins: 6, ties: 0, losses: 2, invalid: 0 });
+    assert!(
+        (figures.mean_preference.unwrap().mean - 0.725).abs() < 1e-12 && figures.length_controlled.is_some()
+    );
+    assert!(alpaca[0].sentence().starts_with("m wins 75.0 % of 8 prompts against base (by j)"));
+
+    let game = |judge: &str| {
+        format!(
+            "{{\"uid\": 1, \"judge\": \"{judge}\", \"model\": \"m\", \"games\": [{{\"score\": \"B>>A\"}}, {{\"score\": \"B>A\"}}]}}\n"
+        )
+    };
+    let arena = models("judged_h.jsonl", &(game("k") + &game("j")));
+    let names: Vec<_> = arena.iter().map(|model| model.judge.as_deref().unwrap()).collect();
+    assert_eq!(names, ["j", "k"], "a line for each judge");
+    let figures = arena[0].compared.as_ref().unwrap();
+    assert_eq!((figures.arena_hard, figures.win_rate), (Some(0.75), Some(0.5)));
+    assert!(figures.length_controlled.is_none() && figures.order.unwrap().flipped.share == Some(1.0));
+
+    let score =
+        |turn: usize, score: f64| format!("{{\"model\": \"m\", \"turn\": {turn}, \"score\": {score}}}\n");
+    let bench =
+        models("judged_m.jsonl", &[score(1, 8.0), score(2, 5.0), score(1, 9.0), score(2, -1.0)].concat());
+    assert_eq!(
+        bench[0].sentence(),
+        "m scores 7.33 over 3 answers; turn 1: 8.50; turn 2: 5.00; 1 without a score"
+    );
+    fails(read_judgements(&file("judged_x.jsonl", "{\"a\": 1}")), "holds no judgements of AlpacaEval");
 }

@@ -5,8 +5,9 @@ use oaif::eval::agreement::cohen_kappa;
 use oaif::eval::alpaca_eval::{self, AlpacaPrompt, AlpacaWeights, Anchor, Strength};
 use oaif::eval::bootstrap::Bootstrap;
 use oaif::eval::comparison::{Comparison, Decision};
-use oaif::eval::files::{JudgedAs, read_alpaca_annotations};
+use oaif::eval::files::{JudgedAs, read_alpaca_anchors, read_judgements};
 use oaif::eval::interval::{mean_with_error, normal_interval, wilson, wilson_interval, z_of_level};
+use oaif::eval::judged::judged_models;
 use oaif::eval::length_control::{LengthControl, length_controlled};
 use oaif::eval::logistic::{Penalty, Regression};
 use oaif::eval::normal;
@@ -261,20 +262,16 @@ fn published_annotations_give_published_figures() {
     let (mut same_c, mut with_c, mut plain) = (0, 0, [0.0f64; 2]);
     let (mut fixed, mut ours_cv, mut none) = (Vec::new(), Vec::new(), Vec::new());
     for (model, row) in published["models"].as_object().unwrap() {
-        let set = read_alpaca_annotations(format!("{folder}/{model}.annotations.json")).unwrap();
-        let prompts: Vec<AlpacaPrompt> = set
-            .prompts
+        let path = format!("{folder}/{model}.annotations.json");
+        let prompts: Vec<AlpacaPrompt> = read_judgements(path.as_ref())
+            .unwrap()
+            .records
             .iter()
             .zip(&difficulty)
-            .map(|(prompt, g)| {
-                let JudgedAs::Once { baseline, preference } = &prompt.judgements[0].verdict else { panic!() };
-                let characters = |model: &str| prompt.answer(model).unwrap().turns[0].chars().count() as f64;
-                AlpacaPrompt {
-                    preference: preference.unwrap(),
-                    baseline_length: characters(baseline),
-                    model_length: characters(&prompt.judgements[0].model),
-                    difficulty: *g,
-                }
+            .map(|(record, g)| {
+                let JudgedAs::Once(Some(preference)) = record.verdict else { panic!() };
+                let [model_length, baseline_length] = record.lengths.unwrap();
+                AlpacaPrompt { preference, baseline_length, model_length, difficulty: *g }
             })
             .collect();
         let rate = alpaca_eval::win_rate(&prompts.iter().map(|p| p.preference).collect::<Vec<_>>()).unwrap();
@@ -334,4 +331,44 @@ fn published_annotations_give_published_figures() {
     }
     println!("the same C: {same_c} of {with_c}");
     println!("largest difference of win rates {:.1e}, of standard errors {:.1e} points", plain[0], plain[1]);
+}
+
+#[test]
+fn a_file_of_annotations_and_df_gamed_give_the_published_length_controlled_win_rate() {
+    let fixture = fixture();
+    let alpaca = &fixture["alpaca"];
+    let difficulty = nums(&alpaca["difficulty"]);
+    let folder = std::path::PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("df_gamed");
+    std::fs::create_dir_all(&folder).unwrap();
+    let mut csv =
+        "preference,index,std_delta_len,instruction_difficulty,not_gamed_baseline,model\n".to_owned();
+    for (i, Anchor { preference, standardised_difference, difficulty: own }) in
+        anchors(alpaca, &difficulty).iter().enumerate()
+    {
+        let index = i % difficulty.len();
+        csv += &format!("{preference},{index},{standardised_difference},{own},False,gamed\n");
+    }
+    std::fs::write(folder.join("df_gamed.csv"), csv).unwrap();
+    let gamed = read_alpaca_anchors(&folder.join("df_gamed.csv")).unwrap();
+    assert_eq!(gamed.difficulties, difficulty);
+    let row = &alpaca["models"]["wizardlm-13b"];
+    let lengths = nums(&row["length_1"]).into_iter().zip(nums(&row["length_2"]));
+    let text = |length: f64| "a".repeat(length as usize);
+    let rows: Vec<Value> = nums(&row["preference"])
+        .into_iter()
+        .zip(lengths)
+        .map(|(p, (one, two))| {
+            serde_json::json!({
+                "instruction": "x", "output_1": text(one), "generator_1": "base", "output_2": text(two),
+                "generator_2": "wizardlm-13b", "preference": 1.0 + p,
+            })
+        })
+        .collect();
+    std::fs::write(folder.join("annotations.json"), serde_json::to_string(&rows).unwrap()).unwrap();
+    let judgements = read_judgements(&folder.join("annotations.json")).unwrap();
+    let models = judged_models(&judgements, Some(&gamed)).unwrap();
+    let figures = models[0].compared.as_ref().unwrap();
+    near("win rate", 100.0 * figures.mean_preference.unwrap().mean, num(&row["win_rate"]), 1e-6);
+    let ours = 100.0 * figures.alpaca_eval.as_ref().unwrap().win_rate;
+    near("length-controlled", ours, num(&row["length_controlled_winrate"]), 0.15);
 }

@@ -4,6 +4,8 @@ use std::path::Path;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use serde::Deserialize;
+
 use super::label::{Order, Pick};
 use super::label_file::{self, LabelEvent, LabelRow, OtherEvent};
 use super::refusal::Refusal;
@@ -21,7 +23,8 @@ const HOLD: Duration = Duration::from_secs(5);
 const FOREVER: Duration = Duration::from_secs(3600);
 
 /// A label as a front end sends it, with what it had shown.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct GivenLabel {
     /// [`Shown::id`].
     pub id: String,

@@ -4,31 +4,28 @@
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
+use crate::eval::random::SplitMix;
+
 /// The longest wait.
 const LONGEST: Duration = Duration::from_secs(30);
 
-/// Random waits (splitmix64).
+/// Random waits.
 #[derive(Debug)]
 pub(super) struct Backoff {
     base: Duration,
-    state: u64,
+    random: SplitMix,
 }
 
 impl Backoff {
     /// The first wait is at most `base`.
     pub fn new(base: Duration) -> Backoff {
-        Backoff { base, state: RandomState::new().hash_one(0) }
+        Backoff { base, random: SplitMix::new(RandomState::new().hash_one(0), 0) }
     }
 
     /// After so many failures, at least 1: uniform between 0 and `base` · 2^(failures − 1).
     pub fn wait(&mut self, failures: u32) -> Duration {
         let most = self.base.saturating_mul(1 << failures.saturating_sub(1).min(20)).min(LONGEST);
-        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.state;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        let uniform = ((mixed ^ (mixed >> 31)) >> 11) as f64 / (1u64 << 53) as f64;
-        most.mul_f64(uniform)
+        most.mul_f64(self.random.uniform())
     }
 }
 
@@ -38,7 +35,7 @@ mod tests {
 
     #[test]
     fn waits_double_to_a_cap_and_are_spread_from_nothing_to_all_of_it() {
-        let mut backoff = Backoff { base: Duration::from_millis(500), state: 7 };
+        let mut backoff = Backoff { base: Duration::from_millis(500), random: SplitMix::new(7, 0) };
         for (failures, most) in [(1, 0.5), (2, 1.0), (4, 4.0), (6, 16.0), (7, 30.0), (u32::MAX, 30.0)] {
             let waits: Vec<f64> = (0..1000).map(|_| backoff.wait(failures).as_secs_f64()).collect();
             let mean = waits.iter().sum::<f64>() / 1000.0;

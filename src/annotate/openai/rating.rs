@@ -37,8 +37,7 @@ impl RatingTemplate {
     /// # Errors
     /// [`Error::Io`]; [`Error::File`] for one that does not parse, lacks a placeholder or uses an unknown one.
     pub fn from_file(path: &Path) -> Result<RatingTemplate> {
-        let source = String::from_utf8(files::read(path)?);
-        let source = source.map_err(|_| Error::file(path, "is not UTF-8 text"))?;
+        let source = files::read_text(path)?;
         RatingTemplate::new(&source).map_err(|why| Error::file(path, why))
     }
 

@@ -10,6 +10,8 @@ use serde::Serialize;
 
 use super::ensure;
 #[cfg(feature = "http")]
+use super::first_given;
+#[cfg(feature = "http")]
 use super::openai::OpenAiArgs;
 use super::paths::model_dir;
 use crate::annotate::command::CommandAnnotator;
@@ -217,10 +219,7 @@ impl AnnotatorArgs {
         let given = self.judge_template.get_or_insert_with(|| DEFAULT_TEMPLATE.into());
         let path = Path::new(given.as_str());
         let template = match (given.contains("{{"), path.is_file()) {
-            (_, true) => {
-                let text = String::from_utf8(files::read(path)?);
-                text.map_err(|_| Error::file(path, "is not UTF-8 text"))?
-            }
+            (_, true) => files::read_text(path)?,
             (true, false) => given.clone(),
             (false, false) => {
                 let why = format!("{given:?} is neither a file nor a text with {{{{ prompt }}}}");
@@ -239,9 +238,9 @@ impl AnnotatorArgs {
     fn refuse_flags_of_others(&self, kind: Kind) -> Result<()> {
         use Kind::*;
         #[cfg(feature = "http")]
-        if let Some(flag) = self.openai.given().filter(|_| kind != OpenAi) {
+        if let Some(flag) = first_given(&self.openai, &[]).filter(|_| kind != OpenAi) {
             let wanted = format!("of use to --judge {}: it belongs to --judge openai", kind.name());
-            ensure(false, flag, "this flag", &wanted)?;
+            ensure(false, &flag, "this flag", &wanted)?;
         }
         // Without it no flag is a server's.
         #[cfg(not(feature = "http"))]

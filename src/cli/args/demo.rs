@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::gpu::{GpuArgs, GpuPlan};
 use super::paths::run_dir;
-use super::{ensure, positive};
+use super::{ensure, positive, shortest};
 use crate::demo::exam::{MAX_NEW_TOKENS, TEMPERATURE};
 use crate::demo::models::{JudgeKind, JudgeSize};
 use crate::demo::oracle::Instruction;
@@ -151,7 +151,7 @@ impl DemoArgs {
         // IPO's usual 1 wants a log-ratio of half a nat: too little to see within a demo's steps.
         let beta = self.beta.or((self.loss == "ipo").then_some(0.1));
         let loss = PreferenceLoss::parse(&self.loss, beta.map(|b| b as f32), false)?;
-        self.beta = Some(loss.beta().to_string().parse().expect("a float's own text"));
+        self.beta = Some(shortest(loss.beta()));
         let steps = positive("--steps", self.steps)?;
         let train = TrainOptions {
             overwrite: self.overwrite_output_dir,

@@ -2,16 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::Args;
+use clap::{Args, CommandFactory, Parser};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::annotator::{AnnotatorArgs, PROTOCOL};
 use super::gpu::{BaseDtypeArgs, GpuArgs, GpuPlan};
 use super::paths::{adapter_dir, dataset_file, input_file, last_checkpoint, model_dir, run_dir};
-use super::positive;
 use super::sampling::{SamplingArgs, SamplingPlan};
+use super::{first_given, positive};
 use crate::annotate::config::AnnotatorConfig;
+use crate::cli::config_file;
 use crate::cli::fetch::{Fetch, Input, What};
 use crate::data::rows::Columns;
 use crate::error::{Error, Result};
@@ -84,10 +85,19 @@ pub(crate) struct EvalArgs {
     #[arg(long, help_heading = "Output")]
     #[serde(skip)]
     json: bool,
-    /// Another judge's verdicts on the same pairs, for the judges' agreement (Cohen's κ): answers.jsonl of another oaif eval,
-    /// or what oaif judge wrote, a line for each pair in their order
-    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    /// Another judge, for the judges' agreement (Cohen's κ): a .yaml, .toml or .json file of its flags (judge, judge-model, …)
+    #[arg(long, value_name = "FILE", help_heading = "Other judgements")]
+    #[serde(skip)]
+    second_judge: Option<PathBuf>,
+    /// The same of another judge's verdicts on the same pairs: answers.jsonl of another oaif eval, or what oaif judge wrote, a
+    /// line for each pair in their order. Alone, without a policy: the figures of a file of judgements of AlpacaEval
+    /// (annotations.json), MT-Bench (…_pair.jsonl, …_single.jsonl) or Arena-Hard
+    #[arg(long, value_name = "FILE", help_heading = "Other judgements", conflicts_with = "second_judge")]
     judgements: Option<PathBuf>,
+    /// AlpacaEval's df_gamed.csv (dataset tatsu-lab/alpaca_eval on the hub), by which --judgements of its own instructions give
+    /// its length-controlled win rate
+    #[arg(long, value_name = "FILE", help_heading = "Other judgements", requires = "judgements")]
+    alpaca_anchors: Option<PathBuf>,
     /// Seed of the draws
     #[arg(long, value_name = "N", help_heading = "Sampling", default_value_t = 42)]
     seed: u32,
@@ -103,6 +113,24 @@ pub(crate) struct EvalArgs {
     #[command(flatten)]
     #[serde(flatten)]
     gpu: GpuArgs,
+}
+
+/// What a file of another judge's flags may hold.
+#[derive(Debug, Parser, Serialize)]
+#[command(name = "eval --second-judge", no_binary_name = true)]
+struct SecondJudgeArgs {
+    #[command(flatten)]
+    #[serde(flatten)]
+    annotator: AnnotatorArgs,
+}
+
+/// `oaif eval --judgements` alone, checked.
+#[derive(Debug)]
+pub(crate) struct JudgementsPlan {
+    pub judgements: PathBuf,
+    /// AlpacaEval's `df_gamed.csv`.
+    pub anchors: Option<PathBuf>,
+    pub json: bool,
 }
 
 /// A model with its LoRA adapter.
@@ -152,6 +180,8 @@ pub(crate) struct EvalPlan {
     pub output: PathBuf,
     pub json: bool,
     pub annotator: AnnotatorConfig,
+    /// Another judge of the same pairs.
+    pub second_judge: Option<AnnotatorConfig>,
     pub base_dtype: Option<FrozenFormat>,
     pub gpu: GpuPlan,
     /// The flags with their values.
@@ -214,10 +244,6 @@ impl EvaluatedRun {
         };
         Ok(EvaluatedRun { dir: dir.to_owned(), trained, start, config, begun_in, warning })
     }
-
-    fn number(&self, key: &str) -> Option<f64> {
-        self.config[key].as_f64()
-    }
 }
 
 /// A path of a run that was begun in another folder; a name on the hub stays one.
@@ -228,6 +254,34 @@ fn here_or_in(begun_in: &Path, text: &str) -> PathBuf {
 }
 
 impl EvalArgs {
+    /// What is asked for where a file of judgements is given and nothing to be judged.
+    pub fn judgements_alone(&self) -> Result<Option<JudgementsPlan>> {
+        let Some(file) = self.judgements.as_deref() else { return Ok(None) };
+        if self.run.is_some() || self.model.is_some() || self.answers.is_some() {
+            return Ok(None);
+        }
+        // With a file, or with a default.
+        let known = [
+            "judgements",
+            "alpaca-anchors",
+            "prompt-column",
+            "reference-column",
+            "max-prompts",
+            "seed",
+            "base-dtype",
+        ];
+        if let Some(flag) = first_given(self, &known) {
+            let why = "is of no use to --judgements without a policy: leave it out, or give --run, --model or --answers";
+            return Err(Error::config(flag, why));
+        }
+        let anchors = self.alpaca_anchors.as_deref();
+        Ok(Some(JudgementsPlan {
+            judgements: input_file("--judgements", file)?,
+            anchors: anchors.map(|path| input_file("--alpaca-anchors", path)).transpose()?,
+            json: self.json,
+        }))
+    }
+
     pub fn plan(mut self) -> Result<EvalPlan> {
         let run = self.run.as_deref().map(EvaluatedRun::read).transpose()?;
         let mut warnings: Vec<String> = run.iter().filter_map(|run| run.warning.clone()).collect();
@@ -236,11 +290,7 @@ impl EvalArgs {
         let prompts = self.prompts(&a, run.as_ref(), &mut warnings)?;
         if let Some(run) = &run {
             // As the run drew.
-            let sampling = &mut self.sampling;
-            sampling.prefer(run.number("temperature"), run.number("max-new-tokens").map(|n| n as usize));
-            if let Some(stop) = run.config["stop"].as_array() {
-                sampling.prefer_stop(stop.iter().filter_map(|text| text.as_str().map(str::to_owned)));
-            }
+            self.sampling.prefer(&run.config);
         }
         let sampling = self.sampling.plan(0.9, 256)?;
         let output = match (&self.output, &run) {
@@ -250,7 +300,23 @@ impl EvalArgs {
                 return Err(Error::config("--output", "is needed: give the folder for what is found"));
             }
         };
+        if self.alpaca_anchors.is_some() {
+            let why = "is for --judgements alone: leave it out, or the policy";
+            return Err(Error::config("--alpaca-anchors", why));
+        }
         let annotator = self.annotator.plan()?;
+        let mut config = serde_json::to_value(&self).unwrap_or_else(|_| json!({}));
+        let second_judge = match self.second_judge.as_deref() {
+            None => None,
+            Some(path) => {
+                let (second, flags) = second_judge(path)?;
+                config["second-judge"] = flags;
+                Some(second)
+            }
+        };
+        if annotator.desk().is_some() && second_judge.as_ref().is_some_and(|judge| judge.desk().is_some()) {
+            return Err(Error::config("--second-judge", "is a person, as --judge is: give another judge"));
+        }
         Ok(EvalPlan {
             a,
             b,
@@ -269,9 +335,10 @@ impl EvalArgs {
             output,
             json: self.json,
             annotator,
+            second_judge,
             base_dtype: self.base_dtype.plan()?,
             gpu: self.gpu.plan(false),
-            config: serde_json::to_value(&self).unwrap_or_else(|_| json!({})),
+            config,
             warnings,
         })
     }
@@ -380,6 +447,18 @@ impl EvalArgs {
     }
 }
 
+/// The judge whose flags the file `path` holds, and these flags with their values.
+fn second_judge(path: &Path) -> Result<(AnnotatorConfig, Value)> {
+    let bad = |why: String| Error::config("--second-judge", format!("{}: {why}", path.display()));
+    let flags = config_file::flags_in(&SecondJudgeArgs::command(), path)?;
+    let mut args = SecondJudgeArgs::try_parse_from(flags).map_err(|error| {
+        let text = error.to_string();
+        bad(text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned())
+    })?;
+    let planned = args.annotator.plan().map_err(|error| bad(error.to_string()))?;
+    Ok((planned, serde_json::to_value(&args).unwrap_or_default()))
+}
+
 impl Fetch for EvalPlan {
     fn inputs(&mut self) -> Vec<Input<'_>> {
         let mut inputs = Vec::new();
@@ -394,7 +473,10 @@ impl Fetch for EvalPlan {
         if let EvalPrompts::Rows(files, _) = &mut self.prompts {
             inputs.extend(Input::rows("--dataset", files));
         }
-        inputs.extend(self.annotator.model_mut().map(|path| Input::new("--judge-model", What::Model, path)));
+        let second = self.second_judge.as_mut().and_then(AnnotatorConfig::model_mut);
+        let judges = [("--judge-model", self.annotator.model_mut()), ("--second-judge-model", second)];
+        let model = |(flag, path): (_, Option<_>)| Some(Input::new(flag, What::Model, path?));
+        inputs.extend(judges.into_iter().filter_map(model));
         inputs
     }
 

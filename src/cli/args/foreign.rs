@@ -13,8 +13,8 @@ use crate::error::{Error, Result};
 const ANY: &[&str] = &["*"];
 const OFF: &[&str] = &["false", "none", "no", "0"];
 
-const EVALUATION: &str = "oaif align is evaluated by --eval-dataset FILE and --eval-steps N, other training not at all: leave \
-                          it out, and compare afterwards by `oaif eval`";
+const EVALUATION: &str = "align, dpo and reward are evaluated where --eval-dataset FILE is given, every --eval-steps N; sft \
+                          is not: leave it out, and compare afterwards by `oaif eval`";
 const PRECISION: &str = "arithmetic is in f32, and weights that are not trained keep the 16 bits of their files: leave it \
                          out (--base-dtype holds them otherwise)";
 const QUANTISED: &str = "leave it out, and hold the base by --base-dtype q8 or q4";

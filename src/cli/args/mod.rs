@@ -18,11 +18,13 @@ mod train;
 use std::fmt::Display;
 
 use clap::{CommandFactory, Parser, Subcommand};
+use serde::Serialize;
+use serde_json::Value;
 
 pub(crate) use bench::{BenchPlan, Form, Suite};
 #[cfg(feature = "demo")]
 pub(crate) use demo::DemoPlan;
-pub(crate) use eval::{EvalPlan, EvalPrompts, PolicyFiles, Side};
+pub(crate) use eval::{EvalPlan, EvalPrompts, JudgementsPlan, PolicyFiles, Side};
 pub(crate) use tools::{
     ChatPlan, DoctorPlan, ExportFormat, ExportPlan, GeneratePlan, JudgePlan, ModelsPlan, Prompts, ScorePlan,
 };
@@ -98,12 +100,29 @@ fn ensure(ok: bool, flag: &str, found: impl Display, expected: &str) -> Result<(
     if ok { Ok(()) } else { unusable(flag, found, expected) }
 }
 
+/// The shortest number that is this f32, not its binary expansion.
+fn shortest(value: f32) -> f64 {
+    value.to_string().parse().expect("a float's own text")
+}
+
 /// Far above any use, and small enough that a product of three of them is no overflow.
 const LARGEST_COUNT: usize = 1_000_000;
 
 fn positive(flag: &str, value: usize) -> Result<usize> {
     ensure(value > 0, flag, value, "1 or more")?;
     ensure(value <= LARGEST_COUNT, flag, value, &format!("at most {LARGEST_COUNT}")).map(|()| value)
+}
+
+/// The first of these flags that is given, except those named: one is not given whose value is absent, false or an empty list.
+fn first_given(args: &impl Serialize, but: &[&str]) -> Option<String> {
+    let Ok(Value::Object(flags)) = serde_json::to_value(args) else { unreachable!("flags of plain values") };
+    let is_given = |value: &Value| match value {
+        Value::Null | Value::Bool(false) => false,
+        Value::Array(items) => !items.is_empty(),
+        _ => true,
+    };
+    let given = flags.iter().find(|(name, value)| is_given(value) && !but.contains(&name.as_str()));
+    given.map(|(name, _)| format!("--{name}"))
 }
 
 #[cfg(test)]

@@ -102,36 +102,6 @@ pub(super) struct OpenAiArgs {
 }
 
 impl OpenAiArgs {
-    /// A flag that is given, if any is.
-    pub fn given(&self) -> Option<&'static str> {
-        let given = [
-            ("--judge-url", !self.judge_url.is_empty()),
-            ("--judge-api", self.judge_api.is_some()),
-            ("--judge-system", self.judge_system.is_some()),
-            ("--judge-key-env", self.judge_key_env.is_some()),
-            ("--judge-key-file", self.judge_key_file.is_some()),
-            ("--judge-reasons", self.judge_reasons),
-            ("--judge-max-tokens", self.judge_max_tokens.is_some()),
-            ("--judge-ties", self.judge_ties),
-            ("--judge-temperature", self.judge_temperature.is_some()),
-            ("--judge-most-probable", self.judge_most_probable.is_some()),
-            ("--judge-no-logprobs", self.judge_no_logprobs),
-            ("--judge-pointwise", self.judge_pointwise),
-            ("--judge-rating-template", self.judge_rating_template.is_some()),
-            ("--judge-concurrency", self.judge_concurrency.is_some()),
-            ("--judge-requests-per-minute", self.judge_requests_per_minute.is_some()),
-            ("--judge-tokens-per-minute", self.judge_tokens_per_minute.is_some()),
-            ("--judge-retries", self.judge_retries.is_some()),
-            ("--judge-patience", self.judge_patience.is_some()),
-            ("--judge-max-requests", self.judge_max_requests.is_some()),
-            ("--judge-max-cost", self.judge_max_cost.is_some()),
-            ("--judge-price-prompt", self.judge_price_prompt.is_some()),
-            ("--judge-price-completion", self.judge_price_completion.is_some()),
-            ("--judge-cache", self.judge_cache.is_some()),
-        ];
-        given.into_iter().find(|(_, given)| *given).map(|(flag, _)| flag)
-    }
-
     /// What these flags ask for, of a model by its name on the servers.
     pub fn plan(
         &self,
@@ -141,15 +111,13 @@ impl OpenAiArgs {
         instruction: Option<&str>,
     ) -> Result<OpenAiOptions> {
         let usual = OpenAiOptions::default();
-        let rating = match (&self.judge_rating_template, self.judge_pointwise) {
-            (Some(file), _) => Some(RatingTemplate::from_file(file)?),
-            (None, _) => Some(RatingTemplate::builtin()),
+        let rating = match &self.judge_rating_template {
+            Some(file) => RatingTemplate::from_file(file)?,
+            None => RatingTemplate::builtin(),
         };
-        let rating = match (rating, instruction) {
-            (Some(rating), Some(instruction)) if self.judge_pointwise => {
-                Some(rating.with_instruction(instruction)?)
-            }
-            (rating, _) => rating,
+        let rating = match instruction {
+            Some(instruction) if self.judge_pointwise => rating.with_instruction(instruction)?,
+            _ => rating,
         };
         let patience = match self.judge_patience {
             None => usual.patience,
@@ -166,7 +134,7 @@ impl OpenAiArgs {
             max_tokens: self.judge_max_tokens.unwrap_or(usual.max_tokens),
             ties: self.judge_ties,
             temperature: self.judge_temperature.unwrap_or(usual.temperature),
-            rating,
+            rating: Some(rating),
             pointwise: self.judge_pointwise,
             urls: self.judge_url.clone(),
             key: Key::find(self.judge_key_env.as_deref(), self.judge_key_file.as_deref())?,

@@ -10,7 +10,7 @@ use super::annotator::{AnnotatorArgs, PROTOCOL};
 use super::gpu::{BaseDtypeArgs, GpuArgs, GpuPlan};
 use super::paths::{AdapterArgs, dataset_file, input_file, model_dir, refuse_own_input, run_dir};
 use super::sampling::SamplingArgs;
-use super::{ensure, positive, unusable};
+use super::{ensure, first_given, positive, shortest, unusable};
 use crate::annotate::config::AnnotatorConfig;
 use crate::annotate::names;
 use crate::cli::fetch::{Fetch, Input, What};
@@ -310,9 +310,9 @@ impl PolicyLossArgs {
 
     fn plan(&mut self, usual: PolicyLoss, loss: &mut LossArgs) -> Result<PolicyLoss> {
         let name = usual.name();
-        if let Some(flag) = loss.pair_options().first() {
+        if let Some(flag) = first_given(loss, &["loss", "beta"]) {
             let why = format!("is for losses on pairs, and this is {name}: leave it out");
-            return Err(Error::config(*flag, why));
+            return Err(Error::config(flag, why));
         }
         let advantage = match (self.scale_rewards.as_deref(), usual.advantage) {
             (Some(_), Advantage::LeaveOneOut) => {
@@ -343,8 +343,6 @@ impl PolicyLossArgs {
             epsilon_high: self.epsilon_high.map_or(epsilon, |e| e as f32),
         };
         planned.check()?;
-        // The shortest number that is this f32, not its binary expansion.
-        let shortest = |value: f32| value.to_string().parse::<f64>().expect("a float's own text");
         loss.beta.get_or_insert(shortest(planned.beta));
         self.epsilon.get_or_insert(shortest(planned.epsilon));
         self.epsilon_high.get_or_insert(shortest(planned.epsilon_high));
@@ -362,15 +360,9 @@ impl PolicyLossArgs {
 
     /// Refuses what a loss on pairs has no use for.
     fn refuse(&self) -> Result<()> {
-        let given = [
-            ("--epsilon", self.epsilon.is_some()),
-            ("--epsilon-high", self.epsilon_high.is_some()),
-            ("--scale-rewards", self.scale_rewards.is_some()),
-            ("--token-weights", self.token_weights.is_some()),
-        ];
-        match given.into_iter().find(|(_, given)| *given) {
+        match first_given(self, &[]) {
             None => Ok(()),
-            Some((flag, _)) => Err(Error::config(flag, "is for --loss rloo and grpo: leave it out")),
+            Some(flag) => Err(Error::config(flag, "is for --loss rloo and grpo: leave it out")),
         }
     }
 }
@@ -1017,25 +1009,6 @@ impl LoraArgs {
 }
 
 impl LossArgs {
-    /// What is given that is for losses on pairs alone.
-    fn pair_options(&self) -> Vec<&'static str> {
-        let given = [
-            ("--loss-weights", !self.loss_weights.is_empty()),
-            ("--ipo-average-tokens", self.ipo_average_tokens),
-            ("--label-smoothing", self.label_smoothing.is_some()),
-            ("--use-weighting", self.use_weighting),
-            ("--ld-alpha", self.ld_alpha.is_some()),
-            ("--rpo-alpha", self.rpo_alpha.is_some()),
-            ("--discopop-tau", self.discopop_tau.is_some()),
-            ("--simpo-gamma", self.simpo_gamma.is_some()),
-            ("--cpo-alpha", self.cpo_alpha.is_some()),
-            ("--desirable-weight", self.desirable_weight.is_some()),
-            ("--undesirable-weight", self.undesirable_weight.is_some()),
-            ("--rdpo-alpha", self.rdpo_alpha.is_some()),
-        ];
-        given.into_iter().filter(|(_, given)| *given).map(|(flag, _)| flag).collect()
-    }
-
     fn plan(&mut self) -> Result<Objective> {
         let given = |flag: Option<f64>| flag.map(|value| value as f32);
         let weights: Vec<f32> = self.loss_weights.iter().map(|weight| *weight as f32).collect();
@@ -1062,8 +1035,6 @@ impl LossArgs {
             return Err(Error::config("--loss", why));
         }
         let resolved = objective.options();
-        // The shortest number that is this f32, not its binary expansion.
-        let shortest = |value: f32| value.to_string().parse::<f64>().expect("a float's own text");
         for (flag, value) in [
             (&mut self.beta, resolved.beta),
             (&mut self.label_smoothing, resolved.label_smoothing.filter(|share| *share > 0.0)),

@@ -10,19 +10,22 @@ use super::{annotator, warn_of};
 use crate::annotate::Pair;
 use crate::annotate::config::AnnotatorConfig;
 use crate::annotate::journal::Journalled;
+use crate::annotate::queue::{AnnotationQueue, Usage};
 use crate::cli::args::{EvalPlan, EvalPrompts, PolicyFiles, Side};
 use crate::cli::console::{Console, say};
 use crate::cli::labelling::Labelling;
 use crate::cli::signals;
 use crate::data::packing::Tree;
-use crate::data::rows::{Columns, Conversation, Message, Text, prompts, read_answers};
+use crate::data::rows::{Conversation, Message, Text, prompts, read_answers};
 use crate::error::{Error, Result};
 use crate::eval::answers::{
     AnswerFile, AnswerOptions, EncodedPrompt, draw_answers, encode_prompts, log_probabilities,
 };
 use crate::eval::comparison::Decision;
-use crate::eval::files::{EvalSet, read_alpaca_outputs, read_arena_hard_questions, read_mt_bench_questions};
-use crate::eval::judging::{Heard, judge_pairs};
+use crate::eval::files::{
+    EvalPrompt, read_alpaca_outputs, read_arena_hard_questions, read_mt_bench_questions,
+};
+use crate::eval::judging::{Heard, PairVerdict, judge_pairs};
 use crate::eval::result::{Contest, EvalResult, EvaluatedAnswer, EvaluatedPair};
 use crate::files;
 use crate::generate::FinishReason;
@@ -99,7 +102,6 @@ pub fn run(plan: EvalPlan) -> Result<()> {
 }
 
 fn evaluate(plan: EvalPlan, console: &mut Console) -> Result<(EvalResult, Value)> {
-    let (judge, config) = (&plan.annotator, &plan.config);
     let mut warnings = plan.warnings.clone();
     console.phase("reading the prompts");
     let tasks = tasks(&plan, &mut warnings)?;
@@ -108,13 +110,11 @@ fn evaluate(plan: EvalPlan, console: &mut Console) -> Result<(EvalResult, Value)
     let known_b = known(&plan.b, &tasks)?;
     let gpu = plan.gpu.open()?;
     files::create_dir_all(&plan.output)?;
-    let _terminal = judge.desk().map(|desk| Labelling::start(desk, signals::requests()));
-    // A judge without a model here takes no room beside the policies: what is wrong with it is told first.
-    let open = |judge: AnnotatorConfig| annotator(&gpu, judge, plan.base_dtype, false);
-    let (early, late) = match judge.model() {
-        None => (Some(open(judge.clone())?), None),
-        Some(_) => (None, Some(judge.clone())),
-    };
+    let judges = [Some(&plan.annotator), plan.second_judge.as_ref()];
+    let desk = judges.iter().flatten().find_map(|judge| judge.desk());
+    let _terminal = desk.map(|desk| Labelling::start(desk, signals::requests()));
+    let [judge, second] = judges.map(|judge| judge.map(|judge| Judge::new(&gpu, &plan, judge)).transpose());
+    let (judge, second) = (judge?.expect("one is given"), second?);
 
     let (mut a, policy) = answers(&plan, &gpu, 0, known_a, &tasks, console)?;
     // What a run began with may have an adapter too.
@@ -164,47 +164,85 @@ fn evaluate(plan: EvalPlan, console: &mut Console) -> Result<(EvalResult, Value)
         ));
     }
 
-    let queue = match (early, late) {
-        (Some(queue), _) => queue,
-        (None, late) => {
-            console.phase("loading the judge");
-            open(late.expect("one of the two"))?
-        }
-    };
-    let mut journalled = Journalled::new(queue);
-    warnings.extend(plan.run.as_deref().and_then(|run| trained_with(run, &journalled.identity().ok()?)));
-    journalled.open(&plan.output.join(JOURNAL))?;
     let pairs: Vec<Pair> =
         both.iter().map(|(prompt, a, b)| Pair { prompt, response_1: &a.text, response_2: &b.text }).collect();
-    let verdicts = judge_pairs(&mut journalled, &pairs, plan.seed, &mut |heard| match heard {
-        Heard::Judged(done) => {
-            console.phase(&format!("judging: {done} of {}", pairs.len()));
-            go_on()
-        }
-        Heard::Note(text) => {
-            console.warning(text);
-            Ok(())
-        }
-        Heard::Other(_) => Ok(()),
-    })?;
+    let judged = judge.judge(&gpu, &plan, &pairs, console)?;
+    warnings.extend(plan.run.as_deref().and_then(|run| trained_with(run, &judged.identity)));
+    let second = second.map(|second| second.judge(&gpu, &plan, &pairs, console)).transpose()?;
+    if second.as_ref().is_some_and(|second| second.identity == judged.identity) {
+        warnings.push("the second judge is the judge itself: that the two agree says nothing".into());
+    }
     let evaluated: Vec<EvaluatedPair> = both
         .into_iter()
-        .zip(verdicts)
+        .zip(judged.verdicts)
         .map(|((prompt, a, b), verdict)| EvaluatedPair { prompt, a, b, verdict })
         .collect();
 
     console.phase("computing the figures");
-    let contest = contest(&plan, journalled.name());
-    let mut result = EvalResult::of(contest, &evaluated, journalled.used())?;
+    let mut result = EvalResult::of(contest(&plan, judged.name), &evaluated, judged.used)?;
+    if let Some(Judged { name, verdicts, used, .. }) = second {
+        let decisions: Vec<Option<Decision>> = verdicts.iter().map(PairVerdict::decision).collect();
+        result.compare_with(name, &evaluated, &decisions, used)?;
+    }
     if let Some(path) = &plan.judgements {
-        let second = judgements(path, &evaluated)?;
-        result.compare_with(path.display().to_string(), &evaluated, &second)?;
+        let decisions = judgements(path, &evaluated)?;
+        result.compare_with(path.display().to_string(), &evaluated, &decisions, Usage::default())?;
     }
     warnings.iter().for_each(|text| console.warning(text));
     result.warnings.iter().for_each(|text| console.warning(text));
     result.warnings.splice(0..0, warnings);
-    write(&plan.output, &result, &evaluated, config)?;
+    write(&plan.output, &result, &evaluated, &plan.config)?;
     Ok((result, plan.config))
+}
+
+/// Who judges. A judge without a model here takes no room beside the policies: it is opened before them, so that what is wrong
+/// with it is told first.
+enum Judge {
+    Opened(Box<dyn AnnotationQueue>),
+    ToLoad(AnnotatorConfig),
+}
+
+/// What a judge said.
+struct Judged {
+    name: String,
+    identity: BTreeMap<String, String>,
+    verdicts: Vec<PairVerdict>,
+    used: Usage,
+}
+
+impl Judge {
+    fn new(gpu: &Gpu, plan: &EvalPlan, config: &AnnotatorConfig) -> Result<Judge> {
+        match config.model() {
+            None => annotator(gpu, config.clone(), plan.base_dtype, false).map(Judge::Opened),
+            Some(_) => Ok(Judge::ToLoad(config.clone())),
+        }
+    }
+
+    /// Judges the pairs. What is said is kept in the journal, in which judges tell their own rows apart.
+    fn judge(self, gpu: &Gpu, plan: &EvalPlan, pairs: &[Pair<'_>], console: &mut Console) -> Result<Judged> {
+        let queue = match self {
+            Judge::Opened(queue) => queue,
+            Judge::ToLoad(config) => {
+                console.phase("loading the judge");
+                annotator(gpu, config, plan.base_dtype, false)?
+            }
+        };
+        let mut journalled = Journalled::new(queue);
+        journalled.open(&plan.output.join(JOURNAL))?;
+        let name = journalled.name();
+        let verdicts = judge_pairs(&mut journalled, pairs, plan.seed, &mut |heard| match heard {
+            Heard::Judged(done) => {
+                console.phase(&format!("judging by {name}: {done} of {}", pairs.len()));
+                go_on()
+            }
+            Heard::Note(text) => {
+                console.warning(text);
+                Ok(())
+            }
+            Heard::Other(_) => Ok(()),
+        })?;
+        Ok(Judged { identity: journalled.identity()?, used: journalled.used(), name, verdicts })
+    }
 }
 
 /// Ends where somebody asked for it.
@@ -225,7 +263,7 @@ fn tasks(plan: &EvalPlan, warnings: &mut Vec<String>) -> Result<Vec<Task>> {
         }
         EvalPrompts::OfAnswers => {
             let Side::Answers(path) = &plan.a else { unreachable!("chosen for it") };
-            let rows = read_answers(path, &Columns::default())?.into_iter();
+            let rows = read_answers(path)?.into_iter();
             rows.map(|row| Task { prompt: row.prompt, chat: plan.chat, reference: None }).collect()
         }
         EvalPrompts::AlpacaEval(path) => of_benchmark(read_alpaca_outputs(path)?),
@@ -251,14 +289,10 @@ fn tasks(plan: &EvalPlan, warnings: &mut Vec<String>) -> Result<Vec<Task>> {
     Ok(tasks)
 }
 
-/// First turns, with the answers that the file has of one model.
-fn of_benchmark(set: EvalSet) -> Vec<Task> {
-    let task = |prompt: crate::eval::files::EvalPrompt| {
-        let reference = prompt.answers.into_iter().next().and_then(|answer| answer.turns.into_iter().next());
-        let text = prompt.turns.into_iter().next()?;
-        Some(Task { prompt: Text::Plain(text), chat: true, reference })
-    };
-    set.prompts.into_iter().filter_map(task).collect()
+/// What users say, with the answers that the file has.
+fn of_benchmark(prompts: Vec<EvalPrompt>) -> Vec<Task> {
+    let task = |EvalPrompt { text, reference }| Task { prompt: Text::Plain(text), chat: true, reference };
+    prompts.into_iter().map(task).collect()
 }
 
 /// A's (`number` 0) or B's (1) answers, with the policy that drew them.
@@ -342,7 +376,7 @@ fn draw(
 /// Answers of a file, found by their prompts: to a prompt that is there several times, one after the other.
 fn of_file(path: &Path, tasks: &[Task]) -> Result<Answers> {
     let mut known: HashMap<String, VecDeque<String>> = HashMap::new();
-    for row in read_answers(path, &Columns::default())? {
+    for row in read_answers(path)? {
         known.entry(row.prompt.transcript().trim().to_owned()).or_default().push_back(row.answer);
     }
     let mut answer = |task: &Task| known.get_mut(task.prompt.transcript().trim())?.pop_front();
@@ -409,7 +443,7 @@ fn trained_with(run: &Path, judge: &BTreeMap<String, String>) -> Option<String> 
 
 /// Another judge's decisions on the pairs, in their order.
 fn judgements(path: &Path, pairs: &[EvaluatedPair]) -> Result<Vec<Option<Decision>>> {
-    let text = String::from_utf8(files::read(path)?).map_err(|_| Error::file(path, "is not UTF-8 text"))?;
+    let text = files::read_text(path)?;
     let rows: Vec<(usize, &str)> =
         (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty()).collect();
     if rows.len() != pairs.len() {

@@ -10,7 +10,7 @@ use crate::cli::console::say;
 use crate::cli::labelling::Labelling;
 use crate::cli::signals;
 use crate::data::rows::{Responses, Text, read_responses};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::eval::wilson_interval;
 
 pub fn run(plan: JudgePlan) -> Result<()> {
@@ -19,17 +19,31 @@ pub fn run(plan: JudgePlan) -> Result<()> {
     let gpu = plan.gpu.open()?;
     let desk = plan.annotator.desk();
     let mut annotator = annotator(&gpu, plan.annotator, plan.base_dtype, false)?;
-    let _terminal = desk.map(|desk| Labelling::start(desk, signals::requests()));
+    signals::catch_saying("ending; what was judged is written");
+    let _terminal = desk.clone().map(|desk| Labelling::start(desk, signals::requests()));
     let pairs: Vec<Pair<'_>> = texts
         .iter()
         .map(|[prompt, response_1, response_2]| Pair { prompt, response_1, response_2 })
         .collect();
-    let mut note = |text: &str| say(format_args!("oaif: warning: {text}"));
-    let annotated = compare_all(annotator.as_mut(), &pairs, &mut note)?;
+    let (annotated, ended) = compare_all(annotator.as_mut(), &pairs, &mut |note| {
+        note.iter().for_each(|text| say(format_args!("oaif: warning: {text}")));
+        match (signals::requests().stops(), &desk) {
+            (false, _) => Ok(()),
+            // Its last label is still to come.
+            (true, Some(desk)) => {
+                desk.close("the labelling was ended");
+                Ok(())
+            }
+            (true, None) => Err(Error::Interrupted),
+        }
+    });
+    let ended = if signals::requests().stops() { ended.map_err(|_| Error::Interrupted) } else { ended };
     let counts = Counts::of(&annotated);
-    write_lines(plan.output.as_deref(), annotated.iter().map(row))?;
-    summarise(&counts);
-    Ok(())
+    if ended.is_ok() || counts.judged > counts.invalid {
+        write_lines(plan.output.as_deref(), annotated.iter().map(row))?;
+        summarise(&counts);
+    }
+    ended
 }
 
 /// A row's prompt and responses as strings.

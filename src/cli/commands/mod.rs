@@ -11,6 +11,7 @@ pub mod eval;
 pub mod export;
 pub mod generate;
 pub mod judge;
+pub mod judgements;
 pub mod models;
 mod page;
 pub mod reward;

@@ -28,7 +28,7 @@ impl Page {
         #[cfg(feature = "ui")]
         let served = plan.ui.clone().map(|options| {
             let told = |key: &str| plan.config[key].as_str().map(str::to_owned);
-            let model = told("model").unwrap_or_else(|| plan.model.display().to_string());
+            let model = super::summary::name(plan);
             let facts = [
                 ("Model", Some(model.clone())),
                 ("Dataset", told("dataset")),

@@ -9,13 +9,8 @@ use crate::data::encoder::{Encoder, at};
 use crate::data::packing::Tree;
 use crate::data::rows::{Completion, Message, Text, read_completions};
 use crate::error::{Error, Result};
-use crate::gpu::Arena;
-use crate::model::stream::Capacity;
-use crate::model::{Scored, Scorer};
+use crate::model::{Scored, score_all};
 use crate::train::Policy;
-
-/// Rows of one pass, unless a single sequence is longer.
-const PASS_TOKENS: usize = 4096;
 
 pub fn run(plan: ScorePlan) -> Result<()> {
     let rows = read_completions(&plan.input, &plan.columns)?;
@@ -55,11 +50,7 @@ pub fn run(plan: ScorePlan) -> Result<()> {
             rows.len()
         ));
     }
-    let longest = trees.iter().map(Tree::length).max().unwrap_or(1);
-    let tokens = PASS_TOKENS.max(longest);
-    let capacity = Capacity { tokens, targets: tokens, sequences: 256 };
-    let scorer = Scorer::new(&gpu, &policy.model, capacity, &Arena::new())?;
-    let scores = scorer.score(&trees)?;
+    let scores = score_all(&policy.model, &trees)?;
     if let Some(row) = scores.iter().position(|s| !s.logp().is_finite()) {
         let why = format!(
             "gives line {} of {} no finite log-probability: its weights are damaged, get them again",

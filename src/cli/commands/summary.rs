@@ -80,7 +80,7 @@ fn kept_of((kept, read): (usize, usize)) -> String {
 }
 
 /// What the model is called: not the folder that a download is in.
-fn name(plan: &TrainPlan) -> String {
+pub fn name(plan: &TrainPlan) -> String {
     let given = plan.config["model"].as_str();
     given.map_or_else(|| plan.model.display().to_string(), str::to_owned)
 }

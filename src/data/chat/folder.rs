@@ -43,8 +43,7 @@ pub(crate) fn templates(dir: &Path, config: &Value) -> Result<Templates> {
 }
 
 fn jinja(path: PathBuf) -> Result<(PathBuf, String)> {
-    let source = String::from_utf8(files::read(&path)?);
-    let source = source.map_err(|_| Error::file(&path, "is not UTF-8 text"))?;
+    let source = files::read_text(&path)?;
     Ok((path, source))
 }
 

@@ -206,8 +206,6 @@ pub struct Answered {
     pub prompt: Text,
     /// The answer, which may be empty.
     pub answer: String,
-    /// The row.
-    pub place: Place,
 }
 
 /// What a dataset calls its columns.
@@ -366,8 +364,8 @@ const ANSWER_COLUMNS: [&str; 6] = ["text", "answer", "response", "completion", "
 
 /// Reads prompts with one answer each: `{"prompt", "text"}` as `oaif generate` writes it, or with "answer", "response",
 /// "completion", "output" or "reference" for "text", and "instruction" for the prompt.
-pub fn answers(files: &[PathBuf], columns: &Columns) -> Rows<Answered> {
-    Rows::new(files, columns, |row, columns, place| {
+pub fn answers(files: &[PathBuf]) -> Rows<Answered> {
+    Rows::new(files, &Columns::default(), |row, columns, _| {
         let prompt = match row.has(&columns.prompt) || !row.has("instruction") {
             true => row.text(&columns.prompt)?,
             false => row.text("instruction")?,
@@ -381,13 +379,13 @@ pub fn answers(files: &[PathBuf], columns: &Columns) -> Rows<Answered> {
             Text::Plain(text) => text,
             Text::Chat(conversation) => conversation.messages.iter().map(Message::text).collect(),
         };
-        Ok(Answered { prompt, answer, place })
+        Ok(Answered { prompt, answer })
     })
 }
 
 /// All rows of [`answers`] of one file.
-pub fn read_answers(path: &Path, columns: &Columns) -> Result<Vec<Answered>> {
-    answers(&[path.to_owned()], columns).collect()
+pub fn read_answers(path: &Path) -> Result<Vec<Answered>> {
+    answers(&[path.to_owned()]).collect()
 }
 
 /// All rows of [`prompts`] of one file.

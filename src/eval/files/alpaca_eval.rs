@@ -4,70 +4,102 @@
 //! |---|---|
 //! | `results/<model>/model_outputs.json`, `example/outputs.json` | instruction, output, generator, dataset |
 //! | `results/<model>/<annotator>/annotations.json` | instruction, output_1, generator_1 (the baseline), output_2, generator_2 (the model), annotator, preference |
+//! | `df_gamed.csv` of its dataset on the hub | preference, index, std_delta_len, instruction_difficulty, not_gamed_baseline, model |
 //!
 //! `preference` is 1 where the baseline's output is better and 2 where the model's is, anything between for a judge that
-//! gives probabilities, 1.5 for a tie, 0 for a tie in old files, and null where the judge gave no usable verdict.
+//! gives probabilities, 1.5 for a tie, 0 for a tie in old files, and null where the judge gave no usable verdict. In
+//! `df_gamed.csv` it is 0 to 1.
 
 use std::path::Path;
 
-use super::rows::{Row, read};
-use super::{EvalPrompt, EvalSet, JudgedAs, JudgementRecord, ModelAnswer};
-use crate::error::Result;
+use super::rows::{Row, read, row_error};
+use super::{EvalPrompt, JudgedAs, JudgementRecord};
+use crate::error::{Error, Result};
+use crate::eval::alpaca_eval::Anchor;
+use crate::files;
 
-/// Reads a model's outputs. A row without `generator` is of the model that the file's name tells.
-pub fn read_alpaca_outputs(path: impl AsRef<Path>) -> Result<EvalSet> {
-    let path = path.as_ref();
-    let stem = path.file_stem().map_or_else(|| "model".into(), |stem| stem.to_string_lossy().into_owned());
-    let mut set = EvalSet::default();
-    for (position, row) in read(path)?.iter().enumerate() {
-        let model = row.optional_text("generator")?.unwrap_or_else(|| stem.clone());
-        let mut prompt = prompt_of(row, position)?;
-        prompt.answers.push(ModelAnswer { model, turns: vec![row.text("output")?] });
-        set.prompts.push(prompt);
-    }
-    Ok(set)
+/// Reads a model's outputs.
+///
+/// # Errors
+/// [`Error::Io`]; [`Error::Row`] for a row without what it needs.
+pub fn read_alpaca_outputs(path: impl AsRef<Path>) -> Result<Vec<EvalPrompt>> {
+    let prompt =
+        |row: &Row| Ok(EvalPrompt { text: row.text("instruction")?, reference: Some(row.text("output")?) });
+    read(path.as_ref())?.iter().map(prompt).collect()
 }
 
-/// Reads annotations: of each row both outputs and the preference for the second.
-pub fn read_alpaca_annotations(path: impl AsRef<Path>) -> Result<EvalSet> {
-    let mut set = EvalSet::default();
-    for (position, row) in read(path.as_ref())?.iter().enumerate() {
-        let (baseline, model) = (row.text("generator_1")?, row.text("generator_2")?);
-        let preference = match row.number("preference")? {
-            None if !row.keys.contains_key("preference") => {
-                return Err(
-                    row.error("no \"preference\": give 1 to 2, or null where the judge gave no verdict")
-                );
-            }
-            None => None,
-            Some(0.0) => Some(0.5),
-            Some(p) if (1.0..=2.0).contains(&p) => Some(p - 1.0),
-            Some(p) => {
-                return Err(
-                    row.error(format!("\"preference\" is {p}: give 1 to 2, 1.5 for a tie, or null for none"))
-                );
-            }
-        };
-        let mut prompt = prompt_of(row, position)?;
-        prompt.answers.push(ModelAnswer { model: baseline.clone(), turns: vec![row.text("output_1")?] });
-        // AlpacaEval's own baseline is judged against itself: one model, one answer.
-        prompt.set_answer(ModelAnswer { model: model.clone(), turns: vec![row.text("output_2")?] });
-        prompt.judgements.push(JudgementRecord {
-            judge: row.optional_text("annotator")?,
-            model,
-            turn: 1,
-            verdict: JudgedAs::Once { baseline, preference },
-        });
-        set.prompts.push(prompt);
-    }
-    Ok(set)
-}
-
-fn prompt_of(row: &Row, position: usize) -> Result<EvalPrompt> {
-    Ok(EvalPrompt {
-        id: position.to_string(),
-        category: row.optional_text("dataset")?,
-        turns: vec![row.text("instruction")?],
-        ..EvalPrompt::default()
+/// A row of annotations: the preference for the second output.
+pub(super) fn annotation(row: &Row) -> Result<JudgementRecord> {
+    let preference = match row.number("preference")? {
+        None if !row.keys.contains_key("preference") => {
+            return Err(row.error("no \"preference\": give 1 to 2, or null where the judge gave no verdict"));
+        }
+        None => None,
+        Some(0.0) => Some(0.5),
+        Some(p) if (1.0..=2.0).contains(&p) => Some(p - 1.0),
+        Some(p) => {
+            return Err(
+                row.error(format!("\"preference\" is {p}: give 1 to 2, 1.5 for a tie, or null for none"))
+            );
+        }
+    };
+    let characters = |key: &str| Ok(row.text(key)?.chars().count() as f64);
+    Ok(JudgementRecord {
+        judge: row.optional_text("annotator")?,
+        model: row.text("generator_2")?,
+        baseline: Some(row.text("generator_1")?),
+        turn: 1,
+        lengths: Some([characters("output_2")?, characters("output_1")?]),
+        verdict: JudgedAs::Once(preference),
     })
+}
+
+/// What AlpacaEval's authors fitted and judged beforehand, of which its length-controlled win rate is made as well.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct AlpacaAnchors {
+    /// γ of each instruction, in their order.
+    pub difficulties: Vec<f64>,
+    /// Judged outputs of baselines that were told to be verbose or concise.
+    pub anchors: Vec<Anchor>,
+}
+
+/// Reads `df_gamed.csv`.
+///
+/// # Errors
+/// [`Error::Io`]; [`Error::File`] for a file without its columns or rows, [`Error::Row`] for what is no number.
+pub fn read_alpaca_anchors(path: &Path) -> Result<AlpacaAnchors> {
+    let text = files::read_text(path)?;
+    let mut lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty());
+    let header: Vec<&str> =
+        lines.next().map_or(Vec::new(), |(_, line)| line.split(',').map(str::trim).collect());
+    let column = |name: &str| {
+        header.iter().position(|column| *column == name).ok_or_else(|| {
+            let why = format!("has no column {name}: give df_gamed.csv of the dataset tatsu-lab/alpaca_eval");
+            Error::file(path, why)
+        })
+    };
+    let columns = [
+        column("index")?,
+        column("preference")?,
+        column("std_delta_len")?,
+        column("instruction_difficulty")?,
+    ];
+    let mut read = AlpacaAnchors::default();
+    for (line, row) in lines {
+        let cells: Vec<&str> = row.split(',').map(str::trim).collect();
+        let number = |at: usize| {
+            let value =
+                cells.get(at).and_then(|cell| cell.parse::<f64>().ok()).filter(|value| value.is_finite());
+            value.ok_or_else(|| row_error(path, line, format!("has no number as its {}", header[at])))
+        };
+        let [index, preference, standardised_difference, difficulty] = columns.map(number);
+        let difficulty = difficulty?;
+        // Each instruction is there once a baseline.
+        if index? as usize == read.difficulties.len() {
+            read.difficulties.push(difficulty);
+        }
+        let (preference, standardised_difference) = (preference?, standardised_difference?);
+        read.anchors.push(Anchor { preference, standardised_difference, difficulty });
+    }
+    Ok(read)
 }

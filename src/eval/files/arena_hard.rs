@@ -4,119 +4,64 @@
 //! |---|---|---|
 //! | `data/arena-hard-v0.1/question.jsonl`, `…-v2.0/…` | uid, category, prompt | commit 196f6b8 |
 //! | early `question.jsonl` | question_id, category, turns | commit 084ebaa |
-//! | `model_answer/<model>.jsonl` | uid, model, messages [{role, content: text or {answer}}] | commit 196f6b8 |
-//! | early `model_answer` | question_id, model_id, choices[0].turns [text or {content}] | as MT-Bench's |
 //! | `model_judgment/<judge>/<model>.jsonl` | uid, judge, model, baseline, games [{score}, {score}] | written by its `gen_judgment.py`; a file in neuralmagic/arena-hard-auto |
 //!
 //! In the first game A is the baseline and B the model, in the second A is the model. A score is "A>>B", "A>B", "A=B",
 //! "B>A", "B>>A" or one of these the other way round ("B<A"); null, or a game that is null, where the judge gave none.
 
-use std::collections::HashMap;
 use std::path::Path;
 
 use serde_json::Value;
 
-use super::mt_bench::{read_mt_bench_answers, texts};
+use super::mt_bench::{first_text, unique};
 use super::rows::{Row, read};
-use super::{EvalSet, JudgedAs, JudgementRecord, ModelAnswer};
+use super::{EvalPrompt, JudgedAs, JudgementRecord};
 use crate::error::Result;
 
 /// How many wins a strong verdict (A>>B) counts in Arena-Hard's win rate.
 pub const ARENA_HARD_STRONG_WEIGHT: f64 = 3.0;
 
 /// Reads the questions of any version.
-pub fn read_arena_hard_questions(path: impl AsRef<Path>) -> Result<EvalSet> {
-    let (mut set, mut places) = (EvalSet::default(), HashMap::new());
-    for row in read(path.as_ref())? {
-        let id = row.id(["uid", "question_id"])?;
-        if places.contains_key(&id) {
-            return Err(row.error(format!("question {id} is there twice: remove one")));
-        }
-        let turns = match row.get("turns") {
-            Some(_) => texts(&row, "turns", row.list("turns")?)?,
-            None => match row.optional_text("prompt")? {
-                Some(prompt) => vec![prompt],
-                None => {
-                    return Err(
-                        row.error("no \"prompt\" and no \"turns\": add the question's text as \"prompt\"")
-                    );
-                }
-            },
+///
+/// # Errors
+/// [`crate::Error::Io`]; [`crate::Error::Row`] for a row without what it needs, or a question that is there twice.
+pub fn read_arena_hard_questions(path: impl AsRef<Path>) -> Result<Vec<EvalPrompt>> {
+    let rows = read(path.as_ref())?;
+    unique(&rows, ["uid", "question_id"])?;
+    let prompt = |row: &Row| {
+        let text = match row.get("turns") {
+            Some(_) => first_text(row, "turns", row.list("turns")?)?,
+            None => row.optional_text("prompt")?.ok_or_else(|| {
+                row.error("no \"prompt\" and no \"turns\": add the question's text as \"prompt\"")
+            })?,
         };
-        let category = row.optional_text("category")?;
-        let prompt = set.prompt(&mut places, id);
-        (prompt.turns, prompt.category) = (turns, category);
-    }
-    Ok(set)
+        Ok(EvalPrompt { text, reference: None })
+    };
+    rows.iter().map(prompt).collect()
 }
 
-/// Reads a model's answers of any version.
-pub fn read_arena_hard_answers(path: impl AsRef<Path>) -> Result<EvalSet> {
-    let path = path.as_ref();
-    let rows = read(path)?;
-    if rows.first().is_some_and(|row| row.get("choices").is_some()) {
-        return read_mt_bench_answers(path);
-    }
-    let (mut set, mut places) = (EvalSet::default(), HashMap::new());
-    for row in rows {
-        let (mut user, mut assistant) = (Vec::new(), Vec::new());
-        for message in row.list("messages")? {
-            let content = message.get("content").map(|content| content.get("answer").unwrap_or(content));
-            let (Some(role), Some(content)) = (message.get("role").and_then(Value::as_str), content) else {
-                return Err(row
-                    .error("a message without \"role\" or \"content\": give {\"role\": …, \"content\": …}"));
-            };
-            match (role, content) {
-                ("user", Value::String(text)) => user.push(text.clone()),
-                ("assistant", Value::String(text)) => assistant.push(text.clone()),
-                ("user" | "assistant", _) => {
-                    return Err(
-                        row.error("a message's \"content\" is no text and has no \"answer\": give the text")
-                    );
-                }
-                _ => {}
-            }
-        }
-        if assistant.is_empty() {
-            return Err(row.error("no message of the assistant: add the model's answer to \"messages\""));
-        }
-        let model = row.text("model")?;
-        let prompt = set.prompt(&mut places, row.id(["uid", "question_id"])?);
-        prompt.turns = user;
-        prompt.set_answer(ModelAnswer { model, turns: assistant });
-    }
-    Ok(set)
-}
-
-/// Reads judgements of a model against the baseline. A strong verdict is a whole win, as a plain one; it is marked `strong`.
-pub fn read_arena_hard_judgements(path: impl AsRef<Path>) -> Result<EvalSet> {
-    let (mut set, mut places) = (EvalSet::default(), HashMap::new());
-    for row in read(path.as_ref())? {
-        let games = row.list("games")?;
-        let [first, second] = games.as_slice() else {
-            return Err(
-                row.error(format!("{} games: give two, the second with the answers swapped", games.len()))
-            );
-        };
-        let baseline_first = score(&row, first)?.map(|(of_a, strong)| (1.0 - of_a, strong));
-        let model_first = score(&row, second)?;
-        let judgement = JudgementRecord {
-            judge: row.optional_text("judge")?,
-            model: row.text("model")?,
-            turn: 1,
-            verdict: JudgedAs::BothOrders {
-                baseline: row.optional_text("baseline")?,
-                model_first: model_first.map(|v| v.0),
-                baseline_first: baseline_first.map(|v| v.0),
-                strong: [model_first.is_some_and(|v| v.1), baseline_first.is_some_and(|v| v.1)],
-            },
-        };
-        let category = row.optional_text("category")?;
-        let prompt = set.prompt(&mut places, row.id(["uid", "question_id"])?);
-        prompt.category = category;
-        prompt.judgements.push(judgement);
-    }
-    Ok(set)
+/// A row of judgements. A strong verdict is a whole win, as a plain one; it is marked `strong`.
+pub(super) fn judgement(row: &Row) -> Result<JudgementRecord> {
+    let games = row.list("games")?;
+    let [first, second] = games.as_slice() else {
+        return Err(
+            row.error(format!("{} games: give two, the second with the answers swapped", games.len()))
+        );
+    };
+    let baseline_first = score(row, first)?.map(|(of_a, strong)| (1.0 - of_a, strong));
+    let model_first = score(row, second)?;
+    Ok(JudgementRecord {
+        judge: row.optional_text("judge")?,
+        model: row.text("model")?,
+        baseline: row.optional_text("baseline")?,
+        turn: 1,
+        lengths: None,
+        verdict: JudgedAs::BothOrders {
+            model_first: model_first.map(|v| v.0),
+            baseline_first: baseline_first.map(|v| v.0),
+            strong: [model_first.is_some_and(|v| v.1), baseline_first.is_some_and(|v| v.1)],
+        },
+    })
 }
 
 /// The preference for A (1, ½ or 0) and whether it is a strong one.

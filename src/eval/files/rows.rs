@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
+use crate::files;
 
 /// An object of a file.
 pub(super) struct Row {
@@ -16,10 +17,7 @@ pub(super) struct Row {
 
 /// Reads the objects of the file: those of a top-level array, or one a line. An error without any.
 pub(super) fn read(path: &Path) -> Result<Vec<Row>> {
-    let text = std::fs::read(path).map_err(Error::io("read", path))?;
-    let text = String::from_utf8(text).map_err(|e| {
-        Error::file(path, format!("not UTF-8 after byte {}: save it as UTF-8", e.utf8_error().valid_up_to()))
-    })?;
+    let text = files::read_text(path)?;
     parse(path, text.trim_start_matches('\u{feff}'))
 }
 
