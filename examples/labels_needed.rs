@@ -1,0 +1,118 @@
+//! How many labels of a person does a policy need? A simulated one, who prefers what the oracle of the small world does and errs in one pair
+//! of ten, labels a policy's own summaries; after so many labels the policy is set against its start on held-out posts.
+//!
+//!     cargo run --release --example labels_needed
+//!
+//! prints a line a taste, once for pairs as they come and once for those on which the policy is least sure (`--active 4`). Flags:
+//! `--seeds N`, `--posts N`.
+
+use oaif::Result;
+use oaif::annotate::queue::InPlace;
+use oaif::annotate::{Annotator, Judgement, Pair, Verdict};
+use oaif::demo::dataset::prompts;
+use oaif::demo::draw::Draw;
+use oaif::demo::exam::{Exam, MAX_NEW_TOKENS, Tally};
+use oaif::demo::language::Post;
+use oaif::demo::models::Models;
+use oaif::demo::oracle::{Instruction, Quality};
+use oaif::gpu::{Gpu, GpuOptions};
+use oaif::preference::PreferenceLoss;
+use oaif::train::schedule::ScheduleKind;
+use oaif::train::{AlignOptions, AlignRun, Control, Policy, Requests, TrainOptions};
+
+/// Labels after which the policy is measured.
+const LABELS: [usize; 4] = [50, 100, 200, 300];
+/// Pairs of a step.
+const BATCH: usize = 4;
+
+/// Somebody with a taste.
+struct Person {
+    taste: Instruction,
+    draw: Draw,
+}
+
+impl Annotator for Person {
+    fn name(&self) -> String {
+        "person".into()
+    }
+
+    fn annotate(&mut self, pairs: &[Pair<'_>]) -> Result<Vec<Judgement>> {
+        let mut prefers = |pair: &Pair<'_>| {
+            let post = Post::parse(pair.prompt).expect("a post");
+            let [one, two] = [pair.response_1, pair.response_2]
+                .map(|summary| self.taste.utility(&Quality::of(&post, summary)));
+            if one == two {
+                return Verdict::Tie;
+            }
+            let first = (one > two) != self.draw.chance(0.1);
+            Verdict::from_probability(if first { 1.0 } else { 0.0 })
+        };
+        Ok(pairs.iter().map(|pair| prefers(pair).into()).collect())
+    }
+}
+
+fn main() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let value = |flag: &str, default: usize| {
+        let at = arguments.iter().position(|a| a == flag);
+        at.and_then(|at| arguments.get(at + 1)?.parse().ok()).unwrap_or(default)
+    };
+    let (seeds, posts) = (value("--seeds", 3) as u32, value("--posts", 300));
+    let (gpu, models) = (Gpu::open(&GpuOptions::default())?, Models::unpack()?);
+    let exam = Exam::new(posts);
+    let start = exam.summaries(&Policy::frozen(&gpu, &models.policy(), None, None)?, 1)?;
+    println!("wins over the start, ties left out, mean of {seeds} seeds, after {LABELS:?} labels");
+    for taste in Instruction::ALL {
+        for active in [1, 4] {
+            let mut wins = [0.0; LABELS.len()];
+            for seed in 1..=seeds {
+                let of_seed = learn(&gpu, &models, &exam, &start, taste, active, seed)?;
+                wins.iter_mut().zip(of_seed).for_each(|(sum, wins)| *sum += wins / f64::from(seeds));
+            }
+            let percent = wins.map(|wins| format!("{:5.1} %", 100.0 * wins)).join("  ");
+            println!("{:22} --active {active}: {percent}", taste.text());
+        }
+    }
+    Ok(())
+}
+
+/// The policy's win rates over its start after so many labels.
+fn learn(
+    gpu: &Gpu,
+    models: &Models,
+    exam: &Exam,
+    start: &[String],
+    taste: Instruction,
+    active: usize,
+    seed: u32,
+) -> Result<[f64; LABELS.len()]> {
+    let folder = tempfile::tempdir().map_err(oaif::Error::io("create", "a temporary folder"))?;
+    let train = TrainOptions {
+        learning_rate: 3e-4,
+        warmup_steps: 2,
+        batch_size: BATCH,
+        // A step may ask about fewer pairs than it has prompts, where answers are alike.
+        max_steps: Some(LABELS[LABELS.len() - 1]),
+        schedule: ScheduleKind::ConstantWithWarmup,
+        seed,
+        ..TrainOptions::new(folder.path())
+    };
+    let loss = PreferenceLoss::Dpo { beta: 0.1 };
+    let align = AlignOptions { max_new_tokens: MAX_NEW_TOKENS, active, ..AlignOptions::new(loss) };
+    let policy = Policy::load(gpu, &models.policy(), &train)?;
+    let person = InPlace::new(Person { taste, draw: Draw::new(seed, 77) });
+    let mut trainer = AlignRun::new(policy, &prompts(10_000), &train, &align)?.trainer(person)?;
+    let requests = Requests::new();
+    let (mut given, mut wins) = (0, [0.0; LABELS.len()]);
+    for (labels, wins) in LABELS.iter().zip(&mut wins) {
+        while given < *labels {
+            let Some(step) = trainer.step(&mut Control { observer: &mut (), requests: &requests })? else {
+                break;
+            };
+            given += step.annotation.map_or(0, |annotation| annotation.judged);
+        }
+        let now = exam.summaries(trainer.policy(), 1)?;
+        *wins = Tally::of(&exam.by_oracle(taste, start, &now)).win_rate().value;
+    }
+    Ok(wins)
+}
