@@ -231,7 +231,7 @@ pub struct EvaluationReport {
     /// Mean length of the policy's answers in tokens.
     #[serde(rename = "eval/mean_length")]
     pub mean_length: f64,
-    /// Mean of log π − log π₀ over them, in nats.
+    /// Mean of log π − log π₀ over them, in nats; π₀ is the reference as it is, where that moves.
     #[serde(rename = "eval/kl")]
     pub kl: f64,
 }

@@ -1,6 +1,7 @@
 mod names;
 mod paths;
 
+use crate::train::ReferenceSync;
 use crate::train::run_dir::Resume;
 use std::path::PathBuf;
 
@@ -389,6 +390,22 @@ fn switches_that_say_no_turn_things_off() {
     let plan = dpo(&["--no-shuffle", "--no-append-eos"]).unwrap();
     assert!(!plan.train.options.shuffle && !plan.dpo.append_eos);
     assert!(!sft(&["--no-append-eos"]).unwrap().append_eos);
+}
+
+#[test]
+fn a_reference_is_synced_by_trls_flags_with_trls_defaults() {
+    assert_eq!(dpo(&[]).unwrap().train.options.reference_sync, None);
+    let usual = dpo(&["--sync_ref_model", "true"]).unwrap().train;
+    assert_eq!(usual.options.reference_sync, Some(ReferenceSync { alpha: 0.6, steps: 512 }));
+    assert_eq!(
+        (&usual.config["ref-model-mixup-alpha"], &usual.config["ref-model-sync-steps"]),
+        (&0.6.into(), &512.into())
+    );
+    let given = ["--sync-ref-model", "--ref-model-mixup-alpha", "1", "--ref-model-sync-steps", "8"];
+    let sync = align(&given).unwrap().train.options.reference_sync;
+    assert_eq!(sync, Some(ReferenceSync { alpha: 1.0, steps: 8 }));
+    let wrong = ["--sync-ref-model", "--ref-model-mixup-alpha", "0"];
+    mistake(align(&wrong), &["--ref-model-mixup-alpha", "above 0"]);
 }
 
 #[test]
