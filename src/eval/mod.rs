@@ -11,6 +11,7 @@
 //! | `length_control` | the win rate at equal lengths, for any two policies |
 //! | `alpaca_eval` | AlpacaEval's win rate, standard error and length-controlled win rate |
 //! | `agreement` | Cohen's κ, order flips, preferences for a position, a length or a judge's own kin |
+//! | `ensemble` | how far the members of an ensemble of judges agree |
 //! | `diversity` | distinct-n, repetition and lengths of answers |
 //! | `files` | AlpacaEval, MT-Bench and Arena-Hard files |
 //! | `logistic`, `normal`, `random` | what the above are made of |
@@ -21,6 +22,7 @@ pub mod answers;
 pub mod bootstrap;
 pub mod comparison;
 pub mod diversity;
+pub mod ensemble;
 pub mod files;
 pub mod interval;
 pub mod judging;

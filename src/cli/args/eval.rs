@@ -394,7 +394,8 @@ impl Fetch for EvalPlan {
         if let EvalPrompts::Rows(files, _) = &mut self.prompts {
             inputs.extend(Input::rows("--dataset", files));
         }
-        inputs.extend(self.annotator.model_mut().map(|path| Input::new("--judge-model", What::Model, path)));
+        let judges = self.annotator.models_mut().into_iter();
+        inputs.extend(judges.map(|path| Input::new("--judge-model", What::Model, path)));
         inputs
     }
 

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use super::*;
 use crate::annotate::config::AnnotatorConfig;
+use crate::annotate::ensemble::Vote;
 use crate::annotate::likelihood::Normalise;
 use crate::annotate::llm::Orders;
 use crate::bench::{Batch, Held, Shape, Source, Sweep};
@@ -428,6 +429,41 @@ fn an_annotator_says_what_it_needs() {
     ] {
         mistake(judge(&["--judge", kind]), &[&format!("--judge {kind}: needs {needed}")]);
     }
+}
+
+#[test]
+fn an_ensemble_is_made_of_files_with_the_flags_of_its_judges() {
+    let dir = folder(&[
+        ("rule.toml", "judge = 'rule'\njudge-rule = 'longer'"),
+        ("command.json", r#"{"judge": "command", "judge-command": "cat", "judge_timeout": 5}"#),
+        ("person.yaml", "judge: human"),
+        ("none.yaml", "judge-rule: longer"),
+    ]);
+    let ensemble = |members: &[&str], flags: &[&str]| {
+        let members: Vec<String> = members
+            .iter()
+            .map(|name| format!("--judge-member={}", dir.path().join(name).display()))
+            .collect();
+        let members: Vec<&str> = members.iter().map(String::as_str).collect();
+        judge(&[&["--judge", "ensemble"], members.as_slice(), flags].concat())
+    };
+    let AnnotatorConfig::Ensemble { vote, members } =
+        ensemble(&["rule.toml", "command.json"], &[]).unwrap().annotator
+    else {
+        panic!()
+    };
+    assert_eq!(vote, Vote::Mean);
+    assert!(matches!(members[..], [AnnotatorConfig::Rule(_), AnnotatorConfig::Command(_)]));
+    let majority = ensemble(&["rule.toml", "person.yaml"], &["--judge-vote", "majority"]).unwrap().annotator;
+    assert!(majority.is_remote() && majority.desk().is_some());
+    assert!(matches!(majority, AnnotatorConfig::Ensemble { vote: Vote::Majority, .. }));
+    mistake(ensemble(&["rule.toml"], &[]), &["--judge ensemble", "twice or more"]);
+    mistake(ensemble(&["rule.toml", "none.yaml"], &[]), &["none.yaml", "--judge"]);
+    mistake(ensemble(&["person.yaml", "person.yaml"], &[]), &["--judge-member", "one terminal"]);
+    mistake(
+        ensemble(&["rule.toml", "person.yaml"], &["--judge-rule", "longer"]),
+        &["--judge-rule", "belongs to"],
+    );
 }
 
 #[test]

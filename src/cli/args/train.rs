@@ -474,8 +474,8 @@ pub(crate) struct AlignArgs {
     /// [default: 0.5; human 1, as a person may skip]
     #[arg(long, value_name = "SHARE", help_heading = "Annotator")]
     max_invalid_ratio: Option<f64>,
-    /// Steps that a judge elsewhere (command, openai, human) is asked about ahead, while the model learns: their answers are
-    /// off-policy by as many steps [default: 0, human 1]
+    /// Steps that a judge elsewhere (command, openai, human, an ensemble with one of them) is asked about ahead, while the model
+    /// learns: their answers are off-policy by as many steps [default: 0, human 1]
     #[arg(long, value_name = "N", help_heading = "Annotator")]
     async_level: Option<usize>,
     #[command(flatten)]
@@ -682,7 +682,7 @@ impl Fetch for TrainPlan {
 impl Fetch for AlignPlan {
     fn inputs(&mut self) -> Vec<Input<'_>> {
         let what = self.train.model();
-        let judge = self.annotator.model_mut();
+        let judge = self.annotator.models_mut().into_iter();
         let judge = judge.map(|path| Input::new("--judge-model", what, path));
         self.train.inputs().into_iter().chain(judge).collect()
     }

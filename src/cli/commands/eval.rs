@@ -9,7 +9,7 @@ use super::training::quoted;
 use super::{annotator, warn_of};
 use crate::annotate::Pair;
 use crate::annotate::config::AnnotatorConfig;
-use crate::annotate::journal::Journalled;
+use crate::annotate::journal::{JOURNAL, Journalled};
 use crate::cli::args::{EvalPlan, EvalPrompts, PolicyFiles, Side};
 use crate::cli::console::{Console, say};
 use crate::cli::labelling::Labelling;
@@ -28,7 +28,7 @@ use crate::files;
 use crate::generate::FinishReason;
 use crate::gpu::Gpu;
 use crate::report::Report;
-use crate::train::run_dir::{JOURNAL, REPORT};
+use crate::train::run_dir::REPORT;
 use crate::train::{Observer, Policy, annotator_of_run};
 
 /// The figures.
@@ -38,7 +38,8 @@ const ANSWERS: &str = "answers.jsonl";
 /// Files of what is drawn, as it comes.
 const DRAWN: [&str; 2] = ["answers_a.jsonl", "answers_b.jsonl"];
 /// What of an annotator's identity makes it another one, rather than the same one asked in another way.
-const WHO: [&str; 5] = ["judge", "judge-model", "judge-adapter", "judge-rule", "judge-command"];
+const WHO: [&str; 6] =
+    ["judge", "judge-model", "judge-adapter", "judge-rule", "judge-command", "judge-member"];
 
 /// A prompt to be answered.
 struct Task {
@@ -111,9 +112,9 @@ fn evaluate(plan: EvalPlan, console: &mut Console) -> Result<(EvalResult, Value)
     let _terminal = judge.desk().map(|desk| Labelling::start(desk, signals::requests()));
     // A judge without a model here takes no room beside the policies: what is wrong with it is told first.
     let open = |judge: AnnotatorConfig| annotator(&gpu, judge, plan.base_dtype, false);
-    let (early, late) = match judge.model() {
-        None => (Some(open(judge.clone())?), None),
-        Some(_) => (None, Some(judge.clone())),
+    let (early, late) = match judge.models().is_empty() {
+        true => (Some(open(judge.clone())?), None),
+        false => (None, Some(judge.clone())),
     };
 
     let (mut a, policy) = answers(&plan, &gpu, 0, known_a, &tasks, console)?;
