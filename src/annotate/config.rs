@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::command::CommandAnnotator;
+use super::ensemble::{Ensemble, Vote};
 use super::human::{Desk, Human};
 use super::judge_model::JudgeModel;
 use super::likelihood::{LikelihoodAnnotator, Normalise};
@@ -54,6 +55,13 @@ pub enum AnnotatorConfig {
     Command(CommandAnnotator),
     /// A person, or several, at this desk.
     Human(Arc<Desk>),
+    /// Several annotators, none of them an ensemble, that are asked together.
+    Ensemble {
+        /// How their verdicts become one.
+        vote: Vote,
+        /// Two or more.
+        members: Vec<AnnotatorConfig>,
+    },
     /// Servers that are reached over HTTP.
     #[cfg(feature = "http")]
     OpenAi {
@@ -65,23 +73,29 @@ pub enum AnnotatorConfig {
 }
 
 impl AnnotatorConfig {
-    /// Its model, if it has one here.
-    pub fn model(&self) -> Option<&Path> {
+    /// Its models here: one at most, save of an ensemble.
+    pub fn models(&self) -> Vec<&Path> {
         match self {
             AnnotatorConfig::Llm { model, .. }
             | AnnotatorConfig::Likelihood { model, .. }
-            | AnnotatorConfig::Reward { model, .. } => Some(model),
-            _ => None,
+            | AnnotatorConfig::Reward { model, .. } => vec![model],
+            AnnotatorConfig::Ensemble { members, .. } => {
+                members.iter().flat_map(AnnotatorConfig::models).collect()
+            }
+            _ => Vec::new(),
         }
     }
 
-    /// Likewise, to be replaced by where it was downloaded to.
-    pub fn model_mut(&mut self) -> Option<&mut PathBuf> {
+    /// Likewise, to be replaced by where they were downloaded to.
+    pub fn models_mut(&mut self) -> Vec<&mut PathBuf> {
         match self {
             AnnotatorConfig::Llm { model, .. }
             | AnnotatorConfig::Likelihood { model, .. }
-            | AnnotatorConfig::Reward { model, .. } => Some(model),
-            _ => None,
+            | AnnotatorConfig::Reward { model, .. } => vec![model],
+            AnnotatorConfig::Ensemble { members, .. } => {
+                members.iter_mut().flat_map(AnnotatorConfig::models_mut).collect()
+            }
+            _ => Vec::new(),
         }
     }
 
@@ -89,6 +103,7 @@ impl AnnotatorConfig {
     pub fn desk(&self) -> Option<Arc<Desk>> {
         match self {
             AnnotatorConfig::Human(desk) => Some(desk.clone()),
+            AnnotatorConfig::Ensemble { members, .. } => members.iter().find_map(AnnotatorConfig::desk),
             _ => None,
         }
     }
@@ -97,6 +112,7 @@ impl AnnotatorConfig {
     pub fn is_remote(&self) -> bool {
         match self {
             AnnotatorConfig::Command(_) | AnnotatorConfig::Human(_) => true,
+            AnnotatorConfig::Ensemble { members, .. } => members.iter().any(AnnotatorConfig::is_remote),
             #[cfg(feature = "http")]
             AnnotatorConfig::OpenAi { .. } => true,
             _ => false,
@@ -115,6 +131,10 @@ impl AnnotatorConfig {
         training: bool,
         warn: &mut dyn FnMut(&str),
     ) -> Result<Box<dyn AnnotationQueue>> {
+        if let AnnotatorConfig::Ensemble { vote, members } = self {
+            let open = |member: AnnotatorConfig| member.open(gpu, base_dtype, training, &mut *warn);
+            return Ok(Box::new(Ensemble::new(vote, members.into_iter().map(open).collect::<Result<_>>()?)?));
+        }
         if let AnnotatorConfig::Reward { model: dir, adapter } = &self {
             let base = match adapter {
                 // The head may be the adapter's alone.
@@ -135,7 +155,7 @@ impl AnnotatorConfig {
             JudgeModel::of_model(&model, dir, None, &Arena::new())
         };
         Ok(match self {
-            AnnotatorConfig::Reward { .. } => unreachable!("opened above"),
+            AnnotatorConfig::Ensemble { .. } | AnnotatorConfig::Reward { .. } => unreachable!("opened above"),
             AnnotatorConfig::Rule(rule) => Box::new(InPlace::new(rule)),
             AnnotatorConfig::Command(command) => Box::new(Threaded::new(command)?),
             AnnotatorConfig::Human(desk) => Box::new(Human::new(desk)),

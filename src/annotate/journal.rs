@@ -9,9 +9,12 @@ use serde::{Deserialize, Serialize};
 
 use super::queue::{AnnotationQueue, Answer, Ask, Polled, Question, Said, Usage};
 use super::{Judgement, Score, Verdict};
-use crate::digest::Digester;
+use crate::digest::{Digest, Digester};
 use crate::error::Result;
 use crate::json_lines::JsonLines;
+
+/// The file in the folder of a run or an evaluation.
+pub const JOURNAL: &str = "judgements.jsonl";
 
 /// A row of the journal.
 #[derive(Serialize, Deserialize)]
@@ -38,6 +41,8 @@ enum SaidRow {
         p_first: Option<f32>,
         p_12: Option<f32>,
         p_21: Option<f32>,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        votes: Vec<Option<f32>>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         why: Option<String>,
     },
@@ -56,6 +61,7 @@ impl From<&Said> for SaidRow {
                 p_first: judgement.verdict.p_first(),
                 p_12: judgement.p_12,
                 p_21: judgement.p_21,
+                votes: judgement.votes.clone(),
                 why: match &judgement.verdict {
                     Verdict::Invalid { why } => Some(why.clone()),
                     _ => None,
@@ -70,12 +76,12 @@ impl From<&Said> for SaidRow {
 impl SaidRow {
     fn said(self) -> Said {
         match self {
-            SaidRow::Judgement { p_first, p_12, p_21, why, .. } => {
+            SaidRow::Judgement { p_first, p_12, p_21, votes, why, .. } => {
                 let verdict = match (p_first, why) {
                     (Some(p), None) => Verdict::from_probability(p),
                     (_, why) => Verdict::Invalid { why: why.unwrap_or_default() },
                 };
-                Said::Judgement(Judgement { verdict, p_12, p_21 })
+                Said::Judgement(Judgement { verdict, p_12, p_21, votes })
             }
             SaidRow::Score { score: Some(score), why: None } if score.is_finite() => {
                 Said::Score(Score::Value(score))
@@ -127,12 +133,7 @@ impl<'a> Journalled<'a> {
     /// # Errors
     /// [`Error::Io`]; [`Error::Row`] for a line that is no answer.
     pub fn open(&mut self, path: &Path) -> Result<()> {
-        let mut digester = Digester::default();
-        for (name, value) in self.identity()? {
-            digester.bytes(name.as_bytes());
-            digester.bytes(value.as_bytes());
-        }
-        let judge = digester.finish().to_string();
+        let judge = self.digest()?.to_string();
         let (lines, rows) = JsonLines::open::<Row>(path, |error| {
             format!("is no answer of an annotator ({error}): remove the line, and it is asked again")
         })?;
@@ -166,6 +167,19 @@ impl<'a> Journalled<'a> {
         }
         let identity = self.queue.identity()?;
         Ok(self.identity.get_or_init(|| identity).clone())
+    }
+
+    /// A digest of its identity.
+    ///
+    /// # Errors
+    /// As [`Journalled::identity`].
+    pub fn digest(&self) -> Result<Digest> {
+        let mut digester = Digester::default();
+        for (name, value) in self.identity()? {
+            digester.bytes(name.as_bytes());
+            digester.bytes(value.as_bytes());
+        }
+        Ok(digester.finish())
     }
 
     /// See [`AnnotationQueue::is_remote`].

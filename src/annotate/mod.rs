@@ -2,6 +2,7 @@
 
 pub mod command;
 pub mod config;
+pub mod ensemble;
 pub mod human;
 pub mod journal;
 pub mod judge_model;
@@ -199,6 +200,9 @@ pub struct Judgement {
     pub p_12: Option<f32>,
     /// The probability that `response_1` is preferred when it is shown second; `None` if that was not asked.
     pub p_21: Option<f32>,
+    /// Of an [`Ensemble`](ensemble::Ensemble), each member's probability that `response_1` is preferred; `None` where its
+    /// verdict is unusable. Of others nothing.
+    pub votes: Vec<Option<f32>>,
 }
 
 impl Judgement {
@@ -212,7 +216,7 @@ impl Judgement {
             (_, Some(p)) | (Some(p), None) => Verdict::from_probability(p),
             (None, None) => Verdict::Invalid { why: "no order was asked".into() },
         };
-        Judgement { verdict, p_12, p_21 }
+        Judgement { verdict, p_12, p_21, votes: Vec::new() }
     }
 
     /// Whether the preferred *position* was the same in both orders.
@@ -230,7 +234,7 @@ pub(crate) fn orders_disagree(p_12: Option<impl Into<f64>>, p_21: Option<impl In
 /// A judgement of an annotator that knows no orders.
 impl From<Verdict> for Judgement {
     fn from(verdict: Verdict) -> Self {
-        Judgement { verdict, p_12: None, p_21: None }
+        Judgement { verdict, p_12: None, p_21: None, votes: Vec::new() }
     }
 }
 

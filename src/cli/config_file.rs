@@ -38,8 +38,7 @@ pub(super) fn merge(command: &Command, mut arguments: Vec<OsString>) -> Result<V
     let Some((name, given)) = matches.subcommand() else { return Ok(arguments) };
     let Some(path) = given.get_one::<PathBuf>(FLAG) else { return Ok(arguments) };
     let sub = lenient.find_subcommand(name).expect("just parsed");
-    let from_file = flags(sub, read(path)?, |arg| is_given(given, arg))
-        .map_err(|why| Error::config(path.display().to_string(), why))?;
+    let from_file = flags_of_file(sub, path, |arg| is_given(given, arg))?;
     // After the program's and the command's name.
     arguments.splice(2..2, from_file);
     Ok(arguments)
@@ -52,7 +51,12 @@ pub(super) fn merge(command: &Command, mut arguments: Vec<OsString>) -> Result<V
 pub(super) fn flags_in(command: &Command, path: &Path) -> Result<Vec<OsString>> {
     let mut command = command.clone();
     command.build();
-    flags(&command, read(path)?, |_| false).map_err(|why| Error::config(path.display().to_string(), why))
+    flags_of_file(&command, path, |_| false)
+}
+
+/// The same, save those that are to be skipped, after a command that is built.
+fn flags_of_file(command: &Command, path: &Path, skip: impl Fn(&Arg) -> bool) -> Result<Vec<OsString>> {
+    flags(command, read(path)?, skip).map_err(|why| Error::config(path.display().to_string(), why))
 }
 
 /// A command for a first look: what is missing may be in a file, what is wrong is for the real parse to say.

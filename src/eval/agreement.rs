@@ -75,23 +75,29 @@ pub fn cohen_kappa(first: &[Decision], second: &[Decision]) -> Result<Kappa> {
     for (a, b) in first.iter().zip(second) {
         table[*a as usize][*b as usize] += 1;
     }
-    let n = first.len() as f64;
+    Ok(kappa_of(table))
+}
+
+/// [`cohen_kappa`] of a table of the two judges' verdicts, which holds one at least.
+pub(crate) fn kappa_of(table: [[usize; 3]; 3]) -> Kappa {
+    let count = table.iter().flatten().sum::<usize>();
+    let n = count as f64;
     let share = |i: usize, j: usize| table[i][j] as f64 / n;
     let row: [f64; 3] = std::array::from_fn(|i| (0..3).map(|j| share(i, j)).sum());
     let column: [f64; 3] = std::array::from_fn(|j| (0..3).map(|i| share(i, j)).sum());
     let agreed = (0..3).map(|i| table[i][i]).sum::<usize>();
     let observed = agreed as f64 / n;
     let chance: f64 = (0..3).map(|i| row[i] * column[i]).sum();
-    let agreement = Share::of_counts(agreed, first.len());
+    let agreement = Share::of_counts(agreed, count);
     if chance > 1.0 - 1e-12 {
-        return Ok(Kappa {
+        return Kappa {
             kappa: None,
             standard_error: None,
             standard_error_at_zero: None,
             interval: None,
             agreement,
             table,
-        });
+        };
     }
     let kappa = (observed - chance) / (1.0 - chance);
     let (mut same, mut other, mut both) = (0.0, 0.0, 0.0);
@@ -106,7 +112,7 @@ pub fn cohen_kappa(first: &[Decision], second: &[Decision]) -> Result<Kappa> {
     let correction = (kappa - chance * (1.0 - kappa)).powi(2);
     let variance = (same + (1.0 - kappa).powi(2) * other - correction) / scale;
     let standard_error = variance.max(0.0).sqrt();
-    Ok(Kappa {
+    Kappa {
         kappa: Some(kappa),
         standard_error: Some(standard_error),
         standard_error_at_zero: Some(((chance + chance * chance - both).max(0.0) / scale).sqrt()),
@@ -116,7 +122,7 @@ pub fn cohen_kappa(first: &[Decision], second: &[Decision]) -> Result<Kappa> {
         }),
         agreement,
         table,
-    })
+    }
 }
 
 /// What showing the answers in the other order changes.

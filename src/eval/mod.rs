@@ -11,6 +11,7 @@
 //! | `length_control` | the win rate at equal lengths, for any two policies |
 //! | `alpaca_eval` | AlpacaEval's win rate, standard error and length-controlled win rate |
 //! | `agreement` | Cohen's κ, order flips, preferences for a position or a length |
+//! | `ensemble` | how far the members of an ensemble of judges agree |
 //! | `diversity` | distinct-n, repetition and lengths of answers |
 //! | `judged` | the figures of a benchmark's file of judgements |
 //! | `files` | AlpacaEval, MT-Bench and Arena-Hard files |
@@ -22,6 +23,7 @@ pub mod answers;
 pub mod bootstrap;
 pub mod comparison;
 pub mod diversity;
+pub mod ensemble;
 pub mod files;
 pub mod interval;
 pub mod judged;

@@ -273,7 +273,7 @@ pub(super) fn read_into(
 }
 
 /// Writes weights, one tensor in memory at a time.
-pub(super) fn save_weights(weights: &Weights, path: &Path, format: FloatFormat) -> Result<()> {
+pub(crate) fn save_weights(weights: &Weights, path: &Path, format: FloatFormat) -> Result<()> {
     let spec = |w: &Weight| TensorSpec { name: w.name.clone(), shape: w.spec().stored_shape(), format };
     let specs: Vec<TensorSpec> = weights.iter().map(spec).collect();
     let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);

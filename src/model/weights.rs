@@ -303,6 +303,12 @@ impl Weights {
         self.list.iter()
     }
 
+    /// Where the values are, of weights that lie one below the other together: alike in a copy of the same format.
+    pub(crate) fn stacks(&self) -> impl Iterator<Item = &Region> {
+        let parts = self.list.iter().flat_map(|weight| &weight.parts);
+        parts.filter(|part| part.first_row == 0).map(|part| &part.stack.values)
+    }
+
     /// A weight by its tensor name.
     pub fn get(&self, name: &str) -> Option<&Weight> {
         self.index.get(name).map(|i| &self.list[*i])

@@ -17,6 +17,7 @@ mod linear;
 mod logits;
 mod logprob;
 mod matrix;
+mod mix;
 mod norm;
 mod optim;
 mod policy_gradient;
@@ -41,6 +42,7 @@ pub use linear::{Linear, Lora, linear, merge_lora};
 pub use logits::LogitTransform;
 pub use logprob::{LogProb, VOCAB_CHUNK, logprob, logprob_with_squares};
 pub use matrix::{Matrix, MatrixRows};
+pub use mix::mix;
 pub use norm::{Norm, NormKind, head_norm, norm};
 pub use optim::{
     ADAFACTOR_BETA2, Adafactor, AdafactorState, AdamW, INVERSE_BIAS_CORRECTION_1, INVERSE_BIAS_CORRECTION_2,

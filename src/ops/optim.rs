@@ -77,12 +77,12 @@ const AT_A_TIME: usize = 256;
 const SLICE_ROWS: usize = 64;
 const MAX_SLICES: usize = 256;
 
-fn len(t: Tensor) -> usize {
+pub(super) fn len(t: Tensor) -> usize {
     t.rows.max() as usize * t.cols
 }
 
 /// Elements of a workgroup for a tensor of `len`.
-fn share(len: usize) -> usize {
+pub(super) fn share(len: usize) -> usize {
     len.div_ceil(MAX_GROUPS).max(MIN_SHARE).next_multiple_of(AT_A_TIME)
 }
 

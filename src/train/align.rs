@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::batches::total_steps;
 use super::evaluation::Evaluation;
 use super::kernels::use_kernels_of_checkpoint;
+use super::moving_reference::MovingReference;
 use super::online::{Learner, Online};
 use super::options::{AlignOptions, TrainOptions};
 use super::pair_trainer::PairTrainer;
@@ -104,6 +105,7 @@ pub struct AlignRun {
     generator: Generator,
     optimiser: Optimiser,
     reference: Model,
+    moving: Option<MovingReference>,
     evaluation: Option<Evaluation>,
 }
 
@@ -141,10 +143,22 @@ impl AlignRun {
         let (model, eos) = (&policy.model, policy.tokenizer.eos_ids());
         let reference = policy.reference(train)?;
         let plans = plans(model, &reference, &rows, eos, train, options)?;
+        let moving = MovingReference::asked_for(model, &reference, train)?;
         let Plans { learner, generator, optimiser } = plans;
         let (train, options) = (train.clone(), options.clone());
         let evaluation = None;
-        Ok(AlignRun { policy, train, options, rows, learner, generator, optimiser, reference, evaluation })
+        Ok(AlignRun {
+            policy,
+            train,
+            options,
+            rows,
+            learner,
+            generator,
+            optimiser,
+            reference,
+            moving,
+            evaluation,
+        })
     }
 
     /// Compares the policy's answers to held-out prompts with those of the start after every `every` steps, and at the end:
@@ -185,7 +199,9 @@ impl AlignRun {
     /// # Errors
     /// [`Error::Config`] for an [`async_level`](AlignOptions::async_level) that is not to be had; what the device reports.
     pub fn trainer<'a>(self, queue: impl AnnotationQueue + 'a) -> Result<Trainer<'a>> {
-        let AlignRun { policy, train, options, rows, learner, generator, optimiser, evaluation, .. } = self;
+        let AlignRun {
+            policy, train, options, rows, learner, generator, optimiser, moving, evaluation, ..
+        } = self;
         if options.async_level > 0 && !queue.is_remote() {
             let why = format!(
                 "is {}, but the annotator, {}, leaves nothing to wait for: leave it out",
@@ -196,7 +212,8 @@ impl AlignRun {
         }
         let sampler = Sampler::new(generator, &options, train.seed);
         let method = Online::new(learner, sampler, options, Box::new(queue));
-        Ok(Trainer::new(policy, train, rows, optimiser, Box::new(method))?.with_evaluation(evaluation))
+        let trainer = Trainer::new(policy, train, rows, optimiser, Box::new(method))?;
+        Ok(trainer.with_moving_reference(moving).with_evaluation(evaluation))
     }
 
     /// Trains to the end, in the folder of the options; returns where the model or adapter was saved.

@@ -11,6 +11,7 @@ use super::report::{AnnotationReport, PairReport, UsageReport};
 use crate::annotate::queue::{Answer, Question, Said, Usage};
 use crate::annotate::{Annotated, Counts, Judgement, Pair, Verdict, best_and_worst, round_robin};
 use crate::error::{Error, Result};
+use crate::eval::ensemble::Votes;
 use crate::generate::{FinishReason, Response};
 
 /// Judged pairs from which on the share of unusable verdicts says something.
@@ -53,7 +54,8 @@ impl Game {
         let judgement = self.judgement.clone().expect("the games are over");
         let orders = |swapped: &Judgement| {
             let (one, two) = (judgement.verdict.p_first()?, swapped.verdict.p_first()?);
-            Some(Judgement::from_orders(Some(one), Some(1.0 - two)))
+            let both = Judgement::from_orders(Some(one), Some(1.0 - two));
+            Some(Judgement { votes: judgement.votes.clone(), ..both })
         };
         Annotated::Judged(self.swapped.as_ref().and_then(orders).unwrap_or(judgement))
     }
@@ -277,6 +279,7 @@ impl Annotation {
             off_policy_steps,
             scores: mean(|p| p),
             scores_margin: mean(|p| 2.0 * p - 1.0),
+            votes: None,
             used: UsageReport::of(used),
         }
     }
@@ -293,6 +296,8 @@ pub(super) struct VerdictTotals {
     /// Answers that ended by themselves or by a stop text.
     ended: usize,
     habits: Habits,
+    /// What the members of an ensemble said.
+    votes: Votes,
 }
 
 /// What a step's verdicts were.
@@ -307,6 +312,7 @@ impl VerdictTotals {
     pub fn add(&mut self, counts: &Counts, answers: &[Vec<Response>], pairs: &[PairReport]) {
         self.counts += *counts;
         self.habits.add(pairs);
+        pairs.iter().filter_map(|pair| pair.judgement.as_ref()).for_each(|said| self.votes.add(&said.votes));
         self.recent.push_back(Recent { judged: counts.judged, invalid: counts.invalid });
         while self.recent.iter().skip(1).map(|step| step.judged).sum::<usize>() >= MIN_JUDGED {
             self.recent.pop_front();
@@ -340,6 +346,11 @@ impl VerdictTotals {
     /// What the annotator goes by besides the answers.
     pub fn habits(&self) -> &Habits {
         &self.habits
+    }
+
+    /// How far the members of an ensemble agree.
+    pub fn votes(&self) -> &Votes {
+        &self.votes
     }
 
     /// What the user should know of the answers.

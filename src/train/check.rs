@@ -1,9 +1,10 @@
 //! Options that were built by hand, checked before a run takes memory or writes a file.
 
-use super::options::{AlignOptions, TrainOptions};
+use super::options::{AlignOptions, ReferenceSync, TrainOptions};
 use super::policy_loss::OnlineLoss;
 use crate::error::{Error, Result};
-use crate::model::FrozenFormat;
+use crate::model::{FloatFormat, FrozenFormat};
+use crate::preference::Objective;
 
 /// Rows, or answers to them, of one step: what is above is a mistake.
 const MOST_ROWS: usize = 1 << 20;
@@ -46,6 +47,9 @@ impl TrainOptions {
         if !(self.epochs > 0.0 && self.epochs.is_finite()) {
             return Err(refuse("epochs", self.epochs, "a number above 0"));
         }
+        if let Some(sync) = self.reference_sync {
+            self.check_reference_sync(sync)?;
+        }
         match (self.base_dtype, self.lora.is_some() || self.adapter.is_some()) {
             (Some(format @ (FrozenFormat::Q8 | FrozenFormat::Q4)), false) => {
                 let expected = "a format of floats where all weights are trained: integers are for the base of an adapter";
@@ -56,12 +60,43 @@ impl TrainOptions {
     }
 }
 
+impl TrainOptions {
+    fn check_reference_sync(&self, sync: ReferenceSync) -> Result<()> {
+        check_counts(&[("ref-model-sync-steps", Some(sync.steps))])?;
+        if !(sync.alpha > 0.0 && sync.alpha <= 1.0) {
+            return Err(refuse("ref-model-mixup-alpha", sync.alpha, "a number above 0 and at most 1"));
+        }
+        if self.lora.is_some() || self.adapter.is_some() {
+            let why = "moves a copy of all weights, and with a LoRA adapter the reference is the model that it is on: leave it \
+                       out, or train all weights";
+            return Err(Error::config("sync-ref-model", why));
+        }
+        if let Some(format) = self.base_dtype.filter(|format| *format != FloatFormat::F32.into()) {
+            let expected = "f32, or left out, where the reference moves: small moves are lost in fewer bits";
+            return Err(refuse("base-dtype", format.name(), expected));
+        }
+        Ok(())
+    }
+
+    /// Refuses to move a reference that the loss has no use for.
+    pub(super) fn check_reference_is_used(&self, loss: &Objective) -> Result<()> {
+        match self.reference_sync.is_some() && !loss.needs_reference() {
+            true => Err(Error::config(
+                "sync-ref-model",
+                format!("moves a reference, and {loss} has none: leave it out"),
+            )),
+            false => Ok(()),
+        }
+    }
+}
+
 impl AlignOptions {
     /// Refuses values that no run of these steps can begin with.
     pub(super) fn check(&self, train: &TrainOptions) -> Result<()> {
         match &self.loss {
             OnlineLoss::Preference(objective) => {
                 objective.check()?;
+                train.check_reference_is_used(objective)?;
                 if self.soft_labels {
                     objective.check_soft_labels()?;
                 }

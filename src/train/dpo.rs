@@ -7,6 +7,7 @@ use super::batches::total_steps;
 use super::evaluation::HeldOutPairs;
 use super::identity::{Command, RunIdentity};
 use super::kernels::use_kernels_of_checkpoint;
+use super::moving_reference::MovingReference;
 use super::options::{DpoOptions, TrainOptions};
 use super::pair_step::LabelledPair;
 use super::pair_trainer::PairTrainer;
@@ -30,6 +31,7 @@ pub(super) fn plans(
     train: &TrainOptions,
     options: &DpoOptions,
 ) -> Result<(PairTrainer, Optimiser)> {
+    train.check_reference_is_used(&options.loss)?;
     let capacity = rows.largest_batch(train.batch_size);
     PairTrainer::new(model, reference, train, &options.loss, capacity, None, &Arena::new())
 }
@@ -42,6 +44,7 @@ pub struct DpoRun {
     rows: EncodedRows,
     trainer: PairTrainer,
     optimiser: Optimiser,
+    moving: Option<MovingReference>,
     held_out: Option<HeldOutPairs>,
 }
 
@@ -68,9 +71,11 @@ impl DpoRun {
         train.check()?;
         use_kernels_of_checkpoint(policy.model.gpu(), train)?;
         let rows = EncodedRows::given(&policy, pairs, options.append_eos, train)?;
-        let (trainer, optimiser) = plans(&policy.model, &policy.reference(train)?, &rows, train, options)?;
+        let reference = policy.reference(train)?;
+        let (trainer, optimiser) = plans(&policy.model, &reference, &rows, train, options)?;
+        let moving = MovingReference::asked_for(&policy.model, &reference, train)?;
         let (train, options, held_out) = (train.clone(), options.clone(), None);
-        Ok(DpoRun { policy, train, options, rows, trainer, optimiser, held_out })
+        Ok(DpoRun { policy, train, options, rows, trainer, optimiser, moving, held_out })
     }
 
     /// Tells loss and accuracy of held-out pairs after every `every` steps, and at the end, in `run`. Pairs that are longer than
@@ -107,10 +112,11 @@ impl DpoRun {
     /// # Errors
     /// What the device reports.
     pub fn trainer(self) -> Result<Trainer<'static>> {
-        let DpoRun { policy, train, options, rows, trainer, optimiser, held_out } = self;
+        let DpoRun { policy, train, options, rows, trainer, optimiser, moving, held_out } = self;
         let known = vec![None; rows.len()];
         let method = GivenPairs { trainer, options, known };
-        Ok(Trainer::new(policy, train, rows, optimiser, Box::new(method))?.with_held_out(held_out))
+        let trainer = Trainer::new(policy, train, rows, optimiser, Box::new(method))?;
+        Ok(trainer.with_moving_reference(moving).with_held_out(held_out))
     }
 
     /// Trains to the end, in the folder of the options; returns where the model or adapter was saved.
@@ -127,7 +133,7 @@ impl DpoRun {
 struct GivenPairs {
     trainer: PairTrainer,
     options: DpoOptions,
-    /// The reference's log-probabilities of a row's responses: computed once and kept.
+    /// The reference's log-probabilities of a row's responses: computed once and kept, until it moves.
     known: Vec<Option<[f32; 2]>>,
 }
 
@@ -152,6 +158,10 @@ impl Method for GivenPairs {
 
     fn identity(&self, common: RunIdentity) -> Result<RunIdentity> {
         Ok(common.with_completions(self.options.append_eos).with_loss(&self.options.loss))
+    }
+
+    fn reference_moved(&mut self) {
+        self.known.fill(None);
     }
 
     fn held_out(&mut self, rows: &EncodedRows) -> Result<Option<HeldOutReport>> {

@@ -122,7 +122,8 @@ mod tests {
     fn pair(verdict: &str, orders: Option<[f32; 2]>, lengths: [usize; 2]) -> PairReport {
         let [response_1, response_2] = lengths.map(|n| "x".repeat(n));
         let (p_12, p_21) = (orders.map(|o| o[0]), orders.map(|o| o[1]));
-        let judgement = JudgementReport { p_first: Some(0.5), p_12, p_21, verdict: verdict.into() };
+        let judgement =
+            JudgementReport { p_first: Some(0.5), p_12, p_21, verdict: verdict.into(), votes: vec![] };
         PairReport {
             step: 1,
             policy_step: 0,

@@ -100,6 +100,11 @@ struct Training {
     max_prompt_length: Option<usize>,
     #[serde(deserialize_with = "Option::deserialize")]
     max_length: Option<usize>,
+    /// How the reference follows the policy.
+    #[serde(deserialize_with = "Option::deserialize")]
+    ref_model_mixup_alpha: Option<f32>,
+    #[serde(deserialize_with = "Option::deserialize")]
+    ref_model_sync_steps: Option<usize>,
     dtype: String,
     tier: String,
 }
@@ -141,7 +146,7 @@ struct Online {
 }
 
 /// What another value makes into another run: it cannot be changed, whoever asks.
-const FIXED: [&str; 9] = [
+const FIXED: [&str; 11] = [
     "command",
     "model",
     "adapter",
@@ -150,6 +155,8 @@ const FIXED: [&str; 9] = [
     "use-rslora",
     "lora-target-modules",
     "optim",
+    "ref-model-mixup-alpha",
+    "ref-model-sync-steps",
     "dtype",
 ];
 
@@ -226,6 +233,8 @@ impl RunIdentity {
                 shuffle: train.shuffle,
                 max_prompt_length: train.max_prompt_length,
                 max_length: train.max_length,
+                ref_model_mixup_alpha: train.reference_sync.map(|sync| sync.alpha),
+                ref_model_sync_steps: train.reference_sync.map(|sync| sync.steps),
                 dtype: train.base_dtype.map_or("auto", |format| format.name()).into(),
                 tier: policy.model.gpu().tier().to_string(),
             },

@@ -322,11 +322,14 @@ impl<'a> Online<'a> {
             policy: learnt.as_ref().map(|learnt| learnt.policy()),
             entropy: learnt.as_ref().map(|learnt| learnt.entropy()),
             responses: response_report(answers),
-            annotation: Some(annotation.report(
-                step.done - policy_step,
-                self.annotator.used(),
-                self.verdicts.habits().longer_ratio(),
-            )),
+            annotation: Some(AnnotationReport {
+                votes: self.verdicts.votes().report(),
+                ..annotation.report(
+                    step.done - policy_step,
+                    self.annotator.used(),
+                    self.verdicts.habits().longer_ratio(),
+                )
+            }),
             pairs: met,
             ratings: Vec::new(),
             tokens: drawn(answers) + learnt.as_ref().map_or(0, |learnt| learnt.tokens()),
@@ -362,7 +365,10 @@ impl<'a> Online<'a> {
             policy: learnt.policy(),
             entropy: learnt.entropy(),
             responses: response_report(answers),
-            annotation: Some(said.report(used, step.done - policy_step, self.annotator.used())),
+            annotation: Some(AnnotationReport {
+                votes: self.verdicts.votes().report(),
+                ..said.report(used, step.done - policy_step, self.annotator.used())
+            }),
             pairs: met,
             ratings: said.ratings(step.done + 1, open, &learnt.advantages),
             tokens: drawn(answers) + learnt.tokens(),

@@ -12,6 +12,16 @@ use crate::model::lora::LoraConfig;
 use crate::optim::OptimiserKind;
 use crate::preference::Objective;
 
+/// How the reference model follows the policy: after every `steps` steps π₀ ← α π + (1 − α) π₀ (TR-DPO, Gorbatovski et al.
+/// 2024, arXiv 2404.09656).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ReferenceSync {
+    /// α, above 0 and at most 1: with 1 the reference becomes the policy.
+    pub alpha: f32,
+    /// Steps between two moves.
+    pub steps: usize,
+}
+
 /// Common to every kind of training.
 #[derive(Clone, Debug)]
 pub struct TrainOptions {
@@ -44,8 +54,11 @@ pub struct TrainOptions {
     pub lora: Option<LoraConfig>,
     /// An adapter to go on training, in PEFT's layout.
     pub adapter: Option<PathBuf>,
+    /// Move the reference model towards the policy from time to time, in `dpo` and `align`, where all weights are trained;
+    /// `None`: it is the model at the start.
+    pub reference_sync: Option<ReferenceSync>,
     /// How matrices that are not trained are held on the device: the base under an adapter, the reference copy.
-    /// `None`: as the model's files have them.
+    /// `None`: as the model's files have them; a reference that moves is in f32.
     pub base_dtype: Option<FrozenFormat>,
     /// The optimiser.
     pub optimiser: OptimiserKind,
@@ -89,6 +102,7 @@ impl TrainOptions {
             epochs: 1.0,
             lora: None,
             adapter: None,
+            reference_sync: None,
             base_dtype: None,
             optimiser: OptimiserKind::adamw(),
             max_grad_norm: 1.0,

@@ -66,6 +66,8 @@ fn padding(dir: &Path) -> Result<Option<u32>> {
 pub(super) fn reference(model: &Model, options: &TrainOptions, copies: FrozenFormat) -> Result<Model> {
     match options.lora.is_some() && options.adapter.is_none() {
         true => Ok(model.without_adapter()),
+        // Small moves are lost in fewer bits.
+        false if options.reference_sync.is_some() => model.snapshot(),
         false => model.snapshot_as(copies),
     }
 }

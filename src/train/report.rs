@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::annotate::queue::Usage;
 use crate::annotate::{Annotated, Verdict, orders_disagree};
+use crate::eval::ensemble::VotesReport;
 
 /// A step, as `metrics.jsonl` has it, and what it does not have: the pairs, the time that is left.
 ///
@@ -205,6 +206,9 @@ pub struct AnnotationReport {
     /// 2p − 1 of it.
     #[serde(rename = "objective/scores_margin")]
     pub scores_margin: Option<f64>,
+    /// How far the members of an ensemble agreed so far; `None` of other annotators.
+    #[serde(flatten)]
+    pub votes: Option<VotesReport>,
     /// What was used so far, where an annotator counts it.
     #[serde(flatten)]
     pub used: Option<UsageReport>,
@@ -231,7 +235,7 @@ pub struct EvaluationReport {
     /// Mean length of the policy's answers in tokens.
     #[serde(rename = "eval/mean_length")]
     pub mean_length: f64,
-    /// Mean of log π − log π₀ over them, in nats.
+    /// Mean of log π − log π₀ over them, in nats; π₀ is the reference as it is, where that moves.
     #[serde(rename = "eval/kl")]
     pub kl: f64,
 }
@@ -389,6 +393,9 @@ pub struct JudgementReport {
     pub p_21: Option<f32>,
     /// "1", "2", "tie" or "invalid".
     pub verdict: String,
+    /// Of an ensemble, each member's probability that `response_1` is preferred; `None` where its verdict is unusable.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub votes: Vec<Option<f32>>,
 }
 
 impl JudgementReport {
@@ -413,6 +420,7 @@ impl PairReport {
             p_12: judgement.p_12,
             p_21: judgement.p_21,
             verdict: judgement.verdict.label().to_owned(),
+            votes: judgement.votes.clone(),
         };
         PairReport { judgement: Some(judgement), skipped, ..self }
     }

@@ -10,11 +10,12 @@ use serde_json::{Value, json};
 use super::health;
 use super::movement::MovementCheck;
 use super::report::StepReport;
-use super::run_dir::{JOURNAL, RunDir, Start, TENSORBOARD};
+use super::run_dir::{RunDir, Start, TENSORBOARD};
 use super::run_file::RunFile;
 use super::state::{Logs, State};
 use super::tensorboard::EventFile;
 use super::trainer::{Control, Trainer};
+use crate::annotate::journal::JOURNAL;
 use crate::error::{Error, Result};
 use crate::model::storage::into_folder;
 

@@ -26,7 +26,9 @@ use super::checkpoint::{CHECKPOINTS, Checkpoint, PendingCheckpoint, in_folder};
 use super::lock::{Lock, unwritable};
 use super::log::Log;
 use super::state::Logs;
+use crate::annotate::ensemble::JUDGES;
 use crate::annotate::human::LABELS;
+use crate::annotate::journal::JOURNAL;
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -38,8 +40,6 @@ pub const RUN: &str = "run.json";
 pub const METRICS: &str = "metrics.jsonl";
 /// A row an annotated pair.
 pub const PAIRS: &str = "pairs.jsonl";
-/// What an annotator elsewhere said, as it came: see [`Journalled`](crate::annotate::journal::Journalled).
-pub const JOURNAL: &str = "judgements.jsonl";
 /// What [`Report::of_run`](crate::report::Report::of_run) makes of them.
 pub const REPORT: &str = "report.html";
 /// An event file, where it was asked for.
@@ -47,8 +47,20 @@ pub const TENSORBOARD: &str = "tensorboard";
 /// What came out, by `oaif demo`.
 pub const SUMMARY: &str = "summary.json";
 /// What a run leaves, its models included.
-pub(crate) const CONTENTS: [&str; 11] =
-    [RUN, METRICS, PAIRS, JOURNAL, LABELS, TENSORBOARD, CHECKPOINTS, "model", "adapter", REPORT, SUMMARY];
+pub(crate) const CONTENTS: [&str; 12] = [
+    RUN,
+    METRICS,
+    PAIRS,
+    JOURNAL,
+    JUDGES,
+    LABELS,
+    TENSORBOARD,
+    CHECKPOINTS,
+    "model",
+    "adapter",
+    REPORT,
+    SUMMARY,
+];
 
 /// What to do about the run that the folder may hold already.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -288,7 +300,7 @@ fn is_in(dir: &Path, path: &Path) -> bool {
 
 fn refuse_a_run_in_the_way(dir: &Path) -> Result<()> {
     // A configuration is what a run leaves that has done nothing; what an annotator has said is not asked again.
-    let mut done = CONTENTS.into_iter().filter(|name| ![RUN, JOURNAL, LABELS].contains(name));
+    let mut done = CONTENTS.into_iter().filter(|name| ![RUN, JOURNAL, JUDGES, LABELS].contains(name));
     let Some(name) = done.find(|name| dir.join(name).exists()) else {
         return Ok(());
     };

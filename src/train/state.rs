@@ -146,7 +146,7 @@ mod tests {
                     "max-steps": 6, "optim": "adamw", "adam-beta1": 0.9, "adam-beta2": 0.999, "adam-epsilon": 1e-8,
                     "weight-decay": 0.0, "max-grad-norm": 1.0, "per-device-train-batch-size": 2,
                     "gradient-accumulation-steps": 1, "seed": 42, "shuffle": true, "max-prompt-length": null,
-                    "max-length": null, "dtype": "auto", "tier": "T0"},
+                    "max-length": null, "ref-model-mixup-alpha": 0.6, "ref-model-sync-steps": 512, "dtype": "auto", "tier": "T0"},
                 "lora": null, "append-eos": null, "policy-gradient": null, "center-rewards-coefficient": null,
                 "loss": Objective::from(PreferenceLoss::Dpo { beta: 0.1 }).options(),
                 "online": {"num-samples": 2, "temperature": 0.9, "top-k": 0, "top-p": 1.0, "min-p": 0.0,
@@ -161,7 +161,8 @@ mod tests {
             "online": {
                 "verdicts": {"counts": {"judged": 4, "first": 1, "tie": 0, "invalid": 0, "identical": 0,
                     "both_orders": 0, "order_flip": 0}, "recent": [{"judged": 4, "invalid": 0}], "answers": 8, "ended": 1,
-                    "habits": {"both_orders": 0, "flips": 0, "one_order": 4, "first": 1, "unequal": 3, "longer": 2}},
+                    "habits": {"both_orders": 0, "flips": 0, "one_order": 4, "first": 1, "unequal": 3, "longer": 2},
+                    "votes": {"pairs": 4, "unanimous": 2, "tables": [[[1, 0, 0], [0, 1, 0], [0, 0, 2]]]}},
                 "sampled": [{"first": 4, "policy_step": 1, "logps": [],
                     "of": [[{"token_ids": [1], "text": "a", "finish_reason": "length"}]]}]}
         })

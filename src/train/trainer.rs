@@ -14,6 +14,7 @@
 //!                wait for the judgements of step t; ℓ(x, y⁺, y⁻)                    annotation.rs, pair_trainer.rs
 //!                or for its ratings r; −Σ A(r) log π(y | x)                         ratings.rs, policy_trainer.rs, policy_loss.rs
 //!     θ ← θ − η_t · clip(∇ℓ(θ))                                                     updater.rs, schedule.rs, optim/
+//!     every ref-model-sync-steps, if asked for: π₀ ← α π_θ + (1 − α) π₀             moving_reference.rs
 //!     report what happened                                                          report.rs
 //!     every eval-steps, at the end: held-out rows, which change nothing             evaluation.rs, eval/
 //! ```
@@ -24,6 +25,7 @@ use std::time::Instant;
 use super::batches::Batches;
 use super::evaluation::{Evaluation, HeldOutPairs};
 use super::identity::{Command, RunIdentity};
+use super::moving_reference::MovingReference;
 use super::options::TrainOptions;
 use super::policy::Policy;
 use super::progress::{Observer, Pace};
@@ -79,6 +81,9 @@ pub(super) trait Method {
 
     /// Adds the gradient of the step's loss to the policy's. After an error the step can be taken again.
     fn learn(&mut self, step: &mut Step<'_, '_>) -> Result<Learnt>;
+
+    /// Forgets what the reference said before it moved.
+    fn reference_moved(&mut self) {}
 
     /// What a checkpoint keeps of it.
     fn online(&self) -> Option<OnlineState> {
@@ -188,6 +193,7 @@ pub struct Trainer<'a> {
     rows: EncodedRows,
     batches: Batches,
     updater: Updater,
+    moving_reference: Option<MovingReference>,
     method: Box<dyn Method + 'a>,
     evaluation: Option<Evaluation>,
     held_out: Option<HeldOutPairs>,
@@ -223,6 +229,7 @@ impl<'a> Trainer<'a> {
             rows,
             batches,
             method,
+            moving_reference: None,
             evaluation: None,
             held_out: None,
             counters: Counters::default(),
@@ -306,6 +313,11 @@ impl<'a> Trainer<'a> {
                 None
             }
         };
+        if let Some(reference) = self.moving_reference.as_ref().filter(|r| r.is_due(self.step + 1)) {
+            self.moving = true;
+            reference.follow()?;
+            self.method.reference_moved();
+        }
         phases.add("update", milliseconds(updating));
         counters.num_tokens += learnt.tokens as u64;
         let step_ms = milliseconds(started);
@@ -349,6 +361,11 @@ impl<'a> Trainer<'a> {
         self.counters = counters;
         self.moving = false;
         Ok(Some(report))
+    }
+
+    /// Moves the reference after every so many steps.
+    pub(super) fn with_moving_reference(self, reference: Option<MovingReference>) -> Trainer<'a> {
+        Trainer { moving_reference: reference, ..self }
     }
 
     /// Evaluates the policy from time to time, where a run has a folder.
@@ -452,9 +469,12 @@ impl<'a> Trainer<'a> {
         self.method.identity(common)
     }
 
-    /// Writes weights and optimiser into the folder of a checkpoint; `source` is the folder of the model.
+    /// Writes weights, those of a moving reference and optimiser into the folder of a checkpoint; `source` is the folder of the model.
     pub(super) fn save_into(&self, dir: &Path, source: &Path) -> Result<()> {
         self.save_weights_into(dir, source)?;
+        if let Some(reference) = &self.moving_reference {
+            reference.save(dir)?;
+        }
         self.updater.save(&dir.join(OPTIMISER_FILE))
     }
 
@@ -478,6 +498,9 @@ impl<'a> Trainer<'a> {
         let model = &self.policy.model;
         let weights_file = if model.adapter().is_some() { ADAPTER_FILE } else { MODEL_FILE };
         restore_weights(model.trained(), &dir.join(weights_file))?;
+        if let Some(reference) = &self.moving_reference {
+            reference.restore(dir)?;
+        }
         self.updater.restore(&dir.join(OPTIMISER_FILE))?;
         self.method.restore(online, dir);
         (self.step, self.counters) = (step, counters);

@@ -337,7 +337,13 @@ mod tests {
 
     fn pair(step: usize, both: bool) -> PairReport {
         let p_21 = both.then_some(0.9);
-        let judgement = JudgementReport { p_first: Some(0.5), p_12: Some(0.1), p_21, verdict: "tie".into() };
+        let judgement = JudgementReport {
+            p_first: Some(0.5),
+            p_12: Some(0.1),
+            p_21,
+            verdict: "tie".into(),
+            votes: vec![],
+        };
         PairReport {
             step,
             policy_step: step,

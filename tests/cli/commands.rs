@@ -261,6 +261,34 @@ fn a_rule_judges() {
     assert_eq!(place.rows("out.jsonl"), judge("longer"));
 }
 
+#[test]
+fn judges_vote_and_their_agreement_is_told() {
+    let Some(place) = Place::with(&[]) else { return };
+    place.write("pairs.jsonl", JUDGED);
+    place.write("long.toml", "judge = 'rule'\njudge-rule = 'longer'\n");
+    place.write("short.yaml", "judge: rule\njudge_rule: shorter\n");
+    place.write("has.json", r#"{"judge": "rule", "judge-rule": "contains:h"}"#);
+    let line =
+        "judge --input pairs.jsonl --judge ensemble --judge-member long.toml --judge-member short.yaml";
+    let done = place.oaif(&format!("{line} --judge-member has.json --judge-vote majority")).done();
+    let (said, rows) = (done.err.clone(), done.rows());
+    assert_judged(&rows, &["1", "2", "tie", "tie"]);
+    assert_eq!(rows[0]["votes"], serde_json::json!([1.0, 0.0, 1.0]));
+    assert!((number(&rows[0], "p_first") - 2.0 / 3.0).abs() < 1e-6, "{}", rows[0]);
+    // One rule is another's contrary, and as far from the third: kappas 0, 1 and 0.
+    let told = "the judges agree on 33.3 % of 3 pairs; Cohen's κ of two judges 0.33 on average";
+    assert!(said.contains(told), "{said}");
+    assert_judged(&place.oaif(line).done().rows(), &["tie"; 4]);
+    place.write("inner.toml", "judge = 'ensemble'\njudge-member = ['long.toml', 'has.json']\n");
+    place.write("wrong.toml", "judge = 'rule'\njudge-rules = 'longer'\n");
+    place
+        .oaif(&format!("{line} --judge-member inner.toml"))
+        .refused(2, &["inner.toml", "is an ensemble itself"]);
+    place
+        .oaif(&format!("{line} --judge-member wrong.toml"))
+        .refused(2, &["wrong.toml", "judge-rules", "judge-rule"]);
+}
+
 #[cfg(unix)]
 #[test]
 fn a_program_judges_and_what_it_says_wrongly_is_invalid() {

@@ -49,6 +49,43 @@ fn a_run_is_gone_on_with_by_its_folder_alone_from_anywhere() {
     }
 }
 
+#[cfg(unix)]
+#[test]
+fn an_ensemble_goes_on_with_its_agreement_and_asks_none_of_its_judges_twice() {
+    let Some(place) = place() else { return };
+    place.write("long.toml", "judge = 'rule'\njudge-rule = 'longer'\n");
+    place.write("program.toml", "judge = 'command'\njudge-command = 'sh judge.sh'\n");
+    place.write("judge.sh", r#"sed 's/^{\("id":"[^"]*"\),.*/{\1,"verdict":"1"}/' | tee -a asked.jsonl"#);
+    let judges =
+        "--judge ensemble --judge-member long.toml --judge-member program.toml --judge-vote majority";
+    let line = format!("align --model tiny --dataset pairs.jsonl --output-dir run {COMMON} {judges}");
+    place.oaif(&line).done();
+    let (metrics, pairs) = (place.rows("run/metrics.jsonl"), place.rows("run/pairs.jsonl"));
+    let (weights, asked) = (place.read("run/model/model.safetensors"), place.rows("asked.jsonl").len());
+    let agreement = |rows: &[Value]| -> Vec<Value> {
+        rows.iter().map(|row| json!([row["judge/agreement"], row["judge/kappa"], row["loss"]])).collect()
+    };
+    assert!((0.0..=1.0).contains(&metrics[3]["judge/agreement"].as_f64().unwrap()), "{}", metrics[3]);
+    let judged = pairs.iter().filter(|pair| pair["skipped"].is_null());
+    assert!(judged.clone().count() > 0 && judged.clone().all(|pair| pair["votes"][1] == json!(1.0)));
+
+    forget_the_end(&place, "run");
+    place.oaif("align --resume run").done();
+    assert_eq!(agreement(&place.rows("run/metrics.jsonl")), agreement(&metrics));
+    assert_eq!(place.rows("run/pairs.jsonl"), pairs);
+    assert!(place.read("run/model/model.safetensors") == weights);
+    // Not even where what the ensemble said is lost: each judge's own word is kept.
+    forget_the_end(&place, "run");
+    std::fs::remove_file(place.path("run/judgements.jsonl")).unwrap();
+    place.oaif("align --resume run").done();
+    assert!(place.read("run/model/model.safetensors") == weights);
+    assert_eq!(place.rows("asked.jsonl").len(), asked);
+    // One of its judges is another one.
+    place.write("long.toml", "judge = 'rule'\njudge-rule = 'shorter'\n");
+    forget_the_end(&place, "run");
+    place.oaif("align --resume run").refused(2, &["judge-member", "--allow-changes"]);
+}
+
 #[test]
 fn a_resumed_run_uses_the_kernels_of_its_checkpoint_whatever_was_measured_since() {
     let Some(place) = place() else { return };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::builder::PossibleValue;
-use clap::{Args, ValueEnum};
+use clap::{Args, FromArgMatches, ValueEnum};
 use serde::Serialize;
 
 use super::ensure;
@@ -16,11 +16,13 @@ use super::openai::OpenAiArgs;
 use super::paths::model_dir;
 use crate::annotate::command::CommandAnnotator;
 use crate::annotate::config::AnnotatorConfig;
+use crate::annotate::ensemble::Vote;
 use crate::annotate::human::Desk;
 use crate::annotate::likelihood::{DEFAULT_TEMPLATE, Normalise};
 use crate::annotate::llm::Orders;
 use crate::annotate::rule::Rule;
 use crate::annotate::template::JudgeTemplate;
+use crate::cli::config_file;
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -39,6 +41,8 @@ enum Kind {
     Command,
     /// You: in the terminal, or on a page with --ui
     Human,
+    /// Several of these, which are asked together
+    Ensemble,
     /// Servers with OpenAI's API: vLLM, SGLang, Ollama, llama.cpp, …
     #[cfg(feature = "http")]
     #[value(name = "openai")]
@@ -62,6 +66,19 @@ impl ValueEnum for Normalise {
             Normalise::Sum => PossibleValue::new("sum").help("log p of the whole response"),
             Normalise::Token => PossibleValue::new("token").help("log p per token"),
             Normalise::Character => PossibleValue::new("character").help("log p per character"),
+        })
+    }
+}
+
+impl ValueEnum for Vote {
+    fn value_variants<'a>() -> &'a [Vote] {
+        &[Vote::Mean, Vote::Majority]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(match self {
+            Vote::Mean => PossibleValue::new("mean").help("The mean of their probabilities"),
+            Vote::Majority => PossibleValue::new("majority").help("The share of their votes"),
         })
     }
 }
@@ -130,6 +147,14 @@ pub(crate) struct AnnotatorArgs {
     /// Orders in which a pair is shown (llm, openai) [default: both]
     #[arg(long, value_name = "ORDERS")]
     judge_orders: Option<Orders>,
+    /// A judge of the ensemble: a .yaml, .toml or .json file that holds its --judge flags under their names; once for each
+    /// (ensemble)
+    #[arg(long, value_name = "FILE")]
+    judge_member: Vec<PathBuf>,
+    /// How the judges' verdicts become one; --min-confidence then leaves out pairs on which they are at odds (ensemble)
+    /// [default: mean]
+    #[arg(long, value_name = "HOW")]
+    judge_vote: Option<Vote>,
     #[cfg(feature = "http")]
     #[command(flatten)]
     #[serde(flatten)]
@@ -138,20 +163,23 @@ pub(crate) struct AnnotatorArgs {
 
 impl AnnotatorArgs {
     /// What it reads, by its flags.
-    pub fn inputs(&self) -> [(&'static str, Option<&Path>); 3] {
+    pub fn inputs(&self) -> Vec<(&'static str, Option<&Path>)> {
         let template = self.judge_template.as_deref().map(Path::new);
-        [
+        let own = [
             ("--judge-model", self.judge_model.as_deref()),
             ("--judge-adapter", self.judge_adapter.as_deref()),
             ("--judge-template", template),
-        ]
+        ];
+        let members = self.judge_member.iter().map(|file| ("--judge-member", Some(file.as_path())));
+        own.into_iter().chain(members).collect()
     }
 
     pub fn plan(&mut self) -> Result<AnnotatorConfig> {
         let Some(kind) = self.judge else {
             let why = "nobody is named to compare the responses: give --judge llm, --judge likelihood or --judge reward (with \
                        --judge-model DIR), --judge openai (with --judge-url URL), --judge rule (with \
-                       --judge-rule RULE), --judge command (with --judge-command CMD) or --judge human";
+                       --judge-rule RULE), --judge command (with --judge-command CMD), --judge human, or several by --judge \
+                       ensemble (with --judge-member FILE)";
             return Err(Error::config("--judge", why));
         };
         self.refuse_flags_of_others(kind)?;
@@ -173,9 +201,22 @@ impl AnnotatorArgs {
                 Ok(AnnotatorConfig::Command(CommandAnnotator::new(&command, self.timeout()?)?))
             }
             Kind::Human => Ok(AnnotatorConfig::Human(Arc::new(Desk::new()))),
+            Kind::Ensemble => self.ensemble(),
             #[cfg(feature = "http")]
             Kind::OpenAi => self.openai(),
         }
+    }
+
+    fn ensemble(&mut self) -> Result<AnnotatorConfig> {
+        if self.judge_member.len() < 2 {
+            return Err(Error::config("--judge ensemble", "needs --judge-member FILE twice or more"));
+        }
+        let members = self.judge_member.iter().map(|file| member(file)).collect::<Result<Vec<_>>>()?;
+        if members.iter().filter(|member| member.desk().is_some()).count() > 1 {
+            let why = "names --judge human twice: there is one terminal, and one page";
+            return Err(Error::config("--judge-member", why));
+        }
+        Ok(AnnotatorConfig::Ensemble { vote: *self.judge_vote.get_or_insert_default(), members })
     }
 
     fn timeout(&mut self) -> Result<Duration> {
@@ -247,7 +288,7 @@ impl AnnotatorArgs {
         const SERVERS: Kind = Llm;
         #[cfg(feature = "http")]
         const SERVERS: Kind = OpenAi;
-        let flags: [(&str, bool, &[Kind]); 9] = [
+        let flags: [(&str, bool, &[Kind]); 11] = [
             ("--judge-model", self.judge_model.is_some(), &[Llm, Likelihood, Reward, SERVERS]),
             ("--judge-adapter", self.judge_adapter.is_some(), &[Reward]),
             ("--judge-template", self.judge_template.is_some(), &[Llm, Likelihood, SERVERS]),
@@ -257,6 +298,8 @@ impl AnnotatorArgs {
             ("--judge-command", self.judge_command.is_some(), &[Command]),
             ("--judge-timeout", self.judge_timeout.is_some(), &[Command, SERVERS]),
             ("--judge-orders", self.judge_orders.is_some(), &[Llm, SERVERS]),
+            ("--judge-member", !self.judge_member.is_empty(), &[Ensemble]),
+            ("--judge-vote", self.judge_vote.is_some(), &[Ensemble]),
         ];
         for (flag, given, owners) in flags {
             let mut names: Vec<String> = owners.iter().map(|kind| kind.name()).collect();
@@ -267,6 +310,33 @@ impl AnnotatorArgs {
         }
         Ok(())
     }
+}
+
+impl AnnotatorArgs {
+    /// What is in a file of a judge's flags, which `flag` names.
+    pub fn of_file(flag: &str, file: &Path) -> Result<AnnotatorArgs> {
+        let command = AnnotatorArgs::augment_args(clap::Command::new("judge"));
+        let flags = config_file::flags_in(&command, file)?;
+        let given = command.try_get_matches_from(std::iter::once("judge".into()).chain(flags));
+        let parsed = given.and_then(|given| AnnotatorArgs::from_arg_matches(&given));
+        parsed.map_err(|error| {
+            // Without the rest of what clap has to say.
+            let text = error.to_string();
+            let why = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+            Error::config(format!("{flag} {}", file.display()), why)
+        })
+    }
+}
+
+/// A judge of an ensemble, from a file of its flags.
+fn member(file: &Path) -> Result<AnnotatorConfig> {
+    let flag = "--judge-member";
+    let refuse = |why: String| Error::config(format!("{flag} {}", file.display()), why);
+    let mut args = AnnotatorArgs::of_file(flag, file)?;
+    if args.judge == Some(Kind::Ensemble) {
+        return Err(refuse("is an ensemble itself: name its judges beside the others".into()));
+    }
+    args.plan().map_err(|error| refuse(error.to_string()))
 }
 
 /// A time in seconds above 0.

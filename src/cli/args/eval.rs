@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::{Args, CommandFactory, Parser};
+use clap::Args;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -12,7 +12,6 @@ use super::paths::{adapter_dir, dataset_file, input_file, last_checkpoint, model
 use super::sampling::{SamplingArgs, SamplingPlan};
 use super::{first_given, positive};
 use crate::annotate::config::AnnotatorConfig;
-use crate::cli::config_file;
 use crate::cli::fetch::{Fetch, Input, What};
 use crate::data::rows::Columns;
 use crate::error::{Error, Result};
@@ -113,15 +112,6 @@ pub(crate) struct EvalArgs {
     #[command(flatten)]
     #[serde(flatten)]
     gpu: GpuArgs,
-}
-
-/// What a file of another judge's flags may hold.
-#[derive(Debug, Parser, Serialize)]
-#[command(name = "eval --second-judge", no_binary_name = true)]
-struct SecondJudgeArgs {
-    #[command(flatten)]
-    #[serde(flatten)]
-    annotator: AnnotatorArgs,
 }
 
 /// `oaif eval --judgements` alone, checked.
@@ -449,13 +439,11 @@ impl EvalArgs {
 
 /// The judge whose flags the file `path` holds, and these flags with their values.
 fn second_judge(path: &Path) -> Result<(AnnotatorConfig, Value)> {
-    let bad = |why: String| Error::config("--second-judge", format!("{}: {why}", path.display()));
-    let flags = config_file::flags_in(&SecondJudgeArgs::command(), path)?;
-    let mut args = SecondJudgeArgs::try_parse_from(flags).map_err(|error| {
-        let text = error.to_string();
-        bad(text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned())
-    })?;
-    let planned = args.annotator.plan().map_err(|error| bad(error.to_string()))?;
+    let flag = "--second-judge";
+    let mut args = AnnotatorArgs::of_file(flag, path)?;
+    let planned = args
+        .plan()
+        .map_err(|error| Error::config(format!("{flag} {}", path.display()), error.to_string()))?;
     Ok((planned, serde_json::to_value(&args).unwrap_or_default()))
 }
 
@@ -473,10 +461,13 @@ impl Fetch for EvalPlan {
         if let EvalPrompts::Rows(files, _) = &mut self.prompts {
             inputs.extend(Input::rows("--dataset", files));
         }
-        let second = self.second_judge.as_mut().and_then(AnnotatorConfig::model_mut);
-        let judges = [("--judge-model", self.annotator.model_mut()), ("--second-judge-model", second)];
-        let model = |(flag, path): (_, Option<_>)| Some(Input::new(flag, What::Model, path?));
-        inputs.extend(judges.into_iter().filter_map(model));
+        for (flag, judge) in [
+            ("--judge-model", Some(&mut self.annotator)),
+            ("--second-judge-model", self.second_judge.as_mut()),
+        ] {
+            let models = judge.map(AnnotatorConfig::models_mut).unwrap_or_default();
+            inputs.extend(models.into_iter().map(|path| Input::new(flag, What::Model, path)));
+        }
         inputs
     }
 

@@ -26,7 +26,7 @@ const HUB: &str = "nothing is uploaded: leave it out, and use `hf upload` on the
 const ONE_GPU: &str = "a run is trained on one GPU, which --gpu chooses: leave it out";
 const LOGS: &str = "nothing is sent anywhere: leave it out; metrics.jsonl in the run's folder has every step under TRL's \
                     names, and --report writes a page";
-const REFERENCE: &str = "the reference is the model as it is at the start: leave it out";
+const REFERENCE: &str = "the reference is the model as it is at the start (or follows the policy, by --sync-ref-model): leave it out";
 const SAMPLER: &str = "answers are sampled by this program itself: leave it out";
 const TEMPLATE: &str = "the model's own chat template is used: leave it out, or put the file into the model's folder as \
                         chat_template.jinja";
@@ -128,7 +128,6 @@ const FLAGS: &[(&str, &[&str], &str)] = &[
     ),
     ("save-safetensors", &["true"], "models are saved as safetensors alone: leave it out"),
     ("save-strategy", &["steps"], SAVING),
-    ("sync-ref-model", OFF, REFERENCE),
     ("tf32", ANY, ""),
     ("torch-compile", ANY, ""),
     (

@@ -1,11 +1,13 @@
 mod names;
 mod paths;
 
+use crate::train::ReferenceSync;
 use crate::train::run_dir::Resume;
 use std::path::PathBuf;
 
 use super::*;
 use crate::annotate::config::AnnotatorConfig;
+use crate::annotate::ensemble::Vote;
 use crate::annotate::likelihood::Normalise;
 use crate::annotate::llm::Orders;
 use crate::bench::{Batch, Held, Shape, Source, Sweep};
@@ -392,6 +394,22 @@ fn switches_that_say_no_turn_things_off() {
 }
 
 #[test]
+fn a_reference_is_synced_by_trls_flags_with_trls_defaults() {
+    assert_eq!(dpo(&[]).unwrap().train.options.reference_sync, None);
+    let usual = dpo(&["--sync_ref_model", "true"]).unwrap().train;
+    assert_eq!(usual.options.reference_sync, Some(ReferenceSync { alpha: 0.6, steps: 512 }));
+    assert_eq!(
+        (&usual.config["ref-model-mixup-alpha"], &usual.config["ref-model-sync-steps"]),
+        (&0.6.into(), &512.into())
+    );
+    let given = ["--sync-ref-model", "--ref-model-mixup-alpha", "1", "--ref-model-sync-steps", "8"];
+    let sync = align(&given).unwrap().train.options.reference_sync;
+    assert_eq!(sync, Some(ReferenceSync { alpha: 1.0, steps: 8 }));
+    let wrong = ["--sync-ref-model", "--ref-model-mixup-alpha", "0"];
+    mistake(align(&wrong), &["--ref-model-mixup-alpha", "above 0"]);
+}
+
+#[test]
 fn aligning_without_an_annotator_says_which_there_are() {
     let Command::Align(args) = cli("align", &run_flags(&[])) else { panic!() };
     mistake(
@@ -411,6 +429,41 @@ fn an_annotator_says_what_it_needs() {
     ] {
         mistake(judge(&["--judge", kind]), &[&format!("--judge {kind}: needs {needed}")]);
     }
+}
+
+#[test]
+fn an_ensemble_is_made_of_files_with_the_flags_of_its_judges() {
+    let dir = folder(&[
+        ("rule.toml", "judge = 'rule'\njudge-rule = 'longer'"),
+        ("command.json", r#"{"judge": "command", "judge-command": "cat", "judge_timeout": 5}"#),
+        ("person.yaml", "judge: human"),
+        ("none.yaml", "judge-rule: longer"),
+    ]);
+    let ensemble = |members: &[&str], flags: &[&str]| {
+        let members: Vec<String> = members
+            .iter()
+            .map(|name| format!("--judge-member={}", dir.path().join(name).display()))
+            .collect();
+        let members: Vec<&str> = members.iter().map(String::as_str).collect();
+        judge(&[&["--judge", "ensemble"], members.as_slice(), flags].concat())
+    };
+    let AnnotatorConfig::Ensemble { vote, members } =
+        ensemble(&["rule.toml", "command.json"], &[]).unwrap().annotator
+    else {
+        panic!()
+    };
+    assert_eq!(vote, Vote::Mean);
+    assert!(matches!(members[..], [AnnotatorConfig::Rule(_), AnnotatorConfig::Command(_)]));
+    let majority = ensemble(&["rule.toml", "person.yaml"], &["--judge-vote", "majority"]).unwrap().annotator;
+    assert!(majority.is_remote() && majority.desk().is_some());
+    assert!(matches!(majority, AnnotatorConfig::Ensemble { vote: Vote::Majority, .. }));
+    mistake(ensemble(&["rule.toml"], &[]), &["--judge ensemble", "twice or more"]);
+    mistake(ensemble(&["rule.toml", "none.yaml"], &[]), &["none.yaml", "--judge"]);
+    mistake(ensemble(&["person.yaml", "person.yaml"], &[]), &["--judge-member", "one terminal"]);
+    mistake(
+        ensemble(&["rule.toml", "person.yaml"], &["--judge-rule", "longer"]),
+        &["--judge-rule", "belongs to"],
+    );
 }
 
 #[test]

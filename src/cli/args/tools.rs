@@ -373,8 +373,8 @@ impl Fetch for ExportPlan {
 
 impl Fetch for JudgePlan {
     fn inputs(&mut self) -> Vec<Input<'_>> {
-        let judge = self.annotator.model_mut();
-        judge.map(|path| Input::new("--judge-model", What::Model, path)).into_iter().collect()
+        let judge = self.annotator.models_mut().into_iter();
+        judge.map(|path| Input::new("--judge-model", What::Model, path)).collect()
     }
 }
 

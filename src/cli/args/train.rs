@@ -20,7 +20,7 @@ use crate::gpu::Limits;
 use crate::model::lora::{LoraConfig, LoraTargets};
 use crate::optim::OptimiserKind;
 use crate::preference::{LossOptions, Objective};
-use crate::train::options::{AlignOptions, DpoOptions, RewardOptions, TrainOptions};
+use crate::train::options::{AlignOptions, DpoOptions, ReferenceSync, RewardOptions, TrainOptions};
 use crate::train::run_dir::Resume;
 use crate::train::{Advantage, OnlineLoss, PairChoice, PolicyLoss, TokenWeights};
 #[cfg(feature = "ui")]
@@ -367,6 +367,37 @@ impl PolicyLossArgs {
     }
 }
 
+/// The reference model of `align` and `dpo`.
+#[derive(Debug, Args, Serialize)]
+#[command(next_help_heading = "Loss")]
+#[serde(rename_all = "kebab-case")]
+struct ReferenceArgs {
+    /// Let the reference model follow the policy (TR-DPO); where all weights are trained
+    #[arg(long)]
+    sync_ref_model: bool,
+    /// How far it moves towards the policy each time: above 0, and with 1 it becomes the policy [default: 0.6]
+    #[arg(long, value_name = "A", requires = "sync_ref_model")]
+    ref_model_mixup_alpha: Option<f64>,
+    /// Steps between two moves [default: 512]
+    #[arg(long, value_name = "N", requires = "sync_ref_model")]
+    ref_model_sync_steps: Option<usize>,
+}
+
+impl ReferenceArgs {
+    fn plan(&mut self) -> Result<Option<ReferenceSync>> {
+        if !self.sync_ref_model {
+            return Ok(None);
+        }
+        // TRL's.
+        let alpha = *self.ref_model_mixup_alpha.get_or_insert(0.6);
+        let steps = *self.ref_model_sync_steps.get_or_insert(512);
+        let usable = alpha as f32 > 0.0 && alpha <= 1.0;
+        ensure(usable, "--ref-model-mixup-alpha", alpha, "a number above 0 and at most 1")?;
+        let steps = positive("--ref-model-sync-steps", steps)?;
+        Ok(Some(ReferenceSync { alpha: alpha as f32, steps }))
+    }
+}
+
 /// Names as the flag has them.
 fn joined<S: serde::Serializer>(names: &[String], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&names.join(","))
@@ -404,6 +435,9 @@ pub(crate) struct AlignArgs {
     loss: LossArgs,
     #[command(flatten)]
     #[serde(flatten)]
+    reference: ReferenceArgs,
+    #[command(flatten)]
+    #[serde(flatten)]
     sampling: SamplingArgs,
     #[command(flatten)]
     #[serde(flatten)]
@@ -436,8 +470,8 @@ pub(crate) struct AlignArgs {
     /// [default: 0.5; human 1, as a person may skip]
     #[arg(long, value_name = "SHARE", help_heading = "Annotator")]
     max_invalid_ratio: Option<f64>,
-    /// Steps that a judge elsewhere (command, openai, human) is asked about ahead, while the model learns: their answers are
-    /// off-policy by as many steps [default: 0, human 1]
+    /// Steps that a judge elsewhere (command, openai, human, an ensemble with one of them) is asked about ahead, while the model
+    /// learns: their answers are off-policy by as many steps [default: 0, human 1]
     #[arg(long, value_name = "N", help_heading = "Annotator")]
     async_level: Option<usize>,
     #[command(flatten)]
@@ -491,6 +525,9 @@ pub(crate) struct DpoArgs {
     #[command(flatten)]
     #[serde(flatten)]
     loss: LossArgs,
+    #[command(flatten)]
+    #[serde(flatten)]
+    reference: ReferenceArgs,
     #[command(flatten)]
     #[serde(flatten)]
     evaluation: EvaluationArgs,
@@ -641,7 +678,7 @@ impl Fetch for TrainPlan {
 impl Fetch for AlignPlan {
     fn inputs(&mut self) -> Vec<Input<'_>> {
         let what = self.train.model();
-        let judge = self.annotator.model_mut();
+        let judge = self.annotator.models_mut().into_iter();
         let judge = judge.map(|path| Input::new("--judge-model", what, path));
         self.train.inputs().into_iter().chain(judge).collect()
     }
@@ -696,6 +733,7 @@ impl AlignArgs {
     pub fn plan(mut self) -> Result<AlignPlan> {
         let mut train = self.train.plan(&ONLINE)?;
         train.columns = self.columns.columns();
+        train.options.reference_sync = self.reference.plan()?;
         let loss = match PolicyLossArgs::named(&self.loss)? {
             Some(usual) => self.policy_loss.plan(usual, &mut self.loss)?.into(),
             None => {
@@ -771,6 +809,7 @@ impl DpoArgs {
     pub fn plan(mut self) -> Result<DpoPlan> {
         let mut train = self.train.plan(&PREFERENCE)?;
         train.columns = self.columns.columns();
+        train.options.reference_sync = self.reference.plan()?;
         let dpo = DpoOptions { loss: self.loss.plan()?, append_eos: !self.no_append_eos };
         let held_out = self.evaluation.plan(512)?;
         train.config = resolved(&self)?;
@@ -882,6 +921,7 @@ impl TrainArgs {
             epochs,
             lora,
             adapter,
+            reference_sync: None,
             base_dtype: self.base_dtype.plan()?,
             optimiser: self.optimisation.optimiser()?,
             max_grad_norm: norm as f32,

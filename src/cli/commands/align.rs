@@ -52,7 +52,11 @@ pub fn run(plan: AlignPlan) -> Result<()> {
 
 /// What the annotator holds of a measuring `gpu`. Of its model, config.json is enough.
 fn measured(gpu: &Gpu, plan: AnnotatorConfig, dtype: Option<FrozenFormat>) -> Result<Box<dyn Any>> {
-    match plan.model() {
+    if let AnnotatorConfig::Ensemble { members, .. } = plan {
+        let held = members.into_iter().map(|member| measured(gpu, member, dtype));
+        return Ok(Box::new(held.collect::<Result<Vec<_>>>()?));
+    }
+    match plan.models().first() {
         Some(dir) if !dir.join("tokenizer.json").exists() => {
             let model = Model::load_frozen(gpu, dir, dtype)?;
             Ok(Box::new(JudgeModel::scorer(&model, None, &Arena::new())?))

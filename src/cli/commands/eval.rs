@@ -9,7 +9,7 @@ use super::training::quoted;
 use super::{annotator, warn_of};
 use crate::annotate::Pair;
 use crate::annotate::config::AnnotatorConfig;
-use crate::annotate::journal::Journalled;
+use crate::annotate::journal::{JOURNAL, Journalled};
 use crate::annotate::queue::{AnnotationQueue, Usage};
 use crate::cli::args::{EvalPlan, EvalPrompts, PolicyFiles, Side};
 use crate::cli::console::{Console, say};
@@ -31,7 +31,7 @@ use crate::files;
 use crate::generate::FinishReason;
 use crate::gpu::Gpu;
 use crate::report::Report;
-use crate::train::run_dir::{JOURNAL, REPORT};
+use crate::train::run_dir::REPORT;
 use crate::train::{Observer, Policy, annotator_of_run};
 
 /// The figures.
@@ -41,7 +41,8 @@ const ANSWERS: &str = "answers.jsonl";
 /// Files of what is drawn, as it comes.
 const DRAWN: [&str; 2] = ["answers_a.jsonl", "answers_b.jsonl"];
 /// What of an annotator's identity makes it another one, rather than the same one asked in another way.
-const WHO: [&str; 5] = ["judge", "judge-model", "judge-adapter", "judge-rule", "judge-command"];
+const WHO: [&str; 6] =
+    ["judge", "judge-model", "judge-adapter", "judge-rule", "judge-command", "judge-member"];
 
 /// A prompt to be answered.
 struct Task {
@@ -212,9 +213,9 @@ struct Judged {
 
 impl Judge {
     fn new(gpu: &Gpu, plan: &EvalPlan, config: &AnnotatorConfig) -> Result<Judge> {
-        match config.model() {
-            None => annotator(gpu, config.clone(), plan.base_dtype, false).map(Judge::Opened),
-            Some(_) => Ok(Judge::ToLoad(config.clone())),
+        match config.models().is_empty() {
+            true => annotator(gpu, config.clone(), plan.base_dtype, false).map(Judge::Opened),
+            false => Ok(Judge::ToLoad(config.clone())),
         }
     }
 

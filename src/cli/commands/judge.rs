@@ -11,6 +11,7 @@ use crate::cli::labelling::Labelling;
 use crate::cli::signals;
 use crate::data::rows::{Responses, Text, read_responses};
 use crate::error::{Error, Result};
+use crate::eval::ensemble::{Votes, VotesReport};
 use crate::eval::wilson_interval;
 
 pub fn run(plan: JudgePlan) -> Result<()> {
@@ -42,6 +43,7 @@ pub fn run(plan: JudgePlan) -> Result<()> {
     if ended.is_ok() || counts.judged > counts.invalid {
         write_lines(plan.output.as_deref(), annotated.iter().map(row))?;
         summarise(&counts);
+        say_agreement(&annotated);
     }
     ended
 }
@@ -65,6 +67,9 @@ fn row(annotated: &Annotated) -> Value {
             let mut row = json!({
                 "p_first": verdict.p_first(), "p_12": j.p_12, "p_21": j.p_21, "verdict": verdict.label(),
             });
+            if !j.votes.is_empty() {
+                row["votes"] = json!(j.votes);
+            }
             if let Verdict::Invalid { why } = verdict {
                 row["why"] = json!(why);
             }
@@ -88,4 +93,23 @@ fn summarise(counts: &Counts) {
         counts.identical,
         counts.order_flip
     ));
+}
+
+/// How far the judges of an ensemble agree.
+fn say_agreement(annotated: &[Annotated]) {
+    let mut votes = Votes::default();
+    for one in annotated {
+        if let Annotated::Judged(judgement) = one {
+            votes.add(&judgement.votes);
+        }
+    }
+    if let Some(VotesReport { agreement, kappa }) = votes.report() {
+        let kappa = kappa.map(|kappa| format!("; Cohen's κ of two judges {kappa:.2} on average"));
+        say(format_args!(
+            "the judges agree on {:.1} % of {} pairs{}",
+            100.0 * agreement,
+            votes.pairs(),
+            kappa.unwrap_or_default()
+        ));
+    }
 }

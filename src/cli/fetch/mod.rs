@@ -79,6 +79,8 @@ pub(super) fn fetched<P: Fetch>(mut plan: P) -> Result<P> {
         commits.push((input.flag.trim_start_matches("--"), name));
     }
     if let Some(config) = plan.config() {
+        // A member's of an ensemble is in the member's own file.
+        commits.retain(|(key, _)| !config[*key].is_null());
         for (key, name) in commits {
             config[key] = Value::from(name);
         }

@@ -46,6 +46,7 @@ pub const KERNELS: &[(&str, &str)] = sources!["":
     "linear_forward",
     "logprob_backward",
     "logprob_forward",
+    "mix",
     "multiply_add_ceiling",
     "norm_backward",
     "norm_forward",

@@ -9,6 +9,7 @@ mod feed_forward;
 mod gather;
 mod linear;
 mod logprob;
+mod mix;
 mod norm;
 mod optim;
 mod policy_gradient;

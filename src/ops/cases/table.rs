@@ -1,8 +1,8 @@
 //! The table: every op's cases, and the few for a device's first start.
 
 use super::{
-    Case, activation, add, advance, attention, ceiling, feed_forward, gather, linear, logprob, norm, optim,
-    policy_gradient, preference, rotary, sampling, segment, self_attention,
+    Case, activation, add, advance, attention, ceiling, feed_forward, gather, linear, logprob, mix, norm,
+    optim, policy_gradient, preference, rotary, sampling, segment, self_attention,
 };
 
 /// Every case of every op.
@@ -17,6 +17,7 @@ pub fn all_cases() -> Vec<Case> {
         gather::cases,
         linear::cases,
         logprob::cases,
+        mix::cases,
         norm::cases,
         optim::cases,
         policy_gradient::cases,

@@ -1,0 +1,457 @@
+//! Several annotators as one: each is asked every question, and what they say is merged once all have answered.
+//!
+//! ```text
+//! Journalled  --submit-->  Ensemble  --submit-->  Journalled  --submit-->  member 1
+//!             <--poll----            <--poll----               <--poll----
+//!                                    --submit-->  Journalled  --submit-->  member 2, ...
+//! ```
+//!
+//! The journal before the ensemble keeps what it said. Those before the members keep what each of them said, so that a run
+//! that ended while some had answered asks these nothing twice.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::Path;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::journal::{JOURNAL, Journalled};
+use super::queue::{AnnotationQueue, Answer, Ask, Polled, Question, Said, Usage};
+use super::{Judgement, Score, Verdict};
+use crate::error::{Error, Result};
+use crate::files;
+
+/// The folder of what each member of an ensemble said: a folder for each, by its number.
+pub const JUDGES: &str = "judges";
+
+/// How the members' verdicts become one. Those that are unusable are left out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Vote {
+    /// The mean of their probabilities; of ratings their mean.
+    #[default]
+    Mean,
+    /// The share of the members that prefer a response, where a tie is half a vote.
+    Majority,
+}
+
+impl Vote {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Vote::Mean => "mean",
+            Vote::Majority => "majority",
+        }
+    }
+
+    /// What these members' probabilities make, of which there is one at least.
+    fn merge(self, probabilities: &[f32]) -> f32 {
+        let counts = |p: f32| match (self, p) {
+            (Vote::Mean, p) => f64::from(p),
+            (Vote::Majority, p) if p > 0.5 => 1.0,
+            (Vote::Majority, p) if p < 0.5 => 0.0,
+            (Vote::Majority, _) => 0.5,
+        };
+        mean(probabilities.iter().map(|p| counts(*p)))
+    }
+
+    /// One judgement of the members'. An order's probability is given where all were asked in the same orders.
+    fn judgement(self, said: &[&Judgement]) -> Judgement {
+        let votes = said.iter().map(|judgement| judgement.verdict.p_first()).collect();
+        let usable: Vec<&Judgement> =
+            said.iter().copied().filter(|judgement| judgement.verdict.p_first().is_some()).collect();
+        if usable.is_empty() {
+            let why = said.iter().find_map(|judgement| match &judgement.verdict {
+                Verdict::Invalid { why } => Some(why.as_str()),
+                _ => None,
+            });
+            let why = format!("no member has a usable verdict: {}", why.unwrap_or_default());
+            return Judgement { votes, ..Verdict::Invalid { why }.into() };
+        }
+        let merged = |of: fn(&Judgement) -> Option<f32>| {
+            let of_all: Option<Vec<f32>> = usable.iter().map(|judgement| of(judgement)).collect();
+            of_all.map(|probabilities| self.merge(&probabilities))
+        };
+        let orders: BTreeSet<(bool, bool)> =
+            usable.iter().map(|judgement| (judgement.p_12.is_some(), judgement.p_21.is_some())).collect();
+        let (p_12, p_21) = match orders.len() {
+            1 => (merged(|judgement| judgement.p_12), merged(|judgement| judgement.p_21)),
+            _ => (None, None),
+        };
+        let p = merged(|judgement| judgement.verdict.p_first()).expect("all are usable");
+        Judgement { verdict: Verdict::from_probability(p), p_12, p_21, votes }
+    }
+}
+
+fn mean(values: impl ExactSizeIterator<Item = f64>) -> f32 {
+    let count = values.len() as f64;
+    (values.sum::<f64>() / count) as f32
+}
+
+/// The mean of scores; unusable where one is, as scores of different members are not on one scale.
+fn score(said: &[&Score]) -> Score {
+    let mut values = Vec::new();
+    for score in said {
+        match score {
+            Score::Value(value) => values.push(f64::from(*value)),
+            Score::Invalid { why } => return Score::Invalid { why: why.clone() },
+        }
+    }
+    Score::Value(mean(values.into_iter()))
+}
+
+/// A question, and what the members have said of it so far.
+struct Open {
+    ask: Ask,
+    said: Vec<Option<Answer>>,
+    /// Whether somebody waits for it: not after an error, until it is submitted again.
+    wanted: bool,
+}
+
+impl Open {
+    fn is_answered(&self) -> bool {
+        self.wanted && self.said.iter().all(Option::is_some)
+    }
+
+    fn merged(self, id: String, vote: Vote) -> Answer {
+        let answers: Vec<Answer> = self.said.into_iter().flatten().collect();
+        let judgements: Vec<&Judgement> = answers
+            .iter()
+            .filter_map(|answer| match &answer.said {
+                Said::Judgement(judgement) => Some(judgement),
+                Said::Score(_) => None,
+            })
+            .collect();
+        let scores: Vec<&Score> = answers
+            .iter()
+            .filter_map(|answer| match &answer.said {
+                Said::Score(score) => Some(score),
+                Said::Judgement(_) => None,
+            })
+            .collect();
+        let said = match self.ask {
+            Ask::Compare { .. } => Said::Judgement(vote.judgement(&judgements)),
+            Ask::Rate { .. } => Said::Score(score(&scores)),
+        };
+        let mut usage = Usage::default();
+        answers.iter().for_each(|answer| usage += answer.usage);
+        Answer { id, said, usage, ms: answers.iter().map(|answer| answer.ms).sum() }
+    }
+}
+
+/// Annotators that are asked together.
+pub struct Ensemble<'a> {
+    vote: Vote,
+    members: Vec<Journalled<'a>>,
+    open: HashMap<String, Open>,
+}
+
+impl<'a> Ensemble<'a> {
+    /// Of these members.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for fewer than two.
+    pub fn new(vote: Vote, members: Vec<Box<dyn AnnotationQueue + 'a>>) -> Result<Ensemble<'a>> {
+        if members.len() < 2 {
+            return Err(Error::config(
+                "judge-member",
+                format!("{} is no ensemble: name two or more", members.len()),
+            ));
+        }
+        let members = members.into_iter().map(Journalled::new).collect();
+        Ok(Ensemble { vote, members, open: HashMap::new() })
+    }
+
+    /// Asks each member what it has not answered.
+    fn ask(&mut self, questions: &[Question]) -> Result<()> {
+        for (number, member) in self.members.iter_mut().enumerate() {
+            let unanswered = |question: &&Question| self.open[&question.id].said[number].is_none();
+            member.submit(questions.iter().filter(unanswered).cloned().collect())?;
+        }
+        Ok(())
+    }
+
+    /// Takes what has come back from each member; their notes.
+    fn hear(&mut self, patience: Duration) -> Result<Vec<String>> {
+        let each = patience / self.members.len() as u32;
+        let mut heard = Vec::new();
+        for (number, member) in self.members.iter_mut().enumerate() {
+            let Polled { answers, notes } = member.poll(each)?;
+            heard.extend(notes);
+            for answer in answers {
+                if let Some(open) = self.open.get_mut(&answer.id) {
+                    open.said[number] = Some(answer);
+                }
+            }
+        }
+        Ok(heard)
+    }
+
+    /// After an error nobody waits any more; what was answered is kept.
+    fn forget(&mut self) {
+        self.open.values_mut().for_each(|open| open.wanted = false);
+    }
+}
+
+impl AnnotationQueue for Ensemble<'_> {
+    fn name(&self) -> String {
+        let names: Vec<String> = self.members.iter().map(Journalled::name).collect();
+        format!("ensemble ({}: {})", self.vote.name(), names.join(", "))
+    }
+
+    fn identity(&self) -> Result<BTreeMap<String, String>> {
+        let member = |member: &Journalled<'_>| {
+            let digest = member.digest()?;
+            Ok(format!("{} {digest}", member.identity()?.get("judge").map_or("", String::as_str)))
+        };
+        let members = self.members.iter().map(member).collect::<Result<Vec<String>>>()?;
+        Ok(BTreeMap::from([
+            ("judge".into(), "ensemble".into()),
+            ("judge-vote".into(), self.vote.name().into()),
+            ("judge-member".into(), members.join(", ")),
+        ]))
+    }
+
+    fn is_remote(&self) -> bool {
+        self.members.iter().any(Journalled::is_remote)
+    }
+
+    fn rates(&self) -> bool {
+        self.vote == Vote::Mean && self.members.iter().all(Journalled::rates)
+    }
+
+    fn may_prefer_a_position(&self) -> bool {
+        self.members.iter().any(Journalled::may_prefer_a_position)
+    }
+
+    fn submit(&mut self, questions: Vec<Question>) -> Result<()> {
+        for question in &questions {
+            let said = vec![None; self.members.len()];
+            let new = Open { ask: question.ask.clone(), said, wanted: true };
+            self.open.entry(question.id.clone()).or_insert(new).wanted = true;
+        }
+        self.ask(&questions).inspect_err(|_| self.forget())
+    }
+
+    fn poll(&mut self, patience: Duration) -> Result<Polled> {
+        let notes = self.hear(patience).inspect_err(|_| self.forget())?;
+        let answered = self.open.extract_if(|_, open| open.is_answered());
+        let mut answers: Vec<Answer> = answered.map(|(id, open)| open.merged(id, self.vote)).collect();
+        answers.sort_by(|a, b| a.id.cmp(&b.id));
+        Ok(Polled { answers, notes })
+    }
+
+    fn keep_in(&mut self, dir: &Path) -> Result<()> {
+        for (number, member) in (1..).zip(&mut self.members) {
+            let own = dir.join(JUDGES).join(number.to_string());
+            files::create_dir_all(&own)?;
+            member.open(&own.join(JOURNAL))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::super::Pair;
+    use super::*;
+
+    /// A member: what it was asked, and what comes back at the next poll.
+    #[derive(Clone, Default)]
+    struct Member {
+        name: &'static str,
+        rates: bool,
+        asked: Arc<Mutex<Vec<String>>>,
+        back: Arc<Mutex<Vec<Answer>>>,
+        fails: Arc<Mutex<bool>>,
+    }
+
+    impl Member {
+        fn named(name: &'static str) -> Member {
+            Member { name, ..Member::default() }
+        }
+
+        fn answers(&self, question: &Question, judgement: impl Into<Judgement>) {
+            let (id, said) = (question.id.clone(), Said::Judgement(judgement.into()));
+            let usage = Usage { requests: 1, cost: 0.5, ..Usage::default() };
+            self.back.lock().unwrap().push(Answer { id, said, usage, ms: 2.0 });
+        }
+
+        fn asked(&self) -> usize {
+            self.asked.lock().unwrap().len()
+        }
+    }
+
+    impl AnnotationQueue for Member {
+        fn name(&self) -> String {
+            self.name.into()
+        }
+        fn identity(&self) -> Result<BTreeMap<String, String>> {
+            Ok([("judge".to_owned(), self.name.to_owned())].into())
+        }
+        fn is_remote(&self) -> bool {
+            true
+        }
+        fn rates(&self) -> bool {
+            self.rates
+        }
+        fn submit(&mut self, questions: Vec<Question>) -> Result<()> {
+            self.asked.lock().unwrap().extend(questions.into_iter().map(|question| question.id));
+            Ok(())
+        }
+        fn poll(&mut self, _: Duration) -> Result<Polled> {
+            if std::mem::take(&mut *self.fails.lock().unwrap()) {
+                return Err(Error::Annotator { name: self.name.into(), why: "no power".into() });
+            }
+            Ok(Polled { answers: std::mem::take(&mut *self.back.lock().unwrap()), notes: Vec::new() })
+        }
+    }
+
+    fn ensemble(vote: Vote, members: &[Member]) -> Ensemble<'static> {
+        let queue = |member: &Member| -> Box<dyn AnnotationQueue> { Box::new(member.clone()) };
+        Ensemble::new(vote, members.iter().map(queue).collect()).unwrap()
+    }
+
+    fn three() -> [Member; 3] {
+        ["a", "b", "c"].map(Member::named)
+    }
+
+    fn question(place: &str) -> Question {
+        Question::compare(place, &Pair { prompt: "x", response_1: "a", response_2: "b" })
+    }
+
+    fn both(p_12: f32, p_21: f32) -> Judgement {
+        Judgement::from_orders(Some(p_12), Some(p_21))
+    }
+
+    fn invalid(why: &str) -> Judgement {
+        Verdict::Invalid { why: why.into() }.into()
+    }
+
+    fn merged(vote: Vote, said: [Judgement; 3]) -> Judgement {
+        vote.judgement(&said.iter().collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn probabilities_are_averaged_or_votes_counted_for_the_pair_and_for_each_order() {
+        let said = || [both(1.0, 0.75), both(0.25, 0.5), both(0.25, 0.25)];
+        let mean = merged(Vote::Mean, said());
+        assert_eq!((mean.p_12, mean.p_21), (Some(0.5), Some(0.5)));
+        assert_eq!(mean.verdict, Verdict::Tie);
+        assert_eq!(mean.votes, [Some(0.875), Some(0.375), Some(0.25)]);
+        let majority = merged(Vote::Majority, said());
+        assert_eq!(majority.verdict, Verdict::from_probability(1.0 / 3.0));
+        // In the second order one is for, one undecided, one against.
+        assert_eq!((majority.p_12, majority.p_21), (Some(1.0 / 3.0), Some(0.5)));
+    }
+
+    #[test]
+    fn an_order_that_was_not_asked_of_all_has_no_probability() {
+        let mixed =
+            merged(Vote::Mean, [both(1.0, 0.5), Verdict::from_probability(0.25).into(), both(0.5, 0.5)]);
+        assert_eq!((mixed.p_12, mixed.p_21), (None, None));
+        assert_eq!(mixed.verdict, Verdict::Tie);
+    }
+
+    #[test]
+    fn an_unusable_verdict_is_left_out_and_nothing_usable_is_unusable() {
+        let one = merged(Vote::Mean, [both(1.0, 0.5), invalid("mute"), both(0.5, 0.5)]);
+        assert_eq!((one.verdict, one.p_12), (Verdict::First { p: 0.625 }, Some(0.75)));
+        assert_eq!(one.votes, [Some(0.75), None, Some(0.5)]);
+        let none = merged(Vote::Majority, [invalid("mute"), invalid("deaf"), invalid("blind")]);
+        let Verdict::Invalid { why } = none.verdict else { panic!("{none:?}") };
+        assert!(why.ends_with("mute"), "{why}");
+    }
+
+    #[test]
+    fn a_question_is_answered_once_all_have_answered_in_whatever_order() {
+        let members = three();
+        let mut queue = ensemble(Vote::Mean, &members);
+        let (one, two) = (question("1"), question("2"));
+        queue.submit(vec![one.clone(), two.clone()]).unwrap();
+        let mut answered = Vec::new();
+        for (member, question) in [(2, &two), (0, &one), (1, &two), (0, &two), (2, &one), (1, &one)] {
+            members[member].answers(question, both(0.75, 0.75));
+            let polled = queue.poll(Duration::ZERO).unwrap();
+            answered.push(polled.answers.iter().map(|answer| answer.id.clone()).collect::<Vec<_>>());
+            for answer in polled.answers {
+                assert_eq!((answer.usage.requests, answer.usage.cost, answer.ms), (3, 1.5, 6.0));
+            }
+        }
+        let none = Vec::new();
+        assert_eq!(answered, [none.clone(), none.clone(), none.clone(), vec![two.id], none, vec![one.id]]);
+        assert!(queue.open.is_empty());
+    }
+
+    #[test]
+    fn after_a_failure_those_who_have_answered_are_not_asked_again() {
+        let members = three();
+        let mut queue = ensemble(Vote::Mean, &members);
+        let one = question("1");
+        queue.submit(vec![one.clone()]).unwrap();
+        members[0].answers(&one, both(1.0, 1.0));
+        *members[1].fails.lock().unwrap() = true;
+        assert!(queue.poll(Duration::ZERO).unwrap_err().to_string().contains("no power"));
+        members[1].answers(&one, both(1.0, 1.0));
+        members[2].answers(&one, both(1.0, 1.0));
+        queue.submit(vec![one]).unwrap();
+        assert_eq!(queue.poll(Duration::ZERO).unwrap().answers.len(), 1);
+        // The second was asked again, as it forgets what it was asked when it fails; the third has not failed.
+        assert_eq!(members.each_ref().map(Member::asked), [1, 2, 1]);
+    }
+
+    #[test]
+    fn a_resumed_run_asks_no_member_twice() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = |members: &[Member]| {
+            let mut queue = Journalled::new(Box::new(ensemble(Vote::Mean, members)));
+            queue.open(&dir.path().join(JOURNAL)).unwrap();
+            queue
+        };
+        let (one, two) = (question("1"), question("2"));
+        let first = three();
+        let mut queue = open(&first);
+        queue.submit(vec![one.clone(), two.clone()]).unwrap();
+        first.iter().for_each(|member| member.answers(&one, both(1.0, 0.5)));
+        first[0].answers(&two, both(1.0, 0.5));
+        let answers = queue.poll(Duration::ZERO).unwrap().answers;
+        assert_eq!(answers.len(), 1);
+        drop(queue);
+
+        let second = three();
+        let mut queue = open(&second);
+        queue.submit(vec![one.clone(), two.clone()]).unwrap();
+        assert_eq!(queue.poll(Duration::ZERO).unwrap().answers, answers, "with its votes");
+        assert_eq!(second.each_ref().map(Member::asked), [0, 1, 1], "about the second question");
+        second[1..].iter().for_each(|member| member.answers(&two, both(0.25, 0.25)));
+        let answers = queue.poll(Duration::ZERO).unwrap().answers;
+        let Said::Judgement(judgement) = &answers[0].said else { panic!() };
+        assert_eq!(judgement.votes, [Some(0.75), Some(0.25), Some(0.25)]);
+        assert_eq!(queue.used().requests, 6, "each answer is counted once");
+    }
+
+    #[test]
+    fn ratings_are_averaged_where_all_give_them() {
+        let rating = |name| Member { rates: true, ..Member::named(name) };
+        let both = [rating("a"), rating("b")];
+        assert!(ensemble(Vote::Mean, &both).rates() && !ensemble(Vote::Majority, &both).rates());
+        assert!(!ensemble(Vote::Mean, &[rating("a"), Member::named("b")]).rates());
+        assert_eq!(score(&[&Score::Value(1.0), &Score::Value(-0.5)]), Score::Value(0.25));
+        let mute = Score::Invalid { why: "mute".into() };
+        assert_eq!(score(&[&Score::Value(1.0), &mute]), mute);
+    }
+
+    #[test]
+    fn another_member_or_way_to_vote_is_another_annotator() {
+        let identity =
+            |vote, names: [&'static str; 2]| ensemble(vote, &names.map(Member::named)).identity().unwrap();
+        let known = identity(Vote::Mean, ["a", "b"]);
+        assert_eq!(known, identity(Vote::Mean, ["a", "b"]));
+        assert_ne!(known, identity(Vote::Majority, ["a", "b"]));
+        assert_ne!(known, identity(Vote::Mean, ["a", "c"]));
+        let alone: Vec<Box<dyn AnnotationQueue>> = vec![Box::new(Member::named("a"))];
+        assert!(Ensemble::new(Vote::Mean, alone).is_err());
+    }
+}

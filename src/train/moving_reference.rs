@@ -1,0 +1,62 @@
+//! A reference model that follows the policy (TR-DPO's soft and hard update, Gorbatovski et al. 2024, arXiv 2404.09656):
+//! after every N steps π₀ ← α π + (1 − α) π₀, weight by weight, as TRL does it.
+
+use std::path::Path;
+
+use super::options::{ReferenceSync, TrainOptions};
+use crate::error::Result;
+use crate::gpu::{Arena, Format, Live, Plan, PlanOptions, Recorder};
+use crate::model::storage::{restore_weights, save_weights};
+use crate::model::{FloatFormat, Model};
+use crate::ops;
+
+/// The reference's weights in a checkpoint.
+const REFERENCE_FILE: &str = "reference.safetensors";
+
+/// The reference, and how it moves.
+pub(super) struct MovingReference {
+    reference: Model,
+    plan: Plan,
+    every: usize,
+}
+
+impl MovingReference {
+    /// Of `reference`, which is a copy in f32 of `policy`, where the options ask for it.
+    pub fn asked_for(policy: &Model, reference: &Model, options: &TrainOptions) -> Result<Option<Self>> {
+        options.reference_sync.map(|sync| MovingReference::new(policy, reference, sync)).transpose()
+    }
+
+    fn new(policy: &Model, reference: &Model, sync: ReferenceSync) -> Result<MovingReference> {
+        let mut r = Recorder::new(policy.gpu());
+        r.phase("reference");
+        for (from, to) in policy.base().stacks().zip(reference.base().stacks()) {
+            assert_eq!(from.bytes, to.bytes, "the reference is laid out otherwise");
+            let [from, to] =
+                [from, to].map(|region| r.bind(region, 1, region.bytes as usize / 4, Format::F32));
+            ops::mix(&mut r, from, to, sync.alpha);
+        }
+        let plan = Plan::new(policy.gpu(), r, &Arena::new(), PlanOptions::default())?;
+        Ok(MovingReference { reference: reference.clone(), plan, every: sync.steps })
+    }
+
+    /// Whether it moves after `step` steps.
+    pub fn is_due(&self, step: usize) -> bool {
+        step.is_multiple_of(self.every)
+    }
+
+    /// Moves it towards the policy as it is.
+    pub fn follow(&self) -> Result<()> {
+        let _turn = self.reference.gpu().turn();
+        self.plan.run(&Live::default()).map(drop)
+    }
+
+    /// Writes it into the folder of a checkpoint.
+    pub fn save(&self, dir: &Path) -> Result<()> {
+        save_weights(self.reference.base(), &dir.join(REFERENCE_FILE), FloatFormat::F32)
+    }
+
+    /// Reads it from there.
+    pub fn restore(&self, dir: &Path) -> Result<()> {
+        restore_weights(self.reference.base(), &dir.join(REFERENCE_FILE))
+    }
+}

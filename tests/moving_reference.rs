@@ -1,0 +1,180 @@
+//! A reference that follows the policy (TR-DPO): its losses against PyTorch's, that it resumes, where it is refused.
+
+mod common;
+
+use std::path::Path;
+
+use common::{fixture, gpu};
+use oaif::annotate::queue::InPlace;
+use oaif::annotate::rule::Rule;
+use oaif::data::rows::{Pair, Prompt, Text};
+use oaif::gpu::Gpu;
+use oaif::model::{FloatFormat, LoraConfig, LoraTargets};
+use oaif::preference::PreferenceLoss;
+use oaif::train::run_dir::Resume;
+use oaif::train::schedule::ScheduleKind;
+use oaif::train::{
+    AlignOptions, AlignRun, Control, DpoOptions, DpoRun, OnlineLoss, Policy, PolicyLoss, ReferenceSync,
+    Requests, Sources, TrainOptions,
+};
+use serde_json::{Value, json};
+
+fn known() -> Value {
+    serde_json::from_slice(&std::fs::read(fixture("sync_tiny.json")).unwrap()).unwrap()
+}
+
+fn pairs() -> Vec<Pair> {
+    let known = known();
+    let rows = known["pairs"].as_array().unwrap().iter().enumerate();
+    let pair = |(i, row): (usize, &Value)| {
+        let text = |side: &str| Text::Plain(row[side].as_str().unwrap().into());
+        let [prompt, chosen, rejected] = ["prompt", "chosen", "rejected"].map(text);
+        Pair { prompt, chosen, rejected, margin: None, place: (i + 1).into() }
+    };
+    rows.map(pair).collect()
+}
+
+/// All four pairs in every step.
+fn options(dir: &Path, steps: usize, alpha: f32, every: usize) -> TrainOptions {
+    TrainOptions {
+        learning_rate: 1e-3,
+        schedule: ScheduleKind::Constant,
+        batch_size: 4,
+        max_steps: Some(steps),
+        save_steps: Some(1),
+        max_grad_norm: 0.0,
+        reference_sync: Some(ReferenceSync { alpha, steps: every }),
+        ..TrainOptions::new(dir)
+    }
+}
+
+fn dpo_options() -> DpoOptions {
+    DpoOptions { loss: PreferenceLoss::Dpo { beta: 0.1 }.into(), append_eos: false }
+}
+
+fn sources() -> Sources {
+    Sources { model: fixture("tiny"), config: json!({"command": "test"}) }
+}
+
+fn dpo(gpu: &Gpu, train: &TrainOptions) -> oaif::Result<Vec<Value>> {
+    let policy = Policy::load(gpu, &fixture("tiny"), train)?;
+    let run = DpoRun::new(policy, &pairs(), train, &dpo_options())?;
+    run.run(sources(), Control { observer: &mut (), requests: &Requests::new() })?;
+    Ok(metrics(&train.output_dir))
+}
+
+fn align(gpu: &Gpu, train: &TrainOptions, loss: impl Into<OnlineLoss>) -> oaif::Result<Vec<Value>> {
+    let policy = Policy::load(gpu, &fixture("tiny"), train)?;
+    let prompt = |pair: Pair| Prompt { prompt: pair.prompt, reference: None, place: pair.place };
+    let prompts: Vec<Prompt> = pairs().into_iter().map(prompt).collect();
+    let options = AlignOptions { max_new_tokens: 6, ..AlignOptions::new(loss) };
+    let run = AlignRun::new(policy, &prompts, train, &options)?;
+    let annotator = InPlace::new(Rule::parse("longer")?);
+    run.run(annotator, sources(), Control { observer: &mut (), requests: &Requests::new() })?;
+    Ok(metrics(&train.output_dir))
+}
+
+/// What a run wrote, without the clock's and the device's.
+fn metrics(dir: &Path) -> Vec<Value> {
+    let text = std::fs::read_to_string(dir.join("metrics.jsonl")).unwrap();
+    let mut rows: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let timed =
+        |key: &str| key.starts_with("time/") || key.starts_with("memory/") || key == "judge/latency_ms";
+    rows.iter_mut().for_each(|row| row.as_object_mut().unwrap().retain(|key, _| !timed(key)));
+    rows
+}
+
+fn number(row: &Value, key: &str) -> f64 {
+    row[key].as_f64().unwrap_or_else(|| panic!("no {key} in {row}"))
+}
+
+#[test]
+fn losses_under_a_synced_reference_are_those_of_pytorch_and_trl() {
+    let Some(gpu) = gpu() else { return };
+    let temp = tempfile::tempdir().unwrap();
+    let known = known();
+    let want: Vec<f64> = known["loss"].as_array().unwrap().iter().map(|l| l.as_f64().unwrap()).collect();
+    let (alpha, every) = (number(&known, "alpha") as f32, known["every"].as_u64().unwrap() as usize);
+    let rows = dpo(&gpu, &options(&temp.path().join("run"), want.len(), alpha, every)).unwrap();
+    for (i, (row, want)) in rows.iter().zip(&want).enumerate() {
+        let loss = number(row, "loss");
+        assert!((loss - want).abs() <= 1e-3 * want, "step {}: loss {loss}, PyTorch {want}", i + 1);
+    }
+    assert_eq!(rows.len(), want.len());
+}
+
+#[test]
+fn a_reference_that_becomes_the_policy_after_each_step_has_all_margins_begin_at_0() {
+    let Some(gpu) = gpu() else { return };
+    let temp = tempfile::tempdir().unwrap();
+    for row in dpo(&gpu, &options(&temp.path().join("run"), 4, 1.0, 1)).unwrap() {
+        assert!(number(&row, "rewards/margins").abs() < 1e-4, "{row}");
+        assert!((number(&row, "loss") - 2f64.ln()).abs() < 1e-4, "{row}");
+    }
+    for row in align(&gpu, &options(&temp.path().join("grpo"), 4, 1.0, 1), PolicyLoss::grpo()).unwrap() {
+        assert!(number(&row, "objective/kl").abs() < 1e-4, "{row}");
+    }
+}
+
+#[test]
+fn a_resumed_run_with_a_moving_reference_equals_an_uninterrupted_one_bit_for_bit() {
+    let Some(gpu) = gpu() else { return };
+    let run = |dir: &Path, resume: Option<Resume>, online: bool| {
+        // Between two moves and right after one.
+        let train = TrainOptions { resume, ..options(dir, 5, 0.6, 2) };
+        let rows = match online {
+            true => align(&gpu, &train, PreferenceLoss::Dpo { beta: 0.1 }),
+            false => dpo(&gpu, &train),
+        };
+        (rows.unwrap(), std::fs::read(dir.join("model/model.safetensors")).unwrap())
+    };
+    for online in [false, true] {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = temp.path().join("run");
+        let whole = run(&dir, None, online);
+        for step in [3, 2] {
+            let from = Resume::Path(dir.join(format!("checkpoints/step-00000{step}")));
+            assert!(run(&dir, Some(from), online) == whole, "from step {step}, online: {online}");
+        }
+    }
+}
+
+#[test]
+fn another_way_of_moving_is_refused_on_resume() {
+    let Some(gpu) = gpu() else { return };
+    let temp = tempfile::tempdir().unwrap();
+    let train = options(&temp.path().join("run"), 2, 0.6, 2);
+    dpo(&gpu, &train).unwrap();
+    let sync = ReferenceSync { alpha: 0.5, steps: 2 };
+    for (reference_sync, what) in [(Some(sync), "ref-model-mixup-alpha"), (None, "ref-model-sync-steps")] {
+        let allow_changes = vec![what.to_owned()];
+        let other = TrainOptions { reference_sync, resume: Some("last".into()), ..train.clone() };
+        for train in [other.clone(), TrainOptions { allow_changes, ..other }] {
+            let error = dpo(&gpu, &train).unwrap_err().to_string();
+            assert!(error.contains(what), "{error}");
+        }
+    }
+}
+
+#[test]
+fn what_has_no_reference_of_its_own_to_move_is_refused() {
+    let Some(gpu) = gpu() else { return };
+    let temp = tempfile::tempdir().unwrap();
+    let train = options(&temp.path().join("run"), 2, 0.6, 2);
+    let targets = LoraTargets::AllLinear;
+    let lora = Some(LoraConfig { rank: 2, alpha: 4.0, rank_stabilised: false, targets });
+    let sync = |alpha, steps| Some(ReferenceSync { alpha, steps });
+    for (train, why) in [
+        (TrainOptions { lora, ..train.clone() }, "train all weights"),
+        (TrainOptions { base_dtype: Some(FloatFormat::Bf16.into()), ..train.clone() }, "base-dtype"),
+        (TrainOptions { reference_sync: sync(0.0, 1), ..train.clone() }, "ref-model-mixup-alpha"),
+        (TrainOptions { reference_sync: sync(1.5, 1), ..train.clone() }, "ref-model-mixup-alpha"),
+        (TrainOptions { reference_sync: sync(0.5, 0), ..train.clone() }, "ref-model-sync-steps"),
+    ] {
+        let error = dpo(&gpu, &train).unwrap_err().to_string();
+        assert!(error.contains(why), "{error}");
+    }
+    let simpo = PreferenceLoss::parse("simpo", None, false).unwrap();
+    let error = align(&gpu, &train, simpo).unwrap_err().to_string();
+    assert!(error.contains("simpo has none"), "{error}");
+}
