@@ -328,6 +328,31 @@ fn an_active_run_asks_about_one_pair_a_row_of_the_batch_and_resumes_bit_for_bit(
 }
 
 #[test]
+fn in_xpo_the_second_answer_of_each_prompt_is_the_references() {
+    let Some(gpu) = gpu() else { return };
+    let temp = tempfile::tempdir().unwrap();
+    let options = align_options("xpo");
+    let answers = |name: &str, learning_rate: f64| {
+        let dir = temp.path().join(name);
+        // So fast that a single update shows in what is sampled.
+        let train = TrainOptions { learning_rate, warmup_steps: 0, ..train_options(&dir, 3) };
+        align(&gpu, &train, &options, "longer", None).unwrap();
+        let pairs = rows(&dir.join("pairs.jsonl")).into_iter().filter(|pair| pair["step"] != 1);
+        pairs.map(|pair| [pair["response_1"].clone(), pair["response_2"].clone()]).collect::<Vec<_>>()
+    };
+    let (moved, still) = (answers("moved", 1e-1), answers("still", 1e-9));
+    let of = |pairs: &[[Value; 2]], response: usize| -> Vec<Value> {
+        pairs.iter().map(|pair| pair[response].clone()).collect()
+    };
+    assert_eq!(of(&moved, 1), of(&still, 1), "the reference does not move");
+    assert_ne!(of(&moved, 0), of(&still, 0), "the policy does");
+
+    let three = AlignOptions { num_samples: 3, ..options };
+    let error = align(&gpu, &train_options(&temp.path().join("three"), 3), &three, "longer", None);
+    assert!(error.unwrap_err().to_string().contains("num-samples"));
+}
+
+#[test]
 fn a_run_that_ended_before_its_first_checkpoint_begins_anew_and_nothing_is_asked_twice() {
     let Some(gpu) = gpu() else { return };
     let temp = tempfile::tempdir().unwrap();

@@ -207,7 +207,7 @@ mod tests {
             "weight-decay",
         ]
         .into_iter()
-        .chain(LossOptions::NAMES.map(|(name, _)| name).into_iter().filter(|name| *name != "xpo-alpha"))
+        .chain(LossOptions::NAMES.map(|(name, _)| name))
         {
             let told = |command| sentence(Error::config(option, "is odd"), Some(command));
             let flag = format!("--{option}: is odd");

@@ -25,11 +25,12 @@ use crate::gpu::Arena;
 use crate::model::Model;
 use crate::model::stream::Capacity;
 use crate::optim::Optimiser;
+use crate::preference::Objective;
 
 /// What a run holds of the device.
 pub(super) struct Plans {
     learner: Learner,
-    generator: Generator,
+    sampler: Sampler,
     optimiser: Optimiser,
 }
 
@@ -75,8 +76,14 @@ pub(super) fn plans(
         samples_per_prompt: options.num_samples,
         eos: eos.to_vec(),
     };
+    // The loss may need answers of the reference.
+    let of_reference = match options.loss.preference().is_some_and(Objective::needs_reference_samples) {
+        true => Some(Generator::new(model.gpu(), reference, generate.clone(), &arena)?),
+        false => None,
+    };
     let generator = Generator::new(model.gpu(), model, generate, &arena)?;
-    Ok(Plans { learner, generator, optimiser })
+    let sampler = Sampler::new(generator, of_reference, options, train.seed);
+    Ok(Plans { learner, sampler, optimiser })
 }
 
 /// The longest prompt that leaves room for a response.
@@ -102,7 +109,7 @@ pub struct AlignRun {
     options: AlignOptions,
     rows: EncodedRows,
     learner: Learner,
-    generator: Generator,
+    sampler: Sampler,
     optimiser: Optimiser,
     reference: Model,
     moving: Option<MovingReference>,
@@ -144,7 +151,7 @@ impl AlignRun {
         let reference = policy.reference(train)?;
         let plans = plans(model, &reference, &rows, eos, train, options)?;
         let moving = MovingReference::asked_for(model, &reference, train)?;
-        let Plans { learner, generator, optimiser } = plans;
+        let Plans { learner, sampler, optimiser } = plans;
         let (train, options) = (train.clone(), options.clone());
         let evaluation = None;
         Ok(AlignRun {
@@ -153,7 +160,7 @@ impl AlignRun {
             options,
             rows,
             learner,
-            generator,
+            sampler,
             optimiser,
             reference,
             moving,
@@ -200,7 +207,7 @@ impl AlignRun {
     /// [`Error::Config`] for an [`async_level`](AlignOptions::async_level) that is not to be had; what the device reports.
     pub fn trainer<'a>(self, queue: impl AnnotationQueue + 'a) -> Result<Trainer<'a>> {
         let AlignRun {
-            policy, train, options, rows, learner, generator, optimiser, moving, evaluation, ..
+            policy, train, options, rows, learner, sampler, optimiser, moving, evaluation, ..
         } = self;
         if options.async_level > 0 && !queue.is_remote() {
             let why = format!(
@@ -210,7 +217,6 @@ impl AlignRun {
             );
             return Err(Error::config("async-level", why));
         }
-        let sampler = Sampler::new(generator, &options, train.seed);
         let method = Online::new(learner, sampler, options, Box::new(queue));
         let trainer = Trainer::new(policy, train, rows, optimiser, Box::new(method))?;
         Ok(trainer.with_moving_reference(moving).with_evaluation(evaluation))

@@ -96,6 +96,10 @@ impl AlignOptions {
         match &self.loss {
             OnlineLoss::Preference(objective) => {
                 objective.check()?;
+                if objective.needs_reference_samples() && self.num_samples != 2 {
+                    let expected = "2 with the loss xpo: one answer of the policy and one of the reference";
+                    return Err(refuse("num-samples", self.num_samples, expected));
+                }
                 train.check_reference_is_used(objective)?;
                 if self.soft_labels {
                     objective.check_soft_labels()?;

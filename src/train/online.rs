@@ -303,12 +303,14 @@ impl<'a> Online<'a> {
         let trees = choices.iter().map(tree).collect::<Result<Vec<Tree>>>()?;
         let reference = trainer.reference(&trees)?;
         step.spent("reference", started);
+        // The second answer is the reference's.
+        let of_reference = loss.needs_reference_samples();
         let label = |choice: &Choice| if self.options.soft_labels { choice.probability } else { 1.0 };
         let pair = |((tree, reference), (_, choice)): ((Tree, [f32; 2]), &(usize, &Choice))| LabelledPair {
             tree,
             reference,
             label: label(choice),
-            by_reference: [false; 2],
+            by_reference: [choice.chosen, choice.rejected].map(|sample| of_reference && sample == 1),
         };
         let pairs: Vec<LabelledPair> = trees.into_iter().zip(reference).zip(&choices).map(pair).collect();
         let learnt = if pairs.is_empty() { None } else { Some(trainer.learn(&pairs, loss)?) };

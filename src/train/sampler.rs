@@ -27,6 +27,8 @@ pub(super) struct Sampled {
 /// Answers prompts.
 pub(super) struct Sampler {
     generator: Generator,
+    /// Draws each prompt's second answer, where the loss needs one of the reference.
+    reference: Option<Generator>,
     num_samples: usize,
     active: usize,
     max_new_tokens: usize,
@@ -35,13 +37,18 @@ pub(super) struct Sampler {
 }
 
 impl Sampler {
-    pub fn new(generator: Generator, options: &AlignOptions, seed: u32) -> Sampler {
+    pub fn new(
+        generator: Generator,
+        reference: Option<Generator>,
+        options: &AlignOptions,
+        seed: u32,
+    ) -> Sampler {
         let stop = StopMatcher::new(options.stop.iter().cloned());
         let AlignOptions { num_samples, active, max_new_tokens, .. } = *options;
-        Sampler { generator, num_samples, active, max_new_tokens, stop, seed }
+        Sampler { generator, reference, num_samples, active, max_new_tokens, stop, seed }
     }
 
-    /// The answers of the policy as it is, after `policy_step` updates.
+    /// The answers of the policy as it is (the second of each prompt the reference's, where there is one), after `policy_step` updates.
     pub fn answer(
         &self,
         policy: &Policy,
@@ -49,13 +56,23 @@ impl Sampler {
         draws: &Draws,
         policy_step: usize,
     ) -> Result<Sampled> {
-        let samples = self.num_samples;
-        let request = |(draw, row): (u64, &usize)| {
-            let first_sequence = (draw * samples as u64) as u32;
-            Ok(Request { prompt: rows.tree(*row)?.prompt, samples, first_sequence })
+        let run = |generator: &Generator, samples: std::ops::Range<usize>| {
+            let request = |(draw, row): (u64, &usize)| {
+                let first_sequence = (draw * self.num_samples as u64) as u32 + samples.start as u32;
+                Ok(Request { prompt: rows.tree(*row)?.prompt, samples: samples.len(), first_sequence })
+            };
+            let requests: Vec<Request> =
+                (draws.first..).zip(&draws.rows).map(request).collect::<Result<_>>()?;
+            generator.run(&policy.tokenizer, &requests, &self.stop, self.seed)
         };
-        let requests: Vec<Request> = (draws.first..).zip(&draws.rows).map(request).collect::<Result<_>>()?;
-        let of = self.generator.run(&policy.tokenizer, &requests, &self.stop, self.seed)?;
+        let of = match &self.reference {
+            None => run(&self.generator, 0..self.num_samples)?,
+            Some(reference) => {
+                let mut of = run(&self.generator, 0..1)?;
+                of.iter_mut().zip(run(reference, 1..2)?).for_each(|(own, other)| own.extend(other));
+                of
+            }
+        };
         let numbers = (draws.first..).take(draws.rows.len()).collect();
         Ok(Sampled { draws: numbers, policy_step, of, logps: Vec::new() })
     }

@@ -151,7 +151,7 @@ mod tests {
                 "loss": Objective::from(PreferenceLoss::Dpo { beta: 0.1 }).options(),
                 "online": {"num-samples": 2, "temperature": 0.9, "top-k": 0, "top-p": 1.0, "min-p": 0.0,
                     "max-new-tokens": 8, "stop": [], "soft-labels": false, "pairs": "best-worst",
-                    "min-confidence": 0.5, "judge-probes": 32, "async-level": 1},
+                    "min-confidence": 0.5, "active": 1, "judge-probes": 32, "async-level": 1},
                 "judge": {"judge": "rule"}},
             "kernels": {"products": {"staged": {"chosen": [{"tile": {"staged": {"rows": 64, "cols": 64, "depth": 16,
                     "lane_rows": 8, "lane_cols": 8}}, "class": {"form": "along_both", "rows": 128, "cols": 64,
@@ -163,7 +163,7 @@ mod tests {
                     "both_orders": 0, "order_flip": 0}, "recent": [{"judged": 4, "invalid": 0}], "answers": 8, "ended": 1,
                     "habits": {"both_orders": 0, "flips": 0, "one_order": 4, "first": 1, "unequal": 3, "longer": 2},
                     "votes": {"pairs": 4, "unanimous": 2, "tables": [[[1, 0, 0], [0, 1, 0], [0, 0, 2]]]}},
-                "sampled": [{"first": 4, "policy_step": 1, "logps": [],
+                "sampled": [{"draws": [4], "policy_step": 1, "logps": [],
                     "of": [[{"token_ids": [1], "text": "a", "finish_reason": "length"}]]}]}
         })
     }

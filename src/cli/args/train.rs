@@ -223,8 +223,9 @@ struct LoraArgs {
 struct LossArgs {
     /// Loss, or several that are added up, such as dpo,sft: dpo (also called sigmoid), ipo, slic (hinge), robust, exo_pair,
     /// nca_pair, bco_pair, sppo_hard, aot, aot_unpaired, apo_zero, apo_down, discopop, sigmoid_norm, kto, rdpo; without
-    /// reference simpo, cpo, orpo; and sft, the negative log-likelihood of the chosen response. In align also rloo and grpo,
-    /// policy gradients on the annotator's scores, or on how often a response wins
+    /// reference simpo, cpo, orpo; and sft, the negative log-likelihood of the chosen response. In align also xpo, where the
+    /// second answer of each prompt is the reference's, and rloo and grpo, policy gradients on the annotator's scores, or on how
+    /// often a response wins
     #[arg(long, value_name = "NAMES", alias = "loss-type", value_delimiter = ',', num_args = 1.., default_value = "dpo")]
     #[serde(serialize_with = "joined")]
     loss: Vec<String>,
@@ -269,6 +270,9 @@ struct LossArgs {
     /// rdpo: what each token counts that a response is longer [default: 0.01]
     #[arg(long, value_name = "A")]
     rdpo_alpha: Option<f64>,
+    /// xpo (align): what the log-probability of the reference's answer counts [default: 0.00001]
+    #[arg(long, value_name = "A")]
+    xpo_alpha: Option<f64>,
 }
 
 /// What `align` asks of a policy gradient, `--loss rloo` or `grpo`.
@@ -810,7 +814,12 @@ impl DpoArgs {
         let mut train = self.train.plan(&PREFERENCE)?;
         train.columns = self.columns.columns();
         train.options.reference_sync = self.reference.plan()?;
-        let dpo = DpoOptions { loss: self.loss.plan()?, append_eos: !self.no_append_eos };
+        let loss = self.loss.plan()?;
+        if loss.needs_reference_samples() {
+            let why = "xpo needs pairs of which the reference drew one response: oaif align draws such pairs";
+            return Err(Error::config("--loss", why));
+        }
+        let dpo = DpoOptions { loss, append_eos: !self.no_append_eos };
         let held_out = self.evaluation.plan(512)?;
         train.config = resolved(&self)?;
         Ok(DpoPlan { train, dpo, held_out })
@@ -1067,13 +1076,8 @@ impl LossArgs {
             desirable_weight: given(self.desirable_weight),
             undesirable_weight: given(self.undesirable_weight),
             rdpo_alpha: given(self.rdpo_alpha),
-            xpo_alpha: None,
+            xpo_alpha: given(self.xpo_alpha),
         })?;
-        if objective.needs_reference_samples() {
-            let why =
-                "xpo needs pairs of which the reference drew one response, and no command draws such pairs";
-            return Err(Error::config("--loss", why));
-        }
         let resolved = objective.options();
         for (flag, value) in [
             (&mut self.beta, resolved.beta),
@@ -1084,6 +1088,7 @@ impl LossArgs {
             (&mut self.desirable_weight, resolved.desirable_weight),
             (&mut self.undesirable_weight, resolved.undesirable_weight),
             (&mut self.rdpo_alpha, resolved.rdpo_alpha),
+            (&mut self.xpo_alpha, resolved.xpo_alpha),
         ] {
             *flag = flag.or(value.map(shortest));
         }
