@@ -237,7 +237,7 @@ impl World {
         let (steps, batch) = (way.times * self.size.steps, self.size.batch);
         let run = tempfile::tempdir().map_err(oaif::Error::io("create", "a temporary folder"))?;
         let train = TrainOptions {
-            learning_rate: 3e-4,
+            learning_rate: if way.loss == "rloo" { 1e-4 } else { 3e-4 },
             warmup_steps: steps / 16,
             batch_size: batch,
             max_steps: Some(steps),
@@ -280,10 +280,15 @@ impl World {
                 }
                 let pairs = offline_pairs(&policy, &posts, judge.as_mut(), seed)?;
                 let rewards = tempfile::tempdir().map_err(oaif::Error::io("create", "a temporary folder"))?;
-                let model = self.reward_model(
-                    &pairs,
-                    TrainOptions { output_dir: rewards.path().into(), ..train.clone() },
-                )?;
+                // Three times through the pairs; chosen on seed 1, like the policy's own learning rate.
+                let fit = TrainOptions {
+                    output_dir: rewards.path().into(),
+                    learning_rate: 1e-3,
+                    max_steps: Some(3 * steps),
+                    save_steps: None,
+                    ..train.clone()
+                };
+                let model = self.reward_model(&pairs, fit)?;
                 learn_online(policy, Box::new(model), PolicyLoss::rloo().into())?
             }
         };
