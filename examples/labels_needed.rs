@@ -89,11 +89,10 @@ fn learn(
     let folder = tempfile::tempdir().map_err(oaif::Error::io("create", "a temporary folder"))?;
     let train = TrainOptions {
         learning_rate: 3e-4,
-        warmup_steps: 2,
         batch_size: BATCH,
         // A step may ask about fewer pairs than it has prompts, where answers are alike.
         max_steps: Some(LABELS[LABELS.len() - 1]),
-        schedule: ScheduleKind::ConstantWithWarmup,
+        schedule: ScheduleKind::Constant,
         seed,
         ..TrainOptions::new(folder.path())
     };
