@@ -8,13 +8,12 @@
 
 use oaif::Result;
 use oaif::annotate::queue::InPlace;
-use oaif::annotate::{Annotator, Judgement, Pair, Verdict};
 use oaif::demo::dataset::prompts;
 use oaif::demo::draw::Draw;
 use oaif::demo::exam::{Exam, MAX_NEW_TOKENS, Tally};
-use oaif::demo::language::Post;
 use oaif::demo::models::Models;
-use oaif::demo::oracle::{Instruction, Quality};
+use oaif::demo::oracle::Instruction;
+use oaif::demo::person::Person;
 use oaif::gpu::{Gpu, GpuOptions};
 use oaif::preference::PreferenceLoss;
 use oaif::train::schedule::ScheduleKind;
@@ -24,32 +23,6 @@ use oaif::train::{AlignOptions, AlignRun, Control, Policy, Requests, TrainOption
 const LABELS: [usize; 4] = [50, 100, 200, 300];
 /// Pairs of a step.
 const BATCH: usize = 4;
-
-/// Somebody with a taste.
-struct Person {
-    taste: Instruction,
-    draw: Draw,
-}
-
-impl Annotator for Person {
-    fn name(&self) -> String {
-        "person".into()
-    }
-
-    fn annotate(&mut self, pairs: &[Pair<'_>]) -> Result<Vec<Judgement>> {
-        let mut prefers = |pair: &Pair<'_>| {
-            let post = Post::parse(pair.prompt).expect("a post");
-            let [one, two] = [pair.response_1, pair.response_2]
-                .map(|summary| self.taste.utility(&Quality::of(&post, summary)));
-            if one == two {
-                return Verdict::Tie;
-            }
-            let first = (one > two) != self.draw.chance(0.1);
-            Verdict::from_probability(if first { 1.0 } else { 0.0 })
-        };
-        Ok(pairs.iter().map(|pair| prefers(pair).into()).collect())
-    }
-}
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

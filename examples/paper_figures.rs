@@ -15,14 +15,14 @@ use std::time::Instant;
 use oaif::annotate::llm::Orders;
 use oaif::annotate::queue::InPlace;
 use oaif::annotate::reward::RewardAnnotator;
-use oaif::annotate::{Annotated, Annotator, Judgement, Pair, Verdict, annotate_pairs};
+use oaif::annotate::{Annotated, Annotator, Pair, Verdict, annotate_pairs};
 use oaif::data::rows::{self, Text};
 use oaif::demo::dataset::{held_out_pair, prompts};
 use oaif::demo::draw::Draw;
 use oaif::demo::exam::{Exam, MAX_NEW_TOKENS, Tally, summarise};
-use oaif::demo::language::Post;
 use oaif::demo::models::{JudgeKind, JudgeSize, Models};
-use oaif::demo::oracle::{Instruction, Quality};
+use oaif::demo::oracle::Instruction;
+use oaif::demo::person::Person;
 use oaif::gpu::{Gpu, GpuOptions};
 use oaif::model::Model;
 use oaif::preference::PreferenceLoss;
@@ -276,7 +276,7 @@ impl World {
             }
             Feedback::ModelOfJudge | Feedback::ModelOfPerson => {
                 if way.feedback == Feedback::ModelOfPerson {
-                    judge = Box::new(Person { instruction: way.instruction, draw: Draw::new(seed, 0) });
+                    judge = Box::new(Person { taste: way.instruction, draw: Draw::new(seed, 0) });
                 }
                 let pairs = offline_pairs(&policy, &posts, judge.as_mut(), seed)?;
                 let rewards = tempfile::tempdir().map_err(oaif::Error::io("create", "a temporary folder"))?;
@@ -640,34 +640,6 @@ impl World {
         page.add("6-variants", "6. Soft labels, best of 4, one order", out, bars.svg(), |section| {
             section.bars(bars)
         })
-    }
-}
-
-/// A person who prefers what the oracle does, and errs in one pair of ten.
-struct Person {
-    instruction: Instruction,
-    draw: Draw,
-}
-
-impl Annotator for Person {
-    fn name(&self) -> String {
-        "person".into()
-    }
-
-    fn annotate(&mut self, pairs: &[Pair<'_>]) -> Result<Vec<Judgement>> {
-        let prefers = |pair: &Pair<'_>| {
-            let post = Post::parse(pair.prompt).expect("a post");
-            let [one, two] = [pair.response_1, pair.response_2]
-                .map(|summary| self.instruction.utility(&Quality::of(&post, summary)));
-            match one == two {
-                true => Verdict::Tie,
-                false => {
-                    let first = (one > two) != self.draw.chance(0.1);
-                    Verdict::from_probability(if first { 1.0 } else { 0.0 })
-                }
-            }
-        };
-        Ok(pairs.iter().map(prefers).map(Judgement::from).collect())
     }
 }
 

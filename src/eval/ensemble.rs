@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::agreement::kappa_of;
 use super::comparison::Decision;
+use crate::annotate::round_robin;
 
 /// Counts over pairs that an ensemble judged.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,8 +40,7 @@ impl Votes {
             self.pairs += 1;
             self.unanimous += usize::from(usable.iter().all(|decision| *decision == usable[0]));
         }
-        let every_two = (0..votes.len()).flat_map(|i| (i + 1..votes.len()).map(move |j| (i, j)));
-        for (at, (i, j)) in every_two.enumerate() {
+        for (at, (i, j)) in round_robin(votes.len()).into_iter().enumerate() {
             if at == self.tables.len() {
                 self.tables.push(Default::default());
             }

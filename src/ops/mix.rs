@@ -1,14 +1,14 @@
 //! Weights that follow others, in place.
 
-use super::optim::{len, share};
+use super::optim::{len as length, share};
 use crate::gpu::{Groups, Launch, Recorder, Tensor, Work, read, write};
 use crate::ops::product::aligned;
 
 /// y = amount x + (1 - amount) y, on tensors that live in regions. No gradient flows through it.
 ///   x, y: of one shape  ->  y updated
 pub fn mix(r: &mut Recorder, x: Tensor, y: Tensor, amount: f32) {
-    let len = len(x);
-    assert_eq!(super::optim::len(y), len, "mix");
+    let len = length(x);
+    assert_eq!(length(y), len, "mix");
     let (share, fours) = (share(len), aligned(&[len]));
     let rest = (1.0 - f64::from(amount)) as f32;
     r.launch_detached(Launch {

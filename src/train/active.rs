@@ -1,6 +1,7 @@
 //! Which of the drawn pairs an annotator is asked about: those on which the policy is least sure.
 
 use super::sampler::Sampled;
+use crate::annotate::round_robin;
 use crate::generate::Response;
 
 /// Two responses to a prompt.
@@ -17,10 +18,9 @@ struct Candidate {
 /// policy has learnt anything, the first are taken.
 pub(super) fn least_sure(sampled: &Sampled, log_ratios: &[Vec<f64>], count: usize) -> Sampled {
     let closest = |(prompt, (responses, ratios)): (usize, (&Vec<Response>, &Vec<f64>))| {
-        let pairs = (0..responses.len()).flat_map(|i| (i + 1..responses.len()).map(move |j| [i, j]));
-        let different = pairs.filter(|[i, j]| responses[*i].text != responses[*j].text);
-        let candidate =
-            |[i, j]: [usize; 2]| Candidate { prompt, pair: [i, j], margin: (ratios[i] - ratios[j]).abs() };
+        let pairs = round_robin(responses.len()).into_iter();
+        let different = pairs.filter(|(i, j)| responses[*i].text != responses[*j].text);
+        let candidate = |(i, j)| Candidate { prompt, pair: [i, j], margin: (ratios[i] - ratios[j]).abs() };
         different.map(candidate).min_by(|a, b| a.margin.total_cmp(&b.margin))
     };
     let mut chosen: Vec<Candidate> =

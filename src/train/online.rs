@@ -17,7 +17,6 @@ use super::pair_trainer::PairTrainer;
 use super::policy_trainer::{PolicyTrainer, RatedGroup};
 use super::ratings::Ratings;
 use super::report::{AnnotationReport, PairReport, RatingReport};
-use super::rows::EncodedRows;
 use super::sampler::{Sampled, Sampler, response_report};
 use super::state::OnlineState;
 use super::trainer::{Learnt, Method, Step, milliseconds};
@@ -103,23 +102,6 @@ impl Asked {
     }
 }
 
-impl OpenStep {
-    /// The tree of a prompt and some of its samples.
-    fn tree(&self, rows: &EncodedRows, prompt: usize, samples: &[usize]) -> Result<Tree> {
-        let answer = |sample: &usize| self.sampled.of[prompt][*sample].token_ids.clone();
-        Ok(Tree {
-            prompt: rows.tree(self.rows[prompt])?.prompt,
-            responses: samples.iter().map(answer).collect(),
-        })
-    }
-
-    /// The trees of all prompts with all their samples.
-    fn trees(&self, rows: &EncodedRows) -> Result<Vec<Tree>> {
-        let all = |p: usize| -> Vec<usize> { (0..self.sampled.of[p].len()).collect() };
-        (0..self.rows.len()).map(|p| self.tree(rows, p, &all(p))).collect()
-    }
-}
-
 impl<'a> Online<'a> {
     pub fn new(
         learner: Learner,
@@ -192,7 +174,8 @@ impl<'a> Online<'a> {
                 && open.sampled.logps.is_empty()
             {
                 let started = Instant::now();
-                open.sampled.logps = trainer.log_probabilities(&open.trees(step.rows)?)?;
+                open.sampled.logps =
+                    trainer.log_probabilities(&open.sampled.trees(step.rows, &open.rows)?)?;
                 step.spent("reference", started);
             }
             self.open.push_back(open);
@@ -204,12 +187,7 @@ impl<'a> Online<'a> {
     /// Of the step's answers, the pairs to ask about: those on which the policy is least sure.
     fn choose(&self, sampled: Sampled, step: &Step<'_, '_>, draws: &Draws) -> Result<Sampled> {
         let Learner::Pairs { trainer, .. } = &self.learner else { unreachable!("checked by the options") };
-        let tree = |(row, responses): (&usize, &Vec<Response>)| {
-            let responses = responses.iter().map(|response| response.token_ids.clone()).collect();
-            Ok(Tree { prompt: step.rows.tree(*row)?.prompt, responses })
-        };
-        let trees = draws.rows.iter().zip(&sampled.of).map(tree).collect::<Result<Vec<Tree>>>()?;
-        let log_ratios = trainer.log_ratios(&trees)?;
+        let log_ratios = trainer.log_ratios(&sampled.trees(step.rows, &draws.rows)?)?;
         Ok(active::least_sure(&sampled, &log_ratios, draws.rows.len() / self.options.active))
     }
 
@@ -299,7 +277,9 @@ impl<'a> Online<'a> {
             .enumerate()
             .flat_map(|(i, of)| of.iter().map(move |c| (i, c)))
             .collect();
-        let tree = |(i, c): &(usize, &Choice)| open.tree(step.rows, *i, &[c.chosen, c.rejected]);
+        let tree = |(i, c): &(usize, &Choice)| {
+            open.sampled.tree(step.rows, open.rows[*i], *i, &[c.chosen, c.rejected])
+        };
         let trees = choices.iter().map(tree).collect::<Result<Vec<Tree>>>()?;
         let reference = trainer.reference(&trees)?;
         step.spent("reference", started);
@@ -352,7 +332,8 @@ impl<'a> Online<'a> {
         let started = Instant::now();
         let mut logps = open.sampled.logps.iter().cloned();
         let group = |(tree, scores)| RatedGroup { tree, scores, sampler: logps.next().unwrap_or_default() };
-        let rated: Vec<RatedGroup> = open.trees(step.rows)?.into_iter().zip(scores).map(group).collect();
+        let rated: Vec<RatedGroup> =
+            open.sampled.trees(step.rows, &open.rows)?.into_iter().zip(scores).map(group).collect();
         let learnt = trainer.learn(&rated)?;
         let learning = milliseconds(started);
         learnt.times().iter().for_each(|(phase, ms)| step.phases.add(phase, *ms));

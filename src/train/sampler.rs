@@ -7,6 +7,7 @@ use super::options::AlignOptions;
 use super::policy::Policy;
 use super::report::ResponseReport;
 use super::rows::EncodedRows;
+use crate::data::packing::Tree;
 use crate::data::tokenizer::{StopMatcher, Tokenizer};
 use crate::error::Result;
 use crate::generate::{FinishReason, Generator, Request, Response};
@@ -22,6 +23,20 @@ pub(super) struct Sampled {
     pub of: Vec<Vec<Response>>,
     /// log π of their tokens then, where a policy gradient needs them.
     pub logps: Vec<Vec<Vec<f32>>>,
+}
+
+impl Sampled {
+    /// The tree of a prompt, which is this row of the dataset, and some of its samples.
+    pub fn tree(&self, rows: &EncodedRows, row: usize, prompt: usize, samples: &[usize]) -> Result<Tree> {
+        let answer = |sample: &usize| self.of[prompt][*sample].token_ids.clone();
+        Ok(Tree { prompt: rows.tree(row)?.prompt, responses: samples.iter().map(answer).collect() })
+    }
+
+    /// The trees of all prompts, which are these rows of the dataset, with all their samples.
+    pub fn trees(&self, rows: &EncodedRows, of: &[usize]) -> Result<Vec<Tree>> {
+        let all = |prompt: usize| -> Vec<usize> { (0..self.of[prompt].len()).collect() };
+        of.iter().enumerate().map(|(prompt, row)| self.tree(rows, *row, prompt, &all(prompt))).collect()
+    }
 }
 
 /// Answers prompts.
