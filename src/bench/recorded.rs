@@ -4,13 +4,19 @@ use crate::data::packing::Tree;
 use crate::error::Result;
 use crate::generate::{GenerateOptions, Generator, SamplingParams};
 use crate::gpu::shader::KernelKey;
-use crate::gpu::{Arena, Gpu};
+use crate::gpu::{Arena, Category, Format, Gpu, Plan, PlanOptions, Recorder};
 use crate::model::stream::Capacity;
-use crate::model::{FloatFormat, FrozenFormat, LoraConfig, LoraTargets, Model, ModelConfig, Scorer, Weights};
+use crate::model::{
+    FloatFormat, FrozenFormat, LoraConfig, LoraTargets, Model, ModelConfig, Rater, Scorer, Weights,
+};
+use crate::ops;
 use crate::optim::{Optimiser, OptimiserKind};
-use crate::preference::PreferenceLoss;
+use crate::preference::{LOSS_NAMES, LossOptions, Objective, PreferenceLoss};
 use crate::train::pair_step::PairStep;
+use crate::train::policy_step::PolicyStep;
+use crate::train::reward_step::RewardStep;
 use crate::train::sft_step::SftStep;
+use crate::train::{MovingReference, PolicyLoss, ReferenceSync};
 
 /// A kernel, and one of the steps that launch it.
 #[derive(Clone, Debug)]
@@ -30,41 +36,71 @@ const RESPONSE: usize = 128;
 /// Sequences that are decoded side by side.
 const DECODED: [usize; 3] = [1, 8, 64];
 
-/// The kernels that `gpu` would launch for a model of `config`: training, scoring, prefill, decoding and sampling,
-/// with all weights trained in f32, and with LoRA of rank 16 on a frozen base in f16, in blocks of 8-bit and of 4-bit
-/// integers. Each kernel is there once for every
+/// The kernels that `gpu` would launch for a model of `config`: training by every loss, scoring, prefill, decoding and
+/// sampling, and the same model's training and scoring as a reward model; with all weights trained in f32, and with LoRA of
+/// rank 16 on a frozen base in f16, in blocks of 8-bit and of 4-bit integers. Each kernel is there once for every
 /// step that launches it. Nothing is allocated and nothing runs.
 ///
 /// # Errors
 /// What recording these steps reports: sizes that no model has, a tensor above the limits of `gpu`.
 pub fn recorded_kernels(gpu: &Gpu, config: &ModelConfig) -> Result<Vec<RecordedKernel>> {
-    let mut all = full(gpu, config)?;
+    let mut all = of_weights("f32", gpu, config, full)?;
+    all.extend(record("f32", &FULL_STEPS, gpu, |gpu| full(gpu, config))?);
     for base in [FloatFormat::F16.into(), FrozenFormat::Q8, FrozenFormat::Q4] {
-        all.extend(lora(gpu, config, base)?);
+        let weights = format!("{} + LoRA", base.name());
+        all.extend(of_weights(&weights, gpu, config, |gpu, config| lora(gpu, config, base))?);
     }
     Ok(all)
 }
 
-/// Plans a step.
-type Recipe = fn(&Gpu, &Model) -> Result<()>;
+/// A step's name, and what plans it.
+type Step = (&'static str, fn(&Gpu, &Model) -> Result<()>);
 
-fn full(gpu: &Gpu, config: &ModelConfig) -> Result<Vec<RecordedKernel>> {
-    record("f32", gpu, |gpu| Model::random(gpu, config.clone(), true, 1))
+/// Steps whose kernels depend on the weights.
+const STEPS: [Step; 4] =
+    [("training", training), ("optimiser", update), ("scoring", scoring), ("generation", generation)];
+/// Those of a reward model.
+const REWARD_STEPS: [Step; 2] = [("reward training", reward_training), ("rating", rating)];
+/// Steps whose own kernels are the same whatever the weights, or that want all of them in f32.
+const FULL_STEPS: [Step; 4] = [
+    ("losses", losses),
+    ("policy gradients", policy_gradients),
+    ("reference", reference),
+    ("ceiling", ceiling),
+];
+
+fn full(gpu: &Gpu, config: &ModelConfig) -> Result<Model> {
+    Model::random(gpu, config.clone(), true, 1)
 }
 
-fn lora(gpu: &Gpu, config: &ModelConfig, base: FrozenFormat) -> Result<Vec<RecordedKernel>> {
-    record(&format!("{} + LoRA", base.name()), gpu, |gpu| {
-        let specs = config.architecture.weights();
-        let base = Weights::frozen(gpu, &specs, base)?;
-        let targets = LoraTargets::AllLinear;
-        let adapter = LoraConfig { rank: 16, alpha: 32.0, rank_stabilised: false, targets };
-        Model::new(gpu, config.clone(), base)?.add_adapter(adapter, 1)
-    })
+fn lora(gpu: &Gpu, config: &ModelConfig, base: FrozenFormat) -> Result<Model> {
+    let specs = config.architecture.weights();
+    let base = Weights::frozen(gpu, &specs, base)?;
+    let targets = LoraTargets::AllLinear;
+    let adapter = LoraConfig { rank: 16, alpha: 32.0, rank_stabilised: false, targets };
+    Model::new(gpu, config.clone(), base)?.add_adapter(adapter, 1)
 }
 
-fn record(weights: &str, gpu: &Gpu, model: impl Fn(&Gpu) -> Result<Model>) -> Result<Vec<RecordedKernel>> {
-    let steps: [(&str, Recipe); 4] =
-        [("training", training), ("optimiser", update), ("scoring", scoring), ("generation", generation)];
+/// The steps of a model and of its reward model, where its family has one.
+fn of_weights(
+    weights: &str,
+    gpu: &Gpu,
+    config: &ModelConfig,
+    model: impl Fn(&Gpu, &ModelConfig) -> Result<Model>,
+) -> Result<Vec<RecordedKernel>> {
+    let mut all = record(weights, &STEPS, gpu, |gpu| model(gpu, config))?;
+    if let Ok(reward) = config.clone().into_reward(None) {
+        all.extend(record(weights, &REWARD_STEPS, gpu, |gpu| model(gpu, &reward))?);
+    }
+    Ok(all)
+}
+
+fn record(
+    weights: &str,
+    steps: &[Step],
+    gpu: &Gpu,
+    model: impl Fn(&Gpu) -> Result<Model>,
+) -> Result<Vec<RecordedKernel>> {
     let mut all = Vec::new();
     for (step, plan) in steps {
         let gpu = gpu.measuring();
@@ -80,10 +116,78 @@ fn capacity() -> Capacity {
     Capacity::of(&vec![tree; PROMPTS])
 }
 
+/// The same trees where each response is rated at its end.
+fn rated_capacity() -> Capacity {
+    Capacity { targets: 2 * PROMPTS, ..capacity() }
+}
+
+/// What the loss of pairs takes of the model, too: the log of the sum of squared probabilities, and sums of two parts.
 fn training(gpu: &Gpu, model: &Model) -> Result<()> {
     SftStep::new(gpu, model, capacity(), false, &Arena::new())?;
-    PairStep::new(gpu, model, PreferenceLoss::Dpo { beta: 0.1 }, capacity(), false, &Arena::new())?;
+    let plain = Objective::from(PreferenceLoss::Dpo { beta: 0.1 });
+    let weighted = Objective { use_weighting: true, ld_alpha: Some(0.5), ..plain.clone() };
+    for objective in [plain, weighted] {
+        PairStep::new(gpu, model, objective, capacity(), false, &Arena::new())?;
+    }
     Ok(())
+}
+
+/// Every loss of pairs.
+fn losses(gpu: &Gpu, model: &Model) -> Result<()> {
+    for objective in objectives()? {
+        PairStep::new(gpu, model, objective, capacity(), false, &Arena::new())?;
+    }
+    Ok(())
+}
+
+/// Every loss, alone and added to another one, with all that changes its kernel.
+fn objectives() -> Result<Vec<Objective>> {
+    let mut all: Vec<Objective> = Vec::new();
+    for name in LOSS_NAMES {
+        let first = if PreferenceLoss::parse(name, None, false)?.name() == "dpo" { "ipo" } else { "dpo" };
+        for loss in [name.to_owned(), format!("{first},{name}")] {
+            let plain = LossOptions { loss, ..LossOptions::default() };
+            all.push(Objective::parse(&plain)?);
+            let weighted = LossOptions { use_weighting: true, ..plain.clone() };
+            let parted = LossOptions { ld_alpha: Some(0.5), ..plain.clone() };
+            let both = LossOptions { use_weighting: true, ..parted.clone() };
+            let averaged = LossOptions { ipo_average_tokens: true, ..plain };
+            // None of these is for every loss.
+            all.extend([weighted, parted, both, averaged].iter().filter_map(|o| Objective::parse(o).ok()));
+        }
+    }
+    Ok(all)
+}
+
+/// With the policy's own samples and with another's.
+fn policy_gradients(gpu: &Gpu, model: &Model) -> Result<()> {
+    for off_policy in [false, true] {
+        let gradient = PolicyLoss::grpo().gradient();
+        PolicyStep::new(gpu, model, gradient, off_policy, capacity(), false, &Arena::new())?;
+    }
+    Ok(())
+}
+
+/// A pair's comparison, and what keeps scores around 0.
+fn reward_training(gpu: &Gpu, model: &Model) -> Result<()> {
+    for centring in [0.0, 0.01] {
+        RewardStep::new(gpu, model, centring, rated_capacity(), false, &Arena::new())?;
+    }
+    Ok(())
+}
+
+fn reference(_: &Gpu, model: &Model) -> Result<()> {
+    MovingReference::new(model, &model.snapshot()?, ReferenceSync { alpha: 0.6, steps: 1 }).map(drop)
+}
+
+/// What kernels are measured against.
+fn ceiling(gpu: &Gpu, _: &Model) -> Result<()> {
+    let n = 1 << 16;
+    let x = gpu.buffer("ceiling input", Category::Workspace, n as u64 * 4)?.region();
+    let mut r = Recorder::new(gpu);
+    let x = r.bind(&x, n, 1, Format::F32);
+    ops::multiply_add(&mut r, x, 64);
+    Plan::new(gpu, r, &Arena::new(), PlanOptions::default()).map(drop)
 }
 
 fn update(gpu: &Gpu, model: &Model) -> Result<()> {
@@ -93,17 +197,24 @@ fn update(gpu: &Gpu, model: &Model) -> Result<()> {
     Ok(())
 }
 
+/// From the beginning, and after a text that was read before.
 fn scoring(gpu: &Gpu, model: &Model) -> Result<()> {
-    Scorer::new(gpu, model, capacity(), &Arena::new()).map(drop)
+    Scorer::new(gpu, model, capacity(), &Arena::new())?;
+    Scorer::after(gpu, model, &[0; PROMPT], capacity(), &Arena::new()).map(drop)
+}
+
+fn rating(gpu: &Gpu, model: &Model) -> Result<()> {
+    Rater::new(gpu, model, rated_capacity(), &Arena::new()).map(drop)
 }
 
 /// Prefill, decoding, and each way of sampling.
 fn generation(gpu: &Gpu, model: &Model) -> Result<()> {
     let plain = SamplingParams { temperature: 0.9, ..SamplingParams::default() };
     let greedy = SamplingParams { temperature: 0.0, ..plain };
-    let restricted = SamplingParams { top_k: 50, top_p: 0.9, ..plain };
+    let likely = SamplingParams { top_p: 0.9, ..plain };
+    let restricted = SamplingParams { top_k: 50, ..likely };
     for slots in DECODED {
-        for sampling in [plain, greedy, restricted] {
+        for sampling in [plain, greedy, likely, restricted] {
             let options = GenerateOptions {
                 sampling,
                 max_new_tokens: RESPONSE,
@@ -123,7 +234,8 @@ mod tests {
     use super::*;
     use crate::bench::Shape;
     use crate::gpu::Limits;
-    use crate::gpu::shader::validate;
+    use crate::gpu::shader::{Constants, validate};
+    use crate::ops::PairLoss;
 
     #[test]
     fn every_kernel_of_a_shape_is_recorded_without_a_device() {
@@ -138,10 +250,20 @@ mod tests {
             ("f32 scoring", "logprob_forward"),
             ("float16 + LoRA generation", "sample_best"),
             ("q4 + LoRA scoring", "linear_forward"),
+            ("q8 + LoRA reward training", "preference_loss"),
+            ("q8 + LoRA rating", "linear_forward"),
+            ("f32 policy gradients", "policy_gradient"),
+            ("f32 reference", "mix"),
         ] {
             assert!(launches(step, name), "{step}: {name}");
         }
         assert!(!launches("f32 generation", "linear_backward_weight"));
+        for loss in PairLoss::ALL {
+            let mut constants = Vec::new();
+            loss.add_to("LOSS", &mut constants);
+            let is_of = |key: &KernelKey| key.constants.starts_with(&constants);
+            assert!(all.iter().any(|k| k.key.name == "preference_loss" && is_of(&k.key)), "{loss:?}");
+        }
         all.iter().for_each(|kernel| drop(validate(&kernel.key).unwrap()));
         assert!(gpu.planned_kernels().is_empty(), "recorded elsewhere");
     }

@@ -136,7 +136,7 @@ impl ModelConfig {
     ///
     /// # Errors
     /// [`Error::Config`] for a decoder that `transformers` has no such class of.
-    pub(super) fn into_reward(mut self, padding: Option<u32>) -> Result<ModelConfig> {
+    pub(crate) fn into_reward(mut self, padding: Option<u32>) -> Result<ModelConfig> {
         if self.architecture.rates {
             return Ok(self);
         }

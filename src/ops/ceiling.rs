@@ -29,7 +29,7 @@ constants! {
 }
 
 /// y (N, 1): see the kernel. `rounds` steps of 8 chains, four wide.
-pub(super) fn multiply_add(r: &mut Recorder, x: Tensor, rounds: u32) -> Tensor {
+pub(crate) fn multiply_add(r: &mut Recorder, x: Tensor, rounds: u32) -> Tensor {
     let y = r.tensor("multiply_add", x.rows, 1);
     let len = x.rows.max();
     r.launch(Launch {

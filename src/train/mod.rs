@@ -56,6 +56,7 @@ mod updater;
 pub use align::AlignRun;
 pub use dpo::DpoRun;
 pub use dry_run::DryRun;
+pub(crate) use moving_reference::MovingReference;
 pub use options::{AlignOptions, DpoOptions, PairChoice, ReferenceSync, RewardOptions, TrainOptions};
 pub use policy::Policy;
 pub use policy_loss::{Advantage, OnlineLoss, PolicyLoss, TokenWeights};

@@ -14,7 +14,7 @@ use crate::ops;
 const REFERENCE_FILE: &str = "reference.safetensors";
 
 /// The reference, and how it moves.
-pub(super) struct MovingReference {
+pub(crate) struct MovingReference {
     reference: Model,
     plan: Plan,
     every: usize,
@@ -26,7 +26,8 @@ impl MovingReference {
         options.reference_sync.map(|sync| MovingReference::new(policy, reference, sync)).transpose()
     }
 
-    fn new(policy: &Model, reference: &Model, sync: ReferenceSync) -> Result<MovingReference> {
+    /// Of the same two models.
+    pub fn new(policy: &Model, reference: &Model, sync: ReferenceSync) -> Result<MovingReference> {
         let mut r = Recorder::new(policy.gpu());
         r.phase("reference");
         for (from, to) in policy.base().stacks().zip(reference.base().stacks()) {

@@ -126,7 +126,7 @@ impl PolicyLoss {
     }
 
     /// What the kernel computes: RLOO's KL divergence is in the scores.
-    pub(super) fn gradient(&self) -> PolicyGradient {
+    pub(crate) fn gradient(&self) -> PolicyGradient {
         let beta = if self.advantage == Advantage::LeaveOneOut { 0.0 } else { self.beta };
         PolicyGradient { clip_low: self.epsilon, clip_high: self.epsilon_high, beta }
     }

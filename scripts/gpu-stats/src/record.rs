@@ -59,3 +59,29 @@ fn add(kernels: &mut Vec<KernelFile>, gpu: &Gpu, shape: &str, config: &ModelConf
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use oaif::gpu::{DeviceKind, Limits};
+
+    use super::*;
+
+    #[test]
+    fn every_kernel_is_recorded() {
+        // As GPUs have it.
+        let limits = Limits { binding: 1 << 31, ..Limits::default() };
+        let mut recorded = HashSet::new();
+        for kind in [DeviceKind::Gpu, DeviceKind::Processor] {
+            let gpu = Gpu::without_device(limits).with_tuning(Tuning::untuned(None, kind));
+            for shape in shapes::names() {
+                let kernels = recorded_kernels(&gpu, &shapes::config(shape).unwrap()).unwrap();
+                recorded.extend(kernels.iter().map(|kernel| kernel.key.name));
+            }
+        }
+        let names = shader::KERNELS.iter().map(|(name, _)| *name);
+        let without: Vec<&str> = names.filter(|name| !recorded.contains(name)).collect();
+        assert!(without.is_empty(), "no step of a shape launches {without:?}");
+    }
+}
