@@ -65,7 +65,7 @@ fn main(workgroup: Workgroup, @builtin(local_invocation_index) lane: u32) {
     if (at.lane < TILE_ROWS && key < rows) {
         queries = vec4(key, min(ends[key], rows), 0u, 0u);
     }
-    find_first(at.lane, queries);
+    find_first(at.lane, queries, queries.xz);
     loop {
         let first_col = workgroupUniformLoad(&next_col);
         if (first_col == NO_ROW) {

@@ -58,7 +58,7 @@ fn main(workgroup: Workgroup, @builtin(local_invocation_index) lane: u32) {
         row_delta[at.down] = delta;
     }
     var sums: array<array<vec4<f32>, VECTORS_PER_LANE>, 4>;
-    find_first(at.lane, span_of(first_row + at.lane));
+    find_first(at.lane, span_of(first_row + at.lane), spans[min(first_row + at.lane, rows - 1u)].xz);
     loop {
         let first_col = workgroupUniformLoad(&next_col);
         if (first_col == NO_ROW) {

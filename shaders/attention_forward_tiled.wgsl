@@ -51,6 +51,11 @@ fn span_of(n: u32, source: u32) -> vec4<u32> {
     return own;
 }
 
+// Where the ranges of what it sees begin, without a window.
+fn origins_of(n: u32, source: u32) -> vec2<u32> {
+    return select(vec2<u32>(), spans[min(n, extent(params.rows) - 1u)].xz, source == 1u);
+}
+
 @compute @workgroup_size(LANES)
 fn main(workgroup: Workgroup, @builtin(local_invocation_index) lane: u32) {
     let group = group_index(workgroup);
@@ -67,7 +72,7 @@ fn main(workgroup: Workgroup, @builtin(local_invocation_index) lane: u32) {
     var sums: array<array<vec4<f32>, VECTORS_PER_LANE>, 4>;
     for (var source = select(1u, 0u, BEFORE); source < 2u; source++) {
         at.source = source;
-        find_first(at.lane, span_of(first_row + at.lane, source));
+        find_first(at.lane, span_of(first_row + at.lane, source), origins_of(first_row + at.lane, source));
         loop {
             let first_col = workgroupUniformLoad(&next_col);
             if (first_col == NO_ROW) {

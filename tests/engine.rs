@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{fixture, gpu, ids, json, relative_distance};
+use common::{fixture, gpu, gpu_with, ids, json, relative_distance};
 use oaif::Error;
 use oaif::annotate::Annotator;
 use oaif::annotate::command::CommandAnnotator;
@@ -195,10 +195,16 @@ fn a_profile_holds_every_launch() {
 
 #[test]
 fn a_sequence_does_not_depend_on_its_batch() {
-    let Some(gpu) = gpu() else { return };
-    let model = tiny(&gpu, true);
+    for kind in [DeviceKind::Processor, DeviceKind::Gpu] {
+        let Some(gpu) = gpu_with(GpuOptions::default(), kind) else { return };
+        a_sequence_does_not_depend_on_its_batch_on(&gpu);
+    }
+}
+
+fn a_sequence_does_not_depend_on_its_batch_on(gpu: &Gpu) {
+    let model = tiny(gpu, true);
     let trees = trees();
-    let scorer = Scorer::new(&gpu, &model, Capacity::of(&trees), &Arena::new()).unwrap();
+    let scorer = Scorer::new(gpu, &model, Capacity::of(&trees), &Arena::new()).unwrap();
     let together = scorer.score(&trees).unwrap();
     for (i, tree) in trees.iter().enumerate() {
         let alone = scorer.score(std::slice::from_ref(tree)).unwrap();
@@ -209,7 +215,7 @@ fn a_sequence_does_not_depend_on_its_batch() {
             assert_eq!(alone[0], together[2 * i + response], "tree {i}, response {response}");
         }
     }
-    let step = pair_step(&gpu, &model, false);
+    let step = pair_step(gpu, &model, false);
     let (together, _) = step.run(&pairs(), 0.25).unwrap();
     for (pair, with_others) in pairs().iter().zip(together) {
         let (alone, _) = step.run(std::slice::from_ref(pair), 0.25).unwrap();
@@ -219,15 +225,17 @@ fn a_sequence_does_not_depend_on_its_batch() {
 
 #[test]
 fn a_pair_learns_the_same_whether_its_prompt_is_shared_or_repeated() {
-    let Some(gpu) = gpu() else { return };
-    let model = tiny(&gpu, true);
-    let repeated: Vec<Tree> = trees().iter().flat_map(Tree::unshared).collect();
-    let capacity = Capacity::of(&repeated);
-    let step = PairStep::new(&gpu, &model, LOSS, capacity, false, &Arena::new()).unwrap();
-    let (shared, _) = step.run(&pairs(), 0.25).unwrap();
-    let (repeated, _) = step.run_unshared(&pairs(), 0.25).unwrap();
-    for (a, b) in shared.iter().zip(&repeated) {
-        assert_eq!(bits(&[a.loss, a.entropy]), bits(&[b.loss, b.entropy]));
+    for kind in [DeviceKind::Processor, DeviceKind::Gpu] {
+        let Some(gpu) = gpu_with(GpuOptions::default(), kind) else { return };
+        let model = tiny(&gpu, true);
+        let repeated: Vec<Tree> = trees().iter().flat_map(Tree::unshared).collect();
+        let capacity = Capacity::of(&repeated);
+        let step = PairStep::new(&gpu, &model, LOSS, capacity, false, &Arena::new()).unwrap();
+        let (shared, _) = step.run(&pairs(), 0.25).unwrap();
+        let (repeated, _) = step.run_unshared(&pairs(), 0.25).unwrap();
+        for (a, b) in shared.iter().zip(&repeated) {
+            assert_eq!(bits(&[a.loss, a.entropy]), bits(&[b.loss, b.entropy]), "{kind:?}");
+        }
     }
 }
 

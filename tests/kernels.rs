@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt::Write;
 use std::time::Instant;
 
-use common::gpu;
+use common::{gpu, gpu_with};
 use oaif::gpu::shader::{self, Constant, KERNELS, KernelKey};
 use oaif::gpu::{Arithmetic, Candidates, DeviceKind, Gpu, GpuOptions, Limits, ProductTile, Products};
 use oaif::gpu::{StagedProducts, StagedTile, Tier, Tuning, UnrolledTiles};
@@ -115,14 +115,6 @@ fn blocks_agree_with_reference_where_nothing_is_fused() {
             assert!(report.passed(), "{kind:?}: {} {} {:.1e}", case.kernel, case.shape, report.error);
         }
     }
-}
-
-/// A device of its own for a test that sets its tuning, with these kernels.
-fn gpu_with(options: GpuOptions, kind: DeviceKind) -> Option<Gpu> {
-    gpu()?;
-    let gpu = Gpu::open(&options).unwrap();
-    gpu.set_tuning(Tuning::untuned(gpu.subgroup(), kind));
-    Some(gpu)
 }
 
 #[test]

@@ -154,7 +154,10 @@ fn max_across(at: Tile, v: vec4<f32>) -> vec4<f32> {
 
 // Where rows are queries: which keys they see, so that a workgroup goes from one tile of keys that any of its queries sees to
 // the next. Query `lane` of the tile is looked after by that lane. TILE_COLS is at most 32, the bits of a word.
+// A query's tiles begin at whole TILE_COLS from where each of its two ranges begins (before a window shortens it), and a tile that
+// begins elsewhere is a neighbour's: so its sums have the same order whatever else is in the batch.
 var<workgroup> row_spans: array<vec4<u32>, TILE_ROWS>;
+var<workgroup> row_origins: array<vec2<u32>, TILE_ROWS>;
 var<workgroup> visible: array<u32, TILE_ROWS>;   // bit c of a query's word: whether it sees column c
 var<workgroup> visible_any: atomic<u32>;
 var<workgroup> nearest: atomic<u32>;
@@ -177,8 +180,28 @@ fn range_bits(start: u32, end: u32, first: u32) -> u32 {
     return low_bits(max(end, first) - first) & ~low_bits(max(start, first) - first);
 }
 
-// Before the first tile; `span` is that of row `lane`.
-fn find_first(lane: u32, span: vec4<u32>) {
+// The first tile of a range's, from a row on.
+fn next_tile_of(start: u32, end: u32, origin: u32, from_row: u32) -> u32 {
+    let tiles = max((start - origin) / TILE_COLS, (max(from_row, origin) - origin + TILE_COLS - 1u) / TILE_COLS);
+    let first = origin + tiles * TILE_COLS;
+    return select(NO_ROW, first, start < end && first < end);
+}
+
+fn next_tile(span: vec4<u32>, origins: vec2<u32>, from_row: u32) -> u32 {
+    return min(
+        next_tile_of(span.x, span.y, origins.x, from_row),
+        next_tile_of(span.z, span.w, origins.y, from_row),
+    );
+}
+
+// range_bits, where the range has a tile that begins there.
+fn tile_bits(start: u32, end: u32, origin: u32, first: u32) -> u32 {
+    let begins = first >= origin && (first - origin) % TILE_COLS == 0u;
+    return select(0u, range_bits(start, end, first), begins);
+}
+
+// Before the first tile; `span` is that of row `lane`, `origins` where its ranges begin without a window.
+fn find_first(lane: u32, span: vec4<u32>, origins: vec2<u32>) {
     if (lane == 0u) {
         atomicStore(&visible_any, 0u);
         atomicStore(&nearest, NO_ROW);
@@ -186,7 +209,8 @@ fn find_first(lane: u32, span: vec4<u32>) {
     workgroupBarrier();
     if (lane < TILE_ROWS) {
         row_spans[lane] = span;
-        atomicMin(&nearest, next_key(span, 0u));
+        row_origins[lane] = origins;
+        atomicMin(&nearest, next_tile(span, origins, 0u));
     }
     workgroupBarrier();
     find_next(lane);
@@ -196,10 +220,12 @@ fn find_first(lane: u32, span: vec4<u32>) {
 fn find_visible(lane: u32, first_col: u32) -> u32 {
     if (lane < TILE_ROWS) {
         let span = row_spans[lane];
-        let bits = (range_bits(span.x, span.y, first_col) | range_bits(span.z, span.w, first_col)) & low_bits(TILE_COLS);
+        let origins = row_origins[lane];
+        let bits = (tile_bits(span.x, span.y, origins.x, first_col) | tile_bits(span.z, span.w, origins.y, first_col))
+            & low_bits(TILE_COLS);
         visible[lane] = bits;
         atomicOr(&visible_any, bits);
-        atomicMin(&nearest, next_key(span, first_col + TILE_COLS));
+        atomicMin(&nearest, next_tile(span, origins, first_col + 1u));
     }
     workgroupBarrier();
     return atomicLoad(&visible_any);

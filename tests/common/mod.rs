@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use oaif::data::packing::Tree;
-use oaif::gpu::{Arena, Gpu, GpuOptions};
+use oaif::gpu::{Arena, DeviceKind, Gpu, GpuOptions, Tuning};
 use oaif::model::stream::Capacity;
 use oaif::model::{Model, Scorer};
 use oaif::train::pair_step::LabelledPair;
@@ -29,6 +29,14 @@ pub fn gpu() -> Option<Gpu> {
 
 pub fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
+}
+
+/// A device of its own, whose tuning a test may set, with the kernels for such devices.
+pub fn gpu_with(options: GpuOptions, kind: DeviceKind) -> Option<Gpu> {
+    gpu()?;
+    let gpu = Gpu::open(&options).unwrap();
+    gpu.set_tuning(Tuning::untuned(gpu.subgroup(), kind));
+    Some(gpu)
 }
 
 /// A file of `../shared`, or a visible line that the test was skipped.

@@ -70,9 +70,9 @@ impl Tile {
             + vectors_per_lane * self.lanes_across;
         let vectors = chunks.max(sums).max(self.lanes_across * lanes_down);
         let beside = match kernel {
-            TiledKernel::Forward => self.tile_rows * 20,
-            TiledKernel::BackwardQuery => self.tile_rows * 28,
-            TiledKernel::BackwardKeyValue => self.tile_rows * 20 + self.tile_cols * 16,
+            TiledKernel::Forward => self.tile_rows * 28,
+            TiledKernel::BackwardQuery => self.tile_rows * 36,
+            TiledKernel::BackwardKeyValue => self.tile_rows * 28 + self.tile_cols * 16,
         };
         vectors * 16 + beside + 16
     }
