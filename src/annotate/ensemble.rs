@@ -88,7 +88,7 @@ fn mean(values: impl ExactSizeIterator<Item = f64>) -> f32 {
     (values.sum::<f64>() / count) as f32
 }
 
-/// The mean of scores; unusable where one is, as scores of different members are not on one scale.
+/// The mean of scores; unusable where one is, as members' scores have different levels.
 fn score(said: &[&Score]) -> Score {
     let mut values = Vec::new();
     for score in said {
@@ -171,20 +171,24 @@ impl<'a> Ensemble<'a> {
         Ok(())
     }
 
-    /// Takes what has come back from each member; their notes.
+    /// Takes what has come back from each member, also where one before it fails; their notes.
     fn hear(&mut self, patience: Duration) -> Result<Vec<String>> {
         let each = patience / self.members.len() as u32;
-        let mut heard = Vec::new();
+        let (mut heard, mut failed) = (Vec::new(), Ok(()));
         for (number, member) in self.members.iter_mut().enumerate() {
-            let Polled { answers, notes } = member.poll(each)?;
-            heard.extend(notes);
-            for answer in answers {
-                if let Some(open) = self.open.get_mut(&answer.id) {
-                    open.said[number] = Some(answer);
+            match member.poll(each) {
+                Err(error) => failed = failed.and(Err(error)),
+                Ok(Polled { answers, notes }) => {
+                    heard.extend(notes);
+                    for answer in answers {
+                        if let Some(open) = self.open.get_mut(&answer.id) {
+                            open.said[number] = Some(answer);
+                        }
+                    }
                 }
             }
         }
-        Ok(heard)
+        failed.map(|()| heard)
     }
 
     /// After an error nobody waits any more; what was answered is kept.
@@ -217,7 +221,12 @@ impl AnnotationQueue for Ensemble<'_> {
     }
 
     fn rates(&self) -> bool {
-        self.vote == Vote::Mean && self.members.iter().all(Journalled::rates)
+        // Scores of annotators of different kinds are not on one scale.
+        let kind = |member: &Journalled<'_>| {
+            member.identity().ok().and_then(|identity| identity.get("judge").cloned())
+        };
+        let first = kind(&self.members[0]);
+        self.vote == Vote::Mean && self.members.iter().all(|member| member.rates() && kind(member) == first)
     }
 
     fn may_prefer_a_position(&self) -> bool {
@@ -239,6 +248,11 @@ impl AnnotationQueue for Ensemble<'_> {
         let mut answers: Vec<Answer> = answered.map(|(id, open)| open.merged(id, self.vote)).collect();
         answers.sort_by(|a, b| a.id.cmp(&b.id));
         Ok(Polled { answers, notes })
+    }
+
+    fn settle(&mut self, patience: Duration) -> Result<()> {
+        let each = patience / self.members.len() as u32;
+        self.members.iter_mut().map(|member| member.drain(each)).fold(Ok(()), Result::and)
     }
 
     fn keep_in(&mut self, dir: &Path) -> Result<()> {
@@ -403,6 +417,27 @@ mod tests {
     }
 
     #[test]
+    fn where_one_member_fails_what_the_others_say_is_kept_and_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let members = three();
+        let mut queue = Journalled::new(Box::new(ensemble(Vote::Mean, &members)));
+        queue.open(&dir.path().join(JOURNAL)).unwrap();
+        let (one, two) = (question("1"), question("2"));
+        queue.submit(vec![one.clone(), two.clone()]).unwrap();
+        *members[0].fails.lock().unwrap() = true;
+        members[1].answers(&one, both(1.0, 1.0));
+        assert!(queue.poll(Duration::ZERO).is_err());
+        // On its way when the run ends.
+        members[2].answers(&two, both(1.0, 1.0));
+        queue.drain(Duration::from_millis(50)).unwrap();
+        drop(queue);
+        let said = |member: usize| {
+            std::fs::read_to_string(dir.path().join(JUDGES).join(member.to_string()).join(JOURNAL)).unwrap()
+        };
+        assert!(said(2).contains(&one.id) && said(3).contains(&two.id), "{} {}", said(2), said(3));
+    }
+
+    #[test]
     fn a_resumed_run_asks_no_member_twice() {
         let dir = tempfile::tempdir().unwrap();
         let open = |members: &[Member]| {
@@ -435,9 +470,10 @@ mod tests {
     #[test]
     fn ratings_are_averaged_where_all_give_them() {
         let rating = |name| Member { rates: true, ..Member::named(name) };
-        let both = [rating("a"), rating("b")];
+        let both = [rating("a"), rating("a")];
         assert!(ensemble(Vote::Mean, &both).rates() && !ensemble(Vote::Majority, &both).rates());
-        assert!(!ensemble(Vote::Mean, &[rating("a"), Member::named("b")]).rates());
+        assert!(!ensemble(Vote::Mean, &[rating("a"), Member::named("a")]).rates());
+        assert!(!ensemble(Vote::Mean, &[rating("a"), rating("b")]).rates(), "scores on different scales");
         assert_eq!(score(&[&Score::Value(1.0), &Score::Value(-0.5)]), Score::Value(0.25));
         let mute = Score::Invalid { why: "mute".into() };
         assert_eq!(score(&[&Score::Value(1.0), &mute]), mute);

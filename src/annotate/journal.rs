@@ -266,17 +266,15 @@ impl<'a> Journalled<'a> {
     /// As there.
     pub fn drain(&mut self, patience: Duration) -> Result<()> {
         let until = Instant::now() + patience;
-        while !self.open.is_empty() {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                break;
-            }
-            let waiting = std::mem::take(&mut self.ready);
-            let polled = self.poll(left)?;
-            self.ready = waiting;
-            self.ready.extend(polled.answers);
+        let left = || until.saturating_duration_since(Instant::now());
+        while !self.open.is_empty() && !left().is_zero() {
+            let mut ready = std::mem::take(&mut self.ready);
+            let polled = self.poll(left());
+            ready.extend(polled.as_ref().into_iter().flat_map(|polled| polled.answers.iter().cloned()));
+            self.ready = ready;
+            polled?;
         }
-        Ok(())
+        self.queue.settle(left())
     }
 
     fn write(&mut self, answers: &[Answer]) -> Result<()> {

@@ -200,6 +200,15 @@ pub trait AnnotationQueue: Send {
     /// Counts what an earlier process of the same run has used against a budget, where there is one.
     fn used_before(&mut self, _usage: Usage) {}
 
+    /// Waits up to `patience` for what it was asked and must not be asked twice, where it keeps that itself
+    /// ([`keep_in`](Self::keep_in)), and nobody waits for it any more.
+    ///
+    /// # Errors
+    /// As [`AnnotationQueue::poll`].
+    fn settle(&mut self, _patience: Duration) -> Result<()> {
+        Ok(())
+    }
+
     /// Keeps in the folder `dir` of a run what it must not forget.
     ///
     /// # Errors
@@ -241,6 +250,10 @@ impl AnnotationQueue for Box<dyn AnnotationQueue + '_> {
 
     fn used_before(&mut self, usage: Usage) {
         (**self).used_before(usage)
+    }
+
+    fn settle(&mut self, patience: Duration) -> Result<()> {
+        (**self).settle(patience)
     }
 
     fn keep_in(&mut self, dir: &Path) -> Result<()> {
@@ -332,9 +345,11 @@ impl AnnotationQueue for InPlace<'_> {
         Ok(())
     }
 
+    /// Answers a chunk of what waits, so that its caller can tell it to end in between.
     fn poll(&mut self, _: Duration) -> Result<Polled> {
-        let questions = std::mem::take(&mut self.waiting);
-        Ok(Polled { answers: answers(&mut *self.annotator, &questions)?, notes: Vec::new() })
+        let chunk: Vec<Question> = self.waiting.drain(..self.waiting.len().min(CHUNK)).collect();
+        let answers = answers(&mut *self.annotator, &chunk).inspect_err(|_| self.waiting.clear())?;
+        Ok(Polled { answers, notes: Vec::new() })
     }
 }
 
@@ -373,6 +388,8 @@ pub struct Threaded {
     may_prefer_a_position: bool,
     questions: Sender<Vec<Question>>,
     outcomes: Receiver<Outcome>,
+    /// For the next poll, where the last one had answers as well.
+    failed: Option<Error>,
 }
 
 /// What the thread has to say.
@@ -406,7 +423,7 @@ impl Threaded {
                 }
             }
         });
-        Ok(Threaded { name, identity, rates, may_prefer_a_position, questions, outcomes })
+        Ok(Threaded { name, identity, rates, may_prefer_a_position, questions, outcomes, failed: None })
     }
 
     fn gone(&self) -> Error {
@@ -464,6 +481,9 @@ impl AnnotationQueue for Threaded {
     }
 
     fn poll(&mut self, patience: Duration) -> Result<Polled> {
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
         let mut polled = Polled::default();
         let mut outcome = match self.outcomes.recv_timeout(patience) {
             Ok(outcome) => Some(outcome),
@@ -474,7 +494,11 @@ impl AnnotationQueue for Threaded {
             match next {
                 Outcome::Answers(answers) => polled.answers.extend(answers),
                 Outcome::Note(note) => polled.notes.push(note),
-                Outcome::Failed(error) => return Err(error),
+                Outcome::Failed(error) if polled.answers.is_empty() => return Err(error),
+                Outcome::Failed(error) => {
+                    self.failed = Some(error);
+                    break;
+                }
             }
             outcome = self.outcomes.try_recv().ok();
         }
@@ -558,6 +582,27 @@ mod tests {
         queue.submit(vec![question("1")]).unwrap();
         let error = wait(&mut queue).unwrap_err().to_string();
         assert!(error.contains("no power"), "{error}");
+    }
+
+    #[test]
+    fn what_a_thread_answered_before_it_failed_is_given_first() {
+        let mut queue = Threaded::new(First { batches: 0, failing: &[] }).unwrap();
+        let (send, outcomes) = channel();
+        queue.outcomes = outcomes;
+        let answered = answers(&mut First { batches: 0, failing: &[] }, &[question("1")]).unwrap();
+        send.send(Outcome::Answers(answered.clone())).unwrap();
+        send.send(Outcome::Failed(Error::Annotator { name: "first".into(), why: "no power".into() }))
+            .unwrap();
+        assert_eq!(queue.poll(Duration::ZERO).unwrap().answers, answered);
+        assert!(queue.poll(Duration::ZERO).unwrap_err().to_string().contains("no power"));
+    }
+
+    #[test]
+    fn an_annotator_that_answers_where_it_is_asked_can_be_told_to_end_between_chunks() {
+        let mut queue = InPlace::new(First { batches: 0, failing: &[] });
+        queue.submit((0..CHUNK + 1).map(|i| question(&i.to_string())).collect()).unwrap();
+        let polls = [0; 3].map(|_| queue.poll(Duration::ZERO).unwrap().answers.len());
+        assert_eq!(polls, [CHUNK, 1, 0]);
     }
 
     #[test]

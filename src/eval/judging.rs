@@ -20,7 +20,7 @@ pub struct PairVerdict {
     pub p_21: Option<f64>,
     /// Whether the two answers are one text, about which nobody was asked: a tie.
     pub identical: bool,
-    /// Whether one order alone was asked for.
+    /// Whether the judge was asked in one order alone, as it was told.
     pub one_order: bool,
     /// Why there is no usable verdict.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -33,11 +33,13 @@ impl PairVerdict {
     /// # Errors
     /// As [`Comparison::both_orders`].
     pub fn comparison(&self, length_a: f64, length_b: f64) -> Result<Comparison> {
-        match (self.identical, self.one_order, self.why.is_some()) {
+        match (self.identical, self.why.is_some(), self.p_12, self.p_21) {
             (true, ..) => Comparison::single(Some(0.5), length_a, length_b),
-            (_, _, true) => Comparison::single(None, length_a, length_b),
-            (_, true, _) => Comparison::single(self.p_12.or(self.p_21), length_a, length_b),
-            _ => Comparison::both_orders(self.p_12, self.p_21, length_a, length_b),
+            (_, true, ..) => Comparison::single(None, length_a, length_b),
+            (_, _, Some(p), None) | (_, _, None, Some(p)) if self.one_order => {
+                Comparison::single(Some(p), length_a, length_b)
+            }
+            (_, _, first, second) => Comparison::both_orders(first, second, length_a, length_b),
         }
     }
 
@@ -60,17 +62,20 @@ impl PairVerdict {
                 (self.p_12, self.p_21) = (Some(of_a(a)), Some(of_a(b)));
                 false
             }
-            (Some(p), None) => {
-                // It knows orders, and was told to be asked in one.
-                self.one_order = true;
-                *self.shown(a_first) = Some(of_a(p));
-                false
-            }
-            _ => {
+            // It knows orders, and was told to be asked in one: this one, or (people) the other.
+            (Some(p), None) => self.heard_once(a_first, of_a(p)),
+            (None, Some(p)) => self.heard_once(!a_first, of_a(p)),
+            (None, None) => {
                 *self.shown(a_first) = judgement.verdict.p_first().map(of_a);
                 self.p_12.is_none() || self.p_21.is_none()
             }
         }
+    }
+
+    fn heard_once(&mut self, a_first: bool, p: f64) -> bool {
+        self.one_order = true;
+        *self.shown(a_first) = Some(p);
+        false
     }
 
     fn shown(&mut self, a_first: bool) -> &mut Option<f64> {
@@ -208,6 +213,21 @@ mod tests {
         let wins = decisions(&one).iter().filter(|d| **d == Some(Decision::Win)).count();
         // Four standard deviations of a fair coin; seed 7.
         assert!((72..=128).contains(&wins), "{wins} of 200 wins by chance");
+    }
+
+    #[test]
+    fn people_who_see_one_order_are_asked_once_whichever_it_was() {
+        let asked = std::sync::Arc::default();
+        // What a page says that turned every pair round: the probability of the first response, which was shown second.
+        let turned = |pair: &Pair| {
+            Judgement::from_orders(None, Some(if pair.response_1 == "better" { 1.0 } else { 0.0 }))
+        };
+        let said = verdicts(Judge(turned, std::sync::Arc::clone(&asked)), &[("better", "b")].repeat(40));
+        assert_eq!(*asked.lock().unwrap(), 40);
+        assert!(decisions(&said).iter().all(|d| *d == Some(Decision::Win)), "{said:?}");
+        let shown_first = said.iter().filter(|v| v.p_12.is_some()).count();
+        assert!(said.iter().all(|v| v.one_order && v.p_12.is_some() != v.p_21.is_some()));
+        assert!((1..40).contains(&shown_first), "{shown_first}");
     }
 
     #[test]

@@ -158,6 +158,8 @@ struct Pairs {
     tie: usize,
     invalid: usize,
     identical: usize,
+    /// Responses that were rated by themselves: such a run has no pairs.
+    rated: usize,
     /// Pairs that were asked about in both orders, and those of them whose orders disagree.
     both_orders: usize,
     flipped: usize,
@@ -172,6 +174,8 @@ impl Pairs {
             Some("2") => &mut self.second,
             Some("tie") => &mut self.tie,
             Some("invalid") => &mut self.invalid,
+            _ if is_rating(&row) && row["score"].is_null() => &mut self.invalid,
+            _ if is_rating(&row) => &mut self.rated,
             _ => &mut self.identical,
         };
         *verdict += 1;
@@ -204,14 +208,18 @@ impl Pairs {
     fn summary(&self) -> String {
         let share = |part: usize, whole: usize| Unit::Share.format(part as f64 / whole as f64);
         let decided = self.first + self.second;
-        let mut parts = vec![format!("{} pairs", number(self.total as f64))];
+        let what = if self.rated > 0 { "responses" } else { "pairs" };
+        let mut parts = vec![format!("{} {what}", number(self.total as f64))];
         if decided > 0 {
             let (count, won) = (number(decided as f64), share(self.first, decided));
             parts.push(format!("{count} with a preference ({won} for the first of the two)"));
         }
-        for (count, what) in
-            [(self.tie, "tied"), (self.invalid, "unusable"), (self.identical, "not asked about")]
-        {
+        for (count, what) in [
+            (self.rated, "rated"),
+            (self.tie, "tied"),
+            (self.invalid, "unusable"),
+            (self.identical, "not asked about"),
+        ] {
             if count > 0 {
                 parts.push(format!("{} {what}", number(count as f64)));
             }
@@ -232,12 +240,25 @@ fn orders(row: &Value) -> Option<(f64, f64)> {
     row["p_12"].as_f64().zip(row["p_21"].as_f64())
 }
 
+/// Whether a row is of one response and its rating, not of a pair.
+fn is_rating(row: &Value) -> bool {
+    row.get("response").is_some()
+}
+
 fn sample(row: &Value) -> Sample {
     let text = |key: &str| row[key].as_str().unwrap_or_default();
     let verdict = text("verdict");
     let mut sample = Sample::new(text("prompt"));
     if let Some(step) = row["step"].as_u64() {
         sample = sample.label(format!("step {}", number(step as f64)));
+    }
+    if is_rating(row) {
+        let skipped = row["skipped"].as_str().map(|why| format!("skipped: {why}"));
+        let rated = row["score"].as_f64().map(|score| {
+            format!("rated {score:.3}, an advantage of {:.3}", row["advantage"].as_f64().unwrap_or_default())
+        });
+        let note = rated.into_iter().chain(skipped).collect::<Vec<_>>().join("; ");
+        return sample.answer("answer", text("response")).note(note);
     }
     for (key, won) in [("response_1", "1"), ("response_2", "2")] {
         let label = format!("answer {won}");
@@ -326,9 +347,8 @@ impl Run {
             true => format!("{shown} of {}, evenly from the whole run.", number(self.pairs.total as f64)),
             false => String::new(),
         };
-        report.add(
-            self.pairs.sample().map(sample).fold(Section::new("Annotated pairs").text(some), Section::sample),
-        );
+        let title = if self.pairs.rated > 0 { "Rated responses" } else { "Annotated pairs" };
+        report.add(self.pairs.sample().map(sample).fold(Section::new(title).text(some), Section::sample));
         report.configuration(self.config);
         report
     }
@@ -804,6 +824,18 @@ mod tests {
         let expected = "6 pairs, 3 with a preference (66.7 % for the first of the two), 1 tied, 1 unusable, 1 not asked \
                         about. Asked in both orders, the annotator preferred the same position twice in 50.0 % of the pairs.";
         assert_eq!(pairs.summary(), expected);
+    }
+
+    #[test]
+    fn ratings_are_no_pairs() {
+        let rating = |score: Value| json!({"step": 1, "prompt": "p", "response": "only this", "score": score, "advantage": 0.5});
+        let rows = [rating(json!(2.0)), rating(json!(-1.0)), rating(Value::Null)];
+        let mut pairs = Pairs::default();
+        rows.iter().for_each(|row| pairs.push(row.clone()));
+        assert_eq!(pairs.summary(), "3 responses, 2 rated, 1 unusable.");
+        let html = report(&[(RUN, json!({"loss": "rloo"}).to_string()), (PAIRS, lines(rows))]).unwrap();
+        assert!(html.contains("Rated responses") && html.contains("only this"), "{html}");
+        assert!(html.contains("rated 2.000, an advantage of 0.500") && !html.contains("answer 1"), "{html}");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use crate::annotate::queue::{Answer, Question, Said, Usage};
 use crate::annotate::{Annotated, Counts, Judgement, Pair, Verdict, best_and_worst, round_robin};
 use crate::error::{Error, Result};
 use crate::eval::ensemble::Votes;
+use crate::eval::random::SplitMix;
 use crate::generate::{FinishReason, Response};
 
 /// Judged pairs from which on the share of unusable verdicts says something.
@@ -52,24 +53,38 @@ impl Game {
             return Annotated::Identical;
         }
         let judgement = self.judgement.clone().expect("the games are over");
-        let orders = |swapped: &Judgement| {
-            let (one, two) = (judgement.verdict.p_first()?, swapped.verdict.p_first()?);
-            let both = Judgement::from_orders(Some(one), Some(1.0 - two));
-            Some(Judgement { votes: judgement.votes.clone(), ..both })
+        let Some(swapped) = &self.swapped else { return Annotated::Judged(judgement) };
+        let orders = (judgement.verdict.p_first(), swapped.verdict.p_first().map(|p| 1.0 - p));
+        if let (None, None) = orders {
+            return Annotated::Judged(judgement);
+        }
+        let vote = |(one, two): (&Option<f32>, &Option<f32>)| match (*one, two.map(|p| 1.0 - p)) {
+            (Some(one), Some(two)) => Some((one + two) / 2.0),
+            (one, two) => one.or(two),
         };
-        Annotated::Judged(self.swapped.as_ref().and_then(orders).unwrap_or(judgement))
+        let votes = judgement.votes.iter().zip(&swapped.votes).map(vote).collect();
+        Annotated::Judged(Judgement { votes, ..Judgement::from_orders(orders.0, orders.1) })
     }
 }
 
 impl Games {
     /// The games of these prompts' answers, which were drawn from the dataset as these numbers. Pairs of the
-    /// prompts drawn before number `probes` are asked both ways round, by two questions.
-    pub fn new(draws: &[u64], prompts: &[String], answers: &[Vec<Response>], probes: u64) -> Games {
+    /// prompts drawn before number `probes` are asked both ways round, by two questions. Where the samples are of
+    /// `several_policies`, whose comes first is chance, so that an annotator's taste for a position favours neither.
+    pub fn new(
+        draws: &[u64],
+        prompts: &[String],
+        answers: &[Vec<Response>],
+        probes: u64,
+        several_policies: bool,
+    ) -> Games {
         let mut games = Games { of: Vec::new(), open: HashMap::new(), ms: 0.0 };
         for ((p, prompt), samples) in prompts.iter().enumerate().zip(answers) {
             let draw = draws[p];
             let mut of = Vec::new();
+            let turned = several_policies && SplitMix::new(0, draw).below(2) == 1;
             for (g, (i, j)) in round_robin(samples.len()).into_iter().enumerate() {
+                let (i, j) = if turned { (j, i) } else { (i, j) };
                 let (response_1, response_2) = (samples[i].text.as_str(), samples[j].text.as_str());
                 let pair = Pair { prompt, response_1, response_2 };
                 let identical = response_1 == response_2;
@@ -179,7 +194,7 @@ fn all_decided(games: &[(usize, usize, Annotated)]) -> Vec<Choice> {
 fn best_against_worst(games: &[(usize, usize, Annotated)]) -> Option<Choice> {
     let verdicts: Vec<(usize, usize, Verdict)> =
         games.iter().map(|(i, j, a)| (*i, *j, a.verdict())).collect();
-    let samples = games.iter().map(|(_, j, _)| j + 1).max()?;
+    let samples = games.iter().map(|(i, j, _)| i.max(j) + 1).max()?;
     let (chosen, rejected) = best_and_worst(samples, &verdicts)?;
     // How probably a sample wins a game, over its games with a usable verdict.
     let strength = |sample: usize| {
@@ -370,6 +385,52 @@ mod tests {
             totals.add(&Counts { judged, invalid, ..Counts::default() }, &[], &[]);
             totals.check(limit, "judge", None).is_err()
         })
+    }
+
+    fn answers(texts: [&str; 2]) -> Vec<Response> {
+        let response =
+            |text: &str| Response { token_ids: vec![1], text: text.into(), finish_reason: FinishReason::Eos };
+        texts.map(response).into()
+    }
+
+    #[test]
+    fn whose_answer_comes_first_is_chance_where_they_are_of_several_policies() {
+        let draws: Vec<u64> = (0..1000).collect();
+        let (prompts, of) = (vec!["p".to_owned(); 1000], vec![answers(["policy", "reference"]); 1000]);
+        let first = |several| {
+            let games = Games::new(&draws, &prompts, &of, 0, several);
+            let first = |question: &Question| question.pair().unwrap().response_1 == "policy";
+            games.questions().iter().filter(|question| first(question)).count()
+        };
+        assert_eq!(first(false), 1000);
+        // Four standard deviations of a fair coin.
+        assert!((437..=563).contains(&first(true)), "{}", first(true));
+    }
+
+    #[test]
+    fn of_a_pair_asked_both_ways_what_is_usable_counts() {
+        let judged = |one: Verdict, swapped: Verdict| {
+            let voted = |verdict: Verdict, vote| Judgement { votes: vec![Some(vote)], ..verdict.into() };
+            let game = Game {
+                j: 1,
+                judgement: Some(voted(one, 1.0)),
+                swapped: Some(voted(swapped, 1.0)),
+                ..Game::default()
+            };
+            let Annotated::Judged(judgement) = game.annotated() else { panic!() };
+            judgement
+        };
+        let p = Verdict::from_probability;
+        let mute = || Verdict::Invalid { why: "mute".into() };
+        let both = judged(p(1.0), p(1.0));
+        assert_eq!(
+            (both.verdict.clone(), both.votes.clone()),
+            (Verdict::Tie, vec![Some(0.5)]),
+            "the votes are of both"
+        );
+        assert_eq!(judged(mute(), p(1.0)).verdict, Verdict::from_probability(0.0));
+        assert_eq!(judged(p(0.75), mute()).verdict, Verdict::from_probability(0.75));
+        assert!(judged(mute(), mute()).verdict.p_first().is_none());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Options that were built by hand, checked before a run takes memory or writes a file.
 
 use super::options::{AlignOptions, ReferenceSync, TrainOptions};
-use super::policy_loss::OnlineLoss;
+use super::policy_loss::{OnlineLoss, PolicyLoss};
 use crate::error::{Error, Result};
 use crate::model::{FloatFormat, FrozenFormat};
 use crate::preference::Objective;
@@ -88,6 +88,17 @@ impl TrainOptions {
             false => Ok(()),
         }
     }
+
+    /// Likewise.
+    fn check_reference_of(&self, loss: &PolicyLoss) -> Result<()> {
+        match self.reference_sync.is_some() && loss.beta == 0.0 {
+            true => Err(Error::config(
+                "sync-ref-model",
+                "moves a reference, and a loss with a beta of 0 has no use for it: leave it out, or give beta",
+            )),
+            false => Ok(()),
+        }
+    }
 }
 
 impl AlignOptions {
@@ -107,6 +118,7 @@ impl AlignOptions {
             }
             OnlineLoss::Policy(loss) => {
                 loss.check()?;
+                train.check_reference_of(loss)?;
                 if self.active > 1 {
                     return Err(refuse(
                         "active",

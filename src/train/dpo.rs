@@ -202,7 +202,7 @@ impl Method for GivenPairs {
             gradient: None,
             policy: Some(learnt.policy()),
             entropy: Some(learnt.entropy()),
-            responses: ResponseReport { mean_length: None, contain_eos_token: ending },
+            responses: ResponseReport { mean_length: None, contain_eos_token: Some(ending) },
             annotation: None,
             pairs: Vec::new(),
             ratings: Vec::new(),

@@ -15,7 +15,7 @@ pub(super) struct Habits {
     flips: usize,
     /// Pairs that were shown in one order and have a preference.
     one_order: usize,
-    /// Those of them that the first answer won.
+    /// Those of them that the answer shown first won.
     first: usize,
     /// Pairs with a preference whose answers differ in their characters' number.
     unequal: usize,
@@ -37,6 +37,8 @@ pub(super) enum Habit {
 /// Flips of a judge that guesses are every second; of the paper's smallest 56 %, of its largest 18 %. Above this share half of
 /// what is learnt may be noise.
 const MOST_FLIPS: f64 = 1.0 / 3.0;
+/// Before so many pairs nothing is told: the counts are looked at after every step, and some early look misleads.
+const FEWEST: usize = 8;
 /// The share of first answers that win by chance alone, whose order is drawn, is within this of one half.
 const MOST_AWAY: f64 = 0.15;
 /// Wins of the longer answer above this share, or below its complement, leave little to anything else.
@@ -56,8 +58,9 @@ impl Habits {
                 _ => continue,
             };
             if !both_orders {
+                // The second response was shown first where that order alone was asked.
                 self.one_order += 1;
-                self.first += usize::from(first);
+                self.first += usize::from(first != judgement.p_21.is_some());
             }
             let [one, two] = [&pair.response_1, &pair.response_2].map(|text| text.chars().count());
             if one != two {
@@ -76,7 +79,7 @@ impl Habits {
     pub fn warnings(&self) -> Vec<(Habit, String)> {
         let percent = |part: usize, of: usize| 100.0 * part as f64 / of.max(1) as f64;
         let mut out = Vec::new();
-        if wilson_interval(self.flips, self.both_orders).0 > MOST_FLIPS {
+        if self.both_orders >= FEWEST && wilson_interval(self.flips, self.both_orders).0 > MOST_FLIPS {
             let text = format!(
                 "the annotator preferred the same position in both orders in {:.0} % of {} pairs, whichever answer stood there \
                  (one that guesses does so in 50 %): its verdicts are mostly noise; use a larger judge or another template, \
@@ -148,9 +151,21 @@ mod tests {
     #[test]
     fn a_judge_that_always_prefers_a_position_is_told_within_the_first_pairs() {
         // Both orders: it says "the first" twice, so that the pair is a tie.
-        assert_eq!(told_after(Habit::Flips, |_| pair("tie", Some([1.0, 0.0]), [5, 5])), Some(2));
+        assert_eq!(told_after(Habit::Flips, |_| pair("tie", Some([1.0, 0.0]), [5, 5])), Some(8));
         assert_eq!(told_after(Habit::Position, |_| pair("1", None, [5, 5])), Some(8));
         assert_eq!(told_after(Habit::Position, |_| pair("2", None, [5, 5])), Some(8));
+    }
+
+    #[test]
+    fn a_position_is_where_an_answer_was_shown() {
+        // Shown the other way round, a preference for the second response is one for the first place.
+        let turned = |n: usize| {
+            let mut pair = pair(if n.is_multiple_of(2) { "1" } else { "2" }, None, [5, 5]);
+            let judgement = pair.judgement.as_mut().unwrap();
+            *(if n.is_multiple_of(2) { &mut judgement.p_12 } else { &mut judgement.p_21 }) = Some(0.5);
+            pair
+        };
+        assert_eq!(told_after(Habit::Position, turned), Some(8));
     }
 
     #[test]

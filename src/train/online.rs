@@ -165,7 +165,13 @@ impl<'a> Online<'a> {
                 false => {
                     let probed = self.annotator.may_prefer_a_position();
                     let probes = if probed { self.options.probes as u64 } else { 0 };
-                    Asked::Pairs(Games::new(&sampled.draws, &prompts, &sampled.of, probes))
+                    Asked::Pairs(Games::new(
+                        &sampled.draws,
+                        &prompts,
+                        &sampled.of,
+                        probes,
+                        self.sampler.has_reference(),
+                    ))
                 }
             };
             let questions = asked.questions();

@@ -157,8 +157,8 @@ pub struct ResponseReport {
     #[serde(rename = "completions/mean_length", skip_serializing_if = "Option::is_none")]
     pub mean_length: Option<f64>,
     /// Share that ended with the end-of-sequence token.
-    #[serde(rename = "val/contain_eos_token")]
-    pub contain_eos_token: f64,
+    #[serde(rename = "val/contain_eos_token", skip_serializing_if = "Option::is_none", default)]
+    pub contain_eos_token: Option<f64>,
 }
 
 /// What the annotator said in a step.

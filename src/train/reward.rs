@@ -237,7 +237,7 @@ impl Method for Rewards {
             gradient: None,
             policy: None,
             entropy: None,
-            responses: ResponseReport { mean_length: None, contain_eos_token: ending },
+            responses: ResponseReport { mean_length: None, contain_eos_token: Some(ending) },
             annotation: None,
             tokens: pairs.iter().map(rows).sum(),
             pairs: Vec::new(),

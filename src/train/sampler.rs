@@ -92,6 +92,11 @@ impl Sampler {
         Ok(Sampled { draws: numbers, policy_step, of, logps: Vec::new() })
     }
 
+    /// Whether a prompt's answers are not all the policy's.
+    pub fn has_reference(&self) -> bool {
+        self.reference.is_some()
+    }
+
     /// What is wrong with answers that a checkpoint kept for these draws, if anything is.
     pub fn fault(
         &self,
@@ -145,9 +150,12 @@ impl Sampler {
 /// What a step's answers are like.
 pub(super) fn response_report(answers: &[Vec<Response>]) -> ResponseReport {
     let all: Vec<&Response> = answers.iter().flatten().collect();
-    let mean = |of: &dyn Fn(&Response) -> f64| all.iter().map(|a| of(a)).sum::<f64>() / all.len() as f64;
+    // With `--active`, a step's answers may all be alike, and none is left.
+    let mean = |of: &dyn Fn(&Response) -> f64| {
+        (!all.is_empty()).then(|| all.iter().map(|a| of(a)).sum::<f64>() / all.len() as f64)
+    };
     ResponseReport {
-        mean_length: Some(mean(&|a| a.token_ids.len() as f64)),
+        mean_length: mean(&|a| a.token_ids.len() as f64),
         contain_eos_token: mean(&|a| (a.finish_reason == FinishReason::Eos) as u32 as f64),
     }
 }

@@ -131,8 +131,10 @@ impl Method for Completions {
             times.into_iter().for_each(|(phase, ms)| step.phases.add(phase, ms));
         }
         let eos = step.policy.tokenizer.eos_ids();
-        let responses =
-            ResponseReport { mean_length: None, contain_eos_token: EncodedRows::ending_with(&trees, eos) };
+        let responses = ResponseReport {
+            mean_length: None,
+            contain_eos_token: Some(EncodedRows::ending_with(&trees, eos)),
+        };
         Ok(Learnt {
             loss: Some(sum.nll / sum.tokens as f64),
             preference: None,

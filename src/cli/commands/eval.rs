@@ -260,7 +260,7 @@ fn tasks(plan: &EvalPlan, warnings: &mut Vec<String>) -> Result<Vec<Task>> {
                 let row = row?;
                 Ok(Task { prompt: row.prompt, chat: plan.chat, reference: row.reference })
             };
-            prompts(files, columns).take(limit + 1).map(task).collect::<Result<_>>()?
+            prompts(files, columns).take(limit.saturating_add(1)).map(task).collect::<Result<_>>()?
         }
         EvalPrompts::OfAnswers => {
             let Side::Answers(path) = &plan.a else { unreachable!("chosen for it") };
