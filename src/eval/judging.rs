@@ -25,6 +25,9 @@ pub struct PairVerdict {
     /// Why there is no usable verdict.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
+    /// Of an ensemble, what each member says; `None` where it has no usable verdict.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub votes: Vec<Option<f32>>,
 }
 
 impl PairVerdict {
@@ -52,6 +55,8 @@ impl PairVerdict {
     /// is still to be asked.
     fn take(&mut self, judgement: &Judgement, a_first: bool) -> bool {
         let of_a = |p: f32| if a_first { f64::from(p) } else { 1.0 - f64::from(p) };
+        let votes = judgement.votes.iter().map(|vote| vote.map(|p| if a_first { p } else { 1.0 - p }));
+        self.votes = merge_votes(&self.votes, votes.collect());
         if let Verdict::Invalid { why } = &judgement.verdict {
             self.why.get_or_insert_with(|| why.clone());
             return false;
@@ -81,6 +86,15 @@ impl PairVerdict {
     fn shown(&mut self, a_first: bool) -> &mut Option<f64> {
         if a_first { &mut self.p_12 } else { &mut self.p_21 }
     }
+}
+
+/// What the members of an ensemble say of a pair that was asked about twice, first so and then so.
+pub(crate) fn merge_votes(first: &[Option<f32>], second: Vec<Option<f32>>) -> Vec<Option<f32>> {
+    let both = |(one, two): (&Option<f32>, Option<f32>)| match (*one, two) {
+        (Some(one), Some(two)) => Some((one + two) / 2.0),
+        (one, two) => one.or(two),
+    };
+    if first.is_empty() { second } else { first.iter().zip(second).map(both).collect() }
 }
 
 /// What is heard while a judge is asked.

@@ -6,6 +6,7 @@ use super::agreement::{Kappa, OrderEffect, Share, cohen_kappa, length_preference
 use super::bootstrap::Bootstrap;
 use super::comparison::{Comparison, Decision, Decisions, LengthBucket, length_buckets, preferences};
 use super::diversity::{AnswerStatistics, AnswerText, summarise};
+use super::ensemble::{Votes, VotesReport};
 use super::interval::{Interval, Mean, mean_with_error, wilson_of_preferences};
 use super::judging::PairVerdict;
 use super::length_control::{LengthControl, LengthControlled, length_controlled};
@@ -112,6 +113,26 @@ pub struct SecondJudge {
     pub usage: Usage,
 }
 
+/// Which answers are of the judge's own model, and what it makes of that.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SelfPreference {
+    /// "A" or "B".
+    pub own: String,
+    /// How much more often than a second judge, which must be of another model, the judge prefers its own model's answers: the mean
+    /// difference of their decisions (1, ½, 0) over the prompts that both decided. `None` without a second judge.
+    pub above_second_judge: Option<Mean>,
+}
+
+impl SelfPreference {
+    /// "+3.5 ± 1.2 points", with the standard error.
+    pub fn points(&self) -> Option<String> {
+        let above = self.above_second_judge?;
+        let error =
+            above.standard_error.is_finite().then(|| format!(" ± {:.1}", 100.0 * above.standard_error));
+        Some(format!("{:+.1}{} points", 100.0 * above.mean, error.unwrap_or_default()))
+    }
+}
+
 /// All that an evaluation found. Win rates are of A, with a tie as half a win; lengths are in characters unless they are called
 /// tokens; intervals are of 95 %.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -148,6 +169,12 @@ pub struct EvalResult {
     pub answers_b: AnswerStatistics,
     /// Mean over A's answers of log π(y | x) − log π₀(y | x) in nats, π₀ being what A was made from.
     pub kl: Option<Mean>,
+    /// Of an ensemble of judges, how far its members agree.
+    #[serde(flatten)]
+    pub ensemble: Option<VotesReport>,
+    /// Where the judge's own model has answered for one side.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub self_preference: Option<SelfPreference>,
     /// Another judge's verdicts.
     pub second_judge: Option<SecondJudge>,
     /// What the judge used.
@@ -203,6 +230,8 @@ impl EvalResult {
                 .collect();
             summarise(&texts)
         };
+        let mut votes = Votes::default();
+        pairs.iter().for_each(|pair| votes.add(&pair.verdict.votes));
         let kl: Vec<f64> = pairs.iter().filter_map(|pair| pair.a.kl).collect();
         Ok(EvalResult {
             contest,
@@ -220,10 +249,35 @@ impl EvalResult {
             answers_a: statistics(|pair| &pair.a)?,
             answers_b: statistics(|pair| &pair.b)?,
             kl: mean_with_error(&kl),
+            ensemble: votes.report(),
+            self_preference: None,
             second_judge: None,
             usage,
             warnings,
         })
+    }
+
+    /// Tells that A's answers (or else B's) are the judge's own model's; `second` is what a judge of another model decided.
+    pub fn judged_by_its_own_model(
+        &mut self,
+        is_a: bool,
+        pairs: &[EvaluatedPair],
+        second: Option<&[Option<Decision>]>,
+    ) {
+        let own = if is_a { "A" } else { "B" }.to_owned();
+        let difference = |(pair, second): (&EvaluatedPair, &Option<Decision>)| {
+            let more = pair.verdict.decision()?.preference() - second.as_ref()?.preference();
+            Some(if is_a { more } else { -more })
+        };
+        let differences: Option<Vec<f64>> =
+            second.map(|second| pairs.iter().zip(second).filter_map(difference).collect());
+        if second.is_none() {
+            self.warnings.push(format!(
+                "{own}'s answers are of the judge's own model, which such judges tend to prefer: --second-judge with another                  model tells by how much"
+            ));
+        }
+        let above_second_judge = differences.and_then(|differences| mean_with_error(&differences));
+        self.self_preference = Some(SelfPreference { own, above_second_judge });
     }
 
     /// Adds another judge's decisions on the same pairs, in their order.
@@ -335,6 +389,18 @@ impl EvalResult {
             };
             rows.push(("KL to the start", format!("{:.2}{error} nats an answer", kl.mean)));
         }
+        if let Some(VotesReport { agreement, kappa }) = self.ensemble {
+            let kappa = kappa.map_or_else(String::new, |kappa| format!(", κ {kappa:.2}"));
+            rows.push((
+                "the ensemble",
+                format!("is of one mind on {} of the pairs{kappa}", percent(agreement)),
+            ));
+        }
+        if let Some((own, points)) = self.self_preference.as_ref().and_then(|own| Some((own, own.points()?)))
+        {
+            let text = format!("{points} for {}, its own model, above the second judge", own.own);
+            rows.push(("self-preference", text));
+        }
         if let Some(second) = &self.second_judge {
             let win_rate = second.win_rate.map_or_else(|| "–".into(), percent);
             let mut text = format!("{}: A wins {win_rate} ({})", second.judge, range(second.interval));
@@ -429,6 +495,48 @@ mod tests {
         assert!(error.contains("test: gave no usable verdict on 3 pairs (mute)"), "{error}");
         let error = EvalResult::of(contest(), &[], Usage::default()).unwrap_err().to_string();
         assert!(error.contains("no prompt is left"), "{error}");
+    }
+
+    #[test]
+    fn an_ensemble_tells_how_far_its_members_agree() {
+        let mut pairs = pairs();
+        for (i, pair) in pairs.iter_mut().enumerate() {
+            pair.verdict.votes = vec![Some(0.9), Some(if i % 4 == 0 { 0.1 } else { 0.8 })];
+        }
+        let result = EvalResult::of(contest(), &pairs, Usage::default()).unwrap();
+        assert_eq!(result.ensemble.unwrap().agreement, 0.75);
+        let line = result.table().into_iter().find(|row| row.0 == "the ensemble").unwrap().1;
+        assert!(line.contains("75.0 %"), "{line}");
+        let json = serde_json::to_value(&result).unwrap();
+        assert_eq!(json["judge/agreement"], 0.75);
+        let alone = serde_json::to_value(
+            EvalResult::of(contest(), &super::tests::pairs(), Usage::default()).unwrap(),
+        );
+        assert!(alone.unwrap().get("judge/agreement").is_none());
+    }
+
+    #[test]
+    fn what_a_judge_adds_for_its_own_model_is_measured_by_a_second_one() {
+        let pairs = pairs();
+        let mut result = EvalResult::of(contest(), &pairs, Usage::default()).unwrap();
+        result.judged_by_its_own_model(true, &pairs, None);
+        assert!(
+            result.warnings[0].starts_with("A's answers are of the judge's own model"),
+            "{:?}",
+            result.warnings
+        );
+        // The judge lets A win 120 and tie 20 of 200, the second lets it win 60: 0.65 - 0.3.
+        let second: Vec<Option<Decision>> =
+            (0..200).map(|i| Some(if i < 60 { Decision::Win } else { Decision::Loss })).collect();
+        for (is_a, expected) in [(true, 0.35), (false, -0.35)] {
+            result.judged_by_its_own_model(is_a, &pairs, Some(&second));
+            let own = result.self_preference.as_ref().unwrap();
+            let above = own.above_second_judge.unwrap();
+            assert!((above.mean - expected).abs() < 1e-12 && above.count == 200, "{own:?}");
+        }
+        assert_eq!(result.warnings.len(), 1);
+        let line = result.table().into_iter().find(|row| row.0 == "self-preference").unwrap().1;
+        assert!(line.starts_with("-35.0 ± ") && line.contains("for B"), "{line}");
     }
 
     #[test]

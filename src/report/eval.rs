@@ -8,6 +8,7 @@ use super::scale::{Estimate, Unit, number};
 use super::section::{Sample, Section, Table};
 use crate::eval::comparison::{Decision, Decisions, LengthBucket};
 use crate::eval::diversity::AnswerStatistics;
+use crate::eval::ensemble::VotesReport;
 use crate::eval::interval::{Interval, Z95};
 use crate::eval::result::{EvalResult, EvaluatedPair, SecondJudge};
 
@@ -139,6 +140,20 @@ fn judge(result: &EvalResult) -> Section {
             table.row([name, value, count.into()])
         });
     let mut section = Section::new("Judge").table(table);
+    if let Some(VotesReport { agreement, kappa }) = result.ensemble {
+        let kappa = kappa
+            .map_or_else(String::new, |kappa| format!("; Cohen's κ, the mean over every two, is {kappa:.2}"));
+        let share = Unit::Share.format(agreement);
+        section =
+            section.text(format!("All members of the ensemble say the same of {share} of the pairs{kappa}."));
+    }
+    if let Some(own) = &result.self_preference {
+        let above = own.points().map_or_else(
+            || "a second judge of another model tells by how much it prefers them".to_owned(),
+            |points| format!("it prefers them by {points} above what the second judge does"),
+        );
+        section = section.text(format!("{}'s answers are of the judge's own model: {above}.", own.own));
+    }
     if let Some(second) = &result.second_judge
         && let Some(agreement) = &second.agreement
         && let (Some(kappa), Some(interval)) = (agreement.kappa, agreement.interval)
@@ -243,11 +258,17 @@ mod tests {
         let second: Vec<Option<Decision>> =
             (0..40).map(|i| Some(if i % 4 == 0 { Decision::Loss } else { Decision::Win })).collect();
         result.compare_with(attack.into(), &pairs, &second, Usage::default()).unwrap();
+        result.judged_by_its_own_model(true, &pairs, Some(&second));
         result.warnings.push(attack.into());
         let html = Report::of_eval(&result, &pairs, serde_json::json!({"judge": attack})).html();
         assert!(!html.contains("<script") && !html.contains("NaN"), "{html}");
-        let parts =
-            ["A wins 100.0 % of 40 prompts", "Win rate of A", "by difference in length", "Some answers"];
+        let parts = [
+            "A wins 100.0 % of 40 prompts",
+            "Win rate of A",
+            "by difference in length",
+            "own model: it prefers them by +25.0",
+            "Some answers",
+        ];
         let places = parts.map(|part| html.find(part).unwrap_or_else(|| panic!("{part}")));
         assert!(places.is_sorted(), "{places:?}");
         assert_eq!(html.matches("gives A 0.9 when").count(), SHOWN);

@@ -12,6 +12,7 @@ use crate::annotate::queue::{Answer, Question, Said, Usage};
 use crate::annotate::{Annotated, Counts, Judgement, Pair, Verdict, best_and_worst, round_robin};
 use crate::error::{Error, Result};
 use crate::eval::ensemble::Votes;
+use crate::eval::judging::merge_votes;
 use crate::eval::random::SplitMix;
 use crate::generate::{FinishReason, Response};
 
@@ -58,11 +59,8 @@ impl Game {
         if let (None, None) = orders {
             return Annotated::Judged(judgement);
         }
-        let vote = |(one, two): (&Option<f32>, &Option<f32>)| match (*one, two.map(|p| 1.0 - p)) {
-            (Some(one), Some(two)) => Some((one + two) / 2.0),
-            (one, two) => one.or(two),
-        };
-        let votes = judgement.votes.iter().zip(&swapped.votes).map(vote).collect();
+        let turned = swapped.votes.iter().map(|vote| vote.map(|p| 1.0 - p)).collect();
+        let votes = merge_votes(&judgement.votes, turned);
         Annotated::Judged(Judgement { votes, ..Judgement::from_orders(orders.0, orders.1) })
     }
 }

@@ -67,7 +67,9 @@ fn an_ensemble_goes_on_with_its_agreement_and_asks_none_of_its_judges_twice() {
     };
     assert!((0.0..=1.0).contains(&metrics[3]["judge/agreement"].as_f64().unwrap()), "{}", metrics[3]);
     let judged = pairs.iter().filter(|pair| pair["skipped"].is_null());
-    assert!(judged.clone().count() > 0 && judged.clone().all(|pair| pair["votes"][1] == json!(1.0)));
+    // The program prefers the first of the two; of a pair that was asked about both ways round, nothing is left of that.
+    let vote = |pair: &Value| if pair["p_21"].is_null() { json!(1.0) } else { json!(0.5) };
+    assert!(judged.clone().count() > 0 && judged.clone().all(|pair| pair["votes"][1] == vote(pair)));
 
     forget_the_end(&place, "run");
     place.oaif("align --resume run").done();

@@ -30,6 +30,7 @@ use crate::eval::result::{Contest, EvalResult, EvaluatedAnswer, EvaluatedPair};
 use crate::files;
 use crate::generate::FinishReason;
 use crate::gpu::Gpu;
+use crate::model::fingerprint;
 use crate::report::Report;
 use crate::train::run_dir::REPORT;
 use crate::train::{Observer, Policy, annotator_of_run};
@@ -118,6 +119,7 @@ fn evaluate(plan: EvalPlan, console: &mut Console) -> Result<(EvalResult, Value)
     let (judge, second) = (judge?.expect("one is given"), second?);
 
     let (mut a, policy) = answers(&plan, &gpu, 0, known_a, &tasks, console)?;
+    let model_a = policy.as_ref().map(|policy| unadapted(&plan.a, policy)).transpose()?.flatten();
     // What a run began with may have an adapter too.
     let on_its_start = plan.run.is_none() && policy.as_ref().is_some_and(|p| p.model.adapter().is_some());
     let trees: Vec<Tree> = a.drawn.iter().map(|(_, tree)| tree.clone()).collect();
@@ -131,6 +133,7 @@ fn evaluate(plan: EvalPlan, console: &mut Console) -> Result<(EvalResult, Value)
     }
     drop(policy);
     let (b, policy) = answers(&plan, &gpu, 1, known_b, &tasks, console)?;
+    let model_b = policy.as_ref().map(|policy| unadapted(&plan.b, policy)).transpose()?.flatten();
     if let Some(policy) = policy.as_ref().filter(|_| plan.b_is_start && start.is_none()) {
         console.phase("scoring A's answers");
         start = Some(log_probabilities(&policy.model, &trees)?);
@@ -169,6 +172,9 @@ fn evaluate(plan: EvalPlan, console: &mut Console) -> Result<(EvalResult, Value)
         both.iter().map(|(prompt, a, b)| Pair { prompt, response_1: &a.text, response_2: &b.text }).collect();
     let judged = judge.judge(&gpu, &plan, &pairs, console)?;
     warnings.extend(plan.run.as_deref().and_then(|run| trained_with(run, &judged.identity)));
+    // Where both sides are its own, neither gains by it.
+    let own = [&model_a, &model_b]
+        .map(|model| model.is_some() && model.as_ref() == judged.identity.get("judge-model"));
     let second = second.map(|second| second.judge(&gpu, &plan, &pairs, console)).transpose()?;
     if second.as_ref().is_some_and(|second| second.identity == judged.identity) {
         warnings.push("the second judge is the judge itself: that the two agree says nothing".into());
@@ -181,13 +187,20 @@ fn evaluate(plan: EvalPlan, console: &mut Console) -> Result<(EvalResult, Value)
 
     console.phase("computing the figures");
     let mut result = EvalResult::of(contest(&plan, judged.name), &evaluated, judged.used)?;
-    if let Some(Judged { name, verdicts, used, .. }) = second {
+    // What a judge of another model decided.
+    let mut other = None;
+    if let Some(Judged { name, verdicts, used, identity }) = second {
         let decisions: Vec<Option<Decision>> = verdicts.iter().map(PairVerdict::decision).collect();
         result.compare_with(name, &evaluated, &decisions, used)?;
+        other = (identity.get("judge-model") != judged.identity.get("judge-model")).then_some(decisions);
     }
     if let Some(path) = &plan.judgements {
         let decisions = judgements(path, &evaluated)?;
         result.compare_with(path.display().to_string(), &evaluated, &decisions, Usage::default())?;
+        other = Some(decisions);
+    }
+    if own[0] != own[1] {
+        result.judged_by_its_own_model(own[0], &evaluated, other.as_deref());
     }
     warnings.iter().for_each(|text| console.warning(text));
     result.warnings.iter().for_each(|text| console.warning(text));
@@ -314,6 +327,16 @@ fn answers(
     warn_of(&policy.model);
     let answers = draw(plan, &policy, files, number, tasks, console)?;
     Ok((answers, Some(policy)))
+}
+
+/// What tells a policy without an adapter from other models, as a judge's identity does.
+fn unadapted(side: &Side, policy: &Policy) -> Result<Option<String>> {
+    match side {
+        Side::Policy(PolicyFiles { model, adapter: None }) => {
+            Ok(Some(fingerprint::judge_model(model, policy.tokenizer.eos_ids())?.to_string()))
+        }
+        _ => Ok(None),
+    }
 }
 
 /// The answers of a side that draws none.
