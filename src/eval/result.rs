@@ -118,8 +118,8 @@ pub struct SecondJudge {
 pub struct SelfPreference {
     /// "A" or "B".
     pub own: String,
-    /// How much more often than a second judge, which must be of another model, the judge prefers its own model's answers: the mean
-    /// difference of their decisions (1, ½, 0) over the prompts that both decided. `None` without a second judge.
+    /// How much more often than a second judge, whose model answered for neither side, the judge prefers its own model's
+    /// answers: the mean difference of their decisions (1, ½, 0) over the prompts that both decided. `None` without such a judge.
     pub above_second_judge: Option<Mean>,
 }
 
@@ -257,7 +257,8 @@ impl EvalResult {
         })
     }
 
-    /// Tells that A's answers (or else B's) are the judge's own model's; `second` is what a judge of another model decided.
+    /// Tells that A's answers (or else B's) are the judge's own model's; `second` is what a judge decided
+    /// whose model answered for neither side.
     pub fn judged_by_its_own_model(
         &mut self,
         is_a: bool,

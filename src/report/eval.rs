@@ -149,7 +149,10 @@ fn judge(result: &EvalResult) -> Section {
     }
     if let Some(own) = &result.self_preference {
         let above = own.points().map_or_else(
-            || "a second judge of another model tells by how much it prefers them".to_owned(),
+            || {
+                "a second judge whose model answered for neither side tells by how much it prefers them"
+                    .to_owned()
+            },
             |points| format!("it prefers them by {points} above what the second judge does"),
         );
         section = section.text(format!("{}'s answers are of the judge's own model: {above}.", own.own));

@@ -187,12 +187,14 @@ fn evaluate(plan: EvalPlan, console: &mut Console) -> Result<(EvalResult, Value)
 
     console.phase("computing the figures");
     let mut result = EvalResult::of(contest(&plan, judged.name), &evaluated, judged.used)?;
-    // What a judge of another model decided.
+    // What a judge decided whose model answered for neither side.
     let mut other = None;
     if let Some(Judged { name, verdicts, used, identity }) = second {
         let decisions: Vec<Option<Decision>> = verdicts.iter().map(PairVerdict::decision).collect();
         result.compare_with(name, &evaluated, &decisions, used)?;
-        other = (identity.get("judge-model") != judged.identity.get("judge-model")).then_some(decisions);
+        let partial = [judged.identity.get("judge-model"), model_a.as_ref(), model_b.as_ref()];
+        let model = identity.get("judge-model");
+        other = (model.is_none() || !partial.contains(&model)).then_some(decisions);
     }
     if let Some(path) = &plan.judgements {
         let decisions = judgements(path, &evaluated)?;
