@@ -274,7 +274,8 @@ impl EvalResult {
             second.map(|second| pairs.iter().zip(second).filter_map(difference).collect());
         if second.is_none() {
             self.warnings.push(format!(
-                "{own}'s answers are of the judge's own model, which such judges tend to prefer: --second-judge with another                  model tells by how much"
+                "{own}'s answers are of the judge's own model, which such judges tend to prefer: --second-judge with a model that \
+                 answered for neither side tells by how much"
             ));
         }
         let above_second_judge = differences.and_then(|differences| mean_with_error(&differences));
