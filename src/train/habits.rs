@@ -38,7 +38,7 @@ pub(super) enum Habit {
 /// what is learnt may be noise.
 const MOST_FLIPS: f64 = 1.0 / 3.0;
 /// Before so many pairs nothing is told: the counts are looked at after every step, and some early look misleads.
-const FEWEST: usize = 8;
+const FEWEST: usize = 4;
 /// The share of first answers that win by chance alone, whose order is drawn, is within this of one half.
 const MOST_AWAY: f64 = 0.15;
 /// Wins of the longer answer above this share, or below its complement, leave little to anything else.
@@ -151,7 +151,7 @@ mod tests {
     #[test]
     fn a_judge_that_always_prefers_a_position_is_told_within_the_first_pairs() {
         // Both orders: it says "the first" twice, so that the pair is a tie.
-        assert_eq!(told_after(Habit::Flips, |_| pair("tie", Some([1.0, 0.0]), [5, 5])), Some(8));
+        assert_eq!(told_after(Habit::Flips, |_| pair("tie", Some([1.0, 0.0]), [5, 5])), Some(4));
         assert_eq!(told_after(Habit::Position, |_| pair("1", None, [5, 5])), Some(8));
         assert_eq!(told_after(Habit::Position, |_| pair("2", None, [5, 5])), Some(8));
     }
