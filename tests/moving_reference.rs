@@ -111,9 +111,12 @@ fn a_reference_that_becomes_the_policy_after_each_step_has_all_margins_begin_at_
         assert!(number(&row, "rewards/margins").abs() < 1e-4, "{row}");
         assert!((number(&row, "loss") - 2f64.ln()).abs() < 1e-4, "{row}");
     }
-    for row in align(&gpu, &options(&temp.path().join("grpo"), 4, 1.0, 1), PolicyLoss::grpo()).unwrap() {
+    let loss = PolicyLoss { beta: 0.04, ..PolicyLoss::grpo() };
+    for row in align(&gpu, &options(&temp.path().join("grpo"), 4, 1.0, 1), loss).unwrap() {
         assert!(number(&row, "objective/kl").abs() < 1e-4, "{row}");
     }
+    let unused = align(&gpu, &options(&temp.path().join("unused"), 4, 1.0, 1), PolicyLoss::grpo());
+    assert!(unused.unwrap_err().to_string().contains("a beta of 0"));
 }
 
 #[test]
