@@ -261,7 +261,7 @@ impl AnnotationQueue for Box<dyn AnnotationQueue + '_> {
     }
 }
 
-/// Pairs that an annotator on this device is asked about at a time: in between one can be told to end.
+/// Questions that an annotator on this device answers at a time: in between one can be told to end.
 pub const CHUNK: usize = 64;
 /// Between two looks at whether to go on.
 pub const LOOK: Duration = Duration::from_millis(100);
@@ -283,12 +283,11 @@ pub fn compare_all(
         .map(|pair| if pair.response_1 == pair.response_2 { Annotated::Identical } else { not_judged() })
         .collect();
     let asked: Vec<usize> = (0..pairs.len()).filter(|i| results[*i] != Annotated::Identical).collect();
-    let chunk = if queue.is_remote() { asked.len().max(1) } else { CHUNK };
-    let ended = asked.chunks(chunk).try_for_each(|numbers| {
+    let mut ask = || {
         let questions: Vec<Question> =
-            numbers.iter().map(|i| Question::compare(&i.to_string(), &pairs[*i])).collect();
+            asked.iter().map(|i| Question::compare(&i.to_string(), &pairs[*i])).collect();
         let mut open: HashMap<String, usize> =
-            questions.iter().map(|question| question.id.clone()).zip(numbers.iter().copied()).collect();
+            questions.iter().map(|question| question.id.clone()).zip(asked.iter().copied()).collect();
         watch(None)?;
         queue.submit(questions)?;
         while !open.is_empty() {
@@ -302,7 +301,8 @@ pub fn compare_all(
             watch(None)?;
         }
         Ok(())
-    });
+    };
+    let ended = ask();
     (results, ended)
 }
 

@@ -119,7 +119,7 @@ fn evaluate(plan: EvalPlan, console: &mut Console) -> Result<(EvalResult, Value)
     let (judge, second) = (judge?.expect("one is given"), second?);
 
     let (mut a, policy) = answers(&plan, &gpu, 0, known_a, &tasks, console)?;
-    let model_a = policy.as_ref().map(|policy| unadapted(&plan.a, policy)).transpose()?.flatten();
+    let model_a = unadapted(&plan, &plan.a, policy.as_ref())?;
     // What a run began with may have an adapter too.
     let on_its_start = plan.run.is_none() && policy.as_ref().is_some_and(|p| p.model.adapter().is_some());
     let trees: Vec<Tree> = a.drawn.iter().map(|(_, tree)| tree.clone()).collect();
@@ -133,7 +133,7 @@ fn evaluate(plan: EvalPlan, console: &mut Console) -> Result<(EvalResult, Value)
     }
     drop(policy);
     let (b, policy) = answers(&plan, &gpu, 1, known_b, &tasks, console)?;
-    let model_b = policy.as_ref().map(|policy| unadapted(&plan.b, policy)).transpose()?.flatten();
+    let model_b = unadapted(&plan, &plan.b, policy.as_ref())?;
     if let Some(policy) = policy.as_ref().filter(|_| plan.b_is_start && start.is_none()) {
         console.phase("scoring A's answers");
         start = Some(log_probabilities(&policy.model, &trees)?);
@@ -331,10 +331,12 @@ fn answers(
     Ok((answers, Some(policy)))
 }
 
-/// What tells a policy without an adapter from other models, as a judge's identity does.
-fn unadapted(side: &Side, policy: &Policy) -> Result<Option<String>> {
-    match side {
-        Side::Policy(PolicyFiles { model, adapter: None }) => {
+/// What tells a policy without an adapter from other models, as a judge's identity does: where the judge has a model here.
+fn unadapted(plan: &EvalPlan, side: &Side, policy: Option<&Policy>) -> Result<Option<String>> {
+    match (side, policy) {
+        (Side::Policy(PolicyFiles { model, adapter: None }), Some(policy))
+            if !plan.annotator.models().is_empty() =>
+        {
             Ok(Some(fingerprint::judge_model(model, policy.tokenizer.eos_ids())?.to_string()))
         }
         _ => Ok(None),
