@@ -325,8 +325,8 @@ impl World {
         let options = RewardOptions { center_rewards_coefficient: 0.0, append_eos: true };
         let control = Control { observer: &mut (), requests: &Requests::new() };
         let folder = RewardRun::new(start, pairs, &train, &options)?.run(self.sources(), control)?;
-        let model = Model::load_reward(&self.gpu, &folder, None)?;
-        RewardAnnotator::new(&model, &folder, None, None, "fitted")
+        let model = Model::load_reward(&self.gpu, &folder, None, None)?;
+        RewardAnnotator::new(&model, &folder, None, true, "fitted")
     }
 
     /// Agreement of a judge with the oracle where utilities differ, on held-out pairs.

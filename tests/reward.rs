@@ -74,7 +74,7 @@ fn every_family_rates_as_transformers_does() {
 fn a_saved_classifier_and_an_adapter_on_it_rate_as_transformers_and_peft_do() {
     let Some(gpu) = gpu() else { return };
     let tiny = &expected()["tiny"];
-    let model = Model::load_reward(&gpu, &fixture("tiny_reward"), None).unwrap();
+    let model = Model::load_reward(&gpu, &fixture("tiny_reward"), None, None).unwrap();
     assert_close("scores", &scores(&gpu, &model, &tiny["pairs"]), &numbers(&tiny["scores"]), 1e-5);
     let base = Model::load_into_reward(&gpu, &fixture("tiny"), None, Some(3), 1).unwrap();
     let adapted = base.load_adapter(&fixture("tiny_reward_lora"), false).unwrap();
@@ -113,7 +113,7 @@ fn a_reward_model_writes_no_text_and_a_model_that_writes_rates_none() {
     let Some(gpu) = gpu() else { return };
     let why = Model::load(&gpu, &fixture("tiny_reward"), false).err().unwrap().to_string();
     assert!(why.contains("is a reward model (LlamaForSequenceClassification)"), "{why}");
-    let why = Model::load_reward(&gpu, &fixture("tiny"), None).err().unwrap().to_string();
+    let why = Model::load_reward(&gpu, &fixture("tiny"), None, None).err().unwrap().to_string();
     assert!(why.contains("is no reward model") && why.contains("oaif reward"), "{why}");
     let model = Model::load(&gpu, &fixture("tiny"), false).unwrap();
     let why = model.load_adapter(&fixture("tiny_reward_lora"), false).err().unwrap().to_string();
@@ -186,14 +186,12 @@ fn a_reward_model_learns_ranks_held_out_pairs_and_stands_in_the_annotators_place
         train_once(&TrainOptions { resume, ..train.clone() });
         assert!(weights(&saved) == whole, "{name}: a resumed run differs");
 
-        let (model, dir) = match lora {
-            None => (Model::load_reward(&gpu, &saved, None).unwrap(), saved.clone()),
-            Some(_) => {
-                let base = Model::load_into_reward(&gpu, &fixture("tiny"), None, None, 0).unwrap();
-                (base.load_adapter(&saved, false).unwrap(), fixture("tiny"))
-            }
+        let (dir, adapter) = match lora {
+            None => (saved.clone(), None),
+            Some(_) => (fixture("tiny"), Some(&*saved)),
         };
-        let mut annotator = RewardAnnotator::new(&model, &dir, None, None, name).unwrap();
+        let model = Model::load_reward(&gpu, &dir, adapter, None).unwrap();
+        let mut annotator = RewardAnnotator::new(&model, &dir, None, true, name).unwrap();
         let held_out = preferences(40, 100);
         let asked: Vec<Asked> = held_out
             .iter()

@@ -48,6 +48,8 @@ pub enum AnnotatorConfig {
         model: PathBuf,
         /// The folder of a LoRA adapter on it.
         adapter: Option<PathBuf>,
+        /// Whether the end-of-sequence token stands after each response.
+        append_eos: bool,
     },
     /// A rule.
     Rule(Rule),
@@ -135,18 +137,10 @@ impl AnnotatorConfig {
             let open = |member: AnnotatorConfig| member.open(gpu, base_dtype, training, &mut *warn);
             return Ok(Box::new(Ensemble::new(vote, members.into_iter().map(open).collect::<Result<_>>()?)?));
         }
-        if let AnnotatorConfig::Reward { model: dir, adapter } = &self {
-            let base = match adapter {
-                // The head may be the adapter's alone.
-                Some(_) => Model::load_into_reward(gpu, dir, Some(FrozenFormat::of_model(dir)?), None, 0)?,
-                None => Model::load_reward(gpu, dir, base_dtype)?,
-            };
-            let model = match adapter {
-                Some(adapter) => base.load_adapter(adapter, false)?,
-                None => base,
-            };
+        if let AnnotatorConfig::Reward { model: dir, adapter, append_eos } = &self {
+            let model = Model::load_reward(gpu, dir, adapter.as_deref(), base_dtype)?;
             model.warnings().for_each(&mut *warn);
-            let reward = RewardAnnotator::new(&model, dir, adapter.as_deref(), None, &name(dir))?;
+            let reward = RewardAnnotator::new(&model, dir, adapter.as_deref(), *append_eos, &name(dir))?;
             return Ok(Box::new(InPlace::new(reward)));
         }
         let mut judge = |dir: &Path| {

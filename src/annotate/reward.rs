@@ -10,7 +10,7 @@ use crate::data::encoder::Encoder;
 use crate::data::packing::Tree;
 use crate::data::rows::Text;
 use crate::data::tokenizer::Tokenizer;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::gpu::Arena;
 use crate::model::stream::Capacity;
 use crate::model::{Model, Rater, fingerprint};
@@ -28,37 +28,30 @@ pub struct RewardAnnotator {
 
 impl RewardAnnotator {
     /// An annotator of this model, with the tokenizer in `dir`. `adapter`: the folder of the adapter on it, for
-    /// [`Annotator::identity`]. Texts of more than `max_length` tokens are not rated.
+    /// [`Annotator::identity`]. `append_eos`: whether the end-of-sequence token stands after each response, as it does where
+    /// `oaif reward` trains. Texts of more than [`DEFAULT_MAX_LENGTH`] tokens are not rated, nor of more than the model takes.
     ///
     /// # Errors
-    /// [`Error::Config`] for a model that rates nothing, and a `max_length` of 0; what is wrong with the folder; memory errors.
+    /// [`Error::Config`](crate::Error::Config) for a model that rates nothing; what is wrong with the folder; memory errors.
     pub fn new(
         model: &Model,
         dir: &Path,
         adapter: Option<&Path>,
-        max_length: Option<usize>,
+        append_eos: bool,
         name: &str,
     ) -> Result<RewardAnnotator> {
-        if max_length == Some(0) {
-            return Err(Error::config("max-length", "is 0, at least 1 is needed"));
-        }
-        let max_length = max_length.unwrap_or(DEFAULT_MAX_LENGTH).min(model.architecture().context);
+        let max_length = DEFAULT_MAX_LENGTH.min(model.architecture().context);
         let tokens = (2 * max_length).max(2048);
         let capacity = Capacity { tokens, targets: 128, sequences: 128 };
         Ok(RewardAnnotator {
             tokenizer: Tokenizer::load_for(dir, model.architecture().vocab)?,
             rater: Rater::new(model.gpu(), model, capacity, &Arena::new())?,
             max_length,
-            append_eos: true,
+            append_eos,
             dir: dir.to_owned(),
             adapter: adapter.map(Path::to_owned),
             name: format!("reward ({name})"),
         })
-    }
-
-    /// Takes responses as they are: without the end-of-sequence token after each, with which `oaif reward` trains.
-    pub fn without_eos(self) -> RewardAnnotator {
-        RewardAnnotator { append_eos: false, ..self }
     }
 
     /// The tree of a prompt's responses, or why they cannot be rated.

@@ -33,6 +33,9 @@ pub(super) fn describe(
     a: &Architecture,
     format: GgufFormat,
 ) -> Result<Described> {
+    if a.rates {
+        return Err(refused("a reward model has no place for its head in it"));
+    }
     let model_type = match config.name.as_str() {
         // Llama in all but its windows.
         "MistralForCausalLM" => "llama",

@@ -1,11 +1,16 @@
 //! `adapter_config.json`, with PEFT's rules for which modules have a term, and of what rank and alpha.
 
+use std::path::Path;
+
 use fancy_regex::Regex;
 use serde_json::{Map, Value};
 
+use super::adapter_storage::ADAPTER_CONFIG;
 use super::architecture::Architecture;
 use super::lora::{LoraLayout, LoraTerm, MAX_RANK};
 use super::module_match::{Modules, any, matched, regex};
+use crate::error::Error;
+use crate::files;
 
 /// What makes no difference to what an adapter computes, or is read below.
 const KNOWN: [&str; 29] = [
@@ -81,7 +86,7 @@ pub(super) struct AdapterConfig {
     /// Which model it was made for, as its author called it.
     pub base_model: Option<String>,
     /// Whether a reward model's head is saved with it.
-    rates: bool,
+    pub rates: bool,
     /// What training would leave out of the activations that A reads, as its author did.
     pub dropout: f64,
     /// What a user of this adapter should know.
@@ -97,6 +102,15 @@ struct Layers {
 }
 
 impl AdapterConfig {
+    /// That of the adapter in the folder `dir`.
+    ///
+    /// # Errors
+    /// [`Error::File`](crate::Error::File) for settings that are not supported, and a file that cannot be read.
+    pub fn load(dir: &Path) -> Result<AdapterConfig, Error> {
+        let path = dir.join(ADAPTER_CONFIG);
+        AdapterConfig::from_json(&files::read_json(&path)?).map_err(|why| Error::file(&path, why))
+    }
+
     /// Reads `adapter_config.json`.
     ///
     /// # Errors

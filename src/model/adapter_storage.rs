@@ -47,7 +47,7 @@ impl Model {
     pub fn load_adapter(&self, dir: &Path, train: bool) -> Result<Model> {
         let (path, file) = (dir.join(ADAPTER_CONFIG), dir.join(ADAPTER_FILE));
         let in_config = |why| Error::file(&path, why);
-        let config = AdapterConfig::from_json(&files::read_json(&path)?).map_err(in_config)?;
+        let config = AdapterConfig::load(dir)?;
         let layout = config.layout(self.architecture()).map_err(in_config)?;
         let mut warnings = config.warnings.clone();
         warnings.extend(self.other_base(&config));

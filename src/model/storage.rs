@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use super::Model;
+use super::adapter_config::AdapterConfig;
 use super::adapter_storage::{ADAPTER_CONFIG, ADAPTER_FILE};
 use super::architecture::{RATING_HEAD, Stored, WeightSpec};
 use super::companions::Companions;
@@ -14,6 +15,7 @@ use super::model_files::ModelFiles;
 use super::safetensors_io::{MODEL_FILE, TensorFiles, TensorSpec, write_atomic};
 use super::tensor_source::TensorSource;
 use super::weights::{Weight, Weights};
+use crate::data::tokenizer::Tokenizer;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::reference::uniform;
@@ -67,13 +69,34 @@ impl Model {
         }
     }
 
-    /// Loads a reward model as `AutoModelForSequenceClassification` saves it, frozen, as [`Model::load_frozen`] does.
+    /// Loads a reward model as `AutoModelForSequenceClassification` saves it, frozen, as [`Model::load_frozen`] does: whole, or
+    /// as the adapter in the folder `adapter`, which has its head.
     ///
     /// # Errors
-    /// As [`Model::load`]; [`Error::File`] for a model that writes.
-    pub fn load_reward(gpu: &Gpu, dir: &Path, format: Option<FrozenFormat>) -> Result<Model> {
+    /// As [`Model::load`] and [`Model::load_adapter`]; [`Error::File`] for a model that writes, without an adapter.
+    pub fn load_reward(
+        gpu: &Gpu,
+        dir: &Path,
+        adapter: Option<&Path>,
+        format: Option<FrozenFormat>,
+    ) -> Result<Model> {
         let format = format.map_or_else(|| FrozenFormat::of_model(dir), Ok)?;
-        Model::load_into(gpu, dir, Role::Rates, |specs| Weights::frozen(gpu, specs, format))
+        match adapter {
+            None => Model::load_into(gpu, dir, Role::Rates, |specs| Weights::frozen(gpu, specs, format)),
+            Some(adapter) => {
+                let padding = Tokenizer::padding_of(dir)?;
+                Model::load_into_reward(gpu, dir, Some(format), padding, 0)?.load_adapter(adapter, false)
+            }
+        }
+    }
+
+    /// Whether what lies in these folders rates texts rather than write them.
+    ///
+    /// # Errors
+    /// [`Error::File`] for a configuration that cannot be read.
+    pub fn rates(dir: &Path, adapter: Option<&Path>) -> Result<bool> {
+        let by_adapter = adapter.map(AdapterConfig::load).transpose()?.is_some_and(|config| config.rates);
+        Ok(by_adapter || ModelConfig::load(dir)?.architecture.rates)
     }
 
     /// Loads a reward model, or a model that writes, whose head is replaced by a new one that rates, drawn from `seed`:

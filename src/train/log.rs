@@ -91,14 +91,9 @@ impl Log {
         Ok(values)
     }
 
-    /// All rows.
-    pub fn rows(&self) -> Result<Vec<Value>> {
-        let mut rows = Vec::new();
-        self.for_each_row(|_, row, _| {
-            rows.push(row.clone());
-            Ok(())
-        })?;
-        Ok(rows)
+    /// Calls `each` with every row.
+    pub fn for_each(&self, mut each: impl FnMut(&Value) -> Result<()>) -> Result<()> {
+        self.for_each_row(|_, row, _| each(row))
     }
 
     /// Keeps the rows up to `step`.

@@ -26,7 +26,7 @@ use crate::annotate::{Counts, Pair};
 use crate::data::packing::Tree;
 use crate::error::{Error, Result};
 use crate::eval::judging::{Heard, PairVerdict, judge_pairs};
-use crate::generate::Response;
+use crate::generate::{Response, SamplingParams};
 use crate::preference::Objective;
 
 /// Between two looks at whether somebody asked for an end.
@@ -468,6 +468,15 @@ impl Method for Online<'_> {
         };
         let judged = judge_pairs(&mut self.annotator, pairs, seed, &mut watch);
         judged.map(Some).inspect_err(|_| self.forgotten = true)
+    }
+
+    fn caution(&self) -> Option<String> {
+        let own = self.options.sampling == SamplingParams::default();
+        (matches!(self.learner, Learner::Policy(_)) && !own).then(|| {
+            "answers are drawn from another distribution than the policy's own, whose log-probabilities the loss takes: \
+             its gradient is biased; leave out temperature, top-k, top-p and min-p, or expect less"
+                .into()
+        })
     }
 
     fn conclusion(&self) -> Option<String> {

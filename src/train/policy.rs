@@ -36,7 +36,7 @@ pub(super) fn load_model(
     let base = match (rates, full) {
         (true, _) => {
             let held = (!full).then_some(format);
-            Model::load_into_reward(gpu, dir, held, padding(dir)?, options.seed)?
+            Model::load_into_reward(gpu, dir, held, Tokenizer::padding_of(dir)?, options.seed)?
         }
         (false, true) => Model::load(gpu, dir, true)?,
         (false, false) => Model::load_frozen(gpu, dir, Some(format))?,
@@ -47,19 +47,6 @@ pub(super) fn load_model(
         (None, None) => base,
     };
     Ok((model, format))
-}
-
-/// A token that is no part of a text: the tokenizer's own for that, or else one that texts hardly have.
-fn padding(dir: &Path) -> Result<Option<u32>> {
-    // A dry run may have a configuration alone.
-    if !dir.join("tokenizer.json").exists() {
-        return Ok(None);
-    }
-    let tokenizer = Tokenizer::load(dir)?;
-    let known = ["<pad>", "<|pad|>", "[PAD]", "<|finetune_right_pad_id|>", "<|endoftext|>", "<unk>"];
-    let other =
-        known.iter().find_map(|token| tokenizer.token_to_id(token).filter(|id| Some(*id) != tokenizer.eos()));
-    Ok(other.or(tokenizer.eos()))
 }
 
 /// See [`Policy::reference`].

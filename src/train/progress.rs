@@ -1,11 +1,16 @@
 //! How the library tells what it is doing: it prints nothing itself.
 
+use serde_json::Value;
+
 use super::report::StepReport;
 
 /// Whoever wants to know how a run is going: the program's progress bar, an application's window, a test.
 pub trait Observer {
     /// A part of a step begins: "sampling", "annotating", "learning", "saving".
     fn phase(&mut self, _name: &str) {}
+
+    /// A step that was done before this run was resumed: its row of `metrics.jsonl`.
+    fn logged(&mut self, _row: &Value) {}
 
     /// A step is done.
     fn step(&mut self, _report: &StepReport) {}

@@ -66,7 +66,7 @@ impl RewardStep {
         let stream = Stream::new(gpu, model, capacity, true)?;
         let pairs = capacity.sequences.div_ceil(2);
         let words = |label, n: usize| gpu.buffer(label, Category::Workspace, n as u64 * 4);
-        let responses = words("responses", pairs * 2 * 3)?;
+        let responses = words("responses", capacity.targets * 3)?;
         let labelled = words("labels and weights", pairs * 2)?;
         let mut r = Recorder::training(gpu);
         r.phase("forward");

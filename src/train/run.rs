@@ -110,9 +110,12 @@ impl<'a, 'c> Run<'a, 'c> {
         };
         run.write_file()?;
         if options.tensorboard {
-            let dir = run.dir.path().join(TENSORBOARD);
-            run.tensorboard = Some(EventFile::create(&dir, &run.dir.logged_rows()?)?);
+            run.tensorboard = Some(EventFile::create(&run.dir.path().join(TENSORBOARD))?);
         }
+        run.dir.for_each_logged(|row| {
+            run.control.observer.logged(row);
+            run.tensorboard.as_mut().map_or(Ok(()), |events| events.append(row))
+        })?;
         let journal = run.dir.path().join(JOURNAL);
         run.trainer.keep_journal(&journal)?;
         if other_kernels {
@@ -125,6 +128,9 @@ impl<'a, 'c> Run<'a, 'c> {
             run.warn(&format!("all {total_steps} steps of this run are done: raise max-steps to go on"));
         }
         run.warn_of_rows()?;
+        if let Some(text) = run.trainer.caution() {
+            run.note(text)?;
+        }
         Ok(run)
     }
 
@@ -289,7 +295,10 @@ impl<'a, 'c> Run<'a, 'c> {
                     .into(),
             ));
         }
-        if let Some(text) = health::unmoved(&self.dir.logged("objective/kl")?) {
+        // From a reference that follows, the policy is never far.
+        if !self.trainer.moves_reference()
+            && let Some(text) = health::unmoved(&self.dir.logged("objective/kl")?)
+        {
             self.note(text)?;
         }
         self.control.observer.phase("saving");

@@ -169,9 +169,9 @@ impl RunDir {
         self.metrics.values(metric)
     }
 
-    /// Every logged row of `metrics.jsonl`.
-    pub(super) fn logged_rows(&self) -> Result<Vec<Value>> {
-        self.metrics.rows()
+    /// Calls `each` with every logged row of `metrics.jsonl`.
+    pub(super) fn for_each_logged(&self, each: impl FnMut(&Value) -> Result<()>) -> Result<()> {
+        self.metrics.for_each(each)
     }
 
     /// Appends rows with a "step" to `pairs.jsonl`.

@@ -9,7 +9,7 @@ use super::report::ResponseReport;
 use super::rows::EncodedRows;
 use crate::data::packing::Tree;
 use crate::data::tokenizer::{StopMatcher, Tokenizer};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::generate::{FinishReason, Generator, Request, Response};
 
 /// A step's prompts, answered: for each of them its samples.
@@ -73,7 +73,10 @@ impl Sampler {
     ) -> Result<Sampled> {
         let run = |generator: &Generator, samples: std::ops::Range<usize>| {
             let request = |(draw, row): (u64, &usize)| {
-                let first_sequence = (draw * self.num_samples as u64) as u32 + samples.start as u32;
+                let first_sequence = u32::try_from(draw * self.num_samples as u64 + samples.start as u64)
+                    .map_err(|_| {
+                        Error::config("max-steps", "is too high: a run draws at most 2³² answers")
+                    })?;
                 Ok(Request { prompt: rows.tree(*row)?.prompt, samples: samples.len(), first_sequence })
             };
             let requests: Vec<Request> =
@@ -129,6 +132,11 @@ impl Sampler {
                     return Ok(Some(format!("an answer to prompt {i} has another text than its token ids")));
                 }
             }
+        }
+        let logps: Vec<Vec<usize>> = kept.logps.iter().map(|of| of.iter().map(Vec::len).collect()).collect();
+        let tokens = |of: &Vec<Response>| of.iter().map(|answer| answer.token_ids.len()).collect();
+        if !logps.is_empty() && logps != kept.of.iter().map(tokens).collect::<Vec<Vec<usize>>>() {
+            return Ok(Some("log-probabilities are not one for each token".into()));
         }
         Ok(None)
     }

@@ -21,11 +21,11 @@ impl EventFile {
     /// The name that TensorBoard looks for, the same for every process of a run.
     const NAME: &'static str = "events.out.tfevents.0.oaif";
 
-    /// The event file in the folder `dir`, new, with `rows` of metrics in it: those of the steps that a resumed run keeps.
+    /// The event file in the folder `dir`, new: a resumed run writes the steps that it keeps into it again.
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub fn create(dir: &Path, rows: &[Value]) -> Result<EventFile> {
+    pub fn create(dir: &Path) -> Result<EventFile> {
         crate::files::create_dir_all(dir)?;
         let path = dir.join(EventFile::NAME);
         let opened = OpenOptions::new().create(true).write(true).truncate(true).open(&path);
@@ -35,7 +35,6 @@ impl EventFile {
         version.double(1, now());
         version.bytes(3, b"brain.Event:2");
         events.write(&record(&version.0))?;
-        rows.iter().try_for_each(|row| events.append(row))?;
         Ok(events)
     }
 
@@ -149,7 +148,8 @@ mod tests {
     #[test]
     fn a_file_holds_its_version_and_an_event_for_every_row() {
         let dir = tempfile::tempdir().unwrap();
-        let mut file = EventFile::create(dir.path(), &[json!({"step": 1, "loss": 0.5})]).unwrap();
+        let mut file = EventFile::create(dir.path()).unwrap();
+        file.append(&json!({"step": 1, "loss": 0.5})).unwrap();
         file.append(&json!({"step": 300, "loss": null, "rewards/margins": -2})).unwrap();
         let bytes = std::fs::read(dir.path().join(EventFile::NAME)).unwrap();
         let (mut at, mut records) = (0, Vec::new());

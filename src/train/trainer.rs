@@ -117,6 +117,11 @@ pub(super) trait Method {
         Ok(None)
     }
 
+    /// What the user should know before the first step.
+    fn caution(&self) -> Option<String> {
+        None
+    }
+
     /// What the user should know at the end.
     fn conclusion(&self) -> Option<String> {
         None
@@ -437,6 +442,15 @@ impl<'a> Trainer<'a> {
 
     pub(super) fn online(&self) -> Option<OnlineState> {
         self.method.online()
+    }
+
+    pub(super) fn caution(&self) -> Option<String> {
+        self.method.caution()
+    }
+
+    /// Whether the reference follows the policy.
+    pub(super) fn moves_reference(&self) -> bool {
+        self.moving_reference.is_some()
     }
 
     pub(super) fn conclusion(&self) -> Option<String> {

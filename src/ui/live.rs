@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use super::curve::Curve;
 use crate::error::size;
@@ -57,11 +58,38 @@ struct Curves {
     accuracy: Curve,
     kl: Curve,
     reward: Curve,
+    win_rate: Curve,
+    held_out_loss: Curve,
     length: Curve,
     order_flips: Curve,
     first_preferred: Curve,
     longer_preferred: Curve,
     gradient_norm: Curve,
+}
+
+impl Curves {
+    /// Adds what a row of `metrics.jsonl` has of them.
+    fn add(&mut self, step: usize, row: &Value) {
+        let of = |name: &str| row[name].as_f64();
+        let both_orders = of("judge/both_orders").filter(|both| *both > 0.0);
+        let order_flips = both_orders.and_then(|both| Some(of("judge/order_flip")? / both));
+        for (curve, value) in [
+            (&mut self.loss, of("loss")),
+            (&mut self.margin, of("rewards/margins")),
+            (&mut self.accuracy, of("rewards/accuracies")),
+            (&mut self.kl, of("objective/kl")),
+            (&mut self.reward, of("reward")),
+            (&mut self.win_rate, of("eval/win_rate")),
+            (&mut self.held_out_loss, of("eval/loss")),
+            (&mut self.length, of("completions/mean_length")),
+            (&mut self.order_flips, order_flips),
+            (&mut self.first_preferred, of("judge/first")),
+            (&mut self.longer_preferred, of("judge/longer")),
+            (&mut self.gradient_norm, of("grad_norm")),
+        ] {
+            value.into_iter().for_each(|value| curve.add(step, value));
+        }
+    }
 }
 
 /// Where a step's time went.
@@ -158,6 +186,13 @@ impl LiveRun {
         self.told(state);
     }
 
+    /// A step that an earlier process did: its row of `metrics.jsonl`.
+    pub fn logged(&self, row: &Value) {
+        let mut state = self.lock();
+        state.log(row);
+        self.told(state);
+    }
+
     /// A step is done.
     pub fn step(&self, report: &StepReport) {
         let mut state = self.lock();
@@ -232,28 +267,10 @@ impl LiveRun {
 
 impl State {
     fn take(&mut self, report: &StepReport) {
-        let step = report.step;
-        (self.step, self.total_steps, self.seconds_left) = (step, report.total_steps, report.seconds_left);
-        self.non_finite_steps = report.non_finite_steps;
-        self.steps_without_update += usize::from(report.loss.is_none());
+        (self.total_steps, self.seconds_left) = (report.total_steps, report.seconds_left);
         self.tokens_per_second = report.times.tokens_per_second;
         self.memory = report.device_bytes;
-        self.memory_peak = self.memory_peak.max(report.device_bytes);
-
-        let curves = &mut self.curves;
-        let mut add = |curve: fn(&mut Curves) -> &mut Curve, value: Option<f64>| {
-            value.into_iter().for_each(|value| curve(curves).add(step, value));
-        };
-        add(|c| &mut c.loss, report.loss);
-        add(|c| &mut c.margin, report.margin());
-        add(|c| &mut c.accuracy, report.preference.map(|p| p.accuracies));
-        add(|c| &mut c.kl, report.policy.map(|p| p.kl));
-        add(|c| &mut c.reward, report.gradient.map(|g| g.reward));
-        add(|c| &mut c.length, report.responses.mean_length);
-        add(|c| &mut c.order_flips, order_flips(report));
-        add(|c| &mut c.first_preferred, report.first_preferred());
-        add(|c| &mut c.longer_preferred, report.annotation.as_ref().and_then(|a| a.longer));
-        add(|c| &mut c.gradient_norm, report.update.and_then(|u| u.grad_norm).map(f64::from));
+        self.log(&json!(report));
 
         let phases = report.times.phases.iter().collect();
         self.times.push_back(StepTimes { step_ms: report.times.step_ms, phases });
@@ -262,6 +279,16 @@ impl State {
         self.pairs.drain(..self.pairs.len().saturating_sub(PAIRS));
         self.ratings.extend(report.ratings.iter().map(ShownRating::of));
         self.ratings.drain(..self.ratings.len().saturating_sub(PAIRS));
+    }
+
+    /// What a row of `metrics.jsonl` says.
+    fn log(&mut self, row: &Value) {
+        let whole = |name: &str| row[name].as_u64().unwrap_or_default();
+        self.step = whole("step") as usize;
+        self.non_finite_steps = whole("non_finite_steps") as usize;
+        self.steps_without_update += usize::from(row["loss"].is_null());
+        self.memory_peak = self.memory_peak.max(whole("memory/device_bytes"));
+        self.curves.add(self.step, row);
     }
 
     /// Mean milliseconds of the last steps by phase, and in all.
@@ -284,12 +311,6 @@ impl State {
         }
         (sums, Some(step_ms))
     }
-}
-
-/// The share of the pairs shown in both orders whose orders disagree; `None` where none was.
-fn order_flips(report: &StepReport) -> Option<f64> {
-    let annotation = report.annotation.as_ref().filter(|annotation| annotation.both_orders > 0)?;
-    Some(annotation.order_flip as f64 / annotation.both_orders as f64)
 }
 
 impl ShownPair {

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use serde_json::Value;
+
 use super::live::LiveRun;
 use crate::train::{Observer, StepReport};
 
@@ -22,6 +24,11 @@ impl Observer for UiObserver<'_> {
     fn phase(&mut self, name: &str) {
         self.live.phase(name);
         self.next.phase(name);
+    }
+
+    fn logged(&mut self, row: &Value) {
+        self.live.logged(row);
+        self.next.logged(row);
     }
 
     fn step(&mut self, report: &StepReport) {
@@ -46,6 +53,9 @@ mod tests {
         fn phase(&mut self, name: &str) {
             self.0.push(format!("phase {name}"));
         }
+        fn logged(&mut self, row: &Value) {
+            self.0.push(format!("logged {}", row["step"]));
+        }
         fn step(&mut self, report: &StepReport) {
             self.0.push(format!("step {}", report.step));
         }
@@ -59,14 +69,16 @@ mod tests {
         let live = Arc::new(LiveRun::new("run", Vec::new()));
         let mut heard = Heard::default();
         let mut observer = UiObserver::new(live.clone(), &mut heard);
+        observer.logged(&serde_json::json!({"step": 2, "loss": 0.25}));
         observer.phase("sampling");
         observer.step(&StepReport { step: 3, ..StepReport::default() });
         observer.warning("hot");
-        assert_eq!(heard.0, ["phase sampling", "step 3", "warning hot"]);
+        assert_eq!(heard.0, ["logged 2", "phase sampling", "step 3", "warning hot"]);
         let text = serde_json::to_value(live.snapshot()).unwrap();
         assert_eq!(
             (&text["phase"], &text["step"], &text["warnings"][0]["text"]),
             (&"sampling".into(), &3.into(), &"hot".into())
         );
+        assert_eq!(text["curves"]["loss"], serde_json::json!([[2.0, 0.25]]));
     }
 }

@@ -124,6 +124,9 @@ pub(crate) struct AnnotatorArgs {
     /// LoRA adapter of a reward model, with its head (reward)
     #[arg(long, value_name = "DIR")]
     judge_adapter: Option<PathBuf>,
+    /// Rate responses without the end-of-sequence token after them: as the model was trained (reward)
+    #[arg(long)]
+    judge_no_append_eos: bool,
     /// llm: summarisation, helpfulness, helpfulness-short, helpfulness-very-short, harmlessness, or a file with
     /// {{ prompt }}, {{ response_1 }} and {{ response_2 }} [default: helpfulness]. likelihood: a file or a text,
     /// put before each response [default: "{{ prompt }}"]
@@ -189,6 +192,7 @@ impl AnnotatorArgs {
             Kind::Reward => Ok(AnnotatorConfig::Reward {
                 model: self.model("--judge reward")?,
                 adapter: self.judge_adapter.clone(),
+                append_eos: !self.judge_no_append_eos,
             }),
             Kind::Rule => Ok(AnnotatorConfig::Rule(Rule::parse(needed(
                 &self.judge_rule,
@@ -288,9 +292,10 @@ impl AnnotatorArgs {
         const SERVERS: Kind = Llm;
         #[cfg(feature = "http")]
         const SERVERS: Kind = OpenAi;
-        let flags: [(&str, bool, &[Kind]); 11] = [
+        let flags: [(&str, bool, &[Kind]); 12] = [
             ("--judge-model", self.judge_model.is_some(), &[Llm, Likelihood, Reward, SERVERS]),
             ("--judge-adapter", self.judge_adapter.is_some(), &[Reward]),
+            ("--judge-no-append-eos", self.judge_no_append_eos, &[Reward]),
             ("--judge-template", self.judge_template.is_some(), &[Llm, Likelihood, SERVERS]),
             ("--judge-instruction", self.judge_instruction.is_some(), &[Llm, Likelihood, SERVERS]),
             ("--judge-normalise", self.judge_normalise.is_some(), &[Likelihood]),

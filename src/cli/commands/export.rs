@@ -5,16 +5,20 @@ use crate::cli::args::{ExportFormat, ExportPlan};
 use crate::cli::console::say;
 use crate::error::Result;
 use crate::gguf;
-use crate::model::FloatFormat;
+use crate::model::{FloatFormat, Model};
 use crate::train::Policy;
 
 pub fn run(plan: ExportPlan) -> Result<()> {
     let gpu = plan.gpu.open()?;
     // As the file has them, quantised weights would be rounded once more where they are not held in the same blocks.
     let dtype = gguf::file_of(&plan.model)?.map(|_| FloatFormat::F32.into());
-    let policy = Policy::frozen(&gpu, &plan.model, plan.adapter.as_deref(), dtype)?;
-    warn_of(&policy.model);
-    let model = policy.model.merge_adapter()?;
+    let adapter = plan.adapter.as_deref();
+    let model = match Model::rates(&plan.model, adapter)? {
+        true => Model::load_reward(&gpu, &plan.model, adapter, dtype)?,
+        false => Policy::frozen(&gpu, &plan.model, adapter, dtype)?.model,
+    };
+    warn_of(&model);
+    let model = model.merge_adapter()?;
     match plan.format {
         ExportFormat::Folder(format) => model.save(&plan.output, Some(&plan.model), format)?,
         ExportFormat::Gguf(format) => {

@@ -147,8 +147,10 @@ pub fn end(command: &str, plan: &TrainPlan, saved: &Path) -> Result<String> {
             true => format!("{model} --judge-adapter {saved}"),
             false => saved,
         };
+        let no_eos = plan.config["no-append-eos"] == true;
+        let as_trained = if no_eos { " --judge-no-append-eos" } else { "" };
         lines.push(format!(
-            "try it:    oaif judge --judge reward --judge-model {model} --input answers.jsonl"
+            "try it:    oaif judge --judge reward --judge-model {model}{as_trained} --input answers.jsonl"
         ));
         return Ok(lines.join("\n"));
     }

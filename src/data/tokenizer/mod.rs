@@ -234,6 +234,23 @@ impl Tokenizer {
         self.bos.as_ref().map(|&(id, _)| id)
     }
 
+    /// A token of the model in `dir` that is no part of a text: its tokenizer's own for that, or else one that texts hardly
+    /// have. `None` where there is no tokenizer, which a dry run does without.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::load`].
+    pub fn padding_of(dir: &Path) -> Result<Option<u32>> {
+        if !dir.join("tokenizer.json").exists() {
+            return Ok(None);
+        }
+        let tokenizer = Tokenizer::load(dir)?;
+        let known = ["<pad>", "<|pad|>", "[PAD]", "<|finetune_right_pad_id|>", "<|endoftext|>", "<unk>"];
+        let other = known
+            .iter()
+            .find_map(|token| tokenizer.token_to_id(token).filter(|id| Some(*id) != tokenizer.eos()));
+        Ok(other.or(tokenizer.eos()))
+    }
+
     /// The id that ends a training text: the tokenizer's own, or else the first of [`eos_ids`](Self::eos_ids).
     pub fn eos(&self) -> Option<u32> {
         self.eos.as_ref().map(|&(id, _)| id)
