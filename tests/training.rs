@@ -13,13 +13,14 @@ use oaif::annotate::queue::{AnnotationQueue, InPlace, Threaded};
 use oaif::annotate::rule::Rule;
 use oaif::annotate::{Annotator, Judgement};
 use oaif::data::rows::{Completion, Pair, Prompt, Text};
+use oaif::generate::SamplingParams;
 use oaif::gpu::{Gpu, GpuOptions};
 use oaif::model::{LoraConfig, LoraTargets};
 use oaif::preference::{LOSS_NAMES, LossOptions, Objective, PreferenceLoss};
 use oaif::train::run_dir::Resume;
 use oaif::train::{
-    AlignOptions, AlignRun, Control, DpoOptions, DpoRun, Observer, PairChoice, Policy, Requests, SftRun,
-    Sources, StepReport, TrainOptions,
+    AlignOptions, AlignRun, Control, DpoOptions, DpoRun, Observer, PairChoice, Policy, PolicyLoss, Requests,
+    SftRun, Sources, StepReport, TrainOptions,
 };
 use serde_json::{Value, json};
 
@@ -59,13 +60,20 @@ fn prompts() -> Vec<Prompt> {
 }
 
 /// Hears of everything, and asks the run to stop after a step.
+#[derive(Default)]
 struct Listener<'a> {
     steps: Vec<Option<f64>>,
     warnings: Vec<String>,
+    /// The steps of an earlier process.
+    logged: Vec<u64>,
     stop_after: Option<(usize, &'a Requests)>,
 }
 
 impl Observer for Listener<'_> {
+    fn logged(&mut self, row: &Value) {
+        self.logged.push(row["step"].as_u64().unwrap());
+    }
+
     fn step(&mut self, report: &StepReport) {
         self.steps.push(report.loss);
         if let Some((step, flag)) = self.stop_after
@@ -102,12 +110,21 @@ fn align_with(
     stop_after: Option<usize>,
 ) -> Result<PathBuf, Error> {
     let flag = Requests::new();
-    let mut listener =
-        Listener { steps: vec![], warnings: vec![], stop_after: stop_after.map(|s| (s, &flag)) };
+    let mut listener = Listener { stop_after: stop_after.map(|step| (step, &flag)), ..Listener::default() };
+    align_heard_by(&mut listener, &flag, gpu, train, options, annotator)
+}
+
+fn align_heard_by(
+    listener: &mut Listener<'_>,
+    requests: &Requests,
+    gpu: &Gpu,
+    train: &TrainOptions,
+    options: &AlignOptions,
+    annotator: impl AnnotationQueue,
+) -> Result<PathBuf, Error> {
     let policy = Policy::load(gpu, &fixture("tiny"), train)?;
     let run = AlignRun::new(policy, &prompts(), train, options)?;
-    let control = Control { observer: &mut listener, requests: &flag };
-    run.run(annotator, sources(), control)
+    run.run(annotator, sources(), Control { observer: listener, requests })
 }
 
 fn rows(path: &Path) -> Vec<Value> {
@@ -352,6 +369,35 @@ fn in_xpo_one_answer_to_each_prompt_is_the_references_and_whose_comes_first_is_c
     let three = AlignOptions { num_samples: 3, ..options };
     let error = align(&gpu, &train_options(&temp.path().join("three"), 3), &three, "longer", None);
     assert!(error.unwrap_err().to_string().contains("num-samples"));
+}
+
+#[test]
+fn a_run_tells_its_observer_at_the_beginning_what_was_done_and_what_to_know() {
+    let Some(gpu) = gpu() else { return };
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("run");
+    let warm = SamplingParams { temperature: 1.5, ..SamplingParams::default() };
+    let options = AlignOptions {
+        loss: PolicyLoss::rloo().into(),
+        sampling: SamplingParams::default(),
+        ..align_options("dpo")
+    };
+    let longer = || InPlace::new(Rule::parse("longer").unwrap());
+    let train = train_options(&dir, 4);
+    let requests = Requests::new();
+    let mut begun = Listener { stop_after: Some((2, &requests)), ..Listener::default() };
+    align_heard_by(&mut begun, &requests, &gpu, &train, &options, longer()).unwrap_err();
+    assert!(begun.logged.is_empty() && begun.warnings.is_empty(), "{:?}", begun.warnings);
+    let train = TrainOptions { resume: Some("last".into()), ..train };
+    let mut resumed = Listener::default();
+    align_heard_by(&mut resumed, &Requests::new(), &gpu, &train, &options, longer()).unwrap();
+    assert_eq!((&*resumed.logged, resumed.steps.len()), (&[1, 2][..], 2));
+
+    let biased = AlignOptions { sampling: warm, ..options };
+    let train = train_options(&temp.path().join("warm"), 1);
+    let mut told = Listener::default();
+    align_heard_by(&mut told, &Requests::new(), &gpu, &train, &biased, longer()).unwrap();
+    assert!(told.warnings.iter().any(|text| text.contains("biased")), "{:?}", told.warnings);
 }
 
 #[test]

@@ -449,3 +449,23 @@ fn an_exported_model_scores_as_its_adapter_does() {
     place.write("file", "mine");
     place.refuses("export --model tiny --output file/x", 1, &["file"]);
 }
+
+#[test]
+fn an_exported_reward_model_rates_as_its_adapter_does() {
+    let Some(place) = Place::with(&["tiny", "tiny_reward_lora"]) else { return };
+    place.write("pairs.jsonl", JUDGED);
+    let judge = |model: &str| -> Vec<f64> {
+        let flags = "judge --judge reward --input pairs.jsonl --judge-model";
+        place.oaif(&format!("{flags} {model}")).rows().iter().map(|row| number(row, "p_first")).collect()
+    };
+    let adapter = "tiny --judge-adapter tiny_reward_lora";
+    let expected = judge(adapter);
+    place.oaif("export --model tiny --adapter tiny_reward_lora --output merged").done();
+    for (a, b) in judge("merged").into_iter().zip(&expected) {
+        assert_close(a, *b, 1e-5);
+    }
+    // What stands after a response is read too.
+    assert_ne!(judge(&format!("{adapter} --judge-no-append-eos")), expected);
+    place.refuses("generate --model merged --prompt a", 1, &["is a reward model", "--judge reward"]);
+    place.refuses("export --model merged --output merged.gguf", 2, &["gguf", "reward model", "folder"]);
+}
