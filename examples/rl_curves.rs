@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use oaif::annotate::queue::InPlace;
 use oaif::annotate::{Annotator, Judgement, Pair, Rated, Score, Verdict};
 use oaif::data::rows::{Columns, read_prompts};
-use oaif::gpu::{Gpu, GpuOptions};
 use oaif::generate::SamplingParams;
+use oaif::gpu::{Gpu, GpuOptions};
 use oaif::train::{
     AlignOptions, AlignRun, Control, Observer, OnlineLoss, Policy, PolicyLoss, Requests, Sources, StepReport,
     TrainOptions,
@@ -83,7 +83,8 @@ fn main() -> oaif::Result<()> {
         ..AlignOptions::new(OnlineLoss::Policy(PolicyLoss::rloo()))
     };
     eprintln!("{train:?}\n{align:?}");
-    let prompts = read_prompts(Path::new("/work/shared/data/tinystories_prompts.jsonl"), &Columns::default())?;
+    let prompts =
+        read_prompts(Path::new("/work/shared/data/tinystories_prompts.jsonl"), &Columns::default())?;
     let policy = Policy::load(&gpu, &model, &train)?;
     let run = AlignRun::new(policy, &prompts, &train, &align)?;
     let mut log = Log(File::create(&out).unwrap(), File::create(format!("{out}.samples")).unwrap());

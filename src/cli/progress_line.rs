@@ -53,7 +53,12 @@ fn joined(fields: Vec<Field>) -> String {
 }
 
 fn fields(report: &StepReport) -> Vec<Field> {
-    let loss = report.loss.map_or("no pairs".to_owned(), |loss| format!("loss {}", decimals(loss, 4)));
+    // The loss of a policy gradient is around 0 however well it learns.
+    let loss = match (report.gradient, report.loss) {
+        (Some(gradient), _) => format!("mean score {}", decimals(gradient.reward, 3)),
+        (None, Some(loss)) => format!("loss {}", decimals(loss, 4)),
+        (None, None) => "no pairs".to_owned(),
+    };
     let margin = report.margin().map(|margin| format!("margin {}", decimals(margin, 3)));
     let first = report.first_preferred().map(|share| format!("1st answer preferred {:.0} %", 100.0 * share));
     let speed = format!("{:.0} tokens/s", report.times.tokens_per_second);
@@ -83,7 +88,7 @@ fn clock(seconds: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::train::report::{AnnotationReport, PreferenceReport, Times};
+    use crate::train::report::{AnnotationReport, PolicyGradientReport, PreferenceReport, Times};
 
     fn step() -> StepReport {
         StepReport {
@@ -133,6 +138,9 @@ mod tests {
         let report =
             StepReport { loss: None, preference: None, annotation: None, seconds_left: None, ..step() };
         assert_eq!(plain(&report), "step 7/120  no pairs  4321 tokens/s");
+        let gradient = Some(PolicyGradientReport { reward: 1.5, ..PolicyGradientReport::default() });
+        let rated = StepReport { gradient, ..report };
+        assert_eq!(plain(&rated), "step 7/120  mean score 1.500  4321 tokens/s");
         assert_eq!(decimals(-0.0004, 3), "0.000");
         assert_eq!([decimals(-0.0006, 3), decimals(0.0, 3)], ["-0.001", "0.000"]);
         assert_eq!(decimals(f64::NAN, 4), "NaN", "a loss that is not finite is told");

@@ -108,7 +108,8 @@ pub fn end(command: &str, plan: &TrainPlan, saved: &Path) -> Result<String> {
         Some(format!("{name:<18}{} -> {}{what}", unit.format(first), unit.format(last)))
     };
     let changes = [
-        change("loss", "loss", Unit::Plain, ""),
+        // The loss of a policy gradient is around 0 however well it learns.
+        change("mean score", "reward", Unit::Plain, "").or_else(|| change("loss", "loss", Unit::Plain, "")),
         change("KL to the start", "objective/kl", Unit::Plain, " nats"),
         change("answers", "completions/mean_length", Unit::Plain, " tokens"),
         change("pairs told right", "rewards/accuracies", Unit::Share, ""),
