@@ -1,34 +1,16 @@
 //! The report of a training run, from what its folder holds.
 
-use std::collections::HashMap;
-use std::fs::File;
-use std::io::{BufRead, BufReader, ErrorKind};
 use std::path::Path;
 
 use serde_json::Value;
 
-use super::bars::Bars;
 use super::page::{KeyFigure, Report};
-use super::plot::{Plot, Series, smoothing_window};
+use super::run_logs::{Metrics, Pairs, for_each_row, sample};
 use super::scale::{Estimate, Unit, duration, number};
-use super::section::{Sample, Section};
-use crate::annotate::orders_disagree;
+use super::section::Section;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::train::run_dir::{METRICS, PAIRS, RUN};
-
-/// Annotated pairs that a report shows.
-const SHOWN: usize = 12;
-
-/// The phases of a step, in order: the metric `time/…_ms` and what it is.
-const PHASES: [(&str, &str); 6] = [
-    ("sampling", "sampling"),
-    ("annotation", "annotation"),
-    ("reference", "reference"),
-    ("forward", "forward"),
-    ("backward", "backward"),
-    ("update", "update"),
-];
 
 impl Report {
     /// The report of the run in the folder `dir`, finished or not, from its `run.json`, `metrics.jsonl` and
@@ -51,260 +33,23 @@ impl Report {
     }
 }
 
-/// Calls `each` for the objects in the lines of `path`, passing over what is none; tells whether there is such a file.
-fn for_each_row(path: &Path, mut each: impl FnMut(Value)) -> Result<bool> {
-    let mut log = match File::open(path) {
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(false),
-        opened => BufReader::new(opened.map_err(Error::io("read", path))?),
-    };
-    let mut line = Vec::new();
-    while log.read_until(b'\n', &mut line).map_err(Error::io("read", path))? > 0 {
-        if let Ok(row @ Value::Object(_)) = serde_json::from_slice(&line) {
-            each(row);
-        }
-        line.clear();
-    }
-    Ok(true)
-}
-
-/// What a run's metrics were in the first and in the last tenth of its steps.
-pub struct RunEnds(Metrics);
-
-impl RunEnds {
-    /// Of the run in the folder `dir`.
-    ///
-    /// # Errors
-    /// [`Error::Io`].
-    pub fn of_run(dir: &Path) -> Result<RunEnds> {
-        let mut metrics = Metrics::default();
-        for_each_row(&dir.join(METRICS), |row| metrics.push(&row))?;
-        Ok(RunEnds(metrics))
-    }
-
-    /// The last value of a metric; `None` for one that the run has not.
-    pub fn last(&self, metric: &str) -> Option<f64> {
-        self.0.last(metric)
-    }
-
-    /// The means of a metric over the first and the last tenth; `None` for one that the run has not.
-    pub fn of(&self, metric: &str) -> Option<(f64, f64)> {
-        self.0.ends(metric)
-    }
-}
-
-/// The numbers of `metrics.jsonl`, by column; NaN where a step has none.
-#[derive(Default)]
-struct Metrics {
-    steps: Vec<f64>,
-    columns: HashMap<String, Vec<f64>>,
-}
-
-impl Metrics {
-    fn push(&mut self, row: &Value) {
-        let (Some(step), Some(row)) = (row["step"].as_f64(), row.as_object()) else { return };
-        for (name, value) in row {
-            if let Some(value) = value.as_f64() {
-                let column = self.columns.entry(name.clone()).or_default();
-                column.resize(self.steps.len(), f64::NAN);
-                column.push(value);
-            }
-        }
-        self.steps.push(step);
-    }
-
-    fn column(&self, name: &str) -> impl Iterator<Item = f64> + Clone {
-        let column = self.columns.get(name).map(Vec::as_slice).unwrap_or_default();
-        (0..self.steps.len()).map(|i| column.get(i).copied().unwrap_or(f64::NAN))
-    }
-
-    /// What there is of a column.
-    fn values(&self, name: &str) -> Vec<f64> {
-        self.column(name).filter(|v| v.is_finite()).collect()
-    }
-
-    /// All but the run's first step, where there are others.
-    fn without_first(&self) -> Metrics {
-        let from = usize::from(self.steps.len() > 1 && self.steps[0] == 1.0);
-        let columns = self.columns.iter().map(|(name, values)| {
-            let rest = values.get(from..).unwrap_or_default();
-            (name.clone(), rest.to_vec())
-        });
-        Metrics { steps: self.steps[from..].to_vec(), columns: columns.collect() }
-    }
-
-    fn curve(&self, name: &str, values: impl Iterator<Item = f64>) -> Series {
-        Series::noisy(name, self.steps.iter().copied().zip(values))
-    }
-
-    fn last(&self, name: &str) -> Option<f64> {
-        self.values(name).last().copied()
-    }
-
-    /// The means over the first and the last tenth of the steps.
-    fn ends(&self, name: &str) -> Option<(f64, f64)> {
-        let values = self.values(name);
-        let tenth = values.len().div_ceil(10);
-        let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
-        (tenth > 0).then(|| (mean(&values[..tenth]), mean(&values[values.len() - tenth..])))
-    }
-}
-
-/// What `pairs.jsonl` holds: counts of all, and some rows evenly from it.
-#[derive(Default)]
-struct Pairs {
-    total: usize,
-    first: usize,
-    second: usize,
-    tie: usize,
-    invalid: usize,
-    identical: usize,
-    /// Responses that were rated by themselves: such a run has no pairs.
-    rated: usize,
-    /// Pairs that were asked about in both orders, and those of them whose orders disagree.
-    both_orders: usize,
-    flipped: usize,
-    kept: Vec<Value>,
-    stride: usize,
-}
-
-impl Pairs {
-    fn push(&mut self, row: Value) {
-        let verdict = match row["verdict"].as_str() {
-            Some("1") => &mut self.first,
-            Some("2") => &mut self.second,
-            Some("tie") => &mut self.tie,
-            Some("invalid") => &mut self.invalid,
-            _ if is_rating(&row) && row["score"].is_null() => &mut self.invalid,
-            _ if is_rating(&row) => &mut self.rated,
-            _ => &mut self.identical,
-        };
-        *verdict += 1;
-        if let Some((shown_first, shown_second)) = orders(&row) {
-            self.both_orders += 1;
-            self.flipped += usize::from(orders_disagree(Some(shown_first), Some(shown_second)));
-        }
-        self.stride = self.stride.max(1);
-        if self.total.is_multiple_of(self.stride) {
-            self.kept.push(row);
-            if self.kept.len() == 4 * SHOWN {
-                // Every other one: those that lie at multiples of twice the stride.
-                let mut even = false;
-                self.kept.retain(|_| {
-                    even = !even;
-                    even
-                });
-                self.stride *= 2;
-            }
-        }
-        self.total += 1;
-    }
-
-    /// Rows from the first to the last, evenly.
-    fn sample(&self) -> impl Iterator<Item = &Value> {
-        let count = self.kept.len().min(SHOWN);
-        (0..count).map(move |i| &self.kept[i * (self.kept.len() - 1) / (count - 1).max(1)])
-    }
-
-    fn summary(&self) -> String {
-        let share = |part: usize, whole: usize| Unit::Share.format(part as f64 / whole as f64);
-        let decided = self.first + self.second;
-        let what = if self.rated > 0 { "responses" } else { "pairs" };
-        let mut parts = vec![format!("{} {what}", number(self.total as f64))];
-        if decided > 0 {
-            let (count, won) = (number(decided as f64), share(self.first, decided));
-            parts.push(format!("{count} with a preference ({won} for the first of the two)"));
-        }
-        for (count, what) in [
-            (self.rated, "rated"),
-            (self.tie, "tied"),
-            (self.invalid, "unusable"),
-            (self.identical, "not asked about"),
-        ] {
-            if count > 0 {
-                parts.push(format!("{} {what}", number(count as f64)));
-            }
-        }
-        let flips = match self.both_orders {
-            0 => String::new(),
-            asked => format!(
-                " Asked in both orders, the annotator preferred the same position twice in {} of the pairs.",
-                share(self.flipped, asked)
-            ),
-        };
-        format!("{}.{flips}", parts.join(", "))
-    }
-}
-
-/// The probabilities for the first answer, where both orders were asked.
-fn orders(row: &Value) -> Option<(f64, f64)> {
-    row["p_12"].as_f64().zip(row["p_21"].as_f64())
-}
-
-/// Whether a row is of one response and its rating, not of a pair.
-fn is_rating(row: &Value) -> bool {
-    row.get("response").is_some()
-}
-
-fn sample(row: &Value) -> Sample {
-    let text = |key: &str| row[key].as_str().unwrap_or_default();
-    let verdict = text("verdict");
-    let mut sample = Sample::new(text("prompt"));
-    if let Some(step) = row["step"].as_u64() {
-        sample = sample.label(format!("step {}", number(step as f64)));
-    }
-    if is_rating(row) {
-        let skipped = row["skipped"].as_str().map(|why| format!("skipped: {why}"));
-        let rated = row["score"].as_f64().map(|score| {
-            format!("rated {score:.3}, an advantage of {:.3}", row["advantage"].as_f64().unwrap_or_default())
-        });
-        let note = rated.into_iter().chain(skipped).collect::<Vec<_>>().join("; ");
-        return sample.answer("answer", text("response")).note(note);
-    }
-    for (key, won) in [("response_1", "1"), ("response_2", "2")] {
-        let label = format!("answer {won}");
-        sample =
-            if verdict == won { sample.preferred(label, text(key)) } else { sample.answer(label, text(key)) };
-    }
-    let mut parts = Vec::new();
-    if let Some(p) = row["p_first"].as_f64() {
-        let each = orders(row).map_or(String::new(), |(a, b)| {
-            format!(": {a:.3} when it is shown first, {b:.3} when it is shown second")
-        });
-        parts.push(format!("P(answer 1 is better) = {p:.3}{each}"));
-    }
-    if verdict == "tie" {
-        parts.push("a tie".into());
-    }
-    if orders(row).is_some_and(|(a, b)| orders_disagree(Some(a), Some(b))) {
-        parts.push("the orders disagree".into());
-    }
-    match row["skipped"].as_str() {
-        Some(why) => parts.push(format!("skipped: {why}")),
-        None if ["1", "2"].contains(&verdict) && row.get("chosen").is_some_and(Value::is_null) => {
-            parts.push("not learnt from".into());
-        }
-        None => {}
-    }
-    sample.note(parts.join("; "))
-}
-
 fn capitalised(text: &str) -> String {
     let mut letters = text.chars();
     letters.next().map_or(String::new(), |first| first.to_uppercase().chain(letters).collect())
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum Kind {
+pub(super) enum Kind {
     Align,
     Dpo,
     Reward,
     Sft,
 }
 
-struct Run {
+pub(super) struct Run {
     config: Value,
-    metrics: Metrics,
-    pairs: Pairs,
+    pub(super) metrics: Metrics,
+    pub(super) pairs: Pairs,
 }
 
 impl Run {
@@ -354,7 +99,7 @@ impl Run {
     }
 
     /// By the command that `run.json` names; without one, `oaif align`.
-    fn kind(&self) -> Kind {
+    pub(super) fn kind(&self) -> Kind {
         match self.config["command"].as_str() {
             Some("dpo") => Kind::Dpo,
             Some("reward") => Kind::Reward,
@@ -467,198 +212,11 @@ impl Run {
     }
 
     /// What `objective/kl` is called: offline, the responses are not the policy's own.
-    fn kl(&self) -> (&'static str, &'static str) {
+    pub(super) fn kl(&self) -> (&'static str, &'static str) {
         match self.kind() {
             Kind::Align => ("KL to the start", "mean of log π − log π₀ of a response, nats"),
             _ => ("log π − log π₀", "mean over both responses, nats"),
         }
-    }
-
-    /// A plot over the steps.
-    fn plot(&self, title: &str, label: &str) -> Plot {
-        Plot::new(title).labels("step", label)
-    }
-
-    /// A plot of one metric.
-    fn metric(&self, name: &str, title: &str, label: &str) -> Plot {
-        self.plot(title, label).series(self.metrics.curve(title, self.metrics.column(name)))
-    }
-
-    /// A plot of two metrics of the chosen and the rejected responses.
-    fn both(&self, name: &str, title: &str, label: &str) -> Plot {
-        ["chosen", "rejected"].into_iter().fold(self.plot(title, label), |plot, which| {
-            plot.series(self.metrics.curve(which, self.metrics.column(&format!("{name}/{which}"))))
-        })
-    }
-
-    fn learning(&self) -> Section {
-        let loss = if self.kind() == Kind::Sft { "nats a token" } else { "mean over the pairs" };
-        let window = smoothing_window(self.metrics.steps.len());
-        let mut text =
-            "The figures above are means over the last tenth of the steps, beside the first.".to_owned();
-        if window > 1 {
-            text += &format!(
-                " A dot is a step, a curve the running mean over {} of them.",
-                number(window as f64)
-            );
-        }
-        let reward = match self.kind() {
-            Kind::Reward => "score of a response, mean",
-            _ => "β (log π − log π₀) of a response, mean",
-        };
-        let (kl, kl_label) = self.kl();
-        let accuracy =
-            self.metric("rewards/accuracies", "Reward accuracy", "share of the pairs with a margin above 0");
-        let learning = Section::new("Learning")
-            .text(text)
-            .plot(self.metric("loss", "Loss", loss))
-            .plot(self.metric("rewards/margins", "Reward margin", "chosen less rejected, mean").level(0.0))
-            .plot(accuracy.unit(Unit::Share).level(0.5))
-            .plot(self.both("rewards", "Rewards", reward))
-            .plot(self.metric("objective/kl", kl, kl_label).level(0.0))
-            .plot(self.both("logps", "Log-probabilities", "log π of a response, mean, nats"));
-        if self.kind() == Kind::Align { learning } else { learning.plot(self.entropy()) }
-    }
-
-    fn entropy(&self) -> Plot {
-        self.metric("objective/entropy", "Entropy", "of the next token, nats")
-    }
-
-    /// A metric of the steps that have it.
-    fn known(&self, label: &str, name: &str) -> Series {
-        let points = self.metrics.steps.iter().copied().zip(self.metrics.column(name));
-        Series::line(label.to_owned(), points.filter(|(_, value)| value.is_finite()).collect::<Vec<_>>())
-    }
-
-    /// Loss and accuracy of held-out pairs.
-    fn held_out_pairs(&self) -> Section {
-        let section = Section::new("Held-out pairs");
-        let Some(pairs) = self.metrics.last("eval/pairs") else { return section };
-        let accuracy =
-            self.plot("Reward accuracy", "share of the pairs with a margin above 0").unit(Unit::Share);
-        section
-            .text(format!("{} pairs that are not trained on.", number(pairs)))
-            .plot(self.plot("Loss", "mean over the pairs").series(self.known("loss", "eval/loss")))
-            .plot(accuracy.level(0.5).series(self.known("accuracy", "eval/rewards/accuracies")))
-            .plot(
-                self.plot("Reward margin", "chosen less rejected, mean")
-                    .level(0.0)
-                    .series(self.known("margin", "eval/rewards/margins")),
-            )
-    }
-
-    /// The policy on held-out prompts.
-    fn evaluation(&self) -> Section {
-        let m = &self.metrics;
-        let [rate, low, high] =
-            ["eval/win_rate", "eval/win_rate_low", "eval/win_rate_high"].map(|name| m.column(name));
-        let estimates = rate.zip(low.zip(high)).map(|(rate, (low, high))| Estimate::new(rate, low, high));
-        // A curve has no gaps where nothing was evaluated.
-        let points: Vec<(f64, Estimate)> = m
-            .steps
-            .iter()
-            .copied()
-            .zip(estimates)
-            .filter(|(_, estimate)| estimate.value.is_finite())
-            .collect();
-        let Some(prompts) = m.last("eval/prompts") else { return Section::new("Held-out prompts") };
-        Section::new("Held-out prompts")
-            .text(format!(
-                "The policy's answers to {} prompts against those of the start, by the annotator that gives the feedback, a tie as \
-                 half a win: whether they are better to anybody else is for another judge to say (oaif eval).",
-                number(prompts)
-            ))
-            .plot(
-                self.plot("Win rate against the start", "95 % interval")
-                    .unit(Unit::Share)
-                    .level(0.5)
-                    .series(Series::band("win rate", points)),
-            )
-            .plot(self.plot("Length of the answers", "tokens, mean").from_zero().series(self.known("length", "eval/mean_length")))
-            .plot(self.plot("KL to the start", "mean of log π − log π₀, nats").level(0.0).series(self.known("KL", "eval/kl")))
-    }
-
-    fn answers(&self) -> Section {
-        let section = Section::new("Answers");
-        // Given answers are as they are.
-        if self.kind() != Kind::Align {
-            return section;
-        }
-        let ended = self.metric("val/contain_eos_token", "Ended by themselves", "share of the answers");
-        section
-            .plot(self.metric("completions/mean_length", "Length", "tokens, mean").from_zero())
-            .plot(ended.unit(Unit::Share).from_zero())
-            .plot(self.entropy())
-    }
-
-    fn annotator(&self) -> Section {
-        let m = &self.metrics;
-        let share = |part: &str| {
-            let both = m.column(part).zip(m.column("judge/judged")).zip(m.column("judge/identical"));
-            // Identical pairs are not among the judged.
-            let identical = part == "judge/identical";
-            both.map(move |((part, judged), same)| part / if identical { judged + same } else { judged })
-                .collect::<Vec<f64>>()
-        };
-        let unusable = [
-            ("judge/tie", "ties"),
-            ("judge/invalid", "unusable verdicts"),
-            ("judge/identical", "identical answers"),
-        ]
-        .into_iter()
-        .filter(|(metric, _)| m.column(metric).any(|v| v > 0.0))
-        .fold(
-            self.plot("Without a preference", "share of the pairs").unit(Unit::Share).from_zero(),
-            |plot, (metric, name)| plot.series(m.curve(name, share(metric).into_iter())),
-        );
-        let mut flips = self.plot("Order flips", "share of the pairs whose two orders disagree");
-        if self.pairs.both_orders > 0 {
-            flips = flips.series(m.curve("order flips", share("judge/order_flip").into_iter()));
-        }
-        let first =
-            self.metric("judge/first", "First answer preferred", "share of the pairs with a preference");
-        let certainty =
-            self.metric("objective/scores", "Certainty", "annotator's probability for the chosen answer");
-        Section::new("Annotator")
-            .text(if self.pairs.total > 0 { self.pairs.summary() } else { String::new() })
-            .plot(flips.unit(Unit::Share).from_zero())
-            .plot(unusable)
-            .plot(first.unit(Unit::Share).level(0.5))
-            .plot(certainty.level(0.5))
-    }
-
-    fn optimiser(&self) -> Section {
-        let m = &self.metrics;
-        let rate = Series::line("learning rate", m.steps.iter().copied().zip(m.column("learning_rate")));
-        Section::new("Optimiser")
-            .plot(self.plot("Learning rate", "").series(rate).from_zero())
-            .plot(self.metric("grad_norm", "Gradient norm", "before clipping").from_zero())
-    }
-
-    fn time(&self) -> Section {
-        let m = &self.metrics.without_first();
-        let note = match m.steps.len() < self.metrics.steps.len() {
-            true => "Without the first step, in which kernels are compiled.",
-            false => "",
-        };
-        let seconds = m.column("time/step_ms").map(|ms| ms * 1e-3);
-        let step = self.plot("Time of a step", "seconds").series(m.curve("time", seconds)).from_zero();
-        let speed = m.curve("Speed", m.column("time/tokens_per_second"));
-        let speed = self.plot("Speed", "tokens a second, sampled and trained on").series(speed);
-        let phases = PHASES.iter().fold(
-            Bars::new("Where it goes").label("seconds a step: mean, 10th to 90th percentile"),
-            |bars, (phase, name)| {
-                let mut times = m.values(&format!("time/{phase}_ms"));
-                if times.is_empty() {
-                    return bars;
-                }
-                times.sort_by(f64::total_cmp);
-                let at = |q: f64| 1e-3 * times[((times.len() - 1) as f64 * q).round() as usize];
-                let mean = 1e-3 * times.iter().sum::<f64>() / times.len() as f64;
-                bars.group(*name, [Estimate::new(mean, at(0.1), at(0.9))])
-            },
-        );
-        Section::new("Time").text(note).plot(step).bars(phases).plot(speed.from_zero())
     }
 }
 
@@ -796,34 +354,6 @@ mod tests {
         for told in ["<th>memory.total</th><td>2.4 GiB<", "<th>memory.bytes.weights</th><td>1.0 GiB<"] {
             assert!(html.contains(told), "{told} is not in {html}");
         }
-    }
-
-    #[test]
-    fn the_pairs_shown_are_spread_over_the_whole_run() {
-        for total in [1, 2, SHOWN, SHOWN + 1, 100, 1600, 9999] {
-            let mut pairs = Pairs::default();
-            (1..=total).for_each(|i| pairs.push(pair(i)));
-            let steps: Vec<u64> = pairs.sample().map(|row| row["step"].as_u64().unwrap()).collect();
-            assert_eq!(steps.len(), total.min(SHOWN), "{total}");
-            assert!(steps.windows(2).all(|w| w[0] < w[1]), "{total}: {steps:?}");
-            assert_eq!(steps[0], 1);
-            assert!(steps[steps.len() - 1] as f64 >= 0.93 * total as f64, "{total}: {steps:?}");
-            assert!(pairs.kept.len() < 4 * SHOWN);
-        }
-    }
-
-    #[test]
-    fn pairs_are_counted_by_what_became_of_them() {
-        let mut pairs = Pairs::default();
-        let rows = [("1", 0.8, 0.7), ("2", 0.1, 0.2), ("tie", 0.6, 0.4), ("1", 0.9, 0.4)];
-        for (verdict, a, b) in rows {
-            pairs.push(json!({"verdict": verdict, "p_12": a, "p_21": b}));
-        }
-        pairs.push(json!({"verdict": "invalid", "p_12": null, "p_21": null, "skipped": "broken"}));
-        pairs.push(json!({"skipped": "identical responses"}));
-        let expected = "6 pairs, 3 with a preference (66.7 % for the first of the two), 1 tied, 1 unusable, 1 not asked \
-                        about. Asked in both orders, the annotator preferred the same position twice in 50.0 % of the pairs.";
-        assert_eq!(pairs.summary(), expected);
     }
 
     #[test]

@@ -8,12 +8,17 @@ mod demo;
 mod eval;
 pub(in crate::cli) mod foreign;
 mod gpu;
+mod held_out;
+mod lora;
+mod loss;
 #[cfg(feature = "http")]
 mod openai;
+mod optimisation;
 mod paths;
 mod sampling;
 mod tools;
 mod train;
+mod train_plans;
 
 use std::fmt::Display;
 
@@ -25,10 +30,11 @@ pub(crate) use bench::{BenchPlan, Form, Suite};
 #[cfg(feature = "demo")]
 pub(crate) use demo::DemoPlan;
 pub(crate) use eval::{EvalPlan, EvalPrompts, JudgementsPlan, PolicyFiles, Side};
+pub(crate) use held_out::HeldOut;
 pub(crate) use tools::{
     ChatPlan, DoctorPlan, ExportFormat, ExportPlan, GeneratePlan, JudgePlan, ModelsPlan, Prompts, ScorePlan,
 };
-pub(crate) use train::{AlignPlan, DpoPlan, HeldOut, RewardPlan, SftPlan, TrainPlan};
+pub(crate) use train_plans::{AlignPlan, DpoPlan, RewardPlan, SftPlan, TrainPlan};
 
 use crate::error::{Error, Result};
 

@@ -1,0 +1,241 @@
+//! What is learnt: the loss on pairs, the policy gradient, and the reference model.
+
+use clap::Args;
+use serde::Serialize;
+
+use super::{ensure, first_given, positive, shortest};
+use crate::annotate::names;
+use crate::error::{Error, Result};
+use crate::preference::{LossOptions, Objective};
+use crate::train::options::ReferenceSync;
+use crate::train::{Advantage, PolicyLoss, TokenWeights};
+
+/// The preference loss of `align` and `dpo`.
+#[derive(Debug, Args, Serialize)]
+#[command(next_help_heading = "Loss")]
+#[serde(rename_all = "kebab-case")]
+pub(super) struct LossArgs {
+    /// Loss, or several that are added up, such as dpo,sft: dpo (also called sigmoid), ipo, slic (hinge), robust, exo_pair,
+    /// nca_pair, bco_pair, sppo_hard, aot, aot_unpaired, apo_zero, apo_down, discopop, sigmoid_norm, kto, rdpo; without
+    /// reference simpo, cpo, orpo; and sft, the negative log-likelihood of the chosen response. In align also xpo, where the
+    /// second answer of each prompt is the reference's, and rloo and grpo, policy gradients on the annotator's scores, or on how
+    /// often a response wins
+    #[arg(long, value_name = "NAMES", alias = "loss-type", value_delimiter = ',', num_args = 1.., default_value = "dpo")]
+    #[serde(serialize_with = "joined")]
+    loss: Vec<String>,
+    /// What each of several losses is multiplied by [default: 1 each]
+    #[arg(long, value_name = "WEIGHTS", value_delimiter = ',', num_args = 1..)]
+    loss_weights: Vec<f64>,
+    /// Strength of the pull towards the starting model; one for all losses [default: that of the first: 0.1, ipo 1, slic
+    /// 0.002]
+    #[arg(long, value_name = "B")]
+    beta: Option<f64>,
+    /// ipo: average log-probabilities over tokens rather than sum them
+    #[arg(long)]
+    ipo_average_tokens: bool,
+    /// Chance that a label is wrong, at least 0 and below 0.5: robust corrects for it, others soften their labels by it
+    /// [default: 0, exo_pair 0.001]
+    #[arg(long, value_name = "SHARE")]
+    label_smoothing: Option<f64>,
+    /// Multiply each pair's loss by how likely the policy is to write its responses (WPO)
+    #[arg(long)]
+    use_weighting: bool,
+    /// What tokens beyond the length of a pair's shorter response count, 0 to 1 (LD-DPO) [default: 1]
+    #[arg(long, value_name = "A")]
+    ld_alpha: Option<f64>,
+    /// Add this times the negative log-likelihood of the chosen response (RPO) [default: 0]
+    #[arg(long, value_name = "A")]
+    rpo_alpha: Option<f64>,
+    /// discopop: temperature of the mixture of its two losses [default: 0.05]
+    #[arg(long, value_name = "T")]
+    discopop_tau: Option<f64>,
+    /// simpo: the margin that is aimed at [default: 0.5]
+    #[arg(long, value_name = "G")]
+    simpo_gamma: Option<f64>,
+    /// cpo: weight of the negative log-likelihood of the chosen response [default: 1]
+    #[arg(long, value_name = "A")]
+    cpo_alpha: Option<f64>,
+    /// kto: weight of chosen responses [default: 1]
+    #[arg(long, value_name = "W")]
+    desirable_weight: Option<f64>,
+    /// kto: weight of rejected responses [default: 1]
+    #[arg(long, value_name = "W")]
+    undesirable_weight: Option<f64>,
+    /// rdpo: what each token counts that a response is longer [default: 0.01]
+    #[arg(long, value_name = "A")]
+    rdpo_alpha: Option<f64>,
+    /// xpo (align): what the log-probability of the reference's answer counts [default: 0.00001]
+    #[arg(long, value_name = "A")]
+    xpo_alpha: Option<f64>,
+}
+
+/// Names as the flag has them.
+fn joined<S: serde::Serializer>(names: &[String], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&names.join(","))
+}
+
+impl LossArgs {
+    pub(super) fn plan(&mut self) -> Result<Objective> {
+        let given = |flag: Option<f64>| flag.map(|value| value as f32);
+        let weights: Vec<f32> = self.loss_weights.iter().map(|weight| *weight as f32).collect();
+        let objective = Objective::parse(&LossOptions {
+            loss: self.loss.join(","),
+            loss_weights: (!weights.is_empty()).then_some(weights),
+            beta: given(self.beta),
+            ipo_average_tokens: self.ipo_average_tokens,
+            label_smoothing: given(self.label_smoothing),
+            use_weighting: self.use_weighting,
+            ld_alpha: given(self.ld_alpha),
+            rpo_alpha: given(self.rpo_alpha),
+            discopop_tau: given(self.discopop_tau),
+            simpo_gamma: given(self.simpo_gamma),
+            cpo_alpha: given(self.cpo_alpha),
+            desirable_weight: given(self.desirable_weight),
+            undesirable_weight: given(self.undesirable_weight),
+            rdpo_alpha: given(self.rdpo_alpha),
+            xpo_alpha: given(self.xpo_alpha),
+        })?;
+        let resolved = objective.options();
+        for (flag, value) in [
+            (&mut self.beta, resolved.beta),
+            (&mut self.label_smoothing, resolved.label_smoothing.filter(|share| *share > 0.0)),
+            (&mut self.discopop_tau, resolved.discopop_tau),
+            (&mut self.simpo_gamma, resolved.simpo_gamma),
+            (&mut self.cpo_alpha, resolved.cpo_alpha),
+            (&mut self.desirable_weight, resolved.desirable_weight),
+            (&mut self.undesirable_weight, resolved.undesirable_weight),
+            (&mut self.rdpo_alpha, resolved.rdpo_alpha),
+            (&mut self.xpo_alpha, resolved.xpo_alpha),
+        ] {
+            *flag = flag.or(value.map(shortest));
+        }
+        Ok(objective)
+    }
+}
+
+/// What `align` asks of a policy gradient, `--loss rloo` or `grpo`.
+#[derive(Debug, Args, Serialize)]
+#[command(next_help_heading = "Loss")]
+#[serde(rename_all = "kebab-case")]
+pub(super) struct PolicyLossArgs {
+    /// rloo, grpo: how far the ratio of the policy to the one that drew a token may fall below 1 [default: 0.2]
+    #[arg(long, value_name = "E")]
+    epsilon: Option<f64>,
+    /// rloo, grpo: how far it may rise above 1 [default: epsilon]
+    #[arg(long, value_name = "E")]
+    epsilon_high: Option<f64>,
+    /// grpo: divide advantages by the scores' standard deviation over a prompt's responses, or not [default: group]
+    #[arg(long, value_name = "group|none")]
+    scale_rewards: Option<String>,
+    /// rloo, grpo: the loss is the mean over all tokens, over responses of their tokens' means, or over responses of their
+    /// tokens' sums [default: sum, grpo token]
+    #[arg(long, value_name = "token|response|sum")]
+    token_weights: Option<String>,
+}
+
+impl PolicyLossArgs {
+    /// The policy gradient that the loss names, if it names one.
+    pub(super) fn named(loss: &LossArgs) -> Result<Option<PolicyLoss>> {
+        let usual = |name: &String| match name.as_str() {
+            "rloo" => Some(PolicyLoss::rloo()),
+            "grpo" => Some(PolicyLoss::grpo()),
+            _ => None,
+        };
+        match (loss.loss.iter().find_map(usual), loss.loss.len()) {
+            (Some(usual), 2..) => {
+                let why = format!("{} stands alone: it is added to no other loss", usual.name());
+                Err(Error::config("--loss", why))
+            }
+            (found, _) => Ok(found),
+        }
+    }
+
+    pub(super) fn plan(&mut self, usual: PolicyLoss, loss: &mut LossArgs) -> Result<PolicyLoss> {
+        let name = usual.name();
+        if let Some(flag) = first_given(loss, &["loss", "beta"]) {
+            let why = format!("is for losses on pairs, and this is {name}: leave it out");
+            return Err(Error::config(flag, why));
+        }
+        let advantage = match (self.scale_rewards.as_deref(), usual.advantage) {
+            (Some(_), Advantage::LeaveOneOut) => {
+                let why = "is for the loss grpo: rloo does not scale its scores";
+                return Err(Error::config("--scale-rewards", why));
+            }
+            (None | Some("group"), usual) => usual,
+            (Some("none"), _) => Advantage::Centred,
+            (Some(other), _) => {
+                return Err(names::unknown("--scale-rewards", other, &["group", "none"]));
+            }
+        };
+        let tokens = match self.token_weights.as_deref() {
+            None => usual.tokens,
+            Some("token") => TokenWeights::Token,
+            Some("response") => TokenWeights::Response,
+            Some("sum") => TokenWeights::Sum,
+            Some(other) => {
+                return Err(names::unknown("--token-weights", other, &["token", "response", "sum"]));
+            }
+        };
+        let epsilon = self.epsilon.map_or(usual.epsilon, |e| e as f32);
+        let planned = PolicyLoss {
+            advantage,
+            tokens,
+            beta: loss.beta.map_or(usual.beta, |beta| beta as f32),
+            epsilon,
+            epsilon_high: self.epsilon_high.map_or(epsilon, |e| e as f32),
+        };
+        planned.check()?;
+        loss.beta.get_or_insert(shortest(planned.beta));
+        self.epsilon.get_or_insert(shortest(planned.epsilon));
+        self.epsilon_high.get_or_insert(shortest(planned.epsilon_high));
+        if planned.advantage != Advantage::LeaveOneOut {
+            self.scale_rewards.get_or_insert("group".into());
+        }
+        let tokens = match planned.tokens {
+            TokenWeights::Token => "token",
+            TokenWeights::Response => "response",
+            TokenWeights::Sum => "sum",
+        };
+        self.token_weights.get_or_insert(tokens.into());
+        Ok(planned)
+    }
+
+    /// Refuses what a loss on pairs has no use for.
+    pub(super) fn refuse(&self) -> Result<()> {
+        match first_given(self, &[]) {
+            None => Ok(()),
+            Some(flag) => Err(Error::config(flag, "is for --loss rloo and grpo: leave it out")),
+        }
+    }
+}
+
+/// The reference model of `align` and `dpo`.
+#[derive(Debug, Args, Serialize)]
+#[command(next_help_heading = "Loss")]
+#[serde(rename_all = "kebab-case")]
+pub(super) struct ReferenceArgs {
+    /// Let the reference model follow the policy (TR-DPO); where all weights are trained
+    #[arg(long)]
+    sync_ref_model: bool,
+    /// How far it moves towards the policy each time: above 0, and with 1 it becomes the policy [default: 0.6]
+    #[arg(long, value_name = "A", requires = "sync_ref_model")]
+    ref_model_mixup_alpha: Option<f64>,
+    /// Steps between two moves [default: 512]
+    #[arg(long, value_name = "N", requires = "sync_ref_model")]
+    ref_model_sync_steps: Option<usize>,
+}
+
+impl ReferenceArgs {
+    pub(super) fn plan(&mut self) -> Result<Option<ReferenceSync>> {
+        if !self.sync_ref_model {
+            return Ok(None);
+        }
+        // TRL's.
+        let alpha = *self.ref_model_mixup_alpha.get_or_insert(0.6);
+        let steps = *self.ref_model_sync_steps.get_or_insert(512);
+        let usable = alpha as f32 > 0.0 && alpha <= 1.0;
+        ensure(usable, "--ref-model-mixup-alpha", alpha, "a number above 0 and at most 1")?;
+        let steps = positive("--ref-model-sync-steps", steps)?;
+        Ok(Some(ReferenceSync { alpha: alpha as f32, steps }))
+    }
+}

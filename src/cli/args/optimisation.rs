@@ -1,0 +1,77 @@
+//! How gradients become updates.
+
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+
+use super::ensure;
+use crate::error::Result;
+use crate::optim::OptimiserKind;
+
+#[derive(Clone, Copy, Debug, ValueEnum, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum Optim {
+    #[value(aliases = ["adamw_torch", "adamw_torch_fused"])]
+    Adamw,
+    Adafactor,
+}
+
+#[derive(Debug, Args, Serialize)]
+#[command(next_help_heading = "Optimisation")]
+#[serde(rename_all = "kebab-case")]
+pub(super) struct OptimisationArgs {
+    /// Highest learning rate [default: 1e-5, with LoRA 1e-4; in sft 2e-5, with LoRA 2e-4]
+    #[arg(long, value_name = "RATE", alias = "lr")]
+    pub(super) learning_rate: Option<f64>,
+    /// linear, cosine, constant or constant_with_warmup
+    #[arg(long, value_name = "NAME", alias = "lr-scheduler", default_value = "linear")]
+    pub(super) lr_scheduler_type: String,
+    /// Steps in which the learning rate climbs from 0
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(super) warmup_steps: usize,
+    /// Share of all steps in which it climbs from 0, where --warmup-steps gives none
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
+    pub(super) warmup_ratio: f64,
+    /// Optimiser
+    #[arg(long, value_name = "NAME", default_value = "adamw")]
+    optim: Optim,
+    /// Decay of AdamW's first moment
+    #[arg(long, value_name = "B", default_value_t = 0.9)]
+    adam_beta1: f64,
+    /// Decay of AdamW's second moment
+    #[arg(long, value_name = "B", default_value_t = 0.999)]
+    adam_beta2: f64,
+    /// Keeps AdamW's denominator away from 0
+    #[arg(long, value_name = "E", default_value = "1e-8")]
+    adam_epsilon: f64,
+    /// Decay of the weights; norms are left out
+    #[arg(long, value_name = "D", default_value_t = 0.0)]
+    weight_decay: f64,
+    /// Clip the gradient's norm to this; 0: do not
+    #[arg(long, value_name = "NORM", default_value_t = 1.0)]
+    pub(super) max_grad_norm: f64,
+    /// Compute activations again in the backward pass rather than keep them: less memory, more time
+    #[arg(long)]
+    pub(super) gradient_checkpointing: bool,
+}
+
+impl OptimisationArgs {
+    pub(super) fn optimiser(&self) -> Result<OptimiserKind> {
+        let (beta1, beta2, epsilon, decay) =
+            (self.adam_beta1, self.adam_beta2, self.adam_epsilon, self.weight_decay);
+        for (flag, beta) in [("--adam-beta1", beta1), ("--adam-beta2", beta2)] {
+            ensure((0.0..1.0).contains(&beta), flag, beta, "at least 0 and below 1")?;
+        }
+        ensure(epsilon > 0.0 && epsilon.is_finite(), "--adam-epsilon", epsilon, "a positive number")?;
+        ensure(decay >= 0.0 && decay.is_finite(), "--weight-decay", decay, "0 or a positive number")?;
+        let weight_decay = decay as f32;
+        Ok(match self.optim {
+            Optim::Adamw => OptimiserKind::AdamW {
+                beta1: beta1 as f32,
+                beta2: beta2 as f32,
+                epsilon: epsilon as f32,
+                weight_decay,
+            },
+            Optim::Adafactor => OptimiserKind::Adafactor { weight_decay },
+        })
+    }
+}

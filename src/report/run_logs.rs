@@ -1,0 +1,290 @@
+//! What the logs of a training run hold: its metrics by column, its pairs counted and sampled.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufRead, BufReader, ErrorKind};
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::plot::Series;
+use super::scale::{Unit, number};
+use super::section::Sample;
+use crate::annotate::orders_disagree;
+use crate::error::{Error, Result};
+use crate::train::run_dir::METRICS;
+
+/// Annotated pairs that a report shows.
+const SHOWN: usize = 12;
+
+/// Calls `each` for the objects in the lines of `path`, passing over what is none; tells whether there is such a file.
+pub(super) fn for_each_row(path: &Path, mut each: impl FnMut(Value)) -> Result<bool> {
+    let mut log = match File::open(path) {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(false),
+        opened => BufReader::new(opened.map_err(Error::io("read", path))?),
+    };
+    let mut line = Vec::new();
+    while log.read_until(b'\n', &mut line).map_err(Error::io("read", path))? > 0 {
+        if let Ok(row @ Value::Object(_)) = serde_json::from_slice(&line) {
+            each(row);
+        }
+        line.clear();
+    }
+    Ok(true)
+}
+
+/// What a run's metrics were in the first and in the last tenth of its steps.
+pub struct RunEnds(Metrics);
+
+impl RunEnds {
+    /// Of the run in the folder `dir`.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn of_run(dir: &Path) -> Result<RunEnds> {
+        let mut metrics = Metrics::default();
+        for_each_row(&dir.join(METRICS), |row| metrics.push(&row))?;
+        Ok(RunEnds(metrics))
+    }
+
+    /// The last value of a metric; `None` for one that the run has not.
+    pub fn last(&self, metric: &str) -> Option<f64> {
+        self.0.last(metric)
+    }
+
+    /// The means of a metric over the first and the last tenth; `None` for one that the run has not.
+    pub fn of(&self, metric: &str) -> Option<(f64, f64)> {
+        self.0.ends(metric)
+    }
+}
+
+/// The numbers of `metrics.jsonl`, by column; NaN where a step has none.
+#[derive(Default)]
+pub(super) struct Metrics {
+    pub(super) steps: Vec<f64>,
+    columns: HashMap<String, Vec<f64>>,
+}
+
+impl Metrics {
+    pub(super) fn push(&mut self, row: &Value) {
+        let (Some(step), Some(row)) = (row["step"].as_f64(), row.as_object()) else { return };
+        for (name, value) in row {
+            if let Some(value) = value.as_f64() {
+                let column = self.columns.entry(name.clone()).or_default();
+                column.resize(self.steps.len(), f64::NAN);
+                column.push(value);
+            }
+        }
+        self.steps.push(step);
+    }
+
+    pub(super) fn column(&self, name: &str) -> impl Iterator<Item = f64> + Clone {
+        let column = self.columns.get(name).map(Vec::as_slice).unwrap_or_default();
+        (0..self.steps.len()).map(|i| column.get(i).copied().unwrap_or(f64::NAN))
+    }
+
+    /// What there is of a column.
+    pub(super) fn values(&self, name: &str) -> Vec<f64> {
+        self.column(name).filter(|v| v.is_finite()).collect()
+    }
+
+    /// All but the run's first step, where there are others.
+    pub(super) fn without_first(&self) -> Metrics {
+        let from = usize::from(self.steps.len() > 1 && self.steps[0] == 1.0);
+        let columns = self.columns.iter().map(|(name, values)| {
+            let rest = values.get(from..).unwrap_or_default();
+            (name.clone(), rest.to_vec())
+        });
+        Metrics { steps: self.steps[from..].to_vec(), columns: columns.collect() }
+    }
+
+    pub(super) fn curve(&self, name: &str, values: impl Iterator<Item = f64>) -> Series {
+        Series::noisy(name, self.steps.iter().copied().zip(values))
+    }
+
+    pub(super) fn last(&self, name: &str) -> Option<f64> {
+        self.values(name).last().copied()
+    }
+
+    /// The means over the first and the last tenth of the steps.
+    pub(super) fn ends(&self, name: &str) -> Option<(f64, f64)> {
+        let values = self.values(name);
+        let tenth = values.len().div_ceil(10);
+        let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+        (tenth > 0).then(|| (mean(&values[..tenth]), mean(&values[values.len() - tenth..])))
+    }
+}
+
+/// What `pairs.jsonl` holds: counts of all, and some rows evenly from it.
+#[derive(Default)]
+pub(super) struct Pairs {
+    pub(super) total: usize,
+    first: usize,
+    second: usize,
+    tie: usize,
+    invalid: usize,
+    identical: usize,
+    /// Responses that were rated by themselves: such a run has no pairs.
+    pub(super) rated: usize,
+    /// Pairs that were asked about in both orders, and those of them whose orders disagree.
+    pub(super) both_orders: usize,
+    pub(super) flipped: usize,
+    kept: Vec<Value>,
+    stride: usize,
+}
+
+impl Pairs {
+    pub(super) fn push(&mut self, row: Value) {
+        let verdict = match row["verdict"].as_str() {
+            Some("1") => &mut self.first,
+            Some("2") => &mut self.second,
+            Some("tie") => &mut self.tie,
+            Some("invalid") => &mut self.invalid,
+            _ if is_rating(&row) && row["score"].is_null() => &mut self.invalid,
+            _ if is_rating(&row) => &mut self.rated,
+            _ => &mut self.identical,
+        };
+        *verdict += 1;
+        if let Some((shown_first, shown_second)) = orders(&row) {
+            self.both_orders += 1;
+            self.flipped += usize::from(orders_disagree(Some(shown_first), Some(shown_second)));
+        }
+        self.stride = self.stride.max(1);
+        if self.total.is_multiple_of(self.stride) {
+            self.kept.push(row);
+            if self.kept.len() == 4 * SHOWN {
+                // Every other one: those that lie at multiples of twice the stride.
+                let mut even = false;
+                self.kept.retain(|_| {
+                    even = !even;
+                    even
+                });
+                self.stride *= 2;
+            }
+        }
+        self.total += 1;
+    }
+
+    /// Rows from the first to the last, evenly.
+    pub(super) fn sample(&self) -> impl Iterator<Item = &Value> {
+        let count = self.kept.len().min(SHOWN);
+        (0..count).map(move |i| &self.kept[i * (self.kept.len() - 1) / (count - 1).max(1)])
+    }
+
+    pub(super) fn summary(&self) -> String {
+        let share = |part: usize, whole: usize| Unit::Share.format(part as f64 / whole as f64);
+        let decided = self.first + self.second;
+        let what = if self.rated > 0 { "responses" } else { "pairs" };
+        let mut parts = vec![format!("{} {what}", number(self.total as f64))];
+        if decided > 0 {
+            let (count, won) = (number(decided as f64), share(self.first, decided));
+            parts.push(format!("{count} with a preference ({won} for the first of the two)"));
+        }
+        for (count, what) in [
+            (self.rated, "rated"),
+            (self.tie, "tied"),
+            (self.invalid, "unusable"),
+            (self.identical, "not asked about"),
+        ] {
+            if count > 0 {
+                parts.push(format!("{} {what}", number(count as f64)));
+            }
+        }
+        let flips = match self.both_orders {
+            0 => String::new(),
+            asked => format!(
+                " Asked in both orders, the annotator preferred the same position twice in {} of the pairs.",
+                share(self.flipped, asked)
+            ),
+        };
+        format!("{}.{flips}", parts.join(", "))
+    }
+}
+
+/// The probabilities for the first answer, where both orders were asked.
+fn orders(row: &Value) -> Option<(f64, f64)> {
+    row["p_12"].as_f64().zip(row["p_21"].as_f64())
+}
+
+/// Whether a row is of one response and its rating, not of a pair.
+fn is_rating(row: &Value) -> bool {
+    row.get("response").is_some()
+}
+
+pub(super) fn sample(row: &Value) -> Sample {
+    let text = |key: &str| row[key].as_str().unwrap_or_default();
+    let verdict = text("verdict");
+    let mut sample = Sample::new(text("prompt"));
+    if let Some(step) = row["step"].as_u64() {
+        sample = sample.label(format!("step {}", number(step as f64)));
+    }
+    if is_rating(row) {
+        let skipped = row["skipped"].as_str().map(|why| format!("skipped: {why}"));
+        let rated = row["score"].as_f64().map(|score| {
+            format!("rated {score:.3}, an advantage of {:.3}", row["advantage"].as_f64().unwrap_or_default())
+        });
+        let note = rated.into_iter().chain(skipped).collect::<Vec<_>>().join("; ");
+        return sample.answer("answer", text("response")).note(note);
+    }
+    for (key, won) in [("response_1", "1"), ("response_2", "2")] {
+        let label = format!("answer {won}");
+        sample =
+            if verdict == won { sample.preferred(label, text(key)) } else { sample.answer(label, text(key)) };
+    }
+    let mut parts = Vec::new();
+    if let Some(p) = row["p_first"].as_f64() {
+        let each = orders(row).map_or(String::new(), |(a, b)| {
+            format!(": {a:.3} when it is shown first, {b:.3} when it is shown second")
+        });
+        parts.push(format!("P(answer 1 is better) = {p:.3}{each}"));
+    }
+    if verdict == "tie" {
+        parts.push("a tie".into());
+    }
+    if orders(row).is_some_and(|(a, b)| orders_disagree(Some(a), Some(b))) {
+        parts.push("the orders disagree".into());
+    }
+    match row["skipped"].as_str() {
+        Some(why) => parts.push(format!("skipped: {why}")),
+        None if ["1", "2"].contains(&verdict) && row.get("chosen").is_some_and(Value::is_null) => {
+            parts.push("not learnt from".into());
+        }
+        None => {}
+    }
+    sample.note(parts.join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_pairs_shown_are_spread_over_the_whole_run() {
+        for total in [1, 2, SHOWN, SHOWN + 1, 100, 1600, 9999] {
+            let mut pairs = Pairs::default();
+            (1..=total).for_each(|i| pairs.push(json!({"step": i})));
+            let steps: Vec<u64> = pairs.sample().map(|row| row["step"].as_u64().unwrap()).collect();
+            assert_eq!(steps.len(), total.min(SHOWN), "{total}");
+            assert!(steps.windows(2).all(|w| w[0] < w[1]), "{total}: {steps:?}");
+            assert_eq!(steps[0], 1);
+            assert!(steps[steps.len() - 1] as f64 >= 0.93 * total as f64, "{total}: {steps:?}");
+            assert!(pairs.kept.len() < 4 * SHOWN);
+        }
+    }
+
+    #[test]
+    fn pairs_are_counted_by_what_became_of_them() {
+        let mut pairs = Pairs::default();
+        let rows = [("1", 0.8, 0.7), ("2", 0.1, 0.2), ("tie", 0.6, 0.4), ("1", 0.9, 0.4)];
+        for (verdict, a, b) in rows {
+            pairs.push(json!({"verdict": verdict, "p_12": a, "p_21": b}));
+        }
+        pairs.push(json!({"verdict": "invalid", "p_12": null, "p_21": null, "skipped": "broken"}));
+        pairs.push(json!({"skipped": "identical responses"}));
+        let expected = "6 pairs, 3 with a preference (66.7 % for the first of the two), 1 tied, 1 unusable, 1 not asked \
+                        about. Asked in both orders, the annotator preferred the same position twice in 50.0 % of the pairs.";
+        assert_eq!(pairs.summary(), expected);
+    }
+}

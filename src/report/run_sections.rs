@@ -1,0 +1,206 @@
+//! The sections of a run's page: curves and bars of its metrics.
+
+use super::bars::Bars;
+use super::plot::{Plot, Series, smoothing_window};
+use super::run::{Kind, Run};
+use super::scale::{Estimate, Unit, number};
+use super::section::Section;
+
+/// The phases of a step, in order: the metric `time/…_ms` and what it is.
+const PHASES: [(&str, &str); 6] = [
+    ("sampling", "sampling"),
+    ("annotation", "annotation"),
+    ("reference", "reference"),
+    ("forward", "forward"),
+    ("backward", "backward"),
+    ("update", "update"),
+];
+
+impl Run {
+    /// A plot over the steps.
+    fn plot(&self, title: &str, label: &str) -> Plot {
+        Plot::new(title).labels("step", label)
+    }
+
+    /// A plot of one metric.
+    fn metric(&self, name: &str, title: &str, label: &str) -> Plot {
+        self.plot(title, label).series(self.metrics.curve(title, self.metrics.column(name)))
+    }
+
+    /// A plot of two metrics of the chosen and the rejected responses.
+    fn both(&self, name: &str, title: &str, label: &str) -> Plot {
+        ["chosen", "rejected"].into_iter().fold(self.plot(title, label), |plot, which| {
+            plot.series(self.metrics.curve(which, self.metrics.column(&format!("{name}/{which}"))))
+        })
+    }
+
+    pub(super) fn learning(&self) -> Section {
+        let loss = if self.kind() == Kind::Sft { "nats a token" } else { "mean over the pairs" };
+        let window = smoothing_window(self.metrics.steps.len());
+        let mut text =
+            "The figures above are means over the last tenth of the steps, beside the first.".to_owned();
+        if window > 1 {
+            text += &format!(
+                " A dot is a step, a curve the running mean over {} of them.",
+                number(window as f64)
+            );
+        }
+        let reward = match self.kind() {
+            Kind::Reward => "score of a response, mean",
+            _ => "β (log π − log π₀) of a response, mean",
+        };
+        let (kl, kl_label) = self.kl();
+        let accuracy =
+            self.metric("rewards/accuracies", "Reward accuracy", "share of the pairs with a margin above 0");
+        let learning = Section::new("Learning")
+            .text(text)
+            .plot(self.metric("loss", "Loss", loss))
+            .plot(self.metric("rewards/margins", "Reward margin", "chosen less rejected, mean").level(0.0))
+            .plot(accuracy.unit(Unit::Share).level(0.5))
+            .plot(self.both("rewards", "Rewards", reward))
+            .plot(self.metric("objective/kl", kl, kl_label).level(0.0))
+            .plot(self.both("logps", "Log-probabilities", "log π of a response, mean, nats"));
+        if self.kind() == Kind::Align { learning } else { learning.plot(self.entropy()) }
+    }
+
+    fn entropy(&self) -> Plot {
+        self.metric("objective/entropy", "Entropy", "of the next token, nats")
+    }
+
+    /// A metric of the steps that have it.
+    fn known(&self, label: &str, name: &str) -> Series {
+        let points = self.metrics.steps.iter().copied().zip(self.metrics.column(name));
+        Series::line(label.to_owned(), points.filter(|(_, value)| value.is_finite()).collect::<Vec<_>>())
+    }
+
+    /// Loss and accuracy of held-out pairs.
+    pub(super) fn held_out_pairs(&self) -> Section {
+        let section = Section::new("Held-out pairs");
+        let Some(pairs) = self.metrics.last("eval/pairs") else { return section };
+        let accuracy =
+            self.plot("Reward accuracy", "share of the pairs with a margin above 0").unit(Unit::Share);
+        section
+            .text(format!("{} pairs that are not trained on.", number(pairs)))
+            .plot(self.plot("Loss", "mean over the pairs").series(self.known("loss", "eval/loss")))
+            .plot(accuracy.level(0.5).series(self.known("accuracy", "eval/rewards/accuracies")))
+            .plot(
+                self.plot("Reward margin", "chosen less rejected, mean")
+                    .level(0.0)
+                    .series(self.known("margin", "eval/rewards/margins")),
+            )
+    }
+
+    /// The policy on held-out prompts.
+    pub(super) fn evaluation(&self) -> Section {
+        let m = &self.metrics;
+        let [rate, low, high] =
+            ["eval/win_rate", "eval/win_rate_low", "eval/win_rate_high"].map(|name| m.column(name));
+        let estimates = rate.zip(low.zip(high)).map(|(rate, (low, high))| Estimate::new(rate, low, high));
+        // A curve has no gaps where nothing was evaluated.
+        let points: Vec<(f64, Estimate)> = m
+            .steps
+            .iter()
+            .copied()
+            .zip(estimates)
+            .filter(|(_, estimate)| estimate.value.is_finite())
+            .collect();
+        let Some(prompts) = m.last("eval/prompts") else { return Section::new("Held-out prompts") };
+        Section::new("Held-out prompts")
+            .text(format!(
+                "The policy's answers to {} prompts against those of the start, by the annotator that gives the feedback, a tie as \
+                 half a win: whether they are better to anybody else is for another judge to say (oaif eval).",
+                number(prompts)
+            ))
+            .plot(
+                self.plot("Win rate against the start", "95 % interval")
+                    .unit(Unit::Share)
+                    .level(0.5)
+                    .series(Series::band("win rate", points)),
+            )
+            .plot(self.plot("Length of the answers", "tokens, mean").from_zero().series(self.known("length", "eval/mean_length")))
+            .plot(self.plot("KL to the start", "mean of log π − log π₀, nats").level(0.0).series(self.known("KL", "eval/kl")))
+    }
+
+    pub(super) fn answers(&self) -> Section {
+        let section = Section::new("Answers");
+        // Given answers are as they are.
+        if self.kind() != Kind::Align {
+            return section;
+        }
+        let ended = self.metric("val/contain_eos_token", "Ended by themselves", "share of the answers");
+        section
+            .plot(self.metric("completions/mean_length", "Length", "tokens, mean").from_zero())
+            .plot(ended.unit(Unit::Share).from_zero())
+            .plot(self.entropy())
+    }
+
+    pub(super) fn annotator(&self) -> Section {
+        let m = &self.metrics;
+        let share = |part: &str| {
+            let both = m.column(part).zip(m.column("judge/judged")).zip(m.column("judge/identical"));
+            // Identical pairs are not among the judged.
+            let identical = part == "judge/identical";
+            both.map(move |((part, judged), same)| part / if identical { judged + same } else { judged })
+                .collect::<Vec<f64>>()
+        };
+        let unusable = [
+            ("judge/tie", "ties"),
+            ("judge/invalid", "unusable verdicts"),
+            ("judge/identical", "identical answers"),
+        ]
+        .into_iter()
+        .filter(|(metric, _)| m.column(metric).any(|v| v > 0.0))
+        .fold(
+            self.plot("Without a preference", "share of the pairs").unit(Unit::Share).from_zero(),
+            |plot, (metric, name)| plot.series(m.curve(name, share(metric).into_iter())),
+        );
+        let mut flips = self.plot("Order flips", "share of the pairs whose two orders disagree");
+        if self.pairs.both_orders > 0 {
+            flips = flips.series(m.curve("order flips", share("judge/order_flip").into_iter()));
+        }
+        let first =
+            self.metric("judge/first", "First answer preferred", "share of the pairs with a preference");
+        let certainty =
+            self.metric("objective/scores", "Certainty", "annotator's probability for the chosen answer");
+        Section::new("Annotator")
+            .text(if self.pairs.total > 0 { self.pairs.summary() } else { String::new() })
+            .plot(flips.unit(Unit::Share).from_zero())
+            .plot(unusable)
+            .plot(first.unit(Unit::Share).level(0.5))
+            .plot(certainty.level(0.5))
+    }
+
+    pub(super) fn optimiser(&self) -> Section {
+        let m = &self.metrics;
+        let rate = Series::line("learning rate", m.steps.iter().copied().zip(m.column("learning_rate")));
+        Section::new("Optimiser")
+            .plot(self.plot("Learning rate", "").series(rate).from_zero())
+            .plot(self.metric("grad_norm", "Gradient norm", "before clipping").from_zero())
+    }
+
+    pub(super) fn time(&self) -> Section {
+        let m = &self.metrics.without_first();
+        let note = match m.steps.len() < self.metrics.steps.len() {
+            true => "Without the first step, in which kernels are compiled.",
+            false => "",
+        };
+        let seconds = m.column("time/step_ms").map(|ms| ms * 1e-3);
+        let step = self.plot("Time of a step", "seconds").series(m.curve("time", seconds)).from_zero();
+        let speed = m.curve("Speed", m.column("time/tokens_per_second"));
+        let speed = self.plot("Speed", "tokens a second, sampled and trained on").series(speed);
+        let phases = PHASES.iter().fold(
+            Bars::new("Where it goes").label("seconds a step: mean, 10th to 90th percentile"),
+            |bars, (phase, name)| {
+                let mut times = m.values(&format!("time/{phase}_ms"));
+                if times.is_empty() {
+                    return bars;
+                }
+                times.sort_by(f64::total_cmp);
+                let at = |q: f64| 1e-3 * times[((times.len() - 1) as f64 * q).round() as usize];
+                let mean = 1e-3 * times.iter().sum::<f64>() / times.len() as f64;
+                bars.group(*name, [Estimate::new(mean, at(0.1), at(0.9))])
+            },
+        );
+        Section::new("Time").text(note).plot(step).bars(phases).plot(speed.from_zero())
+    }
+}
