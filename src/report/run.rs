@@ -190,8 +190,12 @@ impl Run {
 
     fn key_figures(&self, report: &mut Report) {
         let share = Unit::Share;
+        let first = match self.learns_from_scores() {
+            true => ("reward", "Score", Unit::Plain),
+            false => ("loss", "Loss", Unit::Plain),
+        };
         for (name, label, unit) in [
-            ("loss", "Loss", Unit::Plain),
+            first,
             ("rewards/margins", "Reward margin", Unit::Plain),
             ("rewards/accuracies", "Reward accuracy", share),
             ("objective/kl", self.kl().0, Unit::Plain),
@@ -209,6 +213,11 @@ impl Run {
             let figure = KeyFigure::new("Order flips", share.format(rate.value));
             report.figure(figure.note(format!("of {} pairs", number(self.pairs.both_orders as f64))));
         }
+    }
+
+    /// Whether it learns from scores by policy gradients, whose loss is around 0 however well they do.
+    pub(super) fn learns_from_scores(&self) -> bool {
+        self.metrics.last("reward").is_some()
     }
 
     /// What `objective/kl` is called: offline, the responses are not the policy's own.
@@ -366,6 +375,15 @@ mod tests {
         let html = report(&[(RUN, json!({"loss": "rloo"}).to_string()), (PAIRS, lines(rows))]).unwrap();
         assert!(html.contains("Rated responses") && html.contains("only this"), "{html}");
         assert!(html.contains("rated 2.000, an advantage of 0.500") && !html.contains("answer 1"), "{html}");
+    }
+
+    #[test]
+    fn of_a_policy_gradient_the_score_is_told_not_the_loss() {
+        let row = |step: usize| json!({"step": step, "loss": 1e-9, "reward": 0.25 * step as f64, "reward_std": 0.5, "objective/scores": 7.0});
+        let config = json!({"loss": "grpo"}).to_string();
+        let html = report(&[(RUN, config), (METRICS, lines((1..=10).map(row)))]).unwrap();
+        assert!(html.contains("2.5") && html.contains("Spread of the scores"), "{html}");
+        assert!(!html.contains("mean over the pairs") && !html.contains("Certainty"), "{html}");
     }
 
     #[test]

@@ -52,9 +52,23 @@ impl Run {
         let (kl, kl_label) = self.kl();
         let accuracy =
             self.metric("rewards/accuracies", "Reward accuracy", "share of the pairs with a margin above 0");
-        let learning = Section::new("Learning")
-            .text(text)
-            .plot(self.metric("loss", "Loss", loss))
+        let section = Section::new("Learning").text(text);
+        let section = match self.learns_from_scores() {
+            true => section
+                .plot(self.metric("reward", "Score", "of a response, mean"))
+                .plot(self.metric("reward_std", "Spread of the scores", "standard deviation").from_zero())
+                .plot(
+                    self.metric(
+                        "frac_reward_zero_std",
+                        "No difference",
+                        "share of the prompts with equal scores alone",
+                    )
+                    .unit(Unit::Share)
+                    .from_zero(),
+                ),
+            false => section.plot(self.metric("loss", "Loss", loss)),
+        };
+        let learning = section
             .plot(self.metric("rewards/margins", "Reward margin", "chosen less rejected, mean").level(0.0))
             .plot(accuracy.unit(Unit::Share).level(0.5))
             .plot(self.both("rewards", "Rewards", reward))
@@ -162,12 +176,13 @@ impl Run {
             self.metric("judge/first", "First answer preferred", "share of the pairs with a preference");
         let certainty =
             self.metric("objective/scores", "Certainty", "annotator's probability for the chosen answer");
-        Section::new("Annotator")
+        let section = Section::new("Annotator")
             .text(if self.pairs.total > 0 { self.pairs.summary() } else { String::new() })
             .plot(flips.unit(Unit::Share).from_zero())
             .plot(unusable)
-            .plot(first.unit(Unit::Share).level(0.5))
-            .plot(certainty.level(0.5))
+            .plot(first.unit(Unit::Share).level(0.5));
+        // Of ratings it is their mean.
+        if self.learns_from_scores() { section } else { section.plot(certainty.level(0.5)) }
     }
 
     pub(super) fn optimiser(&self) -> Section {

@@ -1,4 +1,4 @@
-//! The commands that train: `align`, `sft`, `dpo`. Names and defaults are TRL's where it has one.
+//! The commands that train: `align`, `sft`, `dpo`, `reward`. Names and defaults are TRL's where it has one.
 
 use std::path::{Path, PathBuf};
 
