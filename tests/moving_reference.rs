@@ -120,6 +120,27 @@ fn a_reference_that_becomes_the_policy_after_each_step_has_all_margins_begin_at_
 }
 
 #[test]
+fn an_evaluation_tells_how_far_the_policy_is_from_the_start_wherever_the_reference_is() {
+    let Some(gpu) = gpu() else { return };
+    let temp = tempfile::tempdir().unwrap();
+    let held_out: Vec<Prompt> =
+        pairs().into_iter().map(|p| Prompt { prompt: p.prompt, reference: None, place: p.place }).collect();
+    let kl = |dir: &Path, sync: Option<ReferenceSync>| {
+        let train = TrainOptions { reference_sync: sync, learning_rate: 1e-2, ..options(dir, 4, 1.0, 1) };
+        let policy = Policy::load(&gpu, &fixture("tiny"), &train).unwrap();
+        let loss = PreferenceLoss::Dpo { beta: 0.1 };
+        let align = AlignOptions { max_new_tokens: 6, ..AlignOptions::new(loss) };
+        let run = AlignRun::new(policy, &held_out, &train, &align).unwrap().with_held_out(&held_out, None);
+        let control = Control { observer: &mut (), requests: &Requests::new() };
+        run.unwrap().run(InPlace::new(Rule::parse("longer").unwrap()), sources(), control).unwrap();
+        number(metrics(dir).last().unwrap(), "eval/kl")
+    };
+    let sync = ReferenceSync { alpha: 1.0, steps: 1 };
+    let (moving, still) = (kl(&temp.path().join("moving"), Some(sync)), kl(&temp.path().join("still"), None));
+    assert!(moving > 0.1 && still > 0.1, "moving {moving}, still {still}");
+}
+
+#[test]
 fn a_resumed_run_with_a_moving_reference_equals_an_uninterrupted_one_bit_for_bit() {
     let Some(gpu) = gpu() else { return };
     let run = |dir: &Path, resume: Option<Resume>, online: bool| {

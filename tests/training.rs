@@ -358,6 +358,11 @@ fn in_xpo_one_answer_to_each_prompt_is_the_references_and_whose_comes_first_is_c
         pairs.map(|pair| [pair["response_1"].clone(), pair["response_2"].clone()]).collect::<Vec<_>>()
     };
     let (moved, still) = (answers("moved", 1e-1), answers("still", 1e-9));
+    let dir = temp.path().join("moved");
+    let learnt: u64 =
+        rows(&dir.join("metrics.jsonl")).iter().map(|r| r["judge/learnt"].as_u64().unwrap()).sum();
+    let chosen = rows(&dir.join("pairs.jsonl")).iter().filter(|pair| !pair["chosen"].is_null()).count();
+    assert_eq!(chosen as u64, learnt, "what was learnt from is recorded so");
     let same =
         |response: usize| moved.iter().zip(&still).filter(move |(a, b)| a[response] == b[response]).count();
     let either = moved.iter().zip(&still).filter(|(a, b)| a[0] == b[0] || a[1] == b[1]).count();
@@ -369,6 +374,66 @@ fn in_xpo_one_answer_to_each_prompt_is_the_references_and_whose_comes_first_is_c
     let three = AlignOptions { num_samples: 3, ..options };
     let error = align(&gpu, &train_options(&temp.path().join("three"), 3), &three, "longer", None);
     assert!(error.unwrap_err().to_string().contains("num-samples"));
+}
+
+/// Asks the run to stop in the n-th part of a step that is called so.
+struct StopsIn<'a> {
+    phase: &'static str,
+    times: usize,
+    requests: &'a Requests,
+}
+
+impl Observer for StopsIn<'_> {
+    fn phase(&mut self, name: &str) {
+        if name == self.phase {
+            self.times -= 1;
+            if self.times == 0 {
+                self.requests.ask_to_stop();
+            }
+        }
+    }
+}
+
+#[test]
+fn an_interrupted_evaluation_is_made_up_for_when_the_run_is_resumed() {
+    let Some(gpu) = gpu() else { return };
+    let temp = tempfile::tempdir().unwrap();
+    let options = align_options("dpo");
+    let run =
+        |train: &TrainOptions, held_out: &[Prompt], observer: &mut dyn Observer, requests: &Requests| {
+            let policy = Policy::load(&gpu, &fixture("tiny"), train)?;
+            let run = AlignRun::new(policy, &prompts(), train, &options)?.with_held_out(held_out, Some(2))?;
+            let longer = InPlace::new(Rule::parse("longer")?);
+            run.run(longer, sources(), Control { observer, requests })
+        };
+    let held_out = &prompts()[..5];
+    let whole = temp.path().join("whole");
+    let train = TrainOptions { learning_rate: 1e-2, ..train_options(&whole, 4) };
+    run(&train, held_out, &mut (), &Requests::new()).unwrap();
+    let evaluated = |dir: &Path| {
+        untimed(&dir.join("metrics.jsonl")).iter().map(|r| r["eval/kl"].as_f64()).collect::<Vec<_>>()
+    };
+    assert!(evaluated(&whole).iter().map(Option::is_some).eq([false, true, false, true]));
+    // In the middle, and at the end.
+    for times in [1, 2] {
+        for phase in ["answering held-out prompts", "judging held-out prompts"] {
+            let dir = temp.path().join(format!("{phase} {times}"));
+            let train = TrainOptions { output_dir: dir.clone(), ..train.clone() };
+            let requests = Requests::new();
+            let mut stops = StopsIn { phase, times, requests: &requests };
+            let error = run(&train, held_out, &mut stops, &requests).unwrap_err();
+            assert!(matches!(error, Error::Interrupted), "{phase}: {error}");
+            assert_eq!(evaluated(&dir).iter().flatten().count(), times - 1, "{phase}");
+            let train = TrainOptions { resume: Some("last".into()), ..train };
+            let error = run(&train, &held_out[1..], &mut (), &Requests::new()).unwrap_err().to_string();
+            assert!(
+                error.contains("eval-dataset of 5 rows") && error.contains("eval-dataset of 4"),
+                "{error}"
+            );
+            run(&train, held_out, &mut (), &Requests::new()).unwrap();
+            assert_same_run(&whole, &dir, "model/model.safetensors");
+        }
+    }
 }
 
 #[test]

@@ -29,6 +29,23 @@ struct Row {
     usage: Usage,
 }
 
+/// A row that was read: what was said, checked.
+#[derive(Deserialize)]
+#[serde(try_from = "Row")]
+struct CheckedRow {
+    judge: String,
+    answer: Answer,
+}
+
+impl TryFrom<Row> for CheckedRow {
+    type Error = String;
+
+    fn try_from(row: Row) -> Result<CheckedRow, String> {
+        let Row { id, judge, said, ms, usage } = row;
+        Ok(CheckedRow { judge, answer: Answer { id, said: said.said()?, usage, ms } })
+    }
+}
+
 fn is_default(usage: &Usage) -> bool {
     *usage == Usage::default()
 }
@@ -74,19 +91,29 @@ impl From<&Said> for SaidRow {
 }
 
 impl SaidRow {
-    fn said(self) -> Said {
+    /// What was said, or why nobody says so.
+    fn said(self) -> Result<Said, String> {
         match self {
-            SaidRow::Judgement { p_first, p_12, p_21, votes, why, .. } => {
+            SaidRow::Judgement { verdict: label, p_first, p_12, p_21, votes, why } => {
+                let all = [p_first, p_12, p_21].into_iter().flatten().chain(votes.iter().copied().flatten());
+                if let Some(p) = all.into_iter().find(|p| !(0.0..=1.0).contains(p)) {
+                    return Err(format!("{p} is not a probability"));
+                }
                 let verdict = match (p_first, why) {
                     (Some(p), None) => Verdict::from_probability(p),
-                    (_, why) => Verdict::Invalid { why: why.unwrap_or_default() },
+                    (None, Some(why)) => Verdict::Invalid { why },
+                    _ => return Err("neither p_first nor why, or both".into()),
                 };
-                Said::Judgement(Judgement { verdict, p_12, p_21, votes })
+                if verdict.label() != label {
+                    return Err(format!("verdict {label:?} beside what makes {:?}", verdict.label()));
+                }
+                Ok(Said::Judgement(Judgement { verdict, p_12, p_21, votes }))
             }
             SaidRow::Score { score: Some(score), why: None } if score.is_finite() => {
-                Said::Score(Score::Value(score))
+                Ok(Said::Score(Score::Value(score)))
             }
-            SaidRow::Score { why, .. } => Said::Score(Score::Invalid { why: why.unwrap_or_default() }),
+            SaidRow::Score { score: None, why: Some(why) } => Ok(Said::Score(Score::Invalid { why })),
+            SaidRow::Score { .. } => Err("neither a finite score nor why, or both".into()),
         }
     }
 }
@@ -96,7 +123,7 @@ pub struct Journalled<'a> {
     queue: Box<dyn AnnotationQueue + 'a>,
     /// Questions that were asked and are not answered, by their ids.
     open: HashMap<String, Ask>,
-    /// What earlier processes were told, by the ids of the questions.
+    /// What earlier processes were told, and what is to be remembered, by the ids of the questions.
     known: HashMap<String, Answer>,
     /// Answers that are known and were asked for.
     ready: Vec<Answer>,
@@ -134,14 +161,13 @@ impl<'a> Journalled<'a> {
     /// [`Error::Io`]; [`Error::Row`] for a line that is no answer.
     pub fn open(&mut self, path: &Path) -> Result<()> {
         let judge = self.digest()?.to_string();
-        let (lines, rows) = JsonLines::open::<Row>(path, |error| {
+        let (lines, rows) = JsonLines::open::<CheckedRow>(path, |error| {
             format!("is no answer of an annotator ({error}): remove the line, and it is asked again")
         })?;
         let mut used = Usage::default();
-        for row in rows.into_iter().filter(|row| row.judge == judge) {
-            used += row.usage;
-            let answer = Answer { id: row.id.clone(), said: row.said.said(), usage: row.usage, ms: row.ms };
-            self.known.insert(row.id, answer);
+        for CheckedRow { answer, .. } in rows.into_iter().filter(|row| row.judge == judge) {
+            used += answer.usage;
+            self.remember(&answer);
         }
         self.used += used;
         self.queue.used_before(used);
@@ -222,6 +248,11 @@ impl<'a> Journalled<'a> {
             return Ok(());
         }
         self.queue.submit(asked)
+    }
+
+    /// Gives this answer once more where its question is asked again.
+    pub fn remember(&mut self, answer: &Answer) {
+        self.known.insert(answer.id.clone(), answer.clone());
     }
 
     /// What has come back, each answer to a question that is open; waits up to `patience`.
@@ -380,6 +411,51 @@ mod tests {
     }
 
     #[test]
+    fn what_nobody_says_is_no_answer() {
+        let good =
+            r#"{"id":"1-a","judge":"x","verdict":"1","p_first":0.75,"p_12":0.75,"p_21":null,"ms":3.0}"#;
+        let rated = r#"{"id":"1-a","judge":"x","score":7.5,"ms":3.0}"#;
+        for row in [
+            good,
+            rated,
+            r#"{"id":"1-a","judge":"x","verdict":"invalid","p_first":null,"p_12":null,"p_21":null,"why":"?","ms":3.0}"#,
+        ] {
+            serde_json::from_str::<CheckedRow>(row).unwrap();
+        }
+        for (from, to, why) in [
+            ("0.75,\"p_12\"", "7.5,\"p_12\"", "7.5 is not a probability"),
+            ("\"p_12\":0.75", "\"p_12\":-1", "-1 is not a probability"),
+            ("0.75,\"p_12\"", "1e39,\"p_12\"", "is not a probability"),
+            ("0.75,\"p_12\"", "null,\"p_12\"", "neither p_first nor why"),
+            ("\"1\"", "\"2\"", "verdict \"2\""),
+            ("\"1\"", "\"banana\"", "verdict \"banana\""),
+        ] {
+            let wrong = good.replacen(from, to, 1);
+            assert_ne!(wrong, good);
+            let error = serde_json::from_str::<CheckedRow>(&wrong).err().unwrap().to_string();
+            assert!(error.contains(why), "{wrong}: {error}");
+        }
+        assert!(serde_json::from_str::<CheckedRow>(&rated.replace("7.5", "null")).is_err());
+    }
+
+    #[test]
+    fn what_is_remembered_is_not_asked_again_nor_counted() {
+        let post = Post::default();
+        let mut journalled = Journalled::new(Box::new(post.clone()));
+        let one = question("1");
+        for time in 0..3 {
+            journalled.submit(vec![one.clone()]).unwrap();
+            if time == 0 {
+                post.back.lock().unwrap().push(answer(&one, 0.75));
+            }
+            let said = journalled.poll(Duration::ZERO).unwrap().answers;
+            assert_eq!(said, [answer(&one, 0.75)]);
+            journalled.remember(&said[0]);
+        }
+        assert_eq!((post.asked.lock().unwrap().len(), journalled.used().requests), (1, 2));
+    }
+
+    #[test]
     fn an_answer_to_what_was_not_asked_is_dropped_and_told() {
         let post = Post::default();
         let mut journalled = Journalled::new(Box::new(post.clone()));
@@ -401,7 +477,7 @@ mod tests {
         let scores = [Score::Value(-1.5), Score::Invalid { why: "no number".into() }].map(Said::Score);
         for said in [vec![invalid, tie], scores.to_vec()].concat() {
             let text = serde_json::to_string(&SaidRow::from(&said)).unwrap();
-            assert_eq!(serde_json::from_str::<SaidRow>(&text).unwrap().said(), said, "{text}");
+            assert_eq!(serde_json::from_str::<SaidRow>(&text).unwrap().said(), Ok(said), "{text}");
         }
     }
 

@@ -157,6 +157,8 @@ pub fn judge_pairs(
                     watch(Heard::Other(answer))?;
                     continue;
                 };
+                // An evaluation asks again where the policy's answer is the same.
+                judge.remember(answer);
                 match verdicts[number].take(judgement, a_first) {
                     true => questions.push((number, !a_first)),
                     false => judged += 1,

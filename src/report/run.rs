@@ -223,6 +223,9 @@ impl Run {
     /// What `objective/kl` is called: offline, the responses are not the policy's own.
     pub(super) fn kl(&self) -> (&'static str, &'static str) {
         match self.kind() {
+            Kind::Align if self.config["sync-ref-model"] == true => {
+                ("KL to the reference, which moves", "mean of log π − log π₀ of a response, nats")
+            }
             Kind::Align => ("KL to the start", "mean of log π − log π₀ of a response, nats"),
             _ => ("log π − log π₀", "mean over both responses, nats"),
         }

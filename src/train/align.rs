@@ -181,7 +181,12 @@ impl AlignRun {
             slots: self.options.slots,
             seed: self.train.seed,
         };
-        let evaluation = Evaluation::new(&self.policy, self.reference.clone(), prompts, options, every)?;
+        // A reference that moves is no longer the start.
+        let start = match self.moving {
+            Some(_) => self.policy.snapshot()?,
+            None => self.reference.clone(),
+        };
+        let evaluation = Evaluation::new(&self.policy, start, prompts, options, every)?;
         Ok(AlignRun { evaluation: Some(evaluation), ..self })
     }
 

@@ -240,7 +240,8 @@ impl Annotation {
         let mut out = Vec::new();
         for (p, games) in self.games.iter().enumerate() {
             for (i, j, annotated) in games {
-                let is_it = |c: &&Choice| [c.chosen.min(c.rejected), c.chosen.max(c.rejected)] == [*i, *j];
+                let is_it =
+                    |c: &&Choice| [[c.chosen, c.rejected], [c.rejected, c.chosen]].contains(&[*i, *j]);
                 let learnt = self.choices[p].iter().find(is_it);
                 let pair = PairReport {
                     step,

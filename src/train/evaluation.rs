@@ -6,6 +6,7 @@
 //!
 //! What is drawn here changes nothing of the training: its draws have a seed of their own.
 
+use super::identity::described;
 use super::options::TrainOptions;
 use super::policy::Policy;
 use super::report::EvaluationReport;
@@ -13,6 +14,7 @@ use super::rows::EncodedRows;
 use crate::annotate::Pair;
 use crate::data::packing::Tree;
 use crate::data::rows::{Pair as PreferenceRow, Prompt, Text};
+use crate::digest::Digester;
 use crate::error::{Error, Result};
 use crate::eval::answers::{AnswerOptions, EncodedPrompt, draw_answers, encode_prompts, log_probabilities};
 use crate::eval::comparison::Decision;
@@ -30,10 +32,10 @@ pub(super) struct Evaluation {
     options: AnswerOptions,
     /// Steps between two evaluations; `None`: one at the end.
     every: Option<usize>,
-    /// π₀.
-    reference: Model,
-    /// The start's answers, once they are drawn.
-    start: Vec<Response>,
+    /// The policy as it was at the start.
+    start: Model,
+    /// Its answers, once they are drawn.
+    start_answers: Vec<Response>,
     /// Prompts that were read.
     read: usize,
 }
@@ -90,13 +92,13 @@ fn is_due(every: Option<usize>, step: usize, total: usize) -> bool {
 }
 
 impl Evaluation {
-    /// The prompts that leave room for an answer, in their order.
+    /// The prompts that leave room for an answer, in their order. `start`: the policy as it is now, whatever becomes of it.
     ///
     /// # Errors
     /// [`Error::Config`] where there is none.
     pub fn new(
         policy: &Policy,
-        reference: Model,
+        start: Model,
         prompts: &[Prompt],
         options: AnswerOptions,
         every: Option<usize>,
@@ -111,7 +113,17 @@ impl Evaluation {
             return Err(Error::config("eval-dataset", why));
         }
         let shown = prompts.iter().map(|(prompt, _)| prompt.transcript()).collect();
-        Ok(Evaluation { prompts, shown, options, every, reference, start: Vec::new(), read })
+        Ok(Evaluation { prompts, shown, options, every, start, start_answers: Vec::new(), read })
+    }
+
+    /// What its prompts are.
+    pub fn identity(&self) -> String {
+        let mut digester = Digester::default();
+        for ((_, ids), shown) in self.prompts.iter().zip(&self.shown) {
+            digester.ids(ids);
+            digester.bytes(shown.as_bytes());
+        }
+        described(self.prompts.len(), digester)
     }
 
     /// How many prompts are kept, of how many that were read.
@@ -131,7 +143,7 @@ impl Evaluation {
         watch: &mut dyn FnMut(usize) -> Result<()>,
     ) -> Result<()> {
         // Two draws of one policy are to be two draws.
-        self.start = self.answers(policy, self.options.seed.wrapping_add(1), watch)?;
+        self.start_answers = self.answers(policy, self.options.seed.wrapping_add(1), watch)?;
         Ok(())
     }
 
@@ -157,7 +169,7 @@ impl Evaluation {
 
     /// The pairs to be judged: the policy's answers are the first responses.
     pub fn pairs<'p>(&'p self, answers: &'p [Response]) -> Vec<Pair<'p>> {
-        let texts = self.shown.iter().zip(answers.iter().zip(&self.start));
+        let texts = self.shown.iter().zip(answers.iter().zip(&self.start_answers));
         texts
             .map(|(prompt, (own, start))| Pair { prompt, response_1: &own.text, response_2: &start.text })
             .collect()
@@ -185,7 +197,7 @@ impl Evaluation {
             })
             .collect();
         let own = log_probabilities(&policy.model, &trees)?;
-        let start = log_probabilities(&self.reference, &trees)?;
+        let start = log_probabilities(&self.start, &trees)?;
         let count = answers.len() as f64;
         let interval = wilson_of_preferences(&preferences);
         Ok(Some(EvaluationReport {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::evaluation::Evaluation;
 use super::options::{AlignOptions, PairChoice, TrainOptions};
 use super::policy::Policy;
 use super::policy_loss::{Advantage, OnlineLoss, TokenWeights};
@@ -32,6 +33,9 @@ pub(super) struct RunIdentity {
     chat_template: Option<Digest>,
     /// The encoded rows that are trained on, in their order.
     dataset: String,
+    /// What it is evaluated on.
+    #[serde(deserialize_with = "Option::deserialize")]
+    eval_dataset: Option<String>,
     training: Training,
     #[serde(deserialize_with = "Option::deserialize")]
     lora: Option<Lora>,
@@ -216,6 +220,7 @@ impl RunIdentity {
             tokenizer: fingerprint::tokenizer(&policy.dir, policy.tokenizer.eos_ids())?,
             chat_template: fingerprint::chat_template(&policy.dir)?,
             dataset: dataset(rows)?,
+            eval_dataset: None,
             training: Training {
                 learning_rate: train.learning_rate,
                 lr_scheduler_type: train.schedule.name().into(),
@@ -246,6 +251,16 @@ impl RunIdentity {
             online: None,
             judge: None,
         })
+    }
+
+    /// With held-out rows.
+    pub fn with_held_out(self, rows: &EncodedRows) -> Result<RunIdentity> {
+        Ok(RunIdentity { eval_dataset: Some(dataset(rows)?), ..self })
+    }
+
+    /// With held-out prompts.
+    pub fn with_evaluation(self, evaluation: &Evaluation) -> RunIdentity {
+        RunIdentity { eval_dataset: Some(evaluation.identity()), ..self }
     }
 
     /// With given completions.
@@ -391,7 +406,15 @@ impl RunIdentity {
     /// Refuses names that no option has which may be changed.
     pub fn check_names(&self, allowed: &[String]) -> Result<()> {
         let known = self.options();
-        let optional = ["chat-template", "max-prompt-length", "max-length", "max-steps", "stop", "judge"];
+        let optional = [
+            "chat-template",
+            "eval-dataset",
+            "max-prompt-length",
+            "max-length",
+            "max-steps",
+            "stop",
+            "judge",
+        ];
         for name in allowed {
             if FIXED.contains(&name.as_str()) {
                 let why = format!("{name} cannot be changed in a run: begin a new one");
@@ -419,6 +442,11 @@ fn shown(value: &Value) -> String {
     }
 }
 
+/// So many rows of a dataset.
+pub(super) fn described(rows: usize, digester: Digester) -> String {
+    format!("of {rows} rows with digest {}", digester.finish())
+}
+
 /// The rows' tokens, and what is shown of them besides, in their order.
 fn dataset(rows: &EncodedRows) -> Result<String> {
     let mut digester = Digester::default();
@@ -433,5 +461,5 @@ fn dataset(rows: &EncodedRows) -> Result<String> {
     for row in (0..rows.len()).filter(|_| rows.have_texts()) {
         digester.bytes(rows.text(row)?.as_bytes());
     }
-    Ok(format!("of {} rows with digest {}", rows.len(), digester.finish()))
+    Ok(described(rows.len(), digester))
 }

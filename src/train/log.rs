@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
 use crate::files;
@@ -98,16 +98,34 @@ impl Log {
 
     /// Keeps the rows up to `step`.
     pub fn truncate(&mut self, step: usize) -> Result<()> {
+        self.rewrite(|line, _, found| (found <= step).then(|| line.to_vec()))
+    }
+
+    /// Adds the keys of `objects` to the rows of `step`.
+    pub fn add_to(&mut self, step: usize, objects: &[Value]) -> Result<()> {
+        self.rewrite(|line, row, found| {
+            if found != step {
+                return Some(line.to_vec());
+            }
+            let parts = std::iter::once(row).chain(objects);
+            let keys: Map<String, Value> =
+                parts.filter_map(Value::as_object).flat_map(|part| part.clone()).collect();
+            Some(format!("{}\n", Value::Object(keys)).into_bytes())
+        })
+    }
+
+    /// Writes the log anew, of what `kept` makes of each line, its row and its step.
+    fn rewrite(&mut self, kept: impl Fn(&[u8], &Value, usize) -> Option<Vec<u8>>) -> Result<()> {
         // The new file replaces the one that is open.
         self.file = None;
         let path = &self.path;
         if !path.exists() {
             return Ok(());
         }
-        files::write_atomic_with(path, |kept| {
-            self.for_each_row(|line, _, found| match found <= step {
-                true => kept.write_all(line).map_err(Error::io("write", path)),
-                false => Ok(()),
+        files::write_atomic_with(path, |file| {
+            self.for_each_row(|line, row, found| match kept(line, row, found) {
+                Some(line) => file.write_all(&line).map_err(Error::io("write", path)),
+                None => Ok(()),
             })
         })
     }

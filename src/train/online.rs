@@ -57,6 +57,8 @@ pub(super) struct Online<'a> {
     kept_in: PathBuf,
     verdicts: VerdictTotals,
     judges_by_rule: bool,
+    /// Why the first unusable verdict is.
+    first_invalid: Option<String>,
     /// What the user knows of the annotator's habits.
     told: BTreeSet<Habit>,
 }
@@ -124,6 +126,7 @@ impl<'a> Online<'a> {
             kept: VecDeque::new(),
             kept_in: PathBuf::new(),
             verdicts: VerdictTotals::default(),
+            first_invalid: None,
             told: BTreeSet::new(),
         }
     }
@@ -252,6 +255,7 @@ impl<'a> Online<'a> {
         invalid: Option<&str>,
         pairs: &[PairReport],
     ) -> Result<()> {
+        self.first_invalid = self.first_invalid.take().or_else(|| invalid.map(str::to_owned));
         let mut verdicts = self.verdicts.clone();
         verdicts.add(counts, &open.sampled.of, pairs);
         verdicts.check(self.options.max_invalid_ratio, &self.annotator.name(), invalid)?;
@@ -468,6 +472,10 @@ impl Method for Online<'_> {
         };
         let judged = judge_pairs(&mut self.annotator, pairs, seed, &mut watch);
         judged.map(Some).inspect_err(|_| self.forgotten = true)
+    }
+
+    fn first_invalid(&self) -> Option<&str> {
+        self.first_invalid.as_deref()
     }
 
     fn caution(&self) -> Option<String> {

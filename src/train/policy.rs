@@ -92,6 +92,11 @@ impl Policy {
         Ok(Policy { model, tokenizer, template, dir: dir.to_owned(), copies: FloatFormat::F32.into() })
     }
 
+    /// A frozen copy of its model as it is, held as [`TrainOptions::base_dtype`] says.
+    pub(super) fn snapshot(&self) -> Result<Model> {
+        self.model.snapshot_as(self.copies)
+    }
+
     /// Texts to token ids.
     pub fn encoder(&self) -> Encoder<'_> {
         Encoder { tokenizer: &self.tokenizer, template: self.template.as_ref() }

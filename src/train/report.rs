@@ -235,7 +235,7 @@ pub struct EvaluationReport {
     /// Mean length of the policy's answers in tokens.
     #[serde(rename = "eval/mean_length")]
     pub mean_length: f64,
-    /// Mean of log π − log π₀ over them, in nats; π₀ is the reference as it is, where that moves.
+    /// Mean of log π − log π of the start over them, in nats.
     #[serde(rename = "eval/kl")]
     pub kl: f64,
 }

@@ -54,7 +54,7 @@ pub(super) struct Run<'a, 'c> {
 /// folder or the checkpoint; what ends the steps, after a checkpoint of those that were done; see [`Run::finish`].
 pub(super) fn run(trainer: Trainer<'_>, sources: Sources, control: Control<'_>) -> Result<PathBuf> {
     let mut run = Run::begin(trainer, sources, control)?;
-    match run.steps() {
+    match run.go_on().and_then(|()| run.steps()) {
         Ok(()) => run.finish(),
         Err(error) => Err(run.give_up(error)),
     }
@@ -87,7 +87,11 @@ impl<'a, 'c> Run<'a, 'c> {
                     State::read(&checkpoint.path)?.go_on(identity, &options.allow_changes, total_steps)?;
                 match dir.resumes_itself() {
                     true => dir.truncate_to_step(state.step, state.logs)?,
-                    false => state.logs = Logs { after_step: state.step, pairs: 0 },
+                    false => {
+                        state.logs = Logs { after_step: state.step, pairs: 0 };
+                        // It is the other run's.
+                        state.owes_evaluation = false;
+                    }
                 }
                 trainer.restore(&checkpoint.path, state.step, state.counters, state.online.clone())?;
                 state
@@ -109,13 +113,6 @@ impl<'a, 'c> Run<'a, 'c> {
             trainer,
         };
         run.write_file()?;
-        if options.tensorboard {
-            run.tensorboard = Some(EventFile::create(&run.dir.path().join(TENSORBOARD))?);
-        }
-        run.dir.for_each_logged(|row| {
-            run.control.observer.logged(row);
-            run.tensorboard.as_mut().map_or(Ok(()), |events| events.append(row))
-        })?;
         let journal = run.dir.path().join(JOURNAL);
         run.trainer.keep_journal(&journal)?;
         if other_kernels {
@@ -124,7 +121,7 @@ impl<'a, 'c> Run<'a, 'c> {
                  and its numbers may differ in their last digits",
             );
         }
-        if run.first_step > 0 && run.trainer.is_done() {
+        if run.first_step > 0 && run.trainer.is_done() && !run.state.owes_evaluation {
             run.warn(&format!("all {total_steps} steps of this run are done: raise max-steps to go on"));
         }
         run.warn_of_rows()?;
@@ -132,6 +129,23 @@ impl<'a, 'c> Run<'a, 'c> {
             run.note(text)?;
         }
         Ok(run)
+    }
+
+    /// Makes up for the evaluation that the last process owes, and shows what earlier ones have logged.
+    fn go_on(&mut self) -> Result<()> {
+        if self.state.owes_evaluation {
+            let evaluation = json!(self.trainer.evaluate(&mut self.control)?);
+            let held_out = json!(self.trainer.evaluate_pairs(&mut self.control)?);
+            self.dir.add_to_metrics(self.state.step, &[evaluation, held_out])?;
+            self.state.owes_evaluation = false;
+        }
+        if self.trainer.options().tensorboard {
+            self.tensorboard = Some(EventFile::create(&self.dir.path().join(TENSORBOARD))?);
+        }
+        self.dir.for_each_logged(|row| {
+            self.control.observer.logged(row);
+            self.tensorboard.as_mut().map_or(Ok(()), |events| events.append(row))
+        })
     }
 
     /// All steps that are left, each logged as soon as it is done.
@@ -142,6 +156,7 @@ impl<'a, 'c> Run<'a, 'c> {
             // A step is logged whatever becomes of its evaluation.
             let evaluated = self.trainer.evaluate(&mut self.control);
             let held_out = self.trainer.evaluate_pairs(&mut self.control);
+            self.state.owes_evaluation = evaluated.is_err() || held_out.is_err();
             report.evaluation = *evaluated.as_ref().unwrap_or(&None);
             report.held_out = *held_out.as_ref().unwrap_or(&None);
             self.log(&report)?;
@@ -203,9 +218,16 @@ impl<'a, 'c> Run<'a, 'c> {
             counters.idle_rows_in_row,
             mostly_idle,
         ) {
-            Some(why) => Err(Error::SelfCheck(why)),
+            Some(why) => Err(self.nothing_learnt(&why)),
             None => Ok(()),
         }
+    }
+
+    /// The end of a run that teaches nothing.
+    fn nothing_learnt(&self, why: &str) -> Error {
+        let invalid = self.trainer.first_invalid();
+        let invalid = invalid.map_or(String::new(), |why| format!("; the first unusable verdict: {why}"));
+        Error::SelfCheck(format!("{why}{invalid}"))
     }
 
     /// Notes what the rows are, and tells the observer what is to be known of them.
@@ -276,23 +298,27 @@ impl<'a, 'c> Run<'a, 'c> {
     /// (`model/`) or the adapter (`adapter/`).
     ///
     /// # Errors
-    /// [`Error::NonFinite`] when no step at all was finite; [`Error::SelfCheck`].
+    /// [`Error::NonFinite`] when no step at all was finite, or the last ones were not; [`Error::SelfCheck`].
     fn finish(mut self) -> Result<PathBuf> {
         if let Some(text) = self.trainer.conclusion() {
             self.note(text)?;
         }
         let counters = self.state.counters;
-        if counters.non_finite > 0 && counters.non_finite == self.state.step {
-            return Err(Error::NonFinite { count: counters.non_finite });
+        let at_end = counters.non_finite_in_row;
+        if at_end > 1 || (at_end > 0 && at_end == self.state.step) {
+            return Err(Error::NonFinite { count: at_end });
+        }
+        if at_end == 1 {
+            let text = "the loss or gradient of the last step is not finite: try the model before you use it";
+            self.note(text.into())?;
         }
         if self.dir.latest_checkpoint()?.is_none_or(|c| c.step != self.state.step) {
             self.checkpoint()?;
         }
         if counters.updates == 0 && self.trainer.meant_to_learn() {
-            return Err(Error::SelfCheck(
+            return Err(self.nothing_learnt(
                 "nothing was learnt: no step had both a usable row and a gradient, so no model is saved; look at \
-                 metrics.jsonl for skipped rows and grad_norm"
-                    .into(),
+                 metrics.jsonl for skipped rows and grad_norm",
             ));
         }
         // From a reference that follows, the policy is never far.

@@ -164,6 +164,11 @@ impl RunDir {
         self.metrics.append(std::slice::from_ref(row))
     }
 
+    /// Adds the keys of objects to the row of `step` in `metrics.jsonl`.
+    pub(super) fn add_to_metrics(&mut self, step: usize, objects: &[Value]) -> Result<()> {
+        self.metrics.add_to(step, objects)
+    }
+
     /// A metric of every logged step that has it.
     pub(super) fn logged(&self, metric: &str) -> Result<Vec<f64>> {
         self.metrics.values(metric)

@@ -26,6 +26,8 @@ pub(super) struct State {
     pub kernels: Tuning,
     /// What was changed where the run was resumed.
     pub changes: Vec<Change>,
+    /// Whether the last step's evaluation is still to be made: it was interrupted, or its annotator failed.
+    pub owes_evaluation: bool,
     /// In online training.
     #[serde(deserialize_with = "Option::deserialize")]
     pub online: Option<OnlineState>,
@@ -75,6 +77,7 @@ impl State {
             identity,
             kernels,
             changes: Vec::new(),
+            owes_evaluation: false,
             online: None,
         }
     }
@@ -111,7 +114,7 @@ impl State {
             );
             return Err(Error::config("max-steps", why));
         }
-        if !changes.is_empty() {
+        if changes.iter().any(|change| change.name != "eval-dataset") {
             // They were drawn for another run.
             self.online.iter_mut().for_each(|online| online.sampled.clear());
         }
@@ -141,7 +144,7 @@ mod tests {
             "counters": {"num_tokens": 189, "updates": 2, "non_finite": 0, "non_finite_in_row": 0,
                 "idle_in_row": 0, "idle_rows_in_row": 0},
             "identity": {"command": "align", "model": "94dc", "adapter": null, "tokenizer": "45ab",
-                "chat-template": null, "dataset": "of 3 rows",
+                "chat-template": null, "dataset": "of 3 rows", "eval-dataset": null,
                 "training": {"learning-rate": 0.0001, "lr-scheduler-type": "linear", "warmup-steps": 0,
                     "max-steps": 6, "optim": "adamw", "adam-beta1": 0.9, "adam-beta2": 0.999, "adam-epsilon": 1e-8,
                     "weight-decay": 0.0, "max-grad-norm": 1.0, "per-device-train-batch-size": 2,
@@ -158,6 +161,7 @@ mod tests {
                     "inner": 64, "format": "f32"}}], "otherwise": null}},
                 "tiled_attention": true, "fused_blocks": true},
             "changes": [],
+            "owes_evaluation": false,
             "online": {
                 "verdicts": {"counts": {"judged": 4, "first": 1, "tie": 0, "invalid": 0, "identical": 0,
                     "both_orders": 0, "order_flip": 0}, "recent": [{"judged": 4, "invalid": 0}], "answers": 8, "ended": 1,

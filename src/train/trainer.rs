@@ -117,6 +117,11 @@ pub(super) trait Method {
         Ok(None)
     }
 
+    /// Why the first unusable verdict is, of those that this process heard.
+    fn first_invalid(&self) -> Option<&str> {
+        None
+    }
+
     /// What the user should know before the first step.
     fn caution(&self) -> Option<String> {
         None
@@ -444,6 +449,10 @@ impl<'a> Trainer<'a> {
         self.method.online()
     }
 
+    pub(super) fn first_invalid(&self) -> Option<&str> {
+        self.method.first_invalid()
+    }
+
     pub(super) fn caution(&self) -> Option<String> {
         self.method.caution()
     }
@@ -480,7 +489,12 @@ impl<'a> Trainer<'a> {
         let total_steps = self.batches.total_steps();
         let common =
             RunIdentity::new(self.method.command(), &self.policy, &self.options, &self.rows, total_steps)?;
-        self.method.identity(common)
+        let identity = self.method.identity(common)?;
+        Ok(match (&self.evaluation, &self.held_out) {
+            (Some(evaluation), _) => identity.with_evaluation(evaluation),
+            (None, Some(pairs)) => identity.with_held_out(&pairs.rows)?,
+            (None, None) => identity,
+        })
     }
 
     /// Writes weights, those of a moving reference and optimiser into the folder of a checkpoint; `source` is the folder of the model.

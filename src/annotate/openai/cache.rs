@@ -62,9 +62,13 @@ impl Cache {
         digester.finish().to_string()
     }
 
-    /// What was said of it.
-    pub fn get(&self, asked: &str) -> Option<f32> {
-        self.known.get(asked).copied()
+    /// What was said of it; `None` also for what no answer to such a question is.
+    pub fn get(&self, asked: &str, kind: Kind) -> Option<f32> {
+        let range = match kind {
+            Kind::Compare => 0.0..=1.0,
+            Kind::Rate => 1.0..=10.0,
+        };
+        self.known.get(asked).copied().filter(|value| range.contains(value))
     }
 
     /// Adds a line.
@@ -83,6 +87,10 @@ impl Cache {
 mod tests {
     use super::*;
 
+    fn get(cache: &Cache, asked: &str) -> Option<f32> {
+        cache.get(asked, Kind::Compare)
+    }
+
     #[test]
     fn a_torn_or_foreign_line_costs_that_line_alone() {
         let dir = tempfile::tempdir().unwrap();
@@ -97,11 +105,19 @@ mod tests {
         std::fs::write(&path, format!("\u{0}\n{text}{{\"asked\":\"z\",\"val")).unwrap();
         let mut cache = Cache::open(&folder).unwrap();
         assert_eq!(
-            (cache.get("x"), cache.get("y"), cache.get("z"), cache.skipped),
+            (get(&cache, "x"), get(&cache, "y"), get(&cache, "z"), cache.skipped),
             (Some(0.25), Some(1.0), None, 2)
         );
         cache.put("z", 0.5).unwrap();
-        assert_eq!(Cache::open(&folder).unwrap().get("z"), Some(0.5));
+        assert_eq!(get(&Cache::open(&folder).unwrap(), "z"), Some(0.5));
+    }
+
+    #[test]
+    fn what_is_no_answer_to_a_question_is_asked_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut cache = Cache::open(dir.path()).unwrap();
+        cache.put("x", 7.5).unwrap();
+        assert_eq!((cache.get("x", Kind::Compare), cache.get("x", Kind::Rate)), (None, Some(7.5)));
     }
 
     #[test]

@@ -156,7 +156,7 @@ impl Dispatch {
                     continue;
                 }
             };
-            match self.cache.as_ref().and_then(|cache| cache.get(&text.asked)) {
+            match self.cache.as_ref().and_then(|cache| cache.get(&text.asked, question.kind)) {
                 Some(value) => {
                     question.usage.cached += 1;
                     question.set(part, Ok(value));

@@ -107,10 +107,12 @@ pub fn end(command: &str, plan: &TrainPlan, saved: &Path) -> Result<String> {
         let [first, last] = <[f64; 2]>::from(ends.of(metric)?).map(|v| if v.abs() < 5e-5 { 0.0 } else { v });
         Some(format!("{name:<18}{} -> {}{what}", unit.format(first), unit.format(last)))
     };
+    let moves = plan.options.reference_sync.is_some();
+    let kl = if moves { "KL to reference" } else { "KL to the start" };
     let changes = [
         // The loss of a policy gradient is around 0 however well it learns.
         change("mean score", "reward", Unit::Plain, "").or_else(|| change("loss", "loss", Unit::Plain, "")),
-        change("KL to the start", "objective/kl", Unit::Plain, " nats"),
+        change(kl, "objective/kl", Unit::Plain, " nats"),
         change("answers", "completions/mean_length", Unit::Plain, " tokens"),
         change("pairs told right", "rewards/accuracies", Unit::Share, ""),
     ];
