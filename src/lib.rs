@@ -42,6 +42,7 @@ pub mod gpu;
 pub mod hub;
 mod json_lines;
 mod listeners;
+mod lock;
 pub mod model;
 pub mod ops;
 pub mod optim;

@@ -1,7 +1,25 @@
-//! What the clients of the hub and of annotators' servers share: which server an address belongs to, and where a redirect
-//! may lead.
+//! What the clients of the hub and of annotators' servers share: what an address is, which server it belongs to, and where a
+//! redirect may lead.
 
 use ureq::http::{HeaderValue, Uri};
+
+/// An address that can be asked over HTTP, or what is wrong with it: the rest of a sentence about it. `example` is one that is
+/// right. A port that there is not is refused: a client would take the scheme's own, which is another server.
+pub(crate) fn address(text: &str, example: &str) -> Result<Uri, String> {
+    let usable = |uri: &Uri| {
+        matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some_and(|host| !host.is_empty())
+    };
+    let uri = text.parse().ok().filter(usable).ok_or_else(|| format!("is no address such as {example}"))?;
+    // An IPv6 address has colons of its own, in brackets.
+    let server = place(&uri);
+    let behind_host = server.rsplit([']', '/']).next().unwrap_or_default();
+    match behind_host.split_once(':') {
+        Some((_, port)) if port.parse::<u16>().unwrap_or(0) == 0 => {
+            Err(format!("has the port {port:?}, which is none: give one from 1 to 65535, or no port at all"))
+        }
+        _ => Ok(uri),
+    }
+}
 
 /// Scheme, host and port: all that may be told of an address, whose query or user may be a permission.
 pub(crate) fn place(uri: &Uri) -> String {
@@ -35,8 +53,7 @@ fn resolved(uri: &Uri, location: &str) -> Option<Uri> {
         _ if location.starts_with('/') => format!("{scheme}://{}{location}", uri.authority()?),
         _ => location.to_owned(),
     };
-    let next: Uri = whole.parse().ok()?;
-    (matches!(next.scheme_str(), Some("http" | "https")) && next.authority().is_some()).then_some(next)
+    address(&whole, "").ok()
 }
 
 #[cfg(test)]
@@ -45,6 +62,26 @@ mod tests {
 
     fn uri(text: &str) -> Uri {
         text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_port_that_there_is_not_is_refused_and_never_taken_for_the_schemes_own() {
+        for port in ["0", "65536", "99999", "74447", "-1", "x", ""] {
+            for place in ["http://h", "https://127.0.0.1", "http://[::1]", "http://me:secret@h"] {
+                let text = format!("{place}:{port}/v1");
+                // What is no address at all is refused too.
+                let why = address(&text, "http://x").unwrap_err();
+                let told = why.contains(&format!("the port {port:?}, which is none"));
+                assert!(told || why == "is no address such as http://x", "{text}: {why}");
+                assert!(!why.contains("secret"), "{why}");
+                let from = uri("https://hub.example/a");
+                assert_eq!(resolved(&from, &text), None, "{text}");
+            }
+        }
+        assert!(address("http://h:99999", "").unwrap_err().contains("from 1 to 65535"));
+        for text in ["http://h:1", "http://h:65535/v1", "https://h", "http://[::1]/v1", "http://[::1]:8000"] {
+            assert_eq!(address(text, "").unwrap(), uri(text));
+        }
     }
 
     #[test]

@@ -16,8 +16,8 @@ use oaif::model::stream::Capacity;
 use oaif::ops::PolicyGradient;
 use oaif::train::policy_step::{PolicyStep, ScoredGroup};
 use oaif::train::{
-    Advantage, AlignOptions, AlignRun, Control, Policy, PolicyLoss, Requests, Sources, TokenWeights,
-    TrainOptions,
+    Advantage, AlignOptions, AlignRun, Control, PairChoice, Policy, PolicyLoss, Requests, Sources,
+    TokenWeights, TrainOptions,
 };
 use serde_json::{Value, json};
 
@@ -248,6 +248,22 @@ fn scores_rise_whether_the_annotator_rates_or_compares() {
             let scored = said.iter().filter(|row| row.get("score").is_some_and(Value::is_number)).count();
             assert_eq!(scored, if rates { 30 * 32 } else { 0 });
         }
+    }
+}
+
+#[test]
+fn what_is_for_single_pairs_is_refused_rather_than_passed_over() {
+    let Some(gpu) = gpu() else { return };
+    let temp = tempfile::tempdir().unwrap();
+    let options = TrainOptions { batch_size: 2, max_steps: Some(2), ..TrainOptions::new(temp.path()) };
+    let usual = align(PolicyLoss::grpo());
+    for (align, name) in [
+        (AlignOptions { soft_labels: true, ..usual.clone() }, "soft-labels"),
+        (AlignOptions { pairs: PairChoice::All, ..usual.clone() }, "pairs"),
+        (AlignOptions { min_confidence: 0.9, ..usual }, "min-confidence"),
+    ] {
+        let refused = train(&gpu, &options, &align, InPlace::new(Alike)).unwrap_err().to_string();
+        assert!(refused.starts_with(name) && refused.contains("a policy gradient"), "{refused}");
     }
 }
 

@@ -23,7 +23,10 @@ pub(super) fn add_flag(command: Command) -> Command {
         .value_name("FILE")
         .help_heading(None::<&str>)
         .value_parser(value_parser!(PathBuf))
-        .help("Flags from a .yaml, .toml or .json file, under their names; a flag given here beats it");
+        .help(
+            "Flags from a .yaml, .toml or .json file, under their names, with paths from the folder that the program is \
+             started in; a flag given here beats it",
+        );
     command.mut_subcommands(|sub| sub.arg(flag.clone()))
 }
 
@@ -70,10 +73,16 @@ fn is_given(given: &ArgMatches, arg: &Arg) -> bool {
     given.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine)
 }
 
-/// The flags in a run's own `run.json` as they would be typed, save those that are `given`.
+/// The flags in a run's own `run.json` as they would be typed, save those that are `given` or cannot stand beside one that is.
 pub(super) fn flags_of(command: &Command, run: Value, given: &ArgMatches) -> Result<Vec<OsString>, String> {
     let Value::Object(map) = without_facts(run) else { return Err("holds no flags".into()) };
-    flags(command, map, |arg| is_given(given, arg))
+    let excludes = |one: &Arg, other: &Arg| {
+        command.get_arg_conflicts_with(one).iter().any(|arg| arg.get_id() == other.get_id())
+    };
+    flags(command, map, |arg| {
+        let mut typed = command.get_arguments().filter(|typed| is_given(given, typed));
+        typed.any(|typed| typed.get_id() == arg.get_id() || excludes(typed, arg) || excludes(arg, typed))
+    })
 }
 
 /// Without what a `run.json` tells besides its flags: such a file repeats the run.
@@ -85,7 +94,7 @@ fn without_facts(mut file: Value) -> Value {
 }
 
 fn optional(arg: Arg) -> Arg {
-    arg.required(false).required_unless_present(Resettable::Reset)
+    arg.required(false).required_unless_present(Resettable::Reset).requires(Resettable::Reset)
 }
 
 fn read(path: &Path) -> Result<Map<String, Value>> {

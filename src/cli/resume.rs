@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf, absolute};
 
 use clap::builder::ValueParser;
 use clap::parser::ValueSource;
-use clap::{Arg, Command, value_parser};
+use clap::{Arg, ArgMatches, Command, value_parser};
 use serde_json::Value;
 
-use super::args::foreign::is_called;
+use super::args::{self, foreign::is_called};
 use super::config_file;
 use crate::error::{Error, Result};
 use crate::files;
@@ -53,6 +53,7 @@ pub(super) fn expand(command: &Command, arguments: Vec<OsString>) -> Result<Vec<
     if is_given("config") {
         return Err(Error::config("--config", "is what --resume takes from the run: leave it out"));
     }
+    forget_what_is_replaced(&mut told, given);
     told["output-dir"] = Value::from(run.to_string_lossy());
     let sub = lenient.find_subcommand(name).expect("just parsed");
     let begun_in = told["working_dir"].as_str().map(PathBuf::from).filter(|dir| dir.is_dir());
@@ -68,6 +69,23 @@ pub(super) fn expand(command: &Command, arguments: Vec<OsString>) -> Result<Vec<
     }
     arguments.splice(2..2, all);
     Ok(arguments)
+}
+
+/// Of a judge or a loss that another one takes the place of, the run's other flags say nothing any more.
+fn forget_what_is_replaced(told: &mut Value, given: &ArgMatches) {
+    for (flag, flags) in [("judge", args::flags_of_judges()), ("loss", args::flags_of_losses())] {
+        if given.try_contains_id(flag).is_err() || given.value_source(flag) != Some(ValueSource::CommandLine)
+        {
+            continue;
+        }
+        let values: Vec<_> = given.get_raw(flag).into_iter().flatten().map(OsStr::to_string_lossy).collect();
+        let is_another = told[flag] != values.join(",");
+        if let Value::Object(told) = told
+            && is_another
+        {
+            told.retain(|name, _| !flags.contains(name));
+        }
+    }
 }
 
 fn takes_path(arg: &Arg) -> bool {
@@ -113,7 +131,6 @@ fn fixed(value: &OsStr) -> Result<OsString> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::args;
 
     #[test]
     fn a_path_holds_from_another_folder_by_whichever_name_its_flag_goes() {

@@ -5,9 +5,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ureq::http::Uri;
-
 use crate::error::{Error, Result};
+use crate::redirects::address;
 
 const ENDPOINT: &str = "https://huggingface.co";
 
@@ -121,13 +120,12 @@ impl Settings {
 fn endpoint(given: Option<OsString>) -> Result<String> {
     let text = given.map_or(ENDPOINT.into(), |value| value.to_string_lossy().into_owned());
     let text = text.trim_end_matches('/');
-    let good = text.parse::<Uri>().ok().filter(|uri| {
-        // A name and password would be shown with the address.
-        let plain = uri.authority().is_some_and(|a| !a.as_str().contains('@')) && uri.query().is_none();
-        plain && matches!(uri.scheme_str(), Some("http" | "https"))
-    });
-    let why = "is no address such as https://huggingface.co";
-    good.map(|_| text.to_owned()).ok_or_else(|| Error::config("HF_ENDPOINT", why))
+    // A name and password, or a permission in the query, would be shown with the address.
+    let plain = match text.contains(['@', '?']) {
+        true => Err(format!("is no address such as {ENDPOINT}: it holds a name, a password or a query")),
+        false => address(text, ENDPOINT),
+    };
+    plain.map(|_| text.to_owned()).map_err(|why| Error::config("HF_ENDPOINT", why))
 }
 
 fn with_home(path: PathBuf, home: Option<&Path>) -> PathBuf {
@@ -190,7 +188,16 @@ mod tests {
         let endpoint = |text| of(&[("HF_ENDPOINT", text)]).map(|settings| settings.endpoint);
         assert_eq!(endpoint("").unwrap(), ENDPOINT);
         assert_eq!(endpoint("http://localhost:8080/mirror/").unwrap(), "http://localhost:8080/mirror");
-        for text in ["hub", "ftp://x", "https://me:secret@hub", "https://", "/x", "https://a b"] {
+        for text in [
+            "hub",
+            "ftp://x",
+            "https://me:secret@hub",
+            "https://",
+            "/x",
+            "https://a b",
+            "http://h:99999",
+            "http://h:",
+        ] {
             let error = endpoint(text).unwrap_err().to_string();
             assert!(error.starts_with("HF_ENDPOINT: ") && !error.contains("secret"), "{error}");
         }

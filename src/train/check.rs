@@ -1,6 +1,6 @@
 //! Options that were built by hand, checked before a run takes memory or writes a file.
 
-use super::options::{AlignOptions, ReferenceSync, TrainOptions};
+use super::options::{AlignOptions, PairChoice, ReferenceSync, TrainOptions};
 use super::policy_loss::{OnlineLoss, PolicyLoss};
 use crate::error::{Error, Result};
 use crate::model::{FloatFormat, FrozenFormat};
@@ -128,6 +128,14 @@ impl AlignOptions {
                 }
                 if self.soft_labels {
                     return Err(refuse("soft-labels", "on", "off, as a policy gradient has no labels"));
+                }
+                if self.pairs == PairChoice::All {
+                    let expected = "best-worst, the default, as a policy gradient learns from every response";
+                    return Err(refuse("pairs", "all", expected));
+                }
+                if self.min_confidence > 0.5 {
+                    let expected = "0.5, the default, as a policy gradient learns from every response";
+                    return Err(refuse("min-confidence", self.min_confidence, expected));
                 }
             }
         }

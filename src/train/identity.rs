@@ -164,6 +164,9 @@ const FIXED: [&str; 11] = [
     "dtype",
 ];
 
+/// The options of a [`PolicyGradient`], which the run that a checkpoint is of may have had.
+const POLICY_GRADIENT: [&str; 4] = ["advantage", "token-weights", "epsilon", "epsilon-high"];
+
 /// One thing that is not what it was.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -422,7 +425,9 @@ impl RunIdentity {
             }
             let judge = known.contains_key("judge") && name.starts_with("judge-");
             let loss = self.loss.is_some() && LossOptions::NAMES.iter().any(|(option, _)| option == name);
-            if !known.contains_key(name) && !optional.contains(&name.as_str()) && !judge && !loss {
+            let gradient = self.online.is_some() && POLICY_GRADIENT.contains(&name.as_str());
+            if !known.contains_key(name) && !optional.contains(&name.as_str()) && !judge && !loss && !gradient
+            {
                 let names: Vec<&str> =
                     known.keys().map(|k| k.as_str()).filter(|k| !FIXED.contains(k)).collect();
                 let why =

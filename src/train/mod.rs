@@ -20,7 +20,6 @@ mod health;
 mod identity;
 mod kernels;
 pub mod lengths;
-mod lock;
 mod log;
 mod movement;
 mod moving_reference;

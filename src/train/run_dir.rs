@@ -23,7 +23,6 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::checkpoint::{CHECKPOINTS, Checkpoint, PendingCheckpoint, in_folder};
-use super::lock::{Lock, unwritable};
 use super::log::Log;
 use super::state::Logs;
 use crate::annotate::ensemble::JUDGES;
@@ -31,6 +30,7 @@ use crate::annotate::human::LABELS;
 use crate::annotate::journal::JOURNAL;
 use crate::error::{Error, Result};
 use crate::files;
+use crate::lock::{Lock, unwritable};
 
 pub use super::checkpoint::checkpoints;
 
@@ -258,6 +258,12 @@ impl RunDir {
         fs::rename(&checkpoint.path, &doomed).map_err(Error::io("remove", &checkpoint.path))?;
         files::remove(&doomed)
     }
+}
+
+/// Whether the run in `dir` can be gone on with: from a checkpoint, or before its first with what an annotator has said.
+pub fn can_be_resumed(dir: &Path) -> bool {
+    let begun = dir.join(JOURNAL).exists() || checkpoints(dir).is_ok_and(|all| !all.is_empty());
+    begun && dir.join(RUN).exists()
 }
 
 /// The checkpoint that a run in `dir` goes on from, if it goes on from one.

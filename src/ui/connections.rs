@@ -1,28 +1,36 @@
-//! A bound on the connections that are open at once: whoever opens more waits, and the run keeps its file descriptors.
+//! A bound on the connections that are open at once: whoever opens more waits, and the run keeps its file descriptors. A
+//! connection on which nothing happens gives its place to the next one.
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use axum::serve::Listener;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, Sleep, sleep};
 
 /// Connections that are open at most.
 pub(super) const CONNECTIONS: usize = 128;
+
+/// The longest time in which nothing is sent on a connection: a request is to be complete by then, and an answer taken.
+pub(super) const SILENCE: Duration = Duration::from_secs(10);
 
 /// Accepts a connection when there is room for it.
 pub(super) struct Bounded {
     listener: TcpListener,
     room: Arc<Semaphore>,
+    silence: Duration,
 }
 
 impl Bounded {
-    pub fn new(listener: TcpListener) -> Bounded {
-        Bounded { listener, room: Arc::new(Semaphore::new(CONNECTIONS)) }
+    /// Closes connections on which it sends nothing for as long as `silence`.
+    pub fn new(listener: TcpListener, silence: Duration) -> Bounded {
+        Bounded { listener, room: Arc::new(Semaphore::new(CONNECTIONS)), silence }
     }
 }
 
@@ -34,7 +42,8 @@ impl Listener for Bounded {
         // Never closed, so there is always a place in the end.
         let place = self.room.clone().acquire_owned().await.ok();
         let (stream, address) = Listener::accept(&mut self.listener).await;
-        (Connection { stream, _place: place }, address)
+        let end = Box::pin(sleep(self.silence));
+        (Connection { stream, silence: self.silence, end, _place: place }, address)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -45,7 +54,28 @@ impl Listener for Bounded {
 /// A connection and its place among those that may be open.
 pub(super) struct Connection {
     stream: TcpStream,
+    silence: Duration,
+    /// When the silence has been too long.
+    end: Pin<Box<Sleep>>,
     _place: Option<OwnedSemaphorePermit>,
+}
+
+impl Connection {
+    /// What was polled, or an error where it has taken too long. What is read is no sign of life: it may come byte by byte.
+    fn in_time<T>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        match polled.is_pending() && self.end.as_mut().poll(cx).is_ready() {
+            true => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            false => polled,
+        }
+    }
+
+    /// The same of what is sent, which ends the silence.
+    fn sent(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(1..)) = polled {
+            self.end.as_mut().reset(Instant::now() + self.silence);
+        }
+        self.in_time(cx, polled)
+    }
 }
 
 impl AsyncRead for Connection {
@@ -54,13 +84,15 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, into)
+        let polled = Pin::new(&mut self.stream).poll_read(cx, into);
+        self.in_time(cx, polled)
     }
 }
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        let polled = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.sent(cx, polled)
     }
 
     fn poll_write_vectored(
@@ -68,7 +100,8 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+        let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.sent(cx, polled)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -81,5 +114,99 @@ impl AsyncWrite for Connection {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+    use std::time::Instant;
+
+    use axum::Router;
+    use axum::response::sse::{Event, KeepAlive, Sse};
+    use axum::routing::get;
+    use futures_util::stream;
+    use tokio::runtime;
+
+    use super::*;
+
+    const SILENCE: Duration = Duration::from_millis(500);
+
+    /// More than is sent to one who reads nothing.
+    const LONG: usize = 64 << 20;
+
+    /// A server of events and of a long text.
+    fn served(clients: impl FnOnce(SocketAddr)) {
+        let runtime = runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+        let address = listener.local_addr().unwrap();
+        let events = || async {
+            let alive = KeepAlive::new().interval(SILENCE / 2);
+            Sse::new(stream::pending::<Result<Event, Infallible>>()).keep_alive(alive)
+        };
+        let long = || async { "x".repeat(LONG) };
+        let router = Router::new().route("/events", get(events)).route("/long", get(long));
+        let (end, ended) = tokio::sync::oneshot::channel::<()>();
+        let serve = async move {
+            let server = axum::serve(Bounded::new(listener, SILENCE), router);
+            let (server, ended) = (std::pin::pin!(server.into_future()), std::pin::pin!(ended));
+            futures_util::future::select(server, ended).await;
+        };
+        let thread = std::thread::spawn(move || runtime.block_on(serve));
+        clients(address);
+        drop(end);
+        thread.join().unwrap();
+    }
+
+    fn connect(address: SocketAddr, text: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream.write_all(text.as_bytes()).unwrap();
+        stream
+    }
+
+    #[test]
+    fn whoever_does_not_finish_a_request_or_take_its_answer_gives_up_the_place() {
+        served(|address| {
+            let begun = Instant::now();
+            let half = "POST /events HTTP/1.1\r\nHost: x\r\n";
+            let without_body = format!("{half}Content-Length: 9\r\n\r\n");
+            let silent = ["", half, &without_body].into_iter().cycle().take(CONNECTIONS - 2);
+            let crowd: Vec<TcpStream> = silent.map(|text| connect(address, text)).collect();
+            let deaf = connect(address, "GET /long HTTP/1.1\r\nHost: x\r\n\r\n");
+            let mut slow = connect(address, "GET /events HTTP/1.1\r\nX: ");
+            let mut person = connect(address, "GET /events HTTP/1.1\r\nHost: x\r\n\r\n");
+            let mut answer = [0; 12];
+            person.read_exact(&mut answer).unwrap();
+            assert!(&answer == b"HTTP/1.1 200" && begun.elapsed() >= SILENCE, "{:?}", begun.elapsed());
+            // Byte by byte is no faster.
+            let ended = (0..400).any(|_| {
+                std::thread::sleep(SILENCE / 20);
+                slow.write_all(b"x").is_err()
+            });
+            assert!(ended);
+            // All of them are closed, the last by what is left of the answer that it did not read.
+            for mut stream in crowd {
+                stream.read_to_end(&mut Vec::new()).unwrap();
+            }
+            std::thread::sleep(4 * SILENCE);
+            let mut taken = Vec::new();
+            let _ = { deaf }.read_to_end(&mut taken);
+            assert!(taken.len() < LONG, "{} bytes", taken.len());
+        });
+    }
+
+    #[test]
+    fn a_stream_of_events_lives_on_through_its_signs_of_life() {
+        served(|address| {
+            let begun = Instant::now();
+            let mut stream = connect(address, "GET /events HTTP/1.1\r\nHost: x\r\n\r\n");
+            while begun.elapsed() < 4 * SILENCE {
+                let read = stream.read(&mut [0; 512]);
+                assert!(read.as_ref().is_ok_and(|n| *n > 0), "{read:?} after {:?}", begun.elapsed());
+            }
+        });
     }
 }

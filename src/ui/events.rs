@@ -15,6 +15,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 use super::api::RunView;
+use super::connections::SILENCE;
 use super::server::{News, Shared};
 
 /// Pages that may be open at once.
@@ -74,5 +75,5 @@ pub(super) async fn events(State(shared): State<Arc<Shared>>) -> Response {
         let event = reader.next().await?;
         Some((Ok::<_, Infallible>(event), reader))
     });
-    Sse::new(events).keep_alive(KeepAlive::new().interval(Duration::from_secs(10))).into_response()
+    Sse::new(events).keep_alive(KeepAlive::new().interval(SILENCE / 2)).into_response()
 }

@@ -15,7 +15,7 @@ use axum::routing::{get, post};
 use tokio::runtime;
 use tokio::sync::watch;
 
-use super::connections::Bounded;
+use super::connections::{Bounded, SILENCE};
 use super::guard::{Guard, Refused};
 use super::{Served, api, events, pages};
 use crate::error::{Error, Result};
@@ -76,7 +76,8 @@ pub(super) fn start(
     };
     let serve = async move {
         let mut last = shared.news.subscribe();
-        let server = axum::serve(Bounded::new(listener), router(shared)).with_graceful_shutdown(ends);
+        let server =
+            axum::serve(Bounded::new(listener, SILENCE), router(shared)).with_graceful_shutdown(ends);
         let too_long = async move {
             let _ = last.wait_for(|news| news.ending).await;
             tokio::time::sleep(LAST_ANSWERS).await;

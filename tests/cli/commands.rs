@@ -286,7 +286,10 @@ fn judges_vote_and_their_agreement_is_told() {
         .refused(2, &["inner.toml", "is an ensemble itself"]);
     place
         .oaif(&format!("{line} --judge-member wrong.toml"))
-        .refused(2, &["wrong.toml", "judge-rules", "judge-rule"]);
+        .refused(2, &["--judge-member", "wrong.toml", "judge-rules", "judge-rule"]);
+    place
+        .oaif(&format!("{line} --judge-member none.toml"))
+        .refused(2, &["--judge-member: cannot read none.toml"]);
 }
 
 #[cfg(unix)]
@@ -464,6 +467,13 @@ fn an_exported_reward_model_rates_as_its_adapter_does() {
     for (a, b) in judge("merged").into_iter().zip(&expected) {
         assert_close(a, *b, 1e-5);
     }
+    // The adapter in the model's place is told both ways.
+    let ways = [
+        "--judge-model: tiny_reward_lora is a LoRA adapter, not a model",
+        "give --judge reward --judge-model tiny --judge-adapter tiny_reward_lora, or merge it first",
+        "`oaif export --model tiny --adapter tiny_reward_lora --output merged`",
+    ];
+    place.refuses("judge --judge reward --input pairs.jsonl --judge-model tiny_reward_lora", 2, &ways);
     // What stands after a response is read too.
     assert_ne!(judge(&format!("{adapter} --judge-no-append-eos")), expected);
     place.refuses("generate --model merged --prompt a", 1, &["is a reward model", "--judge reward"]);

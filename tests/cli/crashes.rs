@@ -93,6 +93,40 @@ fn an_interrupted_run_finishes_its_step_saves_and_goes_on_where_it_was() {
     assert_same_run(&place, "whole", "parts", "adapter/adapter_model.safetensors");
 }
 
+#[cfg(unix)]
+#[test]
+fn a_run_that_is_stopped_before_its_first_step_says_how_it_is_gone_on_with() {
+    let Some(place) = Place::with(&["tiny"]) else { return };
+    place.write("pairs.jsonl", PAIRS);
+    place.script("judge.sh", "touch begun; while [ ! -e go ]; do sleep 0.1; done; cat > /dev/null; exit 3");
+    let rule = "--judge rule --judge-rule longer";
+    let line = |run: &str| align(run, "").replace(rule, "--judge command --judge-command ./judge.sh");
+    let mut child = place.command(&line("run")).spawn().unwrap();
+    while !place.path("begun").exists() {
+        assert!(child.try_wait().unwrap().is_none(), "it has ended");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    signal(&child, "INT");
+    let output = child.wait_with_output().unwrap();
+    let err = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(130), "{err}");
+    assert!(
+        err.contains("no step was done") && err.contains("go on with oaif align --resume run\n"),
+        "{err}"
+    );
+    // A judge that fails is no other case.
+    place.write("go", "");
+    let failed = place.oaif("align --resume run");
+    assert!(failed.err.contains("go on with oaif align --resume"), "{}", failed.err);
+    failed.ended(1, &["judge.sh"]);
+    place.script("judge.sh", r#"sed 's/^{"id":"\([^"]*\)".*/{"id": "\1", "verdict": "1"}/'"#);
+    place.oaif("align --resume run").done();
+    // What met another's folder says nothing of it.
+    let met = place.oaif(&line("run"));
+    assert!(!met.err.contains("go on with oaif align"), "{}", met.err);
+    met.ended(1, &["already holds a run"]);
+}
+
 /// Every kind of run, with the weights that it leaves. The first is the one that is always tried.
 fn kinds() -> Vec<(&'static str, String, &'static str)> {
     let common = format!("--model tiny --max-steps {STEPS} --save-steps 2 --learning-rate 1e-3");

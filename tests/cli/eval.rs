@@ -127,6 +127,30 @@ done"#,
 
 #[cfg(unix)]
 #[test]
+fn an_evaluations_folder_is_one_processs_at_a_time() {
+    let Some(place) = place() else { return };
+    // Waits until it is let go on.
+    place.script(
+        "judge.sh",
+        r#"touch begun; while [ ! -e go ]; do sleep 0.1; done; sed 's/^{"id":"\([^"]*\)".*/{"id": "\1", "verdict": "1"}/'"#,
+    );
+    let line = format!("{ADAPTED} --output out --judge command --judge-command ./judge.sh");
+    let mut first = place.command(&line).spawn().unwrap();
+    while !place.path("begun").exists() {
+        assert!(first.try_wait().unwrap().is_none(), "it has ended");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    place.oaif(&line).ended(1, &["out: is in use by", "wait for its end, or give another output folder"]);
+    place.write("go", "");
+    assert!(first.wait().unwrap().success());
+    let judged = place.rows("out/judgements.jsonl").len();
+    place.oaif(&line).done();
+    assert_eq!(place.rows("out/judgements.jsonl").len(), judged, "nothing is paid twice");
+    assert_eq!(place.rows("out/answers_a.jsonl").len(), 20);
+}
+
+#[cfg(unix)]
+#[test]
 fn a_judge_that_fails_ends_the_evaluation_and_the_same_command_goes_on() {
     let Some(place) = place() else { return };
     place.script("judge.sh", "echo broken >&2; exit 3");
@@ -379,7 +403,12 @@ fn two_judges_give_their_agreement_and_each_its_win_rate() {
     };
     refuses("judge = \"rule\"\n", &["--second-judge", "bad.toml", "needs --judge-rule"]);
     refuses("judge = \"oracle\"\n", &["--second-judge", "bad.toml", "oracle"]);
-    refuses("model = \"tiny\"\n", &["bad.toml", "\"model\" is no flag"]);
+    refuses("model = \"tiny\"\n", &["--second-judge", "bad.toml", "\"model\" is no flag"]);
+    std::fs::remove_file(place.path("bad.toml")).unwrap();
+    let line = format!("{ADAPTED} {RULE} --output none --second-judge bad.toml");
+    place.refuses(&line, 2, &["--second-judge: cannot read bad.toml"]);
+    let adapter = format!("{} --against tiny_lora {RULE} --output none", ADAPTED);
+    place.refuses(&adapter, 2, &["--against: tiny_lora is a LoRA adapter", "--against-adapter tiny_lora"]);
 }
 
 #[test]

@@ -275,6 +275,75 @@ fn changes_that_are_meant_go_on_and_are_noted() {
 }
 
 #[test]
+fn a_flag_that_goes_with_another_finds_it_in_the_run() {
+    let Some(place) = place() else { return };
+    place.oaif(&format!("{} --eval-dataset pairs.jsonl --eval-steps 2", align())).done();
+    for more in ["--eval-steps 2", "--max-eval-samples 3", "--eval-steps 1 --max-eval-samples 2"] {
+        forget_the_end(&place, "run");
+        place.oaif(&format!("align --resume run {more}")).done();
+    }
+    assert_eq!(place.json("run/run.json")["eval-steps"], 1);
+    // One that the run lacks is asked for, and nothing else is.
+    let lacks = place.oaif("align --resume run --ref-model-sync-steps 3");
+    assert!(!lacks.err.contains("--model") && !lacks.err.contains("--dataset"), "{}", lacks.err);
+    lacks.refused(2, &["not provided: --sync-ref-model;"]);
+    place.write("config.yaml", "sync-ref-model: true\nref-model-sync-steps: 9\n");
+    let moving = "dpo --model tiny --dataset pairs.jsonl --output-dir moving --ref-model-sync-steps 2";
+    place.oaif(&format!("{moving} {COMMON} --config config.yaml")).done();
+    forget_the_end(&place, "moving");
+    place.oaif("dpo --resume moving --ref-model-sync-steps 2").done();
+    let other = ["ref-model-sync-steps 2, this run has ref-model-sync-steps 3", "must be the same"];
+    place.refuses("dpo --resume moving --ref-model-sync-steps 3", 2, &other);
+}
+
+#[test]
+fn a_judge_of_another_kind_takes_the_place_of_the_runs_with_all_its_flags() {
+    let Some(place) = place() else { return };
+    place.write("long.toml", "judge = 'rule'\njudge-rule = 'longer'\n");
+    place.write("short.toml", "judge = 'rule'\njudge-rule = 'shorter'\n");
+    place.oaif(&align()).done();
+    for (judge, flag, gone) in [
+        ("likelihood --judge-model tiny --judge-normalise token", "judge-normalise", "judge-rule"),
+        ("ensemble --judge-member long.toml --judge-member short.toml", "judge-vote", "judge-normalise"),
+        ("rule --judge-rule longer", "judge-rule", "judge-member"),
+    ] {
+        forget_the_end(&place, "run");
+        let line = format!("align --resume run --judge {judge}");
+        place.refuses(&line, 2, &["the checkpoint was written with judge", "--allow-changes judge"]);
+        place.oaif(&format!("{line} --allow-changes judge")).done();
+        let run = place.json("run/run.json");
+        let unset = run[gone].is_null() || run[gone] == json!([]);
+        assert!(run[flag].is_string() && unset, "{judge}: {run}");
+        forget_the_end(&place, "run");
+        place.oaif("align --resume run").done();
+    }
+    // Of one of the same kind the run's flags hold.
+    forget_the_end(&place, "run");
+    place.oaif("align --resume run --judge rule").done();
+}
+
+#[test]
+fn another_loss_takes_the_place_of_the_runs_with_all_its_flags() {
+    let Some(place) = place() else { return };
+    place.oaif(&format!("{} --loss simpo,sft --simpo-gamma 1", align())).done();
+    // The same one takes the place of none.
+    forget_the_end(&place, "run");
+    place.oaif("align --resume run --loss simpo,sft").done();
+    for (loss, allowed, gone) in [
+        ("ipo", "loss,beta,simpo-gamma", "simpo-gamma"),
+        ("grpo", "loss,beta,advantage,epsilon,epsilon-high,token-weights", "simpo-gamma"),
+        ("dpo", "loss,beta,advantage,epsilon,epsilon-high,token-weights", "epsilon"),
+    ] {
+        forget_the_end(&place, "run");
+        let line = format!("align --resume run --loss {loss}");
+        place.refuses(&line, 2, &["the checkpoint was written with", "loss", "--allow-changes"]);
+        place.oaif(&format!("{line} --allow-changes {allowed}")).done();
+        let run = place.json("run/run.json");
+        assert!(run["loss"] == loss && run[gone].is_null(), "{run}");
+    }
+}
+
+#[test]
 fn a_folder_that_cannot_be_gone_on_with_says_why() {
     let Some(place) = place() else { return };
     place.oaif(&align()).done();

@@ -114,6 +114,23 @@ fn a_redirect_carries_the_key_to_no_other_server() {
     assert!(log.requests.iter().all(|(request, ..)| !request.headers.contains_key("authorization")));
 }
 
+/// The server that redirects is well; the one that it leads to is not.
+#[test]
+fn what_is_wrong_where_a_redirect_leads_is_told_of_that_place() {
+    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let refusing = Server::start(|_| Reply::error(403, "go away"));
+    for (away, why) in [
+        (format!("http://{gone}/v1/chat/completions"), "which cannot be reached"),
+        (format!("{}/chat/completions", refusing.url()), "which answers 403 (go away)"),
+    ] {
+        let place = away.split("/v1").next().unwrap().to_owned();
+        let server = Server::start(move |_| Reply::Answer(307, vec![("Location", away.clone())], vec![]));
+        let impatient = OpenAiOptions { patience: Duration::from_millis(300), ..options(&[&server]) };
+        let error = ask(&mut judge(impatient), &questions(1)).error.unwrap();
+        assert!(error.contains(&format!("redirects to {place}, {why}")), "{error}");
+    }
+}
+
 #[test]
 fn a_redirect_without_end_is_not_followed() {
     let server =

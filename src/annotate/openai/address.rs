@@ -6,7 +6,7 @@ use ureq::http::Uri;
 
 use super::options::Api;
 use crate::error::{Error, Result};
-use crate::redirects::place;
+use crate::redirects::{address, place};
 
 /// Where a server is.
 #[derive(Clone, Debug)]
@@ -36,12 +36,11 @@ impl Address {
                     .into(),
             );
         }
-        let uri = text.parse::<Uri>().ok().filter(|uri| {
-            matches!(uri.scheme_str(), Some("http" | "https"))
-                && uri.host().is_some_and(|host| !host.is_empty())
-        });
-        let Some(uri) = uri else {
-            return wrong(format!("{text:?} is no address such as http://localhost:8000/v1"));
+        // A query may be a permission.
+        let shown = text.split('?').next().unwrap_or_default();
+        let uri = match address(text, "http://localhost:8000/v1") {
+            Ok(uri) => uri,
+            Err(why) => return wrong(format!("{shown:?} {why}")),
         };
         if uri.query().is_some() {
             return wrong(format!("{} has a query (after a ?): leave it out", place(&uri)));
@@ -104,6 +103,8 @@ mod tests {
             "http:///v1",
             "http://a b/",
             "http://h/v1?key=x",
+            "http://h:99999/v1",
+            "http://h:99999/v1?key=x",
             "http://me:secret@h/v1",
         ] {
             let error = Address::new(text).unwrap_err().to_string();

@@ -12,7 +12,7 @@ use super::options::{Api, OpenAiOptions};
 use super::protocol::{Reply, error_message, parsed, start};
 use super::retry_after;
 use crate::error::size;
-use crate::redirects::{redirected, same_origin};
+use crate::redirects::{place, redirected, same_origin};
 
 /// The largest answer in bytes, and the largest error.
 const LONGEST: u64 = 4 << 20;
@@ -109,8 +109,29 @@ impl Client {
     }
 
     fn exchange(&self, target: &Target<'_>, body: &str, number: u64) -> Result<Reply, Fault> {
+        let home: Uri = format!("{}/{}", target.base, self.api.path())
+            .parse()
+            .map_err(|_| Fault::new(Blame::Refused, "has no usable address"))?;
+        let mut at = home.clone();
+        let agent = if target.local { &self.local } else { &self.agent };
+        let asked = self.exchange_with(agent, &home, &mut at, body, number);
+        asked.map_err(|fault| match at == home {
+            true => fault,
+            false => Fault { why: format!("redirects to {}, which {}", place(&at), fault.why), ..fault },
+        })
+    }
+
+    /// The same; `at` tells who was asked last.
+    fn exchange_with(
+        &self,
+        agent: &Agent,
+        home: &Uri,
+        at: &mut Uri,
+        body: &str,
+        number: u64,
+    ) -> Result<Reply, Fault> {
         let id = format!("{:08x}{OURS}{number:012x}", self.process);
-        let response = self.send(target, body, &id)?;
+        let response = self.send(agent, home, at, body, &id)?;
         let status = response.status().as_u16();
         if !response.status().is_success() {
             return Err(self.refusal(status, response));
@@ -128,18 +149,21 @@ impl Client {
     }
 
     /// Follows redirects. The key is sent to no other server.
-    fn send(&self, target: &Target<'_>, body: &str, id: &str) -> Result<Response<Body>, Fault> {
+    fn send(
+        &self,
+        agent: &Agent,
+        home: &Uri,
+        at: &mut Uri,
+        body: &str,
+        id: &str,
+    ) -> Result<Response<Body>, Fault> {
         let never = |why: String| Fault::new(Blame::Refused, why);
-        let home: Uri = format!("{}/{}", target.base, self.api.path())
-            .parse()
-            .map_err(|_| never("has no usable address".into()))?;
-        let agent = if target.local { &self.local } else { &self.agent };
-        let mut uri = home.clone();
+        let mut next = home.clone();
         for _ in 0..=REDIRECTS {
-            let mut request = Request::post(uri.clone())
-                .header(CONTENT_TYPE, "application/json")
-                .header("x-request-id", id);
-            if let Some(key) = self.key.as_ref().filter(|_| same_origin(&home, &uri)) {
+            *at = next;
+            let mut request =
+                Request::post(at.clone()).header(CONTENT_TYPE, "application/json").header("x-request-id", id);
+            if let Some(key) = self.key.as_ref().filter(|_| same_origin(home, at)) {
                 request = request.header(AUTHORIZATION, key.bearer());
             }
             let request = request.body(body).map_err(|_| never("has no usable address".into()))?;
@@ -147,8 +171,9 @@ impl Client {
             if !matches!(response.status().as_u16(), 301 | 302 | 307 | 308) {
                 return Ok(response);
             }
-            uri = redirected(&uri, response.headers().get(LOCATION)).map_err(never)?;
+            next = redirected(at, response.headers().get(LOCATION)).map_err(never)?;
         }
+        *at = home.clone();
         Err(never(format!("redirects more than {REDIRECTS} times")))
     }
 

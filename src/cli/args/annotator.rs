@@ -8,12 +8,12 @@ use clap::builder::PossibleValue;
 use clap::{Args, FromArgMatches, ValueEnum};
 use serde::Serialize;
 
-use super::ensure;
 #[cfg(feature = "http")]
 use super::first_given;
 #[cfg(feature = "http")]
 use super::openai::OpenAiArgs;
 use super::paths::model_dir;
+use super::{ensure, flags_of};
 use crate::annotate::command::CommandAnnotator;
 use crate::annotate::config::AnnotatorConfig;
 use crate::annotate::ensemble::Vote;
@@ -39,7 +39,7 @@ enum Kind {
     Rule,
     /// A program of yours
     Command,
-    /// You: in the terminal, or on a page with --ui
+    /// You: in the terminal; in oaif align also on a page
     Human,
     /// Several of these, which are asked together
     Ensemble,
@@ -150,8 +150,8 @@ pub(crate) struct AnnotatorArgs {
     /// Orders in which a pair is shown (llm, openai) [default: both]
     #[arg(long, value_name = "ORDERS")]
     judge_orders: Option<Orders>,
-    /// A judge of the ensemble: a .yaml, .toml or .json file that holds its --judge flags under their names; once for each
-    /// (ensemble)
+    /// A judge of the ensemble: a .yaml, .toml or .json file that holds its --judge flags under their names, with paths from the
+    /// folder that the program is started in; once for each (ensemble)
     #[arg(long, value_name = "FILE")]
     judge_member: Vec<PathBuf>,
     /// How the judges' verdicts become one; --min-confidence then leaves out pairs on which they are at odds (ensemble)
@@ -317,11 +317,17 @@ impl AnnotatorArgs {
     }
 }
 
+/// The names of the flags that say who judges, and how.
+pub(crate) fn flags_of_judges() -> Vec<String> {
+    flags_of::<AnnotatorArgs>()
+}
+
 impl AnnotatorArgs {
     /// What is in a file of a judge's flags, which `flag` names.
     pub fn of_file(flag: &str, file: &Path) -> Result<AnnotatorArgs> {
         let command = AnnotatorArgs::augment_args(clap::Command::new("judge"));
-        let flags = config_file::flags_in(&command, file)?;
+        let flags =
+            config_file::flags_in(&command, file).map_err(|error| Error::config(flag, error.to_string()))?;
         let given = command.try_get_matches_from(std::iter::once("judge".into()).chain(flags));
         let parsed = given.and_then(|given| AnnotatorArgs::from_arg_matches(&given));
         parsed.map_err(|error| {

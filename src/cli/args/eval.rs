@@ -84,7 +84,8 @@ pub(crate) struct EvalArgs {
     #[arg(long, help_heading = "Output")]
     #[serde(skip)]
     json: bool,
-    /// Another judge, for the judges' agreement (Cohen's κ): a .yaml, .toml or .json file of its flags (judge, judge-model, …)
+    /// Another judge, for the judges' agreement (Cohen's κ): a .yaml, .toml or .json file of its flags (judge, judge-model, …),
+    /// with paths from the folder that the program is started in
     #[arg(long, value_name = "FILE", help_heading = "Other judgements")]
     #[serde(skip)]
     second_judge: Option<PathBuf>,

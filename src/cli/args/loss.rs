@@ -3,7 +3,7 @@
 use clap::Args;
 use serde::Serialize;
 
-use super::{ensure, first_given, positive, shortest};
+use super::{ensure, first_given, flags_of, positive, shortest};
 use crate::annotate::names;
 use crate::error::{Error, Result};
 use crate::preference::{LossOptions, Objective};
@@ -207,6 +207,13 @@ impl PolicyLossArgs {
             Some(flag) => Err(Error::config(flag, "is for --loss rloo and grpo: leave it out")),
         }
     }
+}
+
+/// The names of the flags that say what the loss is.
+pub(crate) fn flags_of_losses() -> Vec<String> {
+    let mut flags = flags_of::<LossArgs>();
+    flags.extend(flags_of::<PolicyLossArgs>());
+    flags
 }
 
 /// The reference model of `align` and `dpo`.

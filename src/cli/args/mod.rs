@@ -26,11 +26,13 @@ use clap::{CommandFactory, Parser, Subcommand};
 use serde::Serialize;
 use serde_json::Value;
 
+pub(crate) use annotator::flags_of_judges;
 pub(crate) use bench::{BenchPlan, Form, Suite};
 #[cfg(feature = "demo")]
 pub(crate) use demo::DemoPlan;
 pub(crate) use eval::{EvalPlan, EvalPrompts, JudgementsPlan, PolicyFiles, Side};
 pub(crate) use held_out::HeldOut;
+pub(crate) use loss::flags_of_losses;
 pub(crate) use tools::{
     ChatPlan, DoctorPlan, ExportFormat, ExportPlan, GeneratePlan, JudgePlan, ModelsPlan, Prompts, ScorePlan,
 };
@@ -117,6 +119,12 @@ const LARGEST_COUNT: usize = 1_000_000;
 fn positive(flag: &str, value: usize) -> Result<usize> {
     ensure(value > 0, flag, value, "1 or more")?;
     ensure(value <= LARGEST_COUNT, flag, value, &format!("at most {LARGEST_COUNT}")).map(|()| value)
+}
+
+/// The names of a group's flags.
+fn flags_of<A: clap::Args>() -> Vec<String> {
+    let group = A::augment_args(clap::Command::new("flags"));
+    group.get_arguments().filter_map(|arg| arg.get_long().map(str::to_owned)).collect()
 }
 
 /// The first of these flags that is given, except those named: one is not given whose value is absent, false or an empty list.

@@ -78,14 +78,19 @@ pub(super) fn model_dir(flag: &str, path: &Path) -> Result<PathBuf> {
     if path.join(MODEL_CONFIG).exists() || only.is_some() {
         return Ok(path.to_owned());
     }
-    // Only --model has an --adapter beside it.
     let adapted = |adapter: &Path, base: Option<String>| {
+        // As PEFT calls what has a reward model's head.
+        let rates = text_in(&adapter.join(ADAPTER_CONFIG), "task_type").as_deref() == Some("SEQ_CLS");
         let (adapter, base) = (adapter.display(), base.unwrap_or_else(|| "DIR".into()));
+        let merge =
+            format!("merge it first by `oaif export --model {base} --adapter {adapter} --output merged`");
         match flag {
             "--model" => format!("give {flag} {base} --adapter {adapter}"),
-            _ => {
-                format!("merge it first by `oaif export --model {base} --adapter {adapter} --output merged`")
+            "--against" => format!("give {flag} {base} --against-adapter {adapter}"),
+            "--judge-model" if rates => {
+                format!("give --judge reward {flag} {base} --judge-adapter {adapter}, or {merge}")
             }
+            _ => merge,
         }
     };
     if path.join(ADAPTER_CONFIG).exists() {

@@ -275,6 +275,35 @@ fn options_of_losses_are_for_those_that_use_them() {
 }
 
 #[test]
+fn a_policy_gradient_refuses_what_is_for_single_pairs() {
+    for loss in ["rloo", "grpo"] {
+        for flags in [&["--soft-labels"][..], &["--pairs", "all"], &["--min-confidence", "0.9"]] {
+            let of_pairs = [&["--loss", loss], flags].concat();
+            mistake(align(&of_pairs), &[flags[0], "is for losses on pairs", loss, "leave it out"]);
+            assert!(align(flags).is_ok());
+        }
+        assert!(align(&["--loss", loss, "--pairs", "best-worst", "--min-confidence", "0.5"]).is_ok());
+    }
+}
+
+/// What belongs to another command is named with it, without its dashes.
+#[test]
+fn help_names_flags_of_its_own_command_alone() {
+    for mut command in command().get_subcommands().cloned().collect::<Vec<_>>() {
+        let own: Vec<String> = command
+            .get_arguments()
+            .flat_map(|arg| arg.get_long_and_visible_aliases().unwrap_or_default())
+            .map(|name| format!("--{name}"))
+            .collect();
+        let help = command.render_long_help().to_string();
+        for flag in help.split(|c: char| !c.is_ascii_alphanumeric() && c != '-') {
+            let named = flag.starts_with("--") && flag.len() > 2 && flag != "--help";
+            assert!(!named || own.iter().any(|own| own == flag), "{}: {flag}", command.get_name());
+        }
+    }
+}
+
+#[test]
 fn every_option_of_a_loss_is_a_flag_of_both_commands() {
     for command in command().get_subcommands().filter(|c| ["align", "dpo"].contains(&c.get_name())) {
         for (name, _) in &LossOptions::NAMES {

@@ -332,13 +332,27 @@ impl AlignArgs {
                 OnlineLoss::from(self.loss.plan()?)
             }
         };
-        match (&loss, self.soft_labels) {
-            (OnlineLoss::Preference(objective), true) => objective.check_soft_labels()?,
-            (OnlineLoss::Policy(loss), true) => {
-                let why = format!("is for losses on pairs: {} has no labels", loss.name());
-                return Err(Error::config("--soft-labels", why));
+        let pairs = match self.pairs.as_str() {
+            "best-worst" => PairChoice::BestWorst,
+            "all" => PairChoice::All,
+            other => return Err(names::unknown("--pairs", other, &["best-worst", "all"])),
+        };
+        let sure = self.min_confidence;
+        ensure((0.5..=1.0).contains(&sure), "--min-confidence", sure, "a probability from 0.5 to 1")?;
+        match &loss {
+            OnlineLoss::Preference(objective) if self.soft_labels => objective.check_soft_labels()?,
+            OnlineLoss::Preference(_) => {}
+            OnlineLoss::Policy(loss) => {
+                let of_pairs = [
+                    ("--soft-labels", self.soft_labels, "has no labels"),
+                    ("--pairs", pairs == PairChoice::All, "learns from all responses to a prompt"),
+                    ("--min-confidence", sure > 0.5, "learns from all responses to a prompt"),
+                ];
+                if let Some((flag, _, why)) = of_pairs.into_iter().find(|(_, given, _)| *given) {
+                    let why = format!("is for losses on pairs: {} {why}, so leave it out", loss.name());
+                    return Err(Error::config(flag, why));
+                }
             }
-            (_, false) => {}
         }
         // On scores as on preferences, as its authors and TRL have it.
         let temperature = if loss.preference().is_some() { 0.9 } else { 1.0 };
@@ -357,13 +371,6 @@ impl AlignArgs {
         let share = *self.max_invalid_ratio.get_or_insert(if person { 1.0 } else { 0.5 });
         ensure(k >= 2, "--num-samples", k, "2 or more: responses are compared with each other")?;
         ensure((0.0..=1.0).contains(&share), "--max-invalid-ratio", share, "between 0 and 1")?;
-        let pairs = match self.pairs.as_str() {
-            "best-worst" => PairChoice::BestWorst,
-            "all" => PairChoice::All,
-            other => return Err(names::unknown("--pairs", other, &["best-worst", "all"])),
-        };
-        let sure = self.min_confidence;
-        ensure((0.5..=1.0).contains(&sure), "--min-confidence", sure, "a probability from 0.5 to 1")?;
         let level = *self.async_level.get_or_insert(if person { 1 } else { 0 });
         ensure(level <= 64, "--async-level", level, "at most 64: answers are off-policy by as many steps")?;
         if train.options.overwrite {

@@ -30,6 +30,7 @@ use crate::eval::result::{Contest, EvalResult, EvaluatedAnswer, EvaluatedPair};
 use crate::files;
 use crate::generate::FinishReason;
 use crate::gpu::Gpu;
+use crate::lock::Lock;
 use crate::model::fingerprint;
 use crate::report::Report;
 use crate::train::run_dir::REPORT;
@@ -112,6 +113,7 @@ fn evaluate(plan: EvalPlan, console: &mut Console) -> Result<(EvalResult, Value)
     let known_b = known(&plan.b, &tasks)?;
     let gpu = plan.gpu.open()?;
     files::create_dir_all(&plan.output)?;
+    let _lock = Lock::take(&plan.output)?;
     let judges = [Some(&plan.annotator), plan.second_judge.as_ref()];
     let desk = judges.iter().flatten().find_map(|judge| judge.desk());
     let _terminal = desk.map(|desk| Labelling::start(desk, signals::requests()));

@@ -17,7 +17,7 @@ use crate::files;
 use crate::gpu::{Gpu, Limits};
 use crate::report::Report;
 use crate::train::rows::EncodedRows;
-use crate::train::run_dir::{REPORT, checkpoints};
+use crate::train::run_dir::{REPORT, can_be_resumed, checkpoints};
 use crate::train::{Control, DpoRun, DryRun, Observer, Policy, RewardRun, SftRun, Sources, TrainOptions};
 
 /// The device of a training command: one that only measures for a dry run, which needs no GPU.
@@ -128,17 +128,22 @@ pub fn watched<T>(
     let result =
         page.beside(&mut console, &requests, |observer| run(Control { observer, requests: &requests }));
     console.end();
-    // A run that did no step may have met another's folder.
-    let saved = match result.is_err() && console.stepped() {
-        true => checkpoints(dir).ok().and_then(|mut all| all.pop()),
-        false => None,
+    // A run that did no step may have met another's folder, but not one that had begun.
+    let had_begun = matches!(result, Err(Error::Interrupted | Error::Annotator { .. }));
+    let saved = checkpoints(dir).ok().and_then(|mut all| all.pop());
+    let kept = match (&result, saved) {
+        (Ok(_), _) => None,
+        (Err(_), Some(last)) if console.stepped() => {
+            Some(format!("saved a checkpoint after step {}", last.step))
+        }
+        (Err(_), Some(last)) if had_begun => Some(format!("the last checkpoint is after step {}", last.step)),
+        (Err(_), None) if had_begun && !console.stepped() => {
+            Some("no step was done, what was judged is kept".into())
+        }
+        (Err(_), _) => None,
     };
-    if let Some(checkpoint) = saved {
-        say(format_args!(
-            "oaif: saved a checkpoint after step {}; go on with {command} {}",
-            checkpoint.step,
-            quoted(dir)
-        ));
+    if let Some(kept) = kept.filter(|_| can_be_resumed(dir)) {
+        say(format_args!("oaif: {kept}; go on with {command} {}", quoted(dir)));
     }
     (result, console)
 }

@@ -1,13 +1,13 @@
-//! One process at a time in a run's folder.
+//! One process at a time in the folder of a run or of an evaluation.
 
 use std::fs::{File, TryLockError};
 use std::path::Path;
 
 use crate::error::{Error, Result};
 
-/// The right to write into a run's folder, held until it is dropped or the process ends, however it ends.
+/// The right to write into a folder, held until it is dropped or the process ends, however it ends.
 #[derive(Debug)]
-pub(super) struct Lock {
+pub(crate) struct Lock {
     file: Option<File>,
 }
 
@@ -38,8 +38,8 @@ impl Drop for Lock {
     }
 }
 
-/// Why a folder is no place for a run.
-pub(super) fn unwritable(error: &std::io::Error) -> String {
+/// Why a folder is no place for results.
+pub(crate) fn unwritable(error: &std::io::Error) -> String {
     format!("cannot be written to ({error}): give another output folder")
 }
 
