@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::queue::{AnnotationQueue, Answer, Ask, Polled, Question, Said, Usage};
-use super::{Judgement, Score, Verdict};
+use super::queue::{AnnotationQueue, Answer, Ask, Member, Polled, Question, Said, Usage};
+use super::{Judgement, Position, Score, Verdict};
 use crate::digest::{Digest, Digester};
 use crate::error::Result;
 use crate::json_lines::JsonLines;
@@ -42,7 +42,7 @@ enum SaidRow {
         p_12: Option<f32>,
         p_21: Option<f32>,
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
-        votes: Vec<Option<f32>>,
+        votes: Vec<Verdict>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         why: Option<String>,
     },
@@ -96,7 +96,7 @@ pub struct Journalled<'a> {
     queue: Box<dyn AnnotationQueue + 'a>,
     /// Questions that were asked and are not answered, by their ids.
     open: HashMap<String, Ask>,
-    /// What earlier processes were told, by the ids of the questions.
+    /// What was answered, by the ids of the questions.
     known: HashMap<String, Answer>,
     /// Answers that are known and were asked for.
     ready: Vec<Answer>,
@@ -192,9 +192,17 @@ impl<'a> Journalled<'a> {
         self.queue.rates()
     }
 
-    /// See [`AnnotationQueue::may_prefer_a_position`].
-    pub fn may_prefer_a_position(&self) -> bool {
-        self.queue.may_prefer_a_position()
+    /// See [`AnnotationQueue::position`].
+    pub fn position(&self) -> Position {
+        self.queue.position()
+    }
+
+    /// See [`AnnotationQueue::members`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn members(&self) -> Result<Vec<Member>> {
+        self.queue.members()
     }
 
     /// What was used for all answers so far, by earlier processes as well.
@@ -202,15 +210,15 @@ impl<'a> Journalled<'a> {
         self.used
     }
 
-    /// Asks what is not known, and is not open yet.
+    /// Asks what was never answered, and is not open yet.
     ///
     /// # Errors
     /// As [`AnnotationQueue::submit`].
     pub fn submit(&mut self, questions: Vec<Question>) -> Result<()> {
         let mut asked = Vec::new();
         for question in questions {
-            match self.known.remove(&question.id) {
-                Some(answer) => self.ready.push(answer),
+            match self.known.get(&question.id) {
+                Some(answer) => self.ready.push(answer.clone()),
                 None if self.open.contains_key(&question.id) => {}
                 None => {
                     self.open.insert(question.id.clone(), question.ask.clone());
@@ -256,6 +264,7 @@ impl<'a> Journalled<'a> {
         }
         answers.iter().for_each(|answer| self.used += answer.usage);
         self.write(&answers)?;
+        self.known.extend(answers.iter().map(|answer| (answer.id.clone(), answer.clone())));
         Ok(Polled { answers, notes })
     }
 

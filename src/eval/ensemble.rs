@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::agreement::kappa_of;
 use super::comparison::Decision;
-use crate::annotate::round_robin;
+use crate::annotate::{Verdict, round_robin};
 
 /// Counts over pairs that an ensemble judged.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,10 +30,9 @@ pub struct VotesReport {
 }
 
 impl Votes {
-    /// Counts a pair by each member's probability that the first response is better, `None` where it has no usable verdict.
-    /// Nothing of a judge that is no ensemble.
-    pub fn add(&mut self, votes: &[Option<f32>]) {
-        let decision = |vote: &Option<f32>| vote.map(|p| Decision::of(p.into()));
+    /// Counts a pair by each member's verdict. Nothing of a judge that is no ensemble.
+    pub fn add(&mut self, votes: &[Verdict]) {
+        let decision = |vote: &Verdict| vote.p_first().map(|p| Decision::of(p.into()));
         let decisions: Vec<Option<Decision>> = votes.iter().map(decision).collect();
         let usable: Vec<Decision> = decisions.iter().copied().flatten().collect();
         if usable.len() > 1 {
@@ -73,6 +72,10 @@ impl Votes {
 mod tests {
     use super::*;
 
+    fn verdict(p: Option<f32>) -> Verdict {
+        p.map_or(Verdict::Invalid { why: "mute".into() }, Verdict::from_probability)
+    }
+
     #[test]
     fn agreement_and_kappa_are_those_by_hand() {
         let mut votes = Votes::default();
@@ -84,11 +87,11 @@ mod tests {
             [Some(0.9), Some(1.0), Some(0.7)],
             [Some(0.1), Some(0.5), Some(0.0)],
             [Some(0.1), None, Some(0.0)],
+            // Alone, a member agrees with nobody.
+            [Some(0.9), None, None],
         ] {
-            votes.add(&said);
+            votes.add(&said.map(verdict));
         }
-        // Alone, a member agrees with nobody.
-        votes.add(&[Some(0.9), None, None]);
         let report = votes.report().unwrap();
         assert_eq!((votes.pairs(), report.agreement), (4, 0.5));
         // 1 and 2: of 3, observed 2/3, chance 2/3·2/3 = 4/9: κ = 0.4. 1 and 3: of 4, observed 3/4, chance 1/2·1/4 + 1/2·3/4

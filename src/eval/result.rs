@@ -431,6 +431,7 @@ fn range(interval: Interval) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::annotate::Verdict;
 
     fn pair(a: &str, b: &str, p: Option<f64>) -> EvaluatedPair {
         let answer = |text: &str| EvaluatedAnswer {
@@ -503,7 +504,8 @@ mod tests {
     fn an_ensemble_tells_how_far_its_members_agree() {
         let mut pairs = pairs();
         for (i, pair) in pairs.iter_mut().enumerate() {
-            pair.verdict.votes = vec![Some(0.9), Some(if i % 4 == 0 { 0.1 } else { 0.8 })];
+            let votes = [0.9, if i % 4 == 0 { 0.1 } else { 0.8 }];
+            pair.verdict.votes = votes.map(Verdict::from_probability).into();
         }
         let result = EvalResult::of(contest(), &pairs, Usage::default()).unwrap();
         assert_eq!(result.ensemble.unwrap().agreement, 0.75);

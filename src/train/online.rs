@@ -22,7 +22,7 @@ use super::state::OnlineState;
 use super::trainer::{Learnt, Method, Step, milliseconds};
 use crate::annotate::journal::Journalled;
 use crate::annotate::queue::{AnnotationQueue, Answer, Question, Usage};
-use crate::annotate::{Counts, Pair};
+use crate::annotate::{Counts, Pair, Position};
 use crate::data::packing::Tree;
 use crate::error::{Error, Result};
 use crate::eval::judging::{Heard, PairVerdict, judge_pairs};
@@ -163,8 +163,8 @@ impl<'a> Online<'a> {
             let asked = match rated {
                 true => Asked::Ratings(Ratings::new(&sampled.draws, &prompts, &sampled.of)),
                 false => {
-                    let probed = self.annotator.may_prefer_a_position();
-                    let probes = if probed { self.options.probes as u64 } else { 0 };
+                    let settled = self.annotator.position() == Position::Settled;
+                    let probes = if settled { 0 } else { self.options.probes as u64 };
                     Asked::Pairs(Games::new(
                         &sampled.draws,
                         &prompts,
