@@ -16,7 +16,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::journal::{JOURNAL, Journalled};
-use super::queue::{AnnotationQueue, Answer, Ask, Member, Polled, Question, Said, Usage};
+use super::queue::{AnnotationQueue, Answer, Ask, Polled, Question, Said, Usage};
 use super::{Judgement, Position, Score, Verdict};
 use crate::error::{Error, Result};
 use crate::files;
@@ -254,9 +254,8 @@ impl AnnotationQueue for Ensemble<'_> {
         self.members.iter().map(Journalled::position).max().unwrap_or(Position::Settled)
     }
 
-    fn members(&self) -> Result<Vec<Member>> {
-        let of = |member: &Journalled<'_>| Ok(Member { name: member.name(), identity: member.identity()? });
-        self.members.iter().map(of).collect()
+    fn members(&self) -> Vec<&Journalled<'_>> {
+        self.members.iter().collect()
     }
 
     fn submit(&mut self, questions: Vec<Question>) -> Result<()> {

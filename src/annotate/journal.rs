@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::queue::{AnnotationQueue, Answer, Ask, Member, Polled, Question, Said, Usage};
+use super::queue::{AnnotationQueue, Answer, Ask, Polled, Question, Said, Usage};
 use super::{Judgement, Position, Score, Verdict};
 use crate::digest::{Digest, Digester};
 use crate::error::Result;
@@ -198,10 +198,7 @@ impl<'a> Journalled<'a> {
     }
 
     /// See [`AnnotationQueue::members`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn members(&self) -> Result<Vec<Member>> {
+    pub fn members(&self) -> Vec<&Journalled<'_>> {
         self.queue.members()
     }
 

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use super::journal::Journalled;
 use super::{Annotated, Annotator, Judgement, Pair, Position, Rated, Score, Verdict, one_each};
 use crate::digest::Digester;
 use crate::error::{Error, Result};
@@ -193,15 +194,6 @@ pub struct Polled {
     pub notes: Vec<String>,
 }
 
-/// A member of an ensemble.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Member {
-    /// As [`AnnotationQueue::name`].
-    pub name: String,
-    /// As [`AnnotationQueue::identity`].
-    pub identity: BTreeMap<String, String>,
-}
-
 /// Something that is given questions, and gives answers when it has them.
 pub trait AnnotationQueue: Send {
     /// What to call it in messages and in `run.json`.
@@ -226,11 +218,8 @@ pub trait AnnotationQueue: Send {
     }
 
     /// Those that are asked together: of an ensemble its members, of others nobody.
-    ///
-    /// # Errors
-    /// As [`AnnotationQueue::identity`].
-    fn members(&self) -> Result<Vec<Member>> {
-        Ok(Vec::new())
+    fn members(&self) -> Vec<&Journalled<'_>> {
+        Vec::new()
     }
 
     /// Takes questions, without waiting for their answers. No id is open twice.
@@ -290,7 +279,7 @@ impl AnnotationQueue for Box<dyn AnnotationQueue + '_> {
         (**self).position()
     }
 
-    fn members(&self) -> Result<Vec<Member>> {
+    fn members(&self) -> Vec<&Journalled<'_>> {
         (**self).members()
     }
 

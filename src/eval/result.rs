@@ -94,6 +94,9 @@ pub struct Contest {
     pub against: String,
     /// The judge's name.
     pub judge: String,
+    /// Of an ensemble, the names of its members.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub members: Vec<String>,
 }
 
 /// Another judge's verdicts on the same answers.
@@ -232,6 +235,7 @@ impl EvalResult {
         };
         let mut votes = Votes::default();
         pairs.iter().for_each(|pair| votes.add(&pair.verdict.votes));
+        warnings.extend(votes.mute("the judge", &contest.members, false).into_iter().map(|(_, text)| text));
         let kl: Vec<f64> = pairs.iter().filter_map(|pair| pair.a.kl).collect();
         Ok(EvalResult {
             contest,
@@ -447,7 +451,7 @@ mod tests {
 
     fn contest() -> Contest {
         let [a, b, against, judge] = ["a", "b", "the start", "test"].map(str::to_owned);
-        Contest { a, b, against, judge }
+        Contest { a, b, against, judge, members: Vec::new() }
     }
 
     /// 120 wins, 20 ties and 60 losses of 200.
@@ -507,7 +511,10 @@ mod tests {
             let votes = [0.9, if i % 4 == 0 { 0.1 } else { 0.8 }];
             pair.verdict.votes = votes.map(Verdict::from_probability).into();
         }
-        let result = EvalResult::of(contest(), &pairs, Usage::default()).unwrap();
+        let members = || ["one", "other"].map(str::to_owned).to_vec();
+        let result =
+            EvalResult::of(Contest { members: members(), ..contest() }, &pairs, Usage::default()).unwrap();
+        assert!(result.warnings.is_empty(), "{:?}", result.warnings);
         assert_eq!(result.ensemble.unwrap().agreement, 0.75);
         let line = result.table().into_iter().find(|row| row.0 == "the ensemble").unwrap().1;
         assert!(line.contains("75.0 %"), "{line}");
@@ -517,6 +524,17 @@ mod tests {
             EvalResult::of(contest(), &super::tests::pairs(), Usage::default()).unwrap(),
         );
         assert!(alone.unwrap().get("judge/agreement").is_none());
+
+        let why = "mute".to_owned();
+        pairs.iter_mut().for_each(|pair| pair.verdict.votes[1] = Verdict::Invalid { why: why.clone() });
+        let result =
+            EvalResult::of(Contest { members: members(), ..contest() }, &pairs, Usage::default()).unwrap();
+        let told = "member 2 of the judge (other) has no usable verdict on 200 of 200 pairs";
+        assert!(
+            result.warnings[0].contains(told) && result.warnings[0].contains("mute"),
+            "{:?}",
+            result.warnings
+        );
     }
 
     #[test]

@@ -257,7 +257,9 @@ mod tests {
         };
         let pairs: Vec<EvaluatedPair> = (0..40).map(pair).collect();
         let [a, b, against, judge] = [attack; 4].map(str::to_owned);
-        let mut result = EvalResult::of(Contest { a, b, against, judge }, &pairs, Usage::default()).unwrap();
+        let mut result =
+            EvalResult::of(Contest { a, b, against, judge, members: vec![] }, &pairs, Usage::default())
+                .unwrap();
         let second: Vec<Option<Decision>> =
             (0..40).map(|i| Some(if i % 4 == 0 { Decision::Loss } else { Decision::Win })).collect();
         result.compare_with(attack.into(), &pairs, &second, Usage::default()).unwrap();

@@ -255,7 +255,10 @@ impl<'a> Online<'a> {
         let mut verdicts = self.verdicts.clone();
         verdicts.add(counts, &open.sampled.of, pairs);
         verdicts.check(self.options.max_invalid_ratio, &self.annotator.name(), invalid)?;
-        for (habit, text) in verdicts.habits().warnings() {
+        let members: Vec<String> = self.annotator.members().iter().map(|member| member.name()).collect();
+        let mute = verdicts.votes().mute("the ensemble", &members, true).into_iter();
+        let mute = mute.map(|(member, text)| (Habit::Mute(member), text));
+        for (habit, text) in verdicts.habits().warnings().into_iter().chain(mute) {
             // A rule's length is what was asked for.
             let meant = habit == Habit::Length && self.judges_by_rule;
             if !meant && self.told.insert(habit) {

@@ -22,6 +22,7 @@ use crate::eval::answers::{
     AnswerFile, AnswerOptions, EncodedPrompt, draw_answers, encode_prompts, log_probabilities,
 };
 use crate::eval::comparison::Decision;
+use crate::eval::ensemble::Votes;
 use crate::eval::files::{
     EvalPrompt, read_alpaca_outputs, read_arena_hard_questions, read_mt_bench_questions,
 };
@@ -186,10 +187,13 @@ fn evaluate(plan: EvalPlan, console: &mut Console) -> Result<(EvalResult, Value)
         .collect();
 
     console.phase("computing the figures");
-    let mut result = EvalResult::of(contest(&plan, judged.name), &evaluated, judged.used)?;
+    let mut result = EvalResult::of(contest(&plan, judged.name, judged.members), &evaluated, judged.used)?;
     // What a judge decided whose model answered for neither side.
     let mut other = None;
-    if let Some(Judged { name, verdicts, used, identity }) = second {
+    if let Some(Judged { name, members, verdicts, used, identity }) = second {
+        let mut votes = Votes::default();
+        verdicts.iter().for_each(|verdict| votes.add(&verdict.votes));
+        warnings.extend(votes.mute("the second judge", &members, false).into_iter().map(|(_, text)| text));
         let decisions: Vec<Option<Decision>> = verdicts.iter().map(PairVerdict::decision).collect();
         result.compare_with(name, &evaluated, &decisions, used)?;
         let partial = [judged.identity.get("judge-model"), model_a.as_ref(), model_b.as_ref()];
@@ -221,6 +225,8 @@ enum Judge {
 /// What a judge said.
 struct Judged {
     name: String,
+    /// Of an ensemble, the names of its members.
+    members: Vec<String>,
     identity: BTreeMap<String, String>,
     verdicts: Vec<PairVerdict>,
     used: Usage,
@@ -257,7 +263,8 @@ impl Judge {
             }
             Heard::Other(_) => Ok(()),
         })?;
-        Ok(Judged { identity: journalled.identity()?, used: journalled.used(), name, verdicts })
+        let members = journalled.members().iter().map(|member| member.name()).collect();
+        Ok(Judged { identity: journalled.identity()?, used: journalled.used(), name, members, verdicts })
     }
 }
 
@@ -441,7 +448,7 @@ fn known_before(answers: Vec<Option<String>>) -> Answers {
 }
 
 /// What is compared, in words.
-fn contest(plan: &EvalPlan, judge: String) -> Contest {
+fn contest(plan: &EvalPlan, judge: String, members: Vec<String>) -> Contest {
     let name = |side: &Side| match side {
         Side::Policy(PolicyFiles { model, adapter: None }) => model.display().to_string(),
         Side::Policy(PolicyFiles { model, adapter: Some(adapter) }) => {
@@ -455,7 +462,7 @@ fn contest(plan: &EvalPlan, judge: String) -> Contest {
         (_, true) => "the start".to_owned(),
         _ => b.clone(),
     };
-    Contest { a, b, against, judge }
+    Contest { a, b, against, judge, members }
 }
 
 /// A warning where the judge is the one that the run was trained by.
