@@ -9,7 +9,7 @@
 //! The journal before the ensemble keeps what it said. Those before the members keep what each of them said, so that a run
 //! that ended while some had answered asks these nothing twice.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::time::Duration;
 
@@ -18,11 +18,48 @@ use serde::Serialize;
 use super::journal::{JOURNAL, Journalled};
 use super::queue::{AnnotationQueue, Answer, Ask, Polled, Question, Said, Usage};
 use super::{Judgement, Position, Score, Verdict};
+use crate::digest::{Digest, Digester};
 use crate::error::{Error, Result};
 use crate::files;
 
 /// The folder of what each member of an ensemble said: a folder for each, by its number.
 pub const JUDGES: &str = "judges";
+
+/// What of an annotator's identity makes it another one, rather than the same one asked in another way.
+const WHO: [&str; 5] = ["judge", "judge-model", "judge-adapter", "judge-rule", "judge-command"];
+/// Of an ensemble's identity, that of its members.
+const MEMBERS: &str = "judge-member";
+
+/// A digest of who an annotator of this identity is, in whatever way it is asked; of an ensemble one for each member.
+pub fn judges_of(identity: &BTreeMap<String, String>) -> BTreeSet<String> {
+    match identity.get(MEMBERS) {
+        Some(members) => {
+            let who = |member: &str| member.split(' ').nth(1).map(str::to_owned);
+            members.split(", ").filter_map(who).collect()
+        }
+        None => BTreeSet::from([who(identity).to_string()]),
+    }
+}
+
+fn who(identity: &BTreeMap<String, String>) -> Digest {
+    let mut digester = Digester::default();
+    WHO.iter().for_each(|key| digester.bytes(identity.get(*key).map_or(&[], |value| value.as_bytes())));
+    digester.finish()
+}
+
+/// Whether annotators of these identities are one and the same, in whatever order their members are named.
+pub fn is_same(one: &BTreeMap<String, String>, other: &BTreeMap<String, String>) -> bool {
+    let sorted = |identity: &BTreeMap<String, String>| {
+        let mut identity = identity.clone();
+        if let Some(members) = identity.get_mut(MEMBERS) {
+            let mut each: Vec<&str> = members.split(", ").collect();
+            each.sort_unstable();
+            *members = each.join(", ");
+        }
+        identity
+    };
+    sorted(one) == sorted(other)
+}
 
 /// How the members' verdicts become one. Those that are unusable are left out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -226,14 +263,15 @@ impl AnnotationQueue for Ensemble<'_> {
 
     fn identity(&self) -> Result<BTreeMap<String, String>> {
         let member = |member: &Journalled<'_>| {
-            let digest = member.digest()?;
-            Ok(format!("{} {digest}", member.identity()?.get("judge").map_or("", String::as_str)))
+            let (identity, digest) = (member.identity()?, member.digest()?);
+            let kind = identity.get("judge").map_or("", String::as_str);
+            Ok(format!("{kind} {} {digest}", who(&identity)))
         };
         let members = self.members.iter().map(member).collect::<Result<Vec<String>>>()?;
         Ok(BTreeMap::from([
             ("judge".into(), "ensemble".into()),
             ("judge-vote".into(), self.vote.name().into()),
-            ("judge-member".into(), members.join(", ")),
+            (MEMBERS.into(), members.join(", ")),
         ]))
     }
 
@@ -631,6 +669,15 @@ mod tests {
         assert_eq!(known, identity(Vote::Mean, ["a", "b"]));
         assert_ne!(known, identity(Vote::Majority, ["a", "b"]));
         assert_ne!(known, identity(Vote::Mean, ["a", "c"]));
+        let turned = identity(Vote::Mean, ["b", "a"]);
+        assert!(known != turned && is_same(&known, &turned) && judges_of(&known) == judges_of(&turned));
+        let majority = identity(Vote::Majority, ["a", "b"]);
+        assert!(!is_same(&known, &majority) && judges_of(&known) == judges_of(&majority));
+        let alone = judges_of(&Member::named("a").identity().unwrap());
+        assert!(
+            alone.is_subset(&judges_of(&known))
+                && alone.is_disjoint(&judges_of(&identity(Vote::Mean, ["b", "c"])))
+        );
         let alone: Vec<Box<dyn AnnotationQueue>> = vec![Box::new(Member::named("a"))];
         assert!(Ensemble::new(Vote::Mean, alone).is_err());
     }
