@@ -137,6 +137,16 @@ fn score(said: &[&Score]) -> Score {
     Score::Value(mean(values.into_iter()))
 }
 
+/// What an annotator's scores are comparable by: a rule's or a reward model's are in its own unit, while all servers rate from
+/// 1 to 10. `None` where it cannot be told.
+fn scale(member: &Journalled<'_>) -> Option<BTreeMap<String, String>> {
+    let mut identity = member.identity().ok()?;
+    if identity.get("judge").is_some_and(|judge| judge == "openai") {
+        identity.retain(|key, _| key == "judge");
+    }
+    Some(identity)
+}
+
 /// A question, and what the members have said of it so far.
 struct Open {
     question: Question,
@@ -280,12 +290,10 @@ impl AnnotationQueue for Ensemble<'_> {
     }
 
     fn rates(&self) -> bool {
-        // Scores of annotators of different kinds are not on one scale.
-        let kind = |member: &Journalled<'_>| {
-            member.identity().ok().and_then(|identity| identity.get("judge").cloned())
-        };
-        let first = kind(&self.members[0]);
-        self.vote == Vote::Mean && self.members.iter().all(|member| member.rates() && kind(member) == first)
+        let first = scale(&self.members[0]);
+        self.vote == Vote::Mean
+            && first.is_some()
+            && self.members.iter().all(|member| member.rates() && scale(member) == first)
     }
 
     fn position(&self) -> Position {
@@ -338,6 +346,8 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use super::super::Pair;
+    use super::super::queue::InPlace;
+    use super::super::rule::Rule;
     use super::*;
 
     /// A member: what it was asked, and what comes back at the next poll.
@@ -650,12 +660,19 @@ mod tests {
     }
 
     #[test]
-    fn ratings_are_averaged_where_all_give_them() {
+    fn ratings_are_averaged_where_all_give_them_on_one_scale() {
         let rating = |name| Member { rates: true, ..Member::named(name) };
         let both = [rating("a"), rating("a")];
         assert!(ensemble(Vote::Mean, &both).rates() && !ensemble(Vote::Majority, &both).rates());
         assert!(!ensemble(Vote::Mean, &[rating("a"), Member::named("a")]).rates());
         assert!(!ensemble(Vote::Mean, &[rating("a"), rating("b")]).rates(), "scores on different scales");
+        let rules = |rules: [&str; 2]| {
+            let rule = |rule: &str| -> Box<dyn AnnotationQueue> {
+                Box::new(InPlace::new(Rule::parse(rule).unwrap()))
+            };
+            Ensemble::new(Vote::Mean, rules.map(rule).into()).unwrap().rates()
+        };
+        assert!(rules(["longer", "longer"]) && !rules(["longer", "contains:the"]), "characters, and 0 or 1");
         assert_eq!(score(&[&Score::Value(1.0), &Score::Value(-0.5)]), Score::Value(0.25));
         let mute = Score::Invalid { why: "mute".into() };
         assert_eq!(score(&[&Score::Value(1.0), &mute]), mute);

@@ -228,8 +228,9 @@ fn an_ensemble_hides_neither_whose_answers_its_models_wrote_nor_what_it_trained(
         let done = place.oaif(&format!("eval --run {run} {judge}")).done();
         assert!(done.err.contains(&format!("{told}: this win rate says")), "{told}: {}", done.err);
     };
-    place.oaif(&format!("{train} --output-dir two {}", ensemble(["long", "short"]))).done();
-    trained_by("two", &ensemble(["short", "long"]), "the judge is the one that the run was trained by");
+    place.write("has.toml", "judge = 'rule'\njudge-rule = 'contains:e'\n");
+    place.oaif(&format!("{train} --output-dir two {}", ensemble(["long", "has"]))).done();
+    trained_by("two", &ensemble(["has", "long"]), "the judge is the one that the run was trained by");
     trained_by("two", RULE, "the judge is a member of the ensemble that the run was trained by");
     trained_by("two", &ensemble(["long", "tiny"]), "the run was trained by 1 of the judge's 2 members");
     place.oaif(&format!("{train} --output-dir one {RULE}")).done();
