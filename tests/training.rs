@@ -11,7 +11,7 @@ use common::{fixture, gpu};
 use oaif::Error;
 use oaif::annotate::queue::{AnnotationQueue, InPlace, Threaded};
 use oaif::annotate::rule::Rule;
-use oaif::annotate::{Annotator, Judgement};
+use oaif::annotate::{Annotator, Judgement, Position};
 use oaif::data::rows::{Completion, Pair, Prompt, Text};
 use oaif::generate::SamplingParams;
 use oaif::gpu::{Gpu, GpuOptions};
@@ -566,8 +566,8 @@ impl Annotator for Careless {
         "careless".into()
     }
 
-    fn may_prefer_a_position(&self) -> bool {
-        !matches!(self, Careless::Longer)
+    fn position(&self) -> Position {
+        if matches!(self, Careless::Longer) { Position::Settled } else { Position::Untold }
     }
 
     fn annotate(&mut self, pairs: &[oaif::annotate::Pair<'_>]) -> oaif::Result<Vec<Judgement>> {

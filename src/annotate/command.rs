@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::process::{End, Task};
-use super::{Annotator, Judgement, Pair, Verdict};
+use super::{Annotator, Judgement, Pair, Position, Verdict};
 use crate::error::{Error, Result};
 
 /// Bytes of output that a program may print for a batch, and for each pair.
@@ -88,8 +88,8 @@ impl Annotator for CommandAnnotator {
         Ok(BTreeMap::from([("judge".into(), self.name()), command]))
     }
 
-    fn may_prefer_a_position(&self) -> bool {
-        true
+    fn position(&self) -> Position {
+        Position::Untold
     }
 
     fn annotate(&mut self, pairs: &[Pair<'_>]) -> Result<Vec<Judgement>> {

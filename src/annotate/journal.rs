@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::queue::{AnnotationQueue, Answer, Ask, Polled, Question, Said, Usage};
-use super::{Judgement, Score, Verdict};
+use super::{Judgement, Position, Score, Verdict};
 use crate::digest::{Digest, Digester};
 use crate::error::Result;
 use crate::json_lines::JsonLines;
@@ -59,7 +59,7 @@ enum SaidRow {
         p_12: Option<f32>,
         p_21: Option<f32>,
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
-        votes: Vec<Option<f32>>,
+        votes: Vec<Verdict>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         why: Option<String>,
     },
@@ -95,7 +95,10 @@ impl SaidRow {
     fn said(self) -> Result<Said, String> {
         match self {
             SaidRow::Judgement { verdict: label, p_first, p_12, p_21, votes, why } => {
-                let all = [p_first, p_12, p_21].into_iter().flatten().chain(votes.iter().copied().flatten());
+                let all = [p_first, p_12, p_21]
+                    .into_iter()
+                    .flatten()
+                    .chain(votes.iter().filter_map(Verdict::p_first));
                 if let Some(p) = all.into_iter().find(|p| !(0.0..=1.0).contains(p)) {
                     return Err(format!("{p} is not a probability"));
                 }
@@ -123,7 +126,7 @@ pub struct Journalled<'a> {
     queue: Box<dyn AnnotationQueue + 'a>,
     /// Questions that were asked and are not answered, by their ids.
     open: HashMap<String, Ask>,
-    /// What earlier processes were told, and what is to be remembered, by the ids of the questions.
+    /// What was answered, by the ids of the questions.
     known: HashMap<String, Answer>,
     /// Answers that are known and were asked for.
     ready: Vec<Answer>,
@@ -167,7 +170,7 @@ impl<'a> Journalled<'a> {
         let mut used = Usage::default();
         for CheckedRow { answer, .. } in rows.into_iter().filter(|row| row.judge == judge) {
             used += answer.usage;
-            self.remember(&answer);
+            self.known.insert(answer.id.clone(), answer);
         }
         self.used += used;
         self.queue.used_before(used);
@@ -218,9 +221,14 @@ impl<'a> Journalled<'a> {
         self.queue.rates()
     }
 
-    /// See [`AnnotationQueue::may_prefer_a_position`].
-    pub fn may_prefer_a_position(&self) -> bool {
-        self.queue.may_prefer_a_position()
+    /// See [`AnnotationQueue::position`].
+    pub fn position(&self) -> Position {
+        self.queue.position()
+    }
+
+    /// See [`AnnotationQueue::members`].
+    pub fn members(&self) -> Vec<&Journalled<'_>> {
+        self.queue.members()
     }
 
     /// What was used for all answers so far, by earlier processes as well.
@@ -228,15 +236,15 @@ impl<'a> Journalled<'a> {
         self.used
     }
 
-    /// Asks what is not known, and is not open yet.
+    /// Asks what was never answered, and is not open yet.
     ///
     /// # Errors
     /// As [`AnnotationQueue::submit`].
     pub fn submit(&mut self, questions: Vec<Question>) -> Result<()> {
         let mut asked = Vec::new();
         for question in questions {
-            match self.known.remove(&question.id) {
-                Some(answer) => self.ready.push(answer),
+            match self.known.get(&question.id) {
+                Some(answer) => self.ready.push(answer.clone()),
                 None if self.open.contains_key(&question.id) => {}
                 None => {
                     self.open.insert(question.id.clone(), question.ask.clone());
@@ -248,11 +256,6 @@ impl<'a> Journalled<'a> {
             return Ok(());
         }
         self.queue.submit(asked)
-    }
-
-    /// Gives this answer once more where its question is asked again.
-    pub fn remember(&mut self, answer: &Answer) {
-        self.known.insert(answer.id.clone(), answer.clone());
     }
 
     /// What has come back, each answer to a question that is open; waits up to `patience`.
@@ -287,6 +290,7 @@ impl<'a> Journalled<'a> {
         }
         answers.iter().for_each(|answer| self.used += answer.usage);
         self.write(&answers)?;
+        self.known.extend(answers.iter().map(|answer| (answer.id.clone(), answer.clone())));
         Ok(Polled { answers, notes })
     }
 
@@ -439,7 +443,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_remembered_is_not_asked_again_nor_counted() {
+    fn what_was_answered_is_not_asked_again_nor_counted_twice() {
         let post = Post::default();
         let mut journalled = Journalled::new(Box::new(post.clone()));
         let one = question("1");
@@ -450,7 +454,6 @@ mod tests {
             }
             let said = journalled.poll(Duration::ZERO).unwrap().answers;
             assert_eq!(said, [answer(&one, 0.75)]);
-            journalled.remember(&said[0]);
         }
         assert_eq!((post.asked.lock().unwrap().len(), journalled.used().requests), (1, 2));
     }

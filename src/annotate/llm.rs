@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::judge_model::{JudgeModel, shared_prefix};
 use super::template::JudgeTemplate;
-use super::{Annotator, Judgement, Pair, Verdict};
+use super::{Annotator, Judgement, Pair, Position, Verdict};
 use crate::data::packing::ChoiceTree;
 use crate::error::{Error, Result};
 
@@ -128,8 +128,8 @@ impl Annotator for LlmAnnotator {
         self.judge.identity("llm", options)
     }
 
-    fn may_prefer_a_position(&self) -> bool {
-        self.orders == Orders::One
+    fn position(&self) -> Position {
+        if self.orders == Orders::One { Position::Given } else { Position::Settled }
     }
 
     fn annotate(&mut self, pairs: &[Pair<'_>]) -> Result<Vec<Judgement>> {

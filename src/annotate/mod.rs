@@ -21,6 +21,8 @@ pub mod template;
 use std::collections::BTreeMap;
 use std::ops::AddAssign;
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::{Error, Result};
 
 /// Something that prefers one response to another. It can be sent to another thread, so that a run can be, too.
@@ -40,9 +42,9 @@ pub trait Annotator: Send {
         Ok(BTreeMap::from([("judge".into(), self.name())]))
     }
 
-    /// Whether it might prefer a position and does not ask in both orders itself: then some pairs are asked both ways round.
-    fn may_prefer_a_position(&self) -> bool {
-        false
+    /// Whether it might prefer a position: then pairs are asked both ways round.
+    fn position(&self) -> Position {
+        Position::Settled
     }
 
     /// Whether it can say how good a response is by itself.
@@ -78,8 +80,8 @@ macro_rules! annotates_as_what_it_points_to {
                 (**self).identity()
             }
 
-            fn may_prefer_a_position(&self) -> bool {
-                (**self).may_prefer_a_position()
+            fn position(&self) -> Position {
+                (**self).position()
             }
 
             fn rates(&self) -> bool {
@@ -95,6 +97,20 @@ macro_rules! annotates_as_what_it_points_to {
 
 // One that is somebody else's, which a run borrows, and one that is chosen while the program runs.
 annotates_as_what_it_points_to!(&mut A, Box<A>);
+
+/// What the order of two responses may do to an annotator's verdict, and so who is asked about a pair the other way round.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Position {
+    /// Nothing that another question would tell: it asks in both orders itself, looks at each response by itself, or is a
+    /// person, to whom they are shown in random order.
+    #[default]
+    Settled,
+    /// It may prefer one: it was told to ask in the given order alone, and its judgements say so. The first pairs of a run are
+    /// asked both ways round to find out.
+    Given,
+    /// It may prefer one, and its judgements tell of no order. An evaluation asks every pair both ways round, too.
+    Untold,
+}
 
 /// A response to a prompt, to be rated by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,7 +154,8 @@ impl Pair<'_> {
 
 /// Which response is preferred; `p` is the probability that it is `response_1`. Made by
 /// [`from_probability`](Self::from_probability), so that p and the variant agree.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(from = "Written", into = "Written")]
 pub enum Verdict {
     /// `response_1`.
     First {
@@ -157,6 +174,32 @@ pub enum Verdict {
         /// For `pairs.jsonl`.
         why: String,
     },
+}
+
+/// A verdict in files, where it is one of several: its probability, or why there is none.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Written {
+    Probability(f32),
+    Why(String),
+}
+
+impl From<Written> for Verdict {
+    fn from(written: Written) -> Verdict {
+        match written {
+            Written::Probability(p) => Verdict::from_probability(p),
+            Written::Why(why) => Verdict::Invalid { why },
+        }
+    }
+}
+
+impl From<Verdict> for Written {
+    fn from(verdict: Verdict) -> Written {
+        match (verdict.p_first(), verdict) {
+            (_, Verdict::Invalid { why }) => Written::Why(why),
+            (p, _) => Written::Probability(p.unwrap_or(0.5)),
+        }
+    }
 }
 
 impl Verdict {
@@ -180,6 +223,14 @@ impl Verdict {
         }
     }
 
+    /// The verdict on the pair the other way round.
+    pub fn turned(&self) -> Verdict {
+        match self.p_first() {
+            Some(p) => Verdict::from_probability(1.0 - p),
+            None => self.clone(),
+        }
+    }
+
     /// What `oaif judge` and `pairs.jsonl` write: "1", "2", "tie" or "invalid".
     pub fn label(&self) -> &'static str {
         match self {
@@ -200,9 +251,8 @@ pub struct Judgement {
     pub p_12: Option<f32>,
     /// The probability that `response_1` is preferred when it is shown second; `None` if that was not asked.
     pub p_21: Option<f32>,
-    /// Of an [`Ensemble`](ensemble::Ensemble), each member's probability that `response_1` is preferred; `None` where its
-    /// verdict is unusable. Of others nothing.
-    pub votes: Vec<Option<f32>>,
+    /// Of an [`Ensemble`](ensemble::Ensemble), each member's verdict. Of others nothing.
+    pub votes: Vec<Verdict>,
 }
 
 impl Judgement {
@@ -217,6 +267,16 @@ impl Judgement {
             (None, None) => Verdict::Invalid { why: "no order was asked".into() },
         };
         Judgement { verdict, p_12, p_21, votes: Vec::new() }
+    }
+
+    /// The judgement of the pair the other way round.
+    pub fn turned(&self) -> Judgement {
+        Judgement {
+            verdict: self.verdict.turned(),
+            p_12: self.p_21.map(|p| 1.0 - p),
+            p_21: self.p_12.map(|p| 1.0 - p),
+            votes: self.votes.iter().map(Verdict::turned).collect(),
+        }
     }
 
     /// Whether the preferred *position* was the same in both orders.
@@ -284,7 +344,7 @@ pub fn annotate_pairs(annotator: &mut dyn Annotator, pairs: &[Pair<'_>]) -> Resu
 }
 
 /// How many pairs came out how.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Counts {
     /// Pairs that the annotator was asked about, ties and invalid ones included.

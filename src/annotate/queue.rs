@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Annotated, Annotator, Judgement, Pair, Rated, Score, Verdict, one_each};
+use super::journal::Journalled;
+use super::{Annotated, Annotator, Judgement, Pair, Position, Rated, Score, Verdict, one_each};
 use crate::digest::Digester;
 use crate::error::{Error, Result};
 
@@ -31,6 +32,17 @@ pub struct Question {
     pub prompt: String,
     /// What is asked of the responses to it.
     pub ask: Ask,
+    /// Where another question is about the same pair the other way round, and this one is not for all.
+    pub turned: Option<Turned>,
+}
+
+/// Of which question another one is the other way round, and for whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Turned {
+    /// The first question's id.
+    pub of: String,
+    /// It is for annotators of this [`Position`] or above. Of others the answer to the first question holds, turned.
+    pub least: Position,
 }
 
 /// What is asked.
@@ -63,13 +75,35 @@ impl Question {
             }
             Ask::Rate { response } => digester.bytes(response.as_bytes()),
         }
-        Question { id: format!("{place}-{}", digester.finish()), prompt: prompt.to_owned(), ask }
+        Question {
+            id: format!("{place}-{}", digester.finish()),
+            prompt: prompt.to_owned(),
+            ask,
+            turned: None,
+        }
     }
 
     /// Which of a pair's responses is better.
     pub fn compare(place: &str, pair: &Pair<'_>) -> Question {
         let [response_1, response_2] = [pair.response_1, pair.response_2].map(str::to_owned);
         Question::new(place, pair.prompt, Ask::Compare { response_1, response_2 })
+    }
+
+    /// A question about two responses, about these the other way round, for annotators of at least this position.
+    pub fn turned(&self, place: &str, least: Position) -> Question {
+        let pair = self.pair().expect("only a pair has another way round");
+        let turned = Some(Turned { of: self.id.clone(), least });
+        Question { turned, ..Question::compare(place, &pair.swapped()) }
+    }
+
+    /// The question that an annotator of this position is asked for it: this one, or that which it is the other way round of.
+    pub(super) fn asked_of(&self, position: Position) -> Question {
+        match (&self.turned, self.pair()) {
+            (Some(Turned { of, least }), Some(pair)) if position < *least => {
+                Question { id: of.clone(), ..Question::compare("", &pair.swapped()) }
+            }
+            _ => self.clone(),
+        }
     }
 
     fn rated(&self) -> Option<Rated<'_>> {
@@ -178,9 +212,14 @@ pub trait AnnotationQueue: Send {
     /// Whether it takes [`Ask::Rate`]; all take [`Ask::Compare`].
     fn rates(&self) -> bool;
 
-    /// See [`Annotator::may_prefer_a_position`].
-    fn may_prefer_a_position(&self) -> bool {
-        false
+    /// See [`Annotator::position`].
+    fn position(&self) -> Position {
+        Position::Settled
+    }
+
+    /// Those that are asked together: of an ensemble its members, of others nobody.
+    fn members(&self) -> Vec<&Journalled<'_>> {
+        Vec::new()
     }
 
     /// Takes questions, without waiting for their answers. No id is open twice.
@@ -236,8 +275,12 @@ impl AnnotationQueue for Box<dyn AnnotationQueue + '_> {
         (**self).rates()
     }
 
-    fn may_prefer_a_position(&self) -> bool {
-        (**self).may_prefer_a_position()
+    fn position(&self) -> Position {
+        (**self).position()
+    }
+
+    fn members(&self) -> Vec<&Journalled<'_>> {
+        (**self).members()
     }
 
     fn submit(&mut self, questions: Vec<Question>) -> Result<()> {
@@ -336,8 +379,8 @@ impl AnnotationQueue for InPlace<'_> {
         self.annotator.rates()
     }
 
-    fn may_prefer_a_position(&self) -> bool {
-        self.annotator.may_prefer_a_position()
+    fn position(&self) -> Position {
+        self.annotator.position()
     }
 
     fn submit(&mut self, questions: Vec<Question>) -> Result<()> {
@@ -385,7 +428,7 @@ pub struct Threaded {
     name: String,
     identity: BTreeMap<String, String>,
     rates: bool,
-    may_prefer_a_position: bool,
+    position: Position,
     questions: Sender<Vec<Question>>,
     outcomes: Receiver<Outcome>,
     /// For the next poll, where the last one had answers as well.
@@ -406,7 +449,7 @@ impl Threaded {
     /// As [`Annotator::identity`].
     pub fn new(mut annotator: impl Annotator + 'static) -> Result<Threaded> {
         let (name, identity, rates) = (annotator.name(), annotator.identity()?, annotator.rates());
-        let may_prefer_a_position = annotator.may_prefer_a_position();
+        let position = annotator.position();
         let (questions, batches) = channel::<Vec<Question>>();
         let (send, outcomes) = channel();
         thread::spawn(move || {
@@ -423,7 +466,7 @@ impl Threaded {
                 }
             }
         });
-        Ok(Threaded { name, identity, rates, may_prefer_a_position, questions, outcomes, failed: None })
+        Ok(Threaded { name, identity, rates, position, questions, outcomes, failed: None })
     }
 
     fn gone(&self) -> Error {
@@ -469,8 +512,8 @@ impl AnnotationQueue for Threaded {
         self.rates
     }
 
-    fn may_prefer_a_position(&self) -> bool {
-        self.may_prefer_a_position
+    fn position(&self) -> Position {
+        self.position
     }
 
     fn submit(&mut self, questions: Vec<Question>) -> Result<()> {

@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::agreement::kappa_of;
 use super::comparison::Decision;
-use crate::annotate::round_robin;
+use super::interval::wilson_interval;
+use crate::annotate::{Verdict, round_robin};
 
 /// Counts over pairs that an ensemble judged.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,7 +17,22 @@ pub struct Votes {
     unanimous: usize,
     /// For every two members the table of their verdicts: win, tie, loss.
     tables: Vec<[[usize; 3]; 3]>,
+    /// How far each of them is heard.
+    members: Vec<MemberVotes>,
 }
+
+/// Counts over the verdicts of a member.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MemberVotes {
+    asked: usize,
+    unusable: usize,
+    /// Why the first unusable one is.
+    why: String,
+}
+
+/// Where more than this share of a member's verdicts is unusable, the others decide nearly alone.
+const MOSTLY: f64 = 0.5;
 
 /// What they come to.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -30,10 +46,19 @@ pub struct VotesReport {
 }
 
 impl Votes {
-    /// Counts a pair by each member's probability that the first response is better, `None` where it has no usable verdict.
-    /// Nothing of a judge that is no ensemble.
-    pub fn add(&mut self, votes: &[Option<f32>]) {
-        let decision = |vote: &Option<f32>| vote.map(|p| Decision::of(p.into()));
+    /// Counts a pair by each member's verdict. Nothing of a judge that is no ensemble.
+    pub fn add(&mut self, votes: &[Verdict]) {
+        self.members.resize_with(votes.len().max(self.members.len()), MemberVotes::default);
+        for (member, vote) in self.members.iter_mut().zip(votes) {
+            member.asked += 1;
+            if let Verdict::Invalid { why } = vote {
+                if member.unusable == 0 {
+                    member.why.clone_from(why);
+                }
+                member.unusable += 1;
+            }
+        }
+        let decision = |vote: &Verdict| vote.p_first().map(|p| Decision::of(p.into()));
         let decisions: Vec<Option<Decision>> = votes.iter().map(decision).collect();
         let usable: Vec<Decision> = decisions.iter().copied().flatten().collect();
         if usable.len() > 1 {
@@ -55,6 +80,24 @@ impl Votes {
         self.pairs
     }
 
+    /// The members most of whose verdicts are unusable, by their places, and a sentence about each. `names` are theirs, `of` is
+    /// what to call the ensemble. Where it is `early`, that is what the counts so far are sure of at 95 %.
+    pub fn mute(&self, of: &str, names: &[String], early: bool) -> Vec<(usize, String)> {
+        let told = |member: &MemberVotes| match early {
+            true => wilson_interval(member.unusable, member.asked).0 > MOSTLY,
+            false => member.unusable as f64 > MOSTLY * member.asked as f64,
+        };
+        let text = |place: usize, name: &str, MemberVotes { asked, unusable, why }: &MemberVotes| {
+            format!(
+                "member {} of {of} ({name}) has no usable verdict on {unusable} of {asked} pairs, which the others decide \
+                 without it; the first reason: {why}; check what it is asked and what it answers, or leave it out",
+                place + 1
+            )
+        };
+        let members = names.iter().zip(&self.members).enumerate().filter(|(_, (_, member))| told(member));
+        members.map(|(place, (name, member))| (place, text(place, name, member))).collect()
+    }
+
     /// What they come to; `None` without such a pair.
     pub fn report(&self) -> Option<VotesReport> {
         if self.pairs == 0 {
@@ -73,6 +116,31 @@ impl Votes {
 mod tests {
     use super::*;
 
+    fn verdict(p: Option<f32>) -> Verdict {
+        p.map_or(Verdict::Invalid { why: "mute".into() }, Verdict::from_probability)
+    }
+
+    #[test]
+    fn a_member_that_is_not_heard_is_named_with_its_share_and_first_reason() {
+        let mut votes = Votes::default();
+        let names = ["command", "rule longer"].map(str::to_owned);
+        let told = |votes: &Votes, early| votes.mute("the ensemble", &names, early);
+        for n in 1..=4 {
+            assert_eq!(told(&votes, true), [], "{n}");
+            let why = format!("out of {n}");
+            votes.add(&[Verdict::Invalid { why }, Verdict::Tie]);
+            assert_eq!(told(&votes, false).len(), 1, "{n}");
+        }
+        let (place, text) = told(&votes, true).remove(0);
+        assert_eq!(place, 0);
+        for part in ["member 1 of the ensemble (command)", "4 of 4 pairs", "first reason: out of 1;"] {
+            assert!(text.contains(part), "{text}");
+        }
+        // Now and then one is unusable.
+        (0..4).for_each(|_| votes.add(&[Verdict::Tie, Verdict::Tie]));
+        assert!(told(&votes, true).is_empty() && told(&votes, false).is_empty());
+    }
+
     #[test]
     fn agreement_and_kappa_are_those_by_hand() {
         let mut votes = Votes::default();
@@ -84,11 +152,11 @@ mod tests {
             [Some(0.9), Some(1.0), Some(0.7)],
             [Some(0.1), Some(0.5), Some(0.0)],
             [Some(0.1), None, Some(0.0)],
+            // Alone, a member agrees with nobody.
+            [Some(0.9), None, None],
         ] {
-            votes.add(&said);
+            votes.add(&said.map(verdict));
         }
-        // Alone, a member agrees with nobody.
-        votes.add(&[Some(0.9), None, None]);
         let report = votes.report().unwrap();
         assert_eq!((votes.pairs(), report.agreement), (4, 0.5));
         // 1 and 2: of 3, observed 2/3, chance 2/3·2/3 = 4/9: κ = 0.4. 1 and 3: of 4, observed 3/4, chance 1/2·1/4 + 1/2·3/4

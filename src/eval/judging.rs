@@ -8,7 +8,7 @@ use super::comparison::{Comparison, Decision};
 use super::random::SplitMix;
 use crate::annotate::journal::Journalled;
 use crate::annotate::queue::{Answer, CHUNK, LOOK, Polled, Question, Said};
-use crate::annotate::{Judgement, Pair, Verdict};
+use crate::annotate::{Judgement, Pair, Position, Verdict};
 use crate::error::Result;
 
 /// What a judge says about A's answer and B's to one prompt. Probabilities are of A's answer being the better one.
@@ -25,9 +25,9 @@ pub struct PairVerdict {
     /// Why there is no usable verdict.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
-    /// Of an ensemble, what each member says; `None` where it has no usable verdict.
+    /// Of an ensemble, what each member says.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub votes: Vec<Option<f32>>,
+    pub votes: Vec<Verdict>,
 }
 
 impl PairVerdict {
@@ -51,12 +51,12 @@ impl PairVerdict {
         self.comparison(0.0, 0.0).ok()?.decision()
     }
 
-    /// Takes what was said of the pair. `a_first`: whether A's answer was its first response. Tells whether the other order
-    /// is still to be asked.
-    fn take(&mut self, judgement: &Judgement, a_first: bool) -> bool {
+    /// Takes what a judge of this position said of the pair. `a_first`: whether A's answer was its first response. Tells
+    /// whether the other order is still to be asked.
+    fn take(&mut self, judgement: &Judgement, a_first: bool, position: Position) -> bool {
         let of_a = |p: f32| if a_first { f64::from(p) } else { 1.0 - f64::from(p) };
-        let votes = judgement.votes.iter().map(|vote| vote.map(|p| if a_first { p } else { 1.0 - p }));
-        self.votes = merge_votes(&self.votes, votes.collect());
+        let votes = if a_first { judgement.votes.clone() } else { judgement.turned().votes };
+        self.votes = merge_votes(&self.votes, votes);
         if let Verdict::Invalid { why } = &judgement.verdict {
             self.why.get_or_insert_with(|| why.clone());
             return false;
@@ -72,6 +72,10 @@ impl PairVerdict {
             (None, Some(p)) => self.heard_once(!a_first, of_a(p)),
             (None, None) => {
                 *self.shown(a_first) = judgement.verdict.p_first().map(of_a);
+                if position != Position::Untold {
+                    // The order is nothing to it.
+                    *self.shown(!a_first) = *self.shown(a_first);
+                }
                 self.p_12.is_none() || self.p_21.is_none()
             }
         }
@@ -89,10 +93,11 @@ impl PairVerdict {
 }
 
 /// What the members of an ensemble say of a pair that was asked about twice, first so and then so.
-pub(crate) fn merge_votes(first: &[Option<f32>], second: Vec<Option<f32>>) -> Vec<Option<f32>> {
-    let both = |(one, two): (&Option<f32>, Option<f32>)| match (*one, two) {
-        (Some(one), Some(two)) => Some((one + two) / 2.0),
-        (one, two) => one.or(two),
+pub(crate) fn merge_votes(first: &[Verdict], second: Vec<Verdict>) -> Vec<Verdict> {
+    let both = |(one, two): (&Verdict, Verdict)| match (one.p_first(), two.p_first()) {
+        (Some(one), Some(two)) => Verdict::from_probability((one + two) / 2.0),
+        (None, Some(_)) => two,
+        (_, None) => one.clone(),
     };
     if first.is_empty() { second } else { first.iter().zip(second).map(both).collect() }
 }
@@ -107,9 +112,9 @@ pub enum Heard<'t> {
     Other(&'t Answer),
 }
 
-/// Asks about all `pairs`, of which A's answers are the first and B's the second responses. A judge that tells its two orders
-/// apart is asked once, any other one both ways round. Which answer comes first is drawn from the seed, so that a judge that
-/// is asked in one order favours neither side. `watch` may end it by an error: what was said until then is in the journal.
+/// Asks about all `pairs`, of which A's answers are the first and B's the second responses. A judge that may prefer a position
+/// and tells of no order is asked both ways round, any other one once. Which answer comes first is drawn from the seed, so that
+/// a judge that is asked in one order favours neither side. `watch` may end it by an error: what was said until then is in the journal.
 ///
 /// # Errors
 /// As [`Journalled::poll`]; those of `watch`.
@@ -127,20 +132,24 @@ pub fn judge_pairs(
     let a_first = |number: usize| SplitMix::new(u64::from(seed), number as u64).below(2) == 0;
     let asked: Vec<usize> = (0..pairs.len()).filter(|number| !identical(&pairs[*number])).collect();
     let mut judged = pairs.len() - asked.len();
+    let position = judge.position();
     let chunk = if judge.is_remote() { asked.len().max(1) } else { CHUNK };
     for numbers in asked.chunks(chunk) {
         watch(Heard::Judged(judged))?;
-        let question = |number: usize, a_first: bool| {
-            let pair = if a_first { pairs[number] } else { pairs[number].swapped() };
+        let question = |number: usize| {
+            let pair = if a_first(number) { pairs[number] } else { pairs[number].swapped() };
             Question::compare(&number.to_string(), &pair)
         };
         let mut open: HashMap<String, (usize, bool)> = HashMap::new();
-        let mut questions: Vec<(usize, bool)> = numbers.iter().map(|n| (*n, a_first(*n))).collect();
+        // Whether it is about the pair the other way round.
+        let mut questions: Vec<(usize, bool)> = numbers.iter().map(|number| (*number, false)).collect();
         while !questions.is_empty() || !open.is_empty() {
             let mut texts = Vec::new();
-            for (number, a_first) in questions.drain(..) {
-                let question = question(number, a_first);
-                open.insert(question.id.clone(), (number, a_first));
+            for (number, turned) in questions.drain(..) {
+                let drawn = question(number);
+                let question =
+                    if turned { drawn.turned(&number.to_string(), Position::Untold) } else { drawn };
+                open.insert(question.id.clone(), (number, a_first(number) != turned));
                 texts.push(question);
             }
             if !texts.is_empty() {
@@ -157,10 +166,8 @@ pub fn judge_pairs(
                     watch(Heard::Other(answer))?;
                     continue;
                 };
-                // An evaluation asks again where the policy's answer is the same.
-                judge.remember(answer);
-                match verdicts[number].take(judgement, a_first) {
-                    true => questions.push((number, !a_first)),
+                match verdicts[number].take(judgement, a_first, position) {
+                    true => questions.push((number, true)),
                     false => judged += 1,
                 }
             }
@@ -173,11 +180,12 @@ pub fn judge_pairs(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::annotate::queue::InPlace;
+    use crate::annotate::Annotator;
+    use crate::annotate::ensemble::{Ensemble, Vote};
+    use crate::annotate::queue::{AnnotationQueue, InPlace};
     use crate::annotate::rule::Rule;
-    use crate::annotate::{Annotator, Rated, Score};
 
-    /// Judges by `of`, and counts what it was asked.
+    /// Judges by `of`, and counts what it was asked. It may prefer a position.
     struct Judge<F>(F, std::sync::Arc<std::sync::Mutex<usize>>);
 
     impl<F: Fn(&Pair<'_>) -> Judgement + Send> Annotator for Judge<F> {
@@ -188,8 +196,8 @@ mod tests {
             *self.1.lock().unwrap() += pairs.len();
             Ok(pairs.iter().map(&self.0).collect())
         }
-        fn rate(&mut self, _: &[Rated<'_>]) -> Result<Vec<Score>> {
-            unreachable!()
+        fn position(&self) -> Position {
+            Position::Untold
         }
     }
 
@@ -260,6 +268,38 @@ mod tests {
             let (p_12, p_21) = (verdict.p_12.unwrap(), verdict.p_21.unwrap());
             assert!((p_12 - 0.9).abs() < 1e-6 && (p_21 - 0.7).abs() < 1e-6, "{verdict:?}");
         }
+    }
+
+    #[test]
+    fn an_ensemble_asks_each_member_as_it_would_be_asked_alone() {
+        let asked: [std::sync::Arc<std::sync::Mutex<usize>>; 2] = Default::default();
+        let first = |_: &Pair| Judgement::from(Verdict::First { p: 1.0 });
+        /// Asks both orders itself.
+        struct Both(std::sync::Arc<std::sync::Mutex<usize>>);
+        impl Annotator for Both {
+            fn name(&self) -> String {
+                "both".into()
+            }
+            fn annotate(&mut self, pairs: &[Pair<'_>]) -> Result<Vec<Judgement>> {
+                *self.0.lock().unwrap() += pairs.len();
+                let of = |pair: &Pair| match pair.response_1 {
+                    "a" => Judgement::from_orders(Some(1.0), Some(0.5)),
+                    _ => Judgement::from_orders(Some(0.5), Some(0.0)),
+                };
+                Ok(pairs.iter().map(of).collect())
+            }
+        }
+        let members: Vec<Box<dyn AnnotationQueue>> = vec![
+            Box::new(InPlace::new(Both(asked[0].clone()))),
+            Box::new(InPlace::new(Judge(first, asked[1].clone()))),
+        ];
+        let mut judge = Journalled::new(Box::new(Ensemble::new(Vote::Mean, members).unwrap()));
+        let pairs = [Pair { prompt: "x", response_1: "a", response_2: "b" }; 20];
+        let said = judge_pairs(&mut judge, &pairs, 7, &mut |_| Ok(())).unwrap();
+        assert_eq!(asked.each_ref().map(|asked| *asked.lock().unwrap()), [20, 40]);
+        // 0.75 of the one in either order; 1 and 0 of the other.
+        assert!(said.iter().all(|v| (v.p_12, v.p_21) == (Some(0.875), Some(0.375))), "{said:?}");
+        assert!(said.iter().all(|v| v.votes == [Verdict::First { p: 0.75 }, Verdict::Tie]), "{said:?}");
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! What an evaluation found: the figures of `eval.json`, the sentence and the table that are printed.
 
+use std::fmt::{self, Display};
+
 use serde::Serialize;
 
 use super::agreement::{Kappa, OrderEffect, Share, cohen_kappa, length_preference, order_effect};
@@ -94,6 +96,9 @@ pub struct Contest {
     pub against: String,
     /// The judge's name.
     pub judge: String,
+    /// Of an ensemble, the names of its members.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub members: Vec<String>,
 }
 
 /// Another judge's verdicts on the same answers.
@@ -113,11 +118,32 @@ pub struct SecondJudge {
     pub usage: Usage,
 }
 
+/// Whose model has answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OwnModel {
+    /// The judge's.
+    OfJudge,
+    /// That of the ensemble's member of this name.
+    OfMember(String),
+}
+
+impl Display for OwnModel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            OwnModel::OfJudge => f.write_str("the judge's own model"),
+            OwnModel::OfMember(name) => write!(f, "the own model of the judge's member {name}"),
+        }
+    }
+}
+
 /// Which answers are of the judge's own model, and what it makes of that.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SelfPreference {
     /// "A" or "B".
     pub own: String,
+    /// Which model it is.
+    pub model: OwnModel,
     /// How much more often than a second judge, whose model answered for neither side, the judge prefers its own model's
     /// answers: the mean difference of their decisions (1, ½, 0) over the prompts that both decided. `None` without such a judge.
     pub above_second_judge: Option<Mean>,
@@ -232,6 +258,7 @@ impl EvalResult {
         };
         let mut votes = Votes::default();
         pairs.iter().for_each(|pair| votes.add(&pair.verdict.votes));
+        warnings.extend(votes.mute("the judge", &contest.members, false).into_iter().map(|(_, text)| text));
         let kl: Vec<f64> = pairs.iter().filter_map(|pair| pair.a.kl).collect();
         Ok(EvalResult {
             contest,
@@ -257,11 +284,12 @@ impl EvalResult {
         })
     }
 
-    /// Tells that A's answers (or else B's) are the judge's own model's; `second` is what a judge decided
+    /// Tells that A's answers (or else B's) are the judge's own `model`'s; `second` is what a judge decided
     /// whose model answered for neither side.
     pub fn judged_by_its_own_model(
         &mut self,
         is_a: bool,
+        model: OwnModel,
         pairs: &[EvaluatedPair],
         second: Option<&[Option<Decision>]>,
     ) {
@@ -272,17 +300,18 @@ impl EvalResult {
         };
         let differences: Option<Vec<f64>> =
             second.map(|second| pairs.iter().zip(second).filter_map(difference).collect());
-        if second.is_none() {
+        let above_second_judge = differences.and_then(|differences| mean_with_error(&differences));
+        if above_second_judge.is_none() {
             self.warnings.push(format!(
-                "{own}'s answers are of the judge's own model, which such judges tend to prefer: --second-judge with a model that \
-                 answered for neither side tells by how much"
+                "{own}'s answers are of {model}, which such judges tend to prefer: --second-judge with a model that answered for \
+                 neither side tells by how much"
             ));
         }
-        let above_second_judge = differences.and_then(|differences| mean_with_error(&differences));
-        self.self_preference = Some(SelfPreference { own, above_second_judge });
+        self.self_preference = Some(SelfPreference { own, model, above_second_judge });
     }
 
-    /// Adds another judge's decisions on the same pairs, in their order.
+    /// Adds another judge's decisions on the same pairs, in their order. `why` its first unusable verdict is, where that is
+    /// known.
     ///
     /// # Errors
     /// As [`cohen_kappa`].
@@ -291,6 +320,7 @@ impl EvalResult {
         judge: String,
         pairs: &[EvaluatedPair],
         second: &[Option<Decision>],
+        why: Option<&str>,
         usage: Usage,
     ) -> Result<()> {
         let mut comparisons = Vec::new();
@@ -305,6 +335,19 @@ impl EvalResult {
             .collect();
         let (first, other): (Vec<Decision>, Vec<Decision>) = both.into_iter().unzip();
         let decisions = Decisions::of(&comparisons);
+        let why = why.map_or_else(String::new, |why| format!("; the first: {why}"));
+        if decisions.decided() == 0 {
+            self.warnings.push(format!(
+                "the second judge gave no usable verdict, so that nothing is compared with it{why}; check what it is asked and \
+                 what it answers"
+            ));
+        } else if decisions.invalid as f64 > MANY_INVALID * pairs.len() as f64 {
+            self.warnings.push(format!(
+                "{} of {} verdicts of the second judge are unusable and in no share of it{why}",
+                decisions.invalid,
+                pairs.len()
+            ));
+        }
         self.second_judge = Some(SecondJudge {
             judge,
             decisions,
@@ -400,12 +443,16 @@ impl EvalResult {
         }
         if let Some((own, points)) = self.self_preference.as_ref().and_then(|own| Some((own, own.points()?)))
         {
-            let text = format!("{points} for {}, its own model, above the second judge", own.own);
+            let text = format!("{points} for {}, of {}, above the second judge", own.own, own.model);
             rows.push(("self-preference", text));
         }
         if let Some(second) = &self.second_judge {
-            let win_rate = second.win_rate.map_or_else(|| "–".into(), percent);
-            let mut text = format!("{}: A wins {win_rate} ({})", second.judge, range(second.interval));
+            let mut text = match second.win_rate {
+                Some(rate) => {
+                    format!("{}: A wins {} ({})", second.judge, percent(rate), range(second.interval))
+                }
+                None => format!("{}: no usable verdict", second.judge),
+            };
             if let Some(Kappa { kappa, interval, agreement, .. }) = &second.agreement {
                 text += &format!("; agrees in {}", agreement.share.map_or_else(|| "–".into(), percent));
                 if let (Some(kappa), Some(interval)) = (kappa, interval) {
@@ -431,6 +478,7 @@ fn range(interval: Interval) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::annotate::Verdict;
 
     fn pair(a: &str, b: &str, p: Option<f64>) -> EvaluatedPair {
         let answer = |text: &str| EvaluatedAnswer {
@@ -446,7 +494,7 @@ mod tests {
 
     fn contest() -> Contest {
         let [a, b, against, judge] = ["a", "b", "the start", "test"].map(str::to_owned);
-        Contest { a, b, against, judge }
+        Contest { a, b, against, judge, members: Vec::new() }
     }
 
     /// 120 wins, 20 ties and 60 losses of 200.
@@ -503,9 +551,13 @@ mod tests {
     fn an_ensemble_tells_how_far_its_members_agree() {
         let mut pairs = pairs();
         for (i, pair) in pairs.iter_mut().enumerate() {
-            pair.verdict.votes = vec![Some(0.9), Some(if i % 4 == 0 { 0.1 } else { 0.8 })];
+            let votes = [0.9, if i % 4 == 0 { 0.1 } else { 0.8 }];
+            pair.verdict.votes = votes.map(Verdict::from_probability).into();
         }
-        let result = EvalResult::of(contest(), &pairs, Usage::default()).unwrap();
+        let members = || ["one", "other"].map(str::to_owned).to_vec();
+        let result =
+            EvalResult::of(Contest { members: members(), ..contest() }, &pairs, Usage::default()).unwrap();
+        assert!(result.warnings.is_empty(), "{:?}", result.warnings);
         assert_eq!(result.ensemble.unwrap().agreement, 0.75);
         let line = result.table().into_iter().find(|row| row.0 == "the ensemble").unwrap().1;
         assert!(line.contains("75.0 %"), "{line}");
@@ -515,13 +567,24 @@ mod tests {
             EvalResult::of(contest(), &super::tests::pairs(), Usage::default()).unwrap(),
         );
         assert!(alone.unwrap().get("judge/agreement").is_none());
+
+        let why = "mute".to_owned();
+        pairs.iter_mut().for_each(|pair| pair.verdict.votes[1] = Verdict::Invalid { why: why.clone() });
+        let result =
+            EvalResult::of(Contest { members: members(), ..contest() }, &pairs, Usage::default()).unwrap();
+        let told = "member 2 of the judge (other) has no usable verdict on 200 of 200 pairs";
+        assert!(
+            result.warnings[0].contains(told) && result.warnings[0].contains("mute"),
+            "{:?}",
+            result.warnings
+        );
     }
 
     #[test]
     fn what_a_judge_adds_for_its_own_model_is_measured_by_a_second_one() {
         let pairs = pairs();
         let mut result = EvalResult::of(contest(), &pairs, Usage::default()).unwrap();
-        result.judged_by_its_own_model(true, &pairs, None);
+        result.judged_by_its_own_model(true, OwnModel::OfJudge, &pairs, None);
         assert!(
             result.warnings[0].starts_with("A's answers are of the judge's own model"),
             "{:?}",
@@ -531,12 +594,16 @@ mod tests {
         let second: Vec<Option<Decision>> =
             (0..200).map(|i| Some(if i < 60 { Decision::Win } else { Decision::Loss })).collect();
         for (is_a, expected) in [(true, 0.35), (false, -0.35)] {
-            result.judged_by_its_own_model(is_a, &pairs, Some(&second));
+            result.judged_by_its_own_model(is_a, OwnModel::OfMember("m".into()), &pairs, Some(&second));
             let own = result.self_preference.as_ref().unwrap();
             let above = own.above_second_judge.unwrap();
             assert!((above.mean - expected).abs() < 1e-12 && above.count == 200, "{own:?}");
         }
         assert_eq!(result.warnings.len(), 1);
+        // One that decides nothing measures nothing.
+        result.judged_by_its_own_model(true, OwnModel::OfMember("m".into()), &pairs, Some(&[None; 200]));
+        assert!(result.warnings[1].contains("own model of the judge's member m,"), "{:?}", result.warnings);
+        result.judged_by_its_own_model(false, OwnModel::OfJudge, &pairs, Some(&second));
         let line = result.table().into_iter().find(|row| row.0 == "self-preference").unwrap().1;
         assert!(line.starts_with("-35.0 ± ") && line.contains("for B"), "{line}");
     }
@@ -547,7 +614,8 @@ mod tests {
         let mut result = EvalResult::of(contest(), &pairs, Usage::default()).unwrap();
         let mut same: Vec<Option<Decision>> = pairs.iter().map(|p| p.verdict.decision()).collect();
         same[0] = None;
-        result.compare_with("other".into(), &pairs, &same, Usage::default()).unwrap();
+        result.compare_with("other".into(), &pairs, &same, None, Usage::default()).unwrap();
+        assert!(result.warnings.is_empty(), "{:?}", result.warnings);
         let second = result.second_judge.as_ref().unwrap();
         let agreement = second.agreement.as_ref().unwrap();
         assert_eq!(
@@ -557,5 +625,25 @@ mod tests {
         let table = result.table();
         let line = &table.iter().find(|row| row.0 == "second judge").unwrap().1;
         assert!(line.contains("other: A wins") && line.contains("κ 1.00"), "{line}");
+    }
+
+    #[test]
+    fn a_second_judge_that_says_nothing_usable_is_told() {
+        let pairs = pairs();
+        let mut result = EvalResult::of(contest(), &pairs, Usage::default()).unwrap();
+        let mut some = vec![Some(Decision::Win); 200];
+        some[..40].fill(None);
+        result.compare_with("other".into(), &pairs, &some, Some("mute"), Usage::default()).unwrap();
+        assert!(
+            result.warnings[0].contains("40 of 200 verdicts of the second judge"),
+            "{:?}",
+            result.warnings
+        );
+        result.compare_with("other".into(), &pairs, &[None; 200], Some("mute"), Usage::default()).unwrap();
+        let told =
+            "the second judge gave no usable verdict, so that nothing is compared with it; the first: mute";
+        assert!(result.warnings[1].starts_with(told), "{:?}", result.warnings);
+        let line = result.table().into_iter().find(|row| row.0 == "second judge").unwrap().1;
+        assert_eq!(line, "other: no usable verdict");
     }
 }

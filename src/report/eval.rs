@@ -84,7 +84,10 @@ fn win_rates(result: &EvalResult) -> Section {
     );
     if let Some(second) = &result.second_judge {
         let Decisions { wins, ties, losses, .. } = second.decisions;
-        text += &format!(" By {}, A wins {wins}, ties {ties} and loses {losses}.", second.judge);
+        text += &match second.win_rate {
+            Some(_) => format!(" By {}, A wins {wins}, ties {ties} and loses {losses}.", second.judge),
+            None => format!(" {} gave no usable verdict.", second.judge),
+        };
     }
     Section::new("Against B").text(text).bars(outcomes).bars(rates)
 }
@@ -155,7 +158,7 @@ fn judge(result: &EvalResult) -> Section {
             },
             |points| format!("it prefers them by {points} above what the second judge does"),
         );
-        section = section.text(format!("{}'s answers are of the judge's own model: {above}.", own.own));
+        section = section.text(format!("{}'s answers are of {}: {above}.", own.own, own.model));
     }
     if let Some(second) = &result.second_judge
         && let Some(agreement) = &second.agreement
@@ -243,7 +246,7 @@ mod tests {
     use super::*;
     use crate::annotate::queue::Usage;
     use crate::eval::judging::PairVerdict;
-    use crate::eval::result::{Contest, EvaluatedAnswer};
+    use crate::eval::result::{Contest, EvaluatedAnswer, OwnModel};
 
     #[test]
     fn the_report_tells_the_sentence_first_and_what_models_wrote_stays_text() {
@@ -257,11 +260,13 @@ mod tests {
         };
         let pairs: Vec<EvaluatedPair> = (0..40).map(pair).collect();
         let [a, b, against, judge] = [attack; 4].map(str::to_owned);
-        let mut result = EvalResult::of(Contest { a, b, against, judge }, &pairs, Usage::default()).unwrap();
+        let mut result =
+            EvalResult::of(Contest { a, b, against, judge, members: vec![] }, &pairs, Usage::default())
+                .unwrap();
         let second: Vec<Option<Decision>> =
             (0..40).map(|i| Some(if i % 4 == 0 { Decision::Loss } else { Decision::Win })).collect();
-        result.compare_with(attack.into(), &pairs, &second, Usage::default()).unwrap();
-        result.judged_by_its_own_model(true, &pairs, Some(&second));
+        result.compare_with(attack.into(), &pairs, &second, None, Usage::default()).unwrap();
+        result.judged_by_its_own_model(true, OwnModel::OfJudge, &pairs, Some(&second));
         result.warnings.push(attack.into());
         let html = Report::of_eval(&result, &pairs, serde_json::json!({"judge": attack})).html();
         assert!(!html.contains("<script") && !html.contains("NaN"), "{html}");

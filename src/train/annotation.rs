@@ -9,7 +9,7 @@ use super::health;
 use super::options::PairChoice;
 use super::report::{AnnotationReport, PairReport, UsageReport};
 use crate::annotate::queue::{Answer, Question, Said, Usage};
-use crate::annotate::{Annotated, Counts, Judgement, Pair, Verdict, best_and_worst, round_robin};
+use crate::annotate::{Annotated, Counts, Judgement, Pair, Position, Verdict, best_and_worst, round_robin};
 use crate::error::{Error, Result};
 use crate::eval::ensemble::Votes;
 use crate::eval::judging::merge_votes;
@@ -59,8 +59,7 @@ impl Game {
         if let (None, None) = orders {
             return Annotated::Judged(judgement);
         }
-        let turned = swapped.votes.iter().map(|vote| vote.map(|p| 1.0 - p)).collect();
-        let votes = merge_votes(&judgement.votes, turned);
+        let votes = merge_votes(&judgement.votes, swapped.turned().votes);
         Annotated::Judged(Judgement { votes, ..Judgement::from_orders(orders.0, orders.1) })
     }
 }
@@ -86,16 +85,16 @@ impl Games {
                 let (response_1, response_2) = (samples[i].text.as_str(), samples[j].text.as_str());
                 let pair = Pair { prompt, response_1, response_2 };
                 let identical = response_1 == response_2;
-                let mut ask = |swapped: bool, pair: Pair<'_>, place: String| {
-                    let question = Question::compare(&place, &pair);
+                let mut ask = |swapped: bool, question: Question| {
                     let at = Place { prompt: p, game: g, swapped };
                     games.open.insert(question.id.clone(), (at, question));
                 };
-                if !identical {
-                    ask(false, pair, format!("{draw}-{i}-{j}"));
-                }
+                let question = Question::compare(&format!("{draw}-{i}-{j}"), &pair);
                 if !identical && draw < probes {
-                    ask(true, pair.swapped(), format!("{draw}-{j}-{i}"));
+                    ask(true, question.turned(&format!("{draw}-{j}-{i}"), Position::Given));
+                }
+                if !identical {
+                    ask(false, question);
                 }
                 of.push(Game { i, j, identical, ..Game::default() });
             }
@@ -409,7 +408,10 @@ mod tests {
     #[test]
     fn of_a_pair_asked_both_ways_what_is_usable_counts() {
         let judged = |one: Verdict, swapped: Verdict| {
-            let voted = |verdict: Verdict, vote| Judgement { votes: vec![Some(vote)], ..verdict.into() };
+            let voted = |verdict: Verdict, vote| Judgement {
+                votes: vec![Verdict::from_probability(vote)],
+                ..verdict.into()
+            };
             let game = Game {
                 j: 1,
                 judgement: Some(voted(one, 1.0)),
@@ -424,7 +426,7 @@ mod tests {
         let both = judged(p(1.0), p(1.0));
         assert_eq!(
             (both.verdict.clone(), both.votes.clone()),
-            (Verdict::Tie, vec![Some(0.5)]),
+            (Verdict::Tie, vec![Verdict::Tie]),
             "the votes are of both"
         );
         assert_eq!(judged(mute(), p(1.0)).verdict, Verdict::from_probability(0.0));

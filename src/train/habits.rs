@@ -32,6 +32,8 @@ pub(super) enum Habit {
     Position,
     /// Prefers the longer, or the shorter, answer nearly always.
     Length,
+    /// This member of an ensemble has next to no usable verdict.
+    Mute(usize),
 }
 
 /// Flips of a judge that guesses are every second; of the paper's smallest 56 %, of its largest 18 %. Above this share half of

@@ -22,7 +22,7 @@ use super::state::OnlineState;
 use super::trainer::{Learnt, Method, Step, milliseconds};
 use crate::annotate::journal::Journalled;
 use crate::annotate::queue::{AnnotationQueue, Answer, Question, Usage};
-use crate::annotate::{Counts, Pair};
+use crate::annotate::{Counts, Pair, Position};
 use crate::data::packing::Tree;
 use crate::error::{Error, Result};
 use crate::eval::judging::{Heard, PairVerdict, judge_pairs};
@@ -166,8 +166,8 @@ impl<'a> Online<'a> {
             let asked = match rated {
                 true => Asked::Ratings(Ratings::new(&sampled.draws, &prompts, &sampled.of)),
                 false => {
-                    let probed = self.annotator.may_prefer_a_position();
-                    let probes = if probed { self.options.probes as u64 } else { 0 };
+                    let settled = self.annotator.position() == Position::Settled;
+                    let probes = if settled { 0 } else { self.options.probes as u64 };
                     Asked::Pairs(Games::new(
                         &sampled.draws,
                         &prompts,
@@ -259,7 +259,10 @@ impl<'a> Online<'a> {
         let mut verdicts = self.verdicts.clone();
         verdicts.add(counts, &open.sampled.of, pairs);
         verdicts.check(self.options.max_invalid_ratio, &self.annotator.name(), invalid)?;
-        for (habit, text) in verdicts.habits().warnings() {
+        let members: Vec<String> = self.annotator.members().iter().map(|member| member.name()).collect();
+        let mute = verdicts.votes().mute("the ensemble", &members, true).into_iter();
+        let mute = mute.map(|(member, text)| (Habit::Mute(member), text));
+        for (habit, text) in verdicts.habits().warnings().into_iter().chain(mute) {
             // A rule's length is what was asked for.
             let meant = habit == Habit::Length && self.judges_by_rule;
             if !meant && self.told.insert(habit) {

@@ -393,9 +393,9 @@ pub struct JudgementReport {
     pub p_21: Option<f32>,
     /// "1", "2", "tie" or "invalid".
     pub verdict: String,
-    /// Of an ensemble, each member's probability that `response_1` is preferred; `None` where its verdict is unusable.
+    /// Of an ensemble, each member's probability that `response_1` is preferred, or why its verdict is unusable.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub votes: Vec<Option<f32>>,
+    pub votes: Vec<Verdict>,
 }
 
 impl JudgementReport {

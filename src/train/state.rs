@@ -166,7 +166,8 @@ mod tests {
                 "verdicts": {"counts": {"judged": 4, "first": 1, "tie": 0, "invalid": 0, "identical": 0,
                     "both_orders": 0, "order_flip": 0}, "recent": [{"judged": 4, "invalid": 0}], "answers": 8, "ended": 1,
                     "habits": {"both_orders": 0, "flips": 0, "one_order": 4, "first": 1, "unequal": 3, "longer": 2},
-                    "votes": {"pairs": 4, "unanimous": 2, "tables": [[[1, 0, 0], [0, 1, 0], [0, 0, 2]]]}},
+                    "votes": {"pairs": 4, "unanimous": 2, "tables": [[[1, 0, 0], [0, 1, 0], [0, 0, 2]]],
+                        "members": [{"asked": 4, "unusable": 1, "why": "mute"}]}},
                 "sampled": [{"draws": [4], "policy_step": 1, "logps": [],
                     "of": [[{"token_ids": [1], "text": "a", "finish_reason": "length"}]]}]}
         })

@@ -294,6 +294,23 @@ fn judges_vote_and_their_agreement_is_told() {
 
 #[cfg(unix)]
 #[test]
+fn a_judge_of_an_ensemble_that_is_never_heard_is_named() {
+    let Some(place) = Place::with(&[]) else { return };
+    place.write("pairs.jsonl", JUDGED);
+    place.write("long.toml", "judge = 'rule'\njudge-rule = 'longer'\n");
+    place.write("mute.toml", "judge = 'command'\njudge-command = 'sh mute.sh'\n");
+    place.write("mute.sh", r#"sed 's/^{\("id":"[^"]*"\),.*/{\1,"verdict":"invalid","why":"I am out"}/'"#);
+    let line = "judge --input pairs.jsonl --judge ensemble --judge-member long.toml --judge-member mute.toml";
+    let done = place.oaif(line).done();
+    let told = "warning: member 2 of the ensemble (command) has no usable verdict on 3 of 3 pairs";
+    assert!(done.err.contains(told) && done.err.contains("first reason: I am out"), "{}", done.err);
+    let rows = done.rows();
+    assert_judged(&rows, &["1", "2", "tie", "tie"]);
+    assert_eq!(rows[0]["votes"], serde_json::json!([1.0, "I am out"]));
+}
+
+#[cfg(unix)]
+#[test]
 fn a_program_judges_and_what_it_says_wrongly_is_invalid() {
     let Some(place) = Place::with(&[]) else { return };
     place.write("pairs.jsonl", JUDGED);

@@ -209,6 +209,62 @@ fn a_run_is_compared_with_its_start_and_its_own_judge_is_pointed_out() {
     assert!(number(&result["kl"], "mean").abs() > 1e-3, "{}", result["kl"]);
 }
 
+#[cfg(unix)]
+#[test]
+fn an_ensemble_hides_neither_whose_answers_its_models_wrote_nor_what_it_trained() {
+    let Some(place) = place() else { return };
+    place.write("long.toml", "judge = 'rule'\njudge-rule = 'longer'\n");
+    place.write("short.toml", "judge = 'rule'\njudge-rule = 'shorter'\n");
+    place.write("tiny.toml", "judge = 'likelihood'\njudge-model = 'tiny'\n");
+    place.write("mute.toml", "judge = 'command'\njudge-command = 'sh mute.sh'\n");
+    place.write("mute.sh", r#"sed 's/^{\("id":"[^"]*"\),.*/{\1,"verdict":"invalid","why":"I am out"}/'"#);
+    place.write("both.toml", "judge = 'ensemble'\njudge-member = ['short.toml', 'tiny.toml']\n");
+    let ensemble = |members: [&str; 2]| {
+        format!("--judge ensemble --judge-member {}.toml --judge-member {}.toml", members[0], members[1])
+    };
+    let line =
+        "eval --model tiny --dataset prompts.jsonl --against reference --max-new-tokens 8 --output out";
+    let eval = |judge: &str| place.oaif(&format!("{line} {judge}")).done();
+    let own = "A's answers are of the own model of the judge's member likelihood (tiny)";
+    let measured = "for A, of the own model of the judge's member likelihood (tiny), above the second judge";
+    let with_own = ensemble(["long", "tiny"]);
+    assert!(eval(&with_own).err.contains(own));
+    // Neither a second judge with that model measures it, nor one without a word.
+    for (second, told) in [("both", ""), ("mute", "the second judge gave no usable verdict")] {
+        let done = eval(&format!("{with_own} --second-judge {second}.toml"));
+        assert!(
+            done.err.contains(own) && done.err.contains(told) && !done.out.contains(measured),
+            "{}",
+            done.err
+        );
+    }
+    let done = eval(&format!("{with_own} --second-judge short.toml"));
+    assert!(!done.err.contains(own) && done.out.contains(measured), "{} {}", done.err, done.out);
+    let html = String::from_utf8(place.read("out/report.html")).unwrap();
+    assert!(html.contains("member likelihood (tiny): it prefers them by"));
+    let done = eval(&ensemble(["long", "mute"]));
+    let unheard = "member 2 of the judge (command) has no usable verdict on 20 of 20 pairs";
+    let html = String::from_utf8(place.read("out/report.html")).unwrap();
+    assert!(done.err.contains(unheard) && html.contains(unheard), "{}", done.err);
+
+    let train = "align --model tiny --dataset prompts.jsonl --max-steps 1 --per-device-train-batch-size 4 --max-new-tokens 6";
+    let trained_by = |run: &str, judge: &str, told: &str| {
+        let done = place.oaif(&format!("eval --run {run} {judge}")).done();
+        assert!(done.err.contains(&format!("{told}: this win rate says")), "{told}: {}", done.err);
+    };
+    place.write("has.toml", "judge = 'rule'\njudge-rule = 'contains:e'\n");
+    place.oaif(&format!("{train} --output-dir two {}", ensemble(["long", "has"]))).done();
+    trained_by("two", &ensemble(["has", "long"]), "the judge is the one that the run was trained by");
+    trained_by("two", RULE, "the judge is a member of the ensemble that the run was trained by");
+    trained_by("two", &ensemble(["long", "tiny"]), "the run was trained by 1 of the judge's 2 members");
+    place.oaif(&format!("{train} --output-dir one {RULE}")).done();
+    trained_by(
+        "one",
+        &ensemble(["long", "short"]),
+        "a member of the judge is the one that the run was trained by",
+    );
+}
+
 #[test]
 fn answers_of_files_and_datasets_are_compared_without_a_policy() {
     let Some(place) = place() else { return };
@@ -388,7 +444,7 @@ fn two_judges_give_their_agreement_and_each_its_win_rate() {
     let html = String::from_utf8(place.read("out/report.html")).unwrap();
     assert!(html.contains("Judges&#39; κ") || html.contains("Judges' κ"), "the page has it, too");
     let rows = place.rows("out/judgements.jsonl");
-    assert_eq!(rows.len() % 4, 0, "each judge in both orders");
+    assert_eq!(rows.len() as u64, 2 * (20 - result["identical"].as_u64().unwrap()), "each rule once a pair");
     place.oaif(&line).done();
     assert_eq!(place.rows("out/judgements.jsonl").len(), rows.len(), "nobody is asked twice");
     assert_eq!(place.json("out/eval.json"), result);

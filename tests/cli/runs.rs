@@ -452,6 +452,16 @@ fn a_run_warns_of_what_makes_it_worthless_and_the_report_keeps_it() {
         assert_eq!(err.matches(told).count(), 1, "{err}");
         assert!(html.contains(told) && kept.contains(told), "{told} in {kept}");
     }
+    // Of an ensemble, a judge that is never heard.
+    place.write("mute.sh", r#"sed 's/^{\("id":"[^"]*"\),.*/{\1,"verdict":"invalid","why":"I am out"}/'"#);
+    place.write("mute.toml", "judge = 'command'\njudge-command = 'sh mute.sh'\n");
+    place.write("long.toml", "judge = 'rule'\njudge-rule = 'longer'\n");
+    let line = "align --model tiny --dataset pairs.jsonl --max-steps 4 --output-dir alone --max-new-tokens 6 \
+                --per-device-train-batch-size 8 --judge ensemble --judge-member mute.toml --judge-member long.toml";
+    let err = place.oaif(line).done().err;
+    assert_eq!(err.matches("member 1 of the ensemble (command) has no usable verdict").count(), 1, "{err}");
+    assert!(place.json("alone/run.json")["warnings"].to_string().contains("first reason: I am out"));
+
     let still = "--max-steps 12 --output-dir still --per-device-train-batch-size 8 --learning-rate 1e-9";
     let err = place.oaif(&format!("dpo --model tiny --dataset pairs.jsonl {still}")).done().err;
     assert_eq!(err.matches("he policy hardly moved").count(), 1, "{err}");

@@ -1,11 +1,14 @@
 //! What is made of answers, and how servers are asked.
 
-use oaif::annotate::Score;
-use oaif::annotate::Verdict;
+use oaif::annotate::ensemble::{Ensemble, Vote};
+use oaif::annotate::journal::Journalled;
 use oaif::annotate::llm::Orders;
 use oaif::annotate::openai::{Api, OpenAi, OpenAiOptions, RatingTemplate, Sources};
-use oaif::annotate::queue::{AnnotationQueue, Said};
+use oaif::annotate::queue::{AnnotationQueue, InPlace, Said};
+use oaif::annotate::rule::Rule;
 use oaif::annotate::template::JudgeTemplate;
+use oaif::annotate::{Annotator, Judgement, Pair, Position, Score, Verdict};
+use oaif::eval::judging::judge_pairs;
 use serde_json::{Value, json};
 
 use crate::judge::*;
@@ -147,6 +150,42 @@ fn reasons_come_before_a_verdict_where_the_template_asks_for_them() {
     assert_eq!(server.log.lock().unwrap().requests[0].0.body["max_tokens"], json!(77));
 }
 
+/// Prefers the first of two responses, and tells of no order.
+struct First;
+
+impl Annotator for First {
+    fn name(&self) -> String {
+        "first".into()
+    }
+
+    fn annotate(&mut self, pairs: &[Pair<'_>]) -> oaif::Result<Vec<Judgement>> {
+        Ok(pairs.iter().map(|_| Verdict::from_probability(1.0).into()).collect())
+    }
+
+    fn position(&self) -> Position {
+        Position::Untold
+    }
+}
+
+#[test]
+fn in_an_ensemble_a_server_is_sent_no_request_twice() {
+    let questions = questions(20);
+    let pairs: Vec<Pair> = questions.iter().filter_map(|question| question.pair()).collect();
+    let server = good_server();
+    let members: Vec<Box<dyn AnnotationQueue>> =
+        vec![Box::new(judge(options(&[&server]))), Box::new(InPlace::new(First))];
+    let mut queue = Journalled::new(Box::new(Ensemble::new(Vote::Mean, members).unwrap()));
+    let verdicts = judge_pairs(&mut queue, &pairs, 7, &mut |_| Ok(())).unwrap();
+    assert_eq!((server.requests(), queue.used().requests), (40, 40), "two orders of 20 pairs");
+    for (question, verdict) in questions.iter().zip(&verdicts) {
+        let [of_server, of_first] = &verdict.votes[..] else { panic!("{verdict:?}") };
+        let near = of_server.p_first().unwrap() - expected(question).verdict.p_first().unwrap();
+        assert!(near.abs() < 1e-5, "{verdict:?}");
+        assert_eq!(*of_first, Verdict::Tie, "the first both ways round");
+        assert!(verdict.p_12.unwrap() > verdict.p_21.unwrap(), "{verdict:?}");
+    }
+}
+
 #[test]
 fn a_response_is_rated_by_the_mean_of_one_to_ten_and_two_ratings_compare_a_pair() {
     let server = Server::start(|request| {
@@ -164,8 +203,14 @@ fn a_response_is_rated_by_the_mean_of_one_to_ten_and_two_ratings_compare_a_pair(
     let rating = RatingTemplate::from_text("{{ prompt }}\n{{ response }}\nRating=").unwrap();
     assert!(!judge(options(&[&server])).rates());
     let options = OpenAiOptions { rating: Some(rating), pointwise: true, ..options(&[&server]) };
-    let mut queue = judge(options);
+    let mut queue = judge(options.clone());
     assert!(queue.rates());
+    // Whatever their models, servers rate on one scale; a rule does not.
+    let together = |other: Box<dyn AnnotationQueue>| {
+        Ensemble::new(Vote::Mean, vec![Box::new(judge(options.clone())), other]).unwrap().rates()
+    };
+    assert!(together(Box::new(judge(OpenAiOptions { model: "another".into(), ..options.clone() }))));
+    assert!(!together(Box::new(InPlace::new(Rule::parse("longer").unwrap()))));
     let of = |prompt: &str, response: &str| 1.0 + 8.0 * opinion(&format!("{prompt}\n{response}\nRating="));
     let mut asked = questions(10);
     asked.extend((0..10).map(rate));

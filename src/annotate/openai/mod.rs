@@ -65,7 +65,7 @@ use workers::Shared;
 use super::llm::Orders;
 use super::queue::{AnnotationQueue, Polled, Question, Usage};
 use super::template::JudgeTemplate;
-use super::{Pair, Rated};
+use super::{Pair, Position, Rated};
 use crate::error::{Error, Result};
 
 /// What a template that asks for reasons must ask for.
@@ -176,8 +176,9 @@ impl AnnotationQueue for OpenAi {
         true
     }
 
-    fn may_prefer_a_position(&self) -> bool {
-        self.options.orders == Orders::One && !self.options.pointwise
+    fn position(&self) -> Position {
+        let given = self.options.orders == Orders::One && !self.options.pointwise;
+        if given { Position::Given } else { Position::Settled }
     }
 
     fn rates(&self) -> bool {

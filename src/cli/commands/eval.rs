@@ -9,6 +9,7 @@ use super::training::quoted;
 use super::{annotator, warn_of};
 use crate::annotate::Pair;
 use crate::annotate::config::AnnotatorConfig;
+use crate::annotate::ensemble::{is_same, judges_of};
 use crate::annotate::journal::{JOURNAL, Journalled};
 use crate::annotate::queue::{AnnotationQueue, Usage};
 use crate::cli::args::{EvalPlan, EvalPrompts, PolicyFiles, Side};
@@ -22,11 +23,12 @@ use crate::eval::answers::{
     AnswerFile, AnswerOptions, EncodedPrompt, draw_answers, encode_prompts, log_probabilities,
 };
 use crate::eval::comparison::Decision;
+use crate::eval::ensemble::Votes;
 use crate::eval::files::{
     EvalPrompt, read_alpaca_outputs, read_arena_hard_questions, read_mt_bench_questions,
 };
 use crate::eval::judging::{Heard, PairVerdict, judge_pairs};
-use crate::eval::result::{Contest, EvalResult, EvaluatedAnswer, EvaluatedPair};
+use crate::eval::result::{Contest, EvalResult, EvaluatedAnswer, EvaluatedPair, OwnModel};
 use crate::files;
 use crate::generate::FinishReason;
 use crate::gpu::Gpu;
@@ -42,9 +44,6 @@ const RESULT: &str = "eval.json";
 const ANSWERS: &str = "answers.jsonl";
 /// Files of what is drawn, as it comes.
 const DRAWN: [&str; 2] = ["answers_a.jsonl", "answers_b.jsonl"];
-/// What of an annotator's identity makes it another one, rather than the same one asked in another way.
-const WHO: [&str; 6] =
-    ["judge", "judge-model", "judge-adapter", "judge-rule", "judge-command", "judge-member"];
 
 /// A prompt to be answered.
 struct Task {
@@ -174,13 +173,12 @@ fn evaluate(plan: EvalPlan, console: &mut Console) -> Result<(EvalResult, Value)
         both.iter().map(|(prompt, a, b)| Pair { prompt, response_1: &a.text, response_2: &b.text }).collect();
     let judged = judge.judge(&gpu, &plan, &pairs, console)?;
     warnings.extend(plan.run.as_deref().and_then(|run| trained_with(run, &judged.identity)));
-    // Where both sides are its own, neither gains by it.
-    let own = [&model_a, &model_b]
-        .map(|model| model.is_some() && model.as_ref() == judged.identity.get("judge-model"));
     let second = second.map(|second| second.judge(&gpu, &plan, &pairs, console)).transpose()?;
-    if second.as_ref().is_some_and(|second| second.identity == judged.identity) {
+    if second.as_ref().is_some_and(|second| is_same(&second.identity, &judged.identity)) {
         warnings.push("the second judge is the judge itself: that the two agree says nothing".into());
     }
+    let members = judged.names();
+    let [own_a, own_b] = [&model_a, &model_b].map(|model| judged.has(model));
     let evaluated: Vec<EvaluatedPair> = both
         .into_iter()
         .zip(judged.verdicts)
@@ -188,23 +186,29 @@ fn evaluate(plan: EvalPlan, console: &mut Console) -> Result<(EvalResult, Value)
         .collect();
 
     console.phase("computing the figures");
-    let mut result = EvalResult::of(contest(&plan, judged.name), &evaluated, judged.used)?;
+    let mut result = EvalResult::of(contest(&plan, judged.name, members), &evaluated, judged.used)?;
     // What a judge decided whose model answered for neither side.
     let mut other = None;
-    if let Some(Judged { name, verdicts, used, identity }) = second {
-        let decisions: Vec<Option<Decision>> = verdicts.iter().map(PairVerdict::decision).collect();
-        result.compare_with(name, &evaluated, &decisions, used)?;
-        let partial = [judged.identity.get("judge-model"), model_a.as_ref(), model_b.as_ref()];
-        let model = identity.get("judge-model");
-        other = (model.is_none() || !partial.contains(&model)).then_some(decisions);
+    if let Some(second) = second {
+        let mut votes = Votes::default();
+        second.verdicts.iter().for_each(|verdict| votes.add(&verdict.votes));
+        warnings
+            .extend(votes.mute("the second judge", &second.names(), false).into_iter().map(|(_, text)| text));
+        let decisions: Vec<Option<Decision>> = second.verdicts.iter().map(PairVerdict::decision).collect();
+        let why = second.verdicts.iter().find_map(|verdict| verdict.why.as_deref());
+        let neutral = [&model_a, &model_b].iter().all(|model| second.has(model).is_none());
+        result.compare_with(second.name, &evaluated, &decisions, why, second.used)?;
+        other = neutral.then_some(decisions);
     }
     if let Some(path) = &plan.judgements {
         let decisions = judgements(path, &evaluated)?;
-        result.compare_with(path.display().to_string(), &evaluated, &decisions, Usage::default())?;
+        result.compare_with(path.display().to_string(), &evaluated, &decisions, None, Usage::default())?;
         other = Some(decisions);
     }
-    if own[0] != own[1] {
-        result.judged_by_its_own_model(own[0], &evaluated, other.as_deref());
+    // Where both sides are its own, neither gains by it.
+    if own_a.is_none() != own_b.is_none() {
+        let (is_a, own) = (own_a.is_some(), own_a.or(own_b).expect("of one side"));
+        result.judged_by_its_own_model(is_a, own, &evaluated, other.as_deref());
     }
     warnings.iter().for_each(|text| console.warning(text));
     result.warnings.iter().for_each(|text| console.warning(text));
@@ -224,8 +228,35 @@ enum Judge {
 struct Judged {
     name: String,
     identity: BTreeMap<String, String>,
+    /// Of an ensemble.
+    members: Vec<Member>,
     verdicts: Vec<PairVerdict>,
     used: Usage,
+}
+
+/// A member of an ensemble of judges.
+struct Member {
+    name: String,
+    identity: BTreeMap<String, String>,
+}
+
+impl Judged {
+    /// Of an ensemble, its members'.
+    fn names(&self) -> Vec<String> {
+        self.members.iter().map(|member| member.name.clone()).collect()
+    }
+
+    /// Whether it judges by this model, or that member of it whose name is given.
+    fn has(&self, model: &Option<String>) -> Option<OwnModel> {
+        let is_it = |identity: &BTreeMap<String, String>| {
+            model.is_some() && identity.get("judge-model") == model.as_ref()
+        };
+        let member = self.members.iter().find(|member| is_it(&member.identity));
+        match member {
+            Some(member) => Some(OwnModel::OfMember(member.name.clone())),
+            None => is_it(&self.identity).then_some(OwnModel::OfJudge),
+        }
+    }
 }
 
 impl Judge {
@@ -259,7 +290,10 @@ impl Judge {
             }
             Heard::Other(_) => Ok(()),
         })?;
-        Ok(Judged { identity: journalled.identity()?, used: journalled.used(), name, verdicts })
+        let member =
+            |member: &&Journalled<'_>| Ok(Member { name: member.name(), identity: member.identity()? });
+        let members = journalled.members().iter().map(member).collect::<Result<_>>()?;
+        Ok(Judged { identity: journalled.identity()?, used: journalled.used(), name, members, verdicts })
     }
 }
 
@@ -443,7 +477,7 @@ fn known_before(answers: Vec<Option<String>>) -> Answers {
 }
 
 /// What is compared, in words.
-fn contest(plan: &EvalPlan, judge: String) -> Contest {
+fn contest(plan: &EvalPlan, judge: String, members: Vec<String>) -> Contest {
     let name = |side: &Side| match side {
         Side::Policy(PolicyFiles { model, adapter: None }) => model.display().to_string(),
         Side::Policy(PolicyFiles { model, adapter: Some(adapter) }) => {
@@ -457,18 +491,27 @@ fn contest(plan: &EvalPlan, judge: String) -> Contest {
         (_, true) => "the start".to_owned(),
         _ => b.clone(),
     };
-    Contest { a, b, against, judge }
+    Contest { a, b, against, judge, members }
 }
 
-/// A warning where the judge is the one that the run was trained by.
+/// A warning where the judge is the one that the run was trained by, or one of them is a member of the other, or they share
+/// members.
 fn trained_with(run: &Path, judge: &BTreeMap<String, String>) -> Option<String> {
-    let trained = annotator_of_run(run)?;
-    let same = WHO.iter().all(|key| trained.get(*key) == judge.get(*key));
-    same.then(|| {
-        "the judge is the one that the run was trained by: this win rate says how well the run did what that judge wants, not \
-         that the answers are better to anybody else; give another --judge"
-            .into()
-    })
+    let (trained, judges) = (judges_of(&annotator_of_run(run)?), judges_of(judge));
+    let shared = trained.intersection(&judges).count();
+    let who = match (shared, trained.len(), judges.len()) {
+        (0, ..) => return None,
+        (_, trained, judges) if shared == trained && shared == judges => {
+            "the judge is the one that the run was trained by".to_owned()
+        }
+        (_, _, 1) => "the judge is a member of the ensemble that the run was trained by".to_owned(),
+        (_, 1, _) => "a member of the judge is the one that the run was trained by".to_owned(),
+        (_, _, judges) => format!("the run was trained by {shared} of the judge's {judges} members"),
+    };
+    Some(format!(
+        "{who}: this win rate says how well the run did what that judge wants, not that the answers are better to anybody else; \
+         give another --judge"
+    ))
 }
 
 /// Another judge's decisions on the pairs, in their order.

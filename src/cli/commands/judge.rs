@@ -43,7 +43,8 @@ pub fn run(plan: JudgePlan) -> Result<()> {
     if ended.is_ok() || counts.judged > counts.invalid {
         write_lines(plan.output.as_deref(), annotated.iter().map(row))?;
         summarise(&counts);
-        say_agreement(&annotated);
+        let members: Vec<String> = annotator.members().iter().map(|member| member.name()).collect();
+        say_agreement(&annotated, &members);
     }
     ended
 }
@@ -95,8 +96,8 @@ fn summarise(counts: &Counts) {
     ));
 }
 
-/// How far the judges of an ensemble agree.
-fn say_agreement(annotated: &[Annotated]) {
+/// How far the judges of an ensemble agree, and which of them are not heard.
+fn say_agreement(annotated: &[Annotated], members: &[String]) {
     let mut votes = Votes::default();
     for one in annotated {
         if let Annotated::Judged(judgement) = one {
@@ -111,5 +112,8 @@ fn say_agreement(annotated: &[Annotated]) {
             votes.pairs(),
             kappa.unwrap_or_default()
         ));
+    }
+    for (_, text) in votes.mute("the ensemble", members, false) {
+        say(format_args!("oaif: warning: {text}"));
     }
 }
