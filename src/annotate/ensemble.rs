@@ -34,7 +34,7 @@ const MEMBERS: &str = "judge-member";
 pub fn judges_of(identity: &BTreeMap<String, String>) -> BTreeSet<String> {
     match identity.get(MEMBERS) {
         Some(members) => {
-            let who = |member: &str| member.split(' ').nth(1).map(str::to_owned);
+            let who = |member: &str| member.rsplit(' ').nth(1).map(str::to_owned);
             members.split(", ").filter_map(who).collect()
         }
         None => BTreeSet::from([who(identity).to_string()]),

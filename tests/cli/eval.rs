@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Place, assert_close, number};
+use super::{Outcome, Place, assert_close, number};
 
 /// Twenty prompts in the vocabulary of the tiny models, with an answer to each.
 fn prompts() -> String {
@@ -465,6 +465,22 @@ fn two_judges_give_their_agreement_and_each_its_win_rate() {
     place.refuses(&line, 2, &["--second-judge: cannot read bad.toml"]);
     let adapter = format!("{} --against tiny_lora {RULE} --output none", ADAPTED);
     place.refuses(&adapter, 2, &["--against: tiny_lora is a LoRA adapter", "--against-adapter tiny_lora"]);
+}
+
+#[test]
+fn a_person_in_an_ensemble_is_shown_each_pair_once() {
+    let Some(place) = place() else { return };
+    place.write("long.toml", "judge = 'rule'\njudge-rule = 'longer'\n");
+    place.write("human.toml", "judge = 'human'\n");
+    place.write("keys", "1\n".repeat(5));
+    let line = format!("{ADAPTED} --max-prompts 5 --output out --judge ensemble");
+    let mut command = place.command(&format!("{line} --judge-member human.toml --judge-member long.toml"));
+    command.stdin(std::fs::File::open(place.path("keys")).unwrap());
+    Outcome::of(command).done();
+    let different = 5 - place.json("out/eval.json")["identical"].as_u64().unwrap() as usize;
+    assert_eq!(place.rows("out/judges/1/judgements.jsonl").len(), different);
+    let rows = place.rows("out/answers.jsonl");
+    assert!(rows.iter().filter(|row| row["p_12"].is_null() != row["p_21"].is_null()).count() == different);
 }
 
 #[test]
