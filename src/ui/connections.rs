@@ -147,7 +147,8 @@ mod tests {
             Sse::new(stream::pending::<Result<Event, Infallible>>()).keep_alive(alive)
         };
         let long = || async { "x".repeat(LONG) };
-        let router = Router::new().route("/events", get(events)).route("/long", get(long));
+        let router =
+            Router::new().route("/events", get(events).post(|_: String| async {})).route("/long", get(long));
         let (end, ended) = tokio::sync::oneshot::channel::<()>();
         let serve = async move {
             let server = axum::serve(Bounded::new(listener, SILENCE), router);

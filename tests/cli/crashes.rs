@@ -100,7 +100,8 @@ fn a_run_that_is_stopped_before_its_first_step_says_how_it_is_gone_on_with() {
     place.write("pairs.jsonl", PAIRS);
     place.script("judge.sh", "touch begun; while [ ! -e go ]; do sleep 0.1; done; cat > /dev/null; exit 3");
     let rule = "--judge rule --judge-rule longer";
-    let line = |run: &str| align(run, "").replace(rule, "--judge command --judge-command ./judge.sh");
+    let program = "--judge command --judge-command ./judge.sh --judge-probes 0";
+    let line = |run: &str| align(run, "").replace(rule, program);
     let mut child = place.command(&line("run")).spawn().unwrap();
     while !place.path("begun").exists() {
         assert!(child.try_wait().unwrap().is_none(), "it has ended");

@@ -305,7 +305,7 @@ fn a_judge_of_another_kind_takes_the_place_of_the_runs_with_all_its_flags() {
     for (judge, flag, gone) in [
         ("likelihood --judge-model tiny --judge-normalise token", "judge-normalise", "judge-rule"),
         ("ensemble --judge-member long.toml --judge-member short.toml", "judge-vote", "judge-normalise"),
-        ("rule --judge-rule longer", "judge-rule", "judge-member"),
+        ("rule --judge-rule shorter", "judge-rule", "judge-member"),
     ] {
         forget_the_end(&place, "run");
         let line = format!("align --resume run --judge {judge}");
@@ -314,11 +314,9 @@ fn a_judge_of_another_kind_takes_the_place_of_the_runs_with_all_its_flags() {
         let run = place.json("run/run.json");
         let unset = run[gone].is_null() || run[gone] == json!([]);
         assert!(run[flag].is_string() && unset, "{judge}: {run}");
-        forget_the_end(&place, "run");
         place.oaif("align --resume run").done();
     }
     // Of one of the same kind the run's flags hold.
-    forget_the_end(&place, "run");
     place.oaif("align --resume run --judge rule").done();
 }
 
@@ -329,11 +327,9 @@ fn another_loss_takes_the_place_of_the_runs_with_all_its_flags() {
     // The same one takes the place of none.
     forget_the_end(&place, "run");
     place.oaif("align --resume run --loss simpo,sft").done();
-    for (loss, allowed, gone) in [
-        ("ipo", "loss,beta,simpo-gamma", "simpo-gamma"),
-        ("grpo", "loss,beta,advantage,epsilon,epsilon-high,token-weights", "simpo-gamma"),
-        ("dpo", "loss,beta,advantage,epsilon,epsilon-high,token-weights", "epsilon"),
-    ] {
+    let allowed =
+        "loss,loss-weights,beta,label-smoothing,simpo-gamma,advantage,epsilon,epsilon-high,token-weights";
+    for (loss, gone) in [("ipo", "simpo-gamma"), ("grpo", "simpo-gamma"), ("dpo", "epsilon")] {
         forget_the_end(&place, "run");
         let line = format!("align --resume run --loss {loss}");
         place.refuses(&line, 2, &["the checkpoint was written with", "loss", "--allow-changes"]);

@@ -154,8 +154,7 @@ pub(crate) struct AnnotatorArgs {
     /// folder that the program is started in; once for each (ensemble)
     #[arg(long, value_name = "FILE")]
     judge_member: Vec<PathBuf>,
-    /// How the judges' verdicts become one; --min-confidence then leaves out pairs on which they are at odds (ensemble)
-    /// [default: mean]
+    /// How the judges' verdicts become one, whose probability tells how far they are at odds (ensemble) [default: mean]
     #[arg(long, value_name = "HOW")]
     judge_vote: Option<Vote>,
     #[cfg(feature = "http")]

@@ -286,19 +286,23 @@ fn a_policy_gradient_refuses_what_is_for_single_pairs() {
     }
 }
 
-/// What belongs to another command is named with it, without its dashes.
+/// Three commands share them.
 #[test]
-fn help_names_flags_of_its_own_command_alone() {
-    for mut command in command().get_subcommands().cloned().collect::<Vec<_>>() {
-        let own: Vec<String> = command
-            .get_arguments()
-            .flat_map(|arg| arg.get_long_and_visible_aliases().unwrap_or_default())
-            .map(|name| format!("--{name}"))
-            .collect();
-        let help = command.render_long_help().to_string();
-        for flag in help.split(|c: char| !c.is_ascii_alphanumeric() && c != '-') {
-            let named = flag.starts_with("--") && flag.len() > 2 && flag != "--help";
-            assert!(!named || own.iter().any(|own| own == flag), "{}: {flag}", command.get_name());
+fn help_of_judges_names_flags_that_all_their_commands_have() {
+    let judges = flags_of_judges();
+    for command in command().get_subcommands().filter(|c| ["align", "judge", "eval"].contains(&c.get_name()))
+    {
+        let longs: Vec<&str> = command.get_arguments().filter_map(|arg| arg.get_long()).collect();
+        for arg in
+            command.get_arguments().filter(|arg| judges.iter().any(|flag| arg.get_long() == Some(flag)))
+        {
+            let values = arg.get_possible_values();
+            let helps = values.iter().filter_map(|value| value.get_help()).chain(arg.get_help());
+            let text = helps.map(|help| help.to_string()).collect::<Vec<_>>().join(" ");
+            for flag in text.split(|c: char| !c.is_ascii_alphanumeric() && c != '-') {
+                let name = flag.strip_prefix("--").unwrap_or_default();
+                assert!(name.is_empty() || longs.contains(&name), "{}: {flag}", command.get_name());
+            }
         }
     }
 }
