@@ -278,7 +278,7 @@ fn changes_that_are_meant_go_on_and_are_noted() {
 fn a_flag_that_goes_with_another_finds_it_in_the_run() {
     let Some(place) = place() else { return };
     place.oaif(&format!("{} --eval-dataset pairs.jsonl --eval-steps 2", align())).done();
-    for more in ["--eval-steps 2", "--max-eval-samples 3", "--eval-steps 1 --max-eval-samples 2"] {
+    for more in ["--eval-steps 2", "--max-eval-samples 4", "--eval-steps 1 --max-eval-samples 9"] {
         forget_the_end(&place, "run");
         place.oaif(&format!("align --resume run {more}")).done();
     }
