@@ -89,11 +89,11 @@ impl Games {
                     let at = Place { prompt: p, game: g, swapped };
                     games.open.insert(question.id.clone(), (at, question));
                 };
-                let question = Question::compare(&format!("{draw}-{i}-{j}"), &pair);
-                if !identical && draw < probes {
-                    ask(true, question.turned(&format!("{draw}-{j}-{i}"), Position::Given));
-                }
                 if !identical {
+                    let question = Question::compare(&format!("{draw}-{i}-{j}"), &pair);
+                    if draw < probes {
+                        ask(true, question.turned(&format!("{draw}-{j}-{i}"), Position::Given));
+                    }
                     ask(false, question);
                 }
                 of.push(Game { i, j, identical, ..Game::default() });

@@ -1,5 +1,6 @@
 //! A run's logs: JSON lines with a "step", written to their end, cut where a run is resumed.
 
+use std::borrow::Cow;
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -98,24 +99,27 @@ impl Log {
 
     /// Keeps the rows up to `step`.
     pub fn truncate(&mut self, step: usize) -> Result<()> {
-        self.rewrite(|line, _, found| (found <= step).then(|| line.to_vec()))
+        self.rewrite(|line, _, found| (found <= step).then_some(Cow::Borrowed(line)))
     }
 
     /// Adds the keys of `objects` to the rows of `step`.
     pub fn add_to(&mut self, step: usize, objects: &[Value]) -> Result<()> {
         self.rewrite(|line, row, found| {
             if found != step {
-                return Some(line.to_vec());
+                return Some(Cow::Borrowed(line));
             }
             let parts = std::iter::once(row).chain(objects);
             let keys: Map<String, Value> =
                 parts.filter_map(Value::as_object).flat_map(|part| part.clone()).collect();
-            Some(format!("{}\n", Value::Object(keys)).into_bytes())
+            Some(Cow::Owned(format!("{}\n", Value::Object(keys)).into_bytes()))
         })
     }
 
     /// Writes the log anew, of what `kept` makes of each line, its row and its step.
-    fn rewrite(&mut self, kept: impl Fn(&[u8], &Value, usize) -> Option<Vec<u8>>) -> Result<()> {
+    fn rewrite(
+        &mut self,
+        kept: impl for<'l> Fn(&'l [u8], &Value, usize) -> Option<Cow<'l, [u8]>>,
+    ) -> Result<()> {
         // The new file replaces the one that is open.
         self.file = None;
         let path = &self.path;

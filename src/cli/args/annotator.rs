@@ -13,7 +13,7 @@ use super::first_given;
 #[cfg(feature = "http")]
 use super::openai::OpenAiArgs;
 use super::paths::model_dir;
-use super::{ensure, flags_of};
+use super::{ensure, flag_names};
 use crate::annotate::command::CommandAnnotator;
 use crate::annotate::config::AnnotatorConfig;
 use crate::annotate::ensemble::Vote;
@@ -318,7 +318,7 @@ impl AnnotatorArgs {
 
 /// The names of the flags that say who judges, and how.
 pub(crate) fn flags_of_judges() -> Vec<String> {
-    flags_of::<AnnotatorArgs>()
+    flag_names::<AnnotatorArgs>()
 }
 
 impl AnnotatorArgs {

@@ -3,7 +3,7 @@
 use clap::Args;
 use serde::Serialize;
 
-use super::{ensure, first_given, flags_of, positive, shortest};
+use super::{ensure, first_given, flag_names, positive, shortest};
 use crate::annotate::names;
 use crate::error::{Error, Result};
 use crate::preference::{LossOptions, Objective};
@@ -211,8 +211,8 @@ impl PolicyLossArgs {
 
 /// The names of the flags that say what the loss is.
 pub(crate) fn flags_of_losses() -> Vec<String> {
-    let mut flags = flags_of::<LossArgs>();
-    flags.extend(flags_of::<PolicyLossArgs>());
+    let mut flags = flag_names::<LossArgs>();
+    flags.extend(flag_names::<PolicyLossArgs>());
     flags
 }
 

@@ -122,7 +122,7 @@ fn positive(flag: &str, value: usize) -> Result<usize> {
 }
 
 /// The names of a group's flags.
-fn flags_of<A: clap::Args>() -> Vec<String> {
+fn flag_names<A: clap::Args>() -> Vec<String> {
     let group = A::augment_args(clap::Command::new("flags"));
     group.get_arguments().filter_map(|arg| arg.get_long().map(str::to_owned)).collect()
 }
