@@ -112,12 +112,16 @@ impl OpenAiArgs {
     ) -> Result<OpenAiOptions> {
         let usual = OpenAiOptions::default();
         let rating = match &self.judge_rating_template {
-            Some(file) => RatingTemplate::from_file(file)?,
-            None => RatingTemplate::builtin(),
+            Some(file) => Some(RatingTemplate::from_file(file)?),
+            // The built-in one asks for no reasons: then scores are made of comparisons.
+            None if self.judge_reasons && !self.judge_pointwise => None,
+            None => Some(RatingTemplate::builtin()),
         };
-        let rating = match instruction {
-            Some(instruction) if self.judge_pointwise => rating.with_instruction(instruction)?,
-            _ => rating,
+        let rating = match (rating, instruction) {
+            (Some(rating), Some(instruction)) if self.judge_pointwise => {
+                Some(rating.with_instruction(instruction)?)
+            }
+            (rating, _) => rating,
         };
         let patience = match self.judge_patience {
             None => usual.patience,
@@ -134,7 +138,7 @@ impl OpenAiArgs {
             max_tokens: self.judge_max_tokens.unwrap_or(usual.max_tokens),
             ties: self.judge_ties,
             temperature: self.judge_temperature.unwrap_or(usual.temperature),
-            rating: Some(rating),
+            rating,
             pointwise: self.judge_pointwise,
             urls: self.judge_url.clone(),
             key: Key::find(self.judge_key_env.as_deref(), self.judge_key_file.as_deref())?,

@@ -12,10 +12,10 @@ use crate::generate::SamplingParams;
 #[command(next_help_heading = "Sampling")]
 #[serde(rename_all = "kebab-case")]
 pub(crate) struct SamplingArgs {
-    /// Longest response in tokens [default: 64, 1024 in chat, 256 in eval]
+    /// Longest response in tokens [default: 64, 1024 in chat, in eval as in --run, or 256]
     #[arg(long, value_name = "TOKENS", aliases = ["max-completion-length", "response-length", "max-tokens"])]
     max_new_tokens: Option<usize>,
-    /// Logits are divided by it; 0 always takes the likeliest token [default: 0.9 in align and eval, 1 in generate, 0.7 in chat]
+    /// Logits are divided by it; 0 always takes the likeliest token [default: 0.9 in align, in eval as in --run, or 0.9, 1 in generate, 0.7 in chat]
     #[arg(long, value_name = "T")]
     temperature: Option<f64>,
     /// Draw from the K likeliest tokens; 0: from all [default: 0]

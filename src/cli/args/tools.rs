@@ -326,6 +326,7 @@ impl ExportArgs {
         let Some(format) = format else {
             let why = match GgufFormat::parse(&self.dtype) {
                 Some(_) => format!("{FORMATS} (q8_0 is for an --output that ends in .gguf)"),
+                None if gguf::is_named_so(&self.output) => format!("{FORMATS}, or q8_0"),
                 None => FORMATS.to_owned(),
             };
             return unusable("--dtype", self.dtype, &why);
@@ -404,7 +405,7 @@ pub(crate) struct DoctorArgs {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
-    /// Test every kernel against the f64 reference
+    /// List every kernel's test against the f64 reference
     #[arg(long)]
     kernels: bool,
     #[command(flatten)]
