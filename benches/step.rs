@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use oaif::Wait;
 use oaif::bench::{Case, Held, SEQUENCES, Shape, Source, Subject, Sweep, decode};
 use oaif::gpu::{Gpu, GpuOptions};
 
@@ -19,7 +20,7 @@ fn time(c: &mut Criterion, mut case: Case) {
 }
 
 fn steps(c: &mut Criterion) {
-    let gpu = Gpu::open(&GpuOptions::default()).expect("a GPU");
+    let gpu = Gpu::open(&GpuOptions::default()).wait().expect("a GPU");
     let shape = Shape::parse(Shape::names()[0]).unwrap();
     let batch = shape.batch;
     let subject = Subject::new(&gpu, &Source::Random(shape), Held::Trained).unwrap();

@@ -6,6 +6,8 @@
 
 use std::path::{Path, PathBuf};
 
+use oaif::Task;
+use oaif::Wait;
 use oaif::annotate::queue::InPlace;
 use oaif::annotate::{Annotator, Judgement, Pair, Verdict};
 use oaif::data::rows::{Columns, read_prompts};
@@ -23,20 +25,22 @@ impl Annotator for Variety {
         "variety".into()
     }
 
-    fn annotate(&mut self, pairs: &[Pair<'_>]) -> oaif::Result<Vec<Judgement>> {
-        let repeats = |text: &str| {
-            let mut words: Vec<&str> = text.split_whitespace().collect();
-            let all = words.len();
-            words.sort();
-            words.dedup();
-            all - words.len()
-        };
-        let p = |pair: &Pair<'_>| match repeats(pair.response_1).cmp(&repeats(pair.response_2)) {
-            std::cmp::Ordering::Less => 1.0,
-            std::cmp::Ordering::Equal => 0.5,
-            std::cmp::Ordering::Greater => 0.0,
-        };
-        Ok(pairs.iter().map(|pair| Verdict::from_probability(p(pair)).into()).collect())
+    fn annotate<'t>(&'t mut self, pairs: &'t [Pair<'t>]) -> Task<'t, oaif::Result<Vec<Judgement>>> {
+        Box::pin(async move {
+            let repeats = |text: &str| {
+                let mut words: Vec<&str> = text.split_whitespace().collect();
+                let all = words.len();
+                words.sort();
+                words.dedup();
+                all - words.len()
+            };
+            let p = |pair: &Pair<'_>| match repeats(pair.response_1).cmp(&repeats(pair.response_2)) {
+                std::cmp::Ordering::Less => 1.0,
+                std::cmp::Ordering::Equal => 0.5,
+                std::cmp::Ordering::Greater => 0.0,
+            };
+            Ok(pairs.iter().map(|pair| Verdict::from_probability(p(pair)).into()).collect())
+        })
     }
 }
 
@@ -60,7 +64,7 @@ fn main() -> oaif::Result<()> {
     let model = std::env::args().nth(1).map_or(root.join("tests/fixtures/tiny"), PathBuf::from);
 
     // The GPU that a program would take by default; OAIF_GPU chooses another one.
-    let gpu = Gpu::open(&GpuOptions::default())?;
+    let gpu = Gpu::open(&GpuOptions::default()).wait()?;
 
     let train = TrainOptions {
         learning_rate: 2e-3,
@@ -72,14 +76,14 @@ fn main() -> oaif::Result<()> {
 
     // Loading, recording the plans and taking the memory come first: from here on nothing is allocated.
     let prompts = read_prompts(&root.join("examples/data/prompts.jsonl"), &Columns::default())?;
-    let policy = Policy::load(&gpu, &model, &train)?;
-    let run = AlignRun::new(policy, &prompts, &train, &align)?;
+    let policy = Policy::load(&gpu, &model, &train).wait()?;
+    let run = AlignRun::new(policy, &prompts, &train, &align).wait()?;
 
     // Another thread may ask the run to pause, to save, or to end after its current step with a checkpoint.
     let requests = Requests::new();
     let control = Control { observer: &mut Print, requests: &requests };
     let sources = Sources { model, config: serde_json::json!({"program": "examples/align.rs"}) };
-    let saved = run.run(InPlace::new(Variety), sources, control)?;
+    let saved = run.run(InPlace::new(Variety), sources, control).wait()?;
     println!("the aligned model is in {}", saved.display());
     Ok(())
 }

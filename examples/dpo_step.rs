@@ -4,6 +4,7 @@
 
 use std::path::Path;
 
+use oaif::Wait;
 use oaif::data::encoder::Encoder;
 use oaif::data::packing::Tree;
 use oaif::data::rows::Text;
@@ -17,10 +18,10 @@ use oaif::train::pair_step::{LabelledPair, PairStep};
 
 fn main() -> oaif::Result<()> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny");
-    let gpu = Gpu::open(&GpuOptions::default())?;
+    let gpu = Gpu::open(&GpuOptions::default()).wait()?;
 
     // `true`: every weight is trained and has a gradient beside it.
-    let policy = Model::load(&gpu, &dir, true)?;
+    let policy = Model::load(&gpu, &dir, true).wait()?;
     let tokenizer = Tokenizer::load(&dir)?;
 
     // A pair is a tree: the prompt once, then its two answers, the chosen one first. The prompt and each answer are
@@ -39,11 +40,11 @@ fn main() -> oaif::Result<()> {
     let arena = Arena::new();
     let capacity = Capacity::of(&trees);
     let loss = PreferenceLoss::Dpo { beta: 0.1 };
-    let step = PairStep::new(&gpu, &policy, loss, capacity, false, &arena)?;
+    let step = PairStep::new(&gpu, &policy, loss, capacity, false, &arena).wait()?;
 
     // The reference is the policy as it is now. Its log-probabilities never change: they are computed once.
-    let scorer = Scorer::new(&gpu, &policy.snapshot()?, capacity, &arena)?;
-    let scored = scorer.score(&trees)?;
+    let scorer = Scorer::new(&gpu, &policy.snapshot().wait()?, capacity, &arena).wait()?;
+    let scored = scorer.score(&trees).wait()?;
     let pairs: Vec<LabelledPair> = trees
         .iter()
         .zip(scored.chunks(2))
@@ -57,17 +58,17 @@ fn main() -> oaif::Result<()> {
 
     let adamw = OptimiserKind::AdamW { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.0 };
     let max_grad_norm = 1.0;
-    let mut optimiser = Optimiser::new(&gpu, policy.trained(), adamw, max_grad_norm, &arena)?;
+    let mut optimiser = Optimiser::new(&gpu, policy.trained(), adamw, max_grad_norm, &arena).wait()?;
 
     for number in 1..=5 {
         // Gradients are added up, so that a batch can come in several parts: clear them first.
         policy.trained().clear_gradients()?;
 
         // Forward, loss and backward in one replay. The weight makes the sum of losses their mean.
-        let (results, _) = step.run(&pairs, 1.0 / pairs.len() as f32)?;
+        let (results, _) = step.run(&pairs, 1.0 / pairs.len() as f32).wait()?;
 
         // The norm of the whole gradient, clipping and the update in another one.
-        let update = optimiser.update(1e-3)?;
+        let update = optimiser.update(1e-3).wait()?;
 
         let mean = |value: fn(&oaif::train::pair_step::PairResult) -> f32| {
             results.iter().map(value).sum::<f32>() / results.len() as f32

@@ -6,6 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
+use oaif::Wait;
 use oaif::data::tokenizer::{StopMatcher, Tokenizer};
 use oaif::generate::{GenerateOptions, Generator, Request, SamplingParams};
 use oaif::gpu::{Arena, Gpu, GpuOptions};
@@ -18,10 +19,10 @@ fn main() -> oaif::Result<()> {
     let text = arguments.next().unwrap_or("the fox".into());
 
     // The GPU that a program would take by default; OAIF_GPU chooses another one.
-    let gpu = Gpu::open(&GpuOptions::default())?;
+    let gpu = Gpu::open(&GpuOptions::default()).wait()?;
 
     // A folder in Hugging Face's layout. `false`: the weights are only read, so there are no gradients beside them.
-    let model = Model::load(&gpu, &dir, false)?;
+    let model = Model::load(&gpu, &dir, false).wait()?;
     let tokenizer = Tokenizer::load(&dir)?;
     let prompt = tokenizer.encode(&text)?;
 
@@ -35,14 +36,14 @@ fn main() -> oaif::Result<()> {
         samples_per_prompt: 3,
         eos: tokenizer.eos_ids().to_vec(),
     };
-    let generator = Generator::new(&gpu, &model, options, &Arena::new())?;
+    let generator = Generator::new(&gpu, &model, options, &Arena::new()).wait()?;
 
     // Three answers to one prompt, which is read once. With the seed, the answer's number determines every random
     // draw: the second answer is the same whether or not the others are asked for.
     let request = Request { prompt, samples: 3, first_sequence: 0 };
     let stop = StopMatcher::new(["\n\n".to_owned()]);
     let seed = 1;
-    for answer in generator.run(&tokenizer, &[request], &stop, seed)?.remove(0) {
+    for answer in generator.run(&tokenizer, &[request], &stop, seed).wait()?.remove(0) {
         println!("{text}{}  [{:?}]", answer.text, answer.finish_reason);
     }
     Ok(())

@@ -2,6 +2,7 @@
 //!
 //!     cargo run --release --example kernel_alone
 
+use oaif::Wait;
 use oaif::gpu::{Arena, Category, Format, Gpu, GpuOptions, Live, Plan, PlanOptions, Recorder};
 use oaif::{ops, reference};
 
@@ -11,7 +12,7 @@ fn main() -> oaif::Result<()> {
     let w = vec![0.5; cols];
 
     // `checked` keeps the bounds checks that release runs leave out: right for trying a kernel.
-    let gpu = Gpu::open(&GpuOptions { checked: true, ..GpuOptions::default() })?;
+    let gpu = Gpu::open(&GpuOptions { checked: true, ..GpuOptions::default() }).wait()?;
 
     // Inputs lie in buffers of ours, labelled and counted.
     let x_buffer = gpu.buffer_with("x", Category::Workspace, &x)?;
@@ -30,10 +31,10 @@ fn main() -> oaif::Result<()> {
     recorder.output(y_tensor);
 
     // Places the memory, compiles the kernels, makes the bind groups: once.
-    let plan = Plan::new(&gpu, recorder, &Arena::new(), PlanOptions::default())?;
+    let plan = Plan::new(&gpu, recorder, &Arena::new(), PlanOptions::default()).wait()?;
 
     // A replay. Live values are what changes between two of them: here nothing.
-    let outputs = plan.run(&Live::default())?;
+    let outputs = plan.run(&Live::default()).wait()?;
     let y = outputs.f32(y_tensor);
 
     // The twin of the same name.

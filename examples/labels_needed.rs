@@ -7,6 +7,7 @@
 //! `--seeds N`, `--posts N`.
 
 use oaif::Result;
+use oaif::Wait;
 use oaif::annotate::queue::InPlace;
 use oaif::demo::dataset::prompts;
 use oaif::demo::draw::Draw;
@@ -31,9 +32,9 @@ fn main() -> Result<()> {
         at.and_then(|at| arguments.get(at + 1)?.parse().ok()).unwrap_or(default)
     };
     let (seeds, posts) = (value("--seeds", 3) as u32, value("--posts", 300));
-    let (gpu, models) = (Gpu::open(&GpuOptions::default())?, Models::unpack()?);
+    let (gpu, models) = (Gpu::open(&GpuOptions::default()).wait()?, Models::unpack()?);
     let exam = Exam::new(posts);
-    let start = exam.summaries(&Policy::frozen(&gpu, &models.policy(), None, None)?, 1)?;
+    let start = exam.summaries(&Policy::frozen(&gpu, &models.policy(), None, None).wait()?, 1).wait()?;
     println!("wins over the start, ties left out, mean of {seeds} seeds, after {LABELS:?} labels");
     for taste in Instruction::ALL {
         for active in [1, 4] {
@@ -71,19 +72,20 @@ fn learn(
     };
     let loss = PreferenceLoss::Dpo { beta: 0.1 };
     let align = AlignOptions { max_new_tokens: MAX_NEW_TOKENS, active, ..AlignOptions::new(loss) };
-    let policy = Policy::load(gpu, &models.policy(), &train)?;
+    let policy = Policy::load(gpu, &models.policy(), &train).wait()?;
     let person = InPlace::new(Person { taste, draw: Draw::new(seed, 77) });
-    let mut trainer = AlignRun::new(policy, &prompts(10_000), &train, &align)?.trainer(person)?;
+    let mut trainer = AlignRun::new(policy, &prompts(10_000), &train, &align).wait()?.trainer(person)?;
     let requests = Requests::new();
     let (mut given, mut wins) = (0, [0.0; LABELS.len()]);
     for (labels, wins) in LABELS.iter().zip(&mut wins) {
         while given < *labels {
-            let Some(step) = trainer.step(&mut Control { observer: &mut (), requests: &requests })? else {
+            let Some(step) = trainer.step(&mut Control { observer: &mut (), requests: &requests }).wait()?
+            else {
                 break;
             };
             given += step.annotation.map_or(0, |annotation| annotation.judged);
         }
-        let now = exam.summaries(trainer.policy(), 1)?;
+        let now = exam.summaries(trainer.policy(), 1).wait()?;
         *wins = Tally::of(&exam.by_oracle(taste, start, &now)).win_rate().value;
     }
     Ok(wins)

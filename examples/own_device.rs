@@ -4,6 +4,7 @@
 
 use std::path::Path;
 
+use oaif::Wait;
 use oaif::data::encoder::Encoder;
 use oaif::data::rows::Text;
 use oaif::data::tokenizer::Tokenizer;
@@ -33,15 +34,15 @@ fn main() -> oaif::Result<()> {
     println!("{} through {}", gpu.summary().name, gpu.summary().backend);
 
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny");
-    let model = Model::load(&gpu, &dir, false)?;
+    let model = Model::load(&gpu, &dir, false).wait()?;
     let tokenizer = Tokenizer::load(&dir)?;
 
     // How probable are these two answers to the same prompt?
     let answers = [" ran to the river .", " ran to the the ."].map(|answer| Text::Plain(answer.to_owned()));
     let encoder = Encoder { tokenizer: &tokenizer, template: None };
     let tree = [encoder.encode(&Text::Plain("the fox".to_owned()), &answers.each_ref(), false)?.tree];
-    let scorer = Scorer::new(&gpu, &model, Capacity::of(&tree), &Arena::new())?;
-    for (answer, score) in answers.iter().zip(scorer.score(&tree)?) {
+    let scorer = Scorer::new(&gpu, &model, Capacity::of(&tree), &Arena::new()).wait()?;
+    for (answer, score) in answers.iter().zip(scorer.score(&tree).wait()?) {
         println!("log p({answer:?}) = {:.3}", score.logp());
     }
 

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use oaif::Wait;
 use oaif::annotate::llm::Orders;
 use oaif::annotate::queue::InPlace;
 use oaif::annotate::reward::RewardAnnotator;
@@ -182,7 +183,7 @@ fn main() -> Result<()> {
         pairs: if quick { 16 } else { 500 },
     };
     let world = World {
-        gpu: Gpu::open(&GpuOptions::default())?,
+        gpu: Gpu::open(&GpuOptions::default()).wait()?,
         models: Models::unpack()?,
         exam: Exam::new(size.posts),
         size,
@@ -229,7 +230,7 @@ impl World {
     }
 
     fn judge(&self, way: Way) -> Result<Box<dyn Annotator>> {
-        self.models.judge(&self.gpu, way.kind, way.judge, way.orders, way.instruction)
+        self.models.judge(&self.gpu, way.kind, way.judge, way.orders, way.instruction).wait()
     }
 
     fn train(&self, way: Way, seed: u32) -> Result<Trained> {
@@ -246,7 +247,7 @@ impl World {
             ..TrainOptions::new(run.path())
         };
         let prompts = prompts(10_000);
-        let policy = Policy::load(&self.gpu, &self.models.policy(), &train)?;
+        let policy = Policy::load(&self.gpu, &self.models.policy(), &train).wait()?;
         let mut judge = self.judge(way)?;
         // As many pairs as an online training sees in a pass, drawn once from π₀.
         let drawn = steps * batch / way.passes;
@@ -260,11 +261,10 @@ impl World {
                 num_samples: way.num_samples,
                 ..AlignOptions::new(loss)
             };
-            AlignRun::new(policy, &prompts, &train, &options)?.run(
-                InPlace::new(annotator),
-                self.sources(),
-                Control { observer: &mut (), requests: &Requests::new() },
-            )
+            let run = AlignRun::new(policy, &prompts, &train, &options).wait()?;
+            let requests = Requests::new();
+            let control = Control { observer: &mut (), requests: &requests };
+            run.run(InPlace::new(annotator), self.sources(), control).wait()
         };
         match way.feedback {
             Feedback::Online => learn_online(policy, judge, preference_loss(way.loss)?.into())?,
@@ -272,7 +272,7 @@ impl World {
                 let pairs = offline_pairs(&policy, &posts, judge.as_mut(), seed)?;
                 let options = DpoOptions { loss: preference_loss(way.loss)?.into(), append_eos: true };
                 let control = Control { observer: &mut (), requests: &Requests::new() };
-                DpoRun::new(policy, &pairs, &train, &options)?.run(self.sources(), control)?
+                DpoRun::new(policy, &pairs, &train, &options).wait()?.run(self.sources(), control).wait()?
             }
             Feedback::ModelOfJudge | Feedback::ModelOfPerson => {
                 if way.feedback == Feedback::ModelOfPerson {
@@ -293,11 +293,11 @@ impl World {
             }
         };
 
-        let mut evaluation = self.models.evaluation_judge(&self.gpu, way.instruction)?;
+        let mut evaluation = self.models.evaluation_judge(&self.gpu, way.instruction).wait()?;
         let (mut stages, mut first, mut last) = (Vec::new(), None, Vec::new());
         let folders = checkpoints(run.path())?.into_iter().map(|c| (c.step, c.path));
         for (step, folder) in [(0, self.models.policy())].into_iter().chain(folders) {
-            last = self.exam.summaries(&Policy::frozen(&self.gpu, &folder, None, None)?, 1)?;
+            last = self.exam.summaries(&Policy::frozen(&self.gpu, &folder, None, None).wait()?, 1).wait()?;
             let before = first.get_or_insert_with(|| last.clone());
             let qualities = self.exam.qualities(&last);
             let of = |count: fn(&oaif::demo::oracle::Quality) -> usize| {
@@ -306,7 +306,7 @@ impl World {
             stages.push(Stage {
                 step,
                 oracle: self.exam.by_oracle(way.instruction, before, &last),
-                judge: self.exam.by_judge(evaluation.as_mut(), before, &last)?,
+                judge: self.exam.by_judge(evaluation.as_mut(), before, &last).wait()?,
                 words: of(|q| q.words),
                 right: of(|q| q.right),
                 invented: of(|q| q.invented),
@@ -321,12 +321,13 @@ impl World {
 
     /// A reward model that is fitted to pairs, on π₀'s weights.
     fn reward_model(&self, pairs: &[rows::Pair], train: TrainOptions) -> Result<RewardAnnotator> {
-        let start = Policy::load_for_reward(&self.gpu, &self.models.policy(), &train)?;
+        let start = Policy::load_for_reward(&self.gpu, &self.models.policy(), &train).wait()?;
         let options = RewardOptions { center_rewards_coefficient: 0.0, append_eos: true };
         let control = Control { observer: &mut (), requests: &Requests::new() };
-        let folder = RewardRun::new(start, pairs, &train, &options)?.run(self.sources(), control)?;
-        let model = Model::load_reward(&self.gpu, &folder, None, None)?;
-        RewardAnnotator::new(&model, &folder, None, true, "fitted")
+        let folder =
+            RewardRun::new(start, pairs, &train, &options).wait()?.run(self.sources(), control).wait()?;
+        let model = Model::load_reward(&self.gpu, &folder, None, None).wait()?;
+        RewardAnnotator::new(&model, &folder, None, true, "fitted").wait()
     }
 
     /// Agreement of a judge with the oracle where utilities differ, on held-out pairs.
@@ -347,7 +348,7 @@ impl World {
             .map(|[prompt, response_1, response_2]| Pair { prompt, response_1, response_2 })
             .collect();
         let asked = Instruction::ALL.iter().position(|i| *i == way.instruction).expect("one of all");
-        let verdicts = annotate_pairs(self.judge(way)?.as_mut(), &pairs)?;
+        let verdicts = annotate_pairs(self.judge(way)?.as_mut(), &pairs).wait()?;
         let gap = |row: &Value| {
             let utility = |i: usize| row["utilities"][i][asked].as_f64().unwrap_or(0.0);
             utility(0) - utility(1)
@@ -370,12 +371,12 @@ impl World {
         {
             return Ok(found);
         }
-        let mut judge = self.models.evaluation_judge(&self.gpu, Instruction::Accurate)?;
+        let mut judge = self.models.evaluation_judge(&self.gpu, Instruction::Accurate).wait()?;
         let mut games = [Vec::new(), Vec::new()];
         for (online, offline) in online.iter().zip(offline) {
             let (before, after) = (&offline.summaries, &online.summaries);
             games[0].push(self.exam.by_oracle(Instruction::Accurate, before, after));
-            games[1].push(self.exam.by_judge(judge.as_mut(), before, after)?);
+            games[1].push(self.exam.by_judge(judge.as_mut(), before, after).wait()?);
         }
         write(&path, &games)?;
         Ok(games)
@@ -715,14 +716,14 @@ fn offline_pairs(
     judge: &mut dyn Annotator,
     seed: u32,
 ) -> Result<Vec<rows::Pair>> {
-    let samples = summarise(policy, posts, 2, seed)?;
+    let samples = summarise(policy, posts, 2, seed).wait()?;
     let pairs: Vec<Pair> = posts
         .iter()
         .zip(&samples)
         .map(|(prompt, samples)| Pair { prompt, response_1: &samples[0], response_2: &samples[1] })
         .collect();
     let plain = |text: &str| Text::Plain(text.to_owned());
-    let labelled = pairs.iter().zip(annotate_pairs(judge, &pairs)?).enumerate();
+    let labelled = pairs.iter().zip(annotate_pairs(judge, &pairs).wait()?).enumerate();
     let row = |(line, (pair, annotated)): (usize, (&Pair, Annotated))| {
         let (chosen, rejected) = match preference(&annotated)? {
             true => (pair.response_1, pair.response_2),

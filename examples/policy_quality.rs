@@ -4,6 +4,7 @@
 
 use std::path::PathBuf;
 
+use oaif::Wait;
 use oaif::data::tokenizer::{StopMatcher, Tokenizer};
 use oaif::demo::dataset::prompt;
 use oaif::demo::oracle::{Instruction, Quality};
@@ -16,8 +17,8 @@ const POSTS: usize = 500;
 
 fn main() -> oaif::Result<()> {
     let dir = PathBuf::from(std::env::args().nth(1).unwrap_or_else(|| "models/policy".into()));
-    let gpu = Gpu::open(&GpuOptions::default())?;
-    let (model, tokenizer) = (Model::load(&gpu, &dir, false)?, Tokenizer::load(&dir)?);
+    let gpu = Gpu::open(&GpuOptions::default()).wait()?;
+    let (model, tokenizer) = (Model::load(&gpu, &dir, false).wait()?, Tokenizer::load(&dir)?);
     let posts: Vec<_> = (0..POSTS).map(|row| prompt(true, row)).collect();
     let request = |(number, post): (usize, &oaif::demo::language::Post)| -> oaif::Result<Request> {
         let prompt = tokenizer.encode(&post.to_string())?;
@@ -32,8 +33,8 @@ fn main() -> oaif::Result<()> {
         samples_per_prompt: 1,
         eos: tokenizer.eos_ids().to_vec(),
     };
-    let generator = Generator::new(&gpu, &model, options, &Arena::new())?;
-    let answers = generator.run(&tokenizer, &requests, &StopMatcher::default(), 1)?;
+    let generator = Generator::new(&gpu, &model, options, &Arena::new()).wait()?;
+    let answers = generator.run(&tokenizer, &requests, &StopMatcher::default(), 1).wait()?;
 
     let summaries: Vec<&str> = answers.iter().map(|samples| samples[0].text.trim()).collect();
     let qualities: Vec<Quality> =

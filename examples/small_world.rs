@@ -3,9 +3,9 @@
 //!
 //!     cargo run --release --example small_world -- world
 
-use std::io::Write;
 use std::path::Path;
 
+use oaif::Wait;
 use oaif::demo::dataset::{
     LIKELIHOOD_TEMPLATE, PROMPTED_TEMPLATE, held_out_pair, likelihood_row, policy_row, prompt, prompted_row,
 };
@@ -85,7 +85,7 @@ fn write_data(folder: &Path) -> Result<()> {
 /// Each model's folder with random initial weights, and `recipes.tsv` for the scripts: name, rows, initial weights,
 /// steps, learning rate, rows a step.
 fn write_models(folder: &Path) -> Result<()> {
-    let gpu = Gpu::open(&GpuOptions::default())?;
+    let gpu = Gpu::open(&GpuOptions::default()).wait()?;
     let [unk, bos, eos] = SPECIALS;
     let tokenizer_config = json!({"tokenizer_class": "PreTrainedTokenizerFast", "unk_token": unk, "bos_token": bos,
         "eos_token": eos, "clean_up_tokenization_spaces": false, "model_max_length": CONTEXT});
@@ -115,11 +115,10 @@ fn write_models(folder: &Path) -> Result<()> {
         {
             files::write_atomic(&folder.join(file), format!("{content:#}\n").as_bytes())?;
         }
-        Model::random(&gpu, ModelConfig::load(&folder)?, false, seed)?.save(
-            &folder,
-            None,
-            FloatFormat::F32,
-        )?;
+        Model::random(&gpu, ModelConfig::load(&folder)?, false, seed)
+            .wait()?
+            .save(&folder, None, FloatFormat::F32)
+            .wait()?;
         let from = if from.is_empty() { "-" } else { from };
         recipes += &format!("{name}\t{rows}\t{from}\t{steps}\t{learning_rate}\t{batch}\n");
     }
@@ -128,7 +127,7 @@ fn write_models(folder: &Path) -> Result<()> {
 
 fn write_rows(path: &Path, rows: usize, row: impl Fn(usize) -> Value) -> Result<()> {
     files::create_dir_all(path.parent().expect("a file in a folder"))?;
-    files::write_atomic_with(path, |file| {
-        (0..rows).try_for_each(|i| writeln!(file, "{}", row(i))).map_err(oaif::Error::io("write", path))
-    })
+    let mut file = files::AtomicFile::create(path)?;
+    (0..rows).try_for_each(|i| file.write(format!("{}\n", row(i)).as_bytes()))?;
+    file.commit()
 }

@@ -1,7 +1,6 @@
 //! Digests of files and values: whether something is still what it was. They tell damage and mix-ups, not forgery.
 
 use std::fmt::Display;
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
@@ -9,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::error::{Error, Result};
+use crate::files;
 
 /// 64 bits of XXH3, in hexadecimal digits. It runs at the speed of memory, so that reading is what a digest costs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,7 +54,7 @@ impl Digester {
     /// # Errors
     /// [`Error::Io`].
     pub fn file(&mut self, path: &Path) -> Result<()> {
-        let mut file = File::open(path).map_err(Error::io("read", path))?;
+        let (mut file, _) = files::open(path)?;
         let mut chunk = vec![0; 1 << 20];
         let mut size = 0u64;
         loop {

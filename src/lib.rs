@@ -5,6 +5,7 @@
 //! Layers, each importing only those before it:
 //!
 //! - [`error`], [`files`]: one error type; files that are whole or absent.
+//! - `task`: futures that any executor may poll, and [`Wait`], which waits for one on this thread.
 //! - [`gpu`]: GPUs, buffers, shaders; a [`gpu::Recorder`] notes launches, a [`gpu::Plan`] replays them.
 //! - [`reference`](mod@reference): every op in plain `f64`, the oracle of tests and of `oaif doctor`.
 //! - [`data`]: dataset rows, tokenizer, chat templates, packing of prefix trees.
@@ -24,8 +25,11 @@
 //! Shape letters, the same everywhere: N tokens (rows), S sequences, T target rows, C hidden, H heads, K kv heads,
 //! D head size, F feed-forward, V vocabulary, L layers, R LoRA rank.
 #![deny(missing_docs)]
+// What tuning and benchmarks alone use: they wait for the GPU on their thread, and are not for a browser.
+#![cfg_attr(target_arch = "wasm32", allow(dead_code, unused_imports))]
 
 pub mod annotate;
+#[cfg(not(target_arch = "wasm32"))]
 pub mod bench;
 #[cfg(feature = "cli")]
 pub mod cli;
@@ -52,9 +56,14 @@ pub mod preference;
 mod redirects;
 pub mod reference;
 pub mod report;
+mod task;
 pub mod train;
+#[cfg(not(target_arch = "wasm32"))]
 pub mod tuning;
 #[cfg(feature = "ui")]
 pub mod ui;
 
 pub use error::{Error, Result};
+pub use task::Task;
+#[cfg(not(target_arch = "wasm32"))]
+pub use task::{Wait, block_on};

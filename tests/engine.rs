@@ -4,6 +4,7 @@ mod common;
 
 use common::{fixture, gpu, gpu_with, ids, json, relative_distance};
 use oaif::Error;
+use oaif::Wait;
 use oaif::annotate::Annotator;
 use oaif::annotate::command::CommandAnnotator;
 use oaif::annotate::judge_model::JudgeModel;
@@ -29,11 +30,11 @@ use oaif::train::{AlignRun, DpoRun, Policy, SftRun};
 use serde_json::json;
 
 fn open(options: GpuOptions) -> Gpu {
-    Gpu::open(&options).unwrap()
+    Gpu::open(&options).wait().unwrap()
 }
 
 fn tiny(gpu: &Gpu, train: bool) -> Model {
-    Model::load(gpu, &fixture("tiny"), train).unwrap()
+    Model::load(gpu, &fixture("tiny"), train).wait().unwrap()
 }
 
 fn pairs() -> Vec<LabelledPair> {
@@ -57,17 +58,17 @@ const ADAMW: OptimiserKind =
     OptimiserKind::AdamW { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.01 };
 
 fn pair_step(gpu: &Gpu, model: &Model, checkpointing: bool) -> PairStep {
-    PairStep::new(gpu, model, LOSS, Capacity::of(&trees()), checkpointing, &Arena::new()).unwrap()
+    PairStep::new(gpu, model, LOSS, Capacity::of(&trees()), checkpointing, &Arena::new()).wait().unwrap()
 }
 
 /// Losses, log-probabilities and every gradient of one step over the fixture's pairs.
 fn step_values(model: &Model, step: &PairStep) -> Vec<f32> {
     model.trained().clear_gradients().unwrap();
-    let (results, _) = step.run(&pairs(), 0.25).unwrap();
+    let (results, _) = step.run(&pairs(), 0.25).wait().unwrap();
     let mut values: Vec<f32> =
         results.iter().flat_map(|r| [r.loss, r.logp_chosen, r.logp_rejected, r.entropy]).collect();
     for weight in model.trained().iter() {
-        values.extend(model.trained().download_gradient(weight).unwrap());
+        values.extend(model.trained().download_gradient(weight).wait().unwrap());
     }
     values
 }
@@ -98,8 +99,8 @@ fn case_bits(options: GpuOptions) -> (Vec<(String, Vec<u32>)>, u64) {
     let gpu = open(options);
     let before = gpu.counts().submits;
     let run = |case: oaif::ops::Case| {
-        let (plan, results, live) = case.plan(&gpu, PlanOptions::default()).unwrap();
-        let outputs = plan.run(&live).unwrap();
+        let (plan, results, live) = case.plan(&gpu, PlanOptions::default()).wait().unwrap();
+        let outputs = plan.run(&live).wait().unwrap();
         let words = results.iter().flat_map(|t| outputs.u32(*t).to_vec()).collect();
         (format!("{} {}", case.kernel, case.shape), words)
     };
@@ -118,8 +119,8 @@ fn a_pair_is_refused_that_its_loss_cannot_learn_from() {
     };
     let run = |loss: PreferenceLoss, pair: LabelledPair| {
         let capacity = Capacity::of(std::slice::from_ref(&pair.tree));
-        let step = PairStep::new(&gpu, &model, loss, capacity, false, &Arena::new()).unwrap();
-        step.run(&[pair], 1.0).map(|(results, _)| results[0].loss).map_err(|e| e.to_string())
+        let step = PairStep::new(&gpu, &model, loss, capacity, false, &Arena::new()).wait().unwrap();
+        step.run(&[pair], 1.0).wait().map(|(results, _)| results[0].loss).map_err(|e| e.to_string())
     };
     let xpo = PreferenceLoss::Xpo { beta: 0.1, alpha: 0.01 };
     assert!(
@@ -183,7 +184,7 @@ fn a_profile_holds_every_launch() {
     let model = tiny(&gpu, true);
     let step = pair_step(&gpu, &model, false);
     let Some(before) = gpu.profile() else { return eprintln!("SKIPPED: the GPU cannot tell times") };
-    let (_, phases) = step.run(&pairs(), 0.25).unwrap();
+    let (_, phases) = step.run(&pairs(), 0.25).wait().unwrap();
     let after = gpu.profile().unwrap();
     let launches = |p: &oaif::gpu::Profile| p.kernels.values().map(|k| k.launches).sum::<u64>();
     assert_eq!(launches(&after) - launches(&before), step.launch_count() as u64);
@@ -204,21 +205,21 @@ fn a_sequence_does_not_depend_on_its_batch() {
 fn a_sequence_does_not_depend_on_its_batch_on(gpu: &Gpu) {
     let model = tiny(gpu, true);
     let trees = trees();
-    let scorer = Scorer::new(gpu, &model, Capacity::of(&trees), &Arena::new()).unwrap();
-    let together = scorer.score(&trees).unwrap();
+    let scorer = Scorer::new(gpu, &model, Capacity::of(&trees), &Arena::new()).wait().unwrap();
+    let together = scorer.score(&trees).wait().unwrap();
     for (i, tree) in trees.iter().enumerate() {
-        let alone = scorer.score(std::slice::from_ref(tree)).unwrap();
+        let alone = scorer.score(std::slice::from_ref(tree)).wait().unwrap();
         assert_eq!(alone, together[2 * i..2 * i + 2], "tree {i}");
         // Nor on the response beside it, nor on the prompt being shared.
         for (response, unshared) in tree.unshared().iter().enumerate() {
-            let alone = scorer.score(std::slice::from_ref(unshared)).unwrap();
+            let alone = scorer.score(std::slice::from_ref(unshared)).wait().unwrap();
             assert_eq!(alone[0], together[2 * i + response], "tree {i}, response {response}");
         }
     }
     let step = pair_step(gpu, &model, false);
-    let (together, _) = step.run(&pairs(), 0.25).unwrap();
+    let (together, _) = step.run(&pairs(), 0.25).wait().unwrap();
     for (pair, with_others) in pairs().iter().zip(together) {
-        let (alone, _) = step.run(std::slice::from_ref(pair), 0.25).unwrap();
+        let (alone, _) = step.run(std::slice::from_ref(pair), 0.25).wait().unwrap();
         assert_eq!(bits(&[alone[0].loss, alone[0].entropy]), bits(&[with_others.loss, with_others.entropy]));
     }
 }
@@ -230,9 +231,9 @@ fn a_pair_learns_the_same_whether_its_prompt_is_shared_or_repeated() {
         let model = tiny(&gpu, true);
         let repeated: Vec<Tree> = trees().iter().flat_map(Tree::unshared).collect();
         let capacity = Capacity::of(&repeated);
-        let step = PairStep::new(&gpu, &model, LOSS, capacity, false, &Arena::new()).unwrap();
-        let (shared, _) = step.run(&pairs(), 0.25).unwrap();
-        let (repeated, _) = step.run_unshared(&pairs(), 0.25).unwrap();
+        let step = PairStep::new(&gpu, &model, LOSS, capacity, false, &Arena::new()).wait().unwrap();
+        let (shared, _) = step.run(&pairs(), 0.25).wait().unwrap();
+        let (repeated, _) = step.run_unshared(&pairs(), 0.25).wait().unwrap();
         for (a, b) in shared.iter().zip(&repeated) {
             assert_eq!(bits(&[a.loss, a.entropy]), bits(&[b.loss, b.entropy]), "{kind:?}");
         }
@@ -248,7 +249,7 @@ fn what_a_device_does_is_counted() {
     let dry = pair_step(&dry, &tiny(&dry, true), false);
     assert_eq!(step.launch_count(), dry.launch_count(), "a measuring device knows it, too");
     let before = gpu.activity();
-    step.run(&pairs(), 0.25).unwrap();
+    step.run(&pairs(), 0.25).wait().unwrap();
     let after = gpu.activity();
     assert_eq!(after.launches - before.launches, step.launch_count() as u64);
     assert!(after.work.flops > before.work.flops && after.work.bytes > before.work.bytes);
@@ -268,18 +269,18 @@ impl Everything {
     fn new(gpu: &Gpu) -> Everything {
         let (arena, model) = (Arena::new(), tiny(gpu, true));
         let capacity = Capacity::of(&trees());
-        let step = PairStep::new(gpu, &model, LOSS, capacity, false, &arena).unwrap();
-        let scorer = Scorer::new(gpu, &model.snapshot().unwrap(), capacity, &arena).unwrap();
-        let generator = Generator::new(gpu, &model, generate_options(), &arena).unwrap();
-        let optimiser = Optimiser::new(gpu, model.trained(), ADAMW, 1.0, &arena).unwrap();
+        let step = PairStep::new(gpu, &model, LOSS, capacity, false, &arena).wait().unwrap();
+        let scorer = Scorer::new(gpu, &model.snapshot().wait().unwrap(), capacity, &arena).wait().unwrap();
+        let generator = Generator::new(gpu, &model, generate_options(), &arena).wait().unwrap();
+        let optimiser = Optimiser::new(gpu, model.trained(), ADAMW, 1.0, &arena).wait().unwrap();
         Everything { model, scorer, step, generator, optimiser }
     }
 
     fn train(&mut self) {
-        self.scorer.score(&trees()).unwrap();
+        self.scorer.score(&trees()).wait().unwrap();
         self.model.trained().clear_gradients().unwrap();
-        self.step.run(&pairs(), 0.25).unwrap();
-        self.optimiser.update(1e-3).unwrap();
+        self.step.run(&pairs(), 0.25).wait().unwrap();
+        self.optimiser.update(1e-3).wait().unwrap();
     }
 
     fn generate(&self) -> oaif::Result<()> {
@@ -287,7 +288,7 @@ impl Everything {
         let requests: Vec<Request> = (0..5)
             .map(|i| Request { prompt: vec![1, 13 + i, 60], samples: 3, first_sequence: 3 * i })
             .collect();
-        self.generator.run(&tokenizer, &requests, &StopMatcher::default(), 1).map(drop)
+        self.generator.run(&tokenizer, &requests, &StopMatcher::default(), 1).wait().map(drop)
     }
 }
 
@@ -332,7 +333,7 @@ fn plans_of_the_same_kernels_share_their_pipelines() {
     }
     let gpu = open(GpuOptions::default());
     let model = tiny(&gpu, false);
-    let new = || Scorer::new(&gpu, &model, Capacity::of(&trees()), &Arena::new()).unwrap();
+    let new = || Scorer::new(&gpu, &model, Capacity::of(&trees()), &Arena::new()).wait().unwrap();
     new();
     let pipelines = gpu.counts().pipelines;
     new();
@@ -379,19 +380,19 @@ fn formats_of(weights: &Weights) -> Vec<Format> {
 }
 
 fn logps(gpu: &Gpu, model: &Model, trees: &[Tree]) -> Vec<f32> {
-    let scorer = Scorer::new(gpu, model, Capacity::of(trees), &Arena::new()).unwrap();
-    scorer.score(trees).unwrap().into_iter().flat_map(|s| s.logps).collect()
+    let scorer = Scorer::new(gpu, model, Capacity::of(trees), &Arena::new()).wait().unwrap();
+    scorer.score(trees).wait().unwrap().into_iter().flat_map(|s| s.logps).collect()
 }
 
 #[test]
 fn cooperative_matrices_score_tokens_close_to_f32_and_the_same_twice() {
     let Some(exact) = gpu() else { return };
     let score = |gpu: &Gpu, name: &str| {
-        let model = Model::load_frozen(gpu, &fixture(name), Some(FloatFormat::F16.into())).unwrap();
+        let model = Model::load_frozen(gpu, &fixture(name), Some(FloatFormat::F16.into())).wait().unwrap();
         logps(gpu, &model, &trees())
     };
     for tier in [Tier::Cooperative] {
-        let half = match Gpu::open(&GpuOptions { tier: Some(tier), ..GpuOptions::default() }) {
+        let half = match Gpu::open(&GpuOptions { tier: Some(tier), ..GpuOptions::default() }).wait() {
             Ok(gpu) => gpu,
             Err(e) => {
                 eprintln!("SKIPPED: {e}");
@@ -414,15 +415,15 @@ fn a_16_bit_base_computes_what_f32_weights_of_the_same_values_do() {
     let Some(gpu) = gpu() else { return };
     // bfloat16 in the file, float32 in the file.
     for name in ["tiny", "tiny_tied"] {
-        let exact = Model::load_frozen(&gpu, &fixture(name), Some(FloatFormat::F32.into())).unwrap();
+        let exact = Model::load_frozen(&gpu, &fixture(name), Some(FloatFormat::F32.into())).wait().unwrap();
         assert_eq!(formats(&exact), [Format::F32]);
         for (wanted, held) in [(FloatFormat::F16, Format::F16), (FloatFormat::Bf16, Format::Bf16)] {
-            let short = Model::load_frozen(&gpu, &fixture(name), Some(wanted.into())).unwrap();
+            let short = Model::load_frozen(&gpu, &fixture(name), Some(wanted.into())).wait().unwrap();
             assert_eq!(formats(&short), [held]);
-            let rounded = Model::load(&gpu, &fixture(name), true).unwrap();
+            let rounded = Model::load(&gpu, &fixture(name), true).wait().unwrap();
             for weight in short.base().iter() {
-                let values = short.base().download(weight).unwrap();
-                let own = exact.base().download(exact.base().get(&weight.name).unwrap()).unwrap();
+                let values = short.base().download(weight).wait().unwrap();
+                let own = exact.base().download(exact.base().get(&weight.name).unwrap()).wait().unwrap();
                 let step = if held == Format::F16 { 1.0 / 2048.0 } else { 1.0 / 256.0 };
                 let near = |(a, b): (&f32, &f32)| (a - b).abs() <= step * b.abs() + 1e-7;
                 assert!(values.iter().zip(&own).all(near), "{} in {held:?}", weight.name);
@@ -433,7 +434,7 @@ fn a_16_bit_base_computes_what_f32_weights_of_the_same_values_do() {
                 relative_distance(&logps(&gpu, &short, &trees()), &logps(&gpu, &rounded, &trees()));
             assert!(distance <= 1e-6, "{name} {held:?}: {distance}");
             // A copy of trained weights in 16 bits is the same again.
-            let copy = rounded.snapshot_as(wanted.into()).unwrap();
+            let copy = rounded.snapshot_as(wanted.into()).wait().unwrap();
             assert_eq!(formats(&copy), [held]);
             assert_eq!(bits(&logps(&gpu, &copy, &trees())), bits(&logps(&gpu, &short, &trees())));
 
@@ -443,15 +444,16 @@ fn a_16_bit_base_computes_what_f32_weights_of_the_same_values_do() {
                 let model = base.add_adapter(config.clone(), 1).unwrap();
                 step_values(&model, &pair_step(&gpu, &model, true))
             };
-            let frozen = Model::load_frozen(&gpu, &fixture(name), Some(FloatFormat::F32.into())).unwrap();
+            let frozen =
+                Model::load_frozen(&gpu, &fixture(name), Some(FloatFormat::F32.into())).wait().unwrap();
             for weight in short.base().iter() {
-                frozen.base().upload(&weight.name, &short.base().download(weight).unwrap()).unwrap();
+                frozen.base().upload(&weight.name, &short.base().download(weight).wait().unwrap()).unwrap();
             }
             let distance = relative_distance(&gradients(&short), &gradients(&frozen));
             assert!(distance <= 1e-6, "{name} {held:?}: gradients {distance}");
         }
         // Without a wish, as in the file.
-        let found = formats(&Model::load(&gpu, &fixture(name), false).unwrap());
+        let found = formats(&Model::load(&gpu, &fixture(name), false).wait().unwrap());
         assert_eq!(found, [if name == "tiny" { Format::Bf16 } else { Format::F32 }]);
     }
 }
@@ -460,7 +462,7 @@ fn a_16_bit_base_computes_what_f32_weights_of_the_same_values_do() {
 fn a_base_in_blocks_of_integers_computes_what_f32_weights_of_the_same_values_do() {
     let Some(gpu) = gpu() else { return };
     let shape = Shape::parse("c=128,f=192,l=2,h=4,k=2,d=32,v=96").unwrap();
-    let own = Model::random(&gpu, shape.config().unwrap(), false, 5).unwrap();
+    let own = Model::random(&gpu, shape.config().unwrap(), false, 5).wait().unwrap();
     let config = LoraConfig { rank: 3, alpha: 6.0, rank_stabilised: false, targets: LoraTargets::AllLinear };
     let gradients = |base: &Model| {
         let model = base.add_adapter(config.clone(), 1).unwrap();
@@ -471,14 +473,14 @@ fn a_base_in_blocks_of_integers_computes_what_f32_weights_of_the_same_values_do(
         // The embedding, which is the head as well, is of no layer.
         (FrozenFormat::Q4, &[Format::Q8, Format::Q4], 0.3),
     ] {
-        let base = own.base().frozen_copy(wanted).unwrap();
+        let base = own.base().frozen_copy(wanted).wait().unwrap();
         assert_eq!(formats_of(&base), held);
-        let exact = own.base().frozen_copy(FloatFormat::F32.into()).unwrap();
+        let exact = own.base().frozen_copy(FloatFormat::F32.into()).wait().unwrap();
         for weight in base.iter() {
-            exact.upload(&weight.name, &base.download(weight).unwrap()).unwrap();
+            exact.upload(&weight.name, &base.download(weight).wait().unwrap()).unwrap();
         }
         let model = |weights| Model::new(&gpu, own.config().clone(), weights).unwrap();
-        let again = base.frozen_copy(wanted).unwrap();
+        let again = base.frozen_copy(wanted).wait().unwrap();
         let (base, exact, again) = (model(base), model(exact), model(again));
         let [short, same, own] = [&base, &exact, &own].map(|model| logps(&gpu, model, &trees()));
         assert_eq!(bits(&logps(&gpu, &again, &trees())), bits(&short), "a copy");
@@ -521,7 +523,7 @@ fn half_precision_refuses_what_it_has_no_room_for() {
     weights.upload("w", &[65504.0, -1.0, 0.5, 1e-9]).unwrap();
     let why = weights.upload("w", &[1.0, 7e4, 0.0, 0.0]).unwrap_err().to_string();
     assert!(why.contains("w holds 70000") && why.contains("bfloat16"), "{why}");
-    assert_eq!(weights.download(weights.get("w").unwrap()).unwrap(), [65504.0, -1.0, 0.5, 0.0]);
+    assert_eq!(weights.download(weights.get("w").unwrap()).wait().unwrap(), [65504.0, -1.0, 0.5, 0.0]);
 }
 
 /// A random model whose layers dominate.
@@ -532,7 +534,7 @@ fn deep(gpu: &Gpu) -> Model {
         "vocab_size": 96, "max_position_embeddings": 128, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
         "tie_word_embeddings": true,
     });
-    Model::random(gpu, ModelConfig::from_json(config).unwrap(), true, 7).unwrap()
+    Model::random(gpu, ModelConfig::from_json(config).unwrap(), true, 7).wait().unwrap()
 }
 
 #[test]
@@ -544,9 +546,9 @@ fn a_layer_takes_at_most_19_launches_on_a_processor_and_22_on_a_gpu() {
             "num_key_value_heads": 4, "vocab_size": 512, "max_position_embeddings": 128, "rms_norm_eps": 1e-5,
             "rope_theta": 10000.0, "tie_word_embeddings": true,
         });
-        let model = Model::random(gpu, ModelConfig::from_json(config).unwrap(), true, 7).unwrap();
+        let model = Model::random(gpu, ModelConfig::from_json(config).unwrap(), true, 7).wait().unwrap();
         let capacity = Capacity { tokens: 2048, targets: 2048, sequences: 16 };
-        SftStep::new(gpu, &model, capacity, false, &Arena::new()).unwrap().launch_count()
+        SftStep::new(gpu, &model, capacity, false, &Arena::new()).wait().unwrap().launch_count()
     };
     let per_layer = |gpu: &Gpu| (launches(gpu, 9) - launches(gpu, 1)) as f64 / 8.0;
     if let Some(gpu) = gpu() {
@@ -590,7 +592,7 @@ fn training(gpu: &Gpu, rows: usize, cols: usize) -> (Recorder, Tensor) {
 #[test]
 fn an_op_without_a_gradient_rule_cannot_be_trained_through() {
     let gpu = Gpu::without_device(Limits::default());
-    let op = |r: Recorder| match Plan::new(&gpu, r, &Arena::new(), PlanOptions::default()) {
+    let op = |r: Recorder| match Plan::new(&gpu, r, &Arena::new(), PlanOptions::default()).wait() {
         Err(Error::NoGradient { op }) => op,
         other => panic!("{:?}", other.map(|_| "a plan")),
     };
@@ -631,7 +633,7 @@ fn an_op_without_a_gradient_rule_cannot_be_trained_through() {
     let mut r = Recorder::new(&gpu);
     let [x, y] = ["x", "y"].map(|name| r.tensor(name, 8, 16));
     copy(&mut r, x, y);
-    assert!(Plan::new(&gpu, r, &Arena::new(), PlanOptions::default()).is_ok());
+    assert!(Plan::new(&gpu, r, &Arena::new(), PlanOptions::default()).wait().is_ok());
 }
 
 #[test]
@@ -639,7 +641,8 @@ fn a_tensor_above_the_limits_is_an_error_that_names_it_and_the_way_out() {
     let binding = Gpu::without_device(Limits { binding: 4096, ..Limits::default() });
     let model = tiny(&binding, true);
     let capacity = Capacity { tokens: 100, targets: 50, sequences: 4 };
-    let new = |gpu: &Gpu, model: &Model| PairStep::new(gpu, model, LOSS, capacity, false, &Arena::new());
+    let new =
+        |gpu: &Gpu, model: &Model| PairStep::new(gpu, model, LOSS, capacity, false, &Arena::new()).wait();
     let message = new(&binding, &model).err().unwrap().to_string();
     assert!(message.contains("(100, 32)") && message.contains("12 KiB"), "{message}");
     assert!(message.contains("4.0 KiB: lower the batch size"), "{message}");
@@ -656,10 +659,10 @@ fn a_live_extent_never_exceeds_its_tensors() {
     let rows = oaif::gpu::Dim::Live { index: 0, max: 100 };
     let (x, y) = (r.tensor("x", rows, 4), r.tensor("y", rows, 4));
     ops::residual_add(&mut r, x, y).unwrap();
-    let plan = Plan::new(&gpu, r, &Arena::new(), PlanOptions::default()).unwrap();
+    let plan = Plan::new(&gpu, r, &Arena::new(), PlanOptions::default()).wait().unwrap();
     let mut live = oaif::gpu::Live::default();
     live.extents[0] = 200;
-    let error = plan.run(&live).unwrap_err().to_string();
+    let error = plan.run(&live).wait().unwrap_err().to_string();
     assert_eq!(error, "live extent 0: is 200, its tensors have room for 100");
 }
 
@@ -691,7 +694,7 @@ fn threads_share_a_device_that_the_application_polls() {
         for i in 0..1000 {
             let values = [thread, i, thread ^ i];
             let buffer = gpu.buffer_with("values", Category::Workspace, &values).unwrap();
-            assert_eq!(gpu.download::<u32>(&buffer.region()).unwrap(), values);
+            assert_eq!(gpu.download::<u32>(&buffer.region()).wait().unwrap(), values);
         }
     };
     std::thread::scope(|threads| {
@@ -714,19 +717,19 @@ fn check_loss(gpu: &Gpu, lose: impl FnOnce()) {
         assert!(matches!(error, Error::DeviceLost(_)), "{message}");
         assert!(message.contains("a run from its last checkpoint"), "{message}");
     };
-    lost(all.step.run(&pairs(), 0.25).unwrap_err());
-    lost(all.scorer.score(&trees()).unwrap_err());
-    lost(all.optimiser.update(1e-3).unwrap_err());
+    lost(all.step.run(&pairs(), 0.25).wait().unwrap_err());
+    lost(all.scorer.score(&trees()).wait().unwrap_err());
+    lost(all.optimiser.update(1e-3).wait().unwrap_err());
     lost(all.generate().unwrap_err());
     let weight = all.model.trained().iter().next().unwrap();
-    lost(all.model.trained().download(weight).unwrap_err());
+    lost(all.model.trained().download(weight).wait().unwrap_err());
     lost(all.model.trained().clear_gradients().unwrap_err());
     lost(gpu.buffer("more", Category::Workspace, 64).unwrap_err());
     lost(gpu.upload(&region, &[1u32; 16]).unwrap_err());
     lost(gpu.copy(&region, &region).unwrap_err());
-    lost(Scorer::new(gpu, &all.model, Capacity::of(&trees()), &Arena::new()).err().unwrap());
-    lost(Model::load(gpu, &fixture("tiny"), false).err().unwrap());
-    lost(gpu.wait().unwrap_err());
+    lost(Scorer::new(gpu, &all.model, Capacity::of(&trees()), &Arena::new()).wait().err().unwrap());
+    lost(Model::load(gpu, &fixture("tiny"), false).wait().err().unwrap());
+    lost(gpu.idle().wait().unwrap_err());
 }
 
 #[test]
@@ -734,7 +737,7 @@ fn a_lost_device_is_an_error() {
     if gpu().is_none() {
         return;
     }
-    let gpu = Gpu::open(&GpuOptions::default()).unwrap();
+    let gpu = Gpu::open(&GpuOptions::default()).wait().unwrap();
     check_loss(&gpu, || gpu.destroy());
 }
 
@@ -751,10 +754,10 @@ fn threads_that_share_plans_get_the_bits_of_one_alone() {
     // One arena: a plan's activations lie where another's do.
     let (arena, model) = (Arena::new(), tiny(&gpu, false));
     let capacity = Capacity::of(&trees());
-    let scorer = Scorer::new(&gpu, &model, capacity, &arena).unwrap();
-    let other = Scorer::new(&gpu, &model, capacity, &arena).unwrap();
+    let scorer = Scorer::new(&gpu, &model, capacity, &arena).wait().unwrap();
+    let other = Scorer::new(&gpu, &model, capacity, &arena).wait().unwrap();
     let trees = trees();
-    let alone: Vec<_> = trees.chunks(1).map(|tree| scorer.score(tree).unwrap()).collect();
+    let alone: Vec<_> = trees.chunks(1).map(|tree| scorer.score(tree).wait().unwrap()).collect();
     std::thread::scope(|threads| {
         for thread in 0..4 {
             let (trees, alone, scorer) = (&trees, &alone, if thread % 2 == 0 { &scorer } else { &other });
@@ -762,7 +765,7 @@ fn threads_that_share_plans_get_the_bits_of_one_alone() {
                 for i in 0..40 {
                     let at = (thread + i) % trees.len();
                     assert_eq!(
-                        scorer.score(&trees[at..=at]).unwrap(),
+                        scorer.score(&trees[at..=at]).wait().unwrap(),
                         alone[at],
                         "thread {thread}, tree {at}"
                     );
@@ -795,11 +798,11 @@ fn what_wgpu_refuses_is_an_error() {
             groups: Groups::over(4, 1),
             work: Work::default(),
         });
-        Plan::new(&gpu, r, &Arena::new(), PlanOptions::default()).err().unwrap()
+        Plan::new(&gpu, r, &Arena::new(), PlanOptions::default()).wait().err().unwrap()
     };
     assert!(launch("no_such_kernel").to_string().contains("there is no such kernel"));
     // Its constants are missing.
     let error = launch("gather_rows");
     assert!(matches!(&error, Error::Shader { kernel, .. } if kernel == "gather_rows"), "{error}");
-    assert!(gpu.wait().is_ok(), "the device goes on");
+    assert!(gpu.idle().wait().is_ok(), "the device goes on");
 }

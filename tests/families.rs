@@ -3,6 +3,7 @@
 mod common;
 
 use common::{fixture, gpu, parity};
+use oaif::Wait;
 use oaif::model::families::FAMILIES;
 use oaif::model::{FloatFormat, Model, ModelConfig};
 
@@ -65,8 +66,8 @@ fn a_saved_model_has_the_tensors_that_it_was_loaded_from() {
     for folder in std::fs::read_dir(fixture("families")).unwrap() {
         let folder = folder.unwrap().path();
         let saved = tempfile::tempdir().unwrap();
-        let model = Model::load(&gpu, &folder, false).unwrap();
-        model.save(&saved.path().join("model"), None, FloatFormat::F32).unwrap();
+        let model = Model::load(&gpu, &folder, false).wait().unwrap();
+        model.save(&saved.path().join("model"), None, FloatFormat::F32).wait().unwrap();
         let [before, after] = [folder.as_path(), &saved.path().join("model")]
             .map(|folder| common::Tensors::read(&folder.join("model.safetensors")));
         let sorted = |tensors: &common::Tensors| {
@@ -84,7 +85,7 @@ fn a_saved_model_has_the_tensors_that_it_was_loaded_from() {
         assert_eq!(before.architecture, after.architecture);
         // So has an adapter, which is loaded as it was saved.
         let adapted = model.load_adapter(&folder.join("adapter"), false).unwrap();
-        adapted.save_adapter(&saved.path().join("adapter"), &folder).unwrap();
+        adapted.save_adapter(&saved.path().join("adapter"), &folder).wait().unwrap();
         let [before, after] = [folder.join("adapter"), saved.path().join("adapter")]
             .map(|folder| common::Tensors::read(&folder.join("adapter_model.safetensors")));
         for name in after.names() {
@@ -103,16 +104,16 @@ fn a_merged_model_has_the_log_probabilities_of_its_adapter() {
         let rows: Vec<Vec<u32>> =
             [5, 19, 31].map(|n| (0..n).map(|i| 3 + (i * i * 7 + n) % 90).collect()).to_vec();
         let adapted = || {
-            let base = Model::load(&gpu, &folder, false).unwrap();
+            let base = Model::load(&gpu, &folder, false).wait().unwrap();
             base.load_adapter(&folder.join("adapter"), false).unwrap()
         };
         let want = common::logps(&gpu, &adapted(), &rows);
         let saved = tempfile::tempdir().unwrap();
         let merged = saved.path().join("merged");
-        adapted().merge_adapter().unwrap().save(&merged, None, FloatFormat::F32).unwrap();
-        let merged = Model::load(&gpu, &merged, false).unwrap();
+        adapted().merge_adapter().wait().unwrap().save(&merged, None, FloatFormat::F32).wait().unwrap();
+        let merged = Model::load(&gpu, &merged, false).wait().unwrap();
         let (largest, _) = common::logp_differences(&gpu, &merged, &rows, &want);
-        let base = Model::load(&gpu, &folder, false).unwrap();
+        let base = Model::load(&gpu, &folder, false).wait().unwrap();
         let (unmerged, _) = common::logp_differences(&gpu, &base, &rows, &want);
         assert!(largest <= 1e-4 && unmerged > 1e-2, "{}: {largest:.1e}, {unmerged:.1e}", folder.display());
     }

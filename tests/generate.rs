@@ -6,6 +6,7 @@ use std::collections::HashMap;
 
 use common::{fixture, gpu};
 use oaif::Error;
+use oaif::Wait;
 use oaif::data::packing::Tree;
 use oaif::data::tokenizer::{StopMatcher, Tokenizer};
 use oaif::generate::{FinishReason, GenerateOptions, Generator, Request, Response, SamplingParams};
@@ -38,25 +39,26 @@ struct Fixture {
 impl Fixture {
     fn new() -> Option<Fixture> {
         let (gpu, dir) = (gpu()?, fixture("tiny"));
-        let (model, tokenizer) = (Model::load(&gpu, &dir, false).unwrap(), Tokenizer::load(&dir).unwrap());
+        let (model, tokenizer) =
+            (Model::load(&gpu, &dir, false).wait().unwrap(), Tokenizer::load(&dir).unwrap());
         Some(Fixture { gpu, model, tokenizer })
     }
 
     fn generator(&self, options: GenerateOptions) -> Generator {
-        Generator::new(&self.gpu, &self.model, options, &Arena::new()).unwrap()
+        Generator::new(&self.gpu, &self.model, options, &Arena::new()).wait().unwrap()
     }
 
     fn run(&self, options: GenerateOptions, requests: &[Request], stops: &[&str]) -> Vec<Vec<Response>> {
         let stop = StopMatcher::new(stops.iter().map(|s| s.to_string()));
-        self.generator(options).run(&self.tokenizer, requests, &stop, SEED).unwrap()
+        self.generator(options).run(&self.tokenizer, requests, &stop, SEED).wait().unwrap()
     }
 
     /// log p of every token after `prompt`, by the whole forward pass.
     fn next_logps(&self, prompt: &[u32]) -> Vec<f64> {
         let responses = (0..VOCAB).map(|id| vec![id]).collect();
         let tree = [Tree { prompt: prompt.to_vec(), responses }];
-        let scorer = Scorer::new(&self.gpu, &self.model, Capacity::of(&tree), &Arena::new()).unwrap();
-        scorer.score(&tree).unwrap().iter().map(|s| s.logp()).collect()
+        let scorer = Scorer::new(&self.gpu, &self.model, Capacity::of(&tree), &Arena::new()).wait().unwrap();
+        scorer.score(&tree).wait().unwrap().iter().map(|s| s.logp()).collect()
     }
 }
 
@@ -234,7 +236,7 @@ fn another_seed_gives_other_samples() {
     let Some(f) = Fixture::new() else { return };
     let generator = f.generator(options(WARM, 20));
     let run = |seed| {
-        generator.run(&f.tokenizer, &[request(&[1, 14], 1, 0)], &StopMatcher::default(), seed).unwrap()
+        generator.run(&f.tokenizer, &[request(&[1, 14], 1, 0)], &StopMatcher::default(), seed).wait().unwrap()
     };
     assert_eq!(run(1), run(1));
     assert_ne!(run(1), run(2));
@@ -243,7 +245,7 @@ fn another_seed_gives_other_samples() {
 #[test]
 fn what_cannot_be_generated_is_an_error() {
     let Some(f) = Fixture::new() else { return };
-    let new = |options| Generator::new(&f.gpu, &f.model, options, &Arena::new()).err().unwrap();
+    let new = |options| Generator::new(&f.gpu, &f.model, options, &Arena::new()).wait().err().unwrap();
     let good = options(WARM, 4);
     let error = new(GenerateOptions { max_prompt_tokens: 128, ..good.clone() });
     assert!(matches!(error, Error::TooLong { tokens: 128, limit: 127, .. }), "{error}");
@@ -258,9 +260,9 @@ fn what_cannot_be_generated_is_an_error() {
     let generator = f.generator(good);
     let run = |prompt: &[u32]| {
         let requests = [request(&[1], 1, 0), request(prompt, 1, 1)];
-        generator.run(&f.tokenizer, &requests, &StopMatcher::default(), 0).unwrap_err()
+        generator.run(&f.tokenizer, &requests, &StopMatcher::default(), 0).wait().unwrap_err()
     };
     assert!(matches!(run(&[1; 17]), Error::TooLong { tokens: 17, limit: 16, .. }));
     assert!(run(&[]).to_string().starts_with("prompt"));
-    assert!(generator.run(&f.tokenizer, &[], &StopMatcher::default(), 0).unwrap().is_empty());
+    assert!(generator.run(&f.tokenizer, &[], &StopMatcher::default(), 0).wait().unwrap().is_empty());
 }

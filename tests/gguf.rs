@@ -5,6 +5,7 @@ mod common;
 use std::path::{Path, PathBuf};
 
 use common::{fixture, gpu, ids, logp_differences, logps};
+use oaif::Wait;
 use oaif::data::chat::ChatTemplate;
 use oaif::data::tokenizer::{StopMatcher, Tokenizer};
 use oaif::generate::{GenerateOptions, Generator, Request, SamplingParams};
@@ -26,11 +27,11 @@ fn greedy(gpu: &Gpu, model: &Model, prompt: Vec<u32>, tokens: usize) -> Vec<u32>
         samples_per_prompt: 1,
         eos: vec![],
     };
-    let generator = Generator::new(gpu, model, options, &Arena::new()).unwrap();
+    let generator = Generator::new(gpu, model, options, &Arena::new()).wait().unwrap();
     // Another model's: the text is not compared.
     let tokenizer = Tokenizer::load(&fixture("tiny")).unwrap();
     let request = Request { prompt, samples: 1, first_sequence: 0 };
-    let mut answers = generator.run(&tokenizer, &[request], &StopMatcher::new([]), 1).unwrap();
+    let mut answers = generator.run(&tokenizer, &[request], &StopMatcher::new([]), 1).wait().unwrap();
     answers.remove(0).remove(0).token_ids
 }
 
@@ -40,7 +41,7 @@ fn every_architecture_computes_what_transformers_computes() {
     let expected = common::json("gguf/expected.json");
     println!("{}", expected["versions"]);
     for (name, want) in expected["models"].as_object().unwrap() {
-        let model = Model::load_frozen(&gpu, &file(name), Some(FloatFormat::F32.into())).unwrap();
+        let model = Model::load_frozen(&gpu, &file(name), Some(FloatFormat::F32.into())).wait().unwrap();
         let sequences = want["sequences"].as_array().unwrap();
         let rows: Vec<Vec<u32>> = sequences.iter().map(|s| ids(&s["ids"])).collect();
         let numbers = |s: &Value| -> Vec<f32> {
@@ -71,7 +72,7 @@ fn a_file_that_was_written_holds_the_model_that_it_was_written_from() {
     // A tokenizer must be written, whatever the model's.
     let tokenizer = fixture("tokenizers/byte-level");
     for name in common::json("gguf/expected.json")["models"].as_object().unwrap().keys() {
-        let model = Model::load_frozen(&gpu, &file(name), Some(FloatFormat::F32.into())).unwrap();
+        let model = Model::load_frozen(&gpu, &file(name), Some(FloatFormat::F32.into())).wait().unwrap();
         let want = logps(&gpu, &model, &rows);
         for (format, most) in [
             (GgufFormat::F32, 1e-5),
@@ -80,8 +81,8 @@ fn a_file_that_was_written_holds_the_model_that_it_was_written_from() {
             (GgufFormat::Q8_0, 2e-1),
         ] {
             let path = dir.path().join(format!("{name}-{format:?}.gguf"));
-            model.save_gguf(&path, &tokenizer, format).unwrap();
-            let again = Model::load_frozen(&gpu, &path, Some(FloatFormat::F32.into())).unwrap();
+            model.save_gguf(&path, &tokenizer, format).wait().unwrap();
+            let again = Model::load_frozen(&gpu, &path, Some(FloatFormat::F32.into())).wait().unwrap();
             assert_eq!(again.architecture(), model.architecture(), "{name}");
             let (largest, _) = logp_differences(&gpu, &again, &rows, &want);
             assert!(largest <= most, "{name} {format:?}: {largest:.1e}");
@@ -120,7 +121,7 @@ fn a_tokenizer_that_was_written_is_the_same() {
     let Some(gpu) = gpu() else { return };
     let expected = common::json("tokens.json");
     let dir = tempfile::tempdir().unwrap();
-    let model = Model::load_frozen(&gpu, &file("llama"), None).unwrap();
+    let model = Model::load_frozen(&gpu, &file("llama"), None).wait().unwrap();
     for kind in ["byte-level", "byte-fallback", "both-ends"] {
         let source = dir.path().join(kind);
         copy(&fixture("tokenizers").join(kind), &source);
@@ -129,13 +130,14 @@ fn a_tokenizer_that_was_written_is_the_same() {
         let path = dir.path().join(format!("{kind}.gguf"));
         // A model with fewer tokens than the tokenizer has: those beyond it are left out, and not compared here.
         let wide = widened(&gpu, &model);
-        wide.save_gguf(&path, &source, GgufFormat::F16).unwrap();
+        wide.save_gguf(&path, &source, GgufFormat::F16).wait().unwrap();
         compare(&Tokenizer::load(&path).unwrap(), &expected["kinds"][kind], kind);
         assert!(ChatTemplate::load(&path).unwrap().is_some());
     }
     for (kind, part) in [("word-piece", "no such tokenizer"), ("metaspace", "into words")] {
         let path = dir.path().join("no.gguf");
-        let why = model.save_gguf(&path, &fixture("tokenizers").join(kind), GgufFormat::F16).unwrap_err();
+        let why =
+            model.save_gguf(&path, &fixture("tokenizers").join(kind), GgufFormat::F16).wait().unwrap_err();
         assert!(why.to_string().contains(part), "{why}");
         assert!(!path.exists());
     }
@@ -145,7 +147,7 @@ fn a_tokenizer_that_was_written_is_the_same() {
 fn widened(gpu: &Gpu, model: &Model) -> Model {
     let mut json = model.config().raw.clone();
     json["vocab_size"] = 600.into();
-    Model::random(gpu, ModelConfig::from_json(json).unwrap(), false, 7).unwrap()
+    Model::random(gpu, ModelConfig::from_json(json).unwrap(), false, 7).wait().unwrap()
 }
 
 fn copy(from: &Path, to: &Path) {

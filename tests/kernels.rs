@@ -8,6 +8,7 @@ use std::fmt::Write;
 use std::time::Instant;
 
 use common::{gpu, gpu_with};
+use oaif::Wait;
 use oaif::gpu::shader::{self, Constant, KERNELS, KernelKey};
 use oaif::gpu::{Arithmetic, Candidates, DeviceKind, Gpu, GpuOptions, Limits, ProductTile, Products};
 use oaif::gpu::{StagedProducts, StagedTile, Tier, Tuning, UnrolledTiles};
@@ -38,7 +39,7 @@ fn check(gpu: &Gpu, checks: &str, cases: impl IntoIterator<Item = Case>) {
     for case in cases {
         check_tolerance(&case);
         let (name, begun) = (format!("{:<26} {:<44}", case.kernel, case.shape), Instant::now());
-        let found = match case.check(gpu) {
+        let found = match case.check(gpu).wait() {
             Ok(report) if report.passed() => {
                 Ok(format!("{name} {:.1e} <= {:.0e}", report.error, report.tolerance))
             }
@@ -65,7 +66,7 @@ fn every_kernel_agrees_with_reference() {
 fn every_kernel_agrees_with_reference_in_lower_tiers() {
     let Some(gpu) = gpu() else { return };
     for tier in Tier::ALL.into_iter().filter(|tier| *tier < gpu.tier()) {
-        let gpu = Gpu::open(&GpuOptions { tier: Some(tier), ..GpuOptions::default() }).unwrap();
+        let gpu = Gpu::open(&GpuOptions { tier: Some(tier), ..GpuOptions::default() }).wait().unwrap();
         assert_eq!(gpu.tier(), tier);
         check_all(&gpu, "off");
     }
@@ -93,12 +94,12 @@ fn every_kernel_agrees_with_reference_in_the_variants_for_gpus() {
 #[test]
 fn every_tile_of_a_product_agrees_with_reference() {
     let Some(gpu) = gpu() else { return };
-    let gpu = Gpu::open(&GpuOptions { tier: Some(gpu.tier()), ..GpuOptions::default() }).unwrap();
+    let gpu = Gpu::open(&GpuOptions { tier: Some(gpu.tier()), ..GpuOptions::default() }).wait().unwrap();
     let untuned = gpu.tuning();
     for tuning in tunings(gpu.subgroup()).into_iter().filter(|tuning| *tuning != untuned) {
         gpu.set_tuning(tuning.clone());
         for case in all_cases().iter().filter(|c| c.kernel.starts_with("linear")) {
-            let report = case.check(&gpu).unwrap();
+            let report = case.check(&gpu).wait().unwrap();
             assert!(report.passed(), "{tuning:?}: {} {} {:.1e}", case.kernel, case.shape, report.error);
         }
     }
@@ -111,7 +112,7 @@ fn blocks_agree_with_reference_where_nothing_is_fused() {
         gpu.set_tuning(Tuning { fused_blocks: false, ..gpu.tuning() });
         let blocks = ["self_attention", "feed_forward"];
         for case in all_cases().iter().filter(|c| blocks.iter().any(|block| c.kernel.starts_with(block))) {
-            let report = case.check(&gpu).unwrap();
+            let report = case.check(&gpu).wait().unwrap();
             assert!(report.passed(), "{kind:?}: {} {} {:.1e}", case.kernel, case.shape, report.error);
         }
     }
@@ -150,7 +151,7 @@ fn largest_shapes_agree_with_reference() {
 /// The device in a tier that not every GPU has, or a visible line that the test was skipped.
 fn gpu_in(tier: Tier, checked: bool) -> Option<Gpu> {
     gpu()?;
-    let opened = Gpu::open(&GpuOptions { tier: Some(tier), checked, ..GpuOptions::default() });
+    let opened = Gpu::open(&GpuOptions { tier: Some(tier), checked, ..GpuOptions::default() }).wait();
     let Ok(gpu) = opened else {
         let why = opened.unwrap_err().to_string();
         assert!(why.contains("cannot run tier") && why.contains("or tier 1"), "{why}");
@@ -179,7 +180,7 @@ fn gradients_stay_f32_where_products_are_f16() {
             cases.iter().filter(|c| c.kernel == "linear_backward" && half(&c.shape)).collect();
         assert!(!cases.is_empty());
         for case in cases {
-            let error = case.check(&gpu).unwrap().error;
+            let error = case.check(&gpu).wait().unwrap().error;
             assert!(error <= BACKWARD, "{} {}: {error:.1e}", gpu.tier(), case.shape);
         }
     }

@@ -5,6 +5,7 @@ mod common;
 use std::collections::BTreeMap;
 
 use common::{gpu, json};
+use oaif::Wait;
 use oaif::gpu::PlanOptions;
 use oaif::ops::{Case, Input, PairInputs, preference_loss};
 use oaif::preference::{LOSS_NAMES, LossOptions, Objective, PreferenceLoss};
@@ -133,8 +134,9 @@ fn values_rewards_and_gradients_are_those_of_trl_and_of_papers() {
         let objective = Objective::parse(&options(&case["options"])).unwrap();
         let batch = &file["batches"][case["batch"].as_u64().unwrap() as usize];
         let inputs = Inputs::new(batch, &case["labels"], &objective);
-        let (plan, results, live) = inputs.case(&objective).plan(&gpu, PlanOptions::default()).unwrap();
-        let outputs = plan.run(&live).unwrap();
+        let (plan, results, live) =
+            inputs.case(&objective).plan(&gpu, PlanOptions::default()).wait().unwrap();
+        let outputs = plan.run(&live).wait().unwrap();
         let wide = |i: usize| outputs.f32(results[i]).iter().map(|x| *x as f64).collect();
         let kernel = errors(&[wide(0), wide(1)], case);
         let twin = errors(&inputs.reference(&objective), case);

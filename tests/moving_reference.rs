@@ -5,6 +5,7 @@ mod common;
 use std::path::Path;
 
 use common::{fixture, gpu};
+use oaif::Wait;
 use oaif::annotate::queue::InPlace;
 use oaif::annotate::rule::Rule;
 use oaif::data::rows::{Pair, Prompt, Text};
@@ -57,20 +58,20 @@ fn sources() -> Sources {
 }
 
 fn dpo(gpu: &Gpu, train: &TrainOptions) -> oaif::Result<Vec<Value>> {
-    let policy = Policy::load(gpu, &fixture("tiny"), train)?;
-    let run = DpoRun::new(policy, &pairs(), train, &dpo_options())?;
-    run.run(sources(), Control { observer: &mut (), requests: &Requests::new() })?;
+    let policy = Policy::load(gpu, &fixture("tiny"), train).wait()?;
+    let run = DpoRun::new(policy, &pairs(), train, &dpo_options()).wait()?;
+    run.run(sources(), Control { observer: &mut (), requests: &Requests::new() }).wait()?;
     Ok(metrics(&train.output_dir))
 }
 
 fn align(gpu: &Gpu, train: &TrainOptions, loss: impl Into<OnlineLoss>) -> oaif::Result<Vec<Value>> {
-    let policy = Policy::load(gpu, &fixture("tiny"), train)?;
+    let policy = Policy::load(gpu, &fixture("tiny"), train).wait()?;
     let prompt = |pair: Pair| Prompt { prompt: pair.prompt, reference: None, place: pair.place };
     let prompts: Vec<Prompt> = pairs().into_iter().map(prompt).collect();
     let options = AlignOptions { max_new_tokens: 6, ..AlignOptions::new(loss) };
-    let run = AlignRun::new(policy, &prompts, train, &options)?;
+    let run = AlignRun::new(policy, &prompts, train, &options).wait()?;
     let annotator = InPlace::new(Rule::parse("longer")?);
-    run.run(annotator, sources(), Control { observer: &mut (), requests: &Requests::new() })?;
+    run.run(annotator, sources(), Control { observer: &mut (), requests: &Requests::new() }).wait()?;
     Ok(metrics(&train.output_dir))
 }
 
@@ -127,12 +128,17 @@ fn an_evaluation_tells_how_far_the_policy_is_from_the_start_wherever_the_referen
         pairs().into_iter().map(|p| Prompt { prompt: p.prompt, reference: None, place: p.place }).collect();
     let kl = |dir: &Path, sync: Option<ReferenceSync>| {
         let train = TrainOptions { reference_sync: sync, learning_rate: 1e-2, ..options(dir, 4, 1.0, 1) };
-        let policy = Policy::load(&gpu, &fixture("tiny"), &train).unwrap();
+        let policy = Policy::load(&gpu, &fixture("tiny"), &train).wait().unwrap();
         let loss = PreferenceLoss::Dpo { beta: 0.1 };
         let align = AlignOptions { max_new_tokens: 6, ..AlignOptions::new(loss) };
-        let run = AlignRun::new(policy, &held_out, &train, &align).unwrap().with_held_out(&held_out, None);
+        let run =
+            AlignRun::new(policy, &held_out, &train, &align).wait().unwrap().with_held_out(&held_out, None);
         let control = Control { observer: &mut (), requests: &Requests::new() };
-        run.unwrap().run(InPlace::new(Rule::parse("longer").unwrap()), sources(), control).unwrap();
+        run.wait()
+            .unwrap()
+            .run(InPlace::new(Rule::parse("longer").unwrap()), sources(), control)
+            .wait()
+            .unwrap();
         number(metrics(dir).last().unwrap(), "eval/kl")
     };
     let sync = ReferenceSync { alpha: 1.0, steps: 1 };

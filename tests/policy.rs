@@ -5,8 +5,11 @@ mod common;
 use std::path::Path;
 
 use common::{fixture, gpu};
-use oaif::annotate::queue::{AnnotationQueue, InPlace, Threaded};
+use oaif::Task;
+use oaif::Wait;
+use oaif::annotate::queue::{AnnotationQueue, InPlace};
 use oaif::annotate::rule::Rule;
+use oaif::annotate::threaded::Threaded;
 use oaif::annotate::{Annotator, Judgement, Pair, Rated, Score};
 use oaif::data::packing::Tree;
 use oaif::data::rows::{Prompt, Text};
@@ -71,7 +74,7 @@ fn losses_and_gradients_are_those_of_pytorch() {
     let lengths: Vec<usize> = trees.iter().flat_map(|t| t.responses.iter().map(Vec::len)).collect();
     let scores = numbers(&file["scores"]);
     let (reference, sampler) = (per_group("reference"), per_group("sampler"));
-    let model = Model::load(&gpu, &fixture("tiny"), true).unwrap();
+    let model = Model::load(&gpu, &fixture("tiny"), true).wait().unwrap();
     for (name, case) in file["cases"].as_object().unwrap() {
         let loss = loss(case);
         let off_policy = case["off_policy"].as_bool().unwrap();
@@ -94,8 +97,9 @@ fn losses_and_gradients_are_those_of_pytorch() {
         let beta = if loss.advantage == Advantage::LeaveOneOut { 0.0 } else { loss.beta };
         let gradient = PolicyGradient { clip_low: loss.epsilon, clip_high: loss.epsilon_high, beta };
         let capacity = Capacity::of(&trees);
-        let step =
-            PolicyStep::new(&gpu, &model, gradient, off_policy, capacity, false, &Arena::new()).unwrap();
+        let step = PolicyStep::new(&gpu, &model, gradient, off_policy, capacity, false, &Arena::new())
+            .wait()
+            .unwrap();
         let groups: Vec<ScoredGroup> = (0..2)
             .map(|g| ScoredGroup {
                 tree: trees[g].clone(),
@@ -106,12 +110,12 @@ fn losses_and_gradients_are_those_of_pytorch() {
             })
             .collect();
         model.trained().clear_gradients().unwrap();
-        let (results, _) = step.run(&groups).unwrap();
+        let (results, _) = step.run(&groups).wait().unwrap();
         let total: f64 = results.iter().map(|r| r.loss).sum();
         assert_close(&format!("{name}: loss"), &[total], &[case["loss"].as_f64().unwrap()], 1e-5);
         for (parameter, expected) in case["gradients"].as_object().unwrap() {
             let weight = model.base().get(parameter).unwrap();
-            let found = model.base().gradient_as_stored(weight).unwrap();
+            let found = model.base().gradient_as_stored(weight).wait().unwrap();
             let found: Vec<f64> = found.into_iter().map(f64::from).collect();
             assert_close(&format!("{name}: {parameter}"), &found, &numbers(expected), 2e-5);
         }
@@ -122,7 +126,7 @@ fn losses_and_gradients_are_those_of_pytorch() {
 #[test]
 fn a_group_that_lacks_a_number_is_refused() {
     let Some(gpu) = gpu() else { return };
-    let model = Model::load(&gpu, &fixture("tiny"), true).unwrap();
+    let model = Model::load(&gpu, &fixture("tiny"), true).wait().unwrap();
     let whole = ScoredGroup {
         tree: Tree { prompt: vec![5], responses: vec![vec![6, 7], vec![8]] },
         advantages: vec![1.0, -1.0],
@@ -132,20 +136,20 @@ fn a_group_that_lacks_a_number_is_refused() {
     };
     let gradient = PolicyGradient { clip_low: 0.2, clip_high: 0.2, beta: 0.0 };
     let capacity = Capacity::of(std::slice::from_ref(&whole.tree));
-    let step = PolicyStep::new(&gpu, &model, gradient, false, capacity, false, &Arena::new()).unwrap();
-    step.run(std::slice::from_ref(&whole)).unwrap();
+    let step = PolicyStep::new(&gpu, &model, gradient, false, capacity, false, &Arena::new()).wait().unwrap();
+    step.run(std::slice::from_ref(&whole)).wait().unwrap();
     for broken in [
         ScoredGroup { advantages: vec![1.0], ..whole.clone() },
         ScoredGroup { advantages: vec![1.0, f32::NAN], ..whole.clone() },
         ScoredGroup { weights: vec![], ..whole.clone() },
         ScoredGroup { reference: vec![vec![-1.0], vec![-1.0]], ..whole.clone() },
     ] {
-        let error = step.run(&[broken]).unwrap_err().to_string();
+        let error = step.run(&[broken]).wait().unwrap_err().to_string();
         assert!(error.contains("group 0"), "{error}");
     }
-    assert!(step.run(&[]).is_err());
+    assert!(step.run(&[]).wait().is_err());
     let clip = PolicyGradient { clip_low: -0.1, ..gradient };
-    assert!(PolicyStep::new(&gpu, &model, clip, false, capacity, false, &Arena::new()).is_err());
+    assert!(PolicyStep::new(&gpu, &model, clip, false, capacity, false, &Arena::new()).wait().is_err());
 }
 
 fn prompts() -> Vec<Prompt> {
@@ -177,17 +181,19 @@ impl Annotator for Letters {
         "letters".into()
     }
 
-    fn annotate(&mut self, pairs: &[Pair<'_>]) -> oaif::Result<Vec<Judgement>> {
-        Rule::parse("more:a")?.annotate(pairs)
+    fn annotate<'t>(&'t mut self, pairs: &'t [Pair<'t>]) -> Task<'t, oaif::Result<Vec<Judgement>>> {
+        Box::pin(async move { Rule::parse("more:a")?.annotate(pairs).await })
     }
 
     fn rates(&self) -> bool {
         self.rates
     }
 
-    fn rate(&mut self, responses: &[Rated<'_>]) -> oaif::Result<Vec<Score>> {
-        assert!(self.rates);
-        Ok(responses.iter().map(|rated| Score::Value(Letters::count(rated.response))).collect())
+    fn rate<'t>(&'t mut self, responses: &'t [Rated<'t>]) -> Task<'t, oaif::Result<Vec<Score>>> {
+        Box::pin(async move {
+            assert!(self.rates);
+            Ok(responses.iter().map(|rated| Score::Value(Letters::count(rated.response))).collect())
+        })
     }
 }
 
@@ -202,10 +208,10 @@ fn train(
     align: &AlignOptions,
     queue: impl AnnotationQueue,
 ) -> oaif::Result<std::path::PathBuf> {
-    let policy = Policy::load(gpu, &fixture("tiny"), options)?;
-    let run = AlignRun::new(policy, &prompts(), options, align)?;
+    let policy = Policy::load(gpu, &fixture("tiny"), options).wait()?;
+    let run = AlignRun::new(policy, &prompts(), options, align).wait()?;
     let sources = Sources { model: fixture("tiny"), config: json!({"command": "align"}) };
-    run.run(queue, sources, Control { observer: &mut (), requests: &Requests::new() })
+    run.run(queue, sources, Control { observer: &mut (), requests: &Requests::new() }).wait()
 }
 
 fn align(loss: PolicyLoss) -> AlignOptions {
@@ -294,16 +300,16 @@ impl Annotator for Alike {
         "alike".into()
     }
 
-    fn annotate(&mut self, pairs: &[Pair<'_>]) -> oaif::Result<Vec<Judgement>> {
-        Ok(pairs.iter().map(|_| oaif::annotate::Verdict::Tie.into()).collect())
+    fn annotate<'t>(&'t mut self, pairs: &'t [Pair<'t>]) -> Task<'t, oaif::Result<Vec<Judgement>>> {
+        Box::pin(async move { Ok(pairs.iter().map(|_| oaif::annotate::Verdict::Tie.into()).collect()) })
     }
 
     fn rates(&self) -> bool {
         true
     }
 
-    fn rate(&mut self, responses: &[Rated<'_>]) -> oaif::Result<Vec<Score>> {
-        Ok(vec![Score::Value(0.25); responses.len()])
+    fn rate<'t>(&'t mut self, responses: &'t [Rated<'t>]) -> Task<'t, oaif::Result<Vec<Score>>> {
+        Box::pin(async move { Ok(vec![Score::Value(0.25); responses.len()]) })
     }
 }
 

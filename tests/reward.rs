@@ -5,6 +5,7 @@ mod common;
 use std::path::Path;
 
 use common::{fixture, gpu};
+use oaif::Wait;
 use oaif::annotate::reward::RewardAnnotator;
 use oaif::annotate::rule::Rule;
 use oaif::annotate::{Annotator, Pair as Asked, Rated, Score, Verdict};
@@ -42,7 +43,7 @@ const CAPACITY: Capacity = Capacity { tokens: 96, targets: 8, sequences: 8 };
 
 fn scores(gpu: &Gpu, model: &Model, rows: &Value) -> Vec<f32> {
     let trees: Vec<Tree> = pairs(rows).into_iter().map(|pair| pair.tree).collect();
-    Rater::new(gpu, model, CAPACITY, &Arena::new()).unwrap().rate(&trees).unwrap()
+    Rater::new(gpu, model, CAPACITY, &Arena::new()).wait().unwrap().rate(&trees).wait().unwrap()
 }
 
 #[track_caller]
@@ -62,7 +63,7 @@ fn every_family_rates_as_transformers_does() {
     let families = expected["families"].as_object().unwrap();
     for (name, family) in families {
         let dir = fixture("families").join(name);
-        let model = Model::load_into_reward(&gpu, &dir, None, padding, 1).unwrap();
+        let model = Model::load_into_reward(&gpu, &dir, None, padding, 1).wait().unwrap();
         model.base().upload("score.weight", &numbers(&family["head"])).unwrap();
         let found = scores(&gpu, &model, &expected["pairs"]);
         assert_close(name, &found, &numbers(&family["scores"]), 1e-5);
@@ -74,13 +75,13 @@ fn every_family_rates_as_transformers_does() {
 fn a_saved_classifier_and_an_adapter_on_it_rate_as_transformers_and_peft_do() {
     let Some(gpu) = gpu() else { return };
     let tiny = &expected()["tiny"];
-    let model = Model::load_reward(&gpu, &fixture("tiny_reward"), None, None).unwrap();
+    let model = Model::load_reward(&gpu, &fixture("tiny_reward"), None, None).wait().unwrap();
     assert_close("scores", &scores(&gpu, &model, &tiny["pairs"]), &numbers(&tiny["scores"]), 1e-5);
-    let base = Model::load_into_reward(&gpu, &fixture("tiny"), None, Some(3), 1).unwrap();
+    let base = Model::load_into_reward(&gpu, &fixture("tiny"), None, Some(3), 1).wait().unwrap();
     let adapted = base.load_adapter(&fixture("tiny_reward_lora"), false).unwrap();
     let wanted = numbers(&tiny["adapter_scores"]);
     assert_close("adapter", &scores(&gpu, &adapted, &tiny["pairs"]), &wanted, 1e-5);
-    let merged = adapted.merge_adapter().unwrap();
+    let merged = adapted.merge_adapter().wait().unwrap();
     assert_close("merged", &scores(&gpu, &merged, &tiny["pairs"]), &wanted, 1e-5);
 }
 
@@ -88,11 +89,11 @@ fn a_saved_classifier_and_an_adapter_on_it_rate_as_transformers_and_peft_do() {
 fn loss_and_gradients_are_those_of_pytorch() {
     let Some(gpu) = gpu() else { return };
     let tiny = &expected()["tiny"];
-    let model = Model::load_into_reward(&gpu, &fixture("tiny_reward"), None, None, 1).unwrap();
+    let model = Model::load_into_reward(&gpu, &fixture("tiny_reward"), None, None, 1).wait().unwrap();
     let centring = tiny["centring"].as_f64().unwrap() as f32;
-    let step = RewardStep::new(&gpu, &model, centring, CAPACITY, false, &Arena::new()).unwrap();
+    let step = RewardStep::new(&gpu, &model, centring, CAPACITY, false, &Arena::new()).wait().unwrap();
     let pairs = pairs(&tiny["pairs"]);
-    let (results, _) = step.run(&pairs, 1.0 / pairs.len() as f32).unwrap();
+    let (results, _) = step.run(&pairs, 1.0 / pairs.len() as f32).wait().unwrap();
     let losses: Vec<f32> = results.iter().map(|r| r.loss).collect();
     assert_close("losses", &losses, &numbers(&tiny["losses"]), 1e-5);
     let found: Vec<f32> = results.iter().flat_map(|r| [r.chosen, r.rejected]).collect();
@@ -101,7 +102,7 @@ fn loss_and_gradients_are_those_of_pytorch() {
     let mut compared = 0;
     for weight in model.base().iter() {
         let expected = files.read_f32(&weight.name, &weight.shape).unwrap();
-        let found = model.base().gradient_as_stored(weight).unwrap();
+        let found = model.base().gradient_as_stored(weight).wait().unwrap();
         assert_close(&weight.name, &found, &expected, 2e-5);
         compared += 1;
     }
@@ -111,15 +112,16 @@ fn loss_and_gradients_are_those_of_pytorch() {
 #[test]
 fn a_reward_model_writes_no_text_and_a_model_that_writes_rates_none() {
     let Some(gpu) = gpu() else { return };
-    let why = Model::load(&gpu, &fixture("tiny_reward"), false).err().unwrap().to_string();
+    let why = Model::load(&gpu, &fixture("tiny_reward"), false).wait().err().unwrap().to_string();
     assert!(why.contains("is a reward model (LlamaForSequenceClassification)"), "{why}");
-    let why = Model::load_reward(&gpu, &fixture("tiny"), None, None).err().unwrap().to_string();
+    let why = Model::load_reward(&gpu, &fixture("tiny"), None, None).wait().err().unwrap().to_string();
     assert!(why.contains("is no reward model") && why.contains("oaif reward"), "{why}");
-    let model = Model::load(&gpu, &fixture("tiny"), false).unwrap();
+    let model = Model::load(&gpu, &fixture("tiny"), false).wait().unwrap();
     let why = model.load_adapter(&fixture("tiny_reward_lora"), false).err().unwrap().to_string();
     assert!(why.contains("is a reward model's"), "{why}");
-    assert!(Rater::new(&gpu, &model, CAPACITY, &Arena::new()).is_err());
-    let why = Model::load_into_reward(&gpu, &fixture("families/granite"), None, None, 1).err().unwrap();
+    assert!(Rater::new(&gpu, &model, CAPACITY, &Arena::new()).wait().is_err());
+    let why =
+        Model::load_into_reward(&gpu, &fixture("families/granite"), None, None, 1).wait().err().unwrap();
     assert!(why.to_string().contains("Granite"), "{why}");
 }
 
@@ -170,11 +172,11 @@ fn a_reward_model_learns_ranks_held_out_pairs_and_stands_in_the_annotators_place
         };
         let options = RewardOptions { center_rewards_coefficient: 0.01, append_eos: true };
         let train_once = |train: &TrainOptions| {
-            let policy = Policy::load_for_reward(&gpu, &fixture("tiny"), train).unwrap();
-            let run = RewardRun::new(policy, &preferences(48, 0), train, &options).unwrap();
+            let policy = Policy::load_for_reward(&gpu, &fixture("tiny"), train).wait().unwrap();
+            let run = RewardRun::new(policy, &preferences(48, 0), train, &options).wait().unwrap();
             let sources = Sources { model: fixture("tiny"), config: json!({"command": "reward"}) };
             let control = Control { observer: &mut (), requests: &Requests::new() };
-            run.run(sources, control).unwrap()
+            run.run(sources, control).wait().unwrap()
         };
         let saved = train_once(&train);
         let weights = |dir: &Path| {
@@ -190,8 +192,8 @@ fn a_reward_model_learns_ranks_held_out_pairs_and_stands_in_the_annotators_place
             None => (saved.clone(), None),
             Some(_) => (fixture("tiny"), Some(&*saved)),
         };
-        let model = Model::load_reward(&gpu, &dir, adapter, None).unwrap();
-        let mut annotator = RewardAnnotator::new(&model, &dir, None, true, name).unwrap();
+        let model = Model::load_reward(&gpu, &dir, adapter, None).wait().unwrap();
+        let mut annotator = RewardAnnotator::new(&model, &dir, None, true, name).wait().unwrap();
         let held_out = preferences(40, 100);
         let asked: Vec<Asked> = held_out
             .iter()
@@ -201,12 +203,12 @@ fn a_reward_model_learns_ranks_held_out_pairs_and_stands_in_the_annotators_place
                 response_2: text(&p.rejected),
             })
             .collect();
-        let verdicts = annotator.annotate(&asked).unwrap();
+        let verdicts = annotator.annotate(&asked).wait().unwrap();
         let right = verdicts.iter().filter(|j| matches!(j.verdict, Verdict::First { .. })).count();
         assert!(right >= 36, "{name}: {right} of 40 held-out pairs");
         // The probability is that of Bradley and Terry from the two scores.
         let of = |response| Rated { prompt: asked[0].prompt, response };
-        let rated = annotator.rate(&[of(asked[0].response_1), of(asked[0].response_2)]).unwrap();
+        let rated = annotator.rate(&[of(asked[0].response_1), of(asked[0].response_2)]).wait().unwrap();
         let [Score::Value(one), Score::Value(two)] = rated[..] else { panic!("{rated:?}") };
         let p = 1.0 / (1.0 + (two - one).exp());
         assert!((verdicts[0].verdict.p_first().unwrap() - p).abs() < 1e-5, "{name}");

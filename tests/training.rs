@@ -7,10 +7,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use common::{fixture, gpu};
+use common::{fixture, gpu, prompts, words};
 use oaif::Error;
-use oaif::annotate::queue::{AnnotationQueue, InPlace, Threaded};
+use oaif::Task;
+use oaif::Wait;
+use oaif::annotate::queue::{AnnotationQueue, InPlace};
 use oaif::annotate::rule::Rule;
+use oaif::annotate::threaded::Threaded;
 use oaif::annotate::{Annotator, Judgement, Position};
 use oaif::data::rows::{Completion, Pair, Prompt, Text};
 use oaif::generate::SamplingParams;
@@ -44,19 +47,6 @@ fn lora() -> LoraConfig {
 fn align_options(loss: &str) -> AlignOptions {
     let loss = PreferenceLoss::parse(loss, None, false).unwrap();
     AlignOptions { max_new_tokens: 6, slots: Some(3), ..AlignOptions::new(loss) }
-}
-
-fn words() -> Vec<String> {
-    let json: Value =
-        serde_json::from_slice(&std::fs::read(fixture("tiny/tokenizer.json")).unwrap()).unwrap();
-    let vocab = json["model"]["vocab"].as_object().unwrap();
-    vocab.keys().filter(|w| w.chars().all(char::is_alphabetic)).cloned().collect()
-}
-
-fn prompts() -> Vec<Prompt> {
-    let words = words();
-    let text = |i: usize| Text::Plain(words[i % words.len()..][..1 + i % 3].join(" "));
-    (0..10).map(|i| Prompt { prompt: text(i), reference: None, place: (i + 1).into() }).collect()
 }
 
 /// Hears of everything, and asks the run to stop after a step.
@@ -122,9 +112,9 @@ fn align_heard_by(
     options: &AlignOptions,
     annotator: impl AnnotationQueue,
 ) -> Result<PathBuf, Error> {
-    let policy = Policy::load(gpu, &fixture("tiny"), train)?;
-    let run = AlignRun::new(policy, &prompts(), train, options)?;
-    run.run(annotator, sources(), Control { observer: listener, requests })
+    let policy = Policy::load(gpu, &fixture("tiny"), train).wait()?;
+    let run = AlignRun::new(policy, &prompts(), train, options).wait()?;
+    run.run(annotator, sources(), Control { observer: listener, requests }).wait()
 }
 
 fn rows(path: &Path) -> Vec<Value> {
@@ -196,16 +186,21 @@ impl Annotator for Slow {
         "slow".into()
     }
 
-    fn annotate(&mut self, pairs: &[oaif::annotate::Pair<'_>]) -> oaif::Result<Vec<Judgement>> {
-        let (started, launches) = (Instant::now(), self.gpu.activity().launches);
-        while self.gpu.activity().launches == launches {
-            if started.elapsed() > Duration::from_secs(5) {
-                self.in_vain.fetch_add(1, Ordering::Relaxed);
-                break;
+    fn annotate<'t>(
+        &'t mut self,
+        pairs: &'t [oaif::annotate::Pair<'t>],
+    ) -> Task<'t, oaif::Result<Vec<Judgement>>> {
+        Box::pin(async move {
+            let (started, launches) = (Instant::now(), self.gpu.activity().launches);
+            while self.gpu.activity().launches == launches {
+                if started.elapsed() > Duration::from_secs(5) {
+                    self.in_vain.fetch_add(1, Ordering::Relaxed);
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(1));
             }
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        Rule::parse("longer")?.annotate(pairs)
+            Rule::parse("longer")?.annotate(pairs).await
+        })
     }
 }
 
@@ -213,7 +208,7 @@ impl Annotator for Slow {
 fn with_an_async_level_of_1_prompts_are_answered_while_the_annotator_is_awaited() {
     let Some(_) = gpu() else { return };
     // Of its own, on which nobody else launches anything.
-    let gpu = Gpu::open(&GpuOptions::default()).unwrap();
+    let gpu = Gpu::open(&GpuOptions::default()).wait().unwrap();
     let temp = tempfile::tempdir().unwrap();
     let responses = |dir: &Path| {
         let pairs = rows(&dir.join("pairs.jsonl")).into_iter();
@@ -279,10 +274,15 @@ impl Annotator for Counting {
         "counting".into()
     }
 
-    fn annotate(&mut self, pairs: &[oaif::annotate::Pair<'_>]) -> oaif::Result<Vec<Judgement>> {
-        let texts = pairs.iter().map(|p| [p.prompt, p.response_1, p.response_2].map(str::to_owned));
-        self.0.lock().unwrap().extend(texts);
-        Rule::parse("longer")?.annotate(pairs)
+    fn annotate<'t>(
+        &'t mut self,
+        pairs: &'t [oaif::annotate::Pair<'t>],
+    ) -> Task<'t, oaif::Result<Vec<Judgement>>> {
+        Box::pin(async move {
+            let texts = pairs.iter().map(|p| [p.prompt, p.response_1, p.response_2].map(str::to_owned));
+            self.0.lock().unwrap().extend(texts);
+            Rule::parse("longer")?.annotate(pairs).await
+        })
     }
 }
 
@@ -401,10 +401,13 @@ fn an_interrupted_evaluation_is_made_up_for_when_the_run_is_resumed() {
     let options = align_options("dpo");
     let run =
         |train: &TrainOptions, held_out: &[Prompt], observer: &mut dyn Observer, requests: &Requests| {
-            let policy = Policy::load(&gpu, &fixture("tiny"), train)?;
-            let run = AlignRun::new(policy, &prompts(), train, &options)?.with_held_out(held_out, Some(2))?;
+            let policy = Policy::load(&gpu, &fixture("tiny"), train).wait()?;
+            let run = AlignRun::new(policy, &prompts(), train, &options)
+                .wait()?
+                .with_held_out(held_out, Some(2))
+                .wait()?;
             let longer = InPlace::new(Rule::parse("longer")?);
-            run.run(longer, sources(), Control { observer, requests })
+            run.run(longer, sources(), Control { observer, requests }).wait()
         };
     let held_out = &prompts()[..5];
     let whole = temp.path().join("whole");
@@ -494,18 +497,18 @@ fn a_trainer_is_driven_step_by_step_and_needs_no_folder() {
     let expected = untimed(&run.join("metrics.jsonl"));
 
     let train = train_options(&temp.path().join("none"), 3);
-    let policy = Policy::load(&gpu, &fixture("tiny"), &train).unwrap();
-    let prepared = AlignRun::new(policy, &prompts(), &train, &align_options("dpo")).unwrap();
+    let policy = Policy::load(&gpu, &fixture("tiny"), &train).wait().unwrap();
+    let prepared = AlignRun::new(policy, &prompts(), &train, &align_options("dpo")).wait().unwrap();
     let mut trainer = prepared.trainer(InPlace::new(Rule::parse("longer").unwrap())).unwrap();
     let control = &mut Control { observer: &mut (), requests: &Requests::new() };
     let mut reports = Vec::new();
-    while let Some(report) = trainer.step(control).unwrap() {
+    while let Some(report) = trainer.step(control).wait().unwrap() {
         assert_eq!((report.step, report.total_steps), (reports.len() + 1, 3));
         assert_eq!(report.pairs.len(), 4, "four prompts a step, one pair each");
         assert!(report.times.phases.ms("sampling") > 0.0 && report.times.step_ms > 0.0);
         reports.push(report);
     }
-    assert!(trainer.is_done() && trainer.step(control).unwrap().is_none());
+    assert!(trainer.is_done() && trainer.step(control).wait().unwrap().is_none());
     assert!(!temp.path().join("none").exists());
     for (report, row) in reports.iter().zip(expected) {
         let report: Value = serde_json::from_str(&serde_json::to_string(report).unwrap()).unwrap();
@@ -522,25 +525,30 @@ fn a_step_that_failed_can_be_taken_again() {
         fn name(&self) -> String {
             "moody".into()
         }
-        fn annotate(&mut self, pairs: &[oaif::annotate::Pair<'_>]) -> oaif::Result<Vec<Judgement>> {
-            self.0 += 1;
-            match self.0 {
-                2 => Err(Error::Annotator { name: self.name(), why: "asleep".into() }),
-                _ => Rule::parse("longer")?.annotate(pairs),
-            }
+        fn annotate<'t>(
+            &'t mut self,
+            pairs: &'t [oaif::annotate::Pair<'t>],
+        ) -> Task<'t, oaif::Result<Vec<Judgement>>> {
+            Box::pin(async move {
+                self.0 += 1;
+                match self.0 {
+                    2 => Err(Error::Annotator { name: self.name(), why: "asleep".into() }),
+                    _ => Rule::parse("longer")?.annotate(pairs).await,
+                }
+            })
         }
     }
     let Some(gpu) = gpu() else { return };
     let temp = tempfile::tempdir().unwrap();
     let losses = |moody: Moody| {
         let train = train_options(temp.path(), 3);
-        let policy = Policy::load(&gpu, &fixture("tiny"), &train).unwrap();
-        let prepared = AlignRun::new(policy, &prompts(), &train, &align_options("dpo")).unwrap();
+        let policy = Policy::load(&gpu, &fixture("tiny"), &train).wait().unwrap();
+        let prepared = AlignRun::new(policy, &prompts(), &train, &align_options("dpo")).wait().unwrap();
         let mut trainer = prepared.trainer(InPlace::new(moody)).unwrap();
         let control = &mut Control { observer: &mut (), requests: &Requests::new() };
         let (mut losses, mut failures) = (Vec::new(), 0);
         while !trainer.is_done() {
-            match trainer.step(control) {
+            match trainer.step(control).wait() {
                 Ok(report) => losses.push(report.unwrap().loss),
                 Err(error) => {
                     assert!(error.to_string().contains("asleep"), "{error}");
@@ -570,22 +578,30 @@ impl Annotator for Careless {
         if matches!(self, Careless::Longer) { Position::Settled } else { Position::Untold }
     }
 
-    fn annotate(&mut self, pairs: &[oaif::annotate::Pair<'_>]) -> oaif::Result<Vec<Judgement>> {
-        use std::hash::{DefaultHasher, Hash, Hasher};
-        let verdict = |pair: &oaif::annotate::Pair<'_>| match self {
-            Careless::First => 1.0,
-            Careless::Longer => match pair.response_1.len().cmp(&pair.response_2.len()) {
-                std::cmp::Ordering::Greater => 1.0,
-                std::cmp::Ordering::Equal => 0.5,
-                std::cmp::Ordering::Less => 0.0,
-            },
-            Careless::Random => {
-                let mut hasher = DefaultHasher::new();
-                (pair.prompt, pair.response_1, pair.response_2).hash(&mut hasher);
-                (hasher.finish() % 2) as f32
-            }
-        };
-        Ok(pairs.iter().map(|pair| oaif::annotate::Verdict::from_probability(verdict(pair)).into()).collect())
+    fn annotate<'t>(
+        &'t mut self,
+        pairs: &'t [oaif::annotate::Pair<'t>],
+    ) -> Task<'t, oaif::Result<Vec<Judgement>>> {
+        Box::pin(async move {
+            use std::hash::{DefaultHasher, Hash, Hasher};
+            let verdict = |pair: &oaif::annotate::Pair<'_>| match self {
+                Careless::First => 1.0,
+                Careless::Longer => match pair.response_1.len().cmp(&pair.response_2.len()) {
+                    std::cmp::Ordering::Greater => 1.0,
+                    std::cmp::Ordering::Equal => 0.5,
+                    std::cmp::Ordering::Less => 0.0,
+                },
+                Careless::Random => {
+                    let mut hasher = DefaultHasher::new();
+                    (pair.prompt, pair.response_1, pair.response_2).hash(&mut hasher);
+                    (hasher.finish() % 2) as f32
+                }
+            };
+            Ok(pairs
+                .iter()
+                .map(|pair| oaif::annotate::Verdict::from_probability(verdict(pair)).into())
+                .collect())
+        })
     }
 }
 
@@ -605,12 +621,12 @@ fn told(gpu: &Gpu, judge: Careless) -> Vec<(usize, String)> {
     }
     let temp = tempfile::tempdir().unwrap();
     let train = TrainOptions { learning_rate: 1e-9, ..train_options(&temp.path().join("run"), 20) };
-    let policy = Policy::load(gpu, &fixture("tiny"), &train).unwrap();
-    let run = AlignRun::new(policy, &prompts(), &train, &align_options("dpo")).unwrap();
+    let policy = Policy::load(gpu, &fixture("tiny"), &train).wait().unwrap();
+    let run = AlignRun::new(policy, &prompts(), &train, &align_options("dpo")).wait().unwrap();
     let mut told = Told::default();
     let control = Control { observer: &mut told, requests: &Requests::new() };
     // A run that learns from nothing but ties ends with an error of its own.
-    let _ = run.run(InPlace::new(judge), sources(), control);
+    let _ = run.run(InPlace::new(judge), sources(), control).wait();
     let noted = std::fs::read_to_string(temp.path().join("run/run.json")).unwrap();
     let noted: Value = serde_json::from_str(&noted).unwrap();
     for (_, text) in &told.1 {
@@ -641,12 +657,20 @@ fn all_pairs_are_learnt_from_where_that_is_asked_and_unsure_ones_are_not() {
         fn name(&self) -> String {
             "degrees".into()
         }
-        fn annotate(&mut self, pairs: &[oaif::annotate::Pair<'_>]) -> oaif::Result<Vec<Judgement>> {
-            let p = |pair: &oaif::annotate::Pair<'_>| {
-                let more = pair.response_1.len() as f32 - pair.response_2.len() as f32;
-                1.0 / (1.0 + (-more / 4.0).exp())
-            };
-            Ok(pairs.iter().map(|pair| oaif::annotate::Verdict::from_probability(p(pair)).into()).collect())
+        fn annotate<'t>(
+            &'t mut self,
+            pairs: &'t [oaif::annotate::Pair<'t>],
+        ) -> Task<'t, oaif::Result<Vec<Judgement>>> {
+            Box::pin(async move {
+                let p = |pair: &oaif::annotate::Pair<'_>| {
+                    let more = pair.response_1.len() as f32 - pair.response_2.len() as f32;
+                    1.0 / (1.0 + (-more / 4.0).exp())
+                };
+                Ok(pairs
+                    .iter()
+                    .map(|pair| oaif::annotate::Verdict::from_probability(p(pair)).into())
+                    .collect())
+            })
         }
     }
     let Some(gpu) = gpu() else { return };
@@ -748,18 +772,23 @@ fn too_many_unusable_verdicts_end_the_run_with_an_explanation() {
         fn name(&self) -> String {
             "broken".into()
         }
-        fn annotate(&mut self, pairs: &[oaif::annotate::Pair<'_>]) -> oaif::Result<Vec<Judgement>> {
-            let invalid = || oaif::annotate::Verdict::Invalid { why: "out of paper".into() }.into();
-            Ok(pairs.iter().map(|_| invalid()).collect())
+        fn annotate<'t>(
+            &'t mut self,
+            pairs: &'t [oaif::annotate::Pair<'t>],
+        ) -> Task<'t, oaif::Result<Vec<Judgement>>> {
+            Box::pin(async move {
+                let invalid = || oaif::annotate::Verdict::Invalid { why: "out of paper".into() }.into();
+                Ok(pairs.iter().map(|_| invalid()).collect())
+            })
         }
     }
     let Some(gpu) = gpu() else { return };
     let temp = tempfile::tempdir().unwrap();
     let train = train_options(&temp.path().join("run"), 50);
-    let policy = Policy::load(&gpu, &fixture("tiny"), &train).unwrap();
-    let run = AlignRun::new(policy, &prompts(), &train, &align_options("dpo")).unwrap();
+    let policy = Policy::load(&gpu, &fixture("tiny"), &train).wait().unwrap();
+    let run = AlignRun::new(policy, &prompts(), &train, &align_options("dpo")).wait().unwrap();
     let control = Control { observer: &mut (), requests: &Requests::new() };
-    let error = run.run(InPlace::new(Broken), sources(), control).unwrap_err().to_string();
+    let error = run.run(InPlace::new(Broken), sources(), control).wait().unwrap_err().to_string();
     assert!(error.contains("out of paper") && error.contains("max-invalid-ratio"), "{error}");
 }
 
@@ -789,10 +818,10 @@ fn offline_preferences_are_learnt() {
             loss: PreferenceLoss::parse(loss, Some(0.1), false).unwrap().into(),
             append_eos: true,
         };
-        let policy = Policy::load(&gpu, &fixture("tiny"), &train).unwrap();
-        let run = DpoRun::new(policy, &preferences(), &train, &options).unwrap();
+        let policy = Policy::load(&gpu, &fixture("tiny"), &train).wait().unwrap();
+        let run = DpoRun::new(policy, &preferences(), &train, &options).wait().unwrap();
         let control = Control { observer: &mut (), requests: &Requests::new() };
-        let saved = run.run(sources(), control).unwrap();
+        let saved = run.run(sources(), control).wait().unwrap();
         assert!(saved.join("adapter_config.json").is_file());
         let metrics = rows(&temp.path().join("run/metrics.jsonl"));
         let margin = metrics[0]["rewards/margins"].as_f64().unwrap();
@@ -822,11 +851,11 @@ fn every_loss_is_learnt_from() {
             ..train_options(&temp.path().join("run"), 12)
         };
         let (needs_reference, use_weighting) = (objective.needs_reference(), objective.use_weighting);
-        let policy = Policy::load(&gpu, &fixture("tiny"), &train).unwrap();
+        let policy = Policy::load(&gpu, &fixture("tiny"), &train).wait().unwrap();
         let dpo = DpoOptions { loss: objective, append_eos: true };
-        let run = DpoRun::new(policy, &preferences(), &train, &dpo).unwrap();
+        let run = DpoRun::new(policy, &preferences(), &train, &dpo).wait().unwrap();
         let control = Control { observer: &mut (), requests: &Requests::new() };
-        run.run(sources(), control).unwrap();
+        run.run(sources(), control).wait().unwrap();
         let metrics = rows(&temp.path().join("run/metrics.jsonl"));
         let number = |step: usize, key: &str| metrics[step][key].as_f64().unwrap();
         if needs_reference {
@@ -854,10 +883,10 @@ fn completions_are_learnt() {
         place: p.place,
     };
     let rows_in: Vec<Completion> = preferences().into_iter().map(row).collect();
-    let policy = Policy::load(&gpu, &fixture("tiny"), &train).unwrap();
-    let run = SftRun::new(policy, &rows_in, &train, true).unwrap();
+    let policy = Policy::load(&gpu, &fixture("tiny"), &train).wait().unwrap();
+    let run = SftRun::new(policy, &rows_in, &train, true).wait().unwrap();
     let control = Control { observer: &mut (), requests: &Requests::new() };
-    run.run(sources(), control).unwrap();
+    run.run(sources(), control).wait().unwrap();
     let metrics = rows(&temp.path().join("run/metrics.jsonl"));
     let loss = |i: usize| metrics[i]["loss"].as_f64().unwrap();
     assert!(loss(19) < 0.3 * loss(0), "{} {}", loss(0), loss(19));
@@ -869,18 +898,18 @@ fn steps_that_are_not_finite_change_nothing_and_five_in_a_row_end_the_run() {
     let temp = tempfile::tempdir().unwrap();
     // Weights that are not finite are never saved.
     let train = TrainOptions { save_steps: None, ..train_options(&temp.path().join("run"), 50) };
-    let policy = Policy::load(&gpu, &fixture("tiny"), &train).unwrap();
+    let policy = Policy::load(&gpu, &fixture("tiny"), &train).wait().unwrap();
     let weight = policy.model.base().get("model.norm.weight").unwrap().clone();
     policy.model.base().upload("model.norm.weight", &vec![f32::NAN; weight.elements()]).unwrap();
     let other = policy.model.base().get("model.embed_tokens.weight").unwrap().clone();
-    let before = policy.model.base().download(&other).unwrap();
+    let before = policy.model.base().download(&other).wait().unwrap();
     let model = policy.model.clone();
     let options = DpoOptions { loss: PreferenceLoss::Dpo { beta: 0.1 }.into(), append_eos: true };
-    let run = DpoRun::new(policy, &preferences(), &train, &options).unwrap();
+    let run = DpoRun::new(policy, &preferences(), &train, &options).wait().unwrap();
     let control = Control { observer: &mut (), requests: &Requests::new() };
-    let error = run.run(sources(), control).unwrap_err();
+    let error = run.run(sources(), control).wait().unwrap_err();
     assert!(matches!(error, Error::NonFinite { count: 5 }), "{error}");
-    assert_eq!(model.base().download(&other).unwrap(), before);
+    assert_eq!(model.base().download(&other).wait().unwrap(), before);
 }
 
 #[test]
@@ -890,10 +919,10 @@ fn a_warm_started_adapter_is_part_of_the_reference() {
     let train =
         TrainOptions { adapter: Some(fixture("tiny_lora")), ..train_options(&temp.path().join("run"), 2) };
     let options = DpoOptions { loss: PreferenceLoss::Dpo { beta: 0.1 }.into(), append_eos: true };
-    let policy = Policy::load(&gpu, &fixture("tiny"), &train).unwrap();
-    let run = DpoRun::new(policy, &preferences(), &train, &options).unwrap();
+    let policy = Policy::load(&gpu, &fixture("tiny"), &train).wait().unwrap();
+    let run = DpoRun::new(policy, &preferences(), &train, &options).wait().unwrap();
     let control = Control { observer: &mut (), requests: &Requests::new() };
-    run.run(sources(), control).unwrap();
+    run.run(sources(), control).wait().unwrap();
     let metrics = rows(&temp.path().join("run/metrics.jsonl"));
     assert!((metrics[0]["loss"].as_f64().unwrap() - 2f64.ln()).abs() < 1e-4, "{}", metrics[0]);
 }
@@ -908,10 +937,10 @@ fn a_row_taken_twice_where_epochs_meet_still_fits() {
     rows[0].chosen = Text::Plain(format!(" {}", words[..60].join(" ")));
     let train = TrainOptions { accumulation: 1, ..train_options(&temp.path().join("run"), 12) };
     let options = DpoOptions { loss: PreferenceLoss::Dpo { beta: 0.1 }.into(), append_eos: true };
-    let policy = Policy::load(&gpu, &fixture("tiny"), &train).unwrap();
-    let run = DpoRun::new(policy, &rows, &train, &options).unwrap();
+    let policy = Policy::load(&gpu, &fixture("tiny"), &train).wait().unwrap();
+    let run = DpoRun::new(policy, &rows, &train, &options).wait().unwrap();
     let control = Control { observer: &mut (), requests: &Requests::new() };
-    run.run(sources(), control).unwrap();
+    run.run(sources(), control).wait().unwrap();
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod common;
 use common::{
     Tensors, capacity, fixture, gpu, ids, json, logp_differences, pairs, relative_distance, shared,
 };
+use oaif::Wait;
 use oaif::data::packing::Tree;
 use oaif::data::tokenizer::{StopMatcher, Tokenizer};
 use oaif::generate::{GenerateOptions, Generator, Request, SamplingParams};
@@ -21,7 +22,7 @@ use serde_json::Value;
 fn tiny_models_give_the_log_probabilities_of_transformers() {
     let Some(gpu) = gpu() else { return };
     for name in ["tiny", "tiny_tied"] {
-        let model = Model::load(&gpu, &fixture(name), false).unwrap();
+        let model = Model::load(&gpu, &fixture(name), false).wait().unwrap();
         let file = Tensors::open(&format!("logps_{name}.safetensors"));
         let (all, offsets) = (file.u32("ids"), file.u32("offsets"));
         let rows: Vec<Vec<u32>> =
@@ -47,19 +48,19 @@ fn a_weight_split_by_rows_gives_the_same_log_probabilities() {
     let config = config.replace("\"max_position_embeddings\": 128", "\"max_position_embeddings\": 64");
     std::fs::write(short.path().join("config.json"), config).unwrap();
     let options = GpuOptions { max_binding_bytes: Some(6144), ..GpuOptions::default() };
-    let gpu = Gpu::open(&options).unwrap();
+    let gpu = Gpu::open(&options).wait().unwrap();
     let whole = {
-        let gpu = Gpu::open(&GpuOptions::default()).unwrap();
-        let model = Model::load(&gpu, &fixture("tiny"), false).unwrap();
-        Scorer::new(&gpu, &model, SMALL, &Arena::new()).unwrap().score(&[small_tree()]).unwrap()
+        let gpu = Gpu::open(&GpuOptions::default()).wait().unwrap();
+        let model = Model::load(&gpu, &fixture("tiny"), false).wait().unwrap();
+        Scorer::new(&gpu, &model, SMALL, &Arena::new()).wait().unwrap().score(&[small_tree()]).wait().unwrap()
     };
     // In f32 with gradients, and frozen in the file's bfloat16.
     for train in [true, false] {
-        let model = Model::load(&gpu, short.path(), train).unwrap();
+        let model = Model::load(&gpu, short.path(), train).wait().unwrap();
         assert!(model.base().iter().any(|w| w.parts().count() > 1));
-        let scorer = Scorer::new(&gpu, &model, SMALL, &Arena::new()).unwrap();
+        let scorer = Scorer::new(&gpu, &model, SMALL, &Arena::new()).wait().unwrap();
         // The vocabulary is summed in other chunks, so the last bits differ.
-        for (split, whole) in scorer.score(&[small_tree()]).unwrap().iter().zip(&whole) {
+        for (split, whole) in scorer.score(&[small_tree()]).wait().unwrap().iter().zip(&whole) {
             assert!(relative_distance(&split.logps, &whole.logps) < 1e-6, "{split:?} {whole:?}");
             assert!(relative_distance(&split.entropies, &whole.entropies) < 1e-6, "{split:?} {whole:?}");
         }
@@ -79,7 +80,7 @@ fn shared_models_give_the_log_probabilities_of_transformers_on_100_stories() {
     let stories = std::fs::read_to_string(data).unwrap();
     for (name, file) in [("stories260K", "logps_stories260K"), ("TinyStories-656K", "logps_656K")] {
         let Some(dir) = shared(&format!("models/{name}")) else { return };
-        let model = Model::load(&gpu, &dir, false).unwrap();
+        let model = Model::load(&gpu, &dir, false).wait().unwrap();
         let tokenizer = Tokenizer::load(&dir).unwrap();
         let file = Tensors::open(&format!("{file}.safetensors"));
         let rows: Vec<Vec<u32>> = stories
@@ -110,7 +111,7 @@ fn greedy_generation_gives_the_tokens_of_transformers() {
         let Some(dir) = shared(&format!("models/{name}")) else { return };
         let known = &json("greedy.json")[name];
         let (prompt, expected) = (ids(&known["prompt_ids"]), ids(&known["token_ids"]));
-        let model = Model::load(&gpu, &dir, false).unwrap();
+        let model = Model::load(&gpu, &dir, false).wait().unwrap();
         let tokenizer = Tokenizer::load(&dir).unwrap();
         assert_eq!(tokenizer.encode("Once upon a time").unwrap(), prompt);
         let options = GenerateOptions {
@@ -121,11 +122,11 @@ fn greedy_generation_gives_the_tokens_of_transformers() {
             samples_per_prompt: 2,
             eos: vec![],
         };
-        let generator = Generator::new(&gpu, &model, options, &Arena::new()).unwrap();
+        let generator = Generator::new(&gpu, &model, options, &Arena::new()).wait().unwrap();
         // Three samples in two slots: the third takes a slot that another has left.
         let request = Request { prompt, samples: 3, first_sequence: 0 };
         let stop = StopMatcher::new([]);
-        let answers = generator.run(&tokenizer, &[request], &stop, 1).unwrap().remove(0);
+        let answers = generator.run(&tokenizer, &[request], &stop, 1).wait().unwrap().remove(0);
         for answer in answers {
             assert_eq!(answer.token_ids, expected, "{name}");
         }
@@ -143,16 +144,17 @@ fn check_gradients(
 ) {
     let loss = loss.into();
     for checkpointing in [false, true] {
-        let step = PairStep::new(gpu, model, &loss, capacity(pairs), checkpointing, &Arena::new()).unwrap();
+        let step =
+            PairStep::new(gpu, model, &loss, capacity(pairs), checkpointing, &Arena::new()).wait().unwrap();
         model.trained().clear_gradients().unwrap();
-        let (results, _) = step.run(pairs, 1.0 / pairs.len() as f32).unwrap();
+        let (results, _) = step.run(pairs, 1.0 / pairs.len() as f32).wait().unwrap();
         let got = results.iter().map(|r| r.loss as f64).sum::<f64>() / pairs.len() as f64;
         assert!((got - want).abs() <= 1e-4 * want.abs().max(1.0), "{file}: loss {got}, PyTorch {want}");
         let gradients = Tensors::open(file);
         let mut worst: f64 = 0.0;
         assert_eq!(gradients.names().len(), model.trained().iter().count(), "{file}: parameters");
         for weight in model.trained().iter() {
-            let got = model.trained().download_gradient(weight).unwrap();
+            let got = model.trained().download_gradient(weight).wait().unwrap();
             let distance = relative_distance(&got, &gradients.f32(&weight.name));
             assert!(distance <= 1e-3, "{file}: {} is off by {distance:.1e}", weight.name);
             worst = worst.max(distance);
@@ -175,7 +177,7 @@ fn every_gradient_of_dpo_ipo_and_slic_is_that_of_pytorch() {
         [("tiny", Some(fixture("tiny"))), ("stories260K", shared("models/stories260K"))]
     {
         let Some(dir) = dir else { continue };
-        let model = Model::load(&gpu, &dir, true).unwrap();
+        let model = Model::load(&gpu, &dir, true).wait().unwrap();
         let file = json(&format!("pairs_{fixture_name}.json"));
         for name in ["dpo", "ipo", "slic"] {
             let (loss, want) = loss_of(&file, name);
@@ -183,7 +185,7 @@ fn every_gradient_of_dpo_ipo_and_slic_is_that_of_pytorch() {
             check_gradients(&gpu, &model, &pairs(&file), loss, &gradients, want);
         }
     }
-    let model = Model::load(&gpu, &fixture("tiny_tied"), true).unwrap();
+    let model = Model::load(&gpu, &fixture("tiny_tied"), true).wait().unwrap();
     let file = json("pairs_tiny_tied.json");
     let (loss, want) = loss_of(&file, "dpo");
     check_gradients(&gpu, &model, &pairs(&file), loss, "grads_tiny_tied_dpo.safetensors", want);
@@ -192,7 +194,7 @@ fn every_gradient_of_dpo_ipo_and_slic_is_that_of_pytorch() {
 #[test]
 fn soft_labels_and_token_averages_give_the_losses_of_pytorch() {
     let Some(gpu) = gpu() else { return };
-    let model = Model::load(&gpu, &fixture("tiny"), true).unwrap();
+    let model = Model::load(&gpu, &fixture("tiny"), true).wait().unwrap();
     let file = json("pairs_tiny.json");
     let soft = &file["losses"]["dpo_soft"];
     let mut softened = pairs(&file);
@@ -206,8 +208,8 @@ fn soft_labels_and_token_averages_give_the_losses_of_pytorch() {
     let averaged = &file["losses"]["ipo_average_tokens"];
     let ipo = PreferenceLoss::parse("ipo", Some(1.0), true).unwrap();
     let pairs = pairs(&file);
-    let step = PairStep::new(&gpu, &model, ipo, capacity(&pairs), false, &Arena::new()).unwrap();
-    let (results, _) = step.run(&pairs, 0.25).unwrap();
+    let step = PairStep::new(&gpu, &model, ipo, capacity(&pairs), false, &Arena::new()).wait().unwrap();
+    let (results, _) = step.run(&pairs, 0.25).wait().unwrap();
     for (result, want) in results.iter().zip(averaged["per_pair"].as_array().unwrap()) {
         let want = want.as_f64().unwrap();
         assert!((result.loss as f64 - want).abs() < 1e-4 * want.max(1.0), "{} {want}", result.loss);
@@ -217,7 +219,7 @@ fn soft_labels_and_token_averages_give_the_losses_of_pytorch() {
 #[test]
 fn weighted_tokens_and_pairs_give_the_losses_and_gradients_of_pytorch() {
     let Some(gpu) = gpu() else { return };
-    let model = Model::load(&gpu, &fixture("tiny"), true).unwrap();
+    let model = Model::load(&gpu, &fixture("tiny"), true).wait().unwrap();
     let (pairs, known) = (pairs(&json("pairs_tiny.json")), json("weighted_tiny.json"));
     let number = |value: &Value| value.as_f64().unwrap();
     let weights = &known["loss_weights"];
@@ -239,8 +241,9 @@ fn weighted_tokens_and_pairs_give_the_losses_and_gradients_of_pytorch() {
         "grads_tiny_weighted.safetensors",
         number(&known["loss"]),
     );
-    let step = PairStep::new(&gpu, &model, &objective, capacity(&pairs), false, &Arena::new()).unwrap();
-    let (results, _) = step.run(&pairs, 0.25).unwrap();
+    let step =
+        PairStep::new(&gpu, &model, &objective, capacity(&pairs), false, &Arena::new()).wait().unwrap();
+    let (results, _) = step.run(&pairs, 0.25).wait().unwrap();
     for (p, result) in results.iter().enumerate() {
         let near = |got: f32, want: f64| (got as f64 - want).abs() < 1e-4 * want.abs().max(1.0);
         assert!(near(result.loss, number(&known["per_pair"][p])), "{p}: {}", result.loss);
@@ -252,15 +255,15 @@ fn weighted_tokens_and_pairs_give_the_losses_and_gradients_of_pytorch() {
 #[test]
 fn an_adapter_gives_the_log_probabilities_and_gradients_of_peft() {
     let Some(gpu) = gpu() else { return };
-    let base = Model::load(&gpu, &fixture("tiny"), false).unwrap();
+    let base = Model::load(&gpu, &fixture("tiny"), false).wait().unwrap();
     let model = base.load_adapter(&fixture("tiny_lora"), true).unwrap();
     let (file, known) = (json("pairs_tiny.json"), json("lora_tiny.json"));
     let pairs = pairs(&file);
     let trees: Vec<Tree> = pairs.iter().map(|p| p.tree.clone()).collect();
     let check = |model: &Model, key: &str| {
-        let scorer = Scorer::new(&gpu, model, capacity(&pairs), &Arena::new()).unwrap();
+        let scorer = Scorer::new(&gpu, model, capacity(&pairs), &Arena::new()).wait().unwrap();
         let want = known[key]["logps"].as_array().unwrap().iter().flat_map(|p| p.as_array().unwrap());
-        for (got, want) in scorer.score(&trees).unwrap().iter().zip(want) {
+        for (got, want) in scorer.score(&trees).wait().unwrap().iter().zip(want) {
             let want = want.as_f64().unwrap();
             assert!((got.logp() - want).abs() < 1e-3, "{key}: {} {want}", got.logp());
         }
@@ -272,7 +275,7 @@ fn an_adapter_gives_the_log_probabilities_and_gradients_of_peft() {
     let weights =
         Weights::frozen(&gpu, &layout.weights(base.architecture()), FloatFormat::F32.into()).unwrap();
     for weight in stabilised.adapter().unwrap().weights.iter() {
-        let values = stabilised.adapter().unwrap().weights.download(weight).unwrap();
+        let values = stabilised.adapter().unwrap().weights.download(weight).wait().unwrap();
         weights.upload(&weight.name, &values).unwrap();
     }
     check(&base.with_adapter(Adapter { layout, weights, warnings: Vec::new() }).unwrap(), "rslora");
@@ -285,25 +288,25 @@ fn an_adapter_gives_the_log_probabilities_and_gradients_of_peft() {
 #[test]
 fn next_token_training_gives_the_loss_and_gradients_of_pytorch() {
     let Some(gpu) = gpu() else { return };
-    let model = Model::load(&gpu, &fixture("tiny"), true).unwrap();
+    let model = Model::load(&gpu, &fixture("tiny"), true).wait().unwrap();
     let (file, known) = (json("pairs_tiny.json"), json("sft_tiny.json"));
     let trees: Vec<Tree> = pairs(&file)
         .into_iter()
         .map(|p| Tree { responses: p.tree.responses[..1].to_vec(), ..p.tree })
         .collect();
     let tokens = known["tokens"].as_u64().unwrap() as usize;
-    let step = SftStep::new(&gpu, &model, Capacity::of(&trees), false, &Arena::new()).unwrap();
+    let step = SftStep::new(&gpu, &model, Capacity::of(&trees), false, &Arena::new()).wait().unwrap();
     model.trained().clear_gradients().unwrap();
     // In two micro-batches: their gradients add up.
     let weight = 1.0 / tokens as f32;
-    let (first, _) = step.run(&trees[..3], weight).unwrap();
-    let (second, _) = step.run(&trees[3..], weight).unwrap();
+    let (first, _) = step.run(&trees[..3], weight).wait().unwrap();
+    let (second, _) = step.run(&trees[3..], weight).wait().unwrap();
     assert_eq!(first.tokens + second.tokens, tokens);
     let (loss, want) = ((first.nll + second.nll) / tokens as f64, known["loss"].as_f64().unwrap());
     assert!((loss - want).abs() < 1e-4, "{loss} {want}");
     let gradients = Tensors::open("grads_tiny_sft.safetensors");
     for weight in model.trained().iter() {
-        let got = model.trained().download_gradient(weight).unwrap();
+        let got = model.trained().download_gradient(weight).wait().unwrap();
         let distance = relative_distance(&got, &gradients.f32(&weight.name));
         assert!(distance <= 1e-3, "{}: {distance}", weight.name);
     }
@@ -313,21 +316,21 @@ fn next_token_training_gives_the_loss_and_gradients_of_pytorch() {
 fn check_ten_steps(gpu: &Gpu, model: &Model, file: &Value, steps: &Value, kind: OptimiserKind) {
     let mut pairs = pairs(file);
     let arena = Arena::new();
-    let scorer = Scorer::new(gpu, model, capacity(&pairs), &arena).unwrap();
+    let scorer = Scorer::new(gpu, model, capacity(&pairs), &arena).wait().unwrap();
     for pair in &mut pairs {
-        let scores = scorer.score(std::slice::from_ref(&pair.tree)).unwrap();
+        let scores = scorer.score(std::slice::from_ref(&pair.tree)).wait().unwrap();
         pair.reference = [scores[0].logp() as f32, scores[1].logp() as f32];
     }
     let loss = PreferenceLoss::parse("dpo", Some(0.1), false).unwrap();
-    let step = PairStep::new(gpu, model, loss, capacity(&pairs), false, &arena).unwrap();
+    let step = PairStep::new(gpu, model, loss, capacity(&pairs), false, &arena).wait().unwrap();
     let max_grad_norm = steps["max_grad_norm"].as_f64().unwrap() as f32;
-    let mut optimiser = Optimiser::new(gpu, model.trained(), kind, max_grad_norm, &arena).unwrap();
+    let mut optimiser = Optimiser::new(gpu, model.trained(), kind, max_grad_norm, &arena).wait().unwrap();
     let number = |key: &str, i: usize| steps[key][i].as_f64().unwrap();
     for i in 0..10 {
         model.trained().clear_gradients().unwrap();
-        let (results, _) = step.run(&pairs, 0.25).unwrap();
+        let (results, _) = step.run(&pairs, 0.25).wait().unwrap();
         let loss = results.iter().map(|r| r.loss as f64).sum::<f64>() / 4.0;
-        let update = optimiser.update(steps["lr"].as_f64().unwrap()).unwrap();
+        let update = optimiser.update(steps["lr"].as_f64().unwrap()).wait().unwrap();
         let norm = update.grad_norm as f64;
         let near = |got: f64, want: f64| (got - want).abs() <= 1e-3 * want.abs();
         assert!(near(loss, number("loss", i)), "step {i}: loss {loss}, PyTorch {}", number("loss", i));
@@ -341,17 +344,17 @@ fn ten_steps_of_adamw_and_adafactor_are_those_of_pytorch_and_transformers() {
     let Some(gpu) = gpu() else { return };
     let adamw = OptimiserKind::AdamW { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.01 };
     if let Some(dir) = shared("models/stories260K") {
-        let model = Model::load(&gpu, &dir, true).unwrap();
+        let model = Model::load(&gpu, &dir, true).wait().unwrap();
         let (file, steps) = (json("pairs_stories260K.json"), json("steps_stories260K.json"));
         check_ten_steps(&gpu, &model, &file, &steps["adamw"], adamw);
     }
     let (file, steps) = (json("pairs_tiny.json"), json("steps_tiny.json"));
     for (name, kind) in [("adamw", adamw), ("adafactor", OptimiserKind::Adafactor { weight_decay: 0.0 })] {
-        let model = Model::load(&gpu, &fixture("tiny"), true).unwrap();
+        let model = Model::load(&gpu, &fixture("tiny"), true).wait().unwrap();
         check_ten_steps(&gpu, &model, &file, &steps[name], kind);
         let trained = Tensors::open(&format!("steps_tiny_{name}.safetensors"));
         for weight in model.trained().iter() {
-            let got = model.trained().download(weight).unwrap();
+            let got = model.trained().download(weight).wait().unwrap();
             let distance = relative_distance(&got, &trained.f32(&weight.name));
             assert!(distance <= 1e-3, "{name}: {} is off by {distance:.1e} after ten steps", weight.name);
         }
@@ -361,14 +364,14 @@ fn ten_steps_of_adamw_and_adafactor_are_those_of_pytorch_and_transformers() {
 #[test]
 fn a_merged_adapter_gives_the_same_log_probabilities() {
     let Some(gpu) = gpu() else { return };
-    let base = Model::load(&gpu, &fixture("tiny"), false).unwrap();
+    let base = Model::load(&gpu, &fixture("tiny"), false).wait().unwrap();
     let model = base.load_adapter(&fixture("tiny_lora"), false).unwrap();
     let score = |model: &Model| {
-        let scorer = Scorer::new(&gpu, model, SMALL, &Arena::new()).unwrap();
-        scorer.score(&[small_tree()]).unwrap().into_iter().flat_map(|s| s.logps).collect::<Vec<f32>>()
+        let scorer = Scorer::new(&gpu, model, SMALL, &Arena::new()).wait().unwrap();
+        scorer.score(&[small_tree()]).wait().unwrap().into_iter().flat_map(|s| s.logps).collect::<Vec<f32>>()
     };
     let (plain, adapted) = (score(&base), score(&model));
     assert!(relative_distance(&plain, &adapted) > 1e-3, "the adapter does something");
-    let merged = score(&model.merge_adapter().unwrap());
+    let merged = score(&model.merge_adapter().wait().unwrap());
     assert!(relative_distance(&merged, &adapted) < 1e-6, "{merged:?} {adapted:?}");
 }

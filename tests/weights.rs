@@ -8,9 +8,10 @@ use std::fs;
 use std::path::Path;
 
 use common::{fixture, gpu, ids, json, relative_distance};
+use oaif::Wait;
 use oaif::data::packing::Tree;
 use oaif::gpu::{Arena, Gpu};
-use oaif::model::safetensors_io::{TensorFiles, TensorSpec, write_atomic};
+use oaif::model::safetensors_io::{TensorFiles, TensorSpec, TensorWriter};
 use oaif::model::stream::Capacity;
 use oaif::model::{FloatFormat, LoraConfig, LoraTargets, Model, Scorer};
 use serde_json::{Value, json as value};
@@ -22,8 +23,8 @@ const HEAD: &str = "lm_head.weight";
 fn logps(gpu: &Gpu, model: &Model, rows: &[Vec<u32>]) -> Vec<f32> {
     let tree = |row: &Vec<u32>| Tree { prompt: row[..1].to_vec(), responses: vec![row[1..].to_vec()] };
     let trees: Vec<Tree> = rows.iter().map(tree).collect();
-    let scorer = Scorer::new(gpu, model, Capacity::of(&trees), &Arena::new()).unwrap();
-    scorer.score(&trees).unwrap().into_iter().flat_map(|s| s.logps).collect()
+    let scorer = Scorer::new(gpu, model, Capacity::of(&trees), &Arena::new()).wait().unwrap();
+    scorer.score(&trees).wait().unwrap().into_iter().flat_map(|s| s.logps).collect()
 }
 
 fn rows() -> Vec<Vec<u32>> {
@@ -68,7 +69,12 @@ fn edit_tensors(file: &Path, change: impl FnOnce(&mut BTreeMap<String, Tensor>))
         format: FloatFormat::F32,
     };
     let specs = all.iter().map(spec).collect();
-    write_atomic(file, specs, &BTreeMap::new(), |spec| Ok(all[&spec.name].1.clone())).unwrap();
+    let mut file = TensorWriter::create(file, specs, &BTreeMap::new()).unwrap();
+    while let Some(spec) = file.wants() {
+        let values = all[&spec.name].1.clone();
+        file.push(&values).unwrap();
+    }
+    file.finish().unwrap();
 }
 
 /// tiny_tied with other tensors and another config.json.
@@ -93,7 +99,7 @@ fn assert_refused<T>(result: oaif::error::Result<T>, parts: &[&str]) {
 fn adapters_of_every_form_give_the_log_probabilities_of_peft() {
     let Some(gpu) = gpu() else { return };
     let known = json("tiny_adapters.json");
-    let base = Model::load(&gpu, &fixture("tiny"), false).unwrap();
+    let base = Model::load(&gpu, &fixture("tiny"), false).wait().unwrap();
     for form in FORMS {
         let model = base.load_adapter(&fixture("tiny_adapters").join(form), true).unwrap();
         let layout = &model.adapter().unwrap().layout;
@@ -112,11 +118,11 @@ fn adapters_of_every_form_give_the_log_probabilities_of_peft() {
 
         // Saved, it is the same adapter; and so it is merged.
         let dir = tempfile::tempdir().unwrap();
-        model.save_adapter(dir.path(), &fixture("tiny")).unwrap();
+        model.save_adapter(dir.path(), &fixture("tiny")).wait().unwrap();
         let again = base.load_adapter(dir.path(), false).unwrap();
         assert_eq!(again.adapter().unwrap().layout, *layout, "{form}");
         assert!(distance(&again) < 1e-5, "{form}");
-        let merged = again.merge_adapter().unwrap();
+        let merged = again.merge_adapter().wait().unwrap();
         assert!(distance(&merged) < 1e-5, "{form}: {}", distance(&merged));
         assert!(dir.path().join("tokenizer.json").exists() && !dir.path().join("config.json").exists());
     }
@@ -125,7 +131,7 @@ fn adapters_of_every_form_give_the_log_probabilities_of_peft() {
 #[test]
 fn an_adapter_and_its_configuration_must_agree() {
     let Some(gpu) = gpu() else { return };
-    let base = Model::load(&gpu, &fixture("tiny"), false).unwrap();
+    let base = Model::load(&gpu, &fixture("tiny"), false).wait().unwrap();
     let q = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight";
     let try_config = |change: &dyn Fn(&mut Value)| {
         let dir = copied(&fixture("tiny_adapters/regex"));
@@ -190,11 +196,11 @@ fn an_adapter_and_its_configuration_must_agree() {
 #[test]
 fn what_a_user_should_know_of_an_adapter_is_a_warning() {
     let Some(gpu) = gpu() else { return };
-    let base = Model::load(&gpu, &fixture("tiny"), false).unwrap();
+    let base = Model::load(&gpu, &fixture("tiny"), false).wait().unwrap();
     let dir = copied(&fixture("tiny_adapters/regex"));
     let warnings = |train: bool| -> Vec<String> {
         let model = base.load_adapter(dir.path(), train).unwrap();
-        assert_eq!(model.merge_adapter().unwrap().warnings().count(), 0);
+        assert_eq!(model.merge_adapter().wait().unwrap().warnings().count(), 0);
         model.warnings().map(str::to_owned).collect()
     };
     assert!(warnings(true).is_empty());
@@ -217,7 +223,7 @@ fn a_head_of_its_own_counts_whatever_the_configuration_says() {
         let (shape, values) = t[EMBEDDING].clone();
         t.insert(HEAD.into(), (shape, values.iter().map(|v| 0.5 * v).collect()));
     };
-    let load = |dir: &Path| Model::load(&gpu, dir, false).unwrap();
+    let load = |dir: &Path| Model::load(&gpu, dir, false).wait().unwrap();
     let plain = logps(&gpu, &load(&fixture("tiny_tied")), &rows());
     let untied = tied(halved, |config| config["tie_word_embeddings"] = value!(false));
     let want = logps(&gpu, &load(untied.path()), &rows());
@@ -231,7 +237,7 @@ fn a_head_of_its_own_counts_whatever_the_configuration_says() {
     assert!(warnings[0].contains("tie_word_embeddings"), "{warnings:?}");
     // What is saved says so itself.
     let out = tempfile::tempdir().unwrap();
-    model.save(out.path(), Some(contradictory.path()), FloatFormat::F32).unwrap();
+    model.save(out.path(), Some(contradictory.path()), FloatFormat::F32).wait().unwrap();
     let again = load(out.path());
     assert_eq!((logps(&gpu, &again, &rows()), again.warnings().count()), (want, 0));
     assert_eq!(json_of(&out.path().join("config.json"))["tie_word_embeddings"], value!(false));
@@ -261,7 +267,7 @@ fn a_head_of_its_own_counts_whatever_the_configuration_says() {
 
     let refused = |change: &dyn Fn(&mut BTreeMap<String, Tensor>), tie: Value, parts: &[&str]| {
         let dir = tied(change, |config| config["tie_word_embeddings"] = tie);
-        assert_refused(Model::load(&gpu, dir.path(), false), parts);
+        assert_refused(Model::load(&gpu, dir.path(), false).wait(), parts);
     };
     refused(&|_| {}, value!(false), &["no tensor lm_head.weight", "tie_word_embeddings"]);
     refused(&|_| {}, value!(null), &["no tensor lm_head.weight", "tie_word_embeddings"]);
@@ -282,7 +288,7 @@ fn json_of(path: &Path) -> Value {
 #[test]
 fn the_names_of_a_bare_decoder_and_of_a_wrapped_one_are_read() {
     let Some(gpu) = gpu() else { return };
-    let load = |dir: &Path| Model::load(&gpu, dir, false);
+    let load = |dir: &Path| Model::load(&gpu, dir, false).wait();
     let want = logps(&gpu, &load(&fixture("tiny_tied")).unwrap(), &rows());
     let renamed = |rename: &dyn Fn(&str) -> String| {
         tied(|t| *t = t.iter().map(|(name, tensor)| (rename(name), tensor.clone())).collect(), |_| {})
@@ -304,15 +310,18 @@ fn damaged_and_foreign_weights_are_refused_by_tensor() {
     for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
         let dir = tied(|t| t.get_mut(name).unwrap().1[5] = bad, |_| {});
         for train in [false, true] {
-            assert_refused(Model::load(&gpu, dir.path(), train), &[name, &format!("holds {bad}"), "damaged"]);
+            assert_refused(
+                Model::load(&gpu, dir.path(), train).wait(),
+                &[name, &format!("holds {bad}"), "damaged"],
+            );
         }
     }
     let norm = tied(|t| t.get_mut("model.norm.weight").unwrap().1[0] = f32::NAN, |_| {});
-    assert_refused(Model::load(&gpu, norm.path(), false), &["model.norm.weight", "NaN"]);
+    assert_refused(Model::load(&gpu, norm.path(), false).wait(), &["model.norm.weight", "NaN"]);
     let other = tied(|t| drop(t.insert("v_head.weight".into(), (vec![1], vec![0.0]))), |_| {});
-    assert_refused(Model::load(&gpu, other.path(), false), &["v_head.weight"]);
+    assert_refused(Model::load(&gpu, other.path(), false).wait(), &["v_head.weight"]);
     let rows = tied(|_| {}, |config| config["vocab_size"] = value!(97));
-    assert_refused(Model::load(&gpu, rows.path(), false), &[EMBEDDING, "[96, 32]", "[97, 32]"]);
+    assert_refused(Model::load(&gpu, rows.path(), false).wait(), &[EMBEDDING, "[96, 32]", "[97, 32]"]);
 }
 
 #[test]
@@ -328,28 +337,28 @@ fn a_model_that_its_format_has_no_room_for_leaves_nothing() {
         (&huge, FloatFormat::F16, ["model.norm.weight", "65504", "float32"]),
         (&huge, FloatFormat::Bf16, ["model.norm.weight", "3.3895", "float32"]),
     ] {
-        let model = Model::load_frozen(&gpu, dir.path(), Some(FloatFormat::F32.into())).unwrap();
-        assert_refused(model.save(&out, Some(dir.path()), format), &parts);
+        let model = Model::load_frozen(&gpu, dir.path(), Some(FloatFormat::F32.into())).wait().unwrap();
+        assert_refused(model.save(&out, Some(dir.path()), format).wait(), &parts);
         assert!(!out.exists());
         // A folder that was there stays, as it was.
         fs::create_dir(&out).unwrap();
         fs::write(out.join("mine"), "mine").unwrap();
-        assert_refused(model.save(&out, Some(dir.path()), format), &parts);
+        assert_refused(model.save(&out, Some(dir.path()), format).wait(), &parts);
         let names: Vec<_> = fs::read_dir(&out).unwrap().map(|e| e.unwrap().file_name()).collect();
         assert_eq!(names, ["mine"]);
         fs::remove_dir_all(&out).unwrap();
     }
-    let model = Model::load_frozen(&gpu, large.path(), Some(FloatFormat::F32.into())).unwrap();
-    model.save(&out, Some(large.path()), FloatFormat::Bf16).unwrap();
+    let model = Model::load_frozen(&gpu, large.path(), Some(FloatFormat::F32.into())).wait().unwrap();
+    model.save(&out, Some(large.path()), FloatFormat::Bf16).wait().unwrap();
     assert_eq!(json_of(&out.join("config.json"))["torch_dtype"], value!("bfloat16"));
     model.base().upload(name, &vec![f32::NAN; 48 * 32]).unwrap();
-    assert_refused(model.save(&root.path().join("nan"), None, FloatFormat::F32), &[name, "NaN"]);
+    assert_refused(model.save(&root.path().join("nan"), None, FloatFormat::F32).wait(), &[name, "NaN"]);
 }
 
 #[test]
 fn a_rank_that_no_adapter_has_is_refused_before_memory_is_taken() {
     let Some(gpu) = gpu() else { return };
-    let base = Model::load(&gpu, &fixture("tiny"), false).unwrap();
+    let base = Model::load(&gpu, &fixture("tiny"), false).wait().unwrap();
     let targets = LoraTargets::AllLinear;
     for rank in [0, 65537, usize::MAX] {
         let config = LoraConfig { rank, alpha: 8.0, rank_stabilised: false, targets: targets.clone() };

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::process::{End, Task};
+use super::process::{Call, End};
 use super::{Annotator, Judgement, Pair, Position, Verdict};
 use crate::error::{Error, Result};
+use crate::task::Task;
 
 /// Bytes of output that a program may print for a batch, and for each pair.
 const OUTPUT_LIMIT: (usize, usize) = (1 << 20, 1 << 16);
@@ -47,9 +48,9 @@ impl CommandAnnotator {
     /// What the command says of the pairs with these ids.
     fn run(&self, ids: &[String], input: Vec<u8>) -> Result<Vec<Verdict>> {
         let limit = OUTPUT_LIMIT.0 + OUTPUT_LIMIT.1 * ids.len();
-        let task = Task { command: &self.command, input, limit, timeout: self.timeout };
+        let call = Call { command: &self.command, input, limit, timeout: self.timeout };
         let mut answers = Answers::to(ids);
-        let (end, last_words) = task.run(|line| answers.take(line));
+        let (end, last_words) = call.run(|line| answers.take(line));
         let fail = |what: String, way_out: &str| Err(self.error(&what, way_out, &last_words));
         match end {
             End::Broken(e) => fail(format!("cannot be run ({e})"), "is there a shell, and memory for it?"),
@@ -92,15 +93,17 @@ impl Annotator for CommandAnnotator {
         Position::Untold
     }
 
-    fn annotate(&mut self, pairs: &[Pair<'_>]) -> Result<Vec<Judgement>> {
-        let ids: Vec<String> = pairs.iter().enumerate().map(|(i, pair)| id(i, pair)).collect();
-        let mut input = Vec::new();
-        for (id, &Pair { prompt, response_1, response_2 }) in ids.iter().zip(pairs) {
-            let line =
-                json!({"id": id, "prompt": prompt, "response_1": response_1, "response_2": response_2});
-            input.extend(format!("{line}\n").bytes());
-        }
-        Ok(self.run(&ids, input)?.into_iter().map(Judgement::from).collect())
+    fn annotate<'t>(&'t mut self, pairs: &'t [Pair<'t>]) -> Task<'t, Result<Vec<Judgement>>> {
+        Box::pin(async move {
+            let ids: Vec<String> = pairs.iter().enumerate().map(|(i, pair)| id(i, pair)).collect();
+            let mut input = Vec::new();
+            for (id, &Pair { prompt, response_1, response_2 }) in ids.iter().zip(pairs) {
+                let line =
+                    json!({"id": id, "prompt": prompt, "response_1": response_1, "response_2": response_2});
+                input.extend(format!("{line}\n").bytes());
+            }
+            Ok(self.run(&ids, input)?.into_iter().map(Judgement::from).collect())
+        })
     }
 }
 
@@ -210,10 +213,11 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
+    use crate::Wait;
 
     fn run(command: &str, timeout_ms: u64, pairs: &[Pair<'_>]) -> Result<Vec<Verdict>> {
         let mut annotator = CommandAnnotator::new(command, Duration::from_millis(timeout_ms)).unwrap();
-        Ok(annotator.annotate(pairs)?.into_iter().map(|judgement| judgement.verdict).collect())
+        Ok(annotator.annotate(pairs).wait()?.into_iter().map(|judgement| judgement.verdict).collect())
     }
 
     fn pairs(count: usize) -> Vec<Pair<'static>> {
@@ -420,7 +424,7 @@ mod tests {
     fn a_time_out_beyond_all_clocks_is_none() {
         let command = answering(r#""verdict":"tie""#, "cat");
         let mut forever = CommandAnnotator::new(&command, Duration::MAX).unwrap();
-        assert!(forever.annotate(&pairs(1)).is_ok());
+        assert!(forever.annotate(&pairs(1)).wait().is_ok());
     }
 
     #[test]

@@ -11,13 +11,15 @@ use super::likelihood::{LikelihoodAnnotator, Normalise};
 use super::llm::{LlmAnnotator, Orders};
 #[cfg(feature = "http")]
 use super::openai::{OpenAi, OpenAiOptions};
-use super::queue::{AnnotationQueue, InPlace, Threaded};
+use super::queue::{AnnotationQueue, InPlace};
 use super::reward::RewardAnnotator;
 use super::rule::Rule;
 use super::template::JudgeTemplate;
+use super::threaded::Threaded;
 use crate::error::Result;
 use crate::gpu::{Arena, Gpu};
 use crate::model::{FrozenFormat, Model};
+use crate::task::Task;
 
 /// Who annotates, and how. Models are still to be loaded.
 #[derive(Clone, Debug)]
@@ -126,27 +128,41 @@ impl AnnotatorConfig {
     ///
     /// # Errors
     /// What is wrong with the configuration or the model; memory errors.
-    pub fn open(
+    pub fn open<'t>(
+        self,
+        gpu: &'t Gpu,
+        base_dtype: Option<FrozenFormat>,
+        training: bool,
+        warn: &'t mut (dyn FnMut(&str) + Send),
+    ) -> Task<'t, Result<Box<dyn AnnotationQueue>>> {
+        Box::pin(self.opened(gpu, base_dtype, training, warn))
+    }
+
+    async fn opened(
         self,
         gpu: &Gpu,
         base_dtype: Option<FrozenFormat>,
         training: bool,
-        warn: &mut dyn FnMut(&str),
+        warn: &mut (dyn FnMut(&str) + Send),
     ) -> Result<Box<dyn AnnotationQueue>> {
         if let AnnotatorConfig::Ensemble { vote, members } = self {
-            let open = |member: AnnotatorConfig| member.open(gpu, base_dtype, training, &mut *warn);
-            return Ok(Box::new(Ensemble::new(vote, members.into_iter().map(open).collect::<Result<_>>()?)?));
+            let mut opened = Vec::new();
+            for member in members {
+                opened.push(member.open(gpu, base_dtype, training, &mut *warn).await?);
+            }
+            return Ok(Box::new(Ensemble::new(vote, opened)?));
         }
         if let AnnotatorConfig::Reward { model: dir, adapter, append_eos } = &self {
-            let model = Model::load_reward(gpu, dir, adapter.as_deref(), base_dtype)?;
+            let model = Model::load_reward(gpu, dir, adapter.as_deref(), base_dtype).await?;
             model.warnings().for_each(&mut *warn);
-            let reward = RewardAnnotator::new(&model, dir, adapter.as_deref(), *append_eos, &name(dir))?;
+            let reward =
+                RewardAnnotator::new(&model, dir, adapter.as_deref(), *append_eos, &name(dir)).await?;
             return Ok(Box::new(InPlace::new(reward)));
         }
-        let mut judge = |dir: &Path| {
-            let model = Model::load_frozen(gpu, dir, base_dtype)?;
+        let mut judge = async |dir: PathBuf| {
+            let model = Model::load_frozen(gpu, &dir, base_dtype).await?;
             model.warnings().for_each(&mut *warn);
-            JudgeModel::of_model(&model, dir, None, &Arena::new())
+            JudgeModel::of_model(&model, &dir, None, &Arena::new()).await
         };
         Ok(match self {
             AnnotatorConfig::Ensemble { .. } | AnnotatorConfig::Reward { .. } => unreachable!("opened above"),
@@ -159,18 +175,16 @@ impl AnnotatorConfig {
             }
             AnnotatorConfig::Llm { model, template, orders } => {
                 let template = template.with_training(training);
-                Box::new(InPlace::new(LlmAnnotator::new(judge(&model)?, template, orders, &name(&model))?))
+                Box::new(InPlace::new(
+                    LlmAnnotator::new(judge(model.clone()).await?, template, orders, &name(&model)).await?,
+                ))
             }
             AnnotatorConfig::Likelihood { model, template, instruction, normalise } => {
-                let judge = judge(&model)?;
+                let judge = judge(model.clone()).await?;
                 let name = name(&model);
-                Box::new(InPlace::new(LikelihoodAnnotator::new(
-                    judge,
-                    &template,
-                    &instruction,
-                    normalise,
-                    &name,
-                )?))
+                Box::new(InPlace::new(
+                    LikelihoodAnnotator::new(judge, &template, &instruction, normalise, &name).await?,
+                ))
             }
         })
     }

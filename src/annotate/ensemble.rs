@@ -11,7 +11,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
-use std::time::Duration;
+use web_time::Duration;
 
 use serde::Serialize;
 
@@ -21,6 +21,7 @@ use super::{Judgement, Position, Score, Verdict};
 use crate::digest::{Digest, Digester};
 use crate::error::{Error, Result};
 use crate::files;
+use crate::task::Task;
 
 /// The folder of what each member of an ensemble said: a folder for each, by its number.
 pub const JUDGES: &str = "judges";
@@ -233,11 +234,11 @@ impl<'a> Ensemble<'a> {
     }
 
     /// Takes what has come back from each member, also where one before it fails; their notes.
-    fn hear(&mut self, patience: Duration) -> Result<Vec<String>> {
+    async fn hear(&mut self, patience: Duration) -> Result<Vec<String>> {
         let each = patience / self.members.len() as u32;
         let (mut heard, mut failed) = (Vec::new(), Ok(()));
         for (number, member) in self.members.iter_mut().enumerate() {
-            match member.poll(each) {
+            match member.poll(each).await {
                 Err(error) => failed = failed.and(Err(error)),
                 Ok(Polled { answers, notes }) => {
                     heard.extend(notes);
@@ -316,19 +317,28 @@ impl AnnotationQueue for Ensemble<'_> {
         self.ask(&questions).inspect_err(|_| self.forget())
     }
 
-    fn poll(&mut self, patience: Duration) -> Result<Polled> {
-        let notes = self.hear(patience).inspect_err(|_| self.forget())?;
-        let position = self.position();
-        let answered = self.open.extract_if(|_, open| open.is_answered());
-        let mut answers: Vec<Answer> = answered.map(|(_, open)| open.merged(self.vote, position)).collect();
-        self.turned.retain(|_, id| self.open.contains_key(id));
-        answers.sort_by(|a, b| a.id.cmp(&b.id));
-        Ok(Polled { answers, notes })
+    fn poll<'t>(&'t mut self, patience: Duration) -> Task<'t, Result<Polled>> {
+        Box::pin(async move {
+            let notes = self.hear(patience).await.inspect_err(|_| self.forget())?;
+            let position = self.position();
+            let answered = self.open.extract_if(|_, open| open.is_answered());
+            let mut answers: Vec<Answer> =
+                answered.map(|(_, open)| open.merged(self.vote, position)).collect();
+            self.turned.retain(|_, id| self.open.contains_key(id));
+            answers.sort_by(|a, b| a.id.cmp(&b.id));
+            Ok(Polled { answers, notes })
+        })
     }
 
-    fn settle(&mut self, patience: Duration) -> Result<()> {
-        let each = patience / self.members.len() as u32;
-        self.members.iter_mut().map(|member| member.drain(each)).fold(Ok(()), Result::and)
+    fn settle<'t>(&'t mut self, patience: Duration) -> Task<'t, Result<()>> {
+        Box::pin(async move {
+            let each = patience / self.members.len() as u32;
+            let mut settled = Ok(());
+            for member in &mut self.members {
+                settled = settled.and(member.drain(each).await);
+            }
+            settled
+        })
     }
 
     fn keep_in(&mut self, dir: &Path) -> Result<()> {
@@ -349,6 +359,7 @@ mod tests {
     use super::super::queue::InPlace;
     use super::super::rule::Rule;
     use super::*;
+    use crate::Wait;
 
     /// A member: what it was asked, and what comes back at the next poll.
     #[derive(Clone, Default)]
@@ -397,11 +408,13 @@ mod tests {
             self.asked.lock().unwrap().extend(questions.into_iter().map(|question| question.id));
             Ok(())
         }
-        fn poll(&mut self, _: Duration) -> Result<Polled> {
-            if std::mem::take(&mut *self.fails.lock().unwrap()) {
-                return Err(Error::Annotator { name: self.name.into(), why: "no power".into() });
-            }
-            Ok(Polled { answers: std::mem::take(&mut *self.back.lock().unwrap()), notes: Vec::new() })
+        fn poll<'t>(&'t mut self, _: Duration) -> Task<'t, Result<Polled>> {
+            Box::pin(async move {
+                if std::mem::take(&mut *self.fails.lock().unwrap()) {
+                    return Err(Error::Annotator { name: self.name.into(), why: "no power".into() });
+                }
+                Ok(Polled { answers: std::mem::take(&mut *self.back.lock().unwrap()), notes: Vec::new() })
+            })
         }
     }
 
@@ -482,7 +495,7 @@ mod tests {
         let mut answered = Vec::new();
         for (member, question) in [(2, &two), (0, &one), (1, &two), (0, &two), (2, &one), (1, &one)] {
             members[member].answers(question, both(0.75, 0.75));
-            let polled = queue.poll(Duration::ZERO).unwrap();
+            let polled = queue.poll(Duration::ZERO).wait().unwrap();
             answered.push(polled.answers.iter().map(|answer| answer.id.clone()).collect::<Vec<_>>());
             for answer in polled.answers {
                 assert_eq!((answer.usage.requests, answer.usage.cost, answer.ms), (3, 1.5, 6.0));
@@ -501,11 +514,11 @@ mod tests {
         queue.submit(vec![one.clone()]).unwrap();
         members[0].answers(&one, both(1.0, 1.0));
         *members[1].fails.lock().unwrap() = true;
-        assert!(queue.poll(Duration::ZERO).unwrap_err().to_string().contains("no power"));
+        assert!(queue.poll(Duration::ZERO).wait().unwrap_err().to_string().contains("no power"));
         members[1].answers(&one, both(1.0, 1.0));
         members[2].answers(&one, both(1.0, 1.0));
         queue.submit(vec![one]).unwrap();
-        assert_eq!(queue.poll(Duration::ZERO).unwrap().answers.len(), 1);
+        assert_eq!(queue.poll(Duration::ZERO).wait().unwrap().answers.len(), 1);
         // The second was asked again, as it forgets what it was asked when it fails; the third has not failed.
         assert_eq!(members.each_ref().map(Member::asked), [1, 2, 1]);
     }
@@ -520,10 +533,10 @@ mod tests {
         queue.submit(vec![one.clone(), two.clone()]).unwrap();
         *members[0].fails.lock().unwrap() = true;
         members[1].answers(&one, both(1.0, 1.0));
-        assert!(queue.poll(Duration::ZERO).is_err());
+        assert!(queue.poll(Duration::ZERO).wait().is_err());
         // On its way when the run ends.
         members[2].answers(&two, both(1.0, 1.0));
-        queue.drain(Duration::from_millis(50)).unwrap();
+        queue.drain(Duration::from_millis(50)).wait().unwrap();
         drop(queue);
         let said = |member: usize| {
             std::fs::read_to_string(dir.path().join(JUDGES).join(member.to_string()).join(JOURNAL)).unwrap()
@@ -545,17 +558,17 @@ mod tests {
         queue.submit(vec![one.clone(), two.clone()]).unwrap();
         first.iter().for_each(|member| member.answers(&one, both(1.0, 0.5)));
         first[0].answers(&two, both(1.0, 0.5));
-        let answers = queue.poll(Duration::ZERO).unwrap().answers;
+        let answers = queue.poll(Duration::ZERO).wait().unwrap().answers;
         assert_eq!(answers.len(), 1);
         drop(queue);
 
         let second = three();
         let mut queue = open(&second);
         queue.submit(vec![one.clone(), two.clone()]).unwrap();
-        assert_eq!(queue.poll(Duration::ZERO).unwrap().answers, answers, "with its votes");
+        assert_eq!(queue.poll(Duration::ZERO).wait().unwrap().answers, answers, "with its votes");
         assert_eq!(second.each_ref().map(Member::asked), [0, 1, 1], "about the second question");
         second[1..].iter().for_each(|member| member.answers(&two, both(0.25, 0.25)));
-        let answers = queue.poll(Duration::ZERO).unwrap().answers;
+        let answers = queue.poll(Duration::ZERO).wait().unwrap().answers;
         let Said::Judgement(judgement) = &answers[0].said else { panic!() };
         assert_eq!(judgement.votes, votes([0.75, 0.25, 0.25]));
         assert_eq!(queue.used().requests, 6, "each answer is counted once");
@@ -590,7 +603,7 @@ mod tests {
                 members[0].answers(&one, both(1.0, 0.5));
                 members[1].answers(&one, Judgement::from_orders(Some(0.75), None));
                 members[2].answers(&one, p(1.0));
-                queue.poll(Duration::ZERO).unwrap()
+                queue.poll(Duration::ZERO).wait().unwrap()
             };
             let mut heard = Vec::new();
             if at_once {
@@ -605,7 +618,7 @@ mod tests {
                 members[1].answers(&two, Judgement::from_orders(Some(0.5), None));
             }
             members[2].answers(&two, p(0.75));
-            heard.extend(judgements(queue.poll(Duration::ZERO).unwrap()));
+            heard.extend(judgements(queue.poll(Duration::ZERO).wait().unwrap()));
             assert_eq!(members.each_ref().map(Member::asked), asked, "{least:?}");
             let votes_of = |question: &Question| {
                 heard.iter().find(|(id, _)| *id == question.id).unwrap().1.votes.clone()
@@ -636,10 +649,10 @@ mod tests {
         let mut queue = open(&first);
         queue.submit(vec![one.clone(), two.clone()]).unwrap();
         first.iter().for_each(|member| member.answers(&one, both(0.75, 0.75)));
-        assert_eq!(queue.poll(Duration::ZERO).unwrap().answers.len(), 1);
+        assert_eq!(queue.poll(Duration::ZERO).wait().unwrap().answers.len(), 1);
         *first[2].fails.lock().unwrap() = true;
         first[1].answers(&two, both(0.25, 0.25));
-        assert!(queue.poll(Duration::ZERO).is_err());
+        assert!(queue.poll(Duration::ZERO).wait().is_err());
         queue.submit(vec![two.clone()]).unwrap();
         assert_eq!(first.each_ref().map(Member::asked), [1, 2, 3], "the one that failed is asked again");
         drop(queue);
@@ -649,8 +662,8 @@ mod tests {
         queue.submit(vec![one.clone(), two.clone()]).unwrap();
         assert_eq!(second.each_ref().map(Member::asked), [0, 0, 1]);
         second[2].answers(&two, both(0.25, 0.25));
-        let mut heard = judgements(queue.poll(Duration::ZERO).unwrap());
-        heard.extend(judgements(queue.poll(Duration::ZERO).unwrap()));
+        let mut heard = judgements(queue.poll(Duration::ZERO).wait().unwrap());
+        heard.extend(judgements(queue.poll(Duration::ZERO).wait().unwrap()));
         assert_eq!(heard.len(), 2);
         assert!(
             heard

@@ -26,7 +26,7 @@ mod view;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use web_time::Duration;
 
 pub use desk::{Desk, GivenLabel, MAX_COMMENT};
 pub use label::{Label, Order, Pick, SKIPPED};
@@ -36,6 +36,7 @@ pub use view::{Last, Shown, Tally, View};
 
 use super::queue::{AnnotationQueue, Polled, Question};
 use crate::error::Result;
+use crate::task::Task;
 
 /// The file of a run's labels.
 pub const LABELS: &str = "labels.jsonl";
@@ -86,7 +87,7 @@ impl AnnotationQueue for Human {
         self.desk.keep_in(&dir.join(LABELS))
     }
 
-    fn poll(&mut self, patience: Duration) -> Result<Polled> {
-        Ok(Polled { answers: self.desk.take(patience)?, notes: Vec::new() })
+    fn poll<'t>(&'t mut self, patience: Duration) -> Task<'t, Result<Polled>> {
+        Box::pin(async move { Ok(Polled { answers: self.desk.take(patience)?, notes: Vec::new() }) })
     }
 }

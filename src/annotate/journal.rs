@@ -3,15 +3,16 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::OnceLock;
-use std::time::{Duration, Instant};
+use web_time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::queue::{AnnotationQueue, Answer, Ask, Polled, Question, Said, Usage};
+use super::queue::{AnnotationQueue, Answer, Ask, Polled, Question, Said, Usage, look};
 use super::{Judgement, Position, Score, Verdict};
 use crate::digest::{Digest, Digester};
 use crate::error::Result;
 use crate::json_lines::JsonLines;
+use crate::task::Task;
 
 /// The file in the folder of a run or an evaluation.
 pub const JOURNAL: &str = "judgements.jsonl";
@@ -262,36 +263,40 @@ impl<'a> Journalled<'a> {
     ///
     /// # Errors
     /// As [`AnnotationQueue::poll`]: no question is open any more; [`Error::Io`] where the journal cannot be written.
-    pub fn poll(&mut self, patience: Duration) -> Result<Polled> {
-        if !self.ready.is_empty() {
-            return Ok(Polled { answers: std::mem::take(&mut self.ready), notes: Vec::new() });
-        }
-        if self.open.is_empty() {
-            return Ok(Polled::default());
-        }
-        let polled = self.queue.poll(patience).inspect_err(|_| self.open.clear())?;
-        let mut notes = polled.notes;
-        let mut answers = Vec::new();
-        for answer in polled.answers {
-            match self.open.remove(&answer.id) {
-                None => {
-                    notes.push(format!("{} answered a question that is not open, {}", self.name(), answer.id))
-                }
-                Some(ask) => match (&ask, &answer.said) {
-                    (Ask::Compare { .. }, Said::Judgement(_)) | (Ask::Rate { .. }, Said::Score(_)) => {
-                        answers.push(answer)
-                    }
-                    _ => answers.push(Answer {
-                        said: Said::invalid(&ask, "the answer is to another kind of question".into()),
-                        ..answer
-                    }),
-                },
+    pub fn poll<'t>(&'t mut self, patience: Duration) -> Task<'t, Result<Polled>> {
+        Box::pin(async move {
+            if !self.ready.is_empty() {
+                return Ok(Polled { answers: std::mem::take(&mut self.ready), notes: Vec::new() });
             }
-        }
-        answers.iter().for_each(|answer| self.used += answer.usage);
-        self.write(&answers)?;
-        self.known.extend(answers.iter().map(|answer| (answer.id.clone(), answer.clone())));
-        Ok(Polled { answers, notes })
+            if self.open.is_empty() {
+                return Ok(Polled::default());
+            }
+            let polled = look(&mut *self.queue, patience).await.inspect_err(|_| self.open.clear())?;
+            let mut notes = polled.notes;
+            let mut answers = Vec::new();
+            for answer in polled.answers {
+                match self.open.remove(&answer.id) {
+                    None => notes.push(format!(
+                        "{} answered a question that is not open, {}",
+                        self.name(),
+                        answer.id
+                    )),
+                    Some(ask) => match (&ask, &answer.said) {
+                        (Ask::Compare { .. }, Said::Judgement(_)) | (Ask::Rate { .. }, Said::Score(_)) => {
+                            answers.push(answer)
+                        }
+                        _ => answers.push(Answer {
+                            said: Said::invalid(&ask, "the answer is to another kind of question".into()),
+                            ..answer
+                        }),
+                    },
+                }
+            }
+            answers.iter().for_each(|answer| self.used += answer.usage);
+            self.write(&answers)?;
+            self.known.extend(answers.iter().map(|answer| (answer.id.clone(), answer.clone())));
+            Ok(Polled { answers, notes })
+        })
     }
 
     /// Waits up to `patience` for answers that are on their way, so that they are in the journal before the process ends; they
@@ -299,17 +304,17 @@ impl<'a> Journalled<'a> {
     ///
     /// # Errors
     /// As there.
-    pub fn drain(&mut self, patience: Duration) -> Result<()> {
+    pub async fn drain(&mut self, patience: Duration) -> Result<()> {
         let until = Instant::now() + patience;
         let left = || until.saturating_duration_since(Instant::now());
         while !self.open.is_empty() && !left().is_zero() {
             let mut ready = std::mem::take(&mut self.ready);
-            let polled = self.poll(left());
+            let polled = self.poll(left()).await;
             ready.extend(polled.as_ref().into_iter().flat_map(|polled| polled.answers.iter().cloned()));
             self.ready = ready;
             polled?;
         }
-        self.queue.settle(left())
+        self.queue.settle(left()).await
     }
 
     fn write(&mut self, answers: &[Answer]) -> Result<()> {
@@ -336,6 +341,7 @@ mod tests {
 
     use super::super::Pair;
     use super::*;
+    use crate::Wait;
 
     /// What was submitted, and what comes back at the next polls.
     #[derive(Clone, Default)]
@@ -362,8 +368,10 @@ mod tests {
             self.asked.lock().unwrap().extend(questions.into_iter().map(|q| q.id));
             Ok(())
         }
-        fn poll(&mut self, _: Duration) -> Result<Polled> {
-            Ok(Polled { answers: std::mem::take(&mut *self.back.lock().unwrap()), notes: Vec::new() })
+        fn poll<'t>(&'t mut self, _: Duration) -> Task<'t, Result<Polled>> {
+            Box::pin(async move {
+                Ok(Polled { answers: std::mem::take(&mut *self.back.lock().unwrap()), notes: Vec::new() })
+            })
         }
     }
 
@@ -391,7 +399,7 @@ mod tests {
         let mut first = open(&post);
         first.submit(vec![one.clone(), two.clone()]).unwrap();
         post.back.lock().unwrap().push(answer(&one, 0.75));
-        assert_eq!(first.poll(Duration::ZERO).unwrap().answers, [answer(&one, 0.75)]);
+        assert_eq!(first.poll(Duration::ZERO).wait().unwrap().answers, [answer(&one, 0.75)]);
         drop(first);
         let mut file = OpenOptions::new().append(true).open(&path).unwrap();
         file.write_all(b"{\"id\":\"2-").unwrap();
@@ -399,9 +407,9 @@ mod tests {
         let mut second = open(&post);
         assert_eq!(second.used(), answer(&one, 0.0).usage);
         second.submit(vec![one.clone(), two.clone()]).unwrap();
-        assert_eq!(second.poll(Duration::ZERO).unwrap().answers, [answer(&one, 0.75)]);
+        assert_eq!(second.poll(Duration::ZERO).wait().unwrap().answers, [answer(&one, 0.75)]);
         post.back.lock().unwrap().push(answer(&two, 0.25));
-        assert_eq!(second.poll(Duration::ZERO).unwrap().answers, [answer(&two, 0.25)]);
+        assert_eq!(second.poll(Duration::ZERO).wait().unwrap().answers, [answer(&two, 0.25)]);
         let asked = post.asked.lock().unwrap().clone();
         assert_eq!(asked, [&one, &two, &two].map(|question| question.id.clone()));
         drop(second);
@@ -452,7 +460,7 @@ mod tests {
             if time == 0 {
                 post.back.lock().unwrap().push(answer(&one, 0.75));
             }
-            let said = journalled.poll(Duration::ZERO).unwrap().answers;
+            let said = journalled.poll(Duration::ZERO).wait().unwrap().answers;
             assert_eq!(said, [answer(&one, 0.75)]);
         }
         assert_eq!((post.asked.lock().unwrap().len(), journalled.used().requests), (1, 2));
@@ -466,7 +474,7 @@ mod tests {
         journalled.submit(vec![one.clone()]).unwrap();
         let score = Answer { said: Said::Score(Score::Value(1.0)), ..answer(&one, 0.5) };
         post.back.lock().unwrap().extend([answer(&two, 0.75), score, answer(&one, 0.75)]);
-        let Polled { answers, notes } = journalled.poll(Duration::ZERO).unwrap();
+        let Polled { answers, notes } = journalled.poll(Duration::ZERO).wait().unwrap();
         // The second answer to the same question is not open any more either.
         assert_eq!((answers.len(), notes.len()), (1, 2), "{notes:?}");
         let Said::Judgement(judgement) = &answers[0].said else { panic!() };

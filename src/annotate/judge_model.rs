@@ -35,31 +35,31 @@ impl JudgeModel {
     ///
     /// # Errors
     /// [`Error::Config`] for a `max_length` of 0; what is wrong with the folder; memory errors.
-    pub fn load(gpu: &Gpu, dir: &Path, max_length: Option<usize>, arena: &Arena) -> Result<JudgeModel> {
-        JudgeModel::of_model(&Model::load(gpu, dir, false)?, dir, max_length, arena)
+    pub async fn load(gpu: &Gpu, dir: &Path, max_length: Option<usize>, arena: &Arena) -> Result<JudgeModel> {
+        JudgeModel::of_model(&Model::load(gpu, dir, false).await?, dir, max_length, arena).await
     }
 
     /// A judge of this model, with the tokenizer in `dir`.
-    pub fn of_model(
+    pub async fn of_model(
         model: &Model,
         dir: &Path,
         max_length: Option<usize>,
         arena: &Arena,
     ) -> Result<JudgeModel> {
         let tokenizer = Tokenizer::load_for(dir, model.architecture().vocab)?;
-        let (scorer, max_length) = JudgeModel::scorer(model, max_length, arena)?;
+        let (scorer, max_length) = JudgeModel::scorer(model, max_length, arena).await?;
         let (dir, model, arena) = (dir.to_owned(), model.clone(), arena.clone());
         Ok(JudgeModel { tokenizer, scorer, max_length, dir, model, arena })
     }
 
     /// The scoring pass of a judge, all that it holds of the device, and the longest text that it reads. A judge that
     /// knows its texts holds a little more: what they begin with.
-    pub fn scorer(model: &Model, max_length: Option<usize>, arena: &Arena) -> Result<(Scorer, usize)> {
+    pub async fn scorer(model: &Model, max_length: Option<usize>, arena: &Arena) -> Result<(Scorer, usize)> {
         if max_length == Some(0) {
             return Err(Error::config("max-length", "is 0, at least 1 is needed"));
         }
         let max_length = max_length.unwrap_or(DEFAULT_MAX_LENGTH).min(model.architecture().context);
-        Ok((Scorer::new(model.gpu(), model, capacity(max_length), arena)?, max_length))
+        Ok((Scorer::new(model.gpu(), model, capacity(max_length), arena).await?, max_length))
     }
 
     /// What an annotator of this kind with this model says of itself, see [`Annotator::identity`](super::Annotator).
@@ -75,7 +75,7 @@ impl JudgeModel {
 
     /// Reads once and for all what every text that `text` makes of a [`Pair`] begins with: what it makes of very different
     /// ones tells. Another text is judged as well, only more slowly.
-    pub(super) fn read_preamble(&mut self, text: impl Fn(&Pair<'_>) -> Result<String>) -> Result<()> {
+    pub(super) async fn read_preamble(&mut self, text: impl Fn(&Pair<'_>) -> Result<String>) -> Result<()> {
         // A tokenizer may join the first letter to what comes before it.
         let words = ["a", "Z", "1", ".", " ", "\n", ""];
         let texts = words.map(|word| text(&Pair { prompt: word, response_1: word, response_2: word }));
@@ -91,7 +91,8 @@ impl JudgeModel {
         let preamble = texts[0][..shared.min(shortest.saturating_sub(1))].to_vec();
         if (MIN_PREAMBLE..self.max_length).contains(&preamble.len()) {
             let capacity = capacity(self.max_length);
-            self.scorer = Scorer::after(self.model.gpu(), &self.model, &preamble, capacity, &self.arena)?;
+            self.scorer =
+                Scorer::after(self.model.gpu(), &self.model, &preamble, capacity, &self.arena).await?;
         }
         Ok(())
     }

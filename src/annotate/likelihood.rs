@@ -11,6 +11,7 @@ use crate::data::encoder::Encoder;
 use crate::data::packing::Tree;
 use crate::data::rows::Text;
 use crate::error::{Error, Result};
+use crate::task::Task;
 
 /// What a response's log-probability is divided by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
@@ -42,7 +43,7 @@ impl LikelihoodAnnotator {
     ///
     /// # Errors
     /// [`Error::Config`] for a template that does not parse, lacks a placeholder or uses an unknown one.
-    pub fn new(
+    pub async fn new(
         judge: JudgeModel,
         template: &str,
         instruction: &str,
@@ -51,7 +52,7 @@ impl LikelihoodAnnotator {
     ) -> Result<LikelihoodAnnotator> {
         let (template, name) = (before(template, instruction)?, format!("likelihood ({name})"));
         let mut annotator = LikelihoodAnnotator { judge, template, normalise, name, whole: false };
-        annotator.judge.read_preamble(|pair| rendered(&annotator.template, pair.prompt))?;
+        annotator.judge.read_preamble(|pair| rendered(&annotator.template, pair.prompt)).await?;
         Ok(annotator)
     }
 
@@ -123,28 +124,30 @@ impl Annotator for LikelihoodAnnotator {
         self.judge.identity("likelihood", options)
     }
 
-    fn annotate(&mut self, pairs: &[Pair<'_>]) -> Result<Vec<Judgement>> {
-        let trees = pairs.iter().map(|p| self.tree(p)).collect::<Result<Vec<_>>>()?;
-        let usable: Vec<Tree> = trees.iter().filter_map(|t| t.as_ref().ok().cloned()).collect();
-        let mut scores = self.judge.scorer.score(&usable)?.into_iter();
-        let mut judgement = |(tree, pair): (Result<Tree, String>, &Pair<'_>)| {
-            let Err(why) = tree.map(|_| ()) else {
-                let mut mean = |response: &str| {
-                    let scored = scores.next().expect("one score a response");
-                    let by = match self.normalise {
-                        Normalise::Sum => 1,
-                        Normalise::Token => scored.logps.len(),
-                        Normalise::Character => response.chars().count().max(1),
+    fn annotate<'t>(&'t mut self, pairs: &'t [Pair<'t>]) -> Task<'t, Result<Vec<Judgement>>> {
+        Box::pin(async move {
+            let trees = pairs.iter().map(|p| self.tree(p)).collect::<Result<Vec<_>>>()?;
+            let usable: Vec<Tree> = trees.iter().filter_map(|t| t.as_ref().ok().cloned()).collect();
+            let mut scores = self.judge.scorer.score(&usable).await?.into_iter();
+            let mut judgement = |(tree, pair): (Result<Tree, String>, &Pair<'_>)| {
+                let Err(why) = tree.map(|_| ()) else {
+                    let mut mean = |response: &str| {
+                        let scored = scores.next().expect("one score a response");
+                        let by = match self.normalise {
+                            Normalise::Sum => 1,
+                            Normalise::Token => scored.logps.len(),
+                            Normalise::Character => response.chars().count().max(1),
+                        };
+                        scored.logp() / by as f64
                     };
-                    scored.logp() / by as f64
+                    let difference = mean(pair.response_1) - mean(pair.response_2);
+                    // Which is shown first plays no part: there is no order to ask about.
+                    return Verdict::from_probability((1.0 / (1.0 + (-difference).exp())) as f32).into();
                 };
-                let difference = mean(pair.response_1) - mean(pair.response_2);
-                // Which is shown first plays no part: there is no order to ask about.
-                return Verdict::from_probability((1.0 / (1.0 + (-difference).exp())) as f32).into();
+                Verdict::Invalid { why }.into()
             };
-            Verdict::Invalid { why }.into()
-        };
-        Ok(trees.into_iter().zip(pairs).map(&mut judgement).collect())
+            Ok(trees.into_iter().zip(pairs).map(&mut judgement).collect())
+        })
     }
 }
 

@@ -8,6 +8,7 @@ use super::template::JudgeTemplate;
 use super::{Annotator, Judgement, Pair, Position, Verdict};
 use crate::data::packing::ChoiceTree;
 use crate::error::{Error, Result};
+use crate::task::Task;
 
 /// Which orders of the two responses are asked about.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
@@ -36,13 +37,13 @@ impl LlmAnnotator {
     ///
     /// # Errors
     /// What the template, the tokenizer and the device report.
-    pub fn new(
+    pub async fn new(
         mut judge: JudgeModel,
         template: JudgeTemplate,
         orders: Orders,
         name: &str,
     ) -> Result<LlmAnnotator> {
-        judge.read_preamble(|pair| template.render(pair))?;
+        judge.read_preamble(|pair| template.render(pair)).await?;
         Ok(LlmAnnotator { judge, template, orders, name: format!("llm ({name})") })
     }
 
@@ -132,20 +133,22 @@ impl Annotator for LlmAnnotator {
         if self.orders == Orders::One { Position::Given } else { Position::Settled }
     }
 
-    fn annotate(&mut self, pairs: &[Pair<'_>]) -> Result<Vec<Judgement>> {
-        let trees = pairs.iter().map(|p| self.tree(p)).collect::<Result<Vec<_>>>()?;
-        let usable: Vec<ChoiceTree> = trees.iter().filter_map(|t| t.as_ref().ok().cloned()).collect();
-        let mut scores = self.judge.scorer.score_choices(&usable)?.into_iter();
-        let judgement = |tree: Result<ChoiceTree, String>| match tree {
-            Err(why) => Verdict::Invalid { why }.into(),
-            Ok(tree) => {
-                let mut next = || softmax_of_two(&scores.next().expect("one score a branch").logps);
-                let p_12 = next();
-                // With response 2 shown first, "1" speaks for it.
-                let p_21 = (tree.branches.len() == 2).then(|| 1.0 - next());
-                Judgement::from_orders(Some(p_12), p_21)
-            }
-        };
-        Ok(trees.into_iter().map(judgement).collect())
+    fn annotate<'t>(&'t mut self, pairs: &'t [Pair<'t>]) -> Task<'t, Result<Vec<Judgement>>> {
+        Box::pin(async move {
+            let trees = pairs.iter().map(|p| self.tree(p)).collect::<Result<Vec<_>>>()?;
+            let usable: Vec<ChoiceTree> = trees.iter().filter_map(|t| t.as_ref().ok().cloned()).collect();
+            let mut scores = self.judge.scorer.score_choices(&usable).await?.into_iter();
+            let judgement = |tree: Result<ChoiceTree, String>| match tree {
+                Err(why) => Verdict::Invalid { why }.into(),
+                Ok(tree) => {
+                    let mut next = || softmax_of_two(&scores.next().expect("one score a branch").logps);
+                    let p_12 = next();
+                    // With response 2 shown first, "1" speaks for it.
+                    let p_21 = (tree.branches.len() == 2).then(|| 1.0 - next());
+                    Judgement::from_orders(Some(p_12), p_21)
+                }
+            };
+            Ok(trees.into_iter().map(judgement).collect())
+        })
     }
 }

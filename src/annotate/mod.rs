@@ -1,6 +1,8 @@
 //! Annotators: two responses to a prompt in, a preference out.
 
+#[cfg(not(target_arch = "wasm32"))]
 pub mod command;
+#[cfg(not(target_arch = "wasm32"))]
 pub mod config;
 pub mod ensemble;
 pub mod human;
@@ -12,11 +14,14 @@ pub(crate) mod names;
 #[cfg(feature = "http")]
 pub mod openai;
 mod placeholders;
+#[cfg(not(target_arch = "wasm32"))]
 mod process;
 pub mod queue;
 pub mod reward;
 pub mod rule;
 pub mod template;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod threaded;
 
 use std::collections::BTreeMap;
 use std::ops::AddAssign;
@@ -24,6 +29,7 @@ use std::ops::AddAssign;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::task::Task;
 
 /// Something that prefers one response to another. It can be sent to another thread, so that a run can be, too.
 pub trait Annotator: Send {
@@ -32,7 +38,7 @@ pub trait Annotator: Send {
 
     /// One judgement a pair, in order. What is wrong with one pair is [`Verdict::Invalid`]; an error means that
     /// nothing can be annotated.
-    fn annotate(&mut self, pairs: &[Pair<'_>]) -> Result<Vec<Judgement>>;
+    fn annotate<'t>(&'t mut self, pairs: &'t [Pair<'t>]) -> Task<'t, Result<Vec<Judgement>>>;
 
     /// All that decides its verdicts, by the names of its options: a run is not resumed with another annotator unawares.
     ///
@@ -56,10 +62,12 @@ pub trait Annotator: Send {
     ///
     /// # Errors
     /// As [`Annotator::annotate`]; [`Error::Annotator`] where it only compares.
-    fn rate(&mut self, _responses: &[Rated<'_>]) -> Result<Vec<Score>> {
-        Err(Error::Annotator {
-            name: self.name(),
-            why: "compares responses, and rates none by itself".into(),
+    fn rate<'t>(&'t mut self, _responses: &'t [Rated<'t>]) -> Task<'t, Result<Vec<Score>>> {
+        Box::pin(async move {
+            Err(Error::Annotator {
+                name: self.name(),
+                why: "compares responses, and rates none by itself".into(),
+            })
         })
     }
 }
@@ -72,9 +80,9 @@ macro_rules! annotates_as_what_it_points_to {
                 (**self).name()
             }
 
-            fn annotate(&mut self, pairs: &[Pair<'_>]) -> Result<Vec<Judgement>> {
-                (**self).annotate(pairs)
-            }
+            fn annotate<'t>(&'t mut self, pairs: &'t [Pair<'t>]) -> Task<'t, Result<Vec<Judgement>>> {
+(**self).annotate(pairs)
+}
 
             fn identity(&self) -> Result<BTreeMap<String, String>> {
                 (**self).identity()
@@ -88,9 +96,9 @@ macro_rules! annotates_as_what_it_points_to {
                 (**self).rates()
             }
 
-            fn rate(&mut self, responses: &[Rated<'_>]) -> Result<Vec<Score>> {
-                (**self).rate(responses)
-            }
+            fn rate<'t>(&'t mut self, responses: &'t [Rated<'t>]) -> Task<'t, Result<Vec<Score>>> {
+(**self).rate(responses)
+}
         }
     )*};
 }
@@ -321,8 +329,8 @@ impl Annotated {
 ///
 /// # Errors
 /// Those of the annotator; [`Error::Annotator`] for another number of judgements.
-pub(crate) fn one_each(annotator: &mut dyn Annotator, pairs: &[Pair<'_>]) -> Result<Vec<Judgement>> {
-    let judged = annotator.annotate(pairs)?;
+pub(crate) async fn one_each(annotator: &mut dyn Annotator, pairs: &[Pair<'_>]) -> Result<Vec<Judgement>> {
+    let judged = annotator.annotate(pairs).await?;
     match judged.len() == pairs.len() {
         true => Ok(judged),
         false => {
@@ -334,10 +342,10 @@ pub(crate) fn one_each(annotator: &mut dyn Annotator, pairs: &[Pair<'_>]) -> Res
 }
 
 /// Asks `annotator` about those of `pairs` whose responses differ. One result a pair, in order.
-pub fn annotate_pairs(annotator: &mut dyn Annotator, pairs: &[Pair<'_>]) -> Result<Vec<Annotated>> {
+pub async fn annotate_pairs(annotator: &mut dyn Annotator, pairs: &[Pair<'_>]) -> Result<Vec<Annotated>> {
     let identical = |pair: &Pair| pair.response_1 == pair.response_2;
     let asked: Vec<Pair> = pairs.iter().copied().filter(|pair| !identical(pair)).collect();
-    let judged = if asked.is_empty() { Vec::new() } else { one_each(annotator, &asked)? };
+    let judged = if asked.is_empty() { Vec::new() } else { one_each(annotator, &asked).await? };
     let mut judged = judged.into_iter();
     let next = |pair| if identical(pair) { None } else { judged.next() };
     Ok(pairs.iter().map(next).map(|judged| judged.map_or(Annotated::Identical, Annotated::Judged)).collect())
@@ -438,6 +446,7 @@ pub(crate) fn best_and_worst(k: usize, games: &[(usize, usize, Verdict)]) -> Opt
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Wait;
 
     /// Gives these judgements and notes how many pairs it was asked about.
     struct Fixed(Vec<Judgement>, Vec<usize>);
@@ -446,9 +455,11 @@ mod tests {
         fn name(&self) -> String {
             "fixed".into()
         }
-        fn annotate(&mut self, pairs: &[Pair<'_>]) -> Result<Vec<Judgement>> {
-            self.1.push(pairs.len());
-            Ok(self.0.clone())
+        fn annotate<'t>(&'t mut self, pairs: &'t [Pair<'t>]) -> Task<'t, Result<Vec<Judgement>>> {
+            Box::pin(async move {
+                self.1.push(pairs.len());
+                Ok(self.0.clone())
+            })
         }
     }
 
@@ -503,17 +514,17 @@ mod tests {
         let judgements = vec![Judgement::from(SECOND), Judgement::from(invalid())];
         let mut annotator = Fixed(judgements.clone(), Vec::new());
         let pairs = [pair("a", "a"), pair("a", "b"), pair("", ""), pair("a", "a ")];
-        let annotated = annotate_pairs(&mut annotator, &pairs).unwrap();
+        let annotated = annotate_pairs(&mut annotator, &pairs).wait().unwrap();
         let judged = |i: usize| Annotated::Judged(judgements[i].clone());
         assert_eq!(annotated, [Annotated::Identical, judged(0), Annotated::Identical, judged(1)]);
-        annotate_pairs(&mut annotator, &pairs[..1]).unwrap();
+        annotate_pairs(&mut annotator, &pairs[..1]).wait().unwrap();
         assert_eq!(annotator.1, [2]);
         assert_eq!(annotated[0].verdict(), Verdict::Tie);
     }
 
     #[test]
     fn an_annotator_that_loses_a_pair_is_an_error() {
-        let error = annotate_pairs(&mut Fixed(Vec::new(), Vec::new()), &[pair("a", "b")]).unwrap_err();
+        let error = annotate_pairs(&mut Fixed(Vec::new(), Vec::new()), &[pair("a", "b")]).wait().unwrap_err();
         assert!(error.to_string().contains("fixed: gave 0 judgements for 1 pairs"), "{error}");
     }
 

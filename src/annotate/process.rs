@@ -29,7 +29,7 @@ pub(super) enum End {
 }
 
 /// What a program is given.
-pub(super) struct Task<'a> {
+pub(super) struct Call<'a> {
     /// The command line, for the shell.
     pub command: &'a str,
     /// Written to its standard input.
@@ -47,7 +47,7 @@ enum Output {
     Broken(std::io::Error),
 }
 
-impl Task<'_> {
+impl Call<'_> {
     /// Runs the program. `read` takes the lines that it prints, and says true once it needs no more; the program
     /// then has two seconds to end. Returns how it ended, and the last line of its standard error. Whatever it
     /// has started is killed.

@@ -2,26 +2,23 @@
 //!
 //! ```text
 //! trainer, eval  --submit-->  Journalled  --submit-->  InPlace      a model on this device, a rule   (this file)
-//!                <--poll----  journal.rs  <--poll----  Threaded     a program of the user's          (this file)
+//!                <--poll----  journal.rs  <--poll----  Threaded     a program of the user's          threaded.rs
 //!                                                      OpenAi, ...  servers, people: queues of their own
 //! ```
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::AddAssign;
 use std::path::Path;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::thread;
-use std::time::{Duration, Instant};
+use web_time::{Duration, Instant};
 
+use futures_timer::Delay;
 use serde::{Deserialize, Serialize};
 
 use super::journal::Journalled;
 use super::{Annotated, Annotator, Judgement, Pair, Position, Rated, Score, Verdict, one_each};
 use crate::digest::Digester;
 use crate::error::{Error, Result};
-
-/// Waits before an annotator that works elsewhere is asked again after it has failed.
-const RETRY_AFTER: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(5)];
+use crate::task::{Task, blocking};
 
 /// Something to be judged.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -228,13 +225,13 @@ pub trait AnnotationQueue: Send {
     /// As [`AnnotationQueue::poll`].
     fn submit(&mut self, questions: Vec<Question>) -> Result<()>;
 
-    /// What has come back since the last call; waits up to `patience` for something to come. What is wrong with one
+    /// What has come back since the last call; waits up to `patience`, on this thread, for something to come. What is wrong with one
     /// question is an invalid verdict or score; every question is answered once.
     ///
     /// # Errors
     /// [`Error::Annotator`] where nothing more will come: the questions that are open are forgotten, and may be submitted
     /// again.
-    fn poll(&mut self, patience: Duration) -> Result<Polled>;
+    fn poll<'t>(&'t mut self, patience: Duration) -> Task<'t, Result<Polled>>;
 
     /// Counts what an earlier process of the same run has used against a budget, where there is one.
     fn used_before(&mut self, _usage: Usage) {}
@@ -244,8 +241,8 @@ pub trait AnnotationQueue: Send {
     ///
     /// # Errors
     /// As [`AnnotationQueue::poll`].
-    fn settle(&mut self, _patience: Duration) -> Result<()> {
-        Ok(())
+    fn settle<'t>(&'t mut self, _patience: Duration) -> Task<'t, Result<()>> {
+        Box::pin(async move { Ok(()) })
     }
 
     /// Keeps in the folder `dir` of a run what it must not forget.
@@ -287,7 +284,7 @@ impl AnnotationQueue for Box<dyn AnnotationQueue + '_> {
         (**self).submit(questions)
     }
 
-    fn poll(&mut self, patience: Duration) -> Result<Polled> {
+    fn poll<'t>(&'t mut self, patience: Duration) -> Task<'t, Result<Polled>> {
         (**self).poll(patience)
     }
 
@@ -295,7 +292,7 @@ impl AnnotationQueue for Box<dyn AnnotationQueue + '_> {
         (**self).used_before(usage)
     }
 
-    fn settle(&mut self, patience: Duration) -> Result<()> {
+    fn settle<'t>(&'t mut self, patience: Duration) -> Task<'t, Result<()>> {
         (**self).settle(patience)
     }
 
@@ -306,8 +303,25 @@ impl AnnotationQueue for Box<dyn AnnotationQueue + '_> {
 
 /// Questions that an annotator on this device answers at a time: in between one can be told to end.
 pub const CHUNK: usize = 64;
+/// Between two looks at a queue where the thread must not block.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
 /// Between two looks at whether to go on.
 pub const LOOK: Duration = Duration::from_millis(100);
+
+/// What has come back within `patience`, without keeping a thread that must not block.
+///
+/// # Errors
+/// As [`AnnotationQueue::poll`].
+pub(super) async fn look(queue: &mut dyn AnnotationQueue, patience: Duration) -> Result<Polled> {
+    if blocking::is_allowed() {
+        return queue.poll(patience).await;
+    }
+    let polled = queue.poll(Duration::ZERO).await?;
+    if polled.answers.is_empty() && polled.notes.is_empty() {
+        Delay::new(patience.min(BETWEEN_LOOKS)).await;
+    }
+    Ok(polled)
+}
 
 /// Asks `queue` about those of `pairs` whose responses differ. One result a pair, in order, and why it has ended before all
 /// pairs had one: the others are invalid then. `watch` hears what the user should know, or nothing, and may end it by an
@@ -315,10 +329,10 @@ pub const LOOK: Duration = Duration::from_millis(100);
 ///
 /// # Errors
 /// As [`AnnotationQueue::poll`]; those of `watch`.
-pub fn compare_all(
+pub async fn compare_all(
     queue: &mut dyn AnnotationQueue,
     pairs: &[Pair<'_>],
-    watch: &mut dyn FnMut(Option<&str>) -> Result<()>,
+    watch: &mut (dyn FnMut(Option<&str>) -> Result<()> + Send),
 ) -> (Vec<Annotated>, Result<()>) {
     let not_judged = || Annotated::Judged(Verdict::Invalid { why: "not judged".into() }.into());
     let mut results: Vec<Annotated> = pairs
@@ -326,7 +340,7 @@ pub fn compare_all(
         .map(|pair| if pair.response_1 == pair.response_2 { Annotated::Identical } else { not_judged() })
         .collect();
     let asked: Vec<usize> = (0..pairs.len()).filter(|i| results[*i] != Annotated::Identical).collect();
-    let mut ask = || {
+    let mut ask = async || {
         let questions: Vec<Question> =
             asked.iter().map(|i| Question::compare(&i.to_string(), &pairs[*i])).collect();
         let mut open: HashMap<String, usize> =
@@ -334,7 +348,7 @@ pub fn compare_all(
         watch(None)?;
         queue.submit(questions)?;
         while !open.is_empty() {
-            let Polled { answers, notes } = queue.poll(LOOK)?;
+            let Polled { answers, notes } = look(queue, LOOK).await?;
             for answer in answers {
                 if let (Some(at), Said::Judgement(judgement)) = (open.remove(&answer.id), answer.said) {
                     results[at] = Annotated::Judged(judgement);
@@ -345,7 +359,7 @@ pub fn compare_all(
         }
         Ok(())
     };
-    let ended = ask();
+    let ended = ask().await;
     (results, ended)
 }
 
@@ -389,20 +403,32 @@ impl AnnotationQueue for InPlace<'_> {
     }
 
     /// Answers a chunk of what waits, so that its caller can tell it to end in between.
-    fn poll(&mut self, _: Duration) -> Result<Polled> {
-        let chunk: Vec<Question> = self.waiting.drain(..self.waiting.len().min(CHUNK)).collect();
-        let answers = answers(&mut *self.annotator, &chunk).inspect_err(|_| self.waiting.clear())?;
-        Ok(Polled { answers, notes: Vec::new() })
+    fn poll<'t>(&'t mut self, _: Duration) -> Task<'t, Result<Polled>> {
+        Box::pin(async move {
+            // Whoever drops the future asks again.
+            let chunk = self.waiting.len().min(CHUNK);
+            match answers(&mut *self.annotator, &self.waiting[..chunk]).await {
+                Ok(answers) => {
+                    self.waiting.drain(..chunk);
+                    Ok(Polled { answers, notes: Vec::new() })
+                }
+                Err(error) => {
+                    self.waiting.clear();
+                    Err(error)
+                }
+            }
+        })
     }
 }
 
 /// Asks about all `questions`.
-fn answers(annotator: &mut dyn Annotator, questions: &[Question]) -> Result<Vec<Answer>> {
+pub(super) async fn answers(annotator: &mut dyn Annotator, questions: &[Question]) -> Result<Vec<Answer>> {
     let started = Instant::now();
     let pairs: Vec<Pair> = questions.iter().filter_map(Question::pair).collect();
     let rated: Vec<Rated> = questions.iter().filter_map(Question::rated).collect();
-    let mut judgements = if pairs.is_empty() { Vec::new() } else { one_each(annotator, &pairs)? }.into_iter();
-    let mut scores = if rated.is_empty() { Vec::new() } else { annotator.rate(&rated)? }.into_iter();
+    let mut judgements =
+        if pairs.is_empty() { Vec::new() } else { one_each(annotator, &pairs).await? }.into_iter();
+    let mut scores = if rated.is_empty() { Vec::new() } else { annotator.rate(&rated).await? }.into_iter();
     let ms = started.elapsed().as_secs_f64() * 1e3 / questions.len().max(1) as f64;
     let answer = |question: &Question| {
         let said = match question.ask {
@@ -422,141 +448,15 @@ fn answers(annotator: &mut dyn Annotator, questions: &[Question]) -> Result<Vec<
     }
 }
 
-/// An annotator that waits for something else, on a thread of its own. Questions that are submitted together are one
-/// batch. A failure is tried again after 1 and 5 seconds if the annotator has answered before.
-pub struct Threaded {
-    name: String,
-    identity: BTreeMap<String, String>,
-    rates: bool,
-    position: Position,
-    questions: Sender<Vec<Question>>,
-    outcomes: Receiver<Outcome>,
-    /// For the next poll, where the last one had answers as well.
-    failed: Option<Error>,
-}
-
-/// What the thread has to say.
-enum Outcome {
-    Answers(Vec<Answer>),
-    Note(String),
-    Failed(Error),
-}
-
-impl Threaded {
-    /// Starts the thread, which ends once the queue is gone and its batch is done.
-    ///
-    /// # Errors
-    /// As [`Annotator::identity`].
-    pub fn new(mut annotator: impl Annotator + 'static) -> Result<Threaded> {
-        let (name, identity, rates) = (annotator.name(), annotator.identity()?, annotator.rates());
-        let position = annotator.position();
-        let (questions, batches) = channel::<Vec<Question>>();
-        let (send, outcomes) = channel();
-        thread::spawn(move || {
-            let mut answered = false;
-            for batch in batches {
-                // Nobody is left to hear of it where this fails.
-                let say = |outcome| send.send(outcome).is_ok();
-                match with_retries(&mut annotator, &batch, answered, &say) {
-                    Ok(answers) => {
-                        answered = true;
-                        say(Outcome::Answers(answers));
-                    }
-                    Err(error) => drop(say(Outcome::Failed(error))),
-                }
-            }
-        });
-        Ok(Threaded { name, identity, rates, position, questions, outcomes, failed: None })
-    }
-
-    fn gone(&self) -> Error {
-        Error::Annotator { name: self.name.clone(), why: "its thread has ended: this is a bug".into() }
-    }
-}
-
-/// Asks again what failed, if that may be of the moment.
-fn with_retries(
-    annotator: &mut dyn Annotator,
-    batch: &[Question],
-    answered: bool,
-    say: &dyn Fn(Outcome) -> bool,
-) -> Result<Vec<Answer>> {
-    let mut waits = RETRY_AFTER.iter().filter(|_| answered);
-    loop {
-        match (answers(annotator, batch), waits.next()) {
-            (Err(error @ Error::Annotator { .. }), Some(wait)) => {
-                if !say(Outcome::Note(format!("asked again after a failure: {error}"))) {
-                    return Err(error);
-                }
-                thread::sleep(*wait);
-            }
-            (result, _) => return result,
-        }
-    }
-}
-
-impl AnnotationQueue for Threaded {
-    fn name(&self) -> String {
-        self.name.clone()
-    }
-
-    fn identity(&self) -> Result<BTreeMap<String, String>> {
-        Ok(self.identity.clone())
-    }
-
-    fn is_remote(&self) -> bool {
-        true
-    }
-
-    fn rates(&self) -> bool {
-        self.rates
-    }
-
-    fn position(&self) -> Position {
-        self.position
-    }
-
-    fn submit(&mut self, questions: Vec<Question>) -> Result<()> {
-        if questions.is_empty() {
-            return Ok(());
-        }
-        self.questions.send(questions).map_err(|_| self.gone())
-    }
-
-    fn poll(&mut self, patience: Duration) -> Result<Polled> {
-        if let Some(error) = self.failed.take() {
-            return Err(error);
-        }
-        let mut polled = Polled::default();
-        let mut outcome = match self.outcomes.recv_timeout(patience) {
-            Ok(outcome) => Some(outcome),
-            Err(RecvTimeoutError::Timeout) => None,
-            Err(RecvTimeoutError::Disconnected) => return Err(self.gone()),
-        };
-        while let Some(next) = outcome {
-            match next {
-                Outcome::Answers(answers) => polled.answers.extend(answers),
-                Outcome::Note(note) => polled.notes.push(note),
-                Outcome::Failed(error) if polled.answers.is_empty() => return Err(error),
-                Outcome::Failed(error) => {
-                    self.failed = Some(error);
-                    break;
-                }
-            }
-            outcome = self.outcomes.try_recv().ok();
-        }
-        Ok(polled)
-    }
-}
-
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+    use crate::Wait;
 
     /// Prefers the first response; fails in these batches, counted from 1.
-    struct First {
-        batches: usize,
-        failing: &'static [usize],
+    pub(in crate::annotate) struct First {
+        pub batches: usize,
+        pub failing: &'static [usize],
     }
 
     impl Annotator for First {
@@ -564,27 +464,19 @@ mod tests {
             "first".into()
         }
 
-        fn annotate(&mut self, pairs: &[Pair<'_>]) -> Result<Vec<Judgement>> {
-            self.batches += 1;
-            match self.failing.contains(&self.batches) {
-                true => Err(Error::Annotator { name: self.name(), why: "no power".into() }),
-                false => Ok(pairs.iter().map(|_| Verdict::from_probability(1.0).into()).collect()),
-            }
+        fn annotate<'t>(&'t mut self, pairs: &'t [Pair<'t>]) -> Task<'t, Result<Vec<Judgement>>> {
+            Box::pin(async move {
+                self.batches += 1;
+                match self.failing.contains(&self.batches) {
+                    true => Err(Error::Annotator { name: self.name(), why: "no power".into() }),
+                    false => Ok(pairs.iter().map(|_| Verdict::from_probability(1.0).into()).collect()),
+                }
+            })
         }
     }
 
-    fn question(place: &str) -> Question {
+    pub(in crate::annotate) fn question(place: &str) -> Question {
         Question::compare(place, &Pair { prompt: "x", response_1: "a", response_2: "b" })
-    }
-
-    fn wait(queue: &mut impl AnnotationQueue) -> Result<Polled> {
-        for _ in 0..200 {
-            let polled = queue.poll(Duration::from_millis(50))?;
-            if !polled.answers.is_empty() {
-                return Ok(polled);
-            }
-        }
-        panic!("no answer within 10 s")
     }
 
     #[test]
@@ -602,49 +494,10 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_answers_every_batch_and_tries_again_once_it_has_answered() {
-        let mut queue = Threaded::new(First { batches: 0, failing: &[2] }).unwrap();
-        queue.submit(vec![question("1"), question("2")]).unwrap();
-        assert_eq!(wait(&mut queue).unwrap().answers.len(), 2);
-        queue.submit(vec![question("3")]).unwrap();
-        let started = Instant::now();
-        let (mut answers, mut notes) = (0, Vec::new());
-        while answers == 0 {
-            let polled = queue.poll(Duration::from_millis(50)).unwrap();
-            answers += polled.answers.len();
-            notes.extend(polled.notes);
-        }
-        assert_eq!(answers, 1);
-        assert!(started.elapsed() >= RETRY_AFTER[0], "{:?}", started.elapsed());
-        assert!(notes.len() == 1 && notes[0].contains("no power"), "{notes:?}");
-    }
-
-    #[test]
-    fn an_annotator_that_has_never_answered_is_not_asked_again() {
-        let mut queue = Threaded::new(First { batches: 0, failing: &[1] }).unwrap();
-        queue.submit(vec![question("1")]).unwrap();
-        let error = wait(&mut queue).unwrap_err().to_string();
-        assert!(error.contains("no power"), "{error}");
-    }
-
-    #[test]
-    fn what_a_thread_answered_before_it_failed_is_given_first() {
-        let mut queue = Threaded::new(First { batches: 0, failing: &[] }).unwrap();
-        let (send, outcomes) = channel();
-        queue.outcomes = outcomes;
-        let answered = answers(&mut First { batches: 0, failing: &[] }, &[question("1")]).unwrap();
-        send.send(Outcome::Answers(answered.clone())).unwrap();
-        send.send(Outcome::Failed(Error::Annotator { name: "first".into(), why: "no power".into() }))
-            .unwrap();
-        assert_eq!(queue.poll(Duration::ZERO).unwrap().answers, answered);
-        assert!(queue.poll(Duration::ZERO).unwrap_err().to_string().contains("no power"));
-    }
-
-    #[test]
     fn an_annotator_that_answers_where_it_is_asked_can_be_told_to_end_between_chunks() {
         let mut queue = InPlace::new(First { batches: 0, failing: &[] });
         queue.submit((0..CHUNK + 1).map(|i| question(&i.to_string())).collect()).unwrap();
-        let polls = [0; 3].map(|_| queue.poll(Duration::ZERO).unwrap().answers.len());
+        let polls = [0; 3].map(|_| queue.poll(Duration::ZERO).wait().unwrap().answers.len());
         assert_eq!(polls, [CHUNK, 1, 0]);
     }
 
@@ -653,7 +506,7 @@ mod tests {
         let mut queue = InPlace::new(First { batches: 0, failing: &[] });
         let pair = |response_1, response_2| Pair { prompt: "x", response_1, response_2 };
         let pairs = [pair("a", "a"), pair("a", "b"), pair("b", "a")];
-        let (results, ended) = compare_all(&mut queue, &pairs, &mut |_| Ok(()));
+        let (results, ended) = compare_all(&mut queue, &pairs, &mut |_| Ok(())).wait();
         ended.unwrap();
         let first = Annotated::Judged(Verdict::First { p: 1.0 }.into());
         assert_eq!(results, [Annotated::Identical, first.clone(), first]);
@@ -663,7 +516,7 @@ mod tests {
     fn what_was_judged_before_the_end_is_kept() {
         let mut queue = InPlace::new(First { batches: 0, failing: &[2] });
         let pairs = [Pair { prompt: "x", response_1: "a", response_2: "b" }; CHUNK + 1];
-        let (results, ended) = compare_all(&mut queue, &pairs, &mut |_| Ok(()));
+        let (results, ended) = compare_all(&mut queue, &pairs, &mut |_| Ok(())).wait();
         assert!(ended.is_err(), "the second batch fails");
         let (judged, other) = results.split_at(CHUNK);
         assert!(judged.iter().all(|result| result.verdict() == Verdict::First { p: 1.0 }));

@@ -14,6 +14,7 @@ use crate::error::Result;
 use crate::gpu::Arena;
 use crate::model::stream::Capacity;
 use crate::model::{Model, Rater, fingerprint};
+use crate::task::Task;
 
 /// A reward model that rates responses.
 pub struct RewardAnnotator {
@@ -33,7 +34,7 @@ impl RewardAnnotator {
     ///
     /// # Errors
     /// [`Error::Config`](crate::Error::Config) for a model that rates nothing; what is wrong with the folder; memory errors.
-    pub fn new(
+    pub async fn new(
         model: &Model,
         dir: &Path,
         adapter: Option<&Path>,
@@ -45,7 +46,7 @@ impl RewardAnnotator {
         let capacity = Capacity { tokens, targets: 128, sequences: 128 };
         Ok(RewardAnnotator {
             tokenizer: Tokenizer::load_for(dir, model.architecture().vocab)?,
-            rater: Rater::new(model.gpu(), model, capacity, &Arena::new())?,
+            rater: Rater::new(model.gpu(), model, capacity, &Arena::new()).await?,
             max_length,
             append_eos,
             dir: dir.to_owned(),
@@ -93,51 +94,55 @@ impl Annotator for RewardAnnotator {
     }
 
     /// p = σ(r₁ − r₂) (Bradley and Terry).
-    fn annotate(&mut self, pairs: &[Pair<'_>]) -> Result<Vec<Judgement>> {
-        // In a round robin every response meets several others: each is rated once.
-        let mut places: HashMap<(&str, &str), usize> = HashMap::new();
-        let mut all: Vec<Rated<'_>> = Vec::new();
-        let mut place = |prompt, response| {
-            *places.entry((prompt, response)).or_insert_with(|| {
-                all.push(Rated { prompt, response });
-                all.len() - 1
-            })
-        };
-        let of: Vec<[usize; 2]> = pairs
-            .iter()
-            .map(|pair| [pair.response_1, pair.response_2].map(|response| place(pair.prompt, response)))
-            .collect();
-        let scores = self.rate(&all)?;
-        let judge = |[one, two]: [usize; 2]| match (&scores[one], &scores[two]) {
-            (Score::Value(one), Score::Value(two)) => {
-                let difference = f64::from(*one) - f64::from(*two);
-                Verdict::from_probability((1.0 / (1.0 + (-difference).exp())) as f32)
-            }
-            (Score::Invalid { why }, _) | (_, Score::Invalid { why }) => {
-                Verdict::Invalid { why: why.clone() }
-            }
-        };
-        Ok(of.into_iter().map(|pair| judge(pair).into()).collect())
+    fn annotate<'t>(&'t mut self, pairs: &'t [Pair<'t>]) -> Task<'t, Result<Vec<Judgement>>> {
+        Box::pin(async move {
+            // In a round robin every response meets several others: each is rated once.
+            let mut places: HashMap<(&str, &str), usize> = HashMap::new();
+            let mut all: Vec<Rated<'_>> = Vec::new();
+            let mut place = |prompt, response| {
+                *places.entry((prompt, response)).or_insert_with(|| {
+                    all.push(Rated { prompt, response });
+                    all.len() - 1
+                })
+            };
+            let of: Vec<[usize; 2]> = pairs
+                .iter()
+                .map(|pair| [pair.response_1, pair.response_2].map(|response| place(pair.prompt, response)))
+                .collect();
+            let scores = self.rate(&all).await?;
+            let judge = |[one, two]: [usize; 2]| match (&scores[one], &scores[two]) {
+                (Score::Value(one), Score::Value(two)) => {
+                    let difference = f64::from(*one) - f64::from(*two);
+                    Verdict::from_probability((1.0 / (1.0 + (-difference).exp())) as f32)
+                }
+                (Score::Invalid { why }, _) | (_, Score::Invalid { why }) => {
+                    Verdict::Invalid { why: why.clone() }
+                }
+            };
+            Ok(of.into_iter().map(|pair| judge(pair).into()).collect())
+        })
     }
 
     fn rates(&self) -> bool {
         true
     }
 
-    fn rate(&mut self, responses: &[Rated<'_>]) -> Result<Vec<Score>> {
-        let trees = responses
-            .iter()
-            .map(|rated| self.tree(rated.prompt, rated.response))
-            .collect::<Result<Vec<_>>>()?;
-        let usable: Vec<Tree> = trees.iter().filter_map(|tree| tree.as_ref().ok().cloned()).collect();
-        let mut scores = self.rater.rate(&usable)?.into_iter();
-        let score = |tree: Result<Tree, String>| match tree {
-            Err(why) => Score::Invalid { why },
-            Ok(_) => match scores.next().expect("one a response") {
-                score if score.is_finite() => Score::Value(score),
-                score => Score::Invalid { why: format!("the reward model gave {score}") },
-            },
-        };
-        Ok(trees.into_iter().map(score).collect())
+    fn rate<'t>(&'t mut self, responses: &'t [Rated<'t>]) -> Task<'t, Result<Vec<Score>>> {
+        Box::pin(async move {
+            let trees = responses
+                .iter()
+                .map(|rated| self.tree(rated.prompt, rated.response))
+                .collect::<Result<Vec<_>>>()?;
+            let usable: Vec<Tree> = trees.iter().filter_map(|tree| tree.as_ref().ok().cloned()).collect();
+            let mut scores = self.rater.rate(&usable).await?.into_iter();
+            let score = |tree: Result<Tree, String>| match tree {
+                Err(why) => Score::Invalid { why },
+                Ok(_) => match scores.next().expect("one a response") {
+                    score if score.is_finite() => Score::Value(score),
+                    score => Score::Invalid { why: format!("the reward model gave {score}") },
+                },
+            };
+            Ok(trees.into_iter().map(score).collect())
+        })
     }
 }

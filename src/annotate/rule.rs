@@ -6,6 +6,7 @@ use regex::Regex;
 
 use super::{Annotator, Judgement, Pair, Rated, Score, Verdict, names};
 use crate::error::{Error, Result};
+use crate::task::Task;
 
 /// What users can ask for.
 const FORMS: [&str; 6] =
@@ -84,31 +85,36 @@ impl Annotator for Rule {
         Ok(options.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
     }
 
-    fn annotate(&mut self, pairs: &[Pair<'_>]) -> Result<Vec<Judgement>> {
-        let judge = |pair: &Pair| {
-            let order = self.rank(pair.response_1).cmp(&self.rank(pair.response_2));
-            Verdict::from_probability(0.5 + 0.5 * f32::from(order as i8)).into()
-        };
-        Ok(pairs.iter().map(judge).collect())
+    fn annotate<'t>(&'t mut self, pairs: &'t [Pair<'t>]) -> Task<'t, Result<Vec<Judgement>>> {
+        Box::pin(async move {
+            let judge = |pair: &Pair| {
+                let order = self.rank(pair.response_1).cmp(&self.rank(pair.response_2));
+                Verdict::from_probability(0.5 + 0.5 * f32::from(order as i8)).into()
+            };
+            Ok(pairs.iter().map(judge).collect())
+        })
     }
 
     fn rates(&self) -> bool {
         true
     }
 
-    fn rate(&mut self, responses: &[Rated<'_>]) -> Result<Vec<Score>> {
-        Ok(responses.iter().map(|rated| Score::Value(self.rank(rated.response) as f32)).collect())
+    fn rate<'t>(&'t mut self, responses: &'t [Rated<'t>]) -> Task<'t, Result<Vec<Score>>> {
+        Box::pin(async move {
+            Ok(responses.iter().map(|rated| Score::Value(self.rank(rated.response) as f32)).collect())
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Wait;
 
     fn judge(rule: &str, response_1: &str, response_2: &str) -> &'static str {
         let pair = Pair { prompt: "x", response_1, response_2 };
         let mut rule = Rule::parse(rule).unwrap();
-        let labels = [pair, pair.swapped()].map(|p| rule.annotate(&[p]).unwrap()[0].verdict.label());
+        let labels = [pair, pair.swapped()].map(|p| rule.annotate(&[p]).wait().unwrap()[0].verdict.label());
         let mirrored = [("1", "2"), ("2", "1"), ("tie", "tie")];
         assert!(mirrored.contains(&(labels[0], labels[1])), "the order matters: {labels:?}");
         labels[0]

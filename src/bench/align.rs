@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::subject::temporary;
 use super::{Bench, Facts, Measurement, Moment, Phase, Sample, Subject, median};
+use crate::Wait;
 use crate::annotate::queue::AnnotationQueue;
 use crate::data::rows::{Prompt, Text};
 use crate::error::{Error, Result};
@@ -61,11 +62,11 @@ impl Bench {
         };
         let prompts: Vec<Prompt> = (0..PROMPTS).map(prompt).collect();
         let policy = Policy::with_model(subject.model.clone(), &folder.path)?;
-        let run = AlignRun::new(policy, &prompts, &train, &options)?;
+        let run = AlignRun::new(policy, &prompts, &train, &options).wait()?;
         let name = annotator.name();
         let mut watch = Watch { gpu: self.gpu.clone(), last: Moment::now(&self.gpu), samples: Vec::new() };
         let sources = Sources { model: folder.path.clone(), config: Value::Null };
-        run.run(annotator, sources, Control { observer: &mut watch, requests: &Requests::new() })?;
+        run.run(annotator, sources, Control { observer: &mut watch, requests: &Requests::new() }).wait()?;
 
         let case = format!("{PROMPTS} prompts x 2 x {new} tokens, {name}");
         let facts = Facts::on(subject, "align", case);

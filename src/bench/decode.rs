@@ -1,6 +1,7 @@
 //! Sampling by its two halves: a prompt is read (prefill), then tokens follow one by one (decode).
 
 use super::{Case, Facts, Recipe, Subject};
+use crate::Wait;
 use crate::data::tokenizer::{StopMatcher, Tokenizer};
 use crate::error::{Error, Result};
 use crate::generate::{GenerateOptions, Generator, Request, SamplingParams};
@@ -69,7 +70,7 @@ impl Subject {
     /// The generator, and the bytes that it takes.
     fn generator(&self, options: GenerateOptions) -> Result<(Generator, u64)> {
         let before = self.gpu.memory().total;
-        let generator = Generator::new(&self.gpu, &self.model, options, &Arena::new())?;
+        let generator = Generator::new(&self.gpu, &self.model, options, &Arena::new()).wait()?;
         Ok((generator, self.gpu.memory().total - before))
     }
 
@@ -103,7 +104,7 @@ impl Subject {
         let (generator, memory) = self.generator(self.options(length + 1, 1, 1))?;
         facts.memory_bytes = Some(memory);
         let requests = self.requests(1, length + 1);
-        Case::new(facts, move |times| (0..times).try_for_each(|_| generator.read_all(&requests)))
+        Case::new(facts, move |times| (0..times).try_for_each(|_| generator.read_all(&requests).wait()))
     }
 
     /// Whole sequences, with all that the host does for them.
@@ -114,8 +115,9 @@ impl Subject {
         let (generator, memory) = self.generator(self.options(1, steps, sequences))?;
         let facts = self.decode_facts(name, sequences, 0, steps, memory);
         let run = move |times| {
-            (0..times)
-                .try_for_each(|_| generator.run(&tokenizer, &requests, &StopMatcher::default(), 1).map(drop))
+            (0..times).try_for_each(|_| {
+                generator.run(&tokenizer, &requests, &StopMatcher::default(), 1).wait().map(drop)
+            })
         };
         Ok(Case { runs_per_time: steps as u32, ..Case::new(facts, run)? })
     }
@@ -126,8 +128,9 @@ impl Subject {
         let requests = self.requests(sequences, context);
         let (generator, memory) = self.generator(self.options(context, FEW, sequences))?;
         let facts = self.decode_facts(name, sequences, context - 1, FEW, memory);
-        generator.read_all(&requests)?;
-        let run = move |times| (0..times).try_for_each(|_| generator.follow_all(&requests, FEW as u32, 1));
+        generator.read_all(&requests).wait()?;
+        let run =
+            move |times| (0..times).try_for_each(|_| generator.follow_all(&requests, FEW as u32, 1).wait());
         Ok(Case { runs_per_time: FEW as u32, ..Case::new(facts, run)? })
     }
 

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::{Case, Facts, Recipe};
+use crate::Wait;
 use crate::error::Result;
 use crate::gpu::{Gpu, PlanOptions, Recorder, Tensor, Work};
 use crate::ops::{self, Input};
@@ -28,11 +29,11 @@ pub fn kernels(gpu: &Gpu) -> Result<Vec<Recipe<Gpu>>> {
 }
 
 fn timed(gpu: &Gpu, case: &ops::Case, work: Work) -> Result<Case> {
-    let (plan, _, live) = case.plan(gpu, PlanOptions::default())?;
+    let (plan, _, live) = case.plan(gpu, PlanOptions::default()).wait()?;
     let mut facts = Facts::bare("kernels", case.kernel, &case.shape);
     (facts.flops, facts.bytes) = (Some(work.flops), Some(work.bytes));
     // All repetitions in as few submits as the time cap allows, read back once.
-    Case::new(facts, move |times| plan.submit(&live, times)?.wait().map(drop))?.repeated()
+    Case::new(facts, move |times| plan.submit(&live, times)?.outputs().wait().map(drop))?.repeated()
 }
 
 /// For each kernel the case with the most work.

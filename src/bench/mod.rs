@@ -6,6 +6,7 @@
 //! the mathematics needs: the matrix products and attention of a step, whatever is computed twice.
 
 mod align;
+mod ceilings;
 mod compare;
 mod decode;
 mod kernels;
@@ -17,6 +18,7 @@ mod subject;
 
 use std::time::{Duration, Instant};
 
+pub use ceilings::Ceilings;
 pub use compare::Earlier;
 pub use decode::{SEQUENCES, decode, prefill};
 pub use kernels::kernels;
@@ -28,7 +30,6 @@ pub use subject::{Held, Source, Subject};
 
 use crate::error::Result;
 use crate::gpu::{Activity, Counts, Gpu, Work};
-use crate::ops::Ceilings;
 
 /// A device, what it can do at most, and how often to measure.
 pub struct Bench {

@@ -2,6 +2,7 @@
 
 use super::subject::Flops;
 use super::{Batch, Case, Recipe, Subject};
+use crate::Wait;
 use crate::data::packing::{Packed, Tree};
 use crate::error::Result;
 use crate::gpu::{Arena, Plan, PlanOptions, Recorder};
@@ -40,8 +41,8 @@ impl Subject {
             let normed = self.model.final_norm(&mut r, hidden)?;
             let head = self.model.head(&mut r);
             ops::linear(&mut r, normed, &head.into(), None)?;
-            let plan = Plan::new(&self.gpu, r, &Arena::new(), PlanOptions::default())?;
-            Ok(move || plan.run(&stream.upload(&packed)?).map(drop))
+            let plan = Plan::new(&self.gpu, r, &Arena::new(), PlanOptions::default()).wait()?;
+            Ok(move || plan.run(&stream.upload(&packed)?).wait().map(drop))
         })
     }
 }

@@ -1,5 +1,6 @@
 //! The kernels that a model's steps launch, told without running any: for checks of the kernels by GPU compilers.
 
+use crate::Wait;
 use crate::data::packing::Tree;
 use crate::error::Result;
 use crate::generate::{GenerateOptions, Generator, SamplingParams};
@@ -70,7 +71,7 @@ const FULL_STEPS: [Step; 4] = [
 ];
 
 fn full(gpu: &Gpu, config: &ModelConfig) -> Result<Model> {
-    Model::random(gpu, config.clone(), true, 1)
+    Model::random(gpu, config.clone(), true, 1).wait()
 }
 
 fn lora(gpu: &Gpu, config: &ModelConfig, base: FrozenFormat) -> Result<Model> {
@@ -123,11 +124,11 @@ fn rated_capacity() -> Capacity {
 
 /// What the loss of pairs takes of the model, too: the log of the sum of squared probabilities, and sums of two parts.
 fn training(gpu: &Gpu, model: &Model) -> Result<()> {
-    SftStep::new(gpu, model, capacity(), false, &Arena::new())?;
+    SftStep::new(gpu, model, capacity(), false, &Arena::new()).wait()?;
     let plain = Objective::from(PreferenceLoss::Dpo { beta: 0.1 });
     let weighted = Objective { use_weighting: true, ld_alpha: Some(0.5), ..plain.clone() };
     for objective in [plain, weighted] {
-        PairStep::new(gpu, model, objective, capacity(), false, &Arena::new())?;
+        PairStep::new(gpu, model, objective, capacity(), false, &Arena::new()).wait()?;
     }
     Ok(())
 }
@@ -135,7 +136,7 @@ fn training(gpu: &Gpu, model: &Model) -> Result<()> {
 /// Every loss of pairs.
 fn losses(gpu: &Gpu, model: &Model) -> Result<()> {
     for objective in objectives()? {
-        PairStep::new(gpu, model, objective, capacity(), false, &Arena::new())?;
+        PairStep::new(gpu, model, objective, capacity(), false, &Arena::new()).wait()?;
     }
     Ok(())
 }
@@ -163,7 +164,7 @@ fn objectives() -> Result<Vec<Objective>> {
 fn policy_gradients(gpu: &Gpu, model: &Model) -> Result<()> {
     for off_policy in [false, true] {
         let gradient = PolicyLoss::grpo().gradient();
-        PolicyStep::new(gpu, model, gradient, off_policy, capacity(), false, &Arena::new())?;
+        PolicyStep::new(gpu, model, gradient, off_policy, capacity(), false, &Arena::new()).wait()?;
     }
     Ok(())
 }
@@ -171,13 +172,15 @@ fn policy_gradients(gpu: &Gpu, model: &Model) -> Result<()> {
 /// A pair's comparison, and what keeps scores around 0.
 fn reward_training(gpu: &Gpu, model: &Model) -> Result<()> {
     for centring in [0.0, 0.01] {
-        RewardStep::new(gpu, model, centring, rated_capacity(), false, &Arena::new())?;
+        RewardStep::new(gpu, model, centring, rated_capacity(), false, &Arena::new()).wait()?;
     }
     Ok(())
 }
 
 fn reference(_: &Gpu, model: &Model) -> Result<()> {
-    MovingReference::new(model, &model.snapshot()?, ReferenceSync { alpha: 0.6, steps: 1 }).map(drop)
+    MovingReference::new(model, &model.snapshot().wait()?, ReferenceSync { alpha: 0.6, steps: 1 })
+        .wait()
+        .map(drop)
 }
 
 /// What kernels are measured against.
@@ -187,24 +190,24 @@ fn ceiling(gpu: &Gpu, _: &Model) -> Result<()> {
     let mut r = Recorder::new(gpu);
     let x = r.bind(&x, n, 1, Format::F32);
     ops::multiply_add(&mut r, x, 64);
-    Plan::new(gpu, r, &Arena::new(), PlanOptions::default()).map(drop)
+    Plan::new(gpu, r, &Arena::new(), PlanOptions::default()).wait().map(drop)
 }
 
 fn update(gpu: &Gpu, model: &Model) -> Result<()> {
     for kind in [OptimiserKind::adamw(), OptimiserKind::Adafactor { weight_decay: 0.0 }] {
-        Optimiser::new(gpu, model.trained(), kind, 1.0, &Arena::new())?;
+        Optimiser::new(gpu, model.trained(), kind, 1.0, &Arena::new()).wait()?;
     }
     Ok(())
 }
 
 /// From the beginning, and after a text that was read before.
 fn scoring(gpu: &Gpu, model: &Model) -> Result<()> {
-    Scorer::new(gpu, model, capacity(), &Arena::new())?;
-    Scorer::after(gpu, model, &[0; PROMPT], capacity(), &Arena::new()).map(drop)
+    Scorer::new(gpu, model, capacity(), &Arena::new()).wait()?;
+    Scorer::after(gpu, model, &[0; PROMPT], capacity(), &Arena::new()).wait().map(drop)
 }
 
 fn rating(gpu: &Gpu, model: &Model) -> Result<()> {
-    Rater::new(gpu, model, rated_capacity(), &Arena::new()).map(drop)
+    Rater::new(gpu, model, rated_capacity(), &Arena::new()).wait().map(drop)
 }
 
 /// Prefill, decoding, and each way of sampling.
@@ -223,7 +226,7 @@ fn generation(gpu: &Gpu, model: &Model) -> Result<()> {
                 samples_per_prompt: 2,
                 eos: vec![],
             };
-            Generator::new(gpu, model, options, &Arena::new())?;
+            Generator::new(gpu, model, options, &Arena::new()).wait()?;
         }
     }
     Ok(())

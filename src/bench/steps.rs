@@ -2,6 +2,7 @@
 
 use super::subject::Flops;
 use super::{Batch, Case, Facts, Measurement, Recipe, Subject};
+use crate::Wait;
 use crate::annotate::names;
 use crate::data::packing::{Packed, Tree};
 use crate::error::{Error, Result};
@@ -177,13 +178,14 @@ impl Subject {
     /// Next-token training, forward and backward.
     pub(super) fn sft(&self, suite: &'static str, name: &str, trees: &[Tree]) -> Result<Case> {
         let mut facts = self.facts(suite, name, trees, Flops::training)?;
-        let new =
-            |gpu: &Gpu, model: &Model| SftStep::new(gpu, model, Capacity::of(trees), false, &Arena::new());
+        let new = |gpu: &Gpu, model: &Model| {
+            SftStep::new(gpu, model, Capacity::of(trees), false, &Arena::new()).wait()
+        };
         facts.launches_per_layer = Some(self.launches_per_layer(|g, m| Ok(new(g, m)?.launch_count()))?);
         let trees = trees.to_vec();
         self.step(facts, || {
             let step = new(&self.gpu, &self.model)?;
-            Ok(move || step.run(&trees, WEIGHT).map(drop))
+            Ok(move || step.run(&trees, WEIGHT).wait().map(drop))
         })
     }
 
@@ -196,14 +198,16 @@ impl Subject {
         let trees: Vec<Tree> = pairs.iter().flat_map(of_pair).collect();
         let mut facts = self.facts("step", name, &trees, Flops::training)?;
         let new = |gpu: &Gpu, model: &Model| {
-            PairStep::new(gpu, model, LOSS, Capacity::of(&trees), checkpointing, &Arena::new())
+            PairStep::new(gpu, model, LOSS, Capacity::of(&trees), checkpointing, &Arena::new()).wait()
         };
         facts.launches_per_layer = Some(self.launches_per_layer(|g, m| Ok(new(g, m)?.launch_count()))?);
         let pairs = pairs.to_vec();
         self.step(facts, || {
             let step = new(&self.gpu, &self.model)?;
-            let run = if shared { PairStep::run } else { PairStep::run_unshared };
-            Ok(move || run(&step, &pairs, WEIGHT).map(drop))
+            Ok(move || match shared {
+                true => step.run(&pairs, WEIGHT).wait().map(drop),
+                false => step.run_unshared(&pairs, WEIGHT).wait().map(drop),
+            })
         })
     }
 
@@ -212,16 +216,17 @@ impl Subject {
         let facts = self.facts(suite, name, trees, Flops::forward)?;
         let trees = trees.to_vec();
         self.step(facts, || {
-            let scorer = Scorer::new(&self.gpu, &self.model, Capacity::of(&trees), &Arena::new())?;
-            Ok(move || scorer.score(&trees).map(drop))
+            let scorer = Scorer::new(&self.gpu, &self.model, Capacity::of(&trees), &Arena::new()).wait()?;
+            Ok(move || scorer.score(&trees).wait().map(drop))
         })
     }
 
     /// The optimiser's update of all weights, by a learning rate that hardly moves them.
     fn update(&self, name: &str, kind: OptimiserKind) -> Result<Case> {
         self.step(Facts::on(self, "step", name), || {
-            let mut optimiser = Optimiser::new(&self.gpu, self.model.trained(), kind, 1.0, &Arena::new())?;
-            Ok(move || optimiser.update(1e-9).map(drop))
+            let mut optimiser =
+                Optimiser::new(&self.gpu, self.model.trained(), kind, 1.0, &Arena::new()).wait()?;
+            Ok(move || optimiser.update(1e-9).wait().map(drop))
         })
     }
 }

@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
 use super::shape::{Batch, Shape};
+use crate::Wait;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::gpu::{Category, Gpu};
@@ -92,8 +93,8 @@ impl Subject {
     pub fn new(gpu: &Gpu, source: &Source, held: Held) -> Result<Subject> {
         let format = held.format(source)?;
         let base = match (source, held) {
-            (Source::Folder(dir), Held::Trained) => Model::load(gpu, dir, true)?,
-            (Source::Folder(dir), _) => Model::load_frozen(gpu, dir, Some(format))?,
+            (Source::Folder(dir), Held::Trained) => Model::load(gpu, dir, true).wait()?,
+            (Source::Folder(dir), _) => Model::load_frozen(gpu, dir, Some(format)).wait()?,
             (Source::Random(shape), _) => random(gpu, shape.config()?, held, format)?,
         };
         let weights = match held {
@@ -239,7 +240,7 @@ fn random(gpu: &Gpu, config: ModelConfig, held: Held, format: FrozenFormat) -> R
             from = (from + elements / 2 + 7919) % (POOL - SLICE);
         }
         // What is uploaded waits on the host until something is submitted.
-        gpu.download::<u32>(&mark)?;
+        gpu.download::<u32>(&mark).wait()?;
     }
     Model::new(gpu, config, weights)
 }

@@ -18,7 +18,12 @@ pub const MAX_NEW_TOKENS: usize = 24;
 pub const TEMPERATURE: f32 = 0.9;
 
 /// `samples` summaries of each post, drawn from `policy`.
-pub fn summarise(policy: &Policy, posts: &[String], samples: usize, seed: u32) -> Result<Vec<Vec<String>>> {
+pub async fn summarise(
+    policy: &Policy,
+    posts: &[String],
+    samples: usize,
+    seed: u32,
+) -> Result<Vec<Vec<String>>> {
     let encoded = posts.iter().map(|text| policy.tokenizer.encode(text)).collect::<Result<Vec<_>>>()?;
     let options = GenerateOptions {
         sampling: SamplingParams { temperature: TEMPERATURE, ..SamplingParams::default() },
@@ -28,11 +33,11 @@ pub fn summarise(policy: &Policy, posts: &[String], samples: usize, seed: u32) -
         samples_per_prompt: samples,
         eos: policy.tokenizer.eos_ids().to_vec(),
     };
-    let generator = Generator::new(policy.model.gpu(), &policy.model, options, &Arena::new())?;
+    let generator = Generator::new(policy.model.gpu(), &policy.model, options, &Arena::new()).await?;
     let first_sequences = (0..).step_by(samples);
     let request = |(first_sequence, prompt)| Request { prompt, samples, first_sequence };
     let requests: Vec<Request> = first_sequences.zip(encoded).map(request).collect();
-    let answers = generator.run(&policy.tokenizer, &requests, &StopMatcher::default(), seed)?;
+    let answers = generator.run(&policy.tokenizer, &requests, &StopMatcher::default(), seed).await?;
     let texts = |answers: Vec<Response>| answers.into_iter().map(|a| a.text.trim().to_owned()).collect();
     Ok(answers.into_iter().map(texts).collect())
 }
@@ -57,8 +62,8 @@ impl Exam {
     }
 
     /// A summary of each post, drawn from `policy`.
-    pub fn summaries(&self, policy: &Policy, seed: u32) -> Result<Vec<String>> {
-        Ok(summarise(policy, &self.texts, 1, seed)?.into_iter().flatten().collect())
+    pub async fn summaries(&self, policy: &Policy, seed: u32) -> Result<Vec<String>> {
+        Ok(summarise(policy, &self.texts, 1, seed).await?.into_iter().flatten().collect())
     }
 
     /// What the oracle measures in a summary of each post.
@@ -74,7 +79,7 @@ impl Exam {
     }
 
     /// What a judge prefers, post by post: 1 `after`, -1 `before`, 0 neither.
-    pub fn by_judge(
+    pub async fn by_judge(
         &self,
         judge: &mut dyn Annotator,
         before: &[String],
@@ -89,7 +94,7 @@ impl Exam {
             Verdict::Second { .. } => -1.0,
             Verdict::Tie | Verdict::Invalid { .. } => 0.0,
         };
-        Ok(annotate_pairs(judge, &pairs)?.iter().map(preference).collect())
+        Ok(annotate_pairs(judge, &pairs).await?.iter().map(preference).collect())
     }
 }
 
@@ -120,6 +125,8 @@ impl Tally {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Wait;
+    use crate::task::Task;
 
     /// Prefers the response with more letters.
     struct Longer;
@@ -128,10 +135,16 @@ mod tests {
         fn name(&self) -> String {
             "longer".into()
         }
-        fn annotate(&mut self, pairs: &[Pair<'_>]) -> Result<Vec<crate::annotate::Judgement>> {
-            let longer =
-                |p: &Pair| Verdict::from_probability((p.response_1.len() > p.response_2.len()) as u8 as f32);
-            Ok(pairs.iter().map(|pair| longer(pair).into()).collect())
+        fn annotate<'t>(
+            &'t mut self,
+            pairs: &'t [Pair<'t>],
+        ) -> Task<'t, Result<Vec<crate::annotate::Judgement>>> {
+            Box::pin(async move {
+                let longer = |p: &Pair| {
+                    Verdict::from_probability((p.response_1.len() > p.response_2.len()) as u8 as f32)
+                };
+                Ok(pairs.iter().map(|pair| longer(pair).into()).collect())
+            })
         }
     }
 
@@ -145,7 +158,7 @@ mod tests {
         let tally = Tally { wins: 1, ties: 2, losses: 0 };
         assert_eq!(exam.by_oracle(Instruction::Accurate, &some, &whole), [0.0, 6.0, 0.0]);
         assert_eq!(Tally::of(&exam.by_oracle(Instruction::Accurate, &some, &whole)), tally);
-        assert_eq!(Tally::of(&exam.by_judge(&mut Longer, &some, &whole).unwrap()), tally);
+        assert_eq!(Tally::of(&exam.by_judge(&mut Longer, &some, &whole).wait().unwrap()), tally);
         assert_eq!(tally.win_rate().value, 1.0);
         let lost = Tally { wins: 0, ties: 2, losses: 1 };
         assert_eq!(Tally::of(&exam.by_oracle(Instruction::Accurate, &whole, &some)), lost);

@@ -111,7 +111,7 @@ impl Models {
     }
 
     /// A judge that follows `instruction`.
-    pub fn judge(
+    pub async fn judge(
         &self,
         gpu: &Gpu,
         kind: JudgeKind,
@@ -121,28 +121,34 @@ impl Models {
     ) -> Result<Box<dyn Annotator>> {
         let name = judge_name(kind, size);
         Ok(match kind {
-            JudgeKind::Likelihood => Box::new(self.likelihood(gpu, &name, instruction)?),
+            JudgeKind::Likelihood => Box::new(self.likelihood(gpu, &name, instruction).await?),
             JudgeKind::Prompted => {
                 let template = JudgeTemplate::from_text(PROMPTED_TEMPLATE)?;
                 let template = template.with_instruction(instruction.text())?;
-                Box::new(LlmAnnotator::new(self.load(gpu, &name)?, template, orders, &name)?)
+                Box::new(LlmAnnotator::new(self.load(gpu, &name).await?, template, orders, &name).await?)
             }
         })
     }
 
     /// The judge that evaluates, and never annotates: another seed, other training rows.
-    pub fn evaluation_judge(&self, gpu: &Gpu, instruction: Instruction) -> Result<Box<dyn Annotator>> {
-        Ok(Box::new(self.likelihood(gpu, "judge-evaluation", instruction)?))
+    pub async fn evaluation_judge(&self, gpu: &Gpu, instruction: Instruction) -> Result<Box<dyn Annotator>> {
+        Ok(Box::new(self.likelihood(gpu, "judge-evaluation", instruction).await?))
     }
 
-    fn likelihood(&self, gpu: &Gpu, name: &str, instruction: Instruction) -> Result<LikelihoodAnnotator> {
-        let judge = self.load(gpu, name)?;
+    async fn likelihood(
+        &self,
+        gpu: &Gpu,
+        name: &str,
+        instruction: Instruction,
+    ) -> Result<LikelihoodAnnotator> {
+        let judge = self.load(gpu, name).await?;
         LikelihoodAnnotator::new(judge, LIKELIHOOD_TEMPLATE, instruction.text(), Normalise::Sum, name)
+            .await
             .map(LikelihoodAnnotator::of_whole_responses)
     }
 
-    fn load(&self, gpu: &Gpu, name: &str) -> Result<JudgeModel> {
-        JudgeModel::load(gpu, &self.dir.path().join(name), None, &Arena::new())
+    async fn load(&self, gpu: &Gpu, name: &str) -> Result<JudgeModel> {
+        JudgeModel::load(gpu, &self.dir.path().join(name), None, &Arena::new()).await
     }
 
     /// The folder that holds a folder for each.

@@ -5,6 +5,7 @@ use super::language::Post;
 use super::oracle::{Instruction, Quality};
 use crate::annotate::{Annotator, Judgement, Pair, Verdict};
 use crate::error::{Error, Result};
+use crate::task::Task;
 
 /// How often a person errs.
 const ERRORS: f64 = 0.1;
@@ -23,20 +24,22 @@ impl Annotator for Person {
         "person".into()
     }
 
-    fn annotate(&mut self, pairs: &[Pair<'_>]) -> Result<Vec<Judgement>> {
-        let verdict = |pair: &Pair<'_>| {
-            let post = Post::parse(pair.prompt).ok_or_else(|| {
-                let why = format!("{:?} is no post of the small world", pair.prompt);
-                Error::Annotator { name: "person".into(), why }
-            })?;
-            let [one, two] = [pair.response_1, pair.response_2]
-                .map(|summary| self.taste.utility(&Quality::of(&post, summary)));
-            if one == two {
-                return Ok(Verdict::Tie.into());
-            }
-            let first = (one > two) != self.draw.chance(ERRORS);
-            Ok(Verdict::from_probability(if first { 1.0 } else { 0.0 }).into())
-        };
-        pairs.iter().map(verdict).collect()
+    fn annotate<'t>(&'t mut self, pairs: &'t [Pair<'t>]) -> Task<'t, Result<Vec<Judgement>>> {
+        Box::pin(async move {
+            let verdict = |pair: &Pair<'_>| {
+                let post = Post::parse(pair.prompt).ok_or_else(|| {
+                    let why = format!("{:?} is no post of the small world", pair.prompt);
+                    Error::Annotator { name: "person".into(), why }
+                })?;
+                let [one, two] = [pair.response_1, pair.response_2]
+                    .map(|summary| self.taste.utility(&Quality::of(&post, summary)));
+                if one == two {
+                    return Ok(Verdict::Tie.into());
+                }
+                let first = (one > two) != self.draw.chance(ERRORS);
+                Ok(Verdict::from_probability(if first { 1.0 } else { 0.0 }).into())
+            };
+            pairs.iter().map(verdict).collect()
+        })
     }
 }

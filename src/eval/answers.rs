@@ -122,12 +122,12 @@ pub struct EncodedPrompt<'t> {
 ///
 /// # Errors
 /// As [`Generator::new`] and [`Generator::run`]; those of `watch`.
-pub fn draw_answers(
+pub async fn draw_answers(
     policy: &Policy,
     prompts: &[EncodedPrompt<'_>],
     options: &AnswerOptions,
     mut file: Option<&mut AnswerFile>,
-    watch: &mut dyn FnMut(usize) -> Result<()>,
+    watch: &mut (dyn FnMut(usize) -> Result<()> + Send),
 ) -> Result<Vec<Response>> {
     let ids: Vec<Option<String>> = prompts
         .iter()
@@ -149,7 +149,7 @@ pub fn draw_answers(
             eos: policy.tokenizer.eos_ids().to_vec(),
         };
         let rounds = ROUNDS * generate.slots;
-        let generator = Generator::new(policy.model.gpu(), &policy.model, generate, &Arena::new())?;
+        let generator = Generator::new(policy.model.gpu(), &policy.model, generate, &Arena::new()).await?;
         let stop = StopMatcher::new(options.stop.iter().cloned());
         let mut done = prompts.len() - missing.len();
         for chunk in missing.chunks(rounds) {
@@ -160,7 +160,7 @@ pub fn draw_answers(
                 first_sequence: *number as u32,
             };
             let requests: Vec<Request> = chunk.iter().map(request).collect();
-            let drawn = generator.run(&policy.tokenizer, &requests, &stop, options.seed)?;
+            let drawn = generator.run(&policy.tokenizer, &requests, &stop, options.seed).await?;
             for (number, response) in chunk.iter().zip(drawn) {
                 answers[*number] = response.into_iter().next();
             }
@@ -186,6 +186,6 @@ pub fn draw_answers(
 ///
 /// # Errors
 /// As [`score_all`].
-pub fn log_probabilities(model: &Model, trees: &[Tree]) -> Result<Vec<f64>> {
-    Ok(score_all(model, trees)?.iter().map(Scored::logp).collect())
+pub async fn log_probabilities(model: &Model, trees: &[Tree]) -> Result<Vec<f64>> {
+    Ok(score_all(model, trees).await?.iter().map(Scored::logp).collect())
 }

@@ -112,17 +112,20 @@ pub enum Heard<'t> {
     Other(&'t Answer),
 }
 
+/// Who hears of an evaluation's verdicts, and may end it by an error.
+pub type Watch<'w> = dyn FnMut(Heard<'_>) -> Result<()> + Send + 'w;
+
 /// Asks about all `pairs`, of which A's answers are the first and B's the second responses. A judge that may prefer a position
 /// and tells of no order is asked both ways round, any other one once. Which answer comes first is drawn from the seed, so that
 /// a judge that is asked in one order favours neither side. `watch` may end it by an error: what was said until then is in the journal.
 ///
 /// # Errors
 /// As [`Journalled::poll`]; those of `watch`.
-pub fn judge_pairs(
+pub async fn judge_pairs(
     judge: &mut Journalled<'_>,
     pairs: &[Pair<'_>],
     seed: u32,
-    watch: &mut dyn FnMut(Heard<'_>) -> Result<()>,
+    watch: &mut Watch<'_>,
 ) -> Result<Vec<PairVerdict>> {
     let identical = |pair: &Pair| pair.response_1 == pair.response_2;
     let mut verdicts: Vec<PairVerdict> = pairs
@@ -155,7 +158,7 @@ pub fn judge_pairs(
             if !texts.is_empty() {
                 judge.submit(texts)?;
             }
-            let Polled { answers, notes } = judge.poll(LOOK)?;
+            let Polled { answers, notes } = judge.poll(LOOK).await?;
             for note in &notes {
                 watch(Heard::Note(note))?;
             }
@@ -180,10 +183,12 @@ pub fn judge_pairs(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Wait;
     use crate::annotate::Annotator;
     use crate::annotate::ensemble::{Ensemble, Vote};
     use crate::annotate::queue::{AnnotationQueue, InPlace};
     use crate::annotate::rule::Rule;
+    use crate::task::Task;
 
     /// Judges by `of`, and counts what it was asked. It may prefer a position.
     struct Judge<F>(F, std::sync::Arc<std::sync::Mutex<usize>>);
@@ -192,9 +197,11 @@ mod tests {
         fn name(&self) -> String {
             "test".into()
         }
-        fn annotate(&mut self, pairs: &[Pair<'_>]) -> Result<Vec<Judgement>> {
-            *self.1.lock().unwrap() += pairs.len();
-            Ok(pairs.iter().map(&self.0).collect())
+        fn annotate<'t>(&'t mut self, pairs: &'t [Pair<'t>]) -> Task<'t, Result<Vec<Judgement>>> {
+            Box::pin(async move {
+                *self.1.lock().unwrap() += pairs.len();
+                Ok(pairs.iter().map(&self.0).collect())
+            })
         }
         fn position(&self) -> Position {
             Position::Untold
@@ -205,7 +212,7 @@ mod tests {
         let pairs: Vec<Pair> =
             answers.iter().map(|(a, b)| Pair { prompt: "x", response_1: a, response_2: b }).collect();
         let mut judge = Journalled::new(Box::new(InPlace::new(judge)));
-        judge_pairs(&mut judge, &pairs, 7, &mut |_| Ok(())).unwrap()
+        judge_pairs(&mut judge, &pairs, 7, &mut |_| Ok(())).wait().unwrap()
     }
 
     fn decisions(verdicts: &[PairVerdict]) -> Vec<Option<Decision>> {
@@ -280,13 +287,15 @@ mod tests {
             fn name(&self) -> String {
                 "both".into()
             }
-            fn annotate(&mut self, pairs: &[Pair<'_>]) -> Result<Vec<Judgement>> {
-                *self.0.lock().unwrap() += pairs.len();
-                let of = |pair: &Pair| match pair.response_1 {
-                    "a" => Judgement::from_orders(Some(1.0), Some(0.5)),
-                    _ => Judgement::from_orders(Some(0.5), Some(0.0)),
-                };
-                Ok(pairs.iter().map(of).collect())
+            fn annotate<'t>(&'t mut self, pairs: &'t [Pair<'t>]) -> Task<'t, Result<Vec<Judgement>>> {
+                Box::pin(async move {
+                    *self.0.lock().unwrap() += pairs.len();
+                    let of = |pair: &Pair| match pair.response_1 {
+                        "a" => Judgement::from_orders(Some(1.0), Some(0.5)),
+                        _ => Judgement::from_orders(Some(0.5), Some(0.0)),
+                    };
+                    Ok(pairs.iter().map(of).collect())
+                })
             }
         }
         let members: Vec<Box<dyn AnnotationQueue>> = vec![
@@ -295,7 +304,7 @@ mod tests {
         ];
         let mut judge = Journalled::new(Box::new(Ensemble::new(Vote::Mean, members).unwrap()));
         let pairs = [Pair { prompt: "x", response_1: "a", response_2: "b" }; 20];
-        let said = judge_pairs(&mut judge, &pairs, 7, &mut |_| Ok(())).unwrap();
+        let said = judge_pairs(&mut judge, &pairs, 7, &mut |_| Ok(())).wait().unwrap();
         assert_eq!(asked.each_ref().map(|asked| *asked.lock().unwrap()), [20, 40]);
         // 0.75 of the one in either order; 1 and 0 of the other.
         assert!(said.iter().all(|v| (v.p_12, v.p_21) == (Some(0.875), Some(0.375))), "{said:?}");

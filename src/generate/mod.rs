@@ -1,22 +1,25 @@
 //! Sampling from a model: prompts are read into a KV cache that their samples share, and many sequences are
 //! decoded side by side; a finished one's slot is refilled from the queue.
 
+mod answering;
 mod slots;
+mod stream;
 mod text_stream;
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
+use answering::Answering;
 use slots::{SlotStart, Slots};
+pub use stream::{AnswerStream, Part};
 
 use crate::data::tokenizer::{StopMatcher, Tokenizer};
 use crate::error::{Error, Result};
-use crate::gpu::{Arena, Buffer, Category, Dim, Format, Gpu, Live, Plan, PlanOptions, Recorder};
+use crate::gpu::{Arena, Buffer, Category, Dim, Format, Gpu, Live, Pending, Plan, PlanOptions, Recorder};
 use crate::model::kv_cache::KvCache;
 use crate::model::stream::{check_ids, extent, mean_keys};
 use crate::model::{Architecture, Keys, Model, StreamTensors};
 pub use crate::ops::SamplingParams;
-pub use text_stream::TextStream;
+use text_stream::TextStream;
 
 /// What a [`Generator`] is built for.
 #[derive(Clone, Debug)]
@@ -59,17 +62,6 @@ pub enum FinishReason {
     Stop,
 }
 
-/// A response that has not ended, as far as it has come.
-#[derive(Clone, Copy, Debug)]
-pub struct Progress<'a> {
-    /// The number of its request.
-    pub request: usize,
-    /// Its number among the request's samples.
-    pub sample: usize,
-    /// Its token ids so far.
-    pub token_ids: &'a [u32],
-}
-
 /// One response.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Response {
@@ -110,18 +102,8 @@ pub struct Generator {
     prefill_inputs: [Buffer; 2],
     prefill_rows: usize,
     pages: usize,
-}
-
-/// A prompt's place in the cache and how many unfinished samples use it.
-struct Page {
-    request: usize,
-    users: usize,
-}
-
-struct Running {
-    request: usize,
-    sample: usize,
-    page: usize,
+    /// Held by the call that has the slots.
+    running: async_lock::Mutex<()>,
 }
 
 impl GenerateOptions {
@@ -162,7 +144,7 @@ impl Generator {
     /// # Errors
     /// [`Error::TooLong`] where the longest prompt leaves no room in the model's context; [`Error::Config`] for an
     /// option that is 0 or out of its range, and for a `gpu` or an arena that is not the model's; memory errors.
-    pub fn new(gpu: &Gpu, model: &Model, options: GenerateOptions, arena: &Arena) -> Result<Generator> {
+    pub async fn new(gpu: &Gpu, model: &Model, options: GenerateOptions, arena: &Arena) -> Result<Generator> {
         model.check_gpu(gpu)?;
         let options = options.checked(model.architecture())?;
         let slots = options.slots;
@@ -180,7 +162,7 @@ impl Generator {
             let mut slots = Slots::new(gpu, slots, pages * page_rows, &options)?;
             r.phase("decode");
             slots.record_step(&mut r, model, &cache, &options)?;
-            (Plan::new(gpu, r, arena, PlanOptions::default())?, slots)
+            (Plan::new(gpu, r, arena, PlanOptions::default()).await?, slots)
         };
 
         let words = |label, n: usize| gpu.buffer(label, Category::Workspace, n as u64 * 4);
@@ -199,7 +181,7 @@ impl Generator {
             };
             r.phase("prefill");
             model.hidden(&mut r, &stream, &Keys::Cache { cache: cache.clone(), apart: false }, false)?;
-            Plan::new(gpu, r, arena, PlanOptions::default())?
+            Plan::new(gpu, r, arena, PlanOptions::default()).await?
         };
         Ok(Generator {
             gpu: gpu.clone(),
@@ -211,6 +193,7 @@ impl Generator {
             prefill_inputs,
             prefill_rows,
             pages,
+            running: async_lock::Mutex::new(()),
         })
     }
 
@@ -219,82 +202,31 @@ impl Generator {
     /// # Errors
     /// Before anything runs: [`Error::TooLong`] for a prompt above the limit; [`Error::Config`] for one that is empty or
     /// has a token id beyond the vocabulary, and for no answers at all or more than can be numbered.
-    pub fn run(
+    pub async fn run(
         &self,
         tokenizer: &Tokenizer,
         requests: &[Request],
         stop: &StopMatcher,
         seed: u32,
     ) -> Result<Vec<Vec<Response>>> {
-        self.answer(tokenizer, requests, stop, seed, STEPS_PER_LOOK, &mut |_| Ok(()))
+        let mut answering = Answering::begin(self, tokenizer, requests, stop, seed).await?;
+        while answering.look(STEPS_PER_LOOK).await? {}
+        Ok(answering.finish())
     }
 
-    /// [`Generator::run`], telling `watch` of every response after each of its tokens but the last: the same responses, a little
-    /// slower.
+    /// The same responses, a little slower, as they come: see [`AnswerStream::next`]. Other calls of this generator wait until the
+    /// stream is dropped.
     ///
     /// # Errors
-    /// As [`Generator::run`], and those of `watch`, which end it.
-    pub fn run_watched(
-        &self,
-        tokenizer: &Tokenizer,
-        requests: &[Request],
-        stop: &StopMatcher,
+    /// As [`Generator::run`].
+    pub async fn stream<'s>(
+        &'s self,
+        tokenizer: &'s Tokenizer,
+        requests: &'s [Request],
+        stop: &'s StopMatcher,
         seed: u32,
-        watch: &mut dyn FnMut(Progress) -> Result<()>,
-    ) -> Result<Vec<Vec<Response>>> {
-        self.answer(tokenizer, requests, stop, seed, 1, watch)
-    }
-
-    fn answer(
-        &self,
-        tokenizer: &Tokenizer,
-        requests: &[Request],
-        stop: &StopMatcher,
-        seed: u32,
-        steps_per_look: u32,
-        watch: &mut dyn FnMut(Progress) -> Result<()>,
-    ) -> Result<Vec<Vec<Response>>> {
-        self.check(requests)?;
-        let mut results: Vec<Vec<Option<Response>>> =
-            requests.iter().map(|r| (0..r.samples).map(|_| None).collect()).collect();
-        let mut queue: VecDeque<(usize, usize)> =
-            requests.iter().enumerate().flat_map(|(i, r)| (0..r.samples).map(move |s| (i, s))).collect();
-        let mut pages: Vec<Option<Page>> = (0..self.pages).map(|_| None).collect();
-        let mut running: Vec<Option<Running>> = (0..self.options.slots).map(|_| None).collect();
-        let _turn = self.gpu.turn();
-        self.slots.reset()?;
-        loop {
-            self.refill(requests, &mut queue, &mut pages, &mut running)?;
-            if running.iter().all(Option::is_none) {
-                break;
-            }
-            let live = self.slots.live(seed, running.iter().rposition(Option::is_some).map_or(0, |i| i + 1));
-            let outputs = self.decode.submit(&live, steps_per_look)?.wait()?;
-            for (slot, entry) in running.iter_mut().enumerate() {
-                let Some(run) = entry else { continue };
-                let (active, ids) = self.slots.read(&outputs, slot);
-                let request = &requests[run.request];
-                let response = self.finished(tokenizer, request, &ids, active, stop)?;
-                if response.is_none() {
-                    watch(Progress { request: run.request, sample: run.sample, token_ids: &ids })?;
-                }
-                if let Some(response) = response {
-                    results[run.request][run.sample] = Some(response);
-                    let page = pages[run.page].as_mut().expect("a running sample has a page");
-                    page.users -= 1;
-                    let waiting = queue.iter().any(|(r, _)| *r == run.request);
-                    if page.users == 0 && !waiting {
-                        pages[run.page] = None;
-                    }
-                    *entry = None;
-                    if active {
-                        self.slots.stop(slot)?;
-                    }
-                }
-            }
-        }
-        let answer = |r: Option<Response>| r.expect("every sample ran to its end");
-        Ok(results.into_iter().map(|r| r.into_iter().map(answer).collect()).collect())
+    ) -> Result<AnswerStream<'s>> {
+        Ok(AnswerStream::new(Answering::begin(self, tokenizer, requests, stop, seed).await?))
     }
 
     fn check(&self, requests: &[Request]) -> Result<()> {
@@ -322,59 +254,32 @@ impl Generator {
         Ok(())
     }
 
-    /// The response, once it has ended.
-    fn finished(
-        &self,
-        tokenizer: &Tokenizer,
-        request: &Request,
-        ids: &[u32],
-        active: bool,
-        stop: &StopMatcher,
-    ) -> Result<Option<Response>> {
-        if ids.contains(&NO_TOKEN) {
-            let why = "the model's logits are not finite: its weights are damaged, or its training has diverged \
-                       (then lower --learning-rate)";
-            return Err(Error::SelfCheck(why.into()));
-        }
-        if stop.cut(tokenizer, &request.prompt, ids)?.is_some() {
-            // What was generated between the stop string and this look at it is no part of the response.
-            for end in ids.len().saturating_sub(STEPS_PER_LOOK as usize)..=ids.len() {
-                if let Some(text) = stop.cut(tokenizer, &request.prompt, &ids[..end])? {
-                    let token_ids = ids[..end].to_vec();
-                    return Ok(Some(Response { token_ids, text, finish_reason: FinishReason::Stop }));
-                }
-            }
-        }
-        if active {
-            return Ok(None);
-        }
-        let ended = ids.last().is_some_and(|id| self.options.eos.contains(id));
-        let finish_reason = if ended { FinishReason::Eos } else { FinishReason::Length };
-        let shown = if ended { &ids[..ids.len() - 1] } else { ids };
-        let text = tokenizer.decode_after(&request.prompt, shown, true)?;
-        Ok(Some(Response { token_ids: ids.to_vec(), text, finish_reason }))
-    }
-
     /// Reads the prompts of requests, one sample each and one for each slot, into the cache, as [`Generator::run`] would,
     /// and generates nothing: for timing.
-    pub(crate) fn read_all(&self, requests: &[Request]) -> Result<()> {
+    pub(crate) async fn read_all(&self, requests: &[Request]) -> Result<()> {
         self.check(requests)?;
-        let _turn = self.gpu.turn();
-        self.read_prompts(&requests.iter().enumerate().collect::<Vec<_>>())
+        let _run = self.running.lock().await;
+        self.read_prompts(&requests.iter().enumerate().collect::<Vec<_>>()).await
     }
 
     /// Decodes `steps` tokens after each of the prompts that [`Generator::read_all`] has read: for timing.
-    pub(crate) fn follow_all(&self, requests: &[Request], steps: u32, seed: u32) -> Result<()> {
-        let _turn = self.gpu.turn();
+    pub(crate) async fn follow_all(&self, requests: &[Request], steps: u32, seed: u32) -> Result<()> {
+        let _run = self.running.lock().await;
         self.slots.reset()?;
         for (slot, request) in requests.iter().enumerate() {
             self.start(slot, slot, request, slot as u32, steps)?;
         }
         let live = self.slots.live(seed, requests.len());
         for first in (0..steps).step_by(STEPS_PER_LOOK as usize) {
-            self.decode.submit(&live, STEPS_PER_LOOK.min(steps - first))?.wait()?;
+            self.follow(&live, STEPS_PER_LOOK.min(steps - first))?.outputs().await?;
         }
         Ok(())
+    }
+
+    /// Submits `steps` tokens of every slot.
+    fn follow(&self, live: &Live, steps: u32) -> Result<Pending> {
+        let _turn = self.gpu.turn();
+        self.decode.submit(live, steps)
     }
 
     /// Begins a sample in a slot, after the prompt in a page.
@@ -393,49 +298,12 @@ impl Generator {
         )
     }
 
-    /// Starts queued samples in free slots, reading their prompts into the cache where they are not there yet.
-    fn refill(
-        &self,
-        requests: &[Request],
-        queue: &mut VecDeque<(usize, usize)>,
-        pages: &mut [Option<Page>],
-        running: &mut [Option<Running>],
-    ) -> Result<()> {
-        let mut fresh: Vec<usize> = Vec::new();
-        for (slot, entry) in running.iter_mut().enumerate().filter(|(_, e)| e.is_none()) {
-            let Some((request, sample)) = queue.front().copied() else { break };
-            let known = pages.iter().position(|p| p.as_ref().is_some_and(|p| p.request == request));
-            let page = match known.or_else(|| pages.iter().position(Option::is_none)) {
-                Some(page) => page,
-                None => break,
-            };
-            if known.is_none() {
-                pages[page] = Some(Page { request, users: 0 });
-                fresh.push(page);
-            }
-            pages[page].as_mut().expect("just set").users += 1;
-            queue.pop_front();
-            *entry = Some(Running { request, sample, page });
-            let request = &requests[request];
-            let room = self.model.architecture().context - request.prompt.len();
-            let limit = self.options.max_new_tokens.min(room) as u32;
-            self.start(slot, page, request, request.first_sequence + sample as u32, limit)?;
-        }
-        self.read_prompts(
-            &fresh.iter().map(|p| (*p, &requests[self.request_of(pages, *p)])).collect::<Vec<_>>(),
-        )
-    }
-
-    fn request_of(&self, pages: &[Option<Page>], page: usize) -> usize {
-        pages[page].as_ref().expect("a fresh page is in use").request
-    }
-
     fn page_row(&self, page: usize) -> u32 {
         (page * self.options.max_prompt_tokens) as u32
     }
 
     /// Writes keys and values of all but the last token of these prompts: the last is each sample's own first row.
-    fn read_prompts(&self, prompts: &[(usize, &Request)]) -> Result<()> {
+    async fn read_prompts(&self, prompts: &[(usize, &Request)]) -> Result<()> {
         let (mut ids, mut spans) = (vec![], vec![]);
         for (i, (page, request)) in prompts.iter().enumerate() {
             let first = self.page_row(*page);
@@ -449,11 +317,14 @@ impl Generator {
             let last = i + 1 == prompts.len();
             if !ids.is_empty() && (last || ids.len() + next > self.prefill_rows) {
                 let inputs = &self.prefill_inputs;
+                let turn = self.gpu.turn();
                 self.gpu.upload(&inputs[0].region(), &ids)?;
                 self.gpu.upload(&inputs[1].region(), &spans)?;
                 let mut live = Live { keys: mean_keys(&spans), ..Live::default() };
                 live.extents[extent::TOKENS as usize] = ids.len() as u32;
-                self.prefill.run(&live)?;
+                let running = self.prefill.submit(&live, 1)?;
+                drop(turn);
+                running.outputs().await?;
                 (ids, spans) = (vec![], vec![]);
             }
         }

@@ -6,7 +6,6 @@
 //! allocated for it.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -15,6 +14,7 @@ use serde_json::Value;
 
 use super::tensor_type::TensorType;
 use crate::error::{Error, Result};
+use crate::files::{self, Opened};
 
 /// What a file begins with.
 pub(super) const MAGIC: [u8; 4] = *b"GGUF";
@@ -139,8 +139,7 @@ impl Container {
     /// # Errors
     /// [`Error::File`] for what is no such file, a damaged one, and one of a version or byte order that is not read.
     pub fn open(path: &Path) -> Result<Container> {
-        let file = File::open(path).map_err(Error::io("read", path))?;
-        let length = file.metadata().map_err(Error::io("read", path))?.len();
+        let (file, length) = files::open(path)?;
         let mut header =
             Header { path, file: BufReader::new(file), at: 0, end: length.min(MAX_HEADER), length };
         header.read()
@@ -263,8 +262,8 @@ impl Container {
         Ok(())
     }
 
-    fn seek(&self, start: u64) -> Result<BufReader<File>> {
-        let mut file = File::open(&self.path).map_err(Error::io("read", &self.path))?;
+    fn seek(&self, start: u64) -> Result<BufReader<Opened>> {
+        let (mut file, _) = files::open(&self.path)?;
         file.seek(SeekFrom::Start(start)).map_err(Error::io("read", &self.path))?;
         Ok(BufReader::new(file))
     }
@@ -284,7 +283,7 @@ impl Container {
 /// A header being read.
 struct Header<'a> {
     path: &'a Path,
-    file: BufReader<File>,
+    file: BufReader<Opened>,
     /// Bytes read so far.
     at: u64,
     /// Where the header must have ended.

@@ -9,7 +9,7 @@ use super::layout::{Layout, to_neighbours};
 use super::names::modules;
 use super::tensor_type::{BF16, F16, F32, Q8_0, TensorType};
 use super::tokenizer;
-use super::writer::{Metadata, Planned, write_atomic};
+use super::writer::{self, Metadata, Planned};
 use crate::data::tokenizer::Tokenizer;
 use crate::error::{Error, Result};
 use crate::model::storage::finite;
@@ -73,7 +73,7 @@ impl Model {
     /// # Errors
     /// [`Error::Config`] for a model that llama.cpp computes otherwise, and for a number that `format` has no room for;
     /// [`Error::File`] for a tokenizer that it does not have; [`Error::SelfCheck`] for a number that is not finite.
-    pub fn save_gguf(&self, path: &Path, source: &Path, format: GgufFormat) -> Result<Vec<String>> {
+    pub async fn save_gguf(&self, path: &Path, source: &Path, format: GgufFormat) -> Result<Vec<String>> {
         let mut metadata = Metadata::default();
         let described = describe(&mut metadata, self.config(), self.architecture(), format)?;
         let (tokenizer, mut warnings) =
@@ -113,18 +113,18 @@ impl Model {
             plan(name.to_owned(), vec![values.len()]);
             sources.push(Source::Factors(values));
         }
-        write_atomic(path, &metadata, &planned, |index, write| {
-            let tensor = &planned[index];
-            let values = match &sources[index] {
-                Source::Factors(values) => values.clone(),
+        let mut file = writer::create(path, &metadata, &planned)?;
+        for (tensor, source) in planned.iter().zip(sources) {
+            let values = match source {
+                Source::Factors(values) => values,
                 Source::Weight(weight, layout) => {
-                    let values = finite(self.base(), weight)?;
-                    in_layout(values, *layout, &tensor.shape)
+                    in_layout(finite(self.base(), weight).await?, layout, &tensor.shape)
                 }
             };
             let piece = PIECE.next_multiple_of(tensor.kind.block);
-            values.chunks(piece).try_for_each(|values| write(&encoded(tensor, values)?))
-        })?;
+            writer::push(&mut file, tensor, values.chunks(piece).map(|values| encoded(tensor, values)))?;
+        }
+        file.commit()?;
         warnings.extend(described.warnings);
         Ok(warnings)
     }

@@ -50,10 +50,10 @@ pub(crate) fn is_named_so(path: &Path) -> bool {
 /// # Errors
 /// [`Error::File`] for a folder with several of them and no other weights.
 pub fn file_of(path: &Path) -> Result<Option<PathBuf>> {
-    if path.is_file() {
+    if files::is_file(path) {
         return Ok(Some(path.to_owned()));
     }
-    if !path.is_dir() || TensorFiles::are_in(path) {
+    if !files::is_dir(path) || TensorFiles::are_in(path) {
         return Ok(None);
     }
     let mut found: Vec<PathBuf> = files::list(path)?.into_iter().filter(|file| is_named_so(file)).collect();

@@ -1,12 +1,11 @@
 //! Writing the container: metadata in memory, tensors in pieces.
 
-use std::io::Write;
 use std::path::Path;
 
 use super::container::{ALIGNMENT, Kind, MAGIC};
 use super::tensor_type::TensorType;
-use crate::error::{Error, Result};
-use crate::files;
+use crate::error::Result;
+use crate::files::AtomicFile;
 
 const VERSION: u32 = 3;
 
@@ -85,14 +84,8 @@ impl Planned {
     }
 }
 
-/// Writes a file atomically. `data` is asked for the bytes of one of `tensors` after the other, by its index, which it gives piece by piece to
-/// the function that it gets.
-pub(super) fn write_atomic(
-    path: &Path,
-    metadata: &Metadata,
-    tensors: &[Planned],
-    mut data: impl FnMut(usize, &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()>,
-) -> Result<()> {
+/// Begins a file that is to hold these tensors, one after the other: see [`push`].
+pub(super) fn create(path: &Path, metadata: &Metadata, tensors: &[Planned]) -> Result<AtomicFile> {
     let mut header = Vec::with_capacity(metadata.bytes.len() + 128 * tensors.len());
     header.extend(MAGIC);
     header.extend(VERSION.to_le_bytes());
@@ -110,18 +103,23 @@ pub(super) fn write_atomic(
         offset += tensor.bytes().next_multiple_of(ALIGNMENT);
     }
     header.resize(header.len().next_multiple_of(ALIGNMENT as usize), 0);
-    files::write_atomic_with(path, |file| {
-        let mut write = |bytes: &[u8]| file.write_all(bytes).map_err(Error::io("write", path));
-        write(&header)?;
-        for (index, tensor) in tensors.iter().enumerate() {
-            let mut written = 0;
-            data(index, &mut |bytes| {
-                written += bytes.len() as u64;
-                write(bytes)
-            })?;
-            assert_eq!(written, tensor.bytes(), "bytes of {}", tensor.name);
-            write(&vec![0; (written.next_multiple_of(ALIGNMENT) - written) as usize])?;
-        }
-        Ok(())
-    })
+    let mut file = AtomicFile::create(path)?;
+    file.write(&header)?;
+    Ok(file)
+}
+
+/// Adds the next tensor's bytes, in pieces.
+pub(super) fn push(
+    file: &mut AtomicFile,
+    tensor: &Planned,
+    pieces: impl Iterator<Item = Result<Vec<u8>>>,
+) -> Result<()> {
+    let mut written = 0;
+    for piece in pieces {
+        let piece = piece?;
+        written += piece.len() as u64;
+        file.write(&piece)?;
+    }
+    assert_eq!(written, tensor.bytes(), "bytes of {}", tensor.name);
+    file.write(&vec![0; (written.next_multiple_of(ALIGNMENT) - written) as usize])
 }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use super::device::Gpu;
 use super::ledger::{Category, Ledger, MemoryReport};
+use super::signal::Signal;
 use crate::error::{Error, Remedy, Result};
 
 /// A buffer on the GPU (or, on a measuring [`Gpu`], only its size). Clones share it.
@@ -131,20 +132,18 @@ impl Gpu {
         let size = bytes;
         let descriptor =
             wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false };
-        let (raw, exhausted) = self.guarded("a buffer", |device| {
+        let exhausted = Error::OutOfMemory {
+            what: label.into(),
+            bytes,
+            held: self.memory().total,
+            remedy: Remedy::LessMemory,
+        };
+        let (raw, refused) = self.guarded("a buffer", |device| {
             let scope = device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
             let raw = device.create_buffer(&descriptor);
-            (raw, pollster::block_on(scope.pop()))
+            (raw, self.inner.faults.caught(scope, |_| exhausted))
         })?;
-        if exhausted.is_some() {
-            return Err(Error::OutOfMemory {
-                what: label.into(),
-                bytes,
-                held: self.memory().total,
-                remedy: Remedy::LessMemory,
-            });
-        }
-        Ok(raw)
+        refused.map_or(Ok(raw), Err)
     }
 
     /// Allocates a buffer that holds `data`.
@@ -189,17 +188,29 @@ impl Gpu {
             let staged = self.inner.staged.fetch_add(piece.len(), Relaxed) + piece.len();
             if staged >= UPLOAD_PIECE {
                 self.encode("an upload", |_| {})?;
-                self.wait()?;
+                self.free_staging()?;
             }
         }
         Ok(())
     }
 
-    /// Copies a region back. Blocks; for weights and tests, while training reads go through a plan's outputs.
+    /// Blocks, for as long as copies within memory take, until staging memory is free again.
+    #[cfg(not(target_arch = "wasm32"))]
+    fn free_staging(&self) -> Result<()> {
+        self.poll(wgpu::PollType::wait_indefinitely())
+    }
+
+    /// A browser frees it by itself.
+    #[cfg(target_arch = "wasm32")]
+    fn free_staging(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Copies a region back; for weights and tests, while training reads go through a plan's outputs.
     ///
     /// # Errors
     /// [`Error::Config`] where the region is not made of whole `T`s of a power of two bytes, or is another device's.
-    pub fn download<T: bytemuck::Pod>(&self, region: &Region) -> Result<Vec<T>> {
+    pub async fn download<T: bytemuck::Pod>(&self, region: &Region) -> Result<Vec<T>> {
         self.own("download", region)?;
         let size = size_of::<T>();
         // A power of two divides a piece as well.
@@ -220,12 +231,9 @@ impl Gpu {
             self.encode("a download", |e| {
                 e.copy_buffer_to_buffer(from, region.offset + start, to, 0, bytes)
             })?;
-            let mapped = self.guarded("a read-back", |_| MapRequest::new(staging, bytes))?;
-            // Another thread that polls the device may still be on its way to tell us.
-            while !mapped.is_done() {
-                self.wait()?;
-            }
-            out.extend_from_slice(&bytemuck::pod_collect_to_vec::<u8, T>(&mapped.take()?.0));
+            let request = self.guarded("a read-back", |_| MapRequest::new(staging, bytes))?;
+            let (bytes, _) = request.read(self).await?;
+            out.extend_from_slice(&bytemuck::pod_collect_to_vec::<u8, T>(&bytes));
         }
         Ok(out)
     }
@@ -281,27 +289,27 @@ impl Gpu {
 pub(super) struct MapRequest {
     buffer: Buffer,
     bytes: u64,
-    done: Arc<Mutex<Option<Result<(), wgpu::BufferAsyncError>>>>,
+    mapped: Signal<Result<(), wgpu::BufferAsyncError>>,
 }
 
 impl MapRequest {
     pub fn new(buffer: Buffer, bytes: u64) -> MapRequest {
-        let done = Arc::new(Mutex::new(None));
-        let flag = done.clone();
-        let note = move |result| *flag.lock().unwrap() = Some(result);
-        buffer.raw().map_async(wgpu::MapMode::Read, 0..bytes, note);
-        MapRequest { buffer, bytes, done }
+        let (mapped, set) = Signal::new();
+        buffer.raw().map_async(wgpu::MapMode::Read, 0..bytes, set);
+        MapRequest { buffer, bytes, mapped }
     }
 
     pub fn is_done(&self) -> bool {
-        self.done.lock().unwrap().is_some()
+        self.mapped.is_set()
     }
 
-    /// The bytes and the buffer, once the device has been polled until the work was done.
-    pub fn take(self) -> Result<(Vec<u8>, Buffer)> {
-        match self.done.lock().unwrap().take() {
-            Some(Ok(())) => {}
-            other => return Err(Error::DeviceLost(format!("a read-back failed: {other:?}"))),
+    /// Waits for the work; returns the bytes and the buffer.
+    pub async fn read(self, gpu: &Gpu) -> Result<(Vec<u8>, Buffer)> {
+        let mapped = gpu.until(&self.mapped).await?;
+        // It may be why there is nothing to read.
+        gpu.settle().await?;
+        if let Err(why) = mapped {
+            return Err(Error::DeviceLost(format!("a read-back failed: {why:?}")));
         }
         let why = |e: String| Error::Gpu { what: "a read-back".into(), why: e };
         let mapped = self.buffer.raw().get_mapped_range(0..self.bytes);
@@ -315,10 +323,11 @@ impl MapRequest {
 mod tests {
     use super::super::options::GpuOptions;
     use super::*;
+    use crate::Wait;
 
     #[test]
     fn a_write_beyond_a_buffer_is_refused_by_wgpu_and_the_device_goes_on() {
-        let Ok(gpu) = Gpu::open(&GpuOptions::default()) else {
+        let Ok(gpu) = Gpu::open(&GpuOptions::default()).wait() else {
             assert!(std::env::var("REQUIRE_GPU").is_err(), "no GPU");
             return eprintln!("SKIPPED: no GPU");
         };
@@ -326,6 +335,6 @@ mod tests {
         let beyond = Region { offset: 64, ..buffer.region() };
         let error = gpu.upload(&beyond, &[1u32]).unwrap_err();
         assert!(matches!(error, Error::Gpu { .. }), "{error}");
-        assert!(gpu.wait().is_ok());
+        assert!(gpu.idle().wait().is_ok());
     }
 }

@@ -1,6 +1,6 @@
 //! What a device has been given to make and to do.
 
-use std::time::Duration;
+use web_time::Duration;
 
 use super::launch::Work;
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Instant;
+use web_time::Instant;
 
 use super::arithmetic::Arithmetic;
 use super::counters::{Activity, Counts};
@@ -15,6 +15,7 @@ use super::ledger::Ledger;
 use super::limits::Limits;
 use super::options::Tier;
 use super::pace::Pace;
+use super::poller::Poller;
 use super::profile::Profile;
 use super::shader::KernelKey;
 use super::tiles::{ProductClass, ProductTile};
@@ -71,8 +72,9 @@ pub(super) struct Inner {
     pub faults: Faults,
     /// Bytes that were uploaded since the last submit.
     pub staged: AtomicUsize,
-    /// Held from filling a plan's inputs to reading its outputs: plans share the memory of their activations.
+    /// Held from filling a plan's inputs to its last submit: plans share the memory of their activations.
     pub turn: Mutex<()>,
+    pub poller: Poller,
 }
 
 impl std::fmt::Debug for Gpu {
@@ -110,7 +112,7 @@ impl Gpu {
             self.inner.activity.lock().unwrap().waited += started.elapsed();
         }
         match polled {
-            Ok(Ok(_)) => Ok(()),
+            Ok(Ok(_) | Err(wgpu::PollError::Timeout)) => Ok(()),
             Ok(Err(e)) => Err(Error::DeviceLost(e.to_string())),
             Err(_) => self.check("a poll").and(Err(Error::DeviceLost("during a poll".into()))),
         }
@@ -124,7 +126,8 @@ impl Gpu {
         &self.inner.device.as_ref().expect("a measuring Gpu runs nothing").1
     }
 
-    /// Waits until no other thread fills or replays a plan on this device, and keeps them waiting.
+    /// Waits until no other thread fills or submits a plan on this device, and keeps them waiting. Once it is submitted,
+    /// what others submit comes after it.
     pub(crate) fn turn(&self) -> MutexGuard<'_, ()> {
         // A thread that panicked has left nothing behind that the next one would not overwrite.
         self.inner.turn.lock().unwrap_or_else(PoisonError::into_inner)
@@ -184,7 +187,13 @@ impl Gpu {
         if let Some(kernel) = self.inner.kernels.lock().unwrap().get(key) {
             return Ok(kernel.clone());
         }
-        let kernel = Arc::new(compile(self.device(), self.step_layout(), self.inner.checked, key)?);
+        let kernel = Arc::new(compile(
+            self.device(),
+            self.step_layout(),
+            self.inner.checked,
+            &self.inner.faults,
+            key,
+        )?);
         self.count(|c| c.pipelines += 1);
         self.inner.kernels.lock().unwrap().insert(key.clone(), kernel.clone());
         Ok(kernel)
@@ -263,13 +272,5 @@ impl Gpu {
             products.choose(class, tile);
         }
         tile
-    }
-
-    /// Blocks until everything submitted has run.
-    pub fn wait(&self) -> Result<()> {
-        if !self.is_measuring() {
-            self.poll(wgpu::PollType::wait_indefinitely())?;
-        }
-        self.check("the submitted work")
     }
 }

@@ -63,8 +63,8 @@ pub(super) async fn adapters(instance: &wgpu::Instance) -> Vec<(GpuSummary, wgpu
 }
 
 /// Every GPU of this machine, in the order of their [`GpuSummary::index`].
-pub fn list_gpus() -> Vec<GpuSummary> {
-    pollster::block_on(async { adapters(&instance()).await.into_iter().map(|(s, _)| s).collect() })
+pub async fn list_gpus() -> Vec<GpuSummary> {
+    adapters(&instance()).await.into_iter().map(|(summary, _)| summary).collect()
 }
 
 const NO_GPU: &str = "no GPU was found: install a Vulkan driver (on Debian or Ubuntu without a GPU: apt-get install \

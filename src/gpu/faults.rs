@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::error::{Error, Result};
+use crate::task::{Task, poll_once};
 
 /// What went wrong on a device.
 #[derive(Default)]
@@ -11,6 +12,8 @@ pub(super) struct Faults {
     reported: Arc<Mutex<Reported>>,
     /// The device, where it is an application's, which handles its errors itself.
     foreign: Option<wgpu::Device>,
+    /// What scopes have caught, where wgpu has yet to tell.
+    untold: Mutex<Vec<Task<'static, Option<Error>>>>,
 }
 
 #[derive(Default)]
@@ -54,13 +57,45 @@ impl Faults {
         let memory = device.push_error_scope(OutOfMemory);
         let validation = device.push_error_scope(Validation);
         let result = call(device);
-        let found = [validation, memory, internal].map(|scope| pollster::block_on(scope.pop()));
+        let found = [validation, memory, internal].map(|scope| {
+            let what = what.to_owned();
+            self.caught(scope, |e| Error::Gpu { what, why: e.to_string() })
+        });
         let reported = self.check(what);
         match (reported, found.into_iter().flatten().next()) {
             // What wgpu says of a lost device's remains is beside the point.
             (Err(lost @ Error::DeviceLost(_)), _) => Err(lost),
-            (_, Some(why)) => Err(Error::Gpu { what: what.into(), why: why.to_string() }),
+            (_, Some(error)) => Err(error),
             (reported, None) => reported.map(|()| result),
+        }
+    }
+
+    /// What a scope has caught. A browser tells it later: then it is an error of [`Faults::settle`].
+    pub fn caught(
+        &self,
+        scope: wgpu::ErrorScopeGuard,
+        error: impl FnOnce(wgpu::Error) -> Error + Send + 'static,
+    ) -> Option<Error> {
+        let popped = scope.pop();
+        let mut told: Task<'static, Option<Error>> = Box::pin(async move { popped.await.map(error) });
+        let at_once = poll_once(told.as_mut());
+        if at_once.is_none() {
+            self.untold.lock().unwrap().push(told);
+        }
+        at_once.flatten()
+    }
+
+    /// Waits for what wgpu has yet to tell.
+    ///
+    /// # Errors
+    /// The first of it.
+    pub async fn settle(&self) -> Result<()> {
+        let mut first = Ok(());
+        loop {
+            let Some(told) = self.untold.lock().unwrap().pop() else { return first };
+            if let Some(error) = told.await {
+                first = Err(error);
+            }
         }
     }
 
@@ -102,6 +137,6 @@ fn is_dead(device: &wgpu::Device) -> bool {
     });
     // Not unmapped: a thread that polls the device may be at it. Where it goes well, nobody waits for it.
     probe.map_async(wgpu::MapMode::Read, .., move |mapped| flag.store(mapped.is_err(), Ordering::Relaxed));
-    drop(pollster::block_on(scope.pop()));
+    drop(scope.pop());
     failed.load(Ordering::Relaxed)
 }

@@ -1,6 +1,6 @@
 //! Gradients: the backward pass is the recording walked in reverse, by the rules that ops state beside their launches.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use super::buffer::Region;
 use super::device::Gpu;
@@ -8,7 +8,7 @@ use super::recorder::{Recorder, RuleFn};
 use super::tensor::{Accumulate, GradientTarget, Tensor};
 use crate::error::Result;
 
-type Segment = Rc<dyn Fn(&mut Recorder) -> Result<Tensor>>;
+type Segment = Arc<dyn Fn(&mut Recorder) -> Result<Tensor> + Send + Sync>;
 
 impl Recorder {
     /// A recording in which ops note their gradient rules.
@@ -41,7 +41,11 @@ impl Recorder {
 
     /// States the gradient rule of the launches that just wrote `outputs`. The rule runs during
     /// [`Recorder::backward`]; it asks for the gradients of its outputs and adds to those of its inputs.
-    pub fn rule(&mut self, outputs: &[Tensor], run: impl FnOnce(&mut Recorder) -> Result<()> + 'static) {
+    pub fn rule(
+        &mut self,
+        outputs: &[Tensor],
+        run: impl FnOnce(&mut Recorder) -> Result<()> + Send + 'static,
+    ) {
         if !self.tape.recording {
             return;
         }
@@ -121,12 +125,12 @@ impl Recorder {
     /// arrives. Memory for time (activation checkpointing).
     pub fn checkpoint(
         &mut self,
-        segment: impl Fn(&mut Recorder) -> Result<Tensor> + 'static,
+        segment: impl Fn(&mut Recorder) -> Result<Tensor> + Send + Sync + 'static,
     ) -> Result<Tensor> {
         if !self.tape.recording {
             return segment(self);
         }
-        let segment: Segment = Rc::new(segment);
+        let segment: Segment = Arc::new(segment);
         let rules_before = self.tape.rules.len();
         let output = segment(self)?;
         self.tape.check_rules()?;

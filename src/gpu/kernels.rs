@@ -1,5 +1,6 @@
 //! Kernels compiled for a device.
 
+use super::faults::Faults;
 use super::shader::{KernelKey, validate};
 use super::tensor::Access;
 use crate::error::{Error, Result};
@@ -18,6 +19,7 @@ pub(super) fn compile(
     device: &wgpu::Device,
     step: &wgpu::BindGroupLayout,
     checked: bool,
+    faults: &Faults,
     key: &KernelKey,
 ) -> Result<Kernel> {
     let module = validate(key)?;
@@ -66,8 +68,7 @@ pub(super) fn compile(
         },
         cache: None,
     });
-    match pollster::block_on(scope.pop()) {
-        Some(e) => Err(Error::Shader { kernel: key.name.into(), why: e.to_string() }),
-        None => Ok(Kernel { pipeline, layout }),
-    }
+    let kernel = key.name.to_owned();
+    let refused = faults.caught(scope, |e| Error::Shader { kernel, why: e.to_string() });
+    refused.map_or(Ok(Kernel { pipeline, layout }), Err)
 }

@@ -31,7 +31,10 @@ mod discovery;
 mod faults;
 mod kernels;
 mod open;
+mod poller;
+mod signal;
 mod step;
+mod waiting;
 
 // Recordings and plans.
 mod gradient;

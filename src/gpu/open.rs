@@ -11,22 +11,18 @@ use super::discovery::{
 use super::faults::Faults;
 use super::limits::Limits;
 use super::options::{GpuOptions, Tier};
+use super::poller::Poller;
 use super::step::step_layout;
 use super::variants::{DeviceKind, Tuning};
 use crate::error::{Error, Result};
 
 impl Gpu {
-    /// Opens a GPU. Blocks; see [`Gpu::open_async`].
-    pub fn open(options: &GpuOptions) -> Result<Gpu> {
-        pollster::block_on(Gpu::open_async(options))
-    }
-
     /// Opens a GPU with all the limits that it offers.
     ///
     /// # Errors
     /// [`Error::NoGpu`] when there is none, or none of the wanted name; [`Error::Config`] where it lacks what tier T2 needs;
     /// [`Error::Gpu`] when the driver refuses the device.
-    pub async fn open_async(options: &GpuOptions) -> Result<Gpu> {
+    pub async fn open(options: &GpuOptions) -> Result<Gpu> {
         options.check()?;
         let from_env = std::env::var("OAIF_GPU").ok().filter(|v| !v.is_empty());
         let wanted = options.gpu.clone().or(from_env);
@@ -158,6 +154,7 @@ impl Inner {
             faults: Faults::default(),
             staged: AtomicUsize::default(),
             turn: Mutex::default(),
+            poller: Poller::default(),
         }
     }
 }

@@ -9,10 +9,12 @@ use super::launch::{Groups, LaunchWork, NotedLaunch, Word};
 use super::ledger::Category;
 use super::memory::{Arena, Layout};
 use super::recorder::{Home, Recorder, TensorInfo};
+use super::shader::KernelKey;
 use super::step::{STEP_SLOTS, STEP_STRIDE, Step};
 use super::tensor::{Dim, Tensor};
 use super::timing::Queries;
 use crate::error::{Error, Remedy, Result};
+use crate::task::Slice;
 
 /// How to build a plan.
 #[derive(Clone, Copy, Debug, Default)]
@@ -35,23 +37,29 @@ pub(super) struct Ready {
     pub phase: &'static str,
 }
 
-/// A recorded computation, ready to run any number of times.
+/// A recorded computation, ready to run any number of times. Clones share it.
+#[derive(Clone)]
 pub struct Plan {
-    pub(super) gpu: Gpu,
-    pub(super) launches: Vec<Ready>,
+    pub(super) made: Arc<Made>,
+}
+
+/// What a plan is made of.
+pub(super) struct Made {
+    pub gpu: Gpu,
+    pub launches: Vec<Ready>,
     /// Of the recording: a measuring `Gpu` makes none of them ready.
     launch_count: usize,
     slots: Vec<Buffer>,
     /// Parameters, and what the recording was bound to: bind groups keep a buffer alive, but not in the ledger.
     _held: Vec<Buffer>,
-    pub(super) steps: Buffer,
-    pub(super) step_bindings: Option<wgpu::BindGroup>,
-    pub(super) outputs: Vec<(Tensor, Region)>,
-    pub(super) ring: Mutex<Vec<Buffer>>,
-    pub(super) queries: Option<Queries>,
-    pub(super) staging_bytes: u64,
+    pub steps: Buffer,
+    pub step_bindings: Option<wgpu::BindGroup>,
+    pub outputs: Vec<(Tensor, Region)>,
+    pub ring: Mutex<Vec<Buffer>>,
+    pub queries: Option<Queries>,
+    pub staging_bytes: u64,
     /// The largest value of each live extent that the tensors have room for.
-    pub(super) room: [u32; 8],
+    pub room: [u32; 8],
 }
 
 impl Plan {
@@ -61,7 +69,7 @@ impl Plan {
     /// # Errors
     /// [`Error::Limit`] for a tensor above the GPU's binding limit, [`Error::OutOfMemory`], [`Error::Shader`];
     /// [`Error::Config`] where the recording or the arena has memory of another device.
-    pub fn new(gpu: &Gpu, recorder: Recorder, arena: &Arena, options: PlanOptions) -> Result<Plan> {
+    pub async fn new(gpu: &Gpu, recorder: Recorder, arena: &Arena, options: PlanOptions) -> Result<Plan> {
         recorder.check_complete()?;
         for info in &recorder.tensors {
             if let Home::Region(region) = &info.home
@@ -80,6 +88,7 @@ impl Plan {
             false => arena.place(gpu, &layout)?,
             true => fenced_slots(gpu, &recorder)?,
         };
+        let kernels = compiled(gpu, &mut recorder.kernels()).await?;
         let region = |tensor: Tensor| match &recorder.tensors[tensor.id as usize].home {
             Home::Region(region) => Region { bytes: tensor.bytes(), ..region.clone() },
             Home::Transient if options.fenced => {
@@ -94,17 +103,11 @@ impl Plan {
         let (params, offsets) = upload_params(gpu, &recorder)?;
         let steps = gpu.buffer("steps", Category::Workspace, STEP_STRIDE * STEP_SLOTS as u64)?;
         let mut launches = Vec::new();
-        if gpu.is_measuring() {
-            gpu.note_planned(recorder.kernels());
-        } else {
-            for (i, launch) in recorder.launches.iter().enumerate() {
-                let kernel = gpu.kernel(&launch.kernel)?;
-                let bindings = bind(gpu, &kernel, launch, (&params, offsets[i]), &region)?;
-                let phase =
-                    recorder.phases.iter().rev().find(|(at, _)| *at <= i).map_or("", |(_, name)| name);
-                let (groups, work, name) = (launch.groups, launch.work, launch.kernel.name);
-                launches.push(Ready { name, kernel, bindings, groups, work, phase });
-            }
+        for (i, (launch, kernel)) in recorder.launches.iter().zip(kernels).enumerate() {
+            let bindings = bind(gpu, &kernel, launch, (&params, offsets[i]), &region)?;
+            let phase = recorder.phases.iter().rev().find(|(at, _)| *at <= i).map_or("", |(_, name)| name);
+            let (groups, work, name) = (launch.groups, launch.work, launch.kernel.name);
+            launches.push(Ready { name, kernel, bindings, groups, work, phase });
         }
         let step_bindings = match gpu.is_measuring() {
             true => None,
@@ -121,7 +124,7 @@ impl Plan {
             Home::Transient => None,
         });
         let held = bound.chain([params]).collect();
-        Ok(Plan {
+        let made = Made {
             gpu: gpu.clone(),
             launches,
             launch_count: recorder.launches.len(),
@@ -134,21 +137,22 @@ impl Plan {
             queries,
             staging_bytes,
             room: room(&recorder),
-        })
+        };
+        Ok(Plan { made: Arc::new(made) })
     }
 
     /// Number of launches in one replay.
     pub fn launch_count(&self) -> usize {
-        self.launch_count
+        self.made.launch_count
     }
 
     /// Whether the fences around every tensor of a plan built with [`PlanOptions::fenced`] still stand.
     ///
     /// # Errors
     /// [`Error::SelfCheck`] naming the tensor that was overrun.
-    pub fn check_fences(&self) -> Result<()> {
-        for slot in &self.slots {
-            let words: Vec<u32> = self.gpu.download(&slot.region())?;
+    pub async fn check_fences(&self) -> Result<()> {
+        for slot in &self.made.slots {
+            let words: Vec<u32> = self.made.gpu.download(&slot.region()).await?;
             let (fence, end) = (FENCE as usize, words.len() - FENCE as usize);
             if words[..fence].iter().chain(&words[end..]).any(|w| *w != FENCE_WORD) {
                 return Err(Error::SelfCheck(format!("a kernel wrote outside {}", slot.label())));
@@ -156,6 +160,23 @@ impl Plan {
         }
         Ok(())
     }
+}
+
+/// The kernels, compiled, in slices; on a measuring `Gpu` they are noted.
+async fn compiled(
+    gpu: &Gpu,
+    keys: &mut (dyn Iterator<Item = &KernelKey> + Send),
+) -> Result<Vec<Arc<Kernel>>> {
+    if gpu.is_measuring() {
+        gpu.note_planned(keys);
+        return Ok(Vec::new());
+    }
+    let (mut kernels, mut slice) = (Vec::new(), Slice::begin());
+    for key in keys {
+        slice.give_way().await;
+        kernels.push(gpu.kernel(key)?);
+    }
+    Ok(kernels)
 }
 
 fn check_binding(gpu: &Gpu, recorder: &Recorder, tensor: Tensor) -> Result<()> {

@@ -30,7 +30,7 @@ pub(super) struct TensorInfo {
 }
 
 /// A gradient rule, which goes on with the recording.
-pub(super) type RuleFn = Box<dyn FnOnce(&mut Recorder) -> Result<()>>;
+pub(super) type RuleFn = Box<dyn FnOnce(&mut Recorder) -> Result<()> + Send>;
 
 /// What a recording knows about gradients.
 #[derive(Default)]

@@ -1,6 +1,6 @@
 //! Plans replayed with live values: submits, and what comes back of them.
 
-use std::time::Instant;
+use web_time::Instant;
 
 use super::buffer::{Buffer, MapRequest};
 use super::launch::Work;
@@ -23,29 +23,36 @@ impl Plan {
     ///
     /// # Errors
     /// [`Error::Config`] for a live extent above what the plan was recorded for; what the device reports.
-    pub fn run(&self, live: &Live) -> Result<Outputs> {
-        self.submit(live, 1)?.wait()
+    pub async fn run(&self, live: &Live) -> Result<Outputs> {
+        self.submit(live, 1)?.outputs().await
     }
 
     /// Submits the launches `times` over, in as many submits as the time cap asks for, and returns at once.
-    pub fn submit(&self, live: &Live, times: u32) -> Result<Pending<'_>> {
-        for (index, (value, room)) in live.extents.iter().zip(&self.room).enumerate() {
+    pub fn submit(&self, live: &Live, times: u32) -> Result<Pending> {
+        for (index, (value, room)) in live.extents.iter().zip(&self.made.room).enumerate() {
             if value > room {
                 let why = format!("is {value}, its tensors have room for {room}");
                 return Err(Error::config(format!("live extent {index}"), why));
             }
         }
         let started = Instant::now();
-        if self.gpu.is_measuring() {
-            return Ok(Pending { plan: self, state: State::Measured, live: *live, started, units: 0.0 });
+        if self.made.gpu.is_measuring() {
+            return Ok(Pending {
+                plan: self.clone(),
+                state: State::Measured,
+                live: *live,
+                started,
+                units: 0.0,
+            });
         }
-        let units_per_submit = self.gpu.inner.pace.lock().unwrap().units_in(self.gpu.inner.submit_ms);
+        let units_per_submit =
+            self.made.gpu.inner.pace.lock().unwrap().units_in(self.made.gpu.inner.submit_ms);
         let mut clock = Clock::default();
         let mut batch: Vec<Piece> = Vec::new();
         let (mut filled, mut total) = (0.0, 0.0);
         let (mut count, mut work) = (0, Work::default());
         for _ in 0..times {
-            for (i, ready) in self.launches.iter().enumerate() {
+            for (i, ready) in self.made.launches.iter().enumerate() {
                 let groups = ready.groups.count(&live.extents);
                 if groups == 0 {
                     continue;
@@ -70,17 +77,17 @@ impl Plan {
                 }
             }
         }
-        self.gpu.note_launches(count, work);
-        let staging = self.ring.lock().unwrap().pop();
+        self.made.gpu.note_launches(count, work);
+        let staging = self.made.ring.lock().unwrap().pop();
         let staging = match staging {
             Some(staging) => staging,
-            None => self.gpu.staging("outputs", self.staging_bytes)?,
+            None => self.made.gpu.staging("outputs", self.made.staging_bytes)?,
         };
         self.flush(live, &mut batch, &mut clock, Some(&staging))?;
-        let bytes = self.staging_bytes.max(4);
-        let map = self.gpu.guarded("a read-back", |_| MapRequest::new(staging, bytes))?;
+        let bytes = self.made.staging_bytes.max(4);
+        let map = self.made.gpu.guarded("a read-back", |_| MapRequest::new(staging, bytes))?;
         let state = State::Running { map, clock };
-        Ok(Pending { plan: self, state, live: *live, started, units: total })
+        Ok(Pending { plan: self.clone(), state, live: *live, started, units: total })
     }
 
     /// Encodes and submits `batch`; with `staging`, the outputs and timestamps are copied to it afterwards.
@@ -92,7 +99,7 @@ impl Plan {
         staging: Option<&Buffer>,
     ) -> Result<()> {
         loop {
-            self.gpu.encode("a submit", |encoder| self.encode(live, batch, clock, staging, encoder))?;
+            self.made.gpu.encode("a submit", |encoder| self.encode(live, batch, clock, staging, encoder))?;
             if batch.is_empty() {
                 return Ok(());
             }
@@ -109,11 +116,11 @@ impl Plan {
         encoder: &mut wgpu::CommandEncoder,
     ) {
         let mut steps: Vec<Step> = vec![Step::new(live, 0, u32::MAX)];
-        let per_launch = self.gpu.inner.profile.is_some();
+        let per_launch = self.made.gpu.inner.profile.is_some();
         let mut at = 0;
         while at < batch.len() && steps.len() < STEP_SLOTS {
-            let phase = self.launches[batch[at].launch].phase;
-            let set = self.queries.as_ref().and_then(|q| q.set.as_ref());
+            let phase = self.made.launches[batch[at].launch].phase;
+            let set = self.made.queries.as_ref().and_then(|q| q.set.as_ref());
             let writes = set.and_then(|set| clock.next(set, batch[at].launch, phase));
             let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
                 label: Some(phase),
@@ -121,11 +128,11 @@ impl Plan {
             });
             while at < batch.len() && steps.len() < STEP_SLOTS {
                 let piece = &batch[at];
-                let ready = &self.launches[piece.launch];
+                let ready = &self.made.launches[piece.launch];
                 if ready.phase != phase {
                     break;
                 }
-                let limit = self.gpu.limits().groups_per_dimension;
+                let limit = self.made.gpu.limits().groups_per_dimension;
                 let (x, y) = (piece.count.min(limit), piece.count.div_ceil(limit));
                 let whole = piece.base == 0 && y == 1;
                 let slot = match whole {
@@ -137,7 +144,7 @@ impl Plan {
                 };
                 pass.set_pipeline(&ready.kernel.pipeline);
                 pass.set_bind_group(0, &ready.bindings, &[]);
-                pass.set_bind_group(1, self.step_bindings.as_ref(), &[slot as u32 * STEP_STRIDE as u32]);
+                pass.set_bind_group(1, self.made.step_bindings.as_ref(), &[slot as u32 * STEP_STRIDE as u32]);
                 pass.dispatch_workgroups(x, y, 1);
                 at += 1;
                 if per_launch {
@@ -155,16 +162,16 @@ impl Plan {
         for (chunk, step) in bytes.chunks_mut(STEP_STRIDE as usize).zip(&steps) {
             chunk[..size_of::<Step>()].copy_from_slice(bytemuck::bytes_of(step));
         }
-        self.gpu.queue().write_buffer(self.steps.raw(), 0, &bytes);
+        self.made.gpu.queue().write_buffer(self.made.steps.raw(), 0, &bytes);
     }
 
     fn copy_outputs(&self, encoder: &mut wgpu::CommandEncoder, staging: &wgpu::Buffer, clock: &Clock) {
         let mut at = 0;
-        for (tensor, region) in &self.outputs {
+        for (tensor, region) in &self.made.outputs {
             encoder.copy_buffer_to_buffer(region.buffer.raw(), region.offset, staging, at, tensor.bytes());
             at += tensor.bytes();
         }
-        if let Some(Queries { set: Some(set), resolved }) = &self.queries
+        if let Some(Queries { set: Some(set), resolved }) = &self.made.queries
             && clock.used > 0
         {
             encoder.resolve_query_set(set, 0..clock.used, resolved.raw(), 0);
@@ -179,71 +186,51 @@ enum State {
 }
 
 /// A submitted replay.
-#[must_use = "outputs and errors come with wait()"]
-pub struct Pending<'p> {
-    plan: &'p Plan,
+#[must_use = "errors come with the outputs"]
+pub struct Pending {
+    plan: Plan,
     state: State,
     live: Live,
     started: Instant,
     units: f64,
 }
 
-impl Pending<'_> {
-    /// Whether [`Pending::wait`] would return at once. Never blocks.
+impl Pending {
+    /// Whether [`Pending::outputs`] would be there at once. Never blocks.
     pub fn is_ready(&self) -> bool {
         match &self.state {
             State::Measured => true,
             State::Running { map, .. } => {
                 // What went wrong shows when the mapping is taken.
-                let polled = self.plan.gpu.poll(wgpu::PollType::Poll);
+                let polled = self.plan.made.gpu.poll(wgpu::PollType::Poll);
                 polled.is_err() || map.is_done()
             }
         }
     }
 
-    /// Blocks until the replay is done and gives its outputs.
-    pub fn wait(self) -> Result<Outputs> {
-        while !self.is_ready() {
-            self.plan.gpu.wait()?;
-        }
-        self.finish()
-    }
-
-    /// Waits without blocking: yields to the executor between looks.
-    pub async fn ready(self) -> Result<Outputs> {
-        std::future::poll_fn(|cx| match self.is_ready() {
-            true => std::task::Poll::Ready(()),
-            false => {
-                cx.waker().wake_by_ref();
-                std::task::Poll::Pending
-            }
-        })
-        .await;
-        self.finish()
-    }
-
-    fn finish(self) -> Result<Outputs> {
-        let plan = self.plan;
+    /// Waits for the replay and gives its outputs.
+    pub async fn outputs(self) -> Result<Outputs> {
+        let Plan { made } = &self.plan;
         let (bytes, clock) = match self.state {
-            State::Measured => (vec![0; plan.staging_bytes as usize], Clock::default()),
+            State::Measured => (vec![0; made.staging_bytes as usize], Clock::default()),
             State::Running { map, clock } => {
-                let (bytes, staging) = map.take()?;
-                plan.ring.lock().unwrap().push(staging);
+                let (bytes, staging) = map.read(&made.gpu).await?;
+                made.ring.lock().unwrap().push(staging);
                 (bytes, clock)
             }
         };
-        plan.gpu.check("a replay")?;
+        made.gpu.check("a replay")?;
         let ms = self.started.elapsed().as_secs_f64() * 1e3;
-        plan.gpu.inner.pace.lock().unwrap().learn(self.units, ms);
+        made.gpu.inner.pace.lock().unwrap().learn(self.units, ms);
         let mut tensors = Vec::new();
         let mut at = 0;
-        for (tensor, _) in &plan.outputs {
+        for (tensor, _) in &made.outputs {
             let live = tensor.rows.now(&self.live.extents) as usize * tensor.cols * 4;
             tensors.push((*tensor, bytemuck::pod_collect_to_vec(&bytes[at..at + live])));
             at += tensor.bytes() as usize;
         }
         let stamps: Vec<u64> = bytemuck::pod_collect_to_vec(&bytes[at..at + clock.used as usize * 8]);
-        let phases = plan.times(&self.live, &clock, &stamps);
+        let phases = self.plan.times(&self.live, &clock, &stamps);
         Ok(Outputs { tensors, phases })
     }
 }
@@ -283,9 +270,9 @@ impl Plan {
         if clock.passes.is_empty() {
             return Vec::new();
         }
-        let tick_ns = self.gpu.queue().get_timestamp_period() as f64;
+        let tick_ns = self.made.gpu.queue().get_timestamp_period() as f64;
         let mut phases: Vec<(&'static str, f64)> = Vec::new();
-        let mut profile = self.gpu.inner.profile.as_ref().map(|p| p.lock().unwrap());
+        let mut profile = self.made.gpu.inner.profile.as_ref().map(|p| p.lock().unwrap());
         for ((launch, phase), pair) in clock.passes.iter().zip(stamps.chunks(2)) {
             let ns = pair[1].saturating_sub(pair[0]) as f64 * tick_ns;
             match phases.iter_mut().find(|(name, _)| name == phase) {
@@ -293,7 +280,7 @@ impl Plan {
                 None => phases.push((phase, ns * 1e-6)),
             }
             if let Some(profile) = &mut profile {
-                let ready = &self.launches[*launch];
+                let ready = &self.made.launches[*launch];
                 let rows = ready.groups.rows.now(&live.extents) as f64;
                 let work = ready.work.of_row(live.keys);
                 let (flops, bytes) = (rows * work.flops, rows * work.bytes);

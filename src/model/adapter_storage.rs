@@ -62,11 +62,11 @@ impl Model {
             true => Weights::trained(gpu, &specs),
             false => Weights::frozen(gpu, &specs, FloatFormat::F32.into()),
         };
-        if gpu.is_measuring() && !file.exists() {
+        if gpu.is_measuring() && !files::exists(&file) {
             let weights = allocate()?;
             return self.with_adapter(Adapter { layout, weights, warnings });
         }
-        if !file.exists() && dir.join("adapter_model.bin").exists() {
+        if !files::exists(&file) && files::exists(&dir.join("adapter_model.bin")) {
             let why = format!("has adapter_model.bin, which is not read: save it as {ADAPTER_FILE} by PEFT");
             return Err(Error::file(dir, why));
         }
@@ -104,7 +104,7 @@ impl Model {
             return None;
         }
         let differs = |name: &&str| {
-            let [own, theirs] = [base.as_path(), dir].map(|folder| std::fs::read(folder.join(name)).ok());
+            let [own, theirs] = [base.as_path(), dir].map(|folder| files::read(&folder.join(name)).ok());
             theirs.is_some() && theirs != own
         };
         let name = ["tokenizer.json", "chat_template.jinja"].into_iter().find(differs)?;
@@ -116,46 +116,47 @@ impl Model {
 
     /// Adds the adapter to the base weights and drops it: W += scale · B A. Every other model that shares the base
     /// changes with it; but where it is not held in f32, which would lose most of the adapter, it is copied to f32 first.
-    pub fn merge_adapter(&self) -> Result<Model> {
+    pub async fn merge_adapter(&self) -> Result<Model> {
         let Some(adapter) = self.adapter() else { return Ok(self.clone()) };
         if self.base().iter().any(|w| w.format != Format::F32) {
-            let base = Arc::new(self.base().frozen_copy(FloatFormat::F32.into())?);
-            return self.with(|state| state.base = base).merge_adapter();
+            let base = Arc::new(self.base().frozen_copy(FloatFormat::F32.into()).await?);
+            return Box::pin(self.with(|state| state.base = base).merge_adapter()).await;
         }
         let mut r = Recorder::new(self.gpu());
         for term in adapter.layout.terms() {
             let w = self.base().bind(&mut r, &format!("{}.weight", adapter.layout.module(term)));
             let [a, b] = adapter.layout.tensors(term);
             let a = adapter.weights.bind(&mut r, &a).whole();
-            let b = self.transposed(adapter.weights.get(&b).expect("B beside every A"), &adapter.weights)?;
+            let b =
+                self.transposed(adapter.weights.get(&b).expect("B beside every A"), &adapter.weights).await?;
             let b = r.bind(&b, term.rank, w.rows, Format::F32);
             ops::merge_lora(&mut r, &w, a, b, adapter.layout.scale(term));
         }
-        Plan::new(self.gpu(), r, &Arena::new(), PlanOptions::default())?.run(&Live::default())?;
+        Plan::new(self.gpu(), r, &Arena::new(), PlanOptions::default()).await?.run(&Live::default()).await?;
         if adapter.layout.rates() {
             let head = adapter.weights.get(&adapter.layout.head()).expect("it has one");
-            self.base().upload(RATING_HEAD, &adapter.weights.download(head)?)?;
+            self.base().upload(RATING_HEAD, &adapter.weights.download(head).await?)?;
         }
         Ok(self.without_adapter())
     }
 
     /// A copy of a small matrix with rows and columns exchanged.
-    fn transposed(&self, weight: &Weight, weights: &Weights) -> Result<Region> {
+    async fn transposed(&self, weight: &Weight, weights: &Weights) -> Result<Region> {
         let (rows, cols) = (weight.shape[0], weight.shape[1]);
-        let values = weights.download(weight)?;
+        let values = weights.download(weight).await?;
         let turned = architecture::transposed(&values, rows, cols);
         Ok(self.gpu().buffer_with("transposed", Category::Workspace, &turned)?.region())
     }
 
     /// Writes the adapter to `dir` in PEFT's layout, with the tokenizer's files of its base model's folder.
-    pub fn save_adapter(&self, dir: &Path, base_model: &Path) -> Result<()> {
-        into_folder(dir, || self.save_adapter_into(dir, base_model))
+    pub async fn save_adapter(&self, dir: &Path, base_model: &Path) -> Result<()> {
+        into_folder(dir, self.save_adapter_into(dir, base_model)).await
     }
 
     /// [`Model::save_adapter`] into a folder that is there: one that has gone does not come back.
-    pub(crate) fn save_adapter_into(&self, dir: &Path, base_model: &Path) -> Result<()> {
+    pub(crate) async fn save_adapter_into(&self, dir: &Path, base_model: &Path) -> Result<()> {
         let adapter = self.adapter().expect("save_adapter needs an adapter");
-        save_weights(&adapter.weights, &dir.join(ADAPTER_FILE), FloatFormat::F32)?;
+        save_weights(&adapter.weights, &dir.join(ADAPTER_FILE), FloatFormat::F32).await?;
         let mut json = adapter.layout.to_json(&base_model.to_string_lossy());
         if let Some((name, commit)) = hub_name(base_model) {
             json["base_model_name_or_path"] = name.into();

@@ -9,7 +9,7 @@ use crate::gpu::Gpu;
 /// Tensors are indexed in 32 bits on the GPU.
 const LARGEST: usize = i32::MAX as usize;
 /// Of one weight.
-const MOST_ELEMENTS: usize = 1 << 40;
+const MOST_ELEMENTS: usize = if usize::BITS > 40 { 1 << 40 } else { usize::MAX };
 /// Weights by name take memory on the host, too.
 const MOST_LAYERS: usize = 1 << 16;
 

@@ -86,6 +86,9 @@ impl Companions {
         if let Some(file) = gguf::file_of(source)? {
             return gguf::write_companions(&file, dir, self == Companions::All);
         }
+        if files::is_in_memory(source) || files::is_in_memory(dir) {
+            return self.copy_by_name(source, dir);
+        }
         let real = |path: &Path| fs::canonicalize(path).map_err(Error::io("read", path));
         let home = real(source)?;
         if home == real(dir)? {
@@ -105,6 +108,18 @@ impl Companions {
             }
         }
         Ok(())
+    }
+
+    /// Copies from or to memory, where no links are.
+    fn copy_by_name(self, source: &Path, dir: &Path) -> Result<()> {
+        for path in files::list(source)? {
+            let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
+            if source != dir && files::is_file(&path) && self.include(name) {
+                files::write_atomic(&dir.join(name), &files::read(&path)?)?;
+            }
+        }
+        let (templates, to) = (source.join(TEMPLATES), dir.join(TEMPLATES));
+        if files::is_dir(&templates) { Companions::All.copy_by_name(&templates, &to) } else { Ok(()) }
     }
 
     /// Names and paths, sorted. Hidden files stay, and links that lead out of the model's folder.

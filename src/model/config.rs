@@ -64,7 +64,7 @@ impl ModelConfig {
     pub fn load(dir: &Path) -> Result<ModelConfig> {
         let (path, json) = gguf::json(dir, "config.json")?;
         let json = json.ok_or_else(|| {
-            let why = match dir.join(ADAPTER_CONFIG).exists() {
+            let why = match files::exists(&dir.join(ADAPTER_CONFIG)) {
                 true => "is a LoRA adapter's folder: give its base model's folder as the model, this one as adapter",
                 false => "has no config.json: give a model's folder as Hugging Face lays it out",
             };

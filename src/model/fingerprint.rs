@@ -54,7 +54,7 @@ pub(crate) fn tokenizer(dir: &Path, eos: &[u32]) -> Result<Digest> {
     }
     for name in ["tokenizer.json", "special_tokens_map.json", "added_tokens.json"] {
         let path = dir.join(name);
-        if path.exists() {
+        if files::exists(&path) {
             digester.file(&path)?;
         }
     }

@@ -152,20 +152,20 @@ impl Model {
     }
 
     /// The model as it is now, which later training does not touch: what is trained is copied, the rest shared.
-    pub fn snapshot(&self) -> Result<Model> {
-        self.snapshot_as(FloatFormat::F32.into())
+    pub async fn snapshot(&self) -> Result<Model> {
+        self.snapshot_as(FloatFormat::F32.into()).await
     }
 
     /// [`Model::snapshot`] with the copied base weights rounded to `format`.
-    pub fn snapshot_as(&self, format: FrozenFormat) -> Result<Model> {
+    pub async fn snapshot_as(&self, format: FrozenFormat) -> Result<Model> {
         let base = match self.state.base.segments.is_empty() {
             true => None,
-            false => Some(Arc::new(self.state.base.frozen_copy(format)?)),
+            false => Some(Arc::new(self.state.base.frozen_copy(format).await?)),
         };
         let adapter = match &self.state.adapter {
             None => None,
             Some(a) => {
-                let weights = a.weights.frozen_copy(FloatFormat::F32.into())?;
+                let weights = a.weights.frozen_copy(FloatFormat::F32.into()).await?;
                 let (layout, warnings) = (a.layout.clone(), a.warnings.clone());
                 Some(Arc::new(Adapter { layout, weights, warnings }))
             }

@@ -21,14 +21,14 @@ impl Rater {
     /// # Errors
     /// [`Error::Config`] for a model that rates nothing, a capacity without room or beyond counting, and for a `gpu` or an
     /// arena that is not the model's; memory errors.
-    pub fn new(gpu: &Gpu, model: &Model, capacity: Capacity, arena: &Arena) -> Result<Rater> {
+    pub async fn new(gpu: &Gpu, model: &Model, capacity: Capacity, arena: &Arena) -> Result<Rater> {
         check_rates(model)?;
         let stream = Stream::new(gpu, model, capacity, false)?;
         let mut r = Recorder::new(gpu);
         let (tokens, targets) = stream.bind(&mut r);
         let scores = model.rate(&mut r, &tokens, &targets, false)?;
         r.output(scores);
-        let plan = Plan::new(gpu, r, arena, PlanOptions::default())?;
+        let plan = Plan::new(gpu, r, arena, PlanOptions::default()).await?;
         Ok(Rater { gpu: gpu.clone(), plan, stream, scores, padding: model.config().padding() })
     }
 
@@ -37,14 +37,15 @@ impl Rater {
     /// # Errors
     /// For a tree that the model cannot read or that is above the capacity, before anything runs: [`Error::Config`] for an
     /// empty prompt or response or a token id beyond the vocabulary, [`Error::TooLong`] for a sequence beyond the context.
-    pub fn rate(&self, trees: &[Tree]) -> Result<Vec<f32>> {
+    pub async fn rate(&self, trees: &[Tree]) -> Result<Vec<f32>> {
         let trees: Vec<ChoiceTree> = trees.iter().map(|tree| rated(tree, self.padding)).collect();
         self.stream.check_choices(&trees)?;
         let mut scores = Vec::new();
         for batch in self.stream.capacity().batches(&trees, usize::MAX, Capacity::of_choices)? {
-            let _turn = self.gpu.turn();
-            let live = self.stream.upload(&Packed::of_choices(batch))?;
-            scores.extend_from_slice(self.plan.run(&live)?.f32(self.scores));
+            let turn = self.gpu.turn();
+            let running = self.plan.submit(&self.stream.upload(&Packed::of_choices(batch))?, 1)?;
+            drop(turn);
+            scores.extend_from_slice(running.outputs().await?.f32(self.scores));
         }
         Ok(scores)
     }

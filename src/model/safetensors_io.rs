@@ -3,8 +3,7 @@
 //! Opening reads headers alone; a tensor's bytes are read when asked for, a range of rows at a time if wanted.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -14,7 +13,7 @@ use serde_json::{Map, Value, json};
 
 use super::format::FloatFormat;
 use crate::error::{Error, Result};
-use crate::files;
+use crate::files::{self, AtomicFile};
 
 /// The name of a model's only file.
 pub const MODEL_FILE: &str = "model.safetensors";
@@ -49,18 +48,18 @@ pub struct TensorFiles {
 impl TensorFiles {
     /// Whether there is anything in `dir` that [`TensorFiles::open`] would open.
     pub fn are_in(dir: &Path) -> bool {
-        dir.join(MODEL_FILE).exists() || dir.join(INDEX_FILE).exists()
+        files::exists(&dir.join(MODEL_FILE)) || files::exists(&dir.join(INDEX_FILE))
     }
 
     /// Opens the model in `dir`: [`MODEL_FILE`], or the files that [`INDEX_FILE`] lists.
     pub fn open(dir: &Path) -> Result<TensorFiles> {
         let single = dir.join(MODEL_FILE);
-        if single.exists() {
+        if files::exists(&single) {
             return TensorFiles::open_file(&single);
         }
         let index = dir.join(INDEX_FILE);
         let Some(json) = files::read_json_if_present(&index)? else {
-            let pickle = dir.join("pytorch_model.bin").exists();
+            let pickle = files::exists(&dir.join("pytorch_model.bin"));
             let other = if pickle { " (pytorch_model.bin is not read: save it as safetensors)" } else { "" };
             let why = format!("has no weights: expected {MODEL_FILE} or {INDEX_FILE}{other}");
             return Err(Error::file(dir, why));
@@ -179,7 +178,7 @@ impl TensorFiles {
         let TensorInfo { path, start, .. } = info;
         let format = stored_format(name, info)?;
         let size = format.bytes();
-        let mut file = File::open(path).map_err(Error::io("read", path))?;
+        let (mut file, _) = files::open(path)?;
         let start = start + (elements.start * size) as u64;
         file.seek(SeekFrom::Start(start)).map_err(Error::io("read", path))?;
         let mut values = Vec::with_capacity(elements.len());
@@ -207,8 +206,7 @@ fn stored_format(name: &str, info: &TensorInfo) -> Result<FloatFormat> {
 /// The header of a file, and where its data begin. A file: the header's length n (8 bytes, little endian), n bytes
 /// of JSON, the data. The safetensors crate checks that the tensors cover the data without gap or overlap.
 fn read_header(path: &Path) -> Result<(Metadata, u64)> {
-    let mut file = File::open(path).map_err(Error::io("read", path))?;
-    let length = file.metadata().map_err(Error::io("read", path))?.len();
+    let (mut file, length) = files::open(path)?;
     let truncated = |needed: u64| {
         let why = format!("is truncated: {length} bytes of at least {needed} are there, get the file again");
         Error::file(path, why)
@@ -256,46 +254,68 @@ pub struct TensorSpec {
     pub format: FloatFormat,
 }
 
-/// Writes a safetensors file atomically. `data` gives the elements of one tensor at a time, so that they need not
-/// all be in memory at once; it is asked for F32 tensors first (which keeps them aligned), then by name.
-///
-/// # Errors
-/// [`Error::Config`] for a number that its tensor's format has no room for; then no file is left.
-pub fn write_atomic(
-    path: &Path,
-    mut tensors: Vec<TensorSpec>,
-    metadata: &BTreeMap<String, String>,
-    mut data: impl FnMut(&TensorSpec) -> Result<Vec<f32>>,
-) -> Result<()> {
-    let size = |spec: &TensorSpec| spec.format.bytes();
-    tensors.sort_by(|a, b| size(b).cmp(&size(a)).then_with(|| a.name.cmp(&b.name)));
-    let mut header = Map::new();
-    if !metadata.is_empty() {
-        header.insert("__metadata__".into(), json!(metadata));
-    }
-    let mut end = 0;
-    for spec in &tensors {
-        let start = end;
-        end += spec.shape.iter().product::<usize>() * size(spec);
-        let entry = json!({"dtype": spec.format.dtype(), "shape": spec.shape, "data_offsets": [start, end]});
-        assert!(header.insert(spec.name.clone(), entry).is_none(), "two tensors are named {}", spec.name);
-    }
-    let mut header = Value::Object(header).to_string().into_bytes();
-    header.resize(header.len().next_multiple_of(8), b' ');
+/// A safetensors file in the making, which takes one tensor at a time, so that they need not all be in memory at once. It is
+/// whole or not there, see [`AtomicFile`].
+pub struct TensorWriter {
+    file: AtomicFile,
+    /// What is still to come, the next one last.
+    tensors: Vec<TensorSpec>,
+}
 
-    files::write_atomic_with(path, |file| {
-        let mut write = |bytes: &[u8]| file.write_all(bytes).map_err(Error::io("write", path));
-        write(&(header.len() as u64).to_le_bytes())?;
-        write(&header)?;
+impl TensorWriter {
+    /// Begins the file: F32 tensors come first (which keeps them aligned), then by name.
+    pub fn create(
+        path: &Path,
+        mut tensors: Vec<TensorSpec>,
+        metadata: &BTreeMap<String, String>,
+    ) -> Result<TensorWriter> {
+        let size = |spec: &TensorSpec| spec.format.bytes();
+        tensors.sort_by(|a, b| size(b).cmp(&size(a)).then_with(|| a.name.cmp(&b.name)));
+        let mut header = Map::new();
+        if !metadata.is_empty() {
+            header.insert("__metadata__".into(), json!(metadata));
+        }
+        let mut end = 0;
         for spec in &tensors {
-            let values = data(spec)?;
-            assert_eq!(values.len(), spec.shape.iter().product::<usize>(), "elements of {}", spec.name);
-            for values in values.chunks(CHUNK_BYTES / 4) {
-                write(&spec.format.encode(&spec.name, values)?)?;
-            }
+            let start = end;
+            end += spec.shape.iter().product::<usize>() * size(spec);
+            let entry =
+                json!({"dtype": spec.format.dtype(), "shape": spec.shape, "data_offsets": [start, end]});
+            assert!(header.insert(spec.name.clone(), entry).is_none(), "two tensors are named {}", spec.name);
+        }
+        let mut header = Value::Object(header).to_string().into_bytes();
+        header.resize(header.len().next_multiple_of(8), b' ');
+
+        let mut file = AtomicFile::create(path)?;
+        file.write(&(header.len() as u64).to_le_bytes())?;
+        file.write(&header)?;
+        tensors.reverse();
+        Ok(TensorWriter { file, tensors })
+    }
+
+    /// The tensor that it takes next.
+    pub fn wants(&self) -> Option<&TensorSpec> {
+        self.tensors.last()
+    }
+
+    /// Takes its elements.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a number that its format has no room for.
+    pub fn push(&mut self, values: &[f32]) -> Result<()> {
+        let spec = self.tensors.pop().expect("it wants one");
+        assert_eq!(values.len(), spec.shape.iter().product::<usize>(), "elements of {}", spec.name);
+        for values in values.chunks(CHUNK_BYTES / 4) {
+            self.file.write(&spec.format.encode(&spec.name, values)?)?;
         }
         Ok(())
-    })
+    }
+
+    /// Puts the file in its place, once it has every tensor.
+    pub fn finish(self) -> Result<()> {
+        assert!(self.tensors.is_empty(), "{:?} is missing", self.wants());
+        self.file.commit()
+    }
 }
 
 #[cfg(test)]
@@ -334,6 +354,20 @@ mod tests {
         parts.iter().for_each(|part| assert!(message.contains(part), "{part:?} is not in {message:?}"));
     }
 
+    fn write_all(
+        path: &Path,
+        specs: Vec<TensorSpec>,
+        metadata: &BTreeMap<String, String>,
+        mut values: impl FnMut(&TensorSpec) -> Vec<f32>,
+    ) -> Result<()> {
+        let mut file = TensorWriter::create(path, specs, metadata)?;
+        while let Some(spec) = file.wants() {
+            let values = values(spec);
+            file.push(&values)?;
+        }
+        file.finish()
+    }
+
     const TWO_FLOATS: &str = r#"{"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}"#;
 
     #[test]
@@ -350,9 +384,9 @@ mod tests {
         ];
         let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
         let mut order = Vec::new();
-        write_atomic(&path, specs, &metadata, |spec| {
+        write_all(&path, specs, &metadata, |spec| {
             order.push(spec.name.clone());
-            Ok(values[..spec.shape.iter().product()].to_vec())
+            values[..spec.shape.iter().product()].to_vec()
         })
         .unwrap();
         assert_eq!(order, ["full", "none", "scalar", "brain", "half"]);
@@ -381,7 +415,7 @@ mod tests {
         let values: Vec<f32> = (0..n).map(|i| (i % 251) as f32).collect();
         for format in [F32, Bf16] {
             let specs = vec![spec("a", &[n, 1], format)];
-            write_atomic(&path, specs, &BTreeMap::new(), |_| Ok(values.clone())).unwrap();
+            write_all(&path, specs, &BTreeMap::new(), |_| values.clone()).unwrap();
             let files = TensorFiles::open_file(&path).unwrap();
             assert!(files.read_f32("a", &[n, 1]).unwrap() == values);
             assert_eq!(files.read_rows_f32("a", &[n, 1], n - 2..n).unwrap(), values[n - 2..]);
@@ -393,8 +427,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(MODEL_FILE);
         let specs = vec![spec("a", &[1], F32)];
-        let failed = write_atomic(&path, specs, &BTreeMap::new(), |_| Err(Error::Interrupted));
-        assert!(matches!(failed, Err(Error::Interrupted)));
+        drop(TensorWriter::create(&path, specs, &BTreeMap::new()).unwrap());
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 
@@ -405,9 +438,8 @@ mod tests {
         for (format, value, limit) in [(F16, 7e4, "65504"), (Bf16, f32::MAX, "3.3895"), (F16, -1e30, "65504")]
         {
             let specs = vec![spec("a", &[1], F32), spec("b", &[2], format)];
-            let written = write_atomic(&path, specs, &BTreeMap::new(), |spec| {
-                Ok(vec![value; spec.shape.iter().product()])
-            });
+            let written =
+                write_all(&path, specs, &BTreeMap::new(), |spec| vec![value; spec.shape.iter().product()]);
             assert_refused(written, &["b holds", limit]);
             assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
         }
@@ -430,7 +462,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         for (file, tensor) in [("one.safetensors", "a"), ("two.safetensors", "b")] {
             let specs = vec![spec(tensor, &[2], F32)];
-            write_atomic(&dir.path().join(file), specs, &BTreeMap::new(), |_| Ok(vec![1.0, 2.0])).unwrap();
+            write_all(&dir.path().join(file), specs, &BTreeMap::new(), |_| vec![1.0, 2.0]).unwrap();
         }
         files::write_atomic(&dir.path().join(INDEX_FILE), index.as_bytes()).unwrap();
         let files = TensorFiles::open(dir.path())?;
@@ -475,7 +507,7 @@ mod tests {
         let specs = vec![spec("a", &[1], F32)];
         let mut files = TensorFiles::default();
         for file in ["one.safetensors", "two.safetensors"] {
-            write_atomic(&dir.path().join(file), specs.clone(), &BTreeMap::new(), |_| Ok(vec![1.0])).unwrap();
+            write_all(&dir.path().join(file), specs.clone(), &BTreeMap::new(), |_| vec![1.0]).unwrap();
         }
         files.add(&dir.path().join("one.safetensors")).unwrap();
         assert_refused(

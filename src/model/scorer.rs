@@ -44,10 +44,10 @@ const PASS_TOKENS: usize = 4096;
 ///
 /// # Errors
 /// As [`Scorer::new`] and [`Scorer::score`].
-pub fn score_all(model: &Model, trees: &[Tree]) -> Result<Vec<Scored>> {
+pub async fn score_all(model: &Model, trees: &[Tree]) -> Result<Vec<Scored>> {
     let tokens = trees.iter().map(Tree::length).max().unwrap_or(1).max(PASS_TOKENS);
     let capacity = Capacity { tokens, targets: tokens, sequences: 256 };
-    Scorer::new(model.gpu(), model, capacity, &Arena::new())?.score(trees)
+    Scorer::new(model.gpu(), model, capacity, &Arena::new()).await?.score(trees).await
 }
 
 impl Scorer {
@@ -56,8 +56,8 @@ impl Scorer {
     /// # Errors
     /// [`Error::Config`] for a capacity without room or beyond counting, and for a `gpu` or an
     /// arena that is not the model's; memory errors.
-    pub fn new(gpu: &Gpu, model: &Model, capacity: Capacity, arena: &Arena) -> Result<Scorer> {
-        Scorer::record(gpu, model, Keys::Stream, Vec::new(), capacity, arena)
+    pub async fn new(gpu: &Gpu, model: &Model, capacity: Capacity, arena: &Arena) -> Result<Scorer> {
+        Scorer::record(gpu, model, Keys::Stream, Vec::new(), capacity, arena).await
     }
 
     /// As [`Scorer::new`], for trees of which most begin with `preamble`: its keys and values are computed now and kept.
@@ -65,7 +65,7 @@ impl Scorer {
     ///
     /// # Errors
     /// As [`Scorer::new`]; also for a preamble that is empty, fills the model's context or has an unknown token id.
-    pub fn after(
+    pub async fn after(
         gpu: &Gpu,
         model: &Model,
         preamble: &[u32],
@@ -81,12 +81,12 @@ impl Scorer {
         let cache = Arc::new(KvCache::new(gpu, model.architecture(), preamble.len(), preamble.len())?);
         let keys = Dim::Live { index: extent::PREAMBLE, max: preamble.len() as u32 };
         let after = Keys::After { cache: cache.clone(), keys };
-        let scorer = Scorer::record(gpu, model, after, preamble.to_vec(), capacity, arena)?;
-        fill(gpu, model, &cache, preamble, arena)?;
+        let scorer = Scorer::record(gpu, model, after, preamble.to_vec(), capacity, arena).await?;
+        fill(gpu, model, &cache, preamble, arena).await?;
         Ok(scorer)
     }
 
-    fn record(
+    async fn record(
         gpu: &Gpu,
         model: &Model,
         keys: Keys,
@@ -100,7 +100,7 @@ impl Scorer {
         let scored = model.score(&mut r, &tokens, &targets, &keys, false, false)?;
         r.output(scored.logp);
         r.output(scored.entropy);
-        let plan = Plan::new(gpu, r, arena, PlanOptions::default())?;
+        let plan = Plan::new(gpu, r, arena, PlanOptions::default()).await?;
         Ok(Scorer { gpu: gpu.clone(), plan, stream, logp: scored.logp, entropy: scored.entropy, preamble })
     }
 
@@ -115,24 +115,24 @@ impl Scorer {
     /// For a tree that the model cannot read or that is above the capacity, before anything runs:
     /// [`Error::Config`] for an empty prompt or response or a token id beyond the vocabulary, [`Error::TooLong`] for a
     /// sequence beyond the context.
-    pub fn score(&self, trees: &[Tree]) -> Result<Vec<Scored>> {
+    pub async fn score(&self, trees: &[Tree]) -> Result<Vec<Scored>> {
         self.stream.check(trees)?;
         let trees = self.unread(trees, |tree| &mut tree.prompt);
-        self.run_all(&trees, Capacity::of_tree, |batch| Packed::new(batch))
+        self.run_all(&trees, Capacity::of_tree, |batch| Packed::new(batch)).await
     }
 
     /// For every branch of every tree, in order, log p of each of its tree's choices.
     ///
     /// # Errors
     /// As [`Scorer::score`]; a tree needs a choice, and every branch a token.
-    pub fn score_choices(&self, trees: &[ChoiceTree]) -> Result<Vec<Scored>> {
+    pub async fn score_choices(&self, trees: &[ChoiceTree]) -> Result<Vec<Scored>> {
         self.stream.check_choices(trees)?;
         let trees = self.unread(trees, |tree| &mut tree.prompt);
-        self.run_all(&trees, Capacity::of_choices, |batch| Packed::of_choices(batch))
+        self.run_all(&trees, Capacity::of_choices, |batch| Packed::of_choices(batch)).await
     }
 
     /// Scores trees in as many passes as it takes.
-    fn run_all<T: Clone>(
+    async fn run_all<T: Clone>(
         &self,
         trees: &[(usize, Cow<'_, [T]>)],
         size: impl Fn(&T) -> Capacity,
@@ -145,7 +145,7 @@ impl Scorer {
         }
         let mut out = Vec::new();
         for (known, batch) in passes {
-            self.run(known, &pack(batch), &mut out)?;
+            self.run(known, &pack(batch), &mut out).await?;
         }
         Ok(out)
     }
@@ -176,12 +176,14 @@ impl Scorer {
     }
 
     /// Scores trees of which the first `known` tokens, those of the preamble, were left out.
-    fn run(&self, known: usize, packed: &Packed, out: &mut Vec<Scored>) -> Result<()> {
-        let _turn = self.gpu.turn();
+    async fn run(&self, known: usize, packed: &Packed, out: &mut Vec<Scored>) -> Result<()> {
+        let turn = self.gpu.turn();
         let mut live = self.stream.upload(packed)?;
         live.extents[extent::PREAMBLE as usize] = known as u32;
         live.keys += known as u32;
-        let outputs = self.plan.run(&live)?;
+        let running = self.plan.submit(&live, 1)?;
+        drop(turn);
+        let outputs = running.outputs().await?;
         let (logps, entropies) = (outputs.f32(self.logp), outputs.f32(self.entropy));
         for bounds in packed.offsets.windows(2) {
             let range = bounds[0] as usize..bounds[1] as usize;
@@ -192,17 +194,19 @@ impl Scorer {
 }
 
 /// Computes the keys and values of a text from its beginning.
-fn fill(gpu: &Gpu, model: &Model, cache: &Arc<KvCache>, ids: &[u32], arena: &Arena) -> Result<()> {
+async fn fill(gpu: &Gpu, model: &Model, cache: &Arc<KvCache>, ids: &[u32], arena: &Arena) -> Result<()> {
     let capacity = Capacity { tokens: ids.len(), targets: 1, sequences: 1 };
     let stream = Stream::new(gpu, model, capacity, false)?;
     let mut r = Recorder::new(gpu);
     let (tokens, _) = stream.bind(&mut r);
     model.hidden(&mut r, &tokens, &Keys::Cache { cache: cache.clone(), apart: false }, false)?;
-    let plan = Plan::new(gpu, r, arena, PlanOptions::default())?;
+    let plan = Plan::new(gpu, r, arena, PlanOptions::default()).await?;
     if gpu.is_measuring() {
         return Ok(());
     }
     let text = Tree { prompt: ids.to_vec(), responses: Vec::new() };
-    let _turn = gpu.turn();
-    plan.run(&stream.upload(&Packed::new([&text]))?).map(drop)
+    let turn = gpu.turn();
+    let running = plan.submit(&stream.upload(&Packed::new([&text]))?, 1)?;
+    drop(turn);
+    running.outputs().await.map(drop)
 }

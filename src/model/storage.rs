@@ -1,7 +1,6 @@
 //! Models from and to folders in the Hugging Face layout.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::Path;
 
 use super::Model;
@@ -12,13 +11,14 @@ use super::companions::Companions;
 use super::config::ModelConfig;
 use super::format::{FloatFormat, FrozenFormat};
 use super::model_files::ModelFiles;
-use super::safetensors_io::{MODEL_FILE, TensorFiles, TensorSpec, write_atomic};
+use super::safetensors_io::{MODEL_FILE, TensorFiles, TensorSpec, TensorWriter};
 use super::tensor_source::TensorSource;
 use super::weights::{Weight, Weights};
 use crate::data::tokenizer::Tokenizer;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::reference::uniform;
+use crate::task::Slice;
 use crate::{files, gguf};
 
 impl FrozenFormat {
@@ -62,10 +62,10 @@ impl Model {
     ///
     /// # Errors
     /// A missing or left-over tensor, one of another shape or type, a damaged file: each names file and tensor.
-    pub fn load(gpu: &Gpu, dir: &Path, train: bool) -> Result<Model> {
+    pub async fn load(gpu: &Gpu, dir: &Path, train: bool) -> Result<Model> {
         match train {
-            false => Model::load_frozen(gpu, dir, None),
-            true => Model::load_into(gpu, dir, Role::Writes, |specs| Weights::trained(gpu, specs)),
+            false => Model::load_frozen(gpu, dir, None).await,
+            true => Model::load_into(gpu, dir, Role::Writes, |specs| Weights::trained(gpu, specs)).await,
         }
     }
 
@@ -74,7 +74,7 @@ impl Model {
     ///
     /// # Errors
     /// As [`Model::load`] and [`Model::load_adapter`]; [`Error::File`] for a model that writes, without an adapter.
-    pub fn load_reward(
+    pub async fn load_reward(
         gpu: &Gpu,
         dir: &Path,
         adapter: Option<&Path>,
@@ -82,10 +82,14 @@ impl Model {
     ) -> Result<Model> {
         let format = format.map_or_else(|| FrozenFormat::of_model(dir), Ok)?;
         match adapter {
-            None => Model::load_into(gpu, dir, Role::Rates, |specs| Weights::frozen(gpu, specs, format)),
+            None => {
+                Model::load_into(gpu, dir, Role::Rates, |specs| Weights::frozen(gpu, specs, format)).await
+            }
             Some(adapter) => {
                 let padding = Tokenizer::padding_of(dir)?;
-                Model::load_into_reward(gpu, dir, Some(format), padding, 0)?.load_adapter(adapter, false)
+                Model::load_into_reward(gpu, dir, Some(format), padding, 0)
+                    .await?
+                    .load_adapter(adapter, false)
             }
         }
     }
@@ -105,7 +109,7 @@ impl Model {
     ///
     /// # Errors
     /// As [`Model::load`]; [`Error::Config`] for a family without reward models.
-    pub fn load_into_reward(
+    pub async fn load_into_reward(
         gpu: &Gpu,
         dir: &Path,
         format: Option<FrozenFormat>,
@@ -116,18 +120,19 @@ impl Model {
             Some(format) => Weights::frozen(gpu, specs, format),
             None => Weights::trained(gpu, specs),
         })
+        .await
     }
 
     /// Loads a model folder, frozen, with its matrices rounded to `format`, or as the files have them.
     ///
     /// # Errors
     /// As [`Model::load`]; [`Error::Config`] for a number that the format has no room for.
-    pub fn load_frozen(gpu: &Gpu, dir: &Path, format: Option<FrozenFormat>) -> Result<Model> {
+    pub async fn load_frozen(gpu: &Gpu, dir: &Path, format: Option<FrozenFormat>) -> Result<Model> {
         let format = format.map_or_else(|| FrozenFormat::of_model(dir), Ok)?;
-        Model::load_into(gpu, dir, Role::Writes, |specs| Weights::frozen(gpu, specs, format))
+        Model::load_into(gpu, dir, Role::Writes, |specs| Weights::frozen(gpu, specs, format)).await
     }
 
-    fn load_into(
+    async fn load_into(
         gpu: &Gpu,
         dir: &Path,
         role: Role,
@@ -135,7 +140,7 @@ impl Model {
     ) -> Result<Model> {
         let mut config = ModelConfig::load(dir)?;
         let new_head = role.settle(dir, &mut config)?;
-        if dir.join(ADAPTER_CONFIG).exists() {
+        if files::exists(&dir.join(ADAPTER_CONFIG)) {
             let why = format!(
                 "holds a LoRA adapter beside the model, which transformers would put on it: move {ADAPTER_CONFIG} and \
                  {ADAPTER_FILE} to a folder of their own, and give that as the adapter"
@@ -155,7 +160,9 @@ impl Model {
         let weights = allocate(&specs)?;
         // A model that is to rate may have been tied.
         let tied = config.architecture.tied || new_head.is_some();
+        let mut slice = Slice::begin();
         for spec in specs.iter().filter(|_| !gpu.is_measuring()) {
+            slice.give_way().await;
             if let Some(seed) = new_head.filter(|_| spec.name == RATING_HEAD) {
                 let head =
                     normal(seed, specs.len() as u32, config.initializer_range(), spec.shape.iter().product());
@@ -170,7 +177,7 @@ impl Model {
 
     /// A model of `config` with random weights: normal, their standard deviation `config.json`'s `initializer_range`
     /// (0.02 if it has none); norms are 1, biases 0.
-    pub fn random(gpu: &Gpu, config: ModelConfig, train: bool, seed: u32) -> Result<Model> {
+    pub async fn random(gpu: &Gpu, config: ModelConfig, train: bool, seed: u32) -> Result<Model> {
         config.architecture.check()?;
         let specs = config.architecture.weights();
         let weights = match train {
@@ -193,13 +200,18 @@ impl Model {
     ///
     /// # Errors
     /// [`Error::Config`] for a number that `format` has no room for; [`Error::SelfCheck`] for one that is not finite.
-    pub fn save(&self, dir: &Path, source: Option<&Path>, format: FloatFormat) -> Result<()> {
-        into_folder(dir, || self.save_into(dir, source, format))
+    pub async fn save(&self, dir: &Path, source: Option<&Path>, format: FloatFormat) -> Result<()> {
+        into_folder(dir, self.save_into(dir, source, format)).await
     }
 
     /// [`Model::save`] into a folder that is there: one that has gone does not come back.
-    pub(crate) fn save_into(&self, dir: &Path, source: Option<&Path>, format: FloatFormat) -> Result<()> {
-        save_weights(self.base(), &dir.join(MODEL_FILE), format)?;
+    pub(crate) async fn save_into(
+        &self,
+        dir: &Path,
+        source: Option<&Path>,
+        format: FloatFormat,
+    ) -> Result<()> {
+        save_weights(self.base(), &dir.join(MODEL_FILE), format).await?;
         let mut config = self.config().clone();
         config.set_dtype(format);
         config.save(dir)?;
@@ -249,13 +261,13 @@ impl Role {
 }
 
 /// Creates `dir`, if need be, and fills it; where that fails, a folder that was not there before goes again.
-pub(crate) fn into_folder(dir: &Path, fill: impl FnOnce() -> Result<()>) -> Result<()> {
-    let new = !dir.exists();
+pub(crate) async fn into_folder(dir: &Path, fill: impl Future<Output = Result<()>>) -> Result<()> {
+    let new = !files::exists(dir);
     files::create_dir_all(dir)?;
-    let filled = fill();
+    let filled = fill.await;
     if filled.is_err() && new {
         // The first error is the one worth telling.
-        let _ = fs::remove_dir_all(dir);
+        let _ = files::remove(dir);
     }
     filled
 }
@@ -296,22 +308,24 @@ pub(super) fn read_into(
 }
 
 /// Writes weights, one tensor in memory at a time.
-pub(crate) fn save_weights(weights: &Weights, path: &Path, format: FloatFormat) -> Result<()> {
+pub(crate) async fn save_weights(weights: &Weights, path: &Path, format: FloatFormat) -> Result<()> {
     let spec = |w: &Weight| TensorSpec { name: w.name.clone(), shape: w.spec().stored_shape(), format };
     let specs: Vec<TensorSpec> = weights.iter().map(spec).collect();
     let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
-    write_atomic(path, specs, &metadata, |spec| {
+    let mut file = TensorWriter::create(path, specs, &metadata)?;
+    while let Some(spec) = file.wants() {
         let weight = weights.get(&spec.name).expect("listed above");
-        Ok(weight.spec().to_stored(finite(weights, weight)?))
-    })
+        file.push(&weight.spec().to_stored(finite(weights, weight).await?))?;
+    }
+    file.finish()
 }
 
 /// The numbers of a weight, to be saved.
 ///
 /// # Errors
 /// [`Error::SelfCheck`] for one that is not finite.
-pub(crate) fn finite(weights: &Weights, weight: &Weight) -> Result<Vec<f32>> {
-    let values = weights.download(weight)?;
+pub(crate) async fn finite(weights: &Weights, weight: &Weight) -> Result<Vec<f32>> {
+    let values = weights.download(weight).await?;
     match values.iter().find(|value| !value.is_finite()) {
         None => Ok(values),
         Some(value) => Err(Error::SelfCheck(format!(

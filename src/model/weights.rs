@@ -282,7 +282,7 @@ impl Weights {
     }
 
     /// A frozen copy of the values as they are now, rounded to `wanted`.
-    pub fn frozen_copy(&self, wanted: FrozenFormat) -> Result<Weights> {
+    pub async fn frozen_copy(&self, wanted: FrozenFormat) -> Result<Weights> {
         let specs: Vec<WeightSpec> = self.list.iter().map(|w| w.spec.clone()).collect();
         let copy = Weights::frozen(&self.gpu, &specs, wanted)?;
         for (from, to) in self.list.iter().zip(&copy.list) {
@@ -290,7 +290,7 @@ impl Weights {
             for (part, copied) in from.parts.iter().zip(&to.parts) {
                 match from.format == to.format {
                     true => self.gpu.copy(&part.values, &copied.values)?,
-                    false => copy.upload_rows(&to.name, first, &self.download_part(from, part)?)?,
+                    false => copy.upload_rows(&to.name, first, &self.download_part(from, part).await?)?,
                 }
                 first += part.rows;
             }
@@ -423,36 +423,38 @@ impl Weights {
     }
 
     /// Reads a weight back.
-    pub fn download(&self, weight: &Weight) -> Result<Vec<f32>> {
+    pub async fn download(&self, weight: &Weight) -> Result<Vec<f32>> {
         let mut out = Vec::with_capacity(weight.elements());
         for part in &weight.parts {
-            out.extend(self.download_part(weight, part)?);
+            out.extend(self.download_part(weight, part).await?);
         }
         Ok(out)
     }
 
-    fn download_part(&self, weight: &Weight, part: &Part) -> Result<Vec<f32>> {
+    async fn download_part(&self, weight: &Weight, part: &Part) -> Result<Vec<f32>> {
         Ok(match weight.format {
-            Format::F16 => self.gpu.download::<f16>(&part.values)?.iter().map(|v| v.to_f32()).collect(),
-            Format::Bf16 => self.gpu.download::<bf16>(&part.values)?.iter().map(|v| v.to_f32()).collect(),
-            Format::F32 => self.gpu.download(&part.values)?,
-            Format::Q8 | Format::Q4 => blocks::decode(weight.format, &self.gpu.download(&part.values)?),
+            Format::F16 => self.gpu.download::<f16>(&part.values).await?.iter().map(|v| v.to_f32()).collect(),
+            Format::Bf16 => {
+                self.gpu.download::<bf16>(&part.values).await?.iter().map(|v| v.to_f32()).collect()
+            }
+            Format::F32 => self.gpu.download(&part.values).await?,
+            Format::Q8 | Format::Q4 => blocks::decode(weight.format, &self.gpu.download(&part.values).await?),
             Format::U32 => unreachable!("weights are floats"),
         })
     }
 
     /// Reads a weight's gradient back; empty for a frozen weight.
-    pub fn download_gradient(&self, weight: &Weight) -> Result<Vec<f32>> {
+    pub async fn download_gradient(&self, weight: &Weight) -> Result<Vec<f32>> {
         let mut out = Vec::new();
         for part in weight.parts.iter().filter_map(|p| p.gradient.as_ref()) {
-            out.extend(self.gpu.download::<f32>(part)?);
+            out.extend(self.gpu.download::<f32>(part).await?);
         }
         Ok(out)
     }
 
     /// [`Weights::download_gradient`] laid out as the weight is in its files; of a trained weight.
-    pub fn gradient_as_stored(&self, weight: &Weight) -> Result<Vec<f32>> {
-        Ok(weight.spec.to_stored(self.download_gradient(weight)?))
+    pub async fn gradient_as_stored(&self, weight: &Weight) -> Result<Vec<f32>> {
+        Ok(weight.spec.to_stored(self.download_gradient(weight).await?))
     }
 
     /// Sets every gradient to zero.

@@ -34,7 +34,6 @@ pub use advance::{DecodeSlots, decode_advance};
 pub use attention::{AttentionShape, KeySource, attention};
 pub(crate) use cases::for_first_start;
 pub use cases::{Case, CaseReport, Input, all_cases, largest_shapes, real_shapes};
-pub use ceiling::Ceilings;
 pub(crate) use ceiling::multiply_add;
 use elements::elements;
 pub use feed_forward::{FeedForward, feed_forward};

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::error::{Error, Result};
-use crate::gpu::{Arena, Buffer, Category, Format, Gpu, Live, Plan, PlanOptions, Recorder, Region, Tensor};
+use crate::gpu::{
+    Arena, Buffer, Category, Format, Gpu, Live, Outputs, Pending, Plan, PlanOptions, Recorder, Region, Tensor,
+};
 use crate::model::FloatFormat;
 use crate::model::Weights;
-use crate::model::safetensors_io::{TensorFiles, TensorSpec, write_atomic};
+use crate::model::safetensors_io::{TensorFiles, TensorSpec, TensorWriter};
 use crate::ops;
 
 /// Which optimiser, with its constants.
@@ -85,7 +87,7 @@ impl Optimiser {
     /// # Errors
     /// [`Error::Config`] for weights that are frozen or on another device than `gpu`, and for a constant out of its
     /// range; memory errors.
-    pub fn new(
+    pub async fn new(
         gpu: &Gpu,
         weights: &Weights,
         kind: OptimiserKind,
@@ -153,7 +155,7 @@ impl Optimiser {
             }
         }
         r.output(norm);
-        let plan = Plan::new(gpu, r, arena, PlanOptions::default())?;
+        let plan = Plan::new(gpu, r, arena, PlanOptions::default()).await?;
         let optimiser = Optimiser { gpu: gpu.clone(), kind, plan, norm, state, steps: 0 };
         optimiser.clear()?;
         Ok(optimiser)
@@ -167,7 +169,13 @@ impl Optimiser {
     ///
     /// # Errors
     /// [`Error::Config`] for a learning rate that is no number from 0 on.
-    pub fn update(&mut self, learning_rate: f64) -> Result<Update> {
+    pub async fn update(&mut self, learning_rate: f64) -> Result<Update> {
+        let outputs = self.submit(learning_rate)?.outputs().await?;
+        Ok(self.updated(&outputs))
+    }
+
+    /// Begins an update: it will be done, whether or not somebody waits for it.
+    pub(crate) fn submit(&self, learning_rate: f64) -> Result<Pending> {
         if !(learning_rate >= 0.0 && (learning_rate as f32).is_finite()) {
             return Err(Error::config("learning-rate", format!("{learning_rate} is no number from 0 on")));
         }
@@ -184,15 +192,18 @@ impl Optimiser {
                 live.scalars[ops::ADAFACTOR_BETA2] = (1.0 - (step as f64).powf(-0.8)) as f32;
             }
         }
-        let turn = self.gpu.turn();
-        let outputs = self.plan.run(&live)?;
-        drop(turn);
+        let _turn = self.gpu.turn();
+        self.plan.submit(&live, 1)
+    }
+
+    /// Takes what came of an update that was begun.
+    pub(crate) fn updated(&mut self, outputs: &Outputs) -> Update {
         let norm = outputs.f32(self.norm);
         let update = Update { grad_norm: norm[0], finite: norm[2] > 0.5 };
         if update.finite {
-            self.steps = step;
+            self.steps += 1;
         }
-        Ok(update)
+        update
     }
 
     /// Updates made so far.
@@ -201,7 +212,7 @@ impl Optimiser {
     }
 
     /// Writes the state to a safetensors file.
-    pub fn save(&self, path: &Path) -> Result<()> {
+    pub async fn save(&self, path: &Path) -> Result<()> {
         let elements = |b: &Buffer| vec![b.bytes() as usize / 4];
         let spec = |(name, b): &(String, Buffer)| TensorSpec {
             name: name.clone(),
@@ -210,10 +221,12 @@ impl Optimiser {
         };
         let specs = self.state.iter().map(spec).collect();
         let metadata = BTreeMap::from([("steps".to_owned(), self.steps.to_string())]);
-        write_atomic(path, specs, &metadata, |spec| {
+        let mut file = TensorWriter::create(path, specs, &metadata)?;
+        while let Some(spec) = file.wants() {
             let (_, buffer) = self.state.iter().find(|(n, _)| *n == spec.name).expect("listed above");
-            self.gpu.download(&buffer.region())
-        })
+            file.push(&self.gpu.download(&buffer.region()).await?)?;
+        }
+        file.finish()
     }
 
     /// Reads a state that [`Optimiser::save`] wrote for the same weights.

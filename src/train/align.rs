@@ -35,7 +35,7 @@ pub(super) struct Plans {
 }
 
 /// What these prompts need of the device.
-pub(super) fn plans(
+pub(super) async fn plans(
     model: &Model,
     reference: &Model,
     rows: &EncodedRows,
@@ -57,13 +57,13 @@ pub(super) fn plans(
             // Two responses of each prompt are learnt from.
             let scored = (options.active > 1).then_some(all);
             let (trainer, optimiser) =
-                PairTrainer::new(model, reference, train, loss, capacity(2), scored, &arena)?;
+                PairTrainer::new(model, reference, train, loss, capacity(2), scored, &arena).await?;
             (Learner::Pairs { trainer: Box::new(trainer), loss: loss.clone() }, optimiser)
         }
         OnlineLoss::Policy(loss) => {
             let off_policy = options.async_level > 0;
             let (trainer, optimiser) =
-                PolicyTrainer::new(model, reference, train, *loss, off_policy, all, &arena)?;
+                PolicyTrainer::new(model, reference, train, *loss, off_policy, all, &arena).await?;
             (Learner::Policy(Box::new(trainer)), optimiser)
         }
     };
@@ -78,10 +78,10 @@ pub(super) fn plans(
     };
     // The loss may need answers of the reference.
     let of_reference = match options.loss.preference().is_some_and(Objective::needs_reference_samples) {
-        true => Some(Generator::new(model.gpu(), reference, generate.clone(), &arena)?),
+        true => Some(Generator::new(model.gpu(), reference, generate.clone(), &arena).await?),
         false => None,
     };
-    let generator = Generator::new(model.gpu(), model, generate, &arena)?;
+    let generator = Generator::new(model.gpu(), model, generate, &arena).await?;
     let sampler = Sampler::new(generator, of_reference, options, train.seed);
     Ok(Plans { learner, sampler, optimiser })
 }
@@ -121,13 +121,13 @@ impl AlignRun {
     ///
     /// # Errors
     /// [`Error::Config`] for an option out of its range, and where they leave no room for a response; memory errors.
-    pub fn new(
+    pub async fn new(
         policy: Policy,
         prompts: &[Prompt],
         train: &TrainOptions,
         options: &AlignOptions,
     ) -> Result<AlignRun> {
-        AlignRun::of_rows(policy, prompts.iter().cloned().map(Ok), train, options)
+        AlignRun::of_rows(policy, prompts.iter().cloned().map(Ok), train, options).await
     }
 
     /// The same of prompts that are read one by one, see [`prompts`](crate::data::rows::prompts): they may be more than
@@ -135,7 +135,7 @@ impl AlignRun {
     ///
     /// # Errors
     /// As [`AlignRun::new`].
-    pub fn of_rows(
+    pub async fn of_rows(
         policy: Policy,
         prompts: impl IntoIterator<Item = Result<Prompt>>,
         train: &TrainOptions,
@@ -148,9 +148,9 @@ impl AlignRun {
         let limits = LengthLimits { prompt: max_prompt, whole: usize::MAX };
         let rows = EncodedRows::encode(&policy.encoder(), prompts, false, limits, &train.output_dir)?;
         let (model, eos) = (&policy.model, policy.tokenizer.eos_ids());
-        let reference = policy.reference(train)?;
-        let plans = plans(model, &reference, &rows, eos, train, options)?;
-        let moving = MovingReference::asked_for(model, &reference, train)?;
+        let reference = policy.reference(train).await?;
+        let plans = plans(model, &reference, &rows, eos, train, options).await?;
+        let moving = MovingReference::asked_for(model, &reference, train).await?;
         let Plans { learner, sampler, optimiser } = plans;
         let (train, options) = (train.clone(), options.clone());
         let evaluation = None;
@@ -173,7 +173,7 @@ impl AlignRun {
     ///
     /// # Errors
     /// [`Error::Config`] where no prompt leaves room for an answer, and for `every` 0.
-    pub fn with_held_out(self, prompts: &[Prompt], every: Option<usize>) -> Result<AlignRun> {
+    pub async fn with_held_out(self, prompts: &[Prompt], every: Option<usize>) -> Result<AlignRun> {
         let options = AnswerOptions {
             sampling: self.options.sampling,
             max_new_tokens: self.options.max_new_tokens,
@@ -183,7 +183,7 @@ impl AlignRun {
         };
         // A reference that moves is no longer the start.
         let start = match self.moving {
-            Some(_) => self.policy.snapshot()?,
+            Some(_) => self.policy.snapshot().await?,
             None => self.reference.clone(),
         };
         let evaluation = Evaluation::new(&self.policy, start, prompts, options, every)?;
@@ -232,7 +232,12 @@ impl AlignRun {
     /// # Errors
     /// As [`AlignRun::trainer`]; what is wrong with the folder, or the checkpoint in it; see [`Trainer::step`];
     /// [`Error::SelfCheck`] where nothing was learnt.
-    pub fn run(self, queue: impl AnnotationQueue, sources: Sources, control: Control<'_>) -> Result<PathBuf> {
-        run(self.trainer(queue)?, sources, control)
+    pub async fn run(
+        self,
+        queue: impl AnnotationQueue,
+        sources: Sources,
+        control: Control<'_>,
+    ) -> Result<PathBuf> {
+        run(self.trainer(queue)?, sources, control).await
     }
 }

@@ -1,7 +1,7 @@
 //! Offline preference training: the pairs are given.
 
 use std::path::PathBuf;
-use std::time::Instant;
+use web_time::Instant;
 
 use super::batches::total_steps;
 use super::evaluation::HeldOutPairs;
@@ -22,9 +22,10 @@ use crate::error::Result;
 use crate::gpu::Arena;
 use crate::model::Model;
 use crate::optim::Optimiser;
+use crate::task::Task;
 
 /// What these rows need of the device.
-pub(super) fn plans(
+pub(super) async fn plans(
     model: &Model,
     reference: &Model,
     rows: &EncodedRows,
@@ -33,7 +34,7 @@ pub(super) fn plans(
 ) -> Result<(PairTrainer, Optimiser)> {
     train.check_reference_is_used(&options.loss)?;
     let capacity = rows.largest_batch(train.batch_size);
-    PairTrainer::new(model, reference, train, &options.loss, capacity, None, &Arena::new())
+    PairTrainer::new(model, reference, train, &options.loss, capacity, None, &Arena::new()).await
 }
 
 /// Training that is ready to begin: plans recorded, memory taken.
@@ -53,8 +54,13 @@ impl DpoRun {
     ///
     /// # Errors
     /// [`crate::Error::Config`] for an option out of its range; what is wrong with the rows; memory errors.
-    pub fn new(policy: Policy, pairs: &[Pair], train: &TrainOptions, options: &DpoOptions) -> Result<DpoRun> {
-        DpoRun::of_rows(policy, pairs.iter().cloned().map(Ok), train, options)
+    pub async fn new(
+        policy: Policy,
+        pairs: &[Pair],
+        train: &TrainOptions,
+        options: &DpoOptions,
+    ) -> Result<DpoRun> {
+        DpoRun::of_rows(policy, pairs.iter().cloned().map(Ok), train, options).await
     }
 
     /// The same of pairs that are read one by one, see [`pairs`](crate::data::rows::pairs): they may be more than memory
@@ -62,7 +68,7 @@ impl DpoRun {
     ///
     /// # Errors
     /// As [`DpoRun::new`].
-    pub fn of_rows(
+    pub async fn of_rows(
         policy: Policy,
         pairs: impl IntoIterator<Item = Result<Pair>>,
         train: &TrainOptions,
@@ -71,9 +77,9 @@ impl DpoRun {
         train.check()?;
         use_kernels_of_checkpoint(policy.model.gpu(), train)?;
         let rows = EncodedRows::given(&policy, pairs, options.append_eos, train)?;
-        let reference = policy.reference(train)?;
-        let (trainer, optimiser) = plans(&policy.model, &reference, &rows, train, options)?;
-        let moving = MovingReference::asked_for(&policy.model, &reference, train)?;
+        let reference = policy.reference(train).await?;
+        let (trainer, optimiser) = plans(&policy.model, &reference, &rows, train, options).await?;
+        let moving = MovingReference::asked_for(&policy.model, &reference, train).await?;
         let (train, options, held_out) = (train.clone(), options.clone(), None);
         Ok(DpoRun { policy, train, options, rows, trainer, optimiser, moving, held_out })
     }
@@ -124,8 +130,8 @@ impl DpoRun {
     /// # Errors
     /// What is wrong with the folder, or the checkpoint in it; see [`Trainer::step`]; [`crate::Error::SelfCheck`] where nothing
     /// was learnt.
-    pub fn run(self, sources: Sources, control: Control<'_>) -> Result<PathBuf> {
-        run(self.trainer()?, sources, control)
+    pub async fn run(self, sources: Sources, control: Control<'_>) -> Result<PathBuf> {
+        run(self.trainer()?, sources, control).await
     }
 }
 
@@ -139,12 +145,12 @@ struct GivenPairs {
 
 impl GivenPairs {
     /// Computes what is not known of these rows yet.
-    fn know(&mut self, rows: &EncodedRows, drawn: &[usize]) -> Result<()> {
+    async fn know(&mut self, rows: &EncodedRows, drawn: &[usize]) -> Result<()> {
         let mut new: Vec<usize> = drawn.iter().copied().filter(|row| self.known[*row].is_none()).collect();
         new.sort_unstable();
         new.dedup();
         let trees = new.iter().map(|row| rows.tree(*row)).collect::<Result<Vec<_>>>()?;
-        for (row, reference) in new.iter().zip(self.trainer.reference(&trees)?) {
+        for (row, reference) in new.iter().zip(self.trainer.reference(&trees).await?) {
             self.known[*row] = Some(reference);
         }
         Ok(())
@@ -164,49 +170,63 @@ impl Method for GivenPairs {
         self.known.fill(None);
     }
 
-    fn held_out(&mut self, rows: &EncodedRows) -> Result<Option<HeldOutReport>> {
-        let trees = (0..rows.len()).map(|row| rows.tree(row)).collect::<Result<Vec<Tree>>>()?;
-        let trees: Vec<Tree> = trees.into_iter().filter(|tree| self.trainer.holds(tree)).collect();
-        if trees.is_empty() {
-            return Ok(None);
-        }
-        let reference = self.trainer.reference(&trees)?;
-        let pairs: Vec<LabelledPair> = trees
-            .into_iter()
-            .zip(reference)
-            .map(|(tree, reference)| LabelledPair { tree, reference, label: 1.0, by_reference: [false; 2] })
-            .collect();
-        let learnt = self.trainer.learn(&pairs, &self.options.loss)?;
-        let PreferenceReport { accuracies, margins, .. } = learnt.preference();
-        Ok(Some(HeldOutReport { loss: learnt.loss(), accuracies, margins, pairs: pairs.len() }))
+    fn held_out<'t>(&'t mut self, rows: &'t EncodedRows) -> Task<'t, Result<Option<HeldOutReport>>> {
+        Box::pin(async move {
+            let trees = (0..rows.len()).map(|row| rows.tree(row)).collect::<Result<Vec<Tree>>>()?;
+            let trees: Vec<Tree> = trees.into_iter().filter(|tree| self.trainer.holds(tree)).collect();
+            if trees.is_empty() {
+                return Ok(None);
+            }
+            let reference = self.trainer.reference(&trees).await?;
+            let pairs: Vec<LabelledPair> = trees
+                .into_iter()
+                .zip(reference)
+                .map(|(tree, reference)| LabelledPair {
+                    tree,
+                    reference,
+                    label: 1.0,
+                    by_reference: [false; 2],
+                })
+                .collect();
+            let learnt = self.trainer.learn(&pairs, &self.options.loss).await?;
+            let PreferenceReport { accuracies, margins, .. } = learnt.preference();
+            Ok(Some(HeldOutReport { loss: learnt.loss(), accuracies, margins, pairs: pairs.len() }))
+        })
     }
 
-    fn learn(&mut self, step: &mut Step<'_, '_>) -> Result<Learnt> {
-        step.begin("learning");
-        let drawn = step.batches.draws(step.done).rows;
-        let started = Instant::now();
-        self.know(step.rows, &drawn)?;
-        step.spent("reference", started);
-        let pair = |row: &usize| {
-            let reference = self.known[*row].expect("computed above");
-            Ok(LabelledPair { tree: step.rows.tree(*row)?, reference, label: 1.0, by_reference: [false; 2] })
-        };
-        let pairs = drawn.iter().map(pair).collect::<Result<Vec<LabelledPair>>>()?;
-        let learnt = self.trainer.learn(&pairs, &self.options.loss)?;
-        learnt.times().iter().for_each(|(phase, ms)| step.phases.add(phase, *ms));
-        let eos = step.policy.tokenizer.eos_ids();
-        let ending = EncodedRows::ending_with(pairs.iter().map(|pair| &pair.tree), eos);
-        Ok(Learnt {
-            loss: Some(learnt.loss()),
-            preference: Some(learnt.preference()),
-            gradient: None,
-            policy: Some(learnt.policy()),
-            entropy: Some(learnt.entropy()),
-            responses: ResponseReport { mean_length: None, contain_eos_token: Some(ending) },
-            annotation: None,
-            pairs: Vec::new(),
-            ratings: Vec::new(),
-            tokens: learnt.tokens(),
+    fn learn<'t>(&'t mut self, step: &'t mut Step<'_, '_>) -> Task<'t, Result<Learnt>> {
+        Box::pin(async move {
+            step.begin("learning");
+            let drawn = step.batches.draws(step.done).rows;
+            let started = Instant::now();
+            self.know(step.rows, &drawn).await?;
+            step.spent("reference", started);
+            let pair = |row: &usize| {
+                let reference = self.known[*row].expect("computed above");
+                Ok(LabelledPair {
+                    tree: step.rows.tree(*row)?,
+                    reference,
+                    label: 1.0,
+                    by_reference: [false; 2],
+                })
+            };
+            let pairs = drawn.iter().map(pair).collect::<Result<Vec<LabelledPair>>>()?;
+            let learnt = self.trainer.learn(&pairs, &self.options.loss).await?;
+            learnt.times().iter().for_each(|(phase, ms)| step.phases.add(phase, *ms));
+            let eos = step.policy.tokenizer.eos_ids();
+            let ending = EncodedRows::ending_with(pairs.iter().map(|pair| &pair.tree), eos);
+            Ok(Learnt {
+                loss: Some(learnt.loss()),
+                preference: Some(learnt.preference()),
+                gradient: None,
+                policy: Some(learnt.policy()),
+                entropy: Some(learnt.entropy()),
+                responses: ResponseReport { mean_length: None, contain_eos_token: Some(ending) },
+                annotation: None,
+                pairs: Vec::new(),
+                ratings: Vec::new(),
+                tokens: learnt.tokens(),
+            })
         })
     }
 }

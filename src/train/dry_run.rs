@@ -24,12 +24,12 @@ impl DryRun {
     ///
     /// # Errors
     /// [`Error::Config`] for lengths that are not given, or above the model's context; memory errors.
-    pub fn sft(gpu: &Gpu, dir: &Path, train: &TrainOptions) -> Result<DryRun> {
+    pub async fn sft(gpu: &Gpu, dir: &Path, train: &TrainOptions) -> Result<DryRun> {
         train.check()?;
-        let (model, _) = load_model(gpu, dir, train, false)?;
+        let (model, _) = load_model(gpu, dir, train, false).await?;
         let lengths = lengths(train.max_prompt_length.or(Some(1)), train, model.architecture().context)?;
         let rows = EncodedRows::of_lengths(lengths, 1)?;
-        let plans = sft::plans(&model, &rows, train)?;
+        let plans = sft::plans(&model, &rows, train).await?;
         Ok(DryRun { rows, _held: Box::new((model, plans)) })
     }
 
@@ -38,13 +38,13 @@ impl DryRun {
     ///
     /// # Errors
     /// As [`DryRun::sft`].
-    pub fn dpo(gpu: &Gpu, dir: &Path, train: &TrainOptions, options: &DpoOptions) -> Result<DryRun> {
+    pub async fn dpo(gpu: &Gpu, dir: &Path, train: &TrainOptions, options: &DpoOptions) -> Result<DryRun> {
         train.check()?;
-        let (model, copies) = load_model(gpu, dir, train, false)?;
+        let (model, copies) = load_model(gpu, dir, train, false).await?;
         let lengths = lengths(train.max_prompt_length, train, model.architecture().context)?;
         let rows = EncodedRows::of_lengths(lengths, 2)?;
-        let reference = reference(&model, train, copies)?;
-        let plans = dpo::plans(&model, &reference, &rows, train, options)?;
+        let reference = reference(&model, train, copies).await?;
+        let plans = dpo::plans(&model, &reference, &rows, train, options).await?;
         Ok(DryRun { rows, _held: Box::new((model, reference, plans)) })
     }
 
@@ -52,12 +52,17 @@ impl DryRun {
     ///
     /// # Errors
     /// As [`DryRun::sft`].
-    pub fn reward(gpu: &Gpu, dir: &Path, train: &TrainOptions, options: &RewardOptions) -> Result<DryRun> {
+    pub async fn reward(
+        gpu: &Gpu,
+        dir: &Path,
+        train: &TrainOptions,
+        options: &RewardOptions,
+    ) -> Result<DryRun> {
         train.check()?;
-        let (model, _) = load_model(gpu, dir, train, true)?;
+        let (model, _) = load_model(gpu, dir, train, true).await?;
         let lengths = lengths(train.max_prompt_length, train, model.architecture().context)?;
         let rows = EncodedRows::of_lengths(lengths, 2)?;
-        let plans = reward::plans(&model, &rows, train, options)?;
+        let plans = reward::plans(&model, &rows, train, options).await?;
         Ok(DryRun { rows, _held: Box::new((model, plans)) })
     }
 
@@ -66,10 +71,15 @@ impl DryRun {
     ///
     /// # Errors
     /// As [`DryRun::sft`].
-    pub fn align(gpu: &Gpu, dir: &Path, train: &TrainOptions, options: &AlignOptions) -> Result<DryRun> {
+    pub async fn align(
+        gpu: &Gpu,
+        dir: &Path,
+        train: &TrainOptions,
+        options: &AlignOptions,
+    ) -> Result<DryRun> {
         train.check()?;
         options.check(train)?;
-        let (model, copies) = load_model(gpu, dir, train, false)?;
+        let (model, copies) = load_model(gpu, dir, train, false).await?;
         let limit = align::prompt_limit(model.architecture().context, train, options)?;
         let prompt = needed("max-prompt-length", train.max_prompt_length)?;
         if prompt > limit {
@@ -77,9 +87,9 @@ impl DryRun {
             return Err(Error::config("max-prompt-length", why));
         }
         let rows = EncodedRows::of_lengths((prompt, 0), 0)?;
-        let reference = reference(&model, train, copies)?;
+        let reference = reference(&model, train, copies).await?;
         let eos = configured_ids(dir, "eos_token_id")?;
-        let plans = align::plans(&model, &reference, &rows, &eos, train, options)?;
+        let plans = align::plans(&model, &reference, &rows, &eos, train, options).await?;
         Ok(DryRun { rows, _held: Box::new((model, reference, plans)) })
     }
 

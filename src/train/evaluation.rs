@@ -137,34 +137,34 @@ impl Evaluation {
     }
 
     /// Draws the start's answers: `policy` must not have been trained yet. `watch` as in [`draw_answers`].
-    pub fn answer_as_start(
+    pub async fn answer_as_start(
         &mut self,
         policy: &Policy,
-        watch: &mut dyn FnMut(usize) -> Result<()>,
+        watch: &mut (dyn FnMut(usize) -> Result<()> + Send),
     ) -> Result<()> {
         // Two draws of one policy are to be two draws.
-        self.start_answers = self.answers(policy, self.options.seed.wrapping_add(1), watch)?;
+        self.start_answers = self.answers(policy, self.options.seed.wrapping_add(1), watch).await?;
         Ok(())
     }
 
     /// The answers of the policy as it is.
-    pub fn answer(
+    pub async fn answer(
         &self,
         policy: &Policy,
-        watch: &mut dyn FnMut(usize) -> Result<()>,
+        watch: &mut (dyn FnMut(usize) -> Result<()> + Send),
     ) -> Result<Vec<Response>> {
-        self.answers(policy, self.options.seed, watch)
+        self.answers(policy, self.options.seed, watch).await
     }
 
-    fn answers(
+    async fn answers(
         &self,
         policy: &Policy,
         seed: u32,
-        watch: &mut dyn FnMut(usize) -> Result<()>,
+        watch: &mut (dyn FnMut(usize) -> Result<()> + Send),
     ) -> Result<Vec<Response>> {
         let prompts: Vec<EncodedPrompt> =
             self.prompts.iter().map(|(text, ids)| EncodedPrompt { text, ids: ids.clone() }).collect();
-        draw_answers(policy, &prompts, &AnswerOptions { seed, ..self.options.clone() }, None, watch)
+        draw_answers(policy, &prompts, &AnswerOptions { seed, ..self.options.clone() }, None, watch).await
     }
 
     /// The pairs to be judged: the policy's answers are the first responses.
@@ -176,7 +176,7 @@ impl Evaluation {
     }
 
     /// What came out; `None` without a usable verdict.
-    pub fn report(
+    pub async fn report(
         &self,
         policy: &Policy,
         answers: &[Response],
@@ -196,8 +196,8 @@ impl Evaluation {
                 responses: vec![answer.token_ids.clone()],
             })
             .collect();
-        let own = log_probabilities(&policy.model, &trees)?;
-        let start = log_probabilities(&self.start, &trees)?;
+        let own = log_probabilities(&policy.model, &trees).await?;
+        let start = log_probabilities(&self.start, &trees).await?;
         let count = answers.len() as f64;
         let interval = wilson_of_preferences(&preferences);
         Ok(Some(EvaluationReport {

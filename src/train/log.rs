@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
-use crate::files;
+use crate::files::AtomicFile;
 
 /// A log that stays open from its first row on.
 #[derive(Debug)]
@@ -126,12 +126,12 @@ impl Log {
         if !path.exists() {
             return Ok(());
         }
-        files::write_atomic_with(path, |file| {
-            self.for_each_row(|line, row, found| match kept(line, row, found) {
-                Some(line) => file.write_all(&line).map_err(Error::io("write", path)),
-                None => Ok(()),
-            })
-        })
+        let mut file = AtomicFile::create(path)?;
+        self.for_each_row(|line, row, found| match kept(line, row, found) {
+            Some(line) => file.write(&line),
+            None => Ok(()),
+        })?;
+        file.commit()
     }
 
     /// Calls `each` with every line, its row and its step, up to the end or a line that a crash has cut off.

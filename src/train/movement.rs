@@ -18,7 +18,7 @@ const PROBES: u64 = 8;
 /// Bytes of a sample.
 const PROBE_BYTES: u64 = 4 << 10;
 
-fn fingerprint(gpu: &Gpu, weights: &Weights) -> Result<u64> {
+async fn fingerprint(gpu: &Gpu, weights: &Weights) -> Result<u64> {
     let mut hasher = DefaultHasher::new();
     for weight in weights.iter() {
         for (region, ..) in weight.parts() {
@@ -28,18 +28,25 @@ fn fingerprint(gpu: &Gpu, weights: &Weights) -> Result<u64> {
             for i in 0..probes {
                 let offset = region.offset + last * i / PROBES.saturating_sub(1).max(1) / 4 * 4;
                 let probe = Region { buffer: region.buffer.clone(), offset, bytes };
-                gpu.download::<u32>(&probe)?.hash(&mut hasher);
+                gpu.download::<u32>(&probe).await?.hash(&mut hasher);
             }
         }
     }
     Ok(hasher.finish())
 }
 
+async fn fingerprint_of_frozen(model: &Model) -> Result<Option<u64>> {
+    match model.frozen() {
+        Some(weights) => fingerprint(model.gpu(), weights).await.map(Some),
+        None => Ok(None),
+    }
+}
+
 impl MovementCheck {
     /// The weights as they are now.
-    pub fn before(model: &Model) -> Result<MovementCheck> {
-        let trained = fingerprint(model.gpu(), model.trained())?;
-        let frozen = model.frozen().map(|w| fingerprint(model.gpu(), w)).transpose()?;
+    pub async fn before(model: &Model) -> Result<MovementCheck> {
+        let trained = fingerprint(model.gpu(), model.trained()).await?;
+        let frozen = fingerprint_of_frozen(model).await?;
         Ok(MovementCheck { trained, frozen })
     }
 
@@ -47,15 +54,15 @@ impl MovementCheck {
     ///
     /// # Errors
     /// [`Error::SelfCheck`] for trained weights that have not moved, and for frozen ones that have.
-    pub fn after(&self, model: &Model, updated: bool) -> Result<()> {
-        if updated && fingerprint(model.gpu(), model.trained())? == self.trained {
+    pub async fn after(&self, model: &Model, updated: bool) -> Result<()> {
+        if updated && fingerprint(model.gpu(), model.trained()).await? == self.trained {
             return Err(Error::SelfCheck(
                 "no trained weight moved although updates were made: raise the learning rate, which may be lost in \
                  rounding"
                     .into(),
             ));
         }
-        let frozen = model.frozen().map(|w| fingerprint(model.gpu(), w)).transpose()?;
+        let frozen = fingerprint_of_frozen(model).await?;
         match frozen == self.frozen {
             true => Ok(()),
             false => Err(Error::SelfCheck("a frozen weight moved: please report this as a bug".into())),

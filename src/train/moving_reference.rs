@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::options::{ReferenceSync, TrainOptions};
 use crate::error::Result;
-use crate::gpu::{Arena, Format, Live, Plan, PlanOptions, Recorder};
+use crate::gpu::{Arena, Format, Live, Pending, Plan, PlanOptions, Recorder};
 use crate::model::storage::{restore_weights, save_weights};
 use crate::model::{FloatFormat, Model};
 use crate::ops;
@@ -22,12 +22,19 @@ pub(crate) struct MovingReference {
 
 impl MovingReference {
     /// Of `reference`, which is a copy in f32 of `policy`, where the options ask for it.
-    pub fn asked_for(policy: &Model, reference: &Model, options: &TrainOptions) -> Result<Option<Self>> {
-        options.reference_sync.map(|sync| MovingReference::new(policy, reference, sync)).transpose()
+    pub async fn asked_for(
+        policy: &Model,
+        reference: &Model,
+        options: &TrainOptions,
+    ) -> Result<Option<Self>> {
+        match options.reference_sync {
+            Some(sync) => MovingReference::new(policy, reference, sync).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     /// Of the same two models.
-    pub fn new(policy: &Model, reference: &Model, sync: ReferenceSync) -> Result<MovingReference> {
+    pub async fn new(policy: &Model, reference: &Model, sync: ReferenceSync) -> Result<MovingReference> {
         let mut r = Recorder::new(policy.gpu());
         r.phase("reference");
         for (from, to) in policy.base().stacks().zip(reference.base().stacks()) {
@@ -36,7 +43,7 @@ impl MovingReference {
                 [from, to].map(|region| r.bind(region, 1, region.bytes as usize / 4, Format::F32));
             ops::mix(&mut r, from, to, sync.alpha);
         }
-        let plan = Plan::new(policy.gpu(), r, &Arena::new(), PlanOptions::default())?;
+        let plan = Plan::new(policy.gpu(), r, &Arena::new(), PlanOptions::default()).await?;
         Ok(MovingReference { reference: reference.clone(), plan, every: sync.steps })
     }
 
@@ -45,15 +52,15 @@ impl MovingReference {
         step.is_multiple_of(self.every)
     }
 
-    /// Moves it towards the policy as it is.
-    pub fn follow(&self) -> Result<()> {
+    /// Begins to move it towards the policy as it is.
+    pub fn submit(&self) -> Result<Pending> {
         let _turn = self.reference.gpu().turn();
-        self.plan.run(&Live::default()).map(drop)
+        self.plan.submit(&Live::default(), 1)
     }
 
     /// Writes it into the folder of a checkpoint.
-    pub fn save(&self, dir: &Path) -> Result<()> {
-        save_weights(self.reference.base(), &dir.join(REFERENCE_FILE), FloatFormat::F32)
+    pub async fn save(&self, dir: &Path) -> Result<()> {
+        save_weights(self.reference.base(), &dir.join(REFERENCE_FILE), FloatFormat::F32).await
     }
 
     /// Reads it from there.

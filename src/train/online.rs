@@ -3,7 +3,8 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use web_time::{Duration, Instant};
 
 use super::active;
 use super::annotation::{Annotation, Choice, Choosing, Games, VerdictTotals};
@@ -25,9 +26,10 @@ use crate::annotate::queue::{AnnotationQueue, Answer, Question, Usage};
 use crate::annotate::{Counts, Pair, Position};
 use crate::data::packing::Tree;
 use crate::error::{Error, Result};
-use crate::eval::judging::{Heard, PairVerdict, judge_pairs};
+use crate::eval::judging::{Heard, PairVerdict, Watch, judge_pairs};
 use crate::generate::{Response, SamplingParams};
 use crate::preference::Objective;
+use crate::task::Task;
 
 /// Between two looks at whether somebody asked for an end.
 const LOOK: Duration = Duration::from_millis(50);
@@ -49,7 +51,7 @@ pub(super) struct Online<'a> {
     options: AlignOptions,
     annotator: Journalled<'a>,
     /// Steps whose prompts are answered and whose questions are with the annotator, in their order.
-    open: VecDeque<OpenStep>,
+    open: VecDeque<Arc<OpenStep>>,
     /// Whether the annotator has forgotten what it was asked.
     forgotten: bool,
     /// What a checkpoint kept of the next steps' answers, and where.
@@ -60,6 +62,14 @@ pub(super) struct Online<'a> {
     /// Why the first unusable verdict is.
     first_invalid: Option<String>,
     /// What the user knows of the annotator's habits.
+    told: BTreeSet<Habit>,
+    /// Both with the step that is being learnt from, which may have to be taken again.
+    counted: Option<Counted>,
+}
+
+/// What is known of the annotator with a step's verdicts.
+struct Counted {
+    verdicts: VerdictTotals,
     told: BTreeSet<Habit>,
 }
 
@@ -128,12 +138,13 @@ impl<'a> Online<'a> {
             verdicts: VerdictTotals::default(),
             first_invalid: None,
             told: BTreeSet::new(),
+            counted: None,
         }
     }
 
     /// Answers the prompts of this step and of those that are asked about ahead, with the policy as it is, and submits
     /// the questions about them.
-    fn ask(&mut self, step: &mut Step<'_, '_>) -> Result<()> {
+    async fn ask(&mut self, step: &mut Step<'_, '_>) -> Result<()> {
         if std::mem::take(&mut self.forgotten) {
             let questions = self.open.iter().flat_map(|open| open.asked.questions()).collect();
             self.annotator.submit(questions)?;
@@ -143,10 +154,11 @@ impl<'a> Online<'a> {
             step.begin("sampling");
             let started = Instant::now();
             let draws = step.batches.draws(number);
-            let sampled = match self.kept.pop_front() {
+            // It stays kept until its questions are submitted: what is awaited may be dropped.
+            let sampled = match self.kept.front().cloned() {
                 None => {
-                    let sampled = self.sampler.answer(step.policy, step.rows, &draws, step.done)?;
-                    if self.options.active > 1 { self.choose(sampled, step, &draws)? } else { sampled }
+                    let sampled = self.sampler.answer(step.policy, step.rows, &draws, step.done).await?;
+                    if self.options.active > 1 { self.choose(sampled, step, &draws).await? } else { sampled }
                 }
                 Some(kept) => match self.sampler.fault(step.policy, step.rows, &kept, &draws)? {
                     None => kept,
@@ -184,34 +196,35 @@ impl<'a> Online<'a> {
             {
                 let started = Instant::now();
                 open.sampled.logps =
-                    trainer.log_probabilities(&open.sampled.trees(step.rows, &open.rows)?)?;
+                    trainer.log_probabilities(&open.sampled.trees(step.rows, &open.rows)?).await?;
                 step.spent("reference", started);
             }
-            self.open.push_back(open);
+            self.kept.pop_front();
+            self.open.push_back(Arc::new(open));
             self.annotator.submit(questions)?;
         }
         Ok(())
     }
 
     /// Of the step's answers, the pairs to ask about: those on which the policy is least sure.
-    fn choose(&self, sampled: Sampled, step: &Step<'_, '_>, draws: &Draws) -> Result<Sampled> {
+    async fn choose(&mut self, sampled: Sampled, step: &mut Step<'_, '_>, draws: &Draws) -> Result<Sampled> {
         let Learner::Pairs { trainer, .. } = &self.learner else { unreachable!("checked by the options") };
-        let log_ratios = trainer.log_ratios(&sampled.trees(step.rows, &draws.rows)?)?;
+        let log_ratios = trainer.log_ratios(&sampled.trees(step.rows, &draws.rows)?).await?;
         Ok(active::least_sure(&sampled, &log_ratios, draws.rows.len() / self.options.active))
     }
 
     /// Waits until the first open step's questions are answered.
-    fn wait(&mut self, step: &mut Step<'_, '_>) -> Result<()> {
+    async fn wait(&mut self, step: &mut Step<'_, '_>) -> Result<()> {
         step.begin("annotating");
         let started = Instant::now();
         let mut stopped: Option<Instant> = None;
         while !self.open.front().expect("asked before").asked.is_answered() {
-            let polled = self.annotator.poll(LOOK).inspect_err(|_| self.forgotten = true)?;
+            let polled = self.annotator.poll(LOOK).await.inspect_err(|_| self.forgotten = true)?;
             for note in &polled.notes {
                 step.warn(note);
             }
             for answer in &polled.answers {
-                self.open.iter_mut().any(|open| open.asked.take(answer));
+                take(&mut self.open, answer);
             }
             if step.control.stops() && stopped.get_or_insert_with(Instant::now).elapsed() > GRACE {
                 return Err(Error::Interrupted);
@@ -222,7 +235,7 @@ impl<'a> Online<'a> {
     }
 
     /// Learns from what was said of a step's samples.
-    fn learn_from(&mut self, step: &mut Step<'_, '_>, open: &OpenStep) -> Result<Learnt> {
+    async fn learn_from(&mut self, step: &mut Step<'_, '_>, open: &OpenStep) -> Result<Learnt> {
         match &open.asked {
             Asked::Pairs(games) => {
                 let (pairs, min_confidence) = (self.options.pairs, self.options.min_confidence);
@@ -231,17 +244,17 @@ impl<'a> Online<'a> {
                 let met = annotation.pairs(number, policy_step, &open.prompts, &open.sampled.of);
                 self.count(step, open, &annotation.counts, annotation.first_invalid(), &met)?;
                 match &self.learner {
-                    Learner::Pairs { .. } => self.learn_pairs(step, open, &annotation, met),
+                    Learner::Pairs { .. } => self.learn_pairs(step, open, &annotation, met).await,
                     Learner::Policy(_) => {
                         // No pair by itself is learnt from.
                         let met = met.into_iter().map(|pair| PairReport { chosen: None, ..pair }).collect();
-                        self.learn_scores(step, open, annotation.win_rates(), &annotation, met)
+                        self.learn_scores(step, open, annotation.win_rates(), &annotation, met).await
                     }
                 }
             }
             Asked::Ratings(ratings) => {
                 self.count(step, open, &ratings.counts(), ratings.first_invalid(), &[])?;
-                self.learn_scores(step, open, ratings.scores(), ratings, Vec::new())
+                self.learn_scores(step, open, ratings.scores(), ratings, Vec::new()).await
             }
         }
     }
@@ -256,7 +269,7 @@ impl<'a> Online<'a> {
         pairs: &[PairReport],
     ) -> Result<()> {
         self.first_invalid = self.first_invalid.take().or_else(|| invalid.map(str::to_owned));
-        let mut verdicts = self.verdicts.clone();
+        let (mut verdicts, mut told) = (self.verdicts.clone(), self.told.clone());
         verdicts.add(counts, &open.sampled.of, pairs);
         verdicts.check(self.options.max_invalid_ratio, &self.annotator.name(), invalid)?;
         let members: Vec<String> = self.annotator.members().iter().map(|member| member.name()).collect();
@@ -265,17 +278,22 @@ impl<'a> Online<'a> {
         for (habit, text) in verdicts.habits().warnings().into_iter().chain(mute) {
             // A rule's length is what was asked for.
             let meant = habit == Habit::Length && self.judges_by_rule;
-            if !meant && self.told.insert(habit) {
+            if !meant && told.insert(habit) {
                 step.note(text);
             }
         }
-        self.verdicts = verdicts;
+        self.counted = Some(Counted { verdicts, told });
         Ok(())
     }
 
+    /// The verdicts with those of the step that is being learnt from.
+    fn counted(&self) -> &VerdictTotals {
+        &self.counted.as_ref().expect("counted before").verdicts
+    }
+
     /// The preferred response of each prompt against another.
-    fn learn_pairs(
-        &self,
+    async fn learn_pairs(
+        &mut self,
         step: &mut Step<'_, '_>,
         open: &OpenStep,
         annotation: &Annotation,
@@ -294,7 +312,7 @@ impl<'a> Online<'a> {
             open.sampled.tree(step.rows, open.rows[*i], *i, &[c.chosen, c.rejected])
         };
         let trees = choices.iter().map(tree).collect::<Result<Vec<Tree>>>()?;
-        let reference = trainer.reference(&trees)?;
+        let reference = trainer.reference(&trees).await?;
         step.spent("reference", started);
         // The second answer is the reference's.
         let of_reference = loss.needs_reference_samples();
@@ -306,7 +324,7 @@ impl<'a> Online<'a> {
             by_reference: [choice.chosen, choice.rejected].map(|sample| of_reference && sample == 1),
         };
         let pairs: Vec<LabelledPair> = trees.into_iter().zip(reference).zip(&choices).map(pair).collect();
-        let learnt = if pairs.is_empty() { None } else { Some(trainer.learn(&pairs, loss)?) };
+        let learnt = if pairs.is_empty() { None } else { Some(trainer.learn(&pairs, loss).await?) };
         let times = learnt.iter().flat_map(|learnt| learnt.times());
         times.for_each(|(phase, ms)| step.phases.add(phase, *ms));
         let (answers, policy_step) = (&open.sampled.of, open.sampled.policy_step);
@@ -318,11 +336,11 @@ impl<'a> Online<'a> {
             entropy: learnt.as_ref().map(|learnt| learnt.entropy()),
             responses: response_report(answers),
             annotation: Some(AnnotationReport {
-                votes: self.verdicts.votes().report(),
+                votes: self.counted().votes().report(),
                 ..annotation.report(
                     step.done - policy_step,
                     self.annotator.used(),
-                    self.verdicts.habits().longer_ratio(),
+                    self.counted().habits().longer_ratio(),
                 )
             }),
             pairs: met,
@@ -332,12 +350,12 @@ impl<'a> Online<'a> {
     }
 
     /// All responses by their scores.
-    fn learn_scores(
-        &self,
+    async fn learn_scores(
+        &mut self,
         step: &mut Step<'_, '_>,
         open: &OpenStep,
         scores: Vec<Vec<Option<f64>>>,
-        said: &dyn SaidOf,
+        said: &(dyn SaidOf + Sync),
         met: Vec<PairReport>,
     ) -> Result<Learnt> {
         let Learner::Policy(trainer) = &self.learner else { unreachable!("asked for by scores") };
@@ -347,7 +365,7 @@ impl<'a> Online<'a> {
         let group = |(tree, scores)| RatedGroup { tree, scores, sampler: logps.next().unwrap_or_default() };
         let rated: Vec<RatedGroup> =
             open.sampled.trees(step.rows, &open.rows)?.into_iter().zip(scores).map(group).collect();
-        let learnt = trainer.learn(&rated)?;
+        let learnt = trainer.learn(&rated).await?;
         let learning = milliseconds(started);
         learnt.times().iter().for_each(|(phase, ms)| step.phases.add(phase, *ms));
         let on_gpu: f64 = learnt.times().iter().map(|(_, ms)| ms).sum();
@@ -362,7 +380,7 @@ impl<'a> Online<'a> {
             entropy: learnt.entropy(),
             responses: response_report(answers),
             annotation: Some(AnnotationReport {
-                votes: self.verdicts.votes().report(),
+                votes: self.counted().votes().report(),
                 ..said.report(used, step.done - policy_step, self.annotator.used())
             }),
             pairs: met,
@@ -370,6 +388,12 @@ impl<'a> Online<'a> {
             tokens: drawn(answers) + learnt.tokens(),
         })
     }
+}
+
+/// Gives an answer to the step whose question it is to.
+fn take(open: &mut VecDeque<Arc<OpenStep>>, answer: &Answer) {
+    let mut steps = open.iter_mut().map(|step| Arc::get_mut(step).expect("none is being learnt from"));
+    steps.any(|step| step.asked.take(answer));
 }
 
 /// Tokens that were drawn.
@@ -422,15 +446,18 @@ impl Method for Online<'_> {
         self.options.active
     }
 
-    fn learn(&mut self, step: &mut Step<'_, '_>) -> Result<Learnt> {
-        self.ask(step)?;
-        self.wait(step)?;
-        let open = self.open.pop_front().expect("asked before");
-        let learnt = self.learn_from(step, &open);
-        if learnt.is_err() {
-            self.open.push_front(open);
-        }
-        learnt
+    fn learn<'t>(&'t mut self, step: &'t mut Step<'_, '_>) -> Task<'t, Result<Learnt>> {
+        Box::pin(async move {
+            self.ask(step).await?;
+            self.wait(step).await?;
+            // It stays open until it is learnt from: what is awaited may be dropped.
+            let open = self.open.front().expect("asked before").clone();
+            let learnt = self.learn_from(step, &open).await?;
+            self.open.pop_front();
+            let Counted { verdicts, told } = self.counted.take().expect("counted before");
+            (self.verdicts, self.told) = (verdicts, told);
+            Ok(learnt)
+        })
     }
 
     fn online(&self) -> Option<OnlineState> {
@@ -451,30 +478,34 @@ impl Method for Online<'_> {
         if self.annotator.is_remote() { self.annotator.open(path) } else { Ok(()) }
     }
 
-    fn drain(&mut self) {
-        if self.annotator.is_remote() {
-            // What ends the run is the error to be told.
-            let _ = self.annotator.drain(GRACE);
-        }
+    fn drain(&mut self) -> Task<'_, ()> {
+        Box::pin(async move {
+            if self.annotator.is_remote() {
+                // What ends the run is the error to be told.
+                let _ = self.annotator.drain(GRACE).await;
+            }
+        })
     }
 
-    fn judge(
-        &mut self,
-        pairs: &[Pair<'_>],
+    fn judge<'t>(
+        &'t mut self,
+        pairs: &'t [Pair<'t>],
         seed: u32,
-        watch: &mut dyn FnMut(Heard<'_>) -> Result<()>,
-    ) -> Result<Option<Vec<PairVerdict>>> {
-        let open = &mut self.open;
-        let mut watch = |heard: Heard<'_>| match heard {
-            // Steps that are asked about ahead.
-            Heard::Other(answer) => {
-                open.iter_mut().any(|open| open.asked.take(answer));
-                Ok(())
-            }
-            heard => watch(heard),
-        };
-        let judged = judge_pairs(&mut self.annotator, pairs, seed, &mut watch);
-        judged.map(Some).inspect_err(|_| self.forgotten = true)
+        watch: &'t mut Watch<'_>,
+    ) -> Task<'t, Result<Option<Vec<PairVerdict>>>> {
+        Box::pin(async move {
+            let open = &mut self.open;
+            let mut watch = |heard: Heard<'_>| match heard {
+                // Steps that are asked about ahead.
+                Heard::Other(answer) => {
+                    take(open, answer);
+                    Ok(())
+                }
+                heard => watch(heard),
+            };
+            let judged = judge_pairs(&mut self.annotator, pairs, seed, &mut watch);
+            judged.await.map(Some).inspect_err(|_| self.forgotten = true)
+        })
     }
 
     fn first_invalid(&self) -> Option<&str> {

@@ -103,7 +103,7 @@ impl PairStep {
     /// # Errors
     /// [`Error::Config`] for what [`Objective::check`] refuses, a model that is not trained, a capacity without room or
     /// beyond counting, and for a `gpu` or an arena that is not the model's; memory errors.
-    pub fn new(
+    pub async fn new(
         gpu: &Gpu,
         model: &Model,
         objective: impl Into<Objective>,
@@ -158,7 +158,7 @@ impl PairStep {
         for tensor in [scored.entropy, result.table] {
             r.output(tensor);
         }
-        let plan = Plan::new(gpu, r, arena, PlanOptions::default())?;
+        let plan = Plan::new(gpu, r, arena, PlanOptions::default()).await?;
         Ok(PairStep {
             gpu: gpu.clone(),
             plan,
@@ -190,19 +190,23 @@ impl PairStep {
     /// is no probability, or below 1 where the loss has no form for that, of which the reference drew no response where
     /// the loss needs one, or that the model cannot read, and for a weight that is not above 0; [`Error::TooLong`] for a
     /// sequence beyond the model's context. Nothing has been added then.
-    pub fn run(&self, pairs: &[LabelledPair], weight: f32) -> Result<(Vec<PairResult>, PhaseTimes)> {
+    pub async fn run(&self, pairs: &[LabelledPair], weight: f32) -> Result<(Vec<PairResult>, PhaseTimes)> {
         self.check(pairs)?;
-        self.run_packed(&Packed::new(pairs.iter().map(|p| &p.tree)), pairs, weight)
+        self.run_packed(&Packed::new(pairs.iter().map(|p| &p.tree)), pairs, weight).await
     }
 
     /// [`PairStep::run`] with the prompt repeated for each response rather than shared.
     ///
     /// # Errors
     /// As [`PairStep::run`].
-    pub fn run_unshared(&self, pairs: &[LabelledPair], weight: f32) -> Result<(Vec<PairResult>, PhaseTimes)> {
+    pub async fn run_unshared(
+        &self,
+        pairs: &[LabelledPair],
+        weight: f32,
+    ) -> Result<(Vec<PairResult>, PhaseTimes)> {
         self.check(pairs)?;
         let trees: Vec<Tree> = pairs.iter().flat_map(|pair| pair.tree.unshared()).collect();
-        self.run_packed(&Packed::new(&trees), pairs, weight)
+        self.run_packed(&Packed::new(&trees), pairs, weight).await
     }
 
     fn check(&self, pairs: &[LabelledPair]) -> Result<()> {
@@ -227,7 +231,7 @@ impl PairStep {
         self.stream.check(pairs.iter().map(|pair| &pair.tree))
     }
 
-    fn run_packed(
+    async fn run_packed(
         &self,
         packed: &Packed,
         pairs: &[LabelledPair],
@@ -235,7 +239,7 @@ impl PairStep {
     ) -> Result<(Vec<PairResult>, PhaseTimes)> {
         check_weight(weight)?;
         self.capacity().check_holds("the batch", Capacity::of_packed(packed))?;
-        let _turn = self.gpu.turn();
+        let turn = self.gpu.turn();
         let mut live = self.stream.upload(packed)?;
         live.extents[extent::PAIRS as usize] = pairs.len() as u32;
         let tokens = |s: usize| packed.offsets[s + 1] - packed.offsets[s];
@@ -257,7 +261,9 @@ impl PairStep {
             offsets.push(packed.offsets[2 * pairs.len()]);
             self.gpu.upload(&parts.region(), &offsets)?;
         }
-        let outputs = self.plan.run(&live)?;
+        let running = self.plan.submit(&live, 1)?;
+        drop(turn);
+        let outputs = running.outputs().await?;
         let (table, entropy) = (outputs.f32(self.table), outputs.f32(self.entropy));
         let result = |p: usize| {
             let row = &table[p * 8..][..8];

@@ -34,7 +34,7 @@ pub struct LearntBatch {
 impl PairTrainer {
     /// Records the plans for micro-batches up to `capacity`, and the optimiser's; `scored`: the largest micro-batch for
     /// [`PairTrainer::log_ratios`], where they are asked for.
-    pub fn new(
+    pub async fn new(
         model: &Model,
         reference: &Model,
         options: &TrainOptions,
@@ -45,11 +45,14 @@ impl PairTrainer {
     ) -> Result<(PairTrainer, Optimiser)> {
         let gpu = model.gpu();
         // The largest plan comes first: the others find room in its memory.
-        let step = PairStep::new(gpu, model, loss, capacity, options.gradient_checkpointing, arena)?;
-        let reference = Scorer::new(gpu, reference, scored.unwrap_or(capacity), arena)?;
-        let policy = scored.map(|scored| Scorer::new(gpu, model, scored, arena)).transpose()?;
+        let step = PairStep::new(gpu, model, loss, capacity, options.gradient_checkpointing, arena).await?;
+        let reference = Scorer::new(gpu, reference, scored.unwrap_or(capacity), arena).await?;
+        let policy = match scored {
+            Some(scored) => Some(Scorer::new(gpu, model, scored, arena).await?),
+            None => None,
+        };
         let optimiser =
-            Optimiser::new(gpu, model.trained(), options.optimiser, options.max_grad_norm, arena)?;
+            Optimiser::new(gpu, model.trained(), options.optimiser, options.max_grad_norm, arena).await?;
         let reference_weights = ReferenceWeights(loss.ld_alpha);
         let batch_size = options.batch_size;
         Ok((PairTrainer { step, reference, policy, reference_weights, batch_size }, optimiser))
@@ -61,8 +64,8 @@ impl PairTrainer {
     }
 
     /// The reference model's log-probabilities of both responses of each tree, with tokens weighed as the loss has it.
-    pub fn reference(&self, trees: &[Tree]) -> Result<Vec<[f32; 2]>> {
-        let scores = self.reference.score(trees)?;
+    pub async fn reference(&self, trees: &[Tree]) -> Result<Vec<[f32; 2]>> {
+        let scores = self.reference.score(trees).await?;
         let sums = |pair: &[Scored]| self.reference_weights.sums([&pair[0].logps, &pair[1].logps]);
         Ok(scores.chunks(2).map(sums).collect())
     }
@@ -71,9 +74,9 @@ impl PairTrainer {
     ///
     /// # Panics
     /// Where the trainer was made without room for it.
-    pub fn log_ratios(&self, trees: &[Tree]) -> Result<Vec<Vec<f64>>> {
-        let policy = self.policy.as_ref().expect("made for it").score(trees)?;
-        let reference = self.reference.score(trees)?;
+    pub async fn log_ratios(&self, trees: &[Tree]) -> Result<Vec<Vec<f64>>> {
+        let policy = self.policy.as_ref().expect("made for it").score(trees).await?;
+        let reference = self.reference.score(trees).await?;
         let ratio = |(policy, reference): (Scored, Scored)| {
             policy.logps.iter().zip(&reference.logps).map(|(p, r)| f64::from(*p) - f64::from(*r)).sum()
         };
@@ -82,14 +85,14 @@ impl PairTrainer {
     }
 
     /// Adds the gradient of the mean loss over `pairs`, in micro-batches: what a loss takes over a batch is of each.
-    pub fn learn(&self, pairs: &[LabelledPair], loss: &Objective) -> Result<LearntBatch> {
+    pub async fn learn(&self, pairs: &[LabelledPair], loss: &Objective) -> Result<LearntBatch> {
         let weight = 1.0 / pairs.len() as f32;
         let (mut results, mut times) = (Vec::new(), PhaseTimes::new());
         // Rows may repeat within a batch, where epochs meet: then fewer than usual fit one stream.
         for micro in
             self.step.capacity().batches(pairs, self.batch_size, |pair| Capacity::of_tree(&pair.tree))?
         {
-            let (these, phases) = self.step.run(micro, weight)?;
+            let (these, phases) = self.step.run(micro, weight).await?;
             results.extend(these);
             times.extend(phases);
         }

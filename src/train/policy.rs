@@ -25,7 +25,7 @@ pub struct Policy {
 }
 
 /// The model in `dir`, to be trained as the options say, as a reward model or as it is, and how a copy of it is held.
-pub(super) fn load_model(
+pub(super) async fn load_model(
     gpu: &Gpu,
     dir: &Path,
     options: &TrainOptions,
@@ -36,10 +36,10 @@ pub(super) fn load_model(
     let base = match (rates, full) {
         (true, _) => {
             let held = (!full).then_some(format);
-            Model::load_into_reward(gpu, dir, held, Tokenizer::padding_of(dir)?, options.seed)?
+            Model::load_into_reward(gpu, dir, held, Tokenizer::padding_of(dir)?, options.seed).await?
         }
-        (false, true) => Model::load(gpu, dir, true)?,
-        (false, false) => Model::load_frozen(gpu, dir, Some(format))?,
+        (false, true) => Model::load(gpu, dir, true).await?,
+        (false, false) => Model::load_frozen(gpu, dir, Some(format)).await?,
     };
     let model = match (&options.adapter, &options.lora) {
         (Some(adapter), _) => base.load_adapter(adapter, true)?,
@@ -50,34 +50,39 @@ pub(super) fn load_model(
 }
 
 /// See [`Policy::reference`].
-pub(super) fn reference(model: &Model, options: &TrainOptions, copies: FrozenFormat) -> Result<Model> {
+pub(super) async fn reference(model: &Model, options: &TrainOptions, copies: FrozenFormat) -> Result<Model> {
     match options.lora.is_some() && options.adapter.is_none() {
         true => Ok(model.without_adapter()),
         // Small moves are lost in fewer bits.
-        false if options.reference_sync.is_some() => model.snapshot(),
-        false => model.snapshot_as(copies),
+        false if options.reference_sync.is_some() => model.snapshot().await,
+        false => model.snapshot_as(copies).await,
     }
 }
 
 impl Policy {
     /// Loads a folder to be trained as the options say: whole, or with a new or an earlier adapter.
-    pub fn load(gpu: &Gpu, dir: &Path, options: &TrainOptions) -> Result<Policy> {
-        Policy::load_as(gpu, dir, options, false)
+    pub async fn load(gpu: &Gpu, dir: &Path, options: &TrainOptions) -> Result<Policy> {
+        Policy::load_as(gpu, dir, options, false).await
     }
 
-    pub(super) fn load_as(gpu: &Gpu, dir: &Path, options: &TrainOptions, rates: bool) -> Result<Policy> {
-        let (model, copies) = load_model(gpu, dir, options, rates)?;
+    pub(super) async fn load_as(
+        gpu: &Gpu,
+        dir: &Path,
+        options: &TrainOptions,
+        rates: bool,
+    ) -> Result<Policy> {
+        let (model, copies) = load_model(gpu, dir, options, rates).await?;
         Ok(Policy { copies, ..Policy::with_model(model, dir)? })
     }
 
     /// Loads a folder to be used as it is, with an adapter if one is given; `base_dtype` as in [`TrainOptions`].
-    pub fn frozen(
+    pub async fn frozen(
         gpu: &Gpu,
         dir: &Path,
         adapter: Option<&Path>,
         base_dtype: Option<FrozenFormat>,
     ) -> Result<Policy> {
-        let base = Model::load_frozen(gpu, dir, base_dtype)?;
+        let base = Model::load_frozen(gpu, dir, base_dtype).await?;
         let model = match adapter {
             Some(adapter) => base.load_adapter(adapter, false)?,
             None => base,
@@ -93,8 +98,8 @@ impl Policy {
     }
 
     /// A frozen copy of its model as it is, held as [`TrainOptions::base_dtype`] says.
-    pub(super) fn snapshot(&self) -> Result<Model> {
-        self.model.snapshot_as(self.copies)
+    pub(super) async fn snapshot(&self) -> Result<Model> {
+        self.model.snapshot_as(self.copies).await
     }
 
     /// Texts to token ids.
@@ -105,7 +110,7 @@ impl Policy {
     /// The reference π₀: the base with the adapter off, at no memory, or a frozen copy of what will be trained, held as
     /// [`TrainOptions::base_dtype`] says (in f32, where the policy was made of a model). A warm-started adapter is part of the
     /// reference.
-    pub fn reference(&self, options: &TrainOptions) -> Result<Model> {
-        reference(&self.model, options, self.copies)
+    pub async fn reference(&self, options: &TrainOptions) -> Result<Model> {
+        reference(&self.model, options, self.copies).await
     }
 }

@@ -59,7 +59,7 @@ impl PolicyStep {
     /// # Errors
     /// [`Error::Config`] for a clip or β that is not a number from 0 on, a model that is not trained, a capacity without room
     /// or beyond counting, and for a `gpu` or an arena that is not the model's; memory errors.
-    pub fn new(
+    pub async fn new(
         gpu: &Gpu,
         model: &Model,
         gradient: PolicyGradient,
@@ -88,7 +88,7 @@ impl PolicyStep {
         for tensor in [scored.logp, scored.entropy, result.table] {
             r.output(tensor);
         }
-        let plan = Plan::new(gpu, r, arena, PlanOptions::default())?;
+        let plan = Plan::new(gpu, r, arena, PlanOptions::default()).await?;
         Ok(PolicyStep {
             gpu: gpu.clone(),
             plan,
@@ -114,7 +114,7 @@ impl PolicyStep {
     /// [`Error::Config`] for no group at all or more than the capacity, for one that lacks a number for a response or a token,
     /// or that the model cannot read; [`Error::TooLong`] for a sequence beyond the model's context. Nothing has been added
     /// then.
-    pub fn run(&self, groups: &[ScoredGroup]) -> Result<(Vec<ResponseResult>, PhaseTimes)> {
+    pub async fn run(&self, groups: &[ScoredGroup]) -> Result<(Vec<ResponseResult>, PhaseTimes)> {
         if groups.is_empty() {
             return Err(Error::config("groups", "are none: a step needs at least one"));
         }
@@ -124,7 +124,7 @@ impl PolicyStep {
         self.stream.check(groups.iter().map(|group| &group.tree))?;
         let packed = Packed::new(groups.iter().map(|group| &group.tree));
         self.capacity().check_holds("the batch", Capacity::of_packed(&packed))?;
-        let _turn = self.gpu.turn();
+        let turn = self.gpu.turn();
         let live = self.stream.upload(&packed)?;
         let per_token = |of: &dyn Fn(&ScoredGroup, usize) -> f32| -> Vec<f32> {
             let of_group = |group: &ScoredGroup| -> Vec<f32> {
@@ -144,7 +144,9 @@ impl PolicyStep {
         if let Some(sampler) = &self.sampler {
             self.gpu.upload(&sampler.region(), &flat(|group| &group.sampler))?;
         }
-        let outputs = self.plan.run(&live)?;
+        let running = self.plan.submit(&live, 1)?;
+        drop(turn);
+        let outputs = running.outputs().await?;
         let (logp, entropy, table) =
             (outputs.f32(self.logp), outputs.f32(self.entropy), outputs.f32(self.table));
         let result = |bounds: &[u32]| {

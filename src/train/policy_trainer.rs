@@ -53,7 +53,7 @@ struct Rewards {
 
 impl PolicyTrainer {
     /// Records the plans for micro-batches up to `capacity`, and the optimiser's.
-    pub fn new(
+    pub async fn new(
         model: &Model,
         reference: &Model,
         options: &TrainOptions,
@@ -65,30 +65,31 @@ impl PolicyTrainer {
         loss.check()?;
         let (gpu, checkpointing) = (model.gpu(), options.gradient_checkpointing);
         // The largest plan comes first: the others find room in its memory.
-        let step = PolicyStep::new(gpu, model, loss.gradient(), off_policy, capacity, checkpointing, arena)?;
-        let reference = Scorer::new(gpu, reference, capacity, arena)?;
+        let step =
+            PolicyStep::new(gpu, model, loss.gradient(), off_policy, capacity, checkpointing, arena).await?;
+        let reference = Scorer::new(gpu, reference, capacity, arena).await?;
         let policy = match off_policy || loss.lowers_scores() {
-            true => Some(Scorer::new(gpu, model, capacity, arena)?),
+            true => Some(Scorer::new(gpu, model, capacity, arena).await?),
             false => None,
         };
         let optimiser =
-            Optimiser::new(gpu, model.trained(), options.optimiser, options.max_grad_norm, arena)?;
+            Optimiser::new(gpu, model.trained(), options.optimiser, options.max_grad_norm, arena).await?;
         let batch_size = options.batch_size;
         Ok((PolicyTrainer { step, reference, policy, loss, off_policy, batch_size }, optimiser))
     }
 
     /// log π of the responses' tokens under the policy as it is, for each tree, where they will be needed; else nothing.
-    pub fn log_probabilities(&self, trees: &[Tree]) -> Result<Vec<Vec<Vec<f32>>>> {
+    pub async fn log_probabilities(&self, trees: &[Tree]) -> Result<Vec<Vec<Vec<f32>>>> {
         match &self.policy {
             None => Ok(Vec::new()),
-            Some(policy) => of_trees(policy, trees),
+            Some(policy) => of_trees(policy, trees).await,
         }
     }
 
     /// Adds the gradient of the step's loss, in micro-batches; none where no response is better or worse than another.
-    pub fn learn(&self, rated: &[RatedGroup]) -> Result<LearntPolicy> {
+    pub async fn learn(&self, rated: &[RatedGroup]) -> Result<LearntPolicy> {
         let trees: Vec<Tree> = rated.iter().map(|group| group.tree.clone()).collect();
-        let reference = of_trees(&self.reference, &trees)?;
+        let reference = of_trees(&self.reference, &trees).await?;
         let mut scores: Vec<Vec<Option<f64>>> = rated.iter().map(|group| group.scores.clone()).collect();
         let rewards = Rewards::of(&scores);
         if self.loss.lowers_scores() {
@@ -129,7 +130,7 @@ impl PolicyTrainer {
         let (mut results, mut times) = (Vec::new(), PhaseTimes::new());
         let size = |group: &ScoredGroup| Capacity::of_tree(&group.tree);
         for micro in self.step.capacity().batches(&groups, self.batch_size, size)? {
-            let (these, phases) = self.step.run(micro)?;
+            let (these, phases) = self.step.run(micro).await?;
             results.extend(these);
             times.extend(phases);
         }
@@ -140,8 +141,8 @@ impl PolicyTrainer {
 }
 
 /// log p of every response's tokens, tree by tree.
-fn of_trees(scorer: &Scorer, trees: &[Tree]) -> Result<Vec<Vec<Vec<f32>>>> {
-    let mut scored = scorer.score(trees)?.into_iter();
+async fn of_trees(scorer: &Scorer, trees: &[Tree]) -> Result<Vec<Vec<Vec<f32>>>> {
+    let mut scored = scorer.score(trees).await?.into_iter();
     let of = |tree: &Tree| scored.by_ref().take(tree.responses.len()).map(|scored| scored.logps).collect();
     Ok(trees.iter().map(of).collect())
 }

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::report::StepReport;
 
 /// Whoever wants to know how a run is going: the program's progress bar, an application's window, a test.
-pub trait Observer {
+pub trait Observer: Send {
     /// A part of a step begins: "sampling", "annotating", "learning", "saving".
     fn phase(&mut self, _name: &str) {}
 

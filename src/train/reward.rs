@@ -21,9 +21,10 @@ use crate::model::Model;
 use crate::model::rater::{capacity_of, rated};
 use crate::model::stream::Capacity;
 use crate::optim::Optimiser;
+use crate::task::Task;
 
 /// What these rows need of the device.
-pub(super) fn plans(
+pub(super) async fn plans(
     model: &Model,
     rows: &EncodedRows,
     train: &TrainOptions,
@@ -34,8 +35,9 @@ pub(super) fn plans(
     let Capacity { tokens, sequences, .. } = rows.largest_batch(train.batch_size);
     let capacity = Capacity { tokens: tokens + sequences, targets: sequences, sequences };
     let centring = options.center_rewards_coefficient;
-    let step = RewardStep::new(gpu, model, centring, capacity, train.gradient_checkpointing, &arena)?;
-    let optimiser = Optimiser::new(gpu, model.trained(), train.optimiser, train.max_grad_norm, &arena)?;
+    let step = RewardStep::new(gpu, model, centring, capacity, train.gradient_checkpointing, &arena).await?;
+    let optimiser =
+        Optimiser::new(gpu, model.trained(), train.optimiser, train.max_grad_norm, &arena).await?;
     Ok((step, optimiser))
 }
 
@@ -55,13 +57,13 @@ impl RewardRun {
     ///
     /// # Errors
     /// [`crate::Error::Config`] for an option out of its range; what is wrong with the rows; memory errors.
-    pub fn new(
+    pub async fn new(
         model: Policy,
         pairs: &[Pair],
         train: &TrainOptions,
         options: &RewardOptions,
     ) -> Result<RewardRun> {
-        RewardRun::of_rows(model, pairs.iter().cloned().map(Ok), train, options)
+        RewardRun::of_rows(model, pairs.iter().cloned().map(Ok), train, options).await
     }
 
     /// The same of pairs that are read one by one, see [`pairs`](crate::data::rows::pairs): they may be more than memory
@@ -69,7 +71,7 @@ impl RewardRun {
     ///
     /// # Errors
     /// As [`RewardRun::new`].
-    pub fn of_rows(
+    pub async fn of_rows(
         model: Policy,
         pairs: impl IntoIterator<Item = Result<Pair>>,
         train: &TrainOptions,
@@ -78,7 +80,7 @@ impl RewardRun {
         train.check()?;
         use_kernels_of_checkpoint(model.model.gpu(), train)?;
         let rows = EncodedRows::given(&model, pairs, options.append_eos, train)?;
-        let (step, optimiser) = plans(&model.model, &rows, train, options)?;
+        let (step, optimiser) = plans(&model.model, &rows, train, options).await?;
         let (train, options, held_out) = (train.clone(), options.clone(), None);
         Ok(RewardRun { policy: model, train, options, rows, step, optimiser, held_out })
     }
@@ -128,8 +130,8 @@ impl RewardRun {
     /// # Errors
     /// What is wrong with the folder, or the checkpoint in it; see [`Trainer::step`]; [`crate::Error::SelfCheck`] where nothing
     /// was learnt.
-    pub fn run(self, sources: Sources, control: Control<'_>) -> Result<PathBuf> {
-        run(self.trainer()?, sources, control)
+    pub async fn run(self, sources: Sources, control: Control<'_>) -> Result<PathBuf> {
+        run(self.trainer()?, sources, control).await
     }
 }
 
@@ -139,8 +141,8 @@ impl Policy {
     ///
     /// # Errors
     /// As [`Policy::load`]; [`crate::Error::Config`] for a family without reward models.
-    pub fn load_for_reward(gpu: &Gpu, dir: &Path, options: &TrainOptions) -> Result<Policy> {
-        Policy::load_as(gpu, dir, options, true)
+    pub async fn load_for_reward(gpu: &Gpu, dir: &Path, options: &TrainOptions) -> Result<Policy> {
+        Policy::load_as(gpu, dir, options, true).await
     }
 }
 
@@ -184,12 +186,12 @@ fn rated_pair(rows: &EncodedRows, row: usize) -> Result<RatedPair> {
 
 impl Rewards {
     /// Adds the gradient of the mean loss over `pairs`, in micro-batches.
-    fn run(&self, pairs: &[RatedPair]) -> Result<RatedBatch> {
+    async fn run(&self, pairs: &[RatedPair]) -> Result<RatedBatch> {
         let weight = 1.0 / pairs.len() as f32;
         let (mut results, mut times) = (Vec::new(), PhaseTimes::new());
         let size = |pair: &RatedPair| capacity_of(&pair.tree);
         for micro in self.step.capacity().batches(pairs, self.batch_size, size)? {
-            let (these, phases) = self.step.run(micro, weight)?;
+            let (these, phases) = self.step.run(micro, weight).await?;
             results.extend(these);
             times.extend(phases);
         }
@@ -208,40 +210,47 @@ impl Method for Rewards {
             .with_centring(self.options.center_rewards_coefficient))
     }
 
-    fn held_out(&mut self, rows: &EncodedRows) -> Result<Option<HeldOutReport>> {
-        let pairs = (0..rows.len()).map(|row| rated_pair(rows, row)).collect::<Result<Vec<RatedPair>>>()?;
-        let capacity = self.step.capacity();
-        let fits = |pair: &RatedPair| capacity.holds(capacity_of(&pair.tree));
-        let pairs: Vec<RatedPair> = pairs.into_iter().filter(fits).collect();
-        if pairs.is_empty() {
-            return Ok(None);
-        }
-        let batch = self.run(&pairs)?;
-        let PreferenceReport { accuracies, margins, .. } = batch.preference();
-        Ok(Some(HeldOutReport { loss: batch.loss(), accuracies, margins, pairs: pairs.len() }))
+    fn held_out<'t>(&'t mut self, rows: &'t EncodedRows) -> Task<'t, Result<Option<HeldOutReport>>> {
+        Box::pin(async move {
+            let pairs =
+                (0..rows.len()).map(|row| rated_pair(rows, row)).collect::<Result<Vec<RatedPair>>>()?;
+            let capacity = self.step.capacity();
+            let fits = |pair: &RatedPair| capacity.holds(capacity_of(&pair.tree));
+            let pairs: Vec<RatedPair> = pairs.into_iter().filter(fits).collect();
+            if pairs.is_empty() {
+                return Ok(None);
+            }
+            let batch = self.run(&pairs).await?;
+            let PreferenceReport { accuracies, margins, .. } = batch.preference();
+            Ok(Some(HeldOutReport { loss: batch.loss(), accuracies, margins, pairs: pairs.len() }))
+        })
     }
 
-    fn learn(&mut self, step: &mut Step<'_, '_>) -> Result<Learnt> {
-        step.begin("learning");
-        let drawn = step.batches.draws(step.done).rows;
-        let pairs =
-            drawn.into_iter().map(|row| rated_pair(step.rows, row)).collect::<Result<Vec<RatedPair>>>()?;
-        let batch = self.run(&pairs)?;
-        batch.times.iter().for_each(|(phase, ms)| step.phases.add(phase, *ms));
-        let eos = step.policy.tokenizer.eos_ids();
-        let ending = EncodedRows::ending_with(pairs.iter().map(|pair| &pair.tree), eos);
-        let rows = |pair: &RatedPair| rated(&pair.tree, self.padding).rows();
-        Ok(Learnt {
-            loss: Some(batch.loss()),
-            preference: Some(batch.preference()),
-            gradient: None,
-            policy: None,
-            entropy: None,
-            responses: ResponseReport { mean_length: None, contain_eos_token: Some(ending) },
-            annotation: None,
-            tokens: pairs.iter().map(rows).sum(),
-            pairs: Vec::new(),
-            ratings: Vec::new(),
+    fn learn<'t>(&'t mut self, step: &'t mut Step<'_, '_>) -> Task<'t, Result<Learnt>> {
+        Box::pin(async move {
+            step.begin("learning");
+            let drawn = step.batches.draws(step.done).rows;
+            let pairs = drawn
+                .into_iter()
+                .map(|row| rated_pair(step.rows, row))
+                .collect::<Result<Vec<RatedPair>>>()?;
+            let batch = self.run(&pairs).await?;
+            batch.times.iter().for_each(|(phase, ms)| step.phases.add(phase, *ms));
+            let eos = step.policy.tokenizer.eos_ids();
+            let ending = EncodedRows::ending_with(pairs.iter().map(|pair| &pair.tree), eos);
+            let rows = |pair: &RatedPair| rated(&pair.tree, self.padding).rows();
+            Ok(Learnt {
+                loss: Some(batch.loss()),
+                preference: Some(batch.preference()),
+                gradient: None,
+                policy: None,
+                entropy: None,
+                responses: ResponseReport { mean_length: None, contain_eos_token: Some(ending) },
+                annotation: None,
+                tokens: pairs.iter().map(rows).sum(),
+                pairs: Vec::new(),
+                ratings: Vec::new(),
+            })
         })
     }
 }

@@ -49,7 +49,7 @@ impl RewardStep {
     /// # Errors
     /// [`Error::Config`] for a centring below 0, a model that is not trained or rates nothing, a capacity without room or
     /// beyond counting, and for a `gpu` or an arena that is not the model's; memory errors.
-    pub fn new(
+    pub async fn new(
         gpu: &Gpu,
         model: &Model,
         centring: f32,
@@ -90,7 +90,7 @@ impl RewardStep {
         r.backward(&[(scores, result.d_policy)])?;
         r.output(scores);
         r.output(result.table);
-        let plan = Plan::new(gpu, r, arena, PlanOptions::default())?;
+        let plan = Plan::new(gpu, r, arena, PlanOptions::default()).await?;
         let (gpu, padding, table) = (gpu.clone(), model.config().padding(), result.table);
         Ok(RewardStep { gpu, plan, stream, responses, pairs: labelled, padding, scores, table })
     }
@@ -106,7 +106,7 @@ impl RewardStep {
     /// [`Error::Config`] for no pair at all or more than the capacity, for one whose tree has not two responses, whose
     /// margin is not finite, or that the model cannot read, and for a weight that is not above 0; [`Error::TooLong`] for a
     /// sequence beyond the model's context. Nothing has been added then.
-    pub fn run(&self, pairs: &[RatedPair], weight: f32) -> Result<(Vec<RatedResult>, PhaseTimes)> {
+    pub async fn run(&self, pairs: &[RatedPair], weight: f32) -> Result<(Vec<RatedResult>, PhaseTimes)> {
         check_weight(weight)?;
         check_pairs(pairs.iter().map(|pair| &pair.tree))?;
         for (i, pair) in pairs.iter().enumerate() {
@@ -118,7 +118,7 @@ impl RewardStep {
         self.stream.check_choices(&trees)?;
         let packed = Packed::of_choices(&trees);
         self.capacity().check_holds("the batch", Capacity::of_packed(&packed))?;
-        let _turn = self.gpu.turn();
+        let turn = self.gpu.turn();
         let mut live = self.stream.upload(&packed)?;
         live.extents[extent::PAIRS as usize] = pairs.len() as u32;
         // The margin is what the chosen response's score is compared less.
@@ -126,7 +126,9 @@ impl RewardStep {
         self.gpu.upload(&self.responses.region(), &responses)?;
         let labelled: Vec<f32> = pairs.iter().flat_map(|_| [1.0, weight]).collect();
         self.gpu.upload(&self.pairs.region(), &labelled)?;
-        let outputs = self.plan.run(&live)?;
+        let running = self.plan.submit(&live, 1)?;
+        drop(turn);
+        let outputs = running.outputs().await?;
         let (scores, table) = (outputs.f32(self.scores), outputs.f32(self.table));
         let result =
             |p: usize| RatedResult { loss: table[8 * p], chosen: scores[2 * p], rejected: scores[2 * p + 1] };

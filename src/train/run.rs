@@ -3,8 +3,9 @@
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::time::Duration;
+use web_time::Duration;
 
+use futures_timer::Delay;
 use serde_json::{Value, json};
 
 use super::health;
@@ -52,17 +53,17 @@ pub(super) struct Run<'a, 'c> {
 /// # Errors
 /// [`Error::Config`] for changes that are not allowed, and sources whose configuration is no object; what is wrong with the
 /// folder or the checkpoint; what ends the steps, after a checkpoint of those that were done; see [`Run::finish`].
-pub(super) fn run(trainer: Trainer<'_>, sources: Sources, control: Control<'_>) -> Result<PathBuf> {
-    let mut run = Run::begin(trainer, sources, control)?;
-    match run.go_on().and_then(|()| run.steps()) {
-        Ok(()) => run.finish(),
-        Err(error) => Err(run.give_up(error)),
+pub(super) async fn run(trainer: Trainer<'_>, sources: Sources, control: Control<'_>) -> Result<PathBuf> {
+    let mut run = Run::begin(trainer, sources, control).await?;
+    match run.all_steps().await {
+        Ok(()) => run.finish().await,
+        Err(error) => Err(run.give_up(error).await),
     }
 }
 
 impl<'a, 'c> Run<'a, 'c> {
     /// Opens the run's folder, and goes on from a checkpoint where the options say so.
-    fn begin(mut trainer: Trainer<'a>, sources: Sources, control: Control<'c>) -> Result<Run<'a, 'c>> {
+    async fn begin(mut trainer: Trainer<'a>, sources: Sources, control: Control<'c>) -> Result<Run<'a, 'c>> {
         let options = trainer.options().clone();
         let identity = trainer.identity()?;
         identity.check_names(&options.allow_changes)?;
@@ -74,7 +75,7 @@ impl<'a, 'c> Run<'a, 'c> {
         let mut control = control;
         let mut dir = RunDir::create(&options.output_dir, &options.start(), limit)?;
         let gpu = trainer.policy().model.gpu().clone();
-        trainer.begin_evaluation(&mut control)?;
+        trainer.begin_evaluation(&mut control).await?;
         let state = match dir.resumed().cloned() {
             None => {
                 if matches!(options.start(), Start::Resume(_)) {
@@ -109,7 +110,7 @@ impl<'a, 'c> Run<'a, 'c> {
             first_step: state.step,
             updates_before: state.counters.updates,
             state,
-            moved: MovementCheck::before(&trainer.policy().model)?,
+            moved: MovementCheck::before(&trainer.policy().model).await?,
             trainer,
         };
         run.write_file()?;
@@ -132,10 +133,10 @@ impl<'a, 'c> Run<'a, 'c> {
     }
 
     /// Makes up for the evaluation that the last process owes, and shows what earlier ones have logged.
-    fn go_on(&mut self) -> Result<()> {
+    async fn go_on(&mut self) -> Result<()> {
         if self.state.owes_evaluation {
-            let evaluation = json!(self.trainer.evaluate(&mut self.control)?);
-            let held_out = json!(self.trainer.evaluate_pairs(&mut self.control)?);
+            let evaluation = json!(self.trainer.evaluate(&mut self.control).await?);
+            let held_out = json!(self.trainer.evaluate_pairs(&mut self.control).await?);
             self.dir.add_to_metrics(self.state.step, &[evaluation, held_out])?;
             self.state.owes_evaluation = false;
         }
@@ -149,32 +150,33 @@ impl<'a, 'c> Run<'a, 'c> {
     }
 
     /// All steps that are left, each logged as soon as it is done.
-    fn steps(&mut self) -> Result<()> {
+    async fn all_steps(&mut self) -> Result<()> {
+        self.go_on().await?;
         loop {
-            self.pause()?;
-            let Some(mut report) = self.trainer.step(&mut self.control)? else { return Ok(()) };
+            self.pause().await?;
+            let Some(mut report) = self.trainer.step(&mut self.control).await? else { return Ok(()) };
             // A step is logged whatever becomes of its evaluation.
-            let evaluated = self.trainer.evaluate(&mut self.control);
-            let held_out = self.trainer.evaluate_pairs(&mut self.control);
+            let evaluated = self.trainer.evaluate(&mut self.control).await;
+            let held_out = self.trainer.evaluate_pairs(&mut self.control).await;
             self.state.owes_evaluation = evaluated.is_err() || held_out.is_err();
             report.evaluation = *evaluated.as_ref().unwrap_or(&None);
             report.held_out = *held_out.as_ref().unwrap_or(&None);
-            self.log(&report)?;
+            self.log(&report).await?;
             evaluated?;
             held_out?;
         }
     }
 
     /// Waits as long as somebody asks for it.
-    fn pause(&mut self) -> Result<()> {
+    async fn pause(&mut self) -> Result<()> {
         let requests = self.control.requests;
         if requests.pauses() {
             self.control.observer.phase("paused");
         }
         while requests.pauses() {
-            std::thread::sleep(LOOK);
+            Delay::new(LOOK).await;
             if requests.take_save() && self.state.step > self.first_step {
-                self.checkpoint()?;
+                self.checkpoint().await?;
             }
         }
         Ok(())
@@ -185,7 +187,7 @@ impl<'a, 'c> Run<'a, 'c> {
     /// # Errors
     /// [`Error::Interrupted`] after the checkpoint, when somebody asked the run to stop; [`Error::SelfCheck`] for many steps in
     /// a row that taught nothing.
-    fn log(&mut self, report: &StepReport) -> Result<()> {
+    async fn log(&mut self, report: &StepReport) -> Result<()> {
         if !report.notes.is_empty() {
             self.file.warnings.extend(report.notes.iter().cloned());
             self.write_file()?;
@@ -205,7 +207,7 @@ impl<'a, 'c> Run<'a, 'c> {
         let asked = self.control.requests.take_save();
         let due = asked || self.trainer.options().save_steps.is_some_and(|n| report.step.is_multiple_of(n));
         if due || interrupted {
-            self.checkpoint()?;
+            self.checkpoint().await?;
         }
         if interrupted {
             return Err(Error::Interrupted);
@@ -259,7 +261,7 @@ impl<'a, 'c> Run<'a, 'c> {
         self.dir.write_run(&self.file)
     }
 
-    fn checkpoint(&mut self) -> Result<()> {
+    async fn checkpoint(&mut self) -> Result<()> {
         self.control.observer.phase("saving");
         // Tiles are chosen as plans are recorded.
         let kernels = self.trainer.policy().model.gpu().tuning();
@@ -269,23 +271,23 @@ impl<'a, 'c> Run<'a, 'c> {
             self.write_file()?;
         }
         let pending = self.dir.begin_checkpoint(self.state.step)?;
-        self.trainer.save_into(pending.path(), &self.model_dir)?;
+        self.trainer.save_into(pending.path(), &self.model_dir).await?;
         self.state.write(pending.path())?;
         self.dir.commit(pending)?;
         Ok(())
     }
 
     /// Saves what was done before an error; returns the error to be told.
-    fn give_up(&mut self, error: Error) -> Error {
+    async fn give_up(&mut self, error: Error) -> Error {
         // Else an error that came of it would be told.
         if let Err(gone) = self.dir.still_there() {
             return gone;
         }
-        self.trainer.drain();
+        self.trainer.drain().await;
         let saved = self.dir.latest_checkpoint().is_ok_and(|c| c.is_some_and(|c| c.step == self.state.step));
         if self.trainer.is_between_steps() && self.state.step > self.first_step && !saved {
             // The first error is the one worth telling.
-            let _ = self.checkpoint();
+            let _ = self.checkpoint().await;
         }
         if matches!(error, Error::Annotator { .. }) && self.control.stops() {
             self.warn(&error.to_string());
@@ -299,7 +301,7 @@ impl<'a, 'c> Run<'a, 'c> {
     ///
     /// # Errors
     /// [`Error::NonFinite`] when no step at all was finite, or the last ones were not; [`Error::SelfCheck`].
-    fn finish(mut self) -> Result<PathBuf> {
+    async fn finish(mut self) -> Result<PathBuf> {
         if let Some(text) = self.trainer.conclusion() {
             self.note(text)?;
         }
@@ -313,7 +315,7 @@ impl<'a, 'c> Run<'a, 'c> {
             self.note(text.into())?;
         }
         if self.dir.latest_checkpoint()?.is_none_or(|c| c.step != self.state.step) {
-            self.checkpoint()?;
+            self.checkpoint().await?;
         }
         if counters.updates == 0 && self.trainer.meant_to_learn() {
             return Err(self.nothing_learnt(
@@ -328,11 +330,11 @@ impl<'a, 'c> Run<'a, 'c> {
             self.note(text)?;
         }
         self.control.observer.phase("saving");
-        self.moved.after(&self.trainer.policy().model, counters.updates > self.updates_before)?;
+        self.moved.after(&self.trainer.policy().model, counters.updates > self.updates_before).await?;
         self.dir.still_there()?;
         let name = if self.trainer.policy().model.adapter().is_some() { "adapter" } else { "model" };
         let dir = self.dir.path().join(name);
-        into_folder(&dir, || self.trainer.save_weights_into(&dir, &self.model_dir))?;
+        into_folder(&dir, self.trainer.save_weights_into(&dir, &self.model_dir)).await?;
         Ok(dir)
     }
 }

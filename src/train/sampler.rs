@@ -64,14 +64,14 @@ impl Sampler {
     }
 
     /// The answers of the policy as it is (the second of each prompt the reference's, where there is one), after `policy_step` updates.
-    pub fn answer(
+    pub async fn answer(
         &self,
         policy: &Policy,
         rows: &EncodedRows,
         draws: &Draws,
         policy_step: usize,
     ) -> Result<Sampled> {
-        let run = |generator: &Generator, samples: std::ops::Range<usize>| {
+        let run = async |generator: &Generator, samples: std::ops::Range<usize>| {
             let request = |(draw, row): (u64, &usize)| {
                 let first_sequence = u32::try_from(draw * self.num_samples as u64 + samples.start as u64)
                     .map_err(|_| {
@@ -81,13 +81,13 @@ impl Sampler {
             };
             let requests: Vec<Request> =
                 (draws.first..).zip(&draws.rows).map(request).collect::<Result<_>>()?;
-            generator.run(&policy.tokenizer, &requests, &self.stop, self.seed)
+            generator.run(&policy.tokenizer, &requests, &self.stop, self.seed).await
         };
         let of = match &self.reference {
-            None => run(&self.generator, 0..self.num_samples)?,
+            None => run(&self.generator, 0..self.num_samples).await?,
             Some(reference) => {
-                let mut of = run(&self.generator, 0..1)?;
-                of.iter_mut().zip(run(reference, 1..2)?).for_each(|(own, other)| own.extend(other));
+                let mut of = run(&self.generator, 0..1).await?;
+                of.iter_mut().zip(run(reference, 1..2).await?).for_each(|(own, other)| own.extend(other));
                 of
             }
         };

@@ -19,13 +19,19 @@ use crate::gpu::Arena;
 use crate::model::Model;
 use crate::model::stream::Capacity;
 use crate::optim::Optimiser;
+use crate::task::Task;
 
 /// What these rows need of the device.
-pub(super) fn plans(model: &Model, rows: &EncodedRows, train: &TrainOptions) -> Result<(SftStep, Optimiser)> {
+pub(super) async fn plans(
+    model: &Model,
+    rows: &EncodedRows,
+    train: &TrainOptions,
+) -> Result<(SftStep, Optimiser)> {
     let (gpu, arena) = (model.gpu(), Arena::new());
     let capacity = rows.largest_batch(train.batch_size);
-    let step = SftStep::new(gpu, model, capacity, train.gradient_checkpointing, &arena)?;
-    let optimiser = Optimiser::new(gpu, model.trained(), train.optimiser, train.max_grad_norm, &arena)?;
+    let step = SftStep::new(gpu, model, capacity, train.gradient_checkpointing, &arena).await?;
+    let optimiser =
+        Optimiser::new(gpu, model.trained(), train.optimiser, train.max_grad_norm, &arena).await?;
     Ok((step, optimiser))
 }
 
@@ -44,13 +50,13 @@ impl SftRun {
     ///
     /// # Errors
     /// [`crate::Error::Config`] for an option out of its range; what is wrong with the rows; memory errors.
-    pub fn new(
+    pub async fn new(
         policy: Policy,
         rows: &[Completion],
         train: &TrainOptions,
         append_eos: bool,
     ) -> Result<SftRun> {
-        SftRun::of_rows(policy, rows.iter().cloned().map(Ok), train, append_eos)
+        SftRun::of_rows(policy, rows.iter().cloned().map(Ok), train, append_eos).await
     }
 
     /// The same of rows that are read one by one, see [`completions`](crate::data::rows::completions): they may be more than
@@ -58,7 +64,7 @@ impl SftRun {
     ///
     /// # Errors
     /// As [`SftRun::new`].
-    pub fn of_rows(
+    pub async fn of_rows(
         policy: Policy,
         rows: impl IntoIterator<Item = Result<Completion>>,
         train: &TrainOptions,
@@ -67,7 +73,7 @@ impl SftRun {
         train.check()?;
         use_kernels_of_checkpoint(policy.model.gpu(), train)?;
         let rows = EncodedRows::given(&policy, rows, append_eos, train)?;
-        let (step, optimiser) = plans(&policy.model, &rows, train)?;
+        let (step, optimiser) = plans(&policy.model, &rows, train).await?;
         Ok(SftRun { policy, train: train.clone(), append_eos, rows, step, optimiser })
     }
 
@@ -96,8 +102,8 @@ impl SftRun {
     /// # Errors
     /// What is wrong with the folder, or the checkpoint in it; see [`Trainer::step`]; [`crate::Error::SelfCheck`] where nothing
     /// was learnt.
-    pub fn run(self, sources: Sources, control: Control<'_>) -> Result<PathBuf> {
-        run(self.trainer()?, sources, control)
+    pub async fn run(self, sources: Sources, control: Control<'_>) -> Result<PathBuf> {
+        run(self.trainer()?, sources, control).await
     }
 }
 
@@ -117,35 +123,37 @@ impl Method for Completions {
         Ok(common.with_completions(self.append_eos))
     }
 
-    fn learn(&mut self, step: &mut Step<'_, '_>) -> Result<Learnt> {
-        step.begin("learning");
-        let drawn = step.batches.draws(step.done).rows;
-        let trees: Vec<Tree> = drawn.into_iter().map(|row| step.rows.tree(row)).collect::<Result<_>>()?;
-        let weight = 1.0 / trees.iter().map(Tree::targets).sum::<usize>() as f32;
-        let mut sum = SftResult::default();
-        for micro in self.step.capacity().batches(&trees, self.batch_size, Capacity::of_tree)? {
-            let (result, times) = self.step.run(micro, weight)?;
-            sum.nll += result.nll;
-            sum.entropy += result.entropy;
-            sum.tokens += result.tokens;
-            times.into_iter().for_each(|(phase, ms)| step.phases.add(phase, ms));
-        }
-        let eos = step.policy.tokenizer.eos_ids();
-        let responses = ResponseReport {
-            mean_length: None,
-            contain_eos_token: Some(EncodedRows::ending_with(&trees, eos)),
-        };
-        Ok(Learnt {
-            loss: Some(sum.nll / sum.tokens as f64),
-            preference: None,
-            gradient: None,
-            policy: None,
-            entropy: Some(sum.entropy / sum.tokens as f64),
-            responses,
-            annotation: None,
-            pairs: Vec::new(),
-            ratings: Vec::new(),
-            tokens: trees.iter().map(Tree::rows).sum(),
+    fn learn<'t>(&'t mut self, step: &'t mut Step<'_, '_>) -> Task<'t, Result<Learnt>> {
+        Box::pin(async move {
+            step.begin("learning");
+            let drawn = step.batches.draws(step.done).rows;
+            let trees: Vec<Tree> = drawn.into_iter().map(|row| step.rows.tree(row)).collect::<Result<_>>()?;
+            let weight = 1.0 / trees.iter().map(Tree::targets).sum::<usize>() as f32;
+            let mut sum = SftResult::default();
+            for micro in self.step.capacity().batches(&trees, self.batch_size, Capacity::of_tree)? {
+                let (result, times) = self.step.run(micro, weight).await?;
+                sum.nll += result.nll;
+                sum.entropy += result.entropy;
+                sum.tokens += result.tokens;
+                times.into_iter().for_each(|(phase, ms)| step.phases.add(phase, ms));
+            }
+            let eos = step.policy.tokenizer.eos_ids();
+            let responses = ResponseReport {
+                mean_length: None,
+                contain_eos_token: Some(EncodedRows::ending_with(&trees, eos)),
+            };
+            Ok(Learnt {
+                loss: Some(sum.nll / sum.tokens as f64),
+                preference: None,
+                gradient: None,
+                policy: None,
+                entropy: Some(sum.entropy / sum.tokens as f64),
+                responses,
+                annotation: None,
+                pairs: Vec::new(),
+                ratings: Vec::new(),
+                tokens: trees.iter().map(Tree::rows).sum(),
+            })
         })
     }
 }

@@ -34,7 +34,7 @@ impl SftStep {
     /// # Errors
     /// [`Error::Config`] for a model that is not trained, a capacity without room or beyond counting, and for a `gpu` or
     /// an arena that is not the model's; memory errors.
-    pub fn new(
+    pub async fn new(
         gpu: &Gpu,
         model: &Model,
         capacity: Capacity,
@@ -53,7 +53,7 @@ impl SftStep {
         r.backward(&[(scored.logp, seed)])?;
         r.output(scored.logp);
         r.output(scored.entropy);
-        let plan = Plan::new(gpu, r, arena, PlanOptions::default())?;
+        let plan = Plan::new(gpu, r, arena, PlanOptions::default()).await?;
         Ok(SftStep { gpu: gpu.clone(), plan, stream, gradient, logp: scored.logp, entropy: scored.entropy })
     }
 
@@ -73,7 +73,7 @@ impl SftStep {
     /// [`Error::Config`] for no tree at all or more than the capacity, for one without a response or that the model cannot
     /// read, and for a weight that is not above 0; [`Error::TooLong`] for a sequence beyond the model's context. Nothing
     /// has been added then.
-    pub fn run(&self, trees: &[Tree], weight: f32) -> Result<(SftResult, PhaseTimes)> {
+    pub async fn run(&self, trees: &[Tree], weight: f32) -> Result<(SftResult, PhaseTimes)> {
         check_weight(weight)?;
         if trees.is_empty() {
             return Err(Error::config("trees", "are none: a step needs at least one"));
@@ -84,10 +84,12 @@ impl SftStep {
         self.stream.check(trees)?;
         self.capacity().check_holds("the batch", Capacity::of(trees))?;
         let packed = Packed::new(trees);
-        let _turn = self.gpu.turn();
+        let turn = self.gpu.turn();
         let live = self.stream.upload(&packed)?;
         self.gpu.upload(&self.gradient.region(), &vec![-weight; packed.target_ids.len()])?;
-        let outputs = self.plan.run(&live)?;
+        let running = self.plan.submit(&live, 1)?;
+        drop(turn);
+        let outputs = running.outputs().await?;
         let sum = |values: &[f32]| values.iter().map(|v| *v as f64).sum::<f64>();
         let result = SftResult {
             nll: -sum(outputs.f32(self.logp)),

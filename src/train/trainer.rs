@@ -20,7 +20,7 @@
 //! ```
 
 use std::path::Path;
-use std::time::Instant;
+use web_time::Instant;
 
 use super::batches::Batches;
 use super::evaluation::{Evaluation, HeldOutPairs};
@@ -40,12 +40,14 @@ use super::state::{Counters, OnlineState};
 use super::updater::Updater;
 use crate::annotate::Pair;
 use crate::error::{Error, Result};
-use crate::eval::judging::{Heard, PairVerdict};
+use crate::eval::judging::{Heard, PairVerdict, Watch};
+use crate::gpu::Outputs;
 use crate::model::adapter_storage::ADAPTER_FILE;
 use crate::model::safetensors_io::MODEL_FILE;
 use crate::model::storage::restore_weights;
 use crate::model::{FloatFormat, Model};
 use crate::optim::Optimiser;
+use crate::task::{Task, unless};
 
 /// The optimiser's state in a checkpoint.
 const OPTIMISER_FILE: &str = "optimiser.safetensors";
@@ -67,7 +69,7 @@ impl Control<'_> {
 }
 
 /// What a kind of training does in a step.
-pub(super) trait Method {
+pub(super) trait Method: Send {
     /// What it is called.
     fn command(&self) -> Command;
 
@@ -80,7 +82,7 @@ pub(super) trait Method {
     }
 
     /// Adds the gradient of the step's loss to the policy's. After an error the step can be taken again.
-    fn learn(&mut self, step: &mut Step<'_, '_>) -> Result<Learnt>;
+    fn learn<'t>(&'t mut self, step: &'t mut Step<'_, '_>) -> Task<'t, Result<Learnt>>;
 
     /// Forgets what the reference said before it moved.
     fn reference_moved(&mut self) {}
@@ -99,22 +101,24 @@ pub(super) trait Method {
     }
 
     /// Waits a little for what is on its way and would have to be paid for again.
-    fn drain(&mut self) {}
+    fn drain(&mut self) -> Task<'_, ()> {
+        Box::pin(async {})
+    }
 
     /// The loss of these rows under the policy as it is, where they are pairs. Gradients that it adds are forgotten.
-    fn held_out(&mut self, _rows: &EncodedRows) -> Result<Option<HeldOutReport>> {
-        Ok(None)
+    fn held_out<'t>(&'t mut self, _rows: &'t EncodedRows) -> Task<'t, Result<Option<HeldOutReport>>> {
+        Box::pin(async move { Ok(None) })
     }
 
     /// What its annotator says of these pairs, in both orders, see [`judge_pairs`](crate::eval::judging::judge_pairs);
     /// `None` without an annotator.
-    fn judge(
-        &mut self,
-        _pairs: &[Pair<'_>],
+    fn judge<'t>(
+        &'t mut self,
+        _pairs: &'t [Pair<'t>],
         _seed: u32,
-        _watch: &mut dyn FnMut(Heard<'_>) -> Result<()>,
-    ) -> Result<Option<Vec<PairVerdict>>> {
-        Ok(None)
+        _watch: &'t mut Watch<'_>,
+    ) -> Task<'t, Result<Option<Vec<PairVerdict>>>> {
+        Box::pin(async move { Ok(None) })
     }
 
     /// Why the first unusable verdict is, of those that this process heard.
@@ -186,9 +190,22 @@ pub(super) struct Learnt {
     pub tokens: usize,
 }
 
+/// A step that has learnt, and whose update is with the GPU.
+struct Updating {
+    learnt: Learnt,
+    /// Of the optimiser's plan, where the loss was finite.
+    outputs: Task<'static, Result<Option<Outputs>>>,
+    learning_rate: f64,
+    phases: Phases,
+    notes: Vec<String>,
+    started: Instant,
+    /// When the update began.
+    began: Instant,
+}
+
 /// Ends an evaluation where somebody asked for it.
-fn go_on(control: &Control<'_>) -> Result<()> {
-    if control.stops() { Err(Error::Interrupted) } else { Ok(()) }
+fn go_on(requests: &Requests) -> Result<()> {
+    if requests.stops() { Err(Error::Interrupted) } else { Ok(()) }
 }
 
 /// Milliseconds since `started`.
@@ -210,6 +227,10 @@ pub struct Trainer<'a> {
     /// As they were when the last step was done.
     counters: Counters,
     step: usize,
+    /// Whether a step has begun to add to the gradients.
+    learning: bool,
+    /// A step that has learnt.
+    updating: Option<Updating>,
     /// Whether the weights have moved since.
     moving: bool,
     pace: Pace,
@@ -244,6 +265,8 @@ impl<'a> Trainer<'a> {
             held_out: None,
             counters: Counters::default(),
             step: 0,
+            learning: false,
+            updating: None,
             moving: false,
             pace: Pace::default(),
             step_ended: Instant::now(),
@@ -275,17 +298,32 @@ impl<'a> Trainer<'a> {
         self.step >= self.total_steps()
     }
 
-    /// Takes a step; `None` when all are done.
+    /// Takes a step; `None` when all are done. A step whose future is dropped has not been taken, and the next call takes it; where
+    /// its update was with the GPU already, the next call gives its report. [`Requests::ask_to_cancel`] does as dropping it does.
     ///
     /// # Errors
     /// [`crate::Error::NonFinite`] after 5 steps in a row without a finite loss and gradient; [`crate::Error::Annotator`] where one cannot
     /// go on, or gives too many unusable verdicts; [`crate::Error::Interrupted`] where the annotator was awaited when somebody asked
-    /// for an end; what the device reports. The policy is as it was before the step, which can be taken again.
-    pub fn step(&mut self, control: &mut Control<'_>) -> Result<Option<StepReport>> {
-        if self.is_done() {
-            return Ok(None);
+    /// for an end, and where the step was cancelled; what the device reports. The policy is as it was before the step, which can be taken again.
+    pub async fn step(&mut self, control: &mut Control<'_>) -> Result<Option<StepReport>> {
+        if self.updating.is_none() {
+            if self.is_done() {
+                return Ok(None);
+            }
+            let requests = control.requests;
+            let learnt = unless(requests.cancelled(), self.learn(control)).await;
+            self.updating = Some(learnt.unwrap_or(Err(Error::Interrupted))?);
         }
+        self.finish(control).await.map(Some)
+    }
+
+    /// Learns from the next rows, and submits the update.
+    async fn learn(&mut self, control: &mut Control<'_>) -> Result<Updating> {
         let started = Instant::now();
+        if std::mem::replace(&mut self.learning, true) {
+            // What a step that was dropped has added must not be learnt from.
+            self.updater.clear()?;
+        }
         let mut step = Step {
             done: self.step,
             policy: &self.policy,
@@ -295,22 +333,51 @@ impl<'a> Trainer<'a> {
             phases: Phases::default(),
             notes: Vec::new(),
         };
-        let learnt = match self.method.learn(&mut step) {
-            Ok(learnt) => learnt,
-            Err(error) => {
-                // What was added before the error must not be learnt from later; the error is the one worth telling.
-                let _ = self.updater.clear();
-                return Err(error);
+        // Where this fails, `learning` stays.
+        let learnt = self.method.learn(&mut step).await?;
+        let Step { control, phases, notes, .. } = step;
+        // From here on nothing is awaited: the step is taken.
+        let (began, learning_rate) = (Instant::now(), self.updater.learning_rate(self.step));
+        self.moving = true;
+        let update = match learnt.loss {
+            Some(loss) => self.updater.submit(loss, learning_rate)?,
+            None => {
+                control.observer.warning("nothing to learn from in this step, no usable preference or no difference of scores: no update");
+                None
             }
         };
-        let Step { control, mut phases, notes, .. } = step;
+        self.learning = false;
+        let followed = match self.moving_reference.as_ref().filter(|r| r.is_due(self.step + 1)) {
+            Some(reference) => {
+                self.method.reference_moved();
+                Some(reference.submit()?)
+            }
+            None => None,
+        };
+        let outputs: Task<'static, Result<Option<Outputs>>> = Box::pin(async move {
+            let outputs = match update {
+                Some(update) => Some(update.outputs().await?),
+                None => None,
+            };
+            if let Some(followed) = followed {
+                followed.outputs().await?;
+            }
+            Ok(outputs)
+        });
+        Ok(Updating { learnt, outputs, learning_rate, phases, notes, started, began })
+    }
+
+    /// Waits for the update, and reports the step.
+    async fn finish(&mut self, control: &mut Control<'_>) -> Result<StepReport> {
+        let outputs = self.updating.as_mut().expect("begun before").outputs.as_mut().await;
+        let updating = self.updating.take().expect("begun before");
+        let outputs = outputs?;
+        let Updating { learnt, learning_rate, mut phases, notes, started, began, .. } = updating;
         let mut counters = self.counters;
-        let updating = Instant::now();
         let update = match learnt.loss {
-            Some(loss) => {
-                self.moving = true;
+            Some(_) => {
                 let before = counters.non_finite;
-                let update = self.updater.update(self.step, loss, &mut counters);
+                let update = self.updater.updated(outputs.as_ref(), learning_rate, &mut counters);
                 if counters.non_finite > before {
                     let number = self.step + 1;
                     let text = format!("step {number}: the loss or gradient is not finite, no update");
@@ -318,17 +385,9 @@ impl<'a> Trainer<'a> {
                 }
                 Some(update?)
             }
-            None => {
-                control.observer.warning("nothing to learn from in this step, no usable preference or no difference of scores: no update");
-                None
-            }
+            None => None,
         };
-        if let Some(reference) = self.moving_reference.as_ref().filter(|r| r.is_due(self.step + 1)) {
-            self.moving = true;
-            reference.follow()?;
-            self.method.reference_moved();
-        }
-        phases.add("update", milliseconds(updating));
+        phases.add("update", milliseconds(began));
         counters.num_tokens += learnt.tokens as u64;
         let step_ms = milliseconds(started);
         // Checkpoints take their time too.
@@ -370,7 +429,7 @@ impl<'a> Trainer<'a> {
         }
         self.counters = counters;
         self.moving = false;
-        Ok(Some(report))
+        Ok(report)
     }
 
     /// Moves the reference after every so many steps.
@@ -389,44 +448,49 @@ impl<'a> Trainer<'a> {
     }
 
     /// The loss of the held-out pairs, where it is due after the last step.
-    pub(super) fn evaluate_pairs(&mut self, control: &mut Control<'_>) -> Result<Option<HeldOutReport>> {
+    pub(super) async fn evaluate_pairs(
+        &mut self,
+        control: &mut Control<'_>,
+    ) -> Result<Option<HeldOutReport>> {
         let total = self.batches.total_steps();
         let Some(pairs) = self.held_out.as_ref().filter(|pairs| pairs.are_due(self.step, total)) else {
             return Ok(None);
         };
         control.observer.phase("evaluating held-out pairs");
-        let report = self.method.held_out(&pairs.rows);
+        let report = self.method.held_out(&pairs.rows).await;
         self.updater.clear()?;
         report
     }
 
     /// Draws the start's answers to the held-out prompts, if there are any: before a step is done or restored.
-    pub(super) fn begin_evaluation(&mut self, control: &mut Control<'_>) -> Result<()> {
+    pub(super) async fn begin_evaluation(&mut self, control: &mut Control<'_>) -> Result<()> {
         let Some(evaluation) = &mut self.evaluation else { return Ok(()) };
         control.observer.phase("answering held-out prompts as the start");
-        evaluation.answer_as_start(&self.policy, &mut |_| go_on(control))
+        let requests = control.requests;
+        evaluation.answer_as_start(&self.policy, &mut |_| go_on(requests)).await
     }
 
     /// The policy on the held-out prompts against the start, where that is due after the last step.
-    pub(super) fn evaluate(&mut self, control: &mut Control<'_>) -> Result<Option<EvaluationReport>> {
+    pub(super) async fn evaluate(&mut self, control: &mut Control<'_>) -> Result<Option<EvaluationReport>> {
         let total = self.batches.total_steps();
         let Some(evaluation) = self.evaluation.as_ref().filter(|e| e.is_due(self.step, total)) else {
             return Ok(None);
         };
         control.observer.phase("answering held-out prompts");
-        let answers = evaluation.answer(&self.policy, &mut |_| go_on(control))?;
+        let requests = control.requests;
+        let answers = evaluation.answer(&self.policy, &mut |_| go_on(requests)).await?;
         control.observer.phase("judging held-out prompts");
         let mut watch = |heard: Heard<'_>| {
             if let Heard::Note(text) = heard {
                 control.observer.warning(text);
             }
-            go_on(control)
+            go_on(requests)
         };
         let pairs = evaluation.pairs(&answers);
-        let Some(verdicts) = self.method.judge(&pairs, self.options.seed, &mut watch)? else {
+        let Some(verdicts) = self.method.judge(&pairs, self.options.seed, &mut watch).await? else {
             return Ok(None);
         };
-        let report = evaluation.report(&self.policy, &answers, &verdicts)?;
+        let report = evaluation.report(&self.policy, &answers, &verdicts).await?;
         if report.is_none() {
             control.observer.warning("no verdict on the held-out prompts is usable: there is no win rate");
         }
@@ -466,8 +530,8 @@ impl<'a> Trainer<'a> {
         self.method.conclusion()
     }
 
-    pub(super) fn drain(&mut self) {
-        self.method.drain();
+    pub(super) async fn drain(&mut self) {
+        self.method.drain().await;
     }
 
     pub(super) fn keep_journal(&mut self, path: &Path) -> Result<()> {
@@ -498,20 +562,20 @@ impl<'a> Trainer<'a> {
     }
 
     /// Writes weights, those of a moving reference and optimiser into the folder of a checkpoint; `source` is the folder of the model.
-    pub(super) fn save_into(&self, dir: &Path, source: &Path) -> Result<()> {
-        self.save_weights_into(dir, source)?;
+    pub(super) async fn save_into(&self, dir: &Path, source: &Path) -> Result<()> {
+        self.save_weights_into(dir, source).await?;
         if let Some(reference) = &self.moving_reference {
-            reference.save(dir)?;
+            reference.save(dir).await?;
         }
-        self.updater.save(&dir.join(OPTIMISER_FILE))
+        self.updater.save(&dir.join(OPTIMISER_FILE)).await
     }
 
     /// Writes what is trained into a folder that is there.
-    pub(super) fn save_weights_into(&self, dir: &Path, source: &Path) -> Result<()> {
+    pub(super) async fn save_weights_into(&self, dir: &Path, source: &Path) -> Result<()> {
         let model: &Model = &self.policy.model;
         match model.adapter() {
-            Some(_) => model.save_adapter_into(dir, source),
-            None => model.save_into(dir, Some(source), FloatFormat::F32),
+            Some(_) => model.save_adapter_into(dir, source).await,
+            None => model.save_into(dir, Some(source), FloatFormat::F32).await,
         }
     }
 

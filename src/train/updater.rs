@@ -6,6 +6,7 @@ use super::report::UpdateReport;
 use super::schedule::LrSchedule;
 use super::state::Counters;
 use crate::error::{Error, Result};
+use crate::gpu::{Outputs, Pending};
 use crate::model::Model;
 use crate::optim::{Optimiser, Update};
 
@@ -26,17 +27,32 @@ impl Updater {
         Ok(Updater { model: model.clone(), optimiser, schedule })
     }
 
-    /// Updates the weights from the gradients, unless they or the loss are not finite; then clears them. `step`: steps done.
+    /// The learning rate after `step` steps.
+    pub fn learning_rate(&self, step: usize) -> f64 {
+        self.schedule.at(step)
+    }
+
+    /// Begins to update the weights from the gradients, unless they or the loss are not finite; then clears them.
+    pub fn submit(&self, loss: f64, learning_rate: f64) -> Result<Option<Pending>> {
+        let update = if loss.is_finite() { Some(self.optimiser.submit(learning_rate)?) } else { None };
+        self.clear()?;
+        Ok(update)
+    }
+
+    /// Takes what came of it: `None` where the loss was not finite.
     ///
     /// # Errors
-    /// [`Error::NonFinite`] after 5 such steps in a row.
-    pub fn update(&mut self, step: usize, loss: f64, counters: &mut Counters) -> Result<UpdateReport> {
-        let learning_rate = self.schedule.at(step);
-        let update = match loss.is_finite() {
-            true => self.optimiser.update(learning_rate)?,
-            false => Update { grad_norm: f32::NAN, finite: false },
+    /// [`Error::NonFinite`] after 5 steps in a row without a finite loss and gradient.
+    pub fn updated(
+        &mut self,
+        outputs: Option<&Outputs>,
+        learning_rate: f64,
+        counters: &mut Counters,
+    ) -> Result<UpdateReport> {
+        let update = match outputs {
+            Some(outputs) => self.optimiser.updated(outputs),
+            None => Update { grad_norm: f32::NAN, finite: false },
         };
-        self.clear()?;
         if update.finite && update.grad_norm > 0.0 && learning_rate > 0.0 {
             counters.updates += 1;
         }
@@ -63,8 +79,8 @@ impl Updater {
     }
 
     /// Writes the optimiser's state.
-    pub fn save(&self, path: &Path) -> Result<()> {
-        self.optimiser.save(path)
+    pub async fn save(&self, path: &Path) -> Result<()> {
+        self.optimiser.save(path).await
     }
 
     /// Reads it.

@@ -1,6 +1,7 @@
 //! Whether the arithmetic that was asked for can be trusted on this GPU.
 
 use super::products::product_case;
+use crate::Wait;
 use crate::error::Result;
 use crate::gpu::{Arithmetic, Format, Gpu, ProductForm};
 use crate::ops::{Case, Input};
@@ -13,11 +14,12 @@ use crate::ops::{Case, Input};
 pub fn check_arithmetic(gpu: &Gpu) -> Result<Option<Arithmetic>> {
     let asked_for = gpu.arithmetic();
     // Of a few large rows, and of many.
-    let agrees = |n, scale| half_product(n, 132, 92, scale).check(gpu).is_ok_and(|report| report.passed());
+    let agrees =
+        |n, scale| half_product(n, 132, 92, scale).check(gpu).wait().is_ok_and(|report| report.passed());
     if gpu.is_measuring() || asked_for == Arithmetic::F32 || agrees(8, 1e6) && agrees(131, 1.0) {
         return Ok(None);
     }
-    gpu.wait()?;
+    gpu.idle().wait()?;
     gpu.set_arithmetic(Arithmetic::F32);
     Ok(Some(asked_for))
 }
@@ -36,7 +38,7 @@ mod tests {
 
     #[test]
     fn arithmetic_that_the_driver_refuses_is_not_used() {
-        let Ok(gpu) = Gpu::open(&GpuOptions::default()) else {
+        let Ok(gpu) = Gpu::open(&GpuOptions::default()).wait() else {
             assert!(std::env::var("REQUIRE_GPU").is_err(), "no GPU");
             return;
         };
@@ -47,7 +49,7 @@ mod tests {
         assert_eq!(check_arithmetic(&gpu).unwrap(), Some(foreign));
         assert_eq!(gpu.arithmetic(), Arithmetic::F32);
         assert!(
-            product_case(ProductForm::AlongBoth, 8, 64, 64, Format::F32).check(&gpu).unwrap().passed(),
+            product_case(ProductForm::AlongBoth, 8, 64, 64, Format::F32).check(&gpu).wait().unwrap().passed(),
             "the device goes on working"
         );
     }

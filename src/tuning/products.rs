@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::Wait;
 use crate::error::Result;
 use crate::gpu::{Format, Gpu, PlanOptions, ProductForm, Recorder, Tensor};
 use crate::ops::{Case, Input, product};
@@ -41,10 +42,10 @@ pub(super) fn product_case(
 
 /// Seconds of a launch of the case's product: the least of three runs that take as long as this at least.
 pub(super) fn seconds(gpu: &Gpu, case: &Case, at_least: Duration) -> Result<f64> {
-    let (plan, _, live) = case.plan(gpu, PlanOptions::default())?;
+    let (plan, _, live) = case.plan(gpu, PlanOptions::default()).wait()?;
     let run = |times: u32| -> Result<Duration> {
         let started = Instant::now();
-        plan.submit(&live, times)?.wait()?;
+        plan.submit(&live, times)?.outputs().wait()?;
         Ok(started.elapsed())
     };
     // The first run is slower: caches are cold, and clocks low.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::cache::Entry;
 use super::products::{product_case, seconds};
+use crate::Wait;
 use crate::error::Result;
 use crate::gpu::{
     Format, Gpu, ProductClass, ProductForm, ProductTile, Products, StagedProducts, TileChooser, Tuning,
@@ -98,9 +99,9 @@ impl State {
         if let Some(right) = self.checked.get(&(form, format, tile)) {
             return Ok(*right);
         }
-        let right = checked_case(class).check(gpu).is_ok_and(|report| report.passed());
+        let right = checked_case(class).check(gpu).wait().is_ok_and(|report| report.passed());
         // A lost device is no tile's mistake.
-        gpu.wait()?;
+        gpu.idle().wait()?;
         if !right {
             self.known.wrong.push(format!("{tile} for {class}"));
         }
@@ -139,7 +140,7 @@ mod tests {
     use crate::gpu::{DeviceKind, GpuOptions, StagedTile};
 
     fn gpu() -> Option<Gpu> {
-        let Ok(gpu) = Gpu::open(&GpuOptions::default()) else {
+        let Ok(gpu) = Gpu::open(&GpuOptions::default()).wait() else {
             assert!(std::env::var("REQUIRE_GPU").is_err(), "no GPU");
             return None;
         };

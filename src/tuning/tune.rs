@@ -5,6 +5,7 @@ use std::path::Path;
 use super::cache::Entry;
 use super::staged::MeasuredTiles;
 use super::unrolled;
+use crate::Wait;
 use crate::error::Result;
 use crate::gpu::{DeviceKind, Gpu, Products, Tuning};
 use crate::ops::{Case, for_first_start};
@@ -87,9 +88,9 @@ fn choose(gpu: &Gpu, entry: &mut Entry, first_start: impl FnOnce() -> Vec<Case>)
 
 /// The first case that disagrees with [`crate::reference`], or that the driver cannot compile.
 fn first_wrong(gpu: &Gpu, cases: &[Case]) -> Result<Option<String>> {
-    let wrong = cases.iter().find(|case| !case.check(gpu).is_ok_and(|report| report.passed()));
+    let wrong = cases.iter().find(|case| !case.check(gpu).wait().is_ok_and(|report| report.passed()));
     // A lost device is nobody's mistake here.
-    gpu.wait()?;
+    gpu.idle().wait()?;
     Ok(wrong.map(|case| format!("{} {}", case.kernel, case.shape)))
 }
 
@@ -102,7 +103,7 @@ mod tests {
 
     #[test]
     fn a_choice_is_kept_and_a_cache_of_another_driver_or_a_broken_one_is_rebuilt() {
-        let Ok(gpu) = Gpu::open(&GpuOptions::default()) else {
+        let Ok(gpu) = Gpu::open(&GpuOptions::default()).wait() else {
             assert!(std::env::var("REQUIRE_GPU").is_err(), "no GPU");
             return;
         };
@@ -130,7 +131,7 @@ mod tests {
 
     #[test]
     fn a_gpu_on_which_kernels_are_wrong_gets_those_for_processors_now_and_the_next_time() {
-        let Ok(gpu) = Gpu::open(&GpuOptions::default()) else {
+        let Ok(gpu) = Gpu::open(&GpuOptions::default()).wait() else {
             assert!(std::env::var("REQUIRE_GPU").is_err(), "no GPU");
             return;
         };
@@ -160,7 +161,7 @@ mod tests {
 
     #[test]
     fn tiles_are_measured_where_a_recording_first_meets_products_and_kept_for_the_next_time() {
-        let Ok(gpu) = Gpu::open(&GpuOptions::default()) else {
+        let Ok(gpu) = Gpu::open(&GpuOptions::default()).wait() else {
             assert!(std::env::var("REQUIRE_GPU").is_err(), "no GPU");
             return;
         };
@@ -177,23 +178,23 @@ mod tests {
         let first = for_gpus();
         tune_by(&first, Some(dir.path()), Vec::new).unwrap();
         assert_eq!(chosen(&first), []);
-        assert!(case.check(&first).unwrap().passed());
+        assert!(case.check(&first).wait().unwrap().passed());
         assert_eq!(chosen(&first).iter().map(|choice| choice.class).collect::<Vec<_>>(), [class]);
         assert!(class.candidates().contains(&chosen(&first)[0].tile));
         // The second time there is nothing to measure; nor is there at the next start.
         let pipelines = first.counts().pipelines;
-        assert!(case.check(&first).unwrap().passed());
+        assert!(case.check(&first).wait().unwrap().passed());
         let next = for_gpus();
         tune_by(&next, Some(dir.path()), Vec::new).unwrap();
         assert_eq!(next.tuning(), first.tuning());
-        assert!(case.check(&next).unwrap().passed());
+        assert!(case.check(&next).wait().unwrap().passed());
         assert_eq!(first.counts().pipelines, pipelines);
         // What a checkpoint chose stays, whatever was measured.
         for tile in StagedTile::ALL.map(ProductTile::Staged) {
             let products = StagedProducts { chosen: vec![ChosenTile { class, tile }], otherwise: None };
             let of_checkpoint = Tuning { products: Products::Staged(products), ..first.tuning() };
             next.set_tuning(of_checkpoint.clone());
-            assert!(case.check(&next).unwrap().passed());
+            assert!(case.check(&next).wait().unwrap().passed());
             assert_eq!(next.tuning(), of_checkpoint);
             assert_eq!(first.tuning().keeps(&of_checkpoint), chosen(&first)[0].tile == tile);
         }

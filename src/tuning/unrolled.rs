@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::products::{product_case, seconds};
+use crate::Wait;
 use crate::error::Result;
 use crate::gpu::{Candidates, Format, Gpu, ProductForm, Products, Tuning, UnrolledTile, UnrolledTiles};
 use crate::ops::Case;
@@ -33,7 +34,7 @@ pub(super) fn choose(gpu: &Gpu, untuned: UnrolledTiles) -> Result<(UnrolledTiles
             let mut candidate = chosen_tiles;
             choose(&mut candidate, *tile);
             let gpu = gpu.with_tuning(Tuning { products: Products::Unrolled(candidate), ..gpu.tuning() });
-            if !case.check(&gpu)?.passed() {
+            if !case.check(&gpu).wait()?.passed() {
                 wrong.push(*tile);
                 continue;
             }

@@ -1,5 +1,6 @@
 //! A server as a browser, and as those who are not meant to, would use it.
 
+use crate::Wait;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -350,7 +351,7 @@ fn a_label_that_a_page_sends_reaches_its_pair() {
         };
         expected.push((pair["id"].as_str().unwrap().to_owned(), verdict.to_owned()));
     }
-    let answers = human.poll(Duration::ZERO).unwrap().answers;
+    let answers = human.poll(Duration::ZERO).wait().unwrap().answers;
     let found: Vec<(String, String)> =
         answers.iter().map(|answer| (answer.id.clone(), verdict(answer))).collect();
     assert_eq!(found, expected);
@@ -413,7 +414,7 @@ fn a_server_that_was_killed_goes_on_where_its_file_ends() {
     std::mem::forget(before);
 
     let mut after = fixture_of(Desk::open(&path).unwrap(), 3);
-    let answers = after.human.poll(Duration::ZERO).unwrap().answers;
+    let answers = after.human.poll(Duration::ZERO).wait().unwrap().answers;
     assert_eq!(
         (answers.len(), answers[0].id.as_str(), verdict(&answers[0]).as_str()),
         (1, pair["id"].as_str().unwrap(), "tie")

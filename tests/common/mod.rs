@@ -6,7 +6,9 @@ pub mod parity;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use oaif::Wait;
 use oaif::data::packing::Tree;
+use oaif::data::rows::{Prompt, Text};
 use oaif::gpu::{Arena, DeviceKind, Gpu, GpuOptions, Tuning};
 use oaif::model::stream::Capacity;
 use oaif::model::{Model, Scorer};
@@ -16,7 +18,7 @@ use serde_json::Value;
 /// The device of this test run. Without a GPU a test fails where REQUIRE_GPU=1, else says that it was skipped.
 pub fn gpu() -> Option<Gpu> {
     static GPU: OnceLock<Option<Gpu>> = OnceLock::new();
-    GPU.get_or_init(|| match Gpu::open(&GpuOptions::default()) {
+    GPU.get_or_init(|| match Gpu::open(&GpuOptions::default()).wait() {
         Ok(gpu) => Some(gpu),
         Err(e) if std::env::var("REQUIRE_GPU").is_ok_and(|v| v == "1") => panic!("{e}"),
         Err(e) => {
@@ -34,7 +36,7 @@ pub fn fixture(name: &str) -> PathBuf {
 /// A device of its own, whose tuning a test may set, with the kernels for such devices.
 pub fn gpu_with(options: GpuOptions, kind: DeviceKind) -> Option<Gpu> {
     gpu()?;
-    let gpu = Gpu::open(&options).unwrap();
+    let gpu = Gpu::open(&options).wait().unwrap();
     gpu.set_tuning(Tuning::untuned(gpu.subgroup(), kind));
     Some(gpu)
 }
@@ -85,6 +87,20 @@ impl Tensors {
     }
 }
 
+/// Words that the tiny model's tokenizer knows.
+pub fn words() -> Vec<String> {
+    let json = json("tiny/tokenizer.json");
+    let vocab = json["model"]["vocab"].as_object().unwrap();
+    vocab.keys().filter(|w| w.chars().all(char::is_alphabetic)).cloned().collect()
+}
+
+/// Ten prompts of one to three of them.
+pub fn prompts() -> Vec<Prompt> {
+    let words = words();
+    let text = |i: usize| Text::Plain(words[i % words.len()..][..1 + i % 3].join(" "));
+    (0..10).map(|i| Prompt { prompt: text(i), reference: None, place: (i + 1).into() }).collect()
+}
+
 pub fn ids(value: &Value) -> Vec<u32> {
     value.as_array().unwrap().iter().map(|v| v.as_u64().unwrap() as u32).collect()
 }
@@ -121,8 +137,8 @@ pub fn logps(gpu: &Gpu, model: &Model, rows: &[Vec<u32>]) -> Vec<f32> {
         .map(|ids| Tree { prompt: ids[..1].to_vec(), responses: vec![ids[1..].to_vec()] })
         .collect();
     let capacity = Capacity { tokens: 2048, targets: 2048, sequences: 16 };
-    let scorer = Scorer::new(gpu, model, capacity, &Arena::new()).unwrap();
-    scorer.score(&trees).unwrap().into_iter().flat_map(|s| s.logps).collect()
+    let scorer = Scorer::new(gpu, model, capacity, &Arena::new()).wait().unwrap();
+    scorer.score(&trees).wait().unwrap().into_iter().flat_map(|s| s.logps).collect()
 }
 
 /// Largest and mean difference of token log-probabilities from the fixture's.

@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::time::Instant;
 
+use oaif::Wait;
 use oaif::data::packing::Tree;
 use oaif::data::tokenizer::{StopMatcher, Tokenizer};
 use oaif::generate::{GenerateOptions, Generator, Request, SamplingParams};
@@ -31,13 +32,13 @@ pub fn check(gpu: &Gpu, folder: &Path) {
         check();
         println!("  {what}: {:.1} s", started.elapsed().as_secs_f64());
     };
-    let model = Model::load(gpu, folder, true).unwrap();
+    let model = Model::load(gpu, folder, true).wait().unwrap();
     timed("greedy ids", &|| check_greedy(gpu, &model, &expected["greedy"]));
     timed("log-probabilities", &|| check_logps(gpu, &model, &expected["sequences"]));
     timed("after a preamble", &|| check_after_preamble(gpu, &model, &expected["sequences"]));
     timed("SFT", &|| check_sft(gpu, &model, &expected["sft"], folder));
     drop(model);
-    let base = Model::load(gpu, folder, false).unwrap();
+    let base = Model::load(gpu, folder, false).wait().unwrap();
     let model = base.load_adapter(&folder.join("adapter"), true).unwrap();
     timed("DPO under a LoRA adapter", &|| check_dpo(gpu, &model, &expected["dpo"], folder));
 }
@@ -52,11 +53,11 @@ fn check_greedy(gpu: &Gpu, model: &Model, expected: &Value) {
         samples_per_prompt: 2,
         eos: vec![],
     };
-    let generator = Generator::new(gpu, model, options, &Arena::new()).unwrap();
+    let generator = Generator::new(gpu, model, options, &Arena::new()).wait().unwrap();
     // Another model's: the text is not compared.
     let tokenizer = Tokenizer::load(&fixture("tiny")).unwrap();
     let request = Request { prompt, samples: 2, first_sequence: 0 };
-    for answer in generator.run(&tokenizer, &[request], &StopMatcher::new([]), 1).unwrap().remove(0) {
+    for answer in generator.run(&tokenizer, &[request], &StopMatcher::new([]), 1).wait().unwrap().remove(0) {
         assert_eq!(answer.token_ids, want);
     }
     println!("  {} greedy ids are equal, smallest gap {}", want.len(), expected["smallest_gap"]);
@@ -81,8 +82,8 @@ fn check_after_preamble(gpu: &Gpu, model: &Model, sequences: &Value) {
             let prompt = preamble + (ids.len() - preamble) / 2;
             let tree = Tree { prompt: ids[..prompt].to_vec(), responses: vec![ids[prompt..].to_vec()] };
             let capacity = Capacity::of(std::slice::from_ref(&tree));
-            let scorer = Scorer::after(gpu, model, &ids[..preamble], capacity, &Arena::new()).unwrap();
-            let scored = scorer.score(&[tree]).unwrap().remove(0);
+            let scorer = Scorer::after(gpu, model, &ids[..preamble], capacity, &Arena::new()).wait().unwrap();
+            let scored = scorer.score(&[tree]).wait().unwrap().remove(0);
             let want = &want[prompt - 1..];
             let differences = scored.logps.iter().zip(want).map(|(got, want)| (got - want).abs());
             let largest = differences.fold(0.0, f32::max);
@@ -97,10 +98,10 @@ fn check_sft(gpu: &Gpu, model: &Model, expected: &Value, folder: &Path) {
     let tree = |row: &Value| Tree { prompt: ids(&row["prompt"]), responses: vec![ids(&row["completion"])] };
     let trees: Vec<Tree> = rows.iter().map(tree).collect();
     let arena = Arena::new();
-    let step = SftStep::new(gpu, model, Capacity::of(&trees), false, &arena).unwrap();
+    let step = SftStep::new(gpu, model, Capacity::of(&trees), false, &arena).wait().unwrap();
     model.trained().clear_gradients().unwrap();
     let tokens = expected["tokens"].as_f64().unwrap();
-    let (result, _) = step.run(&trees, 1.0 / tokens as f32).unwrap();
+    let (result, _) = step.run(&trees, 1.0 / tokens as f32).wait().unwrap();
     check_gradients(gpu, model, result.nll / tokens, expected, &folder.join("gradients_sft.safetensors"));
 }
 
@@ -109,9 +110,9 @@ fn check_dpo(gpu: &Gpu, model: &Model, expected: &Value, folder: &Path) {
     let beta = expected["beta"].as_f64().unwrap() as f32;
     let arena = Arena::new();
     let loss = PreferenceLoss::Dpo { beta };
-    let step = PairStep::new(gpu, model, loss, capacity(&pairs), false, &arena).unwrap();
+    let step = PairStep::new(gpu, model, loss, capacity(&pairs), false, &arena).wait().unwrap();
     model.trained().clear_gradients().unwrap();
-    let (results, _) = step.run(&pairs, 1.0 / pairs.len() as f32).unwrap();
+    let (results, _) = step.run(&pairs, 1.0 / pairs.len() as f32).wait().unwrap();
     let loss = results.iter().map(|r| r.loss as f64).sum::<f64>() / pairs.len() as f64;
     check_gradients(gpu, model, loss, expected, &folder.join("gradients_dpo.safetensors"));
 }
@@ -127,7 +128,7 @@ fn check_gradients(gpu: &Gpu, model: &Model, loss: f64, expected: &Value, file: 
     let last = format!(".layers.{}.", model.architecture().layers - 1);
     let mut distances = Vec::new();
     for weight in trained.iter() {
-        let (got, want) = (trained.gradient_as_stored(weight).unwrap(), gradients.f32(&weight.name));
+        let (got, want) = (trained.gradient_as_stored(weight).wait().unwrap(), gradients.f32(&weight.name));
         let distance = relative_distance(&got, &want);
         let name = weight.name.trim_end_matches(".weight");
         let outer = !name.contains("layers.") || name.contains(".layers.0.") || name.contains(&last);
@@ -144,8 +145,9 @@ fn check_gradients(gpu: &Gpu, model: &Model, loss: f64, expected: &Value, file: 
     let (worst, name) = distances.into_iter().max_by(|a, b| a.0.total_cmp(&b.0)).unwrap();
     let mut optimiser =
         Optimiser::new(gpu, trained, OptimiserKind::Adafactor { weight_decay: 0.0 }, 0.0, &Arena::new())
+            .wait()
             .unwrap();
-    let got_norm = optimiser.update(0.0).unwrap().grad_norm as f64;
+    let got_norm = optimiser.update(0.0).wait().unwrap().grad_norm as f64;
     println!(
         "  loss {loss:.6}, expected {want_loss:.6}; gradient norm {got_norm:.6}, expected {want_norm:.6}"
     );

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use oaif::Wait;
 use oaif::annotate::command::CommandAnnotator;
 use oaif::annotate::judge_model::JudgeModel;
 use oaif::data::rows::{Prompt, Text};
@@ -57,7 +58,7 @@ impl Doors {
             && (1..=4).contains(&options.slots)
             && options.samples_per_prompt > 0
             && (options.eos.is_empty() || known(&options.eos));
-        let result = Generator::new(gpu, &self.dry_frozen, options.clone(), &Arena::new());
+        let result = Generator::new(gpu, &self.dry_frozen, options.clone(), &Arena::new()).wait();
         call(("new generator", options, right), valid, result)
     }
 
@@ -73,12 +74,12 @@ impl Doors {
         let preamble = draws.ids(&[1, 8, 127, 0, 128, 3000]);
         let what = ("new", capacity, beta, trained, right);
         match draws.below(4) {
-            0 => call(what, good, Scorer::new(gpu, model, capacity, &arena)),
+            0 => call(what, good, Scorer::new(gpu, model, capacity, &arena).wait()),
             1 => {
                 let valid = good && known(&preamble) && preamble.len() < CONTEXT;
-                call((what, &preamble), valid, Scorer::after(gpu, model, &preamble, capacity, &arena))
+                call((what, &preamble), valid, Scorer::after(gpu, model, &preamble, capacity, &arena).wait())
             }
-            2 => call(what, good && trained, SftStep::new(gpu, model, capacity, false, &arena)),
+            2 => call(what, good && trained, SftStep::new(gpu, model, capacity, false, &arena).wait()),
             _ => {
                 let loss = draws.of(&[
                     PreferenceLoss::Dpo { beta },
@@ -86,7 +87,7 @@ impl Doors {
                     PreferenceLoss::Slic { beta },
                 ]);
                 let valid = good && trained && beta > 0.0 && beta < f32::INFINITY;
-                call((what, loss), valid, PairStep::new(gpu, model, loss, capacity, false, &arena))
+                call((what, loss), valid, PairStep::new(gpu, model, loss, capacity, false, &arena).wait())
             }
         }
     }
@@ -108,7 +109,7 @@ impl Doors {
         let (gpu, right) = self.dry_or_not(draws);
         good &= norm == 1.0 && decay == 0.01 && trained && right;
         let model = if trained { &self.dry_trained } else { &self.dry_frozen };
-        let result = Optimiser::new(gpu, model.trained(), kind, norm, &Arena::new());
+        let result = Optimiser::new(gpu, model.trained(), kind, norm, &Arena::new()).wait();
         call(("new optimiser", kind, norm, trained, right), good, result)
     }
 
@@ -140,7 +141,9 @@ impl Doors {
         let config = if draws.once_in(4) { good.clone() } else { config };
         let valid = config == good;
         match draws.below(2) {
-            0 => call(("random model", change, size), valid, Model::random(&self.dry, config, true, 1)),
+            0 => {
+                call(("random model", change, size), valid, Model::random(&self.dry, config, true, 1).wait())
+            }
             // The right weights but for one, or on another device.
             _ => {
                 let specs: Vec<WeightSpec> =
@@ -250,7 +253,7 @@ impl Doors {
         let prompt = Prompt { prompt: Text::Plain("the fox".into()), reference: None, place: 1.into() };
         let policy = Policy::with_model(self.dry_trained.clone(), &self.dir).unwrap();
         let what = format!("{train:?} {options:?}");
-        let result = AlignRun::new(policy, &[prompt], &train, &options).map(drop);
+        let result = AlignRun::new(policy, &[prompt], &train, &options).wait().map(drop);
         Call { what, valid, result }
     }
 
@@ -258,7 +261,7 @@ impl Doors {
         match draws.below(5) {
             0 => {
                 let length = draws.mostly(&[None, Some(1), Some(64), Some(usize::MAX)], &[Some(0)]);
-                let result = JudgeModel::of_model(&self.dry_frozen, &self.dir, length, &Arena::new());
+                let result = JudgeModel::of_model(&self.dry_frozen, &self.dir, length, &Arena::new()).wait();
                 call(("judge", length), length != Some(0), result)
             }
             1 => {
@@ -272,7 +275,7 @@ impl Doors {
                     max_binding_bytes: draws.of(&[None, Some(0)]),
                     ..GpuOptions::default()
                 };
-                call(("open", options.submit_ms), false, Gpu::open(&options))
+                call(("open", options.submit_ms), false, Gpu::open(&options).wait())
             }
             3 => {
                 let command = draws.of(&["", " ", "\n\t", "true"]);

@@ -12,6 +12,7 @@ use std::path::PathBuf;
 
 use common::{fixture, gpu};
 use draws::{CAPACITY, Draws};
+use oaif::Wait;
 use oaif::annotate::Annotator;
 use oaif::annotate::judge_model::JudgeModel;
 use oaif::annotate::likelihood::{DEFAULT_TEMPLATE, LikelihoodAnnotator, Normalise};
@@ -75,22 +76,24 @@ const LOSS: PreferenceLoss = PreferenceLoss::Dpo { beta: 0.1 };
 impl Doors {
     fn new(gpu: Gpu) -> Doors {
         let (dir, dry) = (fixture("tiny"), Gpu::without_device(Limits::default()));
-        let load = |gpu: &Gpu, train| Model::load(gpu, &dir, train).unwrap();
+        let load = |gpu: &Gpu, train| Model::load(gpu, &dir, train).wait().unwrap();
         let (frozen, trained) = (load(&gpu, false), load(&gpu, true));
         let arena = Arena::new();
         let preamble: Vec<u32> = (1..9).collect();
-        let judge = || JudgeModel::load(&gpu, &dir, Some(64), &arena).unwrap();
+        let judge = || JudgeModel::load(&gpu, &dir, Some(64), &arena).wait().unwrap();
         let template = JudgeTemplate::from_text("{{ prompt }}{{ response_1 }}{{ response_2 }}").unwrap();
-        let llm = |orders| LlmAnnotator::new(judge(), template.clone(), orders, "tiny").unwrap();
+        let llm = |orders| LlmAnnotator::new(judge(), template.clone(), orders, "tiny").wait().unwrap();
         let likelihood =
-            LikelihoodAnnotator::new(judge(), DEFAULT_TEMPLATE, "", Normalise::Token, "tiny").unwrap();
+            LikelihoodAnnotator::new(judge(), DEFAULT_TEMPLATE, "", Normalise::Token, "tiny").wait().unwrap();
         Doors {
-            scorer: Scorer::new(&gpu, &frozen, CAPACITY, &arena).unwrap(),
-            after: Scorer::after(&gpu, &frozen, &preamble, CAPACITY, &arena).unwrap(),
-            pairs: PairStep::new(&gpu, &trained, LOSS, CAPACITY, false, &arena).unwrap(),
-            sft: SftStep::new(&gpu, &trained, CAPACITY, false, &arena).unwrap(),
-            optimiser: Optimiser::new(&gpu, trained.trained(), OptimiserKind::adamw(), 1.0, &arena).unwrap(),
-            generator: Generator::new(&gpu, &frozen, GENERATE, &arena).unwrap(),
+            scorer: Scorer::new(&gpu, &frozen, CAPACITY, &arena).wait().unwrap(),
+            after: Scorer::after(&gpu, &frozen, &preamble, CAPACITY, &arena).wait().unwrap(),
+            pairs: PairStep::new(&gpu, &trained, LOSS, CAPACITY, false, &arena).wait().unwrap(),
+            sft: SftStep::new(&gpu, &trained, CAPACITY, false, &arena).wait().unwrap(),
+            optimiser: Optimiser::new(&gpu, trained.trained(), OptimiserKind::adamw(), 1.0, &arena)
+                .wait()
+                .unwrap(),
+            generator: Generator::new(&gpu, &frozen, GENERATE, &arena).wait().unwrap(),
             tokenizer: Tokenizer::load(&dir).unwrap(),
             annotators: vec![Box::new(likelihood), Box::new(llm(Orders::Both)), Box::new(llm(Orders::One))],
             plan: plan_of_100_rows(&dry),
@@ -135,7 +138,7 @@ fn plan_of_100_rows(gpu: &Gpu) -> Plan {
     let rows = Dim::Live { index: 0, max: 100 };
     let (x, y) = (r.tensor("x", rows, 4), r.tensor("y", rows, 4));
     ops::residual_add(&mut r, x, y).unwrap();
-    Plan::new(gpu, r, &Arena::new(), PlanOptions::default()).unwrap()
+    Plan::new(gpu, r, &Arena::new(), PlanOptions::default()).wait().unwrap()
 }
 
 /// `OAIF_DOOR_CALLS` calls, 10,000 by default, from `OAIF_DOOR_SEED`.
@@ -171,12 +174,12 @@ fn no_call_panics_or_passes_that_should_not() {
 #[test]
 fn what_is_refused_says_which_tree_and_why() {
     let Some(gpu) = gpu() else { return };
-    let model = Model::load(&gpu, &fixture("tiny"), false).unwrap();
-    let scorer = Scorer::new(&gpu, &model, CAPACITY, &Arena::new()).unwrap();
+    let model = Model::load(&gpu, &fixture("tiny"), false).wait().unwrap();
+    let scorer = Scorer::new(&gpu, &model, CAPACITY, &Arena::new()).wait().unwrap();
     let good = Tree { prompt: vec![1, 2], responses: vec![vec![3], vec![4, 5]] };
     let why = |prompt: Vec<u32>, response: Vec<u32>| {
         let tree = Tree { prompt, responses: vec![vec![3], response] };
-        scorer.score(&[good.clone(), tree]).unwrap_err().to_string()
+        scorer.score(&[good.clone(), tree]).wait().unwrap_err().to_string()
     };
     assert_eq!(
         why(vec![1], vec![2, 96]),
@@ -186,7 +189,7 @@ fn what_is_refused_says_which_tree_and_why() {
     assert_eq!(why(vec![1], vec![]), "response 1 of tree 1: has no token, at least one is needed");
     assert_eq!(why(vec![1; 3000], vec![2]), "tree 1 has 3000 tokens, the model takes 128: shorten it");
     let wide = Tree { prompt: vec![1; 100], responses: vec![vec![2; 20]; 5] };
-    let error = scorer.score(&[wide]).unwrap_err().to_string();
+    let error = scorer.score(&[wide]).wait().unwrap_err().to_string();
     assert_eq!(
         error,
         "capacity: a tree takes 195 tokens, 100 targets and 5 sequences, there is room for 150 tokens, 140 targets and 4 \

@@ -1,6 +1,7 @@
 //! Calls of what is built: scoring, learning, generating, moving bytes.
 
 use oaif::Error;
+use oaif::Wait;
 use oaif::annotate::Pair;
 use oaif::data::packing::{ChoiceTree, Tree};
 use oaif::data::tokenizer::StopMatcher;
@@ -16,13 +17,18 @@ use crate::{Call, Doors, call};
 impl Doors {
     /// Responses as whole forward passes of a scorer made for them alone.
     fn fresh_scores(&self, trees: &[Tree]) -> Vec<Scored> {
-        Scorer::new(&self.gpu, &self.frozen, CAPACITY, &Arena::new()).unwrap().score(trees).unwrap()
+        Scorer::new(&self.gpu, &self.frozen, CAPACITY, &Arena::new())
+            .wait()
+            .unwrap()
+            .score(trees)
+            .wait()
+            .unwrap()
     }
 
     pub fn score(&self, draws: &mut Draws) -> Call {
         let trees: Vec<Tree> = (0..draws.below(4)).map(|_| draws.tree(&[1, 2, 2, 3, 0, 5])).collect();
         let valid = trees.iter().all(readable) && trees.iter().all(|tree| fits(std::slice::from_ref(tree)));
-        let result = self.scorer.score(&trees);
+        let result = self.scorer.score(&trees).wait();
         if valid && draws.once_in(8) {
             assert_eq!(result.as_ref().unwrap(), &self.fresh_scores(&trees), "{trees:?}");
         }
@@ -42,7 +48,7 @@ impl Doors {
             fits(&[tree])
         };
         let valid = trees.iter().all(|tree| readable(tree) && room(tree));
-        let result = self.after.score(&trees);
+        let result = self.after.score(&trees).wait();
         if valid && draws.once_in(8) && trees.iter().all(|tree| fits(std::slice::from_ref(tree))) {
             for (got, want) in result.as_ref().unwrap().iter().zip(self.fresh_scores(&trees)) {
                 assert!(relative_distance(&got.logps, &want.logps) < 1e-5, "{trees:?}");
@@ -67,7 +73,7 @@ impl Doors {
                 && t.prompt.len() + branches <= CAPACITY.tokens
                 && t.branches.len() * t.choices.len() <= CAPACITY.targets
         };
-        call(("score choices", &trees), trees.iter().all(valid), self.scorer.score_choices(&trees))
+        call(("score choices", &trees), trees.iter().all(valid), self.scorer.score_choices(&trees).wait())
     }
 
     pub fn learn_pairs(&self, draws: &mut Draws) -> Call {
@@ -87,8 +93,8 @@ impl Doors {
         let unshared: Vec<Tree> = trees.iter().flat_map(Tree::unshared).collect();
         let what = ("learn", &pairs, weight);
         match draws.once_in(4) {
-            true => call(what, good && fits(&unshared), self.pairs.run_unshared(&pairs, weight)),
-            false => call(what, good && fits(&trees), self.pairs.run(&pairs, weight)),
+            true => call(what, good && fits(&unshared), self.pairs.run_unshared(&pairs, weight).wait()),
+            false => call(what, good && fits(&trees), self.pairs.run(&pairs, weight).wait()),
         }
     }
 
@@ -97,13 +103,13 @@ impl Doors {
         let weight = draws.mostly(&[0.5, 1.0], &[0.0, -1.0, f32::NAN, f32::INFINITY]);
         let good = !trees.is_empty() && trees.iter().all(|t| readable(t) && !t.responses.is_empty());
         let valid = good && fits(&trees) && weight > 0.0 && weight < f32::INFINITY;
-        call(("sft", &trees, weight), valid, self.sft.run(&trees, weight))
+        call(("sft", &trees, weight), valid, self.sft.run(&trees, weight).wait())
     }
 
     pub fn update(&mut self, draws: &mut Draws) -> Call {
         let rate = draws.mostly(&[0.0, 1e-9], &[-1e-3, f64::NAN, f64::INFINITY, 1e300]);
         let valid = (0.0..1e38).contains(&rate);
-        call(("update", rate), valid, self.optimiser.update(rate))
+        call(("update", rate), valid, self.optimiser.update(rate).wait())
     }
 
     pub fn generate(&self, draws: &mut Draws) -> Call {
@@ -118,7 +124,7 @@ impl Doors {
                 (r.first_sequence as u64).checked_add(r.samples as u64).is_some_and(|n| n <= 1 << 32);
             known(&r.prompt) && r.prompt.len() <= 12 && (1..=1 << 24).contains(&r.samples) && numbered
         });
-        let result = self.generator.run(&self.tokenizer, &requests, &StopMatcher::default(), 3);
+        let result = self.generator.run(&self.tokenizer, &requests, &StopMatcher::default(), 3).wait();
         if let (Ok(answers), true) = (&result, valid) {
             for (request, answers) in requests.iter().zip(answers) {
                 assert_eq!(answers.len(), request.samples);
@@ -168,10 +174,10 @@ impl Doors {
                 call(("upload", bytes, words, right), right && words * 4 <= held, result)
             }
             2 => {
-                let result = self.gpu.download::<[u32; 2]>(target);
+                let result = self.gpu.download::<[u32; 2]>(target).wait();
                 call(("download", bytes, right), right && held.is_multiple_of(8), result)
             }
-            3 => call(("download nothing", bytes), false, self.gpu.download::<()>(target)),
+            3 => call(("download nothing", bytes), false, self.gpu.download::<()>(target).wait()),
             4 => call(("clear", bytes, right), right, self.gpu.clear(std::slice::from_ref(target))),
             _ => {
                 let other = self.gpu.buffer("other", Category::Workspace, 16).unwrap().region();
@@ -184,7 +190,7 @@ impl Doors {
         let mut live = Live::default();
         let (index, value) = (draws.below(8), draws.of(&[0, 1, 100, 101, u32::MAX]));
         live.extents[index] = value;
-        call(("replay", live.extents), index != 0 || value <= 100, self.plan.run(&live))
+        call(("replay", live.extents), index != 0 || value <= 100, self.plan.run(&live).wait())
     }
 
     pub fn annotate(&mut self, draws: &mut Draws) -> Call {
@@ -195,7 +201,7 @@ impl Doors {
         let pairs =
             vec![Pair { prompt: &three[0], response_1: &three[1], response_2: &three[2] }; draws.below(3)];
         let annotator = draws.below(self.annotators.len());
-        let result = self.annotators[annotator].annotate(&pairs);
+        let result = self.annotators[annotator].annotate(&pairs).wait();
         if let Ok(judgements) = &result {
             assert_eq!(judgements.len(), pairs.len());
         }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use oaif::Wait;
 use oaif::annotate::Pair;
 use oaif::annotate::likelihood::text_before;
 use oaif::annotate::template::JudgeTemplate;
@@ -188,7 +189,7 @@ fn rows_in(path: std::path::PathBuf) -> Run {
 
 fn adapter(dir: &Path) -> Run {
     // A device that only measures needs no weights.
-    let model = Model::load(&Gpu::without_device(Limits::default()), &fixture("tiny"), false).unwrap();
+    let model = Model::load(&Gpu::without_device(Limits::default()), &fixture("tiny"), false).wait().unwrap();
     let dir = dir.to_owned();
     Box::new(move |input| {
         std::fs::write(dir.join("adapter_config.json"), input).unwrap();

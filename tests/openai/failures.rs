@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use oaif::Wait;
 use oaif::annotate::Verdict;
 use oaif::annotate::journal::Journalled;
 use oaif::annotate::openai::OpenAiOptions;
@@ -163,7 +164,9 @@ fn a_run_that_ends_in_the_middle_asks_nothing_again_that_is_in_its_journal() {
     queue.submit(questions.clone()).unwrap();
     let mut known: Vec<String> = Vec::new();
     while known.len() < 80 {
-        known.extend(queue.poll(Duration::from_secs(1)).unwrap().answers.into_iter().map(|answer| answer.id));
+        known.extend(
+            queue.poll(Duration::from_secs(1)).wait().unwrap().answers.into_iter().map(|answer| answer.id),
+        );
     }
     let used = queue.used();
     drop(queue);
@@ -197,14 +200,14 @@ fn a_server_that_is_away_for_a_while_costs_no_question() {
     let questions: Vec<Question> = questions(50);
     queue.submit(questions.clone()).unwrap();
     std::thread::sleep(Duration::from_millis(100));
-    assert!(queue.poll(Duration::ZERO).unwrap().answers.is_empty());
+    assert!(queue.poll(Duration::ZERO).wait().unwrap().answers.is_empty());
     let back = Server::start_at(address, |request| Reply::json(200, &good(request)));
     let outcome = ask(&mut queue, &[]);
     assert!(outcome.error.is_none());
     let mut answered = 0;
     let mut notes = outcome.notes;
     while answered < 50 {
-        let polled = queue.poll(Duration::from_secs(5)).unwrap();
+        let polled = queue.poll(Duration::from_secs(5)).wait().unwrap();
         polled.answers.iter().for_each(|answer| {
             let question = questions.iter().find(|question| question.id == answer.id).unwrap();
             assert_is_opinion(question, &answer.said, "");
@@ -238,7 +241,7 @@ fn where_no_server_answers_the_run_ends_within_its_patience() {
     assert!(took >= patience && took < Duration::from_millis(1500), "{took:?}");
     println!("after {took:?}: {error}");
     // Then the questions are forgotten, and may be asked again.
-    assert!(dead.poll(Duration::from_secs(60)).unwrap().answers.is_empty());
+    assert!(dead.poll(Duration::from_secs(60)).wait().unwrap().answers.is_empty());
     assert!(ask(&mut dead, &questions(1)).error.unwrap().contains("no server has answered"));
     // Nobody waits for the silent server's threads.
     queue.submit(questions(10)).unwrap();

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use oaif::Wait;
 use oaif::annotate::openai::{OpenAiOptions, Sources};
 use oaif::annotate::queue::AnnotationQueue;
 
@@ -24,7 +25,7 @@ fn three_servers_share_the_work_and_one_may_die_in_the_middle() {
     let (mut answers, mut notes) = (Vec::new(), Vec::new());
     let mut at_death = None;
     while answers.len() < questions.len() {
-        let polled = queue.poll(Duration::from_secs(5)).unwrap();
+        let polled = queue.poll(Duration::from_secs(5)).wait().unwrap();
         answers.extend(polled.answers);
         notes.extend(polled.notes);
         if answers.len() > 100 && at_death.is_none() {

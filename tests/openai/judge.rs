@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use oaif::Wait;
 use oaif::annotate::journal::Journalled;
 use oaif::annotate::openai::{Key, OpenAi, OpenAiOptions};
 use oaif::annotate::queue::{AnnotationQueue, Answer, Ask, Question, Said};
@@ -154,13 +155,13 @@ impl Outcome {
 /// Asks, and waits for at most 15 seconds.
 pub fn ask(queue: &mut OpenAi, questions: &[Question]) -> Outcome {
     queue.submit(questions.to_vec()).unwrap();
-    collect(questions.len(), |patience| queue.poll(patience))
+    collect(questions.len(), |patience| queue.poll(patience).wait())
 }
 
 /// The same through a journal.
 pub fn ask_journalled(queue: &mut Journalled<'_>, questions: &[Question]) -> Outcome {
     queue.submit(questions.to_vec()).unwrap();
-    collect(questions.len(), |patience| queue.poll(patience))
+    collect(questions.len(), |patience| queue.poll(patience).wait())
 }
 
 fn collect(

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use oaif::Wait;
 use oaif::annotate::journal::Journalled;
 use oaif::annotate::openai::OpenAiOptions;
 use oaif::annotate::queue::{AnnotationQueue, Usage};
@@ -17,7 +18,7 @@ fn requests_a_minute_are_kept() {
     queue.submit(questions(100)).unwrap();
     let started = Instant::now();
     while started.elapsed() < Duration::from_millis(1200) {
-        queue.poll(Duration::from_millis(100)).unwrap();
+        queue.poll(Duration::from_millis(100)).wait().unwrap();
     }
     assert!((13..=15).contains(&server.requests()), "{}", server.requests());
 }
@@ -31,7 +32,7 @@ fn tokens_a_minute_are_kept() {
     queue.submit(questions(100)).unwrap();
     let started = Instant::now();
     while started.elapsed() < Duration::from_millis(500) {
-        queue.poll(Duration::from_millis(100)).unwrap();
+        queue.poll(Duration::from_millis(100)).wait().unwrap();
     }
     let read: usize =
         server.log.lock().unwrap().requests.iter().map(|(request, ..)| request.text().len() + 1).sum();

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use oaif::Wait;
 use oaif::annotate::journal::Journalled;
 use oaif::annotate::openai::{OpenAi, OpenAiOptions};
 use oaif::annotate::queue::AnnotationQueue;
@@ -149,7 +150,7 @@ fn a_key_on_an_open_way_is_told_of_and_an_address_with_a_password_is_refused() {
         )
     };
     let mut queue = with("http://judge.example:8000/v1", key(dir.path(), SECRET)).unwrap();
-    let notes = queue.poll(Duration::ZERO).unwrap().notes;
+    let notes = queue.poll(Duration::ZERO).wait().unwrap().notes;
     assert_eq!(notes.len(), 1);
     assert!(notes[0].contains("http://judge.example:8000 unencrypted"), "{notes:?}");
     for (url, key) in [
@@ -157,7 +158,7 @@ fn a_key_on_an_open_way_is_told_of_and_an_address_with_a_password_is_refused() {
         ("https://judge.example/v1", key(dir.path(), SECRET)),
         ("http://[::1]/v1", key(dir.path(), SECRET)),
     ] {
-        assert!(with(url, key).unwrap().poll(Duration::ZERO).unwrap().notes.is_empty(), "{url}");
+        assert!(with(url, key).unwrap().poll(Duration::ZERO).wait().unwrap().notes.is_empty(), "{url}");
     }
     let error = with("https://me:hunter2@judge.example/v1", None).unwrap_err();
     assert!(

@@ -1,5 +1,6 @@
 //! oaif.
 
+use oaif::Wait;
 use oaif::data::packing::Tree;
 use oaif::gpu::{Arena, Gpu, GpuOptions};
 use oaif::model::stream::Capacity;
@@ -18,7 +19,7 @@ pub struct Ours {
 
 impl Ours {
     pub fn new(case: &Case) -> Result<Ours> {
-        let gpu = Gpu::open(&GpuOptions::default())?;
+        let gpu = Gpu::open(&GpuOptions::default()).wait()?;
         let config = case.config();
         let weights = Weights::trained(&gpu, &config.architecture.weights())?;
         for (spec, values) in case.weights() {
@@ -26,7 +27,7 @@ impl Ours {
         }
         let model = Model::new(&gpu, config, weights)?;
         let trees = case.trees();
-        let step = SftStep::new(&gpu, &model, Capacity::of(&trees), false, &Arena::new())?;
+        let step = SftStep::new(&gpu, &model, Capacity::of(&trees), false, &Arena::new()).wait()?;
         Ok(Ours { gpu, model, step, trees })
     }
 }
@@ -38,12 +39,12 @@ impl Engine for Ours {
 
     fn step(&mut self) -> Result<f64> {
         let targets: usize = self.trees.iter().map(|t| t.responses[0].len()).sum();
-        let (sums, _) = self.step.run(&self.trees, 1.0 / targets as f32)?;
+        let (sums, _) = self.step.run(&self.trees, 1.0 / targets as f32).wait()?;
         Ok(sums.nll / sums.tokens as f64)
     }
 
     fn gradient_norms(&mut self) -> Result<Vec<(Vec<String>, f64)>> {
         let base = self.model.base();
-        base.iter().map(|w| Ok((vec![w.name.clone()], norm(&base.download_gradient(w)?)))).collect()
+        base.iter().map(|w| Ok((vec![w.name.clone()], norm(&base.download_gradient(w).wait()?)))).collect()
     }
 }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use oaif::Wait;
 use oaif::bench::recorded_kernels;
 use oaif::gpu::{Gpu, GpuOptions, ProductTile, Products, StagedProducts, StagedTile, Tuning, shader};
 use oaif::model::ModelConfig;
@@ -14,7 +15,7 @@ use crate::{Result, shapes};
 pub fn write(dir: &Path, shapes: &[&str]) -> Result<()> {
     let names = shapes::names();
     let shapes = if shapes.is_empty() { &names } else { shapes };
-    let gpu = Gpu::open(&GpuOptions::default())?;
+    let gpu = Gpu::open(&GpuOptions::default()).wait()?;
     let (mut kernels, mut if_measured) = (Vec::new(), Vec::new());
     for shape in shapes {
         let config = shapes::config(shape)?;

@@ -1,7 +1,8 @@
+use crate::Wait;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use web_time::Instant;
 
 use super::super::{Human, SKIPPED, Tally};
 use super::*;
@@ -241,7 +242,7 @@ fn labels_and_comments_survive_a_kill_and_are_not_asked_for_again() {
     let desk = Arc::new(Desk::open(&path).unwrap());
     let mut human = Human::new(desk.clone());
     human.submit(all.to_vec()).unwrap();
-    let answers = human.poll(NONE).unwrap().answers;
+    let answers = human.poll(NONE).wait().unwrap().answers;
     assert_eq!(answers.iter().map(|answer| &answer.id).collect::<Vec<_>>(), [&one.id, &two.id]);
     let order = Order::of(&one.id);
     assert_eq!(judgement(&answers[0]), &order.label(Pick::First).judgement(order));
@@ -250,7 +251,7 @@ fn labels_and_comments_survive_a_kill_and_are_not_asked_for_again() {
     assert_eq!(view.pair.map(|pair| (pair.id, pair.comment)), Some((three.id, "neither is a story".into())));
     // What was asked again is answered again, as for a run that goes on from an earlier checkpoint.
     human.submit(vec![all[0].clone()]).unwrap();
-    assert_eq!(human.poll(NONE).unwrap().answers, answers[..1]);
+    assert_eq!(human.poll(NONE).wait().unwrap().answers, answers[..1]);
     drop(human);
     assert_eq!(desk.view(None).pair, None, "pairs go with the queue that asked");
 }
@@ -264,7 +265,7 @@ fn a_label_that_was_not_handed_over_when_its_queue_ended_is_known_to_the_next_on
     drop(human);
     let mut human = Human::new(desk.clone());
     human.submit(vec![question("1")]).unwrap();
-    assert_eq!(human.poll(NONE).unwrap().answers.len(), 1);
+    assert_eq!(human.poll(NONE).wait().unwrap().answers.len(), 1);
 }
 
 #[test]
@@ -274,8 +275,8 @@ fn a_closed_desk_gives_what_it_has_and_then_an_error_with_the_reason() {
     human.submit(vec![question("1"), question("2")]).unwrap();
     label(&desk, Pick::First);
     desk.close("standard input has ended");
-    assert_eq!(human.poll(NONE).unwrap().answers.len(), 1);
-    let error = human.poll(NONE).unwrap_err().to_string();
+    assert_eq!(human.poll(NONE).wait().unwrap().answers.len(), 1);
+    let error = human.poll(NONE).wait().unwrap_err().to_string();
     assert_eq!(error, "annotator human: standard input has ended");
 }
 
@@ -360,12 +361,12 @@ fn behind_the_runs_journal_nothing_is_asked_twice_and_nothing_is_lost() {
     let handed = label(&desk, Pick::First);
     let held = label(&desk, Pick::Second);
     let ids = |polled: Vec<Answer>| polled.into_iter().map(|answer| answer.id).collect::<Vec<_>>();
-    assert_eq!(ids(queue.poll(NONE).unwrap().answers), [handed.id.as_str()]);
+    assert_eq!(ids(queue.poll(NONE).wait().unwrap().answers), [handed.id.as_str()]);
     // A kill: the second label is in the person's file, and not yet in the run's.
     std::mem::forget((desk, queue));
     let (desk, mut queue) = start();
-    assert_eq!(ids(queue.poll(NONE).unwrap().answers), [handed.id.as_str()]);
-    let answers = queue.poll(NONE).unwrap().answers;
+    assert_eq!(ids(queue.poll(NONE).wait().unwrap().answers), [handed.id.as_str()]);
+    let answers = queue.poll(NONE).wait().unwrap().answers;
     let order = Order::of(&held.id);
     assert_eq!(judgement(&answers[0]), &order.label(Pick::Second).judgement(order));
     assert_eq!((ids(answers), desk.view(None).counts.open), (vec![held.id], 1));

@@ -1,7 +1,7 @@
 //! `labels.jsonl`: what a person said, a line an event, written as it happens.
 
 use std::path::Path;
-use std::time::SystemTime;
+use web_time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 

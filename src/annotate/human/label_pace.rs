@@ -1,7 +1,7 @@
 //! How fast a person labels.
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use web_time::{Duration, Instant};
 
 /// So many of the last labels say how fast it goes.
 const LABELS: usize = 20;

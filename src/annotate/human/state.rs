@@ -1,7 +1,7 @@
 //! What is on a desk, and the rules by which it changes.
 
 use std::collections::{HashMap, VecDeque};
-use std::time::Instant;
+use web_time::Instant;
 
 use super::label::{Label, Order};
 use super::label_file::{LabelEvent, LabelRow, OtherEvent};

@@ -67,6 +67,7 @@ use super::queue::{AnnotationQueue, Polled, Question, Usage};
 use super::template::JudgeTemplate;
 use super::{Pair, Position, Rated};
 use crate::error::{Error, Result};
+use crate::task::Task;
 
 /// What a template that asks for reasons must ask for.
 const VERDICT: &str = "Verdict:";
@@ -199,22 +200,24 @@ impl AnnotationQueue for OpenAi {
         })
     }
 
-    fn poll(&mut self, patience: Duration) -> Result<Polled> {
-        let deadline = Instant::now().checked_add(patience);
-        let mut state = self.shared.lock();
-        loop {
-            let now = Instant::now();
-            let (answers, notes, failed) = state.dispatch.take(now);
-            if let Some(why) = failed {
-                return Err(Error::Annotator { name: self.name(), why });
+    fn poll<'t>(&'t mut self, patience: Duration) -> Task<'t, Result<Polled>> {
+        Box::pin(async move {
+            let deadline = Instant::now().checked_add(patience);
+            let mut state = self.shared.lock();
+            loop {
+                let now = Instant::now();
+                let (answers, notes, failed) = state.dispatch.take(now);
+                if let Some(why) = failed {
+                    return Err(Error::Annotator { name: self.name(), why });
+                }
+                let over = deadline.is_some_and(|deadline| deadline <= now);
+                if !answers.is_empty() || !notes.is_empty() || over || state.dispatch.is_idle() {
+                    return Ok(Polled { answers, notes });
+                }
+                let until = [deadline, state.dispatch.given_up_at()].into_iter().flatten().min();
+                state = self.shared.wait(state, until);
             }
-            let over = deadline.is_some_and(|deadline| deadline <= now);
-            if !answers.is_empty() || !notes.is_empty() || over || state.dispatch.is_idle() {
-                return Ok(Polled { answers, notes });
-            }
-            let until = [deadline, state.dispatch.given_up_at()].into_iter().flatten().min();
-            state = self.shared.wait(state, until);
-        }
+        })
     }
 
     fn used_before(&mut self, usage: Usage) {
@@ -231,6 +234,7 @@ impl Drop for OpenAi {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Wait;
 
     #[test]
     fn threads_end_with_the_queue_and_nobody_waits_for_a_silent_server() {
@@ -249,7 +253,7 @@ mod tests {
         let mut queue = OpenAi::new(options, template).unwrap();
         let pairs = ["a", "b", "c"].map(|prompt| Pair { prompt, response_1: "x", response_2: "y" });
         queue.submit(pairs.iter().map(|pair| Question::compare("t", pair)).collect()).unwrap();
-        assert!(queue.poll(Duration::from_millis(100)).unwrap().answers.is_empty());
+        assert!(queue.poll(Duration::from_millis(100)).wait().unwrap().answers.is_empty());
         let shared = Arc::downgrade(&queue.shared);
         // One of this test's, one a thread.
         assert_eq!(shared.strong_count(), 1 + 4);

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 
+use crate::Wait;
 use crate::cli::console::say;
 use crate::error::Result;
 use crate::gpu::{Arithmetic, Gpu, GpuOptions, Tier};
@@ -47,7 +48,7 @@ impl GpuPlan {
 
     /// As [`GpuPlan::open`], with what was found wrong: the arithmetic that was asked for, and tiles.
     pub fn open_checked(&self) -> Result<(Gpu, Option<Arithmetic>, Tuned)> {
-        let gpu = Gpu::open(&self.options)?;
+        let gpu = Gpu::open(&self.options).wait()?;
         let tuned = self.tune(&gpu)?;
         let wrong = tuning::check_arithmetic(&gpu)?;
         if let Some(wrong) = wrong {

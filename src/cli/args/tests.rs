@@ -10,6 +10,10 @@ use crate::annotate::config::AnnotatorConfig;
 use crate::annotate::ensemble::Vote;
 use crate::annotate::likelihood::Normalise;
 use crate::annotate::llm::Orders;
+#[cfg(feature = "http")]
+use crate::annotate::openai::OpenAi;
+#[cfg(feature = "http")]
+use crate::annotate::queue::AnnotationQueue;
 use crate::bench::{Batch, Held, Shape, Source, Sweep};
 use crate::model::FloatFormat;
 use crate::model::LoraTargets;
@@ -654,4 +658,20 @@ fn the_resolved_configuration_is_a_config_file_that_repeats_the_run() {
     std::fs::write(&path, first.to_string()).unwrap();
     let Command::Align(args) = cli("align", &["--config", path.to_str().unwrap()]) else { panic!() };
     assert_eq!(args.plan().unwrap().train.config, first);
+}
+
+#[cfg(feature = "http")]
+#[test]
+fn a_judge_that_gives_reasons_compares_without_a_template_to_rate_by() {
+    let text = "{{ prompt }} {{ response_1 }} {{ response_2 }} End with \"Verdict: 1\" or \"Verdict: 2\".";
+    let dir = folder(&[("reasons.jinja", text)]);
+    let template = dir.path().join("reasons.jinja");
+    let server = ["--judge", "openai", "--judge-url", "http://127.0.0.1:9/v1", "--judge-model", "m"];
+    let flags = ["--judge-reasons", "--judge-template", template.to_str().unwrap()];
+    let open = |more: &[&str]| match judge(&[&server[..], &flags, more].concat()).unwrap().annotator {
+        AnnotatorConfig::OpenAi { options, template } => OpenAi::new(*options, *template),
+        other => panic!("{other:?}"),
+    };
+    assert!(!open(&[]).unwrap().rates());
+    mistake(open(&["--judge-pointwise"]), &["judge-rating-template", "Verdict: 1"]);
 }

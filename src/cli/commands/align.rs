@@ -6,6 +6,7 @@ use super::page::Page;
 use super::summary::Start;
 use super::training::Prepared;
 use super::{annotator, training};
+use crate::Wait;
 use crate::annotate::config::AnnotatorConfig;
 use crate::annotate::judge_model::JudgeModel;
 use crate::cli::args::{AlignPlan, HeldOut};
@@ -20,20 +21,25 @@ pub fn run(plan: AlignPlan) -> Result<()> {
     let (options, dtype) = (&train.options, train.options.base_dtype);
     if train.dataset.is_empty() {
         let gpu = training::open(&train)?;
-        let run = DryRun::align(&gpu, &train.model, options, &align)?;
+        let run = DryRun::align(&gpu, &train.model, options, &align).wait()?;
         let _judge = measured(&gpu, judge, dtype)?;
         return training::report_assumed(&gpu, &train, &run);
     }
-    let prepared = training::prepare(&train, prompts, Policy::load, |policy, rows| {
-        let run = AlignRun::of_rows(policy, rows, options, &align)?;
-        match held_out.filter(|_| !train.dry_run) {
-            Some(HeldOut { file, most, every }) => {
-                let rows = prompts(&[file], &train.columns).take(most).collect::<Result<Vec<_>>>()?;
-                run.with_held_out(&rows, every)
+    let prepared = training::prepare(
+        &train,
+        prompts,
+        |gpu, dir, options| Policy::load(gpu, dir, options).wait(),
+        |policy, rows| {
+            let run = AlignRun::of_rows(policy, rows, options, &align).wait()?;
+            match held_out.filter(|_| !train.dry_run) {
+                Some(HeldOut { file, most, every }) => {
+                    let rows = prompts(&[file], &train.columns).take(most).collect::<Result<Vec<_>>>()?;
+                    run.with_held_out(&rows, every).wait()
+                }
+                None => Ok(run),
             }
-            None => Ok(run),
-        }
-    })?;
+        },
+    )?;
     let Prepared { mut console, gpu, parameters, run } = prepared;
     if train.dry_run {
         let _judge = measured(&gpu, judge, dtype)?;
@@ -47,7 +53,9 @@ pub fn run(plan: AlignPlan) -> Result<()> {
         .with_held_out(run.held_out_rows());
     console.begins(start.text());
     let page = Page::of("align", &train, desk);
-    training::train("align", &train, &gpu, console, page, |sources, control| run.run(judge, sources, control))
+    training::train("align", &train, &gpu, console, page, |sources, control| {
+        run.run(judge, sources, control).wait()
+    })
 }
 
 /// What the annotator holds of a measuring `gpu`. Of its model, config.json is enough.
@@ -58,8 +66,8 @@ fn measured(gpu: &Gpu, plan: AnnotatorConfig, dtype: Option<FrozenFormat>) -> Re
     }
     match plan.models().first() {
         Some(dir) if !dir.join("tokenizer.json").exists() => {
-            let model = Model::load_frozen(gpu, dir, dtype)?;
-            Ok(Box::new(JudgeModel::scorer(&model, None, &Arena::new())?))
+            let model = Model::load_frozen(gpu, dir, dtype).wait()?;
+            Ok(Box::new(JudgeModel::scorer(&model, None, &Arena::new()).wait()?))
         }
         _ => Ok(Box::new(annotator(gpu, plan, dtype, true)?)),
     }

@@ -3,6 +3,7 @@
 use std::io::{self, BufRead, IsTerminal, Write};
 
 use super::{print_as_it_comes, warn_of};
+use crate::Wait;
 use crate::cli::args::ChatPlan;
 use crate::cli::console::say;
 use crate::data::rows::{Conversation, Message, Text};
@@ -20,7 +21,7 @@ const HELP: &str =
 
 pub fn run(plan: ChatPlan) -> Result<()> {
     let gpu = plan.gpu.open()?;
-    let policy = Policy::frozen(&gpu, &plan.model, plan.adapter.as_deref(), plan.base_dtype)?;
+    let policy = Policy::frozen(&gpu, &plan.model, plan.adapter.as_deref(), plan.base_dtype).wait()?;
     warn_of(&policy.model);
     if policy.template.is_none() {
         let why = "has no chat template, so that it cannot be talked with: continue texts with oaif generate --prompt";
@@ -124,7 +125,8 @@ impl Chat {
         };
         // The memory of the one before is free for it.
         self.generator = None;
-        self.generator = Some((Generator::new(&self.gpu, &self.policy.model, options, &Arena::new())?, room));
+        self.generator =
+            Some((Generator::new(&self.gpu, &self.policy.model, options, &Arena::new()).wait()?, room));
         Ok(())
     }
 }

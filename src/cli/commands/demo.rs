@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::page::Page as RunPage;
 use super::training;
+use crate::Wait;
 use crate::annotate::llm::Orders;
 use crate::annotate::queue::InPlace;
 use crate::cli::args::DemoPlan;
@@ -44,8 +45,8 @@ pub fn run(plan: DemoPlan) -> Result<()> {
     // A folder that cannot be used is refused before anything is said.
     RunDir::create(dir, &plan.train.start(), None)?;
     let models = Models::unpack()?;
-    let policy = Policy::load(&gpu, &models.policy(), &plan.train)?;
-    let judge = models.judge(&gpu, plan.judge_kind, plan.judge, Orders::Both, plan.instruction)?;
+    let policy = Policy::load(&gpu, &models.policy(), &plan.train).wait()?;
+    let judge = models.judge(&gpu, plan.judge_kind, plan.judge, Orders::Both, plan.instruction).wait()?;
     say(format_args!(
         "A policy of {} thousand parameters learns to write summaries, from a {} {} judge's taste for what is \"{}\".",
         policy.model.base().iter().map(Weight::elements).sum::<usize>() / 1000,
@@ -53,13 +54,13 @@ pub fn run(plan: DemoPlan) -> Result<()> {
         plan.judge_kind,
         plan.instruction.text()
     ));
-    let run = AlignRun::new(policy, &prompts(PROMPTS), &plan.train, &plan.align)?;
+    let run = AlignRun::new(policy, &prompts(PROMPTS), &plan.train, &plan.align).wait()?;
     let mut config = plan.config.clone();
     config["command"] = json!("demo");
     let sources = Sources { model: models.policy(), config };
     let resume = "oaif demo --resume-from-checkpoint last --output-dir";
     let (results, mut console) = training::watched(dir, resume, console, RunPage::default(), |control| {
-        run.run(InPlace::new(judge), sources, control)?;
+        run.run(InPlace::new(judge), sources, control).wait()?;
         examine(&gpu, &models, plan.instruction, Exam::new(plan.held_out), dir)
     });
     console.clear();
@@ -107,7 +108,7 @@ struct Results {
 
 /// Puts π₀ and each checkpoint to the test, before the oracle and the judge that did not annotate.
 fn examine(gpu: &Gpu, models: &Models, instruction: Instruction, exam: Exam, dir: &Path) -> Result<Results> {
-    let mut judge = models.evaluation_judge(gpu, instruction)?;
+    let mut judge = models.evaluation_judge(gpu, instruction).wait()?;
     let mut stages: Vec<Stage> = Vec::new();
     let checkpoints = checkpoints(dir)?;
     let folders = checkpoints.iter().map(|c| (c.step, c.path.clone()));
@@ -115,10 +116,11 @@ fn examine(gpu: &Gpu, models: &Models, instruction: Instruction, exam: Exam, dir
         if signals::requests().stops() {
             return Err(Error::Interrupted);
         }
-        let summaries = exam.summaries(&Policy::frozen(gpu, &folder, None, None)?, EXAM_SEED)?;
+        let summaries =
+            exam.summaries(&Policy::frozen(gpu, &folder, None, None).wait()?, EXAM_SEED).wait()?;
         let before = stages.first().map_or(&summaries, |first| &first.summaries);
         let oracle = Tally::of(&exam.by_oracle(instruction, before, &summaries));
-        let judge = Tally::of(&exam.by_judge(judge.as_mut(), before, &summaries)?);
+        let judge = Tally::of(&exam.by_judge(judge.as_mut(), before, &summaries).wait()?);
         let qualities = exam.qualities(&summaries);
         let mean = |of: &dyn Fn(&_) -> f64| qualities.iter().map(of).sum::<f64>() / qualities.len() as f64;
         let (utility, words) = (mean(&|q| instruction.utility(q)), mean(&|q| q.words as f64));

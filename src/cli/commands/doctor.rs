@@ -2,17 +2,19 @@
 
 use serde_json::json;
 
+use crate::Wait;
+use crate::bench::Ceilings;
 use crate::cli::args::DoctorPlan;
 use crate::error::{Error, Result};
 use crate::gpu::{Arithmetic, ChosenTile, Products, StagedProducts, UnrolledTiles, list_gpus};
-use crate::ops::{CaseReport, Ceilings, all_cases};
+use crate::ops::{CaseReport, all_cases};
 
 pub fn run(plan: DoctorPlan) -> Result<()> {
-    let gpus = list_gpus();
+    let gpus = list_gpus().wait();
     let (gpu, wrong_arithmetic, tuned) = plan.gpu.open_checked()?;
     // The cases' shapes are nobody's: no tiles are measured for them.
     let checked = gpu.with_tuning(gpu.tuning());
-    let reports = all_cases().iter().map(|case| case.check(&checked)).collect::<Result<Vec<_>>>()?;
+    let reports = all_cases().iter().map(|case| case.check(&checked).wait()).collect::<Result<Vec<_>>>()?;
     let failed: Vec<&CaseReport> = reports.iter().filter(|r| !r.passed()).collect();
     let ceilings = Ceilings::measure(&gpu)?;
     if plan.json {

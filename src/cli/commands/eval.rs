@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::training::quoted;
 use super::{annotator, warn_of};
+use crate::Wait;
 use crate::annotate::Pair;
 use crate::annotate::config::AnnotatorConfig;
 use crate::annotate::ensemble::{is_same, judges_of};
@@ -127,9 +128,9 @@ fn evaluate(plan: EvalPlan, console: &mut Console) -> Result<(EvalResult, Value)
     let (mut own, mut start) = (None, None);
     if let Some(policy) = policy.as_ref().filter(|_| on_its_start || plan.b_is_start) {
         console.phase("scoring A's answers");
-        own = Some(log_probabilities(&policy.model, &trees)?);
+        own = Some(log_probabilities(&policy.model, &trees).wait()?);
         if on_its_start {
-            start = Some(log_probabilities(&policy.model.without_adapter(), &trees)?);
+            start = Some(log_probabilities(&policy.model.without_adapter(), &trees).wait()?);
         }
     }
     drop(policy);
@@ -137,7 +138,7 @@ fn evaluate(plan: EvalPlan, console: &mut Console) -> Result<(EvalResult, Value)
     let model_b = unadapted(&plan, &plan.b, policy.as_ref())?;
     if let Some(policy) = policy.as_ref().filter(|_| plan.b_is_start && start.is_none()) {
         console.phase("scoring A's answers");
-        start = Some(log_probabilities(&policy.model, &trees)?);
+        start = Some(log_probabilities(&policy.model, &trees).wait()?);
     }
     drop(policy);
     for (((number, _), own), start) in
@@ -289,7 +290,8 @@ impl Judge {
                 Ok(())
             }
             Heard::Other(_) => Ok(()),
-        })?;
+        })
+        .wait()?;
         let member =
             |member: &&Journalled<'_>| Ok(Member { name: member.name(), identity: member.identity()? });
         let members = journalled.members().iter().map(member).collect::<Result<_>>()?;
@@ -361,7 +363,7 @@ fn answers(
         return Ok((known.expect("what no policy draws is known"), None));
     };
     console.phase(&format!("loading {name}"));
-    let policy = Policy::frozen(gpu, &files.model, files.adapter.as_deref(), plan.base_dtype)?;
+    let policy = Policy::frozen(gpu, &files.model, files.adapter.as_deref(), plan.base_dtype).wait()?;
     warn_of(&policy.model);
     let answers = draw(plan, &policy, files, number, tasks, console)?;
     Ok((answers, Some(policy)))
@@ -422,7 +424,8 @@ fn draw(
     let drawn = draw_answers(policy, &prompts, &options, Some(&mut file), &mut |done| {
         console.phase(&format!("{name} answers: {done} of {}", prompts.len()));
         go_on()
-    })?;
+    })
+    .wait()?;
     let mut of: Vec<Option<EvaluatedAnswer>> = tasks.iter().map(|_| None).collect();
     let mut trees = Vec::new();
     for ((number, prompt), response) in numbers.into_iter().zip(prompts).zip(drawn) {

@@ -1,6 +1,7 @@
 //! `oaif export`.
 
 use super::warn_of;
+use crate::Wait;
 use crate::cli::args::{ExportFormat, ExportPlan};
 use crate::cli::console::say;
 use crate::error::Result;
@@ -14,15 +15,15 @@ pub fn run(plan: ExportPlan) -> Result<()> {
     let dtype = gguf::file_of(&plan.model)?.map(|_| FloatFormat::F32.into());
     let adapter = plan.adapter.as_deref();
     let model = match Model::rates(&plan.model, adapter)? {
-        true => Model::load_reward(&gpu, &plan.model, adapter, dtype)?,
-        false => Policy::frozen(&gpu, &plan.model, adapter, dtype)?.model,
+        true => Model::load_reward(&gpu, &plan.model, adapter, dtype).wait()?,
+        false => Policy::frozen(&gpu, &plan.model, adapter, dtype).wait()?.model,
     };
     warn_of(&model);
-    let model = model.merge_adapter()?;
+    let model = model.merge_adapter().wait()?;
     match plan.format {
-        ExportFormat::Folder(format) => model.save(&plan.output, Some(&plan.model), format)?,
+        ExportFormat::Folder(format) => model.save(&plan.output, Some(&plan.model), format).wait()?,
         ExportFormat::Gguf(format) => {
-            let warnings = model.save_gguf(&plan.output, &plan.model, format)?;
+            let warnings = model.save_gguf(&plan.output, &plan.model, format).wait()?;
             warnings.iter().for_each(|text| say(format_args!("oaif: warning: {text}")));
         }
     }

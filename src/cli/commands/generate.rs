@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use serde_json::json;
 
 use super::{warn_of, write_lines};
+use crate::Wait;
 use crate::cli::args::{GeneratePlan, Prompts};
 use crate::data::encoder::at;
 use crate::data::rows::{Conversation, Message, Prompt, Text, read_prompts};
@@ -25,7 +26,7 @@ pub fn run(plan: GeneratePlan) -> Result<()> {
         Prompts::File(path, columns) => read_prompts(&path, &columns)?,
     };
     let gpu = plan.gpu.open()?;
-    let policy = Policy::frozen(&gpu, &plan.model, plan.adapter.as_deref(), plan.base_dtype)?;
+    let policy = Policy::frozen(&gpu, &plan.model, plan.adapter.as_deref(), plan.base_dtype).wait()?;
     warn_of(&policy.model);
     if plan.chat {
         if policy.template.is_none() {
@@ -58,7 +59,7 @@ pub fn run(plan: GeneratePlan) -> Result<()> {
         samples_per_prompt: plan.num_samples,
         eos: policy.tokenizer.eos_ids().to_vec(),
     };
-    let generator = Generator::new(&gpu, &policy.model, options, &Arena::new())?;
+    let generator = Generator::new(&gpu, &policy.model, options, &Arena::new()).wait()?;
     let request = |(i, prompt): (usize, Vec<u32>)| Request {
         prompt,
         samples: plan.num_samples,
@@ -69,7 +70,7 @@ pub fn run(plan: GeneratePlan) -> Result<()> {
     if let ([request], 1, false) = (&requests[..], plan.num_samples, plan.json) {
         return super::print_as_it_comes(&generator, &policy.tokenizer, request, &stop, plan.seed).map(drop);
     }
-    let answers = generator.run(&policy.tokenizer, &requests, &stop, plan.seed)?;
+    let answers = generator.run(&policy.tokenizer, &requests, &stop, plan.seed).wait()?;
     if !plan.json {
         return print_texts(&prompts, &answers);
     }

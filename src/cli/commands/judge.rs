@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{annotator, write_lines};
+use crate::Wait;
 use crate::annotate::queue::compare_all;
 use crate::annotate::{Annotated, Counts, Pair, Verdict};
 use crate::cli::args::JudgePlan;
@@ -37,7 +38,8 @@ pub fn run(plan: JudgePlan) -> Result<()> {
             }
             (true, None) => Err(Error::Interrupted),
         }
-    });
+    })
+    .wait();
     let ended = if signals::requests().stops() { ended.map_err(|_| Error::Interrupted) } else { ended };
     let counts = Counts::of(&annotated);
     if ended.is_ok() || counts.judged > counts.invalid {

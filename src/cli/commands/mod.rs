@@ -25,12 +25,13 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::console::say;
+use crate::Wait;
 use crate::annotate::config::AnnotatorConfig;
 use crate::annotate::queue::AnnotationQueue;
 use crate::data::tokenizer::{StopMatcher, Tokenizer};
 use crate::error::{Error, Result};
 use crate::files;
-use crate::generate::{Generator, Progress, Request, Response, TextStream};
+use crate::generate::{Generator, Request, Response};
 use crate::gpu::Gpu;
 use crate::model::{FrozenFormat, Model};
 
@@ -46,7 +47,7 @@ fn annotator(
     base_dtype: Option<FrozenFormat>,
     training: bool,
 ) -> Result<Box<dyn AnnotationQueue>> {
-    config.open(gpu, base_dtype, training, &mut |text| say(format_args!("oaif: warning: {text}")))
+    config.open(gpu, base_dtype, training, &mut |text| say(format_args!("oaif: warning: {text}"))).wait()
 }
 
 /// Answers a request, and prints the answer's text as it comes and a line break after it.
@@ -57,12 +58,17 @@ fn print_as_it_comes(
     stop: &StopMatcher,
     seed: u32,
 ) -> Result<Response> {
-    let mut text = TextStream::new(tokenizer, &request.prompt, stop);
-    let mut watch = |progress: Progress| super::print_part(&text.push(progress.token_ids)?);
-    let answers = generator.run_watched(tokenizer, std::slice::from_ref(request), stop, seed, &mut watch)?;
-    let answer = answers.into_iter().flatten().next().expect("one answer was asked for");
-    super::print(text.finish(&answer.text))?;
-    Ok(answer)
+    let mut stream = generator.stream(tokenizer, std::slice::from_ref(request), stop, seed).wait()?;
+    while let Some(part) = stream.next().wait()? {
+        match part.response {
+            None => super::print_part(&part.text)?,
+            Some(answer) => {
+                super::print(part.text)?;
+                return Ok(answer);
+            }
+        }
+    }
+    unreachable!("an answer ends with its response")
 }
 
 /// Writes results as JSON lines: to a file, whole or not at all, or to standard output. A link stays one, and what is no

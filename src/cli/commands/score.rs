@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{warn_of, write_lines};
+use crate::Wait;
 use crate::cli::args::ScorePlan;
 use crate::cli::console::say;
 use crate::data::encoder::{Encoder, at};
@@ -15,7 +16,7 @@ use crate::train::Policy;
 pub fn run(plan: ScorePlan) -> Result<()> {
     let rows = read_completions(&plan.input, &plan.columns)?;
     let gpu = plan.gpu.open()?;
-    let policy = Policy::frozen(&gpu, &plan.model, plan.adapter.as_deref(), plan.base_dtype)?;
+    let policy = Policy::frozen(&gpu, &plan.model, plan.adapter.as_deref(), plan.base_dtype).wait()?;
     warn_of(&policy.model);
     let context = policy.model.architecture().context;
     let encoder = policy.encoder();
@@ -50,7 +51,7 @@ pub fn run(plan: ScorePlan) -> Result<()> {
             rows.len()
         ));
     }
-    let scores = score_all(&policy.model, &trees)?;
+    let scores = score_all(&policy.model, &trees).wait()?;
     if let Some(row) = scores.iter().position(|s| !s.logp().is_finite()) {
         let why = format!(
             "gives line {} of {} no finite log-probability: its weights are damaged, get them again",

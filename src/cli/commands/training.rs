@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::page::Page;
 use super::summary::{self, Parameters, Start};
 use super::warn_of;
+use crate::Wait;
 use crate::cli::args::TrainPlan;
 use crate::cli::console::{Console, say};
 use crate::cli::signals;
@@ -26,7 +27,7 @@ pub fn open(plan: &TrainPlan) -> Result<Gpu> {
         return Ok(Gpu::without_device(limits));
     }
     // A dry run computes nothing that shapes could make faster.
-    let opened = if plan.dry_run { Gpu::open(&plan.gpu.options) } else { plan.gpu.open() };
+    let opened = if plan.dry_run { Gpu::open(&plan.gpu.options).wait() } else { plan.gpu.open() };
     match opened {
         Ok(gpu) if plan.dry_run => Ok(gpu.measuring()),
         Err(Error::NoGpu(why)) if plan.dry_run && plan.gpu.options.gpu.is_none() => {
@@ -106,7 +107,7 @@ macro_rules! on_rows {
                 self.total_steps()
             }
             fn run(self, sources: Sources, control: Control<'_>) -> Result<PathBuf> {
-                self.run(sources, control)
+                self.run(sources, control).wait()
             }
         }
     )*};

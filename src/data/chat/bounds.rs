@@ -4,9 +4,8 @@
 //! [`super::source`] keeps small before the template is parsed.
 
 use std::collections::HashSet;
-use std::sync::{Arc, mpsc};
-use std::thread;
-use std::time::Duration;
+use std::sync::Arc;
+use web_time::Duration;
 
 use minijinja::value::ObjectRepr;
 use minijinja::{Environment, Error, ErrorKind, State, Value};
@@ -71,9 +70,13 @@ pub(crate) fn variables(
 }
 
 /// Runs `work` on a thread with a large stack. One that takes too long is left behind: a thread cannot be stopped.
+#[cfg(not(target_arch = "wasm32"))]
 fn on_own_stack<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, String> + Send + 'static,
 ) -> Result<T, String> {
+    use std::sync::mpsc;
+    use std::thread;
+
     let (sender, receiver) = mpsc::sync_channel(1);
     let run = move || {
         // Nobody receives it after the time is over.
@@ -90,6 +93,12 @@ fn on_own_stack<T: Send + 'static>(
             mpsc::RecvTimeoutError::Disconnected => "the template engine failed".to_owned(),
         })
     })
+}
+
+/// In a browser, which has no other thread: its fuel bounds what a template does.
+#[cfg(target_arch = "wasm32")]
+fn on_own_stack<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    work()
 }
 
 fn described(error: Error) -> String {

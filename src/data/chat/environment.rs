@@ -1,6 +1,6 @@
 //! minijinja, set up as `transformers` sets up Jinja2.
 
-use std::time::SystemTime;
+use web_time::SystemTime;
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, ValueKind};

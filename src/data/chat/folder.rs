@@ -16,13 +16,12 @@ pub(crate) type Templates = BTreeMap<String, (PathBuf, String)>;
 pub(crate) fn templates(dir: &Path, config: &Value) -> Result<Templates> {
     let mut templates = Templates::new();
     let default = dir.join("chat_template.jinja");
-    if default.exists() {
+    if files::is_file(&default) {
         templates.insert("default".to_owned(), jinja(default)?);
     }
     let additional = dir.join("additional_chat_templates");
-    if additional.is_dir() {
-        for entry in std::fs::read_dir(&additional).map_err(Error::io("read", &additional))? {
-            let path = entry.map_err(Error::io("read", &additional))?.path();
+    if files::is_dir(&additional) {
+        for path in files::list(&additional)? {
             if path.extension().is_some_and(|extension| extension == "jinja") {
                 let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
                 templates.insert(name, jinja(path)?);

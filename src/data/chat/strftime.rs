@@ -1,6 +1,6 @@
 //! C's `strftime`.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use web_time::{SystemTime, UNIX_EPOCH};
 
 /// C's `strftime` in UTC (the standard library knows no local time), with the directives that templates use;
 /// others stay as they are.
@@ -89,7 +89,7 @@ pub(crate) fn strftime(format: &str, time: SystemTime) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use web_time::Duration;
 
     use super::*;
 

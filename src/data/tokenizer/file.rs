@@ -27,9 +27,9 @@ pub(super) fn read(dir: &Path) -> Result<(PathBuf, Value)> {
         return Ok((file, content));
     }
     let path = dir.join("tokenizer.json");
-    if !path.exists() {
+    if !files::exists(&path) {
         let slow = ["tokenizer.model", "vocab.json", "spiece.model", "tekken.json"];
-        let found = slow.iter().find(|name| dir.join(name).exists());
+        let found = slow.iter().find(|name| files::exists(&dir.join(name)));
         let found = found.map_or_else(String::new, |name| format!(", only {name}"));
         let why = format!(
             "has no tokenizer.json{found}: write one there with transformers \
@@ -37,7 +37,7 @@ pub(super) fn read(dir: &Path) -> Result<(PathBuf, Value)> {
         );
         return Err(Error::file(dir, why));
     }
-    let bytes = std::fs::metadata(&path).map_err(Error::io("read", &path))?.len();
+    let (_, bytes) = files::open(&path)?;
     if bytes > MAX_BYTES {
         let why = format!("has {} MiB, at most {} are read", bytes >> 20, MAX_BYTES >> 20);
         return Err(Error::file(path, why));

@@ -19,7 +19,7 @@ use tokenizers::models::ModelWrapper;
 use tokenizers::processors::template::TemplateProcessing;
 
 use crate::error::{Error, Result};
-use crate::gguf;
+use crate::{files, gguf};
 
 /// The tokenizer of a model, with the ids that begin and end its texts: what transformers' `AutoTokenizer` loads from
 /// the same folder. Truncation, padding and the dropout of merges, which its file may set, are off.
@@ -240,7 +240,7 @@ impl Tokenizer {
     /// # Errors
     /// As [`Tokenizer::load`].
     pub fn padding_of(dir: &Path) -> Result<Option<u32>> {
-        if !dir.join("tokenizer.json").exists() {
+        if !files::exists(&dir.join("tokenizer.json")) {
             return Ok(None);
         }
         let tokenizer = Tokenizer::load(dir)?;

@@ -284,16 +284,16 @@ impl Case {
     }
 
     /// The case as a plan, with its results and live values.
-    pub fn plan(&self, gpu: &Gpu, options: PlanOptions) -> Result<(Plan, Vec<Tensor>, Live)> {
+    pub async fn plan(&self, gpu: &Gpu, options: PlanOptions) -> Result<(Plan, Vec<Tensor>, Live)> {
         let (recorder, results, live) = self.recording(gpu)?;
-        Ok((Plan::new(gpu, recorder, &Arena::new(), options)?, results, live))
+        Ok((Plan::new(gpu, recorder, &Arena::new(), options).await?, results, live))
     }
 
     /// Runs the case with every tensor fenced and NaN beforehand, and compares with `reference`.
     ///
     /// # Errors
     /// What the engine reports, and [`crate::Error::SelfCheck`] for a write outside a tensor.
-    pub fn check(&self, gpu: &Gpu) -> Result<CaseReport> {
+    pub async fn check(&self, gpu: &Gpu) -> Result<CaseReport> {
         let (recorder, results, live) = self.recording(gpu)?;
         let in_half = recorder.kernels().any(|kernel| kernel.is_on("COOPERATIVE"));
         let tolerance = match self.kernel {
@@ -301,9 +301,9 @@ impl Case {
             "linear_forward" | "product" => HALF,
             _ => THROUGH_HALF,
         };
-        let plan = Plan::new(gpu, recorder, &Arena::new(), PlanOptions { fenced: true })?;
-        let outputs = plan.run(&live)?;
-        plan.check_fences()?;
+        let plan = Plan::new(gpu, recorder, &Arena::new(), PlanOptions { fenced: true }).await?;
+        let outputs = plan.run(&live).await?;
+        plan.check_fences().await?;
         let inputs: Vec<Vec<f64>> = self.inputs.iter().map(Input::values).collect();
         let expected = (self.expected)(&inputs);
         assert_eq!(results.len(), expected.len(), "{}: number of results", self.kernel);

@@ -6,9 +6,9 @@ use std::time::SystemTime;
 use serde::Serialize;
 
 use crate::bench::Bench;
+use crate::bench::Ceilings;
 use crate::data::chat::strftime::strftime;
 use crate::gpu::{Arithmetic, GpuSummary, Tier, Tuning};
-use crate::ops::Ceilings;
 
 #[derive(Serialize)]
 pub(super) struct About {

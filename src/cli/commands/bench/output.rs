@@ -5,11 +5,11 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::about::About;
+use crate::bench::Ceilings;
 use crate::bench::{Earlier, Measurement};
 use crate::cli::args::Form;
 use crate::cli::print;
 use crate::error::{Error, Result};
-use crate::ops::Ceilings;
 
 pub(super) struct Output {
     form: Form,

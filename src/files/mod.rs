@@ -1,16 +1,90 @@
 //! Reading small files, and writing files such that a crash leaves the old content or the new, never half.
 
+mod memory;
+
 use std::fs::{self, File};
-use std::io::{self, BufWriter, ErrorKind, Write};
+use std::io::{self, BufWriter, Cursor, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde_json::Value;
 
 use crate::error::{Error, Result};
 
+pub use memory::MemoryFolder;
+
+/// A file that is read, on disk or in memory.
+#[derive(Debug)]
+pub(crate) enum Opened {
+    Disk(File),
+    Memory(Cursor<Arc<[u8]>>),
+}
+
+impl Read for Opened {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Opened::Disk(file) => file.read(buffer),
+            Opened::Memory(content) => content.read(buffer),
+        }
+    }
+}
+
+impl Seek for Opened {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        match self {
+            Opened::Disk(file) => file.seek(to),
+            Opened::Memory(content) => content.seek(to),
+        }
+    }
+}
+
+/// Opens `path` to be read; also its length in bytes.
+pub(crate) fn open(path: &Path) -> Result<(Opened, u64)> {
+    let opened = || {
+        if memory::holds(path) {
+            let content = memory::get(path).ok_or(ErrorKind::NotFound)?;
+            let length = content.len() as u64;
+            return Ok((Opened::Memory(Cursor::new(content)), length));
+        }
+        let file = File::open(path)?;
+        let length = file.metadata()?.len();
+        Ok((Opened::Disk(file), length))
+    };
+    opened().map_err(Error::io("read", path))
+}
+
 /// The content of `path`.
 pub fn read(path: &Path) -> Result<Vec<u8>> {
+    if memory::holds(path) {
+        return match memory::get(path) {
+            Some(content) => Ok(content.to_vec()),
+            None => Err(Error::io("read", path)(ErrorKind::NotFound.into())),
+        };
+    }
     fs::read(path).map_err(Error::io("read", path))
+}
+
+/// Whether there is such a file or folder.
+pub(crate) fn exists(path: &Path) -> bool {
+    match memory::holds(path) {
+        true => memory::get(path).is_some() || memory::is_dir(path),
+        false => path.exists(),
+    }
+}
+
+/// Whether there is such a file.
+pub(crate) fn is_file(path: &Path) -> bool {
+    if memory::holds(path) { memory::get(path).is_some() } else { path.is_file() }
+}
+
+/// Whether there is such a folder.
+pub(crate) fn is_dir(path: &Path) -> bool {
+    if memory::holds(path) { memory::is_dir(path) } else { path.is_dir() }
+}
+
+/// Whether a path leads into a [`MemoryFolder`].
+pub(crate) fn is_in_memory(path: &Path) -> bool {
+    memory::holds(path)
 }
 
 /// The text in `path`. A file that is not UTF-8 is [`Error::File`].
@@ -37,11 +111,17 @@ pub fn read_json_if_present(path: &Path) -> Result<Option<Value>> {
 
 /// Creates `dir` and what is missing above it.
 pub fn create_dir_all(dir: &Path) -> Result<()> {
+    if memory::holds(dir) {
+        return Ok(());
+    }
     fs::create_dir_all(dir).map_err(Error::io("create", dir))
 }
 
 /// The entries of a folder; none if there is no such folder.
 pub(crate) fn list(dir: &Path) -> Result<Vec<PathBuf>> {
+    if memory::holds(dir) {
+        return Ok(memory::list(dir));
+    }
     match fs::read_dir(dir) {
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(Vec::new()),
         entries => entries
@@ -52,6 +132,10 @@ pub(crate) fn list(dir: &Path) -> Result<Vec<PathBuf>> {
 
 /// Removes a file or a folder with all in it, if it is there.
 pub(crate) fn remove(path: &Path) -> Result<()> {
+    if memory::holds(path) {
+        memory::remove(path);
+        return Ok(());
+    }
     let removed = match fs::symlink_metadata(path) {
         Ok(found) if found.is_dir() => fs::remove_dir_all(path),
         Ok(_) => fs::remove_file(path),
@@ -74,27 +158,72 @@ pub fn sync_dir(dir: &Path) -> Result<()> {
 
 /// Replaces the content of `path` by `bytes`, atomically.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
-    write_atomic_with(path, |file| file.write_all(bytes).map_err(Error::io("write", path)))
+    let mut file = AtomicFile::create(path)?;
+    file.write(bytes)?;
+    file.commit()
 }
 
-/// Replaces the content of `path` by what `fill` writes: to a temporary file in the same folder, then sync,
-/// rename, sync of the folder. After an error `path` is as it was and the temporary file is gone.
-pub fn write_atomic_with(path: &Path, fill: impl FnOnce(&mut BufWriter<File>) -> Result<()>) -> Result<()> {
-    let temporary = temporary_beside(path)?;
-    let written = (|| {
-        let file = create_new(&temporary).map_err(Error::io("create", path))?;
-        let mut file = BufWriter::new(file);
-        fill(&mut file)?;
-        file.flush().and_then(|()| file.get_ref().sync_all()).map_err(Error::io("write", path))?;
-        drop(file);
-        fs::rename(&temporary, path).map_err(Error::io("write", path))
-    })();
-    if written.is_err() {
-        // The first error is the one worth telling.
-        let _ = fs::remove_file(&temporary);
+/// The content of a file to be: a temporary file in the same folder until it is [committed](Self::commit). Dropped before, it
+/// goes, and what was there stays.
+pub struct AtomicFile {
+    path: PathBuf,
+    /// None once it is in its place.
+    content: Option<Content>,
+}
+
+enum Content {
+    Disk { temporary: PathBuf, file: BufWriter<File> },
+    Memory(Vec<u8>),
+}
+
+impl AtomicFile {
+    /// Begins the content of `path`.
+    pub fn create(path: &Path) -> Result<AtomicFile> {
+        let content = if memory::holds(path) {
+            Content::Memory(Vec::new())
+        } else {
+            let temporary = temporary_beside(path)?;
+            let file = create_new(&temporary).map_err(Error::io("create", path))?;
+            Content::Disk { temporary, file: BufWriter::new(file) }
+        };
+        Ok(AtomicFile { path: path.to_owned(), content: Some(content) })
     }
-    written?;
-    sync_dir(folder_of(path))
+
+    /// Adds to it.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        match self.content.as_mut().expect("not committed yet") {
+            Content::Disk { file, .. } => file.write_all(bytes).map_err(Error::io("write", &self.path)),
+            Content::Memory(content) => {
+                content.extend(bytes);
+                Ok(())
+            }
+        }
+    }
+
+    /// Puts it in its place: sync, rename, sync of the folder.
+    pub fn commit(mut self) -> Result<()> {
+        if let Some(Content::Memory(content)) = &mut self.content {
+            memory::put(&self.path, std::mem::take(content));
+            return Ok(());
+        }
+        let Some(Content::Disk { temporary, file }) = &mut self.content else { return Ok(()) };
+        file.flush()
+            .and_then(|()| file.get_ref().sync_all())
+            .and_then(|()| fs::rename(temporary, &self.path))
+            .map_err(Error::io("write", &self.path))?;
+        self.content = None;
+        sync_dir(folder_of(&self.path))
+    }
+}
+
+impl Drop for AtomicFile {
+    fn drop(&mut self) {
+        if let Some(Content::Disk { temporary, file }) = self.content.take() {
+            drop(file);
+            // The first error is the one worth telling.
+            let _ = fs::remove_file(temporary);
+        }
+    }
 }
 
 /// Creates the temporary file `path` in place of whatever has its name, which is never followed: a link there may lead
@@ -159,11 +288,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.bin");
         write_atomic(&path, b"old").unwrap();
-        let failed = write_atomic_with(&path, |file| {
-            file.write_all(b"half").unwrap();
-            Err(Error::Interrupted)
-        });
-        assert!(matches!(failed, Err(Error::Interrupted)));
+        let mut file = AtomicFile::create(&path).unwrap();
+        file.write(b"half").unwrap();
+        drop(file);
         assert_eq!(read(&path).unwrap(), b"old");
         assert_eq!(names(dir.path()), ["a.bin"]);
     }

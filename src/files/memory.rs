@@ -1,0 +1,93 @@
+//! Folders in memory, under paths of their own: for models that come from elsewhere than a disk, and in a browser, which has
+//! none.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// How their paths begin.
+const PREFIX: &str = "memory:";
+
+/// Content of the files in memory, by their paths.
+static FILES: Mutex<BTreeMap<PathBuf, Arc<[u8]>>> = Mutex::new(BTreeMap::new());
+static FOLDERS: AtomicU64 = AtomicU64::new(0);
+
+fn files() -> MutexGuard<'static, BTreeMap<PathBuf, Arc<[u8]>>> {
+    FILES.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether a path leads into memory.
+pub(super) fn holds(path: &Path) -> bool {
+    let first = path.components().next();
+    first.is_some_and(|first| first.as_os_str().to_string_lossy().starts_with(PREFIX))
+}
+
+pub(super) fn get(path: &Path) -> Option<Arc<[u8]>> {
+    files().get(path).cloned()
+}
+
+pub(super) fn put(path: &Path, content: Vec<u8>) {
+    files().insert(path.to_owned(), content.into());
+}
+
+/// Removes a file, or a folder with all in it.
+pub(super) fn remove(path: &Path) {
+    files().retain(|file, _| !file.starts_with(path));
+}
+
+/// Whether there is a file below `path`.
+pub(super) fn is_dir(path: &Path) -> bool {
+    files().keys().any(|file| file != path && file.starts_with(path))
+}
+
+/// The files and folders right below `path`, sorted.
+pub(super) fn list(path: &Path) -> Vec<PathBuf> {
+    let mut found: Vec<PathBuf> = files()
+        .keys()
+        .filter_map(|file| Some(path.join(file.strip_prefix(path).ok()?.components().next()?)))
+        .collect();
+    found.dedup();
+    found
+}
+
+/// A folder in memory, which is there as long as this is. What reads and writes models by their paths takes its path, too.
+///
+/// ```
+/// # fn main() -> oaif::Result<()> {
+/// let folder = oaif::files::MemoryFolder::new([("config.json", b"{}".to_vec())]);
+/// assert_eq!(oaif::files::read(&folder.path().join("config.json"))?, b"{}");
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct MemoryFolder {
+    path: PathBuf,
+}
+
+impl MemoryFolder {
+    /// A folder of these files, by their names.
+    pub fn new<N: AsRef<Path>>(files: impl IntoIterator<Item = (N, Vec<u8>)>) -> MemoryFolder {
+        let number = FOLDERS.fetch_add(1, Ordering::Relaxed);
+        let folder = MemoryFolder { path: PathBuf::from(format!("{PREFIX}{number}")) };
+        files.into_iter().for_each(|(name, content)| put(&folder.path.join(name), content));
+        folder
+    }
+
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its files by their names, those in folders below it as well.
+    pub fn files(&self) -> Vec<(PathBuf, Arc<[u8]>)> {
+        let name = |path: &PathBuf| path.strip_prefix(&self.path).ok().map(Path::to_owned);
+        files().iter().filter_map(|(path, content)| Some((name(path)?, content.clone()))).collect()
+    }
+}
+
+impl Drop for MemoryFolder {
+    fn drop(&mut self) {
+        remove(&self.path);
+    }
+}

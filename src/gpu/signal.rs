@@ -1,0 +1,39 @@
+//! What a callback of wgpu brings to a future.
+
+use std::sync::{Arc, Mutex};
+use std::task::Waker;
+
+/// Something that a callback will bring.
+pub(super) struct Signal<T> {
+    state: Arc<Mutex<(Option<T>, Option<Waker>)>>,
+}
+
+impl<T: Send + 'static> Signal<T> {
+    /// The signal, and what the callback calls.
+    pub fn new() -> (Signal<T>, impl FnOnce(T) + Send + 'static) {
+        let state = Arc::new(Mutex::new((None, None::<Waker>)));
+        let signal = Signal { state: state.clone() };
+        let set = move |value| {
+            let mut state = state.lock().unwrap();
+            state.0 = Some(value);
+            if let Some(waker) = state.1.take() {
+                waker.wake();
+            }
+        };
+        (signal, set)
+    }
+
+    pub fn is_set(&self) -> bool {
+        self.state.lock().unwrap().0.is_some()
+    }
+
+    /// What it brought, or else a note of whom to wake.
+    pub fn take(&self, waker: &Waker) -> Option<T> {
+        let mut state = self.state.lock().unwrap();
+        let value = state.0.take();
+        if value.is_none() {
+            state.1 = Some(waker.clone());
+        }
+        value
+    }
+}

@@ -1,0 +1,110 @@
+//! Futures without an executor of our own: whatever polls them will do, a window's event loop or a browser's.
+//!
+//! Natively [`block_on`] and [`Wait`] wait for one on the calling thread.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use web_time::Instant;
+
+/// A future that can be sent to another thread, of a kind that is chosen while the program runs.
+pub type Task<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Runs a future to its end on this thread, which polls the GPU itself meanwhile.
+#[cfg(not(target_arch = "wasm32"))]
+pub fn block_on<F: Future>(future: F) -> F::Output {
+    let _blocking = blocking::Blocking::begin();
+    pollster::block_on(future)
+}
+
+/// [`block_on`] behind the call: `plan.run(&live).wait()?`.
+#[cfg(not(target_arch = "wasm32"))]
+pub trait Wait: Future + Sized {
+    /// Runs it to its end on this thread.
+    fn wait(self) -> Self::Output {
+        block_on(self)
+    }
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+impl<F: Future> Wait for F {}
+
+/// Whether this thread is within [`block_on`], and may be blocked.
+#[cfg(not(target_arch = "wasm32"))]
+pub(crate) mod blocking {
+    use std::cell::Cell;
+
+    thread_local! {
+        static DEPTH: Cell<usize> = const { Cell::new(0) };
+    }
+
+    pub struct Blocking;
+
+    impl Blocking {
+        pub fn begin() -> Blocking {
+            DEPTH.set(DEPTH.get() + 1);
+            Blocking
+        }
+    }
+
+    impl Drop for Blocking {
+        fn drop(&mut self) {
+            DEPTH.set(DEPTH.get() - 1);
+        }
+    }
+
+    pub fn is_allowed() -> bool {
+        DEPTH.get() > 0
+    }
+}
+
+/// In a browser never: its one thread is the page's.
+#[cfg(target_arch = "wasm32")]
+pub(crate) mod blocking {
+    pub fn is_allowed() -> bool {
+        false
+    }
+}
+
+/// How long a future may keep a thread that must not block: half of a frame.
+const SLICE: Duration = Duration::from_millis(8);
+
+/// The time for which a future has kept its thread.
+pub(crate) struct Slice {
+    since: Instant,
+}
+
+impl Slice {
+    pub fn begin() -> Slice {
+        Slice { since: Instant::now() }
+    }
+
+    /// Lets the thread do what else it has to, where the slice is over.
+    pub async fn give_way(&mut self) {
+        if !blocking::is_allowed() && self.since.elapsed() > SLICE {
+            // In a browser, what is woken at once comes before the page is drawn.
+            futures_timer::Delay::new(Duration::ZERO).await;
+            self.since = Instant::now();
+        }
+    }
+}
+
+/// What `future` gives, unless `end` comes first.
+pub(crate) async fn unless<T>(end: impl Future<Output = ()>, future: impl Future<Output = T>) -> Option<T> {
+    let (mut end, mut future) = (std::pin::pin!(end), std::pin::pin!(future));
+    std::future::poll_fn(|cx| match end.as_mut().poll(cx) {
+        Poll::Ready(()) => Poll::Ready(None),
+        Poll::Pending => future.as_mut().poll(cx).map(Some),
+    })
+    .await
+}
+
+/// What a future has to say at once.
+pub(crate) fn poll_once<T>(future: Pin<&mut (impl Future<Output = T> + ?Sized)>) -> Option<T> {
+    match future.poll(&mut Context::from_waker(std::task::Waker::noop())) {
+        Poll::Ready(value) => Some(value),
+        Poll::Pending => None,
+    }
+}

@@ -1,0 +1,268 @@
+//! What an application counts on that has the library as a part: futures that any executor may poll, threads that are not
+//! blocked, steps that can be given up.
+
+mod common;
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::Thread;
+use std::time::{Duration, Instant};
+
+use common::{fixture, gpu, prompts};
+use oaif::annotate::queue::InPlace;
+use oaif::annotate::rule::Rule;
+use oaif::annotate::{Annotator, Judgement, Pair};
+use oaif::data::tokenizer::{StopMatcher, Tokenizer};
+use oaif::generate::{GenerateOptions, Generator, Request, SamplingParams};
+use oaif::gpu::{Arena, Gpu, GpuOptions};
+use oaif::model::Model;
+use oaif::preference::PreferenceLoss;
+use oaif::train::{AlignOptions, AlignRun, Control, Policy, Requests, StepReport, TrainOptions, Trainer};
+use oaif::{Task, Wait};
+
+/// The simplest executor: parks its thread until it is woken.
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+fn run<F: Future>(future: F) -> F::Output {
+    let mut future = pin!(future);
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    loop {
+        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(value) => return value,
+            Poll::Pending => std::thread::park_timeout(Duration::from_secs(20)),
+        }
+    }
+}
+
+/// Likes the longer answer, after a while.
+struct Slow;
+
+impl Annotator for Slow {
+    fn name(&self) -> String {
+        "slow".into()
+    }
+
+    fn annotate<'t>(&'t mut self, pairs: &'t [Pair<'t>]) -> Task<'t, oaif::Result<Vec<Judgement>>> {
+        Box::pin(async move {
+            futures_timer::Delay::new(Duration::from_millis(2)).await;
+            Rule::parse("longer")?.annotate(pairs).await
+        })
+    }
+}
+
+async fn trainer(gpu: &Gpu, steps: usize, num_samples: usize) -> oaif::Result<Trainer<'static>> {
+    let train = TrainOptions {
+        learning_rate: 1e-3,
+        batch_size: 2,
+        accumulation: 2,
+        max_steps: Some(steps),
+        ..TrainOptions::new("no-such-folder")
+    };
+    let loss = PreferenceLoss::Dpo { beta: 0.1 };
+    let options = AlignOptions { max_new_tokens: 6, num_samples, ..AlignOptions::new(loss) };
+    let policy = Policy::load(gpu, &fixture("tiny"), &train).await?;
+    AlignRun::new(policy, &prompts(), &train, &options).await?.trainer(InPlace::new(Slow))
+}
+
+/// What two trainings must agree in.
+fn essence(report: &StepReport) -> serde_json::Value {
+    let mut row = serde_json::to_value(report).unwrap();
+    let clocked =
+        |key: &String| key.starts_with("time/") || key.starts_with("memory/") || key == "judge/latency_ms";
+    row.as_object_mut().unwrap().retain(|key, _| !clocked(key));
+    row["pairs"] = serde_json::to_value(&report.pairs).unwrap();
+    row
+}
+
+async fn steps(trainer: &mut Trainer<'_>) -> oaif::Result<Vec<serde_json::Value>> {
+    let (requests, mut reports) = (Requests::new(), Vec::new());
+    let mut control = Control { observer: &mut (), requests: &requests };
+    while let Some(report) = trainer.step(&mut control).await? {
+        reports.push(essence(&report));
+    }
+    Ok(reports)
+}
+
+#[test]
+fn futures_and_what_they_are_made_of_can_be_sent_to_another_thread() {
+    fn is_send<T: Send>(_: &T) {}
+    fn are_send<T: Send>() {}
+    are_send::<(Gpu, Model, Policy, Generator, Trainer<'static>)>();
+    fn futures(gpu: &Gpu, trainer: &mut Trainer<'_>, policy: &Policy, generator: &Generator) {
+        let requests = Requests::new();
+        is_send(&Gpu::open(&GpuOptions::default()));
+        is_send(&Model::load(gpu, "".as_ref(), false));
+        is_send(&steps(trainer));
+        is_send(&generator.run(&policy.tokenizer, &[], &StopMatcher::default(), 1));
+        is_send(&trainer.step(&mut Control { observer: &mut (), requests: &requests }));
+    }
+    let _ = futures;
+}
+
+#[test]
+fn any_executor_runs_a_training_to_the_same_bits_as_a_blocked_thread() {
+    let Some(gpu) = gpu() else { return };
+    let blocked = async { steps(&mut trainer(&gpu, 4, 2).await.unwrap()).await.unwrap() }.wait();
+    let parked = run(async { steps(&mut trainer(&gpu, 4, 2).await.unwrap()).await.unwrap() });
+    assert_eq!(blocked.len(), 4);
+    assert_eq!(blocked, parked);
+}
+
+#[test]
+fn steps_whose_futures_are_dropped_at_any_moment_leave_no_trace() {
+    let Some(gpu) = gpu() else { return };
+    let expected = run(async { steps(&mut trainer(&gpu, 20, 3).await.unwrap()).await.unwrap() });
+    let mut trainer = run(trainer(&gpu, 20, 3)).unwrap();
+    let (requests, mut reports) = (Requests::new(), Vec::new());
+    let mut control = Control { observer: &mut (), requests: &requests };
+    // A multiplicative generator: the polls before a future is dropped.
+    let (mut state, mut dropped, mut longest) = (1u32, 0, Duration::ZERO);
+    while !trainer.is_done() {
+        let mut future = Box::pin(trainer.step(&mut control));
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        let polls = if dropped < 400 { 1 + (state >> 16) % 24 } else { u32::MAX };
+        let mut report = None;
+        for _ in 0..polls {
+            if let Poll::Ready(value) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                report = value.unwrap();
+                break;
+            }
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        match report {
+            Some(report) => reports.push(essence(&report)),
+            None => {
+                dropped += 1;
+                let started = Instant::now();
+                drop(future);
+                longest = longest.max(started.elapsed());
+            }
+        }
+    }
+    assert!(dropped >= 50, "only {dropped} futures were dropped");
+    assert_eq!(reports, expected, "after {dropped} dropped futures");
+    println!("{dropped} futures dropped, the longest took {longest:?}");
+}
+
+#[test]
+fn polling_does_not_block_the_thread() {
+    let Some(gpu) = gpu() else { return };
+    let model = Model::load(&gpu, &fixture("tiny"), false).wait().unwrap();
+    let tokenizer = Tokenizer::load(&fixture("tiny")).unwrap();
+    let options = GenerateOptions {
+        sampling: SamplingParams::default(),
+        max_new_tokens: 20,
+        max_prompt_tokens: 4,
+        slots: 2,
+        samples_per_prompt: 1,
+        eos: Vec::new(),
+    };
+    let generator = Generator::new(&gpu, &model, options, &Arena::new()).wait().unwrap();
+    let requests = [Request { prompt: vec![3, 4], samples: 1, first_sequence: 0 }];
+    let stop = StopMatcher::default();
+    let mut future = pin!(generator.run(&tokenizer, &requests, &stop, 1));
+    // The first poll submits, and must come back while the GPU works.
+    let first = future.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    assert!(first.is_pending(), "a poll that waits for the GPU blocks");
+    let answers = run(future).unwrap();
+    let again = generator.run(&tokenizer, &requests, &stop, 1).wait().unwrap();
+    assert_eq!(answers[0][0].token_ids, again[0][0].token_ids);
+}
+
+#[test]
+fn a_step_is_cancelled_within_100_ms_and_can_be_taken_again() {
+    let Some(gpu) = gpu() else { return };
+    let expected = run(async { steps(&mut trainer(&gpu, 8, 3).await.unwrap()).await.unwrap() });
+    let mut trainer = run(trainer(&gpu, 8, 3)).unwrap();
+    let (requests, mut reports) = (Arc::new(Requests::new()), Vec::new());
+    let (mut state, mut latencies) = (7u32, Vec::new());
+    while !trainer.is_done() {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        let delay = Duration::from_micros(u64::from((state >> 16) % 12_000));
+        let canceller = (latencies.len() < 50).then(|| {
+            let requests = Arc::clone(&requests);
+            std::thread::spawn(move || {
+                std::thread::sleep(delay);
+                requests.ask_to_cancel();
+                Instant::now()
+            })
+        });
+        let mut control = Control { observer: &mut (), requests: &requests };
+        // On this thread, which waits for the GPU itself.
+        let outcome = trainer.step(&mut control).wait();
+        let ended = Instant::now();
+        let asked = canceller.map(|canceller| canceller.join().unwrap());
+        match outcome {
+            Ok(report) => reports.push(essence(&report.unwrap())),
+            // One that was asked for too late is for the next step.
+            Err(oaif::Error::Interrupted) => {
+                latencies.push(asked.map_or(Duration::ZERO, |asked| ended - asked.min(ended)))
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!(latencies.len() >= 50, "only {} steps were cancelled", latencies.len());
+    assert_eq!(reports, expected, "after {} cancelled steps", latencies.len());
+    let longest = latencies.iter().max().unwrap();
+    println!("{} steps cancelled, the longest wait {longest:?}", latencies.len());
+}
+
+#[test]
+fn a_streamed_answer_is_the_whole_one_part_by_part_and_can_be_given_up() {
+    let Some(gpu) = gpu() else { return };
+    let model = Model::load(&gpu, &fixture("tiny"), false).wait().unwrap();
+    let tokenizer = Tokenizer::load(&fixture("tiny")).unwrap();
+    let options = GenerateOptions {
+        sampling: SamplingParams::default(),
+        max_new_tokens: 20,
+        max_prompt_tokens: 4,
+        slots: 2,
+        samples_per_prompt: 2,
+        eos: tokenizer.eos_ids().to_vec(),
+    };
+    let generator = Generator::new(&gpu, &model, options, &Arena::new()).wait().unwrap();
+    let request =
+        |prompt: &[u32], first_sequence| Request { prompt: prompt.into(), samples: 2, first_sequence };
+    let requests = [request(&[3, 4], 0), request(&[5], 2), request(&[6, 7, 8], 4)];
+    let stop = StopMatcher::default();
+    let whole = generator.run(&tokenizer, &requests, &stop, 1).wait().unwrap();
+    // Given up after a few parts.
+    run(async {
+        let mut stream = generator.stream(&tokenizer, &requests, &stop, 1).await.unwrap();
+        for _ in 0..3 {
+            assert!(stream.next().await.unwrap().is_some());
+        }
+    });
+    let (mut texts, mut responses, mut parts) = (vec![[String::new(), String::new()]; 3], Vec::new(), 0);
+    run(async {
+        let mut stream = generator.stream(&tokenizer, &requests, &stop, 1).await.unwrap();
+        loop {
+            // A future that is dropped loses nothing.
+            let polled = pin!(stream.next()).poll(&mut Context::from_waker(Waker::noop()));
+            let next = match polled {
+                Poll::Ready(part) => part,
+                Poll::Pending => stream.next().await,
+            };
+            let Some(part) = next.unwrap() else { break };
+            texts[part.request][part.sample] += &part.text;
+            responses.extend(part.response.map(|response| ((part.request, part.sample), response)));
+            parts += 1;
+        }
+    });
+    responses.sort_by_key(|(place, _)| *place);
+    let streamed: Vec<_> = responses.into_iter().map(|(_, response)| response).collect();
+    assert_eq!(streamed, whole.concat());
+    assert_eq!(
+        texts.concat(),
+        whole.concat().iter().map(|response| response.text.clone()).collect::<Vec<_>>()
+    );
+    assert!(parts > 6, "{parts} parts of 6 answers");
+}
