@@ -13,8 +13,8 @@ use std::sync::{Mutex, PoisonError};
 use crate::data::packing::Tree;
 use crate::error::{Error, Result};
 
-/// Bytes of rows that are kept in memory.
-const IN_MEMORY: usize = 32 << 20;
+/// Bytes of rows that are kept in memory: in a browser, which has no other place, all.
+const IN_MEMORY: usize = if cfg!(target_arch = "wasm32") { usize::MAX } else { 32 << 20 };
 
 /// Rows in the order in which they were added.
 #[derive(Debug)]
@@ -34,18 +34,12 @@ pub(super) struct RowStore {
 impl RowStore {
     /// A store whose file is to be in `folder`, or in the system's folder for such files where there is no such folder yet.
     pub fn new(folder: &Path) -> RowStore {
-        let folder = match folder.ancestors().find(|dir| dir.is_dir()) {
-            Some(dir) if dir.parent().is_some() => dir.to_owned(),
-            // A relative path begins here; the root is nobody's to write to.
-            _ if folder.is_relative() && folder != Path::new("") => PathBuf::from("."),
-            _ => std::env::temp_dir(),
-        };
         RowStore {
             offsets: vec![0],
             memory: Vec::new(),
             written: 0,
             file: None,
-            folder,
+            folder: folder.to_owned(),
             in_memory: IN_MEMORY,
         }
     }
@@ -72,8 +66,21 @@ impl RowStore {
         if self.memory.len() > self.in_memory { self.spill() } else { Ok(()) }
     }
 
+    /// The folder of the file.
+    fn place(&self) -> PathBuf {
+        match self.folder.ancestors().find(|dir| dir.is_dir()) {
+            Some(dir) if dir.parent().is_some() => dir.to_owned(),
+            // A relative path begins here; the root is nobody's to write to.
+            _ if self.folder.is_relative() && self.folder != Path::new("") => PathBuf::from("."),
+            _ => std::env::temp_dir(),
+        }
+    }
+
     /// Moves what is in memory to the file.
     fn spill(&mut self) -> Result<()> {
+        if self.file.is_none() {
+            self.folder = self.place();
+        }
         let file = match &mut self.file {
             Some(file) => file.get_mut().unwrap_or_else(PoisonError::into_inner),
             None => {
