@@ -4,22 +4,22 @@
 
 use std::path::Path;
 
-use oaif::Wait;
 use oaif::data::encoder::Encoder;
 use oaif::data::rows::Text;
 use oaif::data::tokenizer::Tokenizer;
 use oaif::gpu::{Arena, Gpu, GpuOptions};
 use oaif::model::stream::Capacity;
 use oaif::model::{Model, Scorer};
+use oaif::{Wait, wgpu};
 
 fn main() -> oaif::Result<()> {
     // What an application has anyway. It asks for the GPU's own limits: a model's tensors are large.
-    let (device, queue) = pollster::block_on(async {
+    let (device, queue) = oaif::block_on(async {
         let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle_from_env());
         let adapter = instance.request_adapter(&wgpu::RequestAdapterOptions::default()).await.expect("a GPU");
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("the application"),
-            required_limits: adapter.limits(),
+            required_limits: oaif::gpu::required_limits(&adapter),
             // Nothing of this is needed, but the runtime is faster, and tells how long each phase took, where it is there.
             required_features: adapter.features() & oaif::gpu::FEATURES,
             ..Default::default()

@@ -67,3 +67,5 @@ pub use error::{Error, Result};
 pub use task::Task;
 #[cfg(not(target_arch = "wasm32"))]
 pub use task::{Wait, block_on};
+/// The version of wgpu whose devices are shared.
+pub use wgpu;

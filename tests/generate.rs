@@ -266,3 +266,47 @@ fn what_cannot_be_generated_is_an_error() {
     assert!(run(&[]).to_string().starts_with("prompt"));
     assert!(generator.run(&f.tokenizer, &[], &StopMatcher::default(), 0).wait().unwrap().is_empty());
 }
+
+/// Multiply-adds that a call takes of a device that nobody else uses.
+fn work(gpu: &Gpu, call: impl FnOnce()) -> f64 {
+    let before = gpu.activity().work.flops;
+    call();
+    gpu.activity().work.flops - before
+}
+
+#[test]
+fn a_conversation_reads_what_is_new_alone_and_answers_as_if_it_had_read_all() {
+    if gpu().is_none() {
+        return;
+    }
+    // Of its own, so that no other test's work is counted.
+    let gpu = Gpu::open(&Default::default()).wait().unwrap();
+    let dir = fixture("tiny");
+    let model = Model::load(&gpu, &dir, false).wait().unwrap();
+    let fixture = Fixture { gpu, model, tokenizer: Tokenizer::load(&dir).unwrap() };
+    let options = GenerateOptions { slots: 1, samples_per_prompt: 1, ..options(WARM, 4) };
+    let keeping = fixture.generator(options.clone()).keeping_prompts();
+    let stop = StopMatcher::default();
+    let answer = |generator: &Generator, prompt: &[u32]| {
+        let request = [Request { prompt: prompt.to_vec(), samples: 1, first_sequence: 7 }];
+        let answers = generator.run(&fixture.tokenizer, &request, &stop, SEED).wait().unwrap();
+        answers[0][0].token_ids.clone()
+    };
+    let mut prompt = vec![5, 6, 7, 8, 9];
+    for turn in 0..3 {
+        let (mut kept, mut fresh) = (Vec::new(), Vec::new());
+        let with = work(&fixture.gpu, || kept = answer(&keeping, &prompt));
+        let without = work(&fixture.gpu, || fresh = answer(&fixture.generator(options.clone()), &prompt));
+        assert_eq!(kept, fresh, "turn {turn}");
+        assert!(if turn == 0 { with == without } else { with < without }, "turn {turn}: {with} of {without}");
+        prompt.extend(kept.iter().take(3));
+        prompt.push(10 + turn);
+    }
+    // Another beginning: nothing of what is kept is taken for it.
+    let other = [4, 6, 7, 8, 9, 11];
+    assert_eq!(answer(&keeping, &other), answer(&fixture.generator(options.clone()), &other));
+    keeping.forget();
+    let forgotten = work(&fixture.gpu, || drop(answer(&keeping, &other)));
+    let fresh = work(&fixture.gpu, || drop(answer(&fixture.generator(options.clone()), &other)));
+    assert_eq!(forgotten, fresh);
+}

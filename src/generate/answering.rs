@@ -163,7 +163,12 @@ impl<'g> Answering<'g> {
         for (slot, entry) in self.running.iter_mut().enumerate().filter(|(_, entry)| entry.is_none()) {
             let Some((request, sample)) = self.queue.front().copied() else { break };
             let known = self.pages.iter().position(|p| p.as_ref().is_some_and(|p| p.request == request));
-            let Some(page) = known.or_else(|| self.pages.iter().position(Option::is_none)) else { break };
+            // The free page that knows most of the prompt, or else the first.
+            let prompt = &self.requests[request].prompt;
+            let free = (0..self.pages.len()).rev().filter(|page| self.pages[*page].is_none());
+            let Some(page) = known.or_else(|| free.max_by_key(|page| generator.known(*page, prompt))) else {
+                break;
+            };
             self.pages[page].get_or_insert(Page { request, users: 0, read: false }).users += 1;
             self.queue.pop_front();
             *entry = Some(Running { request, sample, page, ids: Vec::new() });

@@ -6,7 +6,7 @@ mod slots;
 mod stream;
 mod text_stream;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use answering::Answering;
 use slots::{SlotStart, Slots};
@@ -104,6 +104,8 @@ pub struct Generator {
     pages: usize,
     /// Held by the call that has the slots.
     running: async_lock::Mutex<()>,
+    /// For each page of the cache the tokens whose keys and values are in it, where they are kept between calls.
+    kept: Option<Mutex<Vec<Vec<u32>>>>,
 }
 
 impl GenerateOptions {
@@ -194,7 +196,36 @@ impl Generator {
             prefill_rows,
             pages,
             running: async_lock::Mutex::new(()),
+            kept: None,
         })
+    }
+
+    /// Keeps what it has read of prompts between calls, so that of a conversation only what is new is read. The model's weights
+    /// must stay as they are, or [`Generator::forget`] be called when they have changed.
+    pub fn keeping_prompts(self) -> Generator {
+        let kept = Some(Mutex::new(vec![Vec::new(); self.pages]));
+        Generator { kept, ..self }
+    }
+
+    /// Forgets the prompts that were kept.
+    pub fn forget(&self) {
+        if let Some(kept) = &self.kept {
+            kept.lock().unwrap_or_else(PoisonError::into_inner).iter_mut().for_each(Vec::clear);
+        }
+    }
+
+    /// How many of a prompt's first tokens are in a page of the cache.
+    fn known(&self, page: usize, prompt: &[u32]) -> usize {
+        let Some(kept) = &self.kept else { return 0 };
+        let kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept[page].iter().zip(&prompt[..prompt.len() - 1]).take_while(|(a, b)| a == b).count()
+    }
+
+    /// Notes what is in a page: nothing while it is read.
+    fn keep(&self, page: usize, tokens: &[u32]) {
+        if let Some(kept) = &self.kept {
+            tokens.clone_into(&mut kept.lock().unwrap_or_else(PoisonError::into_inner)[page]);
+        }
     }
 
     /// Answers every request; the answers come in the requests' order, `samples` each.
@@ -307,8 +338,10 @@ impl Generator {
         let (mut ids, mut spans) = (vec![], vec![]);
         for (i, (page, request)) in prompts.iter().enumerate() {
             let first = self.page_row(*page);
-            let known = &request.prompt[..request.prompt.len() - 1];
-            for (position, id) in known.iter().enumerate() {
+            let read = &request.prompt[..request.prompt.len() - 1];
+            let known = self.known(*page, &request.prompt);
+            self.keep(*page, &read[..known]);
+            for (position, id) in read.iter().enumerate().skip(known) {
                 let row = first + position as u32;
                 ids.push(*id);
                 spans.push([first, first, first, row + 1]);
@@ -328,6 +361,9 @@ impl Generator {
                 (ids, spans) = (vec![], vec![]);
             }
         }
+        prompts
+            .iter()
+            .for_each(|(page, request)| self.keep(*page, &request.prompt[..request.prompt.len() - 1]));
         Ok(())
     }
 }

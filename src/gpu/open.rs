@@ -10,6 +10,7 @@ use super::discovery::{
 };
 use super::faults::Faults;
 use super::limits::Limits;
+use super::needs;
 use super::options::{GpuOptions, Tier};
 use super::poller::Poller;
 use super::step::step_layout;
@@ -56,13 +57,15 @@ impl Gpu {
         Ok(Gpu::on(device, queue, summary, options, arithmetic, faults))
     }
 
-    /// Uses the application's own device and queue, best one with all of [`FEATURES`] that its GPU has. Its error
-    /// handlers stay the application's. It computes in f32.
+    /// Uses the application's own device and queue, best one with all of [`FEATURES`] and
+    /// [`required_limits`](super::required_limits) that its GPU has. Its error handlers stay the application's. It computes
+    /// in f32.
     ///
     /// # Errors
-    /// [`Error::Config`] for an option out of its range.
+    /// [`Error::Config`] for an option out of its range, and naming a limit of the device that is too small for the kernels.
     pub fn from_device(device: wgpu::Device, queue: wgpu::Queue, options: &GpuOptions) -> Result<Gpu> {
         options.check()?;
+        needs::check(&device.limits())?;
         let summary = summarise(0, &device.adapter_info());
         let faults = Faults::of_foreign(&device);
         Ok(Gpu::on(device, queue, summary, options, Arithmetic::F32, faults))

@@ -125,8 +125,8 @@ impl Chat {
         };
         // The memory of the one before is free for it.
         self.generator = None;
-        self.generator =
-            Some((Generator::new(&self.gpu, &self.policy.model, options, &Arena::new()).wait()?, room));
+        let generator = Generator::new(&self.gpu, &self.policy.model, options, &Arena::new()).wait()?;
+        self.generator = Some((generator.keeping_prompts(), room));
         Ok(())
     }
 }
