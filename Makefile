@@ -3,7 +3,7 @@
 # Mesa's Vulkan drivers complain when it is unset.
 export XDG_RUNTIME_DIR ?= /tmp
 
-.PHONY: demo test test-largest bench gpu-stats lint models vulkan
+.PHONY: demo test test-largest bench gpu-stats lint models vulkan web
 
 # The crate of scripts/gpu-stats, built beside the main one.
 GPU_STATS := --manifest-path scripts/gpu-stats/Cargo.toml --target-dir target
@@ -34,6 +34,10 @@ gpu-stats:
 ## The small world's policy and judges from nothing, into ./models: hours on a software driver, resumable.
 models: vulkan
 	scripts/models.sh
+
+## The page that aligns in a browser's tab, into examples/web/dist. Says that it is skipped where Rust has no such target.
+web:
+	examples/web/build.sh --skip-without-target
 
 ## What a change must pass besides its tests.
 lint:
