@@ -4,6 +4,7 @@ const worker = new Worker('worker.js', { type: 'module' });
 const ask = (message) => worker.postMessage(message);
 const show = (id, text) => { of(id).textContent = text; };
 const percent = (share) => `${(100 * share).toFixed(1)} %`;
+const pace = (rate) => (rate >= 1 ? `${rate.toFixed(1)} steps a second` : `${(1 / rate).toFixed(1)} s a step`);
 
 let running = false;
 let points = [];
@@ -32,7 +33,7 @@ function element(name, attributes, text) {
 }
 
 function draw() {
-  const [left, right, top, bottom] = [44, 630, 12, 226];
+  const [left, right, top, bottom] = [64, 630, 12, 226];
   const x = (step) => left + ((right - left) * step) / Math.max(steps, 1);
   const y = (share) => bottom - (bottom - top) * share;
   const parts = [0, 0.25, 0.5, 0.75, 1].flatMap((share) => [
@@ -69,7 +70,7 @@ const heard = {
     const margin = report['rewards/margins'];
     const learnt = report.loss === null ? 'nothing to learn from' : `loss ${report.loss.toFixed(4)}`;
     const further = margin === undefined || margin === null ? '' : `, margin ${margin.toFixed(3)}`;
-    status(`Step ${report.step} of ${steps}: ${learnt}${further}; ${rate.toFixed(1)} steps a second.`);
+    status(`Step ${report.step} of ${steps}: ${learnt}${further}; ${pace(rate)}.`);
   },
   evaluated({ result }) {
     points.push(result);
