@@ -49,6 +49,8 @@ pub struct App {
     frames: Frames,
     /// Picks that the self-test has made.
     picks: usize,
+    /// Whether the program has closed the window.
+    closing: bool,
 }
 
 impl App {
@@ -74,6 +76,7 @@ impl App {
             typed: String::new(),
             frames: Frames::default(),
             picks: 0,
+            closing: false,
         }
     }
 
@@ -110,7 +113,8 @@ impl App {
     }
 
     /// Closes the window for a reason of the program's own.
-    fn end(&self, ui: &Ui, ending: Ending) {
+    fn end(&mut self, ui: &Ui, ending: Ending) {
+        self.closing = true;
         *self.ending.lock().unwrap() = ending;
         ui.send_viewport_cmd(ViewportCommand::Close);
     }
@@ -258,7 +262,7 @@ impl App {
 
     /// The self-test: prefers the shorter answer, and ends the program.
     fn demo(&mut self, ui: &Ui, view: &View, failed: bool) {
-        let Some(picks) = self.arguments.demo else { return };
+        let Some(picks) = self.arguments.demo.filter(|_| !self.closing) else { return };
         ui.request_repaint();
         if failed {
             self.shared.read().errors.iter().for_each(|error| eprintln!("{error}"));
@@ -328,8 +332,11 @@ fn card(ui: &mut Ui, text: &str, key: &str, height: f32) -> bool {
             // What is selected by dragging could not be clicked.
             ui.style_mut().interaction.selectable_labels = false;
             ui.set_min_size(vec2(ui.available_width(), height - 22.0));
-            ui.label(RichText::new(key).weak());
-            ui.add(Label::new(RichText::new(text).size(15.0)).wrap());
+            // A column's own layout would justify the text.
+            ui.with_layout(Layout::top_down(Align::Min), |ui| {
+                ui.label(RichText::new(key).weak());
+                ui.add(Label::new(RichText::new(text.trim()).size(15.0)).wrap());
+            });
         })
         .response
         .interact(Sense::click())
