@@ -102,7 +102,7 @@ fn window(arguments: &Arguments, lost: Option<String>) -> eframe::Result<Ending>
     };
     let options = NativeOptions {
         viewport: egui::ViewportBuilder::default()
-            .with_inner_size([1180.0, 740.0])
+            .with_inner_size([1000.0, 660.0])
             .with_min_inner_size([760.0, 560.0]),
         wgpu_options: WgpuConfiguration {
             wgpu_setup: WgpuSetup::CreateNew(setup),
