@@ -12,9 +12,10 @@ mod frames;
 mod learner;
 mod shared;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use app::App;
 use eframe::egui_wgpu::{WgpuConfiguration, WgpuSetup, WgpuSetupCreateNew};
@@ -29,6 +30,8 @@ pub struct Arguments {
     pub prompts: Option<PathBuf>,
     /// Picks that the program makes by itself.
     pub demo: Option<usize>,
+    /// Why the device of the window before was lost.
+    pub lost: Option<String>,
 }
 
 /// How a window ended.
@@ -48,43 +51,52 @@ fn main() -> ExitCode {
         eprintln!("{USAGE}");
         return ExitCode::from(2);
     };
-    let mut lost = None;
-    loop {
-        match window(&arguments, lost.take()) {
-            Ok(Ending::Closed) => return ExitCode::SUCCESS,
-            Ok(Ending::Failed) => return ExitCode::FAILURE,
-            Ok(Ending::Lost(why)) => {
-                eprintln!("the GPU was lost: {why}");
-                if arguments.demo.is_some() {
-                    return ExitCode::FAILURE;
-                }
-                lost = Some(why);
-            }
-            Err(error) => {
-                eprintln!("no window could be opened: {error}");
-                return ExitCode::FAILURE;
-            }
+    match window(&arguments) {
+        Ok(Ending::Closed) => ExitCode::SUCCESS,
+        Ok(Ending::Lost(why)) if arguments.demo.is_none() && arguments.lost.is_none() => again(&why),
+        Ok(Ending::Lost(why)) => {
+            eprintln!("the GPU was lost: {why}");
+            ExitCode::FAILURE
+        }
+        Ok(Ending::Failed) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("no window could be opened: {error}");
+            ExitCode::FAILURE
         }
     }
 }
 
-fn arguments(words: impl Iterator<Item = String>) -> Option<Arguments> {
-    let (mut paths, mut demo) = (Vec::new(), None);
-    let mut words = words.peekable();
+/// Starts the program again, to tell in a window of a device of its own why this one's was lost.
+fn again(why: &str) -> ExitCode {
+    let child = std::env::current_exe().and_then(|program| {
+        std::process::Command::new(program).args(std::env::args().skip(1)).args(["--lost", why]).status()
+    });
+    match child {
+        Ok(status) if status.success() => ExitCode::SUCCESS,
+        _ => {
+            eprintln!("the GPU was lost: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn arguments(mut words: impl Iterator<Item = String>) -> Option<Arguments> {
+    let (mut paths, mut demo, mut lost) = (Vec::new(), None, None);
     while let Some(word) = words.next() {
         match word.as_str() {
             "--demo" => demo = Some(words.next()?.parse().ok()?),
+            "--lost" => lost = Some(words.next()?),
             option if option.starts_with('-') => return None,
             path => paths.push(PathBuf::from(path)),
         }
     }
     let mut paths = paths.into_iter();
-    let arguments = Arguments { model: paths.next()?, prompts: paths.next(), demo };
+    let arguments = Arguments { model: paths.next()?, prompts: paths.next(), demo, lost };
     paths.next().is_none().then_some(arguments)
 }
 
-/// Opens a window, and returns when it is closed. `lost`: why the device of the window before was lost.
-fn window(arguments: &Arguments, lost: Option<String>) -> eframe::Result<Ending> {
+/// Opens a window, and returns when it is closed.
+fn window(arguments: &Arguments) -> eframe::Result<Ending> {
     let setup = WgpuSetupCreateNew {
         // The model needs compute shaders with many storage buffers, which GL does not have everywhere.
         instance_descriptor: wgpu::InstanceDescriptor {
@@ -113,11 +125,17 @@ fn window(arguments: &Arguments, lost: Option<String>) -> eframe::Result<Ending>
     };
     let ending = Arc::new(Mutex::new(Ending::default()));
     let (arguments, end) = (arguments.clone(), ending.clone());
+    let lost = arguments.lost.clone();
     let create: eframe::AppCreator<'_> = Box::new(move |context| {
         let state = context.wgpu_render_state.as_ref().ok_or("the window has no wgpu device")?;
         let app = App::new(arguments, context.egui_ctx.clone(), state.device.clone(), state.queue.clone());
         Ok(Box::new(app.ending_in(end).after_loss(lost)))
     });
-    eframe::run_native("oaif desktop", options, create)?;
-    Ok(ending.lock().unwrap().clone())
+    // Where the device is lost while a frame is drawn, egui's renderer panics.
+    let run = AssertUnwindSafe(|| eframe::run_native("oaif desktop", options, create));
+    match catch_unwind(run) {
+        Ok(ran) => ran?,
+        Err(_) => return Ok(Ending::Lost("a frame could not be drawn".into())),
+    }
+    Ok(ending.lock().unwrap_or_else(PoisonError::into_inner).clone())
 }
