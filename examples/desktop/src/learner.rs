@@ -215,7 +215,7 @@ impl Worker {
     }
 }
 
-fn save(policy: &Policy, dir: &PathBuf) -> oaif::Result<()> {
+fn save(policy: &Policy, dir: &Path) -> oaif::Result<()> {
     policy.model.save_adapter(dir, &absolute(&policy.dir)).wait()
 }
 

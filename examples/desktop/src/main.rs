@@ -1,8 +1,8 @@
 //! A window in which a language model learns from the picks of the person in front of it, on the GPU that draws the window.
 //!
-//!     cargo run --release -- MODEL [PROMPTS.jsonl] [--demo N]
+//!     cargo run --release -- MODEL [PROMPTS.jsonl] [--demo PICKS]
 //!
-//! MODEL is a model's folder, PROMPTS.jsonl has a row `{"prompt": …}` for each prompt. With `--demo N` the program makes N
+//! MODEL is a model's folder, PROMPTS.jsonl has a row `{"prompt": …}` for each prompt. With `--demo PICKS` the program makes so many
 //! picks by itself, prints how long frames took meanwhile, and ends.
 
 mod app;
