@@ -1,0 +1,367 @@
+//! What the window shows: the pair to judge, the curves, the chat.
+
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use eframe::egui::{
+    self, Align, Button, CentralPanel, Color32, Event, Frame, Key, Label, Layout, Panel, RichText,
+    ScrollArea, Sense, TextEdit, Ui, ViewportCommand, vec2,
+};
+use eframe::wgpu;
+use oaif::annotate::human::{GivenLabel, Pick, Shown, View};
+use oaif::error::size;
+use oaif::gpu::{Gpu, GpuOptions};
+
+use crate::curve::curve;
+use crate::frames::Frames;
+use crate::learner::Learner;
+use crate::shared::{Shared, Told};
+use crate::{Arguments, Ending};
+
+/// Submits are this long, so that a frame never waits for much longer.
+const SUBMIT_MS: f64 = 4.0;
+
+/// What is asked for by a key or a click.
+enum Wish {
+    Pick(Pick),
+    Undo,
+    /// Answer this prompt.
+    Ask(String),
+    Pause(bool),
+    Save,
+    /// Begin again after an error.
+    Begin,
+}
+
+/// The window.
+pub struct App {
+    arguments: Arguments,
+    shared: Arc<Shared>,
+    /// `None` after a device was lost: it begins when the person says so.
+    learner: Option<Learner>,
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+    ending: Arc<Mutex<Ending>>,
+    /// The pair that is shown, and since when.
+    shown: Option<(u64, Instant)>,
+    /// What is typed into the chat.
+    typed: String,
+    frames: Frames,
+    /// Picks that the self-test has made.
+    picks: usize,
+    /// Whether the program has closed the window.
+    closing: bool,
+}
+
+impl App {
+    pub fn new(arguments: Arguments, window: egui::Context, device: wgpu::Device, queue: wgpu::Queue) -> App {
+        let shared = Arc::new(Shared::new(window));
+        // An application's device reports to the application. Without these, wgpu panics.
+        let told = shared.clone();
+        device.on_uncaptured_error(Arc::new(move |error| {
+            told.error(format!("the GPU refused a call: {error}"))
+        }));
+        let told = shared.clone();
+        device.set_device_lost_callback(move |reason, message| {
+            told.tell(|told| told.lost = Some(format!("{reason:?}: {message}")));
+        });
+        App {
+            arguments,
+            shared,
+            learner: None,
+            device,
+            queue,
+            ending: Arc::default(),
+            shown: None,
+            typed: String::new(),
+            frames: Frames::default(),
+            picks: 0,
+            closing: false,
+        }
+    }
+
+    /// Where to write down how the window ended.
+    pub fn ending_in(self, ending: Arc<Mutex<Ending>>) -> App {
+        App { ending, ..self }
+    }
+
+    /// Begins to learn, unless the device of the window before was lost, for the reason that is told then.
+    pub fn after_loss(mut self, lost: Option<String>) -> App {
+        match lost {
+            None => self.begin(),
+            Some(why) => self.shared.error(format!(
+                "the GPU was lost ({why}), and with it what was learnt since the adapter was last saved. Begin again, and \
+                 update the driver if it happens again"
+            )),
+        }
+        self
+    }
+
+    fn begin(&mut self) {
+        // The one before has ended.
+        self.learner = None;
+        self.shared.tell(|told| *told = Told::default());
+        let options = GpuOptions { submit_ms: SUBMIT_MS, ..GpuOptions::default() };
+        match Gpu::from_device(self.device.clone(), self.queue.clone(), &options) {
+            Ok(gpu) => {
+                let (name, backend) = (&gpu.summary().name, &gpu.summary().backend);
+                self.shared.tell(|told| told.gpu = format!("{name}, {backend}"));
+                self.learner = Some(Learner::start(self.arguments.clone(), gpu, self.shared.clone()));
+            }
+            Err(error) => self.shared.error(error),
+        }
+    }
+
+    /// Closes the window for a reason of the program's own.
+    fn end(&mut self, ui: &Ui, ending: Ending) {
+        self.closing = true;
+        *self.ending.lock().unwrap() = ending;
+        ui.send_viewport_cmd(ViewportCommand::Close);
+    }
+
+    /// Model, device, progress, and the buttons.
+    fn status(&self, ui: &mut Ui, told: &Told) -> Option<Wish> {
+        let mut wish = None;
+        let name = self.arguments.model.file_name().unwrap_or(self.arguments.model.as_os_str());
+        ui.horizontal(|ui| {
+            ui.heading(name.to_string_lossy());
+            ui.label(RichText::new(&told.gpu).weak());
+            ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
+                if told.ended || self.learner.is_none() {
+                    if ui.button("Begin again").clicked() {
+                        wish = Some(Wish::Begin);
+                    }
+                    return;
+                }
+                if ui.button("Save adapter").clicked() {
+                    wish = Some(Wish::Save);
+                }
+                let pauses = self.learner.as_ref().is_some_and(Learner::pauses);
+                if ui.button(if pauses { "Resume" } else { "Pause" }).clicked() {
+                    wish = Some(Wish::Pause(!pauses));
+                }
+            });
+        });
+        ui.horizontal(|ui| {
+            ui.label(format!("step {}", told.steps));
+            ui.separator();
+            ui.label(format!("memory {}", size(told.memory)));
+            ui.separator();
+            ui.label(&told.phase);
+        });
+        if let Some(note) = &told.note {
+            ui.label(RichText::new(note).weak());
+        }
+        for error in &told.errors {
+            ui.add(Label::new(RichText::new(error).color(ui.visuals().error_fg_color)).wrap());
+        }
+        wish
+    }
+
+    /// The chat: what was said, and a field to type into.
+    fn chat(&mut self, ui: &mut Ui, told: &Told) -> Option<Wish> {
+        let mut wish = None;
+        let busy = told.chat.last().is_some_and(|exchange| !exchange.done);
+        let hint = match told.chat_ready {
+            true => "Type the beginning of a story, and press Enter",
+            false => "The model is not ready yet",
+        };
+        ui.with_layout(Layout::bottom_up(Align::Min), |ui| {
+            ui.add_space(4.0);
+            ui.add_enabled_ui(told.chat_ready && !busy, |ui| {
+                let field =
+                    TextEdit::singleline(&mut self.typed).hint_text(hint).desired_width(f32::INFINITY);
+                let entered = ui.add(field).lost_focus() && ui.input(|input| input.key_pressed(Key::Enter));
+                if entered && !self.typed.trim().is_empty() {
+                    wish = Some(Wish::Ask(std::mem::take(&mut self.typed)));
+                }
+            });
+            ui.add_space(4.0);
+            let scroll = ScrollArea::vertical().id_salt("chat").stick_to_bottom(true).auto_shrink(false);
+            ui.with_layout(Layout::top_down(Align::Min), |ui| {
+                scroll.show(ui, |ui| {
+                    for exchange in &told.chat {
+                        ui.horizontal_wrapped(|ui| {
+                            ui.spacing_mut().item_spacing.x = 0.0;
+                            ui.label(RichText::new(&exchange.prompt).strong());
+                            ui.label(&exchange.answer);
+                            if !exchange.done {
+                                ui.label(RichText::new(" …").weak());
+                            }
+                        });
+                    }
+                });
+            });
+        });
+        wish
+    }
+
+    /// The pair, and what the person wishes.
+    fn pair(&self, ui: &mut Ui, view: &View) -> Option<Wish> {
+        let Some(pair) = &view.pair else {
+            ui.centered_and_justified(|ui| {
+                ui.label(RichText::new("No pair waits for a pick.").weak());
+            });
+            return None;
+        };
+        let mut wish = None;
+        ui.label(RichText::new("Which goes on better?").weak());
+        ui.add(Label::new(RichText::new(&pair.prompt).size(16.0)).wrap());
+        ui.add_space(6.0);
+        let height = (ui.available_height() - 44.0).max(60.0);
+        ui.columns(2, |columns| {
+            let answers = [(&pair.first, Pick::First, "1"), (&pair.second, Pick::Second, "2")];
+            for (ui, (text, pick, key)) in columns.iter_mut().zip(answers) {
+                if card(ui, text, key, height) {
+                    wish = Some(Wish::Pick(pick));
+                }
+            }
+        });
+        ui.add_space(4.0);
+        ui.horizontal(|ui| {
+            let choices = [("1  left", Pick::First), ("2  right", Pick::Second), ("0  equal", Pick::Tie)];
+            for (text, pick) in choices {
+                if ui.button(text).clicked() {
+                    wish = Some(Wish::Pick(pick));
+                }
+            }
+            let undoable = view.last.as_ref().is_some_and(|last| last.undoable);
+            if ui.add_enabled(undoable, Button::new("u  undo")).clicked() {
+                wish = Some(Wish::Undo);
+            }
+            ui.label(
+                RichText::new(format!("{} picks, {} waiting", view.counts.given, view.counts.open)).weak(),
+            );
+        });
+        wish
+    }
+
+    fn grant(&mut self, wish: Wish, view: &View) {
+        if let Wish::Begin = wish {
+            return self.begin();
+        }
+        let Some(learner) = &self.learner else { return };
+        let refused = match (wish, &view.pair, &view.last) {
+            (Wish::Pick(choice), Some(pair), _) => learner.desk.label(self.label(pair, choice)).err(),
+            (Wish::Undo, _, Some(last)) => learner.desk.undo(&last.id).err(),
+            (Wish::Ask(prompt), ..) => return learner.ask(prompt),
+            (Wish::Pause(pause), ..) => return learner.pause(pause),
+            (Wish::Save, ..) => return learner.save(),
+            _ => None,
+        };
+        if let Some(refusal) = refused {
+            self.shared.tell(|told| told.note = Some(refusal.to_string()));
+        }
+    }
+
+    fn label(&self, pair: &Shown, choice: Pick) -> GivenLabel {
+        let seconds = self.shown.map_or(0.0, |(_, since)| since.elapsed().as_secs_f64());
+        let (id, form, shown_first) = (pair.id.clone(), pair.form, pair.shown_first);
+        GivenLabel { id, form, shown_first, choice, comment: None, seconds }
+    }
+
+    /// The self-test: prefers the shorter answer, and ends the program.
+    fn demo(&mut self, ui: &Ui, view: &View, failed: bool) {
+        let Some(picks) = self.arguments.demo.filter(|_| !self.closing) else { return };
+        ui.request_repaint();
+        if failed {
+            self.shared.read().errors.iter().for_each(|error| eprintln!("{error}"));
+            return self.end(ui, Ending::Failed);
+        }
+        let Some(pair) = &view.pair else { return };
+        if self.picks == picks {
+            println!("{}", std::mem::take(&mut self.frames).report());
+            return self.end(ui, Ending::Closed);
+        }
+        let choice = match pair.first.len().cmp(&pair.second.len()) {
+            std::cmp::Ordering::Less => Pick::First,
+            std::cmp::Ordering::Greater => Pick::Second,
+            std::cmp::Ordering::Equal => Pick::Tie,
+        };
+        self.grant(Wish::Pick(choice), view);
+        self.picks += 1;
+    }
+}
+
+impl eframe::App for App {
+    fn ui(&mut self, ui: &mut Ui, _: &mut eframe::Frame) {
+        let shared = self.shared.clone();
+        let told = shared.read();
+        self.frames.begin(&told.phase);
+        if let Some(why) = told.lost.clone() {
+            return self.end(ui, Ending::Lost(why));
+        }
+        let shown = self.shown.map(|(form, _)| form);
+        let view = self.learner.as_ref().map_or_else(nothing, |learner| learner.desk.view(shown));
+        let asked = Panel::top("status").show(ui, |ui| self.status(ui, &told)).inner;
+        let chat = Panel::bottom("chat").resizable(true).default_size(170.0);
+        let said = chat.show(ui, |ui| self.chat(ui, &told)).inner;
+        Panel::right("curves").resizable(true).default_size(280.0).show(ui, |ui| {
+            let points = &told.curve;
+            let height = (ui.available_height() / 2.0 - 24.0).max(40.0);
+            let losses = points.iter().map(|point| point.loss);
+            curve(ui, "loss", height, Color32::from_rgb(220, 130, 60), losses);
+            let margins = points.iter().filter_map(|point| point.margin);
+            curve(ui, "margin", height, Color32::from_rgb(80, 150, 220), margins);
+        });
+        let failed = !told.errors.is_empty();
+        // Whatever is done from here on may have something to tell.
+        drop(told);
+        let form = view.pair.as_ref().map(|pair| pair.form);
+        if form != shown {
+            self.shown = form.map(|form| (form, Instant::now()));
+        }
+        let clicked = CentralPanel::default().show(ui, |ui| self.pair(ui, &view)).inner;
+        if let Some(wish) = asked.or(said).or(clicked).or_else(|| key(ui)) {
+            self.grant(wish, &view);
+        }
+        self.demo(ui, &view, failed);
+    }
+}
+
+/// An empty desk.
+fn nothing() -> View {
+    View { pair: None, counts: Default::default(), last: None, closed: None }
+}
+
+/// An answer that can be clicked.
+fn card(ui: &mut Ui, text: &str, key: &str, height: f32) -> bool {
+    let frame = Frame::group(ui.style()).fill(ui.visuals().faint_bg_color).inner_margin(10.0);
+    let response = frame
+        .show(ui, |ui| {
+            // What is selected by dragging could not be clicked.
+            ui.style_mut().interaction.selectable_labels = false;
+            ui.set_min_size(vec2(ui.available_width(), height - 22.0));
+            // A column's own layout would justify the text.
+            ui.with_layout(Layout::top_down(Align::Min), |ui| {
+                ui.label(RichText::new(key).weak());
+                ui.add(Label::new(RichText::new(text.trim()).size(15.0)).wrap());
+            });
+        })
+        .response
+        .interact(Sense::click())
+        .on_hover_cursor(egui::CursorIcon::PointingHand);
+    if response.hovered() {
+        let stroke = ui.visuals().widgets.hovered.fg_stroke;
+        ui.painter().rect_stroke(response.rect, 4.0, stroke, egui::StrokeKind::Inside);
+    }
+    response.clicked()
+}
+
+/// What a key asks for, while nothing is typed into the chat. One that is held down counts once.
+fn key(ui: &Ui) -> Option<Wish> {
+    if ui.ctx().egui_wants_keyboard_input() {
+        return None;
+    }
+    let wish = |event: &Event| match event {
+        Event::Key { key, pressed: true, repeat: false, modifiers, .. } if modifiers.is_none() => match key {
+            Key::Num1 => Some(Wish::Pick(Pick::First)),
+            Key::Num2 => Some(Wish::Pick(Pick::Second)),
+            Key::Num0 => Some(Wish::Pick(Pick::Tie)),
+            Key::U => Some(Wish::Undo),
+            _ => None,
+        },
+        _ => None,
+    };
+    ui.input(|input| input.events.iter().find_map(wish))
+}

@@ -1,0 +1,290 @@
+//! The thread that trains: it draws two answers to each prompt, waits for the picks, and takes a step.
+
+use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::task::Poll;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use oaif::annotate::human::{Desk, Human};
+use oaif::annotate::queue::{AnnotationQueue, Polled, Question};
+use oaif::data::rows::{Columns, Prompt, Text, read_prompts};
+use oaif::gpu::Gpu;
+use oaif::model::{LoraConfig, LoraTargets};
+use oaif::preference::PreferenceLoss;
+use oaif::train::schedule::ScheduleKind;
+use oaif::train::{
+    AlignOptions, AlignRun, Control, Observer, Policy, Requests, StepReport, TrainOptions, Trainer,
+};
+use oaif::{Error, Task, Wait};
+
+use crate::Arguments;
+use crate::chat;
+use crate::shared::{Point, Shared};
+
+/// Where the adapter is saved, in the working directory.
+const ADAPTER: &str = "desktop-adapter";
+/// How often a paused learner looks whether something is asked of it.
+const LOOK: Duration = Duration::from_millis(50);
+/// Steps until the training is over: more than a person will have patience for.
+const STEPS: usize = 100_000;
+
+/// What is learnt from where no file of prompts is given.
+const PROMPTS: [&str; 6] = [
+    "Once upon a time, there was a little girl named Lily.",
+    "One day, a boy named Tim went to the park.",
+    "Once upon a time, there was a big brown bear.",
+    "One day, a cat and a dog met in the garden.",
+    "There was once a small boat on a big lake.",
+    "Mia wanted to bake a cake for her mom.",
+];
+
+/// The window's side of the two threads.
+pub struct Learner {
+    /// Pairs that wait for a pick.
+    pub desk: Arc<Desk>,
+    requests: Arc<Requests>,
+    prompts: Option<Sender<String>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Learner {
+    /// Begins to load the model; what goes wrong is told through `shared`.
+    pub fn start(arguments: Arguments, gpu: Gpu, shared: Arc<Shared>) -> Learner {
+        // Until the next pick, or for so long, a pick can be undone. The self-test undoes none.
+        let hold = Duration::from_secs(if arguments.demo.is_some() { 0 } else { 2 });
+        let desk = Arc::new(Desk::new().holding(hold));
+        let window = shared.clone();
+        desk.on_change(move || {
+            window.redraw();
+            true
+        });
+        let requests = Arc::new(Requests::new());
+        let (send, prompts) = channel();
+        let worker =
+            Worker { arguments, gpu, desk: desk.clone(), requests: requests.clone(), shared: shared.clone() };
+        let work = move || {
+            worker.shared.work("learner", || worker.run(prompts));
+            worker.end();
+        };
+        let thread = thread::Builder::new().name("learner".into()).spawn(work);
+        let thread = thread.map_err(|error| shared.error(format!("no thread can be started: {error}"))).ok();
+        Learner { desk, requests, prompts: Some(send), thread }
+    }
+
+    /// Has a prompt answered.
+    pub fn ask(&self, prompt: String) {
+        if let Some(prompts) = &self.prompts {
+            // Where nobody listens, the window tells why.
+            let _ = prompts.send(prompt);
+        }
+    }
+
+    pub fn pauses(&self) -> bool {
+        self.requests.pauses()
+    }
+
+    /// Pauses, or goes on. A step that waits for picks is given up, and taken again afterwards.
+    pub fn pause(&self, pause: bool) {
+        self.requests.ask_to_pause(pause);
+        if pause {
+            self.requests.ask_to_cancel();
+        }
+    }
+
+    /// Has the adapter saved, between two steps.
+    pub fn save(&self) {
+        self.requests.ask_to_save();
+        self.requests.ask_to_cancel();
+    }
+}
+
+/// Both threads end before the window's device does.
+impl Drop for Learner {
+    fn drop(&mut self) {
+        self.prompts = None;
+        self.requests.ask_to_stop();
+        self.requests.ask_to_cancel();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The thread's side.
+struct Worker {
+    arguments: Arguments,
+    gpu: Gpu,
+    desk: Arc<Desk>,
+    requests: Arc<Requests>,
+    shared: Arc<Shared>,
+}
+
+impl Worker {
+    fn run(&self, prompts: Receiver<String>) -> oaif::Result<()> {
+        self.shared.phase("loading the model");
+        let rows = match &self.arguments.prompts {
+            Some(path) => read_prompts(path, &Columns::default())?,
+            None => PROMPTS.iter().enumerate().map(row).collect(),
+        };
+        let lora =
+            LoraConfig { rank: 8, alpha: 16.0, rank_stabilised: false, targets: LoraTargets::AllLinear };
+        let train = TrainOptions {
+            learning_rate: 1e-3,
+            schedule: ScheduleKind::Constant,
+            batch_size: 2,
+            max_steps: Some(STEPS),
+            lora: Some(lora),
+            ..TrainOptions::new("")
+        };
+        let align =
+            AlignOptions { max_new_tokens: 32, ..AlignOptions::new(PreferenceLoss::Dpo { beta: 0.1 }) };
+        let policy = Policy::load(&self.gpu, &self.arguments.model, &train).wait()?;
+        let (model, dir) = (policy.model.clone(), policy.dir.clone());
+        self.shared.phase("compiling kernels");
+        let queue = Person(Human::new(self.desk.clone()));
+        let mut trainer = AlignRun::new(policy, &rows, &train, &align).wait()?.trainer(queue)?;
+        let shared = &*self.shared;
+        shared.tell(|told| told.memory = self.gpu.memory().total);
+        thread::scope(|scope| {
+            scope.spawn(move || shared.work("chat", || chat::serve(model, &dir, &prompts, shared)));
+            // Told at once: the scope ends with the chat.
+            shared.work("learner", || self.train(&mut trainer));
+            self.end();
+        });
+        Ok(())
+    }
+
+    fn end(&self) {
+        self.shared.tell(|told| (told.ended, told.phase) = (true, "ended".into()));
+    }
+
+    /// Takes steps until the window is closed.
+    fn train(&self, trainer: &mut Trainer<'_>) -> oaif::Result<()> {
+        let mut observer = Teller { shared: &self.shared };
+        while !self.requests.stops() {
+            if self.requests.take_save() {
+                self.save(trainer);
+            }
+            if self.requests.pauses() {
+                self.shared.phase("paused");
+                thread::sleep(LOOK);
+                continue;
+            }
+            let mut control = Control { observer: &mut observer, requests: &self.requests };
+            match trainer.step(&mut control).wait() {
+                Ok(Some(report)) => self.report(&report),
+                Ok(None) => {
+                    self.shared.phase("all steps are done");
+                    thread::sleep(LOOK);
+                }
+                // By a request: the loop sees which.
+                Err(Error::Interrupted) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn report(&self, report: &StepReport) {
+        self.shared.tell(|told| {
+            told.steps = report.step;
+            told.memory = self.gpu.memory().total;
+            if let Some(loss) = report.loss {
+                told.curve.push(Point { loss, margin: report.margin() });
+            }
+        });
+    }
+
+    fn save(&self, trainer: &Trainer<'_>) {
+        self.shared.phase("saving");
+        let dir = std::env::current_dir().unwrap_or_default().join(ADAPTER);
+        let policy = trainer.policy();
+        match save(policy, &dir) {
+            Ok(()) => {
+                let (steps, dir) = (trainer.steps_done(), dir.display());
+                self.shared.tell(|told| {
+                    told.note = Some(format!("Saved the adapter after step {steps} in {dir}"));
+                });
+            }
+            Err(error) => self.shared.error(error),
+        }
+    }
+}
+
+fn save(policy: &Policy, dir: &Path) -> oaif::Result<()> {
+    policy.model.save_adapter(dir, &absolute(&policy.dir)).wait()
+}
+
+/// The adapter names its base model, which is to be found from any directory.
+fn absolute(dir: &Path) -> PathBuf {
+    std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned())
+}
+
+fn row((i, text): (usize, &&str)) -> Prompt {
+    Prompt { prompt: Text::Plain((*text).to_owned()), reference: None, place: (i + 1).into() }
+}
+
+/// [`Human`], whose wait for a pick can be cancelled: by itself it blocks the thread again and again, and a step that
+/// waits for it does not see [`Requests::ask_to_cancel`].
+struct Person(Human);
+
+impl AnnotationQueue for Person {
+    fn name(&self) -> String {
+        self.0.name()
+    }
+
+    fn identity(&self) -> oaif::Result<BTreeMap<String, String>> {
+        self.0.identity()
+    }
+
+    fn is_remote(&self) -> bool {
+        self.0.is_remote()
+    }
+
+    fn rates(&self) -> bool {
+        self.0.rates()
+    }
+
+    fn submit(&mut self, questions: Vec<Question>) -> oaif::Result<()> {
+        self.0.submit(questions)
+    }
+
+    fn poll<'t>(&'t mut self, patience: Duration) -> Task<'t, oaif::Result<Polled>> {
+        Box::pin(async move {
+            give_way().await;
+            self.0.poll(patience).await
+        })
+    }
+}
+
+/// Is pending once, so that whoever polls can look at something else.
+async fn give_way() {
+    let mut gave_way = false;
+    poll_fn(|cx| match std::mem::replace(&mut gave_way, true) {
+        true => Poll::Ready(()),
+        false => {
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        }
+    })
+    .await;
+}
+
+/// Tells the window of the parts of a step.
+struct Teller<'a> {
+    shared: &'a Shared,
+}
+
+impl Observer for Teller<'_> {
+    fn phase(&mut self, name: &str) {
+        self.shared.phase(if name == "annotating" { "waiting for your picks" } else { name });
+    }
+
+    fn warning(&mut self, text: &str) {
+        self.shared.tell(|told| told.note = Some(text.to_owned()));
+    }
+}
