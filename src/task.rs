@@ -91,6 +91,19 @@ impl Slice {
     }
 }
 
+/// Lets what else a future waits for have a look: see [`unless`].
+pub(crate) async fn give_way() {
+    let mut given = false;
+    std::future::poll_fn(|cx| {
+        if std::mem::replace(&mut given, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
 /// What `future` gives, unless `end` comes first.
 pub(crate) async fn unless<T>(end: impl Future<Output = ()>, future: impl Future<Output = T>) -> Option<T> {
     let (mut end, mut future) = (std::pin::pin!(end), std::pin::pin!(future));

@@ -11,10 +11,12 @@ use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use common::{fixture, gpu, prompts};
+use oaif::annotate::human::{Desk, Human};
 use oaif::annotate::queue::InPlace;
 use oaif::annotate::rule::Rule;
 use oaif::annotate::{Annotator, Judgement, Pair};
 use oaif::data::tokenizer::{StopMatcher, Tokenizer};
+use oaif::files::MemoryFolder;
 use oaif::generate::{GenerateOptions, Generator, Request, SamplingParams};
 use oaif::gpu::{Arena, Gpu, GpuOptions};
 use oaif::model::Model;
@@ -265,4 +267,52 @@ fn a_streamed_answer_is_the_whole_one_part_by_part_and_can_be_given_up() {
         whole.concat().iter().map(|response| response.text.clone()).collect::<Vec<_>>()
     );
     assert!(parts > 6, "{parts} parts of 6 answers");
+}
+
+#[test]
+fn a_checkpoint_in_memory_goes_on_to_the_same_bits() {
+    let Some(gpu) = gpu() else { return };
+    let expected = run(async { steps(&mut trainer(&gpu, 6, 2).await.unwrap()).await.unwrap() });
+    let folder = MemoryFolder::new::<&str>([]);
+    let mut first = run(trainer(&gpu, 6, 2)).unwrap();
+    let requests = Requests::new();
+    let mut control = Control { observer: &mut (), requests: &requests };
+    for _ in 0..3 {
+        first.step(&mut control).wait().unwrap();
+    }
+    first.save(folder.path(), &fixture("tiny")).wait().unwrap();
+    drop(first);
+    let mut second = run(trainer(&gpu, 6, 2)).unwrap();
+    second.resume(folder.path()).unwrap();
+    assert_eq!(second.steps_done(), 3);
+    assert_eq!(run(steps(&mut second)).unwrap(), expected[3..]);
+    let error = run(trainer(&gpu, 9, 2)).unwrap().resume(folder.path()).unwrap_err().to_string();
+    assert!(error.contains("max-steps"), "{error}");
+    // What it wrote loads as a model, also from memory.
+    let model = Model::load(&gpu, folder.path(), false).wait().unwrap();
+    assert!(model.adapter().is_none());
+}
+
+#[test]
+fn a_step_that_waits_for_a_person_is_cancelled_too() {
+    let Some(gpu) = gpu() else { return };
+    let train = TrainOptions { batch_size: 2, max_steps: Some(2), ..TrainOptions::new("no-such-folder") };
+    let options = AlignOptions { max_new_tokens: 6, ..AlignOptions::new(PreferenceLoss::Dpo { beta: 0.1 }) };
+    let policy = Policy::load(&gpu, &fixture("tiny"), &train).wait().unwrap();
+    let prepared = AlignRun::new(policy, &prompts(), &train, &options).wait().unwrap();
+    let mut trainer = prepared.trainer(Human::new(Arc::new(Desk::new()))).unwrap();
+    let requests = Arc::new(Requests::new());
+    let canceller = std::thread::spawn({
+        let requests = Arc::clone(&requests);
+        move || {
+            std::thread::sleep(Duration::from_millis(700));
+            requests.ask_to_cancel();
+            Instant::now()
+        }
+    });
+    let mut control = Control { observer: &mut (), requests: &requests };
+    let outcome = trainer.step(&mut control).wait();
+    let late = Instant::now() - canceller.join().unwrap();
+    assert!(matches!(outcome, Err(oaif::Error::Interrupted)), "{:?}", outcome.map(drop));
+    assert!(late < Duration::from_secs(2), "{late:?}");
 }

@@ -11,8 +11,9 @@ use super::signal::Signal;
 use crate::error::Result;
 use crate::task::blocking;
 
-/// How long a thread that may block does so before it looks at what else its future waits for.
-const A_WHILE: Duration = Duration::from_millis(20);
+/// How long a thread that may block does so before it looks at what else its future waits for. wgpu lets no frame be presented
+/// meanwhile.
+const A_WHILE: Duration = Duration::from_millis(4);
 
 impl Gpu {
     /// Waits until everything submitted has run.

@@ -44,6 +44,7 @@ mod run;
 pub mod run_dir;
 mod run_file;
 mod sampler;
+mod saved;
 pub mod schedule;
 mod sft;
 pub mod sft_step;

@@ -29,7 +29,7 @@ use crate::error::{Error, Result};
 use crate::eval::judging::{Heard, PairVerdict, Watch, judge_pairs};
 use crate::generate::{Response, SamplingParams};
 use crate::preference::Objective;
-use crate::task::Task;
+use crate::task::{Task, give_way};
 
 /// Between two looks at whether somebody asked for an end.
 const LOOK: Duration = Duration::from_millis(50);
@@ -220,6 +220,8 @@ impl<'a> Online<'a> {
         let mut stopped: Option<Instant> = None;
         while !self.open.front().expect("asked before").asked.is_answered() {
             let polled = self.annotator.poll(LOOK).await.inspect_err(|_| self.forgotten = true)?;
+            // A queue that waits on this thread never lets anything else look.
+            give_way().await;
             for note in &polled.notes {
                 step.warn(note);
             }

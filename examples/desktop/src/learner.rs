@@ -1,16 +1,12 @@
 //! The thread that trains: it draws two answers to each prompt, waits for the picks, and takes a step.
 
-use std::collections::BTreeMap;
-use std::future::poll_fn;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::task::Poll;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use oaif::annotate::human::{Desk, Human};
-use oaif::annotate::queue::{AnnotationQueue, Polled, Question};
 use oaif::data::rows::{Columns, Prompt, Text, read_prompts};
 use oaif::gpu::Gpu;
 use oaif::model::{LoraConfig, LoraTargets};
@@ -19,7 +15,7 @@ use oaif::train::schedule::ScheduleKind;
 use oaif::train::{
     AlignOptions, AlignRun, Control, Observer, Policy, Requests, StepReport, TrainOptions, Trainer,
 };
-use oaif::{Error, Task, Wait};
+use oaif::{Error, Wait};
 
 use crate::Arguments;
 use crate::chat;
@@ -145,7 +141,7 @@ impl Worker {
         let policy = Policy::load(&self.gpu, &self.arguments.model, &train).wait()?;
         let (model, dir) = (policy.model.clone(), policy.dir.clone());
         self.shared.phase("compiling kernels");
-        let queue = Person(Human::new(self.desk.clone()));
+        let queue = Human::new(self.desk.clone());
         let mut trainer = AlignRun::new(policy, &rows, &train, &align).wait()?.trainer(queue)?;
         let shared = &*self.shared;
         shared.tell(|told| told.memory = self.gpu.memory().total);
@@ -226,52 +222,6 @@ fn absolute(dir: &Path) -> PathBuf {
 
 fn row((i, text): (usize, &&str)) -> Prompt {
     Prompt { prompt: Text::Plain((*text).to_owned()), reference: None, place: (i + 1).into() }
-}
-
-/// [`Human`], whose wait for a pick can be cancelled: by itself it blocks the thread again and again, and a step that
-/// waits for it does not see [`Requests::ask_to_cancel`].
-struct Person(Human);
-
-impl AnnotationQueue for Person {
-    fn name(&self) -> String {
-        self.0.name()
-    }
-
-    fn identity(&self) -> oaif::Result<BTreeMap<String, String>> {
-        self.0.identity()
-    }
-
-    fn is_remote(&self) -> bool {
-        self.0.is_remote()
-    }
-
-    fn rates(&self) -> bool {
-        self.0.rates()
-    }
-
-    fn submit(&mut self, questions: Vec<Question>) -> oaif::Result<()> {
-        self.0.submit(questions)
-    }
-
-    fn poll<'t>(&'t mut self, patience: Duration) -> Task<'t, oaif::Result<Polled>> {
-        Box::pin(async move {
-            give_way().await;
-            self.0.poll(patience).await
-        })
-    }
-}
-
-/// Is pending once, so that whoever polls can look at something else.
-async fn give_way() {
-    let mut gave_way = false;
-    poll_fn(|cx| match std::mem::replace(&mut gave_way, true) {
-        true => Poll::Ready(()),
-        false => {
-            cx.waker().wake_by_ref();
-            Poll::Pending
-        }
-    })
-    .await;
 }
 
 /// Tells the window of the parts of a step.
