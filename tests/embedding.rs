@@ -130,7 +130,7 @@ fn steps_whose_futures_are_dropped_at_any_moment_leave_no_trace() {
     while !trainer.is_done() {
         let mut future = Box::pin(trainer.step(&mut control));
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        let polls = if dropped < 400 { 1 + (state >> 16) % 24 } else { u32::MAX };
+        let polls = if dropped < 150 { 1 + (state >> 16) % 40 } else { u32::MAX };
         let mut report = None;
         for _ in 0..polls {
             if let Poll::Ready(value) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {

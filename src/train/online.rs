@@ -219,9 +219,10 @@ impl<'a> Online<'a> {
         let started = Instant::now();
         let mut stopped: Option<Instant> = None;
         while !self.open.front().expect("asked before").asked.is_answered() {
-            let polled = self.annotator.poll(LOOK).await.inspect_err(|_| self.forgotten = true)?;
             // A queue that waits on this thread never lets anything else look.
             give_way().await;
+            // What it gives is taken before anything else is awaited.
+            let polled = self.annotator.poll(LOOK).await.inspect_err(|_| self.forgotten = true)?;
             for note in &polled.notes {
                 step.warn(note);
             }
