@@ -74,6 +74,21 @@ async fn trainer(gpu: &Gpu, steps: usize, num_samples: usize) -> oaif::Result<Tr
     AlignRun::new(policy, &prompts(), &train, &options).await?.trainer(InPlace::new(Slow))
 }
 
+/// Of the tiny model, which ends its answers by itself or not.
+fn generator(gpu: &Gpu, samples_per_prompt: usize, ends: bool) -> (Generator, Tokenizer) {
+    let model = Model::load(gpu, &fixture("tiny"), false).wait().unwrap();
+    let tokenizer = Tokenizer::load(&fixture("tiny")).unwrap();
+    let options = GenerateOptions {
+        sampling: SamplingParams::default(),
+        max_new_tokens: 20,
+        max_prompt_tokens: 4,
+        slots: 2,
+        samples_per_prompt,
+        eos: if ends { tokenizer.eos_ids().to_vec() } else { Vec::new() },
+    };
+    (Generator::new(gpu, &model, options, &Arena::new()).wait().unwrap(), tokenizer)
+}
+
 /// What two trainings must agree in.
 fn essence(report: &StepReport) -> serde_json::Value {
     let mut row = serde_json::to_value(report).unwrap();
@@ -157,17 +172,7 @@ fn steps_whose_futures_are_dropped_at_any_moment_leave_no_trace() {
 #[test]
 fn polling_does_not_block_the_thread() {
     let Some(gpu) = gpu() else { return };
-    let model = Model::load(&gpu, &fixture("tiny"), false).wait().unwrap();
-    let tokenizer = Tokenizer::load(&fixture("tiny")).unwrap();
-    let options = GenerateOptions {
-        sampling: SamplingParams::default(),
-        max_new_tokens: 20,
-        max_prompt_tokens: 4,
-        slots: 2,
-        samples_per_prompt: 1,
-        eos: Vec::new(),
-    };
-    let generator = Generator::new(&gpu, &model, options, &Arena::new()).wait().unwrap();
+    let (generator, tokenizer) = generator(&gpu, 1, false);
     let requests = [Request { prompt: vec![3, 4], samples: 1, first_sequence: 0 }];
     let stop = StopMatcher::default();
     let mut future = pin!(generator.run(&tokenizer, &requests, &stop, 1));
@@ -220,17 +225,7 @@ fn a_step_is_cancelled_within_100_ms_and_can_be_taken_again() {
 #[test]
 fn a_streamed_answer_is_the_whole_one_part_by_part_and_can_be_given_up() {
     let Some(gpu) = gpu() else { return };
-    let model = Model::load(&gpu, &fixture("tiny"), false).wait().unwrap();
-    let tokenizer = Tokenizer::load(&fixture("tiny")).unwrap();
-    let options = GenerateOptions {
-        sampling: SamplingParams::default(),
-        max_new_tokens: 20,
-        max_prompt_tokens: 4,
-        slots: 2,
-        samples_per_prompt: 2,
-        eos: tokenizer.eos_ids().to_vec(),
-    };
-    let generator = Generator::new(&gpu, &model, options, &Arena::new()).wait().unwrap();
+    let (generator, tokenizer) = generator(&gpu, 2, true);
     let request =
         |prompt: &[u32], first_sequence| Request { prompt: prompt.into(), samples: 2, first_sequence };
     let requests = [request(&[3, 4], 0), request(&[5], 2), request(&[6, 7, 8], 4)];

@@ -159,11 +159,6 @@ impl AnnotatorConfig {
                 RewardAnnotator::new(&model, dir, adapter.as_deref(), *append_eos, &name(dir)).await?;
             return Ok(Box::new(InPlace::new(reward)));
         }
-        let mut judge = async |dir: PathBuf| {
-            let model = Model::load_frozen(gpu, &dir, base_dtype).await?;
-            model.warnings().for_each(&mut *warn);
-            JudgeModel::of_model(&model, &dir, None, &Arena::new()).await
-        };
         Ok(match self {
             AnnotatorConfig::Ensemble { .. } | AnnotatorConfig::Reward { .. } => unreachable!("opened above"),
             AnnotatorConfig::Rule(rule) => Box::new(InPlace::new(rule)),
@@ -176,11 +171,17 @@ impl AnnotatorConfig {
             AnnotatorConfig::Llm { model, template, orders } => {
                 let template = template.with_training(training);
                 Box::new(InPlace::new(
-                    LlmAnnotator::new(judge(model.clone()).await?, template, orders, &name(&model)).await?,
+                    LlmAnnotator::new(
+                        judge(gpu, &model, base_dtype, warn).await?,
+                        template,
+                        orders,
+                        &name(&model),
+                    )
+                    .await?,
                 ))
             }
             AnnotatorConfig::Likelihood { model, template, instruction, normalise } => {
-                let judge = judge(model.clone()).await?;
+                let judge = judge(gpu, &model, base_dtype, warn).await?;
                 let name = name(&model);
                 Box::new(InPlace::new(
                     LikelihoodAnnotator::new(judge, &template, &instruction, normalise, &name).await?,
@@ -188,6 +189,18 @@ impl AnnotatorConfig {
             }
         })
     }
+}
+
+/// The model of a judge.
+async fn judge(
+    gpu: &Gpu,
+    dir: &Path,
+    base_dtype: Option<FrozenFormat>,
+    warn: &mut (dyn FnMut(&str) + Send),
+) -> Result<JudgeModel> {
+    let model = Model::load_frozen(gpu, dir, base_dtype).await?;
+    model.warnings().for_each(&mut *warn);
+    JudgeModel::of_model(&model, dir, None, &Arena::new()).await
 }
 
 /// What a model's folder is called.

@@ -81,8 +81,8 @@ macro_rules! annotates_as_what_it_points_to {
             }
 
             fn annotate<'t>(&'t mut self, pairs: &'t [Pair<'t>]) -> Task<'t, Result<Vec<Judgement>>> {
-(**self).annotate(pairs)
-}
+                (**self).annotate(pairs)
+            }
 
             fn identity(&self) -> Result<BTreeMap<String, String>> {
                 (**self).identity()
@@ -97,8 +97,8 @@ macro_rules! annotates_as_what_it_points_to {
             }
 
             fn rate<'t>(&'t mut self, responses: &'t [Rated<'t>]) -> Task<'t, Result<Vec<Score>>> {
-(**self).rate(responses)
-}
+                (**self).rate(responses)
+            }
         }
     )*};
 }

@@ -82,9 +82,20 @@ pub(crate) fn is_dir(path: &Path) -> bool {
     if memory::holds(path) { memory::is_dir(path) } else { path.is_dir() }
 }
 
-/// Whether a path leads into a [`MemoryFolder`].
-pub(crate) fn is_in_memory(path: &Path) -> bool {
-    memory::holds(path)
+/// Its length in bytes.
+pub(crate) fn length(path: &Path) -> Result<u64> {
+    if memory::holds(path) {
+        return open(path).map(|(_, length)| length);
+    }
+    fs::metadata(path).map(|found| found.len()).map_err(Error::io("read", path))
+}
+
+/// The path without links, of which there are none in memory.
+pub(crate) fn real(path: &Path) -> Result<PathBuf> {
+    match memory::holds(path) {
+        true => Ok(path.to_owned()),
+        false => fs::canonicalize(path).map_err(Error::io("read", path)),
+    }
 }
 
 /// The text in `path`. A file that is not UTF-8 is [`Error::File`].

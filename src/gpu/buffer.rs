@@ -132,16 +132,15 @@ impl Gpu {
         let size = bytes;
         let descriptor =
             wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false };
-        let exhausted = Error::OutOfMemory {
-            what: label.into(),
-            bytes,
-            held: self.memory().total,
-            remedy: Remedy::LessMemory,
+        let (what, ledger) = (label.to_owned(), self.inner.ledger.clone());
+        let exhausted = move |_| {
+            let held = ledger.lock().unwrap().report.total;
+            Error::OutOfMemory { what, bytes, held, remedy: Remedy::LessMemory }
         };
         let (raw, refused) = self.guarded("a buffer", |device| {
             let scope = device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
             let raw = device.create_buffer(&descriptor);
-            (raw, self.inner.faults.caught(scope, |_| exhausted))
+            (raw, self.inner.faults.caught(scope, exhausted))
         })?;
         refused.map_or(Ok(raw), Err)
     }
@@ -239,7 +238,11 @@ impl Gpu {
     }
 
     /// Encodes something and submits it.
-    pub(super) fn encode(&self, what: &str, record: impl FnOnce(&mut wgpu::CommandEncoder)) -> Result<()> {
+    pub(super) fn encode(
+        &self,
+        what: &'static str,
+        record: impl FnOnce(&mut wgpu::CommandEncoder),
+    ) -> Result<()> {
         self.count(|c| c.submits += 1);
         self.guarded(what, |device| {
             let mut encoder = device.create_command_encoder(&Default::default());
@@ -297,10 +300,6 @@ impl MapRequest {
         let (mapped, set) = Signal::new();
         buffer.raw().map_async(wgpu::MapMode::Read, 0..bytes, set);
         MapRequest { buffer, bytes, mapped }
-    }
-
-    pub fn is_done(&self) -> bool {
-        self.mapped.is_set()
     }
 
     /// Waits for the work; returns the bytes and the buffer.

@@ -85,7 +85,7 @@ impl std::fmt::Debug for Gpu {
 
 impl Gpu {
     /// Makes a call, and an [`Error`] of what wgpu has to say against it, whoever handles the device's other errors.
-    pub(super) fn guarded<T>(&self, what: &str, call: impl FnOnce(&wgpu::Device) -> T) -> Result<T> {
+    pub(super) fn guarded<T>(&self, what: &'static str, call: impl FnOnce(&wgpu::Device) -> T) -> Result<T> {
         self.inner.faults.guard(self.device(), what, call)
     }
 

@@ -46,7 +46,7 @@ impl Faults {
     pub fn guard<T>(
         &self,
         device: &wgpu::Device,
-        what: &str,
+        what: &'static str,
         call: impl FnOnce(&wgpu::Device) -> T,
     ) -> Result<T> {
         use wgpu::ErrorFilter::{Internal, OutOfMemory, Validation};
@@ -57,10 +57,8 @@ impl Faults {
         let memory = device.push_error_scope(OutOfMemory);
         let validation = device.push_error_scope(Validation);
         let result = call(device);
-        let found = [validation, memory, internal].map(|scope| {
-            let what = what.to_owned();
-            self.caught(scope, |e| Error::Gpu { what, why: e.to_string() })
-        });
+        let error = move |e: wgpu::Error| Error::Gpu { what: what.into(), why: e.to_string() };
+        let found = [validation, memory, internal].map(|scope| self.caught(scope, error));
         let reported = self.check(what);
         match (reported, found.into_iter().flatten().next()) {
             // What wgpu says of a lost device's remains is beside the point.

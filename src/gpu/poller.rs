@@ -30,7 +30,7 @@ mod native {
                     .expect("a thread to poll the GPU");
                 send
             };
-            // The thread ends when this is gone.
+            // It serves as long as this is there.
             let _ = self.wakers.get_or_init(start).send(waker.clone());
         }
     }

@@ -196,18 +196,6 @@ pub struct Pending {
 }
 
 impl Pending {
-    /// Whether [`Pending::outputs`] would be there at once. Never blocks.
-    pub fn is_ready(&self) -> bool {
-        match &self.state {
-            State::Measured => true,
-            State::Running { map, .. } => {
-                // What went wrong shows when the mapping is taken.
-                let polled = self.plan.made.gpu.poll(wgpu::PollType::Poll);
-                polled.is_err() || map.is_done()
-            }
-        }
-    }
-
     /// Waits for the replay and gives its outputs.
     pub async fn outputs(self) -> Result<Outputs> {
         let Plan { made } = &self.plan;

@@ -23,10 +23,6 @@ impl<T: Send + 'static> Signal<T> {
         (signal, set)
     }
 
-    pub fn is_set(&self) -> bool {
-        self.state.lock().unwrap().0.is_some()
-    }
-
     /// What it brought, or else a note of whom to wake.
     pub fn take(&self, waker: &Waker) -> Option<T> {
         let mut state = self.state.lock().unwrap();

@@ -86,19 +86,15 @@ impl Companions {
         if let Some(file) = gguf::file_of(source)? {
             return gguf::write_companions(&file, dir, self == Companions::All);
         }
-        if files::is_in_memory(source) || files::is_in_memory(dir) {
-            return self.copy_by_name(source, dir);
-        }
-        let real = |path: &Path| fs::canonicalize(path).map_err(Error::io("read", path));
-        let home = real(source)?;
-        if home == real(dir)? {
+        let home = files::real(source)?;
+        if home == files::real(dir)? {
             return Ok(());
         }
         for (name, from) in self.files(&home, source)? {
             files::write_atomic(&dir.join(name), &files::read(&from)?)?;
         }
         let (templates, to) = (source.join(TEMPLATES), dir.join(TEMPLATES));
-        if real(&templates).is_ok_and(|path| path.is_dir() && belongs(&path, &home)) {
+        if files::real(&templates).is_ok_and(|path| files::is_dir(&path) && belongs(&path, &home)) {
             if fs::symlink_metadata(&to).is_ok_and(|found| !found.is_dir()) {
                 return Err(Error::file(to, "is no folder: remove it, the chat templates belong there"));
             }
@@ -110,26 +106,14 @@ impl Companions {
         Ok(())
     }
 
-    /// Copies from or to memory, where no links are.
-    fn copy_by_name(self, source: &Path, dir: &Path) -> Result<()> {
-        for path in files::list(source)? {
-            let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
-            if source != dir && files::is_file(&path) && self.include(name) {
-                files::write_atomic(&dir.join(name), &files::read(&path)?)?;
-            }
-        }
-        let (templates, to) = (source.join(TEMPLATES), dir.join(TEMPLATES));
-        if files::is_dir(&templates) { Companions::All.copy_by_name(&templates, &to) } else { Ok(()) }
-    }
-
     /// Names and paths, sorted. Hidden files stay, and links that lead out of the model's folder.
     fn files(self, home: &Path, dir: &Path) -> Result<Vec<(String, PathBuf)>> {
         let mut out = Vec::new();
-        for entry in fs::read_dir(dir).map_err(Error::io("read", dir))? {
-            let path = entry.map_err(Error::io("read", dir))?.path();
+        for path in files::list(dir)? {
             let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
-            let Ok(target) = fs::canonicalize(&path) else { continue };
-            let small = fs::metadata(&target).is_ok_and(|found| found.is_file() && found.len() <= MAX_BYTES);
+            let Ok(target) = files::real(&path) else { continue };
+            let small =
+                files::is_file(&target) && files::length(&target).is_ok_and(|bytes| bytes <= MAX_BYTES);
             if small && self.include(name) && (READ.contains(&name) || belongs(&target, home)) {
                 out.push((name.to_owned(), path));
             }

@@ -143,6 +143,11 @@ struct GivenPairs {
     known: Vec<Option<[f32; 2]>>,
 }
 
+/// A pair of the dataset, whose label is certain.
+fn given(tree: Tree, reference: [f32; 2]) -> LabelledPair {
+    LabelledPair { tree, reference, label: 1.0, by_reference: [false; 2] }
+}
+
 impl GivenPairs {
     /// Computes what is not known of these rows yet.
     async fn know(&mut self, rows: &EncodedRows, drawn: &[usize]) -> Result<()> {
@@ -178,16 +183,8 @@ impl Method for GivenPairs {
                 return Ok(None);
             }
             let reference = self.trainer.reference(&trees).await?;
-            let pairs: Vec<LabelledPair> = trees
-                .into_iter()
-                .zip(reference)
-                .map(|(tree, reference)| LabelledPair {
-                    tree,
-                    reference,
-                    label: 1.0,
-                    by_reference: [false; 2],
-                })
-                .collect();
+            let pairs: Vec<LabelledPair> =
+                trees.into_iter().zip(reference).map(|(tree, reference)| given(tree, reference)).collect();
             let learnt = self.trainer.learn(&pairs, &self.options.loss).await?;
             let PreferenceReport { accuracies, margins, .. } = learnt.preference();
             Ok(Some(HeldOutReport { loss: learnt.loss(), accuracies, margins, pairs: pairs.len() }))
@@ -203,12 +200,7 @@ impl Method for GivenPairs {
             step.spent("reference", started);
             let pair = |row: &usize| {
                 let reference = self.known[*row].expect("computed above");
-                Ok(LabelledPair {
-                    tree: step.rows.tree(*row)?,
-                    reference,
-                    label: 1.0,
-                    by_reference: [false; 2],
-                })
+                Ok(given(step.rows.tree(*row)?, reference))
             };
             let pairs = drawn.iter().map(pair).collect::<Result<Vec<LabelledPair>>>()?;
             let learnt = self.trainer.learn(&pairs, &self.options.loss).await?;

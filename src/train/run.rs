@@ -149,7 +149,7 @@ impl<'a, 'c> Run<'a, 'c> {
         })
     }
 
-    /// All steps that are left, each logged as soon as it is done.
+    /// What the last process owes, and all steps that are left, each logged as soon as it is done.
     async fn all_steps(&mut self) -> Result<()> {
         self.go_on().await?;
         loop {
@@ -198,10 +198,8 @@ impl<'a, 'c> Run<'a, 'c> {
         if let Some(events) = &mut self.tensorboard {
             events.append(&json!(report))?;
         }
-        self.state.step = report.step;
+        self.trainer.note_in(&mut self.state);
         self.state.logs.pairs += report.pairs.len() + report.ratings.len();
-        self.state.counters = *self.trainer.counters();
-        self.state.online = self.trainer.online();
         self.control.observer.step(report);
         let interrupted = self.control.stops() && !self.trainer.is_done();
         let asked = self.control.requests.take_save();

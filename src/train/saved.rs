@@ -21,9 +21,7 @@ impl Trainer<'_> {
         files::create_dir_all(dir)?;
         self.save_into(dir, source).await?;
         let mut state = State::new(self.identity()?, self.policy().model.gpu().tuning());
-        state.step = self.steps_done();
-        state.counters = *self.counters();
-        state.online = self.online();
+        self.note_in(&mut state);
         state.write(dir)
     }
 

@@ -36,7 +36,7 @@ use super::report::{
 use super::requests::Requests;
 use super::rows::EncodedRows;
 use super::schedule::LrSchedule;
-use super::state::{Counters, OnlineState};
+use super::state::{Counters, OnlineState, State};
 use super::updater::Updater;
 use crate::annotate::Pair;
 use crate::error::{Error, Result};
@@ -505,10 +505,6 @@ impl<'a> Trainer<'a> {
         &self.options
     }
 
-    pub(super) fn counters(&self) -> &Counters {
-        &self.counters
-    }
-
     pub(super) fn online(&self) -> Option<OnlineState> {
         self.method.online()
     }
@@ -536,6 +532,13 @@ impl<'a> Trainer<'a> {
 
     pub(super) fn keep_journal(&mut self, path: &Path) -> Result<()> {
         self.method.keep_journal(path)
+    }
+
+    /// Notes in a state what was done so far.
+    pub(super) fn note_in(&self, state: &mut State) {
+        state.step = self.step;
+        state.counters = self.counters;
+        state.online = self.online();
     }
 
     /// Whether the weights are those of a step that is done: else they are no checkpoint.

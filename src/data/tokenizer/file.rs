@@ -37,7 +37,7 @@ pub(super) fn read(dir: &Path) -> Result<(PathBuf, Value)> {
         );
         return Err(Error::file(dir, why));
     }
-    let (_, bytes) = files::open(&path)?;
+    let bytes = files::length(&path)?;
     if bytes > MAX_BYTES {
         let why = format!("has {} MiB, at most {} are read", bytes >> 20, MAX_BYTES >> 20);
         return Err(Error::file(path, why));
