@@ -310,9 +310,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mark = dir.path().join("alive");
         let command =
-            format!("(sleep 2; touch {}) & {}", mark.display(), answering(r#""verdict":"1""#, "cat"));
-        run(&command, 10_000, &pairs(2)).unwrap();
-        std::thread::sleep(Duration::from_millis(2500));
+            format!("(sleep 6; touch {}) & {}", mark.display(), answering(r#""verdict":"1""#, "cat"));
+        run(&command, 30_000, &pairs(2)).unwrap();
+        std::thread::sleep(Duration::from_millis(6500));
         assert!(!mark.exists(), "a process outlived its batch");
     }
 
