@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use oaif::Wait;
-use oaif::gpu::{Gpu, GpuOptions};
+use oaif::unstable::gpu::{Gpu, GpuOptions};
 
 fn kernels(c: &mut Criterion) {
     let gpu = Gpu::open(&GpuOptions::default()).wait().expect("a GPU");
-    for recipe in oaif::bench::kernels(&gpu).unwrap() {
+    for recipe in oaif::unstable::bench::kernels(&gpu).unwrap() {
         let mut case = recipe.make(&gpu).unwrap();
         let mut group = c.benchmark_group(&case.facts.case);
         group.throughput(match case.facts.flops.unwrap_or(0.0) as u64 {

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use oaif::Wait;
-use oaif::bench::{Case, Held, SEQUENCES, Shape, Source, Subject, Sweep, decode};
-use oaif::gpu::{Gpu, GpuOptions};
+use oaif::unstable::bench::{Case, Held, SEQUENCES, Shape, Source, Subject, Sweep, decode};
+use oaif::unstable::gpu::{Gpu, GpuOptions};
 
 fn time(c: &mut Criterion, mut case: Case) {
     let mut group = c.benchmark_group(case.facts.suite);
@@ -24,7 +24,7 @@ fn steps(c: &mut Criterion) {
     let shape = Shape::parse(Shape::names()[0]).unwrap();
     let batch = shape.batch;
     let subject = Subject::new(&gpu, &Source::Random(shape), Held::Trained).unwrap();
-    let recipes = oaif::bench::steps(&[batch]).into_iter().chain(Sweep::Sharing.recipes(batch));
+    let recipes = oaif::unstable::bench::steps(&[batch]).into_iter().chain(Sweep::Sharing.recipes(batch));
     recipes.chain(decode(&SEQUENCES, None)).for_each(|recipe| time(c, recipe.make(&subject).unwrap()));
 }
 

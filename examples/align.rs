@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 
 use oaif::Task;
 use oaif::Wait;
-use oaif::annotate::queue::InPlace;
-use oaif::annotate::{Annotator, Judgement, Pair, Verdict};
-use oaif::data::rows::{Columns, read_prompts};
-use oaif::gpu::{Gpu, GpuOptions};
-use oaif::preference::PreferenceLoss;
-use oaif::train::{
+use oaif::unstable::annotate::queue::InPlace;
+use oaif::unstable::annotate::{Annotator, Judgement, Pair, Verdict};
+use oaif::unstable::data::rows::{Columns, read_prompts};
+use oaif::unstable::gpu::{Gpu, GpuOptions};
+use oaif::unstable::preference::PreferenceLoss;
+use oaif::unstable::train::{
     AlignOptions, AlignRun, Control, Observer, Policy, Requests, Sources, StepReport, TrainOptions,
 };
 

@@ -5,16 +5,16 @@
 use std::path::Path;
 
 use oaif::Wait;
-use oaif::data::encoder::Encoder;
-use oaif::data::packing::Tree;
-use oaif::data::rows::Text;
-use oaif::data::tokenizer::Tokenizer;
-use oaif::gpu::{Arena, Gpu, GpuOptions};
-use oaif::model::stream::Capacity;
-use oaif::model::{Model, Scorer};
-use oaif::optim::{Optimiser, OptimiserKind};
-use oaif::preference::PreferenceLoss;
-use oaif::train::pair_step::{LabelledPair, PairStep};
+use oaif::unstable::data::encoder::Encoder;
+use oaif::unstable::data::packing::Tree;
+use oaif::unstable::data::rows::Text;
+use oaif::unstable::data::tokenizer::Tokenizer;
+use oaif::unstable::gpu::{Arena, Gpu, GpuOptions};
+use oaif::unstable::model::stream::Capacity;
+use oaif::unstable::model::{Model, Scorer};
+use oaif::unstable::optim::{Optimiser, OptimiserKind};
+use oaif::unstable::preference::PreferenceLoss;
+use oaif::unstable::train::pair_step::{LabelledPair, PairStep};
 
 fn main() -> oaif::Result<()> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny");
@@ -70,7 +70,7 @@ fn main() -> oaif::Result<()> {
         // The norm of the whole gradient, clipping and the update in another one.
         let update = optimiser.update(1e-3).wait()?;
 
-        let mean = |value: fn(&oaif::train::pair_step::PairResult) -> f32| {
+        let mean = |value: fn(&oaif::unstable::train::pair_step::PairResult) -> f32| {
             results.iter().map(value).sum::<f32>() / results.len() as f32
         };
         println!(

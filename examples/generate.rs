@@ -7,10 +7,10 @@
 use std::path::{Path, PathBuf};
 
 use oaif::Wait;
-use oaif::data::tokenizer::{StopMatcher, Tokenizer};
-use oaif::generate::{GenerateOptions, Generator, Request, SamplingParams};
-use oaif::gpu::{Arena, Gpu, GpuOptions};
-use oaif::model::Model;
+use oaif::unstable::data::tokenizer::{StopMatcher, Tokenizer};
+use oaif::unstable::generate::{GenerateOptions, Generator, Request, SamplingParams};
+use oaif::unstable::gpu::{Arena, Gpu, GpuOptions};
+use oaif::unstable::model::Model;
 
 fn main() -> oaif::Result<()> {
     let mut arguments = std::env::args().skip(1);

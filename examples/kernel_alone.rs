@@ -3,8 +3,8 @@
 //!     cargo run --release --example kernel_alone
 
 use oaif::Wait;
-use oaif::gpu::{Arena, Category, Format, Gpu, GpuOptions, Live, Plan, PlanOptions, Recorder};
-use oaif::{ops, reference};
+use oaif::unstable::gpu::{Arena, Category, Format, Gpu, GpuOptions, Live, Plan, PlanOptions, Recorder};
+use oaif::unstable::{ops, reference};
 
 fn main() -> oaif::Result<()> {
     let (rows, cols, epsilon) = (3, 8, 1e-5);

@@ -8,17 +8,17 @@
 
 use oaif::Result;
 use oaif::Wait;
-use oaif::annotate::queue::InPlace;
-use oaif::demo::dataset::prompts;
-use oaif::demo::draw::Draw;
-use oaif::demo::exam::{Exam, MAX_NEW_TOKENS, Tally};
-use oaif::demo::models::Models;
-use oaif::demo::oracle::Instruction;
-use oaif::demo::person::Person;
-use oaif::gpu::{Gpu, GpuOptions};
-use oaif::preference::PreferenceLoss;
-use oaif::train::schedule::ScheduleKind;
-use oaif::train::{AlignOptions, AlignRun, Control, Policy, Requests, TrainOptions};
+use oaif::unstable::annotate::queue::InPlace;
+use oaif::unstable::demo::dataset::prompts;
+use oaif::unstable::demo::draw::Draw;
+use oaif::unstable::demo::exam::{Exam, MAX_NEW_TOKENS, Tally};
+use oaif::unstable::demo::models::Models;
+use oaif::unstable::demo::oracle::Instruction;
+use oaif::unstable::demo::person::Person;
+use oaif::unstable::gpu::{Gpu, GpuOptions};
+use oaif::unstable::preference::PreferenceLoss;
+use oaif::unstable::train::schedule::ScheduleKind;
+use oaif::unstable::train::{AlignOptions, AlignRun, Control, Policy, Requests, TrainOptions};
 
 /// Labels after which the policy is measured.
 const LABELS: [usize; 4] = [50, 100, 200, 300];

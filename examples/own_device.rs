@@ -4,12 +4,12 @@
 
 use std::path::Path;
 
-use oaif::data::encoder::Encoder;
-use oaif::data::rows::Text;
-use oaif::data::tokenizer::Tokenizer;
-use oaif::gpu::{Arena, Gpu, GpuOptions};
-use oaif::model::stream::Capacity;
-use oaif::model::{Model, Scorer};
+use oaif::unstable::data::encoder::Encoder;
+use oaif::unstable::data::rows::Text;
+use oaif::unstable::data::tokenizer::Tokenizer;
+use oaif::unstable::gpu::{Arena, Gpu, GpuOptions};
+use oaif::unstable::model::stream::Capacity;
+use oaif::unstable::model::{Model, Scorer};
 use oaif::{Wait, wgpu};
 
 fn main() -> oaif::Result<()> {
@@ -19,9 +19,9 @@ fn main() -> oaif::Result<()> {
         let adapter = instance.request_adapter(&wgpu::RequestAdapterOptions::default()).await.expect("a GPU");
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("the application"),
-            required_limits: oaif::gpu::required_limits(&adapter),
+            required_limits: oaif::unstable::gpu::required_limits(&adapter),
             // Nothing of this is needed, but the runtime is faster, and tells how long each phase took, where it is there.
-            required_features: adapter.features() & oaif::gpu::FEATURES,
+            required_features: adapter.features() & oaif::unstable::gpu::FEATURES,
             ..Default::default()
         };
         adapter.request_device(&descriptor).await.expect("a device")

@@ -12,28 +12,29 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use oaif::Result;
 use oaif::Wait;
-use oaif::annotate::llm::Orders;
-use oaif::annotate::queue::InPlace;
-use oaif::annotate::reward::RewardAnnotator;
-use oaif::annotate::{Annotated, Annotator, Pair, Verdict, annotate_pairs};
-use oaif::data::rows::{self, Text};
-use oaif::demo::dataset::{held_out_pair, prompts};
-use oaif::demo::draw::Draw;
-use oaif::demo::exam::{Exam, MAX_NEW_TOKENS, Tally, summarise};
-use oaif::demo::models::{JudgeKind, JudgeSize, Models};
-use oaif::demo::oracle::Instruction;
-use oaif::demo::person::Person;
-use oaif::gpu::{Gpu, GpuOptions};
-use oaif::model::Model;
-use oaif::preference::PreferenceLoss;
-use oaif::report::{Bars, Estimate, Plot, Report, Section, Series, Table, Unit};
-use oaif::train::run_dir::checkpoints;
-use oaif::train::{
+use oaif::unstable::annotate::llm::Orders;
+use oaif::unstable::annotate::queue::InPlace;
+use oaif::unstable::annotate::reward::RewardAnnotator;
+use oaif::unstable::annotate::{Annotated, Annotator, Pair, Verdict, annotate_pairs};
+use oaif::unstable::data::rows::{self, Text};
+use oaif::unstable::demo::dataset::{held_out_pair, prompts};
+use oaif::unstable::demo::draw::Draw;
+use oaif::unstable::demo::exam::{Exam, MAX_NEW_TOKENS, Tally, summarise};
+use oaif::unstable::demo::models::{JudgeKind, JudgeSize, Models};
+use oaif::unstable::demo::oracle::Instruction;
+use oaif::unstable::demo::person::Person;
+use oaif::unstable::files;
+use oaif::unstable::gpu::{Gpu, GpuOptions};
+use oaif::unstable::model::Model;
+use oaif::unstable::preference::PreferenceLoss;
+use oaif::unstable::report::{Bars, Estimate, Plot, Report, Section, Series, Table, Unit};
+use oaif::unstable::train::run_dir::checkpoints;
+use oaif::unstable::train::{
     AlignOptions, AlignRun, Control, DpoOptions, DpoRun, OnlineLoss, Policy, PolicyLoss, Requests,
     RewardOptions, RewardRun, Sources, TrainOptions,
 };
-use oaif::{Result, files};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -300,7 +301,7 @@ impl World {
             last = self.exam.summaries(&Policy::frozen(&self.gpu, &folder, None, None).wait()?, 1).wait()?;
             let before = first.get_or_insert_with(|| last.clone());
             let qualities = self.exam.qualities(&last);
-            let of = |count: fn(&oaif::demo::oracle::Quality) -> usize| {
+            let of = |count: fn(&oaif::unstable::demo::oracle::Quality) -> usize| {
                 qualities.iter().map(|q| count(q) as f64).collect()
             };
             stages.push(Stage {

@@ -5,12 +5,12 @@
 use std::path::PathBuf;
 
 use oaif::Wait;
-use oaif::data::tokenizer::{StopMatcher, Tokenizer};
-use oaif::demo::dataset::prompt;
-use oaif::demo::oracle::{Instruction, Quality};
-use oaif::generate::{GenerateOptions, Generator, Request, SamplingParams};
-use oaif::gpu::{Arena, Gpu, GpuOptions};
-use oaif::model::Model;
+use oaif::unstable::data::tokenizer::{StopMatcher, Tokenizer};
+use oaif::unstable::demo::dataset::prompt;
+use oaif::unstable::demo::oracle::{Instruction, Quality};
+use oaif::unstable::generate::{GenerateOptions, Generator, Request, SamplingParams};
+use oaif::unstable::gpu::{Arena, Gpu, GpuOptions};
+use oaif::unstable::model::Model;
 
 /// Held-out posts, each summarised once.
 const POSTS: usize = 500;
@@ -20,7 +20,7 @@ fn main() -> oaif::Result<()> {
     let gpu = Gpu::open(&GpuOptions::default()).wait()?;
     let (model, tokenizer) = (Model::load(&gpu, &dir, false).wait()?, Tokenizer::load(&dir)?);
     let posts: Vec<_> = (0..POSTS).map(|row| prompt(true, row)).collect();
-    let request = |(number, post): (usize, &oaif::demo::language::Post)| -> oaif::Result<Request> {
+    let request = |(number, post): (usize, &oaif::unstable::demo::language::Post)| -> oaif::Result<Request> {
         let prompt = tokenizer.encode(&post.to_string())?;
         Ok(Request { prompt, samples: 1, first_sequence: number as _ })
     };

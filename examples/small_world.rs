@@ -5,15 +5,16 @@
 
 use std::path::Path;
 
+use oaif::Result;
 use oaif::Wait;
-use oaif::demo::dataset::{
+use oaif::unstable::demo::dataset::{
     LIKELIHOOD_TEMPLATE, PROMPTED_TEMPLATE, held_out_pair, likelihood_row, policy_row, prompt, prompted_row,
 };
-use oaif::demo::language::{SPECIALS, tokenizer_json, vocabulary};
-use oaif::gpu::{Gpu, GpuOptions};
-use oaif::model::FloatFormat;
-use oaif::model::{Model, ModelConfig};
-use oaif::{Result, files};
+use oaif::unstable::demo::language::{SPECIALS, tokenizer_json, vocabulary};
+use oaif::unstable::files;
+use oaif::unstable::gpu::{Gpu, GpuOptions};
+use oaif::unstable::model::FloatFormat;
+use oaif::unstable::model::{Model, ModelConfig};
 use serde_json::{Value, json};
 
 /// A model and how it is trained.

@@ -1,5 +1,5 @@
-//! The program `oaif`, see [`oaif::cli`].
+//! The program `oaif`, see [`oaif::unstable::cli`].
 
 fn main() -> std::process::ExitCode {
-    oaif::cli::main()
+    oaif::unstable::cli::main()
 }

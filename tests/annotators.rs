@@ -4,15 +4,15 @@ mod common;
 
 use common::{fixture, gpu, relative_distance};
 use oaif::Wait;
-use oaif::annotate::judge_model::JudgeModel;
-use oaif::annotate::likelihood::{DEFAULT_TEMPLATE, LikelihoodAnnotator, Normalise};
-use oaif::annotate::llm::{LlmAnnotator, Orders};
-use oaif::annotate::template::JudgeTemplate;
-use oaif::annotate::{Annotator, Pair, Verdict};
-use oaif::data::packing::{ChoiceTree, Tree};
-use oaif::gpu::{Arena, Category, Gpu, GpuOptions};
-use oaif::model::stream::Capacity;
-use oaif::model::{Model, Scorer};
+use oaif::unstable::annotate::judge_model::JudgeModel;
+use oaif::unstable::annotate::likelihood::{DEFAULT_TEMPLATE, LikelihoodAnnotator, Normalise};
+use oaif::unstable::annotate::llm::{LlmAnnotator, Orders};
+use oaif::unstable::annotate::template::JudgeTemplate;
+use oaif::unstable::annotate::{Annotator, Pair, Verdict};
+use oaif::unstable::data::packing::{ChoiceTree, Tree};
+use oaif::unstable::gpu::{Arena, Category, Gpu, GpuOptions};
+use oaif::unstable::model::stream::Capacity;
+use oaif::unstable::model::{Model, Scorer};
 
 const CAPACITY: Capacity = Capacity { tokens: 64, targets: 64, sequences: 16 };
 

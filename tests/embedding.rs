@@ -11,17 +11,19 @@ use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use common::{fixture, gpu, prompts};
-use oaif::annotate::human::{Desk, Human};
-use oaif::annotate::queue::InPlace;
-use oaif::annotate::rule::Rule;
-use oaif::annotate::{Annotator, Judgement, Pair};
-use oaif::data::tokenizer::{StopMatcher, Tokenizer};
-use oaif::files::MemoryFolder;
-use oaif::generate::{GenerateOptions, Generator, Request, SamplingParams};
-use oaif::gpu::{Arena, Gpu, GpuOptions};
-use oaif::model::Model;
-use oaif::preference::PreferenceLoss;
-use oaif::train::{AlignOptions, AlignRun, Control, Policy, Requests, StepReport, TrainOptions, Trainer};
+use oaif::unstable::annotate::human::{Desk, Human};
+use oaif::unstable::annotate::queue::InPlace;
+use oaif::unstable::annotate::rule::Rule;
+use oaif::unstable::annotate::{Annotator, Judgement, Pair};
+use oaif::unstable::data::tokenizer::{StopMatcher, Tokenizer};
+use oaif::unstable::files::MemoryFolder;
+use oaif::unstable::generate::{GenerateOptions, Generator, Request, SamplingParams};
+use oaif::unstable::gpu::{Arena, Gpu, GpuOptions};
+use oaif::unstable::model::Model;
+use oaif::unstable::preference::PreferenceLoss;
+use oaif::unstable::train::{
+    AlignOptions, AlignRun, Control, Policy, Requests, StepReport, TrainOptions, Trainer,
+};
 use oaif::{Task, Wait};
 
 /// The simplest executor: parks its thread until it is woken.

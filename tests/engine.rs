@@ -5,28 +5,32 @@ mod common;
 use common::{fixture, gpu, gpu_with, ids, json, relative_distance};
 use oaif::Error;
 use oaif::Wait;
-use oaif::annotate::Annotator;
-use oaif::annotate::command::CommandAnnotator;
-use oaif::annotate::judge_model::JudgeModel;
-use oaif::annotate::likelihood::LikelihoodAnnotator;
-use oaif::annotate::llm::LlmAnnotator;
-use oaif::annotate::rule::Rule;
-use oaif::bench::Shape;
-use oaif::data::packing::Tree;
-use oaif::data::tokenizer::{StopMatcher, Tokenizer};
-use oaif::generate::{GenerateOptions, Generator, Request, SamplingParams};
-use oaif::gpu::shader::Constant;
-use oaif::gpu::{Arena, Category, Counts, DeviceKind, Format, Gpu, GpuOptions, Groups, Launch, Limits};
-use oaif::gpu::{Plan, PlanOptions, Recorder, Tensor, Tier, Work, read, write};
-use oaif::model::architecture::WeightSpec;
-use oaif::model::stream::Capacity;
-use oaif::model::{FloatFormat, FrozenFormat, LoraConfig, LoraTargets, Model, ModelConfig, Scorer, Weights};
-use oaif::ops::{self, AttentionShape, KeySource, Norm, Rotary, SelfAttention, all_cases};
-use oaif::optim::{Optimiser, OptimiserKind};
-use oaif::preference::PreferenceLoss;
-use oaif::train::pair_step::{LabelledPair, PairStep};
-use oaif::train::sft_step::SftStep;
-use oaif::train::{AlignRun, DpoRun, Policy, SftRun};
+use oaif::unstable::annotate::Annotator;
+use oaif::unstable::annotate::command::CommandAnnotator;
+use oaif::unstable::annotate::judge_model::JudgeModel;
+use oaif::unstable::annotate::likelihood::LikelihoodAnnotator;
+use oaif::unstable::annotate::llm::LlmAnnotator;
+use oaif::unstable::annotate::rule::Rule;
+use oaif::unstable::bench::Shape;
+use oaif::unstable::data::packing::Tree;
+use oaif::unstable::data::tokenizer::{StopMatcher, Tokenizer};
+use oaif::unstable::generate::{GenerateOptions, Generator, Request, SamplingParams};
+use oaif::unstable::gpu::shader::Constant;
+use oaif::unstable::gpu::{
+    Arena, Category, Counts, DeviceKind, Format, Gpu, GpuOptions, Groups, Launch, Limits,
+};
+use oaif::unstable::gpu::{Plan, PlanOptions, Recorder, Tensor, Tier, Work, read, write};
+use oaif::unstable::model::architecture::WeightSpec;
+use oaif::unstable::model::stream::Capacity;
+use oaif::unstable::model::{
+    FloatFormat, FrozenFormat, LoraConfig, LoraTargets, Model, ModelConfig, Scorer, Weights,
+};
+use oaif::unstable::ops::{self, AttentionShape, KeySource, Norm, Rotary, SelfAttention, all_cases};
+use oaif::unstable::optim::{Optimiser, OptimiserKind};
+use oaif::unstable::preference::PreferenceLoss;
+use oaif::unstable::train::pair_step::{LabelledPair, PairStep};
+use oaif::unstable::train::sft_step::SftStep;
+use oaif::unstable::train::{AlignRun, DpoRun, Policy, SftRun};
 use serde_json::json;
 
 fn open(options: GpuOptions) -> Gpu {
@@ -98,7 +102,7 @@ fn generate_options() -> GenerateOptions {
 fn case_bits(options: GpuOptions) -> (Vec<(String, Vec<u32>)>, u64) {
     let gpu = open(options);
     let before = gpu.counts().submits;
-    let run = |case: oaif::ops::Case| {
+    let run = |case: oaif::unstable::ops::Case| {
         let (plan, results, live) = case.plan(&gpu, PlanOptions::default()).wait().unwrap();
         let outputs = plan.run(&live).wait().unwrap();
         let words = results.iter().flat_map(|t| outputs.u32(*t).to_vec()).collect();
@@ -186,7 +190,7 @@ fn a_profile_holds_every_launch() {
     let Some(before) = gpu.profile() else { return eprintln!("SKIPPED: the GPU cannot tell times") };
     let (_, phases) = step.run(&pairs(), 0.25).wait().unwrap();
     let after = gpu.profile().unwrap();
-    let launches = |p: &oaif::gpu::Profile| p.kernels.values().map(|k| k.launches).sum::<u64>();
+    let launches = |p: &oaif::unstable::gpu::Profile| p.kernels.values().map(|k| k.launches).sum::<u64>();
     assert_eq!(launches(&after) - launches(&before), step.launch_count() as u64);
     assert_eq!(phases.iter().map(|p| p.0).collect::<Vec<_>>(), ["forward", "backward"]);
     let trace: serde_json::Value = serde_json::from_str(&after.trace()).unwrap();
@@ -656,11 +660,11 @@ fn a_tensor_above_the_limits_is_an_error_that_names_it_and_the_way_out() {
 fn a_live_extent_never_exceeds_its_tensors() {
     let gpu = Gpu::without_device(Limits::default());
     let mut r = Recorder::new(&gpu);
-    let rows = oaif::gpu::Dim::Live { index: 0, max: 100 };
+    let rows = oaif::unstable::gpu::Dim::Live { index: 0, max: 100 };
     let (x, y) = (r.tensor("x", rows, 4), r.tensor("y", rows, 4));
     ops::residual_add(&mut r, x, y).unwrap();
     let plan = Plan::new(&gpu, r, &Arena::new(), PlanOptions::default()).wait().unwrap();
-    let mut live = oaif::gpu::Live::default();
+    let mut live = oaif::unstable::gpu::Live::default();
     live.extents[0] = 200;
     let error = plan.run(&live).wait().unwrap_err().to_string();
     assert_eq!(error, "live extent 0: is 200, its tensors have room for 100");
@@ -672,7 +676,8 @@ fn application() -> Option<(wgpu::Device, wgpu::Queue)> {
     let descriptor = wgpu::InstanceDescriptor::new_without_display_handle_from_env();
     let instance = wgpu::Instance::new(descriptor);
     let adapter = pollster::block_on(instance.request_adapter(&Default::default())).unwrap();
-    let (required_limits, required_features) = (adapter.limits(), adapter.features() & oaif::gpu::FEATURES);
+    let (required_limits, required_features) =
+        (adapter.limits(), adapter.features() & oaif::unstable::gpu::FEATURES);
     let descriptor = wgpu::DeviceDescriptor { required_limits, required_features, ..Default::default() };
     Some(pollster::block_on(adapter.request_device(&descriptor)).unwrap())
 }

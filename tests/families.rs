@@ -4,8 +4,8 @@ mod common;
 
 use common::{fixture, gpu, parity};
 use oaif::Wait;
-use oaif::model::families::FAMILIES;
-use oaif::model::{FloatFormat, Model, ModelConfig};
+use oaif::unstable::model::families::FAMILIES;
+use oaif::unstable::model::{FloatFormat, Model, ModelConfig};
 
 /// The models of a family, whose folders are called after it.
 fn check(family: &str) {

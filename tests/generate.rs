@@ -7,12 +7,12 @@ use std::collections::HashMap;
 use common::{fixture, gpu};
 use oaif::Error;
 use oaif::Wait;
-use oaif::data::packing::Tree;
-use oaif::data::tokenizer::{StopMatcher, Tokenizer};
-use oaif::generate::{FinishReason, GenerateOptions, Generator, Request, Response, SamplingParams};
-use oaif::gpu::{Arena, Gpu};
-use oaif::model::stream::Capacity;
-use oaif::model::{Model, Scorer};
+use oaif::unstable::data::packing::Tree;
+use oaif::unstable::data::tokenizer::{StopMatcher, Tokenizer};
+use oaif::unstable::generate::{FinishReason, GenerateOptions, Generator, Request, Response, SamplingParams};
+use oaif::unstable::gpu::{Arena, Gpu};
+use oaif::unstable::model::stream::Capacity;
+use oaif::unstable::model::{Model, Scorer};
 
 const GREEDY: SamplingParams = SamplingParams { temperature: 0.0, top_k: 0, top_p: 1.0, min_p: 0.0 };
 const WARM: SamplingParams = SamplingParams { temperature: 0.9, top_k: 0, top_p: 1.0, min_p: 0.0 };

@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 
 use common::{fixture, gpu, ids, logp_differences, logps};
 use oaif::Wait;
-use oaif::data::chat::ChatTemplate;
-use oaif::data::tokenizer::{StopMatcher, Tokenizer};
-use oaif::generate::{GenerateOptions, Generator, Request, SamplingParams};
-use oaif::gguf::GgufFormat;
-use oaif::gpu::{Arena, Gpu};
-use oaif::model::{FloatFormat, Model, ModelConfig};
+use oaif::unstable::data::chat::ChatTemplate;
+use oaif::unstable::data::tokenizer::{StopMatcher, Tokenizer};
+use oaif::unstable::generate::{GenerateOptions, Generator, Request, SamplingParams};
+use oaif::unstable::gguf::GgufFormat;
+use oaif::unstable::gpu::{Arena, Gpu};
+use oaif::unstable::model::{FloatFormat, Model, ModelConfig};
 use serde_json::Value;
 
 fn file(name: &str) -> PathBuf {

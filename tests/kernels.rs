@@ -9,10 +9,12 @@ use std::time::Instant;
 
 use common::{gpu, gpu_with};
 use oaif::Wait;
-use oaif::gpu::shader::{self, Constant, KERNELS, KernelKey};
-use oaif::gpu::{Arithmetic, Candidates, DeviceKind, Gpu, GpuOptions, Limits, ProductTile, Products};
-use oaif::gpu::{StagedProducts, StagedTile, Tier, Tuning, UnrolledTiles};
-use oaif::ops::{Case, all_cases, largest_shapes, real_shapes};
+use oaif::unstable::gpu::shader::{self, Constant, KERNELS, KernelKey};
+use oaif::unstable::gpu::{
+    Arithmetic, Candidates, DeviceKind, Gpu, GpuOptions, Limits, ProductTile, Products,
+};
+use oaif::unstable::gpu::{StagedProducts, StagedTile, Tier, Tuning, UnrolledTiles};
+use oaif::unstable::ops::{Case, all_cases, largest_shapes, real_shapes};
 
 /// The largest relative errors that this project promises.
 const FORWARD: f64 = 2e-5;

@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 
 use common::{gpu, json};
 use oaif::Wait;
-use oaif::gpu::PlanOptions;
-use oaif::ops::{Case, Input, PairInputs, preference_loss};
-use oaif::preference::{LOSS_NAMES, LossOptions, Objective, PreferenceLoss};
-use oaif::reference::{self, PairBatch};
+use oaif::unstable::gpu::PlanOptions;
+use oaif::unstable::ops::{Case, Input, PairInputs, preference_loss};
+use oaif::unstable::preference::{LOSS_NAMES, LossOptions, Objective, PreferenceLoss};
+use oaif::unstable::reference::{self, PairBatch};
 use serde_json::Value;
 
 /// The largest relative errors, of f32 on a GPU and of `reference` in f64 with the parameters that f32 has.

@@ -6,15 +6,15 @@ use std::path::Path;
 
 use common::{fixture, gpu};
 use oaif::Wait;
-use oaif::annotate::queue::InPlace;
-use oaif::annotate::rule::Rule;
-use oaif::data::rows::{Pair, Prompt, Text};
-use oaif::gpu::Gpu;
-use oaif::model::{FloatFormat, LoraConfig, LoraTargets};
-use oaif::preference::PreferenceLoss;
-use oaif::train::run_dir::Resume;
-use oaif::train::schedule::ScheduleKind;
-use oaif::train::{
+use oaif::unstable::annotate::queue::InPlace;
+use oaif::unstable::annotate::rule::Rule;
+use oaif::unstable::data::rows::{Pair, Prompt, Text};
+use oaif::unstable::gpu::Gpu;
+use oaif::unstable::model::{FloatFormat, LoraConfig, LoraTargets};
+use oaif::unstable::preference::PreferenceLoss;
+use oaif::unstable::train::run_dir::Resume;
+use oaif::unstable::train::schedule::ScheduleKind;
+use oaif::unstable::train::{
     AlignOptions, AlignRun, Control, DpoOptions, DpoRun, OnlineLoss, Policy, PolicyLoss, ReferenceSync,
     Requests, Sources, TrainOptions,
 };

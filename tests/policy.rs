@@ -7,18 +7,18 @@ use std::path::Path;
 use common::{fixture, gpu};
 use oaif::Task;
 use oaif::Wait;
-use oaif::annotate::queue::{AnnotationQueue, InPlace};
-use oaif::annotate::rule::Rule;
-use oaif::annotate::threaded::Threaded;
-use oaif::annotate::{Annotator, Judgement, Pair, Rated, Score};
-use oaif::data::packing::Tree;
-use oaif::data::rows::{Prompt, Text};
-use oaif::gpu::{Arena, Gpu};
-use oaif::model::Model;
-use oaif::model::stream::Capacity;
-use oaif::ops::PolicyGradient;
-use oaif::train::policy_step::{PolicyStep, ScoredGroup};
-use oaif::train::{
+use oaif::unstable::annotate::queue::{AnnotationQueue, InPlace};
+use oaif::unstable::annotate::rule::Rule;
+use oaif::unstable::annotate::threaded::Threaded;
+use oaif::unstable::annotate::{Annotator, Judgement, Pair, Rated, Score};
+use oaif::unstable::data::packing::Tree;
+use oaif::unstable::data::rows::{Prompt, Text};
+use oaif::unstable::gpu::{Arena, Gpu};
+use oaif::unstable::model::Model;
+use oaif::unstable::model::stream::Capacity;
+use oaif::unstable::ops::PolicyGradient;
+use oaif::unstable::train::policy_step::{PolicyStep, ScoredGroup};
+use oaif::unstable::train::{
     Advantage, AlignOptions, AlignRun, Control, PairChoice, Policy, PolicyLoss, Requests, Sources,
     TokenWeights, TrainOptions,
 };
@@ -301,7 +301,9 @@ impl Annotator for Alike {
     }
 
     fn annotate<'t>(&'t mut self, pairs: &'t [Pair<'t>]) -> Task<'t, oaif::Result<Vec<Judgement>>> {
-        Box::pin(async move { Ok(pairs.iter().map(|_| oaif::annotate::Verdict::Tie.into()).collect()) })
+        Box::pin(
+            async move { Ok(pairs.iter().map(|_| oaif::unstable::annotate::Verdict::Tie.into()).collect()) },
+        )
     }
 
     fn rates(&self) -> bool {

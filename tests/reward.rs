@@ -6,17 +6,17 @@ use std::path::Path;
 
 use common::{fixture, gpu};
 use oaif::Wait;
-use oaif::annotate::reward::RewardAnnotator;
-use oaif::annotate::rule::Rule;
-use oaif::annotate::{Annotator, Pair as Asked, Rated, Score, Verdict};
-use oaif::data::packing::Tree;
-use oaif::data::rows::{Pair, Text};
-use oaif::gpu::{Arena, Gpu};
-use oaif::model::safetensors_io::TensorFiles;
-use oaif::model::stream::Capacity;
-use oaif::model::{LoraConfig, LoraTargets, Model, Rater};
-use oaif::train::reward_step::{RatedPair, RewardStep};
-use oaif::train::{Control, Policy, Requests, RewardOptions, RewardRun, Sources, TrainOptions};
+use oaif::unstable::annotate::reward::RewardAnnotator;
+use oaif::unstable::annotate::rule::Rule;
+use oaif::unstable::annotate::{Annotator, Pair as Asked, Rated, Score, Verdict};
+use oaif::unstable::data::packing::Tree;
+use oaif::unstable::data::rows::{Pair, Text};
+use oaif::unstable::gpu::{Arena, Gpu};
+use oaif::unstable::model::safetensors_io::TensorFiles;
+use oaif::unstable::model::stream::Capacity;
+use oaif::unstable::model::{LoraConfig, LoraTargets, Model, Rater};
+use oaif::unstable::train::reward_step::{RatedPair, RewardStep};
+use oaif::unstable::train::{Control, Policy, Requests, RewardOptions, RewardRun, Sources, TrainOptions};
 use serde_json::{Value, json};
 
 fn expected() -> Value {

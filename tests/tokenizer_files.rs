@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Once;
 use std::time::{Duration, Instant};
 
-use oaif::data::tokenizer::{Tokenizer, panics_are_caught};
+use oaif::unstable::data::tokenizer::{Tokenizer, panics_are_caught};
 use serde_json::{Value, json};
 
 thread_local! {

@@ -4,10 +4,10 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use oaif::data::encoder::Encoder;
-use oaif::data::rows::Text;
-use oaif::data::tokenizer::Tokenizer;
-use oaif::error::Result;
+use oaif::unstable::data::encoder::Encoder;
+use oaif::unstable::data::rows::Text;
+use oaif::unstable::data::tokenizer::Tokenizer;
+use oaif::unstable::error::Result;
 use serde_json::{Map, Value, json};
 
 fn fixtures() -> PathBuf {

@@ -11,17 +11,17 @@ use common::{fixture, gpu, prompts, words};
 use oaif::Error;
 use oaif::Task;
 use oaif::Wait;
-use oaif::annotate::queue::{AnnotationQueue, InPlace};
-use oaif::annotate::rule::Rule;
-use oaif::annotate::threaded::Threaded;
-use oaif::annotate::{Annotator, Judgement, Position};
-use oaif::data::rows::{Completion, Pair, Prompt, Text};
-use oaif::generate::SamplingParams;
-use oaif::gpu::{Gpu, GpuOptions};
-use oaif::model::{LoraConfig, LoraTargets};
-use oaif::preference::{LOSS_NAMES, LossOptions, Objective, PreferenceLoss};
-use oaif::train::run_dir::Resume;
-use oaif::train::{
+use oaif::unstable::annotate::queue::{AnnotationQueue, InPlace};
+use oaif::unstable::annotate::rule::Rule;
+use oaif::unstable::annotate::threaded::Threaded;
+use oaif::unstable::annotate::{Annotator, Judgement, Position};
+use oaif::unstable::data::rows::{Completion, Pair, Prompt, Text};
+use oaif::unstable::generate::SamplingParams;
+use oaif::unstable::gpu::{Gpu, GpuOptions};
+use oaif::unstable::model::{LoraConfig, LoraTargets};
+use oaif::unstable::preference::{LOSS_NAMES, LossOptions, Objective, PreferenceLoss};
+use oaif::unstable::train::run_dir::Resume;
+use oaif::unstable::train::{
     AlignOptions, AlignRun, Control, DpoOptions, DpoRun, Observer, PairChoice, Policy, PolicyLoss, Requests,
     SftRun, Sources, StepReport, TrainOptions,
 };
@@ -188,7 +188,7 @@ impl Annotator for Slow {
 
     fn annotate<'t>(
         &'t mut self,
-        pairs: &'t [oaif::annotate::Pair<'t>],
+        pairs: &'t [oaif::unstable::annotate::Pair<'t>],
     ) -> Task<'t, oaif::Result<Vec<Judgement>>> {
         Box::pin(async move {
             let (started, launches) = (Instant::now(), self.gpu.activity().launches);
@@ -276,7 +276,7 @@ impl Annotator for Counting {
 
     fn annotate<'t>(
         &'t mut self,
-        pairs: &'t [oaif::annotate::Pair<'t>],
+        pairs: &'t [oaif::unstable::annotate::Pair<'t>],
     ) -> Task<'t, oaif::Result<Vec<Judgement>>> {
         Box::pin(async move {
             let texts = pairs.iter().map(|p| [p.prompt, p.response_1, p.response_2].map(str::to_owned));
@@ -527,7 +527,7 @@ fn a_step_that_failed_can_be_taken_again() {
         }
         fn annotate<'t>(
             &'t mut self,
-            pairs: &'t [oaif::annotate::Pair<'t>],
+            pairs: &'t [oaif::unstable::annotate::Pair<'t>],
         ) -> Task<'t, oaif::Result<Vec<Judgement>>> {
             Box::pin(async move {
                 self.0 += 1;
@@ -580,11 +580,11 @@ impl Annotator for Careless {
 
     fn annotate<'t>(
         &'t mut self,
-        pairs: &'t [oaif::annotate::Pair<'t>],
+        pairs: &'t [oaif::unstable::annotate::Pair<'t>],
     ) -> Task<'t, oaif::Result<Vec<Judgement>>> {
         Box::pin(async move {
             use std::hash::{DefaultHasher, Hash, Hasher};
-            let verdict = |pair: &oaif::annotate::Pair<'_>| match self {
+            let verdict = |pair: &oaif::unstable::annotate::Pair<'_>| match self {
                 Careless::First => 1.0,
                 Careless::Longer => match pair.response_1.len().cmp(&pair.response_2.len()) {
                     std::cmp::Ordering::Greater => 1.0,
@@ -599,7 +599,7 @@ impl Annotator for Careless {
             };
             Ok(pairs
                 .iter()
-                .map(|pair| oaif::annotate::Verdict::from_probability(verdict(pair)).into())
+                .map(|pair| oaif::unstable::annotate::Verdict::from_probability(verdict(pair)).into())
                 .collect())
         })
     }
@@ -659,16 +659,16 @@ fn all_pairs_are_learnt_from_where_that_is_asked_and_unsure_ones_are_not() {
         }
         fn annotate<'t>(
             &'t mut self,
-            pairs: &'t [oaif::annotate::Pair<'t>],
+            pairs: &'t [oaif::unstable::annotate::Pair<'t>],
         ) -> Task<'t, oaif::Result<Vec<Judgement>>> {
             Box::pin(async move {
-                let p = |pair: &oaif::annotate::Pair<'_>| {
+                let p = |pair: &oaif::unstable::annotate::Pair<'_>| {
                     let more = pair.response_1.len() as f32 - pair.response_2.len() as f32;
                     1.0 / (1.0 + (-more / 4.0).exp())
                 };
                 Ok(pairs
                     .iter()
-                    .map(|pair| oaif::annotate::Verdict::from_probability(p(pair)).into())
+                    .map(|pair| oaif::unstable::annotate::Verdict::from_probability(p(pair)).into())
                     .collect())
             })
         }
@@ -774,10 +774,11 @@ fn too_many_unusable_verdicts_end_the_run_with_an_explanation() {
         }
         fn annotate<'t>(
             &'t mut self,
-            pairs: &'t [oaif::annotate::Pair<'t>],
+            pairs: &'t [oaif::unstable::annotate::Pair<'t>],
         ) -> Task<'t, oaif::Result<Vec<Judgement>>> {
             Box::pin(async move {
-                let invalid = || oaif::annotate::Verdict::Invalid { why: "out of paper".into() }.into();
+                let invalid =
+                    || oaif::unstable::annotate::Verdict::Invalid { why: "out of paper".into() }.into();
                 Ok(pairs.iter().map(|_| invalid()).collect())
             })
         }

@@ -6,16 +6,16 @@ use common::{
     Tensors, capacity, fixture, gpu, ids, json, logp_differences, pairs, relative_distance, shared,
 };
 use oaif::Wait;
-use oaif::data::packing::Tree;
-use oaif::data::tokenizer::{StopMatcher, Tokenizer};
-use oaif::generate::{GenerateOptions, Generator, Request, SamplingParams};
-use oaif::gpu::{Arena, Gpu, GpuOptions};
-use oaif::model::stream::Capacity;
-use oaif::model::{Adapter, FloatFormat, LoraLayout, Model, Scorer, Weights};
-use oaif::optim::{Optimiser, OptimiserKind};
-use oaif::preference::{Objective, PreferenceLoss};
-use oaif::train::pair_step::{LabelledPair, PairStep};
-use oaif::train::sft_step::SftStep;
+use oaif::unstable::data::packing::Tree;
+use oaif::unstable::data::tokenizer::{StopMatcher, Tokenizer};
+use oaif::unstable::generate::{GenerateOptions, Generator, Request, SamplingParams};
+use oaif::unstable::gpu::{Arena, Gpu, GpuOptions};
+use oaif::unstable::model::stream::Capacity;
+use oaif::unstable::model::{Adapter, FloatFormat, LoraLayout, Model, Scorer, Weights};
+use oaif::unstable::optim::{Optimiser, OptimiserKind};
+use oaif::unstable::preference::{Objective, PreferenceLoss};
+use oaif::unstable::train::pair_step::{LabelledPair, PairStep};
+use oaif::unstable::train::sft_step::SftStep;
 use serde_json::Value;
 
 #[test]

@@ -9,11 +9,11 @@ use std::path::Path;
 
 use common::{fixture, gpu, ids, json, relative_distance};
 use oaif::Wait;
-use oaif::data::packing::Tree;
-use oaif::gpu::{Arena, Gpu};
-use oaif::model::safetensors_io::{TensorFiles, TensorSpec, TensorWriter};
-use oaif::model::stream::Capacity;
-use oaif::model::{FloatFormat, LoraConfig, LoraTargets, Model, Scorer};
+use oaif::unstable::data::packing::Tree;
+use oaif::unstable::gpu::{Arena, Gpu};
+use oaif::unstable::model::safetensors_io::{TensorFiles, TensorSpec, TensorWriter};
+use oaif::unstable::model::stream::Capacity;
+use oaif::unstable::model::{FloatFormat, LoraConfig, LoraTargets, Model, Scorer};
 use serde_json::{Value, json as value};
 
 const FORMS: [&str; 4] = ["regex", "paths", "patterns", "layers"];
@@ -89,7 +89,7 @@ fn tied(
 }
 
 #[track_caller]
-fn assert_refused<T>(result: oaif::error::Result<T>, parts: &[&str]) {
+fn assert_refused<T>(result: oaif::unstable::error::Result<T>, parts: &[&str]) {
     let Err(error) = result else { panic!("accepted") };
     let message = error.to_string();
     parts.iter().for_each(|part| assert!(message.contains(part), "{part:?} is not in {message:?}"));

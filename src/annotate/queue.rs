@@ -454,7 +454,7 @@ pub(super) mod tests {
     use crate::Wait;
 
     /// Prefers the first response; fails in these batches, counted from 1.
-    pub(in crate::annotate) struct First {
+    pub(in crate::unstable::annotate) struct First {
         pub batches: usize,
         pub failing: &'static [usize],
     }
@@ -475,7 +475,7 @@ pub(super) mod tests {
         }
     }
 
-    pub(in crate::annotate) fn question(place: &str) -> Question {
+    pub(in crate::unstable::annotate) fn question(place: &str) -> Question {
         Question::compare(place, &Pair { prompt: "x", response_1: "a", response_2: "b" })
     }
 

@@ -55,8 +55,8 @@ pub(super) fn list(path: &Path) -> Vec<PathBuf> {
 ///
 /// ```
 /// # fn main() -> oaif::Result<()> {
-/// let folder = oaif::files::MemoryFolder::new([("config.json", b"{}".to_vec())]);
-/// assert_eq!(oaif::files::read(&folder.path().join("config.json"))?, b"{}");
+/// let folder = oaif::unstable::files::MemoryFolder::new([("config.json", b"{}".to_vec())]);
+/// assert_eq!(oaif::unstable::files::read(&folder.path().join("config.json"))?, b"{}");
 /// # Ok(())
 /// # }
 /// ```

@@ -8,8 +8,8 @@ use crate::error::{Error, Result};
 /// ```no_run
 /// # async fn device(adapter: &oaif::wgpu::Adapter) {
 /// let descriptor = oaif::wgpu::DeviceDescriptor {
-///     required_limits: oaif::gpu::required_limits(adapter),
-///     required_features: adapter.features() & oaif::gpu::FEATURES,
+///     required_limits: oaif::unstable::gpu::required_limits(adapter),
+///     required_features: adapter.features() & oaif::unstable::gpu::FEATURES,
 ///     ..Default::default()
 /// };
 /// let (device, queue) = adapter.request_device(&descriptor).await.expect("a device");
@@ -49,7 +49,7 @@ pub(super) fn check(has: &wgpu::Limits) -> Result<()> {
         None => Ok(()),
         Some((limit, has, needs)) => {
             let why = format!(
-                "has {limit} = {has}, and the kernels need {needs}: ask for oaif::gpu::required_limits(&adapter) when it is \
+                "has {limit} = {has}, and the kernels need {needs}: ask for oaif::unstable::gpu::required_limits(&adapter) when it is \
                  requested"
             );
             Err(Error::config("device", why))

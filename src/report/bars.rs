@@ -11,7 +11,7 @@ const GAP: f64 = 9.0;
 /// Bars from 0, each with its interval and its value, in groups that compare the same things.
 ///
 /// ```
-/// use oaif::report::{Bars, Estimate, Unit};
+/// use oaif::unstable::report::{Bars, Estimate, Unit};
 /// let bars = Bars::new("Win rate after 1,000 steps").unit(Unit::Share).kinds(["online", "offline"]).level(0.5);
 /// let bars = bars.group("DPO", [Estimate::share(81, 100), Estimate::share(58, 100)]);
 /// let bars = bars.group("IPO", [Estimate::share(79, 100), Estimate::share(60, 100)]);

@@ -3,7 +3,7 @@
 //! program adds sections of its own, or builds a report from nothing:
 //!
 //! ```
-//! use oaif::report::{Bars, Estimate, KeyFigure, Report, Sample, Section, Table, Unit};
+//! use oaif::unstable::report::{Bars, Estimate, KeyFigure, Report, Sample, Section, Table, Unit};
 //! let rate = Estimate::share(161, 200);
 //! let mut report = Report::new("A story teller, aligned");
 //! report.figure(KeyFigure::new("Win rate", "80.5 %").note("74.5 to 85.4"));

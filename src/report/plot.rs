@@ -124,7 +124,7 @@ fn thinned(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
 /// Curves over a common axis.
 ///
 /// ```
-/// use oaif::report::{Estimate, Plot, Series, Unit};
+/// use oaif::unstable::report::{Estimate, Plot, Series, Unit};
 /// let rates = [(0, 50), (50, 64), (100, 81)].map(|(step, wins)| (step as f64, Estimate::share(wins, 100)));
 /// let plot = Plot::new("Win rate").labels("step", "share of 100 held-out prompts").unit(Unit::Share);
 /// let svg = plot.level(0.5).series(Series::band("DPO", rates)).svg();

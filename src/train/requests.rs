@@ -7,7 +7,7 @@ use std::task::{Poll, Waker};
 /// Flags that a run looks at between steps, and a request to give a step up; anybody may set them at any time.
 ///
 /// ```
-/// let requests = oaif::train::Requests::default();
+/// let requests = oaif::unstable::train::Requests::default();
 /// requests.ask_to_save();
 /// assert!(requests.take_save() && !requests.take_save());
 /// ```

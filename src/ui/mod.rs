@@ -11,9 +11,9 @@
 //! ```
 //! use std::sync::Arc;
 //!
-//! use oaif::annotate::human::{Desk, Human};
-//! use oaif::train::Requests;
-//! use oaif::ui::{LiveRun, Served, Ui, UiObserver, UiOptions};
+//! use oaif::unstable::annotate::human::{Desk, Human};
+//! use oaif::unstable::train::Requests;
+//! use oaif::unstable::ui::{LiveRun, Served, Ui, UiObserver, UiOptions};
 //!
 //! let desk = Arc::new(Desk::new());
 //! let live = Arc::new(LiveRun::new("A story teller", vec![("Loss".into(), "DPO".into())]));

@@ -55,7 +55,7 @@ fn machine_and_ceilings_come_first_and_then_an_object_for_each_kernel() {
         let found = measured.iter().filter(|row| row["case"] == kernel);
         found.map(|row| row["shape"].as_str().unwrap().to_owned()).collect()
     };
-    for kernel in oaif::ops::all_cases().iter().map(|case| case.kernel) {
+    for kernel in oaif::unstable::ops::all_cases().iter().map(|case| case.kernel) {
         assert_eq!(shapes(kernel).len(), 1, "{kernel}");
     }
     let products = ["N 1024 I 1024 O 1024", "N 2048 I 64 O 512", "N 2048 I 192 O 512", "N 1 I 192 O 4096"];

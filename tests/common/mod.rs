@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use oaif::Wait;
-use oaif::data::packing::Tree;
-use oaif::data::rows::{Prompt, Text};
-use oaif::gpu::{Arena, DeviceKind, Gpu, GpuOptions, Tuning};
-use oaif::model::stream::Capacity;
-use oaif::model::{Model, Scorer};
-use oaif::train::pair_step::LabelledPair;
+use oaif::unstable::data::packing::Tree;
+use oaif::unstable::data::rows::{Prompt, Text};
+use oaif::unstable::gpu::{Arena, DeviceKind, Gpu, GpuOptions, Tuning};
+use oaif::unstable::model::stream::Capacity;
+use oaif::unstable::model::{Model, Scorer};
+use oaif::unstable::train::pair_step::LabelledPair;
 use serde_json::Value;
 
 /// The device of this test run. Without a GPU a test fails where REQUIRE_GPU=1, else says that it was skipped.

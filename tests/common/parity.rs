@@ -5,16 +5,16 @@ use std::path::Path;
 use std::time::Instant;
 
 use oaif::Wait;
-use oaif::data::packing::Tree;
-use oaif::data::tokenizer::{StopMatcher, Tokenizer};
-use oaif::generate::{GenerateOptions, Generator, Request, SamplingParams};
-use oaif::gpu::{Arena, Gpu};
-use oaif::model::stream::Capacity;
-use oaif::model::{Model, Scorer};
-use oaif::optim::{Optimiser, OptimiserKind};
-use oaif::preference::PreferenceLoss;
-use oaif::train::pair_step::PairStep;
-use oaif::train::sft_step::SftStep;
+use oaif::unstable::data::packing::Tree;
+use oaif::unstable::data::tokenizer::{StopMatcher, Tokenizer};
+use oaif::unstable::generate::{GenerateOptions, Generator, Request, SamplingParams};
+use oaif::unstable::gpu::{Arena, Gpu};
+use oaif::unstable::model::stream::Capacity;
+use oaif::unstable::model::{Model, Scorer};
+use oaif::unstable::optim::{Optimiser, OptimiserKind};
+use oaif::unstable::preference::PreferenceLoss;
+use oaif::unstable::train::pair_step::PairStep;
+use oaif::unstable::train::sft_step::SftStep;
 use serde_json::Value;
 
 use super::{Tensors, capacity, fixture, ids, logp_differences, pairs, relative_distance};

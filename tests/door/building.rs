@@ -3,23 +3,23 @@
 use std::time::Duration;
 
 use oaif::Wait;
-use oaif::annotate::command::CommandAnnotator;
-use oaif::annotate::judge_model::JudgeModel;
-use oaif::data::rows::{Prompt, Text};
-use oaif::generate::{GenerateOptions, Generator, SamplingParams};
-use oaif::gpu::{Arena, Gpu, GpuOptions};
-use oaif::model::architecture::WeightSpec;
-use oaif::model::lora::LoraTerm;
-use oaif::model::names::Projection;
-use oaif::model::stream::Capacity;
-use oaif::model::{
+use oaif::unstable::annotate::command::CommandAnnotator;
+use oaif::unstable::annotate::judge_model::JudgeModel;
+use oaif::unstable::data::rows::{Prompt, Text};
+use oaif::unstable::generate::{GenerateOptions, Generator, SamplingParams};
+use oaif::unstable::gpu::{Arena, Gpu, GpuOptions};
+use oaif::unstable::model::architecture::WeightSpec;
+use oaif::unstable::model::lora::LoraTerm;
+use oaif::unstable::model::names::Projection;
+use oaif::unstable::model::stream::Capacity;
+use oaif::unstable::model::{
     Adapter, FloatFormat, LoraConfig, LoraLayout, LoraTargets, Model, ModelConfig, Scorer, Weights,
 };
-use oaif::optim::{Optimiser, OptimiserKind};
-use oaif::preference::PreferenceLoss;
-use oaif::train::pair_step::PairStep;
-use oaif::train::sft_step::SftStep;
-use oaif::train::{AlignOptions, AlignRun, Policy, TrainOptions};
+use oaif::unstable::optim::{Optimiser, OptimiserKind};
+use oaif::unstable::preference::PreferenceLoss;
+use oaif::unstable::train::pair_step::PairStep;
+use oaif::unstable::train::sft_step::SftStep;
+use oaif::unstable::train::{AlignOptions, AlignRun, Policy, TrainOptions};
 
 use crate::draws::{CONTEXT, Draws, known};
 use crate::{Call, Doors, LOSS, call};

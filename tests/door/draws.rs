@@ -1,7 +1,7 @@
 //! Arguments drawn at random, and the rules that they keep or break.
 
-use oaif::data::packing::Tree;
-use oaif::model::stream::Capacity;
+use oaif::unstable::data::packing::Tree;
+use oaif::unstable::model::stream::Capacity;
 
 /// Of tests/fixtures/tiny.
 pub const VOCAB: u32 = 96;

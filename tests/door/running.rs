@@ -2,13 +2,13 @@
 
 use oaif::Error;
 use oaif::Wait;
-use oaif::annotate::Pair;
-use oaif::data::packing::{ChoiceTree, Tree};
-use oaif::data::tokenizer::StopMatcher;
-use oaif::generate::Request;
-use oaif::gpu::{Arena, Category, Live};
-use oaif::model::{Scored, Scorer};
-use oaif::train::pair_step::LabelledPair;
+use oaif::unstable::annotate::Pair;
+use oaif::unstable::data::packing::{ChoiceTree, Tree};
+use oaif::unstable::data::tokenizer::StopMatcher;
+use oaif::unstable::generate::Request;
+use oaif::unstable::gpu::{Arena, Category, Live};
+use oaif::unstable::model::{Scored, Scorer};
+use oaif::unstable::train::pair_step::LabelledPair;
 
 use crate::common::relative_distance;
 use crate::draws::{CAPACITY, CONTEXT, Draws, fits, known, readable};

@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use oaif::eval::comparison::{Decision, Decisions};
-use oaif::eval::files::*;
-use oaif::eval::judged::judged_models;
+use oaif::unstable::eval::comparison::{Decision, Decisions};
+use oaif::unstable::eval::files::*;
+use oaif::unstable::eval::judged::judged_models;
 
 /// A file in a folder of this test run.
 fn file(name: &str, text: &str) -> PathBuf {
@@ -176,7 +176,7 @@ fn damaged_files_are_errors_and_never_panics() {
         r#"{"uid": "u", "prompt": "p", "model": "m", "baseline": "b", "messages": [{"role": "assistant", "content": {"answer": "x"}}], "games": [{"score": "A>B"}, null]}"#,
     ];
     const NOISE: &[u8] = b"{}[]\",:0n\\\n\xff";
-    let mut random = oaif::eval::random::SplitMix::new(5, 0);
+    let mut random = oaif::unstable::eval::random::SplitMix::new(5, 0);
     for round in 0..150 {
         for sample in samples {
             let mut bytes = sample.as_bytes().to_vec();

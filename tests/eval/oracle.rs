@@ -1,16 +1,16 @@
 //! The statistics against scipy, statsmodels, scikit-learn and AlpacaEval's published figures, from tests/fixtures/eval.json
 //! (made by tests/fixtures/make_eval.py, which names the versions).
 
-use oaif::eval::agreement::cohen_kappa;
-use oaif::eval::alpaca_eval::{self, AlpacaPrompt, AlpacaWeights, Anchor, Strength};
-use oaif::eval::bootstrap::Bootstrap;
-use oaif::eval::comparison::{Comparison, Decision};
-use oaif::eval::files::{JudgedAs, read_alpaca_anchors, read_judgements};
-use oaif::eval::interval::{mean_with_error, normal_interval, wilson, wilson_interval, z_of_level};
-use oaif::eval::judged::judged_models;
-use oaif::eval::length_control::{LengthControl, length_controlled};
-use oaif::eval::logistic::{Penalty, Regression};
-use oaif::eval::normal;
+use oaif::unstable::eval::agreement::cohen_kappa;
+use oaif::unstable::eval::alpaca_eval::{self, AlpacaPrompt, AlpacaWeights, Anchor, Strength};
+use oaif::unstable::eval::bootstrap::Bootstrap;
+use oaif::unstable::eval::comparison::{Comparison, Decision};
+use oaif::unstable::eval::files::{JudgedAs, read_alpaca_anchors, read_judgements};
+use oaif::unstable::eval::interval::{mean_with_error, normal_interval, wilson, wilson_interval, z_of_level};
+use oaif::unstable::eval::judged::judged_models;
+use oaif::unstable::eval::length_control::{LengthControl, length_controlled};
+use oaif::unstable::eval::logistic::{Penalty, Regression};
+use oaif::unstable::eval::normal;
 use serde_json::Value;
 
 fn fixture() -> Value {

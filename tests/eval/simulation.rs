@@ -1,12 +1,12 @@
 //! Intervals and length control on judges whose truth is known. Short versions run always; the long ones print tables:
 //! `cargo test --release --test eval -- --ignored --nocapture`.
 
-use oaif::eval::bootstrap::Bootstrap;
-use oaif::eval::comparison::Comparison;
-use oaif::eval::interval::{Interval, Z95, normal_interval, wilson, wilson_of_preferences};
-use oaif::eval::length_control::{LengthControl, length_controlled};
-use oaif::eval::logistic::sigmoid;
-use oaif::eval::random::SplitMix;
+use oaif::unstable::eval::bootstrap::Bootstrap;
+use oaif::unstable::eval::comparison::Comparison;
+use oaif::unstable::eval::interval::{Interval, Z95, normal_interval, wilson, wilson_of_preferences};
+use oaif::unstable::eval::length_control::{LengthControl, length_controlled};
+use oaif::unstable::eval::logistic::sigmoid;
+use oaif::unstable::eval::random::SplitMix;
 
 /// log k! for k = 0 … n.
 fn log_factorials(n: usize) -> Vec<f64> {
@@ -235,7 +235,7 @@ impl LengthJudge {
         let mean = |first: f64| {
             (0..steps)
                 .map(|i| {
-                    let q = oaif::eval::normal::quantile((f64::from(i) + 0.5) / f64::from(steps));
+                    let q = oaif::unstable::eval::normal::quantile((f64::from(i) + 0.5) / f64::from(steps));
                     sigmoid(self.quality.0 + self.quality.1 * q + first)
                 })
                 .sum::<f64>()

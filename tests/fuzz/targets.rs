@@ -3,20 +3,20 @@
 use std::path::Path;
 
 use oaif::Wait;
-use oaif::annotate::Pair;
-use oaif::annotate::likelihood::text_before;
-use oaif::annotate::template::JudgeTemplate;
-use oaif::data::chat::ChatTemplate;
-use oaif::data::encoder::Encoder;
-use oaif::data::rows::{
+use oaif::unstable::annotate::Pair;
+use oaif::unstable::annotate::likelihood::text_before;
+use oaif::unstable::annotate::template::JudgeTemplate;
+use oaif::unstable::data::chat::ChatTemplate;
+use oaif::unstable::data::encoder::Encoder;
+use oaif::unstable::data::rows::{
     Columns, Conversation, Message, Text, read_completions, read_pairs, read_prompts, read_responses,
 };
-use oaif::data::tokenizer::Tokenizer;
-use oaif::gguf::GgufTensors;
-use oaif::gpu::{Gpu, Limits};
-use oaif::model::architecture::WeightSpec;
-use oaif::model::safetensors_io::{MODEL_FILE, TensorFiles};
-use oaif::model::{Model, ModelConfig};
+use oaif::unstable::data::tokenizer::Tokenizer;
+use oaif::unstable::gguf::GgufTensors;
+use oaif::unstable::gpu::{Gpu, Limits};
+use oaif::unstable::model::architecture::WeightSpec;
+use oaif::unstable::model::safetensors_io::{MODEL_FILE, TensorFiles};
+use oaif::unstable::model::{Model, ModelConfig};
 
 /// An input in, whether it was accepted out.
 pub type Run = Box<dyn FnMut(&[u8]) -> bool>;
@@ -160,7 +160,7 @@ fn card(_: &Path) -> Run {
     ];
     Box::new(move |input| {
         let wanted = [None, Some("train"), Some("en/test"), Some("default")];
-        wanted.iter().any(|wanted| oaif::hub::rows_of(input, *wanted, &names).is_ok())
+        wanted.iter().any(|wanted| oaif::unstable::hub::rows_of(input, *wanted, &names).is_ok())
     })
 }
 
@@ -201,7 +201,7 @@ fn state(dir: &Path) -> Run {
     let dir = dir.to_owned();
     Box::new(move |input| {
         std::fs::write(dir.join("state.json"), input).unwrap();
-        oaif::train::read_state(&dir).is_ok()
+        oaif::unstable::train::read_state(&dir).is_ok()
     })
 }
 

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use oaif::error::Error;
-use oaif::hub::Wanted;
+use oaif::unstable::error::Error;
+use oaif::unstable::hub::Wanted;
 
 use super::server::COMMIT;
 use super::{Place, WEIGHTS, weights};

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use oaif::hub::Wanted;
+use oaif::unstable::hub::Wanted;
 
 use super::server::{COMMIT, Seen, TOKEN};
 use super::{Place, Told, WEIGHTS, weights};
@@ -52,7 +52,7 @@ fn a_download_that_a_process_left_is_resumed_by_the_next() {
     let place = Place::new();
     place.hub.state().cuts.extend([400_000, 0, 0, 0, 0]);
     let why = place.refuses("org/name", &["after 391 KiB of 977 KiB", "try again", "goes on from there"]);
-    assert!(matches!(why, oaif::error::Error::Hub { .. }), "{why:?}");
+    assert!(matches!(why, oaif::unstable::error::Error::Hub { .. }), "{why:?}");
     // What has come is kept, and is not visible.
     assert!(place.kept().iter().any(|name| name.ends_with(".incomplete")));
     assert!(!place.kept().iter().any(|name| name.ends_with(WEIGHTS) || name.contains("refs")));

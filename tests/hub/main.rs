@@ -9,8 +9,8 @@ mod server;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use oaif::error::{Error, Result};
-use oaif::hub::{Hub, Kind, Repo, Settings, Snapshot, Token, Wanted, Watch};
+use oaif::unstable::error::{Error, Result};
+use oaif::unstable::hub::{Hub, Kind, Repo, Settings, Snapshot, Token, Wanted, Watch};
 use server::Server;
 
 /// A hub with a model, and an empty cache.

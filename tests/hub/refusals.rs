@@ -1,7 +1,7 @@
 //! What cannot be had: one sentence with the way out.
 
-use oaif::error::Error;
-use oaif::hub::{Token, Wanted};
+use oaif::unstable::error::Error;
+use oaif::unstable::hub::{Token, Wanted};
 
 use super::server::TOKEN;
 use super::{Place, Told};

@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use oaif::Wait;
-use oaif::annotate::Verdict;
-use oaif::annotate::journal::Journalled;
-use oaif::annotate::openai::OpenAiOptions;
-use oaif::annotate::queue::{AnnotationQueue, Question, Said, Usage};
+use oaif::unstable::annotate::Verdict;
+use oaif::unstable::annotate::journal::Journalled;
+use oaif::unstable::annotate::openai::OpenAiOptions;
+use oaif::unstable::annotate::queue::{AnnotationQueue, Question, Said, Usage};
 use serde_json::json;
 
 use crate::judge::*;

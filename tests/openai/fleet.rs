@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use oaif::Wait;
-use oaif::annotate::openai::{OpenAiOptions, Sources};
-use oaif::annotate::queue::AnnotationQueue;
+use oaif::unstable::annotate::openai::{OpenAiOptions, Sources};
+use oaif::unstable::annotate::queue::AnnotationQueue;
 
 use crate::judge::*;
 use crate::server::{Reply, Server};

@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use oaif::Wait;
-use oaif::annotate::journal::Journalled;
-use oaif::annotate::openai::OpenAiOptions;
-use oaif::annotate::queue::{AnnotationQueue, Usage};
+use oaif::unstable::annotate::journal::Journalled;
+use oaif::unstable::annotate::openai::OpenAiOptions;
+use oaif::unstable::annotate::queue::{AnnotationQueue, Usage};
 
 use crate::judge::*;
 use crate::server::{Reply, Server};

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use oaif::Wait;
-use oaif::annotate::journal::Journalled;
-use oaif::annotate::openai::{OpenAi, OpenAiOptions};
-use oaif::annotate::queue::AnnotationQueue;
+use oaif::unstable::annotate::journal::Journalled;
+use oaif::unstable::annotate::openai::{OpenAi, OpenAiOptions};
+use oaif::unstable::annotate::queue::AnnotationQueue;
 use serde_json::json;
 
 use crate::judge::*;

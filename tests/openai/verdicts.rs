@@ -2,15 +2,15 @@
 
 use oaif::Task;
 use oaif::Wait;
-use oaif::annotate::ensemble::{Ensemble, Vote};
-use oaif::annotate::journal::Journalled;
-use oaif::annotate::llm::Orders;
-use oaif::annotate::openai::{Api, OpenAi, OpenAiOptions, RatingTemplate, Sources};
-use oaif::annotate::queue::{AnnotationQueue, InPlace, Said};
-use oaif::annotate::rule::Rule;
-use oaif::annotate::template::JudgeTemplate;
-use oaif::annotate::{Annotator, Judgement, Pair, Position, Score, Verdict};
-use oaif::eval::judging::judge_pairs;
+use oaif::unstable::annotate::ensemble::{Ensemble, Vote};
+use oaif::unstable::annotate::journal::Journalled;
+use oaif::unstable::annotate::llm::Orders;
+use oaif::unstable::annotate::openai::{Api, OpenAi, OpenAiOptions, RatingTemplate, Sources};
+use oaif::unstable::annotate::queue::{AnnotationQueue, InPlace, Said};
+use oaif::unstable::annotate::rule::Rule;
+use oaif::unstable::annotate::template::JudgeTemplate;
+use oaif::unstable::annotate::{Annotator, Judgement, Pair, Position, Score, Verdict};
+use oaif::unstable::eval::judging::judge_pairs;
 use serde_json::{Value, json};
 
 use crate::judge::*;

@@ -1,8 +1,8 @@
 //! What all engines compute: a model's shape, its weights and the tokens, the same for everyone.
 
-use oaif::data::packing::Tree;
-use oaif::model::ModelConfig;
-use oaif::model::architecture::WeightSpec;
+use oaif::unstable::data::packing::Tree;
+use oaif::unstable::model::ModelConfig;
+use oaif::unstable::model::architecture::WeightSpec;
 use serde_json::json;
 
 /// The embedding's tensor name.

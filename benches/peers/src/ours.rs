@@ -1,11 +1,11 @@
 //! oaif.
 
 use oaif::Wait;
-use oaif::data::packing::Tree;
-use oaif::gpu::{Arena, Gpu, GpuOptions};
-use oaif::model::stream::Capacity;
-use oaif::model::{Model, Weights};
-use oaif::train::sft_step::SftStep;
+use oaif::unstable::data::packing::Tree;
+use oaif::unstable::gpu::{Arena, Gpu, GpuOptions};
+use oaif::unstable::model::stream::Capacity;
+use oaif::unstable::model::{Model, Weights};
+use oaif::unstable::train::sft_step::SftStep;
 
 use crate::case::Case;
 use crate::engine::{Engine, Result, norm};

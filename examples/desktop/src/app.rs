@@ -8,9 +8,9 @@ use eframe::egui::{
     ScrollArea, Sense, TextEdit, Ui, ViewportCommand, vec2,
 };
 use eframe::wgpu;
-use oaif::annotate::human::{GivenLabel, Pick, Shown, View};
-use oaif::error::size;
-use oaif::gpu::{Gpu, GpuOptions};
+use oaif::unstable::annotate::human::{GivenLabel, Pick, Shown, View};
+use oaif::unstable::error::size;
+use oaif::unstable::gpu::{Gpu, GpuOptions};
 
 use crate::curve::curve;
 use crate::frames::Frames;

@@ -4,12 +4,12 @@ use std::path::Path;
 use std::sync::mpsc::Receiver;
 
 use oaif::Wait;
-use oaif::data::rows::{Conversation, Message, Text};
-use oaif::data::tokenizer::StopMatcher;
-use oaif::generate::{GenerateOptions, Generator, Request, SamplingParams};
-use oaif::gpu::Arena;
-use oaif::model::Model;
-use oaif::train::Policy;
+use oaif::unstable::data::rows::{Conversation, Message, Text};
+use oaif::unstable::data::tokenizer::StopMatcher;
+use oaif::unstable::generate::{GenerateOptions, Generator, Request, SamplingParams};
+use oaif::unstable::gpu::Arena;
+use oaif::unstable::model::Model;
+use oaif::unstable::train::Policy;
 
 use crate::shared::{Exchange, Shared};
 

@@ -6,13 +6,13 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use oaif::annotate::human::{Desk, Human};
-use oaif::data::rows::{Columns, Prompt, Text, read_prompts};
-use oaif::gpu::Gpu;
-use oaif::model::{LoraConfig, LoraTargets};
-use oaif::preference::PreferenceLoss;
-use oaif::train::schedule::ScheduleKind;
-use oaif::train::{
+use oaif::unstable::annotate::human::{Desk, Human};
+use oaif::unstable::data::rows::{Columns, Prompt, Text, read_prompts};
+use oaif::unstable::gpu::Gpu;
+use oaif::unstable::model::{LoraConfig, LoraTargets};
+use oaif::unstable::preference::PreferenceLoss;
+use oaif::unstable::train::schedule::ScheduleKind;
+use oaif::unstable::train::{
     AlignOptions, AlignRun, Control, Observer, Policy, Requests, StepReport, TrainOptions, Trainer,
 };
 use oaif::{Error, Wait};

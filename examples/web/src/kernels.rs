@@ -1,7 +1,7 @@
 //! `oaif doctor` in a tab.
 
-use oaif::gpu::{Gpu, GpuOptions, Tier};
-use oaif::ops::all_cases;
+use oaif::unstable::gpu::{Gpu, GpuOptions, Tier};
+use oaif::unstable::ops::all_cases;
 use wasm_bindgen::prelude::*;
 
 use crate::told;

@@ -144,7 +144,7 @@ const FLAGS: &[(&str, &[&str], &str)] = &[
 
 /// What to say to a flag of another trainer with these values: nothing where what it asks for is done anyway. `None` for a
 /// flag that is not known.
-pub(in crate::cli) fn answer(name: &str, values: &[String]) -> Option<Result<(), &'static str>> {
+pub(in crate::unstable::cli) fn answer(name: &str, values: &[String]) -> Option<Result<(), &'static str>> {
     let name = name.replace('_', "-").to_lowercase();
     let (_, done_anyway, instead) = FLAGS.iter().find(|(flag, ..)| *flag == name)?;
     let same = |value: &str, done: &&str| {
@@ -160,7 +160,10 @@ pub(in crate::cli) fn answer(name: &str, values: &[String]) -> Option<Result<(),
 ///
 /// # Errors
 /// [`Error::Config`] for a flag of another trainer that asks for something else than is done.
-pub(in crate::cli) fn translate(command: &Command, arguments: Vec<OsString>) -> Result<Vec<OsString>> {
+pub(in crate::unstable::cli) fn translate(
+    command: &Command,
+    arguments: Vec<OsString>,
+) -> Result<Vec<OsString>> {
     let name = arguments.get(1).and_then(|name| name.to_str()).unwrap_or_default();
     let Some(sub) = command.find_subcommand(name) else { return Ok(arguments) };
     let mut out = Vec::new();
@@ -223,7 +226,7 @@ pub(in crate::cli) fn translate(command: &Command, arguments: Vec<OsString>) -> 
 }
 
 /// Whether the flag goes by this name.
-pub(in crate::cli) fn is_called(arg: &Arg, name: &str) -> bool {
+pub(in crate::unstable::cli) fn is_called(arg: &Arg, name: &str) -> bool {
     arg.get_long() == Some(name) || arg.get_all_aliases().unwrap_or_default().contains(&name)
 }
 

@@ -6,7 +6,7 @@ mod bench;
 #[cfg(feature = "demo")]
 mod demo;
 mod eval;
-pub(in crate::cli) mod foreign;
+pub(in crate::unstable::cli) mod foreign;
 mod gpu;
 mod held_out;
 mod lora;

@@ -27,7 +27,7 @@ const SPECIAL: [(&str, &str); 5] = [
 ///
 /// # Errors
 /// [`Error::File`] for a tokenizer that llama.cpp does not have.
-pub(in crate::gguf) fn write(
+pub(in crate::unstable::gguf) fn write(
     metadata: &mut Metadata,
     dir: &Path,
     vocab: usize,

@@ -65,7 +65,7 @@ impl Elements {
     }
 
     /// Formats of tensors that can be bound so.
-    pub(in crate::gpu) fn takes(self, tensor: Format) -> bool {
+    pub(in crate::unstable::gpu) fn takes(self, tensor: Format) -> bool {
         match self {
             Elements::F32 | Elements::F32x2 | Elements::F32x4 => tensor == Format::F32,
             Elements::U32 | Elements::U32x4 => tensor == Format::U32,

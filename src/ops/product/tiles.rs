@@ -7,7 +7,7 @@ use crate::gpu::{
 };
 
 /// How the results of a product are shared out, and the constants of the snippet that computes it.
-pub(in crate::ops) struct Shared {
+pub(in crate::unstable::ops) struct Shared {
     /// Workgroups.
     pub groups: Groups,
     /// Constants.
@@ -16,7 +16,7 @@ pub(in crate::ops) struct Shared {
 
 /// A product along both rows, y = x wᵀ, as its kernel has it.
 #[derive(Clone, Copy)]
-pub(in crate::ops) struct Forward {
+pub(in crate::unstable::ops) struct Forward {
     /// Rows of y.
     pub rows: Dim,
     /// Columns of y; pairs of them, where they are paired.
@@ -39,7 +39,7 @@ const FEW_ROWS: u32 = 8;
 const ENOUGH_TILES: u32 = 128;
 
 /// A product along both rows.
-pub(in crate::ops) fn along_both(r: &Recorder, p: Forward) -> Shared {
+pub(in crate::unstable::ops) fn along_both(r: &Recorder, p: Forward) -> Shared {
     if let (Format::F16, Arithmetic::Cooperative { size, lanes }) = (p.format, r.arithmetic()) {
         return cooperative((size, lanes), p);
     }
@@ -68,7 +68,7 @@ pub(in crate::ops) fn along_both(r: &Recorder, p: Forward) -> Shared {
 
 /// A product along the left rows alone: dx = dy w, with (rows, cols) results of `inner` elements each, and whether
 /// `finish` does more than to store them.
-pub(in crate::ops) fn along_left(
+pub(in crate::unstable::ops) fn along_left(
     r: &Recorder,
     (rows, cols): (Dim, usize),
     inner: usize,
