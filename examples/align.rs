@@ -66,13 +66,12 @@ fn main() -> oaif::Result<()> {
     // The GPU that a program would take by default; OAIF_GPU chooses another one.
     let gpu = Gpu::open(&GpuOptions::default()).wait()?;
 
-    let train = TrainOptions {
-        learning_rate: 2e-3,
-        max_steps: Some(10),
-        overwrite: true,
-        ..TrainOptions::new(std::env::temp_dir().join("oaif-example-align"))
-    };
-    let align = AlignOptions { max_new_tokens: 16, ..AlignOptions::new(PreferenceLoss::Dpo { beta: 0.1 }) };
+    let train = TrainOptions::default()
+        .output_dir(std::env::temp_dir().join("oaif-example-align"))
+        .learning_rate(2e-3)
+        .max_steps(10)
+        .overwrite(true);
+    let align = AlignOptions::new(PreferenceLoss::Dpo { beta: 0.1 }).max_new_tokens(16);
 
     // Loading, recording the plans and taking the memory come first: from here on nothing is allocated.
     let prompts = read_prompts(&root.join("examples/data/prompts.jsonl"), &Columns::default())?;

@@ -28,14 +28,13 @@ fn main() -> oaif::Result<()> {
 
     // A generator records its two plans here, one that reads prompts and one that decodes a token for every slot,
     // and takes the memory for both. Nothing is allocated afterwards, however often it runs.
-    let options = GenerateOptions {
-        sampling: SamplingParams { temperature: 0.8, top_p: 0.95, ..SamplingParams::default() },
-        max_new_tokens: 40,
-        max_prompt_tokens: prompt.len(),
-        slots: 3,
-        samples_per_prompt: 3,
-        eos: tokenizer.eos_ids().to_vec(),
-    };
+    let options = GenerateOptions::default()
+        .sampling(SamplingParams::default().temperature(0.8).top_p(0.95))
+        .max_new_tokens(40)
+        .max_prompt_tokens(prompt.len())
+        .slots(3)
+        .samples_per_prompt(3)
+        .eos(tokenizer.eos_ids().to_vec());
     let generator = Generator::new(&gpu, &model, options, &Arena::new()).wait()?;
 
     // Three answers to one prompt, which is read once. With the seed, the answer's number determines every random

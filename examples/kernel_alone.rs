@@ -12,7 +12,7 @@ fn main() -> oaif::Result<()> {
     let w = vec![0.5; cols];
 
     // `checked` keeps the bounds checks that release runs leave out: right for trying a kernel.
-    let gpu = Gpu::open(&GpuOptions { checked: true, ..GpuOptions::default() }).wait()?;
+    let gpu = Gpu::open(&GpuOptions::default().checked(true)).wait()?;
 
     // Inputs lie in buffers of ours, labelled and counted.
     let x_buffer = gpu.buffer_with("x", Category::Workspace, &x)?;

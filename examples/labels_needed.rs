@@ -61,17 +61,16 @@ fn learn(
     seed: u32,
 ) -> Result<[f64; LABELS.len()]> {
     let folder = tempfile::tempdir().map_err(oaif::Error::io("create", "a temporary folder"))?;
-    let train = TrainOptions {
-        learning_rate: 3e-4,
-        batch_size: BATCH,
+    let train = TrainOptions::default()
+        .output_dir(folder.path())
+        .learning_rate(3e-4)
+        .batch_size(BATCH)
         // A step may ask about fewer pairs than it has prompts, where answers are alike.
-        max_steps: Some(LABELS[LABELS.len() - 1]),
-        schedule: ScheduleKind::Constant,
-        seed,
-        ..TrainOptions::new(folder.path())
-    };
+        .max_steps(LABELS[LABELS.len() - 1])
+        .schedule(ScheduleKind::Constant)
+        .seed(seed);
     let loss = PreferenceLoss::Dpo { beta: 0.1 };
-    let align = AlignOptions { max_new_tokens: MAX_NEW_TOKENS, active, ..AlignOptions::new(loss) };
+    let align = AlignOptions::new(loss).max_new_tokens(MAX_NEW_TOKENS).active(active);
     let policy = Policy::load(gpu, &models.policy(), &train).wait()?;
     let person = InPlace::new(Person { taste, draw: Draw::new(seed, 77) });
     let mut trainer = AlignRun::new(policy, &prompts(10_000), &train, &align).wait()?.trainer(person)?;
@@ -79,7 +78,8 @@ fn learn(
     let (mut given, mut wins) = (0, [0.0; LABELS.len()]);
     for (labels, wins) in LABELS.iter().zip(&mut wins) {
         while given < *labels {
-            let Some(step) = trainer.step(&mut Control { observer: &mut (), requests: &requests }).wait()?
+            let Some(step) =
+                trainer.step_with(&mut Control { observer: &mut (), requests: &requests }).wait()?
             else {
                 break;
             };

@@ -29,7 +29,7 @@ fn main() -> oaif::Result<()> {
 
     // Both are handles: the application keeps its own. Submits last a few milliseconds each, so that a frame that is
     // drawn in between does not wait for long.
-    let options = GpuOptions { submit_ms: 4.0, ..GpuOptions::default() };
+    let options = GpuOptions::default().submit_ms(4.0);
     let gpu = Gpu::from_device(device.clone(), queue.clone(), &options)?;
     println!("{} through {}", gpu.summary().name, gpu.summary().backend);
 

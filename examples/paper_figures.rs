@@ -238,15 +238,14 @@ impl World {
         let began = Instant::now();
         let (steps, batch) = (way.times * self.size.steps, self.size.batch);
         let run = tempfile::tempdir().map_err(oaif::Error::io("create", "a temporary folder"))?;
-        let train = TrainOptions {
-            learning_rate: if way.loss == "rloo" { 1e-4 } else { 3e-4 },
-            warmup_steps: steps / 16,
-            batch_size: batch,
-            max_steps: Some(steps),
-            save_steps: Some(steps.div_ceil(5)),
-            seed,
-            ..TrainOptions::new(run.path())
-        };
+        let train = TrainOptions::default()
+            .output_dir(run.path())
+            .learning_rate(if way.loss == "rloo" { 1e-4 } else { 3e-4 })
+            .warmup_steps(steps / 16)
+            .batch_size(batch)
+            .max_steps(steps)
+            .save_steps(steps.div_ceil(5))
+            .seed(seed);
         let prompts = prompts(10_000);
         let policy = Policy::load(&self.gpu, &self.models.policy(), &train).wait()?;
         let mut judge = self.judge(way)?;
@@ -256,12 +255,10 @@ impl World {
         let posts: Vec<String> =
             prompts[first..first + drawn].iter().map(|row| row.prompt.transcript()).collect();
         let learn_online = |policy, annotator: Box<dyn Annotator>, loss: OnlineLoss| {
-            let options = AlignOptions {
-                max_new_tokens: MAX_NEW_TOKENS,
-                soft_labels: way.soft_labels,
-                num_samples: way.num_samples,
-                ..AlignOptions::new(loss)
-            };
+            let options = AlignOptions::new(loss)
+                .max_new_tokens(MAX_NEW_TOKENS)
+                .soft_labels(way.soft_labels)
+                .num_samples(way.num_samples);
             let run = AlignRun::new(policy, &prompts, &train, &options).wait()?;
             let requests = Requests::new();
             let control = Control { observer: &mut (), requests: &requests };
@@ -271,7 +268,7 @@ impl World {
             Feedback::Online => learn_online(policy, judge, preference_loss(way.loss)?.into())?,
             Feedback::Offline => {
                 let pairs = offline_pairs(&policy, &posts, judge.as_mut(), seed)?;
-                let options = DpoOptions { loss: preference_loss(way.loss)?.into(), append_eos: true };
+                let options = DpoOptions::new(preference_loss(way.loss)?);
                 let control = Control { observer: &mut (), requests: &Requests::new() };
                 DpoRun::new(policy, &pairs, &train, &options).wait()?.run(self.sources(), control).wait()?
             }
@@ -282,13 +279,12 @@ impl World {
                 let pairs = offline_pairs(&policy, &posts, judge.as_mut(), seed)?;
                 let rewards = tempfile::tempdir().map_err(oaif::Error::io("create", "a temporary folder"))?;
                 // Three times through the pairs; chosen on seed 1, like the policy's own learning rate.
-                let fit = TrainOptions {
-                    output_dir: rewards.path().into(),
-                    learning_rate: 1e-3,
-                    max_steps: Some(3 * steps),
-                    save_steps: None,
-                    ..train.clone()
-                };
+                let fit = train
+                    .clone()
+                    .output_dir(rewards.path())
+                    .learning_rate(1e-3)
+                    .max_steps(3 * steps)
+                    .save_steps(None);
                 let model = self.reward_model(&pairs, fit)?;
                 learn_online(policy, Box::new(model), PolicyLoss::rloo().into())?
             }
@@ -323,7 +319,7 @@ impl World {
     /// A reward model that is fitted to pairs, on π₀'s weights.
     fn reward_model(&self, pairs: &[rows::Pair], train: TrainOptions) -> Result<RewardAnnotator> {
         let start = Policy::load_for_reward(&self.gpu, &self.models.policy(), &train).wait()?;
-        let options = RewardOptions { center_rewards_coefficient: 0.0, append_eos: true };
+        let options = RewardOptions::default().center_rewards_coefficient(0.0).append_eos(true);
         let control = Control { observer: &mut (), requests: &Requests::new() };
         let folder =
             RewardRun::new(start, pairs, &train, &options).wait()?.run(self.sources(), control).wait()?;

@@ -25,14 +25,13 @@ fn main() -> oaif::Result<()> {
         Ok(Request { prompt, samples: 1, first_sequence: number as _ })
     };
     let requests = posts.iter().enumerate().map(request).collect::<oaif::Result<Vec<_>>>()?;
-    let options = GenerateOptions {
-        sampling: SamplingParams { temperature: 0.9, ..SamplingParams::default() },
-        max_new_tokens: 40,
-        max_prompt_tokens: requests.iter().map(|request| request.prompt.len()).max().unwrap_or(1),
-        slots: 64,
-        samples_per_prompt: 1,
-        eos: tokenizer.eos_ids().to_vec(),
-    };
+    let options = GenerateOptions::default()
+        .sampling(SamplingParams::default().temperature(0.9))
+        .max_new_tokens(40)
+        .max_prompt_tokens(requests.iter().map(|request| request.prompt.len()).max().unwrap_or(1))
+        .slots(64)
+        .samples_per_prompt(1)
+        .eos(tokenizer.eos_ids().to_vec());
     let generator = Generator::new(&gpu, &model, options, &Arena::new()).wait()?;
     let answers = generator.run(&tokenizer, &requests, &StopMatcher::default(), 1).wait()?;
 

@@ -63,15 +63,9 @@ impl Annotator for Slow {
 }
 
 async fn trainer(gpu: &Gpu, steps: usize, num_samples: usize) -> oaif::Result<Trainer<'static>> {
-    let train = TrainOptions {
-        learning_rate: 1e-3,
-        batch_size: 2,
-        accumulation: 2,
-        max_steps: Some(steps),
-        ..TrainOptions::new("no-such-folder")
-    };
+    let train = TrainOptions::default().learning_rate(1e-3).batch_size(2).accumulation(2).max_steps(steps);
     let loss = PreferenceLoss::Dpo { beta: 0.1 };
-    let options = AlignOptions { max_new_tokens: 6, num_samples, ..AlignOptions::new(loss) };
+    let options = AlignOptions::new(loss).max_new_tokens(6).num_samples(num_samples);
     let policy = Policy::load(gpu, &fixture("tiny"), &train).await?;
     AlignRun::new(policy, &prompts(), &train, &options).await?.trainer(InPlace::new(Slow))
 }
@@ -80,14 +74,13 @@ async fn trainer(gpu: &Gpu, steps: usize, num_samples: usize) -> oaif::Result<Tr
 fn generator(gpu: &Gpu, samples_per_prompt: usize, ends: bool) -> (Generator, Tokenizer) {
     let model = Model::load(gpu, &fixture("tiny"), false).wait().unwrap();
     let tokenizer = Tokenizer::load(&fixture("tiny")).unwrap();
-    let options = GenerateOptions {
-        sampling: SamplingParams::default(),
-        max_new_tokens: 20,
-        max_prompt_tokens: 4,
-        slots: 2,
-        samples_per_prompt,
-        eos: if ends { tokenizer.eos_ids().to_vec() } else { Vec::new() },
-    };
+    let options = GenerateOptions::default()
+        .sampling(SamplingParams::default())
+        .max_new_tokens(20)
+        .max_prompt_tokens(4)
+        .slots(2)
+        .samples_per_prompt(samples_per_prompt)
+        .eos(if ends { tokenizer.eos_ids().to_vec() } else { Vec::new() });
     (Generator::new(gpu, &model, options, &Arena::new()).wait().unwrap(), tokenizer)
 }
 
@@ -104,7 +97,7 @@ fn essence(report: &StepReport) -> serde_json::Value {
 async fn steps(trainer: &mut Trainer<'_>) -> oaif::Result<Vec<serde_json::Value>> {
     let (requests, mut reports) = (Requests::new(), Vec::new());
     let mut control = Control { observer: &mut (), requests: &requests };
-    while let Some(report) = trainer.step(&mut control).await? {
+    while let Some(report) = trainer.step_with(&mut control).await? {
         reports.push(essence(&report));
     }
     Ok(reports)
@@ -121,7 +114,7 @@ fn futures_and_what_they_are_made_of_can_be_sent_to_another_thread() {
         is_send(&Model::load(gpu, "".as_ref(), false));
         is_send(&steps(trainer));
         is_send(&generator.run(&policy.tokenizer, &[], &StopMatcher::default(), 1));
-        is_send(&trainer.step(&mut Control { observer: &mut (), requests: &requests }));
+        is_send(&trainer.step_with(&mut Control { observer: &mut (), requests: &requests }));
     }
     let _ = futures;
 }
@@ -145,7 +138,7 @@ fn steps_whose_futures_are_dropped_at_any_moment_leave_no_trace() {
     // A multiplicative generator: the polls before a future is dropped.
     let (mut state, mut dropped, mut longest) = (1u32, 0, Duration::ZERO);
     while !trainer.is_done() {
-        let mut future = Box::pin(trainer.step(&mut control));
+        let mut future = Box::pin(trainer.step_with(&mut control));
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         let polls = if dropped < 150 { 1 + (state >> 16) % 40 } else { u32::MAX };
         let mut report = None;
@@ -206,7 +199,7 @@ fn a_step_is_cancelled_within_100_ms_and_can_be_taken_again() {
         });
         let mut control = Control { observer: &mut (), requests: &requests };
         // On this thread, which waits for the GPU itself.
-        let outcome = trainer.step(&mut control).wait();
+        let outcome = trainer.step_with(&mut control).wait();
         let ended = Instant::now();
         let asked = canceller.map(|canceller| canceller.join().unwrap());
         match outcome {
@@ -275,7 +268,7 @@ fn a_checkpoint_in_memory_goes_on_to_the_same_bits() {
     let requests = Requests::new();
     let mut control = Control { observer: &mut (), requests: &requests };
     for _ in 0..3 {
-        first.step(&mut control).wait().unwrap();
+        first.step_with(&mut control).wait().unwrap();
     }
     first.save(folder.path(), &fixture("tiny")).wait().unwrap();
     drop(first);
@@ -293,8 +286,8 @@ fn a_checkpoint_in_memory_goes_on_to_the_same_bits() {
 #[test]
 fn a_step_that_waits_for_a_person_is_cancelled_too() {
     let Some(gpu) = gpu() else { return };
-    let train = TrainOptions { batch_size: 2, max_steps: Some(2), ..TrainOptions::new("no-such-folder") };
-    let options = AlignOptions { max_new_tokens: 6, ..AlignOptions::new(PreferenceLoss::Dpo { beta: 0.1 }) };
+    let train = TrainOptions::default().batch_size(2).max_steps(2);
+    let options = AlignOptions::new(PreferenceLoss::Dpo { beta: 0.1 }).max_new_tokens(6);
     let policy = Policy::load(&gpu, &fixture("tiny"), &train).wait().unwrap();
     let prepared = AlignRun::new(policy, &prompts(), &train, &options).wait().unwrap();
     let mut trainer = prepared.trainer(Human::new(Arc::new(Desk::new()))).unwrap();
@@ -308,7 +301,7 @@ fn a_step_that_waits_for_a_person_is_cancelled_too() {
         }
     });
     let mut control = Control { observer: &mut (), requests: &requests };
-    let outcome = trainer.step(&mut control).wait();
+    let outcome = trainer.step_with(&mut control).wait();
     let late = Instant::now() - canceller.join().unwrap();
     assert!(matches!(outcome, Err(oaif::Error::Interrupted)), "{:?}", outcome.map(drop));
     assert!(late < Duration::from_secs(2), "{late:?}");

@@ -22,9 +22,7 @@ use oaif::unstable::gpu::{
 use oaif::unstable::gpu::{Plan, PlanOptions, Recorder, Tensor, Tier, Work, read, write};
 use oaif::unstable::model::architecture::WeightSpec;
 use oaif::unstable::model::stream::Capacity;
-use oaif::unstable::model::{
-    FloatFormat, FrozenFormat, LoraConfig, LoraTargets, Model, ModelConfig, Scorer, Weights,
-};
+use oaif::unstable::model::{FloatFormat, FrozenFormat, LoraConfig, Model, ModelConfig, Scorer, Weights};
 use oaif::unstable::ops::{self, AttentionShape, KeySource, Norm, Rotary, SelfAttention, all_cases};
 use oaif::unstable::optim::{Optimiser, OptimiserKind};
 use oaif::unstable::preference::PreferenceLoss;
@@ -88,14 +86,13 @@ fn fresh_step_bits(options: GpuOptions) -> Vec<u32> {
 }
 
 fn generate_options() -> GenerateOptions {
-    GenerateOptions {
-        sampling: SamplingParams { temperature: 0.9, ..SamplingParams::default() },
-        max_new_tokens: 12,
-        max_prompt_tokens: 16,
-        slots: 4,
-        samples_per_prompt: 2,
-        eos: vec![2],
-    }
+    GenerateOptions::default()
+        .sampling(SamplingParams::default().temperature(0.9))
+        .max_new_tokens(12)
+        .max_prompt_tokens(16)
+        .slots(4)
+        .samples_per_prompt(2)
+        .eos(vec![2])
 }
 
 /// The bits that every case gives, as many workgroups at a time as the options allow; and the submits that it took.
@@ -141,11 +138,11 @@ fn a_split_launch_gives_the_bits_of_a_whole_one() {
     if gpu().is_none() {
         return;
     }
-    let (whole, submits) = case_bits(GpuOptions { submit_ms: f64::INFINITY, ..GpuOptions::default() });
+    let (whole, submits) = case_bits(GpuOptions::default().submit_ms(f64::INFINITY));
     assert_eq!(submits, whole.len() as u64, "a submit a plan");
     // Single workgroups; a few workgroups in ragged grids, so that a piece's grid covers some of the next piece's.
     for (submit_ms, limit) in [(1e-9, None), (0.2, Some(3))] {
-        let split = GpuOptions { submit_ms, max_groups_per_dimension: limit, ..GpuOptions::default() };
+        let split = GpuOptions::default().submit_ms(submit_ms).max_groups_per_dimension(limit);
         let (parts, submits) = case_bits(split);
         assert!(submits > 4 * whole.len() as u64, "{submits} submits");
         for ((name, whole), (_, parts)) in whole.iter().zip(&parts) {
@@ -162,7 +159,7 @@ fn a_split_step_gives_the_bits_of_a_whole_one() {
     let whole = fresh_step_bits(GpuOptions::default());
     // With one workgroup a dimension every launch takes a view of the step: more than one submit holds.
     for (submit_ms, limit) in [(1e-9, None), (50.0, Some(1)), (0.05, Some(3))] {
-        let split = GpuOptions { submit_ms, max_groups_per_dimension: limit, ..GpuOptions::default() };
+        let split = GpuOptions::default().submit_ms(submit_ms).max_groups_per_dimension(limit);
         assert!(whole == fresh_step_bits(split), "{submit_ms} ms, {limit:?} groups a dimension");
     }
 }
@@ -174,8 +171,8 @@ fn the_same_replay_gives_the_same_bits_profiled_or_not() {
     let step = pair_step(&gpu, &model, false);
     let first = bits(&step_values(&model, &step));
     assert!(first == bits(&step_values(&model, &step)), "a second replay");
-    assert!(first == fresh_step_bits(GpuOptions { profile: true, ..GpuOptions::default() }), "profiled");
-    let checked = GpuOptions { checked: true, ..GpuOptions::default() };
+    assert!(first == fresh_step_bits(GpuOptions::default().profile(true)), "profiled");
+    let checked = GpuOptions::default().checked(true);
     assert!(first == fresh_step_bits(checked), "under runtime checks");
 }
 
@@ -184,7 +181,7 @@ fn a_profile_holds_every_launch() {
     if gpu().is_none() {
         return;
     }
-    let gpu = open(GpuOptions { profile: true, ..GpuOptions::default() });
+    let gpu = open(GpuOptions::default().profile(true));
     let model = tiny(&gpu, true);
     let step = pair_step(&gpu, &model, false);
     let Some(before) = gpu.profile() else { return eprintln!("SKIPPED: the GPU cannot tell times") };
@@ -396,7 +393,7 @@ fn cooperative_matrices_score_tokens_close_to_f32_and_the_same_twice() {
         logps(gpu, &model, &trees())
     };
     for tier in [Tier::Cooperative] {
-        let half = match Gpu::open(&GpuOptions { tier: Some(tier), ..GpuOptions::default() }).wait() {
+        let half = match Gpu::open(&GpuOptions::default().tier(tier)).wait() {
             Ok(gpu) => gpu,
             Err(e) => {
                 eprintln!("SKIPPED: {e}");
@@ -442,8 +439,7 @@ fn a_16_bit_base_computes_what_f32_weights_of_the_same_values_do() {
             assert_eq!(formats(&copy), [held]);
             assert_eq!(bits(&logps(&gpu, &copy, &trees())), bits(&logps(&gpu, &short, &trees())));
 
-            let config =
-                LoraConfig { rank: 3, alpha: 6.0, rank_stabilised: false, targets: LoraTargets::AllLinear };
+            let config = LoraConfig::new(3);
             let gradients = |base: &Model| {
                 let model = base.add_adapter(config.clone(), 1).unwrap();
                 step_values(&model, &pair_step(&gpu, &model, true))
@@ -467,7 +463,7 @@ fn a_base_in_blocks_of_integers_computes_what_f32_weights_of_the_same_values_do(
     let Some(gpu) = gpu() else { return };
     let shape = Shape::parse("c=128,f=192,l=2,h=4,k=2,d=32,v=96").unwrap();
     let own = Model::random(&gpu, shape.config().unwrap(), false, 5).wait().unwrap();
-    let config = LoraConfig { rank: 3, alpha: 6.0, rank_stabilised: false, targets: LoraTargets::AllLinear };
+    let config = LoraConfig::new(3);
     let gradients = |base: &Model| {
         let model = base.add_adapter(config.clone(), 1).unwrap();
         step_values(&model, &pair_step(&gpu, &model, true))

@@ -14,20 +14,23 @@ use oaif::unstable::gpu::{Arena, Gpu};
 use oaif::unstable::model::stream::Capacity;
 use oaif::unstable::model::{Model, Scorer};
 
-const GREEDY: SamplingParams = SamplingParams { temperature: 0.0, top_k: 0, top_p: 1.0, min_p: 0.0 };
-const WARM: SamplingParams = SamplingParams { temperature: 0.9, top_k: 0, top_p: 1.0, min_p: 0.0 };
+fn greedy() -> SamplingParams {
+    SamplingParams::default().temperature(0.0)
+}
+fn warm() -> SamplingParams {
+    SamplingParams::default().temperature(0.9)
+}
 /// Tokens of the fixture's vocabulary.
 const VOCAB: u32 = 96;
 
 fn options(sampling: SamplingParams, max_new_tokens: usize) -> GenerateOptions {
-    GenerateOptions {
-        sampling,
-        max_new_tokens,
-        max_prompt_tokens: 16,
-        slots: 4,
-        samples_per_prompt: 2,
-        eos: vec![2],
-    }
+    GenerateOptions::default()
+        .sampling(sampling)
+        .max_new_tokens(max_new_tokens)
+        .max_prompt_tokens(16)
+        .slots(4)
+        .samples_per_prompt(2)
+        .eos(vec![2])
 }
 
 struct Fixture {
@@ -72,7 +75,7 @@ fn request(prompt: &[u32], samples: usize, first_sequence: u32) -> Request {
 fn first_tokens_follow_the_softmax_of_the_models_logits() {
     let Some(f) = Fixture::new() else { return };
     let (prompt, draws) = ([1, 14, 60, 35], 4096);
-    let settings = GenerateOptions { slots: 64, samples_per_prompt: 64, eos: vec![], ..options(WARM, 1) };
+    let settings = options(warm(), 1).slots(64).samples_per_prompt(64).eos(vec![]);
     let answers = f.run(settings, &[request(&prompt, draws, 0)], &[]).remove(0);
     let mut counts = vec![0.0; VOCAB as usize];
     for answer in &answers {
@@ -116,18 +119,18 @@ fn a_sample_does_not_depend_on_what_is_sampled_beside_it() {
         let numbered = requests.iter().zip(answers);
         numbered.flat_map(|(r, answers)| (r.first_sequence..).zip(answers)).collect()
     };
-    let known = by_sequence(&requests, f.run(options(WARM, 21), &requests, &[]));
+    let known = by_sequence(&requests, f.run(options(warm(), 21), &requests, &[]));
     assert_eq!(known.len(), 9);
     let different = known.values().map(|r| &r.token_ids).collect::<std::collections::HashSet<_>>();
     assert!(different.len() > 5, "samples differ");
     for (slots, samples_per_prompt) in [(1, 1), (3, 1), (8, 4), (16, 2)] {
         requests.reverse();
-        let settings = GenerateOptions { slots, samples_per_prompt, ..options(WARM, 21) };
+        let settings = options(warm(), 21).slots(slots).samples_per_prompt(samples_per_prompt);
         let again = by_sequence(&requests, f.run(settings, &requests, &[]));
         assert_eq!(again, known, "seed {SEED}, {slots} slots, {samples_per_prompt} samples a prompt");
     }
     for one in &requests {
-        let alone = f.run(options(WARM, 21), std::slice::from_ref(one), &[]);
+        let alone = f.run(options(warm(), 21), std::slice::from_ref(one), &[]);
         for (sequence, response) in by_sequence(std::slice::from_ref(one), alone) {
             assert_eq!(response, known[&sequence], "seed {SEED}, prompt {:?} alone", one.prompt);
         }
@@ -140,7 +143,7 @@ fn greedy_tokens_are_those_of_the_whole_forward_pass() {
     let long: Vec<u32> = (0..16).map(|i| 13 + i * 5).collect();
     let prompts: [&[u32]; 3] = [&[1], &[1, 14], &long];
     let requests: Vec<Request> = prompts.iter().map(|p| request(p, 1, 0)).collect();
-    let settings = GenerateOptions { eos: vec![], ..options(GREEDY, 10) };
+    let settings = options(greedy(), 10).eos(vec![]);
     for (prompt, answers) in prompts.iter().zip(f.run(settings, &requests, &[])) {
         let mut all = prompt.to_vec();
         for (at, id) in answers[0].token_ids.iter().enumerate() {
@@ -158,12 +161,7 @@ fn prompts_beyond_one_prefill_are_all_read() {
     let Some(f) = Fixture::new() else { return };
     let prompt = |i: u32| (0..110).map(|j| 3 + (i * 31 + j * (7 + i)) % 93).collect::<Vec<u32>>();
     let requests: Vec<Request> = (0..14).map(|i| request(&prompt(i), 1, i)).collect();
-    let settings = |slots| GenerateOptions {
-        slots,
-        samples_per_prompt: 1,
-        max_prompt_tokens: 110,
-        ..options(GREEDY, 6)
-    };
+    let settings = |slots| options(greedy(), 6).slots(slots).samples_per_prompt(1).max_prompt_tokens(110);
     let together = f.run(settings(14), &requests, &[]);
     assert_eq!(together, f.run(settings(1), &requests, &[]));
 }
@@ -172,14 +170,13 @@ fn prompts_beyond_one_prefill_are_all_read() {
 fn a_response_ends_at_its_end_of_sequence_token() {
     let Some(f) = Fixture::new() else { return };
     let one = [request(&[1, 14, 60], 1, 5)];
-    let free = f.run(GenerateOptions { eos: vec![], ..options(WARM, 30) }, &one, &[])[0][0].clone();
+    let free = f.run(options(warm(), 30).eos(vec![]), &one, &[])[0][0].clone();
     assert_eq!((free.token_ids.len(), free.finish_reason), (30, FinishReason::Length));
     // Wherever it lies between two looks at what was generated.
     for at in [0, 6, 7, 8, 15, 29] {
         let eos = free.token_ids[at];
         let first = free.token_ids.iter().position(|id| *id == eos).unwrap();
-        let ended =
-            f.run(GenerateOptions { eos: vec![95, eos], ..options(WARM, 30) }, &one, &[])[0][0].clone();
+        let ended = f.run(options(warm(), 30).eos(vec![95, eos]), &one, &[])[0][0].clone();
         assert_eq!(ended.token_ids, free.token_ids[..=first], "token {at} ends");
         assert_eq!(ended.finish_reason, FinishReason::Eos);
         let text = f.tokenizer.decode_after(&one[0].prompt, &free.token_ids[..first], true).unwrap();
@@ -191,7 +188,7 @@ fn a_response_ends_at_its_end_of_sequence_token() {
 fn a_response_ends_at_a_stop_string() {
     let Some(f) = Fixture::new() else { return };
     let requests = [request(&[1, 14, 60], 3, 5), request(&[1, 20], 3, 8)];
-    let settings = || GenerateOptions { eos: vec![], ..options(WARM, 30) };
+    let settings = || options(warm(), 30).eos(vec![]);
     let free = f.run(settings(), &requests, &[]);
     for at in [0, 7, 8, 12] {
         let ids = &free[0][1].token_ids;
@@ -223,7 +220,7 @@ fn a_response_ends_at_a_stop_string() {
 fn a_response_ends_with_the_models_context() {
     let Some(f) = Fixture::new() else { return };
     let prompt: Vec<u32> = (0..125).map(|i| 13 + i % 80).collect();
-    let settings = GenerateOptions { max_prompt_tokens: 127, eos: vec![], ..options(GREEDY, 10) };
+    let settings = options(greedy(), 10).max_prompt_tokens(127).eos(vec![]);
     let answers = f.run(settings, &[request(&prompt, 2, 0), request(&[1], 1, 0)], &[]);
     for answer in &answers[0] {
         assert_eq!((answer.token_ids.len(), answer.finish_reason), (3, FinishReason::Length));
@@ -234,7 +231,7 @@ fn a_response_ends_with_the_models_context() {
 #[test]
 fn another_seed_gives_other_samples() {
     let Some(f) = Fixture::new() else { return };
-    let generator = f.generator(options(WARM, 20));
+    let generator = f.generator(options(warm(), 20));
     let run = |seed| {
         generator.run(&f.tokenizer, &[request(&[1, 14], 1, 0)], &StopMatcher::default(), seed).wait().unwrap()
     };
@@ -246,13 +243,13 @@ fn another_seed_gives_other_samples() {
 fn what_cannot_be_generated_is_an_error() {
     let Some(f) = Fixture::new() else { return };
     let new = |options| Generator::new(&f.gpu, &f.model, options, &Arena::new()).wait().err().unwrap();
-    let good = options(WARM, 4);
-    let error = new(GenerateOptions { max_prompt_tokens: 128, ..good.clone() });
+    let good = options(warm(), 4);
+    let error = new(good.clone().max_prompt_tokens(128));
     assert!(matches!(error, Error::TooLong { tokens: 128, limit: 127, .. }), "{error}");
     for (name, bad) in [
-        ("max-new-tokens", GenerateOptions { max_new_tokens: 0, ..good.clone() }),
-        ("slots", GenerateOptions { slots: 0, ..good.clone() }),
-        ("top_p", GenerateOptions { sampling: SamplingParams { top_p: 2.0, ..WARM }, ..good.clone() }),
+        ("max-new-tokens", good.clone().max_new_tokens(0)),
+        ("slots", good.clone().slots(0)),
+        ("top_p", good.clone().sampling(warm().top_p(2.0))),
     ] {
         let message = new(bad).to_string();
         assert!(message.starts_with(name), "{message}");
@@ -284,7 +281,7 @@ fn a_conversation_reads_what_is_new_alone_and_answers_as_if_it_had_read_all() {
     let dir = fixture("tiny");
     let model = Model::load(&gpu, &dir, false).wait().unwrap();
     let fixture = Fixture { gpu, model, tokenizer: Tokenizer::load(&dir).unwrap() };
-    let options = GenerateOptions { slots: 1, samples_per_prompt: 1, ..options(WARM, 4) };
+    let options = options(warm(), 4).slots(1).samples_per_prompt(1);
     let keeping = fixture.generator(options.clone()).keeping_prompts();
     let stop = StopMatcher::default();
     let answer = |generator: &Generator, prompt: &[u32]| {
@@ -305,7 +302,10 @@ fn a_conversation_reads_what_is_new_alone_and_answers_as_if_it_had_read_all() {
     // Another beginning: nothing of what is kept is taken for it.
     let other = [4, 6, 7, 8, 9, 11];
     assert_eq!(answer(&keeping, &other), answer(&fixture.generator(options.clone()), &other));
-    keeping.forget();
+    // Weights that change make all of it worthless.
+    let weights = fixture.model.base();
+    let weight = weights.iter().next().unwrap();
+    weights.upload(&weight.name, &weights.download(weight).wait().unwrap()).unwrap();
     let forgotten = work(&fixture.gpu, || drop(answer(&keeping, &other)));
     let fresh = work(&fixture.gpu, || drop(answer(&fixture.generator(options.clone()), &other)));
     assert_eq!(forgotten, fresh);

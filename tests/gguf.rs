@@ -19,14 +19,13 @@ fn file(name: &str) -> PathBuf {
 }
 
 fn greedy(gpu: &Gpu, model: &Model, prompt: Vec<u32>, tokens: usize) -> Vec<u32> {
-    let options = GenerateOptions {
-        sampling: SamplingParams { temperature: 0.0, ..SamplingParams::default() },
-        max_new_tokens: tokens,
-        max_prompt_tokens: prompt.len(),
-        slots: 1,
-        samples_per_prompt: 1,
-        eos: vec![],
-    };
+    let options = GenerateOptions::default()
+        .sampling(SamplingParams::default().temperature(0.0))
+        .max_new_tokens(tokens)
+        .max_prompt_tokens(prompt.len())
+        .slots(1)
+        .samples_per_prompt(1)
+        .eos(vec![]);
     let generator = Generator::new(gpu, model, options, &Arena::new()).wait().unwrap();
     // Another model's: the text is not compared.
     let tokenizer = Tokenizer::load(&fixture("tiny")).unwrap();

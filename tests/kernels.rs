@@ -68,7 +68,7 @@ fn every_kernel_agrees_with_reference() {
 fn every_kernel_agrees_with_reference_in_lower_tiers() {
     let Some(gpu) = gpu() else { return };
     for tier in Tier::ALL.into_iter().filter(|tier| *tier < gpu.tier()) {
-        let gpu = Gpu::open(&GpuOptions { tier: Some(tier), ..GpuOptions::default() }).wait().unwrap();
+        let gpu = Gpu::open(&GpuOptions::default().tier(tier)).wait().unwrap();
         assert_eq!(gpu.tier(), tier);
         check_all(&gpu, "off");
     }
@@ -96,7 +96,7 @@ fn every_kernel_agrees_with_reference_in_the_variants_for_gpus() {
 #[test]
 fn every_tile_of_a_product_agrees_with_reference() {
     let Some(gpu) = gpu() else { return };
-    let gpu = Gpu::open(&GpuOptions { tier: Some(gpu.tier()), ..GpuOptions::default() }).wait().unwrap();
+    let gpu = Gpu::open(&GpuOptions::default().tier(gpu.tier())).wait().unwrap();
     let untuned = gpu.tuning();
     for tuning in tunings(gpu.subgroup()).into_iter().filter(|tuning| *tuning != untuned) {
         gpu.set_tuning(tuning.clone());
@@ -123,8 +123,7 @@ fn blocks_agree_with_reference_where_nothing_is_fused() {
 #[test]
 fn every_kernel_agrees_with_reference_within_the_limits_that_webgpu_promises() {
     for kind in [DeviceKind::Processor, DeviceKind::Gpu] {
-        let options =
-            GpuOptions { default_limits: true, tier: Some(Tier::Portable), ..GpuOptions::default() };
+        let options = GpuOptions::default().default_limits(true).tier(Tier::Portable);
         let Some(gpu) = gpu_with(options, kind) else { return };
         assert_eq!(gpu.limits().binding, Limits::default().binding);
         check_all(&gpu, "off");
@@ -134,7 +133,7 @@ fn every_kernel_agrees_with_reference_within_the_limits_that_webgpu_promises() {
 #[test]
 fn real_shapes_agree_with_reference() {
     for kind in [DeviceKind::Processor, DeviceKind::Gpu] {
-        let options = GpuOptions { default_limits: true, ..GpuOptions::default() };
+        let options = GpuOptions::default().default_limits(true);
         let Some(gpu) = gpu_with(options, kind) else { return };
         check(&gpu, "off", real_shapes());
     }
@@ -144,7 +143,7 @@ fn real_shapes_agree_with_reference() {
 #[ignore = "minutes on a processor: make test-largest"]
 fn largest_shapes_agree_with_reference() {
     for kind in [DeviceKind::Processor, DeviceKind::Gpu] {
-        let options = GpuOptions { default_limits: true, ..GpuOptions::default() };
+        let options = GpuOptions::default().default_limits(true);
         let Some(gpu) = gpu_with(options, kind) else { return };
         check(&gpu, "off", largest_shapes());
     }
@@ -153,7 +152,7 @@ fn largest_shapes_agree_with_reference() {
 /// The device in a tier that not every GPU has, or a visible line that the test was skipped.
 fn gpu_in(tier: Tier, checked: bool) -> Option<Gpu> {
     gpu()?;
-    let opened = Gpu::open(&GpuOptions { tier: Some(tier), checked, ..GpuOptions::default() }).wait();
+    let opened = Gpu::open(&GpuOptions::default().tier(tier).checked(checked)).wait();
     let Ok(gpu) = opened else {
         let why = opened.unwrap_err().to_string();
         assert!(why.contains("cannot run tier") && why.contains("or tier 1"), "{why}");
@@ -195,7 +194,7 @@ const LARGEST_CHECKED: u32 = 32;
 #[test]
 fn every_kernel_agrees_with_reference_under_runtime_checks() {
     for kind in [DeviceKind::Processor, DeviceKind::Gpu] {
-        let options = GpuOptions { checked: true, ..GpuOptions::default() };
+        let options = GpuOptions::default().checked(true);
         let Some(gpu) = gpu_with(options, kind) else { return };
         let measuring = gpu.measuring();
         let compiles_soon = |case: &Case| {

@@ -10,7 +10,7 @@ use oaif::unstable::annotate::queue::InPlace;
 use oaif::unstable::annotate::rule::Rule;
 use oaif::unstable::data::rows::{Pair, Prompt, Text};
 use oaif::unstable::gpu::Gpu;
-use oaif::unstable::model::{FloatFormat, LoraConfig, LoraTargets};
+use oaif::unstable::model::{FloatFormat, FrozenFormat, LoraConfig, LoraTargets};
 use oaif::unstable::preference::PreferenceLoss;
 use oaif::unstable::train::run_dir::Resume;
 use oaif::unstable::train::schedule::ScheduleKind;
@@ -37,20 +37,19 @@ fn pairs() -> Vec<Pair> {
 
 /// All four pairs in every step.
 fn options(dir: &Path, steps: usize, alpha: f32, every: usize) -> TrainOptions {
-    TrainOptions {
-        learning_rate: 1e-3,
-        schedule: ScheduleKind::Constant,
-        batch_size: 4,
-        max_steps: Some(steps),
-        save_steps: Some(1),
-        max_grad_norm: 0.0,
-        reference_sync: Some(ReferenceSync { alpha, steps: every }),
-        ..TrainOptions::new(dir)
-    }
+    TrainOptions::default()
+        .output_dir(dir)
+        .learning_rate(1e-3)
+        .schedule(ScheduleKind::Constant)
+        .batch_size(4)
+        .max_steps(steps)
+        .save_steps(1)
+        .max_grad_norm(0.0)
+        .reference_sync(ReferenceSync { alpha, steps: every })
 }
 
 fn dpo_options() -> DpoOptions {
-    DpoOptions { loss: PreferenceLoss::Dpo { beta: 0.1 }.into(), append_eos: false }
+    DpoOptions::new(PreferenceLoss::Dpo { beta: 0.1 }).append_eos(false)
 }
 
 fn sources() -> Sources {
@@ -61,18 +60,18 @@ fn dpo(gpu: &Gpu, train: &TrainOptions) -> oaif::Result<Vec<Value>> {
     let policy = Policy::load(gpu, &fixture("tiny"), train).wait()?;
     let run = DpoRun::new(policy, &pairs(), train, &dpo_options()).wait()?;
     run.run(sources(), Control { observer: &mut (), requests: &Requests::new() }).wait()?;
-    Ok(metrics(&train.output_dir))
+    Ok(metrics(train.output_dir.as_ref().unwrap()))
 }
 
 fn align(gpu: &Gpu, train: &TrainOptions, loss: impl Into<OnlineLoss>) -> oaif::Result<Vec<Value>> {
     let policy = Policy::load(gpu, &fixture("tiny"), train).wait()?;
     let prompt = |pair: Pair| Prompt { prompt: pair.prompt, reference: None, place: pair.place };
     let prompts: Vec<Prompt> = pairs().into_iter().map(prompt).collect();
-    let options = AlignOptions { max_new_tokens: 6, ..AlignOptions::new(loss) };
+    let options = AlignOptions::new(loss).max_new_tokens(6);
     let run = AlignRun::new(policy, &prompts, train, &options).wait()?;
     let annotator = InPlace::new(Rule::parse("longer")?);
     run.run(annotator, sources(), Control { observer: &mut (), requests: &Requests::new() }).wait()?;
-    Ok(metrics(&train.output_dir))
+    Ok(metrics(train.output_dir.as_ref().unwrap()))
 }
 
 /// What a run wrote, without the clock's and the device's.
@@ -127,10 +126,10 @@ fn an_evaluation_tells_how_far_the_policy_is_from_the_start_wherever_the_referen
     let held_out: Vec<Prompt> =
         pairs().into_iter().map(|p| Prompt { prompt: p.prompt, reference: None, place: p.place }).collect();
     let kl = |dir: &Path, sync: Option<ReferenceSync>| {
-        let train = TrainOptions { reference_sync: sync, learning_rate: 1e-2, ..options(dir, 4, 1.0, 1) };
+        let train = options(dir, 4, 1.0, 1).reference_sync(sync).learning_rate(1e-2);
         let policy = Policy::load(&gpu, &fixture("tiny"), &train).wait().unwrap();
         let loss = PreferenceLoss::Dpo { beta: 0.1 };
-        let align = AlignOptions { max_new_tokens: 6, ..AlignOptions::new(loss) };
+        let align = AlignOptions::new(loss).max_new_tokens(6);
         let run =
             AlignRun::new(policy, &held_out, &train, &align).wait().unwrap().with_held_out(&held_out, None);
         let control = Control { observer: &mut (), requests: &Requests::new() };
@@ -151,7 +150,7 @@ fn a_resumed_run_with_a_moving_reference_equals_an_uninterrupted_one_bit_for_bit
     let Some(gpu) = gpu() else { return };
     let run = |dir: &Path, resume: Option<Resume>, online: bool| {
         // Between two moves and right after one.
-        let train = TrainOptions { resume, ..options(dir, 5, 0.6, 2) };
+        let train = options(dir, 5, 0.6, 2).resume(resume);
         let rows = match online {
             true => align(&gpu, &train, PreferenceLoss::Dpo { beta: 0.1 }),
             false => dpo(&gpu, &train),
@@ -178,8 +177,8 @@ fn another_way_of_moving_is_refused_on_resume() {
     let sync = ReferenceSync { alpha: 0.5, steps: 2 };
     for (reference_sync, what) in [(Some(sync), "ref-model-mixup-alpha"), (None, "ref-model-sync-steps")] {
         let allow_changes = vec![what.to_owned()];
-        let other = TrainOptions { reference_sync, resume: Some("last".into()), ..train.clone() };
-        for train in [other.clone(), TrainOptions { allow_changes, ..other }] {
+        let other = train.clone().reference_sync(reference_sync).resume(Some("last".into()));
+        for train in [other.clone(), other.allow_changes(allow_changes)] {
             let error = dpo(&gpu, &train).unwrap_err().to_string();
             assert!(error.contains(what), "{error}");
         }
@@ -192,14 +191,14 @@ fn what_has_no_reference_of_its_own_to_move_is_refused() {
     let temp = tempfile::tempdir().unwrap();
     let train = options(&temp.path().join("run"), 2, 0.6, 2);
     let targets = LoraTargets::AllLinear;
-    let lora = Some(LoraConfig { rank: 2, alpha: 4.0, rank_stabilised: false, targets });
+    let lora = Some(LoraConfig::new(2).targets(targets));
     let sync = |alpha, steps| Some(ReferenceSync { alpha, steps });
     for (train, why) in [
-        (TrainOptions { lora, ..train.clone() }, "train all weights"),
-        (TrainOptions { base_dtype: Some(FloatFormat::Bf16.into()), ..train.clone() }, "base-dtype"),
-        (TrainOptions { reference_sync: sync(0.0, 1), ..train.clone() }, "ref-model-mixup-alpha"),
-        (TrainOptions { reference_sync: sync(1.5, 1), ..train.clone() }, "ref-model-mixup-alpha"),
-        (TrainOptions { reference_sync: sync(0.5, 0), ..train.clone() }, "ref-model-sync-steps"),
+        (train.clone().lora(lora), "train all weights"),
+        (train.clone().base_dtype(FrozenFormat::from(FloatFormat::Bf16)), "base-dtype"),
+        (train.clone().reference_sync(sync(0.0, 1)), "ref-model-mixup-alpha"),
+        (train.clone().reference_sync(sync(1.5, 1)), "ref-model-mixup-alpha"),
+        (train.clone().reference_sync(sync(0.5, 0)), "ref-model-sync-steps"),
     ] {
         let error = dpo(&gpu, &train).unwrap_err().to_string();
         assert!(error.contains(why), "{error}");

@@ -7,7 +7,7 @@ use std::path::Path;
 use common::{fixture, gpu};
 use oaif::Task;
 use oaif::Wait;
-use oaif::unstable::annotate::queue::{AnnotationQueue, InPlace};
+use oaif::unstable::annotate::queue::{InPlace, IntoAnnotationQueue};
 use oaif::unstable::annotate::rule::Rule;
 use oaif::unstable::annotate::threaded::Threaded;
 use oaif::unstable::annotate::{Annotator, Judgement, Pair, Rated, Score};
@@ -206,7 +206,7 @@ fn train(
     gpu: &Gpu,
     options: &TrainOptions,
     align: &AlignOptions,
-    queue: impl AnnotationQueue,
+    queue: impl IntoAnnotationQueue<'static>,
 ) -> oaif::Result<std::path::PathBuf> {
     let policy = Policy::load(gpu, &fixture("tiny"), options).wait()?;
     let run = AlignRun::new(policy, &prompts(), options, align).wait()?;
@@ -215,7 +215,7 @@ fn train(
 }
 
 fn align(loss: PolicyLoss) -> AlignOptions {
-    AlignOptions { max_new_tokens: 8, num_samples: 4, ..AlignOptions::new(loss) }
+    AlignOptions::new(loss).max_new_tokens(8).num_samples(4)
 }
 
 #[test]
@@ -225,12 +225,8 @@ fn scores_rise_whether_the_annotator_rates_or_compares() {
         for rates in [true, false] {
             let temp = tempfile::tempdir().unwrap();
             let dir = temp.path().join("run");
-            let options = TrainOptions {
-                learning_rate: 1e-2,
-                batch_size: 8,
-                max_steps: Some(30),
-                ..TrainOptions::new(&dir)
-            };
+            let options =
+                TrainOptions::default().output_dir(&dir).learning_rate(1e-2).batch_size(8).max_steps(30);
             train(&gpu, &options, &align(loss), InPlace::new(Letters { rates })).unwrap();
             let metrics = rows(&dir.join("metrics.jsonl"));
             let said = rows(&dir.join("pairs.jsonl"));
@@ -261,12 +257,12 @@ fn scores_rise_whether_the_annotator_rates_or_compares() {
 fn what_is_for_single_pairs_is_refused_rather_than_passed_over() {
     let Some(gpu) = gpu() else { return };
     let temp = tempfile::tempdir().unwrap();
-    let options = TrainOptions { batch_size: 2, max_steps: Some(2), ..TrainOptions::new(temp.path()) };
+    let options = TrainOptions::default().output_dir(temp.path()).batch_size(2).max_steps(2);
     let usual = align(PolicyLoss::grpo());
     for (align, name) in [
-        (AlignOptions { soft_labels: true, ..usual.clone() }, "soft-labels"),
-        (AlignOptions { pairs: PairChoice::All, ..usual.clone() }, "pairs"),
-        (AlignOptions { min_confidence: 0.9, ..usual }, "min-confidence"),
+        (usual.clone().soft_labels(true), "soft-labels"),
+        (usual.clone().pairs(PairChoice::All), "pairs"),
+        (usual.min_confidence(0.9), "min-confidence"),
     ] {
         let refused = train(&gpu, &options, &align, InPlace::new(Alike)).unwrap_err().to_string();
         assert!(refused.starts_with(name) && refused.contains("a policy gradient"), "{refused}");
@@ -278,7 +274,7 @@ fn a_step_of_equal_scores_reports_them_and_learns_nothing() {
     let Some(gpu) = gpu() else { return };
     let temp = tempfile::tempdir().unwrap();
     let dir = temp.path().join("run");
-    let options = TrainOptions { batch_size: 2, max_steps: Some(2), ..TrainOptions::new(&dir) };
+    let options = TrainOptions::default().output_dir(&dir).batch_size(2).max_steps(2);
     let refused = train(&gpu, &options, &align(PolicyLoss::rloo()), InPlace::new(Alike)).unwrap_err();
     assert!(matches!(refused, oaif::Error::SelfCheck(_)), "{refused}");
     let metrics = rows(&dir.join("metrics.jsonl"));
@@ -320,21 +316,22 @@ fn a_resumed_run_equals_an_uninterrupted_one_on_policy_and_ahead() {
     let Some(gpu) = gpu() else { return };
     for (loss, async_level) in [(PolicyLoss::rloo(), 0), (PolicyLoss::grpo(), 2)] {
         let temp = tempfile::tempdir().unwrap();
-        let options = |dir: &str| TrainOptions {
-            learning_rate: 1e-2,
-            batch_size: 2,
-            accumulation: 2,
-            max_steps: Some(6),
-            save_steps: Some(2),
-            ..TrainOptions::new(temp.path().join(dir))
+        let options = |dir: &str| {
+            TrainOptions::default()
+                .output_dir(temp.path().join(dir))
+                .learning_rate(1e-2)
+                .batch_size(2)
+                .accumulation(2)
+                .max_steps(6)
+                .save_steps(2)
         };
-        let align = AlignOptions { async_level, ..align(loss) };
+        let align = align(loss).async_level(async_level);
         let queue = || Threaded::new(Letters { rates: true }).unwrap();
         train(&gpu, &options("whole"), &align, queue()).unwrap();
         train(&gpu, &options("parts"), &align, queue()).unwrap();
         let from = temp.path().join("parts/checkpoints/step-000002");
         let resume = Some(from.to_str().unwrap().into());
-        train(&gpu, &TrainOptions { resume, ..options("parts") }, &align, queue()).unwrap();
+        train(&gpu, &options("parts").resume(resume), &align, queue()).unwrap();
         let weights =
             |dir: &str| std::fs::read(temp.path().join(dir).join("model/model.safetensors")).unwrap();
         assert!(weights("whole") == weights("parts"), "{loss:?}: the weights differ");

@@ -162,15 +162,14 @@ fn a_reward_model_learns_ranks_held_out_pairs_and_stands_in_the_annotators_place
     for (name, lora) in [("full", None), ("lora", Some(2))] {
         let temp = tempfile::tempdir().unwrap();
         let targets = LoraTargets::AllLinear;
-        let train = TrainOptions {
-            learning_rate: if lora.is_some() { 2e-2 } else { 3e-3 },
-            batch_size: 8,
-            max_steps: Some(30),
-            save_steps: Some(20),
-            lora: lora.map(|rank| LoraConfig { rank, alpha: 4.0, rank_stabilised: false, targets }),
-            ..TrainOptions::new(temp.path().join("run"))
-        };
-        let options = RewardOptions { center_rewards_coefficient: 0.01, append_eos: true };
+        let train = TrainOptions::default()
+            .output_dir(temp.path().join("run"))
+            .learning_rate(if lora.is_some() { 2e-2 } else { 3e-3 })
+            .batch_size(8)
+            .max_steps(30)
+            .save_steps(20)
+            .lora(lora.map(|rank| LoraConfig::new(rank).alpha(4.0).targets(targets)));
+        let options = RewardOptions::default().center_rewards_coefficient(0.01).append_eos(true);
         let train_once = |train: &TrainOptions| {
             let policy = Policy::load_for_reward(&gpu, &fixture("tiny"), train).wait().unwrap();
             let run = RewardRun::new(policy, &preferences(48, 0), train, &options).wait().unwrap();
@@ -185,7 +184,7 @@ fn a_reward_model_learns_ranks_held_out_pairs_and_stands_in_the_annotators_place
         };
         let whole = weights(&saved);
         let resume = Some(temp.path().join("run/checkpoints/step-000020").to_str().unwrap().into());
-        train_once(&TrainOptions { resume, ..train.clone() });
+        train_once(&train.clone().resume(resume));
         assert!(weights(&saved) == whole, "{name}: a resumed run differs");
 
         let (dir, adapter) = match lora {

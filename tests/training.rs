@@ -11,7 +11,7 @@ use common::{fixture, gpu, prompts, words};
 use oaif::Error;
 use oaif::Task;
 use oaif::Wait;
-use oaif::unstable::annotate::queue::{AnnotationQueue, InPlace};
+use oaif::unstable::annotate::queue::{InPlace, IntoAnnotationQueue};
 use oaif::unstable::annotate::rule::Rule;
 use oaif::unstable::annotate::threaded::Threaded;
 use oaif::unstable::annotate::{Annotator, Judgement, Position};
@@ -28,25 +28,24 @@ use oaif::unstable::train::{
 use serde_json::{Value, json};
 
 fn train_options(dir: &Path, steps: usize) -> TrainOptions {
-    TrainOptions {
-        learning_rate: 1e-3,
-        warmup_steps: 1,
-        batch_size: 2,
-        accumulation: 2,
-        max_steps: Some(steps),
-        save_steps: Some(2),
-        ..TrainOptions::new(dir)
-    }
+    TrainOptions::default()
+        .output_dir(dir)
+        .learning_rate(1e-3)
+        .warmup_steps(1)
+        .batch_size(2)
+        .accumulation(2)
+        .max_steps(steps)
+        .save_steps(2)
 }
 
 fn lora() -> LoraConfig {
     let targets = LoraTargets::AllLinear;
-    LoraConfig { rank: 2, alpha: 4.0, rank_stabilised: false, targets }
+    LoraConfig::new(2).targets(targets)
 }
 
 fn align_options(loss: &str) -> AlignOptions {
     let loss = PreferenceLoss::parse(loss, None, false).unwrap();
-    AlignOptions { max_new_tokens: 6, slots: Some(3), ..AlignOptions::new(loss) }
+    AlignOptions::new(loss).max_new_tokens(6).slots(3)
 }
 
 /// Hears of everything, and asks the run to stop after a step.
@@ -96,7 +95,7 @@ fn align_with(
     gpu: &Gpu,
     train: &TrainOptions,
     options: &AlignOptions,
-    annotator: impl AnnotationQueue,
+    annotator: impl IntoAnnotationQueue<'static>,
     stop_after: Option<usize>,
 ) -> Result<PathBuf, Error> {
     let flag = Requests::new();
@@ -110,7 +109,7 @@ fn align_heard_by(
     gpu: &Gpu,
     train: &TrainOptions,
     options: &AlignOptions,
-    annotator: impl AnnotationQueue,
+    annotator: impl IntoAnnotationQueue<'static>,
 ) -> Result<PathBuf, Error> {
     let policy = Policy::load(gpu, &fixture("tiny"), train).wait()?;
     let run = AlignRun::new(policy, &prompts(), train, options).wait()?;
@@ -152,9 +151,9 @@ fn a_resumed_run_equals_an_uninterrupted_run_bit_for_bit() {
         let temp = tempfile::tempdir().unwrap();
         let (whole, parts) = (temp.path().join("whole"), temp.path().join("parts"));
         let options = align_options("dpo");
-        let mut train = TrainOptions { lora: adapter, ..train_options(&whole, 6) };
+        let mut train = train_options(&whole, 6).lora(adapter);
         align(&gpu, &train, &options, "longer", None).unwrap();
-        train.output_dir = parts.clone();
+        train.output_dir = Some(parts.clone());
         let stopped = align(&gpu, &train, &options, "longer", Some(3)).unwrap_err();
         assert!(matches!(stopped, Error::Interrupted), "{name}: {stopped}");
         train.resume = Some("last".into());
@@ -216,16 +215,16 @@ fn with_an_async_level_of_1_prompts_are_answered_while_the_annotator_is_awaited(
         pairs.map(of).collect::<Vec<_>>()
     };
     // So fast that a single update shows in what is sampled.
-    let fast = |dir: &Path| TrainOptions { learning_rate: 1e-1, warmup_steps: 0, ..train_options(dir, 3) };
+    let fast = |dir: &Path| train_options(dir, 3).learning_rate(1e-1).warmup_steps(0);
     let (on_policy, ahead) = (temp.path().join("on"), temp.path().join("ahead"));
     align(&gpu, &fast(&on_policy), &align_options("dpo"), "longer", None).unwrap();
-    let level_1 = AlignOptions { async_level: 1, ..align_options("dpo") };
+    let level_1 = align_options("dpo").async_level(1);
     let (slow, in_vain) = Slow::on(&gpu);
     align_with(&gpu, &fast(&ahead), &level_1, slow, None).unwrap();
     assert!(in_vain.load(Ordering::Relaxed) <= 1, "only the last step has no next one");
     // What the untouched policy answers to the second step's prompts.
     let untouched = temp.path().join("untouched");
-    let train = TrainOptions { learning_rate: 1e-9, ..fast(&untouched) };
+    let train = fast(&untouched).learning_rate(1e-9);
     align(&gpu, &train, &align_options("dpo"), "longer", None).unwrap();
     let of_step = |dir: &Path, step| responses(dir).into_iter().filter(|r| r.0 == step).collect::<Vec<_>>();
     assert_eq!(of_step(&ahead, 1), of_step(&untouched, 1));
@@ -244,18 +243,15 @@ fn a_resumed_run_of_async_level_1_equals_an_uninterrupted_run_bit_for_bit() {
     let Some(gpu) = gpu() else { return };
     let temp = tempfile::tempdir().unwrap();
     let (whole, parts) = (temp.path().join("whole"), temp.path().join("parts"));
-    let options = AlignOptions { async_level: 1, ..align_options("dpo") };
-    let mut train = TrainOptions { learning_rate: 1e-2, ..train_options(&whole, 5) };
+    let options = align_options("dpo").async_level(1);
+    let mut train = train_options(&whole, 5).learning_rate(1e-2);
     let slow = || Slow::on(&gpu).0;
     align_with(&gpu, &train, &options, slow(), None).unwrap();
-    train.output_dir = parts.clone();
+    train.output_dir = Some(parts.clone());
     align_with(&gpu, &train, &options, slow(), Some(3)).unwrap_err();
     train.resume = Some("last".into());
     // The checkpoint holds the fourth step's answers.
-    for other in [
-        AlignOptions { num_samples: 3, ..options.clone() },
-        AlignOptions { max_new_tokens: 3, ..options.clone() },
-    ] {
+    for other in [options.clone().num_samples(3), options.clone().max_new_tokens(3)] {
         let error = align_with(&gpu, &train, &other, slow(), None).unwrap_err().to_string();
         assert!(
             error.contains("checkpoint was written with") && error.contains("--allow-changes"),
@@ -291,8 +287,8 @@ fn several_steps_ahead_a_resumed_run_equals_an_uninterrupted_one_and_nothing_is_
     let Some(gpu) = gpu() else { return };
     let temp = tempfile::tempdir().unwrap();
     let (whole, parts) = (temp.path().join("whole"), temp.path().join("parts"));
-    let options = AlignOptions { async_level: 3, ..align_options("dpo") };
-    let mut train = TrainOptions { learning_rate: 1e-2, ..train_options(&whole, 7) };
+    let options = align_options("dpo").async_level(3);
+    let mut train = train_options(&whole, 7).learning_rate(1e-2);
     let asked: [Arc<Mutex<Vec<_>>>; 2] = Default::default();
     let queue = |i: usize| Threaded::new(Counting(Arc::clone(&asked[i]))).unwrap();
     align_with(&gpu, &train, &options, queue(0), None).unwrap();
@@ -305,7 +301,7 @@ fn several_steps_ahead_a_resumed_run_equals_an_uninterrupted_one_and_nothing_is_
         rows(&whole.join("pairs.jsonl")).iter().map(|pair| pair["policy_step"].as_u64().unwrap()).collect();
     assert_eq!((drawn_by[0], drawn_by.last()), (0, Some(&3)));
 
-    train.output_dir = parts.clone();
+    train.output_dir = Some(parts.clone());
     align_with(&gpu, &train, &options, queue(1), Some(5)).unwrap_err();
     // As after a crash: the last checkpoint is older than what was asked.
     train.resume = Some(Resume::Path(parts.join("checkpoints/step-000002")));
@@ -322,8 +318,8 @@ fn an_active_run_asks_about_one_pair_a_row_of_the_batch_and_resumes_bit_for_bit(
     let Some(gpu) = gpu() else { return };
     let temp = tempfile::tempdir().unwrap();
     let (whole, parts) = (temp.path().join("whole"), temp.path().join("parts"));
-    let options = AlignOptions { active: 2, num_samples: 3, async_level: 1, ..align_options("dpo") };
-    let train = TrainOptions { learning_rate: 1e-2, ..train_options(&whole, 5) };
+    let options = align_options("dpo").active(2).num_samples(3).async_level(1);
+    let train = train_options(&whole, 5).learning_rate(1e-2);
     let asked: Arc<Mutex<Vec<_>>> = Arc::default();
     let queue = || Threaded::new(Counting(Arc::clone(&asked))).unwrap();
     align_with(&gpu, &train, &options, queue(), None).unwrap();
@@ -334,10 +330,10 @@ fn an_active_run_asks_about_one_pair_a_row_of_the_batch_and_resumes_bit_for_bit(
     prompts.dedup();
     assert!(prompts.len() > a_step, "not always the same");
 
-    let train = TrainOptions { output_dir: parts.clone(), ..train };
+    let train = train.output_dir(parts.clone());
     align_with(&gpu, &train, &options, queue(), Some(3)).unwrap_err();
-    let train = TrainOptions { resume: Some("last".into()), ..train };
-    let other = AlignOptions { active: 3, ..options.clone() };
+    let train = train.resume(Some("last".into()));
+    let other = options.clone().active(3);
     let error = align_with(&gpu, &train, &other, queue(), None).unwrap_err().to_string();
     assert!(error.contains("active 2") && error.contains("active 3"), "{error}");
     align_with(&gpu, &train, &options, queue(), None).unwrap();
@@ -352,7 +348,7 @@ fn in_xpo_one_answer_to_each_prompt_is_the_references_and_whose_comes_first_is_c
     let answers = |name: &str, learning_rate: f64| {
         let dir = temp.path().join(name);
         // So fast that a single update shows in what is sampled.
-        let train = TrainOptions { learning_rate, warmup_steps: 0, ..train_options(&dir, 3) };
+        let train = train_options(&dir, 3).learning_rate(learning_rate).warmup_steps(0);
         align(&gpu, &train, &options, "longer", None).unwrap();
         let pairs = rows(&dir.join("pairs.jsonl")).into_iter().filter(|pair| pair["step"] != 1);
         pairs.map(|pair| [pair["response_1"].clone(), pair["response_2"].clone()]).collect::<Vec<_>>()
@@ -371,7 +367,7 @@ fn in_xpo_one_answer_to_each_prompt_is_the_references_and_whose_comes_first_is_c
         assert!((1..moved.len()).contains(&same(response)), "the policy does: {moved:?} {still:?}");
     }
 
-    let three = AlignOptions { num_samples: 3, ..options };
+    let three = options.num_samples(3);
     let error = align(&gpu, &train_options(&temp.path().join("three"), 3), &three, "longer", None);
     assert!(error.unwrap_err().to_string().contains("num-samples"));
 }
@@ -411,7 +407,7 @@ fn an_interrupted_evaluation_is_made_up_for_when_the_run_is_resumed() {
         };
     let held_out = &prompts()[..5];
     let whole = temp.path().join("whole");
-    let train = TrainOptions { learning_rate: 1e-2, ..train_options(&whole, 4) };
+    let train = train_options(&whole, 4).learning_rate(1e-2);
     run(&train, held_out, &mut (), &Requests::new()).unwrap();
     let evaluated = |dir: &Path| {
         untimed(&dir.join("metrics.jsonl")).iter().map(|r| r["eval/kl"].as_f64()).collect::<Vec<_>>()
@@ -421,13 +417,13 @@ fn an_interrupted_evaluation_is_made_up_for_when_the_run_is_resumed() {
     for times in [1, 2] {
         for phase in ["answering held-out prompts", "judging held-out prompts"] {
             let dir = temp.path().join(format!("{phase} {times}"));
-            let train = TrainOptions { output_dir: dir.clone(), ..train.clone() };
+            let train = train.clone().output_dir(dir.clone());
             let requests = Requests::new();
             let mut stops = StopsIn { phase, times, requests: &requests };
             let error = run(&train, held_out, &mut stops, &requests).unwrap_err();
             assert!(matches!(error, Error::Interrupted), "{phase}: {error}");
             assert_eq!(evaluated(&dir).iter().flatten().count(), times - 1, "{phase}");
-            let train = TrainOptions { resume: Some("last".into()), ..train };
+            let train = train.resume(Some("last".into()));
             let error = run(&train, &held_out[1..], &mut (), &Requests::new()).unwrap_err().to_string();
             assert!(
                 error.contains("eval-dataset of 5 rows") && error.contains("eval-dataset of 4"),
@@ -444,24 +440,20 @@ fn a_run_tells_its_observer_at_the_beginning_what_was_done_and_what_to_know() {
     let Some(gpu) = gpu() else { return };
     let temp = tempfile::tempdir().unwrap();
     let dir = temp.path().join("run");
-    let warm = SamplingParams { temperature: 1.5, ..SamplingParams::default() };
-    let options = AlignOptions {
-        loss: PolicyLoss::rloo().into(),
-        sampling: SamplingParams::default(),
-        ..align_options("dpo")
-    };
+    let warm = SamplingParams::default().temperature(1.5);
+    let options = align_options("dpo").loss(PolicyLoss::rloo()).sampling(SamplingParams::default());
     let longer = || InPlace::new(Rule::parse("longer").unwrap());
     let train = train_options(&dir, 4);
     let requests = Requests::new();
     let mut begun = Listener { stop_after: Some((2, &requests)), ..Listener::default() };
     align_heard_by(&mut begun, &requests, &gpu, &train, &options, longer()).unwrap_err();
     assert!(begun.logged.is_empty() && begun.warnings.is_empty(), "{:?}", begun.warnings);
-    let train = TrainOptions { resume: Some("last".into()), ..train };
+    let train = train.resume(Some("last".into()));
     let mut resumed = Listener::default();
     align_heard_by(&mut resumed, &Requests::new(), &gpu, &train, &options, longer()).unwrap();
     assert_eq!((&*resumed.logged, resumed.steps.len()), (&[1, 2][..], 2));
 
-    let biased = AlignOptions { sampling: warm, ..options };
+    let biased = options.sampling(warm);
     let train = train_options(&temp.path().join("warm"), 1);
     let mut told = Listener::default();
     align_heard_by(&mut told, &Requests::new(), &gpu, &train, &biased, longer()).unwrap();
@@ -475,7 +467,7 @@ fn a_run_that_ended_before_its_first_checkpoint_begins_anew_and_nothing_is_asked
     let dir = temp.path().join("run");
     let asked: Arc<Mutex<Vec<_>>> = Arc::default();
     let queue = || Threaded::new(Counting(Arc::clone(&asked))).unwrap();
-    let mut train = TrainOptions { save_steps: None, ..train_options(&dir, 3) };
+    let mut train = train_options(&dir, 3).save_steps(None);
     align_with(&gpu, &train, &align_options("dpo"), queue(), None).unwrap();
     let first = asked.lock().unwrap().len();
     let metrics = untimed(&dir.join("metrics.jsonl"));
@@ -502,13 +494,13 @@ fn a_trainer_is_driven_step_by_step_and_needs_no_folder() {
     let mut trainer = prepared.trainer(InPlace::new(Rule::parse("longer").unwrap())).unwrap();
     let control = &mut Control { observer: &mut (), requests: &Requests::new() };
     let mut reports = Vec::new();
-    while let Some(report) = trainer.step(control).wait().unwrap() {
+    while let Some(report) = trainer.step_with(control).wait().unwrap() {
         assert_eq!((report.step, report.total_steps), (reports.len() + 1, 3));
         assert_eq!(report.pairs.len(), 4, "four prompts a step, one pair each");
         assert!(report.times.phases.ms("sampling") > 0.0 && report.times.step_ms > 0.0);
         reports.push(report);
     }
-    assert!(trainer.is_done() && trainer.step(control).wait().unwrap().is_none());
+    assert!(trainer.is_done() && trainer.step_with(control).wait().unwrap().is_none());
     assert!(!temp.path().join("none").exists());
     for (report, row) in reports.iter().zip(expected) {
         let report: Value = serde_json::from_str(&serde_json::to_string(report).unwrap()).unwrap();
@@ -548,7 +540,7 @@ fn a_step_that_failed_can_be_taken_again() {
         let control = &mut Control { observer: &mut (), requests: &Requests::new() };
         let (mut losses, mut failures) = (Vec::new(), 0);
         while !trainer.is_done() {
-            match trainer.step(control).wait() {
+            match trainer.step_with(control).wait() {
                 Ok(report) => losses.push(report.unwrap().loss),
                 Err(error) => {
                     assert!(error.to_string().contains("asleep"), "{error}");
@@ -620,7 +612,7 @@ fn told(gpu: &Gpu, judge: Careless) -> Vec<(usize, String)> {
         }
     }
     let temp = tempfile::tempdir().unwrap();
-    let train = TrainOptions { learning_rate: 1e-9, ..train_options(&temp.path().join("run"), 20) };
+    let train = train_options(&temp.path().join("run"), 20).learning_rate(1e-9);
     let policy = Policy::load(gpu, &fixture("tiny"), &train).wait().unwrap();
     let run = AlignRun::new(policy, &prompts(), &train, &align_options("dpo")).wait().unwrap();
     let mut told = Told::default();
@@ -687,13 +679,13 @@ fn all_pairs_are_learnt_from_where_that_is_asked_and_unsure_ones_are_not() {
         let row = &rows(&dir.join("metrics.jsonl"))[0];
         (all, sure, row["judge/unsure"].as_u64().unwrap())
     };
-    let usual = AlignOptions { num_samples: 4, ..align_options("dpo") };
+    let usual = align_options("dpo").num_samples(4);
     let (best, _, unsure) = learnt("best", &usual);
     assert!(best <= 12 && unsure == 0, "one a prompt: {best}");
-    let every = AlignOptions { pairs: PairChoice::All, ..usual.clone() };
+    let every = usual.clone().pairs(PairChoice::All);
     let (all, sure, _) = learnt("all", &every);
     assert!(all > 3 * best && sure < all, "{all} of {best}, {sure} sure");
-    let (kept, still_sure, unsure) = learnt("sure", &AlignOptions { min_confidence: 0.75, ..every });
+    let (kept, still_sure, unsure) = learnt("sure", &every.min_confidence(0.75));
     assert!(kept == still_sure && kept > 0 && unsure > 0, "{kept} {still_sure} {unsure}");
 }
 
@@ -702,7 +694,7 @@ fn a_run_writes_the_files_and_metrics_that_others_read() {
     let Some(gpu) = gpu() else { return };
     let temp = tempfile::tempdir().unwrap();
     let dir = temp.path().join("run");
-    let train = TrainOptions { save_total_limit: Some(1), ..train_options(&dir, 4) };
+    let train = train_options(&dir, 4).save_total_limit(1);
     let saved = align(&gpu, &train, &align_options("ipo"), "shorter", None).unwrap();
     assert_eq!(saved, dir.join("model"));
     for file in ["run.json", "model/config.json", "model/model.safetensors", "model/tokenizer.json"] {
@@ -740,7 +732,7 @@ fn a_second_run_in_the_same_folder_is_refused() {
     align(&gpu, &train, &align_options("dpo"), "longer", None).unwrap();
     let error = align(&gpu, &train, &align_options("dpo"), "longer", None).unwrap_err().to_string();
     assert!(error.contains("overwrite"), "{error}");
-    let again = TrainOptions { overwrite: true, ..train };
+    let again = train.overwrite(true);
     align(&gpu, &again, &align_options("dpo"), "longer", None).unwrap();
 }
 
@@ -749,7 +741,7 @@ fn more_samples_than_two_learn_from_best_against_worst() {
     let Some(gpu) = gpu() else { return };
     let temp = tempfile::tempdir().unwrap();
     let dir = temp.path().join("run");
-    let options = AlignOptions { num_samples: 3, soft_labels: true, ..align_options("slic") };
+    let options = align_options("slic").num_samples(3).soft_labels(true);
     align(&gpu, &train_options(&dir, 1), &options, "longer", None).unwrap();
     let pairs = rows(&dir.join("pairs.jsonl"));
     assert_eq!(pairs.len(), 4 * 3, "a round robin of three");
@@ -810,15 +802,9 @@ fn offline_preferences_are_learnt() {
     let Some(gpu) = gpu() else { return };
     for loss in ["dpo", "ipo", "slic"] {
         let temp = tempfile::tempdir().unwrap();
-        let train = TrainOptions {
-            lora: Some(lora()),
-            learning_rate: 1e-2,
-            ..train_options(&temp.path().join("run"), 20)
-        };
-        let options = DpoOptions {
-            loss: PreferenceLoss::parse(loss, Some(0.1), false).unwrap().into(),
-            append_eos: true,
-        };
+        let train = train_options(&temp.path().join("run"), 20).lora(lora()).learning_rate(1e-2);
+        let options =
+            DpoOptions::new(PreferenceLoss::parse(loss, Some(0.1), false).unwrap()).append_eos(true);
         let policy = Policy::load(&gpu, &fixture("tiny"), &train).wait().unwrap();
         let run = DpoRun::new(policy, &preferences(), &train, &options).wait().unwrap();
         let control = Control { observer: &mut (), requests: &Requests::new() };
@@ -846,14 +832,10 @@ fn every_loss_is_learnt_from() {
         let objective = Objective::parse(&options).unwrap();
         let temp = tempfile::tempdir().unwrap();
         // Of eight pairs, in micro-batches of at most two.
-        let train = TrainOptions {
-            lora: Some(lora()),
-            learning_rate: 1e-2,
-            ..train_options(&temp.path().join("run"), 12)
-        };
+        let train = train_options(&temp.path().join("run"), 12).lora(lora()).learning_rate(1e-2);
         let (needs_reference, use_weighting) = (objective.needs_reference(), objective.use_weighting);
         let policy = Policy::load(&gpu, &fixture("tiny"), &train).wait().unwrap();
-        let dpo = DpoOptions { loss: objective, append_eos: true };
+        let dpo = DpoOptions::new(objective);
         let run = DpoRun::new(policy, &preferences(), &train, &dpo).wait().unwrap();
         let control = Control { observer: &mut (), requests: &Requests::new() };
         run.run(sources(), control).wait().unwrap();
@@ -875,7 +857,7 @@ fn every_loss_is_learnt_from() {
 fn completions_are_learnt() {
     let Some(gpu) = gpu() else { return };
     let temp = tempfile::tempdir().unwrap();
-    let train = TrainOptions { learning_rate: 1e-2, ..train_options(&temp.path().join("run"), 20) };
+    let train = train_options(&temp.path().join("run"), 20).learning_rate(1e-2);
     let row = |p: Pair| Completion {
         prompt: Some(p.prompt),
         completion: p.chosen,
@@ -898,14 +880,14 @@ fn steps_that_are_not_finite_change_nothing_and_five_in_a_row_end_the_run() {
     let Some(gpu) = gpu() else { return };
     let temp = tempfile::tempdir().unwrap();
     // Weights that are not finite are never saved.
-    let train = TrainOptions { save_steps: None, ..train_options(&temp.path().join("run"), 50) };
+    let train = train_options(&temp.path().join("run"), 50).save_steps(None);
     let policy = Policy::load(&gpu, &fixture("tiny"), &train).wait().unwrap();
     let weight = policy.model.base().get("model.norm.weight").unwrap().clone();
     policy.model.base().upload("model.norm.weight", &vec![f32::NAN; weight.elements()]).unwrap();
     let other = policy.model.base().get("model.embed_tokens.weight").unwrap().clone();
     let before = policy.model.base().download(&other).wait().unwrap();
     let model = policy.model.clone();
-    let options = DpoOptions { loss: PreferenceLoss::Dpo { beta: 0.1 }.into(), append_eos: true };
+    let options = DpoOptions::new(PreferenceLoss::Dpo { beta: 0.1 });
     let run = DpoRun::new(policy, &preferences(), &train, &options).wait().unwrap();
     let control = Control { observer: &mut (), requests: &Requests::new() };
     let error = run.run(sources(), control).wait().unwrap_err();
@@ -917,9 +899,8 @@ fn steps_that_are_not_finite_change_nothing_and_five_in_a_row_end_the_run() {
 fn a_warm_started_adapter_is_part_of_the_reference() {
     let Some(gpu) = gpu() else { return };
     let temp = tempfile::tempdir().unwrap();
-    let train =
-        TrainOptions { adapter: Some(fixture("tiny_lora")), ..train_options(&temp.path().join("run"), 2) };
-    let options = DpoOptions { loss: PreferenceLoss::Dpo { beta: 0.1 }.into(), append_eos: true };
+    let train = train_options(&temp.path().join("run"), 2).adapter(fixture("tiny_lora"));
+    let options = DpoOptions::new(PreferenceLoss::Dpo { beta: 0.1 });
     let policy = Policy::load(&gpu, &fixture("tiny"), &train).wait().unwrap();
     let run = DpoRun::new(policy, &preferences(), &train, &options).wait().unwrap();
     let control = Control { observer: &mut (), requests: &Requests::new() };
@@ -936,8 +917,8 @@ fn a_row_taken_twice_where_epochs_meet_still_fits() {
     let words = words();
     let mut rows = preferences()[..3].to_vec();
     rows[0].chosen = Text::Plain(format!(" {}", words[..60].join(" ")));
-    let train = TrainOptions { accumulation: 1, ..train_options(&temp.path().join("run"), 12) };
-    let options = DpoOptions { loss: PreferenceLoss::Dpo { beta: 0.1 }.into(), append_eos: true };
+    let train = train_options(&temp.path().join("run"), 12).accumulation(1);
+    let options = DpoOptions::new(PreferenceLoss::Dpo { beta: 0.1 });
     let policy = Policy::load(&gpu, &fixture("tiny"), &train).wait().unwrap();
     let run = DpoRun::new(policy, &rows, &train, &options).wait().unwrap();
     let control = Control { observer: &mut (), requests: &Requests::new() };

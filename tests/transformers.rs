@@ -47,7 +47,7 @@ fn a_weight_split_by_rows_gives_the_same_log_probabilities() {
     let config = std::fs::read_to_string(fixture("tiny").join("config.json")).unwrap();
     let config = config.replace("\"max_position_embeddings\": 128", "\"max_position_embeddings\": 64");
     std::fs::write(short.path().join("config.json"), config).unwrap();
-    let options = GpuOptions { max_binding_bytes: Some(6144), ..GpuOptions::default() };
+    let options = GpuOptions::default().max_binding_bytes(6144);
     let gpu = Gpu::open(&options).wait().unwrap();
     let whole = {
         let gpu = Gpu::open(&GpuOptions::default()).wait().unwrap();
@@ -114,14 +114,13 @@ fn greedy_generation_gives_the_tokens_of_transformers() {
         let model = Model::load(&gpu, &dir, false).wait().unwrap();
         let tokenizer = Tokenizer::load(&dir).unwrap();
         assert_eq!(tokenizer.encode("Once upon a time").unwrap(), prompt);
-        let options = GenerateOptions {
-            sampling: SamplingParams { temperature: 0.0, ..SamplingParams::default() },
-            max_new_tokens: expected.len(),
-            max_prompt_tokens: prompt.len(),
-            slots: 2,
-            samples_per_prompt: 2,
-            eos: vec![],
-        };
+        let options = GenerateOptions::default()
+            .sampling(SamplingParams::default().temperature(0.0))
+            .max_new_tokens(expected.len())
+            .max_prompt_tokens(prompt.len())
+            .slots(2)
+            .samples_per_prompt(2)
+            .eos(vec![]);
         let generator = Generator::new(&gpu, &model, options, &Arena::new()).wait().unwrap();
         // Three samples in two slots: the third takes a slot that another has left.
         let request = Request { prompt, samples: 3, first_sequence: 0 };

@@ -361,9 +361,9 @@ fn a_rank_that_no_adapter_has_is_refused_before_memory_is_taken() {
     let base = Model::load(&gpu, &fixture("tiny"), false).wait().unwrap();
     let targets = LoraTargets::AllLinear;
     for rank in [0, 65537, usize::MAX] {
-        let config = LoraConfig { rank, alpha: 8.0, rank_stabilised: false, targets: targets.clone() };
+        let config = LoraConfig::new(rank).alpha(8.0).targets(targets.clone());
         assert_refused(base.add_adapter(config, 1), &["LoRA rank", &rank.to_string(), "1 to 65536"]);
     }
-    let config = LoraConfig { rank: 2, alpha: f32::INFINITY, rank_stabilised: false, targets };
+    let config = LoraConfig::new(2).alpha(f32::INFINITY).targets(targets);
     assert_refused(base.add_adapter(config, 1), &["LoRA alpha"]);
 }

@@ -363,6 +363,42 @@ pub async fn compare_all(
     (results, ended)
 }
 
+/// What a training can ask: an [`Annotator`], which answers where it is asked, or one that answers from elsewhere, such as a
+/// [`Human`](super::human::Human).
+pub trait IntoAnnotationQueue<'a> {
+    /// As the training asks it.
+    fn into_queue(self) -> Box<dyn AnnotationQueue + 'a>;
+}
+
+impl<'a, A: Annotator + 'a> IntoAnnotationQueue<'a> for A {
+    fn into_queue(self) -> Box<dyn AnnotationQueue + 'a> {
+        Box::new(InPlace::new(self))
+    }
+}
+
+impl<'a> IntoAnnotationQueue<'a> for Box<dyn AnnotationQueue + 'a> {
+    fn into_queue(self) -> Box<dyn AnnotationQueue + 'a> {
+        self
+    }
+}
+
+/// Queues as they are.
+macro_rules! is_a_queue {
+    ($($queue:ty),*) => {$(
+        impl<'a> IntoAnnotationQueue<'a> for $queue {
+            fn into_queue(self) -> Box<dyn AnnotationQueue + 'a> {
+                Box::new(self)
+            }
+        }
+    )*};
+}
+
+is_a_queue!(InPlace<'a>, super::ensemble::Ensemble<'a>, super::human::Human);
+#[cfg(feature = "http")]
+is_a_queue!(super::openai::OpenAi);
+#[cfg(not(target_arch = "wasm32"))]
+is_a_queue!(super::threaded::Threaded);
+
 /// An annotator that answers at once, where it is asked: its time is this program's.
 pub struct InPlace<'a> {
     annotator: Box<dyn Annotator + 'a>,

@@ -46,7 +46,7 @@ impl Bench {
     pub fn align(&self, subject: &Subject, annotator: Box<dyn AnnotationQueue>) -> Result<Measurement> {
         let (folder, output) = (subject.folder()?, temporary()?);
         let run_dir = output.path().join("run");
-        let mut train = TrainOptions::new(&run_dir);
+        let mut train = TrainOptions::default().output_dir(run_dir.clone());
         train.batch_size = PROMPTS;
         train.max_steps = Some(self.runs + 1);
         // Enough to move every weight, which the run checks.

@@ -2,13 +2,17 @@
 //! decoded side by side; a finished one's slot is refilled from the queue.
 
 mod answering;
+mod chat;
 mod slots;
 mod stream;
 mod text_stream;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use derive_setters::Setters;
+
 use answering::Answering;
+pub use chat::{Chat, ChatAnswer};
 use slots::{SlotStart, Slots};
 pub use stream::{AnswerStream, Part};
 
@@ -22,7 +26,8 @@ pub use crate::ops::SamplingParams;
 use text_stream::TextStream;
 
 /// What a [`Generator`] is built for.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Setters)]
+#[non_exhaustive]
 pub struct GenerateOptions {
     /// How tokens are drawn.
     pub sampling: SamplingParams,
@@ -35,6 +40,7 @@ pub struct GenerateOptions {
     /// Samples of one prompt that are usually asked for; they share its cache.
     pub samples_per_prompt: usize,
     /// Tokens that end a response, of the model's vocabulary.
+    #[setters(into)]
     pub eos: Vec<u32>,
 }
 
@@ -48,6 +54,13 @@ pub struct Request {
     /// Number of the first answer among all those of the run: with the seed and the position it determines every
     /// random draw, whatever else is generated at the same time. The last one's number is below 2³².
     pub first_sequence: u32,
+}
+
+/// One answer to a prompt, the first of its run.
+impl From<Vec<u32>> for Request {
+    fn from(prompt: Vec<u32>) -> Request {
+        Request { prompt, samples: 1, first_sequence: 0 }
+    }
 }
 
 /// Why a response ended.
@@ -104,8 +117,30 @@ pub struct Generator {
     pages: usize,
     /// Held by the call that has the slots.
     running: async_lock::Mutex<()>,
-    /// For each page of the cache the tokens whose keys and values are in it, where they are kept between calls.
-    kept: Option<Mutex<Vec<Vec<u32>>>>,
+    /// What the cache holds, where it is kept between calls.
+    kept: Option<Mutex<Kept>>,
+}
+
+/// What was read of prompts.
+struct Kept {
+    /// For each page of the cache the tokens whose keys and values are in it.
+    pages: Vec<Vec<u32>>,
+    /// [`Model::changes`] when they were computed.
+    changes: u64,
+}
+
+impl Default for GenerateOptions {
+    /// One sequence at a time by plain sampling, up to 256 tokens after a prompt of up to 512, which no token ends.
+    fn default() -> GenerateOptions {
+        GenerateOptions {
+            sampling: SamplingParams::default(),
+            max_new_tokens: 256,
+            max_prompt_tokens: 512,
+            slots: 1,
+            samples_per_prompt: 1,
+            eos: Vec::new(),
+        }
+    }
 }
 
 impl GenerateOptions {
@@ -200,31 +235,29 @@ impl Generator {
         })
     }
 
-    /// Keeps what it has read of prompts between calls, so that of a conversation only what is new is read. The model's weights
-    /// must stay as they are, or [`Generator::forget`] be called when they have changed.
+    /// Keeps what it has read of prompts between calls, so that of a conversation only what is new is read: until the model's
+    /// weights change.
     pub fn keeping_prompts(self) -> Generator {
-        let kept = Some(Mutex::new(vec![Vec::new(); self.pages]));
-        Generator { kept, ..self }
-    }
-
-    /// Forgets the prompts that were kept.
-    pub fn forget(&self) {
-        if let Some(kept) = &self.kept {
-            kept.lock().unwrap_or_else(PoisonError::into_inner).iter_mut().for_each(Vec::clear);
-        }
+        let kept = Kept { pages: vec![Vec::new(); self.pages], changes: self.model.changes() };
+        Generator { kept: Some(Mutex::new(kept)), ..self }
     }
 
     /// How many of a prompt's first tokens are in a page of the cache.
     fn known(&self, page: usize, prompt: &[u32]) -> usize {
         let Some(kept) = &self.kept else { return 0 };
-        let kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept[page].iter().zip(&prompt[..prompt.len() - 1]).take_while(|(a, b)| a == b).count()
+        let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let changes = self.model.changes();
+        if kept.changes != changes {
+            kept.pages.iter_mut().for_each(Vec::clear);
+            kept.changes = changes;
+        }
+        kept.pages[page].iter().zip(&prompt[..prompt.len() - 1]).take_while(|(a, b)| a == b).count()
     }
 
     /// Notes what is in a page: nothing while it is read.
     fn keep(&self, page: usize, tokens: &[u32]) {
         if let Some(kept) = &self.kept {
-            tokens.clone_into(&mut kept.lock().unwrap_or_else(PoisonError::into_inner)[page]);
+            tokens.clone_into(&mut kept.lock().unwrap_or_else(PoisonError::into_inner).pages[page]);
         }
     }
 

@@ -1,5 +1,7 @@
 //! What a GPU is opened with.
 
+use derive_setters::Setters;
+
 use crate::error::{Error, Result};
 
 /// How much of the GPU the kernels use. Results are checked against `reference` in every tier.
@@ -31,16 +33,20 @@ impl std::fmt::Display for Tier {
 }
 
 /// Which GPU to open, and how to use it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Setters)]
+#[non_exhaustive]
 pub struct GpuOptions {
     /// Index or part of the name, as `oaif doctor` lists them. `None`: `OAIF_GPU`, else the fastest kind.
+    #[setters(into)]
     pub gpu: Option<String>,
     /// T0 or T1: no higher tier than this. T2: just this one; [`crate::tuning::check_arithmetic`] tells whether its
     /// results are right. `None`: T1 where the GPU offers it. Never more, since that would change the numbers.
+    #[setters(into)]
     pub tier: Option<Tier>,
     /// Keep every runtime check of the shaders (bounds, loops): slower, for tests and for hunting mistakes.
     pub checked: bool,
     /// Pretend that one binding holds no more than this many bytes, to test tensors split by rows.
+    #[setters(into)]
     pub max_binding_bytes: Option<u64>,
     /// Time every launch, see [`Gpu::profile`](super::Gpu::profile).
     pub profile: bool,
@@ -52,6 +58,7 @@ pub struct GpuOptions {
     pub default_limits: bool,
     /// Pretend that a dispatch has no more than this many workgroups in one dimension, to test large grids.
     #[doc(hidden)]
+    #[setters(into)]
     pub max_groups_per_dimension: Option<u32>,
 }
 

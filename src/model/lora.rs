@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use derive_setters::Setters;
 use serde_json::{Map, Value, json};
 
 use super::architecture::{Architecture, RATING_HEAD, WeightSpec};
@@ -15,7 +16,8 @@ use crate::reference::uniform;
 pub const MAX_RANK: usize = 1 << 16;
 
 /// What a new adapter is: one rank and alpha for all its terms.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Setters)]
+#[non_exhaustive]
 pub struct LoraConfig {
     /// R.
     pub rank: usize,
@@ -115,6 +117,11 @@ pub struct LoraLayout {
 }
 
 impl LoraConfig {
+    /// Terms of this rank beside every projection, scaled by alpha = 2 R.
+    pub fn new(rank: usize) -> LoraConfig {
+        LoraConfig { rank, alpha: 2.0 * rank as f32, rank_stabilised: false, targets: LoraTargets::AllLinear }
+    }
+
     /// Its terms on a model.
     ///
     /// # Errors

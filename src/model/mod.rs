@@ -191,6 +191,11 @@ impl Model {
         &self.state.architecture
     }
 
+    /// How often its weights changed: what was computed with them holds as long as this stays.
+    pub(crate) fn changes(&self) -> u64 {
+        self.base().changes() + self.adapter().map_or(0, |adapter| adapter.weights.changes())
+    }
+
     /// The base weights.
     pub fn base(&self) -> &Weights {
         &self.state.base

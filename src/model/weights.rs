@@ -2,6 +2,7 @@
 //! Matrices that read the same rows lie one below the other, so that one product serves them all.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use half::{bf16, f16};
 
@@ -91,6 +92,7 @@ pub struct Weights {
     index: HashMap<String, usize>,
     /// The flat buffers of trained weights; empty for frozen ones.
     pub(crate) segments: Vec<Segment>,
+    changes: AtomicU64,
 }
 
 /// A vector is a matrix of one column, so that vectors can be stacked as well.
@@ -278,7 +280,7 @@ impl Weights {
 
     fn new(gpu: &Gpu, list: Vec<Weight>, segments: Vec<Segment>) -> Weights {
         let index = list.iter().enumerate().map(|(i, w)| (w.name.clone(), i)).collect();
-        Weights { gpu: gpu.clone(), list, index, segments }
+        Weights { gpu: gpu.clone(), list, index, segments, changes: AtomicU64::new(0) }
     }
 
     /// A frozen copy of the values as they are now, rounded to `wanted`.
@@ -366,6 +368,17 @@ impl Weights {
         Matrix::of_pieces(pieces)
     }
 
+    /// Notes that what was computed with these weights no longer holds: they were written, or a plan that writes them was
+    /// submitted.
+    pub(crate) fn note_change(&self) {
+        self.changes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often they changed.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Relaxed)
+    }
+
     /// Overwrites a weight.
     ///
     /// # Errors
@@ -389,6 +402,7 @@ impl Weights {
     /// [`Error::Config`] for an unknown weight, rows that are not whole, and rows beyond its last.
     pub fn upload_rows(&self, name: &str, first: usize, values: &[f32]) -> Result<()> {
         let weight = self.known(name)?;
+        self.note_change();
         let (rows, cols) = rows_and_cols(&weight.shape);
         let fits = match weight.shape.len() {
             1 => values.is_empty() || first == 0 && values.len() == rows,

@@ -1,5 +1,7 @@
 //! Choosing the next token from a row of logits.
 
+use derive_setters::Setters;
+
 use super::logits::LogitTransform;
 use super::product::aligned;
 use crate::error::{Error, Result};
@@ -8,8 +10,9 @@ use crate::gpu::{Arg, Groups, Launch, Recorder, Tensor, Word, Work, read, write}
 
 /// How to choose. Filters apply in Hugging Face's order: top-k, top-p, min-p. Tied logits are kept or dropped
 /// together.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize, Setters)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct SamplingParams {
     /// Logits are divided by it; 0 takes the largest logit, the lowest id among equals.
     pub temperature: f32,

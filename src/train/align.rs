@@ -16,7 +16,7 @@ use super::rows::{EncodedRows, LengthLimits};
 use super::run::{Sources, run};
 use super::sampler::Sampler;
 use super::trainer::{Control, Trainer};
-use crate::annotate::queue::AnnotationQueue;
+use crate::annotate::queue::IntoAnnotationQueue;
 use crate::data::rows::Prompt;
 use crate::error::{Error, Result};
 use crate::eval::answers::AnswerOptions;
@@ -146,7 +146,7 @@ impl AlignRun {
         options.check(train)?;
         let max_prompt = prompt_limit(policy.model.architecture().context, train, options)?;
         let limits = LengthLimits { prompt: max_prompt, whole: usize::MAX };
-        let rows = EncodedRows::encode(&policy.encoder(), prompts, false, limits, &train.output_dir)?;
+        let rows = EncodedRows::encode(&policy.encoder(), prompts, false, limits, train.folder())?;
         let (model, eos) = (&policy.model, policy.tokenizer.eos_ids());
         let reference = policy.reference(train).await?;
         let plans = plans(model, &reference, &rows, eos, train, options).await?;
@@ -205,12 +205,12 @@ impl AlignRun {
         total_steps(&self.train, self.rows.len(), self.options.active)
     }
 
-    /// To be driven step by step, without a folder. The annotator is asked through `queue`: for one that is a function of
-    /// its texts, [`InPlace`](crate::annotate::queue::InPlace).
+    /// To be driven step by step, without a folder.
     ///
     /// # Errors
     /// [`Error::Config`] for an [`async_level`](AlignOptions::async_level) that is not to be had; what the device reports.
-    pub fn trainer<'a>(self, queue: impl AnnotationQueue + 'a) -> Result<Trainer<'a>> {
+    pub fn trainer<'a>(self, annotator: impl IntoAnnotationQueue<'a>) -> Result<Trainer<'a>> {
+        let queue = annotator.into_queue();
         let AlignRun {
             policy, train, options, rows, learner, sampler, optimiser, moving, evaluation, ..
         } = self;
@@ -222,7 +222,7 @@ impl AlignRun {
             );
             return Err(Error::config("async-level", why));
         }
-        let method = Online::new(learner, sampler, options, Box::new(queue));
+        let method = Online::new(learner, sampler, options, queue);
         let trainer = Trainer::new(policy, train, rows, optimiser, Box::new(method))?;
         Ok(trainer.with_moving_reference(moving).with_evaluation(evaluation))
     }
@@ -232,12 +232,12 @@ impl AlignRun {
     /// # Errors
     /// As [`AlignRun::trainer`]; what is wrong with the folder, or the checkpoint in it; see [`Trainer::step`];
     /// [`Error::SelfCheck`] where nothing was learnt.
-    pub async fn run(
+    pub async fn run<'a>(
         self,
-        queue: impl AnnotationQueue,
+        annotator: impl IntoAnnotationQueue<'a>,
         sources: Sources,
         control: Control<'_>,
     ) -> Result<PathBuf> {
-        run(self.trainer(queue)?, sources, control).await
+        run(self.trainer(annotator)?, sources, control).await
     }
 }

@@ -204,9 +204,9 @@ impl RunIdentity {
             OptimiserKind::Adafactor { weight_decay } => ("adafactor", weight_decay),
         };
         let (steps_matter, warmup_steps) = match train.schedule {
-            ScheduleKind::Linear | ScheduleKind::Cosine => (true, train.warmup_steps(total_steps)),
+            ScheduleKind::Linear | ScheduleKind::Cosine => (true, train.warmup_of(total_steps)),
             // What a warm-up by a ratio takes is of the whole run.
-            ScheduleKind::ConstantWithWarmup => (train.warmup_by_ratio(), train.warmup_steps(total_steps)),
+            ScheduleKind::ConstantWithWarmup => (train.warmup_by_ratio(), train.warmup_of(total_steps)),
             ScheduleKind::Constant => (false, 0),
         };
         // A given adapter's shape is part of its digest.

@@ -17,7 +17,7 @@ pub(super) fn use_kernels_of_checkpoint(gpu: &Gpu, options: &TrainOptions) -> Re
     if gpu.is_measuring() {
         return Ok(());
     }
-    if let Some(checkpoint) = resumed_checkpoint(&options.output_dir, &options.start())? {
+    if let Some(checkpoint) = resumed_checkpoint(options.folder(), &options.start())? {
         let kernels = State::read(&checkpoint.path)?.kernels;
         // A GPU that does without the kernels for GPUs got wrong results by them.
         let distrusted = gpu.summary().device_kind() == DeviceKind::Gpu

@@ -9,6 +9,7 @@ mod active;
 mod align;
 mod annotation;
 mod batches;
+mod begin;
 mod check;
 mod checkpoint;
 pub mod data_table;

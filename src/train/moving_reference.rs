@@ -54,6 +54,7 @@ impl MovingReference {
 
     /// Begins to move it towards the policy as it is.
     pub fn submit(&self) -> Result<Pending> {
+        self.reference.base().note_change();
         let _turn = self.reference.gpu().turn();
         self.plan.submit(&Live::default(), 1)
     }

@@ -1,6 +1,8 @@
 //! What a training run is asked to do.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use derive_setters::Setters;
 
 use super::policy_loss::OnlineLoss;
 use super::rows::LengthLimits;
@@ -23,16 +25,20 @@ pub struct ReferenceSync {
 }
 
 /// Common to every kind of training.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Setters)]
+#[non_exhaustive]
 pub struct TrainOptions {
-    /// Where the run is written.
-    pub output_dir: PathBuf,
+    /// Where a run is written; `None` for a [`Trainer`](super::Trainer) that an application drives.
+    #[setters(skip)]
+    pub output_dir: Option<PathBuf>,
     /// Replace an earlier run in `output_dir`.
     pub overwrite: bool,
     /// Go on from this checkpoint.
+    #[setters(into)]
     pub resume: Option<Resume>,
     /// What may differ from the run that wrote the checkpoint, by the names of the options, such as `learning-rate` or
     /// `judge`. Anything else that decides the numbers must be the same.
+    #[setters(into)]
     pub allow_changes: Vec<String>,
     /// The highest learning rate.
     pub learning_rate: f64,
@@ -47,18 +53,23 @@ pub struct TrainOptions {
     /// Micro-batches of a step.
     pub accumulation: usize,
     /// Steps; `None`: what `epochs` makes.
+    #[setters(into)]
     pub max_steps: Option<usize>,
     /// Passes over the dataset.
     pub epochs: f64,
     /// A LoRA adapter; `None` for full fine-tuning.
+    #[setters(into)]
     pub lora: Option<LoraConfig>,
     /// An adapter to go on training, in PEFT's layout.
+    #[setters(into)]
     pub adapter: Option<PathBuf>,
     /// Move the reference model towards the policy from time to time, in `dpo` and `align`, where all weights are trained;
     /// `None`: it is the model at the start.
+    #[setters(into)]
     pub reference_sync: Option<ReferenceSync>,
     /// How matrices that are not trained are held on the device: the base under an adapter, the reference copy.
     /// `None`: as the model's files have them; a reference that moves is in f32.
+    #[setters(into)]
     pub base_dtype: Option<FrozenFormat>,
     /// The optimiser.
     pub optimiser: OptimiserKind,
@@ -67,8 +78,10 @@ pub struct TrainOptions {
     /// Seed of the order of rows, of the adapter's start and of sampling.
     pub seed: u32,
     /// Steps between checkpoints; `None`: only at the end.
+    #[setters(into)]
     pub save_steps: Option<usize>,
     /// Checkpoints kept.
+    #[setters(into)]
     pub save_total_limit: Option<usize>,
     /// Write the metrics as an event file of TensorBoard, too, into the folder `tensorboard` of the run's.
     pub tensorboard: bool,
@@ -77,18 +90,20 @@ pub struct TrainOptions {
     /// Take the rows in an order drawn from the seed rather than the file's.
     pub shuffle: bool,
     /// Longest prompt in tokens; longer ones are skipped and counted. `None`: what the model takes.
+    #[setters(into)]
     pub max_prompt_length: Option<usize>,
     /// Longest prompt and completion together, in tokens; longer rows are skipped and counted. In online training a prompt
     /// must leave room for the longest response.
+    #[setters(into)]
     pub max_length: Option<usize>,
 }
 
-impl TrainOptions {
-    /// A run into `output_dir` as `oaif align` does it by default: one pass over the rows, full fine-tuning by AdamW,
-    /// a learning rate of 1e-5 that falls to 0, 16 rows a step, no checkpoint before the end.
-    pub fn new(output_dir: impl Into<PathBuf>) -> TrainOptions {
+impl Default for TrainOptions {
+    /// As `oaif align` does it: one pass over the rows, full fine-tuning by AdamW, a learning rate of 1e-5 that falls to 0,
+    /// 16 rows a step, no checkpoint before the end.
+    fn default() -> TrainOptions {
         TrainOptions {
-            output_dir: output_dir.into(),
+            output_dir: None,
             overwrite: false,
             resume: None,
             allow_changes: Vec::new(),
@@ -119,6 +134,11 @@ impl TrainOptions {
 }
 
 impl TrainOptions {
+    /// Sets [`TrainOptions::output_dir`].
+    pub fn output_dir(self, dir: impl Into<PathBuf>) -> TrainOptions {
+        TrainOptions { output_dir: Some(dir.into()), ..self }
+    }
+
     /// The longest rows that are trained on by a model that takes `context` tokens.
     pub(super) fn length_limits(&self, context: usize) -> LengthLimits {
         let whole = self.max_length.unwrap_or(context).min(context);
@@ -126,7 +146,7 @@ impl TrainOptions {
     }
 
     /// Steps of a run of `total` in which the learning rate climbs.
-    pub fn warmup_steps(&self, total: usize) -> usize {
+    pub(crate) fn warmup_of(&self, total: usize) -> usize {
         match self.warmup_by_ratio() {
             true => (self.warmup_ratio * total as f64).ceil() as usize,
             false => self.warmup_steps,
@@ -136,6 +156,11 @@ impl TrainOptions {
     /// Whether the warm-up is a share of all steps.
     pub(super) fn warmup_by_ratio(&self) -> bool {
         self.warmup_steps == 0 && self.warmup_ratio > 0.0
+    }
+
+    /// Where a run is written, and rows that memory has no room for; empty: nowhere.
+    pub(crate) fn folder(&self) -> &Path {
+        self.output_dir.as_deref().unwrap_or(Path::new(""))
     }
 
     /// What to do about a run that is there already.
@@ -148,22 +173,39 @@ impl TrainOptions {
     }
 }
 
-/// `oaif dpo`: offline preferences.
-#[derive(Clone, Debug)]
+/// Training on given preferences, as `oaif dpo` does it.
+#[derive(Clone, Debug, Setters)]
+#[non_exhaustive]
 pub struct DpoOptions {
     /// The loss.
+    #[setters(into)]
     pub loss: Objective,
     /// End every completion with the end-of-sequence token.
     pub append_eos: bool,
 }
 
-/// `oaif reward`: a reward model.
-#[derive(Clone, Debug)]
+/// Training of a reward model, as `oaif reward` does it.
+#[derive(Clone, Debug, Setters)]
+#[non_exhaustive]
 pub struct RewardOptions {
     /// The weight of (chosen + rejected)², which keeps scores around 0; 0: none.
     pub center_rewards_coefficient: f32,
     /// End every completion with the end-of-sequence token.
     pub append_eos: bool,
+}
+
+impl DpoOptions {
+    /// Completions as they are, to be followed by the end-of-sequence token.
+    pub fn new(loss: impl Into<Objective>) -> DpoOptions {
+        DpoOptions { loss: loss.into(), append_eos: true }
+    }
+}
+
+impl Default for RewardOptions {
+    /// Scores that are free, of completions that end with the end-of-sequence token.
+    fn default() -> RewardOptions {
+        RewardOptions { center_rewards_coefficient: 0.0, append_eos: true }
+    }
 }
 
 /// Which pairs of a prompt's responses are learnt from.
@@ -177,10 +219,12 @@ pub enum PairChoice {
     All,
 }
 
-/// `oaif align`: online feedback.
-#[derive(Clone, Debug)]
+/// Training on online feedback, as `oaif align` does it.
+#[derive(Clone, Debug, Setters)]
+#[non_exhaustive]
 pub struct AlignOptions {
     /// The loss.
+    #[setters(into)]
     pub loss: OnlineLoss,
     /// How responses are drawn.
     pub sampling: SamplingParams,
@@ -189,8 +233,10 @@ pub struct AlignOptions {
     /// Responses a prompt, at least 2; above 2 the best is set against the worst.
     pub num_samples: usize,
     /// Sequences decoded side by side; `None`: all of a step's, at most 64.
+    #[setters(into)]
     pub slots: Option<usize>,
     /// Strings that end a response.
+    #[setters(into)]
     pub stop: Vec<String>,
     /// Weigh the loss by the annotator's probability rather than take its verdict as certain.
     pub soft_labels: bool,

@@ -1,23 +1,27 @@
 //! The model that is trained, with its tokenizer.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::options::TrainOptions;
 use crate::data::chat::ChatTemplate;
 use crate::data::encoder::Encoder;
+use crate::data::rows::Text;
 use crate::data::tokenizer::Tokenizer;
-use crate::error::Result;
-use crate::gpu::Gpu;
-use crate::model::{FloatFormat, FrozenFormat, Model};
+use crate::error::{Error, Result};
+use crate::generate::{Chat, GenerateOptions, Generator, Request};
+use crate::gpu::{Arena, Gpu};
+use crate::model::{FloatFormat, FrozenFormat, Model, Scored, score_all};
 
-/// A model folder, loaded.
+/// A model folder, loaded. Clones share it: what trains one trains all.
+#[derive(Clone)]
 pub struct Policy {
     /// The weights.
     pub model: Model,
     /// Its tokenizer.
-    pub tokenizer: Tokenizer,
+    pub tokenizer: Arc<Tokenizer>,
     /// Its chat template, if it has one.
-    pub template: Option<ChatTemplate>,
+    pub template: Option<Arc<ChatTemplate>>,
     /// The folder.
     pub dir: PathBuf,
     /// How a copy of it is held.
@@ -92,8 +96,8 @@ impl Policy {
 
     /// A model with the tokenizer in `dir`.
     pub fn with_model(model: Model, dir: &Path) -> Result<Policy> {
-        let tokenizer = Tokenizer::load_for(dir, model.architecture().vocab)?;
-        let template = ChatTemplate::load(dir)?;
+        let tokenizer = Arc::new(Tokenizer::load_for(dir, model.architecture().vocab)?);
+        let template = ChatTemplate::load(dir)?.map(Arc::new);
         Ok(Policy { model, tokenizer, template, dir: dir.to_owned(), copies: FloatFormat::F32.into() })
     }
 
@@ -102,9 +106,68 @@ impl Policy {
         self.model.snapshot_as(self.copies).await
     }
 
+    /// What its answers are generated with, unless something else is set: one at a time, after prompts of up to half of its
+    /// context, up to 256 tokens until its end-of-sequence token.
+    pub fn generate_options(&self) -> GenerateOptions {
+        let half = (self.model.architecture().context / 2).max(1);
+        let options = GenerateOptions::default().eos(self.tokenizer.eos_ids());
+        options.max_prompt_tokens(half).max_new_tokens(half.min(256))
+    }
+
+    /// What answers prompts as it does.
+    ///
+    /// # Errors
+    /// As [`Generator::new`].
+    pub async fn generator(&self, options: GenerateOptions) -> Result<Generator> {
+        Generator::new(self.model.gpu(), &self.model, options, &Arena::new()).await
+    }
+
+    /// A prompt as a [`Generator`] takes it, to be answered once.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a prompt without a token, and for one that its chat template refuses.
+    pub fn request(&self, prompt: impl Into<Text>) -> Result<Request> {
+        Ok(self.encoder().prompt(&prompt.into())?.into())
+    }
+
+    /// A conversation with it, see [`Chat::new`].
+    ///
+    /// # Errors
+    /// [`Error::File`] where it has no chat template.
+    pub fn chat(&self, options: GenerateOptions) -> Result<Chat> {
+        let Some(template) = self.template.clone() else {
+            return Err(Error::file(&self.dir, "has no chat template, so that it cannot be talked with"));
+        };
+        Ok(Chat::new(self.model.clone(), self.tokenizer.clone(), template, options))
+    }
+
+    /// How probable it finds each of these responses to a prompt.
+    ///
+    /// # Errors
+    /// As [`Policy::request`]; [`Error::Config`] for a response without a token; [`Error::TooLong`] beyond its context; memory
+    /// errors.
+    pub async fn score(&self, prompt: impl Into<Text>, responses: &[&str]) -> Result<Vec<Scored>> {
+        let responses: Vec<Text> = responses.iter().map(|text| Text::from(*text)).collect();
+        let responses: Vec<&Text> = responses.iter().collect();
+        let encoded = self.encoder().encode(&prompt.into(), &responses, false)?;
+        score_all(&self.model, &[encoded.tree]).await
+    }
+
+    /// Writes what was trained into the folder `dir`, which may be in memory: the adapter as PEFT has it, or else the whole
+    /// model with its tokenizer, in f32.
+    ///
+    /// # Errors
+    /// [`Error::SelfCheck`] for weights that are not finite; [`Error::Io`].
+    pub async fn save(&self, dir: &Path) -> Result<()> {
+        match self.model.adapter() {
+            Some(_) => self.model.save_adapter(dir, &self.dir).await,
+            None => self.model.save(dir, Some(&self.dir), FloatFormat::F32).await,
+        }
+    }
+
     /// Texts to token ids.
     pub fn encoder(&self) -> Encoder<'_> {
-        Encoder { tokenizer: &self.tokenizer, template: self.template.as_ref() }
+        Encoder { tokenizer: &self.tokenizer, template: self.template.as_deref() }
     }
 
     /// The reference π₀: the base with the adapter off, at no memory, or a frozen copy of what will be trained, held as

@@ -173,7 +173,7 @@ impl EncodedRows {
         train: &TrainOptions,
     ) -> Result<EncodedRows> {
         let limits = train.length_limits(policy.model.architecture().context);
-        EncodedRows::encode(&policy.encoder(), rows, append_eos, limits, &train.output_dir)
+        EncodedRows::encode(&policy.encoder(), rows, append_eos, limits, train.folder())
     }
 
     /// Encodes rows one by one and keeps those within the limits: many of them in a temporary file in `folder`, so that

@@ -73,7 +73,10 @@ impl<'a, 'c> Run<'a, 'c> {
         let total_steps = trainer.total_steps();
         let limit = options.save_total_limit.and_then(NonZeroUsize::new);
         let mut control = control;
-        let mut dir = RunDir::create(&options.output_dir, &options.start(), limit)?;
+        let Some(output_dir) = &options.output_dir else {
+            return Err(Error::config("output-dir", "is missing: a run is written into a folder"));
+        };
+        let mut dir = RunDir::create(output_dir, &options.start(), limit)?;
         let gpu = trainer.policy().model.gpu().clone();
         trainer.begin_evaluation(&mut control).await?;
         let state = match dir.resumed().cloned() {
@@ -154,7 +157,7 @@ impl<'a, 'c> Run<'a, 'c> {
         self.go_on().await?;
         loop {
             self.pause().await?;
-            let Some(mut report) = self.trainer.step(&mut self.control).await? else { return Ok(()) };
+            let Some(mut report) = self.trainer.step_with(&mut self.control).await? else { return Ok(()) };
             // A step is logged whatever becomes of its evaluation.
             let evaluated = self.trainer.evaluate(&mut self.control).await;
             let held_out = self.trainer.evaluate_pairs(&mut self.control).await;

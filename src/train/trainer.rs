@@ -20,6 +20,7 @@
 //! ```
 
 use std::path::Path;
+use std::sync::Arc;
 use web_time::Instant;
 
 use super::batches::Batches;
@@ -235,6 +236,7 @@ pub struct Trainer<'a> {
     moving: bool,
     pace: Pace,
     step_ended: Instant,
+    requests: Arc<Requests>,
 }
 
 impl<'a> Trainer<'a> {
@@ -249,7 +251,7 @@ impl<'a> Trainer<'a> {
         let total_steps = batches.total_steps();
         let schedule = LrSchedule {
             kind: options.schedule,
-            warmup_steps: options.warmup_steps(total_steps),
+            warmup_steps: options.warmup_of(total_steps),
             total_steps,
             peak: options.learning_rate,
         };
@@ -270,12 +272,18 @@ impl<'a> Trainer<'a> {
             moving: false,
             pace: Pace::default(),
             step_ended: Instant::now(),
+            requests: Arc::default(),
         })
     }
 
     /// The policy as it is now.
     pub fn policy(&self) -> &Policy {
         &self.policy
+    }
+
+    /// The policy, at the end.
+    pub fn into_policy(self) -> Policy {
+        self.policy
     }
 
     /// The encoded rows.
@@ -299,13 +307,29 @@ impl<'a> Trainer<'a> {
     }
 
     /// Takes a step; `None` when all are done. A step whose future is dropped has not been taken, and the next call takes it; where
-    /// its update was with the GPU already, the next call gives its report. [`Requests::ask_to_cancel`] does as dropping it does.
+    /// its update was with the GPU already, the next call gives its report. [`Requests::ask_to_cancel`] of
+    /// [`Trainer::requests`] does as dropping it does.
     ///
     /// # Errors
     /// [`crate::Error::NonFinite`] after 5 steps in a row without a finite loss and gradient; [`crate::Error::Annotator`] where one cannot
     /// go on, or gives too many unusable verdicts; [`crate::Error::Interrupted`] where the annotator was awaited when somebody asked
     /// for an end, and where the step was cancelled; what the device reports. The policy is as it was before the step, which can be taken again.
-    pub async fn step(&mut self, control: &mut Control<'_>) -> Result<Option<StepReport>> {
+    pub async fn step(&mut self) -> Result<Option<StepReport>> {
+        let requests = self.requests.clone();
+        self.step_with(&mut Control { observer: &mut (), requests: &requests }).await
+    }
+
+    /// What [`Trainer::step`] heeds, which another thread may hold. A pause, or a checkpoint, is between two steps: whoever
+    /// takes them sees to it.
+    pub fn requests(&self) -> Arc<Requests> {
+        self.requests.clone()
+    }
+
+    /// Takes a step that tells an observer of its parts, and heeds these requests.
+    ///
+    /// # Errors
+    /// As [`Trainer::step`].
+    pub async fn step_with(&mut self, control: &mut Control<'_>) -> Result<Option<StepReport>> {
         if self.updating.is_none() {
             if self.is_done() {
                 return Ok(None);
@@ -505,7 +529,7 @@ impl<'a> Trainer<'a> {
         &self.options
     }
 
-    pub(super) fn online(&self) -> Option<OnlineState> {
+    pub(super) fn online_state(&self) -> Option<OnlineState> {
         self.method.online()
     }
 
@@ -538,7 +562,7 @@ impl<'a> Trainer<'a> {
     pub(super) fn note_in(&self, state: &mut State) {
         state.step = self.step;
         state.counters = self.counters;
-        state.online = self.online();
+        state.online = self.online_state();
     }
 
     /// Whether the weights are those of a step that is done: else they are no checkpoint.

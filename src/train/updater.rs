@@ -35,6 +35,9 @@ impl Updater {
     /// Begins to update the weights from the gradients, unless they or the loss are not finite; then clears them.
     pub fn submit(&self, loss: f64, learning_rate: f64) -> Result<Option<Pending>> {
         let update = if loss.is_finite() { Some(self.optimiser.submit(learning_rate)?) } else { None };
+        if update.is_some() {
+            self.model.trained().note_change();
+        }
         self.clear()?;
         Ok(update)
     }

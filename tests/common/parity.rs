@@ -45,14 +45,13 @@ pub fn check(gpu: &Gpu, folder: &Path) {
 
 fn check_greedy(gpu: &Gpu, model: &Model, expected: &Value) {
     let (prompt, want) = (ids(&expected["prompt"]), ids(&expected["ids"]));
-    let options = GenerateOptions {
-        sampling: SamplingParams { temperature: 0.0, ..SamplingParams::default() },
-        max_new_tokens: want.len(),
-        max_prompt_tokens: prompt.len(),
-        slots: 2,
-        samples_per_prompt: 2,
-        eos: vec![],
-    };
+    let options = GenerateOptions::default()
+        .sampling(SamplingParams::default().temperature(0.0))
+        .max_new_tokens(want.len())
+        .max_prompt_tokens(prompt.len())
+        .slots(2)
+        .samples_per_prompt(2)
+        .eos(vec![]);
     let generator = Generator::new(gpu, model, options, &Arena::new()).wait().unwrap();
     // Another model's: the text is not compared.
     let tokenizer = Tokenizer::load(&fixture("tiny")).unwrap();

@@ -33,19 +33,19 @@ impl Doors {
     pub fn new_generator(&self, draws: &mut Draws) -> Call {
         let p = [0.0, 0.5, 1.0];
         let no_p = [-0.1, 1.1, f32::NAN];
-        let options = GenerateOptions {
-            sampling: SamplingParams {
-                temperature: draws.mostly(&[0.0, 0.9], &[-1.0, 1e-9, f32::NAN, f32::INFINITY]),
-                top_k: draws.of(&[0, 1, u32::MAX]),
-                top_p: if draws.once_in(4) { draws.of(&no_p) } else { draws.of(&p) },
-                min_p: if draws.once_in(4) { draws.of(&no_p) } else { draws.of(&p) },
-            },
-            max_new_tokens: draws.mostly(&[1, 4, 500, usize::MAX], &[0]),
-            max_prompt_tokens: draws.mostly(&[1, 12, 127], &[0, 128, usize::MAX]),
-            slots: draws.mostly(&[1, 4], &[0, usize::MAX, 1 << 40]),
-            samples_per_prompt: draws.mostly(&[1, 2, usize::MAX], &[0]),
-            eos: draws.ids(&[0, 1, 2]),
-        };
+        let options = GenerateOptions::default()
+            .sampling(
+                SamplingParams::default()
+                    .temperature(draws.mostly(&[0.0, 0.9], &[-1.0, 1e-9, f32::NAN, f32::INFINITY]))
+                    .top_k(draws.of(&[0, 1, u32::MAX]))
+                    .top_p(if draws.once_in(4) { draws.of(&no_p) } else { draws.of(&p) })
+                    .min_p(if draws.once_in(4) { draws.of(&no_p) } else { draws.of(&p) }),
+            )
+            .max_new_tokens(draws.mostly(&[1, 4, 500, usize::MAX], &[0]))
+            .max_prompt_tokens(draws.mostly(&[1, 12, 127], &[0, 128, usize::MAX]))
+            .slots(draws.mostly(&[1, 4], &[0, usize::MAX, 1 << 40]))
+            .samples_per_prompt(draws.mostly(&[1, 2, usize::MAX], &[0]))
+            .eos(draws.ids(&[0, 1, 2]));
         let s = options.sampling;
         let share = |p: f32| (0.0..=1.0).contains(&p);
         let (gpu, right) = self.dry_or_not(draws);
@@ -167,17 +167,16 @@ impl Doors {
     pub fn new_adapter(&self, draws: &mut Draws) -> Call {
         let targets = LoraTargets::AllLinear;
         let none = [LoraTargets::Named(vec![]), LoraTargets::Named(vec!["c_attn".into()])];
-        let config = LoraConfig {
-            rank: draws.mostly(&[1, 2], &[0, 1 << 31, i64::MAX as usize, usize::MAX]),
-            alpha: draws.mostly(&[4.0], &[f32::NAN, f32::INFINITY]),
-            rank_stabilised: draws.once_in(2),
-            targets: draws.mostly(std::slice::from_ref(&targets), &none),
-        };
+        let config = LoraConfig::new(1)
+            .rank(draws.mostly(&[1, 2], &[0, 1 << 31, i64::MAX as usize, usize::MAX]))
+            .alpha(draws.mostly(&[4.0], &[f32::NAN, f32::INFINITY]))
+            .rank_stabilised(draws.once_in(2))
+            .targets(draws.mostly(std::slice::from_ref(&targets), &none));
         let good = [1, 2].contains(&config.rank) && config.alpha == 4.0 && config.targets == targets;
         match draws.below(2) {
             0 => call(("add", &config), good, self.dry_frozen.add_adapter(config.clone(), 1)),
             _ => {
-                let of = LoraConfig { rank: 2, alpha: 4.0, rank_stabilised: false, targets };
+                let of = LoraConfig::new(2).targets(targets);
                 let architecture = self.frozen.architecture();
                 let specs = of.layout(architecture).unwrap().weights(architecture);
                 let (gpu, right) = self.dry_or_not(draws);
@@ -201,7 +200,8 @@ impl Doors {
     pub fn new_run(&self, draws: &mut Draws) -> Call {
         let count = |draws: &mut Draws| draws.mostly(&[1, 2], &[0, usize::MAX]);
         let some = |draws: &mut Draws| draws.mostly(&[None, Some(9)], &[Some(0)]);
-        let (mut train, mut options) = (TrainOptions::new(self.temp.path()), AlignOptions::new(LOSS));
+        let (mut train, mut options) =
+            (TrainOptions::default().output_dir(self.temp.path()), AlignOptions::new(LOSS));
         (train.batch_size, options.max_new_tokens) = (2, 3);
         let mut beta = 0.1;
         for _ in 0..draws.of(&[0, 1, 1, 2]) {
@@ -270,11 +270,9 @@ impl Doors {
                 call(("loss", beta), valid, PreferenceLoss::parse("dpo", beta, false))
             }
             2 => {
-                let options = GpuOptions {
-                    submit_ms: draws.of(&[0.0, -1.0, f64::NAN]),
-                    max_binding_bytes: draws.of(&[None, Some(0)]),
-                    ..GpuOptions::default()
-                };
+                let options = GpuOptions::default()
+                    .submit_ms(draws.of(&[0.0, -1.0, f64::NAN]))
+                    .max_binding_bytes(draws.of(&[None, Some(0)]));
                 call(("open", options.submit_ms), false, Gpu::open(&options).wait())
             }
             3 => {

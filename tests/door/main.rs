@@ -63,14 +63,15 @@ struct Doors {
     temp: tempfile::TempDir,
 }
 
-const GENERATE: GenerateOptions = GenerateOptions {
-    sampling: SamplingParams { temperature: 0.9, top_k: 0, top_p: 1.0, min_p: 0.0 },
-    max_new_tokens: 4,
-    max_prompt_tokens: 12,
-    slots: 4,
-    samples_per_prompt: 2,
-    eos: Vec::new(),
-};
+fn generate() -> GenerateOptions {
+    GenerateOptions::default()
+        .sampling(SamplingParams::default().temperature(0.9))
+        .max_new_tokens(4)
+        .max_prompt_tokens(12)
+        .slots(4)
+        .samples_per_prompt(2)
+        .eos(Vec::new())
+}
 const LOSS: PreferenceLoss = PreferenceLoss::Dpo { beta: 0.1 };
 
 impl Doors {
@@ -93,7 +94,7 @@ impl Doors {
             optimiser: Optimiser::new(&gpu, trained.trained(), OptimiserKind::adamw(), 1.0, &arena)
                 .wait()
                 .unwrap(),
-            generator: Generator::new(&gpu, &frozen, GENERATE, &arena).wait().unwrap(),
+            generator: Generator::new(&gpu, &frozen, generate(), &arena).wait().unwrap(),
             tokenizer: Tokenizer::load(&dir).unwrap(),
             annotators: vec![Box::new(likelihood), Box::new(llm(Orders::Both)), Box::new(llm(Orders::One))],
             plan: plan_of_100_rows(&dry),

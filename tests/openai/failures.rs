@@ -76,13 +76,11 @@ fn flaky(seed: u64) -> Server {
 
 /// What a test of many failures uses.
 fn patient(server: &Server) -> OpenAiOptions {
-    OpenAiOptions {
-        timeout: Duration::from_millis(200),
-        retries: 15,
-        break_after: 8,
-        break_for: Duration::from_millis(5),
-        ..options(&[server])
-    }
+    options(&[server])
+        .timeout(Duration::from_millis(200))
+        .retries(15)
+        .break_after(8)
+        .break_for(Duration::from_millis(5))
 }
 
 /// How often each text was answered well, that is, in time and to the question.
@@ -226,7 +224,7 @@ fn where_no_server_answers_the_run_ends_within_its_patience() {
     drop(servers);
     let silent = Server::start(|_| Reply::After(Duration::from_secs(3), Box::new(Reply::Raw(Vec::new()))));
     let patience = Duration::from_millis(500);
-    let mut options = OpenAiOptions { patience, retries: 1000, timeout: Duration::from_secs(2), ..options };
+    let mut options = options.patience(patience).retries(1000).timeout(Duration::from_secs(2));
     options.urls.push(silent.url());
     let mut queue = judge(options.clone());
     let started = Instant::now();
@@ -257,7 +255,7 @@ fn a_question_that_no_server_answers_is_invalid_after_its_retries_and_the_others
         true => Reply::error(500, "cannot read it"),
         false => Reply::json(200, &good(request)),
     });
-    let mut queue = judge(OpenAiOptions { retries: 3, ..options(&[&server]) });
+    let mut queue = judge(options(&[&server]).retries(3));
     let questions = questions(20);
     let outcome = ask(&mut queue, &questions);
     for (at, question) in questions.iter().enumerate() {
@@ -324,7 +322,7 @@ fn a_server_that_names_another_model_is_not_believed_once_it_has_named_the_right
         Reply::json(200, &answer)
     });
     // The first request names the right one.
-    let mut queue = judge(OpenAiOptions { concurrency: 1, ..options(&[&server]) });
+    let mut queue = judge(options(&[&server]).concurrency(1));
     let questions = questions(40);
     let first = questions.iter().position(|q| chance(5, &text(&q.pair().unwrap())) >= 0.3).unwrap();
     let questions = &questions[first..];

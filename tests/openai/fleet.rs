@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use oaif::Wait;
-use oaif::unstable::annotate::openai::{OpenAiOptions, Sources};
+use oaif::unstable::annotate::openai::Sources;
 use oaif::unstable::annotate::queue::AnnotationQueue;
 
 use crate::judge::*;
@@ -19,7 +19,7 @@ fn three_servers_share_the_work_and_one_may_die_in_the_middle() {
         })
     };
     let servers = [slow(), slow(), slow()];
-    let mut queue = judge(OpenAiOptions { concurrency: 4, ..options(&servers.each_ref()) });
+    let mut queue = judge(options(&servers.each_ref()).concurrency(4));
     let questions = questions(400);
     queue.submit(questions.clone()).unwrap();
     let (mut answers, mut notes) = (Vec::new(), Vec::new());
@@ -51,7 +51,7 @@ fn a_server_that_refuses_us_is_left_out_and_the_others_do_its_work() {
     for (status, said) in [(401, "bad key"), (403, "not for you"), (404, "model judge does not exist")] {
         let strict = Server::start(move |_| Reply::error(status, said));
         let kind = good_server();
-        let mut queue = judge(OpenAiOptions { retries: 0, concurrency: 2, ..options(&[&strict, &kind]) });
+        let mut queue = judge(options(&[&strict, &kind]).retries(0).concurrency(2));
         let questions = questions(30);
         let outcome = ask(&mut queue, &questions);
         questions.iter().for_each(|question| assert_is_opinion(question, &outcome.of(question).said, said));
@@ -76,8 +76,7 @@ fn a_failed_request_goes_to_another_server() {
     let broken = Server::start(|_| Reply::error(500, "broken"));
     let well = good_server();
     // With one try each, a second request to the broken server would be the end of a question.
-    let options =
-        OpenAiOptions { retries: 1, break_after: 1000, concurrency: 2, ..options(&[&broken, &well]) };
+    let options = options(&[&broken, &well]).retries(1).break_after(1000).concurrency(2);
     let mut queue = judge(options);
     let questions = questions(50);
     let outcome = ask(&mut queue, &questions);
@@ -114,7 +113,7 @@ fn the_concurrency_of_each_server_is_kept_and_used() {
         })
     };
     let servers = [slow(), slow()];
-    let mut queue = judge(OpenAiOptions { concurrency: 3, ..options(&servers.each_ref()) });
+    let mut queue = judge(options(&servers.each_ref()).concurrency(3));
     assert!(ask(&mut queue, &questions(60)).error.is_none());
     for server in &servers {
         assert_eq!(server.busiest.load(Ordering::SeqCst), 3);

@@ -73,15 +73,13 @@ pub fn good_server() -> Server {
 
 /// Options for fast tests.
 pub fn options(servers: &[&Server]) -> OpenAiOptions {
-    OpenAiOptions {
-        model: "judge".into(),
-        urls: servers.iter().map(|server| server.url()).collect(),
-        backoff: Duration::from_millis(4),
-        break_for: Duration::from_millis(20),
-        timeout: Duration::from_secs(5),
-        patience: Duration::from_secs(10),
-        ..OpenAiOptions::default()
-    }
+    OpenAiOptions::default()
+        .model("judge")
+        .urls(servers.iter().map(|server| server.url()).collect::<Vec<_>>())
+        .backoff(Duration::from_millis(4))
+        .break_for(Duration::from_millis(20))
+        .timeout(Duration::from_secs(5))
+        .patience(Duration::from_secs(10))
 }
 
 /// A key as it comes into the options: from a file.

@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use oaif::Wait;
 use oaif::unstable::annotate::journal::Journalled;
-use oaif::unstable::annotate::openai::OpenAiOptions;
 use oaif::unstable::annotate::queue::{AnnotationQueue, Usage};
 
 use crate::judge::*;
@@ -14,7 +13,7 @@ use crate::server::{Reply, Server};
 fn requests_a_minute_are_kept() {
     let server = good_server();
     // A burst of 12, then 109 a minute.
-    let mut queue = judge(OpenAiOptions { requests_per_minute: Some(120), ..options(&[&server]) });
+    let mut queue = judge(options(&[&server]).requests_per_minute(120));
     queue.submit(questions(100)).unwrap();
     let started = Instant::now();
     while started.elapsed() < Duration::from_millis(1200) {
@@ -27,8 +26,7 @@ fn requests_a_minute_are_kept() {
 fn tokens_a_minute_are_kept() {
     let server = good_server();
     // About 14 tokens each by estimate, and 50 by the server's count: a burst of 600.
-    let mut queue =
-        judge(OpenAiOptions { tokens_per_minute: Some(6000), concurrency: 1, ..options(&[&server]) });
+    let mut queue = judge(options(&[&server]).tokens_per_minute(6000).concurrency(1));
     queue.submit(questions(100)).unwrap();
     let started = Instant::now();
     while started.elapsed() < Duration::from_millis(500) {
@@ -46,7 +44,7 @@ fn retry_after_is_kept_by_all_requests_to_that_server() {
             true => Reply::Answer(429, vec![("Retry-After", "1".into())], b"slow down".to_vec()),
             false => Reply::After(Duration::from_millis(20), Box::new(Reply::json(200, &good(request)))),
         });
-    let mut queue = judge(OpenAiOptions { concurrency: 2, retries: 0, ..options(&[&server]) });
+    let mut queue = judge(options(&[&server]).concurrency(2).retries(0));
     let questions = questions(10);
     let outcome = ask(&mut queue, &questions);
     questions.iter().for_each(|question| assert_is_opinion(question, &outcome.of(question).said, ""));
@@ -68,7 +66,7 @@ fn a_budget_of_requests_is_spent_on_whole_questions_and_ends_the_run() {
     let dir = tempfile::tempdir().unwrap();
     let journal = dir.path().join("journal.jsonl");
     let questions = questions(30);
-    let budget = |max_requests| OpenAiOptions { max_requests: Some(max_requests), ..options(&[&server]) };
+    let budget = |max_requests| options(&[&server]).max_requests(max_requests);
     let start = |max_requests| {
         let mut queue = Journalled::new(Box::new(judge(budget(max_requests))));
         queue.open(&journal).unwrap();
@@ -95,15 +93,15 @@ fn a_budget_of_requests_is_spent_on_whole_questions_and_ends_the_run() {
 fn a_budget_of_money_is_not_exceeded() {
     let server = good_server();
     // A token is a byte here, and a quarter of one by the estimate: each request costs about 42, expected are 12.
-    let prices = OpenAiOptions { price_prompt: 1e6, price_completion: 2e6, ..options(&[&server]) };
-    let mut queue = judge(OpenAiOptions { max_cost: Some(1000.0), concurrency: 1, ..prices.clone() });
+    let prices = options(&[&server]).price_prompt(1e6).price_completion(2e6);
+    let mut queue = judge(prices.clone().max_cost(1000.0).concurrency(1));
     let outcome = ask(&mut queue, &questions(30));
     let cost: f64 = outcome.answers.iter().map(|answer| answer.usage.cost).sum();
     let error = outcome.error.unwrap();
     assert!(cost > 900.0 && cost <= 1042.0, "{cost}");
     assert!(error.contains("judge-max-cost") && error.contains("resume"), "{error}");
     println!("{cost}: {error}");
-    let mut queue = judge(OpenAiOptions { max_cost: Some(1000.0), ..prices });
+    let mut queue = judge(prices.max_cost(1000.0));
     queue.used_before(Usage { cost: 999.0, ..Usage::default() });
     let before = server.requests();
     assert!(ask(&mut queue, &questions(3)).error.is_some());
@@ -116,7 +114,7 @@ fn a_verdict_in_the_cache_is_never_paid_for_again_by_whatever_server() {
     let cache = Some(dir.path().join("cache"));
     let questions = questions(20);
     let first = good_server();
-    let mut queue = judge(OpenAiOptions { cache: cache.clone(), ..options(&[&first]) });
+    let mut queue = judge(options(&[&first]).cache(cache.clone()));
     ask(&mut queue, &questions[..10]);
     drop(queue);
     std::fs::OpenOptions::new()
@@ -125,7 +123,7 @@ fn a_verdict_in_the_cache_is_never_paid_for_again_by_whatever_server() {
         .and_then(|mut file| std::io::Write::write_all(&mut file, b"{\"asked\":\"to"))
         .unwrap();
     let second = good_server();
-    let mut queue = judge(OpenAiOptions { cache: cache.clone(), ..options(&[&second]) });
+    let mut queue = judge(options(&[&second]).cache(cache.clone()));
     let outcome = ask(&mut queue, &questions);
     for (at, question) in questions.iter().enumerate() {
         let answer = outcome.of(question);
@@ -136,7 +134,7 @@ fn a_verdict_in_the_cache_is_never_paid_for_again_by_whatever_server() {
     assert_eq!((second.requests(), outcome.notes.len()), (20, 1), "{:?}", outcome.notes);
     assert!(outcome.notes[0].starts_with("1 lines of the cache"), "{:?}", outcome.notes);
     // Another model is asked anew.
-    let mut queue = judge(OpenAiOptions { cache, model: "another".into(), ..options(&[&second]) });
+    let mut queue = judge(options(&[&second]).cache(cache).model("another"));
     ask(&mut queue, &questions[..1]);
     assert_eq!(second.requests(), 22);
 }

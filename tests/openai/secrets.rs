@@ -62,16 +62,14 @@ fn the_key_is_in_nothing_that_is_written_or_told_whatever_a_server_says() {
     });
     let servers = [&server, &refusing(401), &refusing(403), &redirecting];
     let dir = tempfile::tempdir().unwrap();
-    let options = OpenAiOptions {
-        key: key(dir.path(), SECRET),
-        cache: Some(dir.path().join("cache")),
-        retries: 2,
-        log_probabilities: false,
-        ..options(&servers)
-    };
+    let options = options(&servers)
+        .key(key(dir.path(), SECRET))
+        .cache(dir.path().join("cache"))
+        .retries(2)
+        .log_probabilities(false);
     let mut told = format!("{options:?}");
     for urls in [options.urls.clone(), options.urls[1..3].to_vec()] {
-        let queue = judge(OpenAiOptions { urls, patience: Duration::from_secs(2), ..options.clone() });
+        let queue = judge(options.clone().urls(urls).patience(Duration::from_secs(2)));
         told += &format!("{queue:?} {:?} {}", queue.identity().unwrap(), queue.name());
         let mut queue = Journalled::new(Box::new(queue));
         queue.open(&dir.path().join("journal.jsonl")).unwrap();
@@ -105,7 +103,7 @@ fn a_redirect_carries_the_key_to_no_other_server() {
         _ => Reply::json(200, &good(request)),
     });
     let dir = tempfile::tempdir().unwrap();
-    let mut queue = judge(OpenAiOptions { key: key(dir.path(), SECRET), ..options(&[&server]) });
+    let mut queue = judge(options(&[&server]).key(key(dir.path(), SECRET)));
     let questions = questions(5);
     let outcome = ask(&mut queue, &questions);
     questions.iter().for_each(|question| assert_is_opinion(question, &outcome.of(question).said, ""));
@@ -126,7 +124,7 @@ fn what_is_wrong_where_a_redirect_leads_is_told_of_that_place() {
     ] {
         let place = away.split("/v1").next().unwrap().to_owned();
         let server = Server::start(move |_| Reply::Answer(307, vec![("Location", away.clone())], vec![]));
-        let impatient = OpenAiOptions { patience: Duration::from_millis(300), ..options(&[&server]) };
+        let impatient = options(&[&server]).patience(Duration::from_millis(300));
         let error = ask(&mut judge(impatient), &questions(1)).error.unwrap();
         assert!(error.contains(&format!("redirects to {place}, {why}")), "{error}");
     }
@@ -144,10 +142,7 @@ fn a_redirect_without_end_is_not_followed() {
 fn a_key_on_an_open_way_is_told_of_and_an_address_with_a_password_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let with = |url: &str, key| {
-        OpenAi::new(
-            OpenAiOptions { model: "m".into(), urls: vec![url.into()], key, ..OpenAiOptions::default() },
-            template(),
-        )
+        OpenAi::new(OpenAiOptions::default().model("m").urls(vec![url.into()]).key(key), template())
     };
     let mut queue = with("http://judge.example:8000/v1", key(dir.path(), SECRET)).unwrap();
     let notes = queue.poll(Duration::ZERO).wait().unwrap().notes;

@@ -25,7 +25,7 @@ fn both_orders_of_a_pair_are_asked_and_averaged_by_either_api() {
     let questions = questions(20);
     for api in [Api::Chat, Api::Completions] {
         let server = good_server();
-        let mut queue = judge(OpenAiOptions { api, ..options(&[&server]) });
+        let mut queue = judge(options(&[&server]).api(api));
         let outcome = ask(&mut queue, &questions);
         for question in &questions {
             let answer = outcome.of(question);
@@ -59,11 +59,7 @@ fn both_orders_of_a_pair_are_asked_and_averaged_by_either_api() {
 #[test]
 fn one_order_is_one_request() {
     let server = good_server();
-    let mut queue = judge(OpenAiOptions {
-        orders: Orders::One,
-        system: Some("You judge.".into()),
-        ..options(&[&server])
-    });
+    let mut queue = judge(options(&[&server]).orders(Orders::One).system("You judge.".to_owned()));
     let question = &questions(1)[0];
     let outcome = ask(&mut queue, std::slice::from_ref(question));
     let Said::Judgement(judgement) = &outcome.of(question).said else { panic!() };
@@ -110,7 +106,7 @@ fn a_server_that_refuses_a_part_of_a_request_is_asked_without_it() {
         Reply::error(400, refusal)
     });
     let urls = vec![format!("http://{}/api/", server.address)];
-    let mut queue = judge(OpenAiOptions { urls, ..options(&[&server]) });
+    let mut queue = judge(options(&[&server]).urls(urls));
     let questions = questions(20);
     let outcome = ask(&mut queue, &questions);
     questions.iter().for_each(|question| assert_is_opinion(question, &outcome.of(question).said, ""));
@@ -122,7 +118,7 @@ fn a_server_that_refuses_a_part_of_a_request_is_asked_without_it() {
 #[test]
 fn an_answer_that_is_no_verdict_is_invalid_and_quoted_and_not_asked_again() {
     let server = Server::start(|_| Reply::json(200, &chat(&format!("Both are good\n{}", "é".repeat(200)))));
-    let mut queue = judge(OpenAiOptions { log_probabilities: false, ..options(&[&server]) });
+    let mut queue = judge(options(&[&server]).log_probabilities(false));
     let question = &questions(1)[0];
     let outcome = ask(&mut queue, std::slice::from_ref(question));
     let Said::Judgement(judgement) = &outcome.of(question).said else { panic!() };
@@ -138,7 +134,7 @@ fn reasons_come_before_a_verdict_where_the_template_asks_for_them() {
         let verdict = if opinion(request.text()) > 0.5 { 1 } else { 2 };
         Reply::json(200, &chat(&format!("Not 1, nor 2.\n\n**Verdict:** {verdict}.")))
     });
-    let options = OpenAiOptions { reasons: true, max_tokens: 77, ..options(&[&server]) };
+    let options = options(&[&server]).reasons(true).max_tokens(77);
     let error = OpenAi::new(options.clone(), template()).unwrap_err().to_string();
     assert!(error.starts_with("judge-template: does not ask for"), "{error}");
     let asking = format!("End with a line \"Verdict: 1\" or \"Verdict: 2\".\n{TEMPLATE}");
@@ -204,14 +200,14 @@ fn a_response_is_rated_by_the_mean_of_one_to_ten_and_two_ratings_compare_a_pair(
     });
     let rating = RatingTemplate::from_text("{{ prompt }}\n{{ response }}\nRating=").unwrap();
     assert!(!judge(options(&[&server])).rates());
-    let options = OpenAiOptions { rating: Some(rating), pointwise: true, ..options(&[&server]) };
+    let options = options(&[&server]).rating(rating).pointwise(true);
     let mut queue = judge(options.clone());
     assert!(queue.rates());
     // Whatever their models, servers rate on one scale; a rule does not.
     let together = |other: Box<dyn AnnotationQueue>| {
         Ensemble::new(Vote::Mean, vec![Box::new(judge(options.clone())), other]).unwrap().rates()
     };
-    assert!(together(Box::new(judge(OpenAiOptions { model: "another".into(), ..options.clone() }))));
+    assert!(together(Box::new(judge(options.clone().model("another")))));
     assert!(!together(Box::new(InPlace::new(Rule::parse("longer").unwrap()))));
     let of = |prompt: &str, response: &str| 1.0 + 8.0 * opinion(&format!("{prompt}\n{response}\nRating="));
     let mut asked = questions(10);

@@ -101,7 +101,7 @@ impl App {
         // The one before has ended.
         self.learner = None;
         self.shared.tell(|told| *told = Told::default());
-        let options = GpuOptions { submit_ms: SUBMIT_MS, ..GpuOptions::default() };
+        let options = GpuOptions::default().submit_ms(SUBMIT_MS);
         match Gpu::from_device(self.device.clone(), self.queue.clone(), &options) {
             Ok(gpu) => {
                 let (name, backend) = (&gpu.summary().name, &gpu.summary().backend);

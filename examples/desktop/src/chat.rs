@@ -24,14 +24,7 @@ pub fn serve(model: Model, dir: &Path, prompts: &Receiver<String>, shared: &Shar
     // The same weights, with a tokenizer of this thread's own.
     let policy = Policy::with_model(model, dir)?;
     let context = policy.model.architecture().context;
-    let options = GenerateOptions {
-        sampling: SamplingParams { temperature: 0.8, ..SamplingParams::default() },
-        max_new_tokens: MAX_NEW_TOKENS.min(context / 2),
-        max_prompt_tokens: MAX_PROMPT_TOKENS.min(context / 2),
-        slots: 1,
-        samples_per_prompt: 1,
-        eos: policy.tokenizer.eos_ids().to_vec(),
-    };
+    let options = GenerateOptions::default().sampling(SamplingParams::default().temperature(0.8)).max_new_tokens(MAX_NEW_TOKENS.min(context / 2)).max_prompt_tokens(MAX_PROMPT_TOKENS.min(context / 2)).slots(1).samples_per_prompt(1).eos(policy.tokenizer.eos_ids().to_vec());
     let generator = Generator::new(policy.model.gpu(), &policy.model, options, &Arena::new()).wait()?;
     shared.tell(|told| told.chat_ready = true);
     for (number, prompt) in prompts.iter().enumerate() {

@@ -127,17 +127,10 @@ impl Worker {
             None => PROMPTS.iter().enumerate().map(row).collect(),
         };
         let lora =
-            LoraConfig { rank: 8, alpha: 16.0, rank_stabilised: false, targets: LoraTargets::AllLinear };
-        let train = TrainOptions {
-            learning_rate: 1e-3,
-            schedule: ScheduleKind::Constant,
-            batch_size: 2,
-            max_steps: Some(STEPS),
-            lora: Some(lora),
-            ..TrainOptions::new("")
-        };
+            LoraConfig::new(8);
+        let train = TrainOptions::default().learning_rate(1e-3).schedule(ScheduleKind::Constant).batch_size(2).max_steps(STEPS).lora(lora);
         let align =
-            AlignOptions { max_new_tokens: 32, ..AlignOptions::new(PreferenceLoss::Dpo { beta: 0.1 }) };
+            AlignOptions::new(PreferenceLoss::Dpo { beta: 0.1 }).max_new_tokens(32);
         let policy = Policy::load(&self.gpu, &self.arguments.model, &train).wait()?;
         let (model, dir) = (policy.model.clone(), policy.dir.clone());
         self.shared.phase("compiling kernels");
@@ -171,7 +164,7 @@ impl Worker {
                 continue;
             }
             let mut control = Control { observer: &mut observer, requests: &self.requests };
-            match trainer.step(&mut control).wait() {
+            match trainer.step_with(&mut control).wait() {
                 Ok(Some(report)) => self.report(&report),
                 Ok(None) => {
                     self.shared.phase("all steps are done");

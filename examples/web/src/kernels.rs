@@ -9,7 +9,7 @@ use crate::told;
 /// Checks every kernel against its f64 reference: how many agree, and a line for each that does not, as JSON.
 #[wasm_bindgen]
 pub async fn check_kernels() -> Result<String, JsValue> {
-    let options = GpuOptions { tier: Some(Tier::Portable), ..GpuOptions::default() };
+    let options = GpuOptions::default().tier(Tier::Portable);
     let gpu = Gpu::open(&options).await.map_err(told)?;
     let (mut agree, mut wrong) = (0, Vec::new());
     for case in all_cases() {

@@ -82,7 +82,7 @@ impl Lesson {
     pub async fn step(&mut self) -> Result<String, JsValue> {
         let requests = Requests::new();
         let mut control = Control { observer: &mut (), requests: &requests };
-        let report = self.trainer.step(&mut control).await.map_err(told)?;
+        let report = self.trainer.step_with(&mut control).await.map_err(told)?;
         let Some(report) = report else { return Ok("null".into()) };
         let mut row = serde_json::to_value(&report).map_err(|e| JsValue::from_str(&e.to_string()))?;
         row["notes"] = json!(report.notes);
@@ -125,24 +125,12 @@ impl Lesson {
 impl Lesson {
     async fn begin(models: MemoryFolder, choice: Choice) -> oaif::Result<Lesson> {
         // Kernels without subgroups are those that every browser runs.
-        let options = GpuOptions { tier: Some(Tier::Portable), ..GpuOptions::default() };
+        let options = GpuOptions::default().tier(Tier::Portable);
         let gpu = Gpu::open(&options).await?;
         let instruction = Instruction::ALL[choice.instruction.min(Instruction::ALL.len() - 1)];
-        let lora = LoraConfig { rank: 16, alpha: 32.0, rank_stabilised: false, targets: LoraTargets::AllLinear };
-        let train = TrainOptions {
-            learning_rate: 3e-3,
-            warmup_steps: choice.steps / 16,
-            batch_size: choice.batch,
-            max_steps: Some(choice.steps),
-            lora: Some(lora),
-            seed: choice.seed,
-            ..TrainOptions::new("")
-        };
-        let align = AlignOptions {
-            max_new_tokens: MAX_NEW_TOKENS,
-            sampling: SamplingParams { temperature: TEMPERATURE, ..SamplingParams::default() },
-            ..AlignOptions::new(PreferenceLoss::Dpo { beta: 0.1 })
-        };
+        let lora = LoraConfig::new(16);
+        let train = TrainOptions::default().learning_rate(3e-3).warmup_steps(choice.steps / 16).batch_size(choice.batch).max_steps(choice.steps).lora(lora).seed(choice.seed);
+        let align = AlignOptions::new(PreferenceLoss::Dpo { beta: 0.1 }).max_new_tokens(MAX_NEW_TOKENS).sampling(SamplingParams::default().temperature(TEMPERATURE));
         let policy = Policy::load(&gpu, &models.path().join("policy"), &train).await?;
         let exam = Exam::new(choice.posts);
         let before = exam.summaries(&policy, 1).await?;

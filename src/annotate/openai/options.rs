@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use derive_setters::Setters;
+
 use super::key::Key;
 use super::rating::RatingTemplate;
 use super::verdict::Form;
@@ -40,13 +42,16 @@ impl Api {
 }
 
 /// Options of [`OpenAi`](super::OpenAi). The first group decides verdicts and so is part of the annotator's identity.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Setters)]
+#[non_exhaustive]
 pub struct OpenAiOptions {
     /// The model's name, as the servers know it.
+    #[setters(into)]
     pub model: String,
     /// How the servers are asked.
     pub api: Api,
     /// A system message before the question (chat alone).
+    #[setters(into)]
     pub system: Option<String>,
     /// Which orders of the two responses are asked about, a request each.
     pub orders: Orders,
@@ -66,13 +71,16 @@ pub struct OpenAiOptions {
     /// Of the answer's tokens. Above 0 verdicts that are read from texts are drawn at random.
     pub temperature: f64,
     /// What asks for the rating of a single response, 1 to 10. With it [`Ask::Rate`](crate::annotate::queue::Ask) is taken.
+    #[setters(into)]
     pub rating: Option<RatingTemplate>,
     /// Compare by rating each response by itself: p = σ(s₁ − s₂).
     pub pointwise: bool,
 
     /// The servers, `http://HOST/v1` each; all serve the same model.
+    #[setters(into)]
     pub urls: Vec<String>,
     /// What the servers ask for.
+    #[setters(into)]
     pub key: Option<Key>,
     /// Longest time until a connection stands.
     pub connect_timeout: Duration,
@@ -92,18 +100,23 @@ pub struct OpenAiOptions {
     /// Requests at a time to one server.
     pub concurrency: usize,
     /// Requests a minute to one server.
+    #[setters(into)]
     pub requests_per_minute: Option<u32>,
     /// Tokens a minute of one server, those of the question and of the answer.
+    #[setters(into)]
     pub tokens_per_minute: Option<u32>,
     /// Requests in all, failed ones included.
+    #[setters(into)]
     pub max_requests: Option<u64>,
     /// Money in all. A request that failed is taken to cost nothing.
+    #[setters(into)]
     pub max_cost: Option<f64>,
     /// Price of a million tokens that are read.
     pub price_prompt: f64,
     /// Price of a million tokens that are written.
     pub price_completion: f64,
     /// Folder for verdicts, which are not paid for again by any run.
+    #[setters(into)]
     pub cache: Option<PathBuf>,
 }
 

@@ -154,6 +154,7 @@ impl DemoArgs {
         self.beta = Some(shortest(loss.beta()));
         let steps = positive("--steps", self.steps)?;
         let train = TrainOptions {
+            output_dir: Some(run_dir(&self.output_dir)?),
             overwrite: self.overwrite_output_dir,
             resume: self.resume_from_checkpoint.as_deref().map(Resume::from),
             learning_rate: rate,
@@ -162,7 +163,7 @@ impl DemoArgs {
             max_steps: Some(steps),
             seed: self.seed,
             save_steps: Some(steps.div_ceil(STAGES)),
-            ..TrainOptions::new(run_dir(&self.output_dir)?)
+            ..TrainOptions::default()
         };
         let align = AlignOptions {
             sampling: SamplingParams { temperature: TEMPERATURE, ..SamplingParams::default() },

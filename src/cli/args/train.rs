@@ -374,7 +374,7 @@ impl AlignArgs {
         let level = *self.async_level.get_or_insert(if person { 1 } else { 0 });
         ensure(level <= 64, "--async-level", level, "at most 64: answers are off-policy by as many steps")?;
         if train.options.overwrite {
-            refuse_own_input(&train.options.output_dir, &self.annotator.inputs())?;
+            refuse_own_input(train.options.folder(), &self.annotator.inputs())?;
         }
         if level > 0 && !annotator.is_remote() {
             let why = format!(
@@ -506,7 +506,7 @@ impl TrainArgs {
             }
         };
         let options = TrainOptions {
-            output_dir: output_dir.clone(),
+            output_dir: Some(output_dir.clone()),
             overwrite: self.overwrite_output_dir,
             resume: self.resume_from_checkpoint.as_deref().map(Resume::from),
             allow_changes: self

@@ -11,7 +11,6 @@ use super::page::Page as RunPage;
 use super::training;
 use crate::Wait;
 use crate::annotate::llm::Orders;
-use crate::annotate::queue::InPlace;
 use crate::cli::args::DemoPlan;
 use crate::cli::console::{Console, say};
 use crate::cli::{print, signals};
@@ -34,7 +33,7 @@ const EXAM_SEED: u32 = 1;
 
 pub fn run(plan: DemoPlan) -> Result<()> {
     let began = Instant::now();
-    let dir = &plan.train.output_dir;
+    let dir = plan.train.folder();
     if plan.train.resume.is_some() {
         same_question(dir, &plan.config)?;
     }
@@ -60,7 +59,7 @@ pub fn run(plan: DemoPlan) -> Result<()> {
     let sources = Sources { model: models.policy(), config };
     let resume = "oaif demo --resume-from-checkpoint last --output-dir";
     let (results, mut console) = training::watched(dir, resume, console, RunPage::default(), |control| {
-        run.run(InPlace::new(judge), sources, control).wait()?;
+        run.run(judge, sources, control).wait()?;
         examine(&gpu, &models, plan.instruction, Exam::new(plan.held_out), dir)
     });
     console.clear();

@@ -34,7 +34,7 @@ impl Page {
                 ("Dataset", told("dataset")),
                 ("Loss", told("loss")),
                 ("Judge", told("judge")),
-                ("Folder", Some(plan.options.output_dir.display().to_string())),
+                ("Folder", Some(plan.options.folder().display().to_string())),
             ];
             let facts = facts.into_iter().filter_map(|(name, fact)| Some((name.to_owned(), fact?))).collect();
             (options, Arc::new(LiveRun::new(format!("oaif {command}: {model}"), facts)))

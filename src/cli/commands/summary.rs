@@ -101,7 +101,7 @@ fn count(parameters: usize) -> String {
 
 /// What changed from the first tenth of a run of `command` to its last, and what to do with what was saved in `saved`.
 pub fn end(command: &str, plan: &TrainPlan, saved: &Path) -> Result<String> {
-    let ends = RunEnds::of_run(&plan.options.output_dir)?;
+    let ends = RunEnds::of_run(plan.options.folder())?;
     let change = |name: &str, metric: &str, unit: Unit, what: &str| {
         // At the start both are 0 but for rounding.
         let [first, last] = <[f64; 2]>::from(ends.of(metric)?).map(|v| if v.abs() < 5e-5 { 0.0 } else { v });
@@ -140,7 +140,7 @@ pub fn end(command: &str, plan: &TrainPlan, saved: &Path) -> Result<String> {
     if plan.config["judge"].is_string() {
         let held_out =
             plan.config["eval-dataset"].as_str().map_or("HELD-OUT.jsonl".into(), |p| quoted(Path::new(p)));
-        let run = quoted(&plan.options.output_dir);
+        let run = quoted(plan.options.folder());
         lines.push(format!(
             "judge it:  oaif eval --run {run} --dataset {held_out} --judge llm --judge-model ANOTHER-JUDGE"
         ));

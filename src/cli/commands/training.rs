@@ -168,10 +168,10 @@ pub fn train(
     let sources = Sources { model: plan.model.clone(), config: plan.config.clone() };
     let resume = format!("oaif {command} --resume");
     let (result, console) =
-        watched(&plan.options.output_dir, &resume, console, page, |control| run(sources, control));
+        watched(plan.options.folder(), &resume, console, page, |control| run(sources, control));
     // What a failed run did is worth a look too; but one that did no step may have met another's folder.
     let report = match plan.report && (result.is_ok() || console.stepped()) {
-        true => write_report(&plan.options.output_dir),
+        true => write_report(plan.options.folder()),
         false => Ok(()),
     };
     let saved = result?;

@@ -24,6 +24,7 @@ mod tests;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use derive_setters::Setters;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -146,6 +147,24 @@ impl Text {
     }
 }
 
+impl From<&str> for Text {
+    fn from(text: &str) -> Text {
+        Text::Plain(text.to_owned())
+    }
+}
+
+impl From<String> for Text {
+    fn from(text: String) -> Text {
+        Text::Plain(text)
+    }
+}
+
+impl From<Vec<Message>> for Text {
+    fn from(messages: Vec<Message>) -> Text {
+        Text::Chat(Conversation { messages, ..Conversation::default() })
+    }
+}
+
 /// A prompt, to be answered by a model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Prompt {
@@ -155,6 +174,13 @@ pub struct Prompt {
     pub reference: Option<String>,
     /// The row.
     pub place: Place,
+}
+
+/// Of a program's own.
+impl<T: Into<Text>> From<T> for Prompt {
+    fn from(prompt: T) -> Prompt {
+        Prompt { prompt: prompt.into(), reference: None, place: Place::default() }
+    }
 }
 
 /// A preference: `chosen` is the better answer to `prompt`. All three are of one kind, string or conversation.
@@ -173,6 +199,14 @@ pub struct Pair {
     pub place: Place,
 }
 
+impl Pair {
+    /// Of a program's own.
+    pub fn new(prompt: impl Into<Text>, chosen: impl Into<Text>, rejected: impl Into<Text>) -> Pair {
+        let (prompt, chosen, rejected) = (prompt.into(), chosen.into(), rejected.into());
+        Pair { prompt, chosen, rejected, margin: None, place: Place::default() }
+    }
+}
+
 /// Text to learn or to score.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Completion {
@@ -186,6 +220,14 @@ pub struct Completion {
     pub token_ids: Option<Vec<u32>>,
     /// The row.
     pub place: Place,
+}
+
+impl Completion {
+    /// Of a program's own.
+    pub fn new(prompt: impl Into<Text>, completion: impl Into<Text>) -> Completion {
+        let (prompt, completion) = (Some(prompt.into()), completion.into());
+        Completion { prompt, completion, label: None, token_ids: None, place: Place::default() }
+    }
 }
 
 /// Two answers to one prompt, to be judged.
@@ -209,21 +251,29 @@ pub struct Answered {
 }
 
 /// What a dataset calls its columns.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Setters)]
+#[non_exhaustive]
 pub struct Columns {
     /// The prompt.
+    #[setters(into)]
     pub prompt: String,
     /// An answer that comes with the prompt.
+    #[setters(into)]
     pub reference: String,
     /// The better answer.
+    #[setters(into)]
     pub chosen: String,
     /// The worse answer.
+    #[setters(into)]
     pub rejected: String,
     /// The only answer.
+    #[setters(into)]
     pub completion: String,
     /// A text without a prompt.
+    #[setters(into)]
     pub text: String,
     /// A conversation without a prompt.
+    #[setters(into)]
     pub messages: String,
 }
 

@@ -42,8 +42,8 @@ fn trls_names_are_known_with_dashes_and_with_underscores() {
     assert_eq!(options(&["--use_peft", "--lora_rank", "4"]).lora.unwrap().rank, 4);
     assert!(options(&["--use_peft", "false"]).lora.is_none());
     let warm = options(&["--warmup_ratio", "0.1"]);
-    assert_eq!([0, 1, 15, 20].map(|total| warm.warmup_steps(total)), [0, 1, 2, 2]);
-    assert_eq!(options(&["--warmup-steps", "7", "--warmup-ratio", "0.1"]).warmup_steps(20), 7);
+    assert_eq!([0, 1, 15, 20].map(|total| warm.warmup_of(total)), [0, 1, 2, 2]);
+    assert_eq!(options(&["--warmup-steps", "7", "--warmup-ratio", "0.1"]).warmup_of(20), 7);
     mistake(dpo(&["--warmup-ratio", "5"]), &["--warmup-ratio", "between 0 and 1"]);
 }
 
