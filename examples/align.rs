@@ -6,16 +6,12 @@
 
 use std::path::{Path, PathBuf};
 
-use oaif::Task;
-use oaif::Wait;
-use oaif::unstable::annotate::queue::InPlace;
-use oaif::unstable::annotate::{Annotator, Judgement, Pair, Verdict};
-use oaif::unstable::data::rows::{Columns, read_prompts};
-use oaif::unstable::gpu::{Gpu, GpuOptions};
-use oaif::unstable::preference::PreferenceLoss;
-use oaif::unstable::train::{
-    AlignOptions, AlignRun, Control, Observer, Policy, Requests, Sources, StepReport, TrainOptions,
-};
+use oaif::annotate::{Annotator, Judgement, Pair, Verdict};
+use oaif::data::{Columns, read_prompts};
+use oaif::gpu::{Gpu, GpuOptions};
+use oaif::preference::PreferenceLoss;
+use oaif::train::{AlignOptions, Policy, TrainOptions, Trainer};
+use oaif::{Task, Wait};
 
 /// Prefers the response with fewer repeated words. A verdict is a type, not a number: a tie stays a tie.
 struct Variety;
@@ -44,21 +40,6 @@ impl Annotator for Variety {
     }
 }
 
-/// The library prints nothing: it tells an observer.
-struct Print;
-
-impl Observer for Print {
-    fn step(&mut self, e: &StepReport) {
-        println!(
-            "step {}/{}: loss {:.4}, margin {:+.4}",
-            e.step,
-            e.total_steps,
-            e.loss.unwrap_or(f64::NAN),
-            e.margin().unwrap_or(0.0)
-        );
-    }
-}
-
 fn main() -> oaif::Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let model = std::env::args().nth(1).map_or(root.join("tests/fixtures/tiny"), PathBuf::from);
@@ -66,23 +47,20 @@ fn main() -> oaif::Result<()> {
     // The GPU that a program would take by default; OAIF_GPU chooses another one.
     let gpu = Gpu::open(&GpuOptions::default()).wait()?;
 
-    let train = TrainOptions::default()
-        .output_dir(std::env::temp_dir().join("oaif-example-align"))
-        .learning_rate(2e-3)
-        .max_steps(10)
-        .overwrite(true);
+    let train = TrainOptions::default().learning_rate(2e-3).max_steps(10);
     let align = AlignOptions::new(PreferenceLoss::Dpo { beta: 0.1 }).max_new_tokens(16);
 
     // Loading, recording the plans and taking the memory come first: from here on nothing is allocated.
     let prompts = read_prompts(&root.join("examples/data/prompts.jsonl"), &Columns::default())?;
     let policy = Policy::load(&gpu, &model, &train).wait()?;
-    let run = AlignRun::new(policy, &prompts, &train, &align).wait()?;
-
-    // Another thread may ask the run to pause, to save, or to end after its current step with a checkpoint.
-    let requests = Requests::new();
-    let control = Control { observer: &mut Print, requests: &requests };
-    let sources = Sources { model, config: serde_json::json!({"program": "examples/align.rs"}) };
-    let saved = run.run(InPlace::new(Variety), sources, control).wait()?;
+    let mut trainer = Trainer::online(policy, &prompts, Variety, &train, &align).wait()?;
+    while let Some(report) = trainer.step().wait()? {
+        let (step, steps) = (report.step, report.total_steps);
+        let (loss, margin) = (report.loss.unwrap_or(f64::NAN), report.margin().unwrap_or(0.0));
+        println!("step {step}/{steps}: loss {loss:.4}, margin {margin:+.4}");
+    }
+    let saved = std::env::temp_dir().join("oaif-example-align");
+    trainer.policy().save(&saved).wait()?;
     println!("the aligned model is in {}", saved.display());
     Ok(())
 }

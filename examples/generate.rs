@@ -7,10 +7,10 @@
 use std::path::{Path, PathBuf};
 
 use oaif::Wait;
-use oaif::unstable::data::tokenizer::{StopMatcher, Tokenizer};
-use oaif::unstable::generate::{GenerateOptions, Generator, Request, SamplingParams};
-use oaif::unstable::gpu::{Arena, Gpu, GpuOptions};
-use oaif::unstable::model::Model;
+use oaif::data::StopMatcher;
+use oaif::generate::{Request, SamplingParams};
+use oaif::gpu::{Gpu, GpuOptions};
+use oaif::train::Policy;
 
 fn main() -> oaif::Result<()> {
     let mut arguments = std::env::args().skip(1);
@@ -21,28 +21,22 @@ fn main() -> oaif::Result<()> {
     // The GPU that a program would take by default; OAIF_GPU chooses another one.
     let gpu = Gpu::open(&GpuOptions::default()).wait()?;
 
-    // A folder in Hugging Face's layout. `false`: the weights are only read, so there are no gradients beside them.
-    let model = Model::load(&gpu, &dir, false).wait()?;
-    let tokenizer = Tokenizer::load(&dir)?;
-    let prompt = tokenizer.encode(&text)?;
+    // A folder in Hugging Face's layout, whose weights are only read.
+    let policy = Policy::frozen(&gpu, &dir, None, None).wait()?;
 
     // A generator records its two plans here, one that reads prompts and one that decodes a token for every slot,
     // and takes the memory for both. Nothing is allocated afterwards, however often it runs.
-    let options = GenerateOptions::default()
-        .sampling(SamplingParams::default().temperature(0.8).top_p(0.95))
-        .max_new_tokens(40)
-        .max_prompt_tokens(prompt.len())
-        .slots(3)
-        .samples_per_prompt(3)
-        .eos(tokenizer.eos_ids().to_vec());
-    let generator = Generator::new(&gpu, &model, options, &Arena::new()).wait()?;
+    let sampling = SamplingParams::default().temperature(0.8).top_p(0.95);
+    let options =
+        policy.generate_options().sampling(sampling).max_new_tokens(40).slots(3).samples_per_prompt(3);
+    let generator = policy.generator(options).wait()?;
 
     // Three answers to one prompt, which is read once. With the seed, the answer's number determines every random
     // draw: the second answer is the same whether or not the others are asked for.
-    let request = Request { prompt, samples: 3, first_sequence: 0 };
+    let request = Request { samples: 3, ..policy.request(text.as_str())? };
     let stop = StopMatcher::new(["\n\n".to_owned()]);
     let seed = 1;
-    for answer in generator.run(&tokenizer, &[request], &stop, seed).wait()?.remove(0) {
+    for answer in generator.run(&policy.tokenizer, &[request], &stop, seed).wait()?.remove(0) {
         println!("{text}{}  [{:?}]", answer.text, answer.finish_reason);
     }
     Ok(())

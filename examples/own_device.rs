@@ -4,12 +4,8 @@
 
 use std::path::Path;
 
-use oaif::unstable::data::encoder::Encoder;
-use oaif::unstable::data::rows::Text;
-use oaif::unstable::data::tokenizer::Tokenizer;
-use oaif::unstable::gpu::{Arena, Gpu, GpuOptions};
-use oaif::unstable::model::stream::Capacity;
-use oaif::unstable::model::{Model, Scorer};
+use oaif::gpu::{Gpu, GpuOptions};
+use oaif::train::Policy;
 use oaif::{Wait, wgpu};
 
 fn main() -> oaif::Result<()> {
@@ -19,12 +15,16 @@ fn main() -> oaif::Result<()> {
         let adapter = instance.request_adapter(&wgpu::RequestAdapterOptions::default()).await.expect("a GPU");
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("the application"),
-            required_limits: oaif::unstable::gpu::required_limits(&adapter),
+            required_limits: oaif::gpu::required_limits(&adapter),
             // Nothing of this is needed, but the runtime is faster, and tells how long each phase took, where it is there.
-            required_features: adapter.features() & oaif::unstable::gpu::FEATURES,
+            required_features: adapter.features() & oaif::gpu::FEATURES,
             ..Default::default()
         };
-        adapter.request_device(&descriptor).await.expect("a device")
+        let (device, queue) = adapter.request_device(&descriptor).await.expect("a device");
+        // The device is the application's, and so is what happens to it.
+        device.set_device_lost_callback(|reason, why| eprintln!("the GPU was lost ({reason:?}): {why}"));
+        device.on_uncaptured_error(std::sync::Arc::new(|error| eprintln!("wgpu: {error}")));
+        (device, queue)
     });
 
     // Both are handles: the application keeps its own. Submits last a few milliseconds each, so that a frame that is
@@ -33,16 +33,11 @@ fn main() -> oaif::Result<()> {
     let gpu = Gpu::from_device(device.clone(), queue.clone(), &options)?;
     println!("{} through {}", gpu.summary().name, gpu.summary().backend);
 
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny");
-    let model = Model::load(&gpu, &dir, false).wait()?;
-    let tokenizer = Tokenizer::load(&dir)?;
-
     // How probable are these two answers to the same prompt?
-    let answers = [" ran to the river .", " ran to the the ."].map(|answer| Text::Plain(answer.to_owned()));
-    let encoder = Encoder { tokenizer: &tokenizer, template: None };
-    let tree = [encoder.encode(&Text::Plain("the fox".to_owned()), &answers.each_ref(), false)?.tree];
-    let scorer = Scorer::new(&gpu, &model, Capacity::of(&tree), &Arena::new()).wait()?;
-    for (answer, score) in answers.iter().zip(scorer.score(&tree).wait()?) {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny");
+    let policy = Policy::frozen(&gpu, &dir, None, None).wait()?;
+    let answers = [" ran to the river .", " ran to the the ."];
+    for (answer, score) in answers.iter().zip(policy.score("the fox", &answers).wait()?) {
         println!("log p({answer:?}) = {:.3}", score.logp());
     }
 

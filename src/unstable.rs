@@ -27,7 +27,7 @@
 
 #[path = "annotate/mod.rs"]
 pub mod annotate;
-#[cfg(not(target_arch = "wasm32"))]
+#[cfg(all(feature = "bench", not(target_arch = "wasm32")))]
 #[path = "bench/mod.rs"]
 pub mod bench;
 #[cfg(feature = "cli")]
@@ -35,6 +35,7 @@ pub mod bench;
 pub mod cli;
 #[path = "data/mod.rs"]
 pub mod data;
+#[cfg(feature = "demo")]
 #[path = "demo/mod.rs"]
 pub mod demo;
 #[path = "error.rs"]
@@ -62,6 +63,7 @@ pub mod optim;
 pub mod preference;
 #[path = "reference/mod.rs"]
 pub mod reference;
+#[cfg(feature = "report")]
 #[path = "report/mod.rs"]
 pub mod report;
 #[path = "train/mod.rs"]

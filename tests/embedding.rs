@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 
 use common::{fixture, gpu, prompts};
 use oaif::unstable::annotate::human::{Desk, Human};
-use oaif::unstable::annotate::queue::InPlace;
 use oaif::unstable::annotate::rule::Rule;
 use oaif::unstable::annotate::{Annotator, Judgement, Pair};
 use oaif::unstable::data::tokenizer::{StopMatcher, Tokenizer};
@@ -21,9 +20,7 @@ use oaif::unstable::generate::{GenerateOptions, Generator, Request, SamplingPara
 use oaif::unstable::gpu::{Arena, Gpu, GpuOptions};
 use oaif::unstable::model::Model;
 use oaif::unstable::preference::PreferenceLoss;
-use oaif::unstable::train::{
-    AlignOptions, AlignRun, Control, Policy, Requests, StepReport, TrainOptions, Trainer,
-};
+use oaif::unstable::train::{AlignOptions, Control, Policy, Requests, StepReport, TrainOptions, Trainer};
 use oaif::{Task, Wait};
 
 /// The simplest executor: parks its thread until it is woken.
@@ -67,7 +64,7 @@ async fn trainer(gpu: &Gpu, steps: usize, num_samples: usize) -> oaif::Result<Tr
     let loss = PreferenceLoss::Dpo { beta: 0.1 };
     let options = AlignOptions::new(loss).max_new_tokens(6).num_samples(num_samples);
     let policy = Policy::load(gpu, &fixture("tiny"), &train).await?;
-    AlignRun::new(policy, &prompts(), &train, &options).await?.trainer(InPlace::new(Slow))
+    Trainer::online(policy, &prompts(), Slow, &train, &options).await
 }
 
 /// Of the tiny model, which ends its answers by itself or not.
@@ -263,14 +260,12 @@ fn a_streamed_answer_is_the_whole_one_part_by_part_and_can_be_given_up() {
 fn a_checkpoint_in_memory_goes_on_to_the_same_bits() {
     let Some(gpu) = gpu() else { return };
     let expected = run(async { steps(&mut trainer(&gpu, 6, 2).await.unwrap()).await.unwrap() });
-    let folder = MemoryFolder::new::<&str>([]);
+    let folder = MemoryFolder::default();
     let mut first = run(trainer(&gpu, 6, 2)).unwrap();
-    let requests = Requests::new();
-    let mut control = Control { observer: &mut (), requests: &requests };
     for _ in 0..3 {
-        first.step_with(&mut control).wait().unwrap();
+        first.step().wait().unwrap();
     }
-    first.save(folder.path(), &fixture("tiny")).wait().unwrap();
+    first.save(folder.path()).wait().unwrap();
     drop(first);
     let mut second = run(trainer(&gpu, 6, 2)).unwrap();
     second.resume(folder.path()).unwrap();
@@ -289,20 +284,26 @@ fn a_step_that_waits_for_a_person_is_cancelled_too() {
     let train = TrainOptions::default().batch_size(2).max_steps(2);
     let options = AlignOptions::new(PreferenceLoss::Dpo { beta: 0.1 }).max_new_tokens(6);
     let policy = Policy::load(&gpu, &fixture("tiny"), &train).wait().unwrap();
-    let prepared = AlignRun::new(policy, &prompts(), &train, &options).wait().unwrap();
-    let mut trainer = prepared.trainer(Human::new(Arc::new(Desk::new()))).unwrap();
-    let requests = Arc::new(Requests::new());
-    let canceller = std::thread::spawn({
-        let requests = Arc::clone(&requests);
-        move || {
-            std::thread::sleep(Duration::from_millis(700));
-            requests.ask_to_cancel();
-            Instant::now()
-        }
+    let person = Human::new(Arc::new(Desk::new()));
+    let mut trainer = Trainer::online(policy, &prompts(), person, &train, &options).wait().unwrap();
+    let requests = trainer.requests();
+    let canceller = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(700));
+        requests.ask_to_cancel();
+        Instant::now()
     });
-    let mut control = Control { observer: &mut (), requests: &requests };
-    let outcome = trainer.step_with(&mut control).wait();
+    let outcome = trainer.step().wait();
     let late = Instant::now() - canceller.join().unwrap();
     assert!(matches!(outcome, Err(oaif::Error::Interrupted)), "{:?}", outcome.map(drop));
     assert!(late < Duration::from_secs(2), "{late:?}");
+}
+
+#[test]
+fn a_training_without_an_end_takes_one_step_after_another() {
+    let Some(gpu) = gpu() else { return };
+    let mut endless = run(trainer(&gpu, usize::MAX, 2)).unwrap();
+    for step in 1..=3 {
+        let report = endless.step().wait().unwrap().unwrap();
+        assert_eq!((report.step, report.total_steps), (step, usize::MAX));
+    }
 }

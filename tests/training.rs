@@ -254,7 +254,7 @@ fn a_resumed_run_of_async_level_1_equals_an_uninterrupted_run_bit_for_bit() {
     for other in [options.clone().num_samples(3), options.clone().max_new_tokens(3)] {
         let error = align_with(&gpu, &train, &other, slow(), None).unwrap_err().to_string();
         assert!(
-            error.contains("checkpoint was written with") && error.contains("--allow-changes"),
+            error.contains("checkpoint was written with") && error.contains("`allow-changes`"),
             "{error}"
         );
     }

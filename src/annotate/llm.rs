@@ -13,6 +13,7 @@ use crate::task::Task;
 /// Which orders of the two responses are asked about.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Orders {
     /// Both; the probabilities are averaged, which cancels most of a judge's taste for a position.
     #[default]

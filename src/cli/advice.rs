@@ -44,8 +44,20 @@ pub(super) fn sentence(error: Error, command: Option<&Command>) -> String {
         Error::NoGpu(why) if command.is_some_and(|c| c.get_name() != "doctor") => {
             format!("{why}; `oaif doctor` shows what is found")
         }
-        other => other.to_string(),
+        other => by_flags(other.to_string(), has),
     }
+}
+
+/// `text` with the options that it names, such as `` `max-length` ``, called by the command's flags.
+fn by_flags(text: String, has: impl Fn(&str) -> bool) -> String {
+    let mut parts = text.split('`');
+    let mut out = parts.next().unwrap_or_default().to_owned();
+    while let (Some(name), Some(rest)) = (parts.next(), parts.next()) {
+        let named = if has(name) { format!("--{name}") } else { format!("`{name}`") };
+        out = out + &named + rest;
+    }
+    // A text with a backtick that nothing closes is no such text.
+    if text.matches('`').count().is_multiple_of(2) { out } else { text }
 }
 
 /// The way out in the flags that the command has, if it has any for it.
@@ -105,6 +117,14 @@ mod tests {
     fn exhausted() -> Error {
         let what = "activations 0".into();
         Error::OutOfMemory { what, bytes: 3 << 30, held: 1 << 30, remedy: Remedy::LessMemory }
+    }
+
+    #[test]
+    fn options_that_a_text_names_are_called_by_the_flags_that_the_command_has() {
+        let error = || Error::file("run", "holds a run: give another `output-dir`, or `no such` one");
+        assert_eq!(told(error(), "align"), "run: holds a run: give another --output-dir, or `no such` one");
+        assert_eq!(told(error(), "doctor"), "run: holds a run: give another `output-dir`, or `no such` one");
+        assert_eq!(told(Error::file("run", "has a ` in it"), "align"), "run: has a ` in it");
     }
 
     #[test]

@@ -9,7 +9,7 @@ pub mod dataset;
 pub mod draw;
 pub mod exam;
 pub mod language;
-#[cfg(feature = "demo")]
+#[cfg(not(target_arch = "wasm32"))]
 pub mod models;
 pub mod oracle;
 pub mod person;

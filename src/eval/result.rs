@@ -303,8 +303,8 @@ impl EvalResult {
         let above_second_judge = differences.and_then(|differences| mean_with_error(&differences));
         if above_second_judge.is_none() {
             self.warnings.push(format!(
-                "{own}'s answers are of {model}, which such judges tend to prefer: --second-judge with a model that answered for \
-                 neither side tells by how much"
+                "{own}'s answers are of {model}, which such judges tend to prefer: a second judge whose model answered for neither \
+                 side tells by how much"
             ));
         }
         self.self_preference = Some(SelfPreference { own, model, above_second_judge });

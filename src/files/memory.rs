@@ -65,6 +65,13 @@ pub struct MemoryFolder {
     path: PathBuf,
 }
 
+/// An empty one.
+impl Default for MemoryFolder {
+    fn default() -> MemoryFolder {
+        MemoryFolder::new::<&str>([])
+    }
+}
+
 impl MemoryFolder {
     /// A folder of these files, by their names.
     pub fn new<N: AsRef<Path>>(files: impl IntoIterator<Item = (N, Vec<u8>)>) -> MemoryFolder {

@@ -135,7 +135,7 @@ impl<'g> Answering<'g> {
         let (tokenizer, stop) = (self.tokenizer, self.stop);
         if ids.contains(&NO_TOKEN) {
             let why = "the model's logits are not finite: its weights are damaged, or its training has diverged \
-                       (then lower --learning-rate)";
+                       (then lower the learning rate)";
             return Err(Error::SelfCheck(why.into()));
         }
         if stop.cut(tokenizer, &request.prompt, ids)?.is_some() {

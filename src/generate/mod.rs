@@ -66,6 +66,7 @@ impl From<Vec<u32>> for Request {
 /// Why a response ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum FinishReason {
     /// The model ended it.
     Eos,
@@ -77,6 +78,7 @@ pub enum FinishReason {
 
 /// One response.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[non_exhaustive]
 pub struct Response {
     /// Token ids, with the end-of-sequence token where it ended by one.
     pub token_ids: Vec<u32>,

@@ -17,6 +17,7 @@ pub struct AnswerStream<'g> {
 
 /// Something of an answer.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Part {
     /// The number of its request.
     pub request: usize,

@@ -11,6 +11,7 @@ pub const FEATURES: wgpu::Features =
 
 /// One GPU, as `oaif doctor` shows it.
 #[derive(Clone, Debug, serde::Serialize)]
+#[non_exhaustive]
 pub struct GpuSummary {
     /// Position in the list, by which [`GpuOptions::gpu`](super::GpuOptions::gpu) may choose it.
     pub index: usize,

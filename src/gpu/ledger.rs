@@ -7,6 +7,7 @@ use crate::error::Remedy;
 /// What a buffer's bytes are for, in the memory report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Category {
     /// Model weights, trained or frozen.
     Weights,
@@ -47,6 +48,7 @@ impl Category {
 
 /// Bytes held now and at most, by category.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
 pub struct MemoryReport {
     /// Bytes held now.
     pub bytes: BTreeMap<Category, u64>,

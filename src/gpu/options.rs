@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 
 /// How much of the GPU the kernels use. Results are checked against `reference` in every tier.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[non_exhaustive]
 pub enum Tier {
     /// T0. Core WGSL: at most 128 invocations and 16 KiB of workgroup memory, 8 storage buffers, f32, no subgroups.
     #[default]

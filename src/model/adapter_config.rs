@@ -196,8 +196,8 @@ impl AdapterConfig {
         let layout = LoraLayout::new(terms, architecture, self.rank_stabilised);
         match (self.rates, architecture.rates) {
             (true, false) => {
-                let why = "is a reward model's (modules_to_save has its head): it is for --judge reward, not for a model that \
-                           writes";
+                let why = "is a reward model's (modules_to_save has its head): it is for a judge that rates, not for a \
+                           model that writes";
                 Err(why.into())
             }
             (true, true) => Ok(layout),

@@ -9,6 +9,7 @@ use crate::gpu::{Format, blocks};
 
 /// How weights are stored: in files, and on the GPU where they are frozen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
 pub enum FloatFormat {
     /// As computed.
     #[default]
@@ -24,6 +25,7 @@ pub enum FloatFormat {
 
 /// How matrices that are not trained are held on the GPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum FrozenFormat {
     /// As floats.
     Float(FloatFormat),

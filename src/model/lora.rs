@@ -31,6 +31,7 @@ pub struct LoraConfig {
 
 /// Projections of a model's layers.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum LoraTargets {
     /// All of them.
     AllLinear,

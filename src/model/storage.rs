@@ -242,8 +242,7 @@ impl Role {
             }
             (Role::Writes, true) => {
                 let why = format!(
-                    "is a reward model ({}), which rates texts and writes none: give it as --judge reward --judge-model, or \
-                     another model here",
+                    "is a reward model ({}), which rates texts and writes none: let it judge, or give another model here",
                     config.name
                 );
                 Err(Error::file(dir, why))

@@ -15,6 +15,7 @@ use crate::ops;
 /// Which optimiser, with its constants.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
 #[serde(tag = "optim", rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum OptimiserKind {
     /// Loshchilov & Hutter 2019, arXiv 1711.05101, as PyTorch computes it.
     AdamW {

@@ -16,6 +16,7 @@ use crate::ops::{PairLoss, PairTerm};
 /// that of the pair swapped, unless the variant says otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
 #[serde(tag = "loss", rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum PreferenceLoss {
     /// −ln σ(βh) (Rafailov et al. 2023, arXiv 2305.18290). TRL: `sigmoid`.
     Dpo {
@@ -198,7 +199,7 @@ impl PreferenceLoss {
         let options = LossOptions { beta, ipo_average_tokens: average_tokens, ..LossOptions::default() };
         let loss = PreferenceLoss::named(name, &options)?;
         if average_tokens && !loss.averages_tokens() {
-            return Err(Error::config("ipo-average-tokens", format!("needs --loss ipo, not {loss}")));
+            return Err(Error::config("ipo-average-tokens", format!("needs the loss ipo, not {loss}")));
         }
         loss.check()?;
         Ok(loss)

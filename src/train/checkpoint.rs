@@ -54,7 +54,7 @@ impl Checkpoint {
     pub fn open(path: &Path) -> Result<Checkpoint> {
         if !path.join(STATE).exists() && !path.join(CHECKSUMS).exists() {
             let why = format!(
-                "is not a checkpoint (it has no {STATE}): give --resume-from-checkpoint a folder RUN/{CHECKPOINTS}/step-NNNNNN, or last"
+                "is not a checkpoint (it has no {STATE}): give `resume-from-checkpoint` a folder RUN/{CHECKPOINTS}/step-NNNNNN, or last"
             );
             return Err(Error::file(path, why));
         }
@@ -63,7 +63,7 @@ impl Checkpoint {
             Some(whole) => damaged(
                 error,
                 &format!(
-                    "resume from the last one that is whole, --resume-from-checkpoint {}",
+                    "resume from the last one that is whole by `resume-from-checkpoint` {}",
                     whole.display()
                 ),
             ),

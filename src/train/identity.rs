@@ -394,7 +394,7 @@ impl RunIdentity {
                     .chain(allowed.iter().map(|a| a.as_str()))
                     .collect();
                 format!(
-                    "make it the same, or say that you mean it by --allow-changes {}, or begin a new run",
+                    "make it the same, or say that you mean it by `allow-changes` {}, or begin a new run",
                     names.join(",")
                 )
             }

@@ -74,7 +74,7 @@ impl Log {
             false => {
                 let why = format!(
                     "holds {} rows up to step {step}, where the checkpoint was written after {expected}: put the lost \
-                     rows back, or begin a new run in another --output-dir from the path of the checkpoint",
+                     rows back, or begin a new run in another `output-dir` from the path of the checkpoint",
                     steps.len()
                 );
                 Err(Error::file(&self.path, why))

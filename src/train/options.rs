@@ -211,6 +211,7 @@ impl Default for RewardOptions {
 /// Which pairs of a prompt's responses are learnt from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum PairChoice {
     /// The response with the most wins against the one with the fewest.
     #[default]

@@ -160,7 +160,11 @@ impl Policy {
     /// [`Error::SelfCheck`] for weights that are not finite; [`Error::Io`].
     pub async fn save(&self, dir: &Path) -> Result<()> {
         match self.model.adapter() {
-            Some(_) => self.model.save_adapter(dir, &self.dir).await,
+            Some(_) => {
+                // An adapter names its base, which is to be found from any directory.
+                let base = std::path::absolute(&self.dir).unwrap_or_else(|_| self.dir.clone());
+                self.model.save_adapter(dir, &base).await
+            }
             None => self.model.save(dir, Some(&self.dir), FloatFormat::F32).await,
         }
     }

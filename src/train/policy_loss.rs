@@ -8,6 +8,7 @@ use crate::preference::{Objective, PreferenceLoss};
 
 /// What online training minimises.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum OnlineLoss {
     /// A loss on the preferred and the other response.
     Preference(Objective),

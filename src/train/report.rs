@@ -11,6 +11,7 @@ use crate::eval::ensemble::VotesReport;
 ///
 /// Parts that a kind of training has not are `None`, and no keys. Sums and means are over real tokens alone.
 #[derive(Clone, Debug, Default, Serialize)]
+#[non_exhaustive]
 pub struct StepReport {
     /// Which one, from 1.
     pub step: usize,
@@ -341,6 +342,7 @@ pub(super) fn hundredths(ms: f64) -> f64 {
 
 /// A pair that the annotator was shown, a row of `pairs.jsonl`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct PairReport {
     /// The step that could learn from it.
     pub step: usize,

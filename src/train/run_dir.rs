@@ -286,7 +286,7 @@ fn resolve(dir: &Path, start: &Start) -> Result<Option<Checkpoint>> {
                 if dir.join(JOURNAL).exists() {
                     return Ok(None);
                 }
-                let why = "holds no checkpoint to go on from: check --output-dir, or leave out --resume-from-checkpoint";
+                let why = "holds no checkpoint to go on from: check `output-dir`, or leave out `resume-from-checkpoint`";
                 return Err(Error::file(&checkpoints, why));
             };
             Checkpoint::open(&last.path).map(Some)
@@ -316,7 +316,7 @@ fn refuse_a_run_in_the_way(dir: &Path) -> Result<()> {
         return Ok(());
     };
     let why = format!(
-        "already holds a run ({name}): give another --output-dir, go on with it by --resume {}, or replace it by --overwrite-output-dir",
+        "already holds a run ({name}): give another `output-dir`, go on with it by `resume` {}, or replace it by `overwrite-output-dir`",
         dir.display()
     );
     Err(Error::file(dir, why))

@@ -9,17 +9,17 @@ use crate::files;
 
 impl Trainer<'_> {
     /// Writes what [`Trainer::resume`] goes on from into the folder `dir`, which may be in memory
-    /// ([`MemoryFolder`](crate::files::MemoryFolder)); `source` is the folder of the model.
+    /// ([`MemoryFolder`](crate::files::MemoryFolder)).
     ///
     /// # Errors
     /// [`Error::Config`] while a step has moved the weights and is not finished; [`Error::SelfCheck`] for weights that are not
     /// finite; [`Error::Io`].
-    pub async fn save(&self, dir: &Path, source: &Path) -> Result<()> {
+    pub async fn save(&self, dir: &Path) -> Result<()> {
         if !self.is_between_steps() {
             return Err(Error::config("save", "a step is not finished: take it first"));
         }
         files::create_dir_all(dir)?;
-        self.save_into(dir, source).await?;
+        self.save_into(dir, &self.policy().dir).await?;
         let mut state = State::new(self.identity()?, self.policy().model.gpu().tuning());
         self.note_in(&mut state);
         state.write(dir)

@@ -8,6 +8,7 @@ use crate::error::Error;
 
 /// How the learning rate goes on after its warm-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ScheduleKind {
     /// Straight down to 0 at the end.
     Linear,

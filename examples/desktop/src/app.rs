@@ -8,9 +8,8 @@ use eframe::egui::{
     ScrollArea, Sense, TextEdit, Ui, ViewportCommand, vec2,
 };
 use eframe::wgpu;
-use oaif::unstable::annotate::human::{GivenLabel, Pick, Shown, View};
-use oaif::unstable::error::size;
-use oaif::unstable::gpu::{Gpu, GpuOptions};
+use oaif::annotate::{GivenLabel, Pick, Shown, View};
+use oaif::gpu::{Gpu, GpuOptions};
 
 use crate::curve::curve;
 use crate::frames::Frames;
@@ -145,7 +144,7 @@ impl App {
         ui.horizontal(|ui| {
             ui.label(format!("step {}", told.steps));
             ui.separator();
-            ui.label(format!("memory {}", size(told.memory)));
+            ui.label(format!("memory {:.1} MiB", told.memory as f64 / f64::from(1 << 20)));
             ui.separator();
             ui.label(&told.phase);
         });

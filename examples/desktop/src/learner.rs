@@ -1,19 +1,17 @@
 //! The thread that trains: it draws two answers to each prompt, waits for the picks, and takes a step.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use oaif::unstable::annotate::human::{Desk, Human};
-use oaif::unstable::data::rows::{Columns, Prompt, Text, read_prompts};
-use oaif::unstable::gpu::Gpu;
-use oaif::unstable::model::{LoraConfig, LoraTargets};
-use oaif::unstable::preference::PreferenceLoss;
-use oaif::unstable::train::schedule::ScheduleKind;
-use oaif::unstable::train::{
-    AlignOptions, AlignRun, Control, Observer, Policy, Requests, StepReport, TrainOptions, Trainer,
+use oaif::annotate::{Desk, Human};
+use oaif::data::{Columns, Prompt, read_prompts};
+use oaif::gpu::Gpu;
+use oaif::model::LoraConfig;
+use oaif::preference::PreferenceLoss;
+use oaif::train::{
+    AlignOptions, Control, Observer, Policy, Requests, ScheduleKind, StepReport, TrainOptions, Trainer,
 };
 use oaif::{Error, Wait};
 
@@ -25,8 +23,6 @@ use crate::shared::{Point, Shared};
 const ADAPTER: &str = "desktop-adapter";
 /// How often a paused learner looks whether something is asked of it.
 const LOOK: Duration = Duration::from_millis(50);
-/// Steps until the training is over: more than a person will have patience for.
-const STEPS: usize = 100_000;
 
 /// What is learnt from where no file of prompts is given.
 const PROMPTS: [&str; 6] = [
@@ -124,22 +120,20 @@ impl Worker {
         self.shared.phase("loading the model");
         let rows = match &self.arguments.prompts {
             Some(path) => read_prompts(path, &Columns::default())?,
-            None => PROMPTS.iter().enumerate().map(row).collect(),
+            None => PROMPTS.map(Prompt::from).into(),
         };
-        let lora =
-            LoraConfig::new(8);
-        let train = TrainOptions::default().learning_rate(1e-3).schedule(ScheduleKind::Constant).batch_size(2).max_steps(STEPS).lora(lora);
-        let align =
-            AlignOptions::new(PreferenceLoss::Dpo { beta: 0.1 }).max_new_tokens(32);
+        // Without an end: the window's is the training's.
+        let train = TrainOptions::default().batch_size(2).max_steps(usize::MAX).lora(LoraConfig::new(8));
+        let train = train.learning_rate(1e-3).schedule(ScheduleKind::Constant);
+        let align = AlignOptions::new(PreferenceLoss::Dpo { beta: 0.1 }).max_new_tokens(32);
         let policy = Policy::load(&self.gpu, &self.arguments.model, &train).wait()?;
-        let (model, dir) = (policy.model.clone(), policy.dir.clone());
         self.shared.phase("compiling kernels");
-        let queue = Human::new(self.desk.clone());
-        let mut trainer = AlignRun::new(policy, &rows, &train, &align).wait()?.trainer(queue)?;
+        let (chatting, person) = (policy.clone(), Human::new(self.desk.clone()));
+        let mut trainer = Trainer::online(policy, &rows, person, &train, &align).wait()?;
         let shared = &*self.shared;
         shared.tell(|told| told.memory = self.gpu.memory().total);
         thread::scope(|scope| {
-            scope.spawn(move || shared.work("chat", || chat::serve(model, &dir, &prompts, shared)));
+            scope.spawn(move || shared.work("chat", || chat::serve(&chatting, &prompts, shared)));
             // Told at once: the scope ends with the chat.
             shared.work("learner", || self.train(&mut trainer));
             self.end();
@@ -166,10 +160,7 @@ impl Worker {
             let mut control = Control { observer: &mut observer, requests: &self.requests };
             match trainer.step_with(&mut control).wait() {
                 Ok(Some(report)) => self.report(&report),
-                Ok(None) => {
-                    self.shared.phase("all steps are done");
-                    thread::sleep(LOOK);
-                }
+                Ok(None) => unreachable!("it has no end"),
                 // By a request: the loop sees which.
                 Err(Error::Interrupted) => {}
                 Err(error) => return Err(error),
@@ -192,7 +183,7 @@ impl Worker {
         self.shared.phase("saving");
         let dir = std::env::current_dir().unwrap_or_default().join(ADAPTER);
         let policy = trainer.policy();
-        match save(policy, &dir) {
+        match policy.save(&dir).wait() {
             Ok(()) => {
                 let (steps, dir) = (trainer.steps_done(), dir.display());
                 self.shared.tell(|told| {
@@ -202,19 +193,6 @@ impl Worker {
             Err(error) => self.shared.error(error),
         }
     }
-}
-
-fn save(policy: &Policy, dir: &Path) -> oaif::Result<()> {
-    policy.model.save_adapter(dir, &absolute(&policy.dir)).wait()
-}
-
-/// The adapter names its base model, which is to be found from any directory.
-fn absolute(dir: &Path) -> PathBuf {
-    std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned())
-}
-
-fn row((i, text): (usize, &&str)) -> Prompt {
-    Prompt { prompt: Text::Plain((*text).to_owned()), reference: None, place: (i + 1).into() }
 }
 
 /// Tells the window of the parts of a step.

@@ -107,7 +107,7 @@ fn window(arguments: &Arguments) -> eframe::Result<Ending> {
         device_descriptor: Arc::new(|adapter| wgpu::DeviceDescriptor {
             label: Some("the window and the model"),
             required_limits: adapter.limits(),
-            required_features: adapter.features() & oaif::unstable::gpu::FEATURES,
+            required_features: adapter.features() & oaif::gpu::FEATURES,
             ..Default::default()
         }),
         ..WgpuSetupCreateNew::without_display_handle()

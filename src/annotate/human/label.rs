@@ -11,6 +11,7 @@ pub const SKIPPED: &str = "skipped by the person";
 /// What a person says of two answers as they are shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Pick {
     /// The answer that is shown first is better.
     First,

@@ -7,6 +7,7 @@ use crate::annotate::queue::Question;
 
 /// A pair as a person sees it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Shown {
     /// The question's.
     pub id: String,
@@ -43,6 +44,7 @@ impl Shown {
 
 /// How far the labelling is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Tally {
     /// Pairs that wait for a label.
     pub open: usize,
@@ -60,6 +62,7 @@ pub struct Tally {
 
 /// The last label that was given in this process.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Last {
     /// The question's.
     pub id: String,
@@ -70,7 +73,8 @@ pub struct Last {
 }
 
 /// All that a front end shows.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct View {
     /// The pair to label; `None` where none is open.
     pub pair: Option<Shown>,

@@ -124,7 +124,7 @@ fn check_reasons(options: &OpenAiOptions, template: &JudgeTemplate) -> Result<()
     }
     // What the template makes of other texts cannot be known.
     let asks = |text: Result<String>| text.map_or(true, |text| text.contains(VERDICT));
-    let why = "does not ask for what --judge-reasons expects: a last line such as \"Verdict: 1\"";
+    let why = "does not ask for what `judge-reasons` expects: a last line such as \"Verdict: 1\"";
     let pair = Pair { prompt: "1", response_1: "1", response_2: "2" };
     if !options.pointwise && !asks(template.render(&pair)) {
         return Err(Error::config("judge-template", why));

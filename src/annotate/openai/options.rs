@@ -181,7 +181,7 @@ impl OpenAiOptions {
             (
                 self.system.is_none() || self.api == Api::Chat,
                 "judge-system",
-                "is for --judge-api chat: put it into the template",
+                "is for `judge-api` chat: put it into the template",
             ),
             ((0.0..=2.0).contains(&self.temperature), "judge-temperature", "is not between 0 and 2"),
             (self.most_probable >= 2, "judge-most-probable", "is less than 2, and there are two answers"),

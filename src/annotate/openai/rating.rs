@@ -4,8 +4,8 @@ use std::path::Path;
 
 use minijinja::context;
 
+use super::super::placeholders::{TextTemplate, unrendered};
 use crate::annotate::Rated;
-use crate::annotate::placeholders::{TextTemplate, unrendered};
 use crate::digest::Digester;
 use crate::error::{Error, Result};
 use crate::files;

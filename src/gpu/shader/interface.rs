@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
+use super::super::tensor::{Access, Format};
 use crate::gpu::blocks::SCALED_BY;
-use crate::gpu::tensor::{Access, Format};
 
 /// A word of a kernel's `params`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -80,7 +80,9 @@ fn a_folder_that_holds_a_run_is_refused_untouched() {
     three_steps(dir.path());
     let before = text(&dir.path().join(METRICS));
     let error = refused(dir.path(), Start::New);
-    for way_out in ["already holds a run (metrics.jsonl)", "--output-dir", "--resume ", "--overwrite"] {
+    for way_out in
+        ["already holds a run (metrics.jsonl)", "`output-dir`", "`resume` ", "`overwrite-output-dir`"]
+    {
         assert!(error.contains(way_out), "{error}");
     }
     assert_eq!(text(&dir.path().join(METRICS)), before);
@@ -225,7 +227,7 @@ fn what_cannot_be_resumed_is_a_clear_error() {
     let (run, other) = (dir.path().join("run"), dir.path().join("other"));
     let error = refused(&run, Start::Resume(Resume::Last));
     assert!(error.contains("run/checkpoints: holds no checkpoint"), "{error}");
-    assert!(error.contains("--resume-from-checkpoint"), "{error}");
+    assert!(error.contains("`resume-from-checkpoint`"), "{error}");
     assert!(!run.exists());
     three_steps(&run);
     let error = refused(&run, Start::Resume(Resume::Path(run.clone())));
@@ -287,7 +289,7 @@ fn a_damaged_checkpoint_is_refused_with_the_last_one_that_is_whole() {
         }
         let error = resumed();
         assert!(error.contains(&path.display().to_string()) && error.contains(why), "{error}");
-        assert!(error.contains("--resume-from-checkpoint") && error.contains("step-000001"), "{error}");
+        assert!(error.contains("`resume-from-checkpoint`") && error.contains("step-000001"), "{error}");
         fs::write(&weights, &whole[0]).unwrap();
         fs::write(&state, &whole[1]).unwrap();
     }
