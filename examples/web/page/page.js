@@ -9,6 +9,8 @@ const pace = (rate) => (rate >= 1 ? `${rate.toFixed(1)} steps a second` : `${(1 
 const ask = (message) => worker.postMessage(message);
 
 let worker = null;
+/// Whether the worker has module and models.
+let loaded = false;
 let state = 'loading';
 /// The training: its choice, the files of its last checkpoint, what was shown of it; the visitor's labels of the step that
 /// is not done yet. Of an earlier visit until it is gone on with, or another one begins.
@@ -119,6 +121,8 @@ async function earlier() {
 
 const heard = {
   loaded({ bytes }) {
+    loaded = true;
+    if (state !== 'loading') return;
     if (!of('status').classList.contains('bad')) status(`Ready: ${(bytes / 1e6).toFixed(2)} MB were loaded.`);
     if (!isWorthKeeping()) kept = null;
     enter(kept ? 'offered' : 'ready');
@@ -171,22 +175,26 @@ const heard = {
   done() { status(`All ${kept.steps} steps are done.`); enter('offered'); },
   failed({ why }) {
     worker.terminate();
-    const further = isWorthKeeping()
-      ? 'What was learnt is kept: go on, or save the adapter.'
-      : 'Start again; if it says so again, reload the page.';
+    const further = !isWorthKeeping()
+      ? 'Start again; if it says so again, reload the page.'
+      : state === 'opening'
+        ? 'It is still kept: try again, save its adapter, or begin anew.'
+        : 'What was learnt is kept: go on, or save the adapter.';
     status(`It stopped: ${why.replace(/[.?]$/, '')}. ${further}`, true);
-    enter('loading');
+    // It can be asked to go on while the next worker is loading.
+    enter(isWorthKeeping() ? 'offered' : 'loading');
     load();
   },
 };
 
 /// Starts a worker, which loads module and models.
 function load() {
+  loaded = false;
   worker = new Worker('worker.js', { type: 'module' });
   worker.onmessage = ({ data }) => heard[data.type](data);
-  worker.onerror = (event) => {
-    if (state === 'loading') return heard.unloadable({ why: `The page is not whole (${event.message ?? 'worker.js does not load'}): reload it.` });
-    heard.failed({ why: `the module broke off (${event.message}); reload the page if it does so again` });
+  worker.onerror = ({ message }) => {
+    if (loaded) heard.failed({ why: `the module broke off (${message}); reload the page if it does so again` });
+    else heard.unloadable({ why: `The page is not whole (${message ?? 'worker.js does not load'}): reload it.` });
   };
   ask({ type: 'load' });
 }

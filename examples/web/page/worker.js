@@ -14,6 +14,8 @@ const BROWSERS = 'use a current Chrome, Edge, Safari or Firefox, on a machine wh
 const say = (type, more = {}, transfer = []) => postMessage({ type, ...more }, transfer);
 
 let gpu = '';
+/// Whether module and models could be loaded.
+let loading = Promise.resolve(false);
 let models = null;
 let lesson = null;
 let clicks = null;
@@ -155,14 +157,12 @@ async function train({ choice, files, picks: said, evaluated }) {
 }
 
 const heard = {
-  async load() {
-    try {
-      say('loaded', { bytes: await load() });
-    } catch (error) {
-      say('unloadable', { why: error.message });
-    }
+  load() {
+    const loaded = (bytes) => { say('loaded', { bytes }); return true; };
+    const failed = (error) => { say('unloadable', { why: error.message }); return false; };
+    loading = load().then(loaded, failed);
   },
-  open: train,
+  async open(asked) { if (await loading) await train(asked); },
   pause() { paused = true; },
   resume() { paused = false; },
   pick({ id, form, choice }) {

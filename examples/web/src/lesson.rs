@@ -155,7 +155,7 @@ impl Lesson {
         let checkpoint = files.path().join("checkpoint");
         let resumes = files.files().iter().any(|(name, _)| name.starts_with("checkpoint"));
         let before = match resumes {
-            true => kept_before(&checkpoint, exam.texts().len())?,
+            true => kept_before(&checkpoint, exam.texts().len()).map_err(of_checkpoint)?,
             false => exam.summaries(&policy, 1).await?,
         };
         let desk = Arc::new(Desk::new().holding(Duration::from_secs(2)));
@@ -166,7 +166,7 @@ impl Lesson {
         let rows = prompts(choice.steps * choice.batch);
         let mut trainer = AlignRun::new(policy, &rows, &train, &align).await?.trainer(queue)?;
         if resumes {
-            trainer.resume(&checkpoint).map_err(begin_anew)?;
+            trainer.resume(&checkpoint).map_err(of_checkpoint)?;
         }
         Ok(Lesson { gpu, files, trainer, exam, before, instruction, desk })
     }
@@ -188,12 +188,12 @@ fn kept_before(checkpoint: &Path, posts: usize) -> oaif::Result<Vec<String>> {
     let path = checkpoint.join(BEFORE);
     let summaries: Option<Vec<String>> = serde_json::from_value(read_json(&path)?).ok();
     let wrong = || Error::file(&path, format!("does not hold the summaries of {posts} posts"));
-    summaries.filter(|texts| texts.len() == posts).ok_or_else(wrong).map_err(begin_anew)
+    summaries.filter(|texts| texts.len() == posts).ok_or_else(wrong)
 }
 
-/// Of what was kept: the way out.
-fn begin_anew(error: Error) -> Error {
-    Error::Config { what: "cannot go on from what was kept".into(), why: format!("{error}: begin anew") }
+/// Says that an error is about the checkpoint.
+fn of_checkpoint(error: Error) -> Error {
+    Error::config("what was kept is of no use to this page", error.to_string())
 }
 
 /// The judge whose taste is what the instruction says.
