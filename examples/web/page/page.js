@@ -1,28 +1,48 @@
-// The page: what is shown and clicked. The training is the worker's, so that nothing here waits for it.
+// The page: what is shown and clicked, and what is kept of a training. The training is the worker's, so that nothing here
+// waits for it, and so that a worker whose GPU is lost is replaced by another one.
+import * as store from './kept.js';
+
 const of = (id) => document.getElementById(id);
-const worker = new Worker('worker.js', { type: 'module' });
-const ask = (message) => worker.postMessage(message);
 const show = (id, text) => { of(id).textContent = text; };
 const percent = (share) => `${(100 * share).toFixed(1)} %`;
 const pace = (rate) => (rate >= 1 ? `${rate.toFixed(1)} steps a second` : `${(1 / rate).toFixed(1)} s a step`);
+const ask = (message) => worker.postMessage(message);
 
-let running = false;
-let points = [];
-let steps = 0;
+let worker = null;
+/// Whether the worker has module and models.
+let loaded = false;
+let state = 'loading';
+/// The training: its choice, the files of its last checkpoint, what was shown of it; the visitor's labels of the step that
+/// is not done yet. Of an earlier visit until it is gone on with, or another one begins.
+let kept = null;
+/// Whether this tab writes it down.
+let keeps = false;
 let pair = null;
+
+const isWorthKeeping = () => kept !== null && (kept.step > 0 || kept.picks.length > 0);
 
 function status(text, bad = false) {
   show('status', text);
   of('status').classList.toggle('bad', bad);
 }
 
-function buttons(state) {
-  running = state === 'running';
+function enter(next) {
+  state = next;
+  const offered = state === 'offered';
   of('start').disabled = state !== 'ready';
-  of('pause').disabled = !(state === 'running' || state === 'paused');
-  of('export').disabled = !(state === 'paused' || state === 'done');
-  show('pause', state === 'paused' ? 'Go on' : 'Pause');
+  of('pause').disabled = !['running', 'paused'].includes(state);
+  of('export').disabled = !kept?.files.length;
+  show('pause', state === 'paused' ? 'Go on' : state === 'pausing' ? 'Pausing …' : 'Pause');
   for (const id of ['instruction', 'judge']) of(id).disabled = state !== 'ready';
+  if (!['running', 'pausing', 'paused'].includes(state)) of('clicks').hidden = true;
+  of('kept').hidden = !offered;
+  if (offered) {
+    const { choice, step, steps, results, picks } = kept;
+    const judge = choice.by_clicks ? 'you judge' : 'a judge model';
+    const said = picks.length ? `, and what you said of ${picks.length} pair${picks.length > 1 ? 's' : ''} of the next,` : '';
+    show('about', `${step} of ${steps} steps${said} are kept (${of('instruction').options[choice.instruction].text}; ${judge}).`);
+    of('resume').hidden = step === steps && results.at(-1).step === steps;
+  }
 }
 
 function element(name, attributes, text) {
@@ -32,8 +52,8 @@ function element(name, attributes, text) {
   return made;
 }
 
-function draw() {
-  const [left, right, top, bottom] = [64, 630, 12, 226];
+function draw(points = [], steps = 0) {
+  const [left, right, top, bottom] = [76, 630, 12, 226];
   const x = (step) => left + ((right - left) * step) / Math.max(steps, 1);
   const y = (share) => bottom - (bottom - top) * share;
   const parts = [0, 0.25, 0.5, 0.75, 1].flatMap((share) => [
@@ -50,99 +70,214 @@ function draw() {
   of('curve').replaceChildren(...parts);
 }
 
+/// Shows what is known of the training, apart from its status.
+function showTraining() {
+  const { post, before, results, steps } = kept;
+  const last = results.at(-1);
+  show('sample', post);
+  show('before', before);
+  show('after', last.after ?? '–');
+  if (last.step) {
+    const rate = last.rate === null
+      ? 'summaries of all held-out posts are worth as much as those of the start'
+      : `the oracle prefers its summary in ${percent(last.rate)} of the held-out posts whose summaries differ in worth `
+        + `(95 % interval ${percent(last.low)} to ${percent(last.high)}; ${last.ties} are equal)`;
+    show('result', `After ${last.step} step${last.step > 1 ? 's' : ''} ${rate}.`);
+  }
+  draw(results.filter((result) => result.rate !== null), steps);
+}
+
+/// Writes down what is kept. Where the browser does not, the training goes on.
+async function keep() {
+  if (!keeps) return;
+  try {
+    await store.write(kept);
+    show('note', '');
+  } catch (error) {
+    unkept(error);
+  }
+}
+
+function unkept(error) {
+  show('note', `The browser stores nothing for this page (${error?.message || error?.name || 'it does not say why'}): `
+    + 'what is learnt goes with the tab, unless its adapter is saved. To change that, allow the page to store data, or free '
+    + 'some space on the disk.');
+}
+
+/// What an earlier visit has left, if there is something to go on with.
+async function earlier() {
+  keeps = await store.claim();
+  if (!keeps) {
+    show('note', 'Another tab of this page keeps its training in this browser: what is learnt here goes with the tab, unless its adapter is saved.');
+    return null;
+  }
+  try {
+    return (await store.read()) ?? null;
+  } catch (error) {
+    unkept(error);
+    return null;
+  }
+}
+
 const heard = {
-  loaded({ bytes, missing }) {
-    if (missing) return status(missing, true);
-    status(`Ready: ${(bytes / 1e6).toFixed(2)} MB were loaded.`);
-    buttons('ready');
+  loaded({ bytes }) {
+    loaded = true;
+    if (state !== 'loading') return;
+    if (!of('status').classList.contains('bad')) status(`Ready: ${(bytes / 1e6).toFixed(2)} MB were loaded.`);
+    if (!isWorthKeeping()) kept = null;
+    enter(kept ? 'offered' : 'ready');
   },
-  opened({ about }) {
-    steps = about.steps;
-    points = [{ step: 0, rate: 0.5, low: 0.5, high: 0.5 }];
-    show('sample', about.post);
-    show('before', about.before);
-    show('after', '–');
-    status(`On ${about.gpu}; ${(about.memory / 2 ** 20).toFixed(0)} MiB of its memory.`);
-    buttons('running');
-    draw();
+  unloadable({ why }) {
+    status(isWorthKeeping() ? `${why} What was learnt before is kept: save its adapter, or reload the page.` : why, true);
+    enter('unable');
   },
-  step({ report, rate }) {
+  opened({ about, choice, gpu }) {
+    if (kept === null) {
+      const { steps, post, before } = about;
+      const results = [{ step: 0, rate: 0.5, low: 0.5, high: 0.5 }];
+      kept = { choice, step: 0, steps, post, before, results, files: [], given: 0, picks: [] };
+      show('result', 'The win rate over the start is measured from time to time.');
+    }
+    status(`On ${gpu}; ${(about.memory / 2 ** 20).toFixed(0)} MiB of its memory.`);
+    showTraining();
+    enter('running');
+  },
+  step({ report, rate, files }) {
+    Object.assign(kept, { step: report.step, files, given: kept.given + kept.picks.length, picks: [] });
+    keep();
     const margin = report['rewards/margins'];
     const learnt = report.loss === null ? 'nothing to learn from' : `loss ${report.loss.toFixed(4)}`;
     const further = margin === undefined || margin === null ? '' : `, margin ${margin.toFixed(3)}`;
-    status(`Step ${report.step} of ${steps}: ${learnt}${further}; ${pace(rate)}.`);
+    status(`Step ${report.step} of ${kept.steps}: ${learnt}${further}; ${pace(rate)}.`);
+    of('export').disabled = false;
   },
   evaluated({ result }) {
-    points.push(result);
-    show('after', result.after);
-    show('result', `After ${result.step} steps the oracle prefers its summary in ${percent(result.rate)} of the held-out posts `
-      + `whose summaries differ in worth (95 % interval ${percent(result.low)} to ${percent(result.high)}; ${result.ties} are equal).`);
-    draw();
+    kept.results.push(result);
+    keep();
+    showTraining();
   },
   clicks({ view }) {
     pair = view.pair;
     of('clicks').hidden = false;
-    show('given', `${view.counts.given} given`);
     show('post', pair ? pair.prompt : 'The policy learns from what you said, and writes the next summaries …');
     show('first', pair ? pair.first : '');
     show('second', pair ? pair.second : '');
     for (const id of ['first', 'second', 'tie']) of(id).disabled = !pair;
     of('undo').disabled = !view.last?.undoable;
   },
-  paused() { status(`${of('status').textContent} Paused.`); buttons('paused'); },
-  resumed() { buttons('running'); },
-  done() { status(`All ${steps} steps are done.`); of('clicks').hidden = true; buttons('done'); },
-  saved({ files }) {
-    for (const [name, content] of files) {
-      const link = document.createElement('a');
-      link.href = URL.createObjectURL(new Blob([content]));
-      link.download = name.replace('/', '_');
-      link.click();
-      setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
-    }
-    status(`Saved ${files.map(([name]) => name).join(', ')}: a LoRA adapter as PEFT reads it.`);
+  picked({ picks }) {
+    kept.picks = picks;
+    show('given', `${kept.given + picks.length} given`);
+    keep();
   },
-  failed({ why }) { status(`It stopped: ${why}`, true); buttons('ready'); },
+  paused() { status(`${of('status').textContent} Paused.`); enter('paused'); },
+  resumed() { enter('running'); },
+  done() { status(`All ${kept.steps} steps are done.`); enter('offered'); },
+  failed({ why }) {
+    worker.terminate();
+    const further = !isWorthKeeping()
+      ? 'Start again; if it says so again, reload the page.'
+      : state === 'opening'
+        ? 'It is still kept: try again, save its adapter, or begin anew.'
+        : 'What was learnt is kept: go on, or save the adapter.';
+    status(`It stopped: ${why.replace(/[.?]$/, '')}. ${further}`, true);
+    // It can be asked to go on while the next worker is loading.
+    enter(isWorthKeeping() ? 'offered' : 'loading');
+    load();
+  },
 };
 
-worker.onmessage = ({ data }) => heard[data.type](data);
-worker.onerror = (event) => heard.failed({ why: event.message ?? 'the worker could not be started' });
+/// Starts a worker, which loads module and models.
+function load() {
+  loaded = false;
+  worker = new Worker('worker.js', { type: 'module' });
+  worker.onmessage = ({ data }) => heard[data.type](data);
+  worker.onerror = ({ message }) => {
+    if (loaded) heard.failed({ why: `the module broke off (${message}); reload the page if it does so again` });
+    else heard.unloadable({ why: `The page is not whole (${message ?? 'worker.js does not load'}): reload it.` });
+  };
+  ask({ type: 'load' });
+}
+
+/// Has the worker train: anew, or from where `kept` is.
+function train(choice) {
+  enter('opening');
+  status('Opening the GPU and compiling its kernels …');
+  show('given', kept ? `${kept.given + kept.picks.length} given` : '');
+  const { files = [], picks = [], results = [{ step: 0 }] } = kept ?? {};
+  ask({ type: 'open', choice, files, picks, evaluated: results.at(-1).step });
+}
+
+/// A number that the page's address may give, such as `?steps=40`.
+function asked(name, usual, most) {
+  const text = new URLSearchParams(location.search).get(name);
+  if (text === null) return usual;
+  const number = Number(text);
+  if (Number.isInteger(number) && number >= 1 && number <= most) return number;
+  throw new Error(`The page's address has ${name}=${text}, which is no whole number from 1 to ${most}: leave it out, or change it.`);
+}
 
 of('setup').addEventListener('submit', (event) => {
   event.preventDefault();
-  buttons('opening');
-  status('Opening the GPU and compiling its kernels …');
   const byClicks = of('judge').value === 'you';
-  const asked = new URLSearchParams(location.search);
-  ask({
-    type: 'open',
-    choice: {
+  try {
+    train({
       instruction: Number(of('instruction').value),
       by_clicks: byClicks,
-      steps: Number(asked.get('steps') ?? (byClicks ? 40 : 120)),
-      batch: Number(asked.get('batch') ?? (byClicks ? 4 : 32)),
-      posts: Number(asked.get('posts') ?? 200),
-      seed: Number(asked.get('seed') ?? 42),
-    },
-  });
+      steps: asked('steps', byClicks ? 40 : 120, 10_000),
+      batch: asked('batch', byClicks ? 4 : 32, 256),
+      posts: asked('posts', 200, 2_000),
+      seed: asked('seed', 42, 2 ** 32 - 1),
+    });
+  } catch (error) {
+    status(error.message, true);
+  }
 });
-of('pause').addEventListener('click', () => ask({ type: running ? 'pause' : 'resume' }));
-of('export').addEventListener('click', () => ask({ type: 'export' }));
+of('resume').addEventListener('click', () => {
+  of('instruction').value = kept.choice.instruction;
+  of('judge').value = kept.choice.by_clicks ? 'you' : 'judge';
+  train(kept.choice);
+});
+// What is kept stays stored until the new training has something to keep.
+of('anew').addEventListener('click', () => {
+  kept = null;
+  status('Ready.');
+  enter('ready');
+});
+of('pause').addEventListener('click', () => {
+  ask({ type: state === 'running' ? 'pause' : 'resume' });
+  if (state === 'running') enter('pausing');
+});
+of('export').addEventListener('click', () => {
+  const files = kept.files.filter(([name]) => name.startsWith('adapter_'));
+  for (const [name, content] of files) {
+    const link = document.createElement('a');
+    link.href = URL.createObjectURL(new Blob([content]));
+    link.download = name;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+  }
+  const names = files.map(([name]) => name).join(' and ');
+  show('note', `Saved ${names} of step ${kept.step}: a LoRA adapter as PEFT reads it, in a folder of its own.`);
+});
 
-const pick = (choice) => pair && ask({ type: 'pick', form: pair.form, choice });
-of('first').addEventListener('click', () => pick('first'));
-of('second').addEventListener('click', () => pick('second'));
-of('tie').addEventListener('click', () => pick('tie'));
+function pick(choice) {
+  if (!pair) return;
+  ask({ type: 'pick', id: pair.id, form: pair.form, choice });
+  pair = null;
+}
+for (const choice of ['first', 'second', 'tie']) {
+  // The second click of a double click is not about the pair that came meanwhile.
+  of(choice).addEventListener('click', (event) => { if (event.detail < 2) pick(choice); });
+}
 of('undo').addEventListener('click', () => ask({ type: 'undo' }));
 document.addEventListener('keydown', (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey || of('clicks').hidden) return;
+  if (event.ctrlKey || event.metaKey || event.altKey || event.repeat || of('clicks').hidden) return;
   const does = { 1: () => pick('first'), 2: () => pick('second'), 0: () => pick('tie'), u: () => ask({ type: 'undo' }) }[event.key];
   if (does) { event.preventDefault(); does(); }
 });
 
-if (!navigator.gpu) {
-  heard.loaded({ missing: 'This browser has no WebGPU: use a current Chrome, Edge, Safari or Firefox, on a machine whose GPU it allows.' });
-} else {
-  ask({ type: 'load' });
-}
 draw();
+kept = await earlier();
+if (kept) showTraining();
+load();

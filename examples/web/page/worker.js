@@ -1,40 +1,107 @@
 // The training's thread: it holds the module, the models and the GPU.
-import init, { Lesson, check_kernels } from './oaif_web.js';
+import init, { Lesson, check_kernels, kernel_sources } from './oaif_web.js';
 
 const FILES = ['config.json', 'model.safetensors', 'tokenizer.json', 'tokenizer_config.json'];
-const say = (type, more = {}) => postMessage({ type, ...more });
+/// What the kernels need of a GPU, which WebGPU promises everywhere.
+const NEEDS = {
+  maxStorageBuffersPerShaderStage: 8,
+  maxComputeWorkgroupStorageSize: 16_384,
+  maxComputeInvocationsPerWorkgroup: 256,
+  maxComputeWorkgroupSizeX: 256,
+  maxStorageBufferBindingSize: 128 << 20,
+};
+const BROWSERS = 'use a current Chrome, Edge, Safari or Firefox, on a machine whose GPU it allows';
+const say = (type, more = {}, transfer = []) => postMessage({ type, ...more }, transfer);
 
+let gpu = '';
+/// Whether module and models could be loaded.
+let loading = Promise.resolve(false);
 let models = null;
 let lesson = null;
 let clicks = null;
 let shown = '';
+/// What the visitor said in the step that is under way, by the pairs' ids.
+let picks = new Map();
 let paused = false;
-/// The current training: a later one ends it.
-let turn = 0;
+
+async function checkGpu() {
+  if (!navigator.gpu) {
+    throw new Error(self.isSecureContext
+      ? `This browser has no WebGPU: ${BROWSERS}.`
+      : 'A browser offers WebGPU to pages that come by https, or from this machine: open the page by such an address.');
+  }
+  const adapter = await navigator.gpu.requestAdapter();
+  if (!adapter) throw new Error(`This browser has WebGPU, but no GPU for it: ${BROWSERS}.`);
+  const { vendor, architecture, description } = adapter.info;
+  gpu = description || [vendor, architecture].filter(Boolean).join(' ') || 'a GPU without a name';
+  for (const [limit, needed] of Object.entries(NEEDS)) {
+    if (adapter.limits[limit] < needed) {
+      throw new Error(`This GPU is too small: its ${limit} is ${adapter.limits[limit]}, and the kernels need ${needed}. Use another machine or browser.`);
+    }
+  }
+}
 
 async function fetched(path) {
-  const response = await fetch(path);
-  if (!response.ok) throw new Error(`${path} is not there (${response.status})`);
-  return response.arrayBuffer();
+  const why = (reason) => new Error(`${path} ${reason}.`);
+  let response;
+  try {
+    response = await fetch(path);
+  } catch {
+    throw why('cannot be fetched: is the network there? Then reload the page');
+  }
+  if (!response.ok) throw why(`is not there (${response.status}): the server must have all that build.sh made`);
+  if (response.headers.get('content-type')?.startsWith('text/html')) {
+    throw why('is a web page in place of the file: the server must have all that build.sh made');
+  }
+  try {
+    return await response.arrayBuffer();
+  } catch {
+    throw why('did not arrive whole: reload the page');
+  }
+}
+
+/// A safetensors file says how long it is.
+function checkWhole(name, content) {
+  const view = new DataView(content);
+  let whole = 8;
+  try {
+    const header = Number(view.getBigUint64(0, true));
+    const tensors = JSON.parse(new TextDecoder().decode(new Uint8Array(content, 8, header)));
+    const ends = Object.values(tensors).map((tensor) => tensor.data_offsets?.[1] ?? 0);
+    whole = 8 + header + Math.max(0, ...ends);
+  } catch {
+    throw new Error(`${name} is no safetensors file, or cut short: reload the page; if it is so again, the file on the server is broken.`);
+  }
+  if (content.byteLength < whole) {
+    throw new Error(`${name} is cut short (${content.byteLength} of ${whole} bytes): reload the page; if it is so again, the file on the server is broken.`);
+  }
 }
 
 async function load() {
+  await checkGpu();
   const module = await fetched('oaif_web_bg.wasm');
-  await init({ module_or_path: module });
+  try {
+    await init({ module_or_path: module });
+  } catch (error) {
+    throw new Error(`oaif_web_bg.wasm is not whole (${error.message}): reload the page; if it is so again, the file on the server is broken.`);
+  }
   const names = ['policy', 'judge'].flatMap((model) => FILES.map((file) => `${model}/${file}`));
   const contents = await Promise.all(names.map((name) => fetched(`models/${name}`)));
+  names.forEach((name, i) => name.endsWith('.safetensors') && checkWhole(`models/${name}`, contents[i]));
   models = { names, contents };
-  const bytes = contents.reduce((sum, content) => sum + content.byteLength, module.byteLength);
-  say('loaded', { bytes });
+  return contents.reduce((sum, content) => sum + content.byteLength, module.byteLength);
 }
 
 /// Tells the page of the pair that waits, where it is another one than it shows.
 function tellClicks() {
   const view = clicks.view();
-  if (view !== shown) {
-    shown = view;
-    say('clicks', { view: JSON.parse(view) });
-  }
+  if (view === shown) return;
+  shown = view;
+  const { pair, ...rest } = JSON.parse(view);
+  const said = pair && picks.get(pair.id);
+  // Said before the training was interrupted.
+  if (said && clicks.pick(pair.form, said)) return tellClicks();
+  say('clicks', { view: { pair, ...rest } });
 }
 
 const until = (met) => new Promise((resolve) => {
@@ -42,17 +109,33 @@ const until = (met) => new Promise((resolve) => {
   look();
 });
 
-async function train(choice) {
-  const mine = ++turn;
-  lesson = await Lesson.open(models.names, models.contents.map((content) => new Uint8Array(content)), JSON.stringify(choice));
+async function checkpoint() {
+  const list = await lesson.checkpoint();
+  const files = [];
+  for (let i = 0; i < list.length; i += 2) files.push([list[i], list[i + 1]]);
+  return files;
+}
+
+async function train({ choice, files, picks: said, evaluated }) {
+  const names = [...models.names, ...files.map(([name]) => `checkpoint/${name}`)];
+  const contents = [...models.contents.map((content) => new Uint8Array(content)), ...files.map(([, content]) => content)];
+  lesson?.free();
+  lesson = await Lesson.open(names, contents, JSON.stringify(choice));
   const about = JSON.parse(lesson.about());
-  say('opened', { about });
+  say('opened', { about, choice, gpu });
+  picks = new Map(said);
   clicks = choice.by_clicks ? lesson.clicks() : null;
   const watch = clicks && setInterval(tellClicks, 100);
   const often = Math.max(1, Math.round(about.steps / 12));
+  const evaluate = async (step) => {
+    if (step > evaluated && (step % often === 0 || step === about.steps)) {
+      say('evaluated', { result: JSON.parse(await lesson.evaluate()) });
+    }
+  };
   let [began, taken] = [performance.now(), 0];
   try {
-    while (mine === turn) {
+    await evaluate(about.done);
+    for (;;) {
       if (paused) {
         say('paused');
         await until(() => !paused);
@@ -61,11 +144,12 @@ async function train(choice) {
       }
       const report = JSON.parse(await lesson.step());
       if (!report) return say('done');
+      picks.clear();
       taken += 1;
-      say('step', { report, rate: (1e3 * taken) / (performance.now() - began) });
-      if (report.step % often === 0 || report.step === about.steps) {
-        say('evaluated', { result: JSON.parse(await lesson.evaluate()) });
-      }
+      const files = await checkpoint();
+      const rate = (1e3 * taken) / (performance.now() - began);
+      say('step', { report, rate, files }, files.map(([, content]) => content.buffer));
+      await evaluate(report.step);
     }
   } finally {
     clearInterval(watch);
@@ -73,25 +157,30 @@ async function train(choice) {
 }
 
 const heard = {
-  load,
-  open: ({ choice }) => train(choice),
+  load() {
+    const loaded = (bytes) => { say('loaded', { bytes }); return true; };
+    const failed = (error) => { say('unloadable', { why: error.message }); return false; };
+    loading = load().then(loaded, failed);
+  },
+  async open(asked) { if (await loading) await train(asked); },
   pause() { paused = true; },
   resume() { paused = false; },
-  pick({ form, choice }) { clicks.pick(form, choice); tellClicks(); },
-  undo() { clicks.undo(); tellClicks(); },
-  async export() {
-    const list = await lesson.export();
-    const files = [];
-    for (let i = 0; i < list.length; i += 2) files.push([list[i], list[i + 1]]);
-    say('saved', { files });
+  pick({ id, form, choice }) {
+    if (clicks.pick(form, choice)) picks.set(id, choice);
+    say('picked', { picks: [...picks] });
+    tellClicks();
   },
-  async kernels() { say('kernels', { report: JSON.parse(await check_kernels()) }); },
+  undo() {
+    if (clicks.undo()) picks.delete([...picks.keys()].at(-1));
+    say('picked', { picks: [...picks] });
+    tellClicks();
+  },
+  async kernels() { say('kernels', { result: JSON.parse(await check_kernels()) }); },
+  sources() { say('sources', { result: JSON.parse(kernel_sources()) }); },
 };
 
-onmessage = async ({ data }) => {
-  try {
-    await heard[data.type](data);
-  } catch (error) {
-    say('failed', { why: error.message ?? String(error) });
-  }
-};
+const failed = (error) => say('failed', { why: error?.message ?? String(error) });
+// What ends a promise that nobody awaits: a panic of the module.
+addEventListener('unhandledrejection', (event) => failed(event.reason));
+
+onmessage = ({ data }) => Promise.resolve(data).then(heard[data.type]).catch(failed);

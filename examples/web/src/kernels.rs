@@ -1,7 +1,13 @@
-//! `oaif doctor` in a tab.
+//! `oaif doctor` in a tab, and the kernels' texts for the browser's compiler.
 
-use oaif::unstable::gpu::{Gpu, GpuOptions, Tier};
+use std::collections::HashSet;
+
+use oaif::unstable::gpu::{
+    Candidates, DeviceKind, Gpu, GpuOptions, Limits, ProductTile, Products, StagedProducts, StagedTile, Tier,
+    Tuning, UnrolledTiles, shader,
+};
 use oaif::unstable::ops::all_cases;
+use serde_json::json;
 use wasm_bindgen::prelude::*;
 
 use crate::told;
@@ -20,6 +26,52 @@ pub async fn check_kernels() -> Result<String, JsValue> {
         }
     }
     let limits = gpu.limits();
-    let report = serde_json::json!({"gpu": gpu.summary().name, "agree": agree, "wrong": wrong, "binding": limits.binding});
+    let report =
+        json!({"gpu": gpu.summary().name, "agree": agree, "wrong": wrong, "binding": limits.binding});
     Ok(report.to_string())
+}
+
+/// The text of every portable kernel, in every variant that some case has by some choice of kernels, as JSON.
+#[wasm_bindgen]
+pub fn kernel_sources() -> Result<String, JsValue> {
+    let gpu = Gpu::without_device(Limits::default());
+    let cases = all_cases();
+    let (mut keys, mut sources) = (HashSet::new(), Vec::new());
+    for tuning in tunings() {
+        gpu.set_tuning(tuning);
+        for case in &cases {
+            let (recorder, _, _) = case.recording(&gpu).map_err(told)?;
+            for key in recorder.kernels() {
+                if keys.insert(key.clone()) {
+                    let constants = format!("{:?}", key.constants);
+                    let source = shader::assemble(key).map_err(told)?;
+                    sources.push(json!({"name": key.name, "constants": constants, "wgsl": source}));
+                }
+            }
+        }
+    }
+    Ok(json!(sources).to_string())
+}
+
+/// The choices of kernels without subgroups: each tile wherever a product has it, blocks that are fused and that are not.
+fn tunings() -> Vec<Tuning> {
+    let all = Candidates::unrolled(None);
+    let mut unrolled = Vec::new();
+    for &few_rows in &all.few_rows {
+        for &rows in &all.rows {
+            let of_columns = all.columns.iter().map(|&columns| UnrolledTiles { few_rows, rows, columns });
+            unrolled.extend(of_columns.map(Products::Unrolled));
+        }
+    }
+    let tiles = StagedTile::ALL.into_iter().map(ProductTile::Staged).chain([ProductTile::Matvec]);
+    let staged = tiles.map(|tile| Products::Staged(StagedProducts::all_in(tile)));
+    let of = |kind, products| Tuning { products, ..Tuning::untuned(None, kind) };
+    let tuned = unrolled
+        .into_iter()
+        .map(|products| of(DeviceKind::Processor, products))
+        .chain(staged.map(|products| of(DeviceKind::Gpu, products)))
+        .chain([DeviceKind::Processor, DeviceKind::Gpu].map(|kind| Tuning::untuned(None, kind)));
+    tuned
+        .flat_map(|tuning| [true, false].map(|fused_blocks| Tuning { fused_blocks, ..tuning.clone() }))
+        .collect()
 }

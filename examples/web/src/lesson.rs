@@ -1,27 +1,31 @@
 //! A policy that learns.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use oaif::unstable::annotate::Annotator;
-use oaif::unstable::annotate::human::{Desk, GivenLabel, Human, Pick};
-use oaif::unstable::annotate::judge_model::JudgeModel;
-use oaif::unstable::annotate::likelihood::{LikelihoodAnnotator, Normalise};
-use oaif::unstable::annotate::queue::{AnnotationQueue, InPlace};
+use oaif::Error;
+use oaif::annotate::{Annotator, Desk, GivenLabel, Human, JudgeModel, LikelihoodAnnotator, Normalise, Pick};
+use oaif::files::MemoryFolder;
+use oaif::generate::SamplingParams;
+use oaif::gpu::{Arena, Gpu, GpuOptions, Tier};
+use oaif::model::LoraConfig;
+use oaif::preference::PreferenceLoss;
+use oaif::train::{AlignOptions, Policy, TrainOptions, Trainer};
 use oaif::unstable::demo::dataset::{LIKELIHOOD_TEMPLATE, prompts};
 use oaif::unstable::demo::exam::{Exam, MAX_NEW_TOKENS, TEMPERATURE, Tally};
 use oaif::unstable::demo::oracle::Instruction;
-use oaif::unstable::files::MemoryFolder;
-use oaif::unstable::generate::SamplingParams;
-use oaif::unstable::gpu::{Arena, Gpu, GpuOptions, Tier};
-use oaif::unstable::model::{LoraConfig, LoraTargets};
-use oaif::unstable::preference::PreferenceLoss;
-use oaif::unstable::train::{AlignOptions, AlignRun, Control, Policy, Requests, TrainOptions, Trainer};
+use oaif::unstable::files::{read_json, write_atomic};
 use serde::Deserialize;
 use serde_json::json;
 use wasm_bindgen::prelude::*;
 
 use crate::told;
+
+/// Of a checkpoint: the policy's summaries before it learnt, as JSON.
+const BEFORE: &str = "before.json";
+/// Of a checkpoint: what PEFT reads beside the weights.
+const ADAPTER_CONFIG: &str = "adapter_config.json";
 
 /// What the page chooses.
 #[derive(Deserialize)]
@@ -42,7 +46,7 @@ struct Choice {
 #[wasm_bindgen]
 pub struct Lesson {
     gpu: Gpu,
-    models: MemoryFolder,
+    files: MemoryFolder,
     trainer: Trainer<'static>,
     exam: Exam,
     /// The policy's summaries of the held-out posts before it learnt.
@@ -53,24 +57,24 @@ pub struct Lesson {
 
 #[wasm_bindgen]
 impl Lesson {
-    /// Opens the GPU and readies a training. `names` and `contents` are the models' files, such as `policy/config.json`.
+    /// Opens the GPU and readies a training. `names` and `contents` are the models' files, such as `policy/config.json`;
+    /// those of a [`Lesson::checkpoint`] by the same choice, such as `checkpoint/state.json`, have it go on from there.
     pub async fn open(
         names: Vec<String>,
         contents: Vec<js_sys::Uint8Array>,
         choice: String,
     ) -> Result<Lesson, JsValue> {
         let contents = contents.into_iter().map(|content| content.to_vec());
-        let models = MemoryFolder::new(names.into_iter().zip(contents));
+        let files = MemoryFolder::new(names.into_iter().zip(contents));
         let choice = serde_json::from_str(&choice).map_err(|e| JsValue::from_str(&e.to_string()))?;
-        Lesson::begin(models, choice).await.map_err(told)
+        Lesson::begin(files, choice).await.map_err(told)
     }
 
-    /// The GPU, and what there is to show before the first step, as JSON.
+    /// What there is to show before the first step, as JSON.
     pub fn about(&self) -> String {
-        let gpu = self.gpu.summary();
         json!({
-            "gpu": if gpu.name.is_empty() { &gpu.backend } else { &gpu.name },
             "steps": self.trainer.total_steps(),
+            "done": self.trainer.steps_done(),
             "memory": self.gpu.memory().total,
             "post": self.exam.texts()[0],
             "before": self.before[0],
@@ -80,9 +84,7 @@ impl Lesson {
 
     /// Takes a step, and tells of it as JSON; `null` after the last.
     pub async fn step(&mut self) -> Result<String, JsValue> {
-        let requests = Requests::new();
-        let mut control = Control { observer: &mut (), requests: &requests };
-        let report = self.trainer.step_with(&mut control).await.map_err(told)?;
+        let report = self.trainer.step().await.map_err(told)?;
         let Some(report) = report else { return Ok("null".into()) };
         let mut row = serde_json::to_value(&report).map_err(|e| JsValue::from_str(&e.to_string()))?;
         row["notes"] = json!(report.notes);
@@ -103,11 +105,10 @@ impl Lesson {
         .to_string())
     }
 
-    /// The adapter as PEFT reads it: names and contents in turn.
-    pub async fn export(&self) -> Result<js_sys::Array, JsValue> {
-        let folder = MemoryFolder::new::<&str>([]);
-        let base = self.models.path().join("policy");
-        self.trainer.policy().model.save_adapter(folder.path(), &base).await.map_err(told)?;
+    /// What [`Lesson::open`] goes on from, as names and contents in turn: the adapter as PEFT reads it, the optimiser, the
+    /// trainer's state. Between two steps.
+    pub async fn checkpoint(&self) -> Result<js_sys::Array, JsValue> {
+        let folder = self.save().await.map_err(told)?;
         let out = js_sys::Array::new();
         for (name, content) in folder.files() {
             out.push(&JsValue::from_str(&name.to_string_lossy()));
@@ -123,35 +124,76 @@ impl Lesson {
 }
 
 impl Lesson {
-    async fn begin(models: MemoryFolder, choice: Choice) -> oaif::Result<Lesson> {
+    async fn begin(files: MemoryFolder, choice: Choice) -> oaif::Result<Lesson> {
         // Kernels without subgroups are those that every browser runs.
         let options = GpuOptions::default().tier(Tier::Portable);
         let gpu = Gpu::open(&options).await?;
         let instruction = Instruction::ALL[choice.instruction.min(Instruction::ALL.len() - 1)];
-        let lora = LoraConfig::new(16);
-        let train = TrainOptions::default().learning_rate(3e-3).warmup_steps(choice.steps / 16).batch_size(choice.batch).max_steps(choice.steps).lora(lora).seed(choice.seed);
-        let align = AlignOptions::new(PreferenceLoss::Dpo { beta: 0.1 }).max_new_tokens(MAX_NEW_TOKENS).sampling(SamplingParams::default().temperature(TEMPERATURE));
-        let policy = Policy::load(&gpu, &models.path().join("policy"), &train).await?;
+        let train = TrainOptions::default()
+            .learning_rate(3e-3)
+            .warmup_steps(choice.steps / 16)
+            .batch_size(choice.batch)
+            .max_steps(choice.steps)
+            .lora(LoraConfig::new(16))
+            .seed(choice.seed);
+        let align = AlignOptions::new(PreferenceLoss::Dpo { beta: 0.1 })
+            .max_new_tokens(MAX_NEW_TOKENS)
+            .sampling(SamplingParams::default().temperature(TEMPERATURE));
+        let policy = Policy::load(&gpu, &files.path().join("policy"), &train).await?;
         let exam = Exam::new(choice.posts);
-        let before = exam.summaries(&policy, 1).await?;
-        let desk = Arc::new(Desk::new().holding(Duration::from_secs(2)));
-        let queue: Box<dyn AnnotationQueue> = match choice.by_clicks {
-            true => Box::new(Human::new(desk.clone())),
-            false => Box::new(InPlace::new(judge(&gpu, &models, instruction).await?)),
+        let checkpoint = files.path().join("checkpoint");
+        let resumes = files.files().iter().any(|(name, _)| name.starts_with("checkpoint"));
+        let before = match resumes {
+            true => kept_before(&checkpoint, exam.texts().len()).map_err(of_checkpoint)?,
+            false => exam.summaries(&policy, 1).await?,
         };
+        let desk = Arc::new(Desk::new().holding(Duration::from_secs(2)));
         let rows = prompts(choice.steps * choice.batch);
-        let trainer = AlignRun::new(policy, &rows, &train, &align).await?.trainer(queue)?;
-        Ok(Lesson { gpu, models, trainer, exam, before, instruction, desk })
+        let mut trainer = match choice.by_clicks {
+            true => Trainer::online(policy, &rows, Human::new(desk.clone()), &train, &align).await?,
+            false => {
+                let judge = judge(&gpu, &files, instruction).await?;
+                Trainer::online(policy, &rows, judge, &train, &align).await?
+            }
+        };
+        if resumes {
+            trainer.resume(&checkpoint).map_err(of_checkpoint)?;
+        }
+        Ok(Lesson { gpu, files, trainer, exam, before, instruction, desk })
     }
+
+    async fn save(&self) -> oaif::Result<MemoryFolder> {
+        let folder = MemoryFolder::new([(BEFORE, json!(self.before).to_string().into_bytes())]);
+        self.trainer.save(folder.path()).await?;
+        // Where the policy lies beside the page: its path here says nothing to others.
+        let config = folder.path().join(ADAPTER_CONFIG);
+        let mut json = read_json(&config)?;
+        json["base_model_name_or_path"] = json!("models/policy");
+        write_atomic(&config, format!("{json:#}\n").as_bytes())?;
+        Ok(folder)
+    }
+}
+
+/// The summaries that a checkpoint keeps of so many posts.
+fn kept_before(checkpoint: &Path, posts: usize) -> oaif::Result<Vec<String>> {
+    let path = checkpoint.join(BEFORE);
+    let summaries: Option<Vec<String>> = serde_json::from_value(read_json(&path)?).ok();
+    let wrong = || Error::file(&path, format!("does not hold the summaries of {posts} posts"));
+    summaries.filter(|texts| texts.len() == posts).ok_or_else(wrong)
+}
+
+/// Says that an error is about the checkpoint.
+fn of_checkpoint(error: Error) -> Error {
+    Error::config("what was kept is of no use to this page", error.to_string())
 }
 
 /// The judge whose taste is what the instruction says.
 async fn judge(
     gpu: &Gpu,
-    models: &MemoryFolder,
+    files: &MemoryFolder,
     instruction: Instruction,
 ) -> oaif::Result<impl Annotator + use<>> {
-    let model = JudgeModel::load(gpu, &models.path().join("judge"), None, &Arena::new()).await?;
+    let model = JudgeModel::load(gpu, &files.path().join("judge"), None, &Arena::new()).await?;
     LikelihoodAnnotator::new(model, LIKELIHOOD_TEMPLATE, instruction.text(), Normalise::Sum, "judge")
         .await
         .map(LikelihoodAnnotator::of_whole_responses)
@@ -170,19 +212,24 @@ impl Clicks {
         serde_json::to_string(&self.desk.view(None)).unwrap_or_default()
     }
 
-    /// Says which answer of the pair that is shown is better: "first", "second", or "tie".
-    pub fn pick(&self, form: f64, choice: &str) -> Result<(), JsValue> {
-        let Some(pair) = self.desk.view(Some(form as u64)).pair else { return Ok(()) };
-        let choice: Pick = serde_json::from_value(json!(choice)).map_err(|e| JsValue::from_str(&e.to_string()))?;
+    /// Says which answer of the pair that is shown is better: "first", "second", or "tie". Whether it was taken: the pair may
+    /// be gone by now.
+    pub fn pick(&self, form: f64, choice: &str) -> Result<bool, JsValue> {
+        let form = form as u64;
+        let Some(pair) = self.desk.view(Some(form)).pair.filter(|pair| pair.form == form) else {
+            return Ok(false);
+        };
+        let choice: Pick =
+            serde_json::from_value(json!(choice)).map_err(|e| JsValue::from_str(&e.to_string()))?;
         let label = GivenLabel {
             id: pair.id,
-            form: pair.form,
+            form,
             shown_first: pair.shown_first,
             choice,
             comment: None,
             seconds: 0.0,
         };
-        self.desk.label(label).map_err(|refusal| JsValue::from_str(&refusal.to_string()))
+        Ok(self.desk.label(label).is_ok())
     }
 
     /// Takes the last label back, as long as the training does not have it.

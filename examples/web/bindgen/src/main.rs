@@ -5,5 +5,7 @@ fn main() -> anyhow::Result<()> {
     let [module, folder] = &arguments[..] else { anyhow::bail!("usage: bindgen MODULE.wasm FOLDER") };
     let mut bindgen = wasm_bindgen_cli_support::Bindgen::new();
     bindgen.input_path(module).web(true)?.typescript(false).omit_default_module_path(false);
+    // An eighth of the module: names of functions, for traces that no visitor reads.
+    bindgen.remove_name_section(true);
     bindgen.generate(folder)
 }
