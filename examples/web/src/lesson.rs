@@ -46,7 +46,8 @@ struct Choice {
 #[wasm_bindgen]
 pub struct Lesson {
     gpu: Gpu,
-    files: MemoryFolder,
+    /// Holds the folder that the policy is of, which a checkpoint takes its other files from.
+    _files: MemoryFolder,
     trainer: Trainer<'static>,
     exam: Exam,
     /// The policy's summaries of the held-out posts before it learnt.
@@ -159,7 +160,7 @@ impl Lesson {
         if resumes {
             trainer.resume(&checkpoint).map_err(of_checkpoint)?;
         }
-        Ok(Lesson { gpu, files, trainer, exam, before, instruction, desk })
+        Ok(Lesson { gpu, _files: files, trainer, exam, before, instruction, desk })
     }
 
     async fn save(&self) -> oaif::Result<MemoryFolder> {
