@@ -102,6 +102,7 @@ pub struct Generator {
     prefill_inputs: [Buffer; 2],
     prefill_rows: usize,
     pages: usize,
+    cache: Arc<KvCache>,
     /// Held by the call that has the slots.
     running: async_lock::Mutex<()>,
     /// For each page of the cache the tokens whose keys and values are in it, where they are kept between calls.
@@ -195,13 +196,14 @@ impl Generator {
             prefill_inputs,
             prefill_rows,
             pages,
+            cache,
             running: async_lock::Mutex::new(()),
             kept: None,
         })
     }
 
     /// Keeps what it has read of prompts between calls, so that of a conversation only what is new is read. The model's weights
-    /// must stay as they are, or [`Generator::forget`] be called when they have changed.
+    /// must stay as they are, or [`Generator::forget`] be called when they have changed. [`Gpu::release_memory`] forgets it.
     pub fn keeping_prompts(self) -> Generator {
         let kept = Some(Mutex::new(vec![Vec::new(); self.pages]));
         Generator { kept, ..self }
@@ -296,10 +298,12 @@ impl Generator {
     /// Decodes `steps` tokens after each of the prompts that [`Generator::read_all`] has read: for timing.
     pub(crate) async fn follow_all(&self, requests: &[Request], steps: u32, seed: u32) -> Result<()> {
         let _run = self.running.lock().await;
+        let turn = self.gpu.turn().await?;
         self.slots.reset()?;
         for (slot, request) in requests.iter().enumerate() {
             self.start(slot, slot, request, slot as u32, steps)?;
         }
+        drop(turn);
         let live = self.slots.live(seed, requests.len());
         for first in (0..steps).step_by(STEPS_PER_LOOK as usize) {
             self.follow(&live, STEPS_PER_LOOK.min(steps - first))?.outputs().await?;
@@ -309,7 +313,6 @@ impl Generator {
 
     /// Submits `steps` tokens of every slot.
     fn follow(&self, live: &Live, steps: u32) -> Result<Pending> {
-        let _turn = self.gpu.turn();
         self.decode.submit(live, steps)
     }
 
@@ -350,7 +353,7 @@ impl Generator {
             let last = i + 1 == prompts.len();
             if !ids.is_empty() && (last || ids.len() + next > self.prefill_rows) {
                 let inputs = &self.prefill_inputs;
-                let turn = self.gpu.turn();
+                let turn = self.gpu.turn().await?;
                 self.gpu.upload(&inputs[0].region(), &ids)?;
                 self.gpu.upload(&inputs[1].region(), &spans)?;
                 let mut live = Live { keys: mean_keys(&spans), ..Live::default() };

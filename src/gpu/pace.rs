@@ -1,5 +1,14 @@
 //! How fast this GPU works, as measured, so that no submit holds it for long.
 
+use super::device::Gpu;
+
+impl Gpu {
+    /// Units of work that one submit may have.
+    pub(super) fn units_per_submit(&self) -> f64 {
+        self.inner.pace.lock().unwrap().units_in(self.inner.submit_ms)
+    }
+}
+
 /// In how many pieces a launch of so many units of work and workgroups is submitted.
 pub(super) fn pieces(units: f64, groups: u32, units_per_submit: f64) -> u32 {
     ((units / units_per_submit).ceil() as u32).clamp(1, groups)

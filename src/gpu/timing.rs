@@ -37,6 +37,9 @@ impl Queries {
 pub(super) struct Clock {
     pub used: u32,
     pub passes: Vec<(usize, &'static str)>,
+    /// For each submit the number of timed passes up to its end, and its units of work. Those that have a pass without a
+    /// time are left out.
+    submits: Vec<(usize, f64)>,
 }
 
 impl Clock {
@@ -58,5 +61,23 @@ impl Clock {
             beginning_of_pass_write_index: Some(first),
             end_of_pass_write_index: Some(first + 1),
         })
+    }
+
+    /// Notes the end of a submit of so many units of work.
+    pub fn end_submit(&mut self, units: f64) {
+        if self.used + 2 <= MAX_QUERIES {
+            self.submits.push((self.passes.len(), units));
+        }
+    }
+
+    /// For each submit its units of work and how long it held the GPU, in milliseconds.
+    pub fn submit_times(&self, stamps: &[u64], tick_ns: f64) -> Vec<(f64, f64)> {
+        let mut first = 0;
+        let time = |&(end, units): &(usize, f64)| {
+            let passes = 2 * std::mem::replace(&mut first, end)..2 * end;
+            let (from, to) = (stamps[passes.start], stamps[passes.end - 1]);
+            (units, to.saturating_sub(from) as f64 * tick_ns * 1e-6)
+        };
+        self.submits.iter().filter(|(end, _)| *end > 0).map(time).collect()
     }
 }
