@@ -46,7 +46,8 @@ fn train(what: &str, gpu: &Gpu, shape: &Shape) -> oaif::Result<()> {
     let model = Model::random(gpu, shape.config()?, true, 1).wait()?;
     let vocab = model.architecture().vocab as u32;
     let tokens = |n: usize| (0..n as u32).map(|i| i.wrapping_mul(2_654_435_761) % vocab).collect();
-    let tree = Tree { prompt: tokens(shape.batch.length / 2), responses: vec![tokens(shape.batch.length / 2)] };
+    let tree =
+        Tree { prompt: tokens(shape.batch.length / 2), responses: vec![tokens(shape.batch.length / 2)] };
     let trees = vec![tree; shape.batch.sequences];
     let step = SftStep::new(gpu, &model, Capacity::of(&trees), false, &Arena::new()).wait()?;
     let mut before = SubmitTimes::default();

@@ -433,6 +433,8 @@ impl MapRequest {
         // It may be why there is nothing to read.
         gpu.settle().await?;
         if let Err(why) = mapped {
+            // From here on every call on a lost device is refused.
+            gpu.check("a read-back")?;
             return Err(Error::DeviceLost(format!("a read-back failed: {why:?}")));
         }
         let why = |e: String| Error::Gpu { what: "a read-back".into(), why: e };

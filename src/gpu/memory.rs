@@ -96,7 +96,8 @@ impl Arena {
         for (rank, slot) in order.into_iter().enumerate() {
             let bytes = layout.slots[slot];
             if buffers.get(rank).is_none_or(|b| b.bytes() < bytes) {
-                let fresh = gpu.releasable_buffer(format!("activations {rank}"), Category::Activations, bytes)?;
+                let fresh =
+                    gpu.releasable_buffer(format!("activations {rank}"), Category::Activations, bytes)?;
                 match buffers.get_mut(rank) {
                     Some(small) => *small = fresh,
                     None => buffers.push(fresh),

@@ -104,7 +104,15 @@ impl Scorer {
         r.output(scored.logp);
         r.output(scored.entropy);
         let plan = Plan::new(gpu, r, arena, PlanOptions::default()).await?;
-        Ok(Scorer { gpu: gpu.clone(), plan, stream, logp: scored.logp, entropy: scored.entropy, preamble, _kept: None })
+        Ok(Scorer {
+            gpu: gpu.clone(),
+            plan,
+            stream,
+            logp: scored.logp,
+            entropy: scored.entropy,
+            preamble,
+            _kept: None,
+        })
     }
 
     /// The largest stream of one pass; [`Scorer::score`] takes more in several passes.
