@@ -1,18 +1,20 @@
 //! Plans replayed with live values: submits, and what comes back of them.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 
 use web_time::Instant;
 
 use super::buffer::{Buffer, MapRequest};
+use super::kernels::Kernel;
 use super::launch::Work;
 use super::outbox::Job;
-use super::pace::pieces;
+use super::pace::{SAMPLES, pieces};
 use super::plan::Plan;
 use super::signal::Signal;
 use super::step::{Live, STEP_SLOTS, STEP_STRIDE, Step};
 use super::tensor::Tensor;
-use super::timing::{Clock, Queries};
+use super::timing::{Clock, Load, Pass, Queries};
 use crate::error::{Error, Result};
 
 /// A part of a launch that goes into one submit.
@@ -20,7 +22,7 @@ struct Piece {
     launch: usize,
     base: u32,
     count: u32,
-    units: f64,
+    load: Load,
 }
 
 /// Pieces of one submit.
@@ -61,6 +63,7 @@ impl Plan {
             live,
             pieces,
             clock: Clock::default(),
+            timed: HashMap::new(),
             end: Some((staging, Box::new(tell))),
         };
         let number = gpu.post(Job::Replay(Box::new(replay)))?;
@@ -69,7 +72,7 @@ impl Plan {
 
     /// The launches in pieces that each fit a submit, and their work.
     fn pieces(&self, live: &Live, times: u32) -> (VecDeque<Piece>, f64) {
-        let units_per_submit = self.made.gpu.units_per_submit();
+        let (pace, submit_ms) = (*self.made.gpu.inner.pace.lock().unwrap(), self.made.gpu.inner.submit_ms);
         let (mut all, mut total) = (VecDeque::new(), 0.0);
         let (mut count, mut work) = (0, Work::default());
         for _ in 0..times {
@@ -85,11 +88,12 @@ impl Plan {
                 count += 1;
                 work.flops += rows as f64 * row.flops;
                 work.bytes += rows as f64 * row.bytes;
-                let pieces = pieces(units, groups, units_per_submit);
+                let ms = pace.ms(&ready.kernel.cost, units);
+                let pieces = pieces(ms, groups, submit_ms);
                 let share = groups.div_ceil(pieces);
-                let units = units / pieces as f64;
+                let load = Load { units: units / pieces as f64, ms: ms / pieces as f64 };
                 let bases = (0..groups).step_by(share as usize);
-                all.extend(bases.map(|base| Piece { launch, base, count: share.min(groups - base), units }));
+                all.extend(bases.map(|base| Piece { launch, base, count: share.min(groups - base), load }));
             }
         }
         self.made.gpu.note_launches(count, work);
@@ -106,8 +110,15 @@ pub(super) struct Replay {
     live: Live,
     pieces: VecDeque<Piece>,
     clock: Clock,
+    /// How often kernels that are not known yet were timed by themselves.
+    timed: HashMap<usize, u32>,
     /// Where the outputs go, and whom to tell; `None` when that is done.
     end: Option<(Buffer, Tell)>,
+}
+
+/// What tells kernels apart.
+fn address(kernel: &Arc<Kernel>) -> usize {
+    Arc::as_ptr(kernel) as usize
 }
 
 impl Replay {
@@ -136,11 +147,11 @@ impl Replay {
     /// Gives the read-back of the outputs once everything is submitted.
     fn try_submit(&mut self) -> Result<Option<MapRequest>> {
         let made = self.plan.made.clone();
-        let (taken, units) = self.next_submit(made.gpu.units_per_submit());
+        let (taken, load) = self.next_submit(made.gpu.inner.submit_ms);
         let last = taken == self.pieces.len();
         made.bind()?;
         made.gpu.encode_now("a submit", |encoder| {
-            self.encode(taken, units, encoder);
+            self.encode(taken, load, encoder);
             if let Some((staging, _)) = self.end.as_ref().filter(|_| last) {
                 self.plan.copy_outputs(encoder, &staging.raw(), &self.clock);
             }
@@ -152,14 +163,15 @@ impl Replay {
     }
 
     /// How many pieces go into the next submit, and their work.
-    fn next_submit(&self, units_per_submit: f64) -> (usize, f64) {
-        let (mut taken, mut filled, mut slots) = (0, 0.0, 1);
+    fn next_submit(&self, submit_ms: f64) -> (usize, Load) {
+        let (mut taken, mut filled, mut slots) = (0, Load::default(), 1);
         for piece in self.pieces.iter().take(MOST_PIECES) {
             slots += usize::from(!self.is_whole(piece));
-            if taken > 0 && (filled + piece.units > units_per_submit || slots > STEP_SLOTS) {
+            if taken > 0 && (filled.ms + piece.load.ms > submit_ms || slots > STEP_SLOTS) {
                 break;
             }
-            (taken, filled) = (taken + 1, filled + piece.units);
+            taken += 1;
+            filled = Load { units: filled.units + piece.load.units, ms: filled.ms + piece.load.ms };
         }
         (taken, filled)
     }
@@ -175,8 +187,14 @@ impl Replay {
         piece.base == 0 && self.grid(piece).1 == 1
     }
 
+    /// Whether a kernel is to be timed by itself.
+    fn is_to_be_timed(&self, kernel: &Arc<Kernel>) -> bool {
+        let times = self.timed.get(&address(kernel)).copied().unwrap_or(0);
+        self.clock.has_room() && times < SAMPLES && kernel.cost.ms_per_unit().is_none()
+    }
+
     /// Encodes the first pieces.
-    fn encode(&mut self, taken: usize, units: f64, encoder: &mut wgpu::CommandEncoder) {
+    fn encode(&mut self, taken: usize, load: Load, encoder: &mut wgpu::CommandEncoder) {
         let made = self.plan.made.clone();
         let bindings = made.bindings.lock().unwrap();
         let mut steps: Vec<Step> = vec![Step::new(&self.live, 0, u32::MAX)];
@@ -186,7 +204,12 @@ impl Replay {
             let first = self.pieces[at].launch;
             let phase = made.launches[first].phase;
             let set = made.queries.as_ref().and_then(|q| q.set.as_ref());
+            let alone = set.is_some() && self.is_to_be_timed(&made.launches[first].kernel);
+            if alone {
+                *self.timed.entry(address(&made.launches[first].kernel)).or_default() += 1;
+            }
             let writes = set.and_then(|set| self.clock.next(set, first, phase));
+            let is_timed = writes.is_some();
             let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
                 label: Some(phase),
                 timestamp_writes: writes,
@@ -194,7 +217,8 @@ impl Replay {
             while at < taken {
                 let piece = &self.pieces[at];
                 let ready = &made.launches[piece.launch];
-                if ready.phase != phase {
+                let begins_pass = piece.launch == first || set.is_none();
+                if ready.phase != phase || (!begins_pass && self.is_to_be_timed(&ready.kernel)) {
                     break;
                 }
                 let slot = match self.is_whole(piece) {
@@ -210,12 +234,16 @@ impl Replay {
                 pass.set_bind_group(1, made.step_bindings.as_ref(), &[slot as u32 * STEP_STRIDE as u32]);
                 pass.dispatch_workgroups(x, y, 1);
                 at += 1;
-                if per_launch {
+                if per_launch || alone {
                     break;
                 }
             }
+            drop(pass);
+            if let Some(pass) = self.clock.passes.last_mut().filter(|_| is_timed && (per_launch || alone)) {
+                pass.units = Some(self.pieces[at - 1].load.units);
+            }
         }
-        self.clock.end_submit(units);
+        self.clock.end_submit(load);
         let mut bytes = vec![0u8; steps.len() * STEP_STRIDE as usize];
         for (chunk, step) in bytes.chunks_mut(STEP_STRIDE as usize).zip(&steps) {
             chunk[..size_of::<Step>()].copy_from_slice(bytemuck::bytes_of(step));
@@ -305,8 +333,22 @@ impl Pending {
         if stamps.is_empty() {
             return pace.learn(self.units, self.started.elapsed().as_secs_f64() * 1e3);
         }
-        let times = clock.submit_times(stamps, gpu.queue().get_timestamp_period() as f64);
-        pace.learn(times.iter().map(|t| t.0).sum(), times.iter().map(|t| t.1).sum());
+        let tick_ns = gpu.queue().get_timestamp_period() as f64;
+        let times = clock.submit_times(stamps, tick_ns);
+        let sum = |of: fn(&(Load, f64)) -> f64| times.iter().map(of).sum::<f64>();
+        let (units, expected_ms, ms) = (sum(|t| t.0.units), sum(|t| t.0.ms), sum(|t| t.1));
+        pace.learn(units, ms);
+        let launches = &self.plan.made.launches;
+        // What was expected of kernels that were not known is no measure.
+        if launches.iter().all(|launch| launch.kernel.cost.ms_per_unit().is_some()) {
+            pace.correct(expected_ms, ms);
+        }
+        for (pass, pair) in clock.passes.iter().zip(stamps.chunks(2)) {
+            if let Some(units) = pass.units {
+                let ms = pair[1].saturating_sub(pair[0]) as f64 * tick_ns * 1e-6;
+                launches[pass.launch].kernel.cost.learn(units, ms);
+            }
+        }
         let mut activity = gpu.inner.activity.lock().unwrap();
         times.iter().for_each(|(_, ms)| activity.submit_times.add(*ms));
     }
@@ -350,7 +392,7 @@ impl Plan {
         let tick_ns = self.made.gpu.queue().get_timestamp_period() as f64;
         let mut phases: Vec<(&'static str, f64)> = Vec::new();
         let mut profile = self.made.gpu.inner.profile.as_ref().map(|p| p.lock().unwrap());
-        for ((launch, phase), pair) in clock.passes.iter().zip(stamps.chunks(2)) {
+        for (Pass { launch, phase, .. }, pair) in clock.passes.iter().zip(stamps.chunks(2)) {
             let ns = pair[1].saturating_sub(pair[0]) as f64 * tick_ns;
             match phases.iter_mut().find(|(name, _)| name == phase) {
                 Some((_, ms)) => *ms += ns * 1e-6,
