@@ -13,7 +13,7 @@ pub enum Error {
     Hub { repo: String, why: String },
     NoGpu(String),
     Limit { what: String, needed: u64, limit: u64 },
-    OutOfMemory { what: String, bytes: u64, held: u64 },
+    OutOfMemory { what: String, bytes: u64, held: u64, limit: Option<u64> },
     DeviceLost(String),
     Gpu { what: String, why: String },
     Shader { kernel: String, why: String },
@@ -573,6 +573,7 @@ pub mod gpu {
     #[derive(Clone)]
     pub struct Gpu {}
     impl Gpu {
+        pub async fn release_memory(&self) -> Result<u64> {}
         pub fn memory(&self) -> MemoryReport {}
     }
     impl std::fmt::Debug for Gpu {}
@@ -604,6 +605,7 @@ pub mod gpu {
         pub max_binding_bytes: Option<u64>,
         pub profile: bool,
         pub submit_ms: f64,
+        pub memory_limit: Option<u64>,
     }
     impl Default for GpuOptions {}
     #[derive(Clone, Debug, serde::Serialize)]

@@ -91,7 +91,10 @@ pub enum Error {
         remedy: Remedy,
     },
     /// The GPU's memory is exhausted.
-    #[error("out of GPU memory while allocating {what} ({}, {} already held): {remedy}", size(*bytes), size(*held))]
+    #[error(
+        "out of GPU memory while allocating {what} ({}, {} already held{}{remedy}",
+        size(*bytes), size(*held), up_to(*limit)
+    )]
     OutOfMemory {
         /// The buffer that did not fit.
         what: String,
@@ -99,6 +102,8 @@ pub enum Error {
         bytes: u64,
         /// Bytes allocated before it.
         held: u64,
+        /// Bytes that may be allocated in all, where the device was opened with such a limit.
+        limit: Option<u64>,
         /// The way out.
         remedy: Remedy,
     },
@@ -179,6 +184,14 @@ impl std::fmt::Display for Remedy {
             Remedy::SmallerModel => "use a smaller model",
             Remedy::LessMemory => "lower the batch size or the lengths of texts, or use a smaller model",
         })
+    }
+}
+
+/// What a limit of memory allows, up to the ways out.
+fn up_to(limit: Option<u64>) -> String {
+    match limit {
+        Some(limit) => format!(", memory_limit allows {}): raise memory_limit, or ", size(limit)),
+        None => "): ".into(),
     }
 }
 

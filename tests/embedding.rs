@@ -10,14 +10,14 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
-use common::{fixture, gpu, prompts};
+use common::{application, fixture, gpu, prompts};
 use oaif::unstable::annotate::human::{Desk, Human};
 use oaif::unstable::annotate::rule::Rule;
 use oaif::unstable::annotate::{Annotator, Judgement, Pair};
 use oaif::unstable::data::tokenizer::{StopMatcher, Tokenizer};
 use oaif::unstable::files::MemoryFolder;
 use oaif::unstable::generate::{GenerateOptions, Generator, Request, SamplingParams};
-use oaif::unstable::gpu::{Arena, Gpu, GpuOptions};
+use oaif::unstable::gpu::{Arena, Category, Gpu, GpuOptions};
 use oaif::unstable::model::Model;
 use oaif::unstable::preference::PreferenceLoss;
 use oaif::unstable::train::{AlignOptions, Control, Policy, Requests, StepReport, TrainOptions, Trainer};
@@ -92,7 +92,8 @@ fn essence(report: &StepReport) -> serde_json::Value {
 }
 
 async fn steps(trainer: &mut Trainer<'_>) -> oaif::Result<Vec<serde_json::Value>> {
-    let (requests, mut reports) = (Requests::new(), Vec::new());
+    let mut reports = Vec::new();
+    let requests = Requests::new();
     let mut control = Control { observer: &mut (), requests: &requests };
     while let Some(report) = trainer.step_with(&mut control).await? {
         reports.push(essence(&report));
@@ -125,12 +126,30 @@ fn any_executor_runs_a_training_to_the_same_bits_as_a_blocked_thread() {
     assert_eq!(blocked, parked);
 }
 
+/// An application's device, which gets a step in many submits.
+fn shared() -> Option<Gpu> {
+    let (device, queue) = application()?;
+    let options = GpuOptions::default().submit_ms(0.05);
+    Some(Gpu::from_device(device, queue, &options).unwrap())
+}
+
 #[test]
 fn steps_whose_futures_are_dropped_at_any_moment_leave_no_trace() {
     let Some(gpu) = gpu() else { return };
-    let expected = run(async { steps(&mut trainer(&gpu, 20, 3).await.unwrap()).await.unwrap() });
-    let mut trainer = run(trainer(&gpu, 20, 3)).unwrap();
-    let (requests, mut reports) = (Requests::new(), Vec::new());
+    drop_futures_at_any_moment(&gpu);
+}
+
+#[test]
+fn steps_whose_futures_are_dropped_on_an_applications_device_leave_no_trace() {
+    let Some(gpu) = shared() else { return };
+    drop_futures_at_any_moment(&gpu);
+}
+
+fn drop_futures_at_any_moment(gpu: &Gpu) {
+    let expected = run(async { steps(&mut trainer(gpu, 20, 3).await.unwrap()).await.unwrap() });
+    let mut trainer = run(trainer(gpu, 20, 3)).unwrap();
+    let mut reports = Vec::new();
+    let requests = Requests::new();
     let mut control = Control { observer: &mut (), requests: &requests };
     // A multiplicative generator: the polls before a future is dropped.
     let (mut state, mut dropped, mut longest) = (1u32, 0, Duration::ZERO);
@@ -306,4 +325,135 @@ fn a_training_without_an_end_takes_one_step_after_another() {
         let report = endless.step().wait().unwrap().unwrap();
         assert_eq!((report.step, report.total_steps), (step, usize::MAX));
     }
+}
+
+#[test]
+fn an_applications_device_has_two_submits_at_most_at_a_time() {
+    let (Some(gpu), Some(shared)) = (gpu(), shared()) else { return };
+    let expected = run(async { steps(&mut trainer(&gpu, 4, 2).await.unwrap()).await.unwrap() });
+    // While another thread generates, and whether or not the thread may be blocked.
+    std::thread::scope(|threads| {
+        threads.spawn(|| {
+            let (generator, tokenizer) = generator(&shared, 1, false);
+            let requests = [Request { prompt: vec![3, 4], samples: 1, first_sequence: 0 }];
+            for _ in 0..5 {
+                generator.run(&tokenizer, &requests, &StopMatcher::default(), 1).wait().unwrap();
+            }
+        });
+        let parked = run(async { steps(&mut trainer(&shared, 4, 2).await.unwrap()).await.unwrap() });
+        assert_eq!(parked, expected);
+        let blocked = async { steps(&mut trainer(&shared, 4, 2).await.unwrap()).await.unwrap() }.wait();
+        assert_eq!(blocked, expected);
+    });
+    let submits = shared.counts().submits;
+    assert!(submits > 1000, "{submits} submits are no test");
+    assert_eq!(shared.activity().most_in_flight, 2);
+}
+
+#[test]
+fn a_step_that_nobody_polls_keeps_no_other_work_from_the_device() {
+    let Some(gpu) = shared() else { return };
+    let (generator, tokenizer) = generator(&gpu, 1, false);
+    let requests = [Request { prompt: vec![3, 4], samples: 1, first_sequence: 0 }];
+    let generate = || generator.run(&tokenizer, &requests, &StopMatcher::default(), 1).wait().unwrap();
+    let expected = generate();
+    let mut trainer = run(trainer(&gpu, 1, 2)).unwrap();
+    let mut step = Box::pin(trainer.step());
+    let mut report = None;
+    while report.is_none() {
+        if let Poll::Ready(value) = step.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            report = Some(value.unwrap());
+        }
+        assert_eq!(generate(), expected);
+    }
+}
+
+#[test]
+fn what_exceeds_the_memory_limit_is_refused_in_a_sentence_and_nothing_of_it_is_held() {
+    if gpu().is_none() {
+        return;
+    }
+    let unlimited = Gpu::open(&GpuOptions::default()).wait().unwrap();
+    let model = Model::load(&unlimited, &fixture("tiny"), false).wait().unwrap();
+    let weights = unlimited.memory().total;
+    let limit = weights + (64 << 10);
+    let gpu = Gpu::open(&GpuOptions::default().memory_limit(limit)).wait().unwrap();
+    let error = gpu.buffer("a large tensor", Category::Weights, limit + 4).unwrap_err().to_string();
+    assert!(error.starts_with("out of GPU memory while allocating a large tensor ("), "{error}");
+    assert!(error.contains("0 bytes already held, memory_limit allows"), "{error}");
+    assert!(error.contains("raise memory_limit, or lower the batch size"), "{error}");
+    drop(model);
+    let model = Model::load(&gpu, &fixture("tiny"), false).wait().unwrap();
+    let held = gpu.memory().total;
+    let arena = Arena::new();
+    let options = GenerateOptions::default()
+        .sampling(SamplingParams::default())
+        .max_new_tokens(100)
+        .max_prompt_tokens(20)
+        .slots(8)
+        .samples_per_prompt(1)
+        .eos(Vec::new());
+    let refused = Generator::new(&gpu, &model, options, &arena).wait().err().unwrap();
+    assert!(matches!(refused, oaif::Error::OutOfMemory { limit: Some(of), .. } if of == limit), "{refused}");
+    assert_eq!(gpu.memory().total, held);
+    assert!(gpu.memory().peak <= limit);
+    let none = GpuOptions::default().memory_limit(0);
+    assert!(Gpu::open(&none).wait().unwrap_err().to_string().contains("memory_limit"));
+}
+
+#[test]
+fn released_memory_is_gone_and_the_next_step_gives_the_same_bits() {
+    let Some(shared) = shared() else { return };
+    let own = Gpu::open(&GpuOptions::default()).wait().unwrap();
+    for gpu in [own, shared] {
+        let expected = run(async { steps(&mut trainer(&gpu, 4, 2).await.unwrap()).await.unwrap() });
+        let mut trainer = run(trainer(&gpu, 4, 2)).unwrap();
+        let mut reports = Vec::new();
+        while !trainer.is_done() {
+            let before = gpu.memory();
+            let released = gpu.release_memory().wait().unwrap();
+            let after = gpu.memory();
+            let given_back = before.bytes[&Category::Activations] + before.bytes[&Category::KvCache];
+            assert_eq!((released, before.total - after.total), (given_back, given_back));
+            assert!(given_back > 0 && after.bytes[&Category::Weights] == before.bytes[&Category::Weights]);
+            // One that is given up in the middle, with memory that is given back again, leaves no trace.
+            let mut step = Box::pin(trainer.step());
+            for _ in 0..3 {
+                assert!(step.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+            }
+            drop(step);
+            gpu.release_memory().wait().unwrap();
+            reports.push(essence(&run(trainer.step()).unwrap().unwrap()));
+            assert_eq!(gpu.memory().total, before.total);
+        }
+        assert_eq!(reports, expected);
+    }
+}
+
+#[test]
+fn memory_that_a_generation_is_using_is_not_released() {
+    let Some(_) = gpu() else { return };
+    let gpu = Gpu::open(&GpuOptions::default()).wait().unwrap();
+    let (generator, tokenizer) = generator(&gpu, 1, false);
+    let generator = generator.keeping_prompts();
+    let requests = [Request { prompt: vec![3, 4, 5], samples: 1, first_sequence: 0 }];
+    let stop = StopMatcher::default();
+    let expected = generator.run(&tokenizer, &requests, &stop, 1).wait().unwrap();
+    let cache = |gpu: &Gpu| gpu.memory().bytes[&Category::KvCache];
+    let held = cache(&gpu);
+    let streamed = run(async {
+        let mut stream = generator.stream(&tokenizer, &requests, &stop, 1).await.unwrap();
+        let mut response = None;
+        while let Some(part) = stream.next().await.unwrap() {
+            response = part.response.or(response);
+            gpu.release_memory().await.unwrap();
+            assert_eq!(cache(&gpu), held);
+        }
+        response.unwrap()
+    });
+    assert_eq!(streamed, expected[0][0]);
+    // What was kept of prompts is forgotten with the memory.
+    gpu.release_memory().wait().unwrap();
+    assert_eq!(cache(&gpu), 0);
+    assert_eq!(generator.run(&tokenizer, &requests, &stop, 1).wait().unwrap(), expected);
 }

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{fixture, gpu, gpu_with, ids, json, relative_distance};
+use common::{application, fixture, gpu, gpu_with, ids, json, relative_distance};
 use oaif::Error;
 use oaif::Wait;
 use oaif::unstable::annotate::Annotator;
@@ -664,18 +664,6 @@ fn a_live_extent_never_exceeds_its_tensors() {
     live.extents[0] = 200;
     let error = plan.run(&live).wait().unwrap_err().to_string();
     assert_eq!(error, "live extent 0: is 200, its tensors have room for 100");
-}
-
-/// An application's own device, with no error handler at all.
-fn application() -> Option<(wgpu::Device, wgpu::Queue)> {
-    gpu()?;
-    let descriptor = wgpu::InstanceDescriptor::new_without_display_handle_from_env();
-    let instance = wgpu::Instance::new(descriptor);
-    let adapter = pollster::block_on(instance.request_adapter(&Default::default())).unwrap();
-    let (required_limits, required_features) =
-        (adapter.limits(), adapter.features() & oaif::unstable::gpu::FEATURES);
-    let descriptor = wgpu::DeviceDescriptor { required_limits, required_features, ..Default::default() };
-    Some(pollster::block_on(adapter.request_device(&descriptor)).unwrap())
 }
 
 #[test]

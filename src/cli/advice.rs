@@ -116,7 +116,7 @@ mod tests {
 
     fn exhausted() -> Error {
         let what = "activations 0".into();
-        Error::OutOfMemory { what, bytes: 3 << 30, held: 1 << 30, remedy: Remedy::LessMemory }
+        Error::OutOfMemory { what, bytes: 3 << 30, held: 1 << 30, limit: None, remedy: Remedy::LessMemory }
     }
 
     #[test]

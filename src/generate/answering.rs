@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use super::{FinishReason, Generator, NO_TOKEN, Request, Response, STEPS_PER_LOOK};
 use crate::data::tokenizer::{StopMatcher, Tokenizer};
 use crate::error::{Error, Result};
+use crate::model::kv_cache::KvPin;
 
 /// A prompt's place in the cache and how many unfinished samples use it.
 struct Page {
@@ -36,6 +37,7 @@ pub(super) struct Answering<'g> {
     queue: VecDeque<(usize, usize)>,
     pages: Vec<Option<Page>>,
     running: Vec<Option<Running>>,
+    _cache: KvPin,
     _slots: async_lock::MutexGuard<'g, ()>,
 }
 
@@ -50,7 +52,13 @@ impl<'g> Answering<'g> {
     ) -> Result<Answering<'g>> {
         generator.check(requests)?;
         let slots = generator.running.lock().await;
+        let (pin, is_kept) = generator.cache.pin();
+        if !is_kept {
+            generator.forget();
+        }
+        let turn = generator.gpu.turn().await?;
         generator.slots.reset()?;
+        drop(turn);
         let samples = |(i, request): (usize, &Request)| (0..request.samples).map(move |sample| (i, sample));
         Ok(Answering {
             generator,
@@ -62,6 +70,7 @@ impl<'g> Answering<'g> {
             queue: requests.iter().enumerate().flat_map(samples).collect(),
             pages: (0..generator.pages).map(|_| None).collect(),
             running: (0..generator.options.slots).map(|_| None).collect(),
+            _cache: pin,
             _slots: slots,
         })
     }
@@ -83,7 +92,9 @@ impl<'g> Answering<'g> {
             if let Some(response) = self.finished(&self.requests[run.request], &run.ids, active)? {
                 self.end(slot, response);
                 if active {
+                    let turn = generator.gpu.turn().await?;
                     generator.slots.stop(slot)?;
+                    drop(turn);
                 }
             }
         }
@@ -160,6 +171,7 @@ impl<'g> Answering<'g> {
     /// Starts queued samples in free slots, reading their prompts into the cache where they are not there yet.
     async fn refill(&mut self) -> Result<()> {
         let generator = self.generator;
+        let turn = generator.gpu.turn().await?;
         for (slot, entry) in self.running.iter_mut().enumerate().filter(|(_, entry)| entry.is_none()) {
             let Some((request, sample)) = self.queue.front().copied() else { break };
             let known = self.pages.iter().position(|p| p.as_ref().is_some_and(|p| p.request == request));
@@ -177,6 +189,7 @@ impl<'g> Answering<'g> {
             let limit = generator.options.max_new_tokens.min(room) as u32;
             generator.start(slot, page, request, request.first_sequence + sample as u32, limit)?;
         }
+        drop(turn);
         let unread = |(number, page): (usize, &Option<Page>)| {
             page.as_ref().filter(|page| !page.read).map(|page| (number, &self.requests[page.request]))
         };

@@ -117,6 +117,7 @@ pub struct Generator {
     prefill_inputs: [Buffer; 2],
     prefill_rows: usize,
     pages: usize,
+    cache: Arc<KvCache>,
     /// Held by the call that has the slots.
     running: async_lock::Mutex<()>,
     /// What the cache holds, where it is kept between calls.
@@ -232,16 +233,25 @@ impl Generator {
             prefill_inputs,
             prefill_rows,
             pages,
+            cache,
             running: async_lock::Mutex::new(()),
             kept: None,
         })
     }
 
     /// Keeps what it has read of prompts between calls, so that of a conversation only what is new is read: until the model's
-    /// weights change.
+    /// weights change, or [`Gpu::release_memory`] takes the cache.
     pub fn keeping_prompts(self) -> Generator {
         let kept = Kept { pages: vec![Vec::new(); self.pages], changes: self.model.changes() };
         Generator { kept: Some(Mutex::new(kept)), ..self }
+    }
+
+    /// Forgets the prompts that were kept.
+    fn forget(&self) {
+        if let Some(kept) = &self.kept {
+            let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+            kept.pages.iter_mut().for_each(Vec::clear);
+        }
     }
 
     /// How many of a prompt's first tokens are in a page of the cache.
@@ -331,10 +341,12 @@ impl Generator {
     /// Decodes `steps` tokens after each of the prompts that [`Generator::read_all`] has read: for timing.
     pub(crate) async fn follow_all(&self, requests: &[Request], steps: u32, seed: u32) -> Result<()> {
         let _run = self.running.lock().await;
+        let turn = self.gpu.turn().await?;
         self.slots.reset()?;
         for (slot, request) in requests.iter().enumerate() {
             self.start(slot, slot, request, slot as u32, steps)?;
         }
+        drop(turn);
         let live = self.slots.live(seed, requests.len());
         for first in (0..steps).step_by(STEPS_PER_LOOK as usize) {
             self.follow(&live, STEPS_PER_LOOK.min(steps - first))?.outputs().await?;
@@ -344,7 +356,6 @@ impl Generator {
 
     /// Submits `steps` tokens of every slot.
     fn follow(&self, live: &Live, steps: u32) -> Result<Pending> {
-        let _turn = self.gpu.turn();
         self.decode.submit(live, steps)
     }
 
@@ -385,7 +396,7 @@ impl Generator {
             let last = i + 1 == prompts.len();
             if !ids.is_empty() && (last || ids.len() + next > self.prefill_rows) {
                 let inputs = &self.prefill_inputs;
-                let turn = self.gpu.turn();
+                let turn = self.gpu.turn().await?;
                 self.gpu.upload(&inputs[0].region(), &ids)?;
                 self.gpu.upload(&inputs[1].region(), &spans)?;
                 let mut live = Live { keys: mean_keys(&spans), ..Live::default() };

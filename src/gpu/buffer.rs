@@ -1,10 +1,11 @@
 //! Labelled buffers whose bytes are counted in a ledger by category.
 
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::device::Gpu;
 use super::ledger::{Category, Ledger, MemoryReport};
+use super::outbox::Job;
 use super::signal::Signal;
 use crate::error::{Error, Remedy, Result};
 
@@ -14,17 +15,50 @@ pub struct Buffer {
     inner: Arc<Inner>,
 }
 
-struct Inner {
-    raw: Option<wgpu::Buffer>,
+pub(super) struct Inner {
+    memory: Mutex<Memory>,
+    usage: wgpu::BufferUsages,
     label: String,
     bytes: u64,
     category: Category,
     ledger: Arc<Mutex<Ledger>>,
 }
 
+/// The memory of a buffer.
+struct Memory {
+    /// `None` on a measuring [`Gpu`], and while the memory is given back.
+    raw: Option<wgpu::Buffer>,
+    /// Whether it is in the ledger.
+    held: bool,
+    /// How many rely on what is in it.
+    pins: usize,
+}
+
+impl Inner {
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives the memory back, unless somebody relies on what is in it. Returns the bytes.
+    fn release(&self) -> u64 {
+        let mut memory = self.memory();
+        if memory.pins > 0 {
+            return 0;
+        }
+        let Some(raw) = memory.raw.take() else { return 0 };
+        memory.held = false;
+        // Bind groups would keep it otherwise.
+        raw.destroy();
+        self.ledger.lock().unwrap().remove(self.category, self.bytes);
+        self.bytes
+    }
+}
+
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.ledger.lock().unwrap().remove(self.category, self.bytes);
+        if self.memory().held {
+            self.ledger.lock().unwrap().remove(self.category, self.bytes);
+        }
     }
 }
 
@@ -50,8 +84,20 @@ impl Buffer {
         Region { buffer: self.clone(), offset: 0, bytes: self.bytes() }
     }
 
-    pub(super) fn raw(&self) -> &wgpu::Buffer {
-        self.inner.raw.as_ref().expect("a measuring Gpu has no buffers")
+    /// The memory, which must be held: see [`Gpu::raw`].
+    pub(super) fn raw(&self) -> wgpu::Buffer {
+        self.inner.memory().raw.clone().expect("a buffer without memory is used")
+    }
+
+    /// Keeps the memory from being given back until [`Buffer::unpin`]. Returns whether it is held.
+    pub(crate) fn pin(&self) -> bool {
+        let mut memory = self.inner.memory();
+        memory.pins += 1;
+        memory.held
+    }
+
+    pub(crate) fn unpin(&self) {
+        self.inner.memory().pins -= 1;
     }
 
     pub(super) fn label(&self) -> &str {
@@ -96,6 +142,55 @@ impl Gpu {
         self.buffer_for(usage, label.into(), category, bytes)
     }
 
+    /// A buffer whose contents nobody needs from one replay to the next: [`Gpu::release_memory`] may give its memory back.
+    pub(crate) fn releasable_buffer(
+        &self,
+        label: impl Into<String>,
+        category: Category,
+        bytes: u64,
+    ) -> Result<Buffer> {
+        let buffer = self.buffer(label, category, bytes)?;
+        let mut releasable = self.inner.releasable.lock().unwrap();
+        releasable.retain(|known| known.strong_count() > 0);
+        releasable.push(Arc::downgrade(&buffer.inner));
+        Ok(buffer)
+    }
+
+    /// Gives back the memory of activations and of the KV caches that no generation uses at the moment: what a hidden
+    /// window should not hold. Weights, gradients and optimiser states stay, and so do inputs and outputs, which are small.
+    /// The next replay of a plan takes its memory again, and gives the same bits. Returns the bytes that were given back.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`]; where the memory is not there any more, the next replay is [`Error::OutOfMemory`].
+    pub async fn release_memory(&self) -> Result<u64> {
+        if self.is_measuring() {
+            return Ok(0);
+        }
+        let released = loop {
+            self.drained().await?;
+            let jobs = self.inner.outbox.jobs();
+            // What waits was recorded with the memory as it is.
+            if jobs.is_empty() {
+                self.inner.releases.fetch_add(1, Relaxed);
+                let releasable = self.inner.releasable.lock().unwrap();
+                break releasable.iter().filter_map(Weak::upgrade).map(|buffer| buffer.release()).sum();
+            }
+        };
+        self.poll(wgpu::PollType::Poll)?;
+        Ok(released)
+    }
+
+    /// A buffer's memory, which is taken again where it was given back.
+    pub(super) fn raw(&self, buffer: &Buffer) -> Result<wgpu::Buffer> {
+        let Inner { usage, label, bytes, category, ledger, .. } = &*buffer.inner;
+        let mut memory = buffer.inner.memory();
+        if memory.raw.is_none() {
+            memory.raw = Some(self.counted(*usage, label, *category, *bytes, ledger)?);
+            memory.held = true;
+        }
+        Ok(memory.raw.clone().expect("just taken"))
+    }
+
     /// A buffer to be read by the host.
     pub(super) fn staging(&self, label: &str, bytes: u64) -> Result<Buffer> {
         let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
@@ -118,14 +213,34 @@ impl Gpu {
             });
         }
         let bytes = bytes.max(4).next_multiple_of(4);
-        let raw = match self.is_measuring() {
-            true => None,
-            false => Some(self.allocate(usage, &label, bytes)?),
-        };
         let ledger = self.inner.ledger.clone();
-        ledger.lock().unwrap().add(category, bytes);
+        let raw = match self.is_measuring() {
+            true => {
+                ledger.lock().unwrap().add(&label, category, bytes)?;
+                None
+            }
+            false => Some(self.counted(usage, &label, category, bytes, &ledger)?),
+        };
         self.count(|c| c.buffers += 1);
-        Ok(Buffer { inner: Arc::new(Inner { raw, label, bytes, category, ledger }) })
+        let memory = Mutex::new(Memory { raw, held: true, pins: 0 });
+        Ok(Buffer { inner: Arc::new(Inner { memory, usage, label, bytes, category, ledger }) })
+    }
+
+    /// Allocates what the ledger counts.
+    fn counted(
+        &self,
+        usage: wgpu::BufferUsages,
+        label: &str,
+        category: Category,
+        bytes: u64,
+        ledger: &Mutex<Ledger>,
+    ) -> Result<wgpu::Buffer> {
+        ledger.lock().unwrap().add(label, category, bytes)?;
+        let allocated = self.allocate(usage, label, bytes);
+        if allocated.is_err() {
+            ledger.lock().unwrap().remove(category, bytes);
+        }
+        allocated
     }
 
     fn allocate(&self, usage: wgpu::BufferUsages, label: &str, bytes: u64) -> Result<wgpu::Buffer> {
@@ -134,8 +249,9 @@ impl Gpu {
             wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false };
         let (what, ledger) = (label.to_owned(), self.inner.ledger.clone());
         let exhausted = move |_| {
-            let held = ledger.lock().unwrap().report.total;
-            Error::OutOfMemory { what, bytes, held, remedy: Remedy::LessMemory }
+            // It is counted already.
+            let held = ledger.lock().unwrap().report.total - bytes;
+            Error::OutOfMemory { what, bytes, held, limit: None, remedy: Remedy::LessMemory }
         };
         let (raw, refused) = self.guarded("a buffer", |device| {
             let scope = device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
@@ -180,28 +296,19 @@ impl Gpu {
         if self.is_measuring() {
             return Ok(());
         }
+        // What waits was to read what is there now.
+        self.flush()?;
+        let raw = self.raw(&region.buffer)?;
         for (i, piece) in bytes.chunks(UPLOAD_PIECE).enumerate() {
             let offset = region.offset + (i * UPLOAD_PIECE) as u64;
-            self.guarded("an upload", |_| self.queue().write_buffer(region.buffer.raw(), offset, piece))?;
+            self.guarded("an upload", |_| self.queue().write_buffer(&raw, offset, piece))?;
             // What was written lies in staging memory until something is submitted.
             let staged = self.inner.staged.fetch_add(piece.len(), Relaxed) + piece.len();
             if staged >= UPLOAD_PIECE {
                 self.encode("an upload", |_| {})?;
-                self.free_staging()?;
+                self.wait_for_uploads()?;
             }
         }
-        Ok(())
-    }
-
-    /// Blocks, for as long as copies within memory take, until staging memory is free again.
-    #[cfg(not(target_arch = "wasm32"))]
-    fn free_staging(&self) -> Result<()> {
-        self.poll(wgpu::PollType::wait_indefinitely())
-    }
-
-    /// A browser frees it by itself.
-    #[cfg(target_arch = "wasm32")]
-    fn free_staging(&self) -> Result<()> {
         Ok(())
     }
 
@@ -222,13 +329,14 @@ impl Gpu {
             out.resize(region.bytes as usize / size_of::<T>(), T::zeroed());
             return Ok(out);
         }
+        self.drained().await?;
+        let from = self.raw(&region.buffer)?;
         let piece = UPLOAD_PIECE as u64;
         for start in (0..region.bytes).step_by(UPLOAD_PIECE) {
             let bytes = piece.min(region.bytes - start);
             let staging = self.staging("download", bytes)?;
-            let (from, to) = (region.buffer.raw(), staging.raw());
             self.encode("a download", |e| {
-                e.copy_buffer_to_buffer(from, region.offset + start, to, 0, bytes)
+                e.copy_buffer_to_buffer(&from, region.offset + start, &staging.raw(), 0, bytes)
             })?;
             let request = self.guarded("a read-back", |_| MapRequest::new(staging, bytes))?;
             let (bytes, _) = request.read(self).await?;
@@ -237,8 +345,18 @@ impl Gpu {
         Ok(out)
     }
 
-    /// Encodes something and submits it.
+    /// Encodes something and submits it, after all that waits.
     pub(super) fn encode(
+        &self,
+        what: &'static str,
+        record: impl FnOnce(&mut wgpu::CommandEncoder),
+    ) -> Result<()> {
+        self.flush()?;
+        self.encode_now(what, record)
+    }
+
+    /// Encodes something and submits it.
+    pub(super) fn encode_now(
         &self,
         what: &'static str,
         record: impl FnOnce(&mut wgpu::CommandEncoder),
@@ -249,18 +367,25 @@ impl Gpu {
             record(&mut encoder);
             self.inner.staged.store(0, Relaxed);
             self.queue().submit([encoder.finish()]);
+            self.count_in_flight();
         })
     }
 
     /// Fills a region with zero bytes.
     pub fn clear(&self, regions: &[Region]) -> Result<()> {
         regions.iter().try_for_each(|region| self.own("clear", region))?;
-        if self.is_measuring() {
-            return Ok(());
+        match self.is_measuring() {
+            true => Ok(()),
+            false => self.post(Job::Clear(regions.to_vec())).map(drop),
         }
-        self.encode("clearing", |encoder| {
-            for region in regions {
-                encoder.clear_buffer(region.buffer.raw(), region.offset, Some(region.bytes));
+    }
+
+    /// The same, before all that waits.
+    pub(super) fn clear_now(&self, regions: &[Region]) -> Result<()> {
+        let raw: Vec<_> = regions.iter().map(|region| self.raw(&region.buffer)).collect::<Result<_>>()?;
+        self.encode_now("clearing", |encoder| {
+            for (region, raw) in regions.iter().zip(&raw) {
+                encoder.clear_buffer(raw, region.offset, Some(region.bytes));
             }
         })
     }
@@ -278,8 +403,8 @@ impl Gpu {
         if self.is_measuring() {
             return Ok(());
         }
-        let (a, b) = (from.buffer.raw(), to.buffer.raw());
-        self.encode("copying", |e| e.copy_buffer_to_buffer(a, from.offset, b, to.offset, from.bytes))
+        let (a, b) = (self.raw(&from.buffer)?, self.raw(&to.buffer)?);
+        self.encode("copying", |e| e.copy_buffer_to_buffer(&a, from.offset, &b, to.offset, from.bytes))
     }
 
     /// Bytes allocated by category.
@@ -308,12 +433,14 @@ impl MapRequest {
         // It may be why there is nothing to read.
         gpu.settle().await?;
         if let Err(why) = mapped {
+            // From here on every call on a lost device is refused.
+            gpu.check("a read-back")?;
             return Err(Error::DeviceLost(format!("a read-back failed: {why:?}")));
         }
         let why = |e: String| Error::Gpu { what: "a read-back".into(), why: e };
-        let mapped = self.buffer.raw().get_mapped_range(0..self.bytes);
-        let bytes = mapped.map_err(|e| why(e.to_string()))?.to_vec();
-        self.buffer.raw().unmap();
+        let raw = self.buffer.raw();
+        let bytes = raw.get_mapped_range(0..self.bytes).map_err(|e| why(e.to_string()))?.to_vec();
+        raw.unmap();
         Ok((bytes, self.buffer))
     }
 }

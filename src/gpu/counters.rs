@@ -26,4 +26,76 @@ pub struct Activity {
     pub work: Work,
     /// How long callers were blocked until the GPU was done.
     pub waited: Duration,
+    /// Submits that an application's device had at the same time, at most; not counted on a device of the crate's own.
+    pub most_in_flight: usize,
+    /// How long submits of plans held the GPU.
+    pub submit_times: SubmitTimes,
+}
+
+/// How often submits took how long, as far as the GPU can tell.
+#[derive(Clone, Copy, Debug)]
+pub struct SubmitTimes {
+    counts: [u32; BUCKETS],
+    longest_ms: f64,
+}
+
+/// Times are told apart to a twelfth of an octave, from 2⁻⁴ ms to 2⁸ ms.
+const PER_OCTAVE: f64 = 12.0;
+const BUCKETS: usize = 12 * 12;
+
+impl Default for SubmitTimes {
+    fn default() -> SubmitTimes {
+        SubmitTimes { counts: [0; BUCKETS], longest_ms: 0.0 }
+    }
+}
+
+impl SubmitTimes {
+    pub(super) fn add(&mut self, ms: f64) {
+        let bucket = ((ms.log2() + 4.0) * PER_OCTAVE).clamp(0.0, BUCKETS as f64 - 1.0);
+        self.counts[bucket as usize] += 1;
+        self.longest_ms = self.longest_ms.max(ms);
+    }
+
+    /// Submits that were timed.
+    pub fn count(&self) -> u64 {
+        self.counts.iter().map(|n| u64::from(*n)).sum()
+    }
+
+    /// Milliseconds that no more than this share of the submits took, to 6 %: 0.5 for the median.
+    pub fn quantile(&self, share: f64) -> f64 {
+        let rank = (share * self.count() as f64).ceil().max(1.0) as u64;
+        let mut below = 0;
+        let bucket = self.counts.iter().position(|n| {
+            below += u64::from(*n);
+            below >= rank
+        });
+        bucket.map_or(0.0, |i| ((i as f64 + 1.0) / PER_OCTAVE - 4.0).exp2().min(self.longest_ms))
+    }
+
+    /// The longest, in milliseconds.
+    pub fn longest(&self) -> f64 {
+        self.longest_ms
+    }
+
+    /// Those since `before`, which is an earlier copy. The longest is that of all.
+    pub fn since(&self, before: &SubmitTimes) -> SubmitTimes {
+        let counts = std::array::from_fn(|i| self.counts[i] - before.counts[i]);
+        SubmitTimes { counts, ..*self }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_quantiles_of_submit_times_are_right_to_six_percent() {
+        let mut times = SubmitTimes::default();
+        (1..=1000).for_each(|i| times.add(f64::from(i) * 0.01));
+        assert_eq!((times.count(), times.longest()), (1000, 10.0));
+        for (share, ms) in [(0.5, 5.0), (0.99, 9.9), (1.0, 10.0)] {
+            assert!((times.quantile(share) / ms - 1.0).abs() < 0.06, "{share}: {}", times.quantile(share));
+        }
+        assert_eq!(SubmitTimes::default().quantile(0.5), 0.0);
+    }
 }

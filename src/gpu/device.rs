@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use web_time::Instant;
 
 use super::arithmetic::Arithmetic;
@@ -14,13 +14,17 @@ use super::launch::Work;
 use super::ledger::Ledger;
 use super::limits::Limits;
 use super::options::Tier;
+use super::outbox::Outbox;
 use super::pace::Pace;
 use super::poller::Poller;
 use super::profile::Profile;
 use super::shader::KernelKey;
+#[cfg(not(target_arch = "wasm32"))]
+use super::signal::Signal;
 use super::tiles::{ProductClass, ProductTile};
 use super::variants::{Products, Tuning};
 use crate::error::{Error, Result};
+use crate::task::blocking;
 
 /// A device with its queue, shaders, and a ledger of what was allocated on it. Cheap to clone.
 ///
@@ -70,9 +74,13 @@ pub(super) struct Inner {
     pub pace: Mutex<Pace>,
     pub profile: Option<Mutex<Profile>>,
     pub faults: Faults,
+    pub outbox: Outbox,
+    /// Buffers whose memory may be given back, and how often that was done.
+    pub releasable: Mutex<Vec<Weak<super::buffer::Inner>>>,
+    pub releases: AtomicUsize,
     /// Bytes that were uploaded since the last submit.
     pub staged: AtomicUsize,
-    /// Held from filling a plan's inputs to its last submit: plans share the memory of their activations.
+    /// Held while a plan's inputs are filled and it is submitted.
     pub turn: Mutex<()>,
     pub poller: Poller,
 }
@@ -87,6 +95,11 @@ impl Gpu {
     /// Makes a call, and an [`Error`] of what wgpu has to say against it, whoever handles the device's other errors.
     pub(super) fn guarded<T>(&self, what: &'static str, call: impl FnOnce(&wgpu::Device) -> T) -> Result<T> {
         self.inner.faults.guard(self.device(), what, call)
+    }
+
+    /// The same, where it does not matter that a loss shows a few milliseconds later.
+    pub(super) fn look(&self, what: &str) -> Result<()> {
+        self.inner.faults.look(what)
     }
 
     /// Returns what wgpu reported since the last call, as an error.
@@ -105,14 +118,19 @@ impl Gpu {
     /// Lets wgpu's callbacks run, after waiting for the submitted work or at once.
     pub(super) fn poll(&self, poll: wgpu::PollType) -> Result<()> {
         let waits = !matches!(poll, wgpu::PollType::Poll);
-        let (started, poll) = (Instant::now(), || self.device().poll(poll));
-        // wgpu panics where the driver loses the device during a poll.
-        let polled = std::panic::catch_unwind(std::panic::AssertUnwindSafe(poll));
+        let started = Instant::now();
+        let polled = self.polled(|| self.device().poll(poll).map(drop));
         if waits {
             self.inner.activity.lock().unwrap().waited += started.elapsed();
         }
-        match polled {
-            Ok(Ok(_) | Err(wgpu::PollError::Timeout)) => Ok(()),
+        polled
+    }
+
+    /// What came of polling the device.
+    pub(super) fn polled(&self, poll: impl FnOnce() -> Result<(), wgpu::PollError>) -> Result<()> {
+        // wgpu panics where the driver loses the device during a poll.
+        match std::panic::catch_unwind(std::panic::AssertUnwindSafe(poll)) {
+            Ok(Ok(()) | Err(wgpu::PollError::Timeout)) => Ok(()),
             Ok(Err(e)) => Err(Error::DeviceLost(e.to_string())),
             Err(_) => self.check("a poll").and(Err(Error::DeviceLost("during a poll".into()))),
         }
@@ -126,11 +144,20 @@ impl Gpu {
         &self.inner.device.as_ref().expect("a measuring Gpu runs nothing").1
     }
 
-    /// Waits until no other thread fills or submits a plan on this device, and keeps them waiting. Once it is submitted,
-    /// what others submit comes after it.
-    pub(crate) fn turn(&self) -> MutexGuard<'_, ()> {
-        // A thread that panicked has left nothing behind that the next one would not overwrite.
-        self.inner.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Waits until all that waits to be submitted is, so that inputs may be filled, and keeps other threads from filling
+    /// theirs. What is submitted before the turn ends comes before what they submit.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`].
+    pub(crate) async fn turn(&self) -> Result<MutexGuard<'_, ()>> {
+        loop {
+            self.drained().await?;
+            // A thread that panicked has left nothing behind that the next one would not overwrite.
+            let turn = self.inner.turn.lock().unwrap_or_else(PoisonError::into_inner);
+            if self.inner.outbox.jobs().is_empty() {
+                return Ok(turn);
+            }
+        }
     }
 
     /// Whether this is the same device.
@@ -182,11 +209,40 @@ impl Gpu {
         }
     }
 
-    /// The compiled kernel, from the cache where it is there already.
-    pub(super) fn kernel(&self, key: &KernelKey) -> Result<Arc<Kernel>> {
+    /// The compiled kernel, from the cache where it is there already. A thread that must not block does not compile it
+    /// itself, except in a browser.
+    pub(super) async fn kernel(&self, key: &KernelKey) -> Result<Arc<Kernel>> {
         if let Some(kernel) = self.inner.kernels.lock().unwrap().get(key) {
             return Ok(kernel.clone());
         }
+        match blocking::is_allowed() {
+            true => self.compile(key),
+            false => self.compile_aside(key).await,
+        }
+    }
+
+    #[cfg(target_arch = "wasm32")]
+    async fn compile_aside(&self, key: &KernelKey) -> Result<Arc<Kernel>> {
+        self.compile(key)
+    }
+
+    #[cfg(not(target_arch = "wasm32"))]
+    async fn compile_aside(&self, key: &KernelKey) -> Result<Arc<Kernel>> {
+        let (compiled, set) = Signal::new();
+        let (gpu, key) = (self.clone(), key.clone());
+        let compile = move || {
+            let kernel = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| gpu.compile(&key)));
+            let panicked = |_| Err(Error::SelfCheck(format!("compiling the kernel {} panicked", key.name)));
+            set(kernel.unwrap_or_else(panicked));
+        };
+        std::thread::Builder::new()
+            .name("oaif-compile".into())
+            .spawn(compile)
+            .map_err(|e| Error::SelfCheck(format!("no thread to compile kernels can be started: {e}")))?;
+        compiled.arrives().await
+    }
+
+    fn compile(&self, key: &KernelKey) -> Result<Arc<Kernel>> {
         let kernel = Arc::new(compile(
             self.device(),
             self.step_layout(),

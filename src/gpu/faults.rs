@@ -2,6 +2,9 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use web_time::Instant;
 
 use crate::error::{Error, Result};
 use crate::task::{Task, poll_once};
@@ -11,7 +14,7 @@ use crate::task::{Task, poll_once};
 pub(super) struct Faults {
     reported: Arc<Mutex<Reported>>,
     /// The device, where it is an application's, which handles its errors itself.
-    foreign: Option<wgpu::Device>,
+    foreign: Option<Foreign>,
     /// What scopes have caught, where wgpu has yet to tell.
     untold: Mutex<Vec<Task<'static, Option<Error>>>>,
 }
@@ -20,6 +23,31 @@ pub(super) struct Faults {
 struct Reported {
     uncaptured: Option<String>,
     lost: Option<String>,
+}
+
+/// An application's device.
+struct Foreign {
+    device: wgpu::Device,
+    /// When it was last seen alive.
+    alive: Mutex<Instant>,
+}
+
+/// How long an application's device is taken for alive after it was seen so. What is done meanwhile on a lost one comes to
+/// nothing, and every read-back looks again.
+const ALIVE: Duration = Duration::from_millis(10);
+
+impl Foreign {
+    fn is_lost(&self) -> bool {
+        let lost = is_dead(&self.device);
+        if !lost {
+            *self.alive.lock().unwrap() = Instant::now();
+        }
+        lost
+    }
+
+    fn was_just_alive(&self) -> bool {
+        self.alive.lock().unwrap().elapsed() < ALIVE
+    }
 }
 
 impl Faults {
@@ -39,7 +67,8 @@ impl Faults {
 
     /// Of an application's device.
     pub fn of_foreign(device: &wgpu::Device) -> Faults {
-        Faults { foreign: Some(device.clone()), ..Faults::default() }
+        let foreign = Foreign { device: device.clone(), alive: Mutex::new(Instant::now()) };
+        Faults { foreign: Some(foreign), ..Faults::default() }
     }
 
     /// Makes a call, and an [`Error`] of what wgpu has to say against it, whoever handles the device's other errors.
@@ -51,7 +80,7 @@ impl Faults {
     ) -> Result<T> {
         use wgpu::ErrorFilter::{Internal, OutOfMemory, Validation};
         // On a lost device calls do nothing, without a word.
-        self.check(what)?;
+        self.look(what)?;
         // Dropped on the way out of a panic, in the reverse order of their making.
         let internal = device.push_error_scope(Internal);
         let memory = device.push_error_scope(OutOfMemory);
@@ -59,8 +88,10 @@ impl Faults {
         let result = call(device);
         let error = move |e: wgpu::Error| Error::Gpu { what: what.into(), why: e.to_string() };
         let found = [validation, memory, internal].map(|scope| self.caught(scope, error));
-        let reported = self.check(what);
-        match (reported, found.into_iter().flatten().next()) {
+        let found = found.into_iter().flatten().next();
+        // An error may be that of a lost device.
+        let reported = if found.is_some() { self.check(what) } else { self.look(what) };
+        match (reported, found) {
             // What wgpu says of a lost device's remains is beside the point.
             (Err(lost @ Error::DeviceLost(_)), _) => Err(lost),
             (_, Some(error)) => Err(error),
@@ -107,9 +138,21 @@ impl Faults {
     /// # Errors
     /// [`Error::DeviceLost`], [`Error::Gpu`].
     pub fn check(&self, what: &str) -> Result<()> {
-        if self.foreign.as_ref().is_some_and(is_dead) {
+        if self.foreign.as_ref().is_some_and(Foreign::is_lost) {
             self.lose("the application's device is gone");
         }
+        self.reported(what)
+    }
+
+    /// The same, but an application's device that was alive a moment ago is taken for alive.
+    pub fn look(&self, what: &str) -> Result<()> {
+        match self.foreign.as_ref().is_none_or(Foreign::was_just_alive) {
+            true => self.reported(what),
+            false => self.check(what),
+        }
+    }
+
+    fn reported(&self, what: &str) -> Result<()> {
         let mut reported = self.reported.lock().unwrap();
         if let Some(lost) = &reported.lost {
             return Err(Error::DeviceLost(lost.clone()));

@@ -1,6 +1,7 @@
 //! Kernels compiled for a device.
 
 use super::faults::Faults;
+use super::pace::Cost;
 use super::shader::{KernelKey, validate};
 use super::tensor::Access;
 use crate::error::{Error, Result};
@@ -9,6 +10,7 @@ use crate::error::{Error, Result};
 pub(super) struct Kernel {
     pub pipeline: wgpu::ComputePipeline,
     pub layout: wgpu::BindGroupLayout,
+    pub cost: Cost,
 }
 
 /// Compiles a kernel; its second group of bindings is `step`. `checked` keeps the shader's runtime checks.
@@ -70,5 +72,5 @@ pub(super) fn compile(
     });
     let kernel = key.name.to_owned();
     let refused = faults.caught(scope, |e| Error::Shader { kernel, why: e.to_string() });
-    refused.map_or(Ok(Kernel { pipeline, layout }), Err)
+    refused.map_or(Ok(Kernel { pipeline, layout, cost: Cost::default() }), Err)
 }

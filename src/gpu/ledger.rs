@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::error::Remedy;
+use crate::error::{Error, Remedy, Result};
 
 /// What a buffer's bytes are for, in the memory report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
@@ -61,13 +61,30 @@ pub struct MemoryReport {
 #[derive(Default)]
 pub(super) struct Ledger {
     pub report: MemoryReport,
+    /// What `report.total` may not exceed.
+    limit: Option<u64>,
 }
 
 impl Ledger {
-    pub fn add(&mut self, category: Category, bytes: u64) {
+    /// An empty one.
+    pub fn up_to(limit: Option<u64>) -> Ledger {
+        Ledger { limit, ..Ledger::default() }
+    }
+
+    /// Counts bytes, unless they are more than the limit allows.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] for `what`.
+    pub fn add(&mut self, what: &str, category: Category, bytes: u64) -> Result<()> {
+        let (held, limit) = (self.report.total, self.limit);
+        if limit.is_some_and(|limit| bytes > limit.saturating_sub(held)) {
+            let remedy = Remedy::LessMemory;
+            return Err(Error::OutOfMemory { what: what.into(), bytes, held, limit, remedy });
+        }
         *self.report.bytes.entry(category).or_default() += bytes;
         self.report.total += bytes;
         self.report.peak = self.report.peak.max(self.report.total);
+        Ok(())
     }
 
     pub fn remove(&mut self, category: Category, bytes: u64) {

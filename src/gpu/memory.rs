@@ -84,7 +84,8 @@ impl Arena {
 
     /// A buffer for each slot: the largest slot gets the largest buffer; what is too small is replaced.
     pub(super) fn place(&self, gpu: &Gpu, layout: &Layout) -> Result<Vec<Buffer>> {
-        let mut buffers = self.buffers.lock().unwrap();
+        let mut shared = self.buffers.lock().unwrap();
+        let mut buffers = shared.clone();
         if buffers.iter().any(|buffer| !buffer.is_of(gpu)) {
             return Err(Error::config("arena", "holds memory of another device: give each device its own"));
         }
@@ -95,7 +96,8 @@ impl Arena {
         for (rank, slot) in order.into_iter().enumerate() {
             let bytes = layout.slots[slot];
             if buffers.get(rank).is_none_or(|b| b.bytes() < bytes) {
-                let fresh = gpu.buffer(format!("activations {rank}"), Category::Activations, bytes)?;
+                let fresh =
+                    gpu.releasable_buffer(format!("activations {rank}"), Category::Activations, bytes)?;
                 match buffers.get_mut(rank) {
                     Some(small) => *small = fresh,
                     None => buffers.push(fresh),
@@ -103,6 +105,8 @@ impl Arena {
             }
             placed[slot] = Some(buffers[rank].clone());
         }
+        // Where one was refused, the arena is as it was.
+        *shared = buffers;
         Ok(placed.into_iter().flatten().collect())
     }
 }

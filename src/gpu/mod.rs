@@ -32,6 +32,7 @@ mod discovery;
 mod faults;
 mod kernels;
 mod open;
+mod outbox;
 mod poller;
 mod signal;
 mod step;
@@ -47,7 +48,7 @@ mod timing;
 
 pub use arithmetic::Arithmetic;
 pub use buffer::{Buffer, Region};
-pub use counters::{Activity, Counts};
+pub use counters::{Activity, Counts, SubmitTimes};
 pub use device::{Gpu, TileChooser};
 pub use discovery::{FEATURES, GpuSummary, list_gpus};
 pub use launch::{Arg, Groups, KeyWork, Launch, Word, Work, read, write};

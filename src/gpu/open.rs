@@ -9,9 +9,11 @@ use super::discovery::{
     FEATURES, GpuSummary, adapters, arithmetic_of, choose, instance, subgroup_size, summarise,
 };
 use super::faults::Faults;
+use super::ledger::Ledger;
 use super::limits::Limits;
 use super::needs;
 use super::options::{GpuOptions, Tier};
+use super::outbox::Outbox;
 use super::poller::Poller;
 use super::step::step_layout;
 use super::variants::{DeviceKind, Tuning};
@@ -54,7 +56,7 @@ impl Gpu {
             .await
             .map_err(|e| Error::Gpu { what: format!("a device on {}", summary.name), why: e.to_string() })?;
         let faults = Faults::of_own(&device);
-        Ok(Gpu::on(device, queue, summary, options, arithmetic, faults))
+        Ok(Gpu::on(device, queue, summary, options, arithmetic, (faults, Outbox::default())))
     }
 
     /// Uses the application's own device and queue, best one with all of [`FEATURES`] and
@@ -68,7 +70,7 @@ impl Gpu {
         needs::check(&device.limits())?;
         let summary = summarise(0, &device.adapter_info());
         let faults = Faults::of_foreign(&device);
-        Ok(Gpu::on(device, queue, summary, options, Arithmetic::F32, faults))
+        Ok(Gpu::on(device, queue, summary, options, Arithmetic::F32, (faults, Outbox::paced())))
     }
 
     /// A `Gpu` of the same limits without a device, to measure what a run would allocate.
@@ -97,7 +99,7 @@ impl Gpu {
         summary: GpuSummary,
         options: &GpuOptions,
         arithmetic: Arithmetic,
-        faults: Faults,
+        (faults, outbox): (Faults, Outbox),
     ) -> Gpu {
         let timestamps = device.features().contains(wgpu::Features::TIMESTAMP_QUERY);
         let highest = options.tier.unwrap_or(Tier::Subgroups);
@@ -113,6 +115,8 @@ impl Gpu {
             step_layout: Some(step_layout(&device)),
             profile: (options.profile && timestamps).then(Mutex::default),
             faults,
+            outbox,
+            ledger: Arc::new(Mutex::new(Ledger::up_to(options.memory_limit))),
             ..Inner::measuring(summary, limits(&device, options), subgroup)
         };
         let tuning = Tuning::untuned(subgroup, inner.summary.device_kind());
@@ -155,6 +159,9 @@ impl Inner {
             pace: Mutex::default(),
             profile: None,
             faults: Faults::default(),
+            outbox: Outbox::default(),
+            releasable: Mutex::default(),
+            releases: AtomicUsize::default(),
             staged: AtomicUsize::default(),
             turn: Mutex::default(),
             poller: Poller::default(),

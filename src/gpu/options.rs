@@ -52,8 +52,13 @@ pub struct GpuOptions {
     /// Time every launch, see [`Gpu::profile`](super::Gpu::profile).
     pub profile: bool,
     /// The longest that one submit is expected to hold the GPU, in milliseconds. Drivers kill submits after
-    /// seconds, a desktop stutters after tens of milliseconds.
+    /// seconds, a desktop stutters after tens of milliseconds. On an application's own device a frame waits for two
+    /// submits at most.
     pub submit_ms: f64,
+    /// Bytes that may be allocated on the device, see [`Gpu::memory`](super::Gpu::memory). What does not fit is
+    /// [`Error::OutOfMemory`].
+    #[setters(into)]
+    pub memory_limit: Option<u64>,
     /// Ask for no more than the limits that WebGPU promises everywhere, to test that they suffice.
     #[doc(hidden)]
     pub default_limits: bool,
@@ -71,6 +76,7 @@ impl GpuOptions {
         }
         let limits = [
             ("max_binding_bytes", self.max_binding_bytes == Some(0)),
+            ("memory_limit", self.memory_limit == Some(0)),
             ("max_groups_per_dimension", self.max_groups_per_dimension == Some(0)),
         ];
         match limits.iter().find(|(_, is_zero)| *is_zero) {
@@ -89,6 +95,7 @@ impl Default for GpuOptions {
             max_binding_bytes: None,
             profile: false,
             submit_ms: 50.0,
+            memory_limit: None,
             max_groups_per_dimension: None,
             default_limits: false,
         }

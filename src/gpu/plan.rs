@@ -1,11 +1,12 @@
 //! A finished recording: memory placed, pipelines and bind groups made once.
 
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 
 use super::buffer::{Buffer, Region};
 use super::device::Gpu;
 use super::kernels::Kernel;
-use super::launch::{Groups, LaunchWork, NotedLaunch, Word};
+use super::launch::{Groups, LaunchWork, Word};
 use super::ledger::Category;
 use super::memory::{Arena, Layout};
 use super::recorder::{Home, Recorder, TensorInfo};
@@ -31,7 +32,10 @@ const FENCE_WORD: u32 = 0xFFC0_FE4C;
 pub(super) struct Ready {
     pub name: &'static str,
     pub kernel: Arc<Kernel>,
-    pub bindings: wgpu::BindGroup,
+    /// Where its parameters lie among all launches', and their bytes.
+    params: Option<(u64, u64)>,
+    /// Its tensors, in the order of their bindings.
+    regions: Vec<Region>,
     pub groups: Groups,
     pub work: LaunchWork,
     pub phase: &'static str,
@@ -50,8 +54,11 @@ pub(super) struct Made {
     /// Of the recording: a measuring `Gpu` makes none of them ready.
     launch_count: usize,
     slots: Vec<Buffer>,
-    /// Parameters, and what the recording was bound to: bind groups keep a buffer alive, but not in the ledger.
-    _held: Vec<Buffer>,
+    params: Buffer,
+    /// What the recording was bound to: a measuring `Gpu` has no launches that hold it.
+    _bound: Vec<Buffer>,
+    /// The launches' bind groups.
+    pub bindings: Mutex<Bindings>,
     pub steps: Buffer,
     pub step_bindings: Option<wgpu::BindGroup>,
     pub outputs: Vec<(Tensor, Region)>,
@@ -60,6 +67,14 @@ pub(super) struct Made {
     pub staging_bytes: u64,
     /// The largest value of each live extent that the tensors have room for.
     pub room: [u32; 8],
+}
+
+/// A bind group for each launch.
+#[derive(Default)]
+pub(super) struct Bindings {
+    pub groups: Vec<wgpu::BindGroup>,
+    /// How often memory had been given back when they were made; `None` before.
+    releases: Option<usize>,
 }
 
 impl Plan {
@@ -104,10 +119,12 @@ impl Plan {
         let steps = gpu.buffer("steps", Category::Workspace, STEP_STRIDE * STEP_SLOTS as u64)?;
         let mut launches = Vec::new();
         for (i, (launch, kernel)) in recorder.launches.iter().zip(kernels).enumerate() {
-            let bindings = bind(gpu, &kernel, launch, (&params, offsets[i]), &region)?;
+            let bytes = (launch.params.len() as u64 * 4).next_multiple_of(16);
+            let params = (bytes > 0).then_some((offsets[i], bytes));
+            let regions = launch.args.iter().map(|(tensor, _)| region(*tensor)).collect();
             let phase = recorder.phases.iter().rev().find(|(at, _)| *at <= i).map_or("", |(_, name)| name);
             let (groups, work, name) = (launch.groups, launch.work, launch.kernel.name);
-            launches.push(Ready { name, kernel, bindings, groups, work, phase });
+            launches.push(Ready { name, kernel, params, regions, groups, work, phase });
         }
         let step_bindings = match gpu.is_measuring() {
             true => None,
@@ -123,13 +140,14 @@ impl Plan {
             Home::Region(region) => Some(region.buffer.clone()),
             Home::Transient => None,
         });
-        let held = bound.chain([params]).collect();
         let made = Made {
             gpu: gpu.clone(),
             launches,
             launch_count: recorder.launches.len(),
             slots,
-            _held: held,
+            params,
+            _bound: bound.collect(),
+            bindings: Mutex::default(),
             steps,
             step_bindings,
             outputs,
@@ -138,6 +156,11 @@ impl Plan {
             staging_bytes,
             room: room(&recorder),
         };
+        {
+            // No memory is given back meanwhile.
+            let _jobs = gpu.inner.outbox.jobs();
+            made.bind()?;
+        }
         Ok(Plan { made: Arc::new(made) })
     }
 
@@ -174,7 +197,7 @@ async fn compiled(
     let (mut kernels, mut slice) = (Vec::new(), Slice::begin());
     for key in keys {
         slice.give_way().await;
-        kernels.push(gpu.kernel(key)?);
+        kernels.push(gpu.kernel(key).await?);
     }
     Ok(kernels)
 }
@@ -224,26 +247,33 @@ fn upload_params(gpu: &Gpu, recorder: &Recorder) -> Result<(Buffer, Vec<u64>)> {
     Ok((gpu.buffer_with("kernel parameters", Category::Workspace, &words)?, offsets))
 }
 
-fn bind(
-    gpu: &Gpu,
-    kernel: &Kernel,
-    launch: &NotedLaunch,
-    (params, offset): (&Buffer, u64),
-    region: &impl Fn(Tensor) -> Region,
-) -> Result<wgpu::BindGroup> {
-    let name = launch.kernel.name;
-    let regions: Vec<Region> = launch.args.iter().map(|(t, _)| region(*t)).collect();
-    let mut entries = Vec::new();
-    if !launch.params.is_empty() {
-        let bytes = (launch.params.len() as u64 * 4).next_multiple_of(16);
-        entries.push(wgpu::BindGroupEntry { binding: 0, resource: binding(params, offset, bytes) });
+impl Made {
+    /// Makes the bind groups, the first time and again after memory was given back, which is taken again.
+    pub fn bind(&self) -> Result<()> {
+        let mut bindings = self.bindings.lock().unwrap();
+        let releases = Some(self.gpu.inner.releases.load(Relaxed));
+        if bindings.releases != releases {
+            let groups = self.launches.iter().map(|launch| self.bind_group(launch)).collect::<Result<_>>()?;
+            *bindings = Bindings { groups, releases };
+        }
+        Ok(())
     }
-    for (i, r) in regions.iter().enumerate() {
-        let resource = binding(&r.buffer, r.offset, r.bytes.max(4));
-        entries.push(wgpu::BindGroupEntry { binding: i as u32 + 1, resource });
+
+    fn bind_group(&self, launch: &Ready) -> Result<wgpu::BindGroup> {
+        let raw = |region: &Region| self.gpu.raw(&region.buffer);
+        let buffers: Vec<wgpu::Buffer> = launch.regions.iter().map(raw).collect::<Result<_>>()?;
+        let params = self.params.raw();
+        let mut entries = Vec::new();
+        if let Some((offset, bytes)) = launch.params {
+            entries.push(wgpu::BindGroupEntry { binding: 0, resource: binding(&params, offset, bytes) });
+        }
+        for (i, (r, buffer)) in launch.regions.iter().zip(&buffers).enumerate() {
+            let resource = binding(buffer, r.offset, r.bytes.max(4));
+            entries.push(wgpu::BindGroupEntry { binding: i as u32 + 1, resource });
+        }
+        let (label, layout) = (Some(launch.name), &launch.kernel.layout);
+        create_bind_group(&self.gpu, &wgpu::BindGroupDescriptor { label, layout, entries: &entries })
     }
-    let (label, layout) = (Some(name), &kernel.layout);
-    create_bind_group(gpu, &wgpu::BindGroupDescriptor { label, layout, entries: &entries })
 }
 
 fn create_bind_group(gpu: &Gpu, descriptor: &wgpu::BindGroupDescriptor) -> Result<wgpu::BindGroup> {
@@ -251,14 +281,15 @@ fn create_bind_group(gpu: &Gpu, descriptor: &wgpu::BindGroupDescriptor) -> Resul
     gpu.guarded("a bind group", |device| device.create_bind_group(descriptor))
 }
 
-fn binding(buffer: &Buffer, offset: u64, bytes: u64) -> wgpu::BindingResource<'_> {
+fn binding(buffer: &wgpu::Buffer, offset: u64, bytes: u64) -> wgpu::BindingResource<'_> {
     let size = std::num::NonZero::new(bytes);
-    wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer: buffer.raw(), offset, size })
+    wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset, size })
 }
 
 fn step_bindings(gpu: &Gpu, steps: &Buffer) -> Result<wgpu::BindGroup> {
     let layout = gpu.step_layout();
-    let resource = binding(steps, 0, size_of::<Step>() as u64);
+    let steps = steps.raw();
+    let resource = binding(&steps, 0, size_of::<Step>() as u64);
     let entries = &[wgpu::BindGroupEntry { binding: 0, resource }];
     create_bind_group(gpu, &wgpu::BindGroupDescriptor { label: Some("step"), layout, entries })
 }

@@ -1,14 +1,20 @@
 //! Plans replayed with live values: submits, and what comes back of them.
 
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
 use web_time::Instant;
 
 use super::buffer::{Buffer, MapRequest};
+use super::kernels::Kernel;
 use super::launch::Work;
-use super::pace::pieces;
+use super::outbox::Job;
+use super::pace::{SAMPLES, pieces};
 use super::plan::Plan;
+use super::signal::Signal;
 use super::step::{Live, STEP_SLOTS, STEP_STRIDE, Step};
 use super::tensor::Tensor;
-use super::timing::{Clock, Queries};
+use super::timing::{Clock, Load, Pass, Queries};
 use crate::error::{Error, Result};
 
 /// A part of a launch that goes into one submit.
@@ -16,7 +22,11 @@ struct Piece {
     launch: usize,
     base: u32,
     count: u32,
+    load: Load,
 }
+
+/// Pieces of one submit.
+const MOST_PIECES: usize = 4096;
 
 impl Plan {
     /// Runs the plan and waits for its outputs.
@@ -27,7 +37,8 @@ impl Plan {
         self.submit(live, 1)?.outputs().await
     }
 
-    /// Submits the launches `times` over, in as many submits as the time cap asks for, and returns at once.
+    /// Has the launches run `times` over, in as many submits as the time cap asks for, and returns at once. On an application's
+    /// device most of them wait until somebody waits for the outputs or for another plan's.
     pub fn submit(&self, live: &Live, times: u32) -> Result<Pending> {
         for (index, (value, room)) in live.extents.iter().zip(&self.made.room).enumerate() {
             if value > room {
@@ -35,24 +46,37 @@ impl Plan {
                 return Err(Error::config(format!("live extent {index}"), why));
             }
         }
-        let started = Instant::now();
-        if self.made.gpu.is_measuring() {
-            return Ok(Pending {
-                plan: self.clone(),
-                state: State::Measured,
-                live: *live,
-                started,
-                units: 0.0,
-            });
+        let (plan, live, started) = (self.clone(), *live, Instant::now());
+        let gpu = &self.made.gpu;
+        if gpu.is_measuring() {
+            return Ok(Pending { plan, live, started, units: 0.0, replay: None });
         }
-        let units_per_submit =
-            self.made.gpu.inner.pace.lock().unwrap().units_in(self.made.gpu.inner.submit_ms);
-        let mut clock = Clock::default();
-        let mut batch: Vec<Piece> = Vec::new();
-        let (mut filled, mut total) = (0.0, 0.0);
+        let (pieces, units) = self.pieces(&live, times);
+        let staging = self.made.ring.lock().unwrap().pop();
+        let staging = match staging {
+            Some(staging) => staging,
+            None => gpu.staging("outputs", self.made.staging_bytes)?,
+        };
+        let (submitted, tell) = Signal::new();
+        let replay = Replay {
+            plan: self.clone(),
+            live,
+            pieces,
+            clock: Clock::default(),
+            timed: HashMap::new(),
+            end: Some((staging, Box::new(tell))),
+        };
+        let number = gpu.post(Job::Replay(Box::new(replay)))?;
+        Ok(Pending { plan, live, started, units, replay: Some((number, submitted)) })
+    }
+
+    /// The launches in pieces that each fit a submit, and their work.
+    fn pieces(&self, live: &Live, times: u32) -> (VecDeque<Piece>, f64) {
+        let (pace, submit_ms) = (*self.made.gpu.inner.pace.lock().unwrap(), self.made.gpu.inner.submit_ms);
+        let (mut all, mut total) = (VecDeque::new(), 0.0);
         let (mut count, mut work) = (0, Work::default());
         for _ in 0..times {
-            for (i, ready) in self.made.launches.iter().enumerate() {
+            for (launch, ready) in self.made.launches.iter().enumerate() {
                 let groups = ready.groups.count(&live.extents);
                 if groups == 0 {
                     continue;
@@ -64,152 +88,228 @@ impl Plan {
                 count += 1;
                 work.flops += rows as f64 * row.flops;
                 work.bytes += rows as f64 * row.bytes;
-                let pieces = pieces(units, groups, units_per_submit);
+                let ms = pace.ms(&ready.kernel.cost, units);
+                let pieces = pieces(ms, groups, submit_ms);
                 let share = groups.div_ceil(pieces);
-                for base in (0..groups).step_by(share as usize) {
-                    let part = units / pieces as f64;
-                    if !batch.is_empty() && (filled + part > units_per_submit || batch.len() >= 4096) {
-                        self.flush(live, &mut batch, &mut clock, None)?;
-                        filled = 0.0;
-                    }
-                    batch.push(Piece { launch: i, base, count: share.min(groups - base) });
-                    filled += part;
-                }
+                let load = Load { units: units / pieces as f64, ms: ms / pieces as f64 };
+                let bases = (0..groups).step_by(share as usize);
+                all.extend(bases.map(|base| Piece { launch, base, count: share.min(groups - base), load }));
             }
         }
         self.made.gpu.note_launches(count, work);
-        let staging = self.made.ring.lock().unwrap().pop();
-        let staging = match staging {
-            Some(staging) => staging,
-            None => self.made.gpu.staging("outputs", self.made.staging_bytes)?,
-        };
-        self.flush(live, &mut batch, &mut clock, Some(&staging))?;
-        let bytes = self.made.staging_bytes.max(4);
-        let map = self.made.gpu.guarded("a read-back", |_| MapRequest::new(staging, bytes))?;
-        let state = State::Running { map, clock };
-        Ok(Pending { plan: self.clone(), state, live: *live, started, units: total })
+        (all, total)
     }
+}
 
-    /// Encodes and submits `batch`; with `staging`, the outputs and timestamps are copied to it afterwards.
-    fn flush(
-        &self,
-        live: &Live,
-        batch: &mut Vec<Piece>,
-        clock: &mut Clock,
-        staging: Option<&Buffer>,
-    ) -> Result<()> {
-        loop {
-            self.made.gpu.encode("a submit", |encoder| self.encode(live, batch, clock, staging, encoder))?;
-            if batch.is_empty() {
-                return Ok(());
+/// Tells whoever waits for a replay that it is submitted.
+type Tell = Box<dyn FnOnce(Result<(MapRequest, Clock)>) + Send>;
+
+/// A replay of which not everything is submitted yet.
+pub(super) struct Replay {
+    plan: Plan,
+    live: Live,
+    pieces: VecDeque<Piece>,
+    clock: Clock,
+    /// How often kernels that are not known yet were timed by themselves.
+    timed: HashMap<usize, u32>,
+    /// Where the outputs go, and whom to tell; `None` when that is done.
+    end: Option<(Buffer, Tell)>,
+}
+
+/// What tells kernels apart.
+fn address(kernel: &Arc<Kernel>) -> usize {
+    Arc::as_ptr(kernel) as usize
+}
+
+impl Replay {
+    /// Submits as many pieces as the time cap allows. Returns whether there are more.
+    pub fn submit_next(&mut self) -> bool {
+        match self.try_submit() {
+            Ok(None) => true,
+            Ok(Some(map)) => {
+                let clock = std::mem::take(&mut self.clock);
+                self.tell(Ok((map, clock)));
+                false
+            }
+            Err(error) => {
+                self.tell(Err(error));
+                false
             }
         }
     }
 
-    /// Encodes the pieces of `batch` that one submit holds and takes them off it.
-    fn encode(
-        &self,
-        live: &Live,
-        batch: &mut Vec<Piece>,
-        clock: &mut Clock,
-        staging: Option<&Buffer>,
-        encoder: &mut wgpu::CommandEncoder,
-    ) {
-        let mut steps: Vec<Step> = vec![Step::new(live, 0, u32::MAX)];
-        let per_launch = self.made.gpu.inner.profile.is_some();
+    fn tell(&mut self, outcome: Result<(MapRequest, Clock)>) {
+        if let Some((_, tell)) = self.end.take() {
+            tell(outcome);
+        }
+    }
+
+    /// Gives the read-back of the outputs once everything is submitted.
+    fn try_submit(&mut self) -> Result<Option<MapRequest>> {
+        let made = self.plan.made.clone();
+        let (taken, load) = self.next_submit(made.gpu.inner.submit_ms);
+        let last = taken == self.pieces.len();
+        made.bind()?;
+        made.gpu.encode_now("a submit", |encoder| {
+            self.encode(taken, load, encoder);
+            if let Some((staging, _)) = self.end.as_ref().filter(|_| last) {
+                self.plan.copy_outputs(encoder, &staging.raw(), &self.clock);
+            }
+        })?;
+        self.pieces.drain(..taken);
+        let Some((staging, _)) = self.end.as_ref().filter(|_| last) else { return Ok(None) };
+        let bytes = made.staging_bytes.max(4);
+        made.gpu.guarded("a read-back", |_| MapRequest::new(staging.clone(), bytes)).map(Some)
+    }
+
+    /// How many pieces go into the next submit, and their work.
+    fn next_submit(&self, submit_ms: f64) -> (usize, Load) {
+        let (mut taken, mut filled, mut slots) = (0, Load::default(), 1);
+        for piece in self.pieces.iter().take(MOST_PIECES) {
+            slots += usize::from(!self.is_whole(piece));
+            if taken > 0 && (filled.ms + piece.load.ms > submit_ms || slots > STEP_SLOTS) {
+                break;
+            }
+            taken += 1;
+            filled = Load { units: filled.units + piece.load.units, ms: filled.ms + piece.load.ms };
+        }
+        (taken, filled)
+    }
+
+    /// Workgroups of a piece in two dimensions.
+    fn grid(&self, piece: &Piece) -> (u32, u32) {
+        let limit = self.plan.made.gpu.limits().groups_per_dimension;
+        (piece.count.min(limit), piece.count.div_ceil(limit))
+    }
+
+    /// Whether a piece is a whole launch in one row of workgroups, which needs no step of its own.
+    fn is_whole(&self, piece: &Piece) -> bool {
+        piece.base == 0 && self.grid(piece).1 == 1
+    }
+
+    /// Whether a kernel is to be timed by itself.
+    fn is_to_be_timed(&self, kernel: &Arc<Kernel>) -> bool {
+        let times = self.timed.get(&address(kernel)).copied().unwrap_or(0);
+        self.clock.has_room() && times < SAMPLES && kernel.cost.ms_per_unit().is_none()
+    }
+
+    /// Encodes the first pieces.
+    fn encode(&mut self, taken: usize, load: Load, encoder: &mut wgpu::CommandEncoder) {
+        let made = self.plan.made.clone();
+        let bindings = made.bindings.lock().unwrap();
+        let mut steps: Vec<Step> = vec![Step::new(&self.live, 0, u32::MAX)];
+        let per_launch = made.gpu.inner.profile.is_some();
         let mut at = 0;
-        while at < batch.len() && steps.len() < STEP_SLOTS {
-            let phase = self.made.launches[batch[at].launch].phase;
-            let set = self.made.queries.as_ref().and_then(|q| q.set.as_ref());
-            let writes = set.and_then(|set| clock.next(set, batch[at].launch, phase));
+        while at < taken {
+            let first = self.pieces[at].launch;
+            let phase = made.launches[first].phase;
+            let set = made.queries.as_ref().and_then(|q| q.set.as_ref());
+            let alone = set.is_some() && self.is_to_be_timed(&made.launches[first].kernel);
+            if alone {
+                *self.timed.entry(address(&made.launches[first].kernel)).or_default() += 1;
+            }
+            let writes = set.and_then(|set| self.clock.next(set, first, phase));
+            let is_timed = writes.is_some();
             let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
                 label: Some(phase),
                 timestamp_writes: writes,
             });
-            while at < batch.len() && steps.len() < STEP_SLOTS {
-                let piece = &batch[at];
-                let ready = &self.made.launches[piece.launch];
-                if ready.phase != phase {
+            while at < taken {
+                let piece = &self.pieces[at];
+                let ready = &made.launches[piece.launch];
+                let begins_pass = piece.launch == first || set.is_none();
+                if ready.phase != phase || (!begins_pass && self.is_to_be_timed(&ready.kernel)) {
                     break;
                 }
-                let limit = self.made.gpu.limits().groups_per_dimension;
-                let (x, y) = (piece.count.min(limit), piece.count.div_ceil(limit));
-                let whole = piece.base == 0 && y == 1;
-                let slot = match whole {
+                let slot = match self.is_whole(piece) {
                     true => 0,
                     false => {
-                        steps.push(Step::new(live, piece.base, piece.base + piece.count));
+                        steps.push(Step::new(&self.live, piece.base, piece.base + piece.count));
                         steps.len() - 1
                     }
                 };
+                let (x, y) = self.grid(piece);
                 pass.set_pipeline(&ready.kernel.pipeline);
-                pass.set_bind_group(0, &ready.bindings, &[]);
-                pass.set_bind_group(1, self.made.step_bindings.as_ref(), &[slot as u32 * STEP_STRIDE as u32]);
+                pass.set_bind_group(0, &bindings.groups[piece.launch], &[]);
+                pass.set_bind_group(1, made.step_bindings.as_ref(), &[slot as u32 * STEP_STRIDE as u32]);
                 pass.dispatch_workgroups(x, y, 1);
                 at += 1;
-                if per_launch {
+                if per_launch || alone {
                     break;
                 }
             }
+            drop(pass);
+            if let Some(pass) = self.clock.passes.last_mut().filter(|_| is_timed && (per_launch || alone)) {
+                pass.units = Some(self.pieces[at - 1].load.units);
+            }
         }
-        batch.drain(..at);
-        if batch.is_empty()
-            && let Some(staging) = staging
-        {
-            self.copy_outputs(encoder, staging.raw(), clock);
-        }
+        self.clock.end_submit(load);
         let mut bytes = vec![0u8; steps.len() * STEP_STRIDE as usize];
         for (chunk, step) in bytes.chunks_mut(STEP_STRIDE as usize).zip(&steps) {
             chunk[..size_of::<Step>()].copy_from_slice(bytemuck::bytes_of(step));
         }
-        self.made.gpu.queue().write_buffer(self.made.steps.raw(), 0, &bytes);
+        made.gpu.queue().write_buffer(&made.steps.raw(), 0, &bytes);
     }
+}
 
+impl Plan {
     fn copy_outputs(&self, encoder: &mut wgpu::CommandEncoder, staging: &wgpu::Buffer, clock: &Clock) {
         let mut at = 0;
         for (tensor, region) in &self.made.outputs {
-            encoder.copy_buffer_to_buffer(region.buffer.raw(), region.offset, staging, at, tensor.bytes());
+            encoder.copy_buffer_to_buffer(&region.buffer.raw(), region.offset, staging, at, tensor.bytes());
             at += tensor.bytes();
         }
         if let Some(Queries { set: Some(set), resolved }) = &self.made.queries
             && clock.used > 0
         {
-            encoder.resolve_query_set(set, 0..clock.used, resolved.raw(), 0);
-            encoder.copy_buffer_to_buffer(resolved.raw(), 0, staging, at, clock.used as u64 * 8);
+            let resolved = resolved.raw();
+            encoder.resolve_query_set(set, 0..clock.used, &resolved, 0);
+            encoder.copy_buffer_to_buffer(&resolved, 0, staging, at, clock.used as u64 * 8);
         }
     }
 }
 
-enum State {
-    Measured,
-    Running { map: MapRequest, clock: Clock },
-}
-
-/// A submitted replay.
+/// A replay that is submitted, or waits for that. What of it still waits when it is dropped is not done.
 #[must_use = "errors come with the outputs"]
 pub struct Pending {
     plan: Plan,
-    state: State,
     live: Live,
     started: Instant,
     units: f64,
+    /// The job's number, and what comes of it; `None` on a measuring `Gpu`.
+    replay: Option<(u64, Signal<Result<(MapRequest, Clock)>>)>,
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        if let Some((number, _)) = &self.replay {
+            self.plan.made.gpu.inner.outbox.withdraw(*number);
+        }
+    }
 }
 
 impl Pending {
+    /// Has it done to its end even where this is dropped.
+    pub(crate) fn lasting(self) -> Pending {
+        if let Some((number, _)) = &self.replay {
+            self.plan.made.gpu.inner.outbox.keep(*number);
+        }
+        self
+    }
+
     /// Waits for the replay and gives its outputs.
     pub async fn outputs(self) -> Result<Outputs> {
-        let Plan { made } = &self.plan;
-        let (bytes, clock) = match self.state {
-            State::Measured => (vec![0; made.staging_bytes as usize], Clock::default()),
-            State::Running { map, clock } => {
+        let made = &self.plan.made;
+        let (bytes, clock) = match &self.replay {
+            None => (vec![0; made.staging_bytes as usize], Clock::default()),
+            Some((_, submitted)) => {
+                let (map, clock) = made.gpu.until(submitted).await??;
                 let (bytes, staging) = map.read(&made.gpu).await?;
                 made.ring.lock().unwrap().push(staging);
                 (bytes, clock)
             }
         };
         made.gpu.check("a replay")?;
-        let ms = self.started.elapsed().as_secs_f64() * 1e3;
-        made.gpu.inner.pace.lock().unwrap().learn(self.units, ms);
         let mut tensors = Vec::new();
         let mut at = 0;
         for (tensor, _) in &made.outputs {
@@ -218,8 +318,39 @@ impl Pending {
             at += tensor.bytes() as usize;
         }
         let stamps: Vec<u64> = bytemuck::pod_collect_to_vec(&bytes[at..at + clock.used as usize * 8]);
+        self.learn(&clock, &stamps);
         let phases = self.plan.times(&self.live, &clock, &stamps);
         Ok(Outputs { tensors, phases })
+    }
+
+    /// Learns how fast the GPU works: from the times of the submits where it tells them.
+    fn learn(&self, clock: &Clock, stamps: &[u64]) {
+        let gpu = &self.plan.made.gpu;
+        if gpu.is_measuring() {
+            return;
+        }
+        let mut pace = gpu.inner.pace.lock().unwrap();
+        if stamps.is_empty() {
+            return pace.learn(self.units, self.started.elapsed().as_secs_f64() * 1e3);
+        }
+        let tick_ns = gpu.queue().get_timestamp_period() as f64;
+        let times = clock.submit_times(stamps, tick_ns);
+        let sum = |of: fn(&(Load, f64)) -> f64| times.iter().map(of).sum::<f64>();
+        let (units, expected_ms, ms) = (sum(|t| t.0.units), sum(|t| t.0.ms), sum(|t| t.1));
+        pace.learn(units, ms);
+        let launches = &self.plan.made.launches;
+        // What was expected of kernels that were not known is no measure.
+        if launches.iter().all(|launch| launch.kernel.cost.ms_per_unit().is_some()) {
+            pace.correct(expected_ms, ms);
+        }
+        for (pass, pair) in clock.passes.iter().zip(stamps.chunks(2)) {
+            if let Some(units) = pass.units {
+                let ms = pair[1].saturating_sub(pair[0]) as f64 * tick_ns * 1e-6;
+                launches[pass.launch].kernel.cost.learn(units, ms);
+            }
+        }
+        let mut activity = gpu.inner.activity.lock().unwrap();
+        times.iter().for_each(|(_, ms)| activity.submit_times.add(*ms));
     }
 }
 
@@ -261,7 +392,7 @@ impl Plan {
         let tick_ns = self.made.gpu.queue().get_timestamp_period() as f64;
         let mut phases: Vec<(&'static str, f64)> = Vec::new();
         let mut profile = self.made.gpu.inner.profile.as_ref().map(|p| p.lock().unwrap());
-        for ((launch, phase), pair) in clock.passes.iter().zip(stamps.chunks(2)) {
+        for (Pass { launch, phase, .. }, pair) in clock.passes.iter().zip(stamps.chunks(2)) {
             let ns = pair[1].saturating_sub(pair[0]) as f64 * tick_ns;
             match phases.iter_mut().find(|(name, _)| name == phase) {
                 Some((_, ms)) => *ms += ns * 1e-6,

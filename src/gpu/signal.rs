@@ -1,6 +1,8 @@
 //! What a callback of wgpu brings to a future.
 
 use std::sync::{Arc, Mutex};
+#[cfg(not(target_arch = "wasm32"))]
+use std::task::Poll;
 use std::task::Waker;
 
 /// Something that a callback will bring.
@@ -21,6 +23,12 @@ impl<T: Send + 'static> Signal<T> {
             }
         };
         (signal, set)
+    }
+
+    /// Waits for what does not come from the device.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub async fn arrives(&self) -> T {
+        std::future::poll_fn(|cx| self.take(cx.waker()).map_or(Poll::Pending, Poll::Ready)).await
     }
 
     /// What it brought, or else a note of whom to wake.

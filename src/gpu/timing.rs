@@ -36,7 +36,26 @@ impl Queries {
 #[derive(Default)]
 pub(super) struct Clock {
     pub used: u32,
-    pub passes: Vec<(usize, &'static str)>,
+    pub passes: Vec<Pass>,
+    /// For each submit the number of timed passes up to its end, and what it has. Those that have a pass without a time are
+    /// left out.
+    submits: Vec<(usize, Load)>,
+}
+
+/// A pass that is timed.
+pub(super) struct Pass {
+    /// Its first launch.
+    pub launch: usize,
+    pub phase: &'static str,
+    /// Its units of work, where all of it is one kernel's.
+    pub units: Option<f64>,
+}
+
+/// What is expected of the work of a submit.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Load {
+    pub units: f64,
+    pub ms: f64,
 }
 
 impl Clock {
@@ -47,16 +66,39 @@ impl Clock {
         launch: usize,
         phase: &'static str,
     ) -> Option<wgpu::ComputePassTimestampWrites<'a>> {
-        if self.used + 2 > MAX_QUERIES {
+        if !self.has_room() {
             return None;
         }
         let first = self.used;
         self.used += 2;
-        self.passes.push((launch, phase));
+        self.passes.push(Pass { launch, phase, units: None });
         Some(wgpu::ComputePassTimestampWrites {
             query_set: set,
             beginning_of_pass_write_index: Some(first),
             end_of_pass_write_index: Some(first + 1),
         })
+    }
+
+    /// Whether another pass can be timed.
+    pub fn has_room(&self) -> bool {
+        self.used + 2 <= MAX_QUERIES
+    }
+
+    /// Notes the end of a submit.
+    pub fn end_submit(&mut self, load: Load) {
+        if self.has_room() {
+            self.submits.push((self.passes.len(), load));
+        }
+    }
+
+    /// For each submit what it had and how long it held the GPU, in milliseconds.
+    pub fn submit_times(&self, stamps: &[u64], tick_ns: f64) -> Vec<(Load, f64)> {
+        let mut first = 0;
+        let time = |&(end, load): &(usize, Load)| {
+            let passes = 2 * std::mem::replace(&mut first, end)..2 * end;
+            let (from, to) = (stamps[passes.start], stamps[passes.end - 1]);
+            (load, to.saturating_sub(from) as f64 * tick_ns * 1e-6)
+        };
+        self.submits.iter().filter(|(end, _)| *end > 0).map(time).collect()
     }
 }

@@ -1,5 +1,7 @@
 //! Keys and values of the sequences being generated.
 
+use std::sync::Arc;
+
 use super::architecture::Architecture;
 use crate::error::Result;
 use crate::gpu::{Category, Format, Gpu, Recorder, Region, Tensor};
@@ -12,8 +14,20 @@ pub(crate) struct KvCache {
     longest: usize,
 }
 
+/// Keeps what is in a cache until it is dropped.
+pub(crate) struct KvPin {
+    cache: Arc<KvCache>,
+}
+
+impl Drop for KvPin {
+    fn drop(&mut self) {
+        self.cache.layers.iter().for_each(|layer| layer.buffer.unpin());
+    }
+}
+
 impl KvCache {
-    /// A cache of `rows` tokens, of sequences of `longest` at most.
+    /// A cache of `rows` tokens, of sequences of `longest` at most. Its memory may be given back while it is not pinned, see
+    /// [`Gpu::release_memory`].
     ///
     /// # Errors
     /// [`crate::Error::Limit`] or [`crate::Error::OutOfMemory`].
@@ -22,10 +36,17 @@ impl KvCache {
         let bytes = (rows * cols * 4) as u64;
         let layer = |l: usize| {
             let label = format!("keys and values of layer {l}");
-            Ok(gpu.buffer(label, Category::KvCache, bytes)?.region())
+            gpu.releasable_buffer(label, Category::KvCache, bytes).map(|buffer| buffer.region())
         };
         let layers = (0..architecture.layers).map(layer).collect::<Result<_>>()?;
         Ok(KvCache { layers, rows, cols, longest })
+    }
+
+    /// Has its contents kept from now on, and tells whether what was in it before still is.
+    pub fn pin(self: &Arc<KvCache>) -> (KvPin, bool) {
+        // Every layer is pinned, whatever the others' answers.
+        let kept = self.layers.iter().filter(|layer| layer.buffer.pin()).count();
+        (KvPin { cache: self.clone() }, kept == self.layers.len())
     }
 
     /// Tokens of a sequence at most.

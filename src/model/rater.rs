@@ -42,7 +42,7 @@ impl Rater {
         self.stream.check_choices(&trees)?;
         let mut scores = Vec::new();
         for batch in self.stream.capacity().batches(&trees, usize::MAX, Capacity::of_choices)? {
-            let turn = self.gpu.turn();
+            let turn = self.gpu.turn().await?;
             let running = self.plan.submit(&self.stream.upload(&Packed::of_choices(batch))?, 1)?;
             drop(turn);
             scores.extend_from_slice(running.outputs().await?.f32(self.scores));

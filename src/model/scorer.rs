@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::kv_cache::KvCache;
+use super::kv_cache::{KvCache, KvPin};
 use super::stream::{Capacity, Stream, check_ids, extent};
 use super::{Architecture, Keys, Model};
 use crate::data::packing::{ChoiceTree, Packed, Tree};
@@ -19,6 +19,8 @@ pub struct Scorer {
     entropy: Tensor,
     /// What trees may begin with that was read once and for all.
     preamble: Vec<u32>,
+    /// Keeps its keys and values.
+    _kept: Option<KvPin>,
 }
 
 /// The tokens of one sequence, scored.
@@ -81,9 +83,10 @@ impl Scorer {
         let cache = Arc::new(KvCache::new(gpu, model.architecture(), preamble.len(), preamble.len())?);
         let keys = Dim::Live { index: extent::PREAMBLE, max: preamble.len() as u32 };
         let after = Keys::After { cache: cache.clone(), keys };
+        let (kept, _) = cache.pin();
         let scorer = Scorer::record(gpu, model, after, preamble.to_vec(), capacity, arena).await?;
         fill(gpu, model, &cache, preamble, arena).await?;
-        Ok(scorer)
+        Ok(Scorer { _kept: Some(kept), ..scorer })
     }
 
     async fn record(
@@ -101,7 +104,15 @@ impl Scorer {
         r.output(scored.logp);
         r.output(scored.entropy);
         let plan = Plan::new(gpu, r, arena, PlanOptions::default()).await?;
-        Ok(Scorer { gpu: gpu.clone(), plan, stream, logp: scored.logp, entropy: scored.entropy, preamble })
+        Ok(Scorer {
+            gpu: gpu.clone(),
+            plan,
+            stream,
+            logp: scored.logp,
+            entropy: scored.entropy,
+            preamble,
+            _kept: None,
+        })
     }
 
     /// The largest stream of one pass; [`Scorer::score`] takes more in several passes.
@@ -177,7 +188,7 @@ impl Scorer {
 
     /// Scores trees of which the first `known` tokens, those of the preamble, were left out.
     async fn run(&self, known: usize, packed: &Packed, out: &mut Vec<Scored>) -> Result<()> {
-        let turn = self.gpu.turn();
+        let turn = self.gpu.turn().await?;
         let mut live = self.stream.upload(packed)?;
         live.extents[extent::PREAMBLE as usize] = known as u32;
         live.keys += known as u32;
@@ -205,7 +216,7 @@ async fn fill(gpu: &Gpu, model: &Model, cache: &Arc<KvCache>, ids: &[u32], arena
         return Ok(());
     }
     let text = Tree { prompt: ids.to_vec(), responses: Vec::new() };
-    let turn = gpu.turn();
+    let turn = gpu.turn().await?;
     let running = plan.submit(&stream.upload(&Packed::new([&text]))?, 1)?;
     drop(turn);
     running.outputs().await.map(drop)

@@ -193,8 +193,7 @@ impl Optimiser {
                 live.scalars[ops::ADAFACTOR_BETA2] = (1.0 - (step as f64).powf(-0.8)) as f32;
             }
         }
-        let _turn = self.gpu.turn();
-        self.plan.submit(&live, 1)
+        self.plan.submit(&live, 1).map(Pending::lasting)
     }
 
     /// Takes what came of an update that was begun.

@@ -55,8 +55,7 @@ impl MovingReference {
     /// Begins to move it towards the policy as it is.
     pub fn submit(&self) -> Result<Pending> {
         self.reference.base().note_change();
-        let _turn = self.reference.gpu().turn();
-        self.plan.submit(&Live::default(), 1)
+        self.plan.submit(&Live::default(), 1).map(Pending::lasting)
     }
 
     /// Writes it into the folder of a checkpoint.

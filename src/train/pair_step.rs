@@ -239,7 +239,7 @@ impl PairStep {
     ) -> Result<(Vec<PairResult>, PhaseTimes)> {
         check_weight(weight)?;
         self.capacity().check_holds("the batch", Capacity::of_packed(packed))?;
-        let turn = self.gpu.turn();
+        let turn = self.gpu.turn().await?;
         let mut live = self.stream.upload(packed)?;
         live.extents[extent::PAIRS as usize] = pairs.len() as u32;
         let tokens = |s: usize| packed.offsets[s + 1] - packed.offsets[s];

@@ -124,7 +124,7 @@ impl PolicyStep {
         self.stream.check(groups.iter().map(|group| &group.tree))?;
         let packed = Packed::new(groups.iter().map(|group| &group.tree));
         self.capacity().check_holds("the batch", Capacity::of_packed(&packed))?;
-        let turn = self.gpu.turn();
+        let turn = self.gpu.turn().await?;
         let live = self.stream.upload(&packed)?;
         let per_token = |of: &dyn Fn(&ScoredGroup, usize) -> f32| -> Vec<f32> {
             let of_group = |group: &ScoredGroup| -> Vec<f32> {

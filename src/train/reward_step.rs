@@ -118,7 +118,7 @@ impl RewardStep {
         self.stream.check_choices(&trees)?;
         let packed = Packed::of_choices(&trees);
         self.capacity().check_holds("the batch", Capacity::of_packed(&packed))?;
-        let turn = self.gpu.turn();
+        let turn = self.gpu.turn().await?;
         let mut live = self.stream.upload(&packed)?;
         live.extents[extent::PAIRS as usize] = pairs.len() as u32;
         // The margin is what the chosen response's score is compared less.

@@ -84,7 +84,7 @@ impl SftStep {
         self.stream.check(trees)?;
         self.capacity().check_holds("the batch", Capacity::of(trees))?;
         let packed = Packed::new(trees);
-        let turn = self.gpu.turn();
+        let turn = self.gpu.turn().await?;
         let live = self.stream.upload(&packed)?;
         self.gpu.upload(&self.gradient.region(), &vec![-weight; packed.target_ids.len()])?;
         let running = self.plan.submit(&live, 1)?;

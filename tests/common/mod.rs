@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use oaif::Wait;
 use oaif::unstable::data::packing::Tree;
 use oaif::unstable::data::rows::{Prompt, Text};
-use oaif::unstable::gpu::{Arena, DeviceKind, Gpu, GpuOptions, Tuning};
+use oaif::unstable::gpu::{Arena, DeviceKind, FEATURES, Gpu, GpuOptions, Tuning};
 use oaif::unstable::model::stream::Capacity;
 use oaif::unstable::model::{Model, Scorer};
 use oaif::unstable::train::pair_step::LabelledPair;
@@ -27,6 +27,17 @@ pub fn gpu() -> Option<Gpu> {
         }
     })
     .clone()
+}
+
+/// An application's own device, with no error handler at all.
+pub fn application() -> Option<(wgpu::Device, wgpu::Queue)> {
+    gpu()?;
+    let descriptor = wgpu::InstanceDescriptor::new_without_display_handle_from_env();
+    let instance = wgpu::Instance::new(descriptor);
+    let adapter = pollster::block_on(instance.request_adapter(&Default::default())).unwrap();
+    let (required_limits, required_features) = (adapter.limits(), adapter.features() & FEATURES);
+    let descriptor = wgpu::DeviceDescriptor { required_limits, required_features, ..Default::default() };
+    Some(pollster::block_on(adapter.request_device(&descriptor)).unwrap())
 }
 
 pub fn fixture(name: &str) -> PathBuf {

@@ -17,7 +17,7 @@ use crate::learner::Learner;
 use crate::shared::{Shared, Told};
 use crate::{Arguments, Ending};
 
-/// Submits are this long, so that a frame never waits for much longer.
+/// Submits are this long. A frame waits for two at most.
 const SUBMIT_MS: f64 = 4.0;
 
 /// What is asked for by a key or a click.
@@ -283,6 +283,13 @@ impl App {
 }
 
 impl eframe::App for App {
+    fn logic(&mut self, context: &egui::Context, _: &mut eframe::Frame) {
+        let hidden = context.input(|input| input.viewport().visible()) == Some(false);
+        if let Some(learner) = &self.learner {
+            learner.hide(hidden);
+        }
+    }
+
     fn ui(&mut self, ui: &mut Ui, _: &mut eframe::Frame) {
         let shared = self.shared.clone();
         let told = shared.read();

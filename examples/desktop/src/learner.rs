@@ -1,6 +1,7 @@
 //! The thread that trains: it draws two answers to each prompt, waits for the picks, and takes a step.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -39,6 +40,7 @@ pub struct Learner {
     /// Pairs that wait for a pick.
     pub desk: Arc<Desk>,
     requests: Arc<Requests>,
+    hidden: Arc<AtomicBool>,
     prompts: Option<Sender<String>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -55,16 +57,23 @@ impl Learner {
             true
         });
         let requests = Arc::new(Requests::new());
+        let hidden = Arc::new(AtomicBool::new(false));
         let (send, prompts) = channel();
-        let worker =
-            Worker { arguments, gpu, desk: desk.clone(), requests: requests.clone(), shared: shared.clone() };
+        let worker = Worker {
+            arguments,
+            gpu,
+            desk: desk.clone(),
+            requests: requests.clone(),
+            hidden: hidden.clone(),
+            shared: shared.clone(),
+        };
         let work = move || {
             worker.shared.work("learner", || worker.run(prompts));
             worker.end();
         };
         let thread = thread::Builder::new().name("learner".into()).spawn(work);
         let thread = thread.map_err(|error| shared.error(format!("no thread can be started: {error}"))).ok();
-        Learner { desk, requests, prompts: Some(send), thread }
+        Learner { desk, requests, hidden, prompts: Some(send), thread }
     }
 
     /// Has a prompt answered.
@@ -83,6 +92,13 @@ impl Learner {
     pub fn pause(&self, pause: bool) {
         self.requests.ask_to_pause(pause);
         if pause {
+            self.requests.ask_to_cancel();
+        }
+    }
+
+    /// Tells whether the window is hidden: then nothing is learnt, and memory is given back.
+    pub fn hide(&self, hidden: bool) {
+        if hidden != self.hidden.swap(hidden, Relaxed) && hidden {
             self.requests.ask_to_cancel();
         }
     }
@@ -112,6 +128,7 @@ struct Worker {
     gpu: Gpu,
     desk: Arc<Desk>,
     requests: Arc<Requests>,
+    hidden: Arc<AtomicBool>,
     shared: Arc<Shared>,
 }
 
@@ -152,6 +169,10 @@ impl Worker {
             if self.requests.take_save() {
                 self.save(trainer);
             }
+            if self.hidden.load(Relaxed) {
+                self.rest_while_hidden()?;
+                continue;
+            }
             if self.requests.pauses() {
                 self.shared.phase("paused");
                 thread::sleep(LOOK);
@@ -165,6 +186,17 @@ impl Worker {
                 Err(Error::Interrupted) => {}
                 Err(error) => return Err(error),
             }
+        }
+        Ok(())
+    }
+
+    /// Gives memory back until the window is seen again. The next step takes it again by itself.
+    fn rest_while_hidden(&self) -> oaif::Result<()> {
+        self.gpu.release_memory().wait()?;
+        self.shared.tell(|told| told.memory = self.gpu.memory().total);
+        while self.hidden.load(Relaxed) && !self.requests.stops() {
+            self.shared.phase("hidden");
+            thread::sleep(LOOK);
         }
         Ok(())
     }

@@ -1,0 +1,184 @@
+//! What is to be submitted, in order, and how much of it the GPU gets at a time.
+//!
+//! A device of the crate's own gets everything at once. On an application's device a frame waits for all that was submitted
+//! before it, so the GPU has at most [`IN_FLIGHT`] submits at a time there. Whoever waits for the GPU submits the next ones
+//! (see `waiting.rs`); what cannot wait, an upload for instance, submits all of them first.
+
+use std::collections::VecDeque;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+
+use super::buffer::Region;
+use super::device::Gpu;
+use super::replay::Replay;
+use crate::error::Result;
+
+/// Submits that the GPU has at a time: while it works on one, the next is there already.
+pub(super) const IN_FLIGHT: usize = 2;
+
+/// Something to be submitted.
+pub(super) enum Job {
+    Replay(Box<Replay>),
+    /// Regions to be filled with zero bytes.
+    Clear(Vec<Region>),
+}
+
+/// The jobs that wait.
+#[derive(Default)]
+pub(super) struct Jobs {
+    waiting: VecDeque<Waiting>,
+    /// Jobs so far.
+    count: u64,
+}
+
+struct Waiting {
+    number: u64,
+    job: Job,
+    /// Whether it is done even if nobody waits for it.
+    lasting: bool,
+}
+
+impl Jobs {
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    fn position(&self, number: u64) -> Option<usize> {
+        self.waiting.iter().position(|waiting| waiting.number == number)
+    }
+}
+
+#[derive(Default)]
+pub(super) struct Outbox {
+    jobs: Mutex<Jobs>,
+    /// Where submits are counted.
+    in_flight: Option<Arc<InFlight>>,
+}
+
+/// Submits that the GPU has, and whom to wake when one is done.
+#[derive(Default)]
+struct InFlight {
+    count: AtomicUsize,
+    wakers: Mutex<Vec<Waker>>,
+}
+
+impl InFlight {
+    fn done(&self) {
+        self.count.fetch_sub(1, SeqCst);
+        let wakers = std::mem::take(&mut *self.wakers.lock().unwrap_or_else(PoisonError::into_inner));
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    fn wake_when_done(&self, waker: &Waker) {
+        let mut wakers = self.wakers.lock().unwrap_or_else(PoisonError::into_inner);
+        if !wakers.iter().any(|known| known.will_wake(waker)) {
+            wakers.push(waker.clone());
+        }
+    }
+}
+
+impl Outbox {
+    /// For a device that the application draws its frames on.
+    pub fn paced() -> Outbox {
+        Outbox { in_flight: Some(Arc::default()), ..Outbox::default() }
+    }
+
+    /// Whether the GPU gets a few submits at a time.
+    pub fn is_paced(&self) -> bool {
+        self.in_flight.is_some()
+    }
+
+    /// The jobs that wait. Nothing is submitted while they are held.
+    pub fn jobs(&self) -> MutexGuard<'_, Jobs> {
+        // A thread that panicked has left the rest of its job.
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_full(&self) -> bool {
+        self.in_flight.as_ref().is_some_and(|in_flight| in_flight.count.load(SeqCst) >= IN_FLIGHT)
+    }
+
+    /// Takes a job back, of which a part may have been submitted, unless it is to be done in any case.
+    pub fn withdraw(&self, number: u64) {
+        let mut jobs = self.jobs();
+        let at = jobs.position(number).filter(|at| !jobs.waiting[*at].lasting);
+        let withdrawn = at.and_then(|at| jobs.waiting.remove(at));
+        drop(jobs);
+        // What it holds is freed while others may go on.
+        drop(withdrawn);
+    }
+
+    /// Has a job done in any case.
+    pub fn keep(&self, number: u64) {
+        let mut jobs = self.jobs();
+        if let Some(at) = jobs.position(number) {
+            jobs.waiting[at].lasting = true;
+        }
+    }
+
+    /// Notes whom to wake when more can be submitted.
+    pub fn wake_when_room(&self, waker: &Waker) {
+        if let Some(in_flight) = &self.in_flight {
+            in_flight.wake_when_done(waker);
+        }
+    }
+}
+
+impl Gpu {
+    /// Adds a job, and submits what may be submitted now. Gives the job's number.
+    pub(super) fn post(&self, job: Job) -> Result<u64> {
+        let mut jobs = self.inner.outbox.jobs();
+        jobs.count += 1;
+        let number = jobs.count;
+        let lasting = matches!(job, Job::Clear(_));
+        jobs.waiting.push_back(Waiting { number, job, lasting });
+        self.submit_jobs(&mut jobs, false)?;
+        Ok(number)
+    }
+
+    /// Submits what may be submitted now.
+    pub(super) fn advance(&self) -> Result<()> {
+        match self.inner.outbox.is_paced() {
+            true => self.submit_jobs(&mut self.inner.outbox.jobs(), false),
+            false => Ok(()),
+        }
+    }
+
+    /// Submits every job.
+    pub(super) fn flush(&self) -> Result<()> {
+        match self.inner.outbox.is_paced() {
+            true => self.submit_jobs(&mut self.inner.outbox.jobs(), true),
+            false => Ok(()),
+        }
+    }
+
+    fn submit_jobs(&self, jobs: &mut Jobs, all: bool) -> Result<()> {
+        while let Some(Waiting { job, .. }) = jobs.waiting.front_mut() {
+            // A lost device finishes nothing: each job is to hear of it.
+            if !all && self.inner.outbox.is_full() && self.look("the submitted work").is_ok() {
+                break;
+            }
+            let more = match job {
+                Job::Replay(replay) => Ok(replay.submit_next()),
+                Job::Clear(regions) => self.clear_now(regions).map(|()| false),
+            };
+            if !matches!(more, Ok(true)) {
+                jobs.waiting.pop_front();
+            }
+            more?;
+        }
+        Ok(())
+    }
+
+    /// Counts what was just submitted until it is done.
+    pub(super) fn count_in_flight(&self) {
+        let Some(in_flight) = &self.inner.outbox.in_flight else { return };
+        let count = in_flight.count.fetch_add(1, SeqCst) + 1;
+        let done = in_flight.clone();
+        self.queue().on_submitted_work_done(move || done.done());
+        let mut activity = self.inner.activity.lock().unwrap();
+        activity.most_in_flight = activity.most_in_flight.max(count);
+    }
+}
