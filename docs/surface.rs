@@ -1,4 +1,4 @@
-// The surface of the crate, 94 items, as tests/surface.rs lists it: UPDATE_SURFACE=1 cargo test --test surface.
+// The surface of the crate, 97 items, as tests/surface.rs lists it: UPDATE_SURFACE=1 cargo test --test surface.
 // Bodies, private fields and what is of oaif::unstable are left out; options have a setter for each field.
 
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +24,10 @@ pub enum Error {
     Interrupted,
 }
 impl Error {
+    pub fn io(
+        action: &'static str,
+        path: impl AsRef<Path>,
+    ) -> impl FnOnce(std::io::Error) -> Error {}
     pub fn file(path: impl AsRef<Path>, why: impl Into<String>) -> Error {}
     pub fn config(what: impl Into<String>, why: impl Into<String>) -> Error {}
 }
@@ -33,6 +37,8 @@ pub type Task<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 pub trait Wait: Future + Sized {
     fn wait(self) -> Self::Output {}
 }
+#[cfg(not(target_arch = "wasm32"))]
+impl<F: Future> Wait for F {}
 #[cfg(not(target_arch = "wasm32"))]
 pub fn block_on<F: Future>(future: F) -> F::Output {}
 
@@ -50,6 +56,19 @@ pub mod annotate {
             &'t mut self,
             _responses: &'t [Rated<'t>],
         ) -> Task<'t, Result<Vec<Score>>> {}
+    }
+    impl Annotator for LikelihoodAnnotator {}
+    impl Annotator for LlmAnnotator {}
+    impl Annotator for RewardAnnotator {}
+    impl Annotator for Rule {}
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+    #[cfg(feature = "http")]
+    pub enum Api {
+        Chat,
+        Completions,
+    }
+    impl Api {
+        pub fn name(self) -> &'static str {}
     }
     pub struct Desk {}
     impl std::fmt::Debug for Desk {}
@@ -88,6 +107,12 @@ pub mod annotate {
         pub fn new(desk: Arc<Desk>) -> Human {}
     }
     pub trait IntoAnnotationQueue<'a> {}
+    impl<'a, A: Annotator + 'a> IntoAnnotationQueue<'a> for A {}
+    impl<'a> IntoAnnotationQueue<'a> for super::human::Human {}
+    #[cfg(feature = "http")]
+    impl<'a> IntoAnnotationQueue<'a> for super::openai::OpenAi {}
+    #[cfg(not(target_arch = "wasm32"))]
+    impl<'a> IntoAnnotationQueue<'a> for super::threaded::Threaded {}
     pub struct JudgeModel {
         pub tokenizer: Tokenizer,
         pub scorer: Scorer,
@@ -134,6 +159,15 @@ pub mod annotate {
         pub fn order_flip(&self) -> bool {}
     }
     impl From<Verdict> for Judgement {}
+    #[derive(Clone, PartialEq, Eq)]
+    #[cfg(feature = "http")]
+    pub struct Key {}
+    impl Key {
+        pub fn find(env: Option<&str>, file: Option<&Path>) -> Result<Option<Key>> {}
+        pub fn from_env(name: &str) -> Result<Option<Key>> {}
+        pub fn from_file(path: &Path) -> Result<Key> {}
+    }
+    impl fmt::Debug for Key {}
     #[derive(Clone, Debug, PartialEq, Serialize)]
     #[non_exhaustive]
     pub struct Last {
@@ -152,7 +186,6 @@ pub mod annotate {
         ) -> Result<LikelihoodAnnotator> {}
         pub fn of_whole_responses(self) -> LikelihoodAnnotator {}
     }
-    impl Annotator for LikelihoodAnnotator {}
     pub struct LlmAnnotator {}
     impl LlmAnnotator {
         pub async fn new(
@@ -162,13 +195,13 @@ pub mod annotate {
             name: &str,
         ) -> Result<LlmAnnotator> {}
     }
-    impl Annotator for LlmAnnotator {}
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
     pub enum Normalise {
         Sum,
         Token,
         Character,
     }
+    #[cfg(feature = "http")]
     pub struct OpenAi {}
     impl OpenAi {
         pub fn new(options: OpenAiOptions, template: JudgeTemplate) -> Result<OpenAi> {}
@@ -176,8 +209,10 @@ pub mod annotate {
     impl fmt::Debug for OpenAi {}
     #[derive(Clone, Debug, Setters)]
     #[non_exhaustive]
+    #[cfg(feature = "http")]
     pub struct OpenAiOptions {
         pub model: String,
+        pub api: Api,
         pub system: Option<String>,
         pub orders: Orders,
         pub log_probabilities: bool,
@@ -186,8 +221,10 @@ pub mod annotate {
         pub max_tokens: u32,
         pub ties: bool,
         pub temperature: f64,
+        pub rating: Option<RatingTemplate>,
         pub pointwise: bool,
         pub urls: Vec<String>,
+        pub key: Option<Key>,
         pub connect_timeout: Duration,
         pub timeout: Duration,
         pub retries: u32,
@@ -242,6 +279,16 @@ pub mod annotate {
         pub prompt: &'a str,
         pub response: &'a str,
     }
+    #[derive(Clone, Debug)]
+    #[cfg(feature = "http")]
+    pub struct RatingTemplate {}
+    impl RatingTemplate {
+        pub fn builtin() -> RatingTemplate {}
+        pub fn from_text(source: &str) -> Result<RatingTemplate> {}
+        pub fn from_file(path: &Path) -> Result<RatingTemplate> {}
+        pub fn with_instruction(self, instruction: &str) -> Result<RatingTemplate> {}
+        pub fn render(&self, rated: &Rated<'_>) -> Result<String> {}
+    }
     #[derive(Debug, thiserror::Error)]
     #[non_exhaustive]
     pub enum Refusal {
@@ -265,13 +312,11 @@ pub mod annotate {
             name: &str,
         ) -> Result<RewardAnnotator> {}
     }
-    impl Annotator for RewardAnnotator {}
     #[derive(Clone, Debug)]
     pub struct Rule {}
     impl Rule {
         pub fn parse(text: &str) -> Result<Rule> {}
     }
-    impl Annotator for Rule {}
     #[derive(Clone, Debug, PartialEq)]
     pub enum Score {
         Value(f32),
@@ -298,6 +343,7 @@ pub mod annotate {
         pub per_minute: Option<f64>,
         pub seconds_left: Option<f64>,
     }
+    #[cfg(not(target_arch = "wasm32"))]
     pub struct Threaded {}
     impl Threaded {
         pub fn new(mut annotator: impl Annotator + 'static) -> Result<Threaded> {}
@@ -351,9 +397,11 @@ pub mod data {
     #[derive(Clone, Debug, Default, PartialEq, Serialize)]
     pub struct Conversation {
         pub messages: Vec<Message>,
+        pub variables: Arc<Map<String, Value>>,
     }
     #[derive(Clone, Debug, PartialEq, Serialize)]
-    pub struct Message;
+    pub struct Message {}
+    impl TryFrom<&Value> for Message {}
     impl Message {
         pub fn new(role: &str, content: &str) -> Message {}
         pub fn role(&self) -> &str {}
@@ -449,6 +497,7 @@ pub mod files {
         pub fn new<N: AsRef<Path>>(
             files: impl IntoIterator<Item = (N, Vec<u8>)>,
         ) -> MemoryFolder {}
+        pub fn insert(&self, name: impl AsRef<Path>, content: Vec<u8>) {}
         pub fn path(&self) -> &Path {}
         pub fn files(&self) -> Vec<(PathBuf, Arc<[u8]>)> {}
     }
@@ -712,6 +761,8 @@ pub mod model {
         pub async fn snapshot(&self) -> Result<Model> {}
         pub async fn snapshot_as(&self, format: FrozenFormat) -> Result<Model> {}
         pub fn gpu(&self) -> &Gpu {}
+        pub fn context(&self) -> usize {}
+        pub fn vocabulary(&self) -> usize {}
     }
     impl Model {
         pub async fn load(gpu: &Gpu, dir: &Path, train: bool) -> Result<Model> {}
@@ -867,6 +918,7 @@ pub mod train {
         fn step(&mut self, _report: &StepReport) {}
         fn warning(&mut self, _text: &str) {}
     }
+    impl Observer for () {}
     #[derive(Clone, Debug, PartialEq)]
     #[non_exhaustive]
     pub enum OnlineLoss {
@@ -997,6 +1049,7 @@ pub mod train {
     impl ScheduleKind {
         pub fn name(self) -> &'static str {}
     }
+    impl FromStr for ScheduleKind {}
     #[derive(Clone, Debug, Default, Serialize)]
     #[non_exhaustive]
     pub struct StepReport {

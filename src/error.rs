@@ -109,7 +109,7 @@ pub enum Error {
     },
     /// The driver took the device away.
     #[error(
-        "the GPU was lost ({0}): begin again, a run from its last checkpoint; if it happens again, update the driver"
+        "the GPU was lost ({0}): open it again, and resume from the last checkpoint; if it happens again, update the driver"
     )]
     DeviceLost(String),
     /// wgpu refused something that it should not have been asked for.
@@ -154,7 +154,7 @@ pub enum Error {
         /// What happened and the way out.
         why: String,
     },
-    /// The user asked to stop; what was asked for to be saved has been saved.
+    /// Somebody asked for an end, or to cancel a step: a run has saved what it was asked to, and a step can be taken again.
     #[error("interrupted")]
     Interrupted,
 }

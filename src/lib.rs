@@ -25,7 +25,7 @@ pub use task::{Wait, block_on};
 /// The version of wgpu whose devices are shared.
 pub use wgpu;
 
-// The surface: what an application may count on, theme by theme; docs/surface.txt lists it. Within the crate the same paths
+// The surface: what an application may count on, theme by theme; docs/surface.rs lists it. Within the crate the same paths
 // lead to all of a theme.
 
 /// GPUs: opening one, or sharing an application's; what they hold.
@@ -91,7 +91,7 @@ pub mod annotate {
     pub use crate::unstable::annotate::llm::{LlmAnnotator, Orders};
     #[cfg(feature = "http")]
     #[doc(inline)]
-    pub use crate::unstable::annotate::openai::{OpenAi, OpenAiOptions};
+    pub use crate::unstable::annotate::openai::{Api, Key, OpenAi, OpenAiOptions, RatingTemplate};
     #[doc(inline)]
     pub use crate::unstable::annotate::queue::IntoAnnotationQueue;
     #[doc(inline)]

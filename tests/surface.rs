@@ -1,5 +1,6 @@
 //! The library's surface, docs/surface.rs, is what the crate exports outside of `oaif::unstable`: a change of it shows in
-//! review. What of an exported type names something unstable is as unstable as that, and is not listed.
+//! review. What of an exported type names something of `unstable` is as unstable as that, and is not listed; nor are the
+//! setters that `Setters` derives, one a field, and implementations that macros write.
 //!
 //!     UPDATE_SURFACE=1 cargo test --test surface
 
@@ -12,50 +13,9 @@ use syn::{Attribute, Fields, ImplItem, Item, ItemImpl, ItemMod, TraitItem, Type,
 
 const LISTING: &str = "docs/surface.rs";
 
-/// What signatures may name besides the surface: the standard library's, and what serves as such.
-const COMMON: &[&str] = &[
-    "Arc",
-    "AsRef",
-    "BTreeMap",
-    "Box",
-    "Display",
-    "Duration",
-    "Error",
-    "Fn",
-    "From",
-    "Future",
-    "Into",
-    "IntoIterator",
-    "Iterator",
-    "Item",
-    "Option",
-    "Output",
-    "Path",
-    "PathBuf",
-    "Result",
-    "Self",
-    "Send",
-    "String",
-    "Sync",
-    "Value",
-    "Vec",
-    "bool",
-    "f32",
-    "f64",
-    "i32",
-    "i64",
-    "io",
-    "serde_json",
-    "std",
-    "str",
-    "u8",
-    "u16",
-    "u32",
-    "u64",
-    "usize",
-    "web_time",
-    "wgpu",
-];
+/// Traits of others whose implementations by hand are listed.
+const TRAITS: [&str; 9] =
+    ["From", "TryFrom", "FromStr", "Default", "Clone", "PartialEq", "Debug", "Display", "Serialize"];
 
 /// A source file's items, and the module that it is.
 struct Source {
@@ -63,8 +23,35 @@ struct Source {
     items: Vec<Item>,
 }
 
+/// An item of the surface, with what it is compiled for.
+struct Export {
+    path: String,
+    cfg: Vec<Attribute>,
+}
+
+impl Export {
+    fn name(&self) -> &str {
+        self.path.rsplit("::").next().unwrap()
+    }
+}
+
+struct Surface {
+    sources: Vec<Source>,
+    /// For each module (the root's name is empty) what it exports.
+    modules: Vec<(String, Vec<Export>)>,
+    /// Names of the types that are not exported.
+    unstable: BTreeSet<String>,
+    /// Names of exported traits.
+    traits: BTreeSet<String>,
+}
+
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn parsed(path: &Path) -> Vec<Item> {
+    let text = fs::read_to_string(path).unwrap();
+    syn::parse_file(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display())).items
 }
 
 fn sources(dir: &Path, module: &str, out: &mut Vec<Source>) {
@@ -76,29 +63,33 @@ fn sources(dir: &Path, module: &str, out: &mut Vec<Source>) {
         if path.is_dir() {
             sources(&path, &child, out);
         } else if path.extension().is_some_and(|extension| extension == "rs") {
-            let items = syn::parse_file(&fs::read_to_string(&path).unwrap())
-                .unwrap_or_else(|e| panic!("{}: {e}", path.display()))
-                .items;
-            out.push(Source { module: child, items });
+            out.push(Source { module: child, items: parsed(&path) });
         }
     }
 }
 
-/// What `lib.rs` exports: for each of its modules (the root's is empty) the paths of the items.
-fn exported(items: &[Item], module: &str, out: &mut Vec<(String, Vec<String>)>) {
-    let mut paths = Vec::new();
+/// What `lib.rs` exports. All of it is re-exported from `unstable`: an item of its own would go unseen.
+fn exported(items: &[Item], module: &str, out: &mut Vec<(String, Vec<Export>)>) {
+    let mut exports = Vec::new();
     for item in items {
         match item {
-            Item::Use(item) if matches!(item.vis, Visibility::Public(_)) => {
-                leaves(&item.tree, "", &mut paths)
+            Item::Use(item) if is_public(&item.vis) => {
+                let cfg: Vec<_> = item.attrs.iter().filter(|a| a.path().is_ident("cfg")).cloned().collect();
+                let mut paths = Vec::new();
+                leaves(&item.tree, "", &mut paths);
+                exports.extend(paths.into_iter().map(|path| Export { path, cfg: cfg.clone() }));
             }
-            Item::Mod(ItemMod { content: Some((_, items)), ident, .. }) => {
-                exported(items, &ident.to_string(), out)
+            Item::Mod(ItemMod { content: Some((_, items)), ident, vis, .. }) => {
+                assert!(is_public(vis), "{ident} is for re-exports");
+                exported(items, &ident.to_string(), out);
             }
-            _ => {}
+            Item::Use(_) | Item::Mod(_) => {}
+            other => {
+                panic!("lib.rs defines {:?}: define it in a module", name_of(other).map(|(name, _)| name))
+            }
         }
     }
-    out.push((module.to_owned(), paths));
+    out.push((module.to_owned(), exports));
 }
 
 fn leaves(tree: &UseTree, prefix: &str, out: &mut Vec<String>) {
@@ -122,64 +113,14 @@ fn name_of(item: &Item) -> Option<(&syn::Ident, &Visibility)> {
     })
 }
 
-/// Finds the definition of an exported path: in its module, in one below it, or wherever that re-exports it from.
-fn definition<'s>(sources: &'s [Source], path: &str) -> (&'s Source, &'s Item) {
-    let path = path.trim_start_matches("crate::").trim_start_matches("unstable::");
-    let (module, name) = path.rsplit_once("::").unwrap_or(("", path));
-    let found = |inside: &str| -> Vec<(&Source, &Item)> {
-        let of = |source: &'s Source| source.items.iter().map(move |item| (source, item));
-        let inside = format!("{inside}::");
-        let is = |source: &Source, item: &Item| {
-            format!("{}::", source.module).starts_with(&inside)
-                && name_of(item)
-                    .is_some_and(|(ident, vis)| ident == name && matches!(vis, Visibility::Public(_)))
-        };
-        sources.iter().flat_map(of).filter(|(source, item)| is(source, item)).collect()
-    };
-    let mut candidates = found(&format!("::{module}").replace("::::", "::"));
-    if candidates.is_empty() {
-        candidates = found("");
-    }
-    // The nearest to where it is exported.
-    candidates.sort_by_key(|(source, _)| source.module.len());
-    *candidates.first().unwrap_or_else(|| panic!("{path} is defined nowhere"))
-}
-
-/// Whether everything that a signature names is stable.
-struct Names<'n> {
-    stable: &'n BTreeSet<String>,
-    unstable: bool,
-}
-
-impl Visit<'_> for Names<'_> {
-    fn visit_path(&mut self, path: &syn::Path) {
-        let name = path.segments.last().unwrap().ident.to_string();
-        let is_generic = name.len() == 1;
-        let outside = path.segments.len() > 1 && path.segments[0].ident == "wgpu";
-        if !is_generic && !outside && !self.stable.contains(&name) && !COMMON.contains(&name.as_str()) {
-            self.unstable = true;
-        }
-        syn::visit::visit_path(self, path);
-    }
-
-    fn visit_attribute(&mut self, _: &Attribute) {}
-}
-
-fn is_stable(stable: &BTreeSet<String>, visit: impl FnOnce(&mut Names)) -> bool {
-    let mut names = Names { stable, unstable: false };
-    visit(&mut names);
-    !names.unstable
-}
-
 fn is_public(vis: &Visibility) -> bool {
     matches!(vis, Visibility::Public(_))
 }
 
 fn is_hidden(attrs: &[Attribute]) -> bool {
-    attrs.iter().any(|a| {
-        a.path().is_ident("doc")
-            && matches!(&a.meta, syn::Meta::List(list) if list.tokens.to_string() == "hidden")
-    })
+    let hidden =
+        |a: &Attribute| matches!(&a.meta, syn::Meta::List(list) if list.tokens.to_string() == "hidden");
+    attrs.iter().any(|a| a.path().is_ident("doc") && hidden(a))
 }
 
 /// Without docs, and what serves the inside.
@@ -187,168 +128,245 @@ fn bare(attrs: &mut Vec<Attribute>) {
     attrs.retain(|a| ["derive", "non_exhaustive", "cfg"].iter().any(|kept| a.path().is_ident(kept)));
 }
 
-fn bare_fields(fields: &mut Fields, of_enum: bool, stable: &BTreeSet<String>) {
-    if let Fields::Named(named) = fields {
-        let kept = std::mem::take(&mut named.named).into_iter().filter(|field| {
-            (of_enum || is_public(&field.vis))
-                && !is_hidden(&field.attrs)
-                && is_stable(stable, |n| n.visit_type(&field.ty))
-        });
-        named.named = kept.collect();
-    }
-    fields.iter_mut().for_each(|field| bare(&mut field.attrs));
+/// Whether a signature names something unstable.
+struct Names<'n> {
+    unstable: &'n BTreeSet<String>,
+    found: bool,
 }
 
-/// The item as its user sees it.
-fn outline(item: &Item, stable: &BTreeSet<String>) -> Item {
-    let mut item = item.clone();
-    match &mut item {
-        Item::Struct(x) => {
-            bare(&mut x.attrs);
-            bare_fields(&mut x.fields, false, stable);
-            if matches!(&x.fields, Fields::Unnamed(fields) if !fields.unnamed.iter().all(|f| is_public(&f.vis)))
-            {
-                x.fields = Fields::Unit;
-            }
-        }
-        Item::Enum(x) => {
-            bare(&mut x.attrs);
-            for variant in &mut x.variants {
-                bare(&mut variant.attrs);
-                bare_fields(&mut variant.fields, true, stable);
-            }
-        }
-        Item::Trait(x) => {
-            bare(&mut x.attrs);
-            x.items.retain(
-                |item| matches!(item, TraitItem::Fn(f) if is_stable(stable, |n| n.visit_signature(&f.sig))),
-            );
-            for item in &mut x.items {
-                let TraitItem::Fn(f) = item else { continue };
-                bare(&mut f.attrs);
-                f.default = f.default.as_ref().map(|_| syn::parse_quote!({}));
-            }
-        }
-        Item::Fn(x) => {
-            bare(&mut x.attrs);
-            *x.block = syn::parse_quote!({});
-        }
-        Item::Const(x) => {
-            bare(&mut x.attrs);
-            *x.expr = syn::parse_quote!(..);
-        }
-        Item::Type(x) => bare(&mut x.attrs),
-        _ => {}
+impl Visit<'_> for Names<'_> {
+    fn visit_path(&mut self, path: &syn::Path) {
+        let last = path.segments.last().unwrap().ident.to_string();
+        let first = path.segments[0].ident.to_string();
+        let is_anothers = path.segments.len() > 1 && ["Self", "fmt", "std", "wgpu"].contains(&first.as_str());
+        self.found |= !is_anothers && self.unstable.contains(&last);
+        syn::visit::visit_path(self, path);
     }
-    item
+
+    fn visit_attribute(&mut self, _: &Attribute) {}
 }
 
-/// Inherent methods, and the traits of this crate and the standard library that somebody implements by hand.
-fn implementations(sources: &[Source], of: &str, top: &str, stable: &BTreeSet<String>) -> Vec<ItemImpl> {
-    let mut out = Vec::new();
-    for source in
-        sources.iter().filter(|source| top.is_empty() || source.module.starts_with(&format!("::{top}")))
-    {
-        for item in &source.items {
-            let Item::Impl(found) = item else { continue };
-            let Type::Path(path) = &*found.self_ty else { continue };
-            if path.path.segments.last().unwrap().ident != of {
+impl Surface {
+    fn read() -> Surface {
+        let (mut all, mut modules) = (Vec::new(), Vec::new());
+        sources(&root().join("src"), "", &mut all);
+        exported(&parsed(&root().join("src/lib.rs")), "", &mut modules);
+        modules.sort_by(|a, b| a.0.cmp(&b.0));
+        let exports = || modules.iter().flat_map(|(_, exports)| exports);
+        let stable: BTreeSet<&str> = exports().map(Export::name).collect();
+        let (mut unstable, mut traits) = (BTreeSet::new(), BTreeSet::new());
+        for item in all.iter().flat_map(|source| &source.items) {
+            let Some((name, _)) = name_of(item) else { continue };
+            let name = name.to_string();
+            match stable.contains(name.as_str()) {
+                true if matches!(item, Item::Trait(_)) => drop(traits.insert(name)),
+                false if !matches!(item, Item::Fn(_) | Item::Const(_)) => {
+                    unstable.insert(name);
+                }
+                _ => {}
+            }
+        }
+        Surface { sources: all, modules, unstable, traits }
+    }
+
+    fn is_stable(&self, visit: impl FnOnce(&mut Names)) -> bool {
+        let mut names = Names { unstable: &self.unstable, found: false };
+        visit(&mut names);
+        !names.found
+    }
+
+    /// The definition of an exported path: in its module, in one below it, or wherever that re-exports it from.
+    fn definition(&self, path: &str) -> (&Source, &Item) {
+        let path = path.trim_start_matches("crate::").trim_start_matches("unstable::");
+        let (module, name) = path.rsplit_once("::").unwrap_or(("", path));
+        let is = |item: &Item| name_of(item).is_some_and(|(n, vis)| n == name && is_public(vis));
+        let found = |inside: &str| -> Vec<(&Source, &Item)> {
+            let within =
+                self.sources.iter().filter(|source| format!("{}::", source.module).starts_with(inside));
+            within
+                .flat_map(|source| source.items.iter().map(move |item| (source, item)))
+                .filter(|(_, item)| is(item))
+                .collect()
+        };
+        let within = if module.is_empty() { String::new() } else { format!("::{module}::") };
+        let mut candidates = found(&within);
+        if candidates.is_empty() {
+            candidates = found("");
+        }
+        // The nearest to where it is exported.
+        candidates.sort_by_key(|(source, _)| source.module.len());
+        *candidates.first().unwrap_or_else(|| panic!("{path} is defined nowhere"))
+    }
+
+    fn outline_fields(&self, fields: &mut Fields, of_enum: bool) {
+        match fields {
+            Fields::Named(named) => {
+                let kept = std::mem::take(&mut named.named).into_iter().filter(|field| {
+                    let shown = (of_enum || is_public(&field.vis)) && !is_hidden(&field.attrs);
+                    shown && self.is_stable(|n| n.visit_type(&field.ty))
+                });
+                named.named = kept.collect();
+            }
+            // Private: what is made of it is nobody's concern.
+            Fields::Unnamed(all) if !of_enum && !all.unnamed.iter().all(|field| is_public(&field.vis)) => {
+                *fields = Fields::Named(syn::parse_quote!({}));
+            }
+            Fields::Unnamed(_) | Fields::Unit => {}
+        }
+        fields.iter_mut().for_each(|field| bare(&mut field.attrs));
+    }
+
+    /// The item as its user sees it.
+    fn outline(&self, item: &Item, cfg: &[Attribute]) -> Item {
+        let mut item = item.clone();
+        match &mut item {
+            Item::Struct(x) => {
+                bare(&mut x.attrs);
+                self.outline_fields(&mut x.fields, false);
+                x.semi_token = None;
+            }
+            Item::Enum(x) => {
+                bare(&mut x.attrs);
+                for variant in &mut x.variants {
+                    bare(&mut variant.attrs);
+                    self.outline_fields(&mut variant.fields, true);
+                }
+            }
+            Item::Trait(x) => {
+                bare(&mut x.attrs);
+                x.items.retain(
+                    |item| matches!(item, TraitItem::Fn(f) if self.is_stable(|n| n.visit_signature(&f.sig))),
+                );
+                for item in &mut x.items {
+                    let TraitItem::Fn(f) = item else { continue };
+                    bare(&mut f.attrs);
+                    f.default = f.default.as_ref().map(|_| syn::parse_quote!({}));
+                }
+            }
+            Item::Fn(x) => {
+                bare(&mut x.attrs);
+                *x.block = syn::parse_quote!({});
+            }
+            Item::Const(x) => {
+                bare(&mut x.attrs);
+                *x.expr = syn::parse_quote!(..);
+            }
+            Item::Type(x) => bare(&mut x.attrs),
+            _ => {}
+        }
+        let attrs = match &mut item {
+            Item::Struct(x) => &mut x.attrs,
+            Item::Enum(x) => &mut x.attrs,
+            Item::Trait(x) => &mut x.attrs,
+            Item::Fn(x) => &mut x.attrs,
+            _ => return item,
+        };
+        if !attrs.iter().any(|a| a.path().is_ident("cfg")) {
+            attrs.extend_from_slice(cfg);
+        }
+        item
+    }
+
+    /// Methods of a type and its implementations of the traits of others, or who implements a trait.
+    fn implementations(&self, of: &str, top: &str) -> Vec<ItemImpl> {
+        let mut out = Vec::new();
+        let is_trait = self.traits.contains(of);
+        for Source { module, items } in &self.sources {
+            if !is_trait && !top.is_empty() && !format!("{module}::").starts_with(&format!("::{top}::")) {
                 continue;
             }
-            let mut found = found.clone();
-            bare(&mut found.attrs);
-            match &found.trait_ {
-                Some((_, path, _)) => {
-                    let name = path.segments.last().unwrap().ident.to_string();
-                    if !["From", "Default", "IntoAnnotationQueue", "Annotator", "Display", "Debug"]
-                        .contains(&name.as_str())
-                        || !is_stable(stable, |n| {
-                            path.segments.iter().for_each(|s| n.visit_path_arguments(&s.arguments))
-                        })
-                    {
-                        continue;
-                    }
-                    found.items.clear();
-                }
-                None => {
-                    found.items.retain(|item| match item {
-                        ImplItem::Fn(f) => {
-                            is_public(&f.vis)
-                                && !is_hidden(&f.attrs)
-                                && is_stable(stable, |n| n.visit_signature(&f.sig))
-                        }
-                        ImplItem::Const(c) => is_public(&c.vis) && is_stable(stable, |n| n.visit_type(&c.ty)),
-                        _ => false,
-                    });
-                    if found.items.is_empty() {
-                        continue;
-                    }
-                    for item in &mut found.items {
-                        match item {
-                            ImplItem::Fn(f) => {
-                                bare(&mut f.attrs);
-                                f.block = syn::parse_quote!({});
-                            }
-                            ImplItem::Const(c) => {
-                                bare(&mut c.attrs);
-                                c.expr = syn::parse_quote!(..);
-                            }
-                            _ => {}
-                        }
-                    }
+            for item in items {
+                let Item::Impl(found) = item else { continue };
+                if self.concerns(found, of, is_trait)
+                    && let Some(listed) = self.outline_impl(found)
+                {
+                    out.push(listed);
                 }
             }
-            out.push(found);
         }
+        out
     }
-    out
-}
 
-/// The listing, and how many items it has.
-fn listing() -> (String, usize) {
-    let mut all = Vec::new();
-    sources(&root().join("src"), "", &mut all);
-    let lib = syn::parse_file(&fs::read_to_string(root().join("src/lib.rs")).unwrap()).unwrap();
-    let mut modules = Vec::new();
-    exported(&lib.items, "", &mut modules);
-    modules.sort();
-    let mut stable = BTreeSet::new();
-    for (_, paths) in &modules {
-        stable.extend(paths.iter().map(|path| path.rsplit("::").next().unwrap().to_owned()));
-    }
-    let (mut text, mut count) = (String::new(), 0);
-    for (module, paths) in &modules {
-        let mut items: BTreeMap<String, Vec<Item>> = BTreeMap::new();
-        for path in paths.iter().filter(|path| *path != "wgpu") {
-            let (source, item) = definition(&all, path);
-            let name = path.rsplit("::").next().unwrap();
-            let top = source.module.trim_start_matches("::").split("::").next().unwrap();
-            let outlined = std::iter::once(outline(item, &stable));
-            let impls = implementations(&all, name, top, &stable).into_iter().map(Item::Impl);
-            items.insert(name.to_owned(), outlined.chain(impls).collect());
-            count += 1;
-        }
-        let items = items.into_values().flatten().collect();
-        let code = prettyplease::unparse(&syn::File { shebang: None, attrs: Vec::new(), items });
-        match module.as_str() {
-            "" => text.push_str(&code),
-            _ => {
-                let indented: String =
-                    code.lines().map(|line| format!("    {line}\n").replace("    \n", "\n")).collect();
-                text.push_str(&format!("\npub mod {module} {{\n{indented}}}\n"));
+    fn concerns(&self, found: &ItemImpl, of: &str, is_trait: bool) -> bool {
+        let of_type =
+            matches!(&*found.self_ty, Type::Path(path) if path.path.segments.last().unwrap().ident == of);
+        match &found.trait_ {
+            None => of_type,
+            Some((_, path, _)) if is_trait => {
+                path.segments.last().unwrap().ident == of && self.is_stable(|n| n.visit_type(&found.self_ty))
+            }
+            Some((_, path, _)) => {
+                let name = path.segments.last().unwrap().ident.to_string();
+                of_type && TRAITS.contains(&name.as_str()) && self.is_stable(|n| n.visit_path(path))
             }
         }
     }
-    let head = format!(
-        "// The surface of the crate, {count} items, as tests/surface.rs lists it: UPDATE_SURFACE=1 cargo test --test surface.\n\
-         // Bodies, private fields and what is of oaif::unstable are left out; options have a setter for each field.\n\n"
-    );
-    (head + &text, count)
+
+    fn outline_impl(&self, found: &ItemImpl) -> Option<ItemImpl> {
+        let mut found = found.clone();
+        bare(&mut found.attrs);
+        if found.trait_.is_some() {
+            found.items.clear();
+            return Some(found);
+        }
+        found.items.retain(|item| match item {
+            ImplItem::Fn(f) => {
+                is_public(&f.vis) && !is_hidden(&f.attrs) && self.is_stable(|n| n.visit_signature(&f.sig))
+            }
+            ImplItem::Const(c) => is_public(&c.vis) && self.is_stable(|n| n.visit_type(&c.ty)),
+            _ => false,
+        });
+        for item in &mut found.items {
+            match item {
+                ImplItem::Fn(f) => {
+                    bare(&mut f.attrs);
+                    f.block = syn::parse_quote!({});
+                }
+                ImplItem::Const(c) => {
+                    bare(&mut c.attrs);
+                    c.expr = syn::parse_quote!(..);
+                }
+                _ => {}
+            }
+        }
+        (!found.items.is_empty()).then_some(found)
+    }
+
+    fn listing(&self) -> String {
+        let (mut text, mut count) = (String::new(), 0);
+        for (module, exports) in &self.modules {
+            let mut items: BTreeMap<&str, Vec<Item>> = BTreeMap::new();
+            for export in exports.iter().filter(|export| export.path != "wgpu") {
+                let (source, item) = self.definition(&export.path);
+                let top = source.module.trim_start_matches("::").split("::").next().unwrap();
+                let outlined = std::iter::once(self.outline(item, &export.cfg));
+                let impls = self.implementations(export.name(), top).into_iter().map(Item::Impl);
+                items.insert(export.name(), outlined.chain(impls).collect());
+                count += 1;
+            }
+            let items = items.into_values().flatten().collect();
+            let code = prettyplease::unparse(&syn::File { shebang: None, attrs: Vec::new(), items });
+            match module.as_str() {
+                "" => text.push_str(&code),
+                _ => {
+                    let indent =
+                        |line: &str| if line.is_empty() { "\n".into() } else { format!("    {line}\n") };
+                    let indented: String = code.lines().map(indent).collect();
+                    text.push_str(&format!("\npub mod {module} {{\n{indented}}}\n"));
+                }
+            }
+        }
+        let head = format!(
+            "// The surface of the crate, {count} items, as tests/surface.rs lists it: UPDATE_SURFACE=1 cargo test --test surface.\n\
+             // Bodies, private fields and what is of oaif::unstable are left out; options have a setter for each field.\n\n"
+        );
+        head + &text
+    }
 }
 
 #[test]
 fn the_surface_is_what_the_listing_says() {
-    let (now, _) = listing();
+    let now = Surface::read().listing();
     let path = root().join(LISTING);
     if std::env::var_os("UPDATE_SURFACE").is_some() {
         fs::write(&path, &now).unwrap();
@@ -365,14 +383,12 @@ fn the_surface_is_what_the_listing_says() {
 }
 
 #[test]
-fn the_examples_of_applications_use_nothing_unstable() {
-    let mut files: Vec<PathBuf> = ["embed.rs", "own_device.rs", "generate.rs", "align.rs"]
-        .map(|file| root().join("examples").join(file))
-        .into();
-    files.extend(
-        fs::read_dir(root().join("examples/desktop/src")).unwrap().map(|entry| entry.unwrap().path()),
-    );
-    for file in files {
+fn the_examples_of_applications_name_nothing_unstable() {
+    let examples = ["embed.rs", "own_device.rs", "generate.rs", "align.rs"]
+        .map(|file| root().join("examples").join(file));
+    let window =
+        fs::read_dir(root().join("examples/desktop/src")).unwrap().map(|entry| entry.unwrap().path());
+    for file in examples.into_iter().chain(window).chain([root().join("tests/embedding.rs")]) {
         let text = fs::read_to_string(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
         assert!(!text.contains("unstable"), "{}", file.display());
     }

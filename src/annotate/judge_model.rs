@@ -39,7 +39,8 @@ impl JudgeModel {
         JudgeModel::of_model(&Model::load(gpu, dir, false).await?, dir, max_length, arena).await
     }
 
-    /// A judge of this model, with the tokenizer in `dir`.
+    /// A judge of this model, with the tokenizer in `dir`. The weights must stay what they are: of one that is trained, take
+    /// a [`Model::snapshot`].
     pub async fn of_model(
         model: &Model,
         dir: &Path,

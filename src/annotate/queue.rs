@@ -382,22 +382,37 @@ impl<'a> IntoAnnotationQueue<'a> for Box<dyn AnnotationQueue + 'a> {
     }
 }
 
-/// Queues as they are.
-macro_rules! is_a_queue {
-    ($($queue:ty),*) => {$(
-        impl<'a> IntoAnnotationQueue<'a> for $queue {
-            fn into_queue(self) -> Box<dyn AnnotationQueue + 'a> {
-                Box::new(self)
-            }
-        }
-    )*};
+impl<'a> IntoAnnotationQueue<'a> for InPlace<'a> {
+    fn into_queue(self) -> Box<dyn AnnotationQueue + 'a> {
+        Box::new(self)
+    }
 }
 
-is_a_queue!(InPlace<'a>, super::ensemble::Ensemble<'a>, super::human::Human);
+impl<'a> IntoAnnotationQueue<'a> for super::ensemble::Ensemble<'a> {
+    fn into_queue(self) -> Box<dyn AnnotationQueue + 'a> {
+        Box::new(self)
+    }
+}
+
+impl<'a> IntoAnnotationQueue<'a> for super::human::Human {
+    fn into_queue(self) -> Box<dyn AnnotationQueue + 'a> {
+        Box::new(self)
+    }
+}
+
 #[cfg(feature = "http")]
-is_a_queue!(super::openai::OpenAi);
+impl<'a> IntoAnnotationQueue<'a> for super::openai::OpenAi {
+    fn into_queue(self) -> Box<dyn AnnotationQueue + 'a> {
+        Box::new(self)
+    }
+}
+
 #[cfg(not(target_arch = "wasm32"))]
-is_a_queue!(super::threaded::Threaded);
+impl<'a> IntoAnnotationQueue<'a> for super::threaded::Threaded {
+    fn into_queue(self) -> Box<dyn AnnotationQueue + 'a> {
+        Box::new(self)
+    }
+}
 
 /// An annotator that answers at once, where it is asked: its time is this program's.
 pub struct InPlace<'a> {

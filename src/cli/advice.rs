@@ -41,6 +41,9 @@ pub(super) fn sentence(error: Error, command: Option<&Command>) -> String {
             "the GPU was lost ({why}): resume from the last checkpoint by --resume-from-checkpoint last; if it happens \
              again, update the driver"
         ),
+        Error::DeviceLost(why) => {
+            format!("the GPU was lost ({why}): begin again; if it happens again, update the driver")
+        }
         Error::NoGpu(why) if command.is_some_and(|c| c.get_name() != "doctor") => {
             format!("{why}; `oaif doctor` shows what is found")
         }

@@ -2,7 +2,7 @@
 //! none.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -55,7 +55,7 @@ pub(super) fn list(path: &Path) -> Vec<PathBuf> {
 ///
 /// ```
 /// # fn main() -> oaif::Result<()> {
-/// let folder = oaif::unstable::files::MemoryFolder::new([("config.json", b"{}".to_vec())]);
+/// let folder = oaif::files::MemoryFolder::new([("config.json", b"{}".to_vec())]);
 /// assert_eq!(oaif::unstable::files::read(&folder.path().join("config.json"))?, b"{}");
 /// # Ok(())
 /// # }
@@ -77,8 +77,15 @@ impl MemoryFolder {
     pub fn new<N: AsRef<Path>>(files: impl IntoIterator<Item = (N, Vec<u8>)>) -> MemoryFolder {
         let number = FOLDERS.fetch_add(1, Ordering::Relaxed);
         let folder = MemoryFolder { path: PathBuf::from(format!("{PREFIX}{number}")) };
-        files.into_iter().for_each(|(name, content)| put(&folder.path.join(name), content));
+        files.into_iter().for_each(|(name, content)| folder.insert(name, content));
         folder
+    }
+
+    /// Adds a file, or replaces the one of this name; all names lead to files below the folder.
+    pub fn insert(&self, name: impl AsRef<Path>, content: Vec<u8>) {
+        let below = |part: &Component| matches!(part, Component::Normal(_));
+        let name: PathBuf = name.as_ref().components().filter(below).collect();
+        put(&self.path.join(name), content);
     }
 
     /// Its path.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{AnswerStream, GenerateOptions, Generator, Request, Response};
 use crate::data::chat::ChatTemplate;
 use crate::data::encoder::Encoder;
-use crate::data::rows::{Conversation, Message, Text};
+use crate::data::rows::{Message, Text};
 use crate::data::tokenizer::{StopMatcher, Tokenizer};
 use crate::error::{Error, Result};
 use crate::gpu::Arena;
@@ -80,25 +80,22 @@ impl Chat {
     /// [`Error::Config`] for what the template refuses; [`Error::TooLong`] where the conversation has become longer than the
     /// model's context; memory errors, and what the device reports.
     pub async fn say(&mut self, text: &str) -> Result<ChatAnswer<'_>> {
-        let mut messages = self.messages.clone();
-        messages.push(Message::new("user", text));
-        let conversation = Conversation { messages, ..Conversation::default() };
+        let said = Message::new("user", text);
+        let conversation: Vec<Message> = self.messages.iter().chain([&said]).cloned().collect();
         let encoder = Encoder { tokenizer: &self.tokenizer, template: Some(&self.template) };
-        let text = Text::Chat(conversation);
-        let prompt = encoder.prompt(&text)?;
+        let prompt = encoder.prompt(&Text::from(conversation))?;
         let limit = self.model.architecture().context - 1;
         if prompt.len() > limit {
             let what = "the conversation".to_owned();
             return Err(Error::TooLong { what, tokens: prompt.len(), limit });
         }
         self.make_room(prompt.len()).await?;
-        let Text::Chat(Conversation { messages, .. }) = text else { unreachable!("made above") };
-        self.messages = messages;
         self.request = vec![Request { prompt, samples: 1, first_sequence: self.answers }];
         self.answers = self.answers.wrapping_add(1) & (u32::MAX >> 1);
         let Chat { generator, tokenizer, request, stop, seed, messages, .. } = self;
         let (generator, _) = generator.as_ref().expect("made above");
         let stream = generator.stream(tokenizer, request, stop, *seed).await?;
+        messages.push(said);
         Ok(ChatAnswer { stream, messages, text: String::new(), response: None })
     }
 

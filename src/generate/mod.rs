@@ -381,6 +381,7 @@ impl Generator {
 
     /// Writes keys and values of all but the last token of these prompts: the last is each sample's own first row.
     async fn read_prompts(&self, prompts: &[(usize, &Request)]) -> Result<()> {
+        let changes = self.model.changes();
         let (mut ids, mut spans) = (vec![], vec![]);
         for (i, (page, request)) in prompts.iter().enumerate() {
             let first = self.page_row(*page);
@@ -407,9 +408,12 @@ impl Generator {
                 (ids, spans) = (vec![], vec![]);
             }
         }
-        prompts
-            .iter()
-            .for_each(|(page, request)| self.keep(*page, &request.prompt[..request.prompt.len() - 1]));
+        // Of weights that changed meanwhile nothing is worth keeping.
+        if self.model.changes() == changes {
+            prompts
+                .iter()
+                .for_each(|(page, request)| self.keep(*page, &request.prompt[..request.prompt.len() - 1]));
+        }
         Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! The sequences that are being generated: their state lives on the adapter, so that several tokens can be decoded
+//! The sequences that are being generated: their state is on the GPU, so that several tokens can be decoded
 //! in one submit.
 
 use std::ops::Range;

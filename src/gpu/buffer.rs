@@ -250,7 +250,7 @@ impl Gpu {
         let (what, ledger) = (label.to_owned(), self.inner.ledger.clone());
         let exhausted = move |_| {
             // It is counted already.
-            let held = ledger.lock().unwrap().report.total - bytes;
+            let held = ledger.lock().unwrap().report.total.saturating_sub(bytes);
             Error::OutOfMemory { what, bytes, held, limit: None, remedy: Remedy::LessMemory }
         };
         let (raw, refused) = self.guarded("a buffer", |device| {
@@ -269,7 +269,8 @@ impl Gpu {
         data: &[T],
     ) -> Result<Buffer> {
         let buffer = self.buffer(label, category, std::mem::size_of_val(data) as u64)?;
-        self.upload(&buffer.region(), data)?;
+        // Nothing that waits to be submitted can read it.
+        self.write(&buffer.region(), bytemuck::cast_slice(data))?;
         Ok(buffer)
     }
 
@@ -293,11 +294,17 @@ impl Gpu {
             let why = format!("{} bytes do not fit the {room} of this region of {buffer:?}", bytes.len());
             return Err(Error::config("upload", why));
         }
+        // What waits was to read what is there now.
+        self.flush()?;
+        self.write(region, bytes)
+    }
+
+    /// Writes to a region from its start on.
+    fn write(&self, region: &Region, bytes: &[u8]) -> Result<()> {
         if self.is_measuring() {
             return Ok(());
         }
-        // What waits was to read what is there now.
-        self.flush()?;
+        self.inner.activity.lock().unwrap().uploaded += bytes.len() as u64;
         let raw = self.raw(&region.buffer)?;
         for (i, piece) in bytes.chunks(UPLOAD_PIECE).enumerate() {
             let offset = region.offset + (i * UPLOAD_PIECE) as u64;

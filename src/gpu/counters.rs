@@ -24,6 +24,8 @@ pub struct Activity {
     pub launches: u64,
     /// Their work, as the ops state it.
     pub work: Work,
+    /// Bytes that were uploaded.
+    pub uploaded: u64,
     /// How long callers were blocked until the GPU was done.
     pub waited: Duration,
     /// Submits that an application's device had at the same time, at most; not counted on a device of the crate's own.

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::Poll;
 use std::time::Duration;
 
 use web_time::Instant;
@@ -17,6 +18,8 @@ pub(super) struct Faults {
     foreign: Option<Foreign>,
     /// What scopes have caught, where wgpu has yet to tell.
     untold: Mutex<Vec<Task<'static, Option<Error>>>>,
+    /// Held by who waits for that.
+    settling: async_lock::Mutex<()>,
 }
 
 #[derive(Default)]
@@ -119,13 +122,26 @@ impl Faults {
     /// # Errors
     /// The first of it.
     pub async fn settle(&self) -> Result<()> {
-        let mut first = Ok(());
-        loop {
-            let Some(told) = self.untold.lock().unwrap().pop() else { return first };
-            if let Some(error) = told.await {
-                first = Err(error);
+        // Each wakes the last who looked at it.
+        let _waiting = self.settling.lock().await;
+        // In place: what is told while nobody waits is there for the next who does.
+        std::future::poll_fn(|cx| {
+            let mut untold = self.untold.lock().unwrap();
+            let mut first = None;
+            untold.retain_mut(|told| match told.as_mut().poll(cx) {
+                Poll::Pending => true,
+                Poll::Ready(error) => {
+                    first = first.take().or(error);
+                    false
+                }
+            });
+            match (first, untold.is_empty()) {
+                (Some(error), _) => Poll::Ready(Err(error)),
+                (None, true) => Poll::Ready(Ok(())),
+                (None, false) => Poll::Pending,
             }
-        }
+        })
+        .await
     }
 
     /// Notes that the device is lost, unless it was before.

@@ -8,8 +8,8 @@ use crate::error::{Error, Result};
 /// ```no_run
 /// # async fn device(adapter: &oaif::wgpu::Adapter) {
 /// let descriptor = oaif::wgpu::DeviceDescriptor {
-///     required_limits: oaif::unstable::gpu::required_limits(adapter),
-///     required_features: adapter.features() & oaif::unstable::gpu::FEATURES,
+///     required_limits: oaif::gpu::required_limits(adapter),
+///     required_features: adapter.features() & oaif::gpu::FEATURES,
 ///     ..Default::default()
 /// };
 /// let (device, queue) = adapter.request_device(&descriptor).await.expect("a device");
@@ -19,11 +19,33 @@ pub fn required_limits(adapter: &wgpu::Adapter) -> wgpu::Limits {
     adapter.limits()
 }
 
-/// Refuses a device on which kernels could not be made.
+/// Refuses an application's device on which kernels could not be made.
 ///
 /// # Errors
 /// [`Error::Config`] naming the first limit that is too small.
 pub(super) fn check(has: &wgpu::Limits) -> Result<()> {
+    match lacking(has) {
+        None => Ok(()),
+        Some(lack) => {
+            let way_out = "ask for oaif::gpu::required_limits(&adapter) when it is requested";
+            Err(Error::config("device", format!("{lack}: {way_out}")))
+        }
+    }
+}
+
+/// Refuses a GPU on which kernels could not be made.
+///
+/// # Errors
+/// [`Error::NoGpu`] naming the first limit that is too small.
+pub(super) fn check_gpu(name: &str, has: &wgpu::Limits) -> Result<()> {
+    match lacking(has) {
+        None => Ok(()),
+        Some(lack) => Err(Error::NoGpu(format!("{name} {lack}: use another GPU"))),
+    }
+}
+
+/// The first limit that is too small.
+fn lacking(has: &wgpu::Limits) -> Option<String> {
     let needs = wgpu::Limits::default();
     macro_rules! at_least {
         ($($limit:ident),* $(,)?) => {
@@ -45,16 +67,8 @@ pub(super) fn check(has: &wgpu::Limits) -> Result<()> {
             1,
         ),
     ];
-    match counts.into_iter().chain(few).find(|(_, has, needs)| has < needs) {
-        None => Ok(()),
-        Some((limit, has, needs)) => {
-            let why = format!(
-                "has {limit} = {has}, and the kernels need {needs}: ask for oaif::unstable::gpu::required_limits(&adapter) when it is \
-                 requested"
-            );
-            Err(Error::config("device", why))
-        }
-    }
+    let (limit, has, needs) = counts.into_iter().chain(few).find(|(_, has, needs)| has < needs)?;
+    Some(format!("has {limit} = {has}, and the kernels need {needs}"))
 }
 
 #[cfg(test)]
@@ -70,6 +84,9 @@ mod tests {
             error.contains("max_storage_buffers_per_shader_stage = 4") && error.contains("need 8"),
             "{error}"
         );
+        let error = check_gpu("a small GPU", &less).unwrap_err().to_string();
+        let lack = "has max_storage_buffers_per_shader_stage = 4, and the kernels need 8";
+        assert_eq!(error, format!("a small GPU {lack}: use another GPU"));
         assert!(check(&wgpu::Limits::downlevel_webgl2_defaults()).is_err());
     }
 }

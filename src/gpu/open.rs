@@ -23,14 +23,17 @@ impl Gpu {
     /// Opens a GPU with all the limits that it offers.
     ///
     /// # Errors
-    /// [`Error::NoGpu`] when there is none, or none of the wanted name; [`Error::Config`] where it lacks what tier T2 needs;
+    /// [`Error::NoGpu`] when there is none, none of the wanted name, or none that is large enough; [`Error::Config`] where it lacks what tier T2 needs;
     /// [`Error::Gpu`] when the driver refuses the device.
     pub async fn open(options: &GpuOptions) -> Result<Gpu> {
         options.check()?;
         let from_env = std::env::var("OAIF_GPU").ok().filter(|v| !v.is_empty());
         let wanted = options.gpu.clone().or(from_env);
         let (summary, adapter) = choose(adapters(&instance()).await, wanted.as_deref())?;
-        let arithmetic = arithmetic_of(options.tier, &summary.name, &adapter)?;
+        // A browser may not tell.
+        let name = if summary.name.is_empty() { "the GPU" } else { &summary.name };
+        needs::check_gpu(name, &adapter.limits())?;
+        let arithmetic = arithmetic_of(options.tier, name, &adapter)?;
         let mut features = adapter.features() & FEATURES;
         if arithmetic == Arithmetic::F32 {
             features.remove(wgpu::Features::SHADER_F16);
@@ -54,7 +57,7 @@ impl Gpu {
                 ..Default::default()
             })
             .await
-            .map_err(|e| Error::Gpu { what: format!("a device on {}", summary.name), why: e.to_string() })?;
+            .map_err(|e| Error::Gpu { what: format!("a device on {name}"), why: e.to_string() })?;
         let faults = Faults::of_own(&device);
         Ok(Gpu::on(device, queue, summary, options, arithmetic, (faults, Outbox::default())))
     }

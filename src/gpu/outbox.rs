@@ -100,14 +100,19 @@ impl Outbox {
         self.in_flight.as_ref().is_some_and(|in_flight| in_flight.count.load(SeqCst) >= IN_FLIGHT)
     }
 
-    /// Takes a job back, of which a part may have been submitted, unless it is to be done in any case.
-    pub fn withdraw(&self, number: u64) {
+    /// Takes a job back, of which a part may have been submitted, unless it is to be done in any case: whether it waits for
+    /// that.
+    pub fn withdraw(&self, number: u64) -> bool {
         let mut jobs = self.jobs();
-        let at = jobs.position(number).filter(|at| !jobs.waiting[*at].lasting);
-        let withdrawn = at.and_then(|at| jobs.waiting.remove(at));
+        let Some(at) = jobs.position(number) else { return false };
+        if jobs.waiting[at].lasting {
+            return true;
+        }
+        let withdrawn = jobs.waiting.remove(at);
         drop(jobs);
         // What it holds is freed while others may go on.
         drop(withdrawn);
+        false
     }
 
     /// Has a job done in any case.
@@ -134,8 +139,11 @@ impl Gpu {
         let number = jobs.count;
         let lasting = matches!(job, Job::Clear(_));
         jobs.waiting.push_back(Waiting { number, job, lasting });
-        self.submit_jobs(&mut jobs, false)?;
-        Ok(number)
+        let submitted = self.submit_jobs(&mut jobs, false);
+        if submitted.is_err() {
+            jobs.waiting.retain(|waiting| waiting.number != number);
+        }
+        submitted.map(|()| number)
     }
 
     /// Submits what may be submitted now.

@@ -283,7 +283,11 @@ pub struct Pending {
 impl Drop for Pending {
     fn drop(&mut self) {
         if let Some((number, _)) = &self.replay {
-            self.plan.made.gpu.inner.outbox.withdraw(*number);
+            let gpu = &self.plan.made.gpu;
+            if gpu.inner.outbox.withdraw(*number) {
+                // Nobody may be left to wait for it. What goes wrong shows with what comes next.
+                let _ = gpu.flush();
+            }
         }
     }
 }

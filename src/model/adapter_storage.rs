@@ -132,7 +132,9 @@ impl Model {
             let b = r.bind(&b, term.rank, w.rows, Format::F32);
             ops::merge_lora(&mut r, &w, a, b, adapter.layout.scale(term));
         }
-        Plan::new(self.gpu(), r, &Arena::new(), PlanOptions::default()).await?.run(&Live::default()).await?;
+        let plan = Plan::new(self.gpu(), r, &Arena::new(), PlanOptions::default()).await?;
+        self.base().note_change();
+        plan.submit(&Live::default(), 1)?.lasting().outputs().await?;
         if adapter.layout.rates() {
             let head = adapter.weights.get(&adapter.layout.head()).expect("it has one");
             self.base().upload(RATING_HEAD, &adapter.weights.download(head).await?)?;

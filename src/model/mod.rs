@@ -181,6 +181,16 @@ impl Model {
         &self.state.gpu
     }
 
+    /// Most tokens of a text that it reads.
+    pub fn context(&self) -> usize {
+        self.architecture().context
+    }
+
+    /// Tokens that it knows.
+    pub fn vocabulary(&self) -> usize {
+        self.architecture().vocab
+    }
+
     /// As read from `config.json`.
     pub fn config(&self) -> &ModelConfig {
         &self.state.config

@@ -14,7 +14,7 @@ use crate::gpu::{Arena, Dim, Gpu, Plan, PlanOptions, Recorder, Tensor};
 pub struct Scorer {
     gpu: Gpu,
     plan: Plan,
-    stream: Stream,
+    stream: Arc<Stream>,
     logp: Tensor,
     entropy: Tensor,
     /// What trees may begin with that was read once and for all.
@@ -59,7 +59,13 @@ impl Scorer {
     /// [`Error::Config`] for a capacity without room or beyond counting, and for a `gpu` or an
     /// arena that is not the model's; memory errors.
     pub async fn new(gpu: &Gpu, model: &Model, capacity: Capacity, arena: &Arena) -> Result<Scorer> {
-        Scorer::record(gpu, model, Keys::Stream, Vec::new(), capacity, arena).await
+        let stream = Arc::new(Stream::new(gpu, model, capacity, false)?);
+        Scorer::of_stream(stream, model, arena).await
+    }
+
+    /// As [`Scorer::new`], on buffers that another plan of the same batches has, too.
+    pub(crate) async fn of_stream(stream: Arc<Stream>, model: &Model, arena: &Arena) -> Result<Scorer> {
+        Scorer::record(model, Keys::Stream, Vec::new(), stream, arena).await
     }
 
     /// As [`Scorer::new`], for trees of which most begin with `preamble`: its keys and values are computed now and kept.
@@ -84,20 +90,20 @@ impl Scorer {
         let keys = Dim::Live { index: extent::PREAMBLE, max: preamble.len() as u32 };
         let after = Keys::After { cache: cache.clone(), keys };
         let (kept, _) = cache.pin();
-        let scorer = Scorer::record(gpu, model, after, preamble.to_vec(), capacity, arena).await?;
+        let stream = Arc::new(Stream::new(gpu, model, capacity, false)?);
+        let scorer = Scorer::record(model, after, preamble.to_vec(), stream, arena).await?;
         fill(gpu, model, &cache, preamble, arena).await?;
         Ok(Scorer { _kept: Some(kept), ..scorer })
     }
 
     async fn record(
-        gpu: &Gpu,
         model: &Model,
         keys: Keys,
         preamble: Vec<u32>,
-        capacity: Capacity,
+        stream: Arc<Stream>,
         arena: &Arena,
     ) -> Result<Scorer> {
-        let stream = Stream::new(gpu, model, capacity, false)?;
+        let gpu = model.gpu();
         let mut r = Recorder::new(gpu);
         let (tokens, targets) = stream.bind(&mut r);
         let scored = model.score(&mut r, &tokens, &targets, &keys, false, false)?;

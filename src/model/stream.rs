@@ -1,5 +1,7 @@
 //! Buffers for a stream of packed trees, filled anew for every replay.
 
+use std::sync::{Mutex, PoisonError};
+
 use super::{Model, StreamTensors};
 use crate::data::packing::{ChoiceTree, Inverse, Packed, Tree};
 use crate::error::{Error, Result};
@@ -200,6 +202,8 @@ pub(crate) struct Stream {
     inverses: Option<(InverseBuffers, InverseBuffers)>,
     /// And that of learned positions.
     positions: Option<InverseBuffers>,
+    /// What is in the buffers.
+    uploaded: Mutex<Option<(Packed, Live)>>,
 }
 
 /// A stream's targets in a recording.
@@ -248,6 +252,7 @@ impl Stream {
             target_ids: words("target ids", targets)?,
             offsets: words("sequence offsets", sequences + 1)?,
             inverses,
+            uploaded: Mutex::default(),
         })
     }
 
@@ -328,8 +333,19 @@ impl Stream {
         (stream, picked)
     }
 
-    /// Fills the buffers with trees that were checked; returns the live extents.
+    /// Fills the buffers with trees that were checked, unless these are in them; returns the live extents.
     pub fn upload(&self, packed: &Packed) -> Result<Live> {
+        let mut uploaded = self.uploaded.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, live)) = uploaded.as_ref().filter(|(there, _)| there == packed) {
+            return Ok(*live);
+        }
+        *uploaded = None;
+        let live = self.fill(packed)?;
+        *uploaded = Some((packed.clone(), live));
+        Ok(live)
+    }
+
+    fn fill(&self, packed: &Packed) -> Result<Live> {
         let gpu = &self.gpu;
         gpu.upload(&self.ids.region(), &packed.ids)?;
         gpu.upload(&self.spans.region(), &packed.spans)?;

@@ -38,7 +38,7 @@ impl Trainer<'static> {
         DpoRun::new(policy, pairs, train, options).await?.trainer()
     }
 
-    /// Training of a reward model, for which [`Policy::load_rater`] loads a model.
+    /// Training of a reward model, for which [`Policy::load_for_reward`] loads a model.
     ///
     /// # Errors
     /// As [`Trainer::supervised`].

@@ -31,9 +31,9 @@ pub struct TrainOptions {
     /// Where a run is written; `None` for a [`Trainer`](super::Trainer) that an application drives.
     #[setters(skip)]
     pub output_dir: Option<PathBuf>,
-    /// Replace an earlier run in `output_dir`.
+    /// Of a run alone: replace an earlier one in `output_dir`.
     pub overwrite: bool,
-    /// Go on from this checkpoint.
+    /// Of a run alone: go on from this checkpoint.
     #[setters(into)]
     pub resume: Option<Resume>,
     /// What may differ from the run that wrote the checkpoint, by the names of the options, such as `learning-rate` or
@@ -77,13 +77,13 @@ pub struct TrainOptions {
     pub max_grad_norm: f32,
     /// Seed of the order of rows, of the adapter's start and of sampling.
     pub seed: u32,
-    /// Steps between checkpoints; `None`: only at the end.
+    /// Of a run alone: steps between checkpoints; `None`: only at the end.
     #[setters(into)]
     pub save_steps: Option<usize>,
-    /// Checkpoints kept.
+    /// Of a run alone: checkpoints kept.
     #[setters(into)]
     pub save_total_limit: Option<usize>,
-    /// Write the metrics as an event file of TensorBoard, too, into the folder `tensorboard` of the run's.
+    /// Of a run alone: write the metrics as an event file of TensorBoard, too, into the folder `tensorboard` of the run's.
     pub tensorboard: bool,
     /// Compute activations again in the backward pass rather than keep them.
     pub gradient_checkpointing: bool,

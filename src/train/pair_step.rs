@@ -1,5 +1,7 @@
 //! Forward and backward pass over annotated pairs, recorded once and replayed for every micro-batch.
 
+use std::sync::Arc;
+
 use crate::data::packing::{Packed, Tree};
 use crate::error::{Error, Result};
 use crate::gpu::{Arena, Buffer, Category, Dim, Format, Gpu, Plan, PlanOptions, Recorder, Tensor};
@@ -62,7 +64,7 @@ pub struct PairResult {
 pub struct PairStep {
     gpu: Gpu,
     plan: Plan,
-    stream: Stream,
+    stream: Arc<Stream>,
     objective: Objective,
     responses: Buffer,
     pairs: Buffer,
@@ -114,7 +116,7 @@ impl PairStep {
         let objective = objective.into();
         objective.check()?;
         model.trained().check_trained(gpu)?;
-        let stream = Stream::new(gpu, model, capacity, true)?;
+        let stream = Arc::new(Stream::new(gpu, model, capacity, true)?);
         let pairs = capacity.sequences.div_ceil(2);
         let words = |label, n: usize| gpu.buffer(label, Category::Workspace, n as u64 * 4);
         let responses = words("responses", pairs * 2 * 3)?;
@@ -170,6 +172,11 @@ impl PairStep {
             entropy: scored.entropy,
             table: result.table,
         })
+    }
+
+    /// The buffers of its micro-batches, which a [`Scorer`](crate::model::Scorer) of the same may use, too.
+    pub(super) fn stream(&self) -> Arc<Stream> {
+        self.stream.clone()
     }
 
     /// The largest micro-batch.

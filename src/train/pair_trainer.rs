@@ -46,7 +46,11 @@ impl PairTrainer {
         let gpu = model.gpu();
         // The largest plan comes first: the others find room in its memory.
         let step = PairStep::new(gpu, model, loss, capacity, options.gradient_checkpointing, arena).await?;
-        let reference = Scorer::new(gpu, reference, scored.unwrap_or(capacity), arena).await?;
+        let reference = match scored {
+            Some(scored) => Scorer::new(gpu, reference, scored, arena).await?,
+            // A batch that was uploaded for one is there for the other.
+            None => Scorer::of_stream(step.stream(), reference, arena).await?,
+        };
         let policy = match scored {
             Some(scored) => Some(Scorer::new(gpu, model, scored, arena).await?),
             None => None,

@@ -1,5 +1,7 @@
 //! Forward and backward pass of a policy gradient, recorded once and replayed for every micro-batch.
 
+use std::sync::Arc;
+
 use super::pair_step::PhaseTimes;
 use crate::data::packing::{Packed, Tree};
 use crate::error::{Error, Result};
@@ -42,7 +44,7 @@ pub struct ResponseResult {
 pub struct PolicyStep {
     gpu: Gpu,
     plan: Plan,
-    stream: Stream,
+    stream: Arc<Stream>,
     reference: Buffer,
     sampler: Option<Buffer>,
     advantages: Buffer,
@@ -69,7 +71,7 @@ impl PolicyStep {
         arena: &Arena,
     ) -> Result<PolicyStep> {
         model.trained().check_trained(gpu)?;
-        let stream = Stream::new(gpu, model, capacity, true)?;
+        let stream = Arc::new(Stream::new(gpu, model, capacity, true)?);
         let words = |label| gpu.buffer(label, Category::Workspace, capacity.targets as u64 * 4);
         let reference = words("reference log-probabilities")?;
         let sampler = if off_policy { Some(words("sampler's log-probabilities")?) } else { None };
@@ -101,6 +103,11 @@ impl PolicyStep {
             entropy: scored.entropy,
             table: result.table,
         })
+    }
+
+    /// The buffers of its micro-batches, which a [`Scorer`](crate::model::Scorer) of the same may use, too.
+    pub(super) fn stream(&self) -> Arc<Stream> {
+        self.stream.clone()
     }
 
     /// The largest micro-batch.

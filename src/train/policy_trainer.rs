@@ -67,9 +67,10 @@ impl PolicyTrainer {
         // The largest plan comes first: the others find room in its memory.
         let step =
             PolicyStep::new(gpu, model, loss.gradient(), off_policy, capacity, checkpointing, arena).await?;
-        let reference = Scorer::new(gpu, reference, capacity, arena).await?;
+        // A batch that was uploaded for one of them is there for the others.
+        let reference = Scorer::of_stream(step.stream(), reference, arena).await?;
         let policy = match off_policy || loss.lowers_scores() {
-            true => Some(Scorer::new(gpu, model, capacity, arena).await?),
+            true => Some(Scorer::of_stream(step.stream(), model, arena).await?),
             false => None,
         };
         let optimiser =

@@ -1,24 +1,25 @@
 //! What somebody beside a run asks of it while it goes on: a page's buttons, a program that has it as a part.
 
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
-use std::task::{Poll, Waker};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 
 /// Flags that a run looks at between steps, and a request to give a step up; anybody may set them at any time.
 ///
 /// ```
-/// let requests = oaif::unstable::train::Requests::default();
+/// let requests = oaif::train::Requests::default();
 /// requests.ask_to_save();
 /// assert!(requests.take_save() && !requests.take_save());
 /// ```
 #[derive(Debug, Default)]
 pub struct Requests {
     /// End the run after the current step, with a checkpoint. It stays set.
-    pub stop: AtomicBool,
+    pub(crate) stop: AtomicBool,
     /// Take no further step while this is set, unless [`Requests::stop`] is.
-    pub pause: AtomicBool,
+    pub(crate) pause: AtomicBool,
     /// Write a checkpoint after the current step. Whoever writes it clears the flag, see [`Requests::take_save`].
-    pub save: AtomicBool,
+    pub(crate) save: AtomicBool,
     cancel: AtomicBool,
     /// Steps that can be given up.
     cancellable: Mutex<Vec<Waker>>,
@@ -50,23 +51,17 @@ impl Requests {
     /// the policy is as it was before, and the step can be taken again. A step whose update is with the GPU is finished.
     pub fn ask_to_cancel(&self) {
         self.cancel.store(true, Ordering::Relaxed);
-        let mut waiting = self.cancellable.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.drain(..).for_each(Waker::wake);
+        let waiting = std::mem::take(&mut *self.cancellable());
+        waiting.into_iter().for_each(Waker::wake);
     }
 
     /// Waits until somebody asks to give the step up; the request is taken then.
-    pub(super) async fn cancelled(&self) {
-        std::future::poll_fn(|cx| {
-            let mut waiting = self.cancellable.lock().unwrap_or_else(PoisonError::into_inner);
-            if self.cancel.swap(false, Ordering::Relaxed) {
-                return Poll::Ready(());
-            }
-            if !waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
-                waiting.push(cx.waker().clone());
-            }
-            Poll::Pending
-        })
-        .await;
+    pub(super) fn cancelled(&self) -> Cancelled<'_> {
+        Cancelled { requests: self, waker: None }
+    }
+
+    fn cancellable(&self) -> MutexGuard<'_, Vec<Waker>> {
+        self.cancellable.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether the end was asked for.
@@ -87,5 +82,65 @@ impl Requests {
     /// Whether a checkpoint was asked for since the last call.
     pub fn take_save(&self) -> bool {
         self.save.swap(false, Ordering::Relaxed)
+    }
+}
+
+/// See [`Requests::cancelled`].
+pub(super) struct Cancelled<'r> {
+    requests: &'r Requests,
+    /// Who waits.
+    waker: Option<Waker>,
+}
+
+impl Cancelled<'_> {
+    fn leave(&mut self) {
+        if let Some(waker) = self.waker.take() {
+            self.requests.cancellable().retain(|other| !other.will_wake(&waker));
+        }
+    }
+}
+
+impl Future for Cancelled<'_> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.leave();
+        let mut waiting = self.requests.cancellable();
+        if self.requests.cancel.swap(false, Ordering::Relaxed) {
+            return Poll::Ready(());
+        }
+        waiting.push(cx.waker().clone());
+        drop(waiting);
+        self.waker = Some(cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+impl Drop for Cancelled<'_> {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_that_was_not_cancelled_leaves_nobody_to_be_woken() {
+        let requests = Requests::new();
+        for _ in 0..3 {
+            let mut waiting = Box::pin(requests.cancelled());
+            let mut cx = Context::from_waker(Waker::noop());
+            assert!(
+                waiting.as_mut().poll(&mut cx).is_pending() && waiting.as_mut().poll(&mut cx).is_pending()
+            );
+            assert_eq!(requests.cancellable().len(), 1);
+        }
+        assert!(requests.cancellable().is_empty());
+        requests.ask_to_cancel();
+        assert!(
+            Box::pin(requests.cancelled()).as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready()
+        );
     }
 }

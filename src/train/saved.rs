@@ -25,11 +25,18 @@ impl Trainer<'_> {
         state.write(dir)
     }
 
-    /// Goes on from what [`Trainer::save`] wrote, of a training with the same options, rows and annotator.
+    /// Goes on from what [`Trainer::save`] wrote, of a training with the same options, rows and annotator, before the first
+    /// step: to the same bits on the same device. After an error that is about the files, begin a new trainer.
     ///
     /// # Errors
-    /// [`Error::Config`] naming what differs; what is wrong with the files.
+    /// [`Error::Config`] naming what differs, and where a step has begun already; what is wrong with the files.
     pub fn resume(&mut self, dir: &Path) -> Result<()> {
+        if self.has_begun() {
+            return Err(Error::config(
+                "resume",
+                "a step has begun already: begin a new trainer, then resume it",
+            ));
+        }
         let allowed = self.options().allow_changes.clone();
         let state = State::read(dir)?.go_on(self.identity()?, &allowed, self.total_steps())?;
         self.restore(dir, state.step, state.counters, state.online)

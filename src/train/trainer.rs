@@ -570,6 +570,11 @@ impl<'a> Trainer<'a> {
         !self.moving
     }
 
+    /// Whether a step has begun.
+    pub(super) fn has_begun(&self) -> bool {
+        self.step > 0 || self.learning || self.updating.is_some()
+    }
+
     /// Whether one of the steps done may have changed a weight.
     pub(super) fn meant_to_learn(&self) -> bool {
         self.updater.learns_within(self.step)

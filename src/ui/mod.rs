@@ -11,8 +11,8 @@
 //! ```
 //! use std::sync::Arc;
 //!
-//! use oaif::unstable::annotate::human::{Desk, Human};
-//! use oaif::unstable::train::Requests;
+//! use oaif::annotate::{Desk, Human};
+//! use oaif::train::Requests;
 //! use oaif::unstable::ui::{LiveRun, Served, Ui, UiObserver, UiOptions};
 //!
 //! let desk = Arc::new(Desk::new());

@@ -199,7 +199,7 @@ fn weights_that_are_no_numbers_are_noticed() {
     });
     place.refuses(SCORE, 1, &["tiny_tied", "line 1 of rows.jsonl", "damaged"]);
     let generate = "generate --model tiny_tied --prompt fox --output out.jsonl";
-    place.refuses(generate, 1, &["not finite", "damaged", "--learning-rate"]);
+    place.refuses(generate, 1, &["not finite", "damaged", "learning rate"]);
     place.refuses("judge --judge likelihood --judge-model none --input pairs.jsonl", 2, &["--judge-model"]);
     let outcome = place.oaif(DPO);
     assert_eq!(outcome.code, Some(1), "{}", outcome.err);

@@ -327,7 +327,7 @@ impl eframe::App for App {
 
 /// An empty desk.
 fn nothing() -> View {
-    View { pair: None, counts: Default::default(), last: None, closed: None }
+    View::default()
 }
 
 /// An answer that can be clicked.

@@ -55,7 +55,7 @@ const answer = (page, type) => page.evaluate((type) => new Promise((resolve, rej
   worker.postMessage({ type: 'load' });
 }), type);
 
-const page = await open('?steps=2&batch=4&posts=20');
+const page = await open('?steps=4&batch=4&posts=20');
 const compiled = await page.evaluate(async (sources) => {
   const device = await (await navigator.gpu.requestAdapter()).requestDevice();
   const refused = [];
@@ -80,7 +80,7 @@ await page.waitForTimeout(1_000);
 await page.close();
 const next = await open();
 await next.click('#resume');
-await status(next, '^All 2 steps are done');
+await status(next, '^All 4 steps are done');
 
 await browser.close();
 server.close();

@@ -100,7 +100,7 @@ async function keep() {
 
 function unkept(error) {
   show('note', `The browser stores nothing for this page (${error?.message || error?.name || 'it does not say why'}): `
-    + 'what is learnt goes with the tab, unless its adapter is saved. To change that, allow the page to store data, or free '
+    + 'what is learnt is lost when this tab is closed, unless its adapter is saved. To change that, allow the page to store data, or free '
     + 'some space on the disk.');
 }
 
@@ -108,7 +108,7 @@ function unkept(error) {
 async function earlier() {
   keeps = await store.claim();
   if (!keeps) {
-    show('note', 'Another tab of this page keeps its training in this browser: what is learnt here goes with the tab, unless its adapter is saved.');
+    show('note', 'Another tab of this page keeps its training in this browser: what is learnt here is lost when this tab is closed, unless its adapter is saved.');
     return null;
   }
   try {
@@ -178,7 +178,7 @@ const heard = {
     const further = !isWorthKeeping()
       ? 'Start again; if it says so again, reload the page.'
       : state === 'opening'
-        ? 'It is still kept: try again, save its adapter, or begin anew.'
+        ? 'It is still kept: try again, save its adapter, or start over.'
         : 'What was learnt is kept: go on, or save the adapter.';
     status(`It stopped: ${why.replace(/[.?]$/, '')}. ${further}`, true);
     // It can be asked to go on while the next worker is loading.
@@ -193,8 +193,8 @@ function load() {
   worker = new Worker('worker.js', { type: 'module' });
   worker.onmessage = ({ data }) => heard[data.type](data);
   worker.onerror = ({ message }) => {
-    if (loaded) heard.failed({ why: `the module broke off (${message}); reload the page if it does so again` });
-    else heard.unloadable({ why: `The page is not whole (${message ?? 'worker.js does not load'}): reload it.` });
+    if (loaded) heard.failed({ why: `the WebAssembly module failed (${message}); reload the page if it does so again` });
+    else heard.unloadable({ why: `A file of the page is missing (${message ?? 'worker.js does not load'}): reload the page.` });
   };
   ask({ type: 'load' });
 }
@@ -273,11 +273,16 @@ for (const choice of ['first', 'second', 'tie']) {
 of('undo').addEventListener('click', () => ask({ type: 'undo' }));
 document.addEventListener('keydown', (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.repeat || of('clicks').hidden) return;
-  const does = { 1: () => pick('first'), 2: () => pick('second'), 0: () => pick('tie'), u: () => ask({ type: 'undo' }) }[event.key];
+  const does = { 1: () => pick('first'), 2: () => pick('second'), 0: () => pick('tie'), u: () => { if (!of('undo').disabled) ask({ type: 'undo' }); } }[event.key];
   if (does) { event.preventDefault(); does(); }
 });
 
 draw();
 kept = await earlier();
-if (kept) showTraining();
+try {
+  if (kept) showTraining();
+} catch {
+  // Another version of this page has written it.
+  kept = null;
+}
 load();

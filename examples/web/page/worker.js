@@ -83,7 +83,7 @@ async function load() {
   try {
     await init({ module_or_path: module });
   } catch (error) {
-    throw new Error(`oaif_web_bg.wasm is not whole (${error.message}): reload the page; if it is so again, the file on the server is broken.`);
+    throw new Error(`oaif_web_bg.wasm cannot be compiled (${error.message}): reload the page; if it is so again, the file on the server is broken.`);
   }
   const names = ['policy', 'judge'].flatMap((model) => FILES.map((file) => `${model}/${file}`));
   const contents = await Promise.all(names.map((name) => fetched(`models/${name}`)));
@@ -144,10 +144,11 @@ async function train({ choice, files, picks: said, evaluated }) {
       }
       const report = JSON.parse(await lesson.step());
       if (!report) return say('done');
-      picks.clear();
       taken += 1;
       const files = await checkpoint();
       const rate = (1e3 * taken) / (performance.now() - began);
+      // From here on the record has them.
+      picks.clear();
       say('step', { report, rate, files }, files.map(([, content]) => content.buffer));
       await evaluate(report.step);
     }

@@ -185,7 +185,7 @@ fn kept_before(checkpoint: &Path, posts: usize) -> oaif::Result<Vec<String>> {
 
 /// Says that an error is about the checkpoint.
 fn of_checkpoint(error: Error) -> Error {
-    Error::config("what was kept is of no use to this page", error.to_string())
+    Error::config("the stored training cannot be resumed", error.to_string())
 }
 
 /// The judge whose taste is what the instruction says.

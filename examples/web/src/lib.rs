@@ -26,10 +26,10 @@ fn told(error: oaif::Error) -> JsValue {
         oaif::Error::Limit { .. } | oaif::Error::OutOfMemory { .. } => {
             format!("{error}; here, close other tabs and programs that use the GPU, or take another machine")
         }
-        // Here the GPU has no name, and the reason is a JavaScript error with its trace.
+        // Here the reason is a JavaScript error with its trace.
         oaif::Error::Gpu { what, why } => format!(
             "the browser refused {}: {}",
-            what.trim_end_matches(" on "),
+            what,
             why.lines().next().unwrap_or_default().trim_start_matches("JsValue(")
         ),
         other => other.to_string(),
