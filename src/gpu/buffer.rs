@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::device::Gpu;
-use super::ledger::{Category, Ledger, MemoryReport};
+use super::ledger::{Category, Ledger, MemoryReport, Releasable};
 use super::outbox::Job;
 use super::signal::Signal;
 use crate::error::{Error, Remedy, Result};
@@ -15,7 +15,7 @@ pub struct Buffer {
     inner: Arc<Inner>,
 }
 
-pub(super) struct Inner {
+struct Inner {
     memory: Mutex<Memory>,
     usage: wgpu::BufferUsages,
     label: String,
@@ -38,8 +38,9 @@ impl Inner {
     fn memory(&self) -> MutexGuard<'_, Memory> {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    /// Gives the memory back, unless somebody relies on what is in it. Returns the bytes.
+impl Releasable for Inner {
     fn release(&self) -> u64 {
         let mut memory = self.memory();
         if memory.pins > 0 {
@@ -152,7 +153,8 @@ impl Gpu {
         let buffer = self.buffer(label, category, bytes)?;
         let mut releasable = self.inner.releasable.lock().unwrap();
         releasable.retain(|known| known.strong_count() > 0);
-        releasable.push(Arc::downgrade(&buffer.inner));
+        let memory: Arc<dyn Releasable> = buffer.inner.clone();
+        releasable.push(Arc::downgrade(&memory));
         Ok(buffer)
     }
 
@@ -383,18 +385,11 @@ impl Gpu {
         regions.iter().try_for_each(|region| self.own("clear", region))?;
         match self.is_measuring() {
             true => Ok(()),
-            false => self.post(Job::Clear(regions.to_vec())).map(drop),
-        }
-    }
-
-    /// The same, before all that waits.
-    pub(super) fn clear_now(&self, regions: &[Region]) -> Result<()> {
-        let raw: Vec<_> = regions.iter().map(|region| self.raw(&region.buffer)).collect::<Result<_>>()?;
-        self.encode_now("clearing", |encoder| {
-            for (region, raw) in regions.iter().zip(&raw) {
-                encoder.clear_buffer(raw, region.offset, Some(region.bytes));
+            false => {
+                let job = Clear { gpu: self.clone(), regions: regions.to_vec() };
+                self.post(Box::new(job), true).map(drop)
             }
-        })
+        }
     }
 
     /// Copies `from` to `to`, both of the same size.
@@ -417,6 +412,25 @@ impl Gpu {
     /// Bytes allocated by category.
     pub fn memory(&self) -> MemoryReport {
         self.inner.ledger.lock().unwrap().report.clone()
+    }
+}
+
+/// Regions to be filled with zero bytes.
+struct Clear {
+    gpu: Gpu,
+    regions: Vec<Region>,
+}
+
+impl Job for Clear {
+    fn submit_next(&mut self) -> Result<bool> {
+        let Clear { gpu, regions } = self;
+        let raw: Vec<_> = regions.iter().map(|region| gpu.raw(&region.buffer)).collect::<Result<_>>()?;
+        gpu.encode_now("clearing", |encoder| {
+            for (region, raw) in regions.iter().zip(&raw) {
+                encoder.clear_buffer(raw, region.offset, Some(region.bytes));
+            }
+        })?;
+        Ok(false)
     }
 }
 

@@ -11,7 +11,7 @@ use super::discovery::GpuSummary;
 use super::faults::Faults;
 use super::kernels::{Kernel, compile};
 use super::launch::Work;
-use super::ledger::Ledger;
+use super::ledger::{Ledger, Releasable};
 use super::limits::Limits;
 use super::options::Tier;
 use super::outbox::Outbox;
@@ -76,12 +76,15 @@ pub(super) struct Inner {
     pub faults: Faults,
     pub outbox: Outbox,
     /// Buffers whose memory may be given back, and how often that was done.
-    pub releasable: Mutex<Vec<Weak<super::buffer::Inner>>>,
+    pub releasable: Mutex<Vec<Weak<dyn Releasable>>>,
     pub releases: AtomicUsize,
     /// Bytes that were uploaded since the last submit.
     pub staged: AtomicUsize,
     /// Held while a plan's inputs are filled and it is submitted.
     pub turn: Mutex<()>,
+    /// Held by who polls the device: where another thread polls while one waits for no longer than a while, wgpu-core 30 panics
+    /// with callbacks in hand ("If the queue is empty, the current submission index …"), and nobody hears of them.
+    pub polling: Arc<Mutex<()>>,
     pub poller: Poller,
 }
 
@@ -119,7 +122,9 @@ impl Gpu {
     pub(super) fn poll(&self, poll: wgpu::PollType) -> Result<()> {
         let waits = !matches!(poll, wgpu::PollType::Poll);
         let started = Instant::now();
+        let alone = self.inner.polling.lock().unwrap_or_else(PoisonError::into_inner);
         let polled = self.polled(|| self.device().poll(poll).map(drop));
+        drop(alone);
         if waits {
             self.inner.activity.lock().unwrap().waited += started.elapsed();
         }

@@ -58,6 +58,12 @@ pub struct MemoryReport {
     pub peak: u64,
 }
 
+/// Memory that can be given back until it is needed again.
+pub(super) trait Releasable: Send + Sync {
+    /// Gives it back, unless somebody relies on what is in it. Returns the bytes.
+    fn release(&self) -> u64;
+}
+
 #[derive(Default)]
 pub(super) struct Ledger {
     pub report: MemoryReport,

@@ -36,6 +36,7 @@ mod outbox;
 mod poller;
 mod signal;
 mod step;
+mod submitting;
 mod waiting;
 
 // Recordings and plans.

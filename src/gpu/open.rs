@@ -167,6 +167,7 @@ impl Inner {
             releases: AtomicUsize::default(),
             staged: AtomicUsize::default(),
             turn: Mutex::default(),
+            polling: Arc::default(),
             poller: Poller::default(),
         }
     }

@@ -10,19 +10,15 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
-use super::buffer::Region;
-use super::device::Gpu;
-use super::replay::Replay;
 use crate::error::Result;
 
 /// Submits that the GPU has at a time: while it works on one, the next is there already.
 pub(super) const IN_FLIGHT: usize = 2;
 
 /// Something to be submitted.
-pub(super) enum Job {
-    Replay(Box<Replay>),
-    /// Regions to be filled with zero bytes.
-    Clear(Vec<Region>),
+pub(super) trait Job: Send {
+    /// Submits a part of it that fits one submit. Returns whether there is more.
+    fn submit_next(&mut self) -> Result<bool>;
 }
 
 /// The jobs that wait.
@@ -35,12 +31,34 @@ pub(super) struct Jobs {
 
 struct Waiting {
     number: u64,
-    job: Job,
+    job: Box<dyn Job>,
     /// Whether it is done even if nobody waits for it.
     lasting: bool,
 }
 
 impl Jobs {
+    /// Adds a job at the end. Gives its number.
+    pub fn push(&mut self, job: Box<dyn Job>, lasting: bool) -> u64 {
+        self.count += 1;
+        self.waiting.push_back(Waiting { number: self.count, job, lasting });
+        self.count
+    }
+
+    /// Takes a job away.
+    pub fn remove(&mut self, number: u64) {
+        self.waiting.retain(|waiting| waiting.number != number);
+    }
+
+    /// Submits the next part of the first job.
+    pub fn submit_next(&mut self) -> Result<()> {
+        let Some(Waiting { job, .. }) = self.waiting.front_mut() else { return Ok(()) };
+        let more = job.submit_next();
+        if !matches!(more, Ok(true)) {
+            self.waiting.pop_front();
+        }
+        more.map(drop)
+    }
+
     pub fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
@@ -96,7 +114,8 @@ impl Outbox {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn is_full(&self) -> bool {
+    /// Whether the GPU has all that it gets at a time.
+    pub fn is_full(&self) -> bool {
         self.in_flight.as_ref().is_some_and(|in_flight| in_flight.count.load(SeqCst) >= IN_FLIGHT)
     }
 
@@ -123,70 +142,17 @@ impl Outbox {
         }
     }
 
+    /// Counts a submit, where submits are counted: how many the GPU has, and what tells that it is done.
+    pub fn count(&self) -> Option<(usize, impl FnOnce() + Send + 'static)> {
+        let in_flight = self.in_flight.clone()?;
+        let count = in_flight.count.fetch_add(1, SeqCst) + 1;
+        Some((count, move || in_flight.done()))
+    }
+
     /// Notes whom to wake when more can be submitted.
     pub fn wake_when_room(&self, waker: &Waker) {
         if let Some(in_flight) = &self.in_flight {
             in_flight.wake_when_done(waker);
         }
-    }
-}
-
-impl Gpu {
-    /// Adds a job, and submits what may be submitted now. Gives the job's number.
-    pub(super) fn post(&self, job: Job) -> Result<u64> {
-        let mut jobs = self.inner.outbox.jobs();
-        jobs.count += 1;
-        let number = jobs.count;
-        let lasting = matches!(job, Job::Clear(_));
-        jobs.waiting.push_back(Waiting { number, job, lasting });
-        let submitted = self.submit_jobs(&mut jobs, false);
-        if submitted.is_err() {
-            jobs.waiting.retain(|waiting| waiting.number != number);
-        }
-        submitted.map(|()| number)
-    }
-
-    /// Submits what may be submitted now.
-    pub(super) fn advance(&self) -> Result<()> {
-        match self.inner.outbox.is_paced() {
-            true => self.submit_jobs(&mut self.inner.outbox.jobs(), false),
-            false => Ok(()),
-        }
-    }
-
-    /// Submits every job.
-    pub(super) fn flush(&self) -> Result<()> {
-        match self.inner.outbox.is_paced() {
-            true => self.submit_jobs(&mut self.inner.outbox.jobs(), true),
-            false => Ok(()),
-        }
-    }
-
-    fn submit_jobs(&self, jobs: &mut Jobs, all: bool) -> Result<()> {
-        while let Some(Waiting { job, .. }) = jobs.waiting.front_mut() {
-            // A lost device finishes nothing: each job is to hear of it.
-            if !all && self.inner.outbox.is_full() && self.look("the submitted work").is_ok() {
-                break;
-            }
-            let more = match job {
-                Job::Replay(replay) => Ok(replay.submit_next()),
-                Job::Clear(regions) => self.clear_now(regions).map(|()| false),
-            };
-            if !matches!(more, Ok(true)) {
-                jobs.waiting.pop_front();
-            }
-            more?;
-        }
-        Ok(())
-    }
-
-    /// Counts what was just submitted until it is done.
-    pub(super) fn count_in_flight(&self) {
-        let Some(in_flight) = &self.inner.outbox.in_flight else { return };
-        let count = in_flight.count.fetch_add(1, SeqCst) + 1;
-        let done = in_flight.clone();
-        self.queue().on_submitted_work_done(move || done.done());
-        let mut activity = self.inner.activity.lock().unwrap();
-        activity.most_in_flight = activity.most_in_flight.max(count);
     }
 }

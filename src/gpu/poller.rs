@@ -4,16 +4,26 @@
 //! such wait on.
 
 #[cfg(not(target_arch = "wasm32"))]
-pub(super) use native::Poller;
+pub(super) use native::{Poller, wait_looking};
+
+/// In a browser there is nothing to do.
+#[cfg(target_arch = "wasm32")]
+#[derive(Default)]
+pub(super) struct Poller;
 
 #[cfg(not(target_arch = "wasm32"))]
 mod native {
     use std::panic::{AssertUnwindSafe, catch_unwind};
-    use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
     use std::sync::mpsc::{Receiver, Sender, channel};
+    use std::sync::{Arc, OnceLock};
     use std::task::Waker;
+    use std::time::{Duration, Instant};
 
-    use super::super::waiting::wait_without_lock;
+    use wgpu::PollError;
+
+    /// How long a lost device may leave a thread waiting that looks at it: its callbacks may never come.
+    const LONGEST_LOOKING: Duration = Duration::from_millis(500);
 
     /// Its thread ends with it.
     #[derive(Default)]
@@ -22,19 +32,19 @@ mod native {
     }
 
     impl Poller {
-        /// Wakes when the work that is submitted by now is done. Frames can be presented meanwhile where the device is
-        /// `shared` with them.
-        pub fn wake_later(&self, device: &wgpu::Device, queue: &wgpu::Queue, shared: bool, waker: &Waker) {
+        /// Wakes when the work that is submitted by now is done. `looker` makes what looks at the device, for a while at most.
+        pub fn wake_later<L: Fn() -> Result<(), PollError> + Send + 'static>(
+            &self,
+            queue: &wgpu::Queue,
+            looker: impl FnOnce() -> L,
+            waker: &Waker,
+        ) {
             let start = || {
                 let (send, wakers) = channel();
-                let (device, queue) = (device.clone(), queue.clone());
-                let wait = move || match shared {
-                    true => wait_without_lock(&device, &queue),
-                    false => device.poll(wgpu::PollType::wait_indefinitely()).map(drop),
-                };
+                let (queue, look) = (queue.clone(), looker());
                 std::thread::Builder::new()
                     .name("oaif-poll".into())
-                    .spawn(move || serve(wait, &wakers))
+                    .spawn(move || serve(|| wait_looking(&queue, &look), &wakers))
                     .expect("a thread to poll the GPU");
                 send
             };
@@ -43,7 +53,7 @@ mod native {
         }
     }
 
-    fn serve(wait: impl Fn() -> Result<(), wgpu::PollError>, wakers: &Receiver<Waker>) {
+    fn serve(wait: impl Fn() -> Result<(), PollError>, wakers: &Receiver<Waker>) {
         while let Ok(waker) = wakers.recv() {
             let waiting: Vec<Waker> = std::iter::once(waker).chain(wakers.try_iter()).collect();
             // What goes wrong shows when those that wait look for themselves.
@@ -51,14 +61,20 @@ mod native {
             waiting.into_iter().for_each(Waker::wake);
         }
     }
-}
 
-/// In a browser there is nothing to do.
-#[cfg(target_arch = "wasm32")]
-#[derive(Default)]
-pub(super) struct Poller;
-
-#[cfg(target_arch = "wasm32")]
-impl Poller {
-    pub fn wake_later(&self, _: &wgpu::Device, _: &wgpu::Queue, _: bool, _: &std::task::Waker) {}
+    /// Waits until the work that is submitted by now is done, by looking at the device again and again.
+    pub fn wait_looking(
+        queue: &wgpu::Queue,
+        look: impl Fn() -> Result<(), PollError>,
+    ) -> Result<(), PollError> {
+        let (done, started) = (Arc::new(AtomicBool::new(false)), Instant::now());
+        let set = done.clone();
+        queue.on_submitted_work_done(move || set.store(true, Relaxed));
+        loop {
+            look()?;
+            if done.load(Relaxed) || started.elapsed() > LONGEST_LOOKING {
+                return Ok(());
+            }
+        }
+    }
 }

@@ -66,7 +66,7 @@ impl Plan {
             timed: HashMap::new(),
             end: Some((staging, Box::new(tell))),
         };
-        let number = gpu.post(Job::Replay(Box::new(replay)))?;
+        let number = gpu.post(Box::new(replay), false)?;
         Ok(Pending { plan, live, started, units, replay: Some((number, submitted)) })
     }
 
@@ -121,23 +121,22 @@ fn address(kernel: &Arc<Kernel>) -> usize {
     Arc::as_ptr(kernel) as usize
 }
 
-impl Replay {
-    /// Submits as many pieces as the time cap allows. Returns whether there are more.
-    pub fn submit_next(&mut self) -> bool {
+impl Job for Replay {
+    /// As many pieces as the time cap allows. Whoever waits for the outputs hears of errors.
+    fn submit_next(&mut self) -> Result<bool> {
         match self.try_submit() {
-            Ok(None) => true,
+            Ok(None) => return Ok(true),
             Ok(Some(map)) => {
                 let clock = std::mem::take(&mut self.clock);
                 self.tell(Ok((map, clock)));
-                false
             }
-            Err(error) => {
-                self.tell(Err(error));
-                false
-            }
+            Err(error) => self.tell(Err(error)),
         }
+        Ok(false)
     }
+}
 
+impl Replay {
     fn tell(&mut self, outcome: Result<(MapRequest, Clock)>) {
         if let Some((_, tell)) = self.end.take() {
             tell(outcome);

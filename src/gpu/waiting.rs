@@ -7,41 +7,32 @@
 //! A thread that blocks within wgpu until work is done keeps others from presenting a frame. On an application's device nobody
 //! does: there a wait is a look at the device, again and again.
 
+#[cfg(not(target_arch = "wasm32"))]
+use std::sync::PoisonError;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use super::device::Gpu;
+#[cfg(not(target_arch = "wasm32"))]
+use super::poller::wait_looking;
 use super::signal::Signal;
 use crate::error::Result;
 use crate::task::blocking;
 
 /// How long a thread that may block does so before it looks at what else its future waits for.
-const A_WHILE: Duration = Duration::from_millis(4);
+const WAIT_A_WHILE: wgpu::PollType =
+    wgpu::PollType::Wait { submission_index: None, timeout: Some(Duration::from_millis(4)) };
 
 /// Time between two looks at an application's device: a part of what a submit takes, much more than a look takes.
 #[cfg(not(target_arch = "wasm32"))]
 const BETWEEN_LOOKS: Duration = Duration::from_micros(300);
 
-/// How long a lost device may leave a thread waiting that looks at it: its callbacks may never come.
+/// A look at an application's device, and a pause.
 #[cfg(not(target_arch = "wasm32"))]
-const LONGEST_LOOKING: Duration = Duration::from_millis(500);
-
-/// Waits until the work that is submitted by now is done, or for half a second.
-#[cfg(not(target_arch = "wasm32"))]
-pub(super) fn wait_without_lock(device: &wgpu::Device, queue: &wgpu::Queue) -> Result<(), wgpu::PollError> {
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-
-    let (done, started) = (Arc::new(AtomicBool::new(false)), std::time::Instant::now());
-    let set = done.clone();
-    queue.on_submitted_work_done(move || set.store(true, Relaxed));
-    loop {
-        device.poll(wgpu::PollType::Poll)?;
-        if done.load(Relaxed) || started.elapsed() > LONGEST_LOOKING {
-            return Ok(());
-        }
-        std::thread::sleep(BETWEEN_LOOKS);
-    }
+fn look_and_pause(device: &wgpu::Device) -> Result<(), wgpu::PollError> {
+    device.poll(wgpu::PollType::Poll)?;
+    std::thread::sleep(BETWEEN_LOOKS);
+    Ok(())
 }
 
 impl Gpu {
@@ -86,7 +77,7 @@ impl Gpu {
             }
             let blocks = blocking::is_allowed();
             let polled = self.poll(match blocks && !self.inner.outbox.is_paced() {
-                true => wgpu::PollType::Wait { submission_index: None, timeout: Some(A_WHILE) },
+                true => WAIT_A_WHILE,
                 false => wgpu::PollType::Poll,
             });
             self.advance()?;
@@ -114,7 +105,28 @@ impl Gpu {
                 }
                 waker.wake_by_ref();
             }
-            false => self.inner.poller.wake_later(self.device(), self.queue(), paced, waker),
+            #[cfg(not(target_arch = "wasm32"))]
+            false => self.inner.poller.wake_later(self.queue(), || self.looker(), waker),
+            // A browser's event loop polls the device by itself.
+            #[cfg(target_arch = "wasm32")]
+            false => {}
+        }
+    }
+
+    /// Looks at the device, for a while at most; for another thread.
+    #[cfg(not(target_arch = "wasm32"))]
+    fn looker(&self) -> impl Fn() -> Result<(), wgpu::PollError> + Send + 'static {
+        let (device, polling) = (self.device().clone(), self.inner.polling.clone());
+        let paced = self.inner.outbox.is_paced();
+        move || {
+            if paced {
+                return look_and_pause(&device);
+            }
+            let _alone = polling.lock().unwrap_or_else(PoisonError::into_inner);
+            match device.poll(WAIT_A_WHILE) {
+                Ok(_) | Err(wgpu::PollError::Timeout) => Ok(()),
+                Err(error) => Err(error),
+            }
         }
     }
 
@@ -125,7 +137,7 @@ impl Gpu {
             return self.poll(wgpu::PollType::wait_indefinitely());
         }
         let started = std::time::Instant::now();
-        let waited = self.polled(|| wait_without_lock(self.device(), self.queue()));
+        let waited = self.polled(|| wait_looking(self.queue(), || look_and_pause(self.device())));
         self.inner.activity.lock().unwrap().waited += started.elapsed();
         waited
     }
