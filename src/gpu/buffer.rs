@@ -375,7 +375,7 @@ impl Gpu {
             let mut encoder = device.create_command_encoder(&Default::default());
             record(&mut encoder);
             self.inner.staged.store(0, Relaxed);
-            self.queue().submit([encoder.finish()]);
+            self.note_submitted(self.queue().submit([encoder.finish()]));
             self.count_in_flight();
         })
     }

@@ -1,6 +1,6 @@
 //! A GPU's device, with what is kept for it: kernels, choices of variants, counts, faults.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use web_time::Instant;
@@ -82,9 +82,8 @@ pub(super) struct Inner {
     pub staged: AtomicUsize,
     /// Held while a plan's inputs are filled and it is submitted.
     pub turn: Mutex<()>,
-    /// Held by who polls the device: where another thread polls while one waits for no longer than a while, wgpu-core 30 panics
-    /// with callbacks in hand ("If the queue is empty, the current submission index …"), and nobody hears of them.
-    pub polling: Arc<Mutex<()>>,
+    /// What was submitted and not waited for yet, the oldest first.
+    pub submitted: Mutex<VecDeque<wgpu::SubmissionIndex>>,
     pub poller: Poller,
 }
 
@@ -122,9 +121,7 @@ impl Gpu {
     pub(super) fn poll(&self, poll: wgpu::PollType) -> Result<()> {
         let waits = !matches!(poll, wgpu::PollType::Poll);
         let started = Instant::now();
-        let alone = self.inner.polling.lock().unwrap_or_else(PoisonError::into_inner);
         let polled = self.polled(|| self.device().poll(poll).map(drop));
-        drop(alone);
         if waits {
             self.inner.activity.lock().unwrap().waited += started.elapsed();
         }

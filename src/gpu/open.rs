@@ -167,7 +167,7 @@ impl Inner {
             releases: AtomicUsize::default(),
             staged: AtomicUsize::default(),
             turn: Mutex::default(),
-            polling: Arc::default(),
+            submitted: Mutex::default(),
             poller: Poller::default(),
         }
     }

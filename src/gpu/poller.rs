@@ -32,19 +32,18 @@ mod native {
     }
 
     impl Poller {
-        /// Wakes when the work that is submitted by now is done. `looker` makes what looks at the device, for a while at most.
-        pub fn wake_later<L: Fn() -> Result<(), PollError> + Send + 'static>(
+        /// Wakes when the work that is submitted by now is done. `waiter` makes what waits for it.
+        pub fn wake_later<W: Fn() -> Result<(), PollError> + Send + 'static>(
             &self,
-            queue: &wgpu::Queue,
-            looker: impl FnOnce() -> L,
+            waiter: impl FnOnce() -> W,
             waker: &Waker,
         ) {
             let start = || {
                 let (send, wakers) = channel();
-                let (queue, look) = (queue.clone(), looker());
+                let wait = waiter();
                 std::thread::Builder::new()
                     .name("oaif-poll".into())
-                    .spawn(move || serve(|| wait_looking(&queue, &look), &wakers))
+                    .spawn(move || serve(wait, &wakers))
                     .expect("a thread to poll the GPU");
                 send
             };

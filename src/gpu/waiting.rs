@@ -7,7 +7,6 @@
 //! A thread that blocks within wgpu until work is done keeps others from presenting a frame. On an application's device nobody
 //! does: there a wait is a look at the device, again and again.
 
-#[cfg(not(target_arch = "wasm32"))]
 use std::sync::PoisonError;
 use std::task::{Poll, Waker};
 use std::time::Duration;
@@ -19,9 +18,8 @@ use super::signal::Signal;
 use crate::error::Result;
 use crate::task::blocking;
 
-/// How long a thread that may block does so before it looks at what else its future waits for.
-const WAIT_A_WHILE: wgpu::PollType =
-    wgpu::PollType::Wait { submission_index: None, timeout: Some(Duration::from_millis(4)) };
+/// Submits that are noted, to be waited for; of more, older ones need not be waited for by themselves.
+const MOST_NOTED: usize = 4096;
 
 /// Time between two looks at an application's device: a part of what a submit takes, much more than a look takes.
 #[cfg(not(target_arch = "wasm32"))]
@@ -76,10 +74,10 @@ impl Gpu {
                 return Poll::Ready(Ok(value));
             }
             let blocks = blocking::is_allowed();
-            let polled = self.poll(match blocks && !self.inner.outbox.is_paced() {
-                true => WAIT_A_WHILE,
-                false => wgpu::PollType::Poll,
-            });
+            let polled = match blocks && !self.inner.outbox.is_paced() {
+                true => self.wait_for_oldest(),
+                false => self.poll(wgpu::PollType::Poll),
+            };
             self.advance()?;
             match (look(cx.waker()), polled) {
                 (Some(value), _) => Poll::Ready(Ok(value)),
@@ -106,28 +104,39 @@ impl Gpu {
                 waker.wake_by_ref();
             }
             #[cfg(not(target_arch = "wasm32"))]
-            false => self.inner.poller.wake_later(self.queue(), || self.looker(), waker),
+            false => self.inner.poller.wake_later(|| self.waiter(), waker),
             // A browser's event loop polls the device by itself.
             #[cfg(target_arch = "wasm32")]
             false => {}
         }
     }
 
-    /// Looks at the device, for a while at most; for another thread.
+    /// Waits for the device's work, in another thread.
     #[cfg(not(target_arch = "wasm32"))]
-    fn looker(&self) -> impl Fn() -> Result<(), wgpu::PollError> + Send + 'static {
-        let (device, polling) = (self.device().clone(), self.inner.polling.clone());
-        let paced = self.inner.outbox.is_paced();
-        move || {
-            if paced {
-                return look_and_pause(&device);
-            }
-            let _alone = polling.lock().unwrap_or_else(PoisonError::into_inner);
-            match device.poll(WAIT_A_WHILE) {
-                Ok(_) | Err(wgpu::PollError::Timeout) => Ok(()),
-                Err(error) => Err(error),
-            }
+    fn waiter(&self) -> impl Fn() -> Result<(), wgpu::PollError> + Send + 'static {
+        let (device, queue, paced) =
+            (self.device().clone(), self.queue().clone(), self.inner.outbox.is_paced());
+        move || match paced {
+            true => wait_looking(&queue, || look_and_pause(&device)),
+            false => device.poll(wgpu::PollType::wait_indefinitely()).map(drop),
         }
+    }
+
+    /// Notes a submit, to be waited for.
+    pub(super) fn note_submitted(&self, index: wgpu::SubmissionIndex) {
+        let mut submitted = self.inner.submitted.lock().unwrap_or_else(PoisonError::into_inner);
+        if submitted.len() == MOST_NOTED {
+            submitted.pop_front();
+        }
+        submitted.push_back(index);
+    }
+
+    /// Blocks until the oldest submit is done that was not waited for: not longer, so that its thread can see what else its
+    /// future waits for. Not for a time either: where another thread submits meanwhile, such a wait makes wgpu-core 30 panic
+    /// with callbacks in hand ("If the queue is empty, the current submission index …"), and who waits for them waits for ever.
+    fn wait_for_oldest(&self) -> Result<()> {
+        let oldest = self.inner.submitted.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        self.poll(wgpu::PollType::Wait { submission_index: oldest, timeout: None })
     }
 
     /// Blocks, for as long as copies within memory take, until the memory of uploads is free again.
