@@ -101,8 +101,11 @@ impl Plan {
     }
 }
 
+/// What comes of submitting a replay: its outputs on their way.
+type Submitted = Result<(MapRequest, Clock)>;
+
 /// Tells whoever waits for a replay that it is submitted.
-type Tell = Box<dyn FnOnce(Result<(MapRequest, Clock)>) + Send>;
+type Tell = Box<dyn FnOnce(Submitted) + Send>;
 
 /// A replay of which not everything is submitted yet.
 pub(super) struct Replay {
@@ -137,7 +140,7 @@ impl Job for Replay {
 }
 
 impl Replay {
-    fn tell(&mut self, outcome: Result<(MapRequest, Clock)>) {
+    fn tell(&mut self, outcome: Submitted) {
         if let Some((_, tell)) = self.end.take() {
             tell(outcome);
         }
@@ -276,7 +279,7 @@ pub struct Pending {
     started: Instant,
     units: f64,
     /// The job's number, and what comes of it; `None` on a measuring `Gpu`.
-    replay: Option<(u64, Signal<Result<(MapRequest, Clock)>>)>,
+    replay: Option<(u64, Signal<Submitted>)>,
 }
 
 impl Drop for Pending {
