@@ -4,9 +4,11 @@ use std::fs;
 use std::path::Path;
 
 use oaif::Wait;
-use oaif::bench::recorded_kernels;
-use oaif::gpu::{Gpu, GpuOptions, ProductTile, Products, StagedProducts, StagedTile, Tuning, shader};
-use oaif::model::ModelConfig;
+use oaif::unstable::bench::recorded_kernels;
+use oaif::unstable::gpu::{
+    Gpu, GpuOptions, ProductTile, Products, StagedProducts, StagedTile, Tuning, shader,
+};
+use oaif::unstable::model::ModelConfig;
 
 use crate::kernel_file::KernelFile;
 use crate::{Result, shapes};
@@ -65,7 +67,7 @@ fn add(kernels: &mut Vec<KernelFile>, gpu: &Gpu, shape: &str, config: &ModelConf
 mod tests {
     use std::collections::HashSet;
 
-    use oaif::gpu::{DeviceKind, Limits};
+    use oaif::unstable::gpu::{DeviceKind, Limits};
 
     use super::*;
 

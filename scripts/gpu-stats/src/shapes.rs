@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use oaif::model::ModelConfig;
+use oaif::unstable::model::ModelConfig;
 use serde_json::json;
 
 use crate::Result;
