@@ -93,11 +93,10 @@ impl Gpu {
 
     /// Has a future woken that found nothing yet; at once where its thread may block.
     fn be_woken(&self, waker: &Waker, blocks: bool) {
-        let paced = self.inner.outbox.is_paced();
         match blocks {
             true => {
                 #[cfg(not(target_arch = "wasm32"))]
-                if paced {
+                if self.inner.outbox.is_paced() {
                     std::thread::sleep(BETWEEN_LOOKS);
                     self.inner.activity.lock().unwrap().waited += BETWEEN_LOOKS;
                 }
