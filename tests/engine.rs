@@ -704,7 +704,7 @@ fn check_loss(gpu: &Gpu, lose: impl FnOnce()) {
     let lost = |error: Error| {
         let message = error.to_string();
         assert!(matches!(error, Error::DeviceLost(_)), "{message}");
-        assert!(message.contains("a run from its last checkpoint"), "{message}");
+        assert!(message.contains("resume from the last checkpoint"), "{message}");
     };
     lost(all.step.run(&pairs(), 0.25).wait().unwrap_err());
     lost(all.scorer.score(&trees()).wait().unwrap_err());

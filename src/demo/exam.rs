@@ -6,8 +6,7 @@ use super::oracle::{Instruction, Quality};
 use crate::annotate::{Annotated, Annotator, Pair, Verdict, annotate_pairs};
 use crate::data::tokenizer::StopMatcher;
 use crate::error::Result;
-use crate::generate::{GenerateOptions, Generator, Request, Response, SamplingParams, slots_for};
-use crate::gpu::Arena;
+use crate::generate::{GenerateOptions, Request, Response, SamplingParams, slots_for};
 use crate::report::Estimate;
 use crate::train::Policy;
 
@@ -33,7 +32,7 @@ pub async fn summarise(
         samples_per_prompt: samples,
         eos: policy.tokenizer.eos_ids().to_vec(),
     };
-    let generator = Generator::new(policy.model.gpu(), &policy.model, options, &Arena::new()).await?;
+    let generator = policy.generator(options).await?;
     let first_sequences = (0..).step_by(samples);
     let request = |(first_sequence, prompt)| Request { prompt, samples, first_sequence };
     let requests: Vec<Request> = first_sequences.zip(encoded).map(request).collect();

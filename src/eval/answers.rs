@@ -10,8 +10,7 @@ use crate::data::rows::Text;
 use crate::data::tokenizer::StopMatcher;
 use crate::digest::Digester;
 use crate::error::{Error, Result};
-use crate::generate::{GenerateOptions, Generator, Request, Response, SamplingParams, slots_for};
-use crate::gpu::Arena;
+use crate::generate::{GenerateOptions, Request, Response, SamplingParams, slots_for};
 use crate::json_lines::SharedJsonLines;
 use crate::model::{Model, Scored, fingerprint, score_all};
 use crate::train::Policy;
@@ -42,7 +41,7 @@ pub fn encode_prompts<'t>(
     policy: &Policy,
     prompts: impl IntoIterator<Item = &'t Text>,
 ) -> Result<Vec<Option<Vec<u32>>>> {
-    let context = policy.model.architecture().context;
+    let context = policy.model.context();
     let encode = |(number, prompt): (usize, &Text)| {
         let ids = policy.encoder().prompt(prompt).map_err(|error| match error {
             Error::Config { what, why } => Error::config(what, format!("of prompt {number}: {why}")),
@@ -149,7 +148,7 @@ pub async fn draw_answers(
             eos: policy.tokenizer.eos_ids().to_vec(),
         };
         let rounds = ROUNDS * generate.slots;
-        let generator = Generator::new(policy.model.gpu(), &policy.model, generate, &Arena::new()).await?;
+        let generator = policy.generator(generate).await?;
         let stop = StopMatcher::new(options.stop.iter().cloned());
         let mut done = prompts.len() - missing.len();
         for chunk in missing.chunks(rounds) {

@@ -84,7 +84,7 @@ impl Chat {
         let conversation: Vec<Message> = self.messages.iter().chain([&said]).cloned().collect();
         let encoder = Encoder { tokenizer: &self.tokenizer, template: Some(&self.template) };
         let prompt = encoder.prompt(&Text::from(conversation))?;
-        let limit = self.model.architecture().context - 1;
+        let limit = self.model.context() - 1;
         if prompt.len() > limit {
             let what = "the conversation".to_owned();
             return Err(Error::TooLong { what, tokens: prompt.len(), limit });
@@ -104,7 +104,7 @@ impl Chat {
         if self.generator.as_ref().is_some_and(|(_, room)| *room >= tokens) {
             return Ok(());
         }
-        let most = self.model.architecture().context - 1;
+        let most = self.model.context() - 1;
         let room = tokens.max(ROOM).next_power_of_two().min(most);
         let options = GenerateOptions {
             max_new_tokens: self.options.max_new_tokens.min(most),

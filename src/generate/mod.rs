@@ -7,7 +7,7 @@ mod slots;
 mod stream;
 mod text_stream;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use derive_setters::Setters;
 
@@ -246,18 +246,21 @@ impl Generator {
         Generator { kept: Some(Mutex::new(kept)), ..self }
     }
 
+    /// What was read of prompts, where it is kept.
+    fn kept(&self) -> Option<MutexGuard<'_, Kept>> {
+        self.kept.as_ref().map(|kept| kept.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// Forgets the prompts that were kept.
     fn forget(&self) {
-        if let Some(kept) = &self.kept {
-            let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(mut kept) = self.kept() {
             kept.pages.iter_mut().for_each(Vec::clear);
         }
     }
 
     /// How many of a prompt's first tokens are in a page of the cache.
     fn known(&self, page: usize, prompt: &[u32]) -> usize {
-        let Some(kept) = &self.kept else { return 0 };
-        let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(mut kept) = self.kept() else { return 0 };
         let changes = self.model.changes();
         if kept.changes != changes {
             kept.pages.iter_mut().for_each(Vec::clear);
@@ -268,8 +271,8 @@ impl Generator {
 
     /// Notes what is in a page: nothing while it is read.
     fn keep(&self, page: usize, tokens: &[u32]) {
-        if let Some(kept) = &self.kept {
-            tokens.clone_into(&mut kept.lock().unwrap_or_else(PoisonError::into_inner).pages[page]);
+        if let Some(mut kept) = self.kept() {
+            tokens.clone_into(&mut kept.pages[page]);
         }
     }
 

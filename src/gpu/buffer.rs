@@ -314,7 +314,7 @@ impl Gpu {
             // What was written lies in staging memory until something is submitted.
             let staged = self.inner.staged.fetch_add(piece.len(), Relaxed) + piece.len();
             if staged >= UPLOAD_PIECE {
-                self.encode("an upload", |_| {})?;
+                self.encode_now("an upload", |_| {})?;
                 self.wait_for_uploads()?;
             }
         }
@@ -375,8 +375,7 @@ impl Gpu {
             let mut encoder = device.create_command_encoder(&Default::default());
             record(&mut encoder);
             self.inner.staged.store(0, Relaxed);
-            self.note_submitted(self.queue().submit([encoder.finish()]));
-            self.count_in_flight();
+            self.note_submit(self.queue().submit([encoder.finish()]));
         })
     }
 

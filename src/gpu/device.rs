@@ -109,7 +109,8 @@ impl Gpu {
         self.inner.faults.check(what)
     }
 
-    /// Gives the device up, also one that is an application's: its memory is freed, and whatever is asked of it afterwards is [`Error::DeviceLost`].
+    /// Gives the device up, also one that is an application's: its memory is freed, and whatever is asked of it afterwards
+    /// is [`Error::DeviceLost`].
     pub fn destroy(&self) {
         if let Some((device, _)) = &self.inner.device {
             device.destroy();

@@ -4,7 +4,7 @@
 //! such wait on.
 
 #[cfg(not(target_arch = "wasm32"))]
-pub(super) use native::{Poller, wait_looking};
+pub(super) use native::{BETWEEN_LOOKS, Poller, wait_looking};
 
 /// In a browser there is nothing to do.
 #[cfg(target_arch = "wasm32")]
@@ -21,6 +21,9 @@ mod native {
     use std::time::{Duration, Instant};
 
     use wgpu::PollError;
+
+    /// Time between two looks at an application's device: a part of what a submit takes, much more than a look takes.
+    pub const BETWEEN_LOOKS: Duration = Duration::from_micros(300);
 
     /// How long a lost device may leave a thread waiting that looks at it: its callbacks may never come.
     const LONGEST_LOOKING: Duration = Duration::from_millis(500);
@@ -62,18 +65,16 @@ mod native {
     }
 
     /// Waits until the work that is submitted by now is done, by looking at the device again and again.
-    pub fn wait_looking(
-        queue: &wgpu::Queue,
-        look: impl Fn() -> Result<(), PollError>,
-    ) -> Result<(), PollError> {
+    pub fn wait_looking(device: &wgpu::Device, queue: &wgpu::Queue) -> Result<(), PollError> {
         let (done, started) = (Arc::new(AtomicBool::new(false)), Instant::now());
         let set = done.clone();
         queue.on_submitted_work_done(move || set.store(true, Relaxed));
         loop {
-            look()?;
+            device.poll(wgpu::PollType::Poll)?;
             if done.load(Relaxed) || started.elapsed() > LONGEST_LOOKING {
                 return Ok(());
             }
+            std::thread::sleep(BETWEEN_LOOKS);
         }
     }
 }

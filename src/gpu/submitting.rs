@@ -1,8 +1,13 @@
 //! Submitting what waits in the [`Outbox`](super::outbox::Outbox).
 
+use std::sync::PoisonError;
+
 use super::device::Gpu;
 use super::outbox::{Job, Jobs};
 use crate::error::Result;
+
+/// Submits that are noted, to be waited for; of more, older ones need not be waited for by themselves.
+const MOST_NOTED: usize = 4096;
 
 impl Gpu {
     /// Adds a job, and submits what may be submitted now. Gives the job's number. A `lasting` one is done even if nobody waits
@@ -42,11 +47,22 @@ impl Gpu {
         Ok(())
     }
 
-    /// Counts what was just submitted until it is done.
-    pub(super) fn count_in_flight(&self) {
-        let Some((count, done)) = self.inner.outbox.count() else { return };
-        self.queue().on_submitted_work_done(done);
-        let mut activity = self.inner.activity.lock().unwrap();
-        activity.most_in_flight = activity.most_in_flight.max(count);
+    /// Notes what was just submitted: on an application's device it is counted until it is done, elsewhere it can be waited
+    /// for.
+    pub(super) fn note_submit(&self, index: wgpu::SubmissionIndex) {
+        match self.inner.outbox.count() {
+            Some((count, done)) => {
+                self.queue().on_submitted_work_done(done);
+                let mut activity = self.inner.activity.lock().unwrap();
+                activity.most_in_flight = activity.most_in_flight.max(count);
+            }
+            None => {
+                let mut submitted = self.inner.submitted.lock().unwrap_or_else(PoisonError::into_inner);
+                if submitted.len() == MOST_NOTED {
+                    submitted.pop_front();
+                }
+                submitted.push_back(index);
+            }
+        }
     }
 }

@@ -9,29 +9,13 @@
 
 use std::sync::PoisonError;
 use std::task::{Poll, Waker};
-use std::time::Duration;
 
 use super::device::Gpu;
 #[cfg(not(target_arch = "wasm32"))]
-use super::poller::wait_looking;
+use super::poller::{BETWEEN_LOOKS, wait_looking};
 use super::signal::Signal;
 use crate::error::Result;
 use crate::task::blocking;
-
-/// Submits that are noted, to be waited for; of more, older ones need not be waited for by themselves.
-const MOST_NOTED: usize = 4096;
-
-/// Time between two looks at an application's device: a part of what a submit takes, much more than a look takes.
-#[cfg(not(target_arch = "wasm32"))]
-const BETWEEN_LOOKS: Duration = Duration::from_micros(300);
-
-/// A look at an application's device, and a pause.
-#[cfg(not(target_arch = "wasm32"))]
-fn look_and_pause(device: &wgpu::Device) -> Result<(), wgpu::PollError> {
-    device.poll(wgpu::PollType::Poll)?;
-    std::thread::sleep(BETWEEN_LOOKS);
-    Ok(())
-}
 
 impl Gpu {
     /// Waits until everything submitted has run.
@@ -116,18 +100,9 @@ impl Gpu {
         let (device, queue, paced) =
             (self.device().clone(), self.queue().clone(), self.inner.outbox.is_paced());
         move || match paced {
-            true => wait_looking(&queue, || look_and_pause(&device)),
+            true => wait_looking(&device, &queue),
             false => device.poll(wgpu::PollType::wait_indefinitely()).map(drop),
         }
-    }
-
-    /// Notes a submit, to be waited for.
-    pub(super) fn note_submitted(&self, index: wgpu::SubmissionIndex) {
-        let mut submitted = self.inner.submitted.lock().unwrap_or_else(PoisonError::into_inner);
-        if submitted.len() == MOST_NOTED {
-            submitted.pop_front();
-        }
-        submitted.push_back(index);
     }
 
     /// Blocks until the oldest submit is done that was not waited for: not longer, so that its thread can see what else its
@@ -145,7 +120,7 @@ impl Gpu {
             return self.poll(wgpu::PollType::wait_indefinitely());
         }
         let started = std::time::Instant::now();
-        let waited = self.polled(|| wait_looking(self.queue(), || look_and_pause(self.device())));
+        let waited = self.polled(|| wait_looking(self.device(), self.queue()));
         self.inner.activity.lock().unwrap().waited += started.elapsed();
         waited
     }

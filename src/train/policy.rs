@@ -109,7 +109,7 @@ impl Policy {
     /// What its answers are generated with, unless something else is set: one at a time, after prompts of up to half of its
     /// context, up to 256 tokens until its end-of-sequence token.
     pub fn generate_options(&self) -> GenerateOptions {
-        let half = (self.model.architecture().context / 2).max(1);
+        let half = (self.model.context() / 2).max(1);
         let options = GenerateOptions::default().eos(self.tokenizer.eos_ids());
         options.max_prompt_tokens(half).max_new_tokens(half.min(256))
     }

@@ -7,12 +7,12 @@ use serde_json::json;
 use super::{warn_of, write_lines};
 use crate::Wait;
 use crate::cli::args::{GeneratePlan, Prompts};
+use crate::cli::{print, print_part};
 use crate::data::encoder::at;
 use crate::data::rows::{Conversation, Message, Prompt, Text, read_prompts};
 use crate::data::tokenizer::StopMatcher;
 use crate::error::{Error, Result};
-use crate::generate::{GenerateOptions, Generator, Request, Response, slots_for};
-use crate::gpu::Arena;
+use crate::generate::{AnswerStream, GenerateOptions, Request, Response, slots_for};
 use crate::train::Policy;
 
 /// Characters of a prompt in the line above its samples.
@@ -35,7 +35,7 @@ pub fn run(plan: GeneratePlan) -> Result<()> {
         }
         prompts.iter_mut().for_each(|row| row.prompt = said(&row.prompt, plan.system.as_deref()));
     }
-    let context = policy.model.architecture().context;
+    let context = policy.model.context();
     let encode = |row: &Prompt| {
         let ids = policy.encoder().prompt(&row.prompt);
         let ids = if row.place.file.is_some() { ids.map_err(at(&row.place)) } else { ids }?;
@@ -59,7 +59,7 @@ pub fn run(plan: GeneratePlan) -> Result<()> {
         samples_per_prompt: plan.num_samples,
         eos: policy.tokenizer.eos_ids().to_vec(),
     };
-    let generator = Generator::new(&gpu, &policy.model, options, &Arena::new()).wait()?;
+    let generator = policy.generator(options).wait()?;
     let request = |(i, prompt): (usize, Vec<u32>)| Request {
         prompt,
         samples: plan.num_samples,
@@ -67,8 +67,8 @@ pub fn run(plan: GeneratePlan) -> Result<()> {
     };
     let requests: Vec<Request> = encoded.into_iter().enumerate().map(request).collect();
     let stop = StopMatcher::new(plan.sampling.stop);
-    if let ([request], 1, false) = (&requests[..], plan.num_samples, plan.json) {
-        return super::print_as_it_comes(&generator, &policy.tokenizer, request, &stop, plan.seed).map(drop);
+    if let ([_], 1, false) = (&requests[..], plan.num_samples, plan.json) {
+        return print_as_it_comes(generator.stream(&policy.tokenizer, &requests, &stop, plan.seed).wait()?);
     }
     let answers = generator.run(&policy.tokenizer, &requests, &stop, plan.seed).wait()?;
     if !plan.json {
@@ -102,6 +102,17 @@ fn read_to_end(input: impl Read) -> Result<String> {
     Ok(text[..text.len() - end].to_owned())
 }
 
+/// Prints an answer's text as it comes, and a line break after it.
+fn print_as_it_comes(mut stream: AnswerStream<'_>) -> Result<()> {
+    while let Some(part) = stream.next().wait()? {
+        match part.response {
+            None => print_part(&part.text)?,
+            Some(_) => print(part.text)?,
+        }
+    }
+    Ok(())
+}
+
 /// Texts with a line above each.
 fn print_texts(prompts: &[Prompt], answers: &[Vec<Response>]) -> Result<()> {
     for (i, (prompt, answers)) in prompts.iter().zip(answers).enumerate() {
@@ -109,11 +120,7 @@ fn print_texts(prompts: &[Prompt], answers: &[Vec<Response>]) -> Result<()> {
             let of =
                 if answers.len() > 1 { format!(" ({sample} of {})", answers.len()) } else { String::new() };
             let gap = if i == 0 && sample == 1 { "" } else { "\n" };
-            crate::cli::print(format!(
-                "{gap}--- {}{of}\n{}",
-                beginning(&prompt.prompt.transcript()),
-                answer.text
-            ))?;
+            print(format!("{gap}--- {}{of}\n{}", beginning(&prompt.prompt.transcript()), answer.text))?;
         }
     }
     Ok(())

@@ -28,10 +28,8 @@ use super::console::say;
 use crate::Wait;
 use crate::annotate::config::AnnotatorConfig;
 use crate::annotate::queue::AnnotationQueue;
-use crate::data::tokenizer::{StopMatcher, Tokenizer};
 use crate::error::{Error, Result};
 use crate::files;
-use crate::generate::{Generator, Request, Response};
 use crate::gpu::Gpu;
 use crate::model::{FrozenFormat, Model};
 
@@ -48,27 +46,6 @@ fn annotator(
     training: bool,
 ) -> Result<Box<dyn AnnotationQueue>> {
     config.open(gpu, base_dtype, training, &mut |text| say(format_args!("oaif: warning: {text}"))).wait()
-}
-
-/// Answers a request, and prints the answer's text as it comes and a line break after it.
-fn print_as_it_comes(
-    generator: &Generator,
-    tokenizer: &Tokenizer,
-    request: &Request,
-    stop: &StopMatcher,
-    seed: u32,
-) -> Result<Response> {
-    let mut stream = generator.stream(tokenizer, std::slice::from_ref(request), stop, seed).wait()?;
-    while let Some(part) = stream.next().wait()? {
-        match part.response {
-            None => super::print_part(&part.text)?,
-            Some(answer) => {
-                super::print(part.text)?;
-                return Ok(answer);
-            }
-        }
-    }
-    unreachable!("an answer ends with its response")
 }
 
 /// Writes results as JSON lines: to a file, whole or not at all, or to standard output. A link stays one, and what is no
