@@ -1,0 +1,278 @@
+//! Ranks over TCP: the same suite as over MPI, and what happens when something is wrong.
+
+mod suite;
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use oaif::unstable::collective::{Alone, Collective, TcpPlace, TcpRanks};
+use oaif::{Error, Result, block_on};
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn place(rank: usize, size: usize, port: u16) -> TcpPlace {
+    TcpPlace {
+        rank,
+        size,
+        local: None,
+        host: "127.0.0.1".into(),
+        port,
+        patience: Duration::from_secs(20),
+        silence: Duration::from_secs(5),
+    }
+}
+
+fn connect(rank: usize, size: usize, port: u16) -> Result<TcpRanks> {
+    TcpRanks::connect(&place(rank, size, port))
+}
+
+/// Runs one closure a rank, each on its own thread.
+fn each_rank(size: usize, run: impl Fn(TcpRanks) + Sync) {
+    let port = free_port();
+    thread::scope(|scope| {
+        for rank in 0..size {
+            let run = &run;
+            scope.spawn(move || run(connect(rank, size, port).unwrap()));
+        }
+    });
+}
+
+fn error<T>(result: Result<T>) -> String {
+    match result {
+        Err(Error::Ranks(why)) => why,
+        Err(error) => panic!("another kind of error: {error}"),
+        Ok(_) => panic!("no error"),
+    }
+}
+
+#[test]
+fn every_rank_gets_what_was_sent_to_it() {
+    let seed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64;
+    println!("seed {seed}");
+    suite::run(&Alone, seed);
+    for size in [1, 2, 3, 5] {
+        each_rank(size, |ranks| {
+            assert_eq!(ranks.local(), (ranks.rank(), size));
+            suite::run(&ranks, seed);
+        });
+    }
+}
+
+#[test]
+fn a_waiting_rank_leaves_its_thread_to_others() {
+    each_rank(2, |ranks| {
+        if ranks.rank() == 1 {
+            thread::sleep(Duration::from_millis(300));
+        }
+        let begin = Instant::now();
+        let task = ranks.all_gather(vec![0; 1000]);
+        assert!(begin.elapsed() < Duration::from_millis(100), "posting waits");
+        block_on(task).unwrap();
+    });
+}
+
+#[test]
+fn a_rank_that_ends_early_makes_the_others_fail() {
+    each_rank(3, |ranks| {
+        block_on(ranks.barrier()).unwrap();
+        if ranks.rank() != 1 {
+            let why = error(block_on(ranks.barrier()));
+            // Whichever notices first tells the other.
+            assert!(why.contains("rank 1 ended before the others"), "{why}");
+            assert_eq!(
+                error(block_on(ranks.broadcast(vec![]))),
+                why,
+                "later operations fail for the same reason"
+            );
+        }
+    });
+}
+
+#[test]
+fn strangers_are_dropped() {
+    let port = free_port();
+    thread::scope(|scope| {
+        let first = scope.spawn(move || connect(0, 2, port).unwrap());
+        thread::sleep(Duration::from_millis(100));
+        let _silent = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let mut stranger = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        stranger.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+        let mut answer = Vec::new();
+        _ = stranger.read_to_end(&mut answer);
+        assert!(answer.is_empty());
+        let second = connect(1, 2, port).unwrap();
+        scope.spawn(move || block_on(second.barrier()).unwrap());
+        block_on(first.join().unwrap().barrier()).unwrap();
+    });
+}
+
+/// Rank 0 of 3, where somebody says this line and more.
+fn where_somebody_says(line: &str) -> String {
+    let port = free_port();
+    thread::scope(|scope| {
+        let first = scope.spawn(move || connect(0, 3, port));
+        thread::sleep(Duration::from_millis(100));
+        let mut others = Vec::new();
+        for line in line.lines() {
+            let mut other = TcpStream::connect(("127.0.0.1", port)).unwrap();
+            other.write_all(format!("{line}\n").as_bytes()).unwrap();
+            others.push(other);
+        }
+        error(first.join().unwrap())
+    })
+}
+
+#[test]
+fn wrong_rank_numbers_are_refused() {
+    for (line, says) in [
+        ("oaif-ranks-1 1 3 9\noaif-ranks-1 1 3 9", "rank 1 of 3, rank 0 of 3 has no place for it"),
+        ("oaif-ranks-1 3 3 9", "rank 3 of 3"),
+        ("oaif-ranks-1 0 3 9", "rank 0 of 3"),
+        ("oaif-ranks-1 1 4 9", "rank 1 of 4"),
+    ] {
+        let why = where_somebody_says(line);
+        assert!(why.contains(says), "{why}");
+    }
+    assert!(matches!(connect(2, 2, 1), Err(Error::Config { .. })));
+}
+
+#[test]
+fn ranks_that_do_not_come_are_waited_for_with_an_end() {
+    let port = free_port();
+    let why =
+        error(TcpRanks::connect(&TcpPlace { patience: Duration::from_millis(300), ..place(0, 2, port) }));
+    assert!(why.contains("only 1 of 2 ranks came"), "{why}");
+    let why =
+        error(TcpRanks::connect(&TcpPlace { patience: Duration::from_millis(300), ..place(1, 2, port) }));
+    assert!(why.contains("was not let in by rank 0"), "{why}");
+}
+
+/// Rank 1 of 2, by hand.
+fn by_hand(port: u16) -> TcpStream {
+    loop {
+        if let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) {
+            stream.write_all(b"oaif-ranks-1 1 2 9\n").unwrap();
+            return stream;
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn an_absurd_length_is_refused() {
+    for length in [u64::MAX, 1 << 37] {
+        let port = free_port();
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                let ranks = connect(0, 2, port).unwrap();
+                let why = error(block_on(ranks.barrier()));
+                assert!(why.contains("is no frame"), "{why}");
+            });
+            let mut stream = by_hand(port);
+            stream.write_all(&[1]).unwrap();
+            stream.write_all(&length.to_le_bytes()).unwrap();
+            _ = stream.read_to_end(&mut Vec::new());
+        });
+    }
+}
+
+#[test]
+fn a_silent_link_is_given_up() {
+    let port = free_port();
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            let silence = Duration::from_secs(2);
+            let ranks = TcpRanks::connect(&TcpPlace { silence, ..place(0, 2, port) }).unwrap();
+            let begin = Instant::now();
+            let why = error(block_on(ranks.barrier()));
+            assert!(why.contains("rank 1 has not been heard for 2 s"), "{why}");
+            assert!((1.5..4.0).contains(&begin.elapsed().as_secs_f64()), "{:?}", begin.elapsed());
+        });
+        let mut stream = by_hand(port);
+        _ = stream.read_to_end(&mut Vec::new());
+    });
+}
+
+/// A rank in a process of its own: does barriers, or what `what` says.
+fn process(rank: usize, size: usize, port: u16, what: &str) -> Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "rank_in_a_process", "--ignored", "--nocapture"])
+        .envs([("RANK", rank.to_string()), ("WORLD_SIZE", size.to_string())])
+        .envs([("MASTER_ADDR", "127.0.0.1".to_string()), ("MASTER_PORT", port.to_string())])
+        .env("WHAT", what)
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+#[test]
+#[ignore = "started by other tests"]
+fn rank_in_a_process() {
+    let Some(mut place) = TcpPlace::from_env().unwrap() else { return };
+    place.silence = Duration::from_secs(3);
+    let ranks = TcpRanks::connect(&place).unwrap();
+    block_on(ranks.barrier()).unwrap();
+    if std::env::var("WHAT").unwrap() == "abort" {
+        ranks.abort();
+    }
+    while block_on(ranks.barrier()).is_ok() {
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// What ranks 0 and 2 say, and after what time, when this happens to rank 1.
+fn when_rank_1(what: &str, happens: impl FnOnce(&mut Child)) -> Duration {
+    let port = free_port();
+    let mut child = process(1, 3, port, what);
+    let times = thread::scope(|scope| {
+        let others = [0, 2].map(|rank| {
+            scope.spawn(move || {
+                let silence = Duration::from_secs(3);
+                let ranks = TcpRanks::connect(&TcpPlace { silence, ..place(rank, 3, port) }).unwrap();
+                let why = loop {
+                    if let Err(why) = block_on(ranks.barrier()) {
+                        break why.to_string();
+                    }
+                };
+                let end = Instant::now();
+                println!("{rank}: {why}");
+                assert!(why.contains("rank 1"), "{why}");
+                end
+            })
+        });
+        thread::sleep(Duration::from_millis(500));
+        let begin = Instant::now();
+        happens(&mut child);
+        others.map(|other| other.join().unwrap().saturating_duration_since(begin))
+    });
+    _ = child.kill();
+    child.wait().unwrap();
+    println!("{what}: {times:?}");
+    times[0].max(times[1])
+}
+
+#[test]
+fn a_killed_rank_is_noticed_at_once() {
+    assert!(when_rank_1("killed", |child| child.kill().unwrap()) < Duration::from_secs(1));
+}
+
+#[test]
+#[cfg(unix)]
+fn a_stopped_rank_is_given_up() {
+    let stop = |child: &mut Child| {
+        assert!(Command::new("kill").args(["-STOP", &child.id().to_string()]).status().unwrap().success());
+    };
+    let time = when_rank_1("stopped", stop).as_secs_f64();
+    assert!((2.0..5.0).contains(&time), "{time}");
+}
+
+#[test]
+fn a_rank_that_aborts_makes_the_others_fail() {
+    let time = when_rank_1("abort", |child| assert_eq!(child.wait().unwrap().code(), Some(1)));
+    assert!(time < Duration::from_secs(1));
+}
