@@ -5,6 +5,10 @@ export XDG_RUNTIME_DIR ?= /tmp
 
 .PHONY: demo test test-largest bench gpu-stats lint models vulkan web
 
+# Cargo features besides the usual ones.
+FEATURES ?=
+WITH_FEATURES := $(if $(FEATURES),--features $(FEATURES))
+
 # The crate of scripts/gpu-stats, built beside the main one.
 GPU_STATS := --manifest-path scripts/gpu-stats/Cargo.toml --target-dir target
 
@@ -13,9 +17,9 @@ demo: vulkan
 	cargo build --release --bin oaif
 	target/release/oaif demo --output-dir demo-run --overwrite-output-dir
 
-## Every test, doc tests and examples included. Without a GPU they fail rather than pass unseen.
+## Every test, doc tests and examples included. Without a GPU they fail rather than pass unseen. FEATURES=mpi: those of MPI, too.
 test: vulkan
-	REQUIRE_GPU=1 cargo test
+	REQUIRE_GPU=1 cargo test $(WITH_FEATURES)
 	cargo test $(GPU_STATS)
 
 ## Kernels at the largest shapes that models have, contexts and vocabularies above all: minutes.
@@ -42,7 +46,7 @@ web:
 ## What a change must pass besides its tests.
 lint:
 	cargo fmt --check
-	cargo clippy --all-targets -- -D warnings
+	cargo clippy --all-targets $(WITH_FEATURES) -- -D warnings
 	cargo fmt --check --manifest-path scripts/gpu-stats/Cargo.toml
 	cargo clippy --all-targets $(GPU_STATS) -- -D warnings
 

@@ -15,6 +15,8 @@ pub enum Error {
     Limit { what: String, needed: u64, limit: u64 },
     OutOfMemory { what: String, bytes: u64, held: u64, limit: Option<u64> },
     DeviceLost(String),
+    Ranks(String),
+    OtherRank { rank: usize, why: String },
     Gpu { what: String, why: String },
     Shader { kernel: String, why: String },
     NoGradient { op: &'static str },
@@ -657,7 +659,7 @@ pub mod gpu {
         pub memory_limit: Option<u64>,
     }
     impl Default for GpuOptions {}
-    #[derive(Clone, Debug, serde::Serialize)]
+    #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
     #[non_exhaustive]
     pub struct GpuSummary {
         pub index: usize,
@@ -1097,6 +1099,7 @@ pub mod train {
         pub shuffle: bool,
         pub max_prompt_length: Option<usize>,
         pub max_length: Option<usize>,
+        pub shard_optimiser: bool,
     }
     impl Default for TrainOptions {}
     impl TrainOptions {
@@ -1138,6 +1141,7 @@ pub mod train {
     impl<'a> Trainer<'a> {
         pub fn policy(&self) -> &Policy {}
         pub fn into_policy(self) -> Policy {}
+        pub fn warnings(&self) -> Vec<String> {}
         pub fn steps_done(&self) -> usize {}
         pub fn total_steps(&self) -> usize {}
         pub fn is_done(&self) -> bool {}

@@ -112,6 +112,17 @@ pub enum Error {
         "the GPU was lost ({0}): open it again, and resume from the last checkpoint; if it happens again, update the driver"
     )]
     DeviceLost(String),
+    /// A process that trains together with this one cannot be reached any more, or says what cannot be.
+    #[error("{0}: the run can be resumed from its last checkpoint, on any number of ranks")]
+    Ranks(String),
+    /// A process that trains together with this one has failed, and tells its user.
+    #[error("rank {rank}: {why}")]
+    OtherRank {
+        /// Its number.
+        rank: usize,
+        /// Its error.
+        why: String,
+    },
     /// wgpu refused something that it should not have been asked for.
     #[error("the GPU refused {what}: {why}")]
     Gpu {

@@ -6,6 +6,7 @@
 //!
 //! - [`error`], [`files`]: one error type; files that are whole or absent.
 //! - `task`: futures that any executor may poll, and [`Wait`](crate::Wait), which waits for one on this thread.
+//! - [`collective`]: processes that train together, and what they tell each other.
 //! - [`gpu`]: GPUs, buffers, shaders; a [`gpu::Recorder`] notes launches, a [`gpu::Plan`] replays them.
 //! - [`reference`](mod@reference): every op in plain `f64`, the oracle of tests and of `oaif doctor`.
 //! - [`data`]: dataset rows, tokenizer, chat templates, packing of prefix trees.
@@ -33,6 +34,8 @@ pub mod bench;
 #[cfg(feature = "cli")]
 #[path = "cli/mod.rs"]
 pub mod cli;
+#[path = "collective/mod.rs"]
+pub mod collective;
 #[path = "data/mod.rs"]
 pub mod data;
 #[cfg(feature = "demo")]

@@ -17,9 +17,9 @@ use crate::task::Task;
 /// The file in the folder of a run or an evaluation.
 pub const JOURNAL: &str = "judgements.jsonl";
 
-/// A row of the journal.
+/// An answer, as the journal has it and as one rank tells others of it.
 #[derive(Serialize, Deserialize)]
-struct Row {
+pub(super) struct AnswerRow {
     id: String,
     /// A digest of who said it: another annotator's word is not taken for this one's.
     judge: String,
@@ -32,18 +32,31 @@ struct Row {
 
 /// A row that was read: what was said, checked.
 #[derive(Deserialize)]
-#[serde(try_from = "Row")]
+#[serde(try_from = "AnswerRow")]
 struct CheckedRow {
     judge: String,
     answer: Answer,
 }
 
-impl TryFrom<Row> for CheckedRow {
+impl TryFrom<AnswerRow> for CheckedRow {
     type Error = String;
 
-    fn try_from(row: Row) -> Result<CheckedRow, String> {
-        let Row { id, judge, said, ms, usage } = row;
-        Ok(CheckedRow { judge, answer: Answer { id, said: said.said()?, usage, ms } })
+    fn try_from(row: AnswerRow) -> Result<CheckedRow, String> {
+        Ok(CheckedRow { judge: row.judge.clone(), answer: row.checked()? })
+    }
+}
+
+impl AnswerRow {
+    /// What a judge of this digest has said.
+    pub fn new(answer: &Answer, judge: String) -> AnswerRow {
+        let Answer { id, said, usage, ms } = answer;
+        AnswerRow { id: id.clone(), judge, said: said.into(), ms: *ms, usage: *usage }
+    }
+
+    /// The answer, or why nobody gives such a one.
+    pub fn checked(self) -> Result<Answer, String> {
+        let AnswerRow { id, said, ms, usage, .. } = self;
+        Ok(Answer { id, said: said.said()?, usage, ms })
     }
 }
 
@@ -299,6 +312,21 @@ impl<'a> Journalled<'a> {
         })
     }
 
+    /// Looks so many times for answers that are on their way, each time for as long as `patience`: of [`drain`](Self::drain) what
+    /// several ranks can do together, whose clocks differ.
+    ///
+    /// # Errors
+    /// As [`Journalled::poll`].
+    pub async fn drain_together(&mut self, looks: usize, patience: Duration) -> Result<()> {
+        for _ in 0..looks {
+            if self.open.is_empty() {
+                break;
+            }
+            self.poll(patience).await?;
+        }
+        Ok(())
+    }
+
     /// Waits up to `patience` for answers that are on their way, so that they are in the journal before the process ends; they
     /// are given by the next [`poll`](Self::poll).
     ///
@@ -322,14 +350,8 @@ impl<'a> Journalled<'a> {
         if answers.is_empty() {
             return Ok(());
         }
-        let row = |Answer { id, said, usage, ms }: &Answer| Row {
-            id: id.clone(),
-            judge: judge.clone(),
-            said: said.into(),
-            ms: *ms,
-            usage: *usage,
-        };
-        lines.append(&answers.iter().map(row).collect::<Vec<Row>>())
+        let row = |answer: &Answer| AnswerRow::new(answer, judge.clone());
+        lines.append(&answers.iter().map(row).collect::<Vec<AnswerRow>>())
     }
 }
 

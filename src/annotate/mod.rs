@@ -19,6 +19,7 @@ mod process;
 pub mod queue;
 pub mod reward;
 pub mod rule;
+pub(crate) mod shared;
 pub mod template;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod threaded;
@@ -167,12 +168,12 @@ impl Pair<'_> {
 pub enum Verdict {
     /// `response_1`.
     First {
-        /// Above 0.5.
+        /// The probability that `response_1` is better: above 0.5.
         p: f32,
     },
     /// `response_2`.
     Second {
-        /// Below 0.5.
+        /// The probability that `response_1` is better: below 0.5.
         p: f32,
     },
     /// Neither.

@@ -6,6 +6,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::collective::is_no_rank;
+
 /// How long a program that has said all it has to say may take to end by itself.
 const GRACE: Duration = Duration::from_secs(2);
 /// How long its pipes are listened to once it has ended: a process that it leaves behind may hold on to them.
@@ -182,6 +184,7 @@ impl Group {
         use std::os::unix::process::CommandExt;
         let mut shell = Command::new("sh");
         shell.args(["-c", command]).process_group(self.leader.id() as i32);
+        is_no_rank(&mut shell);
         shell.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()
     }
 }
@@ -220,6 +223,7 @@ impl Group {
         };
         #[cfg(not(windows))]
         let mut shell = Command::new(command);
+        is_no_rank(&mut shell);
         let child = shell.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
         self.shell.set(child.id());
         Ok(child)

@@ -131,6 +131,38 @@ pub enum Said {
 }
 
 impl Said {
+    /// Why nobody can mean it.
+    fn contradiction(&self) -> Option<String> {
+        match self {
+            Said::Score(Score::Value(score)) => (!score.is_finite()).then(|| format!("{score} is no score")),
+            Said::Score(Score::Invalid { .. }) => None,
+            Said::Judgement(Judgement { verdict, p_12, p_21, votes }) => {
+                let votes = votes.iter().filter_map(Verdict::p_first);
+                let all = [*p_12, *p_21, verdict.p_first()].into_iter().flatten().chain(votes);
+                let wrong = all.into_iter().find(|p| !(0.0..=1.0).contains(p));
+                let agrees = verdict.p_first().is_none_or(|p| Verdict::from_probability(p) == *verdict);
+                match (wrong, agrees) {
+                    (Some(p), _) => Some(format!("{p} is not a probability")),
+                    (None, true) => None,
+                    (None, false) => Some(format!(
+                        "the verdict is {}, and the probability that the first response is better {}",
+                        verdict.label(),
+                        verdict.p_first().unwrap_or_default()
+                    )),
+                }
+            }
+        }
+    }
+
+    /// What was said, if somebody can mean it: a finite score, probabilities that are some, one that agrees with its verdict.
+    fn meant(self) -> Said {
+        let Some(why) = self.contradiction() else { return self };
+        match self {
+            Said::Judgement(_) => Said::Judgement(Verdict::Invalid { why }.into()),
+            Said::Score(_) => Said::Score(Score::Invalid { why }),
+        }
+    }
+
     /// That nothing usable was said about a question of this kind.
     pub fn invalid(ask: &Ask, why: String) -> Said {
         match ask {
@@ -313,10 +345,15 @@ pub const LOOK: Duration = Duration::from_millis(100);
 /// # Errors
 /// As [`AnnotationQueue::poll`].
 pub(super) async fn look(queue: &mut dyn AnnotationQueue, patience: Duration) -> Result<Polled> {
-    if blocking::is_allowed() {
-        return queue.poll(patience).await;
+    let waits = blocking::is_allowed();
+    let mut polled = queue.poll(if waits { patience } else { Duration::ZERO }).await?;
+    for answer in &mut polled.answers {
+        let said = std::mem::replace(&mut answer.said, Said::Score(Score::Value(0.0)));
+        answer.said = said.meant();
     }
-    let polled = queue.poll(Duration::ZERO).await?;
+    if waits {
+        return Ok(polled);
+    }
     if polled.answers.is_empty() && polled.notes.is_empty() {
         Delay::new(patience.min(BETWEEN_LOOKS)).await;
     }

@@ -9,6 +9,7 @@ use super::queue::{AnnotationQueue, Answer, Polled, Question, answers};
 use super::{Annotator, Position};
 use crate::Wait;
 use crate::error::{Error, Result};
+use crate::panics;
 use crate::task::Task;
 
 /// Waits before an annotator that works elsewhere is asked again after it has failed.
@@ -75,7 +76,13 @@ fn with_retries(
 ) -> Result<Vec<Answer>> {
     let mut waits = RETRY_AFTER.iter().filter(|_| answered);
     loop {
-        match (answers(annotator, batch).wait(), waits.next()) {
+        let answered = panics::caught_any(|| answers(annotator, batch).wait()).unwrap_or_else(|panic| {
+            Err(Error::Annotator {
+                name: annotator.name(),
+                why: format!("has panicked: {}", panics::message(&*panic)),
+            })
+        });
+        match (answered, waits.next()) {
             (Err(error @ Error::Annotator { .. }), Some(wait)) => {
                 if !say(Outcome::Note(format!("asked again after a failure: {error}"))) {
                     return Err(error);

@@ -9,6 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::printable::printable;
 use super::progress_line::{self, Bar};
+use super::ranks;
 #[cfg(feature = "http")]
 use crate::error::size;
 #[cfg(feature = "http")]
@@ -27,6 +28,9 @@ fn show(bar: Option<ProgressBar>) {
 /// Writes a line to standard error, above the bar where one is shown. Where that cannot be written to (it is closed, its
 /// disk is full), the line is lost and the program goes on: no message is worth a run.
 pub(crate) fn say(line: impl Display) {
+    if ranks::is_silent() {
+        return;
+    }
     let text = printable(&line.to_string());
     let shown = SHOWN.lock().unwrap_or_else(PoisonError::into_inner).clone();
     match shown {
@@ -47,7 +51,7 @@ pub struct Console {
 impl Console {
     /// Shows at once that something is going on.
     pub fn new() -> Console {
-        let bar = ProgressBar::new_spinner();
+        let bar = if ranks::is_silent() { ProgressBar::hidden() } else { ProgressBar::new_spinner() };
         bar.set_style(ProgressStyle::with_template("{spinner} {wide_msg}").expect("a valid template"));
         if !bar.is_hidden() {
             bar.enable_steady_tick(TICK);

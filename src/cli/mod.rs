@@ -9,6 +9,7 @@ mod fetch;
 mod labelling;
 mod printable;
 mod progress_line;
+mod ranks;
 mod resume;
 mod signals;
 
@@ -27,6 +28,7 @@ use args::{Cli, Command};
 use console::say;
 use fetch::fetched;
 use printable::printable;
+use ranks::Trains;
 
 /// Runs the program. Exit codes: 0 done, 1 failed, 2 wrong usage, 128 and the signal's number
 /// interrupted: 130 by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP.
@@ -40,21 +42,30 @@ pub fn main() -> ExitCode {
     }));
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let name = arguments.get(1).map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let done = match parse(arguments) {
+    let done = match ranks::meet(&name).and_then(|()| parse(arguments)) {
         Ok(Ok(cli)) => run(cli),
+        Ok(Err(usage)) if usage.use_stderr() && !ranks::ranks().is_alone() => {
+            Err(Error::config("arguments", sentence(&usage.render().to_string())))
+        }
         Ok(Err(usage)) => {
             // Help and version are such "errors" too. A closed pipe is nothing to tell anybody.
             match usage.kind() {
                 DisplayHelp | DisplayHelpOnMissingArgumentOrSubcommand | DisplayVersion => {
-                    drop(usage.print())
+                    if !ranks::is_silent() {
+                        drop(usage.print());
+                    }
                 }
                 _ => say(format_args!("oaif: {}", sentence(&usage.render().to_string()))),
             }
+            ranks::part();
             return ExitCode::from(usage.exit_code() as u8);
         }
         Err(error) => Err(error),
     };
-    match done {
+    let done = done.map_err(ranks::settle);
+    // What another rank failed by is told by rank 0.
+    let done = if ranks::is_silent() { Ok(()) } else { done };
+    let code = match done {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever reads our output has seen enough.
         Err(Error::Io { source, .. }) if source.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
@@ -66,7 +77,9 @@ pub fn main() -> ExitCode {
             say(format_args!("oaif: {}", lines.join(" ")));
             code.into()
         }
-    }
+    };
+    ranks::part();
+    code
 }
 
 /// The command line, with the `--config` file's part. The inner error is clap's, which knows how to print itself.
@@ -108,13 +121,14 @@ fn sentence(usage: &str) -> String {
 }
 
 fn run(cli: Cli) -> Result<()> {
+    cli.command.check_ranks(&ranks::ranks())?;
     match cli.command {
         #[cfg(feature = "demo")]
         Command::Demo(args) => commands::demo::run(args.plan()?),
-        Command::Align(args) => commands::align::run(fetched(args.plan()?)?),
-        Command::Sft(args) => commands::sft::run(fetched(args.plan()?)?),
-        Command::Dpo(args) => commands::dpo::run(fetched(args.plan()?)?),
-        Command::Reward(args) => commands::reward::run(fetched(args.plan()?)?),
+        Command::Align(args) => commands::align::run(fetched(args.plan()?)?.join()?),
+        Command::Sft(args) => commands::sft::run(fetched(args.plan()?)?.join()?),
+        Command::Dpo(args) => commands::dpo::run(fetched(args.plan()?)?.join()?),
+        Command::Reward(args) => commands::reward::run(fetched(args.plan()?)?.join()?),
         Command::Generate(args) => commands::generate::run(fetched(args.plan()?)?),
         Command::Chat(args) => commands::chat::run(fetched(args.plan()?)?),
         Command::Score(args) => commands::score::run(fetched(args.plan()?)?),
@@ -140,6 +154,9 @@ fn exit_code(error: &Error) -> u8 {
 
 /// Writes a line of results to standard output: as it is to a file or a pipe, [`printable`] to a terminal.
 pub(crate) fn print(line: impl Display) -> Result<()> {
+    if ranks::is_silent() {
+        return Ok(());
+    }
     let mut out = io::stdout().lock();
     let written = match out.is_terminal() {
         true => writeln!(out, "{}", printable(&line.to_string())),

@@ -1,6 +1,7 @@
 //! How a step is told on one line.
 
 use crate::train::StepReport;
+use crate::train::report::RanksReport;
 
 /// A line of a terminal: indicatif's template, and the message in it.
 pub(super) struct Bar {
@@ -63,8 +64,22 @@ fn fields(report: &StepReport) -> Vec<Field> {
     let first = report.first_preferred().map(|share| format!("1st answer preferred {:.0} %", 100.0 * share));
     let speed = format!("{:.0} tokens/s", report.times.tokens_per_second);
     let left = report.seconds_left.map(|seconds| format!("{} left", clock(seconds)));
-    let ranked = [(0, Some(loss)), (2, margin), (5, first), (4, Some(speed)), (1, left)];
+    let ranks = report.ranks.as_ref().map(ranks);
+    let ranked = [(0, Some(loss)), (2, margin), (5, first), (4, Some(speed)), (6, ranks), (1, left)];
     ranked.into_iter().filter_map(|(rank, text)| Some(Field { rank, text: text? })).collect()
+}
+
+/// How long each rank worked for the step; of many, the shortest and the longest time.
+fn ranks(report: &RanksReport) -> String {
+    let seconds = |ms: &f64| format!("{:.2}", ms / 1e3);
+    let times = match report.busy_ms.len() {
+        0..=4 => report.busy_ms.iter().map(seconds).collect::<Vec<_>>().join(" "),
+        _ => {
+            let least = report.busy_ms.iter().copied().fold(f64::INFINITY, f64::min);
+            format!("{} to {}", seconds(&least), seconds(&report.busy_ms[report.slowest]))
+        }
+    };
+    format!("ranks busy {times} s, slowest {}", report.slowest)
 }
 
 /// `value` to so many decimals, without the sign of a zero.

@@ -17,7 +17,7 @@ pub(super) fn requests() -> Arc<Requests> {
 /// 128 and the number of the first signal.
 static CODE: AtomicU8 = AtomicU8::new(130);
 
-/// The exit code of a run that was interrupted: 130 by SIGINT (Ctrl-C), 143 by SIGTERM, 129 by SIGHUP.
+/// The exit code of a run that was interrupted: 130 by SIGINT (Ctrl-C), 143 by SIGTERM, 129 by SIGHUP, 138 by SIGUSR1.
 pub(super) fn exit_code() -> u8 {
     CODE.load(Ordering::Relaxed)
 }
@@ -49,8 +49,9 @@ fn received(number: u8, name: &str) {
 
 #[cfg(unix)]
 fn listen() {
-    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-    let mut wanted = vec![SIGINT, SIGTERM];
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+    // What schedulers can send before they take a machine away: `sbatch --signal=USR1@60`.
+    let mut wanted = vec![SIGINT, SIGTERM, SIGUSR1];
     // `nohup` means that the run outlives its terminal.
     if !is_ignored(SIGHUP) {
         wanted.push(SIGHUP);
@@ -63,6 +64,7 @@ fn listen() {
             let name = match signal {
                 SIGTERM => "SIGTERM",
                 SIGHUP => "SIGHUP",
+                SIGUSR1 => "SIGUSR1",
                 _ => "Ctrl-C",
             };
             received(signal as u8, name);

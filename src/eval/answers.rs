@@ -31,6 +31,8 @@ pub struct AnswerOptions {
     pub slots: Option<usize>,
     /// Seed of the draws.
     pub seed: u32,
+    /// The number of the first prompt, of all that are answered: it decides what is drawn.
+    pub first: usize,
 }
 
 /// The prompts as the policy reads them; `None` for one that leaves no room for an answer.
@@ -99,9 +101,10 @@ impl AnswerFile {
     }
 
     fn id(&self, number: usize, prompt: &[u32], options: &AnswerOptions) -> String {
-        let AnswerOptions { sampling, max_new_tokens, stop, slots: _, seed } = options;
+        let AnswerOptions { sampling, max_new_tokens, stop, slots: _, seed, first } = options;
         let mut digester = Digester::default();
         digester.bytes(self.source.as_bytes());
+        let number = first + number;
         digester.bytes(format!("{sampling:?} {max_new_tokens} {stop:?} {seed} {number}").as_bytes());
         digester.ids(prompt);
         digester.finish().to_string()
@@ -156,7 +159,7 @@ pub async fn draw_answers(
             let request = |number: &usize| Request {
                 prompt: prompts[*number].ids.clone(),
                 samples: 1,
-                first_sequence: *number as u32,
+                first_sequence: (options.first + *number) as u32,
             };
             let requests: Vec<Request> = chunk.iter().map(request).collect();
             let drawn = generator.run(&policy.tokenizer, &requests, &stop, options.seed).await?;

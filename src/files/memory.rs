@@ -36,6 +36,14 @@ pub(super) fn remove(path: &Path) {
     files().retain(|file, _| !file.starts_with(path));
 }
 
+/// Gives a file another path.
+pub(super) fn rename(from: &Path, to: &Path) {
+    let mut files = files();
+    if let Some(content) = files.remove(from) {
+        files.insert(to.to_owned(), content);
+    }
+}
+
 /// Whether there is a file below `path`.
 pub(super) fn is_dir(path: &Path) -> bool {
     files().keys().any(|file| file != path && file.starts_with(path))

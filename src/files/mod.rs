@@ -120,8 +120,34 @@ pub fn read_json_if_present(path: &Path) -> Result<Option<Value>> {
     }
 }
 
+/// A path that leads to the same from any directory.
+pub(crate) fn absolute(path: &Path) -> PathBuf {
+    if memory::holds(path) {
+        return path.to_owned();
+    }
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
+/// Refuses a path of nothing, which would lead to the directory that the program works in.
+pub(crate) fn check_named(path: &Path) -> Result<()> {
+    match path.as_os_str().is_empty() {
+        true => Err(Error::config("folder", "has no name: give the path of one")),
+        false => Ok(()),
+    }
+}
+
+/// Gives a file, or what is in memory as one, another name. What has that name goes.
+pub(crate) fn rename(from: &Path, to: &Path) -> Result<()> {
+    if memory::holds(from) {
+        memory::rename(from, to);
+        return Ok(());
+    }
+    fs::rename(from, to).map_err(Error::io("write", to))
+}
+
 /// Creates `dir` and what is missing above it.
 pub fn create_dir_all(dir: &Path) -> Result<()> {
+    check_named(dir)?;
     if memory::holds(dir) {
         return Ok(());
     }

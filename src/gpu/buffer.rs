@@ -457,9 +457,15 @@ impl MapRequest {
             gpu.check("a read-back")?;
             return Err(Error::DeviceLost(format!("a read-back failed: {why:?}")));
         }
-        let why = |e: String| Error::Gpu { what: "a read-back".into(), why: e };
         let raw = self.buffer.raw();
-        let bytes = raw.get_mapped_range(0..self.bytes).map_err(|e| why(e.to_string()))?.to_vec();
+        let bytes = match raw.get_mapped_range(0..self.bytes) {
+            Ok(mapped) => mapped.to_vec(),
+            Err(why) => {
+                // A device that was destroyed has unmapped it.
+                gpu.check("a read-back")?;
+                return Err(Error::Gpu { what: "a read-back".into(), why: why.to_string() });
+            }
+        };
         raw.unmap();
         Ok((bytes, self.buffer))
     }

@@ -10,7 +10,7 @@ pub const FEATURES: wgpu::Features =
     wgpu::Features::TIMESTAMP_QUERY.union(wgpu::Features::SUBGROUP).union(wgpu::Features::SHADER_F16);
 
 /// One GPU, as `oaif doctor` shows it.
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 #[non_exhaustive]
 pub struct GpuSummary {
     /// Position in the list, by which [`GpuOptions::gpu`](super::GpuOptions::gpu) may choose it.
@@ -29,6 +29,14 @@ impl GpuSummary {
     /// Whether it is a GPU, or a processor by a software driver.
     pub fn device_kind(&self) -> DeviceKind {
         if self.kind == "Cpu" { DeviceKind::Processor } else { DeviceKind::Gpu }
+    }
+
+    /// Smaller is better: the order in which kinds of GPU are preferred.
+    pub(crate) fn preference(&self) -> usize {
+        ["DiscreteGpu", "IntegratedGpu", "VirtualGpu", "Other"]
+            .iter()
+            .position(|kind| *kind == self.kind)
+            .unwrap_or(4)
     }
 }
 
@@ -84,14 +92,6 @@ fn no_gpu(backends: Option<&str>) -> Error {
     })
 }
 
-/// Smaller is better: the order in which kinds of GPU are preferred.
-fn preference(summary: &GpuSummary) -> usize {
-    ["DiscreteGpu", "IntegratedGpu", "VirtualGpu", "Other"]
-        .iter()
-        .position(|k| *k == summary.kind)
-        .unwrap_or(4)
-}
-
 /// The GPU of that index or with that in its name; without one of the fastest kind.
 pub(super) fn choose(
     mut found: Vec<(GpuSummary, wgpu::Adapter)>,
@@ -101,7 +101,7 @@ pub(super) fn choose(
         return Err(no_gpu(std::env::var(BACKENDS).ok().filter(|set| !set.is_empty()).as_deref()));
     }
     let position = match wanted {
-        None => found.iter().enumerate().min_by_key(|(i, (s, _))| (preference(s), *i)).map(|(i, _)| i),
+        None => found.iter().enumerate().min_by_key(|(i, (s, _))| (s.preference(), *i)).map(|(i, _)| i),
         Some(w) => match w.parse::<usize>() {
             Ok(index) if index < found.len() => Some(index),
             // "4090" is a name.

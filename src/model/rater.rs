@@ -59,6 +59,17 @@ pub(crate) fn check_rates(model: &Model) -> Result<()> {
     }
 }
 
+/// Refuses a model that rates texts where one that writes them is trained.
+pub(crate) fn check_writes(model: &Model) -> Result<()> {
+    match model.architecture().rates {
+        false => Ok(()),
+        true => Err(Error::config(
+            "model",
+            format!("is a {}, which rates texts and writes none", model.config().name),
+        )),
+    }
+}
+
 /// A tree whose responses are rated where `transformers` does it: at their last token that is no padding. A response of
 /// nothing else keeps its first token.
 pub(crate) fn rated(tree: &Tree, padding: Option<u32>) -> ChoiceTree {

@@ -323,7 +323,7 @@ impl Weights {
     }
 
     /// Where the weights are.
-    pub(super) fn gpu(&self) -> &Gpu {
+    pub(crate) fn gpu(&self) -> &Gpu {
         &self.gpu
     }
 

@@ -1,15 +1,18 @@
 //! Optimisers over a model's trained weights: their state, their plan, one call a step.
 
-use std::collections::BTreeMap;
+mod gradients;
+mod state;
+
 use std::path::Path;
 
+use state::{Moment, shard, slice};
+
+pub(crate) use gradients::sum_gradients;
+
+use crate::collective::Ranks;
 use crate::error::{Error, Result};
-use crate::gpu::{
-    Arena, Buffer, Category, Format, Gpu, Live, Outputs, Pending, Plan, PlanOptions, Recorder, Region, Tensor,
-};
-use crate::model::FloatFormat;
+use crate::gpu::{Arena, Format, Gpu, Live, Outputs, Pending, Plan, PlanOptions, Recorder, Region, Tensor};
 use crate::model::Weights;
-use crate::model::safetensors_io::{TensorFiles, TensorSpec, TensorWriter};
 use crate::ops;
 
 /// Which optimiser, with its constants.
@@ -77,7 +80,9 @@ pub struct Optimiser {
     kind: OptimiserKind,
     plan: Plan,
     norm: Tensor,
-    state: Vec<(String, Buffer)>,
+    state: Vec<Moment>,
+    /// Those that each have a part of the state.
+    shards: Option<Ranks>,
     steps: u64,
 }
 
@@ -95,7 +100,26 @@ impl Optimiser {
         max_grad_norm: f32,
         arena: &Arena,
     ) -> Result<Optimiser> {
+        Optimiser::with_shards(gpu, weights, kind, max_grad_norm, arena, None).await
+    }
+
+    /// [`Optimiser::new`]; `shards`: ranks of which each has the state of a part of the weights alone, and updates that part.
+    ///
+    /// # Errors
+    /// As there; [`Error::Config`] for an optimiser other than AdamW, whose state cannot be divided.
+    pub(crate) async fn with_shards(
+        gpu: &Gpu,
+        weights: &Weights,
+        kind: OptimiserKind,
+        max_grad_norm: f32,
+        arena: &Arena,
+        shards: Option<&Ranks>,
+    ) -> Result<Optimiser> {
         kind.check()?;
+        if shards.is_some() && !matches!(kind, OptimiserKind::AdamW { .. }) {
+            let why = "divides the state of adamw alone, and adafactor's is small: leave it out";
+            return Err(Error::config("shard-optim", why));
+        }
         if !(max_grad_norm >= 0.0 && max_grad_norm.is_finite()) {
             return Err(Error::config("max-grad-norm", format!("{max_grad_norm} is neither 0 nor above it")));
         }
@@ -104,11 +128,11 @@ impl Optimiser {
         r.phase("update");
         let flat =
             |r: &mut Recorder, region: &Region, elements: usize| r.bind(region, 1, elements, Format::F32);
-        let mut state: Vec<(String, Buffer)> = Vec::new();
+        let mut state: Vec<Moment> = Vec::new();
         let mut moment = |r: &mut Recorder, name: String, rows: usize, cols: usize| -> Result<Tensor> {
-            let buffer = gpu.buffer(&name, Category::Optimiser, (rows * cols * 4) as u64)?;
-            let tensor = r.bind(&buffer.region(), rows, cols, Format::F32);
-            state.push((name, buffer));
+            let moment = Moment::new(gpu, name, 0..rows * cols, rows * cols)?;
+            let tensor = r.bind(&moment.region(), rows, cols, Format::F32);
+            state.push(moment);
             Ok(tensor)
         };
         let gradients: Vec<Tensor> =
@@ -117,12 +141,21 @@ impl Optimiser {
         match kind {
             OptimiserKind::AdamW { beta1, beta2, epsilon, weight_decay } => {
                 for (i, segment) in weights.segments.iter().enumerate() {
-                    let w = flat(&mut r, &segment.values, segment.elements);
-                    let m = moment(&mut r, format!("exp_avg.{i}"), 1, segment.elements)?;
-                    let v = moment(&mut r, format!("exp_avg_sq.{i}"), 1, segment.elements)?;
-                    let weight_decay = if segment.decayed { weight_decay } else { 0.0 };
-                    let settings = ops::AdamW { beta1, beta2, epsilon, weight_decay };
-                    ops::adamw(&mut r, w, gradients[i], m, v, norm, settings)?;
+                    let whole = segment.elements;
+                    let part = shards.map_or(0..whole, |ranks| shard(whole, ranks.rank(), ranks.size()));
+                    let moments = ["exp_avg", "exp_avg_sq"]
+                        .map(|name| Moment::new(gpu, format!("{name}.{i}"), part.clone(), whole));
+                    let [m, v] = moments;
+                    let (m, v) = (m?, v?);
+                    if !part.is_empty() {
+                        let [w, g] = [&segment.values, &segment.gradients]
+                            .map(|region| flat(&mut r, &slice(region, &part), part.len()));
+                        let [m, v] = [&m, &v].map(|moment| flat(&mut r, &moment.region(), part.len()));
+                        let weight_decay = if segment.decayed { weight_decay } else { 0.0 };
+                        let settings = ops::AdamW { beta1, beta2, epsilon, weight_decay };
+                        ops::adamw(&mut r, w, g, m, v, norm, settings)?;
+                    }
+                    state.extend([m, v]);
                 }
             }
             OptimiserKind::Adafactor { weight_decay } => {
@@ -157,13 +190,14 @@ impl Optimiser {
         }
         r.output(norm);
         let plan = Plan::new(gpu, r, arena, PlanOptions::default()).await?;
-        let optimiser = Optimiser { gpu: gpu.clone(), kind, plan, norm, state, steps: 0 };
+        let shards = shards.cloned();
+        let optimiser = Optimiser { gpu: gpu.clone(), kind, plan, norm, state, shards, steps: 0 };
         optimiser.clear()?;
         Ok(optimiser)
     }
 
     fn clear(&self) -> Result<()> {
-        self.gpu.clear(&self.state.iter().map(|(_, b)| b.region()).collect::<Vec<_>>())
+        self.gpu.clear(&self.state.iter().map(Moment::region).collect::<Vec<_>>())
     }
 
     /// Updates the weights from their gradients; a gradient that is not finite changes nothing.
@@ -211,22 +245,22 @@ impl Optimiser {
         self.steps
     }
 
-    /// Writes the state to a safetensors file.
-    pub async fn save(&self, path: &Path) -> Result<()> {
-        let elements = |b: &Buffer| vec![b.bytes() as usize / 4];
-        let spec = |(name, b): &(String, Buffer)| TensorSpec {
-            name: name.clone(),
-            shape: elements(b),
-            format: FloatFormat::F32,
-        };
-        let specs = self.state.iter().map(spec).collect();
-        let metadata = BTreeMap::from([("steps".to_owned(), self.steps.to_string())]);
-        let mut file = TensorWriter::create(path, specs, &metadata)?;
-        while let Some(spec) = file.wants() {
-            let (_, buffer) = self.state.iter().find(|(n, _)| *n == spec.name).expect("listed above");
-            file.push(&self.gpu.download(&buffer.region()).await?)?;
+    /// Gives every rank the weights that the others have updated, where each updates a part of them.
+    pub(crate) async fn gather_weights(&self, weights: &Weights) -> Result<()> {
+        match &self.shards {
+            Some(ranks) => state::gather_weights(weights, ranks).await,
+            None => Ok(()),
         }
-        file.finish()
+    }
+
+    /// Whether other ranks have parts of the state.
+    pub(crate) fn is_sharded(&self) -> bool {
+        self.shards.is_some()
+    }
+
+    /// Writes the state to a safetensors file. Where ranks share it, each calls this, and rank 0 alone with a path.
+    pub async fn save(&self, path: Option<&Path>) -> Result<()> {
+        state::save(&self.gpu, &self.state, self.steps, self.shards.as_ref(), path).await
     }
 
     /// Reads a state that [`Optimiser::save`] wrote for the same weights.
@@ -234,18 +268,7 @@ impl Optimiser {
     /// # Errors
     /// What is wrong with the file, mostly before anything is changed.
     pub fn restore(&mut self, path: &Path) -> Result<()> {
-        let found = TensorFiles::open_file(path)?;
-        let steps = found.metadata().get("steps").and_then(|s| s.parse().ok());
-        let steps =
-            steps.ok_or_else(|| Error::file(path, "does not say after how many steps it was written"))?;
-        let shape = |buffer: &Buffer| [buffer.bytes() as usize / 4];
-        for (name, buffer) in &self.state {
-            found.check(name, &shape(buffer))?;
-        }
-        for (name, buffer) in &self.state {
-            self.gpu.upload(&buffer.region(), &found.read_f32(name, &shape(buffer))?)?;
-        }
-        self.steps = steps;
+        self.steps = state::restore(&self.gpu, &self.state, path)?;
         Ok(())
     }
 }

@@ -12,7 +12,7 @@ use super::pair_trainer::PairTrainer;
 use super::policy::Policy;
 use super::policy_loss::OnlineLoss;
 use super::policy_trainer::PolicyTrainer;
-use super::rows::{EncodedRows, LengthLimits};
+use super::rows::{EncodedRows, LengthLimits, numbered};
 use super::run::{Sources, run};
 use super::sampler::Sampler;
 use super::trainer::{Control, Trainer};
@@ -23,6 +23,7 @@ use crate::eval::answers::AnswerOptions;
 use crate::generate::{GenerateOptions, Generator, slots_for};
 use crate::gpu::Arena;
 use crate::model::Model;
+use crate::model::rater::check_writes;
 use crate::model::stream::Capacity;
 use crate::optim::Optimiser;
 use crate::preference::Objective;
@@ -67,7 +68,8 @@ pub(super) async fn plans(
             (Learner::Policy(Box::new(trainer)), optimiser)
         }
     };
-    let samples = batch * train.accumulation * options.active * options.num_samples;
+    let mine = train.rows_of_step().div_ceil(train.ranks.size());
+    let samples = mine * options.active * options.num_samples;
     let generate = GenerateOptions {
         sampling: options.sampling,
         max_new_tokens: max_new,
@@ -127,7 +129,7 @@ impl AlignRun {
         train: &TrainOptions,
         options: &AlignOptions,
     ) -> Result<AlignRun> {
-        AlignRun::of_rows(policy, prompts.iter().cloned().map(Ok), train, options).await
+        AlignRun::of_rows(policy, numbered(prompts), train, options).await
     }
 
     /// The same of prompts that are read one by one, see [`prompts`](crate::data::rows::prompts): they may be more than
@@ -142,6 +144,7 @@ impl AlignRun {
         options: &AlignOptions,
     ) -> Result<AlignRun> {
         train.check()?;
+        check_writes(&policy.model)?;
         use_kernels_of_checkpoint(policy.model.gpu(), train)?;
         options.check(train)?;
         let max_prompt = prompt_limit(policy.model.architecture().context, train, options)?;
@@ -180,13 +183,15 @@ impl AlignRun {
             stop: self.options.stop.clone(),
             slots: self.options.slots,
             seed: self.train.seed,
+            first: 0,
         };
         // A reference that moves is no longer the start.
         let start = match self.moving {
             Some(_) => self.policy.snapshot().await?,
             None => self.reference.clone(),
         };
-        let evaluation = Evaluation::new(&self.policy, start, prompts, options, every)?;
+        let evaluation =
+            Evaluation::new(&self.policy, start, prompts, options, every, self.train.ranks.clone())?;
         Ok(AlignRun { evaluation: Some(evaluation), ..self })
     }
 
@@ -222,7 +227,7 @@ impl AlignRun {
             );
             return Err(Error::config("async-level", why));
         }
-        let method = Online::new(learner, sampler, options, queue);
+        let method = Online::new(learner, sampler, options, queue, train.ranks.clone());
         let trainer = Trainer::new(policy, train, rows, optimiser, Box::new(method))?;
         Ok(trainer.with_moving_reference(moving).with_evaluation(evaluation))
     }

@@ -1,5 +1,7 @@
 //! Which rows of the dataset each step takes.
 
+use std::ops::Range;
+
 use super::options::TrainOptions;
 use super::order::RowOrder;
 
@@ -12,6 +14,11 @@ pub(super) struct Draws {
 }
 
 impl Draws {
+    /// Some of them.
+    pub fn part(&self, part: Range<usize>) -> Draws {
+        Draws { first: self.first + part.start as u64, rows: self.rows[part].to_vec() }
+    }
+
     /// The row that was taken after `draw` others, in all.
     pub fn row(&self, draw: u64) -> Option<usize> {
         self.rows.get(usize::try_from(draw.checked_sub(self.first)?).ok()?).copied()
@@ -32,7 +39,7 @@ impl Batches {
         Batches {
             order: RowOrder::new(rows, options.shuffle.then_some(options.seed)),
             rows,
-            size: options.batch_size * options.accumulation * draws,
+            size: options.rows_of_step() * draws,
             total_steps: total_steps(options, rows, draws),
         }
     }
@@ -62,7 +69,7 @@ impl Batches {
 
 /// Steps of a run over `rows` rows, of which a step takes `draws` for each that is learnt from.
 pub(super) fn total_steps(options: &TrainOptions, rows: usize, draws: usize) -> usize {
-    let batch = options.batch_size * options.accumulation * draws;
+    let batch = options.rows_of_step() * draws;
     let epochs = (rows as f64 * options.epochs / batch as f64).ceil() as usize;
     options.max_steps.unwrap_or(epochs).max(1)
 }

@@ -37,12 +37,15 @@ impl TrainOptions {
             ("max-prompt-length", self.max_prompt_length),
             ("max-length", self.max_length),
         ])?;
-        let rows = self.batch_size.saturating_mul(self.accumulation);
+        let rows = self.rows_of_step();
         if rows > MOST_ROWS {
             return Err(refuse("batch-size times accumulation", rows, &format!("at most {MOST_ROWS}")));
         }
         if !(self.learning_rate >= 0.0 && (self.learning_rate as f32).is_finite()) {
             return Err(refuse("learning-rate", self.learning_rate, "a number from 0 on"));
+        }
+        if !(0.0..=1.0).contains(&self.warmup_ratio) {
+            return Err(refuse("warmup-ratio", self.warmup_ratio, "a share from 0 to 1"));
         }
         if !(self.epochs > 0.0 && self.epochs.is_finite()) {
             return Err(refuse("epochs", self.epochs, "a number above 0"));
@@ -145,7 +148,7 @@ impl AlignOptions {
             return Err(refuse("num-samples", self.num_samples, "at least 2, to be compared"));
         }
         check_counts(&[("active", Some(self.active))])?;
-        let prompts = train.batch_size.saturating_mul(train.accumulation).saturating_mul(self.active);
+        let prompts = train.rows_of_step().saturating_mul(self.active);
         let answers = prompts.saturating_mul(self.num_samples);
         if answers > MOST_ROWS {
             return Err(refuse("num-samples of a step's prompts", answers, &format!("at most {MOST_ROWS}")));

@@ -13,7 +13,7 @@ use crate::files;
 pub(super) const CHECKPOINTS: &str = "checkpoints";
 /// What a checkpoint's trainer state is called.
 pub(super) const STATE: &str = "state.json";
-const CHECKSUMS: &str = "checksums.json";
+pub(super) const CHECKSUMS: &str = "checksums.json";
 
 /// A complete checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,8 +40,7 @@ struct Checksum {
 
 impl Checksum {
     fn of(path: &Path) -> Result<Checksum> {
-        let bytes = fs::metadata(path).map_err(Error::io("read", path))?.len();
-        Ok(Checksum { bytes, xxh3: Digest::of_file(path)? })
+        Ok(Checksum { bytes: files::length(path)?, xxh3: Digest::of_file(path)? })
     }
 }
 
@@ -86,21 +85,20 @@ fn damaged(error: Error, way_out: &str) -> Error {
 }
 
 /// Compares every file with its checksum.
-fn verify(dir: &Path) -> Result<()> {
+pub(super) fn verify(dir: &Path) -> Result<()> {
     let path = dir.join(CHECKSUMS);
     let missing = |path: &Path| Error::file(path, "is missing, so this checkpoint is damaged");
-    if !path.exists() {
+    if !files::exists(&path) {
         return Err(missing(&path));
     }
     let Checksums { files } = serde_json::from_slice(&files::read(&path)?)
         .map_err(|e| Error::file(&path, format!("is damaged ({e})")))?;
     for (name, expected) in files.iter().filter(|(name, _)| *name != CHECKSUMS) {
         let path = dir.join(name);
-        let length = match fs::metadata(&path) {
-            Ok(found) => found.len(),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Err(missing(&path)),
-            Err(e) => return Err(Error::io("read", &path)(e)),
-        };
+        if !files::exists(&path) {
+            return Err(missing(&path));
+        }
+        let length = files::length(&path)?;
         if length != expected.bytes {
             let why = format!("has {length} bytes where {} were written, so it is damaged", expected.bytes);
             return Err(Error::file(&path, why));
@@ -181,17 +179,7 @@ impl PendingCheckpoint {
     /// Writes the checksums, makes it all survive a power cut, and gives it its name.
     pub(super) fn commit(self) -> Result<()> {
         assert_eq!(step_in(&self.path)?, self.step, "state.json is of another step");
-        let mut files = BTreeMap::new();
-        for path in all_files(&self.path)? {
-            let name = path.strip_prefix(&self.path).expect("found below it");
-            let name = name.components().map(|part| part.as_os_str().to_string_lossy()).collect::<Vec<_>>();
-            let name = name.join("/");
-            if name != CHECKSUMS {
-                files.insert(name, Checksum::of(&path)?);
-            }
-        }
-        let text = serde_json::to_string_pretty(&Checksums { files }).expect("JSON of plain values");
-        files::write_atomic(&self.path.join(CHECKSUMS), format!("{text}\n").as_bytes())?;
+        seal(&self.path)?;
         sync_tree(&self.path)?;
         let path = self.committed().path;
         fs::rename(&self.path, &path).map_err(Error::io("write", &path))
@@ -205,10 +193,25 @@ impl Drop for PendingCheckpoint {
     }
 }
 
-fn all_files(dir: &Path) -> Result<Vec<PathBuf>> {
+/// Writes the checksums of what is in `dir`.
+pub(super) fn seal(dir: &Path) -> Result<()> {
+    let mut files = BTreeMap::new();
+    for path in all_files(dir)? {
+        let name = path.strip_prefix(dir).expect("found below it");
+        let name = name.components().map(|part| part.as_os_str().to_string_lossy()).collect::<Vec<_>>();
+        let name = name.join("/");
+        if name != CHECKSUMS {
+            files.insert(name, Checksum::of(&path)?);
+        }
+    }
+    let text = serde_json::to_string_pretty(&Checksums { files }).expect("JSON of plain values");
+    files::write_atomic(&dir.join(CHECKSUMS), format!("{text}\n").as_bytes())
+}
+
+pub(super) fn all_files(dir: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for path in files::list(dir)? {
-        match path.is_dir() {
+        match files::is_dir(&path) {
             true => found.extend(all_files(&path)?),
             false => found.push(path),
         }

@@ -13,14 +13,15 @@ use super::pair_step::LabelledPair;
 use super::pair_trainer::PairTrainer;
 use super::policy::Policy;
 use super::report::{HeldOutReport, PreferenceReport, ResponseReport};
-use super::rows::EncodedRows;
+use super::rows::{EncodedRows, numbered};
 use super::run::{Sources, run};
 use super::trainer::{Control, Learnt, Method, Step, Trainer};
 use crate::data::packing::Tree;
 use crate::data::rows::Pair;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::gpu::Arena;
 use crate::model::Model;
+use crate::model::rater::check_writes;
 use crate::optim::Optimiser;
 use crate::task::Task;
 
@@ -60,7 +61,7 @@ impl DpoRun {
         train: &TrainOptions,
         options: &DpoOptions,
     ) -> Result<DpoRun> {
-        DpoRun::of_rows(policy, pairs.iter().cloned().map(Ok), train, options).await
+        DpoRun::of_rows(policy, numbered(pairs), train, options).await
     }
 
     /// The same of pairs that are read one by one, see [`pairs`](crate::data::rows::pairs): they may be more than memory
@@ -75,6 +76,11 @@ impl DpoRun {
         options: &DpoOptions,
     ) -> Result<DpoRun> {
         train.check()?;
+        check_writes(&policy.model)?;
+        if options.loss.needs_reference_samples() {
+            let why = "xpo needs pairs of which the reference drew one response, which online training draws";
+            return Err(Error::config("loss", why));
+        }
         use_kernels_of_checkpoint(policy.model.gpu(), train)?;
         let rows = EncodedRows::given(&policy, pairs, options.append_eos, train)?;
         let reference = policy.reference(train).await?;

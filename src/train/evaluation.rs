@@ -12,6 +12,7 @@ use super::policy::Policy;
 use super::report::EvaluationReport;
 use super::rows::EncodedRows;
 use crate::annotate::Pair;
+use crate::collective::Ranks;
 use crate::data::packing::Tree;
 use crate::data::rows::{Pair as PreferenceRow, Prompt, Text};
 use crate::digest::Digester;
@@ -38,6 +39,8 @@ pub(super) struct Evaluation {
     start_answers: Vec<Response>,
     /// Prompts that were read.
     read: usize,
+    /// Those that share in answering.
+    ranks: Ranks,
 }
 
 /// Pairs that are not trained on.
@@ -102,6 +105,7 @@ impl Evaluation {
         prompts: &[Prompt],
         options: AnswerOptions,
         every: Option<usize>,
+        ranks: Ranks,
     ) -> Result<Evaluation> {
         check(every)?;
         let read = prompts.len();
@@ -113,7 +117,7 @@ impl Evaluation {
             return Err(Error::config("eval-dataset", why));
         }
         let shown = prompts.iter().map(|(prompt, _)| prompt.transcript()).collect();
-        Ok(Evaluation { prompts, shown, options, every, start, start_answers: Vec::new(), read })
+        Ok(Evaluation { prompts, shown, options, every, start, start_answers: Vec::new(), read, ranks })
     }
 
     /// What its prompts are.
@@ -162,9 +166,11 @@ impl Evaluation {
         seed: u32,
         watch: &mut (dyn FnMut(usize) -> Result<()> + Send),
     ) -> Result<Vec<Response>> {
+        let part = self.ranks.part(self.prompts.len());
+        let options = AnswerOptions { seed, first: part.start, ..self.options.clone() };
         let prompts: Vec<EncodedPrompt> =
-            self.prompts.iter().map(|(text, ids)| EncodedPrompt { text, ids: ids.clone() }).collect();
-        draw_answers(policy, &prompts, &AnswerOptions { seed, ..self.options.clone() }, None, watch).await
+            self.prompts[part].iter().map(|(text, ids)| EncodedPrompt { text, ids: ids.clone() }).collect();
+        self.ranks.join(draw_answers(policy, &prompts, &options, None, watch).await).await
     }
 
     /// The pairs to be judged: the policy's answers are the first responses.

@@ -98,6 +98,9 @@ struct Training {
     max_grad_norm: f32,
     per_device_train_batch_size: usize,
     gradient_accumulation_steps: usize,
+    /// For how many ranks a step takes rows; runs of older versions had one.
+    #[serde(default = "one")]
+    ranks: usize,
     seed: u32,
     shuffle: bool,
     #[serde(deserialize_with = "Option::deserialize")]
@@ -181,7 +184,26 @@ pub(super) struct Change {
     pub to: Value,
 }
 
+fn one() -> usize {
+    1
+}
+
 impl RunIdentity {
+    /// For how many ranks a step takes rows.
+    pub fn ranks(&self) -> usize {
+        self.training.ranks
+    }
+
+    /// The first option that `other` has another value of, and both values.
+    pub fn difference(&self, other: &RunIdentity) -> Option<(String, Value, Value)> {
+        let (own, mut theirs) = (self.options(), other.options());
+        let mut differ = own.into_iter().filter_map(|(name, value)| {
+            let other = theirs.remove(&name).unwrap_or_default();
+            (value != other).then_some((name, value, other))
+        });
+        differ.next()
+    }
+
     /// What the annotator says of itself, in online training.
     pub fn judge(&self) -> Option<&BTreeMap<String, String>> {
         self.judge.as_ref()
@@ -237,6 +259,7 @@ impl RunIdentity {
                 max_grad_norm: train.max_grad_norm,
                 per_device_train_batch_size: train.batch_size,
                 gradient_accumulation_steps: train.accumulation,
+                ranks: train.ranks_of_step(),
                 seed: train.seed,
                 shuffle: train.shuffle,
                 max_prompt_length: train.max_prompt_length,

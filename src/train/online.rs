@@ -23,7 +23,9 @@ use super::state::OnlineState;
 use super::trainer::{Learnt, Method, Step, milliseconds};
 use crate::annotate::journal::Journalled;
 use crate::annotate::queue::{AnnotationQueue, Answer, Question, Usage};
+use crate::annotate::shared::Shared;
 use crate::annotate::{Counts, Pair, Position};
+use crate::collective::Ranks;
 use crate::data::packing::Tree;
 use crate::error::{Error, Result};
 use crate::eval::judging::{Heard, PairVerdict, Watch, judge_pairs};
@@ -65,6 +67,7 @@ pub(super) struct Online<'a> {
     told: BTreeSet<Habit>,
     /// Both with the step that is being learnt from, which may have to be taken again.
     counted: Option<Counted>,
+    ranks: Ranks,
 }
 
 /// What is known of the annotator with a step's verdicts.
@@ -120,8 +123,12 @@ impl<'a> Online<'a> {
         sampler: Sampler,
         options: AlignOptions,
         queue: Box<dyn AnnotationQueue + 'a>,
+        ranks: Ranks,
     ) -> Online<'a> {
-        let annotator = Journalled::new(queue);
+        let annotator = Journalled::new(match ranks.is_alone() {
+            true => queue,
+            false => Box::new(Shared::new(queue, ranks.clone())),
+        });
         let judges_by_rule = annotator
             .identity()
             .is_ok_and(|identity| identity.get("judge").is_some_and(|judge| judge == "rule"));
@@ -139,6 +146,7 @@ impl<'a> Online<'a> {
             first_invalid: None,
             told: BTreeSet::new(),
             counted: None,
+            ranks,
         }
     }
 
@@ -157,7 +165,9 @@ impl<'a> Online<'a> {
             // It stays kept until its questions are submitted: what is awaited may be dropped.
             let sampled = match self.kept.front().cloned() {
                 None => {
-                    let sampled = self.sampler.answer(step.policy, step.rows, &draws, step.done).await?;
+                    let mine = draws.part(self.ranks.part(draws.rows.len()));
+                    let mine = self.sampler.answer(step.policy, step.rows, &mine, step.done).await;
+                    let sampled = Sampled::joined(self.ranks.gather(mine).await?);
                     if self.options.active > 1 { self.choose(sampled, step, &draws).await? } else { sampled }
                 }
                 Some(kept) => match self.sampler.fault(step.policy, step.rows, &kept, &draws)? {
@@ -229,7 +239,8 @@ impl<'a> Online<'a> {
             for answer in &polled.answers {
                 take(&mut self.open, answer);
             }
-            if step.control.stops() && stopped.get_or_insert_with(Instant::now).elapsed() > GRACE {
+            let ends = step.control.stops() && stopped.get_or_insert_with(Instant::now).elapsed() > GRACE;
+            if self.ranks.any(ends).await? {
                 return Err(Error::Interrupted);
             }
         }
@@ -485,7 +496,10 @@ impl Method for Online<'_> {
         Box::pin(async move {
             if self.annotator.is_remote() {
                 // What ends the run is the error to be told.
-                let _ = self.annotator.drain(GRACE).await;
+                let _ = match self.ranks.is_alone() {
+                    true => self.annotator.drain(GRACE).await,
+                    false => self.annotator.drain_together(GRACE.div_duration_f32(LOOK) as usize, LOOK).await,
+                };
             }
         })
     }

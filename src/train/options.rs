@@ -8,10 +8,13 @@ use super::policy_loss::OnlineLoss;
 use super::rows::LengthLimits;
 use super::run_dir::{Resume, Start};
 use super::schedule::ScheduleKind;
+use crate::collective::{Ranks, SumDtype};
+use crate::error::Result;
 use crate::generate::SamplingParams;
-use crate::model::FrozenFormat;
+use crate::gpu::Arena;
 use crate::model::lora::LoraConfig;
-use crate::optim::OptimiserKind;
+use crate::model::{FrozenFormat, Model};
+use crate::optim::{Optimiser, OptimiserKind};
 use crate::preference::Objective;
 
 /// How the reference model follows the policy: after every `steps` steps π₀ ← α π + (1 − α) π₀ (TR-DPO, Gorbatovski et al.
@@ -96,6 +99,16 @@ pub struct TrainOptions {
     /// must leave room for the longest response.
     #[setters(into)]
     pub max_length: Option<usize>,
+    /// The processes that train together; a step takes `batch_size` times `accumulation` rows for each of them.
+    #[setters(skip)]
+    pub ranks: Ranks,
+    /// Divide the optimiser's state among the ranks: each updates a part of the weights, and gives it to the others.
+    pub shard_optimiser: bool,
+    /// How gradients are sent from rank to rank.
+    pub reduce_dtype: SumDtype,
+    /// How many there were when the run began, where it goes on from a checkpoint: its steps take as many rows as before.
+    #[setters(skip)]
+    pub(crate) ranks_at_start: Option<usize>,
 }
 
 impl Default for TrainOptions {
@@ -129,6 +142,10 @@ impl Default for TrainOptions {
             shuffle: true,
             max_prompt_length: None,
             max_length: None,
+            ranks: Ranks::default(),
+            shard_optimiser: false,
+            reduce_dtype: SumDtype::F32,
+            ranks_at_start: None,
         }
     }
 }
@@ -156,6 +173,23 @@ impl TrainOptions {
     /// Whether the warm-up is a share of all steps.
     pub(super) fn warmup_by_ratio(&self) -> bool {
         self.warmup_steps == 0 && self.warmup_ratio > 0.0
+    }
+
+    /// What updates a model's weights.
+    pub(super) async fn optimiser_of(&self, model: &Model, arena: &Arena) -> Result<Optimiser> {
+        let shards = (self.shard_optimiser && !self.ranks.is_alone()).then_some(&self.ranks);
+        let (gpu, weights) = (model.gpu(), model.trained());
+        Optimiser::with_shards(gpu, weights, self.optimiser, self.max_grad_norm, arena, shards).await
+    }
+
+    /// Rows that a step learns from.
+    pub(crate) fn rows_of_step(&self) -> usize {
+        self.batch_size.saturating_mul(self.accumulation).saturating_mul(self.ranks_of_step())
+    }
+
+    /// For how many ranks a step takes rows.
+    pub(crate) fn ranks_of_step(&self) -> usize {
+        self.ranks_at_start.unwrap_or(self.ranks.size())
     }
 
     /// Where a run is written, and rows that memory has no room for; empty: nowhere.

@@ -4,6 +4,7 @@
 use super::options::TrainOptions;
 use super::pair_step::{LabelledPair, PairResult, PairStep, PhaseTimes, ReferenceWeights};
 use super::report::{PolicyReport, PreferenceReport};
+use crate::collective::Ranks;
 use crate::data::packing::Tree;
 use crate::error::Result;
 use crate::gpu::Arena;
@@ -20,6 +21,7 @@ pub struct PairTrainer {
     policy: Option<Scorer>,
     reference_weights: ReferenceWeights,
     batch_size: usize,
+    ranks: Ranks,
 }
 
 /// A learnt batch.
@@ -55,11 +57,10 @@ impl PairTrainer {
             Some(scored) => Some(Scorer::new(gpu, model, scored, arena).await?),
             None => None,
         };
-        let optimiser =
-            Optimiser::new(gpu, model.trained(), options.optimiser, options.max_grad_norm, arena).await?;
+        let optimiser = options.optimiser_of(model, arena).await?;
         let reference_weights = ReferenceWeights(loss.ld_alpha);
-        let batch_size = options.batch_size;
-        Ok((PairTrainer { step, reference, policy, reference_weights, batch_size }, optimiser))
+        let (batch_size, ranks) = (options.batch_size, options.ranks.clone());
+        Ok((PairTrainer { step, reference, policy, reference_weights, batch_size, ranks }, optimiser))
     }
 
     /// Whether the plans have room for a pair.
@@ -69,9 +70,9 @@ impl PairTrainer {
 
     /// The reference model's log-probabilities of both responses of each tree, with tokens weighed as the loss has it.
     pub async fn reference(&self, trees: &[Tree]) -> Result<Vec<[f32; 2]>> {
-        let scores = self.reference.score(trees).await?;
+        let mine = self.reference.score(&trees[self.ranks.part(trees.len())]).await;
         let sums = |pair: &[Scored]| self.reference_weights.sums([&pair[0].logps, &pair[1].logps]);
-        Ok(scores.chunks(2).map(sums).collect())
+        self.ranks.join(mine.map(|scores| scores.chunks(2).map(sums).collect())).await
     }
 
     /// log π − log π₀ of the responses of each tree, summed over their tokens.
@@ -79,6 +80,11 @@ impl PairTrainer {
     /// # Panics
     /// Where the trainer was made without room for it.
     pub async fn log_ratios(&self, trees: &[Tree]) -> Result<Vec<Vec<f64>>> {
+        let mine = self.log_ratios_here(&trees[self.ranks.part(trees.len())]).await;
+        self.ranks.join(mine).await
+    }
+
+    async fn log_ratios_here(&self, trees: &[Tree]) -> Result<Vec<Vec<f64>>> {
         let policy = self.policy.as_ref().expect("made for it").score(trees).await?;
         let reference = self.reference.score(trees).await?;
         let ratio = |(policy, reference): (Scored, Scored)| {
@@ -88,10 +94,25 @@ impl PairTrainer {
         Ok(trees.iter().map(|tree| ratios.by_ref().take(tree.responses.len()).collect()).collect())
     }
 
-    /// Adds the gradient of the mean loss over `pairs`, in micro-batches: what a loss takes over a batch is of each.
+    /// Adds this rank's part of the gradient of the mean loss over `pairs`, in micro-batches: what a loss takes over a batch is
+    /// of each.
     pub async fn learn(&self, pairs: &[LabelledPair], loss: &Objective) -> Result<LearntBatch> {
         let weight = 1.0 / pairs.len() as f32;
-        let (mut results, mut times) = (Vec::new(), PhaseTimes::new());
+        let mut times = PhaseTimes::new();
+        let mine = self.learn_here(&pairs[self.ranks.part(pairs.len())], weight, &mut times).await;
+        let results = self.ranks.join(mine).await?;
+        let reference = pairs.iter().map(|p| p.reference).collect();
+        let tokens = pairs.iter().map(|p| p.tree.rows()).sum();
+        Ok(LearntBatch { results, reference, times, tokens, loss_beta: loss.beta() })
+    }
+
+    async fn learn_here(
+        &self,
+        pairs: &[LabelledPair],
+        weight: f32,
+        times: &mut PhaseTimes,
+    ) -> Result<Vec<PairResult>> {
+        let mut results = Vec::new();
         // Rows may repeat within a batch, where epochs meet: then fewer than usual fit one stream.
         for micro in
             self.step.capacity().batches(pairs, self.batch_size, |pair| Capacity::of_tree(&pair.tree))?
@@ -100,9 +121,7 @@ impl PairTrainer {
             results.extend(these);
             times.extend(phases);
         }
-        let reference = pairs.iter().map(|p| p.reference).collect();
-        let tokens = pairs.iter().map(|p| p.tree.rows()).sum();
-        Ok(LearntBatch { results, reference, times, tokens, loss_beta: loss.beta() })
+        Ok(results)
     }
 }
 

@@ -9,6 +9,7 @@ use crate::data::encoder::Encoder;
 use crate::data::rows::Text;
 use crate::data::tokenizer::Tokenizer;
 use crate::error::{Error, Result};
+use crate::files;
 use crate::generate::{Chat, GenerateOptions, Generator, Request};
 use crate::gpu::{Arena, Gpu};
 use crate::model::{FloatFormat, FrozenFormat, Model, Scored, score_all};
@@ -75,6 +76,7 @@ impl Policy {
         options: &TrainOptions,
         rates: bool,
     ) -> Result<Policy> {
+        files::check_named(dir)?;
         let (model, copies) = load_model(gpu, dir, options, rates).await?;
         Ok(Policy { copies, ..Policy::with_model(model, dir)? })
     }
@@ -86,6 +88,7 @@ impl Policy {
         adapter: Option<&Path>,
         base_dtype: Option<FrozenFormat>,
     ) -> Result<Policy> {
+        files::check_named(dir)?;
         let base = Model::load_frozen(gpu, dir, base_dtype).await?;
         let model = match adapter {
             Some(adapter) => base.load_adapter(adapter, false)?,
@@ -162,7 +165,7 @@ impl Policy {
         match self.model.adapter() {
             Some(_) => {
                 // An adapter names its base, which is to be found from any directory.
-                let base = std::path::absolute(&self.dir).unwrap_or_else(|_| self.dir.clone());
+                let base = files::absolute(&self.dir);
                 self.model.save_adapter(dir, &base).await
             }
             None => self.model.save(dir, Some(&self.dir), FloatFormat::F32).await,

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::pair_step::PhaseTimes;
 use crate::data::packing::{Packed, Tree};
 use crate::error::{Error, Result};
@@ -26,7 +28,7 @@ pub struct ScoredGroup {
 }
 
 /// What a response's replay gave.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ResponseResult {
     /// Its tokens' loss, weighted.
     pub loss: f64,

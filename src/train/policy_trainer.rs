@@ -5,6 +5,7 @@ use super::pair_step::PhaseTimes;
 use super::policy_loss::PolicyLoss;
 use super::policy_step::{PolicyStep, ResponseResult, ScoredGroup};
 use super::report::{PolicyGradientReport, PolicyReport};
+use crate::collective::Ranks;
 use crate::data::packing::Tree;
 use crate::error::Result;
 use crate::gpu::Arena;
@@ -21,6 +22,7 @@ pub(super) struct PolicyTrainer {
     loss: PolicyLoss,
     off_policy: bool,
     batch_size: usize,
+    ranks: Ranks,
 }
 
 /// Responses to one prompt, and what was said of them.
@@ -73,24 +75,28 @@ impl PolicyTrainer {
             true => Some(Scorer::of_stream(step.stream(), model, arena).await?),
             false => None,
         };
-        let optimiser =
-            Optimiser::new(gpu, model.trained(), options.optimiser, options.max_grad_norm, arena).await?;
-        let batch_size = options.batch_size;
-        Ok((PolicyTrainer { step, reference, policy, loss, off_policy, batch_size }, optimiser))
+        let optimiser = options.optimiser_of(model, arena).await?;
+        let (batch_size, ranks) = (options.batch_size, options.ranks.clone());
+        Ok((PolicyTrainer { step, reference, policy, loss, off_policy, batch_size, ranks }, optimiser))
     }
 
     /// log π of the responses' tokens under the policy as it is, for each tree, where they will be needed; else nothing.
     pub async fn log_probabilities(&self, trees: &[Tree]) -> Result<Vec<Vec<Vec<f32>>>> {
         match &self.policy {
             None => Ok(Vec::new()),
-            Some(policy) => of_trees(policy, trees).await,
+            Some(policy) => self.score(policy, trees).await,
         }
     }
 
-    /// Adds the gradient of the step's loss, in micro-batches; none where no response is better or worse than another.
+    /// log p of every response's tokens, tree by tree: of this rank's part here.
+    async fn score(&self, scorer: &Scorer, trees: &[Tree]) -> Result<Vec<Vec<Vec<f32>>>> {
+        self.ranks.join(of_trees(scorer, &trees[self.ranks.part(trees.len())]).await).await
+    }
+
+    /// Adds this rank's part of the gradient of the step's loss, in micro-batches; none where no response is better or worse than another.
     pub async fn learn(&self, rated: &[RatedGroup]) -> Result<LearntPolicy> {
         let trees: Vec<Tree> = rated.iter().map(|group| group.tree.clone()).collect();
-        let reference = of_trees(&self.reference, &trees).await?;
+        let reference = self.score(&self.reference, &trees).await?;
         let mut scores: Vec<Vec<Option<f64>>> = rated.iter().map(|group| group.scores.clone()).collect();
         let rewards = Rewards::of(&scores);
         if self.loss.lowers_scores() {
@@ -128,16 +134,27 @@ impl PolicyTrainer {
         };
         let groups: Vec<ScoredGroup> =
             trees.into_iter().zip(reference).zip(advantages.iter().zip(rated)).map(group).collect();
-        let (mut results, mut times) = (Vec::new(), PhaseTimes::new());
+        let mut times = PhaseTimes::new();
+        let mine = self.learn_here(&groups[self.ranks.part(groups.len())], &mut times).await;
+        let results = self.ranks.join(mine).await?;
+        let tokens = groups.iter().map(|group| group.tree.rows()).sum();
+        let beta = self.loss.beta;
+        Ok(LearntPolicy { results, rewards, times, tokens, beta, advantages })
+    }
+
+    async fn learn_here(
+        &self,
+        groups: &[ScoredGroup],
+        times: &mut PhaseTimes,
+    ) -> Result<Vec<ResponseResult>> {
+        let mut results = Vec::new();
         let size = |group: &ScoredGroup| Capacity::of_tree(&group.tree);
-        for micro in self.step.capacity().batches(&groups, self.batch_size, size)? {
+        for micro in self.step.capacity().batches(groups, self.batch_size, size)? {
             let (these, phases) = self.step.run(micro).await?;
             results.extend(these);
             times.extend(phases);
         }
-        let tokens = groups.iter().map(|group| group.tree.rows()).sum();
-        let beta = self.loss.beta;
-        Ok(LearntPolicy { results, rewards, times, tokens, beta, advantages })
+        Ok(results)
     }
 }
 

@@ -56,6 +56,9 @@ pub struct StepReport {
     /// Where the time went.
     #[serde(flatten)]
     pub times: Times,
+    /// What each rank did, where there are several.
+    #[serde(flatten)]
+    pub ranks: Option<RanksReport>,
     /// The device's memory in use, in bytes.
     #[serde(rename = "memory/device_bytes")]
     pub device_bytes: u64,
@@ -91,6 +94,30 @@ impl StepReport {
             (None, _) | (_, None) => false,
             (Some(loss), Some(update)) => loss == 0.0 || update.grad_norm != Some(0.0),
         }
+    }
+}
+
+/// What the ranks of a run did in a step.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct RanksReport {
+    /// Milliseconds of each rank's own work, without those in which it exchanged something or waited for others.
+    #[serde(rename = "ranks/busy_ms")]
+    pub busy_ms: Vec<f64>,
+    /// The one that worked longest.
+    #[serde(rename = "ranks/slowest")]
+    pub slowest: usize,
+    /// Bytes that rank 0 sent to others.
+    #[serde(rename = "ranks/sent_bytes")]
+    pub sent_bytes: u64,
+}
+
+impl RanksReport {
+    /// Of ranks that were busy for so long.
+    pub(super) fn new(busy_ms: Vec<f64>, sent_bytes: u64) -> RanksReport {
+        let slowest =
+            (0..busy_ms.len()).max_by(|a, b| busy_ms[*a].total_cmp(&busy_ms[*b])).unwrap_or_default();
+        RanksReport { busy_ms: busy_ms.into_iter().map(hundredths).collect(), slowest, sent_bytes }
     }
 }
 

@@ -11,9 +11,10 @@ use super::pair_step::PhaseTimes;
 use super::policy::Policy;
 use super::report::{HeldOutReport, PreferenceReport, ResponseReport};
 use super::reward_step::{RatedPair, RatedResult, RewardStep};
-use super::rows::EncodedRows;
+use super::rows::{EncodedRows, numbered};
 use super::run::{Sources, run};
 use super::trainer::{Control, Learnt, Method, Step, Trainer};
+use crate::collective::Ranks;
 use crate::data::rows::Pair;
 use crate::error::Result;
 use crate::gpu::{Arena, Gpu};
@@ -36,8 +37,7 @@ pub(super) async fn plans(
     let capacity = Capacity { tokens: tokens + sequences, targets: sequences, sequences };
     let centring = options.center_rewards_coefficient;
     let step = RewardStep::new(gpu, model, centring, capacity, train.gradient_checkpointing, &arena).await?;
-    let optimiser =
-        Optimiser::new(gpu, model.trained(), train.optimiser, train.max_grad_norm, &arena).await?;
+    let optimiser = train.optimiser_of(model, &arena).await?;
     Ok((step, optimiser))
 }
 
@@ -63,7 +63,7 @@ impl RewardRun {
         train: &TrainOptions,
         options: &RewardOptions,
     ) -> Result<RewardRun> {
-        RewardRun::of_rows(model, pairs.iter().cloned().map(Ok), train, options).await
+        RewardRun::of_rows(model, numbered(pairs), train, options).await
     }
 
     /// The same of pairs that are read one by one, see [`pairs`](crate::data::rows::pairs): they may be more than memory
@@ -121,7 +121,8 @@ impl RewardRun {
     pub fn trainer(self) -> Result<Trainer<'static>> {
         let RewardRun { policy, train, options, rows, step, optimiser, held_out } = self;
         let padding = policy.model.config().padding();
-        let method = Rewards { step, options, batch_size: train.batch_size, padding };
+        let (batch_size, ranks) = (train.batch_size, train.ranks.clone());
+        let method = Rewards { step, options, batch_size, padding, ranks };
         Ok(Trainer::new(policy, train, rows, optimiser, Box::new(method))?.with_held_out(held_out))
     }
 
@@ -152,6 +153,7 @@ struct Rewards {
     options: RewardOptions,
     batch_size: usize,
     padding: Option<u32>,
+    ranks: Ranks,
 }
 
 /// Pairs whose gradient was added.
@@ -185,17 +187,28 @@ fn rated_pair(rows: &EncodedRows, row: usize) -> Result<RatedPair> {
 }
 
 impl Rewards {
-    /// Adds the gradient of the mean loss over `pairs`, in micro-batches.
+    /// Adds this rank's part of the gradient of the mean loss over `pairs`, in micro-batches.
     async fn run(&self, pairs: &[RatedPair]) -> Result<RatedBatch> {
         let weight = 1.0 / pairs.len() as f32;
-        let (mut results, mut times) = (Vec::new(), PhaseTimes::new());
+        let mut times = PhaseTimes::new();
+        let mine = self.run_here(&pairs[self.ranks.part(pairs.len())], weight, &mut times).await;
+        Ok(RatedBatch { results: self.ranks.join(mine).await?, times })
+    }
+
+    async fn run_here(
+        &self,
+        pairs: &[RatedPair],
+        weight: f32,
+        times: &mut PhaseTimes,
+    ) -> Result<Vec<RatedResult>> {
+        let mut results = Vec::new();
         let size = |pair: &RatedPair| capacity_of(&pair.tree);
         for micro in self.step.capacity().batches(pairs, self.batch_size, size)? {
             let (these, phases) = self.step.run(micro, weight).await?;
             results.extend(these);
             times.extend(phases);
         }
-        Ok(RatedBatch { results, times })
+        Ok(results)
     }
 }
 

@@ -1,5 +1,7 @@
 //! Forward and backward pass of a reward model over pairs, recorded once and replayed for every micro-batch.
 
+use serde::{Deserialize, Serialize};
+
 use super::pair_step::{PhaseTimes, check_pairs, check_weight};
 use crate::data::packing::{ChoiceTree, Packed, Tree};
 use crate::error::{Error, Result};
@@ -19,7 +21,7 @@ pub struct RatedPair {
 }
 
 /// What a pair's replay gave.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RatedResult {
     /// −log σ(chosen − rejected − margin) + centring (chosen + rejected)².
     pub loss: f32,

@@ -28,6 +28,8 @@ pub struct LengthLimits {
 pub(super) trait Source {
     fn place(&self) -> &Place;
 
+    fn place_mut(&mut self) -> &mut Place;
+
     /// Why its texts are not worth encoding, if they are not.
     fn fault(&self) -> Option<Skip> {
         None
@@ -54,6 +56,10 @@ impl Source for Prompt {
         &self.place
     }
 
+    fn place_mut(&mut self) -> &mut Place {
+        &mut self.place
+    }
+
     fn encode(&self, encoder: &Encoder, _: bool) -> Result<Encoded> {
         Ok(Encoded { tree: Tree { prompt: encoder.prompt(&self.prompt)?, responses: vec![] }, cut: 0 })
     }
@@ -70,6 +76,10 @@ impl Source for Prompt {
 impl Source for Pair {
     fn place(&self) -> &Place {
         &self.place
+    }
+
+    fn place_mut(&mut self) -> &mut Place {
+        &mut self.place
     }
 
     fn fault(&self) -> Option<Skip> {
@@ -94,6 +104,10 @@ impl Source for Completion {
         &self.place
     }
 
+    fn place_mut(&mut self) -> &mut Place {
+        &mut self.place
+    }
+
     fn fault(&self) -> Option<Skip> {
         match (self.label, self.completion.is_empty()) {
             (Some(false), _) => Some(Skip::BadLabel),
@@ -112,6 +126,17 @@ impl Source for Completion {
     fn parts(&self) -> &'static [&'static str] {
         if self.prompt.is_some() { &["prompt", "completion"] } else { &["text"] }
     }
+}
+
+/// Rows that an application has made: those that are of no file are known by their number, from 1.
+pub(super) fn numbered<R: Source + Clone>(rows: &[R]) -> impl Iterator<Item = Result<R>> {
+    rows.iter().cloned().zip(1..).map(|(mut row, number)| {
+        let place = row.place_mut();
+        if place.file.is_none() && place.line == 0 {
+            place.line = number;
+        }
+        Ok(row)
+    })
 }
 
 /// Rows ready for training, and what was left out.
@@ -212,6 +237,9 @@ impl EncodedRows {
                 out.table.skip(why, row.place());
                 continue;
             }
+            if row.margin().is_some_and(|margin| !margin.is_finite()) {
+                return Err(row.place().error("\"margin\" is no finite number".to_owned()));
+            }
             let text = row.text();
             out.texts |= text.is_some();
             if let Some(margin) = row.margin() {
@@ -222,10 +250,10 @@ impl EncodedRows {
             out.cut += usize::from(cut > 0);
         }
         if out.is_empty() {
-            let why = format!(
-                "no row is left ({}): mend the rows, or raise the limit",
-                out.table.skipped().unwrap_or_default()
-            );
+            let why = match out.table.skipped() {
+                Some(skipped) => format!("no row is left ({skipped}): mend the rows, or raise the limit"),
+                None => "holds no row: give some".into(),
+            };
             return Err(Error::config("dataset", why));
         }
         Ok(out)

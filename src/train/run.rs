@@ -9,6 +9,7 @@ use futures_timer::Delay;
 use serde_json::{Value, json};
 
 use super::health;
+use super::identity::RunIdentity;
 use super::movement::MovementCheck;
 use super::report::StepReport;
 use super::run_dir::{RunDir, Start, TENSORBOARD};
@@ -17,11 +18,15 @@ use super::state::{Logs, State};
 use super::tensorboard::EventFile;
 use super::trainer::{Control, Trainer};
 use crate::annotate::journal::JOURNAL;
+use crate::collective::Ranks;
 use crate::error::{Error, Result};
 use crate::model::storage::into_folder;
 
 /// Between two looks at whether a pause is over.
 const LOOK: Duration = Duration::from_millis(100);
+
+/// What all ranks must be of.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Where things come from, for `run.json` and for saving.
 #[derive(Clone, Debug)]
@@ -46,6 +51,43 @@ pub(super) struct Run<'a, 'c> {
     first_step: usize,
     moved: MovementCheck,
     updates_before: usize,
+    ranks: Ranks,
+}
+
+/// Checks that all ranks do the same.
+///
+/// # Errors
+/// [`Error::Config`] about the first option that differs, on rank 0.
+async fn agree(ranks: &Ranks, identity: &RunIdentity, config: &Value) -> Result<()> {
+    let mine = (VERSION.to_owned(), identity.clone(), config.to_string());
+    let all: Vec<(String, RunIdentity, String)> = ranks.gather(Ok(mine)).await?;
+    for (rank, (version, other, config)) in all.iter().enumerate() {
+        let differs = match *version == all[0].0 {
+            true => other.difference(&all[0].1).or_else(|| flag_that_differs(config, &all[0].2)),
+            false => Some(("version".to_owned(), json!(version), json!(all[0].0))),
+        };
+        if let Some((option, there, here)) = differs {
+            let why = format!(
+                "is {there} on rank {rank} and {here} on rank 0: start all ranks with the same program, flags, model and rows"
+            );
+            return Err(ranks.found_by_all(Error::config(option, why)));
+        }
+    }
+    Ok(())
+}
+
+/// Where each rank finds things, and what it runs on: of its own.
+const ITS_OWN: [&str; 8] =
+    ["model", "adapter", "dataset", "eval-dataset", "judge-model", "judge-adapter", "output-dir", "gpu"];
+
+/// The first of the flags that two ranks were given otherwise, and both values.
+fn flag_that_differs(one: &str, other: &str) -> Option<(String, Value, Value)> {
+    let [one, other] = [one, other].map(|text| serde_json::from_str::<Value>(text).unwrap_or_default());
+    let (Value::Object(one), Value::Object(mut other)) = (one, other) else { return None };
+    one.into_iter().filter(|(name, _)| !ITS_OWN.contains(&name.as_str())).find_map(|(name, value)| {
+        let there = other.remove(&name).unwrap_or_default();
+        (there != value).then_some((name, value, there))
+    })
 }
 
 /// Trains in the folder of the trainer's options; returns where the model or adapter was saved.
@@ -65,7 +107,8 @@ impl<'a, 'c> Run<'a, 'c> {
     /// Opens the run's folder, and goes on from a checkpoint where the options say so.
     async fn begin(mut trainer: Trainer<'a>, sources: Sources, control: Control<'c>) -> Result<Run<'a, 'c>> {
         let options = trainer.options().clone();
-        let identity = trainer.identity()?;
+        let (identity, ranks) = (trainer.identity()?, options.ranks.clone());
+        agree(&ranks, &identity, &sources.config).await?;
         identity.check_names(&options.allow_changes)?;
         if !sources.config.is_object() && !sources.config.is_null() {
             return Err(Error::config("config", "is no JSON object"));
@@ -102,7 +145,8 @@ impl<'a, 'c> Run<'a, 'c> {
             }
         };
         let other_kernels = !gpu.tuning().keeps(&state.kernels);
-        let state = State { kernels: gpu.tuning(), ..state };
+        let owes_evaluation = ranks.lead(Ok(state.owes_evaluation)).await?;
+        let state = State { kernels: gpu.tuning(), owes_evaluation, ..state };
         let file = RunFile::new(&sources.config, &state, &trainer);
         let mut run = Run {
             dir,
@@ -115,6 +159,7 @@ impl<'a, 'c> Run<'a, 'c> {
             state,
             moved: MovementCheck::before(&trainer.policy().model).await?,
             trainer,
+            ranks,
         };
         run.write_file()?;
         let journal = run.dir.path().join(JOURNAL);
@@ -173,16 +218,24 @@ impl<'a, 'c> Run<'a, 'c> {
     /// Waits as long as somebody asks for it.
     async fn pause(&mut self) -> Result<()> {
         let requests = self.control.requests;
-        if requests.pauses() {
-            self.control.observer.phase("paused");
-        }
-        while requests.pauses() {
-            Delay::new(LOOK).await;
-            if requests.take_save() && self.state.step > self.first_step {
+        let mut told = false;
+        loop {
+            // Where one waits, the others wait for what it says.
+            let asked = (requests.pauses(), requests.stops(), told && requests.take_save());
+            let all: Vec<(bool, bool, bool)> = self.ranks.gather(Ok(asked)).await?;
+            let stops = all.iter().any(|(_, stops, _)| *stops);
+            let pauses = all.iter().any(|(pauses, ..)| *pauses) && !stops;
+            if all.iter().any(|(.., saves)| *saves) && self.state.step > self.first_step {
                 self.checkpoint().await?;
             }
+            if !pauses {
+                return Ok(());
+            }
+            if !std::mem::replace(&mut told, true) {
+                self.control.observer.phase("paused");
+            }
+            Delay::new(LOOK).await;
         }
-        Ok(())
     }
 
     /// Writes the step's rows, and a checkpoint when one is due.
@@ -204,8 +257,10 @@ impl<'a, 'c> Run<'a, 'c> {
         self.trainer.note_in(&mut self.state);
         self.state.logs.pairs += report.pairs.len() + report.ratings.len();
         self.control.observer.step(report);
-        let interrupted = self.control.stops() && !self.trainer.is_done();
-        let asked = self.control.requests.take_save();
+        let asked = (self.control.stops(), self.control.requests.take_save());
+        let asked: Vec<(bool, bool)> = self.ranks.gather(Ok(asked)).await?;
+        let interrupted = asked.iter().any(|(stops, _)| *stops) && !self.trainer.is_done();
+        let asked = asked.iter().any(|(_, saves)| *saves);
         let due = asked || self.trainer.options().save_steps.is_some_and(|n| report.step.is_multiple_of(n));
         if due || interrupted {
             self.checkpoint().await?;
@@ -263,6 +318,9 @@ impl<'a, 'c> Run<'a, 'c> {
     }
 
     async fn checkpoint(&mut self) -> Result<()> {
+        if !self.ranks.leads() {
+            return self.trainer.send_state().await;
+        }
         self.control.observer.phase("saving");
         // Tiles are chosen as plans are recorded.
         let kernels = self.trainer.policy().model.gpu().tuning();
@@ -278,15 +336,26 @@ impl<'a, 'c> Run<'a, 'c> {
         Ok(())
     }
 
+    /// Whether there is a checkpoint of the last step.
+    fn is_saved(&self) -> Result<bool> {
+        Ok(self.dir.latest_checkpoint()?.is_some_and(|last| last.step == self.state.step))
+    }
+
     /// Saves what was done before an error; returns the error to be told.
     async fn give_up(&mut self, error: Error) -> Error {
         // Else an error that came of it would be told.
         if let Err(gone) = self.dir.still_there() {
             return gone;
         }
-        self.trainer.drain().await;
-        let saved = self.dir.latest_checkpoint().is_ok_and(|c| c.is_some_and(|c| c.step == self.state.step));
-        if self.trainer.is_between_steps() && self.state.step > self.first_step && !saved {
+        // All ranks end together where somebody asked for it; after another error nobody answers any more.
+        let together = self.ranks.is_alone() || matches!(error, Error::Interrupted);
+        if together {
+            self.trainer.drain().await;
+        }
+        let saved = self.is_saved();
+        let saved = if together { self.ranks.lead(saved).await } else { saved }.unwrap_or_default();
+        let whole = self.trainer.is_between_steps() && (together || !self.trainer.is_sharded());
+        if whole && (together || self.ranks.leads()) && self.state.step > self.first_step && !saved {
             // The first error is the one worth telling.
             let _ = self.checkpoint().await;
         }
@@ -315,7 +384,7 @@ impl<'a, 'c> Run<'a, 'c> {
             let text = "the loss or gradient of the last step is not finite: try the model before you use it";
             self.note(text.into())?;
         }
-        if self.dir.latest_checkpoint()?.is_none_or(|c| c.step != self.state.step) {
+        if !self.ranks.lead(self.is_saved()).await? {
             self.checkpoint().await?;
         }
         if counters.updates == 0 && self.trainer.meant_to_learn() {
@@ -335,7 +404,11 @@ impl<'a, 'c> Run<'a, 'c> {
         self.dir.still_there()?;
         let name = if self.trainer.policy().model.adapter().is_some() { "adapter" } else { "model" };
         let dir = self.dir.path().join(name);
-        into_folder(&dir, self.trainer.save_weights_into(&dir, &self.model_dir)).await?;
+        let saved = match self.ranks.leads() {
+            true => into_folder(&dir, self.trainer.save_weights_into(&dir, &self.model_dir)).await,
+            false => Ok(()),
+        };
+        self.ranks.gather(saved).await?;
         Ok(dir)
     }
 }

@@ -26,6 +26,18 @@ pub(super) struct Sampled {
 }
 
 impl Sampled {
+    /// All parts of a step's prompts, in their order.
+    pub fn joined(parts: Vec<Sampled>) -> Sampled {
+        let mut parts = parts.into_iter();
+        let mut all = parts.next().expect("each rank has one");
+        for part in parts {
+            all.draws.extend(part.draws);
+            all.of.extend(part.of);
+            all.logps.extend(part.logps);
+        }
+        all
+    }
+
     /// The tree of a prompt, which is this row of the dataset, and some of its samples.
     pub fn tree(&self, rows: &EncodedRows, row: usize, prompt: usize, samples: &[usize]) -> Result<Tree> {
         let answer = |sample: &usize| self.of[prompt][*sample].token_ids.clone();

@@ -7,16 +7,18 @@ use super::identity::{Command, RunIdentity};
 use super::kernels::use_kernels_of_checkpoint;
 use super::options::TrainOptions;
 use super::policy::Policy;
-use super::report::ResponseReport;
-use super::rows::EncodedRows;
+use super::report::{Phases, ResponseReport};
+use super::rows::{EncodedRows, numbered};
 use super::run::{Sources, run};
 use super::sft_step::{SftResult, SftStep};
 use super::trainer::{Control, Learnt, Method, Step, Trainer};
+use crate::collective::Ranks;
 use crate::data::packing::Tree;
 use crate::data::rows::Completion;
 use crate::error::Result;
 use crate::gpu::Arena;
 use crate::model::Model;
+use crate::model::rater::check_writes;
 use crate::model::stream::Capacity;
 use crate::optim::Optimiser;
 use crate::task::Task;
@@ -30,8 +32,7 @@ pub(super) async fn plans(
     let (gpu, arena) = (model.gpu(), Arena::new());
     let capacity = rows.largest_batch(train.batch_size);
     let step = SftStep::new(gpu, model, capacity, train.gradient_checkpointing, &arena).await?;
-    let optimiser =
-        Optimiser::new(gpu, model.trained(), train.optimiser, train.max_grad_norm, &arena).await?;
+    let optimiser = train.optimiser_of(model, &arena).await?;
     Ok((step, optimiser))
 }
 
@@ -56,7 +57,7 @@ impl SftRun {
         train: &TrainOptions,
         append_eos: bool,
     ) -> Result<SftRun> {
-        SftRun::of_rows(policy, rows.iter().cloned().map(Ok), train, append_eos).await
+        SftRun::of_rows(policy, numbered(rows), train, append_eos).await
     }
 
     /// The same of rows that are read one by one, see [`completions`](crate::data::rows::completions): they may be more than
@@ -71,6 +72,7 @@ impl SftRun {
         append_eos: bool,
     ) -> Result<SftRun> {
         train.check()?;
+        check_writes(&policy.model)?;
         use_kernels_of_checkpoint(policy.model.gpu(), train)?;
         let rows = EncodedRows::given(&policy, rows, append_eos, train)?;
         let (step, optimiser) = plans(&policy.model, &rows, train).await?;
@@ -93,7 +95,8 @@ impl SftRun {
     /// What the device reports.
     pub fn trainer(self) -> Result<Trainer<'static>> {
         let SftRun { policy, train, append_eos, rows, step, optimiser } = self;
-        let method = Completions { step, batch_size: train.batch_size, append_eos };
+        let (batch_size, ranks) = (train.batch_size, train.ranks.clone());
+        let method = Completions { step, batch_size, append_eos, ranks };
         Trainer::new(policy, train, rows, optimiser, Box::new(method))
     }
 
@@ -112,6 +115,20 @@ struct Completions {
     step: SftStep,
     batch_size: usize,
     append_eos: bool,
+    ranks: Ranks,
+}
+
+impl Completions {
+    /// Adds the gradient of `weight` times the loss of these trees' tokens, in micro-batches.
+    async fn run(&self, trees: &[Tree], weight: f32, phases: &mut Phases) -> Result<Vec<SftResult>> {
+        let mut results = Vec::new();
+        for micro in self.step.capacity().batches(trees, self.batch_size, Capacity::of_tree)? {
+            let (result, times) = self.step.run(micro, weight).await?;
+            results.push(result);
+            times.into_iter().for_each(|(phase, ms)| phases.add(phase, ms));
+        }
+        Ok(results)
+    }
 }
 
 impl Method for Completions {
@@ -129,13 +146,12 @@ impl Method for Completions {
             let drawn = step.batches.draws(step.done).rows;
             let trees: Vec<Tree> = drawn.into_iter().map(|row| step.rows.tree(row)).collect::<Result<_>>()?;
             let weight = 1.0 / trees.iter().map(Tree::targets).sum::<usize>() as f32;
+            let mine = self.run(&trees[self.ranks.part(trees.len())], weight, &mut step.phases).await;
             let mut sum = SftResult::default();
-            for micro in self.step.capacity().batches(&trees, self.batch_size, Capacity::of_tree)? {
-                let (result, times) = self.step.run(micro, weight).await?;
+            for result in self.ranks.join(mine).await? {
                 sum.nll += result.nll;
                 sum.entropy += result.entropy;
                 sum.tokens += result.tokens;
-                times.into_iter().for_each(|(phase, ms)| step.phases.add(phase, ms));
             }
             let eos = step.policy.tokenizer.eos_ids();
             let responses = ResponseReport {

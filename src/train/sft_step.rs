@@ -1,5 +1,7 @@
 //! Forward and backward pass of next-token training, recorded once and replayed for every micro-batch.
 
+use serde::{Deserialize, Serialize};
+
 use super::pair_step::{PhaseTimes, check_weight};
 use crate::data::packing::{Packed, Tree};
 use crate::error::{Error, Result};
@@ -18,7 +20,7 @@ pub struct SftStep {
 }
 
 /// Sums over a micro-batch's completion tokens.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct SftResult {
     /// Sum of −log p, in nats.
     pub nll: f64,

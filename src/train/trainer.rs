@@ -32,7 +32,7 @@ use super::policy::Policy;
 use super::progress::{Observer, Pace};
 use super::report::{
     AnnotationReport, EvaluationReport, HeldOutReport, PairReport, Phases, PolicyGradientReport,
-    PolicyReport, PreferenceReport, RatingReport, ResponseReport, StepReport, Times, hundredths,
+    PolicyReport, PreferenceReport, RanksReport, RatingReport, ResponseReport, StepReport, Times, hundredths,
 };
 use super::requests::Requests;
 use super::rows::EncodedRows;
@@ -40,6 +40,7 @@ use super::schedule::LrSchedule;
 use super::state::{Counters, OnlineState, State};
 use super::updater::Updater;
 use crate::annotate::Pair;
+use crate::collective::{Exchanged, Ranks};
 use crate::error::{Error, Result};
 use crate::eval::judging::{Heard, PairVerdict, Watch};
 use crate::gpu::Outputs;
@@ -101,7 +102,7 @@ pub(super) trait Method: Send {
         Ok(())
     }
 
-    /// Waits a little for what is on its way and would have to be paid for again.
+    /// Waits a little for what is on its way and would have to be paid for again: where there are several ranks, on all of them.
     fn drain(&mut self) -> Task<'_, ()> {
         Box::pin(async {})
     }
@@ -204,14 +205,25 @@ struct Updating {
     began: Instant,
 }
 
-/// Ends an evaluation where somebody asked for it.
-fn go_on(requests: &Requests) -> Result<()> {
-    if requests.stops() { Err(Error::Interrupted) } else { Ok(()) }
+/// Ends an evaluation where somebody asked for it. Several ranks hear of it at different times: they end after the evaluation.
+fn go_on(requests: &Requests, ranks: &Ranks) -> Result<()> {
+    if requests.stops() && ranks.is_alone() { Err(Error::Interrupted) } else { Ok(()) }
 }
 
 /// Milliseconds since `started`.
 pub(super) fn milliseconds(started: Instant) -> f64 {
     started.elapsed().as_secs_f64() * 1e3
+}
+
+/// What the ranks did in a step of so many milliseconds.
+async fn ranks_report(ranks: &Ranks, step_ms: f64) -> Result<Option<RanksReport>> {
+    if ranks.is_alone() {
+        return Ok(None);
+    }
+    let Exchanged { milliseconds, bytes } = ranks.take_exchanged();
+    let mine = (step_ms - milliseconds).max(0.0);
+    let (busy, sent): (Vec<f64>, Vec<u64>) = ranks.gather(Ok((mine, bytes))).await?.into_iter().unzip();
+    Ok(Some(RanksReport::new(busy, sent[0])))
 }
 
 /// A policy in training.
@@ -234,6 +246,8 @@ pub struct Trainer<'a> {
     updating: Option<Updating>,
     /// Whether the weights have moved since.
     moving: bool,
+    /// Whether it has some of a checkpoint's weights and not all.
+    half_resumed: bool,
     pace: Pace,
     step_ended: Instant,
     requests: Arc<Requests>,
@@ -270,6 +284,7 @@ impl<'a> Trainer<'a> {
             learning: false,
             updating: None,
             moving: false,
+            half_resumed: false,
             pace: Pace::default(),
             step_ended: Instant::now(),
             requests: Arc::default(),
@@ -289,6 +304,12 @@ impl<'a> Trainer<'a> {
     /// The encoded rows.
     pub fn rows(&self) -> &EncodedRows {
         &self.rows
+    }
+
+    /// What its user should know of the rows, a sentence each: how many were left out and why, above all. A run tells its
+    /// observer.
+    pub fn warnings(&self) -> Vec<String> {
+        self.rows.warnings()
     }
 
     /// Steps done.
@@ -330,6 +351,7 @@ impl<'a> Trainer<'a> {
     /// # Errors
     /// As [`Trainer::step`].
     pub async fn step_with(&mut self, control: &mut Control<'_>) -> Result<Option<StepReport>> {
+        self.check_resumed()?;
         if self.updating.is_none() {
             if self.is_done() {
                 return Ok(None);
@@ -359,7 +381,14 @@ impl<'a> Trainer<'a> {
         };
         // Where this fails, `learning` stays.
         let learnt = self.method.learn(&mut step).await?;
-        let Step { control, phases, notes, .. } = step;
+        let Step { control, mut phases, notes, .. } = step;
+        if learnt.loss.is_some_and(f64::is_finite) {
+            let started = Instant::now();
+            self.updater.sum_gradients(&self.options).await?;
+            if !self.options.ranks.is_alone() {
+                phases.add("exchange", milliseconds(started));
+            }
+        }
         // From here on nothing is awaited: the step is taken.
         let (began, learning_rate) = (Instant::now(), self.updater.learning_rate(self.step));
         self.moving = true;
@@ -401,6 +430,9 @@ impl<'a> Trainer<'a> {
         let update = match learnt.loss {
             Some(_) => {
                 let before = counters.non_finite;
+                if outputs.is_some() {
+                    self.updater.gather_weights().await?;
+                }
                 let update = self.updater.updated(outputs.as_ref(), learning_rate, &mut counters);
                 if counters.non_finite > before {
                     let number = self.step + 1;
@@ -418,6 +450,7 @@ impl<'a> Trainer<'a> {
         let seconds = self.step_ended.elapsed().as_secs_f64();
         self.step_ended = Instant::now();
         self.step += 1;
+        let ranks = ranks_report(&self.options.ranks, step_ms).await?;
         let report = StepReport {
             step: self.step,
             total_steps: self.batches.total_steps(),
@@ -439,6 +472,7 @@ impl<'a> Trainer<'a> {
                 tokens_per_second: (learnt.tokens as f64 / (step_ms * 1e-3).max(1e-9)).round(),
                 phases,
             },
+            ranks,
             device_bytes: self.policy.model.gpu().memory().total,
             pairs: learnt.pairs,
             ratings: learnt.ratings,
@@ -490,8 +524,8 @@ impl<'a> Trainer<'a> {
     pub(super) async fn begin_evaluation(&mut self, control: &mut Control<'_>) -> Result<()> {
         let Some(evaluation) = &mut self.evaluation else { return Ok(()) };
         control.observer.phase("answering held-out prompts as the start");
-        let requests = control.requests;
-        evaluation.answer_as_start(&self.policy, &mut |_| go_on(requests)).await
+        let (requests, ranks) = (control.requests, &self.options.ranks);
+        evaluation.answer_as_start(&self.policy, &mut |_| go_on(requests, ranks)).await
     }
 
     /// The policy on the held-out prompts against the start, where that is due after the last step.
@@ -501,14 +535,14 @@ impl<'a> Trainer<'a> {
             return Ok(None);
         };
         control.observer.phase("answering held-out prompts");
-        let requests = control.requests;
-        let answers = evaluation.answer(&self.policy, &mut |_| go_on(requests)).await?;
+        let (requests, ranks) = (control.requests, &self.options.ranks);
+        let answers = evaluation.answer(&self.policy, &mut |_| go_on(requests, ranks)).await?;
         control.observer.phase("judging held-out prompts");
         let mut watch = |heard: Heard<'_>| {
             if let Heard::Note(text) = heard {
                 control.observer.warning(text);
             }
-            go_on(requests)
+            go_on(requests, ranks)
         };
         let pairs = evaluation.pairs(&answers);
         let Some(verdicts) = self.method.judge(&pairs, self.options.seed, &mut watch).await? else {
@@ -599,7 +633,17 @@ impl<'a> Trainer<'a> {
         if let Some(reference) = &self.moving_reference {
             reference.save(dir).await?;
         }
-        self.updater.save(&dir.join(OPTIMISER_FILE)).await
+        self.updater.save(Some(&dir.join(OPTIMISER_FILE))).await
+    }
+
+    /// Whether rank 0 cannot write a checkpoint by itself.
+    pub(super) fn is_sharded(&self) -> bool {
+        self.updater.is_sharded()
+    }
+
+    /// Sends what rank 0 writes into a checkpoint and does not have.
+    pub(super) async fn send_state(&self) -> Result<()> {
+        if self.is_sharded() { self.updater.save(None).await } else { Ok(()) }
     }
 
     /// Writes what is trained into a folder that is there.
@@ -619,6 +663,7 @@ impl<'a> Trainer<'a> {
         counters: Counters,
         online: Option<OnlineState>,
     ) -> Result<()> {
+        self.half_resumed = true;
         let model = &self.policy.model;
         let weights_file = if model.adapter().is_some() { ADAPTER_FILE } else { MODEL_FILE };
         restore_weights(model.trained(), &dir.join(weights_file))?;
@@ -627,7 +672,15 @@ impl<'a> Trainer<'a> {
         }
         self.updater.restore(&dir.join(OPTIMISER_FILE))?;
         self.method.restore(online, dir);
-        (self.step, self.counters) = (step, counters);
+        (self.step, self.counters, self.half_resumed) = (step, counters, false);
         Ok(())
+    }
+
+    /// Refuses to go on from weights that are partly a checkpoint's.
+    pub(super) fn check_resumed(&self) -> Result<()> {
+        match self.half_resumed {
+            true => Err(Error::config("resume", "has failed half-way: resume again, or begin a new trainer")),
+            false => Ok(()),
+        }
     }
 }

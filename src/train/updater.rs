@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
+use super::options::TrainOptions;
 use super::report::UpdateReport;
 use super::schedule::LrSchedule;
 use super::state::Counters;
 use crate::error::{Error, Result};
 use crate::gpu::{Outputs, Pending};
 use crate::model::Model;
-use crate::optim::{Optimiser, Update};
+use crate::optim::{Optimiser, Update, sum_gradients};
 
 /// Steps in a row without a finite gradient after which a run gives up.
 const MAX_NON_FINITE: usize = 5;
@@ -32,6 +33,14 @@ impl Updater {
         self.schedule.at(step)
     }
 
+    /// Adds up the gradients of all ranks, each of which has those of its own part of the rows.
+    pub async fn sum_gradients(&self, options: &TrainOptions) -> Result<()> {
+        if options.ranks.is_alone() {
+            return Ok(());
+        }
+        sum_gradients(self.model.trained(), &options.ranks, options.reduce_dtype).await
+    }
+
     /// Begins to update the weights from the gradients, unless they or the loss are not finite; then clears them.
     pub fn submit(&self, loss: f64, learning_rate: f64) -> Result<Option<Pending>> {
         let update = if loss.is_finite() { Some(self.optimiser.submit(learning_rate)?) } else { None };
@@ -40,6 +49,16 @@ impl Updater {
         }
         self.clear()?;
         Ok(update)
+    }
+
+    /// Gives every rank the weights that others have updated, once the update is done.
+    pub async fn gather_weights(&self) -> Result<()> {
+        self.optimiser.gather_weights(self.model.trained()).await
+    }
+
+    /// Whether other ranks have parts of the optimiser's state.
+    pub fn is_sharded(&self) -> bool {
+        self.optimiser.is_sharded()
     }
 
     /// Takes what came of it: `None` where the loss was not finite.
@@ -81,8 +100,8 @@ impl Updater {
         (0..steps).any(|step| self.schedule.at(step) > 0.0)
     }
 
-    /// Writes the optimiser's state.
-    pub async fn save(&self, path: &Path) -> Result<()> {
+    /// Writes the optimiser's state; a rank that writes no checkpoint sends its part of it.
+    pub async fn save(&self, path: Option<&Path>) -> Result<()> {
         self.optimiser.save(path).await
     }
 

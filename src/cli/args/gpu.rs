@@ -7,8 +7,9 @@ use serde::Serialize;
 
 use crate::Wait;
 use crate::cli::console::say;
+use crate::collective::Ranks;
 use crate::error::Result;
-use crate::gpu::{Arithmetic, Gpu, GpuOptions, Tier};
+use crate::gpu::{Arithmetic, Gpu, GpuOptions, GpuSummary, Tier};
 use crate::model::FrozenFormat;
 use crate::tuning::{self, Tuned};
 
@@ -74,6 +75,22 @@ impl GpuPlan {
     }
 }
 
+impl GpuPlan {
+    /// Chooses this rank's of the GPUs of its machine, unless one was asked for.
+    pub fn choose_for(&mut self, ranks: &Ranks, found: &[GpuSummary]) {
+        if self.options.gpu.is_none() && !ranks.is_alone() {
+            self.options.gpu = gpu_of(ranks.local(), found);
+        }
+    }
+}
+
+/// Which of the machine's fastest GPUs is that of the rank of this number on it, where there are several.
+fn gpu_of(local: usize, found: &[GpuSummary]) -> Option<String> {
+    let best = found.iter().map(GpuSummary::preference).min()?;
+    let fastest: Vec<&GpuSummary> = found.iter().filter(|gpu| gpu.preference() == best).collect();
+    (fastest.len() > 1).then(|| fastest[local % fastest.len()].index.to_string())
+}
+
 /// The user's folder for what can be made again: `OAIF_CACHE`, or the platform's own.
 fn cache_dir() -> Option<PathBuf> {
     let folder = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
@@ -120,5 +137,26 @@ impl BaseDtypeArgs {
             (_, Some(format)) => Ok(Some(format)),
             (other, None) => super::unusable("--base-dtype", other, "auto, f32, bf16, f16, q8 or q4"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_rank_of_a_machine_gets_a_gpu_of_the_fastest_kind() {
+        let gpu = |index: usize, kind: &str| GpuSummary {
+            index,
+            name: "x".into(),
+            backend: "Vulkan".into(),
+            kind: kind.into(),
+            driver: String::new(),
+        };
+        let two = [gpu(0, "Cpu"), gpu(1, "DiscreteGpu"), gpu(2, "IntegratedGpu"), gpu(3, "DiscreteGpu")];
+        let chosen = |local| gpu_of(local, &two);
+        assert_eq!([0, 1, 2].map(chosen), ["1", "3", "1"].map(|index| Some(index.to_owned())));
+        assert_eq!(gpu_of(1, &two[..2]), None, "the one that is chosen anyway");
+        assert_eq!(gpu_of(0, &[]), None);
     }
 }

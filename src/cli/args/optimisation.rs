@@ -4,6 +4,7 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use super::ensure;
+use crate::collective::SumDtype;
 use crate::error::Result;
 use crate::optim::OptimiserKind;
 
@@ -52,6 +53,29 @@ pub(super) struct OptimisationArgs {
     /// Compute activations again in the backward pass rather than keep them: less memory, more time
     #[arg(long)]
     pub(super) gradient_checkpointing: bool,
+    /// How several processes send gradients to each other: f32, or bf16 in half of the bytes
+    #[arg(long, value_name = "FORMAT", default_value = "f32")]
+    pub(super) reduce_dtype: ReduceDtype,
+    /// Divide AdamW's state among several processes, where one GPU has no room for all of it
+    #[arg(long)]
+    pub(super) shard_optim: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum ReduceDtype {
+    F32,
+    #[value(alias = "bfloat16")]
+    Bf16,
+}
+
+impl ReduceDtype {
+    pub fn dtype(self) -> SumDtype {
+        match self {
+            ReduceDtype::F32 => SumDtype::F32,
+            ReduceDtype::Bf16 => SumDtype::Bf16,
+        }
+    }
 }
 
 impl OptimisationArgs {

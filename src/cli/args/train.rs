@@ -17,6 +17,7 @@ use super::sampling::SamplingArgs;
 use super::train_plans::{AlignPlan, DpoPlan, RewardPlan, SftPlan, TrainPlan};
 use super::{ensure, positive, unusable};
 use crate::annotate::names;
+use crate::collective::Ranks;
 use crate::data::rows::Columns;
 use crate::error::{Error, Result};
 use crate::gpu::Limits;
@@ -536,6 +537,10 @@ impl TrainArgs {
             shuffle: !self.no_shuffle,
             max_prompt_length: optional("--max-prompt-length", self.max_prompt_length)?,
             max_length: optional("--max-length", self.max_length)?,
+            reduce_dtype: self.optimisation.reduce_dtype.dtype(),
+            shard_optimiser: self.optimisation.shard_optim,
+            ranks: Ranks::default(),
+            ranks_at_start: None,
         };
         let trace = self.profile.clone().map(|file| file.unwrap_or_else(|| output_dir.join("trace.json")));
         Ok(TrainPlan {
@@ -550,6 +555,7 @@ impl TrainArgs {
             report: self.report,
             #[cfg(feature = "ui")]
             ui: self.ui.then_some(UiOptions { port: self.ui_port, address: self.ui_address }),
+            rank_folder: None,
             config: Value::Null,
         })
     }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use serde_json::Value;
+use tempfile::TempDir;
 
 use super::gpu::GpuPlan;
 use super::held_out::HeldOut;
@@ -33,6 +34,8 @@ pub(crate) struct TrainPlan {
     /// Where the run's page is to be had, if it is to be.
     #[cfg(feature = "ui")]
     pub ui: Option<UiOptions>,
+    /// Where a rank other than 0 works.
+    pub rank_folder: Option<TempDir>,
     /// Every flag with its resolved value, for `run.json`. Itself a `--config` file that repeats the run.
     pub config: Value,
 }

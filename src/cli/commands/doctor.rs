@@ -1,22 +1,65 @@
 //! `oaif doctor`.
 
+use std::fmt::{self, Display, Formatter};
+
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::Wait;
 use crate::bench::Ceilings;
 use crate::cli::args::DoctorPlan;
+use crate::cli::ranks::ranks;
 use crate::error::{Error, Result};
-use crate::gpu::{Arithmetic, ChosenTile, Products, StagedProducts, UnrolledTiles, list_gpus};
+use crate::gpu::{Arithmetic, ChosenTile, GpuSummary, Products, StagedProducts, UnrolledTiles, list_gpus};
 use crate::ops::{CaseReport, all_cases};
 
-pub fn run(plan: DoctorPlan) -> Result<()> {
-    let gpus = list_gpus().wait();
+/// What a rank has.
+#[derive(Serialize, Deserialize)]
+struct OfRank {
+    host: String,
+    gpu: GpuSummary,
+    tier: String,
+    kernel_cases: usize,
+    kernel_failures: usize,
+}
+
+impl Display for OfRank {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let OfRank { host, gpu, tier, kernel_cases, kernel_failures } = self;
+        let right = kernel_cases - kernel_failures;
+        write!(
+            f,
+            "{host}: GPU {} {} ({}), tier {tier}, {right} of {kernel_cases} kernel cases",
+            gpu.index, gpu.name, gpu.backend
+        )
+    }
+}
+
+/// This machine's name.
+fn host() -> String {
+    #[cfg(unix)]
+    return rustix::system::uname().nodename().to_string_lossy().into_owned();
+    #[cfg(not(unix))]
+    return std::env::var("COMPUTERNAME").unwrap_or_default();
+}
+
+pub fn run(mut plan: DoctorPlan) -> Result<()> {
+    let (gpus, ranks) = (list_gpus().wait(), ranks());
+    plan.gpu.choose_for(&ranks, &gpus);
     let (gpu, wrong_arithmetic, tuned) = plan.gpu.open_checked()?;
     // The cases' shapes are nobody's: no tiles are measured for them.
     let checked = gpu.with_tuning(gpu.tuning());
     let reports = all_cases().iter().map(|case| case.check(&checked).wait()).collect::<Result<Vec<_>>>()?;
     let failed: Vec<&CaseReport> = reports.iter().filter(|r| !r.passed()).collect();
     let ceilings = Ceilings::measure(&gpu)?;
+    let mine = OfRank {
+        host: host(),
+        gpu: gpu.summary().clone(),
+        tier: gpu.tier().to_string(),
+        kernel_cases: reports.len(),
+        kernel_failures: failed.len(),
+    };
+    let all: Vec<OfRank> = ranks.gather(Ok(mine)).wait()?;
     if plan.json {
         let report = json!({
             "version": env!("CARGO_PKG_VERSION"),
@@ -33,6 +76,7 @@ pub fn run(plan: DoctorPlan) -> Result<()> {
             "kernel_cases": reports.len(),
             "kernel_failures": failed,
             "kernels": plan.kernels.then_some(&reports),
+            "ranks": (!ranks.is_alone()).then_some(&all),
         });
         crate::cli::print(format!("{report:#}"))?;
     } else {
@@ -87,6 +131,11 @@ pub fn run(plan: DoctorPlan) -> Result<()> {
             "kernels: {passed} of {} cases agree with the f64 reference",
             reports.len()
         ))?;
+        if !ranks.is_alone() {
+            for (rank, of) in all.iter().enumerate() {
+                crate::cli::print(format!("rank {rank:<4} {of}"))?;
+            }
+        }
     }
     match failed.first() {
         None => Ok(()),

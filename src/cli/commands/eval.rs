@@ -417,6 +417,7 @@ fn draw(
         slots: plan.sampling.slots,
         // Two draws of one policy are to be two draws.
         seed: plan.seed.wrapping_add(number as u32),
+        first: 0,
     };
     let path = plan.output.join(DRAWN[number]);
     let mut file = AnswerFile::open(&path, &files.model, files.adapter.as_deref())?;

@@ -45,7 +45,7 @@ impl Start {
         };
         let (table, kept, read) = (rows.table(), rows.len(), rows.table().read());
         let rows = kept_of((kept, read));
-        let batch = options.batch_size * options.accumulation;
+        let batch = options.rows_of_step();
         let fact = |name: &str, fact: String| (name.to_owned(), fact);
         let mut facts = vec![
             fact("GPU", format!("{} ({}), {}", summary.name, summary.backend, gpu.tier())),

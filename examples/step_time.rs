@@ -1,0 +1,72 @@
+//! How long a step takes on several ranks, from what one takes alone and what the network does: the model of
+//! docs/ranks.md, as a table up to 1,000 ranks.
+//!
+//! ```text
+//! cargo run --example step_time -- WORK_MS PARAMETERS GBIT_PER_S LATENCY_MS [MESSAGE_US]
+//! ```
+
+use std::env::args;
+
+/// Numbers that are exchanged at a time, see src/optim/gradients.rs.
+const BUCKET: f64 = (1 << 20) as f64;
+/// Small exchanges of a step: samples, verdicts, results, times.
+const GATHERS: f64 = 8.0;
+
+/// A network, and what is sent over it.
+struct Network {
+    /// Bytes a second that one rank sends, and receives.
+    bandwidth: f64,
+    /// Seconds until the first byte arrives.
+    latency: f64,
+    /// Seconds that a message costs its sender and receiver, however short.
+    message: f64,
+}
+
+impl Network {
+    /// Seconds in which every rank of n sends a part to each other one, `bytes` in all.
+    fn all_to_all(&self, ranks: f64, bytes: f64) -> f64 {
+        let others = ranks - 1.0;
+        self.latency + others * self.message + bytes / self.bandwidth
+    }
+
+    /// Seconds of the sum of so many numbers of `size` bytes: in buckets, each of which goes to whoever adds it up, and back.
+    fn sum(&self, ranks: f64, numbers: f64, size: f64) -> f64 {
+        let share = (ranks - 1.0) / ranks;
+        let buckets = (numbers / BUCKET).ceil();
+        2.0 * buckets * self.all_to_all(ranks, size * numbers / buckets * share)
+    }
+}
+
+fn main() {
+    let numbers: Vec<f64> = args().skip(1).map(|text| text.parse().expect("a number")).collect();
+    let [work, parameters, gbit, latency, rest @ ..] = &numbers[..] else {
+        eprintln!("step_time WORK_MS PARAMETERS GBIT_PER_S LATENCY_MS [MESSAGE_US]");
+        std::process::exit(2);
+    };
+    let network = Network {
+        bandwidth: gbit * 1e9 / 8.0,
+        latency: latency / 1e3,
+        message: rest.first().unwrap_or(&10.0) / 1e6,
+    };
+    println!(
+        "{:>6} {:>12} {:>12} {:>10} {:>12} {:>10}",
+        "ranks", "f32, ms", "bf16, ms", "work", "rows, f32", "rows, bf16"
+    );
+    for ranks in [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000] {
+        let n = f64::from(ranks);
+        let small = if ranks == 1 { 0.0 } else { GATHERS * network.all_to_all(n, 0.0) };
+        let step = |size: f64| {
+            let sum = if ranks == 1 { 0.0 } else { network.sum(n, *parameters, size) };
+            work + 1e3 * (small + sum)
+        };
+        let (f32, bf16) = (step(4.0), step(2.0));
+        // Rows a second, where one rank alone has 1.
+        let faster = |ms: f64| n * work / ms;
+        println!(
+            "{ranks:>6} {f32:>12.0} {bf16:>12.0} {:>9.0}% {:>12.1} {:>10.1}",
+            100.0 * work / f32,
+            faster(f32),
+            faster(bf16)
+        );
+    }
+}

@@ -1,0 +1,53 @@
+//! The gradients of several ranks, added up: each has those of its own rows.
+
+use crate::collective::{Ranks, SumDtype};
+use crate::error::Result;
+use crate::gpu::Region;
+use crate::model::Weights;
+use crate::task::both;
+
+/// Elements that are exchanged at a time, while the next ones come from the device.
+const BUCKET: u64 = 1 << 20;
+
+/// Puts in the place of every gradient its sum over all ranks, see [`Ranks::sum`]: on each of them the same bits.
+///
+/// # Errors
+/// What the device reports; [`Error::Ranks`](crate::Error::Ranks) where a rank cannot be reached.
+pub async fn sum_gradients(weights: &Weights, ranks: &Ranks, dtype: SumDtype) -> Result<()> {
+    let gpu = weights.gpu();
+    let buckets: Vec<Region> =
+        weights.segments.iter().flat_map(|segment| buckets(&segment.gradients)).collect();
+    let exchanging = ranks.exchanging();
+    let mut coming = match buckets.first() {
+        Some(first) => gpu.download::<f32>(first).await?,
+        None => Vec::new(),
+    };
+    for (i, bucket) in buckets.iter().enumerate() {
+        let mut numbers = std::mem::take(&mut coming);
+        let next = async {
+            match buckets.get(i + 1) {
+                Some(next) => gpu.download::<f32>(next).await,
+                None => Ok(Vec::new()),
+            }
+        };
+        let (summed, next) = both(ranks.sum(&mut numbers, dtype), next).await;
+        summed?;
+        coming = next?;
+        gpu.upload(bucket, &numbers)?;
+    }
+    exchanging.done();
+    Ok(())
+}
+
+/// A region's parts, each exchanged at a time.
+fn buckets(region: &Region) -> impl Iterator<Item = Region> {
+    let bytes = BUCKET * size_of::<f32>() as u64;
+    (0..region.bytes.div_ceil(bytes)).map(move |i| {
+        let offset = i * bytes;
+        Region {
+            buffer: region.buffer.clone(),
+            offset: region.offset + offset,
+            bytes: bytes.min(region.bytes - offset),
+        }
+    })
+}

@@ -1,0 +1,272 @@
+//! What an application meets that has the library as a part, when something goes wrong: one clear error, and nothing damaged.
+
+mod common;
+
+use std::time::Duration;
+
+use common::{application, fixture, gpu, prompts};
+use oaif::annotate::{self, Annotator, Judgement, Rated, Score, Threaded, Verdict};
+use oaif::data::{Completion, Pair, Prompt};
+use oaif::files::MemoryFolder;
+use oaif::gpu::{Gpu, GpuOptions};
+use oaif::model::LoraConfig;
+use oaif::preference::PreferenceLoss;
+use oaif::train::{AlignOptions, DpoOptions, Policy, StepReport, TrainOptions, Trainer};
+use oaif::{Error, Task, Wait};
+
+/// Says of every pair, and of every response, the same.
+struct Says(Verdict, Option<f32>);
+
+impl Annotator for Says {
+    fn name(&self) -> String {
+        "says".into()
+    }
+
+    fn annotate<'t>(&'t mut self, pairs: &'t [annotate::Pair<'t>]) -> Task<'t, oaif::Result<Vec<Judgement>>> {
+        Box::pin(async move { Ok(pairs.iter().map(|_| self.0.clone().into()).collect()) })
+    }
+
+    fn rates(&self) -> bool {
+        self.1.is_some()
+    }
+
+    fn rate<'t>(&'t mut self, responses: &'t [Rated<'t>]) -> Task<'t, oaif::Result<Vec<Score>>> {
+        let score = self.1.expect("it rates");
+        Box::pin(async move { Ok(responses.iter().map(|_| Score::Value(score)).collect()) })
+    }
+}
+
+fn train() -> TrainOptions {
+    TrainOptions::default().learning_rate(1e-3).batch_size(2).max_steps(4)
+}
+
+fn dpo() -> AlignOptions {
+    AlignOptions::new(PreferenceLoss::Dpo { beta: 0.1 }).max_new_tokens(6)
+}
+
+fn pairs() -> Vec<Pair> {
+    let words = common::words();
+    let pair = |i: usize| Pair::new(words[i].as_str(), words[i + 1].as_str(), words[i + 2].as_str());
+    (0..6).map(pair).collect()
+}
+
+fn offline(gpu: &Gpu) -> Trainer<'static> {
+    let policy = Policy::load(gpu, &fixture("tiny"), &train()).wait().unwrap();
+    Trainer::offline(policy, &pairs(), &train(), &DpoOptions::new(PreferenceLoss::Dpo { beta: 0.1 }))
+        .wait()
+        .unwrap()
+}
+
+fn losses(trainer: &mut Trainer<'_>) -> Vec<Option<f64>> {
+    std::iter::from_fn(|| trainer.step().wait().unwrap()).map(|report: StepReport| report.loss).collect()
+}
+
+#[test]
+fn a_checkpoint_of_several_saves_is_refused_and_the_trainer_is_as_it_was() {
+    let Some(gpu) = gpu() else { return };
+    let expected = losses(&mut offline(&gpu));
+    let mut first = offline(&gpu);
+    let saved = [1, 2].map(|_| {
+        first.step().wait().unwrap();
+        let folder = MemoryFolder::default();
+        first.save(folder.path()).wait().unwrap();
+        folder
+    });
+    let files = saved[1].files();
+    assert!(files.iter().all(|(name, _)| !name.to_string_lossy().contains("tmp")), "{files:?}");
+    for name in ["model.safetensors", "optimiser.safetensors", "state.json"] {
+        let mixed =
+            MemoryFolder::new(saved[0].files().iter().map(|(name, content)| (name, content.to_vec())));
+        let (_, other) = files.iter().find(|(other, _)| *other == *name).unwrap();
+        mixed.insert(name, other.to_vec());
+        let mut trainer = offline(&gpu);
+        let error = trainer.resume(mixed.path()).unwrap_err().to_string();
+        assert!(error.contains(name) && error.contains("damaged"), "{error}");
+        assert_eq!(losses(&mut trainer), expected, "{name}");
+    }
+    // A save over an older one is the newer one.
+    let folder = MemoryFolder::default();
+    let mut trainer = offline(&gpu);
+    trainer.step().wait().unwrap();
+    trainer.save(folder.path()).wait().unwrap();
+    trainer.step().wait().unwrap();
+    trainer.save(folder.path()).wait().unwrap();
+    let mut resumed = offline(&gpu);
+    resumed.resume(folder.path()).unwrap();
+    assert_eq!(resumed.steps_done(), 2);
+    assert_eq!(losses(&mut resumed), expected[2..]);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_save_that_fails_leaves_the_earlier_checkpoint() {
+    let Some(gpu) = gpu() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let mut trainer = offline(&gpu);
+    trainer.step().wait().unwrap();
+    trainer.save(dir.path()).wait().unwrap();
+    trainer.step().wait().unwrap();
+    // Files that cannot grow stand for a disk that is full.
+    let status = std::process::Command::new("sh")
+        .args(["-c", "trap '' XFSZ; ulimit -f 8; exec \"$0\" --exact saving_with_little_room --ignored"])
+        .arg(std::env::current_exe().unwrap())
+        .env("CHECKPOINT", dir.path())
+        .status()
+        .unwrap();
+    assert!(status.success());
+    let mut resumed = offline(&gpu);
+    resumed.resume(dir.path()).unwrap();
+    assert_eq!(resumed.steps_done(), 1);
+    assert!(!dir.path().join(".saving.tmp").exists());
+}
+
+#[test]
+#[ignore = "started by another test"]
+#[cfg(target_os = "linux")]
+fn saving_with_little_room() {
+    let gpu = gpu().unwrap();
+    let dir = std::path::PathBuf::from(std::env::var_os("CHECKPOINT").unwrap());
+    let mut trainer = offline(&gpu);
+    trainer.step().wait().unwrap();
+    trainer.step().wait().unwrap();
+    let error = trainer.save(&dir).wait().unwrap_err().to_string();
+    assert!(error.contains("cannot write"), "{error}");
+}
+
+#[test]
+fn an_adapter_is_saved_whose_base_is_in_memory() {
+    let Some(gpu) = gpu() else { return };
+    let files = std::fs::read_dir(fixture("tiny")).unwrap().map(|file| file.unwrap().path());
+    let base = MemoryFolder::new(
+        files.map(|path| (path.file_name().unwrap().to_owned(), std::fs::read(&path).unwrap())),
+    );
+    let policy = Policy::load(&gpu, base.path(), &train().lora(LoraConfig::new(4))).wait().unwrap();
+    let saved = MemoryFolder::default();
+    policy.save(saved.path()).wait().unwrap();
+    assert!(saved.files().iter().any(|(name, _)| name.ends_with("adapter_config.json")));
+}
+
+#[test]
+fn a_device_that_is_lost_at_any_moment_is_that_error() {
+    for wait in 0..12 {
+        let Some((device, queue)) = application() else { return };
+        let gpu = Gpu::from_device(device.clone(), queue, &GpuOptions::default()).unwrap();
+        let mut trainer = offline(&gpu);
+        trainer.step().wait().unwrap();
+        let loses = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_micros(700 * wait));
+            device.destroy();
+        });
+        let error = loop {
+            match trainer.step().wait() {
+                Ok(Some(_)) => {}
+                // It was done before the device was lost.
+                Ok(None) => break trainer.save(MemoryFolder::default().path()).wait().err(),
+                Err(error) => break Some(error),
+            }
+        };
+        loses.join().unwrap();
+        if let Some(error) = error {
+            assert!(matches!(error, Error::DeviceLost(_)), "after {wait}: {error}");
+        }
+        let error = trainer.save(MemoryFolder::default().path()).wait().unwrap_err();
+        assert!(matches!(error, Error::DeviceLost(_)), "after {wait}: {error}");
+    }
+}
+
+#[test]
+fn a_model_that_rates_is_not_taught_to_write() {
+    let Some(gpu) = gpu() else { return };
+    let rater = || Policy::load_for_reward(&gpu, &fixture("tiny"), &train()).wait().unwrap();
+    let completions = [Completion::new("a", "b")];
+    let errors = [
+        Trainer::supervised(rater(), &completions, &train()).wait().err(),
+        Trainer::offline(rater(), &pairs(), &train(), &DpoOptions::new(PreferenceLoss::Dpo { beta: 0.1 }))
+            .wait()
+            .err(),
+        Trainer::online(rater(), &prompts(), Says(Verdict::Tie, None), &train(), &dpo()).wait().err(),
+    ];
+    for error in errors {
+        let error = error.unwrap().to_string();
+        assert!(
+            error.starts_with("model: is a ") && error.ends_with("rates texts and writes none"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn verdicts_and_scores_that_nobody_can_mean_are_unusable() {
+    let Some(gpu) = gpu() else { return };
+    let said = [
+        Verdict::First { p: 7.0 },
+        Verdict::Second { p: -3.0 },
+        Verdict::First { p: f32::NAN },
+        Verdict::First { p: 0.1 },
+    ];
+    for verdict in said {
+        let policy = Policy::load(&gpu, &fixture("tiny"), &train()).wait().unwrap();
+        let says = Says(verdict.clone(), None);
+        let mut trainer = Trainer::online(policy, &prompts(), says, &train(), &dpo()).wait().unwrap();
+        let report = trainer.step().wait().unwrap().unwrap();
+        let annotation = report.annotation.unwrap();
+        assert_eq!((annotation.invalid, report.loss), (annotation.judged, None), "{verdict:?}");
+        let judgement = report.pairs[0].judgement.as_ref().unwrap();
+        assert_eq!(judgement.verdict, "invalid");
+    }
+}
+
+/// Panics at its first question.
+struct Panics(usize);
+
+impl Annotator for Panics {
+    fn name(&self) -> String {
+        "panics".into()
+    }
+
+    fn annotate<'t>(&'t mut self, pairs: &'t [annotate::Pair<'t>]) -> Task<'t, oaif::Result<Vec<Judgement>>> {
+        self.0 += 1;
+        assert!(self.0 > 1, "out of order");
+        Box::pin(async move { Ok(pairs.iter().map(|_| Verdict::Tie.into()).collect()) })
+    }
+}
+
+#[test]
+fn a_panic_of_an_annotator_on_a_thread_is_an_error_and_the_step_can_be_taken_again() {
+    let Some(gpu) = gpu() else { return };
+    let policy = Policy::load(&gpu, &fixture("tiny"), &train()).wait().unwrap();
+    let threaded = Threaded::new(Panics(0)).unwrap();
+    let mut trainer = Trainer::online(policy, &prompts(), threaded, &train(), &dpo()).wait().unwrap();
+    let error = trainer.step().wait().unwrap_err().to_string();
+    assert!(error.contains("has panicked: out of order"), "{error}");
+    assert!(trainer.step().wait().unwrap().is_some());
+}
+
+#[test]
+fn what_is_wrong_with_options_and_rows_is_named() {
+    let Some(gpu) = gpu() else { return };
+    let policy = || Policy::load(&gpu, &fixture("tiny"), &train()).wait().unwrap();
+    let online = |prompts: &[Prompt], train: &TrainOptions| {
+        Trainer::online(policy(), prompts, Says(Verdict::Tie, None), train, &dpo()).wait().map(drop)
+    };
+    let begins = |error: oaif::Result<()>, with: &str| {
+        let error = error.unwrap_err().to_string();
+        assert!(error.starts_with(with), "{error}");
+    };
+    for ratio in [f64::NAN, -1.0, 2.0] {
+        begins(online(&prompts(), &train().warmup_ratio(ratio)), "warmup-ratio: ");
+    }
+    begins(online(&[], &train()), "dataset: holds no row");
+    let xpo = DpoOptions::new(PreferenceLoss::Xpo { beta: 0.1, alpha: 1e-3 });
+    begins(Trainer::offline(policy(), &pairs(), &train(), &xpo).wait().map(drop), "loss: xpo needs pairs");
+    let empty: &std::path::Path = "".as_ref();
+    begins(policy().save(empty).wait(), "folder: has no name");
+    begins(Policy::load(&gpu, empty, &train()).wait().map(drop), "folder: has no name");
+    assert!(!std::path::Path::new("model.safetensors").exists());
+    let words = common::words();
+    let long = [Prompt::from(words[0].as_str()), Prompt::from(vec![words[0].as_str(); 4000].join(" "))];
+    let trainer =
+        Trainer::online(policy(), &long, Says(Verdict::Tie, None), &train(), &dpo()).wait().unwrap();
+    let told = trainer.warnings().join("\n");
+    assert!(told.contains("1 of 2") && told.contains("line 2"), "{told}");
+}

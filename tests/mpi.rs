@@ -1,0 +1,122 @@
+//! Ranks that MPI's launcher started: the suite that ranks over TCP pass, too, and whole runs.
+
+mod common;
+#[path = "collective/suite.rs"]
+mod suite;
+
+use std::path::Path;
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use oaif::unstable::collective::{Collective, MpiRanks};
+
+/// `mpirun` with so many ranks, which may be more than there are cores.
+fn mpirun(ranks: usize) -> Command {
+    let mut command = Command::new("mpirun");
+    command.args(["--allow-run-as-root", "--oversubscribe", "--bind-to", "none", "-n", &ranks.to_string()]);
+    command
+}
+
+fn succeeded(output: &Output) {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(output.status.success(), "{}\n{}", text(&output.stdout), text(&output.stderr));
+}
+
+#[test]
+fn every_rank_gets_what_was_sent_to_it() {
+    let seed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64;
+    println!("seed {seed}");
+    for ranks in [1, 2, 3, 5] {
+        let output = mpirun(ranks)
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", "one_of_the_ranks", "--ignored", "--nocapture"])
+            .env("SEED", seed.to_string())
+            .output()
+            .unwrap();
+        succeeded(&output);
+    }
+}
+
+#[test]
+#[ignore = "started by another test"]
+fn one_of_the_ranks() {
+    let ranks = MpiRanks::begin(Duration::from_secs(30)).unwrap().expect("started by mpirun");
+    suite::run(&ranks, std::env::var("SEED").unwrap().parse().unwrap());
+    assert_eq!(ranks.local(), (ranks.rank(), ranks.size()));
+}
+
+/// `oaif align` in `dir` by a rule, with more arguments.
+fn align(mut launcher: Command, dir: &Path, out: &str, more: &[&str]) -> Command {
+    let model = common::fixture("tiny");
+    let rows: String = (0..24).map(|i| format!("{{\"prompt\": \"ab {i}\"}}\n")).collect();
+    std::fs::write(dir.join("prompts.jsonl"), rows).unwrap();
+    launcher
+        .arg(env!("CARGO_BIN_EXE_oaif"))
+        .args(["align", "--dataset", "prompts.jsonl", "--judge", "rule", "--judge-rule", "longer"])
+        .args(["--max-new-tokens", "8", "--learning-rate", "1e-3", "--no-autotune"])
+        .args(["--output-dir", out])
+        .arg("--model")
+        .arg(model)
+        .args(more)
+        .current_dir(dir);
+    launcher
+}
+
+#[test]
+fn a_run_is_that_of_ranks_over_tcp() {
+    if common::gpu().is_none() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let more = ["--max-steps", "4", "--per-device-train-batch-size", "3"];
+    succeeded(&align(mpirun(2), dir.path(), "mpi", &more).output().unwrap());
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let started = [0, 1].map(|rank| {
+        let mut command = Command::new("env");
+        command.args([&format!("RANK={rank}"), "WORLD_SIZE=2", "MASTER_ADDR=127.0.0.1"]);
+        command.arg(format!("MASTER_PORT={port}"));
+        align(command, dir.path(), "tcp", &more).spawn().unwrap()
+    });
+    started.into_iter().for_each(|child| succeeded(&child.wait_with_output().unwrap()));
+    for file in ["model/model.safetensors", "pairs.jsonl"] {
+        let [mpi, tcp] = ["mpi", "tcp"].map(|run| std::fs::read(dir.path().join(run).join(file)).unwrap());
+        assert!(mpi == tcp, "{file}");
+    }
+}
+
+#[test]
+fn a_killed_rank_ends_all_and_the_run_goes_on_with_fewer() {
+    if common::gpu().is_none() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let many = ["--max-steps", "4000", "--save-steps", "1", "--save-total-limit", "2"];
+    let mut running =
+        align(mpirun(3), dir.path(), "run", &[&many[..], &["--per-device-train-batch-size", "2"]].concat())
+            .spawn()
+            .unwrap();
+    let checkpoints = dir.path().join("run/checkpoints");
+    let begun = Instant::now();
+    while !checkpoints.join("step-000002").exists() {
+        assert!(begun.elapsed() < Duration::from_secs(120), "no checkpoint comes");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let killed = Instant::now();
+    let found =
+        Command::new("pkill").args(["-KILL", "-n", "-P", &running.id().to_string()]).status().unwrap();
+    assert!(found.success());
+    assert!(!running.wait().unwrap().success());
+    assert!(killed.elapsed() < Duration::from_secs(10), "{:?}", killed.elapsed());
+    let last = std::fs::read_dir(&checkpoints)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let last: usize = last.filter_map(|name| name.strip_prefix("step-")?.parse().ok()).max().unwrap();
+    let steps = (last + 2).to_string();
+    let fewer = ["--max-steps", &steps, "--allow-changes", "max-steps", "--resume-from-checkpoint", "last"];
+    let resumed = [&fewer[..], &["--per-device-train-batch-size", "2"]].concat();
+    succeeded(&align(mpirun(2), dir.path(), "run", &resumed).output().unwrap());
+    let metrics = std::fs::read_to_string(dir.path().join("run/metrics.jsonl")).unwrap();
+    assert_eq!(metrics.lines().count(), last + 2);
+    // A step still takes three ranks' rows.
+    assert!(metrics.lines().all(|row| row.contains("\"judge/judged\":")));
+}
