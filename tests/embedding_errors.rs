@@ -46,7 +46,8 @@ fn dpo() -> AlignOptions {
 
 fn pairs() -> Vec<Pair> {
     let words = common::words();
-    let pair = |i: usize| Pair::new(words[i].as_str(), words[i + 1].as_str(), words[i + 2].as_str());
+    let pair =
+        |i: usize| Pair::new(words[i].as_str(), format!(" {}", words[i + 1]), format!(" {}", words[i + 2]));
     (0..6).map(pair).collect()
 }
 
