@@ -2,7 +2,7 @@
 //! docs/ranks.md, as a table up to 1,000 ranks.
 //!
 //! ```text
-//! cargo run --example step_time -- WORK_MS PARAMETERS GBIT_PER_S LATENCY_MS [MESSAGE_US]
+//! cargo run --example step_time -- WORK_MS PARAMETERS GBIT_PER_S LATENCY_MS [ANSWERS_KB [MESSAGE_US]]
 //! ```
 
 use std::env::args;
@@ -40,21 +40,27 @@ impl Network {
 fn main() {
     let numbers: Vec<f64> = args().skip(1).map(|text| text.parse().expect("a number")).collect();
     let [work, parameters, gbit, latency, rest @ ..] = &numbers[..] else {
-        eprintln!("step_time WORK_MS PARAMETERS GBIT_PER_S LATENCY_MS [MESSAGE_US]");
+        eprintln!("step_time WORK_MS PARAMETERS GBIT_PER_S LATENCY_MS [ANSWERS_KB [MESSAGE_US]]");
         std::process::exit(2);
     };
     let network = Network {
         bandwidth: gbit * 1e9 / 8.0,
         latency: latency / 1e3,
-        message: rest.first().unwrap_or(&10.0) / 1e6,
+        message: rest.get(1).unwrap_or(&10.0) / 1e6,
     };
+    // What a rank's answers, verdicts and results are: every rank gets all of them.
+    let answers = rest.first().unwrap_or(&20.0) * 1e3;
     println!(
         "{:>6} {:>12} {:>12} {:>10} {:>12} {:>10}",
         "ranks", "f32, ms", "bf16, ms", "work", "rows, f32", "rows, bf16"
     );
     for ranks in [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000] {
         let n = f64::from(ranks);
-        let small = if ranks == 1 { 0.0 } else { GATHERS * network.all_to_all(n, 0.0) };
+        let small = if ranks == 1 {
+            0.0
+        } else {
+            GATHERS * network.all_to_all(n, 0.0) + (n - 1.0) * answers / network.bandwidth
+        };
         let step = |size: f64| {
             let sum = if ranks == 1 { 0.0 } else { network.sum(n, *parameters, size) };
             work + 1e3 * (small + sum)

@@ -534,8 +534,7 @@ impl Pulse {
         }
         if now - self.heard > self.silence && !self.over {
             return Err(format!(
-                "{who} has not been heard for {} s: its process or the link to it is gone; start again from the last \
-                 checkpoint",
+                "{who} has not been heard for {} s: its process or the link to it is gone",
                 self.silence.as_secs()
             ));
         }

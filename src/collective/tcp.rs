@@ -139,7 +139,7 @@ impl Collective for TcpRanks {
 
     /// Other ranks' operations fail at once; their processes end where they handle this.
     fn abort(&self) -> ! {
-        self.failure.set(format!("rank {} called for an end: its output tells why", self.rank));
+        self.failure.set(format!("rank {} has ended the run: its output tells why", self.rank));
         // For the links to say so.
         thread::sleep(Duration::from_millis(300));
         std::process::exit(1)

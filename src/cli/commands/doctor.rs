@@ -29,7 +29,7 @@ impl Display for OfRank {
         let right = kernel_cases - kernel_failures;
         write!(
             f,
-            "{host}: GPU {} {} ({}), tier {tier}, {right} of {kernel_cases} kernel cases",
+            "{host}: GPU {} {} ({}), {tier}, {right} of {kernel_cases} kernel cases",
             gpu.index, gpu.name, gpu.backend
         )
     }

@@ -167,7 +167,7 @@ fn read_exactly(stream: &TcpStream, length: usize, silence: Duration) -> Result<
         }
         if quiet >= silence {
             return Err(format!(
-                " has not been heard for {} s: its process or the link to it is gone; start again from the last checkpoint",
+                " has not been heard for {} s: its process or the link to it is gone",
                 silence.as_secs_f32()
             ));
         }
