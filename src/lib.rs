@@ -13,6 +13,7 @@ mod lock;
 mod panics;
 #[cfg(feature = "http")]
 mod redirects;
+mod signal;
 mod task;
 pub mod unstable;
 

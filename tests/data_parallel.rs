@@ -191,7 +191,7 @@ fn a_run_goes_on_with_another_number_of_ranks() {
             assert!((a - b).abs() < 1e-5, "{out}: {a} {b}");
         }
     }
-    // In place, and one rank by a journal and logs of its own.
+    // In the folder of the run itself.
     let more = "--max-steps 8 --per-device-train-batch-size 1 --resume-from-checkpoint last --allow-changes max-steps";
     run(dir, 2, "align", "whole", more);
     assert_eq!(rows(dir, "whole/metrics.jsonl").len(), 8);

@@ -1,10 +1,9 @@
 //! Operations that one thread does one by one, in the order in which they were posted.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex};
-use std::task::{Poll, Waker};
 
 use crate::error::{Error, Result};
+use crate::signal::Signal;
 use crate::task::Task;
 
 /// What an operation brings: an entry a rank, or the one of a broadcast.
@@ -37,19 +36,10 @@ impl Queue {
 
     /// Posts an operation; the future is woken when it is done.
     pub fn post(&self, work: Work) -> Task<'static, Outcome> {
-        let state = Arc::new(Mutex::new((None, None::<Waker>)));
+        let (signal, set) = Signal::new();
         // Without a thread, `done` is dropped, which sets it.
-        _ = self.jobs.send(Job { work, done: Done(state.clone()) });
-        Box::pin(std::future::poll_fn(move |cx| {
-            let mut state = state.lock().unwrap();
-            match state.0.take() {
-                Some(outcome) => Poll::Ready(outcome),
-                None => {
-                    state.1 = Some(cx.waker().clone());
-                    Poll::Pending
-                }
-            }
-        }))
+        _ = self.jobs.send(Job { work, done: Done(Some(Box::new(set))) });
+        Box::pin(async move { signal.arrives().await })
     }
 
     /// Posts a broadcast.
@@ -60,26 +50,19 @@ impl Queue {
 }
 
 /// Sets the outcome of a job, once.
-pub(super) struct Done(Arc<Mutex<(Option<Outcome>, Option<Waker>)>>);
+pub(super) struct Done(Option<Box<dyn FnOnce(Outcome) + Send>>);
 
 impl Done {
-    pub fn set(self, outcome: Outcome) {
-        self.0.lock().unwrap().0 = Some(outcome);
+    pub fn set(mut self, outcome: Outcome) {
+        self.0.take().expect("set once")(outcome);
     }
 }
 
-/// Wakes the one who waits, also where the thread ended before the job was done.
+/// Wakes the one who waits where the thread ended before the job was done.
 impl Drop for Done {
     fn drop(&mut self) {
-        let mut state = self.0.lock().unwrap();
-        if state.0.is_none() {
-            state.0 = Some(Err(Error::Ranks(
-                "the thread that talks to the other ranks has ended: start again".into(),
-            )));
-        }
-        if let Some(waker) = state.1.take() {
-            drop(state);
-            waker.wake();
+        if let Some(set) = self.0.take() {
+            set(Err(Error::Ranks("the thread that talks to the other ranks has ended".into())));
         }
     }
 }

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use super::device::Gpu;
 use super::ledger::{Category, Ledger, MemoryReport, Releasable};
 use super::outbox::Job;
-use super::signal::Signal;
 use crate::error::{Error, Remedy, Result};
+use crate::signal::Signal;
 
 /// A buffer on the GPU (or, on a measuring [`Gpu`], only its size). Clones share it.
 #[derive(Clone)]

@@ -20,10 +20,10 @@ use super::poller::Poller;
 use super::profile::Profile;
 use super::shader::KernelKey;
 #[cfg(not(target_arch = "wasm32"))]
-use super::signal::Signal;
 use super::tiles::{ProductClass, ProductTile};
 use super::variants::{Products, Tuning};
 use crate::error::{Error, Result};
+use crate::signal::Signal;
 use crate::task::blocking;
 
 /// A device with its queue, shaders, and a ledger of what was allocated on it. Cheap to clone.

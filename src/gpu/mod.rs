@@ -34,7 +34,6 @@ mod kernels;
 mod open;
 mod outbox;
 mod poller;
-mod signal;
 mod step;
 mod submitting;
 mod waiting;

@@ -11,11 +11,11 @@ use super::launch::Work;
 use super::outbox::Job;
 use super::pace::{SAMPLES, pieces};
 use super::plan::Plan;
-use super::signal::Signal;
 use super::step::{Live, STEP_SLOTS, STEP_STRIDE, Step};
 use super::tensor::Tensor;
 use super::timing::{Clock, Load, Pass, Queries};
 use crate::error::{Error, Result};
+use crate::signal::Signal;
 
 /// A part of a launch that goes into one submit.
 struct Piece {

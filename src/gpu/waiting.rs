@@ -13,8 +13,8 @@ use std::task::{Poll, Waker};
 use super::device::Gpu;
 #[cfg(not(target_arch = "wasm32"))]
 use super::poller::{BETWEEN_LOOKS, wait_looking};
-use super::signal::Signal;
 use crate::error::Result;
+use crate::signal::Signal;
 use crate::task::blocking;
 
 impl Gpu {

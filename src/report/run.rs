@@ -179,12 +179,15 @@ impl Run {
         fact("Learning rate", joined(vec![rate, self.configured("lr-scheduler-type")]));
         let batch = self.config["per-device-train-batch-size"].as_u64();
         let accumulation = self.config["gradient-accumulation-steps"].as_u64().unwrap_or(1);
+        let batch = self.config["rows_per_step"].as_u64().or_else(|| Some(batch? * accumulation));
         let rows = if self.kind() == Kind::Align { "prompts" } else { "rows" };
-        let batch = batch.map(|batch| format!("{} {rows} each", number((batch * accumulation) as f64)));
+        let batch = batch.map(|batch| format!("{} {rows} each", number(batch as f64)));
         fact("Steps", joined(vec![Some(number(done)), batch]));
         fact("Seed", self.config["seed"].as_u64().map(|seed| seed.to_string()));
         fact("Time of the steps", (seconds > 0.0).then(|| duration(seconds)));
-        fact("GPU", self.config["gpu_device"]["name"].as_str().map(str::to_owned));
+        let ranks = self.config["ranks"].as_u64().filter(|ranks| *ranks > 1);
+        let ranks = ranks.map(|ranks| format!("{ranks} processes"));
+        fact("GPU", joined(vec![self.config["gpu_device"]["name"].as_str().map(str::to_owned), ranks]));
         fact("oaif", self.configured("oaif_version"));
     }
 

@@ -79,7 +79,7 @@ impl TrainOptions {
         }
         if let Some(checkpoint) = checkpoint {
             let kept = here.as_ref().map(|dir| dir.path().join("checkpoint"));
-            copy(&self.ranks, &checkpoint, &[checkpoint.clone()], kept.as_deref()).await?;
+            copy(&self.ranks, &checkpoint, std::slice::from_ref(&checkpoint), kept.as_deref()).await?;
             if let Some(kept) = kept {
                 self.resume = Some(Resume::Path(kept));
             }

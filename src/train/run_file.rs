@@ -24,6 +24,10 @@ pub(crate) struct RunFile {
     /// Which variants of its kernels.
     pub(super) kernels: Option<Tuning>,
     total_steps: usize,
+    /// Rows that a step takes, for all ranks.
+    rows_per_step: usize,
+    /// Processes that train together.
+    ranks: usize,
     memory: Option<MemoryReport>,
     /// What its rows are, see [`EncodedRows::statistics`](super::rows::EncodedRows::statistics).
     rows: Value,
@@ -47,6 +51,8 @@ impl RunFile {
             gpu_tier: gpu.tier().to_string(),
             kernels: Some(gpu.tuning()),
             total_steps: trainer.total_steps(),
+            rows_per_step: trainer.options().rows_of_step(),
+            ranks: trainer.options().ranks.size(),
             memory: Some(gpu.memory()),
             rows: trainer.rows().statistics(),
             changes: state.changes.clone(),

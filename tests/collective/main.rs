@@ -265,7 +265,13 @@ fn a_killed_rank_is_noticed_at_once() {
 #[cfg(unix)]
 fn a_stopped_rank_is_given_up() {
     let stop = |child: &mut Child| {
-        assert!(Command::new("kill").args(["-STOP", &child.id().to_string()]).status().unwrap().success());
+        assert!(
+            Command::new("sh")
+                .args(["-c", &format!("kill -STOP {}", child.id())])
+                .status()
+                .unwrap()
+                .success()
+        );
     };
     let time = when_rank_1("stopped", stop).as_secs_f64();
     assert!((2.0..5.0).contains(&time), "{time}");

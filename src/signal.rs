@@ -1,4 +1,4 @@
-//! What a callback of wgpu brings to a future.
+//! What a callback, of wgpu or of a thread of ours, brings to a future.
 
 use std::sync::{Arc, Mutex};
 #[cfg(not(target_arch = "wasm32"))]
@@ -6,7 +6,7 @@ use std::task::Poll;
 use std::task::Waker;
 
 /// Something that a callback will bring.
-pub(super) struct Signal<T> {
+pub(crate) struct Signal<T> {
     state: Arc<Mutex<(Option<T>, Option<Waker>)>>,
 }
 
