@@ -108,13 +108,14 @@ fn a_save_that_fails_leaves_the_earlier_checkpoint() {
     trainer.save(dir.path()).wait().unwrap();
     trainer.step().wait().unwrap();
     // Files that cannot grow stand for a disk that is full.
-    let status = std::process::Command::new("sh")
+    let output = std::process::Command::new("sh")
         .args(["-c", "trap '' XFSZ; ulimit -f 8; exec \"$0\" --exact saving_with_little_room --ignored"])
         .arg(std::env::current_exe().unwrap())
         .env("CHECKPOINT", dir.path())
-        .status()
+        // Through pipes: a log that this is written to is a file, too.
+        .output()
         .unwrap();
-    assert!(status.success());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
     let mut resumed = offline(&gpu);
     resumed.resume(dir.path()).unwrap();
     assert_eq!(resumed.steps_done(), 1);
