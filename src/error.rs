@@ -113,7 +113,7 @@ pub enum Error {
     )]
     DeviceLost(String),
     /// A process that trains together with this one cannot be reached any more, or says what cannot be.
-    #[error("{0}: the run can be resumed from its last checkpoint, on any number of ranks")]
+    #[error("{0}")]
     Ranks(String),
     /// A process that trains together with this one has failed, and tells its user.
     #[error("rank {rank}: {why}")]

@@ -167,6 +167,11 @@ fn two_runs_on_as_many_ranks_are_the_same_to_the_bit_and_shards_change_nothing()
         assert!(same(dir, ["one", other], "model/model.safetensors"), "{other}");
         assert!(same(dir, ["one", other], "checkpoints/step-000005/optimiser.safetensors"), "{other}");
     }
+    // The reference follows weights that all ranks have.
+    let follows = format!("{flags} --sync-ref-model --ref-model-sync-steps 2");
+    run(dir, 2, "align", "followed", &follows);
+    run(dir, 2, "align", "followed-by-shards", &format!("{follows} --shard-optim"));
+    assert!(same(dir, ["followed", "followed-by-shards"], "model/model.safetensors"));
     run(dir, 3, "align", "bf16", &format!("{flags} --reduce-dtype bf16"));
     let of = difference(dir, ["one", "bf16"], "grad_norm");
     assert!(of > 0.0 && of < 0.02, "bf16: {of:e}");

@@ -62,11 +62,10 @@ pub fn main() -> ExitCode {
         }
         Err(error) => Err(error),
     };
-    let done = done.map_err(ranks::settle);
-    // What another rank failed by is told by rank 0.
-    let done = if ranks::is_silent() { Ok(()) } else { done };
-    let code = match done {
+    let code = match done.map_err(ranks::settle) {
         Ok(()) => ExitCode::SUCCESS,
+        // Rank 0 tells of it.
+        Err(error) if ranks::is_silent() => exit_code(&error).into(),
         // Whoever reads our output has seen enough.
         Err(Error::Io { source, .. }) if source.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {

@@ -43,7 +43,7 @@ use crate::annotate::Pair;
 use crate::collective::{Exchanged, Ranks};
 use crate::error::{Error, Result};
 use crate::eval::judging::{Heard, PairVerdict, Watch};
-use crate::gpu::Outputs;
+use crate::gpu::{Outputs, Pending};
 use crate::model::adapter_storage::ADAPTER_FILE;
 use crate::model::safetensors_io::MODEL_FILE;
 use crate::model::storage::restore_weights;
@@ -400,13 +400,8 @@ impl<'a> Trainer<'a> {
             }
         };
         self.learning = false;
-        let followed = match self.moving_reference.as_ref().filter(|r| r.is_due(self.step + 1)) {
-            Some(reference) => {
-                self.method.reference_moved();
-                Some(reference.submit()?)
-            }
-            None => None,
-        };
+        // Where ranks update a part of the weights each, it follows once all have them.
+        let followed = if self.updater.is_sharded() { None } else { self.move_reference()? };
         let outputs: Task<'static, Result<Option<Outputs>>> = Box::pin(async move {
             let outputs = match update {
                 Some(update) => Some(update.outputs().await?),
@@ -418,6 +413,15 @@ impl<'a> Trainer<'a> {
             Ok(outputs)
         });
         Ok(Updating { learnt, outputs, learning_rate, phases, notes, started, began })
+    }
+
+    /// Begins to move the reference towards the policy, where that is due after this step.
+    fn move_reference(&mut self) -> Result<Option<Pending>> {
+        let Some(reference) = self.moving_reference.as_ref().filter(|r| r.is_due(self.step + 1)) else {
+            return Ok(None);
+        };
+        self.method.reference_moved();
+        reference.submit().map(Some)
     }
 
     /// Waits for the update, and reports the step.
@@ -443,6 +447,11 @@ impl<'a> Trainer<'a> {
             }
             None => None,
         };
+        if self.updater.is_sharded()
+            && let Some(followed) = self.move_reference()?
+        {
+            followed.outputs().await?;
+        }
         phases.add("update", milliseconds(began));
         counters.num_tokens += learnt.tokens as u64;
         let step_ms = milliseconds(started);
