@@ -99,6 +99,47 @@ fn a_checkpoint_of_several_saves_is_refused_and_the_trainer_is_as_it_was() {
 }
 
 #[test]
+fn a_save_that_is_cut_off_at_any_file_leaves_a_whole_checkpoint() {
+    let Some(gpu) = gpu() else { return };
+    let mut first = offline(&gpu);
+    let saved = [1, 2].map(|_| {
+        first.step().wait().unwrap();
+        let folder = MemoryFolder::default();
+        first.save(folder.path()).wait().unwrap();
+        folder.files()
+    });
+    let whole = |files: &[(std::path::PathBuf, std::sync::Arc<[u8]>)]| {
+        MemoryFolder::new(files.iter().map(|(name, content)| (name, content.to_vec())))
+    };
+    let resumed = |folder: &MemoryFolder| {
+        let mut trainer = offline(&gpu);
+        trainer.resume(folder.path()).unwrap();
+        assert_eq!(folder.files().len(), saved[0].len(), "something is left");
+        trainer.steps_done()
+    };
+    for cut in 0..=saved[1].len() {
+        let (before, after) = saved[1].split_at(cut);
+        // While it was written: the earlier one counts.
+        let folder = whole(&saved[0]);
+        for (name, content) in before.iter().filter(|(name, _)| !name.ends_with("checksums.json")) {
+            folder.insert(std::path::Path::new(".saving.tmp").join(name), content.to_vec());
+        }
+        assert_eq!(resumed(&folder), 1, "written up to {cut}");
+        // While its files were put in the earlier one's place: it counts.
+        let folder = whole(&saved[0]);
+        for (name, content) in before {
+            folder.insert(name, content.to_vec());
+        }
+        for (name, content) in after {
+            let checksums = name.ends_with("checksums.json");
+            let place = if checksums { name.clone() } else { std::path::Path::new(".saving.tmp").join(name) };
+            folder.insert(place, content.to_vec());
+        }
+        assert_eq!(resumed(&folder), 2, "moved up to {cut}");
+    }
+}
+
+#[test]
 #[cfg(target_os = "linux")]
 fn a_save_that_fails_leaves_the_earlier_checkpoint() {
     let Some(gpu) = gpu() else { return };

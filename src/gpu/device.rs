@@ -19,10 +19,10 @@ use super::pace::Pace;
 use super::poller::Poller;
 use super::profile::Profile;
 use super::shader::KernelKey;
-#[cfg(not(target_arch = "wasm32"))]
 use super::tiles::{ProductClass, ProductTile};
 use super::variants::{Products, Tuning};
 use crate::error::{Error, Result};
+#[cfg(not(target_arch = "wasm32"))]
 use crate::signal::Signal;
 use crate::task::blocking;
 

@@ -84,15 +84,37 @@ fn damaged(error: Error, way_out: &str) -> Error {
     }
 }
 
+/// The checksums of the checkpoint in `dir`; `None` where there are none.
+fn checksums(dir: &Path) -> Result<Option<Checksums>> {
+    let path = dir.join(CHECKSUMS);
+    if !files::exists(&path) {
+        return Ok(None);
+    }
+    let found = serde_json::from_slice(&files::read(&path)?);
+    found.map(Some).map_err(|e| Error::file(&path, format!("is damaged ({e})")))
+}
+
+/// Whether the file `path` is the one that the checkpoint in `dir` calls `name`.
+pub(super) fn is_of(dir: &Path, name: &Path, path: &Path) -> Result<bool> {
+    // Of a damaged one nothing is known.
+    let Ok(Some(Checksums { files })) = checksums(dir) else { return Ok(false) };
+    match files.get(&listed(name)) {
+        Some(expected) => Ok(Checksum::of(path)? == *expected),
+        None => Ok(false),
+    }
+}
+
+/// How a path below a checkpoint's folder is listed, on every system.
+fn listed(name: &Path) -> String {
+    let parts = name.components().map(|part| part.as_os_str().to_string_lossy()).collect::<Vec<_>>();
+    parts.join("/")
+}
+
 /// Compares every file with its checksum.
 pub(super) fn verify(dir: &Path) -> Result<()> {
-    let path = dir.join(CHECKSUMS);
     let missing = |path: &Path| Error::file(path, "is missing, so this checkpoint is damaged");
-    if !files::exists(&path) {
-        return Err(missing(&path));
-    }
-    let Checksums { files } = serde_json::from_slice(&files::read(&path)?)
-        .map_err(|e| Error::file(&path, format!("is damaged ({e})")))?;
+    let path = dir.join(CHECKSUMS);
+    let Some(Checksums { files }) = checksums(dir)? else { return Err(missing(&path)) };
     for (name, expected) in files.iter().filter(|(name, _)| *name != CHECKSUMS) {
         let path = dir.join(name);
         if !files::exists(&path) {
@@ -197,9 +219,7 @@ impl Drop for PendingCheckpoint {
 pub(super) fn seal(dir: &Path) -> Result<()> {
     let mut files = BTreeMap::new();
     for path in all_files(dir)? {
-        let name = path.strip_prefix(dir).expect("found below it");
-        let name = name.components().map(|part| part.as_os_str().to_string_lossy()).collect::<Vec<_>>();
-        let name = name.join("/");
+        let name = listed(path.strip_prefix(dir).expect("found below it"));
         if name != CHECKSUMS {
             files.insert(name, Checksum::of(&path)?);
         }

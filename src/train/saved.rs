@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::checkpoint::{CHECKSUMS, all_files, seal, verify};
+use super::checkpoint::{CHECKSUMS, all_files, is_of, seal, verify};
 use super::state::State;
 use super::trainer::Trainer;
 use crate::error::{Error, Result};
@@ -11,12 +11,14 @@ use crate::files;
 /// Where a checkpoint is written until it is whole.
 const PART: &str = ".saving.tmp";
 
-/// Brings the files of a whole checkpoint to their place, where a save was interrupted while it did so; what is not whole goes.
+/// Brings files of the checkpoint in `dir` to their place, where a save was interrupted while it did so. What else such a save
+/// has left, a checkpoint that was not whole, goes.
 fn finish_saving(dir: &Path) -> Result<()> {
     let part = dir.join(PART);
-    if files::exists(&dir.join(CHECKSUMS)) && !files::exists(&part.join(CHECKSUMS)) {
-        for path in all_files(&part)? {
-            files::rename(&path, &dir.join(path.strip_prefix(&part).expect("found below it")))?;
+    for path in all_files(&part)? {
+        let name = path.strip_prefix(&part).expect("found below it");
+        if is_of(dir, name, &path)? {
+            files::rename(&path, &dir.join(name))?;
         }
     }
     files::remove(&part)
@@ -41,7 +43,7 @@ impl Trainer<'_> {
         }
         files::create_dir_all(dir)?;
         let part = dir.join(PART);
-        files::remove(&part)?;
+        finish_saving(dir)?;
         if let Err(error) = self.write_checkpoint(&part).await {
             // The first error is the one worth telling.
             let _ = files::remove(&part);
@@ -49,7 +51,10 @@ impl Trainer<'_> {
         }
         // From here on it is the checkpoint, wherever its files are.
         files::rename(&part.join(CHECKSUMS), &dir.join(CHECKSUMS))?;
-        finish_saving(dir)
+        for path in all_files(&part)? {
+            files::rename(&path, &dir.join(path.strip_prefix(&part).expect("found below it")))?;
+        }
+        files::remove(&part)
     }
 
     async fn write_checkpoint(&self, dir: &Path) -> Result<()> {
