@@ -131,7 +131,7 @@ pub enum Said {
 }
 
 impl Said {
-    /// Why nobody can mean it.
+    /// Why nobody can mean it: a score is finite, probabilities are some, and one agrees with its verdict.
     fn contradiction(&self) -> Option<String> {
         match self {
             Said::Score(Score::Value(score)) => (!score.is_finite()).then(|| format!("{score} is no score")),
@@ -154,13 +154,13 @@ impl Said {
         }
     }
 
-    /// What was said, if somebody can mean it: a finite score, probabilities that are some, one that agrees with its verdict.
-    fn meant(self) -> Said {
-        let Some(why) = self.contradiction() else { return self };
-        match self {
+    /// Makes what nobody can mean unusable.
+    fn check(&mut self) {
+        let Some(why) = self.contradiction() else { return };
+        *self = match self {
             Said::Judgement(_) => Said::Judgement(Verdict::Invalid { why }.into()),
             Said::Score(_) => Said::Score(Score::Invalid { why }),
-        }
+        };
     }
 
     /// That nothing usable was said about a question of this kind.
@@ -347,10 +347,7 @@ pub const LOOK: Duration = Duration::from_millis(100);
 pub(super) async fn look(queue: &mut dyn AnnotationQueue, patience: Duration) -> Result<Polled> {
     let waits = blocking::is_allowed();
     let mut polled = queue.poll(if waits { patience } else { Duration::ZERO }).await?;
-    for answer in &mut polled.answers {
-        let said = std::mem::replace(&mut answer.said, Said::Score(Score::Value(0.0)));
-        answer.said = said.meant();
-    }
+    polled.answers.iter_mut().for_each(|answer| answer.said.check());
     if waits {
         return Ok(polled);
     }

@@ -43,7 +43,7 @@ pub fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let name = arguments.get(1).map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let done = match ranks::meet(&name).and_then(|()| parse(arguments)) {
-        Ok(Ok(cli)) => run(cli),
+        Ok(Ok(cli)) => ranks::check(&name).and_then(|()| run(cli)),
         Ok(Err(usage)) if usage.use_stderr() && !ranks::ranks().is_alone() => {
             Err(Error::config("arguments", sentence(&usage.render().to_string())))
         }
@@ -120,7 +120,6 @@ fn sentence(usage: &str) -> String {
 }
 
 fn run(cli: Cli) -> Result<()> {
-    cli.command.check_ranks(&ranks::ranks())?;
     match cli.command {
         #[cfg(feature = "demo")]
         Command::Demo(args) => commands::demo::run(args.plan()?),

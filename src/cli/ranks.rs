@@ -1,11 +1,11 @@
 //! Several processes that train one model together: by MPI, where an MPI launcher started this one, or over TCP, where the
 //! environment says what torchrun's would. Rank 0 alone talks to the user.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::Wait;
 use crate::annotate::config::AnnotatorConfig;
-use crate::cli::args::{AlignPlan, Command, DpoPlan, RewardPlan, SftPlan, TrainPlan};
+use crate::cli::args::{AlignPlan, DpoPlan, RewardPlan, SftPlan, TrainPlan};
 use crate::collective::{Ranks, TcpPlace, TcpRanks};
 use crate::error::{Error, Result};
 use crate::gpu::list_gpus;
@@ -13,14 +13,18 @@ use crate::gpu::list_gpus;
 /// All ranks of this program, once they have met.
 static RANKS: Mutex<Option<Ranks>> = Mutex::new(None);
 
+fn met() -> MutexGuard<'static, Option<Ranks>> {
+    RANKS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// The ranks that this process is one of; one alone where nothing else started it.
 pub fn ranks() -> Ranks {
-    RANKS.lock().unwrap_or_else(PoisonError::into_inner).clone().unwrap_or_default()
+    met().clone().unwrap_or_default()
 }
 
 /// Whether it is another rank that talks to the user.
 pub fn is_silent() -> bool {
-    RANKS.lock().unwrap_or_else(PoisonError::into_inner).as_ref().is_some_and(|ranks| !ranks.leads())
+    met().as_ref().is_some_and(|ranks| !ranks.leads())
 }
 
 /// Commands that several processes can run.
@@ -29,7 +33,7 @@ const SHARED: [&str; 5] = ["align", "sft", "dpo", "reward", "doctor"];
 /// Meets the other ranks, where there are any, for a command of this name.
 pub fn meet(command: &str) -> Result<()> {
     let found = found(SHARED.contains(&command))?;
-    *RANKS.lock().unwrap_or_else(PoisonError::into_inner) = found;
+    *met() = found;
     Ok(())
 }
 
@@ -59,19 +63,9 @@ fn by_tcp(shared: bool) -> Result<Option<Ranks>> {
     if !shared {
         return Ok(None);
     }
-    // One process of one needs no address.
-    if std::env::var("WORLD_SIZE")
-        .ok()
-        .and_then(|size| size.trim().parse::<usize>().ok())
-        .is_none_or(|size| size < 2)
-    {
-        return Ok(None);
-    }
     match TcpPlace::from_env()? {
-        Some(place) if place.size > 1 => {
-            Ok(Some(Ranks::new(std::sync::Arc::new(TcpRanks::connect(&place)?))))
-        }
-        _ => Ok(None),
+        Some(place) => Ok(Some(Ranks::new(std::sync::Arc::new(TcpRanks::connect(&place)?)))),
+        None => Ok(None),
     }
 }
 
@@ -87,7 +81,8 @@ pub fn settle(error: Error) -> Error {
 
 /// Waits until every rank has come to its end: a launcher ends those that are not there yet when one fails.
 pub fn part() {
-    drop(RANKS.lock().unwrap_or_else(PoisonError::into_inner).take());
+    let ranks = met().take();
+    drop(ranks);
 }
 
 /// A command that trains.
@@ -156,19 +151,12 @@ impl Trains for RewardPlan {
     }
 }
 
-impl Command {
-    /// Refuses several processes for what is the work of one.
-    pub fn check_ranks(&self, ranks: &Ranks) -> Result<()> {
-        let shared = matches!(
-            self,
-            Command::Align(_) | Command::Sft(_) | Command::Dpo(_) | Command::Reward(_) | Command::Doctor(_)
-        );
-        match shared || ranks.is_alone() {
-            true => Ok(()),
-            false => {
-                let why = format!("are {}: only {} run as several", ranks.size(), SHARED.join(", "));
-                Err(ranks.found_by_all(Error::config("processes", why)))
-            }
-        }
+/// Refuses several processes for a command that is the work of one.
+pub fn check(command: &str) -> Result<()> {
+    let ranks = ranks();
+    if SHARED.contains(&command) || ranks.is_alone() {
+        return Ok(());
     }
+    let why = format!("are {}: only {} run as several", ranks.size(), SHARED.join(", "));
+    Err(ranks.found_by_all(Error::config("processes", why)))
 }

@@ -145,6 +145,11 @@ impl Ranks {
         part_of(len, self.rank(), self.size())
     }
 
+    /// This rank's part of `all`.
+    pub fn mine<'t, T>(&self, all: &'t [T]) -> &'t [T] {
+        &all[self.part(all.len())]
+    }
+
     /// What every rank has made, in the ranks' order. Where one failed, all fail: that one by its error, the others by
     /// [`Error::OtherRank`].
     ///

@@ -40,12 +40,9 @@ pub struct TcpPlace {
 
 impl TcpPlace {
     /// What torchrun's variables say: RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT, and perhaps LOCAL_RANK and
-    /// LOCAL_WORLD_SIZE. None without RANK and WORLD_SIZE.
+    /// LOCAL_WORLD_SIZE. None without a WORLD_SIZE above 1: one process needs no address.
     pub fn from_env() -> Result<Option<TcpPlace>> {
-        let (rank, size) = (number("RANK")?, number("WORLD_SIZE")?);
-        if rank.is_none() && size.is_none() {
-            return Ok(None);
-        }
+        let Some(size) = number("WORLD_SIZE")?.filter(|size| *size > 1) else { return Ok(None) };
         let missing = |name| {
             move || {
                 Error::config(name, "is not set: RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT go together")
@@ -53,8 +50,8 @@ impl TcpPlace {
         };
         let port = number("MASTER_PORT")?.ok_or_else(missing("MASTER_PORT"))?;
         Ok(Some(TcpPlace {
-            rank: rank.ok_or_else(missing("RANK"))?,
-            size: size.ok_or_else(missing("WORLD_SIZE"))?,
+            rank: number("RANK")?.ok_or_else(missing("RANK"))?,
+            size,
             local: number("LOCAL_RANK")?.zip(number("LOCAL_WORLD_SIZE")?),
             host: std::env::var("MASTER_ADDR").map_err(|_| missing("MASTER_ADDR")())?,
             port: port.try_into().map_err(|_| Error::config("MASTER_PORT", format!("{port} is no port")))?,

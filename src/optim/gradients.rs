@@ -1,5 +1,6 @@
 //! The gradients of several ranks, added up: each has those of its own rows.
 
+use super::state::slice;
 use crate::collective::{Ranks, SumDtype};
 use crate::error::Result;
 use crate::gpu::Region;
@@ -7,7 +8,7 @@ use crate::model::Weights;
 use crate::task::both;
 
 /// Elements that are exchanged at a time, while the next ones come from the device.
-const BUCKET: u64 = 1 << 20;
+const BUCKET: usize = 1 << 20;
 
 /// Puts in the place of every gradient its sum over all ranks, see [`Ranks::sum`]: on each of them the same bits.
 ///
@@ -41,13 +42,7 @@ pub async fn sum_gradients(weights: &Weights, ranks: &Ranks, dtype: SumDtype) ->
 
 /// A region's parts, each exchanged at a time.
 fn buckets(region: &Region) -> impl Iterator<Item = Region> {
-    let bytes = BUCKET * size_of::<f32>() as u64;
-    (0..region.bytes.div_ceil(bytes)).map(move |i| {
-        let offset = i * bytes;
-        Region {
-            buffer: region.buffer.clone(),
-            offset: region.offset + offset,
-            bytes: bytes.min(region.bytes - offset),
-        }
-    })
+    let elements = region.bytes as usize / size_of::<f32>();
+    let part = move |first: usize| slice(region, &(first..(first + BUCKET).min(elements)));
+    (0..elements).step_by(BUCKET).map(part)
 }

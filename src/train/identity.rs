@@ -184,6 +184,17 @@ pub(super) struct Change {
     pub to: Value,
 }
 
+/// The first name that `other` has another value of, and both values.
+pub(super) fn first_difference(
+    one: BTreeMap<String, Value>,
+    mut other: BTreeMap<String, Value>,
+) -> Option<(String, Value, Value)> {
+    one.into_iter().find_map(|(name, value)| {
+        let there = other.remove(&name).unwrap_or_default();
+        (value != there).then_some((name, value, there))
+    })
+}
+
 fn one() -> usize {
     1
 }
@@ -196,12 +207,7 @@ impl RunIdentity {
 
     /// The first option that `other` has another value of, and both values.
     pub fn difference(&self, other: &RunIdentity) -> Option<(String, Value, Value)> {
-        let (own, mut theirs) = (self.options(), other.options());
-        let mut differ = own.into_iter().filter_map(|(name, value)| {
-            let other = theirs.remove(&name).unwrap_or_default();
-            (value != other).then_some((name, value, other))
-        });
-        differ.next()
+        first_difference(self.options(), other.options())
     }
 
     /// What the annotator says of itself, in online training.

@@ -70,7 +70,7 @@ impl PairTrainer {
 
     /// The reference model's log-probabilities of both responses of each tree, with tokens weighed as the loss has it.
     pub async fn reference(&self, trees: &[Tree]) -> Result<Vec<[f32; 2]>> {
-        let mine = self.reference.score(&trees[self.ranks.part(trees.len())]).await;
+        let mine = self.reference.score(self.ranks.mine(trees)).await;
         let sums = |pair: &[Scored]| self.reference_weights.sums([&pair[0].logps, &pair[1].logps]);
         self.ranks.join(mine.map(|scores| scores.chunks(2).map(sums).collect())).await
     }
@@ -80,7 +80,7 @@ impl PairTrainer {
     /// # Panics
     /// Where the trainer was made without room for it.
     pub async fn log_ratios(&self, trees: &[Tree]) -> Result<Vec<Vec<f64>>> {
-        let mine = self.log_ratios_here(&trees[self.ranks.part(trees.len())]).await;
+        let mine = self.log_ratios_here(self.ranks.mine(trees)).await;
         self.ranks.join(mine).await
     }
 
@@ -99,7 +99,7 @@ impl PairTrainer {
     pub async fn learn(&self, pairs: &[LabelledPair], loss: &Objective) -> Result<LearntBatch> {
         let weight = 1.0 / pairs.len() as f32;
         let mut times = PhaseTimes::new();
-        let mine = self.learn_here(&pairs[self.ranks.part(pairs.len())], weight, &mut times).await;
+        let mine = self.learn_here(self.ranks.mine(pairs), weight, &mut times).await;
         let results = self.ranks.join(mine).await?;
         let reference = pairs.iter().map(|p| p.reference).collect();
         let tokens = pairs.iter().map(|p| p.tree.rows()).sum();

@@ -90,7 +90,7 @@ impl PolicyTrainer {
 
     /// log p of every response's tokens, tree by tree: of this rank's part here.
     async fn score(&self, scorer: &Scorer, trees: &[Tree]) -> Result<Vec<Vec<Vec<f32>>>> {
-        self.ranks.join(of_trees(scorer, &trees[self.ranks.part(trees.len())]).await).await
+        self.ranks.join(of_trees(scorer, self.ranks.mine(trees)).await).await
     }
 
     /// Adds this rank's part of the gradient of the step's loss, in micro-batches; none where no response is better or worse than another.
@@ -135,7 +135,7 @@ impl PolicyTrainer {
         let groups: Vec<ScoredGroup> =
             trees.into_iter().zip(reference).zip(advantages.iter().zip(rated)).map(group).collect();
         let mut times = PhaseTimes::new();
-        let mine = self.learn_here(&groups[self.ranks.part(groups.len())], &mut times).await;
+        let mine = self.learn_here(self.ranks.mine(&groups), &mut times).await;
         let results = self.ranks.join(mine).await?;
         let tokens = groups.iter().map(|group| group.tree.rows()).sum();
         let beta = self.loss.beta;

@@ -191,7 +191,7 @@ impl Rewards {
     async fn run(&self, pairs: &[RatedPair]) -> Result<RatedBatch> {
         let weight = 1.0 / pairs.len() as f32;
         let mut times = PhaseTimes::new();
-        let mine = self.run_here(&pairs[self.ranks.part(pairs.len())], weight, &mut times).await;
+        let mine = self.run_here(self.ranks.mine(pairs), weight, &mut times).await;
         Ok(RatedBatch { results: self.ranks.join(mine).await?, times })
     }
 

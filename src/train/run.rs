@@ -1,6 +1,7 @@
 //! A run in its folder: drives a trainer from its first step, or a checkpoint's, to its end, and writes what the reports
 //! say; checks that something is learnt.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use web_time::Duration;
@@ -9,7 +10,7 @@ use futures_timer::Delay;
 use serde_json::{Value, json};
 
 use super::health;
-use super::identity::RunIdentity;
+use super::identity::{RunIdentity, first_difference};
 use super::movement::MovementCheck;
 use super::report::StepReport;
 use super::run_dir::{RunDir, Start, TENSORBOARD};
@@ -63,7 +64,9 @@ async fn agree(ranks: &Ranks, identity: &RunIdentity, config: &Value) -> Result<
     let all: Vec<(String, RunIdentity, String)> = ranks.gather(Ok(mine)).await?;
     for (rank, (version, other, config)) in all.iter().enumerate() {
         let differs = match *version == all[0].0 {
-            true => other.difference(&all[0].1).or_else(|| flag_that_differs(config, &all[0].2)),
+            true => {
+                other.difference(&all[0].1).or_else(|| first_difference(common(config), common(&all[0].2)))
+            }
             false => Some(("version".to_owned(), json!(version), json!(all[0].0))),
         };
         if let Some((option, there, here)) = differs {
@@ -80,14 +83,11 @@ async fn agree(ranks: &Ranks, identity: &RunIdentity, config: &Value) -> Result<
 const ITS_OWN: [&str; 8] =
     ["model", "adapter", "dataset", "eval-dataset", "judge-model", "judge-adapter", "output-dir", "gpu"];
 
-/// The first of the flags that two ranks were given otherwise, and both values.
-fn flag_that_differs(one: &str, other: &str) -> Option<(String, Value, Value)> {
-    let [one, other] = [one, other].map(|text| serde_json::from_str::<Value>(text).unwrap_or_default());
-    let (Value::Object(one), Value::Object(mut other)) = (one, other) else { return None };
-    one.into_iter().filter(|(name, _)| !ITS_OWN.contains(&name.as_str())).find_map(|(name, value)| {
-        let there = other.remove(&name).unwrap_or_default();
-        (there != value).then_some((name, value, there))
-    })
+/// The flags of a rank that all must have alike.
+fn common(config: &str) -> BTreeMap<String, Value> {
+    let mut flags: BTreeMap<String, Value> = serde_json::from_str(config).unwrap_or_default();
+    flags.retain(|name, _| !ITS_OWN.contains(&name.as_str()));
+    flags
 }
 
 /// Trains in the folder of the trainer's options; returns where the model or adapter was saved.

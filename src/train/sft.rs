@@ -146,7 +146,7 @@ impl Method for Completions {
             let drawn = step.batches.draws(step.done).rows;
             let trees: Vec<Tree> = drawn.into_iter().map(|row| step.rows.tree(row)).collect::<Result<_>>()?;
             let weight = 1.0 / trees.iter().map(Tree::targets).sum::<usize>() as f32;
-            let mine = self.run(&trees[self.ranks.part(trees.len())], weight, &mut step.phases).await;
+            let mine = self.run(self.ranks.mine(&trees), weight, &mut step.phases).await;
             let mut sum = SftResult::default();
             for result in self.ranks.join(mine).await? {
                 sum.nll += result.nll;

@@ -382,12 +382,10 @@ impl<'a> Trainer<'a> {
         // Where this fails, `learning` stays.
         let learnt = self.method.learn(&mut step).await?;
         let Step { control, mut phases, notes, .. } = step;
-        if learnt.loss.is_some_and(f64::is_finite) {
+        if learnt.loss.is_some_and(f64::is_finite) && !self.options.ranks.is_alone() {
             let started = Instant::now();
             self.updater.sum_gradients(&self.options).await?;
-            if !self.options.ranks.is_alone() {
-                phases.add("exchange", milliseconds(started));
-            }
+            phases.add("exchange", milliseconds(started));
         }
         // From here on nothing is awaited: the step is taken.
         let (began, learning_rate) = (Instant::now(), self.updater.learning_rate(self.step));

@@ -35,9 +35,6 @@ impl Updater {
 
     /// Adds up the gradients of all ranks, each of which has those of its own part of the rows.
     pub async fn sum_gradients(&self, options: &TrainOptions) -> Result<()> {
-        if options.ranks.is_alone() {
-            return Ok(());
-        }
         sum_gradients(self.model.trained(), &options.ranks, options.reduce_dtype).await
     }
 

@@ -73,9 +73,7 @@ impl GpuPlan {
         }
         Ok(tuned)
     }
-}
 
-impl GpuPlan {
     /// Chooses this rank's of the GPUs of its machine, unless one was asked for.
     pub fn choose_for(&mut self, ranks: &Ranks, found: &[GpuSummary]) {
         if self.options.gpu.is_none() && !ranks.is_alone() {
