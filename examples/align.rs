@@ -1,4 +1,4 @@
-//! Online alignment with an annotator of your own, written in ten lines.
+//! Online alignment with a judge of your own, written in ten lines.
 //!
 //!     cargo run --release --example align
 //!
@@ -6,9 +6,9 @@
 
 use std::path::{Path, PathBuf};
 
-use oaif::annotate::{Annotator, Judgement, Pair, Verdict};
 use oaif::data::{Columns, read_prompts};
 use oaif::gpu::{Gpu, GpuOptions};
+use oaif::judge::{Judge, Judgement, Pair, Verdict};
 use oaif::preference::PreferenceLoss;
 use oaif::train::{AlignOptions, Policy, TrainOptions, Trainer};
 use oaif::{Task, Wait};
@@ -16,12 +16,12 @@ use oaif::{Task, Wait};
 /// Prefers the response with fewer repeated words. A verdict is a type, not a number: a tie stays a tie.
 struct Variety;
 
-impl Annotator for Variety {
+impl Judge for Variety {
     fn name(&self) -> String {
         "variety".into()
     }
 
-    fn annotate<'t>(&'t mut self, pairs: &'t [Pair<'t>]) -> Task<'t, oaif::Result<Vec<Judgement>>> {
+    fn judge<'t>(&'t mut self, pairs: &'t [Pair<'t>]) -> Task<'t, oaif::Result<Vec<Judgement>>> {
         Box::pin(async move {
             let repeats = |text: &str| {
                 let mut words: Vec<&str> = text.split_whitespace().collect();

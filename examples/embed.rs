@@ -1,4 +1,4 @@
-//! An application that has the library as a part: its own device and thread, an annotator of its own, a model that learns
+//! An application that has the library as a part: its own device and thread, a judge of its own, a model that learns
 //! in the background while the window draws, cancelled in the middle of a step and gone on with, answers as they come.
 //!
 //!     cargo run --release --example embed
@@ -7,11 +7,11 @@ use std::path::Path;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use oaif::annotate::{Annotator, Judgement, Pair, Verdict};
 use oaif::data::{Columns, StopMatcher, read_prompts};
 use oaif::files::MemoryFolder;
 use oaif::generate::SamplingParams;
 use oaif::gpu::{Gpu, GpuOptions};
+use oaif::judge::{Judge, Judgement, Pair, Verdict};
 use oaif::model::LoraConfig;
 use oaif::preference::PreferenceLoss;
 use oaif::train::{AlignOptions, Policy, StepReport, TrainOptions, Trainer};
@@ -20,12 +20,12 @@ use oaif::{Error, Result, Task, Wait, wgpu};
 /// Likes exclamation marks.
 struct Cheer;
 
-impl Annotator for Cheer {
+impl Judge for Cheer {
     fn name(&self) -> String {
         "cheer".into()
     }
 
-    fn annotate<'t>(&'t mut self, pairs: &'t [Pair<'t>]) -> Task<'t, Result<Vec<Judgement>>> {
+    fn judge<'t>(&'t mut self, pairs: &'t [Pair<'t>]) -> Task<'t, Result<Vec<Judgement>>> {
         let cheers = |text: &str| text.matches('!').count() as f32;
         let judge = move |pair: &Pair| {
             let (first, second) = (cheers(pair.response_1), cheers(pair.response_2));

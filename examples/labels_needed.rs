@@ -8,7 +8,6 @@
 
 use oaif::Result;
 use oaif::Wait;
-use oaif::unstable::annotate::queue::InPlace;
 use oaif::unstable::demo::dataset::prompts;
 use oaif::unstable::demo::draw::Draw;
 use oaif::unstable::demo::exam::{Exam, MAX_NEW_TOKENS, Tally};
@@ -16,6 +15,7 @@ use oaif::unstable::demo::models::Models;
 use oaif::unstable::demo::oracle::Instruction;
 use oaif::unstable::demo::person::Person;
 use oaif::unstable::gpu::{Gpu, GpuOptions};
+use oaif::unstable::judge::queue::InPlace;
 use oaif::unstable::preference::PreferenceLoss;
 use oaif::unstable::train::schedule::ScheduleKind;
 use oaif::unstable::train::{AlignOptions, AlignRun, Control, Policy, Requests, TrainOptions};
@@ -83,7 +83,7 @@ fn learn(
             else {
                 break;
             };
-            given += step.annotation.map_or(0, |annotation| annotation.judged);
+            given += step.judging.map_or(0, |judging| judging.judged);
         }
         let now = exam.summaries(trainer.policy(), 1).wait()?;
         *wins = Tally::of(&exam.by_oracle(taste, start, &now)).win_rate().value;

@@ -1,5 +1,5 @@
 //! The paper's findings in miniature, in the small world that the program carries: does online feedback beat offline,
-//! is a larger annotator better, does a weaker one help too, does the instruction alone control the policy, and how do
+//! is a larger judge better, does a weaker one help too, does the instruction alone control the policy, and how do
 //! a judge's preferences fare against a reward model that was fitted to them, or to a person's?
 //!
 //!     cargo run --release --example paper_figures -- paper
@@ -14,10 +14,6 @@ use std::time::Instant;
 
 use oaif::Result;
 use oaif::Wait;
-use oaif::unstable::annotate::llm::Orders;
-use oaif::unstable::annotate::queue::InPlace;
-use oaif::unstable::annotate::reward::RewardAnnotator;
-use oaif::unstable::annotate::{Annotated, Annotator, Pair, Verdict, annotate_pairs};
 use oaif::unstable::data::rows::{self, Text};
 use oaif::unstable::demo::dataset::{held_out_pair, prompts};
 use oaif::unstable::demo::draw::Draw;
@@ -27,6 +23,10 @@ use oaif::unstable::demo::oracle::Instruction;
 use oaif::unstable::demo::person::Person;
 use oaif::unstable::files;
 use oaif::unstable::gpu::{Gpu, GpuOptions};
+use oaif::unstable::judge::llm::Orders;
+use oaif::unstable::judge::queue::InPlace;
+use oaif::unstable::judge::reward::RewardJudge;
+use oaif::unstable::judge::{Judge, Pair, PairOutcome, Verdict, judge_pairs};
 use oaif::unstable::model::Model;
 use oaif::unstable::preference::PreferenceLoss;
 use oaif::unstable::report::{Bars, Estimate, Plot, Report, Section, Series, Table, Unit};
@@ -51,7 +51,7 @@ struct Size {
 /// Where the feedback comes from.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Feedback {
-    /// The annotator is asked about the policy's own summaries, as it learns.
+    /// The judge is asked about the policy's own summaries, as it learns.
     Online,
     /// It was asked once, about summaries of π₀.
     Offline,
@@ -230,7 +230,7 @@ impl World {
         self.folder.join("cells").join(format!("{name}.json"))
     }
 
-    fn judge(&self, way: Way) -> Result<Box<dyn Annotator>> {
+    fn judge(&self, way: Way) -> Result<Box<dyn Judge>> {
         self.models.judge(&self.gpu, way.kind, way.judge, way.orders, way.instruction).wait()
     }
 
@@ -254,7 +254,7 @@ impl World {
         let first = (seed as usize * steps * batch) % (prompts.len() - steps * batch);
         let posts: Vec<String> =
             prompts[first..first + drawn].iter().map(|row| row.prompt.transcript()).collect();
-        let learn_online = |policy, annotator: Box<dyn Annotator>, loss: OnlineLoss| {
+        let learn_online = |policy, judge: Box<dyn Judge>, loss: OnlineLoss| {
             let options = AlignOptions::new(loss)
                 .max_new_tokens(MAX_NEW_TOKENS)
                 .soft_labels(way.soft_labels)
@@ -262,7 +262,7 @@ impl World {
             let run = AlignRun::new(policy, &prompts, &train, &options).wait()?;
             let requests = Requests::new();
             let control = Control { observer: &mut (), requests: &requests };
-            run.run(InPlace::new(annotator), self.sources(), control).wait()
+            run.run(InPlace::new(judge), self.sources(), control).wait()
         };
         match way.feedback {
             Feedback::Online => learn_online(policy, judge, preference_loss(way.loss)?.into())?,
@@ -317,14 +317,14 @@ impl World {
     }
 
     /// A reward model that is fitted to pairs, on π₀'s weights.
-    fn reward_model(&self, pairs: &[rows::Pair], train: TrainOptions) -> Result<RewardAnnotator> {
+    fn reward_model(&self, pairs: &[rows::Pair], train: TrainOptions) -> Result<RewardJudge> {
         let start = Policy::load_for_reward(&self.gpu, &self.models.policy(), &train).wait()?;
         let options = RewardOptions::default().center_rewards_coefficient(0.0).append_eos(true);
         let control = Control { observer: &mut (), requests: &Requests::new() };
         let folder =
             RewardRun::new(start, pairs, &train, &options).wait()?.run(self.sources(), control).wait()?;
         let model = Model::load_reward(&self.gpu, &folder, None, None).wait()?;
-        RewardAnnotator::new(&model, &folder, None, true, "fitted").wait()
+        RewardJudge::new(&model, &folder, None, true, "fitted").wait()
     }
 
     /// Agreement of a judge with the oracle where utilities differ, on held-out pairs.
@@ -345,7 +345,7 @@ impl World {
             .map(|[prompt, response_1, response_2]| Pair { prompt, response_1, response_2 })
             .collect();
         let asked = Instruction::ALL.iter().position(|i| *i == way.instruction).expect("one of all");
-        let verdicts = annotate_pairs(self.judge(way)?.as_mut(), &pairs).wait()?;
+        let verdicts = judge_pairs(self.judge(way)?.as_mut(), &pairs).wait()?;
         let gap = |row: &Value| {
             let utility = |i: usize| row["utilities"][i][asked].as_f64().unwrap_or(0.0);
             utility(0) - utility(1)
@@ -391,7 +391,7 @@ impl World {
              oracle, without ties; intervals of 95 % by bootstrap over seeds and posts."
         ));
         self.online_and_offline(cells, &mut page)?;
-        self.annotators(cells, &mut page)?;
+        self.judges(cells, &mut page)?;
         self.instructions(cells, &mut page)?;
         self.lengths(cells, &mut page)?;
         self.variants(cells, &mut page)?;
@@ -459,8 +459,8 @@ impl World {
     }
 
     /// Experiments 2 and 3.
-    fn annotators(&self, cells: &Cells, page: &mut Page) -> Result<()> {
-        let mut bars = Bars::new("Annotators by their size").unit(Unit::Share).level(0.5);
+    fn judges(&self, cells: &Cells, page: &mut Page) -> Result<()> {
+        let mut bars = Bars::new("Judges by their size").unit(Unit::Share).level(0.5);
         bars = bars.kinds(["agreement with the oracle", "win rate of the policy"]);
         let mut out = json!({"policy_parameters": 263_000});
         for (label, name) in [
@@ -479,8 +479,8 @@ impl World {
             bars = bars.group(label, [agreement, win_rate(trained)]);
         }
         page.add(
-            "2-annotators",
-            "2 and 3. Larger annotators, and one weaker than the policy",
+            "2-judges",
+            "2 and 3. Larger judges, and one weaker than the policy",
             out,
             bars.svg(),
             |section| {
@@ -698,8 +698,8 @@ fn write(path: &Path, value: &impl Serialize) -> Result<()> {
     files::write_atomic(path, format!("{text}\n").as_bytes())
 }
 
-fn preference(annotated: &Annotated) -> Option<bool> {
-    match annotated.verdict() {
+fn preference(outcome: &PairOutcome) -> Option<bool> {
+    match outcome.verdict() {
         Verdict::First { .. } => Some(true),
         Verdict::Second { .. } => Some(false),
         Verdict::Tie | Verdict::Invalid { .. } => None,
@@ -710,7 +710,7 @@ fn preference(annotated: &Annotated) -> Option<bool> {
 fn offline_pairs(
     policy: &Policy,
     posts: &[String],
-    judge: &mut dyn Annotator,
+    judge: &mut dyn Judge,
     seed: u32,
 ) -> Result<Vec<rows::Pair>> {
     let samples = summarise(policy, posts, 2, seed).wait()?;
@@ -720,9 +720,9 @@ fn offline_pairs(
         .map(|(prompt, samples)| Pair { prompt, response_1: &samples[0], response_2: &samples[1] })
         .collect();
     let plain = |text: &str| Text::Plain(text.to_owned());
-    let labelled = pairs.iter().zip(annotate_pairs(judge, &pairs).wait()?).enumerate();
-    let row = |(line, (pair, annotated)): (usize, (&Pair, Annotated))| {
-        let (chosen, rejected) = match preference(&annotated)? {
+    let labelled = pairs.iter().zip(judge_pairs(judge, &pairs).wait()?).enumerate();
+    let row = |(line, (pair, outcome)): (usize, (&Pair, PairOutcome))| {
+        let (chosen, rejected) = match preference(&outcome)? {
             true => (pair.response_1, pair.response_2),
             false => (pair.response_2, pair.response_1),
         };

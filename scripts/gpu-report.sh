@@ -176,10 +176,10 @@ table() {
         if (get("suite") == "torch compile") compiled[key] = get("ms")
     }
     kind == "align" && get("time/step_ms") != "" {
-        head("| step of the run | ms | sampling | annotation | reference | update | loss |",
+        head("| step of the run | ms | sampling | judging | reference | update | loss |",
             "|---:|---:|---:|---:|---:|---:|---:|")
         print "| " get("step") " | " number(get("time/step_ms"), "%.0f") " | " number(get("time/sampling_ms"), "%.0f") \
-            " | " number(get("time/annotation_ms"), "%.0f") " | " number(get("time/reference_ms"), "%.0f") \
+            " | " number(get("time/judging_ms"), "%.0f") " | " number(get("time/reference_ms"), "%.0f") \
             " | " number(get("time/update_ms"), "%.0f") " | " number(get("loss"), "%.4f") " |"
     }
     END {

@@ -157,10 +157,10 @@ pub enum Error {
     /// A check that the run makes on itself failed.
     #[error("{0}")]
     SelfCheck(String),
-    /// An annotator could not do its work at all.
-    #[error("annotator {name}: {why}")]
-    Annotator {
-        /// Which annotator.
+    /// A judge could not do its work at all.
+    #[error("judge {name}: {why}")]
+    Judge {
+        /// Which judge.
         name: String,
         /// What happened and the way out.
         why: String,

@@ -79,35 +79,35 @@ pub mod generate {
 }
 
 /// Who says which answer is better: models, rules, people, servers, an application's own.
-pub mod annotate {
+pub mod judge {
     #[doc(inline)]
-    pub use crate::unstable::annotate::human::{
+    pub use crate::unstable::judge::human::{
         Desk, GivenLabel, Human, Last, Pick, Refusal, Shown, Tally, View,
     };
     #[doc(inline)]
-    pub use crate::unstable::annotate::judge_model::JudgeModel;
+    pub use crate::unstable::judge::judge_model::JudgeModel;
     #[doc(inline)]
-    pub use crate::unstable::annotate::likelihood::{LikelihoodAnnotator, Normalise};
+    pub use crate::unstable::judge::likelihood::{LikelihoodJudge, Normalise};
     #[doc(inline)]
-    pub use crate::unstable::annotate::llm::{LlmAnnotator, Orders};
+    pub use crate::unstable::judge::llm::{LlmJudge, Orders};
     #[cfg(feature = "http")]
     #[doc(inline)]
-    pub use crate::unstable::annotate::openai::{Api, Key, OpenAi, OpenAiOptions, RatingTemplate};
+    pub use crate::unstable::judge::openai::{Api, Key, OpenAi, OpenAiOptions, RatingTemplate};
     #[doc(inline)]
-    pub use crate::unstable::annotate::queue::IntoAnnotationQueue;
+    pub use crate::unstable::judge::queue::IntoJudgeQueue;
     #[doc(inline)]
-    pub use crate::unstable::annotate::reward::RewardAnnotator;
+    pub use crate::unstable::judge::reward::RewardJudge;
     #[doc(inline)]
-    pub use crate::unstable::annotate::rule::Rule;
+    pub use crate::unstable::judge::rule::Rule;
     #[doc(inline)]
-    pub use crate::unstable::annotate::template::JudgeTemplate;
+    pub use crate::unstable::judge::template::JudgeTemplate;
     #[cfg(not(target_arch = "wasm32"))]
     #[doc(inline)]
-    pub use crate::unstable::annotate::threaded::Threaded;
+    pub use crate::unstable::judge::threaded::Threaded;
     #[doc(inline)]
-    pub use crate::unstable::annotate::{Annotator, Judgement, Pair, Position, Rated, Score, Verdict};
+    pub use crate::unstable::judge::{Judge, Judgement, Pair, Position, Rated, Score, Verdict};
 
-    pub(crate) use crate::unstable::annotate::*;
+    pub(crate) use crate::unstable::judge::*;
 }
 
 /// Losses of preferences.

@@ -1,4 +1,4 @@
-//! What the clients of the hub and of annotators' servers share: what an address is, which server it belongs to, and where a
+//! What the clients of the hub and of judges' servers share: what an address is, which server it belongs to, and where a
 //! redirect may lead.
 
 use ureq::http::{HeaderValue, Uri};

@@ -14,7 +14,7 @@
 //! - [`tuning`]: which of the kernels' variants a device runs, chosen by trying.
 //! - [`model`]: configuration, weights, LoRA, the decoder, scoring.
 //! - [`gguf`]: the files of llama.cpp and Ollama, which [`data`] and [`model`] read as if they were a model's folder.
-//! - [`generate`], [`preference`], [`optim`], [`annotate`]: sampling, losses, optimisers, annotators.
+//! - [`generate`], [`preference`], [`optim`], [`judge`]: sampling, losses, optimisers, judges.
 //! - [`train`], [`eval`]: supervised, offline and online training; judging results.
 //! - `bench`: the cases that `oaif bench` and criterion time.
 //! - `report`: pages and pictures of what came out.
@@ -26,8 +26,6 @@
 //! Shape letters, the same everywhere: N tokens (rows), S sequences, T target rows, C hidden, H heads, K kv heads,
 //! D head size, F feed-forward, V vocabulary, L layers, R LoRA rank.
 
-#[path = "annotate/mod.rs"]
-pub mod annotate;
 #[cfg(all(feature = "bench", not(target_arch = "wasm32")))]
 #[path = "bench/mod.rs"]
 pub mod bench;
@@ -56,6 +54,8 @@ pub mod gpu;
 #[cfg(feature = "http")]
 #[path = "hub/mod.rs"]
 pub mod hub;
+#[path = "judge/mod.rs"]
+pub mod judge;
 #[path = "model/mod.rs"]
 pub mod model;
 #[path = "ops/mod.rs"]

@@ -11,11 +11,11 @@ use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use common::{application, fixture, gpu, prompts};
-use oaif::annotate::{self, Annotator, Desk, Human, Judgement, Rule};
 use oaif::data::{Pair, StopMatcher, Tokenizer};
 use oaif::files::MemoryFolder;
 use oaif::generate::{GenerateOptions, Generator, Request, SamplingParams};
 use oaif::gpu::{Arena, Category, Gpu, GpuOptions};
+use oaif::judge::{self, Desk, Human, Judge, Judgement, Rule};
 use oaif::model::Model;
 use oaif::preference::PreferenceLoss;
 use oaif::train::{AlignOptions, Control, DpoOptions, Policy, Requests, StepReport, TrainOptions, Trainer};
@@ -44,15 +44,15 @@ fn run<F: Future>(future: F) -> F::Output {
 /// Likes the longer answer, after a while.
 struct Slow;
 
-impl Annotator for Slow {
+impl Judge for Slow {
     fn name(&self) -> String {
         "slow".into()
     }
 
-    fn annotate<'t>(&'t mut self, pairs: &'t [annotate::Pair<'t>]) -> Task<'t, oaif::Result<Vec<Judgement>>> {
+    fn judge<'t>(&'t mut self, pairs: &'t [judge::Pair<'t>]) -> Task<'t, oaif::Result<Vec<Judgement>>> {
         Box::pin(async move {
             futures_timer::Delay::new(Duration::from_millis(2)).await;
-            Rule::parse("longer")?.annotate(pairs).await
+            Rule::parse("longer")?.judge(pairs).await
         })
     }
 }

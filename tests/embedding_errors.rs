@@ -5,10 +5,10 @@ mod common;
 use std::time::Duration;
 
 use common::{application, fixture, gpu, prompts};
-use oaif::annotate::{self, Annotator, Judgement, Rated, Score, Threaded, Verdict};
 use oaif::data::{Completion, Pair, Prompt};
 use oaif::files::MemoryFolder;
 use oaif::gpu::{Gpu, GpuOptions};
+use oaif::judge::{self, Judge, Judgement, Rated, Score, Threaded, Verdict};
 use oaif::model::LoraConfig;
 use oaif::preference::PreferenceLoss;
 use oaif::train::{AlignOptions, DpoOptions, Policy, StepReport, TrainOptions, Trainer};
@@ -17,12 +17,12 @@ use oaif::{Error, Task, Wait};
 /// Says of every pair, and of every response, the same.
 struct Says(Verdict, Option<f32>);
 
-impl Annotator for Says {
+impl Judge for Says {
     fn name(&self) -> String {
         "says".into()
     }
 
-    fn annotate<'t>(&'t mut self, pairs: &'t [annotate::Pair<'t>]) -> Task<'t, oaif::Result<Vec<Judgement>>> {
+    fn judge<'t>(&'t mut self, pairs: &'t [judge::Pair<'t>]) -> Task<'t, oaif::Result<Vec<Judgement>>> {
         Box::pin(async move { Ok(pairs.iter().map(|_| self.0.clone().into()).collect()) })
     }
 
@@ -252,8 +252,8 @@ fn verdicts_and_scores_that_nobody_can_mean_are_unusable() {
         let says = Says(verdict.clone(), None);
         let mut trainer = Trainer::online(policy, &prompts(), says, &train(), &dpo()).wait().unwrap();
         let report = trainer.step().wait().unwrap().unwrap();
-        let annotation = report.annotation.unwrap();
-        assert_eq!((annotation.invalid, report.loss), (annotation.judged, None), "{verdict:?}");
+        let judging = report.judging.unwrap();
+        assert_eq!((judging.invalid, report.loss), (judging.judged, None), "{verdict:?}");
         let judgement = report.pairs[0].judgement.as_ref().unwrap();
         assert_eq!(judgement.verdict, "invalid");
     }
@@ -262,12 +262,12 @@ fn verdicts_and_scores_that_nobody_can_mean_are_unusable() {
 /// Panics at its first question.
 struct Panics(usize);
 
-impl Annotator for Panics {
+impl Judge for Panics {
     fn name(&self) -> String {
         "panics".into()
     }
 
-    fn annotate<'t>(&'t mut self, pairs: &'t [annotate::Pair<'t>]) -> Task<'t, oaif::Result<Vec<Judgement>>> {
+    fn judge<'t>(&'t mut self, pairs: &'t [judge::Pair<'t>]) -> Task<'t, oaif::Result<Vec<Judgement>>> {
         self.0 += 1;
         assert!(self.0 > 1, "out of order");
         Box::pin(async move { Ok(pairs.iter().map(|_| Verdict::Tie.into()).collect()) })
@@ -275,7 +275,7 @@ impl Annotator for Panics {
 }
 
 #[test]
-fn a_panic_of_an_annotator_on_a_thread_is_an_error_and_the_step_can_be_taken_again() {
+fn a_panic_of_an_judge_on_a_thread_is_an_error_and_the_step_can_be_taken_again() {
     let Some(gpu) = gpu() else { return };
     let policy = Policy::load(&gpu, &fixture("tiny"), &train()).wait().unwrap();
     let threaded = Threaded::new(Panics(0)).unwrap();

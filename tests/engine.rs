@@ -5,12 +5,6 @@ mod common;
 use common::{application, fixture, gpu, gpu_with, ids, json, relative_distance};
 use oaif::Error;
 use oaif::Wait;
-use oaif::unstable::annotate::Annotator;
-use oaif::unstable::annotate::command::CommandAnnotator;
-use oaif::unstable::annotate::judge_model::JudgeModel;
-use oaif::unstable::annotate::likelihood::LikelihoodAnnotator;
-use oaif::unstable::annotate::llm::LlmAnnotator;
-use oaif::unstable::annotate::rule::Rule;
 use oaif::unstable::bench::Shape;
 use oaif::unstable::data::packing::Tree;
 use oaif::unstable::data::tokenizer::{StopMatcher, Tokenizer};
@@ -20,6 +14,12 @@ use oaif::unstable::gpu::{
     Arena, Category, Counts, DeviceKind, Format, Gpu, GpuOptions, Groups, Launch, Limits,
 };
 use oaif::unstable::gpu::{Plan, PlanOptions, Recorder, Tensor, Tier, Work, read, write};
+use oaif::unstable::judge::Judge;
+use oaif::unstable::judge::command::CommandJudge;
+use oaif::unstable::judge::judge_model::JudgeModel;
+use oaif::unstable::judge::likelihood::LikelihoodJudge;
+use oaif::unstable::judge::llm::LlmJudge;
+use oaif::unstable::judge::rule::Rule;
 use oaif::unstable::model::architecture::WeightSpec;
 use oaif::unstable::model::stream::Capacity;
 use oaif::unstable::model::{FloatFormat, FrozenFormat, LoraConfig, Model, ModelConfig, Scorer, Weights};
@@ -770,7 +770,7 @@ fn what_an_application_holds_can_be_sent_to_a_thread() {
     sent::<(Gpu, Model, Plan, Arena, Scorer, Generator, Tokenizer, Weights)>();
     sent::<(PairStep, SftStep, Optimiser)>();
     sent::<(Policy, AlignRun, DpoRun, SftRun)>();
-    sent::<(JudgeModel, LlmAnnotator, LikelihoodAnnotator, Rule, CommandAnnotator, Box<dyn Annotator>)>();
+    sent::<(JudgeModel, LlmJudge, LikelihoodJudge, Rule, CommandJudge, Box<dyn Judge>)>();
 }
 
 #[test]

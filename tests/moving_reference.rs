@@ -6,10 +6,10 @@ use std::path::Path;
 
 use common::{fixture, gpu};
 use oaif::Wait;
-use oaif::unstable::annotate::queue::InPlace;
-use oaif::unstable::annotate::rule::Rule;
 use oaif::unstable::data::rows::{Pair, Prompt, Text};
 use oaif::unstable::gpu::Gpu;
+use oaif::unstable::judge::queue::InPlace;
+use oaif::unstable::judge::rule::Rule;
 use oaif::unstable::model::{FloatFormat, FrozenFormat, LoraConfig, LoraTargets};
 use oaif::unstable::preference::PreferenceLoss;
 use oaif::unstable::train::run_dir::Resume;
@@ -69,8 +69,8 @@ fn align(gpu: &Gpu, train: &TrainOptions, loss: impl Into<OnlineLoss>) -> oaif::
     let prompts: Vec<Prompt> = pairs().into_iter().map(prompt).collect();
     let options = AlignOptions::new(loss).max_new_tokens(6);
     let run = AlignRun::new(policy, &prompts, train, &options).wait()?;
-    let annotator = InPlace::new(Rule::parse("longer")?);
-    run.run(annotator, sources(), Control { observer: &mut (), requests: &Requests::new() }).wait()?;
+    let judge = InPlace::new(Rule::parse("longer")?);
+    run.run(judge, sources(), Control { observer: &mut (), requests: &Requests::new() }).wait()?;
     Ok(metrics(train.output_dir.as_ref().unwrap()))
 }
 

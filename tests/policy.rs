@@ -7,13 +7,13 @@ use std::path::Path;
 use common::{fixture, gpu};
 use oaif::Task;
 use oaif::Wait;
-use oaif::unstable::annotate::queue::{InPlace, IntoAnnotationQueue};
-use oaif::unstable::annotate::rule::Rule;
-use oaif::unstable::annotate::threaded::Threaded;
-use oaif::unstable::annotate::{Annotator, Judgement, Pair, Rated, Score};
 use oaif::unstable::data::packing::Tree;
 use oaif::unstable::data::rows::{Prompt, Text};
 use oaif::unstable::gpu::{Arena, Gpu};
+use oaif::unstable::judge::queue::{InPlace, IntoJudgeQueue};
+use oaif::unstable::judge::rule::Rule;
+use oaif::unstable::judge::threaded::Threaded;
+use oaif::unstable::judge::{Judge, Judgement, Pair, Rated, Score};
 use oaif::unstable::model::Model;
 use oaif::unstable::model::stream::Capacity;
 use oaif::unstable::ops::PolicyGradient;
@@ -176,13 +176,13 @@ impl Letters {
     }
 }
 
-impl Annotator for Letters {
+impl Judge for Letters {
     fn name(&self) -> String {
         "letters".into()
     }
 
-    fn annotate<'t>(&'t mut self, pairs: &'t [Pair<'t>]) -> Task<'t, oaif::Result<Vec<Judgement>>> {
-        Box::pin(async move { Rule::parse("more:a")?.annotate(pairs).await })
+    fn judge<'t>(&'t mut self, pairs: &'t [Pair<'t>]) -> Task<'t, oaif::Result<Vec<Judgement>>> {
+        Box::pin(async move { Rule::parse("more:a")?.judge(pairs).await })
     }
 
     fn rates(&self) -> bool {
@@ -206,7 +206,7 @@ fn train(
     gpu: &Gpu,
     options: &TrainOptions,
     align: &AlignOptions,
-    queue: impl IntoAnnotationQueue<'static>,
+    queue: impl IntoJudgeQueue<'static>,
 ) -> oaif::Result<std::path::PathBuf> {
     let policy = Policy::load(gpu, &fixture("tiny"), options).wait()?;
     let run = AlignRun::new(policy, &prompts(), options, align).wait()?;
@@ -219,7 +219,7 @@ fn align(loss: PolicyLoss) -> AlignOptions {
 }
 
 #[test]
-fn scores_rise_whether_the_annotator_rates_or_compares() {
+fn scores_rise_whether_the_judge_rates_or_compares() {
     let Some(gpu) = gpu() else { return };
     for (name, loss) in [("rloo", PolicyLoss::rloo()), ("grpo", PolicyLoss::grpo())] {
         for rates in [true, false] {
@@ -291,14 +291,14 @@ fn a_step_of_equal_scores_reports_them_and_learns_nothing() {
 /// Finds all responses as good as each other.
 struct Alike;
 
-impl Annotator for Alike {
+impl Judge for Alike {
     fn name(&self) -> String {
         "alike".into()
     }
 
-    fn annotate<'t>(&'t mut self, pairs: &'t [Pair<'t>]) -> Task<'t, oaif::Result<Vec<Judgement>>> {
+    fn judge<'t>(&'t mut self, pairs: &'t [Pair<'t>]) -> Task<'t, oaif::Result<Vec<Judgement>>> {
         Box::pin(
-            async move { Ok(pairs.iter().map(|_| oaif::unstable::annotate::Verdict::Tie.into()).collect()) },
+            async move { Ok(pairs.iter().map(|_| oaif::unstable::judge::Verdict::Tie.into()).collect()) },
         )
     }
 

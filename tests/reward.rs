@@ -6,12 +6,12 @@ use std::path::Path;
 
 use common::{fixture, gpu};
 use oaif::Wait;
-use oaif::unstable::annotate::reward::RewardAnnotator;
-use oaif::unstable::annotate::rule::Rule;
-use oaif::unstable::annotate::{Annotator, Pair as Asked, Rated, Score, Verdict};
 use oaif::unstable::data::packing::Tree;
 use oaif::unstable::data::rows::{Pair, Text};
 use oaif::unstable::gpu::{Arena, Gpu};
+use oaif::unstable::judge::reward::RewardJudge;
+use oaif::unstable::judge::rule::Rule;
+use oaif::unstable::judge::{Judge, Pair as Asked, Rated, Score, Verdict};
 use oaif::unstable::model::safetensors_io::TensorFiles;
 use oaif::unstable::model::stream::Capacity;
 use oaif::unstable::model::{LoraConfig, LoraTargets, Model, Rater};
@@ -157,7 +157,7 @@ fn text(text: &Text) -> &str {
 }
 
 #[test]
-fn a_reward_model_learns_ranks_held_out_pairs_and_stands_in_the_annotators_place() {
+fn a_reward_model_learns_ranks_held_out_pairs_and_stands_in_the_judges_place() {
     let Some(gpu) = gpu() else { return };
     for (name, lora) in [("full", None), ("lora", Some(2))] {
         let temp = tempfile::tempdir().unwrap();
@@ -192,7 +192,7 @@ fn a_reward_model_learns_ranks_held_out_pairs_and_stands_in_the_annotators_place
             Some(_) => (fixture("tiny"), Some(&*saved)),
         };
         let model = Model::load_reward(&gpu, &dir, adapter, None).wait().unwrap();
-        let mut annotator = RewardAnnotator::new(&model, &dir, None, true, name).wait().unwrap();
+        let mut judge = RewardJudge::new(&model, &dir, None, true, name).wait().unwrap();
         let held_out = preferences(40, 100);
         let asked: Vec<Asked> = held_out
             .iter()
@@ -202,15 +202,15 @@ fn a_reward_model_learns_ranks_held_out_pairs_and_stands_in_the_annotators_place
                 response_2: text(&p.rejected),
             })
             .collect();
-        let verdicts = annotator.annotate(&asked).wait().unwrap();
+        let verdicts = judge.judge(&asked).wait().unwrap();
         let right = verdicts.iter().filter(|j| matches!(j.verdict, Verdict::First { .. })).count();
         assert!(right >= 36, "{name}: {right} of 40 held-out pairs");
         // The probability is that of Bradley and Terry from the two scores.
         let of = |response| Rated { prompt: asked[0].prompt, response };
-        let rated = annotator.rate(&[of(asked[0].response_1), of(asked[0].response_2)]).wait().unwrap();
+        let rated = judge.rate(&[of(asked[0].response_1), of(asked[0].response_2)]).wait().unwrap();
         let [Score::Value(one), Score::Value(two)] = rated[..] else { panic!("{rated:?}") };
         let p = 1.0 / (1.0 + (two - one).exp());
         assert!((verdicts[0].verdict.p_first().unwrap() - p).abs() < 1e-5, "{name}");
-        assert!(annotator.rates() && Rule::parse("longer").unwrap().rates());
+        assert!(judge.rates() && Rule::parse("longer").unwrap().rates());
     }
 }

@@ -11,13 +11,13 @@ use common::{fixture, gpu, prompts, words};
 use oaif::Error;
 use oaif::Task;
 use oaif::Wait;
-use oaif::unstable::annotate::queue::{InPlace, IntoAnnotationQueue};
-use oaif::unstable::annotate::rule::Rule;
-use oaif::unstable::annotate::threaded::Threaded;
-use oaif::unstable::annotate::{Annotator, Judgement, Position};
 use oaif::unstable::data::rows::{Completion, Pair, Prompt, Text};
 use oaif::unstable::generate::SamplingParams;
 use oaif::unstable::gpu::{Gpu, GpuOptions};
+use oaif::unstable::judge::queue::{InPlace, IntoJudgeQueue};
+use oaif::unstable::judge::rule::Rule;
+use oaif::unstable::judge::threaded::Threaded;
+use oaif::unstable::judge::{Judge, Judgement, Position};
 use oaif::unstable::model::{LoraConfig, LoraTargets};
 use oaif::unstable::preference::{LOSS_NAMES, LossOptions, Objective, PreferenceLoss};
 use oaif::unstable::train::run_dir::Resume;
@@ -95,12 +95,12 @@ fn align_with(
     gpu: &Gpu,
     train: &TrainOptions,
     options: &AlignOptions,
-    annotator: impl IntoAnnotationQueue<'static>,
+    judge: impl IntoJudgeQueue<'static>,
     stop_after: Option<usize>,
 ) -> Result<PathBuf, Error> {
     let flag = Requests::new();
     let mut listener = Listener { stop_after: stop_after.map(|step| (step, &flag)), ..Listener::default() };
-    align_heard_by(&mut listener, &flag, gpu, train, options, annotator)
+    align_heard_by(&mut listener, &flag, gpu, train, options, judge)
 }
 
 fn align_heard_by(
@@ -109,11 +109,11 @@ fn align_heard_by(
     gpu: &Gpu,
     train: &TrainOptions,
     options: &AlignOptions,
-    annotator: impl IntoAnnotationQueue<'static>,
+    judge: impl IntoJudgeQueue<'static>,
 ) -> Result<PathBuf, Error> {
     let policy = Policy::load(gpu, &fixture("tiny"), train).wait()?;
     let run = AlignRun::new(policy, &prompts(), train, options).wait()?;
-    run.run(annotator, sources(), Control { observer: listener, requests }).wait()
+    run.run(judge, sources(), Control { observer: listener, requests }).wait()
 }
 
 fn rows(path: &Path) -> Vec<Value> {
@@ -180,14 +180,14 @@ impl Slow {
     }
 }
 
-impl Annotator for Slow {
+impl Judge for Slow {
     fn name(&self) -> String {
         "slow".into()
     }
 
-    fn annotate<'t>(
+    fn judge<'t>(
         &'t mut self,
-        pairs: &'t [oaif::unstable::annotate::Pair<'t>],
+        pairs: &'t [oaif::unstable::judge::Pair<'t>],
     ) -> Task<'t, oaif::Result<Vec<Judgement>>> {
         Box::pin(async move {
             let (started, launches) = (Instant::now(), self.gpu.activity().launches);
@@ -198,13 +198,13 @@ impl Annotator for Slow {
                 }
                 std::thread::sleep(Duration::from_millis(1));
             }
-            Rule::parse("longer")?.annotate(pairs).await
+            Rule::parse("longer")?.judge(pairs).await
         })
     }
 }
 
 #[test]
-fn with_an_async_level_of_1_prompts_are_answered_while_the_annotator_is_awaited() {
+fn with_an_async_level_of_1_prompts_are_answered_while_the_judge_is_awaited() {
     let Some(_) = gpu() else { return };
     // Of its own, on which nobody else launches anything.
     let gpu = Gpu::open(&GpuOptions::default()).wait().unwrap();
@@ -265,19 +265,19 @@ fn a_resumed_run_of_async_level_1_equals_an_uninterrupted_run_bit_for_bit() {
 /// Prefers the longer response, and remembers what it was asked.
 struct Counting(Arc<Mutex<Vec<[String; 3]>>>);
 
-impl Annotator for Counting {
+impl Judge for Counting {
     fn name(&self) -> String {
         "counting".into()
     }
 
-    fn annotate<'t>(
+    fn judge<'t>(
         &'t mut self,
-        pairs: &'t [oaif::unstable::annotate::Pair<'t>],
+        pairs: &'t [oaif::unstable::judge::Pair<'t>],
     ) -> Task<'t, oaif::Result<Vec<Judgement>>> {
         Box::pin(async move {
             let texts = pairs.iter().map(|p| [p.prompt, p.response_1, p.response_2].map(str::to_owned));
             self.0.lock().unwrap().extend(texts);
-            Rule::parse("longer")?.annotate(pairs).await
+            Rule::parse("longer")?.judge(pairs).await
         })
     }
 }
@@ -513,19 +513,19 @@ fn a_trainer_is_driven_step_by_step_and_needs_no_folder() {
 #[test]
 fn a_step_that_failed_can_be_taken_again() {
     struct Moody(usize);
-    impl Annotator for Moody {
+    impl Judge for Moody {
         fn name(&self) -> String {
             "moody".into()
         }
-        fn annotate<'t>(
+        fn judge<'t>(
             &'t mut self,
-            pairs: &'t [oaif::unstable::annotate::Pair<'t>],
+            pairs: &'t [oaif::unstable::judge::Pair<'t>],
         ) -> Task<'t, oaif::Result<Vec<Judgement>>> {
             Box::pin(async move {
                 self.0 += 1;
                 match self.0 {
-                    2 => Err(Error::Annotator { name: self.name(), why: "asleep".into() }),
-                    _ => Rule::parse("longer")?.annotate(pairs).await,
+                    2 => Err(Error::Judge { name: self.name(), why: "asleep".into() }),
+                    _ => Rule::parse("longer")?.judge(pairs).await,
                 }
             })
         }
@@ -561,7 +561,7 @@ enum Careless {
     Random,
 }
 
-impl Annotator for Careless {
+impl Judge for Careless {
     fn name(&self) -> String {
         "careless".into()
     }
@@ -570,13 +570,13 @@ impl Annotator for Careless {
         if matches!(self, Careless::Longer) { Position::Settled } else { Position::Untold }
     }
 
-    fn annotate<'t>(
+    fn judge<'t>(
         &'t mut self,
-        pairs: &'t [oaif::unstable::annotate::Pair<'t>],
+        pairs: &'t [oaif::unstable::judge::Pair<'t>],
     ) -> Task<'t, oaif::Result<Vec<Judgement>>> {
         Box::pin(async move {
             use std::hash::{DefaultHasher, Hash, Hasher};
-            let verdict = |pair: &oaif::unstable::annotate::Pair<'_>| match self {
+            let verdict = |pair: &oaif::unstable::judge::Pair<'_>| match self {
                 Careless::First => 1.0,
                 Careless::Longer => match pair.response_1.len().cmp(&pair.response_2.len()) {
                     std::cmp::Ordering::Greater => 1.0,
@@ -591,7 +591,7 @@ impl Annotator for Careless {
             };
             Ok(pairs
                 .iter()
-                .map(|pair| oaif::unstable::annotate::Verdict::from_probability(verdict(pair)).into())
+                .map(|pair| oaif::unstable::judge::Verdict::from_probability(verdict(pair)).into())
                 .collect())
         })
     }
@@ -606,7 +606,7 @@ fn told(gpu: &Gpu, judge: Careless) -> Vec<(usize, String)> {
             self.0 = report.step;
         }
         fn warning(&mut self, text: &str) {
-            if text.contains("annotator") {
+            if text.contains("judge") {
                 self.1.push((self.0 + 1, text.to_owned()));
             }
         }
@@ -645,22 +645,22 @@ fn a_judge_that_does_not_read_is_told_before_its_verdicts_are_learnt_from() {
 fn all_pairs_are_learnt_from_where_that_is_asked_and_unsure_ones_are_not() {
     /// Prefers the longer response, the surer the longer.
     struct Degrees;
-    impl Annotator for Degrees {
+    impl Judge for Degrees {
         fn name(&self) -> String {
             "degrees".into()
         }
-        fn annotate<'t>(
+        fn judge<'t>(
             &'t mut self,
-            pairs: &'t [oaif::unstable::annotate::Pair<'t>],
+            pairs: &'t [oaif::unstable::judge::Pair<'t>],
         ) -> Task<'t, oaif::Result<Vec<Judgement>>> {
             Box::pin(async move {
-                let p = |pair: &oaif::unstable::annotate::Pair<'_>| {
+                let p = |pair: &oaif::unstable::judge::Pair<'_>| {
                     let more = pair.response_1.len() as f32 - pair.response_2.len() as f32;
                     1.0 / (1.0 + (-more / 4.0).exp())
                 };
                 Ok(pairs
                     .iter()
-                    .map(|pair| oaif::unstable::annotate::Verdict::from_probability(p(pair)).into())
+                    .map(|pair| oaif::unstable::judge::Verdict::from_probability(p(pair)).into())
                     .collect())
             })
         }
@@ -707,7 +707,7 @@ fn a_run_writes_the_files_and_metrics_that_others_read() {
     let names = "loss grad_norm learning_rate epoch rewards/chosen rewards/rejected rewards/accuracies \
                  rewards/margins logps/chosen logps/rejected objective/kl objective/entropy \
                  val/contain_eos_token judge/tie judge/invalid judge/identical judge/order_flip \
-                 judge/latency_ms num_tokens time/step_ms time/sampling_ms time/annotation_ms \
+                 judge/latency_ms num_tokens time/step_ms time/sampling_ms time/judging_ms \
                  time/reference_ms time/update_ms time/tokens_per_second";
     for row in &metrics {
         for name in names.split_whitespace() {
@@ -760,17 +760,17 @@ fn more_samples_than_two_learn_from_best_against_worst() {
 #[test]
 fn too_many_unusable_verdicts_end_the_run_with_an_explanation() {
     struct Broken;
-    impl Annotator for Broken {
+    impl Judge for Broken {
         fn name(&self) -> String {
             "broken".into()
         }
-        fn annotate<'t>(
+        fn judge<'t>(
             &'t mut self,
-            pairs: &'t [oaif::unstable::annotate::Pair<'t>],
+            pairs: &'t [oaif::unstable::judge::Pair<'t>],
         ) -> Task<'t, oaif::Result<Vec<Judgement>>> {
             Box::pin(async move {
                 let invalid =
-                    || oaif::unstable::annotate::Verdict::Invalid { why: "out of paper".into() }.into();
+                    || oaif::unstable::judge::Verdict::Invalid { why: "out of paper".into() }.into();
                 Ok(pairs.iter().map(|_| invalid()).collect())
             })
         }

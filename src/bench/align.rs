@@ -1,15 +1,15 @@
-//! Steps of the whole loop: sample, annotate, score under the reference, learn, update.
+//! Steps of the whole loop: sample, judge, score under the reference, learn, update.
 
 use serde_json::Value;
 
 use super::subject::temporary;
 use super::{Bench, Facts, Measurement, Moment, Phase, Sample, Subject, median};
 use crate::Wait;
-use crate::annotate::queue::AnnotationQueue;
 use crate::data::rows::{Prompt, Text};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::gpu::Gpu;
+use crate::judge::queue::JudgeQueue;
 use crate::preference::PreferenceLoss;
 use crate::train::{
     AlignOptions, AlignRun, Control, Observer, Policy, Requests, Sources, StepReport, TrainOptions,
@@ -21,7 +21,7 @@ const PROMPTS: usize = 16;
 /// The phases of a step in `metrics.jsonl`; what they leave of the step is learning: forward, loss and backward pass.
 const PHASES: [(&str, &str); 4] = [
     ("sampling", "time/sampling_ms"),
-    ("annotation", "time/annotation_ms"),
+    ("judging", "time/judging_ms"),
     ("reference", "time/reference_ms"),
     ("update", "time/update_ms"),
 ];
@@ -43,7 +43,7 @@ impl Observer for Watch {
 impl Bench {
     /// Times steps of 16 prompts, training by DPO and AdamW, after a first one that does not count. The run is written to
     /// a temporary folder.
-    pub fn align(&self, subject: &Subject, annotator: Box<dyn AnnotationQueue>) -> Result<Measurement> {
+    pub fn align(&self, subject: &Subject, judge: Box<dyn JudgeQueue>) -> Result<Measurement> {
         let (folder, output) = (subject.folder()?, temporary()?);
         let run_dir = output.path().join("run");
         let mut train = TrainOptions::default().output_dir(run_dir.clone());
@@ -63,10 +63,10 @@ impl Bench {
         let prompts: Vec<Prompt> = (0..PROMPTS).map(prompt).collect();
         let policy = Policy::with_model(subject.model.clone(), &folder.path)?;
         let run = AlignRun::new(policy, &prompts, &train, &options).wait()?;
-        let name = annotator.name();
+        let name = judge.name();
         let mut watch = Watch { gpu: self.gpu.clone(), last: Moment::now(&self.gpu), samples: Vec::new() };
         let sources = Sources { model: folder.path.clone(), config: Value::Null };
-        run.run(annotator, sources, Control { observer: &mut watch, requests: &Requests::new() }).wait()?;
+        run.run(judge, sources, Control { observer: &mut watch, requests: &Requests::new() }).wait()?;
 
         let case = format!("{PROMPTS} prompts x 2 x {new} tokens, {name}");
         let facts = Facts::on(subject, "align", case);

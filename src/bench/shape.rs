@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use crate::annotate::names;
 use crate::error::{Error, Result};
+use crate::judge::names;
 use crate::model::ModelConfig;
 
 /// A model's sizes and the batch of its steps.

@@ -3,10 +3,10 @@
 use super::subject::Flops;
 use super::{Batch, Case, Facts, Measurement, Recipe, Subject};
 use crate::Wait;
-use crate::annotate::names;
 use crate::data::packing::{Packed, Tree};
 use crate::error::{Error, Result};
 use crate::gpu::{Arena, Gpu};
+use crate::judge::names;
 use crate::model::stream::Capacity;
 use crate::model::{Model, Scorer};
 use crate::optim::{Optimiser, OptimiserKind};

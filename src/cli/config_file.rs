@@ -10,9 +10,9 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use serde_json::{Map, Value};
 
 use super::args;
-use crate::annotate::names;
 use crate::error::{Error, Result};
 use crate::files;
+use crate::judge::names;
 
 const FLAG: &str = "config";
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use self::input::{Keys, Lines, SavedTerminal};
 use super::console::say;
 use super::printable::printable;
-use crate::annotate::human::{Desk, GivenLabel, Pick, Shown, Tally};
+use crate::judge::human::{Desk, GivenLabel, Pick, Shown, Tally};
 use crate::train::Requests;
 
 /// Between two looks at a desk without a pair.
@@ -154,8 +154,8 @@ fn shown(pair: &Shown, counts: &Tally, help: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::annotate::Pair;
-    use crate::annotate::queue::Question;
+    use crate::judge::Pair;
+    use crate::judge::queue::Question;
 
     fn desk(pairs: usize) -> Desk {
         let desk = Desk::new().holding(Duration::from_secs(60));

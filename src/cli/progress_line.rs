@@ -103,7 +103,7 @@ fn clock(seconds: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::train::report::{AnnotationReport, PolicyGradientReport, PreferenceReport, Times};
+    use crate::train::report::{JudgeReport, PolicyGradientReport, PreferenceReport, Times};
 
     fn step() -> StepReport {
         StepReport {
@@ -111,7 +111,7 @@ mod tests {
             total_steps: 120,
             loss: Some(0.69312),
             preference: Some(PreferenceReport { margins: -0.0004, ..PreferenceReport::default() }),
-            annotation: Some(AnnotationReport { first: Some(0.5625), ..AnnotationReport::default() }),
+            judging: Some(JudgeReport { first: Some(0.5625), ..JudgeReport::default() }),
             times: Times { tokens_per_second: 4321.4, ..Times::default() },
             seconds_left: Some(62.4),
             ..StepReport::default()
@@ -127,7 +127,7 @@ mod tests {
     #[test]
     fn a_line_fits_the_terminal_whatever_its_width() {
         for width in 0..200 {
-            for phase in ["", "annotating"] {
+            for phase in ["", "judging"] {
                 let bar = of(&step(), phase, width);
                 assert!(columns(&bar) < width.max(8), "{width}: {} {}", bar.template, bar.message);
             }
@@ -136,13 +136,13 @@ mod tests {
 
     #[test]
     fn fields_are_dropped_as_the_terminal_narrows_the_least_important_first() {
-        let message = |width| of(&step(), "annotating", width).message;
+        let message = |width| of(&step(), "judging", width).message;
         assert_eq!(
             message(140),
-            "loss 0.6931  margin 0.000  1st answer preferred 56 %  4321 tokens/s  1:02 left  annotating"
+            "loss 0.6931  margin 0.000  1st answer preferred 56 %  4321 tokens/s  1:02 left  judging"
         );
-        assert_eq!(message(100), "loss 0.6931  margin 0.000  4321 tokens/s  1:02 left  annotating");
-        assert_eq!(message(80), "loss 0.6931  margin 0.000  1:02 left  annotating");
+        assert_eq!(message(100), "loss 0.6931  margin 0.000  4321 tokens/s  1:02 left  judging");
+        assert_eq!(message(80), "loss 0.6931  margin 0.000  1:02 left  judging");
         assert_eq!(message(40), "loss 0.6931  1:02 left");
         assert_eq!(message(20), "loss 0.6931");
         assert_eq!(message(10), "");
@@ -150,8 +150,7 @@ mod tests {
 
     #[test]
     fn a_step_without_a_pair_is_no_number_and_a_zero_has_no_sign() {
-        let report =
-            StepReport { loss: None, preference: None, annotation: None, seconds_left: None, ..step() };
+        let report = StepReport { loss: None, preference: None, judging: None, seconds_left: None, ..step() };
         assert_eq!(plain(&report), "step 7/120  no pairs  4321 tokens/s");
         let gradient = Some(PolicyGradientReport { reward: 1.5, ..PolicyGradientReport::default() });
         let rated = StepReport { gradient, ..report };

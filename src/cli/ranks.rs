@@ -4,11 +4,11 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::Wait;
-use crate::annotate::config::AnnotatorConfig;
 use crate::cli::args::{AlignPlan, DpoPlan, RewardPlan, SftPlan, TrainPlan};
 use crate::collective::{Ranks, TcpPlace, TcpRanks};
 use crate::error::{Error, Result};
 use crate::gpu::list_gpus;
+use crate::judge::config::JudgeConfig;
 
 /// All ranks of this program, once they have met.
 static RANKS: Mutex<Option<Ranks>> = Mutex::new(None);
@@ -90,14 +90,14 @@ pub trait Trains: Sized {
     fn train(&mut self) -> &mut TrainPlan;
 
     /// Who says which answer is better, if somebody does.
-    fn annotator(&self) -> Option<&AnnotatorConfig> {
+    fn judge(&self) -> Option<&JudgeConfig> {
         None
     }
 
     /// With this rank's part in it.
     fn join(mut self) -> Result<Self> {
         let ranks = ranks();
-        if !ranks.is_alone() && self.annotator().is_some_and(|annotator| annotator.desk().is_some()) {
+        if !ranks.is_alone() && self.judge().is_some_and(|judge| judge.desk().is_some()) {
             let why = "asks one person, who sits at one machine: start one process";
             return Err(Error::config("--judge human", why));
         }
@@ -128,8 +128,8 @@ impl Trains for AlignPlan {
         &mut self.train
     }
 
-    fn annotator(&self) -> Option<&AnnotatorConfig> {
-        Some(&self.annotator)
+    fn judge(&self) -> Option<&JudgeConfig> {
+        Some(&self.judge)
     }
 }
 

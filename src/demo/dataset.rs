@@ -1,4 +1,4 @@
-//! Training rows of the policy and of the judges, held-out pairs, and the templates that annotators ask with.
+//! Training rows of the policy and of the judges, held-out pairs, and the templates that judges ask with.
 
 use serde_json::{Value, json};
 
@@ -8,10 +8,10 @@ use super::language::{Fact, Post};
 use super::oracle::{Instruction, Quality};
 use crate::data::rows::{Prompt, Text};
 
-/// What a likelihood judge reads before a summary: the template of the `likelihood` annotator.
+/// What a likelihood judge reads before a summary: the template of the `likelihood` judge.
 pub const LIKELIHOOD_TEMPLATE: &str = "most {{ instruction }} : {{ prompt }} summary : ";
 
-/// What a prompted judge reads: the template of the `llm` annotator. The instruction comes last, so that a training
+/// What a prompted judge reads: the template of the `llm` judge. The instruction comes last, so that a training
 /// text can ask several questions about one pair.
 pub const PROMPTED_TEMPLATE: &str = "text : {{ prompt }}\nsummary 1 : {{ response_1 }}\nsummary 2 : {{ response_2 }}\nmost {{ instruction }} =\n";
 
@@ -136,11 +136,11 @@ pub fn held_out_pair(row: usize) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::annotate::Pair;
-    use crate::annotate::template::JudgeTemplate;
     use crate::data::tokenizer::Tokenizer;
     use crate::demo::language::tokenizer_json;
     use crate::files;
+    use crate::judge::Pair;
+    use crate::judge::template::JudgeTemplate;
 
     fn rows() -> Vec<Value> {
         let each = |row: usize| {
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn annotators_show_judges_what_these_were_trained_on() {
+    fn judges_show_judges_what_these_were_trained_on() {
         let file = tempfile::NamedTempFile::new().unwrap();
         files::write_atomic(file.path(), PROMPTED_TEMPLATE.as_bytes()).unwrap();
         for row in (0..50).map(|row| prompted_row(0, row, 1.0)) {

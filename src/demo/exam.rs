@@ -3,10 +3,10 @@
 use super::dataset::prompt;
 use super::language::Post;
 use super::oracle::{Instruction, Quality};
-use crate::annotate::{Annotated, Annotator, Pair, Verdict, annotate_pairs};
 use crate::data::tokenizer::StopMatcher;
 use crate::error::Result;
 use crate::generate::{GenerateOptions, Request, Response, SamplingParams, slots_for};
+use crate::judge::{Judge, Pair, PairOutcome, Verdict, judge_pairs};
 use crate::report::Estimate;
 use crate::train::Policy;
 
@@ -80,7 +80,7 @@ impl Exam {
     /// What a judge prefers, post by post: 1 `after`, -1 `before`, 0 neither.
     pub async fn by_judge(
         &self,
-        judge: &mut dyn Annotator,
+        judge: &mut dyn Judge,
         before: &[String],
         after: &[String],
     ) -> Result<Vec<f64>> {
@@ -88,12 +88,12 @@ impl Exam {
         let pairs: Vec<Pair> = texts
             .map(|(prompt, (before, after))| Pair { prompt, response_1: after, response_2: before })
             .collect();
-        let preference = |annotated: &Annotated| match annotated.verdict() {
+        let preference = |outcome: &PairOutcome| match outcome.verdict() {
             Verdict::First { .. } => 1.0,
             Verdict::Second { .. } => -1.0,
             Verdict::Tie | Verdict::Invalid { .. } => 0.0,
         };
-        Ok(annotate_pairs(judge, &pairs).await?.iter().map(preference).collect())
+        Ok(judge_pairs(judge, &pairs).await?.iter().map(preference).collect())
     }
 }
 
@@ -130,14 +130,11 @@ mod tests {
     /// Prefers the response with more letters.
     struct Longer;
 
-    impl Annotator for Longer {
+    impl Judge for Longer {
         fn name(&self) -> String {
             "longer".into()
         }
-        fn annotate<'t>(
-            &'t mut self,
-            pairs: &'t [Pair<'t>],
-        ) -> Task<'t, Result<Vec<crate::annotate::Judgement>>> {
+        fn judge<'t>(&'t mut self, pairs: &'t [Pair<'t>]) -> Task<'t, Result<Vec<crate::judge::Judgement>>> {
             Box::pin(async move {
                 let longer = |p: &Pair| {
                     Verdict::from_probability((p.response_1.len() > p.response_2.len()) as u8 as f32)

@@ -2,7 +2,7 @@
 //!
 //! A program can measure a summary exactly here, which makes the world a place to train tiny policies and judges
 //! for, and to check what online feedback does to them. The [`oracle`] labels training data and judges results; it
-//! never annotates in a run; a [`person`] of its taste, who errs, may.
+//! never judges in a run; a [`person`] of its taste, who errs, may.
 
 pub mod answers;
 pub mod dataset;

@@ -7,14 +7,14 @@ use tempfile::TempDir;
 
 use super::dataset::{LIKELIHOOD_TEMPLATE, PROMPTED_TEMPLATE};
 use super::oracle::Instruction;
-use crate::annotate::Annotator;
-use crate::annotate::judge_model::JudgeModel;
-use crate::annotate::likelihood::{LikelihoodAnnotator, Normalise};
-use crate::annotate::llm::{LlmAnnotator, Orders};
-use crate::annotate::template::JudgeTemplate;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::gpu::{Arena, Gpu};
+use crate::judge::Judge;
+use crate::judge::judge_model::JudgeModel;
+use crate::judge::likelihood::{LikelihoodJudge, Normalise};
+use crate::judge::llm::{LlmJudge, Orders};
+use crate::judge::template::JudgeTemplate;
 
 /// Name, configuration and weights of each model in `models/`.
 macro_rules! embedded {
@@ -118,33 +118,28 @@ impl Models {
         size: JudgeSize,
         orders: Orders,
         instruction: Instruction,
-    ) -> Result<Box<dyn Annotator>> {
+    ) -> Result<Box<dyn Judge>> {
         let name = judge_name(kind, size);
         Ok(match kind {
             JudgeKind::Likelihood => Box::new(self.likelihood(gpu, &name, instruction).await?),
             JudgeKind::Prompted => {
                 let template = JudgeTemplate::from_text(PROMPTED_TEMPLATE)?;
                 let template = template.with_instruction(instruction.text())?;
-                Box::new(LlmAnnotator::new(self.load(gpu, &name).await?, template, orders, &name).await?)
+                Box::new(LlmJudge::new(self.load(gpu, &name).await?, template, orders, &name).await?)
             }
         })
     }
 
-    /// The judge that evaluates, and never annotates: another seed, other training rows.
-    pub async fn evaluation_judge(&self, gpu: &Gpu, instruction: Instruction) -> Result<Box<dyn Annotator>> {
+    /// The judge that evaluates, and never judges: another seed, other training rows.
+    pub async fn evaluation_judge(&self, gpu: &Gpu, instruction: Instruction) -> Result<Box<dyn Judge>> {
         Ok(Box::new(self.likelihood(gpu, "judge-evaluation", instruction).await?))
     }
 
-    async fn likelihood(
-        &self,
-        gpu: &Gpu,
-        name: &str,
-        instruction: Instruction,
-    ) -> Result<LikelihoodAnnotator> {
+    async fn likelihood(&self, gpu: &Gpu, name: &str, instruction: Instruction) -> Result<LikelihoodJudge> {
         let judge = self.load(gpu, name).await?;
-        LikelihoodAnnotator::new(judge, LIKELIHOOD_TEMPLATE, instruction.text(), Normalise::Sum, name)
+        LikelihoodJudge::new(judge, LIKELIHOOD_TEMPLATE, instruction.text(), Normalise::Sum, name)
             .await
-            .map(LikelihoodAnnotator::of_whole_responses)
+            .map(LikelihoodJudge::of_whole_responses)
     }
 
     async fn load(&self, gpu: &Gpu, name: &str) -> Result<JudgeModel> {

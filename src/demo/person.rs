@@ -3,8 +3,8 @@
 use super::draw::Draw;
 use super::language::Post;
 use super::oracle::{Instruction, Quality};
-use crate::annotate::{Annotator, Judgement, Pair, Verdict};
 use crate::error::{Error, Result};
+use crate::judge::{Judge, Judgement, Pair, Verdict};
 use crate::task::Task;
 
 /// How often a person errs.
@@ -19,17 +19,17 @@ pub struct Person {
     pub draw: Draw,
 }
 
-impl Annotator for Person {
+impl Judge for Person {
     fn name(&self) -> String {
         "person".into()
     }
 
-    fn annotate<'t>(&'t mut self, pairs: &'t [Pair<'t>]) -> Task<'t, Result<Vec<Judgement>>> {
+    fn judge<'t>(&'t mut self, pairs: &'t [Pair<'t>]) -> Task<'t, Result<Vec<Judgement>>> {
         Box::pin(async move {
             let verdict = |pair: &Pair<'_>| {
                 let post = Post::parse(pair.prompt).ok_or_else(|| {
                     let why = format!("{:?} is no post of the small world", pair.prompt);
-                    Error::Annotator { name: "person".into(), why }
+                    Error::Judge { name: "person".into(), why }
                 })?;
                 let [one, two] = [pair.response_1, pair.response_2]
                     .map(|summary| self.taste.utility(&Quality::of(&post, summary)));

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::agreement::kappa_of;
 use super::comparison::Decision;
 use super::interval::wilson_interval;
-use crate::annotate::{Verdict, round_robin};
+use crate::judge::{Verdict, round_robin};
 
 /// Counts over pairs that an ensemble judged.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

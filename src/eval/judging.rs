@@ -6,10 +6,10 @@ use serde::Serialize;
 
 use super::comparison::{Comparison, Decision};
 use super::random::SplitMix;
-use crate::annotate::journal::Journalled;
-use crate::annotate::queue::{Answer, CHUNK, LOOK, Polled, Question, Said};
-use crate::annotate::{Judgement, Pair, Position, Verdict};
 use crate::error::Result;
+use crate::judge::journal::Journalled;
+use crate::judge::queue::{Answer, CHUNK, LOOK, Polled, Question, Said};
+use crate::judge::{Judgement, Pair, Position, Verdict};
 
 /// What a judge says about A's answer and B's to one prompt. Probabilities are of A's answer being the better one.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -184,20 +184,20 @@ pub async fn judge_pairs(
 mod tests {
     use super::*;
     use crate::Wait;
-    use crate::annotate::Annotator;
-    use crate::annotate::ensemble::{Ensemble, Vote};
-    use crate::annotate::queue::{AnnotationQueue, InPlace};
-    use crate::annotate::rule::Rule;
+    use crate::judge::Judge;
+    use crate::judge::ensemble::{Ensemble, Vote};
+    use crate::judge::queue::{InPlace, JudgeQueue};
+    use crate::judge::rule::Rule;
     use crate::task::Task;
 
     /// Judges by `of`, and counts what it was asked. It may prefer a position.
-    struct Judge<F>(F, std::sync::Arc<std::sync::Mutex<usize>>);
+    struct Counted<F>(F, std::sync::Arc<std::sync::Mutex<usize>>);
 
-    impl<F: Fn(&Pair<'_>) -> Judgement + Send> Annotator for Judge<F> {
+    impl<F: Fn(&Pair<'_>) -> Judgement + Send> Judge for Counted<F> {
         fn name(&self) -> String {
             "test".into()
         }
-        fn annotate<'t>(&'t mut self, pairs: &'t [Pair<'t>]) -> Task<'t, Result<Vec<Judgement>>> {
+        fn judge<'t>(&'t mut self, pairs: &'t [Pair<'t>]) -> Task<'t, Result<Vec<Judgement>>> {
             Box::pin(async move {
                 *self.1.lock().unwrap() += pairs.len();
                 Ok(pairs.iter().map(&self.0).collect())
@@ -208,7 +208,7 @@ mod tests {
         }
     }
 
-    fn verdicts(judge: impl Annotator, answers: &[(&str, &str)]) -> Vec<PairVerdict> {
+    fn verdicts(judge: impl Judge, answers: &[(&str, &str)]) -> Vec<PairVerdict> {
         let pairs: Vec<Pair> =
             answers.iter().map(|(a, b)| Pair { prompt: "x", response_1: a, response_2: b }).collect();
         let mut judge = Journalled::new(Box::new(InPlace::new(judge)));
@@ -234,12 +234,12 @@ mod tests {
         let asked = std::sync::Arc::default();
         let answers = [("a", "b")].repeat(200);
         let first = |_: &Pair| Judgement::from(Verdict::First { p: 1.0 });
-        let both = verdicts(Judge(first, std::sync::Arc::clone(&asked)), &answers);
+        let both = verdicts(Counted(first, std::sync::Arc::clone(&asked)), &answers);
         assert!(decisions(&both).iter().all(|d| *d == Some(Decision::Tie)));
         assert!(both.iter().all(|v| (v.p_12, v.p_21) == (Some(1.0), Some(0.0))));
         assert_eq!(*asked.lock().unwrap(), 400, "both ways round");
         let one = |_: &Pair| Judgement::from_orders(Some(1.0), None);
-        let one = verdicts(Judge(one, std::sync::Arc::clone(&asked)), &answers);
+        let one = verdicts(Counted(one, std::sync::Arc::clone(&asked)), &answers);
         assert_eq!(*asked.lock().unwrap(), 600, "in one order");
         let wins = decisions(&one).iter().filter(|d| **d == Some(Decision::Win)).count();
         // Four standard deviations of a fair coin; seed 7.
@@ -253,7 +253,7 @@ mod tests {
         let turned = |pair: &Pair| {
             Judgement::from_orders(None, Some(if pair.response_1 == "better" { 1.0 } else { 0.0 }))
         };
-        let said = verdicts(Judge(turned, std::sync::Arc::clone(&asked)), &[("better", "b")].repeat(40));
+        let said = verdicts(Counted(turned, std::sync::Arc::clone(&asked)), &[("better", "b")].repeat(40));
         assert_eq!(*asked.lock().unwrap(), 40);
         assert!(decisions(&said).iter().all(|d| *d == Some(Decision::Win)), "{said:?}");
         let shown_first = said.iter().filter(|v| v.p_12.is_some()).count();
@@ -269,7 +269,7 @@ mod tests {
             "a" => Judgement::from_orders(Some(0.9), Some(0.7)),
             _ => Judgement::from_orders(Some(0.3), Some(0.1)),
         };
-        let said = verdicts(Judge(orders, std::sync::Arc::clone(&asked)), &[("a", "b")].repeat(20));
+        let said = verdicts(Counted(orders, std::sync::Arc::clone(&asked)), &[("a", "b")].repeat(20));
         assert_eq!(*asked.lock().unwrap(), 20);
         for verdict in said {
             let (p_12, p_21) = (verdict.p_12.unwrap(), verdict.p_21.unwrap());
@@ -283,11 +283,11 @@ mod tests {
         let first = |_: &Pair| Judgement::from(Verdict::First { p: 1.0 });
         /// Asks both orders itself.
         struct Both(std::sync::Arc<std::sync::Mutex<usize>>);
-        impl Annotator for Both {
+        impl Judge for Both {
             fn name(&self) -> String {
                 "both".into()
             }
-            fn annotate<'t>(&'t mut self, pairs: &'t [Pair<'t>]) -> Task<'t, Result<Vec<Judgement>>> {
+            fn judge<'t>(&'t mut self, pairs: &'t [Pair<'t>]) -> Task<'t, Result<Vec<Judgement>>> {
                 Box::pin(async move {
                     *self.0.lock().unwrap() += pairs.len();
                     let of = |pair: &Pair| match pair.response_1 {
@@ -298,9 +298,9 @@ mod tests {
                 })
             }
         }
-        let members: Vec<Box<dyn AnnotationQueue>> = vec![
+        let members: Vec<Box<dyn JudgeQueue>> = vec![
             Box::new(InPlace::new(Both(asked[0].clone()))),
-            Box::new(InPlace::new(Judge(first, asked[1].clone()))),
+            Box::new(InPlace::new(Counted(first, asked[1].clone()))),
         ];
         let mut judge = Journalled::new(Box::new(Ensemble::new(Vote::Mean, members).unwrap()));
         let pairs = [Pair { prompt: "x", response_1: "a", response_2: "b" }; 20];
@@ -317,7 +317,7 @@ mod tests {
             "a" => Judgement::from(Verdict::First { p: 1.0 }),
             _ => Judgement::from(Verdict::Invalid { why: "mute".into() }),
         };
-        let said = verdicts(Judge(broken, std::sync::Arc::default()), &[("a", "b")].repeat(20));
+        let said = verdicts(Counted(broken, std::sync::Arc::default()), &[("a", "b")].repeat(20));
         assert!(said.iter().all(|v| v.decision().is_none() && v.why.as_deref() == Some("mute")));
     }
 }

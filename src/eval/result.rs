@@ -12,8 +12,8 @@ use super::ensemble::{Votes, VotesReport};
 use super::interval::{Interval, Mean, mean_with_error, wilson_of_preferences};
 use super::judging::PairVerdict;
 use super::length_control::{LengthControl, LengthControlled, length_controlled};
-use crate::annotate::queue::Usage;
 use crate::error::{Error, Result};
+use crate::judge::queue::Usage;
 
 /// Buckets of the difference in length.
 const BUCKETS: usize = 5;
@@ -213,7 +213,7 @@ impl EvalResult {
     /// The figures of `pairs`.
     ///
     /// # Errors
-    /// [`Error::Config`] without prompts; [`Error::Annotator`] where no verdict is usable.
+    /// [`Error::Config`] without prompts; [`Error::Judge`] where no verdict is usable.
     pub fn of(contest: Contest, pairs: &[EvaluatedPair], usage: Usage) -> Result<EvalResult> {
         if pairs.is_empty() {
             return Err(Error::config("prompts", "no prompt is left: give prompts that the models can take"));
@@ -238,7 +238,7 @@ impl EvalResult {
                 "gave no usable verdict on {} pairs ({first_why}): check what it is asked and what it answers",
                 pairs.len()
             );
-            return Err(Error::Annotator { name: contest.judge, why });
+            return Err(Error::Judge { name: contest.judge, why });
         };
         let mut warnings = Vec::new();
         if decisions.invalid as f64 > MANY_INVALID * pairs.len() as f64 {
@@ -478,7 +478,7 @@ fn range(interval: Interval) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::annotate::Verdict;
+    use crate::judge::Verdict;
 
     fn pair(a: &str, b: &str, p: Option<f64>) -> EvaluatedPair {
         let answer = |text: &str| EvaluatedAnswer {

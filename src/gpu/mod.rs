@@ -4,7 +4,7 @@
 //! What a *recording* is made of is its author's: shapes that do not belong together panic as they are recorded, and
 //! kernels trust the indices that they are given ([`GpuOptions::checked`] has the GPU check them). What is done with a
 //! buffer or a plan afterwards, and all that [`crate::model`], [`crate::generate`], [`crate::optim`], [`crate::train`] and
-//! [`crate::annotate`] are given, is checked and an [`Error`](crate::Error).
+//! [`crate::judge`] are given, is checked and an [`Error`](crate::Error).
 
 // What a recording says.
 pub mod blocks;

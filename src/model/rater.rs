@@ -1,4 +1,4 @@
-//! How good a reward model finds given texts: an annotator's scores, those of `oaif eval`.
+//! How good a reward model finds given texts: a judge's scores, those of `oaif eval`.
 
 use super::Model;
 use super::stream::{Capacity, Stream};

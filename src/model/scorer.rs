@@ -1,4 +1,4 @@
-//! Log-probabilities of given tokens: the reference model's, an annotator's, those of `oaif score`.
+//! Log-probabilities of given tokens: the reference model's, a judge's, those of `oaif score`.
 
 use std::borrow::Cow;
 use std::sync::Arc;

@@ -165,7 +165,7 @@ impl Objective {
         Ok(())
     }
 
-    /// Refuses labels other than 1, which an annotator's probabilities are, where a loss has no form for them.
+    /// Refuses labels other than 1, which a judge's probabilities are, where a loss has no form for them.
     ///
     /// # Errors
     /// [`Error::Config`] that names the loss.

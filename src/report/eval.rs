@@ -244,9 +244,9 @@ fn samples(result: &EvalResult, pairs: &[EvaluatedPair]) -> Section {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::annotate::queue::Usage;
     use crate::eval::judging::PairVerdict;
     use crate::eval::result::{Contest, EvaluatedAnswer, OwnModel};
+    use crate::judge::queue::Usage;
 
     #[test]
     fn the_report_tells_the_sentence_first_and_what_models_wrote_stays_text() {

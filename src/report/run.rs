@@ -84,7 +84,7 @@ impl Run {
             .add(self.evaluation())
             .add(self.held_out_pairs())
             .add(self.answers())
-            .add(self.annotator())
+            .add(self.judge())
             .add(self.optimiser())
             .add(self.time());
         let shown = self.pairs.sample().count();
@@ -92,7 +92,7 @@ impl Run {
             true => format!("{shown} of {}, evenly from the whole run.", number(self.pairs.total as f64)),
             false => String::new(),
         };
-        let title = if self.pairs.rated > 0 { "Rated responses" } else { "Annotated pairs" };
+        let title = if self.pairs.rated > 0 { "Rated responses" } else { "Judged pairs" };
         report.add(self.pairs.sample().map(sample).fold(Section::new(title).text(some), Section::sample));
         report.configuration(self.config);
         report
@@ -161,7 +161,7 @@ impl Run {
         fact("Dataset", self.file("dataset"));
         let detail =
             self.file("judge-model").or(self.configured("judge-rule")).or(self.configured("judge-command"));
-        fact("Annotator", joined(vec![self.configured("judge"), detail]));
+        fact("Judge", joined(vec![self.configured("judge"), detail]));
         let beta = self.configured("beta").map(|beta| format!("β {beta}"));
         fact("Loss", joined(vec![self.loss().map(str::to_owned).or(self.configured("loss")), beta]));
         let lora_alpha = || self.configured("lora-alpha").map(|alpha| format!("α {alpha}"));

@@ -10,11 +10,11 @@ use serde_json::Value;
 use super::plot::Series;
 use super::scale::{Unit, number};
 use super::section::Sample;
-use crate::annotate::orders_disagree;
 use crate::error::{Error, Result};
+use crate::judge::orders_disagree;
 use crate::train::run_dir::METRICS;
 
-/// Annotated pairs that a report shows.
+/// Judged pairs that a report shows.
 const SHOWN: usize = 12;
 
 /// Calls `each` for the objects in the lines of `path`, passing over what is none; tells whether there is such a file.
@@ -193,7 +193,7 @@ impl Pairs {
         let flips = match self.both_orders {
             0 => String::new(),
             asked => format!(
-                " Asked in both orders, the annotator preferred the same position twice in {} of the pairs.",
+                " Asked in both orders, the judge preferred the same position twice in {} of the pairs.",
                 share(self.flipped, asked)
             ),
         };
@@ -284,7 +284,7 @@ mod tests {
         pairs.push(json!({"verdict": "invalid", "p_12": null, "p_21": null, "skipped": "broken"}));
         pairs.push(json!({"skipped": "identical responses"}));
         let expected = "6 pairs, 3 with a preference (66.7 % for the first of the two), 1 tied, 1 unusable, 1 not asked \
-                        about. Asked in both orders, the annotator preferred the same position twice in 50.0 % of the pairs.";
+                        about. Asked in both orders, the judge preferred the same position twice in 50.0 % of the pairs.";
         assert_eq!(pairs.summary(), expected);
     }
 }

@@ -9,7 +9,7 @@ use super::section::Section;
 /// The phases of a step, in order: the metric `time/…_ms` and what it is.
 const PHASES: [(&str, &str); 6] = [
     ("sampling", "sampling"),
-    ("annotation", "annotation"),
+    ("judging", "judging"),
     ("reference", "reference"),
     ("forward", "forward"),
     ("backward", "backward"),
@@ -121,7 +121,7 @@ impl Run {
         let Some(prompts) = m.last("eval/prompts") else { return Section::new("Held-out prompts") };
         Section::new("Held-out prompts")
             .text(format!(
-                "The policy's answers to {} prompts against those of the start, by the annotator that gives the feedback, a tie as \
+                "The policy's answers to {} prompts against those of the start, by the judge that gives the feedback, a tie as \
                  half a win: whether they are better to anybody else is for another judge to say (oaif eval).",
                 number(prompts)
             ))
@@ -148,7 +148,7 @@ impl Run {
             .plot(self.entropy())
     }
 
-    pub(super) fn annotator(&self) -> Section {
+    pub(super) fn judge(&self) -> Section {
         let m = &self.metrics;
         let share = |part: &str| {
             let both = m.column(part).zip(m.column("judge/judged")).zip(m.column("judge/identical"));
@@ -175,8 +175,8 @@ impl Run {
         let first =
             self.metric("judge/first", "First answer preferred", "share of the pairs with a preference");
         let certainty =
-            self.metric("objective/scores", "Certainty", "annotator's probability for the chosen answer");
-        let section = Section::new("Annotator")
+            self.metric("objective/scores", "Certainty", "judge's probability for the chosen answer");
+        let section = Section::new("Judge")
             .text(if self.pairs.total > 0 { self.pairs.summary() } else { String::new() })
             .plot(flips.unit(Unit::Share).from_zero())
             .plot(unusable)

@@ -1,8 +1,8 @@
-//! Which of the drawn pairs an annotator is asked about: those on which the policy is least sure.
+//! Which of the drawn pairs a judge is asked about: those on which the policy is least sure.
 
 use super::sampler::Sampled;
-use crate::annotate::round_robin;
 use crate::generate::Response;
+use crate::judge::round_robin;
 
 /// Two responses to a prompt.
 struct Candidate {

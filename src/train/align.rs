@@ -16,12 +16,12 @@ use super::rows::{EncodedRows, LengthLimits, numbered};
 use super::run::{Sources, run};
 use super::sampler::Sampler;
 use super::trainer::{Control, Trainer};
-use crate::annotate::queue::IntoAnnotationQueue;
 use crate::data::rows::Prompt;
 use crate::error::{Error, Result};
 use crate::eval::answers::AnswerOptions;
 use crate::generate::{GenerateOptions, Generator, slots_for};
 use crate::gpu::Arena;
+use crate::judge::queue::IntoJudgeQueue;
 use crate::model::Model;
 use crate::model::rater::check_writes;
 use crate::model::stream::Capacity;
@@ -172,7 +172,7 @@ impl AlignRun {
     }
 
     /// Compares the policy's answers to held-out prompts with those of the start after every `every` steps, and at the end:
-    /// by the run's own annotator, in [`AlignRun::run`]; see [`EvaluationReport`](super::report::EvaluationReport).
+    /// by the run's own judge, in [`AlignRun::run`]; see [`EvaluationReport`](super::report::EvaluationReport).
     ///
     /// # Errors
     /// [`Error::Config`] where no prompt leaves room for an answer, and for `every` 0.
@@ -214,14 +214,14 @@ impl AlignRun {
     ///
     /// # Errors
     /// [`Error::Config`] for an [`async_level`](AlignOptions::async_level) that is not to be had; what the device reports.
-    pub fn trainer<'a>(self, annotator: impl IntoAnnotationQueue<'a>) -> Result<Trainer<'a>> {
-        let queue = annotator.into_queue();
+    pub fn trainer<'a>(self, judge: impl IntoJudgeQueue<'a>) -> Result<Trainer<'a>> {
+        let queue = judge.into_queue();
         let AlignRun {
             policy, train, options, rows, learner, sampler, optimiser, moving, evaluation, ..
         } = self;
         if options.async_level > 0 && !queue.is_remote() {
             let why = format!(
-                "is {}, but the annotator, {}, leaves nothing to wait for: leave it out",
+                "is {}, but the judge, {}, leaves nothing to wait for: leave it out",
                 options.async_level,
                 queue.name()
             );
@@ -239,10 +239,10 @@ impl AlignRun {
     /// [`Error::SelfCheck`] where nothing was learnt.
     pub async fn run<'a>(
         self,
-        annotator: impl IntoAnnotationQueue<'a>,
+        judge: impl IntoJudgeQueue<'a>,
         sources: Sources,
         control: Control<'_>,
     ) -> Result<PathBuf> {
-        run(self.trainer(annotator)?, sources, control).await
+        run(self.trainer(judge)?, sources, control).await
     }
 }

@@ -7,9 +7,9 @@ use super::policy::Policy;
 use super::reward::RewardRun;
 use super::sft::SftRun;
 use super::trainer::Trainer;
-use crate::annotate::queue::IntoAnnotationQueue;
 use crate::data::rows::{Completion, Pair, Prompt};
 use crate::error::Result;
+use crate::judge::queue::IntoJudgeQueue;
 
 impl Trainer<'static> {
     /// Training on completions: the policy learns to write them.
@@ -53,7 +53,7 @@ impl Trainer<'static> {
 }
 
 impl<'a> Trainer<'a> {
-    /// Training on online feedback: in every step the policy answers prompts, and the annotator says which answers are
+    /// Training on online feedback: in every step the policy answers prompts, and the judge says which answers are
     /// better.
     ///
     /// # Errors
@@ -61,10 +61,10 @@ impl<'a> Trainer<'a> {
     pub async fn online(
         policy: Policy,
         prompts: &[Prompt],
-        annotator: impl IntoAnnotationQueue<'a>,
+        judge: impl IntoJudgeQueue<'a>,
         train: &TrainOptions,
         options: &AlignOptions,
     ) -> Result<Trainer<'a>> {
-        AlignRun::new(policy, prompts, train, options).await?.trainer(annotator)
+        AlignRun::new(policy, prompts, train, options).await?.trainer(judge)
     }
 }

@@ -220,7 +220,7 @@ impl Method for GivenPairs {
                 policy: Some(learnt.policy()),
                 entropy: Some(learnt.entropy()),
                 responses: ResponseReport { mean_length: None, contain_eos_token: Some(ending) },
-                annotation: None,
+                judging: None,
                 pairs: Vec::new(),
                 ratings: Vec::new(),
                 tokens: learnt.tokens(),

@@ -66,7 +66,7 @@ impl DryRun {
         Ok(DryRun { rows, _held: Box::new((model, plans)) })
     }
 
-    /// Online feedback, without the annotator: prompts of [`TrainOptions::max_prompt_length`] tokens, and responses of
+    /// Online feedback, without the judge: prompts of [`TrainOptions::max_prompt_length`] tokens, and responses of
     /// [`AlignOptions::max_new_tokens`].
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! What a run is evaluated on.
 //!
-//! Held-out prompts: answered by the start once, and by the policy every so many steps; the run's own annotator compares.
+//! Held-out prompts: answered by the start once, and by the policy every so many steps; the run's own judge compares.
 //!
 //! Held-out pairs: their loss and accuracy are told.
 //!
@@ -11,7 +11,6 @@ use super::options::TrainOptions;
 use super::policy::Policy;
 use super::report::EvaluationReport;
 use super::rows::EncodedRows;
-use crate::annotate::Pair;
 use crate::collective::Ranks;
 use crate::data::packing::Tree;
 use crate::data::rows::{Pair as PreferenceRow, Prompt, Text};
@@ -22,13 +21,14 @@ use crate::eval::comparison::Decision;
 use crate::eval::interval::wilson_of_preferences;
 use crate::eval::judging::PairVerdict;
 use crate::generate::Response;
+use crate::judge::Pair;
 use crate::model::Model;
 
 /// What a run is evaluated on.
 pub(super) struct Evaluation {
     /// As the dataset has them, and as the policy reads them.
     prompts: Vec<(Text, Vec<u32>)>,
-    /// As the annotator reads them.
+    /// As the judge reads them.
     shown: Vec<String>,
     options: AnswerOptions,
     /// Steps between two evaluations; `None`: one at the end.

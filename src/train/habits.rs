@@ -1,4 +1,4 @@
-//! What an annotator's verdicts go by besides the answers: their order, their length.
+//! What a judge's verdicts go by besides the answers: their order, their length.
 
 use serde::{Deserialize, Serialize};
 
@@ -83,7 +83,7 @@ impl Habits {
         let mut out = Vec::new();
         if self.both_orders >= FEWEST && wilson_interval(self.flips, self.both_orders).0 > MOST_FLIPS {
             let text = format!(
-                "the annotator preferred the same position in both orders in {:.0} % of {} pairs, whichever answer stood there \
+                "the judge preferred the same position in both orders in {:.0} % of {} pairs, whichever answer stood there \
                  (one that guesses does so in 50 %): its verdicts are mostly noise; use a larger judge or another template, \
                  or raise min-confidence to learn from the sure ones alone",
                 percent(self.flips, self.both_orders),
@@ -95,7 +95,7 @@ impl Habits {
         if low > 0.5 + MOST_AWAY || high < 0.5 - MOST_AWAY {
             let second = self.one_order - self.first;
             let text = format!(
-                "the annotator preferred the {} answer in {:.0} % of {} pairs, though their order is chance: its verdicts are \
+                "the judge preferred the {} answer in {:.0} % of {} pairs, though their order is chance: its verdicts are \
                  mostly noise; ask in both orders, or use another judge",
                 if low > 0.5 { "first" } else { "second" },
                 percent(self.first.max(second), self.one_order),
@@ -107,7 +107,7 @@ impl Habits {
         if low > MOST_LONGER || high < 1.0 - MOST_LONGER {
             let shorter = self.unequal - self.longer;
             let text = format!(
-                "the annotator preferred the {} answer in {:.0} % of {} pairs: if length is not what you asked for, say so in \
+                "the judge preferred the {} answer in {:.0} % of {} pairs: if length is not what you asked for, say so in \
                  its template, and look at the length-controlled win rate of oaif eval",
                 if low > 0.5 { "longer" } else { "shorter" },
                 percent(self.longer.max(shorter), self.unequal),

@@ -18,7 +18,7 @@ pub(super) fn idle(command: Command, steps: usize, rows: usize, all: bool) -> Op
     let why = match command {
         Command::Align => {
             "their answers were alike, tied or unusable, or had no gradient (see pairs.jsonl and metrics.jsonl); the \
-             policy may be ruined, then lower the learning rate, or the annotator may see no difference"
+             policy may be ruined, then lower the learning rate, or the judge may see no difference"
         }
         Command::Dpo => {
             "their pairs had no gradient (see metrics.jsonl); the policy may be ruined, then lower the learning rate, \
@@ -42,7 +42,7 @@ pub(super) fn idle(command: Command, steps: usize, rows: usize, all: bool) -> Op
 pub(super) fn endless(answers: usize, ended: usize, max_new_tokens: usize) -> Option<String> {
     (answers >= MIN_ANSWERS && ended == 0).then(|| {
         format!(
-            "none of {answers} answers ended within {max_new_tokens} tokens: the annotator saw beginnings alone; raise \
+            "none of {answers} answers ended within {max_new_tokens} tokens: the judge saw beginnings alone; raise \
              max-new-tokens, or give a stop text"
         )
     })
@@ -80,7 +80,7 @@ mod tests {
     fn each_kind_of_training_is_told_why_of_its_own_rows() {
         for (command, has, lacks) in [
             (Command::Align, "answers", "chosen"),
-            (Command::Dpo, "chosen responses", "annotator"),
+            (Command::Dpo, "chosen responses", "judge"),
             (Command::Sft, "their rows", "pairs"),
         ] {
             let why = idle(command, 10, 40, false).unwrap();

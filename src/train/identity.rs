@@ -51,7 +51,7 @@ pub(super) struct RunIdentity {
     center_rewards_coefficient: Option<f32>,
     #[serde(deserialize_with = "Option::deserialize")]
     online: Option<Online>,
-    /// What the annotator says of itself, see [`Annotator::identity`](crate::annotate::Annotator::identity).
+    /// What the judge says of itself, see [`Judge::identity`](crate::judge::Judge::identity).
     #[serde(deserialize_with = "Option::deserialize")]
     judge: Option<BTreeMap<String, String>>,
 }
@@ -210,7 +210,7 @@ impl RunIdentity {
         first_difference(self.options(), other.options())
     }
 
-    /// What the annotator says of itself, in online training.
+    /// What the judge says of itself, in online training.
     pub fn judge(&self) -> Option<&BTreeMap<String, String>> {
         self.judge.as_ref()
     }
@@ -332,7 +332,7 @@ impl RunIdentity {
         RunIdentity { center_rewards_coefficient: Some(coefficient), ..self }
     }
 
-    /// With samples that an annotator compares.
+    /// With samples that a judge compares.
     pub fn with_feedback(mut self, options: &AlignOptions, judge: BTreeMap<String, String>) -> RunIdentity {
         let sampling = options.sampling;
         self.online = Some(Online {

@@ -10,11 +10,11 @@ use tempfile::TempDir;
 use super::options::TrainOptions;
 use super::run_dir::{Resume, Start, resumed_checkpoint};
 use super::state::State;
-use crate::annotate::ensemble::JUDGES;
-use crate::annotate::journal::JOURNAL;
 use crate::collective::Ranks;
 use crate::error::{Error, Result};
 use crate::files;
+use crate::judge::ensemble::JUDGES;
+use crate::judge::journal::JOURNAL;
 
 /// Bytes that are sent at a time.
 const PIECE: u64 = 64 << 20;

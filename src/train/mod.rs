@@ -7,7 +7,6 @@
 
 mod active;
 mod align;
-mod annotation;
 mod batches;
 mod begin;
 mod check;
@@ -20,6 +19,7 @@ mod habits;
 mod health;
 mod identity;
 mod join;
+mod judging;
 mod kernels;
 pub mod lengths;
 mod log;
@@ -73,9 +73,9 @@ pub(crate) use run_file::RunFile;
 pub use sft::SftRun;
 pub use trainer::{Control, Trainer};
 
-/// What the annotator of the online run in the folder `dir` said of itself, see
-/// [`Annotator::identity`](crate::annotate::Annotator::identity): `None` for a run without an annotator or a checkpoint.
-pub fn annotator_of_run(dir: &std::path::Path) -> Option<std::collections::BTreeMap<String, String>> {
+/// What the judge of the online run in the folder `dir` said of itself, see
+/// [`Judge::identity`](crate::judge::Judge::identity): `None` for a run without a judge or a checkpoint.
+pub fn judge_of_run(dir: &std::path::Path) -> Option<std::collections::BTreeMap<String, String>> {
     let last = run_dir::checkpoints(dir).ok()?.pop()?;
     state::State::read(&last.path).ok()?.identity.judge().cloned()
 }

@@ -1,4 +1,4 @@
-//! Online AI feedback: prompts → samples of the current policy → annotator → loss → update (Guo et al. 2024,
+//! Online AI feedback: prompts → samples of the current policy → judge → loss → update (Guo et al. 2024,
 //! arXiv 2402.04792, see the crate's documentation); with scores in place of preferences, online reinforcement learning.
 
 use std::collections::{BTreeSet, VecDeque};
@@ -7,35 +7,35 @@ use std::sync::Arc;
 use web_time::{Duration, Instant};
 
 use super::active;
-use super::annotation::{Annotation, Choice, Choosing, Games, VerdictTotals};
 use super::batches::Draws;
 use super::checkpoint::STATE;
 use super::habits::Habit;
 use super::identity::{Command, RunIdentity};
+use super::judging::{Choice, Choosing, Games, Judging, VerdictTotals};
 use super::options::AlignOptions;
 use super::pair_step::LabelledPair;
 use super::pair_trainer::PairTrainer;
 use super::policy_trainer::{PolicyTrainer, RatedGroup};
 use super::ratings::Ratings;
-use super::report::{AnnotationReport, PairReport, RatingReport};
+use super::report::{JudgeReport, PairReport, RatingReport};
 use super::sampler::{Sampled, Sampler, response_report};
 use super::state::OnlineState;
 use super::trainer::{Learnt, Method, Step, milliseconds};
-use crate::annotate::journal::Journalled;
-use crate::annotate::queue::{AnnotationQueue, Answer, Question, Usage};
-use crate::annotate::shared::Shared;
-use crate::annotate::{Counts, Pair, Position};
 use crate::collective::Ranks;
 use crate::data::packing::Tree;
 use crate::error::{Error, Result};
 use crate::eval::judging::{Heard, PairVerdict, Watch, judge_pairs};
 use crate::generate::{Response, SamplingParams};
+use crate::judge::journal::Journalled;
+use crate::judge::queue::{Answer, JudgeQueue, Question, Usage};
+use crate::judge::shared::Shared;
+use crate::judge::{Counts, Pair, Position};
 use crate::preference::Objective;
 use crate::task::{Task, give_way};
 
 /// Between two looks at whether somebody asked for an end.
 const LOOK: Duration = Duration::from_millis(50);
-/// How long an annotator that may be about to answer is still awaited then.
+/// How long a judge that may be about to answer is still awaited then.
 const GRACE: Duration = Duration::from_secs(2);
 
 /// What learns from a step's samples.
@@ -46,15 +46,15 @@ pub(super) enum Learner {
     Policy(Box<PolicyTrainer>),
 }
 
-/// Training on what an annotator says of the policy's own answers.
+/// Training on what a judge says of the policy's own answers.
 pub(super) struct Online<'a> {
     learner: Learner,
     sampler: Sampler,
     options: AlignOptions,
-    annotator: Journalled<'a>,
-    /// Steps whose prompts are answered and whose questions are with the annotator, in their order.
+    judge: Journalled<'a>,
+    /// Steps whose prompts are answered and whose questions are with the judge, in their order.
     open: VecDeque<Arc<OpenStep>>,
-    /// Whether the annotator has forgotten what it was asked.
+    /// Whether the judge has forgotten what it was asked.
     forgotten: bool,
     /// What a checkpoint kept of the next steps' answers, and where.
     kept: VecDeque<Sampled>,
@@ -63,14 +63,14 @@ pub(super) struct Online<'a> {
     judges_by_rule: bool,
     /// Why the first unusable verdict is.
     first_invalid: Option<String>,
-    /// What the user knows of the annotator's habits.
+    /// What the user knows of the judge's habits.
     told: BTreeSet<Habit>,
     /// Both with the step that is being learnt from, which may have to be taken again.
     counted: Option<Counted>,
     ranks: Ranks,
 }
 
-/// What is known of the annotator with a step's verdicts.
+/// What is known of the judge with a step's verdicts.
 struct Counted {
     verdicts: VerdictTotals,
     told: BTreeSet<Habit>,
@@ -86,7 +86,7 @@ struct OpenStep {
     asked: Asked,
 }
 
-/// What the annotator is asked about a step's samples.
+/// What the judge is asked about a step's samples.
 enum Asked {
     /// Which of two is better.
     Pairs(Games),
@@ -122,22 +122,21 @@ impl<'a> Online<'a> {
         learner: Learner,
         sampler: Sampler,
         options: AlignOptions,
-        queue: Box<dyn AnnotationQueue + 'a>,
+        queue: Box<dyn JudgeQueue + 'a>,
         ranks: Ranks,
     ) -> Online<'a> {
-        let annotator = Journalled::new(match ranks.is_alone() {
+        let judge = Journalled::new(match ranks.is_alone() {
             true => queue,
             false => Box::new(Shared::new(queue, ranks.clone())),
         });
-        let judges_by_rule = annotator
-            .identity()
-            .is_ok_and(|identity| identity.get("judge").is_some_and(|judge| judge == "rule"));
+        let judges_by_rule =
+            judge.identity().is_ok_and(|identity| identity.get("judge").is_some_and(|judge| judge == "rule"));
         Online {
             judges_by_rule,
             learner,
             sampler,
             options,
-            annotator,
+            judge,
             open: VecDeque::new(),
             forgotten: false,
             kept: VecDeque::new(),
@@ -155,7 +154,7 @@ impl<'a> Online<'a> {
     async fn ask(&mut self, step: &mut Step<'_, '_>) -> Result<()> {
         if std::mem::take(&mut self.forgotten) {
             let questions = self.open.iter().flat_map(|open| open.asked.questions()).collect();
-            self.annotator.submit(questions)?;
+            self.judge.submit(questions)?;
         }
         let last = (step.done + self.options.async_level).min(step.batches.total_steps() - 1);
         for number in step.done + self.open.len()..=last {
@@ -184,11 +183,11 @@ impl<'a> Online<'a> {
             let row = |draw: &u64| draws.row(*draw).expect("one of the step's");
             let rows: Vec<usize> = sampled.draws.iter().map(row).collect();
             let prompts = rows.iter().map(|row| step.rows.text(*row)).collect::<Result<Vec<_>>>()?;
-            let rated = matches!(self.learner, Learner::Policy(_)) && self.annotator.rates();
+            let rated = matches!(self.learner, Learner::Policy(_)) && self.judge.rates();
             let asked = match rated {
                 true => Asked::Ratings(Ratings::new(&sampled.draws, &prompts, &sampled.of)),
                 false => {
-                    let settled = self.annotator.position() == Position::Settled;
+                    let settled = self.judge.position() == Position::Settled;
                     let probes = if settled { 0 } else { self.options.probes as u64 };
                     Asked::Pairs(Games::new(
                         &sampled.draws,
@@ -211,7 +210,7 @@ impl<'a> Online<'a> {
             }
             self.kept.pop_front();
             self.open.push_back(Arc::new(open));
-            self.annotator.submit(questions)?;
+            self.judge.submit(questions)?;
         }
         Ok(())
     }
@@ -225,14 +224,14 @@ impl<'a> Online<'a> {
 
     /// Waits until the first open step's questions are answered.
     async fn wait(&mut self, step: &mut Step<'_, '_>) -> Result<()> {
-        step.begin("annotating");
+        step.begin("judging");
         let started = Instant::now();
         let mut stopped: Option<Instant> = None;
         while !self.open.front().expect("asked before").asked.is_answered() {
             // A queue that waits on this thread never lets anything else look.
             give_way().await;
             // What it gives is taken before anything else is awaited.
-            let polled = self.annotator.poll(LOOK).await.inspect_err(|_| self.forgotten = true)?;
+            let polled = self.judge.poll(LOOK).await.inspect_err(|_| self.forgotten = true)?;
             for note in &polled.notes {
                 step.warn(note);
             }
@@ -244,7 +243,7 @@ impl<'a> Online<'a> {
                 return Err(Error::Interrupted);
             }
         }
-        step.spent("annotation", started);
+        step.spent("judging", started);
         Ok(())
     }
 
@@ -253,16 +252,16 @@ impl<'a> Online<'a> {
         match &open.asked {
             Asked::Pairs(games) => {
                 let (pairs, min_confidence) = (self.options.pairs, self.options.min_confidence);
-                let annotation = games.annotation(Choosing { pairs, min_confidence });
+                let judging = games.judging(Choosing { pairs, min_confidence });
                 let (number, policy_step) = (step.done + 1, open.sampled.policy_step);
-                let met = annotation.pairs(number, policy_step, &open.prompts, &open.sampled.of);
-                self.count(step, open, &annotation.counts, annotation.first_invalid(), &met)?;
+                let met = judging.pairs(number, policy_step, &open.prompts, &open.sampled.of);
+                self.count(step, open, &judging.counts, judging.first_invalid(), &met)?;
                 match &self.learner {
-                    Learner::Pairs { .. } => self.learn_pairs(step, open, &annotation, met).await,
+                    Learner::Pairs { .. } => self.learn_pairs(step, open, &judging, met).await,
                     Learner::Policy(_) => {
                         // No pair by itself is learnt from.
                         let met = met.into_iter().map(|pair| PairReport { chosen: None, ..pair }).collect();
-                        self.learn_scores(step, open, annotation.win_rates(), &annotation, met).await
+                        self.learn_scores(step, open, judging.win_rates(), &judging, met).await
                     }
                 }
             }
@@ -285,8 +284,8 @@ impl<'a> Online<'a> {
         self.first_invalid = self.first_invalid.take().or_else(|| invalid.map(str::to_owned));
         let (mut verdicts, mut told) = (self.verdicts.clone(), self.told.clone());
         verdicts.add(counts, &open.sampled.of, pairs);
-        verdicts.check(self.options.max_invalid_ratio, &self.annotator.name(), invalid)?;
-        let members: Vec<String> = self.annotator.members().iter().map(|member| member.name()).collect();
+        verdicts.check(self.options.max_invalid_ratio, &self.judge.name(), invalid)?;
+        let members: Vec<String> = self.judge.members().iter().map(|member| member.name()).collect();
         let mute = verdicts.votes().mute("the ensemble", &members, true).into_iter();
         let mute = mute.map(|(member, text)| (Habit::Mute(member), text));
         for (habit, text) in verdicts.habits().warnings().into_iter().chain(mute) {
@@ -310,18 +309,14 @@ impl<'a> Online<'a> {
         &mut self,
         step: &mut Step<'_, '_>,
         open: &OpenStep,
-        annotation: &Annotation,
+        judging: &Judging,
         met: Vec<PairReport>,
     ) -> Result<Learnt> {
         let Learner::Pairs { trainer, loss } = &self.learner else { unreachable!("asked for by pairs") };
         step.begin("learning");
         let started = Instant::now();
-        let choices: Vec<(usize, &Choice)> = annotation
-            .choices
-            .iter()
-            .enumerate()
-            .flat_map(|(i, of)| of.iter().map(move |c| (i, c)))
-            .collect();
+        let choices: Vec<(usize, &Choice)> =
+            judging.choices.iter().enumerate().flat_map(|(i, of)| of.iter().map(move |c| (i, c))).collect();
         let tree = |(i, c): &(usize, &Choice)| {
             open.sampled.tree(step.rows, open.rows[*i], *i, &[c.chosen, c.rejected])
         };
@@ -349,11 +344,11 @@ impl<'a> Online<'a> {
             policy: learnt.as_ref().map(|learnt| learnt.policy()),
             entropy: learnt.as_ref().map(|learnt| learnt.entropy()),
             responses: response_report(answers),
-            annotation: Some(AnnotationReport {
+            judging: Some(JudgeReport {
                 votes: self.counted().votes().report(),
-                ..annotation.report(
+                ..judging.report(
                     step.done - policy_step,
-                    self.annotator.used(),
+                    self.judge.used(),
                     self.counted().habits().longer_ratio(),
                 )
             }),
@@ -393,9 +388,9 @@ impl<'a> Online<'a> {
             policy: learnt.policy(),
             entropy: learnt.entropy(),
             responses: response_report(answers),
-            annotation: Some(AnnotationReport {
+            judging: Some(JudgeReport {
                 votes: self.counted().votes().report(),
-                ..said.report(used, step.done - policy_step, self.annotator.used())
+                ..said.report(used, step.done - policy_step, self.judge.used())
             }),
             pairs: met,
             ratings: said.ratings(step.done + 1, open, &learnt.advantages),
@@ -415,17 +410,17 @@ fn drawn(answers: &[Vec<Response>]) -> usize {
     answers.iter().flatten().map(|answer| answer.token_ids.len()).sum()
 }
 
-/// What an annotator said that scores were made of.
+/// What a judge said that scores were made of.
 trait SaidOf {
     /// For `metrics.jsonl`; `learnt`: responses with an advantage.
-    fn report(&self, learnt: usize, off_policy_steps: usize, used: Usage) -> AnnotationReport;
+    fn report(&self, learnt: usize, off_policy_steps: usize, used: Usage) -> JudgeReport;
 
     /// The ratings among it, for `pairs.jsonl`.
     fn ratings(&self, step: usize, open: &OpenStep, advantages: &[Vec<f64>]) -> Vec<RatingReport>;
 }
 
 impl SaidOf for Ratings {
-    fn report(&self, learnt: usize, off_policy_steps: usize, used: Usage) -> AnnotationReport {
+    fn report(&self, learnt: usize, off_policy_steps: usize, used: Usage) -> JudgeReport {
         self.report(learnt, off_policy_steps, used)
     }
 
@@ -434,10 +429,10 @@ impl SaidOf for Ratings {
     }
 }
 
-impl SaidOf for Annotation {
-    fn report(&self, learnt: usize, off_policy_steps: usize, used: Usage) -> AnnotationReport {
+impl SaidOf for Judging {
+    fn report(&self, learnt: usize, off_policy_steps: usize, used: Usage) -> JudgeReport {
         let report = self.report(off_policy_steps, used, None);
-        AnnotationReport { learnt, scores: None, scores_margin: None, ..report }
+        JudgeReport { learnt, scores: None, scores_margin: None, ..report }
     }
 
     fn ratings(&self, _: usize, _: &OpenStep, _: &[Vec<f64>]) -> Vec<RatingReport> {
@@ -451,9 +446,7 @@ impl Method for Online<'_> {
     }
 
     fn identity(&self, common: RunIdentity) -> Result<RunIdentity> {
-        Ok(common
-            .with_online_loss(&self.options.loss)
-            .with_feedback(&self.options, self.annotator.identity()?))
+        Ok(common.with_online_loss(&self.options.loss).with_feedback(&self.options, self.judge.identity()?))
     }
 
     fn draws(&self) -> usize {
@@ -489,16 +482,16 @@ impl Method for Online<'_> {
 
     fn keep_journal(&mut self, path: &Path) -> Result<()> {
         // What is asked here costs no more than the step that is done again.
-        if self.annotator.is_remote() { self.annotator.open(path) } else { Ok(()) }
+        if self.judge.is_remote() { self.judge.open(path) } else { Ok(()) }
     }
 
     fn drain(&mut self) -> Task<'_, ()> {
         Box::pin(async move {
-            if self.annotator.is_remote() {
+            if self.judge.is_remote() {
                 // What ends the run is the error to be told.
                 let _ = match self.ranks.is_alone() {
-                    true => self.annotator.drain(GRACE).await,
-                    false => self.annotator.drain_together(GRACE.div_duration_f32(LOOK) as usize, LOOK).await,
+                    true => self.judge.drain(GRACE).await,
+                    false => self.judge.drain_together(GRACE.div_duration_f32(LOOK) as usize, LOOK).await,
                 };
             }
         })
@@ -520,7 +513,7 @@ impl Method for Online<'_> {
                 }
                 heard => watch(heard),
             };
-            let judged = judge_pairs(&mut self.annotator, pairs, seed, &mut watch);
+            let judged = judge_pairs(&mut self.judge, pairs, seed, &mut watch);
             judged.await.map(Some).inspect_err(|_| self.forgotten = true)
         })
     }

@@ -273,22 +273,22 @@ pub struct AlignOptions {
     /// Strings that end a response.
     #[setters(into)]
     pub stop: Vec<String>,
-    /// Weigh the loss by the annotator's probability rather than take its verdict as certain.
+    /// Weigh the loss by the judge's probability rather than take its verdict as certain.
     pub soft_labels: bool,
     /// Which pairs of a prompt's responses are learnt from.
     pub pairs: PairChoice,
-    /// Learn from a pair only where the annotator's probability for the chosen response is at least this.
+    /// Learn from a pair only where the judge's probability for the chosen response is at least this.
     pub min_confidence: f32,
     /// Draw so many times the prompts of a step, and ask about those pairs on which the policy is least sure: of each prompt's
     /// responses the two whose implicit rewards are closest, of the prompts those where they are closest. 1: ask about every
     /// pair.
     pub active: usize,
-    /// Pairs of so many prompts, the first of the run, are asked about both ways round where the annotator may prefer a
+    /// Pairs of so many prompts, the first of the run, are asked about both ways round where the judge may prefer a
     /// position and does not do so itself.
     pub probes: usize,
     /// End the run when more than this share of the verdicts is unusable, or (below 1) when the last 16 all were.
     pub max_invalid_ratio: f64,
-    /// Steps that an annotator which works elsewhere is asked about ahead: while a step is learnt from, it judges the next
+    /// Steps that a judge which works elsewhere is asked about ahead: while a step is learnt from, it judges the next
     /// ones, whose answers are off-policy by as many steps. 0: on-policy, as in the paper.
     pub async_level: usize,
 }

@@ -1,4 +1,4 @@
-//! Forward and backward pass over annotated pairs, recorded once and replayed for every micro-batch.
+//! Forward and backward pass over judged pairs, recorded once and replayed for every micro-batch.
 
 use std::sync::Arc;
 

@@ -6,7 +6,7 @@ use super::report::StepReport;
 
 /// Whoever wants to know how a run is going: the program's progress bar, an application's window, a test.
 pub trait Observer: Send {
-    /// A part of a step begins: "sampling", "annotating", "learning", "saving".
+    /// A part of a step begins: "sampling", "judging", "learning", "saving".
     fn phase(&mut self, _name: &str) {}
 
     /// A step that was done before this run was resumed: its row of `metrics.jsonl`.

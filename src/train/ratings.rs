@@ -1,11 +1,11 @@
-//! What an annotator says of a step's samples one by one.
+//! What a judge says of a step's samples one by one.
 
 use std::collections::HashMap;
 
-use super::report::{AnnotationReport, RatingReport, UsageReport};
-use crate::annotate::queue::{Answer, Ask, Question, Said, Usage};
-use crate::annotate::{Counts, Score};
+use super::report::{JudgeReport, RatingReport, UsageReport};
 use crate::generate::Response;
+use crate::judge::queue::{Answer, Ask, Question, Said, Usage};
+use crate::judge::{Counts, Score};
 
 /// A step's ratings: for each prompt, one of each different sample.
 pub(super) struct Ratings {
@@ -15,7 +15,7 @@ pub(super) struct Ratings {
     first: Vec<Vec<usize>>,
     /// What was asked and is not answered, by its id: the prompt and the sample.
     open: HashMap<String, (usize, usize, Question)>,
-    /// Wall time of the annotator for those that were answered.
+    /// Wall time of the judge for those that were answered.
     ms: f64,
 }
 
@@ -96,10 +96,10 @@ impl Ratings {
     }
 
     /// For `metrics.jsonl`.
-    pub fn report(&self, learnt: usize, off_policy_steps: usize, used: Usage) -> AnnotationReport {
+    pub fn report(&self, learnt: usize, off_policy_steps: usize, used: Usage) -> JudgeReport {
         let counts = self.counts();
         let known: Vec<f64> = self.scores().into_iter().flatten().flatten().collect();
-        AnnotationReport {
+        JudgeReport {
             judged: counts.judged,
             invalid: counts.invalid,
             identical: counts.identical,
@@ -108,7 +108,7 @@ impl Ratings {
             off_policy_steps,
             scores: (!known.is_empty()).then(|| known.iter().sum::<f64>() / known.len() as f64),
             used: UsageReport::of(used),
-            ..AnnotationReport::default()
+            ..JudgeReport::default()
         }
     }
 

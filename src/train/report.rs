@@ -3,9 +3,9 @@
 use serde::ser::{SerializeMap, Serializer};
 use serde::{Deserialize, Serialize};
 
-use crate::annotate::queue::Usage;
-use crate::annotate::{Annotated, Verdict, orders_disagree};
 use crate::eval::ensemble::VotesReport;
+use crate::judge::queue::Usage;
+use crate::judge::{PairOutcome, Verdict, orders_disagree};
 
 /// A step, as `metrics.jsonl` has it, and what it does not have: the pairs, the time that is left.
 ///
@@ -38,9 +38,9 @@ pub struct StepReport {
     /// The responses of the step, sampled or given.
     #[serde(flatten)]
     pub responses: ResponseReport,
-    /// What the annotator said of them.
+    /// What the judge said of them.
     #[serde(flatten)]
-    pub annotation: Option<AnnotationReport>,
+    pub judging: Option<JudgeReport>,
     /// What the policy did on held-out prompts, where it was evaluated after the step.
     #[serde(flatten)]
     pub evaluation: Option<EvaluationReport>,
@@ -62,7 +62,7 @@ pub struct StepReport {
     /// The device's memory in use, in bytes.
     #[serde(rename = "memory/device_bytes")]
     pub device_bytes: u64,
-    /// Every pair that the annotator was shown: rows of `pairs.jsonl`.
+    /// Every pair that the judge was shown: rows of `pairs.jsonl`.
     #[serde(skip)]
     pub pairs: Vec<PairReport>,
     /// Every response that it rated by itself: rows of `pairs.jsonl`, too.
@@ -82,10 +82,10 @@ impl StepReport {
         self.preference.map(|preference| preference.margins)
     }
 
-    /// The share of the decided pairs in which the annotator preferred the first response; `None` where no annotator was
+    /// The share of the decided pairs in which the judge preferred the first response; `None` where no judge was
     /// asked or none was decided.
     pub fn first_preferred(&self) -> Option<f64> {
-        self.annotation.as_ref()?.first
+        self.judging.as_ref()?.first
     }
 
     /// Whether there was something to learn from, and a gradient.
@@ -189,9 +189,9 @@ pub struct ResponseReport {
     pub contain_eos_token: Option<f64>,
 }
 
-/// What the annotator said in a step.
+/// What the judge said in a step.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct AnnotationReport {
+pub struct JudgeReport {
     /// Pairs asked about.
     #[serde(rename = "judge/judged")]
     pub judged: usize,
@@ -216,33 +216,33 @@ pub struct AnnotationReport {
     /// Share of the decided pairs so far that the longer response won.
     #[serde(rename = "judge/longer")]
     pub longer: Option<f64>,
-    /// Pairs of which the annotator was not sure enough to learn from them.
+    /// Pairs of which the judge was not sure enough to learn from them.
     #[serde(rename = "judge/unsure")]
     pub unsure: usize,
     /// Pairs learnt from.
     #[serde(rename = "judge/learnt")]
     pub learnt: usize,
-    /// Wall time of the annotator a judged pair.
+    /// Wall time of the judge a judged pair.
     #[serde(rename = "judge/latency_ms")]
     pub latency_ms: f64,
     /// Updates between the policy that drew the responses and the one that learns from them.
     #[serde(rename = "judge/off_policy_steps")]
     pub off_policy_steps: usize,
-    /// The annotator's probability for the chosen response, mean over the pairs learnt from; of ratings their mean.
+    /// The judge's probability for the chosen response, mean over the pairs learnt from; of ratings their mean.
     #[serde(rename = "objective/scores")]
     pub scores: Option<f64>,
     /// 2p − 1 of it.
     #[serde(rename = "objective/scores_margin")]
     pub scores_margin: Option<f64>,
-    /// How far the members of an ensemble agreed so far; `None` of other annotators.
+    /// How far the members of an ensemble agreed so far; `None` of other judges.
     #[serde(flatten)]
     pub votes: Option<VotesReport>,
-    /// What was used so far, where an annotator counts it.
+    /// What was used so far, where a judge counts it.
     #[serde(flatten)]
     pub used: Option<UsageReport>,
 }
 
-/// The policy's answers to held-out prompts against those of the start, by the run's own annotator in both orders.
+/// The policy's answers to held-out prompts against those of the start, by the run's own judge in both orders.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct EvaluationReport {
     /// (wins + ties/2) / prompts with a usable verdict.
@@ -285,7 +285,7 @@ pub struct HeldOutReport {
     pub pairs: usize,
 }
 
-/// What an annotator used so far.
+/// What a judge used so far.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct UsageReport {
     /// Requests that were sent.
@@ -306,7 +306,7 @@ pub struct UsageReport {
 }
 
 impl UsageReport {
-    /// `None` for an annotator that has nothing to count.
+    /// `None` for a judge that has nothing to count.
     pub(super) fn of(used: Usage) -> Option<UsageReport> {
         let Usage { requests, failed, cached, prompt_tokens, completion_tokens, cost } = used;
         let tokens = prompt_tokens + completion_tokens;
@@ -328,7 +328,7 @@ pub struct Times {
     pub phases: Phases,
 }
 
-/// Milliseconds by phase: "sampling", "annotation", "reference", "forward", "backward", "update".
+/// Milliseconds by phase: "sampling", "judging", "reference", "forward", "backward", "update".
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Phases(Vec<(&'static str, f64)>);
 
@@ -367,7 +367,7 @@ pub(super) fn hundredths(ms: f64) -> f64 {
     (ms * 1e2).round() / 1e2
 }
 
-/// A pair that the annotator was shown, a row of `pairs.jsonl`.
+/// A pair that the judge was shown, a row of `pairs.jsonl`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct PairReport {
@@ -391,7 +391,7 @@ pub struct PairReport {
     pub chosen: Option<u8>,
 }
 
-/// A response that the annotator rated by itself, a row of `pairs.jsonl`.
+/// A response that the judge rated by itself, a row of `pairs.jsonl`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RatingReport {
     /// The step that could learn from it.
@@ -402,7 +402,7 @@ pub struct RatingReport {
     pub prompt: String,
     /// The response.
     pub response: String,
-    /// How good it is; `None` where the annotator's answer is unusable.
+    /// How good it is; `None` where the judge's answer is unusable.
     pub score: Option<f32>,
     /// Its advantage over the others.
     pub advantage: f64,
@@ -428,7 +428,7 @@ pub struct JudgementReport {
 }
 
 impl JudgementReport {
-    /// See [`Judgement::order_flip`](crate::annotate::Judgement::order_flip).
+    /// See [`Judgement::order_flip`](crate::judge::Judgement::order_flip).
     pub(crate) fn order_flip(&self) -> bool {
         orders_disagree(self.p_12, self.p_21)
     }
@@ -436,8 +436,8 @@ impl JudgementReport {
 
 impl PairReport {
     /// With what became of it.
-    pub(super) fn judged(self, annotated: &Annotated) -> PairReport {
-        let Annotated::Judged(judgement) = annotated else {
+    pub(super) fn judged(self, outcome: &PairOutcome) -> PairReport {
+        let PairOutcome::Judged(judgement) = outcome else {
             return PairReport { skipped: Some("identical responses".into()), ..self };
         };
         let skipped = match &judgement.verdict {

@@ -259,7 +259,7 @@ impl Method for Rewards {
                 policy: None,
                 entropy: None,
                 responses: ResponseReport { mean_length: None, contain_eos_token: Some(ending) },
-                annotation: None,
+                judging: None,
                 tokens: pairs.iter().map(rows).sum(),
                 pairs: Vec::new(),
                 ratings: Vec::new(),

@@ -18,9 +18,9 @@ use super::run_file::RunFile;
 use super::state::{Logs, State};
 use super::tensorboard::EventFile;
 use super::trainer::{Control, Trainer};
-use crate::annotate::journal::JOURNAL;
 use crate::collective::Ranks;
 use crate::error::{Error, Result};
+use crate::judge::journal::JOURNAL;
 use crate::model::storage::into_folder;
 
 /// Between two looks at whether a pause is over.
@@ -359,7 +359,7 @@ impl<'a, 'c> Run<'a, 'c> {
             // The first error is the one worth telling.
             let _ = self.checkpoint().await;
         }
-        if matches!(error, Error::Annotator { .. }) && self.control.stops() {
+        if matches!(error, Error::Judge { .. }) && self.control.stops() {
             self.warn(&error.to_string());
             return Error::Interrupted;
         }

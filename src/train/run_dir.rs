@@ -3,7 +3,7 @@
 //! ```text
 //! RUN/run.json                      the resolved configuration
 //!     metrics.jsonl pairs.jsonl     rows with a "step"
-//!     judgements.jsonl              what an annotator elsewhere said, as it came: nothing of it is asked again
+//!     judgements.jsonl              what a judge elsewhere said, as it came: nothing of it is asked again
 //!     labels.jsonl                  what a person said, as it came
 //!     tensorboard/                  the metrics as an event file, where it was asked for
 //!     report.html                   what happened, for a reader, where it was asked for
@@ -25,11 +25,11 @@ use serde_json::{Value, json};
 use super::checkpoint::{CHECKPOINTS, Checkpoint, PendingCheckpoint, in_folder};
 use super::log::Log;
 use super::state::Logs;
-use crate::annotate::ensemble::JUDGES;
-use crate::annotate::human::LABELS;
-use crate::annotate::journal::JOURNAL;
 use crate::error::{Error, Result};
 use crate::files;
+use crate::judge::ensemble::JUDGES;
+use crate::judge::human::LABELS;
+use crate::judge::journal::JOURNAL;
 use crate::lock::{Lock, unwritable};
 
 pub use super::checkpoint::checkpoints;
@@ -38,7 +38,7 @@ pub use super::checkpoint::checkpoints;
 pub const RUN: &str = "run.json";
 /// A row a step.
 pub const METRICS: &str = "metrics.jsonl";
-/// A row an annotated pair.
+/// A row an judged pair.
 pub const PAIRS: &str = "pairs.jsonl";
 /// What [`Report::of_run`](crate::report::Report::of_run) makes of them.
 pub const REPORT: &str = "report.html";
@@ -260,7 +260,7 @@ impl RunDir {
     }
 }
 
-/// Whether the run in `dir` can be gone on with: from a checkpoint, or before its first with what an annotator has said.
+/// Whether the run in `dir` can be gone on with: from a checkpoint, or before its first with what a judge has said.
 pub fn can_be_resumed(dir: &Path) -> bool {
     let begun = dir.join(JOURNAL).exists() || checkpoints(dir).is_ok_and(|all| !all.is_empty());
     begun && dir.join(RUN).exists()
@@ -310,7 +310,7 @@ fn is_in(dir: &Path, path: &Path) -> bool {
 }
 
 fn refuse_a_run_in_the_way(dir: &Path) -> Result<()> {
-    // A configuration is what a run leaves that has done nothing; what an annotator has said is not asked again.
+    // A configuration is what a run leaves that has done nothing; what a judge has said is not asked again.
     let mut done = CONTENTS.into_iter().filter(|name| ![RUN, JOURNAL, JUDGES, LABELS].contains(name));
     let Some(name) = done.find(|name| dir.join(name).exists()) else {
         return Ok(());

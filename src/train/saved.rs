@@ -66,7 +66,7 @@ impl Trainer<'_> {
         seal(dir)
     }
 
-    /// Goes on from what [`Trainer::save`] wrote, of a training with the same options, rows and annotator, before the first
+    /// Goes on from what [`Trainer::save`] wrote, of a training with the same options, rows and judge, before the first
     /// step: to the same bits on the same device. Where that fails, the trainer is as it was, or else takes no step until it has
     /// been resumed.
     ///

@@ -3,8 +3,8 @@
 use std::f64::consts::PI;
 use std::str::FromStr;
 
-use crate::annotate::names;
 use crate::error::Error;
+use crate::judge::names;
 
 /// How the learning rate goes on after its warm-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -165,7 +165,7 @@ impl Method for Completions {
                 policy: None,
                 entropy: Some(sum.entropy / sum.tokens as f64),
                 responses,
-                annotation: None,
+                judging: None,
                 pairs: Vec::new(),
                 ratings: Vec::new(),
                 tokens: trees.iter().map(Tree::rows).sum(),

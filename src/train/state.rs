@@ -4,9 +4,9 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::annotation::VerdictTotals;
 use super::checkpoint::STATE;
 use super::identity::{Change, RunIdentity};
+use super::judging::VerdictTotals;
 use super::sampler::Sampled;
 use crate::error::{Error, Result};
 use crate::files;
@@ -26,7 +26,7 @@ pub(super) struct State {
     pub kernels: Tuning,
     /// What was changed where the run was resumed.
     pub changes: Vec<Change>,
-    /// Whether the last step's evaluation is still to be made: it was interrupted, or its annotator failed.
+    /// Whether the last step's evaluation is still to be made: it was interrupted, or its judge failed.
     pub owes_evaluation: bool,
     /// In online training.
     #[serde(deserialize_with = "Option::deserialize")]

@@ -10,8 +10,8 @@
 //!         align  for t′ up to t + async-level:                                      online.rs
 //!                    y₁, y₂ ~ π_θ(· | x)                                            sampler.rs, generate/
 //!                    with --active, those on which π_θ is least sure                active.rs
-//!                    ask the annotator which is better                              annotate/queue.rs, annotate/journal.rs
-//!                wait for the judgements of step t; ℓ(x, y⁺, y⁻)                    annotation.rs, pair_trainer.rs
+//!                    ask the judge which is better                              judge/queue.rs, judge/journal.rs
+//!                wait for the judgements of step t; ℓ(x, y⁺, y⁻)                    judging.rs, pair_trainer.rs
 //!                or for its ratings r; −Σ A(r) log π(y | x)                         ratings.rs, policy_trainer.rs, policy_loss.rs
 //!     θ ← θ − η_t · clip(∇ℓ(θ))                                                     updater.rs, schedule.rs, optim/
 //!     every ref-model-sync-steps, if asked for: π₀ ← α π_θ + (1 − α) π₀             moving_reference.rs
@@ -31,19 +31,19 @@ use super::options::TrainOptions;
 use super::policy::Policy;
 use super::progress::{Observer, Pace};
 use super::report::{
-    AnnotationReport, EvaluationReport, HeldOutReport, PairReport, Phases, PolicyGradientReport,
-    PolicyReport, PreferenceReport, RanksReport, RatingReport, ResponseReport, StepReport, Times, hundredths,
+    EvaluationReport, HeldOutReport, JudgeReport, PairReport, Phases, PolicyGradientReport, PolicyReport,
+    PreferenceReport, RanksReport, RatingReport, ResponseReport, StepReport, Times, hundredths,
 };
 use super::requests::Requests;
 use super::rows::EncodedRows;
 use super::schedule::LrSchedule;
 use super::state::{Counters, OnlineState, State};
 use super::updater::Updater;
-use crate::annotate::Pair;
 use crate::collective::{Exchanged, Ranks};
 use crate::error::{Error, Result};
 use crate::eval::judging::{Heard, PairVerdict, Watch};
 use crate::gpu::{Outputs, Pending};
+use crate::judge::Pair;
 use crate::model::adapter_storage::ADAPTER_FILE;
 use crate::model::safetensors_io::MODEL_FILE;
 use crate::model::storage::restore_weights;
@@ -58,7 +58,7 @@ const OPTIMISER_FILE: &str = "optimiser.safetensors";
 pub struct Control<'a> {
     /// Hears of phases, steps and warnings.
     pub observer: &'a mut dyn Observer,
-    /// What somebody asks for meanwhile. A step that waits for an annotator elsewhere ends at once where the end is asked for,
+    /// What somebody asks for meanwhile. A step that waits for a judge elsewhere ends at once where the end is asked for,
     /// with [`crate::Error::Interrupted`], and can be taken again.
     pub requests: &'a Requests,
 }
@@ -112,8 +112,8 @@ pub(super) trait Method: Send {
         Box::pin(async move { Ok(None) })
     }
 
-    /// What its annotator says of these pairs, in both orders, see [`judge_pairs`](crate::eval::judging::judge_pairs);
-    /// `None` without an annotator.
+    /// What its judge says of these pairs, in both orders, see [`judge_pairs`](crate::eval::judging::judge_pairs);
+    /// `None` without a judge.
     fn judge<'t>(
         &'t mut self,
         _pairs: &'t [Pair<'t>],
@@ -185,7 +185,7 @@ pub(super) struct Learnt {
     pub policy: Option<PolicyReport>,
     pub entropy: Option<f64>,
     pub responses: ResponseReport,
-    pub annotation: Option<AnnotationReport>,
+    pub judging: Option<JudgeReport>,
     pub pairs: Vec<PairReport>,
     pub ratings: Vec<RatingReport>,
     /// That went through the model.
@@ -332,8 +332,8 @@ impl<'a> Trainer<'a> {
     /// [`Trainer::requests`] does as dropping it does.
     ///
     /// # Errors
-    /// [`crate::Error::NonFinite`] after 5 steps in a row without a finite loss and gradient; [`crate::Error::Annotator`] where one cannot
-    /// go on, or gives too many unusable verdicts; [`crate::Error::Interrupted`] where the annotator was awaited when somebody asked
+    /// [`crate::Error::NonFinite`] after 5 steps in a row without a finite loss and gradient; [`crate::Error::Judge`] where one cannot
+    /// go on, or gives too many unusable verdicts; [`crate::Error::Interrupted`] where the judge was awaited when somebody asked
     /// for an end, and where the step was cancelled; what the device reports. The policy is as it was before the step, which can be taken again.
     pub async fn step(&mut self) -> Result<Option<StepReport>> {
         let requests = self.requests.clone();
@@ -468,7 +468,7 @@ impl<'a> Trainer<'a> {
             policy: learnt.policy,
             entropy: learnt.entropy,
             responses: learnt.responses,
-            annotation: learnt.annotation,
+            judging: learnt.judging,
             evaluation: None,
             held_out: None,
             epoch: self.batches.epoch(self.step),

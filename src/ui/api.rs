@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::live::Snapshot;
 use super::server::Shared;
-use crate::annotate::human::{Desk, GivenLabel, Refusal, View};
+use crate::judge::human::{Desk, GivenLabel, Refusal, View};
 
 /// A refusal, in a sentence.
 pub(super) struct Problem(StatusCode, String);
@@ -47,7 +47,7 @@ impl From<JsonRejection> for Problem {
 type Answer<T> = Result<Json<T>, Problem>;
 type Body<T> = Result<Json<T>, JsonRejection>;
 
-/// Finds the desk, where a person is the annotator.
+/// Finds the desk, where a person is the judge.
 fn at_desk(shared: &Shared) -> Result<&Desk, Problem> {
     let none = || Problem(StatusCode::NOT_FOUND, "No person labels in this run.".into());
     shared.served.desk.as_deref().ok_or_else(none)

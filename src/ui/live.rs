@@ -107,7 +107,7 @@ struct Warning {
     step: usize,
 }
 
-/// A pair that the annotator was shown, with what became of it.
+/// A pair that the judge was shown, with what became of it.
 #[derive(Clone, Serialize)]
 struct ShownPair {
     step: usize,
@@ -123,7 +123,7 @@ struct ShownPair {
     chosen: Option<u8>,
 }
 
-/// A response that the annotator rated by itself.
+/// A response that the judge rated by itself.
 #[derive(Clone, Serialize)]
 struct ShownRating {
     step: usize,
@@ -165,7 +165,7 @@ pub(super) struct Snapshot {
 }
 
 impl LiveRun {
-    /// A run that has not begun, with what a reader should know of it: its model, dataset, annotator, loss.
+    /// A run that has not begun, with what a reader should know of it: its model, dataset, judge, loss.
     pub fn new(title: impl Into<String>, facts: Vec<(String, String)>) -> LiveRun {
         LiveRun {
             title: title.into(),
@@ -354,7 +354,7 @@ fn shortened(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::train::report::{AnnotationReport, JudgementReport, PolicyReport};
+    use crate::train::report::{JudgeReport, JudgementReport, PolicyReport};
 
     fn pair(step: usize, both: bool) -> PairReport {
         let p_21 = both.then_some(0.9);
@@ -397,10 +397,10 @@ mod tests {
             loss: (step != 3).then_some(0.5),
             policy: Some(PolicyReport { kl: f64::NAN, ..PolicyReport::default() }),
             ratings: vec![rating(step)],
-            annotation: Some(AnnotationReport {
+            judging: Some(JudgeReport {
                 both_orders: 2 * usize::from(both),
                 order_flip: 1,
-                ..AnnotationReport::default()
+                ..JudgeReport::default()
             }),
             device_bytes: 1 << 20,
             pairs: vec![pair(step, both), pair(step, both)],

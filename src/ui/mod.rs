@@ -1,4 +1,4 @@
-//! A run's page: how it goes, live, with buttons to pause it, to save and to end it; and where a person is the annotator, the
+//! A run's page: how it goes, live, with buttons to pause it, to save and to end it; and where a person is the judge, the
 //! pairs to label. A server on a thread of its own, for browsers on this machine.
 //!
 //! ```text
@@ -11,7 +11,7 @@
 //! ```
 //! use std::sync::Arc;
 //!
-//! use oaif::annotate::{Desk, Human};
+//! use oaif::judge::{Desk, Human};
 //! use oaif::train::Requests;
 //! use oaif::unstable::ui::{LiveRun, Served, Ui, UiObserver, UiOptions};
 //!
@@ -59,8 +59,8 @@ use std::thread::JoinHandle;
 pub use live::LiveRun;
 pub use observer::UiObserver;
 
-use crate::annotate::human::Desk;
 use crate::error::{Error, Result};
+use crate::judge::human::Desk;
 use crate::train::Requests;
 
 /// Where the page is to be had.
@@ -76,7 +76,7 @@ pub struct UiOptions {
 /// What a page shows and changes.
 #[derive(Clone)]
 pub struct Served {
-    /// Pairs to label, where a person is the annotator.
+    /// Pairs to label, where a person is the judge.
     pub desk: Option<Arc<Desk>>,
     /// How the run goes.
     pub live: Arc<LiveRun>,

@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 use super::connections::CONNECTIONS;
 use super::server::MAX_BODY;
 use super::*;
-use crate::annotate::Pair;
-use crate::annotate::human::{Desk, Human, Order};
-use crate::annotate::queue::{AnnotationQueue, Answer, Question, Said};
+use crate::judge::Pair;
+use crate::judge::human::{Desk, Human, Order};
+use crate::judge::queue::{Answer, JudgeQueue, Question, Said};
 use crate::train::StepReport;
 
 const HOSTILE: [&str; 3] =

@@ -532,7 +532,7 @@ fn a_judge_that_does_not_work_ends_the_run_with_an_explanation() {
         assert!(!place.path("run/model").exists() && !place.path("run/metrics.jsonl").exists());
     };
     if cfg!(unix) {
-        run("echo no paper >&2; exit 3", &["annotator command", "no paper", "must end with exit code 0"]);
+        run("echo no paper >&2; exit 3", &["judge command", "no paper", "must end with exit code 0"]);
         run("sleep 5", &["took longer than 0.5 s", "judge-timeout"]);
         run("cat", &["verdicts were unusable", "max-invalid-ratio", "\"verdict\" must be"]);
         run("true", &["answered 0 of 32 pairs", "one line with the same id"]);

@@ -157,7 +157,7 @@ fn an_online_step_is_told_phase_by_phase_and_leaves_no_file() {
         check(row, "align");
         let phases = row["phases"].as_array().unwrap();
         let names: Vec<&str> = phases.iter().map(|p| p["phase"].as_str().unwrap()).collect();
-        assert_eq!(names, ["sampling", "annotation", "reference", "learning", "update"]);
+        assert_eq!(names, ["sampling", "judging", "reference", "learning", "update"]);
         let percent: f64 = phases.iter().map(|p| number(p, "percent")).sum();
         super::assert_close(percent, 100.0, 0.5);
     }

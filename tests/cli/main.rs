@@ -198,7 +198,7 @@ const PAIRS: &str = r#"{"prompt": "the fox was", "chosen": " happy and old .", "
 {"prompt": "the old owl", "chosen": " found a kite in the tree", "rejected": " went home with his blue hat"}
 "#;
 
-/// The flags of an annotator that is ready at once.
+/// The flags of a judge that is ready at once.
 const RULE: &str = "--judge rule --judge-rule longer --max-new-tokens 6";
 
 /// A folder with a model, [`PAIRS`] and [`completions`].

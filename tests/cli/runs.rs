@@ -61,7 +61,7 @@ fn a_run_leaves_the_agreed_folder() {
         }
 
         let pairs = place.rows("run/pairs.jsonl");
-        assert_eq!(pairs.len(), if kind == "align" { 3 * 2 } else { 0 }, "annotated pairs of {kind}");
+        assert_eq!(pairs.len(), if kind == "align" { 3 * 2 } else { 0 }, "outcome pairs of {kind}");
         for pair in &pairs {
             for key in ["prompt", "response_1", "response_2"] {
                 assert!(pair[key].is_string(), "{key} in {pair}");
@@ -448,7 +448,7 @@ fn a_run_warns_of_what_makes_it_worthless_and_the_report_keeps_it() {
     let err = place.oaif_with(line, &[judge]).done().err;
     let html = String::from_utf8(place.read("run/report.html")).unwrap();
     let kept = place.json("run/run.json")["warnings"].to_string();
-    for told in ["he annotator preferred the first answer in 100 %", "he policy hardly moved"] {
+    for told in ["he judge preferred the first answer in 100 %", "he policy hardly moved"] {
         assert_eq!(err.matches(told).count(), 1, "{err}");
         assert!(html.contains(told) && kept.contains(told), "{told} in {kept}");
     }
@@ -470,7 +470,7 @@ fn a_run_warns_of_what_makes_it_worthless_and_the_report_keeps_it() {
     let line = "align --model tiny --dataset pairs.jsonl --max-steps 12 --output-dir well --max-new-tokens 6 \
                 --per-device-train-batch-size 8 --learning-rate 1e-2 --judge rule --judge-rule longer";
     let err = place.oaif(line).done().err;
-    assert!(!err.contains("annotator preferred") && !err.contains("hardly moved"), "{err}");
+    assert!(!err.contains("judge preferred") && !err.contains("hardly moved"), "{err}");
 }
 
 #[test]
@@ -556,7 +556,7 @@ fn a_report_is_a_page_of_its_own_about_the_run() {
         {
             assert!(html.contains(told), "{kind}: {told}");
         }
-        let pairs = (html.contains("Annotated pairs"), html.contains(">Reward margin</text>"));
+        let pairs = (html.contains("Judged pairs"), html.contains(">Reward margin</text>"));
         assert_eq!(pairs, (kind == "align", kind != "sft"), "{kind}");
         assert!(!html.contains("Not finished"), "{kind}");
 

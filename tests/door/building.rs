@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use oaif::Wait;
-use oaif::unstable::annotate::command::CommandAnnotator;
-use oaif::unstable::annotate::judge_model::JudgeModel;
 use oaif::unstable::data::rows::{Prompt, Text};
 use oaif::unstable::generate::{GenerateOptions, Generator, SamplingParams};
 use oaif::unstable::gpu::{Arena, Gpu, GpuOptions};
+use oaif::unstable::judge::command::CommandJudge;
+use oaif::unstable::judge::judge_model::JudgeModel;
 use oaif::unstable::model::architecture::WeightSpec;
 use oaif::unstable::model::lora::LoraTerm;
 use oaif::unstable::model::names::Projection;
@@ -277,7 +277,7 @@ impl Doors {
             }
             3 => {
                 let command = draws.of(&["", " ", "\n\t", "true"]);
-                let result = CommandAnnotator::new(command, Duration::MAX);
+                let result = CommandJudge::new(command, Duration::MAX);
                 call(("command", command), command == "true", result)
             }
             // Sizes of trees that nobody can read are numbers all the same.

@@ -13,15 +13,15 @@ use std::path::PathBuf;
 use common::{fixture, gpu};
 use draws::{CAPACITY, Draws};
 use oaif::Wait;
-use oaif::unstable::annotate::Annotator;
-use oaif::unstable::annotate::judge_model::JudgeModel;
-use oaif::unstable::annotate::likelihood::{DEFAULT_TEMPLATE, LikelihoodAnnotator, Normalise};
-use oaif::unstable::annotate::llm::{LlmAnnotator, Orders};
-use oaif::unstable::annotate::template::JudgeTemplate;
 use oaif::unstable::data::packing::Tree;
 use oaif::unstable::data::tokenizer::Tokenizer;
 use oaif::unstable::generate::{GenerateOptions, Generator, SamplingParams};
 use oaif::unstable::gpu::{Arena, Dim, Gpu, Limits, Plan, PlanOptions, Recorder};
+use oaif::unstable::judge::Judge;
+use oaif::unstable::judge::judge_model::JudgeModel;
+use oaif::unstable::judge::likelihood::{DEFAULT_TEMPLATE, LikelihoodJudge, Normalise};
+use oaif::unstable::judge::llm::{LlmJudge, Orders};
+use oaif::unstable::judge::template::JudgeTemplate;
 use oaif::unstable::model::{Model, Scorer};
 use oaif::unstable::ops;
 use oaif::unstable::optim::{Optimiser, OptimiserKind};
@@ -58,7 +58,7 @@ struct Doors {
     optimiser: Optimiser,
     generator: Generator,
     tokenizer: Tokenizer,
-    annotators: Vec<Box<dyn Annotator>>,
+    judges: Vec<Box<dyn Judge>>,
     plan: Plan,
     temp: tempfile::TempDir,
 }
@@ -83,9 +83,9 @@ impl Doors {
         let preamble: Vec<u32> = (1..9).collect();
         let judge = || JudgeModel::load(&gpu, &dir, Some(64), &arena).wait().unwrap();
         let template = JudgeTemplate::from_text("{{ prompt }}{{ response_1 }}{{ response_2 }}").unwrap();
-        let llm = |orders| LlmAnnotator::new(judge(), template.clone(), orders, "tiny").wait().unwrap();
+        let llm = |orders| LlmJudge::new(judge(), template.clone(), orders, "tiny").wait().unwrap();
         let likelihood =
-            LikelihoodAnnotator::new(judge(), DEFAULT_TEMPLATE, "", Normalise::Token, "tiny").wait().unwrap();
+            LikelihoodJudge::new(judge(), DEFAULT_TEMPLATE, "", Normalise::Token, "tiny").wait().unwrap();
         Doors {
             scorer: Scorer::new(&gpu, &frozen, CAPACITY, &arena).wait().unwrap(),
             after: Scorer::after(&gpu, &frozen, &preamble, CAPACITY, &arena).wait().unwrap(),
@@ -96,7 +96,7 @@ impl Doors {
                 .unwrap(),
             generator: Generator::new(&gpu, &frozen, generate(), &arena).wait().unwrap(),
             tokenizer: Tokenizer::load(&dir).unwrap(),
-            annotators: vec![Box::new(likelihood), Box::new(llm(Orders::Both)), Box::new(llm(Orders::One))],
+            judges: vec![Box::new(likelihood), Box::new(llm(Orders::Both)), Box::new(llm(Orders::One))],
             plan: plan_of_100_rows(&dry),
             temp: tempfile::tempdir().unwrap(),
             dry_frozen: load(&dry, false),
@@ -128,7 +128,7 @@ impl Doors {
             35 => self.new_model(draws),
             36 => self.new_adapter(draws),
             37 => self.new_run(draws),
-            38 => self.annotate(draws),
+            38 => self.judge(draws),
             _ => self.small_things(draws),
         }
     }

@@ -2,11 +2,11 @@
 
 use oaif::Error;
 use oaif::Wait;
-use oaif::unstable::annotate::Pair;
 use oaif::unstable::data::packing::{ChoiceTree, Tree};
 use oaif::unstable::data::tokenizer::StopMatcher;
 use oaif::unstable::generate::Request;
 use oaif::unstable::gpu::{Arena, Category, Live};
+use oaif::unstable::judge::Pair;
 use oaif::unstable::model::{Scored, Scorer};
 use oaif::unstable::train::pair_step::LabelledPair;
 
@@ -193,23 +193,23 @@ impl Doors {
         call(("replay", live.extents), index != 0 || value <= 100, self.plan.run(&live).wait())
     }
 
-    pub fn annotate(&mut self, draws: &mut Draws) -> Call {
+    pub fn judge(&mut self, draws: &mut Draws) -> Call {
         let texts = ["", " ", "the fox", "1", "\u{0}\u{1b}", "é漢👩\u{200d}🚀"].map(str::to_owned);
         let long = "fox ".repeat(300);
         let texts = [&texts[..], &[long]].concat();
         let three: [String; 3] = std::array::from_fn(|_| draws.of(&texts));
         let pairs =
             vec![Pair { prompt: &three[0], response_1: &three[1], response_2: &three[2] }; draws.below(3)];
-        let annotator = draws.below(self.annotators.len());
-        let result = self.annotators[annotator].annotate(&pairs).wait();
+        let judge = draws.below(self.judges.len());
+        let result = self.judges[judge].judge(&pairs).wait();
         if let Ok(judgements) = &result {
             assert_eq!(judgements.len(), pairs.len());
         }
-        // A tokenizer without a single token for the answers after some text is an annotator's error.
+        // A tokenizer without a single token for the answers after some text is a judge's error.
         let result = match result {
-            Err(Error::Annotator { .. }) => Ok(()),
+            Err(Error::Judge { .. }) => Ok(()),
             other => other.map(drop),
         };
-        call(("annotate", annotator, &pairs), true, result)
+        call(("judge", judge, &pairs), true, result)
     }
 }

@@ -33,14 +33,14 @@ fn alpaca_eval_outputs_and_annotations_read() {
     let outputs: Vec<_> = set.iter().map(|prompt| (&*prompt.text, prompt.reference.as_deref())).collect();
     assert_eq!(outputs, [("Name a colour.", Some("Blue.")), ("Say \"hi\"], now.", Some("hi {"))]);
 
-    let annotations = file(
+    let judgements = file(
         "annotations.json",
         r#"[
 {"instruction": "Name a colour.", "output_1": "Red", "generator_1": "base", "output_2": "Blue.", "generator_2": "m", "annotator": "j", "preference": 1.75, "raw_completion": {"x": "y"}},
 {"instruction": "Say \"hi\"], now.", "output_1": "hi", "generator_1": "base", "output_2": "hi {", "generator_2": "m", "annotator": "j", "preference": 0},
 {"instruction": "c", "output_1": "", "generator_1": "base", "output_2": "", "generator_2": "m", "annotator": "j", "preference": null}]"#,
     );
-    let judged = read_judgements(&annotations).unwrap();
+    let judged = read_judgements(&judgements).unwrap();
     assert_eq!(judged.benchmark, Benchmark::AlpacaEval);
     let outcomes: Vec<_> = judged.records.iter().map(|record| record.outcome().unwrap().unwrap()).collect();
     assert_eq!(Decisions::of(&outcomes), Decisions { wins: 1, ties: 1, losses: 0, invalid: 1 });

@@ -193,7 +193,7 @@ fn published_weights_give_published_length_controlled_win_rates() {
         }
     }
     println!("{} models, {} not within 1e-6 points: {off:?}", rows.len(), off.len());
-    // Six of these have fewer than 805 annotations; the rest's weights and figures were published at different times.
+    // Six of these have fewer than 805 judgements; the rest's weights and figures were published at different times.
     assert!(rows.len() >= 199 && off.len() <= 10, "{off:?}");
 }
 
@@ -245,7 +245,7 @@ fn the_fit_gives_published_figures_and_sklearns_coefficients() {
     }
 }
 
-/// Reads all annotation files that make_eval.py put into $OAIF_EVAL_ALPACA and prints ours beside theirs.
+/// Reads all judging files that make_eval.py put into $OAIF_EVAL_ALPACA and prints ours beside theirs.
 #[test]
 #[ignore = "needs the folder that make_eval.py makes: OAIF_EVAL_ALPACA=FOLDER"]
 fn published_annotations_give_published_figures() {

@@ -3,9 +3,6 @@
 use std::path::Path;
 
 use oaif::Wait;
-use oaif::unstable::annotate::Pair;
-use oaif::unstable::annotate::likelihood::text_before;
-use oaif::unstable::annotate::template::JudgeTemplate;
 use oaif::unstable::data::chat::ChatTemplate;
 use oaif::unstable::data::encoder::Encoder;
 use oaif::unstable::data::rows::{
@@ -14,6 +11,9 @@ use oaif::unstable::data::rows::{
 use oaif::unstable::data::tokenizer::Tokenizer;
 use oaif::unstable::gguf::GgufTensors;
 use oaif::unstable::gpu::{Gpu, Limits};
+use oaif::unstable::judge::Pair;
+use oaif::unstable::judge::likelihood::text_before;
+use oaif::unstable::judge::template::JudgeTemplate;
 use oaif::unstable::model::architecture::WeightSpec;
 use oaif::unstable::model::safetensors_io::{MODEL_FILE, TensorFiles};
 use oaif::unstable::model::{Model, ModelConfig};

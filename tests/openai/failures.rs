@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use oaif::Wait;
-use oaif::unstable::annotate::Verdict;
-use oaif::unstable::annotate::journal::Journalled;
-use oaif::unstable::annotate::openai::OpenAiOptions;
-use oaif::unstable::annotate::queue::{AnnotationQueue, Question, Said, Usage};
+use oaif::unstable::judge::Verdict;
+use oaif::unstable::judge::journal::Journalled;
+use oaif::unstable::judge::openai::OpenAiOptions;
+use oaif::unstable::judge::queue::{JudgeQueue, Question, Said, Usage};
 use serde_json::json;
 
 use crate::judge::*;
@@ -234,7 +234,7 @@ fn where_no_server_answers_the_run_ends_within_its_patience() {
     let outcome = ask(&mut dead, &questions(10));
     let took = started.elapsed();
     let error = outcome.error.unwrap();
-    assert!(error.starts_with("annotator openai (judge): no server has answered for"), "{error}");
+    assert!(error.starts_with("judge openai (judge): no server has answered for"), "{error}");
     assert!(error.contains("cannot be reached") && error.contains("resume"), "{error}");
     assert!(took >= patience && took < Duration::from_millis(1500), "{took:?}");
     println!("after {took:?}: {error}");

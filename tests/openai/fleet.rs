@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use oaif::Wait;
-use oaif::unstable::annotate::openai::Sources;
-use oaif::unstable::annotate::queue::AnnotationQueue;
+use oaif::unstable::judge::openai::Sources;
+use oaif::unstable::judge::queue::JudgeQueue;
 
 use crate::judge::*;
 use crate::server::{Reply, Server};
@@ -65,7 +65,7 @@ fn a_server_that_refuses_us_is_left_out_and_the_others_do_its_work() {
         let outcome = ask(&mut queue, &questions);
         let error = outcome.error.unwrap();
         let expected = format!(
-            "annotator openai (judge): no server takes requests: {place} answers {status} ({said}){at}; check"
+            "judge openai (judge): no server takes requests: {place} answers {status} ({said}){at}; check"
         );
         assert!(error.starts_with(&expected), "{error}");
     }

@@ -4,11 +4,11 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use oaif::Wait;
-use oaif::unstable::annotate::journal::Journalled;
-use oaif::unstable::annotate::openai::{Key, OpenAi, OpenAiOptions};
-use oaif::unstable::annotate::queue::{AnnotationQueue, Answer, Ask, Question, Said};
-use oaif::unstable::annotate::template::JudgeTemplate;
-use oaif::unstable::annotate::{Judgement, Pair};
+use oaif::unstable::judge::journal::Journalled;
+use oaif::unstable::judge::openai::{Key, OpenAi, OpenAiOptions};
+use oaif::unstable::judge::queue::{Answer, Ask, JudgeQueue, Question, Said};
+use oaif::unstable::judge::template::JudgeTemplate;
+use oaif::unstable::judge::{Judgement, Pair};
 use serde_json::{Value, json};
 
 use crate::server::{Reply, Request, Server};
@@ -164,7 +164,7 @@ pub fn ask_journalled(queue: &mut Journalled<'_>, questions: &[Question]) -> Out
 
 fn collect(
     count: usize,
-    mut poll: impl FnMut(Duration) -> oaif::unstable::error::Result<oaif::unstable::annotate::queue::Polled>,
+    mut poll: impl FnMut(Duration) -> oaif::unstable::error::Result<oaif::unstable::judge::queue::Polled>,
 ) -> Outcome {
     let started = Instant::now();
     let mut outcome = Outcome { answers: Vec::new(), notes: Vec::new(), error: None };

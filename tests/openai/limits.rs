@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use oaif::Wait;
-use oaif::unstable::annotate::journal::Journalled;
-use oaif::unstable::annotate::queue::{AnnotationQueue, Usage};
+use oaif::unstable::judge::journal::Journalled;
+use oaif::unstable::judge::queue::{JudgeQueue, Usage};
 
 use crate::judge::*;
 use crate::server::{Reply, Server};

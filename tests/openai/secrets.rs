@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use oaif::Wait;
-use oaif::unstable::annotate::journal::Journalled;
-use oaif::unstable::annotate::openai::{OpenAi, OpenAiOptions};
-use oaif::unstable::annotate::queue::AnnotationQueue;
+use oaif::unstable::judge::journal::Journalled;
+use oaif::unstable::judge::openai::{OpenAi, OpenAiOptions};
+use oaif::unstable::judge::queue::JudgeQueue;
 use serde_json::json;
 
 use crate::judge::*;

@@ -2,15 +2,15 @@
 
 use oaif::Task;
 use oaif::Wait;
-use oaif::unstable::annotate::ensemble::{Ensemble, Vote};
-use oaif::unstable::annotate::journal::Journalled;
-use oaif::unstable::annotate::llm::Orders;
-use oaif::unstable::annotate::openai::{Api, OpenAi, OpenAiOptions, RatingTemplate, Sources};
-use oaif::unstable::annotate::queue::{AnnotationQueue, InPlace, Said};
-use oaif::unstable::annotate::rule::Rule;
-use oaif::unstable::annotate::template::JudgeTemplate;
-use oaif::unstable::annotate::{Annotator, Judgement, Pair, Position, Score, Verdict};
 use oaif::unstable::eval::judging::judge_pairs;
+use oaif::unstable::judge::ensemble::{Ensemble, Vote};
+use oaif::unstable::judge::journal::Journalled;
+use oaif::unstable::judge::llm::Orders;
+use oaif::unstable::judge::openai::{Api, OpenAi, OpenAiOptions, RatingTemplate, Sources};
+use oaif::unstable::judge::queue::{InPlace, JudgeQueue, Said};
+use oaif::unstable::judge::rule::Rule;
+use oaif::unstable::judge::template::JudgeTemplate;
+use oaif::unstable::judge::{Judge, Judgement, Pair, Position, Score, Verdict};
 use serde_json::{Value, json};
 
 use crate::judge::*;
@@ -151,12 +151,12 @@ fn reasons_come_before_a_verdict_where_the_template_asks_for_them() {
 /// Prefers the first of two responses, and tells of no order.
 struct First;
 
-impl Annotator for First {
+impl Judge for First {
     fn name(&self) -> String {
         "first".into()
     }
 
-    fn annotate<'t>(&'t mut self, pairs: &'t [Pair<'t>]) -> Task<'t, oaif::Result<Vec<Judgement>>> {
+    fn judge<'t>(&'t mut self, pairs: &'t [Pair<'t>]) -> Task<'t, oaif::Result<Vec<Judgement>>> {
         Box::pin(async move { Ok(pairs.iter().map(|_| Verdict::from_probability(1.0).into()).collect()) })
     }
 
@@ -170,7 +170,7 @@ fn in_an_ensemble_a_server_is_sent_no_request_twice() {
     let questions = questions(20);
     let pairs: Vec<Pair> = questions.iter().filter_map(|question| question.pair()).collect();
     let server = good_server();
-    let members: Vec<Box<dyn AnnotationQueue>> =
+    let members: Vec<Box<dyn JudgeQueue>> =
         vec![Box::new(judge(options(&[&server]))), Box::new(InPlace::new(First))];
     let mut queue = Journalled::new(Box::new(Ensemble::new(Vote::Mean, members).unwrap()));
     let verdicts = judge_pairs(&mut queue, &pairs, 7, &mut |_| Ok(())).wait().unwrap();
@@ -204,7 +204,7 @@ fn a_response_is_rated_by_the_mean_of_one_to_ten_and_two_ratings_compare_a_pair(
     let mut queue = judge(options.clone());
     assert!(queue.rates());
     // Whatever their models, servers rate on one scale; a rule does not.
-    let together = |other: Box<dyn AnnotationQueue>| {
+    let together = |other: Box<dyn JudgeQueue>| {
         Ensemble::new(Vote::Mean, vec![Box::new(judge(options.clone())), other]).unwrap().rates()
     };
     assert!(together(Box::new(judge(options.clone().model("another")))));

@@ -8,7 +8,7 @@ use eframe::egui::{
     ScrollArea, Sense, TextEdit, Ui, ViewportCommand, vec2,
 };
 use eframe::wgpu;
-use oaif::annotate::{GivenLabel, Pick, Shown, View};
+use oaif::judge::{GivenLabel, Pick, Shown, View};
 use oaif::gpu::{Gpu, GpuOptions};
 
 use crate::curve::curve;

@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use oaif::annotate::{Desk, Human};
+use oaif::judge::{Desk, Human};
 use oaif::data::{Columns, Prompt, read_prompts};
 use oaif::gpu::Gpu;
 use oaif::model::LoraConfig;
@@ -234,7 +234,7 @@ struct Teller<'a> {
 
 impl Observer for Teller<'_> {
     fn phase(&mut self, name: &str) {
-        self.shared.phase(if name == "annotating" { "waiting for your picks" } else { name });
+        self.shared.phase(if name == "judging" { "waiting for your picks" } else { name });
     }
 
     fn warning(&mut self, text: &str) {

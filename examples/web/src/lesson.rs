@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use oaif::Error;
-use oaif::annotate::{Annotator, Desk, GivenLabel, Human, JudgeModel, LikelihoodAnnotator, Normalise, Pick};
+use oaif::judge::{Judge, Desk, GivenLabel, Human, JudgeModel, LikelihoodJudge, Normalise, Pick};
 use oaif::files::MemoryFolder;
 use oaif::generate::SamplingParams;
 use oaif::gpu::{Arena, Gpu, GpuOptions, Tier};
@@ -193,11 +193,11 @@ async fn judge(
     gpu: &Gpu,
     files: &MemoryFolder,
     instruction: Instruction,
-) -> oaif::Result<impl Annotator + use<>> {
+) -> oaif::Result<impl Judge + use<>> {
     let model = JudgeModel::load(gpu, &files.path().join("judge"), None, &Arena::new()).await?;
-    LikelihoodAnnotator::new(model, LIKELIHOOD_TEMPLATE, instruction.text(), Normalise::Sum, "judge")
+    LikelihoodJudge::new(model, LIKELIHOOD_TEMPLATE, instruction.text(), Normalise::Sum, "judge")
         .await
-        .map(LikelihoodAnnotator::of_whole_responses)
+        .map(LikelihoodJudge::of_whole_responses)
 }
 
 /// The visitor's clicks, which can be given while a step waits for them.

@@ -6,17 +6,17 @@ use clap::Args;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::annotator::{AnnotatorArgs, PROTOCOL};
 use super::gpu::{BaseDtypeArgs, GpuArgs, GpuPlan};
+use super::judge::{JudgeArgs, PROTOCOL};
 use super::paths::{adapter_dir, dataset_file, input_file, last_checkpoint, model_dir, run_dir};
 use super::sampling::{SamplingArgs, SamplingPlan};
 use super::{first_given, positive};
-use crate::annotate::config::AnnotatorConfig;
 use crate::cli::fetch::{Fetch, Input, What};
 use crate::data::rows::Columns;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::gguf;
+use crate::judge::config::JudgeConfig;
 use crate::model::FrozenFormat;
 use crate::model::adapter_storage::ADAPTER_CONFIG;
 use crate::train::run_dir::RUN;
@@ -106,7 +106,7 @@ pub(crate) struct EvalArgs {
     sampling: SamplingArgs,
     #[command(flatten)]
     #[serde(flatten)]
-    annotator: AnnotatorArgs,
+    judge: JudgeArgs,
     #[command(flatten)]
     #[serde(flatten)]
     base_dtype: BaseDtypeArgs,
@@ -170,9 +170,9 @@ pub(crate) struct EvalPlan {
     pub judgements: Option<PathBuf>,
     pub output: PathBuf,
     pub json: bool,
-    pub annotator: AnnotatorConfig,
+    pub judge: JudgeConfig,
     /// Another judge of the same pairs.
-    pub second_judge: Option<AnnotatorConfig>,
+    pub second_judge: Option<JudgeConfig>,
     pub base_dtype: Option<FrozenFormat>,
     pub gpu: GpuPlan,
     /// The flags with their values.
@@ -295,7 +295,7 @@ impl EvalArgs {
             let why = "is for --judgements alone: leave it out, or the policy";
             return Err(Error::config("--alpaca-anchors", why));
         }
-        let annotator = self.annotator.plan()?;
+        let judge = self.judge.plan()?;
         let mut config = serde_json::to_value(&self).unwrap_or_else(|_| json!({}));
         let second_judge = match self.second_judge.as_deref() {
             None => None,
@@ -305,7 +305,7 @@ impl EvalArgs {
                 Some(second)
             }
         };
-        if annotator.desk().is_some() && second_judge.as_ref().is_some_and(|judge| judge.desk().is_some()) {
+        if judge.desk().is_some() && second_judge.as_ref().is_some_and(|judge| judge.desk().is_some()) {
             return Err(Error::config("--second-judge", "is a person, as --judge is: give another judge"));
         }
         Ok(EvalPlan {
@@ -325,7 +325,7 @@ impl EvalArgs {
                 .transpose()?,
             output,
             json: self.json,
-            annotator,
+            judge,
             second_judge,
             base_dtype: self.base_dtype.plan()?,
             gpu: self.gpu.plan(false),
@@ -439,9 +439,9 @@ impl EvalArgs {
 }
 
 /// The judge whose flags the file `path` holds, and these flags with their values.
-fn second_judge(path: &Path) -> Result<(AnnotatorConfig, Value)> {
+fn second_judge(path: &Path) -> Result<(JudgeConfig, Value)> {
     let flag = "--second-judge";
-    let mut args = AnnotatorArgs::of_file(flag, path)?;
+    let mut args = JudgeArgs::of_file(flag, path)?;
     let planned = args
         .plan()
         .map_err(|error| Error::config(format!("{flag} {}", path.display()), error.to_string()))?;
@@ -462,11 +462,10 @@ impl Fetch for EvalPlan {
         if let EvalPrompts::Rows(files, _) = &mut self.prompts {
             inputs.extend(Input::rows("--dataset", files));
         }
-        for (flag, judge) in [
-            ("--judge-model", Some(&mut self.annotator)),
-            ("--second-judge-model", self.second_judge.as_mut()),
-        ] {
-            let models = judge.map(AnnotatorConfig::models_mut).unwrap_or_default();
+        for (flag, judge) in
+            [("--judge-model", Some(&mut self.judge)), ("--second-judge-model", self.second_judge.as_mut())]
+        {
+            let models = judge.map(JudgeConfig::models_mut).unwrap_or_default();
             inputs.extend(models.into_iter().map(|path| Input::new(flag, What::Model, path)));
         }
         inputs

@@ -15,7 +15,7 @@ use crate::error::Result;
 #[serde(rename_all = "kebab-case")]
 pub(super) struct EvaluationArgs {
     /// Rows that are not trained on, for an evaluation at the end and after every --eval-steps. In align they are prompts: the
-    /// annotator compares the policy's answers with those of the start, answered once at the beginning. In dpo and reward they
+    /// judge compares the policy's answers with those of the start, answered once at the beginning. In dpo and reward they
     /// are pairs, of which loss and accuracy are told
     #[arg(long, value_name = "FILE")]
     eval_dataset: Option<PathBuf>,

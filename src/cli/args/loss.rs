@@ -4,8 +4,8 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{ensure, first_given, flag_names, positive, shortest};
-use crate::annotate::names;
 use crate::error::{Error, Result};
+use crate::judge::names;
 use crate::preference::{LossOptions, Objective};
 use crate::train::options::ReferenceSync;
 use crate::train::{Advantage, PolicyLoss, TokenWeights};
@@ -18,7 +18,7 @@ pub(super) struct LossArgs {
     /// Loss, or several that are added up, such as dpo,sft: dpo (also called sigmoid), ipo, slic (hinge), robust, exo_pair,
     /// nca_pair, bco_pair, sppo_hard, aot, aot_unpaired, apo_zero, apo_down, discopop, sigmoid_norm, kto, rdpo; without
     /// reference simpo, cpo, orpo; and sft, the negative log-likelihood of the chosen response. In align also xpo, where the
-    /// second answer of each prompt is the reference's, and rloo and grpo, policy gradients on the annotator's scores, or on how
+    /// second answer of each prompt is the reference's, and rloo and grpo, policy gradients on the judge's scores, or on how
     /// often a response wins
     #[arg(long, value_name = "NAMES", alias = "loss-type", value_delimiter = ',', num_args = 1.., default_value = "dpo")]
     #[serde(serialize_with = "joined")]

@@ -1,7 +1,6 @@
 //! The commands' flags, and what they ask for: `plan()` turns them into the library's own options, every value
 //! checked, and leaves reading, building and running to the command.
 
-mod annotator;
 mod bench;
 #[cfg(feature = "demo")]
 mod demo;
@@ -9,6 +8,7 @@ mod eval;
 pub(in crate::unstable::cli) mod foreign;
 mod gpu;
 mod held_out;
+mod judge;
 mod lora;
 mod loss;
 #[cfg(feature = "http")]
@@ -26,12 +26,12 @@ use clap::{CommandFactory, Parser, Subcommand};
 use serde::Serialize;
 use serde_json::Value;
 
-pub(crate) use annotator::flags_of_judges;
 pub(crate) use bench::{BenchPlan, Form, Suite};
 #[cfg(feature = "demo")]
 pub(crate) use demo::DemoPlan;
 pub(crate) use eval::{EvalPlan, EvalPrompts, JudgementsPlan, PolicyFiles, Side};
 pub(crate) use held_out::HeldOut;
+pub(crate) use judge::flags_of_judges;
 pub(crate) use loss::flags_of_losses;
 pub(crate) use tools::{
     ChatPlan, DoctorPlan, ExportFormat, ExportPlan, GeneratePlan, JudgePlan, ModelsPlan, Prompts, ScorePlan,
@@ -54,7 +54,7 @@ pub(crate) enum Command {
     /// See it work: align the small policy that the program carries, by its own judges, with a report at the end
     #[cfg(feature = "demo")]
     Demo(Box<demo::DemoArgs>),
-    /// Align a model online: prompts → samples → annotator → loss → update
+    /// Align a model online: prompts → samples → judge → loss → update
     Align(Box<train::AlignArgs>),
     /// Train on the next token of {"text"} or {"prompt","completion"} rows
     Sft(Box<train::SftArgs>),
@@ -68,8 +68,8 @@ pub(crate) enum Command {
     Chat(Box<tools::ChatArgs>),
     /// Log-probabilities of {"prompt","completion"} rows
     Score(Box<tools::ScoreArgs>),
-    /// Annotate {"prompt","response_1","response_2"} rows
-    Judge(Box<tools::JudgeArgs>),
+    /// Judge {"prompt","response_1","response_2"} rows
+    Judge(Box<tools::JudgePairsArgs>),
     /// Compare a policy with its start, another policy or reference answers, by a judge: win rate with interval, a report
     Eval(Box<eval::EvalArgs>),
     /// Merge a LoRA adapter into its model, or store a model in another float format

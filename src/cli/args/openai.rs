@@ -7,10 +7,10 @@ use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
-use super::annotator::seconds_of;
-use crate::annotate::llm::Orders;
-use crate::annotate::openai::{Api, Key, OpenAiOptions, RatingTemplate};
+use super::judge::seconds_of;
 use crate::error::Result;
+use crate::judge::llm::Orders;
+use crate::judge::openai::{Api, Key, OpenAiOptions, RatingTemplate};
 
 impl ValueEnum for Api {
     fn value_variants<'a>() -> &'a [Api] {
@@ -27,7 +27,7 @@ impl ValueEnum for Api {
 
 // Everything is optional, so that a flag which is given is told apart from its default.
 #[derive(Debug, Default, Args, Serialize)]
-#[command(next_help_heading = "Annotator over HTTP (--judge openai)")]
+#[command(next_help_heading = "Judge over HTTP (--judge openai)")]
 #[serde(rename_all = "kebab-case")]
 pub(super) struct OpenAiArgs {
     /// Address of a server, such as http://localhost:8000/v1; given several times, all are asked

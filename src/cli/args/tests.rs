@@ -6,15 +6,15 @@ use crate::train::run_dir::Resume;
 use std::path::PathBuf;
 
 use super::*;
-use crate::annotate::config::AnnotatorConfig;
-use crate::annotate::ensemble::Vote;
-use crate::annotate::likelihood::Normalise;
-use crate::annotate::llm::Orders;
-#[cfg(feature = "http")]
-use crate::annotate::openai::OpenAi;
-#[cfg(feature = "http")]
-use crate::annotate::queue::AnnotationQueue;
 use crate::bench::{Batch, Held, Shape, Source, Sweep};
+use crate::judge::config::JudgeConfig;
+use crate::judge::ensemble::Vote;
+use crate::judge::likelihood::Normalise;
+use crate::judge::llm::Orders;
+#[cfg(feature = "http")]
+use crate::judge::openai::OpenAi;
+#[cfg(feature = "http")]
+use crate::judge::queue::JudgeQueue;
 use crate::model::FloatFormat;
 use crate::model::LoraTargets;
 use crate::optim::OptimiserKind;
@@ -449,7 +449,7 @@ fn a_reference_is_synced_by_trls_flags_with_trls_defaults() {
 }
 
 #[test]
-fn aligning_without_an_annotator_says_which_there_are() {
+fn aligning_without_an_judge_says_which_there_are() {
     let Command::Align(args) = cli("align", &run_flags(&[])) else { panic!() };
     mistake(
         args.plan(),
@@ -459,7 +459,7 @@ fn aligning_without_an_annotator_says_which_there_are() {
 }
 
 #[test]
-fn an_annotator_says_what_it_needs() {
+fn a_judge_says_what_it_needs() {
     for (kind, needed) in [
         ("llm", "--judge-model"),
         ("likelihood", "--judge-model"),
@@ -486,16 +486,16 @@ fn an_ensemble_is_made_of_files_with_the_flags_of_its_judges() {
         let members: Vec<&str> = members.iter().map(String::as_str).collect();
         judge(&[&["--judge", "ensemble"], members.as_slice(), flags].concat())
     };
-    let AnnotatorConfig::Ensemble { vote, members } =
-        ensemble(&["rule.toml", "command.json"], &[]).unwrap().annotator
+    let JudgeConfig::Ensemble { vote, members } =
+        ensemble(&["rule.toml", "command.json"], &[]).unwrap().judge
     else {
         panic!()
     };
     assert_eq!(vote, Vote::Mean);
-    assert!(matches!(members[..], [AnnotatorConfig::Rule(_), AnnotatorConfig::Command(_)]));
-    let majority = ensemble(&["rule.toml", "person.yaml"], &["--judge-vote", "majority"]).unwrap().annotator;
+    assert!(matches!(members[..], [JudgeConfig::Rule(_), JudgeConfig::Command(_)]));
+    let majority = ensemble(&["rule.toml", "person.yaml"], &["--judge-vote", "majority"]).unwrap().judge;
     assert!(majority.is_remote() && majority.desk().is_some());
-    assert!(matches!(majority, AnnotatorConfig::Ensemble { vote: Vote::Majority, .. }));
+    assert!(matches!(majority, JudgeConfig::Ensemble { vote: Vote::Majority, .. }));
     mistake(ensemble(&["rule.toml"], &[]), &["--judge ensemble", "twice or more"]);
     mistake(ensemble(&["rule.toml", "none.yaml"], &[]), &["none.yaml", "--judge"]);
     mistake(ensemble(&["person.yaml", "person.yaml"], &[]), &["--judge-member", "one terminal"]);
@@ -506,7 +506,7 @@ fn an_ensemble_is_made_of_files_with_the_flags_of_its_judges() {
 }
 
 #[test]
-fn a_flag_of_another_annotator_is_a_mistake() {
+fn a_flag_of_another_judge_is_a_mistake() {
     for (flag, value) in [
         ("--judge-model", DIR),
         ("--judge-template", "helpfulness"),
@@ -526,10 +526,10 @@ fn a_flag_of_another_annotator_is_a_mistake() {
 #[test]
 fn a_judging_model_has_a_template_by_name_or_file() {
     let llm = |flags: &[&str]| judge(&[&["--judge", "llm", "--judge-model", DIR], flags].concat());
-    let AnnotatorConfig::Llm { model, orders, .. } = llm(&[]).unwrap().annotator else { panic!() };
+    let JudgeConfig::Llm { model, orders, .. } = llm(&[]).unwrap().judge else { panic!() };
     assert_eq!((model, orders), (PathBuf::from(DIR), Orders::Both));
-    let one = llm(&["--judge-template", "harmlessness", "--judge-orders", "one"]).unwrap().annotator;
-    assert!(matches!(one, AnnotatorConfig::Llm { orders: Orders::One, .. }));
+    let one = llm(&["--judge-template", "harmlessness", "--judge-orders", "one"]).unwrap().judge;
+    assert!(matches!(one, JudgeConfig::Llm { orders: Orders::One, .. }));
     mistake(llm(&["--judge-template", "helpfullness"]), &["helpfullness", "\"helpfulness\""]);
 
     let folder = tempfile::tempdir().unwrap();
@@ -545,8 +545,8 @@ fn a_judging_model_has_a_template_by_name_or_file() {
 fn a_likelihood_template_is_a_text_or_a_file() {
     let likelihood = |flags: &[&str]| {
         let plan = judge(&[&["--judge", "likelihood", "--judge-model", DIR], flags].concat())?;
-        match plan.annotator {
-            AnnotatorConfig::Likelihood { template, instruction, normalise, .. } => {
+        match plan.judge {
+            JudgeConfig::Likelihood { template, instruction, normalise, .. } => {
                 Ok((template, instruction, normalise))
             }
             other => panic!("{other:?}"),
@@ -668,8 +668,8 @@ fn a_judge_that_gives_reasons_compares_without_a_template_to_rate_by() {
     let template = dir.path().join("reasons.jinja");
     let server = ["--judge", "openai", "--judge-url", "http://127.0.0.1:9/v1", "--judge-model", "m"];
     let flags = ["--judge-reasons", "--judge-template", template.to_str().unwrap()];
-    let open = |more: &[&str]| match judge(&[&server[..], &flags, more].concat()).unwrap().annotator {
-        AnnotatorConfig::OpenAi { options, template } => OpenAi::new(*options, *template),
+    let open = |more: &[&str]| match judge(&[&server[..], &flags, more].concat()).unwrap().judge {
+        JudgeConfig::OpenAi { options, template } => OpenAi::new(*options, *template),
         other => panic!("{other:?}"),
     };
     assert!(!open(&[]).unwrap().rates());

@@ -4,16 +4,16 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::annotator::{AnnotatorArgs, PROTOCOL};
 use super::gpu::{BaseDtypeArgs, GpuArgs, GpuPlan};
+use super::judge::{JudgeArgs, PROTOCOL};
 use super::paths::{AdapterArgs, export_dir, input_file, model_dir, output_file};
 use super::sampling::{SamplingArgs, SamplingPlan};
 use super::{positive, unusable};
-use crate::annotate::config::AnnotatorConfig;
 use crate::cli::fetch::{Fetch, Input, What};
 use crate::data::rows::Columns;
 use crate::error::{Error, Result};
 use crate::gguf::{self, GgufFormat};
+use crate::judge::config::JudgeConfig;
 use crate::model::{FloatFormat, FrozenFormat};
 
 /// How `oaif export` stores weights.
@@ -236,7 +236,7 @@ impl ScoreArgs {
 /// `oaif judge`.
 #[derive(Debug, Args)]
 #[command(after_help = PROTOCOL)]
-pub(crate) struct JudgeArgs {
+pub(crate) struct JudgePairsArgs {
     /// {"prompt","response_1","response_2"} rows; -: from standard input
     #[arg(long, value_name = "FILE")]
     input: PathBuf,
@@ -247,7 +247,7 @@ pub(crate) struct JudgeArgs {
     #[arg(long, value_name = "NAME", default_value = "prompt")]
     prompt_column: String,
     #[command(flatten)]
-    annotator: AnnotatorArgs,
+    judge: JudgeArgs,
     #[command(flatten)]
     base_dtype: BaseDtypeArgs,
     #[command(flatten)]
@@ -261,18 +261,18 @@ pub(crate) struct JudgePlan {
     pub columns: Columns,
     /// `None`: standard output.
     pub output: Option<PathBuf>,
-    pub annotator: AnnotatorConfig,
+    pub judge: JudgeConfig,
     pub base_dtype: Option<FrozenFormat>,
     pub gpu: GpuPlan,
 }
 
-impl JudgeArgs {
+impl JudgePairsArgs {
     pub fn plan(mut self) -> Result<JudgePlan> {
         Ok(JudgePlan {
             input: input_file("--input", &self.input)?,
             columns: Columns { prompt: self.prompt_column, ..Columns::default() },
             output: optional_output(self.output)?,
-            annotator: self.annotator.plan()?,
+            judge: self.judge.plan()?,
             base_dtype: self.base_dtype.plan()?,
             gpu: self.gpu.plan(false),
         })
@@ -374,7 +374,7 @@ impl Fetch for ExportPlan {
 
 impl Fetch for JudgePlan {
     fn inputs(&mut self) -> Vec<Input<'_>> {
-        let judge = self.annotator.models_mut().into_iter();
+        let judge = self.judge.models_mut().into_iter();
         judge.map(|path| Input::new("--judge-model", What::Model, path)).collect()
     }
 }

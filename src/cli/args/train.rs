@@ -6,9 +6,9 @@ use clap::Args;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::annotator::{AnnotatorArgs, PROTOCOL};
 use super::gpu::{BaseDtypeArgs, GpuArgs};
 use super::held_out::EvaluationArgs;
+use super::judge::{JudgeArgs, PROTOCOL};
 use super::lora::LoraArgs;
 use super::loss::{LossArgs, PolicyLossArgs, ReferenceArgs};
 use super::optimisation::OptimisationArgs;
@@ -16,11 +16,11 @@ use super::paths::{AdapterArgs, dataset_file, model_dir, refuse_own_input, run_d
 use super::sampling::SamplingArgs;
 use super::train_plans::{AlignPlan, DpoPlan, RewardPlan, SftPlan, TrainPlan};
 use super::{ensure, positive, unusable};
-use crate::annotate::names;
 use crate::collective::Ranks;
 use crate::data::rows::Columns;
 use crate::error::{Error, Result};
 use crate::gpu::Limits;
+use crate::judge::names;
 use crate::train::options::{AlignOptions, DpoOptions, RewardOptions, TrainOptions};
 use crate::train::run_dir::Resume;
 use crate::train::{Advantage, OnlineLoss, PairChoice};
@@ -204,31 +204,31 @@ pub(crate) struct AlignArgs {
     num_samples: Option<usize>,
     #[command(flatten)]
     #[serde(flatten)]
-    annotator: AnnotatorArgs,
-    /// Weigh the loss by the annotator's probability rather than take its verdict as certain
-    #[arg(long, help_heading = "Annotator")]
+    judge: JudgeArgs,
+    /// Weigh the loss by the judge's probability rather than take its verdict as certain
+    #[arg(long, help_heading = "Judge")]
     soft_labels: bool,
     /// Learn from a prompt's best response against its worst, or from all pairs with a preference
-    #[arg(long, value_name = "best-worst|all", help_heading = "Annotator", default_value = "best-worst")]
+    #[arg(long, value_name = "best-worst|all", help_heading = "Judge", default_value = "best-worst")]
     pairs: String,
-    /// Learn from a pair only where the annotator is at least so sure, 0.5 to 1
-    #[arg(long, value_name = "P", help_heading = "Annotator", default_value_t = 0.5)]
+    /// Learn from a pair only where the judge is at least so sure, 0.5 to 1
+    #[arg(long, value_name = "P", help_heading = "Judge", default_value_t = 0.5)]
     min_confidence: f64,
     /// Draw N times the prompts of a step, and ask about the pairs on which the policy is least sure: of each prompt's answers
     /// the two whose implicit rewards are closest
-    #[arg(long, value_name = "N", help_heading = "Annotator", default_value_t = 1)]
+    #[arg(long, value_name = "N", help_heading = "Judge", default_value_t = 1)]
     active: usize,
     /// Ask about the pairs of the first N prompts both ways round, where the judge does not do so itself (command, or
     /// --judge-orders one), to see whether it prefers a position
-    #[arg(long, value_name = "N", help_heading = "Annotator", default_value_t = 64)]
+    #[arg(long, value_name = "N", help_heading = "Judge", default_value_t = 64)]
     judge_probes: usize,
     /// End the run when more than this share of the verdicts is unusable
     /// [default: 0.5; human 1, as a person may skip]
-    #[arg(long, value_name = "SHARE", help_heading = "Annotator")]
+    #[arg(long, value_name = "SHARE", help_heading = "Judge")]
     max_invalid_ratio: Option<f64>,
     /// Steps that a judge elsewhere (command, openai, human, an ensemble with one of them) is asked about ahead, while the model
     /// learns: their answers are off-policy by as many steps [default: 0, human 1]
-    #[arg(long, value_name = "N", help_heading = "Annotator")]
+    #[arg(long, value_name = "N", help_heading = "Judge")]
     async_level: Option<usize>,
     #[command(flatten)]
     #[serde(flatten)]
@@ -366,8 +366,8 @@ impl AlignArgs {
             OnlineLoss::Policy(loss) if loss.advantage != Advantage::LeaveOneOut => 8,
             _ => 2,
         };
-        let annotator = self.annotator.plan()?;
-        let person = annotator.desk().is_some();
+        let judge = self.judge.plan()?;
+        let person = judge.desk().is_some();
         let k = *self.num_samples.get_or_insert(usual);
         let share = *self.max_invalid_ratio.get_or_insert(if person { 1.0 } else { 0.5 });
         ensure(k >= 2, "--num-samples", k, "2 or more: responses are compared with each other")?;
@@ -375,11 +375,11 @@ impl AlignArgs {
         let level = *self.async_level.get_or_insert(if person { 1 } else { 0 });
         ensure(level <= 64, "--async-level", level, "at most 64: answers are off-policy by as many steps")?;
         if train.options.overwrite {
-            refuse_own_input(train.options.folder(), &self.annotator.inputs())?;
+            refuse_own_input(train.options.folder(), &self.judge.inputs())?;
         }
-        if level > 0 && !annotator.is_remote() {
+        if level > 0 && !judge.is_remote() {
             let why = format!(
-                "is {level}, which is for --judge command, openai and human: other annotators leave nothing to wait for"
+                "is {level}, which is for --judge command, openai and human: other judges leave nothing to wait for"
             );
             return Err(Error::config("--async-level", why));
         }
@@ -400,7 +400,7 @@ impl AlignArgs {
             max_invalid_ratio: share,
             async_level: level,
         };
-        Ok(AlignPlan { train, align, annotator, held_out })
+        Ok(AlignPlan { train, align, judge, held_out })
     }
 }
 

@@ -7,10 +7,10 @@ use tempfile::TempDir;
 
 use super::gpu::GpuPlan;
 use super::held_out::HeldOut;
-use crate::annotate::config::AnnotatorConfig;
 use crate::cli::fetch::{Fetch, Input, What};
 use crate::data::rows::Columns;
 use crate::gpu::Limits;
+use crate::judge::config::JudgeConfig;
 use crate::train::options::{AlignOptions, DpoOptions, RewardOptions, TrainOptions};
 #[cfg(feature = "ui")]
 use crate::ui::UiOptions;
@@ -45,7 +45,7 @@ pub(crate) struct TrainPlan {
 pub(crate) struct AlignPlan {
     pub train: TrainPlan,
     pub align: AlignOptions,
-    pub annotator: AnnotatorConfig,
+    pub judge: JudgeConfig,
     /// What it is evaluated on.
     pub held_out: Option<HeldOut>,
 }
@@ -101,7 +101,7 @@ impl Fetch for TrainPlan {
 impl Fetch for AlignPlan {
     fn inputs(&mut self) -> Vec<Input<'_>> {
         let what = self.train.model();
-        let judge = self.annotator.models_mut().into_iter();
+        let judge = self.judge.models_mut().into_iter();
         let judge = judge.map(|path| Input::new("--judge-model", what, path));
         self.train.inputs().into_iter().chain(judge).collect()
     }

@@ -5,19 +5,19 @@ use std::any::Any;
 use super::page::Page;
 use super::summary::Start;
 use super::training::Prepared;
-use super::{annotator, training};
+use super::{open_judge, training};
 use crate::Wait;
-use crate::annotate::config::AnnotatorConfig;
-use crate::annotate::judge_model::JudgeModel;
 use crate::cli::args::{AlignPlan, HeldOut};
 use crate::data::rows::prompts;
 use crate::error::Result;
 use crate::gpu::{Arena, Gpu};
+use crate::judge::config::JudgeConfig;
+use crate::judge::judge_model::JudgeModel;
 use crate::model::{FrozenFormat, Model};
 use crate::train::{AlignRun, DryRun, Observer, Policy};
 
 pub fn run(plan: AlignPlan) -> Result<()> {
-    let AlignPlan { train, align, annotator: judge, held_out } = plan;
+    let AlignPlan { train, align, judge, held_out } = plan;
     let (options, dtype) = (&train.options, train.options.base_dtype);
     if train.dataset.is_empty() {
         let gpu = training::open(&train)?;
@@ -48,7 +48,7 @@ pub fn run(plan: AlignPlan) -> Result<()> {
     }
     let desk = judge.desk();
     console.phase("loading the judge");
-    let judge = annotator(&gpu, judge, dtype, true)?;
+    let judge = open_judge(&gpu, judge, dtype, true)?;
     let start = Start::of(&gpu, &train, &parameters, run.rows(), run.total_steps(), Some(judge.name()))
         .with_held_out(run.held_out_rows());
     console.begins(start.text());
@@ -58,9 +58,9 @@ pub fn run(plan: AlignPlan) -> Result<()> {
     })
 }
 
-/// What the annotator holds of a measuring `gpu`. Of its model, config.json is enough.
-fn measured(gpu: &Gpu, plan: AnnotatorConfig, dtype: Option<FrozenFormat>) -> Result<Box<dyn Any>> {
-    if let AnnotatorConfig::Ensemble { members, .. } = plan {
+/// What the judge holds of a measuring `gpu`. Of its model, config.json is enough.
+fn measured(gpu: &Gpu, plan: JudgeConfig, dtype: Option<FrozenFormat>) -> Result<Box<dyn Any>> {
+    if let JudgeConfig::Ensemble { members, .. } = plan {
         let held = members.into_iter().map(|member| measured(gpu, member, dtype));
         return Ok(Box::new(held.collect::<Result<Vec<_>>>()?));
     }
@@ -69,6 +69,6 @@ fn measured(gpu: &Gpu, plan: AnnotatorConfig, dtype: Option<FrozenFormat>) -> Re
             let model = Model::load_frozen(gpu, dir, dtype).wait()?;
             Ok(Box::new(JudgeModel::scorer(&model, None, &Arena::new()).wait()?))
         }
-        _ => Ok(Box::new(annotator(gpu, plan, dtype, true)?)),
+        _ => Ok(Box::new(open_judge(gpu, plan, dtype, true)?)),
     }
 }

@@ -3,16 +3,16 @@
 mod about;
 mod output;
 
-use super::annotator;
-use crate::annotate::config::AnnotatorConfig;
-use crate::annotate::likelihood::{DEFAULT_TEMPLATE, Normalise};
-use crate::annotate::rule::Rule;
+use super::open_judge;
 use crate::bench::{
     Batch, Bench, Case, Earlier, Held, Recipe, Subject, decode, kernels, passes, prefill, steps,
 };
 use crate::cli::args::{BenchPlan, Suite};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
+use crate::judge::config::JudgeConfig;
+use crate::judge::likelihood::{DEFAULT_TEMPLATE, Normalise};
+use crate::judge::rule::Rule;
 use about::About;
 use output::Output;
 
@@ -77,7 +77,7 @@ pub fn run(plan: BenchPlan) -> Result<()> {
                 }
             },
             _ => {
-                let judge = annotator(&gpu, judge(&plan)?, None, true)?;
+                let judge = open_judge(&gpu, judge_config(&plan)?, None, true)?;
                 out.measurement(&bench.align(&subject, judge)?, &bench.ceilings)?;
             }
         }
@@ -137,10 +137,10 @@ fn work(suite: Suite, plan: &BenchPlan, gpu: &Gpu) -> Result<Option<Work>> {
     })
 }
 
-fn judge(plan: &BenchPlan) -> Result<AnnotatorConfig> {
+fn judge_config(plan: &BenchPlan) -> Result<JudgeConfig> {
     Ok(match &plan.judge_model {
-        None => AnnotatorConfig::Rule(Rule::parse("longer")?),
-        Some(dir) => AnnotatorConfig::Likelihood {
+        None => JudgeConfig::Rule(Rule::parse("longer")?),
+        Some(dir) => JudgeConfig::Likelihood {
             model: dir.clone(),
             template: DEFAULT_TEMPLATE.into(),
             instruction: String::new(),

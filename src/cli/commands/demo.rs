@@ -10,7 +10,6 @@ use serde_json::{Value, json};
 use super::page::Page as RunPage;
 use super::training;
 use crate::Wait;
-use crate::annotate::llm::Orders;
 use crate::cli::args::DemoPlan;
 use crate::cli::console::{Console, say};
 use crate::cli::{print, signals};
@@ -21,6 +20,7 @@ use crate::demo::oracle::Instruction;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::gpu::Gpu;
+use crate::judge::llm::Orders;
 use crate::model::weights::Weight;
 use crate::report::Estimate;
 use crate::train::run_dir::{REPORT, RUN, RunDir, SUMMARY, checkpoints};
@@ -105,7 +105,7 @@ struct Results {
     stages: Vec<Stage>,
 }
 
-/// Puts π₀ and each checkpoint to the test, before the oracle and the judge that did not annotate.
+/// Puts π₀ and each checkpoint to the test, before the oracle and the judge that did not judge.
 fn examine(gpu: &Gpu, models: &Models, instruction: Instruction, exam: Exam, dir: &Path) -> Result<Results> {
     let mut judge = models.evaluation_judge(gpu, instruction).wait()?;
     let mut stages: Vec<Stage> = Vec::new();

@@ -6,13 +6,8 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::training::quoted;
-use super::{annotator, warn_of};
+use super::{open_judge, warn_of};
 use crate::Wait;
-use crate::annotate::Pair;
-use crate::annotate::config::AnnotatorConfig;
-use crate::annotate::ensemble::{is_same, judges_of};
-use crate::annotate::journal::{JOURNAL, Journalled};
-use crate::annotate::queue::{AnnotationQueue, Usage};
 use crate::cli::args::{EvalPlan, EvalPrompts, PolicyFiles, Side};
 use crate::cli::console::{Console, say};
 use crate::cli::labelling::Labelling;
@@ -33,11 +28,16 @@ use crate::eval::result::{Contest, EvalResult, EvaluatedAnswer, EvaluatedPair, O
 use crate::files;
 use crate::generate::FinishReason;
 use crate::gpu::Gpu;
+use crate::judge::Pair;
+use crate::judge::config::JudgeConfig;
+use crate::judge::ensemble::{is_same, judges_of};
+use crate::judge::journal::{JOURNAL, Journalled};
+use crate::judge::queue::{JudgeQueue, Usage};
 use crate::lock::Lock;
 use crate::model::fingerprint;
 use crate::report::Report;
 use crate::train::run_dir::REPORT;
-use crate::train::{Observer, Policy, annotator_of_run};
+use crate::train::{Observer, Policy, judge_of_run};
 
 /// The figures.
 const RESULT: &str = "eval.json";
@@ -86,7 +86,7 @@ pub fn run(plan: EvalPlan) -> Result<()> {
     let done = evaluate(plan, &mut console);
     console.clear();
     let (result, config) = done.inspect_err(|error| {
-        if matches!(error, Error::Interrupted | Error::Annotator { .. }) {
+        if matches!(error, Error::Interrupted | Error::Judge { .. }) {
             say(format_args!(
                 "oaif: what was answered and judged is in {}; the same command goes on from there",
                 quoted(&output)
@@ -114,7 +114,7 @@ fn evaluate(plan: EvalPlan, console: &mut Console) -> Result<(EvalResult, Value)
     let gpu = plan.gpu.open()?;
     files::create_dir_all(&plan.output)?;
     let _lock = Lock::take(&plan.output)?;
-    let judges = [Some(&plan.annotator), plan.second_judge.as_ref()];
+    let judges = [Some(&plan.judge), plan.second_judge.as_ref()];
     let desk = judges.iter().flatten().find_map(|judge| judge.desk());
     let _terminal = desk.map(|desk| Labelling::start(desk, signals::requests()));
     let [judge, second] = judges.map(|judge| judge.map(|judge| Judge::new(&gpu, &plan, judge)).transpose());
@@ -221,8 +221,8 @@ fn evaluate(plan: EvalPlan, console: &mut Console) -> Result<(EvalResult, Value)
 /// Who judges. A judge without a model here takes no room beside the policies: it is opened before them, so that what is wrong
 /// with it is told first.
 enum Judge {
-    Opened(Box<dyn AnnotationQueue>),
-    ToLoad(AnnotatorConfig),
+    Opened(Box<dyn JudgeQueue>),
+    ToLoad(JudgeConfig),
 }
 
 /// What a judge said.
@@ -261,9 +261,9 @@ impl Judged {
 }
 
 impl Judge {
-    fn new(gpu: &Gpu, plan: &EvalPlan, config: &AnnotatorConfig) -> Result<Judge> {
+    fn new(gpu: &Gpu, plan: &EvalPlan, config: &JudgeConfig) -> Result<Judge> {
         match config.models().is_empty() {
-            true => annotator(gpu, config.clone(), plan.base_dtype, false).map(Judge::Opened),
+            true => open_judge(gpu, config.clone(), plan.base_dtype, false).map(Judge::Opened),
             false => Ok(Judge::ToLoad(config.clone())),
         }
     }
@@ -274,7 +274,7 @@ impl Judge {
             Judge::Opened(queue) => queue,
             Judge::ToLoad(config) => {
                 console.phase("loading the judge");
-                annotator(gpu, config, plan.base_dtype, false)?
+                open_judge(gpu, config, plan.base_dtype, false)?
             }
         };
         let mut journalled = Journalled::new(queue);
@@ -373,7 +373,7 @@ fn answers(
 fn unadapted(plan: &EvalPlan, side: &Side, policy: Option<&Policy>) -> Result<Option<String>> {
     match (side, policy) {
         (Side::Policy(PolicyFiles { model, adapter: None }), Some(policy))
-            if !plan.annotator.models().is_empty() =>
+            if !plan.judge.models().is_empty() =>
         {
             Ok(Some(fingerprint::judge_model(model, policy.tokenizer.eos_ids())?.to_string()))
         }
@@ -501,7 +501,7 @@ fn contest(plan: &EvalPlan, judge: String, members: Vec<String>) -> Contest {
 /// A warning where the judge is the one that the run was trained by, or one of them is a member of the other, or they share
 /// members.
 fn trained_with(run: &Path, judge: &BTreeMap<String, String>) -> Option<String> {
-    let (trained, judges) = (judges_of(&annotator_of_run(run)?), judges_of(judge));
+    let (trained, judges) = (judges_of(&judge_of_run(run)?), judges_of(judge));
     let shared = trained.intersection(&judges).count();
     let who = match (shared, trained.len(), judges.len()) {
         (0, ..) => return None,

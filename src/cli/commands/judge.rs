@@ -2,10 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::{annotator, write_lines};
+use super::{open_judge, write_lines};
 use crate::Wait;
-use crate::annotate::queue::compare_all;
-use crate::annotate::{Annotated, Counts, Pair, Verdict};
 use crate::cli::args::JudgePlan;
 use crate::cli::console::say;
 use crate::cli::labelling::Labelling;
@@ -14,20 +12,22 @@ use crate::data::rows::{Responses, Text, read_responses};
 use crate::error::{Error, Result};
 use crate::eval::ensemble::{Votes, VotesReport};
 use crate::eval::wilson_interval;
+use crate::judge::queue::compare_all;
+use crate::judge::{Counts, Pair, PairOutcome, Verdict};
 
 pub fn run(plan: JudgePlan) -> Result<()> {
     let rows = read_responses(&plan.input, &plan.columns)?;
     let texts = rows.iter().map(texts).collect::<Result<Vec<_>>>()?;
     let gpu = plan.gpu.open()?;
-    let desk = plan.annotator.desk();
-    let mut annotator = annotator(&gpu, plan.annotator, plan.base_dtype, false)?;
+    let desk = plan.judge.desk();
+    let mut judge = open_judge(&gpu, plan.judge, plan.base_dtype, false)?;
     signals::catch_saying("ending; what was judged is written");
     let _terminal = desk.clone().map(|desk| Labelling::start(desk, signals::requests()));
     let pairs: Vec<Pair<'_>> = texts
         .iter()
         .map(|[prompt, response_1, response_2]| Pair { prompt, response_1, response_2 })
         .collect();
-    let (annotated, ended) = compare_all(annotator.as_mut(), &pairs, &mut |note| {
+    let (outcome, ended) = compare_all(judge.as_mut(), &pairs, &mut |note| {
         note.iter().for_each(|text| say(format_args!("oaif: warning: {text}")));
         match (signals::requests().stops(), &desk) {
             (false, _) => Ok(()),
@@ -41,12 +41,12 @@ pub fn run(plan: JudgePlan) -> Result<()> {
     })
     .wait();
     let ended = if signals::requests().stops() { ended.map_err(|_| Error::Interrupted) } else { ended };
-    let counts = Counts::of(&annotated);
+    let counts = Counts::of(&outcome);
     if ended.is_ok() || counts.judged > counts.invalid {
-        write_lines(plan.output.as_deref(), annotated.iter().map(row))?;
+        write_lines(plan.output.as_deref(), outcome.iter().map(row))?;
         summarise(&counts);
-        let members: Vec<String> = annotator.members().iter().map(|member| member.name()).collect();
-        say_agreement(&annotated, &members);
+        let members: Vec<String> = judge.members().iter().map(|member| member.name()).collect();
+        say_agreement(&outcome, &members);
     }
     ended
 }
@@ -60,12 +60,12 @@ fn texts(row: &Responses) -> Result<[&str; 3]> {
     }
 }
 
-fn row(annotated: &Annotated) -> Value {
-    match annotated {
-        Annotated::Identical => {
+fn row(outcome: &PairOutcome) -> Value {
+    match outcome {
+        PairOutcome::Identical => {
             json!({"p_first": 0.5, "p_12": null, "p_21": null, "verdict": "tie", "why": "identical responses"})
         }
-        Annotated::Judged(j) => {
+        PairOutcome::Judged(j) => {
             let verdict = &j.verdict;
             let mut row = json!({
                 "p_first": verdict.p_first(), "p_12": j.p_12, "p_21": j.p_21, "verdict": verdict.label(),
@@ -99,10 +99,10 @@ fn summarise(counts: &Counts) {
 }
 
 /// How far the judges of an ensemble agree, and which of them are not heard.
-fn say_agreement(annotated: &[Annotated], members: &[String]) {
+fn say_agreement(outcome: &[PairOutcome], members: &[String]) {
     let mut votes = Votes::default();
-    for one in annotated {
-        if let Annotated::Judged(judgement) = one {
+    for one in outcome {
+        if let PairOutcome::Judged(judgement) = one {
             votes.add(&judgement.votes);
         }
     }

@@ -26,11 +26,11 @@ use serde_json::Value;
 
 use super::console::say;
 use crate::Wait;
-use crate::annotate::config::AnnotatorConfig;
-use crate::annotate::queue::AnnotationQueue;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::gpu::Gpu;
+use crate::judge::config::JudgeConfig;
+use crate::judge::queue::JudgeQueue;
 use crate::model::{FrozenFormat, Model};
 
 /// Shows what a user should know about the files of a model and its adapter.
@@ -38,13 +38,13 @@ fn warn_of(model: &Model) {
     model.warnings().for_each(|text| say(format_args!("oaif: warning: {text}")));
 }
 
-/// The annotator that the flags describe, see [`AnnotatorConfig::open`].
-fn annotator(
+/// The judge that the flags describe, see [`JudgeConfig::open`].
+fn open_judge(
     gpu: &Gpu,
-    config: AnnotatorConfig,
+    config: JudgeConfig,
     base_dtype: Option<FrozenFormat>,
     training: bool,
-) -> Result<Box<dyn AnnotationQueue>> {
+) -> Result<Box<dyn JudgeQueue>> {
     config.open(gpu, base_dtype, training, &mut |text| say(format_args!("oaif: warning: {text}"))).wait()
 }
 

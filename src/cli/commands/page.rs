@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use crate::annotate::human::Desk;
 use crate::cli::args::TrainPlan;
 use crate::cli::console::Console;
 #[cfg(feature = "ui")]
 use crate::cli::console::say;
 use crate::cli::labelling::Labelling;
 use crate::error::Result;
+use crate::judge::human::Desk;
 use crate::train::{Observer, Requests};
 #[cfg(feature = "ui")]
 use crate::ui::{LiveRun, Served, Ui, UiObserver, UiOptions};

@@ -130,7 +130,7 @@ pub fn watched<T>(
         page.beside(&mut console, &requests, |observer| run(Control { observer, requests: &requests }));
     console.end();
     // A run that did no step may have met another's folder, but not one that had begun.
-    let had_begun = matches!(result, Err(Error::Interrupted | Error::Annotator { .. }));
+    let had_begun = matches!(result, Err(Error::Interrupted | Error::Judge { .. }));
     let saved = checkpoints(dir).ok().and_then(|mut all| all.pop());
     let kept = match (&result, saved) {
         (Ok(_), _) => None,

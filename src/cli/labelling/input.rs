@@ -5,7 +5,7 @@ use std::io::{self, BufRead};
 use ::console::{Key, Term};
 
 use super::{Command, Input};
-use crate::annotate::human::Pick;
+use crate::judge::human::Pick;
 
 /// The command that a letter stands for, but for comments.
 fn command(letter: char) -> Command {

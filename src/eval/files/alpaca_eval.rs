@@ -29,7 +29,7 @@ pub fn read_alpaca_outputs(path: impl AsRef<Path>) -> Result<Vec<EvalPrompt>> {
 }
 
 /// A row of annotations: the preference for the second output.
-pub(super) fn annotation(row: &Row) -> Result<JudgementRecord> {
+pub(super) fn judging(row: &Row) -> Result<JudgementRecord> {
     let preference = match row.number("preference")? {
         None if !row.keys.contains_key("preference") => {
             return Err(row.error("no \"preference\": give 1 to 2, or null where the judge gave no verdict"));

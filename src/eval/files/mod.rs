@@ -112,7 +112,7 @@ pub fn read_judgements(path: &Path) -> Result<Judgements> {
     let rows = rows::read(path)?;
     let has = |key: &str| rows[0].keys.contains_key(key);
     let (benchmark, record): (_, fn(&rows::Row) -> Result<JudgementRecord>) = match () {
-        () if has("output_1") => (Benchmark::AlpacaEval, alpaca_eval::annotation),
+        () if has("output_1") => (Benchmark::AlpacaEval, alpaca_eval::judging),
         () if has("g1_winner") => (Benchmark::MtBenchPairs, mt_bench::pair),
         () if has("games") => (Benchmark::ArenaHard, arena_hard::judgement),
         () if has("score") => (Benchmark::MtBenchScores, mt_bench::score),

@@ -25,7 +25,7 @@ const PLOTS = {
   order_flips: { title: "Verdicts that flip with the order", colour: 4, write: share, range: [0, 1] },
   gradient_norm: { title: "Gradient norm", colour: 5, write: number },
 };
-const PHASES = ["sampling", "annotation", "reference", "forward", "backward", "update"];
+const PHASES = ["sampling", "judging", "reference", "forward", "backward", "update"];
 
 const plots = new Map();
 let state = null;
@@ -143,7 +143,7 @@ function drawWarnings() {
 const VERDICTS = { 1: "first preferred", 2: "second preferred", tie: "tie", invalid: "no usable verdict", "": "equal answers" };
 
 function drawPairs() {
-  // An annotator compares pairs of answers, or rates each by itself.
+  // A judge compares pairs of answers, or rates each by itself.
   const rates = state.ratings.length > 0;
   const samples = rates ? state.ratings : state.pairs;
   const pairs = all ? samples : samples.slice(0, FEW);

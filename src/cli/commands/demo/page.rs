@@ -40,9 +40,9 @@ impl Results {
             )
             .figure_first(KeyFigure::new("Wins by the evaluation judge", share(judged)).note(range(judged)))
             .figure_first(KeyFigure::new("Wins by the oracle", share(rate)).note(range(rate)));
-        report.fact("Instruction", instruction.text()).fact("Annotator's kind", kind.to_string());
+        report.fact("Instruction", instruction.text()).fact("Judge's kind", kind.to_string());
         report.add_first(self.samples(instruction)).add_first(self.against_the_start());
-        report.add(annotator(dir, instruction)?);
+        report.add(judge(dir, instruction)?);
         Ok(report)
     }
 
@@ -124,8 +124,8 @@ impl Results {
     }
 }
 
-/// What the annotator was worth: its verdicts in this run beside the oracle's.
-fn annotator(dir: &Path, instruction: Instruction) -> Result<Section> {
+/// What the judge was worth: its verdicts in this run beside the oracle's.
+fn judge(dir: &Path, instruction: Instruction) -> Result<Section> {
     let path = dir.join(PAIRS);
     let pairs = BufReader::new(File::open(&path).map_err(Error::io("read", &path))?);
     let (mut agreed, mut decided, mut both_orders) = (0, 0, 0);

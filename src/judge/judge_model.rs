@@ -1,0 +1,128 @@
+//! A language model that judges: its weights, its tokenizer, its scoring pass.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::Pair;
+use crate::data::tokenizer::Tokenizer;
+use crate::error::{Error, Result};
+use crate::gpu::{Arena, Gpu};
+use crate::model::fingerprint;
+use crate::model::stream::Capacity;
+use crate::model::{Model, Scorer};
+
+/// Longest text that a judge reads by default, in tokens.
+pub const DEFAULT_MAX_LENGTH: usize = 1024;
+
+/// Tokens from which on what all texts begin with is worth being kept.
+const MIN_PREAMBLE: usize = 8;
+
+/// A judge's model, ready to score.
+pub struct JudgeModel {
+    /// Its tokenizer.
+    pub tokenizer: Tokenizer,
+    /// Its scoring pass.
+    pub scorer: Scorer,
+    /// Longest text in tokens.
+    max_length: usize,
+    dir: PathBuf,
+    model: Model,
+    arena: Arena,
+}
+
+impl JudgeModel {
+    /// Loads the model in `dir`, held in the format of its files. `max_length` is cut to its context.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a `max_length` of 0; what is wrong with the folder; memory errors.
+    pub async fn load(gpu: &Gpu, dir: &Path, max_length: Option<usize>, arena: &Arena) -> Result<JudgeModel> {
+        JudgeModel::of_model(&Model::load(gpu, dir, false).await?, dir, max_length, arena).await
+    }
+
+    /// A judge of this model, with the tokenizer in `dir`. The weights must stay what they are: of one that is trained, take
+    /// a [`Model::snapshot`].
+    pub async fn of_model(
+        model: &Model,
+        dir: &Path,
+        max_length: Option<usize>,
+        arena: &Arena,
+    ) -> Result<JudgeModel> {
+        let tokenizer = Tokenizer::load_for(dir, model.architecture().vocab)?;
+        let (scorer, max_length) = JudgeModel::scorer(model, max_length, arena).await?;
+        let (dir, model, arena) = (dir.to_owned(), model.clone(), arena.clone());
+        Ok(JudgeModel { tokenizer, scorer, max_length, dir, model, arena })
+    }
+
+    /// The scoring pass of a judge, all that it holds of the device, and the longest text that it reads. A judge that
+    /// knows its texts holds a little more: what they begin with.
+    pub async fn scorer(model: &Model, max_length: Option<usize>, arena: &Arena) -> Result<(Scorer, usize)> {
+        if max_length == Some(0) {
+            return Err(Error::config("max-length", "is 0, at least 1 is needed"));
+        }
+        let max_length = max_length.unwrap_or(DEFAULT_MAX_LENGTH).min(model.architecture().context);
+        Ok((Scorer::new(model.gpu(), model, capacity(max_length), arena).await?, max_length))
+    }
+
+    /// What a judge of this kind with this model says of itself, see [`Judge::identity`](super::Judge).
+    pub(super) fn identity<const N: usize>(
+        &self,
+        kind: &str,
+        options: [(&str, String); N],
+    ) -> Result<BTreeMap<String, String>> {
+        let model = fingerprint::judge_model(&self.dir, self.tokenizer.eos_ids())?.to_string();
+        let own = [("judge", kind.to_owned()), ("judge-model", model)];
+        Ok(own.into_iter().chain(options).map(|(name, value)| (name.to_owned(), value)).collect())
+    }
+
+    /// Reads once and for all what every text that `text` makes of a [`Pair`] begins with: what it makes of very different
+    /// ones tells. Another text is judged as well, only more slowly.
+    pub(super) async fn read_preamble(&mut self, text: impl Fn(&Pair<'_>) -> Result<String>) -> Result<()> {
+        // A tokenizer may join the first letter to what comes before it.
+        let words = ["a", "Z", "1", ".", " ", "\n", ""];
+        let texts = words.map(|word| text(&Pair { prompt: word, response_1: word, response_2: word }));
+        // A template may not take such texts; the user's are judged all the same.
+        let Ok(texts) = texts.into_iter().collect::<Result<Vec<String>>>() else { return Ok(()) };
+        let texts = texts.iter().map(|t| self.tokenizer.encode_beginning(t)).collect::<Result<Vec<_>>>();
+        // Nor may the tokenizer.
+        let Ok(texts) = texts else { return Ok(()) };
+        let agree = |at: usize| texts.iter().all(|ids| ids.get(at).is_some_and(|id| *id == texts[0][at]));
+        let shared = (0..texts[0].len()).take_while(|at| agree(*at)).count();
+        // A text has a token of its own after the preamble, also where nothing is put into the template.
+        let shortest = texts.iter().map(Vec::len).min().unwrap_or(0);
+        let preamble = texts[0][..shared.min(shortest.saturating_sub(1))].to_vec();
+        if (MIN_PREAMBLE..self.max_length).contains(&preamble.len()) {
+            let capacity = capacity(self.max_length);
+            self.scorer =
+                Scorer::after(self.model.gpu(), &self.model, &preamble, capacity, &self.arena).await?;
+        }
+        Ok(())
+    }
+
+    /// What was made of a text, or why it cannot be judged: an error about one text does not end a run.
+    pub(super) fn usable<T>(made: Result<T>) -> Result<Result<T, String>> {
+        match made {
+            Err(Error::Config { what, why }) => Ok(Err(format!("the judge cannot read it: {what} {why}"))),
+            made => made.map(Ok),
+        }
+    }
+
+    /// Why texts of these lengths cannot be judged, if they cannot.
+    pub(super) fn refuse(&self, lengths: impl IntoIterator<Item = usize>) -> Option<String> {
+        let longest = lengths.into_iter().max().unwrap_or(0);
+        let limit = self.max_length;
+        (longest > limit).then(|| format!("the judge would read {longest} tokens, its limit is {limit}"))
+    }
+}
+
+/// What a judge reads at a time.
+fn capacity(max_length: usize) -> Capacity {
+    // One tree holds both orders, or both responses.
+    let tokens = (2 * max_length).max(2048);
+    Capacity { tokens, targets: tokens, sequences: 128 }
+}
+
+/// How many tokens two texts begin with in common, leaving each at least one of its own.
+pub(super) fn shared_prefix(a: &[u32], b: &[u32]) -> usize {
+    let limit = a.len().min(b.len()).saturating_sub(1);
+    a.iter().zip(b).take(limit).take_while(|(a, b)| a == b).count()
+}

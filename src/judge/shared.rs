@@ -1,0 +1,115 @@
+//! One judge on each rank: questions are divided among them, and every answer is given to all.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use web_time::Duration;
+
+use super::Position;
+use super::journal::{AnswerRow, Journalled};
+use super::queue::{JudgeQueue, Polled, Question, Usage, look};
+use crate::collective::Ranks;
+use crate::error::{Error, Result};
+use crate::task::Task;
+
+/// This rank's judge, and those of the others. All ranks submit the same questions, and poll as often.
+pub(crate) struct Shared<'a> {
+    queue: Box<dyn JudgeQueue + 'a>,
+    ranks: Ranks,
+    /// Questions that this rank's judge has not answered yet.
+    open: usize,
+}
+
+impl<'a> Shared<'a> {
+    /// `queue` as one of the judges of `ranks`.
+    pub fn new(queue: Box<dyn JudgeQueue + 'a>, ranks: Ranks) -> Shared<'a> {
+        Shared { queue, ranks, open: 0 }
+    }
+
+    /// What has come back here, and is not waited for where nothing is open.
+    async fn look(&mut self, patience: Duration) -> Result<Polled> {
+        match self.open {
+            0 => Ok(Polled::default()),
+            _ => look(&mut *self.queue, patience).await,
+        }
+    }
+}
+
+impl JudgeQueue for Shared<'_> {
+    fn name(&self) -> String {
+        self.queue.name()
+    }
+
+    fn identity(&self) -> Result<BTreeMap<String, String>> {
+        self.queue.identity()
+    }
+
+    fn is_remote(&self) -> bool {
+        self.queue.is_remote()
+    }
+
+    fn rates(&self) -> bool {
+        self.queue.rates()
+    }
+
+    fn position(&self) -> Position {
+        self.queue.position()
+    }
+
+    fn members(&self) -> Vec<&Journalled<'_>> {
+        self.queue.members()
+    }
+
+    fn submit(&mut self, questions: Vec<Question>) -> Result<()> {
+        let part = self.ranks.part(questions.len());
+        // Who is asked about a pair is asked about it the other way round, too, and may know the answer.
+        let places: HashMap<String, usize> = questions.iter().map(|q| q.id.clone()).zip(0..).collect();
+        let place = |question: &Question, place: usize| match &question.turned {
+            Some(turned) => places.get(&turned.of).copied().unwrap_or(place),
+            None => place,
+        };
+        let mine =
+            questions.into_iter().enumerate().filter(|(i, question)| part.contains(&place(question, *i)));
+        let mine: Vec<Question> = mine.map(|(_, question)| question).collect();
+        self.open += mine.len();
+        if mine.is_empty() { Ok(()) } else { self.queue.submit(mine) }
+    }
+
+    fn poll<'t>(&'t mut self, patience: Duration) -> Task<'t, Result<Polled>> {
+        Box::pin(async move {
+            let mine = self.look(patience).await.inspect_err(|_| self.open = 0);
+            self.open -= mine.as_ref().map_or(0, |polled| polled.answers.len().min(self.open));
+            let mine = mine.map(|Polled { answers, notes }| {
+                (answers.iter().map(|answer| AnswerRow::new(answer, String::new())).collect(), notes)
+            });
+            let told: Vec<(Vec<AnswerRow>, Vec<String>)> =
+                self.ranks.gather(mine).await.inspect_err(|_| self.open = 0)?;
+            let (mut all, mut elsewhere) = (Polled::default(), Usage::default());
+            for (rank, (answers, notes)) in told.into_iter().enumerate() {
+                for answer in answers {
+                    let answer = answer.checked().map_err(|why| Error::Judge { name: self.name(), why })?;
+                    if rank != self.ranks.rank() {
+                        elsewhere += answer.usage;
+                    }
+                    all.answers.push(answer);
+                }
+                all.notes.extend(notes.into_iter().map(|note| format!("rank {rank}: {note}")));
+            }
+            // A budget is that of all.
+            self.queue.used_before(elsewhere);
+            Ok(all)
+        })
+    }
+
+    fn used_before(&mut self, usage: Usage) {
+        self.queue.used_before(usage);
+    }
+
+    fn settle<'t>(&'t mut self, patience: Duration) -> Task<'t, Result<()>> {
+        self.queue.settle(patience)
+    }
+
+    fn keep_in(&mut self, dir: &Path) -> Result<()> {
+        self.queue.keep_in(dir)
+    }
+}
