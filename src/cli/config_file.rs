@@ -1,4 +1,4 @@
-//! `--config FILE`: flags from a YAML, TOML or JSON file, under their own names.
+//! `--config FILE` and `--preset NAME`: flags from a YAML, TOML or JSON file, under their own names.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -9,41 +9,85 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use serde_json::{Map, Value};
 
-use super::args;
+use super::resume::forget_what_is_replaced;
+use super::{args, presets};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::judge::names;
 
-const FLAG: &str = "config";
+const CONFIG: &str = "config";
+const PRESET: &str = "preset";
 
-/// Gives every command a `--config`.
-pub(super) fn add_flag(command: Command) -> Command {
-    let flag = Arg::new(FLAG)
-        .long(FLAG)
+/// Gives every command `--config`, and those that have presets `--preset`.
+pub(super) fn add_flags(command: Command) -> Command {
+    let config = Arg::new(CONFIG)
+        .long(CONFIG)
+        .short('c')
         .value_name("FILE")
         .help_heading(None::<&str>)
         .value_parser(value_parser!(PathBuf))
         .help(
-            "Flags from a .yaml, .toml or .json file, under their names, with paths from the folder that the program is \
-             started in; a flag given here beats it",
+            "Read flags from a .yaml, .toml or .json file, under their names; relative paths start at the working folder; \
+             flags on the command line take precedence",
         );
-    command.mut_subcommands(|sub| sub.arg(flag.clone()))
+    command.mut_subcommands(|sub| {
+        let names = presets::of(sub.get_name());
+        let sub = sub.arg(config.clone());
+        if names.is_empty() {
+            return sub;
+        }
+        let preset = Arg::new(PRESET)
+            .long(PRESET)
+            .value_name("NAME")
+            .help_heading(None::<&str>)
+            .action(ArgAction::Append)
+            .value_parser(names)
+            .help("Use the flags of a built-in configuration; --config and flags on the command line take precedence");
+        sub.arg(preset)
+    })
 }
 
-/// `arguments` (the program's name first) with the flags of the file that `--config` names added, save those that
-/// are given here as well.
+/// `arguments` (the names of the program and the command first) with the flags of `--config` and `--preset`. Flags on the
+/// command line replace those of the file, which replace those of presets; of several presets, the last one's are taken.
 ///
 /// # Errors
-/// [`Error::Io`] for a file that cannot be read, [`Error::Config`] for anything in it that is no flag of the command.
-pub(super) fn merge(command: &Command, mut arguments: Vec<OsString>) -> Result<Vec<OsString>> {
+/// [`Error::Io`] for a file that cannot be read, [`Error::Config`] for a key that is no flag of the command.
+pub(super) fn merge(command: &Command, arguments: Vec<OsString>) -> Result<Vec<OsString>> {
     let lenient = lenient(command);
+    let arguments = added(&lenient, arguments, |sub, given| {
+        let Some(path) = given.get_one::<PathBuf>(CONFIG) else { return Ok(Vec::new()) };
+        flags_of_file(sub, path, |arg| is_given(given, arg))
+    })?;
+    let presets = |given: &ArgMatches| -> Vec<String> {
+        given.try_get_many(PRESET).ok().flatten().into_iter().flatten().cloned().collect()
+    };
+    let mut names = Vec::new();
+    added(&lenient, arguments.clone(), |_, given| {
+        names = presets(given);
+        Ok(Vec::new())
+    })?;
+    names.iter().rev().try_fold(arguments, |arguments, name| {
+        added(&lenient, arguments, |sub, given| {
+            let mut preset = Value::Object(presets::read(name));
+            forget_what_is_replaced(&mut preset, given);
+            let Value::Object(preset) = preset else { unreachable!("a preset is an object") };
+            let trained = given.contains_id("adapter");
+            flags(sub, preset, |arg| is_given(given, arg) || trained && long(arg).starts_with("lora-"))
+                .map_err(|why| Error::config(format!("--preset {name}"), why))
+        })
+    })
+}
+
+/// `arguments` with the flags that `more` finds for the command and what is given.
+fn added(
+    lenient: &Command,
+    mut arguments: Vec<OsString>,
+    more: impl FnOnce(&Command, &ArgMatches) -> Result<Vec<OsString>>,
+) -> Result<Vec<OsString>> {
     let Ok(matches) = lenient.clone().try_get_matches_from(&arguments) else { return Ok(arguments) };
     let Some((name, given)) = matches.subcommand() else { return Ok(arguments) };
-    let Some(path) = given.get_one::<PathBuf>(FLAG) else { return Ok(arguments) };
-    let sub = lenient.find_subcommand(name).expect("just parsed");
-    let from_file = flags_of_file(sub, path, |arg| is_given(given, arg))?;
-    // After the program's and the command's name.
-    arguments.splice(2..2, from_file);
+    let more = more(lenient.find_subcommand(name).expect("just parsed"), given)?;
+    arguments.splice(2..2, more);
     Ok(arguments)
 }
 
@@ -157,7 +201,7 @@ fn flags(
 
 /// The flags that a file may give.
 fn own_flags(command: &Command) -> impl Iterator<Item = &Arg> {
-    let own = |arg: &&Arg| arg.get_long().is_some_and(|long| ![FLAG, "help", "version"].contains(&long));
+    let own = |arg: &&Arg| arg.get_long().is_some_and(|long| ![CONFIG, "help", "version"].contains(&long));
     command.get_arguments().filter(own)
 }
 

@@ -1,11 +1,13 @@
-//! What is said on standard error: lines, and a run's progress.
+//! Standard error: messages and the progress of a run, as text or as JSON lines (`--log json`).
 
 use std::fmt::Display;
 use std::io::{self, Write};
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
+use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Map, Value, json};
 
 use super::printable::printable;
 use super::progress_line::{self, Bar};
@@ -16,18 +18,98 @@ use crate::error::size;
 use crate::hub::{Repo, Watch};
 use crate::train::{Observer, StepReport};
 
-/// The bar on the screen, if there is one: lines go above it, whoever says them.
+/// The progress bar on the screen, if there is one: messages are printed above it.
 static SHOWN: Mutex<Option<ProgressBar>> = Mutex::new(None);
-/// Between two pictures of the wheel that turns while a run has no step yet.
+/// Between two frames of the spinner that is shown until the first step is done.
 const TICK: Duration = Duration::from_millis(120);
+
+/// The format of standard error.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// Lines and a progress bar, for people
+    #[default]
+    Text,
+    /// One JSON object a line, for programs
+    Json,
+}
+
+/// What is written to standard error, and how.
+#[derive(Clone, Copy, Debug)]
+struct Log {
+    format: Format,
+    quiet: bool,
+    started: Instant,
+}
+
+static LOG: OnceLock<Log> = OnceLock::new();
+
+/// Sets the format of all that follows; `quiet` leaves warnings and errors alone.
+pub(crate) fn set_log(format: Format, quiet: bool) {
+    let _ = LOG.set(Log { format, quiet, started: Instant::now() });
+}
+
+fn log() -> Log {
+    *LOG.get_or_init(|| Log { format: Format::Text, quiet: false, started: Instant::now() })
+}
 
 fn show(bar: Option<ProgressBar>) {
     *SHOWN.lock().unwrap_or_else(PoisonError::into_inner) = bar;
 }
 
-/// Writes a line to standard error, above the bar where one is shown. Where that cannot be written to (it is closed, its
-/// disk is full), the line is lost and the program goes on: no message is worth a run.
-pub(crate) fn say(line: impl Display) {
+/// Prints a message; nothing with `--quiet`.
+pub(crate) fn say(text: impl Display) {
+    match log() {
+        Log { quiet: true, .. } => {}
+        Log { format: Format::Text, .. } => write(text),
+        Log { format: Format::Json, .. } => {
+            event("message", json!({"text": text.to_string().trim_start_matches("oaif: ")}))
+        }
+    }
+}
+
+/// Prints a warning.
+pub(crate) fn warn(text: impl Display) {
+    match log().format {
+        Format::Text => write(format_args!("oaif: warning: {text}")),
+        Format::Json => event("warning", json!({"text": text.to_string()})),
+    }
+}
+
+/// Prints what a person at the terminal has to answer, whatever `--quiet` and `--log` say.
+pub(crate) fn ask(text: impl Display) {
+    write(text);
+}
+
+/// Prints the error that ends the program with this exit code.
+pub(crate) fn fail(text: impl Display, exit_code: u8) {
+    match log().format {
+        Format::Text => write(format_args!("oaif: {text}")),
+        Format::Json => event("error", json!({"text": text.to_string(), "exit_code": exit_code})),
+    }
+}
+
+/// Prints what came of a run that wrote `output`.
+pub(crate) fn ended(text: &str, output: &str) {
+    match log() {
+        Log { format: Format::Json, .. } => event("end", json!({"text": text, "output": output})),
+        _ => say(text),
+    }
+}
+
+/// Writes a JSON line: the event's name, the seconds since the program started, and its fields.
+fn event(name: &str, fields: Value) {
+    let seconds = (log().started.elapsed().as_secs_f64() * 1e3).round() / 1e3;
+    let mut line =
+        Map::from_iter([("event".to_owned(), name.into()), ("seconds".to_owned(), seconds.into())]);
+    if let Value::Object(fields) = fields {
+        line.extend(fields);
+    }
+    write(Value::Object(line));
+}
+
+/// Writes a line to standard error, above the progress bar where one is shown. A line that cannot be written (standard error
+/// is closed, its disk is full) is lost: no message is worth a run.
+fn write(line: impl Display) {
     if ranks::is_silent() {
         return;
     }
@@ -39,19 +121,23 @@ pub(crate) fn say(line: impl Display) {
     }
 }
 
-/// A run's progress on standard error: one line that stays in its place on a terminal, plain lines elsewhere.
+/// The progress of a run on standard error: one line that is redrawn on a terminal, a line for each step elsewhere.
 pub struct Console {
     bar: ProgressBar,
-    /// What is said once the run has begun: a run that cannot begin is an error alone.
-    start: Option<String>,
+    /// The facts of the run, printed once it has begun: a run that cannot begin prints its error alone.
+    start: Option<Vec<(String, String)>>,
     phase: String,
     last: Option<StepReport>,
 }
 
 impl Console {
-    /// Shows at once that something is going on.
+    /// Shows a spinner at once.
     pub fn new() -> Console {
-        let bar = if ranks::is_silent() { ProgressBar::hidden() } else { ProgressBar::new_spinner() };
+        let Log { format, quiet, .. } = log();
+        let bar = match ranks::is_silent() || quiet || format == Format::Json {
+            true => ProgressBar::hidden(),
+            false => ProgressBar::new_spinner(),
+        };
         bar.set_style(ProgressStyle::with_template("{spinner} {wide_msg}").expect("a valid template"));
         if !bar.is_hidden() {
             bar.enable_steady_tick(TICK);
@@ -60,9 +146,9 @@ impl Console {
         Console { bar, start: None, phase: String::new(), last: None }
     }
 
-    /// What the run is, to be said as soon as it has begun.
-    pub fn begins(&mut self, start: String) {
-        self.start = Some(start);
+    /// Sets the facts of the run, the name of each and its value, which are printed as soon as the run has begun.
+    pub fn begins(&mut self, facts: Vec<(String, String)>) {
+        self.start = Some(facts);
     }
 
     /// Whether a step was done.
@@ -139,7 +225,10 @@ impl Watch for Download {
         let files = if files == 1 { "1 file".into() } else { format!("{files} files") };
         say(format_args!("oaif: downloading {repo}: {files}, {}{left}", size(bytes)));
         let template = "{wide_bar} {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left";
-        let bar = ProgressBar::new(bytes);
+        let bar = match log() {
+            Log { format: Format::Text, quiet: false, .. } => ProgressBar::new(bytes),
+            _ => ProgressBar::hidden(),
+        };
         bar.set_style(ProgressStyle::with_template(template).expect("a valid template"));
         bar.set_position(present);
         bar.reset_eta();
@@ -158,7 +247,7 @@ impl Watch for Download {
     }
 
     fn warning(&mut self, text: &str) {
-        say(format_args!("oaif: warning: {text}"));
+        warn(text);
     }
 
     fn ends(&mut self) {
@@ -176,8 +265,14 @@ fn width() -> usize {
 
 impl Observer for Console {
     fn phase(&mut self, name: &str) {
-        if let Some(start) = self.start.take() {
-            say(start);
+        if let Some(facts) = self.start.take() {
+            match log().format {
+                Format::Text => facts.iter().for_each(|(name, fact)| say(format_args!("{name:<14}{fact}"))),
+                Format::Json => event("start", Value::from_iter(facts)),
+            }
+        }
+        if log().format == Format::Json && !log().quiet {
+            event("phase", json!({"name": name}));
         }
         self.phase = name.to_owned();
         self.draw();
@@ -186,13 +281,15 @@ impl Observer for Console {
     fn step(&mut self, report: &StepReport) {
         self.last = Some(StepReport { pairs: Vec::new(), ..report.clone() });
         self.bar.disable_steady_tick();
-        if self.bar.is_hidden() {
-            say(progress_line::plain(report));
+        match log().format {
+            Format::Json if !log().quiet => event("step", progress_line::fields_of(report)),
+            Format::Text if self.bar.is_hidden() => say(progress_line::plain(report)),
+            _ => {}
         }
         self.draw();
     }
 
     fn warning(&mut self, text: &str) {
-        say(format_args!("oaif: warning: {text}"));
+        warn(text);
     }
 }

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use self::input::{Keys, Lines, SavedTerminal};
-use super::console::say;
+use super::console::ask;
 use super::printable::printable;
 use crate::judge::human::{Desk, GivenLabel, Pick, Shown, Tally};
 use crate::train::Requests;
@@ -54,7 +54,7 @@ impl Labelling {
         let keys = io::stdin().is_terminal() && io::stderr().is_terminal();
         // The thread waits for input that may never come: it ends with the program.
         thread::spawn(move || {
-            let mut say = |text: &str| say(text);
+            let mut say = |text: &str| ask(text);
             match keys {
                 true => label(&desk, &requests, &mut Keys::new(), &mut say),
                 false => label(&desk, &requests, &mut Lines::new(io::stdin().lock()), &mut say),

@@ -7,11 +7,13 @@ mod config_file;
 mod console;
 mod fetch;
 mod labelling;
+mod presets;
 mod printable;
 mod progress_line;
 mod ranks;
 mod resume;
 mod signals;
+mod version;
 
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -25,7 +27,7 @@ use clap::error::{ContextKind, ContextValue};
 use crate::data::tokenizer::panics_are_caught;
 use crate::error::{Error, Result};
 use args::{Cli, Command};
-use console::say;
+use console::{fail, set_log};
 use fetch::fetched;
 use printable::printable;
 use ranks::Trains;
@@ -40,10 +42,13 @@ pub fn main() -> ExitCode {
             print(panic);
         }
     }));
-    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let arguments = command_first(std::env::args_os().collect());
     let name = arguments.get(1).map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let done = match ranks::meet(&name).and_then(|()| parse(arguments)) {
-        Ok(Ok(cli)) => ranks::check(&name).and_then(|()| run(cli)),
+        Ok(Ok(cli)) => {
+            set_log(cli.log, cli.quiet);
+            ranks::check(&name).and_then(|()| run(cli))
+        }
         Ok(Err(usage)) if usage.use_stderr() && !ranks::ranks().is_alone() => {
             Err(Error::config("arguments", sentence(&usage.render().to_string())))
         }
@@ -55,7 +60,7 @@ pub fn main() -> ExitCode {
                         drop(usage.print());
                     }
                 }
-                _ => say(format_args!("oaif: {}", sentence(&usage.render().to_string()))),
+                _ => fail(sentence(&usage.render().to_string()), usage.exit_code() as u8),
             }
             ranks::part();
             return ExitCode::from(usage.exit_code() as u8);
@@ -73,7 +78,7 @@ pub fn main() -> ExitCode {
             let text = advice::sentence(error, args::command().find_subcommand(&name));
             // Some parsers draw a picture of the place; a message is one line all the same.
             let lines: Vec<&str> = text.lines().map(str::trim).collect();
-            say(format_args!("oaif: {}", lines.join(" ")));
+            fail(lines.join(" "), code);
             code.into()
         }
     };
@@ -81,9 +86,28 @@ pub fn main() -> ExitCode {
     code
 }
 
+/// The arguments with the command's name in front, also where flags stand before it (`oaif -q align`).
+fn command_first(mut arguments: Vec<OsString>) -> Vec<OsString> {
+    let commands = args::command();
+    let names: Vec<&str> = commands.get_subcommands().map(clap::Command::get_name).collect();
+    let at = arguments.iter().skip(1).position(|word| names.iter().any(|name| word == name));
+    if let Some(at) = at
+        && arguments[1..1 + at].iter().all(|word| {
+            word == "-q"
+                || word == "--quiet"
+                || word.to_string_lossy().starts_with("--log")
+                || word == "json"
+                || word == "text"
+        })
+    {
+        arguments[1..=1 + at].rotate_right(1);
+    }
+    arguments
+}
+
 /// The command line, with the `--config` file's part. The inner error is clap's, which knows how to print itself.
 fn parse(arguments: Vec<OsString>) -> Result<Result<Cli, clap::Error>> {
-    let mut command = config_file::add_flag(args::command());
+    let mut command = command();
     let arguments = args::foreign::translate(&command, arguments)?;
     let arguments = resume::expand(&command, arguments)?;
     let arguments = config_file::merge(&command, arguments)?;
@@ -94,6 +118,11 @@ fn parse(arguments: Vec<OsString>) -> Result<Result<Cli, clap::Error>> {
         spell_suggestion(&mut e, command.find_subcommand(&name));
         e.format(&mut command)
     }))
+}
+
+/// All commands and flags.
+pub(crate) fn command() -> clap::Command {
+    config_file::add_flags(args::command())
 }
 
 /// clap may suggest any name that a flag goes by: this is the one that --help shows.
@@ -139,6 +168,8 @@ fn run(cli: Cli) -> Result<()> {
         Command::Models(args) => commands::models::run(args.plan()),
         Command::Doctor(args) => commands::doctor::run(args.plan()?),
         Command::Bench(args) => commands::bench::run(fetched(args.plan()?)?),
+        Command::Completions(args) => commands::shell::completions(args.shell),
+        Command::Man(args) => commands::shell::man(&args.dir),
     }
 }
 
@@ -173,9 +204,26 @@ pub(crate) fn print_part(text: &str) -> Result<()> {
     written.and_then(|()| out.flush()).map_err(Error::io("write to", "standard output"))
 }
 
+/// Whether these words are a command line of the program; what is wrong with them, if not.
+#[cfg(test)]
+fn understood(words: Vec<String>) -> Result<(), String> {
+    let parsed = parse(words.into_iter().map(OsString::from).collect()).map_err(|e| e.to_string())?;
+    parsed.map(drop).map_err(|usage| usage.to_string())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn quiet_and_log_may_stand_before_and_behind_the_command() {
+        for line in
+            ["oaif -q doctor --log json", "oaif --log json doctor -q", "oaif --log=json --quiet doctor"]
+        {
+            let cli = parse(command_first(line.split(' ').map(OsString::from).collect())).unwrap().unwrap();
+            assert!(cli.quiet && cli.log == console::Format::Json, "{line}");
+        }
+    }
 
     #[test]
     fn a_usage_error_is_one_sentence() {

@@ -1,21 +1,23 @@
-//! How a step is told on one line.
+//! A step on one line of the terminal, or as the fields of a JSON event.
+
+use serde_json::{Value, json};
 
 use crate::train::StepReport;
 use crate::train::report::RanksReport;
 
-/// A line of a terminal: indicatif's template, and the message in it.
+/// A line of the terminal: indicatif's template, and the message in it.
 pub(super) struct Bar {
     pub template: String,
     pub message: String,
 }
 
-/// A part of the line; of those that do not fit, the one of the highest rank goes first.
+/// A part of the line. Where the line is too long, the fields of the highest rank are left out first.
 struct Field {
     rank: usize,
     text: String,
 }
 
-/// The line for a terminal of so many columns, with the phase that the run is in.
+/// The line for a terminal of this many columns; `phase` is the part of the step that is running.
 pub(super) fn of(report: &StepReport, phase: &str, columns: usize) -> Bar {
     let bar = match columns {
         0..40 => 0,
@@ -31,7 +33,7 @@ pub(super) fn of(report: &StepReport, phase: &str, columns: usize) -> Bar {
     let room = columns.saturating_sub(bar + usize::from(bar > 0) + count + 1);
     let mut fields = fields(report);
     if !phase.is_empty() {
-        fields.push(Field { rank: 3, text: phase.to_owned() });
+        fields.push(Field { rank: 4, text: phase.to_owned() });
     }
     let length = |fields: &[Field]| {
         let gaps = 2 * fields.len().saturating_sub(1);
@@ -44,7 +46,15 @@ pub(super) fn of(report: &StepReport, phase: &str, columns: usize) -> Bar {
     Bar { template, message: joined(fields) }
 }
 
-/// The line where there is no terminal.
+/// The fields of the event "step": the row of `metrics.jsonl`, the number of steps and the seconds that are left.
+pub(super) fn fields_of(report: &StepReport) -> Value {
+    let mut fields = json!(report);
+    fields["total_steps"] = report.total_steps.into();
+    fields["seconds_left"] = report.seconds_left.into();
+    fields
+}
+
+/// The line where standard error is no terminal.
 pub(super) fn plain(report: &StepReport) -> String {
     format!("step {}/{}  {}", report.step, report.total_steps, joined(fields(report)))
 }
@@ -61,15 +71,26 @@ fn fields(report: &StepReport) -> Vec<Field> {
         (None, None) => "no pairs".to_owned(),
     };
     let margin = report.margin().map(|margin| format!("margin {}", decimals(margin, 3)));
-    let first = report.first_preferred().map(|share| format!("1st answer preferred {:.0} %", 100.0 * share));
+    let kl = report.policy.map(|policy| format!("KL {}", decimals(policy.kl, 2)));
+    let length = report.responses.mean_length.map(|tokens| format!("length {tokens:.0}"));
+    let first = report.first_preferred().map(|share| format!("1st preferred {:.0} %", 100.0 * share));
     let speed = format!("{:.0} tokens/s", report.times.tokens_per_second);
     let left = report.seconds_left.map(|seconds| format!("{} left", clock(seconds)));
     let ranks = report.ranks.as_ref().map(ranks);
-    let ranked = [(0, Some(loss)), (2, margin), (5, first), (4, Some(speed)), (6, ranks), (1, left)];
+    let ranked = [
+        (0, Some(loss)),
+        (2, margin),
+        (3, kl),
+        (5, length),
+        (7, first),
+        (6, Some(speed)),
+        (8, ranks),
+        (1, left),
+    ];
     ranked.into_iter().filter_map(|(rank, text)| Some(Field { rank, text: text? })).collect()
 }
 
-/// How long each rank worked for the step; of many, the shortest and the longest time.
+/// The seconds that each rank worked for the step; of more than four ranks, the shortest and the longest.
 fn ranks(report: &RanksReport) -> String {
     let seconds = |ms: &f64| format!("{:.2}", ms / 1e3);
     let times = match report.busy_ms.len() {
@@ -103,7 +124,9 @@ fn clock(seconds: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::train::report::{JudgeReport, PolicyGradientReport, PreferenceReport, Times};
+    use crate::train::report::{
+        JudgeReport, PolicyGradientReport, PolicyReport, PreferenceReport, ResponseReport, Times,
+    };
 
     fn step() -> StepReport {
         StepReport {
@@ -111,6 +134,8 @@ mod tests {
             total_steps: 120,
             loss: Some(0.69312),
             preference: Some(PreferenceReport { margins: -0.0004, ..PreferenceReport::default() }),
+            policy: Some(PolicyReport { kl: 0.123, ..PolicyReport::default() }),
+            responses: ResponseReport { mean_length: Some(41.6), ..ResponseReport::default() },
             judging: Some(JudgeReport { first: Some(0.5625), ..JudgeReport::default() }),
             times: Times { tokens_per_second: 4321.4, ..Times::default() },
             seconds_left: Some(62.4),
@@ -139,10 +164,14 @@ mod tests {
         let message = |width| of(&step(), "judging", width).message;
         assert_eq!(
             message(140),
-            "loss 0.6931  margin 0.000  1st answer preferred 56 %  4321 tokens/s  1:02 left  judging"
+            "loss 0.6931  margin 0.000  KL 0.12  length 42  1st preferred 56 %  4321 tokens/s  1:02 left  judging"
         );
-        assert_eq!(message(100), "loss 0.6931  margin 0.000  4321 tokens/s  1:02 left  judging");
-        assert_eq!(message(80), "loss 0.6931  margin 0.000  1:02 left  judging");
+        assert_eq!(
+            message(120),
+            "loss 0.6931  margin 0.000  KL 0.12  length 42  4321 tokens/s  1:02 left  judging"
+        );
+        assert_eq!(message(100), "loss 0.6931  margin 0.000  KL 0.12  length 42  1:02 left  judging");
+        assert_eq!(message(80), "loss 0.6931  margin 0.000  KL 0.12  1:02 left  judging");
         assert_eq!(message(40), "loss 0.6931  1:02 left");
         assert_eq!(message(20), "loss 0.6931");
         assert_eq!(message(10), "");
@@ -150,7 +179,15 @@ mod tests {
 
     #[test]
     fn a_step_without_a_pair_is_no_number_and_a_zero_has_no_sign() {
-        let report = StepReport { loss: None, preference: None, judging: None, seconds_left: None, ..step() };
+        let report = StepReport {
+            loss: None,
+            preference: None,
+            policy: None,
+            responses: ResponseReport::default(),
+            judging: None,
+            seconds_left: None,
+            ..step()
+        };
         assert_eq!(plain(&report), "step 7/120  no pairs  4321 tokens/s");
         let gradient = Some(PolicyGradientReport { reward: 1.5, ..PolicyGradientReport::default() });
         let rated = StepReport { gradient, ..report };

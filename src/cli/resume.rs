@@ -32,15 +32,17 @@ pub(super) fn expand(command: &Command, arguments: Vec<OsString>) -> Result<Vec<
     let Some(mut told) = files::read_json_if_present(&path)? else {
         return Err(Error::file(
             &run,
-            format!("holds no run to go on with (it has no {RUN}): check --resume"),
+            format!("holds no run that can be resumed (it has no {RUN}): check --resume"),
         ));
     };
     let of = told["command"].as_str().unwrap_or("another command").to_owned();
     if of != name {
         let why = match of.as_str() {
-            "demo" => "is a run of oaif demo: go on by oaif demo --resume-from-checkpoint last".to_owned(),
+            "demo" => {
+                "is a run of oaif demo: resume it by oaif demo --resume-from-checkpoint last".to_owned()
+            }
             _ => format!(
-                "is a run of oaif {of}, not of oaif {name}: go on by oaif {of} --resume {}",
+                "is a run of oaif {of}, not of oaif {name}: resume it by oaif {of} --resume {}",
                 run.display()
             ),
         };
@@ -71,8 +73,8 @@ pub(super) fn expand(command: &Command, arguments: Vec<OsString>) -> Result<Vec<
     Ok(arguments)
 }
 
-/// Of a judge or a loss that another one takes the place of, the run's other flags say nothing any more.
-fn forget_what_is_replaced(told: &mut Value, given: &ArgMatches) {
+/// Removes the other flags of a judge or a loss from `told` where another one is given.
+pub(super) fn forget_what_is_replaced(told: &mut Value, given: &ArgMatches) {
     for (flag, flags) in [("judge", args::flags_of_judges()), ("loss", args::flags_of_losses())] {
         if given.try_contains_id(flag).is_err() || given.value_source(flag) != Some(ValueSource::CommandLine)
         {
@@ -101,6 +103,19 @@ fn arguments_of(command: &Command, arguments: Vec<OsString>) -> Result<Vec<OsStr
     let mut out = Vec::new();
     for argument in arguments {
         let text = argument.to_string_lossy().into_owned();
+        // `-m PATH` and `-mPATH`.
+        let letter = text.strip_prefix('-').and_then(|rest| rest.chars().next()).filter(|c| *c != '-');
+        if let Some(letter) = letter.filter(|_| !of_path) {
+            let of_letter = |arg: &&Arg| arg.get_short() == Some(letter) && takes_path(arg);
+            let known = command.get_arguments().any(|arg| of_letter(&arg));
+            let value = &text[1 + letter.len_utf8()..];
+            out.push(match known && !value.is_empty() {
+                true => OsString::from(format!("-{letter}{}", fixed(OsStr::new(value))?.to_string_lossy())),
+                false => argument,
+            });
+            of_path = known && value.is_empty();
+            continue;
+        }
         let flag = text.strip_prefix("--").unwrap_or_default();
         let (name, value) = match flag.split_once('=') {
             Some((name, value)) => (name, Some(value)),
@@ -138,6 +153,7 @@ mod tests {
         let here = absolute("src").unwrap().display().to_string();
         for (command, line, expected) in [
             ("align", "--model src", "--model HERE"),
+            ("align", "-m src -osrc -j rule", "-m HERE -oHERE -j rule"),
             ("align", "--model-name-or-path src", "--model-name-or-path HERE"),
             ("align", "--model_name_or_path=src", "--model_name_or_path=HERE"),
             ("dpo", "--dataset-name src --train-file=src", "--dataset-name HERE --train-file=HERE"),

@@ -6,7 +6,7 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::Wait;
-use crate::cli::console::say;
+use crate::cli::console::warn;
 use crate::collective::Ranks;
 use crate::error::Result;
 use crate::gpu::{Arithmetic, Gpu, GpuOptions, GpuSummary, Tier};
@@ -53,7 +53,7 @@ impl GpuPlan {
         let tuned = self.tune(&gpu)?;
         let wrong = tuning::check_arithmetic(&gpu)?;
         if let Some(wrong) = wrong {
-            say(format_args!("oaif: warning: {wrong} does not work on this GPU: f32 is used instead"));
+            warn(format_args!("{wrong} does not work on this GPU: f32 is used instead"));
         }
         Ok((gpu, wrong, tuned))
     }
@@ -64,12 +64,12 @@ impl GpuPlan {
         }
         let tuned = tuning::tune(gpu, cache_dir().as_deref())?;
         if let Some(case) = &tuned.wrong_on_gpu {
-            say(format_args!(
-                "oaif: warning: {case} comes out wrong with this GPU's kernels, so slower ones are used: update the driver"
+            warn(format_args!(
+                "{case} gives wrong results with the kernels for this GPU, so slower ones are used: update the driver"
             ));
         }
         if let Some(warning) = &tuned.warning {
-            say(format_args!("oaif: warning: {warning}"));
+            warn(warning);
         }
         Ok(tuned)
     }

@@ -5,6 +5,7 @@ mod bench;
 #[cfg(feature = "demo")]
 mod demo;
 mod eval;
+mod examples;
 pub(in crate::unstable::cli) mod foreign;
 mod gpu;
 mod held_out;
@@ -38,14 +39,30 @@ pub(crate) use tools::{
 };
 pub(crate) use train_plans::{AlignPlan, DpoPlan, RewardPlan, SftPlan, TrainPlan};
 
+use super::console::Format;
+use super::version;
 use crate::error::{Error, Result};
 
 /// The whole command line.
 #[derive(Debug, Parser)]
-#[command(name = "oaif", version, about, subcommand_required = true, arg_required_else_help = true)]
+#[command(
+    name = "oaif",
+    version,
+    long_version = version::LONG,
+    about,
+    after_help = examples::FIRST,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub command: Command,
+    /// Print warnings, errors and results alone: no progress, no summary
+    #[arg(long, global = true, help_heading = "Output")]
+    pub quiet: bool,
+    /// Format of standard error
+    #[arg(long, global = true, help_heading = "Output", value_enum, value_name = "FORMAT", default_value_t)]
+    pub log: Format,
 }
 
 /// What to do.
@@ -80,9 +97,27 @@ pub(crate) enum Command {
     Doctor(Box<tools::DoctorArgs>),
     /// Time kernels and steps on a GPU beside its measured ceilings
     Bench(Box<bench::BenchArgs>),
+    /// Print a script that completes commands and flags in a shell
+    Completions(tools::CompletionsArgs),
+    /// Write man pages into a folder
+    Man(tools::ManArgs),
 }
 
-/// The commands and flags. Each name of a flag may be written with underscores too, as scripts for other trainers do.
+/// Flags that have a letter, in all commands that have the flag.
+const LETTERS: [(&str, char); 10] = [
+    ("model", 'm'),
+    ("dataset", 'd'),
+    ("output-dir", 'o'),
+    ("output", 'o'),
+    ("judge", 'j'),
+    ("prompt", 'p'),
+    ("max-new-tokens", 'n'),
+    ("input", 'i'),
+    ("seed", 's'),
+    ("quiet", 'q'),
+];
+
+/// The commands and flags. The names of flags may also be written with underscores, as in scripts for other trainers.
 pub(crate) fn command() -> clap::Command {
     let lenient = |arg: clap::Arg| {
         let own = arg.get_long().into_iter().map(str::to_owned);
@@ -91,12 +126,14 @@ pub(crate) fn command() -> clap::Command {
         // "-1" is a value of the flag before it, be it a good one or not.
         let takes_value = arg.get_action().takes_values();
         let arg = if takes_value { arg.allow_negative_numbers(true) } else { arg };
+        let letter = LETTERS.iter().find(|(long, _)| arg.get_long() == Some(long));
+        let arg = letter.map_or(arg.clone(), |(_, letter)| arg.short(*letter));
         names.into_iter().filter(|name| name.contains('-')).fold(arg, |arg, name| {
             // clap wants names that live as long as the program; there are a hundred, made once.
             arg.alias(&*name.replace('-', "_").leak())
         })
     };
-    Cli::command().mut_subcommands(|sub| sub.mut_args(lenient))
+    Cli::command().mut_args(lenient).mut_subcommands(|sub| examples::add(sub.mut_args(lenient)))
 }
 
 /// The usage error about `flag`: it is `found`, not what it should be.

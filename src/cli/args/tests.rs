@@ -101,7 +101,7 @@ fn mistake<T: std::fmt::Debug>(plan: Result<T>, parts: &[&str]) {
 
 #[test]
 fn the_definitions_of_all_flags_are_consistent() {
-    super::super::config_file::add_flag(command()).debug_assert();
+    super::super::config_file::add_flags(command()).debug_assert();
 }
 
 #[test]

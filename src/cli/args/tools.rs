@@ -425,3 +425,18 @@ impl DoctorArgs {
         Ok(DoctorPlan { json: self.json, kernels: self.kernels, gpu: self.gpu.plan(false) })
     }
 }
+/// `oaif completions`.
+#[derive(Debug, Args)]
+pub(crate) struct CompletionsArgs {
+    /// The shell
+    #[arg(value_name = "SHELL")]
+    pub shell: clap_complete::Shell,
+}
+
+/// `oaif man`.
+#[derive(Debug, Args)]
+pub(crate) struct ManArgs {
+    /// Folder for the pages
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+}

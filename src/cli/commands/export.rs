@@ -3,7 +3,7 @@
 use super::warn_of;
 use crate::Wait;
 use crate::cli::args::{ExportFormat, ExportPlan};
-use crate::cli::console::say;
+use crate::cli::console::warn;
 use crate::error::Result;
 use crate::gguf;
 use crate::model::{FloatFormat, Model};
@@ -24,7 +24,7 @@ pub fn run(plan: ExportPlan) -> Result<()> {
         ExportFormat::Folder(format) => model.save(&plan.output, Some(&plan.model), format).wait()?,
         ExportFormat::Gguf(format) => {
             let warnings = model.save_gguf(&plan.output, &plan.model, format).wait()?;
-            warnings.iter().for_each(|text| say(format_args!("oaif: warning: {text}")));
+            warnings.iter().for_each(|text| warn(text));
         }
     }
     crate::cli::print(plan.output.display())

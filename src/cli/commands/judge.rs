@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{open_judge, write_lines};
 use crate::Wait;
 use crate::cli::args::JudgePlan;
-use crate::cli::console::say;
+use crate::cli::console::{say, warn};
 use crate::cli::labelling::Labelling;
 use crate::cli::signals;
 use crate::data::rows::{Responses, Text, read_responses};
@@ -28,7 +28,7 @@ pub fn run(plan: JudgePlan) -> Result<()> {
         .map(|[prompt, response_1, response_2]| Pair { prompt, response_1, response_2 })
         .collect();
     let (outcome, ended) = compare_all(judge.as_mut(), &pairs, &mut |note| {
-        note.iter().for_each(|text| say(format_args!("oaif: warning: {text}")));
+        note.iter().for_each(|text| warn(text));
         match (signals::requests().stops(), &desk) {
             (false, _) => Ok(()),
             // Its last label is still to come.
@@ -116,6 +116,6 @@ fn say_agreement(outcome: &[PairOutcome], members: &[String]) {
         ));
     }
     for (_, text) in votes.mute("the ensemble", members, false) {
-        say(format_args!("oaif: warning: {text}"));
+        warn(text);
     }
 }

@@ -17,6 +17,7 @@ mod page;
 pub mod reward;
 pub mod score;
 pub mod sft;
+pub mod shell;
 mod summary;
 mod training;
 
@@ -24,7 +25,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::console::say;
+use super::console::warn;
 use crate::Wait;
 use crate::error::{Error, Result};
 use crate::files;
@@ -35,7 +36,7 @@ use crate::model::{FrozenFormat, Model};
 
 /// Shows what a user should know about the files of a model and its adapter.
 fn warn_of(model: &Model) {
-    model.warnings().for_each(|text| say(format_args!("oaif: warning: {text}")));
+    model.warnings().for_each(|text| warn(text));
 }
 
 /// The judge that the flags describe, see [`JudgeConfig::open`].
@@ -45,7 +46,7 @@ fn open_judge(
     base_dtype: Option<FrozenFormat>,
     training: bool,
 ) -> Result<Box<dyn JudgeQueue>> {
-    config.open(gpu, base_dtype, training, &mut |text| say(format_args!("oaif: warning: {text}"))).wait()
+    config.open(gpu, base_dtype, training, &mut |text| warn(text)).wait()
 }
 
 /// Writes results as JSON lines: to a file, whole or not at all, or to standard output. A link stays one, and what is no

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::cli::args::TrainPlan;
 use crate::cli::console::Console;
 #[cfg(feature = "ui")]
-use crate::cli::console::say;
+use crate::cli::console::ask;
 use crate::cli::labelling::Labelling;
 use crate::error::Result;
 use crate::judge::human::Desk;
@@ -59,7 +59,7 @@ impl Page {
         if let Some((options, live)) = self.served {
             let served = Served { desk: self.desk, live: live.clone(), requests: requests.clone() };
             let page = Ui::start(&options, served)?;
-            say(format_args!("oaif: the run's page is {}", page.url()));
+            ask(format_args!("oaif: the run's page is {}", page.url()));
             let result = run(&mut UiObserver::new(live.clone(), console));
             live.end(match &result {
                 Ok(_) => "The run is done: the terminal says where the result is.".to_owned(),

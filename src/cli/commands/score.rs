@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{warn_of, write_lines};
 use crate::Wait;
 use crate::cli::args::ScorePlan;
-use crate::cli::console::say;
+use crate::cli::console::warn;
 use crate::data::encoder::{Encoder, at};
 use crate::data::packing::Tree;
 use crate::data::rows::{Completion, Message, Text, read_completions};
@@ -45,8 +45,8 @@ pub fn run(plan: ScorePlan) -> Result<()> {
     };
     let trees = rows.iter().map(&mut tree).collect::<Result<Vec<_>>>()?;
     if cut > 0 {
-        say(format_args!(
-            "oaif: warning: in {cut} of {} rows the prompt's last tokens change once the completion follows, so the \
+        warn(format_args!(
+            "in {cut} of {} rows the prompt's last tokens change once the completion follows, so the \
              completion is scored from where they differ",
             rows.len()
         ));

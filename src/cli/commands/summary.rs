@@ -67,10 +67,9 @@ impl Start {
         self
     }
 
-    /// A line for each fact.
-    pub fn text(&self) -> String {
-        let line = |(name, fact): &(String, String)| format!("{name:<14}{fact}");
-        self.0.iter().map(line).collect::<Vec<_>>().join("\n")
+    /// The facts, in the order in which they are printed.
+    pub fn facts(self) -> Vec<(String, String)> {
+        self.0
     }
 }
 

@@ -10,7 +10,7 @@ use super::summary::{self, Parameters, Start};
 use super::warn_of;
 use crate::Wait;
 use crate::cli::args::TrainPlan;
-use crate::cli::console::{Console, say};
+use crate::cli::console::{Console, ended, say, warn};
 use crate::cli::signals;
 use crate::data::rows::{Columns, Rows};
 use crate::error::{Error, Result, size};
@@ -31,7 +31,7 @@ pub fn open(plan: &TrainPlan) -> Result<Gpu> {
     match opened {
         Ok(gpu) if plan.dry_run => Ok(gpu.measuring()),
         Err(Error::NoGpu(why)) if plan.dry_run && plan.gpu.options.gpu.is_none() => {
-            say(format_args!("oaif: warning: {why}; measuring against WebGPU's default limits"));
+            warn(format_args!("{why}; measuring against WebGPU's default limits"));
             Ok(Gpu::without_device(Limits::default()))
         }
         opened => opened,
@@ -80,7 +80,7 @@ pub fn on_rows<R: OnRows>(command: &str, plan: &TrainPlan, prepared: Prepared<R>
     }
     let start = Start::of(&gpu, plan, &parameters, run.rows(), run.total_steps(), None)
         .with_held_out(run.held_out_rows());
-    console.begins(start.text());
+    console.begins(start.facts());
     let page = Page::of(command, plan, None);
     train(command, plan, &gpu, console, page, |sources, control| run.run(sources, control))
 }
@@ -180,9 +180,9 @@ pub fn train(
         files::write_atomic(trace, profile.trace().as_bytes())?;
         say(format_args!("oaif: the launches are in {} (open it in ui.perfetto.dev)", trace.display()));
     } else if plan.trace.is_some() {
-        say("oaif: warning: this GPU has no timestamps, so there is no profile");
+        warn("this GPU has no timestamps, so there is no profile");
     }
-    say(summary::end(command, plan, &saved)?);
+    ended(&summary::end(command, plan, &saved)?, &saved.display().to_string());
     crate::cli::print(saved.display())?;
     report
 }
@@ -198,7 +198,7 @@ fn write_report(dir: &Path) -> Result<()> {
 pub fn report(gpu: &Gpu, plan: &TrainPlan, rows: &EncodedRows, total_steps: usize) -> Result<()> {
     let table = rows.table();
     table.lines().iter().for_each(|(name, lengths)| say(format_args!("{name:<14}{lengths}")));
-    table.skipped().iter().for_each(|skipped| say(format_args!("oaif: warning: {skipped}")));
+    table.skipped().iter().for_each(|skipped| warn(skipped));
     report_of(gpu, plan, rows.statistics(), Some(total_steps))
 }
 

@@ -10,7 +10,7 @@ fn merged(name: &str, text: &str, arguments: &[&str]) -> Result<Vec<String>> {
     let path = path.to_str().unwrap();
     let arguments =
         ["oaif"].iter().chain(arguments).map(|a| if *a == "FILE" { path } else { a }.into()).collect();
-    let out = merge(&add_flag(args::command()), arguments)?;
+    let out = merge(&add_flags(args::command()), arguments)?;
     let out = out.into_iter().map(|a| a.into_string().unwrap());
     Ok(out.map(|a| if a == path { "FILE".into() } else { a }).collect())
 }
@@ -69,7 +69,7 @@ fn a_flag_beats_the_file() {
 fn what_a_command_requires_may_stand_in_the_file() {
     let text = "model: m\ndataset: d\noutput-dir: o\njudge: rule\njudge-rule: 'contains:a, b'\n";
     let all = merged("a.yaml", text, &["align", "--config", "FILE"]).unwrap();
-    assert!(add_flag(args::command()).try_get_matches_from(&all).is_ok(), "{all:?}");
+    assert!(add_flags(args::command()).try_get_matches_from(&all).is_ok(), "{all:?}");
     assert!(all.contains(&"--judge-rule=contains:a, b".into()));
 }
 

@@ -1,0 +1,41 @@
+//! Tells the program which commit, features and target it is built from (`oaif --version`).
+
+use std::path::Path;
+use std::process::Command;
+
+fn main() {
+    let features = ["bench", "demo", "http", "mpi", "parquet", "ui"];
+    let enabled = |name: &&str| std::env::var_os(format!("CARGO_FEATURE_{}", name.to_uppercase())).is_some();
+    let features: Vec<&str> = features.into_iter().filter(enabled).collect();
+    println!("cargo::rustc-env=OAIF_FEATURES={}", features.join(" "));
+    println!("cargo::rustc-env=OAIF_TARGET={}", std::env::var("TARGET").expect("cargo sets it"));
+    println!("cargo::rustc-env=OAIF_COMMIT={}", commit().unwrap_or_else(|| "unknown".into()));
+    println!("cargo::rerun-if-env-changed=OAIF_COMMIT");
+    println!("cargo::rerun-if-changed=build.rs");
+    // The file that git changes with every commit, checkout and reset.
+    let log = Path::new(".git/logs/HEAD");
+    if log.exists() {
+        println!("cargo::rerun-if-changed={}", log.display());
+    }
+}
+
+/// `$OAIF_COMMIT` where a packager sets it; the commit that `cargo package` noted; the commit of the checkout.
+fn commit() -> Option<String> {
+    let given = std::env::var("OAIF_COMMIT").ok().filter(|commit| !commit.is_empty());
+    given.or_else(packaged).or_else(checked_out)
+}
+
+/// From `.cargo_vcs_info.json`: `{"git": {"sha1": "…"}, …}`.
+fn packaged() -> Option<String> {
+    let text = std::fs::read_to_string(".cargo_vcs_info.json").ok()?;
+    let hash = text.split("\"sha1\"").nth(1)?.split('"').nth(1)?;
+    Some(hash.chars().take(12).collect())
+}
+
+fn checked_out() -> Option<String> {
+    // A checkout of another project may hold this one's sources.
+    Path::new(".git").exists().then_some(())?;
+    let done = Command::new("git").args(["rev-parse", "--short=12", "HEAD"]).output().ok()?;
+    let hash = String::from_utf8(done.stdout).ok()?.trim().to_owned();
+    (done.status.success() && !hash.is_empty()).then_some(hash)
+}

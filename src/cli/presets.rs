@@ -1,0 +1,79 @@
+//! Built-in configurations (`--preset`): the files of `examples/configs`.
+
+use clap::builder::PossibleValue;
+use serde_json::{Map, Value};
+
+/// A file of flags for a usual job.
+struct Preset {
+    name: &'static str,
+    /// Commands that have all of its flags.
+    commands: &'static [&'static str],
+    help: &'static str,
+    yaml: &'static str,
+}
+
+const PRESETS: [Preset; 5] = [
+    Preset {
+        name: "instruction",
+        commands: &["align"],
+        help: "A LoRA adapter, by a language model that judges by an instruction",
+        yaml: include_str!("../../examples/configs/instruction.yaml"),
+    },
+    Preset {
+        name: "clicks",
+        commands: &["align"],
+        help: "A LoRA adapter, by a person who clicks on a page",
+        yaml: include_str!("../../examples/configs/clicks.yaml"),
+    },
+    Preset {
+        name: "chat",
+        commands: &["sft"],
+        help: "A LoRA adapter, on conversations",
+        yaml: include_str!("../../examples/configs/chat.yaml"),
+    },
+    Preset {
+        name: "preferences",
+        commands: &["dpo"],
+        help: "A LoRA adapter, on given preference pairs",
+        yaml: include_str!("../../examples/configs/preferences.yaml"),
+    },
+    Preset {
+        name: "low-memory",
+        commands: &["align", "sft", "dpo", "reward"],
+        help: "A LoRA adapter on 8-bit weights, one row at a time",
+        yaml: include_str!("../../examples/configs/low-memory.yaml"),
+    },
+];
+
+/// The presets of a command, as values of its flag.
+pub(super) fn of(command: &str) -> Vec<PossibleValue> {
+    let own = PRESETS.iter().filter(|preset| preset.commands.contains(&command));
+    own.map(|preset| PossibleValue::new(preset.name).help(preset.help)).collect()
+}
+
+/// The flags of the preset of this name, which is one of [`of`].
+pub(super) fn read(name: &str) -> Map<String, Value> {
+    let preset = PRESETS.iter().find(|preset| preset.name == name).expect("a value of the flag");
+    serde_saphyr::from_str(preset.yaml).expect("a file that a test reads")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::understood;
+
+    #[test]
+    fn every_preset_is_a_file_of_flags_of_its_commands() {
+        for preset in PRESETS {
+            assert!(!read(preset.name).is_empty());
+            for command in preset.commands {
+                let line = format!("oaif {command} -m m -d d -o o --preset {}", preset.name);
+                understood(line.split(' ').map(str::to_owned).collect())
+                    .unwrap_or_else(|e| panic!("{line}: {e}"));
+                let file = format!("oaif {command} -m m -d d -o o -c examples/configs/{}.yaml", preset.name);
+                understood(file.split(' ').map(str::to_owned).collect())
+                    .unwrap_or_else(|e| panic!("{file}: {e}"));
+            }
+        }
+    }
+}
