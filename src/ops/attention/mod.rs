@@ -113,8 +113,7 @@ pub fn attention(
     launch_forward(r, shape, q, keys, spans, out, Some(stats));
     r.rule(&[out, stats], move |r| {
         let Some(dout) = r.gradient(out) else { return Ok(()) };
-        let dq =
-            r.gradient_target(q).expect("the input of attention needs a gradient if its result has one");
+        let dq = r.gradient_target(q).expect("the input of attention needs a gradient if its result has one");
         assert_eq!(
             dq.accumulate,
             crate::gpu::Accumulate::Set,
