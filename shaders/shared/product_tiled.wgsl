@@ -3,13 +3,10 @@
 // The kernel defines what is multiplied and where the result goes:
 //   fn rows() -> u32, fn cols() -> u32                  the extents of y
 //   fn inner(term: u32) -> u32                          the extent of k: of term 0 and with TWO_TERMS of term 1
-//   fn left(term: u32, row: u32, k: u32) -> vec4<f32>   LEFT_ALONG_K: k to k + 3 of a row, else rows row to row + 3 at
-//   k
-//   fn right(term: u32, col: u32, k: u32) -> vec4<f32>  RIGHT_ALONG_K: k to k + 3 of a column, else columns col to col
-//   + 3
+//   fn left(term: u32, row: u32, k: u32) -> vec4<f32>   LEFT_ALONG_K: k to k + 3 of a row, else rows row to row + 3 at k
+//   fn right(term: u32, col: u32, k: u32) -> vec4<f32>  RIGHT_ALONG_K: k to k + 3 of a column, else columns col to col + 3
 //   fn finish(row: u32, col: u32, sums: vec4<f32>)      receives columns col to col + 3 of a row
-// PAIRED: two products with equal numbers of columns. For `right`, column c of the second is cols() + c. Instead of
-// finish:
+// PAIRED: two products with equal numbers of columns. For `right`, column c of the second is cols() + c. Instead of finish:
 //   fn finish_pair(row: u32, col: u32, first: vec4<f32>, second: vec4<f32>)
 // SPLIT: k is divided into slices, which reduce_slices sums. Instead of finish:
 //   fn slices() -> u32, fn finish_slice(slice: u32, row: u32, col: u32, sums: vec4<f32>)
