@@ -1,4 +1,4 @@
-//! The measured peak rates of a GPU, for comparison with every kernel's speed.
+//! The measured ceilings (peak rates) of a GPU, for comparison with every kernel's speed.
 
 use std::time::Instant;
 
@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::gpu::{Arena, Category, Format, Gpu, Live, Plan, PlanOptions, Recorder};
 use crate::ops::{multiply_add, residual_add};
 
-/// A GPU's measured peak rates.
+/// A GPU's measured ceilings.
 #[derive(Clone, Copy, Debug, serde::Serialize)]
 pub struct Ceilings {
     /// Independent f32 multiply-adds, in GFLOP/s (a multiply-add is two operations).

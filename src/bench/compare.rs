@@ -14,7 +14,7 @@ type Key = [String; 4];
 
 /// The rows written by `oaif bench --json`. If a case was measured more than once, the last row counts.
 pub struct Earlier {
-    /// The first row: GPU, driver, versions and peak rates of the earlier run.
+    /// The first row: GPU, driver, versions and ceilings of the earlier run.
     pub about: Value,
     ms: BTreeMap<Key, f64>,
     seen: BTreeSet<Key>,

@@ -1,5 +1,5 @@
 //! Benchmarks of kernels, training steps, prefill, decoding and whole online steps, compared with the GPU's measured
-//! peak rates. The cases are defined once, for `oaif bench` and for criterion (`benches/`).
+//! ceilings. The cases are defined once, for `oaif bench` and for criterion (`benches/`).
 //!
 //! A [`Recipe`] has a name and makes a [`Case`], which can be run; [`Bench::measure`] runs it and returns a
 //! [`Measurement`], which [`Earlier`] compares with an earlier one. Floating-point operations are those that the
@@ -31,11 +31,11 @@ pub use subject::{Held, Source, Subject};
 use crate::error::Result;
 use crate::gpu::{Activity, Counts, Gpu, Work};
 
-/// A device, its peak rates, and how often to measure.
+/// A device, its ceilings, and how often to measure.
 pub struct Bench {
     /// The device.
     pub gpu: Gpu,
-    /// Its measured peak rates.
+    /// Its measured ceilings.
     pub ceilings: Ceilings,
     /// Measurements of each case; their median and extremes are reported.
     pub runs: usize,
@@ -270,7 +270,7 @@ pub struct Measurement {
     pub gflops: f64,
     /// GB/s, by the median.
     pub gigabytes_per_second: f64,
-    /// The limiting peak rate, i.e. the one that the case is nearer to: `multiply-add` or `bandwidth`.
+    /// The ceiling that the case is nearer to, which limits it: `multiply-add` or `bandwidth`.
     pub bound: &'static str,
     /// The percentage of it that is reached. Above 100 if data stays in a cache.
     pub percent_of_ceiling: f64,
@@ -340,13 +340,13 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
 }
 
 impl Bench {
-    /// Measures the device's peak rates.
+    /// Measures the device's ceilings.
     pub fn new(gpu: Gpu, runs: usize) -> Result<Bench> {
         let ceilings = Ceilings::measure(&gpu)?;
         Ok(Bench { gpu, ceilings, runs })
     }
 
-    /// Measures the peak rates again, for later measurements. If they changed, something else was using the machine
+    /// Measures the ceilings again, for later measurements. If they changed, something else was using the machine
     /// meanwhile.
     pub fn measure_ceilings(&mut self) -> Result<Ceilings> {
         self.ceilings = Ceilings::measure(&self.gpu)?;

@@ -183,7 +183,7 @@ fn reference(_: &Gpu, model: &Model) -> Result<()> {
         .map(drop)
 }
 
-/// The kernel that measures the peak rate of arithmetic.
+/// The kernel that measures the ceiling of arithmetic.
 fn ceiling(gpu: &Gpu, _: &Model) -> Result<()> {
     let n = 1 << 16;
     let x = gpu.buffer("ceiling input", Category::Workspace, n as u64 * 4)?.region();
