@@ -9,7 +9,7 @@ export XDG_RUNTIME_DIR ?= /tmp
 FEATURES ?=
 WITH_FEATURES := $(if $(FEATURES),--features $(FEATURES))
 
-# The crate of scripts/gpu-stats, built beside the main one.
+# The crate of scripts/gpu-stats, built in the main target folder.
 GPU_STATS := --manifest-path scripts/gpu-stats/Cargo.toml --target-dir target
 
 ## Runs the demo on the built-in models: takes minutes and writes ./demo-run/report.html.

@@ -95,7 +95,7 @@ mod tests {
 "#;
 
     #[test]
-    fn a_case_is_found_by_suite_name_sizes_and_weights_and_the_rest_is_named() {
+    fn a_case_is_found_by_suite_name_sizes_and_weights_and_the_others_are_listed() {
         let mut earlier = Earlier::parse(FILE.as_bytes()).unwrap();
         assert_eq!(earlier.about["gpu"]["name"], "x");
         let mut facts = Facts::bare("step", "sft", "C 8");

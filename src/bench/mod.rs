@@ -45,7 +45,7 @@ pub struct Bench {
 pub struct Recipe<On: ?Sized = Subject> {
     /// The suite it belongs to.
     pub suite: &'static str,
-    /// What its [`Facts::case`] will be.
+    /// The value of its [`Facts::case`].
     pub name: String,
     make: Make<On>,
 }
@@ -388,7 +388,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn the_nearer_of_the_two_ceilings_binds() {
+    fn the_nearer_of_the_two_ceilings_is_the_bound() {
         let mut facts = Facts::bare("step", "x", "y");
         let samples = [4.0, 1.0, 2.0].map(sample);
         let m = Measurement::of(&facts, &samples, &CEILINGS);

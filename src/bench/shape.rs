@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_by_number_are_a_shape_and_two_of_them_may_be_left_out() {
+    fn a_shape_can_be_given_by_sizes_and_two_of_them_have_defaults() {
         let named = Shape::parse("smollm2-135m").unwrap();
         let shape = Shape::parse("C=576, F=1536,l=30,h=9,k=3,d=64,v=49152").unwrap();
         assert_eq!(shape.sizes, named.sizes);

@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn what_llama_cpp_has_rounded_stays_as_it_is() {
+    fn numbers_that_llama_cpp_has_rounded_are_unchanged() {
         for (format, name) in FORMATS {
             let theirs = fixture(name);
             assert_eq!(rounded(format, &theirs), theirs, "{name}");
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn blocks_are_as_near_as_those_of_llama_cpp() {
+    fn the_error_of_blocks_is_no_larger_than_that_of_llama_cpp() {
         let values = fixture("values");
         let error = |of: &[f32], block: usize| -> f64 {
             let at = block * BLOCK..(block + 1) * BLOCK;
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_without_a_scale_are_refused() {
+    fn numbers_that_no_scale_can_represent_are_refused() {
         for (format, _) in FORMATS {
             for x in [f32::NAN, f32::INFINITY, -f32::INFINITY, 1e30, f32::MAX] {
                 let mut values = [1.0; 64];

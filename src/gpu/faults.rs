@@ -68,7 +68,7 @@ impl Faults {
         faults
     }
 
-    /// Of an application's device.
+    /// Watches an application's device, which handles its own errors.
     pub fn of_foreign(device: &wgpu::Device) -> Faults {
         let foreign = Foreign { device: device.clone(), alive: Mutex::new(Instant::now()) };
         Faults { foreign: Some(foreign), ..Faults::default() }

@@ -49,7 +49,7 @@ pub mod tests {
     }
 
     #[test]
-    fn a_kernel_on_its_bounds_keeps_to_them() {
+    fn a_kernel_at_its_bounds_does_not_break_them() {
         let good = [("VGPRs", 256.0), ("Spilled VGPRs", 0.0), ("Scratch size", 0.0), ("Code size", 65536.0)];
         assert!(broken(&compiled(5000.0, &good)).is_empty());
     }

@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_variant_is_named_by_what_differs() {
+    fn a_variant_is_named_by_the_constants_that_differ() {
         let folders =
             [folder("rdna3", vec![of_group("32", 0.0)]), folder("apple", vec![of_group("64", 3.0)])];
         assert_eq!(all_broken(&folders), ["apple: adamw (GROUP 64): 3 spills"]);
@@ -270,14 +270,14 @@ mod tests {
     }
 
     #[test]
-    fn steps_are_gathered() {
+    fn steps_are_grouped_by_shapes() {
         let all = ["a f32 training", "b f32 training", "b f32 scoring", "a f32 optimiser", "b f32 optimiser"]
             .map(str::to_owned);
         assert_eq!(steps(&all), "a, b: f32 training, f32 optimiser; b: f32 scoring");
     }
 
     #[test]
-    fn a_compiler_that_ended_is_a_broken_bound_and_what_is_whole_is_none() {
+    fn a_compiler_that_crashed_is_a_broken_bound_and_a_complete_result_is_not() {
         let dir = tempfile::tempdir().unwrap();
         let device = dir.path().join("rdna3");
         fs::create_dir(&device).unwrap();

@@ -203,8 +203,8 @@ pub struct Case {
 pub const FORWARD: f64 = 2e-5;
 /// The largest accepted error of a backward kernel.
 pub const BACKWARD: f64 = 1e-4;
-/// The largest accepted error of a product by cooperative matrices of f16, which rounds the left elements by at most u
-/// = 2⁻¹¹ relative, uniformly: u / √3 as root mean square. So an error is about 0.6 u of a result's root mean square,
+/// The largest accepted error of a product by cooperative matrices of f16, which rounds the left elements by at most
+/// u = 2⁻¹¹ relative, uniformly: u / √3 as root mean square. So an error is about 0.6 u of a result's root mean square,
 /// and the largest of a million is 5 times that. The rest is a margin for drivers that truncate.
 pub const HALF: f64 = 8.0 / 2048.0;
 /// The largest accepted error of values computed from such products: a softmax turns the absolute error of a score,
