@@ -137,8 +137,8 @@ impl PairTerm {
     }
 }
 
-/// The inputs of [`preference_loss`]. Sequences 2p and 2p + 1 are the chosen and the rejected response of pair p, so S
-/// = 2P.
+/// The inputs of [`preference_loss`]. Sequences 2p and 2p + 1 are the chosen and the rejected response of pair p,
+/// so S = 2P.
 #[derive(Clone, Copy, Debug)]
 pub struct PairInputs {
     /// log π of whole responses (S, 1); with `tail_weight`, of their first tokens and of the rest, alternating (2S, 1).

@@ -79,10 +79,10 @@ pub fn attention_forward(
     (out, lse)
 }
 
-/// Gradients of [`attention_forward`], with probabilities recomputed from lse (Dao et al. 2022, arXiv 2205.14135): p_j
-/// = exp(s_j - lse), ds_j = p_j (dout·v_j - dout·out), times the derivative of the soft cap if there is one, dq = scale
-/// Σ_j ds_j k_j, dk_j = scale Σ ds_j q, dv_j = Σ p_j dout, the last two over the queries and heads that attend to the
-/// key. out, dout (N, H*D), lse (N, H) -> (dq (N, H*D), dk (M, K*D), dv (M, K*D)).
+/// Gradients of [`attention_forward`], with probabilities recomputed from lse (Dao et al. 2022, arXiv 2205.14135):
+/// p_j = exp(s_j - lse), ds_j = p_j (dout·v_j - dout·out), times the derivative of the soft cap if there is one,
+/// dq = scale Σ_j ds_j k_j, dk_j = scale Σ ds_j q, dv_j = Σ p_j dout, the last two over the queries and heads that
+/// attend to the key. out, dout (N, H*D), lse (N, H) -> (dq (N, H*D), dk (M, K*D), dv (M, K*D)).
 pub fn attention_backward(
     q: &[f64],
     k: &[f64],

@@ -7,8 +7,8 @@ pub fn global_norm(g: &[f64]) -> f64 {
     dot(g, g).sqrt()
 }
 
-/// The factor that clips gradients of global norm `norm` to `max_norm`, as PyTorch computes it: min(1, max_norm / (norm
-/// + 1e-6)). A `max_norm` of 0 means no clipping.
+/// The factor that clips gradients of global norm `norm` to `max_norm`, as PyTorch computes it:
+/// min(1, max_norm / (norm + 1e-6)). A `max_norm` of 0 means no clipping.
 pub fn clip_scale(norm: f64, max_norm: f64) -> f64 {
     if max_norm == 0.0 { 1.0 } else { (max_norm / (norm + 1e-6)).min(1.0) }
 }

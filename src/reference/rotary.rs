@@ -2,9 +2,9 @@
 
 use super::check;
 
-/// Rotates pairs of the first R = 2 · len(inv_freq) elements of every head by `positions[n] * inv_freq[j]`: `(x[j], x[j
-/// + R/2])`, or if `interleaved` `(x[2 j], x[2 j + 1])`. The other elements are copied. x (N, heads * D), positions (N)
-/// -> y (N, heads * D).
+/// Rotates pairs of the first R = 2 · len(inv_freq) elements of every head by `positions[n] * inv_freq[j]`:
+/// `(x[j], x[j + R/2])`, or if `interleaved` `(x[2 j], x[2 j + 1])`. The other elements are copied.
+/// x (N, heads * D), positions (N) -> y (N, heads * D).
 pub fn rotary_forward(
     x: &[f64],
     positions: &[u32],
