@@ -127,7 +127,7 @@ pub(super) fn choose(
 /// [`Error::Config`] if the GPU lacks what T2 needs.
 pub(super) fn arithmetic_of(tier: Option<Tier>, name: &str, adapter: &wgpu::Adapter) -> Result<Arithmetic> {
     let missing = |tier: u8, what: &str| {
-        let why = format!("{name} cannot run tier {tier}: it has no {what}; choose another GPU, or tier 1");
+        let why = format!("{name} has no {what} and cannot run tier {tier}: choose another GPU, or tier 1");
         Error::config("tier", why)
     };
     match tier {
