@@ -1,49 +1,49 @@
-# Each target does its whole set-up; a Rust toolchain is all that has to be there.
+# Every target sets up what it needs; only a Rust toolchain is required.
 
-# Mesa's Vulkan drivers complain when it is unset.
+# Mesa's Vulkan drivers print a warning if it is unset.
 export XDG_RUNTIME_DIR ?= /tmp
 
 .PHONY: demo test test-largest bench gpu-stats lint models vulkan web
 
-# Cargo features besides the usual ones.
+# Cargo features in addition to the default ones.
 FEATURES ?=
 WITH_FEATURES := $(if $(FEATURES),--features $(FEATURES))
 
-# The crate of scripts/gpu-stats, built beside the main one.
+# The crate of scripts/gpu-stats, built in the main target folder.
 GPU_STATS := --manifest-path scripts/gpu-stats/Cargo.toml --target-dir target
 
-## See it work on the models that the program carries: minutes, then ./demo-run/report.html.
+## Runs the demo on the built-in models: takes minutes and writes ./demo-run/report.html.
 demo: vulkan
 	cargo build --release --bin oaif
 	target/release/oaif demo --output-dir demo-run --overwrite-output-dir
 
-## Every test, doc tests and examples included. Without a GPU they fail rather than pass unseen. FEATURES=mpi: those of MPI, too.
+## Runs every test, including doc tests and examples. Without a GPU they fail instead of being skipped. FEATURES=mpi adds the MPI tests.
 test: vulkan
 	REQUIRE_GPU=1 cargo test $(WITH_FEATURES)
 	cargo test $(GPU_STATS)
 
-## Kernels at the largest shapes that models have, contexts and vocabularies above all: minutes.
+## Tests the kernels at the largest shapes of models, mainly contexts and vocabularies: takes minutes.
 test-largest: vulkan
 	REQUIRE_GPU=1 cargo test --test kernels -- --ignored --nocapture largest_shapes_agree_with_reference
 
-## Every kernel and whole steps, timed.
+## Times every kernel and whole steps.
 bench: vulkan
 	cargo bench
 
-## What the shader compilers of GPUs make of the kernels, without a GPU: minutes, then target/gpu-stats/stats.md. Fails where a
-## kernel breaks a bound; says that it is skipped where Debian's Mesa cannot be had.
+## Compiles the kernels with the shader compilers of GPUs, without a GPU: takes minutes and writes target/gpu-stats/stats.md.
+## Fails if a kernel breaks a bound; skipped with a message if Debian's Mesa is not available.
 gpu-stats:
 	scripts/gpu-stats.sh --skip-without-packages target/gpu-stats
 
-## The small world's policy and judges from nothing, into ./models: hours on a software driver, resumable.
+## Trains the small world's policy and judges from scratch, into ./models: takes hours on a software driver; can be resumed.
 models: vulkan
 	scripts/models.sh
 
-## The page that aligns in a browser's tab, into examples/web/dist. Says that it is skipped where Rust has no such target.
+## Builds the page that trains in a browser tab, into examples/web/dist. Skipped with a message if Rust's wasm target is missing.
 web:
 	examples/web/build.sh --skip-without-target
 
-## What a change must pass besides its tests.
+## Runs the checks that a change must pass in addition to the tests.
 lint:
 	cargo fmt --check
 	cargo clippy --all-targets $(WITH_FEATURES) -- -D warnings

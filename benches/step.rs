@@ -1,4 +1,4 @@
-//! The cases of `oaif bench step` and `oaif bench decode` on a random model of the size of stories260K. An element is
+//! The cases of `oaif bench step` and `oaif bench decode` for a random model of the size of stories260K. An element is
 //! a token row.
 //!
 //!     cargo bench --bench step

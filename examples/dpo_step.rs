@@ -1,4 +1,4 @@
-//! Steps of direct preference optimisation by hand: what `oaif dpo` does for every batch.
+//! Runs steps of direct preference optimisation by hand, as `oaif dpo` does for every batch.
 //!
 //!     cargo run --release --example dpo_step
 
@@ -20,12 +20,12 @@ fn main() -> oaif::Result<()> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny");
     let gpu = Gpu::open(&GpuOptions::default()).wait()?;
 
-    // `true`: every weight is trained and has a gradient beside it.
+    // `true`: every weight is trained and gets a gradient.
     let policy = Model::load(&gpu, &dir, true).wait()?;
     let tokenizer = Tokenizer::load(&dir)?;
 
-    // A pair is a tree: the prompt once, then its two answers, the chosen one first. The prompt and each answer are
-    // encoded together, as the model reads them, and end with the end-of-sequence token.
+    // A pair is a tree: the prompt once, then its two responses, the chosen one first. Prompt and response are encoded
+    // together, as the model reads them, and end with the end-of-sequence token.
     let encoder = Encoder { tokenizer: &tokenizer, template: None };
     let pair = |prompt: &str, chosen: &str, rejected: &str| -> oaif::Result<Tree> {
         let [prompt, chosen, rejected] = [prompt, chosen, rejected].map(|text| Text::Plain(text.to_owned()));
@@ -42,7 +42,8 @@ fn main() -> oaif::Result<()> {
     let loss = PreferenceLoss::Dpo { beta: 0.1 };
     let step = PairStep::new(&gpu, &policy, loss, capacity, false, &arena).wait()?;
 
-    // The reference is the policy as it is now. Its log-probabilities never change: they are computed once.
+    // The reference model is the policy in its current state. Its log-probabilities never change: they are computed
+    // once.
     let scorer = Scorer::new(&gpu, &policy.snapshot().wait()?, capacity, &arena).wait()?;
     let scored = scorer.score(&trees).wait()?;
     let pairs: Vec<LabelledPair> = trees
@@ -51,8 +52,8 @@ fn main() -> oaif::Result<()> {
         .map(|(tree, scores)| LabelledPair {
             tree: tree.clone(),
             reference: [scores[0].logp() as f32, scores[1].logp() as f32],
-            label: 1.0,               // certain that the first one is better
-            by_reference: [false; 2], // drawn by no model
+            label: 1.0,               // the first response is certainly better
+            by_reference: [false; 2], // not sampled from the reference model
         })
         .collect();
 
@@ -61,13 +62,13 @@ fn main() -> oaif::Result<()> {
     let mut optimiser = Optimiser::new(&gpu, policy.trained(), adamw, max_grad_norm, &arena).wait()?;
 
     for number in 1..=5 {
-        // Gradients are added up, so that a batch can come in several parts: clear them first.
+        // Gradients accumulate, so that a batch can be split into micro-batches: clear them first.
         policy.trained().clear_gradients()?;
 
-        // Forward, loss and backward in one replay. The weight makes the sum of losses their mean.
+        // Forward, loss and backward in one replay. The weight turns the sum of losses into their mean.
         let (results, _) = step.run(&pairs, 1.0 / pairs.len() as f32).wait()?;
 
-        // The norm of the whole gradient, clipping and the update in another one.
+        // Gradient norm, clipping and the update in another replay.
         let update = optimiser.update(1e-3).wait()?;
 
         let mean = |value: fn(&oaif::unstable::train::pair_step::PairResult) -> f32| {

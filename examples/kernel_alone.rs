@@ -1,4 +1,4 @@
-//! One kernel by itself: recorded, run, and compared with its twin in plain f64.
+//! Records and runs a single kernel, and compares it with its reference in plain f64.
 //!
 //!     cargo run --release --example kernel_alone
 
@@ -11,14 +11,14 @@ fn main() -> oaif::Result<()> {
     let x: Vec<f32> = (0..rows * cols).map(|i| (i as f32 * 0.7).sin()).collect();
     let w = vec![0.5; cols];
 
-    // `checked` keeps the bounds checks that release runs leave out: right for trying a kernel.
+    // `checked` enables the shaders' bounds checks, which release runs leave out: useful for trying a kernel.
     let gpu = Gpu::open(&GpuOptions::default().checked(true)).wait()?;
 
-    // Inputs lie in buffers of ours, labelled and counted.
+    // Inputs are in buffers of ours, with a label and a memory category.
     let x_buffer = gpu.buffer_with("x", Category::Workspace, &x)?;
     let w_buffer = gpu.buffer_with("w", Category::Workspace, &w)?;
 
-    // Ops take and give tensors of a recording, which are names with shapes: nothing runs yet.
+    // Ops take and return tensors of a recording, which are names with shapes: nothing runs yet.
     let mut recorder = Recorder::new(&gpu);
     let x_tensor = recorder.bind(&x_buffer.region(), rows, cols, Format::F32);
     let w_tensor = recorder.bind(&w_buffer.region(), 1, cols, Format::F32);
@@ -27,17 +27,17 @@ fn main() -> oaif::Result<()> {
         println!("recorded {} {:?}", kernel.name, kernel.constants);
     }
 
-    // What shall be read back; everything else that the plan writes may share memory.
+    // Marks what is read back; all other tensors of the plan may share memory.
     recorder.output(y_tensor);
 
-    // Places the memory, compiles the kernels, makes the bind groups: once.
+    // Places the memory, compiles the kernels and creates the bind groups, once.
     let plan = Plan::new(&gpu, recorder, &Arena::new(), PlanOptions::default()).wait()?;
 
-    // A replay. Live values are what changes between two of them: here nothing.
+    // A replay. Live values may change from one replay to the next; this plan has none.
     let outputs = plan.run(&Live::default()).wait()?;
     let y = outputs.f32(y_tensor);
 
-    // The twin of the same name.
+    // The reference function of the same name.
     let wide = |v: &[f32]| v.iter().map(|x| f64::from(*x)).collect::<Vec<f64>>();
     let weight = wide(&w);
     let norm = reference::NormWeights::rms(&weight, f64::from(epsilon));

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Agreement of the judges' verdicts with the oracle: scripts/agreement.py world/pairs.jsonl world/verdicts
+"""Prints the agreement of the judges' verdicts with the oracle: scripts/agreement.py world/pairs.jsonl world/verdicts
 
-Utilities are whole numbers of facts. Pairs of equal utility are left out; a tie or an invalid verdict is half right.
+Utilities are integers (numbers of facts). Pairs of equal utility are left out; a tie or an invalid verdict counts as half
+right.
 """
 
 import json

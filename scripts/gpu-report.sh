@@ -1,24 +1,24 @@
 #!/usr/bin/env bash
-# What a GPU makes of the program, in ten minutes and without a network: doctor, kernel tests, tuning, training passes,
-# prefill, decoding, a short run, and the same training passes in PyTorch where it is there.
+# Measures oaif on a GPU, in ten minutes and without a network: doctor, kernel tests, tuning, training passes, prefill,
+# decoding, a short run, and the same training passes in PyTorch if it is installed.
 #
 #   OAIF=target/release/oaif MODEL=path/to/small/model scripts/gpu-report.sh [OUT]
 #
-# OUT (default gpu-report) gets report.json and report.md, written anew after each step, and what each step printed. A
-# step has a time limit; one that fails or runs out of time is told, and the next one begins. Exits with 1 if one failed.
+# Writes report.json, report.md and the output of each step to OUT (default gpu-report), after each step. A step has a
+# time limit; if one fails or exceeds it, the report says so and the next step runs. Exits with 1 if a step failed.
 #
-# Build with the commit's name in the program, which then need not lie in its checkout:
+# Build with the commit in the binary, which then can run outside its checkout:
 #   OAIF_COMMIT=$(git rev-parse --short HEAD) cargo build --release
 #   cargo test --release --no-run --test kernels     # prints the path for KERNEL_TESTS
 set -uo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 out=${1:-${OUT:-gpu-report}}
 oaif=${OAIF:-$here/../target/release/oaif}
-kernel_tests=${KERNEL_TESTS:-}       # the binary of tests/kernels.rs; skipped where it is not given
-model=${MODEL:-}                     # a small model's folder, to be aligned; skipped where it is not given
+kernel_tests=${KERNEL_TESTS:-}       # the binary of tests/kernels.rs; skipped if not set
+model=${MODEL:-}                     # a small model's folder, to train; skipped if not set
 python=${PYTHON:-python3}
-torch_device=${TORCH_DEVICE:-cuda}   # PyTorch is timed where it has this
-limit=${LIMIT:-570}                  # seconds, in all
+torch_device=${TORCH_DEVICE:-cuda}   # PyTorch is timed if it supports this device
+limit=${LIMIT:-570}                  # seconds in total
 runs=${RUNS:-5}
 small=${SMALL:-smollm2-135m}         # all weights trained
 large=${LARGE:-llama-3.2-1b}         # LoRA, and decoding
@@ -33,15 +33,15 @@ export XDG_RUNTIME_DIR=${XDG_RUNTIME_DIR:-/tmp} REQUIRE_GPU=1
 mkdir -p "$out" || exit 2
 out=$(cd "$out" && pwd)
 rm -f "$out"/*.out "$out"/*.err
-# Tuning is a part of the report: it begins with nothing.
+# Tuning is part of the report, so it starts with an empty cache.
 export OAIF_CACHE=$out/cache
 rm -rf "$OAIF_CACHE" "$out/run"
 if ! command -v "$oaif" >/dev/null; then
-    echo "gpu-report.sh: $oaif is no program: build it by cargo build --release, or give OAIF" >&2
+    echo "gpu-report.sh: $oaif is not a program: build it with cargo build --release, or set OAIF" >&2
     exit 2
 fi
 timeout=$(command -v timeout || command -v gtimeout || true)
-[[ -n $timeout ]] || echo "gpu-report.sh: there is no timeout(1): steps may take as long as they like" >&2
+[[ -n $timeout ]] || echo "gpu-report.sh: timeout(1) is not installed: steps run without a time limit" >&2
 
 steps=() # JSON objects
 order=() # names of the steps that printed something
@@ -73,7 +73,7 @@ step() {
     fi
     ((most <= left)) || most=$left
     order+=("$name")
-    # In the background, so that a signal to this script is heard at once.
+    # In the background, so that this script handles a signal immediately.
     ${timeout:+"$timeout" --kill-after=3 "$most"} "$@" >"$out/$name.out" 2>"$out/$name.err" </dev/null &
     running=$!
     wait "$running"
@@ -82,12 +82,12 @@ step() {
     why=$(tail -n 1 "$out/$name.err" | cut -c 1-300)
     case $status in
     0) note "$name" done $((SECONDS - started)) "" ;;
-    124 | 137) failed=1 && note "$name" failed $((SECONDS - started)) "stopped after its $most seconds" ;;
+    124 | 137) failed=1 && note "$name" failed $((SECONDS - started)) "stopped after $most seconds" ;;
     *) failed=1 && note "$name" failed $((SECONDS - started)) "exit code $status: $why" ;;
     esac
 }
 
-# The whole JSON objects of a step's output, a line each; what was cut off is left out.
+# Prints the complete JSON objects of a step's output, one per line, without truncated ones.
 rows() { grep -E '^\{.*\}$' "$out/$1.out" 2>/dev/null; }
 
 write() {
@@ -120,7 +120,7 @@ write() {
     } >"$out/report.md.new" && mv "$out/report.md.new" "$out/report.md"
 }
 
-# JSON lines to a table of Markdown.
+# Converts JSON lines to a Markdown table.
 table() {
     awk -v kind="$1" '
     # A member of a flat part of an object, as text.
@@ -224,10 +224,10 @@ export oaif
 export -f machine
 step machine 20 bash -c machine
 
-# One small case: what it takes beyond that is tuning.
+# One small case, so that most of the time is tuning.
 step tuning 60 "$oaif" bench kernels --filter residual --runs 1 --json
 step doctor 90 "$oaif" doctor --json --kernels
-# One object on one line, so that it is a row.
+# Joined to one line, which becomes a row.
 if [[ -s $out/doctor.out ]]; then
     tr -d '\n' <"$out/doctor.out" >"$out/doctor.line" && echo >>"$out/doctor.line" && mv "$out/doctor.line" "$out/doctor.out"
 fi
@@ -243,9 +243,9 @@ bench decode-q4 60 decode --shape "$large" --base-dtype q4 --decode "$contexts" 
 bench decode-small 30 decode --shape "$small" --base-dtype float16 --decode "$contexts" --sequences "$sequences"
 
 if [[ -z $model ]]; then
-    skip align "no MODEL was given"
+    skip align "MODEL is not set"
 elif [[ ! -f $model/config.json ]]; then
-    skip align "$model holds no config.json"
+    skip align "$model contains no config.json"
 else
     for i in 1 2 3 4 5 6 7 8; do echo "{\"prompt\":\"Once upon a time there were $i\"}"; done >"$out/prompts.jsonl"
     step align 60 "$oaif" align --model "$model" --dataset "$out/prompts.jsonl" --output-dir "$out/run" \
@@ -256,7 +256,7 @@ fi
 torch() { # NAME LIMIT ARGUMENTS...
     step "$1" "$2" "$python" "$here/torch_shapes.py" --device "$torch_device" --runs "$runs" "${@:3}"
 }
-# Importing it alone may take long.
+# Importing torch may take long.
 left=$((limit - SECONDS - 3)) has=
 if ((left >= 10)) && command -v "$python" >/dev/null; then
     has=$(${timeout:+"$timeout" "$((left < 60 ? left : 60))"} "$python" -c \
@@ -266,7 +266,7 @@ if ((left < 10)); then
     failed=1
     note torch failed 0 "no time is left"
 elif [[ $has != torch* ]]; then
-    skip torch "$python has no torch"
+    skip torch "$python has no module torch"
 elif [[ $torch_device == cuda && $has != *cuda* ]]; then
     skip torch "torch has no CUDA here"
 else
@@ -279,7 +279,7 @@ fi
 if [[ -n $kernel_tests ]]; then
     step kernel-tests 120 "$kernel_tests"
 else
-    skip kernel-tests "no KERNEL_TESTS were given"
+    skip kernel-tests "KERNEL_TESTS is not set"
 fi
 step machine-after 20 bash -c machine
 

@@ -1,22 +1,23 @@
 #!/usr/bin/env bash
-# What the shader compilers of real GPUs make of oaif's kernels, without a GPU: Mesa's drivers for GPUs of AMD, NVIDIA,
-# Apple and Intel compile the kernels that oaif would choose on each, and tell registers, spills, code and more.
+# Compiles oaif's kernels with the shader compilers of real GPUs, without a GPU: Mesa's drivers for GPUs of AMD, NVIDIA,
+# Apple and Intel compile the kernels that oaif would choose on each, and report registers, spills, code size and more.
 #   scripts/gpu-stats.sh [--skip-without-packages] OUT [SHAPE…]
 #
-# Writes OUT/DEVICE/*.wgsl, OUT/stats.md, and OUT/DEVICE.log. Ends with 1 where a kernel breaks a bound (spills, scratch memory,
-# code above 64 KiB, more than 5 s to compile), one line each; with 2 where Debian's packages cannot be had, or with
-# --skip-without-packages with 0. A SHAPE is a model's name (default: all that gpu-stats/src/shapes.rs has) or a folder
-# with a config.json.
+# Writes OUT/DEVICE/*.wgsl, OUT/stats.md, and OUT/DEVICE.log. Exits with 1 if a kernel breaks a bound (spills, scratch
+# memory, code above 64 KiB, more than 5 s to compile), printing one line each; with 2 if Debian's packages are not
+# available (with --skip-without-packages: 0). A SHAPE is a model's name (default: all in gpu-stats/src/shapes.rs) or a
+# folder with a config.json.
 #
-# Debian's Mesa is unpacked aside with a C library of its own, from the mirror that this machine's apt uses: nothing of the
-# system changes, and root is not needed. Mesa's own mesa-drm-shim plays the part of the kernel's drivers, for Intel
-# gpu-stats/i915.c does. Nothing is executed on these GPUs. Needed: Debian on x86-64, cargo, a C compiler, 100 MB to download.
-#   OAIF_GPU_STATS_CACHE    where the packages are unpacked (default: ~/.cache/oaif-gpu-stats); delete it for newer ones
+# Unpacks Debian's Mesa with its own C library to a cache folder, from the mirror that this machine's apt uses: the
+# system is not changed, and root is not needed. Mesa's mesa-drm-shim replaces the kernel drivers, gpu-stats/i915.c the
+# one for Intel. Nothing is executed on these GPUs. Requires Debian on x86-64, cargo, a C compiler, and 100 MB of
+# downloads.
+#   OAIF_GPU_STATS_CACHE    the folder of the packages (default: ~/.cache/oaif-gpu-stats); delete it to get newer ones
 #   OAIF_GPU_STATS_SUITE    Debian's suite (default: sid)
 #   OAIF_GPU_STATS_DEVICES  some of the devices below (default: all)
 set -euo pipefail
 
-# Name, Vulkan driver, what plays the kernel's driver, the GPU that it plays where it knows several.
+# Name, Vulkan driver, library that replaces the kernel driver, GPU that it emulates if it knows several.
 devices=(
     "amd-rdna2-680m   radeon   libamdgpu_noop_drm_shim.so   AMDGPU_GPU_ID=rembrandt"
     "amd-rdna3-780m   radeon   libamdgpu_noop_drm_shim.so   AMDGPU_GPU_ID=phoenix"
@@ -39,7 +40,7 @@ fi
 [[ $# -ge 1 && $1 != -* ]] || usage
 
 skip() {
-    echo "SKIPPED: the compilers of GPUs were not asked about the kernels: $1"
+    echo "SKIPPED: the kernels were not compiled with the compilers of GPUs: $1"
     exit "$without_packages"
 }
 
@@ -58,11 +59,11 @@ mirror() {
         grep -oE 'https?://[^ ]+/debian/?( |$)' | head -n 1 || true
 }
 
-# Unpacks Mesa's drivers with all that they need into $root.
+# Unpacks Mesa's drivers with all their dependencies into $root.
 unpack() {
     local url work apt packages deb
     command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null || skip "there is no apt-get or no dpkg-deb"
-    [[ -e $keyring ]] || skip "$keyring is not there: Debian's packages cannot be verified"
+    [[ -e $keyring ]] || skip "$keyring does not exist: Debian's packages cannot be verified"
     url=$(mirror)
     [[ -n $url ]] || skip "apt has no Debian mirror among its sources"
     echo "Unpacking Mesa's drivers of Debian's $suite in $cache" >&2
@@ -80,9 +81,9 @@ unpack() {
     "${apt[@]}" update || skip "apt cannot read Debian's $suite from $url"
     packages=$("${apt[@]}" install -s -y mesa-vulkan-drivers mesa-drm-shim libvulkan1 | awk '/^Inst/ { print $2 }') ||
         skip "Debian's $suite does not have mesa-vulkan-drivers and mesa-drm-shim"
-    # The last two have the headers that i915.c needs.
+    # The last two packages contain the headers that i915.c needs.
     # shellcheck disable=SC2086
-    (cd "$work/debs" && "${apt[@]}" download $packages linux-libc-dev libdrm-dev) || skip "the packages do not come from $url"
+    (cd "$work/debs" && "${apt[@]}" download $packages linux-libc-dev libdrm-dev) || skip "cannot download the packages from $url"
     for deb in "$work"/debs/*.deb; do
         dpkg-deb -x "$deb" "$work/root"
     done
@@ -91,7 +92,7 @@ unpack() {
     trap - EXIT
 }
 
-# Runs a command on the device $name: with its driver alone, and with the C library that the driver was built against.
+# Runs a command on the device $name: with only its driver, and with the C library that the driver was built against.
 on_device() {
     env -u OAIF_GPU ${gpu:+"$gpu"} VK_DRIVER_FILES="$out/$name/icd.json" VK_LOADER_LAYERS_DISABLE='*' WGPU_BACKEND=vulkan \
         MESA_SHADER_CACHE_DISABLE=true XDG_RUNTIME_DIR="${XDG_RUNTIME_DIR:-/tmp}" \
@@ -116,5 +117,5 @@ for device in "${devices[@]}"; do
         &>"$out/$name.log" || echo "$name: $(tail -n 1 "$out/$name.log")" &
 done
 wait
-[[ ${#names[@]} -gt 0 ]] || { echo "OAIF_GPU_STATS_DEVICES names none of the devices in $0" >&2; exit 2; }
+[[ ${#names[@]} -gt 0 ]] || { echo "OAIF_GPU_STATS_DEVICES contains none of the devices in $0" >&2; exit 2; }
 "$program" report "$out" "${names[@]}"

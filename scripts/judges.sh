@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Measures the judges in ./models on the small world's 2,000 held-out pairs, instruction by instruction, with
-# `oaif judge`; scripts/agreement.py sums up. WORLD, MODELS, ONLY as in models.sh.
+# Evaluates the judges in ./models with `oaif judge` on the small world's 2,000 held-out pairs, for each instruction;
+# scripts/agreement.py summarises the results. WORLD, MODELS, ONLY as in models.sh.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export XDG_RUNTIME_DIR=${XDG_RUNTIME_DIR:-/tmp}

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Trains a model of the small world with PyTorch and transformers, where no GPU is at hand for `make models`.
+"""Trains a model of the small world with PyTorch and transformers, if there is no GPU for `make models`.
 
-The same rows in the same order, shapes, initial weights, loss, optimiser and schedule as `oaif sft` in scripts/models.sh:
+Uses the same rows in the same order, shapes, initial weights, loss, optimiser and schedule as `oaif sft` in scripts/models.sh:
 
     scripts/models.py world/judge-small world/likelihood.jsonl world/runs/judge-small --steps 2000 --learning-rate 3e-3
 
-The rows and the initial weights are those that `cargo run --release --example small_world` writes.
+The rows and the initial weights are written by `cargo run --release --example small_world`.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from transformers import LlamaForCausalLM
 
 
 def save(weights, source, folder, dtype):
-    """Writes weights and what else a model folder holds."""
+    """Writes the weights and the other files of a model folder."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     kept = {name: w.detach().to(dtype).contiguous() for name, w in weights.items() if name != "lm_head.weight"}
@@ -48,7 +48,7 @@ def train(args):
     vocab = json.loads((Path(args.model) / "tokenizer.json").read_text())["model"]["vocab"]
     rows = read_rows(args.rows, vocab, args.steps * args.batch_size)
     model = LlamaForCausalLM.from_pretrained(args.model, dtype=torch.float32)
-    # As `oaif sft` by default: AdamW without weight decay, gradients clipped to 1.
+    # As the defaults of `oaif sft`: AdamW without weight decay, gradients clipped to 1.
     optimiser = torch.optim.AdamW(model.parameters(), lr=args.learning_rate, weight_decay=0.0)
     total, warmup = args.steps, 100
 
@@ -65,7 +65,7 @@ def train(args):
         for step in range(args.steps):
             batch = [rows[(step * args.batch_size + i) % len(rows)] for i in range(args.batch_size)]
             longest = max(len(ids) for ids, _ in batch)
-            # Padding on the right is never seen by what comes before it.
+            # Attention is causal: padding on the right has no effect on the tokens before it.
             ids = torch.tensor([ids + [0] * (longest - len(ids)) for ids, _ in batch])
             labels = torch.tensor([[-100] * n + ids[n:] + [-100] * (longest - len(ids)) for ids, n in batch])
             logits = model(input_ids=ids).logits[:, :-1]

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Rebuilds the small world's policy and judges from its generator, into ./models. A run that was stopped goes on.
+# Rebuilds the small world's policy and judges from its generator, into ./models. An interrupted run is resumed.
 #
-# Shorter, or elsewhere:
+# To shorten it, or to use other folders:
 #   WORLD=target/world RUNS=target/world/runs MODELS=models folders of the rows, the runs and the finished models
-#   STEPS=50                                    so many steps of each training, its schedule shortened likewise
-#   ONLY="policy judge-small"                   these models
+#   STEPS=50                                    this many steps per training, with a schedule of that length
+#   ONLY="policy judge-small"                   only these models
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export XDG_RUNTIME_DIR=${XDG_RUNTIME_DIR:-/tmp}
@@ -27,6 +27,6 @@ while IFS=$'\t' read -r name rows from steps rate batch; do
     target/release/oaif sft --model "$start" "${again[@]}" --dataset "$world/$rows" --output-dir "$run" --no-shuffle \
         --per-device-train-batch-size "$batch" --max-steps "$steps" \
         --learning-rate "$rate" --lr-scheduler-type cosine --warmup-steps 100 --save-steps 100 --save-total-limit 1
-    # A marked model is but a beginning.
+    # A marked model is only a starting point for others.
     [[ $name == marked-* ]] || target/release/oaif export --model "$run/model" --output "$models/$name" --dtype f16
 done <"$world/recipes.tsv"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes sure that the cargo feature `mpi` can be built and run: on Debian and Ubuntu it installs Open MPI and libclang, which
-# the bindings are made with. Exit code 3: there is none, and it cannot be installed here.
+# Makes sure that the cargo feature `mpi` can be built and run: on Debian and Ubuntu it installs Open MPI and libclang,
+# which the bindings need. Exits with 3 if they are missing and cannot be installed here.
 set -euo pipefail
 
 has_libclang() {
@@ -20,7 +20,7 @@ install() {
             libopenmpi-dev openmpi-bin libclang-dev >/dev/null
 }
 if ! command -v apt-get >/dev/null || ! install; then
-    echo "MPI is not installed, and could not be: needed are mpicc, mpirun and libclang; on Debian and Ubuntu:" >&2
+    echo "MPI is not installed, and installing it failed: install mpicc, mpirun and libclang; on Debian and Ubuntu:" >&2
     echo "    apt-get install libopenmpi-dev openmpi-bin libclang-dev" >&2
     exit 3
 fi

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Times forward, loss and backward of Llama-shaped models in PyTorch, in float32 without TF32, at the shapes and under
-the names of `oaif bench passes`. One JSON object a line, as soon as it is known.
+the names of `oaif bench passes`. Prints each result immediately as one line of JSON.
 
     scripts/torch_shapes.py --model smollm2-135m --batch 1x128,8x512
     scripts/torch_shapes.py --model llama-3.2-1b --batch 1x512 --lora-r 16 --modes eager
@@ -29,7 +29,7 @@ SHAPES = {
 
 
 class Linear(nn.Module):
-    """y = x Wᵀ, and with a rank + 2 (x Aᵀ) Bᵀ under a frozen W."""
+    """y = x Wᵀ with a trained W; with a rank, W is frozen and y = x Wᵀ + 2 (x Aᵀ) Bᵀ."""
 
     def __init__(self, inputs, outputs, rank):
         super().__init__()
@@ -64,7 +64,8 @@ class Layer(nn.Module):
         k = self.k(n).view(s, l, self.kv_heads, self.head_dim).transpose(1, 2)
         v = self.v(n).view(s, l, self.kv_heads, self.head_dim).transpose(1, 2)
         q, k = rotate(q, cos, sin), rotate(k, cos, sin)
-        # Repeated rather than enable_gqa=True: in float32 only the memory-efficient kernel is fast, and it has no groups.
+        # Repeated instead of enable_gqa=True: in float32 only the memory-efficient kernel is fast, and it has no
+        # groups.
         k, v = (t.repeat_interleave(self.heads // self.kv_heads, dim=1) for t in (k, v))
         mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         x = x + self.o(mixed.transpose(1, 2).reshape(s, l, -1))
@@ -100,7 +101,7 @@ def synchronize(device):
 
 
 def measure(call, device, runs, warm_up):
-    """Milliseconds of each run."""
+    """Returns the milliseconds of each run."""
     for _ in range(warm_up):
         call()
     synchronize(device)
@@ -130,7 +131,7 @@ def parts(model, ids, targets, tables):
         model.zero_grad(set_to_none=True)
         loss().backward()
 
-    # The one that matters most comes first: compiling may take longer than there is time.
+    # The most important one comes first: compiling may exceed the time limit.
     return [("forward + loss + backward", backward), ("forward + loss", forward_loss), ("forward", forward)]
 
 
@@ -142,7 +143,7 @@ def main():
     parser.add_argument("--modes", default="eager,compile")
     parser.add_argument("--runs", type=int, default=10)
     parser.add_argument("--warm-up", type=int, default=3)
-    parser.add_argument("--device", help="cuda, mps or cpu [default: the first that is there]")
+    parser.add_argument("--device", help="cuda, mps or cpu [default: the first that is available]")
     args = parser.parse_args()
 
     found = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
@@ -158,7 +159,7 @@ def main():
     elif args.model in SHAPES:
         sizes = SHAPES[args.model]
     else:
-        sys.exit(f"torch_shapes.py: {args.model} is none of {', '.join(SHAPES)}")
+        sys.exit(f"torch_shapes.py: {args.model} is not one of {', '.join(SHAPES)}")
     name = torch.cuda.get_device_name() if device == "cuda" else device
     torch.manual_seed(1)
     weights = f"float32, LoRA of rank {args.lora_r}" if args.lora_r else "float32, all trained"

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Makes sure that a Linux machine has a Vulkan driver: on Debian and Ubuntu it installs the loader and Mesa's
-# drivers, which include one for the CPU (lavapipe). macOS and Windows bring what is needed.
+# Makes sure that a Linux machine has a Vulkan driver: on Debian and Ubuntu it installs the loader and Mesa's drivers,
+# which include one for CPUs (lavapipe). macOS and Windows need nothing.
 set -euo pipefail
 
 [[ $(uname -s) == Linux ]] || exit 0
 
 has_loader() {
-    # ldconfig lives where an ordinary user's PATH may not look.
+    # ldconfig may not be in an ordinary user's PATH.
     PATH="$PATH:/sbin:/usr/sbin" ldconfig -p 2>/dev/null | grep -q 'libvulkan\.so\.1'
 }
 
@@ -20,8 +20,8 @@ has_driver() {
 }
 
 give_up() {
-    echo "No Vulkan driver is installed, and $1. Needed are the Vulkan loader (libvulkan.so.1) and a driver" >&2
-    echo "for your GPU, or Mesa's lavapipe where there is none; on Debian and Ubuntu:" >&2
+    echo "No Vulkan driver is installed, and $1. Install the Vulkan loader (libvulkan.so.1) and a driver" >&2
+    echo "for your GPU, or Mesa's lavapipe if you have no GPU; on Debian and Ubuntu:" >&2
     echo "    apt-get install libvulkan1 mesa-vulkan-drivers" >&2
     exit 1
 }
@@ -30,10 +30,10 @@ if has_loader && has_driver; then
     exit 0
 fi
 
-command -v apt-get >/dev/null || give_up "there is no apt-get to install one"
+command -v apt-get >/dev/null || give_up "it cannot be installed: there is no apt-get"
 as_root=()
 if [[ $(id -u) != 0 ]]; then
-    command -v sudo >/dev/null || give_up "only root can install one (there is no sudo)"
+    command -v sudo >/dev/null || give_up "only root can install it (there is no sudo)"
     as_root=(sudo)
 fi
 echo "No Vulkan driver is installed: installing libvulkan1 and mesa-vulkan-drivers." >&2

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# A Markdown table of the largest batches that fit into GPUs of 4 to 16 GB, by `oaif --dry-run` on the shapes in
-# benches/configs. No GPU is needed. LoRA of rank 16 on every projection, AdamW, buffers of up to 2 GiB; a batch fits
-# where its peak leaves a tenth of the GPU's memory to the driver and the desktop.
+# Prints a Markdown table of the largest batches that fit into GPUs of 4 to 16 GB, from `oaif --dry-run` on the shapes
+# in benches/configs. No GPU is needed. LoRA of rank 16 on every projection, AdamW, buffers of up to 2 GiB; a batch fits
+# if its peak leaves a tenth of the GPU's memory to the driver and the desktop.
 #   scripts/what-fits.sh [sft|dpo|align [MODEL …]]
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -18,16 +18,16 @@ sft)
     rows="rows of 1,024 tokens" ;;
 dpo)
     lengths=(--max-prompt-length 512 --max-length 1024)
-    rows="pairs of a prompt of 512 tokens and two answers of 512" ;;
+    rows="pairs of a prompt of 512 tokens and two responses of 512" ;;
 align)
     lengths=(--max-prompt-length 512 --max-new-tokens 512 --judge rule --judge-rule longer)
-    rows="prompts of 512 tokens with two samples of 512; a judge's model comes on top" ;;
+    rows="prompts of 512 tokens with two responses of 512; a judge model needs additional memory" ;;
 *)
-    echo "what-fits.sh: $kind is none of sft, dpo, align" >&2
+    echo "what-fits.sh: $kind is not one of sft, dpo, align" >&2
     exit 2 ;;
 esac
 
-# Peak bytes of a dry run with these flags; "none" where a tensor is above the limits.
+# Peak bytes of a dry run with these flags; "none" if a tensor is above the limits.
 peak() {
     local report
     if report=$("$oaif" "$kind" --dry-run "${lengths[@]}" --lora-r 16 --max-storage-buffer-binding-size 2GiB \

@@ -1,4 +1,4 @@
-// activation_backward: through y = activation(x), or, GATED, activation(gate) · up.
+// activation_backward: the gradient of y = activation(x), or (GATED) of y = activation(gate) · up.
 //   dy (N, F)  x (N, F), or (N, 2 F): gate, up   ->   dx, shaped as x  = or += (ADD)
 //#include activation
 //#include elements

@@ -1,4 +1,5 @@
-// activation_forward: y = activation(x), or, GATED, activation(gate) · up of rows that hold both, lanes along the columns.
+// activation_forward: y = activation(x), or (GATED) activation(gate) · up of rows that contain both; lanes along the
+// columns.
 //   x (N, F), or (N, 2 F): gate, up   ->   y (N, F)  =
 //#include activation
 //#include elements

@@ -1,4 +1,4 @@
-// adafactor_cols: Σ g² by columns over one slice of the rows, an invocation four columns.
+// adafactor_cols: Σ g² by columns over one slice of the rows, four columns per invocation.
 //   g (rows, cols)   ->   partials (slices, cols)  =
 
 @compute @workgroup_size(64)

@@ -1,6 +1,6 @@
-// adafactor_moments: finishes what adafactor_cols and adafactor_rows began, an invocation a column.
-//   partials (slices, cols) of adafactor_cols  norm (1, 4)  row (rows) updated already
-//   ->   col (cols)  updated, but not where norm says not finite;  row_mean (1)  =
+// adafactor_moments: completes the results of adafactor_cols and adafactor_rows, one column per invocation.
+//   partials (slices, cols) of adafactor_cols  norm (1, 4)  row (rows), already updated
+//   ->   col (cols)  updated, unless norm is not finite;  row_mean (1)  =
 // col = β col + (1 - β) (mean over rows of (g * clip scale)² + epsilon),  β = scalar 3,  row_mean = mean of row
 //#include workgroup_sum
 
@@ -17,7 +17,7 @@ fn main(workgroup: Workgroup, @builtin(local_invocation_index) lane: u32) {
         let scale = norm[0].y;
         col[c] = beta * col[c] + (1.0 - beta) * (sum / f32(params.rows) * scale * scale + params.epsilon);
     }
-    // The first workgroup also takes the mean of the rows.
+    // The first workgroup also computes the mean of the rows.
     var sum = 0.0;
     let rows = select(0u, params.rows, group == 0u);
     for (var r = lane; r < rows; r += 64u) {

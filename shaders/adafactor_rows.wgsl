@@ -1,5 +1,5 @@
-// adafactor_rows: Adafactor's mean of the squared gradient by rows, 16 rows a workgroup, 16 lanes a row.
-//   g (rows, cols)  norm (1, 4) of global_norm   ->   row (rows)  updated, but not where norm says not finite
+// adafactor_rows: Adafactor's mean of the squared gradient by rows, 16 rows per workgroup, 16 lanes per row.
+//   g (rows, cols)  norm (1, 4) of global_norm   ->   row (rows)  updated, unless norm is not finite
 // row = β row + (1 - β) (mean over columns of (g * clip scale)² + epsilon),  β = scalar 3
 
 var<workgroup> sums: array<f32, 256>;

@@ -1,10 +1,11 @@
-// adafactor_update: Adafactor's update u, lanes along the elements in fours: first its partial sums of squares, then (APPLY)
-// the step itself; nothing where norm says not finite.
-//   g (rows, cols)  norm (1, 4)  MATRIX: row (rows)  col (cols)  row_mean (1), updated already
-//   ->   else v (rows, cols)  updated, but not with APPLY;  partials (G)  = , or with APPLY read;  APPLY: w (rows, cols)  updated
+// adafactor_update: Adafactor's update u, lanes along the elements in fours: first its partial sums of squares, then
+// (APPLY) the step itself. Does nothing if norm is not finite.
+//   g (rows, cols)  norm (1, 4)  MATRIX: row (rows)  col (cols)  row_mean (1), already updated
+//   ->   without MATRIX: v (rows, cols)  updated, unless APPLY;  partials (G)  = , read with APPLY;  APPLY: w (rows,
+//   cols)  updated
 // g *= clip scale,  v = β v + (1 - β) (g² + epsilon),  β = scalar 3,  lr = scalar 0
 // u = g / sqrt(row col / row_mean), or g / sqrt(v);  w = w (1 - lr decay) - lr u / max(1, rms(u) / threshold)
-// share: fours of a workgroup
+// share: vectors of four elements per workgroup
 //#include workgroup_sum
 
 @compute @workgroup_size(64)
@@ -31,7 +32,7 @@ fn main(workgroup: Workgroup, @builtin(local_invocation_index) lane: u32) {
         let count = min(4u, params.cols - k);
         let d = load_g(at, k, params.cols) * clip.y;
 //#if MATRIX
-        // Each root by itself: the product could underflow.
+        // Separate roots: the product could underflow.
         let roots = inverseSqrt(row[q / across] / row_mean[0]) * inverseSqrt(load_col(0u, k, params.cols));
 //#else
         var square = load_v(at, k, params.cols);

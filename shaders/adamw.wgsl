@@ -1,8 +1,8 @@
-// adamw: a step of AdamW, in place, lanes along the elements in fours; nothing where norm says not finite.
+// adamw: a step of AdamW, in place, lanes along the elements in fours. Does nothing if norm is not finite.
 //   g (M)  norm (1, 4) of global_norm   ->   w, m, v (M)  updated
 // g *= clip scale,  m = β1 m + (1 - β1) g,  v = β2 v + (1 - β2) g²
 // w = w (1 - lr decay) - lr (m / bias correction 1) / (sqrt(v / bias correction 2) + epsilon)
-// share: elements of a workgroup, a multiple of 256
+// share: elements per workgroup, a multiple of 256
 
 @compute @workgroup_size(64)
 fn main(workgroup: Workgroup, @builtin(local_invocation_index) lane: u32) {

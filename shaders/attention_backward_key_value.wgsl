@@ -1,11 +1,11 @@
-// attention_backward_key_value: gradients of the keys and of the values, a (key, kv head) an invocation.
+// attention_backward_key_value: gradients of keys and values, one (key, kv head) per invocation.
 //   qkv (N, O)  spans (N, 4)  ends (N)  dout (N, HEADS DIM)  stats (N, HEADS) by
 //   attention_backward_query   ->   dqkv (N, O): its keys and values  =
 // dk_j = scale Σ ds q,  dv_j = Σ p dout over the queries j .. ends_j and the SHARED heads that read the key,
 // ds = p (dout·v_j - delta),  p = exp(scale q·k_j - lse)
 //#include attention
 
-// Whether key j, which is one of its span's, lies in the window of query n.
+// Whether key j, which is in the span of query n, is also in its window.
 fn in_window(n: u32, j: u32) -> bool {
 //#if WINDOW
     return sees(seen_keys(spans[n]), j);

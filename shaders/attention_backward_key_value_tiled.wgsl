@@ -1,9 +1,10 @@
-// attention_backward_key_value_tiled: gradients of keys and values, a tile of keys and a kv head a workgroup.
+// attention_backward_key_value_tiled: gradients of keys and values, one tile of keys and one kv head per workgroup.
 //   qkv (N, (HEADS + 2 KV_HEADS) DIM)  spans (N, 4)  ends (N)  dout (N, HEADS DIM)  stats (N, HEADS) pairs: (lse, delta) by
 //   attention_backward_query_tiled   ->   dqkv, as qkv: its keys and values  =
-// dk_j = scale Σ ds q,  dv_j = Σ p dout over the queries that see key j, all among the rows j to ends_j, and the SHARED heads
-// that read the key;  ds = p (dout·v_j - delta),  p = exp(s - lse),  s = scale q·k_j
-// (SOFT_CAP: s = soft_cap tanh(scale q·k_j / soft_cap), ds times 1 - (s / soft_cap)²; WINDOW: a query sees its last `window` keys)
+// dk_j = scale Σ ds q,  dv_j = Σ p dout over the queries that attend to key j, all among the rows j to ends_j, and the
+// SHARED heads that read the key;  ds = p (dout·v_j - delta),  p = exp(s - lse),  s = scale q·k_j
+// (SOFT_CAP: s = soft_cap tanh(scale q·k_j / soft_cap), ds times 1 - (s / soft_cap)²; WINDOW: a query attends to its
+// last `window` keys)
 //#include attention
 //#include attention_tile
 const QUERIES = 0u;
@@ -14,13 +15,13 @@ var<workgroup> query_spans: array<vec4<u32>, TILE_COLS>;
 var<workgroup> any_seen: u32;
 //#end
 
-// The keys' rows, or beside the outputs' gradients the values'.
+// The rows of the keys, or with the gradients of outputs those of the values.
 fn row_vector(at: Tile, operand: u32, row: u32, w: u32) -> vec4<f32> {
     let j = min(at.first_row + row, extent(params.rows) - 1u);
     return qkv[j * KV_STRIDE + select(KEYS_AT, VALUES_AT, operand == OUTPUTS) + at.kv_head * WIDTH + w];
 }
 
-// The queries' or their outputs' gradients' rows.
+// The rows of the queries, or of the gradients of their outputs.
 fn col_vector(at: Tile, operand: u32, col: u32, w: u32) -> vec4<f32> {
     let n = min(at.first_col + col, extent(params.rows) - 1u);
     if (operand == OUTPUTS) {
@@ -37,7 +38,7 @@ fn span_of(n: u32) -> vec4<u32> {
     return span;
 }
 
-// Of the lane's four keys, whether a query sees them.
+// For each of the lane's four keys, whether a query attends to it.
 fn seen_by(at: Tile, span: vec4<u32>) -> vec4<bool> {
     return vec4(
         sees(span, lane_row(at, 0u)),
@@ -59,7 +60,7 @@ fn main(workgroup: Workgroup, @builtin(local_invocation_index) lane: u32) {
     var at = tile_at(lane, first_row, kv_head * SHARED);
     var to_key: array<array<vec4<f32>, VECTORS_PER_LANE>, 4>;
     var to_value: array<array<vec4<f32>, VECTORS_PER_LANE>, 4>;
-    // Key `lane` of the tile is looked after by that lane: the queries that may see it.
+    // Lane `lane` handles key `lane` of the tile: the queries that may attend to it.
     let key = first_row + at.lane;
     var queries = vec4<u32>();
     if (at.lane < TILE_ROWS && key < rows) {
@@ -84,7 +85,7 @@ fn main(workgroup: Workgroup, @builtin(local_invocation_index) lane: u32) {
         }
         workgroupBarrier();
 //#if WINDOW
-        // The windows of a long sequence's later queries have left these keys behind.
+        // The windows of later queries in a long sequence do not reach back to these keys.
         if (at.lane == 0u) {
             any_seen = atomicLoad(&visible_any);
         }
@@ -93,7 +94,7 @@ fn main(workgroup: Workgroup, @builtin(local_invocation_index) lane: u32) {
             continue;
         }
 //#end
-        // Not unrolled, or it spills on Intel.
+        // Not unrolled, otherwise it spills on Intel.
         for (var shared_head = 0u; shared_head < unknown(SHARED); shared_head++) {
             at.head = kv_head * SHARED + shared_head;
             var weights = array<vec4<f32>, COLS_PER_LANE>();

@@ -1,7 +1,8 @@
-// attention_backward_query: the gradient of the queries, a (query, head) an invocation.
-//   qkv (N, O)  spans (N, 4)  dout, out (N, HEADS DIM)  stats (N, HEADS): lse by attention_forward
+// attention_backward_query: the gradient of the queries, one (query, head) per invocation.
+//   qkv (N, O)  spans (N, 4)  dout, out (N, HEADS DIM)  stats (N, HEADS): lse of attention_forward
 //   ->   dqkv (N, O): its queries  =   stats: delta beside lse  =
-// dq = scale Σ ds_j k_j,  ds_j = p_j (dout·v_j - delta),  p_j = exp(scale q·k_j - lse),  delta = dout·out; the scores capped
+// dq = scale Σ ds_j k_j,  ds_j = p_j (dout·v_j - delta),  p_j = exp(scale q·k_j - lse),  delta = dout·out; scores are
+// soft-capped
 //#include attention
 
 @compute @workgroup_size(64)

@@ -1,5 +1,5 @@
-// attention_backward_query_tiled: the gradient of the queries, a tile of queries and a head a workgroup.
-//   qkv (N, (HEADS + 2 KV_HEADS) DIM)  spans (N, 4)  dout, out (N, HEADS DIM)  stats (N, HEADS) pairs: lse by
+// attention_backward_query_tiled: the gradient of the queries, one tile of queries and one head per workgroup.
+//   qkv (N, (HEADS + 2 KV_HEADS) DIM)  spans (N, 4)  dout, out (N, HEADS DIM)  stats (N, HEADS) pairs: lse of
 //   attention_forward_tiled   ->   dqkv, as qkv: its queries  =   stats: delta beside lse  =
 // dq = scale Σ ds_j k_j,  ds_j = p_j (dout·v_j - delta),  p_j = exp(s_j - lse),  delta = dout·out
 // (SOFT_CAP: ds_j times 1 - (s_j / soft_cap)²; WINDOW: over the last `window` keys of a span)
@@ -7,11 +7,11 @@
 //#include attention_tile
 const KEYS = 0u;
 const VALUES = 1u;
-// Of the queries, four to a vector as lanes have them: kept here, since registers are few.
+// Values of the queries, four to a vector as in the lanes: kept here, since registers are scarce.
 var<workgroup> row_lse: array<vec4<f32>, LANES_DOWN>;
 var<workgroup> row_delta: array<vec4<f32>, LANES_DOWN>;
 
-// The queries' rows, or beside values those of their outputs' gradients.
+// The rows of the queries, or with values those of the gradients of their outputs.
 fn row_vector(at: Tile, operand: u32, row: u32, w: u32) -> vec4<f32> {
     let n = min(at.first_row + row, extent(params.rows) - 1u);
     if (operand == VALUES) {
@@ -20,7 +20,7 @@ fn row_vector(at: Tile, operand: u32, row: u32, w: u32) -> vec4<f32> {
     return qkv[n * Q_STRIDE + at.head * WIDTH + w];
 }
 
-// The keys' or values' rows.
+// The rows of the keys or values.
 fn col_vector(at: Tile, operand: u32, col: u32, w: u32) -> vec4<f32> {
     return qkv[col_row(at, col) * KV_STRIDE + select(KEYS_AT, VALUES_AT, operand == VALUES) + at.kv_head * WIDTH + w];
 }
@@ -69,7 +69,7 @@ fn main(workgroup: Workgroup, @builtin(local_invocation_index) lane: u32) {
         var scores = array<vec4<f32>, COLS_PER_LANE>();
         add_scores(&scores, at, KEYS);
         find_next(at.lane);
-        // What dout·v - delta is multiplied with.
+        // The factor of dout·v - delta.
         let visible = lane_visible(at);
         for (var c = 0u; c < COLS_PER_LANE; c++) {
             scores[c] = capped(params.scale * scores[c]);

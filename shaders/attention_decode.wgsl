@@ -1,4 +1,5 @@
-// attention_decode: softmax attention of single queries, LANES invocations a (query, head): each takes every LANES-th key.
+// attention_decode: softmax attention of single queries, LANES invocations per (query, head): each processes every
+// LANES-th key.
 //   q (N, HEADS DIM)  kv (M, 2 KV_HEADS DIM)  spans (N, 4)   ->   out (N, HEADS DIM)  =
 //#include attention
 
@@ -69,7 +70,7 @@ fn main(
             sum[w] = sum[w] * kept + p * kv[at + VALUES_AT + w];
         }
     }
-    // A lane without keys has a largest score of NOTHING and sums of 0.
+    // A lane without keys has NOTHING as its largest score, and sums of 0.
 //#if SUBGROUP
     let top = subgroupMax(largest);
     let weight = exp(largest - top);

@@ -1,10 +1,11 @@
-// attention_decode_combine: attention of single queries from the parts that attention_decode_split made, a vector a lane.
+// attention_decode_combine: attention of single queries from the parts of attention_decode_split, one vector per lane.
 //   spans (N, 4)  part_stats (N, HEADS, splits) pairs: (largest, total)  part_sums (N, HEADS, splits, DIM)
 //   ->   out (N, HEADS DIM)  =
-// out = Σ exp(largest_p - top) sum_p / Σ exp(largest_p - top) total_p over the parts p that have keys; without keys zeros.
+// out = Σ exp(largest_p - top) sum_p / Σ exp(largest_p - top) total_p over the parts p that have keys; without keys
+// zeros.
 //#include attention
 
-// How many keys each of the splits of a query's keys takes, the last one fewer and those after it none.
+// The number of keys in each split of a query's keys; the last split may have fewer, and splits after it none.
 fn keys_per_split(keys: u32) -> u32 {
     return max((keys + params.splits - 1u) / params.splits, params.least_keys);
 }
@@ -37,6 +38,6 @@ fn main(workgroup: Workgroup, @builtin(local_invocation_index) lane: u32) {
         sum += weight * part_sums[part * WIDTH + i % WIDTH];
         total += weight * stat.y;
     }
-    // The largest score weighs 1, so that the total of any keys is at least 1.
+    // The largest score has weight 1, so the total over any keys is at least 1.
     out[i] = sum / max(total, 1.0);
 }

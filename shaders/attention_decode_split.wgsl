@@ -1,30 +1,31 @@
-// attention_decode_split: softmax attention of single queries over a share of their keys; attention_decode_combine puts the
-// shares together. A workgroup takes a split of a row's keys for HEADS_TOGETHER query heads that share them, so that keys and
-// values are read once for these heads.
+// attention_decode_split: softmax attention of single queries over a part of their keys; attention_decode_combine
+// combines the parts. A workgroup processes one split of a row's keys for HEADS_TOGETHER query heads with the same kv
+// head, so that keys and values are read once for these heads.
 //   q (N, HEADS DIM)  kv (M, 2 KV_HEADS DIM)  spans (N, 4)
 //   ->   part_stats (N, HEADS, splits) pairs: (largest score, Σ exp(s_j - largest))  =
 //        part_sums (N, HEADS, splits, DIM): Σ exp(s_j - largest) v_j  =
-// for splits that have keys, the first ones; nothing for others. A split has at least `least_keys` (1 or more), so that few keys
-// are a few workgroups' and the rest return at once.
-// s_j = scale q·k_j (SOFT_CAP: soft_cap tanh(s_j / soft_cap)) over the keys that the query sees (WINDOW: the last `window`).
-// A lane has vector w of every SLOTS-th key, so that adjacent lanes read adjacent vectors.
+// for splits that have keys, the first ones; the others are not written. A split has at least `least_keys` (1 or more)
+// keys, so that few keys take few workgroups and the rest return immediately.
+// s_j = scale q·k_j (SOFT_CAP: soft_cap tanh(s_j / soft_cap)) over the keys that the query attends to (WINDOW: the last
+// `window`).
+// A lane processes vector w of every SLOTS-th key, so that adjacent lanes read adjacent vectors.
 //#include attention
 
-// How many keys each of the splits of a query's keys takes, the last one fewer and those after it none.
+// The number of keys in each split of a query's keys; the last split may have fewer, and splits after it none.
 fn keys_per_split(keys: u32) -> u32 {
     return max((keys + params.splits - 1u) / params.splits, params.least_keys);
 }
 
 const SLOTS = LANES / WIDTH;
 const HEAD_SETS = HEADS / HEADS_TOGETHER;
-// Scores of a slot at a time.
+// Scores per slot at a time.
 const SCORES = KEYS_PER_LANE * HEADS_TOGETHER;
-// Odd, so that lanes that add up different scores use different banks.
+// Odd, so that lanes that sum different scores use different banks.
 const PRODUCTS_STRIDE = WIDTH | 1u;
 var<workgroup> queries: array<vec4<f32>, HEADS_TOGETHER * WIDTH>;
-// Products of a query's and a key's vectors, by slot, key and head; their sum, the score, takes the first one's place.
+// Products of the vectors of a query and a key, by slot, key and head; their sum, the score, replaces the first.
 var<workgroup> products: array<f32, SLOTS * SCORES * PRODUCTS_STRIDE>;
-// To add up over the slots.
+// Scratch for sums over the slots.
 var<workgroup> slot_stats: array<vec2<f32>, SLOTS * HEADS_TOGETHER>;
 var<workgroup> slot_sums: array<vec4<f32>, SLOTS * WIDTH>;
 
@@ -49,7 +50,7 @@ fn main(workgroup: Workgroup, @builtin(local_invocation_index) lane: u32) {
     if (first >= end) {
         return;
     }
-    // Lanes too few for a slot of their own do as the last slot's do, and write nothing.
+    // Lanes that do not form a whole slot repeat the work of the last slot, and write nothing.
     let slot = min(lane / WIDTH, SLOTS - 1u);
     let w = lane % WIDTH;
     let spare = lane >= SLOTS * WIDTH;

@@ -1,15 +1,15 @@
-// attention_forward: softmax attention over the keys of each query's two ranges, a (query, head) an invocation; with
-// BEFORE over those of another buffer as well, which every query sees before its own.
+// attention_forward: softmax attention over the keys of each query's two ranges, one (query, head) per invocation; with
+// BEFORE also over the keys of another buffer, which precede those of every query.
 //   q (N, …)  kv (M, …)  spans (N, 4)  before (P, 2 KV_HEADS DIM)
 //   ->   out (N, HEADS DIM)  =   stats (N, HEADS) pairs: (lse, –)  =  if SAVE_STATS
-// s_j = scale q·k_j, capped,  lse = ln Σ exp s_j,  out = Σ exp(s_j - lse) v_j; without keys zeros, and lse -1e30
-// In a subgroup, adjacent queries of one head go through the keys that any of them sees together: each lane loads a key.
+// s_j = scale q·k_j, soft-capped,  lse = ln Σ exp s_j,  out = Σ exp(s_j - lse) v_j; without keys zeros, and lse -1e30
+// In a subgroup, adjacent queries of one head loop over the union of their keys: each lane loads one key for all.
 //#include attention
 
-// Buffers of keys and values: kv, and `before` with two ranges of which the second is empty.
+// Buffers of keys and values: kv, and `before`, which has two ranges, the second empty.
 const KV = 0u;
 
-// The first vector of a row's keys (or, further on, values) for a kv head.
+// Index of the first vector of a row's keys (or, with an offset, values) for a kv head.
 fn row_at(source: u32, row: u32, kv_head: u32) -> u32 {
     if (source == KV) {
         return row * KV_STRIDE + KEYS_AT + kv_head * WIDTH;
@@ -87,7 +87,8 @@ fn main(
                 key[w] = kv_vector(${source}u, at + w);
                 value[w] = kv_vector(${source}u, at + KV_HEADS * WIDTH + w);
             }
-            // Key by key, and keys that a query does not see change nothing: its result does not depend on its neighbours.
+            // Key by key; keys that a query does not attend to change nothing, so its result does not depend on its
+            // neighbours.
 //#for l in LANES
             {
                 let seen = j + ${l}u >= start && j + ${l}u < end;
@@ -108,7 +109,7 @@ fn main(
 //#end
         }
 //#else
-        // Four keys a turn share the update of the largest score. Past the last key, it is repeated with no weight.
+        // Four keys at a time share the update of the largest score. Past the last key, it is repeated with weight 0.
         for (var j = start; j < end; j += 4u) {
             let keys = vec4(j, j + 1u, j + 2u, j + 3u);
             var at: vec4<u32>;
@@ -140,7 +141,7 @@ fn main(
     if (n >= rows) {
         return;
     }
-    // The largest score has weight 1, so that the total of any keys is at least 1.
+    // The largest score has weight 1, so the total over any keys is at least 1.
     total = max(total, 1.0);
     for (var w = 0u; w < WIDTH; w++) {
         out[(n * HEADS + head) * WIDTH + w] = sum[w] / total;

@@ -1,23 +1,23 @@
-// attention_forward_tiled: softmax attention over the keys of each query's two ranges of rows, a tile of queries and a head
-// a workgroup; with BEFORE over those of another buffer first, which every query sees.
+// attention_forward_tiled: softmax attention over the keys of each query's two ranges of rows, one tile of queries and
+// one head per workgroup; with BEFORE first over the keys of another buffer, to which every query attends.
 //   q (N, …)  kv (M, …)  spans (N, 4)  before (P, 2 KV_HEADS DIM)
 //   ->   out (N, HEADS DIM)  =   stats (N, HEADS) pairs: (lse, 0)  =
 // s_j = scale q·k_j (SOFT_CAP: soft_cap tanh(s_j / soft_cap)),  lse = ln Σ exp s_j,  out = Σ exp(s_j - lse) v_j
-// over the keys that a query sees (WINDOW: the last `window` of them); without keys zeros, and lse -1e30.
-// The sums are those to the largest score so far, and are scaled down as it grows (Milakov & Gimelshein 2018, arXiv
-// 1805.02867; Dao et al. 2022, arXiv 2205.14135). Heads that share keys are adjacent workgroups.
+// over the keys that a query attends to (WINDOW: the last `window` of them); without keys zeros, and lse -1e30.
+// The sums are relative to the largest score so far, and are scaled down when it grows (Milakov & Gimelshein 2018,
+// arXiv 1805.02867; Dao et al. 2022, arXiv 2205.14135). Heads that share keys are adjacent workgroups.
 //#include attention
 //#include attention_tile
 const KEYS = 0u;
 const VALUES = 1u;
 
-// The queries' rows.
+// The rows of the queries.
 fn row_vector(at: Tile, operand: u32, row: u32, w: u32) -> vec4<f32> {
     let n = min(at.first_row + row, extent(params.rows) - 1u);
     return q[n * Q_STRIDE + at.head * WIDTH + w];
 }
 
-// The keys' or values' rows.
+// The rows of the keys or values.
 fn col_vector(at: Tile, operand: u32, col: u32, w: u32) -> vec4<f32> {
     let row = col_row(at, col);
 //#if BEFORE
@@ -28,7 +28,7 @@ fn col_vector(at: Tile, operand: u32, col: u32, w: u32) -> vec4<f32> {
     return kv[row * KV_STRIDE + select(KEYS_AT, VALUES_AT, operand == VALUES) + at.kv_head * WIDTH + w];
 }
 
-// What the query of a row sees: of `before` (source 0) or of kv (source 1).
+// The keys that the query of a row attends to: in `before` (source 0) or in kv (source 1).
 fn span_of(n: u32, source: u32) -> vec4<u32> {
     if (n >= extent(params.rows)) {
         return vec4<u32>();
@@ -51,7 +51,7 @@ fn span_of(n: u32, source: u32) -> vec4<u32> {
     return own;
 }
 
-// Where the ranges of what it sees begin, without a window.
+// The starts of its ranges, without a window.
 fn origins_of(n: u32, source: u32) -> vec2<u32> {
     return select(vec2<u32>(), spans[min(n, extent(params.rows) - 1u)].xz, source == 1u);
 }
@@ -66,7 +66,7 @@ fn main(workgroup: Workgroup, @builtin(local_invocation_index) lane: u32) {
         return;
     }
     var at = tile_at(lane, first_row, head);
-    // Of the lane's four queries. A lane's total is over its own columns.
+    // Values of the lane's four queries. A lane's total is over its own columns.
     var largest = vec4(NOTHING);
     var total = vec4<f32>();
     var sums: array<array<vec4<f32>, VECTORS_PER_LANE>, 4>;
@@ -106,7 +106,7 @@ fn main(workgroup: Workgroup, @builtin(local_invocation_index) lane: u32) {
             add_weighted(&sums, scores, at, VALUES);
         }
     }
-    // The largest score weighs 1, so that the total of any keys is at least 1.
+    // The largest score has weight 1, so the total over any keys is at least 1.
     total = max(sum_across(at, total), vec4(1.0));
     for (var r = 0u; r < 4u; r++) {
         let n = lane_row(at, r);

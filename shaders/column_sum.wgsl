@@ -1,5 +1,5 @@
-// column_sum: Σ of x by columns over a slice of `share` rows, an invocation a column.
-//   x (N, C)   ->   y (slices, C)  =  to be added up by reduce_slices
+// column_sum: Σ of x by columns over a slice of `share` rows, one column per invocation.
+//   x (N, C)   ->   y (slices, C)  =  summed by reduce_slices
 @compute @workgroup_size(64)
 fn main(workgroup: Workgroup, @builtin(local_invocation_index) lane: u32) {
     let group = group_index(workgroup);

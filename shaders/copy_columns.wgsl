@@ -1,4 +1,4 @@
-// copy_columns: the columns `first` to `first + cols - 1` of every row.
+// copy_columns: copies or adds the columns `first` to `first + cols - 1` of every row.
 //   x (N, stride)   ->   y (N, stride): those columns  = or += (ADD)
 @compute @workgroup_size(64)
 fn main(workgroup: Workgroup, @builtin(local_invocation_index) lane: u32) {

@@ -1,7 +1,7 @@
-// decode_advance: gives each slot its sampled token and moves it on by one position, one invocation a slot.
+// decode_advance: advances each slot by its sampled token, one slot per invocation.
 //   sampled (S)  eos (E)   ->   tokens, positions (S), spans (S), slots (S), history (S, LEN)  =
-// slots hold (active, generated so far, limit, 0). A slot that reaches an end-of-sequence token or its limit
-// becomes inactive: it sees no keys and writes no cache rows from then on.
+// slots contain (active, generated so far, limit, 0). A slot that reaches an end-of-sequence token or its limit
+// becomes inactive: it attends to no keys and writes no cache rows from then on.
 
 @compute @workgroup_size(64)
 fn main(workgroup: Workgroup, @builtin(local_invocation_index) lane: u32) {

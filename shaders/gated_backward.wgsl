@@ -1,9 +1,9 @@
-// gated_backward: through the output product of a gated feed-forward block and its gate: dh = dy w (+ g a) (+ others),
+// gated_backward: the gradient of a gated feed-forward block's output product and gate: dh = dy w (+ g a) (+ others),
 // dgate = dh · up · activation'(gate),  dup = dh · activation(gate).
 //   dy (N, O)  w (O', F)  g (N, R)  a (R, F)  others (N, F): dh of the other rows of w  gates (N, 2 F): gate, up
 //   ->   dgates (N, 2 F)  =
-// inner: columns of dy that are used here, rows of w from first_row on
-// cols: F; stride, first_col: columns of dy in all, and the first of them that is used here
+// inner: the number of columns of dy that are used here, with the rows of w from first_row on
+// cols: F; stride: the total number of columns of dy; first_col: the first of them that is used here
 //#include activation
 
 fn rows() -> u32 {

@@ -1,16 +1,16 @@
-// gated_forward: y = activation(gate) · up (Shazeer 2020, arXiv 2002.05202), (gate, up) = x Wᵀ (+ bias) (+ lora), where with
-// NORM x stands for its rows divided by their root mean square and weighed by norm_weight.
+// gated_forward: y = activation(gate) · up (Shazeer 2020, arXiv 2002.05202), (gate, up) = x Wᵀ (+ bias) (+ lora). With
+// NORM, x stands for its rows divided by their root mean square, times norm_weight.
 //   x (N, C)  w (…, C)  bias (2 F)  lora (N, 2 F)   ->   y (N, F)  =   gates (N, 2 F)  =  gate, up   inverse_rms (N)  =
 // SAVE_FOR_BACKWARD: gates and inverse_rms are written.
-// cols: columns of y that are computed here; stride: F; first_col: the first of them
-// gate_row, up_row: the first of the rows of w for the gate and for the other factor
+// cols: the number of columns of y that are computed here; stride: F; first_col: the first of them
+// gate_row, up_row: the first row of w for the gate and for the other factor
 //#include activation
 
 fn rows() -> u32 {
     return extent(params.rows);
 }
 
-// Pairs of a gate and the other factor.
+// Index of a pair of gate and other factor.
 fn cols() -> u32 {
     return params.cols;
 }

@@ -1,6 +1,6 @@
-// gather_rows: y_t = scale · table_{indices_t}, for the indices that lie in this part of the table.
+// gather_rows: y_t = scale · table_{indices_t}, for the indices in this part of the table.
 //   table (count, COLS): rows from `first` on  indices (T), or BY_POSITION spans (T, 4)   ->   y (T, COLS)  =
-// before: keys that all rows see before those of their spans
+// before: number of keys that precede those of every span
 //#include elements
 //#if BY_POSITION
 //#include spans
@@ -22,7 +22,7 @@ fn main(workgroup: Workgroup, @builtin(local_invocation_index) lane: u32) {
     }
     let these = quads_of(group, extent(params.rows), COLS);
     for (var q = these.first + lane; q < these.last; q += 64u) {
-        // An index before the part wraps around and is not below its count either.
+        // An index before the part wraps around, and so is not below the count either.
         let row = index_of(q / these.across) - params.first;
         if (row < params.count) {
             let col = q % these.across * 4u;

@@ -1,4 +1,4 @@
-// gather_rows_backward: the gradient of each distinct row gathered, summed in order by the row's own invocations.
+// gather_rows_backward: the gradient of each distinct gathered row, summed in order by the row's own invocations.
 //   dy (T, COLS)  rows (U)  offsets (U + 1)  order (T)
 //   ->   dtable (count, COLS): rows from `first` on  = or += (ADD)
 // dtable_{rows_u} = scale · Σ dy_t over the t in order[offsets_u .. offsets_{u+1}], for the rows_u in this part

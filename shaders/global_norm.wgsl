@@ -1,6 +1,6 @@
-// global_norm: the norm of all gradients and the factor that clips it, one workgroup.
+// global_norm: the norm of all gradients and the factor that clips it, in one workgroup.
 //   partials (G) of sum_squares   ->   norm (1, 4)  =
-// norm = [sqrt Σ, min(1, max_norm / (sqrt Σ + 1e-6)), 1, 0], or zeros where Σ is not finite; max_norm 0 clips nothing
+// norm = [sqrt Σ, min(1, max_norm / (sqrt Σ + 1e-6)), 1, 0], or zeros if Σ is not finite; max_norm 0 means no clipping
 //#include workgroup_sum
 
 @compute @workgroup_size(64)
@@ -13,7 +13,7 @@ fn main(workgroup: Workgroup, @builtin(local_invocation_index) lane: u32) {
     if (lane > 0u) {
         return;
     }
-    // By its bits: a compiler may assume that no float is infinite or NaN.
+    // Tests the bits: a compiler may assume that no float is infinite or NaN.
     if ((bitcast<u32>(sum) & 0x7f800000u) == 0x7f800000u) {
         norm[0] = vec4(0.0);
         return;

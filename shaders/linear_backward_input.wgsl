@@ -1,7 +1,7 @@
 // linear_backward_input: dx = scale · dy W (+ g A).
 //   dy (N, O)  w (O', I)  g (N, R)  a (R, I)   ->   dx (N, I)  = or += (ADD)
-// inner: columns of dy that are used here, rows of w from first_row on
-// stride, first_col: columns of dy in all, and the first of them that is used here
+// inner: the number of columns of dy that are used here, with the rows of w from first_row on
+// stride: the total number of columns of dy; first_col: the first of them that is used here
 fn rows() -> u32 {
     return extent(params.rows);
 }

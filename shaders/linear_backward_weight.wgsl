@@ -1,9 +1,9 @@
-// linear_backward_weight: dw = scale · dyᵀ x over a slice of the rows; with NORMALISED x stands for its rows times inverse_rms,
-// weighed by norm_weight.
+// linear_backward_weight: dw = scale · dyᵀ x over a slice of the rows. With NORMALISED, x stands for its rows times
+// inverse_rms, times norm_weight.
 //   dy (N, O)  x (N, I)  inverse_rms (N)  norm_weight (I)   ->   dw (slices, O', I)  = , or dw (O', I)  += (ADD)
 // The slices are summed by reduce_slices, in order.
-// out: columns of dy that are used here, rows of dw from first_row on
-// stride, first_col: columns of dy in all, and the first of them that is used here
+// out: the number of columns of dy that are used here, for the rows of dw from first_row on
+// stride: the total number of columns of dy; first_col: the first of them that is used here
 fn rows() -> u32 {
     return params.out;
 }

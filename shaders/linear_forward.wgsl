@@ -1,9 +1,9 @@
-// linear_forward: y = scale · x Wᵀ (+ lora_scale · h Bᵀ) (+ bias) (+ residual), where with NORM x stands for its rows divided by
-// their root mean square and weighed by norm_weight.
+// linear_forward: y = scale · x Wᵀ (+ lora_scale · h Bᵀ) (+ bias) (+ residual). With NORM, x stands for its rows
+// divided by their root mean square, times norm_weight.
 //   x (N, I)  w (O', I)  h (N, R)  b (O, R)  bias (O)  residual (N, O)   ->   y (N, O)  = or += (ADD)
-// cols: columns of y that are computed here, rows of w from first_row on
-// stride, first_col: columns of y in all, and the first of them that is computed here
-// b_row: the first of them in b
+// cols: the number of columns of y that are computed here, with the rows of w from first_row on
+// stride: the total number of columns of y; first_col: the first of them that is computed here
+// b_row: the row of b for that column
 fn rows() -> u32 {
     return extent(params.rows);
 }

@@ -1,9 +1,9 @@
-// logprob_backward: turns a chunk of the products x into their gradient, in place, by way of the logits z made of them; lanes
+// logprob_backward: replaces a chunk of the products x, from which the logits z are computed, by their gradient; lanes
 // along the columns in fours.
 //   targets (T)  lse (T) saved by logprob_forward  dlogp (T)   ->   logits (T, stride): x  =
 // x[v] becomes dlogp ([v = target] - exp(z[v] - lse)) dz/dx
-// cols: columns of logits used here: tokens from `first` on
-// stride: columns of logits in all
+// cols: the number of columns of logits in use: tokens from `first` on
+// stride: the total number of columns of logits
 //#include logits
 
 @compute @workgroup_size(64)

@@ -1,12 +1,12 @@
-// logprob_forward: folds a chunk of the logits z, made of products x, into the statistics of each row, an invocation a row or
-// (WIDE) a workgroup a row.
+// logprob_forward: folds a chunk of the logits z, computed from the products x, into the statistics of each row; one
+// row per invocation, or (WIDE) per workgroup.
 //   logits (T, stride): x  targets (T)   ->   state (T, 4)  = or (LATER) updated
 //   with LAST also   ->   logp (T)  entropy (T)  lse (T)  =
 //   with SQUARES also   ->   log_sum_squares (T)  = or (LATER) updated: q = Σ exp(2 (z - m)), after the LAST chunk log Σ p²
 // state: m = max z,  s = Σ exp(z - m),  u = Σ exp(z - m) (z - m),  z[target]
 // lse = m + ln s,  logp = z[target] - lse,  entropy = ln s - u / s,  log Σ p² = ln (q / s²)
-// cols: columns of logits used here: tokens from `first` on
-// stride: columns of logits in all
+// cols: the number of columns of logits in use: tokens from `first` on
+// stride: the total number of columns of logits
 //#include logits
 
 //#if WIDE

@@ -1,7 +1,7 @@
-// mix: a share of x in y, in place, lanes along the elements in fours.
+// mix: moves y towards x by a share, in place, lanes along the elements in fours.
 //   x, y (M)   ->   y (M)  updated
 // y = amount x + rest y,  rest = 1 - amount
-// share: elements of a workgroup, a multiple of 256
+// share: elements per workgroup, a multiple of 256
 
 @compute @workgroup_size(64)
 fn main(workgroup: Workgroup, @builtin(local_invocation_index) lane: u32) {

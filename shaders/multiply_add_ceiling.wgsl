@@ -1,6 +1,7 @@
-// multiply_add_ceiling: how fast this device multiplies and adds: 8 independent chains of ROUNDS steps an
-// invocation, four wide, without memory in between.
-//   x (N)   ->   y (N)  = the sum of the chains' ends: chain j goes c <- 0.75 c + j / 8, from c = x
+// multiply_add_ceiling: measures the peak rate of multiply-adds: 8 independent chains of ROUNDS steps per invocation,
+// on vectors of four, without memory accesses in between.
+//   x (N)   ->   y (N)  = the sum of the final values of the chains; a step of chain j is c <- 0.75 c + j / 8, from c =
+//   x
 
 @compute @workgroup_size(64)
 fn main(workgroup: Workgroup, @builtin(local_invocation_index) lane: u32) {

@@ -1,7 +1,8 @@
-// norm_backward: through y = n weight (+ bias), n = (x - mean) inverse, `share` rows a workgroup, ROWS groups of columns at a time; see norm_forward.
+// norm_backward: the gradient of y = n weight (+ bias), n = (x - mean) inverse; `share` rows per workgroup, ROWS groups
+// of columns at a time; see norm_forward.
 //   dy, x (N, stride)  weight (cols)  inverse, mean (N · groups) of the forward pass
 //   ->   dx (N, stride)  = or += (ADD)   and, if TO_WEIGHT,
-//   dweight, dbias (workgroups, cols)  =  Σ dy n, Σ dy over the workgroup's rows, to be added up
+//   dweight, dbias (workgroups, cols)  =  Σ dy n, Σ dy over the workgroup's rows, summed afterwards
 // dx = inverse (g - n mean(g n) (- mean(g), with LAYER)),  g = dy weight
 
 // Lanes that share the sums of a group of columns.
@@ -13,7 +14,7 @@ fn place(row: u32) -> u32 {
     return row / params.groups * params.stride + params.first + row % params.groups * params.cols;
 }
 
-// Four columns of x, normalised by the row's `factor`; 0 beyond the end.
+// Four columns of x, normalised with the row's `factor`; 0 beyond the end.
 fn normed(row: u32, k: u32, factor: f32) -> vec4<f32> {
     var centre = 0.0;
 //#if LAYER

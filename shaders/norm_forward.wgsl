@@ -1,12 +1,12 @@
-// norm_forward: y = (x - mean) inverse weight (+ bias), for each of `groups` groups of a row's columns by itself:
-// inverse = 1 / sqrt(mean((x - mean)²) + eps) (Zhang and Sennrich 2019, arXiv 1910.07467); with LAYER mean is that of x
-// (Ba et al. 2016, arXiv 1607.06450), else 0; with UNIT_OFFSET weight stands for 1 + weight.
+// norm_forward: y = (x - mean) inverse weight (+ bias), separately for each of `groups` groups of a row's columns:
+// inverse = 1 / sqrt(mean((x - mean)²) + eps) (Zhang and Sennrich 2019, arXiv 1910.07467). With LAYER, mean is that of
+// x (Ba et al. 2016, arXiv 1607.06450), otherwise 0; with UNIT_OFFSET, weight stands for 1 + weight.
 //   x (N, stride): groups of `cols` columns, the first at `first`  weight, bias (cols)
 //   ->   y (N, stride): the same columns  =   inverse, mean (N · groups)  =
-// WIDE: a workgroup takes a group, else an invocation does.
+// WIDE: one group per workgroup, otherwise per invocation.
 //#include workgroup_sum
 
-// x - mean of elements k to k + 3 of the group at `at`; 0 beyond its end.
+// x - mean for elements k to k + 3 of the group at `at`; 0 beyond its end.
 fn deviation(at: u32, k: u32, centre: f32) -> vec4<f32> {
     let inside = vec4(k, k + 1u, k + 2u, k + 3u) < vec4(params.cols);
     return select(vec4<f32>(), load_x(at, k, params.cols) - centre, inside);

@@ -1,15 +1,15 @@
-// policy_gradient: the clipped surrogate of each token and its gradient, an invocation a token.
-//   policy, reference, advantages, weights (T)  sampler (T) where OFF_POLICY   ->   table (T, 4)  d_policy (T)  =
+// policy_gradient: the clipped surrogate loss of each token and its gradient, one token per invocation.
+//   policy, reference, advantages, weights (T)  sampler (T) if OFF_POLICY   ->   table (T, 4)  d_policy (T)  =
 // ρ = exp(policy - sampler), or 1;  loss = -min(ρ A, clip(ρ, low, high) A) + β kl
-// kl = exp(d) - d - 1 with d = reference - policy;  d_policy = weight (-ρ A where not clipped, + β (1 - exp(d)))
+// kl = exp(d) - d - 1 with d = reference - policy;  d_policy = weight (-ρ A unless clipped, + β (1 - exp(d)))
 
-// exp(x) - 1, by its series where the difference would lose its digits.
+// exp(x) - 1, with its series where the difference would cancel.
 fn expm1(x: f32) -> f32 {
     let series = x * (1.0 + x * (0.5 + x * (1.0 / 6.0 + x / 24.0)));
     return select(exp(x) - 1.0, series, abs(x) < 0.05);
 }
 
-// exp(x) - x - 1, likewise.
+// exp(x) - x - 1, with its series where the difference would cancel.
 fn expm1_less(x: f32) -> f32 {
     let series = x * x * (0.5 + x * (1.0 / 6.0 + x * (1.0 / 24.0 + x / 120.0)));
     return select(exp(x) - x - 1.0, series, abs(x) < 0.2);
@@ -30,7 +30,7 @@ fn main(workgroup: Workgroup, @builtin(local_invocation_index) lane: u32) {
     let away = reference[t] - policy[t];
     let free = ratio * advantage;
     let bound = clamp(ratio, params.low, params.high) * advantage;
-    // A bound that is as good as the free surrogate binds nothing.
+    // A bound that gives the same value as the unclipped surrogate does not clip.
     let clipped = bound < free;
     let kl = expm1_less(away);
     let at = 4u * t;

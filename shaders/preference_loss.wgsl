@@ -1,15 +1,15 @@
-// preference_loss: one term of a loss on pairs and its gradient, an invocation a pair; sequences 2p and 2p + 1 are the chosen
-// and the rejected response of pair p. A term that looks across the pairs (BATCH) takes one workgroup.
-//   policy (S), or (S, 2) where SPLIT: a response's first tokens and the rest   responses (S, 3)   pairs (P, 2)
-//   log_sum_squares (S) where WEIGHTING
+// preference_loss: one term of a loss on pairs and its gradient, one pair per invocation; sequences 2p and 2p + 1 are
+// the chosen and the rejected response of pair p. A term that depends on all pairs (BATCH) runs in one workgroup.
+//   policy (S), or (S, 2) if SPLIT: a response's first tokens and the rest   responses (S, 3)   pairs (P, 2)
+//   log_sum_squares (S) if WEIGHTING
 //   ->   table (P, 8)  =, or with ADD its first column +=   d_policy as policy  =, or with ADD +=
-//        ranked (P, 4) where SORT: scratch
-// responses: log-probability under the reference, tokens, 1 where the reference drew it   pairs: label, weight
-// Its reference has the formulas: reference::preference_loss.
+//        ranked (P, 4) if SORT: scratch
+// responses: log-probability under the reference model, tokens, 1 if the reference model drew it   pairs: label, weight
+// The formulas are in reference::preference_loss.
 
 struct Response {
-    logp: f32,      // tokens of the second part count tail_weight
-    plain: f32,     // all tokens count alike
+    logp: f32,      // tokens of the second part have weight tail_weight
+    plain: f32,     // all tokens have weight 1
     reference: f32,
     tokens: f32,
 }
@@ -26,19 +26,19 @@ fn response(s: u32) -> Response {
     return Response(logp, plain, responses[3u * s], max(responses[3u * s + 1u], 1.0));
 }
 
-// What a loss is a function of.
+// The arguments of the loss.
 fn score(r: Response) -> f32 {
     let x = select(r.logp - r.reference, r.logp, REFERENCE_FREE);
     return select(x, x / r.tokens, AVERAGE);
 }
 
-// What the pair as it is and the pair swapped count.
+// The weights of the pair as given and of the swapped pair.
 fn label_weights(p: u32) -> vec2<f32> {
     let label = pairs[2u * p];
     return params.label_scale * vec2(label, 1.0 - label) + params.label_shift;
 }
 
-// exp of the mean of log p - log Σ p² over the tokens of each response: no gradient flows through it.
+// exp of the mean of log p - log Σ p² over the tokens of each response. It has no gradient.
 fn policy_weight(p: u32) -> f32 {
 //#if WEIGHTING
     let chosen = response(2u * p);
@@ -50,7 +50,7 @@ fn policy_weight(p: u32) -> f32 {
 //#end
 }
 
-// ln(1 + x), by its series where 1 + x would round x away.
+// ln(1 + x), with its series where 1 + x would round x away.
 fn log1p(x: f32) -> f32 {
     return select(log(1.0 + x), x * (1.0 - x * (0.5 - x / 3.0)), abs(x) < 0.01);
 }
@@ -65,19 +65,19 @@ fn sigmoid(x: f32) -> f32 {
     return select(e, 1.0, x > 0.0) / (1.0 + e);
 }
 
-// 1 - exp x of an x < 0, by its series where the difference would cancel.
+// 1 - exp x for x < 0, with its series where the difference would cancel.
 fn one_minus_exp(x: f32) -> f32 {
     let tail = 1.0 + x / 5.0 * (1.0 + x / 6.0 * (1.0 + x / 7.0 * (1.0 + x / 8.0)));
     let series = -x * (1.0 + x / 2.0 * (1.0 + x / 3.0 * (1.0 + x / 4.0 * tail)));
     return select(1.0 - exp(x), series, x > -0.7);
 }
 
-// ln p of a probability p, given 1 - p as well.
+// ln p of a probability p, given also 1 - p.
 fn log_of(p: f32, other: f32) -> f32 {
     return select(log(p), log1p(-other), p > 0.5);
 }
 
-// (l, dl/dm) of a loss of the margin m.
+// (l, dl/dm) for a loss of the margin m.
 fn margin_loss(m: f32) -> vec2<f32> {
     if (LOSS == IPO) {
         let distance = m - 0.5 / params.beta;
@@ -91,7 +91,7 @@ fn margin_loss(m: f32) -> vec2<f32> {
         let mixed = sigmoid(x);
         let rest = sigmoid(-x);
         let logistic = softplus(-m);
-        // exp(-m) alone may overflow.
+        // exp(-m) alone can overflow.
         let exponential = exp(-m - softplus(-x));
         let slope = rest / params.tau;
         let d = exponential * (slope - 1.0) - logistic * mixed * slope - sigmoid(-m) * rest;
@@ -101,7 +101,7 @@ fn margin_loss(m: f32) -> vec2<f32> {
     return vec2(softplus(-m), -sigmoid(-m));
 }
 
-// The same where the label gives the pair as it is and the pair swapped these weights.
+// The same with these weights of the pair as given and of the swapped pair.
 fn labelled_loss(m: f32, label: vec2<f32>) -> vec2<f32> {
     if (LOSS == EXO) {
         let p = vec2(sigmoid(m), sigmoid(-m));
@@ -113,7 +113,7 @@ fn labelled_loss(m: f32, label: vec2<f32>) -> vec2<f32> {
     return vec2(dot(label, vec2(right[0], wrong[0])), label[0] * right[1] - label[1] * wrong[1]);
 }
 
-// (l, dl/da, dl/db) of a loss of the better response's score a and the worse one's b by themselves.
+// (l, dl/da, dl/db) for a loss of the better response's score a and the worse one's b separately.
 fn response_losses(a: f32, b: f32) -> vec3<f32> {
     let x = params.beta * vec2(a, b);
     let up = vec2(sigmoid(x[0]), sigmoid(x[1]));
@@ -143,7 +143,7 @@ fn response_losses(a: f32, b: f32) -> vec3<f32> {
     return vec3(up[0] + between, slope[0] - across, across);
 }
 
-// (l, dl/da, dl/db) of the margin m = β (a - b) + … of the scores.
+// (l, dl/da, dl/db) for the margin m = β (a - b) + … of the scores.
 fn of_margin(m: f32, label: vec2<f32>) -> vec3<f32> {
     let l = labelled_loss(m, label);
     let d = select(params.beta, 1.0, LOSS == IPO) * l[1];
@@ -151,7 +151,7 @@ fn of_margin(m: f32, label: vec2<f32>) -> vec3<f32> {
 }
 
 //#if SORT
-// How many pairs stand below pair p by their first key, and how many by their second; pairs of the same key stand in order.
+// The number of pairs below pair p by their first key, and by their second; pairs with the same key keep their order.
 fn ranks(p: u32, count: u32) -> vec2<u32> {
     let mine = vec2(ranked[4u * p], ranked[4u * p + 1u]);
     var below = vec2<u32>();
@@ -162,7 +162,8 @@ fn ranks(p: u32, count: u32) -> vec2<u32> {
     return below;
 }
 
-// The pairs of which the second key has the rank of this pair's first, and the first that of this pair's second.
+// The pair whose second key has the rank of this pair's first, and the pair whose first key has the rank of this pair's
+// second.
 fn partners(p: u32, count: u32) -> vec2<u32> {
     let rank = ranks(p, count);
     return min(vec2(u32(ranked[4u * rank[0] + 3u]), u32(ranked[4u * rank[1] + 2u])), vec2(count - 1u));
@@ -177,7 +178,7 @@ fn reference_ratio(p: u32) -> f32 {
 }
 //#end
 
-// What the scores of pair p have to do with its weighted loss: its own weights, the step's and the term's.
+// The weight of pair p's loss: the term's, the policy's and the pair's own.
 fn weight_of(p: u32) -> f32 {
     return params.weight * policy_weight(p) * pairs[2u * p + 1u];
 }
@@ -199,7 +200,7 @@ fn put_gradient(s: u32, r: Response, d_score: f32) {
 //#end
 }
 
-// sums: of what take_sums adds up over the batch.
+// sums: the result of take_sums over the batch.
 fn take_pair(p: u32, count: u32, sums: vec3<f32>) {
     let s = 2u * p;
     let chosen = response(s);
@@ -236,7 +237,7 @@ fn take_pair(p: u32, count: u32, sums: vec3<f32>) {
     }
     var d = weight * l.yz;
     if (LOSS == SFT) {
-        // Every pair's loss is the batch's.
+        // Every pair's loss is that of the batch.
         d = vec2(-params.weight * sums[2] / sums[1], 0.0);
     }
 //#if SORT
@@ -245,7 +246,7 @@ fn take_pair(p: u32, count: u32, sums: vec3<f32>) {
         l = of_margin(params.beta * (policy_ratio(p) - reference_ratio(partner[0])), label);
         d = weight * l.yz;
     } else {
-        // AOT_UNPAIRED: the loss of a rank is counted with the pair of the chosen response there.
+        // AOT_UNPAIRED: the loss of a rank is attributed to the pair whose chosen response has that rank.
         let q = partner[1];
         l = of_margin(params.beta * (a - score(response(2u * partner[0] + 1u))), label);
         d = vec2(weight * l.y, weight_of(q) * of_margin(params.beta * (score(response(2u * q)) - b), label_weights(q)).z);
@@ -277,8 +278,8 @@ fn take_pair(p: u32, count: u32, sums: vec3<f32>) {
 //#else
 var<workgroup> lane_sums: array<vec3<f32>, 64>;
 
-// Over the batch, the same in every lane. KTO: the scores of the chosen and of the rejected responses; SFT: log-probabilities
-// and tokens of the chosen responses, and the weights of the pairs.
+// Sums over the batch, the same in every lane. KTO: the scores of the chosen and of the rejected responses; SFT:
+// log-probabilities and tokens of the chosen responses, and the weights of the pairs.
 fn take_sums(lane: u32, count: u32) -> vec3<f32> {
     var sum = vec3<f32>();
     for (var p = lane; p < count; p += 64u) {
@@ -306,7 +307,7 @@ fn main(workgroup: Workgroup, @builtin(local_invocation_index) lane: u32) {
 //#if BATCH
 //#if SORT
     for (var p = lane; p < count; p += 64u) {
-        // What is sorted: the log-ratios of policy and reference, or the scores of chosen and rejected responses.
+        // The sort keys: the log-ratios of policy and reference, or the scores of chosen and rejected responses.
         let scores = vec2(score(response(2u * p)), score(response(2u * p + 1u)));
         let keys = select(scores, vec2(policy_ratio(p), reference_ratio(p)), LOSS == AOT);
         ranked[4u * p] = keys[0];

@@ -1,6 +1,6 @@
-// Before every kernel's own text.
+// Precedes every kernel's own text.
 
-// What changes between two replays of a plan, and from one piece of a split launch to the next.
+// The values that change between two replays of a plan, and between the pieces of a split launch.
 struct Step {
     base: u32,                    // this piece's first workgroup
     end: u32,                     // the workgroup after this piece's last
@@ -11,18 +11,19 @@ struct Step {
 }
 @group(1) @binding(0) var<uniform> step: Step;
 
-// What is the same in all lanes of a workgroup; the lane is a parameter of its own, so that a browser's compiler knows.
+// Values that are the same in all lanes of a workgroup; the lane is a separate parameter, so that a browser's compiler
+// knows that they are uniform.
 struct Workgroup {
     @builtin(workgroup_id) id: vec3<u32>,
     @builtin(num_workgroups) count: vec3<u32>,
 }
 
-// Workgroups beyond 65,535 continue in y. One from step.end on has nothing to do.
+// Workgroups beyond 65,535 continue in y. Those from step.end on do nothing.
 fn group_index(workgroup: Workgroup) -> u32 {
     return step.base + workgroup.id.x + workgroup.id.y * workgroup.count.x;
 }
 
-// An extent as the host writes it: a number, or (top bit set) the index of a live extent.
+// An extent as written by the host: a number, or (top bit set) the index of a live extent.
 fn extent(code: u32) -> u32 {
     if ((code & 0x80000000u) == 0u) {
         return code;

@@ -1,20 +1,21 @@
-// qkv_forward: queries, keys and values, the former two rotated by their positions' angles (Su et al. 2021, arXiv 2104.09864):
-// qkv = x Wᵀ (+ bias) (+ lora), where with NORM x stands for its rows divided by their root mean square and weighed by
-// norm_weight.
+// qkv_forward: queries, keys and values, with queries and keys rotated by the angles of their positions (Su et al.
+// 2021, arXiv 2104.09864): qkv = x Wᵀ (+ bias) (+ lora). With NORM, x stands for its rows divided by their root mean
+// square, times norm_weight.
 //   x (N, C)  w (O', C)  spans (N, 4)  table (positions, DIM): cosines, then sines  bias (O)  lora (N, O)
 //   ->   qkv (N, O)  =   inverse_rms (N)  = (SAVE_FOR_BACKWARD)
-//   or, if CACHE,   qkv (N, HEADS DIM): queries alone  =   kv (M, 2 KV_HEADS DIM)  = at the row of the query's last key
+//   or, if CACHE,   qkv (N, HEADS DIM): queries only  =   kv (M, 2 KV_HEADS DIM)  = at the row of the query's last key
 // O = (HEADS + 2 KV_HEADS) DIM: all queries, all keys, all values. A row's position is the number of keys before its
-// own, the last; a row without keys writes no cache row.
-// pairs: half of the columns that are computed here, whole heads: rows of w from first_row on; first_col: the first of all O
-// before: keys that all rows see before those of their spans
+// own, which is the last; a row without keys writes no cache row.
+// pairs: half the number of columns that are computed here (whole heads), with the rows of w from first_row on;
+// first_col: the first of them among all O
+// before: number of keys that precede those of every span
 const OUTPUTS = (HEADS + 2u * KV_HEADS) * DIM;
 
 fn rows() -> u32 {
     return extent(params.rows);
 }
 
-// Pairs of columns, half a head apart.
+// Pairs of columns half a head apart.
 fn cols() -> u32 {
     return params.pairs;
 }
@@ -27,7 +28,7 @@ fn left(term: u32, row: u32, k: u32) -> vec4<f32> {
     return load_x(row * params.inner, k, params.inner);
 }
 
-// The column of a pair's first element, of those computed here.
+// The column of a pair's first element, among those computed here.
 fn column_of(pair: u32) -> u32 {
     return pair / (DIM / 2u) * DIM + pair % (DIM / 2u);
 }

@@ -1,6 +1,6 @@
-// reduce_slices: TASKS times y = or += the sum of the slices of x, in order, four elements an invocation.
-//   x (slices, M)   ->   y from element `first` on (M)  = or, where `add` is 1, +=
-// There is a slice for every `share` of `rows`.
+// reduce_slices: TASKS times y = or += the sum of the slices of x, in order, four elements per invocation.
+//   x (slices, M)   ->   y from element `first` on (M)  = or, if `add` is 1, +=
+// There is one slice per `share` of `rows`.
 
 @compute @workgroup_size(64)
 fn main(workgroup: Workgroup, @builtin(local_invocation_index) lane: u32) {
@@ -8,7 +8,7 @@ fn main(workgroup: Workgroup, @builtin(local_invocation_index) lane: u32) {
     if (group >= step.end) {
         return;
     }
-    // The tasks' workgroups follow each other.
+    // The workgroups of the tasks are consecutive.
     var first = group * 256u;
 //#for t in TASKS
     {
@@ -26,7 +26,7 @@ fn main(workgroup: Workgroup, @builtin(local_invocation_index) lane: u32) {
                 y${t}[params.first${t} + m] = sum;
             }
         }
-        // Below 0 wraps to beyond any length.
+        // A negative value wraps around to a number beyond any length.
         first -= (params.len${t} + 255u) / 256u * 256u;
     }
 //#end

@@ -1,4 +1,4 @@
-// residual_add: y = a + scale · b, four elements an invocation; without TWO y = scale · a. scale is 1 without SCALE.
+// residual_add: y = a + scale · b, four elements per invocation; without TWO y = scale · a. scale is 1 without SCALE.
 //   a, b (N, C)   ->   y (N, C)  = or += (ADD)
 
 @compute @workgroup_size(64)
@@ -8,7 +8,7 @@ fn main(workgroup: Workgroup, @builtin(local_invocation_index) lane: u32) {
     if (group >= step.end) {
         return;
     }
-    // A workgroup takes four rows.
+    // A workgroup processes four rows.
     let first = group * 4u * params.cols;
     let last = min(first + 4u * params.cols, len);
     for (var m = first + lane; m < last; m += 64u) {

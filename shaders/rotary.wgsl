@@ -1,15 +1,16 @@
-// rotary: rotates the queries and keys of qkv in place by their positions' angles (Su et al. 2021, arXiv 2104.09864), or
-// (BACKWARD) their gradients back; an invocation a pair of elements.
+// rotary: rotates the queries and keys of qkv in place by the angles of their positions (Su et al. 2021, arXiv
+// 2104.09864), or (BACKWARD) rotates their gradients back; one pair of elements per invocation.
 //   qkv (N, O)  spans (N, 4)  table (positions, ROTATED): cosines, then sines   ->   qkv (N, O)  =
 //   with CACHE also   kv (M, 2 KV_HEADS DIM)  = keys and values, at the row of the query's last key
 // The first ROTATED elements of a head are rotated: i with i + ROTATED / 2, or (INTERLEAVED) 2 i with 2 i + 1.
-// O = (HEADS + 2 KV_HEADS) DIM. A row's position is the number of keys before its own, the last, and of those before all rows.
-// before: keys that all rows see before those of their spans
+// O = (HEADS + 2 KV_HEADS) DIM. A row's position is the number of keys before its own, which is the last, plus
+// `before`.
+// before: number of keys that precede those of every span
 //#include spans
 
 const OUTPUTS = (HEADS + 2u * KV_HEADS) * DIM;
 const ROTATED_PAIRS = ROTATED / 2u;
-// Pairs of a head, and of a row: those that are rotated, with CACHE all of keys and values as well.
+// Pairs per head, and per row: the rotated ones, with CACHE also all of keys and values.
 const HEAD_PAIRS = select(ROTATED_PAIRS, DIM / 2u, CACHE);
 const PAIRS = (HEADS + select(KV_HEADS, 2u * KV_HEADS, CACHE)) * HEAD_PAIRS;
 

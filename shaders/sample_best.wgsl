@@ -1,8 +1,9 @@
-// sample_best: the best of a part of a row of logits x, a workgroup a part.
-//   logits (S, V)  RELATIVE, to the largest: largest (S, PARTS) of this kernel without  sequences (S)  positions (S)
+// sample_best: the best of a part of a row of logits x, one part per workgroup.
+//   logits (S, V)  RELATIVE: largest (S, PARTS), the result of this kernel without RELATIVE,  sequences (S)  positions
+//   (S)
 //   FILTER: state (S, 4) of sample_threshold   ->   best (S, PARTS)  places (S, PARTS)  =
-// The largest x_i, or (RELATIVE) the largest of z_i + gumbel(uniform(seed, sequence, position, i)) with
-// z_i = (x_i - max x) / temperature, of at least min_z, among (FILTER) the x_i of at least a threshold; and its i, the lowest
+// The largest x_i, or (RELATIVE) the largest z_i + gumbel(uniform(seed, sequence, position, i)) with z_i = (x_i - max
+// x) / temperature, at least min_z, and (FILTER) only with x_i of at least the threshold; and its index i, the lowest
 // among equals.
 //#include row_part
 //#if RELATIVE
@@ -29,7 +30,7 @@ fn main(workgroup: Workgroup, @builtin(local_invocation_index) lane: u32) {
     for (var i = part.first + lane * 4u; i < part.last; i += 256u) {
         let x = logits_at(part.row, i);
 //#if RELATIVE
-        // Four tokens share a hash.
+        // Four tokens share one hash.
         let bits = pcg4d(vec4(step.seed, sequence, position, i / 4u));
 //#end
         for (var j = 0u; j < min(4u, part.last - i); j++) {

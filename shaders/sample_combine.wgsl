@@ -1,6 +1,6 @@
-// sample_combine: a token of each row, from the best of its parts, an invocation a row.
+// sample_combine: the token of each row, from the best of its parts, one row per invocation.
 //   best (S, PARTS)  places (S, PARTS) of sample_best   ->   ids (S)  =
-// The lowest among equals.
+// The lowest id among equals.
 
 @compute @workgroup_size(64)
 fn main(workgroup: Workgroup, @builtin(local_invocation_index) lane: u32) {

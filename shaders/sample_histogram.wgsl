@@ -1,9 +1,10 @@
-// sample_histogram: what the logits x of a part of a row weigh, by the next eight bits of their order; a workgroup a part.
-//   logits (S, V)  else FIRST: state (S, 4) of sample_threshold  RELATIVE, to the largest: largest (S, PARTS) of sample_best
+// sample_histogram: the weight of the logits x of a part of a row, by the next eight bits of their order; one part per
+// workgroup.
+//   logits (S, V)  unless FIRST: state (S, 4) of sample_threshold  RELATIVE: largest (S, PARTS) of sample_best
 //   FLOOR: floors (S, 4), the state of another filter   ->   histograms (S, PARTS, 2, 256)  =
-// Of the x whose order begins as the first word of `state` in the bits of `mask`, and (FLOOR) is at least the first word of
-// `floors`. Each weighs 1, or (RELATIVE) exp((x - max x) / temperature) in units of 2^-44: the lower words of all weights come
-// first, then the upper ones. Integers, so that their sum does not depend on the order of adding.
+// Counts the x whose order equals the first word of `state` in the bits of `mask`, and (FLOOR) is at least the first
+// word of `floors`. Each has weight 1, or (RELATIVE) exp((x - max x) / temperature) in units of 2^-44: the lower words
+// of all weights come first, then the upper ones. Integers, so that their sum does not depend on the order of adding.
 //#include row_part
 
 var<workgroup> lower: array<atomic<u32>, 256>;

@@ -1,17 +1,18 @@
-// sample_threshold: the next eight bits of the highest order from which on the logits weigh `goal` or more, a workgroup a row.
+// sample_threshold: finds the next eight bits of the highest order at which the logits above or equal weigh `goal` or
+// more, one row per workgroup.
 //   histograms (S, PARTS, 2, 256) of sample_histogram, as vectors of four   ->   state (S, 4)  = (FIRST) or updated
-// state: the order's bits so far, the weight of those above it (lower word, upper word), goal as a float
-// goal: so many, or (BY_MASS) such a share of what all weigh, which the first launch fixes
+// state: the bits of the order so far, the weight of the orders above (lower word, upper word), goal as a float
+// goal: a number of logits, or (BY_MASS) a fraction of the total weight, which the first launch converts to a weight
 
 var<workgroup> sums: array<vec2<u32>, 64>;
 
-// Of integers of two words.
+// Arithmetic of two-word integers.
 fn add(a: vec2<u32>, b: vec2<u32>) -> vec2<u32> {
     let low = a.x + b.x;
     return vec2(low, a.y + b.y + select(0u, 1u, low < a.x));
 }
 
-// The weight as a float, in units of 1 or (BY_MASS) as a mass; larger weights give no smaller floats.
+// The weight as a float, as a number or (BY_MASS) as a mass; monotonic.
 fn number(weight: vec2<u32>) -> f32 {
     return select(f32(weight.x), f32(weight.y) / 4096.0 + f32(weight.x) / 4096.0 / 4294967296.0, BY_MASS);
 }
@@ -20,7 +21,7 @@ fn number(weight: vec2<u32>) -> f32 {
 fn main(workgroup: Workgroup, @builtin(local_invocation_index) lane: u32) {
     let group = group_index(workgroup);
     let row = min(group, extent(params.rows) - 1u);
-    // The lane's four digits.
+    // The four digits of this lane.
     var digits: array<vec2<u32>, 4>;
     for (var part = 0u; part < params.parts; part++) {
         let at = (row * params.parts + part) * 128u + lane;
@@ -47,16 +48,16 @@ fn main(workgroup: Workgroup, @builtin(local_invocation_index) lane: u32) {
     }
     var goal = bitcast<f32>(before.w);
 //#if FIRST
-    // Above 0, so that nothing does not weigh enough.
+    // Above 0, so that an empty set does not weigh enough.
     goal = select(params.goal, max(params.goal * number(total), 1e-12), BY_MASS);
 //#end
-    // The lane with the digit writes it; the last digit is taken where none is enough, for there are logits that are no number.
-    // It does so after all have read what was there.
+    // The lane with the digit writes it; if no digit weighs enough, the last is taken, since logits may be NaN. It
+    // writes after all lanes have read the old state.
     storageBarrier();
     if (group >= step.end || number(above) >= goal) {
         return;
     }
-    // Unrolled, or the digits lie in NVIDIA's local memory.
+    // Unrolled, otherwise the digits are in NVIDIA's local memory.
 //#for j in 4
     {
         let with_it = add(above, digits[3u - ${j}u]);

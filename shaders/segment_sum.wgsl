@@ -1,4 +1,4 @@
-// segment_sum: y[s] = Σ x[t] over offsets[s] <= t < offsets[s + 1], in order, an invocation a segment.
+// segment_sum: y[s] = Σ x[t] over offsets[s] <= t < offsets[s + 1], in order, one segment per invocation.
 //   x (T)  offsets (S + 1)   ->   y (S)  =
 
 @compute @workgroup_size(64)

@@ -1,4 +1,4 @@
-// segment_sum_backward: dx[t] = dy[s] for offsets[s] <= t < offsets[s + 1], an invocation a segment.
+// segment_sum_backward: dx[t] = dy[s] for offsets[s] <= t < offsets[s + 1], one segment per invocation.
 //   dy (S)  offsets (S + 1)   ->   dx (T)  = or += (ADD)
 
 @compute @workgroup_size(64)

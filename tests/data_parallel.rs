@@ -218,7 +218,7 @@ fn ranks_that_do_not_agree_are_one_sentence() {
         ("--lora-r 4", "on rank 1", 2),
         ("--beta 0.3", "--beta: is 0.3", 2),
         ("--dataset other.jsonl", "--dataset: is", 2),
-        ("--gpu nothing-like-this", "rank 1: no GPU is called", 1),
+        ("--gpu nothing-like-this", "rank 1: no GPU has the index or name", 1),
         ("--model nowhere", "rank 1: ", 1),
         ("--dataset missing.jsonl", "rank 1: ", 1),
         ("--no-such-flag", "rank 1: ", 1),

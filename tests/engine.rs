@@ -663,7 +663,7 @@ fn a_live_extent_never_exceeds_its_tensors() {
     let mut live = oaif::unstable::gpu::Live::default();
     live.extents[0] = 200;
     let error = plan.run(&live).wait().unwrap_err().to_string();
-    assert_eq!(error, "live extent 0: is 200, its tensors have room for 100");
+    assert_eq!(error, "live extent 0: is 200, but its tensors have room for 100");
 }
 
 #[test]

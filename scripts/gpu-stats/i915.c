@@ -1,9 +1,9 @@
-/* Plays the kernel's i915 driver for Mesa's Vulkan driver for Intel GPUs, which then compiles as if the GPU were there: loaded
- * before it, this answers for /dev/dri/renderD128 what the driver asks on its way to a device and its pipelines. Nothing is
- * ever executed; memory is a sparse memfd.
+/* Emulates the kernel's i915 driver for Mesa's Vulkan driver for Intel GPUs, which then compiles as if the GPU were present.
+ * Preloaded, this library handles the requests to /dev/dri/renderD128 that the driver makes to create a device and pipelines.
+ * Nothing is executed; memory is a sparse memfd.
  *
  * I915_DEVICE: PCI id in hexadecimal (46a6 Alder Lake-P GT2, 9a49 Tiger Lake GT2, 7d55 Meteor Lake GT2); I915_SUBSLICES and
- * I915_EUS of each; I915_DEBUG names the requests that are answered by 0 without a look at them. */
+ * I915_EUS per subslice; I915_DEBUG prints the requests that return 0 without being handled. */
 #define _GNU_SOURCE
 #include <drm/i915_drm.h>
 #include <errno.h>
@@ -66,7 +66,7 @@ int fcntl64(int fd, int command, ...) {
     return result;
 }
 
-/* libdrm's list of devices: this one alone. */
+/* libdrm's list of devices: only this one. */
 static struct {
     drmDevice device;
     drmPciBusInfo bus;
@@ -248,7 +248,7 @@ static int answer(int fd, unsigned long request, void *arg) {
         return 0;
     }
     default:
-        if (getenv("I915_DEBUG")) fprintf(stderr, "i915: %lx is answered by 0\n", request);
+        if (getenv("I915_DEBUG")) fprintf(stderr, "i915: %lx returns 0\n", request);
         return 0;
     }
 }

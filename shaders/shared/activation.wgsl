@@ -1,23 +1,23 @@
-// Activations of four elements, and their slopes. ACTIVATION: 0 silu x σ(x); 1 gelu by tanh, 2 by the error function
-// (Hendrycks and Gimpel 2016, arXiv 1606.08415); 3 relu².
+// Activations of four elements, and their derivatives. ACTIVATION: 0 silu x σ(x); 1 gelu with tanh, 2 with the error
+// function (Hendrycks and Gimpel 2016, arXiv 1606.08415); 3 relu².
 fn sigmoid(x: vec4<f32>) -> vec4<f32> {
     let e = exp(-abs(x));
     return select(e, vec4(1.0), x >= vec4(0.0)) / (1.0 + e);
 }
 
-// Some drivers compute tanh by an exp that overflows.
+// Some drivers compute tanh with an exp that overflows.
 fn tanh_of(x: vec4<f32>) -> vec4<f32> {
     return tanh(clamp(x, vec4(-15.0), vec4(15.0)));
 }
 
-// The error function to 1.5e-7 (Abramowitz and Stegun, 7.1.26).
+// The error function, accurate to 1.5e-7 (Abramowitz and Stegun, 7.1.26).
 fn error_function(x: vec4<f32>) -> vec4<f32> {
     let t = 1.0 / (1.0 + 0.3275911 * abs(x));
     let tail = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))));
     return sign(x) * (1.0 - tail * exp(-x * x));
 }
 
-// The tanh form's argument, sqrt(2 / π) (x + 0.044715 x³), and the derivative of that.
+// The argument of the tanh form, sqrt(2 / π) (x + 0.044715 x³), and its derivative.
 fn gelu_argument(x: vec4<f32>) -> vec4<f32> {
     return 0.7978845608 * x * (1.0 + 0.044715 * x * x);
 }

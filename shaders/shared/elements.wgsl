@@ -1,5 +1,5 @@
-// What a workgroup of an elementwise kernel takes of (rows, cols), in fours of a row's columns, of which there are `across`:
-// several whole rows, or 256 fours of one.
+// The part of (rows, cols) that a workgroup of an elementwise kernel processes, in vectors of four of a row's columns,
+// of which there are `across`: several whole rows, or 256 vectors of one.
 struct Quads { first: u32, last: u32, across: u32 }
 
 fn quads_of(group: u32, rows: u32, cols: u32) -> Quads {

@@ -1,5 +1,5 @@
-// What a model makes of its head's products x to have logits: scale x, then soft_cap · tanh(scale x / soft_cap), within ±10 of
-// which tanh is ±1 in f32; larger arguments overflow in some drivers.
+// The logits from the products x of the output head: scale x, then soft_cap · tanh(scale x / soft_cap). The argument is
+// limited to ±10, where tanh is ±1 in f32; larger ones overflow in some drivers.
 fn logits_of(x: vec4<f32>) -> vec4<f32> {
     var z = x;
 //#if SCALE
@@ -11,7 +11,7 @@ fn logits_of(x: vec4<f32>) -> vec4<f32> {
     return z;
 }
 
-// The slopes of `logits_of` where it gives these.
+// The derivatives of `logits_of`, given its results.
 fn logit_slopes(z: vec4<f32>) -> vec4<f32> {
     var slopes = vec4(1.0);
 //#if SCALE
@@ -23,7 +23,7 @@ fn logit_slopes(z: vec4<f32>) -> vec4<f32> {
     return slopes;
 }
 
-// Which of the columns col to col + 3 there are of so many.
+// Which of the columns col to col + 3 exist.
 fn columns_below(col: u32, cols: u32) -> vec4<bool> {
     return vec4(col, col + 1u, col + 2u, col + 3u) < vec4(cols);
 }

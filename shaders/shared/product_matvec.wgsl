@@ -1,33 +1,33 @@
-// A product of few rows, which is a matter of reading the columns once: y[row, col] = Σ_term Σ_k left · right. The kernel
-// defines what product_tiled asks for: rows, cols, inner, left and right, both along k, and finish or with PAIRED finish_pair.
-// They are called alike for what exists; `multiply` replaces what is beyond the end of k by 0.
+// A product of few rows, limited by reading the columns once: y[row, col] = Σ_term Σ_k left · right. The kernel defines
+// the functions that product_tiled requires: rows, cols, inner, left and right, both along k, and finish, or with
+// PAIRED finish_pair. They are called under the same conditions; `multiply` replaces elements beyond the end of k by 0.
 //
-// A workgroup computes ROWS × COLS sums, with PAIRED half of the columns of each product. Its 64 lanes share out k, adjacent
-// lanes adjacent vectors; a lane has STEPS · COLS vectors of columns on their way from memory at a time. At last the lanes'
-// sums are added up in workgroup memory.
+// A workgroup computes ROWS × COLS sums, with PAIRED half of the columns for each product. Its 64 lanes divide k,
+// adjacent lanes processing adjacent vectors; a lane loads STEPS · COLS vectors of columns at a time. At the end the
+// sums of the lanes are added in workgroup memory.
 const LANES = 64u;
 const QUADS = COLS / 4u;
 const SUMS = ROWS * QUADS;
 const PAIR_QUADS = select(QUADS, QUADS / 2u, PAIRED);
-// Columns of y that a workgroup computes.
+// Columns of y per workgroup.
 const WIDTH = 4u * PAIR_QUADS;
-// After the first stage of adding up there are so many parts of a sum.
+// The number of parts of each sum after the first stage of adding.
 const PARTS = 8u;
 
 var<workgroup> parts: array<vec4<f32>, SUMS * LANES>;
 
 struct Tile { row: u32, col: u32 }
-// Sums of columns 4 q to 4 q + 3 of row r: r · QUADS + q.
+// Sums of columns 4 q to 4 q + 3 of row r are at r · QUADS + q.
 struct Sums { quads: array<vec4<f32>, SUMS> }
 
-// The place of column c of the workgroup's, for `right`.
+// The index of the workgroup's column c, for `right`.
 fn column(tile: Tile, c: u32) -> u32 {
     let second = PAIRED && c >= WIDTH;
     let col = min(tile.col + select(c, c - WIDTH, second), cols() - 1u);
     return select(col, col + cols(), second);
 }
 
-// Elements from k on, of which those from `end` on are 0.
+// Elements from k on; those from `end` on are 0.
 fn cut(v: vec4<f32>, k: u32, end: u32) -> vec4<f32> {
     return select(vec4<f32>(), v, vec4(k, k + 1u, k + 2u, k + 3u) < vec4(end));
 }
@@ -57,7 +57,7 @@ fn multiply(sums: ptr<function, Sums>, tile: Tile, lane: u32, term: u32) {
     }
 }
 
-// Adds every eighth of the lanes' parts, so that eight are left of each sum.
+// Adds every eighth of the lanes' parts, so that eight parts of each sum are left.
 fn add_parts(lane: u32) {
     for (var i = lane; i < SUMS * PARTS; i += LANES) {
         let first = i / PARTS * LANES + i % PARTS;
@@ -80,7 +80,8 @@ fn total(i: u32) -> vec4<f32> {
 @compute @workgroup_size(LANES)
 fn main(workgroup: Workgroup, @builtin(local_invocation_index) lane: u32) {
     let group = group_index(workgroup);
-    // Workgroups with the same columns follow each other: the others find in the cache what the first has read.
+    // Workgroups with the same columns are consecutive, so that the later ones find in the cache what the first has
+    // read.
     let down = (rows() + ROWS - 1u) / ROWS;
     let across = (cols() + WIDTH - 1u) / WIDTH;
     if (group >= min(down * across, step.end)) {

@@ -1,5 +1,5 @@
-// A product for processors: sums[row, col] = Σ over terms and k of left(term, row, k) · right(term, col, k), where right gives
-// four columns from `col` on at k, unrolled by text. Tiles, lanes and SUBGROUP as in product_nt_unrolled.
+// A product for CPUs: sums[row, col] = Σ over terms and k of left(term, row, k) · right(term, col, k), where right
+// returns four columns from `col` on at k; unrolled in the source. Tiles, lanes and SUBGROUP as in product_nt_unrolled.
 @compute @workgroup_size(WORKGROUP)
 fn main(
     workgroup: Workgroup,
@@ -35,7 +35,7 @@ fn main(
 //#end
 //#if SUBGROUP
 //#for b in TILE_COLS / LANES
-        // A lane loads four columns of one of the four k.
+        // A lane loads four columns for one of the four k.
         let k${b} = min(k + (${b}u * LANES + lane) / (TILE_COLS / 4u), inner(${term}u) - 1u);
         let quad${b} = tile_col + (${b}u * LANES + lane) % (TILE_COLS / 4u) * 4u;
         let right${b} = right(${term}u, min(quad${b}, last_quad), k${b});

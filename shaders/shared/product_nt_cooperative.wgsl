@@ -1,9 +1,11 @@
-// A product by cooperative matrices: sums[row, col] = Σ over terms and k of left(term, row, k) · right(term, col, k), the first
-// term in f16 with f32 sums, the second in f32. For matrices `right` that are f16 already.
-// A workgroup is one subgroup. Its tile is LANES · TILE_ROWS rows by TILE_COLS columns, HEIGHT by WIDTH matrices of SIZE by SIZE;
-// a lane has TILE_ROWS of the rows, LANES apart. What the kernel defines, PAIRED and NORM are as in product_nt_unrolled.
-// An f16 ends at 65504, so each row is divided by the power of two that leaves its largest element in [2^14, 2^15), and
-// its sums are multiplied by it again. The stages make whole matrices of ragged shapes; elements beyond the ends are zeros.
+// A product with cooperative matrices: sums[row, col] = Σ over terms and k of left(term, row, k) · right(term, col, k),
+// the first term in f16 with f32 sums, the second in f32. For matrices `right` that are stored as f16.
+// A workgroup is one subgroup. Its tile is LANES · TILE_ROWS rows by TILE_COLS columns, HEIGHT by WIDTH matrices of
+// SIZE by SIZE; a lane has TILE_ROWS of the rows, LANES apart. The functions of the kernel, PAIRED and NORM are as in
+// product_nt_unrolled.
+// The largest f16 is 65504, so each row is divided by the power of two that brings its largest element into [2^14,
+// 2^15), and its sums are multiplied by it again. Staging pads ragged shapes to whole matrices; elements beyond the
+// ends are zeros.
 //#if EIGHT
 alias LeftMatrix = coop_mat8x8<f16, A>;
 alias RightMatrix = coop_mat8x8<f16, B>;
@@ -18,16 +20,16 @@ var<workgroup> left_stage: array<f16, LANES * TILE_ROWS * SIZE>;
 var<workgroup> right_stage: array<f16, TILE_COLS * SIZE>;
 var<workgroup> sum_stage: array<f32, LANES * TILE_ROWS * TILE_COLS>;
 
-// The columns of y that a tile covers.
+// Columns of y per tile.
 const TILE_WIDTH = select(TILE_COLS, TILE_COLS / 2u, PAIRED);
 
-// What `right` calls column c of the tile that begins at tile_col.
+// The index, for `right`, of column c of the tile that begins at tile_col.
 fn tile_column(tile_col: u32, c: u32) -> u32 {
     let col = min(tile_col + c % TILE_WIDTH, cols() - 1u);
     return select(col, col + cols(), c >= TILE_WIDTH);
 }
 
-// Row `row` of the first term as it is multiplied, elements k to k + 3.
+// Elements k to k + 3 of row `row` of the first term, as they are multiplied.
 fn weighed(row: u32, k: u32) -> vec4<f32> {
 //#if NORM
     return left(0u, row, k) * norm_weight_at(k);
@@ -93,7 +95,7 @@ fn main(workgroup: Workgroup, @builtin(local_invocation_index) lane: u32) {
         }
         workgroupBarrier();
 //#for j in WIDTH
-        // A column's elements lie one after the other.
+        // The elements of a column are contiguous.
         let right${j} = coopLoad<RightMatrix>(&right_stage[${j}u * SIZE * SIZE], SIZE);
 //#end
 //#for i in HEIGHT

@@ -1,12 +1,14 @@
-// A product for processors: sums[row, col] = Σ over terms and k of left(term, row, k) · right(term, col, k), unrolled by text.
-// A tile is LANES · TILE_ROWS rows by TILE_COLS columns; a lane has TILE_ROWS of the rows, LANES apart. With SUBGROUP its lanes
-// load the columns' elements together and hand them round, else each loads all of them. A workgroup has WORKGROUP / LANES
-// tiles, one below the other. What the kernel defines, and PAIRED, are as in product_tiled. With NORM the first term's rows are weighed by `norm_weight_at(k)` and their sums are divided by
-// the root mean square of the row, whose inverse is given to `save_inverse_rms`.
-// The columns of y that a tile covers.
+// A product for CPUs: sums[row, col] = Σ over terms and k of left(term, row, k) · right(term, col, k), unrolled in the
+// source.
+// A tile is LANES · TILE_ROWS rows by TILE_COLS columns; a lane has TILE_ROWS of the rows, LANES apart. With SUBGROUP,
+// the lanes load the columns' elements together and share them; otherwise each lane loads all of them. A workgroup has
+// WORKGROUP / LANES tiles, one below the other. The functions of the kernel, and PAIRED, are as in product_tiled. With
+// NORM, the first term's rows are multiplied by `norm_weight_at(k)`, and their sums are divided by the root mean square
+// of the row, whose inverse is passed to `save_inverse_rms`.
+// Columns of y per tile.
 const TILE_WIDTH = select(TILE_COLS, TILE_COLS / 2u, PAIRED);
 
-// What `right` calls column c of the tile that begins at tile_col.
+// The index, for `right`, of column c of the tile that begins at tile_col.
 fn tile_column(tile_col: u32, c: u32) -> u32 {
     let col = min(tile_col + c % TILE_WIDTH, cols() - 1u);
     return select(col, col + cols(), c >= TILE_WIDTH);
@@ -81,9 +83,9 @@ fn main(
 //#end
     }
 //#end
-    // Loops, not text, and with no count that a compiler could unroll them by: what finishes a result is long, and compilers for
-    // processors take their time over every copy of it. The next sums are always at the same place: an array that is indexed by
-    // a variable would not stay in registers.
+    // Loops, not unrolled text, and with a count that compilers cannot unroll: finishing a result is long code, and
+    // compilers for CPUs take long for every copy of it. The next sums are always in the same place: an array that is
+    // indexed by a variable would not stay in registers.
     let row_end = min(tile_row + LANES * TILE_ROWS, rows());
     let col_end = min(tile_col + TILE_WIDTH, cols());
     for (var row = tile_row + lane; row < row_end; row += LANES) {

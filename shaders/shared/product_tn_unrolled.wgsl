@@ -1,7 +1,7 @@
-// A product for processors: sums[row, col] = Σ over k of left(0, row, k) · right(0, col, k), where left gives four rows from
-// `row` on and right four columns from `col` on, at k; over the k of a slice, of which there are slices(); unrolled by text.
-// A tile is 4 · LANES rows by TILE_COLS columns; a lane has four rows that follow each other. Lanes and SUBGROUP as in
-// product_nt_unrolled.
+// A product for CPUs: sums[row, col] = Σ over k of left(0, row, k) · right(0, col, k), where left returns four rows
+// from `row` on and right four columns from `col` on, at k; over the k of a slice, of which there are slices();
+// unrolled in the source. A tile is 4 · LANES rows by TILE_COLS columns; a lane has four consecutive rows. Lanes and
+// SUBGROUP as in product_nt_unrolled.
 @compute @workgroup_size(WORKGROUP)
 fn main(
     workgroup: Workgroup,
@@ -34,7 +34,7 @@ fn main(
     var sums: array<vec4<f32>, TILE_COLS>;
     for (var k = slice * share; k < end; k += K_STEP) {
 //#if SUBGROUP
-        // A lane loads four columns of one of the K_STEP k.
+        // A lane loads four columns for one of the K_STEP k.
         let k_here = min(k + lane / (TILE_COLS / 4u), end - 1u);
         let quad_here = min(tile_col + lane % (TILE_COLS / 4u) * 4u, last_quad);
         let right_here = right(0u, quad_here, k_here);

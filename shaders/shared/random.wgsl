@@ -1,4 +1,4 @@
-// Random numbers from counters, bit for bit those of reference::random.
+// Counter-based random numbers, identical to reference::random bit for bit.
 // The hash is pcg4d: Jarzynski and Olano 2020, "Hash Functions for GPU Rendering", JCGT 9(3).
 fn pcg4d_mix(words: vec4<u32>) -> vec4<u32> {
     var v = words;
@@ -14,7 +14,7 @@ fn pcg4d(counters: vec4<u32>) -> vec4<u32> {
     return pcg4d_mix(v ^ (v >> vec4(16u)));
 }
 
-// A uniform number of (0, 1), an odd multiple of 2^-24.
+// A uniform number in (0, 1), an odd multiple of 2^-24.
 fn uniform_number(bits: u32) -> f32 {
     return (f32(bits >> 9u) + 0.5) / 8388608.0;
 }
@@ -25,7 +25,7 @@ fn gumbel(u: f32) -> f32 {
     if (v >= 0.25) {
         return -log(-log(u));
     }
-    // log alone may be off by 2^-21 near 1; -ln u = 2 artanh w instead, whose next term is below 2^-30.
+    // log alone can be off by 2^-21 near 1; uses -ln u = 2 artanh w instead, whose next term is below 2^-30.
     let w = v / (2.0 - v);
     let q = w * w;
     return -log(2.0 * w * (1.0 + q * (1.0 / 3.0 + q * (1.0 / 5.0 + q * (1.0 / 7.0 + q / 9.0)))));

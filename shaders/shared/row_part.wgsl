@@ -1,4 +1,4 @@
-// Rows of logits, each divided into `parts` parts of `share` logits, a multiple of 256; a workgroup a part.
+// Rows of logits, each divided into `parts` parts of `share` logits, a multiple of 256; one part per workgroup.
 //#include logits
 struct RowPart { row: u32, first: u32, last: u32 }
 
@@ -8,12 +8,12 @@ fn part_of(group: u32) -> RowPart {
     return RowPart(row, first, min(first + params.share, params.cols));
 }
 
-// Four of a row's logits; beyond its end, anything.
+// Four of a row's logits; undefined beyond its end.
 fn logits_at(row: u32, col: u32) -> vec4<f32> {
     return logits_of(load_logits(row * params.cols, col, params.cols));
 }
 
-// An integer that orders as the float does.
+// An integer with the same order as the float.
 fn order(x: f32) -> u32 {
     let bits = select(bitcast<u32>(x), 0u, x == 0.0); // -0 is 0
     return select(bits | 0x80000000u, ~bits, bits >= 0x80000000u);

@@ -1,5 +1,5 @@
-// The sum of v over the 64 lanes of a workgroup, the same in every lane. Two stages of 8 need two barriers, also
-// where calls follow each other: each array is read before a barrier that its next writer has to pass.
+// The sum of v over the 64 lanes of a workgroup, the same in every lane. Two stages of 8 need two barriers, even for
+// consecutive calls: each array is read before a barrier that its next writer must pass.
 var<workgroup> lane_sums: array<f32, 64>;
 var<workgroup> part_sums: array<f32, 8>;
 

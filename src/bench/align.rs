@@ -1,4 +1,4 @@
-//! Steps of the whole loop: sample, judge, score under the reference, learn, update.
+//! Times steps of the whole loop: sampling, judging, scoring under the reference model, learning, update.
 
 use serde_json::Value;
 
@@ -15,10 +15,10 @@ use crate::train::{
     AlignOptions, AlignRun, Control, Observer, Policy, Requests, Sources, StepReport, TrainOptions,
 };
 
-/// Prompts of a step; each gets two responses of up to 64 tokens.
+/// Prompts per step; each gets two responses of up to 64 tokens.
 const PROMPTS: usize = 16;
 
-/// The phases of a step in `metrics.jsonl`; what they leave of the step is learning: forward, loss and backward pass.
+/// The phases of a step in `metrics.jsonl`; the rest of the step is learning: forward, loss and backward pass.
 const PHASES: [(&str, &str); 4] = [
     ("sampling", "time/sampling_ms"),
     ("judging", "time/judging_ms"),
@@ -41,15 +41,15 @@ impl Observer for Watch {
 }
 
 impl Bench {
-    /// Times steps of 16 prompts, training by DPO and AdamW, after a first one that does not count. The run is written to
-    /// a temporary folder.
+    /// Times steps of 16 prompts, training with DPO and AdamW, after one step that is not counted. The run is written
+    /// to a temporary folder.
     pub fn align(&self, subject: &Subject, judge: Box<dyn JudgeQueue>) -> Result<Measurement> {
         let (folder, output) = (subject.folder()?, temporary()?);
         let run_dir = output.path().join("run");
         let mut train = TrainOptions::default().output_dir(run_dir.clone());
         train.batch_size = PROMPTS;
         train.max_steps = Some(self.runs + 1);
-        // Enough to move every weight, which the run checks.
+        // Enough to change every weight, which the run checks.
         train.learning_rate = 1e-5;
         train.lora = subject.held.lora();
         let mut options = AlignOptions::new(PreferenceLoss::Dpo { beta: 0.1 });

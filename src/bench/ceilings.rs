@@ -1,4 +1,4 @@
-//! What a GPU can do at most, measured: the yardstick beside every kernel's speed.
+//! The measured ceilings (peak rates) of a GPU, for comparison with every kernel's speed.
 
 use std::time::Instant;
 
@@ -12,15 +12,15 @@ use crate::ops::{multiply_add, residual_add};
 pub struct Ceilings {
     /// Independent f32 multiply-adds, in GFLOP/s (a multiply-add is two operations).
     pub gflops: f64,
-    /// Large buffers read and written, in GB/s: by a kernel or by a copy, whichever is faster.
+    /// Reading and writing large buffers, in GB/s, with a kernel or a copy, whichever is faster.
     pub gigabytes_per_second: f64,
-    /// A further launch in a submit, in microseconds.
+    /// The time for an additional launch in a submit, in microseconds.
     pub launch_us: f64,
-    /// A submit and the wait for its end, in microseconds.
+    /// The time for a submit and waiting for its end, in microseconds.
     pub submit_us: f64,
 }
 
-/// Seconds of the fastest of a few runs.
+/// Returns the seconds of the fastest of a few runs.
 fn fastest_of(run: impl Fn() -> Result<()>) -> Result<f64> {
     run()?;
     let mut best = f64::INFINITY;
@@ -53,7 +53,7 @@ impl Ceilings {
         };
         let (one, many) = (fastest(&launches(1)?)?, fastest(&launches(201)?)?);
 
-        // Enough work to dwarf the submit, whatever the GPU: more rounds until it takes 50 ms.
+        // More rounds until a run takes 50 ms, so that the time for the submit does not matter.
         let lanes = 1 << 16;
         let x = input(lanes)?;
         let mut rounds = 64;
@@ -76,7 +76,7 @@ impl Ceilings {
         let (a, b) = (r.bind(&a, rows, cols, Format::F32), r.bind(&b, rows, cols, Format::F32));
         residual_add(&mut r, a, b)?;
         let kernel = fastest(&plan(r)?)?;
-        // A word copied is read and written; a sum of two, read, read and written.
+        // A copied word is read and written; for a sum of two, three words are moved.
         let gigabytes_per_second = [(8.0, copy), (12.0, kernel)]
             .map(|(bytes, seconds)| bytes * words as f64 / (seconds - one).max(1e-9) * 1e-9)
             .into_iter()

@@ -1,4 +1,4 @@
-//! Measurements of an earlier time beside those of now.
+//! Compares measurements with those of an earlier run.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -9,22 +9,22 @@ use super::Measurement;
 use crate::error::{Error, Result};
 use crate::files;
 
-/// What makes two measurements comparable: suite, case, sizes, and how weights are held.
+/// The key of a measurement: suite, case, sizes, and how weights are stored.
 type Key = [String; 4];
 
-/// The rows that `oaif bench --json` wrote. A case that was measured more than once counts as it was the last time.
+/// The rows written by `oaif bench --json`. If a case was measured more than once, the last row counts.
 pub struct Earlier {
-    /// The first row: GPU, driver, versions and ceilings of that time.
+    /// The first row: GPU, driver, versions and ceilings of the earlier run.
     pub about: Value,
     ms: BTreeMap<Key, f64>,
     seen: BTreeSet<Key>,
 }
 
 impl Earlier {
-    /// Reads them.
+    /// Reads them from a file.
     ///
     /// # Errors
-    /// [`Error::Io`], and [`Error::File`] for a file that holds no measurement.
+    /// [`Error::Io`], and [`Error::File`] for a file without measurements.
     pub fn load(path: &Path) -> Result<Earlier> {
         Earlier::parse(&files::read(path)?).map_err(|why| Error::file(path, why))
     }
@@ -32,7 +32,8 @@ impl Earlier {
     fn parse(bytes: &[u8]) -> Result<Earlier, String> {
         let mut earlier = Earlier { about: Value::Null, ms: BTreeMap::new(), seen: BTreeSet::new() };
         for row in serde_json::Deserializer::from_slice(bytes).into_iter() {
-            let row: Value = row.map_err(|e| format!("is not what `oaif bench --json` writes ({e})"))?;
+            let row: Value =
+                row.map_err(|e| format!("is not a file written by `oaif bench --json` ({e})"))?;
             if earlier.about.is_null() && row["gpu"].is_object() {
                 earlier.about = row.clone();
             }
@@ -43,12 +44,12 @@ impl Earlier {
             }
         }
         match earlier.ms.is_empty() {
-            true => Err("holds no measurement of `oaif bench --json`".into()),
+            true => Err("contains no measurement of `oaif bench --json`".into()),
             false => Ok(earlier),
         }
     }
 
-    /// What the same case took then, in milliseconds.
+    /// Returns the time of the same case in the earlier run, in milliseconds.
     pub fn ms_of(&mut self, now: &Measurement) -> Option<f64> {
         let facts = &now.facts;
         let weights = facts.weights.clone().unwrap_or_default();
@@ -58,7 +59,7 @@ impl Earlier {
         ms
     }
 
-    /// The cases of then, of these suites, that were not asked for by [`Earlier::ms_of`].
+    /// Returns the earlier cases of these suites that [`Earlier::ms_of`] was not called for.
     pub fn unseen(&self, suites: &[&str]) -> Vec<String> {
         let unseen = self.ms.keys().filter(|key| suites.contains(&&*key[0]) && !self.seen.contains(*key));
         unseen.map(|key| label(&key[0], &key[1], &key[2], &key[3])).collect()
@@ -66,7 +67,7 @@ impl Earlier {
 }
 
 impl Measurement {
-    /// The case's whole name.
+    /// Returns the full name of the case.
     pub fn label(&self) -> String {
         let weights = self.facts.weights.as_deref().unwrap_or_default();
         label(self.facts.suite, &self.facts.case, &self.facts.shape, weights)
@@ -94,7 +95,7 @@ mod tests {
 "#;
 
     #[test]
-    fn a_case_is_found_by_suite_name_sizes_and_weights_and_the_rest_is_named() {
+    fn a_case_is_found_by_suite_name_sizes_and_weights_and_the_others_are_listed() {
         let mut earlier = Earlier::parse(FILE.as_bytes()).unwrap();
         assert_eq!(earlier.about["gpu"]["name"], "x");
         let mut facts = Facts::bare("step", "sft", "C 8");

@@ -1,4 +1,4 @@
-//! Sampling by its two halves: a prompt is read (prefill), then tokens follow one by one (decode).
+//! Times the two phases of sampling: reading a prompt (prefill), and generating tokens one by one (decode).
 
 use super::{Case, Facts, Recipe, Subject};
 use crate::Wait;
@@ -7,15 +7,15 @@ use crate::error::{Error, Result};
 use crate::generate::{GenerateOptions, Generator, Request, SamplingParams};
 use crate::gpu::Arena;
 
-/// How many sequences are decoded side by side where nothing else is asked for.
+/// The default numbers of sequences that are decoded in parallel.
 pub const SEQUENCES: [usize; 3] = [1, 16, 64];
 
-/// Tokens of each sequence that is generated from its beginning.
+/// Tokens per sequence that is generated from the beginning.
 const TOKENS: usize = 128;
-/// Tokens that follow a context: few, so that it is hardly longer at the end.
+/// Tokens after a context: few, so that the context hardly grows.
 const FEW: usize = 32;
 
-/// Reading prompts of so many tokens, one at a time, into an empty cache.
+/// Prefill of prompts with these lengths, one at a time, into an empty cache.
 pub fn prefill(lengths: &[usize]) -> Vec<Recipe> {
     let of_length = |&length: &usize| {
         let name = format!("one prompt of {length}");
@@ -24,7 +24,7 @@ pub fn prefill(lengths: &[usize]) -> Vec<Recipe> {
     lengths.iter().map(of_length).collect()
 }
 
-/// Decode steps of so many sequences side by side: from a prompt of one token, or after each of these contexts.
+/// Decode steps of this many sequences in parallel: from a prompt of one token, or after each of these contexts.
 pub fn decode(sequences: &[usize], contexts: Option<&[usize]>) -> Vec<Recipe> {
     let mut all = Vec::new();
     for &s in sequences {
@@ -58,7 +58,7 @@ impl Subject {
         }
     }
 
-    /// Refuses what is longer than the model's context.
+    /// Refuses texts that are longer than the model's context.
     fn room_for(&self, what: &str, tokens: usize) -> Result<()> {
         let limit = self.model.architecture().context;
         match tokens > limit {
@@ -67,14 +67,14 @@ impl Subject {
         }
     }
 
-    /// The generator, and the bytes that it takes.
+    /// Returns the generator and its memory in bytes.
     fn generator(&self, options: GenerateOptions) -> Result<(Generator, u64)> {
         let before = self.gpu.memory().total;
         let generator = Generator::new(&self.gpu, &self.model, options, &Arena::new()).wait()?;
         Ok((generator, self.gpu.memory().total - before))
     }
 
-    /// Prompts of different tokens.
+    /// Prompts with different tokens.
     fn requests(&self, count: usize, prompt: usize) -> Vec<Request> {
         let trees = self.trees(count, prompt, 1, 1);
         let request = |(i, tree): (usize, crate::data::packing::Tree)| Request {
@@ -85,7 +85,7 @@ impl Subject {
         trees.into_iter().enumerate().map(request).collect()
     }
 
-    /// Bytes that no kernel can do without: the weights once, and `keys` keys and values.
+    /// Bytes that must be read at least: the weights once, and `keys` keys and values.
     fn bytes(&self, keys: f64) -> f64 {
         let a = self.model.architecture();
         let read = self.model.base().iter().filter(|w| a.tied || w.name != a.names.embedding());
@@ -93,21 +93,21 @@ impl Subject {
         weights as f64 + keys * (8 * a.layers * a.kv_heads * a.head_dim) as f64
     }
 
-    /// Keys and values of a whole prompt; the head is not computed.
+    /// Keys and values of a whole prompt; the output head is not computed.
     fn prefill(&self, name: String, length: usize) -> Result<Case> {
-        self.room_for("a prompt, and the token after it,", length + 1)?;
+        self.room_for("a prompt plus one token", length + 1)?;
         let (rows, mut facts) = (length as f64, Facts::on(self, "prefill", name));
         facts.tokens = Some(length);
         facts.flops = Some(self.forward_flops(rows, rows * (rows + 1.0) / 2.0, 0.0).forward());
         facts.bytes = Some(self.bytes(rows));
-        // A prompt's last token is read by the first decode step: so it has one more.
+        // Prefill leaves a prompt's last token to the first decode step, so the prompt gets an extra token.
         let (generator, memory) = self.generator(self.options(length + 1, 1, 1))?;
         facts.memory_bytes = Some(memory);
         let requests = self.requests(1, length + 1);
         Case::new(facts, move |times| (0..times).try_for_each(|_| generator.read_all(&requests).wait()))
     }
 
-    /// Whole sequences, with all that the host does for them.
+    /// Whole sequences, including all work of the host.
     fn decode(&self, name: String, sequences: usize) -> Result<Case> {
         let steps = TOKENS.min(self.model.architecture().context - 1);
         let tokenizer = Tokenizer::load(&self.folder()?.path)?;
@@ -122,9 +122,9 @@ impl Subject {
         Ok(Case { runs_per_time: steps as u32, ..Case::new(facts, run)? })
     }
 
-    /// Steps after prompts that were read before the clock starts.
+    /// Decode steps after prompts that were read before the timing starts.
     fn decode_after(&self, name: String, sequences: usize, context: usize) -> Result<Case> {
-        self.room_for("a context, and what follows it,", context + FEW)?;
+        self.room_for("a context plus the tokens generated after it", context + FEW)?;
         let requests = self.requests(sequences, context);
         let (generator, memory) = self.generator(self.options(context, FEW, sequences))?;
         let facts = self.decode_facts(name, sequences, context - 1, FEW, memory);
@@ -134,7 +134,7 @@ impl Subject {
         Ok(Case { runs_per_time: FEW as u32, ..Case::new(facts, run)? })
     }
 
-    /// Of a decode step, on average over `steps` after `known` tokens in the cache.
+    /// The facts of a decode step, averaged over `steps` after `known` tokens in the cache.
     fn decode_facts(&self, name: String, sequences: usize, known: usize, steps: usize, memory: u64) -> Facts {
         let mut facts = Facts::on(self, "decode", name);
         facts.tokens = Some(sequences);

@@ -1,5 +1,5 @@
-//! Every kernel by itself: the largest case of each in the table that the tests share, and matrix products of shapes
-//! that models have.
+//! Times every kernel individually: the largest case of each in the table that the tests use, and matrix products with
+//! shapes from models.
 
 use std::collections::BTreeMap;
 
@@ -14,10 +14,10 @@ use crate::reference;
 const PRODUCTS: [(usize, usize, usize); 4] =
     [(1024, 1024, 1024), (2048, 64, 512), (2048, 192, 512), (1, 192, 4096)];
 
-/// The kernels' cases. A product's shape is a part of its recipe's name.
+/// The cases of the kernels. The shape of a product is part of its recipe's name.
 ///
 /// # Errors
-/// What the engine reports.
+/// Errors of the engine.
 pub fn kernels(gpu: &Gpu) -> Result<Vec<Recipe<Gpu>>> {
     let mut all = largest(&gpu.measuring())?;
     all.extend(PRODUCTS.map(product));
@@ -36,7 +36,7 @@ fn timed(gpu: &Gpu, case: &ops::Case, work: Work) -> Result<Case> {
     Case::new(facts, move |times| plan.submit(&live, times)?.outputs().wait().map(drop))?.repeated()
 }
 
-/// For each kernel the case with the most work.
+/// Returns for each kernel the case with the most work.
 fn largest(measuring: &Gpu) -> Result<Vec<(ops::Case, Work)>> {
     let mut largest: BTreeMap<&str, (ops::Case, Work)> = BTreeMap::new();
     for case in ops::all_cases() {

@@ -1,9 +1,9 @@
-//! Timing: kernels, training steps, prefill, decoding and whole online steps, beside the GPU's measured ceilings. The
-//! cases are defined here once, for `oaif bench` and for criterion (`benches/`).
+//! Benchmarks of kernels, training steps, prefill, decoding and whole online steps, compared with the GPU's measured
+//! ceilings. The cases are defined once, for `oaif bench` and for criterion (`benches/`).
 //!
-//! A [`Recipe`] has a name and makes a [`Case`], which is something to run; [`Bench::measure`] runs it and gives a
-//! [`Measurement`], which [`Earlier`] compares with one of an earlier time. Floating-point operations are those that
-//! the mathematics needs: the matrix products and attention of a step, whatever is computed twice.
+//! A [`Recipe`] has a name and makes a [`Case`], which can be run; [`Bench::measure`] runs it and returns a
+//! [`Measurement`], which [`Earlier`] compares with an earlier one. Floating-point operations are those that the
+//! mathematics needs: the matrix products and attention of a step, without recomputation.
 
 mod align;
 mod ceilings;
@@ -31,21 +31,21 @@ pub use subject::{Held, Source, Subject};
 use crate::error::Result;
 use crate::gpu::{Activity, Counts, Gpu, Work};
 
-/// A device, what it can do at most, and how often to measure.
+/// A device, its ceilings, and how often to measure.
 pub struct Bench {
     /// The device.
     pub gpu: Gpu,
-    /// Its ceilings.
+    /// Its measured ceilings.
     pub ceilings: Ceilings,
-    /// Measurements of each case; their median and extremes are told.
+    /// Measurements of each case; their median and extremes are reported.
     pub runs: usize,
 }
 
-/// A case that is not made yet: its name is known before any memory is taken for it.
+/// A case that is not created yet: its name is known before any memory is allocated for it.
 pub struct Recipe<On: ?Sized = Subject> {
-    /// Which suite it belongs to.
+    /// The suite it belongs to.
     pub suite: &'static str,
-    /// What its [`Facts::case`] will be.
+    /// The value of its [`Facts::case`].
     pub name: String,
     make: Make<On>,
 }
@@ -61,49 +61,49 @@ impl<On: ?Sized> Recipe<On> {
         Recipe { suite, name: name.into(), make: Box::new(make) }
     }
 
-    /// Makes it and runs it once.
+    /// Creates it and runs it once.
     ///
     /// # Errors
-    /// What the engine reports, such as a lack of memory.
+    /// Errors of the engine, such as a lack of memory.
     pub fn make(self, on: &On) -> Result<Case> {
         (self.make)(on)
     }
 }
 
-/// What is being measured.
+/// Describes what is measured.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Facts {
     /// `kernels`, `passes`, `step`, `prefill`, `decode` or `align`.
     pub suite: &'static str,
-    /// What it does.
+    /// The name of the case.
     pub case: String,
-    /// The model, where there is one.
+    /// The model, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
-    /// The sizes, in the letters of the crate.
+    /// The sizes, in the crate's letters.
     pub shape: String,
-    /// How the model's weights are held.
+    /// How the model's weights are stored.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weights: Option<String>,
-    /// Token rows of a run, where it is about tokens.
+    /// Token rows of a run, for cases with tokens.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tokens: Option<usize>,
-    /// Launches that a layer more costs.
+    /// Launches per additional layer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub launches_per_layer: Option<usize>,
-    /// Bytes that the case holds on the GPU besides the model.
+    /// Bytes that the case allocates on the GPU besides the model.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_bytes: Option<u64>,
-    /// Operations of a run; `None`: as its launches state.
+    /// Operations of a run; `None`: as stated by its launches.
     #[serde(skip)]
     pub flops: Option<f64>,
-    /// Bytes that a run reads and writes; `None`: as its launches state.
+    /// Bytes that a run reads and writes; `None`: as stated by its launches.
     #[serde(skip)]
     pub bytes: Option<f64>,
 }
 
 impl Facts {
-    /// Of a case with a model.
+    /// The facts of a case with a model.
     fn on(subject: &Subject, suite: &'static str, case: impl Into<String>) -> Facts {
         let (model, weights) = (Some(subject.name.clone()), Some(subject.weights.clone()));
         Facts { model, weights, ..Facts::bare(suite, case, subject.label()) }
@@ -125,37 +125,37 @@ impl Facts {
     }
 }
 
-/// Something to be timed, recorded and warmed up.
+/// A case that is recorded, warmed up and can be timed.
 pub struct Case {
-    /// What it is.
+    /// Its description.
     pub facts: Facts,
     call: Box<dyn FnMut(u32) -> Result<()>>,
-    /// Runs that a call for `times` makes of each: decode steps, for instance, come in sequences.
+    /// Runs per unit of `times`: decode steps, for instance, come in sequences.
     pub runs_per_time: u32,
-    /// `times` of a measurement.
+    /// `times` for one measurement.
     times: u32,
-    /// What the first call took.
+    /// The duration of the first call.
     first: Duration,
 }
 
-/// A case runs for this long before it is measured: a GPU at rest has a slow clock.
+/// How long a case runs before it is measured: an idle GPU has a low clock.
 const WARM_UP: Duration = Duration::from_millis(100);
-/// A case whose first call took this long is on a device that has no other clock.
+/// If the first call took this long, the warm-up is skipped: such a device has no lower clock.
 const SLOW: Duration = Duration::from_secs(2);
-/// A kernel is repeated for this long, so that its submit and read-back do not count.
+/// A short run is repeated for this long, so that its submit and read-back do not matter.
 const REPEATED: Duration = Duration::from_millis(20);
-/// Most repetitions.
+/// The most repetitions.
 const MAX_TIMES: f64 = 4096.0;
 
 impl Case {
-    /// Calls `call(times)` once, for it to make what it makes only once.
+    /// Calls `call(1)` once, to exclude one-time work from the timing.
     fn new(facts: Facts, mut call: impl FnMut(u32) -> Result<()> + 'static) -> Result<Case> {
         let started = Instant::now();
         call(1)?;
         Ok(Case { facts, call: Box::new(call), runs_per_time: 1, times: 1, first: started.elapsed() })
     }
 
-    /// A short one: a measurement is many runs.
+    /// Makes a measurement consist of many runs, for a short case.
     fn repeated(mut self) -> Result<Case> {
         let once = self.time(1)?.as_secs_f64();
         self.times = (REPEATED.as_secs_f64() / once.max(1e-9)).clamp(1.0, MAX_TIMES) as u32;
@@ -170,7 +170,7 @@ impl Case {
         Ok(())
     }
 
-    /// Wall time of `times` runs, or of `times` sequences where runs come in sequences.
+    /// Returns the wall time of `times` runs, or of `times` sequences if runs come in sequences.
     pub fn time(&mut self, times: u32) -> Result<Duration> {
         let started = Instant::now();
         (self.call)(times)?;
@@ -178,7 +178,7 @@ impl Case {
     }
 }
 
-/// CPU time of this thread so far, where the system tells it.
+/// Returns the CPU time of this thread so far, if the system reports it.
 fn thread_time() -> Option<Duration> {
     #[cfg(unix)]
     {
@@ -189,7 +189,7 @@ fn thread_time() -> Option<Duration> {
     None
 }
 
-/// A moment of a device: what it has done so far.
+/// The counters of a device at one moment.
 struct Moment {
     at: Instant,
     thread_time: Option<Duration>,
@@ -203,12 +203,12 @@ impl Moment {
         Moment { activity, counts, thread_time: thread_time(), at: Instant::now() }
     }
 
-    /// What was done since then, for each of `runs`.
+    /// Returns what was done since then, per run.
     fn since(&self, gpu: &Gpu, runs: f64) -> Sample {
         let elapsed = self.at.elapsed();
         let thread_time = thread_time();
         let (activity, counts) = (gpu.activity(), gpu.counts());
-        // A driver may let the caller wait in a submit, which only the thread's own clock can tell from work.
+        // A driver may block the caller in a submit; only the thread's CPU time distinguishes that from work.
         let host = match (thread_time, self.thread_time) {
             (Some(now), Some(before)) => now - before,
             _ => elapsed.saturating_sub(activity.waited - self.activity.waited),
@@ -230,7 +230,7 @@ impl Moment {
     }
 }
 
-/// One run.
+/// The measurement of one run.
 #[derive(Clone, Copy)]
 struct Sample {
     ms: f64,
@@ -241,26 +241,26 @@ struct Sample {
     made: Counts,
 }
 
-/// A part of a run.
+/// A phase of a run.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Phase {
-    /// Which.
+    /// Its name.
     pub phase: &'static str,
-    /// Its median.
+    /// The median, in milliseconds.
     pub ms: f64,
-    /// Its share of the whole.
+    /// Its share of the whole step.
     pub percent: f64,
 }
 
-/// What was measured of a case.
+/// The results for a case.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Measurement {
     /// The case.
     #[serde(flatten)]
     pub facts: Facts,
-    /// How often.
+    /// The number of measurements.
     pub runs: usize,
-    /// Milliseconds of a run, the median.
+    /// Milliseconds per run, the median.
     pub ms: f64,
     /// The fastest.
     pub min_ms: f64,
@@ -270,23 +270,23 @@ pub struct Measurement {
     pub gflops: f64,
     /// GB/s, by the median.
     pub gigabytes_per_second: f64,
-    /// The ceiling that the case is nearer to: `multiply-add` or `bandwidth`.
+    /// The ceiling that the case is nearer to, which limits it: `multiply-add` or `bandwidth`.
     pub bound: &'static str,
-    /// How near. Above 100 where data stays in a cache.
+    /// The percentage of it that is reached. Above 100 if data stays in a cache.
     pub percent_of_ceiling: f64,
-    /// Launches of a run.
+    /// Launches per run.
     pub launches: f64,
-    /// Submits of a run.
+    /// Submits per run.
     pub submits: f64,
-    /// Milliseconds of a run that the calling thread worked rather than waited: preparing, encoding, submitting,
-    /// reading back. CPU time where the system tells it, else wall time less what was waited for the GPU. The
-    /// median.
+    /// Milliseconds per run in which the calling thread worked rather than waited: preparing, encoding, submitting,
+    /// reading back. CPU time if the system reports it, otherwise wall time less the time spent waiting for the GPU.
+    /// The median.
     pub host_ms: f64,
     /// The same as a share of the run.
     pub host_percent: f64,
-    /// Buffers, pipelines and bind groups made in all these runs.
+    /// Buffers, pipelines and bind groups created in all these runs.
     pub made_after_first: u64,
-    /// The parts, where a case has some.
+    /// The phases, for cases that have them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub phases: Vec<Phase>,
 }
@@ -323,7 +323,7 @@ impl Measurement {
         }
     }
 
-    /// Microseconds a token, where the case is about tokens.
+    /// Returns the microseconds per token, for cases with tokens.
     pub fn us_per_token(&self) -> Option<f64> {
         self.facts.tokens.map(|n| self.ms * 1e3 / n as f64)
     }
@@ -346,14 +346,14 @@ impl Bench {
         Ok(Bench { gpu, ceilings, runs })
     }
 
-    /// Measures the ceilings again, which later measurements stand beside. A machine whose ceilings moved was not left
-    /// alone in between.
+    /// Measures the ceilings again, for later measurements. If they changed, something else was using the machine
+    /// meanwhile.
     pub fn measure_ceilings(&mut self) -> Result<Ceilings> {
         self.ceilings = Ceilings::measure(&self.gpu)?;
         Ok(self.ceilings)
     }
 
-    /// Measures cases by turns, so that what disturbs the machine disturbs all of them.
+    /// Measures cases in turns, so that a disturbance of the machine affects all of them.
     pub fn measure(&self, cases: &mut [Case]) -> Result<Vec<Measurement>> {
         cases.iter_mut().try_for_each(Case::warm_up)?;
         let mut samples = vec![Vec::new(); cases.len()];
@@ -373,7 +373,7 @@ impl Bench {
 pub(crate) mod tests {
     use super::*;
 
-    /// Of this case, three runs.
+    /// Three runs of this case.
     pub(crate) fn measurement(facts: &Facts) -> Measurement {
         Measurement::of(facts, &[4.0, 1.0, 2.0].map(sample), &CEILINGS)
     }
@@ -388,7 +388,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn the_nearer_of_the_two_ceilings_binds() {
+    fn the_nearer_of_the_two_ceilings_is_the_bound() {
         let mut facts = Facts::bare("step", "x", "y");
         let samples = [4.0, 1.0, 2.0].map(sample);
         let m = Measurement::of(&facts, &samples, &CEILINGS);

@@ -1,4 +1,4 @@
-//! A training pass by its parts: forward, forward and loss, forward and loss and backward.
+//! Times the parts of a training pass: forward, forward and loss, forward and loss and backward.
 
 use super::subject::Flops;
 use super::{Batch, Case, Recipe, Subject};
@@ -10,7 +10,7 @@ use crate::model::Keys;
 use crate::model::stream::{Capacity, Stream};
 use crate::ops;
 
-/// The parts at each batch of S sequences of L rows, every one of which predicts a token.
+/// The parts for each batch of S sequences of L rows, each of which predicts a token.
 pub fn passes(batches: &[Batch]) -> Vec<Recipe> {
     let of_batch = |&b: &Batch| {
         let new = |what: &str, make: fn(&Subject, &str, &[Tree]) -> Result<Case>| {
@@ -29,7 +29,7 @@ pub fn passes(batches: &[Batch]) -> Vec<Recipe> {
 }
 
 impl Subject {
-    /// From token ids to the logits of every row, which stay on the GPU. The other parts never hold these.
+    /// From token ids to the logits of every row, which stay on the GPU. The other parts never materialise them.
     fn forward(&self, name: &str, trees: &[Tree]) -> Result<Case> {
         let facts = self.facts("passes", name, trees, Flops::forward)?;
         let packed = Packed::new(trees);

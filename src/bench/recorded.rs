@@ -1,4 +1,4 @@
-//! The kernels that a model's steps launch, told without running any: for checks of the kernels by GPU compilers.
+//! Lists the kernels that a model's steps launch, without running any: for checking the kernels with GPU compilers.
 
 use crate::Wait;
 use crate::data::packing::Tree;
@@ -34,16 +34,16 @@ const PROMPTS: usize = 4;
 const PROMPT: usize = 256;
 /// Tokens of a response.
 const RESPONSE: usize = 128;
-/// Sequences that are decoded side by side.
+/// Numbers of sequences that are decoded in parallel.
 const DECODED: [usize; 3] = [1, 8, 64];
 
-/// The kernels that `gpu` would launch for a model of `config`: training by every loss, scoring, prefill, decoding and
-/// sampling, and the same model's training and scoring as a reward model; with all weights trained in f32, and with LoRA of
-/// rank 16 on a frozen base in f16, in blocks of 8-bit and of 4-bit integers. Each kernel is there once for every
-/// step that launches it. Nothing is allocated and nothing runs.
+/// Returns the kernels that `gpu` would launch for a model of `config`: training with every loss, scoring, prefill,
+/// decoding and sampling, and training and scoring of the same model as a reward model; with all weights trained in
+/// f32, and with LoRA of rank 16 on a frozen base in f16, in blocks of 8-bit and of 4-bit integers. Each kernel is
+/// listed once for every step that launches it. Nothing is allocated and nothing runs.
 ///
 /// # Errors
-/// What recording these steps reports: sizes that no model has, a tensor above the limits of `gpu`.
+/// Errors of recording these steps: invalid sizes, a tensor above the limits of `gpu`.
 pub fn recorded_kernels(gpu: &Gpu, config: &ModelConfig) -> Result<Vec<RecordedKernel>> {
     let mut all = of_weights("f32", gpu, config, full)?;
     all.extend(record("f32", &FULL_STEPS, gpu, |gpu| full(gpu, config))?);
@@ -54,15 +54,15 @@ pub fn recorded_kernels(gpu: &Gpu, config: &ModelConfig) -> Result<Vec<RecordedK
     Ok(all)
 }
 
-/// A step's name, and what plans it.
+/// A step's name, and the function that plans it.
 type Step = (&'static str, fn(&Gpu, &Model) -> Result<()>);
 
 /// Steps whose kernels depend on the weights.
 const STEPS: [Step; 4] =
     [("training", training), ("optimiser", update), ("scoring", scoring), ("generation", generation)];
-/// Those of a reward model.
+/// The steps of a reward model.
 const REWARD_STEPS: [Step; 2] = [("reward training", reward_training), ("rating", rating)];
-/// Steps whose own kernels are the same whatever the weights, or that want all of them in f32.
+/// Steps whose kernels do not depend on the weights' format, or that need all weights in f32.
 const FULL_STEPS: [Step; 4] = [
     ("losses", losses),
     ("policy gradients", policy_gradients),
@@ -82,7 +82,7 @@ fn lora(gpu: &Gpu, config: &ModelConfig, base: FrozenFormat) -> Result<Model> {
     Model::new(gpu, config.clone(), base)?.add_adapter(adapter, 1)
 }
 
-/// The steps of a model and of its reward model, where its family has one.
+/// Records the steps of a model and of its reward model, if its family supports one.
 fn of_weights(
     weights: &str,
     gpu: &Gpu,
@@ -117,12 +117,12 @@ fn capacity() -> Capacity {
     Capacity::of(&vec![tree; PROMPTS])
 }
 
-/// The same trees where each response is rated at its end.
+/// The same trees with each response scored at its end.
 fn rated_capacity() -> Capacity {
     Capacity { targets: 2 * PROMPTS, ..capacity() }
 }
 
-/// What the loss of pairs takes of the model, too: the log of the sum of squared probabilities, and sums of two parts.
+/// Pair training, also with the log of the sum of squared probabilities and with sums of two parts.
 fn training(gpu: &Gpu, model: &Model) -> Result<()> {
     SftStep::new(gpu, model, capacity(), false, &Arena::new()).wait()?;
     let plain = Objective::from(PreferenceLoss::Dpo { beta: 0.1 });
@@ -133,7 +133,7 @@ fn training(gpu: &Gpu, model: &Model) -> Result<()> {
     Ok(())
 }
 
-/// Every loss of pairs.
+/// Every pair loss.
 fn losses(gpu: &Gpu, model: &Model) -> Result<()> {
     for objective in objectives()? {
         PairStep::new(gpu, model, objective, capacity(), false, &Arena::new()).wait()?;
@@ -141,7 +141,7 @@ fn losses(gpu: &Gpu, model: &Model) -> Result<()> {
     Ok(())
 }
 
-/// Every loss, alone and added to another one, with all that changes its kernel.
+/// Every loss, alone and added to another one, with all options that change its kernel.
 fn objectives() -> Result<Vec<Objective>> {
     let mut all: Vec<Objective> = Vec::new();
     for name in LOSS_NAMES {
@@ -153,14 +153,14 @@ fn objectives() -> Result<Vec<Objective>> {
             let parted = LossOptions { ld_alpha: Some(0.5), ..plain.clone() };
             let both = LossOptions { use_weighting: true, ..parted.clone() };
             let averaged = LossOptions { ipo_average_tokens: true, ..plain };
-            // None of these is for every loss.
+            // No option is valid for every loss.
             all.extend([weighted, parted, both, averaged].iter().filter_map(|o| Objective::parse(o).ok()));
         }
     }
     Ok(all)
 }
 
-/// With the policy's own samples and with another's.
+/// Policy gradients with on-policy and off-policy samples.
 fn policy_gradients(gpu: &Gpu, model: &Model) -> Result<()> {
     for off_policy in [false, true] {
         let gradient = PolicyLoss::grpo().gradient();
@@ -169,7 +169,7 @@ fn policy_gradients(gpu: &Gpu, model: &Model) -> Result<()> {
     Ok(())
 }
 
-/// A pair's comparison, and what keeps scores around 0.
+/// The pair loss, without and with the term that keeps scores around 0.
 fn reward_training(gpu: &Gpu, model: &Model) -> Result<()> {
     for centring in [0.0, 0.01] {
         RewardStep::new(gpu, model, centring, rated_capacity(), false, &Arena::new()).wait()?;
@@ -183,7 +183,7 @@ fn reference(_: &Gpu, model: &Model) -> Result<()> {
         .map(drop)
 }
 
-/// What kernels are measured against.
+/// The kernel that measures the ceiling of arithmetic.
 fn ceiling(gpu: &Gpu, _: &Model) -> Result<()> {
     let n = 1 << 16;
     let x = gpu.buffer("ceiling input", Category::Workspace, n as u64 * 4)?.region();
@@ -200,7 +200,7 @@ fn update(gpu: &Gpu, model: &Model) -> Result<()> {
     Ok(())
 }
 
-/// From the beginning, and after a text that was read before.
+/// From the beginning, and after a prefix that is cached.
 fn scoring(gpu: &Gpu, model: &Model) -> Result<()> {
     Scorer::new(gpu, model, capacity(), &Arena::new()).wait()?;
     Scorer::after(gpu, model, &[0; PROMPT], capacity(), &Arena::new()).wait().map(drop)
@@ -210,7 +210,7 @@ fn rating(gpu: &Gpu, model: &Model) -> Result<()> {
     Rater::new(gpu, model, rated_capacity(), &Arena::new()).wait().map(drop)
 }
 
-/// Prefill, decoding, and each way of sampling.
+/// Prefill, decoding, and each kind of sampling.
 fn generation(gpu: &Gpu, model: &Model) -> Result<()> {
     let plain = SamplingParams { temperature: 0.9, ..SamplingParams::default() };
     let greedy = SamplingParams { temperature: 0.0, ..plain };

@@ -9,25 +9,25 @@ use crate::model::ModelConfig;
 /// A model's sizes and the batch of its steps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shape {
-    /// What users call it; sizes that were given by number are their own name.
+    /// The name for users; for sizes given by number, that text.
     pub name: String,
     /// C, F, L, H, K, D, V.
     sizes: [usize; 7],
-    /// What a step is timed with where nothing else is asked for.
+    /// The default batch of a step.
     pub batch: Batch,
 }
 
-/// Sequences of a step, and the token rows of each.
+/// The sequences of a step and their length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Batch {
     /// S.
     pub sequences: usize,
-    /// Token rows of each.
+    /// Token rows per sequence.
     pub length: usize,
 }
 
-/// Name; C, F, L, H, K, D, V; sequences and their length. All are built as Llamas with a tied head: Qwen3's norms of
-/// queries and keys, and Gemma 3's further norms, sliding windows and GELU, are left out.
+/// Name; C, F, L, H, K, D, V; sequences and their length. All are built as Llama models with tied embeddings: the query
+/// and key norms of Qwen3, and the additional norms, sliding windows and GELU of Gemma 3, are left out.
 const SHAPES: [(&str, [usize; 7], [usize; 2]); 7] = [
     ("stories260k", [64, 172, 5, 8, 4, 8, 512], [16, 128]),
     ("c192", [192, 512, 6, 6, 6, 32, 4096], [8, 128]),
@@ -41,22 +41,22 @@ const SHAPES: [(&str, [usize; 7], [usize; 2]); 7] = [
 /// The letters of the sizes.
 const LETTERS: [&str; 7] = ["c", "f", "l", "h", "k", "d", "v"];
 
-/// Positions of a random model.
+/// Context length of a random model.
 const CONTEXT: usize = 32_768;
-/// The largest size, so that products of a few of them are no overflow.
+/// The largest size, so that products of a few sizes do not overflow.
 const LARGEST: usize = 1 << 24;
 
 impl Shape {
-    /// The names of all shapes; the first is the default.
+    /// Returns the names of all shapes; the first is the default.
     pub fn names() -> [&'static str; 7] {
         SHAPES.map(|(name, ..)| name)
     }
 
-    /// A shape by its name, or by its sizes: `c=576,f=1536,l=30,h=9,k=3,d=64,v=49152`. K is H and D is C / H where
-    /// they are not given.
+    /// Parses a shape by its name, or by its sizes: `c=576,f=1536,l=30,h=9,k=3,d=64,v=49152`. K defaults to H, and D to
+    /// C / H.
     ///
     /// # Errors
-    /// [`Error::Config`] that names the nearest name, or the size that is missing, unknown or no number.
+    /// [`Error::Config`] naming the nearest name, or the size that is missing, unknown or not a number.
     pub fn parse(text: &str) -> Result<Shape> {
         if text.contains('=') {
             return Shape::by_sizes(text);
@@ -74,33 +74,33 @@ impl Shape {
             let (letter, value) = part.split_once('=').unwrap_or((part, ""));
             let letter = letter.trim().to_lowercase();
             let Some(at) = LETTERS.iter().position(|known| *known == letter) else {
-                return refuse(format!("{letter:?} is no size: there are c, f, l, h, k, d and v"));
+                return refuse(format!("{letter:?} is not a size: the sizes are c, f, l, h, k, d and v"));
             };
             match value.trim().parse::<usize>() {
                 Ok(size) if (1..=LARGEST).contains(&size) && found[at].is_none() => found[at] = Some(size),
                 Ok(_) if found[at].is_some() => return refuse(format!("{letter} is given twice")),
-                _ => return refuse(format!("{part:?} is not a size, such as c=576")),
+                _ => return refuse(format!("{part:?} is not a valid size: write for example c=576")),
             }
         }
         let [c, f, l, h, k, d, v] = found;
         let (Some(c), Some(f), Some(l), Some(h), Some(v)) = (c, f, l, h, v) else {
-            return refuse(format!("{text:?} lacks a size: c, f, l, h and v are needed, such as v=49152"));
+            return refuse(format!("{text:?} lacks a size: give c, f, l, h and v, for example v=49152"));
         };
         let sizes = [c, f, l, h, k.unwrap_or(h), d.unwrap_or(c / h), v];
         Ok(Shape { name: text.to_lowercase(), sizes, batch: Batch { sequences: 8, length: 128 } })
     }
 
-    /// The same shape with another number of layers, which its name says.
+    /// Returns the same shape with another number of layers, which becomes part of its name.
     pub fn with_layers(mut self, layers: usize) -> Shape {
         self.sizes[2] = layers;
         self.name = format!("{}, {layers} of its layers", self.name);
         self
     }
 
-    /// The model.
+    /// Returns the model's configuration.
     ///
     /// # Errors
-    /// [`Error::Config`] for sizes that no model has.
+    /// [`Error::Config`] for invalid sizes.
     pub fn config(&self) -> Result<ModelConfig> {
         let [c, f, l, h, k, d, v] = self.sizes;
         let config = serde_json::json!({
@@ -114,7 +114,7 @@ impl Shape {
 }
 
 impl Batch {
-    /// `S x L`, `SxL`.
+    /// Parses `S x L` or `SxL`.
     pub fn parse(text: &str) -> Option<Batch> {
         let (sequences, length) = text.split_once(['x', 'X', '×'])?;
         let number = |text: &str| text.trim().parse().ok().filter(|n| (1..=LARGEST).contains(n));
@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_shape_is_a_model_and_a_slip_gets_the_nearest_name() {
+    fn every_shape_is_a_valid_model_and_a_misspelt_name_gets_a_suggestion() {
         for name in Shape::names() {
             let shape = Shape::parse(name).unwrap();
             assert_eq!((&*shape.name, shape.config().unwrap().architecture.tied), (name, true));
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_by_number_are_a_shape_and_two_of_them_may_be_left_out() {
+    fn a_shape_can_be_given_by_sizes_and_two_of_them_have_defaults() {
         let named = Shape::parse("smollm2-135m").unwrap();
         let shape = Shape::parse("C=576, F=1536,l=30,h=9,k=3,d=64,v=49152").unwrap();
         assert_eq!(shape.sizes, named.sizes);
@@ -152,10 +152,10 @@ mod tests {
         for (text, part) in [
             ("c=64", "lacks a size"),
             ("c=64,c=64", "c is given twice"),
-            ("c=64,x=1", "\"x\" is no size"),
-            ("c=sixty", "\"c=sixty\" is not a size"),
-            ("c=0", "\"c=0\" is not a size"),
-            ("c=64,f", "\"f\" is not a size"),
+            ("c=64,x=1", "\"x\" is not a size"),
+            ("c=sixty", "\"c=sixty\" is not a valid size"),
+            ("c=0", "\"c=0\" is not a valid size"),
+            ("c=64,f", "\"f\" is not a valid size"),
         ] {
             let error = Shape::parse(text).unwrap_err().to_string();
             assert!(error.starts_with("shape: ") && error.contains(part), "{text}: {error}");

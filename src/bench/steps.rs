@@ -1,4 +1,4 @@
-//! Whole steps: forward and backward pass, scoring, the optimiser's update; and sweeps over one size.
+//! Times whole steps: forward and backward pass, scoring, the optimiser's update; and sweeps over one size.
 
 use super::subject::Flops;
 use super::{Batch, Case, Facts, Measurement, Recipe, Subject};
@@ -14,25 +14,25 @@ use crate::preference::PreferenceLoss;
 use crate::train::pair_step::{LabelledPair, PairStep};
 use crate::train::sft_step::SftStep;
 
-/// One size that grows while the rest stays.
+/// A sweep over one size, with the others fixed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sweep {
-    /// Token rows of a step, in sequences of 128.
+    /// Token rows per step, in sequences of 128.
     Tokens,
     /// The length of one sequence.
     Context,
-    /// A pair's prompt of 400 tokens, shared by its responses of 50 or repeated.
+    /// A pair with a prompt of 400 tokens and responses of 50, with the prompt shared or repeated.
     Sharing,
 }
 
 impl Sweep {
-    /// What users call them.
+    /// The names for users.
     pub const NAMES: [&str; 3] = ["tokens", "context", "sharing"];
 
-    /// The sweep of this name.
+    /// Returns the sweep with this name.
     ///
     /// # Errors
-    /// [`Error::Config`] that names the nearest one.
+    /// [`Error::Config`] naming the nearest name.
     pub fn named(name: &str) -> Result<Sweep> {
         match name {
             "tokens" => Ok(Sweep::Tokens),
@@ -42,7 +42,7 @@ impl Sweep {
         }
     }
 
-    /// What a sweep is about, in one number.
+    /// Summarises a sweep in one number.
     pub fn summary(self, measured: &[Measurement]) -> (&'static str, f64) {
         let spread = |of: &dyn Fn(&Measurement) -> f64| {
             let values = measured.iter().map(of);
@@ -61,11 +61,11 @@ impl Sweep {
 }
 
 const LOSS: PreferenceLoss = PreferenceLoss::Dpo { beta: 0.1 };
-/// A step's gradient counts this much.
+/// The weight of a step's gradient.
 const WEIGHT: f32 = 1e-3;
 
-/// The kinds of step at each batch: S sequences of L rows, or S pairs of which prompt and responses are L rows in all;
-/// and the optimisers' updates.
+/// The kinds of step for each batch of S sequences of L rows, or S pairs whose prompt and responses have L rows in
+/// total; and the optimisers' updates.
 pub fn steps(batches: &[Batch]) -> Vec<Recipe> {
     let of_batch = |&b: &Batch| {
         let new = |what: &str, make: fn(&Subject, &str, Batch) -> Result<Case>| {
@@ -91,8 +91,8 @@ pub fn steps(batches: &[Batch]) -> Vec<Recipe> {
 }
 
 impl Sweep {
-    /// Its cases, forward and backward pass; `batch` is as large as the sharing of prompts is shown for. One that the
-    /// model's context is too short for is [`Error::TooLong`] when it is made.
+    /// Returns its cases, forward and backward pass; `batch` is the size for the sweep over prompt sharing. A case that
+    /// is longer than the model's context returns [`Error::TooLong`] when it is created.
     pub fn recipes(self, batch: Batch) -> Vec<Recipe> {
         let sft = |name: &str, sequences, length| {
             let name = format!("{name}, {}", Batch { sequences, length });
@@ -119,7 +119,7 @@ impl Sweep {
 }
 
 impl Subject {
-    /// `count` prompts of `prompt` tokens, each with `responses` of `response` tokens.
+    /// Builds `count` prompts of `prompt` tokens, each with `responses` responses of `response` tokens.
     pub(super) fn trees(&self, count: usize, prompt: usize, responses: usize, response: usize) -> Vec<Tree> {
         let vocab = self.model.architecture().vocab;
         let ids = |n: usize, salt: usize| (0..n).map(|i| ((i * 37 + salt * 101) % vocab) as u32).collect();
@@ -140,7 +140,7 @@ impl Subject {
         self.trees(count, prompt, 2, response).into_iter().map(pair).collect()
     }
 
-    /// What is known of a pass over these trees: `flops` picks the operations from those of a forward pass.
+    /// The facts of a pass over these trees; `flops` converts the operations of a forward pass.
     pub(super) fn facts(
         &self,
         suite: &'static str,
@@ -163,7 +163,7 @@ impl Subject {
         Ok(facts)
     }
 
-    /// A case, with the memory that `build` took.
+    /// A case that includes the memory allocated by `build`.
     pub(super) fn step<F: FnMut() -> Result<()> + 'static>(
         &self,
         mut facts: Facts,
@@ -189,7 +189,7 @@ impl Subject {
         })
     }
 
-    /// Training on pairs, forward and backward; `shared`: a prompt is there once for both responses.
+    /// Training on pairs, forward and backward; with `shared`, both responses share one copy of the prompt.
     fn dpo(&self, name: &str, pairs: &[LabelledPair], shared: bool, checkpointing: bool) -> Result<Case> {
         let of_pair = |pair: &LabelledPair| match shared {
             true => vec![pair.tree.clone()],
@@ -211,7 +211,7 @@ impl Subject {
         })
     }
 
-    /// Log-probabilities, forward alone.
+    /// Log-probabilities, forward only.
     pub(super) fn score(&self, suite: &'static str, name: &str, trees: &[Tree]) -> Result<Case> {
         let facts = self.facts(suite, name, trees, Flops::forward)?;
         let trees = trees.to_vec();
@@ -221,7 +221,7 @@ impl Subject {
         })
     }
 
-    /// The optimiser's update of all weights, by a learning rate that hardly moves them.
+    /// The optimiser's update of all weights, with a tiny learning rate.
     fn update(&self, name: &str, kind: OptimiserKind) -> Result<Case> {
         self.step(Facts::on(self, "step", name), || {
             let mut optimiser =

@@ -1,4 +1,4 @@
-//! The model that steps are timed on, random or from a folder.
+//! The model that steps are timed with, random or from a folder.
 
 use std::path::PathBuf;
 
@@ -14,36 +14,36 @@ use crate::model::names::Projection;
 use crate::model::{FloatFormat, FrozenFormat, LoraConfig, LoraTargets, Model, ModelConfig, Weights};
 use crate::reference::uniform;
 
-/// Where a model comes from.
+/// The source of a model.
 #[derive(Clone, Debug)]
 pub enum Source {
     /// Random weights.
     Random(Shape),
-    /// A model's folder.
+    /// The folder of a model.
     Folder(PathBuf),
 }
 
-/// How a model's weights are held. A format that is `None` is that of the model's files, f32 for a random one.
+/// How a model's weights are stored. A format of `None` is that of the model's files, or f32 for a random model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Held {
-    /// All trained, in f32, each beside its gradient.
+    /// All trained, in f32, with gradients.
     Trained,
-    /// None trained.
+    /// All frozen.
     Frozen(Option<FrozenFormat>),
-    /// Frozen under a new LoRA adapter on every projection.
+    /// Frozen, with a new LoRA adapter on every projection.
     Lora {
         /// R.
         rank: usize,
-        /// Of the frozen weights.
+        /// The format of the frozen weights.
         format: Option<FrozenFormat>,
     },
 }
 
 impl Source {
-    /// The batch of its steps where nothing else is asked for.
+    /// Returns the default batch of its steps.
     ///
     /// # Errors
-    /// What is wrong with a folder's `config.json`.
+    /// Errors of a folder's `config.json`.
     pub fn batch(&self) -> Result<Batch> {
         match self {
             Source::Random(shape) => Ok(shape.batch),
@@ -53,10 +53,10 @@ impl Source {
         }
     }
 
-    /// Its configuration.
+    /// Returns its configuration.
     ///
     /// # Errors
-    /// [`Error::Config`] for sizes that no model has, and what is wrong with a folder's `config.json`.
+    /// [`Error::Config`] for invalid sizes, and errors of a folder's `config.json`.
     pub fn config(&self) -> Result<ModelConfig> {
         match self {
             Source::Random(shape) => shape.config(),
@@ -72,24 +72,24 @@ impl Source {
     }
 }
 
-/// A model on the GPU, as it is timed.
+/// A model on the GPU, ready to be timed.
 pub struct Subject {
     pub(super) gpu: Gpu,
     pub(super) model: Model,
     pub(super) held: Held,
-    /// What users call it.
+    /// The name for users.
     pub(super) name: String,
-    /// How its weights are held, for people.
+    /// How its weights are stored, for display.
     pub(super) weights: String,
-    /// Where it was loaded from.
+    /// The folder it was loaded from.
     dir: Option<PathBuf>,
 }
 
 impl Subject {
-    /// Loads or makes the model.
+    /// Loads or creates the model.
     ///
     /// # Errors
-    /// What is wrong with the model's files; memory errors.
+    /// Errors of the model's files; memory errors.
     pub fn new(gpu: &Gpu, source: &Source, held: Held) -> Result<Subject> {
         let format = held.format(source)?;
         let base = match (source, held) {
@@ -110,17 +110,17 @@ impl Subject {
         Ok(Subject { gpu, model, held, name: source.name(), weights, dir })
     }
 
-    /// Name, sizes, and how the weights are held, for people.
+    /// Returns name, sizes, and how the weights are stored, for display.
     pub fn about(&self) -> String {
         format!("{} ({}), {}", self.name, self.label(), self.weights)
     }
 
-    /// How its weights are held.
+    /// Returns how its weights are stored.
     pub fn held(&self) -> Held {
         self.held
     }
 
-    /// The model's sizes.
+    /// Returns the model's sizes.
     pub(super) fn label(&self) -> String {
         let a = self.model.architecture();
         let (c, f, l, h, k, d, v) =
@@ -128,8 +128,8 @@ impl Subject {
         format!("C {c} F {f} L {l} H {h} K {k} D {d} V {v}")
     }
 
-    /// Floating-point operations of a forward pass: matrix products over `rows`, attention of `keys` pairs of a query
-    /// and a key, the head over `targets`.
+    /// Returns the floating-point operations of a forward pass: matrix products over `rows`, attention over `keys`
+    /// pairs of query and key, the output head over `targets`.
     pub(super) fn forward_flops(&self, rows: f64, keys: f64, targets: f64) -> Flops {
         let a = self.model.architecture();
         let elements = |p: Projection| {
@@ -143,14 +143,14 @@ impl Subject {
         };
         Flops {
             base: a.layers as f64 * 2.0 * rows * projections + 2.0 * targets * (a.vocab * a.hidden) as f64,
-            // Scores and their product with the values.
+            // Scores, and their product with the values.
             attention: a.layers as f64 * 4.0 * (a.heads * a.head_dim) as f64 * keys,
             adapter: 2.0 * rows * adapter as f64,
             frozen: self.model.adapter().is_some(),
         }
     }
 
-    /// Launches that a layer more costs in a plan of `launches`.
+    /// Returns the launches per additional layer in a plan of `launches`.
     pub(super) fn launches_per_layer(
         &self,
         launches: impl Fn(&Gpu, &Model) -> Result<usize>,
@@ -165,7 +165,7 @@ impl Subject {
         Ok(of_layers(2)? - of_layers(1)?)
     }
 
-    /// A folder with the model's tokenizer: its own, or a new one that lasts as long as the result.
+    /// Returns a folder with the model's tokenizer: its own, or a new one that is deleted with the result.
     pub(super) fn folder(&self) -> Result<Folder> {
         match &self.dir {
             Some(dir) => Ok(Folder { path: dir.clone(), _new: None }),
@@ -181,7 +181,7 @@ impl Subject {
 }
 
 impl Held {
-    /// The adapter of LoRA training, as `--lora-r` makes it.
+    /// Returns the adapter of LoRA training, as `--lora-r` creates it.
     pub(super) fn lora(self) -> Option<LoraConfig> {
         let Held::Lora { rank, .. } = self else { return None };
         let targets = LoraTargets::AllLinear;
@@ -210,12 +210,12 @@ fn allocate(gpu: &Gpu, config: &ModelConfig, held: Held, format: FrozenFormat) -
     }
 }
 
-/// Elements of the pool that random weights are slices of, and of the longest slice.
+/// Elements in the pool that random weights are slices of.
 const POOL: usize = (1 << 21) + 4099;
 const SLICE: usize = 1 << 20;
 
-/// A model of random weights: normal of standard deviation 0.02, norms 1. Weights are slices of one pool of numbers: a
-/// billion draws would take minutes, and a time does not depend on them.
+/// Creates a model of random weights: normal with standard deviation 0.02, norms 1. Weights are slices of one pool of
+/// numbers: a billion draws would take minutes, and the timing does not depend on them.
 fn random(gpu: &Gpu, config: ModelConfig, held: Held, format: FrozenFormat) -> Result<Model> {
     let weights = allocate(gpu, &config, held, format)?;
     let draw = |i: usize| {
@@ -231,7 +231,10 @@ fn random(gpu: &Gpu, config: ModelConfig, held: Held, format: FrozenFormat) -> R
             continue;
         };
         if cols > SLICE {
-            return Err(Error::config("shape", format!("has rows of {cols}, expected at most {SLICE}")));
+            return Err(Error::config(
+                "shape",
+                format!("has rows of {cols} elements: at most {SLICE} are supported"),
+            ));
         }
         let step = SLICE / cols;
         for first in (0..rows).step_by(step) {
@@ -239,16 +242,16 @@ fn random(gpu: &Gpu, config: ModelConfig, held: Held, format: FrozenFormat) -> R
             weights.upload_rows(&spec.name, first, &pool[from..from + elements])?;
             from = (from + elements / 2 + 7919) % (POOL - SLICE);
         }
-        // What is uploaded waits on the host until something is submitted.
+        // Uploads stay in host memory until the next submit.
         gpu.download::<u32>(&mark).wait()?;
     }
     Model::new(gpu, config, weights)
 }
 
-/// Floating-point operations of a forward pass by what they cost in the backward one.
+/// Floating-point operations of a forward pass, by their cost in the backward pass.
 #[derive(Clone, Copy)]
 pub(super) struct Flops {
-    /// Products with the base's weights.
+    /// Products with the base weights.
     base: f64,
     attention: f64,
     /// Products with the adapter's weights.
@@ -262,7 +265,7 @@ impl Flops {
         self.base + self.attention + self.adapter
     }
 
-    /// Forward and backward: a product has two gradients, with a frozen weight one.
+    /// Forward and backward: a product has two gradients, one if its weight is frozen.
     pub fn training(self) -> f64 {
         let base = if self.frozen { 2.0 } else { 3.0 };
         base * self.base + 3.0 * (self.attention + self.adapter)
@@ -272,11 +275,11 @@ impl Flops {
 /// A model's folder, see [`Subject::folder`].
 pub(super) struct Folder {
     pub path: PathBuf,
-    /// Removes a new one.
+    /// Deletes the folder if it is new.
     _new: Option<TempDir>,
 }
 
-/// `size` words without a meaning.
+/// A vocabulary of `size` meaningless words.
 fn tokenizer(size: usize) -> Value {
     let word = |id: usize| (if id == 0 { "<unk>".to_owned() } else { format!("w{id}") }, json!(id));
     json!({
@@ -286,7 +289,7 @@ fn tokenizer(size: usize) -> Value {
     })
 }
 
-/// A folder among the system's temporary ones, removed when it is dropped.
+/// Creates a folder in the system's temporary folder, deleted when dropped.
 pub(super) fn temporary() -> Result<TempDir> {
     TempDir::with_prefix("oaif-bench-").map_err(Error::io("create", "a temporary folder"))
 }

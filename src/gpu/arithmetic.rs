@@ -1,14 +1,14 @@
-//! In which numbers matrices are multiplied: f32, or matrices of f16 where they were asked for.
+//! The number formats that matrices are multiplied in: f32, or f16 matrices where they were asked for.
 
-/// How products of rows with a frozen f16 matrix are computed. Everything else is f32, gradients among it.
+/// How products of rows with a frozen f16 matrix are computed. Everything else is f32, including gradients.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Arithmetic {
     /// In f32.
     #[default]
     F32,
-    /// By cooperative matrices of f16 with f32 sums. Has run on a software driver only (lavapipe of Mesa 26.2, `size` 8),
-    /// on no hardware of ours; and wgpu calls them experimental.
+    /// With cooperative matrices of f16 and f32 sums. Tested only on a software driver (lavapipe of Mesa 26.2, `size`
+    /// 8), not on hardware; wgpu marks them as experimental.
     Cooperative {
         /// Rows and columns of a matrix: 8 or 16.
         size: u32,

@@ -1,10 +1,10 @@
-//! Numbers in blocks of 32 that share a scale: q ≈ x / scale, integers of 8 bits from -127 to 127 or of 4 bits from -8 to 7.
-//! They have the values of llama.cpp's Q8_0 and Q4_0, and lie as follows.
+//! Block formats: 32 numbers share a scale, q ≈ x / scale, with 8-bit integers from -127 to 127 or 4-bit integers from
+//! -8 to 7. The values are those of llama.cpp's Q8_0 and Q4_0; the layout is different.
 //!
-//! Two blocks are a [`GROUP`]: their integers, then a word with both scales as f16, multiplied by
-//! [`SCALED_BY`]: an f16 below 6.1e-5 has fewer digits, and some GPUs take it for 0. A word has four integers of 8 bits,
-//! q + 128, the first in its lowest byte; or eight of 4 bits, q + 8, of which the low halves of its bytes are the first
-//! four and the high halves the others. So four elements that follow each other are one word, a mask and a shift.
+//! Two blocks form a [`GROUP`]: their integers, then one word with both scales as f16, multiplied by [`SCALED_BY`],
+//! since an f16 below 6.1e-5 has fewer digits, and some GPUs flush it to 0. A word holds four 8-bit integers as q +
+//! 128, the first in the lowest byte; or eight 4-bit integers as q + 8, the first four in the low halves of its bytes
+//! and the other four in the high halves. So four consecutive elements are one word, a mask and a shift.
 
 use std::thread;
 
@@ -14,18 +14,18 @@ use super::tensor::{Format, GROUP};
 
 /// Elements that share a scale.
 const BLOCK: usize = 32;
-/// Fewer groups are rounded on one core.
+/// Below this number of groups, one core does the rounding.
 const FEWEST_GROUPS: usize = 1 << 10;
-/// What a scale is multiplied by where it lies.
+/// The factor that stored scales are multiplied by.
 pub const SCALED_BY: u32 = 256;
 
-/// Rounds whole groups of numbers to `format`, on all of the processor's cores where they are many.
+/// Rounds whole groups of numbers to `format`, on all CPU cores if there are many groups.
 ///
 /// # Errors
-/// The first number that is too large for any scale, or not finite.
+/// Returns the first number that is too large for any scale, or not finite.
 ///
 /// # Panics
-/// For a format without blocks, and a part of a group.
+/// Panics for a format without blocks, and for an incomplete group.
 pub fn encode(format: Format, values: &[f32]) -> Result<Vec<u32>, f32> {
     let (groups, []) = values.as_chunks::<GROUP>() else { panic!("a part of a group of blocks") };
     let mut words = vec![0; groups.len() * format.group_words()];
@@ -70,7 +70,7 @@ fn encode_groups(format: Format, groups: &[[f32; GROUP]], words: &mut [u32]) -> 
     Ok(())
 }
 
-/// The numbers that these words stand for.
+/// Returns the numbers that these words encode.
 pub fn decode(format: Format, words: &[u32]) -> Vec<f32> {
     let mut values = Vec::with_capacity(words.len() / format.group_words() * GROUP);
     for group in words.chunks_exact(format.group_words()) {
@@ -90,13 +90,13 @@ pub fn decode(format: Format, words: &[u32]) -> Vec<f32> {
     values
 }
 
-/// A scale as it is stored, and as it is then. 0 for that of zeros.
+/// Returns a scale as it is stored, and its value after storing. 0 for a block of zeros.
 fn stored(scale: f32, largest: f32) -> Result<(f16, f32), f32> {
     let stored = f16::from_f32(scale * SCALED_BY as f32);
     if stored.is_finite() { Ok((stored, stored.to_f32() / SCALED_BY as f32)) } else { Err(largest) }
 }
 
-/// The number of the largest magnitude.
+/// Returns the number with the largest magnitude.
 fn largest(block: &[f32; BLOCK]) -> Result<f32, f32> {
     match block.iter().find(|x| !x.is_finite()) {
         Some(x) => Err(*x),
@@ -104,10 +104,10 @@ fn largest(block: &[f32; BLOCK]) -> Result<f32, f32> {
     }
 }
 
-/// Adding this and taking it away again rounds numbers below 2²² to whole ones: unlike `f32::round`, in vectors.
+/// Adding and then subtracting this rounds numbers below 2²² to integers; unlike `f32::round`, it vectorises.
 const ROUNDING: f32 = 1.5 * (1 << 23) as f32;
 
-/// x / scale, rounded, within a range.
+/// Returns x / scale, rounded and clamped to a range.
 fn rounded(block: &[f32; BLOCK], scale: f32, [least, most]: [f32; 2]) -> [f32; BLOCK] {
     let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
     let mut integers = [0.0; BLOCK];
@@ -123,12 +123,12 @@ fn block_of_8_bits(block: &[f32; BLOCK]) -> Result<(f16, [u8; BLOCK]), f32> {
     Ok((bits, rounded(block, scale, [-127.0, 127.0]).map(|q| (q + 128.0) as u8)))
 }
 
-/// What the number of the largest magnitude may become. The first is what llama.cpp takes: rounding what it has rounded
-/// changes nothing.
+/// The values that the number with the largest magnitude may be mapped to. The first is llama.cpp's choice: it makes
+/// rounding idempotent for numbers that llama.cpp has rounded.
 const LARGEST_BECOMES: [f32; 4] = [-8.0, -8.6, -7.4, -6.8];
 
-/// Of several scales the one that leaves the smallest squared error, and at last the one that suits the integers best that
-/// come of it. With llama.cpp's, errors are 5 % larger.
+/// Tries several scales and keeps the one with the smallest squared error; then tries the least-squares scale for the
+/// integers found. With llama.cpp's scale alone, errors are 5 % larger.
 fn block_of_4_bits(block: &[f32; BLOCK]) -> Result<(f16, [u8; BLOCK]), f32> {
     let most = largest(block)?;
     let mut best = Rounding { error: f32::INFINITY, scale: f16::ZERO, integers: [0.0; BLOCK], suits: 0.0 };
@@ -142,7 +142,7 @@ fn block_of_4_bits(block: &[f32; BLOCK]) -> Result<(f16, [u8; BLOCK]), f32> {
     }
 }
 
-/// A block in 4 bits.
+/// A block rounded to 4 bits.
 struct Rounding {
     error: f32,
     scale: f16,
@@ -152,7 +152,7 @@ struct Rounding {
 }
 
 impl Rounding {
-    /// Takes this scale where it leaves a smaller error, and can be stored.
+    /// Keeps the rounding with this scale if its error is smaller and the scale can be stored.
     fn keep_better(&mut self, block: &[f32; BLOCK], scale: f32) {
         if self.error == 0.0 {
             return;
@@ -167,7 +167,7 @@ impl Rounding {
     }
 }
 
-/// Σ (x - q scale)², Σ x q, Σ q²; in eight partial sums each, which are a vector.
+/// Returns Σ (x - q scale)², Σ x q, Σ q². Each is kept in eight partial sums, so that the loop vectorises.
 fn fit(block: &[f32; BLOCK], integers: &[f32; BLOCK], scale: f32) -> [f32; 3] {
     let mut sums = [[0.0; 8]; 3];
     let (block, integers) = (block.as_chunks::<8>().0, integers.as_chunks::<8>().0);
@@ -188,7 +188,7 @@ mod tests {
 
     const FORMATS: [(Format, &str); 2] = [(Format::Q8, "q8_0"), (Format::Q4, "q4_0")];
 
-    /// Numbers, and by name what llama.cpp's formats make of them.
+    /// Returns numbers, and under a format's name the values that llama.cpp rounds them to.
     fn fixture(name: &str) -> Vec<f32> {
         let fixture: serde_json::Value =
             serde_json::from_str(include_str!("../../tests/fixtures/blocks.json")).unwrap();
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn what_llama_cpp_has_rounded_stays_as_it_is() {
+    fn numbers_that_llama_cpp_has_rounded_are_unchanged() {
         for (format, name) in FORMATS {
             let theirs = fixture(name);
             assert_eq!(rounded(format, &theirs), theirs, "{name}");
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn blocks_are_as_near_as_those_of_llama_cpp() {
+    fn the_error_of_blocks_is_no_larger_than_that_of_llama_cpp() {
         let values = fixture("values");
         let error = |of: &[f32], block: usize| -> f64 {
             let at = block * BLOCK..(block + 1) * BLOCK;
@@ -219,7 +219,8 @@ mod tests {
             let (ours, theirs) = (rounded(format, &values), fixture(name));
             for block in 0..values.len() / BLOCK {
                 let (ours, theirs) = (error(&ours, block), error(&theirs, block));
-                // Of 8 bits the scale is the same, which they round after they have chosen the integers, and we before.
+                // With 8 bits the scale is the same, but llama.cpp rounds it after choosing the integers, and we
+                // before.
                 let slack = if format == Format::Q8 { 1.05 } else { 1.0 };
                 assert!(ours <= theirs * slack + 1e-30, "{name}, block {block}: {ours} after {theirs}");
             }
@@ -234,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_without_a_scale_are_refused() {
+    fn numbers_that_no_scale_can_represent_are_refused() {
         for (format, _) in FORMATS {
             for x in [f32::NAN, f32::INFINITY, -f32::INFINITY, 1e30, f32::MAX] {
                 let mut values = [1.0; 64];

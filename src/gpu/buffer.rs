@@ -1,4 +1,4 @@
-//! Labelled buffers whose bytes are counted in a ledger by category.
+//! Labelled buffers, counted in a ledger by category.
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -26,11 +26,11 @@ struct Inner {
 
 /// The memory of a buffer.
 struct Memory {
-    /// `None` on a measuring [`Gpu`], and while the memory is given back.
+    /// `None` on a measuring [`Gpu`], and while the memory is released.
     raw: Option<wgpu::Buffer>,
-    /// Whether it is in the ledger.
+    /// Whether the ledger counts it.
     held: bool,
-    /// How many rely on what is in it.
+    /// How many users need its contents kept.
     pins: usize,
 }
 
@@ -48,7 +48,7 @@ impl Releasable for Inner {
         }
         let Some(raw) = memory.raw.take() else { return 0 };
         memory.held = false;
-        // Bind groups would keep it otherwise.
+        // Without this, bind groups would keep the memory allocated.
         raw.destroy();
         self.ledger.lock().unwrap().remove(self.category, self.bytes);
         self.bytes
@@ -70,7 +70,7 @@ impl std::fmt::Debug for Buffer {
 }
 
 impl Buffer {
-    /// What makes it smaller.
+    /// How to make this buffer smaller.
     pub(super) fn remedy(&self) -> Remedy {
         self.inner.category.remedy()
     }
@@ -85,12 +85,12 @@ impl Buffer {
         Region { buffer: self.clone(), offset: 0, bytes: self.bytes() }
     }
 
-    /// The memory, which must be held: see [`Gpu::raw`].
+    /// Returns the memory, which must be allocated: see [`Gpu::raw`].
     pub(super) fn raw(&self) -> wgpu::Buffer {
         self.inner.memory().raw.clone().expect("a buffer without memory is used")
     }
 
-    /// Keeps the memory from being given back until [`Buffer::unpin`]. Returns whether it is held.
+    /// Prevents the memory from being released until [`Buffer::unpin`]. Returns whether it is allocated.
     pub(crate) fn pin(&self) -> bool {
         let mut memory = self.inner.memory();
         memory.pins += 1;
@@ -105,18 +105,18 @@ impl Buffer {
         &self.inner.label
     }
 
-    /// Whether it lies on this device.
+    /// Whether it belongs to this device.
     pub(super) fn is_of(&self, gpu: &Gpu) -> bool {
         Arc::ptr_eq(&self.inner.ledger, &gpu.inner.ledger)
     }
 
-    /// Identifies the allocation, whatever its clones.
+    /// Identifies the allocation; the same for all clones.
     pub(super) fn id(&self) -> usize {
         Arc::as_ptr(&self.inner) as usize
     }
 }
 
-/// A range of bytes of a buffer, bindable by itself. [`Buffer::region`] makes one.
+/// A range of bytes of a buffer that can be bound. [`Buffer::region`] makes one.
 #[derive(Clone, Debug)]
 pub struct Region {
     /// The buffer.
@@ -127,14 +127,14 @@ pub struct Region {
     pub(crate) bytes: u64,
 }
 
-/// Bytes that uploads may hold in staging memory.
+/// The most bytes of uploads that staging memory may hold.
 const UPLOAD_PIECE: usize = 16 << 20;
 
 impl Gpu {
     /// Allocates `bytes`, rounded up to whole words.
     ///
     /// # Errors
-    /// [`Error::Limit`] above the GPU's largest buffer, [`Error::OutOfMemory`] when it has no more.
+    /// [`Error::Limit`] above the GPU's largest buffer size, [`Error::OutOfMemory`] when there is not enough memory.
     pub fn buffer(&self, label: impl Into<String>, category: Category, bytes: u64) -> Result<Buffer> {
         let usage = wgpu::BufferUsages::STORAGE
             | wgpu::BufferUsages::UNIFORM
@@ -143,7 +143,8 @@ impl Gpu {
         self.buffer_for(usage, label.into(), category, bytes)
     }
 
-    /// A buffer whose contents nobody needs from one replay to the next: [`Gpu::release_memory`] may give its memory back.
+    /// Allocates a buffer whose contents are not needed from one replay to the next: [`Gpu::release_memory`] may
+    /// release its memory.
     pub(crate) fn releasable_buffer(
         &self,
         label: impl Into<String>,
@@ -158,12 +159,13 @@ impl Gpu {
         Ok(buffer)
     }
 
-    /// Gives back the memory of activations and of the KV caches that no generation uses at the moment: what a hidden
-    /// window should not hold. Weights, gradients and optimiser states stay, and so do inputs and outputs, which are small.
-    /// The next replay of a plan takes its memory again, and gives the same bits. Returns the bytes that were given back.
+    /// Releases the memory of activations and of KV caches that no generation is using, for instance while a window is
+    /// hidden. Weights, gradients and optimiser states stay allocated, and so do inputs and outputs, which are small.
+    /// The next replay of a plan allocates its memory again and gives the same bits. Returns the number of bytes
+    /// released.
     ///
     /// # Errors
-    /// [`Error::DeviceLost`]; where the memory is not there any more, the next replay is [`Error::OutOfMemory`].
+    /// [`Error::DeviceLost`]. If the memory is no longer available, the next replay returns [`Error::OutOfMemory`].
     pub async fn release_memory(&self) -> Result<u64> {
         if self.is_measuring() {
             return Ok(0);
@@ -171,7 +173,7 @@ impl Gpu {
         let released = loop {
             self.drained().await?;
             let jobs = self.inner.outbox.jobs();
-            // What waits was recorded with the memory as it is.
+            // Jobs in the queue were recorded with the current memory.
             if jobs.is_empty() {
                 self.inner.releases.fetch_add(1, Relaxed);
                 let releasable = self.inner.releasable.lock().unwrap();
@@ -182,7 +184,7 @@ impl Gpu {
         Ok(released)
     }
 
-    /// A buffer's memory, which is taken again where it was given back.
+    /// Returns a buffer's memory, and allocates it again if it was released.
     pub(super) fn raw(&self, buffer: &Buffer) -> Result<wgpu::Buffer> {
         let Inner { usage, label, bytes, category, ledger, .. } = &*buffer.inner;
         let mut memory = buffer.inner.memory();
@@ -193,7 +195,7 @@ impl Gpu {
         Ok(memory.raw.clone().expect("just taken"))
     }
 
-    /// A buffer to be read by the host.
+    /// Allocates a buffer that the host reads.
     pub(super) fn staging(&self, label: &str, bytes: u64) -> Result<Buffer> {
         let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
         self.buffer_for(usage, label.into(), Category::Workspace, bytes)
@@ -228,7 +230,7 @@ impl Gpu {
         Ok(Buffer { inner: Arc::new(Inner { memory, usage, label, bytes, category, ledger }) })
     }
 
-    /// Allocates what the ledger counts.
+    /// Allocates memory and counts it in the ledger.
     fn counted(
         &self,
         usage: wgpu::BufferUsages,
@@ -251,7 +253,7 @@ impl Gpu {
             wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false };
         let (what, ledger) = (label.to_owned(), self.inner.ledger.clone());
         let exhausted = move |_| {
-            // It is counted already.
+            // The ledger counts these bytes already.
             let held = ledger.lock().unwrap().report.total.saturating_sub(bytes);
             Error::OutOfMemory { what, bytes, held, limit: None, remedy: Remedy::LessMemory }
         };
@@ -263,7 +265,7 @@ impl Gpu {
         refused.map_or(Ok(raw), Err)
     }
 
-    /// Allocates a buffer that holds `data`.
+    /// Allocates a buffer that contains `data`.
     pub fn buffer_with<T: bytemuck::NoUninit>(
         &self,
         label: impl Into<String>,
@@ -271,12 +273,12 @@ impl Gpu {
         data: &[T],
     ) -> Result<Buffer> {
         let buffer = self.buffer(label, category, std::mem::size_of_val(data) as u64)?;
-        // Nothing that waits to be submitted can read it.
+        // No submit in the queue can read this buffer.
         self.write(&buffer.region(), bytemuck::cast_slice(data))?;
         Ok(buffer)
     }
 
-    /// Refuses a region of another device, whose memory this one cannot reach.
+    /// Returns an error for a region of another device.
     fn own(&self, what: &str, region: &Region) -> Result<()> {
         match region.buffer.is_of(self) {
             true => Ok(()),
@@ -284,7 +286,7 @@ impl Gpu {
         }
     }
 
-    /// Copies `data` to the start of `region`, in pieces, so that staging memory stays small.
+    /// Copies `data` to the start of `region`, in pieces, to keep staging memory small.
     ///
     /// # Errors
     /// [`Error::Config`] for data that does not fit, or a region of another device.
@@ -293,15 +295,16 @@ impl Gpu {
         self.own("upload", region)?;
         if bytes.len() as u64 > region.bytes {
             let Region { buffer, bytes: room, .. } = region;
-            let why = format!("{} bytes do not fit the {room} of this region of {buffer:?}", bytes.len());
+            let why =
+                format!("{} bytes do not fit into this region of {room} bytes of {buffer:?}", bytes.len());
             return Err(Error::config("upload", why));
         }
-        // What waits was to read what is there now.
+        // Jobs in the queue must read the old contents.
         self.flush()?;
         self.write(region, bytes)
     }
 
-    /// Writes to a region from its start on.
+    /// Writes to the start of a region.
     fn write(&self, region: &Region, bytes: &[u8]) -> Result<()> {
         if self.is_measuring() {
             return Ok(());
@@ -311,7 +314,7 @@ impl Gpu {
         for (i, piece) in bytes.chunks(UPLOAD_PIECE).enumerate() {
             let offset = region.offset + (i * UPLOAD_PIECE) as u64;
             self.guarded("an upload", |_| self.queue().write_buffer(&raw, offset, piece))?;
-            // What was written lies in staging memory until something is submitted.
+            // Written data stays in staging memory until the next submit.
             let staged = self.inner.staged.fetch_add(piece.len(), Relaxed) + piece.len();
             if staged >= UPLOAD_PIECE {
                 self.encode_now("an upload", |_| {})?;
@@ -321,16 +324,17 @@ impl Gpu {
         Ok(())
     }
 
-    /// Copies a region back; for weights and tests, while training reads go through a plan's outputs.
+    /// Reads a region back. For weights and tests; training reads a plan's outputs.
     ///
     /// # Errors
-    /// [`Error::Config`] where the region is not made of whole `T`s of a power of two bytes, or is another device's.
+    /// [`Error::Config`] if the region is not a whole number of `T`s with a power-of-two size, or belongs to another
+    /// device.
     pub async fn download<T: bytemuck::Pod>(&self, region: &Region) -> Result<Vec<T>> {
         self.own("download", region)?;
         let size = size_of::<T>();
-        // A power of two divides a piece as well.
+        // A power of two also divides a piece.
         if !size.is_power_of_two() || size > UPLOAD_PIECE || !region.bytes.is_multiple_of(size as u64) {
-            let why = format!("{} bytes are no whole number of elements of {size}", region.bytes);
+            let why = format!("{} bytes are not a whole number of elements of {size} bytes", region.bytes);
             return Err(Error::config("download", why));
         }
         let mut out = Vec::with_capacity(region.bytes as usize / size_of::<T>());
@@ -354,7 +358,7 @@ impl Gpu {
         Ok(out)
     }
 
-    /// Encodes something and submits it, after all that waits.
+    /// Encodes commands and submits them, after everything in the queue.
     pub(super) fn encode(
         &self,
         what: &'static str,
@@ -364,7 +368,7 @@ impl Gpu {
         self.encode_now(what, record)
     }
 
-    /// Encodes something and submits it.
+    /// Encodes commands and submits them.
     pub(super) fn encode_now(
         &self,
         what: &'static str,
@@ -379,7 +383,7 @@ impl Gpu {
         })
     }
 
-    /// Fills a region with zero bytes.
+    /// Fills regions with zero bytes.
     pub fn clear(&self, regions: &[Region]) -> Result<()> {
         regions.iter().try_for_each(|region| self.own("clear", region))?;
         match self.is_measuring() {
@@ -391,14 +395,17 @@ impl Gpu {
         }
     }
 
-    /// Copies `from` to `to`, both of the same size.
+    /// Copies `from` to `to`, which must have the same size.
     ///
     /// # Errors
-    /// [`Error::Config`] for regions of different sizes or another device; [`Error::Gpu`] for ones that overlap.
+    /// [`Error::Config`] for regions of different sizes or of another device; [`Error::Gpu`] for regions that overlap.
     pub fn copy(&self, from: &Region, to: &Region) -> Result<()> {
         self.own("copy", from).and_then(|()| self.own("copy", to))?;
         if from.bytes != to.bytes {
-            let why = format!("from {} bytes to {}: both must be of one size", from.bytes, to.bytes);
+            let why = format!(
+                "from {} bytes to {} bytes: both regions must have the same size",
+                from.bytes, to.bytes
+            );
             return Err(Error::config("copy", why));
         }
         if self.is_measuring() {
@@ -414,7 +421,7 @@ impl Gpu {
     }
 }
 
-/// Regions to be filled with zero bytes.
+/// Fills regions with zero bytes.
 struct Clear {
     gpu: Gpu,
     regions: Vec<Region>,
@@ -433,7 +440,7 @@ impl Job for Clear {
     }
 }
 
-/// A staging buffer on its way to the host.
+/// A staging buffer that is being mapped.
 pub(super) struct MapRequest {
     buffer: Buffer,
     bytes: u64,
@@ -447,13 +454,13 @@ impl MapRequest {
         MapRequest { buffer, bytes, mapped }
     }
 
-    /// Waits for the work; returns the bytes and the buffer.
+    /// Waits for the mapping; returns the bytes and the buffer.
     pub async fn read(self, gpu: &Gpu) -> Result<(Vec<u8>, Buffer)> {
         let mapped = gpu.until(&self.mapped).await?;
-        // It may be why there is nothing to read.
+        // A pending wgpu error may be the reason why the mapping failed.
         gpu.settle().await?;
         if let Err(why) = mapped {
-            // From here on every call on a lost device is refused.
+            // From here on, every call on a lost device returns an error.
             gpu.check("a read-back")?;
             return Err(Error::DeviceLost(format!("a read-back failed: {why:?}")));
         }
@@ -461,7 +468,7 @@ impl MapRequest {
         let bytes = match raw.get_mapped_range(0..self.bytes) {
             Ok(mapped) => mapped.to_vec(),
             Err(why) => {
-                // A device that was destroyed has unmapped it.
+                // Destroying the device unmaps its buffers.
                 gpu.check("a read-back")?;
                 return Err(Error::Gpu { what: "a read-back".into(), why: why.to_string() });
             }
@@ -478,7 +485,7 @@ mod tests {
     use crate::Wait;
 
     #[test]
-    fn a_write_beyond_a_buffer_is_refused_by_wgpu_and_the_device_goes_on() {
+    fn a_write_beyond_a_buffer_is_refused_by_wgpu_and_the_device_stays_usable() {
         let Ok(gpu) = Gpu::open(&GpuOptions::default()).wait() else {
             assert!(std::env::var("REQUIRE_GPU").is_err(), "no GPU");
             return eprintln!("SKIPPED: no GPU");

@@ -1,13 +1,13 @@
-//! What a device has been given to make and to do.
+//! Counters of what was created and run on a device.
 
 use web_time::Duration;
 
 use super::launch::Work;
 
-/// What was ever made on a device: a replayed plan makes nothing but submits.
+/// What was created on a device. Replaying a plan creates nothing but submits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Counts {
-    /// Buffers, those for read-backs too.
+    /// Buffers, including those for read-backs.
     pub buffers: u64,
     /// Compute pipelines.
     pub pipelines: u64,
@@ -17,31 +17,31 @@ pub struct Counts {
     pub submits: u64,
 }
 
-/// What a device was ever given to do, and what its callers waited for it.
+/// What was run on a device, and how long callers waited for it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Activity {
-    /// Launches; one that was split along its rows is one.
+    /// Launches; one that is split along its rows counts once.
     pub launches: u64,
-    /// Their work, as the ops state it.
+    /// Their work, as stated by the ops.
     pub work: Work,
     /// Bytes that were uploaded.
     pub uploaded: u64,
     /// How long callers were blocked until the GPU was done.
     pub waited: Duration,
-    /// Submits that an application's device had at the same time, at most; not counted on a device of the crate's own.
+    /// The largest number of submits in flight on an application's device; not counted on a device of the crate's own.
     pub most_in_flight: usize,
-    /// How long submits of plans held the GPU.
+    /// How long the submits of plans occupied the GPU.
     pub submit_times: SubmitTimes,
 }
 
-/// How often submits took how long, as far as the GPU can tell.
+/// A histogram of the times of submits, where the GPU has timestamps.
 #[derive(Clone, Copy, Debug)]
 pub struct SubmitTimes {
     counts: [u32; BUCKETS],
     longest_ms: f64,
 }
 
-/// Times are told apart to a twelfth of an octave, from 2⁻⁴ ms to 2⁸ ms.
+/// Buckets per octave, from 2⁻⁴ ms to 2⁸ ms.
 const PER_OCTAVE: f64 = 12.0;
 const BUCKETS: usize = 12 * 12;
 
@@ -58,12 +58,12 @@ impl SubmitTimes {
         self.longest_ms = self.longest_ms.max(ms);
     }
 
-    /// Submits that were timed.
+    /// The number of timed submits.
     pub fn count(&self) -> u64 {
         self.counts.iter().map(|n| u64::from(*n)).sum()
     }
 
-    /// Milliseconds that no more than this share of the submits took, to 6 %: 0.5 for the median.
+    /// The time in milliseconds that this share of the submits did not exceed, to within 6 %: 0.5 gives the median.
     pub fn quantile(&self, share: f64) -> f64 {
         let rank = (share * self.count() as f64).ceil().max(1.0) as u64;
         let mut below = 0;
@@ -74,12 +74,12 @@ impl SubmitTimes {
         bucket.map_or(0.0, |i| ((i as f64 + 1.0) / PER_OCTAVE - 4.0).exp2().min(self.longest_ms))
     }
 
-    /// The longest, in milliseconds.
+    /// The longest time, in milliseconds.
     pub fn longest(&self) -> f64 {
         self.longest_ms
     }
 
-    /// Those since `before`, which is an earlier copy. The longest is that of all.
+    /// Returns the times recorded after `before`, an earlier copy. The longest time is that of all.
     pub fn since(&self, before: &SubmitTimes) -> SubmitTimes {
         let counts = std::array::from_fn(|i| self.counts[i] - before.counts[i]);
         SubmitTimes { counts, ..*self }

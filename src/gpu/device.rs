@@ -1,4 +1,4 @@
-//! A GPU's device, with what is kept for it: kernels, choices of variants, counts, faults.
+//! A GPU's device and its state: kernels, chosen variants, counters, faults.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::AtomicUsize;
@@ -26,10 +26,10 @@ use crate::error::{Error, Result};
 use crate::signal::Signal;
 use crate::task::blocking;
 
-/// A device with its queue, shaders, and a ledger of what was allocated on it. Cheap to clone.
+/// A device with its queue, shaders, and a ledger of the memory allocated on it. Cheap to clone.
 ///
 /// A *measuring* `Gpu` (see [`Gpu::measuring`], [`Gpu::without_device`]) has the limits but no device: everything can
-/// be allocated and recorded on it, nothing runs, and its ledger tells what the real one would hold.
+/// be allocated and recorded on it, nothing runs, and its ledger shows what a real one would hold.
 #[derive(Clone)]
 pub struct Gpu {
     pub(super) inner: Arc<Inner>,
@@ -48,9 +48,9 @@ impl Choices {
     }
 }
 
-/// Chooses tiles where a recording meets products that have none yet.
+/// Chooses tiles for products that have none when they are recorded.
 pub trait TileChooser: Send + Sync {
-    /// The tile for such products on this GPU; `None` leaves it to their shape.
+    /// Returns the tile for these products on this GPU; `None` for the default for their shape.
     fn choose(&self, gpu: &Gpu, class: &ProductClass) -> Option<ProductTile>;
 }
 
@@ -58,14 +58,14 @@ pub(super) struct Inner {
     pub device: Option<(wgpu::Device, wgpu::Queue)>,
     pub summary: GpuSummary,
     pub limits: Limits,
-    /// Invocations of a subgroup, from [`Tier::Subgroups`] on.
+    /// Lanes of a subgroup, from [`Tier::Subgroups`] on.
     pub subgroup: Option<u32>,
     pub arithmetic: Mutex<Arithmetic>,
     pub checked: bool,
     pub timestamps: bool,
     pub submit_ms: f64,
     pub kernels: Mutex<HashMap<KernelKey, Arc<Kernel>>>,
-    /// Of the plans of a measuring `Gpu`, which compiles none.
+    /// The kernels of the plans made on a measuring `Gpu`, which compiles none.
     pub planned: Mutex<Vec<KernelKey>>,
     pub step_layout: Option<wgpu::BindGroupLayout>,
     pub ledger: Arc<Mutex<Ledger>>,
@@ -75,14 +75,14 @@ pub(super) struct Inner {
     pub profile: Option<Mutex<Profile>>,
     pub faults: Faults,
     pub outbox: Outbox,
-    /// Buffers whose memory may be given back, and how often that was done.
+    /// Buffers whose memory may be released, and how often that was done.
     pub releasable: Mutex<Vec<Weak<dyn Releasable>>>,
     pub releases: AtomicUsize,
-    /// Bytes that were uploaded since the last submit.
+    /// Bytes uploaded since the last submit.
     pub staged: AtomicUsize,
     /// Held while a plan's inputs are filled and it is submitted.
     pub turn: Mutex<()>,
-    /// What was submitted and not waited for yet, the oldest first.
+    /// Submits that were not waited for yet, the oldest first.
     pub submitted: Mutex<VecDeque<wgpu::SubmissionIndex>>,
     pub poller: Poller,
 }
@@ -94,12 +94,12 @@ impl std::fmt::Debug for Gpu {
 }
 
 impl Gpu {
-    /// Makes a call, and an [`Error`] of what wgpu has to say against it, whoever handles the device's other errors.
+    /// Makes a call and returns the error that wgpu reports for it, independent of the device's error handlers.
     pub(super) fn guarded<T>(&self, what: &'static str, call: impl FnOnce(&wgpu::Device) -> T) -> Result<T> {
         self.inner.faults.guard(self.device(), what, call)
     }
 
-    /// The same, where it does not matter that a loss shows a few milliseconds later.
+    /// Like [`Gpu::check`], but may notice the loss of the device a few milliseconds later.
     pub(super) fn look(&self, what: &str) -> Result<()> {
         self.inner.faults.look(what)
     }
@@ -109,16 +109,16 @@ impl Gpu {
         self.inner.faults.check(what)
     }
 
-    /// Gives the device up, also one that is an application's: its memory is freed, and whatever is asked of it afterwards
-    /// is [`Error::DeviceLost`].
+    /// Destroys the device, even if it belongs to an application: its memory is freed, and every later call returns
+    /// [`Error::DeviceLost`].
     pub fn destroy(&self) {
         if let Some((device, _)) = &self.inner.device {
             device.destroy();
-            self.inner.faults.lose("it was given up");
+            self.inner.faults.lose("it was destroyed");
         }
     }
 
-    /// Lets wgpu's callbacks run, after waiting for the submitted work or at once.
+    /// Polls the device: runs wgpu's callbacks, at once or after waiting for the submitted work.
     pub(super) fn poll(&self, poll: wgpu::PollType) -> Result<()> {
         let waits = !matches!(poll, wgpu::PollType::Poll);
         let started = Instant::now();
@@ -129,9 +129,9 @@ impl Gpu {
         polled
     }
 
-    /// What came of polling the device.
+    /// Polls the device and returns the result as this crate's error.
     pub(super) fn polled(&self, poll: impl FnOnce() -> Result<(), wgpu::PollError>) -> Result<()> {
-        // wgpu panics where the driver loses the device during a poll.
+        // wgpu panics if the driver loses the device during a poll.
         match std::panic::catch_unwind(std::panic::AssertUnwindSafe(poll)) {
             Ok(Ok(()) | Err(wgpu::PollError::Timeout)) => Ok(()),
             Ok(Err(e)) => Err(Error::DeviceLost(e.to_string())),
@@ -147,15 +147,15 @@ impl Gpu {
         &self.inner.device.as_ref().expect("a measuring Gpu runs nothing").1
     }
 
-    /// Waits until all that waits to be submitted is, so that inputs may be filled, and keeps other threads from filling
-    /// theirs. What is submitted before the turn ends comes before what they submit.
+    /// Waits until everything in the queue is submitted, so that inputs may be filled, and blocks other threads from
+    /// filling theirs. What is submitted before the guard is dropped comes before what they submit.
     ///
     /// # Errors
     /// [`Error::DeviceLost`].
     pub(crate) async fn turn(&self) -> Result<MutexGuard<'_, ()>> {
         loop {
             self.drained().await?;
-            // A thread that panicked has left nothing behind that the next one would not overwrite.
+            // The next thread overwrites everything that a thread that panicked may have left behind.
             let turn = self.inner.turn.lock().unwrap_or_else(PoisonError::into_inner);
             if self.inner.outbox.jobs().is_empty() {
                 return Ok(turn);
@@ -183,22 +183,23 @@ impl Gpu {
         self.inner.limits
     }
 
-    /// Times of the launches so far, where [`GpuOptions::profile`](super::GpuOptions::profile) asked for them and the GPU can tell.
+    /// Returns the times of the launches so far, if [`GpuOptions::profile`](super::GpuOptions::profile) is set and the
+    /// GPU has timestamps.
     pub fn profile(&self) -> Option<Profile> {
         self.inner.profile.as_ref().map(|p| p.lock().unwrap().clone())
     }
 
-    /// What was made so far.
+    /// Returns what was created so far.
     pub fn counts(&self) -> Counts {
         *self.inner.counts.lock().unwrap()
     }
 
-    /// What was run so far.
+    /// Returns what was run so far.
     pub fn activity(&self) -> Activity {
         *self.inner.activity.lock().unwrap()
     }
 
-    /// On a measuring `Gpu`: the kernels of the plans made so far, each once.
+    /// On a measuring `Gpu`: returns the kernels of the plans made so far, each once.
     pub fn planned_kernels(&self) -> Vec<KernelKey> {
         self.inner.planned.lock().unwrap().clone()
     }
@@ -212,8 +213,8 @@ impl Gpu {
         }
     }
 
-    /// The compiled kernel, from the cache where it is there already. A thread that must not block does not compile it
-    /// itself, except in a browser.
+    /// Returns the compiled kernel, from the cache if it is there. If the thread must not block, another thread
+    /// compiles it, except in a browser.
     pub(super) async fn kernel(&self, key: &KernelKey) -> Result<Arc<Kernel>> {
         if let Some(kernel) = self.inner.kernels.lock().unwrap().get(key) {
             return Ok(kernel.clone());
@@ -241,7 +242,7 @@ impl Gpu {
         std::thread::Builder::new()
             .name("oaif-compile".into())
             .spawn(compile)
-            .map_err(|e| Error::SelfCheck(format!("no thread to compile kernels can be started: {e}")))?;
+            .map_err(|e| Error::SelfCheck(format!("cannot start a thread to compile kernels: {e}")))?;
         compiled.arrives().await
     }
 
@@ -258,7 +259,7 @@ impl Gpu {
         Ok(kernel)
     }
 
-    /// Of the bindings of `step`, which every kernel has.
+    /// The layout of the bind group of `step`, which every kernel has.
     pub(super) fn step_layout(&self) -> &wgpu::BindGroupLayout {
         self.inner.step_layout.as_ref().expect("a measuring Gpu runs nothing")
     }
@@ -274,7 +275,7 @@ impl Gpu {
         activity.work.bytes += work.bytes;
     }
 
-    /// The tier in force.
+    /// Returns the tier in use.
     pub fn tier(&self) -> Tier {
         match self.arithmetic() {
             Arithmetic::F32 if self.subgroup().is_some() => Tier::Subgroups,
@@ -283,43 +284,43 @@ impl Gpu {
         }
     }
 
-    /// How products with frozen f16 matrices are computed in what is recorded from now on.
+    /// Returns how products with frozen f16 matrices are computed in new recordings.
     pub fn arithmetic(&self) -> Arithmetic {
         *self.inner.arithmetic.lock().unwrap()
     }
 
-    /// Chooses another, see [`crate::tuning::check_arithmetic`].
+    /// Sets how they are computed, see [`crate::tuning::check_arithmetic`].
     pub fn set_arithmetic(&self, arithmetic: Arithmetic) {
         *self.inner.arithmetic.lock().unwrap() = arithmetic;
     }
 
-    /// Invocations of a subgroup, where the tier uses subgroups.
+    /// Returns the lanes of a subgroup, if the tier uses subgroups.
     pub fn subgroup(&self) -> Option<u32> {
         self.inner.subgroup
     }
 
-    /// The kernels' variants in what is recorded from now on.
+    /// Returns the kernel variants for new recordings.
     pub fn tuning(&self) -> Tuning {
         self.choices.tuning.lock().unwrap().clone()
     }
 
-    /// Chooses the kernels' variants, see [`crate::tuning::tune`].
+    /// Sets the kernel variants, see [`crate::tuning::tune`].
     pub fn set_tuning(&self, tuning: Tuning) {
         *self.choices.tuning.lock().unwrap() = tuning;
     }
 
-    /// The same device with other variants of its kernels, whose choices are its own.
+    /// Returns the same device with other kernel variants, chosen independently.
     pub fn with_tuning(&self, tuning: Tuning) -> Gpu {
         Gpu { inner: self.inner.clone(), choices: Choices::new(tuning) }
     }
 
-    /// From now on a recording that meets products without a chosen tile asks for one, once for each class of products.
-    /// The first that is given stays.
+    /// Sets the chooser of tiles: new recordings call it once for each class of products without a chosen tile. Only
+    /// the first call has an effect.
     pub fn choose_tiles_by(&self, chooser: Box<dyn TileChooser>) {
         let _ = self.choices.chooser.set(chooser);
     }
 
-    /// The tile of such products: the chosen one; if nobody chooses, `by_shape`.
+    /// Returns the tile for these products: the chosen one, or `by_shape` if there is no chooser.
     pub(super) fn tile(&self, class: ProductClass, by_shape: ProductTile) -> ProductTile {
         let Products::Staged(products) = self.tuning().products else { return by_shape };
         if let Some(tile) = products.tile(&class) {

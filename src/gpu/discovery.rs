@@ -1,19 +1,19 @@
-//! The GPUs of this machine: listed, and one of them chosen. What wgpu calls an adapter is called a GPU everywhere else.
+//! Lists the GPUs of this machine and chooses one. What wgpu calls an adapter is called a GPU everywhere else.
 
 use super::arithmetic::Arithmetic;
 use super::options::Tier;
 use super::variants::DeviceKind;
 use crate::error::{Error, Result};
 
-/// What the runtime makes use of where a device has it.
+/// The wgpu features that are used if a device has them.
 pub const FEATURES: wgpu::Features =
     wgpu::Features::TIMESTAMP_QUERY.union(wgpu::Features::SUBGROUP).union(wgpu::Features::SHADER_F16);
 
-/// One GPU, as `oaif doctor` shows it.
+/// One GPU, as shown by `oaif doctor`.
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 #[non_exhaustive]
 pub struct GpuSummary {
-    /// Position in the list, by which [`GpuOptions::gpu`](super::GpuOptions::gpu) may choose it.
+    /// Position in the list; [`GpuOptions::gpu`](super::GpuOptions::gpu) accepts it.
     pub index: usize,
     /// Its name.
     pub name: String,
@@ -26,12 +26,12 @@ pub struct GpuSummary {
 }
 
 impl GpuSummary {
-    /// Whether it is a GPU, or a processor by a software driver.
+    /// Whether this is a GPU or a CPU with a software driver.
     pub fn device_kind(&self) -> DeviceKind {
         if self.kind == "Cpu" { DeviceKind::Processor } else { DeviceKind::Gpu }
     }
 
-    /// Smaller is better: the order in which kinds of GPU are preferred.
+    /// Sort key for kinds of GPU: smaller is preferred.
     pub(crate) fn preference(&self) -> usize {
         ["DiscreteGpu", "IntegratedGpu", "VirtualGpu", "Other"]
             .iter()
@@ -42,12 +42,12 @@ impl GpuSummary {
 
 pub(super) fn instance() -> wgpu::Instance {
     let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle_from_env();
-    // Validation layers cost start-up time and are not there on users' machines.
+    // Validation layers slow down start-up and are not installed on users' machines.
     descriptor.flags = wgpu::InstanceFlags::empty().with_env();
     wgpu::Instance::new(descriptor)
 }
 
-/// The size of the subgroups, where they are to be had and all of one size that the kernels are written for.
+/// Returns the subgroup size, if subgroups are supported and all have one size that the kernels are written for.
 pub(super) fn subgroup_size(info: &wgpu::AdapterInfo, features: wgpu::Features) -> Option<u32> {
     let one_size = info.subgroup_min_size == info.subgroup_max_size;
     let usable = one_size && [8, 16, 32, 64].contains(&info.subgroup_min_size);
@@ -65,34 +65,34 @@ pub(super) fn summarise(index: usize, info: &wgpu::AdapterInfo) -> GpuSummary {
     }
 }
 
-/// Every GPU with wgpu's adapter for it.
+/// Returns every GPU with its wgpu adapter.
 pub(super) async fn adapters(instance: &wgpu::Instance) -> Vec<(GpuSummary, wgpu::Adapter)> {
     let found = instance.enumerate_adapters(wgpu::Backends::all()).await;
     found.into_iter().enumerate().map(|(i, a)| (summarise(i, &a.get_info()), a)).collect()
 }
 
-/// Every GPU of this machine, in the order of their [`GpuSummary::index`].
+/// Lists every GPU of this machine, in the order of [`GpuSummary::index`].
 pub async fn list_gpus() -> Vec<GpuSummary> {
     adapters(&instance()).await.into_iter().map(|(summary, _)| summary).collect()
 }
 
 const NO_GPU: &str = "no GPU was found: install a Vulkan driver (on Debian or Ubuntu without a GPU: apt-get install \
                       libvulkan1 mesa-vulkan-drivers)";
-/// With which wgpu is told to look at some backends alone.
+/// The environment variable that restricts wgpu to some backends.
 const BACKENDS: &str = "WGPU_BACKEND";
 
-/// Why no GPU was found.
+/// Returns the error that says why no GPU was found.
 fn no_gpu(backends: Option<&str>) -> Error {
     Error::NoGpu(match backends {
         Some(backends) => format!(
-            "no GPU was found by {BACKENDS}={backends}, which is set in the environment: unset it, or set it to vulkan, metal \
+            "no GPU was found with {BACKENDS}={backends} (environment variable): unset it, or set it to vulkan, metal \
              or dx12"
         ),
         None => NO_GPU.into(),
     })
 }
 
-/// The GPU of that index or with that in its name; without one of the fastest kind.
+/// Returns the GPU with that index or with that text in its name; if `wanted` is `None`, one of the preferred kind.
 pub(super) fn choose(
     mut found: Vec<(GpuSummary, wgpu::Adapter)>,
     wanted: Option<&str>,
@@ -104,7 +104,7 @@ pub(super) fn choose(
         None => found.iter().enumerate().min_by_key(|(i, (s, _))| (s.preference(), *i)).map(|(i, _)| i),
         Some(w) => match w.parse::<usize>() {
             Ok(index) if index < found.len() => Some(index),
-            // "4090" is a name.
+            // "4090" is not an index but part of a name.
             _ => found.iter().position(|(s, _)| s.name.to_lowercase().contains(&w.to_lowercase())),
         },
     };
@@ -113,7 +113,7 @@ pub(super) fn choose(
         None => {
             let names: Vec<_> = found.iter().map(|(s, _)| format!("{} {}", s.index, s.name)).collect();
             Err(Error::NoGpu(format!(
-                "no GPU is called {:?}: choose by index or name from [{}]",
+                "no GPU has the index or name {:?}: choose one of [{}]",
                 wanted.unwrap_or_default(),
                 names.join(", ")
             )))
@@ -121,13 +121,13 @@ pub(super) fn choose(
     }
 }
 
-/// The arithmetic of a tier that was asked for.
+/// Returns the arithmetic of the requested tier.
 ///
 /// # Errors
-/// [`Error::Config`] where the GPU does not have what T2 needs.
+/// [`Error::Config`] if the GPU lacks what T2 needs.
 pub(super) fn arithmetic_of(tier: Option<Tier>, name: &str, adapter: &wgpu::Adapter) -> Result<Arithmetic> {
     let missing = |tier: u8, what: &str| {
-        let why = format!("{name} cannot run tier {tier}, it has no {what}: choose another GPU, or tier 1");
+        let why = format!("{name} has no {what} and cannot run tier {tier}: choose another GPU, or tier 1");
         Error::config("tier", why)
     };
     match tier {
@@ -138,7 +138,7 @@ pub(super) fn arithmetic_of(tier: Option<Tier>, name: &str, adapter: &wgpu::Adap
     }
 }
 
-/// The cooperative matrices of f16 with f32 sums, the larger ones first.
+/// Returns the cooperative matrices of f16 with f32 sums, preferring the larger size.
 fn cooperative(adapter: &wgpu::Adapter) -> Option<Arithmetic> {
     use wgpu::CooperativeScalarType::{F16, F32};
     let features = adapter.features();

@@ -1,4 +1,4 @@
-//! What wgpu reports outside the call that is to blame, and whether the device is lost.
+//! Errors that wgpu reports outside the call that caused them, and whether the device is lost.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -10,15 +10,15 @@ use web_time::Instant;
 use crate::error::{Error, Result};
 use crate::task::{Task, poll_once};
 
-/// What went wrong on a device.
+/// Errors of a device.
 #[derive(Default)]
 pub(super) struct Faults {
     reported: Arc<Mutex<Reported>>,
-    /// The device, where it is an application's, which handles its errors itself.
+    /// The device, if it belongs to an application, which handles its errors itself.
     foreign: Option<Foreign>,
-    /// What scopes have caught, where wgpu has yet to tell.
-    untold: Mutex<Vec<Task<'static, Option<Error>>>>,
-    /// Held by who waits for that.
+    /// Error scopes whose result is not known yet.
+    pending: Mutex<Vec<Task<'static, Option<Error>>>>,
+    /// Held while waiting for `pending`.
     settling: async_lock::Mutex<()>,
 }
 
@@ -31,12 +31,12 @@ struct Reported {
 /// An application's device.
 struct Foreign {
     device: wgpu::Device,
-    /// When it was last seen alive.
+    /// When it was last known not to be lost.
     alive: Mutex<Instant>,
 }
 
-/// How long an application's device is taken for alive after it was seen so. What is done meanwhile on a lost one comes to
-/// nothing, and every read-back looks again.
+/// How long an application's device counts as not lost after the last check. If it was lost meanwhile, calls on it do
+/// nothing, and every read-back checks again.
 const ALIVE: Duration = Duration::from_millis(10);
 
 impl Foreign {
@@ -54,7 +54,7 @@ impl Foreign {
 }
 
 impl Faults {
-    /// Of a device whose error reports, which would otherwise panic, are taken over.
+    /// Takes over the error reports of the crate's own device, which would otherwise panic.
     pub fn of_own(device: &wgpu::Device) -> Faults {
         let faults = Faults::default();
         let reported = faults.reported.clone();
@@ -68,13 +68,13 @@ impl Faults {
         faults
     }
 
-    /// Of an application's device.
+    /// Watches an application's device, which handles its own errors.
     pub fn of_foreign(device: &wgpu::Device) -> Faults {
         let foreign = Foreign { device: device.clone(), alive: Mutex::new(Instant::now()) };
         Faults { foreign: Some(foreign), ..Faults::default() }
     }
 
-    /// Makes a call, and an [`Error`] of what wgpu has to say against it, whoever handles the device's other errors.
+    /// Makes a call and returns the error that wgpu reports for it, independent of the device's error handlers.
     pub fn guard<T>(
         &self,
         device: &wgpu::Device,
@@ -82,9 +82,9 @@ impl Faults {
         call: impl FnOnce(&wgpu::Device) -> T,
     ) -> Result<T> {
         use wgpu::ErrorFilter::{Internal, OutOfMemory, Validation};
-        // On a lost device calls do nothing, without a word.
+        // On a lost device, calls do nothing and report nothing.
         self.look(what)?;
-        // Dropped on the way out of a panic, in the reverse order of their making.
+        // Dropped in reverse order of creation if `call` panics.
         let internal = device.push_error_scope(Internal);
         let memory = device.push_error_scope(OutOfMemory);
         let validation = device.push_error_scope(Validation);
@@ -92,50 +92,50 @@ impl Faults {
         let error = move |e: wgpu::Error| Error::Gpu { what: what.into(), why: e.to_string() };
         let found = [validation, memory, internal].map(|scope| self.caught(scope, error));
         let found = found.into_iter().flatten().next();
-        // An error may be that of a lost device.
+        // The error may be a consequence of a lost device.
         let reported = if found.is_some() { self.check(what) } else { self.look(what) };
         match (reported, found) {
-            // What wgpu says of a lost device's remains is beside the point.
+            // On a lost device, wgpu's error for the call does not matter.
             (Err(lost @ Error::DeviceLost(_)), _) => Err(lost),
             (_, Some(error)) => Err(error),
             (reported, None) => reported.map(|()| result),
         }
     }
 
-    /// What a scope has caught. A browser tells it later: then it is an error of [`Faults::settle`].
+    /// Returns the error that a scope has caught. A browser reports it later: then [`Faults::settle`] returns it.
     pub fn caught(
         &self,
         scope: wgpu::ErrorScopeGuard,
         error: impl FnOnce(wgpu::Error) -> Error + Send + 'static,
     ) -> Option<Error> {
         let popped = scope.pop();
-        let mut told: Task<'static, Option<Error>> = Box::pin(async move { popped.await.map(error) });
-        let at_once = poll_once(told.as_mut());
+        let mut result: Task<'static, Option<Error>> = Box::pin(async move { popped.await.map(error) });
+        let at_once = poll_once(result.as_mut());
         if at_once.is_none() {
-            self.untold.lock().unwrap().push(told);
+            self.pending.lock().unwrap().push(result);
         }
         at_once.flatten()
     }
 
-    /// Waits for what wgpu has yet to tell.
+    /// Waits for the results of pending error scopes.
     ///
     /// # Errors
-    /// The first of it.
+    /// The first error among them.
     pub async fn settle(&self) -> Result<()> {
-        // Each wakes the last who looked at it.
+        // A future wakes only the last task that polled it.
         let _waiting = self.settling.lock().await;
-        // In place: what is told while nobody waits is there for the next who does.
+        // Polled in place: a result that arrives while no task waits is kept for the next one.
         std::future::poll_fn(|cx| {
-            let mut untold = self.untold.lock().unwrap();
+            let mut pending = self.pending.lock().unwrap();
             let mut first = None;
-            untold.retain_mut(|told| match told.as_mut().poll(cx) {
+            pending.retain_mut(|result| match result.as_mut().poll(cx) {
                 Poll::Pending => true,
                 Poll::Ready(error) => {
                     first = first.take().or(error);
                     false
                 }
             });
-            match (first, untold.is_empty()) {
+            match (first, pending.is_empty()) {
                 (Some(error), _) => Poll::Ready(Err(error)),
                 (None, true) => Poll::Ready(Ok(())),
                 (None, false) => Poll::Pending,
@@ -144,23 +144,23 @@ impl Faults {
         .await
     }
 
-    /// Notes that the device is lost, unless it was before.
+    /// Records that the device is lost, unless that is recorded already.
     pub fn lose(&self, why: &str) {
         self.reported.lock().unwrap().lost.get_or_insert(why.into());
     }
 
-    /// What was reported since the last call, as an error.
+    /// Returns what was reported since the last call, as an error.
     ///
     /// # Errors
     /// [`Error::DeviceLost`], [`Error::Gpu`].
     pub fn check(&self, what: &str) -> Result<()> {
         if self.foreign.as_ref().is_some_and(Foreign::is_lost) {
-            self.lose("the application's device is gone");
+            self.lose("the application's device was lost or destroyed");
         }
         self.reported(what)
     }
 
-    /// The same, but an application's device that was alive a moment ago is taken for alive.
+    /// Like [`Faults::check`], but skips the check of an application's device that was checked a moment ago.
     pub fn look(&self, what: &str) -> Result<()> {
         match self.foreign.as_ref().is_none_or(Foreign::was_just_alive) {
             true => self.reported(what),
@@ -180,8 +180,8 @@ impl Faults {
     }
 }
 
-/// Whether an application's device is lost, which wgpu tells the application alone. Calls on it do nothing, without a word;
-/// only a mapping fails at once.
+/// Whether an application's device is lost, which wgpu reports only to the application. Calls on it do nothing and
+/// report nothing; only a mapping fails immediately.
 fn is_dead(device: &wgpu::Device) -> bool {
     let failed = Arc::new(AtomicBool::new(false));
     let flag = failed.clone();
@@ -192,7 +192,7 @@ fn is_dead(device: &wgpu::Device) -> bool {
         usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
         mapped_at_creation: false,
     });
-    // Not unmapped: a thread that polls the device may be at it. Where it goes well, nobody waits for it.
+    // Not unmapped: another thread may be polling the device. If it succeeds, its result is not used.
     probe.map_async(wgpu::MapMode::Read, .., move |mapped| flag.store(mapped.is_err(), Ordering::Relaxed));
     drop(scope.pop());
     failed.load(Ordering::Relaxed)

@@ -1,4 +1,5 @@
-//! Gradients: the backward pass is the recording walked in reverse, by the rules that ops state beside their launches.
+//! Gradients: the backward pass walks the recording in reverse and applies the rules that ops state beside their
+//! launches.
 
 use std::sync::Arc;
 
@@ -11,14 +12,14 @@ use crate::error::Result;
 type Segment = Arc<dyn Fn(&mut Recorder) -> Result<Tensor> + Send + Sync>;
 
 impl Recorder {
-    /// A recording in which ops note their gradient rules.
+    /// A recording in which ops register their gradient rules.
     pub fn training(gpu: &Gpu) -> Recorder {
         let mut recorder = Recorder::new(gpu);
         recorder.tape.recording = true;
         recorder
     }
 
-    /// Declares `tensor` trained; its gradient is *added* to `region`, which the caller clears between updates.
+    /// Marks `tensor` as trained; its gradient is *added* to `region`, which the caller clears between updates.
     pub fn train(&mut self, tensor: Tensor, region: &Region) {
         if self.tape.recording {
             let gradient = self.bind(region, tensor.rows, tensor.cols, tensor.format);
@@ -27,20 +28,20 @@ impl Recorder {
         }
     }
 
-    /// Declares `tensor` an input whose gradient is wanted, in memory that the plan provides.
+    /// Marks `tensor` as an input whose gradient is wanted, in memory that the plan allocates.
     pub fn watch(&mut self, tensor: Tensor) {
         if self.tape.recording {
             self.tape.dependent.insert(tensor.id, true);
         }
     }
 
-    /// Whether a gradient has to flow to `tensor`.
+    /// Whether `tensor` needs a gradient.
     pub fn needs_gradient(&self, tensor: Tensor) -> bool {
         self.tape.dependent.contains_key(&tensor.id)
     }
 
-    /// States the gradient rule of the launches that just wrote `outputs`. The rule runs during
-    /// [`Recorder::backward`]; it asks for the gradients of its outputs and adds to those of its inputs.
+    /// Registers the gradient rule of the launches that just wrote `outputs`. The rule runs during
+    /// [`Recorder::backward`]; it reads the gradients of its outputs and adds to those of its inputs.
     pub fn rule(
         &mut self,
         outputs: &[Tensor],
@@ -61,12 +62,12 @@ impl Recorder {
         }
     }
 
-    /// The gradient that has reached `tensor`, if any.
+    /// Returns the gradient of `tensor` accumulated so far, if any.
     pub fn gradient(&self, tensor: Tensor) -> Option<Tensor> {
         self.tape.gradients.get(&tensor.id).copied()
     }
 
-    /// Where to write a contribution to the gradient of `tensor`; `None` where none is needed.
+    /// Returns where to write a contribution to the gradient of `tensor`; `None` if none is needed.
     pub fn gradient_target(&mut self, tensor: Tensor) -> Option<GradientTarget> {
         if !self.needs_gradient(tensor) {
             return None;
@@ -80,8 +81,8 @@ impl Recorder {
         Some(GradientTarget { tensor: gradient, accumulate: Accumulate::Set })
     }
 
-    /// Lets `tensor` take over `gradient` as its own, without a copy. Returns false where `tensor` already has
-    /// one, to which the caller must add. No later rule may read `gradient` as the gradient of another tensor.
+    /// Makes `gradient` the gradient of `tensor`, without a copy. Returns false if `tensor` already has one, to which
+    /// the caller must add. No later rule may read `gradient` as the gradient of another tensor.
     pub fn adopt_gradient(&mut self, tensor: Tensor, gradient: Tensor) -> bool {
         if !self.needs_gradient(tensor) {
             return true;
@@ -93,16 +94,16 @@ impl Recorder {
         true
     }
 
-    /// Walks the recording in reverse from `seeds`: pairs of a tensor and the gradient that enters there.
+    /// Walks the recording in reverse from `seeds`: pairs of a tensor and its incoming gradient.
     ///
     /// # Errors
-    /// [`Error::NoGradient`] when an op on the way has no rule.
+    /// [`Error::NoGradient`] if an op on the path has no rule.
     pub fn backward(&mut self, seeds: &[(Tensor, Tensor)]) -> Result<()> {
         self.tape.check_rules()?;
         for (tensor, gradient) in seeds {
             assert!(
                 self.needs_gradient(*tensor),
-                "a gradient enters {} but flows nowhere",
+                "{} has a gradient, but does not depend on a trained tensor",
                 self.label(*tensor)
             );
             self.tape.gradients.insert(tensor.id, *gradient);
@@ -121,8 +122,8 @@ impl Recorder {
         Ok(())
     }
 
-    /// Records `segment` without keeping what its backward pass needs: that is recorded again when the gradient
-    /// arrives. Memory for time (activation checkpointing).
+    /// Activation checkpointing: records `segment` without keeping what its backward pass needs, and records it again
+    /// when the gradient arrives. Trades time for memory.
     pub fn checkpoint(
         &mut self,
         segment: impl Fn(&mut Recorder) -> Result<Tensor> + Send + Sync + 'static,
@@ -134,7 +135,7 @@ impl Recorder {
         let rules_before = self.tape.rules.len();
         let output = segment(self)?;
         self.tape.check_rules()?;
-        // What the first recording would have kept is dropped: its rules never run.
+        // The rules of the first recording never run, so what they keep is dropped.
         self.tape.rules.truncate(rules_before);
         let again = segment.clone();
         self.rule(&[output], move |recorder| {

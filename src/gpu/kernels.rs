@@ -13,7 +13,7 @@ pub(super) struct Kernel {
     pub cost: Cost,
 }
 
-/// Compiles a kernel; its second group of bindings is `step`. `checked` keeps the shader's runtime checks.
+/// Compiles a kernel; its second bind group is `step`. `checked` keeps the shader's runtime checks.
 ///
 /// # Errors
 /// [`Error::Shader`].

@@ -1,4 +1,4 @@
-//! Launches of kernels as ops state them: bindings, parameters, workgroups, work.
+//! Kernel launches as ops state them: bindings, parameters, workgroups, work.
 
 use super::shader::{Binding, Constant, Elements, KernelKey, Parameter};
 use super::tensor::{Access, Dim, Format, Tensor};
@@ -8,9 +8,9 @@ use super::tensor::{Access, Dim, Format, Tensor};
 pub struct Groups {
     /// The extent that is divided among workgroups.
     pub rows: Dim,
-    /// How much of it one workgroup takes.
+    /// How much of it one workgroup covers.
     pub rows_per_group: u32,
-    /// Workgroups for each of these.
+    /// Factor: so many times the workgroups.
     pub columns: u32,
 }
 
@@ -20,45 +20,46 @@ impl Groups {
         Groups { rows: rows.into(), rows_per_group, columns: 1 }
     }
 
-    /// As many again for each of `columns`.
+    /// Multiplies the number of workgroups by `columns`.
     pub fn times(self, columns: u32) -> Groups {
         Groups { columns: self.columns * columns, ..self }
     }
 
-    /// Workgroups in a replay with these live extents.
+    /// Returns the number of workgroups in a replay with these live extents.
     pub fn count(&self, extents: &[u32; 8]) -> u32 {
         self.rows.now(extents).div_ceil(self.rows_per_group) * self.columns
     }
 }
 
-/// A launch's arithmetic and traffic for each row of `Groups::rows`.
+/// A launch's arithmetic and memory traffic per row of `Groups::rows`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Work {
-    /// Floating-point operations a row (a fused multiply-add is two).
+    /// Floating-point operations per row (a fused multiply-add is two).
     pub flops: f64,
-    /// Bytes read and written a row, each operand counted once.
+    /// Bytes read and written per row, each operand counted once.
     pub bytes: f64,
 }
 
 impl Work {
-    /// One number for the time cap: operations, with memory and launch overhead in the same coin.
+    /// Returns one number for the time cap: operations, plus memory traffic and launch overhead converted to
+    /// operations.
     pub(super) fn units(&self, rows: u32) -> f64 {
         rows as f64 * (self.flops + self.bytes) + 2e4
     }
 }
 
-/// Work for each key that a row of attention sees.
+/// Work per key that a row of attention attends to.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct KeyWork {
-    /// Floating-point operations a row and key.
+    /// Floating-point operations per row and key.
     pub flops: f64,
-    /// Keys of a row on average, where a replay does not tell, see [`super::Live::keys`].
+    /// Average number of keys per row, used if a replay does not state it, see [`super::Live::keys`].
     pub usual: u32,
-    /// Keys that a row sees at most.
+    /// Largest number of keys per row.
     pub most: u32,
 }
 
-/// A launch's work, with that which grows with the keys that a row sees.
+/// A launch's work, including the part that grows with the number of keys per row.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LaunchWork {
     row: Work,
@@ -66,7 +67,7 @@ pub(super) struct LaunchWork {
 }
 
 impl LaunchWork {
-    /// Of a row that sees so many keys; 0: the usual.
+    /// Returns the work of a row with this many keys; 0 stands for the usual number.
     pub fn of_row(&self, keys: u32) -> Work {
         let keys = if keys == 0 { self.keys.usual } else { keys }.min(self.keys.most);
         Work { flops: self.row.flops + self.keys.flops * f64::from(keys), ..self.row }
@@ -124,12 +125,12 @@ pub struct Arg {
     access: Access,
 }
 
-/// Binds `tensor` as `name`, to be read: an array of its elements, see [`Arg::rows`] and others for what else it may be.
+/// Binds `tensor` as `name` for reading, as an array of its elements; [`Arg::rows`] and others change the element type.
 pub fn read(name: &'static str, tensor: Tensor) -> Arg {
     Arg::new(name, tensor, Access::Read)
 }
 
-/// Binds `tensor` as `name`, to be written or added to.
+/// Binds `tensor` as `name` for writing or adding.
 pub fn write(name: &'static str, tensor: Tensor) -> Arg {
     Arg::new(name, tensor, Access::Write)
 }
@@ -144,24 +145,24 @@ impl Arg {
         Arg { name, tensor, elements, access }
     }
 
-    /// By rows, four elements at a time, see [`Elements::Rows`].
+    /// Bound by rows, four elements at a time, see [`Elements::Rows`].
     pub fn rows(self, aligned: bool) -> Arg {
         Arg { elements: Elements::Rows { format: self.tensor.format, aligned }, ..self }
     }
 
-    /// An array of vectors of two.
+    /// Bound as an array of two-element vectors.
     pub fn vec2(self) -> Arg {
         Arg { elements: Elements::F32x2, ..self }
     }
 
-    /// An array of vectors of four.
+    /// Bound as an array of four-element vectors.
     pub fn vec4(self) -> Arg {
         let elements = if self.tensor.format == Format::U32 { Elements::U32x4 } else { Elements::F32x4 };
         Arg { elements, ..self }
     }
 }
 
-/// One kernel launch, as an op states it.
+/// One kernel launch, as stated by an op.
 #[derive(Clone, Debug)]
 pub struct Launch {
     /// Name of the kernel.
@@ -172,9 +173,9 @@ pub struct Launch {
     pub params: Vec<(&'static str, Word)>,
     /// The storage bindings.
     pub args: Vec<Arg>,
-    /// How many workgroups.
+    /// The number of workgroups.
     pub groups: Groups,
-    /// What it costs.
+    /// Its work per row.
     pub work: Work,
 }
 
@@ -189,7 +190,7 @@ pub(super) struct NotedLaunch {
 }
 
 impl Launch {
-    /// As it is recorded.
+    /// Converts it to the recorded form.
     pub(super) fn note(self, keys: KeyWork) -> NotedLaunch {
         let Launch { kernel: name, constants, params, args, groups, work } = self;
         for Arg { name: binding, tensor, elements, access } in &args {
@@ -198,7 +199,7 @@ impl Launch {
             let fits = elements.takes(tensor.format) && whole && writable;
             assert!(
                 fits,
-                "{name}: {binding} (…, {}) is bound as {elements:?} but stored as {:?}",
+                "{name}: {binding} (…, {}) is bound as {elements:?}, but stored as {:?}",
                 tensor.cols, tensor.format
             );
         }

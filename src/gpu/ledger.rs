@@ -1,10 +1,10 @@
-//! Bytes on a device, counted by what they are for.
+//! Bytes allocated on a device, counted by category.
 
 use std::collections::BTreeMap;
 
 use crate::error::{Error, Remedy, Result};
 
-/// What a buffer's bytes are for, in the memory report.
+/// What a buffer's bytes are used for, in the memory report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -15,7 +15,7 @@ pub enum Category {
     Gradients,
     /// The optimiser's moments.
     Optimiser,
-    /// Activations and their gradients, which plans share.
+    /// Activations and their gradients, shared by plans.
     Activations,
     /// Keys and values of the sequences being generated.
     KvCache,
@@ -24,7 +24,7 @@ pub enum Category {
 }
 
 impl Category {
-    /// What a reader calls it.
+    /// The display name.
     pub fn name(self) -> &'static str {
         match self {
             Category::Weights => "weights",
@@ -36,7 +36,7 @@ impl Category {
         }
     }
 
-    /// What makes a single buffer of this kind smaller.
+    /// How to make a single buffer of this category smaller.
     pub(super) fn remedy(self) -> Remedy {
         match self {
             Category::Weights => Remedy::SmallerModel,
@@ -46,11 +46,11 @@ impl Category {
     }
 }
 
-/// Bytes held now and at most, by category.
+/// Bytes allocated now and at the peak, by category.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 #[non_exhaustive]
 pub struct MemoryReport {
-    /// Bytes held now.
+    /// Bytes allocated now.
     pub bytes: BTreeMap<Category, u64>,
     /// The sum of `bytes`.
     pub total: u64,
@@ -58,26 +58,26 @@ pub struct MemoryReport {
     pub peak: u64,
 }
 
-/// Memory that can be given back until it is needed again.
+/// Memory that can be released until it is needed again.
 pub(super) trait Releasable: Send + Sync {
-    /// Gives it back, unless somebody relies on what is in it. Returns the bytes.
+    /// Releases it, unless its contents are needed. Returns the number of bytes released.
     fn release(&self) -> u64;
 }
 
 #[derive(Default)]
 pub(super) struct Ledger {
     pub report: MemoryReport,
-    /// What `report.total` may not exceed.
+    /// The largest `report.total` allowed.
     limit: Option<u64>,
 }
 
 impl Ledger {
-    /// An empty one.
+    /// Creates an empty ledger.
     pub fn up_to(limit: Option<u64>) -> Ledger {
         Ledger { limit, ..Ledger::default() }
     }
 
-    /// Counts bytes, unless they are more than the limit allows.
+    /// Counts bytes, unless the limit would be exceeded.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`] for `what`.

@@ -14,7 +14,7 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// What WebGPU promises everywhere.
+    /// The limits that WebGPU guarantees.
     fn default() -> Limits {
         Limits { binding: 128 << 20, buffer: 256 << 20, alignment: 256, groups_per_dimension: 65_535 }
     }

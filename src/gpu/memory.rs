@@ -1,4 +1,4 @@
-//! Memory from lifetimes: tensors that are never needed at the same time share a buffer.
+//! Memory planning from lifetimes: tensors that are never needed at the same time share a buffer.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -10,7 +10,7 @@ use super::recorder::{Home, Recorder};
 use super::tensor::Tensor;
 use crate::error::{Error, Result};
 
-/// Where each transient tensor of a recording lies.
+/// The memory layout of a recording's transient tensors.
 #[derive(Debug, Default)]
 pub(super) struct Layout {
     /// Bytes of each slot.
@@ -23,8 +23,8 @@ pub(super) struct Layout {
 type Span = (usize, usize);
 
 impl Layout {
-    /// The largest tensors choose first: each takes the smallest slot in which nothing is needed at the same time
-    /// ("greedy by size" of Pisarchyk & Lee 2020, arXiv 2001.03288).
+    /// Assigns slots, the largest tensors first: each takes the smallest slot that is free during its lifetime ("greedy
+    /// by size" of Pisarchyk & Lee 2020, arXiv 2001.03288).
     pub fn plan(recorder: &Recorder) -> Layout {
         let mut spans: HashMap<u32, Span> = HashMap::new();
         let mut tensors: Vec<Tensor> = Vec::new();
@@ -44,10 +44,10 @@ impl Layout {
                 span.1 = usize::MAX;
             }
         }
-        // In the order of first uses where sizes are equal.
+        // A stable sort: tensors of equal size stay in the order of first use.
         tensors.sort_by_key(|t| std::cmp::Reverse(t.bytes()));
         let mut layout = Layout::default();
-        // Of each slot, in order.
+        // The spans of each slot, in order.
         let mut taken: Vec<Vec<Span>> = Vec::new();
         for tensor in tensors {
             let (first, last) = spans[&tensor.id];
@@ -55,7 +55,7 @@ impl Layout {
                 let at = taken.partition_point(|span| span.1 < first);
                 taken.get(at).is_none_or(|next| last < next.0).then_some(at)
             };
-            // The slots' sizes descend.
+            // Slots are sorted by descending size.
             let found = taken.iter().enumerate().rev().find_map(|(slot, spans)| Some((slot, place(spans)?)));
             let (slot, at) = found.unwrap_or_else(|| {
                 layout.slots.push(tensor.bytes());
@@ -69,8 +69,8 @@ impl Layout {
     }
 }
 
-/// Buffers for activations that several plans share, since they never run at the same time. Build the largest
-/// plan first: the others then fit into what it took.
+/// Buffers for activations, shared by several plans, since they never run at the same time. Build the largest plan
+/// first: the others then fit into its buffers.
 #[derive(Clone, Default)]
 pub struct Arena {
     buffers: Arc<Mutex<Vec<Buffer>>>,
@@ -82,12 +82,13 @@ impl Arena {
         Arena::default()
     }
 
-    /// A buffer for each slot: the largest slot gets the largest buffer; what is too small is replaced.
+    /// Returns a buffer for each slot: the largest slot gets the largest buffer; buffers that are too small are
+    /// replaced.
     pub(super) fn place(&self, gpu: &Gpu, layout: &Layout) -> Result<Vec<Buffer>> {
         let mut shared = self.buffers.lock().unwrap();
         let mut buffers = shared.clone();
         if buffers.iter().any(|buffer| !buffer.is_of(gpu)) {
-            return Err(Error::config("arena", "holds memory of another device: give each device its own"));
+            return Err(Error::config("arena", "holds memory of another device: use one arena per device"));
         }
         buffers.sort_by_key(|b| std::cmp::Reverse(b.bytes()));
         let mut order: Vec<usize> = (0..layout.slots.len()).collect();
@@ -105,7 +106,7 @@ impl Arena {
             }
             placed[slot] = Some(buffers[rank].clone());
         }
-        // Where one was refused, the arena is as it was.
+        // If an allocation fails, the arena is unchanged.
         *shared = buffers;
         Ok(placed.into_iter().flatten().collect())
     }
@@ -139,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn tensors_alive_together_never_share() {
+    fn tensors_that_are_alive_at_the_same_time_never_share_a_slot() {
         let mut r = Recorder::default();
         let a = r.tensor("a", 8, 1);
         let b = r.tensor("b", 4, 1);
@@ -155,11 +156,11 @@ mod tests {
         assert_ne!(slot(a), slot(b));
         assert_ne!(slot(a), slot(c));
         assert_ne!(slot(b), slot(c));
-        assert_eq!(slot(b), slot(d), "b is done when d is written");
+        assert_eq!(slot(b), slot(d), "b is not needed any more when d is written");
     }
 
     #[test]
-    fn a_small_tensor_keeps_no_large_one_from_its_slot() {
+    fn a_small_tensor_does_not_take_the_slot_of_a_large_one() {
         let mut r = Recorder::default();
         let [first, small, second, end] =
             [("a", 100), ("b", 1), ("c", 100), ("d", 1)].map(|(name, rows)| r.tensor(name, rows, 1));

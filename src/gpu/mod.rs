@@ -1,12 +1,12 @@
-//! The engine: a GPU and its device, buffers that know their size, shaders, and plans that are recorded
-//! once and replayed. `wgpu::` appears here alone.
+//! The engine: a GPU and its device, buffers that know their size, shaders, and plans that are recorded once and
+//! replayed. Only this module uses `wgpu::`.
 //!
-//! What a *recording* is made of is its author's: shapes that do not belong together panic as they are recorded, and
-//! kernels trust the indices that they are given ([`GpuOptions::checked`] has the GPU check them). What is done with a
-//! buffer or a plan afterwards, and all that [`crate::model`], [`crate::generate`], [`crate::optim`], [`crate::train`] and
-//! [`crate::judge`] are given, is checked and an [`Error`](crate::Error).
+//! The author of a *recording* is trusted: shapes that do not match panic during recording, and kernels do not check
+//! the indices they are given (unless [`GpuOptions::checked`] is set). Later operations on a buffer or a plan, and all
+//! input of [`crate::model`], [`crate::generate`], [`crate::optim`], [`crate::train`] and [`crate::judge`], are checked
+//! and return an [`Error`](crate::Error).
 
-// What a recording says.
+// Contents of a recording.
 pub mod blocks;
 mod launch;
 pub mod shader;
@@ -14,7 +14,7 @@ mod slices;
 mod tensor;
 mod tiles;
 
-// What is known of a GPU, and counted on it.
+// Properties of a GPU, and counters.
 mod arithmetic;
 mod counters;
 mod ledger;

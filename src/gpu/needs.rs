@@ -1,9 +1,9 @@
-//! What the kernels need of a device: the limits that WebGPU promises everywhere. An application may have asked for less.
+//! The device limits that the kernels need: those that WebGPU guarantees. An application may have requested lower ones.
 
 use crate::error::{Error, Result};
 
-/// The limits to ask a GPU for where the device is to be shared with this library
-/// ([`Gpu::from_device`](super::Gpu::from_device)): all that it offers, as a model's tensors are large.
+/// The limits to request for a device that is shared with this library ([`Gpu::from_device`](super::Gpu::from_device)):
+/// all that the GPU offers, since the tensors of a model are large.
 ///
 /// ```no_run
 /// # async fn device(adapter: &oaif::wgpu::Adapter) {
@@ -19,7 +19,7 @@ pub fn required_limits(adapter: &wgpu::Adapter) -> wgpu::Limits {
     adapter.limits()
 }
 
-/// Refuses an application's device on which kernels could not be made.
+/// Refuses an application's device whose limits are too low for the kernels.
 ///
 /// # Errors
 /// [`Error::Config`] naming the first limit that is too small.
@@ -27,13 +27,13 @@ pub(super) fn check(has: &wgpu::Limits) -> Result<()> {
     match lacking(has) {
         None => Ok(()),
         Some(lack) => {
-            let way_out = "ask for oaif::gpu::required_limits(&adapter) when it is requested";
+            let way_out = "request the device with oaif::gpu::required_limits(&adapter)";
             Err(Error::config("device", format!("{lack}: {way_out}")))
         }
     }
 }
 
-/// Refuses a GPU on which kernels could not be made.
+/// Refuses a GPU whose limits are too low for the kernels.
 ///
 /// # Errors
 /// [`Error::NoGpu`] naming the first limit that is too small.
@@ -44,7 +44,7 @@ pub(super) fn check_gpu(name: &str, has: &wgpu::Limits) -> Result<()> {
     }
 }
 
-/// The first limit that is too small.
+/// Returns the first limit that is too small.
 fn lacking(has: &wgpu::Limits) -> Option<String> {
     let needs = wgpu::Limits::default();
     macro_rules! at_least {
@@ -58,7 +58,7 @@ fn lacking(has: &wgpu::Limits) -> Option<String> {
         max_compute_invocations_per_workgroup,
         max_compute_workgroup_size_x,
     ];
-    // Two groups of bindings, one of which moves.
+    // There are two bind groups; one has a dynamic offset.
     let few = [
         ("max_bind_groups", u64::from(has.max_bind_groups), 2),
         (
@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_webgpu_promises_is_enough_and_less_is_refused_by_name() {
+    fn webgpu_default_limits_are_enough_and_lower_ones_are_refused_by_name() {
         check(&wgpu::Limits::default()).unwrap();
         let less = wgpu::Limits { max_storage_buffers_per_shader_stage: 4, ..wgpu::Limits::default() };
         let error = check(&less).unwrap_err().to_string();

@@ -1,4 +1,4 @@
-//! Opening a GPU's device with the features and limits that it has, or going without one.
+//! Opens a GPU's device with its features and limits, or creates one that only measures.
 
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
@@ -20,17 +20,17 @@ use super::variants::{DeviceKind, Tuning};
 use crate::error::{Error, Result};
 
 impl Gpu {
-    /// Opens a GPU with all the limits that it offers.
+    /// Opens a GPU with all limits that it offers.
     ///
     /// # Errors
-    /// [`Error::NoGpu`] when there is none, none of the wanted name, or none that is large enough; [`Error::Config`] where it lacks what tier T2 needs;
-    /// [`Error::Gpu`] when the driver refuses the device.
+    /// [`Error::NoGpu`] if there is no GPU, none with the wanted name, or none that is large enough; [`Error::Config`]
+    /// if it lacks what tier T2 needs; [`Error::Gpu`] if the driver refuses the device.
     pub async fn open(options: &GpuOptions) -> Result<Gpu> {
         options.check()?;
         let from_env = std::env::var("OAIF_GPU").ok().filter(|v| !v.is_empty());
         let wanted = options.gpu.clone().or(from_env);
         let (summary, adapter) = choose(adapters(&instance()).await, wanted.as_deref())?;
-        // A browser may not tell.
+        // A browser may hide the name.
         let name = if summary.name.is_empty() { "the GPU" } else { &summary.name };
         needs::check_gpu(name, &adapter.limits())?;
         let arithmetic = arithmetic_of(options.tier, name, &adapter)?;
@@ -41,8 +41,8 @@ impl Gpu {
         let mut experimental_features = wgpu::ExperimentalFeatures::disabled();
         if options.tier == Some(Tier::Cooperative) {
             features |= wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
-            // SAFETY: experimental features may have bugs that lead to undefined behaviour. It is used where the user
-            // asked for this tier, by one kernel's pattern of loads and stores, all within workgroup memory.
+            // SAFETY: experimental features may have bugs that lead to undefined behaviour. This one is enabled only if
+            // the user selected this tier; one kernel uses it, with loads and stores within workgroup memory only.
             experimental_features = unsafe { wgpu::ExperimentalFeatures::enabled() };
         }
         let (device, queue) = adapter
@@ -62,12 +62,13 @@ impl Gpu {
         Ok(Gpu::on(device, queue, summary, options, arithmetic, (faults, Outbox::default())))
     }
 
-    /// Uses the application's own device and queue, best one with all of [`FEATURES`] and
-    /// [`required_limits`](super::required_limits) that its GPU has. Its error handlers stay the application's. It computes
-    /// in f32.
+    /// Uses the application's own device and queue, preferably with all of [`FEATURES`] and
+    /// [`required_limits`](super::required_limits) that its GPU has. The application's error handlers stay in place.
+    /// Computes in f32.
     ///
     /// # Errors
-    /// [`Error::Config`] for an option out of its range, and naming a limit of the device that is too small for the kernels.
+    /// [`Error::Config`] for an option out of range, and for a device limit that is too small for the kernels (naming
+    /// it).
     pub fn from_device(device: wgpu::Device, queue: wgpu::Queue, options: &GpuOptions) -> Result<Gpu> {
         options.check()?;
         needs::check(&device.limits())?;
@@ -76,7 +77,7 @@ impl Gpu {
         Ok(Gpu::on(device, queue, summary, options, Arithmetic::F32, (faults, Outbox::paced())))
     }
 
-    /// A `Gpu` of the same limits without a device, to measure what a run would allocate.
+    /// Returns a measuring `Gpu` with the same limits, without a device, to measure what a run would allocate.
     pub fn measuring(&self) -> Gpu {
         let mut summary = self.inner.summary.clone();
         summary.name.push_str(" (measured, not run)");
@@ -87,7 +88,7 @@ impl Gpu {
         Gpu { inner: Arc::new(inner), choices: Choices::new(self.tuning()) }
     }
 
-    /// A measuring `Gpu` for a machine that has none.
+    /// Returns a measuring `Gpu` for a machine without a GPU.
     pub fn without_device(limits: Limits) -> Gpu {
         let [name, backend, kind, driver] = ["no device", "none", "none", ""].map(str::to_owned);
         let summary = GpuSummary { index: 0, name, backend, kind, driver };
@@ -107,7 +108,7 @@ impl Gpu {
         let timestamps = device.features().contains(wgpu::Features::TIMESTAMP_QUERY);
         let highest = options.tier.unwrap_or(Tier::Subgroups);
         let subgroup = subgroup_size(&device.adapter_info(), device.features());
-        // Kernels for GPUs do not depend on the size of their subgroups.
+        // Kernels for GPUs do not depend on the subgroup size.
         let unrolled = summary.device_kind() == DeviceKind::Processor;
         let subgroup = subgroup.filter(|_| unrolled && highest >= Tier::Subgroups);
         let inner = Inner {
@@ -128,7 +129,7 @@ impl Gpu {
     }
 }
 
-/// A device's limits, or lower ones that were asked for.
+/// Returns a device's limits, or the lower ones of the options.
 fn limits(device: &wgpu::Device, options: &GpuOptions) -> Limits {
     let l = device.limits();
     Limits {
@@ -142,7 +143,7 @@ fn limits(device: &wgpu::Device, options: &GpuOptions) -> Limits {
 }
 
 impl Inner {
-    /// Without a device, in f32.
+    /// Creates the state of a measuring `Gpu`, which computes in f32.
     fn measuring(summary: GpuSummary, limits: Limits, subgroup: Option<u32>) -> Inner {
         Inner {
             device: None,

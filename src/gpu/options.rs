@@ -1,25 +1,25 @@
-//! What a GPU is opened with.
+//! Options for opening a GPU.
 
 use derive_setters::Setters;
 
 use crate::error::{Error, Result};
 
-/// How much of the GPU the kernels use. Results are checked against `reference` in every tier.
+/// How much of the GPU the kernels use. In every tier, results are checked against `reference`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 #[non_exhaustive]
 pub enum Tier {
     /// T0. Core WGSL: at most 128 invocations and 16 KiB of workgroup memory, 8 storage buffers, f32, no subgroups.
     #[default]
     Portable,
-    /// T1. Lanes of a subgroup hand each other what they have loaded; for GPUs whose subgroups have one size.
+    /// T1. Lanes of a subgroup share loaded values; for GPUs whose subgroups all have one size.
     Subgroups,
-    /// T2. Products of rows with a frozen f16 matrix by cooperative matrices, which wgpu calls experimental: see
+    /// T2. Products of rows with a frozen f16 matrix use cooperative matrices, which wgpu marks as experimental: see
     /// [`Arithmetic::Cooperative`](super::Arithmetic::Cooperative).
     Cooperative,
 }
 
 impl Tier {
-    /// Every tier, the lowest first: T0, T1, …
+    /// Every tier, lowest first: T0, T1, …
     pub const ALL: [Tier; 3] = [Tier::Portable, Tier::Subgroups, Tier::Cooperative];
 }
 
@@ -33,46 +33,46 @@ impl std::fmt::Display for Tier {
     }
 }
 
-/// Which GPU to open, and how to use it.
+/// Which GPU to open and how to use it.
 #[derive(Clone, Debug, Setters)]
 #[non_exhaustive]
 pub struct GpuOptions {
-    /// Index or part of the name, as `oaif doctor` lists them. `None`: `OAIF_GPU`, else the fastest kind.
+    /// Index or part of the name, as `oaif doctor` lists them. `None`: `OAIF_GPU` if set, else the preferred kind.
     #[setters(into)]
     pub gpu: Option<String>,
-    /// T0 or T1: no higher tier than this. T2: just this one; [`crate::tuning::check_arithmetic`] tells whether its
-    /// results are right. `None`: T1 where the GPU offers it. Never more, since that would change the numbers.
+    /// T0 or T1: the highest tier to use. T2: exactly this tier; [`crate::tuning::check_arithmetic`] checks its
+    /// results. `None`: T1 if the GPU supports it, never T2, since that would change the numbers.
     #[setters(into)]
     pub tier: Option<Tier>,
-    /// Keep every runtime check of the shaders (bounds, loops): slower, for tests and for hunting mistakes.
+    /// Keeps all runtime checks of the shaders (bounds, loops): slower; for tests and debugging.
     pub checked: bool,
-    /// Pretend that one binding holds no more than this many bytes, to test tensors split by rows.
+    /// Limits a binding to this many bytes, to test tensors that are split by rows.
     #[setters(into)]
     pub max_binding_bytes: Option<u64>,
-    /// Time every launch, see [`Gpu::profile`](super::Gpu::profile).
+    /// Times every launch, see [`Gpu::profile`](super::Gpu::profile).
     pub profile: bool,
-    /// The longest that one submit is expected to hold the GPU, in milliseconds. Drivers kill submits after
-    /// seconds, a desktop stutters after tens of milliseconds. On an application's own device a frame waits for two
-    /// submits at most.
+    /// The longest time that one submit should occupy the GPU, in milliseconds. Drivers kill submits after seconds; a
+    /// desktop stutters after tens of milliseconds. On an application's own device a frame waits for two submits at
+    /// most.
     pub submit_ms: f64,
-    /// Bytes that may be allocated on the device, see [`Gpu::memory`](super::Gpu::memory). What does not fit is
-    /// [`Error::OutOfMemory`].
+    /// The most bytes that may be allocated on the device, see [`Gpu::memory`](super::Gpu::memory). Above that,
+    /// allocations return [`Error::OutOfMemory`].
     #[setters(into)]
     pub memory_limit: Option<u64>,
-    /// Ask for no more than the limits that WebGPU promises everywhere, to test that they suffice.
+    /// Requests only the limits that WebGPU guarantees, to test that they suffice.
     #[doc(hidden)]
     pub default_limits: bool,
-    /// Pretend that a dispatch has no more than this many workgroups in one dimension, to test large grids.
+    /// Limits a dispatch to this many workgroups in one dimension, to test large grids.
     #[doc(hidden)]
     #[setters(into)]
     pub max_groups_per_dimension: Option<u32>,
 }
 
 impl GpuOptions {
-    /// Refuses values that no device can be driven with.
+    /// Refuses values that no device can work with.
     pub(super) fn check(&self) -> Result<()> {
         if self.submit_ms.is_nan() || self.submit_ms <= 0.0 {
-            return Err(Error::config("submit-ms", format!("{} is no time above 0", self.submit_ms)));
+            return Err(Error::config("submit-ms", format!("{} is not a time above 0", self.submit_ms)));
         }
         let limits = [
             ("max_binding_bytes", self.max_binding_bytes == Some(0)),
@@ -80,7 +80,7 @@ impl GpuOptions {
             ("max_groups_per_dimension", self.max_groups_per_dimension == Some(0)),
         ];
         match limits.iter().find(|(_, is_zero)| *is_zero) {
-            Some((what, _)) => Err(Error::config(*what, "is 0, which holds nothing: leave it out")),
+            Some((what, _)) => Err(Error::config(*what, "is 0: use a value above 0, or leave it out")),
             None => Ok(()),
         }
     }

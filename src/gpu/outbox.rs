@@ -1,8 +1,8 @@
-//! What is to be submitted, in order, and how much of it the GPU gets at a time.
+//! The queue of work that is not submitted yet, and how much of it the GPU gets at a time.
 //!
-//! A device of the crate's own gets everything at once. On an application's device a frame waits for all that was submitted
-//! before it, so the GPU has at most [`IN_FLIGHT`] submits at a time there. Whoever waits for the GPU submits the next ones
-//! (see `waiting.rs`); what cannot wait, an upload for instance, submits all of them first.
+//! The crate's own device gets everything at once. On an application's device a frame waits for everything submitted
+//! before it, so the GPU has at most [`IN_FLIGHT`] submits at a time there. A task that waits for the GPU submits the
+//! next jobs (see `waiting.rs`); an operation that cannot wait, such as an upload, submits all jobs first.
 
 use std::collections::VecDeque;
 use std::sync::atomic::AtomicUsize;
@@ -12,39 +12,39 @@ use std::task::Waker;
 
 use crate::error::Result;
 
-/// Submits that the GPU has at a time: while it works on one, the next is there already.
+/// The most submits in flight: while the GPU works on one, the next is already queued.
 pub(super) const IN_FLIGHT: usize = 2;
 
-/// Something to be submitted.
+/// Work to be submitted.
 pub(super) trait Job: Send {
-    /// Submits a part of it that fits one submit. Returns whether there is more.
+    /// Submits the next part, sized for one submit. Returns whether more is left.
     fn submit_next(&mut self) -> Result<bool>;
 }
 
-/// The jobs that wait.
+/// The jobs in the queue.
 #[derive(Default)]
 pub(super) struct Jobs {
     waiting: VecDeque<Waiting>,
-    /// Jobs so far.
+    /// Number of jobs so far.
     count: u64,
 }
 
 struct Waiting {
     number: u64,
     job: Box<dyn Job>,
-    /// Whether it is done even if nobody waits for it.
+    /// Whether it is completed even if nothing waits for it.
     lasting: bool,
 }
 
 impl Jobs {
-    /// Adds a job at the end. Gives its number.
+    /// Appends a job. Returns its number.
     pub fn push(&mut self, job: Box<dyn Job>, lasting: bool) -> u64 {
         self.count += 1;
         self.waiting.push_back(Waiting { number: self.count, job, lasting });
         self.count
     }
 
-    /// Takes a job away.
+    /// Removes a job.
     pub fn remove(&mut self, number: u64) {
         self.waiting.retain(|waiting| waiting.number != number);
     }
@@ -71,11 +71,11 @@ impl Jobs {
 #[derive(Default)]
 pub(super) struct Outbox {
     jobs: Mutex<Jobs>,
-    /// Where submits are counted.
+    /// Counts submits; `None` on the crate's own device.
     in_flight: Option<Arc<InFlight>>,
 }
 
-/// Submits that the GPU has, and whom to wake when one is done.
+/// The submits in flight, and the tasks to wake when one is done.
 #[derive(Default)]
 struct InFlight {
     count: AtomicUsize,
@@ -98,29 +98,29 @@ impl InFlight {
 }
 
 impl Outbox {
-    /// For a device that the application draws its frames on.
+    /// For a device that the application uses to draw frames.
     pub fn paced() -> Outbox {
         Outbox { in_flight: Some(Arc::default()), ..Outbox::default() }
     }
 
-    /// Whether the GPU gets a few submits at a time.
+    /// Whether the number of submits in flight is limited.
     pub fn is_paced(&self) -> bool {
         self.in_flight.is_some()
     }
 
-    /// The jobs that wait. Nothing is submitted while they are held.
+    /// Locks the queue. Nothing is submitted while the guard is held.
     pub fn jobs(&self) -> MutexGuard<'_, Jobs> {
-        // A thread that panicked has left the rest of its job.
+        // The jobs are valid even if a thread panicked: the rest of its job is still in the queue.
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the GPU has all that it gets at a time.
+    /// Whether the limit of submits in flight is reached.
     pub fn is_full(&self) -> bool {
         self.in_flight.as_ref().is_some_and(|in_flight| in_flight.count.load(SeqCst) >= IN_FLIGHT)
     }
 
-    /// Takes a job back, of which a part may have been submitted, unless it is to be done in any case: whether it waits for
-    /// that.
+    /// Removes a job, of which a part may have been submitted, unless it must be completed in any case; returns whether
+    /// it stays in the queue for that reason.
     pub fn withdraw(&self, number: u64) -> bool {
         let mut jobs = self.jobs();
         let Some(at) = jobs.position(number) else { return false };
@@ -129,12 +129,12 @@ impl Outbox {
         }
         let withdrawn = jobs.waiting.remove(at);
         drop(jobs);
-        // What it holds is freed while others may go on.
+        // Dropped without the lock, so that other threads are not blocked meanwhile.
         drop(withdrawn);
         false
     }
 
-    /// Has a job done in any case.
+    /// Marks a job to be completed in any case.
     pub fn keep(&self, number: u64) {
         let mut jobs = self.jobs();
         if let Some(at) = jobs.position(number) {
@@ -142,14 +142,15 @@ impl Outbox {
         }
     }
 
-    /// Counts a submit, where submits are counted: how many the GPU has, and what tells that it is done.
+    /// Counts a submit if the number in flight is limited; returns that number, and the function to call when the
+    /// submit is done.
     pub fn count(&self) -> Option<(usize, impl FnOnce() + Send + 'static)> {
         let in_flight = self.in_flight.clone()?;
         let count = in_flight.count.fetch_add(1, SeqCst) + 1;
         Some((count, move || in_flight.done()))
     }
 
-    /// Notes whom to wake when more can be submitted.
+    /// Registers a task to wake when more can be submitted.
     pub fn wake_when_room(&self, waker: &Waker) {
         if let Some(in_flight) = &self.in_flight {
             in_flight.wake_when_done(waker);

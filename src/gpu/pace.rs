@@ -1,11 +1,11 @@
-//! How fast this GPU works, as measured, so that no submit holds it for long.
+//! The measured speed of this GPU, used to limit how long a submit occupies it.
 //!
-//! A unit of work takes some kernels a hundred times as long as others. So the first launches of each kernel are timed by
-//! themselves, where the GPU can tell times; else all kernels are taken for equally fast.
+//! The time for a unit of work differs between kernels by up to a factor of a hundred. So the first launches of each
+//! kernel are timed individually if the GPU has timestamps; otherwise all kernels are assumed to be equally fast.
 
 use std::sync::Mutex;
 
-/// In how many pieces a launch that takes so long is submitted.
+/// Returns the number of pieces in which a launch of this duration is submitted.
 pub(super) fn pieces(ms: f64, groups: u32, submit_ms: f64) -> u32 {
     ((ms / submit_ms).ceil() as u32).clamp(1, groups)
 }
@@ -14,19 +14,19 @@ pub(super) fn pieces(ms: f64, groups: u32, submit_ms: f64) -> u32 {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pace {
     units_per_ms: f64,
-    /// What known kernels take now, as a multiple of what they took when they were timed.
+    /// The current time of known kernels, as a multiple of the time when they were measured.
     drift: f64,
 }
 
 impl Default for Pace {
-    /// A slow software driver: a real GPU is found to be faster after the first replay.
+    /// Assumes a slow software driver; a real GPU is found to be faster after the first replay.
     fn default() -> Self {
         Pace { units_per_ms: 1e6, drift: 1.0 }
     }
 }
 
 impl Pace {
-    /// Milliseconds that a kernel takes for so many units of work.
+    /// Returns the milliseconds that a kernel takes for this many units of work.
     pub fn ms(&self, cost: &Cost, units: f64) -> f64 {
         match cost.ms_per_unit() {
             Some(ms_per_unit) => units * ms_per_unit * self.drift,
@@ -34,14 +34,15 @@ impl Pace {
         }
     }
 
-    /// Learns from `units` of work that took `ms`. Short runs measure latency rather than speed and teach nothing.
+    /// Updates the speed from `units` of work that took `ms`. Ignores short runs, which measure latency rather than
+    /// speed.
     pub fn learn(&mut self, units: f64, ms: f64) {
         if ms > 2.0 && units > 0.0 {
             self.units_per_ms = 0.5 * (self.units_per_ms + units / ms);
         }
     }
 
-    /// Learns from known kernels that took `ms` rather than `expected_ms`.
+    /// Updates the drift from known kernels that took `ms` rather than `expected_ms`.
     pub fn correct(&mut self, expected_ms: f64, ms: f64) {
         if ms > 2.0 && expected_ms > 0.0 {
             self.drift = (self.drift * (ms / expected_ms).sqrt()).clamp(0.25, 4.0);
@@ -49,24 +50,24 @@ impl Pace {
     }
 }
 
-/// Times after which a kernel is known: a driver may compile it when it first runs.
+/// Number of measurements after which a kernel is known: a driver may compile it when it first runs.
 pub(super) const SAMPLES: u32 = 2;
 
-/// What a unit of work costs a kernel.
+/// The cost of a unit of work in a kernel.
 #[derive(Default)]
 pub(super) struct Cost {
-    /// How often it was timed by itself, and the milliseconds for a unit.
+    /// How often it was timed individually, and the milliseconds per unit.
     timed: Mutex<(u32, f64)>,
 }
 
 impl Cost {
-    /// Milliseconds for a unit of work, once that is known.
+    /// Returns the milliseconds per unit of work, if known.
     pub fn ms_per_unit(&self) -> Option<f64> {
         let (samples, ms_per_unit) = *self.timed.lock().unwrap();
         (samples >= SAMPLES).then_some(ms_per_unit)
     }
 
-    /// Learns from a pass of this kernel alone.
+    /// Updates the cost from a pass of this kernel alone.
     pub fn learn(&self, units: f64, ms: f64) {
         if ms <= 0.0 || units <= 0.0 {
             return;
@@ -91,7 +92,7 @@ mod tests {
         let (cost, pace) = (Cost::default(), Pace::default());
         assert_eq!(pace.ms(&cost, 3e6), 3.0);
         cost.learn(1e6, 500.0);
-        assert_eq!(pace.ms(&cost, 3e6), 3.0, "it may have been compiled meanwhile");
+        assert_eq!(pace.ms(&cost, 3e6), 3.0, "the first time may include compilation");
         cost.learn(1e6, 20.0);
         assert!((pace.ms(&cost, 3e6) - 60.0).abs() < 1e-9);
         assert_eq!(pieces(60.0, 100, 4.0), 15);

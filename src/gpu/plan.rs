@@ -1,4 +1,4 @@
-//! A finished recording: memory placed, pipelines and bind groups made once.
+//! A finished recording: memory placed, pipelines and bind groups created once.
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
@@ -20,42 +20,42 @@ use crate::task::Slice;
 /// How to build a plan.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PlanOptions {
-    /// Give every tensor a buffer of its own, filled with NaN and fenced, see [`Plan::check_fences`]. For tests.
+    /// Gives every tensor its own buffer, filled with NaN and fenced, see [`Plan::check_fences`]. For tests.
     pub fenced: bool,
 }
 
-/// Words of fence on either side of a tensor.
+/// Words of fence before and after a tensor.
 const FENCE: u64 = 256;
 const FENCE_WORD: u32 = 0xFFC0_FE4C;
 
-/// A launch that is ready to be replayed.
+/// A launch that is ready for replay.
 pub(super) struct Ready {
     pub name: &'static str,
     pub kernel: Arc<Kernel>,
-    /// Where its parameters lie among all launches', and their bytes.
+    /// Offset and size of its parameters in the buffer of all launches' parameters.
     params: Option<(u64, u64)>,
-    /// Its tensors, in the order of their bindings.
+    /// Its tensors, in binding order.
     regions: Vec<Region>,
     pub groups: Groups,
     pub work: LaunchWork,
     pub phase: &'static str,
 }
 
-/// A recorded computation, ready to run any number of times. Clones share it.
+/// A recorded computation that can run any number of times. Clones share it.
 #[derive(Clone)]
 pub struct Plan {
     pub(super) made: Arc<Made>,
 }
 
-/// What a plan is made of.
+/// The contents of a plan.
 pub(super) struct Made {
     pub gpu: Gpu,
     pub launches: Vec<Ready>,
-    /// Of the recording: a measuring `Gpu` makes none of them ready.
+    /// Number of recorded launches; a measuring `Gpu` prepares none of them.
     launch_count: usize,
     slots: Vec<Buffer>,
     params: Buffer,
-    /// What the recording was bound to: a measuring `Gpu` has no launches that hold it.
+    /// The buffers that the recording was bound to; on a measuring `Gpu`, no launches keep them alive.
     _bound: Vec<Buffer>,
     /// The launches' bind groups.
     pub bindings: Mutex<Bindings>,
@@ -73,17 +73,17 @@ pub(super) struct Made {
 #[derive(Default)]
 pub(super) struct Bindings {
     pub groups: Vec<wgpu::BindGroup>,
-    /// How often memory had been given back when they were made; `None` before.
+    /// The number of memory releases when they were made; `None` if not made yet.
     releases: Option<usize>,
 }
 
 impl Plan {
-    /// Places the recording's memory in `arena`, compiles its kernels and makes its bind groups. On a measuring
-    /// [`Gpu`] the memory is counted and the kernels are noted (see [`Gpu::planned_kernels`]), no more.
+    /// Places the recording's memory in `arena`, compiles its kernels and creates its bind groups. On a measuring
+    /// [`Gpu`], only counts the memory and notes the kernels (see [`Gpu::planned_kernels`]).
     ///
     /// # Errors
     /// [`Error::Limit`] for a tensor above the GPU's binding limit, [`Error::OutOfMemory`], [`Error::Shader`];
-    /// [`Error::Config`] where the recording or the arena has memory of another device.
+    /// [`Error::Config`] if the recording or the arena uses memory of another device.
     pub async fn new(gpu: &Gpu, recorder: Recorder, arena: &Arena, options: PlanOptions) -> Result<Plan> {
         recorder.check_complete()?;
         for info in &recorder.tensors {
@@ -134,7 +134,7 @@ impl Plan {
         let queries = Queries::new(gpu)?;
         let query_bytes = queries.as_ref().map_or(0, |q| q.resolved.bytes());
         let staging_bytes = outputs.iter().map(|(t, _)| t.bytes()).sum::<u64>() + query_bytes;
-        // The first of the ring; a second one is made where a replay is submitted before the last was waited for.
+        // The first of the ring; another is allocated if a replay is submitted while none is free.
         let ring = Mutex::new(vec![gpu.staging("outputs", staging_bytes)?]);
         let bound = recorder.tensors.iter().filter_map(|info| match &info.home {
             Home::Region(region) => Some(region.buffer.clone()),
@@ -157,22 +157,22 @@ impl Plan {
             room: room(&recorder),
         };
         {
-            // No memory is given back meanwhile.
+            // While this is locked, no memory is released.
             let _jobs = gpu.inner.outbox.jobs();
             made.bind()?;
         }
         Ok(Plan { made: Arc::new(made) })
     }
 
-    /// Number of launches in one replay.
+    /// Returns the number of launches in one replay.
     pub fn launch_count(&self) -> usize {
         self.made.launch_count
     }
 
-    /// Whether the fences around every tensor of a plan built with [`PlanOptions::fenced`] still stand.
+    /// Checks that the fences around every tensor of a plan built with [`PlanOptions::fenced`] are intact.
     ///
     /// # Errors
-    /// [`Error::SelfCheck`] naming the tensor that was overrun.
+    /// [`Error::SelfCheck`] naming the tensor whose fence was overwritten.
     pub async fn check_fences(&self) -> Result<()> {
         for slot in &self.made.slots {
             let words: Vec<u32> = self.made.gpu.download(&slot.region()).await?;
@@ -185,7 +185,7 @@ impl Plan {
     }
 }
 
-/// The kernels, compiled, in slices; on a measuring `Gpu` they are noted.
+/// Returns the compiled kernels, in slices; a measuring `Gpu` only notes them.
 async fn compiled(
     gpu: &Gpu,
     keys: &mut (dyn Iterator<Item = &KernelKey> + Send),
@@ -218,7 +218,7 @@ fn check_binding(gpu: &Gpu, recorder: &Recorder, tensor: Tensor) -> Result<()> {
     Ok(())
 }
 
-/// One buffer a tensor, NaN inside, fence words around.
+/// Allocates one buffer per tensor, with NaN inside and fence words around.
 fn fenced_slots(gpu: &Gpu, recorder: &Recorder) -> Result<Vec<Buffer>> {
     let fence = vec![FENCE_WORD; FENCE as usize];
     let slot = |info: &TensorInfo| {
@@ -233,7 +233,7 @@ fn fenced_slots(gpu: &Gpu, recorder: &Recorder) -> Result<Vec<Buffer>> {
     recorder.tensors.iter().map(slot).collect()
 }
 
-/// All launches' parameters in one buffer, each at an aligned offset.
+/// Uploads all launches' parameters into one buffer, each at an aligned offset.
 fn upload_params(gpu: &Gpu, recorder: &Recorder) -> Result<(Buffer, Vec<u64>)> {
     let align = gpu.limits().alignment as usize / 4;
     let mut words: Vec<u32> = Vec::new();
@@ -248,7 +248,7 @@ fn upload_params(gpu: &Gpu, recorder: &Recorder) -> Result<(Buffer, Vec<u64>)> {
 }
 
 impl Made {
-    /// Makes the bind groups, the first time and again after memory was given back, which is taken again.
+    /// Creates the bind groups, for the first time or again after memory was released, which is then allocated again.
     pub fn bind(&self) -> Result<()> {
         let mut bindings = self.bindings.lock().unwrap();
         let releases = Some(self.gpu.inner.releases.load(Relaxed));

@@ -1,12 +1,11 @@
-//! Has wgpu's callbacks run for futures whose thread must not block.
+//! Runs wgpu's callbacks for futures whose thread must not block.
 //!
-//! A browser's event loop polls the device by itself. Natively somebody has to: a thread of the device's own, from the first
-//! such wait on.
+//! A browser's event loop polls the device. Natively, a thread per device does; it starts with the first such wait.
 
 #[cfg(not(target_arch = "wasm32"))]
 pub(super) use native::{BETWEEN_LOOKS, Poller, wait_looking};
 
-/// In a browser there is nothing to do.
+/// A browser needs no poller.
 #[cfg(target_arch = "wasm32")]
 #[derive(Default)]
 pub(super) struct Poller;
@@ -22,20 +21,20 @@ mod native {
 
     use wgpu::PollError;
 
-    /// Time between two looks at an application's device: a part of what a submit takes, much more than a look takes.
+    /// Time between two polls of an application's device: shorter than a submit, much longer than a poll.
     pub const BETWEEN_LOOKS: Duration = Duration::from_micros(300);
 
-    /// How long a lost device may leave a thread waiting that looks at it: its callbacks may never come.
+    /// The longest time to poll a device, which may be lost: its callbacks may never run.
     const LONGEST_LOOKING: Duration = Duration::from_millis(500);
 
-    /// Its thread ends with it.
+    /// Owns the polling thread, which ends when this is dropped.
     #[derive(Default)]
     pub struct Poller {
         wakers: OnceLock<Sender<Waker>>,
     }
 
     impl Poller {
-        /// Wakes when the work that is submitted by now is done. `waiter` makes what waits for it.
+        /// Wakes `waker` when the work submitted so far is done. `waiter` creates the function that waits for it.
         pub fn wake_later<W: Fn() -> Result<(), PollError> + Send + 'static>(
             &self,
             waiter: impl FnOnce() -> W,
@@ -50,7 +49,7 @@ mod native {
                     .expect("a thread to poll the GPU");
                 send
             };
-            // It serves as long as this is there.
+            // The thread serves as long as the sender exists.
             let _ = self.wakers.get_or_init(start).send(waker.clone());
         }
     }
@@ -58,13 +57,13 @@ mod native {
     fn serve(wait: impl Fn() -> Result<(), PollError>, wakers: &Receiver<Waker>) {
         while let Ok(waker) = wakers.recv() {
             let waiting: Vec<Waker> = std::iter::once(waker).chain(wakers.try_iter()).collect();
-            // What goes wrong shows when those that wait look for themselves.
+            // Errors and panics are ignored here: the woken tasks find them when they poll the device.
             let _ = catch_unwind(AssertUnwindSafe(&wait));
             waiting.into_iter().for_each(Waker::wake);
         }
     }
 
-    /// Waits until the work that is submitted by now is done, by looking at the device again and again.
+    /// Waits until the work submitted so far is done, by polling the device repeatedly.
     pub fn wait_looking(device: &wgpu::Device, queue: &wgpu::Queue) -> Result<(), PollError> {
         let (done, started) = (Arc::new(AtomicBool::new(false)), Instant::now());
         let set = done.clone();

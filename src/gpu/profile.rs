@@ -1,11 +1,11 @@
-//! Where the GPU's time goes: a table by kernel, and a trace that Perfetto opens.
+//! Profiles of GPU time: a table by kernel, and a trace for Perfetto.
 
 use std::collections::BTreeMap;
 
 /// All launches of one kernel.
 #[derive(Clone, Copy, Debug, Default, serde::Serialize)]
 pub struct KernelTime {
-    /// How often it was launched.
+    /// The number of launches.
     pub launches: u64,
     /// Time on the GPU.
     pub milliseconds: f64,
@@ -28,7 +28,7 @@ impl Clone for Event {
     }
 }
 
-/// The trace keeps this many launches, the first ones.
+/// The trace keeps the first launches, up to this many.
 const MAX_EVENTS: usize = 200_000;
 
 /// Launches timed so far.
@@ -59,7 +59,7 @@ impl Profile {
         }
     }
 
-    /// The kernels, slowest first: launches, milliseconds, share, GFLOP/s, GB/s.
+    /// Returns a table of the kernels, slowest first: launches, milliseconds, share, GFLOP/s, GB/s.
     pub fn table(&self) -> String {
         let total: f64 = self.kernels.values().map(|k| k.milliseconds).sum();
         let mut rows: Vec<_> = self.kernels.iter().collect();
@@ -82,7 +82,7 @@ impl Profile {
         out
     }
 
-    /// The launches as Chrome trace events (JSON), which <https://ui.perfetto.dev> opens.
+    /// Returns the launches as Chrome trace events (JSON), which <https://ui.perfetto.dev> opens.
     pub fn trace(&self) -> String {
         let origin = self.events.first().map_or(0.0, |e| e.start_ns);
         let events: Vec<_> = self

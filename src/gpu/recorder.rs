@@ -1,4 +1,4 @@
-//! Recording: model code calls ops on virtual tensors, and each launch is noted with all that it needs.
+//! Recording: model code calls ops on virtual tensors, and each launch is noted with everything that it needs.
 
 use std::collections::{HashMap, HashSet};
 
@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 pub(super) enum Home {
     /// Planned from its lifetime.
     Transient,
-    /// Somebody else's buffer.
+    /// A buffer that exists outside the plan.
     Region(Region),
 }
 
@@ -29,17 +29,17 @@ pub(super) struct TensorInfo {
     pub home: Home,
 }
 
-/// A gradient rule, which goes on with the recording.
+/// A gradient rule, which adds launches to the recording.
 pub(super) type RuleFn = Box<dyn FnOnce(&mut Recorder) -> Result<()> + Send>;
 
-/// What a recording knows about gradients.
+/// The gradient state of a recording.
 #[derive(Default)]
 pub(super) struct Tape {
     pub recording: bool,
     pub rules: Vec<RuleFn>,
-    /// Tensors that depend on something trained; the value tells whether a rule covers them yet.
+    /// Tensors that depend on a trained one; the value says whether a rule covers them yet.
     pub dependent: HashMap<u32, bool>,
-    /// Kernels that wrote a dependent tensor, for the message when no rule follows.
+    /// The kernels that wrote a dependent tensor, for the error message if there is no rule.
     writers: HashMap<u32, &'static str>,
     pub gradients: HashMap<u32, Tensor>,
 }
@@ -57,7 +57,7 @@ impl Tape {
         }
     }
 
-    /// Notes what depends on something trained after a launch.
+    /// Updates the dependent tensors after a launch.
     fn note(&mut self, launch: &NotedLaunch) {
         if !self.recording {
             return;
@@ -66,7 +66,7 @@ impl Tape {
         if reads_dependent {
             for (t, access) in &launch.args {
                 if *access == Access::Write {
-                    // A rule stated earlier says nothing about what is written now.
+                    // An earlier rule does not cover what is written now.
                     self.dependent.insert(t.id, false);
                     self.writers.insert(t.id, launch.kernel.name);
                 }
@@ -75,7 +75,7 @@ impl Tape {
     }
 }
 
-/// A recording in progress. See [`super::Plan`] for what becomes of it.
+/// A recording in progress. [`super::Plan`] is made from it.
 #[derive(Default)]
 pub struct Recorder {
     pub(super) tensors: Vec<TensorInfo>,
@@ -91,14 +91,14 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// An empty recording, for GPUs like this one.
+    /// Creates an empty recording for this GPU.
     pub fn new(gpu: &Gpu) -> Recorder {
-        // Cores are told apart from compute units only by the kind of the device.
+        // Compute units and cores cannot be queried; the kind of device decides.
         let busy = if gpu.summary().device_kind() == DeviceKind::Processor { 8 } else { 128 };
         Recorder { gpu: Some(gpu.clone()), arithmetic: gpu.arithmetic(), busy, ..Recorder::default() }
     }
 
-    /// The kernels' shapes.
+    /// Returns the kernel variants.
     pub fn tuning(&self) -> Tuning {
         match &self.gpu {
             Some(gpu) => gpu.tuning(),
@@ -106,27 +106,28 @@ impl Recorder {
         }
     }
 
-    /// The tile of such products on a GPU: the one chosen for their class; if nobody chooses, `by_shape`.
+    /// Returns the tile for these products on a GPU: the one chosen for their class, or `by_shape` if there is no
+    /// chooser.
     pub(crate) fn tile(&self, class: ProductClass, by_shape: ProductTile) -> ProductTile {
         self.gpu.as_ref().map_or(by_shape, |gpu| gpu.tile(class, by_shape))
     }
 
-    /// How products with frozen f16 matrices are computed.
+    /// Returns how products with frozen f16 matrices are computed.
     pub fn arithmetic(&self) -> Arithmetic {
         self.arithmetic
     }
 
-    /// Workgroups that keep the GPU about busy.
+    /// Returns the number of workgroups that keep the GPU busy, roughly.
     pub fn busy(&self) -> u32 {
         self.busy
     }
 
-    /// Whether gradient rules are being noted, so that what they need must be kept.
+    /// Whether gradient rules are recorded, so that their inputs must be kept.
     pub fn is_training(&self) -> bool {
         self.tape.is_recording()
     }
 
-    /// Invocations of a subgroup, where kernels may use them.
+    /// Returns the lanes of a subgroup, if kernels may use subgroups.
     pub fn subgroup(&self) -> Option<u32> {
         self.gpu.as_ref().and_then(Gpu::subgroup)
     }
@@ -137,21 +138,21 @@ impl Recorder {
         tensor
     }
 
-    /// A new tensor of floats, (rows, cols), whose memory the plan provides.
+    /// Creates a tensor of floats, (rows, cols), whose memory the plan allocates.
     pub fn tensor(&mut self, label: impl Into<String>, rows: impl Into<Dim>, cols: usize) -> Tensor {
         self.add(label.into(), rows.into(), cols, Format::F32, Home::Transient)
     }
 
-    /// A new tensor of integers, (rows, cols), whose memory the plan provides.
+    /// Creates a tensor of integers, (rows, cols), whose memory the plan allocates.
     pub fn tensor_u32(&mut self, label: impl Into<String>, rows: impl Into<Dim>, cols: usize) -> Tensor {
         self.add(label.into(), rows.into(), cols, Format::U32, Home::Transient)
     }
 
-    /// A tensor that lives in `region`, which outlasts the plan. The same region and shape give the same tensor.
+    /// Returns a tensor in `region`, which outlives the plan. The same region and shape give the same tensor.
     pub fn bind(&mut self, region: &Region, rows: impl Into<Dim>, cols: usize, format: Format) -> Tensor {
         let rows = rows.into();
         let bytes = format.bytes(rows.max() as u64 * cols as u64);
-        assert!(bytes <= region.bytes, "a tensor of {bytes} bytes does not fit {region:?}");
+        assert!(bytes <= region.bytes, "a tensor of {bytes} bytes does not fit into {region:?}");
         let key = (region.buffer.id(), region.offset, rows, cols);
         if let Some(known) = self.regions.get(&key) {
             return *known;
@@ -162,25 +163,25 @@ impl Recorder {
         tensor
     }
 
-    /// Notes a launch. Ops call this; where a gradient is needed they add their rule, see [`Recorder::rule`].
+    /// Records a launch. Ops call this; for training they also add a gradient rule, see [`Recorder::rule`].
     pub fn launch(&mut self, launch: Launch) {
         self.launch_over_keys(launch, KeyWork::default());
     }
 
-    /// [`Recorder::launch`] of what costs so much more for each key that a row sees.
+    /// Like [`Recorder::launch`], for a launch whose cost grows with the number of keys per row.
     pub fn launch_over_keys(&mut self, launch: Launch, keys: KeyWork) {
         let launch = launch.note(keys);
         self.tape.note(&launch);
         self.launches.push(launch);
     }
 
-    /// Notes a launch through which no gradient shall flow: what it writes counts as constant. For what ends a graph,
-    /// such as a loss that computes its own gradient, sampling, and the update of weights.
+    /// Records a launch without a gradient: what it writes counts as constant. For the end of a graph: a loss that
+    /// computes its own gradient, sampling, the update of weights.
     pub fn launch_detached(&mut self, launch: Launch) {
         self.launches.push(launch.note(KeyWork::default()));
     }
 
-    /// Sums slices: large ones at once, small ones when there are enough of them, at the latest at the end of the
+    /// Sums slices: large ones immediately, small ones together once there are enough, at the latest at the end of the
     /// backward pass.
     pub fn sum_slices(&mut self, slices: Slices) {
         for launch in self.waiting.add(slices) {
@@ -194,29 +195,29 @@ impl Recorder {
         }
     }
 
-    /// Keeps a tensor until the end of the plan and reads it back with every replay.
+    /// Keeps a tensor until the end of the plan and reads it back after every replay.
     pub fn output(&mut self, tensor: Tensor) {
         if !self.outputs.contains(&tensor) {
             self.outputs.push(tensor);
         }
     }
 
-    /// Launches recorded from here on belong to a phase of this name, in profiles and timings.
+    /// Assigns the following launches to this phase in profiles and timings.
     pub fn phase(&mut self, name: &'static str) {
         self.phases.push((self.launches.len(), name));
     }
 
-    /// Launches so far.
+    /// Returns the number of launches so far.
     pub fn launch_count(&self) -> usize {
         self.launches.len()
     }
 
-    /// Names of the kernels recorded so far, in order.
+    /// Returns the kernels recorded so far, in order.
     pub fn kernels(&self) -> impl Iterator<Item = &KernelKey> {
         self.launches.iter().map(|l| &l.kernel)
     }
 
-    /// Operations and bytes of one replay with these live extents.
+    /// Returns the operations and bytes of one replay with these live extents.
     pub fn work(&self, extents: &[u32; 8]) -> Work {
         let mut total = Work::default();
         for launch in &self.launches {
@@ -228,7 +229,7 @@ impl Recorder {
         total
     }
 
-    /// Name, pieces and units of a piece of each launch in a replay that submits at most so many units at a time.
+    /// Returns each launch's kernel, number of pieces and units per piece, in a replay with this many units per submit.
     #[cfg(test)]
     pub(crate) fn pieces(&self, live: &super::Live, units_per_submit: f64) -> Vec<(&'static str, u32, f64)> {
         let of_launch = |launch: &NotedLaunch| {
@@ -239,10 +240,10 @@ impl Recorder {
         self.launches.iter().map(of_launch).collect()
     }
 
-    /// Validates every kernel and its bindings on the host, without a GPU.
+    /// Validates every kernel and its bindings on the CPU, without a GPU.
     ///
     /// # Errors
-    /// [`crate::Error::Shader`] with the kernel's first mistake.
+    /// [`crate::Error::Shader`] with the kernel's first error.
     pub fn validate(&self) -> Result<()> {
         let keys: HashSet<&KernelKey> = self.kernels().collect();
         keys.into_iter().try_for_each(|key| validate(key).map(drop))
@@ -252,7 +253,7 @@ impl Recorder {
         &self.tensors[tensor.id as usize].label
     }
 
-    /// Checks what would otherwise be found only when the plan is built.
+    /// Finds errors that would otherwise appear only when the plan is built.
     pub(super) fn check_complete(&self) -> Result<()> {
         self.tape.check_rules()
     }

@@ -1,4 +1,4 @@
-//! Plans replayed with live values: submits, and what comes back of them.
+//! Replays plans with live values: submits, and reads the outputs back.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -25,24 +25,24 @@ struct Piece {
     load: Load,
 }
 
-/// Pieces of one submit.
+/// The most pieces in one submit.
 const MOST_PIECES: usize = 4096;
 
 impl Plan {
     /// Runs the plan and waits for its outputs.
     ///
     /// # Errors
-    /// [`Error::Config`] for a live extent above what the plan was recorded for; what the device reports.
+    /// [`Error::Config`] for a live extent above the recorded maximum; errors of the device.
     pub async fn run(&self, live: &Live) -> Result<Outputs> {
         self.submit(live, 1)?.outputs().await
     }
 
-    /// Has the launches run `times` over, in as many submits as the time cap asks for, and returns at once. On an application's
-    /// device most of them wait until somebody waits for the outputs or for another plan's.
+    /// Runs the launches `times` times, in as many submits as the time cap requires, and returns immediately. On an
+    /// application's device most of them are submitted only while a task waits for these outputs or another plan's.
     pub fn submit(&self, live: &Live, times: u32) -> Result<Pending> {
         for (index, (value, room)) in live.extents.iter().zip(&self.made.room).enumerate() {
             if value > room {
-                let why = format!("is {value}, its tensors have room for {room}");
+                let why = format!("is {value}, but its tensors have room for {room}");
                 return Err(Error::config(format!("live extent {index}"), why));
             }
         }
@@ -57,20 +57,20 @@ impl Plan {
             Some(staging) => staging,
             None => gpu.staging("outputs", self.made.staging_bytes)?,
         };
-        let (submitted, tell) = Signal::new();
+        let (submitted, notify) = Signal::new();
         let replay = Replay {
             plan: self.clone(),
             live,
             pieces,
             clock: Clock::default(),
             timed: HashMap::new(),
-            end: Some((staging, Box::new(tell))),
+            end: Some((staging, Box::new(notify))),
         };
         let number = gpu.post(Box::new(replay), false)?;
         Ok(Pending { plan, live, started, units, replay: Some((number, submitted)) })
     }
 
-    /// The launches in pieces that each fit a submit, and their work.
+    /// Splits the launches into pieces that each fit into a submit; returns them and their total work.
     fn pieces(&self, live: &Live, times: u32) -> (VecDeque<Piece>, f64) {
         let (pace, submit_ms) = (*self.made.gpu.inner.pace.lock().unwrap(), self.made.gpu.inner.submit_ms);
         let (mut all, mut total) = (VecDeque::new(), 0.0);
@@ -101,52 +101,52 @@ impl Plan {
     }
 }
 
-/// What comes of submitting a replay: its outputs on their way.
+/// The result of submitting a replay: the read-back of its outputs.
 type Submitted = Result<(MapRequest, Clock)>;
 
-/// Tells whoever waits for a replay that it is submitted.
-type Tell = Box<dyn FnOnce(Submitted) + Send>;
+/// Passes the result of submitting to the task that waits for the replay.
+type Notify = Box<dyn FnOnce(Submitted) + Send>;
 
-/// A replay of which not everything is submitted yet.
+/// A replay that is not completely submitted yet.
 pub(super) struct Replay {
     plan: Plan,
     live: Live,
     pieces: VecDeque<Piece>,
     clock: Clock,
-    /// How often kernels that are not known yet were timed by themselves.
+    /// How often each unknown kernel was timed individually.
     timed: HashMap<usize, u32>,
-    /// Where the outputs go, and whom to tell; `None` when that is done.
-    end: Option<(Buffer, Tell)>,
+    /// The buffer for the outputs, and the function that receives the result; `None` after the end.
+    end: Option<(Buffer, Notify)>,
 }
 
-/// What tells kernels apart.
+/// A key that identifies a kernel.
 fn address(kernel: &Arc<Kernel>) -> usize {
     Arc::as_ptr(kernel) as usize
 }
 
 impl Job for Replay {
-    /// As many pieces as the time cap allows. Whoever waits for the outputs hears of errors.
+    /// Submits as many pieces as the time cap allows. Errors go to the task that waits for the outputs.
     fn submit_next(&mut self) -> Result<bool> {
         match self.try_submit() {
             Ok(None) => return Ok(true),
             Ok(Some(map)) => {
                 let clock = std::mem::take(&mut self.clock);
-                self.tell(Ok((map, clock)));
+                self.notify(Ok((map, clock)));
             }
-            Err(error) => self.tell(Err(error)),
+            Err(error) => self.notify(Err(error)),
         }
         Ok(false)
     }
 }
 
 impl Replay {
-    fn tell(&mut self, outcome: Submitted) {
-        if let Some((_, tell)) = self.end.take() {
-            tell(outcome);
+    fn notify(&mut self, outcome: Submitted) {
+        if let Some((_, notify)) = self.end.take() {
+            notify(outcome);
         }
     }
 
-    /// Gives the read-back of the outputs once everything is submitted.
+    /// Submits the next pieces; returns the read-back of the outputs after the last ones.
     fn try_submit(&mut self) -> Result<Option<MapRequest>> {
         let made = self.plan.made.clone();
         let (taken, load) = self.next_submit(made.gpu.inner.submit_ms);
@@ -164,7 +164,7 @@ impl Replay {
         made.gpu.guarded("a read-back", |_| MapRequest::new(staging.clone(), bytes)).map(Some)
     }
 
-    /// How many pieces go into the next submit, and their work.
+    /// Returns the number of pieces in the next submit, and their work.
     fn next_submit(&self, submit_ms: f64) -> (usize, Load) {
         let (mut taken, mut filled, mut slots) = (0, Load::default(), 1);
         for piece in self.pieces.iter().take(MOST_PIECES) {
@@ -178,18 +178,18 @@ impl Replay {
         (taken, filled)
     }
 
-    /// Workgroups of a piece in two dimensions.
+    /// Arranges the workgroups of a piece in two dimensions.
     fn grid(&self, piece: &Piece) -> (u32, u32) {
         let limit = self.plan.made.gpu.limits().groups_per_dimension;
         (piece.count.min(limit), piece.count.div_ceil(limit))
     }
 
-    /// Whether a piece is a whole launch in one row of workgroups, which needs no step of its own.
+    /// Whether a piece is a whole launch in a one-dimensional grid, which needs no step slot of its own.
     fn is_whole(&self, piece: &Piece) -> bool {
         piece.base == 0 && self.grid(piece).1 == 1
     }
 
-    /// Whether a kernel is to be timed by itself.
+    /// Whether a kernel should be timed individually.
     fn is_to_be_timed(&self, kernel: &Arc<Kernel>) -> bool {
         let times = self.timed.get(&address(kernel)).copied().unwrap_or(0);
         self.clock.has_room() && times < SAMPLES && kernel.cost.ms_per_unit().is_none()
@@ -271,14 +271,14 @@ impl Plan {
     }
 }
 
-/// A replay that is submitted, or waits for that. What of it still waits when it is dropped is not done.
+/// A replay that is submitted or queued. Dropping it cancels what is not submitted yet.
 #[must_use = "errors come with the outputs"]
 pub struct Pending {
     plan: Plan,
     live: Live,
     started: Instant,
     units: f64,
-    /// The job's number, and what comes of it; `None` on a measuring `Gpu`.
+    /// The job's number, and the result of submitting; `None` on a measuring `Gpu`.
     replay: Option<(u64, Signal<Submitted>)>,
 }
 
@@ -287,7 +287,7 @@ impl Drop for Pending {
         if let Some((number, _)) = &self.replay {
             let gpu = &self.plan.made.gpu;
             if gpu.inner.outbox.withdraw(*number) {
-                // Nobody may be left to wait for it. What goes wrong shows with what comes next.
+                // There may be no other task left to submit the rest. An error appears in a later call.
                 let _ = gpu.flush();
             }
         }
@@ -295,7 +295,7 @@ impl Drop for Pending {
 }
 
 impl Pending {
-    /// Has it done to its end even where this is dropped.
+    /// Lets the replay complete even if this is dropped.
     pub(crate) fn lasting(self) -> Pending {
         if let Some((number, _)) = &self.replay {
             self.plan.made.gpu.inner.outbox.keep(*number);
@@ -303,7 +303,7 @@ impl Pending {
         self
     }
 
-    /// Waits for the replay and gives its outputs.
+    /// Waits for the replay and returns its outputs.
     pub async fn outputs(self) -> Result<Outputs> {
         let made = &self.plan.made;
         let (bytes, clock) = match &self.replay {
@@ -329,7 +329,7 @@ impl Pending {
         Ok(Outputs { tensors, phases })
     }
 
-    /// Learns how fast the GPU works: from the times of the submits where it tells them.
+    /// Updates the measured speed of the GPU, from the times of the submits if it has timestamps.
     fn learn(&self, clock: &Clock, stamps: &[u64]) {
         let gpu = &self.plan.made.gpu;
         if gpu.is_measuring() {
@@ -345,7 +345,7 @@ impl Pending {
         let (units, expected_ms, ms) = (sum(|t| t.0.units), sum(|t| t.0.ms), sum(|t| t.1));
         pace.learn(units, ms);
         let launches = &self.plan.made.launches;
-        // What was expected of kernels that were not known is no measure.
+        // For unknown kernels the expected time was only a guess, so it is not compared.
         if launches.iter().all(|launch| launch.kernel.cost.ms_per_unit().is_some()) {
             pace.correct(expected_ms, ms);
         }
@@ -360,7 +360,7 @@ impl Pending {
     }
 }
 
-/// What a replay gave back.
+/// The outputs of a replay.
 #[derive(Clone, Debug)]
 pub struct Outputs {
     tensors: Vec<(Tensor, Vec<u32>)>,
@@ -370,27 +370,27 @@ pub struct Outputs {
 impl Outputs {
     fn words(&self, tensor: Tensor) -> &[u32] {
         let found = self.tensors.iter().find(|(t, _)| *t == tensor);
-        &found.expect("a tensor is read that was not declared an output").1
+        &found.expect("the tensor is not an output").1
     }
 
-    /// The live rows of an output of floats.
+    /// Returns the live rows of an output of floats.
     pub fn f32(&self, tensor: Tensor) -> &[f32] {
         bytemuck::cast_slice(self.words(tensor))
     }
 
-    /// The live rows of an output of integers.
+    /// Returns the live rows of an output of integers.
     pub fn u32(&self, tensor: Tensor) -> &[u32] {
         self.words(tensor)
     }
 
-    /// Milliseconds on the GPU by phase; empty where the GPU cannot tell.
+    /// Returns the milliseconds on the GPU per phase; empty if the GPU has no timestamps.
     pub fn phase_ms(&self) -> &[(&'static str, f64)] {
         &self.phases
     }
 }
 
 impl Plan {
-    /// Adds a replay's timestamps up by phase, and launch by launch into the profile.
+    /// Sums a replay's timestamps per phase, and adds each launch to the profile.
     fn times(&self, live: &Live, clock: &Clock, stamps: &[u64]) -> Vec<(&'static str, f64)> {
         if clock.passes.is_empty() {
             return Vec::new();

@@ -1,16 +1,16 @@
-//! Sums over slices: what gradients come in where their sum is shared out among workgroups. Small ones wait for others,
+//! Sums over slices: a gradient whose sum is divided among workgroups is written in slices. Small ones are collected,
 //! so that several share a launch.
 
 use super::launch::{Arg, Groups, Launch, Word, Work, read, write};
 use super::shader::{Constants, constants};
 use super::tensor::{Accumulate, Dim, GradientTarget, Tensor};
 
-/// Slices that are to be summed, in order, into a gradient.
+/// Slices that are to be summed into a gradient, in order.
 #[derive(Clone, Copy, Debug)]
 pub struct Slices {
     /// The slices, (slices, len).
     pub x: Tensor,
-    /// There is a slice for every `share` of these rows.
+    /// There is one slice per `share` of these rows.
     pub rows: Dim,
     /// See `rows`.
     pub share: u32,
@@ -18,20 +18,20 @@ pub struct Slices {
     pub len: usize,
     /// Where the sum goes.
     pub target: GradientTarget,
-    /// The first of the target's elements that it goes to.
+    /// Index of the first element of the target.
     pub first: usize,
 }
 
-/// Sums in one launch, with two bindings each of the eight that every GPU has.
+/// The most sums in one launch: each needs two bindings of the eight that every GPU has.
 const TASKS: usize = 4;
 constants! {
     struct ReduceSlices {
-        /// Sums of the launch.
+        /// The number of sums in the launch.
         tasks: u32,
     }
 }
 
-/// Names of a task's parameters and bindings.
+/// The names of a task's parameters and bindings.
 struct Names {
     params: [&'static str; 5],
     x: &'static str,
@@ -45,23 +45,23 @@ const NAMES: [Names; TASKS] = [
     Names { params: ["rows3", "share3", "len3", "first3", "add3"], x: "x3", y: "y3" },
 ];
 
-/// Slices up to this size wait for others: keeping them longer costs little.
+/// Slices up to this size are collected: keeping them longer costs little memory.
 const SMALL_BYTES: u64 = 1 << 20;
 
-/// Slices that are yet to be summed.
+/// Slices that are not summed yet.
 #[derive(Default)]
 pub(super) struct Waiting(Vec<Slices>);
 
 impl Waiting {
-    /// Adds slices; returns the launches that are due before anything else is recorded.
+    /// Adds slices; returns the launches that must come before anything else is recorded.
     pub fn add(&mut self, slices: Slices) -> Vec<Launch> {
         let mut due = Vec::new();
-        // Two sums into one target need an order.
+        // The order of two sums into one target matters.
         if self.0.iter().any(|w| w.target.tensor == slices.target.tensor) {
             due.extend(self.take());
         }
         self.0.push(slices);
-        // What is set rather than added to must be there before anything else is added.
+        // A target that is set, not added to, must be written before anything else is added to it.
         let set = slices.target.accumulate == Accumulate::Set;
         if set || self.0.len() == TASKS || slices.x.bytes() > SMALL_BYTES {
             due.extend(self.take());
@@ -69,7 +69,7 @@ impl Waiting {
         due
     }
 
-    /// The launch that sums all that wait.
+    /// Returns the launch that sums all collected slices.
     pub fn take(&mut self) -> Option<Launch> {
         let tasks = std::mem::take(&mut self.0);
         let mut params: Vec<(&str, Word)> = Vec::new();

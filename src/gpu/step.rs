@@ -1,21 +1,21 @@
-//! What changes from one replay of a plan to the next, and how kernels read it.
+//! The values that change from one replay of a plan to the next, as kernels read them.
 
-/// What changes from one replay to the next.
+/// The values that change from one replay to the next.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Live {
     /// Live extents, see [`super::Dim::Live`].
     pub extents: [u32; 8],
-    /// Scalars that kernels read: learning rate and the like.
+    /// Scalars for the kernels: learning rate and others.
     pub scalars: [f32; 8],
-    /// Keys that a row of attention sees on average, for the time cap; 0: what its op takes for usual.
+    /// Average number of keys per row of attention, for the time cap; 0: the usual number of the op.
     pub keys: u32,
     /// Seed of the random numbers.
     pub seed: u32,
-    /// Which draw this is.
+    /// The index of the draw.
     pub draw: u32,
 }
 
-/// A dispatch's view of `Live`, as shaders/prelude.wgsl declares it.
+/// `Live` for one dispatch, as shaders/prelude.wgsl declares it.
 #[repr(C)]
 #[derive(Clone, Copy, bytemuck::NoUninit)]
 pub(super) struct Step {
@@ -34,11 +34,11 @@ impl Step {
     }
 }
 
-/// Distance between two `Step`s in their buffer: any device accepts it as a dynamic offset.
+/// Distance between two `Step`s in their buffer; a valid dynamic offset on every device.
 pub(super) const STEP_STRIDE: u64 = 256;
-/// Pieces of split launches that one submit can hold; piece 0 is "the whole launch".
+/// The most pieces of split launches in one submit; slot 0 stands for a whole launch.
 pub(super) const STEP_SLOTS: usize = 64;
-/// Of the binding of a `Step`.
+/// The layout of the bind group of a `Step`.
 pub(super) fn step_layout(device: &wgpu::Device) -> wgpu::BindGroupLayout {
     device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
         label: Some("step"),

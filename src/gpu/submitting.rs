@@ -1,4 +1,4 @@
-//! Submitting what waits in the [`Outbox`](super::outbox::Outbox).
+//! Submits the jobs in the [`Outbox`](super::outbox::Outbox).
 
 use std::sync::PoisonError;
 
@@ -6,12 +6,13 @@ use super::device::Gpu;
 use super::outbox::{Job, Jobs};
 use crate::error::Result;
 
-/// Submits that are noted, to be waited for; of more, older ones need not be waited for by themselves.
+/// The most submits that are remembered for waiting; beyond that the oldest are forgotten, since waiting for a later
+/// one covers them.
 const MOST_NOTED: usize = 4096;
 
 impl Gpu {
-    /// Adds a job, and submits what may be submitted now. Gives the job's number. A `lasting` one is done even if nobody waits
-    /// for it.
+    /// Adds a job, and submits what may be submitted now. Returns the job's number. A `lasting` job is completed even
+    /// if nothing waits for it.
     pub(super) fn post(&self, job: Box<dyn Job>, lasting: bool) -> Result<u64> {
         let mut jobs = self.inner.outbox.jobs();
         let number = jobs.push(job, lasting);
@@ -39,7 +40,7 @@ impl Gpu {
     }
 
     fn submit_jobs(&self, jobs: &mut Jobs, all: bool) -> Result<()> {
-        // A lost device finishes nothing: each job is to hear of it.
+        // A lost device finishes nothing: each job must get its error.
         let waits = || !all && self.inner.outbox.is_full() && self.look("the submitted work").is_ok();
         while !jobs.is_empty() && !waits() {
             jobs.submit_next()?;
@@ -47,8 +48,8 @@ impl Gpu {
         Ok(())
     }
 
-    /// Notes what was just submitted: on an application's device it is counted until it is done, elsewhere it can be waited
-    /// for.
+    /// Records a submit: on an application's device it counts as in flight until it is done; otherwise it is remembered
+    /// for waiting.
     pub(super) fn note_submit(&self, index: wgpu::SubmissionIndex) {
         match self.inner.outbox.count() {
             Some((count, done)) => {

@@ -1,8 +1,8 @@
-//! Virtual tensors: shape, format, and what is done with them.
+//! Virtual tensors: shape, format, and access.
 
 use serde::{Deserialize, Serialize};
 
-/// An extent: fixed when recorded, or live, that is set anew for every replay up to a maximum.
+/// An extent: fixed when recorded, or live, i.e. set for every replay up to a maximum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Dim {
     /// The same in every replay.
@@ -25,7 +25,7 @@ impl Dim {
         }
     }
 
-    /// The value in a replay with these live extents.
+    /// Returns the value in a replay with these live extents.
     pub fn now(self, extents: &[u32; 8]) -> u32 {
         match self {
             Dim::Fixed(n) => n,
@@ -47,7 +47,7 @@ impl From<usize> for Dim {
     }
 }
 
-/// Elements that lie together in the formats of blocks: rows are whole groups of them.
+/// Elements of two blocks, which are stored together: the length of a row is a multiple of it.
 pub(super) const GROUP: usize = 64;
 
 /// How elements are stored.
@@ -62,14 +62,14 @@ pub enum Format {
     F16,
     /// Brain floats: the upper halves of 32-bit floats; otherwise as [`Format::F16`].
     Bf16,
-    /// Blocks of 8-bit integers with a scale each, see [`super::blocks`]. Read only.
+    /// Blocks of 8-bit integers with one scale each, see [`super::blocks`]. Read only.
     Q8,
-    /// The same of 4-bit integers.
+    /// The same with 4-bit integers.
     Q4,
 }
 
 impl Format {
-    /// Bytes of so many elements, in whole words.
+    /// Returns the bytes of this many elements, in whole words.
     pub fn bytes(self, elements: u64) -> u64 {
         match self {
             Format::F32 | Format::U32 => elements * 4,
@@ -78,7 +78,7 @@ impl Format {
         }
     }
 
-    /// What a row's length is a multiple of.
+    /// Returns the number that a row's length must be a multiple of.
     pub fn row_unit(self) -> usize {
         match self {
             Format::F32 | Format::U32 => 1,
@@ -92,7 +92,7 @@ impl Format {
         matches!(self, Format::F32 | Format::U32)
     }
 
-    /// Words of a group of blocks: its integers, and one with two scales.
+    /// Returns the words of a group of blocks: its integers, and one word with two scales.
     pub(super) fn group_words(self) -> usize {
         match self {
             Format::Q8 => GROUP / 4 + 1,
@@ -106,7 +106,7 @@ impl Format {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tensor {
     pub(super) id: u32,
-    /// Rows; tokens are rows.
+    /// Rows; for activations, one per token.
     pub rows: Dim,
     /// Elements of a row.
     pub cols: usize,
@@ -115,34 +115,34 @@ pub struct Tensor {
 }
 
 impl Tensor {
-    /// Bytes at the largest number of rows.
+    /// Returns the bytes at the largest number of rows.
     pub fn bytes(&self) -> u64 {
         self.format.bytes(self.rows.max() as u64 * self.cols as u64)
     }
 }
 
-/// What a launch does to a tensor.
+/// How a launch accesses a tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Access {
-    /// Reads it.
+    /// Read.
     Read,
-    /// Writes it, or adds to it: what the kernel declares `read_write`.
+    /// Write or add; the kernel declares it `read_write`.
     Write,
 }
 
-/// Whether a gradient is the first contribution to its tensor or one more.
+/// Whether a gradient is the first contribution to its tensor or an additional one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Accumulate {
     /// Write it: `=`.
     Set,
-    /// Add it to what is there: `+=`.
+    /// Add it to the existing value: `+=`.
     Add,
 }
 
-/// Where a rule writes a gradient, and how.
+/// Where and how a rule writes a gradient.
 #[derive(Clone, Copy, Debug)]
 pub struct GradientTarget {
-    /// The gradient's tensor, shaped as the tensor itself.
+    /// The gradient's tensor, with the shape of the tensor itself.
     pub tensor: Tensor,
     /// Set or add.
     pub accumulate: Accumulate,

@@ -1,17 +1,17 @@
-//! Tiles of matrix products, and the products that one of them is chosen for.
+//! Tiles of matrix products, and the classes of products that tiles are chosen for.
 
 use serde::{Deserialize, Serialize};
 
 use super::tensor::Format;
 
-/// A tile of a matrix product that is unrolled by text, for processors.
+/// A tile of a matrix product whose loops are unrolled in the source, for CPUs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct UnrolledTile {
-    /// Whether the lanes of a subgroup load the operand that they share together; else each loads all of it.
+    /// Whether the lanes of a subgroup share the loads of their common operand; otherwise each lane loads all of it.
     pub subgroup: bool,
     /// Lanes.
     pub lanes: u32,
-    /// Rows of a lane.
+    /// Rows per lane.
     pub rows: u32,
     /// Columns: a multiple of 8, and of `lanes` in a subgroup.
     pub cols: u32,
@@ -25,18 +25,18 @@ impl std::fmt::Display for UnrolledTile {
     }
 }
 
-/// The tiles of products on a processor.
+/// The tiles of products on a CPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct UnrolledTiles {
-    /// For products of a few rows, as when decoding.
+    /// For products with few rows, as in decoding.
     pub few_rows: UnrolledTile,
-    /// For other products of rows.
+    /// For other products.
     pub rows: UnrolledTile,
-    /// For products of columns: a weight's gradient. Four rows a lane.
+    /// For products summed over rows: a weight's gradient. Four rows per lane.
     pub columns: UnrolledTile,
 }
 
-/// The tiles that [`UnrolledTiles`] are chosen from; the first of each is the choice where nothing was measured.
+/// The candidates for [`UnrolledTiles`]; the first of each list is the default without measurements.
 #[derive(Clone, Debug)]
 pub struct Candidates {
     /// For [`UnrolledTiles::few_rows`].
@@ -48,7 +48,7 @@ pub struct Candidates {
 }
 
 impl Candidates {
-    /// What there is to choose from on a processor.
+    /// Returns the candidates for a CPU.
     pub fn unrolled(subgroup: Option<u32>) -> Candidates {
         let tile = |subgroup, lanes, rows, cols| UnrolledTile { subgroup, lanes, rows, cols };
         let mut all = Candidates {
@@ -73,15 +73,15 @@ impl Candidates {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StagedTile {
-    /// Rows of a workgroup.
+    /// Rows per workgroup.
     pub rows: u32,
-    /// Columns of a workgroup.
+    /// Columns per workgroup.
     pub cols: u32,
     /// Elements along the sum that are staged at a time.
     pub depth: u32,
-    /// Rows of a lane: 4 or 8.
+    /// Rows per lane: 4 or 8.
     pub lane_rows: u32,
-    /// Columns of a lane: 4 or 8.
+    /// Columns per lane: 4 or 8.
     pub lane_cols: u32,
 }
 
@@ -90,13 +90,13 @@ impl StagedTile {
         StagedTile { rows, cols, depth, lane_rows, lane_cols }
     }
 
-    /// The usual one: what most compilers keep in registers.
+    /// The default: most compilers keep it in registers.
     pub const SQUARE: StagedTile = StagedTile::new(64, 64, 16, 8, 8);
     /// For few rows.
     pub const FLAT: StagedTile = StagedTile::new(32, 64, 16, 4, 8);
-    /// For few results, so that there are more workgroups.
+    /// For small results, to get more workgroups.
     pub const SMALL: StagedTile = StagedTile::new(32, 32, 32, 4, 4);
-    /// Every one that the kernels are tested with.
+    /// Every tile that the kernels are tested with.
     pub const ALL: [StagedTile; 3] = [StagedTile::SQUARE, StagedTile::FLAT, StagedTile::SMALL];
 }
 
@@ -104,9 +104,9 @@ impl StagedTile {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ProductTile {
-    /// In tiles of both operands.
+    /// Both operands staged in tiles.
     Staged(StagedTile),
-    /// Column by column, by lanes along the sum: for products along both rows, of few rows.
+    /// Column by column, with lanes along the sum: for few rows, summed along the rows of both operands.
     Matvec,
 }
 
@@ -121,19 +121,19 @@ impl std::fmt::Display for ProductTile {
     }
 }
 
-/// Which of its operands' extents a product sums over.
+/// The extents that a product sums over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ProductForm {
     /// y = x wᵀ, along the rows of both.
     AlongBoth,
-    /// dx = dy w, along the rows of the left one.
+    /// dx = dy w, along the rows of the left operand.
     AlongLeft,
-    /// dw = dyᵀ x, along the rows of neither.
+    /// dw = dyᵀ x, along the rows of neither operand.
     AlongNeither,
 }
 
-/// Products that one tile is chosen for: alike in what decides their speed.
+/// A class of products with one chosen tile: equal in what decides their speed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ProductClass {
@@ -150,9 +150,9 @@ pub struct ProductClass {
 }
 
 impl ProductClass {
-    /// Rows up to which a product may be computed column by column.
+    /// The most rows of a product that may be computed column by column.
     const FEW_ROWS: u32 = 16;
-    /// More rows than this are as good as this many; of columns and elements of a sum alike.
+    /// Larger row counts fall into the same class; below, the same for columns and elements of a sum.
     const MANY_ROWS: u32 = 1024;
     const MANY: u32 = 8192;
 
@@ -168,7 +168,7 @@ impl ProductClass {
         }
     }
 
-    /// Whether these products can be computed so.
+    /// Whether these products can be computed with this tile.
     pub fn has(&self, tile: &ProductTile) -> bool {
         match tile {
             ProductTile::Staged(_) => true,
@@ -176,7 +176,7 @@ impl ProductClass {
         }
     }
 
-    /// What there is to choose from: what they have, without tiles that would be mostly empty.
+    /// Returns the candidates: the possible tiles, without those that would be mostly empty.
     pub fn candidates(&self) -> Vec<ProductTile> {
         let filled = |tile: &StagedTile| tile.rows <= self.rows.max(32) && tile.cols <= self.cols.max(32);
         let staged = StagedTile::ALL.into_iter().filter(filled).map(ProductTile::Staged);

@@ -1,20 +1,20 @@
-//! Timestamps on the GPU: which pass took how long.
+//! Timestamps on the GPU: the duration of each pass.
 
 use super::buffer::Buffer;
 use super::device::Gpu;
 use super::ledger::Category;
 use crate::error::Result;
 
-/// Timestamps in a replay; passes beyond them go untimed.
+/// The most timestamps in a replay; later passes are not timed.
 const MAX_QUERIES: u32 = 4096;
-/// Timestamps, and where they are read from; a measuring `Gpu` has the place alone.
+/// The timestamp queries and their read-back buffer; a measuring `Gpu` has only the buffer.
 pub(super) struct Queries {
     pub set: Option<wgpu::QuerySet>,
     pub resolved: Buffer,
 }
 
 impl Queries {
-    /// Where the device can tell times.
+    /// Creates them if the device has timestamps.
     pub fn new(gpu: &Gpu) -> Result<Option<Queries>> {
         if !gpu.inner.timestamps {
             return Ok(None);
@@ -32,26 +32,26 @@ impl Queries {
     }
 }
 
-/// Which pass each pair of timestamps belongs to.
+/// The pass that each pair of timestamps belongs to.
 #[derive(Default)]
 pub(super) struct Clock {
     pub used: u32,
     pub passes: Vec<Pass>,
-    /// For each submit the number of timed passes up to its end, and what it has. Those that have a pass without a time are
-    /// left out.
+    /// For each submit: the number of timed passes up to its end, and its load. Submits with an untimed pass are left
+    /// out.
     submits: Vec<(usize, Load)>,
 }
 
-/// A pass that is timed.
+/// A timed pass.
 pub(super) struct Pass {
     /// Its first launch.
     pub launch: usize,
     pub phase: &'static str,
-    /// Its units of work, where all of it is one kernel's.
+    /// Its units of work, if all of it belongs to one kernel.
     pub units: Option<f64>,
 }
 
-/// What is expected of the work of a submit.
+/// The expected work of a submit.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Load {
     pub units: f64,
@@ -59,7 +59,7 @@ pub(super) struct Load {
 }
 
 impl Clock {
-    /// The timestamps of a pass, while there are any left.
+    /// Returns the timestamps for the next pass, if any are left.
     pub fn next<'a>(
         &mut self,
         set: &'a wgpu::QuerySet,
@@ -84,14 +84,14 @@ impl Clock {
         self.used + 2 <= MAX_QUERIES
     }
 
-    /// Notes the end of a submit.
+    /// Records the end of a submit.
     pub fn end_submit(&mut self, load: Load) {
         if self.has_room() {
             self.submits.push((self.passes.len(), load));
         }
     }
 
-    /// For each submit what it had and how long it held the GPU, in milliseconds.
+    /// Returns each submit's load and how long it occupied the GPU, in milliseconds.
     pub fn submit_times(&self, stamps: &[u64], tick_ns: f64) -> Vec<(Load, f64)> {
         let mut first = 0;
         let time = |&(end, load): &(usize, Load)| {

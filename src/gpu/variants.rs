@@ -1,15 +1,15 @@
-//! Which of several variants of a kernel runs here: the same results, at different speeds on different devices.
+//! Kernel variants: the same results, at different speeds on different devices.
 
 use serde::{Deserialize, Serialize};
 
 use super::tiles::{Candidates, ProductClass, ProductTile, UnrolledTiles};
 
-/// What runs the kernels.
+/// The kind of device that runs the kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeviceKind {
     /// A GPU.
     Gpu,
-    /// A processor, by a software driver.
+    /// A CPU with a software driver.
     Processor,
 }
 
@@ -17,9 +17,9 @@ pub enum DeviceKind {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Products {
-    /// Unrolled by text, for processors.
+    /// Unrolled in the source, for CPUs.
     Unrolled(UnrolledTiles),
-    /// For GPUs.
+    /// Staged in workgroup memory, for GPUs.
     Staged(StagedProducts),
 }
 
@@ -27,36 +27,36 @@ pub enum Products {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StagedProducts {
-    /// What was chosen, each class once.
+    /// The chosen tiles, one per class.
     pub chosen: Vec<ChosenTile>,
-    /// The tile of all others that have it; else it goes by their shape.
+    /// The tile for all other classes that support it; without it, their shape decides.
     #[serde(deserialize_with = "Option::deserialize")]
     pub otherwise: Option<ProductTile>,
 }
 
-/// A choice.
+/// The tile chosen for a class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ChosenTile {
-    /// For these products.
+    /// The class of products.
     pub class: ProductClass,
-    /// This tile.
+    /// Its tile.
     pub tile: ProductTile,
 }
 
 impl StagedProducts {
-    /// This tile wherever a product has it.
+    /// Uses this tile for every product that supports it.
     pub fn all_in(tile: ProductTile) -> StagedProducts {
         StagedProducts { chosen: Vec::new(), otherwise: Some(tile) }
     }
 
-    /// The tile of such products, where it is not left to their shape.
+    /// Returns the tile for these products, unless their shape decides.
     pub fn tile(&self, class: &ProductClass) -> Option<ProductTile> {
         let chosen = self.chosen.iter().find(|choice| choice.class == *class).map(|choice| choice.tile);
         chosen.or(self.otherwise.filter(|tile| class.has(tile)))
     }
 
-    /// Chooses the tile of a class that has none yet.
+    /// Chooses the tile of a class, unless it has one already.
     pub fn choose(&mut self, class: ProductClass, tile: ProductTile) {
         if self.chosen.iter().all(|choice| choice.class != class) {
             self.chosen.push(ChosenTile { class, tile });
@@ -64,20 +64,20 @@ impl StagedProducts {
     }
 }
 
-/// The choices for a device.
+/// The kernel variants for a device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tuning {
-    /// How matrices are multiplied.
+    /// How matrix products are computed.
     pub products: Products,
-    /// Whether attention goes by tiles of queries and keys that are staged in workgroup memory, and decoding by splits of the
-    /// keys; else a query is an invocation.
+    /// Whether attention stages tiles of queries and keys in workgroup memory, and decoding splits the keys; otherwise
+    /// each query is one invocation.
     pub tiled_attention: bool,
-    /// Whether blocks whose description allows it are recorded as fused launches.
+    /// Whether blocks that support it are recorded as fused launches.
     pub fused_blocks: bool,
 }
 
 impl Tuning {
-    /// Whether a device with subgroups of this size, or none, has these kernels.
+    /// Whether these kernels can run on a device with this subgroup size (or none).
     pub fn runs_with(&self, subgroup: Option<u32>) -> bool {
         match &self.products {
             Products::Staged(_) => true,
@@ -87,7 +87,7 @@ impl Tuning {
         }
     }
 
-    /// Whether whatever `earlier` says still holds, though more may be chosen by now.
+    /// Whether all choices of `earlier` still hold, though more tiles may have been chosen.
     pub fn keeps(&self, earlier: &Tuning) -> bool {
         let products = match (&self.products, &earlier.products) {
             (Products::Staged(now), Products::Staged(then)) => {
@@ -100,7 +100,7 @@ impl Tuning {
             && (self.tiled_attention, self.fused_blocks) == (earlier.tiled_attention, earlier.fused_blocks)
     }
 
-    /// What is likely to do well where nothing was measured.
+    /// Returns the default variants without measurements.
     pub fn untuned(subgroup: Option<u32>, kind: DeviceKind) -> Tuning {
         let products = match kind {
             DeviceKind::Gpu => Products::Staged(StagedProducts::default()),
@@ -116,7 +116,7 @@ impl Tuning {
         Tuning { products, tiled_attention: kind == DeviceKind::Gpu, fused_blocks: true }
     }
 
-    /// What the kernels are written for, where nothing else tells.
+    /// Returns the kind of device that the kernels are written for.
     pub fn kind(&self) -> DeviceKind {
         match self.products {
             Products::Unrolled(_) => DeviceKind::Processor,

@@ -1,11 +1,11 @@
-//! Waiting for a device's work.
+//! Waiting for the work of a device.
 //!
-//! wgpu's callbacks wake whoever waits. They run while the device is polled: by the waiting thread where it may block (see
-//! [`crate::task`]), else by the [`Poller`](super::poller::Poller). Whoever waits also submits what waits to be submitted (see
-//! `outbox.rs`).
+//! wgpu's callbacks wake the waiting task. They run when the device is polled: by the waiting thread if it may block
+//! (see [`crate::task`]), otherwise by the [`Poller`](super::poller::Poller). A waiting task also submits jobs from the
+//! queue (see `outbox.rs`).
 //!
-//! A thread that blocks within wgpu until work is done keeps others from presenting a frame. On an application's device nobody
-//! does: there a wait is a look at the device, again and again.
+//! A thread that blocks within wgpu until work is done keeps other threads from presenting a frame. So on an
+//! application's device no thread blocks: waiting means polling repeatedly.
 
 use std::sync::PoisonError;
 use std::task::{Poll, Waker};
@@ -30,7 +30,7 @@ impl Gpu {
         self.check("the submitted work")
     }
 
-    /// Waits for a signal of the submitted work.
+    /// Waits for a signal from submitted work.
     ///
     /// # Errors
     /// [`crate::Error::DeviceLost`].
@@ -38,7 +38,7 @@ impl Gpu {
         self.watch(|waker| signal.take(waker)).await
     }
 
-    /// Waits until nothing waits to be submitted any more.
+    /// Waits until the queue of jobs is empty.
     ///
     /// # Errors
     /// [`crate::Error::DeviceLost`].
@@ -49,7 +49,7 @@ impl Gpu {
         }
     }
 
-    /// Polls the device, and submits what waits, until there is what is looked for.
+    /// Polls the device and submits jobs until `look` returns a value.
     async fn watch<T>(&self, mut look: impl FnMut(&Waker) -> Option<T>) -> Result<T> {
         std::future::poll_fn(|cx| {
             self.inner.outbox.wake_when_room(cx.waker());
@@ -75,7 +75,7 @@ impl Gpu {
         .await
     }
 
-    /// Has a future woken that found nothing yet; at once where its thread may block.
+    /// Arranges for a pending future to be woken; immediately if its thread may block.
     fn be_woken(&self, waker: &Waker, blocks: bool) {
         match blocks {
             true => {
@@ -94,7 +94,7 @@ impl Gpu {
         }
     }
 
-    /// Waits for the device's work, in another thread.
+    /// Returns a function that waits for the device's work on another thread.
     #[cfg(not(target_arch = "wasm32"))]
     fn waiter(&self) -> impl Fn() -> Result<(), wgpu::PollError> + Send + 'static {
         let (device, queue, paced) =
@@ -105,15 +105,16 @@ impl Gpu {
         }
     }
 
-    /// Blocks until the oldest submit is done that was not waited for: not longer, so that its thread can see what else its
-    /// future waits for. Not for a time either: where another thread submits meanwhile, such a wait makes wgpu-core 30 panic
-    /// with callbacks in hand ("If the queue is empty, the current submission index …"), and who waits for them waits for ever.
+    /// Blocks until the oldest submit that was not waited for is done. No longer, so that the thread can poll the other
+    /// things that its future waits for. Without a timeout: if another thread submits meanwhile, a wait with a timeout
+    /// makes wgpu-core 30 panic before it runs pending callbacks ("If the queue is empty, the current submission index
+    /// …"), and the tasks that wait for them hang.
     fn wait_for_oldest(&self) -> Result<()> {
         let oldest = self.inner.submitted.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
         self.poll(wgpu::PollType::Wait { submission_index: oldest, timeout: None })
     }
 
-    /// Blocks, for as long as copies within memory take, until the memory of uploads is free again.
+    /// Blocks until the staging memory of uploads is free again, about as long as the copies take.
     #[cfg(not(target_arch = "wasm32"))]
     pub(super) fn wait_for_uploads(&self) -> Result<()> {
         if !self.inner.outbox.is_paced() {
@@ -125,16 +126,16 @@ impl Gpu {
         waited
     }
 
-    /// A browser frees it by itself.
+    /// A browser frees it on its own.
     #[cfg(target_arch = "wasm32")]
     pub(super) fn wait_for_uploads(&self) -> Result<()> {
         Ok(())
     }
 
-    /// Waits until wgpu has told what it has against the calls so far: a browser tells it later.
+    /// Waits for the errors of all calls so far, which a browser reports later.
     ///
     /// # Errors
-    /// The first of it.
+    /// The first error among them.
     pub(super) async fn settle(&self) -> Result<()> {
         self.inner.faults.settle().await
     }

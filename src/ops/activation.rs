@@ -6,14 +6,14 @@ use crate::error::Result;
 use crate::gpu::shader::{Constants, constants};
 use crate::gpu::{Accumulate, Launch, Recorder, Tensor, Work, read, write};
 
-/// An activation, element by element.
+/// An elementwise activation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activation {
     /// x σ(x).
     Silu,
-    /// x Φ(x) with Φ by tanh (Hendrycks and Gimpel 2016, arXiv 1606.08415).
+    /// x Φ(x), with the tanh approximation of Φ (Hendrycks and Gimpel 2016, arXiv 1606.08415).
     GeluTanh,
-    /// x Φ(x) with Φ by the error function.
+    /// x Φ(x), with Φ from the error function.
     Gelu,
     /// max(x, 0)².
     ReluSquared,

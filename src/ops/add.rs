@@ -16,7 +16,7 @@ pub fn scaled_residual_add(r: &mut Recorder, a: Tensor, b: Tensor, scale: f32) -
     launch(r, a, Some(b), y, scale, false);
     r.rule(&[y], move |r| {
         let Some(dy) = r.gradient(y) else { return Ok(()) };
-        // `b` takes its copy first: `a` may take over `dy` itself, to which others then add.
+        // The gradient of `b` is written first: `a` may adopt `dy` itself, to which later rules then add.
         if let Some(db) = r.gradient_target(b) {
             launch(r, dy, None, db.tensor, scale, db.accumulate == Accumulate::Add);
         }
@@ -25,7 +25,7 @@ pub fn scaled_residual_add(r: &mut Recorder, a: Tensor, b: Tensor, scale: f32) -
     Ok(y)
 }
 
-/// Passes the gradient `dy`, which nothing else reads any more, on to `x` unchanged.
+/// Passes the gradient `dy` on to `x` unchanged. Nothing else may read `dy` afterwards.
 pub(super) fn pass_gradient(r: &mut Recorder, x: Tensor, dy: Tensor) -> Result<()> {
     if !r.adopt_gradient(x, dy)
         && let Some(dx) = r.gradient_target(x)

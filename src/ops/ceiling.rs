@@ -1,4 +1,4 @@
-//! Arithmetic alone, for measuring how fast a GPU is at it.
+//! A kernel of pure arithmetic, to measure the GPU's peak rate.
 
 use crate::gpu::shader::{Constants, constants};
 use crate::gpu::{Groups, Launch, Recorder, Tensor, Work, read, write};
@@ -9,7 +9,7 @@ constants! {
     }
 }
 
-/// y (N, 1): see the kernel. `rounds` steps of 8 chains, four wide.
+/// Returns y (N, 1) of the kernel: `rounds` steps of 8 chains of 4-element vectors.
 pub(crate) fn multiply_add(r: &mut Recorder, x: Tensor, rounds: u32) -> Tensor {
     let y = r.tensor("multiply_add", x.rows, 1);
     let len = x.rows.max();

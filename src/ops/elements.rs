@@ -1,8 +1,9 @@
-//! How kernels that go element by element share out their work.
+//! How elementwise kernels divide their work.
 
 use crate::gpu::{Dim, Groups};
 
-/// Workgroups of an elementwise kernel on (rows, cols), as shaders/shared/elements.wgsl shares the elements out.
+/// The workgroups of an elementwise kernel on (rows, cols), which shaders/shared/elements.wgsl divides the elements
+/// among.
 pub(super) fn elements(rows: Dim, cols: usize) -> Groups {
     match cols.div_ceil(4) as u32 {
         across @ 256.. => Groups::over(rows, 1).times(across.div_ceil(256)),

@@ -1,5 +1,5 @@
-//! A feed-forward block: normalisation, activation, output product and residual. Where the description allows it, it is two
-//! launches; the ops by themselves do for any description.
+//! A feed-forward block: normalisation, first layer, activation, second layer and residual. If the block supports it,
+//! it is two launches; otherwise it is a sequence of ops.
 
 use super::activation::{Activation, activation, gated_activation};
 use super::linear::{self, Linear, linear, lora_terms, weight_gradients};
@@ -12,11 +12,11 @@ use crate::gpu::{Accumulate, GradientTarget, Launch, Recorder, Tensor, Word, Wor
 /// Two layers with an activation between them.
 #[derive(Clone, Debug)]
 pub struct FeedForward {
-    /// The normalisation of the rows, where there is one.
+    /// The normalisation of the rows, if any.
     pub norm: Option<Norm>,
-    /// The first layer: (2 F, C), gate above up, where it is gated, else (F, C).
+    /// The first layer: if gated (2 F, C), gate above up; otherwise (F, C).
     pub up: Linear,
-    /// Whether half of what the first layer gives is a gate: y = activation(gate) · up.
+    /// Whether half of the first layer's output is a gate: y = activation(gate) · up.
     pub gated: bool,
     /// The activation.
     pub activation: Activation,
@@ -36,7 +36,7 @@ pub fn feed_forward(
     assert_eq!(block.down.weights.cols, f, "feed_forward: down for F {f}");
     let fuses = r.tuning().fused_blocks && block.gated;
     let fused_norm = block.norm.filter(|norm| fuses && norm.fused(r).is_some());
-    // What the first launch does not normalise is normalised before.
+    // Normalise separately unless the first launch does it.
     let x = match &block.norm {
         Some(n) if fused_norm.is_none() => norm(r, x, n)?,
         _ => x,
@@ -88,12 +88,12 @@ fn fused(
     Ok(y)
 }
 
-/// What the backward pass needs.
+/// The tensors that the backward pass needs.
 #[derive(Clone, Copy)]
 struct Saved {
     /// Gate and up, (N, 2 F).
     gates: Tensor,
-    /// The rows' inverse root mean squares, (N, 1), where they are normalised on the way.
+    /// The rows' inverse root mean squares, (N, 1), if the first launch normalises them.
     inverse: Option<Tensor>,
 }
 
@@ -185,7 +185,7 @@ fn launch_gated_backward(
     gates: Tensor,
     dgates: Tensor,
 ) {
-    // All pieces but the last are added up beforehand.
+    // All pieces but the last are added up first.
     let (last, others) = down.weights.pieces.split_last().expect("a matrix has pieces");
     let cols = down.weights.cols;
     let sum = (!others.is_empty()).then(|| r.tensor("d gated", dy.rows, cols));

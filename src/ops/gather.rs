@@ -1,4 +1,4 @@
-//! Rows looked up by number: of the embedding table, and of the hidden states.
+//! Row lookups by index: of the embedding table, and of the hidden states.
 
 use super::elements;
 use super::matrix::Matrix;
@@ -7,15 +7,15 @@ use crate::error::Result;
 use crate::gpu::shader::{Constants, constants};
 use crate::gpu::{Accumulate, Dim, Launch, Recorder, Tensor, Work, read, write};
 
-/// Which rows were gathered from where, turned round, so that every row of the table sums its own gradient:
-/// `rows[u]` was gathered to the rows `order[offsets[u]..offsets[u + 1]]`. All integers.
+/// The inverse of a lookup, with which every row of the table sums its own gradient: `rows[u]` was gathered to the rows
+/// `order[offsets[u]..offsets[u + 1]]`. All integers.
 #[derive(Clone, Copy, Debug)]
 pub struct Inverse {
     /// The rows of the table that have a gradient, ascending: (U, 1).
     pub rows: Tensor,
-    /// Where each one's part of `order` begins, and where the last one's ends: (U + 1, 1).
+    /// Where each row's part of `order` begins, and the end of the last: (U + 1, 1).
     pub offsets: Tensor,
-    /// Row numbers of the result, grouped by the row of the table that they were gathered from: (T, 1).
+    /// Row numbers of the result, grouped by the table row they were gathered from: (T, 1).
     pub order: Tensor,
 }
 
@@ -27,12 +27,12 @@ constants! {
     }
 }
 
-/// Which row of the table each row of the result is.
+/// The table row of each row of the result.
 #[derive(Clone, Copy)]
 enum Indices {
-    /// As these integers say, (T, 1).
+    /// Given by these integers, (T, 1).
     Given(Tensor),
-    /// Its position: the keys that it sees by its span (T, 4), less one, after those that all rows see before their own.
+    /// Its position: the number of keys in its span (T, 4) less one, plus the number of preceding keys.
     Position { spans: Tensor, before: Dim },
 }
 
@@ -43,12 +43,12 @@ constants! {
     }
 }
 
-/// y_t = table_{indices_t}; an index may repeat, and must lie in the table.
+/// y_t = table_{indices_t}; an index may repeat and must be in the table.
 ///   table (V, C), of f32 or 16 bits  indices (T, 1) integers  ->  y (T, C)
 ///
-/// A gradient flows to the table by `inverse`; without one there is no rule. A trained table's gradient is added
-/// to, so its inverse lists the rows gathered. Where this op is the last to use a table that is not trained, such
-/// as the hidden states, it is the first to write the gradient, and the inverse must list every row.
+/// The gradient of the table is computed with `inverse`; without it there is no rule. The gradient of a trained table
+/// is added to, so its inverse lists only the gathered rows. If this op is the last to use a table that is not trained,
+/// such as the hidden states, it is the first to write the gradient, and the inverse must list every row.
 pub fn gather_rows(
     r: &mut Recorder,
     table: &Matrix,
@@ -58,7 +58,7 @@ pub fn gather_rows(
     embedding(r, table, indices, inverse, 1.0)
 }
 
-/// As [`gather_rows`], times `scale`.
+/// Like [`gather_rows`], times `scale`.
 pub fn embedding(
     r: &mut Recorder,
     table: &Matrix,
@@ -73,7 +73,8 @@ pub fn embedding(
 /// y_t = table_{position of t}: learned positions.
 ///   table (positions, C)  spans (T, 4) integers, see [`super::attention`]  ->  y (T, C)
 ///
-/// Every position must have its row in the table. A gradient flows to the table by `inverse`, as in [`gather_rows`].
+/// Every position must have a row in the table. The gradient of the table is computed with `inverse`, as in
+/// [`gather_rows`].
 pub fn position_embedding(
     r: &mut Recorder,
     table: &Matrix,
@@ -127,7 +128,7 @@ fn gather(
         let Some(dy) = r.gradient(y) else { return Ok(()) };
         for part in table.chunks(usize::MAX) {
             let Some(dtable) = r.gradient_target(part.part) else { continue };
-            // Each row sums as many as share it on average.
+            // Each row sums the average number of gathered rows.
             let shared = order.rows.max() as f64 / rows.rows.max() as f64;
             let add = dtable.accumulate == Accumulate::Add;
             r.launch(Launch {

@@ -8,18 +8,18 @@ use crate::gpu::{
     Accumulate, Dim, GradientTarget, Groups, Launch, Recorder, Slices, Tensor, Work, read, write,
 };
 
-/// A linear layer: one matrix, or several that read the same rows, one below the other.
+/// A linear layer: one matrix, or several with the same input, stacked vertically.
 #[derive(Clone, Debug)]
 pub struct Linear {
     /// W (O, I).
     pub weights: Matrix,
-    /// What is added to each column, (1, O).
+    /// The bias of each column, (1, O).
     pub bias: Option<Tensor>,
-    /// LoRA terms, each with the first of the columns that it is added to.
+    /// LoRA terms, each with the first column that it is added to.
     pub lora: Vec<(usize, Lora)>,
 }
 
-/// LoRA's term: y += scale · (x Aᵀ) Bᵀ (Hu et al. 2021, arXiv 2106.09685).
+/// A LoRA term: y += scale · (x Aᵀ) Bᵀ (Hu et al. 2021, arXiv 2106.09685).
 #[derive(Clone, Copy, Debug)]
 pub struct Lora {
     /// A (R, I).
@@ -31,7 +31,8 @@ pub struct Lora {
 }
 
 impl Linear {
-    /// The one LoRA term where it is of all columns, so that it can be part of the product itself.
+    /// Returns the LoRA term if it is the only one and covers all columns, so that it can be part of the product
+    /// itself.
     fn whole_term(&self) -> Option<Lora> {
         match self.lora[..] {
             [(0, term)] if term.b.rows.max() as usize == self.weights.rows => Some(term),
@@ -72,7 +73,7 @@ pub fn linear(r: &mut Recorder, x: Tensor, w: &Linear, residual: Option<Tensor>)
     Ok(y)
 }
 
-/// The launches of [`linear`]; returns x Aᵀ of each LoRA term.
+/// Records the launches of [`linear`]; returns x Aᵀ of each LoRA term.
 pub(super) fn launch(
     r: &mut Recorder,
     x: Tensor,
@@ -97,7 +98,7 @@ pub(super) fn launch(
     hidden
 }
 
-/// x Aᵀ of each LoRA term, of normalised rows where a norm is given.
+/// Returns x Aᵀ of each LoRA term; x is normalised first if a norm is given.
 fn low_rank_inputs(r: &mut Recorder, x: Tensor, norm: Option<FusedNorm>, w: &Linear) -> Vec<Tensor> {
     let launch = |(_, term): &(usize, Lora)| {
         let h = r.tensor("lora", x.rows, term.a.rows.max() as usize);
@@ -107,16 +108,16 @@ fn low_rank_inputs(r: &mut Recorder, x: Tensor, norm: Option<FusedNorm>, w: &Lin
     w.lora.iter().map(launch).collect()
 }
 
-/// What a block's first launch adds to its product.
+/// The LoRA terms that a block's first launch adds to its product.
 #[derive(Clone)]
 pub(super) struct LoraTerms {
     /// The terms' sum, (N, O).
     pub sum: Option<Tensor>,
-    /// x Aᵀ of each.
+    /// x Aᵀ of each term.
     pub hidden: Vec<Tensor>,
 }
 
-/// The LoRA terms of normalised rows, by themselves.
+/// Computes the LoRA terms of (normalised) rows in launches of their own.
 pub(super) fn lora_terms(r: &mut Recorder, x: Tensor, norm: Option<FusedNorm>, w: &Linear) -> LoraTerms {
     let hidden = low_rank_inputs(r, x, norm, w);
     if hidden.is_empty() {
@@ -134,7 +135,7 @@ pub(super) fn lora_terms(r: &mut Recorder, x: Tensor, norm: Option<FusedNorm>, w
     LoraTerms { sum: Some(sum), hidden }
 }
 
-/// Writes zeros to columns that have no term: a product of no elements.
+/// Writes zeros to columns without a term: a product with an empty sum.
 fn fill_zero(r: &mut Recorder, h: Tensor, sum: Tensor, columns: std::ops::Range<usize>) {
     if !columns.is_empty() {
         let nothing = MatrixRows { part: h, first_row: 0, first: 0, rows: columns.len() };
@@ -142,9 +143,9 @@ fn fill_zero(r: &mut Recorder, h: Tensor, sum: Tensor, columns: std::ops::Range<
     }
 }
 
-/// The gradients of weights, bias and LoRA terms, of which x Aᵀ is given. Where x stands for its normalised rows, the norm's
-/// weight and the rows' inverse root mean squares are given. Returns what the gradient of x needs of each LoRA term:
-/// scale · dy B, and A.
+/// Computes the gradients of weights, bias and LoRA terms, given x Aᵀ of each. If x stands for its normalised rows, the
+/// norm's weight and the rows' inverse root mean squares are given. Returns for each LoRA term what the gradient of x
+/// needs: scale · dy B, and A.
 pub(super) fn weight_gradients(
     r: &mut Recorder,
     x: Tensor,
@@ -176,8 +177,8 @@ pub(super) fn weight_gradients(
     w.lora.iter().zip(hidden).map(term).collect()
 }
 
-/// dx = or += dy W + Σ g A, in as many launches as it takes: `target` tells where each of them writes, or that no
-/// gradient of x is wanted.
+/// dx = or += dy W + Σ g A, in as many launches as there are pieces: `target` returns where each of them writes, or
+/// `None` if no gradient of x is needed.
 pub(super) fn input_gradient(
     r: &mut Recorder,
     w: &Linear,
@@ -196,8 +197,8 @@ pub(super) fn input_gradient(
     }
 }
 
-/// The gradients of all that went into a product of rows, from that of its result, (N, O); where they were normalised on the
-/// way, the norm and the rows' inverse root mean squares are given.
+/// Computes the gradients of all inputs of a product of rows, from that of its result, (N, O). If the launch normalised
+/// the rows, the norm and their inverse root mean squares are given.
 pub(super) fn fused_backward(
     r: &mut Recorder,
     x: Tensor,
@@ -222,10 +223,10 @@ pub(super) fn fused_backward(
     norm::fused_backward(r, dnormed, x, &norm, inverse);
 }
 
-/// Rows that an invocation adds up.
+/// The number of rows that an invocation sums.
 const SUM_ROWS: u32 = 64;
 
-/// The sum of x by columns: the gradient of a bias.
+/// Sums x over its rows: the gradient of a bias.
 fn sum_columns(r: &mut Recorder, x: Tensor, target: GradientTarget) {
     let slices = x.rows.max().div_ceil(SUM_ROWS);
     let partial = r.tensor("column sums", slices as usize, x.cols);
@@ -241,7 +242,7 @@ fn sum_columns(r: &mut Recorder, x: Tensor, target: GradientTarget) {
     r.sum_slices(Slices { x: partial, rows, share: SUM_ROWS, len: x.cols, target, first: 0 });
 }
 
-/// W += scale · B A, in place: a LoRA adapter becomes part of its base. No gradient.
+/// W += scale · B A, in place: merges a LoRA adapter into its base weights. No gradient.
 ///   w (O, I) in regions  a (R, I)  b_transposed (R, O)
 pub fn merge_lora(r: &mut Recorder, w: &Matrix, a: Tensor, b_transposed: Tensor, scale: f32) {
     assert_eq!((b_transposed.cols, a.cols, a.rows), (w.rows, w.cols, b_transposed.rows), "merge_lora");

@@ -1,4 +1,4 @@
-//! What lies between the head's products and the logits.
+//! The transform between the products of the output head and the logits.
 
 use crate::error::{Error, Result};
 use crate::gpu::Word;
@@ -7,21 +7,21 @@ use crate::gpu::shader::{Constant, Constants, constants};
 /// Logits from the products of the output head: z = scale · x, then soft_cap · tanh(z / soft_cap).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LogitTransform {
-    /// What products are multiplied with: Granite's `1 / logits_scaling`, Cohere's `logit_scale`.
+    /// The factor of the products: Granite's `1 / logits_scaling`, Cohere's `logit_scale`.
     pub scale: f32,
-    /// The bound that logits approach: Gemma 2's `final_logit_softcapping`.
+    /// The bound of the logits: Gemma 2's `final_logit_softcapping`.
     pub soft_cap: Option<f32>,
 }
 
 impl Default for LogitTransform {
-    /// None.
+    /// The identity.
     fn default() -> LogitTransform {
         LogitTransform { scale: 1.0, soft_cap: None }
     }
 }
 
 constants! {
-    /// What shared/logits.wgsl needs.
+    /// The constants of shared/logits.wgsl.
     struct LogitConstants {
         scale: bool,
         soft_cap: bool,

@@ -1,4 +1,4 @@
-//! Log-probabilities of given tokens under the output head, without the (T, V) logits.
+//! Log-probabilities of given tokens under the output head, without materialising the (T, V) logits.
 
 use super::logits::LogitTransform;
 use super::matrix::{Matrix, MatrixRows};
@@ -10,31 +10,31 @@ use crate::gpu::{DeviceKind, Groups, Launch, Recorder, Tensor, Word, Work, read,
 /// Results of [`logprob`].
 #[derive(Clone, Copy, Debug)]
 pub struct LogProb {
-    /// Log-probability of each row's target (T, 1), in nats. Gradients flow through this alone.
+    /// Log-probability of each row's target (T, 1), in nats. The only result with a gradient.
     pub logp: Tensor,
     /// Entropy of each row's distribution (T, 1), in nats.
     pub entropy: Tensor,
     /// Log-sum-exp of each row's logits (T, 1).
     pub lse: Tensor,
-    /// log Σ p² over each row's distribution (T, 1), of [`logprob_with_squares`].
+    /// log Σ p² over each row's distribution (T, 1), from [`logprob_with_squares`].
     pub log_sum_squares: Option<Tensor>,
 }
 
-/// Tokens of the vocabulary whose logits are held at a time.
+/// Tokens of the vocabulary whose logits are in memory at a time.
 pub const VOCAB_CHUNK: usize = 4096;
-/// Columns of a chunk from which on a whole workgroup takes a row: as soon as its lanes have something to load together, or, on a
-/// processor, when the barriers are a small part of it.
+/// From this number of columns in a chunk, a whole workgroup processes a row: on a GPU as soon as its lanes have enough
+/// to load together, on a CPU when the barriers are a small part of the time.
 const WIDE_FROM: usize = 256;
 const WIDE_FROM_ON_A_PROCESSOR: usize = 1024;
-/// Logits that make a workgroup of the backward pass worth its launch.
+/// The number of logits that justifies a workgroup of the backward pass.
 const GROUP_LOGITS: usize = 4096;
 
 /// logp = log softmax(transform(h Wᵀ)) at the target, in chunks of `chunk` tokens of the vocabulary (usually
-/// [`VOCAB_CHUNK`]); the backward pass computes each chunk again.
+/// [`VOCAB_CHUNK`]); the backward pass recomputes each chunk.
 ///   h (T, C)  w (V, C)  targets (T, 1) u32  ->  [`LogProb`]
 ///
 /// # Errors
-/// [`crate::Error::Config`] for a transform out of its range.
+/// [`crate::Error::Config`] for a transform out of range.
 pub fn logprob(
     r: &mut Recorder,
     h: Tensor,
@@ -46,8 +46,8 @@ pub fn logprob(
     record(r, h, w, targets, chunk, transform, false)
 }
 
-/// [`logprob`] that also gives the log of the sum of the squared probabilities: what a token drawn from the distribution
-/// has as its probability on average.
+/// Like [`logprob`], and also returns the log of the sum of the squared probabilities, i.e. of the expected probability
+/// of a token drawn from the distribution.
 ///
 /// # Errors
 /// As [`logprob`].
@@ -93,7 +93,7 @@ fn record(
         for rows in chunks {
             launch_forward(r, Product::new(h, rows, dlogits));
             launch_backward(r, transform, targets, lse, dlogp, dlogits, &rows);
-            // Chunks of one part write different rows of its gradient: all of them set, or all of them add.
+            // Chunks of one part write different rows of its gradient: either all set or all add.
             if rows.first_row == 0 {
                 dw = r.gradient_target(rows.part);
             }
@@ -111,17 +111,17 @@ fn record(
 
 constants! {
     struct LogprobForward {
-        /// Whether a workgroup takes a row, else an invocation does.
+        /// Whether a workgroup processes a row; otherwise an invocation does.
         wide: bool,
-        /// Whether there are chunks before this one.
+        /// Whether there were chunks before this one.
         later: bool,
         last: bool,
-        /// Whether the sum of the squared probabilities is wanted.
+        /// Whether the sum of the squared probabilities is computed.
         squares: bool,
     }
 }
 
-/// Which tokens' logits a launch takes, and what becomes of their products.
+/// The parameters that say which tokens' logits a launch processes, and the logit transform.
 fn place(logits: Tensor, transform: LogitTransform, tokens: &MatrixRows) -> Vec<(&'static str, Word)> {
     let mut params: Vec<(&str, Word)> = vec![
         ("rows", logits.rows.into()),
@@ -133,12 +133,12 @@ fn place(logits: Tensor, transform: LogitTransform, tokens: &MatrixRows) -> Vec<
     params
 }
 
-/// Whether rows of the logits, and of the columns used, are whole vectors of four.
+/// Whether the logits' rows, and the columns in use, are multiples of four.
 fn fours(logits: Tensor, tokens: &MatrixRows) -> bool {
     aligned(&[logits.cols, tokens.rows])
 }
 
-/// Folds the logits of the tokens `rows` into `state`, and after the last of them writes the results.
+/// Folds the logits of the tokens `rows` into `state`; after the last chunk, writes the results.
 #[allow(clippy::too_many_arguments, reason = "one more than seven, each of its own")]
 fn fold(
     r: &mut Recorder,

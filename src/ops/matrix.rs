@@ -2,13 +2,13 @@
 
 use crate::gpu::Tensor;
 
-/// A weight matrix (rows, cols): pieces that lie in one tensor or in several. Above the GPU's binding limit a matrix
-/// is split by rows; and several matrices that read the same rows may be stacked as one.
+/// A weight matrix (rows, cols) in pieces, which lie in one tensor or in several. A matrix above the GPU's binding
+/// limit is split by rows; and several matrices with the same input may be stacked into one.
 #[derive(Clone, Debug)]
 pub struct Matrix {
     /// The pieces, in order of their rows.
     pub pieces: Vec<MatrixRows>,
-    /// All rows.
+    /// The total number of rows.
     pub rows: usize,
     /// Elements of a row.
     pub cols: usize,
@@ -19,21 +19,21 @@ pub struct Matrix {
 pub struct MatrixRows {
     /// The tensor.
     pub part: Tensor,
-    /// The first of the rows in the tensor.
+    /// Index of the first row in the tensor.
     pub first_row: usize,
-    /// The first of the rows in the matrix.
+    /// Index of the first row in the matrix.
     pub first: usize,
-    /// How many.
+    /// The number of rows.
     pub rows: usize,
 }
 
 impl Matrix {
-    /// A matrix of these tensors, one below the other.
+    /// Stacks these tensors vertically into a matrix.
     pub fn new(parts: Vec<Tensor>) -> Matrix {
         Matrix::of_pieces(parts.into_iter().map(|part| (part, 0, part.rows.max() as usize)))
     }
 
-    /// A matrix of rows of tensors: (tensor, first row, rows) each. Neighbours are joined.
+    /// Builds a matrix from rows of tensors, each (tensor, first row, rows). Adjacent pieces are joined.
     pub fn of_pieces(pieces: impl IntoIterator<Item = (Tensor, usize, usize)>) -> Matrix {
         let mut out: Vec<MatrixRows> = Vec::new();
         let mut first = 0;
@@ -48,7 +48,7 @@ impl Matrix {
         Matrix { pieces: out, rows: first, cols }
     }
 
-    /// The matrix in pieces of at most `max_rows` rows, none of which spans two tensors.
+    /// Splits the matrix into pieces of at most `max_rows` rows, each within one tensor.
     pub fn chunks(&self, max_rows: usize) -> Vec<MatrixRows> {
         let chunks = |piece: &MatrixRows| {
             let piece = *piece;
@@ -62,7 +62,8 @@ impl Matrix {
         self.pieces.iter().flat_map(chunks).collect()
     }
 
-    /// The upper half's pieces, each with the first row of the same rows of the lower half, in the same tensor.
+    /// The pieces of the upper half, each with the tensor row at which the corresponding rows of the lower half begin,
+    /// in the same tensor.
     pub(super) fn halves(&self) -> Vec<(MatrixRows, usize)> {
         let half = self.rows / 2;
         let mut out = Vec::new();
@@ -76,7 +77,7 @@ impl Matrix {
         out
     }
 
-    /// The whole matrix where it is one tensor, as a vector is.
+    /// The matrix as one tensor, for example a vector. Panics if it has several.
     pub fn whole(&self) -> Tensor {
         assert_eq!(
             (self.pieces.len(), self.pieces[0].part.rows.max() as usize),

@@ -1,4 +1,4 @@
-//! Weights that follow others, in place.
+//! Weights that track other weights (a moving average), in place.
 
 use super::optim::{len as length, share};
 use crate::gpu::{Groups, Launch, Recorder, Tensor, Work, read, write};

@@ -1,8 +1,7 @@
-//! One file an op: shapes, launch and gradient rule side by side, and its rows of the table of cases in `cases/`.
+//! One file per op, with shapes, launch and gradient rule; its rows of the table of cases are in `cases/`.
 //!
-//! Every op takes virtual tensors of a [`crate::gpu::Recorder`] and returns new ones. Shape letters as everywhere:
-//! N tokens, S sequences, T target rows, C hidden, H heads, K kv heads, D head size, F feed-forward, V vocabulary,
-//! R LoRA rank.
+//! Every op takes virtual tensors of a [`crate::gpu::Recorder`] and returns new ones. Shape letters: N tokens, S
+//! sequences, T target rows, C hidden, H heads, K kv heads, D head size, F feed-forward, V vocabulary, R LoRA rank.
 
 mod activation;
 mod add;

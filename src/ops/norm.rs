@@ -1,4 +1,4 @@
-//! Normalisation of rows, or of groups of their columns such as heads: by the root mean square, or LayerNorm.
+//! Normalisation of rows, or of groups of their columns such as heads: RMSNorm or LayerNorm.
 
 use super::product::{FusedNorm, aligned};
 use crate::error::Result;
@@ -11,35 +11,35 @@ use crate::gpu::{
 /// A normalisation.
 #[derive(Clone, Copy, Debug)]
 pub struct Norm {
-    /// What each column is multiplied by, (1, C).
+    /// The weight of each column, (1, C).
     pub weight: Tensor,
-    /// What is added to each column, (1, C).
+    /// The bias of each column, (1, C).
     pub bias: Option<Tensor>,
-    /// Added to the mean of the squares.
+    /// Added to the mean square (or the variance).
     pub eps: f32,
-    /// Which mean.
+    /// The kind of normalisation.
     pub kind: NormKind,
 }
 
 /// Kinds of normalisation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NormKind {
-    /// By the root mean square (Zhang and Sennrich 2019, arXiv 1910.07467).
+    /// RMSNorm: division by the root mean square (Zhang and Sennrich 2019, arXiv 1910.07467).
     Rms,
-    /// As [`NormKind::Rms`], where the stored weight stands for 1 + weight, as Gemma's does.
+    /// Like [`NormKind::Rms`], with 1 + the stored weight, as in Gemma.
     RmsUnitOffset,
-    /// By the standard deviation, about the mean (Ba et al. 2016, arXiv 1607.06450).
+    /// LayerNorm: division by the standard deviation about the mean (Ba et al. 2016, arXiv 1607.06450).
     Layer,
 }
 
 impl Norm {
-    /// Root-mean-square normalisation.
+    /// RMSNorm.
     pub fn rms(weight: Tensor, eps: f32) -> Norm {
         Norm { weight, bias: None, eps, kind: NormKind::Rms }
     }
 
-    /// What a product computes on its way, where it can and is unrolled for a processor, which pays more for a launch than for
-    /// sums of squares.
+    /// The normalisation that a product computes itself, if it can: only in the unrolled kernels for CPUs, where a
+    /// launch costs more than the sums of squares.
     pub(super) fn fused(&self, r: &Recorder) -> Option<FusedNorm> {
         let plain = self.kind == NormKind::Rms && self.bias.is_none();
         let unrolled = matches!(r.tuning().products, Products::Unrolled(_));
@@ -47,34 +47,34 @@ impl Norm {
     }
 }
 
-/// Groups of a row's columns, each of which is normalised by itself.
+/// Groups of a row's columns, each normalised separately.
 #[derive(Clone, Copy, Debug)]
 struct Columns {
-    /// The first of the columns.
+    /// The first column.
     first: usize,
-    /// How many groups.
+    /// The number of groups.
     groups: usize,
-    /// Columns of a group.
+    /// Columns per group.
     width: usize,
 }
 
-/// What the backward pass needs.
+/// The tensors that the backward pass needs.
 #[derive(Clone, Copy)]
 pub(super) struct Moments {
     /// 1 / sqrt(mean((x - mean)²) + eps), (N, groups).
     pub inverse: Tensor,
-    /// The means, with [`NormKind::Layer`].
+    /// The means, for [`NormKind::Layer`].
     mean: Option<Tensor>,
 }
 
-/// Each row normalised by itself.
+/// Normalises each row.
 ///   x (N, C)  ->  y (N, C)
 pub fn norm(r: &mut Recorder, x: Tensor, norm: &Norm) -> Result<Tensor> {
     normalise(r, x, &[(Columns { first: 0, groups: 1, width: x.cols }, *norm)])
 }
 
-/// Groups of columns, such as heads, normalised by themselves; the other columns stay as they are. Each part is the first of
-/// its columns, its groups, and how they are normalised, each as wide as the norm's weight.
+/// Normalises groups of columns, such as heads, separately; the other columns are copied. Each part is its first
+/// column, its number of groups, and their norm; a group is as wide as the norm's weight.
 ///   x (N, C)  ->  y (N, C)
 pub fn head_norm(r: &mut Recorder, x: Tensor, parts: &[(usize, usize, Norm)]) -> Result<Tensor> {
     let part = |(first, groups, norm): &(usize, usize, Norm)| {
@@ -111,7 +111,7 @@ fn normalise(r: &mut Recorder, x: Tensor, parts: &[(Columns, Norm)]) -> Result<T
     Ok(y)
 }
 
-/// Columns that belong to no part: the first and how many.
+/// Returns the columns that belong to no part: the first and the number.
 fn gaps(parts: &[(Columns, Norm)], cols: usize) -> Vec<(usize, usize)> {
     let mut taken: Vec<_> = parts.iter().map(|(c, _)| (c.first, c.first + c.groups * c.width)).collect();
     taken.sort();
@@ -120,7 +120,7 @@ fn gaps(parts: &[(Columns, Norm)], cols: usize) -> Vec<(usize, usize)> {
     ends.zip(firsts).filter(|(end, first)| end < first).map(|(end, first)| (end, first - end)).collect()
 }
 
-/// Where the gradient of x goes: without one the launch still computes those of weight and bias.
+/// Where the gradient of x is written. If it is not needed, the launch still computes those of weight and bias.
 fn input_target(r: &mut Recorder, x: Tensor) -> GradientTarget {
     r.gradient_target(x).unwrap_or_else(|| GradientTarget {
         tensor: r.tensor("unused", x.rows, x.cols),
@@ -128,8 +128,8 @@ fn input_target(r: &mut Recorder, x: Tensor) -> GradientTarget {
     })
 }
 
-/// Columns from which on a whole workgroup shares a group. Below, one invocation a group needs no barrier, which a
-/// processor pays for; a GPU reads by neighbouring invocations.
+/// From this number of columns, a whole workgroup processes a group. Below, one invocation per group needs no barrier,
+/// which is expensive on a CPU; a GPU reads with neighbouring invocations.
 fn wide_from(r: &Recorder) -> usize {
     if r.tuning().kind() == DeviceKind::Gpu { 64 } else { 512 }
 }
@@ -186,14 +186,14 @@ fn launch_forward(r: &mut Recorder, x: Tensor, columns: Columns, norm: &Norm, y:
     Moments { inverse, mean }
 }
 
-/// Groups of columns that a workgroup of the backward pass takes at a time.
+/// Groups of columns that a workgroup of the backward pass processes at a time.
 fn backward_rows(r: &Recorder) -> u32 {
     if r.tuning().kind() == DeviceKind::Gpu { 4 } else { 16 }
 }
 
 constants! {
     struct NormBackward {
-        /// Groups of columns that a workgroup takes at a time.
+        /// Groups of columns that a workgroup processes at a time.
         rows: u32,
         layer: bool,
         unit_offset: bool,
@@ -203,8 +203,8 @@ constants! {
     }
 }
 
-/// The gradients of x, weight and bias, where they are needed, from that of the normalised rows that a product computed on its
-/// way.
+/// Computes the gradients of x, weight and bias, where needed, from that of the normalised rows, which a product
+/// computed internally.
 pub(super) fn fused_backward(r: &mut Recorder, dy: Tensor, x: Tensor, norm: &Norm, inverse: Tensor) {
     let dx = input_target(r, x);
     let columns = Columns { first: 0, groups: 1, width: x.cols };
@@ -222,7 +222,7 @@ fn launch_backward(
 ) {
     let Columns { first, groups, width } = columns;
     let rows = backward_rows(r);
-    // Rows of x of a workgroup: each gives one slice of the weight's gradient.
+    // Rows of x per workgroup, each workgroup writing one slice of the weight's gradient.
     let share = (rows / groups as u32).max(1);
     let slices = |r: &mut Recorder, of: Option<Tensor>| {
         let target = r.gradient_target(of?)?;

@@ -1,4 +1,4 @@
-//! Gradient clipping and the steps of the optimisers, in place. No gradient flows through any of it.
+//! Gradient clipping and the steps of the optimisers, in place. None of them has a gradient.
 
 use crate::error::Result;
 use crate::gpu::shader::{Constants, constants};
@@ -12,19 +12,20 @@ pub const LEARNING_RATE: usize = 0;
 pub const INVERSE_BIAS_CORRECTION_1: usize = 1;
 /// The scalar with 1 / (1 - β2^step), for [`adamw`].
 pub const INVERSE_BIAS_CORRECTION_2: usize = 2;
-/// The scalar with β2 = 1 - step^-0.8, for [`adafactor`]. At step 1 it is 0: the state must hold numbers all the same.
+/// The scalar with β2 = 1 - step^-0.8, for [`adafactor`]. At step 1 it is 0, but the state must still contain finite
+/// numbers.
 pub const ADAFACTOR_BETA2: usize = 3;
 
-/// AdamW's constants. The rest changes from step to step and comes with the replay's scalars.
+/// AdamW's constants. The values that change per step are scalars of the replay.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdamW {
-    /// Decay of the mean of the gradient.
+    /// Decay of the first moment.
     pub beta1: f32,
-    /// Decay of the mean of the squared gradient.
+    /// Decay of the second moment.
     pub beta2: f32,
-    /// Added to the root of the mean of the squared gradient.
+    /// Added to the root of the second moment.
     pub epsilon: f32,
-    /// The share of a weight that a step takes away, times the learning rate.
+    /// Weight decay: the fraction of a weight removed per step, times the learning rate.
     pub weight_decay: f32,
 }
 
@@ -35,12 +36,12 @@ pub struct Adafactor {
     pub epsilon: f32,
     /// The largest root mean square of an update, before the learning rate.
     pub clip_threshold: f32,
-    /// The share of a weight that a step takes away, times the learning rate.
+    /// Weight decay: the fraction of a weight removed per step, times the learning rate.
     pub weight_decay: f32,
 }
 
 impl Default for Adafactor {
-    /// Those of the paper, without weight decay.
+    /// The constants of the paper, without weight decay.
     fn default() -> Adafactor {
         Adafactor {
             epsilon: reference::ADAFACTOR_EPS as f32,
@@ -53,27 +54,27 @@ impl Default for Adafactor {
 /// Adafactor's running mean of the squared gradient.
 #[derive(Clone, Copy, Debug)]
 pub enum AdafactorState {
-    /// Of a matrix (rows, cols).
+    /// For a matrix (rows, cols), factored.
     Matrix {
         /// Means of its rows (rows, 1).
         row: Tensor,
         /// Means of its columns (1, cols).
         col: Tensor,
     },
-    /// Of anything, element by element.
+    /// For any shape, per element.
     Vector {
-        /// As the weights.
+        /// Shaped as the weights.
         v: Tensor,
     },
 }
 
-/// Elements that make a workgroup worth its launch.
+/// The number of elements that justifies a workgroup.
 const MIN_SHARE: usize = 4096;
-/// Workgroups that fill any GPU: more elements than these make larger shares.
+/// The number of workgroups that fills any GPU: with more elements, each gets a larger share.
 const MAX_GROUPS: usize = 2048;
-/// Elements that the lanes of a workgroup take at a time.
+/// Elements that the lanes of a workgroup process at a time.
 const AT_A_TIME: usize = 256;
-/// Rows that make a slice of a column worth its launch, and slices at most.
+/// The number of rows that justifies a slice of a column, and the most slices.
 const SLICE_ROWS: usize = 64;
 const MAX_SLICES: usize = 256;
 
@@ -81,13 +82,13 @@ pub(super) fn len(t: Tensor) -> usize {
     t.rows.max() as usize * t.cols
 }
 
-/// Elements of a workgroup for a tensor of `len`.
+/// Returns the elements per workgroup for a tensor of `len` elements.
 pub(super) fn share(len: usize) -> usize {
     len.div_ceil(MAX_GROUPS).max(MIN_SHARE).next_multiple_of(AT_A_TIME)
 }
 
-/// The norm of all gradients laid end to end, and what follows from it: [norm, factor that brings it down to
-/// `max_norm`, 1, 0], or zeros where the norm is not finite. A `max_norm` of 0 means no clipping.
+/// The norm of all gradients together, and the factor derived from it: [norm, factor that clips to `max_norm`, 1, 0],
+/// or zeros if the norm is not finite. A `max_norm` of 0 means no clipping.
 ///   gradients: any shapes  ->  (1, 4)
 pub fn global_norm(r: &mut Recorder, gradients: &[Tensor], max_norm: f32) -> Result<Tensor> {
     let groups: Vec<usize> = gradients.iter().map(|g| len(*g).div_ceil(share(len(*g)))).collect();
@@ -118,9 +119,8 @@ pub fn global_norm(r: &mut Recorder, gradients: &[Tensor], max_norm: f32) -> Res
     Ok(norm)
 }
 
-/// A step of AdamW, as `reference::adamw_step`, on tensors that live in regions; nothing changes where `norm`, of
-/// [`global_norm`], is not finite. Reads the scalars [`LEARNING_RATE`], [`INVERSE_BIAS_CORRECTION_1`] and
-/// [`INVERSE_BIAS_CORRECTION_2`].
+/// A step of AdamW, like `reference::adamw_step`, on tensors in regions; does nothing if `norm`, from [`global_norm`],
+/// is not finite. Reads the scalars [`LEARNING_RATE`], [`INVERSE_BIAS_CORRECTION_1`] and [`INVERSE_BIAS_CORRECTION_2`].
 ///   w, g, m, v: of one shape  norm (1, 4)  ->  w, m, v updated
 pub fn adamw(
     r: &mut Recorder,
@@ -161,15 +161,15 @@ pub fn adamw(
 
 constants! {
     struct AdafactorUpdate {
-        /// Whether the state is means of rows and columns.
+        /// Whether the state consists of row and column means.
         matrix: bool,
-        /// Whether the step is taken, else the partial sums of the update's squares.
+        /// Whether to apply the step; otherwise computes the partial sums of the update's squares.
         apply: bool,
     }
 }
 
-/// A step of Adafactor, as `reference::adafactor_step`, on tensors that live in regions; nothing changes where `norm`,
-/// of [`global_norm`], is not finite. Reads the scalars [`LEARNING_RATE`] and [`ADAFACTOR_BETA2`].
+/// A step of Adafactor, like `reference::adafactor_step`, on tensors in regions; does nothing if `norm`, from
+/// [`global_norm`], is not finite. Reads the scalars [`LEARNING_RATE`] and [`ADAFACTOR_BETA2`].
 ///   w, g: of one shape  state  norm (1, 4)  ->  w, state updated
 pub fn adafactor(
     r: &mut Recorder,
@@ -225,7 +225,7 @@ pub fn adafactor(
     Ok(())
 }
 
-/// Updates a matrix's row and column means; gives the mean (1, 1) of the former.
+/// Updates a matrix's row and column means; returns the mean (1, 1) of the row means.
 fn adafactor_means(
     r: &mut Recorder,
     g: Tensor,
@@ -268,7 +268,7 @@ fn adafactor_means(
         args: vec![
             read("partials", partials),
             read("norm", norm).vec4(),
-            // Only read, but it may share a buffer with col, which may be bound in one way alone.
+            // Only read, but it may share a buffer with `col`, and a buffer can have only one access mode per launch.
             write("row", row),
             write("col", col),
             write("row_mean", mean),

@@ -1,44 +1,44 @@
-//! Policy gradients of tokens, from their log-probabilities and advantages.
+//! Policy-gradient loss of tokens, from their log-probabilities and advantages.
 
 use crate::error::{Error, Result};
 use crate::gpu::shader::{Constants, constants};
 use crate::gpu::{Groups, Launch, Recorder, Tensor, Work, read, write};
 
-/// How far the policy may go from the one that sampled, and from the reference.
+/// How far the policy may move from the one that sampled and from the reference model.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PolicyGradient {
     /// A ratio below 1 - this is clipped where the advantage is negative.
     pub clip_low: f32,
     /// A ratio above 1 + this is clipped where the advantage is positive.
     pub clip_high: f32,
-    /// β, the weight of the KL divergence from the reference.
+    /// β, the weight of the KL divergence from the reference model.
     pub beta: f32,
 }
 
 /// Results of [`policy_gradient`].
 #[derive(Clone, Copy, Debug)]
 pub struct PolicyGradientTensors {
-    /// A row a token (T, 4), unweighted: its columns are [`PolicyGradientTensors::COLUMNS`].
+    /// One row per token (T, 4), unweighted: the columns are [`PolicyGradientTensors::COLUMNS`].
     pub table: Tensor,
     /// The gradient of Σ weight · loss with respect to the policy's log-probabilities (T, 1), for [`Recorder::backward`].
     pub d_policy: Tensor,
 }
 
 impl PolicyGradientTensors {
-    /// What the columns of `table` hold; `clipped` is 1 or 0.
+    /// The columns of `table`; `clipped` is 1 or 0.
     pub const COLUMNS: [&str; 4] = ["loss", "kl", "ratio", "clipped"];
 }
 
 constants! {
     struct PolicyGradientConstants {
-        /// Whether another policy sampled: else the ratio is 1, whatever rounding says.
+        /// Whether another policy sampled; otherwise the ratio is exactly 1, without rounding errors.
         off_policy: bool,
     }
 }
 
 impl PolicyGradient {
     /// # Errors
-    /// [`Error::Config`] for a clip that is not a number from 0 on, and a β that is not one either.
+    /// [`Error::Config`] for a clip or a β that is not a number from 0 on.
     pub fn check(&self) -> Result<()> {
         let options = [("epsilon", self.clip_low), ("epsilon-high", self.clip_high), ("beta", self.beta)];
         match options.into_iter().find(|(_, value)| !(*value >= 0.0 && value.is_finite())) {
@@ -48,10 +48,10 @@ impl PolicyGradient {
     }
 }
 
-/// loss = -min(ρ A, clip(ρ, 1 - clip_low, 1 + clip_high) A) + β (e^(reference - policy) - (reference - policy) - 1) of every
-/// token, with ρ = e^(policy - sampler): PPO's clipped surrogate (Schulman et al. 2017, arXiv 1707.06347) and an unbiased
-/// estimate of the KL divergence, as in GRPO (Shao et al. 2024, arXiv 2402.03300). Without `sampler` the policy sampled itself
-/// and ρ is 1. It ends the graph: the gradient is a result, and none flows through it.
+/// loss = -min(ρ A, clip(ρ, 1 - clip_low, 1 + clip_high) A) + β (e^(reference - policy) - (reference - policy) - 1) of
+/// every token, with ρ = e^(policy - sampler): PPO's clipped surrogate (Schulman et al. 2017, arXiv 1707.06347) and an
+/// unbiased estimate of the KL divergence, as in GRPO (Shao et al. 2024, arXiv 2402.03300). Without `sampler`, the
+/// policy itself sampled and ρ is 1. It ends the graph: the gradient is a result, and the op has no gradient rule.
 ///   policy, reference, sampler, advantages, weights (T, 1)  ->  [`PolicyGradientTensors`]
 pub fn policy_gradient(
     r: &mut Recorder,

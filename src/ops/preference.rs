@@ -1,16 +1,16 @@
-//! Preference losses of pairs, from sequence log-probabilities: sums of terms, each a launch.
+//! Preference losses of pairs, from sequence log-probabilities: sums of terms, one launch each.
 
 use crate::error::Result;
 use crate::gpu::shader::{Constant, Constants, constants};
 use crate::gpu::{Groups, Launch, Recorder, Tensor, Work, read, write};
 
-/// Declares [`PairLoss`], and the constant by which the kernel knows each of its losses.
+/// Declares [`PairLoss`], and the constant that selects each loss in the kernel.
 macro_rules! pair_losses {
     ($($(#[$doc:meta])* $loss:ident = $constant:literal,)*) => {
         /// A function of a pair's scores a (of the chosen response) and b (of the rejected one), see [`PairTerm`].
-        /// Those of the margin have m = β (a - b) + margin + length_margin (tokens of chosen - tokens of rejected), and
-        /// are labelled as w l(m) + w' l(-m) with w and w' of [`PairTerm::label_scale`]; others of one pair as
-        /// w l(a, b) + w' l(b, a).
+        /// Losses of the margin use m = β (a - b) + margin + length_margin (tokens of chosen - tokens of rejected), and
+        /// are labelled as w l(m) + w' l(-m), with w and w' of [`PairTerm::label_scale`]; other losses of a single pair
+        /// as w l(a, b) + w' l(b, a).
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum PairLoss {
             $($(#[$doc])* $loss,)*
@@ -41,7 +41,7 @@ pair_losses! {
     Exo = "EXO",
     /// l(m) = (1 - s) (-ln σ(m)) + s exp(-m) with s = σ(m / tau).
     Discopop = "DISCOPOP",
-    /// -β ln σ(o(a) - o(b)) with the log-odds o(x) = x - ln(1 - exp x), which want scores below 0.
+    /// -β ln σ(o(a) - o(b)) with the log-odds o(x) = x - ln(1 - exp x), which require scores below 0.
     OddsRatio = "ODDS_RATIO",
     /// l(a, b) = -ln σ(βa) - ½ ln σ(-βa) - ½ ln σ(-βb).
     Nca = "NCA",
@@ -55,18 +55,18 @@ pair_losses! {
     ApoZero = "APO_ZERO",
     /// l(a, b) = σ(βa) + σ(-β (a - b)).
     ApoDown = "APO_DOWN",
-    /// ½ desirable σ(-β (a - mean b)) + ½ undesirable σ(-β (mean a - b)) with means over the batch, 0 where they are
-    /// below, through which no gradient flows; without labels.
+    /// ½ desirable σ(-β (a - mean b)) + ½ undesirable σ(-β (mean a - b)) with means over the batch, clamped to at least
+    /// 0 and without a gradient; without labels.
     Kto = "KTO",
-    /// -ln σ of β times the difference of two log-ratios of chosen to rejected: the policy's, and that one of the
-    /// reference's that stands as high among all pairs of the batch.
+    /// -ln σ of β times the difference of two log-ratios of chosen to rejected: the policy's, and that of the reference
+    /// model with the same rank among all pairs of the batch.
     Aot = "AOT",
-    /// l(m) = -ln σ(m) with m = β (a - b) of that rejected response which stands as high among those of the batch as
-    /// the chosen one among those.
+    /// l(m) = -ln σ(m) with m = β (a - b), where b is of the rejected response with the same rank among the rejected
+    /// ones of the batch as a has among the chosen ones.
     AotUnpaired = "AOT_UNPAIRED",
-    /// -log π of the chosen responses, the mean over all their tokens in the batch, in every pair; without labels.
+    /// -log π of the chosen responses, averaged over all their tokens in the batch, for every pair; without labels.
     Sft = "SFT",
-    /// log π of those responses that the reference drew; without labels.
+    /// log π of the responses that the reference model drew; without labels.
     Xpo = "XPO",
 }
 
@@ -80,45 +80,45 @@ impl PairLoss {
         matches!(self, PairLoss::Aot | PairLoss::AotUnpaired)
     }
 
-    /// Whether all tokens of a response count alike, whatever [`PairInputs::tail_weight`] says.
+    /// Whether all tokens of a response count equally, regardless of [`PairInputs::tail_weight`].
     fn is_of_plain_logps(self) -> bool {
         matches!(self, PairLoss::Sft | PairLoss::Xpo)
     }
 }
 
-/// A loss on pairs with its parameters. The score of a response is log π - log π₀, the log-probability of all its tokens
-/// under the policy less that under the reference, unless a field says otherwise.
+/// A loss on pairs with its parameters. The score of a response is log π - log π₀, the log-probability of all its
+/// tokens under the policy less that under the reference model, unless a field says otherwise.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PairTerm {
     /// The function of the scores.
     pub loss: PairLoss,
-    /// What the loss is multiplied by.
+    /// The factor of the loss.
     pub weight: f32,
     /// β.
     pub beta: f32,
-    /// With `label_shift`, what a pair with the label p counts as it is, w = scale p + shift, and swapped,
-    /// w' = scale (1 - p) + shift.
+    /// With `label_shift`, maps the label p of a pair to the weight w = scale p + shift of the pair as given, and w' =
+    /// scale (1 - p) + shift of the swapped pair.
     pub label_scale: f32,
     /// See `label_scale`.
     pub label_shift: f32,
     /// Added to the margin.
     pub margin: f32,
-    /// Added to the margin for each token that the chosen response has more.
+    /// Added to the margin for each additional token of the chosen response.
     pub length_margin: f32,
-    /// Of [`PairLoss::Discopop`].
+    /// Parameter of [`PairLoss::Discopop`].
     pub tau: f32,
-    /// Of [`PairLoss::Kto`].
+    /// Parameter of [`PairLoss::Kto`].
     pub desirable: f32,
-    /// Of [`PairLoss::Kto`].
+    /// Parameter of [`PairLoss::Kto`].
     pub undesirable: f32,
-    /// The score is log π alone.
+    /// Whether the score is log π alone.
     pub reference_free: bool,
-    /// The score is divided by the response's tokens.
+    /// Whether the score is divided by the response's number of tokens.
     pub average: bool,
 }
 
 impl PairTerm {
-    /// The term with labels as they are, nothing added and weights of 1.
+    /// A term with unchanged labels, no added margins and weights of 1.
     pub fn new(loss: PairLoss, beta: f32) -> PairTerm {
         PairTerm {
             loss,
@@ -137,38 +137,39 @@ impl PairTerm {
     }
 }
 
-/// What [`preference_loss`] reads. Sequences 2p and 2p + 1 are the chosen and the rejected response of pair p, so that
-/// S = 2P.
+/// The inputs of [`preference_loss`]. Sequences 2p and 2p + 1 are the chosen and the rejected response of pair p,
+/// so S = 2P.
 #[derive(Clone, Copy, Debug)]
 pub struct PairInputs {
-    /// log π of whole responses (S, 1); with `tail_weight` of their first tokens and of the rest, by turns (2S, 1).
+    /// log π of whole responses (S, 1); with `tail_weight`, of their first tokens and of the rest, alternating (2S, 1).
     pub policy: Tensor,
-    /// log π₀ of each response, its tokens, and 1 where the reference and not the policy drew it (S, 3).
+    /// log π₀ of each response, its number of tokens, and 1 if the reference model drew it, otherwise 0 (S, 3).
     pub responses: Tensor,
     /// Each pair's label, the probability that the chosen response is the better one, and the weight of its loss (P, 2).
     pub pairs: Tensor,
-    /// Σ log Σ p² over each response's tokens, with p the distributions that they were drawn from (S, 1): each loss is
+    /// Σ log Σ p² over each response's tokens, with p the distributions that they were drawn from (S, 1). Each loss is
     /// multiplied by the exp of the mean of log π - log Σ p² over the tokens of the chosen response, and by that of the
-    /// rejected one (WPO, Zhou et al. 2024, arXiv 2406.11827). No gradient flows through it.
+    /// rejected one (WPO, Zhou et al. 2024, arXiv 2406.11827). It has no gradient.
     pub log_sum_squares: Option<Tensor>,
-    /// What log π of a response's second part is multiplied by where it enters a score (LD-DPO, Liu et al. 2024, arXiv
-    /// 2409.06411); log π₀ has it multiplied already.
+    /// The factor of log π of a response's second part in the score (LD-DPO, Liu et al. 2024, arXiv 2409.06411); log π₀
+    /// already includes it.
     pub tail_weight: Option<f32>,
 }
 
 /// Results of [`preference_loss`].
 #[derive(Clone, Copy, Debug)]
 pub struct PreferenceTensors {
-    /// A row a pair (P, 8), without the pair's weight: see [`PreferenceTensors::COLUMNS`].
+    /// One row per pair (P, 8), without the pair's weight: see [`PreferenceTensors::COLUMNS`].
     pub table: Tensor,
     /// The gradient of Σ weight · loss with respect to `policy`, for [`Recorder::backward`].
     pub d_policy: Tensor,
 }
 
 impl PreferenceTensors {
-    /// What the columns of `table` hold. The loss is that of all terms, the rest is of the first. A reward is
-    /// β (log π - log π₀) over all tokens, or β times the score where that is free of the reference; the margin is that of
-    /// the rewards, the accuracy whether it is above 0; `weight` is that of [`PairInputs::log_sum_squares`], else 1.
+    /// The columns of `table`. The loss is that of all terms; the rest belongs to the first. A reward is β (log π - log
+    /// π₀) over all tokens, or β times the score if that is reference-free; the margin is the difference of the
+    /// rewards; the accuracy is 1 if the margin is above 0; `weight` is that of [`PairInputs::log_sum_squares`],
+    /// otherwise 1.
     pub const COLUMNS: [&str; 8] = [
         "loss",
         "reward_chosen",
@@ -186,10 +187,10 @@ constants! {
         loss: PairLoss,
         reference_free: bool,
         average: bool,
-        /// Whether a response's log-probability comes in two parts.
+        /// Whether a response's log-probability is given in two parts.
         split: bool,
         weighting: bool,
-        /// Whether there are terms before this one.
+        /// Whether there were terms before this one.
         add: bool,
         /// Whether the loss depends on the whole batch.
         batch: bool,
@@ -197,8 +198,8 @@ constants! {
     }
 }
 
-/// The sum of the terms' losses on each pair, and its gradient. It ends the graph: the gradient is a result, and none
-/// flows through it. What depends on the batch depends on all pairs of the inputs.
+/// The sum of the terms' losses on each pair, and its gradient. It ends the graph: the gradient is a result, and the op
+/// has no gradient rule. Losses of the batch depend on all pairs of the inputs.
 ///   [`PairInputs`]  ->  [`PreferenceTensors`]
 pub fn preference_loss(
     r: &mut Recorder,

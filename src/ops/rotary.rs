@@ -8,16 +8,16 @@ use crate::gpu::{Dim, Groups, Launch, Recorder, Tensor, Word, Work, read, write}
 /// How queries and keys are rotated.
 #[derive(Clone, Copy, Debug)]
 pub struct Rotary {
-    /// Cosines, then sines of every position's angles, (positions, rotated), see [`rope_table`].
+    /// Cosines, then sines of the angles of every position, (positions, rotated), see [`rope_table`].
     pub table: Tensor,
-    /// Elements of a head that are rotated, the first ones: an even number, D at most.
+    /// Rotated elements per head, the first ones: an even number, at most D.
     pub rotated: usize,
-    /// Whether neighbours are rotated together; else each element with the one half of `rotated` further on.
+    /// Whether neighbouring elements form a pair; otherwise an element and the one `rotated` / 2 further on.
     pub interleaved: bool,
 }
 
-/// Cosines, then sines of every position's angles: (positions, 2 · frequencies), row-major. Made in `f64`, since the sines of
-/// drivers lose the large angles. `inv_freq` is in radians a position.
+/// Cosines, then sines of the angles of every position: (positions, 2 · frequencies), row-major. Computed in `f64`,
+/// since the sines of drivers are inaccurate for large angles. `inv_freq` is in radians per position.
 pub fn rope_table(inv_freq: &[f64], factor: f64, positions: usize) -> Vec<f32> {
     let row = |position: usize| {
         let angles = inv_freq.iter().map(move |f| position as f64 * f);
@@ -31,20 +31,20 @@ constants! {
         heads: u32,
         kv_heads: u32,
         dim: u32,
-        /// Elements of a head that are rotated.
+        /// Rotated elements per head.
         rotated: u32,
         interleaved: bool,
-        /// Whether the other way round.
+        /// Whether to rotate in the opposite direction.
         backward: bool,
         /// Whether keys and values are copied to a cache.
         cache: bool,
-        /// Workgroups of a row.
+        /// Workgroups per row.
         groups_per_row: u32,
     }
 }
 
-/// Rotates the queries and keys of `qkv` in place, where there is a rotation; with [`KeySource::Cache`] keys and values are
-/// then written to the cache, each row's at the last row that it sees.
+/// Rotates the queries and keys of `qkv` in place, if there is a rotation; with [`KeySource::Cache`], keys and values
+/// are then written to the cache, each row's at the last cache row that it attends to.
 ///   qkv (N, (H + 2 K) D)  spans (N, 4)  ->  qkv
 pub fn rotary(
     r: &mut Recorder,
@@ -66,7 +66,7 @@ pub fn rotary(
     Ok(())
 }
 
-/// The launch of [`rotary`], or of its gradient.
+/// Launches [`rotary`], or its gradient.
 pub(super) fn launch(
     r: &mut Recorder,
     qkv: Tensor,
@@ -83,7 +83,7 @@ pub(super) fn launch(
     let rotated = rotary.map_or(0, |rotary| rotary.rotated);
     assert!(rotated.is_multiple_of(2) && rotated <= shape.head_dim, "rotary: {rotated} elements of a head");
     assert_eq!(qkv.cols, shape.columns(), "rotary: {shape:?}");
-    // Pairs of a head, and of a row, as the kernel counts them.
+    // Pairs per head, and per row, as the kernel counts them.
     let head_pairs = if cache.is_some() { shape.head_dim / 2 } else { rotated / 2 };
     let kv_heads = if cache.is_some() { 2 * shape.kv_heads } else { shape.kv_heads };
     let groups = ((shape.heads + kv_heads) * head_pairs).div_ceil(64) as u32;

@@ -1,4 +1,4 @@
-//! Choosing the next token from a row of logits.
+//! Sampling: chooses the next token from a row of logits.
 
 use derive_setters::Setters;
 
@@ -8,8 +8,7 @@ use crate::error::{Error, Result};
 use crate::gpu::shader::{Constant, Constants, constants};
 use crate::gpu::{Arg, Groups, Launch, Recorder, Tensor, Word, Work, read, write};
 
-/// How to choose. Filters apply in Hugging Face's order: top-k, top-p, min-p. Tied logits are kept or dropped
-/// together.
+/// How to sample. Filters apply in Hugging Face's order: top-k, top-p, min-p. Tied logits are kept or dropped together.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize, Setters)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
@@ -18,9 +17,9 @@ pub struct SamplingParams {
     pub temperature: f32,
     /// Keeps the logits that are not below the k-th largest; 0 keeps all.
     pub top_k: u32,
-    /// Keeps a token while the mass of strictly larger logits is below it; 1 keeps all.
+    /// Keeps a token if the probability mass of strictly larger logits is below this; 1 keeps all.
     pub top_p: f32,
-    /// Keeps the probabilities of at least this share of the largest; 0 keeps all.
+    /// Keeps probabilities of at least this fraction of the largest; 0 keeps all.
     pub min_p: f32,
 }
 
@@ -31,14 +30,14 @@ impl Default for SamplingParams {
     }
 }
 
-/// The smallest temperature above 0: below it, logits divided by the temperature leave the range of a float.
+/// The smallest temperature above 0: below it, logits divided by the temperature overflow a float.
 const MIN_TEMPERATURE: f32 = 1e-4;
 
 impl SamplingParams {
     /// Checks that every value is in its range.
     ///
     /// # Errors
-    /// [`Error::Config`] naming the first that is not.
+    /// [`Error::Config`] naming the first value that is not.
     pub fn check(&self) -> Result<()> {
         let fail = |what: &str, why: String| Err(Error::Config { what: what.into(), why });
         let t = self.temperature;
@@ -56,7 +55,7 @@ impl SamplingParams {
 
 constants! {
     struct SampleBest {
-        /// Whether by logits relative to the row's largest, with noise.
+        /// Whether scores are logits relative to the row's largest, with noise.
         relative: bool,
         /// Whether there is a threshold.
         filter: bool,
@@ -65,11 +64,11 @@ constants! {
 
 constants! {
     struct SampleHistogram {
-        /// Whether by mass, of logits relative to the row's largest.
+        /// Whether the histogram is of mass, from logits relative to the row's largest.
         relative: bool,
-        /// Whether a filter before this one left a threshold.
+        /// Whether an earlier filter set a threshold.
         floor: bool,
-        /// Whether nothing is known of the order yet.
+        /// Whether no bits of the threshold are known yet.
         first: bool,
     }
 }
@@ -77,25 +76,25 @@ constants! {
 constants! {
     struct SampleThreshold {
         by_mass: bool,
-        /// Whether nothing is known of the order yet.
+        /// Whether no bits of the threshold are known yet.
         first: bool,
     }
 }
 
-/// Workgroups for each of those that keep the device busy.
+/// The number of workgroups, as a multiple of those that keep the device busy.
 const GROUPS_PER_BUSY: usize = 2;
-/// Parts of a row at most, and the logits that make one worth its workgroup.
+/// The most parts of a row, and the number of logits that justifies a part.
 const MAX_PARTS: usize = 32;
 const MIN_SHARE: usize = 1024;
-/// Logits that the lanes of a workgroup take at a time.
+/// Logits that the lanes of a workgroup process at a time.
 const AT_A_TIME: usize = 256;
 
-/// A token of each row, as `reference::sample` chooses it from the transformed logits with the replay's seed: the noise of a
-/// token depends on the seed, its sequence's number, the position and the token's id alone.
+/// Samples a token from each row, like `reference::sample`, from the transformed logits with the replay's seed: the
+/// noise of a token depends only on the seed, its sequence's number, the position and the token's id.
 ///   logits (S, V)  sequences (S, 1) u32  positions (S, 1) u32  ->  ids (S, 1) u32
 ///
 /// # Errors
-/// [`Error::Config`] for parameters or a transform out of their ranges.
+/// [`Error::Config`] for parameters or a transform out of range.
 pub fn sample(
     r: &mut Recorder,
     logits: Tensor,
@@ -127,7 +126,7 @@ pub fn sample(
     Ok(row.combine(r, best, places))
 }
 
-/// What a logit counts in a filter.
+/// The weight of a logit in a filter.
 #[derive(Clone, Copy)]
 enum Weight {
     /// 1.
@@ -136,7 +135,7 @@ enum Weight {
     Mass { largest: Tensor, temperature: f32 },
 }
 
-/// What scores are made of besides the logits.
+/// The inputs of scores besides the logits.
 struct Noise {
     largest: Tensor,
     sequences: Tensor,
@@ -147,7 +146,7 @@ struct Noise {
     filter: Option<Tensor>,
 }
 
-/// Rows of logits, in parts.
+/// Rows of logits, divided into parts.
 struct Rows {
     logits: Tensor,
     transform: LogitTransform,
@@ -163,7 +162,7 @@ impl Rows {
         Rows { logits, transform, parts: logits.cols.div_ceil(share), share }
     }
 
-    /// A launch of a kernel that includes shared/row_part.wgsl.
+    /// Launches a kernel that includes shared/row_part.wgsl.
     fn launch(
         &self,
         r: &mut Recorder,
@@ -192,7 +191,7 @@ impl Rows {
         });
     }
 
-    /// The best of each part and its place: of the logits, or of their scores with noise.
+    /// The best of each part and its index: the best logit, or the best score with noise.
     fn best(&self, r: &mut Recorder, noise: Option<Noise>) -> (Tensor, Tensor) {
         let best = r.tensor("best of a part", self.logits.rows, self.parts);
         let places = r.tensor_u32("places of the best", self.logits.rows, self.parts);
@@ -213,7 +212,7 @@ impl Rows {
         (best, places)
     }
 
-    /// The places of the best of all parts.
+    /// The index of the best over all parts.
     fn combine(&self, r: &mut Recorder, best: Tensor, places: Tensor) -> Tensor {
         let rows = self.logits.rows;
         let ids = r.tensor_u32("sample", rows, 1);
@@ -228,8 +227,9 @@ impl Rows {
         ids
     }
 
-    /// The highest order from which on the logits weigh `goal` or more, eight bits at a time, as the first word of each row of a
-    /// state (S, 4); among those that `floor`, of another filter, keeps.
+    /// The highest threshold at which the logits above or equal weigh `goal` or more, found eight bits at a time, as
+    /// the first word of each row of a state (S, 4). Counts only the logits that `floor`, the state of an earlier
+    /// filter, keeps.
     fn threshold(&self, r: &mut Recorder, weight: Weight, goal: f32, floor: Option<Tensor>) -> Tensor {
         let rows = self.logits.rows;
         let histograms = r.tensor_u32("histograms", rows, self.parts * 512);
@@ -238,7 +238,7 @@ impl Rows {
         for shift in [24u32, 16, 8, 0] {
             let first = shift == 24;
             let constants = SampleHistogram { relative: by_mass, floor: floor.is_some(), first };
-            // The bits that are known.
+            // The bits that are known so far.
             let mask = u32::MAX.checked_shl(shift + 8).unwrap_or(0);
             let mut params = vec![("mask", Word::U32(mask)), ("shift", shift.into())];
             let mut args: Vec<Arg> = vec![];

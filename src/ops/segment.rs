@@ -1,11 +1,11 @@
-//! Sums over runs of rows: token log-probabilities into sequence log-probabilities.
+//! Sums over segments of rows: token log-probabilities into sequence log-probabilities.
 
 use crate::error::Result;
 use crate::gpu::shader::{Constant, Constants, constants};
 use crate::gpu::{Accumulate, Arg, Dim, Groups, Launch, Recorder, Tensor, Work, read, write};
 
-/// y_s = Σ x_t over offsets_s <= t < offsets_{s+1}, for the first `segments` (S) segments. The offsets rise from 0 to
-/// T; there may be more of them than S + 1.
+/// y_s = Σ x_t over offsets_s <= t < offsets_{s+1}, for the first `segments` (S) segments. The offsets increase from 0
+/// to T; there may be more than S + 1 of them.
 ///   x (T, 1)  offsets (S + 1, 1) u32  ->  y (S, 1)
 pub fn segment_sum(r: &mut Recorder, x: Tensor, offsets: Tensor, segments: impl Into<Dim>) -> Result<Tensor> {
     let segments = segments.into();

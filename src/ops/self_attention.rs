@@ -1,5 +1,5 @@
-//! What an attention block begins with: normalisation, queries, keys and values, rotation, attention. Where the description
-//! allows it, all before attention itself is one launch; the rest of the ops by themselves do for any description.
+//! The first part of an attention block: normalisation, queries, keys and values, rotation, attention. If the block
+//! supports it, everything before attention itself is one launch; otherwise it is a sequence of ops.
 
 use super::attention::{AttentionShape, KeySource, attention};
 use super::linear::{self, Linear, linear, lora_terms};
@@ -13,22 +13,22 @@ use crate::gpu::{Dim, Launch, Recorder, Tensor, Word, Work, read, write};
 /// Queries, keys and values of rows, and how they are compared.
 #[derive(Clone, Debug)]
 pub struct SelfAttention {
-    /// The normalisation of the rows, where there is one.
+    /// The normalisation of the rows, if any.
     pub norm: Option<Norm>,
     /// Queries, keys and values: ((H + 2 K) D, C).
     pub qkv: Linear,
-    /// Normalisation of the queries, and of the keys: of each head, or where the weight is as wide as all of them together.
+    /// Normalisation of the queries and of the keys: of each head, or of all heads together if the weight is that wide.
     pub head_norms: Option<[Norm; 2]>,
-    /// The rotation of queries and keys, where there is one.
+    /// The rotation of queries and keys, if any.
     pub rotary: Option<Rotary>,
-    /// How rows divide into heads.
+    /// The heads.
     pub shape: AttentionShape,
 }
 
-/// Softmax attention of the rows to each other, see [`attention`].
+/// Softmax attention among the rows, see [`attention`].
 ///   x (N, C)  spans (N, 4)  ->  (N, H D)
 ///
-/// The number of keys that a row sees less one is its position, after [`KeySource::After`]'s; every position must have its
+/// The position of a row is its number of keys less one, plus [`KeySource::After`]'s keys; every position must have a
 /// row in the table of the rotation.
 pub fn self_attention(
     r: &mut Recorder,
@@ -42,7 +42,7 @@ pub fn self_attention(
     assert_eq!((spans.rows, spans.cols), (x.rows, 4), "self_attention: spans");
     let fused_norm = block.norm.filter(|norm| norm.fused(r).is_some());
     let rotary = fusable(r, block, keys, fused_norm.is_some());
-    // What the first launch does not normalise is normalised before.
+    // Normalise separately unless the first launch does it.
     let x = match &block.norm {
         Some(norm) if rotary.is_none() || fused_norm.is_none() => norm::norm(r, x, norm)?,
         _ => x,
@@ -61,16 +61,16 @@ pub fn self_attention(
     attention(r, qkv, shape, spans, keys)
 }
 
-/// Storage buffers that every GPU lets a kernel have.
+/// Storage buffers per kernel that every GPU supports.
 const BINDINGS: usize = 8;
 
-/// The rotation of a block whose first launch can be all of it before attention: heads are rotated whole, by halves, and
-/// there are bindings enough.
+/// Returns the rotation if one launch can do everything before attention: heads are rotated whole and in halves, and
+/// there are enough bindings.
 fn fusable(r: &Recorder, block: &SelfAttention, keys: KeySource, norm: bool) -> Option<Rotary> {
     let whole = |rotary: &Rotary| rotary.rotated == block.shape.head_dim && !rotary.interleaved;
     let rotary = block.rotary.filter(whole)?;
     let cache = matches!(keys, KeySource::Cache { .. });
-    // x, w, spans, the table and the result; then what may be there.
+    // x, w, spans, the table and the result; then the optional ones.
     let more = [norm, block.qkv.bias.is_some(), !block.qkv.lora.is_empty(), cache, norm && r.is_training()];
     let bindings = 5 + more.into_iter().filter(|there| *there).count();
     (r.tuning().fused_blocks && block.head_norms.is_none() && bindings <= BINDINGS).then_some(rotary)
@@ -88,8 +88,8 @@ constants! {
     }
 }
 
-/// Rows, normalised on the way where there is a norm, times the matrix, rotated; with a cache, keys and values go there.
-/// Returns the queries, and without a cache keys and values beside them.
+/// Multiplies rows (normalised first if there is a norm) by the matrix and rotates; with a cache, keys and values are
+/// written to it. Returns the queries, and without a cache keys and values beside them.
 fn fused(
     r: &mut Recorder,
     x: Tensor,

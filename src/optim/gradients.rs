@@ -1,4 +1,4 @@
-//! The gradients of several ranks, added up: each has those of its own rows.
+//! Sums gradients over several ranks, each of which has those of its own rows.
 
 use super::state::slice;
 use crate::collective::{Ranks, SumDtype};
@@ -7,13 +7,13 @@ use crate::gpu::Region;
 use crate::model::Weights;
 use crate::task::both;
 
-/// Elements that are exchanged at a time, while the next ones come from the device.
+/// Elements exchanged at a time, while the next ones are copied from the device.
 const BUCKET: usize = 1 << 20;
 
-/// Puts in the place of every gradient its sum over all ranks, see [`Ranks::sum`]: on each of them the same bits.
+/// Replaces every gradient with its sum over all ranks, see [`Ranks::sum`]: the same bits on every rank.
 ///
 /// # Errors
-/// What the device reports; [`Error::Ranks`](crate::Error::Ranks) where a rank cannot be reached.
+/// Errors of the device; [`Error::Ranks`](crate::Error::Ranks) if a rank cannot be reached.
 pub async fn sum_gradients(weights: &Weights, ranks: &Ranks, dtype: SumDtype) -> Result<()> {
     let gpu = weights.gpu();
     let buckets: Vec<Region> =
@@ -40,7 +40,7 @@ pub async fn sum_gradients(weights: &Weights, ranks: &Ranks, dtype: SumDtype) ->
     Ok(())
 }
 
-/// A region's parts, each exchanged at a time.
+/// Splits a region into the parts that are exchanged at a time.
 fn buckets(region: &Region) -> impl Iterator<Item = Region> {
     let elements = region.bytes as usize / size_of::<f32>();
     let part = move |first: usize| slice(region, &(first..(first + BUCKET).min(elements)));

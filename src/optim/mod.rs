@@ -1,4 +1,4 @@
-//! Optimisers over a model's trained weights: their state, their plan, one call a step.
+//! Optimisers for a model's trained weights: their state, their plan, and one call per step.
 
 mod gradients;
 mod state;
@@ -15,7 +15,7 @@ use crate::gpu::{Arena, Format, Gpu, Live, Outputs, Pending, Plan, PlanOptions, 
 use crate::model::Weights;
 use crate::ops;
 
-/// Which optimiser, with its constants.
+/// An optimiser with its constants.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
 #[serde(tag = "optim", rename_all = "lowercase")]
 #[non_exhaustive]
@@ -28,18 +28,18 @@ pub enum OptimiserKind {
         beta2: f32,
         /// Keeps the denominator away from zero.
         epsilon: f32,
-        /// Decoupled decay of matrices; norms are not decayed.
+        /// Decoupled weight decay of matrices; norms are not decayed.
         weight_decay: f32,
     },
     /// Shazeer & Stern 2018, arXiv 1804.04235, as `transformers` computes it with an external learning rate.
     Adafactor {
-        /// Decay of matrices; norms are not decayed.
+        /// Weight decay of matrices; norms are not decayed.
         weight_decay: f32,
     },
 }
 
 impl OptimiserKind {
-    /// Refuses constants that make no update.
+    /// Refuses constants out of range.
     fn check(self) -> Result<()> {
         let decay = |d: f32| d >= 0.0 && d.is_finite();
         let constants = match self {
@@ -54,23 +54,23 @@ impl OptimiserKind {
             }
         };
         match constants.into_iter().find(|(_, _, good)| !good) {
-            Some((what, value, _)) => Err(Error::config(what, format!("{value} is out of its range"))),
+            Some((what, value, _)) => Err(Error::config(what, format!("{value} is out of range"))),
             None => Ok(()),
         }
     }
 
-    /// AdamW with the constants that people know: 0.9, 0.999, 1e-8, no decay.
+    /// AdamW with the usual constants: 0.9, 0.999, 1e-8, no weight decay.
     pub fn adamw() -> OptimiserKind {
         OptimiserKind::AdamW { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.0 }
     }
 }
 
-/// What an update saw.
+/// The gradient norm of an update.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Update {
     /// Norm of the whole gradient before clipping.
     pub grad_norm: f32,
-    /// Whether it was finite; if not, nothing was changed.
+    /// Whether it was finite; if not, the weights were not changed.
     pub finite: bool,
 }
 
@@ -81,18 +81,18 @@ pub struct Optimiser {
     plan: Plan,
     norm: Tensor,
     state: Vec<Moment>,
-    /// Those that each have a part of the state.
+    /// The ranks that each hold a part of the state.
     shards: Option<Ranks>,
     steps: u64,
 }
 
 impl Optimiser {
-    /// Allocates the state, all zero, and records the update of `weights`. A gradient is clipped to `max_grad_norm`; 0:
-    /// it is not.
+    /// Allocates the state (zeros) and records the update of `weights`. Gradients are clipped to the norm
+    /// `max_grad_norm`; 0 means no clipping.
     ///
     /// # Errors
-    /// [`Error::Config`] for weights that are frozen or on another device than `gpu`, and for a constant out of its
-    /// range; memory errors.
+    /// [`Error::Config`] for weights that are frozen or on another device than `gpu`, and for a constant out of range;
+    /// memory errors.
     pub async fn new(
         gpu: &Gpu,
         weights: &Weights,
@@ -103,10 +103,11 @@ impl Optimiser {
         Optimiser::with_shards(gpu, weights, kind, max_grad_norm, arena, None).await
     }
 
-    /// [`Optimiser::new`]; `shards`: ranks of which each has the state of a part of the weights alone, and updates that part.
+    /// Like [`Optimiser::new`], but each rank of `shards` holds the state of only a part of the weights, and updates
+    /// that part.
     ///
     /// # Errors
-    /// As there; [`Error::Config`] for an optimiser other than AdamW, whose state cannot be divided.
+    /// Those of [`Optimiser::new`]; [`Error::Config`] for an optimiser other than AdamW, whose state cannot be divided.
     pub(crate) async fn with_shards(
         gpu: &Gpu,
         weights: &Weights,
@@ -117,11 +118,11 @@ impl Optimiser {
     ) -> Result<Optimiser> {
         kind.check()?;
         if shards.is_some() && !matches!(kind, OptimiserKind::AdamW { .. }) {
-            let why = "divides the state of adamw alone, and adafactor's is small: leave it out";
+            let why = "supports only adamw (the state of adafactor is small): leave it out";
             return Err(Error::config("shard-optim", why));
         }
         if !(max_grad_norm >= 0.0 && max_grad_norm.is_finite()) {
-            return Err(Error::config("max-grad-norm", format!("{max_grad_norm} is neither 0 nor above it")));
+            return Err(Error::config("max-grad-norm", format!("{max_grad_norm} is not a number from 0 on")));
         }
         weights.check_trained(gpu)?;
         let mut r = Recorder::new(gpu);
@@ -160,11 +161,11 @@ impl Optimiser {
             }
             OptimiserKind::Adafactor { weight_decay } => {
                 for weight in weights.iter() {
-                    // A part of a split matrix is factored as a matrix of its own.
+                    // A part of a split matrix is factored as a separate matrix.
                     for (i, (values, gradient, rows, cols)) in weight.parts().enumerate() {
                         if !values.offset.is_multiple_of(gpu.limits().alignment) {
                             let why =
-                                format!("cannot update {} by itself on this GPU: use adamw", weight.name);
+                                format!("cannot update {} separately on this GPU: use adamw", weight.name);
                             return Err(Error::config("optim adafactor", why));
                         }
                         let w = r.bind(values, rows, cols, Format::F32);
@@ -200,19 +201,19 @@ impl Optimiser {
         self.gpu.clear(&self.state.iter().map(Moment::region).collect::<Vec<_>>())
     }
 
-    /// Updates the weights from their gradients; a gradient that is not finite changes nothing.
+    /// Updates the weights from their gradients, unless the gradients are not finite.
     ///
     /// # Errors
-    /// [`Error::Config`] for a learning rate that is no number from 0 on.
+    /// [`Error::Config`] for a learning rate that is not a number from 0 on.
     pub async fn update(&mut self, learning_rate: f64) -> Result<Update> {
         let outputs = self.submit(learning_rate)?.outputs().await?;
         Ok(self.updated(&outputs))
     }
 
-    /// Begins an update: it will be done, whether or not somebody waits for it.
+    /// Starts an update, which completes even if nothing waits for it.
     pub(crate) fn submit(&self, learning_rate: f64) -> Result<Pending> {
         if !(learning_rate >= 0.0 && (learning_rate as f32).is_finite()) {
-            return Err(Error::config("learning-rate", format!("{learning_rate} is no number from 0 on")));
+            return Err(Error::config("learning-rate", format!("{learning_rate} is not a number from 0 on")));
         }
         let step = self.steps + 1;
         let mut live = Live::default();
@@ -230,7 +231,7 @@ impl Optimiser {
         self.plan.submit(&live, 1).map(Pending::lasting)
     }
 
-    /// Takes what came of an update that was begun.
+    /// Reads the result of a started update.
     pub(crate) fn updated(&mut self, outputs: &Outputs) -> Update {
         let norm = outputs.f32(self.norm);
         let update = Update { grad_norm: norm[0], finite: norm[2] > 0.5 };
@@ -240,12 +241,12 @@ impl Optimiser {
         update
     }
 
-    /// Updates made so far.
+    /// Returns the number of updates so far.
     pub fn steps(&self) -> u64 {
         self.steps
     }
 
-    /// Gives every rank the weights that the others have updated, where each updates a part of them.
+    /// Sends every rank the weights that the other ranks have updated, if the state is sharded.
     pub(crate) async fn gather_weights(&self, weights: &Weights) -> Result<()> {
         match &self.shards {
             Some(ranks) => state::gather_weights(weights, ranks).await,
@@ -253,12 +254,12 @@ impl Optimiser {
         }
     }
 
-    /// Whether other ranks have parts of the state.
+    /// Whether the state is divided among ranks.
     pub(crate) fn is_sharded(&self) -> bool {
         self.shards.is_some()
     }
 
-    /// Writes the state to a safetensors file. Where ranks share it, each calls this, and rank 0 alone with a path.
+    /// Writes the state to a safetensors file. If it is sharded, every rank calls this, and only rank 0 passes a path.
     pub async fn save(&self, path: Option<&Path>) -> Result<()> {
         state::save(&self.gpu, &self.state, self.steps, self.shards.as_ref(), path).await
     }
@@ -266,7 +267,7 @@ impl Optimiser {
     /// Reads a state that [`Optimiser::save`] wrote for the same weights.
     ///
     /// # Errors
-    /// What is wrong with the file, mostly before anything is changed.
+    /// Errors of the file, in most cases before anything is changed.
     pub fn restore(&mut self, path: &Path) -> Result<()> {
         self.steps = state::restore(&self.gpu, &self.state, path)?;
         Ok(())

@@ -1,5 +1,5 @@
-//! What an optimiser keeps between updates: all of it, or this rank's part of it (Rajbhandari et al. 2020, ZeRO, stage 1,
-//! arXiv 1910.02054).
+//! The state of an optimiser: all of it, or this rank's part of it (Rajbhandari et al. 2020, ZeRO, stage 1, arXiv
+//! 1910.02054).
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -14,18 +14,18 @@ use crate::model::safetensors_io::{TensorFiles, TensorSpec, TensorWriter};
 
 /// A tensor of the state.
 pub(super) struct Moment {
-    /// As a checkpoint calls it.
+    /// Its name in a checkpoint.
     name: String,
     buffer: Buffer,
-    /// The elements that are here, of so many.
+    /// The elements that this rank holds.
     part: Range<usize>,
     whole: usize,
 }
 
 impl Moment {
-    /// Room for these elements of `whole`.
+    /// Allocates these elements of `whole`.
     pub fn new(gpu: &Gpu, name: String, part: Range<usize>, whole: usize) -> Result<Moment> {
-        // With more ranks than parts, there may be nothing here.
+        // With more ranks than parts, the part may be empty.
         let bytes = part.len().max(1) * size_of::<f32>();
         let buffer = gpu.buffer(&name, Category::Optimiser, bytes as u64)?;
         Ok(Moment { name, buffer, part, whole })
@@ -40,16 +40,16 @@ async fn download(gpu: &Gpu, region: &Region) -> Result<Vec<f32>> {
     if region.bytes == 0 { Ok(Vec::new()) } else { gpu.download(region).await }
 }
 
-/// Elements by which parts are counted: what begins there can be bound on every GPU.
+/// Granularity of the parts, in elements: at these offsets a binding is aligned on every GPU.
 const UNIT: usize = 256 / size_of::<f32>();
 
-/// The elements of a segment of so many that rank `rank` of `size` updates.
+/// Returns the elements that rank `rank` of `size` updates, of a segment of `elements`.
 pub(super) fn shard(elements: usize, rank: usize, size: usize) -> Range<usize> {
     let part = part_of(elements.div_ceil(UNIT), rank, size);
     (part.start * UNIT).min(elements)..(part.end * UNIT).min(elements)
 }
 
-/// A part of a region of f32.
+/// Returns a part of a region of f32.
 pub(super) fn slice(region: &Region, part: &Range<usize>) -> Region {
     let bytes = |elements: usize| (elements * size_of::<f32>()) as u64;
     Region {
@@ -59,8 +59,7 @@ pub(super) fn slice(region: &Region, part: &Range<usize>) -> Region {
     }
 }
 
-/// Writes the state to a safetensors file: its parts come from all ranks, each of which calls this, to rank 0, which has a
-/// `path`.
+/// Writes the state to a safetensors file. Every rank calls this; all send their parts to rank 0, which has a `path`.
 pub(super) async fn save(
     gpu: &Gpu,
     moments: &[Moment],
@@ -79,7 +78,7 @@ pub(super) async fn save(
         Some(path) => Some(TensorWriter::create(path, moments.iter().map(spec).collect(), &metadata)?),
         None => None,
     };
-    // In the order of the file.
+    // Sorted as in the file.
     let mut names: Vec<&str> = moments.iter().map(|moment| moment.name.as_str()).collect();
     names.sort_unstable();
     for name in names {
@@ -98,14 +97,17 @@ pub(super) async fn save(
     file.map_or(Ok(()), TensorWriter::finish)
 }
 
-/// Reads a state that [`save`] wrote for the same weights: this rank's part of it. The number of updates that it is after.
+/// Reads this rank's part of a state that [`save`] wrote for the same weights. Returns the number of updates before it
+/// was saved.
 ///
 /// # Errors
-/// What is wrong with the file, mostly before anything is changed.
+/// Errors of the file, in most cases before anything is changed.
 pub(super) fn restore(gpu: &Gpu, moments: &[Moment], path: &Path) -> Result<u64> {
     let found = TensorFiles::open_file(path)?;
     let steps = found.metadata().get("steps").and_then(|s| s.parse().ok());
-    let steps = steps.ok_or_else(|| Error::file(path, "does not say after how many steps it was written"))?;
+    let steps = steps.ok_or_else(|| {
+        Error::file(path, "does not contain the number of steps after which it was written")
+    })?;
     for moment in moments {
         found.check(&moment.name, &[moment.whole])?;
     }
@@ -118,7 +120,7 @@ pub(super) fn restore(gpu: &Gpu, moments: &[Moment], path: &Path) -> Result<u64>
     Ok(steps)
 }
 
-/// Gives every rank the weights that the others have updated.
+/// Sends every rank the weights that the other ranks have updated.
 pub(super) async fn gather_weights(weights: &Weights, ranks: &Ranks) -> Result<()> {
     let gpu = weights.gpu();
     let exchanging = ranks.exchanging();

@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn activations_have_the_known_values() {
-        // Of 1: σ(1), the tanh form to the digits that PyTorch gives in f64, Φ(1).
+        // At x = 1: σ(1), the tanh form to the digits that PyTorch gives in f64, Φ(1).
         let known = [0.731_058_578_630_004_9, 0.841_191_990_608_276_7, 0.841_344_746_068_542_9, 1.0];
         for (activation, of_one) in ALL.into_iter().zip(known) {
             let y = activation_forward(&[1.0, 0.0, -1000.0], activation);

@@ -1,6 +1,6 @@
-//! The residual stream's sum.
+//! Residual add.
 
-/// y = a + b, any shape. Its gradient is dy, for both.
+/// y = a + b, any shape. The gradient of both is dy.
 pub fn residual_add(a: &[f64], b: &[f64]) -> Vec<f64> {
     super::check("b", b, &[a.len()]);
     a.iter().zip(b).map(|(a, b)| a + b).collect()

@@ -1,10 +1,10 @@
-//! Attention over prefix trees: the keys that a query sees are two ranges of rows.
+//! Attention over prefix trees: a query attends to two ranges of rows.
 
 use super::{add_scaled, check, dot};
 use crate::ops::AttentionShape;
 
-/// The key rows that one query sees: `prefix_start..prefix_end` and `own_start..own_end`, both half-open.
-/// A prompt's query has an empty prefix; a response's has the prompt as prefix. Ranges must not overlap.
+/// The key rows that one query attends to: `prefix_start..prefix_end` and `own_start..own_end`, both half-open. A query
+/// of a prompt has an empty prefix; one of a response has the prompt as prefix. The ranges must not overlap.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Span {
     /// First row of the shared prefix.
@@ -13,12 +13,12 @@ pub struct Span {
     pub prefix_end: u32,
     /// First row of the query's own sequence.
     pub own_start: u32,
-    /// One past the last row that the query sees: its own row, plus one.
+    /// One past the last row that the query attends to: its own row, plus one.
     pub own_end: u32,
 }
 
 impl Span {
-    /// The key rows, in order; of a window's the last ones.
+    /// Returns the key rows, in order; with a window only the last ones.
     pub fn keys(self, window: Option<usize>) -> impl Iterator<Item = usize> + Clone {
         let all = (self.prefix_start..self.prefix_end).chain(self.own_start..self.own_end);
         let count = (self.prefix_end - self.prefix_start + self.own_end - self.own_start) as usize;
@@ -29,12 +29,12 @@ impl Span {
 /// The log-sum-exp that marks a query without keys.
 pub const EMPTY_LSE: f64 = -1e30;
 
-/// Where a (row, head) pair's D elements lie.
+/// Returns the range of the D elements of a (row, head) pair.
 fn slot(row: usize, head: usize, heads: usize, d: usize) -> std::ops::Range<usize> {
     super::row(row * heads + head, d)
 }
 
-/// s = scale q·k, with a soft cap cap · tanh(s / cap), and its slope by scale q·k.
+/// s = scale q·k, with a soft cap cap · tanh(s / cap), and its derivative with respect to scale q·k.
 fn score(q: &[f64], k: &[f64], shape: AttentionShape) -> (f64, f64) {
     let s = f64::from(shape.scale) * dot(q, k);
     match shape.soft_cap.map(f64::from) {
@@ -43,11 +43,10 @@ fn score(q: &[f64], k: &[f64], shape: AttentionShape) -> (f64, f64) {
     }
 }
 
-/// Softmax attention with grouped queries: head h reads kv head h / (H / K). For each query and head,
-/// over the keys j of its span, of a window's the last ones: s_j = scale q·k_j, capped where there is a soft cap,
-/// lse = ln Σ exp s_j, out = Σ exp(s_j - lse) v_j.
-/// q (N, H*D), k and v (M, K*D), spans (N) -> (out (N, H*D), lse (N, H)).
-/// A query without keys gives zeros and [`EMPTY_LSE`].
+/// Softmax attention with grouped queries: head h reads kv head h / (H / K). For each query and head, over the keys j
+/// of its span (with a window only the last ones): s_j = scale q·k_j, soft-capped if there is a cap, lse = ln Σ exp
+/// s_j, out = Σ exp(s_j - lse) v_j. q (N, H*D), k and v (M, K*D), spans (N) -> (out (N, H*D), lse (N, H)). A query
+/// without keys gives zeros and [`EMPTY_LSE`].
 pub fn attention_forward(
     q: &[f64],
     k: &[f64],
@@ -80,10 +79,10 @@ pub fn attention_forward(
     (out, lse)
 }
 
-/// Gradients of [`attention_forward`], probabilities recomputed from lse (Dao et al. 2022, arXiv
-/// 2205.14135): p_j = exp(s_j - lse), ds_j = p_j (dout·v_j - dout·out), times the cap's slope where there is one,
-/// dq = scale Σ_j ds_j k_j, dk_j = scale Σ ds_j q, dv_j = Σ p_j dout, the last two over the queries and heads that read
-/// the key. out, dout (N, H*D), lse (N, H) -> (dq (N, H*D), dk (M, K*D), dv (M, K*D)).
+/// Gradients of [`attention_forward`], with probabilities recomputed from lse (Dao et al. 2022, arXiv 2205.14135):
+/// p_j = exp(s_j - lse), ds_j = p_j (dout·v_j - dout·out), times the derivative of the soft cap if there is one,
+/// dq = scale Σ_j ds_j k_j, dk_j = scale Σ ds_j q, dv_j = Σ p_j dout, the last two over the queries and heads that
+/// attend to the key. out, dout (N, H*D), lse (N, H) -> (dq (N, H*D), dk (M, K*D), dv (M, K*D)).
 pub fn attention_backward(
     q: &[f64],
     k: &[f64],
@@ -120,7 +119,7 @@ pub fn attention_backward(
     (dq, dk, dv)
 }
 
-/// Checks the shapes and gives H / K, the query heads per kv head.
+/// Checks the shapes and returns H / K, the query heads per kv head.
 fn group_size(q: &[f64], k: &[f64], v: &[f64], n: usize, shape: AttentionShape) -> usize {
     let AttentionShape { heads, kv_heads, head_dim: d, .. } = shape;
     assert_eq!(heads % kv_heads, 0, "the kv heads should divide the heads");
@@ -160,7 +159,7 @@ mod tests {
 
     #[test]
     fn attention_weighs_values_by_softmax() {
-        // Scores ln 1 and ln 3, so weights 1/4 and 3/4.
+        // Scores ln 1 and ln 3 give weights 1/4 and 3/4.
         let spans = [Span { own_end: 2, ..Span::default() }];
         let (out, lse) =
             attention_forward(&[2.0], &[0.0, 3.0_f64.ln()], &[8.0, 4.0], &spans, shape(1, 1, 1, 0.5));
@@ -170,7 +169,7 @@ mod tests {
 
     #[test]
     fn neighbouring_heads_share_a_kv_head() {
-        // One key, so that every head gives its kv head's value.
+        // With one key, every head returns its kv head's value.
         let spans = [Span { own_end: 1, ..Span::default() }];
         let (out, _) = attention_forward(&[1.0; 4], &[1.0; 2], &[3.0, 5.0], &spans, shape(4, 2, 1, 1.0));
         assert_eq!(out, [3.0, 3.0, 5.0, 5.0]);
@@ -229,7 +228,7 @@ mod tests {
 
     #[test]
     fn attention_gradients_match_central_differences() {
-        // One query alone; a tree with an empty span after it, grouped queries and not; two trees.
+        // A single query; a tree followed by an empty span, with and without grouped queries; two trees.
         let with_empty: Vec<Span> = tree(0, 3, &[2, 3]).into_iter().chain([Span::default()]).collect();
         let two_trees: Vec<Span> = tree(0, 2, &[3, 1]).into_iter().chain(tree(6, 1, &[2, 2])).collect();
         let cases = [

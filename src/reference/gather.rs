@@ -1,4 +1,4 @@
-//! Rows looked up by number: of the embedding table, and of the hidden states.
+//! Row lookups by index: of the embedding table, and of the hidden states.
 
 use super::{add_scaled, check, row};
 
@@ -12,12 +12,12 @@ pub fn gather_rows_backward(rows: &[u32], dy: &[f64], v: usize, c: usize) -> Vec
     embedding_backward(rows, dy, v, c, 1.0)
 }
 
-/// As [`gather_rows`], times `scale`.
+/// Like [`gather_rows`], times `scale`.
 pub fn embedding(table: &[f64], rows: &[u32], c: usize, scale: f64) -> Vec<f64> {
     rows.iter().flat_map(|&at| &table[row(at as usize, c)]).map(|x| scale * x).collect()
 }
 
-/// As [`gather_rows_backward`], times `scale`.
+/// Like [`gather_rows_backward`], times `scale`.
 pub fn embedding_backward(rows: &[u32], dy: &[f64], v: usize, c: usize, scale: f64) -> Vec<f64> {
     check("dy", dy, &[rows.len(), c]);
     let mut dtable = vec![0.0; v * c];

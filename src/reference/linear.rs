@@ -1,4 +1,4 @@
-//! Matrix products with weights stored (outputs, inputs), plain and with LoRA's low-rank term.
+//! Matrix products with weights stored as (outputs, inputs), plain and with a LoRA term.
 
 use super::{add_scaled, check, dot, row};
 
@@ -41,13 +41,13 @@ pub fn linear_backward_weight(dy: &[f64], x: &[f64], n: usize, i: usize, o: usiz
     dw
 }
 
-/// y + bias, one for each column: y (N, O), bias (O) -> (N, O).
+/// y + bias for each column: y (N, O), bias (O) -> (N, O).
 pub fn linear_bias(y: &[f64], bias: &[f64]) -> Vec<f64> {
     check("y", y, &[y.len() / bias.len(), bias.len()]);
     y.iter().enumerate().map(|(at, y)| y + bias[at % bias.len()]).collect()
 }
 
-/// The gradient of a bias, the sum by columns: dy (N, O) -> dbias (O).
+/// The gradient of a bias, the sum over rows: dy (N, O) -> dbias (O).
 pub fn linear_backward_bias(dy: &[f64], o: usize) -> Vec<f64> {
     let mut dbias = vec![0.0; o];
     for dy in dy.chunks_exact(o) {

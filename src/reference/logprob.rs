@@ -5,27 +5,27 @@ use super::{check, dot, linear_backward_input, linear_backward_weight, linear_fo
 /// Logits from the products of the output head: z = scale x, then soft_cap tanh(z / soft_cap).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LogitTransform {
-    /// What products are multiplied with.
+    /// The factor of the products.
     pub scale: f64,
-    /// The bound that logits approach.
+    /// The bound of the logits.
     pub soft_cap: Option<f64>,
 }
 
 impl Default for LogitTransform {
-    /// None.
+    /// The identity.
     fn default() -> LogitTransform {
         LogitTransform { scale: 1.0, soft_cap: None }
     }
 }
 
 impl LogitTransform {
-    /// The logit of a product.
+    /// Returns the logit of a product.
     pub fn apply(&self, x: f64) -> f64 {
         let z = self.scale * x;
         self.soft_cap.map_or(z, |cap| cap * (z / cap).tanh())
     }
 
-    /// Its slope there.
+    /// Returns the derivative of [`LogitTransform::apply`].
     fn slope(&self, x: f64) -> f64 {
         let t = self.soft_cap.map_or(0.0, |cap| (self.scale * x / cap).tanh());
         self.scale * (1.0 - t * t)
@@ -70,8 +70,7 @@ pub fn logprob_forward(
     result
 }
 
-/// Gradients of `logp` alone: dx = dlogp (onehot(target) - softmax z) dz/dx for the products
-/// x = h Wᵀ, dh = dx W, dw = dxᵀ h.
+/// Gradients of `logp`: dx = dlogp (onehot(target) - softmax z) dz/dx for the products x = h Wᵀ, dh = dx W, dw = dxᵀ h.
 /// h (T, C), w (V, C), targets (T), dlogp (T) -> (dh (T, C), dw (V, C)).
 pub fn logprob_backward(
     h: &[f64],

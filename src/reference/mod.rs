@@ -1,13 +1,13 @@
 //! Every op in plain `f64` Rust: the oracle that the GPU kernels are compared with.
 //!
-//! A function has its kernel's name and is written to be checked by eye, not to be fast. Tensors are
-//! row-major slices; results are new vectors (`=`, never `+=`). A gradient is `d` + the name of what it
-//! belongs to. Every gradient rule here is itself tested against central differences.
+//! A function has its kernel's name and is written to be checked by eye, not to be fast. Tensors are row-major slices;
+//! results are new vectors (`=`, never `+=`). The gradient of a value is named `d` + the name of the value. Every
+//! gradient rule here is itself tested against central differences.
 //!
 //! Letters: N tokens (rows), S sequences, T target rows, C hidden, H heads, K kv heads, D head size,
 //! I and O the inputs and outputs of a matrix product, V vocabulary, R LoRA rank.
 //!
-//! Nothing here can fail on account of the world: a wrong shape is the caller's mistake, and asserted.
+//! Nothing here returns an error: a wrong shape is a bug of the caller and fails an assertion.
 #![allow(
     clippy::too_many_arguments,
     reason = "slices and explicit dimensions, in the order of the kernel's bindings"
@@ -61,12 +61,12 @@ fn add_scaled(y: &mut [f64], scale: f64, x: &[f64]) {
     }
 }
 
-/// The half-open range of row `n` in a row-major tensor of `c` columns.
+/// Returns the range of row `n` in a row-major tensor of `c` columns.
 fn row(n: usize, c: usize) -> std::ops::Range<usize> {
     n * c..(n + 1) * c
 }
 
-/// Asserts that tensor `name` has the number of elements that its shape says.
+/// Asserts that tensor `name` has the number of elements of its shape.
 #[track_caller]
 fn check<T>(name: &str, tensor: &[T], shape: &[usize]) {
     let expected: usize = shape.iter().product();

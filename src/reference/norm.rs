@@ -6,28 +6,28 @@ use crate::ops::NormKind;
 /// A normalisation of rows of C columns.
 #[derive(Clone, Copy, Debug)]
 pub struct NormWeights<'a> {
-    /// What each column is multiplied by (C).
+    /// The weight of each column (C).
     pub weight: &'a [f64],
-    /// What is added to each column (C).
+    /// The bias of each column (C).
     pub bias: Option<&'a [f64]>,
-    /// Added to the mean of the squares.
+    /// Added to the mean square (or the variance).
     pub eps: f64,
-    /// Which mean.
+    /// The kind of normalisation.
     pub kind: NormKind,
 }
 
 impl NormWeights<'_> {
-    /// Root-mean-square normalisation without bias.
+    /// RMSNorm without bias.
     pub fn rms(weight: &[f64], eps: f64) -> NormWeights<'_> {
         NormWeights { weight, bias: None, eps, kind: NormKind::Rms }
     }
 
-    /// What column `k` is multiplied by.
+    /// Returns the factor of column `k`.
     fn factor(&self, k: usize) -> f64 {
         self.weight[k] + if self.kind == NormKind::RmsUnitOffset { 1.0 } else { 0.0 }
     }
 
-    /// n = (x - mean) r with r = 1 / sqrt(mean((x - mean)²) + eps), and r. The mean of x is 0 but in LayerNorm.
+    /// Returns n = (x - mean) r with r = 1 / sqrt(mean((x - mean)²) + eps), and r. Except in LayerNorm, mean is 0.
     fn normed(&self, x: &[f64]) -> (Vec<f64>, f64) {
         let c = x.len() as f64;
         let mean = if self.kind == NormKind::Layer { x.iter().sum::<f64>() / c } else { 0.0 };
@@ -37,8 +37,8 @@ impl NormWeights<'_> {
     }
 }
 
-/// y = n w (+ b), n = (x - mean) / sqrt(mean((x - mean)²) + eps) a row: x (N, C) -> y (N, C).
-/// [`NormKind::Rms`]: mean 0 (Zhang and Sennrich 2019, arXiv 1910.07467); [`NormKind::RmsUnitOffset`]: with 1 + w for w;
+/// y = n w (+ b) with n = (x - mean) / sqrt(mean((x - mean)²) + eps) per row: x (N, C) -> y (N, C). [`NormKind::Rms`]:
+/// mean 0 (Zhang and Sennrich 2019, arXiv 1910.07467); [`NormKind::RmsUnitOffset`]: the same with 1 + w instead of w;
 /// [`NormKind::Layer`]: the mean of x (Ba et al. 2016, arXiv 1607.06450).
 pub fn norm_forward(x: &[f64], norm: NormWeights) -> Vec<f64> {
     let c = norm.weight.len();
@@ -61,8 +61,8 @@ pub struct NormBackward {
     pub dbias: Vec<f64>,
 }
 
-/// Gradients of [`norm_forward`]: x, dy (N, C). With g = dy w: dx = r (g - n mean(g n)), in LayerNorm less r mean(g) too;
-/// dw = Σ dy n and db = Σ dy over the rows.
+/// Gradients of [`norm_forward`]: x, dy (N, C). With g = dy w: dx = r (g - n mean(g n)), in LayerNorm also minus r
+/// mean(g); dw = Σ dy n and db = Σ dy over the rows.
 pub fn norm_backward(x: &[f64], norm: NormWeights, dy: &[f64]) -> NormBackward {
     let c = norm.weight.len();
     let rows = x.len() / c;
@@ -84,29 +84,29 @@ pub fn norm_backward(x: &[f64], norm: NormWeights, dy: &[f64]) -> NormBackward {
     out
 }
 
-/// Heads of a row that are normalised alike.
+/// Heads of a row with a common normalisation.
 #[derive(Clone, Copy, Debug)]
 pub struct NormedHeads<'a> {
     /// The first of their columns.
     pub first: usize,
-    /// How many heads.
+    /// The number of heads.
     pub heads: usize,
-    /// How: D is the length of its weight.
+    /// The normalisation; D is the length of its weight.
     pub norm: NormWeights<'a>,
 }
 
 impl NormedHeads<'_> {
-    /// Where these heads' columns lie in a row.
+    /// Returns the range of these heads' columns in a row.
     fn columns(&self) -> std::ops::Range<usize> {
         self.first..self.first + self.heads * self.norm.weight.len()
     }
 
-    /// These heads' columns of x (N, cols), (N · heads, D).
+    /// Returns these heads' columns of x (N, cols) as (N · heads, D).
     fn of(&self, x: &[f64], cols: usize) -> Vec<f64> {
         x.chunks_exact(cols).flat_map(|row| &row[self.columns()]).copied().collect()
     }
 
-    /// Puts `values` in the place of these heads' columns of y (N, cols).
+    /// Writes `values` to these heads' columns of y (N, cols).
     fn put(&self, y: &mut [f64], values: &[f64], cols: usize) {
         let width = self.columns().len();
         for (row, values) in y.chunks_exact_mut(cols).zip(values.chunks_exact(width)) {
@@ -115,7 +115,7 @@ impl NormedHeads<'_> {
     }
 }
 
-/// Each head normalised by itself; columns that belong to no part stay as they are: x (N, cols) -> y (N, cols).
+/// Normalises each head separately; columns that belong to no part are copied: x (N, cols) -> y (N, cols).
 pub fn head_norm_forward(x: &[f64], cols: usize, parts: &[NormedHeads]) -> Vec<f64> {
     let mut y = x.to_vec();
     for part in parts {
@@ -179,7 +179,7 @@ mod tests {
                     norm_forward(x, NormWeights { weight, bias: Some(bias), eps, kind })
                 };
                 let d = norm_backward(&x, NormWeights { weight: &weight, bias: Some(&bias), eps, kind }, &dy);
-                // In LayerNorm a single column is its own mean.
+                // In LayerNorm, a single column equals its mean.
                 if (kind, c) != (NormKind::Layer, 1) {
                     assert_gradient("x", seed, &x, &d.dx, &dy, |x| y(x, &weight, &bias));
                     assert_gradient("weight", seed, &weight, &d.dweight, &dy, |w| y(&x, w, &bias));

@@ -2,12 +2,12 @@
 
 use super::{check, dot};
 
-/// sqrt(Σ g²) over all gradients laid end to end.
+/// sqrt(Σ g²) over all gradients together.
 pub fn global_norm(g: &[f64]) -> f64 {
     dot(g, g).sqrt()
 }
 
-/// The factor that brings gradients of global norm `norm` down to `max_norm`, as PyTorch computes it:
+/// The factor that clips gradients of global norm `norm` to `max_norm`, as PyTorch computes it:
 /// min(1, max_norm / (norm + 1e-6)). A `max_norm` of 0 means no clipping.
 pub fn clip_scale(norm: f64, max_norm: f64) -> f64 {
     if max_norm == 0.0 { 1.0 } else { (max_norm / (norm + 1e-6)).min(1.0) }
@@ -61,14 +61,14 @@ pub fn adamw_step(
 /// Adafactor's running mean of the squared gradient.
 #[derive(Clone, Debug, PartialEq)]
 pub enum AdafactorState {
-    /// Of a matrix (rows, cols): its row means (rows) and column means (cols).
+    /// For a matrix (rows, cols): its row means (rows) and column means (cols).
     Matrix {
         /// (rows).
         row: Vec<f64>,
         /// (cols).
         col: Vec<f64>,
     },
-    /// Of a vector, element by element.
+    /// For a vector, per element.
     Vector {
         /// (len).
         v: Vec<f64>,
@@ -82,13 +82,12 @@ pub const ADAFACTOR_CLIP_THRESHOLD: f64 = 1.0;
 /// β2 of a step is 1 - step^this.
 pub const ADAFACTOR_DECAY_RATE: f64 = -0.8;
 
-/// One step of Adafactor (Shazeer and Stern 2018, arXiv 1804.04235) with the learning rate given from
-/// outside, no first moment and no scaling by the parameter: that of `transformers` with
-/// `scale_parameter=False, relative_step=False`. With g times `grad_scale`, q = g² + 1e-30 and
-/// β = 1 - step^-0.8, a matrix keeps row = β row + (1 - β) mean over columns of q, likewise col, and
-/// u = g / sqrt(row col / mean(row)); a vector keeps v = β v + (1 - β) q and u = g / sqrt(v). Then
-/// u /= max(1, rms(u)), w -= lr weight_decay w, w -= lr u. `step` counts from 1; at 1, β is 0 and the
-/// state's old content has no part. Gives the new weights and state.
+/// One step of Adafactor (Shazeer and Stern 2018, arXiv 1804.04235) with an external learning rate, no first moment and
+/// no scaling by the parameter, as in `transformers` with `scale_parameter=False, relative_step=False`. With g times
+/// `grad_scale`, q = g² + 1e-30 and β = 1 - step^-0.8, a matrix keeps row = β row + (1 - β) mean over columns of q,
+/// likewise col, and u = g / sqrt(row col / mean(row)); a vector keeps v = β v + (1 - β) q and u = g / sqrt(v). Then u
+/// /= max(1, rms(u)), w -= lr weight_decay w, w -= lr u. `step` counts from 1; at 1, β is 0 and the old state is
+/// ignored. Returns the new weights and state.
 pub fn adafactor_step(
     w: &[f64],
     g: &[f64],
@@ -139,7 +138,7 @@ mod tests {
     use super::super::testing::assert_close;
     use super::*;
 
-    /// Smooth, reproducible weights and gradients, so that another program can make the same ones.
+    /// Smooth, reproducible weights and gradients that another program can generate too.
     fn weights(len: usize) -> Vec<f64> {
         (0..len).map(|i| (i as f64 + 1.0).sin()).collect()
     }
@@ -160,7 +159,7 @@ mod tests {
     fn three_adamw_steps_equal_those_of_pytorch() {
         let mut state = AdamW { w: weights(6), m: vec![0.0; 6], v: vec![0.0; 6] };
         for step in 1..=3 {
-            // Gradients that are twice too large, halved by the scale.
+            // Gradients twice too large, halved by the scale.
             let g: Vec<f64> = gradients(6, step).iter().map(|g| 2.0 * g).collect();
             let AdamW { w, m, v } = state;
             state = adamw_step(&w, &g, &m, &v, step, 0.05, 0.9, 0.95, 1e-4, 0.1, 0.5);

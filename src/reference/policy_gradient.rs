@@ -1,4 +1,4 @@
-//! The clipped surrogate of one token, with its distance from a reference.
+//! The clipped surrogate loss of one token with its KL term.
 
 /// Results of [`policy_gradient`].
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -58,10 +58,10 @@ mod tests {
     }
 
     #[test]
-    fn a_ratio_is_clipped_only_where_going_on_would_gain() {
+    fn a_ratio_is_clipped_only_in_the_direction_that_increases_the_surrogate() {
         let clipped =
             |ratio: f64, advantage| policy_gradient(ratio.ln(), 0.0, 0.0, advantage, [0.8, 1.2], 0.0).clipped;
-        assert!(clipped(1.3, 1.0) && !clipped(0.7, 1.0), "a better answer, more and less probable");
+        assert!(clipped(1.3, 1.0) && !clipped(0.7, 1.0), "a better response, more and less probable");
         assert!(clipped(0.7, -1.0) && !clipped(1.3, -1.0), "a worse one");
         assert!(!clipped(1.1, 1.0) && !clipped(0.9, -1.0) && !clipped(9.0, 0.0));
     }

@@ -1,11 +1,11 @@
-//! Preference losses of a batch of pairs, from sequence log-probabilities. Gradients come with the values: every number
-//! carries its derivative.
+//! Preference losses of a batch of pairs, from sequence log-probabilities. Gradients are computed together with the
+//! values, by dual numbers.
 
 use std::ops::{Add, Mul, Neg, Sub};
 
-/// The functions of a pair's scores a (of the chosen response) and b (of the rejected one), see [`PairTerm`]. Those of the
-/// margin have m = β (a - b) + margin + length_margin (tokens of chosen - tokens of rejected), and are labelled as
-/// w l(m) + w' l(-m); others of one pair as w l(a, b) + w' l(b, a).
+/// The functions of a pair's scores a (of the chosen response) and b (of the rejected one), see [`PairTerm`]. Losses of
+/// the margin use m = β (a - b) + margin + length_margin (tokens of chosen - tokens of rejected), and are labelled as w
+/// l(m) + w' l(-m); other losses of a single pair as w l(a, b) + w' l(b, a).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PairLoss {
     /// l(m) = -ln σ(m).
@@ -40,17 +40,17 @@ pub enum PairLoss {
     AotUnpaired,
     /// -Σ log π / Σ tokens of all chosen responses.
     Sft,
-    /// Σ log π of the responses that the reference drew.
+    /// Σ log π of the responses that the reference model drew.
     Xpo,
 }
 
-/// A loss on pairs with its parameters. A response's score is log π - log π₀, or log π where `reference_free`, divided by
-/// the tokens where `average`.
+/// A loss on pairs with its parameters. The score of a response is log π - log π₀, or log π if `reference_free`,
+/// divided by its number of tokens if `average`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PairTerm {
     /// The function of the scores.
     pub loss: PairLoss,
-    /// What the loss is multiplied by.
+    /// The factor of the loss.
     pub weight: f64,
     /// β.
     pub beta: f64,
@@ -60,43 +60,43 @@ pub struct PairTerm {
     pub label_shift: f64,
     /// Added to the margin.
     pub margin: f64,
-    /// Added to the margin for each token that the chosen response has more.
+    /// Added to the margin for each additional token of the chosen response.
     pub length_margin: f64,
-    /// Of [`PairLoss::Discopop`].
+    /// Parameter of [`PairLoss::Discopop`].
     pub tau: f64,
-    /// Of [`PairLoss::Kto`].
+    /// Parameter of [`PairLoss::Kto`].
     pub desirable: f64,
-    /// Of [`PairLoss::Kto`].
+    /// Parameter of [`PairLoss::Kto`].
     pub undesirable: f64,
-    /// The score is log π alone.
+    /// Whether the score is log π alone.
     pub reference_free: bool,
-    /// The score is divided by the response's tokens.
+    /// Whether the score is divided by the response's number of tokens.
     pub average: bool,
 }
 
 /// A batch: responses 2p and 2p + 1 are the chosen and the rejected one of pair p.
 #[derive(Clone, Copy, Debug)]
 pub struct PairBatch<'a> {
-    /// log π of the responses (S), with `tail_weight` of two parts each (2S).
+    /// log π of the responses (S), or with `tail_weight` of their two parts (2S).
     pub policy: &'a [f64],
-    /// The same where no gradient flows through it: another copy, so that a test can move one of the two.
+    /// The same numbers where no gradient flows: a separate copy, so that a test can change one of the two.
     pub detached: &'a [f64],
-    /// log π₀, tokens, and 1 for a response that the reference drew (S, 3).
+    /// log π₀, tokens, and 1 for a response that the reference model drew (S, 3).
     pub responses: &'a [f64],
     /// Label and weight (P, 2).
     pub pairs: &'a [f64],
-    /// Σ log Σ p² over the tokens of each response (S): each loss is multiplied by exp of the mean of log π - log Σ p²
-    /// over the chosen response's tokens, and of that over the rejected one's.
+    /// Σ log Σ p² over the tokens of each response (S): each loss is multiplied by the exp of the mean of log π - log Σ
+    /// p² over the tokens of the chosen response, and by that of the rejected one.
     pub log_sum_squares: Option<&'a [f64]>,
-    /// What a response's second part is multiplied by in its score.
+    /// The factor of a response's second part in its score.
     pub tail_weight: Option<f64>,
 }
 
 /// Results of [`preference_loss`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Preferences {
-    /// (P, 8): the loss of all terms without the pair's weight; then, of the first term, both rewards (chosen, rejected),
-    /// their margin, 1 where that is above 0, log π of both, and the weight that `log_sum_squares` gives.
+    /// (P, 8): the loss of all terms without the pair's weight; then, for the first term, both rewards (chosen,
+    /// rejected), their margin, 1 if that is above 0, log π of both, and the weight from `log_sum_squares`.
     pub table: Vec<f64>,
     /// The gradient of Σ weight · loss with respect to `policy`.
     pub d_policy: Vec<f64>,
@@ -110,7 +110,7 @@ struct Dual {
 }
 
 impl Dual {
-    /// f of it, with f' at its value.
+    /// A function of it, given the function's value and derivative.
     fn map(self, value: f64, slope: f64) -> Dual {
         Dual { x: value, dx: slope * self.dx }
     }
@@ -202,7 +202,7 @@ impl PairBatch<'_> {
         self.responses[3 * s + 1].max(1.0)
     }
 
-    /// log π of response s, of two parts the second times `tail_weight`.
+    /// Returns log π of response s; of two parts, the second is multiplied by `tail_weight`.
     fn logp(&self, policy: &[Dual], s: usize, tail_weight: f64) -> Dual {
         match self.tail_weight {
             Some(_) => policy[2 * s] + policy[2 * s + 1] * tail_weight,
@@ -210,7 +210,7 @@ impl PairBatch<'_> {
         }
     }
 
-    /// What `log_sum_squares` multiplies the loss of pair p by.
+    /// Returns the factor of the loss of pair p from `log_sum_squares`.
     fn weight(&self, p: usize) -> f64 {
         let Some(sums) = self.log_sum_squares else { return 1.0 };
         let detached: Vec<Dual> = self.detached.iter().map(|x| Dual::from(*x)).collect();
@@ -228,7 +228,7 @@ impl PairTerm {
         x * if self.average { 1.0 / batch.tokens(s) } else { 1.0 }
     }
 
-    /// The losses of all pairs, without the pairs' weights.
+    /// Returns the losses of all pairs, without the pairs' weights.
     fn losses(&self, batch: &PairBatch, policy: &[Dual]) -> Vec<Dual> {
         let pairs = batch.pairs();
         let detached: Vec<Dual> = batch.detached.iter().map(|x| Dual::from(*x)).collect();
@@ -236,7 +236,7 @@ impl PairTerm {
             (0..pairs).map(|p| self.score(batch, policy, 2 * p + first)).collect()
         };
         let (a, b) = (half(policy, 0), half(policy, 1));
-        // Each loss and the pair that it belongs to.
+        // Each loss with the index of its pair.
         let losses: Vec<(usize, Dual)> = match self.loss {
             PairLoss::Aot => {
                 let reference = |p: usize| batch.responses[6 * p] - batch.responses[6 * p + 3];
@@ -301,14 +301,14 @@ impl PairTerm {
             PairLoss::Hinge => (-m + 1.0).relu(),
             PairLoss::Discopop => {
                 let mixed = m * (1.0 / self.tau);
-                // exp(-m) alone may overflow.
+                // exp(-m) alone can overflow.
                 -m.ln_sigmoid() * (-mixed).sigmoid() + (mixed.ln_sigmoid() - m).exp()
             }
             _ => -m.ln_sigmoid(),
         }
     }
 
-    /// w l(a, b) + w' l(b, a), of what depends on pair p alone.
+    /// w l(a, b) + w' l(b, a), for losses that depend only on pair p.
     fn of_pair(&self, a: Dual, b: Dual, batch: &PairBatch, p: usize) -> Dual {
         let [right, wrong] = self.label_weights(batch, p);
         let more = batch.tokens(2 * p) - batch.tokens(2 * p + 1);
@@ -335,19 +335,19 @@ impl PairTerm {
             PairLoss::Centre => (a + b).square(),
             PairLoss::ApoZero => (-x).sigmoid() + y.sigmoid(),
             PairLoss::ApoDown => x.sigmoid() + (y - x).sigmoid(),
-            other => unreachable!("{other:?} is no function of both responses by themselves"),
+            other => unreachable!("{other:?} is not a function of the two responses alone"),
         }
     }
 }
 
-/// Numbers in rising order, each with its place; equal ones as they come.
+/// Returns the numbers in ascending order, each with its index; the sort is stable.
 fn sorted(numbers: impl Iterator<Item = Dual>) -> Vec<(usize, Dual)> {
     let mut out: Vec<(usize, Dual)> = numbers.enumerate().collect();
     out.sort_by(|a, b| a.1.x.total_cmp(&b.1.x));
     out
 }
 
-/// The sum of the terms' losses on each pair of the batch, and the gradient of Σ weight · loss.
+/// Returns the sum of the terms' losses on each pair of the batch, and the gradient of Σ weight · loss.
 pub fn preference_loss(terms: &[PairTerm], batch: &PairBatch) -> Preferences {
     let losses = |moved: Option<usize>| {
         let dual = |(i, x): (usize, &f64)| Dual { x: *x, dx: if moved == Some(i) { 1.0 } else { 0.0 } };
@@ -419,7 +419,8 @@ mod tests {
         }
     }
 
-    /// Loss and gradient of the chosen log-probability, of a pair with these log-ratios and label 1.
+    /// Returns loss and gradient with respect to the chosen log-probability, for a pair with these log-ratios and label
+    /// 1.
     fn at(loss: PairLoss, beta: f64, chosen: f64, rejected: f64) -> (f64, f64) {
         let (policy, responses) = ([chosen, rejected], [0.0, 1.0, 0.0, 0.0, 1.0, 0.0]);
         let pairs = [1.0, 1.0];
@@ -450,7 +451,8 @@ mod tests {
     fn gradients_match_central_differences() {
         let pairs = 5;
         for loss in ALL {
-            // Whether scores are averages, free of the reference, of two parts, and losses weighted by the policy.
+            // Whether scores are averages, reference-free, or of two parts, and whether losses are weighted by the
+            // policy.
             for choice in 0..16_u32 {
                 let [average, reference_free, split, weighting] = [0, 1, 2, 3].map(|i| choice >> i & 1 == 1);
                 let seed = 120 + choice;

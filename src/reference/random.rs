@@ -1,4 +1,4 @@
-//! The counter-based random numbers that the GPU draws too, bit for bit.
+//! The counter-based random number generator, identical to the GPU's bit for bit.
 
 /// A hash of four words to four words (Jarzynski and Olano 2020, "Hash Functions for GPU Rendering",
 /// Journal of Computer Graphics Techniques 9(3)); all arithmetic wraps.
@@ -10,15 +10,15 @@ pub fn pcg4d(v: [u32; 4]) -> [u32; 4] {
     v
 }
 
-/// x += y w, y += z x, z += x y, w += y z, one after the other.
+/// x += y w, y += z x, z += x y, w += y z, in this order.
 fn mix(v: &mut [u32; 4]) {
     for (to, a, b) in [(0, 1, 3), (1, 2, 0), (2, 0, 1), (3, 1, 2)] {
         v[to] = v[to].wrapping_add(v[a].wrapping_mul(v[b]));
     }
 }
 
-/// A uniform number of the open interval (0, 1), an odd multiple of 2^-24 and so exact in f32:
-/// word `index % 4` of `pcg4d([seed, sequence, position, index / 4])`, cut to its 23 highest bits.
+/// A uniform number in the open interval (0, 1), an odd multiple of 2^-24 and therefore exact in f32: word `index % 4`
+/// of `pcg4d([seed, sequence, position, index / 4])`, truncated to its 23 highest bits.
 pub fn uniform(seed: u32, sequence: u32, position: u32, index: u32) -> f64 {
     let bits = pcg4d([seed, sequence, position, index / 4])[index as usize % 4];
     (f64::from(bits >> 9) + 0.5) / f64::from(1 << 23)
@@ -31,7 +31,7 @@ mod tests {
 
     #[test]
     fn pcg4d_has_the_known_values() {
-        // From the published definition, evaluated with integers of unlimited size.
+        // Computed from the published definition with arbitrary-precision integers.
         let known = [
             ([0, 0, 0, 0], [0x0f02_f829, 0x2d56_8769, 0x32b0_c43b, 0xd325_48ea]),
             ([1, 2, 3, 4], [0x3622_cd16, 0xf114_71d8, 0xe110_9b3f, 0x02b9_4c2f]),
@@ -55,7 +55,7 @@ mod tests {
 
     #[test]
     fn neighbouring_counters_draw_independently() {
-        // Pairs of numbers one counter apart fill a 16 × 16 grid evenly, whichever counter moves.
+        // Pairs of numbers one counter apart fill a 16 × 16 grid evenly, for each of the counters.
         const SIDE: usize = 16;
         let cell = |u: f64| (u * SIDE as f64) as usize;
         for moved in 0..4 {

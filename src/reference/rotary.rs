@@ -2,8 +2,8 @@
 
 use super::check;
 
-/// Rotates pairs of the first R = 2 · len(inv_freq) elements of every head by `positions[n] * inv_freq[j]`: `(x[j],
-/// x[j + R/2])`, or where `interleaved` `(x[2 j], x[2 j + 1])`. The other elements stay as they are.
+/// Rotates pairs of the first R = 2 · len(inv_freq) elements of every head by `positions[n] * inv_freq[j]`:
+/// `(x[j], x[j + R/2])`, or if `interleaved` `(x[2 j], x[2 j + 1])`. The other elements are copied.
 /// x (N, heads * D), positions (N) -> y (N, heads * D).
 pub fn rotary_forward(
     x: &[f64],
@@ -70,12 +70,12 @@ mod tests {
         };
         assert_close(&rotated(&[1.0, 2.0, 3.0, 4.0], &[quarter, 0.0], false), &[-3.0, 2.0, 1.0, 4.0]);
         assert_close(&rotated(&[1.0, 2.0, 3.0, 4.0], &[quarter, 0.0], true), &[-2.0, 1.0, 3.0, 4.0]);
-        // Two elements of four.
+        // Two elements out of four.
         assert_close(&rotated(&[1.0, 2.0, 3.0, 4.0], &[quarter], false), &[-2.0, 1.0, 3.0, 4.0]);
     }
 
     #[test]
-    fn products_of_rotated_rows_depend_on_distance_alone() {
+    fn products_of_rotated_rows_depend_only_on_their_distance() {
         let (d, inv_freq) = (6, [1.0, 0.3, 0.01]);
         let mut random = Random::new(41);
         let (q, k) = (random.values(d), random.values(d));

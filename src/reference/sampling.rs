@@ -1,18 +1,17 @@
-//! Choosing the next token from a row of logits.
+//! Sampling: chooses the next token from a row of logits.
 
 use super::random::uniform;
 
-/// How to choose. Filters apply in Hugging Face's order: top-k, top-p, min-p. Tied logits are kept or
-/// dropped together.
+/// How to sample. Filters apply in Hugging Face's order: top-k, top-p, min-p. Tied logits are kept or dropped together.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SamplingParams {
-    /// Logits are divided by it; 0 takes the largest logit, the lowest id among equals.
+    /// Logits are divided by it; 0 takes the largest logit, and the lowest id among equals.
     pub temperature: f64,
     /// Keeps the logits that are not below the k-th largest; 0 keeps all.
     pub top_k: u32,
-    /// Keeps a token while the mass of strictly larger logits is below it; 1 keeps all.
+    /// Keeps a token if the probability mass of strictly larger logits is below this; 1 keeps all.
     pub top_p: f64,
-    /// Keeps the probabilities of at least this share of the largest; 0 keeps all.
+    /// Keeps probabilities of at least this fraction of the largest; 0 keeps all.
     pub min_p: f64,
 }
 
@@ -23,8 +22,8 @@ impl Default for SamplingParams {
     }
 }
 
-/// The value that a logit divided by the temperature must reach to be kept; minus infinity where all are.
-/// The largest logit is always kept. At temperature 0 it is the largest logit itself. logits (V).
+/// The value that a logit divided by the temperature must reach to be kept; minus infinity if all are kept. The largest
+/// logit is always kept. At temperature 0 it is the largest logit itself. logits (V).
 pub fn filter_threshold(logits: &[f64], params: SamplingParams) -> f64 {
     let mut sorted = logits.to_vec();
     sorted.sort_by(|a, b| b.total_cmp(a));
@@ -62,8 +61,8 @@ pub fn filter_threshold(logits: &[f64], params: SamplingParams) -> f64 {
     threshold.min(largest)
 }
 
-/// The chosen token id, by the Gumbel-max trick: the largest of logit / temperature + g_i among the kept,
-/// g_i = -ln(-ln(uniform(seed, sequence, position, i))); the lowest id wins ties. logits (V).
+/// Samples a token id with the Gumbel-max trick: the largest of logit / temperature + g_i among the kept, g_i =
+/// -ln(-ln(uniform(seed, sequence, position, i))); the lowest id wins ties. logits (V).
 pub fn sample(logits: &[f64], params: SamplingParams, seed: u32, sequence: u32, position: u32) -> u32 {
     if params.temperature == 0.0 {
         return argmax(logits.iter().copied());
@@ -76,7 +75,7 @@ pub fn sample(logits: &[f64], params: SamplingParams, seed: u32, sequence: u32, 
     }))
 }
 
-/// The place of the largest value, the first among equals.
+/// Returns the index of the largest value, the first among equals.
 fn argmax(values: impl Iterator<Item = f64>) -> u32 {
     let (mut best, mut largest) = (0, f64::NEG_INFINITY);
     for (index, value) in values.enumerate() {
@@ -130,7 +129,7 @@ mod tests {
 
     #[test]
     fn temperature_comes_before_the_filters() {
-        // At temperature 1/2 the probabilities are 1, 16, 4, 4, 1 of 26.
+        // At temperature 1/2 the probabilities are 1, 16, 4, 4, 1 out of 26.
         let params = SamplingParams { temperature: 0.5, top_p: 0.6, ..SamplingParams::default() };
         assert_eq!(kept(params), [1]);
         assert_close(&[filter_threshold(&logits(), params)], &[2.0 * 0.4_f64.ln()]);

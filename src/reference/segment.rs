@@ -1,4 +1,4 @@
-//! Sums over runs of rows: token log-probabilities into sequence log-probabilities.
+//! Sums over segments of rows: token log-probabilities into sequence log-probabilities.
 
 use super::check;
 
@@ -8,7 +8,7 @@ pub fn segment_sum(x: &[f64], offsets: &[u32]) -> Vec<f64> {
     offsets.windows(2).map(|pair| x[pair[0] as usize..pair[1] as usize].iter().sum()).collect()
 }
 
-/// dx_t = dy_s for the segment s that holds t: dy (S), offsets (S + 1) -> dx (T).
+/// dx_t = dy_s for the segment s that contains t: dy (S), offsets (S + 1) -> dx (T).
 pub fn segment_sum_backward(dy: &[f64], offsets: &[u32]) -> Vec<f64> {
     rows(offsets);
     check("dy", dy, &[offsets.len() - 1]);
@@ -18,7 +18,7 @@ pub fn segment_sum_backward(dy: &[f64], offsets: &[u32]) -> Vec<f64> {
 
 /// T, the number of rows that the segments cover without a gap.
 fn rows(offsets: &[u32]) -> usize {
-    assert!(offsets.first() == Some(&0) && offsets.is_sorted(), "offsets should rise from 0");
+    assert!(offsets.first() == Some(&0) && offsets.is_sorted(), "offsets should increase from 0");
     offsets[offsets.len() - 1] as usize
 }
 

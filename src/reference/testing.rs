@@ -9,7 +9,7 @@ pub struct Random {
 }
 
 impl Random {
-    /// A stream of its own for every seed.
+    /// An independent stream for every seed.
     pub fn new(seed: u32) -> Random {
         Random { seed, drawn: 0 }
     }
@@ -30,7 +30,7 @@ impl Random {
     }
 }
 
-/// The largest difference, relative to the largest value of either side.
+/// Returns the largest difference, relative to the largest value of either side.
 pub fn relative_error(found: &[f64], expected: &[f64]) -> f64 {
     assert_eq!(found.len(), expected.len(), "the two sides differ in length");
     assert!(found.iter().chain(expected).all(|x| x.is_finite()), "a value is not finite");
@@ -82,8 +82,8 @@ fn wrong_gradient_is_caught() {
     assert_gradient("x²", 1, &x, &wrong, &[1.0; 3], |x| x.iter().map(|x| x * x).collect());
 }
 
-/// The value that a chi-square statistic of independent draws exceeds once in 1,000 times
-/// (Wilson and Hilferty 1931).
+/// Returns the value that a chi-square statistic of independent draws exceeds once in 1,000 times (Wilson and Hilferty
+/// 1931).
 pub fn chi_square_limit(degrees_of_freedom: usize) -> f64 {
     let k = degrees_of_freedom as f64;
     let spread = 2.0 / (9.0 * k);

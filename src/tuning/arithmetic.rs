@@ -1,4 +1,4 @@
-//! Whether the arithmetic that was asked for can be trusted on this GPU.
+//! Checks whether the requested arithmetic gives correct results on this GPU.
 
 use super::products::product_case;
 use crate::Wait;
@@ -6,14 +6,14 @@ use crate::error::Result;
 use crate::gpu::{Arithmetic, Format, Gpu, ProductForm};
 use crate::ops::{Case, Input};
 
-/// Falls back to f32 where products in the arithmetic of T2 disagree with [`crate::reference`], or the driver cannot
-/// compile them; returns what was wrong.
+/// Falls back to f32 if products in the arithmetic of T2 disagree with [`crate::reference`], or the driver cannot
+/// compile them; returns the arithmetic that failed.
 ///
 /// # Errors
 /// A lost device.
 pub fn check_arithmetic(gpu: &Gpu) -> Result<Option<Arithmetic>> {
     let asked_for = gpu.arithmetic();
-    // Of a few large rows, and of many.
+    // With few rows of large numbers, and with many rows.
     let agrees =
         |n, scale| half_product(n, 132, 92, scale).check(gpu).wait().is_ok_and(|report| report.passed());
     if gpu.is_measuring() || asked_for == Arithmetic::F32 || agrees(8, 1e6) && agrees(131, 1.0) {
@@ -24,7 +24,7 @@ pub fn check_arithmetic(gpu: &Gpu) -> Result<Option<Arithmetic>> {
     Ok(Some(asked_for))
 }
 
-/// A product with a frozen f16 matrix; x is of this scale.
+/// A product with a frozen f16 matrix; `scale` is that of x.
 fn half_product(n: usize, i: usize, o: usize, scale: f32) -> Case {
     let mut case = product_case(ProductForm::AlongBoth, n, o, i, Format::F16);
     case.inputs = vec![Input::normal(1, n, i, scale), Input::normal(2, o, i, 1.0).stored(Format::F16)];
@@ -37,20 +37,20 @@ mod tests {
     use crate::gpu::GpuOptions;
 
     #[test]
-    fn arithmetic_that_the_driver_refuses_is_not_used() {
+    fn arithmetic_that_the_driver_cannot_compile_is_not_used() {
         let Ok(gpu) = Gpu::open(&GpuOptions::default()).wait() else {
             assert!(std::env::var("REQUIRE_GPU").is_err(), "no GPU");
             return;
         };
         assert_eq!(check_arithmetic(&gpu).unwrap(), None, "f32");
-        // The device was opened without them.
+        // The device was opened without cooperative matrices.
         let foreign = Arithmetic::Cooperative { size: 16, lanes: 32 };
         gpu.set_arithmetic(foreign);
         assert_eq!(check_arithmetic(&gpu).unwrap(), Some(foreign));
         assert_eq!(gpu.arithmetic(), Arithmetic::F32);
         assert!(
             product_case(ProductForm::AlongBoth, 8, 64, 64, Format::F32).check(&gpu).wait().unwrap().passed(),
-            "the device goes on working"
+            "the device still works"
         );
     }
 }

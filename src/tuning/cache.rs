@@ -1,4 +1,4 @@
-//! What was chosen for a device, kept for the next time.
+//! The tuning cache: the variants chosen for a device.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::files;
 use crate::gpu::{Candidates, Gpu, ProductTile, Products, StagedTile, Tuning, UnrolledTiles};
 
-/// A choice and what it was made for.
+/// The chosen variants and the device they were chosen for.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Entry {
     version: String,
@@ -16,14 +16,14 @@ pub(super) struct Entry {
     pub driver: String,
     subgroup: Option<u32>,
     pub tuning: Tuning,
-    /// What came out wrong and is never used, in words.
+    /// Tiles with wrong results, as text: they are never used.
     pub wrong: Vec<String>,
-    /// The case that came out wrong with the kernels for GPUs, for which reason those for processors are used.
+    /// The case for which the kernels for GPUs gave wrong results, so that those for CPUs are used.
     pub wrong_on_gpu: Option<String>,
 }
 
 impl Entry {
-    /// As it is before anything was tried.
+    /// The entry before anything was measured.
     pub fn new(gpu: &Gpu) -> Entry {
         let summary = gpu.summary();
         Entry {
@@ -38,14 +38,14 @@ impl Entry {
         }
     }
 
-    /// The file in this folder: one a GPU, backend and tier, whatever its driver or our version.
+    /// Returns the file in this folder: one per GPU, backend and tier, for all drivers and versions.
     pub fn file_in(&self, folder: &Path) -> PathBuf {
         let text = format!("{} {} {}", self.gpu, self.backend, self.subgroup.unwrap_or(0));
         let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
         folder.join(format!("kernels-{}.json", text.chars().map(plain).collect::<String>()))
     }
 
-    /// What the file has for this device, driver and version, or why it is of no use.
+    /// Reads the file's entry for this device, driver and version, or returns why it cannot be used.
     pub fn read(&self, file: &Path) -> Result<Entry, String> {
         let bytes = std::fs::read(file).map_err(|e| format!("cannot be read ({e})"))?;
         let known: Entry = serde_json::from_slice(&bytes).map_err(|_| "is broken".to_owned())?;
@@ -64,15 +64,15 @@ impl Entry {
         };
         match exists {
             true => Ok(known),
-            false => Err("names variants that this version does not have".into()),
+            false => Err("contains variants that this version does not have".into()),
         }
     }
 
-    /// Writes it; the error is a sentence.
+    /// Writes it; the error is a complete sentence.
     pub fn write(&self, file: &Path) -> Result<(), String> {
         let text = serde_json::to_vec_pretty(self).expect("plain data");
         files::create_dir_all(file.parent().expect("a file in a folder"))
             .and_then(|()| files::write_atomic(file, &text))
-            .map_err(|e| format!("the kernels' variants are not kept for the next time: {e}"))
+            .map_err(|e| format!("cannot save the tuned kernel variants: {e}"))
     }
 }

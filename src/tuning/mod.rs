@@ -1,4 +1,5 @@
-//! Choosing how a device computes, by trying: kernels' variants that are right and fast, and an arithmetic that can be trusted.
+//! Chooses by measurement how a device computes: kernel variants that are correct and fast, and arithmetic that is
+//! correct.
 
 mod arithmetic;
 mod cache;

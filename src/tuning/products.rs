@@ -1,4 +1,4 @@
-//! Products alone, to check and to time.
+//! Single products, to check and to time.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use crate::gpu::{Format, Gpu, PlanOptions, ProductForm, Recorder, Tensor};
 use crate::ops::{Case, Input, product};
 use crate::reference;
 
-/// A product of this form with (rows, cols) results of `inner` elements each; the right operand is stored so.
+/// A product of this form with (rows, cols) results of `inner` elements each; `format` is that of the right operand.
 pub(super) fn product_case(
     form: ProductForm,
     rows: usize,
@@ -40,7 +40,7 @@ pub(super) fn product_case(
     )
 }
 
-/// Seconds of a launch of the case's product: the least of three runs that take as long as this at least.
+/// Returns the seconds per launch of the case's product: the minimum of three runs of at least this duration.
 pub(super) fn seconds(gpu: &Gpu, case: &Case, at_least: Duration) -> Result<f64> {
     let (plan, _, live) = case.plan(gpu, PlanOptions::default()).wait()?;
     let run = |times: u32| -> Result<Duration> {

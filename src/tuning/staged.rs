@@ -1,4 +1,5 @@
-//! The tiles for a GPU, which go by what is multiplied: measured where a recording first meets products of a class.
+//! The tiles for a GPU, which depend on the sizes of a product: measured when a recording first has products of a
+//! class.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -14,14 +15,14 @@ use crate::gpu::{
 };
 use crate::ops::Case;
 
-/// All measuring of a process takes no longer; what comes later goes by its shape.
+/// The most time per process spent on measuring; later classes use the default tile for their shape.
 const LONGEST: Duration = Duration::from_secs(5);
-/// What a candidate is timed for.
+/// How long a candidate is timed.
 const TIMED_FOR: Duration = Duration::from_millis(5);
-/// Elements of an operand or a result that is measured with; larger ones are cut.
+/// The most elements of an operand or result in measurements; larger ones are cut.
 const MOST_ELEMENTS: u32 = 1 << 24;
 
-/// Measures candidates, and keeps what it found.
+/// Measures candidates, and saves the results.
 pub(super) struct MeasuredTiles {
     file: Option<PathBuf>,
     state: Mutex<State>,
@@ -35,7 +36,7 @@ struct State {
 }
 
 impl MeasuredTiles {
-    /// Goes on from what is known of the device, and keeps the rest in this file.
+    /// Continues from the known results of the device, and saves new ones to this file.
     pub fn new(known: Entry, file: Option<PathBuf>) -> MeasuredTiles {
         MeasuredTiles {
             file,
@@ -55,7 +56,7 @@ impl TileChooser for MeasuredTiles {
             return None;
         }
         let started = Instant::now();
-        // What the device has against measuring it will say again when it runs.
+        // An error of the device will be reported when the recording runs.
         let fastest = state.fastest(gpu, class).ok().flatten();
         state.spent += started.elapsed();
         let tile = fastest?;
@@ -63,7 +64,7 @@ impl TileChooser for MeasuredTiles {
             known.choose(*class, tile);
         }
         if let Some(file) = &self.file {
-            // That it cannot be written was said when the device was opened.
+            // That the file cannot be written was reported when the device was opened.
             let _ = state.known.write(file);
         }
         Some(tile)
@@ -71,7 +72,7 @@ impl TileChooser for MeasuredTiles {
 }
 
 impl State {
-    /// The fastest tile that is right, of those for which there is time.
+    /// Returns the fastest tile with correct results, of those for which there is time.
     fn fastest(&mut self, gpu: &Gpu, class: &ProductClass) -> Result<Option<ProductTile>> {
         let started = Instant::now();
         let case = measured_case(class);
@@ -93,14 +94,14 @@ impl State {
         Ok(fastest.map(|(_, tile)| tile))
     }
 
-    /// Whether a tile's results are [`crate::reference`]'s.
+    /// Whether a tile's results agree with [`crate::reference`].
     fn is_right(&mut self, gpu: &Gpu, class: &ProductClass, tile: ProductTile) -> Result<bool> {
         let ProductClass { form, format, .. } = *class;
         if let Some(right) = self.checked.get(&(form, format, tile)) {
             return Ok(*right);
         }
         let right = checked_case(class).check(gpu).wait().is_ok_and(|report| report.passed());
-        // A lost device is no tile's mistake.
+        // If the device is lost, the tile is not to blame.
         gpu.idle().wait()?;
         if !right {
             self.known.wrong.push(format!("{tile} for {class}"));
@@ -110,25 +111,26 @@ impl State {
     }
 }
 
-/// Products of a class as they are measured.
+/// The product that is timed for a class.
 fn measured_case(class: &ProductClass) -> Case {
     let [rows, cols, inner] = measured_extents(class);
     product_case(class.form, rows, cols, inner, class.format)
 }
 
-/// Rows and columns of the results, and elements of a sum, such that neither they nor an operand is too large.
+/// Returns rows and columns of the results and elements of a sum, reduced so that neither the result nor an operand is
+/// too large.
 fn measured_extents(class: &ProductClass) -> [usize; 3] {
     let ProductClass { rows, cols, inner, .. } = *class;
     let rows = rows.min(MOST_ELEMENTS / inner);
     [rows, cols.min(MOST_ELEMENTS / inner.max(rows)), inner].map(|n| n as usize)
 }
 
-/// Smaller ones, with parts of tiles at every end, that [`crate::reference`] computes in milliseconds.
+/// A smaller product with partial tiles at every edge, which [`crate::reference`] computes in milliseconds.
 fn checked_case(class: &ProductClass) -> Case {
     let ProductClass { form, rows, cols, inner, format } = *class;
     let [rows, mut cols, mut inner] =
         [(rows, 148), (cols, 140), (inner, 300)].map(|(n, most)| n.min(most) as usize);
-    // What lies along the rows of the right operand.
+    // The extent along the rows of the right operand.
     let along_row = if form == ProductForm::AlongBoth { &mut inner } else { &mut cols };
     *along_row = along_row.next_multiple_of(format.row_unit());
     product_case(form, rows, cols, inner, format)
@@ -148,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tile_whose_results_are_wrong_is_never_chosen_and_named() {
+    fn a_tile_with_wrong_results_is_never_chosen_and_is_reported() {
         let Some(gpu) = gpu() else { return };
         let class = ProductClass::new(ProductForm::AlongNeither, 64, 64, 64, Format::F32);
         let chooser = MeasuredTiles::new(Entry::new(&gpu), None);
@@ -156,7 +158,7 @@ mod tests {
         let wrong = others.map(|tile| ((class.form, class.format, tile), false));
         chooser.state.lock().unwrap().checked.extend(wrong);
         assert_eq!(chooser.choose(&gpu, &class), Some(ProductTile::Staged(StagedTile::SMALL)));
-        // One that the device cannot compute.
+        // A tile that the device cannot compute.
         let mut state = chooser.state.lock().unwrap();
         state.checked.clear();
         let huge = StagedTile { rows: 4096, cols: 4096, ..StagedTile::SQUARE };
@@ -168,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn what_there_is_no_time_to_measure_goes_by_its_shape() {
+    fn without_time_to_measure_the_tile_depends_on_the_shape() {
         let Some(gpu) = gpu() else { return };
         let class = ProductClass::new(ProductForm::AlongBoth, 1, 64, 64, Format::F32);
         let dir = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! Choosing the kernels' variants by measurement, once for each GPU and driver.
+//! Chooses the kernel variants by measurement, once for each GPU and driver.
 
 use std::path::Path;
 
@@ -10,29 +10,29 @@ use crate::error::Result;
 use crate::gpu::{DeviceKind, Gpu, Products, Tuning};
 use crate::ops::{Case, for_first_start};
 
-/// What became of [`tune`].
+/// The result of [`tune`].
 #[derive(Clone, Debug, Default)]
 pub struct Tuned {
-    /// Why the cache was not used, where there was one.
+    /// Why the cache was not used or not written, if that is so.
     pub warning: Option<String>,
-    /// Tiles whose results were wrong, in words: they are never used.
+    /// Tiles with wrong results, as text: they are never used.
     pub wrong: Vec<String>,
-    /// The case that came out wrong with the kernels for GPUs, for which reason those for processors are used.
+    /// The case for which the kernels for GPUs gave wrong results, so that those for CPUs are used.
     pub wrong_on_gpu: Option<String>,
 }
 
-/// Sets the kernels' variants to ones that are right here. On a processor the tiles of products are the fastest, as far as half
-/// a second of trying tells. On a GPU they are measured later, where a recording first meets products of a class, for five
-/// seconds in all; if a kernel for GPUs disagrees with [`crate::reference`], those for processors are used instead. What was
-/// chosen is kept in `cache`, a folder, for the next time on this device, driver and version.
+/// Sets kernel variants that give correct results on this device. On a CPU, takes the fastest tiles of products found
+/// in about half a second. On a GPU, the tiles are measured later, when a recording first has products of a class, for
+/// at most five seconds in all; if a kernel for GPUs disagrees with [`crate::reference`], those for CPUs are used
+/// instead. The choices are saved in the folder `cache`, for this device, driver and version.
 ///
 /// # Errors
-/// What the engine reports. A cache that cannot be read or written is no error, see [`Tuned::warning`].
+/// Errors of the engine. A cache that cannot be read or written is not an error, see [`Tuned::warning`].
 pub fn tune(gpu: &Gpu, cache: Option<&Path>) -> Result<Tuned> {
     tune_by(gpu, cache, for_first_start)
 }
 
-/// [`tune`] with other cases that the kernels for GPUs have to pass.
+/// [`tune`] with other cases that the kernels for GPUs must pass.
 fn tune_by(gpu: &Gpu, cache: Option<&Path>, first_start: impl FnOnce() -> Vec<Case>) -> Result<Tuned> {
     if gpu.is_measuring() {
         return Ok(Tuned::default());
@@ -69,7 +69,7 @@ fn tune_by(gpu: &Gpu, cache: Option<&Path>, first_start: impl FnOnce() -> Vec<Ca
     Ok(Tuned { warning, wrong, wrong_on_gpu })
 }
 
-/// Chooses on a device of which nothing is known.
+/// Chooses for a device that has no entry yet.
 fn choose(gpu: &Gpu, entry: &mut Entry, first_start: impl FnOnce() -> Vec<Case>) -> Result<()> {
     if let Products::Staged(_) = gpu.tuning().products {
         entry.wrong_on_gpu = first_wrong(gpu, &first_start())?;
@@ -86,10 +86,10 @@ fn choose(gpu: &Gpu, entry: &mut Entry, first_start: impl FnOnce() -> Vec<Case>)
     Ok(())
 }
 
-/// The first case that disagrees with [`crate::reference`], or that the driver cannot compile.
+/// Returns the first case that disagrees with [`crate::reference`], or that the driver cannot compile.
 fn first_wrong(gpu: &Gpu, cases: &[Case]) -> Result<Option<String>> {
     let wrong = cases.iter().find(|case| !case.check(gpu).wait().is_ok_and(|report| report.passed()));
-    // A lost device is nobody's mistake here.
+    // If the device is lost, the kernel is not to blame.
     gpu.idle().wait()?;
     Ok(wrong.map(|case| format!("{} {}", case.kernel, case.shape)))
 }
@@ -102,7 +102,7 @@ mod tests {
     use crate::gpu::{StagedProducts, StagedTile};
 
     #[test]
-    fn a_choice_is_kept_and_a_cache_of_another_driver_or_a_broken_one_is_rebuilt() {
+    fn choices_are_cached_and_a_broken_cache_or_one_of_another_driver_is_rebuilt() {
         let Ok(gpu) = Gpu::open(&GpuOptions::default()).wait() else {
             assert!(std::env::var("REQUIRE_GPU").is_err(), "no GPU");
             return;
@@ -112,7 +112,7 @@ mod tests {
         let first = tune(&gpu, Some(&cache)).unwrap();
         assert!(first.warning.is_none() && first.wrong.is_empty(), "{first:?}");
         let file = std::fs::read_dir(&cache).unwrap().next().unwrap().unwrap().path();
-        // A choice that no measurement would make shows that it is read.
+        // A choice that measuring would not make shows that the file is read.
         let mut known: Entry = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
         known.tuning.fused_blocks = false;
         let write = |entry: &Entry| std::fs::write(&file, serde_json::to_vec(entry).unwrap()).unwrap();
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gpu_on_which_kernels_are_wrong_gets_those_for_processors_now_and_the_next_time() {
+    fn a_gpu_with_wrong_results_uses_the_kernels_for_cpus_now_and_the_next_time() {
         let Ok(gpu) = Gpu::open(&GpuOptions::default()).wait() else {
             assert!(std::env::var("REQUIRE_GPU").is_err(), "no GPU");
             return;
@@ -144,7 +144,7 @@ mod tests {
         assert!(cases().len() >= 4, "products both ways and attention both ways");
         assert_eq!(tuned(None, cases()).wrong_on_gpu, None);
         assert_eq!(gpu.tuning(), for_gpus);
-        // The second case comes out wrong.
+        // The second case gives wrong results.
         let mut with_mistake = cases();
         let wrong = format!("{} {}", with_mistake[1].kernel, with_mistake[1].shape);
         let right = std::mem::replace(&mut with_mistake[1].expected, Box::new(|_| Vec::new()));
@@ -156,18 +156,18 @@ mod tests {
         assert_eq!((gpu.tuning().kind(), gpu.tuning().tiled_attention), (DeviceKind::Processor, false));
         let chosen = gpu.tuning();
         let again = tuned(Some(dir.path()), cases());
-        assert_eq!((again.wrong_on_gpu, gpu.tuning()), (Some(wrong), chosen), "of the cache");
+        assert_eq!((again.wrong_on_gpu, gpu.tuning()), (Some(wrong), chosen), "from the cache");
     }
 
     #[test]
-    fn tiles_are_measured_where_a_recording_first_meets_products_and_kept_for_the_next_time() {
+    fn tiles_are_measured_when_a_recording_first_has_such_products_and_cached() {
         let Ok(gpu) = Gpu::open(&GpuOptions::default()).wait() else {
             assert!(std::env::var("REQUIRE_GPU").is_err(), "no GPU");
             return;
         };
         let for_gpus = || gpu.with_tuning(Tuning::untuned(None, DeviceKind::Gpu));
         let chosen = |gpu: &Gpu| {
-            let Products::Staged(products) = gpu.tuning().products else { panic!("of a GPU") };
+            let Products::Staged(products) = gpu.tuning().products else { panic!("products of a GPU") };
             products.chosen
         };
         let dir = tempfile::tempdir().unwrap();
@@ -181,7 +181,7 @@ mod tests {
         assert!(case.check(&first).wait().unwrap().passed());
         assert_eq!(chosen(&first).iter().map(|choice| choice.class).collect::<Vec<_>>(), [class]);
         assert!(class.candidates().contains(&chosen(&first)[0].tile));
-        // The second time there is nothing to measure; nor is there at the next start.
+        // The second time, and at the next start, nothing is measured.
         let pipelines = first.counts().pipelines;
         assert!(case.check(&first).wait().unwrap().passed());
         let next = for_gpus();
@@ -189,7 +189,7 @@ mod tests {
         assert_eq!(next.tuning(), first.tuning());
         assert!(case.check(&next).wait().unwrap().passed());
         assert_eq!(first.counts().pipelines, pipelines);
-        // What a checkpoint chose stays, whatever was measured.
+        // The choice of a checkpoint is kept, whatever was measured.
         for tile in StagedTile::ALL.map(ProductTile::Staged) {
             let products = StagedProducts { chosen: vec![ChosenTile { class, tile }], otherwise: None };
             let of_checkpoint = Tuning { products: Products::Staged(products), ..first.tuning() };

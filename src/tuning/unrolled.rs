@@ -1,4 +1,4 @@
-//! The tiles for a processor, which go by its registers and caches rather than by the products' shapes.
+//! The tiles for a CPU, which depend on its registers and caches rather than on the shapes of products.
 
 use std::time::{Duration, Instant};
 
@@ -8,13 +8,13 @@ use crate::error::Result;
 use crate::gpu::{Candidates, Format, Gpu, ProductForm, Products, Tuning, UnrolledTile, UnrolledTiles};
 use crate::ops::Case;
 
-/// Candidates that would not be through by then, if they took as long as the one before, stay untried: a processor compiles a
-/// tile for up to a second.
+/// A candidate is skipped if it would end after this time, assuming the duration of the one before: a CPU takes up to a
+/// second to compile a tile.
 const LONGEST: Duration = Duration::from_millis(600);
-/// What a candidate is timed for.
+/// How long a candidate is timed.
 const TIMED_FOR: Duration = Duration::from_millis(5);
 
-/// The fastest of each kind that is right, and what was wrong.
+/// Returns the fastest correct tile of each kind, and the tiles with wrong results.
 pub(super) fn choose(gpu: &Gpu, untuned: UnrolledTiles) -> Result<(UnrolledTiles, Vec<UnrolledTile>)> {
     let started = Instant::now();
     let mut chosen_tiles = untuned;
@@ -26,7 +26,7 @@ pub(super) fn choose(gpu: &Gpu, untuned: UnrolledTiles) -> Result<(UnrolledTiles
         let mut chosen = None;
         let mut last = Duration::ZERO;
         for tile in tiles {
-            // The first is taken unmeasured where the time is up; a wrong one never.
+            // At least one correct tile is taken, even after the time is up.
             let begun = started.elapsed();
             if chosen.is_some() && begun + last > LONGEST {
                 break;

@@ -432,8 +432,12 @@ fn an_output_that_cannot_be_written_is_refused() {
 #[test]
 fn no_gpu_and_an_unknown_gpu_are_refused() {
     let Some(place) = place() else { return };
-    place.refuses(&format!("{SCORE} --gpu nonesuch"), 1, &["no GPU is called \"nonesuch\"", "choose"]);
-    place.refuses(&format!("{DPO} --gpu 99"), 1, &["no GPU is called \"99\"", "choose"]);
+    place.refuses(
+        &format!("{SCORE} --gpu nonesuch"),
+        1,
+        &["no GPU has the index or name \"nonesuch\"", "choose"],
+    );
+    place.refuses(&format!("{DPO} --gpu 99"), 1, &["no GPU has the index or name \"99\"", "choose"]);
     if !cfg!(target_os = "linux") {
         return;
     }

@@ -73,7 +73,11 @@ fn a_demo_that_cannot_begin_says_why_in_a_sentence() {
     if cfg!(target_os = "linux") {
         place.refuses(&into("/proc/run"), 1, &["/proc/run", "cannot be written to", "another output folder"]);
     }
-    place.refuses(&format!("{QUICK} --gpu nonesuch"), 1, &["no GPU is called \"nonesuch\"", "choose"]);
+    place.refuses(
+        &format!("{QUICK} --gpu nonesuch"),
+        1,
+        &["no GPU has the index or name \"nonesuch\"", "choose"],
+    );
     place.refuses(&format!("{QUICK} --instruction kind"), 2, &["accurate, short, very-short, cheerful"]);
     place.refuses(&format!("{QUICK} --steps 0"), 2, &["--steps", "1 or more"]);
 }

@@ -1,4 +1,4 @@
-//! burn, on its wgpu backend with fusion and autotuning, from its own modules.
+//! burn with its wgpu backend, fusion and autotuning, built from its own modules.
 
 use std::collections::HashMap;
 
@@ -17,7 +17,7 @@ pub struct Burn {
     embedding: Embedding,
     linears: HashMap<String, Linear>,
     norms: HashMap<String, RmsNorm>,
-    /// Of every position's angles, (1, 1, N / S, D / 2).
+    /// Cosines of the angles of every position, (1, 1, N / S, D / 2).
     cos: Tensor<4>,
     sin: Tensor<4>,
     /// True where a key comes after the query, (1, 1, N / S, N / S).
@@ -81,7 +81,7 @@ impl Burn {
         })
     }
 
-    /// Turns the pairs half a head apart. With burn's own `RotaryEncoding`, which multiplies every pair by a matrix, a
+    /// Rotates pairs half a head apart. With burn's own `RotaryEncoding`, which multiplies every pair by a matrix, a
     /// step of the small model takes three times as long on lavapipe.
     fn rotary(&self, x: Tensor<4>) -> Tensor<4> {
         let half = self.case.head_dim() / 2;
@@ -91,7 +91,7 @@ impl Burn {
         Tensor::cat(turned, 3)
     }
 
-    /// (S, H, N / S, D). burn's own `attention` takes the same steps in training, and more of them.
+    /// (S, H, N / S, D). In training, burn's own `attention` does the same operations and more.
     fn attention(&self, query: Tensor<4>, key: Tensor<4>, value: Tensor<4>) -> Tensor<4> {
         let scores = query.matmul(key.swap_dims(2, 3)) / (self.case.head_dim() as f64).sqrt();
         let scores = scores.mask_fill(self.later.clone(), f32::NEG_INFINITY);
@@ -134,7 +134,7 @@ impl Engine for Burn {
     fn step(&mut self) -> Result<f64> {
         self.gradients = None;
         let loss = self.forward();
-        // Kept while the work is done, so that none of it can be left out.
+        // Kept until the work is done, so that none of it can be skipped.
         self.gradients = Some(loss.backward());
         self.device.sync()?;
         Ok(loss.into_scalar::<f32>() as f64)

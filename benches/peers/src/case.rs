@@ -1,4 +1,4 @@
-//! What all engines compute: a model's shape, its weights and the tokens, the same for everyone.
+//! The input of all engines: a model's shape, its weights and the tokens, the same for each.
 
 use oaif::unstable::data::packing::Tree;
 use oaif::unstable::model::ModelConfig;
@@ -17,7 +17,7 @@ pub struct Case {
     pub feed_forward: usize,
     /// L.
     pub layers: usize,
-    /// H, and K as well.
+    /// H = K.
     pub heads: usize,
     /// V.
     pub vocab: usize,
@@ -34,7 +34,7 @@ const LARGE: Case =
 
 /// Batches of short sequences.
 pub const BATCHES: [Case; 2] = [SMALL, LARGE];
-/// One long sequence, for engines that have no batches of them.
+/// One long sequence, for engines without batches.
 pub const SINGLE: [Case; 2] =
     [Case { sequences: 1, length: 512, ..SMALL }, Case { sequences: 1, length: 512, ..LARGE }];
 
@@ -44,7 +44,7 @@ pub const EPSILON: f64 = 1e-5;
 pub const THETA: f64 = 10_000.0;
 
 impl Case {
-    /// As in `C64 F172 L5 H8 V512 16x128`.
+    /// For example `C64 F172 L5 H8 V512 16x128`.
     pub fn name(&self) -> String {
         let Case { hidden, feed_forward, layers, heads, vocab, sequences, length } = self;
         format!("C{hidden} F{feed_forward} L{layers} H{heads} V{vocab} {sequences}x{length}")
@@ -60,7 +60,7 @@ impl Case {
         self.sequences * self.length
     }
 
-    /// The configuration: head and embedding share their matrix.
+    /// The model configuration, with tied embeddings.
     pub fn config(&self) -> ModelConfig {
         let json = json!({
             "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": self.hidden,
@@ -72,11 +72,11 @@ impl Case {
         ModelConfig::from_json(json).expect("the cases are valid models")
     }
 
-    /// Every weight by its Hugging Face name with its values: (outputs, inputs) row by row for the matrices.
+    /// Every weight with its Hugging Face name and its values: (outputs, inputs) row by row for the matrices.
     pub fn weights(&self) -> impl Iterator<Item = (WeightSpec, Vec<f32>)> {
         let specs = self.config().architecture.weights();
         specs.into_iter().enumerate().map(|(index, spec)| {
-            // Large enough that the loss differs from ln V, and that a norm's weight matters.
+            // Large enough that the loss differs from ln V, and that the norm weights matter.
             let (mean, deviation) = match spec.shape[..] {
                 [_] => (1.0, 0.1),
                 _ if spec.name == EMBEDDING => (0.0, 0.1),
@@ -99,7 +99,7 @@ impl Case {
         (0..self.sequences).map(|s| (0..=self.length).map(|i| id(s, i)).collect()).collect()
     }
 
-    /// [`Case::ids`] as our batches: a prompt of one token, the rest is the response.
+    /// [`Case::ids`] as oaif's batches: a prompt of one token, the rest is the response.
     pub fn trees(&self) -> Vec<Tree> {
         let tree = |ids: Vec<u32>| Tree { prompt: vec![ids[0]], responses: vec![ids[1..].to_vec()] };
         self.ids().into_iter().map(tree).collect()

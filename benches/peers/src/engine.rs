@@ -1,19 +1,19 @@
-//! What the benchmark asks of every engine.
+//! The interface of all engines.
 
-/// Whatever went wrong, in a sentence.
+/// The error is a message.
 pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 /// A model on a device, with a batch to pass through it.
 pub trait Engine {
-    /// The GPU's name as the engine gives it.
+    /// The GPU's name as reported by the engine.
     fn gpu(&self) -> String;
 
-    /// Forward pass, and the gradients of every weight. Returns the mean cross-entropy of the next tokens, in nats,
-    /// when everything has been computed.
+    /// Runs the forward pass and computes the gradients of every weight. Returns the mean cross-entropy of the next
+    /// tokens, in nats, when everything is computed.
     fn step(&mut self) -> Result<f64>;
 
-    /// Euclidean norms of the gradients that one step gave, with the weights' Hugging Face names: several where the
-    /// engine keeps their gradients as one.
+    /// Returns the Euclidean norms of the gradients of one step, with the weights' Hugging Face names: several names if
+    /// the engine stores their gradients as one.
     fn gradient_norms(&mut self) -> Result<Vec<(Vec<String>, f64)>>;
 }
 

@@ -1,4 +1,5 @@
-//! Forward and backward pass of the same models in oaif and in its peers, by turns on the same GPU. See README.md.
+//! Times the forward and backward pass of the same models in oaif and in its peers, alternating on the same GPU. See
+//! README.md.
 
 mod burn_engine;
 mod case;
@@ -22,13 +23,13 @@ use ours::Ours;
 #[derive(Parser)]
 #[command(about = "Times forward and backward in oaif and in its peers, by turns on the same GPU")]
 struct Args {
-    /// One JSON object a line instead of a table.
+    /// Print one JSON object per line instead of a table.
     #[arg(long)]
     json: bool,
     /// Timed runs of each engine; the medians are printed.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
-    /// This peer alone.
+    /// Compare with this peer only.
     #[arg(long)]
     peer: Option<Peer>,
 }
@@ -62,9 +63,9 @@ impl Peer {
     }
 }
 
-/// Losses may differ by this much of themselves.
+/// The largest relative difference of the losses.
 const LOSS_TOLERANCE: f64 = 1e-3;
-/// Norms of gradients may.
+/// The largest relative difference of the norms of gradients.
 const GRADIENT_TOLERANCE: f64 = 1e-2;
 /// Untimed steps before the first run, for compiling and tuning.
 const WARM_UP: usize = 3;
@@ -126,7 +127,7 @@ fn measure(args: &Args, peer: Peer, case: &Case) -> Result<()> {
     Ok(())
 }
 
-/// The GPU's name, which has to be the same for both.
+/// Returns the GPU's name, which must be the same for both.
 fn same_gpu(ours: &Ours, theirs: &dyn Engine) -> Result<String> {
     match (ours.gpu(), theirs.gpu()) {
         (a, b) if a == b => Ok(a),
@@ -134,7 +135,7 @@ fn same_gpu(ours: &Ours, theirs: &dyn Engine) -> Result<String> {
     }
 }
 
-/// What both engines made of their first step.
+/// The results of both engines for the first step.
 struct Agreement {
     losses: [f64; 2],
     /// The largest relative difference of the norms of gradients.
@@ -142,7 +143,8 @@ struct Agreement {
 }
 
 impl Agreement {
-    /// Takes the first step of both: an error where losses or norms of gradients differ, or a gradient is missing.
+    /// Compares the first step of both: returns an error if losses or norms of gradients differ, or if a gradient is
+    /// missing.
     fn of(ours: &mut Ours, theirs: &mut dyn Engine) -> Result<Agreement> {
         let losses = [ours.step()?, theirs.step()?];
         if differ(losses, LOSS_TOLERANCE) {
@@ -168,7 +170,7 @@ impl Agreement {
     }
 }
 
-/// Whether two values are further apart than `tolerance` of the first, or not numbers at all.
+/// Whether two values differ by more than `tolerance` relative to the first, or are not numbers.
 fn differ([a, b]: [f64; 2], tolerance: f64) -> bool {
     let close = (a - b).abs() <= tolerance * a.abs();
     !close

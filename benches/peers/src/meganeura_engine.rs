@@ -1,4 +1,4 @@
-//! meganeura, from its own Llama-shaped model.
+//! meganeura, built from its own Llama-shaped model.
 
 use meganeura::models::smollm2::{SmolLM2Config, build_training_graph};
 use meganeura::{Session, SessionConfig};
@@ -30,7 +30,7 @@ impl Meganeura {
         let (mut session, _) =
             meganeura::build(&graph, SessionConfig { tune: true, ..SessionConfig::default() });
         for (spec, values) in case.weights() {
-            // It keeps its matrices as (inputs, outputs).
+            // meganeura stores matrices as (inputs, outputs).
             let values = match spec.shape[..] {
                 [rows, cols] if spec.name != EMBEDDING => transposed(&values, rows, cols),
                 _ => values,
@@ -54,7 +54,7 @@ impl Engine for Meganeura {
     }
 
     fn step(&mut self) -> Result<f64> {
-        // Without an optimiser set, a step ends with the gradients.
+        // Without an optimiser, a step ends with the gradients.
         self.session.step();
         self.session.wait();
         Ok(self.session.read_loss() as f64)
@@ -65,7 +65,7 @@ impl Engine for Meganeura {
         let gradient = |name: &str| {
             let mut values = vec![0.0; self.session.param_size(name).ok_or("no such parameter")?];
             self.session.read_param_grad(name, &mut values);
-            // Its optimiser joins matrices that read the same rows, and their names by a plus sign.
+            // The optimiser joins matrices with the same input, and their names with a plus sign.
             Ok((name.split('+').map(str::to_owned).collect(), norm(&values)))
         };
         names.map(gradient).collect()

@@ -1,13 +1,13 @@
-//! What a kernel has to keep to on every GPU.
+//! The bounds that every kernel must keep on every GPU.
 
 use crate::stats::{Compiled, Outcome, Quantity};
 
-/// Bytes of code: beyond, instruction caches do not hold a kernel's loops.
+/// Code size in bytes: above it, instruction caches do not hold a kernel's loops.
 pub const CODE_BYTES: f64 = 64.0 * 1024.0;
-/// Milliseconds of compiling: users wait for it.
+/// Milliseconds of compilation, for which users wait.
 pub const COMPILE_MS: f64 = 5000.0;
 
-/// What of the bounds this kernel breaks, in words; empty where it keeps to all.
+/// Describes the bounds that this kernel breaks; empty if it keeps all.
 pub fn broken(compiled: &Compiled) -> Vec<String> {
     let (ms, statistics) = match &compiled.outcome {
         Outcome::Failed(why) => {
@@ -49,13 +49,13 @@ pub mod tests {
     }
 
     #[test]
-    fn a_kernel_on_its_bounds_keeps_to_them() {
+    fn a_kernel_at_its_bounds_does_not_break_them() {
         let good = [("VGPRs", 256.0), ("Spilled VGPRs", 0.0), ("Scratch size", 0.0), ("Code size", 65536.0)];
         assert!(broken(&compiled(5000.0, &good)).is_empty());
     }
 
     #[test]
-    fn each_broken_bound_is_told() {
+    fn each_broken_bound_is_reported() {
         let spills = [("Spills to memory", 12.0), ("SLM size", 48.0)];
         assert_eq!(broken(&compiled(1.0, &spills)), ["12 spills, 48 bytes of scratch memory"]);
         assert_eq!(broken(&compiled(1.0, &[("Scratch", 64.0)])), ["64 bytes of scratch memory"]);

@@ -1,4 +1,4 @@
-//! Kernels through naga and the driver.
+//! Compiles kernels with naga and the driver.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -15,10 +15,10 @@ use crate::kernel_file::KernelFile;
 use crate::main_loop::MainLoop;
 use crate::stats::{Compiled, DEVICE, KERNELS, Outcome, Quantity};
 
-/// The driver whose listings [`MainLoop`] reads.
+/// The driver whose listings [`MainLoop`] can read.
 const LISTED: &str = "radv";
 
-/// Compiles the kernels of a folder. Each result is written as soon as it is there: a compiler may end the process.
+/// Compiles the kernels of a folder. Each result is written immediately, since a compiler may crash the process.
 pub fn compile(dir: &Path) -> Result<()> {
     let kernels = KernelFile::read_all(dir)?;
     let driver = Driver::open()?;
@@ -44,7 +44,7 @@ fn outcome(driver: &Driver, source: &str) -> Result<Outcome> {
     if Quantity::WorkgroupBytes.of(&statistics).is_none() {
         statistics.push(("workgroup bytes in WGSL".into(), f64::from(workgroup_bytes)));
     }
-    // Apart, so that the time is that of compiling alone.
+    // Compiled a second time, so that the measured time excludes the listing.
     let main_loop = match driver.info.driver.starts_with(LISTED) {
         true => driver.compile(&spirv, &bindings, true)?.listing.as_deref().and_then(MainLoop::find),
         false => None,
@@ -52,20 +52,20 @@ fn outcome(driver: &Driver, source: &str) -> Result<Outcome> {
     Ok(Outcome::Compiled { ms, statistics, main_loop })
 }
 
-/// What this process has used of a processor: unlike the time of day it does not depend on what else is running.
+/// Returns the CPU time of this process, which does not depend on what else is running, unlike wall time.
 fn processor_ms() -> f64 {
     let now = clock_gettime(ClockId::ProcessCPUTime);
     now.tv_sec as f64 * 1e3 + now.tv_nsec as f64 * 1e-6
 }
 
-/// A kernel as a driver takes it.
+/// A kernel translated for a driver.
 struct Translated {
     spirv: Vec<u32>,
     bindings: Vec<Binding>,
     workgroup_bytes: u32,
 }
 
-/// SPIR-V as wgpu has it made of a trusted shader.
+/// Translates to SPIR-V as wgpu does for a trusted shader.
 fn translate(source: &str) -> Result<Translated> {
     let module = naga::front::wgsl::parse_str(source).map_err(|e| e.emit_to_string(source))?;
     let info = Validator::new(ValidationFlags::all(), Capabilities::all())

@@ -1,4 +1,5 @@
-//! Pipelines as wgpu makes them, by the Vulkan driver that the loader finds, and what the driver tells of their code.
+//! Creates pipelines as wgpu does, with the Vulkan driver that the loader finds, and queries the driver's statistics of
+//! their code.
 
 use std::ffi::CStr;
 
@@ -7,7 +8,7 @@ use ash::{ext, khr, vk};
 use crate::Result;
 use crate::stats::Device;
 
-/// A binding of a kernel: group, number, whether it is a uniform.
+/// A binding of a kernel: group, number, and whether it is a uniform.
 #[derive(Clone, Copy, Debug)]
 pub struct Binding {
     pub group: u32,
@@ -15,28 +16,28 @@ pub struct Binding {
     pub uniform: bool,
 }
 
-/// wgpu's group of what changes from launch to launch, bound with a dynamic offset.
+/// The bind group of values that change from launch to launch, bound with a dynamic offset.
 const STEP_GROUP: u32 = 1;
 
 pub struct Driver {
     pub info: Device,
     device: ash::Device,
     executables: khr::pipeline_executable_properties::Device,
-    // Both have to outlive the device, which is never destroyed: the process ends first.
+    // Both must outlive the device, which is never destroyed: the process ends first.
     _instance: ash::Instance,
     _entry: ash::Entry,
 }
 
-/// What a driver tells of a pipeline.
-pub struct Told {
-    /// By the driver's own names.
+/// A driver's information about a pipeline.
+pub struct PipelineInfo {
+    /// Under the driver's own names.
     pub statistics: Vec<(String, f64)>,
-    /// Its code, where that was asked for and the driver lists it.
+    /// The code, if it was requested and the driver can list it.
     pub listing: Option<String>,
 }
 
 impl Driver {
-    /// The first GPU, with the features that decide what wgpu's pipelines become.
+    /// Opens the first GPU, with the features that affect wgpu's pipelines.
     pub fn open() -> Result<Driver> {
         // SAFETY: Vulkan calls with structures that live as long as the call.
         unsafe {
@@ -45,7 +46,7 @@ impl Driver {
             let create = vk::InstanceCreateInfo::default().application_info(&application);
             let instance = entry.create_instance(&create, None)?;
             let found = instance.enumerate_physical_devices()?;
-            let physical = *found.first().ok_or("the driver finds no GPU")?;
+            let physical = *found.first().ok_or("the driver found no GPU")?;
 
             let mut driver = vk::PhysicalDeviceDriverProperties::default();
             let mut sizes = vk::PhysicalDeviceSubgroupSizeControlProperties::default();
@@ -112,9 +113,9 @@ impl Driver {
         }
     }
 
-    /// Compiles a kernel; with `listing` the driver lists its code too, which takes time.
-    pub fn compile(&self, spirv: &[u32], bindings: &[Binding], listing: bool) -> Result<Told> {
-        // SAFETY: as in `open`; what is made here is destroyed here, after its last use.
+    /// Compiles a kernel; with `listing`, also lists its code, which takes time.
+    pub fn compile(&self, spirv: &[u32], bindings: &[Binding], listing: bool) -> Result<PipelineInfo> {
+        // SAFETY: as in `open`; objects created here are destroyed here, after their last use.
         unsafe {
             let mut layouts = Vec::new();
             for group in 0..=STEP_GROUP {
@@ -131,7 +132,7 @@ impl Driver {
                 .stage(vk::ShaderStageFlags::COMPUTE)
                 .module(module)
                 .name(c"main")
-                // As wgpu does where a GPU has subgroups.
+                // As wgpu does if a GPU has subgroups.
                 .flags(vk::PipelineShaderStageCreateFlags::ALLOW_VARYING_SUBGROUP_SIZE);
             let mut flags = vk::PipelineCreateFlags::CAPTURE_STATISTICS_KHR;
             if listing {
@@ -139,28 +140,28 @@ impl Driver {
             }
             let create = vk::ComputePipelineCreateInfo::default().stage(stage).layout(layout).flags(flags);
             let created = self.device.create_compute_pipelines(vk::PipelineCache::null(), &[create], None);
-            let told = match created {
+            let info = match created {
                 Ok(pipelines) => {
-                    let told = self.tell(pipelines[0], listing);
+                    let info = self.pipeline_info(pipelines[0], listing);
                     self.device.destroy_pipeline(pipelines[0], None);
-                    told
+                    info
                 }
                 Err((_, error)) => Err(error.into()),
             };
             self.device.destroy_shader_module(module, None);
             self.device.destroy_pipeline_layout(layout, None);
             layouts.into_iter().for_each(|set| self.device.destroy_descriptor_set_layout(set, None));
-            told
+            info
         }
     }
 
-    fn tell(&self, pipeline: vk::Pipeline, listing: bool) -> Result<Told> {
+    fn pipeline_info(&self, pipeline: vk::Pipeline, listing: bool) -> Result<PipelineInfo> {
         // SAFETY: as in `open`.
         unsafe {
             let of = vk::PipelineInfoKHR::default().pipeline(pipeline);
             let executables = self.executables.get_pipeline_executable_properties(&of)?;
-            // A compute pipeline is one piece of code on all of these drivers.
-            let executable = executables.first().ok_or("the driver tells nothing of its code")?;
+            // On all of these drivers, a compute pipeline has one executable.
+            let executable = executables.first().ok_or("the driver reports no executable of the pipeline")?;
             let at = vk::PipelineExecutableInfoKHR::default().pipeline(pipeline).executable_index(0);
             let mut statistics = vec![("subgroup lanes".to_owned(), f64::from(executable.subgroup_size))];
             for s in self.executables.get_pipeline_executable_statistics(&at)? {
@@ -173,13 +174,13 @@ impl Driver {
                 statistics.push((text(&s.name), value));
             }
             let listing = if listing { self.assembly(&at)? } else { None };
-            Ok(Told { statistics, listing })
+            Ok(PipelineInfo { statistics, listing })
         }
     }
 
-    /// The representation of the code that the driver calls its assembly.
+    /// Returns the representation of the code that the driver calls assembly.
     fn assembly(&self, at: &vk::PipelineExecutableInfoKHR) -> Result<Option<String>> {
-        // SAFETY: a call for the number, one for the sizes, one with memory of these sizes, as the extension wants it.
+        // SAFETY: as the extension requires: a call for the number, one for the sizes, one with memory of these sizes.
         unsafe {
             let get = self.executables.fp().get_pipeline_executable_internal_representations_khr;
             let mut count = 0;
@@ -212,7 +213,7 @@ fn layout_entry(binding: &Binding) -> vk::DescriptorSetLayoutBinding<'static> {
         .stage_flags(vk::ShaderStageFlags::COMPUTE)
 }
 
-/// A driver's string, which ends with a zero.
+/// Converts a driver's zero-terminated string.
 fn text(chars: &[std::ffi::c_char]) -> String {
     let bytes = chars.iter().take_while(|c| **c != 0).map(|c| c.cast_unsigned());
     String::from_utf8_lossy(&bytes.collect::<Vec<u8>>()).into_owned()

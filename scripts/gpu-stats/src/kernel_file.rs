@@ -1,4 +1,4 @@
-//! A kernel as a WGSL file: its name, its constants and the steps that launch it, each a comment before the text.
+//! A kernel as a WGSL file, starting with comments for its name, its constants and the steps that launch it.
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +11,7 @@ pub struct KernelFile {
     pub kernel: String,
     /// Name and value.
     pub constants: Vec<(String, String)>,
-    /// The steps that launch it, with the shape.
+    /// The steps that launch it, each with its shape.
     pub steps: Vec<String>,
     /// The WGSL.
     pub source: String,
@@ -27,7 +27,7 @@ impl KernelFile {
         format!("{kernel}{}\n{with}{constants}\n{of}{steps}\n{}", self.kernel, self.source)
     }
 
-    /// `None` where the text does not begin as [`KernelFile::to_text`] writes it.
+    /// Returns `None` if the text does not start as written by [`KernelFile::to_text`].
     pub fn from_text(text: &str) -> Option<KernelFile> {
         let mut rest = text;
         let mut line = |prefix: &str| {
@@ -45,7 +45,7 @@ impl KernelFile {
         })
     }
 
-    /// Every kernel of a folder with its file's name, in the names' order.
+    /// Reads every kernel of a folder, with its file's name, sorted by name.
     pub fn read_all(dir: &Path) -> Result<Vec<(String, KernelFile)>> {
         let mut files = Vec::new();
         for entry in fs::read_dir(dir).map_err(|e| format!("{}: {e}", dir.display()))? {
@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_read_back() {
+    fn a_written_kernel_is_read_back() {
         let kernel = KernelFile {
             kernel: "linear_forward".into(),
             constants: [("DOWN", "4"), ("COLS", "16")].map(|(n, v)| (n.into(), v.into())).into(),

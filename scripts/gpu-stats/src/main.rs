@@ -1,5 +1,5 @@
-//! What the shader compilers of real GPUs make of oaif's kernels, without a GPU: `scripts/gpu-stats.sh` runs this under
-//! each of Mesa's drivers, with a library that plays the kernel's part of the driver. Nothing is executed on them.
+//! Compiles oaif's kernels with the shader compilers of real GPUs, without a GPU: `scripts/gpu-stats.sh` runs this
+//! under each of Mesa's drivers, with a library that replaces the kernel driver. Nothing is executed on the GPUs.
 
 mod bounds;
 mod compile;
@@ -19,9 +19,9 @@ usage: oaif-gpu-stats write DIR [SHAPE…]
            writes the kernels that oaif chooses on the GPU that the loader finds to DIR/*.wgsl, for models of these shapes:
            names, or folders with a config.json; by default all names
        oaif-gpu-stats compile DIR
-           compiles DIR/*.wgsl by that GPU's driver and writes what it tells of each to DIR/kernels.jsonl
+           compiles DIR/*.wgsl with that GPU's driver and writes its statistics to DIR/kernels.jsonl
        oaif-gpu-stats report OUT DEVICE…
-           writes tables of OUT/DEVICE/kernels.jsonl to OUT/stats.md; ends with 1 where a kernel breaks a bound";
+           writes tables of OUT/DEVICE/kernels.jsonl to OUT/stats.md; exits with 1 if a kernel breaks a bound";
 
 type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 

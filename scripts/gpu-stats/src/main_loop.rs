@@ -1,21 +1,21 @@
-//! What the main loop of a kernel is made of, read off the listings of Mesa's compiler for AMD GPUs.
+//! The instructions in the main loop of a kernel, from the listings of Mesa's compiler for AMD GPUs.
 
 use serde::{Deserialize, Serialize};
 
-/// Instructions of the loop with most multiply-adds, without those of the loops within it.
+/// Counts of instructions in the loop with most multiply-adds, without those of inner loops.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct MainLoop {
-    /// Multiply-adds of a lane: two or more of them may be one instruction.
+    /// Multiply-adds per lane: one instruction may do two or more.
     pub multiply_adds: usize,
     /// Vector instructions.
     pub vector: usize,
     /// Vector instructions that multiply and add.
     pub multiply_add_instructions: usize,
-    /// Vector instructions that convert or compute integers: addresses, mostly.
+    /// Vector instructions that convert or compute integers, mostly addresses.
     pub integer: usize,
     /// Vector loads from buffers.
     pub vector_loads: usize,
-    /// Scalar loads: one for a whole subgroup.
+    /// Scalar loads, one for a whole subgroup.
     pub scalar_loads: usize,
     /// Instructions on workgroup memory.
     pub workgroup: usize,
@@ -25,7 +25,7 @@ pub struct MainLoop {
     pub waits: usize,
 }
 
-/// What begins the names of instructions.
+/// Prefixes of the names of instructions.
 const VECTOR_LOADS: [&str; 3] = ["buffer_load", "global_load", "flat_load"];
 const SCALAR_LOADS: [&str; 2] = ["s_load", "s_buffer_load"];
 const INTEGER: [&str; 22] = [
@@ -54,7 +54,7 @@ const INTEGER: [&str; 22] = [
 ];
 
 impl MainLoop {
-    /// `None` where the listing has no loop that multiplies and adds.
+    /// Returns `None` if no loop of the listing contains a multiply-add.
     pub fn find(listing: &str) -> Option<MainLoop> {
         let blocks = blocks(listing);
         let loops = loops(&blocks);
@@ -84,13 +84,13 @@ impl MainLoop {
         out
     }
 
-    /// Of the vector instructions, those that multiply and add.
+    /// Returns the fraction of the vector instructions that are multiply-adds.
     pub fn share(&self) -> f64 {
         self.multiply_add_instructions as f64 / self.vector.max(1) as f64
     }
 }
 
-/// Blocks from the one that a later block branches back to, to the last that does.
+/// The blocks from the target of a backward branch to the last block that branches to it.
 struct Loop {
     first: usize,
     last: usize,
@@ -120,7 +120,7 @@ fn loops(blocks: &[(&str, Vec<&str>)]) -> Vec<Loop> {
     loops
 }
 
-/// Blocks in order: name and instructions, without comments.
+/// Returns the blocks in order, each with its name and instructions, without comments.
 fn blocks(listing: &str) -> Vec<(&str, Vec<&str>)> {
     let mut blocks: Vec<(&str, Vec<&str>)> = Vec::new();
     for line in listing.lines() {
@@ -139,7 +139,7 @@ fn branch_target(line: &str) -> Option<&str> {
     (name.starts_with("s_branch") || name.starts_with("s_cbranch")).then(|| target.trim())
 }
 
-/// Multiply-adds of a lane in one instruction.
+/// Returns the multiply-adds per lane of one instruction.
 fn multiply_adds(line: &str) -> usize {
     let is = |prefixes: &[&str]| prefixes.iter().any(|prefix| line.starts_with(prefix));
     if line.starts_with("v_dual_") {

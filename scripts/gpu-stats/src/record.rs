@@ -1,4 +1,4 @@
-//! The kernels that oaif chooses on the GPU that it finds, and those that it may choose once it has measured.
+//! The kernels that oaif chooses on the GPU that it finds, and those that tuning may choose.
 
 use std::fs;
 use std::path::Path;
@@ -13,7 +13,7 @@ use oaif::unstable::model::ModelConfig;
 use crate::kernel_file::KernelFile;
 use crate::{Result, shapes};
 
-/// Writes each kernel that models of these shapes need to a file of its own in `dir`.
+/// Writes each kernel that models of these shapes need to a separate file in `dir`.
 pub fn write(dir: &Path, shapes: &[&str]) -> Result<()> {
     let names = shapes::names();
     let shapes = if shapes.is_empty() { &names } else { shapes };
@@ -41,12 +41,12 @@ pub fn write(dir: &Path, shapes: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Adds what a model of this size needs, unless it is there already.
+/// Adds the kernels of a model of this size that are not in the list yet.
 fn add(kernels: &mut Vec<KernelFile>, gpu: &Gpu, shape: &str, config: &ModelConfig) -> Result<()> {
     for recorded in recorded_kernels(gpu, config).map_err(|e| format!("{shape}: {e}"))? {
         let source = shader::assemble(&recorded.key)?;
         let step = format!("{shape} {}", recorded.step);
-        // What differs in nothing is one kernel, whatever launches it.
+        // Kernels with the same source are one kernel, whatever launches it.
         match kernels.iter_mut().find(|known| known.source == source) {
             Some(known) => known.steps.push(step),
             None => {
@@ -73,7 +73,7 @@ mod tests {
 
     #[test]
     fn every_kernel_is_recorded() {
-        // As GPUs have it.
+        // The limit that GPUs have.
         let limits = Limits { binding: 1 << 31, ..Limits::default() };
         let mut recorded = HashSet::new();
         for kind in [DeviceKind::Gpu, DeviceKind::Processor] {

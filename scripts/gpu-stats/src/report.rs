@@ -1,4 +1,4 @@
-//! The tables of what the drivers told, and the list of broken bounds.
+//! Writes the tables of the drivers' statistics, and lists broken bounds.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -11,14 +11,14 @@ use crate::kernel_file::KernelFile;
 use crate::main_loop::MainLoop;
 use crate::stats::{Compiled, DEVICE, Device, KERNELS, Outcome, Quantity, read};
 
-/// A device's folder.
+/// The results in a device's folder.
 #[derive(Default)]
 struct Folder {
     /// The folder's name.
     name: String,
     device: Device,
     kernels: Vec<Compiled>,
-    /// Why there is not a result for every kernel.
+    /// The reason why there is no result for some kernels.
     incomplete: Option<String>,
 }
 
@@ -33,7 +33,7 @@ const COLUMNS: [(&str, Quantity); 8] = [
     ("code B", Quantity::CodeBytes),
 ];
 
-/// Writes `stats.md` and prints the broken bounds, one a line. Whether there were none.
+/// Writes `stats.md` and prints the broken bounds, one per line. Returns whether there were none.
 pub fn report(out: &Path, devices: &[&str]) -> Result<bool> {
     let folders: Vec<Folder> = devices.iter().map(|name| Folder::read(out, name)).collect::<Result<_>>()?;
     let broken = all_broken(&folders);
@@ -69,7 +69,7 @@ impl Folder {
     }
 }
 
-/// A line for each kernel that breaks a bound, and for each device that is not complete.
+/// Returns a line for each kernel that breaks a bound, and for each device with incomplete results.
 fn all_broken(folders: &[Folder]) -> Vec<String> {
     let varying = varying(folders);
     let mut lines = Vec::new();
@@ -90,7 +90,7 @@ fn all_broken(folders: &[Folder]) -> Vec<String> {
     lines
 }
 
-/// The kernels with a broken bound, by how many of their compiled variants.
+/// Returns the kernels with broken bounds, each with the number of its compiled variants concerned.
 fn summary(folders: &[Folder]) -> Option<String> {
     let mut counts: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
     for compiled in folders.iter().flat_map(|folder| &folder.kernels) {
@@ -98,12 +98,12 @@ fn summary(folders: &[Folder]) -> Option<String> {
         *bad += usize::from(!broken(compiled).is_empty());
         *all += 1;
     }
-    let told = counts.iter().filter(|(_, (bad, _))| *bad > 0);
-    let told: Vec<String> = told.map(|(kernel, (bad, all))| format!("{kernel} {bad} of {all}")).collect();
-    (!told.is_empty()).then(|| format!("by kernel: {}", told.join(", ")))
+    let listed = counts.iter().filter(|(_, (bad, _))| *bad > 0);
+    let listed: Vec<String> = listed.map(|(kernel, (bad, all))| format!("{kernel} {bad} of {all}")).collect();
+    (!listed.is_empty()).then(|| format!("by kernel: {}", listed.join(", ")))
 }
 
-/// For each kernel the constants in which its variants differ.
+/// Returns for each kernel the constants in which its variants differ.
 fn varying(folders: &[Folder]) -> BTreeMap<&str, BTreeSet<&str>> {
     let mut values: BTreeMap<(&str, &str), BTreeSet<Option<&str>>> = BTreeMap::new();
     let all = || folders.iter().flat_map(|folder| &folder.kernels);
@@ -112,7 +112,7 @@ fn varying(folders: &[Folder]) -> BTreeMap<&str, BTreeSet<&str>> {
             values.entry((&compiled.kernel, name)).or_default().insert(Some(value));
         }
     }
-    // A variant may do without a constant that others have.
+    // A variant may lack a constant that others have.
     for compiled in all() {
         for ((kernel, name), values) in &mut values {
             if compiled.kernel == *kernel && !compiled.constants.iter().any(|(known, _)| known == name) {
@@ -129,23 +129,23 @@ fn varying(folders: &[Folder]) -> BTreeMap<&str, BTreeSet<&str>> {
     varying
 }
 
-/// What tells this variant of a kernel from the others.
+/// Describes the difference between this variant of a kernel and the others.
 fn variant(compiled: &Compiled, varying: &BTreeMap<&str, BTreeSet<&str>>) -> String {
     let Some(names) = varying.get(compiled.kernel.as_str()) else { return String::new() };
-    let told =
+    let listed =
         compiled.constants.iter().filter(|(name, value)| names.contains(name.as_str()) && value != "0");
-    told.map(|(name, value)| format!("{name} {value}")).collect::<Vec<_>>().join(" ")
+    listed.map(|(name, value)| format!("{name} {value}")).collect::<Vec<_>>().join(" ")
 }
 
 fn markdown(folders: &[Folder], broken: &[String]) -> String {
     let varying = varying(folders);
-    let mut out = String::from("# What the shader compilers of GPUs make of oaif's kernels\n\n");
+    let mut out = String::from("# oaif's kernels, compiled by the shader compilers of GPUs\n\n");
     let (code, seconds) = (bounds::CODE_BYTES / 1024.0, bounds::COMPILE_MS / 1e3);
     let _ = writeln!(
         out,
-        "Bounds: no spills, no scratch memory, at most {code:.0} KiB of code, at most {seconds:.0} s of a processor to \
-         compile. A variant is named by the constants in which it differs from others of its kernel, where they are not \
-         0. Occupancy is what each driver calls it: subgroups per SIMD (AMD), warps per SM (NVIDIA), threads per core \
+        "Bounds: no spills, no scratch memory, at most {code:.0} KiB of code, at most {seconds:.0} s of CPU time to \
+         compile. A variant is named by the constants in which it differs from other variants of its kernel, unless they \
+         are 0. Occupancy has each driver's unit: subgroups per SIMD (AMD), warps per SM (NVIDIA), threads per core \
          (Apple), SIMD width (Intel).\n\n## Broken bounds\n"
     );
     if broken.is_empty() {
@@ -173,7 +173,7 @@ fn table(out: &mut String, folder: &Folder, varying: &BTreeMap<&str, BTreeSet<&s
             Outcome::Failed(_) => "failed |".repeat(heads.len() + 1),
             Outcome::Compiled { ms, statistics, .. } => {
                 let cell = |(_, quantity): &(&str, Quantity)| match quantity.of(statistics) {
-                    // In bold what ought to be 0.
+                    // Bold if it should be 0.
                     Some(n) if n > 0.0 && matches!(quantity, Quantity::Spills | Quantity::ScratchBytes) => {
                         format!(" **{n}** |")
                     }
@@ -188,7 +188,7 @@ fn table(out: &mut String, folder: &Folder, varying: &BTreeMap<&str, BTreeSet<&s
     }
 }
 
-/// Steps with a shape before each, by shapes: "a, b: f32 training, f32 scoring".
+/// Groups steps, each prefixed by a shape, by shapes: "a, b: f32 training, f32 scoring".
 fn steps(steps: &[String]) -> String {
     let mut shapes_of: Vec<(&str, Vec<&str>)> = Vec::new();
     for (shape, step) in steps.iter().filter_map(|step| step.split_once(' ')) {
@@ -204,8 +204,9 @@ fn steps(steps: &[String]) -> String {
             None => by_shapes.push((shapes, vec![step])),
         }
     }
-    let told = by_shapes.iter().map(|(shapes, steps)| format!("{}: {}", shapes.join(", "), steps.join(", ")));
-    told.collect::<Vec<_>>().join("; ")
+    let listed =
+        by_shapes.iter().map(|(shapes, steps)| format!("{}: {}", shapes.join(", "), steps.join(", ")));
+    listed.collect::<Vec<_>>().join("; ")
 }
 
 fn loop_table(out: &mut String, folder: &Folder, varying: &BTreeMap<&str, BTreeSet<&str>>) {
@@ -218,8 +219,8 @@ fn loop_table(out: &mut String, folder: &Folder, varying: &BTreeMap<&str, BTreeS
         return;
     }
     out.push_str(
-        "\nMain loops: the loop with most multiply-adds, without the loops within it. Share: of the vector instructions, \
-         those that multiply and add.\n\n| kernel | variant | multiply-adds | share | other vector | of them integer or \
+        "\nMain loops: the loop with most multiply-adds, without inner loops. Share: the fraction of the vector instructions \
+         that are multiply-adds.\n\n| kernel | variant | multiply-adds | share | other vector | of them integer or \
          converting | vector loads | scalar loads | workgroup memory | scratch | waits |\n|---|---|---:|---:|---:|---:|\
          ---:|---:|---:|---:|---:|\n",
     );
@@ -254,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_variant_is_named_by_what_differs() {
+    fn a_variant_is_named_by_the_constants_that_differ() {
         let folders =
             [folder("rdna3", vec![of_group("32", 0.0)]), folder("apple", vec![of_group("64", 3.0)])];
         assert_eq!(all_broken(&folders), ["apple: adamw (GROUP 64): 3 spills"]);
@@ -269,14 +270,14 @@ mod tests {
     }
 
     #[test]
-    fn steps_are_gathered() {
+    fn steps_are_grouped_by_shapes() {
         let all = ["a f32 training", "b f32 training", "b f32 scoring", "a f32 optimiser", "b f32 optimiser"]
             .map(str::to_owned);
         assert_eq!(steps(&all), "a, b: f32 training, f32 optimiser; b: f32 scoring");
     }
 
     #[test]
-    fn a_compiler_that_ended_is_a_broken_bound_and_what_is_whole_is_none() {
+    fn a_compiler_that_crashed_is_a_broken_bound_and_a_complete_result_is_not() {
         let dir = tempfile::tempdir().unwrap();
         let device = dir.path().join("rdna3");
         fs::create_dir(&device).unwrap();

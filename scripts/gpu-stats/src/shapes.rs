@@ -17,14 +17,14 @@ const SHAPES: [(&str, &str, [usize; 6]); 6] = [
     ("pythia-160m", "gpt_neox", [768, 3072, 12, 12, 64, 50304]),
 ];
 
-/// Layers repeat their kernels; a first one and another tell all.
+/// Later layers use the same kernels; two layers cover them all.
 const LAYERS: usize = 2;
 
 pub fn names() -> Vec<&'static str> {
     SHAPES.iter().map(|(name, ..)| *name).collect()
 }
 
-/// The model of this name, or of the `config.json` in this folder.
+/// Returns the model with this name, or that of the `config.json` in this folder.
 pub fn config(shape: &str) -> Result<ModelConfig> {
     let Some((_, family, [c, f, h, k, d, v])) = SHAPES.iter().find(|(name, ..)| *name == shape) else {
         if !Path::new(shape).is_dir() {
@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_shape_is_a_model_and_others_are_refused_with_the_names() {
+    fn every_shape_is_a_model_and_for_others_the_error_lists_the_names() {
         for name in names() {
             assert_eq!(config(name).unwrap().architecture.layers, LAYERS);
         }

@@ -1,4 +1,4 @@
-//! What is known of a compiled kernel, and how it is kept: a line of JSON each.
+//! The statistics of a compiled kernel, stored as one line of JSON each.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -9,16 +9,16 @@ use serde::{Deserialize, Serialize};
 use crate::Result;
 use crate::main_loop::MainLoop;
 
-/// The GPU that a driver took itself to run on.
+/// The GPU that a driver reports.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Device {
     pub name: String,
     pub driver: String,
-    /// Lanes of its subgroups: fewest and most.
+    /// Lanes per subgroup, smallest and largest.
     pub subgroups: (u32, u32),
 }
 
-/// A kernel and what a driver says of it.
+/// A kernel and the driver's statistics of it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Compiled {
     pub file: String,
@@ -33,11 +33,11 @@ pub struct Compiled {
 pub enum Outcome {
     Failed(String),
     Compiled {
-        /// Milliseconds of a processor, from WGSL to the GPU's code.
+        /// Milliseconds of CPU time, from WGSL to the GPU's code.
         ms: f64,
-        /// Everything that the driver tells, by the names that it uses.
+        /// All statistics of the driver, under its own names.
         statistics: Vec<(String, f64)>,
-        /// Where the driver lists its code and the format of the listing is known.
+        /// Set if the driver lists its code and the format of the listing is known.
         main_loop: Option<MainLoop>,
     },
 }
@@ -46,7 +46,7 @@ pub enum Outcome {
 pub const DEVICE: &str = "device.json";
 pub const KERNELS: &str = "kernels.jsonl";
 
-/// What a driver's name for a number stands for.
+/// A quantity that drivers have different names for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Quantity {
     SubgroupLanes,
@@ -60,7 +60,7 @@ pub enum Quantity {
 }
 
 impl Quantity {
-    /// Its names in RADV, NVK, Honeykrisp and ANV, and ours. Those that a driver has are added up.
+    /// The names in RADV, NVK, Honeykrisp and ANV, and our own. If a driver has several of them, they are added.
     pub fn names(self) -> &'static [&'static str] {
         match self {
             Quantity::SubgroupLanes => &["subgroup lanes"],
@@ -76,14 +76,14 @@ impl Quantity {
         }
     }
 
-    /// The number among a driver's statistics, where it tells.
+    /// Returns the number from a driver's statistics, if it is there.
     pub fn of(self, statistics: &[(String, f64)]) -> Option<f64> {
         let known = statistics.iter().filter(|(name, _)| self.names().contains(&name.as_str()));
         known.map(|(_, value)| *value).reduce(|a, b| a + b)
     }
 }
 
-/// Reads a file of the folder; `None` where it is not there.
+/// Reads a file of the folder; `None` if it does not exist.
 pub fn read(dir: &Path, file: &str) -> Result<Option<String>> {
     match fs::read_to_string(dir.join(file)) {
         Ok(text) => Ok(Some(text)),

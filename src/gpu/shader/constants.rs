@@ -1,4 +1,4 @@
-//! The constants that a kernel is specialised with: one struct a kernel, so that the compiler sees to it that each is given.
+//! The constants that specialise a kernel: one struct per kernel, so that the compiler checks that none is missing.
 
 /// A constant's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -7,7 +7,7 @@ pub enum Constant {
     U32(u32),
     /// `const NAME: bool`
     Bool(bool),
-    /// The name of the snippet that `//#include NAME` includes.
+    /// The name of the snippet to include at `//#include NAME`.
     Snippet(&'static str),
 }
 
@@ -32,12 +32,12 @@ impl Constant {
     }
 }
 
-/// What a kernel's constants can be given by.
+/// A value that constants can be made from.
 pub trait Constants {
-    /// Adds the constant `name`, or, of a struct, each of its fields by the field's own name in capitals.
+    /// Adds the constant `name`; for a struct, adds each field under the field's own name in capitals.
     fn add_to(&self, name: &str, list: &mut Vec<(String, Constant)>);
 
-    /// All of them.
+    /// Returns all of them.
     fn list(&self) -> Vec<(String, Constant)> {
         let mut list = Vec::new();
         self.add_to("", &mut list);

@@ -1,4 +1,4 @@
-//! Declarations of parameters and bindings, and the functions by which kernels read rows of any length and format.
+//! Declarations of parameters and bindings, and of the functions with which kernels read rows of any length and format.
 
 use std::fmt::Write;
 
@@ -10,11 +10,11 @@ use crate::gpu::blocks::SCALED_BY;
 pub struct Parameter {
     /// Its name.
     pub name: &'static str,
-    /// Whether it is an f32; otherwise it is a u32.
+    /// Whether it is an f32; otherwise a u32.
     pub float: bool,
 }
 
-/// What a binding is an array of.
+/// The element type of a binding's array.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Elements {
     /// `f32`
@@ -27,11 +27,11 @@ pub enum Elements {
     U32,
     /// `vec4<u32>`
     U32x4,
-    /// Rows of this format, four elements at a time: `load_NAME(at, k, len) -> vec4<f32>` gives elements k to k + 3 of the
-    /// row that starts at element `at`, and 0 for those from `len` on; `store_NAME(at, value, count)` writes the first
-    /// `count` of four elements from `at` on. Where `aligned`, every row is a whole number of fours.
+    /// Rows of this format, four elements at a time: `load_NAME(at, k, len) -> vec4<f32>` returns elements k to k + 3
+    /// of the row that starts at element `at`, and 0 for those from `len` on; `store_NAME(at, value, count)` writes the
+    /// first `count` of four elements starting at `at`. If `aligned`, every row length is a multiple of 4.
     Rows {
-        /// How elements are stored. Those of fewer than 32 bits are always aligned.
+        /// How elements are stored. Formats of fewer than 32 bits are always aligned.
         format: Format,
         /// Whether every `at`, `k` and `len` is a multiple of 4.
         aligned: bool,
@@ -43,7 +43,7 @@ pub enum Elements {
 pub struct Binding {
     /// Its name.
     pub name: &'static str,
-    /// What it is an array of.
+    /// Its element type.
     pub elements: Elements,
     /// Whether the kernel writes it.
     pub access: Access,
@@ -64,7 +64,7 @@ impl Elements {
         }
     }
 
-    /// Formats of tensors that can be bound so.
+    /// Whether a tensor of this format can be bound as these elements.
     pub(in crate::unstable::gpu) fn takes(self, tensor: Format) -> bool {
         match self {
             Elements::F32 | Elements::F32x2 | Elements::F32x4 => tensor == Format::F32,
@@ -74,7 +74,7 @@ impl Elements {
     }
 }
 
-/// A word of 16-bit numbers, the first in its low half, as two f32.
+/// Returns WGSL for a word of two 16-bit numbers, the first in the low half, converted to two f32.
 fn unpacked(format: Format, word: &str) -> String {
     match format {
         Format::F16 => format!("unpack2x16float({word})"),
@@ -82,8 +82,9 @@ fn unpacked(format: Format, word: &str) -> String {
     }
 }
 
-/// The body of a function that gives four elements from `at + k` on, in blocks as [`crate::gpu::blocks`] has them: integers
-/// without a sign, from which the middle of their range is taken. Nothing of it is rounded.
+/// The body of a function that loads four elements starting at `at + k` from blocks as defined in
+/// [`crate::gpu::blocks`]: unsigned integers, from which the middle of their range is subtracted. The conversion is
+/// exact.
 fn load_of_blocks(format: Format, name: &str) -> String {
     let words = format.group_words();
     let scales = words - 1;
@@ -91,7 +92,8 @@ fn load_of_blocks(format: Format, name: &str) -> String {
         Format::Q8 => (format!("{name}[group + ((element >> 2u) & 15u)]"), 128),
         _ => (format!("({name}[group + ((element >> 3u) & 7u)] >> (element & 4u)) & 0x0f0f0f0fu"), 8),
     };
-    // Compilers know the bytes of a word by these shifts and masks, and some GPUs convert each by one instruction.
+    // Compilers recognise these shifts and masks as byte extraction, and some GPUs convert each byte with one
+    // instruction.
     format!(
         "    let element = at + k;
     let group = (element >> 6u) * {words}u;
@@ -103,13 +105,13 @@ fn load_of_blocks(format: Format, name: &str) -> String {
 }
 
 impl Binding {
-    /// Whether the kernel's text `uses` it, by name or by a function that reads or writes it.
+    /// Whether the kernel's text `uses` it, by name or through its load or store function.
     pub(super) fn is_used(&self, uses: impl Fn(&str) -> bool) -> bool {
         let functions = ["load", "store"].map(|f| format!("{f}_{}", self.name));
         uses(self.name) || functions.iter().any(|f| uses(f))
     }
 
-    /// The declaration and those of the functions that are used.
+    /// Writes the declaration of the binding and of the functions that are used.
     pub(super) fn declare(&self, index: usize, uses: impl Fn(&str) -> bool, out: &mut String) {
         let name = self.name;
         let access = match self.access {
@@ -149,7 +151,7 @@ impl Binding {
     }
 }
 
-/// The struct and the binding of `params`.
+/// Writes the struct and the binding of `params`.
 pub(super) fn declare_params(params: &[Parameter], out: &mut String) {
     if params.is_empty() {
         return;

@@ -1,9 +1,9 @@
-//! What a kernel's source depends on.
+//! The key of a kernel: everything that its source depends on.
 
 use super::constants::Constant;
 use super::interface::{Binding, Parameter};
 
-/// A kernel with all that its source depends on.
+/// A kernel with everything that its source depends on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct KernelKey {
     /// Name of the kernel's file.
@@ -17,7 +17,7 @@ pub struct KernelKey {
 }
 
 impl KernelKey {
-    /// Whether a constant is there and is neither false nor 0.
+    /// Whether this constant exists and is neither false nor 0.
     pub fn is_on(&self, constant: &str) -> bool {
         self.constants.iter().any(|(name, value)| name == constant && value.is_on())
     }

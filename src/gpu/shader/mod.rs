@@ -1,8 +1,8 @@
-//! A kernel's whole source, from its file and from what its launch gives it: constants, parameters and bindings.
+//! Builds a kernel's source from its file and from the constants, parameters and bindings of its launch.
 //!
-//! A file in `shaders/` holds a kernel's entry point and functions; it declares neither parameters nor bindings. Those come
-//! from the list of the launch, once, and so do the functions by which rows of any length and format are read. A constant
-//! that a kernel does not use, or uses and is not given, is an error; so is an unused parameter or binding.
+//! A file in `shaders/` contains a kernel's entry point and functions; it declares no parameters and no bindings. Those
+//! are generated once from the launch, and so are the functions that read rows of any length and format. A constant
+//! that is given but not used, or used but not given, is an error; so is an unused parameter or binding.
 
 mod constants;
 mod interface;

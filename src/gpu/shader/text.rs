@@ -1,4 +1,4 @@
-//! The texts of kernels and snippets, and their directives.
+//! The texts of kernels and snippets, and the directives in them.
 
 use std::collections::HashSet;
 use std::fmt::Write;
@@ -8,14 +8,15 @@ use super::interface::declare_params;
 use super::key::KernelKey;
 use crate::error::{Error, Result};
 
-/// Lists shader files by name, so that a missing one does not compile.
+/// Lists shader files by name; a missing file is a compile error.
 macro_rules! sources {
     ($folder:literal: $($name:literal),* $(,)?) => {
         &[$(($name, include_str!(concat!("../../../shaders/", $folder, $name, ".wgsl")))),*]
     };
 }
 
-/// Every kernel: its name and its text. The file, the kernel's label and the function of `reference` share it.
+/// Every kernel: its name and its text. The file, the kernel's label and the function in `reference` have the same
+/// name.
 pub const KERNELS: &[(&str, &str)] = sources!["":
     "activation_backward",
     "activation_forward",
@@ -65,7 +66,7 @@ pub const KERNELS: &[(&str, &str)] = sources!["":
     "sum_squares",
 ];
 
-/// What kernels include by `//#include name`.
+/// The snippets that kernels include with `//#include name`.
 const SNIPPETS: &[(&str, &str)] = sources!["shared/":
     "activation",
     "attention",
@@ -84,15 +85,15 @@ const SNIPPETS: &[(&str, &str)] = sources!["shared/":
     "workgroup_sum",
 ];
 
-/// What every kernel's source begins with, after its declarations.
+/// Comes first in every kernel's source, after the declarations.
 const PRELUDE: &str = include_str!("../../../shaders/prelude.wgsl");
 
-/// What a source begins with where one of these constants is on.
+/// A directive at the top of the source, for each of these constants that is on.
 const DIRECTIVES: [(&str, &str); 3] = [
     ("COOPERATIVE", "enable f16;"),
     ("COOPERATIVE", "enable wgpu_cooperative_matrix;"),
-    // naga takes whatever a function returns for different in every invocation, the workgroup's place for one, and wants
-    // the same control flow in all of them; this is its way to be told.
+    // naga assumes that the result of any function differs between invocations (even that of the workgroup's position),
+    // and requires uniform control flow; this directive turns that check off.
     ("COOPERATIVE", "diagnostic(off, derivative_uniformity);"),
 ];
 
@@ -100,17 +101,18 @@ fn find(table: &'static [(&str, &'static str)], name: &str) -> Option<&'static s
     table.iter().find(|(n, _)| *n == name).map(|(_, text)| *text)
 }
 
-/// The kernel's whole source: constants, parameters, bindings, the prelude, then its text with every directive carried out.
+/// Returns the kernel's whole source: constants, parameters, bindings, the prelude, then its text with every directive
+/// expanded.
 ///
-/// Directives stand on lines of their own and nest:
-/// `//#include snippet` puts a snippet there; a name in capitals is a constant that names the snippet;
-/// `//#if NAME` … `//#else` … `//#end` keeps the lines where the constant NAME is neither false nor 0;
-/// `//#for i in LIMIT` … `//#end` repeats the lines with `${i}` = 0, 1, … below LIMIT: a number, a constant, or a product
-/// or quotient of such.
+/// Directives are on lines of their own and nest:
+/// `//#include snippet` inserts a snippet; a name in capitals is a constant that holds the snippet's name;
+/// `//#if NAME` … `//#else` … `//#end` keeps the lines if the constant NAME is neither false nor 0;
+/// `//#for i in LIMIT` … `//#end` repeats the lines with `${i}` = 0, 1, … below LIMIT: a number, a constant, or a
+/// product or quotient of them.
 ///
 /// # Errors
-/// [`Error::Shader`] for an unknown kernel, snippet or constant, and for a constant, parameter or binding that the text does
-/// not use.
+/// [`Error::Shader`] for an unknown kernel, snippet or constant, and for a constant, parameter or binding that the text
+/// does not use.
 pub fn assemble(key: &KernelKey) -> Result<String> {
     let fail = |why: String| Error::Shader { kernel: key.name.into(), why };
     let text = find(KERNELS, key.name).ok_or_else(|| fail("there is no such kernel".into()))?;
@@ -160,12 +162,12 @@ pub fn assemble(key: &KernelKey) -> Result<String> {
     Ok(out)
 }
 
-/// Identifiers and numbers of a text.
+/// Returns the identifiers and numbers of a text.
 fn words(text: &str) -> impl Iterator<Item = &str> {
     text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).filter(|w| !w.is_empty())
 }
 
-/// Every word of a text and of all snippets that it may include, whatever its conditions.
+/// Collects every word of a text and of all snippets that it may include, ignoring conditions.
 fn words_of<'a>(text: &'a str, constants: Named<'_>, known: &mut HashSet<&'a str>) -> Result<(), String> {
     for line in text.lines() {
         known.extend(words(line));
@@ -176,7 +178,7 @@ fn words_of<'a>(text: &'a str, constants: Named<'_>, known: &mut HashSet<&'a str
     Ok(())
 }
 
-/// The directive on a line, and what follows it.
+/// Returns the directive on a line, and its argument.
 fn directive(line: &str) -> Option<(&str, &str)> {
     let text = line.trim_start().strip_prefix("//#")?;
     let (name, rest) = text.split_once(' ').unwrap_or((text, ""));
@@ -193,25 +195,25 @@ impl Named<'_> {
         found.ok_or_else(|| format!("the constant {name} is not given"))
     }
 
-    /// The text of a snippet, named by itself or by a constant.
+    /// Returns the text of a snippet, given by its name or by a constant.
     fn snippet(self, name: &str) -> Result<&'static str, String> {
         let name = match name.starts_with(|c: char| c.is_ascii_uppercase()) {
             true => match self.get(name)? {
                 Constant::Snippet(snippet) => snippet,
-                _ => return Err(format!("the constant {name} names no snippet")),
+                _ => return Err(format!("the constant {name} is not the name of a snippet")),
             },
             false => name,
         };
         find(SNIPPETS, name).ok_or_else(|| format!("unknown snippet {name:?}"))
     }
 
-    /// A number, a constant, or a product or quotient of such.
+    /// Evaluates a number, a constant, or a product or quotient of them.
     fn limit(self, text: &str) -> Result<u32, String> {
         let number = |word: &str| match word.parse() {
             Ok(number) => Ok(number),
             Err(_) => match self.get(word)? {
                 Constant::U32(value) => Ok(value),
-                _ => Err(format!("the constant {word} is no number")),
+                _ => Err(format!("the constant {word} is not a number")),
             },
         };
         let mut parts = text.split_whitespace();
@@ -220,14 +222,14 @@ impl Named<'_> {
             match sign {
                 "*" => value *= number(word)?,
                 "/" => value /= number(word)?,
-                _ => return Err(format!("cannot read the limit {text:?}")),
+                _ => return Err(format!("cannot parse the limit {text:?}")),
             }
         }
         Ok(value)
     }
 }
 
-/// Writes `lines` to `out` with their directives carried out.
+/// Writes `lines` to `out` with their directives expanded.
 fn expand(lines: &[&str], constants: Named<'_>, out: &mut String) -> Result<(), String> {
     let mut at = 0;
     while at < lines.len() {
@@ -249,7 +251,8 @@ fn expand(lines: &[&str], constants: Named<'_>, out: &mut String) -> Result<(), 
             }
             Some(("for", rest)) => {
                 let (_, end) = block(lines, at)?;
-                let (name, limit) = rest.split_once(" in ").ok_or_else(|| format!("cannot read {line:?}"))?;
+                let (name, limit) =
+                    rest.split_once(" in ").ok_or_else(|| format!("cannot parse {line:?}"))?;
                 let body = lines[at..end].join("\n");
                 for i in 0..constants.limit(limit)? {
                     let body = body.replace(&format!("${{{}}}", name.trim()), &i.to_string());
@@ -257,13 +260,14 @@ fn expand(lines: &[&str], constants: Named<'_>, out: &mut String) -> Result<(), 
                 }
                 at = end + 1;
             }
-            Some(_) => return Err(format!("cannot read {line:?}")),
+            Some(_) => return Err(format!("cannot parse {line:?}")),
         }
     }
     Ok(())
 }
 
-/// The lines of the `//#else` (or the end, without one) and of the `//#end` that belong to a block opened before `at`.
+/// Returns the lines of the `//#else` (of the `//#end` if there is none) and the `//#end` of a block that was opened
+/// before `at`.
 fn block(lines: &[&str], at: usize) -> Result<(usize, usize), String> {
     let (mut depth, mut middle) = (0, None);
     for (i, line) in lines.iter().enumerate().skip(at) {
@@ -305,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_kernel_does_not_use_or_is_not_given_is_an_error() {
+    fn unused_and_missing_constants_parameters_and_bindings_are_errors() {
         let refused = |key: &KernelKey, why: &str| {
             let message = assemble(key).unwrap_err().to_string();
             assert!(message.contains(why), "{message}");

@@ -1,10 +1,10 @@
-//! Kernels validated without a GPU.
+//! Validates kernels without a GPU.
 
 use super::key::KernelKey;
 use super::text::assemble;
 use crate::error::{Error, Result};
 
-/// Parses and validates a kernel on the host.
+/// Parses and validates a kernel on the CPU.
 ///
 /// # Errors
 /// [`Error::Shader`] with naga's message and the line.

@@ -1,4 +1,4 @@
-//! Attention over prefix trees: the keys that a query sees are two ranges of rows.
+//! Attention over prefix trees: a query attends to two ranges of rows.
 
 mod tiles;
 
@@ -8,65 +8,66 @@ use crate::error::Result;
 use crate::gpu::shader::{Constant, Constants, constants};
 use crate::gpu::{Arg, Dim, Groups, KeyWork, Launch, Recorder, Tensor, Word, Work, read, write};
 
-/// How rows divide into heads.
+/// The heads of an attention layer.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AttentionShape {
     /// Query heads, H.
     pub heads: usize,
-    /// Kv heads, K, which divides H: head h reads kv head h / (H / K).
+    /// Kv heads, K, a divisor of H: query head h reads kv head h / (H / K).
     pub kv_heads: usize,
-    /// Elements of a head, D: a multiple of 8.
+    /// Elements per head, D: a multiple of 8.
     pub head_dim: usize,
-    /// What scores are multiplied with, usually 1 / sqrt(D).
+    /// The factor of the scores, usually 1 / sqrt(D).
     pub scale: f32,
     /// Scores s become cap · tanh(s / cap).
     pub soft_cap: Option<f32>,
-    /// A query sees no more than so many keys, the last ones.
+    /// A query attends to at most this many keys, the last ones.
     pub window: Option<usize>,
 }
 
 impl AttentionShape {
-    /// Heads of plain attention, whose scores are divided by sqrt(D).
+    /// Plain attention, with scores divided by sqrt(D).
     pub fn new(heads: usize, kv_heads: usize, head_dim: usize) -> AttentionShape {
         let scale = 1.0 / (head_dim as f32).sqrt();
         AttentionShape { heads, kv_heads, head_dim, scale, soft_cap: None, window: None }
     }
 
-    /// Columns of queries, keys and values together, O = (H + 2 K) D.
+    /// Columns of queries, keys and values side by side, O = (H + 2 K) D.
     pub fn columns(&self) -> usize {
         (self.heads + 2 * self.kv_heads) * self.head_dim
     }
 }
 
-/// Where keys and values lie.
+/// Where keys and values are stored.
 #[derive(Clone, Copy, Debug)]
 pub enum KeySource {
-    /// In the rows themselves. With `ends` (N, 1) there is a gradient rule: the queries that see key j are the rows
-    /// `j..ends[j]`: to the end of the tree for a prompt's key, of the response for a response's.
+    /// In the rows themselves. With `ends` (N, 1) there is a gradient rule: the queries that attend to key j are the
+    /// rows `j..ends[j]`, i.e. up to the end of the tree for a key of the prompt, and of the response for one of a
+    /// response.
     Rows {
         /// See above.
         ends: Option<Tensor>,
     },
-    /// In the rows themselves, and before them `keys` others that every row sees, (P, 2 K D), keys before values: what a
-    /// cache was filled with. No gradient.
+    /// In the rows themselves, preceded by `keys` rows that every query attends to, (P, 2 K D), keys before values,
+    /// such as a filled cache. No gradient.
     After {
-        /// The others.
+        /// The preceding keys and values.
         kv: Tensor,
-        /// How many of them count, at most P.
+        /// How many of them are valid, at most P.
         keys: Dim,
     },
-    /// In a cache (M, 2 K D), keys before values, to which the rows' own were written: each at the last row that it
-    /// sees. No gradient.
+    /// In a cache (M, 2 K D), keys before values, to which the rows' own keys and values were written: each row's at
+    /// the last cache row that it attends to. No gradient.
     Cache {
         /// The cache.
         kv: Tensor,
-        /// Whether every row belongs to another sequence, so that rows share no keys.
+        /// Whether every row belongs to a different sequence, so that rows share no keys.
         apart: bool,
     },
 }
 
 impl KeySource {
-    /// The keys that every row sees before its own, and how many they are.
+    /// The keys before the rows' own that every query attends to, and their number.
     pub(super) fn before(self) -> Option<(Tensor, Dim)> {
         match self {
             KeySource::After { kv, keys } => Some((kv, keys)),
@@ -75,17 +76,17 @@ impl KeySource {
     }
 }
 
-/// Lanes of a workgroup where each has a query or a key.
+/// Lanes of a workgroup with one query or one key per lane.
 const LANES: u32 = 64;
-/// The largest head whose kernels over rows are unrolled by text. For heads of 256 the compiler of lavapipe takes minutes over
-/// the backward kernels, and of attention_forward behind other keys it made one whose results are not numbers.
+/// The largest head size of the unrolled kernels over rows. For heads of 256, lavapipe takes minutes to compile the
+/// backward kernels, and miscompiles attention_forward with preceding keys (the results are NaN).
 const LARGEST_UNROLLED: usize = 128;
 
-/// Softmax attention; probabilities are computed again in the backward pass (Dao et al. 2022, arXiv 2205.14135).
+/// Softmax attention; the backward pass recomputes the probabilities (Dao et al. 2022, arXiv 2205.14135).
 ///   q (N, (H + 2 K) D): queries, keys, values, or (N, H D) with the keys in a cache  spans (N, 4) integers  ->  (N, H D)
 ///
-/// A row of `spans` is prefix start, prefix end, own start, own end: the row sees the keys of both half-open ranges, which
-/// do not overlap and of which its own is the last. A row without keys gives zeros.
+/// A row of `spans` is prefix start, prefix end, own start, own end: the query attends to the keys of both half-open
+/// ranges, which do not overlap; its own key is the last of the second. A row without keys gives zeros.
 pub fn attention(
     r: &mut Recorder,
     q: Tensor,
@@ -112,12 +113,11 @@ pub fn attention(
     launch_forward(r, shape, q, keys, spans, out, Some(stats));
     r.rule(&[out, stats], move |r| {
         let Some(dout) = r.gradient(out) else { return Ok(()) };
-        let dq =
-            r.gradient_target(q).expect("what attention reads needs a gradient where its result has one");
+        let dq = r.gradient_target(q).expect("the input of attention needs a gradient if its result has one");
         assert_eq!(
             dq.accumulate,
             crate::gpu::Accumulate::Set,
-            "attention alone reads queries, keys and values"
+            "an op other than attention reads queries, keys and values"
         );
         launch_backward_query(r, shape, [q, spans, dout, out, stats], dq.tensor);
         launch_backward_key_value(r, shape, [q, spans, ends, dout, stats], dq.tensor);
@@ -127,12 +127,12 @@ pub fn attention(
 }
 
 constants! {
-    /// What shared/attention.wgsl needs.
+    /// The constants of shared/attention.wgsl.
     struct Heads {
         heads: u32,
         kv_heads: u32,
         dim: u32,
-        /// Where the keys begin in a row, in vectors of four.
+        /// Offset of the keys in a row, in vectors of four.
         keys_at: u32,
         soft_cap: bool,
         window: bool,
@@ -140,7 +140,7 @@ constants! {
 }
 
 constants! {
-    /// From row to row of queries, and of keys and values, in vectors of four.
+    /// Strides of the rows of queries, and of keys and values, in vectors of four.
     struct Strides {
         q_stride: u32,
         kv_stride: u32,
@@ -148,27 +148,27 @@ constants! {
 }
 
 constants! {
-    /// How lanes share keys in kernels that are unrolled by text.
+    /// How lanes share keys in the unrolled kernels.
     struct Lanes {
-        /// Whether the lanes of a subgroup load keys together.
+        /// Whether the lanes of a subgroup share the loads of keys.
         subgroup: bool,
-        /// Lanes that do.
+        /// The number of lanes that share.
         lanes: u32,
     }
 }
 
 constants! {
     struct Forward {
-        /// Whether there are keys that every row sees before its own.
+        /// Whether there are keys before the rows' own.
         before: bool,
-        /// Whether log-sum-exps are kept for the backward pass.
+        /// Whether log-sum-exps are saved for the backward pass.
         save_stats: bool,
     }
 }
 
 constants! {
     struct Sources {
-        /// Buffers of keys: 2 with those before the rows' own.
+        /// The number of key buffers: 2 if there are keys before the rows' own.
         sources: u32,
     }
 }
@@ -181,7 +181,7 @@ constants! {
 }
 
 impl AttentionShape {
-    /// The constants of kernels that read queries and keys.
+    /// Returns the constants of kernels that read queries and keys.
     fn constants(&self, q: Tensor, kv_cols: usize) -> Vec<(String, Constant)> {
         let mut constants = self.heads_constants(kv_cols);
         constants.extend(Strides { q_stride: q.cols as u32 / 4, kv_stride: kv_cols as u32 / 4 }.list());
@@ -209,33 +209,33 @@ impl AttentionShape {
     }
 }
 
-/// How lanes share keys in kernels that are unrolled over a subgroup's lanes.
+/// Returns how lanes share keys in kernels that are unrolled over the lanes of a subgroup.
 fn unrolled_lanes(r: &Recorder) -> Vec<(String, Constant)> {
     Lanes { subgroup: r.subgroup().is_some(), lanes: r.subgroup().unwrap_or(LANES) }.list()
 }
 
-/// The work of a row that does not grow with its keys.
+/// The part of a row's work that does not grow with its keys.
 fn work(shape: AttentionShape) -> Work {
     Work { flops: 0.0, bytes: 16.0 * (shape.heads * shape.head_dim) as f64 }
 }
 
-/// The work for each key of a row at `flops` operations for each element of a query's heads.
+/// The work per key of a row, at `flops` operations per element of the query's heads.
 fn key_work(shape: AttentionShape, flops: u32, usual: u32) -> KeyWork {
     let most = shape.window.map_or(u32::MAX, |window| window as u32);
     KeyWork { flops: f64::from(flops) * (shape.heads * shape.head_dim) as f64, usual, most }
 }
 
-/// Keys that a query sees on average in a stream that is one sequence.
+/// The average number of keys per query in a batch that is one sequence.
 fn usual_keys(rows: Dim) -> u32 {
     rows.max().div_ceil(2)
 }
 
-/// Keys that a query sees at most where rows share a cache, each with a part of its own.
+/// The largest number of keys per query if rows share a cache, each with a part of its own.
 fn part_of_cache(q: Tensor, kv: Tensor) -> u32 {
     kv.rows.max().div_ceil(q.rows.max())
 }
 
-/// Whether attention of rows goes by tiles.
+/// Whether attention over rows uses the tiled kernels.
 fn is_tiled(r: &Recorder, shape: AttentionShape) -> bool {
     r.tuning().tiled_attention || shape.head_dim > LARGEST_UNROLLED
 }
@@ -288,13 +288,13 @@ fn launch_decode(r: &mut Recorder, shape: AttentionShape, q: Tensor, kv: Tensor,
     if r.tuning().tiled_attention {
         return launch_split_decode(r, shape, q, kv, spans, out);
     }
-    // A subgroup a query and head, or else a workgroup.
+    // One subgroup per query and head, or without subgroups one workgroup.
     let (lanes, workgroup) = r.subgroup().map_or((LANES, LANES), |lanes| (lanes, lanes.max(LANES)));
     let mut constants = shape.constants(q, kv.cols);
     constants.extend(Lanes { subgroup: r.subgroup().is_some(), lanes }.list());
     constants.extend(Decode { workgroup }.list());
     let per_group = (workgroup / lanes) as usize;
-    // Whole rows a workgroup where heads are few, else whole workgroups a row; the rest finds nothing to do.
+    // Whole rows per workgroup if there are few heads, otherwise whole workgroups per row; excess subgroups are idle.
     let groups = match per_group.is_multiple_of(shape.heads) {
         true => Groups::over(q.rows, (per_group / shape.heads) as u32),
         false => Groups::over(q.rows, 1).times(shape.heads.div_ceil(per_group) as u32),
@@ -315,12 +315,12 @@ fn launch_decode(r: &mut Recorder, shape: AttentionShape, q: Tensor, kv: Tensor,
     r.launch_over_keys(launch, key_work(shape, 4, part_of_cache(q, kv)));
 }
 
-/// Keys that are worth a workgroup of their own.
+/// The number of keys that justifies a workgroup of its own.
 const SPLIT_KEYS: u32 = 64;
-/// Splits of a row's keys at most: as many workgroups for each of its heads keep a GPU busy.
+/// The most splits of a row's keys: with this many workgroups per head a GPU is busy.
 const MAX_SPLITS: u32 = 64;
 
-/// Decoding by splits of the keys, which are put together afterwards.
+/// Decodes with the keys split among workgroups, and combines the splits afterwards.
 fn launch_split_decode(
     r: &mut Recorder,
     shape: AttentionShape,
@@ -331,7 +331,7 @@ fn launch_split_decode(
 ) {
     let AttentionShape { heads, kv_heads, head_dim, .. } = shape;
     let tile = DecodeTile::of((heads / kv_heads) as u32, head_dim as u32);
-    // Rows share the cache: one alone may see all of it, of many each sees about its part.
+    // Rows share the cache: a single row may attend to all of it; of many rows, each attends to roughly its share.
     let splits = kv.rows.max().div_ceil(q.rows.max() * SPLIT_KEYS).clamp(1, MAX_SPLITS);
     let part_stats = r.tensor("decode stats", q.rows, 2 * heads * splits as usize);
     let part_sums = r.tensor("decode sums", q.rows, heads * splits as usize * head_dim);
@@ -399,7 +399,7 @@ fn launch_backward_key_value(
     dqkv: Tensor,
 ) {
     let mut args = vec![read("qkv", qkv).vec4()];
-    // Otherwise `ends` alone tell which queries see a key.
+    // Otherwise `ends` alone determines which queries attend to a key.
     let by_spans = shape.window.is_some() || is_tiled(r, shape);
     args.extend(by_spans.then(|| read("spans", spans).vec4()));
     args.extend([
@@ -412,7 +412,7 @@ fn launch_backward_key_value(
     launch_backward(r, shape, qkv, names, TiledKernel::BackwardKeyValue, args, shape.kv_heads);
 }
 
-/// One of the backward kernels: unrolled by text, or in tiles.
+/// Launches one of the backward kernels, unrolled or tiled.
 fn launch_backward(
     r: &mut Recorder,
     shape: AttentionShape,
@@ -441,7 +441,7 @@ mod tests {
     use super::*;
     use crate::gpu::{DeviceKind, Format, Gpu, Limits, Live, Tuning};
 
-    /// Names, pieces and units of a piece of attention over a stream of `rows`, forward and back.
+    /// Returns the kernel, number of pieces and units per piece of attention over `rows`, forward and backward.
     fn pieces(
         kind: DeviceKind,
         window: Option<usize>,
@@ -476,7 +476,7 @@ mod tests {
         for kind in [DeviceKind::Processor, DeviceKind::Gpu] {
             let [short, batch, long, windowed] = [
                 pieces(kind, None, 512, 257),
-                // As many rows as below, in sequences of 512.
+                // As many rows as in the next case, in sequences of 512.
                 pieces(kind, None, 32_768, 257),
                 pieces(kind, None, 32_768, 16_385),
                 pieces(kind, Some(1024), 32_768, 16_385),
@@ -484,7 +484,7 @@ mod tests {
             assert_eq!(short.len(), 3, "{short:?}");
             for i in 0..3 {
                 let name = short[i].0;
-                // A piece more than the work has is a rounding.
+                // One piece more than necessary is due to rounding.
                 assert_eq!(short[i].1, 1, "{name}");
                 assert!((2..=4).contains(&batch[i].1), "{name}: {batch:?}");
                 assert!((100..=400).contains(&long[i].1), "{name}: {long:?}");
@@ -493,7 +493,7 @@ mod tests {
                     assert!(pieces[i].2 <= SUBMIT, "{name}: {pieces:?}");
                 }
             }
-            // A replay that does not tell is taken for one sequence.
+            // A replay that does not state its keys is assumed to be one sequence.
             let unknown = pieces(kind, None, 32_768, 0);
             assert!(unknown.iter().zip(&long).all(|(a, b)| a.1.abs_diff(b.1) <= 1), "{unknown:?}");
         }

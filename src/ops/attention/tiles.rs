@@ -1,5 +1,5 @@
-//! Tiles of the attention kernels for GPUs, by the size of a head: what the compilers of GPUs keep in registers, with 16 KiB of
-//! workgroup memory. `scripts/gpu-stats.sh` tells what they make of them.
+//! Tiles of the attention kernels for GPUs, by head size: chosen so that GPU compilers keep the values in registers,
+//! within 16 KiB of workgroup memory. `scripts/gpu-stats.sh` shows how the kernels compile.
 
 use crate::gpu::shader::constants;
 
@@ -7,23 +7,23 @@ use crate::gpu::shader::constants;
 const WORKGROUP_MEMORY: u32 = 16 << 10;
 
 constants! {
-    /// A tile of scores of shared/attention_tile.wgsl. Rows are what a workgroup makes sums for: queries, or keys in
-    /// attention_backward_key_value_tiled; columns are what it goes through.
+    /// A tile of scores in shared/attention_tile.wgsl. Rows are what a workgroup computes sums for: queries, or in
+    /// attention_backward_key_value_tiled keys; it loops over the columns.
     pub(super) struct Tile {
         tile_rows: u32,
         tile_cols: u32,
         /// Lanes that share a row.
         lanes_across: u32,
-        /// Vectors of rows and columns that are staged at a time for scores.
+        /// Vectors of a row or column that are staged at a time for scores.
         chunk: u32,
         /// Columns that are staged at a time for sums.
         staged_cols: u32,
-        /// Whether all loads of a stage are under way together.
+        /// Whether all loads of a stage are issued together.
         stage_together: bool,
     }
 }
 
-/// Which kernel a tile is for.
+/// The kernel that a tile is for.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum TiledKernel {
     Forward,
@@ -45,11 +45,11 @@ impl Tile {
             TiledKernel::BackwardKeyValue if dim <= 128 => (32, 32, 16, 8, false),
             TiledKernel::BackwardKeyValue => (16, 32, 32, 8, false),
         };
-        // As few chunks as may be, as equal as can be.
+        // The fewest chunks, of equal size as far as possible.
         let width = dim / 4;
         let chunk = width.div_ceil(width.div_ceil(most));
         let least = Tile { tile_rows, tile_cols, lanes_across, chunk, staged_cols: 4, stage_together };
-        // The most columns that need hardly more memory than scores do.
+        // The most columns that need at most 1 KiB more than the scores.
         let room = WORKGROUP_MEMORY.min(least.workgroup_memory(kernel, dim) + 1024);
         let fits = |tile: &Tile| {
             tile_cols.is_multiple_of(tile.staged_cols) && tile.workgroup_memory(kernel, dim) <= room
@@ -58,7 +58,7 @@ impl Tile {
         larger.into_iter().find(fits).unwrap_or(least)
     }
 
-    /// Bytes of workgroup memory, as shared/attention_tile.wgsl and the kernel declare it.
+    /// Bytes of workgroup memory, as declared in shared/attention_tile.wgsl and the kernel.
     fn workgroup_memory(&self, kernel: TiledKernel, dim: u32) -> u32 {
         let width = dim / 4;
         let lanes_down = self.tile_rows / 4;
@@ -79,22 +79,23 @@ impl Tile {
 }
 
 constants! {
-    /// How attention_decode_split shares out a row's keys.
+    /// How attention_decode_split divides a row's keys.
     pub(super) struct DecodeTile {
-        /// Query heads of a workgroup, of those that read one kv head.
+        /// Query heads per workgroup, all reading the same kv head.
         heads_together: u32,
         lanes: u32,
-        /// Keys of a lane at a time.
+        /// Keys that a lane processes at a time.
         keys_per_lane: u32,
     }
 }
 
 impl DecodeTile {
-    /// For heads of `dim` elements, `shared` of which read one kv head.
+    /// The tile for heads of `dim` elements, where `shared` query heads read one kv head.
     pub fn of(shared: u32, dim: u32) -> DecodeTile {
         let heads_together = (1..=8).rev().find(|heads| shared.is_multiple_of(*heads)).expect("one divides");
         let width = dim / 4;
-        // The fewest lanes of which nine tenths have a vector of a head, else the best of them.
+        // The smallest number of lanes of which 90 % hold a vector of a head; otherwise the one with the largest such
+        // share.
         let busy = |lanes: &u32| lanes / width * width * 100 / lanes;
         let options = [64, 96, 128, 160];
         let lanes = options.into_iter().find(|lanes| busy(lanes) >= 90);

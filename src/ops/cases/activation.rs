@@ -10,7 +10,7 @@ pub(super) const ACTIVATIONS: [Activation; 4] =
 
 pub(super) fn cases() -> Vec<Case> {
     let mut out = Vec::new();
-    // N, F and the scale of x; with 1,024 columns and more there are several workgroups a row. Gates reach where exp overflows.
+    // N, F and the scale of x; from 1,024 columns there are several workgroups per row. Large gates make exp overflow.
     let shapes = [(1, 1, 1.0), (5, 7, 1.0), (63, 64, 3.0), (259, 20, 1.0), (3, 1028, 40.0), (2, 2053, 1.0)];
     for (kind, (n, f, scale)) in ACTIVATIONS.into_iter().flat_map(|kind| shapes.map(|shape| (kind, shape))) {
         let shape = format!("N {n} F {f} {kind:?}");
@@ -35,7 +35,7 @@ pub(super) fn cases() -> Vec<Case> {
                     false => vec![reference::activation_forward(&v[0], kind)],
                 },
             ));
-            // Twice over, so that the second gradient is added to the first.
+            // Recorded twice, so that the second gradient is added to the first.
             out.push(Case::new(
                 if gated { "gated_activation_backward" } else { "activation_backward" },
                 &shape,

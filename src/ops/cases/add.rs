@@ -31,7 +31,7 @@ pub(super) fn cases() -> Vec<Case> {
             },
             |v| vec![reference::residual_add(&v[2], &v[2]), v[2].clone()],
         ));
-        // As Granite adds; twice to b's gradient.
+        // As in Granite; the gradient of b is added to twice.
         let scaled = |x: &[f64]| x.iter().map(|x| SCALE as f64 * x).collect::<Vec<_>>();
         out.push(Case::new(
             "scaled_residual_add",

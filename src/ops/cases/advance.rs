@@ -1,11 +1,11 @@
-//! Cases: moving sequences on.
+//! Cases: advancing sequences.
 
 use super::{Case, Input};
 use crate::ops::{DecodeSlots, decode_advance};
 
 pub(super) fn cases() -> Vec<Case> {
     let mut out = Vec::new();
-    // Four slots: one goes on, one meets the end-of-sequence token 9, one its limit, one is inactive.
+    // Four slots: one continues, one gets the end-of-sequence token 9, one reaches its limit, one is inactive.
     let inputs = vec![
         Input::u32(vec![5, 9, 6, 7], 4, 1).live(0),
         Input::u32(vec![8, 9], 2, 1),

@@ -1,13 +1,13 @@
-//! Cases: attention over trees, caches and what follows them, and what the cases of other ops know about spans.
+//! Cases: attention over trees and caches and after preceding keys; and helpers for spans that cases of other ops use.
 
 use super::{Case, Input, beside, columns, gradients};
 use crate::ops::{AttentionShape, KeySource, attention};
 use crate::reference::{self, Span};
 
-/// A prompt's length and its responses'.
+/// The length of a prompt and of its responses.
 pub(super) type Tree = (usize, &'static [usize]);
 
-/// The spans and ends of trees.
+/// Returns the spans and ends of trees.
 pub(super) fn trees(trees: &[Tree]) -> (Vec<u32>, Vec<u32>) {
     let (mut spans, mut ends) = (Vec::new(), Vec::new());
     for (prompt, responses) in trees {
@@ -37,19 +37,19 @@ pub(super) fn reference_spans(spans: &[f64]) -> Vec<Span> {
     spans.chunks(4).map(span).collect()
 }
 
-/// The number of keys before a row's own.
+/// Returns the number of keys before a row's own.
 pub(super) fn position(span: &Span) -> u32 {
     (span.keys(None).count() as u32).max(1) - 1
 }
 
-/// Queries, keys and values of rows that hold all three.
+/// Splits rows into queries, keys and values.
 pub(super) fn split(qkv: &[f64], shape: AttentionShape) -> [Vec<f64>; 3] {
     let (keys_at, width) = (shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim);
     [0..keys_at, keys_at..keys_at + width, keys_at + width..keys_at + 2 * width]
         .map(|range| columns(qkv, shape.columns(), range))
 }
 
-/// The reverse of [`split`].
+/// The inverse of [`split`].
 pub(super) fn join([q, k, v]: [&[f64]; 3], shape: AttentionShape) -> Vec<f64> {
     let width = shape.kv_heads * shape.head_dim;
     beside(&[(q, shape.heads * shape.head_dim), (k, width), (v, width)])
@@ -72,8 +72,8 @@ pub(super) fn cases() -> Vec<Case> {
     let capped = |cap, of| AttentionShape { soft_cap: Some(cap), ..shape(of) };
     let windowed = |window, of| AttentionShape { window: Some(window), ..shape(of) };
     let both = |cap, window, of| AttentionShape { window: Some(window), ..capped(cap, of) };
-    // Each size of a head, 1 to 8 heads a kv head, by themselves and with a soft cap or a window or both; prompts with and
-    // without responses, rows that see nothing after them.
+    // Every head size, with 1 to 8 query heads per kv head, without and with a soft cap, a window or both; prompts with
+    // and without responses, and rows that no later row attends to.
     let over_trees: [(AttentionShape, &[Tree], usize); 15] = [
         (plain((1, 1, 8)), &[(1, &[])], 0),
         (plain((2, 2, 8)), &[(0, &[])], 3),
@@ -89,7 +89,7 @@ pub(super) fn cases() -> Vec<Case> {
         (both(1.0, 9, (2, 1, 128)), &[(33, &[5])], 0),
         (windowed(20, (8, 2, 256)), &[(33, &[7])], 1),
         (capped(50.0, (2, 1, 256)), &[(19, &[2, 1])], 0),
-        // Scores far above what a soft cap lets through.
+        // Scores far above the soft cap.
         (AttentionShape { scale: 30.0, ..capped(5.0, (2, 1, 8)) }, &[(20, &[3])], 0),
     ];
     for (shape, trees, empty) in over_trees {
@@ -109,13 +109,13 @@ pub(super) fn cases() -> Vec<Case> {
     ];
     for shape in all {
         out.push(cache_case(shape, true));
-        // Larger heads take compilers of processors seconds: they are among the real shapes.
+        // Larger heads take seconds to compile on CPUs: they are among the real shapes.
         if shape.head_dim <= 128 {
             out.push(cache_case(shape, false));
             out.push(after_case(shape, 70));
         }
     }
-    // More known keys than a window has, fewer than it has, none.
+    // More preceding keys than the window holds, fewer, none.
     out.push(after_case(windowed(25, (2, 1, 16)), 3));
     out.push(after_case(windowed(12, (2, 1, 16)), 130));
     out.push(one_row(plain((2, 1, 64)), 4100));
@@ -138,7 +138,7 @@ pub(super) fn real_shapes() -> Vec<Case> {
     let mut out = Vec::new();
     for (mut shape, trees) in heads {
         out.extend(tree_cases(shape, trees, 0));
-        // Windows as models have them.
+        // A window size that models use.
         shape.window = shape.window.map(|_| 512);
         out.push(one_row(shape, 4096));
         out.push(after_case(shape, 4000));
@@ -147,14 +147,14 @@ pub(super) fn real_shapes() -> Vec<Case> {
     out
 }
 
-/// Whole contexts of 4,096 tokens, forward and backward.
+/// Contexts of 4,096 tokens, forward and backward.
 pub(super) fn largest_shapes() -> Vec<Case> {
     const CONTEXT: &[Tree] = &[(3000, &[600, 496])];
     let windowed = AttentionShape { window: Some(512), ..shape((2, 1, 256)) };
     [shape((3, 1, 64)), windowed].into_iter().flat_map(|shape| tree_cases(shape, CONTEXT, 0)).collect()
 }
 
-/// Forward and backward over trees, then rows without keys.
+/// Forward and backward over trees, followed by rows without keys.
 fn tree_cases(shape: AttentionShape, of: &'static [Tree], empty: usize) -> [Case; 2] {
     let (mut spans, mut ends) = trees(of);
     spans.extend(vec![0; 4 * empty]);
@@ -199,7 +199,7 @@ fn tree_cases(shape: AttentionShape, of: &'static [Tree], empty: usize) -> [Case
     [forward, backward]
 }
 
-/// Queries over a cache of some hundred keys: ranges of all lengths, of which prefixes are shared, and none.
+/// Queries over a cache of a few hundred keys: ranges of all lengths, including shared prefixes and empty ones.
 fn cache_case(shape: AttentionShape, apart: bool) -> Case {
     const KEYS: usize = 331;
     let spans: Vec<u32> = [
@@ -232,7 +232,7 @@ fn cache_case(shape: AttentionShape, apart: bool) -> Case {
     )
 }
 
-/// A single query over a long cache, where a GPU takes the most splits.
+/// A single query over a long cache, for which a GPU uses the most splits.
 fn one_row(shape: AttentionShape, keys: usize) -> Case {
     let width = shape.kv_heads * shape.head_dim;
     Case::new(
@@ -251,7 +251,7 @@ fn one_row(shape: AttentionShape, keys: usize) -> Case {
     )
 }
 
-/// Trees after `known` keys of another buffer, and a row that sees those alone.
+/// Trees after `known` keys in another buffer, and a row that attends only to those.
 fn after_case(shape: AttentionShape, known: usize) -> Case {
     let (mut spans, _) = trees(&[(9, &[3, 40]), (1, &[])]);
     spans.extend([0; 4]);
@@ -272,7 +272,7 @@ fn after_case(shape: AttentionShape, known: usize) -> Case {
         move |v| {
             let [q, k, value] = split(&v[0], shape);
             let mut out = Vec::new();
-            // Each row by itself: what it sees follows what all see.
+            // Each row separately: the preceding keys, then its own.
             for (row, span) in reference_spans(&v[2]).iter().enumerate() {
                 let own = |of: &[f64]| -> Vec<f64> {
                     span.keys(None).flat_map(|row| &of[row * width..(row + 1) * width]).copied().collect()

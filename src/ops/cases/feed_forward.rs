@@ -6,7 +6,8 @@ use crate::gpu::{Format, Recorder, Tensor};
 use crate::ops::{Activation, FeedForward, Linear, Lora, Norm, NormKind, feed_forward};
 use crate::reference::{self, NormWeights};
 
-/// N, C, F; ranks of LoRA terms on gate, up and down, without a gate on up and down; the scale of gates; the weights' format.
+/// N, C, F; ranks of the LoRA terms on gate, up and down (without a gate: up and down); the scale of gates; the
+/// weights' format.
 #[derive(Clone, Copy)]
 struct Size {
     n: usize,
@@ -18,7 +19,7 @@ struct Size {
     family: Family,
 }
 
-/// What a block has beside its matrices.
+/// What a block has besides its matrices.
 #[derive(Clone, Copy)]
 struct Family {
     /// How rows are normalised; LayerNorm has a bias.
@@ -40,7 +41,7 @@ pub(super) fn cases() -> Vec<Case> {
         size((65, 64, 63), [0; 3]),
         size((67, 36, 172), [4, 0, 4]),
         size((33, 12, 20), [0, 3, 0]),
-        // Gates reach where exp overflows.
+        // Large gates make exp overflow.
         Size { scale: 30.0, ..size((5, 8, 260), [4, 4, 8]) },
         size((2048, 64, 172), [0; 3]),
         SMALL,
@@ -51,7 +52,7 @@ pub(super) fn cases() -> Vec<Case> {
         // Gated by either GELU, as in Gemma, with 1 + weight.
         Family { norm: Some(NormKind::RmsUnitOffset), activation: Activation::GeluTanh, ..LLAMA },
         Family { activation: Activation::Gelu, bias: true, ..LLAMA },
-        // Not gated, as in GPT-2, Phi and GPT-NeoX, and squared as in Primer.
+        // Not gated: as in GPT-2, Phi and GPT-NeoX, and squared as in Primer.
         Family { gated: false, activation: Activation::GeluTanh, ..layer },
         Family { gated: false, activation: Activation::Gelu, ..layer },
         Family { gated: false, activation: Activation::ReluSquared, ..LLAMA },
@@ -83,7 +84,7 @@ pub(super) fn real_shapes() -> Vec<Case> {
         Size { family: pythia, ..size((3, 1024, 4096), Format::F16) },
         size((2, 2048, 8192), Format::Bf16),
     ];
-    // Of the largest there is but one case.
+    // Of the largest shapes there is only one case each.
     let wanted = |size: &Size, case: &Case| size.c < 2000 || case.kernel.ends_with("backward");
     let of = |size: Size| cases_of(size).into_iter().filter(move |case| wanted(&size, case));
     sizes.into_iter().flat_map(of).collect()
@@ -99,7 +100,7 @@ pub(super) fn small_cases() -> Vec<Case> {
 
 const EPS: f32 = 1e-3;
 
-// Inputs, in this order; A and B of gate, up and down follow LORA.
+// Inputs, in this order; A and B of gate, up and down start at LORA.
 const X: usize = 0;
 const NORM_WEIGHT: usize = 1;
 const UP: usize = 2;
@@ -109,7 +110,7 @@ const LORA: usize = 5;
 const NORM_BIAS: usize = 11;
 const UP_BIAS: usize = 12;
 const DOWN_BIAS: usize = 13;
-/// Those of them that may have a gradient.
+/// The inputs that may have a gradient.
 const WATCHED: [usize; 13] = [
     X,
     NORM_WEIGHT,
@@ -132,7 +133,7 @@ impl Size {
         if self.family.gated { 2 * self.f } else { self.f }
     }
 
-    /// The LoRA terms of the first layer: which, and the first of its columns.
+    /// The LoRA terms of the first layer: index and first column.
     fn of_up(&self) -> impl Iterator<Item = (usize, usize)> {
         let (ranks, gated, f) = (self.ranks, self.family.gated, self.f);
         [(0, 0), (1, f)].into_iter().filter(move |(i, _)| ranks[*i] > 0 && (gated || *i == 0))
@@ -185,7 +186,7 @@ impl Size {
         feed_forward(r, t[X], &block, Some(t[X]))
     }
 
-    /// The LoRA terms of the first layer, and of the second.
+    /// The LoRA terms of the first layer and of the second.
     fn terms<'a>(&self, v: &'a [Vec<f64>]) -> [Vec<Term<'a>>; 2] {
         let term = |(i, first): (usize, usize)| Term {
             first,
@@ -202,13 +203,13 @@ fn norm_of<'a>(v: &'a [Vec<f64>], kind: NormKind) -> NormWeights<'a> {
     NormWeights { weight: &v[NORM_WEIGHT], bias, eps: EPS as f64, kind }
 }
 
-/// What `reference` makes of the block, step by step.
+/// The results of `reference` for the block, step by step.
 struct Expected {
-    /// The matrices with their LoRA terms.
+    /// The matrices with their LoRA terms merged.
     up: Vec<f64>,
     down: Vec<f64>,
     normed: Vec<f64>,
-    /// What the first layer gives.
+    /// The output of the first layer.
     gates: Vec<f64>,
     inner: Vec<f64>,
     y: Vec<f64>,
@@ -305,7 +306,7 @@ fn cases_of(size: Size) -> [Case; 2] {
 }
 
 impl std::fmt::Display for Family {
-    /// What differs from a Llama.
+    /// The differences from a Llama block.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.norm {
             Some(NormKind::Rms) => {}

@@ -1,4 +1,4 @@
-//! Cases: rows looked up, and what every 16-bit number becomes.
+//! Cases: row lookups, and the value of every 16-bit number.
 
 use super::{Case, Input, gradients};
 use crate::gpu::{Dim, Format, Recorder, Tensor};
@@ -55,7 +55,7 @@ pub(super) fn cases() -> Vec<Case> {
             move |r, t| {
                 let (parts, rest) = t.split_at(count);
                 let table = Matrix::new(parts.to_vec());
-                // The backward pass takes the last one first: every row is written, then those present added to.
+                // The backward pass starts with the last op: it writes every row; then the rows gathered are added to.
                 let y = gather_rows(r, &table, rest[0], inverse_of(&rest[5..]))?;
                 let z = gather_rows(r, &table, rest[0], inverse_of(&rest[2..]))?;
                 let sum = residual_add(r, y, z)?;
@@ -89,7 +89,7 @@ pub(super) fn cases() -> Vec<Case> {
     }
     out.extend(embeddings());
     out.extend(positions());
-    // Every number that 16 bits hold between two magnitudes; all in one case, the small ones would not be seen beside
+    // Every 16-bit number between two magnitudes; in a single case, errors of the small ones would be invisible beside
     // the large. The first f16 are subnormal.
     for format in [Format::F16, Format::Bf16] {
         for (low, high) in [(1e-7, 6.1e-5), (6.1e-5, 0.01), (0.01, 2.0), (2.0, 400.0), (400.0, 7e4)] {
@@ -113,7 +113,7 @@ pub(super) fn cases() -> Vec<Case> {
     out
 }
 
-/// A table of Gemma's vocabulary in two parts.
+/// A table with Gemma's vocabulary in two parts.
 pub(super) fn real_shapes() -> Vec<Case> {
     let (part, c, scale) = (131_072, 96, 25.25);
     let rows: Vec<u32> = (0..13).map(|i| i * 20_161 + 1).collect();
@@ -131,7 +131,7 @@ pub(super) fn real_shapes() -> Vec<Case> {
     )]
 }
 
-/// Scaled rows, as Gemma embeds tokens.
+/// Scaled rows, as in Gemma's embedding.
 fn embeddings() -> Vec<Case> {
     let mut out = Vec::new();
     for (v, t, c) in [(1, 1, 1), (7, 13, 5), (67, 65, 64), (3, 2, 1028)] {
@@ -181,7 +181,7 @@ fn embeddings() -> Vec<Case> {
     out
 }
 
-/// Learned positions, of rows with keys of their own and of a prefix, without keys, and after keys that all rows see.
+/// Learned positions: of rows with keys of their own and of a prefix, without keys, and after preceding keys.
 fn positions() -> Vec<Case> {
     let spans: Vec<[u32; 4]> =
         vec![[0, 0, 0, 1], [0, 0, 0, 2], [0, 2, 5, 6], [0, 2, 5, 9], [0, 0, 0, 0], [3, 7, 7, 8]];

@@ -5,7 +5,7 @@ use crate::gpu::{Format, Recorder, Tensor};
 use crate::ops::{Linear, Lora, Matrix, linear, merge_lora, residual_add};
 use crate::reference;
 
-/// A LoRA term of a matrix W (O, I) in the cases of blocks: scale B A is added to its rows from `first` on.
+/// A LoRA term of a matrix W (O, I) in the cases of blocks: scale B A is added to W's rows from `first` on.
 pub(super) struct Term<'a> {
     pub first: usize,
     /// A (R, I).
@@ -16,7 +16,7 @@ pub(super) struct Term<'a> {
 }
 
 impl Term<'_> {
-    /// dA = scale Bᵀ dW and dB = scale dW Aᵀ, of these rows of dW.
+    /// dA = scale Bᵀ dW and dB = scale dW Aᵀ, from these rows of dW.
     pub fn gradients(&self, dw: &[f64], i: usize) -> [Vec<f64>; 2] {
         let rank = self.a.len() / i;
         let rows = self.b.len() / rank;
@@ -27,7 +27,7 @@ impl Term<'_> {
     }
 }
 
-/// W with its LoRA terms.
+/// Returns W with its LoRA terms merged.
 pub(super) fn merged(w: &[f64], i: usize, terms: &[Term]) -> Vec<f64> {
     let mut w = w.to_vec();
     for term in terms {
@@ -41,14 +41,14 @@ pub(super) fn merged(w: &[f64], i: usize, terms: &[Term]) -> Vec<f64> {
     w
 }
 
-/// `terms` scaled and summed.
+/// The sum of the scaled `terms`.
 fn combine(terms: &[(f64, &[f64])]) -> Vec<f64> {
     (0..terms[0].1.len()).map(|i| terms.iter().map(|(scale, v)| scale * v[i]).sum()).collect()
 }
 
 pub(super) fn cases() -> Vec<Case> {
     let mut out = Vec::new();
-    // One, a prime, around the tile of 8 and around the 64 lanes; weights in parts; many rows, summed in slices.
+    // One, a prime, sizes around the tile of 8 and the 64 lanes; weights in parts; many rows, summed in slices.
     let shapes: [(usize, usize, &[usize]); 8] = [
         (1, 1, &[1]),
         (13, 7, &[17]),
@@ -75,7 +75,7 @@ pub(super) fn cases() -> Vec<Case> {
             |r, t| Ok(vec![linear(r, t[0], &Matrix::new(t[2..].to_vec()).into(), None)?]),
             move |v| vec![reference::linear_forward(&v[0], &v[2..].concat(), n, i, o)],
         ));
-        // Twice over, so that the second gradients are added to the first.
+        // Recorded twice, so that the second gradients are added to the first.
         out.push(Case::new(
             "linear_backward",
             &shape,
@@ -112,7 +112,7 @@ pub(super) fn cases() -> Vec<Case> {
                 Input::normal(6, n, o, 1.0).live(0),
             ]
         };
-        // With the low-rank term, the residual, both.
+        // With the LoRA term, with the residual, with both.
         let record = |r: &mut Recorder, t: &[Tensor]| {
             let plain = Linear::from(t[1]);
             let with_lora =
@@ -145,7 +145,7 @@ pub(super) fn cases() -> Vec<Case> {
             },
         ));
     }
-    // Everything at once: matrices in parts, a bias, LoRA terms of some of the columns, a residual.
+    // Everything combined: matrices in parts, a bias, LoRA terms on some of the columns, a residual.
     let layers: [Layer; 8] = [
         Layer { n: 1, i: 1, parts: &[1], terms: &[], bias: true, residual: false },
         Layer { n: 13, i: 7, parts: &[17], terms: &[], bias: true, residual: true },
@@ -160,7 +160,7 @@ pub(super) fn cases() -> Vec<Case> {
         },
         Layer { n: 5, i: 8, parts: &[33], terms: &[(7, 11, 2)], bias: false, residual: true },
         Layer { n: 257, i: 12, parts: &[16, 45], terms: &[(0, 61, 3)], bias: true, residual: false },
-        // A GPU takes 8 rows column by column.
+        // A GPU computes 8 rows column by column.
         Layer {
             n: 3,
             i: 64,
@@ -173,7 +173,7 @@ pub(super) fn cases() -> Vec<Case> {
     ];
     out.extend(layers.into_iter().flat_map(Layer::cases));
     out.extend([(1, &[1][..], 1), (7, &[13, 9], 3), (64, &[130], 8)].map(merge_case));
-    // Frozen matrices of 16 bits, and in blocks of integers: rounded numbers, products in f32 as ever.
+    // Frozen matrices of 16 bits, and in blocks of integers: the numbers are rounded, the products are f32.
     for (format, widths) in [
         (Format::F16, [4, 12, 64, 132]),
         (Format::Bf16, [4, 12, 64, 132]),
@@ -228,7 +228,8 @@ pub(super) fn cases() -> Vec<Case> {
             ));
         }
     }
-    // Rows far beyond the range of f16, all of a size and with elements of ordinary size among them; weights up to its end.
+    // Rows far beyond the range of f16: all elements large, or with elements of ordinary size among them; weights up to
+    // the largest f16.
     for (n, spread, w) in [(5, 1.0, 1.0), (37, 1.0, 1e4), (37, 1e-6, 1.0)] {
         let (i, o) = (68, 44);
         let scale = move |k: usize| if k.is_multiple_of(3) { 1e6 } else { 1e6 * spread };
@@ -244,7 +245,7 @@ pub(super) fn cases() -> Vec<Case> {
     out
 }
 
-/// Layers of SmolLM2, Gemma 3, Qwen 2.5, Llama 3.2 and Phi 3, of few rows and of some tiles.
+/// Layers of SmolLM2, Gemma 3, Qwen 2.5, Llama 3.2 and Phi 3, with few rows and with several tiles of rows.
 pub(super) fn real_shapes() -> Vec<Case> {
     let shapes = [
         (1, 576, 960, Format::F32),
@@ -264,7 +265,7 @@ pub(super) fn real_shapes() -> Vec<Case> {
     shapes.into_iter().map(real_case).collect()
 }
 
-/// Forward and backward in one: the rows' product, and the gradients of both sides.
+/// Forward and backward in one case: the product of the rows, and the gradients of both operands.
 fn real_case((n, i, o, format): (usize, usize, usize, Format)) -> Case {
     let inputs = vec![
         Input::normal(1, n, i, 1.0).live(0).watched(),
@@ -290,21 +291,21 @@ fn real_case((n, i, o, format): (usize, usize, usize, Format)) -> Case {
     .within(super::FORWARD)
 }
 
-/// A layer with all that it may have.
+/// A layer with every optional part.
 #[derive(Clone, Copy)]
 struct Layer {
     n: usize,
     i: usize,
     /// Rows of the matrix's parts.
     parts: &'static [usize],
-    /// LoRA terms: the first of the columns, how many, the rank.
+    /// LoRA terms: first column, number of columns, rank.
     terms: &'static [(usize, usize, usize)],
     bias: bool,
     residual: bool,
 }
 
 impl Layer {
-    // Inputs: these, the matrix's parts, then A and B of every term.
+    // Inputs: these, the parts of the matrix, then A and B of every term.
     const X: usize = 0;
     const DY: usize = 1;
     const BIAS: usize = 2;
@@ -347,7 +348,7 @@ impl Layer {
         linear(r, t[Layer::X], &w, self.residual.then_some(t[Layer::RESIDUAL]))
     }
 
-    /// The matrix, and its terms.
+    /// Returns the matrix and its LoRA terms, for `reference`.
     fn twin<'a>(&self, v: &'a [Vec<f64>]) -> (Vec<f64>, Vec<Term<'a>>) {
         let (parts, low) = v[Layer::PARTS..].split_at(self.parts.len());
         let term = |(k, (first, _, _)): (usize, &(usize, usize, usize))| Term {
@@ -381,7 +382,7 @@ impl Layer {
                 vec![if residual { reference::residual_add(&y, &v[Layer::RESIDUAL]) } else { y }]
             },
         );
-        // Twice over, so that the second gradients are added to the first.
+        // Recorded twice, so that the second gradients are added to the first.
         let backward = Case::new(
             "linear_backward",
             &shape,
@@ -413,7 +414,7 @@ impl Layer {
     }
 }
 
-/// A matrix in parts to which a LoRA term is added in place.
+/// A matrix in parts into which a LoRA term is merged in place.
 fn merge_case((i, parts, rank): (usize, &'static [usize], usize)) -> Case {
     let o: usize = parts.iter().sum();
     let mut inputs = vec![Input::normal(1, rank, i, 1.0), Input::normal(2, rank, o, 1.0)];
@@ -427,7 +428,7 @@ fn merge_case((i, parts, rank): (usize, &'static [usize], usize)) -> Case {
             Ok(t[2..].to_vec())
         },
         move |v| {
-            // B comes transposed.
+            // B is transposed.
             let b: Vec<f64> = (0..o * rank).map(|at| v[1][at % rank * o + at / rank]).collect();
             let w = merged(&v[2..].concat(), i, &[Term { first: 0, a: &v[0], b: &b, scale: 0.5 }]);
             let firsts = parts.iter().scan(0, |end, rows| {

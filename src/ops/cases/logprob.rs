@@ -7,7 +7,7 @@ use crate::ops::{
 };
 use crate::reference;
 
-/// A model's transform, and the same for `reference`.
+/// A model's logit transform, and the same for `reference`.
 pub(super) fn transform(scale: f32, soft_cap: Option<f32>) -> (LogitTransform, reference::LogitTransform) {
     let exact = reference::LogitTransform { scale: scale.into(), soft_cap: soft_cap.map(f64::from) };
     (LogitTransform { scale, soft_cap }, exact)
@@ -16,8 +16,8 @@ pub(super) fn transform(scale: f32, soft_cap: Option<f32>) -> (LogitTransform, r
 pub(super) fn cases() -> Vec<Case> {
     type Shape = (usize, usize, &'static [usize], usize, f32, (f32, Option<f32>));
     let none = (1.0, None);
-    // T, C, the rows of each part of W, the chunk, the scale of h, and the logits' transform: one or several chunks, narrow and
-    // wide.
+    // T, C, the rows of each part of W, the chunk, the scale of h, and the logit transform: one or several chunks,
+    // narrow and wide.
     let shapes: [Shape; 13] = [
         (1, 1, &[1], VOCAB_CHUNK, 1.0, none),
         (5, 3, &[7], 3, 1.0, none),
@@ -33,7 +33,7 @@ pub(super) fn cases() -> Vec<Case> {
         // Logits of ±16 before the cap.
         (33, 16, &[200], VOCAB_CHUNK, 1.0, (1.0, Some(5.0))),
         (5, 8, &[2049], 1027, 1.0, (0.5, Some(3.0))),
-        // Most logits at the cap.
+        // Most logits are at the cap.
         (13, 64, &[1028], VOCAB_CHUNK, 5.0, (2.0, Some(30.0))),
     ];
     let mut out = Vec::new();
@@ -71,7 +71,7 @@ pub(super) fn cases() -> Vec<Case> {
                 vec![l.logp, l.entropy, l.lse]
             },
         ));
-        // log Σ p² of nearly certain rows has the absolute error of the logits.
+        // For nearly certain rows, log Σ p² has the absolute error of the logits.
         let with_squares = if scale == 1.0 || cap.is_some() { Some(targets.clone()) } else { None };
         out.extend(with_squares.map(|targets| {
             Case::new(
@@ -139,8 +139,8 @@ pub(super) fn cases() -> Vec<Case> {
     out
 }
 
-/// Vocabularies of SmolLM2, Qwen 2.5 and Gemma 3, the last one's in two parts, which together are above the 128 MiB that
-/// WebGPU promises for a binding.
+/// Vocabularies of SmolLM2, Qwen 2.5 and Gemma 3; the last in two parts, since together they exceed the 128 MiB that
+/// WebGPU guarantees for a binding.
 pub(super) fn real_shapes() -> Vec<Case> {
     vec![
         tied(3, 576, &[49_152], Format::F16),
@@ -155,7 +155,7 @@ pub(super) fn largest_shapes() -> Vec<Case> {
     vec![tied(2, 896, &[75_968, 75_968], Format::Bf16), tied(2, 640, &[131_072, 131_072], Format::F16)]
 }
 
-/// A frozen table that gives the rows and is the head for them.
+/// A frozen table that is both the embedding and the output head.
 fn tied(t: usize, c: usize, parts: &'static [usize], format: Format) -> Case {
     let v: usize = parts.iter().sum();
     let targets: Vec<u32> = (0..t).map(|i| ((i * 7919 + v - 1) % v) as u32).collect();

@@ -1,4 +1,4 @@
-//! Cases: weights that follow others.
+//! Cases: weights that track other weights.
 
 use super::{Case, Input};
 use crate::ops::mix;

@@ -1,4 +1,4 @@
-//! One table of cases for every kernel: what tests check, benches time and `oaif doctor` runs.
+//! The table of cases for every kernel, used by tests, benchmarks and `oaif doctor`.
 
 mod activation;
 mod add;
@@ -29,7 +29,7 @@ use crate::gpu::blocks;
 use crate::gpu::{Arena, Category, Dim, Format, Gpu, Live, Plan, PlanOptions, Recorder, Tensor};
 use crate::reference::uniform;
 
-/// Rows that a live extent's maximum exceeds the case's rows by: memory that no kernel may use.
+/// The maximum of a live extent exceeds the case's rows by this many: memory that no kernel may access.
 const SLACK: usize = 3;
 
 #[derive(Clone)]
@@ -41,7 +41,7 @@ enum Data {
     Blocks(Format, Vec<u32>),
 }
 
-/// 16-bit elements as words, the last one filled up with NaN.
+/// Packs 16-bit elements into words, the last one padded with NaN.
 fn packed(bits: impl Iterator<Item = u16>) -> Vec<u32> {
     let bits: Vec<u16> = bits.collect();
     bits.chunks(2).map(|pair| pair[0] as u32 | (pair.get(1).map_or(0xffff, |b| *b as u32) << 16)).collect()
@@ -58,7 +58,7 @@ pub struct Input {
 }
 
 impl Input {
-    /// Normal numbers with standard deviation `scale`, (rows, cols), a function of `seed`.
+    /// Normal numbers with standard deviation `scale`, (rows, cols); deterministic in `seed`.
     pub fn normal(seed: u32, rows: usize, cols: usize, scale: f32) -> Input {
         let draw = |i: usize| {
             let [u, v] = [0, 1].map(|j| uniform(seed, 7, j, i as u32));
@@ -67,8 +67,8 @@ impl Input {
         Input::f32((0..rows * cols).map(draw).collect(), rows, cols)
     }
 
-    /// A matrix's elements with standard deviation `scale`: normal, or where there are so many that this would take seconds
-    /// uniform, (rows, cols), a function of `seed`.
+    /// Elements of a matrix with standard deviation `scale`, (rows, cols), deterministic in `seed`: normal, or for
+    /// large matrices uniform, since normal numbers would take seconds.
     pub fn weights(seed: u32, rows: usize, cols: usize, scale: f32) -> Input {
         if rows * cols <= 1 << 18 {
             return Input::normal(seed, rows, cols, scale);
@@ -94,8 +94,7 @@ impl Input {
         Input { data: Data::U32(data), rows, cols, live: None, gradient: false }
     }
 
-    /// The numbers of this input as a weight of this format; of fewer than 32 bits it is frozen, so that no gradient is
-    /// wanted.
+    /// The numbers of this input as a weight in this format; with fewer than 32 bits it is frozen and has no gradient.
     pub fn stored(self, format: Format) -> Input {
         let Data::F32(values) = &self.data else { panic!("only floats are rounded") };
         let data = match format {
@@ -110,13 +109,13 @@ impl Input {
         Input { data, gradient: false, ..self }
     }
 
-    /// Makes the rows live extent `index`, whose maximum is larger; the memory beyond holds NaN.
+    /// Makes the rows a live extent with this index and a larger maximum; the memory beyond the rows holds NaN.
     pub fn live(mut self, index: u8) -> Input {
         self.live = Some(index);
         self
     }
 
-    /// A gradient is wanted for this input.
+    /// Requests a gradient for this input.
     pub fn watched(mut self) -> Input {
         self.gradient = true;
         self
@@ -156,12 +155,12 @@ impl Input {
     }
 }
 
-/// Columns of x (N, cols).
+/// Returns a range of the columns of x (N, cols).
 fn columns(x: &[f64], cols: usize, range: std::ops::Range<usize>) -> Vec<f64> {
     x.chunks_exact(cols).flat_map(|row| &row[range.clone()]).copied().collect()
 }
 
-/// Matrices of as many rows side by side, each with how many columns it has.
+/// Places matrices with equal numbers of rows side by side; each is given with its number of columns.
 fn beside(parts: &[(&[f64], usize)]) -> Vec<f64> {
     let rows = parts[0].0.len() / parts[0].1;
     let row =
@@ -174,7 +173,7 @@ fn twice(x: &[f64]) -> Vec<f64> {
     x.iter().map(|x| 2.0 * x).collect()
 }
 
-/// The gradients of those tensors that one has reached.
+/// Returns the gradients of those tensors that have one.
 fn gradients(r: &Recorder, tensors: &[Tensor]) -> Vec<Tensor> {
     tensors.iter().filter_map(|t| r.gradient(*t)).collect()
 }
@@ -182,13 +181,13 @@ fn gradients(r: &Recorder, tensors: &[Tensor]) -> Vec<Tensor> {
 type Record = Box<dyn Fn(&mut Recorder, &[Tensor]) -> Result<Vec<Tensor>> + Send + Sync>;
 type Expected = Box<dyn Fn(&[Vec<f64>]) -> Vec<Vec<f64>> + Send + Sync>;
 
-/// A kernel (or an op of several) at one shape.
+/// A kernel (or an op of several kernels) at one shape.
 pub struct Case {
     /// The kernel's name; `_backward` in it selects the backward tolerance.
     pub kernel: &'static str,
-    /// The shape in the letters of the crate, for people.
+    /// The shape in the crate's letters, for display.
     pub shape: String,
-    /// What goes in.
+    /// The inputs.
     pub inputs: Vec<Input>,
     /// Records the launches and names the results.
     pub record: Record,
@@ -204,15 +203,15 @@ pub struct Case {
 pub const FORWARD: f64 = 2e-5;
 /// The largest accepted error of a backward kernel.
 pub const BACKWARD: f64 = 1e-4;
-/// The largest accepted error of a product by cooperative matrices of f16, which rounds the left elements by u = 2⁻¹¹ of them
-/// at most, uniformly: by u / √3 as root mean square. So an error is about 0.6 u of a result's root mean square, and the
-/// largest of a million lies at 5 of them. The rest is for drivers that truncate.
+/// The largest accepted error of a product by cooperative matrices of f16, which rounds the left elements by at most
+/// u = 2⁻¹¹ relative, uniformly: u / √3 as root mean square. So an error is about 0.6 u of a result's root mean square,
+/// and the largest of a million is 5 times that. The rest is a margin for drivers that truncate.
 pub const HALF: f64 = 8.0 / 2048.0;
-/// The largest accepted error of what comes of such products: a softmax makes the absolute error of a score, which is
-/// larger than 1, the relative one of a probability.
+/// The largest accepted error of values computed from such products: a softmax turns the absolute error of a score,
+/// which is larger than 1, into the relative error of a probability.
 pub const THROUGH_HALF: f64 = 4.0 * HALF;
 
-/// How far a case was from `reference`.
+/// The error of a case compared with `reference`.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct CaseReport {
     /// The kernel.
@@ -221,20 +220,20 @@ pub struct CaseReport {
     pub shape: String,
     /// Largest `|got - want| / (|want| + rms(want))` over all outputs.
     pub error: f64,
-    /// Largest accepted one.
+    /// The largest accepted error.
     pub tolerance: f64,
-    /// Launches that it took.
+    /// The number of launches.
     pub launches: usize,
 }
 
 impl CaseReport {
-    /// Whether the kernel agrees with `reference`. NaN does not.
+    /// Whether the kernel agrees with `reference`; false for NaN.
     pub fn passed(&self) -> bool {
         self.error <= self.tolerance
     }
 }
 
-/// Largest `|got - want| / (|want| + rms(want))`; infinite where something is not a number.
+/// Returns the largest `|got - want| / (|want| + rms(want))`; infinite if a value is not a number.
 pub fn relative_error(got: &[f64], want: &[f64]) -> f64 {
     assert_eq!(got.len(), want.len(), "results of different lengths");
     let rms = (want.iter().map(|w| w * w).sum::<f64>() / want.len().max(1) as f64).sqrt().max(1e-30);
@@ -243,7 +242,7 @@ pub fn relative_error(got: &[f64], want: &[f64]) -> f64 {
 }
 
 impl Case {
-    /// A case with the tolerance that its name asks for.
+    /// A case with the tolerance that follows from its kernel's name.
     pub fn new(
         kernel: &'static str,
         shape: impl Into<String>,
@@ -256,19 +255,19 @@ impl Case {
         Case { kernel, shape: shape.into(), inputs, record, expected, scalars: [0.0; 8], tolerance }
     }
 
-    /// Another tolerance, for the few kernels that state why.
+    /// Sets another tolerance, for the few kernels that state a reason.
     pub fn within(mut self, tolerance: f64) -> Case {
         self.tolerance = tolerance;
         self
     }
 
-    /// Scalars of the replay.
+    /// Sets the scalars of the replay.
     pub fn scalars(mut self, scalars: &[f32]) -> Case {
         self.scalars[..scalars.len()].copy_from_slice(scalars);
         self
     }
 
-    /// The case as a recording, with its results and live values.
+    /// Records the case; returns the recording with its results and live values.
     pub fn recording(&self, gpu: &Gpu) -> Result<(Recorder, Vec<Tensor>, Live)> {
         let mut recorder = Recorder::training(gpu);
         let inputs = self.inputs.iter().map(|i| i.bind(gpu, &mut recorder)).collect::<Result<Vec<_>>>()?;
@@ -283,16 +282,16 @@ impl Case {
         Ok((recorder, results, live))
     }
 
-    /// The case as a plan, with its results and live values.
+    /// Builds a plan of the case; returns it with its results and live values.
     pub async fn plan(&self, gpu: &Gpu, options: PlanOptions) -> Result<(Plan, Vec<Tensor>, Live)> {
         let (recorder, results, live) = self.recording(gpu)?;
         Ok((Plan::new(gpu, recorder, &Arena::new(), options).await?, results, live))
     }
 
-    /// Runs the case with every tensor fenced and NaN beforehand, and compares with `reference`.
+    /// Runs the case with every tensor fenced and initially NaN, and compares with `reference`.
     ///
     /// # Errors
-    /// What the engine reports, and [`crate::Error::SelfCheck`] for a write outside a tensor.
+    /// Errors of the engine, and [`crate::Error::SelfCheck`] for a write outside a tensor.
     pub async fn check(&self, gpu: &Gpu) -> Result<CaseReport> {
         let (recorder, results, live) = self.recording(gpu)?;
         let in_half = recorder.kernels().any(|kernel| kernel.is_on("COOPERATIVE"));

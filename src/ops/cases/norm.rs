@@ -5,12 +5,13 @@ use crate::gpu::Tensor;
 use crate::ops::{Norm, NormKind, head_norm, norm, residual_add};
 use crate::reference::{self, NormWeights, NormedHeads};
 
-/// With one column the gradient is what eps leaves of it.
+/// With one column the gradient is nonzero only because of eps.
 const EPS: f32 = 1e-3;
 
 pub(super) fn cases() -> Vec<Case> {
     let mut out = Vec::new();
-    // A workgroup has a row from 64 columns on on a GPU, from 512 on on a processor; 259 rows and more are summed in slices.
+    // A whole workgroup per row from 64 columns on a GPU, from 512 on a CPU; from 259 rows on, gradients are summed in
+    // slices.
     let shapes = [(1, 1), (5, 7), (63, 65), (65, 64), (3, 512), (259, 521), (1, 2053), (2048, 64)];
     for (n, c) in shapes {
         out.extend(cases_of(n, c, NormKind::Rms, false));
@@ -23,7 +24,7 @@ pub(super) fn cases() -> Vec<Case> {
         out.extend(cases_of(n, c, NormKind::Layer, false));
     }
     out.push(without_gradient_of_x());
-    // N, D, heads of queries and of keys; columns before them and between them that are of no head.
+    // N, D, heads of queries and of keys, and the columns before and between them that belong to no head.
     for (n, d, heads, kv_heads, gap) in [
         (1, 8, 1, 1, 0),
         (13, 8, 4, 2, 3),
@@ -65,7 +66,7 @@ fn weights<'a>(weight: &'a [f64], bias: Option<&'a [f64]>, kind: NormKind) -> No
 fn cases_of(n: usize, c: usize, kind: NormKind, bias: bool) -> [Case; 2] {
     let shape = format!("N {n} C {c} {kind:?}{}", if bias { " with bias" } else { "" });
     let inputs = move || {
-        // Not about 0, where that makes a difference; a single column's gradient would be lost in rounding.
+        // A nonzero mean, where it makes a difference; the gradient of a single column would be lost in rounding.
         let mean = if kind == NormKind::Layer { 2.0 } else { 0.0 };
         let Input { data: super::Data::F32(x), .. } = Input::normal(1, n, c, 1.0) else { unreachable!() };
         let x = Input::f32(x.iter().map(|x| x + mean).collect(), n, c);
@@ -87,7 +88,7 @@ fn cases_of(n: usize, c: usize, kind: NormKind, bias: bool) -> [Case; 2] {
             vec![reference::norm_forward(&x, weights(&weight, bias.as_deref(), kind))]
         },
     );
-    // Twice over, so that the second gradients are added to the first.
+    // Recorded twice, so that the second gradients are added to the first.
     let backward = Case::new(
         "norm_backward",
         &shape,
@@ -108,7 +109,7 @@ fn cases_of(n: usize, c: usize, kind: NormKind, bias: bool) -> [Case; 2] {
     [forward, backward]
 }
 
-/// The gradients of weights alone.
+/// Only the gradients of weight and bias.
 fn without_gradient_of_x() -> Case {
     let (n, c) = (67, 12);
     Case::new(
@@ -144,7 +145,7 @@ fn head_cases(
         let x = Input::normal(1, n, cols, 1.0).live(0).watched();
         vec![x, Input::normal(2, n, cols, 1.0).live(0), weight(3), weight(4), weight(5)]
     };
-    // The queries' have a bias in LayerNorm.
+    // In LayerNorm, the queries have a bias.
     let with_bias = kind == NormKind::Layer;
     let parts = move |t: &[Tensor]| {
         let of_queries = Norm { bias: with_bias.then_some(t[4]), kind, ..Norm::rms(t[2], EPS) };

@@ -15,7 +15,7 @@ fn scale_of(g: &[f64], max_norm: f64) -> f64 {
 }
 
 fn norm_cases() -> Vec<Case> {
-    // Lengths of the gradients, and where one holds something that is not finite.
+    // Lengths of the gradients, and a value that is not finite in some.
     let shapes: [(&[usize], f32, Option<f32>); 7] = [
         (&[1], 0.0, None),
         (&[7, 64, 4095], 1.0, None),
@@ -23,7 +23,7 @@ fn norm_cases() -> Vec<Case> {
         (&[63, 65], 0.5, Some(f32::INFINITY)),
         (&[63, 65], 0.5, Some(f32::NEG_INFINITY)),
         (&[63, 65], 0.0, Some(f32::NAN)),
-        // Each is finite, the sum of their squares is not.
+        // Each is finite, but the sum of their squares is not.
         (&[63, 65], 1.0, Some(1e20)),
     ];
     let case = |(lengths, max_norm, bad): (&[usize], f32, Option<f32>)| {

@@ -6,7 +6,7 @@ use crate::reference;
 
 pub(super) fn cases() -> Vec<Case> {
     let mut out = Vec::new();
-    // T, β, how far the sampler and the reference are, and whether another policy sampled.
+    // T, β, the distance of the sampler and the reference model from the policy, and whether another policy sampled.
     for (t, beta, spread, off_policy) in
         [(1, 0.0, 0.1, false), (67, 0.04, 0.3, false), (130, 0.04, 0.3, true), (13, 1.0, 3.0, true)]
     {

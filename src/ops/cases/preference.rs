@@ -48,7 +48,7 @@ impl From<PairTerm> for reference::PairTerm {
     }
 }
 
-/// P, the spread of the scores, and what the inputs have.
+/// P, the spread of the scores, and the optional inputs.
 #[derive(Clone, Copy)]
 struct Shape {
     pairs: usize,
@@ -69,7 +69,8 @@ fn case(name: &str, terms: Vec<PairTerm>, shape: Shape) -> Case {
     let between = |seed: u32, i: usize, low: f64, high: f64| {
         (low + (high - low) * reference::uniform(seed, 11, 0, i as u32)) as f32
     };
-    // Scores are differences of these, of two parts of their sums, and of the reference's.
+    // Log-probabilities of which scores are differences: of whole responses, of their two parts, and of the reference
+    // model's.
     let logp = |i: usize| spread * between(1, i, -3.0, -2.0);
     let reference = |i: usize| parts as f32 * spread * between(2, i, -3.5, -1.5);
     let response = |i: usize| [reference(i), (3 + i * 7 % 53) as f32, (i % 3 == 1) as u8 as f32];
@@ -118,7 +119,7 @@ pub(super) fn cases() -> Vec<Case> {
     for loss in PairLoss::ALL.iter().copied() {
         let usual = PairTerm::new(loss, 0.1);
         let term = match loss {
-            // Scores are log-probabilities of a token on average.
+            // Scores are average log-probabilities per token.
             PairLoss::OddsRatio => PairTerm { reference_free: true, average: true, ..usual },
             // No label is certain.
             PairLoss::Exo => PairTerm { label_scale: 0.998, label_shift: 1e-3, ..usual },

@@ -1,4 +1,4 @@
-//! Cases: rotary positions in place, behind other keys, and into a cache.
+//! Cases: rotary positions in place, after preceding keys, and into a cache.
 
 use super::attention::{position, reference_spans, trees};
 use super::{Case, Input, beside, columns, gradients, twice};
@@ -6,7 +6,7 @@ use crate::gpu::{Recorder, Tensor};
 use crate::ops::{AttentionShape, KeySource, Rotary, residual_add, rope_table, rotary};
 use crate::reference;
 
-/// H, K, D, elements of a head that are rotated, and whether neighbours are.
+/// H, K, D, rotated elements per head, and whether neighbouring elements form a pair.
 type Shape = (usize, usize, usize, usize, bool);
 
 pub(super) fn cases() -> Vec<Case> {
@@ -28,12 +28,12 @@ pub(super) fn cases() -> Vec<Case> {
         }
         out.push(into_cache(shape));
     }
-    // A cache alone, without a rotation.
+    // A cache without a rotation.
     out.push(into_cache((2, 1, 8, 0, false)));
     out
 }
 
-/// Heads of SmolLM2, Qwen 2.5, Phi 2, Phi 3, Qwen 3 and Gemma 3 at positions about 4,000.
+/// Heads of SmolLM2, Qwen 2.5, Phi 2, Phi 3, Qwen 3 and Gemma 3 at positions around 4,000.
 pub(super) fn real_shapes() -> Vec<Case> {
     let shapes: [Shape; 6] = [
         (9, 3, 64, 64, false),
@@ -55,7 +55,7 @@ fn name((heads, kv_heads, d, rotated, interleaved): Shape, rest: &str) -> String
     format!("H {heads} K {kv_heads} D {d} rotated {rotated} {how}, {rest}")
 }
 
-/// Queries, keys and values of rows at these positions, rotated or rotated back.
+/// Rotates the queries and keys of rows at these positions, forward or backward.
 fn rotate(x: &[f64], positions: &[u32], shape: Shape, backward: bool) -> Vec<f64> {
     let (heads, kv_heads, d, rotated, interleaved) = shape;
     let (cols, keys_at) = ((heads + 2 * kv_heads) * d, heads * d);
@@ -69,7 +69,7 @@ fn rotate(x: &[f64], positions: &[u32], shape: Shape, backward: bool) -> Vec<f64
     beside(&[(&q, keys_at), (&k, values_at - keys_at), (&v, cols - values_at)])
 }
 
-/// Forward and backward, after `before` keys that all rows see.
+/// Forward and backward, after `before` preceding keys.
 fn in_place(shape: Shape, before: usize) -> [Case; 2] {
     let (heads, kv_heads, d, rotated, interleaved) = shape;
     let cols = (heads + 2 * kv_heads) * d;
@@ -88,7 +88,7 @@ fn in_place(shape: Shape, before: usize) -> [Case; 2] {
             Input::normal(4, before.max(1), 2 * kv_heads * d, 1.0).live(1),
         ]
     };
-    // What is rotated is a sum, and the gradient comes to it by another.
+    // The rotated tensor is a sum, and so is its gradient.
     let record = move |r: &mut Recorder, t: &[Tensor]| {
         let qkv = residual_add(r, t[0], t[1])?;
         let keys = match before {
@@ -124,11 +124,11 @@ fn in_place(shape: Shape, before: usize) -> [Case; 2] {
     [forward, backward]
 }
 
-/// Into a cache that holds something already: rows elsewhere in it stay as they are.
+/// Into a filled cache: its other rows stay as they are.
 fn into_cache(shape: Shape) -> Case {
     let (heads, kv_heads, d, rotated, interleaved) = shape;
     let (cols, keys_at) = ((heads + 2 * kv_heads) * d, heads * d);
-    // The rows' last keys, beyond a prefix or not; the last row has no keys.
+    // The last key of each row, with or without a prefix; the last row has no keys.
     let spans: Vec<u32> =
         [[0, 0, 0, 1], [0, 4, 9, 12], [2, 2, 13, 30], [0, 4, 30, 31], [5, 5, 7, 7]].concat();
     let (n, m, positions) = (5, 33, 17);

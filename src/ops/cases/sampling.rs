@@ -7,8 +7,8 @@ use crate::reference;
 
 pub(super) fn cases() -> Vec<Case> {
     let plain = SamplingParams { temperature: 0.9, ..SamplingParams::default() };
-    // The mass above a token is compared with top-p in f32: a case whose token lies within some 1e-6 of the border
-    // may choose otherwise than f64 does. These, with their seeds, have none.
+    // The mass above a token is compared with top-p in f32: if a token is within about 1e-6 of the border, the choice
+    // may differ from f64. With these parameters and seeds, none is.
     let params = [
         ("greedy", SamplingParams { temperature: 0.0, ..plain }),
         ("temperature 0.9", plain),
@@ -26,7 +26,7 @@ pub(super) fn cases() -> Vec<Case> {
             (67, 7, none),
             (64, 512, none),
             (5, 2053, none),
-            // Several parts a row.
+            // Several parts per row.
             (1, 49_157, none),
             (3, 30_000, (0.5, Some(4.0))),
         ];
@@ -34,7 +34,7 @@ pub(super) fn cases() -> Vec<Case> {
             let (transform, exact_transform) = transform(scale, soft_cap);
             let mut logits = Input::normal(1, s, v, 3.0);
             if v == 7 {
-                // Ties, of both zeros too.
+                // Ties, including both zeros.
                 let values = [1.0, -0.0, 0.0, -1.5, 1.0, 0.0, -2.0, 1.0, -0.0, 0.5, -1.5];
                 logits = Input::f32((0..s * v).map(|i| values[i % values.len()]).collect(), s, v);
             }

@@ -1,4 +1,4 @@
-//! Cases: sums over runs of rows.
+//! Cases: sums over segments of rows.
 
 use super::{Case, Input};
 use crate::ops::segment_sum;
@@ -6,7 +6,7 @@ use crate::reference;
 
 pub(super) fn cases() -> Vec<Case> {
     let mut out = Vec::new();
-    // Lengths of the segments repeat these; some are empty.
+    // The segments have these lengths, repeated; some are empty.
     for (s, lengths) in [
         (1, vec![1]),
         (1, vec![131]),
@@ -43,7 +43,7 @@ pub(super) fn cases() -> Vec<Case> {
             "segment_sum_backward",
             &shape,
             inputs(),
-            // Twice, so that the second gradient is added to the first.
+            // Recorded twice, so that the second gradient is added to the first.
             |r, t| {
                 let y = segment_sum(r, t[0], t[1], t[2].rows)?;
                 let z = segment_sum(r, t[0], t[1], t[2].rows)?;

@@ -1,4 +1,4 @@
-//! Cases of self-attention: what model families make of it, trees, caches, LoRA terms and 16-bit weights.
+//! Cases of self-attention: blocks of several model families, trees, caches, LoRA terms and 16-bit weights.
 
 use super::attention::{Tree, join, position, reference_spans, split, trees};
 use super::linear::{Term, merged};
@@ -10,7 +10,7 @@ use crate::ops::{
 };
 use crate::reference::{self, NormWeights, NormedHeads};
 
-/// What a block has beside its matrices.
+/// What a block has besides its matrices.
 #[derive(Clone, Copy)]
 struct Family {
     /// How rows are normalised; LayerNorm has a bias.
@@ -18,13 +18,14 @@ struct Family {
     /// Whether queries, keys and values have a bias.
     bias: bool,
     head_norms: Option<NormKind>,
-    /// Elements of a head that are rotated, and whether neighbours are.
+    /// Rotated elements per head, and whether neighbouring elements form a pair.
     rotary: Option<(usize, bool)>,
     soft_cap: Option<f32>,
     window: Option<usize>,
 }
 
-/// A case's size: N rows in trees, the rest seeing nothing; C; the heads; ranks of LoRA terms on q, k and v.
+/// A case's size: N rows in trees and rows that no later row attends to; C; the heads; ranks of the LoRA terms on q, k
+/// and v.
 #[derive(Clone, Copy)]
 struct Size {
     trees: &'static [Tree],
@@ -34,14 +35,14 @@ struct Size {
     kv_heads: usize,
     head_dim: usize,
     ranks: [usize; 3],
-    /// Of the matrix.
+    /// The format of the matrix.
     format: Format,
     family: Family,
 }
 
 const EPS: f32 = 1e-3;
 
-// Inputs, in this order; A and B of q, k and v follow LORA.
+// Inputs, in this order; A and B of q, k and v start at LORA.
 const X: usize = 0;
 const NORM_WEIGHT: usize = 1;
 const QKV: usize = 2;
@@ -54,10 +55,10 @@ const NORM_BIAS: usize = 13;
 const BIAS: usize = 14;
 const QUERY_NORM: usize = 15;
 const KEY_NORM: usize = 16;
-/// What an `after_case` has more.
+/// The additional input of an `after_case`.
 const KNOWN: usize = 17;
 const KNOWN_SPANS: usize = 18;
-/// Those of them that may have a gradient.
+/// The inputs that may have a gradient.
 const WATCHED: [usize; 13] = [
     X,
     NORM_WEIGHT,
@@ -80,13 +81,13 @@ impl Size {
         AttentionShape { soft_cap, window, ..AttentionShape::new(self.heads, self.kv_heads, self.head_dim) }
     }
 
-    /// Radians a position of each pair that is rotated.
+    /// Radians per position of each rotated pair.
     fn inv_freq(&self) -> Vec<f64> {
         let rotated = self.family.rotary.map_or(0, |(rotated, _)| rotated);
         (0..rotated / 2).map(|j| 1e4f64.powf(-2.0 * j as f64 / rotated as f64)).collect()
     }
 
-    /// The first of the columns of queries, keys and values, and where they end.
+    /// The first columns of queries, keys and values, and the end of the values.
     fn firsts(&self) -> [usize; 4] {
         let (keys, width) = (self.heads * self.head_dim, self.kv_heads * self.head_dim);
         [0, keys, keys + width, keys + 2 * width]
@@ -106,7 +107,7 @@ impl Size {
         let n = ends.len();
         let positions = spans.chunks(4).map(|s| s[1] - s[0] + s[3] - s[2]).max().unwrap_or(1).max(1) as usize;
         let outputs = self.shape().columns();
-        // So that scores are of a size, whatever that of a head.
+        // Keeps the size of scores independent of the head size.
         let spread = 1.5 * (8.0 / d as f32).powf(0.25) / (c as f32).sqrt();
         let mut out = vec![
             watch(Input::normal(1, n, c, 1.0).live(0)),
@@ -159,18 +160,18 @@ impl Size {
     }
 }
 
-/// The normalisation of rows by its twin.
+/// The normalisation of rows, for `reference`.
 fn norm_of<'a>(v: &'a [Vec<f64>], kind: NormKind) -> NormWeights<'a> {
     let bias = (kind == NormKind::Layer).then_some(&v[NORM_BIAS][..]);
     NormWeights { weight: &v[NORM_WEIGHT], bias, eps: EPS as f64, kind }
 }
 
-/// What `reference` makes of the block, step by step.
+/// The results of `reference` for the block, step by step.
 struct Expected {
-    /// The matrix with its LoRA terms.
+    /// The matrix with its LoRA terms merged.
     weights: Vec<f64>,
     normed: Vec<f64>,
-    /// Queries, keys and values before their heads are normalised.
+    /// Queries, keys and values before head normalisation.
     projected: Vec<f64>,
     qkv: [Vec<f64>; 3],
     out: Vec<f64>,
@@ -248,7 +249,7 @@ fn expected_gradients(v: &[Vec<f64>], size: &Size, n: usize) -> Vec<Vec<f64>> {
     first.chain(low).chain(of_norm_bias.flatten()).chain(dbias).chain(of_head_norms).collect()
 }
 
-/// Trees after `known` rows that lie in a cache. `reference` goes through those anew for every tree.
+/// Trees after `known` rows that are stored in a cache. `reference` computes those again for every tree.
 fn after_case(name: &str, size: Size, known: usize, rest: &'static [Tree]) -> Case {
     let shape = size.shape();
     let AttentionShape { kv_heads, head_dim, .. } = shape;
@@ -292,7 +293,7 @@ fn after_case(name: &str, size: Size, known: usize, rest: &'static [Tree]) -> Ca
 }
 
 impl Size {
-    /// Of a Llama: RMS norm, whole heads rotated by halves.
+    /// A Llama block: RMSNorm, whole heads rotated in halves.
     fn new(
         trees: &'static [Tree],
         empty: usize,
@@ -316,7 +317,7 @@ impl Size {
     }
 }
 
-/// Trees, a cache and what follows it, at a small shape.
+/// Trees, a cache and rows after it, at a small shape.
 pub(super) fn small_cases() -> Vec<Case> {
     cases_of(Size::new(&[(9, &[]), (5, &[3, 4])], 0, 12, (2, 1, 8), [0; 3]))
 }
@@ -340,10 +341,10 @@ pub(super) fn cases() -> Vec<Case> {
         Size { format: Format::Bf16, ..size(&[(7, &[3, 11])], 0, 16, (2, 1, 8), [0; 3]) },
         Size { format: Format::Q8, ..size(&[(7, &[3, 11])], 0, 64, (4, 2, 16), [4, 0, 4]) },
         Size { format: Format::Q4, ..size(&[(5, &[3, 4])], 2, 128, (8, 1, 8), [0, 4, 4]) },
-        // A bias, as Qwen 2 has it, alone and beside LoRA terms.
+        // A bias as in Qwen 2, without and with LoRA terms.
         family((4, 2, 8), [0; 3], |f| Family { bias: true, ..f }),
         family((4, 2, 8), [4, 0, 4], |f| Family { bias: true, ..f }),
-        // Normalised heads, as in Qwen 3; with windows and 1 + weight, as in Gemma 3; with soft caps, as in Gemma 2.
+        // Normalised heads as in Qwen 3; with windows and 1 + weight as in Gemma 3; with soft caps as in Gemma 2.
         family((4, 2, 8), [0, 3, 4], |f| Family { head_norms: Some(NormKind::Rms), ..f }),
         family((4, 1, 16), [0; 3], |f| {
             let kind = Some(NormKind::RmsUnitOffset);
@@ -355,7 +356,7 @@ pub(super) fn cases() -> Vec<Case> {
             window: Some(9),
             ..f
         }),
-        // No rotation, as in GPT-2 and in some of SmolLM 3's layers.
+        // No rotation, as in GPT-2 and in some layers of SmolLM 3.
         family((2, 2, 8), [4, 0, 0], |f| Family {
             norm: Some(NormKind::Layer),
             bias: true,
@@ -363,7 +364,8 @@ pub(super) fn cases() -> Vec<Case> {
             ..f
         }),
         family((4, 1, 8), [0; 3], |f| Family { rotary: None, ..f }),
-        // A part of each head rotated, as in Phi 2 and GPT-NeoX; neighbours, as in GPT-J; whole heads after a LayerNorm.
+        // Part of each head rotated, as in Phi 2 and GPT-NeoX; neighbouring pairs, as in GPT-J; whole heads after a
+        // LayerNorm.
         family((2, 2, 16), [0; 3], |f| Family {
             norm: Some(NormKind::Layer),
             bias: true,
@@ -400,7 +402,7 @@ pub(super) fn real_shapes() -> Vec<Case> {
         }),
         Size { format: Format::Bf16, ..size(3072, (32, 32, 96), [0; 3]) },
     ];
-    // Of the largest there is but one case.
+    // Of the largest shapes there is only one case each.
     let wanted = |size: &Size, case: &Case| size.hidden < 2000 || case.kernel.ends_with("backward");
     let of = |size: Size| cases_of(size).into_iter().filter(move |case| wanted(&size, case));
     sizes.into_iter().flat_map(of).collect()
@@ -438,14 +440,14 @@ fn cases_of(size: Size) -> Vec<Case> {
         },
         move |v| expected_gradients(v, &size, n),
     ));
-    // Trees after the first one's prompt, which lies in a cache.
+    // Trees after the prompt of the first, which is stored in a cache.
     if let [(known, []), rest @ ..] = size.trees
         && !rest.is_empty()
         && size.empty == 0
     {
         out.push(after_case(&name, size, *known, rest));
     }
-    // Over a cache that the rows fill themselves: all at once, and each row by itself.
+    // With a cache that the rows fill themselves: all in one sequence, and each row in its own.
     for apart in [false, true] {
         out.push(Case::new(
             if apart { "self_attention_decode" } else { "self_attention_prefill" },
@@ -463,7 +465,7 @@ fn cases_of(size: Size) -> Vec<Case> {
 }
 
 impl std::fmt::Display for Family {
-    /// What differs from a Llama.
+    /// The differences from a Llama block.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.norm {
             Some(NormKind::Rms) => {}

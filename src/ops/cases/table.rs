@@ -1,4 +1,4 @@
-//! The table: every op's cases, and the few for a device's first start.
+//! The table: every op's cases, and the few that run at a device's first start.
 
 use super::{
     Case, activation, add, advance, attention, ceiling, feed_forward, gather, linear, logprob, mix, norm,
@@ -30,8 +30,8 @@ pub fn all_cases() -> Vec<Case> {
     ops.iter().flat_map(|cases| cases()).collect()
 }
 
-/// Shapes that models have: few rows, widths, heads, vocabularies and contexts of their size. Made one after the other, since
-/// they are large.
+/// Shapes from real models: few rows, with the models' widths, heads, vocabularies and contexts. They are large, so
+/// they are created one after the other.
 pub fn real_shapes() -> impl Iterator<Item = Case> {
     let ops = [
         attention::real_shapes,
@@ -46,12 +46,12 @@ pub fn real_shapes() -> impl Iterator<Item = Case> {
     ops.into_iter().flat_map(|cases| cases())
 }
 
-/// The largest of them, for which a processor and `reference` take minutes each.
+/// The largest of them, for which a CPU and `reference` take minutes each.
 pub fn largest_shapes() -> impl Iterator<Item = Case> {
     [attention::largest_shapes, logprob::largest_shapes].into_iter().flat_map(|cases| cases())
 }
 
-/// A few small cases that go through every kernel that matters, for a device's first start.
+/// A few small cases that cover every kernel that matters, for a device's first start.
 pub(crate) fn for_first_start() -> Vec<Case> {
     let mut names = ["self_attention_backward", "self_attention_decode", "self_attention_after"].to_vec();
     let mut out = vec![linear::small_case()];

@@ -1,5 +1,5 @@
-//! Matrix products: their launches. What an op does with the sums is its kernel's, which defines `left`, `right` and `finish`
-//! (or `finish_pair`); how a device computes the product is [`tiles`]'.
+//! Matrix products: their launches. How an op uses the sums is defined by its kernel in `left`, `right` and `finish`
+//! (or `finish_pair`); how a device computes the product is defined in [`tiles`].
 
 mod tiles;
 
@@ -12,10 +12,10 @@ use crate::gpu::{
 use tiles::along_neither;
 pub(super) use tiles::{Forward, Shared, along_both, along_left};
 
-/// The root-mean-square normalisation of a product's rows, computed on the way.
+/// The RMSNorm of a product's rows, computed within the product.
 #[derive(Clone, Copy)]
 pub(super) struct FusedNorm {
-    /// What each column is weighed by.
+    /// The weight of each column.
     pub weight: Tensor,
     /// Added to the mean of the squares.
     pub eps: f32,
@@ -26,8 +26,8 @@ pub(super) fn aligned(lengths: &[usize]) -> bool {
     lengths.iter().all(|n| n % 4 == 0)
 }
 
-/// A product of a form alone, without an op around it: of left (rows, inner) and right (cols, inner) along both; of left
-/// (rows, inner) and right (inner, cols) along the left; of left (inner, rows) and right (inner, cols) along neither.
+/// A product without an op: of left (rows, inner) and right (cols, inner) along both; of left (rows, inner) and right
+/// (inner, cols) along the left; of left (inner, rows) and right (inner, cols) along neither.
 pub(crate) fn product(r: &mut Recorder, form: ProductForm, left: Tensor, right: Tensor) -> Tensor {
     let rows = |tensor: Tensor| tensor.rows.max() as usize;
     let (height, width) = match form {
@@ -54,31 +54,31 @@ constants! {
     }
 }
 
-/// What [`launch_forward`] computes.
+/// The arguments of [`launch_forward`].
 #[derive(Clone, Copy)]
 pub(super) struct Product {
     pub x: Tensor,
     pub w: MatrixRows,
-    /// Elements of x's rows that take part: all of them, or none for a result of zeros.
+    /// The number of x's columns to sum over: all of them, or 0 for a result of zeros.
     pub inner: usize,
-    /// Normalise x first.
+    /// Normalises x first.
     pub norm: Option<FusedNorm>,
-    /// What the product is multiplied by.
+    /// The factor of the product.
     pub scale: f32,
     /// h, B, and the term's scale.
     pub lora: Option<(Tensor, Tensor, f32)>,
-    /// (1, O): one for each of y's columns.
+    /// The bias of each column of y, (1, O).
     pub bias: Option<Tensor>,
     pub residual: Option<Tensor>,
     pub y: Tensor,
     /// Whether the product is added to y.
     pub add: bool,
-    /// The first column of y that is computed; of the residual alike.
+    /// The first column of y (and of the residual) that is computed.
     pub first_col: usize,
 }
 
 impl Product {
-    /// Plainly x wᵀ.
+    /// The plain product x wᵀ.
     pub fn new(x: Tensor, w: MatrixRows, y: Tensor) -> Product {
         Product {
             x,
@@ -156,7 +156,7 @@ constants! {
     }
 }
 
-/// dx = or += scale · dy w (+ g A), with the columns of dy from `first_col` on.
+/// dx = or += scale · dy w (+ g A), using the columns of dy from `first_col` on.
 pub(super) fn launch_backward_input(
     r: &mut Recorder,
     dy: Tensor,
@@ -198,9 +198,9 @@ pub(super) fn launch_backward_input(
     });
 }
 
-/// Slices of the rows that a weight gradient is summed over, so that a small matrix still fills the GPU.
+/// The most slices of rows that a weight gradient is summed in, so that a small matrix still fills the GPU.
 const MAX_SLICES: u32 = 16;
-/// Rows that make a slice worth its launch.
+/// The number of rows that justifies a slice.
 const SLICE_ROWS: u32 = 128;
 
 constants! {
@@ -210,8 +210,8 @@ constants! {
     }
 }
 
-/// The rows of dw that belong to `w` = or += scale · dyᵀ x, with the columns of dy from `first_col` on. Where x stands
-/// for its normalised rows, the norm's weight and the inverse root mean squares of the rows are given.
+/// The rows of dw that belong to `w` = or += scale · dyᵀ x, using the columns of dy from `first_col` on. If x stands
+/// for its normalised rows, the norm's weight and the rows' inverse root mean squares are given.
 #[allow(clippy::too_many_arguments, reason = "the operands of one product")]
 pub(super) fn launch_backward_weight(
     r: &mut Recorder,
@@ -224,7 +224,8 @@ pub(super) fn launch_backward_weight(
     dw: GradientTarget,
 ) {
     let (out, cols) = (w.rows, x.cols);
-    // Of a tile of its own, so that no choice of tiles changes how sums are shared out, and with it the last bits.
+    // Based on a fixed tile, so that the choice of tiles does not change the slices, and with them the last bits of the
+    // sums.
     let enough = r.busy().div_ceil((out.div_ceil(32) * cols.div_ceil(16)) as u32);
     let slices = x.rows.max().div_ceil(SLICE_ROWS).clamp(1, MAX_SLICES).min(enough);
     let partial = match slices {

@@ -6,7 +6,7 @@ use crate::gpu::{
     UnrolledTile, UnrolledTiles,
 };
 
-/// How the results of a product are shared out, and the constants of the snippet that computes it.
+/// How the results of a product are divided among workgroups, and the constants of its snippet.
 pub(in crate::unstable::ops) struct Shared {
     /// Workgroups.
     pub groups: Groups,
@@ -14,28 +14,28 @@ pub(in crate::unstable::ops) struct Shared {
     pub constants: Vec<(String, Constant)>,
 }
 
-/// A product along both rows, y = x wᵀ, as its kernel has it.
+/// A product along both rows, y = x wᵀ, with what its kernel needs.
 #[derive(Clone, Copy)]
 pub(in crate::unstable::ops) struct Forward {
     /// Rows of y.
     pub rows: Dim,
-    /// Columns of y; pairs of them, where they are paired.
+    /// Columns of y; pairs of columns if they are paired.
     pub cols: usize,
-    /// Elements of a sum, of the first product.
+    /// Elements of a sum in the first product.
     pub inner: usize,
     /// How w is stored.
     pub format: Format,
-    /// Whether a second product is added, LoRA's.
+    /// Whether a second product is added (a LoRA term).
     pub two_terms: bool,
-    /// Whether two products with as many columns each belong together, see `finish_pair`.
+    /// Whether two products with equal numbers of columns belong together, see `finish_pair`.
     pub paired: bool,
-    /// Whether rows are divided by their root mean square on the way.
+    /// Whether the product divides rows by their root mean square.
     pub norm: bool,
 }
 
-/// Rows up to which products are computed column by column rather than in tiles, where nothing was measured.
+/// Without measurements, products of up to this many rows are computed column by column rather than in tiles.
 const FEW_ROWS: u32 = 8;
-/// Tiles that keep a GPU busy: fewer are made smaller.
+/// The number of tiles that keeps a GPU busy: with fewer, tiles are made smaller.
 const ENOUGH_TILES: u32 = 128;
 
 /// A product along both rows.
@@ -55,7 +55,7 @@ pub(in crate::unstable::ops) fn along_both(r: &Recorder, p: Forward) -> Shared {
     match r.tile(class, by_shape) {
         ProductTile::Matvec => few_rows(p),
         ProductTile::Staged(tile) => {
-            // Halves of a tile that belong together are whole quads of a lane.
+            // The two halves of a tile must be whole vectors of four per lane.
             let tile = if p.paired && tile.lane_cols < 8 { StagedTile::FLAT } else { tile };
             let tile = if p.paired { beside_long_finish(tile, p.format) } else { tile };
             let kind = Staging { two_terms: p.two_terms, paired: p.paired, ..Staging::default() };
@@ -66,8 +66,8 @@ pub(in crate::unstable::ops) fn along_both(r: &Recorder, p: Forward) -> Shared {
     }
 }
 
-/// A product along the left rows alone: dx = dy w, with (rows, cols) results of `inner` elements each, and whether
-/// `finish` does more than to store them.
+/// A product along the left rows alone: dx = dy w, with (rows, cols) results of `inner` elements each; `long_finish`
+/// says whether `finish` does more than store them.
 pub(in crate::unstable::ops) fn along_left(
     r: &Recorder,
     (rows, cols): (Dim, usize),
@@ -85,8 +85,8 @@ pub(in crate::unstable::ops) fn along_left(
     staged(if long_finish { beside_long_finish(tile, format) } else { tile }, rows, cols, kind)
 }
 
-/// The tile where `finish` is long: unpacking integers beside it takes a few registers more than Intel's GPUs have for the
-/// largest.
+/// Returns a smaller tile if `finish` is long: together with unpacking integers, the largest tile needs a few registers
+/// more than Intel's GPUs have.
 fn beside_long_finish(tile: StagedTile, format: Format) -> StagedTile {
     match format {
         Format::Q8 | Format::Q4 if tile == StagedTile::SQUARE => StagedTile::FLAT,
@@ -94,7 +94,7 @@ fn beside_long_finish(tile: StagedTile, format: Format) -> StagedTile {
     }
 }
 
-/// A product along neither: dw = dyᵀ x, with (rows, cols) results of `inner` elements each, of which there are `slices`.
+/// A product along neither: dw = dyᵀ x, with (rows, cols) results of `inner` elements each, summed in `slices` slices.
 pub(super) fn along_neither(r: &Recorder, (rows, cols): (usize, usize), inner: Dim, slices: u32) -> Shared {
     if let Products::Unrolled(tiles) = r.tuning().products {
         return unrolled_along_neither(tiles, rows, cols, slices);
@@ -107,7 +107,7 @@ pub(super) fn along_neither(r: &Recorder, (rows, cols): (usize, usize), inner: D
     Shared { groups: shared.groups.times(slices), ..shared }
 }
 
-/// The tile for products that are computed in no other way.
+/// Returns the tile for products that only the staged kernels compute.
 fn staged_tile(r: &Recorder, class: ProductClass, by_shape: StagedTile) -> StagedTile {
     match r.tile(class, ProductTile::Staged(by_shape)) {
         ProductTile::Staged(tile) => tile,
@@ -121,33 +121,33 @@ constants! {
     }
 }
 
-/// The constant of kernels whose rows are normalised before, as for every product on a GPU.
+/// The constant of kernels whose rows are normalised in an earlier launch, as on every GPU.
 fn no_norm(p: Forward) -> Vec<(String, Constant)> {
     assert!(!p.norm, "products on a GPU do not normalise");
     NoNorm { norm: false }.list()
 }
 
 constants! {
-    /// What a product does whose operands are staged in workgroup memory.
+    /// Properties of a product whose operands are staged in workgroup memory.
     struct Staging {
         left_along_k: bool,
         right_along_k: bool,
         two_terms: bool,
         paired: bool,
-        /// Whether the sum is shared out among slices.
+        /// Whether the sum is divided into slices.
         split: bool,
     }
 }
 
 impl Default for Staging {
-    /// One product along both rows.
+    /// A single product along both rows.
     fn default() -> Staging {
         Staging { left_along_k: true, right_along_k: true, two_terms: false, paired: false, split: false }
     }
 }
 
 constants! {
-    /// Its tile, see [`StagedTile`].
+    /// Constants of its tile, see [`StagedTile`].
     struct Staged {
         product: &'static str,
         tile_rows: u32,
@@ -167,7 +167,7 @@ fn staged(tile: StagedTile, rows: Dim, cols: usize, staging: Staging) -> Shared 
     Shared { groups, constants }
 }
 
-/// The tile for (rows, cols) results, where nothing was measured.
+/// Returns the default tile for (rows, cols) results, without measurements.
 fn by_shape(rows: Dim, cols: usize) -> StagedTile {
     let square = StagedTile::SQUARE;
     let tiles = rows.max().div_ceil(square.rows) * (cols as u32).div_ceil(square.cols);
@@ -179,16 +179,16 @@ constants! {
     struct FewRows {
         product: &'static str,
         rows: u32,
-        /// Columns of a workgroup, of both products where they are paired.
+        /// Columns per workgroup, counting both products if they are paired.
         cols: u32,
-        /// Vectors of a column that a lane has on their way at a time.
+        /// Vectors of a column that a lane loads at a time.
         steps: u32,
         two_terms: bool,
         paired: bool,
     }
 }
 
-/// A product of few rows on a GPU: its columns are read once, by lanes along k.
+/// A product of few rows on a GPU: its columns are read once, with lanes along k.
 fn few_rows(p: Forward) -> Shared {
     let rows = p.rows.max().next_power_of_two();
     let (rows, cols, steps) = match (p.paired, rows) {
@@ -205,32 +205,32 @@ fn few_rows(p: Forward) -> Shared {
 }
 
 constants! {
-    /// A product unrolled by text.
+    /// An unrolled product.
     struct Unrolled {
         product: &'static str,
-        /// Whether the lanes of a subgroup load together.
+        /// Whether the lanes of a subgroup share loads.
         subgroup: bool,
-        /// Lanes of a tile.
+        /// Lanes per tile.
         lanes: u32,
-        /// Lanes of a workgroup.
+        /// Lanes per workgroup.
         workgroup: u32,
-        /// Columns of a tile.
+        /// Columns per tile.
         tile_cols: u32,
     }
 }
 
 constants! {
-    /// What products of rows have beside [`Unrolled`].
+    /// The additional constants of products of rows.
     struct UnrolledRows {
-        /// Rows of a lane.
+        /// Rows per lane.
         tile_rows: u32,
-        /// Products that are added up: the second is LoRA's.
+        /// The number of products that are added: the second is a LoRA term.
         terms: u32,
     }
 }
 
 constants! {
-    /// What products along both rows have beside those.
+    /// The additional constants of products along both rows.
     struct UnrolledForward {
         paired: bool,
         norm: bool,
@@ -238,19 +238,19 @@ constants! {
 }
 
 constants! {
-    /// What a weight's gradient has beside [`Unrolled`].
+    /// The additional constants of a weight's gradient.
     struct UnrolledWeight {
         /// Rows that lanes load at a time.
         k_step: u32,
     }
 }
 
-/// Lanes of a workgroup at most.
+/// The most lanes per workgroup.
 const WORKGROUP: u32 = 64;
-/// Workgroups from which on they are made larger rather than more.
+/// From this number of workgroups on, they are made larger instead of more numerous.
 const ENOUGH_GROUPS: u32 = 64;
 
-/// The workgroups for (rows, cols) results in such tiles, and the constants of the snippet.
+/// Returns the workgroups for (rows, cols) results in such tiles, and the constants of the snippet.
 fn divide(product: &'static str, tile: UnrolledTile, rows: Dim, cols: usize) -> (Groups, Unrolled) {
     let height = tile.lanes * tile.rows;
     let across = (cols as u32).div_ceil(tile.cols);
@@ -268,7 +268,7 @@ fn divide(product: &'static str, tile: UnrolledTile, rows: Dim, cols: usize) -> 
 }
 
 impl UnrolledTiles {
-    /// The tile for products of rows with (rows, …) results.
+    /// Returns the tile for products of rows with (rows, …) results.
     fn of_rows(self, rows: Dim) -> UnrolledTile {
         let few = self.few_rows;
         if rows.max() <= few.lanes * few.rows { few } else { self.rows }
@@ -277,7 +277,7 @@ impl UnrolledTiles {
 
 fn unrolled_forward(tiles: UnrolledTiles, p: Forward) -> Shared {
     let tile = tiles.of_rows(p.rows);
-    // Half of a tile's columns are each product's.
+    // Each of the two products takes half of a tile's columns.
     let cols = if p.paired { 2 * p.cols } else { p.cols };
     let (groups, unrolled) = divide("product_nt_unrolled", tile, p.rows, cols);
     let mut constants = unrolled.list();
@@ -304,7 +304,7 @@ fn unrolled_along_neither(tiles: UnrolledTiles, rows: usize, cols: usize, slices
 }
 
 constants! {
-    /// A product by cooperative matrices.
+    /// A product with cooperative matrices.
     struct Cooperative {
         product: &'static str,
         cooperative: bool,
@@ -312,10 +312,10 @@ constants! {
         /// Rows and columns of a matrix, and whether they are 8.
         size: u32,
         eight: bool,
-        /// Rows of a lane.
+        /// Rows per lane.
         tile_rows: u32,
         tile_cols: u32,
-        /// Matrices of a tile.
+        /// Matrices per tile.
         height: u32,
         width: u32,
         terms: u32,
@@ -324,8 +324,8 @@ constants! {
     }
 }
 
-/// By cooperative matrices of this size. A tile has 2048 results at most, for the 16 KiB that workgroup memory has
-/// everywhere.
+/// A product with cooperative matrices of this size. A tile has at most 2048 results, to fit into the 16 KiB of
+/// workgroup memory that every GPU has.
 fn cooperative((size, lanes): (u32, u32), p: Forward) -> Shared {
     let tile_rows = (32 / lanes).max(1);
     let height = lanes * tile_rows;
