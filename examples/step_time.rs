@@ -1,5 +1,5 @@
 //! How long a step takes on several ranks, from what one takes alone and what the network does: the model of
-//! docs/ranks.md, as a table up to 1,000 ranks.
+//! docs/explanation/several-processes.md, as a table up to 1,000 ranks.
 //!
 //! ```text
 //! cargo run --example step_time -- WORK_MS PARAMETERS GBIT_PER_S LATENCY_MS [ANSWERS_KB [MESSAGE_US]]
