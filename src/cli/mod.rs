@@ -11,6 +11,8 @@ mod presets;
 mod printable;
 mod progress_line;
 mod ranks;
+#[cfg(test)]
+mod reference;
 mod resume;
 mod signals;
 mod version;

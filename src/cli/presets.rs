@@ -12,7 +12,7 @@ struct Preset {
     yaml: &'static str,
 }
 
-const PRESETS: [Preset; 5] = [
+static PRESETS: [Preset; 5] = [
     Preset {
         name: "instruction",
         commands: &["align"],
@@ -51,6 +51,12 @@ pub(super) fn of(command: &str) -> Vec<PossibleValue> {
     own.map(|preset| PossibleValue::new(preset.name).help(preset.help)).collect()
 }
 
+/// The name, the commands and the text of each preset.
+#[cfg(test)]
+pub(super) fn all() -> impl Iterator<Item = (&'static str, &'static [&'static str], &'static str)> {
+    PRESETS.iter().map(|preset| (preset.name, preset.commands, preset.yaml))
+}
+
 /// The flags of the preset of this name, which is one of [`of`].
 pub(super) fn read(name: &str) -> Map<String, Value> {
     let preset = PRESETS.iter().find(|preset| preset.name == name).expect("a value of the flag");
@@ -64,7 +70,7 @@ mod tests {
 
     #[test]
     fn every_preset_is_a_file_of_flags_of_its_commands() {
-        for preset in PRESETS {
+        for preset in &PRESETS {
             assert!(!read(preset.name).is_empty());
             for command in preset.commands {
                 let line = format!("oaif {command} -m m -d d -o o --preset {}", preset.name);

@@ -20,7 +20,8 @@ enum Optim {
 #[command(next_help_heading = "Optimisation")]
 #[serde(rename_all = "kebab-case")]
 pub(super) struct OptimisationArgs {
-    /// Highest learning rate [default: 1e-5, with LoRA 1e-4; in sft 2e-5, with LoRA 2e-4]
+    /// Highest learning rate [default: 1e-5 × (2048 / hidden size)^0.75, such as 2.6e-5 for SmolLM2-135M; with LoRA 10 times
+    /// that; in sft twice as much]
     #[arg(long, value_name = "RATE", alias = "lr")]
     pub(super) learning_rate: Option<f64>,
     /// linear, cosine, constant or constant_with_warmup

@@ -310,7 +310,7 @@ pub(crate) struct SftArgs {
     no_append_eos: bool,
 }
 
-/// What differs between the commands where nothing is given.
+/// Defaults that differ between the commands; learning rates are those at a hidden size of 2048.
 struct Defaults {
     learning_rate: f64,
     learning_rate_lora: f64,
@@ -463,6 +463,7 @@ impl TrainArgs {
         let lora = self.lora.plan(adapter.is_some())?;
         let few = lora.is_some() || adapter.is_some();
         let rate = if few { defaults.learning_rate_lora } else { defaults.learning_rate };
+        let usual_rate = self.optimisation.learning_rate.is_none().then_some(rate);
         let rate = *self.optimisation.learning_rate.get_or_insert(rate);
         let batch_size = *self.per_device_train_batch_size.get_or_insert(defaults.batch_size);
         ensure(rate > 0.0 && rate.is_finite(), "--learning-rate", rate, "a positive number")?;
@@ -548,6 +549,7 @@ impl TrainArgs {
             dataset: self.dataset.as_deref().map(dataset_file).transpose()?.into_iter().collect(),
             columns: Columns::default(),
             options,
+            usual_rate,
             gpu,
             dry_run: self.dry_run,
             limits: self.limits()?,

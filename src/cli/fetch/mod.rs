@@ -64,6 +64,9 @@ pub(super) trait Fetch: Sized {
     fn config(&mut self) -> Option<&mut Value> {
         None
     }
+
+    /// Sets what depends on the fetched files.
+    fn complete(&mut self) {}
 }
 
 /// The plan with folders and files for names. Its configuration names the commits: whoever goes on with the run later
@@ -85,6 +88,7 @@ pub(super) fn fetched<P: Fetch>(mut plan: P) -> Result<P> {
             config[key] = Value::from(name);
         }
     }
+    plan.complete();
     Ok(plan)
 }
 
