@@ -262,10 +262,7 @@ fn a_question_that_no_server_answers_is_invalid_after_its_retries_and_the_others
         match (&outcome.of(question).said, at) {
             (Said::Judgement(judgement), 7) => {
                 let Verdict::Invalid { why } = &judgement.verdict else { panic!() };
-                assert_eq!(
-                    why,
-                    "there was no answer in 4 tries: at last the server answers 500 (cannot read it)"
-                );
+                assert_eq!(why, "no answer in 4 tries; last error: the server answers 500 (cannot read it)");
                 let usage = outcome.of(question).usage;
                 assert_eq!((usage.requests, usage.failed), (8, 6));
             }

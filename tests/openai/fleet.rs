@@ -58,14 +58,17 @@ fn a_server_that_refuses_us_is_left_out_and_the_others_do_its_work() {
         assert_eq!((outcome.notes.len(), kind.requests()), (1, 60), "{:?}", outcome.notes);
         let place = format!("http://{}", strict.address);
         let at = if status == 404 { format!(" at {place}/v1/chat/completions") } else { String::new() };
-        assert_eq!(outcome.notes[0], format!("{place} answers {status} ({said}){at}: it is asked no more"));
+        assert_eq!(
+            outcome.notes[0],
+            format!("{place} answers {status} ({said}){at}: no more requests are sent to it")
+        );
         assert!(strict.requests() <= 2);
         // It was the only one: nothing more will come, and that is said at once.
         let mut queue = judge(options(&[&strict]));
         let outcome = ask(&mut queue, &questions);
         let error = outcome.error.unwrap();
         let expected = format!(
-            "judge openai (judge): no server takes requests: {place} answers {status} ({said}){at}; check"
+            "judge openai (judge): no server accepts requests: {place} answers {status} ({said}){at}; check"
         );
         assert!(error.starts_with(&expected), "{error}");
     }

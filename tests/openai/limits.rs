@@ -50,7 +50,7 @@ fn retry_after_is_kept_by_all_requests_to_that_server() {
     questions.iter().for_each(|question| assert_is_opinion(question, &outcome.of(question).said, ""));
     assert_eq!(outcome.notes.len(), 1, "{:?}", outcome.notes);
     assert!(
-        outcome.notes[0].ends_with("answers 429 (slow down): it is asked more slowly"),
+        outcome.notes[0].ends_with("answers 429 (slow down): requests to it are slowed down"),
         "{:?}",
         outcome.notes
     );
@@ -78,7 +78,7 @@ fn a_budget_of_requests_is_spent_on_whole_questions_and_ends_the_run() {
     assert_eq!((outcome.answers.len(), server.requests()), (10, 20));
     let error = outcome.error.unwrap();
     assert!(error.contains("the budget is spent (20 of 21 requests"), "{error}");
-    assert!(error.ends_with("raise judge-max-requests and resume to go on"), "{error}");
+    assert!(error.ends_with("raise judge-max-requests and resume"), "{error}");
     // It stays spent, and a new process knows what was used.
     assert!(ask_journalled(&mut queue, &questions[25..]).error.is_some());
     let mut queue = start(30);
