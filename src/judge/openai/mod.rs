@@ -10,10 +10,10 @@
 //!               free capacity that is within its rate limits                              server.rs, breaker.rs, limits.rs
 //!     reply   = POST /v1/chat/completions, in the dialect of this server                  client.rs, protocol.rs, dialect.rs
 //!     p       = softmax over log p("1"), log p("2"); else from the text                   verdict.rs
-//!     failed?   the server's fault: to another one, after a while                         dispatch/outcome.rs, backoff.rs
-//!               the question's, or too often: an invalid verdict
-//! poll: questions all of whose requests are done: p = ½ [p₁₂ + 1 − p₂₁]
-//!     an error where no server has answered for long, none takes requests, or the budget is spent
+//!     failed?   fault of the server: retried on another one after a wait                   dispatch/outcome.rs, backoff.rs
+//!               fault of the question, or too many tries: an invalid verdict
+//! poll: questions whose requests are all done: p = ½ [p₁₂ + 1 − p₂₁]
+//!     an error if no server has answered for too long, none accepts requests, or the budget is spent
 //! ```
 //!
 //! If a server repeats the request's id (vLLM does, in the header `x-request-id` or in the id of the answer), an answer
