@@ -439,7 +439,7 @@ fn a_pair_that_is_too_long_for_the_judge_is_invalid_and_says_why() {
         assert_judged(&judged[..1], &["invalid"]);
         assert_judged(&judged[4..], &["tie"]);
         assert!(judged[1]["p_first"].is_number(), "the others are judged: {}", judged[1]);
-        assert!(judged[0]["why"].as_str().unwrap().contains("its limit is 128"), "{}", judged[0]);
+        assert!(judged[0]["why"].as_str().unwrap().contains("the limit of the judge is 128"), "{}", judged[0]);
     }
 }
 

@@ -132,7 +132,7 @@ fn a_verdict_in_the_cache_is_never_paid_for_again_by_whatever_server() {
         assert_eq!((answer.usage.requests, answer.usage.cached), expected);
     }
     assert_eq!((second.requests(), outcome.notes.len()), (20, 1), "{:?}", outcome.notes);
-    assert!(outcome.notes[0].starts_with("1 lines of the cache"), "{:?}", outcome.notes);
+    assert!(outcome.notes[0].starts_with("skipped 1 unreadable lines of the cache"), "{:?}", outcome.notes);
     // Another model is asked anew.
     let mut queue = judge(options(&[&second]).cache(cache).model("another"));
     ask(&mut queue, &questions[..1]);

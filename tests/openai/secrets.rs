@@ -157,7 +157,7 @@ fn a_key_on_an_open_way_is_told_of_and_an_address_with_a_password_is_refused() {
     }
     let error = with("https://me:hunter2@judge.example/v1", None).unwrap_err();
     assert!(
-        error.to_string().starts_with("judge-url: holds a name or a password")
+        error.to_string().starts_with("judge-url: contains a user name or password")
             && !format!("{error:?}").contains("hunter2"),
         "{error}"
     );

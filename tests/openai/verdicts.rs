@@ -84,7 +84,7 @@ fn a_server_without_log_probabilities_is_read_by_its_text_and_told_of_once() {
         assert_eq!(judgement.p_12, Some(expected(question).p_12.unwrap().round()));
     }
     assert_eq!(outcome.notes.len(), 1, "{:?}", outcome.notes);
-    assert!(outcome.notes[0].contains("gives no log-probabilities"), "{:?}", outcome.notes);
+    assert!(outcome.notes[0].contains("returns no log-probabilities"), "{:?}", outcome.notes);
     assert_eq!(queue.sources(), Sources { texts: 60, ..Sources::default() });
     // At most the first eight were asked twice.
     assert!(server.requests() <= 68, "{}", server.requests());
@@ -112,7 +112,7 @@ fn a_server_that_refuses_a_part_of_a_request_is_asked_without_it() {
     questions.iter().for_each(|question| assert_is_opinion(question, &outcome.of(question).said, ""));
     assert_eq!(queue.sources().log_probabilities, 40);
     assert_eq!(outcome.notes.len(), 1, "{:?}", outcome.notes);
-    assert!(outcome.notes[0].contains("refuses the temperature"), "{:?}", outcome.notes);
+    assert!(outcome.notes[0].contains("does not accept a temperature"), "{:?}", outcome.notes);
 }
 
 #[test]
