@@ -298,6 +298,8 @@ fn a_text_beyond_the_judges_limit_is_unusable_not_a_label() {
         Pair { prompt: "a", response_1: " b", response_2: " c d" },
     ];
     let judgements = judge.judge(&pairs).wait().unwrap();
-    assert!(matches!(&judgements[0].verdict, Verdict::Invalid { why } if why.contains("limit of the judge is 8")));
+    assert!(
+        matches!(&judgements[0].verdict, Verdict::Invalid { why } if why.contains("limit of the judge is 8"))
+    );
     assert!(judgements[1].verdict.p_first().is_some());
 }
