@@ -1,16 +1,16 @@
 //! Judges behind OpenAI's HTTP API: vLLM, SGLang, Ray Serve, Ollama, llama.cpp, OpenAI itself.
 //!
 //! ```text
-//! submit: for each question                                                               question.rs
-//!     texts   = template(response 1, response 2), template(response 2, response 1)        ../template.rs, rating.rs
-//!     texts that are in the cache are answered                                             cache.rs
+//! submit: for each question                                                           question.rs
+//!     texts   = template(response 1, response 2), template(response 2, response 1)    ../template.rs, rating.rs
+//!     texts that are in the cache are answered                                        cache.rs
 //!     the others become requests
-//! thread: forever                                                                         workers.rs
-//!     request = the next one that the budget allows, to the healthy server with most     dispatch.rs, budget.rs
-//!               free capacity that is within its rate limits                              server.rs, breaker.rs, limits.rs
-//!     reply   = POST /v1/chat/completions, in the dialect of this server                  client.rs, protocol.rs, dialect.rs
-//!     p       = softmax over log p("1"), log p("2"); else from the text                   verdict.rs
-//!     failed?   fault of the server: retried on another one after a wait                   dispatch/outcome.rs, backoff.rs
+//! thread: forever                                                                     workers.rs
+//!     request = the next one that the budget allows, to the healthy server with most  dispatch.rs, budget.rs
+//!               free capacity that is within its rate limits                          server.rs, breaker.rs, limits.rs
+//!     reply   = POST /v1/chat/completions, in the dialect of this server              client.rs, protocol.rs, dialect.rs
+//!     p       = softmax over log p("1"), log p("2"); else from the text               verdict.rs
+//!     failed?   fault of the server: retried on another one after a wait              dispatch/outcome.rs, backoff.rs
 //!               fault of the question, or too many tries: an invalid verdict
 //! poll: questions whose requests are all done: p = ½ [p₁₂ + 1 − p₂₁]
 //!     an error if no server has answered for too long, none accepts requests, or the budget is spent
