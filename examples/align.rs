@@ -2,7 +2,7 @@
 //!
 //!     cargo run --release --example align
 //!
-//! The policy is a tiny model of random weights that comes with the repository; give another folder as argument.
+//! The policy is a tiny model with random weights that comes with the repository; pass another folder as argument.
 
 use std::path::{Path, PathBuf};
 
@@ -13,7 +13,7 @@ use oaif::preference::PreferenceLoss;
 use oaif::train::{AlignOptions, Policy, TrainOptions, Trainer};
 use oaif::{Task, Wait};
 
-/// Prefers the response with fewer repeated words. A verdict is a type, not a number: a tie stays a tie.
+/// Prefers the response with fewer repeated words.
 struct Variety;
 
 impl Judge for Variety {
@@ -44,13 +44,14 @@ fn main() -> oaif::Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let model = std::env::args().nth(1).map_or(root.join("tests/fixtures/tiny"), PathBuf::from);
 
-    // The GPU that a program would take by default; OAIF_GPU chooses another one.
+    // The default GPU; OAIF_GPU selects another one.
     let gpu = Gpu::open(&GpuOptions::default()).wait()?;
 
     let train = TrainOptions::default().learning_rate(2e-3).max_steps(10);
     let align = AlignOptions::new(PreferenceLoss::Dpo { beta: 0.1 }).max_new_tokens(16);
 
-    // Loading, recording the plans and taking the memory come first: from here on nothing is allocated.
+    // Loading the model, recording the plans and allocating the memory come first; nothing is allocated during the
+    // steps.
     let prompts = read_prompts(&root.join("examples/data/prompts.jsonl"), &Columns::default())?;
     let policy = Policy::load(&gpu, &model, &train).wait()?;
     let mut trainer = Trainer::online(policy, &prompts, Variety, &train, &align).wait()?;

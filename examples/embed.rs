@@ -1,5 +1,5 @@
-//! An application that has the library as a part: its own device and thread, a judge of its own, a model that learns
-//! in the background while the window draws, cancelled in the middle of a step and gone on with, answers as they come.
+//! An application that embeds the library: its own device and thread, its own judge, a model that learns in the
+//! background while the window draws, a step that is cancelled and taken again, and streamed responses.
 //!
 //!     cargo run --release --example embed
 
@@ -17,7 +17,7 @@ use oaif::preference::PreferenceLoss;
 use oaif::train::{AlignOptions, Policy, StepReport, TrainOptions, Trainer};
 use oaif::{Error, Result, Task, Wait, wgpu};
 
-/// Likes exclamation marks.
+/// Prefers exclamation marks.
 struct Cheer;
 
 impl Judge for Cheer {
@@ -35,7 +35,7 @@ impl Judge for Cheer {
     }
 }
 
-/// How the policy continues a text, as it comes.
+/// Streams the policy's continuation of a text.
 async fn say(policy: &Policy, text: &str) -> Result<String> {
     let warm = SamplingParams::default().temperature(0.8);
     let generator = policy.generator(policy.generate_options().sampling(warm).max_new_tokens(40)).await?;
@@ -48,7 +48,7 @@ async fn say(policy: &Policy, text: &str) -> Result<String> {
     Ok(answer)
 }
 
-/// Loads a model and readies its training; on any executor, here on a thread that waits.
+/// Loads a model and prepares its training. It runs on any executor; here a thread blocks on it.
 async fn begin(gpu: &Gpu, dir: &Path, prompts: &Path) -> Result<Trainer<'static>> {
     let train =
         TrainOptions::default().learning_rate(1e-3).batch_size(8).max_steps(12).lora(LoraConfig::new(8));
@@ -58,13 +58,13 @@ async fn begin(gpu: &Gpu, dir: &Path, prompts: &Path) -> Result<Trainer<'static>
     Trainer::online(policy, &prompts, Cheer, &train, &align).await
 }
 
-/// Takes all steps; one that is cancelled is taken again.
+/// Takes all steps; a cancelled step is taken again.
 fn train(trainer: &mut Trainer, reports: &mpsc::Sender<StepReport>) -> Result<()> {
     loop {
         match trainer.step().wait() {
             Ok(Some(report)) => drop(reports.send(report)),
             Ok(None) => return Ok(()),
-            Err(Error::Interrupted) => println!("cancelled within a step, which is taken again"),
+            Err(Error::Interrupted) => println!("the step was cancelled and is taken again"),
             Err(error) => return Err(error),
         }
     }
@@ -73,7 +73,7 @@ fn train(trainer: &mut Trainer, reports: &mpsc::Sender<StepReport>) -> Result<()
 fn main() -> Result<()> {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let (dir, prompts) = (here.join("models/policy"), here.join("examples/data/prompts.jsonl"));
-    // What the application has anyway.
+    // The device of the application.
     let (device, queue) = oaif::block_on(async {
         let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle_from_env());
         let adapter = instance.request_adapter(&Default::default()).await.expect("a GPU");
@@ -91,7 +91,7 @@ fn main() -> Result<()> {
     let (requests, (send, reports)) = (trainer.requests(), mpsc::channel());
     let learner = std::thread::spawn(move || train(&mut trainer, &send).map(|()| trainer));
 
-    // The application's loop: what it draws waits for no longer than a submit.
+    // The application's main loop: its frames wait for at most one submit of the training.
     let mut longest = Duration::ZERO;
     while !learner.is_finished() {
         let began = Instant::now();
@@ -109,7 +109,7 @@ fn main() -> Result<()> {
     println!("after: {}", say(trainer.policy(), "Once upon a time").wait()?);
     println!("longest frame {longest:.0?}, {} MB", gpu.memory().total >> 20);
 
-    // The adapter as PEFT reads it: into a folder, here one in memory.
+    // Saves the adapter in PEFT's format, here into a folder in memory.
     let adapter = MemoryFolder::default();
     trainer.policy().save(adapter.path()).wait()?;
     for (name, content) in adapter.files() {

@@ -1,10 +1,11 @@
-//! How many labels of a person does a policy need? A simulated one, who prefers what the oracle of the small world does and errs in one pair
-//! of ten, labels a policy's own summaries; after so many labels the policy is set against its start on held-out posts.
+//! How many human labels does a policy need? A simulated person, who prefers what the oracle of the small world prefers
+//! but errs in one pair of ten, labels a policy's own summaries. After each number of labels the policy is compared
+//! with the initial policy on held-out posts.
 //!
 //!     cargo run --release --example labels_needed
 //!
-//! prints a line a taste, once for pairs as they come and once for those on which the policy is least sure (`--active 4`). Flags:
-//! `--seeds N`, `--posts N`.
+//! prints one line per instruction, first for pairs in random order and then for those on which the policy is least
+//! sure (`--active 4`). Flags: `--seeds N`, `--posts N`.
 
 use oaif::Result;
 use oaif::Wait;
@@ -20,9 +21,9 @@ use oaif::unstable::preference::PreferenceLoss;
 use oaif::unstable::train::schedule::ScheduleKind;
 use oaif::unstable::train::{AlignOptions, AlignRun, Control, Policy, Requests, TrainOptions};
 
-/// Labels after which the policy is measured.
+/// Numbers of labels after which the policy is measured.
 const LABELS: [usize; 4] = [50, 100, 200, 300];
-/// Pairs of a step.
+/// Pairs per step.
 const BATCH: usize = 4;
 
 fn main() -> Result<()> {
@@ -35,7 +36,9 @@ fn main() -> Result<()> {
     let (gpu, models) = (Gpu::open(&GpuOptions::default()).wait()?, Models::unpack()?);
     let exam = Exam::new(posts);
     let start = exam.summaries(&Policy::frozen(&gpu, &models.policy(), None, None).wait()?, 1).wait()?;
-    println!("wins over the start, ties left out, mean of {seeds} seeds, after {LABELS:?} labels");
+    println!(
+        "win rate against the initial policy without ties, mean of {seeds} seeds, after {LABELS:?} labels"
+    );
     for taste in Instruction::ALL {
         for active in [1, 4] {
             let mut wins = [0.0; LABELS.len()];
@@ -50,7 +53,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// The policy's win rates over its start after so many labels.
+/// The policy's win rates against the initial policy after each number of labels.
 fn learn(
     gpu: &Gpu,
     models: &Models,
@@ -65,7 +68,7 @@ fn learn(
         .output_dir(folder.path())
         .learning_rate(3e-4)
         .batch_size(BATCH)
-        // A step may ask about fewer pairs than it has prompts, where answers are alike.
+        // A step may judge fewer pairs than it has prompts, because identical responses are not judged.
         .max_steps(LABELS[LABELS.len() - 1])
         .schedule(ScheduleKind::Constant)
         .seed(seed);

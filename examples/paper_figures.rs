@@ -1,12 +1,13 @@
-//! The paper's findings in miniature, in the small world that the program carries: does online feedback beat offline,
-//! is a larger judge better, does a weaker one help too, does the instruction alone control the policy, and how do
-//! a judge's preferences fare against a reward model that was fitted to them, or to a person's?
+//! The paper's findings in miniature, in the embedded small world: does online feedback beat offline feedback, is a
+//! larger judge better, does a judge weaker than the policy help, does the instruction alone control the policy, and
+//! how does a judge compare with a reward model fitted to the preferences of the judge or of a person?
 //!
 //!     cargo run --release --example paper_figures -- paper
 //!
-//! writes `paper/results.json`, a picture for each experiment and `paper/report.html`. Every finished training is kept in
-//! `paper/cells`, so that a run which was stopped goes on. Flags: `--quick` (a few steps of one seed, to see it work),
-//! `--steps N`, `--seeds N`, `--posts N`, `--minutes M` (begin no further training after M minutes).
+//! writes `paper/results.json`, a plot for each experiment and `paper/report.html`. Every finished training run is
+//! stored in `paper/cells`, so a stopped program can be started again to continue. Flags: `--quick` (a few steps of one
+//! seed, as a test), `--steps N`, `--seeds N`, `--posts N`, `--minutes M` (start no further training run after M
+//! minutes).
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -38,30 +39,30 @@ use oaif::unstable::train::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-/// How much of everything.
+/// The size of the experiments.
 struct Size {
     steps: usize,
     batch: usize,
     seeds: u32,
     posts: usize,
-    /// Pairs that a judge's agreement with the oracle is measured on.
+    /// Number of pairs on which a judge's agreement with the oracle is measured.
     pairs: usize,
 }
 
-/// Where the feedback comes from.
+/// The source of the feedback.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Feedback {
-    /// The judge is asked about the policy's own summaries, as it learns.
+    /// The judge compares the policy's own summaries during training.
     Online,
-    /// It was asked once, about summaries of π₀.
+    /// The judge compared summaries of π₀, once before training.
     Offline,
-    /// A reward model, fitted to what it said of summaries of π₀, rates the policy's own: RLAIF.
+    /// A reward model, fitted to the judge's verdicts on summaries of π₀, rates the policy's own summaries: RLAIF.
     ModelOfJudge,
-    /// The same, fitted to what a person said: RLHF. The person is the oracle, which errs in one pair of ten.
+    /// The same, fitted to a person's verdicts: RLHF. The person is the oracle with errors in one pair of ten.
     ModelOfPerson,
 }
 
-/// A way to train. What is compared differs in one respect from [`Way::ONLINE`].
+/// A training configuration. Compared configurations differ from [`Way::ONLINE`] in one respect.
 #[derive(Clone, Copy)]
 struct Way {
     name: &'static str,
@@ -73,9 +74,9 @@ struct Way {
     instruction: Instruction,
     soft_labels: bool,
     num_samples: usize,
-    /// How many times as long as the others.
+    /// Number of steps, as a multiple of that of the others.
     times: usize,
-    /// How often an offline training goes through its pairs, which are so many times fewer.
+    /// Number of passes of an offline run over its pairs, of which there are accordingly fewer.
     passes: usize,
 }
 
@@ -96,7 +97,7 @@ impl Way {
     };
 }
 
-/// All of them, the most telling first.
+/// All configurations, the most important first.
 fn ways() -> Vec<Way> {
     let online = Way::ONLINE;
     let (offline, rloo) = (Feedback::Offline, Way { loss: "rloo", num_samples: 4, ..online });
@@ -124,37 +125,38 @@ fn ways() -> Vec<Way> {
     ]
 }
 
-/// A policy after some steps, against π₀ and by itself.
+/// A checkpoint of a policy, compared with π₀ and measured by itself.
 #[derive(Serialize, Deserialize)]
 struct Stage {
     step: usize,
-    /// For each held-out post, by how much the oracle prefers the policy's summary to π₀'s.
+    /// For each held-out post, the utility of the policy's summary minus that of π₀'s, by the oracle.
     oracle: Vec<f64>,
-    /// And whether the evaluation judge does: 1, 0 or -1.
+    /// For each held-out post, the preference of the evaluation judge: 1 for the policy's summary, -1 for π₀'s, 0 for a
+    /// tie.
     judge: Vec<f64>,
-    /// The summaries' words, facts that are right, facts that are invented.
+    /// For each summary, the number of words, right facts and invented facts.
     words: Vec<f64>,
     right: Vec<f64>,
     invented: Vec<f64>,
 }
 
-/// What became of one training.
+/// The result of one training run.
 #[derive(Serialize, Deserialize)]
 struct Trained {
-    /// Rising steps; the first is π₀.
+    /// Checkpoints in ascending order; the first is π₀.
     stages: Vec<Stage>,
-    /// The last stage's.
+    /// The summaries of the last checkpoint.
     summaries: Vec<String>,
     seconds: f64,
 }
 
 impl Trained {
     fn last(&self) -> &Stage {
-        self.stages.last().expect("π₀ is one")
+        self.stages.last().expect("there is always π₀")
     }
 }
 
-/// Finished trainings by way, one a seed.
+/// Finished training runs by configuration, one per seed.
 type Cells = BTreeMap<&'static str, Vec<Trained>>;
 
 struct World {
@@ -165,7 +167,7 @@ struct World {
     folder: PathBuf,
 }
 
-/// Whether a difference of lengths belongs to a bucket.
+/// Whether a difference in length belongs to a bucket.
 type Bucket = fn(f64) -> bool;
 
 fn main() -> Result<()> {
@@ -196,13 +198,13 @@ fn main() -> Result<()> {
 }
 
 impl World {
-    /// Trains what is not there yet. A way counts when all its seeds are done.
+    /// Trains what is missing. A configuration is included once all its seeds are done.
     fn cells(&self, limit_s: f64) -> Result<Cells> {
         let began = Instant::now();
         let mut cells = Cells::new();
         for way in ways() {
             let mut trained = Vec::new();
-            // Seeds that nothing was tuned on.
+            // No hyperparameter was tuned on these seeds.
             for seed in 101..101 + self.size.seeds {
                 let path = self.cell(&format!("{}-{seed}", way.name));
                 let found = files::read_json_if_present(&path)?.map(serde_json::from_value);
@@ -249,7 +251,7 @@ impl World {
         let prompts = prompts(10_000);
         let policy = Policy::load(&self.gpu, &self.models.policy(), &train).wait()?;
         let mut judge = self.judge(way)?;
-        // As many pairs as an online training sees in a pass, drawn once from π₀.
+        // As many pairs as an online run sees per pass, sampled once from π₀.
         let drawn = steps * batch / way.passes;
         let first = (seed as usize * steps * batch) % (prompts.len() - steps * batch);
         let posts: Vec<String> =
@@ -278,7 +280,7 @@ impl World {
                 }
                 let pairs = offline_pairs(&policy, &posts, judge.as_mut(), seed)?;
                 let rewards = tempfile::tempdir().map_err(oaif::Error::io("create", "a temporary folder"))?;
-                // Three times through the pairs; chosen on seed 1, like the policy's own learning rate.
+                // Three passes over the pairs; chosen on seed 1, like the policy's learning rate.
                 let fit = train
                     .clone()
                     .output_dir(rewards.path())
@@ -316,7 +318,7 @@ impl World {
         Sources { model: self.models.policy(), config: json!({}) }
     }
 
-    /// A reward model that is fitted to pairs, on π₀'s weights.
+    /// A reward model fitted to the pairs, initialised with π₀'s weights.
     fn reward_model(&self, pairs: &[rows::Pair], train: TrainOptions) -> Result<RewardJudge> {
         let start = Policy::load_for_reward(&self.gpu, &self.models.policy(), &train).wait()?;
         let options = RewardOptions::default().center_rewards_coefficient(0.0).append_eos(true);
@@ -327,7 +329,7 @@ impl World {
         RewardJudge::new(&model, &folder, None, true, "fitted").wait()
     }
 
-    /// Agreement of a judge with the oracle where utilities differ, on held-out pairs.
+    /// The judge's agreement with the oracle on held-out pairs whose utilities differ.
     fn agreement(&self, way: Way) -> Result<Estimate> {
         let path = self.cell(&format!("agreement-{}", way.name));
         if let Some([wins, trials]) = files::read_json_if_present(&path)?
@@ -359,7 +361,7 @@ impl World {
         Ok(Estimate::share(counts[0], counts[1]))
     }
 
-    /// Online against offline, post by post: by the oracle and by the evaluation judge, one list a seed.
+    /// Compares online with offline runs for each post, by the oracle and by the evaluation judge; one list per seed.
     fn versus(&self, loss: &str, online: &[Trained], offline: &[Trained]) -> Result<[Vec<Vec<f64>>; 2]> {
         let path = self.cell(&format!("versus-{loss}"));
         let found = files::read_json_if_present(&path)?;
@@ -379,7 +381,7 @@ impl World {
         Ok(games)
     }
 
-    /// The figures of what has been trained.
+    /// Writes the figures for all finished runs.
     fn conclude(&self, cells: &Cells) -> Result<()> {
         let Size { steps, batch, seeds, posts, .. } = self.size;
         let mut page =
@@ -523,7 +525,8 @@ impl World {
         let mut bars = Bars::new("Win rate by the difference in length").unit(Unit::Share).level(0.5);
         let mut out = json!({});
         if let Some(trained) = cells.get("dpo-online") {
-            // Games as (words more than π₀'s, preference), packed so that a bootstrap can draw them together.
+            // Comparisons as (words more than π₀'s summary, preference), paired so that the bootstrap resamples them
+            // together.
             let longer = |t: &Trained| -> Vec<f64> {
                 t.last().words.iter().zip(&t.stages[0].words).map(|(after, before)| after - before).collect()
             };
@@ -558,14 +561,14 @@ impl World {
             out["length_controlled"] = number(controlled);
             bars = bars.group("length-controlled", [controlled]);
         }
-        page.add("5-length", "5. It is not length alone", out, bars.svg(), |section| {
+        page.add("5-length", "5. Not only length", out, bars.svg(), |section| {
             section
-                .text("Length-controlled: a logistic regression of the oracle's preference on the difference in words, read at 0.")
+                .text("Length-controlled: a logistic regression of the oracle's preference on the difference in words, evaluated at 0.")
                 .bars(bars)
         })
     }
 
-    /// Experiment 7: the paper's comparison of four ways, all of whose summaries of a post are set side by side.
+    /// Experiment 7: the paper's four-way comparison; all four summaries of each post are compared.
     fn four_ways(&self, cells: &Cells, page: &mut Page) -> Result<()> {
         let ways = [
             ("online DPO (OAIF)", "dpo-online"),
@@ -576,11 +579,11 @@ impl World {
         let trained: Option<Vec<&Vec<Trained>>> = ways.iter().map(|(_, name)| cells.get(name)).collect();
         let mut bars =
             Bars::new("Best of four summaries of a post, by the oracle").unit(Unit::Share).level(0.25);
-        let mut table = Table::new(["", "best of four", "wins over the start", "utility gained", "words"]);
+        let mut table = Table::new(["", "best of four", "win rate against π₀", "utility gained", "words"]);
         let mut out = json!({});
         if let Some(trained) = trained {
             let gains = |t: &Vec<Trained>| finals(t, |stage| stage.oracle.clone());
-            // For each seed and post, the four utilities, which a bootstrap draws together.
+            // For each seed and post, the four utilities, which the bootstrap resamples together.
             let games: Vec<Vec<[f64; 4]>> = (0..trained[0].len())
                 .map(|seed| {
                     let of: Vec<Vec<f64>> = trained.iter().map(|t| gains(t)[seed].clone()).collect();
@@ -605,7 +608,7 @@ impl World {
         }
         page.add("7-four-ways", "7. Online feedback, RLAIF and RLHF", out, bars.svg(), |section| {
             section
-                .text("RLAIF and RLHF: RLOO, four samples a post, on the scores of a frozen reward model, fitted to as many pairs of π₀'s summaries, labelled by the judge or by a person who errs in one pair of ten.")
+                .text("RLAIF and RLHF: RLOO with four samples per post on the scores of a frozen reward model, which was fitted to the same number of pairs of π₀'s summaries, labelled by the judge or by a person who errs in one pair of ten.")
                 .bars(bars)
                 .table(table)
         })
@@ -641,12 +644,13 @@ impl World {
     }
 }
 
-/// The loss of this name. IPO's usual β of 1 wants half a nat only, too little to see in short trainings.
+/// The loss of this name. IPO's usual β of 1 aims at a log-ratio gap of only half a nat, too small to see in short
+/// runs.
 fn preference_loss(name: &str) -> Result<PreferenceLoss> {
     PreferenceLoss::parse(name, (name == "ipo").then_some(0.1), false)
 }
 
-/// How often each of four has the highest utility; a first place that is shared counts in parts.
+/// How often each of four has the highest utility; ties share the first place in equal parts.
 fn best_of(games: &[[f64; 4]]) -> [f64; 4] {
     let mut firsts = [0.0; 4];
     for utilities in games {
@@ -662,7 +666,7 @@ fn best_of(games: &[[f64; 4]]) -> [f64; 4] {
     firsts.map(|first| first / games.len() as f64)
 }
 
-/// Where the figures go.
+/// The outputs of the experiments.
 struct Page<'a> {
     folder: &'a Path,
     results: Value,
@@ -670,7 +674,7 @@ struct Page<'a> {
 }
 
 impl Page<'_> {
-    /// An experiment, unless nothing of it has been done.
+    /// Adds an experiment; one without finished runs gets no plot.
     fn add(
         &mut self,
         name: &str,
@@ -706,7 +710,7 @@ fn preference(outcome: &PairOutcome) -> Option<bool> {
     }
 }
 
-/// Two samples of π₀ for each post, the judge's favourite chosen; pairs without a favourite are left out.
+/// Two samples of π₀ for each post, with the judge's preference; pairs without a preference are left out.
 fn offline_pairs(
     policy: &Policy,
     posts: &[String],
@@ -733,7 +737,7 @@ fn offline_pairs(
     Ok(labelled.filter_map(row).collect())
 }
 
-/// The share of wins among the games that are no tie; NaN without one.
+/// The win rate without ties; NaN if all are ties.
 fn rate(games: &[f64]) -> f64 {
     Tally::of(games).win_rate().value
 }
@@ -742,7 +746,7 @@ fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
 }
 
-/// Something of the last stage, one list a seed.
+/// A value of the last checkpoint, one list per seed.
 fn finals(trained: &[Trained], of: fn(&Stage) -> Vec<f64>) -> Vec<Vec<f64>> {
     trained.iter().map(|t| of(t.last())).collect()
 }
@@ -760,7 +764,7 @@ fn curve(trained: &[Trained]) -> Vec<(f64, Estimate)> {
     (1..stages).map(at).collect()
 }
 
-/// How trained policies do against π₀.
+/// The results of trained policies against π₀.
 fn against_the_start(trained: &[Trained]) -> Value {
     let all = Tally::of(&finals(trained, |s| s.oracle.clone()).concat());
     let curve: Vec<Value> = curve(trained).into_iter().map(|(step, e)| json!([step, number(e)])).collect();
@@ -779,10 +783,10 @@ fn number(e: Estimate) -> Value {
     json!({"value": round(e.value), "low": round(e.low), "high": round(e.high)})
 }
 
-/// Resamples of a bootstrap.
+/// Number of bootstrap resamples.
 const RESAMPLES: u32 = 1000;
 
-/// A statistic of all seeds' posts with its 95 % interval: seeds and posts are drawn with replacement.
+/// A statistic over all seeds' posts with its 95 % interval: the bootstrap resamples seeds and posts.
 fn estimate<T: Copy>(seeds: &[Vec<T>], statistic: impl Fn(&[T]) -> f64) -> Estimate {
     let value = statistic(&seeds.concat());
     let posts = seeds.first().map_or(0, Vec::len);
@@ -798,8 +802,8 @@ fn estimate<T: Copy>(seeds: &[Vec<T>], statistic: impl Fn(&[T]) -> f64) -> Estim
     Estimate::new(value, at(0.025).unwrap_or(f64::NAN), at(0.975).unwrap_or(f64::NAN))
 }
 
-/// The probability of a win at equal length: a logistic regression on the difference in words, by Newton's method
-/// with a little ridge, which keeps separable games finite.
+/// The probability of a win at equal length: a logistic regression on the difference in words, solved by Newton's
+/// method with a small ridge penalty, which keeps the solution finite for separable data.
 fn at_equal_length(games: &[(f64, f64)]) -> f64 {
     let (mut constant, mut slope) = (0.0, 0.0);
     for _ in 0..12 {

@@ -1,4 +1,4 @@
-//! What a policy's summaries are worth in the small world, by the oracle.
+//! Measures a policy's summaries in the small world with the oracle.
 //!
 //!     cargo run --release --example policy_quality -- models/policy
 
@@ -12,7 +12,7 @@ use oaif::unstable::generate::{GenerateOptions, Generator, Request, SamplingPara
 use oaif::unstable::gpu::{Arena, Gpu, GpuOptions};
 use oaif::unstable::model::Model;
 
-/// Held-out posts, each summarised once.
+/// The number of held-out posts, one summary each.
 const POSTS: usize = 500;
 
 fn main() -> oaif::Result<()> {

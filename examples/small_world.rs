@@ -1,5 +1,5 @@
-//! Writes the small world's training rows, prompts, held-out pairs, tokenizer and model configurations to a folder:
-//! what `scripts/models.sh` and `scripts/models.py` train from.
+//! Writes the small world's training rows, prompts, held-out pairs, tokenizer and model configurations to a folder, as
+//! input of `scripts/models.sh` and `scripts/models.py`.
 //!
 //!     cargo run --release --example small_world -- world
 
@@ -17,22 +17,22 @@ use oaif::unstable::model::FloatFormat;
 use oaif::unstable::model::{Model, ModelConfig};
 use serde_json::{Value, json};
 
-/// A model and how it is trained.
+/// A model and its training.
 struct Recipe {
     name: &'static str,
     /// Width C, layers L, feed-forward size F, heads H.
     shape: [usize; 4],
     rows: &'static str,
-    /// The model that it starts from, trained before; random weights if none. A "marked" one is only that: it learns
-    /// to check facts, which the prompted judges go on from.
+    /// The model from which training starts; empty for random weights. The "marked" models are only intermediate: they
+    /// learn to check facts, and the prompted judges start from them.
     from: &'static str,
     steps: usize,
     learning_rate: f64,
-    /// Rows of a step. The files hold the rows of whole trainings, in order.
+    /// Rows per step. The files hold the rows of whole trainings, in order.
     batch: usize,
 }
 
-/// Longest text in tokens.
+/// The context length in tokens.
 const CONTEXT: usize = 256;
 
 const SMALL: [usize; 4] = [40, 2, 112, 5];
@@ -83,8 +83,8 @@ fn write_data(folder: &Path) -> Result<()> {
     files::write_atomic(&folder.join("prompted.txt"), PROMPTED_TEMPLATE.as_bytes())
 }
 
-/// Each model's folder with random initial weights, and `recipes.tsv` for the scripts: name, rows, initial weights,
-/// steps, learning rate, rows a step.
+/// Writes each model's folder with random initial weights, and `recipes.tsv` for the scripts: name, rows, initial
+/// weights, steps, learning rate, rows per step.
 fn write_models(folder: &Path) -> Result<()> {
     let gpu = Gpu::open(&GpuOptions::default()).wait()?;
     let [unk, bos, eos] = SPECIALS;

@@ -1,5 +1,10 @@
+<<<<<<< HEAD
 //! How long a step takes on several ranks, from what one takes alone and what the network does: the model of
 //! docs/explanation/several-processes.md, as a table up to 1,000 ranks.
+=======
+//! Estimates the time of a step on several ranks from the time on one rank and the speed of the network: the model of
+//! docs/ranks.md, as a table up to 1,000 ranks.
+>>>>>>> w-l4
 //!
 //! ```text
 //! cargo run --example step_time -- WORK_MS PARAMETERS GBIT_PER_S LATENCY_MS [ANSWERS_KB [MESSAGE_US]]
@@ -7,29 +12,30 @@
 
 use std::env::args;
 
-/// Numbers that are exchanged at a time, see src/optim/gradients.rs.
+/// Numbers per bucket of the gradient exchange, see src/optim/gradients.rs.
 const BUCKET: f64 = (1 << 20) as f64;
-/// Small exchanges of a step: samples, verdicts, results, times.
+/// Small exchanges per step: samples, verdicts, results, times.
 const GATHERS: f64 = 8.0;
 
-/// A network, and what is sent over it.
+/// The properties of a network.
 struct Network {
-    /// Bytes a second that one rank sends, and receives.
+    /// Bytes per second that one rank sends, and receives.
     bandwidth: f64,
     /// Seconds until the first byte arrives.
     latency: f64,
-    /// Seconds that a message costs its sender and receiver, however short.
+    /// Overhead per message in seconds, for the sender and the receiver.
     message: f64,
 }
 
 impl Network {
-    /// Seconds in which every rank of n sends a part to each other one, `bytes` in all.
+    /// Time in seconds for an all-to-all exchange of n ranks, in which each rank sends `bytes` in total.
     fn all_to_all(&self, ranks: f64, bytes: f64) -> f64 {
         let others = ranks - 1.0;
         self.latency + others * self.message + bytes / self.bandwidth
     }
 
-    /// Seconds of the sum of so many numbers of `size` bytes: in buckets, each of which goes to whoever adds it up, and back.
+    /// Time in seconds of an all-reduce of `numbers` numbers of `size` bytes: reduce-scatter and all-gather, in
+    /// buckets.
     fn sum(&self, ranks: f64, numbers: f64, size: f64) -> f64 {
         let share = (ranks - 1.0) / ranks;
         let buckets = (numbers / BUCKET).ceil();
@@ -48,7 +54,7 @@ fn main() {
         latency: latency / 1e3,
         message: rest.get(1).unwrap_or(&10.0) / 1e6,
     };
-    // What a rank's answers, verdicts and results are: every rank gets all of them.
+    // The size of a rank's responses, verdicts and results; every rank receives all of them.
     let answers = rest.first().unwrap_or(&20.0) * 1e3;
     println!(
         "{:>6} {:>12} {:>12} {:>10} {:>12} {:>10}",
@@ -66,7 +72,7 @@ fn main() {
             work + 1e3 * (small + sum)
         };
         let (f32, bf16) = (step(4.0), step(2.0));
-        // Rows a second, where one rank alone has 1.
+        // Rows per second, relative to one rank alone.
         let faster = |ms: f64| n * work / ms;
         println!(
             "{ranks:>6} {f32:>12.0} {bf16:>12.0} {:>9.0}% {:>12.1} {:>10.1}",

@@ -1,4 +1,5 @@
-//! How long submits hold the GPU while a model learns: no longer than was asked for, once the runtime knows how fast the GPU is.
+//! Measures how long submits occupy the GPU during training: no longer than requested, once the library has measured
+//! the speed of the GPU.
 //!
 //!     cargo run --release --example submit_times -- [SHAPE] [SUBMIT_MS]
 //!
@@ -19,13 +20,13 @@ fn main() -> oaif::Result<()> {
     let shape = Shape::parse(arguments.next().as_deref().unwrap_or("c192"))?;
     let submit_ms = arguments.next().map_or(4.0, |text| text.parse().expect("SUBMIT_MS is a number"));
     let options = GpuOptions::default().submit_ms(submit_ms);
-    println!("asked for: {submit_ms} ms a submit");
+    println!("requested: {submit_ms} ms per submit");
     train("a device of its own", &Gpu::open(&options).wait()?, &shape)?;
     let (device, queue) = application();
     train("the application's device", &Gpu::from_device(device, queue, &options)?, &shape)
 }
 
-/// An application's device.
+/// The device of an application.
 fn application() -> (wgpu::Device, wgpu::Queue) {
     oaif::block_on(async {
         let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle_from_env());
@@ -67,6 +68,6 @@ fn train(what: &str, gpu: &Gpu, shape: &Shape) -> oaif::Result<()> {
             times.quantile(1.0),
         );
     }
-    println!("  submits with the GPU at the same time: {} at most", gpu.activity().most_in_flight);
+    println!("  maximum number of submits in flight: {}", gpu.activity().most_in_flight);
     Ok(())
 }

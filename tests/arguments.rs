@@ -1,4 +1,4 @@
-//! What the program says to its arguments, and with which exit code. None of this needs a GPU.
+//! The messages and exit codes for command-line arguments. None of these tests needs a GPU.
 
 use std::process::{Command, Output, Stdio};
 
@@ -6,7 +6,7 @@ fn oaif(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_oaif")).args(arguments).output().unwrap()
 }
 
-/// Standard error of a run that ends with `code` and prints no results.
+/// The standard error of a command that ends with `code` and prints no results.
 #[track_caller]
 fn complaint(arguments: &[&str], code: i32) -> String {
     let output = oaif(arguments);
@@ -17,7 +17,7 @@ fn complaint(arguments: &[&str], code: i32) -> String {
 }
 
 #[test]
-fn version_and_help_are_results() {
+fn version_and_help_go_to_standard_output() {
     let version = oaif(&["--version"]);
     assert_eq!(
         String::from_utf8(version.stdout).unwrap().trim(),
@@ -30,7 +30,7 @@ fn version_and_help_are_results() {
 }
 
 #[test]
-fn wrong_usage_ends_with_2() {
+fn a_usage_error_exits_with_2() {
     assert!(complaint(&[], 2).contains("Usage"));
     assert!(complaint(&["algin"], 2).contains("align"));
     assert!(complaint(&["align", "--learning-rat", "1"], 2).contains("--learning-rate"));
@@ -38,7 +38,7 @@ fn wrong_usage_ends_with_2() {
 }
 
 #[test]
-fn an_unusable_value_is_one_sentence_and_ends_with_2() {
+fn an_invalid_value_is_one_sentence_and_exits_with_2() {
     let here = env!("CARGO_MANIFEST_DIR");
     let text = complaint(&["generate", "--model", here, "--prompt", "x", "--top-p", "2"], 2);
     assert_eq!(text, "oaif: --top-p: 2 is not above 0 and at most 1\n");
@@ -50,7 +50,7 @@ fn an_unusable_value_is_one_sentence_and_ends_with_2() {
 }
 
 #[test]
-fn an_unknown_key_of_a_config_file_ends_with_2() {
+fn an_unknown_key_of_a_config_file_exits_with_2() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("run.yaml");
     std::fs::write(&path, "modl: somewhere\n").unwrap();
@@ -60,7 +60,7 @@ fn an_unknown_key_of_a_config_file_ends_with_2() {
 }
 
 #[test]
-fn a_closed_pipe_is_no_failure() {
+fn a_closed_pipe_is_not_an_error() {
     let mut child = Command::new(env!("CARGO_BIN_EXE_oaif"))
         .args(["align", "--help"])
         .stdout(Stdio::piped())

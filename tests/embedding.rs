@@ -1,5 +1,5 @@
-//! What an application counts on that has the library as a part: futures that any executor may poll, threads that are not
-//! blocked, steps that can be given up.
+//! Guarantees for an application that embeds the library: futures that any executor may poll, threads that are not
+//! blocked, steps that can be cancelled.
 
 mod common;
 
@@ -41,7 +41,7 @@ fn run<F: Future>(future: F) -> F::Output {
     }
 }
 
-/// Likes the longer answer, after a while.
+/// Prefers the longer response, after a delay.
 struct Slow;
 
 impl Judge for Slow {
@@ -65,7 +65,7 @@ async fn trainer(gpu: &Gpu, steps: usize, num_samples: usize) -> oaif::Result<Tr
     Trainer::online(policy, &prompts(), Slow, &train, &options).await
 }
 
-/// Of the tiny model, which ends its answers by itself or not.
+/// A generator for the tiny model, with or without an end-of-sequence token.
 fn generator(gpu: &Gpu, samples_per_prompt: usize, ends: bool) -> (Generator, Tokenizer) {
     let model = Model::load(gpu, &fixture("tiny"), false).wait().unwrap();
     let tokenizer = Tokenizer::load(&fixture("tiny")).unwrap();
@@ -79,7 +79,7 @@ fn generator(gpu: &Gpu, samples_per_prompt: usize, ends: bool) -> (Generator, To
     (Generator::new(gpu, &model, options, &Arena::new()).wait().unwrap(), tokenizer)
 }
 
-/// What two trainings must agree in.
+/// The values in which two runs must agree.
 fn essence(report: &StepReport) -> serde_json::Value {
     let mut row = serde_json::to_value(report).unwrap();
     let clocked =
@@ -100,7 +100,7 @@ async fn steps(trainer: &mut Trainer<'_>) -> oaif::Result<Vec<serde_json::Value>
 }
 
 #[test]
-fn futures_and_what_they_are_made_of_can_be_sent_to_another_thread() {
+fn futures_and_their_types_are_send() {
     fn is_send<T: Send>(_: &T) {}
     fn are_send<T: Send>() {}
     are_send::<(Gpu, Model, Policy, Generator, Trainer<'static>)>();
@@ -116,7 +116,7 @@ fn futures_and_what_they_are_made_of_can_be_sent_to_another_thread() {
 }
 
 #[test]
-fn any_executor_runs_a_training_to_the_same_bits_as_a_blocked_thread() {
+fn any_executor_gives_the_same_bits_as_a_blocked_thread() {
     let Some(gpu) = gpu() else { return };
     let blocked = async { steps(&mut trainer(&gpu, 4, 2).await.unwrap()).await.unwrap() }.wait();
     let parked = run(async { steps(&mut trainer(&gpu, 4, 2).await.unwrap()).await.unwrap() });
@@ -124,7 +124,7 @@ fn any_executor_runs_a_training_to_the_same_bits_as_a_blocked_thread() {
     assert_eq!(blocked, parked);
 }
 
-/// An application's device, which gets a step in many submits.
+/// A device shared with an application, on which a step takes many submits.
 fn shared() -> Option<Gpu> {
     let (device, queue) = application()?;
     let options = GpuOptions::default().submit_ms(0.05);
@@ -132,26 +132,26 @@ fn shared() -> Option<Gpu> {
 }
 
 #[test]
-fn steps_whose_futures_are_dropped_at_any_moment_leave_no_trace() {
+fn dropping_the_future_of_a_step_at_any_point_leaves_no_trace() {
     let Some(gpu) = gpu() else { return };
-    drop_futures_at_any_moment(&gpu);
+    drop_futures_at_any_point(&gpu);
 }
 
 #[test]
-fn steps_whose_futures_are_dropped_on_an_applications_device_leave_no_trace() {
+fn dropping_the_future_of_a_step_on_an_applications_device_leaves_no_trace() {
     let Some(gpu) = shared() else { return };
-    drop_futures_at_any_moment(&gpu);
+    drop_futures_at_any_point(&gpu);
 }
 
-fn drop_futures_at_any_moment(gpu: &Gpu) {
+fn drop_futures_at_any_point(gpu: &Gpu) {
     let expected = run(async { steps(&mut trainer(gpu, 20, 3).await.unwrap()).await.unwrap() });
     let mut trainer = run(trainer(gpu, 20, 3)).unwrap();
     let mut reports = Vec::new();
     let requests = Requests::new();
     let mut control = Control { observer: &mut (), requests: &requests };
-    // A multiplicative generator: the polls before a future is dropped.
+    // A multiplicative generator for the number of polls before a future is dropped.
     let (mut state, mut dropped, mut longest) = (1u32, 0, Duration::ZERO);
-    // How often the step was begun: each time it may get further, and at last to its end.
+    // How often the step was started: each time it may get further, until it completes.
     let mut begun = 0;
     while !trainer.is_done() {
         let mut future = Box::pin(trainer.step_with(&mut control));
@@ -191,7 +191,7 @@ fn polling_does_not_block_the_thread() {
     let requests = [Request { prompt: vec![3, 4], samples: 1, first_sequence: 0 }];
     let stop = StopMatcher::default();
     let mut future = pin!(generator.run(&tokenizer, &requests, &stop, 1));
-    // The first poll submits, and must come back while the GPU works.
+    // The first poll submits, and must return while the GPU works.
     let first = future.as_mut().poll(&mut Context::from_waker(Waker::noop()));
     assert!(first.is_pending(), "a poll that waits for the GPU blocks");
     let answers = run(future).unwrap();
@@ -224,7 +224,7 @@ fn a_step_is_cancelled_within_100_ms_and_can_be_taken_again() {
         let asked = canceller.map(|canceller| canceller.join().unwrap());
         match outcome {
             Ok(report) => reports.push(essence(&report.unwrap())),
-            // One that was asked for too late is for the next step.
+            // A request that came too late applies to the next step.
             Err(oaif::Error::Interrupted) => {
                 latencies.push(asked.map_or(Duration::ZERO, |asked| ended - asked.min(ended)))
             }
@@ -238,7 +238,7 @@ fn a_step_is_cancelled_within_100_ms_and_can_be_taken_again() {
 }
 
 #[test]
-fn a_streamed_answer_is_the_whole_one_part_by_part_and_can_be_given_up() {
+fn a_streamed_response_is_the_whole_one_in_parts_and_can_be_dropped() {
     let Some(gpu) = gpu() else { return };
     let (generator, tokenizer) = generator(&gpu, 2, true);
     let request =
@@ -246,7 +246,7 @@ fn a_streamed_answer_is_the_whole_one_part_by_part_and_can_be_given_up() {
     let requests = [request(&[3, 4], 0), request(&[5], 2), request(&[6, 7, 8], 4)];
     let stop = StopMatcher::default();
     let whole = generator.run(&tokenizer, &requests, &stop, 1).wait().unwrap();
-    // Given up after a few parts.
+    // The stream is dropped after a few parts.
     run(async {
         let mut stream = generator.stream(&tokenizer, &requests, &stop, 1).await.unwrap();
         for _ in 0..3 {
@@ -257,7 +257,7 @@ fn a_streamed_answer_is_the_whole_one_part_by_part_and_can_be_given_up() {
     run(async {
         let mut stream = generator.stream(&tokenizer, &requests, &stop, 1).await.unwrap();
         loop {
-            // A future that is dropped loses nothing.
+            // Dropping the future of a part loses nothing.
             let polled = pin!(stream.next()).poll(&mut Context::from_waker(Waker::noop()));
             let next = match polled {
                 Poll::Ready(part) => part,
@@ -280,7 +280,7 @@ fn a_streamed_answer_is_the_whole_one_part_by_part_and_can_be_given_up() {
 }
 
 #[test]
-fn a_checkpoint_in_memory_goes_on_to_the_same_bits() {
+fn a_checkpoint_in_memory_resumes_with_the_same_bits() {
     let Some(gpu) = gpu() else { return };
     let expected = run(async { steps(&mut trainer(&gpu, 6, 2).await.unwrap()).await.unwrap() });
     let folder = MemoryFolder::default();
@@ -296,13 +296,13 @@ fn a_checkpoint_in_memory_goes_on_to_the_same_bits() {
     assert_eq!(run(steps(&mut second)).unwrap(), expected[3..]);
     let error = run(trainer(&gpu, 9, 2)).unwrap().resume(folder.path()).unwrap_err().to_string();
     assert!(error.contains("max-steps"), "{error}");
-    // What it wrote loads as a model, also from memory.
+    // The saved files can be loaded as a model, also from memory.
     let model = Model::load(&gpu, folder.path(), false).wait().unwrap();
     assert!(model.adapter().is_none());
 }
 
 #[test]
-fn a_step_that_waits_for_a_person_is_cancelled_too() {
+fn a_step_that_waits_for_a_person_can_be_cancelled() {
     let Some(gpu) = gpu() else { return };
     let train = TrainOptions::default().batch_size(2).max_steps(2);
     let options = AlignOptions::new(PreferenceLoss::Dpo { beta: 0.1 }).max_new_tokens(6);
@@ -322,7 +322,7 @@ fn a_step_that_waits_for_a_person_is_cancelled_too() {
 }
 
 #[test]
-fn a_training_without_an_end_takes_one_step_after_another() {
+fn a_run_without_a_last_step_can_take_steps() {
     let Some(gpu) = gpu() else { return };
     let mut endless = run(trainer(&gpu, usize::MAX, 2)).unwrap();
     for step in 1..=3 {
@@ -332,10 +332,10 @@ fn a_training_without_an_end_takes_one_step_after_another() {
 }
 
 #[test]
-fn an_applications_device_has_two_submits_at_most_at_a_time() {
+fn an_applications_device_has_at_most_two_submits_in_flight() {
     let (Some(gpu), Some(shared)) = (gpu(), shared()) else { return };
     let expected = run(async { steps(&mut trainer(&gpu, 4, 2).await.unwrap()).await.unwrap() });
-    // While another thread generates, and whether or not the thread may be blocked.
+    // While another thread generates, on a thread that may block and on one that may not.
     std::thread::scope(|threads| {
         threads.spawn(|| {
             let (generator, tokenizer) = generator(&shared, 1, false);
@@ -350,12 +350,12 @@ fn an_applications_device_has_two_submits_at_most_at_a_time() {
         assert_eq!(blocked, expected);
     });
     let submits = shared.counts().submits;
-    assert!(submits > 1000, "{submits} submits are no test");
+    assert!(submits > 1000, "only {submits} submits");
     assert_eq!(shared.activity().most_in_flight, 2);
 }
 
 #[test]
-fn a_step_that_nobody_polls_keeps_no_other_work_from_the_device() {
+fn a_step_that_is_not_polled_does_not_block_the_device() {
     let Some(gpu) = shared() else { return };
     let (generator, tokenizer) = generator(&gpu, 1, false);
     let requests = [Request { prompt: vec![3, 4], samples: 1, first_sequence: 0 }];
@@ -373,7 +373,7 @@ fn a_step_that_nobody_polls_keeps_no_other_work_from_the_device() {
 }
 
 #[test]
-fn what_exceeds_the_memory_limit_is_refused_in_a_sentence_and_nothing_of_it_is_held() {
+fn an_allocation_above_the_memory_limit_is_refused_and_keeps_no_memory() {
     if gpu().is_none() {
         return;
     }
@@ -406,7 +406,7 @@ fn what_exceeds_the_memory_limit_is_refused_in_a_sentence_and_nothing_of_it_is_h
 }
 
 #[test]
-fn released_memory_is_gone_and_the_next_step_gives_the_same_bits() {
+fn memory_is_released_and_the_next_step_gives_the_same_bits() {
     let Some(shared) = shared() else { return };
     let own = Gpu::open(&GpuOptions::default()).wait().unwrap();
     for gpu in [own, shared] {
@@ -420,7 +420,7 @@ fn released_memory_is_gone_and_the_next_step_gives_the_same_bits() {
             let given_back = before.bytes[&Category::Activations] + before.bytes[&Category::KvCache];
             assert_eq!((released, before.total - after.total), (given_back, given_back));
             assert!(given_back > 0 && after.bytes[&Category::Weights] == before.bytes[&Category::Weights]);
-            // One that is given up in the middle, with memory that is given back again, leaves no trace.
+            // A step that is dropped in the middle and a release of memory must leave no trace.
             let mut step = Box::pin(trainer.step());
             for _ in 0..3 {
                 assert!(step.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
@@ -438,7 +438,7 @@ fn released_memory_is_gone_and_the_next_step_gives_the_same_bits() {
 }
 
 #[test]
-fn memory_that_a_generation_is_using_is_not_released() {
+fn memory_in_use_by_a_generation_is_not_released() {
     let Some(_) = gpu() else { return };
     let gpu = Gpu::open(&GpuOptions::default()).wait().unwrap();
     let (generator, tokenizer) = generator(&gpu, 1, false);
@@ -459,7 +459,7 @@ fn memory_that_a_generation_is_using_is_not_released() {
         response.unwrap()
     });
     assert_eq!(streamed, expected[0][0]);
-    // What was kept of prompts is forgotten with the memory.
+    // The prefix cache is released with the memory.
     gpu.release_memory().wait().unwrap();
     assert_eq!(cache(&gpu), 0);
     assert_eq!(generator.run(&tokenizer, &requests, &stop, 1).wait().unwrap(), expected);
@@ -470,7 +470,7 @@ fn a_batch_is_uploaded_once_for_reference_and_policy() {
     if gpu().is_none() {
         return;
     }
-    // Of its own, so that no other test's uploads are counted.
+    // A separate device, so that uploads of other tests are not counted.
     let gpu = Gpu::open(&GpuOptions::default()).wait().unwrap();
     let pair = |prompt: &str| Pair::new(prompt, " ran to the river .", " ran to the the .");
     let pairs = ["the fox", "the dog", "a fox", "a dog"].map(pair);
@@ -484,6 +484,6 @@ fn a_batch_is_uploaded_once_for_reference_and_policy() {
         trainer.step().wait().unwrap();
         of_step.push(gpu.activity().uploaded - before);
     }
-    // In the second pass the reference has been asked already.
+    // In the second pass the reference log-probabilities are known.
     assert_eq!(of_step[1], of_step[3], "{of_step:?}");
 }

@@ -1,4 +1,4 @@
-//! What an application meets that has the library as a part, when something goes wrong: one clear error, and nothing damaged.
+//! Errors in an application that embeds the library: one clear error each, and nothing is damaged.
 
 mod common;
 
@@ -14,7 +14,7 @@ use oaif::preference::PreferenceLoss;
 use oaif::train::{AlignOptions, DpoOptions, Policy, StepReport, TrainOptions, Trainer};
 use oaif::{Error, Task, Wait};
 
-/// Says of every pair, and of every response, the same.
+/// Returns the same verdict for every pair and the same score for every response.
 struct Says(Verdict, Option<f32>);
 
 impl Judge for Says {
@@ -63,7 +63,7 @@ fn losses(trainer: &mut Trainer<'_>) -> Vec<Option<f64>> {
 }
 
 #[test]
-fn a_checkpoint_of_several_saves_is_refused_and_the_trainer_is_as_it_was() {
+fn a_checkpoint_mixed_from_several_saves_is_refused_and_the_trainer_is_unchanged() {
     let Some(gpu) = gpu() else { return };
     let expected = losses(&mut offline(&gpu));
     let mut first = offline(&gpu);
@@ -85,7 +85,7 @@ fn a_checkpoint_of_several_saves_is_refused_and_the_trainer_is_as_it_was() {
         assert!(error.contains(name) && error.contains("damaged"), "{error}");
         assert_eq!(losses(&mut trainer), expected, "{name}");
     }
-    // A save over an older one is the newer one.
+    // A save over an older checkpoint replaces it.
     let folder = MemoryFolder::default();
     let mut trainer = offline(&gpu);
     trainer.step().wait().unwrap();
@@ -99,7 +99,7 @@ fn a_checkpoint_of_several_saves_is_refused_and_the_trainer_is_as_it_was() {
 }
 
 #[test]
-fn a_save_that_is_cut_off_at_any_file_leaves_a_whole_checkpoint() {
+fn a_save_that_is_cut_off_at_any_file_leaves_a_complete_checkpoint() {
     let Some(gpu) = gpu() else { return };
     let mut first = offline(&gpu);
     let saved = [1, 2].map(|_| {
@@ -119,13 +119,13 @@ fn a_save_that_is_cut_off_at_any_file_leaves_a_whole_checkpoint() {
     };
     for cut in 0..=saved[1].len() {
         let (before, after) = saved[1].split_at(cut);
-        // While it was written: the earlier one counts.
+        // Cut off while the files are written: the earlier checkpoint is used.
         let folder = whole(&saved[0]);
         for (name, content) in before.iter().filter(|(name, _)| !name.ends_with("checksums.json")) {
             folder.insert(std::path::Path::new(".saving.tmp").join(name), content.to_vec());
         }
         assert_eq!(resumed(&folder), 1, "written up to {cut}");
-        // While its files were put in the earlier one's place: it counts.
+        // Cut off while the new files replace the earlier ones: the new checkpoint is used.
         let folder = whole(&saved[0]);
         for (name, content) in before {
             folder.insert(name, content.to_vec());
@@ -148,12 +148,15 @@ fn a_save_that_fails_leaves_the_earlier_checkpoint() {
     trainer.step().wait().unwrap();
     trainer.save(dir.path()).wait().unwrap();
     trainer.step().wait().unwrap();
-    // Files that cannot grow stand for a disk that is full.
+    // A limit on the file size simulates a full disk.
     let output = std::process::Command::new("sh")
-        .args(["-c", "trap '' XFSZ; ulimit -f 8; exec \"$0\" --exact saving_with_little_room --ignored"])
+        .args([
+            "-c",
+            "trap '' XFSZ; ulimit -f 8; exec \"$0\" --exact saving_with_little_disk_space --ignored",
+        ])
         .arg(std::env::current_exe().unwrap())
         .env("CHECKPOINT", dir.path())
-        // Through pipes: a log that this is written to is a file, too.
+        // Standard output is a pipe: a log file would be subject to the limit, too.
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
@@ -166,7 +169,7 @@ fn a_save_that_fails_leaves_the_earlier_checkpoint() {
 #[test]
 #[ignore = "started by another test"]
 #[cfg(target_os = "linux")]
-fn saving_with_little_room() {
+fn saving_with_little_disk_space() {
     let gpu = gpu().unwrap();
     let dir = std::path::PathBuf::from(std::env::var_os("CHECKPOINT").unwrap());
     let mut trainer = offline(&gpu);
@@ -177,7 +180,7 @@ fn saving_with_little_room() {
 }
 
 #[test]
-fn an_adapter_is_saved_whose_base_is_in_memory() {
+fn an_adapter_on_a_base_model_in_memory_can_be_saved() {
     let Some(gpu) = gpu() else { return };
     let files = std::fs::read_dir(fixture("tiny")).unwrap().map(|file| file.unwrap().path());
     let base = MemoryFolder::new(
@@ -190,7 +193,7 @@ fn an_adapter_is_saved_whose_base_is_in_memory() {
 }
 
 #[test]
-fn a_device_that_is_lost_at_any_moment_is_that_error() {
+fn a_lost_device_is_that_error_at_any_point() {
     for wait in 0..12 {
         let Some((device, queue)) = application() else { return };
         let gpu = Gpu::from_device(device.clone(), queue, &GpuOptions::default()).unwrap();
@@ -203,7 +206,7 @@ fn a_device_that_is_lost_at_any_moment_is_that_error() {
         let error = loop {
             match trainer.step().wait() {
                 Ok(Some(_)) => {}
-                // It was done before the device was lost.
+                // The step was done before the device was lost.
                 Ok(None) => break trainer.save(MemoryFolder::default().path()).wait().err(),
                 Err(error) => break Some(error),
             }
@@ -218,7 +221,7 @@ fn a_device_that_is_lost_at_any_moment_is_that_error() {
 }
 
 #[test]
-fn a_model_that_rates_is_not_taught_to_write() {
+fn a_reward_model_cannot_be_trained_as_a_policy() {
     let Some(gpu) = gpu() else { return };
     let rater = || Policy::load_for_reward(&gpu, &fixture("tiny"), &train()).wait().unwrap();
     let completions = [Completion::new("a", "b")];
@@ -239,7 +242,7 @@ fn a_model_that_rates_is_not_taught_to_write() {
 }
 
 #[test]
-fn verdicts_and_scores_that_nobody_can_mean_are_unusable() {
+fn contradictory_verdicts_and_scores_are_invalid() {
     let Some(gpu) = gpu() else { return };
     let said = [
         Verdict::First { p: 7.0 },
@@ -259,7 +262,7 @@ fn verdicts_and_scores_that_nobody_can_mean_are_unusable() {
     }
 }
 
-/// Panics at its first question.
+/// Panics at its first call.
 struct Panics(usize);
 
 impl Judge for Panics {
@@ -275,7 +278,7 @@ impl Judge for Panics {
 }
 
 #[test]
-fn a_panic_of_an_judge_on_a_thread_is_an_error_and_the_step_can_be_taken_again() {
+fn a_panic_of_a_judge_on_a_thread_is_an_error_and_the_step_can_be_taken_again() {
     let Some(gpu) = gpu() else { return };
     let policy = Policy::load(&gpu, &fixture("tiny"), &train()).wait().unwrap();
     let threaded = Threaded::new(Panics(0)).unwrap();
@@ -286,7 +289,7 @@ fn a_panic_of_an_judge_on_a_thread_is_an_error_and_the_step_can_be_taken_again()
 }
 
 #[test]
-fn what_is_wrong_with_options_and_rows_is_named() {
+fn invalid_options_and_rows_are_named() {
     let Some(gpu) = gpu() else { return };
     let policy = || Policy::load(&gpu, &fixture("tiny"), &train()).wait().unwrap();
     let online = |prompts: &[Prompt], train: &TrainOptions| {

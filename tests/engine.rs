@@ -1,4 +1,4 @@
-//! What the engine promises whatever it computes: splitting, replaying, counting and failing.
+//! General guarantees of the engine: splitting of launches, replays, counters and errors.
 
 mod common;
 
@@ -95,7 +95,7 @@ fn generate_options() -> GenerateOptions {
         .eos(vec![2])
 }
 
-/// The bits that every case gives, as many workgroups at a time as the options allow; and the submits that it took.
+/// The result bits of every case with the given options, and the number of submits.
 fn case_bits(options: GpuOptions) -> (Vec<(String, Vec<u32>)>, u64) {
     let gpu = open(options);
     let before = gpu.counts().submits;
@@ -109,7 +109,7 @@ fn case_bits(options: GpuOptions) -> (Vec<(String, Vec<u32>)>, u64) {
 }
 
 #[test]
-fn a_pair_is_refused_that_its_loss_cannot_learn_from() {
+fn a_pair_that_is_invalid_for_its_loss_is_refused() {
     let Some(gpu) = gpu() else { return };
     let model = tiny(&gpu, true);
     let pair = |label: f32, by_reference: [bool; 2]| LabelledPair {
@@ -139,14 +139,15 @@ fn a_split_launch_gives_the_bits_of_a_whole_one() {
         return;
     }
     let (whole, submits) = case_bits(GpuOptions::default().submit_ms(f64::INFINITY));
-    assert_eq!(submits, whole.len() as u64, "a submit a plan");
-    // Single workgroups; a few workgroups in ragged grids, so that a piece's grid covers some of the next piece's.
+    assert_eq!(submits, whole.len() as u64, "one submit per plan");
+    // Single workgroups; and a few workgroups in ragged grids, so that the grid of a piece overlaps that of the next
+    // one.
     for (submit_ms, limit) in [(1e-9, None), (0.2, Some(3))] {
         let split = GpuOptions::default().submit_ms(submit_ms).max_groups_per_dimension(limit);
         let (parts, submits) = case_bits(split);
         assert!(submits > 4 * whole.len() as u64, "{submits} submits");
         for ((name, whole), (_, parts)) in whole.iter().zip(&parts) {
-            assert!(whole == parts, "{name} in submits of {submit_ms} ms, {limit:?} groups a dimension");
+            assert!(whole == parts, "{name} in submits of {submit_ms} ms, {limit:?} groups per dimension");
         }
     }
 }
@@ -157,10 +158,10 @@ fn a_split_step_gives_the_bits_of_a_whole_one() {
         return;
     }
     let whole = fresh_step_bits(GpuOptions::default());
-    // With one workgroup a dimension every launch takes a view of the step: more than one submit holds.
+    // With one workgroup per dimension, the views for all launches of the step exceed one submit.
     for (submit_ms, limit) in [(1e-9, None), (50.0, Some(1)), (0.05, Some(3))] {
         let split = GpuOptions::default().submit_ms(submit_ms).max_groups_per_dimension(limit);
-        assert!(whole == fresh_step_bits(split), "{submit_ms} ms, {limit:?} groups a dimension");
+        assert!(whole == fresh_step_bits(split), "{submit_ms} ms, {limit:?} groups per dimension");
     }
 }
 
@@ -184,7 +185,7 @@ fn a_profile_holds_every_launch() {
     let gpu = open(GpuOptions::default().profile(true));
     let model = tiny(&gpu, true);
     let step = pair_step(&gpu, &model, false);
-    let Some(before) = gpu.profile() else { return eprintln!("SKIPPED: the GPU cannot tell times") };
+    let Some(before) = gpu.profile() else { return eprintln!("SKIPPED: the GPU has no timestamps") };
     let (_, phases) = step.run(&pairs(), 0.25).wait().unwrap();
     let after = gpu.profile().unwrap();
     let launches = |p: &oaif::unstable::gpu::Profile| p.kernels.values().map(|k| k.launches).sum::<u64>();
@@ -211,7 +212,7 @@ fn a_sequence_does_not_depend_on_its_batch_on(gpu: &Gpu) {
     for (i, tree) in trees.iter().enumerate() {
         let alone = scorer.score(std::slice::from_ref(tree)).wait().unwrap();
         assert_eq!(alone, together[2 * i..2 * i + 2], "tree {i}");
-        // Nor on the response beside it, nor on the prompt being shared.
+        // Nor on the other responses, nor on whether the prompt is shared.
         for (response, unshared) in tree.unshared().iter().enumerate() {
             let alone = scorer.score(std::slice::from_ref(unshared)).wait().unwrap();
             assert_eq!(alone[0], together[2 * i + response], "tree {i}, response {response}");
@@ -242,13 +243,13 @@ fn a_pair_learns_the_same_whether_its_prompt_is_shared_or_repeated() {
 }
 
 #[test]
-fn what_a_device_does_is_counted() {
+fn the_work_of_a_device_is_counted() {
     let Some(_) = gpu() else { return };
     let gpu = open(GpuOptions::default());
     let step = pair_step(&gpu, &tiny(&gpu, true), false);
     let dry = gpu.measuring();
     let dry = pair_step(&dry, &tiny(&dry, true), false);
-    assert_eq!(step.launch_count(), dry.launch_count(), "a measuring device knows it, too");
+    assert_eq!(step.launch_count(), dry.launch_count(), "a measuring device counts them, too");
     let before = gpu.activity();
     step.run(&pairs(), 0.25).wait().unwrap();
     let after = gpu.activity();
@@ -257,7 +258,7 @@ fn what_a_device_does_is_counted() {
     assert!(after.waited > before.waited);
 }
 
-/// Everything that a run holds, built on `gpu`, and used once.
+/// Everything that a run allocates, built on `gpu` and used once.
 struct Everything {
     model: Model,
     scorer: Scorer,
@@ -294,9 +295,9 @@ impl Everything {
 }
 
 #[test]
-fn uploads_of_many_small_buffers_wait_in_no_more_memory_than_one_large_one() {
+fn uploads_of_many_small_buffers_use_no_more_staging_memory_than_one_large_one() {
     let Some(_) = gpu() else { return };
-    // Of its own, on which nobody else works.
+    // A separate device, so that no other test uses it.
     let gpu = open(GpuOptions::default());
     let upload = |of: usize| {
         let before = gpu.counts().submits;
@@ -306,13 +307,13 @@ fn uploads_of_many_small_buffers_wait_in_no_more_memory_than_one_large_one() {
             .collect();
         (buffers.len(), gpu.counts().submits - before)
     };
-    // 16 MiB at a time, however they come.
+    // At most 16 MiB at a time, regardless of the buffer sizes.
     assert_eq!(upload(48 << 20), (1, 3));
     assert_eq!(upload(1 << 20), (48, 3));
 }
 
 #[test]
-fn a_replay_makes_nothing_but_submits() {
+fn a_replay_only_submits() {
     if gpu().is_none() {
         return;
     }
@@ -342,7 +343,7 @@ fn plans_of_the_same_kernels_share_their_pipelines() {
 }
 
 #[test]
-fn a_dry_run_reports_what_the_real_run_then_holds() {
+fn a_dry_run_reports_the_memory_of_the_real_run() {
     let Some(any) = gpu() else { return };
     let dry = any.measuring();
     assert!(dry.is_measuring());
@@ -358,7 +359,7 @@ fn a_dry_run_reports_what_the_real_run_then_holds() {
     }
     assert_eq!((dry.counts().pipelines, dry.counts().submits), (0, 0));
     drop((measured, ran));
-    assert_eq!((dry.memory().total, real.memory().total), (0, 0), "all is given back");
+    assert_eq!((dry.memory().total, real.memory().total), (0, 0), "all memory is released");
 }
 
 #[test]
@@ -368,12 +369,12 @@ fn a_machine_without_a_gpu_can_measure() {
     assert!(gpu.memory().peak > 0);
 }
 
-/// How the matrices of `model` are held, each once.
+/// The formats of the matrices of `model`, each once.
 fn formats(model: &Model) -> Vec<Format> {
     formats_of(model.base())
 }
 
-/// How matrices are held, without repetitions.
+/// The formats of the matrices, without repetitions.
 fn formats_of(weights: &Weights) -> Vec<Format> {
     let mut all: Vec<Format> = weights.iter().filter(|w| w.shape.len() == 2).map(|w| w.format).collect();
     all.dedup();
@@ -412,9 +413,9 @@ fn cooperative_matrices_score_tokens_close_to_f32_and_the_same_twice() {
 }
 
 #[test]
-fn a_16_bit_base_computes_what_f32_weights_of_the_same_values_do() {
+fn a_16_bit_base_gives_the_results_of_f32_weights_of_the_same_values() {
     let Some(gpu) = gpu() else { return };
-    // bfloat16 in the file, float32 in the file.
+    // bfloat16 in the one file, float32 in the other.
     for name in ["tiny", "tiny_tied"] {
         let exact = Model::load_frozen(&gpu, &fixture(name), Some(FloatFormat::F32.into())).wait().unwrap();
         assert_eq!(formats(&exact), [Format::F32]);
@@ -434,7 +435,7 @@ fn a_16_bit_base_computes_what_f32_weights_of_the_same_values_do() {
             let distance =
                 relative_distance(&logps(&gpu, &short, &trees()), &logps(&gpu, &rounded, &trees()));
             assert!(distance <= 1e-6, "{name} {held:?}: {distance}");
-            // A copy of trained weights in 16 bits is the same again.
+            // A 16-bit snapshot of trained weights is the same again.
             let copy = rounded.snapshot_as(wanted.into()).wait().unwrap();
             assert_eq!(formats(&copy), [held]);
             assert_eq!(bits(&logps(&gpu, &copy, &trees())), bits(&logps(&gpu, &short, &trees())));
@@ -452,14 +453,14 @@ fn a_16_bit_base_computes_what_f32_weights_of_the_same_values_do() {
             let distance = relative_distance(&gradients(&short), &gradients(&frozen));
             assert!(distance <= 1e-6, "{name} {held:?}: gradients {distance}");
         }
-        // Without a wish, as in the file.
+        // By default the format of the file is used.
         let found = formats(&Model::load(&gpu, &fixture(name), false).wait().unwrap());
         assert_eq!(found, [if name == "tiny" { Format::Bf16 } else { Format::F32 }]);
     }
 }
 
 #[test]
-fn a_base_in_blocks_of_integers_computes_what_f32_weights_of_the_same_values_do() {
+fn a_quantised_base_gives_the_results_of_f32_weights_of_the_same_values() {
     let Some(gpu) = gpu() else { return };
     let shape = Shape::parse("c=128,f=192,l=2,h=4,k=2,d=32,v=96").unwrap();
     let own = Model::random(&gpu, shape.config().unwrap(), false, 5).wait().unwrap();
@@ -470,7 +471,7 @@ fn a_base_in_blocks_of_integers_computes_what_f32_weights_of_the_same_values_do(
     };
     for (wanted, held, bound) in [
         (FrozenFormat::Q8, &[Format::Q8][..], 0.02),
-        // The embedding, which is the head as well, is of no layer.
+        // The embedding, which is also the head, belongs to no layer.
         (FrozenFormat::Q4, &[Format::Q8, Format::Q4], 0.3),
     ] {
         let base = own.base().frozen_copy(wanted).wait().unwrap();
@@ -494,7 +495,7 @@ fn a_base_in_blocks_of_integers_computes_what_f32_weights_of_the_same_values_do(
 }
 
 #[test]
-fn rows_that_are_no_whole_groups_are_held_in_16_bits() {
+fn rows_that_are_not_a_multiple_of_the_group_size_are_held_in_16_bits() {
     let gpu = Gpu::without_device(Limits::default());
     let spec = |shape: [usize; 2]| WeightSpec::new(format!("{shape:?}"), shape.to_vec());
     let specs = [[5, 64], [5, 172], [5, 6], [3, 128]].map(spec);
@@ -504,7 +505,7 @@ fn rows_that_are_no_whole_groups_are_held_in_16_bits() {
 }
 
 #[test]
-fn rows_that_are_no_whole_vectors_are_held_in_f32() {
+fn rows_that_are_not_a_multiple_of_the_vector_size_are_held_in_f32() {
     let gpu = Gpu::without_device(Limits::default());
     let spec = |shape: &[usize]| WeightSpec::new(format!("{shape:?}"), shape.to_vec());
     let specs =
@@ -516,7 +517,7 @@ fn rows_that_are_no_whole_vectors_are_held_in_f32() {
 }
 
 #[test]
-fn half_precision_refuses_what_it_has_no_room_for() {
+fn half_precision_refuses_values_out_of_range() {
     let Some(gpu) = gpu() else { return };
     let specs = [WeightSpec::new("w", vec![1, 4])];
     let weights = Weights::frozen(&gpu, &specs, FloatFormat::F16.into()).unwrap();
@@ -526,7 +527,7 @@ fn half_precision_refuses_what_it_has_no_room_for() {
     assert_eq!(weights.download(weights.get("w").unwrap()).wait().unwrap(), [65504.0, -1.0, 0.5, 0.0]);
 }
 
-/// A random model whose layers dominate.
+/// A random model in which the layers dominate the memory.
 fn deep(gpu: &Gpu) -> Model {
     let config = json!({
         "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 16,
@@ -538,7 +539,7 @@ fn deep(gpu: &Gpu) -> Model {
 }
 
 #[test]
-fn a_layer_takes_at_most_19_launches_on_a_processor_and_22_on_a_gpu() {
+fn a_layer_takes_at_most_19_launches_on_a_cpu_and_22_on_a_gpu() {
     let launches = |gpu: &Gpu, layers: usize| {
         let config = json!({
             "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 64,
@@ -554,7 +555,7 @@ fn a_layer_takes_at_most_19_launches_on_a_processor_and_22_on_a_gpu() {
     if let Some(gpu) = gpu() {
         println!("{}: {} launches a layer", gpu.summary().name, per_layer(&gpu.measuring()));
     }
-    // On a GPU rows are normalised by launches of their own, and the sums of weight gradients are shared out.
+    // On a GPU, RMSNorm has its own launches, and the sums of weight gradients are split.
     let large = per_layer(&Gpu::without_device(Limits::default()));
     assert!(large <= 22.0, "{large}");
     if let Some(gpu) = gpu().filter(|gpu| gpu.summary().device_kind() == DeviceKind::Processor) {
@@ -580,7 +581,7 @@ fn checkpointing_gives_the_same_gradients_in_less_memory() {
     assert!(2 * checkpointed < plain, "{checkpointed} of {plain} bytes");
 }
 
-/// A tensor of the plan's own that is trained through, and a region for it.
+/// A tensor of the plan that gradients flow through, and a region for it.
 fn training(gpu: &Gpu, rows: usize, cols: usize) -> (Recorder, Tensor) {
     let mut r = Recorder::training(gpu);
     let buffer = gpu.buffer("x", Category::Workspace, (rows * cols * 4) as u64).unwrap();
@@ -596,8 +597,8 @@ fn an_op_without_a_gradient_rule_cannot_be_trained_through() {
         Err(Error::NoGradient { op }) => op,
         other => panic!("{:?}", other.map(|_| "a plan")),
     };
-    // Attention that knows nothing of the sequences' ends has none, and it does not matter that the path goes on with
-    // ops that have one.
+    // Attention without the sequence ends has no gradient rule, and this must be detected although later ops on the
+    // path have one.
     let (mut r, x) = training(&gpu, 8, 16);
     let shape = AttentionShape::new(2, 2, 8);
     let [gain, weights, table] = [1, 48, 8].map(|rows| r.tensor("w", rows, if rows == 8 { 8 } else { 16 }));
@@ -614,7 +615,7 @@ fn an_op_without_a_gradient_rule_cannot_be_trained_through() {
     let y = ops::residual_add(&mut r, mixed, x).unwrap();
     let seed = r.tensor("seed", 8, 16);
     assert!(matches!(r.backward(&[(y, seed)]), Err(Error::NoGradient { op: "attention_forward_tiled" })));
-    // Nor has a write over what an op with a rule has written: the rule speaks of the old value.
+    // Overwriting the output of an op has no gradient rule, because the op's rule needs the old value.
     let copy = |r: &mut Recorder, x: Tensor, y: Tensor| {
         r.launch(Launch {
             kernel: "residual_add",
@@ -629,7 +630,7 @@ fn an_op_without_a_gradient_rule_cannot_be_trained_through() {
     let y = ops::residual_add(&mut r, x, x).unwrap();
     copy(&mut r, x, y);
     assert_eq!(op(r), "residual_add");
-    // Outside training all of this is fine.
+    // Without gradients all of this is allowed.
     let mut r = Recorder::new(&gpu);
     let [x, y] = ["x", "y"].map(|name| r.tensor(name, 8, 16));
     copy(&mut r, x, y);
@@ -637,7 +638,7 @@ fn an_op_without_a_gradient_rule_cannot_be_trained_through() {
 }
 
 #[test]
-fn a_tensor_above_the_limits_is_an_error_that_names_it_and_the_way_out() {
+fn a_tensor_above_the_limits_is_an_error_with_its_name_and_a_remedy() {
     let binding = Gpu::without_device(Limits { binding: 4096, ..Limits::default() });
     let model = tiny(&binding, true);
     let capacity = Capacity { tokens: 100, targets: 50, sequences: 4 };
@@ -695,7 +696,7 @@ fn threads_share_a_device_that_the_application_polls() {
     });
 }
 
-/// Everything that can be asked of a device that `lose` takes away says so.
+/// Checks that every call on a lost device returns the device-lost error.
 fn check_loss(gpu: &Gpu, lose: impl FnOnce()) {
     let mut all = Everything::new(gpu);
     all.train();
@@ -738,9 +739,9 @@ fn a_lost_device_of_the_application_is_the_same_error() {
 }
 
 #[test]
-fn threads_that_share_plans_get_the_bits_of_one_alone() {
+fn threads_that_share_plans_get_the_bits_of_a_single_thread() {
     let Some(gpu) = gpu() else { return };
-    // One arena: a plan's activations lie where another's do.
+    // One arena: the activations of the plans share memory.
     let (arena, model) = (Arena::new(), tiny(&gpu, false));
     let capacity = Capacity::of(&trees());
     let scorer = Scorer::new(&gpu, &model, capacity, &arena).wait().unwrap();
@@ -765,7 +766,7 @@ fn threads_that_share_plans_get_the_bits_of_one_alone() {
 }
 
 #[test]
-fn what_an_application_holds_can_be_sent_to_a_thread() {
+fn the_public_types_are_send() {
     fn sent<T: Send>() {}
     sent::<(Gpu, Model, Plan, Arena, Scorer, Generator, Tokenizer, Weights)>();
     sent::<(PairStep, SftStep, Optimiser)>();
@@ -774,7 +775,7 @@ fn what_an_application_holds_can_be_sent_to_a_thread() {
 }
 
 #[test]
-fn what_wgpu_refuses_is_an_error() {
+fn a_call_that_wgpu_rejects_is_an_error() {
     let Some(gpu) = gpu() else { return };
     let launch = |name: &'static str| {
         let mut r = Recorder::new(&gpu);
@@ -793,5 +794,5 @@ fn what_wgpu_refuses_is_an_error() {
     // Its constants are missing.
     let error = launch("gather_rows");
     assert!(matches!(&error, Error::Shader { kernel, .. } if kernel == "gather_rows"), "{error}");
-    assert!(gpu.idle().wait().is_ok(), "the device goes on");
+    assert!(gpu.idle().wait().is_ok(), "the device still works");
 }

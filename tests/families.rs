@@ -1,4 +1,5 @@
-//! Every family of models against transformers and peft, in f64: `fixtures/families.py` makes tiny models with random weights.
+//! Every family of models against transformers and peft in f64; `fixtures/families.py` makes tiny models with random
+//! weights.
 
 mod common;
 
@@ -7,7 +8,7 @@ use oaif::Wait;
 use oaif::unstable::model::families::FAMILIES;
 use oaif::unstable::model::{FloatFormat, Model, ModelConfig};
 
-/// The models of a family, whose folders are called after it.
+/// Checks the models of a family, whose folders start with its name.
 fn check(family: &str) {
     let Some(gpu) = gpu() else { return };
     let mut checked = 0;
@@ -31,7 +32,7 @@ macro_rules! families {
             }
         )*
 
-        /// What the tests above check.
+        /// The families that the tests above check.
         const CHECKED: &[&str] = &[$($family),*];
     };
 }
@@ -59,7 +60,7 @@ fn every_family_is_checked() {
     }
 }
 
-/// The files of a model that is loaded and saved hold what they held: names, shapes, the order of rows.
+/// A model that is loaded and saved has the same tensors: names, shapes, order of rows.
 #[test]
 fn a_saved_model_has_the_tensors_that_it_was_loaded_from() {
     let Some(gpu) = gpu() else { return };
@@ -83,7 +84,7 @@ fn a_saved_model_has_the_tensors_that_it_was_loaded_from() {
         let [before, after] =
             [folder.as_path(), &saved.path().join("model")].map(|folder| ModelConfig::load(folder).unwrap());
         assert_eq!(before.architecture, after.architecture);
-        // So has an adapter, which is loaded as it was saved.
+        // The same holds for an adapter.
         let adapted = model.load_adapter(&folder.join("adapter"), false).unwrap();
         adapted.save_adapter(&saved.path().join("adapter"), &folder).wait().unwrap();
         let [before, after] = [folder.join("adapter"), saved.path().join("adapter")]
@@ -95,7 +96,8 @@ fn a_saved_model_has_the_tensors_that_it_was_loaded_from() {
     }
 }
 
-/// An adapter that is merged, saved and loaded again changes no log-probability: rows, transposed or by head, stay in place.
+/// Merging an adapter, saving and loading it change no log-probability: the order of rows is kept, also where they are
+/// transposed or stored by head.
 #[test]
 fn a_merged_model_has_the_log_probabilities_of_its_adapter() {
     let Some(gpu) = gpu() else { return };

@@ -1,4 +1,4 @@
-//! Sampling through the whole generator, on tests/fixtures/tiny.
+//! Tests of the generator with tests/fixtures/tiny.
 
 mod common;
 
@@ -20,7 +20,7 @@ fn greedy() -> SamplingParams {
 fn warm() -> SamplingParams {
     SamplingParams::default().temperature(0.9)
 }
-/// Tokens of the fixture's vocabulary.
+/// The size of the fixture's vocabulary.
 const VOCAB: u32 = 96;
 
 fn options(sampling: SamplingParams, max_new_tokens: usize) -> GenerateOptions {
@@ -56,7 +56,7 @@ impl Fixture {
         self.generator(options).run(&self.tokenizer, requests, &stop, SEED).wait().unwrap()
     }
 
-    /// log p of every token after `prompt`, by the whole forward pass.
+    /// log p of every token after `prompt`, from a complete forward pass.
     fn next_logps(&self, prompt: &[u32]) -> Vec<f64> {
         let responses = (0..VOCAB).map(|id| vec![id]).collect();
         let tree = [Tree { prompt: prompt.to_vec(), responses }];
@@ -84,7 +84,7 @@ fn first_tokens_follow_the_softmax_of_the_models_logits() {
     }
     let weights: Vec<f64> = f.next_logps(&prompt).iter().map(|l| (l / 0.9).exp()).collect();
     let total: f64 = weights.iter().sum();
-    // Tokens that are expected less than five times are counted together.
+    // Tokens with an expected count below five are merged into one cell.
     let (mut rare, mut statistic, mut cells) = ((0.0, 0.0), 0.0, 0);
     for (count, weight) in counts.iter().zip(weights) {
         let expected = draws as f64 * weight / total;
@@ -100,7 +100,7 @@ fn first_tokens_follow_the_softmax_of_the_models_logits() {
         statistic += (rare.0 - rare.1).powi(2) / rare.1;
         cells += 1;
     }
-    // What a chi-square statistic exceeds once in 1,000 times (Wilson and Hilferty 1931).
+    // The value that a chi-square statistic exceeds with probability 0.001 (Wilson and Hilferty 1931).
     let freedom = (cells - 1) as f64;
     let spread = 2.0 / (9.0 * freedom);
     let limit = freedom * (1.0 - spread + 3.09 * spread.sqrt()).powi(3);
@@ -110,7 +110,7 @@ fn first_tokens_follow_the_softmax_of_the_models_logits() {
 }
 
 #[test]
-fn a_sample_does_not_depend_on_what_is_sampled_beside_it() {
+fn a_sample_does_not_depend_on_other_samples() {
     let Some(f) = Fixture::new() else { return };
     let prompts: [&[u32]; 5] = [&[1], &[1, 14, 60], &[1, 20, 33, 61, 35, 50, 14, 67], &[1, 14, 62], &[7, 7]];
     let mut requests: Vec<Request> =
@@ -127,7 +127,7 @@ fn a_sample_does_not_depend_on_what_is_sampled_beside_it() {
         requests.reverse();
         let settings = options(warm(), 21).slots(slots).samples_per_prompt(samples_per_prompt);
         let again = by_sequence(&requests, f.run(settings, &requests, &[]));
-        assert_eq!(again, known, "seed {SEED}, {slots} slots, {samples_per_prompt} samples a prompt");
+        assert_eq!(again, known, "seed {SEED}, {slots} slots, {samples_per_prompt} samples per prompt");
     }
     for one in &requests {
         let alone = f.run(options(warm(), 21), std::slice::from_ref(one), &[]);
@@ -138,7 +138,7 @@ fn a_sample_does_not_depend_on_what_is_sampled_beside_it() {
 }
 
 #[test]
-fn greedy_tokens_are_those_of_the_whole_forward_pass() {
+fn greedy_tokens_are_those_of_a_complete_forward_pass() {
     let Some(f) = Fixture::new() else { return };
     let long: Vec<u32> = (0..16).map(|i| 13 + i * 5).collect();
     let prompts: [&[u32]; 3] = [&[1], &[1, 14], &long];
@@ -157,7 +157,7 @@ fn greedy_tokens_are_those_of_the_whole_forward_pass() {
 }
 
 #[test]
-fn prompts_beyond_one_prefill_are_all_read() {
+fn prompts_that_need_several_prefills_are_all_processed() {
     let Some(f) = Fixture::new() else { return };
     let prompt = |i: u32| (0..110).map(|j| 3 + (i * 31 + j * (7 + i)) % 93).collect::<Vec<u32>>();
     let requests: Vec<Request> = (0..14).map(|i| request(&prompt(i), 1, i)).collect();
@@ -172,7 +172,7 @@ fn a_response_ends_at_its_end_of_sequence_token() {
     let one = [request(&[1, 14, 60], 1, 5)];
     let free = f.run(options(warm(), 30).eos(vec![]), &one, &[])[0][0].clone();
     assert_eq!((free.token_ids.len(), free.finish_reason), (30, FinishReason::Length));
-    // Wherever it lies between two looks at what was generated.
+    // At any position relative to the intervals at which the generator checks for ended sequences.
     for at in [0, 6, 7, 8, 15, 29] {
         let eos = free.token_ids[at];
         let first = free.token_ids.iter().position(|id| *id == eos).unwrap();
@@ -180,7 +180,7 @@ fn a_response_ends_at_its_end_of_sequence_token() {
         assert_eq!(ended.token_ids, free.token_ids[..=first], "token {at} ends");
         assert_eq!(ended.finish_reason, FinishReason::Eos);
         let text = f.tokenizer.decode_after(&one[0].prompt, &free.token_ids[..first], true).unwrap();
-        assert_eq!(ended.text, text, "its text is without the end");
+        assert_eq!(ended.text, text, "the text has no end token");
     }
 }
 
@@ -240,7 +240,7 @@ fn another_seed_gives_other_samples() {
 }
 
 #[test]
-fn what_cannot_be_generated_is_an_error() {
+fn invalid_requests_are_errors() {
     let Some(f) = Fixture::new() else { return };
     let new = |options| Generator::new(&f.gpu, &f.model, options, &Arena::new()).wait().err().unwrap();
     let good = options(warm(), 4);
@@ -264,7 +264,7 @@ fn what_cannot_be_generated_is_an_error() {
     assert!(generator.run(&f.tokenizer, &[], &StopMatcher::default(), 0).wait().unwrap().is_empty());
 }
 
-/// Multiply-adds that a call takes of a device that nobody else uses.
+/// Multiply-adds of a call on a device that is not used otherwise.
 fn work(gpu: &Gpu, call: impl FnOnce()) -> f64 {
     let before = gpu.activity().work.flops;
     call();
@@ -272,11 +272,11 @@ fn work(gpu: &Gpu, call: impl FnOnce()) -> f64 {
 }
 
 #[test]
-fn a_conversation_reads_what_is_new_alone_and_answers_as_if_it_had_read_all() {
+fn a_conversation_processes_only_new_tokens_and_gives_the_same_responses() {
     if gpu().is_none() {
         return;
     }
-    // Of its own, so that no other test's work is counted.
+    // A separate device, so that the work of other tests is not counted.
     let gpu = Gpu::open(&Default::default()).wait().unwrap();
     let dir = fixture("tiny");
     let model = Model::load(&gpu, &dir, false).wait().unwrap();
@@ -299,10 +299,10 @@ fn a_conversation_reads_what_is_new_alone_and_answers_as_if_it_had_read_all() {
         prompt.extend(kept.iter().take(3));
         prompt.push(10 + turn);
     }
-    // Another beginning: nothing of what is kept is taken for it.
+    // Another beginning: no cached prefix may be used for it.
     let other = [4, 6, 7, 8, 9, 11];
     assert_eq!(answer(&keeping, &other), answer(&fixture.generator(options.clone()), &other));
-    // Weights that change make all of it worthless.
+    // The cache is invalid once the weights have changed.
     let weights = fixture.model.base();
     let weight = weights.iter().next().unwrap();
     weights.upload(&weight.name, &weights.download(weight).wait().unwrap()).unwrap();

@@ -1,4 +1,4 @@
-//! GGUF files that PyPI's gguf wrote (`fixtures/make_gguf.py`), against transformers; and files of our own, read again.
+//! GGUF files written by PyPI's gguf (`fixtures/make_gguf.py`), against transformers; and our own files, read back.
 
 mod common;
 
@@ -27,7 +27,7 @@ fn greedy(gpu: &Gpu, model: &Model, prompt: Vec<u32>, tokens: usize) -> Vec<u32>
         .samples_per_prompt(1)
         .eos(vec![]);
     let generator = Generator::new(gpu, model, options, &Arena::new()).wait().unwrap();
-    // Another model's: the text is not compared.
+    // The tokenizer of another model: the text is not compared.
     let tokenizer = Tokenizer::load(&fixture("tiny")).unwrap();
     let request = Request { prompt, samples: 1, first_sequence: 0 };
     let mut answers = generator.run(&tokenizer, &[request], &StopMatcher::new([]), 1).wait().unwrap();
@@ -35,7 +35,7 @@ fn greedy(gpu: &Gpu, model: &Model, prompt: Vec<u32>, tokens: usize) -> Vec<u32>
 }
 
 #[test]
-fn every_architecture_computes_what_transformers_computes() {
+fn every_architecture_gives_the_results_of_transformers() {
     let Some(gpu) = gpu() else { return };
     let expected = common::json("gguf/expected.json");
     println!("{}", expected["versions"]);
@@ -61,14 +61,14 @@ fn every_architecture_computes_what_transformers_computes() {
     }
 }
 
-/// Weights, configuration and rotary factors survive the way out and in again, in every format.
+/// Writing and reading a file in any format keeps weights, configuration and rotary factors.
 #[test]
-fn a_file_that_was_written_holds_the_model_that_it_was_written_from() {
+fn a_written_file_contains_the_same_model() {
     let Some(gpu) = gpu() else { return };
     let dir = tempfile::tempdir().unwrap();
     let rows: Vec<Vec<u32>> =
         [5, 19, 31].map(|n| (0..n).map(|i| 3 + (i * i * 7 + n) % 12).collect()).to_vec();
-    // A tokenizer must be written, whatever the model's.
+    // A GGUF file must contain a tokenizer; any will do here.
     let tokenizer = fixture("tokenizers/byte-level");
     for name in common::json("gguf/expected.json")["models"].as_object().unwrap().keys() {
         let model = Model::load_frozen(&gpu, &file(name), Some(FloatFormat::F32.into())).wait().unwrap();
@@ -89,9 +89,9 @@ fn a_file_that_was_written_holds_the_model_that_it_was_written_from() {
     }
 }
 
-/// A tokenizer has the ids of the one that it was made from.
+/// A tokenizer has the ids of the one from which the file was made.
 #[test]
-fn tokenizers_are_those_of_transformers() {
+fn tokenizers_match_transformers() {
     let expected = common::json("tokens.json");
     for kind in ["byte-level", "byte-fallback"] {
         let tokenizer = Tokenizer::load(&file(&format!("tokenizer-{kind}"))).unwrap();
@@ -114,9 +114,9 @@ fn compare(tokenizer: &Tokenizer, want: &Value, kind: &str) {
     }
 }
 
-/// The tokenizer and the chat template that a file was written with come back.
+/// A written tokenizer and chat template are read back unchanged.
 #[test]
-fn a_tokenizer_that_was_written_is_the_same() {
+fn a_written_tokenizer_is_the_same() {
     let Some(gpu) = gpu() else { return };
     let expected = common::json("tokens.json");
     let dir = tempfile::tempdir().unwrap();
@@ -127,7 +127,7 @@ fn a_tokenizer_that_was_written_is_the_same() {
         std::fs::write(source.join("chat_template.jinja"), "{{ messages[0]['content'] }}{{ eos_token }}")
             .unwrap();
         let path = dir.path().join(format!("{kind}.gguf"));
-        // A model with fewer tokens than the tokenizer has: those beyond it are left out, and not compared here.
+        // The model has fewer tokens than the tokenizer: the others are left out of the file and not compared here.
         let wide = widened(&gpu, &model);
         wide.save_gguf(&path, &source, GgufFormat::F16).wait().unwrap();
         compare(&Tokenizer::load(&path).unwrap(), &expected["kinds"][kind], kind);

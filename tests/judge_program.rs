@@ -1,4 +1,4 @@
-//! What the program does with the programs that it runs, and with what others wrote.
+//! Handling of the external programs that oaif runs, and of untrusted text.
 #![cfg(unix)]
 
 mod common;
@@ -16,12 +16,12 @@ fn oaif(dir: &Path, arguments: &[&str]) -> Command {
 }
 
 #[test]
-fn a_judge_ends_with_the_program_even_when_that_is_killed() {
+fn a_judge_ends_with_the_program_even_if_that_is_killed() {
     let Some(_) = gpu() else { return };
     let dir = tempfile::tempdir().unwrap();
     let row = r#"{"prompt": "the fox", "response_1": "ran", "response_2": "slept"}"#;
     std::fs::write(dir.path().join("pairs.jsonl"), format!("{row}\n")).unwrap();
-    // What the judge has started, and the judge itself.
+    // The judge and a child process of it.
     let judge = "(sleep 4; touch child) & touch begun; sleep 4; touch alive";
     let judge = ["judge", "--input", "pairs.jsonl", "--judge", "command", "--judge-command", judge];
     let mut program = oaif(dir.path(), &judge).spawn().unwrap();
@@ -30,12 +30,12 @@ fn a_judge_ends_with_the_program_even_when_that_is_killed() {
         assert!(started.elapsed() < Duration::from_secs(60), "the judge was never started");
         std::thread::sleep(Duration::from_millis(10));
     }
-    // SIGKILL: the program itself can do nothing any more.
+    // After SIGKILL the program cannot clean up.
     program.kill().unwrap();
     program.wait().unwrap();
     std::thread::sleep(Duration::from_millis(4500));
     assert!(!dir.path().join("alive").exists(), "the judge outlived the program");
-    assert!(!dir.path().join("child").exists(), "what the judge had started outlived the program");
+    assert!(!dir.path().join("child").exists(), "a child process of the judge outlived the program");
 }
 
 #[test]
@@ -57,7 +57,7 @@ fn no_escape_sequence_reaches_the_terminal() {
         let output = oaif(dir.path(), arguments).output().unwrap();
         let text = String::from_utf8(output.stderr).unwrap();
         assert!(!output.status.success() && text.starts_with("oaif: "), "{arguments:?}: {text:?}");
-        // The parser of arguments leaves them out by itself.
+        // clap's parser of arguments removes them itself.
         let shown = text.contains("\\u{1b}[") || text.contains("'--noflag'");
         assert!(shown, "{arguments:?}: {text:?}");
         let obeyed = |c: char| c.is_control() && c != '\n' || c == '\u{202e}';

@@ -1,4 +1,4 @@
-//! Judges that hold a language model.
+//! Judges that use a language model.
 
 mod common;
 
@@ -42,9 +42,9 @@ fn both_orders_in_one_tree_score_as_each_order_alone() {
 }
 
 #[test]
-fn trees_after_a_preamble_that_was_read_before_score_as_whole_ones_at_less_work() {
+fn trees_after_a_cached_preamble_give_the_same_scores_with_less_work() {
     let Some(_) = gpu() else { return };
-    // Of its own, on which nobody else works.
+    // A separate device, so that no other test uses it.
     let gpu = Gpu::open(&GpuOptions::default()).wait().unwrap();
     let model = Model::load(&gpu, &fixture("tiny"), false).wait().unwrap();
     let preamble: Vec<u32> = (1..20).collect();
@@ -52,7 +52,7 @@ fn trees_after_a_preamble_that_was_read_before_score_as_whole_ones_at_less_work(
     let after = Scorer::after(&gpu, &model, &preamble, CAPACITY, &Arena::new()).wait().unwrap();
     let begun = |more: &[u32]| [&preamble[..], more].concat();
     let tree = |prompt: Vec<u32>| Tree { prompt, responses: vec![vec![7, 8, 9], vec![10, 2]] };
-    // With the preamble, without, with nothing else, and too many for one pass.
+    // With the preamble, without it, with nothing else, and too many for one pass.
     let mut trees = vec![tree(begun(&[30])), tree(vec![1, 5]), tree(begun(&[])), tree(begun(&[3, 4]))];
     trees.extend((20..30).map(|id| tree(begun(&[id, 31, 32]))));
     let score = |scorer: &Scorer| {
@@ -78,7 +78,7 @@ fn trees_after_a_preamble_that_was_read_before_score_as_whole_ones_at_less_work(
 }
 
 #[test]
-fn a_template_that_takes_no_made_up_text_judges_all_the_same() {
+fn a_template_that_rejects_the_test_texts_still_judges() {
     let Some(gpu) = gpu() else { return };
     let judge = JudgeModel::load(&gpu, &fixture("tiny"), Some(64), &Arena::new()).wait().unwrap();
     let template = "{{ prompt | int }}";
@@ -88,7 +88,7 @@ fn a_template_that_takes_no_made_up_text_judges_all_the_same() {
 }
 
 #[test]
-fn what_comes_before_the_texts_of_a_template_is_read_once() {
+fn the_text_before_the_placeholders_is_cached() {
     let Some(_) = gpu() else { return };
     let gpu = Gpu::open(&GpuOptions::default()).wait().unwrap();
     let words = words();
@@ -114,7 +114,7 @@ fn what_comes_before_the_texts_of_a_template_is_read_once() {
     assert_eq!(
         (cached() - start) as usize,
         20 * row,
-        "the first token and 19 of 20 words, whose last may be all there is"
+        "the first token and 19 of the 20 words, because the last one may be merged with the text"
     );
     let start = flops();
     let judgement = judge.judge(&[pair]).wait().unwrap().remove(0);
@@ -124,7 +124,7 @@ fn what_comes_before_the_texts_of_a_template_is_read_once() {
     assert!(rest < 0.5 * whole, "{rest} of {whole} operations");
 }
 
-/// Words that the tiny model knows.
+/// Words in the vocabulary of the tiny model.
 fn words() -> Vec<String> {
     let json: serde_json::Value =
         serde_json::from_slice(&std::fs::read(fixture("tiny/tokenizer.json")).unwrap()).unwrap();
@@ -140,13 +140,13 @@ fn template() -> JudgeTemplate {
 }
 
 #[test]
-fn a_prompted_judge_averages_both_orders_over_its_two_answers_alone() {
+fn a_prompted_judge_averages_both_orders_over_its_two_answers() {
     let Some(gpu) = gpu() else { return };
     let words = words();
     let judge = || JudgeModel::load(&gpu, &fixture("tiny"), Some(64), &Arena::new()).wait().unwrap();
     let pair = Pair { prompt: &words[0], response_1: &words[1], response_2: &words[2] };
 
-    // By hand: the probability of "1" against "2" after each order.
+    // Computed by hand: the probability of "1" against "2" after each order.
     let hand = judge();
     let ids = |texts: [&str; 3]| hand.tokenizer.encode(&texts.join(" ")).unwrap();
     let [one, two] = ["1", "2"].map(|d| hand.tokenizer.token_to_id(d).unwrap());
@@ -166,7 +166,7 @@ fn a_prompted_judge_averages_both_orders_over_its_two_answers_alone() {
     near(judgement.p_12, p_12);
     near(judgement.p_21, p_21);
     near(judgement.verdict.p_first(), 0.5 * (p_12 + p_21));
-    // The pair the other way round is the same question.
+    // The swapped pair gives the same result.
     let swapped = both.judge(&[pair.swapped()]).wait().unwrap().remove(0);
     near(swapped.verdict.p_first(), 1.0 - 0.5 * (p_12 + p_21));
 
@@ -177,7 +177,7 @@ fn a_prompted_judge_averages_both_orders_over_its_two_answers_alone() {
 }
 
 #[test]
-fn a_judge_without_a_token_for_its_answers_says_so() {
+fn a_judge_without_tokens_for_its_answers_is_an_error() {
     let Some(gpu) = gpu() else { return };
     let dir = tempfile::tempdir().unwrap();
     for entry in std::fs::read_dir(fixture("tiny")).unwrap().flatten() {
@@ -199,7 +199,7 @@ fn a_judge_without_a_token_for_its_answers_says_so() {
 }
 
 #[test]
-fn a_likelihood_judge_prefers_what_it_finds_more_probable() {
+fn a_likelihood_judge_prefers_the_more_probable_response() {
     let Some(gpu) = gpu() else { return };
     let words = words();
     let judge = || JudgeModel::load(&gpu, &fixture("tiny"), Some(64), &Arena::new()).wait().unwrap();
@@ -235,7 +235,8 @@ fn a_likelihood_judge_prefers_what_it_finds_more_probable() {
             assert!((got - want).abs() < 1e-5, "{normalise:?}, whole {whole}: {got} {want}");
         }
     }
-    // Of whole responses, nothing said is as probable as the end is there, rather than certain.
+    // For complete responses, an empty response is as probable as the end token at this position; otherwise its
+    // probability is 1.
     let nothing = Pair { prompt: &words[0], response_1: "", response_2: &short };
     let want = 1.0 / (1.0 + (logp(&short, true).logp() - logp("", true).logp()).exp());
     let got = first_wins(&mut judge(Normalise::Sum, true), nothing);
@@ -243,7 +244,7 @@ fn a_likelihood_judge_prefers_what_it_finds_more_probable() {
 }
 
 #[test]
-fn a_text_with_a_token_that_the_judge_lacks_is_unusable_and_does_not_end_the_run() {
+fn a_text_with_a_token_unknown_to_the_judge_is_invalid_and_does_not_end_the_run() {
     let Some(gpu) = gpu() else { return };
     let dir = tempfile::tempdir().unwrap();
     for entry in std::fs::read_dir(fixture("tiny")).unwrap().flatten() {
@@ -270,7 +271,7 @@ fn a_text_with_a_token_that_the_judge_lacks_is_unusable_and_does_not_end_the_run
 }
 
 #[test]
-fn a_pair_that_the_template_refuses_is_unusable_and_does_not_end_the_run() {
+fn a_pair_that_the_template_rejects_is_invalid_and_does_not_end_the_run() {
     let Some(gpu) = gpu() else { return };
     let judge = || JudgeModel::load(&gpu, &fixture("tiny"), Some(64), &Arena::new()).wait().unwrap();
     let refusing = "{% if prompt == 'no' %}{{ 1 // 0 }}{% endif %}{{ prompt }}";
@@ -288,7 +289,7 @@ fn a_pair_that_the_template_refuses_is_unusable_and_does_not_end_the_run() {
 }
 
 #[test]
-fn a_text_beyond_the_judges_limit_is_unusable_not_a_label() {
+fn a_text_above_the_judges_length_limit_is_invalid() {
     let Some(gpu) = gpu() else { return };
     let judge = JudgeModel::load(&gpu, &fixture("tiny"), Some(8), &Arena::new()).wait().unwrap();
     let mut judge = LikelihoodJudge::new(judge, DEFAULT_TEMPLATE, "", Normalise::Sum, "tiny").wait().unwrap();
@@ -298,6 +299,8 @@ fn a_text_beyond_the_judges_limit_is_unusable_not_a_label() {
         Pair { prompt: "a", response_1: " b", response_2: " c d" },
     ];
     let judgements = judge.judge(&pairs).wait().unwrap();
-    assert!(matches!(&judgements[0].verdict, Verdict::Invalid { why } if why.contains("limit is 8")));
+    assert!(
+        matches!(&judgements[0].verdict, Verdict::Invalid { why } if why.contains("limit of the judge is 8"))
+    );
     assert!(judgements[1].verdict.p_first().is_some());
 }

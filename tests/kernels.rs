@@ -1,5 +1,5 @@
-//! Every kernel against its twin in `reference` (f64), with fences and NaN around every tensor; and every kernel's
-//! text and bindings without a GPU.
+//! Every kernel against its counterpart in `reference` (f64), with guard values and NaN around every tensor; and every
+//! kernel's source and bindings without a GPU.
 
 mod common;
 
@@ -20,7 +20,7 @@ use oaif::unstable::ops::{Case, all_cases, largest_shapes, real_shapes};
 const FORWARD: f64 = 2e-5;
 const BACKWARD: f64 = 1e-4;
 
-/// Kernels that may be further off, with how far and why.
+/// Kernels with a larger tolerance, with its value and the reason.
 const EXCEPTIONS: [(&str, f64, &str); 0] = [];
 
 fn check_tolerance(case: &Case) {
@@ -30,7 +30,7 @@ fn check_tolerance(case: &Case) {
     assert!(case.tolerance <= limit, "{} {}: {}", case.kernel, case.shape, case.tolerance);
 }
 
-/// Runs every case, prints the table, and fails with all cases that are off.
+/// Runs every case, prints the table, and fails with the list of cases above the tolerance.
 fn check_all(gpu: &Gpu, checks: &str) {
     check(gpu, checks, all_cases());
 }
@@ -74,7 +74,7 @@ fn every_kernel_agrees_with_reference_in_lower_tiers() {
     }
 }
 
-/// Every choice of one tile, the others untuned, on a processor; then those of GPUs.
+/// Every choice of one tile with the others untuned, for a CPU; then those for GPUs.
 fn tunings(subgroup: Option<u32>) -> Vec<Tuning> {
     let (all, untuned) = (Candidates::unrolled(subgroup), Tuning::untuned(subgroup, DeviceKind::Processor));
     let Products::Unrolled(tiles) = untuned.products else { panic!("a processor's products are unrolled") };
@@ -108,7 +108,7 @@ fn every_tile_of_a_product_agrees_with_reference() {
 }
 
 #[test]
-fn blocks_agree_with_reference_where_nothing_is_fused() {
+fn blocks_agree_with_reference_without_fusion() {
     for kind in [DeviceKind::Processor, DeviceKind::Gpu] {
         let Some(gpu) = gpu_with(GpuOptions::default(), kind) else { return };
         gpu.set_tuning(Tuning { fused_blocks: false, ..gpu.tuning() });
@@ -121,7 +121,7 @@ fn blocks_agree_with_reference_where_nothing_is_fused() {
 }
 
 #[test]
-fn every_kernel_agrees_with_reference_within_the_limits_that_webgpu_promises() {
+fn every_kernel_agrees_with_reference_within_the_default_limits_of_webgpu() {
     for kind in [DeviceKind::Processor, DeviceKind::Gpu] {
         let options = GpuOptions::default().default_limits(true).tier(Tier::Portable);
         let Some(gpu) = gpu_with(options, kind) else { return };
@@ -149,7 +149,7 @@ fn largest_shapes_agree_with_reference() {
     }
 }
 
-/// The device in a tier that not every GPU has, or a visible line that the test was skipped.
+/// The GPU with a tier that not every GPU supports; otherwise prints that the test was skipped.
 fn gpu_in(tier: Tier, checked: bool) -> Option<Gpu> {
     gpu()?;
     let opened = Gpu::open(&GpuOptions::default().tier(tier).checked(checked)).wait();
@@ -175,7 +175,7 @@ fn every_kernel_agrees_with_reference_by_cooperative_matrices() {
 fn gradients_stay_f32_where_products_are_f16() {
     if let Some(gpu) = gpu_in(Tier::Cooperative, false) {
         let half = |shape: &str| shape.contains("F16");
-        // Of the rows alone: it depends on no product of the forward pass.
+        // Only the rows: they depend on no product of the forward pass.
         let cases = all_cases();
         let cases: Vec<_> =
             cases.iter().filter(|c| c.kernel == "linear_backward" && half(&c.shape)).collect();
@@ -187,8 +187,8 @@ fn gradients_stay_f32_where_products_are_f16() {
     }
 }
 
-/// Heads up to which attention that is unrolled by text is tried with checks: larger ones, of the same text, take minutes each
-/// to compile.
+/// The largest head size for which unrolled attention is tested with runtime checks: larger ones, which have the same
+/// source, take minutes each to compile.
 const LARGEST_CHECKED: u32 = 32;
 
 #[test]
@@ -210,7 +210,7 @@ fn every_kernel_agrees_with_reference_under_runtime_checks() {
     }
 }
 
-/// Storage buffers that every WebGPU device lets a kernel have.
+/// The number of storage buffers that every WebGPU device supports per kernel.
 const BINDINGS: usize = 8;
 
 #[test]
@@ -243,7 +243,7 @@ fn every_kernel_and_its_bindings_validate_without_a_gpu() {
     assert!(unused.is_empty(), "no case exercises {:?}", unused.iter().map(|k| k.0).collect::<Vec<_>>());
 }
 
-/// What Metal and Direct3D are given, without either: naga's translation of every variant of every kernel.
+/// naga's translation of every variant of every kernel to the languages of Metal and Direct3D, without either.
 #[test]
 fn kernels_become_msl_and_hlsl() {
     let gpu = Gpu::without_device(Limits::default());
@@ -279,12 +279,12 @@ fn translate(key: &KernelKey) -> Result<(), String> {
     let module = shader::validate(key).map_err(|e| e.to_string())?;
     let mut validator = Validator::new(ValidationFlags::all(), Capabilities::all());
     let info = validator.validate(&module).map_err(|e| format!("{e:?}"))?;
-    // Matrices of simdgroups came with 2.3.
+    // Simdgroup matrices were added in Metal 2.3.
     let options = msl::Options { lang_version: (2, 3), ..msl::Options::default() };
     let text = msl::write_string(&module, &info, &options, &msl::PipelineOptions::default());
     let (text, _) = text.map_err(|e| format!("MSL: {e}"))?;
     assert!(text.contains("kernel void"), "{text}");
-    // Direct3D's language has no cooperative matrices: there that tier does not exist.
+    // HLSL has no cooperative matrices, so this tier does not exist there.
     if key.is_on("COOPERATIVE") {
         return Ok(());
     }
@@ -296,7 +296,7 @@ fn translate(key: &KernelKey) -> Result<(), String> {
     Ok(())
 }
 
-/// A GPU has subgroups of one size: those of others are but validated.
+/// A GPU has one subgroup size: variants for other sizes are only validated.
 #[test]
 fn every_tile_of_every_subgroup_size_validates_without_a_gpu() {
     for lanes in [8, 16, 32, 64] {
@@ -313,7 +313,7 @@ fn every_tile_of_every_subgroup_size_validates_without_a_gpu() {
     }
 }
 
-/// The GPUs of most machines have no cooperative matrices.
+/// Most GPUs have no cooperative matrices.
 #[test]
 fn kernels_in_f16_validate_and_become_spirv_without_a_gpu() {
     use naga::back::spv;

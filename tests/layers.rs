@@ -1,5 +1,5 @@
-//! Within a room of the crate imports go one way: no two of its files need each other, directly or by way of others.
-//! What a `mod.rs` re-exports counts for the file that it comes from.
+//! In these modules the imports form no cycles: no two files need each other, directly or indirectly. A re-export in a
+//! `mod.rs` counts for the file that defines the item.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -25,7 +25,8 @@ fn modules(dir: &Path, module: &str, out: &mut BTreeMap<String, String>) {
     }
 }
 
-/// Adds the paths of the tree that `text` begins with, such as `a::{b, c::{d, e}}`; returns what follows it.
+/// Adds the paths of the use tree at the beginning of `text`, such as `a::{b, c::{d, e}}`; returns the rest of the
+/// text.
 fn expand<'a>(text: &'a str, prefix: &str, out: &mut Vec<String>) -> &'a str {
     let end = text.find(|c: char| !(c.is_alphanumeric() || c == '_' || c == ':')).unwrap_or(text.len());
     let (path, mut rest) = (format!("{prefix}{}", &text[..end]), &text[end..]);
@@ -36,14 +37,14 @@ fn expand<'a>(text: &'a str, prefix: &str, out: &mut Vec<String>) -> &'a str {
     rest = inner.trim_start();
     while !rest.starts_with('}') {
         rest = expand(rest, &path, out);
-        // Past `as name`.
+        // Skips `as name`.
         rest = &rest[rest.find([',', '}']).expect("a tree ends")..];
         rest = rest.trim_start_matches(',').trim_start();
     }
     &rest[1..]
 }
 
-/// All paths in `code` that begin with `start`, which follows something else than a name.
+/// All paths in `code` that begin with `start`, where `start` is not preceded by a part of a name.
 fn paths(code: &str, start: &str) -> Vec<String> {
     let mut out = Vec::new();
     let mut rest = code;
@@ -57,7 +58,7 @@ fn paths(code: &str, start: &str) -> Vec<String> {
     out
 }
 
-/// The module in which the item of an absolute path is defined.
+/// The module that defines the item of an absolute path.
 fn defining(modules: &BTreeMap<String, String>, path: &str) -> String {
     let (mut module, mut names) = (String::new(), path.split("::").filter(|name| !name.is_empty()));
     while let Some(name) = names.next() {
@@ -76,7 +77,7 @@ fn defining(modules: &BTreeMap<String, String>, path: &str) -> String {
     module
 }
 
-/// Paths that begin with a child of `module`, where `before` stands before them, without it.
+/// Paths that begin with a child of `module` and are preceded by `before`, without `before`.
 fn children(modules: &BTreeMap<String, String>, module: &str, before: &str) -> Vec<String> {
     let Some(code) = modules.get(module) else { return Vec::new() };
     let names = modules.keys().filter_map(|other| other.strip_prefix(module)?.strip_prefix("::"));
@@ -90,7 +91,7 @@ fn children(modules: &BTreeMap<String, String>, module: &str, before: &str) -> V
 }
 
 #[test]
-fn files_of_a_room_never_need_each_other() {
+fn imports_within_a_module_form_no_cycles() {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut all = BTreeMap::new();
     ROOMS.iter().for_each(|room| modules(&src.join(room), room, &mut all));
@@ -114,7 +115,7 @@ fn files_of_a_room_never_need_each_other() {
         imports.extend(needed.filter(|other| other != module).map(|other| (module.clone(), other)));
     }
     assert!(imports.len() > 100, "{} imports found", imports.len());
-    // What imports nothing, or is imported by nothing, is in no circle.
+    // Modules that import nothing, or that are imported by none, are in no cycle.
     loop {
         let from: BTreeSet<_> = imports.iter().map(|(from, _)| from.clone()).collect();
         let to: BTreeSet<_> = imports.iter().map(|(_, to)| to.clone()).collect();
@@ -124,5 +125,5 @@ fn files_of_a_room_never_need_each_other() {
             break;
         }
     }
-    assert!(imports.is_empty(), "imports that form circles: {imports:#?}");
+    assert!(imports.is_empty(), "imports that form cycles: {imports:#?}");
 }

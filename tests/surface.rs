@@ -1,6 +1,7 @@
-//! The library's surface, docs/surface.rs, is what the crate exports outside of `oaif::unstable`: a change of it shows in
-//! review. What of an exported type names something of `unstable` is as unstable as that, and is not listed; nor are the
-//! setters that `Setters` derives, one a field, and implementations that macros write.
+//! The public API of the library, docs/surface.rs, is what the crate exports outside of `oaif::unstable`: the file
+//! makes changes visible in review. Methods and fields of exported types that name an unstable type are unstable as
+//! well and are not listed, nor are the setters derived by `Setters`, one per field, and implementations written by
+//! macros.
 //!
 //!     UPDATE_SURFACE=1 cargo test --test surface
 
@@ -13,17 +14,17 @@ use syn::{Attribute, Fields, ImplItem, Item, ItemImpl, ItemMod, TraitItem, Type,
 
 const LISTING: &str = "docs/surface.rs";
 
-/// Traits of others whose implementations by hand are listed.
+/// Foreign traits whose manual implementations are listed.
 const TRAITS: [&str; 9] =
     ["From", "TryFrom", "FromStr", "Default", "Clone", "PartialEq", "Debug", "Display", "Serialize"];
 
-/// A source file's items, and the module that it is.
+/// The items of a source file, and its module.
 struct Source {
     module: String,
     items: Vec<Item>,
 }
 
-/// An item of the surface, with what it is compiled for.
+/// An item of the public API, with its cfg attributes.
 struct Export {
     path: String,
     cfg: Vec<Attribute>,
@@ -37,7 +38,7 @@ impl Export {
 
 struct Surface {
     sources: Vec<Source>,
-    /// For each module (the root's name is empty) what it exports.
+    /// The exports of each module (the root has an empty name).
     modules: Vec<(String, Vec<Export>)>,
     /// Names of the types that are not exported.
     unstable: BTreeSet<String>,
@@ -68,7 +69,7 @@ fn sources(dir: &Path, module: &str, out: &mut Vec<Source>) {
     }
 }
 
-/// What `lib.rs` exports. All of it is re-exported from `unstable`: an item of its own would go unseen.
+/// The exports of `lib.rs`. All are re-exported from `unstable`; an item defined in `lib.rs` itself would be missed.
 fn exported(items: &[Item], module: &str, out: &mut Vec<(String, Vec<Export>)>) {
     let mut exports = Vec::new();
     for item in items {
@@ -123,12 +124,12 @@ fn is_hidden(attrs: &[Attribute]) -> bool {
     attrs.iter().any(|a| a.path().is_ident("doc") && hidden(a))
 }
 
-/// Without docs, and what serves the inside.
+/// Removes docs and internal attributes.
 fn bare(attrs: &mut Vec<Attribute>) {
     attrs.retain(|a| ["derive", "non_exhaustive", "cfg"].iter().any(|kept| a.path().is_ident(kept)));
 }
 
-/// Whether a signature names something unstable.
+/// Finds out whether a signature names something unstable.
 struct Names<'n> {
     unstable: &'n BTreeSet<String>,
     found: bool,
@@ -175,7 +176,8 @@ impl Surface {
         !names.found
     }
 
-    /// The definition of an exported path: in its module, in one below it, or wherever that re-exports it from.
+    /// The definition of an exported path: in its module, in one below it, or in the module from which it is
+    /// re-exported.
     fn definition(&self, path: &str) -> (&Source, &Item) {
         let path = path.trim_start_matches("crate::").trim_start_matches("unstable::");
         let (module, name) = path.rsplit_once("::").unwrap_or(("", path));
@@ -193,7 +195,7 @@ impl Surface {
         if candidates.is_empty() {
             candidates = found("");
         }
-        // The nearest to where it is exported.
+        // The definition closest to the export.
         candidates.sort_by_key(|(source, _)| source.module.len());
         *candidates.first().unwrap_or_else(|| panic!("{path} is defined nowhere"))
     }
@@ -207,7 +209,7 @@ impl Surface {
                 });
                 named.named = kept.collect();
             }
-            // Private: what is made of it is nobody's concern.
+            // Private fields are not part of the API.
             Fields::Unnamed(all) if !of_enum && !all.unnamed.iter().all(|field| is_public(&field.vis)) => {
                 *fields = Fields::Named(syn::parse_quote!({}));
             }
@@ -216,7 +218,7 @@ impl Surface {
         fields.iter_mut().for_each(|field| bare(&mut field.attrs));
     }
 
-    /// The item as its user sees it.
+    /// The item as seen by a user.
     fn outline(&self, item: &Item, cfg: &[Attribute]) -> Item {
         let mut item = item.clone();
         match &mut item {
@@ -267,7 +269,7 @@ impl Surface {
         item
     }
 
-    /// Methods of a type and its implementations of the traits of others, or who implements a trait.
+    /// The methods of a type and its implementations of foreign traits, or the implementors of a trait.
     fn implementations(&self, of: &str, top: &str) -> Vec<ItemImpl> {
         let mut out = Vec::new();
         let is_trait = self.traits.contains(of);
@@ -365,7 +367,7 @@ impl Surface {
 }
 
 #[test]
-fn the_surface_is_what_the_listing_says() {
+fn the_public_api_matches_the_listing() {
     let now = Surface::read().listing();
     let path = root().join(LISTING);
     if std::env::var_os("UPDATE_SURFACE").is_some() {
@@ -383,7 +385,7 @@ fn the_surface_is_what_the_listing_says() {
 }
 
 #[test]
-fn the_examples_of_applications_name_nothing_unstable() {
+fn the_examples_of_applications_use_nothing_unstable() {
     let examples = ["embed.rs", "own_device.rs", "generate.rs", "align.rs"]
         .map(|file| root().join("examples").join(file));
     let window =

@@ -1,4 +1,4 @@
-//! `tokenizer.json` files that are damaged or made to do harm: each is an error, none panics, hangs or grows.
+//! `tokenizer.json` files that are damaged or malicious: each is an error; none panics, hangs or exhausts memory.
 
 use std::cell::RefCell;
 use std::path::Path;
@@ -9,11 +9,11 @@ use oaif::unstable::data::tokenizer::{Tokenizer, panics_are_caught};
 use serde_json::{Value, json};
 
 thread_local! {
-    /// Where this thread's caught panics of the `tokenizers` library were.
+    /// The locations of this thread's caught panics in the `tokenizers` library.
     static PANICS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Notes panics inside the library instead of printing them; all others are printed as always.
+/// Records panics inside the library instead of printing them; all others are printed as usual.
 fn note_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -42,7 +42,7 @@ fn source(kind: &str) -> Vec<u8> {
     std::fs::read(path.join("tokenizer.json")).unwrap()
 }
 
-/// What a folder with this file gives for all texts: the first error, if any.
+/// Encodes and decodes all texts with this file: the first error, if any.
 fn tried(file: &[u8]) -> Result<(), String> {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("tokenizer.json"), file).unwrap();
@@ -61,7 +61,7 @@ fn used(dir: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// The byte-level file with parts exchanged.
+/// The byte-level file with parts replaced.
 fn with(changes: Value) -> Vec<u8> {
     let mut file: Value = serde_json::from_slice(&source("byte-level")).unwrap();
     for (part, value) in changes.as_object().unwrap() {
@@ -82,7 +82,7 @@ fn sequence(kind: &str, step: &Value, times: usize) -> Value {
 }
 
 #[test]
-fn a_file_that_panics_in_the_library_or_grows_without_end_is_refused_by_name() {
+fn a_file_that_makes_the_library_panic_or_grow_is_refused_by_name() {
     note_panics();
     let template = |piece: Value| {
         json!({"type": "TemplateProcessing", "single": [piece, {"Sequence": {"id": "A", "type_id": 0}}],
@@ -204,7 +204,7 @@ fn a_file_that_panics_in_the_library_or_grows_without_end_is_refused_by_name() {
 }
 
 #[test]
-fn an_odd_file_that_can_be_used_is_used() {
+fn an_unusual_but_valid_file_is_accepted() {
     note_panics();
     let strip = |content: &str, start: usize, stop: usize| json!({"decoder": {"type": "Strip", "content": content, "start": start, "stop": stop}});
     let mut twice = String::from_utf8(source("word-level")).unwrap();
@@ -223,7 +223,7 @@ fn an_odd_file_that_can_be_used_is_used() {
 }
 
 #[test]
-fn a_file_above_any_real_ones_size_is_not_read() {
+fn a_file_above_the_size_limit_is_not_read() {
     let dir = tempfile::tempdir().unwrap();
     let file = std::fs::File::create(dir.path().join("tokenizer.json")).unwrap();
     file.set_len(200 << 20).unwrap();

@@ -1,5 +1,5 @@
 //! Token ids against those of transformers, for small tokenizers of every kind (`fixtures/make_tokens.py`), and for
-//! real ones where `OAIF_TOKENIZERS` names a folder of them.
+//! real ones if `OAIF_TOKENIZERS` is set to a folder of them.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -26,14 +26,14 @@ fn id(value: &Value) -> Option<u32> {
     value.as_u64().map(|id| id as u32)
 }
 
-/// The prompt's ids and the completion's, where they can be had.
+/// The ids of the prompt and of the completion, if both can be encoded.
 fn joined(encoder: &Encoder, row: &Value, append_eos: bool) -> Result<[Vec<u32>; 2]> {
     let text = |name: &str| Text::Plain(row[name].as_str().unwrap().to_owned());
     let mut encoded = encoder.encode(&text("prompt"), &[&text("completion")], append_eos)?;
     Ok([encoded.tree.prompt, encoded.tree.responses.remove(0)])
 }
 
-/// What is not as transformers has it in a row of `make_tokens.py`.
+/// The differences from transformers in a row of `make_tokens.py`.
 fn differences(tokenizer: &Tokenizer, row: &Value) -> Vec<String> {
     let encoder = Encoder { tokenizer, template: None };
     let text = |name: &str| row[name].as_str().unwrap();
@@ -51,7 +51,7 @@ fn differences(tokenizer: &Tokenizer, row: &Value) -> Vec<String> {
     compare("prompt", format!("{got:?}"), format!("{:?}", ids(&row["prompt_ids"])));
     for (name, append_eos) in [("split", false), ("ended", true)] {
         let [prompt, mut completion] = [0, 1].map(|part| ids(&row[name][part]));
-        // A tokenizer that ends each text itself does not end one twice here.
+        // A tokenizer that appends EOS itself does not get a second one here.
         let eos = tokenizer.eos();
         if append_eos && eos.is_some_and(|eos| completion.ends_with(&[eos, eos])) {
             completion.pop();
@@ -72,7 +72,7 @@ fn differences(tokenizer: &Tokenizer, row: &Value) -> Vec<String> {
     found
 }
 
-/// Prints a table of the kinds and fails where one differs.
+/// Prints a table by kind and fails if one differs.
 fn compare_kinds(kinds: &Map<String, Value>, folder: &Path) {
     let mut all = Vec::new();
     for (kind, want) in kinds {
@@ -98,7 +98,8 @@ fn prompt_and_completion_have_transformers_ids_with_every_kind_of_tokenizer() {
 #[test]
 fn prompt_and_completion_have_transformers_ids_with_real_tokenizers() {
     let Some(folder) = std::env::var_os("OAIF_TOKENIZERS").map(PathBuf::from) else {
-        let _ = writeln!(std::io::stderr(), "skipped: OAIF_TOKENIZERS names no folder of real tokenizers");
+        let _ =
+            writeln!(std::io::stderr(), "skipped: OAIF_TOKENIZERS is not set to a folder of real tokenizers");
         return;
     };
     compare_kinds(read(&folder.join("tokens.json"))["kinds"].as_object().unwrap(), &folder);
@@ -126,7 +127,7 @@ fn changed(kind: &str, changes: &Value) -> tempfile::TempDir {
 }
 
 #[test]
-fn what_configuration_files_say_changes_ids_as_in_transformers() {
+fn configuration_files_change_ids_as_in_transformers() {
     let fixture = read(&fixtures().join("tokens.json"));
     let mut found = Vec::new();
     for setting in fixture["settings"].as_array().unwrap() {

@@ -1,4 +1,4 @@
-//! The whole model against `transformers` and PyTorch in f64, see tests/fixtures.
+//! The whole model against `transformers` and PyTorch in f64; see tests/fixtures.
 
 mod common;
 
@@ -38,8 +38,9 @@ fn a_weight_split_by_rows_gives_the_same_log_probabilities() {
     if gpu().is_none() {
         return;
     }
-    // 6 KiB a binding: the embedding and the head (96 x 32) come in two parts, queries in four, keys and values in two
-    // each, gate and up in two that hold both. 64 positions, for the rotary table has to fit as well.
+    // 6 KiB per binding: the embedding and the head (96 x 32) are split into two parts, queries into four, keys and
+    // values into two each, gate and up into two that hold both. 64 positions, because the rotary table has to fit as
+    // well.
     let short = tempfile::tempdir().unwrap();
     for file in std::fs::read_dir(fixture("tiny")).unwrap().map(|f| f.unwrap().path()) {
         std::fs::copy(&file, short.path().join(file.file_name().unwrap())).unwrap();
@@ -54,12 +55,12 @@ fn a_weight_split_by_rows_gives_the_same_log_probabilities() {
         let model = Model::load(&gpu, &fixture("tiny"), false).wait().unwrap();
         Scorer::new(&gpu, &model, SMALL, &Arena::new()).wait().unwrap().score(&[small_tree()]).wait().unwrap()
     };
-    // In f32 with gradients, and frozen in the file's bfloat16.
+    // In f32 with gradients, and frozen in the bfloat16 of the file.
     for train in [true, false] {
         let model = Model::load(&gpu, short.path(), train).wait().unwrap();
         assert!(model.base().iter().any(|w| w.parts().count() > 1));
         let scorer = Scorer::new(&gpu, &model, SMALL, &Arena::new()).wait().unwrap();
-        // The vocabulary is summed in other chunks, so the last bits differ.
+        // The sums over the vocabulary use other chunks, so the last bits differ.
         for (split, whole) in scorer.score(&[small_tree()]).wait().unwrap().iter().zip(&whole) {
             assert!(relative_distance(&split.logps, &whole.logps) < 1e-6, "{split:?} {whole:?}");
             assert!(relative_distance(&split.entropies, &whole.entropies) < 1e-6, "{split:?} {whole:?}");
@@ -74,7 +75,7 @@ fn small_tree() -> Tree {
 }
 
 #[test]
-fn shared_models_give_the_log_probabilities_of_transformers_on_100_stories() {
+fn real_models_give_the_log_probabilities_of_transformers_on_100_stories() {
     let Some(gpu) = gpu() else { return };
     let Some(data) = shared("data/tinystories.jsonl") else { return };
     let stories = std::fs::read_to_string(data).unwrap();
@@ -122,7 +123,7 @@ fn greedy_generation_gives_the_tokens_of_transformers() {
             .samples_per_prompt(2)
             .eos(vec![]);
         let generator = Generator::new(&gpu, &model, options, &Arena::new()).wait().unwrap();
-        // Three samples in two slots: the third takes a slot that another has left.
+        // Three samples in two slots: the third one reuses a slot.
         let request = Request { prompt, samples: 3, first_sequence: 0 };
         let stop = StopMatcher::new([]);
         let answers = generator.run(&tokenizer, &[request], &stop, 1).wait().unwrap().remove(0);
@@ -132,7 +133,7 @@ fn greedy_generation_gives_the_tokens_of_transformers() {
     }
 }
 
-/// Runs one batch and compares the loss and every parameter's gradient with PyTorch's.
+/// Runs one batch and compares the loss and the gradient of every parameter with PyTorch's.
 fn check_gradients(
     gpu: &Gpu,
     model: &Model,
@@ -155,7 +156,7 @@ fn check_gradients(
         for weight in model.trained().iter() {
             let got = model.trained().download_gradient(weight).wait().unwrap();
             let distance = relative_distance(&got, &gradients.f32(&weight.name));
-            assert!(distance <= 1e-3, "{file}: {} is off by {distance:.1e}", weight.name);
+            assert!(distance <= 1e-3, "{file}: {} differs by {distance:.1e}", weight.name);
             worst = worst.max(distance);
         }
         println!("{file}, checkpointing {checkpointing}: worst relative distance {worst:.1e}");
@@ -296,7 +297,7 @@ fn next_token_training_gives_the_loss_and_gradients_of_pytorch() {
     let tokens = known["tokens"].as_u64().unwrap() as usize;
     let step = SftStep::new(&gpu, &model, Capacity::of(&trees), false, &Arena::new()).wait().unwrap();
     model.trained().clear_gradients().unwrap();
-    // In two micro-batches: their gradients add up.
+    // In two micro-batches, whose gradients add up.
     let weight = 1.0 / tokens as f32;
     let (first, _) = step.run(&trees[..3], weight).wait().unwrap();
     let (second, _) = step.run(&trees[3..], weight).wait().unwrap();
@@ -311,7 +312,7 @@ fn next_token_training_gives_the_loss_and_gradients_of_pytorch() {
     }
 }
 
-/// Ten steps on the same four pairs against the starting model; losses and gradient norms against PyTorch's.
+/// Ten steps on the same four pairs, with the initial model as reference; losses and gradient norms against PyTorch's.
 fn check_ten_steps(gpu: &Gpu, model: &Model, file: &Value, steps: &Value, kind: OptimiserKind) {
     let mut pairs = pairs(file);
     let arena = Arena::new();
@@ -355,7 +356,7 @@ fn ten_steps_of_adamw_and_adafactor_are_those_of_pytorch_and_transformers() {
         for weight in model.trained().iter() {
             let got = model.trained().download(weight).wait().unwrap();
             let distance = relative_distance(&got, &trained.f32(&weight.name));
-            assert!(distance <= 1e-3, "{name}: {} is off by {distance:.1e} after ten steps", weight.name);
+            assert!(distance <= 1e-3, "{name}: {} differs by {distance:.1e} after ten steps", weight.name);
         }
     }
 }
@@ -370,7 +371,7 @@ fn a_merged_adapter_gives_the_same_log_probabilities() {
         scorer.score(&[small_tree()]).wait().unwrap().into_iter().flat_map(|s| s.logps).collect::<Vec<f32>>()
     };
     let (plain, adapted) = (score(&base), score(&model));
-    assert!(relative_distance(&plain, &adapted) > 1e-3, "the adapter does something");
+    assert!(relative_distance(&plain, &adapted) > 1e-3, "the adapter has an effect");
     let merged = score(&model.merge_adapter().wait().unwrap());
     assert!(relative_distance(&merged, &adapted) < 1e-6, "{merged:?} {adapted:?}");
 }

@@ -1,5 +1,5 @@
-//! What models' and adapters' files say is what is computed and saved: against peft and transformers
-//! (tests/fixtures/README.md), and refusals by name.
+//! The files of models and adapters are interpreted and saved as by peft and transformers (tests/fixtures/README.md),
+//! and invalid ones are refused by name.
 
 mod common;
 
@@ -46,7 +46,7 @@ fn edit(path: &Path, change: impl FnOnce(&mut Value)) {
     fs::write(path, json.to_string()).unwrap();
 }
 
-/// A tensor on the host: shape and numbers.
+/// A tensor in main memory: shape and values.
 type Tensor = (Vec<usize>, Vec<f32>);
 
 fn tensors(file: &Path) -> BTreeMap<String, Tensor> {
@@ -77,7 +77,7 @@ fn edit_tensors(file: &Path, change: impl FnOnce(&mut BTreeMap<String, Tensor>))
     file.finish().unwrap();
 }
 
-/// tiny_tied with other tensors and another config.json.
+/// tiny_tied with changed tensors and a changed config.json.
 fn tied(
     change: impl FnOnce(&mut BTreeMap<String, Tensor>),
     config: impl FnOnce(&mut Value),
@@ -114,9 +114,9 @@ fn adapters_of_every_form_give_the_log_probabilities_of_peft() {
         let want: Vec<f32> = want.map(|v| v.as_f64().unwrap() as f32).collect();
         let distance = |model: &Model| relative_distance(&logps(&gpu, model, &rows()), &want);
         assert!(distance(&model) < 1e-5, "{form}: {}", distance(&model));
-        assert!(distance(&base) > 1e-2, "{form}: the adapter does something");
+        assert!(distance(&base) > 1e-2, "{form}: the adapter has an effect");
 
-        // Saved, it is the same adapter; and so it is merged.
+        // Saving keeps the adapter, and so does merging.
         let dir = tempfile::tempdir().unwrap();
         model.save_adapter(dir.path(), &fixture("tiny")).wait().unwrap();
         let again = base.load_adapter(dir.path(), false).unwrap();
@@ -182,7 +182,7 @@ fn an_adapter_and_its_configuration_must_agree() {
         }),
         &["are one"],
     );
-    // Names that PEFT or transformers write elsewhere are the same tensors.
+    // The alternative names of PEFT and transformers refer to the same tensors.
     let want = logps(&gpu, &base.load_adapter(&fixture("tiny_adapters/regex"), false).unwrap(), &rows());
     for rename in [
         |name: &str| name.replace(".weight", ".default.weight"),
@@ -194,7 +194,7 @@ fn an_adapter_and_its_configuration_must_agree() {
 }
 
 #[test]
-fn what_a_user_should_know_of_an_adapter_is_a_warning() {
+fn another_base_dropout_and_unknown_keys_of_an_adapter_give_warnings() {
     let Some(gpu) = gpu() else { return };
     let base = Model::load(&gpu, &fixture("tiny"), false).wait().unwrap();
     let dir = copied(&fixture("tiny_adapters/regex"));
@@ -217,7 +217,7 @@ fn what_a_user_should_know_of_an_adapter_is_a_warning() {
 }
 
 #[test]
-fn a_head_of_its_own_counts_whatever_the_configuration_says() {
+fn a_separate_head_is_used_whatever_the_configuration_says() {
     let Some(gpu) = gpu() else { return };
     let halved = |t: &mut BTreeMap<String, Tensor>| {
         let (shape, values) = t[EMBEDDING].clone();
@@ -235,14 +235,14 @@ fn a_head_of_its_own_counts_whatever_the_configuration_says() {
     let warnings: Vec<&str> = model.warnings().collect();
     assert!(warnings.len() == 1 && warnings[0].contains("lm_head.weight"), "{warnings:?}");
     assert!(warnings[0].contains("tie_word_embeddings"), "{warnings:?}");
-    // What is saved says so itself.
+    // The saved configuration says so, too.
     let out = tempfile::tempdir().unwrap();
     model.save(out.path(), Some(contradictory.path()), FloatFormat::F32).wait().unwrap();
     let again = load(out.path());
     assert_eq!((logps(&gpu, &again, &rows()), again.warnings().count()), (want, 0));
     assert_eq!(json_of(&out.path().join("config.json"))["tie_word_embeddings"], value!(false));
 
-    // A copy of the embedding is no head of its own; the last row counts as much as the first.
+    // A head that is a copy of the embedding is not separate; the comparison includes the last row.
     let same = tied(|t| drop(t.insert(HEAD.into(), t[EMBEDDING].clone())), |_| {});
     let model = load(same.path());
     assert_eq!((logps(&gpu, &model, &rows()), model.warnings().count()), (plain.clone(), 0));
@@ -255,7 +255,7 @@ fn a_head_of_its_own_counts_whatever_the_configuration_says() {
         |_| {},
     );
     assert_eq!(load(last.path()).warnings().count(), 1);
-    // The embedding under the head's name alone.
+    // The embedding stored under the head's name only.
     let alone = tied(
         |t| {
             let embedding = t.remove(EMBEDDING).unwrap();
@@ -286,7 +286,7 @@ fn json_of(path: &Path) -> Value {
 }
 
 #[test]
-fn the_names_of_a_bare_decoder_and_of_a_wrapped_one_are_read() {
+fn the_tensor_names_of_a_bare_and_of_a_wrapped_decoder_are_accepted() {
     let Some(gpu) = gpu() else { return };
     let load = |dir: &Path| Model::load(&gpu, dir, false).wait();
     let want = logps(&gpu, &load(&fixture("tiny_tied")).unwrap(), &rows());
@@ -325,7 +325,7 @@ fn damaged_and_foreign_weights_are_refused_by_tensor() {
 }
 
 #[test]
-fn a_model_that_its_format_has_no_room_for_leaves_nothing() {
+fn a_model_with_values_out_of_the_formats_range_leaves_no_files() {
     let Some(gpu) = gpu() else { return };
     let name = "model.layers.0.mlp.up_proj.weight";
     let large = tied(|t| t.get_mut(name).unwrap().1[5] = 7e4, |_| {});
@@ -340,7 +340,7 @@ fn a_model_that_its_format_has_no_room_for_leaves_nothing() {
         let model = Model::load_frozen(&gpu, dir.path(), Some(FloatFormat::F32.into())).wait().unwrap();
         assert_refused(model.save(&out, Some(dir.path()), format).wait(), &parts);
         assert!(!out.exists());
-        // A folder that was there stays, as it was.
+        // An existing folder is left unchanged.
         fs::create_dir(&out).unwrap();
         fs::write(out.join("mine"), "mine").unwrap();
         assert_refused(model.save(&out, Some(dir.path()), format).wait(), &parts);
@@ -356,7 +356,7 @@ fn a_model_that_its_format_has_no_room_for_leaves_nothing() {
 }
 
 #[test]
-fn a_rank_that_no_adapter_has_is_refused_before_memory_is_taken() {
+fn an_impossible_rank_is_refused_before_memory_is_allocated() {
     let Some(gpu) = gpu() else { return };
     let base = Model::load(&gpu, &fixture("tiny"), false).wait().unwrap();
     let targets = LoraTargets::AllLinear;

@@ -1,13 +1,13 @@
-//! Summaries to train on: good ones, as an instruction wants them, and noisy ones.
+//! Summaries to train on: good ones that follow an instruction, and noisy ones.
 
 use super::draw::Draw;
 use super::language::{CHEERFUL, Fact, GLOOMY, Post, SLOTS};
 use super::oracle::{Instruction, Quality};
 
-/// How sharply [`good`] prefers what is better: a fact's worth of utility makes a summary e^3 times as probable.
+/// How strongly [`good`] prefers better summaries: one fact more makes a summary e^3 times as probable.
 pub const SHARPNESS: f64 = 3.0;
 
-/// The worth of a factor: how much more probable a utility makes it than none.
+/// How much more probable this utility makes a summary, compared with a utility of 0.
 fn factor(utility: f64) -> f64 {
     (SHARPNESS * utility).exp()
 }
@@ -23,31 +23,32 @@ fn another(fact: Fact, draw: &mut Draw) -> Fact {
     Fact { value: (fact.value + 1 + draw.below(n - 1)) % n, ..fact }
 }
 
-/// The slots that the post says nothing about.
+/// The slots of which the post has no fact.
 fn silent(post: &Post) -> Vec<usize> {
     (0..SLOTS.len()).filter(|&slot| post.fact(slot).is_none()).collect()
 }
 
-/// Any fact of this slot.
+/// A random fact of this slot.
 fn any(slot: usize, draw: &mut Draw) -> Fact {
     Fact { slot, value: draw.below(SLOTS[slot].1.len()) }
 }
 
-/// The words of a summary.
+/// The text of a summary.
 fn words(tone: &str, name: &str, facts: &[Fact]) -> String {
     let facts = facts.iter().map(Fact::to_string);
     let words = [tone.to_owned(), name.to_owned()].into_iter().chain(facts).chain([".".to_owned()]);
     words.filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
-/// A summary drawn from the distribution p ∝ exp(`SHARPNESS` · utility) over the well-formed ones: mostly a best
-/// one, now and then with a flaw, the rarer the worse. A model that has learnt this distribution finds of two
-/// summaries the better one more probable, by [`SHARPNESS`] nats a fact.
+/// A summary drawn from p ∝ exp(`SHARPNESS` · utility) over the well-formed summaries: usually one of the best,
+/// sometimes with a flaw, and rarely with a serious one. A model that has learnt this distribution assigns the better
+/// of two summaries a higher probability, by [`SHARPNESS`] nats per fact.
 pub fn good(post: &Post, instruction: Instruction, draw: &mut Draw) -> String {
     let spare = silent(post);
     let (n, m) = (post.facts.len(), spare.len());
     let values = SLOTS[0].1.len() as f64;
-    // How many facts are right, wrong, and of slots that the post is silent about, and in how many ways.
+    // The possible numbers of facts that are right, wrong, and of slots that are not in the post; each is weighted by
+    // the number of ways to choose them.
     let mut kinds = Vec::new();
     for right in 0..=n {
         for wrong in 0..=n - right {
@@ -77,24 +78,24 @@ pub fn good(post: &Post, instruction: Instruction, draw: &mut Draw) -> String {
     words(tones[draw.weighted(&weights)], post.name, &facts)
 }
 
-/// How a careless writer errs.
+/// Error rates of a noisy writer.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Noise {
-    /// Probability that a fact is told.
+    /// Probability that a fact is included.
     pub told: f64,
-    /// Probability that a fact that is told has a wrong value.
+    /// Probability that an included fact has a wrong value.
     pub wrong: f64,
-    /// Probability that a slot that the post is silent about is made up.
+    /// Probability of an invented fact, for each slot that is not in the post.
     pub padded: f64,
-    /// Probability, for each fact, that it is told twice, and that it loses its value.
+    /// Probability, for each fact, that it is repeated, and that its value is missing.
     pub slips: f64,
 }
 
 impl Noise {
-    /// What π_0 learns from: mediocre on purpose.
+    /// The noise of π₀'s training data; its quality is mediocre on purpose.
     pub const POLICY: Noise = Noise { told: 0.6, wrong: 0.15, padded: 0.08, slips: 0.02 };
 
-    /// Any degree of carelessness and of brevity, for pairs of many kinds.
+    /// Random error rates and lengths, for pairs of many kinds.
     pub fn draw(draw: &mut Draw) -> Noise {
         let mut up_to = |most: f64| most * draw.unit();
         let told = 0.05 + up_to(0.95);
@@ -102,7 +103,7 @@ impl Noise {
     }
 }
 
-/// A summary by a writer who errs as `noise` says.
+/// A summary by a writer with the error rates `noise`.
 pub fn noisy(post: &Post, noise: Noise, draw: &mut Draw) -> String {
     let tone = match draw.below(4) {
         0 => draw.pick(&CHEERFUL),
@@ -140,7 +141,7 @@ mod tests {
         Post::draw(&mut Draw::new(3, item))
     }
 
-    /// Means of right, invented and told facts and of tone over 1,000 summaries.
+    /// Means of right, invented and included facts and of tone over 1,000 summaries.
     fn means(write: impl Fn(&Post, &mut Draw) -> String) -> [f64; 4] {
         let mut sums = [0.0; 4];
         for item in 0..1000 {
@@ -153,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn good_summaries_do_as_instructed() {
+    fn good_summaries_follow_the_instruction() {
         let of = |instruction| means(|post, draw| good(post, instruction, draw));
         let [right, invented, _, tone] = of(Instruction::Accurate);
         assert!(right > 5.5 && invented < 0.3 && tone.abs() < 0.1, "{right} {invented} {tone}");
@@ -166,8 +167,9 @@ mod tests {
     }
 
     #[test]
-    fn a_fact_more_is_as_much_more_probable_as_sharpness_says() {
-        // Right or left out, all else equal: odds of e^3 each, so that 6 right are about e^3 / 6 times 5 right.
+    fn one_fact_more_raises_the_log_probability_by_the_sharpness() {
+        // Right or left out, all else equal: odds of e^3 each, so that 6 right facts are about e^3 / 6 times as
+        // frequent as 5.
         let count = |right: usize| {
             let summaries = (0..20_000).map(|item| {
                 let post = post(item);

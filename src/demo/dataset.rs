@@ -1,4 +1,4 @@
-//! Training rows of the policy and of the judges, held-out pairs, and the templates that judges ask with.
+//! Training rows of the policy and of the judges, held-out pairs, and the templates of the judges.
 
 use serde_json::{Value, json};
 
@@ -8,14 +8,14 @@ use super::language::{Fact, Post};
 use super::oracle::{Instruction, Quality};
 use crate::data::rows::{Prompt, Text};
 
-/// What a likelihood judge reads before a summary: the template of the `likelihood` judge.
+/// The template of the `likelihood` judge: the text before a summary.
 pub const LIKELIHOOD_TEMPLATE: &str = "most {{ instruction }} : {{ prompt }} summary : ";
 
-/// What a prompted judge reads: the template of the `llm` judge. The instruction comes last, so that a training
-/// text can ask several questions about one pair.
+/// The template of the `llm` judge. The instruction comes last, so that one training text can ask several questions
+/// about a pair.
 pub const PROMPTED_TEMPLATE: &str = "text : {{ prompt }}\nsummary 1 : {{ response_1 }}\nsummary 2 : {{ response_2 }}\nmost {{ instruction }} =\n";
 
-/// Seeds that keep the sets apart.
+/// Seeds that make the sets independent.
 mod seed {
     pub const POLICY: u32 = 1;
     pub const LIKELIHOOD: u32 = 2;
@@ -24,19 +24,19 @@ mod seed {
     pub const HELD_OUT: u32 = 5;
 }
 
-/// A random stream for a row of a set; `run` tells worlds apart that are alike otherwise (0: the shipped one).
+/// A random stream for a row of a set. `run` distinguishes otherwise equal datasets (0: the shipped one).
 fn stream(set: u32, run: u32, row: usize) -> Draw {
     Draw::new(set + 16 * run, row as u32)
 }
 
-/// A row that π_0 learns from: a post and a noisy summary.
+/// A training row of π₀: a post and a noisy summary.
 pub fn policy_row(run: u32, row: usize) -> Value {
     let mut draw = stream(seed::POLICY, run, row);
     let post = Post::draw(&mut draw);
     json!({"prompt": post.to_string(), "completion": noisy(&post, Noise::POLICY, &mut draw)})
 }
 
-/// A row that a likelihood judge learns from: an instruction, a post and a good summary.
+/// A training row of a likelihood judge: an instruction, a post and a good summary.
 pub fn likelihood_row(run: u32, row: usize) -> Value {
     let mut draw = stream(seed::LIKELIHOOD, run, row);
     let post = Post::draw(&mut draw);
@@ -45,7 +45,7 @@ pub fn likelihood_row(run: u32, row: usize) -> Value {
     json!({"prompt": before, "completion": good(&post, instruction, &mut draw)})
 }
 
-/// Two different summaries of a post, of any quality: by two writers, or one with a change.
+/// Two different summaries of a post, of any quality, drawn with different noise.
 pub fn draw_pair(draw: &mut Draw) -> (Post, [String; 2]) {
     let post = Post::draw(draw);
     loop {
@@ -57,9 +57,9 @@ pub fn draw_pair(draw: &mut Draw) -> (Post, [String; 2]) {
     }
 }
 
-/// A row that a prompted judge learns from: a pair, and in random order all the instructions under which one is
-/// better, each with the verdict. At first each fact is followed by whether it is right ("yes", "no"); as `progress`
-/// goes from 0 to 1 through the training, these marks become rarer.
+/// A training row of a prompted judge: a pair, followed, in random order, by all instructions under which one summary
+/// is better, each with the verdict. At the start of training each fact is followed by whether it is right ("yes",
+/// "no"); these marks become rarer as `progress` goes from 0 to 1.
 pub fn prompted_row(run: u32, row: usize, progress: f64) -> Value {
     let mut draw = stream(seed::PROMPTED, run, row);
     let marks = ((0.8 - progress) / 0.5).clamp(0.0, 1.0);
@@ -90,7 +90,7 @@ fn draw_order(draw: &mut Draw) -> [usize; 4] {
     order
 }
 
-/// The summary with "yes" or "no" behind each fact, each mark with probability `share`.
+/// The summary with "yes" or "no" after each fact, each mark with probability `share`.
 fn marked(post: &Post, summary: &str, share: f64, draw: &mut Draw) -> String {
     let words: Vec<&str> = summary.split_whitespace().collect();
     let mut out = Vec::new();
@@ -111,7 +111,7 @@ pub fn prompt(held_out: bool, row: usize) -> Post {
     Post::draw(&mut stream(set, 0, row))
 }
 
-/// The first `rows` prompts for alignment, as a training run takes them.
+/// The first `rows` prompts for alignment, in the form of a training run's dataset.
 pub fn prompts(rows: usize) -> Vec<Prompt> {
     let row = |row| Prompt {
         prompt: Text::Plain(prompt(false, row).to_string()),
@@ -121,9 +121,9 @@ pub fn prompts(rows: usize) -> Vec<Prompt> {
     (0..rows).map(row).collect()
 }
 
-/// A held-out pair to measure judges on, with the utility of each summary under each of [`Instruction::ALL`].
+/// A held-out pair for measuring judges, with the utility of each summary under each of [`Instruction::ALL`].
 pub fn held_out_pair(row: usize) -> Value {
-    // Run 1 are the pairs that the recipes were chosen on.
+    // Run 1 holds the pairs on which the training recipes were chosen.
     let mut draw = stream(seed::HELD_OUT, 2, row);
     let (post, [first, second]) = draw_pair(&mut draw);
     let utilities = [&first, &second].map(|summary| {
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn every_row_is_made_of_known_words() {
+    fn every_row_consists_of_known_words() {
         let tokenizer = tokenizer();
         for row in rows() {
             for text in row.as_object().unwrap().values().filter_map(Value::as_str) {
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn judges_show_judges_what_these_were_trained_on() {
+    fn judge_templates_render_the_text_of_the_training_rows() {
         let file = tempfile::NamedTempFile::new().unwrap();
         files::write_atomic(file.path(), PROMPTED_TEMPLATE.as_bytes()).unwrap();
         for row in (0..50).map(|row| prompted_row(0, row, 1.0)) {
@@ -198,14 +198,14 @@ mod tests {
     }
 
     #[test]
-    fn rows_repeat_themselves_and_differ_from_run_to_run() {
+    fn rows_are_reproducible_and_differ_between_runs() {
         assert_eq!(rows(), rows());
         assert_ne!(policy_row(0, 0), policy_row(1, 0));
         assert_ne!(prompt(false, 0), prompt(true, 0));
     }
 
     #[test]
-    fn marks_tell_the_truth_and_fade() {
+    fn marks_are_correct_and_become_rarer() {
         let post = Post::parse("mia wears red keeps owls .").unwrap();
         let marked = |share| marked(&post, "mia wears red keeps cats keeps .", share, &mut Draw::new(1, 1));
         assert_eq!(marked(1.0), "mia wears red yes keeps cats no keeps .");
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn verdicts_are_the_oracles() {
+    fn verdicts_are_those_of_the_oracle() {
         for row in 0..200 {
             let row = prompted_row(0, row, 1.0);
             let post = row["prompt"].as_str().unwrap().strip_prefix("text : ").unwrap();

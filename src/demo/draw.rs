@@ -1,4 +1,4 @@
-//! Random numbers of the small world: a function of seed, item and count, on every machine the same.
+//! Random numbers of the small world: a function of seed, item and count that gives the same values on every machine.
 
 use crate::reference::uniform;
 
@@ -16,18 +16,18 @@ impl Draw {
         Draw { seed, item, count: 0 }
     }
 
-    /// A number of the open interval (0, 1).
+    /// A number in the open interval (0, 1).
     pub fn unit(&mut self) -> f64 {
         self.count += 1;
         uniform(self.seed, self.item, 0x0057_0AF1, self.count - 1)
     }
 
-    /// Whether something of probability `p` happens.
+    /// True with probability `p`.
     pub fn chance(&mut self, p: f64) -> bool {
         self.unit() < p
     }
 
-    /// A number of 0..n.
+    /// A number in 0..n.
     pub fn below(&mut self, n: usize) -> usize {
         (self.unit() * n as f64) as usize
     }
@@ -37,7 +37,7 @@ impl Draw {
         options[self.below(options.len())]
     }
 
-    /// An index, each with a probability proportional to its weight.
+    /// A random index, with probabilities proportional to the weights.
     pub fn weighted(&mut self, weights: &[f64]) -> usize {
         let mut left = self.unit() * weights.iter().sum::<f64>();
         let found = weights.iter().position(|weight| {
@@ -47,7 +47,7 @@ impl Draw {
         found.unwrap_or(weights.len() - 1)
     }
 
-    /// `k` numbers of 0..n, rising, every choice of equal probability.
+    /// `k` numbers in 0..n, ascending; every subset is equally probable.
     pub fn subset(&mut self, n: usize, k: usize) -> Vec<usize> {
         let mut left = k;
         let taken = (0..n).filter(|i| {
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stream_repeats_itself_and_no_other() {
+    fn a_stream_is_reproducible_and_differs_from_others() {
         let take = |seed, item| {
             let mut draw = Draw::new(seed, item);
             (0..8).map(|_| draw.below(1000)).collect::<Vec<_>>()
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn subsets_are_rising_of_the_right_size_and_even() {
+    fn subsets_are_ascending_of_the_right_size_and_uniform() {
         let mut counts = [0; 5];
         for item in 0..5000 {
             let subset = Draw::new(9, item).subset(5, 2);

@@ -1,4 +1,4 @@
-//! What training has brought: a policy's summaries of held-out posts, against those of π₀.
+//! The effect of training: compares a policy's summaries of held-out posts with those of π₀.
 
 use super::dataset::prompt;
 use super::language::Post;
@@ -10,10 +10,11 @@ use crate::judge::{Judge, Pair, PairOutcome, Verdict, judge_pairs};
 use crate::report::Estimate;
 use crate::train::Policy;
 
-/// Longest summary in tokens. The longest that says all that a post says, in a mood, has 15, its end included.
+/// Limit on the length of a summary in tokens. A summary with a tone and all facts of a post has 15, including the end
+/// token.
 pub const MAX_NEW_TOKENS: usize = 24;
 
-/// The temperature that summaries are drawn at, in training as in an exam (paper: 0.9).
+/// The sampling temperature, in training as in an exam (paper: 0.9).
 pub const TEMPERATURE: f32 = 0.9;
 
 /// `samples` summaries of each post, drawn from `policy`.
@@ -48,7 +49,7 @@ pub struct Exam {
 }
 
 impl Exam {
-    /// The first `posts` of the held-out ones, which no policy and no judge has been trained on.
+    /// The first `posts` held-out posts; no policy or judge was trained on them.
     pub fn new(posts: usize) -> Exam {
         let posts: Vec<Post> = (0..posts).map(|row| prompt(true, row)).collect();
         let texts = posts.iter().map(Post::to_string).collect();
@@ -60,24 +61,24 @@ impl Exam {
         &self.texts
     }
 
-    /// A summary of each post, drawn from `policy`.
+    /// Samples a summary of each post from `policy`.
     pub async fn summaries(&self, policy: &Policy, seed: u32) -> Result<Vec<String>> {
         Ok(summarise(policy, &self.texts, 1, seed).await?.into_iter().flatten().collect())
     }
 
-    /// What the oracle measures in a summary of each post.
+    /// The oracle's measurement of a summary of each post.
     pub fn qualities(&self, summaries: &[String]) -> Vec<Quality> {
         self.posts.iter().zip(summaries).map(|(post, summary)| Quality::of(post, summary)).collect()
     }
 
-    /// How much higher, post by post, the oracle sets the utility of `after` than that of `before`.
+    /// For each post, the utility of `after` minus that of `before`, as measured by the oracle.
     pub fn by_oracle(&self, instruction: Instruction, before: &[String], after: &[String]) -> Vec<f64> {
         let (before, after) = (self.qualities(before), self.qualities(after));
         let pairs = before.iter().zip(&after);
         pairs.map(|(before, after)| instruction.utility(after) - instruction.utility(before)).collect()
     }
 
-    /// What a judge prefers, post by post: 1 `after`, -1 `before`, 0 neither.
+    /// For each post, which summary the judge prefers: 1 for `after`, -1 for `before`, 0 for neither.
     pub async fn by_judge(
         &self,
         judge: &mut dyn Judge,
@@ -97,25 +98,25 @@ impl Exam {
     }
 }
 
-/// How often somebody won, against somebody else.
+/// Wins, ties and losses of one side against the other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// The better of the two.
+    /// Pairs in which it was better.
     pub wins: usize,
-    /// Neither.
+    /// Pairs in which neither was better.
     pub ties: usize,
-    /// The worse.
+    /// Pairs in which it was worse.
     pub losses: usize,
 }
 
 impl Tally {
-    /// Counts differences: above 0 is a win, below a loss.
+    /// Counts differences: a positive one is a win, a negative one a loss.
     pub fn of(gaps: &[f64]) -> Tally {
         let count = |is: fn(&f64) -> bool| gaps.iter().filter(|gap| is(gap)).count();
         Tally { wins: count(|g| *g > 0.0), ties: count(|g| *g == 0.0), losses: count(|g| *g < 0.0) }
     }
 
-    /// The share of wins among the games that were no tie, with its 95 % Wilson interval; missing without such a game.
+    /// The share of wins among the pairs that are not ties, with its 95 % Wilson interval; NaN if all are ties.
     pub fn win_rate(&self) -> Estimate {
         Estimate::share(self.wins, self.wins + self.losses)
     }
@@ -127,7 +128,7 @@ mod tests {
     use crate::Wait;
     use crate::task::Task;
 
-    /// Prefers the response with more letters.
+    /// Prefers the longer response.
     struct Longer;
 
     impl Judge for Longer {
@@ -145,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_summary_that_tells_more_wins_and_the_same_one_ties() {
+    fn a_summary_with_more_facts_wins_and_the_same_one_ties() {
         let exam = Exam::new(3);
         let whole: Vec<String> = exam.texts().to_vec();
         let mut some = whole.clone();

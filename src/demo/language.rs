@@ -1,7 +1,7 @@
-//! The language: who does what, in twelve kinds of facts, each of a verb and one of six values.
+//! The language: statements about a person, in twelve kinds of facts, each of a verb and one of six values.
 //!
-//! A post is a name, six facts and a full stop: `mia wears red keeps owls … .` Verbs come in one fixed order, and no
-//! word has two meanings, so that a reader of a few ten thousand parameters can follow.
+//! A post is a name, six facts and a full stop: `mia wears red keeps owls … .` Verbs come in one fixed order and no
+//! word has two meanings, so that a model of a few ten thousand parameters can learn the language.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::draw::Draw;
 
-/// Who posts are about.
+/// The names of the persons in posts.
 pub const NAMES: [&str; 40] = [
     "ada", "alma", "ben", "bruno", "carl", "cleo", "dan", "dora", "emil", "eva", "finn", "flora", "greta",
     "gwen", "hugo", "ida", "iris", "jack", "june", "kim", "klaus", "leo", "lotte", "mia", "milo", "ned",
@@ -17,7 +17,7 @@ pub const NAMES: [&str; 40] = [
     "yan",
 ];
 
-/// Each kind of fact: its verb and its values, in the order in which facts are told.
+/// The kinds of facts: the verb and its values, in the order in which facts appear.
 #[rustfmt::skip]
 pub const SLOTS: [(&str, [&str; 6]); 12] = [
     ("wears", ["red", "blue", "green", "black", "white", "yellow"]),
@@ -34,18 +34,18 @@ pub const SLOTS: [(&str, [&str; 6]); 12] = [
     ("repairs", ["cars", "bikes", "roofs", "radios", "pumps", "bells"]),
 ];
 
-/// Words that open a cheerful summary.
+/// Words that begin a cheerful summary.
 pub const CHEERFUL: [&str; 2] = ["hooray", "lovely"];
-/// Words that open a gloomy one.
+/// Words that begin a gloomy summary.
 pub const GLOOMY: [&str; 2] = ["alas", "sadly"];
 
-/// Facts in a post.
+/// The number of facts in a post.
 pub const FACTS: usize = 6;
 
 /// The special tokens: unknown, beginning of text, end of text, with ids 0, 1, 2.
 pub const SPECIALS: [&str; 3] = ["<unk>", "<s>", "</s>"];
 
-/// What the judges' templates, instructions and training texts use besides.
+/// Further words of the judges' templates, instructions and training texts.
 const OTHERS: [&str; 15] = [
     ".", ":", "=", "1", "2", "text", "summary", "most", "accurate", "and", "short", "very", "cheerful",
     "yes", "no",
@@ -54,19 +54,19 @@ const OTHERS: [&str; 15] = [
 /// A fact: a value of a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Fact {
-    /// Which of [`SLOTS`].
+    /// The index in [`SLOTS`].
     pub slot: usize,
-    /// Which of its values.
+    /// The index of the value.
     pub value: usize,
 }
 
 impl Fact {
-    /// The kind of facts that `word` is the verb of.
+    /// The slot with the verb `word`.
     pub fn slot_of(word: &str) -> Option<usize> {
         SLOTS.iter().position(|(verb, _)| *verb == word)
     }
 
-    /// The fact of this slot that ends with `word`.
+    /// The fact of this slot with the value `word`.
     pub fn with_value(slot: usize, word: &str) -> Option<Fact> {
         SLOTS[slot].1.iter().position(|value| *value == word).map(|value| Fact { slot, value })
     }
@@ -79,17 +79,17 @@ impl fmt::Display for Fact {
     }
 }
 
-/// A post, which is what a summary answers.
+/// A post: the prompt of a summary.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Post {
-    /// Whom it is about.
+    /// The person that it is about.
     pub name: &'static str,
-    /// What it tells, in the order of [`SLOTS`], one a slot.
+    /// Its facts, in the order of [`SLOTS`], at most one per slot.
     pub facts: Vec<Fact>,
 }
 
 impl Post {
-    /// A post of [`FACTS`] facts.
+    /// Draws a post of [`FACTS`] facts.
     pub fn draw(draw: &mut Draw) -> Post {
         let name = draw.pick(&NAMES);
         let slots = draw.subset(SLOTS.len(), FACTS);
@@ -97,7 +97,7 @@ impl Post {
         Post { name, facts: facts.collect() }
     }
 
-    /// Reads a post that [`Display`](fmt::Display) wrote; `None` for any other text.
+    /// Parses a post written by [`Display`](fmt::Display); `None` for any other text.
     pub fn parse(text: &str) -> Option<Post> {
         let words: Vec<&str> = text.split_whitespace().collect();
         let [name, facts @ .., "."] = words.as_slice() else { return None };
@@ -109,7 +109,7 @@ impl Post {
         Some(Post { name, facts: facts.chunks(2).map(fact).collect::<Option<_>>()? })
     }
 
-    /// What it says in `slot`.
+    /// The fact in `slot`, if the post has one.
     pub fn fact(&self, slot: usize) -> Option<Fact> {
         self.facts.iter().copied().find(|fact| fact.slot == slot)
     }
@@ -123,14 +123,14 @@ impl fmt::Display for Post {
     }
 }
 
-/// Every token, its id being its place.
+/// All tokens; the id of a token is its index.
 pub fn vocabulary() -> Vec<&'static str> {
     let slots = SLOTS.iter().flat_map(|(verb, values)| std::iter::once(*verb).chain(*values));
     let plain = [&NAMES[..], &CHEERFUL, &GLOOMY, &OTHERS].concat();
     SPECIALS.into_iter().chain(plain).chain(slots).collect()
 }
 
-/// `tokenizer.json`: words apart at white space and at punctuation, BOS before a text.
+/// `tokenizer.json`: splits at white space and punctuation, and adds BOS before a text.
 pub fn tokenizer_json() -> Value {
     let vocab: Map<String, Value> =
         (0..).zip(vocabulary()).map(|(id, word): (u32, _)| (word.to_owned(), id.into())).collect();
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_post_is_read_back_as_it_was_written() {
+    fn a_post_is_parsed_back_to_the_same_value() {
         for item in 0..200 {
             let post = Post::draw(&mut Draw::new(1, item));
             assert_eq!(Post::parse(&post.to_string()), Some(post.clone()), "item {item}");

@@ -1,8 +1,8 @@
-//! A small world of our own: posts of a few facts and their summaries, in a language of some hundred and fifty words.
+//! A small synthetic world: posts of a few facts and their summaries, in a language of about 150 words.
 //!
-//! A program can measure a summary exactly here, which makes the world a place to train tiny policies and judges
-//! for, and to check what online feedback does to them. The [`oracle`] labels training data and judges results; it
-//! never judges in a run; a [`person`] of its taste, who errs, may.
+//! The quality of a summary can be measured exactly by a program, which makes it possible to train tiny policies and
+//! judges and to check the effect of online feedback. The [`oracle`] labels training data and measures results. It
+//! never judges in a run; a [`person`], who prefers what the oracle prefers but makes errors, can.
 
 pub mod answers;
 pub mod dataset;

@@ -1,4 +1,4 @@
-//! The policy and the judges that the program carries.
+//! The policy and the judges that are embedded in the program.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -35,29 +35,29 @@ const MODELS: &[Embedded] = &embedded!(
     "prompted-small" "prompted-medium" "prompted-large"
 );
 
-/// They all read the same words.
+/// All models share one tokenizer.
 const TOKENIZER: [(&str, &[u8]); 2] = [
     ("tokenizer.json", include_bytes!("../../models/policy/tokenizer.json")),
     ("tokenizer_config.json", include_bytes!("../../models/policy/tokenizer_config.json")),
 ];
 
-/// How large a judge is.
+/// The size of a judge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum JudgeSize {
     /// 47 thousand parameters.
     Small,
-    /// 263 thousand, as many as the policy.
+    /// 263 thousand, the same as the policy.
     Medium,
     /// 872 thousand.
     Large,
 }
 
-/// How a judge judges.
+/// The kind of a judge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum JudgeKind {
-    /// It prefers the summary that it would rather have written.
+    /// Prefers the summary with the higher likelihood.
     Likelihood,
-    /// It reads the instruction, the post and both summaries, and says "1" or "2".
+    /// Reads the instruction, the post and both summaries, and answers "1" or "2".
     Prompted,
 }
 
@@ -80,16 +80,16 @@ impl fmt::Display for JudgeKind {
     }
 }
 
-/// The models, unpacked into a temporary folder that goes with this value.
+/// The models, unpacked into a temporary folder that is deleted when this value is dropped.
 pub struct Models {
     dir: TempDir,
 }
 
 impl Models {
-    /// Unpacks them.
+    /// Unpacks the models.
     ///
     /// # Errors
-    /// [`Error::Io`] where the system's temporary folder cannot be written to.
+    /// [`Error::Io`] if the system's temporary folder cannot be written.
     pub fn unpack() -> Result<Models> {
         let dir =
             tempfile::tempdir().map_err(Error::io("create a temporary folder in", std::env::temp_dir()))?;
@@ -130,7 +130,7 @@ impl Models {
         })
     }
 
-    /// The judge that evaluates, and never judges: another seed, other training rows.
+    /// The judge that is only used for evaluation; it was trained with another seed on other rows.
     pub async fn evaluation_judge(&self, gpu: &Gpu, instruction: Instruction) -> Result<Box<dyn Judge>> {
         Ok(Box::new(self.likelihood(gpu, "judge-evaluation", instruction).await?))
     }
@@ -146,7 +146,7 @@ impl Models {
         JudgeModel::load(gpu, &self.dir.path().join(name), None, &Arena::new()).await
     }
 
-    /// The folder that holds a folder for each.
+    /// The folder that contains the folders of all models.
     pub fn path(&self) -> &Path {
         self.dir.path()
     }
@@ -168,7 +168,7 @@ mod tests {
     use crate::model::ModelConfig;
 
     #[test]
-    fn every_model_reads_the_small_worlds_words() {
+    fn every_model_has_the_vocabulary_of_the_small_world() {
         let models = Models::unpack().unwrap();
         assert!(models.policy().is_dir());
         for (name, ..) in MODELS {
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn they_are_small_enough_to_carry() {
+    fn the_models_take_less_than_8_mib() {
         let bytes: usize = MODELS.iter().map(|(_, config, weights)| config.len() + weights.len()).sum();
         assert!(bytes < 8 << 20, "{bytes}");
     }

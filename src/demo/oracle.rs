@@ -1,26 +1,26 @@
-//! What a summary is worth, measured exactly.
+//! The exact measurement of a summary's quality.
 
 use super::language::{CHEERFUL, Fact, GLOOMY, Post};
 
 /// The qualities of a summary of a post.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Quality {
-    /// Facts of the post that it tells, each counted once.
+    /// Facts of the post that it contains, each counted once.
     pub right: usize,
-    /// Facts that it tells and the post does not.
+    /// Facts that are not in the post.
     pub invented: usize,
-    /// Facts of the post told again.
+    /// Repetitions of facts of the post.
     pub repeated: usize,
-    /// What is not well formed: words that belong to nothing, another's name or none, no full stop.
+    /// Form errors: words that belong to no fact, a wrong or missing name, a missing full stop.
     pub flaws: usize,
-    /// 1 cheerful, -1 gloomy, 0 neither.
+    /// 1 cheerful, -1 gloomy, 0 neutral.
     pub tone: i32,
-    /// Words, the full stop not counted.
+    /// Number of words, without the full stop.
     pub words: usize,
 }
 
 impl Quality {
-    /// Measures `summary`, which should be: perhaps a word of tone, the post's name, facts, a full stop.
+    /// Measures `summary`; a well-formed one consists of an optional tone word, the post's name, facts and a full stop.
     pub fn of(post: &Post, summary: &str) -> Quality {
         let mut words: Vec<&str> = summary.split_whitespace().collect();
         let mut quality = Quality::default();
@@ -62,31 +62,31 @@ impl Quality {
         quality
     }
 
-    /// Facts told, right or not, repeated ones too.
+    /// The number of facts, right or wrong, including repetitions.
     pub fn facts(&self) -> usize {
         self.right + self.invented + self.repeated
     }
 }
 
-/// What a judge is asked to look for.
+/// An instruction to a judge: what makes a summary good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Instruction {
-    /// All of the post's facts, and no others.
+    /// All facts of the post, and no others.
     Accurate,
-    /// The same, in about three facts.
+    /// The same, with about three facts.
     Short,
-    /// The same, in one fact.
+    /// The same, with one fact.
     VeryShort,
-    /// All of the post's facts, and in a good mood.
+    /// All facts of the post, in a cheerful tone.
     Cheerful,
 }
 
 impl Instruction {
-    /// All of them.
+    /// All instructions.
     pub const ALL: [Instruction; 4] =
         [Instruction::Accurate, Instruction::Short, Instruction::VeryShort, Instruction::Cheerful];
 
-    /// As the judges read it.
+    /// The text of the instruction, as judges read it.
     pub fn text(self) -> &'static str {
         match self {
             Instruction::Accurate => "accurate",
@@ -96,8 +96,8 @@ impl Instruction {
         }
     }
 
-    /// What a summary of this quality is worth, in facts told. An invented fact costs two, any other fault one, a
-    /// fact beyond the number that is asked for one and its own worth, a mood that is asked for brings two.
+    /// The utility of a summary of this quality, in units of one right fact. An invented fact costs 2, any other error
+    /// 1; a fact beyond the requested number costs 1 and adds nothing; the requested tone adds 2.
     pub fn utility(self, quality: &Quality) -> f64 {
         let [right, invented, repeated, flaws, facts] =
             [quality.right, quality.invented, quality.repeated, quality.flaws, quality.facts()]
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn summaries_rank_as_one_would_rank_them() {
+    fn summaries_rank_by_the_instruction() {
         let (one, three) = ("mia wears red .", "mia wears red keeps owls fears mice .");
         let lie = "mia wears red keeps cats fears mice .";
         ranked(Instruction::Accurate, &[WHOLE, three, one, lie, "", "mia wears blue keeps cats ."]);
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn mood_matters_to_nobody_who_did_not_ask() {
+    fn tone_matters_only_if_the_instruction_asks_for_it() {
         for instruction in [Instruction::Accurate, Instruction::Short, Instruction::VeryShort] {
             let of = |summary| instruction.utility(&quality(summary));
             assert_eq!(of("hooray mia wears red ."), of("alas mia wears red ."));

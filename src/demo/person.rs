@@ -1,4 +1,4 @@
-//! Somebody with a taste, for experiments on what feedback does.
+//! A simulated person as judge, for experiments on the effect of feedback.
 
 use super::draw::Draw;
 use super::language::Post;
@@ -7,15 +7,15 @@ use crate::error::{Error, Result};
 use crate::judge::{Judge, Judgement, Pair, Verdict};
 use crate::task::Task;
 
-/// How often a person errs.
+/// The person's error rate.
 const ERRORS: f64 = 0.1;
 
-/// A person who prefers what the oracle does, and errs in one pair of ten. Where the oracle sees no difference, neither
-/// does the person.
+/// A person who prefers what the oracle prefers, except for an error in one pair of ten. If the oracle sees no
+/// difference, the person answers with a tie.
 pub struct Person {
-    /// What they look for.
+    /// The instruction by which the person judges.
     pub taste: Instruction,
-    /// In which pairs they err.
+    /// Decides in which pairs the person errs.
     pub draw: Draw,
 }
 
@@ -28,7 +28,7 @@ impl Judge for Person {
         Box::pin(async move {
             let verdict = |pair: &Pair<'_>| {
                 let post = Post::parse(pair.prompt).ok_or_else(|| {
-                    let why = format!("{:?} is no post of the small world", pair.prompt);
+                    let why = format!("{:?} is not a post of the small world", pair.prompt);
                     Error::Judge { name: "person".into(), why }
                 })?;
                 let [one, two] = [pair.response_1, pair.response_2]

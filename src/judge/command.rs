@@ -1,4 +1,4 @@
-//! A judge that is a program of the user's.
+//! A judge that is an external program.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -11,23 +11,23 @@ use super::{Judge, Judgement, Pair, Position, Verdict};
 use crate::error::{Error, Result};
 use crate::task::Task;
 
-/// Bytes of output that a program may print for a batch, and for each pair.
+/// Limit on the output of a program: bytes per batch, and bytes per pair.
 const OUTPUT_LIMIT: (usize, usize) = (1 << 20, 1 << 16);
 
-/// What a program has to do, for errors.
+/// The protocol that a program must follow, for error messages.
 const PROTOCOL: &str = "for each line {\"id\", \"prompt\", \"response_1\", \"response_2\"} it must print one line with the same \
                         id: {\"id\", \"verdict\": \"1\", \"2\", \"tie\" or \"invalid\"}";
 
-/// Runs a command line through the shell (`sh -c`, `cmd /C`), once a batch. It reads a line
-/// `{"id", "prompt", "response_1", "response_2"}` for each pair on standard input, prints a line
-/// `{"id", "verdict": "1"|"2"|"tie"|"invalid"}` for each on standard output, in any order, and exits with code 0.
-/// The id, a string, is the pair's own, so that no answer is taken for that of another pair. Optional in an answer:
-/// `"p_first"`, the probability that response 1 is preferred, and `"why"`.
+/// Runs a command line through the shell (`sh -c`, `cmd /C`), once per batch. The program reads one line `{"id",
+/// "prompt", "response_1", "response_2"}` per pair on standard input, prints one line `{"id", "verdict":
+/// "1"|"2"|"tie"|"invalid"}` per pair on standard output, in any order, and exits with code 0. The id is a string that
+/// belongs to the pair, so that an answer is never assigned to another pair. An answer may also contain `"p_first"`,
+/// the probability that response 1 is preferred, and `"why"`.
 ///
-/// An answer that says nothing usable makes its pair [`Verdict::Invalid`]. A line without an id, with an unknown or
-/// repeated one, a pair without an answer, another exit code, or too long a time is [`Error::Judge`]; blank lines
-/// are skipped. What the program has started is killed when the batch ends: a server that shall outlive it needs a
-/// session of its own (`setsid`).
+/// An answer without a usable verdict makes its pair [`Verdict::Invalid`]. These are [`Error::Judge`]: a line without
+/// an id or with an unknown or repeated one, a pair without an answer, an exit code other than 0, and a timeout. Blank
+/// lines are skipped. All processes that the program started are killed when the batch ends; a server that must outlive
+/// the batch needs its own session (`setsid`).
 #[derive(Clone, Debug)]
 pub struct CommandJudge {
     command: String,
@@ -35,17 +35,18 @@ pub struct CommandJudge {
 }
 
 impl CommandJudge {
-    /// `timeout` is for a batch; what runs longer is killed. An empty command is [`Error::Config`].
+    /// `timeout` is the time limit of a batch; a program that takes longer is killed. An empty command is
+    /// [`Error::Config`].
     pub fn new(command: &str, timeout: Duration) -> Result<CommandJudge> {
         if command.trim().is_empty() {
             return Err(Error::config("judge-command", "is empty: give a command line that reads pairs"));
         }
-        // A year is for ever, and small enough to be added to a time.
+        // Cap at one year: adding a longer duration to an `Instant` can overflow.
         let timeout = timeout.min(Duration::from_secs(365 * 86_400));
         Ok(CommandJudge { command: command.to_owned(), timeout })
     }
 
-    /// What the command says of the pairs with these ids.
+    /// Runs the command on the pairs with these ids and returns their verdicts.
     fn run(&self, ids: &[String], input: Vec<u8>) -> Result<Vec<Verdict>> {
         let limit = OUTPUT_LIMIT.0 + OUTPUT_LIMIT.1 * ids.len();
         let call = Call { command: &self.command, input, limit, timeout: self.timeout };
@@ -63,7 +64,7 @@ impl CommandJudge {
             }
             End::Killed { complete: false } => {
                 let what = format!("took longer than {} s for a batch", self.timeout.as_secs_f64());
-                fail(what, "raise its time-out (judge-timeout) or make it faster")
+                fail(what, "raise the timeout (judge-timeout) or make the program faster")
             }
             End::Exited(_) | End::Killed { complete: true } => {
                 answers.verdicts().or_else(|what| fail(what, PROTOCOL))
@@ -72,8 +73,11 @@ impl CommandJudge {
     }
 
     fn error(&self, what: &str, way_out: &str, last_words: &str) -> Error {
-        let said =
-            if last_words.is_empty() { String::new() } else { format!(", last saying {last_words:?}") };
+        let said = if last_words.is_empty() {
+            String::new()
+        } else {
+            format!(" (last line on stderr: {last_words:?})")
+        };
         let why = format!("{:?} {what}{said}: {way_out}", self.command);
         Error::Judge { name: self.name(), why }
     }
@@ -107,21 +111,22 @@ impl Judge for CommandJudge {
     }
 }
 
-/// The id of a batch's pair. With its text in it, a program that counts its own lines does not hit it by chance.
+/// The id of a pair within its batch. It includes a hash of the texts, so that a program that numbers its lines itself
+/// does not produce valid ids by chance.
 fn id(index: usize, pair: &Pair<'_>) -> String {
     let mut hasher = DefaultHasher::new();
     (pair.prompt, pair.response_1, pair.response_2).hash(&mut hasher);
     format!("{index}-{:08x}", hasher.finish() as u32)
 }
 
-/// The answers of a batch, as they come.
+/// The answers to a batch, collected line by line.
 struct Answers<'a> {
     ids: &'a [String],
     index: HashMap<&'a str, usize>,
     verdicts: Vec<Option<Verdict>>,
     /// Lines read.
     lines: usize,
-    /// What is wrong with the first line that cannot be used.
+    /// The first unusable line and why it is unusable.
     fault: Option<String>,
 }
 
@@ -131,35 +136,36 @@ impl<'a> Answers<'a> {
         Answers { ids, index, verdicts: vec![None; ids.len()], lines: 0, fault: None }
     }
 
-    /// Takes a line. True when no other one can change the outcome for the better.
+    /// Reads one line. Returns true once no further line can improve the outcome: all pairs are answered, or a line was
+    /// unusable.
     fn take(&mut self, line: &[u8]) -> bool {
         self.lines += 1;
         if !line.is_empty()
             && self.fault.is_none()
             && let Err(why) = self.answer(line)
         {
-            self.fault = Some(format!("printed in line {} {why}", self.lines));
+            self.fault = Some(format!("printed an unusable line {} ({why})", self.lines));
         }
         self.fault.is_some() || self.verdicts.iter().all(Option::is_some)
     }
 
     fn answer(&mut self, line: &[u8]) -> Result<(), String> {
         let Ok(answer @ Value::Object(_)) = serde_json::from_slice(line) else {
-            return Err(format!("no JSON object but {}", excerpt(line)));
+            return Err(format!("not a JSON object: {}", excerpt(line)));
         };
         let shown = || answer["id"].to_string().chars().take(80).collect::<String>();
         let id = match &answer["id"] {
-            Value::Null => return Err(format!("an answer without \"id\", {}", excerpt(line))),
+            Value::Null => return Err(format!("an answer without \"id\": {}", excerpt(line))),
             id => id.as_str().and_then(|id| self.index.get(id)),
         };
-        let index = *id.ok_or_else(|| format!("an \"id\" that no pair of this batch has, {}", shown()))?;
+        let index = *id.ok_or_else(|| format!("an \"id\" that no pair of this batch has: {}", shown()))?;
         match self.verdicts[index].replace(verdict(&answer)) {
             None => Ok(()),
             Some(_) => Err(format!("a second answer with the \"id\" {}", shown())),
         }
     }
 
-    /// One verdict a pair, or what is wrong.
+    /// One verdict per pair, or a description of the fault.
     fn verdicts(self) -> Result<Vec<Verdict>, String> {
         if let Some(fault) = self.fault {
             return Err(fault);
@@ -170,10 +176,10 @@ impl<'a> Answers<'a> {
     }
 }
 
-/// What an answer says.
+/// The verdict in an answer.
 fn verdict(answer: &Value) -> Verdict {
     let invalid = |why: String| Verdict::Invalid { why };
-    // Strings alone: a program that counts from 0 must not be misread.
+    // Only strings are accepted: a program that numbers responses from 0 must not be misread.
     let certain = match answer["verdict"].as_str() {
         Some("1") => 1.0,
         Some("2") => 0.0,
@@ -224,7 +230,7 @@ mod tests {
         vec![Pair { prompt: "x", response_1: "one\n\"1\"", response_2: "two" }; count]
     }
 
-    /// The verdict of an answer that says this beside its id.
+    /// The verdict of an answer with these fields.
     fn of_answer(answer: &str) -> Verdict {
         verdict(&serde_json::from_str(answer).unwrap())
     }
@@ -239,19 +245,19 @@ mod tests {
         }
     }
 
-    /// A program that answers every pair with this, in the order in which `order` puts them.
+    /// A program that answers every pair with the fields `rest` and reorders its lines with the command `order`.
     fn answering(rest: &str, order: &str) -> String {
         format!(r#"sed 's/^{{\("id":"[^"]*"\),.*/{{\1, {rest}}}/' | {order}"#)
     }
 
-    /// Pairs of which response 1 is to be preferred where the number is even.
+    /// Pairs, and their correct verdicts: response 1 is better where the number is even.
     fn numbered() -> (Vec<String>, Vec<&'static str>) {
         let texts = (0..96).map(|i| format!("{} {i}", ["even", "odd"][i % 2])).collect();
         (texts, (0..96).map(|i| ["1", "2"][i % 2]).collect())
     }
 
-    /// A program that judges [`numbered`] pairs rightly, its lines as `order` leaves them.
-    fn rightly(order: &str) -> String {
+    /// A program that judges the [`numbered`] pairs correctly and reorders its lines with the command `order`.
+    fn correctly(order: &str) -> String {
         let answer = |word: &str, verdict: &str| {
             format!(r#"s/^{{\("id":"[^"]*"\),.*"{word} [0-9]*"}}$/{{\1,"verdict":"{verdict}"}}/"#)
         };
@@ -266,29 +272,32 @@ mod tests {
     }
 
     #[test]
-    fn answers_in_any_order_go_to_the_pair_whose_id_they_have() {
+    fn answers_in_any_order_are_matched_to_pairs_by_id() {
         for order in ["cat", "tac", "sort", "sed 's/^/\\n\\n/'"] {
-            assert_eq!(judge_numbered(&rightly(order)).unwrap(), numbered().1, "{order}");
+            assert_eq!(judge_numbered(&correctly(order)).unwrap(), numbered().1, "{order}");
         }
     }
 
     #[test]
-    fn an_answer_too_few_too_many_or_to_another_pair_is_refused_never_a_label() {
+    fn missing_extra_or_unmatched_answers_are_errors() {
         for (order, part) in [
             ("sed '7d'", "answered 95 of 96 pairs"),
-            ("sed '7d;9p'", "printed in line 9 a second answer with the \"id\" \"8-"),
-            ("sed '$p'", "printed in line 97 a second answer"),
-            ("sed '3s/^/{\"verdict\":\"1\"}\\n/'", "printed in line 3 an answer without \"id\""),
-            ("sed 's/\"id\":\"[^\"]*\",//'", "printed in line 1 an answer without \"id\""),
-            ("sed 's/-[^\"]*//'", "printed in line 1 an \"id\" that no pair of this batch has"),
+            ("sed '7d;9p'", "printed an unusable line 9 (a second answer with the \"id\" \"8-"),
+            ("sed '$p'", "printed an unusable line 97 (a second answer"),
+            ("sed '3s/^/{\"verdict\":\"1\"}\\n/'", "printed an unusable line 3 (an answer without \"id\""),
+            ("sed 's/\"id\":\"[^\"]*\",//'", "printed an unusable line 1 (an answer without \"id\""),
+            ("sed 's/-[^\"]*//'", "printed an unusable line 1 (an \"id\" that no pair of this batch has"),
             (
                 "sed 's/\"id\":\"\\([0-9]*\\)-[^\"]*\"/\"id\":\\1/'",
                 "an \"id\" that no pair of this batch has",
             ),
-            ("sed '5s/^/loading the model/'", "printed in line 5 no JSON object but \"loading the model"),
+            (
+                "sed '5s/^/loading the model/'",
+                "printed an unusable line 5 (not a JSON object: \"loading the model",
+            ),
             ("true", "answered 0 of 96 pairs"),
         ] {
-            let error = judge_numbered(&rightly(order)).unwrap_err().to_string();
+            let error = judge_numbered(&correctly(order)).unwrap_err().to_string();
             assert!(error.contains(part), "{order}: {error}");
             assert!(error.contains("one line with the same id"), "{order}: {error}");
         }
@@ -296,7 +305,7 @@ mod tests {
 
     #[test]
     fn a_program_that_has_answered_is_not_waited_for() {
-        // What it leaves behind holds its output; it goes on itself; both.
+        // Three cases: a child keeps stdout open; the program itself keeps running; both.
         for rest in ["sleep 60 &", "sleep 60", "sleep 60 & sleep 60"] {
             let start = Instant::now();
             let command = format!("{}; {rest}", answering(r#""verdict":"2""#, "cat"));
@@ -306,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_program_leaves_behind_is_killed_with_its_batch() {
+    fn child_processes_are_killed_when_the_batch_ends() {
         let dir = tempfile::tempdir().unwrap();
         let mark = dir.path().join("alive");
         let command =
@@ -317,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_gets_a_line_a_pair_and_its_lines_are_the_verdicts() {
+    fn a_program_reads_one_line_per_pair_and_its_lines_are_the_verdicts() {
         let script = r#"while read -r line; do
             id=${line#*:}; id=${id%%,*}
             case "$line" in
@@ -331,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_valid_only_if_it_says_one_thing() {
+    fn an_answer_is_valid_only_if_its_fields_agree() {
         assert_eq!(of_answer(r#"{"verdict": "1"}"#), Verdict::First { p: 1.0 });
         assert_eq!(
             of_answer(r#"{"verdict": "2", "p_first": 0.25, "more": []}"#),
@@ -357,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unusable_answer_is_one_invalid_pair_with_the_reason() {
+    fn an_unusable_answer_makes_one_pair_invalid_with_the_reason() {
         let script = answering(r#""verdict":"1""#, r#"sed '2s/"1"}/"the first"}/'"#);
         let verdicts = run(&script, 10_000, &pairs(2)).unwrap();
         assert_eq!(verdicts[0], Verdict::First { p: 1.0 });
@@ -368,12 +377,15 @@ mod tests {
     }
 
     #[test]
-    fn a_failing_program_is_an_error_with_its_last_words() {
+    fn a_failing_program_is_an_error_with_its_last_stderr_line() {
         let script = r#"echo '{"verdict": "1"}'; echo first >&2; echo 'no such model' >&2; echo >&2; exit 3"#;
         let error = run(script, 10_000, &pairs(1)).unwrap_err();
         assert!(matches!(error, Error::Judge { .. }));
         let error = error.to_string();
-        assert!(error.contains(r#"exit status: 3, last saying "no such model": it must end"#), "{error}");
+        assert!(
+            error.contains(r#"exit status: 3 (last line on stderr: "no such model"): it must end"#),
+            "{error}"
+        );
         let error = run("no-such-program-anywhere", 10_000, &pairs(1)).unwrap_err().to_string();
         assert!(error.contains("127") && error.contains("not found"), "{error}");
     }
@@ -382,7 +394,7 @@ mod tests {
     fn a_program_that_takes_too_long_is_killed_with_all_it_started() {
         let dir = tempfile::tempdir().unwrap();
         let mark = dir.path().join("alive");
-        // The first keeps standard output open past its shell; the second closes it and stays.
+        // The first script keeps stdout open after its shell has exited; the second closes stdout and keeps running.
         for script in [
             format!("echo thinking >&2; (sleep 3; touch {0}) & sleep 60", mark.display()),
             format!("echo thinking >&2; exec >&-; sleep 3; touch {0}", mark.display()),
@@ -394,20 +406,20 @@ mod tests {
             assert!(error.contains("judge-timeout"), "{error}");
         }
         std::thread::sleep(Duration::from_millis(3200));
-        assert!(!mark.exists(), "a process outlived its judge");
+        assert!(!mark.exists(), "a process outlived its batch");
     }
 
     #[test]
     fn large_batches_through_small_pipes_do_not_deadlock() {
         let long = "x".repeat(50_000);
         let pair = Pair { prompt: &long, response_1: "a", response_2: "b" };
-        // Chatters on standard error, before and while it answers.
+        // Writes to stderr before and while it answers.
         let script = format!(
             "yes noise | head -c 300000 >&2; tee /dev/stderr | {}",
             answering(r#""verdict":"2""#, "cat")
         );
         assert_eq!(run(&script, 60_000, &vec![pair; 40]).unwrap(), vec![Verdict::Second { p: 0.0 }; 40]);
-        // Never reads at all.
+        // Never reads its input.
         let error = run("true", 60_000, &vec![pair; 40]).unwrap_err().to_string();
         assert!(error.contains("answered 0 of 40"), "{error}");
     }
@@ -421,7 +433,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_out_beyond_all_clocks_is_none() {
+    fn a_timeout_too_long_for_the_clock_is_no_timeout() {
         let command = answering(r#""verdict":"tie""#, "cat");
         let mut forever = CommandJudge::new(&command, Duration::MAX).unwrap();
         assert!(forever.judge(&pairs(1)).wait().is_ok());

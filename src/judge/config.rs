@@ -1,4 +1,4 @@
-//! Judges from their configuration.
+//! Builds judges from their configuration.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,27 +21,27 @@ use crate::gpu::{Arena, Gpu};
 use crate::model::{FrozenFormat, Model};
 use crate::task::Task;
 
-/// Who judges, and how. Models are still to be loaded.
+/// Which judge to use, and its settings. Models are not loaded yet.
 #[derive(Clone, Debug)]
 pub enum JudgeConfig {
     /// A language model that reads both responses and answers "1" or "2".
     Llm {
-        /// The folder, or GGUF file, of the model.
+        /// The model folder or GGUF file.
         model: PathBuf,
-        /// What it reads.
+        /// The prompt template.
         template: Box<JudgeTemplate>,
-        /// Which orders of the responses it is shown.
+        /// Which orders of the two responses are judged.
         orders: Orders,
     },
-    /// The response that a language model finds more probable.
+    /// Prefers the response to which a language model assigns the higher likelihood.
     Likelihood {
-        /// The folder, or GGUF file, of the model.
+        /// The model folder or GGUF file.
         model: PathBuf,
-        /// What it reads before a response: Jinja with `prompt` and `instruction`.
+        /// The text before a response: a Jinja template with `prompt` and `instruction`.
         template: String,
-        /// What `instruction` says.
+        /// The value of `instruction`.
         instruction: String,
-        /// What a log-probability is divided by.
+        /// How the log-probability is normalised.
         normalise: Normalise,
     },
     /// A reward model.
@@ -50,34 +50,34 @@ pub enum JudgeConfig {
         model: PathBuf,
         /// The folder of a LoRA adapter on it.
         adapter: Option<PathBuf>,
-        /// Whether the end-of-sequence token stands after each response.
+        /// Whether an end-of-sequence token is appended to each response.
         append_eos: bool,
     },
     /// A rule.
     Rule(Rule),
-    /// A program.
+    /// An external program.
     Command(CommandJudge),
-    /// A person, or several, at this desk.
+    /// One or more people who label at this desk.
     Human(Arc<Desk>),
-    /// Several judges, none of them an ensemble, that are asked together.
+    /// Several judges, none of them an ensemble, that all judge every pair.
     Ensemble {
-        /// How their verdicts become one.
+        /// How their verdicts are combined.
         vote: Vote,
         /// Two or more.
         members: Vec<JudgeConfig>,
     },
-    /// Servers that are reached over HTTP.
+    /// A model behind an OpenAI-compatible HTTP API.
     #[cfg(feature = "http")]
     OpenAi {
-        /// Which, and how.
+        /// The servers and the request settings.
         options: Box<OpenAiOptions>,
-        /// What the model there reads.
+        /// The prompt template.
         template: Box<JudgeTemplate>,
     },
 }
 
 impl JudgeConfig {
-    /// Its models here: one at most, save of an ensemble.
+    /// The local models that the judge loads: at most one, except for an ensemble.
     pub fn models(&self) -> Vec<&Path> {
         match self {
             JudgeConfig::Llm { model, .. }
@@ -88,7 +88,7 @@ impl JudgeConfig {
         }
     }
 
-    /// Likewise, to be replaced by where they were downloaded to.
+    /// The same, mutable: callers replace a Hub name by the path of the download.
     pub fn models_mut(&mut self) -> Vec<&mut PathBuf> {
         match self {
             JudgeConfig::Llm { model, .. }
@@ -101,7 +101,7 @@ impl JudgeConfig {
         }
     }
 
-    /// Where people label, if they do.
+    /// The desk where people label, if there is one.
     pub fn desk(&self) -> Option<Arc<Desk>> {
         match self {
             JudgeConfig::Human(desk) => Some(desk.clone()),
@@ -110,7 +110,7 @@ impl JudgeConfig {
         }
     }
 
-    /// Whether most of its time is spent waiting for something outside this program.
+    /// Whether the judge spends most of its time waiting for something outside this program.
     pub fn is_remote(&self) -> bool {
         match self {
             JudgeConfig::Command(_) | JudgeConfig::Human(_) => true,
@@ -121,11 +121,12 @@ impl JudgeConfig {
         }
     }
 
-    /// The judge, with its model on `gpu` if it has one, held as `base_dtype` says (`None`: as its files have it).
-    /// `training`: whether it gives feedback, or evaluates, see [`JudgeTemplate`]. `warn` hears of oddities of its files.
+    /// Opens the judge. A local model is loaded on `gpu` in the format `base_dtype` (`None`: the format of its files).
+    /// `training`: whether the judge gives feedback in training or evaluates, see [`JudgeTemplate`]. `warn` receives
+    /// warnings about the model files.
     ///
     /// # Errors
-    /// What is wrong with the configuration or the model; memory errors.
+    /// Invalid configuration or model files; out of memory.
     pub fn open<'t>(
         self,
         gpu: &'t Gpu,
@@ -188,7 +189,7 @@ impl JudgeConfig {
     }
 }
 
-/// The model of a judge.
+/// Loads the model of a judge.
 async fn load_judge(
     gpu: &Gpu,
     dir: &Path,
@@ -200,7 +201,7 @@ async fn load_judge(
     JudgeModel::of_model(&model, dir, None, &Arena::new()).await
 }
 
-/// What a model's folder is called.
+/// The name of a model's folder.
 fn name(dir: &Path) -> String {
     dir.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
 }

@@ -1,4 +1,5 @@
-//! Several judges as one: each is asked every question, and what they say is merged once all have answered.
+//! Several judges combined into one: every member judges every question, and their answers are merged once all have
+//! arrived.
 //!
 //! ```text
 //! Journalled  --submit-->  Ensemble  --submit-->  Journalled  --submit-->  member 1
@@ -6,8 +7,8 @@
 //!                                    --submit-->  Journalled  --submit-->  member 2, ...
 //! ```
 //!
-//! The journal before the ensemble keeps what it said. Those before the members keep what each of them said, so that a run
-//! that ended while some had answered asks these nothing twice.
+//! The outer journal stores the merged answers. The journal of each member stores that member's answers, so that a run
+//! that ended before all members had answered does not repeat the questions that were answered.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
@@ -23,15 +24,15 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::task::Task;
 
-/// The folder of what each member of an ensemble said: a folder for each, by its number.
+/// The folder of the members' journals: one subfolder per member, named by its number.
 pub const JUDGES: &str = "judges";
 
-/// What of a judge's identity makes it another one, rather than the same one asked in another way.
+/// The identity keys that say which judge it is; the other keys say how it is asked.
 const WHO: [&str; 5] = ["judge", "judge-model", "judge-adapter", "judge-rule", "judge-command"];
-/// Of an ensemble's identity, that of its members.
+/// The key of an ensemble's identity that lists its members.
 const MEMBERS: &str = "judge-member";
 
-/// A digest of who a judge of this identity is, in whatever way it is asked; of an ensemble one for each member.
+/// A digest of which judge this identity describes, however it is asked; for an ensemble, one digest per member.
 pub fn judges_of(identity: &BTreeMap<String, String>) -> BTreeSet<String> {
     match identity.get(MEMBERS) {
         Some(members) => {
@@ -48,7 +49,7 @@ fn who(identity: &BTreeMap<String, String>) -> Digest {
     digester.finish()
 }
 
-/// Whether judges of these identities are one and the same, in whatever order their members are named.
+/// Whether two identities describe the same judge; the order of ensemble members does not matter.
 pub fn is_same(one: &BTreeMap<String, String>, other: &BTreeMap<String, String>) -> bool {
     let sorted = |identity: &BTreeMap<String, String>| {
         let mut identity = identity.clone();
@@ -62,14 +63,14 @@ pub fn is_same(one: &BTreeMap<String, String>, other: &BTreeMap<String, String>)
     sorted(one) == sorted(other)
 }
 
-/// How the members' verdicts become one. Those that are unusable are left out.
+/// How the members' verdicts are combined. Invalid verdicts are left out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Vote {
-    /// The mean of their probabilities; of ratings their mean.
+    /// The mean of the probabilities; for ratings, the mean score.
     #[default]
     Mean,
-    /// The share of the members that prefer a response, where a tie is half a vote.
+    /// The share of the members that prefer a response; a tie counts as half a vote.
     Majority,
 }
 
@@ -82,7 +83,7 @@ impl Vote {
         }
     }
 
-    /// What these members' probabilities make, of which there is one at least.
+    /// Combines the members' probabilities, of which there is at least one.
     fn merge(self, probabilities: &[f32]) -> f32 {
         let counts = |p: f32| match (self, p) {
             (Vote::Mean, p) => f64::from(p),
@@ -93,8 +94,9 @@ impl Vote {
         mean(probabilities.iter().map(|p| counts(*p)))
     }
 
-    /// One judgement of the members', whose [`Position`] together this is. To the probability of an order those contribute
-    /// who were asked in it, and the others their verdict. It is left out where a member tells of no order and may go by it.
+    /// Merges the members' judgements into one. `position` is the [`Position`] of the ensemble. The probability for one
+    /// order is merged from the members that were asked in that order and, for the others, from their verdicts. It is
+    /// `None` if a member may prefer a position without recording the order.
     fn judgement(self, said: &[&Judgement], position: Position) -> Judgement {
         let votes = said.iter().map(|judgement| judgement.verdict.clone()).collect();
         let usable: Vec<(&Judgement, f32)> =
@@ -126,7 +128,7 @@ fn mean(values: impl ExactSizeIterator<Item = f64>) -> f32 {
     (values.sum::<f64>() / count) as f32
 }
 
-/// The mean of scores; unusable where one is, as members' scores have different levels.
+/// The mean of scores; invalid if one score is invalid, because the members' scores have different means.
 fn score(said: &[&Score]) -> Score {
     let mut values = Vec::new();
     for score in said {
@@ -138,8 +140,8 @@ fn score(said: &[&Score]) -> Score {
     Score::Value(mean(values.into_iter()))
 }
 
-/// What a judge's scores are comparable by: a rule's or a reward model's are in its own unit, while all servers rate from
-/// 1 to 10. `None` where it cannot be told.
+/// Identifies the scale of a judge's scores; scores are comparable only where it is equal. A rule and a reward model
+/// each have their own unit, while all servers rate from 1 to 10. `None` if it cannot be determined.
 fn scale(member: &Journalled<'_>) -> Option<BTreeMap<String, String>> {
     let mut identity = member.identity().ok()?;
     if identity.get("judge").is_some_and(|judge| judge == "openai") {
@@ -148,11 +150,11 @@ fn scale(member: &Journalled<'_>) -> Option<BTreeMap<String, String>> {
     Some(identity)
 }
 
-/// A question, and what the members have said of it so far.
+/// A question and the members' answers to it so far.
 struct Open {
     question: Question,
     said: Vec<Option<Answer>>,
-    /// Whether somebody waits for it: not after an error, until it is submitted again.
+    /// Whether the answer is still wanted: false after an error, until the question is submitted again.
     wanted: bool,
 }
 
@@ -187,7 +189,7 @@ impl Open {
     }
 }
 
-/// What an answer says of the pair the other way round. It took nothing more.
+/// The same answer for the swapped pair. Its usage is zero: nothing was asked for it.
 fn turned(answer: &Answer) -> Answer {
     let said = match &answer.said {
         Said::Judgement(judgement) => Said::Judgement(judgement.turned()),
@@ -196,17 +198,17 @@ fn turned(answer: &Answer) -> Answer {
     Answer { id: answer.id.clone(), said, usage: Usage::default(), ms: 0.0 }
 }
 
-/// Judges that are asked together.
+/// Several judges that all judge every question.
 pub struct Ensemble<'a> {
     vote: Vote,
     members: Vec<Journalled<'a>>,
     open: HashMap<String, Open>,
-    /// Of the open questions those that are others the other way round, by the others' ids.
+    /// For open questions about a swapped pair: the id of the original question -> the id of this one.
     turned: HashMap<String, String>,
 }
 
 impl<'a> Ensemble<'a> {
-    /// Of these members.
+    /// An ensemble of these members.
     ///
     /// # Errors
     /// [`Error::Config`] for fewer than two.
@@ -214,15 +216,15 @@ impl<'a> Ensemble<'a> {
         if members.len() < 2 {
             return Err(Error::config(
                 "judge-member",
-                format!("{} is no ensemble: name two or more", members.len()),
+                format!("{} member is not an ensemble: give two or more", members.len()),
             ));
         }
         let members = members.into_iter().map(Journalled::new).collect();
         Ok(Ensemble { vote, members, open: HashMap::new(), turned: HashMap::new() })
     }
 
-    /// Asks each member what it has not answered, as it would be asked alone: of one to whom a pair the other way round is no
-    /// question, the pair as it was is asked, which it has answered, or will.
+    /// Submits to each member the questions that it has not answered. A member that needs no question about the swapped
+    /// pair gets the original question instead, which its journal has answered or will answer.
     fn ask(&mut self, questions: &[Question]) -> Result<()> {
         for (number, member) in self.members.iter_mut().enumerate() {
             let unanswered = |question: &&Question| self.open[&question.id].said[number].is_none();
@@ -233,7 +235,7 @@ impl<'a> Ensemble<'a> {
         Ok(())
     }
 
-    /// Takes what has come back from each member, also where one before it fails; their notes.
+    /// Collects the new answers of every member, even if an earlier member fails. Returns their notes.
     async fn hear(&mut self, patience: Duration) -> Result<Vec<String>> {
         let each = patience / self.members.len() as u32;
         let (mut heard, mut failed) = (Vec::new(), Ok(()));
@@ -260,7 +262,7 @@ impl<'a> Ensemble<'a> {
         failed.map(|()| heard)
     }
 
-    /// After an error nobody waits any more; what was answered is kept.
+    /// After an error no answer is wanted any more; the answers received so far are kept.
     fn forget(&mut self) {
         self.open.values_mut().for_each(|open| open.wanted = false);
     }
@@ -361,7 +363,7 @@ mod tests {
     use super::*;
     use crate::Wait;
 
-    /// A member: what it was asked, and what comes back at the next poll.
+    /// A member for tests: what it was asked, and what the next poll returns.
     #[derive(Clone, Default)]
     struct Member {
         name: &'static str,
@@ -448,7 +450,7 @@ mod tests {
     }
 
     #[test]
-    fn probabilities_are_averaged_or_votes_counted_for_the_pair_and_for_each_order() {
+    fn probabilities_or_votes_are_merged_for_the_pair_and_for_each_order() {
         let said = || [both(1.0, 0.75), both(0.25, 0.5), both(0.25, 0.25)];
         let mean = merged(Vote::Mean, said());
         assert_eq!((mean.p_12, mean.p_21), (Some(0.5), Some(0.5)));
@@ -456,27 +458,27 @@ mod tests {
         assert_eq!(mean.votes, votes([0.875, 0.375, 0.25]));
         let majority = merged(Vote::Majority, said());
         assert_eq!(majority.verdict, Verdict::from_probability(1.0 / 3.0));
-        // In the second order one is for, one undecided, one against.
+        // In the second order one member is for, one undecided, one against.
         assert_eq!((majority.p_12, majority.p_21), (Some(1.0 / 3.0), Some(0.5)));
     }
 
     #[test]
-    fn to_an_order_those_who_were_not_asked_in_it_contribute_their_verdict() {
+    fn a_member_that_was_not_asked_in_an_order_contributes_its_verdict_to_it() {
         let rule = || Judgement::from(Verdict::from_probability(0.25));
         let mixed = merged(Vote::Mean, [both(1.0, 0.5), rule(), both(0.5, 0.5)]);
         assert_eq!((mixed.p_12, mixed.p_21), (Some(1.75 / 3.0), Some(1.25 / 3.0)));
         assert_eq!(mixed.verdict, Verdict::Tie);
-        // An order in which nobody was asked has none.
+        // An order in which no member was asked has no probability.
         let one = merged(Vote::Mean, [Judgement::from_orders(None, Some(1.0)), rule(), rule()]);
         assert_eq!((one.p_12, one.p_21, one.verdict.p_first()), (None, Some(0.5), Some(0.5)));
         assert_eq!((merged(Vote::Mean, [rule(), rule(), rule()]).p_12), None);
-        // What may go by an order and does not tell it is no verdict for both.
+        // A verdict that may depend on an unrecorded order must not count for both orders.
         let untold = Vote::Mean.judgement(&[&both(1.0, 0.5), &rule()], Position::Untold);
         assert_eq!((untold.p_12, untold.p_21, untold.verdict), (None, None, Verdict::Tie));
     }
 
     #[test]
-    fn an_unusable_verdict_is_left_out_and_nothing_usable_is_unusable() {
+    fn invalid_verdicts_are_left_out_and_if_all_are_invalid_so_is_the_result() {
         let one = merged(Vote::Mean, [both(1.0, 0.5), invalid("mute"), both(0.5, 0.5)]);
         assert_eq!((one.verdict, one.p_12), (Verdict::First { p: 0.625 }, Some(0.75)));
         let mute = Verdict::Invalid { why: "mute".into() };
@@ -487,7 +489,7 @@ mod tests {
     }
 
     #[test]
-    fn a_question_is_answered_once_all_have_answered_in_whatever_order() {
+    fn a_question_is_answered_once_all_members_have_answered_in_any_order() {
         let members = three();
         let mut queue = ensemble(Vote::Mean, &members);
         let (one, two) = (question("1"), question("2"));
@@ -507,7 +509,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_failure_those_who_have_answered_are_not_asked_again() {
+    fn after_a_failure_members_that_have_answered_are_not_asked_again() {
         let members = three();
         let mut queue = ensemble(Vote::Mean, &members);
         let one = question("1");
@@ -519,12 +521,13 @@ mod tests {
         members[2].answers(&one, both(1.0, 1.0));
         queue.submit(vec![one]).unwrap();
         assert_eq!(queue.poll(Duration::ZERO).wait().unwrap().answers.len(), 1);
-        // The second was asked again, as it forgets what it was asked when it fails; the third has not failed.
+        // The second member was asked again, because a judge drops its open questions when it fails; the third has not
+        // failed.
         assert_eq!(members.each_ref().map(Member::asked), [1, 2, 1]);
     }
 
     #[test]
-    fn where_one_member_fails_what_the_others_say_is_kept_and_waited_for() {
+    fn if_one_member_fails_the_answers_of_the_others_are_kept_and_awaited() {
         let dir = tempfile::tempdir().unwrap();
         let members = three();
         let mut queue = Journalled::new(Box::new(ensemble(Vote::Mean, &members)));
@@ -534,7 +537,7 @@ mod tests {
         *members[0].fails.lock().unwrap() = true;
         members[1].answers(&one, both(1.0, 1.0));
         assert!(queue.poll(Duration::ZERO).wait().is_err());
-        // On its way when the run ends.
+        // This answer is still pending when the run ends.
         members[2].answers(&two, both(1.0, 1.0));
         queue.drain(Duration::from_millis(50)).wait().unwrap();
         drop(queue);
@@ -574,7 +577,7 @@ mod tests {
         assert_eq!(queue.used().requests, 6, "each answer is counted once");
     }
 
-    /// One that asks both orders itself, one that was told to ask one, one that tells of none.
+    /// One member that asks both orders itself, one that asks only the given order, and one that records no order.
     fn of_all_positions() -> [Member; 3] {
         let of = |name, position| Member { position, ..Member::named(name) };
         [of("a", Position::Settled), of("b", Position::Given), of("c", Position::Untold)]
@@ -589,9 +592,9 @@ mod tests {
     }
 
     #[test]
-    fn a_pair_the_other_way_round_is_asked_of_those_alone_who_would_be_asked_it_alone() {
+    fn a_swapped_pair_is_asked_only_of_members_that_need_it() {
         let p = |p| Judgement::from(Verdict::from_probability(p));
-        // A run asks at once, an evaluation once the first question is answered.
+        // A run submits both questions at once, an evaluation submits the second once the first is answered.
         for (least, at_once, asked) in
             [(Position::Given, true, [1, 2, 2]), (Position::Untold, false, [1, 1, 2])]
         {
@@ -624,7 +627,7 @@ mod tests {
                 heard.iter().find(|(id, _)| *id == question.id).unwrap().1.votes.clone()
             };
             assert_eq!(votes_of(&one), votes([0.75, 0.75, 1.0]));
-            // Of the second response, which is shown first here.
+            // The votes are about the swapped pair, so p is 1 - p of the original.
             let given = if least == Position::Given { 0.5 } else { 0.25 };
             assert_eq!(votes_of(&two), votes([0.25, given, 0.75]));
             assert_eq!(
@@ -636,7 +639,7 @@ mod tests {
     }
 
     #[test]
-    fn neither_a_resumed_run_nor_one_after_a_failure_asks_for_what_a_turned_answer_tells() {
+    fn a_known_answer_about_the_original_pair_is_reused_after_a_resume_or_a_failure() {
         let dir = tempfile::tempdir().unwrap();
         let open = |members: &[Member]| {
             let mut queue = Journalled::new(Box::new(ensemble(Vote::Mean, members)));
@@ -673,7 +676,7 @@ mod tests {
     }
 
     #[test]
-    fn ratings_are_averaged_where_all_give_them_on_one_scale() {
+    fn ratings_are_averaged_if_all_members_use_the_same_scale() {
         let rating = |name| Member { rates: true, ..Member::named(name) };
         let both = [rating("a"), rating("a")];
         assert!(ensemble(Vote::Mean, &both).rates() && !ensemble(Vote::Majority, &both).rates());
@@ -691,7 +694,7 @@ mod tests {
     }
 
     #[test]
-    fn another_member_or_way_to_vote_is_another_judge() {
+    fn other_members_or_another_vote_make_another_judge() {
         let identity =
             |vote, names: [&'static str; 2]| ensemble(vote, &names.map(Member::named)).identity().unwrap();
         let known = identity(Vote::Mean, ["a", "b"]);

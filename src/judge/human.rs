@@ -1,19 +1,22 @@
-//! People as judges. A [`Desk`] holds the pairs that wait for a label and the labels that were given; a run's queue,
-//! [`Human`], puts pairs on it and takes labels from it; a front end (a terminal, a page) shows the pairs to a person.
+//! People as judges. A [`Desk`] holds the pairs that wait for a label and the labels that were given. The queue of a
+//! run, [`Human`], puts pairs on the desk and takes labels from it; a front end (a terminal, a web page) shows the
+//! pairs to a person.
 //!
 //! ```text
 //! trainer --submit-->  Human  --puts-->   Desk  --shows-->  a terminal, a page, …
 //!         <--poll----         <--takes--        <--labels-         |
-//!                                          '-----> labels.jsonl, an event a line, as it happens
+//!                                          '-----> labels.jsonl, one event per line, as it happens
 //! ```
 //!
-//! A line of `labels.jsonl` is an event, see [`LabelRow`]; "label" is about the question's own responses, whichever was shown first:
+//! A line of `labels.jsonl` is an event, see [`LabelRow`]. `label` refers to the responses as numbered in the question,
+//! not to the order in which they were shown:
 //!
 //! ```json
 //! {"id":"17-0-1-7c7445b34eccf8d5","label":"2","shown_first":2,"comment":"","seconds":8.4,"at":"2026-11-26T22:14:03Z"}
 //! ```
 //!
-//! A label can be undone until the training has it: the last one is held back until the next one, or for 5 seconds.
+//! A label can be undone until the trainer has taken it: the latest label is held back until the next one is given, or
+//! for 5 seconds.
 
 mod desk;
 mod label;
@@ -40,16 +43,16 @@ use crate::task::Task;
 
 /// The file of a run's labels.
 pub const LABELS: &str = "labels.jsonl";
-/// What the judge is called.
+/// The judge's name.
 pub const NAME: &str = "human";
 
-/// A person, or several at one desk. Pairs that wait go with the queue: they are no longer on the desk once it is dropped.
+/// One or more people at a desk. When this queue is dropped, its waiting pairs are removed from the desk.
 pub struct Human {
     desk: Arc<Desk>,
 }
 
 impl Human {
-    /// Whoever labels at this desk. One queue at a time uses a desk.
+    /// A judge that consists of the people at this desk. Only one queue at a time may use a desk.
     pub fn new(desk: Arc<Desk>) -> Human {
         Human { desk }
     }

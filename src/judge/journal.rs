@@ -1,4 +1,5 @@
-//! What judges said, written down as it comes: a run that ends, however it ends, asks nothing twice.
+//! A journal of the judge's answers, written as they arrive, so that a resumed run repeats no question however the last
+//! one ended.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -14,14 +15,14 @@ use crate::error::Result;
 use crate::json_lines::JsonLines;
 use crate::task::Task;
 
-/// The file in the folder of a run or an evaluation.
+/// The file name in the folder of a run or an evaluation.
 pub const JOURNAL: &str = "judgements.jsonl";
 
-/// An answer, as the journal has it and as one rank tells others of it.
+/// An answer as stored in the journal and as exchanged between ranks.
 #[derive(Serialize, Deserialize)]
 pub(super) struct AnswerRow {
     id: String,
-    /// A digest of who said it: another judge's word is not taken for this one's.
+    /// A digest of the judge's identity: an answer of another judge is not used.
     judge: String,
     #[serde(flatten)]
     said: SaidRow,
@@ -30,7 +31,7 @@ pub(super) struct AnswerRow {
     usage: Usage,
 }
 
-/// A row that was read: what was said, checked.
+/// A row that was read, with its answer validated.
 #[derive(Deserialize)]
 #[serde(try_from = "AnswerRow")]
 struct CheckedRow {
@@ -47,13 +48,13 @@ impl TryFrom<AnswerRow> for CheckedRow {
 }
 
 impl AnswerRow {
-    /// What a judge of this digest has said.
+    /// A row for the answer of the judge with this digest.
     pub fn new(answer: &Answer, judge: String) -> AnswerRow {
         let Answer { id, said, usage, ms } = answer;
         AnswerRow { id: id.clone(), judge, said: said.into(), ms: *ms, usage: *usage }
     }
 
-    /// The answer, or why nobody gives such a one.
+    /// The answer, or why it is invalid.
     pub fn checked(self) -> Result<Answer, String> {
         let AnswerRow { id, said, ms, usage, .. } = self;
         Ok(Answer { id, said: said.said()?, usage, ms })
@@ -105,7 +106,7 @@ impl From<&Said> for SaidRow {
 }
 
 impl SaidRow {
-    /// What was said, or why nobody says so.
+    /// What was said, or why it is invalid.
     fn said(self) -> Result<Said, String> {
         match self {
             SaidRow::Judgement { verdict: label, p_first, p_12, p_21, votes, why } => {
@@ -122,7 +123,10 @@ impl SaidRow {
                     _ => return Err("neither p_first nor why, or both".into()),
                 };
                 if verdict.label() != label {
-                    return Err(format!("verdict {label:?} beside what makes {:?}", verdict.label()));
+                    return Err(format!(
+                        "verdict {label:?}, but its probability means {:?}",
+                        verdict.label()
+                    ));
                 }
                 Ok(Said::Judgement(Judgement { verdict, p_12, p_21, votes }))
             }
@@ -135,29 +139,29 @@ impl SaidRow {
     }
 }
 
-/// A queue before which stands what it has said already.
+/// A judge queue with a journal: questions that were answered before are answered from the journal.
 pub struct Journalled<'a> {
     queue: Box<dyn JudgeQueue + 'a>,
-    /// Questions that were asked and are not answered, by their ids.
+    /// Questions that were submitted and not answered yet, by id.
     open: HashMap<String, Ask>,
-    /// What was answered, by the ids of the questions.
+    /// Known answers, by the id of the question.
     known: HashMap<String, Answer>,
-    /// Answers that are known and were asked for.
+    /// Known answers that were submitted again, for the next poll.
     ready: Vec<Answer>,
     journal: Option<Journal>,
     used: Usage,
-    /// Once it is known: a judge's model is digested for it.
+    /// Computed once: it digests the judge's model.
     identity: OnceLock<BTreeMap<String, String>>,
 }
 
-/// The file, and who is heard.
+/// The file, and the digest of the judge whose answers it stores.
 struct Journal {
     lines: JsonLines,
     judge: String,
 }
 
 impl<'a> Journalled<'a> {
-    /// Before `queue`, without a file.
+    /// Wraps `queue`, without a file.
     pub fn new(queue: Box<dyn JudgeQueue + 'a>) -> Journalled<'a> {
         let used = Usage::default();
         Journalled {
@@ -171,15 +175,17 @@ impl<'a> Journalled<'a> {
         }
     }
 
-    /// Reads what the file `path` holds of this judge's answers, and writes to its end what comes from now on. A last
-    /// line that a crash has torn is removed.
+    /// Loads this judge's answers from the file `path` and appends new answers to it. A last line that a crash has cut
+    /// off is removed.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::Row`] for a line that is no answer.
+    /// [`Error::Io`]; [`Error::Row`] for a line that is not an answer.
     pub fn open(&mut self, path: &Path) -> Result<()> {
         let judge = self.digest()?.to_string();
         let (lines, rows) = JsonLines::open::<CheckedRow>(path, |error| {
-            format!("is no answer of a judge ({error}): remove the line, and it is asked again")
+            format!(
+                "is not a valid answer of a judge ({error}): remove the line, and the question is asked again"
+            )
         })?;
         let mut used = Usage::default();
         for CheckedRow { answer, .. } in rows.into_iter().filter(|row| row.judge == judge) {
@@ -245,12 +251,12 @@ impl<'a> Journalled<'a> {
         self.queue.members()
     }
 
-    /// What was used for all answers so far, by earlier processes as well.
+    /// The usage of all answers so far, including those of earlier processes.
     pub fn used(&self) -> Usage {
         self.used
     }
 
-    /// Asks what was never answered, and is not open yet.
+    /// Submits the questions that are neither answered nor open.
     ///
     /// # Errors
     /// As [`JudgeQueue::submit`].
@@ -272,10 +278,10 @@ impl<'a> Journalled<'a> {
         self.queue.submit(asked)
     }
 
-    /// What has come back, each answer to a question that is open; waits up to `patience`.
+    /// Returns the answers that have arrived, each to an open question; waits up to `patience`.
     ///
     /// # Errors
-    /// As [`JudgeQueue::poll`]: no question is open any more; [`Error::Io`] where the journal cannot be written.
+    /// As [`JudgeQueue::poll`], after which no question is open; [`Error::Io`] if the journal cannot be written.
     pub fn poll<'t>(&'t mut self, patience: Duration) -> Task<'t, Result<Polled>> {
         Box::pin(async move {
             if !self.ready.is_empty() {
@@ -312,8 +318,8 @@ impl<'a> Journalled<'a> {
         })
     }
 
-    /// Looks so many times for answers that are on their way, each time for as long as `patience`: of [`drain`](Self::drain) what
-    /// several ranks can do together, whose clocks differ.
+    /// Polls at most `looks` times for pending answers, up to `patience` each time. This is [`drain`](Self::drain) for
+    /// several ranks: their clocks differ, so they count polls instead of time.
     ///
     /// # Errors
     /// As [`Journalled::poll`].
@@ -327,8 +333,8 @@ impl<'a> Journalled<'a> {
         Ok(())
     }
 
-    /// Waits up to `patience` for answers that are on their way, so that they are in the journal before the process ends; they
-    /// are given by the next [`poll`](Self::poll).
+    /// Waits up to `patience` for pending answers, so that they are in the journal before the process ends. The next
+    /// [`poll`](Self::poll) returns them.
     ///
     /// # Errors
     /// As there.
@@ -365,7 +371,7 @@ mod tests {
     use super::*;
     use crate::Wait;
 
-    /// What was submitted, and what comes back at the next polls.
+    /// A test queue: what was submitted, and what the next poll returns.
     #[derive(Clone, Default)]
     struct Post {
         asked: Arc<Mutex<Vec<String>>>,
@@ -408,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_answered_is_never_asked_again_not_even_after_a_torn_line() {
+    fn an_answered_question_is_never_asked_again_even_after_a_torn_line() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("judgements.jsonl");
         let post = Post::default();
@@ -437,7 +443,7 @@ mod tests {
         drop(second);
         assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 2);
 
-        // Another judge's word is not this one's.
+        // Answers of another judge are not used.
         let other = Post { name: "other", ..Post::default() };
         let mut third = open(&other);
         third.submit(vec![one.clone()]).unwrap();
@@ -445,7 +451,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_says_is_no_answer() {
+    fn a_contradictory_row_is_rejected() {
         let good =
             r#"{"id":"1-a","judge":"x","verdict":"1","p_first":0.75,"p_12":0.75,"p_21":null,"ms":3.0}"#;
         let rated = r#"{"id":"1-a","judge":"x","score":7.5,"ms":3.0}"#;
@@ -473,7 +479,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_answered_is_not_asked_again_nor_counted_twice() {
+    fn an_answered_question_is_neither_asked_nor_counted_twice() {
         let post = Post::default();
         let mut journalled = Journalled::new(Box::new(post.clone()));
         let one = question("1");
@@ -489,7 +495,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_to_what_was_not_asked_is_dropped_and_told() {
+    fn an_answer_to_an_unknown_question_is_dropped_with_a_note() {
         let post = Post::default();
         let mut journalled = Journalled::new(Box::new(post.clone()));
         let (one, two) = (question("1"), question("2"));
@@ -497,7 +503,7 @@ mod tests {
         let score = Answer { said: Said::Score(Score::Value(1.0)), ..answer(&one, 0.5) };
         post.back.lock().unwrap().extend([answer(&two, 0.75), score, answer(&one, 0.75)]);
         let Polled { answers, notes } = journalled.poll(Duration::ZERO).wait().unwrap();
-        // The second answer to the same question is not open any more either.
+        // The second answer to a question is dropped, too: the question is not open any more.
         assert_eq!((answers.len(), notes.len()), (1, 2), "{notes:?}");
         let Said::Judgement(judgement) = &answers[0].said else { panic!() };
         assert_eq!(judgement.verdict.label(), "invalid");
@@ -515,11 +521,11 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_no_answer_is_an_error_that_names_it() {
+    fn a_line_that_is_not_an_answer_is_an_error_with_its_line_number() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("judgements.jsonl");
         std::fs::write(&path, "{}\n").unwrap();
         let error = Journalled::new(Box::new(Post::default())).open(&path).unwrap_err().to_string();
-        assert!(error.contains("judgements.jsonl:1: is no answer of a judge"), "{error}");
+        assert!(error.contains("judgements.jsonl:1: is not a valid answer of a judge"), "{error}");
     }
 }

@@ -1,4 +1,4 @@
-//! A language model that judges: its weights, its tokenizer, its scoring pass.
+//! A language model that judges: its weights, its tokenizer and its scoring pass.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,10 +11,10 @@ use crate::model::fingerprint;
 use crate::model::stream::Capacity;
 use crate::model::{Model, Scorer};
 
-/// Longest text that a judge reads by default, in tokens.
+/// Default limit on the length of a text, in tokens.
 pub const DEFAULT_MAX_LENGTH: usize = 1024;
 
-/// Tokens from which on what all texts begin with is worth being kept.
+/// Minimum length, in tokens, of a common beginning of all texts that is worth caching.
 const MIN_PREAMBLE: usize = 8;
 
 /// A judge's model, ready to score.
@@ -23,7 +23,7 @@ pub struct JudgeModel {
     pub tokenizer: Tokenizer,
     /// Its scoring pass.
     pub scorer: Scorer,
-    /// Longest text in tokens.
+    /// Limit on the length of a text, in tokens.
     max_length: usize,
     dir: PathBuf,
     model: Model,
@@ -31,16 +31,16 @@ pub struct JudgeModel {
 }
 
 impl JudgeModel {
-    /// Loads the model in `dir`, held in the format of its files. `max_length` is cut to its context.
+    /// Loads the model in `dir`, in the format of its files. `max_length` is limited to the model's context.
     ///
     /// # Errors
-    /// [`Error::Config`] for a `max_length` of 0; what is wrong with the folder; memory errors.
+    /// [`Error::Config`] for a `max_length` of 0; invalid model files; out of memory.
     pub async fn load(gpu: &Gpu, dir: &Path, max_length: Option<usize>, arena: &Arena) -> Result<JudgeModel> {
         JudgeModel::of_model(&Model::load(gpu, dir, false).await?, dir, max_length, arena).await
     }
 
-    /// A judge of this model, with the tokenizer in `dir`. The weights must stay what they are: of one that is trained, take
-    /// a [`Model::snapshot`].
+    /// A judge that uses this model and the tokenizer in `dir`. The weights must not change: of a model that is being
+    /// trained, pass a [`Model::snapshot`].
     pub async fn of_model(
         model: &Model,
         dir: &Path,
@@ -53,8 +53,8 @@ impl JudgeModel {
         Ok(JudgeModel { tokenizer, scorer, max_length, dir, model, arena })
     }
 
-    /// The scoring pass of a judge, all that it holds of the device, and the longest text that it reads. A judge that
-    /// knows its texts holds a little more: what they begin with.
+    /// The scoring pass of a judge, which accounts for all its GPU memory, and the limit on the text length. A judge
+    /// that caches the beginning of its texts needs slightly more memory.
     pub async fn scorer(model: &Model, max_length: Option<usize>, arena: &Arena) -> Result<(Scorer, usize)> {
         if max_length == Some(0) {
             return Err(Error::config("max-length", "is 0, at least 1 is needed"));
@@ -63,7 +63,7 @@ impl JudgeModel {
         Ok((Scorer::new(model.gpu(), model, capacity(max_length), arena).await?, max_length))
     }
 
-    /// What a judge of this kind with this model says of itself, see [`Judge::identity`](super::Judge).
+    /// The identity of a judge of this kind with this model, see [`Judge::identity`](super::Judge).
     pub(super) fn identity<const N: usize>(
         &self,
         kind: &str,
@@ -74,20 +74,20 @@ impl JudgeModel {
         Ok(own.into_iter().chain(options).map(|(name, value)| (name.to_owned(), value)).collect())
     }
 
-    /// Reads once and for all what every text that `text` makes of a [`Pair`] begins with: what it makes of very different
-    /// ones tells. Another text is judged as well, only more slowly.
+    /// Caches the common beginning of the texts that `text` renders for a [`Pair`]. It is found by comparing the texts
+    /// of very different pairs. A text that begins differently is still judged, only more slowly.
     pub(super) async fn read_preamble(&mut self, text: impl Fn(&Pair<'_>) -> Result<String>) -> Result<()> {
-        // A tokenizer may join the first letter to what comes before it.
+        // A tokenizer may merge the first letter of a value with the text before it.
         let words = ["a", "Z", "1", ".", " ", "\n", ""];
         let texts = words.map(|word| text(&Pair { prompt: word, response_1: word, response_2: word }));
-        // A template may not take such texts; the user's are judged all the same.
+        // A template may reject these test pairs; the real pairs are judged all the same.
         let Ok(texts) = texts.into_iter().collect::<Result<Vec<String>>>() else { return Ok(()) };
         let texts = texts.iter().map(|t| self.tokenizer.encode_beginning(t)).collect::<Result<Vec<_>>>();
-        // Nor may the tokenizer.
+        // The same holds for the tokenizer.
         let Ok(texts) = texts else { return Ok(()) };
         let agree = |at: usize| texts.iter().all(|ids| ids.get(at).is_some_and(|id| *id == texts[0][at]));
         let shared = (0..texts[0].len()).take_while(|at| agree(*at)).count();
-        // A text has a token of its own after the preamble, also where nothing is put into the template.
+        // Every text keeps at least one token after the preamble, even if the template inserts nothing.
         let shortest = texts.iter().map(Vec::len).min().unwrap_or(0);
         let preamble = texts[0][..shared.min(shortest.saturating_sub(1))].to_vec();
         if (MIN_PREAMBLE..self.max_length).contains(&preamble.len()) {
@@ -98,7 +98,7 @@ impl JudgeModel {
         Ok(())
     }
 
-    /// What was made of a text, or why it cannot be judged: an error about one text does not end a run.
+    /// Turns an error about a single text into the reason why it cannot be judged: it must not end the run.
     pub(super) fn usable<T>(made: Result<T>) -> Result<Result<T, String>> {
         match made {
             Err(Error::Config { what, why }) => Ok(Err(format!("the judge cannot read it: {what} {why}"))),
@@ -106,22 +106,22 @@ impl JudgeModel {
         }
     }
 
-    /// Why texts of these lengths cannot be judged, if they cannot.
+    /// Why texts of these lengths cannot be judged; `None` if they can.
     pub(super) fn refuse(&self, lengths: impl IntoIterator<Item = usize>) -> Option<String> {
         let longest = lengths.into_iter().max().unwrap_or(0);
         let limit = self.max_length;
-        (longest > limit).then(|| format!("the judge would read {longest} tokens, its limit is {limit}"))
+        (longest > limit).then(|| format!("the text has {longest} tokens, the limit of the judge is {limit}"))
     }
 }
 
-/// What a judge reads at a time.
+/// The capacity of one scoring pass of a judge.
 fn capacity(max_length: usize) -> Capacity {
     // One tree holds both orders, or both responses.
     let tokens = (2 * max_length).max(2048);
     Capacity { tokens, targets: tokens, sequences: 128 }
 }
 
-/// How many tokens two texts begin with in common, leaving each at least one of its own.
+/// The length of the common prefix of two texts in tokens, leaving each text at least one token of its own.
 pub(super) fn shared_prefix(a: &[u32], b: &[u32]) -> usize {
     let limit = a.len().min(b.len()).saturating_sub(1);
     a.iter().zip(b).take(limit).take_while(|(a, b)| a == b).count()

@@ -1,4 +1,4 @@
-//! A language model as a judge of what is probable: it prefers the response that it would rather have written.
+//! A language model as a judge by likelihood: it prefers the response to which it assigns the higher probability.
 
 use std::collections::BTreeMap;
 
@@ -13,20 +13,20 @@ use crate::data::rows::Text;
 use crate::error::{Error, Result};
 use crate::task::Task;
 
-/// What a response's log-probability is divided by.
+/// How a response's log-probability is normalised.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Normalise {
-    /// Nothing: which response is more probable.
+    /// Not at all: the more probable response wins.
     #[default]
     Sum,
-    /// Its tokens.
+    /// Divided by its number of tokens.
     Token,
-    /// Its characters: comparable between tokenizers.
+    /// Divided by its number of characters: comparable between tokenizers.
     Character,
 }
 
-/// What the judge reads before a response, by default.
+/// The default template of the text before a response.
 pub const DEFAULT_TEMPLATE: &str = "{{ prompt }}";
 
 /// A language model that compares likelihoods.
@@ -39,7 +39,7 @@ pub struct LikelihoodJudge {
 }
 
 impl LikelihoodJudge {
-    /// A judge that reads `template`, with `{{ instruction }}` and `{{ prompt }}`, before each response.
+    /// A judge that puts the rendered `template`, with `{{ instruction }}` and `{{ prompt }}`, before each response.
     ///
     /// # Errors
     /// [`Error::Config`] for a template that does not parse, lacks a placeholder or uses an unknown one.
@@ -56,20 +56,21 @@ impl LikelihoodJudge {
         Ok(judge)
     }
 
-    /// Takes responses for whole: each ends with the judge's end-of-sequence token, if it has one. Otherwise, of a
-    /// response and its beginning the beginning is always the more probable. Not for responses that were cut.
+    /// Treats responses as complete: the judge's end-of-sequence token, if it has one, is appended to each. Without it,
+    /// a prefix of a response is always more probable than the response. Do not use it for responses that were cut off.
     pub fn of_whole_responses(self) -> LikelihoodJudge {
         LikelihoodJudge { whole: true, ..self }
     }
 
-    /// The two responses after what comes before them, encoded together with it; or why the pair cannot be judged.
+    /// The two responses as a tree after the text before them, encoded together with it; or why the pair cannot be
+    /// judged.
     fn tree(&self, pair: &Pair<'_>) -> Result<Result<Tree, String>> {
         let tree = match JudgeModel::usable(self.encode(pair))? {
             Ok(tree) => tree,
             Err(why) => return Ok(Err(why)),
         };
         if tree.responses.iter().any(Vec::is_empty) {
-            return Ok(Err("a response has no token: nothing of it is probable or improbable".into()));
+            return Ok(Err("a response has no tokens, so it has no likelihood".into()));
         }
         let lengths = tree.responses.iter().map(|response| tree.prompt.len() + response.len());
         match self.judge.refuse(lengths) {
@@ -87,7 +88,7 @@ impl LikelihoodJudge {
     }
 }
 
-/// The template of what the judge reads before a response.
+/// Parses the template of the text before a response.
 fn before(template: &str, instruction: &str) -> Result<TextTemplate> {
     let template = TextTemplate::new(template, &["prompt"], &["instruction"]);
     let with = |t: TextTemplate| if instruction.is_empty() { Ok(t) } else { t.with_instruction(instruction) };
@@ -98,7 +99,7 @@ fn rendered(template: &TextTemplate, prompt: &str) -> Result<String> {
     template.render(context! { prompt }).map_err(unrendered)
 }
 
-/// What a judge with this template reads before a response; for tests of templates, without a model.
+/// The text that a judge with this template puts before a response; for tests of templates without a model.
 #[doc(hidden)]
 pub fn text_before(template: &str, instruction: &str, prompt: &str) -> Result<String> {
     rendered(&before(template, instruction)?, prompt)
@@ -141,7 +142,7 @@ impl Judge for LikelihoodJudge {
                         scored.logp() / by as f64
                     };
                     let difference = mean(pair.response_1) - mean(pair.response_2);
-                    // Which is shown first plays no part: there is no order to ask about.
+                    // The score does not depend on which response is shown first, so there are no orders.
                     return Verdict::from_probability((1.0 / (1.0 + (-difference).exp())) as f32).into();
                 };
                 Verdict::Invalid { why }.into()
@@ -156,7 +157,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_comes_before_a_response_is_the_template_with_its_texts() {
+    fn the_text_before_a_response_is_the_rendered_template() {
         let template = "{% if instruction %}\n- {{ instruction }}\n{% endif %}\n{{ prompt }} ";
         assert_eq!(text_before(template, "be {{ kind }}", "<b> \n").unwrap(), "- be {{ kind }}\n<b> \n ");
         assert_eq!(text_before(template, "", "x").unwrap(), "x ");

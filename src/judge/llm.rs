@@ -1,5 +1,5 @@
-//! The paper's judge: a language model reads both responses and answers "1" or "2"; its answer is the softmax
-//! over these two tokens' logits alone, and both orders are asked.
+//! The judge of the paper: a language model reads both responses and answers "1" or "2". The verdict is the softmax
+//! over the logits of these two tokens alone; both orders are judged.
 
 use std::collections::BTreeMap;
 
@@ -10,22 +10,22 @@ use crate::data::packing::ChoiceTree;
 use crate::error::{Error, Result};
 use crate::task::Task;
 
-/// Which orders of the two responses are asked about.
+/// Which orders of the two responses are judged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Orders {
-    /// Both; the probabilities are averaged, which cancels most of a judge's taste for a position.
+    /// Both; the probabilities are averaged, which cancels most of the judge's position bias.
     #[default]
     Both,
-    /// The given one.
+    /// Only the given one.
     One,
 }
 
-/// Token ids of a rendered template, and of the answers "1" and "2" after it.
+/// The token ids of a rendered template, and those of the answers "1" and "2" after it.
 type Question = (Vec<u32>, [u32; 2]);
 
-/// A prompted language model.
+/// A prompted language model as judge.
 pub struct LlmJudge {
     judge: JudgeModel,
     template: JudgeTemplate,
@@ -34,10 +34,10 @@ pub struct LlmJudge {
 }
 
 impl LlmJudge {
-    /// A judge that is asked with `template`. What comes before the texts in it is read once and for all.
+    /// A judge that uses `template`. The text before the first placeholder is cached.
     ///
     /// # Errors
-    /// What the template, the tokenizer and the device report.
+    /// Errors of the template, the tokenizer and the GPU.
     pub async fn new(
         mut judge: JudgeModel,
         template: JudgeTemplate,
@@ -48,7 +48,7 @@ impl LlmJudge {
         Ok(LlmJudge { judge, template, orders, name: format!("llm ({name})") })
     }
 
-    /// Token ids of a rendered template and of the answers "1" and "2" after it, encoded together with it.
+    /// The token ids of a rendered template and of the answers "1" and "2" after it, encoded together with it.
     fn encode(&self, pair: &Pair<'_>) -> Result<Question> {
         let text = self.template.render(pair)?;
         let tokenizer = &self.judge.tokenizer;
@@ -60,7 +60,7 @@ impl LlmJudge {
                 _ => Ok(None),
             }
         };
-        // Some tokenizers know digits after a space alone.
+        // Some tokenizers have single tokens for digits only after a space.
         for space in ["", " "] {
             if let (Some(one), Some(two)) = (single(format!("{space}1"))?, single(format!("{space}2"))?) {
                 return Ok((ids, [one, two]));
@@ -71,7 +71,7 @@ impl LlmJudge {
         Err(Error::Judge { name: self.name.clone(), why: why.into() })
     }
 
-    /// A pair's tree: what the orders share, then each order; or why the pair cannot be judged.
+    /// The tree of a pair: the common prefix of the orders, then each order; or why the pair cannot be judged.
     fn tree(&self, pair: &Pair<'_>) -> Result<Result<ChoiceTree, String>> {
         let (first, choices) = match JudgeModel::usable(self.encode(pair))? {
             Ok(encoded) => encoded,
@@ -100,7 +100,8 @@ impl LlmJudge {
         };
         if shared == 0 {
             return Ok(Err(
-                "the template begins with a response, and the tokenizer has no first token".into()
+                "the template begins with a response, and the tokenizer adds no beginning-of-sequence token"
+                    .into(),
             ));
         }
         let prompt = texts[0][..shared].to_vec();
@@ -109,7 +110,7 @@ impl LlmJudge {
     }
 }
 
-/// P("1") of the two answers alone, from their log-probabilities.
+/// P("1") given that the answer is "1" or "2", from the log-probabilities of the two.
 fn softmax_of_two(logps: &[f32]) -> f32 {
     1.0 / (1.0 + (logps[1] - logps[0]).exp())
 }
@@ -144,7 +145,7 @@ impl Judge for LlmJudge {
                 Ok(tree) => {
                     let mut next = || softmax_of_two(&scores.next().expect("one score a branch").logps);
                     let p_12 = next();
-                    // With response 2 shown first, "1" speaks for it.
+                    // With response 2 shown first, "1" means response 2.
                     let p_21 = (tree.branches.len() == 2).then(|| 1.0 - next());
                     Judgement::from_orders(Some(p_12), p_21)
                 }

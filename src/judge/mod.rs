@@ -1,4 +1,4 @@
-//! Judges: two responses to a prompt in, a preference out.
+//! Judges: compare two responses to a prompt.
 
 #[cfg(not(target_arch = "wasm32"))]
 pub mod command;
@@ -32,16 +32,16 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::task::Task;
 
-/// Something that prefers one response to another. It can be sent to another thread, so that a run can be, too.
+/// Compares two responses to a prompt. It must be `Send`, so that a run can be moved to another thread.
 pub trait Judge: Send {
-    /// What to call it in messages and in `run.json`.
+    /// The name in messages and in `run.json`.
     fn name(&self) -> String;
 
-    /// One judgement a pair, in order. What is wrong with one pair is [`Verdict::Invalid`]; an error means that
-    /// nothing can be judged.
+    /// Judges the pairs: returns one judgement per pair, in order. A pair that cannot be judged gets
+    /// [`Verdict::Invalid`]; an error means that no pair can be judged.
     fn judge<'t>(&'t mut self, pairs: &'t [Pair<'t>]) -> Task<'t, Result<Vec<Judgement>>>;
 
-    /// All that decides its verdicts, by the names of its options: a run is not resumed with another judge unawares.
+    /// Everything that determines the verdicts, by option name: a run is not resumed with a different judge by mistake.
     ///
     /// # Errors
     /// [`Error::Io`] for a model that cannot be read.
@@ -49,32 +49,32 @@ pub trait Judge: Send {
         Ok(BTreeMap::from([("judge".into(), self.name())]))
     }
 
-    /// Whether it might prefer a position: then pairs are asked both ways round.
+    /// Whether the judge may prefer a position; such a judge is asked about pairs in both orders.
     fn position(&self) -> Position {
         Position::Settled
     }
 
-    /// Whether it can say how good a response is by itself.
+    /// Whether the judge can rate a single response.
     fn rates(&self) -> bool {
         false
     }
 
-    /// One score a response, in order, where it [`rates`](Self::rates).
+    /// Returns one score per response, in order, if it [`rates`](Self::rates).
     ///
     /// # Errors
-    /// As [`Judge::judge`]; [`Error::Judge`] where it only compares.
+    /// As [`Judge::judge`]; [`Error::Judge`] if it only compares.
     fn rate<'t>(&'t mut self, _responses: &'t [Rated<'t>]) -> Task<'t, Result<Vec<Score>>> {
         Box::pin(async move {
             Err(Error::Judge {
                 name: self.name(),
-                why: "compares responses, and rates none by itself".into(),
+                why: "only compares responses and cannot rate a single one".into(),
             })
         })
     }
 }
 
-/// A judge behind a pointer is one.
-macro_rules! judges_as_what_it_points_to {
+/// Implements [`Judge`] for a pointer to a judge.
+macro_rules! judge_through_pointer {
     ($($pointer:ty),*) => {$(
         impl<A: Judge + ?Sized> Judge for $pointer {
             fn name(&self) -> String {
@@ -104,41 +104,42 @@ macro_rules! judges_as_what_it_points_to {
     )*};
 }
 
-// One that is somebody else's, which a run borrows, and one that is chosen while the program runs.
-judges_as_what_it_points_to!(&mut A, Box<A>);
+// `&mut A` lets a run borrow a judge; `Box<A>` lets the program choose one at run time.
+judge_through_pointer!(&mut A, Box<A>);
 
-/// What the order of two responses may do to a judge's verdict, and so who is asked about a pair the other way round.
+/// How the order of two responses may affect a judge's verdict; decides whether the swapped pair is judged as well.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Position {
-    /// Nothing that another question would tell: it asks in both orders itself, looks at each response by itself, or is a
-    /// person, to whom they are shown in random order.
+    /// There is nothing to measure: the judge asks in both orders itself, rates each response by itself, or is a person
+    /// who sees the responses in random order.
     #[default]
     Settled,
-    /// It may prefer one: it was told to ask in the given order alone, and its judgements say so. The first pairs of a run are
-    /// asked both ways round to find out.
+    /// The judge may prefer a position: it was configured to ask only in the given order, and its judgements record
+    /// that order. The first pairs of a run are judged in both orders to measure the bias.
     Given,
-    /// It may prefer one, and its judgements tell of no order. An evaluation asks every pair both ways round, too.
+    /// The judge may prefer a position, and its judgements record no order. An evaluation judges every pair in both
+    /// orders, too.
     Untold,
 }
 
 /// A response to a prompt, to be rated by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rated<'a> {
-    /// What was answered.
+    /// The prompt.
     pub prompt: &'a str,
-    /// The answer.
+    /// The response to it.
     pub response: &'a str,
 }
 
-/// How good a response is. Differences of scores are log-odds: of two responses, the one that is 1 above the other is
-/// preferred with probability σ(1) (Bradley and Terry 1952).
+/// How good a response is. Differences of scores are log-odds: a response whose score is higher by 1 is preferred with
+/// probability σ(1) (Bradley and Terry 1952).
 #[derive(Clone, Debug, PartialEq)]
 pub enum Score {
-    /// Higher is better; finite.
+    /// The score, finite; higher is better.
     Value(f32),
     /// The judge's answer is unusable.
     Invalid {
-        /// For `pairs.jsonl`.
+        /// The reason, for `pairs.jsonl`.
         why: String,
     },
 }
@@ -146,11 +147,11 @@ pub enum Score {
 /// Two responses to one prompt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pair<'a> {
-    /// What was answered.
+    /// The prompt.
     pub prompt: &'a str,
-    /// One answer.
+    /// The first response.
     pub response_1: &'a str,
-    /// The other answer.
+    /// The second response.
     pub response_2: &'a str,
 }
 
@@ -161,31 +162,31 @@ impl Pair<'_> {
     }
 }
 
-/// Which response is preferred; `p` is the probability that it is `response_1`. Made by
-/// [`from_probability`](Self::from_probability), so that p and the variant agree.
+/// Which response is preferred; `p` is the probability that it is `response_1`. Build it with
+/// [`from_probability`](Self::from_probability), so that `p` and the variant agree.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(from = "Written", into = "Written")]
 pub enum Verdict {
-    /// `response_1`.
+    /// `response_1` is preferred.
     First {
         /// The probability that `response_1` is better: above 0.5.
         p: f32,
     },
-    /// `response_2`.
+    /// `response_2` is preferred.
     Second {
         /// The probability that `response_1` is better: below 0.5.
         p: f32,
     },
-    /// Neither.
+    /// Neither is preferred.
     Tie,
     /// The judge's answer is unusable.
     Invalid {
-        /// For `pairs.jsonl`.
+        /// The reason, for `pairs.jsonl`.
         why: String,
     },
 }
 
-/// A verdict in files, where it is one of several: its probability, or why there is none.
+/// A verdict as an element of a list in files: its probability, or the reason why it is invalid.
 #[derive(Serialize, Deserialize)]
 #[serde(untagged)]
 enum Written {
@@ -212,8 +213,8 @@ impl From<Verdict> for Written {
 }
 
 impl Verdict {
-    /// The verdict of a judge that prefers `response_1` with probability `p`. Exactly 0.5 is a tie; what is
-    /// no probability is invalid.
+    /// The verdict of a judge that prefers `response_1` with probability `p`. Exactly 0.5 is a tie; a `p` outside of
+    /// 0..=1 is invalid.
     pub fn from_probability(p: f32) -> Verdict {
         match p {
             p if !(0.0..=1.0).contains(&p) => Verdict::Invalid { why: format!("{p} is not a probability") },
@@ -232,7 +233,7 @@ impl Verdict {
         }
     }
 
-    /// The verdict on the pair the other way round.
+    /// The same verdict for the swapped pair.
     pub fn turned(&self) -> Verdict {
         match self.p_first() {
             Some(p) => Verdict::from_probability(1.0 - p),
@@ -240,7 +241,7 @@ impl Verdict {
         }
     }
 
-    /// What `oaif judge` and `pairs.jsonl` write: "1", "2", "tie" or "invalid".
+    /// The label in the output of `oaif judge` and in `pairs.jsonl`: "1", "2", "tie" or "invalid".
     pub fn label(&self) -> &'static str {
         match self {
             Verdict::First { .. } => "1",
@@ -251,21 +252,21 @@ impl Verdict {
     }
 }
 
-/// A verdict, and what it was made from.
+/// A verdict, and the probabilities that it was computed from.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Judgement {
     /// Which response is preferred.
     pub verdict: Verdict,
-    /// The probability that `response_1` is preferred when it is shown first; `None` if that was not asked.
+    /// The probability that `response_1` is preferred when it is shown first; `None` if this order was not judged.
     pub p_12: Option<f32>,
-    /// The probability that `response_1` is preferred when it is shown second; `None` if that was not asked.
+    /// The probability that `response_1` is preferred when it is shown second; `None` if this order was not judged.
     pub p_21: Option<f32>,
-    /// Of an [`Ensemble`](ensemble::Ensemble), each member's verdict. Of others nothing.
+    /// The verdict of each member of an [`Ensemble`](ensemble::Ensemble); empty for other judges.
     pub votes: Vec<Verdict>,
 }
 
 impl Judgement {
-    /// The mean over the orders that were asked (paper, "Judge").
+    /// The mean over the orders that were judged (paper, "Judge").
     pub fn from_orders(p_12: Option<f32>, p_21: Option<f32>) -> Judgement {
         let verdict = match (p_12, p_21) {
             (Some(a), Some(b)) if (0.0..=1.0).contains(&b) => match Verdict::from_probability(a) {
@@ -273,12 +274,12 @@ impl Judgement {
                 _ => Verdict::from_probability(0.5 * (a + b)),
             },
             (_, Some(p)) | (Some(p), None) => Verdict::from_probability(p),
-            (None, None) => Verdict::Invalid { why: "no order was asked".into() },
+            (None, None) => Verdict::Invalid { why: "no order was judged".into() },
         };
         Judgement { verdict, p_12, p_21, votes: Vec::new() }
     }
 
-    /// The judgement of the pair the other way round.
+    /// The same judgement for the swapped pair.
     pub fn turned(&self) -> Judgement {
         Judgement {
             verdict: self.verdict.turned(),
@@ -288,31 +289,31 @@ impl Judgement {
         }
     }
 
-    /// Whether the preferred *position* was the same in both orders.
+    /// Whether the same *position* was preferred in both orders.
     pub fn order_flip(&self) -> bool {
         orders_disagree(self.p_12, self.p_21)
     }
 }
 
-/// Whether each of two orders prefers another response, given its probability for one and the same response.
+/// Whether two orders prefer different responses, given the probabilities of one and the same response in each order.
 pub(crate) fn orders_disagree(p_12: Option<impl Into<f64>>, p_21: Option<impl Into<f64>>) -> bool {
     let sides = (p_12.map(Into::into), p_21.map(Into::into));
     matches!(sides, (Some(a), Some(b)) if (a > 0.5 && b < 0.5) || (a < 0.5 && b > 0.5))
 }
 
-/// A judgement of a judge that knows no orders.
+/// A judgement of a judge that records no orders.
 impl From<Verdict> for Judgement {
     fn from(verdict: Verdict) -> Self {
         Judgement { verdict, p_12: None, p_21: None, votes: Vec::new() }
     }
 }
 
-/// What became of a pair.
+/// The outcome of a pair.
 #[derive(Clone, Debug, PartialEq)]
 pub enum PairOutcome {
-    /// The judge was asked.
+    /// The pair was judged.
     Judged(Judgement),
-    /// The responses are the same text: nothing to ask.
+    /// The responses are the same text, so the pair was not judged.
     Identical,
 }
 
@@ -326,23 +327,26 @@ impl PairOutcome {
     }
 }
 
-/// One judgement a pair, in order.
+/// Judges the pairs: one judgement per pair, in order.
 ///
 /// # Errors
-/// Those of the judge; [`Error::Judge`] for another number of judgements.
+/// Those of the judge; [`Error::Judge`] if the number of judgements is not the number of pairs.
 pub(crate) async fn one_each(judge: &mut dyn Judge, pairs: &[Pair<'_>]) -> Result<Vec<Judgement>> {
     let judged = judge.judge(pairs).await?;
     match judged.len() == pairs.len() {
         true => Ok(judged),
         false => {
-            let why =
-                format!("gave {} judgements for {} pairs, it must give one each", judged.len(), pairs.len());
+            let why = format!(
+                "returned {} judgements for {} pairs: it must return one per pair",
+                judged.len(),
+                pairs.len()
+            );
             Err(Error::Judge { name: judge.name(), why })
         }
     }
 }
 
-/// Asks `judge` about those of `pairs` whose responses differ. One result a pair, in order.
+/// Judges those of `pairs` whose responses differ. Returns one outcome per pair, in order.
 pub async fn judge_pairs(judge: &mut dyn Judge, pairs: &[Pair<'_>]) -> Result<Vec<PairOutcome>> {
     let identical = |pair: &Pair| pair.response_1 == pair.response_2;
     let asked: Vec<Pair> = pairs.iter().copied().filter(|pair| !identical(pair)).collect();
@@ -356,28 +360,28 @@ pub async fn judge_pairs(judge: &mut dyn Judge, pairs: &[Pair<'_>]) -> Result<Ve
         .collect())
 }
 
-/// How many pairs came out how.
+/// Counts of pairs by outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Counts {
-    /// Pairs that the judge was asked about, ties and invalid ones included.
+    /// Pairs that were judged, including ties and invalid ones.
     pub judged: usize,
-    /// Those won by `response_1`.
+    /// Pairs won by `response_1`.
     pub first: usize,
-    /// Those without a preference.
+    /// Pairs without a preference.
     pub tie: usize,
-    /// Those without a usable verdict.
+    /// Pairs without a usable verdict.
     pub invalid: usize,
-    /// Pairs of equal responses, not in `judged`.
+    /// Pairs of identical responses; not included in `judged`.
     pub identical: usize,
-    /// Those of `judged` that were asked about in both orders.
+    /// Those of `judged` that were judged in both orders.
     pub both_orders: usize,
-    /// Those of them in which the two orders disagree.
+    /// Those of `both_orders` in which the two orders disagree.
     pub order_flip: usize,
 }
 
 impl Counts {
-    /// Counts `judged`.
+    /// Counts these outcomes.
     pub fn of<'a>(outcome: impl IntoIterator<Item = &'a PairOutcome>) -> Counts {
         let mut counts = Counts::default();
         for one in outcome {
@@ -398,12 +402,12 @@ impl Counts {
         counts
     }
 
-    /// The share of the judged pairs that are invalid; 0 where none was judged.
+    /// The share of the judged pairs that are invalid; 0 if none was judged.
     pub fn invalid_ratio(&self) -> f64 {
         self.invalid as f64 / self.judged.max(1) as f64
     }
 
-    /// The share of the pairs with a preference that `response_1` won; `None` where there is no such pair.
+    /// The share of pairs won by `response_1` among those with a preference; `None` if there is none.
     pub fn first_ratio(&self) -> Option<f64> {
         let decided = self.judged - self.tie - self.invalid;
         (decided > 0).then(|| self.first as f64 / decided as f64)
@@ -422,16 +426,17 @@ impl AddAssign for Counts {
     }
 }
 
-/// The pairs (i, j), i < j, in which each of `k` samples meets each other one once.
+/// The pairs (i, j), i < j, of a round robin between `k` samples.
 pub(crate) fn round_robin(k: usize) -> Vec<(usize, usize)> {
     (0..k).flat_map(|i| (i + 1..k).map(move |j| (i, j))).collect()
 }
 
-/// The samples with the most and the fewest wins among the `games` (i, j, whether i is [`Verdict::First`]) of
-/// `k` samples, or `None` where all have equally many. A tie is half a win; the lowest index is taken of several.
+/// The samples with the most and the fewest wins among the `games` (i, j, whether i is [`Verdict::First`]) of `k`
+/// samples, or `None` if all have equally many. A tie counts as half a win; of equal samples the lowest index is taken.
 ///
-/// Counted is wins - losses: the same ranking when all verdicts are valid, and when some are not, a sample that
-/// nothing is known about stays in the middle (the sum is 0) and is never chosen for want of wins.
+/// Samples are ranked by wins - losses. If all verdicts are valid, this is the same ranking as by wins. If some are
+/// invalid, a sample without valid verdicts has 0 and stays in the middle (the sum over all is 0); it is not the worst
+/// for lack of wins.
 pub(crate) fn best_and_worst(k: usize, games: &[(usize, usize, Verdict)]) -> Option<(usize, usize)> {
     let mut net = vec![0i64; k];
     for (i, j, verdict) in games {
@@ -453,7 +458,7 @@ mod tests {
     use super::*;
     use crate::Wait;
 
-    /// Gives these judgements and notes how many pairs it was asked about.
+    /// Returns these judgements and records how many pairs each call had.
     struct Fixed(Vec<Judgement>, Vec<usize>);
 
     impl Judge for Fixed {
@@ -501,7 +506,7 @@ mod tests {
     }
 
     #[test]
-    fn both_orders_are_averaged_and_a_position_bias_is_a_flip() {
+    fn both_orders_are_averaged_and_a_position_bias_is_an_order_flip() {
         let judge = |a, b| {
             let judgement = Judgement::from_orders(Some(a), Some(b));
             (judgement.verdict.label(), judgement.order_flip())
@@ -515,7 +520,7 @@ mod tests {
     }
 
     #[test]
-    fn identical_responses_are_never_asked_about_and_order_is_kept() {
+    fn identical_responses_are_never_judged_and_the_order_is_kept() {
         let judgements = vec![Judgement::from(SECOND), Judgement::from(invalid())];
         let mut judge = Fixed(judgements.clone(), Vec::new());
         let pairs = [pair("a", "a"), pair("a", "b"), pair("", ""), pair("a", "a ")];
@@ -528,9 +533,9 @@ mod tests {
     }
 
     #[test]
-    fn a_judge_that_loses_a_pair_is_an_error() {
+    fn a_judge_that_returns_too_few_judgements_is_an_error() {
         let error = judge_pairs(&mut Fixed(Vec::new(), Vec::new()), &[pair("a", "b")]).wait().unwrap_err();
-        assert!(error.to_string().contains("fixed: gave 0 judgements for 1 pairs"), "{error}");
+        assert!(error.to_string().contains("fixed: returned 0 judgements for 1 pairs"), "{error}");
     }
 
     #[test]
@@ -555,7 +560,7 @@ mod tests {
     }
 
     #[test]
-    fn in_a_round_robin_each_meets_each_once() {
+    fn in_a_round_robin_each_sample_meets_each_other_once() {
         assert_eq!(round_robin(2), [(0, 1)]);
         assert_eq!(round_robin(4), [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)]);
         assert!(round_robin(1).is_empty() && round_robin(0).is_empty());
@@ -573,14 +578,14 @@ mod tests {
     }
 
     #[test]
-    fn no_difference_in_wins_is_no_pair() {
+    fn equal_wins_give_no_pair() {
         assert_eq!(best_and_worst(2, &[(0, 1, Verdict::Tie)]), None);
         assert_eq!(best_and_worst(3, &[(0, 1, FIRST), (1, 2, FIRST), (0, 2, SECOND)]), None);
         assert_eq!(best_and_worst(0, &[]), None);
     }
 
     #[test]
-    fn an_invalid_verdict_makes_nobody_the_worst() {
+    fn an_invalid_verdict_makes_no_sample_the_worst() {
         let games = [(0, 1, invalid()), (0, 2, invalid()), (1, 2, FIRST)];
         assert_eq!(best_and_worst(3, &games), Some((1, 2)));
         assert_eq!(best_and_worst(2, &[(0, 1, invalid())]), None);

@@ -1,15 +1,15 @@
-//! Errors about an unknown name that say which one was probably meant.
+//! Errors about an unknown name that suggest the name that was probably meant.
 
 use crate::error::Error;
 
-/// An [`Error::Config`] about `what`: `found` is none of `known`.
+/// An [`Error::Config`] about `what`: `found` is not one of `known`.
 pub(crate) fn unknown(what: &str, found: &str, known: &[&str]) -> Error {
     let hint = nearest(found, known).map(|name| format!(" (did you mean {name:?}?)")).unwrap_or_default();
-    Error::config(what, format!("{found:?} is unknown{hint}; there are {}", known.join(", ")))
+    Error::config(what, format!("{found:?} is unknown{hint}; known are {}", known.join(", ")))
 }
 
-/// The name of `known` that `found` is probably a slip of: the fewest edits away, and not more than a third
-/// of its length (or one). What a name takes after a colon is not compared.
+/// The name in `known` of which `found` is probably a typo: the one with the smallest edit distance, if that is at most
+/// a third of its length (or 1). The argument of a name, after a colon, is not compared.
 pub(crate) fn nearest<'a>(found: &str, known: &[&'a str]) -> Option<&'a str> {
     let found = found.to_lowercase();
     let (distance, name) =
@@ -17,7 +17,7 @@ pub(crate) fn nearest<'a>(found: &str, known: &[&'a str]) -> Option<&'a str> {
     (distance <= (bare(name).chars().count() / 3).max(1)).then_some(name)
 }
 
-/// `contains` of `contains:REGEX`.
+/// The part before the colon: `contains` of `contains:REGEX`.
 pub(crate) fn bare(name: &str) -> &str {
     name.split(':').next().unwrap_or(name)
 }
@@ -50,7 +50,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slip_gets_the_name_that_was_meant_and_anything_else_the_list() {
+    fn a_typo_gets_a_suggestion_and_any_unknown_name_the_list() {
         let known = ["linear", "cosine"];
         assert_eq!(nearest("Cosin", &known), Some("cosine"));
         assert_eq!(nearest("contain", &["more:REGEX", "contains:REGEX"]), Some("contains:REGEX"));
@@ -59,7 +59,7 @@ mod tests {
         let error = unknown("schedule", "linaer", &known).to_string();
         assert_eq!(
             error,
-            r#"schedule: "linaer" is unknown (did you mean "linear"?); there are linear, cosine"#
+            r#"schedule: "linaer" is unknown (did you mean "linear"?); known are linear, cosine"#
         );
     }
 }

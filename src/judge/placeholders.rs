@@ -1,4 +1,5 @@
-//! Templates with placeholders, for both judges that are language models: bounded in steps, memory, recursion and time.
+//! Templates with placeholders for the two judges that are language models, with limits on steps, memory, recursion and
+//! time.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -12,19 +13,19 @@ use crate::error::{Error, Result};
 
 const NAME: &str = "judge";
 
-/// A Jinja template in whose placeholders texts are put as they are: Jinja in them means nothing. Lines that hold
-/// nothing but a `{% … %}` leave no trace.
+/// A Jinja template. Values are inserted verbatim: Jinja syntax in them has no effect. Lines that hold nothing but a
+/// `{% … %}` leave no blank line.
 #[derive(Clone, Debug)]
 pub(super) struct TextTemplate {
     environment: Arc<Environment<'static>>,
-    /// The variables that it uses.
+    /// The variables that the template uses.
     used: HashSet<String>,
     instruction: String,
 }
 
 impl TextTemplate {
-    /// The template `source`, which must use `required`, and can use `optional` besides. The error continues a name of
-    /// the template.
+    /// Parses the template `source`, which must use the variables `required` and may use those in `optional`. The error
+    /// continues a sentence that starts with the name of the template.
     pub(super) fn new(source: &str, required: &[&str], optional: &[&str]) -> Result<TextTemplate, String> {
         let broken = |e: String| format!("is not a valid template ({e})");
         let mut environment = bounds::environment();
@@ -48,7 +49,8 @@ impl TextTemplate {
             return Err(format!("has a {error}"));
         }
         let template = TextTemplate { environment, used, instruction: String::new() };
-        // Filters and the like are looked up only now. A template may want a number.
+        // Jinja resolves filters and functions only at rendering. Two values are tried, as a template may require a
+        // number.
         let tried = ["x", "1"]
             .map(|word| template.render(known.iter().map(|name| (*name, Value::from(word))).collect()));
         match tried {
@@ -57,7 +59,7 @@ impl TextTemplate {
         }
     }
 
-    /// Puts `instruction` into the template. The error says that there is no place for it.
+    /// Sets the value of `instruction`. Errors if the template does not use it.
     pub(super) fn with_instruction(self, instruction: &str) -> Result<TextTemplate, String> {
         if !self.used.contains("instruction") {
             let why = "has no {{ instruction }}, but one is given: put the placeholder in or leave it out";
@@ -66,24 +68,24 @@ impl TextTemplate {
         Ok(TextTemplate { instruction: instruction.to_owned(), ..self })
     }
 
-    /// How it is written.
+    /// The source text.
     pub(super) fn source(&self) -> String {
         self.environment.get_template(NAME).expect("added in new").source().to_owned()
     }
 
-    /// What the user asks of the judge; empty for nothing in particular.
+    /// The user's instruction to the judge; empty if there is none.
     pub(super) fn instruction(&self) -> &str {
         &self.instruction
     }
 
-    /// The template with these variables and its instruction. The error says what it refuses.
+    /// Renders the template with these variables and its instruction. The error is the reason of the failure.
     pub(super) fn render(&self, variables: Value) -> Result<String, String> {
         let instruction = &self.instruction;
         bounds::render(&self.environment, NAME, context! { instruction, ..variables })
     }
 }
 
-/// An error about one pair, which ends no run.
+/// An error about one pair; it does not end the run.
 pub(super) fn unrendered(why: String) -> Error {
     Error::config("judge-template", format!("cannot render this pair ({why})"))
 }

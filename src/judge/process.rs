@@ -1,4 +1,5 @@
-//! Programs that a judge runs: each batch's in a process group that ends with the batch, and with this program.
+//! Runs the programs of judges. The processes of each batch form a process group that is killed when the batch or this
+//! program ends.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -8,41 +9,41 @@ use std::time::{Duration, Instant};
 
 use crate::collective::is_no_rank;
 
-/// How long a program that has said all it has to say may take to end by itself.
+/// How long a program may keep running after it has printed all answers.
 const GRACE: Duration = Duration::from_secs(2);
-/// How long its pipes are listened to once it has ended: a process that it leaves behind may hold on to them.
+/// How long to keep reading the pipes of a program that has exited: a child process may still hold them open.
 const LAST_WORDS: Duration = Duration::from_millis(300);
-/// Between two looks at whether it has ended.
+/// The interval between checks whether the program has exited.
 const LOOK: Duration = Duration::from_millis(20);
 
 /// How a program ended.
 pub(super) enum End {
-    /// By itself.
+    /// It exited by itself.
     Exited(ExitStatus),
-    /// It was still running when it was killed: `complete` tells whether it had said all that it was asked.
+    /// It was killed while running; `complete` says whether it had printed all answers.
     Killed {
-        /// Whether the reader of its lines was satisfied.
+        /// Whether the reader had all the lines that it needs.
         complete: bool,
     },
-    /// It printed more than the limit.
+    /// Its output exceeded the limit.
     TooMuch,
-    /// It could not be started, or its output not be read.
+    /// It could not be started, or its output could not be read.
     Broken(std::io::Error),
 }
 
-/// What a program is given.
+/// One invocation of a program.
 pub(super) struct Call<'a> {
     /// The command line, for the shell.
     pub command: &'a str,
-    /// Written to its standard input.
+    /// The data for its standard input.
     pub input: Vec<u8>,
-    /// Most bytes that it may print.
+    /// Limit on its output in bytes.
     pub limit: usize,
-    /// Most time that it may take.
+    /// Limit on its run time.
     pub timeout: Duration,
 }
 
-/// A piece of what a program prints.
+/// A piece of the program's output.
 enum Output {
     Line(Vec<u8>),
     TooMuch,
@@ -50,9 +51,9 @@ enum Output {
 }
 
 impl Call<'_> {
-    /// Runs the program. `read` takes the lines that it prints, and says true once it needs no more; the program
-    /// then has two seconds to end. Returns how it ended, and the last line of its standard error. Whatever it
-    /// has started is killed.
+    /// Runs the program. `read` receives each line of its output and returns true once it needs no more lines; the
+    /// program then has two seconds to exit. Returns how the program ended and the last line of its standard error. All
+    /// processes that it started are killed.
     pub fn run(self, mut read: impl FnMut(&[u8]) -> bool) -> (End, String) {
         let deadline = Instant::now() + self.timeout;
         let started = Group::new().and_then(|group| Ok((group.spawn(self.command)?, group)));
@@ -60,23 +61,23 @@ impl Call<'_> {
             Ok(started) => started,
             Err(e) => return (End::Broken(e), String::new()),
         };
-        // A thread for each pipe, so that none fills up while we wait for another.
+        // One thread per pipe, so that no pipe fills up while another is read.
         let (mut stdin, input) = (child.stdin.take().expect("piped"), self.input);
-        // A program that decides without reading everything breaks the pipe; what it prints is what counts.
+        // A program that answers before it has read everything closes the pipe; only its output counts.
         thread::spawn(move || drop(stdin.write_all(&input)));
         let lines = lines(child.stdout.take().expect("piped"), self.limit);
         let stderr = last_line(child.stderr.take().expect("piped"));
 
         let end = read_until(deadline, &mut child, &lines, &mut read);
         drop(group);
-        // One that has left the group.
+        // The program may have left the group.
         let _ = child.kill();
         let _ = child.wait();
         (end, stderr.recv_timeout(LAST_WORDS).unwrap_or_default())
     }
 }
 
-/// Reads lines until the program has ended and its output with it, or it is to be killed.
+/// Reads lines until the program and its output have ended, or until it must be killed.
 fn read_until(
     deadline: Instant,
     child: &mut Child,
@@ -99,7 +100,7 @@ fn read_until(
             Ok(Output::TooMuch) => return End::TooMuch,
             Ok(Output::Broken(e)) => return End::Broken(e),
             Err(RecvTimeoutError::Timeout) => {}
-            // Its output is closed: only its exit code is to come.
+            // Its output is closed; only its exit code is missing.
             Err(RecvTimeoutError::Disconnected) => match exited {
                 Some(status) => return End::Exited(status),
                 None => thread::sleep(Duration::from_millis(2)),
@@ -109,7 +110,7 @@ fn read_until(
             && let Ok(Some(status)) = child.try_wait()
         {
             exited = Some(status);
-            // What it has printed is read; a process that it leaves behind may go on only if answers are missing.
+            // The rest of its output is still read. A child process may keep running only if answers are missing.
             if complete || !status.success() {
                 until = until.min(Instant::now() + LAST_WORDS);
             }
@@ -117,7 +118,7 @@ fn read_until(
     }
 }
 
-/// The lines of `pipe`, without their ends, as they come. The channel closes with the pipe.
+/// The lines of `pipe` without line ends, as they arrive. The channel closes with the pipe.
 fn lines(pipe: impl Read + Send + 'static, limit: usize) -> Receiver<Output> {
     let (send, receive) = channel();
     thread::spawn(move || {
@@ -135,7 +136,7 @@ fn lines(pipe: impl Read + Send + 'static, limit: usize) -> Receiver<Output> {
                 Err(e) => Output::Broken(e),
             };
             let last = !matches!(output, Output::Line(_));
-            // Nobody listens any more after a time-out.
+            // The receiver is gone after a timeout.
             if send.send(output).is_err() || last {
                 return;
             }
@@ -144,7 +145,7 @@ fn lines(pipe: impl Read + Send + 'static, limit: usize) -> Receiver<Output> {
     receive
 }
 
-/// The last line of `pipe` that is not blank, or its end if it is long, once the pipe is closed.
+/// The last non-blank line of `pipe`, or the end of it if it is long, sent once the pipe is closed.
 fn last_line(mut pipe: impl Read + Send + 'static) -> Receiver<String> {
     const KEPT: usize = 2048;
     let (send, receive) = channel();
@@ -161,9 +162,9 @@ fn last_line(mut pipe: impl Read + Send + 'static) -> Receiver<String> {
     receive
 }
 
-/// A process group of its own lets us kill what the shell has started, too, and keeps Ctrl-C, which is to finish the
-/// step, away from it. Its leader waits on a pipe for the end of this program, however that comes, and then kills the
-/// group. Dropping it kills the group.
+/// A separate process group, so that the processes started by the shell can be killed as well, and Ctrl-C, which lets
+/// the current step finish, does not reach them. Its leader waits on a pipe for the end of this program, however it
+/// ends, and then kills the group. Dropping it kills the group.
 #[cfg(unix)]
 struct Group {
     leader: Child,
@@ -193,7 +194,7 @@ impl Group {
 impl Drop for Group {
     fn drop(&mut self) {
         use rustix::process::{Pid, Signal, kill_process_group};
-        // The leader has not been waited for, so that the number is still its own.
+        // The leader has not been waited for, so its process id cannot have been reused.
         if let Some(group) = Pid::from_raw(self.leader.id() as i32) {
             let _ = kill_process_group(group, Signal::KILL);
         }
@@ -201,7 +202,7 @@ impl Drop for Group {
     }
 }
 
-/// Without process groups: the shell and what descends from it.
+/// Without process groups: the shell and its descendants.
 #[cfg(not(unix))]
 struct Group {
     shell: std::cell::Cell<u32>,
@@ -235,7 +236,7 @@ impl Drop for Group {
     fn drop(&mut self) {
         let mut kill = Command::new("taskkill");
         kill.args(["/F", "/T", "/PID", &self.shell.get().to_string()]);
-        // A process that has just ended by itself is as good as killed.
+        // A process that has just exited needs no kill.
         let _ = kill.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
     }
 }

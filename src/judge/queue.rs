@@ -1,9 +1,10 @@
-//! Judges as queues: owned questions with ids go out, answers with the same ids come back, in any order, at any time.
+//! Judges as queues: questions with ids are submitted, and answers with the same ids come back, in any order and at any
+//! time.
 //!
 //! ```text
-//! trainer, eval  --submit-->  Journalled  --submit-->  InPlace      a model on this device, a rule   (this file)
-//!                <--poll----  journal.rs  <--poll----  Threaded     a program of the user's          threaded.rs
-//!                                                      OpenAi, ...  servers, people: queues of their own
+//! trainer, eval  --submit-->  Journalled  --submit-->  InPlace      a model on this GPU, a rule      (this file)
+//!                <--poll----  journal.rs  <--poll----  Threaded     an external program              threaded.rs
+//!                                                      OpenAi, ...  servers, people: their own queues
 //! ```
 
 use std::collections::{BTreeMap, HashMap};
@@ -20,39 +21,40 @@ use crate::digest::Digester;
 use crate::error::{Error, Result};
 use crate::task::{Task, blocking};
 
-/// Something to be judged.
+/// A question for a judge.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Question {
-    /// What the answer is known by, see [`Question::new`].
+    /// The id by which its answer is matched, see [`Question::new`].
     pub id: String,
-    /// What was answered.
+    /// The prompt.
     pub prompt: String,
-    /// What is asked of the responses to it.
+    /// What is asked about the responses to the prompt.
     pub ask: Ask,
-    /// Where another question is about the same pair the other way round, and this one is not for all.
+    /// Set if another question asks about the same pair in the other order and only some judges need this one.
     pub turned: Option<Turned>,
 }
 
-/// Of which question another one is the other way round, and for whom.
+/// Refers to the question of which another one is the swapped version, and says which judges need the swapped one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Turned {
-    /// The first question's id.
+    /// The id of the original question.
     pub of: String,
-    /// It is for judges of this [`Position`] or above. Of others the answer to the first question holds, turned.
+    /// Judges of this [`Position`] or above need the swapped question. For the others the swapped answer to the
+    /// original holds.
     pub least: Position,
 }
 
-/// What is asked.
+/// What a question asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ask {
-    /// Which response is better: answered by [`Said::Judgement`].
+    /// Which response is better; answered by [`Said::Judgement`].
     Compare {
-        /// One response.
+        /// The first response.
         response_1: String,
-        /// The other one.
+        /// The second response.
         response_2: String,
     },
-    /// How good a response is: answered by [`Said::Score`].
+    /// How good a response is; answered by [`Said::Score`].
     Rate {
         /// The response.
         response: String,
@@ -60,8 +62,8 @@ pub enum Ask {
 }
 
 impl Question {
-    /// A question whose id is made of `place`, which tells apart questions about the same texts, and of a digest of the
-    /// texts: a run that is resumed asks with the same ids, and an answer is never taken for that of other texts.
+    /// A question whose id consists of `place`, which distinguishes questions about the same texts, and a digest of the
+    /// texts. A resumed run thus uses the same ids, and an answer is never used for other texts.
     pub fn new(place: &str, prompt: &str, ask: Ask) -> Question {
         let mut digester = Digester::default();
         digester.bytes(prompt.as_bytes());
@@ -80,20 +82,20 @@ impl Question {
         }
     }
 
-    /// Which of a pair's responses is better.
+    /// Asks which response of a pair is better.
     pub fn compare(place: &str, pair: &Pair<'_>) -> Question {
         let [response_1, response_2] = [pair.response_1, pair.response_2].map(str::to_owned);
         Question::new(place, pair.prompt, Ask::Compare { response_1, response_2 })
     }
 
-    /// A question about two responses, about these the other way round, for judges of at least this position.
+    /// The question about the same pair in the other order, for judges of at least this position.
     pub fn turned(&self, place: &str, least: Position) -> Question {
         let pair = self.pair().expect("only a pair has another way round");
         let turned = Some(Turned { of: self.id.clone(), least });
         Question { turned, ..Question::compare(place, &pair.swapped()) }
     }
 
-    /// The question that a judge of this position is asked for it: this one, or that which it is the other way round of.
+    /// The question that a judge of this position gets: this one, or the original of which it is the swapped version.
     pub(super) fn asked_of(&self, position: Position) -> Question {
         match (&self.turned, self.pair()) {
             (Some(Turned { of, least }), Some(pair)) if position < *least => {
@@ -121,7 +123,7 @@ impl Question {
     }
 }
 
-/// What was said.
+/// The content of an answer.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Said {
     /// Which of two responses is better.
@@ -131,7 +133,8 @@ pub enum Said {
 }
 
 impl Said {
-    /// Why nobody can mean it: a score is finite, probabilities are some, and one agrees with its verdict.
+    /// Why the content contradicts itself: a score must be finite, probabilities must be in 0..=1, and p must agree
+    /// with the verdict.
     fn contradiction(&self) -> Option<String> {
         match self {
             Said::Score(Score::Value(score)) => (!score.is_finite()).then(|| format!("{score} is no score")),
@@ -154,7 +157,7 @@ impl Said {
         }
     }
 
-    /// Makes what nobody can mean unusable.
+    /// Replaces contradictory content by an invalid verdict or score.
     fn check(&mut self) {
         let Some(why) = self.contradiction() else { return };
         *self = match self {
@@ -163,7 +166,7 @@ impl Said {
         };
     }
 
-    /// That nothing usable was said about a question of this kind.
+    /// An invalid verdict or score, for a question of this kind.
     pub fn invalid(ask: &Ask, why: String) -> Said {
         match ask {
             Ask::Compare { .. } => Said::Judgement(Verdict::Invalid { why }.into()),
@@ -172,34 +175,34 @@ impl Said {
     }
 }
 
-/// An answer that came back.
+/// An answer to a question.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Answer {
-    /// The question's.
+    /// The id of the question.
     pub id: String,
-    /// What was said.
+    /// The content.
     pub said: Said,
-    /// What it took.
+    /// The resources used.
     pub usage: Usage,
-    /// Wall time in milliseconds that the judge took for it: of a batch, its share.
+    /// The wall time of the judge in milliseconds; of a batch, the share of this question.
     pub ms: f64,
 }
 
-/// What a judge has used, to be counted and paid for.
+/// Resources that a judge has used, for statistics and budgets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Usage {
-    /// Requests that were sent.
+    /// Requests sent.
     pub requests: u64,
-    /// Those of them that failed and were sent again.
+    /// Requests that failed and were sent again.
     pub failed: u64,
-    /// Answers that came from a cache instead of a request.
+    /// Answers from a cache instead of a request.
     pub cached: u64,
-    /// Tokens that were read.
+    /// Prompt tokens.
     pub prompt_tokens: u64,
-    /// Tokens that were written.
+    /// Completion tokens.
     pub completion_tokens: u64,
-    /// Money, in the unit of the prices that were given.
+    /// Cost, in the currency of the given prices.
     pub cost: f64,
 }
 
@@ -214,31 +217,31 @@ impl AddAssign for Usage {
     }
 }
 
-/// What came back since the last look.
+/// What has arrived since the last poll.
 #[derive(Debug, Default)]
 pub struct Polled {
     /// Answers, each to a question that was submitted.
     pub answers: Vec<Answer>,
-    /// What the user should know, a sentence each: a server that failed and was asked again, say.
+    /// Messages for the user, one sentence each, for instance that a server failed and the request was sent again.
     pub notes: Vec<String>,
 }
 
-/// Something that is given questions, and gives answers when it has them.
+/// A queue that takes questions and returns answers once it has them.
 pub trait JudgeQueue: Send {
-    /// What to call it in messages and in `run.json`.
+    /// The name in messages and in `run.json`.
     fn name(&self) -> String;
 
-    /// All that decides its verdicts, by the names of its options, see [`Judge::identity`].
+    /// Everything that determines the verdicts, by option name, see [`Judge::identity`].
     ///
     /// # Errors
     /// [`Error::Io`] for a model that cannot be read.
     fn identity(&self) -> Result<BTreeMap<String, String>>;
 
-    /// Whether most of its time is spent waiting for something outside this program, such as a server or a person, so that
-    /// asking several steps ahead is of use.
+    /// Whether the judge spends most of its time waiting for something outside this program, such as a server or a
+    /// person, so that it is useful to ask several steps ahead.
     fn is_remote(&self) -> bool;
 
-    /// Whether it takes [`Ask::Rate`]; all take [`Ask::Compare`].
+    /// Whether it accepts [`Ask::Rate`]; all judges accept [`Ask::Compare`].
     fn rates(&self) -> bool;
 
     /// See [`Judge::position`].
@@ -246,30 +249,29 @@ pub trait JudgeQueue: Send {
         Position::Settled
     }
 
-    /// Those that are asked together: of an ensemble its members, of others nobody.
+    /// The members of an ensemble; empty for other judges.
     fn members(&self) -> Vec<&Journalled<'_>> {
         Vec::new()
     }
 
-    /// Takes questions, without waiting for their answers. No id is open twice.
+    /// Accepts questions, without waiting for their answers. No id may be open twice.
     ///
     /// # Errors
     /// As [`JudgeQueue::poll`].
     fn submit(&mut self, questions: Vec<Question>) -> Result<()>;
 
-    /// What has come back since the last call; waits up to `patience`, on this thread, for something to come. What is wrong with one
-    /// question is an invalid verdict or score; every question is answered once.
+    /// Returns what has arrived since the last call; waits up to `patience`, blocking this thread, for something to
+    /// arrive. A question that cannot be judged gets an invalid verdict or score; every question is answered once.
     ///
     /// # Errors
-    /// [`Error::Judge`] where nothing more will come: the questions that are open are forgotten, and may be submitted
-    /// again.
+    /// [`Error::Judge`] if nothing more will arrive: the open questions are dropped and may be submitted again.
     fn poll<'t>(&'t mut self, patience: Duration) -> Task<'t, Result<Polled>>;
 
-    /// Counts what an earlier process of the same run has used against a budget, where there is one.
+    /// Counts what earlier processes of the same run have used against the budget, if there is one.
     fn used_before(&mut self, _usage: Usage) {}
 
-    /// Waits up to `patience` for what it was asked and must not be asked twice, where it keeps that itself
-    /// ([`keep_in`](Self::keep_in)), and nobody waits for it any more.
+    /// Waits up to `patience` for pending answers that must not be asked for twice, if the queue stores them itself
+    /// ([`keep_in`](Self::keep_in)) and no caller waits for them any more.
     ///
     /// # Errors
     /// As [`JudgeQueue::poll`].
@@ -277,16 +279,16 @@ pub trait JudgeQueue: Send {
         Box::pin(async move { Ok(()) })
     }
 
-    /// Keeps in the folder `dir` of a run what it must not forget.
+    /// Stores its persistent state in the folder `dir` of a run.
     ///
     /// # Errors
-    /// What is wrong with the files there.
+    /// Unreadable or unwritable files there.
     fn keep_in(&mut self, _dir: &Path) -> Result<()> {
         Ok(())
     }
 }
 
-/// A queue that is chosen while the program runs.
+/// A queue that is chosen at run time.
 impl JudgeQueue for Box<dyn JudgeQueue + '_> {
     fn name(&self) -> String {
         (**self).name()
@@ -333,14 +335,14 @@ impl JudgeQueue for Box<dyn JudgeQueue + '_> {
     }
 }
 
-/// Questions that a judge on this device answers at a time: in between one can be told to end.
+/// The number of questions that a judge in this process answers per poll: between polls the run can be interrupted.
 pub const CHUNK: usize = 64;
-/// Between two looks at a queue where the thread must not block.
+/// The interval between polls where the thread must not block.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
-/// Between two looks at whether to go on.
+/// The interval between checks whether to continue.
 pub const LOOK: Duration = Duration::from_millis(100);
 
-/// What has come back within `patience`, without keeping a thread that must not block.
+/// Returns what arrives within `patience`, without blocking a thread that must not block.
 ///
 /// # Errors
 /// As [`JudgeQueue::poll`].
@@ -357,9 +359,9 @@ pub(super) async fn look(queue: &mut dyn JudgeQueue, patience: Duration) -> Resu
     Ok(polled)
 }
 
-/// Asks `queue` about those of `pairs` whose responses differ. One result a pair, in order, and why it has ended before all
-/// pairs had one: the others are invalid then. `watch` hears what the user should know, or nothing, and may end it by an
-/// error.
+/// Judges those of `pairs` whose responses differ. Returns one outcome per pair, in order, and the error that ended it
+/// early, in which case the remaining pairs are invalid. `watch` is called regularly, with a message for the user or
+/// `None`, and can stop the judging by returning an error.
 ///
 /// # Errors
 /// As [`JudgeQueue::poll`]; those of `watch`.
@@ -397,10 +399,10 @@ pub async fn compare_all(
     (results, ended)
 }
 
-/// What a training can ask: a [`Judge`], which answers where it is asked, or one that answers from elsewhere, such as a
+/// What a training run accepts as its judge: a [`Judge`], which answers in this process, or a queue such as a
 /// [`Human`](super::human::Human).
 pub trait IntoJudgeQueue<'a> {
-    /// As the training asks it.
+    /// The judge as a queue.
     fn into_queue(self) -> Box<dyn JudgeQueue + 'a>;
 }
 
@@ -448,14 +450,14 @@ impl<'a> IntoJudgeQueue<'a> for super::threaded::Threaded {
     }
 }
 
-/// A judge that answers at once, where it is asked: its time is this program's.
+/// A judge that answers in this process, during the poll.
 pub struct InPlace<'a> {
     judge: Box<dyn Judge + 'a>,
     waiting: Vec<Question>,
 }
 
 impl<'a> InPlace<'a> {
-    /// A queue before `judge`.
+    /// A queue for `judge`.
     pub fn new(judge: impl Judge + 'a) -> InPlace<'a> {
         InPlace { judge: Box::new(judge), waiting: Vec::new() }
     }
@@ -487,10 +489,10 @@ impl JudgeQueue for InPlace<'_> {
         Ok(())
     }
 
-    /// Answers a chunk of what waits, so that its caller can tell it to end in between.
+    /// Answers one chunk of the waiting questions, so that the caller can interrupt it between chunks.
     fn poll<'t>(&'t mut self, _: Duration) -> Task<'t, Result<Polled>> {
         Box::pin(async move {
-            // Whoever drops the future asks again.
+            // The questions stay in `waiting` until they are answered, in case the future is dropped.
             let chunk = self.waiting.len().min(CHUNK);
             match answers(&mut *self.judge, &self.waiting[..chunk]).await {
                 Ok(answers) => {
@@ -526,8 +528,11 @@ pub(super) async fn answers(judge: &mut dyn Judge, questions: &[Question]) -> Re
     match answers.len() == questions.len() {
         true => Ok(answers),
         false => {
-            let why =
-                format!("gave {} scores for {} responses, it must give one each", answers.len(), rated.len());
+            let why = format!(
+                "returned {} scores for {} responses: it must return one per response",
+                answers.len(),
+                rated.len()
+            );
             Err(Error::Judge { name: judge.name(), why })
         }
     }
@@ -538,7 +543,7 @@ pub(super) mod tests {
     use super::*;
     use crate::Wait;
 
-    /// Prefers the first response; fails in these batches, counted from 1.
+    /// Prefers the first response; fails in the batches `failing`, counted from 1.
     pub(in crate::unstable::judge) struct First {
         pub batches: usize,
         pub failing: &'static [usize],
@@ -565,7 +570,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn an_id_is_of_the_place_and_the_texts() {
+    fn an_id_depends_on_the_place_and_the_texts() {
         let id = |place, response_2| {
             Question::compare(place, &Pair { prompt: "x", response_1: "a", response_2 }).id
         };
@@ -579,7 +584,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_judge_that_answers_where_it_is_asked_can_be_told_to_end_between_chunks() {
+    fn a_judge_in_this_process_answers_in_chunks() {
         let mut queue = InPlace::new(First { batches: 0, failing: &[] });
         queue.submit((0..CHUNK + 1).map(|i| question(&i.to_string())).collect()).unwrap();
         let polls = [0; 3].map(|_| queue.poll(Duration::ZERO).wait().unwrap().answers.len());
@@ -587,7 +592,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn equal_responses_are_never_asked_about_and_results_keep_their_order() {
+    fn identical_responses_are_never_judged_and_results_keep_their_order() {
         let mut queue = InPlace::new(First { batches: 0, failing: &[] });
         let pair = |response_1, response_2| Pair { prompt: "x", response_1, response_2 };
         let pairs = [pair("a", "a"), pair("a", "b"), pair("b", "a")];
@@ -598,7 +603,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_was_judged_before_the_end_is_kept() {
+    fn verdicts_before_a_failure_are_kept() {
         let mut queue = InPlace::new(First { batches: 0, failing: &[2] });
         let pairs = [Pair { prompt: "x", response_1: "a", response_2: "b" }; CHUNK + 1];
         let (results, ended) = compare_all(&mut queue, &pairs, &mut |_| Ok(())).wait();

@@ -1,5 +1,5 @@
-//! A frozen reward model in the judge's place: the paper's baseline of RLHF, and any classifier of one label that
-//! `transformers` saves.
+//! A frozen reward model as judge: the RLHF baseline of the paper, and any single-label classifier saved by
+//! `transformers`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -28,12 +28,13 @@ pub struct RewardJudge {
 }
 
 impl RewardJudge {
-    /// A judge of this model, with the tokenizer in `dir`. `adapter`: the folder of the adapter on it, for
-    /// [`Judge::identity`]. `append_eos`: whether the end-of-sequence token stands after each response, as it does where
-    /// `oaif reward` trains. Texts of more than [`DEFAULT_MAX_LENGTH`] tokens are not rated, nor of more than the model takes.
+    /// A judge that uses this model and the tokenizer in `dir`. `adapter`: the folder of the LoRA adapter on it, for
+    /// [`Judge::identity`]. `append_eos`: whether an end-of-sequence token is appended to each response, as `oaif
+    /// reward` does in training. Texts longer than [`DEFAULT_MAX_LENGTH`] tokens or than the model's context are not
+    /// rated.
     ///
     /// # Errors
-    /// [`Error::Config`](crate::Error::Config) for a model that rates nothing; what is wrong with the folder; memory errors.
+    /// [`Error::Config`](crate::Error::Config) for a model without a reward head; invalid model files; out of memory.
     pub async fn new(
         model: &Model,
         dir: &Path,
@@ -55,7 +56,7 @@ impl RewardJudge {
         })
     }
 
-    /// The tree of a prompt's responses, or why they cannot be rated.
+    /// The tree of a prompt and its response, or why the response cannot be rated.
     fn tree(&self, prompt: &str, response: &str) -> Result<Result<Tree, String>> {
         let encoder = Encoder { tokenizer: &self.tokenizer, template: None };
         let [prompt, response] = [prompt, response].map(|text| Text::Plain(text.to_owned()));
@@ -66,11 +67,13 @@ impl RewardJudge {
             Err(why) => return Ok(Err(why)),
         };
         if tree.responses.iter().any(Vec::is_empty) {
-            return Ok(Err("the response has no token: nothing of it can be rated".into()));
+            return Ok(Err("the response has no tokens, so it cannot be rated".into()));
         }
         let (length, limit) = (tree.length(), self.max_length);
         match length > limit {
-            true => Ok(Err(format!("the reward model would read {length} tokens, its limit is {limit}"))),
+            true => {
+                Ok(Err(format!("the text has {length} tokens, the limit of the reward model is {limit}")))
+            }
             false => Ok(Ok(tree)),
         }
     }
@@ -96,7 +99,7 @@ impl Judge for RewardJudge {
     /// p = σ(r₁ − r₂) (Bradley and Terry).
     fn judge<'t>(&'t mut self, pairs: &'t [Pair<'t>]) -> Task<'t, Result<Vec<Judgement>>> {
         Box::pin(async move {
-            // In a round robin every response meets several others: each is rated once.
+            // In a round robin every response appears in several pairs; each is rated once.
             let mut places: HashMap<(&str, &str), usize> = HashMap::new();
             let mut all: Vec<Rated<'_>> = Vec::new();
             let mut place = |prompt, response| {
@@ -139,7 +142,7 @@ impl Judge for RewardJudge {
                 Err(why) => Score::Invalid { why },
                 Ok(_) => match scores.next().expect("one a response") {
                     score if score.is_finite() => Score::Value(score),
-                    score => Score::Invalid { why: format!("the reward model gave {score}") },
+                    score => Score::Invalid { why: format!("the reward model returned {score}") },
                 },
             };
             Ok(trees.into_iter().map(score).collect())

@@ -8,11 +8,11 @@ use super::{Judge, Judgement, Pair, Rated, Score, Verdict, names};
 use crate::error::{Error, Result};
 use crate::task::Task;
 
-/// What users can ask for.
+/// The forms of a rule, for error messages.
 const FORMS: [&str; 6] =
     ["shorter", "longer", "contains:REGEX", "not-contains:REGEX", "starts-with:TEXT", "more:REGEX"];
 
-/// Prefers, with certainty, the response that a rule ranks higher; equal ranks tie.
+/// Prefers, with probability 1, the response that the rule ranks higher; equal ranks tie.
 #[derive(Clone, Debug)]
 pub struct Rule {
     text: String,
@@ -34,7 +34,7 @@ impl Rule {
     /// - `shorter`, `longer`: by characters;
     /// - `contains:REGEX`, `not-contains:REGEX`: whether there is a match;
     /// - `more:REGEX`: by the number of matches;
-    /// - `starts-with:TEXT`: whether it does, white space before it aside.
+    /// - `starts-with:TEXT`: whether it starts with the text, ignoring leading white space.
     ///
     /// Anything else is [`Error::Config`].
     pub fn parse(text: &str) -> Result<Rule> {
@@ -62,7 +62,7 @@ impl Rule {
         Ok(Rule { text: text.to_owned(), rank })
     }
 
-    /// Higher is better.
+    /// The rank of a response; higher is better.
     fn rank(&self, response: &str) -> i64 {
         match &self.rank {
             Rank::Shorter => -(response.chars().count() as i64),
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_that_cannot_be_read_is_an_error_with_the_way_out() {
+    fn an_invalid_rule_is_an_error_that_shows_the_valid_forms() {
         let error = |text| Rule::parse(text).unwrap_err().to_string();
         let unknown = error("contain:x");
         assert!(unknown.contains("did you mean \"contains:REGEX\"?"), "{unknown}");

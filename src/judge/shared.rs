@@ -1,4 +1,4 @@
-//! One judge on each rank: questions are divided among them, and every answer is given to all.
+//! One judge per rank: the questions are divided among the ranks, and all ranks get all answers.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -12,11 +12,12 @@ use crate::collective::Ranks;
 use crate::error::{Error, Result};
 use crate::task::Task;
 
-/// This rank's judge, and those of the others. All ranks submit the same questions, and poll as often.
+/// The judge of this rank, connected with those of the other ranks. All ranks submit the same questions and poll
+/// equally often.
 pub(crate) struct Shared<'a> {
     queue: Box<dyn JudgeQueue + 'a>,
     ranks: Ranks,
-    /// Questions that this rank's judge has not answered yet.
+    /// The number of questions that this rank's judge has not answered yet.
     open: usize,
 }
 
@@ -26,7 +27,7 @@ impl<'a> Shared<'a> {
         Shared { queue, ranks, open: 0 }
     }
 
-    /// What has come back here, and is not waited for where nothing is open.
+    /// Polls this rank's judge; returns at once if it has no open questions.
     async fn look(&mut self, patience: Duration) -> Result<Polled> {
         match self.open {
             0 => Ok(Polled::default()),
@@ -62,7 +63,7 @@ impl JudgeQueue for Shared<'_> {
 
     fn submit(&mut self, questions: Vec<Question>) -> Result<()> {
         let part = self.ranks.part(questions.len());
-        // Who is asked about a pair is asked about it the other way round, too, and may know the answer.
+        // A swapped pair goes to the rank that got the original, because that rank's judge may know the answer.
         let places: HashMap<String, usize> = questions.iter().map(|q| q.id.clone()).zip(0..).collect();
         let place = |question: &Question, place: usize| match &question.turned {
             Some(turned) => places.get(&turned.of).copied().unwrap_or(place),
@@ -95,7 +96,7 @@ impl JudgeQueue for Shared<'_> {
                 }
                 all.notes.extend(notes.into_iter().map(|note| format!("rank {rank}: {note}")));
             }
-            // A budget is that of all.
+            // All ranks share one budget.
             self.queue.used_before(elsewhere);
             Ok(all)
         })

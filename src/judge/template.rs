@@ -1,4 +1,4 @@
-//! Templates of what a judge model reads, in the structure of the paper, in our own words.
+//! Prompt templates for judge models: the structure of the paper's prompts, in our own words.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use crate::digest::Digester;
 use crate::error::{Error, Result};
 use crate::files;
 
-/// Name and source of the templates that come with the crate.
+/// Names and sources of the built-in templates.
 const BUILTIN: [(&str, &str); 5] = [
     ("summarisation", include_str!("templates/summarisation.txt")),
     ("helpfulness", include_str!("templates/helpfulness.txt")),
@@ -19,15 +19,15 @@ const BUILTIN: [(&str, &str); 5] = [
     ("harmlessness", include_str!("templates/harmlessness.txt")),
 ];
 
-/// What a template must use, and what it can use besides.
+/// The variables that a template must use, and those that it may use.
 const REQUIRED: [&str; 3] = ["prompt", "response_1", "response_2"];
 const OPTIONAL: [&str; 2] = ["instruction", "training"];
 
-/// A Jinja template that ends where the judge answers "1" or "2".
+/// A Jinja template; the rendered text ends where the judge answers "1" or "2".
 ///
-/// Its placeholders are `{{ prompt }}`, `{{ response_1 }}`, `{{ response_2 }}` and, if it likes,
-/// `{{ instruction }}` (the user's, else empty) and `{% if training %}` around what is said only to a judge
-/// that gives feedback, not to one that evaluates. Texts are put in as they are: Jinja in them means nothing.
+/// Its placeholders are `{{ prompt }}`, `{{ response_1 }}`, `{{ response_2 }}` and, optionally, `{{ instruction }}`
+/// (the user's, or empty) and `{% if training %}` around text that is only for a judge that gives feedback in training,
+/// not for one that evaluates. Values are inserted verbatim: Jinja syntax in them has no effect.
 #[derive(Clone, Debug)]
 pub struct JudgeTemplate {
     text: TextTemplate,
@@ -35,8 +35,8 @@ pub struct JudgeTemplate {
 }
 
 impl JudgeTemplate {
-    /// One of the crate's own: `summarisation`, `helpfulness`, `helpfulness-short`, `helpfulness-very-short`,
-    /// `harmlessness` (preferred is the *less* harmful). Another name is [`Error::Config`].
+    /// A built-in template: `summarisation`, `helpfulness`, `helpfulness-short`, `helpfulness-very-short` or
+    /// `harmlessness` (the *less* harmful response is preferred). Any other name is [`Error::Config`].
     pub fn builtin(name: &str) -> Result<JudgeTemplate> {
         let Some((_, source)) = BUILTIN.iter().find(|(known, _)| *known == name) else {
             return Err(names::unknown("judge-template", name, &BUILTIN.map(|(known, _)| known)));
@@ -44,37 +44,37 @@ impl JudgeTemplate {
         JudgeTemplate::new(source).map_err(|why| Error::config("judge-template", format!("{name} {why}")))
     }
 
-    /// A file of the user's. One that does not parse, lacks a placeholder or uses an unknown one is
+    /// Reads a template from a file. A template that does not parse, lacks a placeholder or uses an unknown one is
     /// [`Error::File`].
     pub fn from_file(path: &Path) -> Result<JudgeTemplate> {
         let source = files::read_text(path)?;
         JudgeTemplate::new(&source).map_err(|why| Error::file(path, why))
     }
 
-    /// One that a program brings along. One that does not parse, lacks a placeholder or uses an unknown one is
+    /// Parses a template from a string. A template that does not parse, lacks a placeholder or uses an unknown one is
     /// [`Error::Config`].
     pub fn from_text(source: &str) -> Result<JudgeTemplate> {
         JudgeTemplate::new(source).map_err(|why| Error::config("judge-template", why))
     }
 
     fn new(source: &str) -> Result<JudgeTemplate, String> {
-        // The next token is the answer, so nothing follows the last character.
+        // The next token is the answer, so trailing white space is removed.
         let text = TextTemplate::new(source.trim_end(), &REQUIRED, &OPTIONAL)?;
         Ok(JudgeTemplate { text, training: true })
     }
 
-    /// Whether the judge gives feedback in training (as is assumed at first) or evaluates.
+    /// Sets whether the judge gives feedback in training (the default) or evaluates.
     pub fn with_training(self, training: bool) -> JudgeTemplate {
         JudgeTemplate { training, ..self }
     }
 
-    /// Puts `instruction` into the template. [`Error::Config`] if there is no place for it.
+    /// Sets the value of `instruction`. [`Error::Config`] if the template does not use it.
     pub fn with_instruction(self, instruction: &str) -> Result<JudgeTemplate> {
         let text = self.text.with_instruction(instruction);
         Ok(JudgeTemplate { text: text.map_err(|why| Error::config("judge-template", why))?, ..self })
     }
 
-    /// A digest of its source, and its instruction.
+    /// A digest of the source, and the instruction.
     pub(super) fn identity(&self) -> [String; 2] {
         let mut digester = Digester::default();
         digester.bytes(self.text.source().as_bytes());
@@ -82,7 +82,7 @@ impl JudgeTemplate {
         [digester.finish().to_string(), self.text.instruction().to_owned()]
     }
 
-    /// What the judge reads. What the template refuses is [`Error::Config`].
+    /// Renders the prompt for the judge. A failure of the template is [`Error::Config`].
     pub fn render(&self, pair: &Pair<'_>) -> Result<String> {
         let Pair { prompt, response_1, response_2 } = *pair;
         let training = self.training;
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_about_the_users_turns_is_left_out_in_evaluation() {
+    fn the_text_about_the_users_turns_is_left_out_in_evaluation() {
         for (name, template) in all() {
             let training = template.render(&PAIR).unwrap();
             let evaluation = template.with_training(false).render(&PAIR).unwrap();
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_the_users_is_a_template() {
+    fn a_template_can_be_read_from_a_file() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("judge.txt");
         let load = |source: &[u8]| {
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_template_that_takes_numbers_alone_is_one() {
+    fn a_template_that_accepts_only_numbers_is_valid() {
         let template = "{{ prompt | int }}{{ response_1 }}{{ response_2 }}";
         let template = JudgeTemplate::from_text(template).unwrap();
         assert_eq!(template.render(&Pair { prompt: "41", ..PAIR }).unwrap(), "41 first answersecond answer ");

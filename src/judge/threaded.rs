@@ -1,4 +1,4 @@
-//! A judge that waits for something else, such as a program of the user's, as a queue.
+//! A judge that waits for something else, such as an external program, as a queue.
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -12,11 +12,11 @@ use crate::error::{Error, Result};
 use crate::panics;
 use crate::task::Task;
 
-/// Waits before a judge that works elsewhere is asked again after it has failed.
+/// The delays before a judge that has failed is called again.
 const RETRY_AFTER: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(5)];
 
-/// A judge that waits for something else, on a thread of its own. Questions that are submitted together are one
-/// batch. A failure is tried again after 1 and 5 seconds if the judge has answered before.
+/// A judge that waits for something else, on its own thread. Questions that are submitted together form one batch. If
+/// the judge has answered before, a failed batch is tried again after 1 and 5 seconds.
 pub struct Threaded {
     name: String,
     identity: BTreeMap<String, String>,
@@ -24,11 +24,11 @@ pub struct Threaded {
     position: Position,
     questions: Sender<Vec<Question>>,
     outcomes: Receiver<Outcome>,
-    /// For the next poll, where the last one had answers as well.
+    /// A failure to return from the next poll, because the last one returned answers.
     failed: Option<Error>,
 }
 
-/// What the thread has to say.
+/// A message of the thread.
 enum Outcome {
     Answers(Vec<Answer>),
     Note(String),
@@ -36,7 +36,7 @@ enum Outcome {
 }
 
 impl Threaded {
-    /// Starts the thread, which ends once the queue is gone and its batch is done.
+    /// Starts the thread; it ends once the queue is dropped and the current batch is done.
     ///
     /// # Errors
     /// As [`Judge::identity`].
@@ -48,7 +48,7 @@ impl Threaded {
         thread::spawn(move || {
             let mut answered = false;
             for batch in batches {
-                // Nobody is left to hear of it where this fails.
+                // Sending fails if the queue is gone.
                 let say = |outcome| send.send(outcome).is_ok();
                 match with_retries(&mut judge, &batch, answered, &say) {
                     Ok(answers) => {
@@ -67,7 +67,7 @@ impl Threaded {
     }
 }
 
-/// Asks again what failed, if that may be of the moment.
+/// Judges the batch, and tries again after failures if the judge has answered before.
 fn with_retries(
     judge: &mut dyn Judge,
     batch: &[Question],
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_answers_every_batch_and_tries_again_once_it_has_answered() {
+    fn a_thread_answers_every_batch_and_retries_once_it_has_answered() {
         let mut queue = Threaded::new(First { batches: 0, failing: &[2] }).unwrap();
         queue.submit(vec![question("1"), question("2")]).unwrap();
         assert_eq!(wait(&mut queue).unwrap().answers.len(), 2);
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_thread_answered_before_it_failed_is_given_first() {
+    fn answers_before_a_failure_are_returned_before_the_error() {
         let mut queue = Threaded::new(First { batches: 0, failing: &[] }).unwrap();
         let (send, outcomes) = channel();
         queue.outcomes = outcomes;

@@ -1,4 +1,4 @@
-//! What pages read and change.
+//! The JSON API of the pages.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use super::live::Snapshot;
 use super::server::Shared;
 use crate::judge::human::{Desk, GivenLabel, Refusal, View};
 
-/// A refusal, in a sentence.
+/// An error response: a status and a sentence.
 pub(super) struct Problem(StatusCode, String);
 
 #[derive(Serialize)]
@@ -40,26 +40,26 @@ impl From<Refusal> for Problem {
 
 impl From<JsonRejection> for Problem {
     fn from(rejection: JsonRejection) -> Problem {
-        Problem(rejection.status(), format!("The request is unusable: {}.", rejection.body_text()))
+        Problem(rejection.status(), format!("The request is invalid: {}.", rejection.body_text()))
     }
 }
 
 type Answer<T> = Result<Json<T>, Problem>;
 type Body<T> = Result<Json<T>, JsonRejection>;
 
-/// Finds the desk, where a person is the judge.
+/// The desk, if a person is the judge.
 fn at_desk(shared: &Shared) -> Result<&Desk, Problem> {
-    let none = || Problem(StatusCode::NOT_FOUND, "No person labels in this run.".into());
+    let none = || Problem(StatusCode::NOT_FOUND, "No person judges in this run.".into());
     shared.served.desk.as_deref().ok_or_else(none)
 }
 
-/// The pair to label and how far the labelling is; `?form=N` names the pair that the page shows.
+/// The pair to label and the progress; `?form=N` names the pair that the page currently shows.
 pub(super) async fn desk(State(shared): State<Arc<Shared>>, RawQuery(query): RawQuery) -> Answer<View> {
     let form = query.as_deref().and_then(|query| query.strip_prefix("form=")?.parse().ok());
     Ok(Json(at_desk(&shared)?.view(form)))
 }
 
-/// Takes a label; answers with the next pair. It is on the disk then, so that a slow disk delays other requests.
+/// Accepts a label and returns the next pair. The label is written to disk first, so a slow disk delays other requests.
 pub(super) async fn label(State(shared): State<Arc<Shared>>, body: Body<GivenLabel>) -> Answer<View> {
     let Json(given) = body?;
     let desk = at_desk(&shared)?;
@@ -67,14 +67,14 @@ pub(super) async fn label(State(shared): State<Arc<Shared>>, body: Body<GivenLab
     Ok(Json(desk.view(None)))
 }
 
-/// Which label is to be undone.
+/// Names the label to undo.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct UndoBody {
     id: String,
 }
 
-/// Takes back a label; answers with its pair.
+/// Undoes a label and returns its pair.
 pub(super) async fn undo(State(shared): State<Arc<Shared>>, body: Body<UndoBody>) -> Answer<View> {
     let Json(UndoBody { id }) = body?;
     let desk = at_desk(&shared)?;
@@ -82,7 +82,7 @@ pub(super) async fn undo(State(shared): State<Arc<Shared>>, body: Body<UndoBody>
     Ok(Json(desk.view(None)))
 }
 
-/// A comment on the pair that a page shows.
+/// A comment on the pair that the page shows.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct CommentBody {
@@ -91,7 +91,7 @@ pub(super) struct CommentBody {
     comment: String,
 }
 
-/// Writes down a comment.
+/// Stores a comment.
 pub(super) async fn comment(State(shared): State<Arc<Shared>>, body: Body<CommentBody>) -> Answer<View> {
     let Json(CommentBody { id, form, comment }) = body?;
     let desk = at_desk(&shared)?;
@@ -99,7 +99,7 @@ pub(super) async fn comment(State(shared): State<Arc<Shared>>, body: Body<Commen
     Ok(Json(desk.view(Some(form))))
 }
 
-/// What is asked of a run.
+/// A request to the run.
 #[derive(Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Wish {
@@ -109,14 +109,14 @@ pub(super) enum Wish {
     Stop,
 }
 
-/// A button.
+/// A click on a button.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RequestBody {
     wish: Wish,
 }
 
-/// The run, and what is asked of it.
+/// The state of the run and the pending requests.
 #[derive(Serialize)]
 pub(super) struct RunView {
     #[serde(flatten)]
@@ -134,12 +134,12 @@ impl RunView {
     }
 }
 
-/// How the run goes.
+/// Returns the state of the run.
 pub(super) async fn run(State(shared): State<Arc<Shared>>) -> Json<RunView> {
     Json(RunView::of(&shared))
 }
 
-/// Asks something of the run.
+/// Passes a request to the run.
 pub(super) async fn request(State(shared): State<Arc<Shared>>, body: Body<RequestBody>) -> Answer<RunView> {
     let Json(RequestBody { wish }) = body?;
     let requests = &shared.served.requests;

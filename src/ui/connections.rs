@@ -1,5 +1,5 @@
-//! A bound on the connections that are open at once: whoever opens more waits, and the run keeps its file descriptors. A
-//! connection on which nothing happens gives its place to the next one.
+//! Limits the number of open connections: further ones wait, so that the run does not lose its file descriptors. An
+//! inactive connection is closed and makes room for the next one.
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
@@ -14,10 +14,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep, sleep};
 
-/// Connections that are open at most.
+/// The maximum number of open connections.
 pub(super) const CONNECTIONS: usize = 128;
 
-/// The longest time in which nothing is sent on a connection: a request is to be complete by then, and an answer taken.
+/// The maximum time without sending on a connection: within it, a request must be complete and an answer must be taken.
 pub(super) const SILENCE: Duration = Duration::from_secs(10);
 
 /// Accepts a connection when there is room for it.
@@ -28,7 +28,7 @@ pub(super) struct Bounded {
 }
 
 impl Bounded {
-    /// Closes connections on which it sends nothing for as long as `silence`.
+    /// Closes connections on which nothing was sent for `silence`.
     pub fn new(listener: TcpListener, silence: Duration) -> Bounded {
         Bounded { listener, room: Arc::new(Semaphore::new(CONNECTIONS)), silence }
     }
@@ -39,7 +39,7 @@ impl Listener for Bounded {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Connection, SocketAddr) {
-        // Never closed, so there is always a place in the end.
+        // The semaphore is never closed, so this returns a permit eventually.
         let place = self.room.clone().acquire_owned().await.ok();
         let (stream, address) = Listener::accept(&mut self.listener).await;
         let end = Box::pin(sleep(self.silence));
@@ -51,17 +51,18 @@ impl Listener for Bounded {
     }
 }
 
-/// A connection and its place among those that may be open.
+/// A connection and its permit.
 pub(super) struct Connection {
     stream: TcpStream,
     silence: Duration,
-    /// When the silence has been too long.
+    /// When the connection times out.
     end: Pin<Box<Sleep>>,
     _place: Option<OwnedSemaphorePermit>,
 }
 
 impl Connection {
-    /// What was polled, or an error where it has taken too long. What is read is no sign of life: it may come byte by byte.
+    /// The result of a poll, or an error after the timeout. Reading does not extend it, because a request may come byte
+    /// by byte.
     fn in_time<T>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         match polled.is_pending() && self.end.as_mut().poll(cx).is_ready() {
             true => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
@@ -69,7 +70,7 @@ impl Connection {
         }
     }
 
-    /// The same of what is sent, which ends the silence.
+    /// The same for a write, which restarts the timeout.
     fn sent(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if let Poll::Ready(Ok(1..)) = polled {
             self.end.as_mut().reset(Instant::now() + self.silence);
@@ -134,10 +135,10 @@ mod tests {
 
     const SILENCE: Duration = Duration::from_millis(500);
 
-    /// More than is sent to one who reads nothing.
+    /// More than is sent to a client that reads nothing.
     const LONG: usize = 64 << 20;
 
-    /// A server of events and of a long text.
+    /// A server with an event stream and a long text.
     fn served(clients: impl FnOnce(SocketAddr)) {
         let runtime = runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
@@ -169,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_does_not_finish_a_request_or_take_its_answer_gives_up_the_place() {
+    fn a_client_that_does_not_finish_its_request_or_read_the_answer_is_disconnected() {
         served(|address| {
             let begun = Instant::now();
             let half = "POST /events HTTP/1.1\r\nHost: x\r\n";
@@ -182,13 +183,13 @@ mod tests {
             let mut answer = [0; 12];
             person.read_exact(&mut answer).unwrap();
             assert!(&answer == b"HTTP/1.1 200" && begun.elapsed() >= SILENCE, "{:?}", begun.elapsed());
-            // Byte by byte is no faster.
+            // Sending byte by byte does not extend the timeout.
             let ended = (0..400).any(|_| {
                 std::thread::sleep(SILENCE / 20);
                 slow.write_all(b"x").is_err()
             });
             assert!(ended);
-            // All of them are closed, the last by what is left of the answer that it did not read.
+            // All of them are closed; the last one still receives the rest of the answer that it had not read.
             for mut stream in crowd {
                 stream.read_to_end(&mut Vec::new()).unwrap();
             }
@@ -200,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_of_events_lives_on_through_its_signs_of_life() {
+    fn keep_alives_keep_an_event_stream_open() {
         served(|address| {
             let begun = Instant::now();
             let mut stream = connect(address, "GET /events HTTP/1.1\r\nHost: x\r\n\r\n");

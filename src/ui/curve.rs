@@ -1,20 +1,20 @@
-//! A number by step, kept in bounded memory however long the run is.
+//! A value by step, in bounded memory regardless of the length of the run.
 
 use serde::{Serialize, Serializer};
 
-/// Points that a curve has at most.
+/// The maximum number of points of a curve.
 pub(super) const POINTS: usize = 1_000;
 
-/// Values by step. Where there would be too many, neighbours are one point: their mean, with the least and the greatest.
+/// Values by step. If there are too many, neighbouring steps are merged into one point with mean, minimum and maximum.
 #[derive(Clone, Debug)]
 pub(super) struct Curve {
-    /// Steps that are one point.
+    /// The number of steps per point.
     stride: usize,
     points: Vec<Point>,
     latest: Option<f64>,
 }
 
-/// Values of neighbouring steps.
+/// The values of neighbouring steps.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Point {
     /// The first of its steps.
@@ -33,7 +33,7 @@ impl Default for Curve {
 }
 
 impl Curve {
-    /// Adds the value of a step; steps come in order. What is not finite is no point.
+    /// Adds the value of a step; steps come in order. A value that is not finite is ignored.
     pub fn add(&mut self, step: usize, value: f64) {
         if !value.is_finite() {
             return;
@@ -48,7 +48,7 @@ impl Curve {
         }
     }
 
-    /// The last value.
+    /// The latest value.
     pub fn latest(&self) -> Option<f64> {
         self.latest
     }
@@ -68,13 +68,13 @@ impl Curve {
     }
 }
 
-/// `[step, value]`, or for several steps `[the one in the middle, mean, least, greatest]`.
+/// `[step, value]`, or for several steps `[middle step, mean, minimum, maximum]`.
 impl Serialize for Curve {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_seq(self.points.iter().map(|point| {
             let step = (point.first + point.last) as f64 / 2.0;
             let mean = point.sum / point.count as f64;
-            // As many digits as can be seen.
+            // Rounds to the digits that are visible.
             let short = |value: f64| value as f32 as f64;
             let rounded = [mean, point.min, point.max]
                 .map(short)
@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_curve_has_at_most_a_thousand_points_and_hides_no_peak() {
+    fn a_curve_has_at_most_a_thousand_points_and_keeps_every_peak() {
         let mut curve = Curve::default();
         for step in 1..=123_457 {
             curve.add(step, if step == 70_001 { 50.0 } else { step as f64 * 1e-6 });
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_that_goes_on_from_a_late_step_has_no_points_before_it() {
+    fn a_run_that_is_resumed_at_a_late_step_has_no_points_before_it() {
         let mut curve = Curve::default();
         (5_000_000..5_003_000).for_each(|step| curve.add(step, 1.0));
         let text = serde_json::to_value(&curve).unwrap();

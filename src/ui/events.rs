@@ -1,5 +1,6 @@
-//! Server-sent events: "change" with counters of what has changed, "end" with the run's last state. A page then reads what it
-//! shows; so several changes at once are one, and a page that reconnects has missed nothing.
+//! Server-sent events: "change" with counters of what has changed, and "end" with the last state of the run. A page
+//! then reads the data that it shows, so several changes can be merged into one event, and a page that reconnects
+//! misses nothing.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -18,9 +19,9 @@ use super::api::RunView;
 use super::connections::SILENCE;
 use super::server::{News, Shared};
 
-/// Pages that may be open at once.
+/// The maximum number of pages open at once.
 const READERS: usize = 64;
-/// Changes within this time are one event.
+/// Changes within this time are merged into one event.
 const TOGETHER: Duration = Duration::from_millis(50);
 
 #[derive(Serialize)]
@@ -29,7 +30,7 @@ struct Change {
     run: u64,
 }
 
-/// A page that reads events; counted as long as it does.
+/// A page that reads events; counted while it exists.
 struct Reader {
     shared: Arc<Shared>,
     news: watch::Receiver<News>,
@@ -63,7 +64,7 @@ impl Reader {
     }
 }
 
-/// The events of one page, the first at once.
+/// The event stream of one page; the first event is sent at once.
 pub(super) async fn events(State(shared): State<Arc<Shared>>) -> Response {
     if shared.readers.fetch_add(1, Ordering::Relaxed) >= READERS {
         shared.readers.fetch_sub(1, Ordering::Relaxed);

@@ -1,9 +1,10 @@
-//! Who may ask what. Every request has to pass [`Guard::check`]:
+//! Access control. Every request has to pass [`Guard::check`]:
 //!
-//! - `Host` is this server's own name: a name of somebody else that leads to this machine (DNS rebinding) is refused.
-//! - `Origin`, where a browser sends it, is this server; requests that another site makes are refused.
-//! - The cookie, or for the first page the token of the address.
-//! - What changes something is a POST that says it comes from a page of this server, with a value that this page was given.
+//! - `Host` is a name of this server: a foreign name that resolves to this machine (DNS rebinding) is refused.
+//! - `Origin`, if the browser sends it, is this server: requests made by other sites are refused.
+//! - The session cookie is present, or, for the first page, the token in the URL.
+//! - A request that changes something is a POST from a page of this server and carries the value that this page was
+//!   given.
 
 use std::net::SocketAddr;
 
@@ -21,15 +22,15 @@ pub(super) const PAGE_VALUE: &str = "x-oaif-page";
 pub(super) struct Refused(pub &'static str);
 
 impl Refused {
-    /// All are refused alike.
+    /// The status of all refusals.
     pub const STATUS: StatusCode = StatusCode::FORBIDDEN;
 }
 
-/// What is checked.
+/// The accepted values.
 pub(super) struct Guard {
     hosts: Vec<String>,
     token: String,
-    /// The cookie's name: browsers send a machine's cookies to all of its ports.
+    /// The cookie's name contains the port, because browsers send a host's cookies to all of its ports.
     cookie: String,
     session: String,
     pub pages: PageValues,
@@ -51,7 +52,7 @@ impl Guard {
         Ok(Guard { hosts: names, token, cookie, session: random()?, pages: PageValues::default() })
     }
 
-    /// Whether a request may be answered.
+    /// Whether a request is allowed.
     pub fn check(&self, request: &Parts) -> std::result::Result<(), Refused> {
         let headers = &request.headers;
         let host = only(headers, header::HOST.as_str()).unwrap_or_default();
@@ -75,15 +76,15 @@ impl Guard {
         }
         if !self.has_cookie(headers) && !self.brings_token(request) {
             return Err(Refused(
-                "This page needs the address that oaif printed when it started. After a restart it is another one: \
-                 open that.",
+                "This page needs the address that oaif printed when it started. It changes with every start: \
+                 open the latest one.",
             ));
         }
         if matches!(request.method, Method::GET | Method::HEAD) {
             return Ok(());
         }
         if origin.is_none() && site != Some("same-origin") {
-            return Err(Refused("Changes are taken from pages of this server alone."));
+            return Err(Refused("Changes are only accepted from pages of this server."));
         }
         match only(headers, PAGE_VALUE) {
             Some(value) if self.pages.knows(value) => Ok(()),
@@ -91,7 +92,7 @@ impl Guard {
         }
     }
 
-    /// Whether the address of a request is the one that was printed.
+    /// Whether the request's URL contains the token that was printed.
     pub fn brings_token(&self, request: &Parts) -> bool {
         let token = request.uri.query().and_then(|query| query.strip_prefix("token="));
         request.method == Method::GET
@@ -99,7 +100,7 @@ impl Guard {
             && token.is_some_and(|token| same(token, &self.token))
     }
 
-    /// What a browser keeps in the token's place.
+    /// The cookie that replaces the token.
     pub fn set_cookie(&self) -> String {
         format!("{}={}; HttpOnly; SameSite=Strict; Path=/", self.cookie, self.session)
     }
@@ -113,7 +114,7 @@ impl Guard {
     }
 }
 
-/// The value of a header that is there once.
+/// The value of a header that occurs exactly once.
 fn only<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     let mut values = headers.get_all(name).iter();
     let value = values.next()?.to_str().ok()?;
@@ -132,7 +133,7 @@ mod tests {
         Guard { session: "5e55".into(), ..Guard::new(address.parse().unwrap(), TOKEN.into()).unwrap() }
     }
 
-    /// Whether a request with these headers passes.
+    /// Whether a request with these headers is allowed.
     fn passes(guard: &Guard, line: &str, headers: &[(&str, &str)]) -> bool {
         let (method, uri) = line.split_once(' ').unwrap();
         let request = Request::builder().method(method).uri(uri);
@@ -171,12 +172,12 @@ mod tests {
         ] {
             assert!(!from(host), "{host}");
         }
-        assert!(!passes(&guard, "GET /run", &[COOKIE]), "none at all");
-        assert!(!passes(&guard, "GET /run", &[HOST, HOST, COOKIE]), "two of them");
+        assert!(!passes(&guard, "GET /run", &[COOKIE]), "no host");
+        assert!(!passes(&guard, "GET /run", &[HOST, HOST, COOKIE]), "two hosts");
     }
 
     #[test]
-    fn at_an_address_that_was_asked_for_the_host_is_that_address() {
+    fn with_an_explicit_address_the_host_must_be_that_address() {
         let guard = guard("192.0.2.7:8000");
         let from = |host| passes(&guard, "GET /run", &[("host", host), COOKIE]);
         assert!(from("192.0.2.7:8000"));
@@ -210,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_needs_a_page_of_this_server() {
+    fn a_change_must_come_from_a_page_of_this_server() {
         let guard = guard("127.0.0.1:8000");
         let value = guard.pages.issue().unwrap();
         let post = |headers: &[(&str, &str)]| {
@@ -221,6 +222,6 @@ mod tests {
         assert!(post(&[origin, page]) && post(&[site, page]) && post(&[origin, site, page]));
         assert!(!post(&[page]) && !post(&[origin]) && !post(&[site]));
         assert!(!post(&[("sec-fetch-site", "none"), page]) && !post(&[origin, (PAGE_VALUE, "00")]));
-        assert!(!passes(&guard, "DELETE /api/label", &[HOST, COOKIE]), "whatever the method");
+        assert!(!passes(&guard, "DELETE /api/label", &[HOST, COOKIE]), "with any method");
     }
 }

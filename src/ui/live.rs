@@ -1,4 +1,4 @@
-//! What is known of a run while it goes on, bounded however long it is.
+//! The state of a running run, in memory that does not grow with its length.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,16 +13,16 @@ use crate::listeners::Listeners;
 use crate::train::StepReport;
 use crate::train::report::{JudgementReport, PairReport, RatingReport};
 
-/// Pairs that are kept: the last ones.
+/// The number of latest pairs that are kept.
 pub(super) const PAIRS: usize = 50;
-/// Characters of a text of such a pair.
+/// The maximum length of a text of such a pair, in characters.
 const TEXT: usize = 4_000;
-/// Different warnings that are kept: the last ones.
+/// The number of latest distinct warnings that are kept.
 const WARNINGS: usize = 50;
-/// Steps whose times are shown: the last ones.
+/// The number of latest steps whose times are averaged.
 const TIMES: usize = 20;
 
-/// A run as a page shows it. Shared by the observer that fills it and the server.
+/// The state of a run for its page, shared by the observer that updates it and the server.
 pub struct LiveRun {
     title: String,
     facts: Vec<(String, String)>,
@@ -50,7 +50,7 @@ struct State {
     ratings: VecDeque<ShownRating>,
 }
 
-/// The scalars that are drawn.
+/// The values that are plotted.
 #[derive(Clone, Default, Serialize)]
 struct Curves {
     loss: Curve,
@@ -68,7 +68,7 @@ struct Curves {
 }
 
 impl Curves {
-    /// Adds what a row of `metrics.jsonl` has of them.
+    /// Adds the values of a row of `metrics.jsonl`.
     fn add(&mut self, step: usize, row: &Value) {
         let of = |name: &str| row[name].as_f64();
         let both_orders = of("judge/both_orders").filter(|both| *both > 0.0);
@@ -92,31 +92,31 @@ impl Curves {
     }
 }
 
-/// Where a step's time went.
+/// The time of a step by phase.
 struct StepTimes {
     step_ms: f64,
     phases: Vec<(&'static str, f64)>,
 }
 
-/// A warning, and how often it came.
+/// A warning, and how often it occurred.
 #[derive(Clone, Serialize)]
 struct Warning {
     text: String,
     count: usize,
-    /// Steps that were done when it came last.
+    /// The number of completed steps when it occurred last.
     step: usize,
 }
 
-/// A pair that the judge was shown, with what became of it.
+/// A judged pair and its outcome.
 #[derive(Clone, Serialize)]
 struct ShownPair {
     step: usize,
     prompt: String,
     response_1: String,
     response_2: String,
-    /// "1", "2", "tie", "invalid", or "" for equal responses.
+    /// "1", "2", "tie", "invalid", or "" for identical responses.
     verdict: String,
-    /// The probability that the first is better.
+    /// The probability that the first response is better.
     p_first: Option<f32>,
     order_flip: bool,
     skipped: Option<String>,
@@ -134,7 +134,7 @@ struct ShownRating {
     skipped: Option<String>,
 }
 
-/// The state for a page.
+/// The state as sent to a page.
 #[derive(Serialize)]
 pub(super) struct Snapshot {
     title: String,
@@ -150,7 +150,7 @@ pub(super) struct Snapshot {
     loss: Option<f64>,
     margin: Option<f64>,
     kl: Option<f64>,
-    /// Mean milliseconds by phase of the last steps, the rest as "other".
+    /// Mean milliseconds per phase over the latest steps; the rest is "other".
     phases: Vec<(&'static str, f64)>,
     step_ms: Option<f64>,
     tokens_per_second: f64,
@@ -158,14 +158,14 @@ pub(super) struct Snapshot {
     non_finite_steps: usize,
     steps_without_update: usize,
     warnings: Vec<Warning>,
-    /// The last one first.
+    /// The latest first.
     pairs: Vec<ShownPair>,
-    /// The last one first.
+    /// The latest first.
     ratings: Vec<ShownRating>,
 }
 
 impl LiveRun {
-    /// A run that has not begun, with what a reader should know of it: its model, dataset, judge, loss.
+    /// A run that has not begun. `facts` describe it: its model, dataset, judge, loss.
     pub fn new(title: impl Into<String>, facts: Vec<(String, String)>) -> LiveRun {
         LiveRun {
             title: title.into(),
@@ -176,7 +176,7 @@ impl LiveRun {
         }
     }
 
-    /// A part of a step begins.
+    /// Records that a phase of a step begins.
     pub fn phase(&self, name: &str) {
         let mut state = self.lock();
         if state.phase == name {
@@ -186,21 +186,21 @@ impl LiveRun {
         self.told(state);
     }
 
-    /// A step that an earlier process did: its row of `metrics.jsonl`.
+    /// Records a step of an earlier process from its row of `metrics.jsonl`.
     pub fn logged(&self, row: &Value) {
         let mut state = self.lock();
         state.log(row);
         self.told(state);
     }
 
-    /// A step is done.
+    /// Records a completed step.
     pub fn step(&self, report: &StepReport) {
         let mut state = self.lock();
         state.take(report);
         self.told(state);
     }
 
-    /// Something that the user should know.
+    /// Records a warning.
     pub fn warning(&self, text: &str) {
         let mut state = self.lock();
         let step = state.step;
@@ -214,7 +214,7 @@ impl LiveRun {
         self.told(state);
     }
 
-    /// The run has ended, in a sentence.
+    /// Records the end of the run; `outcome` is a sentence.
     pub fn end(&self, outcome: impl Into<String>) {
         let mut state = self.lock();
         state.outcome = Some(outcome.into());
@@ -281,7 +281,7 @@ impl State {
         self.ratings.drain(..self.ratings.len().saturating_sub(PAIRS));
     }
 
-    /// What a row of `metrics.jsonl` says.
+    /// Records a row of `metrics.jsonl`.
     fn log(&mut self, row: &Value) {
         let whole = |name: &str| row[name].as_u64().unwrap_or_default();
         self.step = whole("step") as usize;
@@ -291,7 +291,7 @@ impl State {
         self.curves.add(self.step, row);
     }
 
-    /// Mean milliseconds of the last steps by phase, and in all.
+    /// Mean milliseconds of the latest steps by phase and in total.
     fn mean_times(&self) -> (Vec<(&'static str, f64)>, Option<f64>) {
         let count = self.times.len() as f64;
         if count == 0.0 {
@@ -343,7 +343,7 @@ impl ShownRating {
     }
 }
 
-/// The beginning of a text that is too long for a page that is drawn again and again.
+/// Shortens a text that is too long for a page that is redrawn often.
 fn shortened(text: &str) -> String {
     match text.char_indices().nth(TEXT) {
         Some((end, _)) => format!("{}…", &text[..end]),
@@ -409,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_of_any_length_takes_bounded_memory() {
+    fn memory_is_bounded_for_a_run_of_any_length() {
         let live = LiveRun::new("run", Vec::new());
         for step in 1..=5_000 {
             live.step(&report(step, true));
@@ -417,7 +417,11 @@ mod tests {
         }
         let text = serde_json::to_value(live.snapshot()).unwrap();
         assert!(text["curves"]["loss"].as_array().unwrap().len() <= 1_000);
-        assert_eq!(text["curves"]["kl"].as_array().unwrap().len(), 0, "what is not finite is no point");
+        assert_eq!(
+            text["curves"]["kl"].as_array().unwrap().len(),
+            0,
+            "values that are not finite are ignored"
+        );
         assert_eq!(
             (text["pairs"].as_array().unwrap().len(), text["pairs"][0]["step"].as_u64()),
             (50, Some(5_000))
@@ -434,7 +438,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_warning_is_told_once_with_its_number() {
+    fn equal_warnings_are_shown_once_with_their_count() {
         let live = LiveRun::new("run", Vec::new());
         ["a", "b", "a"].iter().for_each(|text| live.warning(text));
         let text = serde_json::to_value(live.snapshot()).unwrap();
@@ -443,7 +447,7 @@ mod tests {
     }
 
     #[test]
-    fn order_flips_are_drawn_only_where_both_orders_are_asked() {
+    fn order_flips_are_plotted_only_if_both_orders_are_judged() {
         let live = LiveRun::new("run", Vec::new());
         live.step(&report(1, false));
         assert_eq!(live.lock().curves.order_flips.latest(), None);

@@ -1,5 +1,5 @@
-//! A run's page: how it goes, live, with buttons to pause it, to save and to end it; and where a person is the judge, the
-//! pairs to label. A server on a thread of its own, for browsers on this machine.
+//! A web page for a run: live progress, buttons to pause, save and stop, and, if a person is the judge, the pairs to
+//! label. It is served on a separate thread, for browsers on this machine.
 //!
 //! ```text
 //! Observer --StepReport--> UiObserver --> LiveRun --.             .--> /run    curves, pairs, warnings, buttons
@@ -21,7 +21,7 @@
 //! let served = Served { desk: Some(desk.clone()), live: live.clone(), requests: requests.clone() };
 //! let ui = Ui::start(&UiOptions::default(), served)?;
 //! assert!(ui.url().starts_with("http://127.0.0.1:"));
-//! // A run asks `queue`, tells `observer`, and looks at `requests` between steps.
+//! // A run uses `queue` as its judge, reports to `observer`, and checks `requests` between steps.
 //! let mut nobody = ();
 //! let (queue, observer) = (Human::new(desk), UiObserver::new(live.clone(), &mut nobody));
 //! # drop((queue, observer));
@@ -29,14 +29,15 @@
 //! # Ok::<(), oaif::Error>(())
 //! ```
 //!
-//! Who knows the address that [`Ui::url`] gives may use the page, nobody else: not another user of the machine, and no page of
-//! another site that the same browser has open (`guard.rs` tells what is checked). Pages come with all they need, and work
-//! without a network.
+//! Only a browser that knows the URL from [`Ui::url`] can use the page; other users of the machine cannot, nor can
+//! pages of other sites in the same browser (see `guard.rs` for the checks). The pages load nothing from elsewhere and
+//! work without a network.
 //!
-//! The server is `axum` on a current-thread runtime of `tokio`: the tokio project maintains both, and with `hyper` they have
-//! the tests and the reports of most Rust servers behind them. They add 23 crates to the program's 198. `hyper` alone would add
-//! 10, and want a router, extractors and events of our own; `tiny_http` 4, but it has had no release since 0.12 of 2022, takes a thread
-//! for each reader of events and bounds nothing; `warp` adds 40, `poem` 47, `actix-web` 67.
+//! The server is `axum` on a current-thread runtime of `tokio`. Both are maintained by the tokio project and, together
+//! with `hyper`, are the most widely used and tested Rust server stack. They add 23 crates to the program's 198.
+//! `hyper` alone would add 10 but need our own router, extractors and events; `tiny_http` would add 4, but its last
+//! release is 0.12 of 2022, it takes a thread per reader of events, and it has no limits; `warp` adds 40, `poem` 47,
+//! `actix-web` 67.
 
 mod api;
 mod connections;
@@ -63,28 +64,29 @@ use crate::error::{Error, Result};
 use crate::judge::human::Desk;
 use crate::train::Requests;
 
-/// Where the page is to be had.
+/// Where the page is served.
 #[derive(Clone, Debug, Default)]
 pub struct UiOptions {
-    /// The port; `None` for a free one.
+    /// The port; `None` for any free one.
     pub port: Option<u16>,
-    /// The address of an interface of this machine, to reach the page from others; `None` for this machine alone. What is sent is
-    /// not encrypted: whoever can read the network between can read the page and use it.
+    /// The address of a network interface of this machine, to make the page available to other machines; `None` for
+    /// this machine only. The connection is not encrypted: anyone who can read the network traffic can read and use the
+    /// page.
     pub address: Option<IpAddr>,
 }
 
-/// What a page shows and changes.
+/// What the page shows and controls.
 #[derive(Clone)]
 pub struct Served {
-    /// Pairs to label, where a person is the judge.
+    /// The pairs to label, if a person is the judge.
     pub desk: Option<Arc<Desk>>,
-    /// How the run goes.
+    /// The state of the run.
     pub live: Arc<LiveRun>,
-    /// What the buttons set.
+    /// The flags set by the buttons.
     pub requests: Arc<Requests>,
 }
 
-/// A server that runs. Dropping it ends it, within a second.
+/// A running server. Dropping it stops the server within a second.
 pub struct Ui {
     url: String,
     address: SocketAddr,
@@ -93,17 +95,17 @@ pub struct Ui {
 }
 
 impl Ui {
-    /// Begins to serve.
+    /// Starts the server.
     ///
     /// # Errors
-    /// [`Error::Config`] for a port that is taken, and for an address that is not of this machine or that is none of one interface
-    /// (such as 0.0.0.0: a request could not be told from one for another machine); where the system gives no random numbers
-    /// or no thread.
+    /// [`Error::Config`] for a port that is in use, for an address that does not belong to this machine or to a single
+    /// interface (such as 0.0.0.0: the `Host` check would not know its own name), and if the system provides no random
+    /// numbers or no thread.
     pub fn start(options: &UiOptions, served: Served) -> Result<Ui> {
         let ip = options.address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
         if ip.is_unspecified() || ip.is_multicast() {
             let why =
-                format!("{ip} is not the address of one interface: give the one that browsers will use");
+                format!("{ip} is not the address of one interface: use the address that browsers will open");
             return Err(Error::config("address", why));
         }
         let wanted = SocketAddr::new(ip, options.port.unwrap_or(0));
@@ -113,7 +115,7 @@ impl Ui {
             }
             _ => Error::config(
                 "port",
-                format!("cannot listen on {wanted} ({e}): choose another port, or none"),
+                format!("cannot listen on {wanted} ({e}): choose another port, or leave it out"),
             ),
         };
         let listener = TcpListener::bind(wanted).map_err(unbound)?;
@@ -124,12 +126,12 @@ impl Ui {
         Ok(Ui { url, address, ending, thread: Some(thread) })
     }
 
-    /// The address for a browser, with the secret that opens the page.
+    /// The URL for a browser; it contains the secret token.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// Where the server listens.
+    /// The address on which the server listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -139,7 +141,7 @@ impl Drop for Ui {
     fn drop(&mut self) {
         self.ending.end();
         if let Some(thread) = self.thread.take() {
-            // A panic there has ended what this was to end.
+            // A panic of the thread has ended the server, too.
             let _ = thread.join();
         }
     }

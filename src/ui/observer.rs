@@ -1,4 +1,4 @@
-//! Tells the page what the training tells its observer.
+//! Forwards the reports of the trainer to the page.
 
 use std::sync::Arc;
 
@@ -7,14 +7,14 @@ use serde_json::Value;
 use super::live::LiveRun;
 use crate::train::{Observer, StepReport};
 
-/// An observer before another one: both hear everything.
+/// An observer that updates the page and forwards everything to another observer.
 pub struct UiObserver<'a> {
     live: Arc<LiveRun>,
     next: &'a mut dyn Observer,
 }
 
 impl<'a> UiObserver<'a> {
-    /// Fills `live`, and passes on to `next`.
+    /// Updates `live` and forwards to `next`.
     pub fn new(live: Arc<LiveRun>, next: &'a mut dyn Observer) -> UiObserver<'a> {
         UiObserver { live, next }
     }
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn the_page_and_the_observer_behind_it_hear_everything() {
+    fn the_page_and_the_next_observer_receive_all_reports() {
         let live = Arc::new(LiveRun::new("run", Vec::new()));
         let mut heard = Heard::default();
         let mut observer = UiObserver::new(live.clone(), &mut heard);

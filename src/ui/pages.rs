@@ -1,4 +1,4 @@
-//! The pages and their files, all within the program.
+//! The pages and their files, all embedded in the program.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use axum::response::{Html, IntoResponse, Redirect, Response};
 
 use super::server::Shared;
 
-/// Name, type and content of every file.
+/// Name, type and content of each file.
 const FILES: [(&str, &str, &str); 9] = [
     ("report.css", "text/css; charset=utf-8", include_str!("../report/page.css")),
     ("plot.css", "text/css; charset=utf-8", include_str!("../report/plot.css")),
@@ -21,15 +21,16 @@ const FILES: [(&str, &str, &str); 9] = [
     ("icon.svg", "image/svg+xml", include_str!("web/icon.svg")),
 ];
 
-/// One of the files.
+/// Serves one of the files.
 pub(super) async fn file(Path(name): Path<String>) -> Response {
     match FILES.iter().find(|(known, ..)| *known == name) {
         Some((_, kind, content)) => ([(header::CONTENT_TYPE, *kind)], *content).into_response(),
-        None => (StatusCode::NOT_FOUND, "There is no such file.\n").into_response(),
+        None => (StatusCode::NOT_FOUND, "No such file.\n").into_response(),
     }
 }
 
-/// The address that was printed: the token becomes a cookie and leaves the address bar.
+/// The entry page: if the URL contains the token, sets the cookie and redirects, so that the token leaves the address
+/// bar.
 pub(super) async fn front(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     let page = Redirect::to(if shared.served.desk.is_some() { "/label" } else { "/run" });
     match shared.guard.brings_token(&request.into_parts().0) {
@@ -38,7 +39,7 @@ pub(super) async fn front(State(shared): State<Arc<Shared>>, request: Request) -
     }
 }
 
-/// The page to label on.
+/// The page for labelling.
 pub(super) async fn label(State(shared): State<Arc<Shared>>) -> Response {
     match shared.served.desk {
         Some(_) => page(&shared, include_str!("web/label.html")),
@@ -51,7 +52,7 @@ pub(super) async fn run(State(shared): State<Arc<Shared>>) -> Response {
     page(&shared, include_str!("web/run.html"))
 }
 
-/// A page with the value that its requests must bring.
+/// A page with the value that its requests must carry.
 fn page(shared: &Shared, html: &str) -> Response {
     match shared.guard.pages.issue() {
         Ok(value) => {

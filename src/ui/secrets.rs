@@ -1,32 +1,32 @@
-//! Random values that nobody can guess.
+//! Random values that cannot be guessed.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 
 use crate::error::{Error, Result};
 
-/// Pages whose forms are accepted: the last ones that were opened.
+/// The number of latest pages whose requests are accepted.
 const PAGES: usize = 256;
 
 /// 128 bits from the operating system, in hexadecimal digits.
 pub(super) fn random() -> Result<String> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes)
-        .map_err(|e| Error::config("ui", format!("the system gives no random numbers ({e})")))?;
+        .map_err(|e| Error::config("ui", format!("the system provides no random numbers ({e})")))?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// Whether two secrets are the same, in a time that does not tell where they differ.
+/// Compares two secrets in constant time.
 pub(super) fn same(a: &str, b: &str) -> bool {
     a.len() == b.len() && a.bytes().zip(b.bytes()).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
 }
 
-/// Values that pages were given, each to prove that a request comes from one of them.
+/// The values given to pages; a request proves with it that it comes from one of them.
 #[derive(Default)]
 pub(super) struct PageValues(Mutex<VecDeque<String>>);
 
 impl PageValues {
-    /// A value for another page.
+    /// Issues a value for a new page.
     pub fn issue(&self) -> Result<String> {
         let value = random()?;
         let mut issued = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -37,7 +37,7 @@ impl PageValues {
         Ok(value)
     }
 
-    /// Whether a page has this value.
+    /// Whether a page was given this value.
     pub fn knows(&self, value: &str) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().any(|issued| same(issued, value))
     }
@@ -55,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn the_values_of_the_last_pages_are_known() {
+    fn the_values_of_the_latest_pages_are_known() {
         let values = PageValues::default();
         let issued: Vec<String> = (0..=PAGES).map(|_| values.issue().unwrap()).collect();
         assert!(!values.knows(&issued[0]) && !values.knows(""));

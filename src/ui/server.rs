@@ -1,4 +1,4 @@
-//! The server's thread, and what every request goes through.
+//! The server's thread, and the processing of every request.
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -20,21 +20,21 @@ use super::guard::{Guard, Refused};
 use super::{Served, api, events, pages};
 use crate::error::{Error, Result};
 
-/// The longest body of a request: a comment of the greatest length, all of it escaped.
+/// The maximum size of a request body: a comment of maximum length in which every character is escaped.
 pub(super) const MAX_BODY: usize = 64 << 10;
-/// How long the last answers may take when the server ends.
+/// How long the last answers may take when the server stops.
 const LAST_ANSWERS: Duration = Duration::from_millis(500);
 
-/// What all requests share.
+/// The state shared by all requests.
 pub(super) struct Shared {
     pub served: Served,
     pub guard: Guard,
     pub news: watch::Sender<News>,
-    /// Readers of events.
+    /// The number of open event streams.
     pub readers: AtomicUsize,
 }
 
-/// What has changed, by counters.
+/// Counters of changes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct News {
     pub desk: u64,
@@ -42,7 +42,7 @@ pub(super) struct News {
     pub ending: bool,
 }
 
-/// Ends the server.
+/// Stops the server.
 pub(super) struct Ending(watch::Sender<News>);
 
 impl Ending {
@@ -51,7 +51,7 @@ impl Ending {
     }
 }
 
-/// Serves `listener` on a thread of its own.
+/// Serves `listener` on a separate thread.
 pub(super) fn start(
     listener: TcpListener,
     address: SocketAddr,
@@ -71,7 +71,7 @@ pub(super) fn start(
     listen_for_changes(&shared);
     let mut ending = news.subscribe();
     let ends = async move {
-        // Without a sender there is nothing left to serve for.
+        // This also ends if the sender is gone.
         let _ = ending.wait_for(|news| news.ending).await;
     };
     let serve = async move {
@@ -82,7 +82,7 @@ pub(super) fn start(
             let _ = last.wait_for(|news| news.ending).await;
             tokio::time::sleep(LAST_ANSWERS).await;
         };
-        // A reader that takes nothing must not keep the run from its end.
+        // A client that reads nothing must not delay the end of the run.
         let (server, too_long) = (std::pin::pin!(server.into_future()), std::pin::pin!(too_long));
         futures_util::future::select(server, too_long).await;
     };
@@ -90,7 +90,7 @@ pub(super) fn start(
     Ok((Ending(news), thread.map_err(unstarted)?))
 }
 
-/// Changes of what is served are news, as long as the server runs.
+/// Counts changes of the desk and of the run while the server exists.
 fn listen_for_changes(shared: &Arc<Shared>) {
     let tell = |change: fn(&mut News)| {
         let shared = Arc::downgrade(shared);
@@ -115,13 +115,13 @@ fn router(shared: Arc<Shared>) -> Router {
         .route("/api/undo", post(api::undo))
         .route("/api/comment", post(api::comment))
         .route("/api/request", post(api::request))
-        .fallback(|| async { (StatusCode::NOT_FOUND, "There is no such page.\n") })
+        .fallback(|| async { (StatusCode::NOT_FOUND, "No such page.\n") })
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(middleware::from_fn_with_state(shared.clone(), guarded))
         .with_state(shared)
 }
 
-/// Refuses who may not ask, and says to browsers what the answer may do.
+/// Refuses requests that are not allowed, and adds the security headers.
 async fn guarded(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
     let mut response = match shared.guard.check(&parts) {

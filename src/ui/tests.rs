@@ -1,4 +1,4 @@
-//! A server as a browser, and as those who are not meant to, would use it.
+//! Tests of the server from the side of a browser and of an attacker.
 
 use crate::Wait;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -68,12 +68,12 @@ impl Response {
     }
 }
 
-/// Sends a request as it is written here, but for the end of its lines.
+/// Sends a request as written, with line ends converted to CRLF.
 fn raw(address: SocketAddr, request: &str, body: &str) -> Response {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     let request = format!("{}\r\nConnection: close\r\n\r\n", request.trim().replace('\n', "\r\n"));
-    // A server that refuses may not read all of it.
+    // A server that refuses a request may not read all of it.
     let _ = stream.write_all(request.as_bytes()).and_then(|()| stream.write_all(body.as_bytes()));
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer);
@@ -83,7 +83,7 @@ fn raw(address: SocketAddr, request: &str, body: &str) -> Response {
     Response { status, head: head.to_owned(), body: body.to_owned() }
 }
 
-/// A browser that has opened the address and a page.
+/// A browser that has opened the URL and a page.
 struct Browser {
     address: SocketAddr,
     cookie: String,
@@ -136,7 +136,7 @@ impl Browser {
         self.get("/api/desk").json()["pair"].clone()
     }
 
-    /// Reads events until one of this name comes.
+    /// Reads events until one has the given name.
     fn events(&self) -> impl FnMut(&str) -> String + use<> {
         let Browser { address, cookie, .. } = self;
         let mut stream = TcpStream::connect(address).unwrap();
@@ -171,7 +171,7 @@ fn without_the_token_or_with_a_wrong_one_everything_is_refused() {
         let forged = format!("GET {path} HTTP/1.1\nHost: {address}\nCookie: oaif-{}={wrong}", address.port());
         assert_eq!(raw(address, &forged, "").status, 403);
     }
-    // Nor is the cookie the token.
+    // The token is not accepted as the cookie, either.
     let token = ui.url().split_once('=').unwrap().1;
     let stolen = format!("GET /run HTTP/1.1\nHost: {address}\nCookie: oaif-{}={token}", address.port());
     assert_eq!((raw(address, &stolen, "").status, token.len()), (403, 32));
@@ -260,17 +260,17 @@ fn an_oversized_or_unusable_body_is_refused() {
         let response = browser.post_with("/api/request", body, "");
         assert!([400, 422].contains(&response.status), "{body}: {}", response.status);
         assert!(
-            response.json()["error"].as_str().unwrap().starts_with("The request is unusable"),
+            response.json()["error"].as_str().unwrap().starts_with("The request is invalid"),
             "{}",
             response.body
         );
     }
     assert_eq!(desk.view(None).counts.given, 0);
-    assert_eq!(browser.get(&format!("/{}", "x".repeat(1 << 20))).status, 431, "nor a long address");
+    assert_eq!(browser.get(&format!("/{}", "x".repeat(1 << 20))).status, 431, "a URL that is too long");
 }
 
 #[test]
-fn every_answer_says_what_a_browser_may_do_with_it() {
+fn every_answer_has_the_security_headers() {
     let Fixture { ui, .. } = &fixture(1);
     let browser = Browser::open(ui);
     let refused = raw(ui.address(), &format!("GET / HTTP/1.1\nHost: {}", ui.address()), "");
@@ -291,7 +291,7 @@ fn every_answer_says_what_a_browser_may_do_with_it() {
 }
 
 #[test]
-fn pages_ask_for_nothing_from_elsewhere_and_have_no_inline_script_or_style() {
+fn pages_load_nothing_from_elsewhere_and_have_no_inline_script_or_style() {
     let Fixture { ui, .. } = &fixture(1);
     let browser = Browser::open(ui);
     for page in ["/label", "/run"] {
@@ -319,7 +319,7 @@ fn pages_ask_for_nothing_from_elsewhere_and_have_no_inline_script_or_style() {
 }
 
 #[test]
-fn texts_of_others_are_never_part_of_a_page() {
+fn untrusted_texts_are_never_part_of_the_html() {
     let Fixture { ui, live, .. } = &fixture(3);
     live.warning(HOSTILE[1]);
     let browser = Browser::open(ui);
@@ -328,13 +328,13 @@ fn texts_of_others_are_never_part_of_a_page() {
     }
     let desk = browser.get("/api/desk");
     assert_eq!(desk.header("content-type"), Some("application/json"));
-    assert_eq!(desk.json()["pair"]["prompt"], HOSTILE[0], "they travel as JSON, as they are");
+    assert_eq!(desk.json()["pair"]["prompt"], HOSTILE[0], "they are sent unchanged as JSON");
     let run = browser.get("/api/run").json();
     assert_eq!((&run["warnings"][0]["text"], &run["facts"][0][1]), (&json!(HOSTILE[1]), &json!(HOSTILE[0])));
 }
 
 #[test]
-fn a_label_that_a_page_sends_reaches_its_pair() {
+fn a_label_from_a_page_reaches_its_pair() {
     let Fixture { ui, human, .. } = &mut fixture(12);
     let browser = Browser::open(ui);
     let mut expected = Vec::new();
@@ -361,7 +361,7 @@ fn a_label_that_a_page_sends_reaches_its_pair() {
 }
 
 #[test]
-fn two_pages_follow_each_other_and_a_label_given_in_one_is_stale_in_the_other() {
+fn two_pages_stay_in_sync_and_a_label_given_in_one_is_stale_in_the_other() {
     let Fixture { ui, .. } = &fixture(2);
     let (one, two) = (Browser::open(ui), Browser::open(ui));
     let pair = one.pair();
@@ -382,7 +382,7 @@ fn two_pages_follow_each_other_and_a_label_given_in_one_is_stale_in_the_other() 
 }
 
 #[test]
-fn an_undone_label_comes_back_as_another_form_and_the_old_one_is_refused() {
+fn an_undone_pair_gets_a_new_form_and_the_old_one_is_refused() {
     let Fixture { ui, desk, .. } = &fixture_of(Desk::new(), 2);
     let browser = Browser::open(ui);
     let pair = browser.pair();
@@ -402,7 +402,7 @@ fn an_undone_label_comes_back_as_another_form_and_the_old_one_is_refused() {
 }
 
 #[test]
-fn a_server_that_was_killed_goes_on_where_its_file_ends() {
+fn after_a_kill_the_labels_are_restored_from_the_file() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("labels.jsonl");
     let before = fixture_of(Desk::open(&path).unwrap(), 3);
@@ -410,7 +410,7 @@ fn a_server_that_was_killed_goes_on_where_its_file_ends() {
     let pair = browser.pair();
     browser.label(&pair, "tie");
     std::fs::write(&path, std::fs::read_to_string(&path).unwrap() + "{\"id\":").unwrap();
-    // As after a kill: nothing has come to an end in order.
+    // Simulates a kill: no destructors run.
     std::mem::forget(before);
 
     let mut after = fixture_of(Desk::open(&path).unwrap(), 3);
@@ -421,14 +421,14 @@ fn a_server_that_was_killed_goes_on_where_its_file_ends() {
     );
     let old = Browser { address: after.ui.address(), ..browser };
     let refused = old.label(&pair, "first");
-    assert_eq!(refused.status, 403, "the cookie of before is of no use");
-    assert!(refused.body.contains("After a restart it is another one"), "{}", refused.body);
+    assert_eq!(refused.status, 403, "the old cookie is not accepted");
+    assert!(refused.body.contains("It changes with every start"), "{}", refused.body);
     let counts = Browser::open(&after.ui).get("/api/desk").json()["counts"].clone();
     assert_eq!((&counts["open"], &counts["given"]), (&json!(2), &json!(1)));
 }
 
 #[test]
-fn events_tell_of_steps_and_of_the_end() {
+fn steps_and_the_end_of_the_run_are_sent_as_events() {
     let Fixture { ui, live, requests, human, .. } = fixture(1);
     let browser = Browser::open(&ui);
     let mut heard = browser.events();
@@ -454,18 +454,18 @@ fn events_tell_of_steps_and_of_the_end() {
 }
 
 #[test]
-fn the_thread_ends_within_a_second_of_the_drop_whoever_still_reads() {
+fn the_thread_ends_within_a_second_of_the_drop_despite_open_connections() {
     let Fixture { ui, human, .. } = fixture(1);
     let browser = Browser::open(&ui);
     let mut heard = browser.events();
     heard("change");
-    // One that asks for much and reads nothing.
+    // A client that sends many requests and reads nothing.
     let mut deaf = TcpStream::connect(ui.address()).unwrap();
     deaf.set_write_timeout(Some(Duration::from_millis(100))).unwrap();
     let Browser { address, cookie, .. } = &browser;
     let request = format!("GET /files/report.css HTTP/1.1\r\nHost: {address}\r\nCookie: {cookie}\r\n\r\n");
     while deaf.write_all(request.as_bytes()).is_ok() {}
-    // One that has begun a request and says no more.
+    // A client that has sent half a request.
     let mut idle = TcpStream::connect(ui.address()).unwrap();
     idle.write_all(b"POST /api/label HTTP/1.1\r\n").unwrap();
     let address = ui.address();
@@ -477,7 +477,7 @@ fn the_thread_ends_within_a_second_of_the_drop_whoever_still_reads() {
 }
 
 #[test]
-fn more_connections_than_are_allowed_wait_for_room() {
+fn connections_above_the_limit_wait_for_room() {
     let Fixture { ui, human, .. } = fixture(1);
     let browser = Browser::open(&ui);
     let crowd: Vec<TcpStream> = (0..CONNECTIONS).map(|_| TcpStream::connect(ui.address()).unwrap()).collect();
@@ -497,7 +497,7 @@ fn more_connections_than_are_allowed_wait_for_room() {
 }
 
 #[test]
-fn a_port_that_is_taken_and_an_address_of_no_interface_are_refused() {
+fn a_port_in_use_and_an_address_of_no_interface_are_refused() {
     let Fixture { ui, live, requests, .. } = &fixture(0);
     let served = || Served { desk: None, live: live.clone(), requests: requests.clone() };
     let refused = |options: UiOptions| Ui::start(&options, served()).err().expect("an error").to_string();
@@ -513,7 +513,7 @@ fn a_port_that_is_taken_and_an_address_of_no_interface_are_refused() {
 }
 
 #[test]
-fn where_no_person_labels_there_is_no_page_to_label() {
+fn without_a_person_as_judge_there_is_no_label_page() {
     let Fixture { live, requests, .. } = fixture(0);
     let ui = Ui::start(&UiOptions::default(), Served { desk: None, live, requests }).unwrap();
     let address = ui.address();
@@ -528,7 +528,7 @@ fn where_no_person_labels_there_is_no_page_to_label() {
 }
 
 #[test]
-fn the_order_that_a_page_is_shown_is_that_of_the_id() {
+fn a_page_shows_the_order_that_the_id_determines() {
     let Fixture { ui, .. } = &fixture(1);
     let pair = Browser::open(ui).pair();
     let order = Order::of(pair["id"].as_str().unwrap());

@@ -1,4 +1,4 @@
-//! What the world gets wrong: one clear sentence with the way out, the right exit code, nothing left behind.
+//! Invalid input: one clear sentence with the way out, the right exit code, and nothing left behind.
 
 use serde_json::{Value, json};
 
@@ -18,7 +18,7 @@ fn place() -> Option<Place> {
     Some(place)
 }
 
-/// Checks that no command runs with what is there, and no dry run.
+/// Checks that no command accepts the files in the folder, nor does a dry run.
 #[track_caller]
 fn nothing_runs(place: &Place, code: i32, parts: &[&str]) {
     refused_by_all(place, code, parts);
@@ -44,7 +44,7 @@ fn edit(place: &Place, name: &str, change: impl FnOnce(&mut Value, &mut Vec<u8>)
 }
 
 #[test]
-fn a_folder_that_holds_no_whole_model_is_refused() {
+fn an_incomplete_model_folder_is_refused() {
     let Some(place) = place() else { return };
     for (file, parts) in [
         ("model.safetensors", ["has no weights", "model.safetensors.index.json"]),
@@ -113,7 +113,7 @@ fn a_tensor_of_another_type_or_shape_is_refused() {
 }
 
 #[test]
-fn a_missing_and_a_left_over_tensor_are_refused() {
+fn missing_and_unexpected_tensors_are_refused() {
     let Some(place) = place() else { return };
     let whole = place.read(MODEL);
     edit(&place, MODEL, |header, data| {
@@ -132,7 +132,7 @@ fn a_missing_and_a_left_over_tensor_are_refused() {
 }
 
 #[test]
-fn a_shard_that_is_not_there_is_named() {
+fn a_missing_shard_is_named() {
     let Some(place) = Place::with(&["tiny"]) else { return };
     place.write("rows.jsonl", completions());
     std::fs::remove_file(place.path("tiny/model-00002-of-00002.safetensors")).unwrap();
@@ -148,7 +148,7 @@ fn an_unknown_architecture_is_refused() {
 }
 
 #[test]
-fn impossible_sizes_are_refused_before_memory_is_taken() {
+fn impossible_sizes_are_refused_before_memory_is_allocated() {
     let Some(place) = place() else { return };
     let config = place.read("tiny_tied/config.json");
     for (key, value, parts) in [
@@ -170,7 +170,7 @@ fn impossible_sizes_are_refused_before_memory_is_taken() {
 }
 
 #[test]
-fn a_token_beyond_the_models_vocabulary_is_refused_where_a_text_has_it() {
+fn a_text_with_a_token_beyond_the_vocabulary_is_refused() {
     let Some(place) = place() else { return };
     let tokenizer = String::from_utf8(place.read("tiny_tied/tokenizer.json")).unwrap();
     place.write("tiny_tied/tokenizer.json", tokenizer.replace("\"home\":95", "\"home\":960"));
@@ -181,7 +181,7 @@ fn a_token_beyond_the_models_vocabulary_is_refused_where_a_text_has_it() {
 }
 
 #[test]
-fn weights_that_are_no_numbers_are_noticed() {
+fn nan_weights_are_detected() {
     let Some(place) = place() else { return };
     let whole = place.read(MODEL);
     edit(&place, MODEL, |_, data| data.fill(0xff));
@@ -190,7 +190,7 @@ fn weights_that_are_no_numbers_are_noticed() {
         1,
         &["model.safetensors", "tensor model.embed_tokens.weight holds NaN", "damaged"],
     );
-    // Numbers, but so large that what is computed with them is none.
+    // The weights are numbers, but so large that the results overflow.
     place.write(MODEL, whole);
     edit(&place, MODEL, |header, data| {
         let range = &header["model.layers.0.input_layernorm.weight"]["data_offsets"];
@@ -204,7 +204,7 @@ fn weights_that_are_no_numbers_are_noticed() {
     let outcome = place.oaif(DPO);
     assert_eq!(outcome.code, Some(1), "{}", outcome.err);
     assert!(outcome.err.lines().last().unwrap().contains("not finite: lower --learning-rate"));
-    assert!(!place.path("run/model").exists(), "an untrained model is no result");
+    assert!(!place.path("run/model").exists(), "an untrained model must not be saved");
 }
 
 #[test]
@@ -230,7 +230,7 @@ fn a_bad_line_of_a_dataset_is_named() {
 }
 
 #[test]
-fn a_dataset_that_is_empty_or_no_text_is_refused() {
+fn an_empty_or_binary_dataset_is_refused() {
     let Some(place) = place() else { return };
     let contents: [(&[u8], &[&str]); 6] = [
         (b"", &["the file has no rows", "JSON lines"]),
@@ -250,14 +250,14 @@ fn a_dataset_that_is_empty_or_no_text_is_refused() {
 }
 
 #[test]
-fn an_answer_without_a_token_is_refused() {
+fn a_response_without_tokens_is_refused() {
     let Some(place) = place() else { return };
-    // White space is nothing to this tokenizer.
+    // White space has no tokens in this tokenizer.
     let line = json!({"prompt": "a", "completion": " ", "chosen": " ", "rejected": " fox"});
     place.write("rows.jsonl", format!("{}{line}\n", completions()));
     place.write("pairs.jsonl", format!("{PAIRS}{line}\n"));
     place.refuses(SCORE, 1, &["rows.jsonl:5: ", "without a token"]);
-    // With EOS there is one.
+    // The end-of-sequence token counts as one.
     place.oaif(DPO).done();
     let sft = DPO.replace("dpo", "sft").replace("pairs", "rows");
     for line in [DPO, &sft] {
@@ -267,7 +267,7 @@ fn an_answer_without_a_token_is_refused() {
 }
 
 #[test]
-fn an_empty_answer_is_skipped_in_training_and_refused_in_score() {
+fn an_empty_response_is_skipped_in_training_and_refused_in_score() {
     let Some(place) = place() else { return };
     let line = json!({"prompt": "a", "completion": "", "chosen": "", "rejected": " fox"});
     place.write("rows.jsonl", format!("{line}\n{}{line}\n", completions()));
@@ -289,7 +289,7 @@ fn an_empty_answer_is_skipped_in_training_and_refused_in_score() {
 }
 
 #[test]
-fn a_run_says_how_long_its_rows_are_and_keeps_it() {
+fn a_run_prints_and_stores_the_lengths_of_its_rows() {
     let Some(place) = place() else { return };
     let err = place.oaif(DPO).done().err;
     let table: Vec<Vec<&str>> = err
@@ -310,10 +310,10 @@ fn a_run_says_how_long_its_rows_are_and_keeps_it() {
 }
 
 #[test]
-fn a_tokenizer_that_panics_in_its_library_is_one_sentence() {
+fn a_panic_in_the_tokenizer_library_is_an_error_of_one_sentence() {
     let Some(place) = place() else { return };
     let mut file = place.json("tiny_tied/tokenizer.json");
-    // The library loses count of the letters between these.
+    // The library miscounts the characters between these.
     let empty = json!({"type": "Replace", "pattern": {"Regex": "a*"}, "content": "bb"});
     file["normalizer"] = json!({"type": "Sequence", "normalizers": [empty, {"type": "NFKD"}]});
     place.write("tiny_tied/tokenizer.json", file.to_string());
@@ -323,7 +323,7 @@ fn a_tokenizer_that_panics_in_its_library_is_one_sentence() {
 }
 
 #[test]
-fn pairs_of_equal_answers_are_skipped_and_alone_they_are_an_error() {
+fn pairs_of_identical_responses_are_skipped_and_an_error_if_no_row_is_left() {
     let Some(place) = place() else { return };
     let alike = json!({"prompt": "a", "chosen": " fox", "rejected": " fox"});
     place.write("pairs.jsonl", format!("{PAIRS}{alike}\n"));
@@ -334,7 +334,7 @@ fn pairs_of_equal_answers_are_skipped_and_alone_they_are_an_error() {
 }
 
 #[test]
-fn what_is_longer_than_the_context_is_an_error_in_score_and_generate() {
+fn a_text_longer_than_the_context_is_an_error_in_score_and_generate() {
     let Some(place) = place() else { return };
     let long = "fox ".repeat(200);
     let row = json!({"prompt": long, "completion": " hen", "chosen": " hen", "rejected": " owl"});
@@ -345,7 +345,7 @@ fn what_is_longer_than_the_context_is_an_error_in_score_and_generate() {
     place.refuses(&format!("{line} --prompts rows.jsonl"), 1, &parts);
     let outcome = place.oaif_with(line, &["--prompt", &long]);
     outcome.refused(1, &["the prompt has 201 tokens, the model takes 127", "shorten it"]);
-    // In training such a row is left out; where nothing is left, it is an error.
+    // In training such a row is skipped; it is an error only if no row is left.
     place.write("pairs.jsonl", format!("{row}\n"));
     let parts =
         ["dataset: no row is left (1 of 1 rows are skipped: 1 with a prompt above 128 tokens (line 1))"];
@@ -359,7 +359,7 @@ fn what_is_longer_than_the_context_is_an_error_in_score_and_generate() {
 }
 
 #[test]
-fn an_unknown_flag_or_value_is_wrong_usage() {
+fn an_unknown_flag_or_value_is_a_usage_error() {
     let Some(place) = place() else { return };
     for (more, parts) in [
         ("--lerning-rate 1", &["--lerning-rate", "--learning-rate", "--help"][..]),
@@ -446,11 +446,11 @@ fn no_gpu_and_an_unknown_gpu_are_refused() {
         command.env("VK_DRIVER_FILES", "/nonexistent").env("VK_ICD_FILENAMES", "/nonexistent");
         let advice = if line == "doctor" { "apt-get" } else { "`oaif doctor` shows what is found" };
         let outcome = Outcome::of(command);
-        assert!(line != "doctor" || !outcome.err.contains("oaif doctor"), "doctor is no advice in itself");
+        assert!(line != "doctor" || !outcome.err.contains("oaif doctor"), "doctor must not recommend itself");
         outcome.refused(1, &["no GPU was found", "apt-get install", advice]);
         assert!(!place.path("run").exists() && !place.path("out.jsonl").exists());
     }
-    // A dry run needs none.
+    // A dry run needs no GPU.
     let mut command = place.command(&format!("{DPO} --dry-run"));
     command.env("VK_DRIVER_FILES", "/nonexistent").env("VK_ICD_FILENAMES", "/nonexistent");
     let report = Outcome::of(command).done();
@@ -459,7 +459,7 @@ fn no_gpu_and_an_unknown_gpu_are_refused() {
 }
 
 #[test]
-fn a_dry_run_without_rows_needs_lengths_that_the_model_takes() {
+fn a_dry_run_without_rows_needs_lengths_within_the_context() {
     let Some(place) = place() else { return };
     let dpo = "dpo --model tiny_tied --dry-run";
     let align = format!("align --model tiny_tied --dry-run {}", ALIGN.split_once("run ").unwrap().1);
@@ -486,7 +486,7 @@ fn a_dry_run_without_rows_needs_lengths_that_the_model_takes() {
 }
 
 #[test]
-fn a_batch_above_the_gpus_limit_is_refused_with_a_remedy_that_the_command_has() {
+fn a_batch_above_the_gpus_limit_is_refused_with_a_flag_of_the_command_as_remedy() {
     let Some(place) = place() else { return };
     let parts = ["iB in one buffer, the GPU allows ", "lower --per-device-train-batch-size"];
     for line in [DPO, ALIGN, &DPO.replace("dpo", "sft").replace("pairs", "rows")] {
@@ -496,7 +496,7 @@ fn a_batch_above_the_gpus_limit_is_refused_with_a_remedy_that_the_command_has() 
     }
 }
 
-/// The shell's `ulimit` is all that a software driver takes notice of.
+/// A software driver only respects the shell's `ulimit`.
 #[cfg(target_os = "linux")]
 #[test]
 fn exhausted_memory_is_an_error_with_a_remedy() {
@@ -510,7 +510,7 @@ fn exhausted_memory_is_an_error_with_a_remedy() {
         shell.envs(program.get_envs().filter_map(|(key, value)| Some((key, value?))));
         Outcome::of(shell)
     };
-    // How much the driver needs for itself varies, and it may fall over before it can say so.
+    // The driver's own memory use varies, and it may crash before it reports an error.
     for limit in 4..40 {
         let outcome = limited(limit * 100_000);
         assert!(!outcome.err.contains("panicked"), "{}", outcome.err);
@@ -542,7 +542,7 @@ fn a_judge_that_does_not_work_ends_the_run_with_an_explanation() {
         run("true", &["answered 0 of 32 pairs", "one line with the same id"]);
         run("nonesuch-program", &["nonesuch-program", "must end with exit code 0"]);
     }
-    // A run that has done nothing is in nobody's way.
+    // A run without any step does not block the next one.
     place.oaif(ALIGN).done();
 }
 

@@ -1,10 +1,10 @@
-//! `bench`: what it measures, in both forms, and what it refuses. How fast anything is, is no matter here.
+//! `bench`: its measurements, in both output formats, and the input that it refuses. The speed itself is not checked.
 
 use serde_json::Value;
 
 use super::{Place, number};
 
-/// A model that takes no time.
+/// A model that runs quickly.
 const SMALL: &str = "--shape c=32,f=64,l=2,h=4,k=2,v=64";
 
 /// Checks what every measurement tells.
@@ -63,7 +63,7 @@ fn machine_and_ceilings_come_first_and_then_an_object_for_each_kernel() {
 }
 
 #[test]
-fn a_step_makes_nothing_but_submits_and_tells_what_it_costs() {
+fn a_step_only_submits_and_reports_its_cost() {
     let Some(place) = Place::with(&["tiny"]) else { return };
     let rows = place.oaif("bench step --model tiny --runs 1 --json").rows();
     let measured = measurements(&rows);
@@ -79,7 +79,7 @@ fn a_step_makes_nothing_but_submits_and_tells_what_it_costs() {
 }
 
 #[test]
-fn a_pass_is_measured_by_its_parts_at_every_batch() {
+fn the_parts_of_a_pass_are_measured_at_every_batch() {
     let Some(place) = Place::with(&[]) else { return };
     let line = format!("bench passes {SMALL} --batch 1x16,2x8 --runs 1 --json");
     let rows = place.oaif(&line).rows();
@@ -104,7 +104,7 @@ fn decoding_is_measured_for_1_16_and_64_sequences() {
 }
 
 #[test]
-fn prompts_and_contexts_are_as_long_and_weights_held_as_asked_for() {
+fn the_flags_set_prompt_and_context_lengths_and_the_format_of_weights() {
     let Some(place) = Place::with(&[]) else { return };
     let lengths = "--prefill 8,32 --decode 1,16 --sequences 1,3";
     let line = format!("bench prefill decode {SMALL} {lengths} --dtype f16 --layers 1 --runs 1 --json");
@@ -124,14 +124,14 @@ fn prompts_and_contexts_are_as_long_and_weights_held_as_asked_for() {
         assert_eq!(row["shape"], "C 32 F 64 L 1 H 4 K 2 D 8 V 64");
         assert!(row["model"].as_str().unwrap().ends_with(", 1 of its layers"), "{row}");
     }
-    // Ceilings before all, between the suites, and after all.
+    // Ceilings are measured before all suites, between them, and after all.
     let suites: Vec<&Value> = rows.iter().filter(|row| row["drift_percent"].is_object()).collect();
     assert_eq!(suites.len(), 2);
     assert_eq!(suites[0]["ceilings_after"], suites[1]["ceilings_before"]);
 }
 
 #[test]
-fn a_lora_step_is_one_of_frozen_weights_with_less_to_do() {
+fn a_lora_step_has_frozen_weights_and_less_work() {
     let Some(place) = Place::with(&[]) else { return };
     let flops = |flags: &str| {
         let line = format!("bench passes {SMALL} --batch 1x32 --filter backward --runs 1 --json {flags}");
@@ -146,7 +146,7 @@ fn a_lora_step_is_one_of_frozen_weights_with_less_to_do() {
 }
 
 #[test]
-fn an_online_step_is_told_phase_by_phase_and_leaves_no_file() {
+fn an_online_step_is_reported_by_phase_and_leaves_no_file() {
     let Some(place) = Place::with(&["tiny"]) else { return };
     std::fs::create_dir(place.path("temporary")).unwrap();
     for judge in ["", "--judge-model tiny"] {
@@ -192,7 +192,7 @@ fn the_table_has_a_heading_and_a_line_for_each_case() {
 }
 
 #[test]
-fn csv_and_markdown_hold_what_json_does() {
+fn csv_and_markdown_contain_the_same_as_json() {
     let Some(place) = Place::with(&[]) else { return };
     let line = format!("bench prefill {SMALL} --prefill 8,16 --runs 1 --format");
     let csv = place.oaif(&format!("{line} csv")).done();
@@ -208,9 +208,9 @@ fn csv_and_markdown_hold_what_json_does() {
 }
 
 #[test]
-fn a_filter_leaves_what_has_it_in_its_name_and_makes_no_model_for_the_rest() {
+fn a_filter_selects_by_name_and_unselected_cases_load_no_model() {
     let Some(place) = Place::with(&[]) else { return };
-    // The model would be above any limit: kernels need none.
+    // The model would exceed any memory limit; the kernels do not need it.
     let huge = "--shape c=8192,f=8192,l=1000,h=64,v=1000000";
     let rows = place.oaif(&format!("bench {huge} --filter Norm_ --runs 1 --json")).rows();
     assert!(
@@ -221,7 +221,7 @@ fn a_filter_leaves_what_has_it_in_its_name_and_makes_no_model_for_the_rest() {
 }
 
 #[test]
-fn a_comparison_tells_ratios_and_names_what_only_one_time_has() {
+fn a_comparison_prints_ratios_and_names_cases_of_only_one_run() {
     let Some(place) = Place::with(&[]) else { return };
     let line = |prefill: &str| format!("bench prefill {SMALL} --prefill {prefill} --runs 1");
     place.write("then.jsonl", place.oaif(&(line("8,16") + " --json")).done().out);
@@ -248,7 +248,7 @@ fn a_comparison_tells_ratios_and_names_what_only_one_time_has() {
 }
 
 #[test]
-fn what_cannot_be_measured_is_refused() {
+fn invalid_options_are_refused() {
     let Some(place) = Place::with(&["tiny"]) else { return };
     for (line, parts) in [
         ("step --shape smolm2-135m", &["--shape", "did you mean \"smollm2-135m\"", "stories260k"][..]),
@@ -269,7 +269,7 @@ fn what_cannot_be_measured_is_refused() {
     ] {
         place.refuses(&format!("bench {line}"), 2, parts);
     }
-    // Known only once the model is read.
+    // Only known once the model is read.
     let long = place.oaif("bench step --sweep context --runs 1 --model tiny");
     assert_eq!(long.code, Some(1), "{}", long.err);
     assert!(long.err.contains("256 tokens, the model takes 128"), "{}", long.err);

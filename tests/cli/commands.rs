@@ -1,4 +1,4 @@
-//! `score`, `generate`, `judge`, `doctor`: the lines that other programs read.
+//! `score`, `generate`, `judge`, `doctor`: the output that other programs read.
 
 use serde_json::{Value, json};
 
@@ -10,13 +10,13 @@ fn keys(row: &Value) -> Vec<&str> {
 }
 
 #[test]
-fn score_writes_a_row_for_each_row_in_order_with_the_agreed_keys() {
+fn score_writes_one_row_per_row_in_order_with_the_documented_keys() {
     let Some(place) = Place::with(&["tiny"]) else { return };
     place.write("rows.jsonl", completions());
     place.oaif("score --model tiny --input rows.jsonl --output out.jsonl").done();
     let out = place.rows("out.jsonl");
     let expected = [
-        // The words' ids in the fixture's tokenizer: no special token before a completion, none after it.
+        // Token ids in the fixture's tokenizer: no special token before a completion, none after it.
         vec![89, 45, 80, 3],
         vec![45, 21, 44],
         vec![26, 30, 17, 94],
@@ -51,7 +51,7 @@ fn a_score_does_not_depend_on_the_rows_beside_it() {
 }
 
 #[test]
-fn what_generate_wrote_is_scored_as_the_ids_that_it_drew() {
+fn generated_rows_are_scored_by_their_sampled_token_ids() {
     let Some(place) = Place::with(&["tiny"]) else { return };
     place.write("rows.jsonl", completions());
     let line = "generate --model tiny --prompts rows.jsonl --max-new-tokens 8 --json --seed 3";
@@ -82,7 +82,7 @@ fn what_generate_wrote_is_scored_as_the_ids_that_it_drew() {
 
 #[cfg(unix)]
 #[test]
-fn an_output_that_is_a_link_or_no_file_is_written_to_not_replaced() {
+fn an_output_that_is_a_link_or_a_device_is_written_to_not_replaced() {
     let Some(place) = Place::with(&["tiny"]) else { return };
     place.write("rows.jsonl", completions());
     place.write("real.jsonl", "old");
@@ -121,15 +121,15 @@ fn generate_prints_an_object_for_each_sample_of_each_prompt_in_order() {
         }
         assert_eq!(row["prompt"], ["the fox", "she said"][i / 3]);
         let generated = ids(&row["token_ids"]);
-        assert!(!generated.is_empty() && generated.len() <= 5, "the prompt's ids are not among them: {row}");
+        assert!(!generated.is_empty() && generated.len() <= 5, "the prompt's ids are not included: {row}");
     }
-    assert_ne!(out[0]["token_ids"], out[1]["token_ids"], "samples are drawn apart");
+    assert_ne!(out[0]["token_ids"], out[1]["token_ids"], "samples are independent");
     place.oaif(&format!("{line} --output out.jsonl")).done();
     assert_eq!(place.rows("out.jsonl"), out);
 }
 
 #[test]
-fn cooperative_matrices_generate_or_the_gpu_is_said_to_lack_them() {
+fn cooperative_matrices_work_or_the_gpu_is_reported_to_lack_them() {
     let Some(place) = Place::with(&["tiny"]) else { return };
     let line = "generate --model tiny --prompt fox --max-new-tokens 4 --temperature 0 --dtype float16 --json";
     let outcome = place.oaif(&format!("{line} --tier 2"));
@@ -151,7 +151,7 @@ fn generate_without_json_prints_the_text_alone() {
 }
 
 #[test]
-fn a_response_tells_whether_it_ended_by_eos_by_length_or_by_a_stop_string() {
+fn the_finish_reason_is_eos_length_or_stop_string() {
     let Some(place) = Place::with(&["tiny"]) else { return };
     let line = "generate --model tiny --json --max-new-tokens";
     let samples = place.oaif(&format!("{line} 20 --prompt fox --num-samples 64")).rows();
@@ -184,7 +184,7 @@ fn a_response_tells_whether_it_ended_by_eos_by_length_or_by_a_stop_string() {
 }
 
 #[test]
-fn a_response_ends_where_the_models_context_does() {
+fn a_response_ends_at_the_end_of_the_models_context() {
     let Some(place) = Place::with(&["tiny"]) else { return };
     place.set("tiny/config.json", "max_position_embeddings", json!(8));
     let line = "generate --model tiny --prompt fox --max-new-tokens 1000000 --json --num-samples 8";
@@ -195,7 +195,7 @@ fn a_response_ends_where_the_models_context_does() {
 }
 
 #[test]
-fn greedy_text_after_the_known_prompt_is_the_known_answer() {
+fn greedy_decoding_of_the_known_prompt_gives_the_known_text() {
     let Some(place) = Place::with(&[]) else { return };
     let known = super::common::json("greedy.json");
     for model in ["stories260K", "TinyStories-656K"] {
@@ -219,7 +219,7 @@ fn samples_depend_on_the_seed_and_not_on_how_many_are_decoded_at_once() {
     assert_ne!(with("--seed 8"), seven);
 }
 
-/// Rows to judge: the first response is longer, the second is, both are alike, both are the same.
+/// Rows to judge: the first response is longer; the second is longer; both are equally long; both are identical.
 const JUDGED: &str = r#"{"prompt": "the fox", "response_1": "was happy and old", "response_2": "slept"}
 {"prompt": "the fox", "response_1": "ran", "response_2": "went home to the hill"}
 {"prompt": "the fox", "response_1": "one two", "response_2": "two one"}
@@ -262,7 +262,7 @@ fn a_rule_judges() {
 }
 
 #[test]
-fn judges_vote_and_their_agreement_is_told() {
+fn an_ensemble_votes_and_its_agreement_is_printed() {
     let Some(place) = Place::with(&[]) else { return };
     place.write("pairs.jsonl", JUDGED);
     place.write("long.toml", "judge = 'rule'\njudge-rule = 'longer'\n");
@@ -275,7 +275,7 @@ fn judges_vote_and_their_agreement_is_told() {
     assert_judged(&rows, &["1", "2", "tie", "tie"]);
     assert_eq!(rows[0]["votes"], serde_json::json!([1.0, 0.0, 1.0]));
     assert!((number(&rows[0], "p_first") - 2.0 / 3.0).abs() < 1e-6, "{}", rows[0]);
-    // One rule is another's contrary, and as far from the third: kappas 0, 1 and 0.
+    // One rule is the opposite of another, and the third agrees with each in half of the cases: kappas 0, 1 and 0.
     let told = "the judges agree on 33.3 % of 3 pairs; Cohen's κ of two judges 0.33 on average";
     assert!(said.contains(told), "{said}");
     assert_judged(&place.oaif(line).done().rows(), &["tie"; 4]);
@@ -294,7 +294,7 @@ fn judges_vote_and_their_agreement_is_told() {
 
 #[cfg(unix)]
 #[test]
-fn a_judge_of_an_ensemble_that_is_never_heard_is_named() {
+fn a_member_of_an_ensemble_without_any_valid_verdict_is_named() {
     let Some(place) = Place::with(&[]) else { return };
     place.write("pairs.jsonl", JUDGED);
     place.write("long.toml", "judge = 'rule'\njudge-rule = 'longer'\n");
@@ -311,7 +311,7 @@ fn a_judge_of_an_ensemble_that_is_never_heard_is_named() {
 
 #[cfg(unix)]
 #[test]
-fn a_program_judges_and_what_it_says_wrongly_is_invalid() {
+fn a_program_judges_and_its_invalid_answers_give_invalid_verdicts() {
     let Some(place) = Place::with(&[]) else { return };
     place.write("pairs.jsonl", JUDGED);
     place.write(
@@ -325,7 +325,7 @@ fn a_program_judges_and_what_it_says_wrongly_is_invalid() {
     let out = place.rows("out.jsonl");
     assert_judged(&out, &["2", "1", "invalid", "tie"]);
     assert_eq!(number(&out[0], "p_first"), 0.25);
-    // Identical responses are nothing to ask about.
+    // Identical responses are not judged.
     let mut seen = place.rows("seen.jsonl");
     for row in &mut seen {
         assert!(row.as_object_mut().unwrap().remove("id").is_some_and(|id| id.is_string()));
@@ -334,7 +334,7 @@ fn a_program_judges_and_what_it_says_wrongly_is_invalid() {
 }
 
 #[test]
-fn a_person_who_stops_labelling_keeps_the_labels_that_were_given() {
+fn labels_are_kept_if_a_person_stops_labelling() {
     let Some(place) = Place::with(&[]) else { return };
     place.write("pairs.jsonl", JUDGED);
     let judge = |keys: &str| {
@@ -347,7 +347,7 @@ fn a_person_who_stops_labelling_keeps_the_labels_that_were_given() {
         let invalid = rows.iter().filter(|row| row["verdict"] == "invalid").count();
         (outcome.code, judged, invalid)
     };
-    // Three pairs are asked about; the responses of the fourth are identical.
+    // Three pairs are judged; the responses of the fourth are identical.
     assert_eq!(judge("1\nq\n"), (Some(130), 1, 2));
     assert_eq!(judge("1\n2\n"), (Some(1), 2, 1), "standard input ended");
     assert_eq!(judge("1\n2\n1\n"), (Some(0), 3, 0));
@@ -391,7 +391,7 @@ fn a_prompted_model_is_asked_in_both_orders() {
         judged.iter().map(|r| ["2", "1"][(number(r, "p_first") > 0.5) as usize]).collect();
     assert_judged(&judged[..3], &expected[..3]);
 
-    // The other way round it is the other response that wins, by the same probability.
+    // For the swapped pair the other response wins, with the same probability.
     let swapped: String = rows(JUDGED)
         .into_iter()
         .map(|mut row| {
@@ -426,7 +426,7 @@ fn a_judge_whose_tokenizer_has_no_1_is_refused() {
 }
 
 #[test]
-fn a_pair_that_is_too_long_for_the_judge_is_invalid_and_says_why() {
+fn a_pair_that_is_too_long_for_the_judge_is_invalid_with_the_reason() {
     let Some(place) = Place::with(&["tiny"]) else { return };
     let long = json!({"prompt": "fox", "response_1": "fox ".repeat(200), "response_2": "hen"});
     place.write("pairs.jsonl", format!("{long}\n{JUDGED}"));
@@ -439,7 +439,11 @@ fn a_pair_that_is_too_long_for_the_judge_is_invalid_and_says_why() {
         assert_judged(&judged[..1], &["invalid"]);
         assert_judged(&judged[4..], &["tie"]);
         assert!(judged[1]["p_first"].is_number(), "the others are judged: {}", judged[1]);
-        assert!(judged[0]["why"].as_str().unwrap().contains("its limit is 128"), "{}", judged[0]);
+        assert!(
+            judged[0]["why"].as_str().unwrap().contains("the limit of the judge is 128"),
+            "{}",
+            judged[0]
+        );
     }
 }
 
@@ -484,14 +488,14 @@ fn an_exported_reward_model_rates_as_its_adapter_does() {
     for (a, b) in judge("merged").into_iter().zip(&expected) {
         assert_close(a, *b, 1e-5);
     }
-    // The adapter in the model's place is told both ways.
+    // An adapter in place of the model: the error names both remedies.
     let ways = [
         "--judge-model: tiny_reward_lora is a LoRA adapter, not a model",
         "give --judge reward --judge-model tiny --judge-adapter tiny_reward_lora, or merge it first",
         "`oaif export --model tiny --adapter tiny_reward_lora --output merged`",
     ];
     place.refuses("judge --judge reward --input pairs.jsonl --judge-model tiny_reward_lora", 2, &ways);
-    // What stands after a response is read too.
+    // The end-of-sequence token after a response is read, too.
     assert_ne!(judge(&format!("{adapter} --judge-no-append-eos")), expected);
     place.refuses("generate --model merged --prompt a", 1, &["is a reward model", "let it judge"]);
     place.refuses("export --model merged --output merged.gguf", 2, &["gguf", "reward model", "folder"]);

@@ -1,4 +1,4 @@
-//! What is said on standard error while a run is going, and what is read from standard input.
+//! The messages on standard error during a run, and the input from standard input.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -27,7 +27,7 @@ fn fed(mut command: Command, input: &str) -> Outcome {
 }
 
 #[test]
-fn a_run_says_what_it_is_each_step_what_came_of_it_and_what_to_type_next() {
+fn a_run_prints_its_settings_its_steps_its_result_and_the_next_commands() {
     let Some(place) = place() else { return };
     let outcome = place.oaif(&format!("{ALIGN} --judge-rule longer --lora-r 2")).done();
     let lines: Vec<&str> = outcome.err.lines().collect();
@@ -49,11 +49,11 @@ fn a_run_says_what_it_is_each_step_what_came_of_it_and_what_to_type_next() {
     assert!(!outcome.err.contains("-0.000") && !outcome.err.contains("NaN"), "{}", outcome.err);
     assert!(outcome.err.contains("KL to the start") && !outcome.err.contains('\u{1b}'), "{}", outcome.err);
     assert_eq!(outcome.out, "run/adapter\n");
-    // What is to be typed next can be typed.
+    // The suggested commands can be run.
     for line in
         lines.iter().filter_map(|line| line.split_once("oaif ")).filter(|(head, _)| head.contains("it:"))
     {
-        // Another judge and other prompts are the user's to name.
+        // The user has to fill in another judge and other prompts.
         let line = line.1.replace("\"Once upon a time\"", "fox").replace("HELD-OUT.jsonl", "pairs.jsonl");
         let line =
             line.replace("--judge llm --judge-model ANOTHER-JUDGE", "--judge rule --judge-rule shorter");
@@ -66,7 +66,7 @@ fn a_run_says_what_it_is_each_step_what_came_of_it_and_what_to_type_next() {
 }
 
 #[test]
-fn a_reward_run_says_how_to_judge_by_what_it_trained() {
+fn a_reward_run_prints_how_to_judge_with_the_trained_model() {
     let Some(place) = place() else { return };
     place.write(
         "answers.jsonl",
@@ -84,7 +84,7 @@ fn a_reward_run_says_how_to_judge_by_what_it_trained() {
 }
 
 #[test]
-fn rows_that_are_kept_are_told_of_how_many() {
+fn the_number_of_used_rows_is_printed() {
     let Some(place) = place() else { return };
     let long = json!({"prompt": "fox ".repeat(200), "chosen": "a", "rejected": "b"});
     place.write("pairs.jsonl", format!("{PAIRS}{long}\n"));
@@ -101,14 +101,14 @@ fn a_step_without_a_preference_says_no_pairs() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn messages_that_cannot_be_written_end_no_run() {
+fn a_closed_standard_error_does_not_end_a_run() {
     let Some(place) = place() else { return };
     let mut command = place.command(&format!("{ALIGN} --judge-rule longer --report"));
     command.stderr(std::fs::File::options().write(true).open("/dev/full").unwrap());
     let output = command.output().unwrap();
     assert_eq!(output.status.code(), Some(0));
     assert!(place.path("run/model").exists() && place.path("run/report.html").exists());
-    // A warning of a command that is no run.
+    // A warning of a command that is not a run.
     place.write("cut.jsonl", "{\"prompt\": \"the fo\", \"completion\": \"x slept\"}\n");
     let score = "score --model tiny --input cut.jsonl";
     assert!(
@@ -121,14 +121,14 @@ fn messages_that_cannot_be_written_end_no_run() {
         (output.status.code(), super::rows(&String::from_utf8(output.stdout).unwrap()).len()),
         (Some(0), 1)
     );
-    // An error, too, is an exit code and no panic.
+    // An error must give an exit code, not a panic.
     let mut command = place.command("generate --model none --prompt x");
     command.stderr(std::fs::File::options().write(true).open("/dev/full").unwrap());
     assert_eq!(command.output().unwrap().status.code(), Some(2));
 }
 
 #[test]
-fn a_dry_run_says_in_a_sentence_what_it_needs() {
+fn a_dry_run_prints_in_a_sentence_what_it_needs() {
     let Some(place) = place() else { return };
     let outcome = place.oaif(&format!("{ALIGN} --judge-rule longer --dry-run")).done();
     assert!(
@@ -140,7 +140,7 @@ fn a_dry_run_says_in_a_sentence_what_it_needs() {
 }
 
 #[test]
-fn several_samples_are_told_apart_and_one_alone_is_itself() {
+fn several_samples_are_separated_and_a_single_one_is_printed_alone() {
     let Some(place) = place() else { return };
     let line = "generate --model tiny --max-new-tokens 3 --prompt fox";
     let one = place.oaif(line).done().out;
@@ -176,21 +176,21 @@ fn a_backend_that_hides_the_gpu_is_named() {
     let mut command = place.command("generate --model tiny --prompt fox");
     command.env("WGPU_BACKEND", "gl");
     let outcome = Outcome::of(command);
-    // On a machine where it finds one, there is nothing to say.
+    // If this backend finds a GPU, there is nothing to check.
     if outcome.code != Some(0) {
         outcome.refused(1, &["no GPU was found", "WGPU_BACKEND=gl", "unset it"]);
     }
 }
 
 #[test]
-fn generate_answers_what_a_user_says_as_a_conversation_would() {
+fn generate_with_chat_answers_as_a_conversation_would() {
     let Some(place) = Place::with(&["tiny"]) else { return };
     let generate = "generate --model tiny --temperature 0 --max-new-tokens 5 --json";
     let said = place.oaif(&format!("{generate} --chat --system sad --prompt fox")).done();
     let messages = json!([{"role": "system", "content": "sad"}, {"role": "user", "content": "fox"}]);
     place.write("prompts.jsonl", json!({"prompt": messages}).to_string());
     assert_eq!(said.out, place.oaif(&format!("{generate} --prompts prompts.jsonl")).done().out);
-    // What is a conversation stays one; a text alone is another prompt.
+    // A prompt that is a conversation stays one; a plain text is a different prompt.
     assert_eq!(said.out, place.oaif(&format!("{generate} --chat --prompts prompts.jsonl")).done().out);
     assert_ne!(said.out, place.oaif(&format!("{generate} --prompt fox")).done().out);
     place.oaif("generate --model tiny --prompt fox --system sad").refused(2, &["--chat"]);
@@ -201,7 +201,7 @@ fn generate_answers_what_a_user_says_as_a_conversation_would() {
 }
 
 #[test]
-fn a_chat_keeps_what_was_said_until_a_new_one_begins() {
+fn a_chat_keeps_the_conversation_until_a_new_one_begins() {
     let Some(place) = place() else { return };
     let chat = |input: &str, flags: &str| {
         let line = format!("chat --model tiny --temperature 0 --max-new-tokens 5 {flags}");
@@ -218,7 +218,7 @@ fn a_chat_keeps_what_was_said_until_a_new_one_begins() {
         "{}",
         said.err
     );
-    // The second answer of a conversation is that to all of it, as generate gives it to the same messages.
+    // The second response of a conversation is that to all its messages, as `generate` gives for the same messages.
     let message = |role: &str, content: &str| json!({"role": role, "content": content});
     let turns = json!({"prompt": [message("user", "the fox had a hat"), message("assistant", answers[1].trim_start()),
         message("user", "the owl was sad")]});
@@ -226,7 +226,7 @@ fn a_chat_keeps_what_was_said_until_a_new_one_begins() {
     let generated =
         place.oaif("generate --model tiny --prompts turns.jsonl --temperature 0 --max-new-tokens 5").done();
     assert_eq!(generated.out.trim_end_matches('\n'), answers[2]);
-    // What is too long is told, and the conversation goes on.
+    // A message that is too long is reported, and the conversation continues.
     let long = format!("{}\nthe fox had a hat\n", "the fox had a hat and ".repeat(40));
     let told = chat(&long, "").done();
     assert_eq!(told.out.lines().collect::<Vec<_>>(), [answers[0]]);
@@ -236,7 +236,7 @@ fn a_chat_keeps_what_was_said_until_a_new_one_begins() {
 }
 
 #[test]
-fn an_answer_that_is_shown_as_it_comes_is_the_whole_answer() {
+fn a_streamed_response_is_the_whole_response() {
     let Some(place) = place() else { return };
     for flags in ["", "--stop and", "--stop had --stop hat", "--seed 7 --max-new-tokens 1"] {
         let line = format!("generate --model tiny --max-new-tokens 40 {flags}");

@@ -17,7 +17,7 @@ impl Random {
 }
 
 fn signal(child: &Child, name: &str) {
-    // The shell's own `kill`: a bare machine has no other.
+    // The shell's built-in `kill`: a minimal machine has no other.
     let command = format!("kill -s {name} {}", child.id());
     let done = std::process::Command::new("sh").args(["-c", &command]).status().unwrap();
     assert!(done.success(), "the program had ended before {name}");
@@ -33,7 +33,7 @@ fn wait_for_step(place: &Place, run: &str, step: usize, child: &mut Child) {
     assert!(!ends_before_step(place, run, step, child), "the run ended before step {step}");
 }
 
-/// The metrics without the clock's, as they would be written.
+/// The metrics without times, as they would be written.
 fn untimed(place: &Place, run: &str) -> Vec<String> {
     let strip = |mut row: serde_json::Value| {
         row.as_object_mut().unwrap().retain(|key, _| !key.starts_with("time/") && key != "judge/latency_ms");
@@ -52,7 +52,7 @@ fn assert_same_run(place: &Place, a: &str, b: &str, weights: &str) {
     assert_eq!(place.names(&format!("{a}/checkpoints")), place.names(&format!("{b}/checkpoints")));
 }
 
-/// Far more than five kills let a run get to.
+/// More steps than a run can reach between five kills.
 const STEPS: usize = 30;
 
 fn align(run: &str, more: &str) -> String {
@@ -64,7 +64,7 @@ fn align(run: &str, more: &str) -> String {
 }
 
 #[test]
-fn an_interrupted_run_finishes_its_step_saves_and_goes_on_where_it_was() {
+fn an_interrupted_run_finishes_its_step_saves_and_can_be_resumed() {
     let Some(place) = Place::with(&["tiny"]) else { return };
     place.write("pairs.jsonl", PAIRS);
     let lora = "--lora-r 2 --save-steps=0 --report";
@@ -95,7 +95,7 @@ fn an_interrupted_run_finishes_its_step_saves_and_goes_on_where_it_was() {
 
 #[cfg(unix)]
 #[test]
-fn a_run_that_is_stopped_before_its_first_step_says_how_it_is_gone_on_with() {
+fn a_run_that_is_stopped_before_its_first_step_prints_how_to_resume_it() {
     let Some(place) = Place::with(&["tiny"]) else { return };
     place.write("pairs.jsonl", PAIRS);
     place.script("judge.sh", "touch begun; while [ ! -e go ]; do sleep 0.1; done; cat > /dev/null; exit 3");
@@ -115,20 +115,20 @@ fn a_run_that_is_stopped_before_its_first_step_says_how_it_is_gone_on_with() {
         err.contains("no step was done") && err.contains("go on with oaif align --resume run\n"),
         "{err}"
     );
-    // A judge that fails is no other case.
+    // A failing judge is handled the same way.
     place.write("go", "");
     let failed = place.oaif("align --resume run");
     assert!(failed.err.contains("go on with oaif align --resume"), "{}", failed.err);
     failed.ended(1, &["judge.sh"]);
     place.script("judge.sh", r#"sed 's/^{"id":"\([^"]*\)".*/{"id": "\1", "verdict": "1"}/'"#);
     place.oaif("align --resume run").done();
-    // What met another's folder says nothing of it.
+    // A run that was refused because of the folder's contents suggests nothing.
     let met = place.oaif(&line("run"));
     assert!(!met.err.contains("go on with oaif align"), "{}", met.err);
     met.ended(1, &["already holds a run"]);
 }
 
-/// Every kind of run, with the weights that it leaves. The first is the one that is always tried.
+/// Every kind of run, with the weights that it writes. The first one is always tested.
 fn kinds() -> Vec<(&'static str, String, &'static str)> {
     let common = format!("--model tiny --max-steps {STEPS} --save-steps 2 --learning-rate 1e-3");
     let small = "--per-device-train-batch-size 2";
@@ -156,7 +156,7 @@ fn kinds() -> Vec<(&'static str, String, &'static str)> {
     ]
 }
 
-/// `OAIF_KILLS=100` kills all kinds of runs a hundred times in all; else one kind is killed five times.
+/// `OAIF_KILLS=100` kills runs of all kinds a hundred times in total; by default one kind is killed five times.
 #[test]
 fn a_run_killed_at_random_moments_equals_an_uninterrupted_one() {
     let seed = std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64;
@@ -182,7 +182,7 @@ fn a_run_killed_at_random_moments_equals_an_uninterrupted_one() {
         for _ in 0..kills {
             let mut command = place.command(&go_on());
             let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-            // Some are killed while they start, the others in or after a step not far from where they were.
+            // Some are killed while they start, the others during or after a step shortly after the resume.
             let target = (logged_steps(&place, "parts") + random.below(4) as usize).min(STEPS);
             let delay = random.below(if target == 0 { 400 } else { 40 });
             if !ends_before_step(&place, "parts", target, &mut child) {
@@ -199,7 +199,7 @@ fn a_run_killed_at_random_moments_equals_an_uninterrupted_one() {
         assert_same_run(&place, "whole", "parts", weights);
         for checkpoint in place.names("whole/checkpoints") {
             for file in place.names(&format!("whole/checkpoints/{checkpoint}")) {
-                // These hold times of the clock where answers are kept for the next step.
+                // These files contain times if answers are kept for the next step.
                 if !["state.json", "checksums.json"].contains(&&*file) {
                     let of = |run: &str| place.read(&format!("{run}/checkpoints/{checkpoint}/{file}"));
                     assert!(of("whole") == of("parts"), "{kind}: {checkpoint}/{file} differs");
@@ -232,12 +232,13 @@ fn has_checkpoint(place: &Place, run: &str) -> bool {
 }
 
 #[test]
-fn a_judge_that_fails_is_asked_again_and_what_was_done_before_is_kept() {
+fn a_failed_judge_is_retried_and_completed_steps_are_kept() {
     let Some(place) = Place::with(&["tiny"]) else { return };
     place.write("pairs.jsonl", PAIRS);
     let answers = r#"sed 's/^{\("id":"[^"]*"\),.*/{\1,"verdict":"1"}/'"#;
     place.script("good", answers);
-    // Answers the first time, fails the second, answers the third, fails from then on until it is mended.
+    // Answers the first call, fails the second, answers the third, and fails from then on until the file `mended`
+    // exists.
     let count = "echo >> calls; n=$(wc -l < calls); ";
     place.script(
         "judge",
@@ -265,7 +266,7 @@ fn a_judge_that_fails_is_asked_again_and_what_was_done_before_is_kept() {
 }
 
 #[test]
-fn every_signal_that_asks_for_an_end_gets_a_checkpoint_first() {
+fn every_termination_signal_saves_a_checkpoint_first() {
     let Some(place) = Place::with(&["tiny"]) else { return };
     place.write("pairs.jsonl", PAIRS);
     for (name, code) in [("INT", 130), ("TERM", 143), ("HUP", 129)] {
@@ -296,14 +297,14 @@ fn a_run_under_nohup_outlives_its_terminal() {
     assert_eq!(logged_steps(&place, "run"), STEPS);
 }
 
-/// Whether a judge that wrote its process id into `judging` still runs, after some time for it to end.
+/// Whether a judge that wrote its process id into `judging` is still running after some time to exit.
 fn judge_is_alive(place: &Place) -> bool {
     let judge = String::from_utf8(place.read("judging")).unwrap();
     let start = Instant::now();
     loop {
         let check = format!("kill -s 0 {} 2> /dev/null", judge.trim());
         let alive = std::process::Command::new("sh").args(["-c", &check]).status().unwrap().success();
-        // It may be a zombie that nobody has waited for yet.
+        // It may be a zombie that was not waited for yet.
         let state = std::fs::read_to_string(format!("/proc/{}/stat", judge.trim())).unwrap_or_default();
         let alive = alive && !state.contains(") Z ");
         if !alive || start.elapsed() > Duration::from_secs(10) {
@@ -320,7 +321,7 @@ fn a_judge_never_outlives_the_program() {
     place.script("judge", "echo $$ > judging; sleep 60");
     let line = "align --model tiny --dataset pairs.jsonl --output-dir run --max-steps 4 --max-new-tokens 6 \
                 --judge command --judge-command ./judge";
-    // Twice asked to end, and killed.
+    // Two signals, and a kill.
     for (signals, code) in [(["TERM", "TERM"].as_slice(), Some(143)), (&["KILL"], None)] {
         let _ = std::fs::remove_file(place.path("judging"));
         let mut child = place.command(line).spawn().unwrap();
@@ -340,7 +341,7 @@ fn a_judge_never_outlives_the_program() {
 }
 
 #[test]
-fn output_that_cannot_be_written_ends_no_run() {
+fn closed_output_streams_do_not_end_a_run() {
     let Some(place) = Place::with(&["tiny"]) else { return };
     place.write("pairs.jsonl", PAIRS);
     let oaif = env!("CARGO_BIN_EXE_oaif");
@@ -362,12 +363,12 @@ fn output_that_cannot_be_written_ends_no_run() {
 }
 
 #[test]
-fn two_runs_at_once_are_never_in_one_folder() {
+fn two_runs_cannot_use_one_folder_at_once() {
     let Some(place) = Place::with(&["tiny"]) else { return };
     place.write("pairs.jsonl", PAIRS);
     for more in ["", "--overwrite-output-dir", "--resume-from-checkpoint last"] {
         if more.contains("last") {
-            // As if it had been killed after its second step.
+            // Simulates a kill after its second step.
             for checkpoint in &place.names("run/checkpoints")[1..] {
                 std::fs::remove_dir_all(place.path(&format!("run/checkpoints/{checkpoint}"))).unwrap();
             }
@@ -375,7 +376,7 @@ fn two_runs_at_once_are_never_in_one_folder() {
         let line = align("run", more);
         let begun = std::fs::metadata(place.path("run/run.json")).and_then(|file| file.modified()).ok();
         let mut first = place.command(&line).spawn().unwrap();
-        // Stopped once it has written to the folder, it is in it for as long as the second one takes.
+        // Once it has written to the folder, it is stopped, so that it holds the lock while the second run starts.
         let start = Instant::now();
         while std::fs::metadata(place.path("run/run.json")).and_then(|file| file.modified()).ok() == begun {
             assert!(first.try_wait().unwrap().is_none(), "{more}: the run ended before its first step");
@@ -393,7 +394,7 @@ fn two_runs_at_once_are_never_in_one_folder() {
     }
 }
 
-/// Whichever of two is the faster: one of them trains, or one after the other.
+/// Whichever is faster: only one of them trains, or one after the other.
 #[test]
 fn two_runs_that_start_together_do_not_mix() {
     let Some(place) = Place::with(&["tiny"]) else { return };
@@ -414,7 +415,7 @@ fn two_runs_that_start_together_do_not_mix() {
 }
 
 #[test]
-fn a_folder_that_is_removed_while_the_run_goes_on_is_an_error() {
+fn a_folder_that_is_removed_during_the_run_is_an_error() {
     let Some(place) = Place::with(&["tiny"]) else { return };
     place.write("pairs.jsonl", PAIRS);
     let line = align("run", "").replace(&format!("--max-steps {STEPS}"), "--max-steps 5000");
@@ -426,7 +427,7 @@ fn a_folder_that_is_removed_while_the_run_goes_on_is_an_error() {
     assert_eq!(output.status.code(), Some(1), "{err}");
     assert!(err.contains("was removed, moved or replaced"), "{err}");
     assert!(!place.path("run").exists());
-    // Moved is not lost.
+    // A run folder that was moved can be resumed.
     place.oaif("align --resume gone --max-steps 5000 --dry-run").done();
 }
 

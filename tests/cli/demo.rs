@@ -1,4 +1,4 @@
-//! `oaif demo`: what it leaves, and how it goes on.
+//! `oaif demo`: its output files, and how it is resumed.
 
 use serde_json::json;
 
@@ -37,18 +37,18 @@ fn a_demo_ends_with_a_report_and_a_summary() {
     }
     assert!(
         !report.contains("http://") && !report.contains("https://") && !report.contains("<script"),
-        "it needs nothing but itself"
+        "the page is self-contained"
     );
     assert_eq!(place.json("run/run.json")["instruction"], json!("short"));
     place.refuses(&format!("{QUICK} --steps 2"), 1, &["already holds a run", "--overwrite"]);
 }
 
 #[test]
-fn a_demo_that_was_stopped_goes_on_to_the_same_end() {
+fn a_resumed_demo_has_the_same_result() {
     let Some(place) = Place::with(&[]) else { return };
     place.oaif(&format!("{QUICK} --steps 3")).done();
     let (summary, pairs) = (place.json("run/summary.json"), place.read("run/pairs.jsonl"));
-    // As a killed one leaves it: nothing after the first checkpoint.
+    // Simulates a kill after the first checkpoint.
     for gone in ["checkpoints/step-000002", "checkpoints/step-000003", "model"] {
         std::fs::remove_dir_all(place.path("run").join(gone)).unwrap();
     }
@@ -65,7 +65,7 @@ fn a_demo_that_was_stopped_goes_on_to_the_same_end() {
 }
 
 #[test]
-fn a_demo_that_cannot_begin_says_why_in_a_sentence() {
+fn a_demo_that_cannot_start_prints_the_reason_in_a_sentence() {
     let Some(place) = Place::with(&[]) else { return };
     place.write("file", "mine");
     let into = |dir: &str| QUICK.replace("--output-dir run", &format!("--output-dir {dir}"));

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{Outcome, Place, assert_close, number};
 
-/// Twenty prompts in the vocabulary of the tiny models, with an answer to each.
+/// Twenty prompts in the vocabulary of the tiny models, each with a reference response.
 fn prompts() -> String {
     let subjects = ["the fox", "she", "the old owl", "a bear"];
     let verbs = ["was", "said", "slept", "found", "went"];
@@ -28,7 +28,7 @@ fn characters(row: &Value, key: &str) -> usize {
 }
 
 #[test]
-fn an_adapter_is_compared_with_its_base_and_every_figure_can_be_recounted() {
+fn an_adapter_is_compared_with_its_base_and_every_figure_can_be_recomputed() {
     let Some(place) = place() else { return };
     let done = place.oaif(&format!("{ADAPTED} {RULE} --output out")).done();
     let first = done.out.lines().next().unwrap();
@@ -45,7 +45,7 @@ fn an_adapter_is_compared_with_its_base_and_every_figure_can_be_recounted() {
         };
         assert_eq!(row["verdict"], verdict, "{row}");
         if row["answer_a"] != row["answer_b"] {
-            assert_eq!((&row["p_12"], &row["p_21"]), (&json!(p), &json!(p)), "the same both ways round");
+            assert_eq!((&row["p_12"], &row["p_21"]), (&json!(p), &json!(p)), "the same in both orders");
         }
         assert!(row["kl"].is_number(), "{row}");
         points += p;
@@ -75,11 +75,11 @@ fn an_adapter_is_compared_with_its_base_and_every_figure_can_be_recounted() {
 
     let printed = place.oaif(&format!("{ADAPTED} {RULE} --output out --json")).done().out;
     assert_eq!(serde_json::from_str::<Value>(&printed).unwrap(), place.json("out/eval.json"));
-    assert_eq!(place.json("out/eval.json"), result, "the same again");
-    // A's answers are those of its policy alone: of another seed they are others.
+    assert_eq!(place.json("out/eval.json"), result, "the result is reproducible");
+    // The responses of A depend only on its policy and the seed.
     place.oaif(&format!("{ADAPTED} {RULE} --output other --seed 9")).done();
     assert_ne!(place.rows("other/answers.jsonl"), rows);
-    // Each answer's log-probabilities under both are what oaif score gives.
+    // The log-probabilities of each response under both policies are those of `oaif score`.
     let line = "score --model tiny --input out/answers_a.jsonl";
     let (base, own) = (place.oaif(line).rows(), place.oaif(&format!("{line} --adapter tiny_lora")).rows());
     for ((base, own), row) in base.iter().zip(&own).zip(&rows) {
@@ -89,9 +89,9 @@ fn an_adapter_is_compared_with_its_base_and_every_figure_can_be_recounted() {
 
 #[cfg(unix)]
 #[test]
-fn a_killed_evaluation_draws_and_asks_nothing_twice() {
+fn a_killed_evaluation_repeats_no_sampling_and_no_judging() {
     let Some(place) = place() else { return };
-    // Prefers the second response, and notes what it was asked.
+    // Prefers the second response and records the pairs that it was asked about.
     place.script(
         "judge.sh",
         r#"while read -r line; do
@@ -105,11 +105,11 @@ done"#,
     let whole = place.json("out/eval.json");
     let asked = place.rows("asked.jsonl").len();
     let different = 20 - whole["identical"].as_u64().unwrap() as usize;
-    assert_eq!(asked, 2 * different, "both ways round");
+    assert_eq!(asked, 2 * different, "in both orders");
     assert_eq!((&whole["order"]["first_wins"]["share"], &whole["ties"]), (&json!(0.0), &json!(20)));
     assert_eq!(whole["order"]["flipped"]["share"], 1.0);
 
-    // As a kill leaves it: the half of each file, and a torn line.
+    // Simulates a kill: half of each file, and a torn line.
     let mut kept = 0;
     for name in ["out/answers_a.jsonl", "out/judgements.jsonl"] {
         let text = String::from_utf8(place.read(name)).unwrap();
@@ -127,9 +127,9 @@ done"#,
 
 #[cfg(unix)]
 #[test]
-fn an_evaluations_folder_is_one_processs_at_a_time() {
+fn only_one_process_at_a_time_uses_an_evaluation_folder() {
     let Some(place) = place() else { return };
-    // Waits until it is let go on.
+    // Waits until the file `go` exists.
     place.script(
         "judge.sh",
         r#"touch begun; while [ ! -e go ]; do sleep 0.1; done; sed 's/^{"id":"\([^"]*\)".*/{"id": "\1", "verdict": "1"}/'"#,
@@ -145,13 +145,13 @@ fn an_evaluations_folder_is_one_processs_at_a_time() {
     assert!(first.wait().unwrap().success());
     let judged = place.rows("out/judgements.jsonl").len();
     place.oaif(&line).done();
-    assert_eq!(place.rows("out/judgements.jsonl").len(), judged, "nothing is paid twice");
+    assert_eq!(place.rows("out/judgements.jsonl").len(), judged, "no pair is judged twice");
     assert_eq!(place.rows("out/answers_a.jsonl").len(), 20);
 }
 
 #[cfg(unix)]
 #[test]
-fn a_judge_that_fails_ends_the_evaluation_and_the_same_command_goes_on() {
+fn a_failing_judge_ends_the_evaluation_and_the_same_command_resumes_it() {
     let Some(place) = place() else { return };
     place.script("judge.sh", "echo broken >&2; exit 3");
     let line = format!("{ADAPTED} --output out --judge command --judge-command ./judge.sh");
@@ -162,8 +162,8 @@ fn a_judge_that_fails_ends_the_evaluation_and_the_same_command_goes_on() {
     place.script("judge.sh", r#"sed 's/^{"id":"\([^"]*\)".*/{"id": "\1", "verdict": "tie"}/'"#);
     let done = place.oaif(&line).done();
     assert!(done.out.starts_with("A wins 50.0 % of 20 prompts"), "{}", done.out);
-    assert_eq!(place.read("out/answers_a.jsonl"), drawn, "nothing is drawn twice");
-    // A judge without a usable verdict on anything has found nothing.
+    assert_eq!(place.read("out/answers_a.jsonl"), drawn, "no response is sampled twice");
+    // A judge without any valid verdict gives no result.
     place.script(
         "mute.sh",
         r#"sed 's/^{"id":"\([^"]*\)".*/{"id": "\1", "verdict": "invalid", "why": "mute"}/'"#,
@@ -173,7 +173,7 @@ fn a_judge_that_fails_ends_the_evaluation_and_the_same_command_goes_on() {
 }
 
 #[test]
-fn a_run_is_compared_with_its_start_and_its_own_judge_is_pointed_out() {
+fn a_run_is_compared_with_its_initial_policy_and_the_use_of_its_own_judge_is_reported() {
     let Some(place) = place() else { return };
     let train = "--dataset prompts.jsonl --max-steps 2 --per-device-train-batch-size 4 --max-new-tokens 6 --temperature 0.7";
     let drawn = "--top-k 9 --top-p 0.9 --min-p 0.01 --stop fox";
@@ -192,7 +192,7 @@ fn a_run_is_compared_with_its_start_and_its_own_judge_is_pointed_out() {
         ("min-p", json!(0.01)),
         ("stop", json!(["fox"])),
     ] {
-        assert_eq!(result["configuration"][key], value, "{key}: drawn as the run drew");
+        assert_eq!(result["configuration"][key], value, "{key}: sampled with the settings of the run");
     }
     assert!(number(&result["answers_a"], "mean_tokens") <= 6.0 && result["kl"]["mean"].is_number());
 
@@ -201,7 +201,7 @@ fn a_run_is_compared_with_its_start_and_its_own_judge_is_pointed_out() {
     assert!(!other.err.contains("trained by") && !other.err.contains("trained on"), "{}", other.err);
     assert_eq!(place.json("other/eval.json")["prompts"], 8);
 
-    // A run that trained all weights has its start in another folder; KL is to that.
+    // For a run that trained all weights the initial policy is in another folder; the KL is to that one.
     place.oaif(&format!("align --model tiny {train} --learning-rate 0.01 --output-dir whole {RULE}")).done();
     place.oaif(&format!("eval --run whole {RULE} --dataset prompts.jsonl")).done();
     let result = place.json("whole/eval/eval.json");
@@ -211,7 +211,7 @@ fn a_run_is_compared_with_its_start_and_its_own_judge_is_pointed_out() {
 
 #[cfg(unix)]
 #[test]
-fn an_ensemble_hides_neither_whose_answers_its_models_wrote_nor_what_it_trained() {
+fn an_ensembles_members_are_checked_for_self_preference_and_for_having_trained_the_run() {
     let Some(place) = place() else { return };
     place.write("long.toml", "judge = 'rule'\njudge-rule = 'longer'\n");
     place.write("short.toml", "judge = 'rule'\njudge-rule = 'shorter'\n");
@@ -229,7 +229,7 @@ fn an_ensemble_hides_neither_whose_answers_its_models_wrote_nor_what_it_trained(
     let measured = "for A, of the own model of the judge's member likelihood (tiny), above the second judge";
     let with_own = ensemble(["long", "tiny"]);
     assert!(eval(&with_own).err.contains(own));
-    // Neither a second judge with that model measures it, nor one without a word.
+    // Neither a second judge with that model nor one without valid verdicts can measure it.
     for (second, told) in [("both", ""), ("mute", "the second judge gave no usable verdict")] {
         let done = eval(&format!("{with_own} --second-judge {second}.toml"));
         assert!(
@@ -266,7 +266,7 @@ fn an_ensemble_hides_neither_whose_answers_its_models_wrote_nor_what_it_trained(
 }
 
 #[test]
-fn answers_of_files_and_datasets_are_compared_without_a_policy() {
+fn responses_in_files_and_datasets_are_compared_without_a_policy() {
     let Some(place) = place() else { return };
     let reference = place.oaif(&format!("{ADAPTED} {RULE} --output out --against reference")).done();
     assert!(reference.out.contains("against the reference answers"), "{}", reference.out);
@@ -277,7 +277,7 @@ fn answers_of_files_and_datasets_are_compared_without_a_policy() {
     );
     assert!(place.rows("out/answers.jsonl").iter().all(|row| row["answer_b"] == " home ."));
 
-    // What one evaluation drew is another one's input, and its verdicts are those of a second judge.
+    // The output of one evaluation is the input of another, and its verdicts are those of a second judge.
     place.oaif(&format!("{ADAPTED} {RULE} --output drawn")).done();
     let files = "eval --answers drawn/answers_a.jsonl --against drawn/answers_b.jsonl --output files";
     place.oaif(&format!("{files} --judge rule --judge-rule longer --judgements drawn/answers.jsonl")).done();
@@ -302,7 +302,7 @@ fn answers_of_files_and_datasets_are_compared_without_a_policy() {
 }
 
 #[test]
-fn one_policy_twice_ties_with_itself_and_is_pointed_out() {
+fn a_policy_compared_with_itself_ties_with_a_warning() {
     let Some(place) = place() else { return };
     let line = "eval --model tiny --against tiny --dataset prompts.jsonl --max-new-tokens 4 --temperature 0 --output out";
     let done = place.oaif(&format!("{line} {RULE}")).done();
@@ -312,7 +312,7 @@ fn one_policy_twice_ties_with_itself_and_is_pointed_out() {
 }
 
 #[test]
-fn what_cannot_be_evaluated_is_refused_in_a_sentence() {
+fn invalid_evaluations_are_refused_in_a_sentence() {
     let Some(place) = place() else { return };
     let refuses =
         |line: &str, code, parts: &[&str]| place.refuses(&format!("eval {line} {RULE}"), code, parts);
@@ -372,11 +372,11 @@ fn a_run_with_held_out_prompts_reports_its_win_rate_and_trains_the_same() {
     assert!(done.err.contains("oaif eval --run run --dataset prompts.jsonl --judge llm"), "{}", done.err);
     let html = String::from_utf8(place.read("run/report.html")).unwrap();
     assert!(html.contains("Win rate against the start"));
-    // It is looked at, not changed.
+    // The win rate is only measured; it does not change training.
     let adapter = "adapter/adapter_model.safetensors";
     assert_eq!(place.read(&format!("run/{adapter}")), place.read(&format!("plain/{adapter}")));
 
-    // A resumed run compares with the same start.
+    // A resumed run compares with the same initial policy.
     std::fs::remove_dir_all(place.path("run/checkpoints/step-000005")).unwrap();
     place.oaif("align --resume run").done();
     let again = place.rows("run/metrics.jsonl");
@@ -409,7 +409,7 @@ fn held_out_pairs_give_loss_and_accuracy_and_train_the_same() {
         let evaluated: Vec<usize> = (0..6).filter(|i| rows[*i].get("eval/loss").is_some()).collect();
         assert_eq!(evaluated, [3, 5], "{command}");
         assert_eq!(rows[3]["eval/pairs"], 4, "{command}");
-        // All pairs are in each batch: the next step's figures, before its update, are those of the evaluation.
+        // All pairs are in each batch: the figures of the next step, before its update, are those of the evaluation.
         for (eval, name) in [("eval/loss", "loss"), ("eval/rewards/accuracies", "rewards/accuracies")] {
             assert_close(number(&rows[3], eval), number(&rows[4], name), 1e-5);
         }
@@ -423,14 +423,14 @@ fn held_out_pairs_give_loss_and_accuracy_and_train_the_same() {
 }
 
 #[test]
-fn two_judges_give_their_agreement_and_each_its_win_rate() {
+fn two_judges_give_their_agreement_and_a_win_rate_each() {
     let Some(place) = place() else { return };
     place.write("shorter.toml", "judge = \"rule\"\njudge-rule = \"shorter\"\n");
     let line = format!("{ADAPTED} {RULE} --output out --second-judge shorter.toml");
     let done = place.oaif(&line).done();
     let result = place.json("out/eval.json");
     let second = &result["second_judge"];
-    // Whatever is longer is not shorter: what one judge finds won, the other finds lost.
+    // A longer response is not shorter: what one judge counts as won, the other counts as lost.
     assert_eq!(
         (&second["decisions"]["wins"], &second["decisions"]["losses"]),
         (&result["losses"], &result["wins"])
@@ -444,9 +444,13 @@ fn two_judges_give_their_agreement_and_each_its_win_rate() {
     let html = String::from_utf8(place.read("out/report.html")).unwrap();
     assert!(html.contains("Judges&#39; κ") || html.contains("Judges' κ"), "the page has it, too");
     let rows = place.rows("out/judgements.jsonl");
-    assert_eq!(rows.len() as u64, 2 * (20 - result["identical"].as_u64().unwrap()), "each rule once a pair");
+    assert_eq!(
+        rows.len() as u64,
+        2 * (20 - result["identical"].as_u64().unwrap()),
+        "one verdict of each rule per pair"
+    );
     place.oaif(&line).done();
-    assert_eq!(place.rows("out/judgements.jsonl").len(), rows.len(), "nobody is asked twice");
+    assert_eq!(place.rows("out/judgements.jsonl").len(), rows.len(), "no judge is asked twice");
     assert_eq!(place.json("out/eval.json"), result);
 
     place.write("longer.toml", "judge = \"rule\"\njudge-rule = \"longer\"\n");
@@ -484,7 +488,7 @@ fn a_person_in_an_ensemble_is_shown_each_pair_once() {
 }
 
 #[test]
-fn a_file_of_judgements_alone_gives_its_figures() {
+fn a_file_of_judgements_can_be_evaluated_alone() {
     let Some(place) = Place::with(&[]) else { return };
     let row = |preference: f64, output: &str| {
         json!({"instruction": "x", "output_1": "a b", "generator_1": "base", "output_2": output, "generator_2": "m",

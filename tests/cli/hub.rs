@@ -1,4 +1,4 @@
-//! Names on the hub where a folder or a file is expected, from an empty cache.
+//! Hub names in place of a folder or file, starting with an empty cache.
 
 #[path = "../hub/server.rs"]
 mod server;
@@ -39,22 +39,22 @@ const DPO: &str =
     "dpo --model org/tiny --dataset org/pairs --max-steps 2 --save-steps 1 --output-dir run --lora-r 2";
 
 #[test]
-fn a_run_from_an_empty_cache_names_the_commits_and_goes_on_offline() {
+fn a_run_from_an_empty_cache_records_the_commits_and_can_be_resumed_offline() {
     let Some((place, hub)) = place() else { return };
     let done = Outcome::of(place.online(&hub, DPO)).done();
-    // One line for each download, without a terminal.
+    // One line per download if standard error is not a terminal.
     assert_eq!(done.err.matches("oaif: downloading ").count(), 2, "{}", done.err);
     assert!(done.err.contains("oaif: downloading org/tiny: "), "{}", done.err);
     let run = place.json("run/run.json");
     assert_eq!(run["model"], format!("org/tiny@{COMMIT}"));
     assert_eq!(run["dataset"], format!("org/pairs@{COMMIT}:data/train.jsonl"));
-    // The adapter says which model it is for, wherever that lies.
+    // The adapter names its base model by its Hub name.
     let adapter = place.json("run/adapter/adapter_config.json");
     assert_eq!(
         (&adapter["base_model_name_or_path"], &adapter["revision"]),
         (&json!("org/tiny"), &json!(COMMIT))
     );
-    // From here on without a hub, be the branch what it may.
+    // From here on without a hub and with an invalid branch reference.
     std::fs::write(place.path("hf/hub/models--org--tiny/refs/main"), "f".repeat(40)).unwrap();
     place.oaif("dpo --resume run --max-steps 3 --allow-changes max-steps").done();
     place
@@ -65,7 +65,7 @@ fn a_run_from_an_empty_cache_names_the_commits_and_goes_on_offline() {
 }
 
 #[test]
-fn all_parts_of_a_split_are_trained_on_and_a_run_goes_on_with_them_offline() {
+fn all_parts_of_a_split_are_used_and_the_run_can_be_resumed_offline() {
     let Some((place, hub)) = place() else { return };
     let lines: Vec<&str> = PAIRS.lines().collect();
     let parts = [lines[..1].join("\n"), lines[1..].join("\n")];
@@ -92,14 +92,14 @@ fn all_parts_of_a_split_are_trained_on_and_a_run_goes_on_with_them_offline() {
     assert!(done.err.contains("downloading org/parts: 2 files"), "{}", done.err);
     let run = place.json("run/run.json");
     assert_eq!((&run["dataset"], &run["rows"]["read"]), (&json!(format!("org/parts@{COMMIT}")), &json!(4)));
-    // The same rows in the same order, whatever their files.
+    // The same rows in the same order, regardless of the files.
     let losses = |run: &str| {
         place.rows(&format!("{run}/metrics.jsonl")).iter().map(|row| row["loss"].clone()).collect::<Vec<_>>()
     };
     assert_eq!(losses("run"), losses("whole"));
     std::fs::write(place.path("hf/hub/datasets--org--parts/refs/main"), "f".repeat(40)).unwrap();
     place.oaif("dpo --resume run --max-steps 3 --allow-changes max-steps").done();
-    // A part that is gone is noticed.
+    // A missing part is detected.
     std::fs::remove_file(place.path(&format!("hf/hub/datasets--org--parts/snapshots/{COMMIT}/{}", names[1])))
         .unwrap();
     place
@@ -111,7 +111,7 @@ fn all_parts_of_a_split_are_trained_on_and_a_run_goes_on_with_them_offline() {
 
 #[cfg(feature = "parquet")]
 #[test]
-fn datasets_of_the_hub_are_trained_on_by_name_as_they_are() {
+fn datasets_of_the_hub_can_be_used_by_name() {
     let Some((place, hub)) = place() else { return };
     let rows = |name: &str| std::fs::read(common::fixture("rows").join(name)).unwrap();
     let part = |split: &str| format!("data/{split}-00000-of-00001.parquet");
@@ -129,7 +129,7 @@ fn datasets_of_the_hub_are_trained_on_by_name_as_they_are() {
         place.copy_model(&common::fixture("tiny"), "tiny");
         Outcome::of(place.online(&hub, &line)).done().err
     };
-    // This tokenizer knows none of the words: answers of as many words are alike to it.
+    // This tokenizer knows none of the words, so responses with the same number of words are identical to it.
     let err = run("dpo --dataset org/ultrafeedback_binarized:train_prefs");
     let skipped = "2 of 4 rows are skipped: 1 of two equal answers (line 4), 1 with an empty answer (line 3)";
     assert!(err.contains(skipped), "{err}");
@@ -142,7 +142,7 @@ fn datasets_of_the_hub_are_trained_on_by_name_as_they_are() {
 }
 
 #[test]
-fn policy_judge_adapter_and_prompts_are_all_called_by_name() {
+fn policy_judge_adapter_and_prompts_can_be_given_by_name() {
     let Some((place, hub)) = place() else { return };
     Outcome::of(place.online(&hub, DPO)).done();
     let lora =
@@ -159,7 +159,7 @@ fn policy_judge_adapter_and_prompts_are_all_called_by_name() {
 }
 
 #[test]
-fn a_local_folder_of_that_name_wins() {
+fn a_local_folder_of_that_name_takes_precedence() {
     let Some((place, hub)) = place() else { return };
     std::fs::create_dir(place.path("org")).unwrap();
     std::fs::rename(place.path("tiny_tied"), place.path("org/tiny")).unwrap();
@@ -167,7 +167,7 @@ fn a_local_folder_of_that_name_wins() {
         let line = format!("generate --model {name} --prompt fox --max-new-tokens 2");
         Outcome::of(place.online(&hub, &line)).done();
     }
-    // Nor is what is not in a folder that is here looked for elsewhere.
+    // A file that is missing in a local folder is not fetched from the hub.
     let line = "generate --model org/other --prompt fox";
     Outcome::of(place.online(&hub, line))
         .refused(2, &["--model: org/other is not a folder", "or hf://org/other"]);
@@ -197,7 +197,7 @@ fn a_command_with_a_mistake_in_it_downloads_nothing() {
 }
 
 #[test]
-fn what_cannot_be_had_is_one_sentence_about_the_flag() {
+fn a_failed_download_is_one_sentence_about_the_flag() {
     let Some((place, hub)) = place() else { return };
     let generate = |model: &str| place.online(&hub, &format!("generate --model {model} --prompt fox"));
     Outcome::of(generate("org/none"))
@@ -225,7 +225,7 @@ fn what_cannot_be_had_is_one_sentence_about_the_flag() {
 }
 
 #[test]
-fn the_token_is_in_no_output_and_a_liar_leaves_no_model() {
+fn the_token_is_in_no_output_and_corrupt_content_is_not_kept() {
     let Some((place, hub)) = place() else { return };
     hub.state().token = Some(TOKEN.into());
     hub.state().damages = true;
@@ -244,7 +244,7 @@ fn the_token_is_in_no_output_and_a_liar_leaves_no_model() {
 
 #[cfg(unix)]
 #[test]
-fn a_download_that_is_killed_goes_on_where_it_was() {
+fn a_killed_download_is_resumed() {
     use std::time::Duration;
     let Some((place, hub)) = place() else { return };
     let size = place.read("tiny_tied/model.safetensors").len();
@@ -276,7 +276,7 @@ fn a_download_that_is_killed_goes_on_where_it_was() {
 }
 
 #[test]
-fn models_in_the_cache_are_listed_with_what_they_are() {
+fn models_in_the_cache_are_listed_with_their_architecture() {
     let Some((place, hub)) = place() else { return };
     let empty = place.oaif("models").done();
     assert!(
@@ -287,12 +287,12 @@ fn models_in_the_cache_are_listed_with_what_they_are() {
     let line = "generate --prompt fox --max-new-tokens 2 --model org/tiny";
     Outcome::of(place.online(&hub, line)).done();
     Outcome::of(place.online(&hub, &format!("{DPO} --dry-run"))).done();
-    // Another one, that nothing here runs.
+    // Another model, which is not supported.
     let config = json!({"architectures": ["MixtralForCausalLM"], "model_type": "mixtral"}).to_string();
     hub.add("models/org/experts", &[("config.json", config.as_bytes()), ("model.safetensors", b"none")]);
     let refused = Outcome::of(place.online(&hub, "generate --prompt fox --model org/experts"));
     assert_eq!(refused.code, Some(1), "{}", refused.err);
-    // Weights in one file of llama.cpp's, which has no tokenizer.
+    // Weights in a single GGUF file, without a tokenizer.
     let gguf = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/gguf/llama.gguf")).unwrap();
     hub.add("models/org/one-file", &[("one.gguf", &gguf)]);
     let refused = Outcome::of(place.online(&hub, "generate --prompt fox --model org/one-file"));
@@ -308,7 +308,7 @@ fn models_in_the_cache_are_listed_with_what_they_are() {
         line("org/experts").contains("does not run: ") && line("org/experts").contains("experts"),
         "{listed}"
     );
-    // What cannot be read is no reason to list nothing.
+    // An unreadable entry does not prevent the listing.
     std::fs::create_dir_all(place.path("hf/hub/models--org--odd/snapshots/nothing")).unwrap();
     std::fs::write(place.path("hf/hub/models--odd"), "odd").unwrap();
     let rows = place.oaif("models --json").done().out;

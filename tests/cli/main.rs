@@ -1,4 +1,4 @@
-//! The program as its users and their scripts see it: arguments, files, standard streams and exit codes.
+//! The program from the view of its users and their scripts: arguments, files, standard streams and exit codes.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -24,14 +24,14 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-/// A folder of a test's own, which the program runs in: all paths are relative to it.
+/// A test's own folder, which is the working directory of the program.
 struct Place {
     dir: tempfile::TempDir,
 }
 
 impl Place {
-    /// A folder with these fixture models, copied so that a test can damage them. `None` (after saying so) where
-    /// there is no GPU to run on.
+    /// A folder with copies of these fixture models, so that a test can damage them. Without a GPU: `None`, after a
+    /// message.
     fn with(models: &[&str]) -> Option<Place> {
         common::gpu()?;
         let place = Place { dir: tempfile::tempdir().unwrap() };
@@ -56,7 +56,7 @@ impl Place {
         std::fs::write(self.path(name), content).unwrap();
     }
 
-    /// An executable script of the shell.
+    /// An executable shell script.
     #[cfg(unix)]
     fn script(&self, name: &str, text: &str) {
         use std::os::unix::fs::PermissionsExt;
@@ -95,17 +95,17 @@ impl Place {
         self.write(name, json.to_string());
     }
 
-    /// The program with the words of `line` as arguments.
+    /// The command `oaif` with the words of `line` as arguments.
     fn command(&self, line: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_oaif"));
         command.current_dir(self.dir.path()).args(line.split_whitespace());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        // No test asks a hub that is not its own.
+        // Tests must not contact any hub but their own.
         command.env("HF_HUB_OFFLINE", "1").env("HF_HOME", self.path("hf"));
         for name in ["HF_TOKEN", "HF_TOKEN_PATH", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_ENDPOINT"] {
             command.env_remove(name);
         }
-        // Mesa's drivers complain on standard error where it is unset.
+        // Mesa's drivers print a warning if it is unset.
         if std::env::var_os("XDG_RUNTIME_DIR").is_none() {
             command.env("XDG_RUNTIME_DIR", std::env::temp_dir());
         }
@@ -116,23 +116,23 @@ impl Place {
         Outcome::of(self.command(line))
     }
 
-    /// [`oaif`](Self::oaif) with arguments that hold spaces after those of the line.
+    /// [`oaif`](Self::oaif) with additional arguments that may contain spaces.
     fn oaif_with(&self, line: &str, more: &[&str]) -> Outcome {
         let mut command = self.command(line);
         command.args(more);
         Outcome::of(command)
     }
 
-    /// Checks that the program refuses to do what `line` says: code, one sentence with these parts, no such output.
+    /// Checks that the program refuses the command: exit code, one sentence with these parts, no new files.
     #[track_caller]
     fn refuses(&self, line: &str, code: i32, parts: &[&str]) {
         let before = self.names(".");
         self.oaif(line).refused(code, parts);
-        assert_eq!(self.names("."), before, "something was left by {line}");
+        assert_eq!(self.names("."), before, "{line} left files behind");
     }
 }
 
-/// What the program did.
+/// The result of running the program.
 struct Outcome {
     code: Option<i32>,
     out: String,
@@ -158,7 +158,7 @@ impl Outcome {
         rows(&self.done().out)
     }
 
-    /// A run that had begun ends with this code; the last line says why in a sentence.
+    /// Checks that a run that had begun ends with this code; the last line is a sentence with the reason.
     #[track_caller]
     fn ended(self, code: i32, parts: &[&str]) {
         let last = self.err.lines().last().unwrap_or_default().to_owned();
@@ -191,14 +191,14 @@ fn assert_close(a: f64, b: f64, tolerance: f64) {
     assert!((a - b).abs() <= tolerance, "{a} and {b} differ by more than {tolerance}");
 }
 
-/// Rows in the vocabulary of the tiny models, with answers of different lengths.
+/// Rows in the vocabulary of the tiny models, with responses of different lengths.
 const PAIRS: &str = r#"{"prompt": "the fox was", "chosen": " happy and old .", "rejected": " sad"}
 {"prompt": "once there was a bear", "chosen": " and it slept", "rejected": " under the red moon ."}
 {"prompt": "she said", "chosen": " you are my friend", "rejected": " the river is cold"}
 {"prompt": "the old owl", "chosen": " found a kite in the tree", "rejected": " went home with his blue hat"}
 "#;
 
-/// The flags of a judge that is ready at once.
+/// The flags of a judge that needs no setup.
 const RULE: &str = "--judge rule --judge-rule longer --max-new-tokens 6";
 
 /// A folder with a model, [`PAIRS`] and [`completions`].

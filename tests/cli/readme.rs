@@ -1,10 +1,10 @@
-//! README's commands, typed from top to bottom.
+//! Runs the commands in the README from top to bottom.
 
 use serde_json::{Value, json};
 
 use super::{Outcome, Place};
 
-/// The commands in README's `sh` blocks, in order: comments gone, continued lines joined.
+/// The commands in the README's `sh` blocks, in order, without comments and with continued lines joined.
 fn commands() -> Vec<String> {
     let readme = include_str!("../../README.md");
     let blocks = readme.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap());
@@ -20,7 +20,7 @@ fn commands() -> Vec<String> {
     commands
 }
 
-/// Small files under the names that README gives them.
+/// Small files with the names used in the README.
 fn prepare(place: &Place) {
     let rows = |rows: &[Value]| rows.iter().map(|row| format!("{row}\n")).collect::<String>();
     place.write("prompts.jsonl", rows(&[json!({"prompt": "the fox was"}), json!({"prompt": "she said"})]));
@@ -28,7 +28,7 @@ fn prepare(place: &Place) {
 }
 
 #[test]
-fn readmes_commands_work_in_order() {
+fn the_commands_in_the_readme_work_in_order() {
     let Some(place) = Place::with(&["tiny"]) else { return };
     place.copy_model(&super::common::fixture("tiny"), "MODEL");
     place.copy_model(&super::common::fixture("tiny"), "JUDGE");
@@ -37,11 +37,12 @@ fn readmes_commands_work_in_order() {
     assert!(all.iter().any(|line| line.starts_with("oaif align")), "{all:?}");
     let mut ran = 0;
     for line in all.iter().filter_map(|line| line.strip_prefix("oaif ")) {
-        // The demo and the whole of the benchmarks have tests of their own; so has GGUF, which has no tokenizer of words.
+        // The demo and the full benchmarks have their own tests, and so does GGUF, which does not support a word-level
+        // tokenizer.
         if line.starts_with("demo") || line.starts_with("bench") || line.contains(".gguf") {
             continue;
         }
-        // The template by name is text that no tokenizer of a hundred words can read.
+        // The built-in template is text that a tokenizer of a hundred words cannot encode.
         let line = line.replace("--judge-template helpfulness", "--judge-template template.txt");
         let line = line.replace("$MODEL", "MODEL").replace("$JUDGE", "JUDGE");
         place.write(
@@ -57,7 +58,7 @@ fn readmes_commands_work_in_order() {
     assert!(ran >= 3, "only {ran} commands were tried");
 }
 
-/// A line as a shell splits it: double quotes hold a word together.
+/// Splits a line as a shell does: double quotes keep words together.
 fn words(line: &str) -> Vec<String> {
     let mut words = vec![String::new()];
     for (i, part) in line.split('"').enumerate() {
@@ -76,9 +77,9 @@ fn words(line: &str) -> Vec<String> {
     words
 }
 
-/// A command that README shows is one that the program has, flag by flag.
+/// Every flag in the README exists in the program.
 #[test]
-fn every_flag_in_readme_is_one_of_the_program() {
+fn every_flag_in_the_readme_exists() {
     let readme = include_str!("../../README.md");
     let help: String = [
         "align", "sft", "dpo", "reward", "generate", "chat", "score", "judge", "eval", "export", "doctor",
@@ -91,7 +92,7 @@ fn every_flag_in_readme_is_one_of_the_program() {
         String::from_utf8(output.unwrap().stdout).unwrap()
     })
     .collect();
-    // Of cargo and of programs beside ours.
+    // Flags of cargo and of other programs.
     let foreign =
         ["--release", "--example", "--test", "--bench", "--path", "--nocapture", "--features", "--local-dir"];
     for flag in readme.split(|c: char| !c.is_ascii_alphanumeric() && c != '-').filter(|word| {

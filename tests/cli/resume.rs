@@ -1,4 +1,4 @@
-//! What a resumed run goes on with: the run that it was, or what somebody asked for by name.
+//! Which settings a resumed run uses: those of the run, or explicitly changed ones.
 
 use serde_json::{Value, json};
 
@@ -10,13 +10,13 @@ fn align() -> String {
     format!("align --model tiny --dataset pairs.jsonl --output-dir run {COMMON} {RULE}")
 }
 
-/// Leaves the run as it was after its second step.
+/// Restores the run folder to its state after the second step.
 fn forget_the_end(place: &Place, run: &str) {
     std::fs::remove_dir_all(place.path(&format!("{run}/checkpoints/step-000004"))).unwrap();
 }
 
 #[test]
-fn a_run_is_gone_on_with_by_its_folder_alone_from_anywhere() {
+fn a_run_is_resumed_by_its_folder_alone_from_any_working_directory() {
     let Some(place) = place() else { return };
     place.copy_model(&super::common::fixture("tiny_lora"), "lora");
     let dpo = format!("dpo --model tiny --dataset pairs.jsonl --output-dir run {COMMON}");
@@ -30,7 +30,7 @@ fn a_run_is_gone_on_with_by_its_folder_alone_from_anywhere() {
         let whole = place.read(&format!("run/{weights}"));
         let metrics = place.rows("run/metrics.jsonl");
         forget_the_end(&place, "run");
-        // From another folder, and the run's own is another one than it was.
+        // From another working directory, after the run folder was moved.
         std::fs::create_dir_all(place.path("else/where")).unwrap();
         std::fs::rename(place.path("run"), place.path("else/moved")).unwrap();
         let mut resume = place.command(&format!("{command} --resume ../moved"));
@@ -41,7 +41,7 @@ fn a_run_is_gone_on_with_by_its_folder_alone_from_anywhere() {
         let loss = |rows: &[Value]| rows.iter().map(|row| row["loss"].to_string()).collect::<Vec<_>>();
         assert_eq!(loss(&place.rows("else/moved/metrics.jsonl")), loss(&metrics));
         assert!(!place.path("run").exists());
-        // It is done: nothing is left to do, and it says so.
+        // The run is complete; nothing is left to do, and a message says so.
         let again = place.oaif(&format!("{command} --resume else/moved")).done();
         assert!(again.err.contains("all 4 steps of this run are done"), "{}", again.err);
         assert!(place.read(&format!("else/moved/{weights}")) == whole);
@@ -51,7 +51,7 @@ fn a_run_is_gone_on_with_by_its_folder_alone_from_anywhere() {
 
 #[cfg(unix)]
 #[test]
-fn an_ensemble_goes_on_with_its_agreement_and_asks_none_of_its_judges_twice() {
+fn a_resumed_ensemble_keeps_its_agreement_and_asks_no_member_twice() {
     let Some(place) = place() else { return };
     place.write("long.toml", "judge = 'rule'\njudge-rule = 'longer'\n");
     place.write("program.toml", "judge = 'command'\njudge-command = 'sh judge.sh'\n");
@@ -67,7 +67,7 @@ fn an_ensemble_goes_on_with_its_agreement_and_asks_none_of_its_judges_twice() {
     };
     assert!((0.0..=1.0).contains(&metrics[3]["judge/agreement"].as_f64().unwrap()), "{}", metrics[3]);
     let judged = pairs.iter().filter(|pair| pair["skipped"].is_null());
-    // The program prefers the first of the two; of a pair that was asked about both ways round, nothing is left of that.
+    // The program prefers the first response; for a pair that was judged in both orders the preferences cancel.
     let vote = |pair: &Value| if pair["p_21"].is_null() { json!(1.0) } else { json!(0.5) };
     assert!(judged.clone().count() > 0 && judged.clone().all(|pair| pair["votes"][1] == vote(pair)));
 
@@ -76,20 +76,20 @@ fn an_ensemble_goes_on_with_its_agreement_and_asks_none_of_its_judges_twice() {
     assert_eq!(agreement(&place.rows("run/metrics.jsonl")), agreement(&metrics));
     assert_eq!(place.rows("run/pairs.jsonl"), pairs);
     assert!(place.read("run/model/model.safetensors") == weights);
-    // Not even where what the ensemble said is lost: each judge's own word is kept.
+    // Even if the answers of the ensemble are lost, the answers of each member are kept.
     forget_the_end(&place, "run");
     std::fs::remove_file(place.path("run/judgements.jsonl")).unwrap();
     place.oaif("align --resume run").done();
     assert!(place.read("run/model/model.safetensors") == weights);
     assert_eq!(place.rows("asked.jsonl").len(), asked);
-    // One of its judges is another one.
+    // One member has changed.
     place.write("long.toml", "judge = 'rule'\njudge-rule = 'shorter'\n");
     forget_the_end(&place, "run");
     place.oaif("align --resume run").refused(2, &["judge-member", "--allow-changes"]);
 }
 
 #[test]
-fn a_resumed_run_uses_the_kernels_of_its_checkpoint_whatever_was_measured_since() {
+fn a_resumed_run_uses_the_kernels_of_its_checkpoint_despite_a_new_measurement() {
     let Some(place) = place() else { return };
     let line = format!("sft --model tiny --dataset rows.jsonl {COMMON}");
     let with_cache = |line: &str| {
@@ -100,7 +100,7 @@ fn a_resumed_run_uses_the_kernels_of_its_checkpoint_whatever_was_measured_since(
     let weights = |run: &str| place.read(&format!("{run}/model/model.safetensors"));
     with_cache(&format!("{line} --output-dir run"));
     let (whole, kernels) = (weights("run"), place.json("run/run.json")["kernels"].clone());
-    // Somebody measures anew, and other kernels come out.
+    // A new measurement selects other kernels.
     let [cache] = &place.names("cache")[..] else { panic!("one choice is kept") };
     let products = json!({"staged": {"chosen": [], "otherwise": null}});
     let staged = json!({"products": products, "tiled_attention": true, "fused_blocks": false});
@@ -119,7 +119,7 @@ fn a_resumed_run_uses_the_kernels_of_its_checkpoint_whatever_was_measured_since(
         assert!(weights("run") == whole, "wiped {wiped}: other weights");
         assert_eq!(place.json("run/run.json")["kernels"], kernels);
     }
-    // The tiles that a run measured are the run's, too.
+    // The tiles that a run measured are stored with the run.
     forget_the_end(&place, "other");
     with_cache("sft --resume other");
     assert!(weights("other") == other, "other weights");
@@ -127,11 +127,11 @@ fn a_resumed_run_uses_the_kernels_of_its_checkpoint_whatever_was_measured_since(
 }
 
 #[test]
-fn what_decides_the_numbers_is_refused_by_its_name() {
+fn a_changed_setting_that_affects_the_numbers_is_refused_by_its_name() {
     let Some(place) = place() else { return };
     place.oaif(&align()).done();
     forget_the_end(&place, "run");
-    // Another base of the same shape, another tokenizer, another template, other rows and as many.
+    // Another base model of the same shape, another tokenizer, another template, other rows of the same number.
     place.copy_model(&place.path("run/model"), "trained");
     place.copy_model(&super::common::fixture("tiny"), "retold");
     let template = "{% for m in messages %}{{ m.content }}!{% endfor %}";
@@ -184,7 +184,7 @@ fn what_decides_the_numbers_is_refused_by_its_name() {
         let line = format!("align --resume run {more}");
         place.refuses(&line, 2, &["the checkpoint was written with", name, "begin a new run"]);
     }
-    // What changes no number may change.
+    // Settings that change no number may be changed.
     for more in
         ["--save-steps 1", "--report", "--slots 3", "--save-total-limit 3", "--gradient-checkpointing"]
     {
@@ -193,9 +193,9 @@ fn what_decides_the_numbers_is_refused_by_its_name() {
     }
 }
 
-/// What a warm-up by a ratio makes of the steps is what counts.
+/// The number of warm-up steps counts, not whether it was given as a ratio.
 #[test]
-fn another_warm_up_is_refused_and_the_same_one_goes_on() {
+fn a_different_warm_up_is_refused_and_an_equal_one_is_accepted() {
     let Some(place) = place() else { return };
     let run = |more: &str| format!("dpo --model tiny --dataset pairs.jsonl --output-dir run {COMMON} {more}");
     place.oaif(&run("--lr-scheduler-type constant_with_warmup --warmup-ratio 0.5")).done();
@@ -207,14 +207,14 @@ fn another_warm_up_is_refused_and_the_same_one_goes_on() {
         place.refuses(&format!("dpo --resume run {more}"), 2, &names);
     }
     place.oaif("dpo --resume run --warmup-ratio 0 --warmup-steps 2 --allow-changes max-steps").done();
-    // A constant rate has none.
+    // A constant learning rate has no warm-up.
     let constant = run("--lr-scheduler-type constant --warmup-ratio 0.5 --overwrite-output-dir");
     place.oaif(&constant).done();
     forget_the_end(&place, "run");
     place.oaif("dpo --resume run --max-steps 8").done();
 }
 
-/// A checkpoint is a model too: what tells of its own run stays behind.
+/// A checkpoint is also a model; the files of its own run are not copied.
 #[test]
 fn a_run_that_starts_from_a_checkpoints_weights_resumes_from_its_own() {
     let Some(place) = place() else { return };
@@ -233,7 +233,7 @@ fn a_run_that_starts_from_a_checkpoints_weights_resumes_from_its_own() {
 }
 
 #[test]
-fn another_adapter_shape_is_refused_whoever_asks() {
+fn a_different_adapter_shape_is_always_refused() {
     let Some(place) = place() else { return };
     let line = format!("dpo --model tiny --dataset pairs.jsonl --output-dir run {COMMON} --lora-r 2");
     place.oaif(&line).done();
@@ -251,7 +251,7 @@ fn another_adapter_shape_is_refused_whoever_asks() {
 }
 
 #[test]
-fn changes_that_are_meant_go_on_and_are_noted() {
+fn allowed_changes_are_applied_and_recorded() {
     let Some(place) = place() else { return };
     place.oaif(&align()).done();
     forget_the_end(&place, "run");
@@ -269,13 +269,13 @@ fn changes_that_are_meant_go_on_and_are_noted() {
     assert_eq!(names, ["beta", "judge-rule", "learning-rate", "max-steps"]);
     assert_eq!(changes[2], json!({"after_step": 2, "name": "learning-rate", "from": 0.001, "to": 0.002}));
     assert_eq!(place.rows("run/metrics.jsonl").len(), 5);
-    // From then on it is that run.
+    // From then on these are the settings of the run.
     place.oaif("align --resume run").done();
     assert_eq!(place.json("run/run.json")["changes"], changes);
 }
 
 #[test]
-fn a_flag_that_goes_with_another_finds_it_in_the_run() {
+fn a_flag_that_needs_another_finds_it_in_the_run() {
     let Some(place) = place() else { return };
     place.oaif(&format!("{} --eval-dataset pairs.jsonl --eval-steps 2", align())).done();
     for more in ["--eval-steps 2", "--max-eval-samples 4", "--eval-steps 1 --max-eval-samples 9"] {
@@ -283,7 +283,7 @@ fn a_flag_that_goes_with_another_finds_it_in_the_run() {
         place.oaif(&format!("align --resume run {more}")).done();
     }
     assert_eq!(place.json("run/run.json")["eval-steps"], 1);
-    // One that the run lacks is asked for, and nothing else is.
+    // A missing companion flag is requested, and nothing else.
     let lacks = place.oaif("align --resume run --ref-model-sync-steps 3");
     assert!(!lacks.err.contains("--model") && !lacks.err.contains("--dataset"), "{}", lacks.err);
     lacks.refused(2, &["not provided: --sync-ref-model;"]);
@@ -297,7 +297,7 @@ fn a_flag_that_goes_with_another_finds_it_in_the_run() {
 }
 
 #[test]
-fn a_judge_of_another_kind_takes_the_place_of_the_runs_with_all_its_flags() {
+fn a_judge_of_another_kind_replaces_the_runs_judge_with_all_its_flags() {
     let Some(place) = place() else { return };
     place.write("long.toml", "judge = 'rule'\njudge-rule = 'longer'\n");
     place.write("short.toml", "judge = 'rule'\njudge-rule = 'shorter'\n");
@@ -316,15 +316,15 @@ fn a_judge_of_another_kind_takes_the_place_of_the_runs_with_all_its_flags() {
         assert!(run[flag].is_string() && unset, "{judge}: {run}");
         place.oaif("align --resume run").done();
     }
-    // Of one of the same kind the run's flags hold.
+    // With a judge of the same kind the flags of the run still apply.
     place.oaif("align --resume run --judge rule").done();
 }
 
 #[test]
-fn another_loss_takes_the_place_of_the_runs_with_all_its_flags() {
+fn another_loss_replaces_the_runs_loss_with_all_its_flags() {
     let Some(place) = place() else { return };
     place.oaif(&format!("{} --loss simpo,sft --simpo-gamma 1", align())).done();
-    // The same one takes the place of none.
+    // The same loss can replace one without options.
     forget_the_end(&place, "run");
     place.oaif("align --resume run --loss simpo,sft").done();
     let allowed =
@@ -340,7 +340,7 @@ fn another_loss_takes_the_place_of_the_runs_with_all_its_flags() {
 }
 
 #[test]
-fn a_folder_that_cannot_be_gone_on_with_says_why() {
+fn a_folder_that_cannot_be_resumed_is_refused_with_the_reason() {
     let Some(place) = place() else { return };
     place.oaif(&align()).done();
     place.refuses("dpo --resume run", 1, &["is a run of oaif align", "oaif align --resume"]);
@@ -356,7 +356,7 @@ fn a_folder_that_cannot_be_gone_on_with_says_why() {
 }
 
 #[test]
-fn a_damaged_checkpoint_is_refused_and_the_one_before_it_goes_on() {
+fn a_damaged_checkpoint_is_refused_and_the_previous_one_can_be_resumed() {
     let Some(place) = place() else { return };
     place.oaif(&align()).done();
     let whole = place.read("run/model/model.safetensors");
@@ -385,7 +385,7 @@ fn a_damaged_checkpoint_is_refused_and_the_one_before_it_goes_on() {
 }
 
 #[test]
-fn logs_that_lack_rows_are_refused() {
+fn logs_with_missing_rows_are_refused() {
     let Some(place) = place() else { return };
     for log in ["metrics.jsonl", "pairs.jsonl"] {
         place.oaif(&format!("{} --overwrite-output-dir", align())).done();
@@ -400,7 +400,7 @@ fn logs_that_lack_rows_are_refused() {
 }
 
 #[test]
-fn a_new_run_begins_from_the_checkpoint_of_another_one_and_resumes() {
+fn a_new_run_can_start_from_the_checkpoint_of_another_one() {
     let Some(place) = place() else { return };
     place.oaif(&align()).done();
     let line = align().replace("--output-dir run", "--output-dir other");
@@ -416,7 +416,7 @@ fn a_new_run_begins_from_the_checkpoint_of_another_one_and_resumes() {
     forget_the_end(&place, "other");
     place.oaif("align --resume other").done();
     assert!(place.read("run/model/model.safetensors") == place.read("other/model/model.safetensors"));
-    // Nothing is left to do from the last one, and nothing is logged.
+    // All steps are done, so a run from the last checkpoint does and logs nothing.
     let line = align().replace("--output-dir run", "--output-dir last");
     let last = place.oaif(&format!("{line} --resume-from-checkpoint run/checkpoints/step-000004")).done();
     assert!(last.err.contains("all 4 steps of this run are done"), "{}", last.err);
@@ -432,7 +432,7 @@ fn another_base_or_judge_of_the_same_shape_is_refused_by_its_name() {
     let line = align().replace(RULE, "--judge likelihood --judge-model judge --max-new-tokens 6");
     place.oaif(&line.replace("--model tiny", "--model base")).done();
     forget_the_end(&place, "run");
-    // Not the paths count, but what lies there now.
+    // What counts is the current content, not the path.
     for (folder, name) in [("judge", "judge-model "), ("base", "model ")] {
         let weights = place.names(folder).into_iter().find(|name| name.ends_with(".safetensors")).unwrap();
         let path = format!("{folder}/{weights}");

@@ -1,4 +1,4 @@
-//! `align`, `sft`, `dpo`: what a run writes, and that it trains what its flags say.
+//! `align`, `sft`, `dpo`: the files that a run writes, and that it trains as its flags say.
 
 use serde_json::{Value, json};
 
@@ -15,7 +15,7 @@ fn trainings() -> [(&'static str, String); 3] {
 }
 
 #[test]
-fn a_runs_own_run_json_repeats_it() {
+fn run_json_of_a_run_reproduces_the_run() {
     let Some(place) = place() else { return };
     let (kind, line) = trainings().into_iter().next().unwrap();
     place.oaif(&line).done();
@@ -26,7 +26,7 @@ fn a_runs_own_run_json_repeats_it() {
 }
 
 #[test]
-fn a_run_leaves_the_agreed_folder() {
+fn a_run_writes_the_documented_files() {
     for (kind, line) in trainings() {
         let Some(place) = place() else { return };
         let out = place.oaif(&line).done().out;
@@ -40,7 +40,7 @@ fn a_run_leaves_the_agreed_folder() {
             assert_eq!(run[key], value, "{kind}: {key}");
         }
         assert!(run["oaif_version"].is_string() && run["gpu_device"]["name"].is_string(), "{run}");
-        assert!(number(&run, "learning-rate") > 0.0, "what was not given is resolved");
+        assert!(number(&run, "learning-rate") > 0.0, "defaults are resolved");
 
         let metrics = place.rows("run/metrics.jsonl");
         assert_eq!(metrics.iter().map(|row| row["step"].as_u64().unwrap()).collect::<Vec<_>>(), [1, 2, 3]);
@@ -72,19 +72,19 @@ fn a_run_leaves_the_agreed_folder() {
             }
         }
 
-        // What was saved is a model like the one it came from.
+        // The saved model is in the same format as the original.
         for saved in ["run/model", "run/checkpoints/step-000002"] {
             let line = format!("score --model {saved} --input rows.jsonl");
             assert_eq!(place.oaif(&line).rows().len(), 4, "{kind}");
         }
         let [first, last] = ["run/checkpoints/step-000002", "run/model"]
             .map(|saved| place.read(&format!("{saved}/model.safetensors")));
-        assert!(first != last, "{kind}: the third step has changed nothing");
+        assert!(first != last, "{kind}: the third step changed nothing");
     }
 }
 
 #[test]
-fn an_adapter_is_saved_in_place_of_the_model_and_goes_on_it_again() {
+fn an_adapter_is_saved_instead_of_the_model_and_can_be_trained_further() {
     for (kind, line) in trainings() {
         let Some(place) = place() else { return };
         let out = place.oaif(&format!("{line} --lora-r 2 --learning-rate 0.01")).done().out;
@@ -98,7 +98,7 @@ fn an_adapter_is_saved_in_place_of_the_model_and_goes_on_it_again() {
         let base = place.oaif(score).rows();
         let adapted = place.oaif(&format!("{score} --adapter run/adapter")).rows();
         assert_ne!(base[0]["logp"], adapted[0]["logp"], "{kind}");
-        // Going on from it.
+        // Continues training from it.
         let line = line.replace("--output-dir run", "--output-dir more --adapter run/adapter");
         place.oaif(&line).done();
         assert!(place.names("more").contains(&"adapter".to_owned()), "{kind}");
@@ -112,7 +112,7 @@ fn logps(place: &Place, model: &str, rows: &[Value]) -> Vec<f64> {
     out.iter().map(|row| number(row, "logp")).collect()
 }
 
-/// The column of the pairs as {"prompt","completion"} rows with `end` after the completion.
+/// The column of the pairs as {"prompt","completion"} rows, with `end` appended to the completion.
 fn column(name: &str, end: &str) -> Vec<Value> {
     let row = |row: Value| {
         let text = row[name].as_str().unwrap();
@@ -124,7 +124,7 @@ fn column(name: &str, end: &str) -> Vec<Value> {
 const EOS: &str = " </s>";
 
 #[test]
-fn completions_end_with_eos_unless_told_otherwise() {
+fn completions_end_with_eos_by_default() {
     let Some(place) = place() else { return };
     let line = "dpo --model tiny --dataset pairs.jsonl --max-steps 1 --per-device-train-batch-size 4 \
                 --output-dir";
@@ -145,9 +145,10 @@ fn completions_end_with_eos_unless_told_otherwise() {
 }
 
 #[test]
-fn rows_come_in_file_order_and_again_when_steps_outrun_them() {
+fn rows_are_used_in_file_order_and_repeat_after_the_last() {
     let Some(place) = place() else { return };
-    // A rate at which weights hardly move: each step's log-probabilities tell which rows it had.
+    // The learning rate is so small that weights hardly change: the log-probabilities of each step show which rows it
+    // used.
     let line = "dpo --model tiny --dataset pairs.jsonl --max-steps 4 --per-device-train-batch-size 3 \
                 --no-shuffle --learning-rate 1e-7 --output-dir run";
     place.oaif(line).done();
@@ -160,7 +161,7 @@ fn rows_come_in_file_order_and_again_when_steps_outrun_them() {
 }
 
 #[test]
-fn shuffled_rows_are_each_seen_once_an_epoch() {
+fn shuffled_rows_are_each_used_once_per_epoch() {
     let Some(place) = place() else { return };
     let line = "dpo --model tiny --dataset pairs.jsonl --num-train-epochs 2 --per-device-train-batch-size 1 \
                 --learning-rate 1e-7 --output-dir run";
@@ -185,7 +186,7 @@ fn shuffled_rows_are_each_seen_once_an_epoch() {
 #[test]
 fn the_loss_of_a_batch_is_the_mean_over_its_pairs() {
     let Some(place) = place() else { return };
-    // The second step's loss, by hand: scores under the weights after the first against those before it.
+    // Recomputes the second step's loss: scores with the weights after the first step against those before it.
     let line = "dpo --model tiny --dataset pairs.jsonl --max-steps 2 --save-steps 1 --learning-rate 0.01 \
                 --lr-scheduler-type constant --beta 0.5 --per-device-train-batch-size 2 \
                 --gradient-accumulation-steps 2 --output-dir run";
@@ -199,11 +200,11 @@ fn the_loss_of_a_batch_is_the_mean_over_its_pairs() {
     let margins: Vec<f64> = chosen.iter().zip(&rejected).map(|(c, r)| c - r).collect();
     let loss = margins.iter().map(|m| (1.0 + (-m).exp()).ln()).sum::<f64>() / 4.0;
     let row = &place.rows("run/metrics.jsonl")[1];
-    assert!((loss - 2f64.ln()).abs() > 0.01, "the first step has changed something");
+    assert!((loss - 2f64.ln()).abs() > 0.01, "the first step changed something");
     assert_close(number(row, "loss"), loss, 1e-4);
     assert_close(number(row, "rewards/margins"), margins.iter().sum::<f64>() / 4.0, 1e-3);
 
-    // However the batch is divided.
+    // The result does not depend on the micro-batch size.
     let whole = line.replace("--per-device-train-batch-size 2", "--per-device-train-batch-size 4");
     let whole =
         whole.replace("--gradient-accumulation-steps 2", "").replace("--output-dir run", "--output-dir a");
@@ -215,7 +216,7 @@ fn the_loss_of_a_batch_is_the_mean_over_its_pairs() {
 }
 
 #[test]
-fn a_configuration_file_gives_flags_and_the_command_line_beats_it() {
+fn the_command_line_overrides_the_configuration_file() {
     let Some(place) = place() else { return };
     place.write(
         "run.yaml",
@@ -233,7 +234,7 @@ fn a_configuration_file_gives_flags_and_the_command_line_beats_it() {
 }
 
 #[test]
-fn a_dry_run_tells_what_a_run_would_be_and_take_and_writes_nothing() {
+fn a_dry_run_prints_the_settings_and_memory_of_a_run_and_writes_nothing() {
     let Some(place) = place() else { return };
     place.copy_model(&super::common::fixture("tiny_tied"), "judge");
     let judge = "--judge likelihood --judge-model judge --max-new-tokens 9 --num-samples 3";
@@ -265,7 +266,7 @@ fn a_dry_run_tells_what_a_run_would_be_and_take_and_writes_nothing() {
     }
 }
 
-/// Rows of the same lengths; `bare` and `bare_judge` are the models of `place` without anything but config.json.
+/// Rows of equal lengths; `bare` and `bare_judge` are the models of `place` with nothing but config.json.
 fn place_of_equal_rows() -> Option<Place> {
     let place = place()?;
     place.copy_model(&super::common::fixture("tiny_tied"), "judge");
@@ -279,7 +280,7 @@ fn place_of_equal_rows() -> Option<Place> {
 }
 
 #[test]
-fn a_dry_run_of_config_json_alone_tells_what_a_run_of_such_rows_takes() {
+fn a_dry_run_of_config_json_alone_reports_the_memory_of_a_run_with_such_rows() {
     let Some(place) = place_of_equal_rows() else { return };
     let judge = "--judge likelihood --judge-model judge --max-new-tokens 9 --num-samples 3";
     for (kind, more) in [
@@ -317,7 +318,7 @@ fn a_dry_run_of_config_json_alone_tells_what_a_run_of_such_rows_takes() {
 }
 
 #[test]
-fn a_dry_run_takes_the_limits_of_a_gpu_in_mind() {
+fn a_dry_run_respects_the_limits_of_the_gpu() {
     let Some(place) = place_of_equal_rows() else { return };
     let line = "dpo --dry-run --model bare --max-prompt-length 3 --max-length 6";
     let report = |more: &str| -> Value {
@@ -403,7 +404,7 @@ fn prompts_that_are_too_long_are_skipped_and_counted() {
         assert_eq!((&report["data"]["rows"], &report["data"]["skipped_long_prompt"]), (&json!(4), &json!(2)));
         assert!(!place.json("run/run.json")["warnings"].to_string().contains("skipped"));
     }
-    // Where it is most of them it is told once as well, and the report keeps it.
+    // If most rows are skipped, the warning is also printed only once, and the report contains it.
     place.write("most.jsonl", format!("{PAIRS}{}", long.repeat(5)));
     let line = "dpo --model tiny --dataset most.jsonl --max-steps 1 --output-dir run --overwrite --report";
     let err = place.oaif(line).done().err;
@@ -415,7 +416,7 @@ fn prompts_that_are_too_long_are_skipped_and_counted() {
 }
 
 #[test]
-fn the_longest_length_in_align_is_of_prompt_and_response_together() {
+fn max_length_in_align_is_that_of_prompt_and_response_together() {
     let Some(place) = place() else { return };
     let line = "align --model tiny --dataset pairs.jsonl --max-steps 1 --output-dir run --overwrite --judge rule \
                 --judge-rule longer --max-new-tokens 6";
@@ -440,7 +441,7 @@ fn the_longest_length_in_align_is_of_prompt_and_response_together() {
 }
 
 #[test]
-fn a_run_warns_of_what_makes_it_worthless_and_the_report_keeps_it() {
+fn a_run_warns_of_useless_training_and_the_report_contains_the_warnings() {
     let Some(place) = place() else { return };
     let judge = r#"sed 's/^{\("id":"[^"]*"\),.*/{\1,"verdict":"1"}/'"#;
     let line = "align --model tiny --dataset pairs.jsonl --max-steps 12 --output-dir run --report --max-new-tokens 6 \
@@ -452,7 +453,7 @@ fn a_run_warns_of_what_makes_it_worthless_and_the_report_keeps_it() {
         assert_eq!(err.matches(told).count(), 1, "{err}");
         assert!(html.contains(told) && kept.contains(told), "{told} in {kept}");
     }
-    // Of an ensemble, a judge that is never heard.
+    // A member of an ensemble without any valid verdict.
     place.write("mute.sh", r#"sed 's/^{\("id":"[^"]*"\),.*/{\1,"verdict":"invalid","why":"I am out"}/'"#);
     place.write("mute.toml", "judge = 'command'\njudge-command = 'sh mute.sh'\n");
     place.write("long.toml", "judge = 'rule'\njudge-rule = 'longer'\n");
@@ -466,7 +467,7 @@ fn a_run_warns_of_what_makes_it_worthless_and_the_report_keeps_it() {
     let err = place.oaif(&format!("dpo --model tiny --dataset pairs.jsonl {still}")).done().err;
     assert_eq!(err.matches("he policy hardly moved").count(), 1, "{err}");
     assert!(place.json("still/run.json")["warnings"].to_string().contains("hardly moved"));
-    // And one that is well says nothing of the kind.
+    // A healthy run has no such warning.
     let line = "align --model tiny --dataset pairs.jsonl --max-steps 12 --output-dir well --max-new-tokens 6 \
                 --per-device-train-batch-size 8 --learning-rate 1e-2 --judge rule --judge-rule longer";
     let err = place.oaif(line).done().err;
@@ -474,7 +475,7 @@ fn a_run_warns_of_what_makes_it_worthless_and_the_report_keeps_it() {
 }
 
 #[test]
-fn a_run_is_not_replaced_by_one_that_reads_from_it() {
+fn a_run_is_not_overwritten_by_one_that_reads_from_it() {
     let Some(place) = place() else { return };
     let line = "dpo --dataset pairs.jsonl --max-steps 1 --output-dir run";
     place.oaif(&format!("{line} --model tiny")).done();
@@ -493,7 +494,7 @@ fn a_run_is_not_replaced_by_one_that_reads_from_it() {
 }
 
 #[test]
-fn odd_sizes_are_no_obstacle() {
+fn unusual_batch_sizes_work() {
     let Some(place) = place() else { return };
     let line = "align --model tiny --dataset pairs.jsonl --max-steps 1 --output-dir run --overwrite \
                 --judge rule --judge-rule longer";
@@ -510,7 +511,7 @@ fn odd_sizes_are_no_obstacle() {
 }
 
 #[test]
-fn names_with_spaces_and_letters_of_all_kinds_are_names() {
+fn names_with_spaces_and_any_letters_work() {
     let Some(place) = place() else { return };
     let dir = "ein Ordner für «все»";
     place.copy_model(&super::common::fixture("tiny"), dir);
@@ -522,7 +523,7 @@ fn names_with_spaces_and_letters_of_all_kinds_are_names() {
 }
 
 #[test]
-fn a_run_in_the_folder_is_kept_unless_told_otherwise() {
+fn a_run_in_the_folder_is_kept_unless_overwrite_is_given() {
     let Some(place) = place() else { return };
     let [_, (_, dpo), _] = trainings();
     place.oaif(&dpo).done();
@@ -532,7 +533,7 @@ fn a_run_in_the_folder_is_kept_unless_told_otherwise() {
     place.oaif(&format!("{dpo} --overwrite")).done();
 }
 
-/// Checks that a page needs nothing but itself, and runs nothing.
+/// Checks that a page is self-contained and runs no scripts.
 #[track_caller]
 fn assert_self_contained(html: &str) {
     assert!(html.starts_with("<!DOCTYPE html>") && html.ends_with("</html>\n"), "{html}");
@@ -544,7 +545,7 @@ fn assert_self_contained(html: &str) {
 }
 
 #[test]
-fn a_report_is_a_page_of_its_own_about_the_run() {
+fn a_report_is_a_self_contained_page_about_the_run() {
     for (kind, line) in trainings() {
         let Some(place) = place() else { return };
         let outcome = place.oaif(&format!("{line} --report --seed 7")).done();
@@ -560,7 +561,7 @@ fn a_report_is_a_page_of_its_own_about_the_run() {
         assert_eq!(pairs, (kind == "align", kind != "sft"), "{kind}");
         assert!(!html.contains("Not finished"), "{kind}");
 
-        // Without the flag the old one goes, and none comes; a configuration can ask for it too.
+        // Without the flag the old report is removed and none is written; a configuration file can request one, too.
         place.oaif(&format!("{line} --overwrite")).done();
         assert!(!place.path("run/report.html").exists(), "{kind}");
         place.write("config.yaml", "report: true\n");

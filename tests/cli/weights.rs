@@ -1,4 +1,4 @@
-//! Models' and adapters' files as the commands meet them: warnings, what travels, hostile sizes.
+//! Files of models and adapters in the commands: warnings, files that are copied along, hostile sizes.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{PAIRS, Place, completions};
 
 #[test]
-fn every_command_shows_what_is_to_be_known_of_a_models_files() {
+fn every_command_prints_the_warnings_about_a_models_files() {
     let Some(place) = Place::with(&["tiny"]) else { return };
     place.write("rows.jsonl", completions());
     place.write("pairs.jsonl", PAIRS);
@@ -28,7 +28,7 @@ fn every_command_shows_what_is_to_be_known_of_a_models_files() {
         let warning = "oaif: warning: config.json has sliding_window, which LlamaForCausalLM does not use";
         assert_eq!(done.err.matches(warning).count(), 1, "{line}: {}", done.err);
     }
-    // A judge's model has files as well: these are not those of the policy.
+    // A judge's model has files as well; here it is not the policy's.
     let pairs: String = PAIRS.replace("chosen", "response_1").replace("rejected", "response_2");
     place.write("responses.jsonl", pairs);
     let judged = place.oaif("judge --input responses.jsonl --judge likelihood --judge-model tiny").done();
@@ -36,7 +36,7 @@ fn every_command_shows_what_is_to_be_known_of_a_models_files() {
 }
 
 #[test]
-fn what_lies_beside_the_weights_travels_with_what_is_saved() {
+fn the_files_next_to_the_weights_are_copied_to_saved_models() {
     let Some(place) = Place::with(&["tiny"]) else { return };
     place.write("rows.jsonl", completions());
     place.write("tiny/tokenizer.model", "pieces");
@@ -70,7 +70,7 @@ fn what_lies_beside_the_weights_travels_with_what_is_saved() {
 }
 
 #[test]
-fn export_writes_into_a_folder_of_its_own_or_nothing() {
+fn export_writes_into_a_new_folder_or_not_at_all() {
     let Some(place) = Place::with(&["tiny"]) else { return };
     std::fs::create_dir(place.path("half")).unwrap();
     place.write("half/model.safetensors", "x");
@@ -83,15 +83,16 @@ fn export_writes_into_a_folder_of_its_own_or_nothing() {
     place.write("there.gguf", "mine");
     place.refuses(&format!("{export} there.gguf"), 2, &["--output", "there.gguf is there already"]);
     place.refuses(&format!("{export} folder --dtype q8_0"), 2, &["--dtype", "q8_0", "ends in .gguf"]);
-    // Words are not a tokenizer that llama.cpp has.
+    // llama.cpp has no word-level tokenizer.
     place.refuses(&format!("{export} model.GGUF"), 1, &["tokenizer.json", "no such tokenizer"]);
     assert!(!place.path("model.GGUF").exists());
     place.oaif(&format!("{export} empty")).done();
 }
 
-/// A model as it is, as a GGUF file, and as the only one in a folder: the same answers; an adapter on it and what is made of it.
+/// A model folder, the same model as a GGUF file, and as the only GGUF file of a folder give the same responses;
+/// adapters on it work as well.
 #[test]
-fn a_gguf_file_is_a_model_wherever_one_is_taken() {
+fn a_gguf_file_can_be_used_wherever_a_model_can() {
     let Some(place) = Place::with(&["tiny_tied"]) else { return };
     let tokenizer = super::common::fixture("tokenizers/byte-level");
     for file in ["tokenizer.json", "tokenizer_config.json"] {
@@ -112,7 +113,7 @@ fn a_gguf_file_is_a_model_wherever_one_is_taken() {
     std::fs::copy(place.path("model.gguf"), place.path("folder/only.gguf")).unwrap();
     let only = generated("folder");
     assert!(only.out == want && only.err.contains("only.gguf, the only ones in its folder"), "{}", only.err);
-    // What is made of it has its tokenizer and template beside it.
+    // The result has its tokenizer and template next to it.
     let sft = "sft --model model.gguf --dataset rows.jsonl --max-steps 1 --max-length 8";
     place.oaif(&format!("{sft} --output-dir lora --lora-r 2")).done();
     place.oaif(&format!("{sft} --output-dir full")).done();
@@ -131,7 +132,7 @@ fn a_gguf_file_is_a_model_wherever_one_is_taken() {
 }
 
 #[test]
-fn hostile_sizes_are_a_sentence_within_a_second() {
+fn hostile_sizes_are_refused_in_one_sentence_at_once() {
     let Some(place) = Place::with(&["tiny_tied", "tiny_lora"]) else { return };
     place.write("rows.jsonl", completions());
     let config = place.read("tiny_tied/config.json");
@@ -140,7 +141,8 @@ fn hostile_sizes_are_a_sentence_within_a_second() {
     let timed = |line: &str, code: i32, part: &str| {
         let started = Instant::now();
         place.refuses(line, code, &[part]);
-        // Generous: a debug build on a busy machine. What is hostile took minutes, or all memory.
+        // A generous limit: a debug build on a busy machine. Before the checks, hostile sizes took minutes or all
+        // memory.
         assert!(started.elapsed() < Duration::from_secs(10), "{line} took {:?}", started.elapsed());
     };
     let sizes: [(&str, Value); 9] = [
@@ -164,7 +166,7 @@ fn hostile_sizes_are_a_sentence_within_a_second() {
         };
         timed("score --model tiny_tied --input rows.jsonl", 1, part);
         if part == key {
-            // Without weights the configuration is all that a dry run needs.
+            // Without weights the configuration alone is enough for a dry run.
             std::fs::remove_file(place.path("tiny_tied/model.safetensors")).unwrap();
             timed(dry, 1, part);
             place.write("tiny_tied/model.safetensors", &weights);
@@ -182,7 +184,7 @@ fn hostile_sizes_are_a_sentence_within_a_second() {
 }
 
 #[test]
-fn a_chat_template_beside_the_adapter_that_is_not_the_models_is_told_of() {
+fn a_chat_template_of_an_adapter_that_differs_from_the_models_gives_a_warning() {
     let Some(place) = Place::with(&["tiny", "tiny_lora"]) else { return };
     place.write("rows.jsonl", completions());
     let line = "score --model tiny --adapter tiny_lora --input rows.jsonl";
@@ -192,7 +194,7 @@ fn a_chat_template_beside_the_adapter_that_is_not_the_models_is_told_of() {
 }
 
 #[test]
-fn an_adapter_beside_its_model_is_not_passed_over() {
+fn an_adapter_in_the_folder_of_its_model_is_not_ignored() {
     let Some(place) = Place::with(&["tiny", "tiny_lora"]) else { return };
     place.write("rows.jsonl", completions());
     for file in place.names("tiny_lora") {
@@ -203,7 +205,7 @@ fn an_adapter_beside_its_model_is_not_passed_over() {
 }
 
 #[test]
-fn an_adapter_given_as_the_model_is_told_from_one() {
+fn an_adapter_given_as_the_model_is_recognised() {
     let Some(place) = Place::with(&["tiny_lora"]) else { return };
     place.write("rows.jsonl", completions());
     let parts = ["tiny_lora is a LoRA adapter, not a model", "--adapter tiny_lora"];

@@ -1,4 +1,4 @@
-//! What the tests share: the device, fixtures, the models beside the checkout.
+//! Shared by the tests: the GPU, fixtures, and the models next to the checkout.
 #![allow(dead_code)]
 
 pub mod parity;
@@ -15,7 +15,7 @@ use oaif::unstable::model::{Model, Scorer};
 use oaif::unstable::train::pair_step::LabelledPair;
 use serde_json::Value;
 
-/// The device of this test run. Without a GPU a test fails where REQUIRE_GPU=1, else says that it was skipped.
+/// The GPU of this test run. Without a GPU a test fails if REQUIRE_GPU=1, and otherwise prints that it was skipped.
 pub fn gpu() -> Option<Gpu> {
     static GPU: OnceLock<Option<Gpu>> = OnceLock::new();
     GPU.get_or_init(|| match Gpu::open(&GpuOptions::default()).wait() {
@@ -29,7 +29,7 @@ pub fn gpu() -> Option<Gpu> {
     .clone()
 }
 
-/// An application's own device, with no error handler at all.
+/// A device created by an application, without error handlers.
 pub fn application() -> Option<(wgpu::Device, wgpu::Queue)> {
     gpu()?;
     let descriptor = wgpu::InstanceDescriptor::new_without_display_handle_from_env();
@@ -44,7 +44,7 @@ pub fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
 }
 
-/// A device of its own, whose tuning a test may set, with the kernels for such devices.
+/// A separate device, whose tuning a test may change, with the kernels for this kind of device.
 pub fn gpu_with(options: GpuOptions, kind: DeviceKind) -> Option<Gpu> {
     gpu()?;
     let gpu = Gpu::open(&options).wait().unwrap();
@@ -52,7 +52,7 @@ pub fn gpu_with(options: GpuOptions, kind: DeviceKind) -> Option<Gpu> {
     Some(gpu)
 }
 
-/// A file of `../shared`, or a visible line that the test was skipped.
+/// A file in `../shared`; if it is missing, prints that the test was skipped.
 pub fn shared(name: &str) -> Option<PathBuf> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared").join(name);
     if !path.exists() {
@@ -105,7 +105,7 @@ pub fn words() -> Vec<String> {
     vocab.keys().filter(|w| w.chars().all(char::is_alphabetic)).cloned().collect()
 }
 
-/// Ten prompts of one to three of them.
+/// Ten prompts of one to three of these words.
 pub fn prompts() -> Vec<Prompt> {
     let words = words();
     let text = |i: usize| Text::Plain(words[i % words.len()..][..1 + i % 3].join(" "));
@@ -141,7 +141,7 @@ pub fn capacity(pairs: &[LabelledPair]) -> Capacity {
     Capacity::of(&pairs.iter().map(|p| p.tree.clone()).collect::<Vec<_>>())
 }
 
-/// Log-probabilities of every token but the first, row by row.
+/// Log-probabilities of every token except the first, row by row.
 pub fn logps(gpu: &Gpu, model: &Model, rows: &[Vec<u32>]) -> Vec<f32> {
     let trees: Vec<Tree> = rows
         .iter()
@@ -152,7 +152,7 @@ pub fn logps(gpu: &Gpu, model: &Model, rows: &[Vec<u32>]) -> Vec<f32> {
     scorer.score(&trees).wait().unwrap().into_iter().flat_map(|s| s.logps).collect()
 }
 
-/// Largest and mean difference of token log-probabilities from the fixture's.
+/// The largest and the mean difference between token log-probabilities and those of the fixture.
 pub fn logp_differences(gpu: &Gpu, model: &Model, rows: &[Vec<u32>], expected: &[f32]) -> (f64, f64) {
     let got = logps(gpu, model, rows);
     assert_eq!(got.len(), expected.len());

@@ -1,5 +1,5 @@
-//! A model in a folder against what transformers and peft made of it: `expected.json` and gradients, as `fixtures/real_size.py`
-//! and `fixtures/families.py` write them.
+//! Compares a model in a folder with the results of transformers and peft: `expected.json` and gradients, as written by
+//! `fixtures/real_size.py` and `fixtures/families.py`.
 
 use std::path::Path;
 use std::time::Instant;
@@ -19,10 +19,11 @@ use serde_json::Value;
 
 use super::{Tensors, capacity, fixture, ids, logp_differences, pairs, relative_distance};
 
-/// The parameters of the first and last layer whose gradients' norms are printed, by the ends of their names.
+/// The parameters of the first and last layer whose gradient norms are printed, by the ends of their names.
 const SHOWN: [&str; 4] = ["q_proj", "down_proj", "embed_tokens", "norm"];
 
-/// Greedy ids, log-probabilities, and every parameter's gradient: in full training, and under a LoRA adapter.
+/// Compares greedy ids, log-probabilities, and the gradient of every parameter, in full training and with a LoRA
+/// adapter.
 pub fn check(gpu: &Gpu, folder: &Path) {
     let expected: Value =
         serde_json::from_slice(&std::fs::read(folder.join("expected.json")).unwrap()).unwrap();
@@ -53,7 +54,7 @@ fn check_greedy(gpu: &Gpu, model: &Model, expected: &Value) {
         .samples_per_prompt(2)
         .eos(vec![]);
     let generator = Generator::new(gpu, model, options, &Arena::new()).wait().unwrap();
-    // Another model's: the text is not compared.
+    // The tokenizer of another model: the text is not compared.
     let tokenizer = Tokenizer::load(&fixture("tiny")).unwrap();
     let request = Request { prompt, samples: 2, first_sequence: 0 };
     for answer in generator.run(&tokenizer, &[request], &StopMatcher::new([]), 1).wait().unwrap().remove(0) {
@@ -71,7 +72,7 @@ fn check_logps(gpu: &Gpu, model: &Model, sequences: &Value) {
     assert!(largest <= 1e-3 && mean <= 1e-4);
 }
 
-/// The end of each sequence, where a part of what stands before it was read beforehand, as a judge's instructions are.
+/// Scores the end of each sequence with part of its beginning cached, as for a judge's instructions.
 fn check_after_preamble(gpu: &Gpu, model: &Model, sequences: &Value) {
     for sequence in sequences.as_array().unwrap() {
         let (ids, want) = (ids(&sequence["ids"]), numbers(&sequence["logps"]));
@@ -116,7 +117,7 @@ fn check_dpo(gpu: &Gpu, model: &Model, expected: &Value, folder: &Path) {
     check_gradients(gpu, model, loss, expected, &folder.join("gradients_dpo.safetensors"));
 }
 
-/// Compares the loss, the gradient of every parameter, and the norm over all of them that an optimiser clips by.
+/// Compares the loss, the gradient of every parameter, and the total norm, which an optimiser clips.
 fn check_gradients(gpu: &Gpu, model: &Model, loss: f64, expected: &Value, file: &Path) {
     let relative = |got: f64, want: f64| (got - want).abs() / want.abs();
     let (want_loss, want_norm) =

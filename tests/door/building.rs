@@ -25,7 +25,7 @@ use crate::draws::{CONTEXT, Draws, known};
 use crate::{Call, Doors, LOSS, call};
 
 impl Doors {
-    /// The device that recordings are made on, or sometimes the wrong one.
+    /// The device for measuring only, or sometimes the wrong one.
     fn dry_or_not(&self, draws: &mut Draws) -> (&Gpu, bool) {
         if draws.once_in(6) { (&self.gpu, false) } else { (&self.dry, true) }
     }
@@ -117,7 +117,7 @@ impl Doors {
         let sizes = [0, 1, 2, 3, 7, 1 << 31, usize::MAX];
         let good = ModelConfig::load(&self.dir).unwrap();
         let mut config = good.clone();
-        // What all of these sizes are too little, too much or too odd for.
+        // Changes that make the sizes too small, too large or inconsistent.
         let change = draws.below(15);
         let size = draws.of(&sizes);
         let a = &mut config.architecture;
@@ -144,7 +144,7 @@ impl Doors {
             0 => {
                 call(("random model", change, size), valid, Model::random(&self.dry, config, true, 1).wait())
             }
-            // The right weights but for one, or on another device.
+            // The right weights with one exception, or on another device.
             _ => {
                 let specs: Vec<WeightSpec> =
                     self.frozen.base().iter().map(|w| WeightSpec::new(&w.name, w.shape.clone())).collect();
@@ -280,7 +280,7 @@ impl Doors {
                 let result = CommandJudge::new(command, Duration::MAX);
                 call(("command", command), command == "true", result)
             }
-            // Sizes of trees that nobody can read are numbers all the same.
+            // Sizes of trees that cannot be read must still be computed without a panic.
             _ => {
                 let trees = [draws.tree(&[0, 1, 2, 3])];
                 let size = Capacity::of(&trees);

@@ -1,9 +1,9 @@
-//! Arguments drawn at random, and the rules that they keep or break.
+//! Random arguments, and whether they follow the rules of the calls.
 
 use oaif::unstable::data::packing::Tree;
 use oaif::unstable::model::stream::Capacity;
 
-/// Of tests/fixtures/tiny.
+/// The vocabulary size of tests/fixtures/tiny.
 pub const VOCAB: u32 = 96;
 pub const CONTEXT: usize = 128;
 pub const CAPACITY: Capacity = Capacity { tokens: 150, targets: 140, sequences: 4 };
@@ -57,8 +57,8 @@ pub fn known(ids: &[u32]) -> bool {
     !ids.is_empty() && ids.iter().all(|id| *id < VOCAB)
 }
 
-/// The prompt and every response have a token, the model knows all of them, and a response's last one, which takes no
-/// row, lies at most one beyond the context.
+/// Whether the prompt and every response have at least one token, all tokens are in the vocabulary, and the length is
+/// within the context; the last token of a response takes no row, so it may lie one beyond the context.
 pub fn readable(tree: &Tree) -> bool {
     let rows = |response: &Vec<u32>| tree.prompt.len() + response.len() - 1;
     known(&tree.prompt)

@@ -1,5 +1,5 @@
-//! What a program can call the library with: whatever it is, the answer is right or an `Error`, never a panic and never
-//! numbers from beyond a buffer. Each door has its rule here once more, in plain words.
+//! Calls public functions with random arguments: the result must be right or an `Error`, never a panic and never data
+//! from beyond a buffer. The rules of each call are implemented here a second time.
 
 mod building;
 #[path = "../common/mod.rs"]
@@ -30,7 +30,7 @@ use oaif::unstable::train::pair_step::PairStep;
 use oaif::unstable::train::sft_step::SftStep;
 use oaif::{Error, Result};
 
-/// A call: what it was, whether it keeps the rules, what came back.
+/// A call: a description, whether its arguments are valid, and the result.
 struct Call {
     what: String,
     valid: bool,
@@ -43,7 +43,7 @@ fn call<T>(what: impl std::fmt::Debug, valid: bool, result: Result<T>) -> Call {
 
 struct Doors {
     gpu: Gpu,
-    /// Another device, on which nothing runs.
+    /// A second device, on which nothing runs.
     dry: Gpu,
     dir: PathBuf,
     frozen: Model,
@@ -142,9 +142,9 @@ fn plan_of_100_rows(gpu: &Gpu) -> Plan {
     Plan::new(gpu, r, &Arena::new(), PlanOptions::default()).wait().unwrap()
 }
 
-/// `OAIF_DOOR_CALLS` calls, 10,000 by default, from `OAIF_DOOR_SEED`.
+/// Makes `OAIF_DOOR_CALLS` calls (10,000 by default) from the seed `OAIF_DOOR_SEED`.
 #[test]
-fn no_call_panics_or_passes_that_should_not() {
+fn no_call_panics_and_invalid_calls_are_refused() {
     let Some(gpu) = gpu() else { return };
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
     let (calls, seed) = (number("OAIF_DOOR_CALLS").unwrap_or(10_000), number("OAIF_DOOR_SEED").unwrap_or(1));
@@ -159,12 +159,9 @@ fn no_call_panics_or_passes_that_should_not() {
             (true, Ok(())) => answered += 1,
             (false, Err(error)) => {
                 refused += 1;
-                assert!(
-                    !matches!(error, Error::Gpu { .. }),
-                    "{again} came as far as the GPU: {what}: {error}"
-                );
+                assert!(!matches!(error, Error::Gpu { .. }), "{again} reached the GPU: {what}: {error}");
             }
-            (true, Err(error)) => panic!("{again} should be answered: {what}: {error}"),
+            (true, Err(error)) => panic!("{again} should succeed: {what}: {error}"),
             (false, Ok(())) => panic!("{again} should be refused: {what}"),
         }
     }
@@ -173,7 +170,7 @@ fn no_call_panics_or_passes_that_should_not() {
 }
 
 #[test]
-fn what_is_refused_says_which_tree_and_why() {
+fn a_refusal_names_the_tree_and_the_reason() {
     let Some(gpu) = gpu() else { return };
     let model = Model::load(&gpu, &fixture("tiny"), false).wait().unwrap();
     let scorer = Scorer::new(&gpu, &model, CAPACITY, &Arena::new()).wait().unwrap();

@@ -1,4 +1,4 @@
-//! Calls of what is built: scoring, learning, generating, moving bytes.
+//! Calls that use what was built: scoring, training, generating, copying data.
 
 use oaif::Error;
 use oaif::Wait;
@@ -15,7 +15,7 @@ use crate::draws::{CAPACITY, CONTEXT, Draws, fits, known, readable};
 use crate::{Call, Doors, call};
 
 impl Doors {
-    /// Responses as whole forward passes of a scorer made for them alone.
+    /// Scores the responses by separate forward passes with a new scorer.
     fn fresh_scores(&self, trees: &[Tree]) -> Vec<Scored> {
         Scorer::new(&self.gpu, &self.frozen, CAPACITY, &Arena::new())
             .wait()
@@ -146,7 +146,7 @@ impl Doors {
                 true => length == rows * 32,
                 false => length.is_multiple_of(32) && first <= rows && length / 32 <= rows - first,
             };
-        // Rows from beyond the end on that are none at all are no harm either.
+        // An upload of zero rows beyond the end is harmless.
         let valid = valid || (!whole && name != "no.weight" && length == 0);
         let weights = self.trained.base();
         let result = match whole {
@@ -205,7 +205,7 @@ impl Doors {
         if let Ok(judgements) = &result {
             assert_eq!(judgements.len(), pairs.len());
         }
-        // A tokenizer without a single token for the answers after some text is a judge's error.
+        // A tokenizer without single tokens for the answers after some text is an error of the judge.
         let result = match result {
             Err(Error::Judge { .. }) => Ok(()),
             other => other.map(drop),

@@ -1,15 +1,15 @@
-//! Files that people bring, mutated: whatever is read from outside ends in a value or an [`oaif::Error`], soon and
-//! without much memory. Never in a panic, a hang or a dead process.
+//! Mutated input files: reading any file ends in a value or an [`oaif::Error`], within limits on time and memory, and
+//! never in a panic, a hang or a crash.
 //!
-//! The suite does a few thousand executions a target. More, and of one target alone:
+//! The test suite does a few thousand executions per target. To do more, for one target:
 //!
 //! ```sh
 //! OAIF_FUZZ=1000000 OAIF_FUZZ_TARGET=rows cargo test --release --test fuzz -- --nocapture
 //! ```
 //!
-//! `corpus/TARGET/` holds what mutation begins with. Every execution follows from the seed and its number alone, both of
-//! which are printed with a failure; `OAIF_FUZZ_SEED` sets the seed, `OAIF_FUZZ_FIRST` the first number, and
-//! `OAIF_FUZZ_TRACE=FILE` keeps the input at hand in a file, for a process that dies.
+//! `corpus/TARGET/` holds the initial inputs. Every execution is determined by the seed and its number, which are
+//! printed with a failure. `OAIF_FUZZ_SEED` sets the seed, `OAIF_FUZZ_FIRST` the first number, and
+//! `OAIF_FUZZ_TRACE=FILE` writes each input to a file, for the case that the process dies.
 
 mod memory;
 mod mutate;
@@ -25,16 +25,16 @@ use targets::{TARGETS, Target};
 #[global_allocator]
 static ALLOCATOR: memory::Counting = memory::Counting;
 
-/// Executions of a target in the suite.
+/// Executions per target in the test suite.
 const EXECUTIONS: u64 = 2_000;
-/// An execution that takes longer hangs. A busy machine takes its time, too.
+/// A longer execution counts as a hang. The limit is generous for busy machines.
 const LONGEST: Duration = Duration::from_secs(20);
-/// An execution may hold so much more memory than before it.
+/// Limit on the memory that an execution may allocate in addition.
 const MOST_MEMORY: usize = 1 << 30;
 
 fn number(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text:?} is no number")))
+    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text:?} is not a number")))
 }
 
 fn corpus(target: &str) -> Vec<Vec<u8>> {
@@ -46,7 +46,7 @@ fn corpus(target: &str) -> Vec<Vec<u8>> {
     files.iter().map(|file| std::fs::read(file).unwrap()).collect()
 }
 
-/// Runs one target; returns a line about it, or what went wrong.
+/// Runs one target; returns a summary line or an error.
 fn fuzz(target: &Target) -> Result<String, String> {
     let seed = number("OAIF_FUZZ_SEED").unwrap_or(20_261_126);
     let first = number("OAIF_FUZZ_FIRST").unwrap_or(0);
@@ -58,7 +58,7 @@ fn fuzz(target: &Target) -> Result<String, String> {
     let (mut longest, mut most, mut accepted) = (Duration::ZERO, 0, 0u64);
     let started = Instant::now();
     for number in first..first + executions {
-        // The corpus as it is comes first.
+        // The unchanged corpus comes first.
         let input = match corpus.get(number as usize) {
             Some(input) => input.clone(),
             None => Mutator::new(seed, number).mutate(&corpus),

@@ -1,4 +1,4 @@
-//! An allocator that counts: how much a thread holds, and the most it held.
+//! An allocator that counts the memory that each thread holds and its peak.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -8,18 +8,18 @@ thread_local! {
     static PEAK: Cell<isize> = const { Cell::new(0) };
 }
 
-/// The system's allocator, counted by thread.
+/// The system's allocator with counters per thread.
 pub struct Counting;
 
 fn add(bytes: isize) {
-    // A thread that ends frees what it holds after its counters are gone.
+    // A thread that ends may free memory after its counters are gone.
     let _ = HELD.try_with(|held| {
         held.set(held.get() + bytes);
         PEAK.with(|peak| peak.set(peak.get().max(held.get())));
     });
 }
 
-// Safety: every call goes on to the system's allocator unchanged.
+// Safety: every call is forwarded to the system's allocator unchanged.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         add(layout.size() as isize);
@@ -42,14 +42,14 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
-/// Bytes that this thread holds; its peak starts from here.
+/// Returns the bytes that this thread holds and resets its peak.
 pub fn begin() -> usize {
     let held = HELD.get();
     PEAK.set(held);
     held.max(0) as usize
 }
 
-/// The most bytes that this thread held since [`begin`].
+/// The peak of this thread since [`begin`].
 pub fn peak() -> usize {
     PEAK.get().max(0) as usize
 }

@@ -1,11 +1,11 @@
-//! Mutations of bytes, and of JSON values where the input holds some.
+//! Mutations of bytes, and of JSON values if the input contains some.
 
 use serde_json::{Map, Value, json};
 
-/// SplitMix64: small, and good enough to choose by.
+/// SplitMix64, a small random number generator.
 pub struct Mutator(u64);
 
-/// Numbers, words and texts that break parsers.
+/// Numbers, words and texts that often break parsers.
 const TOKENS: [&str; 40] = [
     "",
     "null",
@@ -50,7 +50,7 @@ const TOKENS: [&str; 40] = [
 ];
 
 impl Mutator {
-    /// The mutations of execution `number` under `seed`.
+    /// The mutator for execution `number` under `seed`.
     pub fn new(seed: u64, number: u64) -> Mutator {
         Mutator(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ number.wrapping_mul(0xD1B5_4A32_D192_ED03))
     }
@@ -62,7 +62,7 @@ impl Mutator {
         z ^ (z >> 31)
     }
 
-    /// 0 to `limit` - 1, or 0.
+    /// A number in 0..limit; 0 if the limit is 0.
     fn below(&mut self, limit: usize) -> usize {
         (self.next() % limit.max(1) as u64) as usize
     }
@@ -71,7 +71,7 @@ impl Mutator {
         &list[self.below(list.len())]
     }
 
-    /// One of the corpus, changed once to four times.
+    /// An input of the corpus with one to four mutations.
     pub fn mutate(&mut self, corpus: &[Vec<u8>]) -> Vec<u8> {
         let mut input = self.of(corpus).clone();
         for _ in 0..1 + self.below(4) {
@@ -125,7 +125,7 @@ impl Mutator {
         }
     }
 
-    /// Changes the value, or one within it.
+    /// Mutates the value, or a value within it.
     fn change(&mut self, value: &mut Value, depth: usize) {
         match value {
             Value::Object(map) if !map.is_empty() && self.below(6) > 0 => {

@@ -1,4 +1,4 @@
-//! What is fed: a name, and how to make a function that takes an input. It says whether the input was accepted.
+//! The fuzz targets: a name, and a constructor of a function that takes an input and returns whether it was accepted.
 
 use std::path::Path;
 
@@ -18,13 +18,13 @@ use oaif::unstable::model::architecture::WeightSpec;
 use oaif::unstable::model::safetensors_io::{MODEL_FILE, TensorFiles};
 use oaif::unstable::model::{Model, ModelConfig};
 
-/// An input in, whether it was accepted out.
+/// Takes an input and returns whether it was accepted.
 pub type Run = Box<dyn FnMut(&[u8]) -> bool>;
 
-/// One kind of file.
+/// A kind of file.
 pub struct Target {
     pub name: &'static str,
-    /// Makes the function; the folder is the target's own.
+    /// Makes the function; the folder belongs to the target.
     pub prepare: fn(&Path) -> Run,
 }
 
@@ -67,7 +67,7 @@ fn config(_: &Path) -> Run {
     })
 }
 
-/// Texts that reach into every part of a tokenizer.
+/// Texts that exercise every part of a tokenizer.
 const TEXTS: [&str; 5] = [
     "",
     "the fox said",
@@ -149,7 +149,7 @@ fn parquet(dir: &Path) -> Run {
     rows_in(dir.join("rows.parquet"))
 }
 
-/// What a dataset's card leads to, among files of all kinds.
+/// The rows of a dataset's card, among files of all kinds.
 fn card(_: &Path) -> Run {
     let names = [
         "README.md",
@@ -216,7 +216,7 @@ fn gguf(dir: &Path) -> Run {
         let Ok(config) = ModelConfig::load(&path) else { return encoded };
         let Ok(tensors) = GgufTensors::open(&path, &config.architecture) else { return encoded };
         let read = |spec: &WeightSpec| tensors.read_f32(&spec.name, &spec.shape).is_ok();
-        // A file may claim more layers than one wants to list.
+        // A file may claim a huge number of layers.
         let specs = || config.architecture.weights().into_iter().take(64);
         encoded & specs().filter(|spec| tensors.has(&spec.name)).all(|spec| read(&spec))
     })

@@ -1,4 +1,4 @@
-//! The cache is `huggingface_hub`'s, and it alone is used offline.
+//! The cache has the layout of `huggingface_hub`, and offline only the cache is used.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use super::server::COMMIT;
 use super::{Place, WEIGHTS, weights};
 
 #[test]
-fn the_cache_is_laid_out_as_huggingface_hub_does_it() {
+fn the_cache_has_the_layout_of_huggingface_hub() {
     let place = Place::new();
     place.fetch("org/name").unwrap();
     let repo = place.settings.cache.join("models--org--name");
@@ -40,7 +40,7 @@ fn the_cache_is_laid_out_as_huggingface_hub_does_it() {
 }
 
 #[test]
-fn what_huggingface_hub_downloaded_is_used() {
+fn files_downloaded_by_huggingface_hub_are_used() {
     let mut place = Place::new();
     place.settings.offline = true;
     let repo = place.settings.cache.join("models--org--name");
@@ -51,7 +51,7 @@ fn what_huggingface_hub_downloaded_is_used() {
     };
     write("refs/main".into(), COMMIT.as_bytes());
     write(format!("snapshots/{COMMIT}/config.json"), b"{}");
-    // Only what somebody else needed of it.
+    // Only the files that the other program downloaded.
     let error = place.refuses("org/name", &["is in the cache without model.safetensors", "HF_HUB_OFFLINE"]);
     assert!(matches!(error, Error::Config { .. }));
     write(format!("snapshots/{COMMIT}/{WEIGHTS}"), b"w");
@@ -90,7 +90,7 @@ fn offline_an_index_needs_all_its_files() {
 }
 
 #[test]
-fn offline_other_rows_than_those_that_came_are_not_there() {
+fn offline_rows_that_were_not_downloaded_are_missing() {
     let mut place = Place::new();
     place.hub.add("datasets/org/rows", &[("train.jsonl", b"{}"), ("test.jsonl", b"[]")]);
     let rows = |split: &str| Wanted::Rows(Some(split.to_owned()));
@@ -107,7 +107,7 @@ fn offline_other_rows_than_those_that_came_are_not_there() {
 }
 
 #[test]
-fn content_that_is_there_under_its_hash_is_not_downloaded_again() {
+fn content_with_a_known_hash_is_not_downloaded_again() {
     let place = Place::new();
     let snapshot = place.fetch("org/name").unwrap();
     std::fs::remove_dir_all(snapshot.dir.parent().unwrap()).unwrap();

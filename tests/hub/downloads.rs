@@ -1,4 +1,4 @@
-//! What comes, and how it goes on when it breaks.
+//! Downloads, and how they are resumed after a failure.
 
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ fn range(from: usize) -> Option<String> {
 }
 
 #[test]
-fn a_model_comes_without_what_is_not_read_and_a_second_time_from_the_cache() {
+fn only_needed_files_are_downloaded_and_the_second_time_the_cache_is_used() {
     let place = Place::new();
     let mut told = Told::default();
     let snapshot = place.fetch_as("org/name", &Wanted::Model, &mut told).unwrap();
@@ -29,7 +29,7 @@ fn a_model_comes_without_what_is_not_read_and_a_second_time_from_the_cache() {
         assert!(std::fs::read(snapshot.dir.join(name)).unwrap() == content, "{name}");
     }
     assert!(!snapshot.dir.join("pytorch_model.bin").exists());
-    // The size is told before anything comes.
+    // The size is reported before the download starts.
     assert_eq!((told.begun, told.received), (vec![(4, 1_000_006, 0)], 1_000_006));
     place.hub.seen();
     let mut told = Told::default();
@@ -39,7 +39,7 @@ fn a_model_comes_without_what_is_not_read_and_a_second_time_from_the_cache() {
 }
 
 #[test]
-fn an_interrupted_download_goes_on_where_it_broke() {
+fn an_interrupted_download_is_resumed() {
     let place = Place::new();
     place.hub.state().cuts.extend([300_000, 1]);
     let snapshot = place.fetch("org/name").unwrap();
@@ -53,7 +53,7 @@ fn a_download_that_a_process_left_is_resumed_by_the_next() {
     place.hub.state().cuts.extend([400_000, 0, 0, 0, 0]);
     let why = place.refuses("org/name", &["after 391 KiB of 977 KiB", "try again", "goes on from there"]);
     assert!(matches!(why, oaif::unstable::error::Error::Hub { .. }), "{why:?}");
-    // What has come is kept, and is not visible.
+    // The received part is kept, but is not visible as a file.
     assert!(place.kept().iter().any(|name| name.ends_with(".incomplete")));
     assert!(!place.kept().iter().any(|name| name.ends_with(WEIGHTS) || name.contains("refs")));
     place.hub.seen();
@@ -67,7 +67,7 @@ fn a_download_that_a_process_left_is_resumed_by_the_next() {
 }
 
 #[test]
-fn a_hub_that_passes_over_ranges_sends_the_whole_again() {
+fn a_hub_that_ignores_ranges_sends_the_whole_file_again() {
     let place = Place::new();
     place.hub.state().cuts.push_back(400_000);
     place.hub.state().ignores_range = true;
@@ -77,7 +77,7 @@ fn a_hub_that_passes_over_ranges_sends_the_whole_again() {
 }
 
 #[test]
-fn what_was_left_and_is_damaged_comes_again_from_the_start() {
+fn a_damaged_partial_download_is_restarted() {
     let place = Place::new();
     place.hub.state().cuts.extend([400_000, 0, 0, 0, 0]);
     place.fetch("org/name").unwrap_err();
@@ -93,7 +93,7 @@ fn what_was_left_and_is_damaged_comes_again_from_the_start() {
 }
 
 #[test]
-fn transient_failures_are_tried_again_after_a_longer_and_longer_wait() {
+fn transient_failures_are_retried_with_increasing_delays() {
     let mut place = Place::new();
     place.settings.backoff = Duration::from_millis(20);
     place.hub.state().statuses.extend([503, 429, 500, 502]);
@@ -106,19 +106,19 @@ fn transient_failures_are_tried_again_after_a_longer_and_longer_wait() {
 }
 
 #[test]
-fn a_silent_hub_is_asked_again_and_a_slow_one_is_waited_for() {
+fn a_silent_hub_is_retried_and_a_slow_one_is_waited_for() {
     let mut place = Place::new();
     place.settings.timeout = Duration::from_millis(300);
     place.hub.state().silences.push_back(200_000);
     place.hub.state().slow = Some(Duration::from_millis(40));
-    // Longer than the timeout in all.
+    // In total longer than the timeout.
     let snapshot = place.fetch("org/name").unwrap();
     assert!(std::fs::read(snapshot.dir.join(WEIGHTS)).unwrap() == weights(1_000_000));
     assert_eq!(of_weights(&place.hub.seen()), [None, range(200_000)]);
 }
 
 #[test]
-fn a_permission_that_ran_out_is_asked_for_anew() {
+fn an_expired_link_is_requested_again() {
     let place = Place::new();
     place.hub.state().cdn_statuses.extend([403, 401]);
     place.fetch("org/name").unwrap();
@@ -158,7 +158,7 @@ fn a_revision_is_a_branch_a_tag_a_pull_request_or_a_commit() {
 }
 
 #[test]
-fn a_repository_that_has_another_name_now_is_kept_under_the_one_that_was_given() {
+fn a_renamed_repository_is_stored_under_the_given_name() {
     let mut place = Place::new();
     place.with_token();
     let snapshot = place.fetch("old/name").unwrap();
@@ -167,7 +167,7 @@ fn a_repository_that_has_another_name_now_is_kept_under_the_one_that_was_given()
 }
 
 #[test]
-fn weights_in_several_files_come_by_their_index() {
+fn sharded_weights_are_downloaded_by_their_index() {
     let place = Place::new();
     let index = r#"{"weight_map": {"a": "m-2.safetensors", "b": "m-1.safetensors"}}"#;
     let files: [(&str, &[u8]); 5] = [
@@ -185,7 +185,7 @@ fn weights_in_several_files_come_by_their_index() {
 }
 
 #[test]
-fn a_dry_run_gets_no_weights_and_an_adapter_its_two_files() {
+fn a_dry_run_downloads_no_weights_and_an_adapter_is_two_files() {
     let place = Place::new();
     let files = place.fetch_as("org/name", &Wanted::ModelWithoutWeights, &mut ()).unwrap().files;
     assert!(!files.contains(&WEIGHTS.into()) && place.hub.seen().iter().all(|s| !s.cdn));
@@ -197,7 +197,7 @@ fn a_dry_run_gets_no_weights_and_an_adapter_its_two_files() {
 }
 
 #[test]
-fn rows_come_of_the_split_that_is_named() {
+fn only_the_rows_of_the_named_split_are_downloaded() {
     let place = Place::new();
     place.hub.add(
         "datasets/org/rows",
@@ -215,16 +215,12 @@ fn rows_come_of_the_split_that_is_named() {
 }
 
 #[test]
-fn two_downloads_of_one_file_do_not_meet() {
+fn two_downloads_of_one_file_do_not_interfere() {
     let place = Place::new();
     place.hub.state().slow = Some(Duration::from_millis(10));
     std::thread::scope(|scope| {
         let both = [0, 1].map(|_| scope.spawn(|| place.fetch("org/name").unwrap()));
         both.into_iter().for_each(|one| drop(one.join().unwrap()));
     });
-    assert_eq!(
-        of_weights(&place.hub.seen()),
-        [None],
-        "the second waits for the first and uses what it brought"
-    );
+    assert_eq!(of_weights(&place.hub.seen()), [None], "the second waits for the first and uses its file");
 }

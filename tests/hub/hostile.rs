@@ -1,9 +1,9 @@
-//! A hub that lies, or wants to write where it has no business: nothing of it is kept.
+//! A hub that sends wrong data or tries to write outside of the cache: nothing of it is kept.
 
 use super::server::COMMIT;
 use super::{Place, WEIGHTS, weights};
 
-/// Nothing of the weights is in the cache, and no commit is said to be whole.
+/// Checks that no part of the weights is in the cache and no commit is marked as complete.
 #[track_caller]
 fn nothing_of_the_weights(place: &Place) {
     let etag = &place.hub.state().repos[0].1.last().unwrap().etag();
@@ -14,12 +14,12 @@ fn nothing_of_the_weights(place: &Place) {
 }
 
 #[test]
-fn content_of_another_hash_is_not_kept() {
+fn content_with_a_wrong_hash_is_not_kept() {
     let place = Place::new();
     place.hub.state().damages = true;
     place.refuses("org/name", &[WEIGHTS, "another hash than the hub gives", "nothing of it is kept"]);
     nothing_of_the_weights(&place);
-    // Nor what the hub says is the hash of something else.
+    // Nor is it stored under the wrong hash given by the hub.
     place.hub.state().damages = false;
     place.hub.state().hash = Some("0".repeat(64));
     place.refuses("org/name", &[WEIGHTS, "another hash"]);
@@ -29,7 +29,7 @@ fn content_of_another_hash_is_not_kept() {
 }
 
 #[test]
-fn content_of_another_hash_is_not_kept_either_when_it_is_resumed() {
+fn content_with_a_wrong_hash_is_not_kept_after_a_resume() {
     let place = Place::new();
     place.hub.state().damages = true;
     place.hub.state().cuts.push_back(5000);
@@ -38,7 +38,7 @@ fn content_of_another_hash_is_not_kept_either_when_it_is_resumed() {
 }
 
 #[test]
-fn content_of_another_size_is_not_kept() {
+fn content_with_a_wrong_size_is_not_kept() {
     for size in [999_999, 1_000_001, 10] {
         let place = Place::new();
         place.hub.state().size = Some(size);
@@ -48,7 +48,7 @@ fn content_of_another_size_is_not_kept() {
 }
 
 #[test]
-fn content_of_another_size_is_not_kept_where_no_length_is_sent() {
+fn content_with_a_wrong_size_is_not_kept_if_no_length_is_sent() {
     for (size, told) in
         [(100, "sends more than the 100 bytes"), (1_000_001, "sends 1000000 bytes where it gives 1000001")]
     {
@@ -64,7 +64,7 @@ fn content_of_another_size_is_not_kept_where_no_length_is_sent() {
 }
 
 #[test]
-fn a_size_that_no_file_has_is_refused_before_anything_is_asked_for() {
+fn an_impossible_size_is_refused_before_the_download() {
     for (size, told) in [(1 << 60, "1048576 TiB"), (u64::MAX, "16777216 TiB")] {
         let place = Place::new();
         place.hub.state().size = Some(size);
@@ -75,7 +75,7 @@ fn a_size_that_no_file_has_is_refused_before_anything_is_asked_for() {
 }
 
 #[test]
-fn another_range_than_was_asked_for_is_not_kept() {
+fn a_range_other_than_the_requested_one_is_not_kept() {
     let place = Place::new();
     place.hub.state().cuts.push_back(5000);
     place.hub.state().shifts_range = true;
@@ -124,14 +124,14 @@ fn an_index_cannot_name_files_elsewhere() {
 }
 
 #[test]
-fn a_listing_without_end_is_not_read() {
+fn an_endless_listing_is_refused() {
     let place = Place::new();
     place.hub.state().listing = Some(" ".repeat((32 << 20) + 2));
     place.refuses("org/name", &["its listing is longer than 32 MiB"]);
 }
 
 #[test]
-fn a_page_that_is_no_listing_asks_whether_that_is_a_hub() {
+fn an_invalid_listing_is_an_error_that_names_hf_endpoint() {
     let place = Place::new();
     place.hub.state().listing = Some("<html>Welcome</html>".into());
     place.refuses("org/name", &["is not what it should be", "is HF_ENDPOINT a hub?"]);

@@ -1,4 +1,4 @@
-//! Downloads from a hub that is a few threads of this process: what it promises, and what it does to us where it does not.
+//! Downloads from a simulated hub in this process: correct behaviour, and handling of a hub that misbehaves.
 
 mod cache;
 mod downloads;
@@ -20,7 +20,7 @@ struct Place {
     settings: Settings,
 }
 
-/// What a [`Watch`] was told.
+/// The calls that a [`Watch`] received.
 #[derive(Default)]
 struct Told {
     begun: Vec<(usize, u64, u64)>,
@@ -42,7 +42,7 @@ impl Watch for Told {
     }
 }
 
-/// Bytes that no two places of are alike.
+/// Pseudo-random bytes without repetitions.
 fn weights(bytes: usize) -> Vec<u8> {
     (0..bytes as u32).flat_map(|i| i.wrapping_mul(2_654_435_761).to_le_bytes()).take(bytes).collect()
 }
@@ -93,7 +93,7 @@ impl Place {
         self.hub().fetch(&Repo::parse(kind, name).unwrap(), wanted, watch)
     }
 
-    /// Files of the cache that hold something of a repository: content, complete or not, links and refs.
+    /// The files of the cache that belong to a repository: content, complete or not, links and refs.
     fn kept(&self) -> Vec<String> {
         let mut kept = Vec::new();
         walk(&self.settings.cache, &mut kept);
@@ -104,7 +104,8 @@ impl Place {
         kept
     }
 
-    /// The refusal of what cannot be had, a sentence with these parts. Nothing of the large file is in the cache.
+    /// Checks that the download is refused with a sentence that has these parts. Nothing of the large file is in the
+    /// cache.
     #[track_caller]
     fn refuses(&self, name: &str, parts: &[&str]) -> Error {
         let error = self.fetch(name).unwrap_err();

@@ -1,4 +1,4 @@
-//! What cannot be had: one sentence with the way out.
+//! Downloads that cannot work: one sentence with the way out.
 
 use oaif::unstable::error::Error;
 use oaif::unstable::hub::{Token, Wanted};
@@ -29,7 +29,7 @@ fn a_gated_repository_asks_to_accept_the_licence() {
 }
 
 #[test]
-fn a_repository_a_revision_and_a_file_that_are_not_there_are_told_apart() {
+fn a_missing_repository_revision_and_file_are_distinguished() {
     let place = Place::new();
     place.refuses("org/none", &["does not exist as a model (404", "check the name"]);
     place.refuses("org/name@none", &["has no revision none (404", "behind @"]);
@@ -56,7 +56,7 @@ fn rows_of_other_formats_are_refused_by_their_files() {
 }
 
 #[test]
-fn a_hub_that_cannot_be_reached_is_told_by_its_address() {
+fn the_address_of_an_unreachable_hub_is_named() {
     let mut place = Place::new();
     let unused = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     place.settings.endpoint = format!("http://{unused}");
@@ -66,7 +66,7 @@ fn a_hub_that_cannot_be_reached_is_told_by_its_address() {
 }
 
 #[test]
-fn a_hub_that_cannot_be_reached_is_not_needed_where_the_cache_has_it_all() {
+fn an_unreachable_hub_is_not_needed_if_the_cache_is_complete() {
     let mut place = Place::new();
     let snapshot = place.fetch("org/name").unwrap();
     place.settings.endpoint = "http://127.0.0.1:9".into();
@@ -76,14 +76,14 @@ fn a_hub_that_cannot_be_reached_is_not_needed_where_the_cache_has_it_all() {
 }
 
 #[test]
-fn a_connection_that_breaks_again_and_again_ends_with_what_has_come() {
+fn after_repeated_failures_the_received_part_is_kept() {
     let place = Place::new();
     place.hub.state().cuts.extend([0; 5]);
     place.refuses("org/name", &["model.safetensors: ", "after 0 bytes of 977 KiB", "goes on from there"]);
 }
 
 #[test]
-fn what_no_disk_has_room_for_is_refused_before_it_is_asked_for() {
+fn a_download_too_large_for_the_disk_is_refused_before_it_starts() {
     let place = Place::new();
     place.hub.state().size = Some(1 << 40);
     let error = place.fetch("org/name").unwrap_err().to_string();

@@ -1,5 +1,5 @@
-//! A hub on this machine: the part of its protocol that downloads need, on two ports as the real one has it (large files
-//! come from another host), with every fault that a test asks for.
+//! A simulated hub: the part of the protocol that downloads need, on two ports like the real one (large files come from
+//! another host), with the faults that tests request.
 #![allow(dead_code)]
 
 use std::collections::VecDeque;
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 pub const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 pub const TOKEN: &str = "hf_averysecrettoken";
 
-/// A file of a repository. Large ones are redirected to the second port.
+/// A file of a repository. Large files are redirected to the second port.
 #[derive(Clone)]
 pub struct Entry {
     pub name: String,
@@ -24,7 +24,7 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// The hash that is its etag.
+    /// The hash that is used as its etag.
     pub fn etag(&self) -> String {
         if self.large {
             return hex(&SHA256, &self.content);
@@ -42,37 +42,37 @@ fn hex(algorithm: &'static Algorithm, bytes: &[u8]) -> String {
     })
 }
 
-/// What the hub holds, how it misbehaves, and what it was asked.
+/// The hub's content, its faults, and the requests that it received.
 #[derive(Default)]
 pub struct State {
     /// `models/org/name` or `datasets/org/name`.
     pub repos: Vec<(String, Vec<Entry>)>,
-    /// Only this token is let in.
+    /// If set, only this token is accepted.
     pub token: Option<String>,
-    /// Files are given to nobody who has not accepted a licence.
+    /// Files are refused because a licence was not accepted.
     pub gated: bool,
-    /// Statuses of the next answers, before it answers as it should.
+    /// Statuses of the next answers, before normal answers.
     pub statuses: VecDeque<u16>,
-    /// The same of the second port.
+    /// The same for the second port.
     pub cdn_statuses: VecDeque<u16>,
-    /// Bytes after which the next answers of the second port break off.
+    /// Numbers of bytes after which the next answers of the second port are cut off.
     pub cuts: VecDeque<usize>,
-    /// The same, but the connection stays and is silent.
+    /// The same, but the connection stays open and silent.
     pub silences: VecDeque<usize>,
-    /// Waits before each 64 KiB.
+    /// Delay before each 64 KiB.
     pub slow: Option<Duration>,
-    /// What it says the size of large files is.
+    /// A wrong size to report for large files.
     pub size: Option<u64>,
-    /// What it says their hash is.
+    /// A wrong hash to report for them.
     pub hash: Option<String>,
-    /// Sends other bytes than those.
+    /// Sends corrupted bytes.
     pub damages: bool,
     /// Sends bodies in chunks, without a length.
     pub chunked: bool,
-    /// Passes over Range, or answers with another range.
+    /// Ignores Range, or answers with another range.
     pub ignores_range: bool,
     pub shifts_range: bool,
-    /// The listing, if it is not the true one.
+    /// A wrong listing to send.
     pub listing: Option<String>,
     pub seen: Vec<Seen>,
 }
@@ -80,7 +80,7 @@ pub struct State {
 /// A request.
 #[derive(Clone, Debug)]
 pub struct Seen {
-    /// Whether the second port got it.
+    /// Whether the second port received it.
     pub cdn: bool,
     pub method: String,
     pub path: String,
@@ -115,7 +115,7 @@ impl Server {
         self.state.lock().unwrap()
     }
 
-    /// Adds a repository, `models/org/name` say. Files of weights are large ones.
+    /// Adds a repository such as `models/org/name`. Weight files are large files.
     pub fn add(&self, repo: &str, files: &[(&str, &[u8])]) {
         let entry = |(name, content): &(&str, &[u8])| Entry {
             name: (*name).to_owned(),
@@ -125,7 +125,7 @@ impl Server {
         self.state().repos.push((repo.to_owned(), files.iter().map(entry).collect()));
     }
 
-    /// What was asked for since the last call.
+    /// The requests since the last call.
     pub fn seen(&self) -> Vec<Seen> {
         std::mem::take(&mut self.state().seen)
     }
@@ -190,7 +190,7 @@ fn answer(stream: TcpStream, state: &Mutex<State>, cdn: bool, cdn_url: &str) -> 
     }
     stream.flush()?;
     stream.shutdown(std::net::Shutdown::Write)?;
-    // Until the other side closes, so that nothing that was sent is lost.
+    // Waits until the client closes, so that no sent data is lost.
     drop(stream.read(&mut [0; 64]));
     Ok(())
 }
@@ -201,7 +201,7 @@ fn from_hub(state: &State, seen: &Seen, cdn_url: &str) -> Reply {
         return error(401, "RepoNotFound");
     }
     let path = seen.path.trim_start_matches('/');
-    // Repositories of `old` are `org`'s now.
+    // Repositories of `old` were renamed to `org`.
     if path.contains("old/") {
         return reply(307, &[("Location", &seen.path.replace("old/", "org/"))], "");
     }

@@ -1,4 +1,4 @@
-//! Servers that fail, in every way that is known, some of the time or for good.
+//! Servers that fail in every known way, sometimes or always.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use crate::server::{Reply, Request, Server};
 
 const SLOW: Duration = Duration::from_millis(400);
 
-/// In every way.
+/// The number of ways to fail.
 const WAYS: usize = 12;
 
 fn failing(way: usize, request: &Request) -> Reply {
@@ -35,7 +35,7 @@ fn failing(way: usize, request: &Request) -> Reply {
         8 => Reply::Raw(
             format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{}", whole.len(), &whole[..20]).into(),
         ),
-        // The answer to another pair, in the form of a server that repeats ids.
+        // The answer to another pair, in the format of a server that repeats ids.
         9 => {
             let mut other = told(request, 1.0 - opinion(request.text()));
             let id = request.headers["x-request-id"].clone();
@@ -49,13 +49,14 @@ fn failing(way: usize, request: &Request) -> Reply {
     }
 }
 
-/// What the judge says of a text instead of a verdict, if it does.
+/// The judge's text instead of a verdict, for some of the texts.
 fn wrong_token(seed: u64, text: &str) -> Option<String> {
     let number = chance(seed, &format!("wrong {text}"));
     (number < 0.03).then(|| format!("maybe {number:.9}"))
 }
 
-/// Fails with 30 % of requests, in a way that depends on the seed, the text, and how often it was asked about.
+/// Fails for 30 % of the requests, in a way that depends on the seed, the text, and the number of earlier requests for
+/// it.
 fn flaky(seed: u64) -> Server {
     Server::start(move |request| {
         let draw = chance(seed, &format!("{}/{}", request.before, request.text()));
@@ -74,7 +75,7 @@ fn flaky(seed: u64) -> Server {
     })
 }
 
-/// What a test of many failures uses.
+/// Options for tests with many failures.
 fn patient(server: &Server) -> OpenAiOptions {
     options(&[server])
         .timeout(Duration::from_millis(200))
@@ -83,7 +84,7 @@ fn patient(server: &Server) -> OpenAiOptions {
         .break_for(Duration::from_millis(5))
 }
 
-/// How often each text was answered well, that is, in time and to the question.
+/// How often each text got a good answer in time.
 fn paid(server: &Server) -> std::collections::HashMap<String, usize> {
     let mut paid = std::collections::HashMap::new();
     for (request, ..) in &server.log.lock().unwrap().requests {
@@ -92,7 +93,7 @@ fn paid(server: &Server) -> std::collections::HashMap<String, usize> {
     paid
 }
 
-/// The verdict is that of its pair: the judge's opinion, or the quotation of what it said instead.
+/// Checks that the verdict belongs to its pair: it is the judge's opinion, or quotes the judge's text for this pair.
 fn assert_is_of_its_pair(seed: u64, question: &Question, said: &Said) {
     let context = format!("seed {seed}");
     let pair = question.pair().unwrap();
@@ -104,7 +105,7 @@ fn assert_is_of_its_pair(seed: u64, question: &Question, said: &Said) {
 }
 
 #[test]
-fn every_verdict_is_on_its_pair_and_every_pair_is_paid_for_once_with_30_percent_failures() {
+fn with_30_percent_failures_every_verdict_is_on_its_pair_and_paid_for_once() {
     for seed in [1, 2] {
         let context = format!("seed {seed}");
         let dir = tempfile::tempdir().unwrap();
@@ -122,7 +123,8 @@ fn every_verdict_is_on_its_pair_and_every_pair_is_paid_for_once_with_30_percent_
             used += answer.usage;
         }
         assert_eq!(used, journalled.used(), "{context}");
-        // Each text was asked about until it was answered, and never again: what comes after a good answer would be seen.
+        // Each text is requested until it gets an answer, and not again: a request after a good answer would be in the
+        // log.
         let log = server.log.lock().unwrap();
         let fails = |request: &Request| chance(seed, &format!("{}/{}", request.before, request.text())) < 0.3;
         let good = log.requests.iter().filter(|(request, ..)| !fails(request)).count();
@@ -152,7 +154,7 @@ fn every_verdict_is_on_its_pair_and_every_pair_is_paid_for_once_with_30_percent_
 }
 
 #[test]
-fn a_run_that_ends_in_the_middle_asks_nothing_again_that_is_in_its_journal() {
+fn a_resumed_run_does_not_repeat_questions_in_its_journal() {
     let dir = tempfile::tempdir().unwrap();
     let journal = dir.path().join("journal.jsonl");
     let questions = questions(200);
@@ -175,7 +177,7 @@ fn a_run_that_ends_in_the_middle_asks_nothing_again_that_is_in_its_journal() {
     assert_eq!(queue.used(), used);
     let outcome = ask_journalled(&mut queue, &questions);
     for question in &questions {
-        // What was answered before was answered by the other server.
+        // Questions answered earlier were answered by the other server.
         let seed = if known.contains(&question.id) { 3 } else { 4 };
         assert_is_of_its_pair(seed, question, &outcome.of(question).said);
     }
@@ -189,7 +191,7 @@ fn a_run_that_ends_in_the_middle_asks_nothing_again_that_is_in_its_journal() {
 }
 
 #[test]
-fn a_server_that_is_away_for_a_while_costs_no_question() {
+fn a_temporary_outage_makes_no_question_invalid() {
     let server = good_server();
     let address = server.address;
     let mut queue = judge(options(&[&server]));
@@ -218,7 +220,7 @@ fn a_server_that_is_away_for_a_while_costs_no_question() {
 }
 
 #[test]
-fn where_no_server_answers_the_run_ends_within_its_patience() {
+fn if_no_server_answers_the_run_ends_within_its_patience() {
     let servers = [good_server(), good_server()];
     let options = options(&servers.each_ref());
     drop(servers);
@@ -228,7 +230,8 @@ fn where_no_server_answers_the_run_ends_within_its_patience() {
     options.urls.push(silent.url());
     let mut queue = judge(options.clone());
     let started = Instant::now();
-    // The third server is silent, not away: it is waited for as long as it may take, and the others are asked meanwhile.
+    // The third server accepts connections but never answers; requests to it wait until their timeout, while the others
+    // are used.
     options.urls.pop();
     let mut dead = judge(options);
     let outcome = ask(&mut dead, &questions(10));
@@ -238,10 +241,10 @@ fn where_no_server_answers_the_run_ends_within_its_patience() {
     assert!(error.contains("cannot be reached") && error.contains("resume"), "{error}");
     assert!(took >= patience && took < Duration::from_millis(1500), "{took:?}");
     println!("after {took:?}: {error}");
-    // Then the questions are forgotten, and may be asked again.
+    // After the error the questions are dropped and may be submitted again.
     assert!(dead.poll(Duration::from_secs(60)).wait().unwrap().answers.is_empty());
     assert!(ask(&mut dead, &questions(1)).error.unwrap().contains("no server has answered"));
-    // Nobody waits for the silent server's threads.
+    // Dropping the queue does not wait for the threads of the silent server.
     queue.submit(questions(10)).unwrap();
     std::thread::sleep(Duration::from_millis(30));
     let started = Instant::now();
@@ -250,7 +253,7 @@ fn where_no_server_answers_the_run_ends_within_its_patience() {
 }
 
 #[test]
-fn a_question_that_no_server_answers_is_invalid_after_its_retries_and_the_others_go_on() {
+fn a_question_that_always_fails_is_invalid_after_its_retries_and_the_others_continue() {
     let server = Server::start(|request| match request.text().contains("prompt 7\n") {
         true => Reply::error(500, "cannot read it"),
         false => Reply::json(200, &good(request)),
@@ -262,10 +265,7 @@ fn a_question_that_no_server_answers_is_invalid_after_its_retries_and_the_others
         match (&outcome.of(question).said, at) {
             (Said::Judgement(judgement), 7) => {
                 let Verdict::Invalid { why } = &judgement.verdict else { panic!() };
-                assert_eq!(
-                    why,
-                    "there was no answer in 4 tries: at last the server answers 500 (cannot read it)"
-                );
+                assert_eq!(why, "no answer in 4 tries; last error: the server answers 500 (cannot read it)");
                 let usage = outcome.of(question).usage;
                 assert_eq!((usage.requests, usage.failed), (8, 6));
             }
@@ -275,7 +275,7 @@ fn a_question_that_no_server_answers_is_invalid_after_its_retries_and_the_others
 }
 
 #[test]
-fn a_request_that_is_refused_is_not_sent_again() {
+fn a_refused_request_is_not_sent_again() {
     for status in [400, 413, 422] {
         let server = Server::start(move |request| match request.text().contains("prompt 3\n") {
             true => Reply::json(
@@ -286,7 +286,7 @@ fn a_request_that_is_refused_is_not_sent_again() {
         });
         let mut queue = judge(options(&[&server]));
         let questions = questions(6);
-        // That it can answer is known after the first.
+        // After its first answer the server is known to work.
         assert!(ask(&mut queue, &questions[..1]).error.is_none());
         let outcome = ask(&mut queue, &questions[1..]);
         let Said::Judgement(judgement) = &outcome.of(&questions[3]).said else { panic!() };
@@ -300,7 +300,7 @@ fn a_request_that_is_refused_is_not_sent_again() {
 }
 
 #[test]
-fn an_answer_without_end_is_cut_off() {
+fn an_endless_answer_is_cut_off() {
     let server = Server::start(|request| match request.before {
         0 => Reply::Answer(200, vec![], vec![b' '; 5 << 20]),
         _ => Reply::json(200, &good(request)),
@@ -312,7 +312,7 @@ fn an_answer_without_end_is_cut_off() {
 }
 
 #[test]
-fn a_server_that_names_another_model_is_not_believed_once_it_has_named_the_right_one() {
+fn an_answer_with_another_model_name_is_rejected_after_the_right_name() {
     let server = Server::start(|request| {
         let mut answer = good(request);
         if request.before == 0 && chance(5, request.text()) < 0.3 {
@@ -321,7 +321,7 @@ fn a_server_that_names_another_model_is_not_believed_once_it_has_named_the_right
         }
         Reply::json(200, &answer)
     });
-    // The first request names the right one.
+    // The first answer has the right model name.
     let mut queue = judge(options(&[&server]).concurrency(1));
     let questions = questions(40);
     let first = questions.iter().position(|q| chance(5, &text(&q.pair().unwrap())) >= 0.3).unwrap();
@@ -329,7 +329,7 @@ fn a_server_that_names_another_model_is_not_believed_once_it_has_named_the_right
     let outcome = ask(&mut queue, questions);
     questions.iter().for_each(|question| assert_is_opinion(question, &outcome.of(question).said, "seed 5"));
     assert!(server.requests() > 2 * questions.len());
-    // One that never names it is told of, once.
+    // A server that never gives the right name causes one note.
     let server = Server::start(|request| {
         let mut answer = good(request);
         answer["model"] = json!("weights.gguf");

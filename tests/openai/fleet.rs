@@ -1,4 +1,4 @@
-//! Several servers as one.
+//! Several servers used as one judge.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,7 +12,7 @@ use crate::judge::*;
 use crate::server::{Reply, Server};
 
 #[test]
-fn three_servers_share_the_work_and_one_may_die_in_the_middle() {
+fn three_servers_share_the_work_and_one_may_fail() {
     let slow = || {
         Server::start(|request| {
             Reply::After(Duration::from_millis(2), Box::new(Reply::json(200, &good(request))))
@@ -39,15 +39,15 @@ fn three_servers_share_the_work_and_one_may_die_in_the_middle() {
     assert!(before.iter().all(|count| *count > 40), "{before:?}");
     assert!(after[0] - before[0] > 150 && after[2] - before[2] > 150, "{before:?} {after:?}");
     assert!(after[1] <= before[1] + 4, "{before:?} {after:?}");
-    // 800 good ones, and what was on its way to the dead server.
+    // 800 good answers, and the requests in flight to the dead server.
     assert!(after.iter().sum::<usize>() <= 808, "{after:?}");
-    // One a change of state: an answer that was on its way may close the breaker once more.
+    // One note per change of state: a late answer may close the breaker once more.
     assert!((1..=8).contains(&outcome.notes.len()), "{:?}", outcome.notes);
     println!("{before:?} {after:?} {:?}", outcome.notes);
 }
 
 #[test]
-fn a_server_that_refuses_us_is_left_out_and_the_others_do_its_work() {
+fn a_server_that_refuses_requests_is_excluded_and_the_others_do_its_work() {
     for (status, said) in [(401, "bad key"), (403, "not for you"), (404, "model judge does not exist")] {
         let strict = Server::start(move |_| Reply::error(status, said));
         let kind = good_server();
@@ -58,14 +58,17 @@ fn a_server_that_refuses_us_is_left_out_and_the_others_do_its_work() {
         assert_eq!((outcome.notes.len(), kind.requests()), (1, 60), "{:?}", outcome.notes);
         let place = format!("http://{}", strict.address);
         let at = if status == 404 { format!(" at {place}/v1/chat/completions") } else { String::new() };
-        assert_eq!(outcome.notes[0], format!("{place} answers {status} ({said}){at}: it is asked no more"));
+        assert_eq!(
+            outcome.notes[0],
+            format!("{place} answers {status} ({said}){at}: no more requests are sent to it")
+        );
         assert!(strict.requests() <= 2);
-        // It was the only one: nothing more will come, and that is said at once.
+        // The only server was excluded, so an error is returned at once.
         let mut queue = judge(options(&[&strict]));
         let outcome = ask(&mut queue, &questions);
         let error = outcome.error.unwrap();
         let expected = format!(
-            "judge openai (judge): no server takes requests: {place} answers {status} ({said}){at}; check"
+            "judge openai (judge): no server accepts requests: {place} answers {status} ({said}){at}; check"
         );
         assert!(error.starts_with(&expected), "{error}");
     }
@@ -75,7 +78,7 @@ fn a_server_that_refuses_us_is_left_out_and_the_others_do_its_work() {
 fn a_failed_request_goes_to_another_server() {
     let broken = Server::start(|_| Reply::error(500, "broken"));
     let well = good_server();
-    // With one try each, a second request to the broken server would be the end of a question.
+    // With one try each, a second request to the broken server would make a question invalid.
     let options = options(&[&broken, &well]).retries(1).break_after(1000).concurrency(2);
     let mut queue = judge(options);
     let questions = questions(50);
@@ -101,7 +104,7 @@ fn servers_with_and_without_log_probabilities_may_be_mixed_and_are_counted() {
 }
 
 #[test]
-fn the_concurrency_of_each_server_is_kept_and_used() {
+fn the_concurrency_limit_of_each_server_is_kept_and_reached() {
     let now = Arc::new(AtomicUsize::new(0));
     let slow = || {
         let now = now.clone();

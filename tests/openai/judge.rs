@@ -1,4 +1,4 @@
-//! A judge for tests, whose opinion of a text is known, and the questions that it is asked.
+//! A simulated judge with a known opinion of each text, and questions for it.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::server::{Reply, Request, Server};
 
-/// A number from 0 to 1 that depends on all of the text (FNV-1a, mixed).
+/// A number from 0 to 1 that depends on the whole text (FNV-1a, mixed).
 pub fn chance(seed: u64, text: &str) -> f64 {
     let mut hash = 0xcbf2_9ce4_8422_2325 ^ seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     for byte in text.bytes() {
@@ -23,7 +23,7 @@ pub fn chance(seed: u64, text: &str) -> f64 {
     (hash >> 40) as f64 / (1u64 << 24) as f64
 }
 
-/// The judge's opinion of a text: how probable is "1".
+/// The judge's opinion of a text: the probability of "1".
 pub fn opinion(text: &str) -> f64 {
     0.02 + 0.96 * chance(0, text)
 }
@@ -39,12 +39,12 @@ pub fn text(pair: &Pair<'_>) -> String {
     template().render(pair).unwrap()
 }
 
-/// A good answer in the form of the request's path.
+/// A good answer in the format of the requested endpoint.
 pub fn good(request: &Request) -> Value {
     told(request, opinion(request.text()))
 }
 
-/// The answer of a judge that says "1" with probability p, and "2" otherwise.
+/// The answer of a judge that says "1" with probability p, and otherwise "2".
 pub fn told(request: &Request, p: f64) -> Value {
     let (said, logp) = if p > 0.5 { (" 1", p.ln()) } else { ("2", (1.0 - p).ln()) };
     let asked = request.body["logprobs"] != Value::Null;
@@ -66,7 +66,7 @@ pub fn told(request: &Request, p: f64) -> Value {
     json!({ "id": id, "object": "text_completion", "model": model, "choices": [choice], "usage": usage })
 }
 
-/// A server that judges well.
+/// A server that always gives good answers.
 pub fn good_server() -> Server {
     Server::start(|request| Reply::json(200, &good(request)))
 }
@@ -82,7 +82,7 @@ pub fn options(servers: &[&Server]) -> OpenAiOptions {
         .patience(Duration::from_secs(10))
 }
 
-/// A key as it comes into the options: from a file.
+/// A key read from a file, as in real options.
 pub fn key(dir: &Path, text: &str) -> Option<Key> {
     let path = dir.join("key");
     std::fs::write(&path, text).unwrap();
@@ -91,7 +91,7 @@ pub fn key(dir: &Path, text: &str) -> Option<Key> {
     Some(key)
 }
 
-/// So many questions, each about a pair of its own.
+/// `count` questions, each about a different pair.
 pub fn questions(count: usize) -> Vec<Question> {
     (0..count)
         .map(|at| {
@@ -105,7 +105,7 @@ pub fn questions(count: usize) -> Vec<Question> {
         .collect()
 }
 
-/// What the judge thinks of a question.
+/// The judge's opinion on a question.
 pub fn expected(question: &Question) -> Judgement {
     let pair = question.pair().unwrap();
     Judgement::from_orders(
@@ -130,7 +130,7 @@ pub fn judge(options: OpenAiOptions) -> OpenAi {
     OpenAi::new(options, template()).unwrap()
 }
 
-/// All that came until all `questions` were answered, or an error.
+/// All answers until all `questions` were answered, or the error.
 pub struct Outcome {
     pub answers: Vec<Answer>,
     pub notes: Vec<String>,
@@ -138,7 +138,7 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// What was said of a question.
+    /// The answer to a question.
     #[track_caller]
     pub fn of(&self, question: &Question) -> &Answer {
         let mut found = self.answers.iter().filter(|answer| answer.id == question.id);
@@ -150,7 +150,7 @@ impl Outcome {
     }
 }
 
-/// Asks, and waits for at most 15 seconds.
+/// Submits the questions and waits for at most 15 seconds.
 pub fn ask(queue: &mut OpenAi, questions: &[Question]) -> Outcome {
     queue.submit(questions.to_vec()).unwrap();
     collect(questions.len(), |patience| queue.poll(patience).wait())
@@ -169,7 +169,7 @@ fn collect(
     let started = Instant::now();
     let mut outcome = Outcome { answers: Vec::new(), notes: Vec::new(), error: None };
     while outcome.answers.len() < count {
-        assert!(started.elapsed() < Duration::from_secs(15), "it takes too long: {:?}", outcome.notes);
+        assert!(started.elapsed() < Duration::from_secs(15), "timed out: {:?}", outcome.notes);
         match poll(Duration::from_secs(1)) {
             Ok(polled) => {
                 outcome.answers.extend(polled.answers);

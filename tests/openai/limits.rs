@@ -1,4 +1,4 @@
-//! What may be sent: a minute, in all, and again.
+//! Rate limits, budgets, and the cache.
 
 use std::time::{Duration, Instant};
 
@@ -10,9 +10,9 @@ use crate::judge::*;
 use crate::server::{Reply, Server};
 
 #[test]
-fn requests_a_minute_are_kept() {
+fn the_limit_of_requests_per_minute_is_kept() {
     let server = good_server();
-    // A burst of 12, then 109 a minute.
+    // A burst of 12, then 109 per minute.
     let mut queue = judge(options(&[&server]).requests_per_minute(120));
     queue.submit(questions(100)).unwrap();
     let started = Instant::now();
@@ -23,9 +23,9 @@ fn requests_a_minute_are_kept() {
 }
 
 #[test]
-fn tokens_a_minute_are_kept() {
+fn the_limit_of_tokens_per_minute_is_kept() {
     let server = good_server();
-    // About 14 tokens each by estimate, and 50 by the server's count: a burst of 600.
+    // About 14 tokens each by estimate, and 50 by the server's count, with a burst of 600.
     let mut queue = judge(options(&[&server]).tokens_per_minute(6000).concurrency(1));
     queue.submit(questions(100)).unwrap();
     let started = Instant::now();
@@ -38,7 +38,7 @@ fn tokens_a_minute_are_kept() {
 }
 
 #[test]
-fn retry_after_is_kept_by_all_requests_to_that_server() {
+fn retry_after_holds_for_all_requests_to_that_server() {
     let server =
         Server::start(|request| match request.text().contains("prompt 0\n") && request.before == 0 {
             true => Reply::Answer(429, vec![("Retry-After", "1".into())], b"slow down".to_vec()),
@@ -50,7 +50,7 @@ fn retry_after_is_kept_by_all_requests_to_that_server() {
     questions.iter().for_each(|question| assert_is_opinion(question, &outcome.of(question).said, ""));
     assert_eq!(outcome.notes.len(), 1, "{:?}", outcome.notes);
     assert!(
-        outcome.notes[0].ends_with("answers 429 (slow down): it is asked more slowly"),
+        outcome.notes[0].ends_with("answers 429 (slow down): requests to it are slowed down"),
         "{:?}",
         outcome.notes
     );
@@ -61,7 +61,7 @@ fn retry_after_is_kept_by_all_requests_to_that_server() {
 }
 
 #[test]
-fn a_budget_of_requests_is_spent_on_whole_questions_and_ends_the_run() {
+fn a_request_budget_is_spent_on_whole_questions_and_ends_the_run() {
     let server = good_server();
     let dir = tempfile::tempdir().unwrap();
     let journal = dir.path().join("journal.jsonl");
@@ -72,14 +72,14 @@ fn a_budget_of_requests_is_spent_on_whole_questions_and_ends_the_run() {
         queue.open(&journal).unwrap();
         queue
     };
-    // 21 are 10 questions, and half of another.
+    // 21 requests are enough for 10 questions and half of another.
     let mut queue = start(21);
     let outcome = ask_journalled(&mut queue, &questions);
     assert_eq!((outcome.answers.len(), server.requests()), (10, 20));
     let error = outcome.error.unwrap();
     assert!(error.contains("the budget is spent (20 of 21 requests"), "{error}");
-    assert!(error.ends_with("raise judge-max-requests and resume to go on"), "{error}");
-    // It stays spent, and a new process knows what was used.
+    assert!(error.ends_with("raise judge-max-requests and resume"), "{error}");
+    // The budget stays spent, and a new process knows the earlier usage.
     assert!(ask_journalled(&mut queue, &questions[25..]).error.is_some());
     let mut queue = start(30);
     let outcome = ask_journalled(&mut queue, &questions);
@@ -90,9 +90,10 @@ fn a_budget_of_requests_is_spent_on_whole_questions_and_ends_the_run() {
 }
 
 #[test]
-fn a_budget_of_money_is_not_exceeded() {
+fn a_cost_budget_is_not_exceeded() {
     let server = good_server();
-    // A token is a byte here, and a quarter of one by the estimate: each request costs about 42, expected are 12.
+    // The server counts a token per byte, the estimate a quarter of that: each request costs about 42 and is estimated
+    // at 12.
     let prices = options(&[&server]).price_prompt(1e6).price_completion(2e6);
     let mut queue = judge(prices.clone().max_cost(1000.0).concurrency(1));
     let outcome = ask(&mut queue, &questions(30));
@@ -109,7 +110,7 @@ fn a_budget_of_money_is_not_exceeded() {
 }
 
 #[test]
-fn a_verdict_in_the_cache_is_never_paid_for_again_by_whatever_server() {
+fn a_cached_verdict_is_never_paid_for_again_with_any_server() {
     let dir = tempfile::tempdir().unwrap();
     let cache = Some(dir.path().join("cache"));
     let questions = questions(20);
@@ -132,8 +133,8 @@ fn a_verdict_in_the_cache_is_never_paid_for_again_by_whatever_server() {
         assert_eq!((answer.usage.requests, answer.usage.cached), expected);
     }
     assert_eq!((second.requests(), outcome.notes.len()), (20, 1), "{:?}", outcome.notes);
-    assert!(outcome.notes[0].starts_with("1 lines of the cache"), "{:?}", outcome.notes);
-    // Another model is asked anew.
+    assert!(outcome.notes[0].starts_with("skipped 1 unreadable lines of the cache"), "{:?}", outcome.notes);
+    // Another model is asked again.
     let mut queue = judge(options(&[&second]).cache(cache).model("another"));
     ask(&mut queue, &questions[..1]);
     assert_eq!(second.requests(), 22);

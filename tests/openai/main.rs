@@ -1,4 +1,4 @@
-//! Judges over HTTP: what is promised of good servers, and of those that are not.
+//! Judges over HTTP, with servers that work and servers that fail.
 
 mod failures;
 mod fleet;

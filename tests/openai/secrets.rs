@@ -1,4 +1,4 @@
-//! The key is sent to the server that it is for, and is nowhere else.
+//! The key is sent only to its server and appears nowhere else.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::server::{Reply, Server};
 const SECRET: &str = "sk-very-secret-0123456789";
 
 #[test]
-fn the_key_is_in_nothing_that_is_written_or_told_whatever_a_server_says() {
+fn the_key_is_in_no_file_and_no_message_whatever_a_server_answers() {
     let escaped: String = SECRET.chars().map(|c| format!("\\u{:04x}", c as u32)).collect();
     let ways = 14;
     let server = Server::start(move |request| {
@@ -23,7 +23,7 @@ fn the_key_is_in_nothing_that_is_written_or_told_whatever_a_server_says() {
         let padded = |length: usize| format!("{}{secret}", "x".repeat(length));
         let way = (chance(6, request.text()) * f64::from(ways)) as u32;
         match (way, request.before) {
-            // Invalid verdicts quote the first 80 characters, also where the key is cut by that.
+            // Invalid verdicts quote the first 80 characters; the key must not appear even if the cut splits it.
             (0, _) => Reply::json(
                 200,
                 &json!({ "choices": [{ "message": { "content": format!("key {secret}") } }] }),
@@ -90,7 +90,7 @@ fn the_key_is_in_nothing_that_is_written_or_told_whatever_a_server_says() {
 }
 
 #[test]
-fn a_redirect_carries_the_key_to_no_other_server() {
+fn a_redirect_does_not_send_the_key_to_another_server() {
     let other = good_server();
     let away = format!("{}/chat/completions", other.url());
     let server = Server::start(move |request| match request.path.as_str() {
@@ -113,9 +113,9 @@ fn a_redirect_carries_the_key_to_no_other_server() {
     assert!(log.requests.iter().all(|(request, ..)| !request.headers.contains_key("authorization")));
 }
 
-/// The server that redirects is well; the one that it leads to is not.
+/// The redirecting server works; the target of the redirect does not.
 #[test]
-fn what_is_wrong_where_a_redirect_leads_is_told_of_that_place() {
+fn an_error_after_a_redirect_names_the_target() {
     let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let refusing = Server::start(|_| Reply::error(403, "go away"));
     for (away, why) in [
@@ -131,7 +131,7 @@ fn what_is_wrong_where_a_redirect_leads_is_told_of_that_place() {
 }
 
 #[test]
-fn a_redirect_without_end_is_not_followed() {
+fn an_endless_redirect_is_not_followed() {
     let server =
         Server::start(|_| Reply::Answer(307, vec![("Location", "/v1/chat/completions".into())], vec![]));
     let error = ask(&mut judge(options(&[&server])), &questions(1)).error.unwrap();
@@ -139,7 +139,7 @@ fn a_redirect_without_end_is_not_followed() {
 }
 
 #[test]
-fn a_key_on_an_open_way_is_told_of_and_an_address_with_a_password_is_refused() {
+fn an_unencrypted_key_gives_a_warning_and_an_address_with_a_password_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let with = |url: &str, key| {
         OpenAi::new(OpenAiOptions::default().model("m").urls(vec![url.into()]).key(key), template())
@@ -157,7 +157,7 @@ fn a_key_on_an_open_way_is_told_of_and_an_address_with_a_password_is_refused() {
     }
     let error = with("https://me:hunter2@judge.example/v1", None).unwrap_err();
     assert!(
-        error.to_string().starts_with("judge-url: holds a name or a password")
+        error.to_string().starts_with("judge-url: contains a user name or password")
             && !format!("{error:?}").contains("hunter2"),
         "{error}"
     );

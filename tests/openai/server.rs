@@ -1,4 +1,4 @@
-//! A server for tests, on `std::net` alone: it does what a test tells it to, also what no good server does.
+//! A test server on `std::net` alone: it does what a test requests, including misbehaviour.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
@@ -16,18 +16,18 @@ pub struct Request {
     pub path: String,
     pub headers: HashMap<String, String>,
     pub body: Value,
-    /// How often the same text was asked about before.
+    /// The number of earlier requests with the same text.
     pub before: u32,
 }
 
 impl Request {
-    /// What the judge is asked to read.
+    /// The prompt for the judge.
     pub fn text(&self) -> &str {
         let chat = self.body["messages"].as_array().and_then(|messages| messages.last());
         chat.map_or(&self.body["prompt"], |message| &message["content"]).as_str().unwrap_or_default()
     }
 
-    /// What the server has been told as a secret.
+    /// The secret that the server received.
     pub fn secret(&self) -> String {
         self.headers
             .get("authorization")
@@ -36,13 +36,13 @@ impl Request {
     }
 }
 
-/// What is done with a request.
+/// The reaction to a request.
 pub enum Reply {
-    /// Status, headers, body.
+    /// Status, headers and body.
     Answer(u16, Vec<(&'static str, String)>, Vec<u8>),
-    /// These bytes, and the connection is closed.
+    /// These bytes; then the connection is closed.
     Raw(Vec<u8>),
-    /// Nothing for so long, then the other reply.
+    /// Nothing for this duration, then the other reply.
     After(Duration, Box<Reply>),
 }
 
@@ -56,16 +56,16 @@ impl Reply {
     }
 }
 
-/// What was seen.
+/// A log of the requests.
 #[derive(Default)]
 pub struct Log {
-    /// Requests, when they came, and the status of their answers (0: none).
+    /// Requests, their times, and the status of their answers (0: none).
     pub requests: Vec<(Request, Instant, u16)>,
     asked: HashMap<String, u32>,
 }
 
 impl Log {
-    /// How many answers had which status.
+    /// The number of answers by status.
     pub fn statuses(&self) -> HashMap<u16, usize> {
         let mut counts = HashMap::new();
         self.requests.iter().for_each(|(.., status)| *counts.entry(*status).or_default() += 1);
@@ -77,7 +77,7 @@ impl Log {
 pub struct Server {
     pub address: SocketAddr,
     pub log: Arc<Mutex<Log>>,
-    /// The most requests that were on their way at once.
+    /// The maximum number of concurrent requests.
     pub busiest: Arc<AtomicUsize>,
     stop: Arc<AtomicBool>,
 }
@@ -126,7 +126,7 @@ impl Server {
                         if stop.load(Ordering::SeqCst) {
                             return;
                         }
-                        // Before the answer: who has it must find it in the log.
+                        // Log the request before the answer, so that a client with the answer finds it in the log.
                         log.lock().unwrap().requests.push((request, came, status(&reply)));
                         if !answer(&stream, reply) {
                             return;
@@ -146,7 +146,7 @@ impl Server {
         self.log.lock().unwrap().requests.len()
     }
 
-    /// Ends: connections are refused from now on, and those that stand are cut.
+    /// Stops the server: new connections are refused and existing ones are cut.
     pub fn kill(&self) {
         if !self.stop.swap(true, Ordering::SeqCst) {
             let _ = TcpStream::connect(self.address);
@@ -200,7 +200,7 @@ fn read(reader: &mut BufReader<TcpStream>, stop: &AtomicBool) -> Option<Request>
     Some(Request { path, headers, body: serde_json::from_slice(&body).ok()?, before: 0 })
 }
 
-/// Whether the connection goes on.
+/// Sends the reply; returns whether the connection stays open.
 fn answer(mut stream: &TcpStream, reply: Reply) -> bool {
     match reply {
         Reply::After(time, reply) => {

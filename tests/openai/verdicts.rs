@@ -1,4 +1,4 @@
-//! What is made of answers, and how servers are asked.
+//! How answers become verdicts, and how requests are adapted to servers.
 
 use oaif::Task;
 use oaif::Wait;
@@ -21,7 +21,7 @@ fn chat(text: &str) -> Value {
 }
 
 #[test]
-fn both_orders_of_a_pair_are_asked_and_averaged_by_either_api() {
+fn both_orders_are_judged_and_averaged_with_either_api() {
     let questions = questions(20);
     for api in [Api::Chat, Api::Completions] {
         let server = good_server();
@@ -69,8 +69,8 @@ fn one_order_is_one_request() {
 }
 
 #[test]
-fn a_server_without_log_probabilities_is_read_by_its_text_and_told_of_once() {
-    // The first answer is cut after one token.
+fn without_log_probabilities_the_text_is_used_with_one_note() {
+    // The first answer is cut off after one token.
     let server = Server::start(|request| {
         let said = if opinion(request.text()) > 0.5 { "**1**." } else { "\"2\"" };
         let longest = request.body["max_tokens"].as_u64().unwrap() as usize;
@@ -84,14 +84,14 @@ fn a_server_without_log_probabilities_is_read_by_its_text_and_told_of_once() {
         assert_eq!(judgement.p_12, Some(expected(question).p_12.unwrap().round()));
     }
     assert_eq!(outcome.notes.len(), 1, "{:?}", outcome.notes);
-    assert!(outcome.notes[0].contains("gives no log-probabilities"), "{:?}", outcome.notes);
+    assert!(outcome.notes[0].contains("returns no log-probabilities"), "{:?}", outcome.notes);
     assert_eq!(queue.sources(), Sources { texts: 60, ..Sources::default() });
-    // At most the first eight were asked twice.
+    // At most the first eight requests were sent twice.
     assert!(server.requests() <= 68, "{}", server.requests());
 }
 
 #[test]
-fn a_server_that_refuses_a_part_of_a_request_is_asked_without_it() {
+fn a_parameter_that_a_server_refuses_is_left_out() {
     let server = Server::start(|request| {
         let body = &request.body;
         let refusal = match () {
@@ -112,11 +112,11 @@ fn a_server_that_refuses_a_part_of_a_request_is_asked_without_it() {
     questions.iter().for_each(|question| assert_is_opinion(question, &outcome.of(question).said, ""));
     assert_eq!(queue.sources().log_probabilities, 40);
     assert_eq!(outcome.notes.len(), 1, "{:?}", outcome.notes);
-    assert!(outcome.notes[0].contains("refuses the temperature"), "{:?}", outcome.notes);
+    assert!(outcome.notes[0].contains("does not accept a temperature"), "{:?}", outcome.notes);
 }
 
 #[test]
-fn an_answer_that_is_no_verdict_is_invalid_and_quoted_and_not_asked_again() {
+fn an_answer_without_a_verdict_is_invalid_quoted_and_not_requested_again() {
     let server = Server::start(|_| Reply::json(200, &chat(&format!("Both are good\n{}", "é".repeat(200)))));
     let mut queue = judge(options(&[&server]).log_probabilities(false));
     let question = &questions(1)[0];
@@ -129,7 +129,7 @@ fn an_answer_that_is_no_verdict_is_invalid_and_quoted_and_not_asked_again() {
 }
 
 #[test]
-fn reasons_come_before_a_verdict_where_the_template_asks_for_them() {
+fn reasons_precede_the_verdict_if_the_template_asks_for_them() {
     let server = Server::start(|request| {
         let verdict = if opinion(request.text()) > 0.5 { 1 } else { 2 };
         Reply::json(200, &chat(&format!("Not 1, nor 2.\n\n**Verdict:** {verdict}.")))
@@ -148,7 +148,7 @@ fn reasons_come_before_a_verdict_where_the_template_asks_for_them() {
     assert_eq!(server.log.lock().unwrap().requests[0].0.body["max_tokens"], json!(77));
 }
 
-/// Prefers the first of two responses, and tells of no order.
+/// Prefers the first of two responses, and records no order.
 struct First;
 
 impl Judge for First {
@@ -166,7 +166,7 @@ impl Judge for First {
 }
 
 #[test]
-fn in_an_ensemble_a_server_is_sent_no_request_twice() {
+fn an_ensemble_sends_no_request_twice_to_a_server() {
     let questions = questions(20);
     let pairs: Vec<Pair> = questions.iter().filter_map(|question| question.pair()).collect();
     let server = good_server();
@@ -179,7 +179,7 @@ fn in_an_ensemble_a_server_is_sent_no_request_twice() {
         let [of_server, of_first] = &verdict.votes[..] else { panic!("{verdict:?}") };
         let near = of_server.p_first().unwrap() - expected(question).verdict.p_first().unwrap();
         assert!(near.abs() < 1e-5, "{verdict:?}");
-        assert_eq!(*of_first, Verdict::Tie, "the first both ways round");
+        assert_eq!(*of_first, Verdict::Tie, "the first in both orders");
         assert!(verdict.p_12.unwrap() > verdict.p_21.unwrap(), "{verdict:?}");
     }
 }
@@ -203,7 +203,7 @@ fn a_response_is_rated_by_the_mean_of_one_to_ten_and_two_ratings_compare_a_pair(
     let options = options(&[&server]).rating(rating).pointwise(true);
     let mut queue = judge(options.clone());
     assert!(queue.rates());
-    // Whatever their models, servers rate on one scale; a rule does not.
+    // All servers rate on the same scale, whatever their models; a rule does not.
     let together = |other: Box<dyn JudgeQueue>| {
         Ensemble::new(Vote::Mean, vec![Box::new(judge(options.clone())), other]).unwrap().rates()
     };
@@ -234,7 +234,7 @@ fn a_response_is_rated_by_the_mean_of_one_to_ten_and_two_ratings_compare_a_pair(
 }
 
 #[test]
-fn a_rating_that_is_asked_of_a_judge_that_only_compares_is_invalid() {
+fn a_rating_by_a_judge_that_only_compares_is_invalid() {
     let server = good_server();
     let mut queue = judge(options(&[&server]));
     let outcome = ask(&mut queue, &[rate(0)]);
@@ -242,7 +242,7 @@ fn a_rating_that_is_asked_of_a_judge_that_only_compares_is_invalid() {
 }
 
 #[test]
-fn the_identity_is_all_that_decides_verdicts_and_no_server() {
+fn the_identity_contains_all_options_that_affect_verdicts_and_no_server() {
     let server = good_server();
     let identity = |change: &dyn Fn(&mut OpenAiOptions)| {
         let mut options = options(&[&server]);

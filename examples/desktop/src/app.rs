@@ -1,4 +1,4 @@
-//! What the window shows: the pair to judge, the curves, the chat.
+//! The content of the window: the pair to judge, the curves, the chat.
 
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -8,8 +8,8 @@ use eframe::egui::{
     ScrollArea, Sense, TextEdit, Ui, ViewportCommand, vec2,
 };
 use eframe::wgpu;
-use oaif::judge::{GivenLabel, Pick, Shown, View};
 use oaif::gpu::{Gpu, GpuOptions};
+use oaif::judge::{GivenLabel, Pick, Shown, View};
 
 use crate::curve::curve;
 use crate::frames::Frames;
@@ -17,18 +17,18 @@ use crate::learner::Learner;
 use crate::shared::{Shared, Told};
 use crate::{Arguments, Ending};
 
-/// Submits are this long. A frame waits for two at most.
+/// The target duration of a submit. A frame waits for at most two submits.
 const SUBMIT_MS: f64 = 4.0;
 
-/// What is asked for by a key or a click.
+/// An action requested by a key or a click.
 enum Wish {
     Pick(Pick),
     Undo,
-    /// Answer this prompt.
+    /// Write a response to this prompt.
     Ask(String),
     Pause(bool),
     Save,
-    /// Begin again after an error.
+    /// Start again after an error.
     Begin,
 }
 
@@ -36,30 +36,28 @@ enum Wish {
 pub struct App {
     arguments: Arguments,
     shared: Arc<Shared>,
-    /// `None` after a device was lost: it begins when the person says so.
+    /// `None` after a device loss, until the user starts again.
     learner: Option<Learner>,
     device: wgpu::Device,
     queue: wgpu::Queue,
     ending: Arc<Mutex<Ending>>,
-    /// The pair that is shown, and since when.
+    /// The form of the pair that is shown, and since when.
     shown: Option<(u64, Instant)>,
-    /// What is typed into the chat.
+    /// The text in the input field of the chat.
     typed: String,
     frames: Frames,
-    /// Picks that the self-test has made.
+    /// The number of picks made by the self-test.
     picks: usize,
-    /// Whether the program has closed the window.
+    /// Whether the program itself has closed the window.
     closing: bool,
 }
 
 impl App {
     pub fn new(arguments: Arguments, window: egui::Context, device: wgpu::Device, queue: wgpu::Queue) -> App {
         let shared = Arc::new(Shared::new(window));
-        // An application's device reports to the application. Without these, wgpu panics.
+        // Errors of an application's own device are reported to the application. Without these handlers, wgpu panics.
         let told = shared.clone();
-        device.on_uncaptured_error(Arc::new(move |error| {
-            told.error(format!("the GPU refused a call: {error}"))
-        }));
+        device.on_uncaptured_error(Arc::new(move |error| told.error(format!("a GPU call failed: {error}"))));
         let told = shared.clone();
         device.set_device_lost_callback(move |reason, message| {
             told.tell(|told| told.lost = Some(format!("{reason:?}: {message}")));
@@ -79,25 +77,25 @@ impl App {
         }
     }
 
-    /// Where to write down how the window ended.
+    /// Sets where to store how the window ended.
     pub fn ending_in(self, ending: Arc<Mutex<Ending>>) -> App {
         App { ending, ..self }
     }
 
-    /// Begins to learn, unless the device of the window before was lost, for the reason that is told then.
+    /// Starts the training, unless the device of the previous window was lost; then the reason is shown.
     pub fn after_loss(mut self, lost: Option<String>) -> App {
         match lost {
             None => self.begin(),
             Some(why) => self.shared.error(format!(
-                "the GPU was lost ({why}), and with it what was learnt since the adapter was last saved. Begin again, and \
-                 update the driver if it happens again"
+                "the GPU was lost ({why}), and with it all training since the adapter was last saved. Start again, and \
+                 update the driver if this happens again"
             )),
         }
         self
     }
 
     fn begin(&mut self) {
-        // The one before has ended.
+        // Ends the previous learner first.
         self.learner = None;
         self.shared.tell(|told| *told = Told::default());
         let options = GpuOptions::default().submit_ms(SUBMIT_MS);
@@ -111,14 +109,14 @@ impl App {
         }
     }
 
-    /// Closes the window for a reason of the program's own.
+    /// Closes the window for a reason other than the user's request.
     fn end(&mut self, ui: &Ui, ending: Ending) {
         self.closing = true;
         *self.ending.lock().unwrap() = ending;
         ui.send_viewport_cmd(ViewportCommand::Close);
     }
 
-    /// Model, device, progress, and the buttons.
+    /// Shows the model, the GPU, the progress, and the buttons.
     fn status(&self, ui: &mut Ui, told: &Told) -> Option<Wish> {
         let mut wish = None;
         let name = self.arguments.model.file_name().unwrap_or(self.arguments.model.as_os_str());
@@ -127,7 +125,7 @@ impl App {
             ui.label(RichText::new(&told.gpu).weak());
             ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
                 if told.ended || self.learner.is_none() {
-                    if ui.button("Begin again").clicked() {
+                    if ui.button("Start again").clicked() {
                         wish = Some(Wish::Begin);
                     }
                     return;
@@ -157,7 +155,7 @@ impl App {
         wish
     }
 
-    /// The chat: what was said, and a field to type into.
+    /// Shows the chat and its input field.
     fn chat(&mut self, ui: &mut Ui, told: &Told) -> Option<Wish> {
         let mut wish = None;
         let busy = told.chat.last().is_some_and(|exchange| !exchange.done);
@@ -195,16 +193,16 @@ impl App {
         wish
     }
 
-    /// The pair, and what the person wishes.
+    /// Shows the pair; returns the user's choice.
     fn pair(&self, ui: &mut Ui, view: &View) -> Option<Wish> {
         let Some(pair) = &view.pair else {
             ui.centered_and_justified(|ui| {
-                ui.label(RichText::new("No pair waits for a pick.").weak());
+                ui.label(RichText::new("No pair is waiting.").weak());
             });
             return None;
         };
         let mut wish = None;
-        ui.label(RichText::new("Which goes on better?").weak());
+        ui.label(RichText::new("Which continuation is better?").weak());
         ui.add(Label::new(RichText::new(&pair.prompt).size(16.0)).wrap());
         ui.add_space(6.0);
         let height = (ui.available_height() - 44.0).max(60.0);
@@ -259,7 +257,7 @@ impl App {
         GivenLabel { id, form, shown_first, choice, comment: None, seconds }
     }
 
-    /// The self-test: prefers the shorter answer, and ends the program.
+    /// The self-test: picks the shorter response, and closes the window at the end.
     fn demo(&mut self, ui: &Ui, view: &View, failed: bool) {
         let Some(picks) = self.arguments.demo.filter(|_| !self.closing) else { return };
         ui.request_repaint();
@@ -311,7 +309,7 @@ impl eframe::App for App {
             curve(ui, "margin", height, Color32::from_rgb(80, 150, 220), margins);
         });
         let failed = !told.errors.is_empty();
-        // Whatever is done from here on may have something to tell.
+        // The code below may change `told`, so the lock must be released.
         drop(told);
         let form = view.pair.as_ref().map(|pair| pair.form);
         if form != shown {
@@ -325,20 +323,20 @@ impl eframe::App for App {
     }
 }
 
-/// An empty desk.
+/// The view without a learner.
 fn nothing() -> View {
     View::default()
 }
 
-/// An answer that can be clicked.
+/// A response that can be clicked.
 fn card(ui: &mut Ui, text: &str, key: &str, height: f32) -> bool {
     let frame = Frame::group(ui.style()).fill(ui.visuals().faint_bg_color).inner_margin(10.0);
     let response = frame
         .show(ui, |ui| {
-            // What is selected by dragging could not be clicked.
+            // Selectable text would take the clicks.
             ui.style_mut().interaction.selectable_labels = false;
             ui.set_min_size(vec2(ui.available_width(), height - 22.0));
-            // A column's own layout would justify the text.
+            // The layout of a column would justify the text.
             ui.with_layout(Layout::top_down(Align::Min), |ui| {
                 ui.label(RichText::new(key).weak());
                 ui.add(Label::new(RichText::new(text.trim()).size(15.0)).wrap());
@@ -354,7 +352,7 @@ fn card(ui: &mut Ui, text: &str, key: &str, height: f32) -> bool {
     response.clicked()
 }
 
-/// What a key asks for, while nothing is typed into the chat. One that is held down counts once.
+/// The action of a pressed key, unless the chat has the focus. A key that is held down counts once.
 fn key(ui: &Ui) -> Option<Wish> {
     if ui.ctx().egui_wants_keyboard_input() {
         return None;

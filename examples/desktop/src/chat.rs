@@ -1,4 +1,4 @@
-//! The thread that answers what is typed, by the model as it is at that moment: it shares the learner's weights.
+//! The thread of the chat. It uses the current weights of the policy, which it shares with the learner.
 
 use std::sync::mpsc::Receiver;
 
@@ -11,10 +11,10 @@ use crate::shared::{Exchange, Shared};
 
 const MAX_NEW_TOKENS: usize = 96;
 
-/// Answers prompts until nobody can send any more.
+/// Responds to prompts until the sender is dropped.
 ///
 /// # Errors
-/// Where the model cannot be used at all. What is wrong with a single prompt is told in the window.
+/// The model cannot be used at all. An error about a single prompt is shown in the window.
 pub fn serve(policy: &Policy, prompts: &Receiver<String>, shared: &Shared) -> oaif::Result<()> {
     let warm = SamplingParams::default().temperature(0.8);
     let options = policy.generate_options().sampling(warm).max_new_tokens(MAX_NEW_TOKENS);

@@ -1,11 +1,11 @@
-//! A curve of numbers by step.
+//! A plot of values by step.
 
 use eframe::egui::{Align2, Color32, FontId, Sense, Stroke, Ui, pos2, vec2};
 
-/// Most points that are drawn.
+/// The maximum number of points that are drawn.
 const POINTS: usize = 400;
 
-/// Draws the numbers from the first to the last, between the lowest and the highest.
+/// Draws all values, scaled to their minimum and maximum.
 pub fn curve(ui: &mut Ui, name: &str, height: f32, colour: Color32, values: impl Iterator<Item = f64>) {
     let values: Vec<f64> = values.filter(|value| value.is_finite()).collect();
     let last = values.last().map_or(String::new(), |last| format!("{last:.3}"));

@@ -1,13 +1,13 @@
-//! How long frames take: from the beginning of one to the beginning of the next.
+//! Measures frame times: from the start of one frame to the start of the next.
 
 use std::time::{Duration, Instant};
 
-/// Frames of this time after the first are not counted: the window opens.
+/// Frames within this time after the first are not counted, because the window is still opening.
 const START: Duration = Duration::from_secs(2);
-/// How many of the longest frames are told.
+/// The number of longest frames in the report.
 const LONGEST: usize = 5;
 
-/// Frames, with what the learner did meanwhile.
+/// Frame times, with the phase of the learner in each frame.
 #[derive(Default)]
 pub struct Frames {
     first: Option<Instant>,
@@ -16,7 +16,7 @@ pub struct Frames {
 }
 
 impl Frames {
-    /// A frame begins; the one before ends.
+    /// Records that a frame begins, which ends the previous one.
     pub fn begin(&mut self, phase: &str) {
         let now = Instant::now();
         let first = *self.first.get_or_insert(now);
@@ -27,7 +27,7 @@ impl Frames {
         }
     }
 
-    /// The median, the 99th percentile, and the longest, in milliseconds.
+    /// The median, the 99th percentile, and the longest frames in milliseconds.
     pub fn report(mut self) -> String {
         self.frames.sort_by_key(|frame| frame.0);
         let Some(last) = self.frames.len().checked_sub(1) else { return "no frames were counted".into() };

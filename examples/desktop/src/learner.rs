@@ -1,4 +1,4 @@
-//! The thread that trains: it draws two answers to each prompt, waits for the picks, and takes a step.
+//! The training thread: it samples two responses to each prompt, waits for the picks, and takes a step.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -6,9 +6,9 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use oaif::judge::{Desk, Human};
 use oaif::data::{Columns, Prompt, read_prompts};
 use oaif::gpu::Gpu;
+use oaif::judge::{Desk, Human};
 use oaif::model::LoraConfig;
 use oaif::preference::PreferenceLoss;
 use oaif::train::{
@@ -20,12 +20,12 @@ use crate::Arguments;
 use crate::chat;
 use crate::shared::{Point, Shared};
 
-/// Where the adapter is saved, in the working directory.
+/// The folder in the working directory to which the adapter is saved.
 const ADAPTER: &str = "desktop-adapter";
-/// How often a paused learner looks whether something is asked of it.
+/// How often a paused learner checks for requests.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// What is learnt from where no file of prompts is given.
+/// The prompts used if no file is given.
 const PROMPTS: [&str; 6] = [
     "Once upon a time, there was a little girl named Lily.",
     "One day, a boy named Tim went to the park.",
@@ -35,7 +35,7 @@ const PROMPTS: [&str; 6] = [
     "Mia wanted to bake a cake for her mom.",
 ];
 
-/// The window's side of the two threads.
+/// The window's interface to the two threads.
 pub struct Learner {
     /// Pairs that wait for a pick.
     pub desk: Arc<Desk>,
@@ -46,9 +46,9 @@ pub struct Learner {
 }
 
 impl Learner {
-    /// Begins to load the model; what goes wrong is told through `shared`.
+    /// Starts to load the model; errors are reported through `shared`.
     pub fn start(arguments: Arguments, gpu: Gpu, shared: Arc<Shared>) -> Learner {
-        // Until the next pick, or for so long, a pick can be undone. The self-test undoes none.
+        // A pick can be undone until the next one, or for this long. The self-test undoes none.
         let hold = Duration::from_secs(if arguments.demo.is_some() { 0 } else { 2 });
         let desk = Arc::new(Desk::new().holding(hold));
         let window = shared.clone();
@@ -72,14 +72,14 @@ impl Learner {
             worker.end();
         };
         let thread = thread::Builder::new().name("learner".into()).spawn(work);
-        let thread = thread.map_err(|error| shared.error(format!("no thread can be started: {error}"))).ok();
+        let thread = thread.map_err(|error| shared.error(format!("cannot start a thread: {error}"))).ok();
         Learner { desk, requests, hidden, prompts: Some(send), thread }
     }
 
-    /// Has a prompt answered.
+    /// Sends a prompt to the chat.
     pub fn ask(&self, prompt: String) {
         if let Some(prompts) = &self.prompts {
-            // Where nobody listens, the window tells why.
+            // If the chat thread has ended, the window already shows why.
             let _ = prompts.send(prompt);
         }
     }
@@ -88,7 +88,7 @@ impl Learner {
         self.requests.pauses()
     }
 
-    /// Pauses, or goes on. A step that waits for picks is given up, and taken again afterwards.
+    /// Pauses or resumes. A step that waits for picks is cancelled and taken again later.
     pub fn pause(&self, pause: bool) {
         self.requests.ask_to_pause(pause);
         if pause {
@@ -96,21 +96,21 @@ impl Learner {
         }
     }
 
-    /// Tells whether the window is hidden: then nothing is learnt, and memory is given back.
+    /// Sets whether the window is hidden. While it is, no steps are taken and the memory is released.
     pub fn hide(&self, hidden: bool) {
         if hidden != self.hidden.swap(hidden, Relaxed) && hidden {
             self.requests.ask_to_cancel();
         }
     }
 
-    /// Has the adapter saved, between two steps.
+    /// Requests that the adapter is saved, between two steps.
     pub fn save(&self) {
         self.requests.ask_to_save();
         self.requests.ask_to_cancel();
     }
 }
 
-/// Both threads end before the window's device does.
+/// Both threads must end before the window's device does.
 impl Drop for Learner {
     fn drop(&mut self) {
         self.prompts = None;
@@ -122,7 +122,7 @@ impl Drop for Learner {
     }
 }
 
-/// The thread's side.
+/// The state of the training thread.
 struct Worker {
     arguments: Arguments,
     gpu: Gpu,
@@ -139,7 +139,7 @@ impl Worker {
             Some(path) => read_prompts(path, &Columns::default())?,
             None => PROMPTS.map(Prompt::from).into(),
         };
-        // Without an end: the window's is the training's.
+        // Without an end: the training ends with the window.
         let train = TrainOptions::default().batch_size(2).max_steps(usize::MAX).lora(LoraConfig::new(8));
         let train = train.learning_rate(1e-3).schedule(ScheduleKind::Constant);
         let align = AlignOptions::new(PreferenceLoss::Dpo { beta: 0.1 }).max_new_tokens(32);
@@ -151,7 +151,7 @@ impl Worker {
         shared.tell(|told| told.memory = self.gpu.memory().total);
         thread::scope(|scope| {
             scope.spawn(move || shared.work("chat", || chat::serve(&chatting, &prompts, shared)));
-            // Told at once: the scope ends with the chat.
+            // Report the end at once: the scope waits for the chat thread.
             shared.work("learner", || self.train(&mut trainer));
             self.end();
         });
@@ -181,8 +181,8 @@ impl Worker {
             let mut control = Control { observer: &mut observer, requests: &self.requests };
             match trainer.step_with(&mut control).wait() {
                 Ok(Some(report)) => self.report(&report),
-                Ok(None) => unreachable!("it has no end"),
-                // By a request: the loop sees which.
+                Ok(None) => unreachable!("the run has no last step"),
+                // Cancelled by a request; the loop checks which one.
                 Err(Error::Interrupted) => {}
                 Err(error) => return Err(error),
             }
@@ -190,7 +190,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Gives memory back until the window is seen again. The next step takes it again by itself.
+    /// Releases the memory until the window is visible again. The next step allocates it again.
     fn rest_while_hidden(&self) -> oaif::Result<()> {
         self.gpu.release_memory().wait()?;
         self.shared.tell(|told| told.memory = self.gpu.memory().total);
@@ -227,7 +227,7 @@ impl Worker {
     }
 }
 
-/// Tells the window of the parts of a step.
+/// Reports the phases of a step to the window.
 struct Teller<'a> {
     shared: &'a Shared,
 }

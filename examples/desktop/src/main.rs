@@ -1,9 +1,9 @@
-//! A window in which a language model learns from the picks of the person in front of it, on the GPU that draws the window.
+//! A window in which a language model learns from the user's picks, on the GPU that also draws the window.
 //!
 //!     cargo run --release -- MODEL [PROMPTS.jsonl] [--demo PICKS]
 //!
-//! MODEL is a model's folder, PROMPTS.jsonl has a row `{"prompt": …}` for each prompt. With `--demo PICKS` the program makes so many
-//! picks by itself, prints how long frames took meanwhile, and ends.
+//! MODEL is the folder of a model; PROMPTS.jsonl has a row `{"prompt": …}` per prompt. With `--demo PICKS` the program
+//! makes that many picks by itself, prints the frame times, and exits.
 
 mod app;
 mod chat;
@@ -28,21 +28,21 @@ const USAGE: &str = "usage: oaif-desktop MODEL [PROMPTS.jsonl] [--demo PICKS]";
 pub struct Arguments {
     pub model: PathBuf,
     pub prompts: Option<PathBuf>,
-    /// Picks that the program makes by itself.
+    /// The number of picks that the program makes by itself.
     pub demo: Option<usize>,
-    /// Why the device of the window before was lost.
+    /// Why the device of the previous window was lost.
     pub lost: Option<String>,
 }
 
-/// How a window ended.
+/// How the window ended.
 #[derive(Clone, Default)]
 pub enum Ending {
-    /// It was closed.
+    /// The user closed it.
     #[default]
     Closed,
-    /// Its device was lost, for this reason: another window has to tell, on another device.
+    /// Its device was lost, for this reason; it is shown in a new window with a new device.
     Lost(String),
-    /// The self-test has failed.
+    /// The self-test failed.
     Failed,
 }
 
@@ -60,13 +60,13 @@ fn main() -> ExitCode {
         }
         Ok(Ending::Failed) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("no window could be opened: {error}");
+            eprintln!("cannot open a window: {error}");
             ExitCode::FAILURE
         }
     }
 }
 
-/// Starts the program again, to tell in a window of a device of its own why this one's was lost.
+/// Starts the program again to show, in a window with its own device, why this device was lost.
 fn again(why: &str) -> ExitCode {
     let child = std::env::current_exe().and_then(|program| {
         std::process::Command::new(program).args(std::env::args().skip(1)).args(["--lost", why]).status()
@@ -95,15 +95,15 @@ fn arguments(mut words: impl Iterator<Item = String>) -> Option<Arguments> {
     paths.next().is_none().then_some(arguments)
 }
 
-/// Opens a window, and returns when it is closed.
+/// Opens a window and returns when it is closed.
 fn window(arguments: &Arguments) -> eframe::Result<Ending> {
     let setup = WgpuSetupCreateNew {
-        // The model needs compute shaders with many storage buffers, which GL does not have everywhere.
+        // The model needs compute shaders with many storage buffers, which OpenGL does not support everywhere.
         instance_descriptor: wgpu::InstanceDescriptor {
             backends: wgpu::Backends::from_env().unwrap_or(wgpu::Backends::PRIMARY),
             ..wgpu::InstanceDescriptor::new_without_display_handle_from_env()
         },
-        // A model's tensors are large, so the device is asked for with the GPU's own limits.
+        // A model needs large buffers, so the device is requested with the limits of the GPU.
         device_descriptor: Arc::new(|adapter| wgpu::DeviceDescriptor {
             label: Some("the window and the model"),
             required_limits: adapter.limits(),
@@ -131,7 +131,7 @@ fn window(arguments: &Arguments) -> eframe::Result<Ending> {
         let app = App::new(arguments, context.egui_ctx.clone(), state.device.clone(), state.queue.clone());
         Ok(Box::new(app.ending_in(end).after_loss(lost)))
     });
-    // Where the device is lost while a frame is drawn, egui's renderer panics.
+    // If the device is lost while a frame is drawn, egui's renderer panics.
     let run = AssertUnwindSafe(|| eframe::run_native("oaif desktop", options, create));
     match catch_unwind(run) {
         Ok(ran) => ran?,

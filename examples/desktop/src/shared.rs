@@ -1,51 +1,51 @@
-//! What the worker threads tell the window.
+//! The state that the worker threads share with the window.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use eframe::egui;
 
-/// A window has no room for more errors.
+/// The maximum number of errors shown in the window.
 const MOST_ERRORS: usize = 4;
 
-/// All that the window shows, except the pair, which is on the desk.
+/// Everything that the window shows, except the pair, which is on the desk.
 #[derive(Default)]
 pub struct Told {
     pub gpu: String,
-    /// What the learner does now.
+    /// The current phase of the learner.
     pub phase: String,
     pub curve: Vec<Point>,
-    /// Steps that were taken.
+    /// The number of steps taken.
     pub steps: usize,
-    /// Bytes that the model and its training hold of the device's memory.
+    /// GPU memory of the model and its training in bytes.
     pub memory: u64,
     pub chat: Vec<Exchange>,
-    /// Whether the chat can be used.
+    /// Whether the chat is ready.
     pub chat_ready: bool,
-    /// The last thing that was done on request.
+    /// The result of the last request.
     pub note: Option<String>,
-    /// Why the training or the chat has ended or has refused something, a sentence each.
+    /// Errors of the training or the chat, one sentence each.
     pub errors: Vec<String>,
-    /// Whether nothing is learnt any more.
+    /// Whether the training has ended.
     pub ended: bool,
     /// Why the device was lost.
     pub lost: Option<String>,
 }
 
-/// A step in the curves.
+/// A point of the curves.
 pub struct Point {
     pub loss: f64,
     pub margin: Option<f64>,
 }
 
-/// A prompt of the chat and as much of its answer as is there.
+/// A prompt of the chat and the response so far.
 pub struct Exchange {
     pub prompt: String,
     pub answer: String,
     pub done: bool,
 }
 
-/// [`Told`], and the window that is drawn again after each change of it.
+/// [`Told`], and the window, which is redrawn after each change.
 pub struct Shared {
     told: Mutex<Told>,
     window: egui::Context,
@@ -60,7 +60,7 @@ impl Shared {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes something, and has the window drawn.
+    /// Changes the state and redraws the window.
     pub fn tell(&self, change: impl FnOnce(&mut Told)) {
         change(&mut self.read());
         self.window.request_repaint();
@@ -70,23 +70,21 @@ impl Shared {
         self.tell(|told| phase.clone_into(&mut told.phase));
     }
 
-    /// Has the window drawn.
+    /// Redraws the window.
     pub fn redraw(&self) {
         self.window.request_repaint();
     }
 
-    /// Does a thread's work, and tells of an error or a panic.
+    /// Runs a thread's work and reports an error or a panic.
     pub fn work(&self, name: &str, work: impl FnOnce() -> oaif::Result<()>) {
         match catch_unwind(AssertUnwindSafe(work)) {
             Ok(Ok(())) => {}
             Ok(Err(error)) => self.error(error),
-            Err(_) => {
-                self.error(format!("the {name} has failed by a mistake of the program: see the terminal"))
-            }
+            Err(_) => self.error(format!("the {name} thread panicked, which is a bug: see the terminal")),
         }
     }
 
-    /// Adds an error, once.
+    /// Adds an error, unless it is there already.
     pub fn error(&self, error: impl std::fmt::Display) {
         let error = sentence(&error.to_string());
         self.tell(|told| {
@@ -97,7 +95,7 @@ impl Shared {
     }
 }
 
-/// An error's text as a sentence.
+/// An error message as a sentence.
 fn sentence(text: &str) -> String {
     let mut chars = text.trim_end_matches('.').chars();
     let first = chars.next().map(|c| c.to_uppercase().to_string()).unwrap_or_default();

@@ -1,10 +1,10 @@
-// node check.mjs SITE: tries the page that build.sh has made in a headless Chrome, by its software GPU.
+// node check.mjs SITE: tests the page built by build.sh in a headless Chrome with a software GPU.
 //
-// 1. The browser's compiler, Tint, takes every portable kernel in every variant.
+// 1. The browser's shader compiler, Tint, accepts every portable kernel in every variant.
 // 2. Every kernel agrees with its f64 reference.
-// 3. A training whose tab is closed goes on in the next one, to its end.
+// 3. A training whose tab was closed is resumed in the next tab and completes.
 //
-// CHROMIUM names another browser than the Chrome that is installed.
+// CHROMIUM selects another browser than the installed Chrome.
 import { createReadStream, existsSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { extname, join } from 'node:path';
@@ -43,7 +43,7 @@ async function status(page, pattern) {
   console.log(await page.textContent('#status'));
 }
 
-/// What the worker answers to a message.
+/// The worker's answer to a message.
 const answer = (page, type) => page.evaluate((type) => new Promise((resolve, reject) => {
   const worker = new Worker('worker.js', { type: 'module' });
   worker.onerror = (event) => reject(new Error(event.message));
@@ -67,7 +67,7 @@ const compiled = await page.evaluate(async (sources) => {
   }
   return { of: sources.length, refused };
 }, await answer(page, 'sources'));
-console.log(`Tint takes ${compiled.of - compiled.refused.length} of ${compiled.of} kernels`);
+console.log(`Tint accepts ${compiled.of - compiled.refused.length} of ${compiled.of} kernels`);
 compiled.refused.forEach((line) => console.log(line));
 
 const { agree, wrong } = await answer(page, 'kernels');

@@ -1,4 +1,4 @@
-// What is kept of a training in the browser's own storage: one record, which one tab at a time may write.
+// Stores a training in the browser's own storage: one record, which only one tab at a time may write.
 
 const opened = () => new Promise((resolve, reject) => {
   const request = indexedDB.open('oaif', 1);
@@ -24,7 +24,7 @@ async function within(mode, act) {
 export const read = () => within('readonly', (store) => store.get('training'));
 export const write = (record) => within('readwrite', (store) => store.put(record, 'training'));
 
-/// Whether the record is this tab's, from now on until it is closed.
+/// Whether this tab may write the record, from now on until it is closed.
 export const claim = () => new Promise((resolve) => {
   const hold = (lock) => {
     resolve(lock !== null);

@@ -1,21 +1,21 @@
-// The page: what is shown and clicked, and what is kept of a training. The training is the worker's, so that nothing here
-// waits for it, and so that a worker whose GPU is lost is replaced by another one.
+// The page: display, input, and the storage of a training. The training itself runs in a worker, so that the page never
+// waits for it, and so that a worker whose GPU was lost can be replaced.
 import * as store from './kept.js';
 
 const of = (id) => document.getElementById(id);
 const show = (id, text) => { of(id).textContent = text; };
 const percent = (share) => `${(100 * share).toFixed(1)} %`;
-const pace = (rate) => (rate >= 1 ? `${rate.toFixed(1)} steps a second` : `${(1 / rate).toFixed(1)} s a step`);
+const pace = (rate) => (rate >= 1 ? `${rate.toFixed(1)} steps per second` : `${(1 / rate).toFixed(1)} s per step`);
 const ask = (message) => worker.postMessage(message);
 
 let worker = null;
-/// Whether the worker has module and models.
+/// Whether the worker has loaded the module and the models.
 let loaded = false;
 let state = 'loading';
-/// The training: its choice, the files of its last checkpoint, what was shown of it; the visitor's labels of the step that
-/// is not done yet. Of an earlier visit until it is gone on with, or another one begins.
+/// The stored training: its options, the files of its last checkpoint, what was shown of it, and the visitor's labels
+/// for the unfinished step. It is that of an earlier visit until it is resumed or another one is started.
 let kept = null;
-/// Whether this tab writes it down.
+/// Whether this tab stores it.
 let keeps = false;
 let pair = null;
 
@@ -32,15 +32,15 @@ function enter(next) {
   of('start').disabled = state !== 'ready';
   of('pause').disabled = !['running', 'paused'].includes(state);
   of('export').disabled = !kept?.files.length;
-  show('pause', state === 'paused' ? 'Go on' : state === 'pausing' ? 'Pausing …' : 'Pause');
+  show('pause', state === 'paused' ? 'Resume' : state === 'pausing' ? 'Pausing …' : 'Pause');
   for (const id of ['instruction', 'judge']) of(id).disabled = state !== 'ready';
   if (!['running', 'pausing', 'paused'].includes(state)) of('clicks').hidden = true;
   of('kept').hidden = !offered;
   if (offered) {
     const { choice, step, steps, results, picks } = kept;
     const judge = choice.by_clicks ? 'you judge' : 'a judge model';
-    const said = picks.length ? `, and what you said of ${picks.length} pair${picks.length > 1 ? 's' : ''} of the next,` : '';
-    show('about', `${step} of ${steps} steps${said} are kept (${of('instruction').options[choice.instruction].text}; ${judge}).`);
+    const said = picks.length ? `, and your labels of ${picks.length} pair${picks.length > 1 ? 's' : ''} of the next step,` : '';
+    show('about', `${step} of ${steps} steps${said} are stored (${of('instruction').options[choice.instruction].text}; ${judge}).`);
     of('resume').hidden = step === steps && results.at(-1).step === steps;
   }
 }
@@ -70,7 +70,7 @@ function draw(points = [], steps = 0) {
   of('curve').replaceChildren(...parts);
 }
 
-/// Shows what is known of the training, apart from its status.
+/// Shows the state of the training, except for the status line.
 function showTraining() {
   const { post, before, results, steps } = kept;
   const last = results.at(-1);
@@ -79,15 +79,15 @@ function showTraining() {
   show('after', last.after ?? '–');
   if (last.step) {
     const rate = last.rate === null
-      ? 'summaries of all held-out posts are worth as much as those of the start'
-      : `the oracle prefers its summary in ${percent(last.rate)} of the held-out posts whose summaries differ in worth `
+      ? 'all summaries of held-out posts are as good as those of the initial policy'
+      : `the oracle prefers its summary in ${percent(last.rate)} of the held-out posts whose summaries differ in quality `
         + `(95 % interval ${percent(last.low)} to ${percent(last.high)}; ${last.ties} are equal)`;
     show('result', `After ${last.step} step${last.step > 1 ? 's' : ''} ${rate}.`);
   }
   draw(results.filter((result) => result.rate !== null), steps);
 }
 
-/// Writes down what is kept. Where the browser does not, the training goes on.
+/// Stores the training. If the browser does not allow it, the training continues anyway.
 async function keep() {
   if (!keeps) return;
   try {
@@ -99,16 +99,16 @@ async function keep() {
 }
 
 function unkept(error) {
-  show('note', `The browser stores nothing for this page (${error?.message || error?.name || 'it does not say why'}): `
-    + 'what is learnt is lost when this tab is closed, unless its adapter is saved. To change that, allow the page to store data, or free '
+  show('note', `The browser cannot store data for this page (${error?.message || error?.name || 'unknown reason'}): `
+    + 'the training is lost when this tab is closed, unless you save the adapter. To change that, allow the page to store data, or free '
     + 'some space on the disk.');
 }
 
-/// What an earlier visit has left, if there is something to go on with.
+/// The training of an earlier visit, if it can be resumed.
 async function earlier() {
   keeps = await store.claim();
   if (!keeps) {
-    show('note', 'Another tab of this page keeps its training in this browser: what is learnt here is lost when this tab is closed, unless its adapter is saved.');
+    show('note', 'Another tab of this page stores its training in this browser: the training in this tab is lost when the tab is closed, unless you save the adapter.');
     return null;
   }
   try {
@@ -123,12 +123,12 @@ const heard = {
   loaded({ bytes }) {
     loaded = true;
     if (state !== 'loading') return;
-    if (!of('status').classList.contains('bad')) status(`Ready: ${(bytes / 1e6).toFixed(2)} MB were loaded.`);
+    if (!of('status').classList.contains('bad')) status(`Ready: ${(bytes / 1e6).toFixed(2)} MB loaded.`);
     if (!isWorthKeeping()) kept = null;
     enter(kept ? 'offered' : 'ready');
   },
   unloadable({ why }) {
-    status(isWorthKeeping() ? `${why} What was learnt before is kept: save its adapter, or reload the page.` : why, true);
+    status(isWorthKeeping() ? `${why} The earlier training is still stored: save its adapter, or reload the page.` : why, true);
     enter('unable');
   },
   opened({ about, choice, gpu }) {
@@ -136,9 +136,9 @@ const heard = {
       const { steps, post, before } = about;
       const results = [{ step: 0, rate: 0.5, low: 0.5, high: 0.5 }];
       kept = { choice, step: 0, steps, post, before, results, files: [], given: 0, picks: [] };
-      show('result', 'The win rate over the start is measured from time to time.');
+      show('result', 'The win rate against the initial policy is measured at intervals.');
     }
-    status(`On ${gpu}; ${(about.memory / 2 ** 20).toFixed(0)} MiB of its memory.`);
+    status(`On ${gpu}; ${(about.memory / 2 ** 20).toFixed(0)} MiB of GPU memory.`);
     showTraining();
     enter('running');
   },
@@ -146,7 +146,7 @@ const heard = {
     Object.assign(kept, { step: report.step, files, given: kept.given + kept.picks.length, picks: [] });
     keep();
     const margin = report['rewards/margins'];
-    const learnt = report.loss === null ? 'nothing to learn from' : `loss ${report.loss.toFixed(4)}`;
+    const learnt = report.loss === null ? 'no pair to learn from' : `loss ${report.loss.toFixed(4)}`;
     const further = margin === undefined || margin === null ? '' : `, margin ${margin.toFixed(3)}`;
     status(`Step ${report.step} of ${kept.steps}: ${learnt}${further}; ${pace(rate)}.`);
     of('export').disabled = false;
@@ -159,7 +159,7 @@ const heard = {
   clicks({ view }) {
     pair = view.pair;
     of('clicks').hidden = false;
-    show('post', pair ? pair.prompt : 'The policy learns from what you said, and writes the next summaries …');
+    show('post', pair ? pair.prompt : 'The policy learns from your choices and writes the next summaries …');
     show('first', pair ? pair.first : '');
     show('second', pair ? pair.second : '');
     for (const id of ['first', 'second', 'tie']) of(id).disabled = !pair;
@@ -176,30 +176,30 @@ const heard = {
   failed({ why }) {
     worker.terminate();
     const further = !isWorthKeeping()
-      ? 'Start again; if it says so again, reload the page.'
+      ? 'Start again; if the error occurs again, reload the page.'
       : state === 'opening'
-        ? 'It is still kept: try again, save its adapter, or start over.'
-        : 'What was learnt is kept: go on, or save the adapter.';
+        ? 'It is still stored: try again, save its adapter, or start over.'
+        : 'The training is stored: resume it, or save the adapter.';
     status(`It stopped: ${why.replace(/[.?]$/, '')}. ${further}`, true);
-    // It can be asked to go on while the next worker is loading.
+    // The training can be resumed while the next worker is loading.
     enter(isWorthKeeping() ? 'offered' : 'loading');
     load();
   },
 };
 
-/// Starts a worker, which loads module and models.
+/// Starts a worker, which loads the module and the models.
 function load() {
   loaded = false;
   worker = new Worker('worker.js', { type: 'module' });
   worker.onmessage = ({ data }) => heard[data.type](data);
   worker.onerror = ({ message }) => {
-    if (loaded) heard.failed({ why: `the WebAssembly module failed (${message}); reload the page if it does so again` });
+    if (loaded) heard.failed({ why: `the WebAssembly module failed (${message}); reload the page if this happens again` });
     else heard.unloadable({ why: `A file of the page is missing (${message ?? 'worker.js does not load'}): reload the page.` });
   };
   ask({ type: 'load' });
 }
 
-/// Has the worker train: anew, or from where `kept` is.
+/// Starts a training, or resumes the one in `kept`.
 function train(choice) {
   enter('opening');
   status('Opening the GPU and compiling its kernels …');
@@ -208,13 +208,13 @@ function train(choice) {
   ask({ type: 'open', choice, files, picks, evaluated: results.at(-1).step });
 }
 
-/// A number that the page's address may give, such as `?steps=40`.
+/// A number from the page's URL, such as `?steps=40`.
 function asked(name, usual, most) {
   const text = new URLSearchParams(location.search).get(name);
   if (text === null) return usual;
   const number = Number(text);
   if (Number.isInteger(number) && number >= 1 && number <= most) return number;
-  throw new Error(`The page's address has ${name}=${text}, which is no whole number from 1 to ${most}: leave it out, or change it.`);
+  throw new Error(`The page's address has ${name}=${text}, which is not a whole number from 1 to ${most}: change it or leave it out.`);
 }
 
 of('setup').addEventListener('submit', (event) => {
@@ -238,7 +238,7 @@ of('resume').addEventListener('click', () => {
   of('judge').value = kept.choice.by_clicks ? 'you' : 'judge';
   train(kept.choice);
 });
-// What is kept stays stored until the new training has something to keep.
+// The stored training is kept until the new one is first stored.
 of('anew').addEventListener('click', () => {
   kept = null;
   status('Ready.');
@@ -258,7 +258,7 @@ of('export').addEventListener('click', () => {
     setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
   }
   const names = files.map(([name]) => name).join(' and ');
-  show('note', `Saved ${names} of step ${kept.step}: a LoRA adapter as PEFT reads it, in a folder of its own.`);
+  show('note', `Saved ${names} of step ${kept.step}: a LoRA adapter in PEFT's format; put both files into one folder.`);
 });
 
 function pick(choice) {
@@ -267,7 +267,7 @@ function pick(choice) {
   pair = null;
 }
 for (const choice of ['first', 'second', 'tie']) {
-  // The second click of a double click is not about the pair that came meanwhile.
+  // Ignores the second click of a double click: another pair is shown by then.
   of(choice).addEventListener('click', (event) => { if (event.detail < 2) pick(choice); });
 }
 of('undo').addEventListener('click', () => ask({ type: 'undo' }));
@@ -282,7 +282,7 @@ kept = await earlier();
 try {
   if (kept) showTraining();
 } catch {
-  // Another version of this page has written it.
+  // The record was written by another version of this page.
   kept = null;
 }
 load();

@@ -1,8 +1,8 @@
-// The training's thread: it holds the module, the models and the GPU.
+// The worker thread of the training: it holds the module, the models and the GPU.
 import init, { Lesson, check_kernels, kernel_sources } from './oaif_web.js';
 
 const FILES = ['config.json', 'model.safetensors', 'tokenizer.json', 'tokenizer_config.json'];
-/// What the kernels need of a GPU, which WebGPU promises everywhere.
+/// The limits that the kernels need; WebGPU guarantees them.
 const NEEDS = {
   maxStorageBuffersPerShaderStage: 8,
   maxComputeWorkgroupStorageSize: 16_384,
@@ -10,17 +10,17 @@ const NEEDS = {
   maxComputeWorkgroupSizeX: 256,
   maxStorageBufferBindingSize: 128 << 20,
 };
-const BROWSERS = 'use a current Chrome, Edge, Safari or Firefox, on a machine whose GPU it allows';
+const BROWSERS = 'use a current Chrome, Edge, Safari or Firefox, on a machine with a supported GPU';
 const say = (type, more = {}, transfer = []) => postMessage({ type, ...more }, transfer);
 
 let gpu = '';
-/// Whether module and models could be loaded.
+/// Resolves to whether the module and the models were loaded.
 let loading = Promise.resolve(false);
 let models = null;
 let lesson = null;
 let clicks = null;
 let shown = '';
-/// What the visitor said in the step that is under way, by the pairs' ids.
+/// The visitor's labels of the current step, by pair id.
 let picks = new Map();
 let paused = false;
 
@@ -28,10 +28,10 @@ async function checkGpu() {
   if (!navigator.gpu) {
     throw new Error(self.isSecureContext
       ? `This browser has no WebGPU: ${BROWSERS}.`
-      : 'A browser offers WebGPU to pages that come by https, or from this machine: open the page by such an address.');
+      : 'Browsers support WebGPU only for pages served over https or from this machine: open the page at such an address.');
   }
   const adapter = await navigator.gpu.requestAdapter();
-  if (!adapter) throw new Error(`This browser has WebGPU, but no GPU for it: ${BROWSERS}.`);
+  if (!adapter) throw new Error(`This browser supports WebGPU but has no usable GPU: ${BROWSERS}.`);
   const { vendor, architecture, description } = adapter.info;
   gpu = description || [vendor, architecture].filter(Boolean).join(' ') || 'a GPU without a name';
   for (const [limit, needed] of Object.entries(NEEDS)) {
@@ -47,20 +47,20 @@ async function fetched(path) {
   try {
     response = await fetch(path);
   } catch {
-    throw why('cannot be fetched: is the network there? Then reload the page');
+    throw why('cannot be fetched: check the network connection and reload the page');
   }
-  if (!response.ok) throw why(`is not there (${response.status}): the server must have all that build.sh made`);
+  if (!response.ok) throw why(`is missing (${response.status}): the server must have all files written by build.sh`);
   if (response.headers.get('content-type')?.startsWith('text/html')) {
-    throw why('is a web page in place of the file: the server must have all that build.sh made');
+    throw why('is a web page instead of the file: the server must have all files written by build.sh');
   }
   try {
     return await response.arrayBuffer();
   } catch {
-    throw why('did not arrive whole: reload the page');
+    throw why('was not received completely: reload the page');
   }
 }
 
-/// A safetensors file says how long it is.
+/// Checks the length of a safetensors file against its header.
 function checkWhole(name, content) {
   const view = new DataView(content);
   let whole = 8;
@@ -70,10 +70,10 @@ function checkWhole(name, content) {
     const ends = Object.values(tensors).map((tensor) => tensor.data_offsets?.[1] ?? 0);
     whole = 8 + header + Math.max(0, ...ends);
   } catch {
-    throw new Error(`${name} is no safetensors file, or cut short: reload the page; if it is so again, the file on the server is broken.`);
+    throw new Error(`${name} is not a safetensors file or is incomplete: reload the page; if that does not help, the file on the server is broken.`);
   }
   if (content.byteLength < whole) {
-    throw new Error(`${name} is cut short (${content.byteLength} of ${whole} bytes): reload the page; if it is so again, the file on the server is broken.`);
+    throw new Error(`${name} is incomplete (${content.byteLength} of ${whole} bytes): reload the page; if that does not help, the file on the server is broken.`);
   }
 }
 
@@ -83,7 +83,7 @@ async function load() {
   try {
     await init({ module_or_path: module });
   } catch (error) {
-    throw new Error(`oaif_web_bg.wasm cannot be compiled (${error.message}): reload the page; if it is so again, the file on the server is broken.`);
+    throw new Error(`oaif_web_bg.wasm cannot be compiled (${error.message}): reload the page; if that does not help, the file on the server is broken.`);
   }
   const names = ['policy', 'judge'].flatMap((model) => FILES.map((file) => `${model}/${file}`));
   const contents = await Promise.all(names.map((name) => fetched(`models/${name}`)));
@@ -92,14 +92,14 @@ async function load() {
   return contents.reduce((sum, content) => sum + content.byteLength, module.byteLength);
 }
 
-/// Tells the page of the pair that waits, where it is another one than it shows.
+/// Sends the waiting pair to the page if it has changed.
 function tellClicks() {
   const view = clicks.view();
   if (view === shown) return;
   shown = view;
   const { pair, ...rest } = JSON.parse(view);
   const said = pair && picks.get(pair.id);
-  // Said before the training was interrupted.
+  // A label given before the training was interrupted is applied again.
   if (said && clicks.pick(pair.form, said)) return tellClicks();
   say('clicks', { view: { pair, ...rest } });
 }
@@ -147,7 +147,7 @@ async function train({ choice, files, picks: said, evaluated }) {
       taken += 1;
       const files = await checkpoint();
       const rate = (1e3 * taken) / (performance.now() - began);
-      // From here on the record has them.
+      // The stored record contains them from here on.
       picks.clear();
       say('step', { report, rate, files }, files.map(([, content]) => content.buffer));
       await evaluate(report.step);
@@ -181,7 +181,7 @@ const heard = {
 };
 
 const failed = (error) => say('failed', { why: error?.message ?? String(error) });
-// What ends a promise that nobody awaits: a panic of the module.
+// Errors of promises that are not awaited: a panic of the module.
 addEventListener('unhandledrejection', (event) => failed(event.reason));
 
 onmessage = ({ data }) => Promise.resolve(data).then(heard[data.type]).catch(failed);

@@ -1,4 +1,4 @@
-//! `oaif doctor` in a tab, and the kernels' texts for the browser's compiler.
+//! `oaif doctor` in a browser tab, and the kernel sources for the browser's compiler.
 
 use std::collections::HashSet;
 
@@ -12,7 +12,7 @@ use wasm_bindgen::prelude::*;
 
 use crate::told;
 
-/// Checks every kernel against its f64 reference: how many agree, and a line for each that does not, as JSON.
+/// Checks every kernel against its f64 reference. Returns, as JSON, how many agree and a line for each that does not.
 #[wasm_bindgen]
 pub async fn check_kernels() -> Result<String, JsValue> {
     let options = GpuOptions::default().tier(Tier::Portable);
@@ -31,7 +31,7 @@ pub async fn check_kernels() -> Result<String, JsValue> {
     Ok(report.to_string())
 }
 
-/// The text of every portable kernel, in every variant that some case has by some choice of kernels, as JSON.
+/// The source of every portable kernel, in every variant that any case uses with any tuning, as JSON.
 #[wasm_bindgen]
 pub fn kernel_sources() -> Result<String, JsValue> {
     let gpu = Gpu::without_device(Limits::default());
@@ -53,7 +53,7 @@ pub fn kernel_sources() -> Result<String, JsValue> {
     Ok(json!(sources).to_string())
 }
 
-/// The choices of kernels without subgroups: each tile wherever a product has it, blocks that are fused and that are not.
+/// All tunings without subgroups: each tile wherever a product supports it, with fused and with separate blocks.
 fn tunings() -> Vec<Tuning> {
     let all = Candidates::unrolled(None);
     let mut unrolled = Vec::new();

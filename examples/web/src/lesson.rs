@@ -1,14 +1,14 @@
-//! A policy that learns.
+//! A policy in training.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use oaif::Error;
-use oaif::judge::{Judge, Desk, GivenLabel, Human, JudgeModel, LikelihoodJudge, Normalise, Pick};
 use oaif::files::MemoryFolder;
 use oaif::generate::SamplingParams;
 use oaif::gpu::{Arena, Gpu, GpuOptions, Tier};
+use oaif::judge::{Desk, GivenLabel, Human, Judge, JudgeModel, LikelihoodJudge, Normalise, Pick};
 use oaif::model::LoraConfig;
 use oaif::preference::PreferenceLoss;
 use oaif::train::{AlignOptions, Policy, TrainOptions, Trainer};
@@ -22,12 +22,12 @@ use wasm_bindgen::prelude::*;
 
 use crate::told;
 
-/// Of a checkpoint: the policy's summaries before it learnt, as JSON.
+/// A file of the checkpoint: the summaries of the initial policy, as JSON.
 const BEFORE: &str = "before.json";
-/// Of a checkpoint: what PEFT reads beside the weights.
+/// A file of the checkpoint: the configuration of the adapter for PEFT.
 const ADAPTER_CONFIG: &str = "adapter_config.json";
 
-/// What the page chooses.
+/// The options set by the page.
 #[derive(Deserialize)]
 struct Choice {
     /// Index of the instruction.
@@ -35,22 +35,22 @@ struct Choice {
     /// Whether the visitor judges.
     by_clicks: bool,
     steps: usize,
-    /// Prompts of a step.
+    /// Prompts per step.
     batch: usize,
-    /// Held-out posts.
+    /// The number of held-out posts.
     posts: usize,
     seed: u32,
 }
 
-/// A policy in training, and what it is measured on.
+/// A policy in training, and its evaluation.
 #[wasm_bindgen]
 pub struct Lesson {
     gpu: Gpu,
-    /// Holds the folder that the policy is of, which a checkpoint takes its other files from.
+    /// Keeps the folder of the policy, from which a checkpoint copies further files.
     _files: MemoryFolder,
     trainer: Trainer<'static>,
     exam: Exam,
-    /// The policy's summaries of the held-out posts before it learnt.
+    /// The initial policy's summaries of the held-out posts.
     before: Vec<String>,
     instruction: Instruction,
     desk: Arc<Desk>,
@@ -58,8 +58,9 @@ pub struct Lesson {
 
 #[wasm_bindgen]
 impl Lesson {
-    /// Opens the GPU and readies a training. `names` and `contents` are the models' files, such as `policy/config.json`;
-    /// those of a [`Lesson::checkpoint`] by the same choice, such as `checkpoint/state.json`, have it go on from there.
+    /// Opens the GPU and prepares a training. `names` and `contents` are the files of the models, such as
+    /// `policy/config.json`. If they include the files of a [`Lesson::checkpoint`] with the same options, such as
+    /// `checkpoint/state.json`, the training is resumed.
     pub async fn open(
         names: Vec<String>,
         contents: Vec<js_sys::Uint8Array>,
@@ -71,7 +72,7 @@ impl Lesson {
         Lesson::begin(files, choice).await.map_err(told)
     }
 
-    /// What there is to show before the first step, as JSON.
+    /// The information to show before the first step, as JSON.
     pub fn about(&self) -> String {
         json!({
             "steps": self.trainer.total_steps(),
@@ -83,7 +84,7 @@ impl Lesson {
         .to_string()
     }
 
-    /// Takes a step, and tells of it as JSON; `null` after the last.
+    /// Takes a step and returns its report as JSON; `null` after the last step.
     pub async fn step(&mut self) -> Result<String, JsValue> {
         let report = self.trainer.step().await.map_err(told)?;
         let Some(report) = report else { return Ok("null".into()) };
@@ -92,7 +93,8 @@ impl Lesson {
         Ok(row.to_string())
     }
 
-    /// How often the oracle prefers the policy's summaries of the held-out posts to those before, as JSON.
+    /// How often the oracle prefers the policy's summaries of the held-out posts to those of the initial policy, as
+    /// JSON.
     pub async fn evaluate(&mut self) -> Result<String, JsValue> {
         let after = self.exam.summaries(self.trainer.policy(), 1).await.map_err(told)?;
         let tally = Tally::of(&self.exam.by_oracle(self.instruction, &self.before, &after));
@@ -106,8 +108,8 @@ impl Lesson {
         .to_string())
     }
 
-    /// What [`Lesson::open`] goes on from, as names and contents in turn: the adapter as PEFT reads it, the optimiser, the
-    /// trainer's state. Between two steps.
+    /// The files from which [`Lesson::open`] resumes, as alternating names and contents: the adapter in PEFT's format,
+    /// the optimiser, and the trainer's state. Must be called between two steps.
     pub async fn checkpoint(&self) -> Result<js_sys::Array, JsValue> {
         let folder = self.save().await.map_err(told)?;
         let out = js_sys::Array::new();
@@ -118,7 +120,7 @@ impl Lesson {
         Ok(out)
     }
 
-    /// Where the visitor judges, if that was chosen.
+    /// The interface for the visitor's labels, if the visitor judges.
     pub fn clicks(&self) -> Clicks {
         Clicks { desk: self.desk.clone() }
     }
@@ -126,7 +128,7 @@ impl Lesson {
 
 impl Lesson {
     async fn begin(files: MemoryFolder, choice: Choice) -> oaif::Result<Lesson> {
-        // Kernels without subgroups are those that every browser runs.
+        // Every browser supports the kernels without subgroups.
         let options = GpuOptions::default().tier(Tier::Portable);
         let gpu = Gpu::open(&options).await?;
         let instruction = Instruction::ALL[choice.instruction.min(Instruction::ALL.len() - 1)];
@@ -166,7 +168,7 @@ impl Lesson {
     async fn save(&self) -> oaif::Result<MemoryFolder> {
         let folder = MemoryFolder::new([(BEFORE, json!(self.before).to_string().into_bytes())]);
         self.trainer.save(folder.path()).await?;
-        // Where the policy lies beside the page: its path here says nothing to others.
+        // The path of the policy relative to the page: the path in memory has no meaning elsewhere.
         let config = folder.path().join(ADAPTER_CONFIG);
         let mut json = read_json(&config)?;
         json["base_model_name_or_path"] = json!("models/policy");
@@ -175,7 +177,7 @@ impl Lesson {
     }
 }
 
-/// The summaries that a checkpoint keeps of so many posts.
+/// The summaries in a checkpoint; there must be one for each of `posts` posts.
 fn kept_before(checkpoint: &Path, posts: usize) -> oaif::Result<Vec<String>> {
     let path = checkpoint.join(BEFORE);
     let summaries: Option<Vec<String>> = serde_json::from_value(read_json(&path)?).ok();
@@ -183,12 +185,12 @@ fn kept_before(checkpoint: &Path, posts: usize) -> oaif::Result<Vec<String>> {
     summaries.filter(|texts| texts.len() == posts).ok_or_else(wrong)
 }
 
-/// Says that an error is about the checkpoint.
+/// Marks an error as one about the checkpoint.
 fn of_checkpoint(error: Error) -> Error {
     Error::config("the stored training cannot be resumed", error.to_string())
 }
 
-/// The judge whose taste is what the instruction says.
+/// The judge for the instruction.
 async fn judge(
     gpu: &Gpu,
     files: &MemoryFolder,
@@ -200,7 +202,7 @@ async fn judge(
         .map(LikelihoodJudge::of_whole_responses)
 }
 
-/// The visitor's clicks, which can be given while a step waits for them.
+/// The visitor's labels, which can be given while a step waits for them.
 #[wasm_bindgen]
 pub struct Clicks {
     desk: Arc<Desk>,
@@ -208,13 +210,13 @@ pub struct Clicks {
 
 #[wasm_bindgen]
 impl Clicks {
-    /// The pair that waits, and how many others do, as JSON.
+    /// The waiting pair and the number of others, as JSON.
     pub fn view(&self) -> String {
         serde_json::to_string(&self.desk.view(None)).unwrap_or_default()
     }
 
-    /// Says which answer of the pair that is shown is better: "first", "second", or "tie". Whether it was taken: the pair may
-    /// be gone by now.
+    /// Labels the pair that is shown: "first", "second", or "tie". Returns whether the label was accepted: the pair may
+    /// be gone.
     pub fn pick(&self, form: f64, choice: &str) -> Result<bool, JsValue> {
         let form = form as u64;
         let Some(pair) = self.desk.view(Some(form)).pair.filter(|pair| pair.form == form) else {
@@ -233,7 +235,7 @@ impl Clicks {
         Ok(self.desk.label(label).is_ok())
     }
 
-    /// Takes the last label back, as long as the training does not have it.
+    /// Undoes the last label, unless the trainer has taken it.
     pub fn undo(&self) -> bool {
         let last = self.desk.view(None).last.filter(|last| last.undoable);
         last.is_some_and(|last| self.desk.undo(&last.id).is_ok())

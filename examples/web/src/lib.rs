@@ -1,7 +1,7 @@
-//! What the page's worker calls: a training on the browser's GPU, a step at a time.
+//! The functions that the page's worker calls: a training on the browser's GPU, step by step.
 //!
-//! The small world's policy learns to summarise posts as an instruction says: from the preferences of its judge, or of the
-//! visitor. An oracle of that world tells how often the policy has become better than it was.
+//! The small world's policy learns to write summaries that follow an instruction, from the preferences of a judge model
+//! or of the visitor. The oracle of that world measures how much the policy has improved.
 
 mod kernels;
 mod lesson;
@@ -16,19 +16,21 @@ fn start() {
     console_error_panic_hook::set_once();
 }
 
-/// An error as the page shows it: its sentence, with a way out that a visitor has.
+/// An error as shown by the page: a sentence with a way out that a visitor has.
 fn told(error: oaif::Error) -> JsValue {
     let sentence = match error {
         oaif::Error::DeviceLost(why) => format!(
-            "the browser took the GPU away ({}): if it does so again, close other tabs, or update browser and driver",
+            "the GPU was lost ({}): if it happens again, close other tabs, or update the browser and the driver",
             why.trim()
         ),
         oaif::Error::Limit { .. } | oaif::Error::OutOfMemory { .. } => {
-            format!("{error}; here, close other tabs and programs that use the GPU, or take another machine")
+            format!(
+                "{error}; in a browser, close other tabs and programs that use the GPU, or use another machine"
+            )
         }
-        // Here the reason is a JavaScript error with its trace.
+        // Here the reason is a JavaScript error with its stack trace.
         oaif::Error::Gpu { what, why } => format!(
-            "the browser refused {}: {}",
+            "the browser rejected {}: {}",
             what,
             why.lines().next().unwrap_or_default().trim_start_matches("JsValue(")
         ),
@@ -37,7 +39,7 @@ fn told(error: oaif::Error) -> JsValue {
     JsValue::from_str(&without_folders(&sentence))
 }
 
-/// `memory:0/policy/config.json` as it is called where the page lies: `policy/config.json`.
+/// Replaces paths such as `memory:0/policy/config.json` by those relative to the page, `policy/config.json`.
 fn without_folders(text: &str) -> String {
     let mut parts = text.split("memory:");
     let first = parts.next().unwrap_or_default().to_owned();

@@ -1,4 +1,4 @@
-//! The desk: pairs that wait for a label, labels that wait for the training, and what becomes of both.
+//! The desk: pairs that wait for a label, and labels that wait to be taken by the trainer.
 
 use std::path::Path;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -15,14 +15,14 @@ use crate::error::{Error, Result};
 use crate::judge::queue::{Answer, Question};
 use crate::listeners::Listeners;
 
-/// The longest comment, in characters.
+/// Limit on the length of a comment, in characters.
 pub const MAX_COMMENT: usize = 4_000;
-/// How long the last label is kept from the training.
+/// How long the latest label is held back from the trainer.
 const HOLD: Duration = Duration::from_secs(5);
-/// A wait that is begun again when it is over.
+/// The timeout of a wait that is restarted when it expires.
 const FOREVER: Duration = Duration::from_secs(3600);
 
-/// A label as a front end sends it, with what it had shown.
+/// A label as sent by a front end, with the presentation that it refers to.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GivenLabel {
@@ -32,16 +32,15 @@ pub struct GivenLabel {
     pub form: u64,
     /// [`Shown::shown_first`].
     pub shown_first: u8,
-    /// What the person said.
+    /// The person's choice.
     pub choice: Pick,
-    /// What the person wrote; `None` leaves what was written before.
+    /// The person's comment; `None` keeps the existing one.
     pub comment: Option<String>,
-    /// For how long the pair was shown.
+    /// How long the pair was shown.
     pub seconds: f64,
 }
 
-/// Pairs and labels, shared by a queue and any number of front ends. Nothing of it waits for a person but
-/// [`Desk::take`] and [`Desk::wait`].
+/// Pairs and labels, shared by one queue and any number of front ends. Only [`Desk::take`] and [`Desk::wait`] block.
 pub struct Desk {
     state: Mutex<State>,
     changed: Condvar,
@@ -56,26 +55,26 @@ impl std::fmt::Debug for Desk {
 }
 
 impl Desk {
-    /// A desk whose labels are kept in memory alone.
+    /// A desk that keeps its labels in memory only.
     pub fn new() -> Desk {
         Desk { state: Mutex::default(), changed: Condvar::new(), listeners: Listeners::default(), hold: HOLD }
     }
 
-    /// A desk that writes every event to the file `path`, and knows the labels that it holds already: their pairs are not
-    /// shown again. A last line that a crash has torn is removed.
+    /// A desk that appends every event to the file `path` and loads the labels that the file contains: their pairs are
+    /// not shown again. A last line that a crash has cut off is removed.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::Row`] for another line that is no event.
+    /// [`Error::Io`]; [`Error::Row`] for any other line that is not an event.
     pub fn open(path: &Path) -> Result<Desk> {
         let desk = Desk::new();
         desk.keep_in(path)?;
         Ok(desk)
     }
 
-    /// Does from now on what [`Desk::open`] does.
+    /// Loads and appends to the file `path` from now on, as [`Desk::open`] does.
     ///
     /// # Errors
-    /// As there.
+    /// As [`Desk::open`].
     pub fn keep_in(&self, path: &Path) -> Result<()> {
         let (record, rows) = label_file::open(path)?;
         let mut state = self.lock();
@@ -84,18 +83,18 @@ impl Desk {
         Ok(())
     }
 
-    /// How long the last label is held back, and can be undone for certain; 5 seconds otherwise.
+    /// Sets how long the latest label is held back and can be undone; the default is 5 seconds.
     pub fn holding(self, hold: Duration) -> Desk {
         Desk { hold, ..self }
     }
 
-    /// Calls `listener` after every change, as long as it returns `true`. It must not use the desk itself.
+    /// Calls `listener` after every change, as long as it returns `true`. The listener must not use the desk.
     pub fn on_change(&self, listener: impl Fn() -> bool + Send + Sync + 'static) {
         self.listeners.add(listener);
     }
 
-    /// Shows questions of a higher number first; 0 for those without one. It may be said before the question is put on the
-    /// desk. A number that is not finite is not taken.
+    /// Sets the priority of a question: higher ones are shown first; the default is 0. It can be set before the
+    /// question is put on the desk. A priority that is not finite is ignored.
     pub fn prioritise(&self, id: &str, priority: f32) {
         if !priority.is_finite() {
             return;
@@ -108,19 +107,20 @@ impl Desk {
         self.told(state);
     }
 
-    /// Puts questions on the desk. One that has a label already is not shown again, one that is open already stays.
+    /// Puts questions on the desk. A question that has a label is not shown again; one that is open already stays as it
+    /// is.
     pub fn put(&self, questions: Vec<Question>) {
         let mut state = self.lock();
         questions.into_iter().for_each(|question| state.put(question));
         self.told(state);
     }
 
-    /// The labels that the training may have; waits up to `patience` for one.
+    /// Returns the labels that are ready for the trainer; waits up to `patience` for one.
     ///
     /// # Errors
-    /// [`Error::Judge`] where the desk is closed and all labels are taken: the open questions are forgotten.
+    /// [`Error::Judge`] if the desk is closed and all labels are taken: the open questions are dropped.
     pub fn take(&self, patience: Duration) -> Result<Vec<Answer>> {
-        // Without one, it waits for as long as it takes.
+        // `None` on overflow: there is no deadline.
         let deadline = Instant::now().checked_add(patience);
         let mut state = self.lock();
         loop {
@@ -152,7 +152,8 @@ impl Desk {
         }
     }
 
-    /// Takes all pairs off the desk. Labels that the training has not taken are known when their pairs are put on it again.
+    /// Removes all pairs from the desk. Labels that the trainer has not taken are returned when their questions are put
+    /// on the desk again.
     pub fn withdraw(&self) {
         let mut state = self.lock();
         let State { open, pending, ready, comments, priorities, .. } = &mut *state;
@@ -163,15 +164,15 @@ impl Desk {
         self.told(state);
     }
 
-    /// Says that no more labels will come, and why, in words that fit after a colon.
+    /// Closes the desk: no more labels will come. `why` is a reason that fits after a colon.
     pub fn close(&self, why: impl Into<String>) {
         let mut state = self.lock();
         state.closed.get_or_insert(why.into());
         self.told(state);
     }
 
-    /// What a front end shows. A pair that it shows already, by its [`Shown::form`], stays while it is open: what a person
-    /// reads does not change under their eyes.
+    /// The view for a front end that currently shows the presentation `shown` (a [`Shown::form`]). That pair stays in
+    /// the view while it is open, so that it does not change while a person reads it.
     pub fn view(&self, shown: Option<u64>) -> View {
         let state = self.lock();
         let same = state.open.iter().find(|open| Some(open.form) == shown);
@@ -188,11 +189,11 @@ impl Desk {
         }
     }
 
-    /// Takes a label.
+    /// Accepts a label.
     ///
     /// # Errors
-    /// A [`Refusal`] where the pair is not open, has a label, or was not shown as the front end says; where the label cannot be
-    /// written down.
+    /// A [`Refusal`] if the pair is not open, has a label, or was not shown in the way that the front end says; or if
+    /// the label cannot be written to the file.
     pub fn label(&self, given: GivenLabel) -> std::result::Result<(), Refusal> {
         let comment = given.comment.as_deref().map(checked).transpose()?;
         let mut state = self.lock();
@@ -215,11 +216,11 @@ impl Desk {
         Ok(())
     }
 
-    /// Takes back the label of the pair `id`, the last one that was given; the pair is the next to be shown. Returns what the
-    /// label was.
+    /// Undoes the label of the pair `id`, which must be the latest one; the pair is shown next. Returns the choice that
+    /// was undone.
     ///
     /// # Errors
-    /// A [`Refusal`] where it is not the last one, or the training has it.
+    /// A [`Refusal`] if it is not the latest label, or if the trainer has taken it.
     pub fn undo(&self, id: &str) -> std::result::Result<Pick, Refusal> {
         let mut state = self.lock();
         match &state.last {
@@ -241,7 +242,7 @@ impl Desk {
         state.write(&row)?;
         let pending = state.pending.pop_back().expect("looked at above");
         let Some((_, label)) = state.last.take() else { return Err(Refusal::NothingToUndo) };
-        // The one before may be undone next.
+        // The label before it can be undone next.
         let before = state.pending.back().map(|pending| pending.open.question.id.clone());
         state.last = before.and_then(|id| {
             let label = state.labels.get(&id)?.given()?;
@@ -257,7 +258,7 @@ impl Desk {
         Ok(order.choice(label))
     }
 
-    /// Writes a comment on an open pair, in the place of an earlier one.
+    /// Stores a comment on an open pair; it replaces an earlier one.
     ///
     /// # Errors
     /// As [`Desk::label`].
@@ -275,7 +276,7 @@ impl Desk {
         Ok(())
     }
 
-    /// Waits until something has changed since the version `seen`, or for so long; returns the version now.
+    /// Waits until the version differs from `seen`, or for `patience`; returns the current version.
     pub fn wait(&self, seen: u64, patience: Duration) -> u64 {
         let unchanged = |state: &mut State| state.version == seen;
         let waited = self.changed.wait_timeout_while(self.lock(), patience, unchanged);
@@ -286,7 +287,7 @@ impl Desk {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells everybody that the state has changed.
+    /// Notifies waiting threads and listeners of a change.
     fn told(&self, mut state: MutexGuard<'_, State>) {
         state.version += 1;
         drop(state);
@@ -301,7 +302,7 @@ impl Default for Desk {
     }
 }
 
-/// A comment without space around it, unless it is too long.
+/// The comment without surrounding white space; refused if it is too long.
 fn checked(comment: &str) -> std::result::Result<String, Refusal> {
     let comment = comment.trim();
     match comment.chars().count() > MAX_COMMENT {
@@ -310,7 +311,7 @@ fn checked(comment: &str) -> std::result::Result<String, Refusal> {
     }
 }
 
-/// A time that a front end says, as precise as a person is. What cannot be one is none.
+/// A duration reported by a front end, rounded to tenths of a second; 0 if it is not a valid one.
 fn tenths(seconds: f64) -> f64 {
     if seconds.is_finite() { (seconds.clamp(0.0, 1e6) * 10.0).round() / 10.0 } else { 0.0 }
 }

@@ -17,7 +17,7 @@ fn question(place: &str) -> Question {
     Question::compare(place, &pair)
 }
 
-/// A desk whose labels are not held back, with these questions.
+/// A desk with these questions that does not hold labels back.
 fn desk(places: &[&str]) -> Arc<Desk> {
     let desk = Desk::new().holding(NONE);
     desk.put(places.iter().map(|place| question(place)).collect());
@@ -41,7 +41,7 @@ fn judgement(answer: &Answer) -> &Judgement {
     judgement
 }
 
-/// A generator of numbers that is good enough for tests.
+/// A simple random number generator for tests.
 fn random(seed: u64) -> impl FnMut() -> u64 {
     let mut state = seed;
     move || {
@@ -51,7 +51,7 @@ fn random(seed: u64) -> impl FnMut() -> u64 {
 }
 
 #[test]
-fn a_label_reaches_exactly_its_pair_whichever_order_was_shown() {
+fn a_label_reaches_its_pair_in_whichever_order_it_was_shown() {
     let seed = std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64;
     println!("seed {seed}");
     let mut random = random(seed);
@@ -126,12 +126,12 @@ fn the_last_label_is_held_back_until_the_next_one_or_for_a_while() {
 }
 
 #[test]
-fn five_seconds_is_how_long_a_label_is_held_back() {
+fn a_label_is_held_back_for_five_seconds() {
     assert_eq!(Desk::new().hold, Duration::from_secs(5));
 }
 
 #[test]
-fn an_undone_label_was_never_given_and_its_pair_comes_next() {
+fn an_undone_label_is_not_counted_and_its_pair_is_shown_next() {
     let desk = Desk::new();
     desk.put(["1", "2", "3"].map(question).into());
     assert!(matches!(desk.undo("1").unwrap_err(), Refusal::NothingToUndo));
@@ -141,7 +141,7 @@ fn an_undone_label_was_never_given_and_its_pair_comes_next() {
     let again = desk.view(None).pair.unwrap();
     assert_eq!((&again.id, again.form == shown.form), (&shown.id, false));
     assert_eq!(desk.view(None).counts, Tally { open: 3, ..Tally::default() });
-    // The form of before is out of date, the new one is not.
+    // The old form is out of date, the new one is not.
     assert!(matches!(desk.label(given(&shown, Pick::First)).unwrap_err(), Refusal::Stale));
     desk.label(given(&again, Pick::First)).unwrap();
     label(&desk, Pick::First);
@@ -154,7 +154,7 @@ fn an_undone_label_was_never_given_and_its_pair_comes_next() {
 }
 
 #[test]
-fn labels_are_undone_one_after_the_other_until_the_training_has_them() {
+fn labels_can_be_undone_one_after_the_other_until_the_trainer_has_them() {
     let desk = Desk::new();
     desk.put(["1", "2", "3"].map(question).into());
     let shown = [Pick::First, Pick::Tie, Pick::Skip].map(|choice| label(&desk, choice));
@@ -162,7 +162,7 @@ fn labels_are_undone_one_after_the_other_until_the_training_has_them() {
     desk.undo(&shown[2].id).unwrap();
     desk.undo(&shown[1].id).unwrap();
     assert_eq!(desk.view(None).counts, Tally { open: 2, given: 1, ..Tally::default() });
-    // The last one undone is shown first, as when going back page by page.
+    // The pair that was undone last is shown first, as when going back page by page.
     assert_eq!(desk.view(None).pair.unwrap().id, shown[1].id);
     label(&desk, Pick::First);
     assert_eq!(desk.take(NONE).unwrap().len(), 1);
@@ -178,11 +178,11 @@ fn an_undo_that_comes_too_late_says_so() {
     assert_eq!(desk.take(NONE).unwrap().len(), 1);
     assert!(!desk.view(None).last.unwrap().undoable);
     let refusal = desk.undo(&shown.id).unwrap_err().to_string();
-    assert_eq!(refusal, "Too late to undo: the training has this label already.");
+    assert_eq!(refusal, "Too late to undo: the trainer already has this label.");
 }
 
 #[test]
-fn a_label_for_a_pair_that_is_gone_or_labelled_or_shown_otherwise_is_refused() {
+fn a_label_for_a_pair_that_is_gone_or_labelled_or_shown_differently_is_refused() {
     let desk = desk(&["1", "2"]);
     let shown = desk.view(None).pair.unwrap();
     let refused = |given: GivenLabel| desk.label(given).unwrap_err();
@@ -190,7 +190,7 @@ fn a_label_for_a_pair_that_is_gone_or_labelled_or_shown_otherwise_is_refused() {
     assert!(matches!(refused(gone), Refusal::Gone));
     let otherwise = GivenLabel { shown_first: 3 - shown.shown_first, ..given(&shown, Pick::First) };
     assert!(matches!(refused(otherwise), Refusal::Stale));
-    // The form of the one pair with the id of the other.
+    // The form of one pair with the id of the other.
     let other = GivenLabel { id: question("2").id, ..given(&shown, Pick::First) };
     assert!(matches!(refused(other), Refusal::Stale));
     desk.label(given(&shown, Pick::First)).unwrap();
@@ -201,12 +201,12 @@ fn a_label_for_a_pair_that_is_gone_or_labelled_or_shown_otherwise_is_refused() {
     desk.close("the run has ended");
     assert_eq!(
         refused(given(&shown, Pick::First)).to_string(),
-        "The run takes no more labels: the run has ended."
+        "The run accepts no more labels: the run has ended."
     );
 }
 
 #[test]
-fn pairs_are_shown_as_submitted_or_by_their_priority_and_never_change_while_they_are_read() {
+fn pairs_are_shown_by_priority_then_in_order_and_do_not_change_while_they_are_read() {
     let desk = desk(&["1", "2", "3"]);
     let reading = desk.view(None).pair.unwrap();
     assert_eq!(reading.id, question("1").id);
@@ -233,7 +233,7 @@ fn labels_and_comments_survive_a_kill_and_are_not_asked_for_again() {
     desk.undo(&three.id).unwrap();
     let form = desk.view(None).pair.unwrap().form;
     desk.comment(&three.id, form, " neither is a story ").unwrap();
-    // A kill: nothing is dropped in order, the file is as it is, and the last line may be half of one.
+    // Simulates a kill: no destructors run, and the last line of the file may be incomplete.
     std::mem::forget(desk);
     let mut text = std::fs::read_to_string(&path).unwrap();
     text += "{\"id\":\"4-";
@@ -249,15 +249,15 @@ fn labels_and_comments_survive_a_kill_and_are_not_asked_for_again() {
     let view = desk.view(None);
     assert_eq!((view.counts.open, view.counts.given, view.counts.ties, view.counts.skipped), (2, 2, 1, 0));
     assert_eq!(view.pair.map(|pair| (pair.id, pair.comment)), Some((three.id, "neither is a story".into())));
-    // What was asked again is answered again, as for a run that goes on from an earlier checkpoint.
+    // A question that is asked again is answered again, as in a run that resumes from an earlier checkpoint.
     human.submit(vec![all[0].clone()]).unwrap();
     assert_eq!(human.poll(NONE).wait().unwrap().answers, answers[..1]);
     drop(human);
-    assert_eq!(desk.view(None).pair, None, "pairs go with the queue that asked");
+    assert_eq!(desk.view(None).pair, None, "pairs are removed with the queue that submitted them");
 }
 
 #[test]
-fn a_label_that_was_not_handed_over_when_its_queue_ended_is_known_to_the_next_one() {
+fn a_label_that_was_not_taken_before_its_queue_ended_goes_to_the_next_queue() {
     let desk = Arc::new(Desk::new());
     let mut human = Human::new(desk.clone());
     human.submit(vec![question("1")]).unwrap();
@@ -269,7 +269,7 @@ fn a_label_that_was_not_handed_over_when_its_queue_ended_is_known_to_the_next_on
 }
 
 #[test]
-fn a_closed_desk_gives_what_it_has_and_then_an_error_with_the_reason() {
+fn a_closed_desk_returns_its_labels_and_then_an_error_with_the_reason() {
     let desk = Arc::new(Desk::new());
     let mut human = Human::new(desk.clone());
     human.submit(vec![question("1"), question("2")]).unwrap();
@@ -281,7 +281,7 @@ fn a_closed_desk_gives_what_it_has_and_then_an_error_with_the_reason() {
 }
 
 #[test]
-fn a_person_is_not_asked_to_rate_and_asked_nothing_twice() {
+fn a_person_gets_no_rating_questions_and_no_question_twice() {
     let desk = desk(&["1", "1"]);
     let rate = Question::new("2", "x", Ask::Rate { response: "y".into() });
     desk.put(vec![rate, question("1")]);
@@ -291,7 +291,7 @@ fn a_person_is_not_asked_to_rate_and_asked_nothing_twice() {
 }
 
 #[test]
-fn a_comment_goes_with_its_label_and_a_long_one_is_refused() {
+fn a_comment_is_stored_with_its_label_and_a_long_one_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("labels.jsonl");
     let desk = Desk::open(&path).unwrap();
@@ -310,7 +310,7 @@ fn a_comment_goes_with_its_label_and_a_long_one_is_refused() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_label_that_cannot_be_written_down_is_not_taken() {
+fn a_label_that_cannot_be_written_is_not_accepted() {
     let desk = Desk::new();
     desk.lock().record = Some(crate::json_lines::JsonLines::on_a_full_disk());
     desk.put(vec![question("1")]);
@@ -321,7 +321,7 @@ fn a_label_that_cannot_be_written_down_is_not_taken() {
 }
 
 #[test]
-fn listeners_hear_of_changes_until_they_say_otherwise() {
+fn listeners_are_called_on_changes_until_they_return_false() {
     let desk = Desk::new();
     let heard = Arc::new(AtomicUsize::new(0));
     let counter = heard.clone();
@@ -337,7 +337,7 @@ fn listeners_hear_of_changes_until_they_say_otherwise() {
 }
 
 #[test]
-fn a_poll_without_end_waits_for_the_next_label() {
+fn a_poll_without_a_deadline_waits_for_the_next_label() {
     let desk = desk(&["1"]);
     let waiting = desk.clone();
     let answers = std::thread::spawn(move || waiting.take(Duration::MAX).unwrap());
@@ -347,7 +347,7 @@ fn a_poll_without_end_waits_for_the_next_label() {
 }
 
 #[test]
-fn behind_the_runs_journal_nothing_is_asked_twice_and_nothing_is_lost() {
+fn with_the_runs_journal_no_question_is_asked_twice_and_no_label_is_lost() {
     let dir = tempfile::tempdir().unwrap();
     let [labels, judgements] = ["labels.jsonl", "judgements.jsonl"].map(|name| dir.path().join(name));
     let start = || {
@@ -362,7 +362,7 @@ fn behind_the_runs_journal_nothing_is_asked_twice_and_nothing_is_lost() {
     let held = label(&desk, Pick::Second);
     let ids = |polled: Vec<Answer>| polled.into_iter().map(|answer| answer.id).collect::<Vec<_>>();
     assert_eq!(ids(queue.poll(NONE).wait().unwrap().answers), [handed.id.as_str()]);
-    // A kill: the second label is in the person's file, and not yet in the run's.
+    // Simulates a kill: the second label is in the desk's file, but not yet in the run's journal.
     std::mem::forget((desk, queue));
     let (desk, mut queue) = start();
     assert_eq!(ids(queue.poll(NONE).wait().unwrap().answers), [handed.id.as_str()]);

@@ -1,30 +1,30 @@
-//! What a person says of a pair, and what it means for the responses behind it.
+//! A person's choice, and the label that it gives to the responses.
 
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::super::{Judgement, Verdict};
 
-/// Why a pair that a person skipped has no verdict.
+/// The reason of the invalid verdict of a skipped pair.
 pub const SKIPPED: &str = "skipped by the person";
 
-/// What a person says of two answers as they are shown.
+/// A person's choice between two responses as shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Pick {
-    /// The answer that is shown first is better.
+    /// The response shown first is better.
     First,
-    /// The answer that is shown second is better.
+    /// The response shown second is better.
     Second,
     /// Neither is better.
     Tie,
-    /// No judgement: nothing is learnt from the pair.
+    /// Skip the pair; it is not used for training.
     Skip,
 }
 
-/// The order in which the two responses of a question are shown: random from question to question, so that a habit of
-/// taking one side favours neither response, and the same whenever a question is shown again.
+/// The order in which the two responses of a question are shown: random per question, so that a habit of choosing one
+/// side favours neither response, and the same whenever the question is shown again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Order {
     /// Whether `response_2` is shown first.
@@ -32,7 +32,7 @@ pub struct Order {
 }
 
 impl Order {
-    /// Of the question `id`.
+    /// The order for the question `id`.
     pub fn of(id: &str) -> Order {
         Order { swapped: xxh3_64(id.as_bytes()) & 1 == 1 }
     }
@@ -42,12 +42,12 @@ impl Order {
         if self.swapped { 2 } else { 1 }
     }
 
-    /// The two responses as they are shown.
+    /// The two responses in the order of presentation.
     pub fn show<T>(self, response_1: T, response_2: T) -> (T, T) {
         if self.swapped { (response_2, response_1) } else { (response_1, response_2) }
     }
 
-    /// What a choice between the answers that are shown says about the responses.
+    /// The label of the responses that this choice gives.
     pub fn label(self, choice: Pick) -> Label {
         match (choice, self.swapped) {
             (Pick::First, false) | (Pick::Second, true) => Label::Response1,
@@ -57,7 +57,7 @@ impl Order {
         }
     }
 
-    /// The choice that such a label was: the inverse of [`Order::label`].
+    /// The choice that gave this label: the inverse of [`Order::label`].
     pub fn choice(self, label: Label) -> Pick {
         match (label, self.swapped) {
             (Label::Response1, false) | (Label::Response2, true) => Pick::First,
@@ -68,7 +68,8 @@ impl Order {
     }
 }
 
-/// A label of a pair, in terms of the question's responses, whichever was shown first.
+/// A label of a pair; it refers to the responses as numbered in the question, not to the order in which they were
+/// shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Label {
     /// `response_1` is better.
@@ -80,13 +81,13 @@ pub enum Label {
     /// Neither is better.
     #[serde(rename = "tie")]
     Tie,
-    /// No judgement.
+    /// Skipped.
     #[serde(rename = "skip")]
     Skip,
 }
 
 impl Label {
-    /// For the training. The order that was shown is the only one that was asked.
+    /// The judgement for the trainer. Only the order in which the pair was shown has a probability.
     pub fn judgement(self, order: Order) -> Judgement {
         let p = match self {
             Label::Response1 => 1.0,
@@ -110,14 +111,14 @@ mod tests {
         let swapped = (0..10_000).filter(|i| Order::of(&format!("{i}-0-1-0123456789abcdef")).swapped).count();
         assert!((4_800..5_200).contains(&swapped), "{swapped}");
         assert_eq!(Order::of("7-0-1-00ff"), Order::of("7-0-1-00ff"));
-        // As it was at all times: a run that goes on shows what an earlier process has shown.
+        // Must never change: a resumed run shows pairs in the same order as the earlier process.
         let pattern: String =
             (0..16).map(|i| if Order::of(&i.to_string()).swapped { '2' } else { '1' }).collect();
         assert_eq!(pattern, "2111212111111111");
     }
 
     #[test]
-    fn a_choice_is_about_the_answer_that_is_shown_in_either_order() {
+    fn a_choice_refers_to_the_response_as_shown_in_either_order() {
         for swapped in [false, true] {
             let order = Order { swapped };
             let shown = order.show(Label::Response1, Label::Response2);
@@ -130,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_judgement_keeps_which_order_was_asked_and_a_skip_is_no_preference() {
+    fn a_judgement_records_the_order_shown_and_a_skip_is_no_preference() {
         let (as_asked, swapped) = (Order { swapped: false }, Order { swapped: true });
         let one = Label::Response1.judgement(as_asked);
         assert_eq!((one.verdict.label(), one.p_12, one.p_21), ("1", Some(1.0), None));

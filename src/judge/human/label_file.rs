@@ -1,4 +1,4 @@
-//! `labels.jsonl`: what a person said, a line an event, written as it happens.
+//! `labels.jsonl`: a person's labels, one event per line, written as it happens.
 
 use std::path::Path;
 use web_time::SystemTime;
@@ -13,22 +13,22 @@ use crate::json_lines::JsonLines;
 /// A line of the file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LabelRow {
-    /// The question's.
+    /// The id of the question.
     pub id: String,
-    /// "1" (`response_1` is better), "2", "tie", "skip"; "undone" takes back the label above it of the same id; "comment"
+    /// "1" (`response_1` is better), "2", "tie" or "skip"; "undone" undoes the previous label of the same id; "comment"
     /// is a comment without a label.
     pub label: LabelEvent,
     /// Which response was shown first: 1 or 2.
     pub shown_first: u8,
-    /// What the person wrote about the pair.
+    /// The person's comment on the pair.
     pub comment: String,
-    /// For how long the pair was shown.
+    /// How long the pair was shown, in seconds.
     pub seconds: f64,
-    /// When, in UTC.
+    /// The time of the event, in UTC.
     pub at: String,
 }
 
-/// What happened.
+/// The kind of event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum LabelEvent {
@@ -38,31 +38,31 @@ pub enum LabelEvent {
     Other(OtherEvent),
 }
 
-/// What happened besides labels.
+/// Events other than labels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OtherEvent {
-    /// The last label of the pair was taken back.
+    /// The latest label of the pair was undone.
     Undone,
     /// A comment was written, before or without a label.
     Comment,
 }
 
 impl LabelRow {
-    /// A row of now.
+    /// A row with the current time.
     pub fn now(id: &str, label: LabelEvent, shown_first: u8, comment: &str, seconds: f64) -> LabelRow {
         let at = strftime("%Y-%m-%dT%H:%M:%SZ", SystemTime::now());
         LabelRow { id: id.into(), label, shown_first, comment: comment.into(), seconds, at }
     }
 }
 
-/// Opens the file `path`, or begins it; returns what it holds.
+/// Opens or creates the file `path` and returns its rows.
 ///
 /// # Errors
 /// As [`JsonLines::open`].
 pub(crate) fn open(path: &Path) -> Result<(JsonLines, Vec<LabelRow>)> {
     JsonLines::open(path, |error| {
-        format!("is no label of a person ({error}): remove the line, and its pair is asked about again")
+        format!("is not a valid label ({error}): remove the line, and the pair is shown again")
     })
 }
 
@@ -100,13 +100,13 @@ mod tests {
     }
 
     #[test]
-    fn another_line_that_is_no_label_is_an_error_that_names_it() {
+    fn any_other_line_that_is_not_a_label_is_an_error_with_its_line_number() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("labels.jsonl");
         for line in ["{}", r#"{"id":"1","label":"3","shown_first":1,"comment":"","seconds":0,"at":""}"#] {
             std::fs::write(&path, format!("{line}\n")).unwrap();
             let error = open(&path).err().expect("an error").to_string();
-            assert!(error.contains("labels.jsonl:1: is no label of a person"), "{error}");
+            assert!(error.contains("labels.jsonl:1: is not a valid label"), "{error}");
         }
     }
 }

@@ -3,17 +3,17 @@
 use std::collections::VecDeque;
 use web_time::{Duration, Instant};
 
-/// So many of the last labels say how fast it goes.
+/// The number of recent labels that the pace is computed from.
 const LABELS: usize = 20;
-/// A longer time between two labels is a break, not a label's time.
+/// A longer gap between two labels is a break and is not counted.
 const BREAK: Duration = Duration::from_secs(5 * 60);
 
-/// When the last labels were given.
+/// The times of the latest labels.
 #[derive(Debug, Default)]
 pub struct LabelPace(VecDeque<Instant>);
 
 impl LabelPace {
-    /// Another label was given.
+    /// Records a label.
     pub fn label(&mut self, at: Instant) {
         self.0.push_back(at);
         if self.0.len() > LABELS {
@@ -21,12 +21,12 @@ impl LabelPace {
         }
     }
 
-    /// The last label was taken back.
+    /// Removes the latest label.
     pub fn undo(&mut self) {
         self.0.pop_back();
     }
 
-    /// Labels a minute, without breaks; `None` until two were given.
+    /// Labels per minute, without breaks; `None` until two were given.
     pub fn per_minute(&self) -> Option<f64> {
         let gaps = self.0.iter().zip(self.0.iter().skip(1)).map(|(a, b)| b.duration_since(*a));
         let gaps: Vec<f64> = gaps.filter(|gap| *gap < BREAK).map(|gap| gap.as_secs_f64()).collect();
@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_pace_is_of_the_last_labels_and_a_break_does_not_count() {
+    fn the_pace_is_that_of_the_latest_labels_without_breaks() {
         let mut pace = LabelPace::default();
         let mut now = Instant::now();
         let mut after = |pace: &mut LabelPace, seconds| {

@@ -1,4 +1,4 @@
-//! Why something that a person asked of the desk was not done.
+//! Why the desk refused a request of a person.
 
 use super::desk::MAX_COMMENT;
 use crate::error::Error;
@@ -13,14 +13,14 @@ pub enum Refusal {
     /// The pair has a label.
     #[error("This pair has a label already, so this one was not taken.")]
     Labelled,
-    /// The form was made before the pair was opened again, or for another pair.
+    /// The form belongs to an earlier presentation of the pair, or to another pair.
     #[error("This form is out of date, so the label was not taken: look at the pair again.")]
     Stale,
     /// There is no label to undo.
     #[error("There is no label to undo.")]
     NothingToUndo,
-    /// The label is with the training.
-    #[error("Too late to undo: the training has this label already.")]
+    /// The trainer has taken the label.
+    #[error("Too late to undo: the trainer already has this label.")]
     TooLate,
     /// Another label was given since.
     #[error("Another label was given since, so nothing was undone.")]
@@ -28,8 +28,8 @@ pub enum Refusal {
     /// The comment is too long.
     #[error("The comment has more than {MAX_COMMENT} characters: shorten it.")]
     LongComment,
-    /// Nobody waits for labels any more.
-    #[error("The run takes no more labels: {0}.")]
+    /// The desk is closed.
+    #[error("The run accepts no more labels: {0}.")]
     Closed(String),
     /// The file could not be written.
     #[error("The label was not taken: {0}.")]

@@ -1,4 +1,4 @@
-//! What is on a desk, and the rules by which it changes.
+//! The state of a desk, and its transitions.
 
 use std::collections::{HashMap, VecDeque};
 use web_time::Instant;
@@ -11,41 +11,42 @@ use super::view::Tally;
 use crate::json_lines::JsonLines;
 use crate::judge::queue::{Answer, Ask, Question, Said, Usage};
 
-/// All that changes.
+/// The mutable state of a desk.
 #[derive(Default)]
 pub(super) struct State {
-    /// Where events are written.
+    /// The file to which events are appended.
     pub record: Option<JsonLines>,
     /// Pairs that wait for a label.
     pub open: Vec<Open>,
-    /// Labels that the training has not, in the order in which they were given.
+    /// Labels that the trainer has not taken, in the order in which they were given.
     pub pending: VecDeque<Pending>,
-    /// What was labelled before and asked for again, and what is no question for a person.
+    /// Answers for the next `take`: pairs that had a label when they were submitted, and questions that a person cannot
+    /// answer.
     pub ready: Vec<Answer>,
-    /// Every label that stands, those of earlier processes included, by the questions' ids.
+    /// Every valid label, including those of earlier processes, by question id.
     pub labels: HashMap<String, LabelRow>,
-    /// Comments of earlier processes on pairs without a label.
+    /// Comments from earlier processes on pairs without a label.
     pub comments: HashMap<String, String>,
-    /// Of questions that are not on the desk yet.
+    /// Priorities of questions that are not on the desk yet.
     pub priorities: HashMap<String, f32>,
     pub last: Option<(String, Label)>,
     pub counts: Tally,
     pub pace: LabelPace,
-    /// Presentations so far.
+    /// The number of presentations so far.
     pub forms: u64,
-    /// Changes so far.
+    /// The number of changes so far.
     pub version: u64,
     pub closed: Option<String>,
 }
 
-/// A pair that waits.
+/// A pair that waits for a label.
 pub(super) struct Open {
     pub question: Question,
     pub form: u64,
     pub priority: f32,
     /// The number of its first presentation.
     pub number: u64,
-    /// Whether its label was undone: then it is shown before all others, the last one first.
+    /// Whether its label was undone: such pairs are shown first, the one undone last before the others.
     pub undone: bool,
     pub comment: String,
 }
@@ -58,7 +59,7 @@ pub(super) struct Pending {
 }
 
 impl State {
-    /// Takes a row of an earlier process.
+    /// Applies a row of an earlier process.
     pub fn restore(&mut self, row: LabelRow) {
         match row.label {
             LabelEvent::Given(label) => {
@@ -83,13 +84,15 @@ impl State {
     pub fn put(&mut self, question: Question) {
         let priority = self.priorities.remove(&question.id).unwrap_or(0.0);
         if let Ask::Rate { .. } = question.ask {
-            let said =
-                Said::invalid(&question.ask, "a person compares responses, and rates none by itself".into());
+            let said = Said::invalid(
+                &question.ask,
+                "a person only compares responses and cannot rate a single one".into(),
+            );
             self.ready.push(Answer { id: question.id, said, usage: Usage::default(), ms: 0.0 });
         } else if let Some((row, label)) =
             self.labels.get(&question.id).and_then(|row| Some((row, row.given()?)))
         {
-            // One that is pending comes by itself.
+            // A pending label is returned anyway.
             if !self.pending.iter().any(|pending| pending.open.question.id == question.id) {
                 self.ready.push(answered(row, label));
             }
@@ -101,7 +104,7 @@ impl State {
         }
     }
 
-    /// The pair to be shown next.
+    /// The pair to show next.
     pub fn next(&self) -> Option<&Open> {
         self.open.iter().min_by(|a, b| {
             let undone = |open: &Open| if open.undone { open.form } else { 0 };
@@ -110,7 +113,7 @@ impl State {
         })
     }
 
-    /// Where the open pair is that a front end shows as this form.
+    /// The index of the open pair that a front end shows as this form.
     pub fn shown(&self, id: &str, form: u64, shown_first: Option<u8>) -> std::result::Result<usize, Refusal> {
         if let Some(why) = &self.closed {
             return Err(Refusal::Closed(why.clone()));
@@ -133,7 +136,7 @@ impl State {
             .map_err(Refusal::Unwritten)
     }
 
-    /// Tally a label that was given, or taken back.
+    /// Counts a label that was given or undone.
     pub fn count(&mut self, label: Label, given: bool) {
         let change = |count: &mut usize| *count = if given { *count + 1 } else { count.saturating_sub(1) };
         change(&mut self.counts.given);
@@ -156,7 +159,7 @@ impl State {
 }
 
 impl LabelRow {
-    /// The label, if it is one.
+    /// The label of the row, if it has one.
     pub(super) fn given(&self) -> Option<Label> {
         match self.label {
             LabelEvent::Given(label) => Some(label),
@@ -165,7 +168,7 @@ impl LabelRow {
     }
 }
 
-/// The answer that a label is.
+/// The answer for a label.
 pub(super) fn answered(row: &LabelRow, label: Label) -> Answer {
     let said = Said::Judgement(label.judgement(Order::of(&row.id)));
     Answer { id: row.id.clone(), said, usage: Usage::default(), ms: 1e3 * row.seconds }

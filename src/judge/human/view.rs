@@ -5,19 +5,19 @@ use serde::Serialize;
 use super::label::{Order, Pick};
 use crate::judge::queue::Question;
 
-/// A pair as a person sees it.
+/// A pair as shown to a person.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Shown {
-    /// The question's.
+    /// The id of the question.
     pub id: String,
-    /// Names this presentation of the pair: it is another one after a label of the pair was undone.
+    /// Identifies this presentation of the pair; it changes when a label of the pair is undone.
     pub form: u64,
-    /// What was answered.
+    /// The prompt.
     pub prompt: String,
-    /// The answer that is shown first.
+    /// The response shown first.
     pub first: String,
-    /// The answer that is shown second.
+    /// The response shown second.
     pub second: String,
     /// Which of the question's responses is shown first: 1 or 2.
     pub shown_first: u8,
@@ -42,46 +42,46 @@ impl Shown {
     }
 }
 
-/// How far the labelling is.
+/// The progress of the labelling.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Tally {
     /// Pairs that wait for a label.
     pub open: usize,
-    /// Pairs that have one, ties and skipped ones and those of earlier processes included.
+    /// Labelled pairs, including ties, skipped pairs and those of earlier processes.
     pub given: usize,
-    /// Those of them that are ties.
+    /// Those of `given` that are ties.
     pub ties: usize,
-    /// Those of them that were skipped.
+    /// Those of `given` that were skipped.
     pub skipped: usize,
-    /// Labels a minute of late, without breaks; `None` until two were given.
+    /// Recent labels per minute, without breaks; `None` until two were given.
     pub per_minute: Option<f64>,
-    /// How long the open pairs will take at that pace.
+    /// The time that the open pairs will take at that pace, in seconds.
     pub seconds_left: Option<f64>,
 }
 
-/// The last label that was given in this process.
+/// The latest label given in this process.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Last {
-    /// The question's.
+    /// The id of the question.
     pub id: String,
-    /// What was said of the answers as they were shown.
+    /// The choice between the responses as shown.
     pub choice: Pick,
-    /// Whether it can be undone: the training does not have it yet.
+    /// Whether it can be undone: the trainer has not taken it yet.
     pub undoable: bool,
 }
 
-/// All that a front end shows.
+/// Everything that a front end shows.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct View {
-    /// The pair to label; `None` where none is open.
+    /// The pair to label; `None` if none is open.
     pub pair: Option<Shown>,
-    /// How far the labelling is.
+    /// The progress of the labelling.
     pub counts: Tally,
-    /// The last label.
+    /// The latest label.
     pub last: Option<Last>,
-    /// Why no label is taken any more, if that is so.
+    /// Why no more labels are accepted, if the desk is closed.
     pub closed: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! A server's address: what is asked below it, what of it may be told, and where a redirect leads.
+//! The address of a server: its URLs, the part that may be shown, and whether it is local.
 
 use std::net::IpAddr;
 
@@ -8,19 +8,19 @@ use super::options::Api;
 use crate::error::{Error, Result};
 use crate::redirects::{address, place};
 
-/// Where a server is.
+/// The address of a server.
 #[derive(Clone, Debug)]
 pub(super) struct Address {
-    /// What stands before `/chat/completions`: the first is tried first, the next where it answers 404.
+    /// The URL prefixes before `/chat/completions`: the first is tried first, the next if the server answers 404.
     pub bases: Vec<String>,
-    /// Scheme, host and port.
+    /// Scheme, host and port, for messages.
     pub place: String,
     uri: Uri,
 }
 
 impl Address {
-    /// `http://HOST/v1`. A slash at the end, or the path of a request, is dropped. Without a path `/v1` is tried, then none;
-    /// with a path that does not end in a version, the path, then `/v1` below it.
+    /// Parses `http://HOST/v1`. A trailing slash or the path of an endpoint is dropped. Without a path, `/v1` is tried
+    /// first, then the root; with a path that does not end in a version, that path first, then `/v1` below it.
     ///
     /// # Errors
     /// [`Error::Config`].
@@ -32,11 +32,11 @@ impl Address {
         }
         if text.contains('@') {
             return wrong(
-                "holds a name or a password (before an @): give the address alone, and the key in a file"
+                "contains a user name or password (before an @): give only the address, and put the key into a file"
                     .into(),
             );
         }
-        // A query may be a permission.
+        // A query may contain credentials.
         let shown = text.split('?').next().unwrap_or_default();
         let uri = match address(text, "http://localhost:8000/v1") {
             Ok(uri) => uri,
@@ -56,13 +56,13 @@ impl Address {
         Ok(Address { bases, place: place(&uri), uri })
     }
 
-    /// The addresses that were asked when the base number `last` was.
+    /// The URLs that were tried up to the base number `last`, for messages.
     pub fn tried(&self, last: usize, api: Api) -> String {
         let tried = self.bases.iter().take(last + 1).map(|base| format!("{base}/{}", api.path()));
         tried.collect::<Vec<String>>().join(" and ")
     }
 
-    /// Whether what is sent stays on this machine.
+    /// Whether the server is on this machine.
     pub fn is_local(&self) -> bool {
         let host = self.uri.host().unwrap_or_default().trim_matches(['[', ']']).to_ascii_lowercase();
         match host.parse::<IpAddr>() {
@@ -71,7 +71,7 @@ impl Address {
         }
     }
 
-    /// Whether others on the way can read what is sent.
+    /// Whether requests leave this machine unencrypted.
     pub fn is_open(&self) -> bool {
         self.uri.scheme_str() != Some("https") && !self.is_local()
     }
@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_is_taken_as_people_write_it() {
+    fn addresses_are_accepted_in_all_common_forms() {
         let bases = |text: &str| Address::new(text).unwrap().bases;
         for text in [
             "http://h:8000/v1",
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn what_leaves_the_machine_unencrypted_is_known() {
+    fn unencrypted_remote_addresses_are_recognised() {
         for (text, open) in [
             ("http://localhost:1/v1", false),
             ("http://127.0.0.2/v1", false),

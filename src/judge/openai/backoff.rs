@@ -1,12 +1,12 @@
-//! How long to wait before something is tried again: exponential, with full jitter, so that clients that failed together do
-//! not come back together.
+//! How long to wait before a retry: exponential backoff with full jitter, so that clients that failed together do not
+//! retry together.
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 use crate::eval::random::SplitMix;
 
-/// The longest wait.
+/// The maximum wait.
 const LONGEST: Duration = Duration::from_secs(30);
 
 /// Random waits.
@@ -22,7 +22,7 @@ impl Backoff {
         Backoff { base, random: SplitMix::new(RandomState::new().hash_one(0), 0) }
     }
 
-    /// After so many failures, at least 1: uniform between 0 and `base` · 2^(failures − 1).
+    /// The wait after `failures` failures (at least 1): uniform between 0 and `base` · 2^(failures − 1), at most 30 s.
     pub fn wait(&mut self, failures: u32) -> Duration {
         let most = self.base.saturating_mul(1 << failures.saturating_sub(1).min(20)).min(LONGEST);
         most.mul_f64(self.random.uniform())
@@ -34,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_double_to_a_cap_and_are_spread_from_nothing_to_all_of_it() {
+    fn waits_double_up_to_a_limit_and_are_uniform_from_zero() {
         let mut backoff = Backoff { base: Duration::from_millis(500), random: SplitMix::new(7, 0) };
         for (failures, most) in [(1, 0.5), (2, 1.0), (4, 4.0), (6, 16.0), (7, 30.0), (u32::MAX, 30.0)] {
             let waits: Vec<f64> = (0..1000).map(|_| backoff.wait(failures).as_secs_f64()).collect();

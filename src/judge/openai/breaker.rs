@@ -1,18 +1,19 @@
-//! A circuit breaker: a server that fails several times in a row is left alone for a while, then tried with one request.
+//! A circuit breaker: a server that fails several times in a row gets no requests for a while, then a single probe
+//! request.
 
 use std::time::{Duration, Instant};
 
-/// The longest time that a server is left alone.
+/// The maximum hold time.
 const LONGEST: Duration = Duration::from_secs(120);
-/// Successes after which a server that had failed is as good as new.
+/// The number of successes in a row after which the hold time is reset.
 const RECOVERED: u32 = 10;
 
-/// Whether a server is asked.
+/// Whether requests may be sent to a server.
 #[derive(Debug)]
 pub(super) struct Breaker {
     after: u32,
     first_hold: Duration,
-    /// How long it is left alone next.
+    /// The hold time of the next opening.
     hold: Duration,
     failures: u32,
     successes: u32,
@@ -22,33 +23,34 @@ pub(super) struct Breaker {
 #[derive(Debug)]
 struct Open {
     until: Instant,
-    /// One request is on its way to see.
+    /// Whether a probe request is in flight.
     probing: bool,
 }
 
-/// What a result has changed.
+/// The effect of a result on the breaker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Change {
     None,
-    /// Left alone for so long, for the first time since it was well.
+    /// The breaker has opened for this hold time; it was closed before.
     Opened(Duration),
-    /// Asked again as before.
+    /// The breaker has closed.
     Closed,
 }
 
 impl Breaker {
-    /// Opens after so many failures in a row, at first for `hold`.
+    /// A breaker that opens after `after` failures in a row, at first for `hold`.
     pub fn new(after: u32, hold: Duration) -> Breaker {
         let hold = hold.min(LONGEST);
         Breaker { after, first_hold: hold, hold, failures: 0, successes: 0, open: None }
     }
 
-    /// Whether requests go out as usual.
+    /// Whether the breaker is closed: requests are sent normally.
     pub fn is_closed(&self) -> bool {
         self.open.is_none()
     }
 
-    /// Whether one more request may go out; if not, when to ask again, where time alone changes that.
+    /// Whether a request may be sent now; if not, the time at which to check again, or `None` if only a result can
+    /// change it.
     pub fn allows(&self, now: Instant) -> Result<(), Option<Instant>> {
         match &self.open {
             None => Ok(()),
@@ -58,12 +60,12 @@ impl Breaker {
         }
     }
 
-    /// A request goes out. True where it is a probe.
+    /// Records that a request is sent. Returns true if it is a probe.
     pub fn start(&mut self) -> bool {
         self.open.as_mut().is_some_and(|open| !std::mem::replace(&mut open.probing, true))
     }
 
-    /// A request has been answered.
+    /// Records a success.
     pub fn success(&mut self) -> Change {
         self.failures = 0;
         self.successes = self.successes.saturating_add(1);
@@ -73,12 +75,12 @@ impl Breaker {
         if self.open.take().is_some() { Change::Closed } else { Change::None }
     }
 
-    /// A request has failed; `probe` as [`start`](Self::start) said.
+    /// Records a failure; `probe` as returned by [`start`](Self::start).
     pub fn failure(&mut self, probe: bool, now: Instant) -> Change {
         self.failures = self.failures.saturating_add(1);
         self.successes = 0;
         let opens = match &self.open {
-            // What was sent before the breaker opened tells nothing new.
+            // The failure of a request that was sent before the breaker opened changes nothing.
             Some(_) => probe,
             None => self.failures >= self.after,
         };
@@ -91,7 +93,7 @@ impl Breaker {
         if was_closed { Change::Opened(hold) } else { Change::None }
     }
 
-    /// A probe has ended without telling anything.
+    /// Records a probe that ended neither in success nor in failure.
     pub fn undecided(&mut self, probe: bool) {
         if let Some(open) = self.open.as_mut().filter(|_| probe) {
             open.probing = false;
@@ -106,7 +108,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn it_opens_after_failures_in_a_row_alone() {
+    fn it_opens_only_after_failures_in_a_row() {
         let (mut breaker, now) = (Breaker::new(3, SECOND), Instant::now());
         for _ in 0..10 {
             assert_eq!(
@@ -121,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_probed_by_one_request_after_ever_longer_times_to_a_cap() {
+    fn it_sends_single_probes_at_increasing_intervals_up_to_a_limit() {
         let (mut breaker, mut now) = (Breaker::new(1, SECOND), Instant::now());
         assert_eq!(breaker.failure(false, now), Change::Opened(SECOND));
         for hold in [1, 2, 4, 8, 16, 32, 64, 120, 120] {
@@ -135,7 +137,7 @@ mod tests {
         now += LONGEST;
         assert!(breaker.start());
         assert_eq!((breaker.success(), breaker.allows(now)), (Change::Closed, Ok(())));
-        // Once more it is left alone for long, until it has been well for a while.
+        // The hold time stays long until there were enough successes in a row.
         assert_eq!(breaker.failure(false, now), Change::Opened(LONGEST));
         assert_eq!((0..10).map(|_| breaker.success()).next(), Some(Change::Closed));
         assert!((0..10).all(|_| breaker.success() == Change::None));

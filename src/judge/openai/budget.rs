@@ -1,10 +1,10 @@
-//! What may be sent in all: requests, and money.
+//! Limits on the total number of requests and on the total cost.
 
 use super::options::OpenAiOptions;
 use crate::judge::queue::Usage;
 
-/// What is allowed, and what of it is used. Requests that are on their way are expected to cost what their length lets
-/// expect, so that together they do not exceed what is left.
+/// The limits and what has been used of them. Requests in flight count with their expected cost, so that together they
+/// do not exceed the limit.
 #[derive(Debug)]
 pub(super) struct Budget {
     max_requests: Option<u64>,
@@ -20,40 +20,38 @@ impl Budget {
         Budget { max_requests, max_cost, requests: 0, cost: 0.0, expected: 0.0 }
     }
 
-    /// Counts what was used by an earlier process.
+    /// Adds the usage of earlier processes.
     pub fn used_before(&mut self, usage: Usage) {
         self.requests += usage.requests;
         self.cost += usage.cost;
     }
 
-    /// Whether so many more requests may be sent, and so much more be spent.
+    /// Whether `requests` more requests may be sent and `cost` more may be spent.
     pub fn allows(&self, requests: u64, cost: f64) -> bool {
         self.max_requests.is_none_or(|max| self.requests.saturating_add(requests) <= max)
             && self.max_cost.is_none_or(|max| self.cost + self.expected + cost <= max)
     }
 
-    /// A request goes out.
+    /// Records that a request is sent.
     pub fn start(&mut self, expected: f64) {
         self.requests += 1;
         self.expected += expected;
     }
 
-    /// It is back.
+    /// Records that a request has ended.
     pub fn finish(&mut self, expected: f64, cost: f64) {
         self.expected -= expected;
         self.cost += cost;
     }
 
-    /// That nothing more is allowed, and the way out.
+    /// The message that the budget is spent, with the way out.
     pub fn spent(&self) -> String {
         let (requests, cost) = (self.requests, self.cost);
         let of = |max: String, option: &str| {
-            format!(
-                "the budget is spent ({max}): what was answered is kept; raise {option} and resume to go on"
-            )
+            format!("the budget is spent ({max}): the answers so far are kept; raise {option} and resume")
         };
         match (self.max_requests, self.max_cost) {
-            // A question takes more than one request.
+            // A question may take more than one request.
             (Some(max), _) if !self.allows(1, 0.0) || self.max_cost.is_none() => of(
                 format!("{requests} of {max} requests, and the next question would exceed them"),
                 "judge-max-requests",
@@ -71,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn requests_and_money_are_limits_of_their_own() {
+    fn requests_and_cost_are_limited_separately() {
         let options = OpenAiOptions { max_requests: Some(3), max_cost: Some(1.0), ..Default::default() };
         let mut budget = Budget::new(&options);
         budget.used_before(Usage { requests: 1, cost: 0.25, ..Usage::default() });

@@ -1,4 +1,5 @@
-//! Verdicts that were paid for, by what was asked: no run pays for one again. A line of JSON each, added at the end.
+//! A cache of verdicts by request, so that no run pays for a request twice. A JSON-lines file to which lines are
+//! appended.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -14,7 +15,7 @@ use crate::json_lines::SharedJsonLines;
 
 const FILE: &str = "judgements.jsonl";
 
-/// A line. It has no texts, and nothing of the server.
+/// A line of the file. It contains no texts and nothing about the server.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Row {
@@ -22,16 +23,16 @@ struct Row {
     value: f32,
 }
 
-/// The file, and what is in it.
+/// The file and its content.
 pub(super) struct Cache {
     lines: SharedJsonLines,
     known: HashMap<String, f32>,
-    /// Lines that are no verdicts, such as one that a crash has torn.
+    /// The number of lines that could not be read, such as a line that a crash has cut off.
     pub skipped: usize,
 }
 
 impl Cache {
-    /// Opens the cache in the folder `dir`, which is made where it is missing.
+    /// Opens the cache in the folder `dir`, which is created if it is missing.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -48,7 +49,7 @@ impl Cache {
         Ok(cache)
     }
 
-    /// A digest of all that decides the answer to `text`, but for the server.
+    /// A digest of everything that determines the answer to `text`, except for the server.
     pub fn key(options: &OpenAiOptions, text: &str, kind: Kind) -> String {
         let mut digester = Digester::default();
         let OpenAiOptions { reasons, ties, log_probabilities, most_probable, temperature, .. } = options;
@@ -62,7 +63,7 @@ impl Cache {
         digester.finish().to_string()
     }
 
-    /// What was said of it; `None` also for what no answer to such a question is.
+    /// The cached value for a request; `None` also if the value is out of range for this kind of question.
     pub fn get(&self, asked: &str, kind: Kind) -> Option<f32> {
         let range = match kind {
             Kind::Compare => 0.0..=1.0,
@@ -71,7 +72,7 @@ impl Cache {
         self.known.get(asked).copied().filter(|value| range.contains(value))
     }
 
-    /// Adds a line.
+    /// Stores a value.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -92,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn a_torn_or_foreign_line_costs_that_line_alone() {
+    fn an_unreadable_line_is_skipped_and_the_others_are_kept() {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().join("a/b");
         let mut cache = Cache::open(&folder).unwrap();
@@ -113,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_answer_to_a_question_is_asked_again() {
+    fn a_cached_value_out_of_range_is_ignored() {
         let dir = tempfile::tempdir().unwrap();
         let mut cache = Cache::open(dir.path()).unwrap();
         cache.put("x", 7.5).unwrap();
@@ -121,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn all_that_decides_an_answer_is_in_the_key_and_no_server() {
+    fn the_key_depends_on_all_options_that_affect_the_answer_but_not_on_the_server() {
         let base = OpenAiOptions { model: "m".into(), ..OpenAiOptions::default() };
         let key = |options: &OpenAiOptions| Cache::key(options, "t", Kind::Compare);
         let elsewhere = OpenAiOptions { urls: vec!["http://h/v1".into()], retries: 9, ..base.clone() };

@@ -1,4 +1,4 @@
-//! One request and its answer, or what went wrong and whose fault it is.
+//! Sends one request and returns the answer, or a fault and its cause.
 
 use std::time::Duration;
 
@@ -14,23 +14,23 @@ use super::retry_after;
 use crate::error::size;
 use crate::redirects::{place, redirected, same_origin};
 
-/// The largest answer in bytes, and the largest error.
+/// Limits on the size of an answer and of an error in bytes.
 const LONGEST: u64 = 4 << 20;
 const LONGEST_ERROR: u64 = 64 << 10;
 const REDIRECTS: usize = 3;
-/// Servers close connections that nothing comes from, uvicorn (vLLM) after 5 seconds.
+/// Servers close idle connections, uvicorn (vLLM) after 5 seconds.
 const IDLE: Duration = Duration::from_secs(4);
-/// The middle of request ids. They are UUIDs of version 4: llama-cpp-python refuses all others, with an empty 400.
+/// The middle part of request ids. They are version 4 UUIDs: llama-cpp-python refuses all others, with an empty 400.
 const OURS: &str = "-6f61-4966-8000-";
 
-/// Asks servers. Only it knows the key.
+/// An HTTP client for judge servers. Only the client has access to the key.
 pub(super) struct Client {
     agent: Agent,
-    /// Without a proxy.
+    /// An agent without a proxy.
     local: Agent,
     key: Option<Key>,
     api: Api,
-    /// What tells this process's requests from those of others.
+    /// Distinguishes the request ids of this process from those of others.
     process: u32,
 }
 
@@ -38,26 +38,26 @@ pub(super) struct Client {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Fault {
     pub blame: Blame,
-    /// Continues the server's name.
+    /// A description that continues a sentence starting with the server's name.
     pub why: String,
-    /// How long the server asks to be left alone.
+    /// How long the server asks to wait before the next request.
     pub wait: Option<Duration>,
-    /// Of an answer that is an error.
+    /// The HTTP status, if the answer was an error.
     pub status: Option<u16>,
 }
 
-/// What a failed request says.
+/// The cause of a failed request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Blame {
-    /// The server cannot be reached or does not serve: nothing about the question.
+    /// The server cannot be reached or is not working; nothing is known about the question.
     Server,
-    /// The server is asked too often.
+    /// Too many requests were sent to the server.
     Pace,
-    /// Server or question: another try may tell.
+    /// The server or the question; a retry may decide.
     Either,
-    /// The server does not take this request.
+    /// The server rejects this request.
     Question,
-    /// The server takes no request of ours.
+    /// The server rejects all our requests.
     Refused,
 }
 
@@ -67,17 +67,17 @@ impl Fault {
     }
 }
 
-/// Where a request goes.
+/// The destination of a request.
 pub(super) struct Target<'a> {
     /// See [`Address::bases`](super::address::Address).
     pub base: &'a str,
-    /// Whether the server is this machine.
+    /// Whether the server runs on this machine.
     pub local: bool,
 }
 
 impl Client {
     pub fn new(options: &OpenAiOptions, process: u32) -> Client {
-        // The shorter time ends first, and so tells whether a connection stood.
+        // If the connection timeout is the shorter one, an error shows whether a connection was made.
         let connect = options.connect_timeout.min(options.timeout / 2);
         let config = || {
             Agent::config_builder()
@@ -95,7 +95,7 @@ impl Client {
         Client { agent, local, key: options.key.clone(), api: options.api, process }
     }
 
-    /// Sends `body` as the request `number`. No answer and no error holds the key, whatever the server says.
+    /// Sends `body` as request `number`. The key is removed from all answers and errors.
     pub fn ask(&self, target: &Target<'_>, body: &str, number: u64) -> Result<Reply, Fault> {
         let asked = self.exchange(target, body, number);
         asked.map_err(|fault| Fault { why: self.hidden(fault.why), ..fault })
@@ -121,7 +121,7 @@ impl Client {
         })
     }
 
-    /// The same; `at` tells who was asked last.
+    /// The same; `at` is set to the URL that was requested last.
     fn exchange_with(
         &self,
         agent: &Agent,
@@ -140,15 +140,16 @@ impl Client {
             response.headers().get("x-request-id").and_then(|value| value.to_str().ok()).map(str::to_owned);
         let read = || Reply::of(&self.parsed(&self.content(response, LONGEST)?)?, self.api);
         let reply = read().map_err(|why| Fault::new(Blame::Either, why))?;
-        // Some servers repeat the id (vLLM in the answer's own); one of ours that is not this one is another answer.
+        // Some servers repeat the request id (vLLM in the id of the answer). If a different id of ours is found, the
+        // answer belongs to another request.
         let ids = [header.as_deref(), reply.id.as_deref()];
         if ids.into_iter().flatten().any(|found| found.contains(OURS) && !found.contains(&id)) {
-            return Err(Fault::new(Blame::Either, "answers another request than the one that was sent"));
+            return Err(Fault::new(Blame::Either, "answers a different request than the one that was sent"));
         }
         Ok(reply)
     }
 
-    /// Follows redirects. The key is sent to no other server.
+    /// Sends the request and follows redirects. The key is sent only to the server's own origin.
     fn send(
         &self,
         agent: &Agent,
@@ -177,7 +178,7 @@ impl Client {
         Err(never(format!("redirects more than {REDIRECTS} times")))
     }
 
-    /// The JSON of an answer. In it the key may have been written with escapes.
+    /// Parses the JSON of an answer and removes the key, which escapes may have hidden in the raw text.
     fn parsed(&self, text: &str) -> Result<Value, String> {
         let mut body = parsed(text)?;
         self.hide(&mut body);
@@ -199,7 +200,7 @@ impl Client {
         }
     }
 
-    /// The text of an answer, without the key.
+    /// The text of an answer, with the key removed.
     fn content(&self, mut response: Response<Body>, longest: u64) -> Result<String, String> {
         match response.body_mut().with_config().limit(longest).read_to_vec() {
             Ok(bytes) => Ok(self.hidden(String::from_utf8_lossy(&bytes).into_owned())),
@@ -208,7 +209,7 @@ impl Client {
         }
     }
 
-    /// What a status other than success means.
+    /// The fault for a status other than success.
     fn refusal(&self, status: u16, response: Response<Body>) -> Fault {
         let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
         let wait = header(RETRY_AFTER).and_then(|value| retry_after::wait(value, header(DATE)));
@@ -218,7 +219,7 @@ impl Client {
             Err(_) => start(said.trim()),
         };
         let blame = match status {
-            // No credit is left: waiting is of no use.
+            // The account has no credit left, so waiting does not help.
             429 if said.contains("insufficient_quota") => Blame::Refused,
             429 => Blame::Pace,
             502 | 503 => Blame::Server,
@@ -231,7 +232,7 @@ impl Client {
     }
 }
 
-/// No answer came, or only its beginning.
+/// The fault for a request without a complete answer.
 fn unanswered(error: &ureq::Error) -> Fault {
     let (blame, why) = match error {
         ureq::Error::HostNotFound => (Blame::Server, "cannot be reached (there is no such host)".to_owned()),

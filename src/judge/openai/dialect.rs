@@ -1,43 +1,43 @@
-//! What is learnt of a server: it says itself, in its answers, which parts of a request it does not take.
+//! Which request parameters a server accepts; learnt from its answers and errors.
 
 use super::options::{Api, OpenAiOptions};
 use super::protocol::Prompt;
 
-/// How many log-probabilities are asked for where those that were asked for are too many: OpenAI's and vLLM's limits.
+/// The numbers of log-probabilities to try after the configured one was too many: the limits of OpenAI and vLLM.
 const TOP: [u32; 2] = [20, 5];
-/// Tokens for a verdict that is read from a text: quotation marks and emphasis are tokens of their own.
+/// The answer length in tokens for a verdict that is read from the text: quotation marks and emphasis take tokens, too.
 const TEXT_TOKENS: u32 = 8;
-/// Tokens before the verdict where the first is blank.
+/// Additional tokens if answers begin with a blank token.
 const BLANK_TOKENS: u32 = 3;
 
-/// What is asked for.
+/// The kind of answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     /// "1" or "2".
     Compare,
-    /// 1 to 10.
+    /// A rating from 1 to 10.
     Rate,
 }
 
-/// How a server is asked. It changes as answers come; each change is made once.
+/// How requests to a server are written. It is adapted to the server's answers; each adaptation is made once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Dialect {
-    /// Which of the address's bases is used.
+    /// The index of the base URL in use.
     pub base: usize,
-    /// How many log-probabilities are asked for.
+    /// The number of log-probabilities to request.
     pub top: Option<u32>,
     completion_tokens: bool,
     no_temperature: bool,
-    /// Answers begin with a blank token.
+    /// Whether answers begin with a blank token.
     blank: bool,
 }
 
-/// What is made of a refusal.
+/// The consequence of a refusal.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Lesson {
-    /// It is the question's, or the server's for good.
+    /// There is nothing to adapt: the cause is the question, or the server refuses all requests.
     None,
-    /// Ask again, differently.
+    /// Send the request again in the adapted form. The text is a note for the user.
     Changed(Option<&'static str>),
 }
 
@@ -61,26 +61,26 @@ impl Dialect {
         }
     }
 
-    /// The longest answer in tokens.
+    /// The limit on the answer length in tokens.
     pub fn max_tokens(&self, options: &OpenAiOptions, kind: Kind) -> u32 {
         let plain = match kind {
             _ if options.reasons => return options.max_tokens,
             Kind::Compare if options.ties => TEXT_TOKENS,
-            // What is continued rather than answered goes on after the verdict.
+            // A completion model continues after the verdict, a chat model ends its answer.
             _ if self.top.is_none() && options.api == Api::Chat => TEXT_TOKENS,
             Kind::Compare => 1,
-            // "10" may be two.
+            // "10" may take two tokens.
             Kind::Rate => 2,
         };
         plain + if self.blank { BLANK_TOKENS } else { 0 }
     }
 
-    /// The server has refused a request (400, 403, 404 or 422) and says why. `bases`: how many there are.
+    /// Adapts to a refused request (400, 403, 404 or 422) with this error message. `bases`: the number of base URLs.
     pub fn learn_from_refusal(&mut self, status: u16, message: &str, bases: usize, api: Api) -> Lesson {
         let message = message.to_lowercase();
         let names = |word: &str| message.contains(word);
         match status {
-            // An unknown model is refused so as well, and is as unknown elsewhere.
+            // An unknown model also gives 404; another base URL does not help then.
             404 if self.base + 1 < bases && !names("model") => {
                 self.base += 1;
                 Lesson::Changed(None)
@@ -90,7 +90,7 @@ impl Dialect {
                 Lesson::Changed(
                     self.top
                         .is_none()
-                        .then_some("refuses to give log-probabilities: verdicts are read from its texts"),
+                        .then_some("does not support log-probabilities: verdicts are read from the text"),
                 )
             }
             400 | 422 if !self.completion_tokens && api == Api::Chat && names("max_completion_tokens") => {
@@ -100,20 +100,20 @@ impl Dialect {
             400 | 422 if !self.no_temperature && names("temperature") => {
                 self.no_temperature = true;
                 Lesson::Changed(Some(
-                    "refuses the temperature and uses its own: its verdicts may differ from time to time",
+                    "does not accept a temperature and uses its own: its verdicts may not be reproducible",
                 ))
             }
             _ => Lesson::None,
         }
     }
 
-    /// The server gives no log-probabilities, though it takes the request.
+    /// Adapts to a server that accepts the request but returns no log-probabilities.
     pub fn without_log_probabilities(&mut self) -> &'static str {
         self.top = None;
-        "gives no log-probabilities: verdicts are read from its texts"
+        "returns no log-probabilities: verdicts are read from the text"
     }
 
-    /// An answer was blank. True where a longer one may help.
+    /// Adapts to a blank answer. Returns true if a longer answer may help.
     pub fn after_blank(&mut self) -> bool {
         !std::mem::replace(&mut self.blank, true)
     }
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_is_asked_for_less_until_it_agrees() {
+    fn unsupported_parameters_are_dropped_one_by_one() {
         let mut dialect = Dialect::new(&options());
         let mut told = |message| match dialect.learn_from_refusal(400, message, 1, Api::Chat) {
             Lesson::Changed(note) => {
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_as_long_as_it_must_be() {
+    fn answers_are_limited_to_the_tokens_that_are_needed() {
         let (mut options, mut dialect) = (options(), Dialect::new(&options()));
         assert_eq!([Kind::Compare, Kind::Rate].map(|kind| dialect.max_tokens(&options, kind)), [1, 2]);
         assert_eq!((dialect.after_blank(), dialect.after_blank()), (true, false));

@@ -1,5 +1,5 @@
-//! Which request is sent next, and to whom; what is made of its end is in outcome.rs. No input or output but the cache's,
-//! and no clock: the time is an argument.
+//! Decides which request is sent next and to which server; outcome.rs handles the results. It does no input or output
+//! except for the cache and reads no clock: the time is an argument.
 
 mod outcome;
 
@@ -20,29 +20,30 @@ use crate::judge::queue::Answer;
 
 use outcome::End;
 
-/// Bytes of a token, roughly, in what is not known yet.
+/// Approximate number of bytes per token, for estimates.
 const BYTES_A_TOKEN: f64 = 4.0;
 
-/// Failures of a request, each after good answers to others, after which it is hopeless whoever is at fault: one that is
-/// larger than a minute's tokens gets 429 for ever.
+/// The number of times that a request may fail while other requests succeed before it is given up, whatever the cause:
+/// a request with more tokens than the server allows per minute gets 429 forever.
 const OVERTAKEN: u32 = 100;
 
-/// How many others go before a request that has failed: early, as its question has begun, but not first, so that one that
-/// always fails does not hold up the others.
+/// The number of requests that are sent before a failed one is sent again. It is sent early, because its question has
+/// begun, but not first, so that a request that always fails does not block the others.
 const BEHIND: usize = 8;
 
-/// What the verdicts and ratings of a queue were made of, a request each.
+/// The number of requests by the source of their value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sources {
-    /// Log-probabilities.
+    /// Values from log-probabilities.
     pub log_probabilities: u64,
-    /// Log-probabilities of one answer, and for the other the bound that it is not among the most probable tokens.
+    /// Values from the log-probability of one answer and, for the other answer, the upper bound that it is not among
+    /// the most probable tokens.
     pub bounded: u64,
-    /// Texts.
+    /// Values from the text.
     pub texts: u64,
 }
 
-/// All that is asked, and of whom.
+/// All open questions and the servers.
 pub(super) struct Dispatch {
     options: Arc<OpenAiOptions>,
     pub servers: Vec<Server>,
@@ -50,18 +51,18 @@ pub(super) struct Dispatch {
     cache: Option<Cache>,
     backoff: Backoff,
     open: HashMap<u64, Open>,
-    /// Requests to be sent, and those that wait before they are sent again.
+    /// Requests that are ready to be sent, and failed ones that wait before they are sent again.
     ready: VecDeque<Job>,
     later: Vec<(Instant, Job)>,
-    /// Those that are on their way.
+    /// The number of requests in flight.
     in_flight: usize,
-    /// Requests that questions still take of which some were sent already.
+    /// The number of unsent requests of questions that have begun.
     owed: usize,
-    /// Numbers of questions and requests.
+    /// Counters for the numbers of questions and requests.
     questions: u64,
     requests: u64,
     pub sources: Sources,
-    /// Good answers.
+    /// The number of usable answers so far.
     good: u64,
     answers: Vec<Answer>,
     pub notes: Vec<String>,
@@ -69,17 +70,18 @@ pub(super) struct Dispatch {
     told_of_usage: bool,
 }
 
-/// A request to be sent.
+/// A request that is waiting to be sent.
 struct Job {
     question: u64,
     part: usize,
     text: Text,
-    /// Times that it has failed, and those of them that may be the question's doing.
+    /// The number of failures, and of those that count as tries because the question may be the cause.
     failures: u32,
     tries: u32,
     /// The server at which it failed last.
     avoid: Option<usize>,
-    /// Good answers to any request until it failed last, and how often it failed though there had been new ones.
+    /// The value of `Dispatch::good` when it failed last, and the number of failures before which other requests had
+    /// succeeded.
     good: u64,
     overtaken: u32,
 }
@@ -90,7 +92,7 @@ impl Job {
     }
 }
 
-/// A request on its way.
+/// A request in flight.
 pub(super) struct Ticket {
     job: Job,
     pub server: usize,
@@ -110,9 +112,9 @@ impl Ticket {
 
 /// What to do next.
 pub(super) enum Next {
-    /// Send this.
+    /// Send this request.
     Send(Box<Ticket>),
-    /// Wait, for something to happen or until a time.
+    /// Wait for an event, or until this time.
     Wait(Option<Instant>),
 }
 
@@ -140,10 +142,10 @@ impl Dispatch {
         }
     }
 
-    /// Takes a question with the texts of its requests.
+    /// Accepts a question with the texts of its requests.
     pub fn submit(&mut self, mut question: Open, texts: Vec<Result<Text, String>>, now: Instant) {
         if self.open.is_empty() {
-            // That nobody was asked is no silence, nor what came back for questions that were given up.
+            // The time without questions, and answers to dropped questions, do not count as silence of the servers.
             self.servers.iter_mut().for_each(Server::rest);
         }
         let serial = self.questions;
@@ -170,17 +172,17 @@ impl Dispatch {
         }
     }
 
-    /// How many requests are not done.
+    /// The number of requests that are not done.
     pub fn unfinished(&self) -> usize {
         self.ready.len() + self.later.len() + self.in_flight
     }
 
-    /// Whether every question is answered.
+    /// Whether all questions are answered.
     pub fn is_idle(&self) -> bool {
         self.open.is_empty()
     }
 
-    /// The next request.
+    /// The next request to send.
     pub fn next(&mut self, now: Instant) -> Next {
         if self.failed.is_some() {
             return Next::Wait(None);
@@ -211,8 +213,8 @@ impl Dispatch {
         Next::Wait(wake.0)
     }
 
-    /// Whether the budget allows it: the first request of a question only with all that the question takes, so that no
-    /// question is paid for half.
+    /// Whether the budget allows the request. The first request of a question needs budget for all requests of the
+    /// question, so that no question is paid for in part.
     fn affordable(&self, job: &Job) -> bool {
         let Some(question) = self.open.get(&job.question) else { return false };
         let (_, cost) = self.expected(job, &self.servers[0].dialect);
@@ -225,7 +227,7 @@ impl Dispatch {
         }
     }
 
-    /// What a request is expected to take, in tokens and in money.
+    /// The expected number of tokens and cost of a request.
     fn expected(&self, job: &Job, dialect: &Dialect) -> (f64, f64) {
         let kind = self.open.get(&job.question).map_or(Kind::Compare, |question| question.kind);
         let system = self.options.system.as_ref().map_or(0, String::len);
@@ -234,7 +236,8 @@ impl Dispatch {
         (read + written, self.options.cost(read, written))
     }
 
-    /// The server with most free capacity; not the one at which it has failed, where there is another one that is well.
+    /// The server with most free capacity, except for the one at which the request failed last if another server is
+    /// healthy.
     fn choose(&self, job: &Job, now: Instant, wake: &mut Wake) -> Option<usize> {
         let elsewhere = |failed: usize| {
             self.servers.iter().enumerate().any(|(at, server)| at != failed && server.is_well(now))
@@ -274,7 +277,7 @@ impl Dispatch {
         Ticket { job, server, dialect, kind, number: self.requests, probe, tokens, cost }
     }
 
-    /// A request has ended.
+    /// Handles the end of a request.
     pub fn done(&mut self, ticket: Ticket, outcome: Result<Reply, Fault>, now: Instant) {
         let usage = self.pay(&ticket, outcome.as_ref().ok(), now);
         let end = match outcome {
@@ -285,7 +288,7 @@ impl Dispatch {
             self.keep(&ticket.job.text.asked, value, source);
         }
         let Ticket { mut job, server, .. } = ticket;
-        // Of a question that was given up.
+        // Its question may have been dropped.
         let Some(question) = self.open.get_mut(&job.question) else { return };
         self.in_flight -= 1;
         question.usage += usage;
@@ -293,7 +296,7 @@ impl Dispatch {
             End::Value(value, _) => Ok(value),
             End::Invalid(why) => Err(why),
             End::Again { .. } if job.overtaken >= OVERTAKEN => {
-                Err(format!("there was no answer in {} tries, while others were answered", job.failures + 1))
+                Err(format!("no answer in {} tries, while other requests were answered", job.failures + 1))
             }
             End::Again { at, tries } => {
                 question.usage.failed += 1;
@@ -313,11 +316,11 @@ impl Dispatch {
         }
     }
 
-    /// What has come, and whether more will.
+    /// New answers and notes, and the error if no more will come.
     pub fn take(&mut self, now: Instant) -> (Vec<Answer>, Vec<String>, Option<String>) {
         self.check(now);
         let (answers, notes) = (std::mem::take(&mut self.answers), std::mem::take(&mut self.notes));
-        // What has come is told before that nothing more will.
+        // The error is returned only once all answers and notes were.
         let failed = if answers.is_empty() && notes.is_empty() { self.failed.take() } else { None };
         if failed.is_some() {
             self.forget();
@@ -325,7 +328,7 @@ impl Dispatch {
         (answers, notes, failed)
     }
 
-    /// When all servers will have been silent for too long, as it looks now.
+    /// The time at which all servers will have been silent for too long; `None` if one has answered.
     pub fn given_up_at(&self) -> Option<Instant> {
         let mut latest = None;
         for server in self.servers.iter().filter(|server| server.out.is_none()) {
@@ -342,32 +345,32 @@ impl Dispatch {
             let (time, said) = (self.options.patience.as_secs_f64(), self.last_words());
             let time = if time < 120.0 { format!("{time} s") } else { format!("{:.0} minutes", time / 60.0) };
             self.failed = Some(format!(
-                "no server has answered for {time}: {said}; start one, or give others by judge-url, and resume"
+                "no server has answered for {time}: {said}; start a server or set judge-url to another one, then resume"
             ));
         } else if self.in_flight > 0 {
-            // What is on its way is awaited.
+            // Wait for the requests in flight.
         } else if self.servers.iter().all(|server| server.out.is_some()) {
             let said = self.last_words();
             self.failed = Some(format!(
-                "no server takes requests: {said}; check judge-url, judge-model and the key (judge-key-env, judge-key-file)"
+                "no server accepts requests: {said}; check judge-url, judge-model and the key (judge-key-env, judge-key-file)"
             ));
         } else if !self.waiting().any(|job| self.affordable(job)) {
             self.failed = Some(self.budget.spent());
         }
     }
 
-    /// All requests that are to be sent, now or later.
+    /// All requests that are waiting to be sent.
     fn waiting(&self) -> impl Iterator<Item = &Job> {
         self.ready.iter().chain(self.later.iter().map(|(_, job)| job))
     }
 
-    /// What each server said last.
+    /// The last fault of each server.
     fn last_words(&self) -> String {
         let one = |server: &Server| format!("{} {}", server.address.place, server.last_words());
         self.servers.iter().map(one).collect::<Vec<String>>().join(", ")
     }
 
-    /// Forgets the questions that are open.
+    /// Drops all open questions.
     fn forget(&mut self) {
         self.open.clear();
         self.ready.clear();

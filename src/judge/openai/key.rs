@@ -1,4 +1,4 @@
-//! The key that a server asks for: a secret that is sent to it, and shown nowhere.
+//! The API key of a server: a secret that is sent to the server and never shown.
 
 use std::fmt;
 use std::path::Path;
@@ -6,21 +6,23 @@ use std::path::Path;
 use crate::error::{Error, Result};
 use crate::files;
 
-/// Where a key is looked for.
+/// The default environment variable.
 const VARIABLE: &str = "OPENAI_API_KEY";
-/// Stands where a text held the key.
+/// The replacement for the key in texts.
 const HIDDEN: &str = "(key)";
 
-/// A secret. It comes from the environment or from a file, so that it is in no command line and no configuration.
+/// A secret. It is read from the environment or from a file, so that it appears in no command line and no
+/// configuration.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Key(String);
 
 impl Key {
-    /// The one of `file`, else of the variable `env`, else of OPENAI_API_KEY, if there is any.
+    /// Reads the key from `file`, else from the environment variable `env`, else from OPENAI_API_KEY; `None` if there
+    /// is none.
     ///
     /// # Errors
-    /// As [`from_env`](Key::from_env) and [`from_file`](Key::from_file); [`Error::Config`] for a variable that was named and
-    /// is unset or empty.
+    /// As [`from_env`](Key::from_env) and [`from_file`](Key::from_file); [`Error::Config`] if the variable `env` is
+    /// unset or empty.
     pub fn find(env: Option<&str>, file: Option<&Path>) -> Result<Option<Key>> {
         match (file, env) {
             (Some(file), _) => Key::from_file(file).map(Some),
@@ -33,10 +35,11 @@ impl Key {
         }
     }
 
-    /// The variable's, without the white space around it; `None` where the variable is unset or empty.
+    /// Reads the key from an environment variable, without surrounding white space; `None` if the variable is unset or
+    /// empty.
     ///
     /// # Errors
-    /// [`Error::Config`] about the variable for what no header can hold.
+    /// [`Error::Config`] about the variable if its value cannot be put into a header.
     pub fn from_env(name: &str) -> Result<Option<Key>> {
         match std::env::var_os(name) {
             Some(value) => Key::new(&value.to_string_lossy(), name),
@@ -44,34 +47,37 @@ impl Key {
         }
     }
 
-    /// The file's, without the white space around it.
+    /// Reads the key from a file, without surrounding white space.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::Config`] about the file where it is empty or holds what no header can hold.
+    /// [`Error::Io`]; [`Error::Config`] about the file if it is empty or its content cannot be put into a header.
     pub fn from_file(path: &Path) -> Result<Key> {
         let source = path.display().to_string();
         let text = String::from_utf8(files::read(path)?).unwrap_or_else(|_| "\0".into());
         Key::new(&text, &source)?
-            .ok_or_else(|| Error::config(source, "is empty, and should hold a key alone"))
+            .ok_or_else(|| Error::config(source, "is empty: it must contain the key and nothing else"))
     }
 
     fn new(text: &str, source: &str) -> Result<Option<Key>> {
         let text = text.trim();
-        // Quotation marks and backslashes are written differently in JSON, and would not be found in an answer.
+        // JSON escapes quotation marks and backslashes, so a key that contains them would not be found in an answer.
         let plain = |b: u8| b.is_ascii_graphic() && b != b'"' && b != b'\\';
         match text {
             "" => Ok(None),
             _ if text.bytes().all(plain) => Ok(Some(Key(text.to_owned()))),
-            _ => Err(Error::config(source, "holds no key: one is letters, digits and signs, such as sk-…")),
+            _ => Err(Error::config(
+                source,
+                "holds no valid key: a key consists of letters, digits and signs, such as sk-…",
+            )),
         }
     }
 
-    /// The header's value. Only the client that sends it needs it.
+    /// The value of the authorization header. Only the client needs it.
     pub(super) fn bearer(&self) -> String {
         format!("Bearer {}", self.0)
     }
 
-    /// `text` without the key: a server may repeat it in an error.
+    /// `text` with the key removed: a server may repeat it in an error.
     pub(super) fn hidden_in(&self, text: String) -> String {
         if text.contains(&self.0) { text.replace(&self.0, HIDDEN) } else { text }
     }
@@ -95,13 +101,13 @@ mod tests {
         assert_eq!(Key::new(" \n", "X").unwrap(), None);
         for text in ["sk-secret\r\nX-Evil: 1", "sk secret", "sk-secrét", "sk-\"secret"] {
             let error = Key::new(text, "X").unwrap_err();
-            assert!(error.to_string().starts_with("X: holds no key"), "{error}");
+            assert!(error.to_string().starts_with("X: holds no valid key"), "{error}");
             assert!(!format!("{error} {error:?}").contains(text), "{error}");
         }
     }
 
     #[test]
-    fn a_file_holds_a_key_alone() {
+    fn a_key_file_contains_only_the_key() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("key");
         std::fs::write(&path, "sk-file\n").unwrap();

@@ -1,12 +1,12 @@
-//! Requests or tokens a minute: a token bucket that no window of 60 seconds exceeds.
+//! Limits on requests or tokens per minute: a token bucket that stays below the limit in every window of 60 seconds.
 
 use std::time::{Duration, Instant};
 
-/// The share of a minute's amount that may be taken at once.
+/// The burst, as a share of the amount per minute.
 const BURST: f64 = 0.1;
 
-/// A token bucket of `per_minute`. It holds a burst, and refills so that burst and refill together are a minute's amount: a
-/// bucket that holds the whole amount would let twice as much pass in its first minute.
+/// A token bucket for `per_minute`. Its capacity (the burst) plus the refill of one minute equal `per_minute`; a bucket
+/// with the full capacity would let twice as much pass in its first minute.
 #[derive(Debug)]
 pub(super) struct Bucket {
     burst: f64,
@@ -20,7 +20,7 @@ impl Bucket {
     pub fn new(per_minute: u32, now: Instant) -> Bucket {
         let per_minute = f64::from(per_minute.max(1));
         let burst = (per_minute * BURST).floor().max(1.0);
-        // The 1: what is refilled at the very end of a minute is taken in the next.
+        // Plus 1, because the last refill of a minute is used in the next one.
         Bucket { burst, per_second: (per_minute - burst + 1.0) / 60.0, level: burst, at: now }
     }
 
@@ -29,14 +29,15 @@ impl Bucket {
         (self.level + elapsed * self.per_second).min(self.burst)
     }
 
-    /// How long until `amount` may be taken. More than a burst may be taken of a full bucket, which then is in debt.
+    /// How long until `amount` may be taken. More than the burst may be taken from a full bucket, which then goes into
+    /// debt.
     pub fn wait(&self, amount: f64, now: Instant) -> Duration {
         let missing = amount.min(self.burst) - self.level(now);
-        // A billionth of a request is a rounding error.
+        // Tolerance for rounding errors.
         if missing <= 1e-9 { Duration::ZERO } else { Duration::from_secs_f64(missing / self.per_second) }
     }
 
-    /// Takes `amount`; a negative one is given back.
+    /// Takes `amount`; a negative amount is given back.
     pub fn take(&mut self, amount: f64, now: Instant) {
         self.level = (self.level(now) - amount).min(self.burst);
         self.at = now;
@@ -47,7 +48,7 @@ impl Bucket {
 mod tests {
     use super::*;
 
-    /// Times in seconds at which one after the other is taken, each as early as possible.
+    /// The times in seconds at which `takes` amounts are taken, each as early as possible.
     fn greedy(per_minute: u32, amount: f64, takes: usize) -> Vec<f64> {
         let start = Instant::now();
         let (mut now, mut bucket) = (start, Bucket::new(per_minute, start));
@@ -62,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn no_minute_has_more_requests_than_are_allowed_and_little_is_wasted() {
+    fn no_minute_exceeds_the_limit_and_at_least_90_percent_of_it_is_used() {
         for per_minute in [1, 2, 3, 7, 10, 60, 600, 5000] {
             let takes = 4 * per_minute as usize + 2;
             let times = greedy(per_minute, 1.0, takes);
@@ -79,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_text_is_sent_alone_and_pays_its_debt() {
+    fn an_amount_above_the_burst_is_taken_alone_and_delays_the_next() {
         let times = greedy(1000, 500.0, 3);
         assert!(times[0] == 0.0 && times[1] > 30.0 && times[2] > times[1] + 30.0, "{times:?}");
         let now = Instant::now();

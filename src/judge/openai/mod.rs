@@ -1,28 +1,28 @@
-//! Judges that are reached over HTTP, by OpenAI's API: vLLM, SGLang, Ray Serve, Ollama, llama.cpp, OpenAI itself.
+//! Judges behind OpenAI's HTTP API: vLLM, SGLang, Ray Serve, Ollama, llama.cpp, OpenAI itself.
 //!
 //! ```text
-//! submit: for each question                                                               question.rs
-//!     texts   = template(response 1, response 2), template(response 2, response 1)        ../template.rs, rating.rs
-//!     each text that the cache knows is answered                                          cache.rs
-//!     the others are requests to be sent
-//! thread: forever                                                                         workers.rs
-//!     request = the next one that the budget affords, to the server with most free        dispatch.rs, budget.rs
-//!               capacity that is well and is not asked too often                          server.rs, breaker.rs, limits.rs
-//!     reply   = POST /v1/chat/completions, as this server likes to be asked               client.rs, protocol.rs, dialect.rs
-//!     p       = softmax over log p("1"), log p("2"); else from the text                   verdict.rs
-//!     failed?   the server's fault: to another one, after a while                         dispatch/outcome.rs, backoff.rs
-//!               the question's, or too often: an invalid verdict
-//! poll: questions all of whose requests are done: p = ½ [p₁₂ + 1 − p₂₁]
-//!     an error where no server has answered for long, none takes requests, or the budget is spent
+//! submit: for each question                                                           question.rs
+//!     texts   = template(response 1, response 2), template(response 2, response 1)    ../template.rs, rating.rs
+//!     texts that are in the cache are answered                                        cache.rs
+//!     the others become requests
+//! thread: forever                                                                     workers.rs
+//!     request = the next one that the budget allows, to the healthy server with most  dispatch.rs, budget.rs
+//!               free capacity that is within its rate limits                          server.rs, breaker.rs, limits.rs
+//!     reply   = POST /v1/chat/completions, in the dialect of this server              client.rs, protocol.rs, dialect.rs
+//!     p       = softmax over log p("1"), log p("2"); else from the text               verdict.rs
+//!     failed?   fault of the server: retried on another one after a wait              dispatch/outcome.rs, backoff.rs
+//!               fault of the question, or too many tries: an invalid verdict
+//! poll: questions whose requests are all done: p = ½ [p₁₂ + 1 − p₂₁]
+//!     an error if no server has answered for too long, none accepts requests, or the budget is spent
 //! ```
 //!
-//! An answer to another request than the one that was sent is told by the request's id, where the server repeats it (vLLM
-//! does, in the header `x-request-id` or in the answer's id); of a server that does not, it cannot be told.
+//! If a server repeats the request's id (vLLM does, in the header `x-request-id` or in the id of the answer), an answer
+//! to a different request is detected by it. Otherwise it cannot be detected.
 //!
-//! What is retried: what cannot be reached, time-outs, cut connections, answers that are none, 408, 409, 425, 429, 5xx.
-//! What is not: 400 and 422 make the question invalid, once the server has answered another one; 401, 403 and 404, or
-//! refusals alone, take the server out. A server that refuses a part of
-//! the request (log-probabilities, their number, the limit's name, the temperature) is asked without it.
+//! Retried are: connection failures, timeouts, cut connections, unreadable answers, and the statuses 408, 409, 425, 429
+//! and 5xx. Not retried are: 400 and 422, which make the question invalid once the server has answered another one, and
+//! 401, 403 and 404 or refusals alone, which exclude the server. If a server refuses a parameter of the request
+//! (log-probabilities, their number, the name of the length limit, the temperature), the request is sent without it.
 
 mod address;
 mod backoff;
@@ -69,12 +69,12 @@ use super::{Pair, Position, Rated};
 use crate::error::{Error, Result};
 use crate::task::Task;
 
-/// What a template that asks for reasons must ask for.
+/// A template that asks for reasons must contain this text.
 const VERDICT: &str = "Verdict:";
 
-/// A fleet of servers that judge.
+/// A judge model on one or more servers.
 ///
-/// When it is dropped, requests on their way are given up: their threads end with them, and nobody waits.
+/// Dropping it does not wait for requests in flight: their threads end when the requests do.
 pub struct OpenAi {
     options: Arc<OpenAiOptions>,
     template: JudgeTemplate,
@@ -82,10 +82,11 @@ pub struct OpenAi {
 }
 
 impl OpenAi {
-    /// A judge that is asked with `template`. Nothing is sent yet.
+    /// A judge that uses `template`. Nothing is sent yet.
     ///
     /// # Errors
-    /// [`Error::Config`] for options or a template that make no sense; [`Error::Io`] for a cache that cannot be opened.
+    /// [`Error::Config`] for invalid options or an unsuitable template; [`Error::Io`] for a cache that cannot be
+    /// opened.
     pub fn new(options: OpenAiOptions, template: JudgeTemplate) -> Result<OpenAi> {
         options.check()?;
         check_reasons(&options, &template)?;
@@ -95,12 +96,12 @@ impl OpenAi {
         for address in addresses.iter().filter(|address| options.key.is_some() && address.is_open()) {
             let place = &address.place;
             notes.push(format!(
-                "the key is sent to {place} unencrypted: others on the way can read it; use https"
+                "the key is sent to {place} unencrypted and can be read in transit: use https"
             ));
         }
         let cache = options.cache.as_deref().map(Cache::open).transpose()?;
         if let Some(skipped) = cache.as_ref().map(|cache| cache.skipped).filter(|skipped| *skipped > 0) {
-            notes.push(format!("{skipped} lines of the cache are no verdicts and were skipped"));
+            notes.push(format!("skipped {skipped} unreadable lines of the cache"));
         }
         let options = Arc::new(options);
         let servers = addresses.into_iter().map(|address| Server::new(address, &options, now)).collect();
@@ -111,20 +112,20 @@ impl OpenAi {
         Ok(OpenAi { options, template, shared })
     }
 
-    /// What the verdicts and ratings so far were made of.
+    /// The number of verdicts and ratings so far by source.
     pub fn sources(&self) -> Sources {
         self.shared.lock().dispatch.sources
     }
 }
 
-/// With reasons, a template must ask for the line that the verdict is read from.
+/// With reasons, the template must ask for the line from which the verdict is read.
 fn check_reasons(options: &OpenAiOptions, template: &JudgeTemplate) -> Result<()> {
     if !options.reasons {
         return Ok(());
     }
-    // What the template makes of other texts cannot be known.
+    // A template that does not render these texts cannot be checked.
     let asks = |text: Result<String>| text.map_or(true, |text| text.contains(VERDICT));
-    let why = "does not ask for what `judge-reasons` expects: a last line such as \"Verdict: 1\"";
+    let why = "does not ask for a last line such as \"Verdict: 1\", which `judge-reasons` needs";
     let pair = Pair { prompt: "1", response_1: "1", response_2: "2" };
     if !options.pointwise && !asks(template.render(&pair)) {
         return Err(Error::config("judge-template", why));
@@ -188,14 +189,13 @@ impl JudgeQueue for OpenAi {
 
     fn submit(&mut self, questions: Vec<Question>) -> Result<()> {
         for question in questions {
-            // Rendering takes a while; the threads go on.
+            // Rendering takes time, so it happens without the lock.
             let (open, texts) = Open::new(question, &self.template, &self.options);
             self.shared.lock().dispatch.submit(open, texts, Instant::now());
         }
         self.shared.work().map_err(|error| {
-            let why = format!(
-                "no thread can be started for its requests ({error}): end other programs, and resume"
-            );
+            let why =
+                format!("cannot start a thread for its requests ({error}): end other programs and resume");
             Error::Judge { name: self.name(), why }
         })
     }
@@ -237,8 +237,8 @@ mod tests {
     use crate::Wait;
 
     #[test]
-    fn threads_end_with_the_queue_and_nobody_waits_for_a_silent_server() {
-        // Connections are taken by the system and never answered.
+    fn threads_end_with_the_queue_and_dropping_it_does_not_wait_for_a_silent_server() {
+        // The operating system accepts the connections; nothing answers them.
         let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/v1", silent.local_addr().unwrap());
         let timeout = Duration::from_millis(600);
@@ -255,7 +255,7 @@ mod tests {
         queue.submit(pairs.iter().map(|pair| Question::compare("t", pair)).collect()).unwrap();
         assert!(queue.poll(Duration::from_millis(100)).wait().unwrap().answers.is_empty());
         let shared = Arc::downgrade(&queue.shared);
-        // One of this test's, one a thread.
+        // One reference by this test, one by each thread.
         assert_eq!(shared.strong_count(), 1 + 4);
         let started = Instant::now();
         drop(queue);

@@ -1,4 +1,4 @@
-//! What there is to choose about judges that are reached over HTTP.
+//! Options of judges behind an HTTP API.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,20 +11,20 @@ use super::verdict::Form;
 use crate::error::{Error, Result};
 use crate::judge::llm::Orders;
 
-/// How a server is asked.
+/// The endpoint of the API.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Api {
-    /// `/chat/completions`: what the template makes is the user's message, which the server puts into the model's chat
+    /// `/chat/completions`: the rendered template is the user's message, which the server puts into the model's chat
     /// template.
     #[default]
     Chat,
-    /// `/completions`: what the template makes is continued as it is, as the judge `llm` does.
+    /// `/completions`: the model continues the rendered template as it is, as for the judge `llm`.
     Completions,
 }
 
 impl Api {
-    /// What is asked below a base.
+    /// The path of the endpoint below a base URL.
     pub(super) fn path(self) -> &'static str {
         match self {
             Api::Chat => "chat/completions",
@@ -32,7 +32,7 @@ impl Api {
         }
     }
 
-    /// As an option names it.
+    /// The name of the option value.
     pub fn name(self) -> &'static str {
         match self {
             Api::Chat => "chat",
@@ -41,81 +41,85 @@ impl Api {
     }
 }
 
-/// Options of [`OpenAi`](super::OpenAi). The first group decides verdicts and so is part of the judge's identity.
+/// Options of [`OpenAi`](super::OpenAi). The first group affects verdicts and is therefore part of the judge's
+/// identity.
 #[derive(Clone, Debug, Setters)]
 #[non_exhaustive]
 pub struct OpenAiOptions {
-    /// The model's name, as the servers know it.
+    /// The model's name on the servers.
     #[setters(into)]
     pub model: String,
-    /// How the servers are asked.
+    /// The endpoint.
     pub api: Api,
-    /// A system message before the question (chat alone).
+    /// A system message before the question (only for chat).
     #[setters(into)]
     pub system: Option<String>,
-    /// Which orders of the two responses are asked about, a request each.
+    /// Which orders of the two responses are judged; one request each.
     pub orders: Orders,
-    /// Ask for the answer tokens' log-probabilities; a server that gives none is read by its text.
+    /// Request the log-probabilities of the answer tokens; if a server returns none, its text is used.
     pub log_probabilities: bool,
-    /// How many of the most probable tokens they are asked for. A judge that is not made for such questions may have its
-    /// answers further down; OpenAI gives 20, vLLM what `--max-logprobs` says, llama.cpp all. Fewer are asked for where a
-    /// server refuses. No more than are needed: down there are tokens of single bytes, written like the others, and a
-    /// server that lists tokens by their texts (llama-cpp-python) keeps the less probable of two.
+    /// The number of most probable tokens to request. A model that was not trained for such questions may rank the
+    /// answers further down; OpenAI returns up to 20, vLLM up to `--max-logprobs`, llama.cpp any number. If a server
+    /// refuses the number, fewer are requested. Do not request more than needed: among the improbable tokens are single
+    /// bytes that look like other tokens, and a server that lists tokens by their text (llama-cpp-python) keeps the
+    /// less probable of two.
     pub most_probable: u32,
-    /// The template asks for reasons and then for a last line `Verdict: 1` (or 2, tie; or a rating).
+    /// The template asks for reasons followed by a last line `Verdict: 1` (or 2, tie; or a rating).
     pub reasons: bool,
-    /// Longest answer with reasons, in tokens.
+    /// Limit on the length of an answer with reasons, in tokens.
     pub max_tokens: u32,
     /// The template allows the answer "tie".
     pub ties: bool,
-    /// Of the answer's tokens. Above 0 verdicts that are read from texts are drawn at random.
+    /// The sampling temperature. Above 0, verdicts that are read from the text are random.
     pub temperature: f64,
-    /// What asks for the rating of a single response, 1 to 10. With it [`Ask::Rate`](crate::judge::queue::Ask) is taken.
+    /// The template that asks for the rating of a single response, 1 to 10. If set,
+    /// [`Ask::Rate`](crate::judge::queue::Ask) is accepted.
     #[setters(into)]
     pub rating: Option<RatingTemplate>,
     /// Compare by rating each response by itself: p = σ(s₁ − s₂).
     pub pointwise: bool,
 
-    /// The servers, `http://HOST/v1` each; all serve the same model.
+    /// The servers, `http://HOST/v1` each; all must serve the same model.
     #[setters(into)]
     pub urls: Vec<String>,
-    /// What the servers ask for.
+    /// The API key.
     #[setters(into)]
     pub key: Option<Key>,
-    /// Longest time until a connection stands.
+    /// Timeout for establishing a connection.
     pub connect_timeout: Duration,
-    /// Longest time for a request in all.
+    /// Timeout for a whole request.
     pub timeout: Duration,
-    /// Further tries of a request that failed in a way that may be the question's doing. Where the server is at fault for
-    /// certain (it cannot be reached, it is overloaded) a try does not count, and `patience` alone ends it.
+    /// The number of retries of a request that failed for a reason that may lie in the question. A failure that
+    /// certainly lies in the server (it is unreachable or overloaded) does not count as a try; only `patience` limits
+    /// those.
     pub retries: u32,
-    /// Before the second try a random time up to this is waited, before each further one up to twice as long.
+    /// The wait before the first retry is random, up to this time; each further one is up to twice as long.
     pub backoff: Duration,
-    /// How long no server at all may answer before the judge gives up.
+    /// How long all servers may be silent before the judge fails.
     pub patience: Duration,
-    /// Failures in a row after which a server is left alone.
+    /// The number of failures in a row after which a server gets no requests for a while.
     pub break_after: u32,
-    /// For how long it is at first.
+    /// The length of the first such pause.
     pub break_for: Duration,
-    /// Requests at a time to one server.
+    /// The number of concurrent requests per server.
     pub concurrency: usize,
-    /// Requests a minute to one server.
+    /// Limit on requests per minute per server.
     #[setters(into)]
     pub requests_per_minute: Option<u32>,
-    /// Tokens a minute of one server, those of the question and of the answer.
+    /// Limit on tokens per minute per server, prompt and completion together.
     #[setters(into)]
     pub tokens_per_minute: Option<u32>,
-    /// Requests in all, failed ones included.
+    /// Limit on the total number of requests, including failed ones.
     #[setters(into)]
     pub max_requests: Option<u64>,
-    /// Money in all. A request that failed is taken to cost nothing.
+    /// Limit on the total cost. A failed request counts as free.
     #[setters(into)]
     pub max_cost: Option<f64>,
-    /// Price of a million tokens that are read.
+    /// Price of a million prompt tokens.
     pub price_prompt: f64,
-    /// Price of a million tokens that are written.
+    /// Price of a million completion tokens.
     pub price_completion: f64,
-    /// Folder for verdicts, which are not paid for again by any run.
+    /// Folder of a cache of verdicts that all runs share.
     #[setters(into)]
     pub cache: Option<PathBuf>,
 }
@@ -156,11 +160,11 @@ impl Default for OpenAiOptions {
     }
 }
 
-/// Servers times requests at a time: each is a thread.
+/// Limit on servers times concurrent requests: each is a thread.
 const MOST_THREADS: usize = 1024;
 
 impl OpenAiOptions {
-    /// Whether the values make sense, each by itself and together.
+    /// Checks the values, each by itself and in combination.
     ///
     /// # Errors
     /// [`Error::Config`].
@@ -171,7 +175,7 @@ impl OpenAiOptions {
             (
                 !self.model.trim().is_empty(),
                 "judge-model",
-                "is empty: give the name that the server knows the model by",
+                "is empty: give the name of the model on the server",
             ),
             (
                 !self.urls.is_empty(),
@@ -181,10 +185,14 @@ impl OpenAiOptions {
             (
                 self.system.is_none() || self.api == Api::Chat,
                 "judge-system",
-                "is for `judge-api` chat: put it into the template",
+                "needs `judge-api` chat: put the text into the template instead",
             ),
             ((0.0..=2.0).contains(&self.temperature), "judge-temperature", "is not between 0 and 2"),
-            (self.most_probable >= 2, "judge-most-probable", "is less than 2, and there are two answers"),
+            (
+                self.most_probable >= 2,
+                "judge-most-probable",
+                "is less than 2: there are two possible answers",
+            ),
             (self.max_tokens >= 1, "judge-max-tokens", "is 0, at least 1 is needed"),
             (
                 self.rating.is_some() || !self.pointwise,
@@ -201,18 +209,22 @@ impl OpenAiOptions {
             (
                 self.concurrency.saturating_mul(self.urls.len()) <= MOST_THREADS,
                 "judge-concurrency",
-                "makes more than 1024 requests at a time in all: lower it",
+                "allows more than 1024 concurrent requests in total: lower it",
             ),
             (self.requests_per_minute != Some(0), "judge-requests-per-minute", "is 0, at least 1 is needed"),
             (self.tokens_per_minute != Some(0), "judge-tokens-per-minute", "is 0, at least 1 is needed"),
-            (self.max_requests != Some(0), "judge-max-requests", "is 0: nothing could be asked"),
-            (self.max_cost.is_none_or(is_amount), "judge-max-cost", "is no amount of money"),
-            (is_amount(self.price_prompt), "judge-price-prompt", "is no price"),
-            (is_amount(self.price_completion), "judge-price-completion", "is no price"),
+            (self.max_requests != Some(0), "judge-max-requests", "is 0, at least 1 is needed"),
+            (self.max_cost.is_none_or(is_amount), "judge-max-cost", "must be a finite number of 0 or more"),
+            (is_amount(self.price_prompt), "judge-price-prompt", "must be a finite number of 0 or more"),
+            (
+                is_amount(self.price_completion),
+                "judge-price-completion",
+                "must be a finite number of 0 or more",
+            ),
             (
                 self.max_cost.is_none() || priced,
                 "judge-max-cost",
-                "needs the prices of a million tokens, read and written",
+                "needs judge-price-prompt and judge-price-completion",
             ),
             (self.backoff <= Duration::from_secs(600), "judge-backoff", "is longer than 10 minutes"),
         ];
@@ -222,12 +234,12 @@ impl OpenAiOptions {
         }
     }
 
-    /// What an answer may look like.
+    /// The form of an answer.
     pub(super) fn form(&self) -> Form {
         Form { reasons: self.reasons, ties: self.ties, first_line: self.api == Api::Completions }
     }
 
-    /// What so many tokens cost.
+    /// The cost of these numbers of tokens.
     pub(super) fn cost(&self, read: f64, written: f64) -> f64 {
         (read * self.price_prompt + written * self.price_completion) / 1e6
     }
@@ -238,7 +250,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_makes_no_sense_is_refused_by_its_name() {
+    fn an_invalid_option_is_refused_by_its_name() {
         let good =
             || OpenAiOptions { model: "m".into(), urls: vec!["http://h/v1".into()], ..Default::default() };
         good().check().unwrap();

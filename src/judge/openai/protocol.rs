@@ -1,7 +1,7 @@
-//! The messages: what is asked, and what of an answer is read.
+//! Writes requests and reads answers.
 //!
-//! Log-probabilities come in two forms, and a server may use either below either path (llama.cpp answers `/completions` in
-//! the form of chat): `logprobs.content[i].top_logprobs[j].{token, logprob}`, and, older,
+//! Log-probabilities come in two forms, and a server may use either form at either endpoint (llama.cpp answers
+//! `/completions` in the chat form): `logprobs.content[i].top_logprobs[j].{token, logprob}`, and the older
 //! `logprobs.{tokens[i], token_logprobs[i], top_logprobs[i]: {token: logprob}}`.
 
 use serde_json::{Value, json};
@@ -16,16 +16,16 @@ pub(super) struct Prompt<'a> {
     pub system: Option<&'a str>,
     pub text: &'a str,
     pub max_tokens: u32,
-    /// Whether the limit goes by the name that OpenAI's newer models want.
+    /// Whether the length limit is called `max_completion_tokens`, as OpenAI's newer models require.
     pub completion_tokens: bool,
-    /// `None`: the model's own.
+    /// `None`: the model's default.
     pub temperature: Option<f64>,
-    /// How many of the most probable tokens are asked for.
+    /// The number of most probable tokens to request.
     pub top: Option<u32>,
 }
 
 impl Prompt<'_> {
-    /// The request's body.
+    /// The body of the request.
     pub fn body(&self) -> Value {
         let mut body = json!({ "model": self.model });
         match self.api {
@@ -54,35 +54,35 @@ impl Prompt<'_> {
     }
 }
 
-/// What a server has answered.
+/// An answer of a server.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Reply {
     pub text: String,
-    /// The tokens of the text, each with what could have stood in its place; empty where the server does not tell.
+    /// The tokens of the text, each with its alternatives; empty if the server returns no log-probabilities.
     pub positions: Vec<Position>,
-    /// The answer ended because it was as long as allowed.
+    /// Whether the answer ended at the length limit.
     pub cut: bool,
-    /// Tokens read and written; `None` where the server does not tell.
+    /// Prompt and completion tokens; `None` if the server does not report them.
     pub tokens: Option<(u64, u64)>,
     pub id: Option<String>,
     pub model: Option<String>,
 }
 
-/// A place in an answer.
+/// A token of an answer and its alternatives.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Position {
-    /// What stands there.
+    /// The token in the answer.
     pub token: String,
-    /// Its log-probability, where it is not among the most probable: a server whose answers are constrained writes such.
+    /// Its log-probability, if it is not among the most probable tokens, as for a server with constrained decoding.
     pub own: Option<f32>,
     /// The most probable tokens and their log-probabilities.
     pub top: Vec<(String, f32)>,
-    /// The smallest log-probability that is listed: what is not listed is at most as probable.
+    /// The smallest log-probability in the list: an unlisted token is at most as probable.
     pub floor: f32,
 }
 
 impl Reply {
-    /// Reads an answer. The error continues the server's name.
+    /// Parses an answer. The error continues a sentence starting with the server's name.
     pub fn of(body: &Value, api: Api) -> Result<Reply, String> {
         if let Some(why) = error_message(body) {
             return Err(format!("answers with an error ({why})"));
@@ -110,13 +110,13 @@ impl Reply {
         })
     }
 
-    /// Whether the server tells what else could have stood in the answer.
+    /// Whether the answer contains alternatives with log-probabilities.
     pub fn has_log_probabilities(&self) -> bool {
         self.positions.iter().any(|position| !position.top.is_empty())
     }
 }
 
-/// The text of a message; a refusal is one. A message without content is an empty text.
+/// The text of a message; a refusal counts as text. A message without content is an empty text.
 fn message_text(message: &Value) -> Option<String> {
     let message = message.as_object()?;
     match message.get("content") {
@@ -161,15 +161,15 @@ impl Position {
     }
 }
 
-/// A log-probability. Rounding may put it a little above 0.
+/// A log-probability. Rounding may make it slightly positive.
 fn probability(value: &Value) -> Option<f32> {
     value.as_f64().map(|logp| logp as f32).filter(|logp| *logp <= 0.01).map(|logp| logp.min(0.0))
 }
 
-/// The message of an error, in the forms that servers have for it.
+/// The message of an error, in the formats of the known servers.
 pub(super) fn error_message(body: &Value) -> Option<String> {
     let error = match &body["error"] {
-        // FastAPI's own, and vLLM's of some versions.
+        // The formats of FastAPI and of some versions of vLLM.
         Value::Null if body["object"] == "error" || body["choices"].is_null() => {
             [&body["message"], &body["detail"]].into_iter().find(|value| !value.is_null())?
         }
@@ -180,21 +180,21 @@ pub(super) fn error_message(body: &Value) -> Option<String> {
     Some(one_line(&text, 300))
 }
 
-/// The JSON of an answer. The error continues the server's name.
+/// Parses the JSON of an answer. The error continues a sentence starting with the server's name.
 pub(super) fn parsed(text: &str) -> Result<Value, String> {
     serde_json::from_str(text).map_err(|_| not_json(text))
 }
 
 fn not_json(text: &str) -> String {
     match text.trim_start() {
-        "" => "answers with nothing".into(),
+        "" => "answers with an empty body".into(),
         html if html.starts_with('<') => {
-            format!("answers with HTML ({:?}): is it such a server?", start(html))
+            format!("answers with HTML ({:?}): is it an OpenAI-compatible server?", start(html))
         }
         json if json.starts_with('{') => {
-            format!("answers with half a JSON object, or a broken one ({:?})", start(json))
+            format!("answers with an incomplete or invalid JSON object ({:?})", start(json))
         }
-        other => format!("answers with what is not JSON ({:?})", start(other)),
+        other => format!("answers with text that is not JSON ({:?})", start(other)),
     }
 }
 
@@ -203,7 +203,7 @@ pub(super) fn start(text: &str) -> String {
     one_line(text, 80)
 }
 
-/// At most so many characters, in a line.
+/// At most `longest` characters, on one line.
 fn one_line(text: &str, longest: usize) -> String {
     let mut characters = text.chars().map(|c| if c.is_control() { ' ' } else { c });
     let mut line: String = characters.by_ref().take(longest).collect();
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_is_what_the_apis_ask_for() {
+    fn requests_have_the_format_of_the_api() {
         let prompt = Prompt {
             api: Api::Chat,
             model: "m",
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn both_forms_of_log_probabilities_are_read_below_either_path() {
+    fn both_forms_of_log_probabilities_are_read_at_either_endpoint() {
         let chat = r#"{"content":[{"token":"1","logprob":-0.5,"top_logprobs":[{"token":"1","logprob":-0.5},{"token":" 2","logprob":-1.5},{"token":"x","logprob":null}]}]}"#;
         let older = r#"{"tokens":["1"],"token_logprobs":[-0.5],"top_logprobs":[{"1":-0.5," 2":-1.5,"y":5}]}"#;
         let expected = Position {
@@ -263,7 +263,8 @@ mod tests {
                 assert_eq!((reply.text.as_str(), &reply.positions), ("1", &vec![expected.clone()]));
             }
         }
-        // The token that was written is none of the most probable: it is known, and bounds nothing.
+        // The token in the answer is not among the most probable ones: its log-probability is known and does not change
+        // the floor.
         let position = Position::new(Some("2"), Some(-9.0), vec![("1".into(), -0.1)]);
         assert_eq!((position.top.len(), position.own, position.floor), (1, Some(-9.0), -0.1));
         for none in [
@@ -280,11 +281,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_answer_is_told_from_what_is_one() {
+    fn invalid_answers_are_recognised() {
         for (body, why) in [
-            ("", "with nothing"),
+            ("", "with an empty body"),
             ("<html>502", "with HTML"),
-            ("{\"choices\": [", "half a JSON"),
+            ("{\"choices\": [", "incomplete or invalid JSON"),
             ("nonsense", "not JSON"),
             ("{}", "without choices"),
             ("[]", "without choices"),
@@ -313,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quotation_is_short_and_one_line() {
+    fn an_excerpt_is_short_and_on_one_line() {
         let long = "é".repeat(100);
         assert_eq!((start("a\nb"), start(&long).chars().count()), ("a b".into(), 81));
     }

@@ -1,4 +1,4 @@
-//! A question on its way: the requests that it takes, and the answer that is made of theirs.
+//! An open question: its requests, and how their values are combined into an answer.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -18,14 +18,14 @@ pub(super) struct Open {
     id: String,
     ask: Ask,
     pub kind: Kind,
-    /// What came of each of its requests.
+    /// The result of each request.
     parts: Vec<Option<Result<f32, String>>>,
     pub usage: Usage,
     /// When its first request was sent.
     pub began: Option<Instant>,
 }
 
-/// The text of a request, and what it is known by in the cache.
+/// The text of a request and its key in the cache.
 #[derive(Clone, Debug)]
 pub(super) struct Text {
     pub text: Arc<str>,
@@ -33,7 +33,7 @@ pub(super) struct Text {
 }
 
 impl Open {
-    /// The question and the texts of its requests. A template that refuses a text makes the question invalid.
+    /// The question and the texts of its requests. A text that the template cannot render makes the question invalid.
     pub fn new(
         question: Question,
         template: &JudgeTemplate,
@@ -41,7 +41,10 @@ impl Open {
     ) -> (Open, Vec<Result<Text, String>>) {
         let rate = |response: &str| match &options.rating {
             Some(rating) => rating.render(&Rated { prompt: &question.prompt, response }),
-            None => Err(Error::config("judge-rating-template", "is missing: the judge only compares")),
+            None => Err(Error::config(
+                "judge-rating-template",
+                "is missing: without it the judge can only compare",
+            )),
         };
         let (kind, texts) = match &question.ask {
             Ask::Rate { response } => (Kind::Rate, vec![rate(response)]),
@@ -64,17 +67,17 @@ impl Open {
         (Open { id, ask, kind, parts, usage: Usage::default(), began: None }, texts)
     }
 
-    /// What came of the request `part`.
+    /// Stores the result of the request `part`.
     pub fn set(&mut self, part: usize, value: Result<f32, String>) {
         self.parts[part] = Some(value);
     }
 
-    /// How many requests have not brought anything yet.
+    /// The number of requests without a result.
     pub fn missing(&self) -> usize {
         self.parts.iter().filter(|part| part.is_none()).count()
     }
 
-    /// The answer, once nothing is missing.
+    /// Combines the results into the answer, once none is missing.
     pub fn answer(self, now: Instant) -> Answer {
         let ms = self.began.map_or(0.0, |began| now.saturating_duration_since(began).as_secs_f64() * 1e3);
         Answer { said: said(&self.ask, self.kind, &self.parts), id: self.id, usage: self.usage, ms }
@@ -90,7 +93,7 @@ fn said(ask: &Ask, kind: Kind, parts: &[Option<Result<f32, String>>]) -> Said {
             Said::Score(value(0).map_or_else(missing, Score::Value))
         }
         (Ask::Compare { .. }, Kind::Compare, None) => {
-            // With response 2 shown first, "1" speaks for it.
+            // With response 2 shown first, "1" means response 2.
             Said::Judgement(Judgement::from_orders(value(0), value(1).map(|p| 1.0 - p)))
         }
         (Ask::Compare { .. }, Kind::Rate, None) => {
@@ -109,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_is_made_of_both_orders_or_of_both_ratings() {
+    fn both_orders_or_both_ratings_are_combined_into_an_answer() {
         let compare = Ask::Compare { response_1: "a".into(), response_2: "b".into() };
         let of = |kind, parts: &[Result<f32, &str>]| {
             let parts: Vec<_> = parts.iter().map(|part| Some(part.map_err(str::to_owned))).collect();

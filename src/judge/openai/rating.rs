@@ -1,4 +1,4 @@
-//! The template that asks for the rating of a single response.
+//! The prompt template that asks for the rating of a single response.
 
 use std::path::Path;
 
@@ -12,30 +12,30 @@ use crate::judge::Rated;
 
 const BUILTIN: &str = include_str!("../templates/rating.txt");
 
-/// A Jinja template that ends where the judge answers with a whole number from 1 (bad) to 10 (good).
+/// A Jinja template; the rendered text ends where the judge answers with a whole number from 1 (bad) to 10 (good).
 ///
-/// Its placeholders are `{{ prompt }}`, `{{ response }}` and, if it likes, `{{ instruction }}`.
+/// Its placeholders are `{{ prompt }}`, `{{ response }}` and, optionally, `{{ instruction }}`.
 #[derive(Clone, Debug)]
 pub struct RatingTemplate(TextTemplate);
 
 impl RatingTemplate {
-    /// The crate's own, for helpful responses.
+    /// The built-in template, for helpful responses.
     pub fn builtin() -> RatingTemplate {
         RatingTemplate::new(BUILTIN).expect("the crate's own template is good")
     }
 
-    /// One that a program brings along.
+    /// Parses a template from a string.
     ///
     /// # Errors
-    /// [`Error::Config`] for one that does not parse, lacks a placeholder or uses an unknown one.
+    /// [`Error::Config`] if it does not parse, lacks a placeholder or uses an unknown one.
     pub fn from_text(source: &str) -> Result<RatingTemplate> {
         RatingTemplate::new(source).map_err(|why| Error::config("judge-rating-template", why))
     }
 
-    /// A file of the user's.
+    /// Reads a template from a file.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::File`] for one that does not parse, lacks a placeholder or uses an unknown one.
+    /// [`Error::Io`]; [`Error::File`] if it does not parse, lacks a placeholder or uses an unknown one.
     pub fn from_file(path: &Path) -> Result<RatingTemplate> {
         let source = files::read_text(path)?;
         RatingTemplate::new(&source).map_err(|why| Error::file(path, why))
@@ -45,10 +45,10 @@ impl RatingTemplate {
         TextTemplate::new(source.trim_end(), &["prompt", "response"], &["instruction"]).map(RatingTemplate)
     }
 
-    /// Puts `instruction` into the template.
+    /// Sets the value of `instruction`.
     ///
     /// # Errors
-    /// [`Error::Config`] if there is no place for it.
+    /// [`Error::Config`] if the template does not use it.
     pub fn with_instruction(self, instruction: &str) -> Result<RatingTemplate> {
         let text = self.0.with_instruction(instruction);
         text.map(RatingTemplate).map_err(|why| Error::config("judge-rating-template", why))
@@ -62,10 +62,10 @@ impl RatingTemplate {
         digester.finish().to_string()
     }
 
-    /// What the judge reads.
+    /// Renders the prompt for the judge.
     ///
     /// # Errors
-    /// [`Error::Config`] for what the template refuses.
+    /// [`Error::Config`] if the template fails.
     pub fn render(&self, rated: &Rated<'_>) -> Result<String> {
         let Rated { prompt, response } = *rated;
         self.0.render(context! { prompt, response }).map_err(unrendered)

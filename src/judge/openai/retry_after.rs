@@ -1,18 +1,18 @@
-//! `Retry-After`: how long a server asks to be left alone, in seconds or until a date.
+//! `Retry-After`: how long a server asks to wait, in seconds or until a date.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const MONTHS: [&str; 12] =
     ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-/// No server is away for longer than a day.
+/// Longer waits are limited to one day.
 const LONGEST: Duration = Duration::from_secs(86_400);
 
-/// The time to wait, from the header's `value` and, for a date, from the server's own `Date`, or from this machine's clock
-/// where there is none. `None` for what is neither seconds nor a date.
+/// The time to wait, from the header's `value`. A date is compared with the server's own `Date` header or, without one,
+/// with this machine's clock. `None` if the value is neither a number of seconds nor a date.
 pub(super) fn wait(value: &str, date: Option<&str>) -> Option<Duration> {
     let value = value.trim();
     let wait = match value.parse::<f64>() {
-        // OpenAI's own may be a fraction. A negative number and NaN are no times.
+        // OpenAI may send a fraction. Negative numbers and NaN are invalid.
         Ok(seconds) if seconds >= 0.0 => Duration::from_secs_f64(seconds.min(LONGEST.as_secs_f64())),
         Ok(_) => return None,
         Err(_) => {
@@ -36,10 +36,10 @@ fn unix_time(text: &str) -> Option<u64> {
     if words.next() != Some("GMT") {
         return None;
     }
-    // Days since 1970 of the proleptic Gregorian calendar, years beginning in March.
+    // Days since 1970 in the proleptic Gregorian calendar, with years that begin in March.
     let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
     let days = 365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 1;
-    // 719,468 days lie between 0000-03-01 and 1970-01-01.
+    // There are 719,468 days between 0000-03-01 and 1970-01-01.
     Some((days.checked_sub(719_468)?) * 86_400 + hours * 3600 + minutes * 60 + seconds)
 }
 
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn dates_are_those_of_the_calendar() {
+    fn dates_are_converted_to_unix_time() {
         for (text, seconds) in [
             ("Thu, 01 Jan 1970 00:00:00 GMT", 0),
             ("Sun, 06 Nov 1994 08:49:37 GMT", 784_111_777),

@@ -1,4 +1,4 @@
-//! What is known of one server: how busy it is, how fast it may be asked, whether it is well.
+//! The state of one server: its load, its rate limits and its health.
 
 use std::time::{Duration, Instant};
 
@@ -9,10 +9,10 @@ use super::dialect::Dialect;
 use super::limits::Bucket;
 use super::options::OpenAiOptions;
 
-/// Answers in a row after which a server that was asked too often is no longer called slow.
+/// The number of answers in a row after which the note about a too high request rate may be repeated.
 const UNHURRIED: u32 = 100;
 
-/// Refusals without a single answer after which a server is taken to refuse all that it is asked.
+/// The number of refusals without any answer after which a server is excluded.
 const REFUSALS: u32 = 10;
 
 /// A server of the fleet.
@@ -22,21 +22,21 @@ pub(super) struct Server {
     pub dialect: Dialect,
     concurrency: usize,
     pub in_flight: usize,
-    /// Requests that were sent to it.
+    /// The number of requests that were sent to it.
     pub started: u64,
     breaker: Breaker,
     requests: Option<Bucket>,
     tokens: Option<Bucket>,
     paused_until: Option<Instant>,
-    /// Why it is asked no more.
+    /// Why no more requests are sent to it.
     pub out: Option<String>,
-    /// Since when it has answered nothing, and what it said last.
+    /// Since when it has not answered, and its last error.
     bad: Option<(Instant, String)>,
     has_failed: bool,
-    /// It has answered as a judge does.
+    /// Whether it has returned a usable answer.
     pub has_judged: bool,
     refusals: u32,
-    /// Asked too often; and answers since then.
+    /// Set once it was sent too many requests; counts the answers since then.
     hurried: Option<u32>,
     gives_log_probabilities: bool,
     model: Option<String>,
@@ -65,17 +65,18 @@ impl Server {
         }
     }
 
-    /// How many more requests it may be sent at once.
+    /// The number of further requests that may be in flight.
     pub fn free(&self) -> usize {
         self.concurrency - self.in_flight
     }
 
-    /// Whether it is asked as usual, be it busy or not.
+    /// Whether requests are sent to it normally, regardless of its load.
     pub fn is_well(&self, now: Instant) -> bool {
         self.out.is_none() && self.breaker.is_closed() && self.paused_until.is_none_or(|until| until <= now)
     }
 
-    /// Whether a request of so many tokens may be sent now; if not, when to ask again, where time alone changes that.
+    /// Whether a request of `tokens` tokens may be sent now; if not, the time at which to check again, or `None` if
+    /// only a result can change it.
     pub fn allows(&self, tokens: f64, now: Instant) -> Result<(), Option<Instant>> {
         if self.out.is_some() || self.free() == 0 {
             return Err(None);
@@ -92,7 +93,7 @@ impl Server {
         }
     }
 
-    /// A request of so many tokens is sent. True where it is a probe.
+    /// Records that a request of `tokens` tokens is sent. Returns true if it is a probe.
     pub fn start(&mut self, tokens: f64, now: Instant) -> bool {
         self.in_flight += 1;
         self.started += 1;
@@ -105,7 +106,7 @@ impl Server {
         self.breaker.start()
     }
 
-    /// The request is back; it took so many tokens more than was thought.
+    /// Records that a request has ended; it took `more_tokens` more tokens than estimated.
     pub fn finish(&mut self, more_tokens: f64, now: Instant) {
         self.in_flight -= 1;
         if let Some(bucket) = &mut self.tokens {
@@ -113,7 +114,7 @@ impl Server {
         }
     }
 
-    /// It has answered. What is new is told.
+    /// Records an answer. Returns a note if the state has changed.
     pub fn answered(&mut self) -> Option<String> {
         self.bad = None;
         self.hurried = self.hurried.map(|answers| answers + 1).filter(|answers| *answers < UNHURRIED);
@@ -123,7 +124,7 @@ impl Server {
         }
     }
 
-    /// It has failed, and may be at fault. What is new is told.
+    /// Records a failure that may be the server's. Returns a note if the state has changed.
     pub fn failed(&mut self, fault: &Fault, probe: bool, now: Instant) -> Option<String> {
         self.bad.get_or_insert_with(|| (now, String::new())).1.clone_from(&fault.why);
         if let Some(wait) = fault.wait {
@@ -135,65 +136,65 @@ impl Server {
             Change::Opened(hold) => {
                 let hold = hold.as_secs_f64();
                 Some(format!(
-                    "{place} has failed several times in a row ({why}): it is left alone for {hold} s, then longer"
+                    "{place} has failed several times in a row ({why}): no requests are sent to it for {hold} s, longer after further failures"
                 ))
             }
-            _ => first.then(|| format!("{place} {why}: the question is asked again")),
+            _ => first.then(|| format!("{place} {why}: the request is sent again")),
         }
     }
 
-    /// It is asked too often. What is new is told.
+    /// Records that it was sent too many requests. Returns a note if the state has changed.
     pub fn hurried(&mut self, fault: &Fault, wait: Duration, probe: bool, now: Instant) -> Option<String> {
         self.bad.get_or_insert_with(|| (now, String::new())).1.clone_from(&fault.why);
         self.breaker.undecided(probe);
         self.pause(wait, now);
         let first = self.hurried.replace(0).is_none();
-        first.then(|| format!("{} {}: it is asked more slowly", self.address.place, fault.why))
+        first.then(|| format!("{} {}: requests to it are slowed down", self.address.place, fault.why))
     }
 
     fn pause(&mut self, wait: Duration, now: Instant) {
         self.paused_until = self.paused_until.max(now.checked_add(wait));
     }
 
-    /// It has refused a request, and never answered one. Whether this is enough.
+    /// Records a refusal by a server that has never answered. Returns whether the server must be excluded.
     pub fn refuses_all(&mut self) -> bool {
         self.refusals += 1;
         self.refusals >= REFUSALS
     }
 
-    /// It is asked no more. What is new is told.
+    /// Excludes the server. Returns a note if the state has changed.
     pub fn expel(&mut self, why: &str) -> Option<String> {
         let first = self.out.is_none();
         self.out.get_or_insert_with(|| why.to_owned());
-        first.then(|| format!("{} {why}: it is asked no more", self.address.place))
+        first.then(|| format!("{} {why}: no more requests are sent to it", self.address.place))
     }
 
-    /// When it will have answered nothing for `patience`; `None` where it has answered, or was not asked.
+    /// When it will have been silent for `patience`; `None` if its last request was answered or none was sent.
     pub fn given_up_at(&self, patience: Duration) -> Option<Instant> {
         self.bad.as_ref().and_then(|(since, _)| since.checked_add(patience))
     }
 
-    /// What it said last, if that was no answer.
+    /// Its last error; empty if it has answered since.
     pub fn last_words(&self) -> &str {
         let bad = self.bad.as_ref().map_or("", |(_, why)| why.as_str());
         self.out.as_deref().unwrap_or(bad)
     }
 
-    /// Questions come after a time without any: the silence in it means nothing.
+    /// Resets the time of silence: there were no questions before.
     pub fn rest(&mut self) {
         self.bad = None;
     }
 
-    /// An answer has log-probabilities. False where it has none, though the server gave some before.
+    /// Records whether an answer has log-probabilities. Returns false if it has none although an earlier one had.
     pub fn gives_log_probabilities(&mut self, some: bool) -> bool {
         let before = self.gives_log_probabilities;
         self.gives_log_probabilities |= some;
         some || !before
     }
 
-    /// The name of the model in an answer to a request for `asked`. An error where it is another one of a server that gave
-    /// the right name before; a note where it is the first and another one (but for a version, as OpenAI adds it), or has
-    /// changed.
+    /// Checks the model name in an answer to a request for the model `asked`. Returns an error if the name is wrong and
+    /// was right before; a note if the first name differs from `asked` (except for a version suffix, as OpenAI adds it)
+    /// or the name has changed.
     pub fn names_model(&mut self, asked: &str, named: &str) -> Result<Option<String>, String> {
         let before = self.model.as_deref();
         match before {

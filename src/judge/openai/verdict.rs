@@ -1,49 +1,50 @@
-//! From an answer to a verdict or a rating.
+//! Reads a verdict or a rating from an answer.
 //!
-//! Of log-probabilities: the tokens "1" and "2" at the first place of the answer that is not blank (with reasons, at the
-//! verdict's), each the sum over its spellings, and the softmax over the two alone. Where one of them is not among the
-//! most probable tokens that the server lists, it is at most as probable as the last of these, and taken for that:
-//! the verdict is on the right side, and less certain than the judge is. Where none is listed, or the server gives no
-//! log-probabilities, the text decides: the token that was written is known as well, but a server whose answers are
-//! constrained (llama.cpp with a grammar) lists what it would have written without, and then says nothing of the other.
+//! With log-probabilities: at the first token of the answer that is not blank (with reasons, at the token of the
+//! verdict), the probabilities of "1" and "2" are summed over their spellings, and the verdict is the softmax over
+//! these two alone. If one of them is not among the listed tokens, it is at most as probable as the last of these, and
+//! this bound is used: the verdict has the right sign but is less certain than the judge. If neither is listed or the
+//! server returns no log-probabilities, the text is the verdict: the probability of the written token is also known,
+//! but a server with constrained decoding (llama.cpp with a grammar) lists the unconstrained alternatives, which say
+//! nothing about the other answer.
 //!
-//! A rating is the mean of 1 to 10 under these probabilities. "10" may be two tokens, so that the first one of 10 is that of
-//! 1: where the answer begins with "1", the second token's probabilities divide it between the two; where it begins with
-//! another digit, how it divides is unknown, and "1" is left out (at most half of the probability, as another digit is more
-//! probable).
+//! A rating is the mean over 1 to 10 under these probabilities. "10" may be two tokens, so the probability of "1"
+//! includes that of 10. If the answer begins with "1", the probabilities of the second token split it between the two.
+//! If it begins with another digit, the split is unknown and "1" is left out (it has at most half of the probability,
+//! as another digit is more probable).
 
 use super::protocol::{Position, Reply, start};
 
-/// What an answer may look like.
+/// The expected form of an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Form {
-    /// Reasons come first, the verdict is the last line.
+    /// Reasons come first, the verdict is in the last line.
     pub reasons: bool,
-    /// "tie" is a verdict.
+    /// "tie" is a valid verdict.
     pub ties: bool,
-    /// What comes after the first line is no part of the answer: a text was continued.
+    /// Only the first line is the answer, because a completion model continues after it.
     pub first_line: bool,
 }
 
-/// What a value was made of.
+/// The source of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Source {
-    /// Log-probabilities of all that was needed.
+    /// The log-probabilities of both answers.
     LogProbabilities,
-    /// The same, where one answer was not listed and has the bound.
+    /// The log-probability of one answer and an upper bound for the other, which is not listed.
     Bounded,
     /// The text.
     Text,
 }
 
-/// What an answer says.
+/// The result of reading an answer.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Reading {
     /// The probability of "1", or a rating.
     Value(f32, Source),
-    /// Nothing that can be used, and why.
+    /// Nothing usable, and the reason.
     Unusable(String),
-    /// The answer is white space alone, and was cut: it goes on.
+    /// The answer consists of white space and was cut off at the length limit.
     Blank,
 }
 
@@ -58,7 +59,7 @@ pub(super) fn compare(reply: &Reply, form: Form) -> Reading {
         }
         _ => None,
     };
-    // Without a verdict, reasons have no place that is looked at.
+    // Without a verdict after the reasons there is no token to look at.
     let place = if form.reasons && said.is_none() { None } else { text.place(reply, form) };
     if let Some(position) = place {
         let masses = ["1", "2"].map(|answer| position.mass(answer));
@@ -106,7 +107,7 @@ pub(super) fn rate(reply: &Reply, form: Form) -> Reading {
 
 /// The text of an answer.
 struct Text<'a> {
-    /// What it says, without what is around it.
+    /// The verdict in it, without surrounding characters.
     verdict: Option<&'a str>,
 }
 
@@ -120,13 +121,13 @@ impl<'a> Text<'a> {
         Text { verdict }
     }
 
-    /// Where the verdict stands, if the server tells what else could have stood there.
+    /// The token of the verdict, if the server lists its alternatives.
     fn place<'r>(&self, reply: &'r Reply, form: Form) -> Option<&'r Position> {
         let place = match form.reasons {
             false => reply.positions.iter().find(|position| !answer(&position.token).is_empty()),
             true => {
                 let verdict = self.verdict.unwrap_or_default();
-                // "10" may be two tokens: the first is meant.
+                // "10" may be two tokens; the first one is used.
                 let begins = |token: &str| !token.is_empty() && verdict.starts_with(token);
                 reply.positions.iter().rfind(|position| begins(answer(&position.token)))
             }
@@ -154,35 +155,36 @@ impl<'a> Text<'a> {
     }
 }
 
-/// What stands after `Verdict:` in the last line that is not empty.
+/// The text after `Verdict:` in the last non-empty line.
 fn last_line(text: &str) -> Option<&str> {
     let line = text.lines().map(bare).rfind(|line| !line.is_empty())?;
     let (word, rest) = line.split_once(':')?;
     bare(word).eq_ignore_ascii_case("verdict").then(|| bare(rest))
 }
 
-/// A text without the white space, quotation marks, emphasis and final full stop around it.
+/// A text without surrounding white space, quotation marks and emphasis and without a final full stop.
 fn bare(text: &str) -> &str {
     let around = |c: char| c.is_whitespace() || "\"'`“”‘’«»*_".contains(c);
     let text = text.trim_matches(around);
     text.strip_suffix('.').map_or(text, |text| text.trim_matches(around))
 }
 
-/// A token as the answer that it is: byte-level BPE writes a space "Ġ" and a line's end "Ċ", SentencePiece a space "▁".
+/// A token without leading or trailing spaces: byte-level BPE writes a space as "Ġ" and a newline as "Ċ", SentencePiece
+/// writes a space as "▁".
 fn answer(token: &str) -> &str {
     token.trim_matches(|c: char| c.is_whitespace() || "ĠĊ▁".contains(c))
 }
 
 impl Position {
-    /// The probability of an answer in all its spellings; `None` where none is listed.
+    /// The probability of an answer, summed over its spellings; `None` if none is listed.
     fn mass(&self, wanted: &str) -> Option<f32> {
         let spellings = self.top.iter().filter(|(token, _)| answer(token) == wanted);
         let mass = spellings.map(|(_, logp)| logp.exp()).reduce(|a, b| a + b)?;
-        // All is 0 beyond e^-103.
+        // f32 underflows to 0 below about e^-103.
         (mass > 0.0).then_some(mass)
     }
 
-    /// The mean of 1 to 10; `None` where none of them is listed. `self` is a place in `reply`.
+    /// The mean over 1 to 10; `None` if none of them is listed. `self` is a position in `reply`.
     fn mean_rating(&self, reply: &Reply) -> Option<f32> {
         let mut masses: [f32; 10] = std::array::from_fn(|at| self.mass(&(at + 1).to_string()).unwrap_or(0.0));
         let ten_is_two_tokens = masses[9] == 0.0;
@@ -237,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn a_verdict_is_the_softmax_over_the_two_answers_alone_in_all_their_spellings() {
+    fn a_verdict_is_the_softmax_over_the_two_answers_summed_over_their_spellings() {
         let top = [
             ("1", 0.2),
             (" 1", 0.1),
@@ -249,9 +251,9 @@ mod tests {
             ("I", 0.2),
         ];
         near(compare(&tokens(vec![position("12", &top)]), PLAIN), 0.8, Source::LogProbabilities);
-        // Most probable is neither, and the text would not do.
+        // The most probable token is neither answer, and the text is not a valid verdict.
         near(compare(&tokens(vec![position("I", &top)]), PLAIN), 0.8, Source::LogProbabilities);
-        // A blank token comes first.
+        // The first token is blank.
         let blank = position("▁", &[("▁", 0.9), ("1", 0.1)]);
         near(
             compare(&tokens(vec![blank, position("2", &[("1", 0.25), ("2", 0.75)])]), PLAIN),
@@ -261,24 +263,24 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_is_not_listed_is_bounded_by_the_least_probable_one_that_is() {
+    fn an_unlisted_answer_is_bounded_by_the_least_probable_listed_token() {
         let bounded = |top| compare(&tokens(vec![position("x", top)]), PLAIN);
         near(bounded(&[("1", 0.6), ("x", 0.3), ("y", 0.1)]), 6.0 / 7.0, Source::Bounded);
         near(bounded(&[("2", 0.6), ("x", 0.3), ("y", 0.1)]), 1.0 / 7.0, Source::Bounded);
         assert!(matches!(bounded(&[("x", 0.6), ("y", 0.4)]), Reading::Unusable(_)));
-        // What was written is known though it is not listed; of the other nothing is known, or all.
+        // The written token has a probability although it is not listed; the other answer may or may not be listed.
         let mut written = position("2", &[("x", 0.9), ("y", 0.1)]);
         written.own = Some(0.001f32.ln());
         near(compare(&tokens(vec![written.clone()]), PLAIN), 0.0, Source::Text);
         written.top.push(("1".into(), 0.009f32.ln()));
         near(compare(&tokens(vec![written]), PLAIN), 0.9, Source::LogProbabilities);
-        // None is listed, and yet the text is one.
+        // Neither answer is listed, but the text is a valid verdict.
         let reply = Reply { text: "\"1\"".into(), ..tokens(vec![position("\"", &[("\"", 1.0)])]) };
         near(compare(&reply, PLAIN), 1.0, Source::Text);
     }
 
     #[test]
-    fn a_text_is_a_verdict_only_if_it_is_nothing_else() {
+    fn a_text_is_a_verdict_only_if_it_contains_nothing_else() {
         for (said, p) in [
             ("1", 1.0),
             (" 2\n", 0.0),
@@ -317,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn after_reasons_the_last_line_is_the_verdict() {
+    fn with_reasons_the_last_line_is_the_verdict() {
         for (said, p) in [
             ("2 is wrong.\nVerdict: 1", 1.0),
             ("Verdict: 1\nNo.\n\n**Verdict:** 2.\n", 0.0),
@@ -347,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_has_not_begun_is_told() {
+    fn a_cut_off_blank_answer_is_recognised() {
         let blank = Reply { cut: true, ..tokens(vec![position("▁", &[("▁", 1.0)])]) };
         assert_eq!(compare(&blank, PLAIN), Reading::Blank);
         assert_eq!(rate(&Reply { cut: true, ..text(" \n") }, PLAIN), Reading::Blank);
@@ -361,7 +363,7 @@ mod tests {
             7.75,
             Source::LogProbabilities,
         );
-        // "10" is two tokens, and the answer begins with "1": the second token divides it.
+        // "10" is two tokens and the answer begins with "1": the second token splits the probability.
         let zero = position("0", &[("0", 0.75), ("", 0.25)]);
         near(
             rate(&tokens(vec![position("1", &[("1", 0.8), ("8", 0.2)]), zero]), PLAIN),
@@ -369,7 +371,7 @@ mod tests {
             Source::LogProbabilities,
         );
         near(rate(&tokens(vec![position("1", &[("1", 1.0)])]), PLAIN), 1.0, Source::LogProbabilities);
-        // It begins otherwise: what "1" means is not known.
+        // The answer begins with another digit, so the split of "1" is unknown.
         near(
             rate(&tokens(vec![position("9", &[("9", 0.6), ("1", 0.4)])]), PLAIN),
             9.0,

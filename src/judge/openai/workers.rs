@@ -1,4 +1,4 @@
-//! The threads that send requests. They share one [`Dispatch`] and do what it says.
+//! The threads that send requests. They share one [`Dispatch`] and follow its decisions.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -10,21 +10,21 @@ use super::dispatch::{Dispatch, Next, Ticket};
 use super::options::OpenAiOptions;
 use super::protocol::Reply;
 
-/// A time that no one waits for the end of.
+/// A timeout that never expires in practice.
 const FOREVER: Duration = Duration::from_secs(86_400);
 
-/// What the threads and the queue share.
+/// The state shared by the threads and the queue.
 pub(super) struct Shared {
     state: Mutex<State>,
-    /// Something may be sent.
+    /// Signals that a request may be sent.
     work: Condvar,
-    /// Something has come.
+    /// Signals that a result has arrived.
     news: Condvar,
     client: Client,
     options: Arc<OpenAiOptions>,
 }
 
-/// What is to be done, and whether anyone still wants it.
+/// The dispatch, and whether the queue still exists.
 pub(super) struct State {
     pub dispatch: Dispatch,
     threads: usize,
@@ -41,7 +41,8 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Wakes the threads, and starts as many more as there is work for. An error where there is none and none can be started.
+    /// Wakes the threads and starts as many more as there is work for. Returns an error if no thread is running and
+    /// none can be started.
     pub fn work(self: &Arc<Shared>) -> std::io::Result<()> {
         let most = self.options.concurrency * self.options.urls.len();
         let mut state = self.lock();
@@ -49,7 +50,7 @@ impl Shared {
             let shared = self.clone();
             match thread::Builder::new().name("judge".into()).spawn(move || shared.serve()) {
                 Ok(_) => state.threads += 1,
-                // Fewer do as well, more slowly.
+                // The requests can also be sent by fewer threads.
                 Err(_) if state.threads > 0 => break,
                 Err(error) => return Err(error),
             }
@@ -58,7 +59,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Waits for something to come, until a time at most.
+    /// Waits for a result, at most until `until`.
     pub fn wait<'a>(&self, state: MutexGuard<'a, State>, until: Option<Instant>) -> MutexGuard<'a, State> {
         let time = until.map_or(FOREVER, |until| until.saturating_duration_since(Instant::now()));
         self.news
@@ -66,13 +67,13 @@ impl Shared {
             .map_or_else(|poisoned| poisoned.into_inner().0, |(state, _)| state)
     }
 
-    /// Ends the threads: those that wait at once, those with a request on its way once that has ended. Nobody waits for them.
+    /// Ends the threads without waiting for them: idle threads end at once, the others when their requests have ended.
     pub fn close(&self) {
         self.lock().closed = true;
         self.work.notify_all();
     }
 
-    /// What a thread does.
+    /// The main loop of a thread.
     fn serve(&self) {
         let mut state = self.lock();
         while !state.closed {
@@ -101,7 +102,7 @@ impl Shared {
         let body = ticket.dialect.prompt(&self.options, ticket.text(), ticket.kind).body().to_string();
         let asked = catch_unwind(AssertUnwindSafe(|| self.client.ask(target, &body, ticket.number)));
         asked.unwrap_or_else(|_| {
-            Err(Fault::new(Blame::Either, "was asked by a thread that panicked: this is a bug"))
+            Err(Fault::new(Blame::Either, "got no answer because the sending thread panicked: this is a bug"))
         })
     }
 }

@@ -1,4 +1,4 @@
-// How numbers, times and texts of others are written.
+// Formatting of numbers and times, and safe display of untrusted texts.
 
 /** "0:07", "12:34", "1:02:03". */
 export function clock(seconds) {
@@ -16,7 +16,7 @@ export function roughly(seconds) {
   return `about ${(seconds / 3600).toFixed(1).replace(/\.0$/, "")} hours`;
 }
 
-/** Three significant digits, and no more zeros than that takes. */
+/** Three significant digits, without superfluous zeros. */
 export function number(value) {
   if (value === null || value === undefined) return "–";
   const size = Math.abs(value);
@@ -36,11 +36,11 @@ export function counted(count, what) {
   return `${count.toLocaleString("en")} ${what}${count === 1 ? "" : "s"}`;
 }
 
-/** Puts a text of others into an element, as text, with what cannot be seen written out. */
+/** Puts an untrusted text into an element, as text, with invisible characters written out. */
 export function put(element, text) {
-  // Controls but for the ends of lines and tabs, and the marks that reorder text.
+  // Control characters except line ends and tabs, and the marks that reorder text.
   const hidden = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200e\u200f\u202a-\u202e\u2066-\u2069]/g;
-  // The space that begins what a model says is its tokenizer's.
+  // The space at the beginning of a response comes from the tokenizer.
   const seen = text.replaceAll("\r\n", "\n").replace(/^ (?! )/, "").replace(hidden, (c) => `\\u{${c.codePointAt(0).toString(16)}}`);
   element.replaceChildren();
   if (seen.trim() === "") {

@@ -1,21 +1,21 @@
-// The page to label on. Keys: 1 and 2 (which answer is better), T (tie), S (skip), U (undo), C (comment).
+// The page for labelling. Keys: 1 and 2 (which response is better), T (tie), S (skip), U (undo), C (comment).
 import { counted, put, roughly } from "./format.js";
 import { Problem, complain, follow, read, send, soon } from "./page.js";
 
 const $ = (id) => document.getElementById(id);
 const KEYS = { 1: "first", 2: "second", t: "tie", s: "skip" };
-const SAID = { first: "Answer 1 is better", second: "Answer 2 is better", tie: "Tie", skip: "Skipped" };
-// Nobody has read a pair within this time: a key that was struck twice must not label the next one.
+const SAID = { first: "Response 1 is better", second: "Response 2 is better", tie: "Tie", skip: "Skipped" };
+// Too short a time to read a pair: a key pressed twice must not label the next pair.
 const TOO_SOON_MS = 250;
 
 let view = null;
 let form = null;
-// What was asked for and is not done, one after the other.
+// The queue of requests that are not done yet.
 let work = Promise.resolve();
 let asked = 0;
 let labelling = false;
 let over = false;
-// How long the pair was looked at: the time in which the page was hidden does not count.
+// How long the pair was looked at, without the time in which the page was hidden.
 let looked = 0;
 let since = performance.now();
 let came = since;
@@ -34,7 +34,7 @@ function say(text) {
 }
 
 function disable(button, disabled) {
-  // A button that is disabled in earnest loses the focus.
+  // A button with the attribute `disabled` would lose the focus.
   button.setAttribute("aria-disabled", String(disabled));
 }
 
@@ -61,11 +61,11 @@ function draw(next) {
   }
   if (pair === null) {
     form = null;
-    $("empty-title").textContent = closed !== null || over ? "No more labels are taken" : "No pair is waiting";
+    $("empty-title").textContent = closed !== null || over ? "No more labels are accepted" : "No pair is waiting";
     $("empty-text").textContent =
       closed !== null || over
         ? "What you labelled is saved."
-        : "The next pairs come when the policy has answered its next prompts. This page shows them by itself.";
+        : "The next pairs appear here when the policy has written responses to its next prompts.";
   }
   const all = counts.given + counts.open;
   $("bar").max = Math.max(all, 1);
@@ -75,7 +75,7 @@ function draw(next) {
   for (const name of Object.values(KEYS)) disable($(`choose-${name}`), pair === null || over);
   disable($("write"), pair === null || over);
   disable($("undo"), !last?.undoable || over);
-  $("last").textContent = last === null ? "" : `Last label: ${SAID[last.choice]}${last.undoable ? "" : " (the training has it)"}`;
+  $("last").textContent = last === null ? "" : `Last label: ${SAID[last.choice]}${last.undoable ? "" : " (already used)"}`;
 }
 
 function told({ open, given, ties, skipped, per_minute, seconds_left }) {
@@ -83,7 +83,7 @@ function told({ open, given, ties, skipped, per_minute, seconds_left }) {
   if (ties > 0) parts.push(counted(ties, "tie"));
   if (skipped > 0) parts.push(`${skipped.toLocaleString("en")} skipped`);
   if (per_minute !== null) parts.push(`${per_minute.toFixed(per_minute < 10 ? 1 : 0)} a minute`);
-  if (seconds_left !== null && open > 0) parts.push(`${roughly(seconds_left)} to go`);
+  if (seconds_left !== null && open > 0) parts.push(`${roughly(seconds_left)} left`);
   return parts.join(" · ");
 }
 
@@ -92,19 +92,19 @@ function open(shown) {
   $("write").setAttribute("aria-expanded", String(shown));
 }
 
-/** Shows whether the prompt goes on below its end on the screen. */
+/** Shows whether the prompt continues below the visible part. */
 function fade() {
   const { scrollHeight, clientHeight, scrollTop } = $("prompt");
   $("prompt").classList.toggle("more", scrollHeight > clientHeight + scrollTop + 4);
 }
 
-/** What was written since the pair came, or `null`. */
+/** The comment if it was changed, or `null`. */
 function written() {
   const text = $("comment").value;
   return view.pair !== null && text.trim() !== view.pair.comment ? text : null;
 }
 
-/** Does what a person asked for, after what they asked for before. */
+/** Runs a job of the person after the earlier ones. */
 function attempt(job) {
   if (over || view === null) return Promise.resolve();
   asked += 1;
@@ -132,7 +132,7 @@ function label(choice) {
     const body = { id, form, shown_first, choice, comment: written(), seconds: seconds() };
     draw(await send("/api/label", body));
     const { open } = view.counts;
-    say(`${SAID[choice]}. ${open === 0 ? "No pair is left." : `Next pair, ${open} left.`}`);
+    say(`${SAID[choice]}. ${open === 0 ? "No pairs left." : `Next pair, ${open} left.`}`);
   }).finally(() => (labelling = false));
 }
 
@@ -151,7 +151,7 @@ function save() {
   if (comment === null) return;
   attempt(async () => {
     draw(await send("/api/comment", { id: pair.id, form: pair.form, comment }));
-    say("The comment is saved.");
+    say("Comment saved.");
   });
 }
 
@@ -164,11 +164,11 @@ function write() {
 const refresh = soon(async () => {
   if (asked > 0) return;
   const next = await read(form === null ? "/api/desk" : `/api/desk?form=${form}`);
-  // The answer to a label that was sent meanwhile is newer.
+  // The answer to a label sent in the meantime is newer.
   if (asked > 0 || over) return;
   const was = view?.pair;
   draw(next);
-  if (was && view.pair?.id !== was.id) say("The pair that was shown here was labelled on another page, or taken back.");
+  if (was && view.pair?.id !== was.id) say("The pair that was shown here was labelled on another page or withdrawn.");
 });
 
 for (const [key, choice] of Object.entries(KEYS)) {

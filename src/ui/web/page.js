@@ -1,14 +1,14 @@
-// What both pages do: ask the server, follow its events, say whether it is there.
+// Shared by both pages: requests to the server, its events, and the connection state.
 
 const value = document.querySelector('meta[name="oaif-page"]').content;
 const connection = document.getElementById("connection");
 const problem = document.getElementById("problem");
 
-const LOST = "oaif does not answer: it was stopped, or this machine sleeps. Trying again …";
+const LOST = "No answer from oaif: it was stopped or cannot be reached. Trying again …";
 const RESTARTED =
-  "This page belongs to an earlier start of oaif. Open the address that oaif has printed since. Labels that were taken are saved.";
+  "This page belongs to an earlier start of oaif. Open the address that oaif printed at its latest start. Accepted labels are saved.";
 
-/** An error with a sentence for the person. */
+/** An error whose message is shown to the person. */
 export class Problem extends Error {}
 
 async function ask(path, options) {
@@ -32,13 +32,13 @@ export function read(path) {
   return ask(path, {});
 }
 
-/** Changes something; resolves to the new state. */
+/** Sends a change; resolves to the new state. */
 export function send(path, body) {
   const headers = { "content-type": "application/json", "x-oaif-page": value };
   return ask(path, { method: "POST", headers, body: JSON.stringify(body) });
 }
 
-/** Shows a problem, or with "" none. */
+/** Shows a problem, or hides it if the text is "". */
 export function complain(text) {
   problem.hidden = text === "";
   problem.textContent = text;
@@ -51,7 +51,7 @@ function tell(text, kind = "warning") {
   document.body.classList.toggle("away", text !== "");
 }
 
-/** A function that runs `job` soon, never twice at once, and not more often than every `pause` milliseconds. */
+/** A function that runs `job`, never twice at once and at most every `pause` milliseconds. */
 export function soon(job, pause) {
   let [running, again] = [false, false];
   return async function start() {
@@ -65,7 +65,7 @@ export function soon(job, pause) {
       try {
         await job();
       } catch (error) {
-        // The events tell whether the server is there.
+        // The events show whether the server can be reached.
         if (!(error instanceof Problem)) console.error(error);
       }
       if (pause) await new Promise((done) => setTimeout(done, pause));
@@ -75,11 +75,11 @@ export function soon(job, pause) {
 }
 
 let events = null;
-// A page that goes away tells the server at once, and begins anew when it is shown again.
+// A page closes its event stream when it is hidden, and reloads when it is shown again from the cache.
 addEventListener("pagehide", () => events?.close());
 addEventListener("pageshow", (event) => event.persisted && location.reload());
 
-/** Calls `changed` at every change and `ended` with the run's last state; connects again whenever it has to. */
+/** Calls `changed` at every change and `ended` with the last state of the run; reconnects if necessary. */
 export function follow(changed, ended) {
   events = new EventSource("/api/events");
   events.addEventListener("open", () => tell(""));
@@ -87,11 +87,11 @@ export function follow(changed, ended) {
   events.addEventListener("end", (event) => {
     events.close();
     const state = JSON.parse(event.data);
-    tell(state.outcome ?? "oaif has ended. This page shows the last state that it knows.", "warning notice");
+    tell(state.outcome ?? "oaif has ended. This page shows the last known state.", "warning notice");
     ended(state);
   });
   events.addEventListener("error", async () => {
-    // A browser would try at long intervals, and not at all once the server has refused.
+    // The browser would retry at long intervals, and not at all once the server has refused.
     events.close();
     const status = await fetch("/run", { method: "HEAD", cache: "no-store" }).then((r) => r.status, () => 0);
     if (status === 403) {

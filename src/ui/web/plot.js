@@ -1,9 +1,9 @@
-// Curves as SVG, in the look of the report's (plot.css).
+// Curves as SVG, in the style of the report (plot.css).
 import { element } from "./format.js";
 
 const [WIDTH, HEIGHT] = [360, 190];
 const FRAME = { left: 46, right: 10, top: 30, bottom: 24 };
-// From so many points on the mean of neighbours is drawn before them.
+// From this number of points on, a smoothed curve is drawn as well.
 const SMOOTH_FROM = 30;
 
 function svg(name, attributes, text) {
@@ -23,23 +23,24 @@ function ticks(low, high, count) {
   return out;
 }
 
-/** A round number without the zeros that end it. */
+/** A round number without trailing zeros. */
 function bare(text) {
   return text.replace(/(\.\d*?)0+$/, "$1").replace(/\.$/, "");
 }
 
-/** Each value's mean with its neighbours. */
+/** The moving average. */
 function smoothed(points) {
   const reach = Math.floor(points.length / 30);
   return points.map(([step], i) => {
-    // Towards the ends as many to each side, so that the ends are not drawn to the middle; but some.
+    // Near the ends the window shrinks symmetrically, so that the ends are not pulled towards the middle, down to a
+    // minimum.
     const near = Math.max(Math.min(reach, i, points.length - 1 - i), Math.ceil(reach / 3));
     const window = points.slice(Math.max(i - near, 0), i + near + 1);
     return [step, window.reduce((sum, point) => sum + point[1], 0) / window.length];
   });
 }
 
-/** The nearest point to a step. */
+/** The point nearest to a step. */
 function nearest(points, step) {
   let [low, high] = [0, points.length - 1];
   while (high - low > 1) {
@@ -51,8 +52,8 @@ function nearest(points, step) {
 }
 
 /**
- * A curve that can be drawn again: `points` are [step, value] or [step, mean, least, greatest]; `write` writes a value, `range`
- * is what the axis shows at least, `level` a value to compare with.
+ * A curve that can be redrawn: `points` are [step, value] or [step, mean, minimum, maximum]; `write` formats a value,
+ * `range` is the minimum range of the axis, `level` a value for comparison.
  */
 export class Plot {
   constructor({ title, colour, write, range, level }) {

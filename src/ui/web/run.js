@@ -4,11 +4,11 @@ import { Problem, complain, follow, read, send, soon } from "./page.js";
 import { Plot } from "./plot.js";
 
 const $ = (id) => document.getElementById(id);
-// Between two readings of the state.
+// The interval between two reads of the state.
 const PAUSE_MS = 1000;
-// Pairs that are shown before all are asked for.
+// The number of pairs shown until "Show all" is clicked.
 const FEW = 6;
-// Characters of a prompt from which on it is folded.
+// Prompts with more characters than this are folded.
 const LONG = 320;
 
 const PLOTS = {
@@ -17,11 +17,11 @@ const PLOTS = {
   accuracy: { title: "Pairs with a positive margin", colour: 2, write: share, range: [0, 1], level: 0.5 },
   kl: { title: "KL divergence from the reference, nats", colour: 1, write: number },
   reward: { title: "Mean score", colour: 2, write: number },
-  win_rate: { title: "Win rate against the start", colour: 2, write: share, range: [0, 1], level: 0.5 },
+  win_rate: { title: "Win rate against the initial policy", colour: 2, write: share, range: [0, 1], level: 0.5 },
   held_out_loss: { title: "Loss, held-out pairs", colour: 0, write: number },
-  length: { title: "Answer length, tokens", colour: 3, write: number },
-  first_preferred: { title: "First answer preferred", colour: 4, write: share, range: [0, 1], level: 0.5 },
-  longer_preferred: { title: "Longer answer preferred, so far", colour: 4, write: share, range: [0, 1], level: 0.5 },
+  length: { title: "Response length, tokens", colour: 3, write: number },
+  first_preferred: { title: "First response preferred", colour: 4, write: share, range: [0, 1], level: 0.5 },
+  longer_preferred: { title: "Longer response preferred, so far", colour: 4, write: share, range: [0, 1], level: 0.5 },
   order_flips: { title: "Verdicts that flip with the order", colour: 4, write: share, range: [0, 1] },
   gradient_norm: { title: "Gradient norm", colour: 5, write: number },
 };
@@ -31,13 +31,13 @@ const plots = new Map();
 let state = null;
 let over = false;
 let all = false;
-// The articles of the pairs that are shown, by their content.
+// The articles of the shown pairs, by their content.
 let articles = new Map();
 
 function draw(next) {
   const asked = state;
   state = next;
-  if (asked?.save && !state.save && !over) $("said").textContent = "The checkpoint is saved.";
+  if (asked?.save && !state.save && !over) $("said").textContent = "Checkpoint saved.";
   put($("title"), state.title);
   document.title = `${state.total_steps ? `${state.step}/${state.total_steps} ` : ""}${state.title} – oaif`;
   drawState();
@@ -76,8 +76,8 @@ function drawFigures() {
   const figures = [
     ["Loss", number(loss), margin === null ? "" : `margin ${number(margin)}`],
     ["KL divergence", number(kl), "nats from the reference"],
-    ["Speed", tokens_per_second ? Math.round(tokens_per_second).toLocaleString("en") : "–", "tokens a second"],
-    ["GPU memory", memory ? memory[0] : "–", memory ? `${memory[1]} at most` : ""],
+    ["Speed", tokens_per_second ? Math.round(tokens_per_second).toLocaleString("en") : "–", "tokens per second"],
+    ["GPU memory", memory ? memory[0] : "–", memory ? `peak ${memory[1]}` : ""],
     ["Running for", clock(seconds), steps_without_update ? `${counted(steps_without_update, "step")} without an update` : ""],
   ].filter(([name]) => name !== "KL divergence" || kl !== null || step === 0);
   $("figures").replaceChildren(
@@ -105,7 +105,7 @@ function drawTimes() {
   const { phases, step_ms } = state;
   $("times-section").hidden = step_ms === null;
   if (step_ms === null) return;
-  $("times-text").textContent = `Mean of the last 20 steps or less: ${number(step_ms / 1000)} s a step.`;
+  $("times-text").textContent = `Mean of up to 20 latest steps: ${number(step_ms / 1000)} s per step.`;
   const colour = (phase) => PHASES.indexOf(phase) % 6;
   const total = Math.max(step_ms, phases.reduce((sum, [, ms]) => sum + ms, 0), 1e-9);
   $("times-bar").replaceChildren(
@@ -140,18 +140,18 @@ function drawWarnings() {
   );
 }
 
-const VERDICTS = { 1: "first preferred", 2: "second preferred", tie: "tie", invalid: "no usable verdict", "": "equal answers" };
+const VERDICTS = { 1: "first preferred", 2: "second preferred", tie: "tie", invalid: "no usable verdict", "": "identical responses" };
 
 function drawPairs() {
-  // A judge compares pairs of answers, or rates each by itself.
+  // A judge compares pairs of responses, or rates each by itself.
   const rates = state.ratings.length > 0;
   const samples = rates ? state.ratings : state.pairs;
   const pairs = all ? samples : samples.slice(0, FEW);
-  $("pairs-title").textContent = rates ? "Last answers" : "Last pairs";
+  $("pairs-title").textContent = rates ? "Latest responses" : "Latest pairs";
   $("no-pairs").hidden = pairs.length > 0;
   $("more").hidden = samples.length <= FEW;
   $("more").firstElementChild.textContent = all ? "Show fewer" : `Show all ${samples.length}`;
-  // What a person reads does not change under their eyes.
+  // The list must not change while a person reads it.
   const reads = articles.size > 0 && !over && ($("pairs").matches(":hover, :focus-within") || $("pairs").querySelector("details[open]") !== null);
   $("held").hidden = !reads;
   if (reads) return;
@@ -164,7 +164,7 @@ function drawPairs() {
   $("pairs").replaceChildren(...shown.values());
 }
 
-/** A prompt; of a long one, its beginning, and the rest on demand. */
+/** A prompt; a long one is folded. */
 function promptOf(text) {
   if (text.length <= LONG) {
     const prompt = element("p", "prompt");
@@ -178,7 +178,7 @@ function promptOf(text) {
   return details;
 }
 
-/** An answer to show: its title, its text, and whether it was preferred. */
+/** A response with its title, its text, and whether it was preferred. */
 function answerOf(title, text, chosen) {
   const answer = element("div", chosen ? "preferred" : "");
   const over = element("p", "over", title);
@@ -192,7 +192,7 @@ function answerOf(title, text, chosen) {
 
 function rated({ step, prompt, response, score, advantage, skipped }) {
   const [made, answers] = [element("article"), element("div", "answers")];
-  answers.append(answerOf("Answer", response, false));
+  answers.append(answerOf("Response", response, false));
   const notes = [`Step ${step.toLocaleString("en")}`, score === null ? (skipped ?? "no score") : `score ${number(score)}`];
   if (advantage !== null) notes.push(`advantage ${number(advantage)}`);
   made.append(promptOf(prompt), answers, element("p", "note", notes.join(" · ")));
@@ -203,13 +203,13 @@ function compared(pair) {
   const made = element("article");
   const answers = element("div", "answers");
   for (const [i, text] of [pair.response_1, pair.response_2].entries()) {
-    answers.append(answerOf(`Answer ${i + 1}`, text, pair.verdict === String(i + 1)));
+    answers.append(answerOf(`Response ${i + 1}`, text, pair.verdict === String(i + 1)));
   }
   const notes = [`Step ${pair.step.toLocaleString("en")}`, VERDICTS[pair.verdict]];
-  if (pair.p_first !== null) notes.push(`probability of the first ${pair.p_first.toFixed(2)}`);
+  if (pair.p_first !== null) notes.push(`P(first is better) ${pair.p_first.toFixed(2)}`);
   if (pair.order_flip) notes.push("flips with the order");
   if (pair.skipped !== null && pair.verdict === "invalid") notes.push(pair.skipped);
-  if (pair.chosen === null && ["1", "2"].includes(pair.verdict)) notes.push("not learnt from");
+  if (pair.chosen === null && ["1", "2"].includes(pair.verdict)) notes.push("not used for training");
   made.append(promptOf(pair.prompt), answers, element("p", "note", notes.join(" · ")));
   return made;
 }
@@ -257,7 +257,7 @@ const refresh = soon(async () => {
   if (!over) draw(next);
 }, PAUSE_MS);
 
-// The clock goes on between two events.
+// Updates the clock between two events.
 setInterval(() => !over && state && !document.hidden && refresh(), 15000);
 follow(refresh, (last) => {
   over = true;

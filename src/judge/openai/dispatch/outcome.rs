@@ -1,4 +1,4 @@
-//! What the end of a request means: what it has brought and cost, whose fault a failure is, what is learnt of the server.
+//! Handles the result of a request: its value and cost, the cause of a failure, and what it shows about the server.
 
 use std::time::Instant;
 
@@ -9,11 +9,11 @@ use super::super::verdict::{self, Reading, Source};
 use super::{Dispatch, Ticket};
 use crate::judge::queue::Usage;
 
-/// What the end of a request means for its question.
+/// The consequence of a result for the question.
 pub(super) enum End {
     Value(f32, Source),
     Invalid(String),
-    /// Ask again.
+    /// Send the request again.
     Again {
         at: Instant,
         tries: u32,
@@ -21,7 +21,7 @@ pub(super) enum End {
 }
 
 impl Dispatch {
-    /// Counts and writes down what a request has brought, also of a question that was given up: it was paid for.
+    /// Counts and caches a value, even if its question was dropped: it was paid for.
     pub(super) fn keep(&mut self, asked: &str, value: f32, source: Source) {
         let count = match source {
             Source::LogProbabilities => &mut self.sources.log_probabilities,
@@ -30,12 +30,12 @@ impl Dispatch {
         };
         *count += 1;
         if let Some(Err(error)) = self.cache.as_mut().map(|cache| cache.put(asked, value)) {
-            self.notes.push(format!("verdicts are kept in the cache no longer: {error}"));
+            self.notes.push(format!("the cache is disabled and verdicts are no longer stored: {error}"));
             self.cache = None;
         }
     }
 
-    /// Counts what a request took. A failed one is taken to cost nothing.
+    /// Records the usage of a request. A failed one counts as free.
     pub(super) fn pay(&mut self, ticket: &Ticket, reply: Option<&Reply>, now: Instant) -> Usage {
         let mut usage = Usage::default();
         let mut tokens = ticket.tokens;
@@ -50,9 +50,8 @@ impl Dispatch {
                 usage.cost = ticket.cost;
                 if self.options.max_cost.is_some() && !std::mem::replace(&mut self.told_of_usage, true) {
                     let place = &self.servers[ticket.server].address.place;
-                    self.notes.push(format!(
-                        "{place} does not tell the tokens that it took: the cost is an estimate"
-                    ));
+                    self.notes
+                        .push(format!("{place} does not report its token usage: the cost is an estimate"));
                 }
             }
         }
@@ -61,7 +60,7 @@ impl Dispatch {
         usage
     }
 
-    /// What an answer says, if it can be one.
+    /// Evaluates an answer.
     pub(super) fn answered(&mut self, ticket: &Ticket, reply: &Reply, now: Instant) -> End {
         let model = self.options.model.clone();
         let server = &mut self.servers[ticket.server];
@@ -71,11 +70,11 @@ impl Dispatch {
             Err(why) => return self.faulted(ticket, &Fault::new(Blame::Either, why), now),
         }
         let server = &mut self.servers[ticket.server];
-        // An empty text has no tokens whose probabilities could be told.
+        // An empty text has no tokens, so it has no log-probabilities.
         let expected = ticket.dialect.top.is_some() && !reply.text.is_empty();
         let silent = expected && !reply.has_log_probabilities();
         if expected && !server.gives_log_probabilities(!silent) {
-            let why = "leaves out the log-probabilities that it gave before";
+            let why = "returns no log-probabilities, though it did before";
             return self.faulted(ticket, &Fault::new(Blame::Either, why), now);
         }
         self.notes.extend(server.answered());
@@ -96,7 +95,7 @@ impl Dispatch {
             Reading::Value(value, source) => End::Value(value, source),
             Reading::Blank if server.dialect.after_blank() || server.dialect != ticket.dialect => again,
             Reading::Blank => End::Invalid("the judge's answer is blank".into()),
-            // It was asked for a single token, as there would be log-probabilities.
+            // Only a single token was requested, because log-probabilities were expected.
             Reading::Unusable(_)
                 if silent && server.dialect.max_tokens(&self.options, ticket.kind) > longest =>
             {
@@ -106,7 +105,7 @@ impl Dispatch {
         }
     }
 
-    /// What a failure means: for its server, for those that ask it, for the question.
+    /// Evaluates a failure: its consequences for the server, for the request rate, and for the question.
     pub(super) fn faulted(&mut self, ticket: &Ticket, fault: &Fault, now: Instant) -> End {
         let Ticket { job, probe, .. } = ticket;
         let wait = self.backoff.wait(job.failures + 1);
@@ -117,7 +116,7 @@ impl Dispatch {
                 let (status, bases) = (fault.status.unwrap_or(0), server.address.bases.len());
                 let lesson = match server.dialect == ticket.dialect {
                     true => server.dialect.learn_from_refusal(status, &fault.why, bases, self.options.api),
-                    // Another answer has taught it since.
+                    // Another answer has changed the dialect in the meantime.
                     false => Lesson::Changed(None),
                 };
                 if let Lesson::Changed(note) = lesson {
@@ -130,7 +129,8 @@ impl Dispatch {
                     if server.has_judged {
                         return End::Invalid(format!("the judge's server {}", fault.why));
                     }
-                    // It may refuse whatever it is asked. No question is to blame before it has answered one.
+                    // The server may refuse all requests; until it has answered one, the question is not considered the
+                    // cause.
                     if !server.refuses_all() {
                         return End::Again { at, tries };
                     }
@@ -152,7 +152,7 @@ impl Dispatch {
                 self.notes.extend(server.failed(fault, *probe, now));
                 match tries + 1 {
                     tries if tries > self.options.retries => End::Invalid(format!(
-                        "there was no answer in {tries} tries: at last the server {}",
+                        "no answer in {tries} tries; last error: the server {}",
                         fault.why
                     )),
                     tries => End::Again { at, tries },

@@ -1,4 +1,4 @@
-//! The dispatch by a clock of the tests' own.
+//! Tests of the dispatch with a simulated clock.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::judge::queue::{Question, Said};
 use crate::judge::template::JudgeTemplate;
 use crate::judge::{Pair, Verdict};
 
-/// Servers that exist in name alone, and a time that passes when it is told to.
+/// Simulated servers and a simulated clock.
 struct World {
     dispatch: Dispatch,
     options: Arc<OpenAiOptions>,
@@ -38,7 +38,7 @@ impl World {
         }
     }
 
-    /// All that may be sent now.
+    /// All requests that may be sent now.
     fn send(&mut self) -> Vec<Ticket> {
         let mut sent = Vec::new();
         while let Next::Send(ticket) = self.dispatch.next(self.now) {
@@ -47,7 +47,7 @@ impl World {
         sent
     }
 
-    /// The next request, for which time passes as far as it must; `None` where time alone changes nothing.
+    /// The next request; advances the clock as far as needed. `None` if no passing of time leads to another request.
     fn next(&mut self) -> Option<Ticket> {
         loop {
             match self.dispatch.next(self.now) {
@@ -78,7 +78,7 @@ fn reply() -> Reply {
 }
 
 #[test]
-fn retries_wait_ever_longer_and_end_in_an_invalid_verdict() {
+fn retries_wait_longer_each_time_and_end_in_an_invalid_verdict() {
     let mut longest = [0f64; 5];
     for _ in 0..200 {
         let mut world = World::new(1, |o| (o.break_after, o.orders) = (1000, crate::judge::llm::Orders::One));
@@ -87,7 +87,7 @@ fn retries_wait_ever_longer_and_end_in_an_invalid_verdict() {
             let ticket = world.next().unwrap();
             let failed_at = world.now;
             world.fail(ticket, Blame::Either);
-            // It is not sent at once again.
+            // It must not be sent again at once.
             let Next::Wait(Some(until)) = world.dispatch.next(failed_at) else { panic!() };
             *wait = wait.max((until - failed_at).as_secs_f64());
         }
@@ -105,7 +105,7 @@ fn retries_wait_ever_longer_and_end_in_an_invalid_verdict() {
 }
 
 #[test]
-fn what_is_the_servers_fault_costs_no_try() {
+fn failures_of_the_server_do_not_count_as_tries() {
     for blame in [Blame::Server, Blame::Pace] {
         let mut world = World::new(1, |o| (o.retries, o.break_after) = (0, 1000));
         world.submit(1);
@@ -127,7 +127,7 @@ fn what_is_the_servers_fault_costs_no_try() {
 }
 
 #[test]
-fn a_request_that_fails_for_ever_while_others_are_answered_ends() {
+fn a_request_that_always_fails_while_others_succeed_is_given_up() {
     let mut world = World::new(1, |o| o.retries = 5);
     world.submit(400);
     let mut answers = Vec::new();
@@ -143,7 +143,7 @@ fn a_request_that_fails_for_ever_while_others_are_answered_ends() {
 }
 
 #[test]
-fn a_broken_server_is_probed_by_one_request_at_a_time_and_ever_more_rarely() {
+fn a_broken_server_gets_single_probes_at_increasing_intervals() {
     let mut world = World::new(1, |o| o.retries = 1000);
     world.submit(50);
     let sent = world.send();
@@ -166,7 +166,7 @@ fn a_broken_server_is_probed_by_one_request_at_a_time_and_ever_more_rarely() {
 }
 
 #[test]
-fn a_server_that_asks_to_be_left_alone_is_and_others_are_asked_meanwhile() {
+fn retry_after_pauses_one_server_while_others_are_used() {
     let mut world = World::new(2, |o| o.concurrency = 1);
     world.submit(50);
     let mut sent = world.send();
@@ -190,7 +190,7 @@ fn a_server_that_asks_to_be_left_alone_is_and_others_are_asked_meanwhile() {
 }
 
 #[test]
-fn an_overloaded_server_is_left_alone_as_long_as_it_asks() {
+fn an_overloaded_server_is_paused_for_its_retry_after() {
     let mut world = World::new(1, |_| {});
     world.submit(1);
     let ticket = world.next().unwrap();
@@ -200,7 +200,7 @@ fn an_overloaded_server_is_left_alone_as_long_as_it_asks() {
 }
 
 #[test]
-fn a_time_without_questions_is_no_silence_of_the_servers() {
+fn time_without_questions_does_not_count_as_silence_of_the_servers() {
     let mut world = World::new(1, |o| (o.retries, o.orders) = (0, crate::judge::llm::Orders::One));
     world.submit(1);
     let ticket = world.next().unwrap();
@@ -215,9 +215,9 @@ fn a_time_without_questions_is_no_silence_of_the_servers() {
 }
 
 #[test]
-fn a_server_that_refuses_all_that_it_is_asked_spoils_no_question() {
+fn a_server_that_refuses_all_requests_makes_no_question_invalid() {
     let refusal = || Fault { status: Some(400), ..Fault::new(Blame::Question, "answers 400") };
-    // With another one, and alone.
+    // With a second, working server, and alone.
     for servers in [2, 1] {
         let mut world = World::new(servers, |_| {});
         world.submit(50);
@@ -227,21 +227,21 @@ fn a_server_that_refuses_all_that_it_is_asked_spoils_no_question() {
             world.dispatch.check(world.now);
         }
         let notes = std::mem::take(&mut world.dispatch.notes);
-        assert_eq!(notes, ["http://server0 answers 400: it is asked no more"]);
+        assert_eq!(notes, ["http://server0 answers 400: no more requests are sent to it"]);
         let (answers, _, failed) = world.dispatch.take(world.now);
         let valid = |answer: &&Answer| matches!(&answer.said, Said::Judgement(judgement) if judgement.verdict == Verdict::Tie);
         assert_eq!(answers.iter().filter(valid).count(), if servers == 2 { 50 } else { 0 });
         assert_eq!(answers.len(), if servers == 2 { 50 } else { 0 });
         assert_eq!(
             failed
-                .is_some_and(|why| why.starts_with("no server takes requests: http://server0 answers 400;")),
+                .is_some_and(|why| why.starts_with("no server accepts requests: http://server0 answers 400;")),
             servers == 1
         );
     }
 }
 
 #[test]
-fn requests_a_minute_are_kept_by_each_server_of_a_fleet() {
+fn the_rate_limit_holds_for_each_server_of_a_fleet() {
     let mut world = World::new(2, |o| o.requests_per_minute = Some(60));
     world.submit(200);
     let mut times = [Vec::new(), Vec::new()];
@@ -260,14 +260,14 @@ fn requests_a_minute_are_kept_by_each_server_of_a_fleet() {
 }
 
 #[test]
-fn patience_ends_with_the_last_server_and_begins_anew_with_every_answer() {
+fn patience_ends_when_all_servers_are_silent_and_restarts_with_every_answer() {
     let mut world = World::new(2, |o| o.retries = 1_000_000);
     world.submit(20);
     let check = |world: &mut World| {
         world.dispatch.notes.clear();
         world.dispatch.take(world.now).2
     };
-    // Server 1 answers once in 9 minutes: enough.
+    // Server 1 answers once in 200 s, which is within the patience of 10 minutes.
     let mut answered_at = world.now;
     while world.seconds() < 36_000.0 {
         let ticket = world.next().unwrap();
@@ -295,7 +295,7 @@ fn patience_ends_with_the_last_server_and_begins_anew_with_every_answer() {
 }
 
 #[test]
-fn what_comes_back_for_a_question_that_was_given_up_is_counted_and_changes_nothing() {
+fn results_for_a_dropped_question_are_counted_but_change_nothing() {
     let mut world = World::new(1, |o| o.patience = Duration::from_secs(1));
     world.submit(2);
     let mut sent = world.send();
@@ -315,7 +315,7 @@ fn what_comes_back_for_a_question_that_was_given_up_is_counted_and_changes_nothi
 }
 
 #[test]
-fn log_probabilities_that_are_missing_once_are_asked_for_again() {
+fn an_answer_that_unexpectedly_lacks_log_probabilities_is_requested_again() {
     let mut world = World::new(1, |o| (o.concurrency, o.retries) = (1, 1));
     world.submit(2);
     let ticket = world.next().unwrap();
@@ -331,7 +331,7 @@ fn log_probabilities_that_are_missing_once_are_asked_for_again() {
 }
 
 #[test]
-fn a_blank_answer_is_asked_for_at_greater_length_once() {
+fn a_blank_answer_is_requested_once_more_with_more_tokens() {
     let mut world = World::new(1, |o| o.concurrency = 1);
     world.submit(2);
     let blank = Position { token: "▁".into(), own: None, top: vec![("▁".into(), -0.1)], floor: -0.1 };
