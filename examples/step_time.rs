@@ -1,10 +1,5 @@
-<<<<<<< HEAD
-//! How long a step takes on several ranks, from what one takes alone and what the network does: the model of
-//! docs/explanation/several-processes.md, as a table up to 1,000 ranks.
-=======
 //! Estimates the time of a step on several ranks from the time on one rank and the speed of the network: the model of
-//! docs/ranks.md, as a table up to 1,000 ranks.
->>>>>>> w-l4
+//! docs/explanation/several-processes.md, as a table up to 1,000 ranks.
 //!
 //! ```text
 //! cargo run --example step_time -- WORK_MS PARAMETERS GBIT_PER_S LATENCY_MS [ANSWERS_KB [MESSAGE_US]]
