@@ -116,7 +116,7 @@ fn a_reference_that_becomes_the_policy_after_each_step_has_all_margins_begin_at_
         assert!(number(&row, "objective/kl").abs() < 1e-4, "{row}");
     }
     let unused = align(&gpu, &options(&temp.path().join("unused"), 4, 1.0, 1), PolicyLoss::grpo());
-    assert!(unused.unwrap_err().to_string().contains("a beta of 0"));
+    assert!(unused.unwrap_err().to_string().contains("a loss with beta 0"));
 }
 
 #[test]

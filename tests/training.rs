@@ -635,9 +635,9 @@ fn a_judge_that_does_not_read_is_told_before_its_verdicts_are_learnt_from() {
     assert!(first[0].1.contains("same position in both orders in 100 % of"), "{first:?}");
     let longer = told(&gpu, Careless::Longer);
     assert!(longer.len() == 1 && longer[0].0 <= 8, "{longer:?}");
-    assert!(longer[0].1.contains("longer answer in 100 % of"), "{longer:?}");
+    assert!(longer[0].1.contains("longer response in 100 % of"), "{longer:?}");
     let random = told(&gpu, Careless::Random);
-    assert!(random.len() == 1 && random[0].1.contains("one that guesses"), "{random:?}");
+    assert!(random.len() == 1 && random[0].1.contains("a judge that guesses"), "{random:?}");
     println!("first: {}; longer: {}; random: {}", first[0].0, longer[0].0, random[0].0);
 }
 

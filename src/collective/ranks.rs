@@ -1,6 +1,6 @@
 //! The group of processes that train one model together.
 //!
-//! Every rank runs the same program on the same rows and holds the same weights, optimizer state and reports. Only the
+//! Every rank runs the same program on the same rows and holds the same weights, optimiser state and reports. Only the
 //! work is divided: each rank takes its part ([`Ranks::part`]) of a list, such as the prompts or pairs of a step, and
 //! the results of all parts are concatenated on every rank in the order of the list ([`Ranks::join`]). Everything after
 //! that is computed from the whole list on every rank, so that one rank computes what n ranks compute. Gradients are

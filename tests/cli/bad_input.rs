@@ -262,7 +262,7 @@ fn an_answer_without_a_token_is_refused() {
     let sft = DPO.replace("dpo", "sft").replace("pairs", "rows");
     for line in [DPO, &sft] {
         let err = place.oaif(&format!("{line} --no-append-eos --overwrite")).done().err;
-        assert!(err.contains("1 of 5 rows are skipped: 1 without a token to learn (line 5)"), "{err}");
+        assert!(err.contains("1 of 5 rows are skipped: 1 without tokens to learn (line 5)"), "{err}");
     }
 }
 
@@ -276,7 +276,7 @@ fn an_empty_answer_is_skipped_in_training_and_refused_in_score() {
     for line in [DPO, &DPO.replace("dpo", "sft").replace("pairs", "rows")] {
         let err = place.oaif(&format!("{line} --overwrite")).done().err;
         assert!(
-            err.contains("2 of 6 rows are skipped: 2 with an empty answer (the first in line 1)"),
+            err.contains("2 of 6 rows are skipped: 2 with an empty response (the first in line 1)"),
             "{err}"
         );
     }
@@ -327,10 +327,14 @@ fn pairs_of_equal_answers_are_skipped_and_alone_they_are_an_error() {
     let Some(place) = place() else { return };
     let alike = json!({"prompt": "a", "chosen": " fox", "rejected": " fox"});
     place.write("pairs.jsonl", format!("{PAIRS}{alike}\n"));
-    assert!(place.oaif(DPO).done().err.contains("1 of 5 rows are skipped: 1 of two equal answers"));
+    assert!(place.oaif(DPO).done().err.contains("1 of 5 rows are skipped: 1 with two equal responses"));
     place.write("pairs.jsonl", format!("{alike}\n"));
     let line = DPO.replace("--output-dir run", "--output-dir other");
-    place.refuses(&line, 2, &["no row is left (1 of 1 rows are skipped: 1 of two equal answers (line 1))"]);
+    place.refuses(
+        &line,
+        2,
+        &["no row is left (1 of 1 rows are skipped: 1 with two equal responses (line 1))"],
+    );
 }
 
 #[test]
@@ -551,10 +555,14 @@ fn a_checkpoint_that_does_not_fit_is_refused_and_kept() {
     let kept = "run/checkpoints/step-000002";
     place.refuses(&format!("{resume} last --seed 3"), 2, &["seed 42", "seed 3", "--allow-changes"]);
     for (more, flag) in [("last --lora-r 2", "lora-r"), ("last --optim adafactor", "optim")] {
-        place.refuses(&format!("{resume} {more}"), 2, &[flag, "must be the same", "begin a new run"]);
+        place.refuses(
+            &format!("{resume} {more}"),
+            2,
+            &[flag, "cannot change within a run", "start a new run"],
+        );
     }
-    place.refuses(&format!("{resume} tiny_tied"), 1, &["tiny_tied: is not a checkpoint", "or last"]);
-    place.refuses(&format!("{resume} rows.jsonl"), 1, &["rows.jsonl: is not a checkpoint", "or last"]);
+    place.refuses(&format!("{resume} tiny_tied"), 1, &["tiny_tied: is not a checkpoint", "or to last"]);
+    place.refuses(&format!("{resume} rows.jsonl"), 1, &["rows.jsonl: is not a checkpoint", "or to last"]);
     let elsewhere = resume.replace("--output-dir run", "--output-dir other");
     place.refuses(&format!("{elsewhere} last"), 1, &["other", "no checkpoint to go on from"]);
     place.refuses(&format!("{resume} last --overwrite"), 2, &["--overwrite", "--resume-from-checkpoint"]);

@@ -243,10 +243,10 @@ fn another_adapter_shape_is_refused_whoever_asks() {
         ("--use-rslora", "use-rslora false"),
         ("--lora-target-modules q_proj", "lora-target-modules"),
     ] {
-        let parts = ["the checkpoint was written with", name, "must be the same as before"];
+        let parts = ["the checkpoint was written with", name, "cannot change within a run"];
         place.refuses(&format!("dpo --resume run {more}"), 2, &parts);
     }
-    place.refuses("dpo --resume run --allow-changes lora-r", 2, &["lora-r cannot be changed in a run"]);
+    place.refuses("dpo --resume run --allow-changes lora-r", 2, &["lora-r cannot change within a run"]);
     place.refuses("dpo --resume run --allow-changes rate", 2, &["\"rate\"", "learning-rate"]);
 }
 
@@ -292,7 +292,7 @@ fn a_flag_that_goes_with_another_finds_it_in_the_run() {
     place.oaif(&format!("{moving} {COMMON} --config config.yaml")).done();
     forget_the_end(&place, "moving");
     place.oaif("dpo --resume moving --ref-model-sync-steps 2").done();
-    let other = ["ref-model-sync-steps 2, this run has ref-model-sync-steps 3", "must be the same"];
+    let other = ["ref-model-sync-steps 2, this run has ref-model-sync-steps 3", "cannot change within a run"];
     place.refuses("dpo --resume moving --ref-model-sync-steps 3", 2, &other);
 }
 
@@ -393,9 +393,9 @@ fn logs_that_lack_rows_are_refused() {
         let path = format!("run/{log}");
         let text = String::from_utf8(place.read(&path)).unwrap();
         place.write(&path, text.lines().skip(1).map(|line| format!("{line}\n")).collect::<String>());
-        place.refuses("align --resume run", 1, &[log, "where the checkpoint was written after"]);
+        place.refuses("align --resume run", 1, &[log, "but the checkpoint was written after"]);
         std::fs::remove_file(place.path(&path)).unwrap();
-        place.refuses("align --resume run", 1, &[log, "holds 0 rows"]);
+        place.refuses("align --resume run", 1, &[log, "has 0 rows"]);
     }
 }
 

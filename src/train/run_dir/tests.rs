@@ -216,7 +216,7 @@ fn a_broken_log_is_an_error_with_its_line_and_stays_as_it_is() {
     for broken in ["{\"step\":1}\nnothing\n{\"step\":2}\n", "{\"step\":1}\n{}\n"] {
         write(&log, broken);
         let error = run.truncate_to_step(1, logs(1)).unwrap_err().to_string();
-        assert!(error.contains("metrics.jsonl:2: is no row"), "{error}");
+        assert!(error.contains("metrics.jsonl:2: is not a row"), "{error}");
         assert_eq!(text(&log), broken);
     }
 }
@@ -261,7 +261,7 @@ fn logs_that_lack_rows_are_refused_and_nothing_is_changed() {
         write(&run.join(name), &lines);
         let error = open(&run, Start::Resume(Resume::Last)).truncate_to_step(2, logs(2)).unwrap_err();
         let error = error.to_string();
-        assert!(error.contains(name) && error.contains(&format!("holds {keep} rows")), "{error}");
+        assert!(error.contains(name) && error.contains(&format!("has {keep} rows")), "{error}");
         assert_eq!(names(&run.join(CHECKPOINTS)).len(), 2);
         assert_eq!(text(&run.join(name)), lines);
     }
@@ -277,7 +277,7 @@ fn a_damaged_checkpoint_is_refused_with_the_last_one_that_is_whole() {
     let resumed = || refused(dir.path(), Start::Resume(Resume::Last));
     for (path, damage, why) in [
         (&weights, Some("weightt 2"), "is damaged"),
-        (&weights, Some("weights"), "has 7 bytes where 9 were written"),
+        (&weights, Some("weights"), "has 7 bytes instead of 9"),
         (&weights, None, "is missing"),
         (&state, Some("{\"step\":3}"), "is damaged"),
         (&state, None, "is missing"),
@@ -294,7 +294,7 @@ fn a_damaged_checkpoint_is_refused_with_the_last_one_that_is_whole() {
         fs::write(&state, &whole[1]).unwrap();
     }
     write(&dir.path().join("checkpoints/step-000001/model/weights"), "0");
-    assert!(resumed().contains("begin a new run"));
+    assert!(resumed().contains("start a new run"));
 }
 
 #[test]
