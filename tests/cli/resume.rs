@@ -153,7 +153,7 @@ fn what_decides_the_numbers_is_refused_by_its_name() {
         ("--dataset other.jsonl", "dataset of 4 rows"),
         ("--dataset order.jsonl", "dataset of 4 rows"),
         ("--loss ipo --beta 0.1", "loss dpo"),
-        ("--beta 0.2", "beta 0.1, this run has beta 0.2"),
+        ("--beta 0.2", "beta 0.1, but this run has beta 0.2"),
         ("--num-samples 3", "num-samples 2"),
         ("--temperature 0.8", "temperature 0.9"),
         ("--top-p 0.5", "top-p 1.0"),
@@ -161,10 +161,10 @@ fn what_decides_the_numbers_is_refused_by_its_name() {
         ("--stop .", "stop []"),
         ("--judge-rule shorter", "judge-rule longer"),
         ("--soft-labels", "soft-labels false"),
-        ("--learning-rate 2e-3", "learning-rate 0.001, this run has learning-rate 0.002"),
+        ("--learning-rate 2e-3", "learning-rate 0.001, but this run has learning-rate 0.002"),
         ("--lr-scheduler-type cosine", "lr-scheduler-type linear"),
         ("--warmup-steps 1", "warmup-steps 0"),
-        ("--warmup-ratio 0.3", "warmup-steps 0, this run has warmup-steps 2"),
+        ("--warmup-ratio 0.3", "warmup-steps 0, but this run has warmup-steps 2"),
         ("--max-steps 6", "max-steps 4"),
         ("--optim adafactor", "optim adamw"),
         ("--weight-decay 0.1", "weight-decay 0.0"),
@@ -201,7 +201,7 @@ fn another_warm_up_is_refused_and_the_same_one_goes_on() {
     place.oaif(&run("--lr-scheduler-type constant_with_warmup --warmup-ratio 0.5")).done();
     forget_the_end(&place, "run");
     for (more, names) in [
-        ("--warmup-ratio 0.75", ["warmup-steps 2, this run has warmup-steps 3"; 2]),
+        ("--warmup-ratio 0.75", ["warmup-steps 2, but this run has warmup-steps 3"; 2]),
         ("--max-steps 6", ["max-steps 4, warmup-steps 2", "max-steps 6, warmup-steps 3"]),
     ] {
         place.refuses(&format!("dpo --resume run {more}"), 2, &names);
@@ -292,7 +292,8 @@ fn a_flag_that_goes_with_another_finds_it_in_the_run() {
     place.oaif(&format!("{moving} {COMMON} --config config.yaml")).done();
     forget_the_end(&place, "moving");
     place.oaif("dpo --resume moving --ref-model-sync-steps 2").done();
-    let other = ["ref-model-sync-steps 2, this run has ref-model-sync-steps 3", "cannot change within a run"];
+    let other =
+        ["ref-model-sync-steps 2, but this run has ref-model-sync-steps 3", "cannot change within a run"];
     place.refuses("dpo --resume moving --ref-model-sync-steps 3", 2, &other);
 }
 
