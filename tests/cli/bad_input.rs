@@ -564,7 +564,7 @@ fn a_checkpoint_that_does_not_fit_is_refused_and_kept() {
     place.refuses(&format!("{resume} tiny_tied"), 1, &["tiny_tied: is not a checkpoint", "or to last"]);
     place.refuses(&format!("{resume} rows.jsonl"), 1, &["rows.jsonl: is not a checkpoint", "or to last"]);
     let elsewhere = resume.replace("--output-dir run", "--output-dir other");
-    place.refuses(&format!("{elsewhere} last"), 1, &["other", "no checkpoint to go on from"]);
+    place.refuses(&format!("{elsewhere} last"), 1, &["other", "no checkpoint to resume from"]);
     place.refuses(&format!("{resume} last --overwrite"), 2, &["--overwrite", "--resume-from-checkpoint"]);
 
     let weights = place.read(&format!("{kept}/model.safetensors"));

@@ -527,7 +527,7 @@ fn a_run_in_the_folder_is_kept_unless_told_otherwise() {
     let [_, (_, dpo), _] = trainings();
     place.oaif(&dpo).done();
     let before = place.read("run/metrics.jsonl");
-    place.refuses(&dpo, 1, &["already holds a run", "--resume run", "--overwrite"]);
+    place.refuses(&dpo, 1, &["already has a run", "--resume run", "--overwrite"]);
     assert_eq!(place.read("run/metrics.jsonl"), before);
     place.oaif(&format!("{dpo} --overwrite")).done();
 }
@@ -589,6 +589,6 @@ fn a_run_that_is_refused_reports_nothing() {
     let Some(place) = place() else { return };
     let [_, (_, dpo), _] = trainings();
     place.oaif(&dpo).done();
-    place.refuses(&format!("{dpo} --report"), 1, &["already holds a run"]);
+    place.refuses(&format!("{dpo} --report"), 1, &["already has a run"]);
     assert!(!place.path("run/report.html").exists());
 }
