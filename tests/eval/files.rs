@@ -105,10 +105,7 @@ fn an_mt_bench_row_without_what_is_needed_names_its_line() {
         |name: &str, row: &str| file(name, &format!("{{\"question_id\": 1, \"turns\": [\"a\"]}}\n{row}\n"));
     fails(read_mt_bench_questions(two("q1.jsonl", r#"{"turns": ["a"]}"#)), "q1.jsonl:2: no \"question_id\"");
     fails(read_mt_bench_questions(two("q2.jsonl", r#"{"question_id": 2}"#)), "q2.jsonl:2: no \"turns\"");
-    fails(
-        read_mt_bench_questions(two("q3.jsonl", r#"{"question_id": 1, "turns": ["a"]}"#)),
-        "is there twice",
-    );
+    fails(read_mt_bench_questions(two("q3.jsonl", r#"{"question_id": 1, "turns": ["a"]}"#)), "occurs twice");
     fails(read_mt_bench_questions(two("q4.jsonl", r#"{"question_id": 2, "turns": []}"#)), "is empty");
     fails(
         read_mt_bench_questions(two("q5.jsonl", r#"{"question_id": 2, "turns": [7]}"#)),
@@ -256,5 +253,5 @@ fn a_file_of_judgements_gives_the_figures_of_its_benchmark() {
         bench[0].sentence(),
         "m scores 7.33 over 3 answers; turn 1: 8.50; turn 2: 5.00; 1 without a score"
     );
-    fails(read_judgements(&file("judged_x.jsonl", "{\"a\": 1}")), "holds no judgements of AlpacaEval");
+    fails(read_judgements(&file("judged_x.jsonl", "{\"a\": 1}")), "has no judgements of AlpacaEval");
 }
