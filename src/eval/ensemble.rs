@@ -37,8 +37,8 @@ const MOSTLY: f64 = 0.5;
 /// The agreement over all pairs.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct VotesReport {
-    /// Share of the pairs since the start of the run on which all members with a usable verdict (at least two) gave the
-    /// same verdict: 1, 2 or tie.
+    /// Share of the pairs judged so far on which all members with a usable verdict (at least two) gave the same verdict:
+    /// 1, 2 or tie.
     #[serde(rename = "judge/agreement")]
     pub agreement: f64,
     /// Cohen's κ over these verdicts, mean over every two members. `null` if no two members have a κ.

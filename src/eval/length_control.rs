@@ -7,7 +7,7 @@
 //! logit P(A wins) = θ + φ · tanh(d / s),   d = length of A − length of B,   s = standard deviation of d
 //! ```
 //!
-//! and the length-controlled win rate is the prediction at d = 0: σ(θ). If the judge prefers longer answers, φ > 0.
+//! and the length-controlled win rate is the prediction at d = 0: σ(θ). If the judge prefers longer responses, φ > 0.
 //!
 //! Limits: if the better responses of a policy *are* the longer ones, this gain is attributed to φ too. If the bias of
 //! a judge is linear in the length rather than tanh, some of it remains (1 to 1.5 points of 12 in

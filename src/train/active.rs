@@ -8,7 +8,8 @@ use crate::judge::round_robin;
 struct Candidate {
     prompt: usize,
     pair: [usize; 2],
-    /// |log π(yᵢ)/π₀(yᵢ) − log π(yⱼ)/π₀(yⱼ)|. Times β, it is the difference of the implicit rewards (Rafailov et al. 2023, arXiv 2305.18290), whose sigmoid is the probability that one response is preferred according to the policy.
+    /// |log π(yᵢ)/π₀(yᵢ) − log π(yⱼ)/π₀(yⱼ)|. Times β, it is the difference of the implicit rewards (Rafailov et al. 2023,
+    /// arXiv 2305.18290), whose sigmoid is the probability that one response is preferred according to the policy.
     margin: f64,
 }
 

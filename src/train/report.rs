@@ -94,7 +94,7 @@ impl StepReport {
         self.judging.as_ref()?.first
     }
 
-    /// Whether the step had rows to learn from and a gradient that is not zero.
+    /// Whether the step had something to learn from: a loss, and a gradient that is not zero (or a loss of exactly 0).
     pub(super) fn taught(&self) -> bool {
         match (self.loss, self.update) {
             (None, _) | (_, None) => false,
@@ -157,7 +157,7 @@ pub struct PreferenceReport {
     pub margins: f64,
 }
 
-/// Log-probabilities of the responses learnt from.
+/// Log-probabilities of the responses learnt from. With `ld-alpha`, tokens are weighted as in the loss.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct PolicyReport {
     /// Log-probability of the chosen response in nats, summed over its tokens, mean over the pairs. Absent without
@@ -225,7 +225,7 @@ pub struct JudgeReport {
     /// Pairs of the step that were shown in both orders.
     #[serde(rename = "judge/both_orders")]
     pub both_orders: usize,
-    /// Pairs of these whose two orders gave different verdicts (order flips).
+    /// Pairs of these in which the two orders preferred different responses (order flips).
     #[serde(rename = "judge/order_flip")]
     pub order_flip: usize,
     /// Share of the pairs with a preference in which the longer response (in characters) won, since the start of the

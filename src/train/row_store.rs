@@ -2,7 +2,7 @@
 //! For each row, only its offset in the file (eight bytes) is in memory.
 //!
 //! ```text
-//! number of responses R, length of the prompt, R lengths | prompt ids | ids of each response | text       u32 little-endian, UTF-8
+//! responses R, prompt length, R lengths | prompt ids | ids of each response | text       u32 little-endian, UTF-8
 //! ```
 
 use std::fs::File;
