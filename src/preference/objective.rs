@@ -65,7 +65,7 @@ impl Objective {
         let weights = match &options.loss_weights {
             Some(weights) if weights.len() != losses.len() => {
                 let why = format!(
-                    "are {}, but there are {} losses: give one weight per loss",
+                    "has {} values for {} losses: give a weight for each",
                     weights.len(),
                     losses.len()
                 );

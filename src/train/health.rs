@@ -24,7 +24,7 @@ pub(super) fn idle(command: Command, steps: usize, rows: usize, all: bool) -> Op
         }
         Command::Dpo => {
             "their pairs had no gradient (see metrics.jsonl); if the policy has collapsed, lower the learning rate; \
-             chosen and rejected responses may also be equal"
+             the chosen responses may also equal the rejected ones"
         }
         Command::Reward => {
             "their pairs had no gradient (see metrics.jsonl); if the model has collapsed, lower the learning rate"

@@ -179,11 +179,12 @@ pub struct PolicyReport {
 /// The scores that a policy gradient is computed from. Names are those of TRL's GRPO.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct PolicyGradientReport {
-    /// The judge's score of a response, mean over the step's responses with a usable score, before any KL penalty.
+    /// The judge's score of a response before any KL penalty, mean over the step's responses with a usable score; 0 if
+    /// there is none.
     pub reward: f64,
     /// Standard deviation of the scores over the step's responses (with n − 1).
     pub reward_std: f64,
-    /// Share of the prompts whose responses all have the same score.
+    /// Share of the prompts whose responses all have the same score, prompts with fewer than two usable scores included.
     pub frac_reward_zero_std: f64,
     /// Share of the response tokens whose probability ratio was clipped.
     #[serde(rename = "clip_ratio/region_mean")]

@@ -464,12 +464,12 @@ fn a_dry_run_without_rows_needs_lengths_that_the_model_takes() {
     let dpo = "dpo --model tiny_tied --dry-run";
     let align = format!("align --model tiny_tied --dry-run {}", ALIGN.split_once("run ").unwrap().1);
     for (line, parts) in [
-        (dpo.to_owned(), &["--max-length", "without a dataset", "give it"][..]),
-        (format!("{dpo} --max-length 60"), &["--max-prompt-length", "give it"]),
-        (dpo.replace("dpo", "sft"), &["--max-length", "give it"]),
-        (align.clone(), &["--max-prompt-length", "give it"]),
+        (dpo.to_owned(), &["--max-length", "without a dataset", "must be set"][..]),
+        (format!("{dpo} --max-length 60"), &["--max-prompt-length", "must be set"]),
+        (dpo.replace("dpo", "sft"), &["--max-length", "must be set"]),
+        (align.clone(), &["--max-prompt-length", "must be set"]),
         (format!("{dpo} --max-length 129 --max-prompt-length 8"), &["--max-length: 129 is above 128"]),
-        (format!("{dpo} --max-length 8 --max-prompt-length 8"), &["--max-prompt-length: 8 leaves nothing"]),
+        (format!("{dpo} --max-length 8 --max-prompt-length 8"), &["--max-prompt-length: 8 leaves no room"]),
         (format!("{align} --max-prompt-length 125"), &["--max-prompt-length: 125 is above 124"]),
         (format!("{dpo} --max-buffer-size 2GB"), &["--max-buffer-size", "2GB is not a size such as 128MiB"]),
         (format!("{dpo} --max-buffer-size 0"), &["--max-buffer-size"]),

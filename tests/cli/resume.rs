@@ -182,7 +182,7 @@ fn what_decides_the_numbers_is_refused_by_its_name() {
             continue;
         }
         let line = format!("align --resume run {more}");
-        place.refuses(&line, 2, &["the checkpoint was written with", name, "begin a new run"]);
+        place.refuses(&line, 2, &["the checkpoint was written with", name, "start a new run"]);
     }
     // What changes no number may change.
     for more in
