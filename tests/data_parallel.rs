@@ -1,4 +1,4 @@
-//! Several processes train one model over TCP: they learn what one process learns from as many rows.
+//! Several processes that train one model over TCP learn what a single process learns from the same number of rows.
 
 mod common;
 
@@ -25,7 +25,7 @@ fn place() -> Option<tempfile::TempDir> {
     Some(dir)
 }
 
-/// The rest of the command line of each kind of training.
+/// The remaining arguments of each training command.
 const KINDS: [(&str, &str); 4] = [
     ("align", "--dataset prompts.jsonl --judge rule --judge-rule longer --max-new-tokens 8 --judge-probes 0"),
     ("sft", "--dataset texts.jsonl"),
@@ -33,7 +33,7 @@ const KINDS: [(&str, &str); 4] = [
     ("reward", "--dataset pairs.jsonl"),
 ];
 
-/// `oaif` in `dir`, with a command and its flags.
+/// The command `oaif` in `dir`, with a subcommand and its flags.
 fn oaif(dir: &Path, kind: &str, out: &str, more: &str) -> Command {
     let (_, flags) = KINDS.iter().find(|(name, _)| *name == kind).unwrap();
     let model = common::fixture("tiny");
@@ -42,7 +42,7 @@ fn oaif(dir: &Path, kind: &str, out: &str, more: &str) -> Command {
     let usual: Vec<&str> = usual.split(' ').collect();
     let mut command = Command::new(env!("CARGO_BIN_EXE_oaif"));
     command.current_dir(dir).arg(kind).stdout(Stdio::piped()).stderr(Stdio::piped());
-    // A flag that is given again is that.
+    // A flag in `more` replaces the usual one.
     let given: Vec<&str> = more.split_whitespace().collect();
     let mut flags = usual.chunk_by(|_, next| !next.starts_with("--")).collect::<Vec<_>>();
     flags.retain(|flag| !given.contains(&flag[0]));
@@ -50,7 +50,7 @@ fn oaif(dir: &Path, kind: &str, out: &str, more: &str) -> Command {
     command
 }
 
-/// Starts ranks of a run, each with what `more` says of it.
+/// Starts the ranks of a run, each with the flags that `more` returns for it.
 fn start(dir: &Path, ranks: usize, kind: &str, out: &str, more: &dyn Fn(usize) -> String) -> Vec<Child> {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let start = |rank: usize| {
@@ -64,7 +64,7 @@ fn start(dir: &Path, ranks: usize, kind: &str, out: &str, more: &dyn Fn(usize) -
 }
 
 fn wait(children: Vec<Child>) -> Vec<Output> {
-    // At once: a full pipe would block a rank.
+    // In parallel: a full pipe would block a rank.
     std::thread::scope(|threads| {
         let waiting: Vec<_> =
             children.into_iter().map(|child| threads.spawn(|| child.wait_with_output().unwrap())).collect();
@@ -76,14 +76,14 @@ fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// Runs it to its end, on one rank as a program of its own.
+/// Runs a command to its end. A single rank is started without the variables of a distributed run.
 fn run(dir: &Path, ranks: usize, kind: &str, out: &str, more: &str) {
     let outputs = match ranks {
         1 => vec![oaif(dir, kind, out, more).output().unwrap()],
         _ => wait(start(dir, ranks, kind, out, &|_| more.to_owned())),
     };
     outputs.iter().for_each(|output| assert!(output.status.success(), "{out}: {}", text(output)));
-    // Rank 0 alone talks to the user.
+    // Only rank 0 prints.
     outputs[1..].iter().for_each(|output| assert!(output.stdout.is_empty(), "{}", text(output)));
 }
 
@@ -92,7 +92,7 @@ fn rows(dir: &Path, file: &str) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// The largest difference of a metric, relative to it, and the curve of one run.
+/// The largest relative difference of a metric between two runs.
 fn difference(dir: &Path, runs: [&str; 2], metric: &str) -> f64 {
     let [one, other] = runs.map(|run| rows(dir, &format!("{run}/metrics.jsonl")));
     assert_eq!(one.len(), other.len());
@@ -109,7 +109,7 @@ fn same(dir: &Path, runs: [&str; 2], file: &str) -> bool {
 }
 
 #[test]
-fn ranks_learn_what_one_learns_from_as_many_rows() {
+fn several_ranks_learn_what_one_rank_learns_from_the_same_rows() {
     let Some(dir) = place() else { return };
     let dir = dir.path();
     for (kind, _) in KINDS {
@@ -124,10 +124,10 @@ fn ranks_learn_what_one_learns_from_as_many_rows() {
                 let of = |metric| difference(dir, [&one, &many], metric);
                 let (loss, norm) = (of("loss"), of("grad_norm"));
                 println!("{many}: loss {loss:.1e}, gradient {norm:.1e}");
-                // Rounding alone: sums of a few dozen numbers of 24 bits, of ten layers.
+                // Differences come only from rounding: sums of a few dozen f32 numbers in ten layers.
                 assert!(loss < 1e-5 && norm < 1e-4, "{many}: loss {loss:e}, gradient {norm:e}");
                 if kind == "align" {
-                    assert!(same(dir, [&one, &many], "pairs.jsonl"), "{many}: other answers");
+                    assert!(same(dir, [&one, &many], "pairs.jsonl"), "{many}: different responses");
                 }
             }
         }
@@ -135,7 +135,7 @@ fn ranks_learn_what_one_learns_from_as_many_rows() {
 }
 
 #[test]
-fn held_out_prompts_are_answered_and_judged_by_all_as_by_one() {
+fn evaluation_on_three_ranks_equals_evaluation_on_one() {
     let Some(dir) = place() else { return };
     let dir = dir.path();
     let flags = "--max-steps 4 --eval-dataset prompts.jsonl --eval-steps 2";
@@ -148,7 +148,7 @@ fn held_out_prompts_are_answered_and_judged_by_all_as_by_one() {
         }
     }
     assert!(three[3]["eval/win_rate"].is_number());
-    // A dry run of three says what three do, and asks nobody.
+    // A dry run on three ranks reports what a run on three ranks does, and calls no judge.
     let dry = |rank: usize| format!("{flags} --dry-run --seed {rank}");
     let outputs = wait(start(dir, 3, "align", "dry", &dry));
     let report: Value = serde_json::from_slice(&outputs[0].stdout).unwrap();
@@ -156,7 +156,7 @@ fn held_out_prompts_are_answered_and_judged_by_all_as_by_one() {
 }
 
 #[test]
-fn two_runs_on_as_many_ranks_are_the_same_to_the_bit_and_shards_change_nothing() {
+fn runs_on_the_same_number_of_ranks_are_bitwise_equal_with_and_without_sharding() {
     let Some(dir) = place() else { return };
     let dir = dir.path();
     let flags = "--max-steps 5 --per-device-train-batch-size 2";
@@ -167,7 +167,7 @@ fn two_runs_on_as_many_ranks_are_the_same_to_the_bit_and_shards_change_nothing()
         assert!(same(dir, ["one", other], "model/model.safetensors"), "{other}");
         assert!(same(dir, ["one", other], "checkpoints/step-000005/optimiser.safetensors"), "{other}");
     }
-    // The reference follows weights that all ranks have.
+    // The moving reference model follows weights that all ranks have.
     let follows = format!("{flags} --sync-ref-model --ref-model-sync-steps 2");
     run(dir, 2, "align", "followed", &follows);
     run(dir, 2, "align", "followed-by-shards", &format!("{follows} --shard-optim"));
@@ -178,7 +178,7 @@ fn two_runs_on_as_many_ranks_are_the_same_to_the_bit_and_shards_change_nothing()
 }
 
 #[test]
-fn a_run_goes_on_with_another_number_of_ranks() {
+fn a_run_can_be_resumed_with_another_number_of_ranks() {
     let Some(dir) = place() else { return };
     let dir = dir.path();
     let flags = "--max-steps 6 --per-device-train-batch-size 1 --save-steps 3 --shard-optim";
@@ -196,14 +196,14 @@ fn a_run_goes_on_with_another_number_of_ranks() {
             assert!((a - b).abs() < 1e-5, "{out}: {a} {b}");
         }
     }
-    // In the folder of the run itself.
+    // Resumes in the run folder itself.
     let more = "--max-steps 8 --per-device-train-batch-size 1 --resume-from-checkpoint last --allow-changes max-steps";
     run(dir, 2, "align", "whole", more);
     assert_eq!(rows(dir, "whole/metrics.jsonl").len(), 8);
 }
 
 #[test]
-fn ranks_that_do_not_agree_are_one_sentence() {
+fn settings_that_differ_between_ranks_give_one_error() {
     let Some(dir) = place() else { return };
     let dir = dir.path();
     std::fs::write(dir.join("other.jsonl"), "{\"prompt\":\"other\"}\n".repeat(4)).unwrap();
@@ -235,20 +235,20 @@ fn ranks_that_do_not_agree_are_one_sentence() {
         assert!(!dir.join("run/metrics.jsonl").exists());
         let _ = std::fs::remove_dir_all(dir.join("run"));
     }
-    // More ranks than prompts: some have nothing to do.
+    // More ranks than prompts: some have no work.
     std::fs::write(dir.join("prompts.jsonl"), "{\"prompt\":\"one\"}\n").unwrap();
     run(dir, 3, "align", "few", "--max-steps 2 --per-device-train-batch-size 1");
 }
 
 #[test]
-fn a_killed_rank_ends_all_with_a_checkpoint_that_goes_on() {
+fn a_killed_rank_ends_all_and_the_checkpoint_can_be_resumed() {
     let Some(dir) = place() else { return };
     let dir = dir.path();
     let flags = "--max-steps 3000 --per-device-train-batch-size 1 --save-steps 1 --save-total-limit 2";
     let mut ranks = start(dir, 3, "align", "run", &|_| flags.to_owned());
     let begun = Instant::now();
     while !dir.join("run/checkpoints/step-000002").exists() {
-        assert!(begun.elapsed() < Duration::from_secs(120), "no checkpoint comes");
+        assert!(begun.elapsed() < Duration::from_secs(120), "no checkpoint appeared");
         std::thread::sleep(Duration::from_millis(10));
     }
     let killed = Instant::now();

@@ -302,7 +302,7 @@ fn invalid_options_and_rows_are_named() {
     for ratio in [f64::NAN, -1.0, 2.0] {
         begins(online(&prompts(), &train().warmup_ratio(ratio)), "warmup-ratio: ");
     }
-    begins(online(&[], &train()), "dataset: holds no row");
+    begins(online(&[], &train()), "dataset: has no rows");
     let xpo = DpoOptions::new(PreferenceLoss::Xpo { beta: 0.1, alpha: 1e-3 });
     begins(Trainer::offline(policy(), &pairs(), &train(), &xpo).wait().map(drop), "loss: xpo needs pairs");
     let empty: &std::path::Path = "".as_ref();

@@ -125,7 +125,7 @@ fn a_pair_that_is_invalid_for_its_loss_is_refused() {
     };
     let xpo = PreferenceLoss::Xpo { beta: 0.1, alpha: 0.01 };
     assert!(
-        run(xpo, pair(1.0, [false; 2])).unwrap_err().contains("needs one response that the reference drew")
+        run(xpo, pair(1.0, [false; 2])).unwrap_err().contains("needs one response of the reference model")
     );
     assert_ne!(run(xpo, pair(1.0, [true, false])), run(xpo, pair(1.0, [false, true])));
     let aot = PreferenceLoss::Aot { beta: 0.1 };

@@ -1,4 +1,5 @@
-//! Preference losses against TRL and papers' formulas differentiated by PyTorch in f64, see tests/fixtures.
+//! Preference losses compared with TRL, and with the papers' formulas differentiated by PyTorch in f64; see
+//! tests/fixtures.
 
 mod common;
 
@@ -12,7 +13,7 @@ use oaif::unstable::preference::{LOSS_NAMES, LossOptions, Objective, PreferenceL
 use oaif::unstable::reference::{self, PairBatch};
 use serde_json::Value;
 
-/// The largest relative errors, of f32 on a GPU and of `reference` in f64 with the parameters that f32 has.
+/// The largest relative errors, of f32 on a GPU and of `reference` in f64 with parameters rounded to f32.
 const KERNEL: f64 = 1e-5;
 const REFERENCE: f64 = 1e-6;
 
@@ -20,14 +21,14 @@ fn numbers(value: &Value) -> Vec<f64> {
     value.as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect()
 }
 
-/// Those that are given, and none else.
+/// The given options; all others are absent.
 fn options(given: &Value) -> LossOptions {
     let mut all = serde_json::to_value(LossOptions::default()).unwrap();
     given.as_object().unwrap().iter().for_each(|(name, value)| all[name] = value.clone());
     serde_json::from_value(all).unwrap()
 }
 
-/// The inputs of an objective, from the log-probabilities of tokens.
+/// The inputs of an objective, computed from the log-probabilities of tokens.
 struct Inputs {
     policy: Vec<f64>,
     responses: Vec<f64>,
@@ -65,7 +66,7 @@ impl Inputs {
         }
     }
 
-    /// What the kernel makes of them: the table and the gradient.
+    /// Runs the kernel on them: the table and the gradient.
     fn case(&self, objective: &Objective) -> Case {
         let input = |values: &[f64], cols: usize| {
             Input::f32(values.iter().map(|x| *x as f32).collect(), values.len() / cols, cols)
@@ -102,18 +103,18 @@ impl Inputs {
     }
 }
 
-/// The largest; infinite where one is not a number.
+/// The largest value; infinite if one is NaN.
 fn largest(errors: impl Iterator<Item = f64>) -> f64 {
     errors.fold(0.0, |worst: f64, e| if e.is_nan() { f64::INFINITY } else { worst.max(e) })
 }
 
-/// Relative errors of mean loss, mean rewards and gradient.
+/// Relative errors of the mean loss, the mean rewards and the gradient.
 fn errors([table, gradient]: &[Vec<f64>; 2], case: &Value) -> [f64; 3] {
     let mean = |column: usize| table.iter().skip(column).step_by(8).sum::<f64>() / (table.len() / 8) as f64;
     let relative = |got: f64, want: f64| (got - want).abs() / want.abs().max(1e-6);
     let rewards = numbers(&case["rewards"]);
     let reward = largest((0..2).map(|i| relative(mean(1 + i), rewards[i])));
-    // Without those of tokens that there are none of.
+    // Without the gradients of padding tokens.
     let wanted = case["gradient"].as_array().unwrap();
     assert_eq!(gradient.len(), wanted.len());
     let pairs: Vec<(f64, f64)> =
@@ -125,7 +126,7 @@ fn errors([table, gradient]: &[Vec<f64>; 2], case: &Value) -> [f64; 3] {
 }
 
 #[test]
-fn values_rewards_and_gradients_are_those_of_trl_and_of_papers() {
+fn losses_rewards_and_gradients_equal_trl_and_the_papers() {
     let Some(gpu) = gpu() else { return };
     let file = json("losses.json");
     let mut worst: BTreeMap<String, [f64; 6]> = BTreeMap::new();

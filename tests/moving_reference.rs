@@ -1,4 +1,4 @@
-//! A reference that follows the policy (TR-DPO): its losses against PyTorch's, that it resumes, where it is refused.
+//! A reference model that follows the policy (TR-DPO): losses compared with PyTorch, resuming, and invalid options.
 
 mod common;
 
@@ -35,7 +35,7 @@ fn pairs() -> Vec<Pair> {
     rows.map(pair).collect()
 }
 
-/// All four pairs in every step.
+/// Options with all four pairs in every step.
 fn options(dir: &Path, steps: usize, alpha: f32, every: usize) -> TrainOptions {
     TrainOptions::default()
         .output_dir(dir)
@@ -74,7 +74,7 @@ fn align(gpu: &Gpu, train: &TrainOptions, loss: impl Into<OnlineLoss>) -> oaif::
     Ok(metrics(train.output_dir.as_ref().unwrap()))
 }
 
-/// What a run wrote, without the clock's and the device's.
+/// The metrics of a run without those that depend on the clock and the device.
 fn metrics(dir: &Path) -> Vec<Value> {
     let text = std::fs::read_to_string(dir.join("metrics.jsonl")).unwrap();
     let mut rows: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -89,7 +89,7 @@ fn number(row: &Value, key: &str) -> f64 {
 }
 
 #[test]
-fn losses_under_a_synced_reference_are_those_of_pytorch_and_trl() {
+fn losses_with_a_synced_reference_equal_pytorch_and_trl() {
     let Some(gpu) = gpu() else { return };
     let temp = tempfile::tempdir().unwrap();
     let known = known();
@@ -104,7 +104,7 @@ fn losses_under_a_synced_reference_are_those_of_pytorch_and_trl() {
 }
 
 #[test]
-fn a_reference_that_becomes_the_policy_after_each_step_has_all_margins_begin_at_0() {
+fn margins_stay_0_if_the_reference_becomes_the_policy_after_each_step() {
     let Some(gpu) = gpu() else { return };
     let temp = tempfile::tempdir().unwrap();
     for row in dpo(&gpu, &options(&temp.path().join("run"), 4, 1.0, 1)).unwrap() {
@@ -116,11 +116,11 @@ fn a_reference_that_becomes_the_policy_after_each_step_has_all_margins_begin_at_
         assert!(number(&row, "objective/kl").abs() < 1e-4, "{row}");
     }
     let unused = align(&gpu, &options(&temp.path().join("unused"), 4, 1.0, 1), PolicyLoss::grpo());
-    assert!(unused.unwrap_err().to_string().contains("a beta of 0"));
+    assert!(unused.unwrap_err().to_string().contains("a loss with beta 0"));
 }
 
 #[test]
-fn an_evaluation_tells_how_far_the_policy_is_from_the_start_wherever_the_reference_is() {
+fn the_evaluated_kl_is_to_the_initial_policy_even_with_a_moving_reference() {
     let Some(gpu) = gpu() else { return };
     let temp = tempfile::tempdir().unwrap();
     let held_out: Vec<Prompt> =
@@ -149,7 +149,7 @@ fn an_evaluation_tells_how_far_the_policy_is_from_the_start_wherever_the_referen
 fn a_resumed_run_with_a_moving_reference_equals_an_uninterrupted_one_bit_for_bit() {
     let Some(gpu) = gpu() else { return };
     let run = |dir: &Path, resume: Option<Resume>, online: bool| {
-        // Between two moves and right after one.
+        // Between two updates of the reference, and right after one.
         let train = options(dir, 5, 0.6, 2).resume(resume);
         let rows = match online {
             true => align(&gpu, &train, PreferenceLoss::Dpo { beta: 0.1 }),
@@ -169,7 +169,7 @@ fn a_resumed_run_with_a_moving_reference_equals_an_uninterrupted_one_bit_for_bit
 }
 
 #[test]
-fn another_way_of_moving_is_refused_on_resume() {
+fn other_sync_options_are_rejected_on_resume() {
     let Some(gpu) = gpu() else { return };
     let temp = tempfile::tempdir().unwrap();
     let train = options(&temp.path().join("run"), 2, 0.6, 2);
@@ -186,7 +186,7 @@ fn another_way_of_moving_is_refused_on_resume() {
 }
 
 #[test]
-fn what_has_no_reference_of_its_own_to_move_is_refused() {
+fn syncing_is_rejected_without_a_reference_copy_in_f32() {
     let Some(gpu) = gpu() else { return };
     let temp = tempfile::tempdir().unwrap();
     let train = options(&temp.path().join("run"), 2, 0.6, 2);
@@ -205,5 +205,5 @@ fn what_has_no_reference_of_its_own_to_move_is_refused() {
     }
     let simpo = PreferenceLoss::parse("simpo", None, false).unwrap();
     let error = align(&gpu, &train, simpo).unwrap_err().to_string();
-    assert!(error.contains("simpo has none"), "{error}");
+    assert!(error.contains("the loss simpo uses no reference model"), "{error}");
 }

@@ -1,4 +1,4 @@
-//! Ranks that MPI's launcher started: the suite that ranks over TCP pass, too, and whole runs.
+//! Ranks that an MPI launcher started: the suite shared with TCP, and whole runs.
 
 mod common;
 #[path = "collective/suite.rs"]
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use oaif::unstable::collective::{Collective, MpiRanks};
 
-/// `mpirun` with so many ranks, which may be more than there are cores.
+/// `mpirun` with this number of ranks, which may exceed the number of cores.
 fn mpirun(ranks: usize) -> Command {
     let mut command = Command::new("mpirun");
     command.args(["--allow-run-as-root", "--oversubscribe", "--bind-to", "none", "-n", &ranks.to_string()]);
@@ -45,7 +45,7 @@ fn one_of_the_ranks() {
     assert_eq!(ranks.local(), (ranks.rank(), ranks.size()));
 }
 
-/// `oaif align` in `dir` by a rule, with more arguments.
+/// `oaif align` in `dir` with a rule as judge and more arguments.
 fn align(mut launcher: Command, dir: &Path, out: &str, more: &[&str]) -> Command {
     let model = common::fixture("tiny");
     let rows: String = (0..24).map(|i| format!("{{\"prompt\": \"ab {i}\"}}\n")).collect();
@@ -63,7 +63,7 @@ fn align(mut launcher: Command, dir: &Path, out: &str, more: &[&str]) -> Command
 }
 
 #[test]
-fn a_run_is_that_of_ranks_over_tcp() {
+fn a_run_over_mpi_equals_a_run_over_tcp() {
     if common::gpu().is_none() {
         return;
     }
@@ -84,11 +84,11 @@ fn a_run_is_that_of_ranks_over_tcp() {
     }
 }
 
-/// The processes that this one has started.
+/// The processes that this one started.
 fn children(parent: u32) -> Vec<u32> {
     let of = |pid: u32| -> Option<u32> {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // After the name, which may hold anything, come the state and the parent.
+        // The name may contain anything; after it come the state and the parent.
         stat.rsplit(')').next()?.split_whitespace().nth(1)?.parse().ok()
     };
     let all = std::fs::read_dir("/proc").unwrap();
@@ -99,7 +99,7 @@ fn children(parent: u32) -> Vec<u32> {
 }
 
 #[test]
-fn a_killed_rank_ends_all_and_the_run_goes_on_with_fewer() {
+fn a_killed_rank_ends_all_and_the_run_resumes_with_fewer() {
     if common::gpu().is_none() {
         return;
     }
@@ -112,7 +112,7 @@ fn a_killed_rank_ends_all_and_the_run_goes_on_with_fewer() {
     let checkpoints = dir.path().join("run/checkpoints");
     let begun = Instant::now();
     while !checkpoints.join("step-000002").exists() {
-        assert!(begun.elapsed() < Duration::from_secs(120), "no checkpoint comes");
+        assert!(begun.elapsed() < Duration::from_secs(120), "no checkpoint appeared");
         std::thread::sleep(Duration::from_millis(20));
     }
     let killed = Instant::now();
@@ -132,7 +132,7 @@ fn a_killed_rank_ends_all_and_the_run_goes_on_with_fewer() {
     succeeded(&align(mpirun(2), dir.path(), "run", &resumed).output().unwrap());
     let metrics = std::fs::read_to_string(dir.path().join("run/metrics.jsonl")).unwrap();
     assert_eq!(metrics.lines().count(), last + 2);
-    // A step still takes three ranks' rows, two prompts each; two equal answers are not judged.
+    // A step still takes the rows of three ranks, two prompts each. Two equal responses are not judged.
     let row = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap();
     let pairs = |row: serde_json::Value| {
         row["judge/judged"].as_u64().unwrap() + row["judge/identical"].as_u64().unwrap()

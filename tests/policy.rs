@@ -1,4 +1,4 @@
-//! Policy gradients against PyTorch (`fixtures/make_policy.py`), and whole runs that learn from scores.
+//! Policy gradients compared with PyTorch (`fixtures/make_policy.py`), and whole runs that learn from scores.
 
 mod common;
 
@@ -53,7 +53,7 @@ fn loss(case: &Value) -> PolicyLoss {
 }
 
 #[test]
-fn losses_and_gradients_are_those_of_pytorch() {
+fn losses_and_gradients_equal_pytorch() {
     let Some(gpu) = gpu() else { return };
     let file: Value = serde_json::from_slice(&std::fs::read(fixture("policy.json")).unwrap()).unwrap();
     let f32s = |value: &Value| numbers(value).into_iter().map(|x| x as f32).collect::<Vec<f32>>();
@@ -124,7 +124,7 @@ fn losses_and_gradients_are_those_of_pytorch() {
 }
 
 #[test]
-fn a_group_that_lacks_a_number_is_refused() {
+fn a_group_that_lacks_a_number_is_rejected() {
     let Some(gpu) = gpu() else { return };
     let model = Model::load(&gpu, &fixture("tiny"), true).wait().unwrap();
     let whole = ScoredGroup {
@@ -165,7 +165,7 @@ fn prompts() -> Vec<Prompt> {
     (0..10).map(prompt).collect()
 }
 
-/// Counts the letters a. One that cannot rate compares by the same count.
+/// Counts the letters a. If it does not rate, it compares by this count.
 struct Letters {
     rates: bool,
 }
@@ -219,7 +219,7 @@ fn align(loss: PolicyLoss) -> AlignOptions {
 }
 
 #[test]
-fn scores_rise_whether_the_judge_rates_or_compares() {
+fn scores_rise_with_a_judge_that_rates_and_with_one_that_compares() {
     let Some(gpu) = gpu() else { return };
     for (name, loss) in [("rloo", PolicyLoss::rloo()), ("grpo", PolicyLoss::grpo())] {
         for rates in [true, false] {
@@ -239,7 +239,7 @@ fn scores_rise_whether_the_judge_rates_or_compares() {
                 texts.iter().map(|text| Letters::count(text)).sum::<f32>() / texts.len() as f32
             };
             let (first, last) = (letters(1..=3), letters(28..=30));
-            assert!(last > first + 0.8, "{name}, rates {rates}: {first} -> {last} letters a response");
+            assert!(last > first + 0.8, "{name}, rates {rates}: {first} -> {last} letters per response");
             for row in &metrics {
                 let n = row["judge/judged"].as_u64().unwrap() + row["judge/identical"].as_u64().unwrap();
                 assert_eq!(n, if rates { 32 } else { 8 * 6 }, "{row}");
@@ -254,7 +254,7 @@ fn scores_rise_whether_the_judge_rates_or_compares() {
 }
 
 #[test]
-fn what_is_for_single_pairs_is_refused_rather_than_passed_over() {
+fn options_for_single_pairs_are_rejected() {
     let Some(gpu) = gpu() else { return };
     let temp = tempfile::tempdir().unwrap();
     let options = TrainOptions::default().output_dir(temp.path()).batch_size(2).max_steps(2);
@@ -288,7 +288,7 @@ fn a_step_of_equal_scores_reports_them_and_learns_nothing() {
     }
 }
 
-/// Finds all responses as good as each other.
+/// Rates all responses equally.
 struct Alike;
 
 impl Judge for Alike {
@@ -312,7 +312,7 @@ impl Judge for Alike {
 }
 
 #[test]
-fn a_resumed_run_equals_an_uninterrupted_one_on_policy_and_ahead() {
+fn a_resumed_run_equals_an_uninterrupted_one_on_and_off_policy() {
     let Some(gpu) = gpu() else { return };
     for (loss, async_level) in [(PolicyLoss::rloo(), 0), (PolicyLoss::grpo(), 2)] {
         let temp = tempfile::tempdir().unwrap();

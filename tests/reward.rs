@@ -1,4 +1,4 @@
-//! Reward models against transformers and peft (`fixtures/make_reward.py`), and whole runs of their training.
+//! Reward models compared with transformers and peft (`fixtures/make_reward.py`), and whole training runs of them.
 
 mod common;
 
@@ -56,7 +56,7 @@ fn assert_close(what: &str, found: &[f32], expected: &[f32], tolerance: f32) {
 }
 
 #[test]
-fn every_family_rates_as_transformers_does() {
+fn scores_of_every_family_equal_transformers() {
     let Some(gpu) = gpu() else { return };
     let expected = expected();
     let padding = expected["padding"].as_u64().map(|id| id as u32);
@@ -72,7 +72,7 @@ fn every_family_rates_as_transformers_does() {
 }
 
 #[test]
-fn a_saved_classifier_and_an_adapter_on_it_rate_as_transformers_and_peft_do() {
+fn scores_of_a_saved_classifier_and_adapter_equal_transformers_and_peft() {
     let Some(gpu) = gpu() else { return };
     let tiny = &expected()["tiny"];
     let model = Model::load_reward(&gpu, &fixture("tiny_reward"), None, None).wait().unwrap();
@@ -86,7 +86,7 @@ fn a_saved_classifier_and_an_adapter_on_it_rate_as_transformers_and_peft_do() {
 }
 
 #[test]
-fn loss_and_gradients_are_those_of_pytorch() {
+fn loss_and_gradients_equal_pytorch() {
     let Some(gpu) = gpu() else { return };
     let tiny = &expected()["tiny"];
     let model = Model::load_into_reward(&gpu, &fixture("tiny_reward"), None, None, 1).wait().unwrap();
@@ -110,7 +110,7 @@ fn loss_and_gradients_are_those_of_pytorch() {
 }
 
 #[test]
-fn a_reward_model_writes_no_text_and_a_model_that_writes_rates_none() {
+fn a_reward_model_does_not_generate_and_a_language_model_does_not_rate() {
     let Some(gpu) = gpu() else { return };
     let why = Model::load(&gpu, &fixture("tiny_reward"), false).wait().err().unwrap().to_string();
     assert!(why.contains("is a reward model (LlamaForSequenceClassification)"), "{why}");
@@ -132,7 +132,7 @@ fn words() -> Vec<String> {
     vocab.keys().filter(|w| w.chars().all(char::is_alphabetic)).cloned().collect()
 }
 
-/// Pairs of which the better one has more words.
+/// Pairs in which the better response has more words.
 fn preferences(count: usize, first: usize) -> Vec<Pair> {
     let words = words();
     let some = |at: usize, n: usize| {
@@ -157,7 +157,7 @@ fn text(text: &Text) -> &str {
 }
 
 #[test]
-fn a_reward_model_learns_ranks_held_out_pairs_and_stands_in_the_judges_place() {
+fn a_reward_model_learns_ranks_held_out_pairs_and_serves_as_judge() {
     let Some(gpu) = gpu() else { return };
     for (name, lora) in [("full", None), ("lora", Some(2))] {
         let temp = tempfile::tempdir().unwrap();
@@ -205,7 +205,7 @@ fn a_reward_model_learns_ranks_held_out_pairs_and_stands_in_the_judges_place() {
         let verdicts = judge.judge(&asked).wait().unwrap();
         let right = verdicts.iter().filter(|j| matches!(j.verdict, Verdict::First { .. })).count();
         assert!(right >= 36, "{name}: {right} of 40 held-out pairs");
-        // The probability is that of Bradley and Terry from the two scores.
+        // The probability is that of Bradley and Terry for the two scores.
         let of = |response| Rated { prompt: asked[0].prompt, response };
         let rated = judge.rate(&[of(asked[0].response_1), of(asked[0].response_2)]).wait().unwrap();
         let [Score::Value(one), Score::Value(two)] = rated[..] else { panic!("{rated:?}") };

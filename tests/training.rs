@@ -1,4 +1,4 @@
-//! Whole runs on the tiny model: what they write, that they resume, that they notice when something is wrong.
+//! Whole runs on the tiny model: files, resuming, and errors.
 
 mod common;
 
@@ -48,7 +48,7 @@ fn align_options(loss: &str) -> AlignOptions {
     AlignOptions::new(loss).max_new_tokens(6).slots(3)
 }
 
-/// Hears of everything, and asks the run to stop after a step.
+/// Records all events, and requests a stop after a step.
 #[derive(Default)]
 struct Listener<'a> {
     steps: Vec<Option<f64>>,
@@ -121,7 +121,7 @@ fn rows(path: &Path) -> Vec<Value> {
     text.lines().map(|l| serde_json::from_str(l).unwrap()).collect()
 }
 
-/// The metrics without the clock's, and those of a device that other tests use too.
+/// The metrics without those that depend on the clock, and on a device shared with other tests.
 fn untimed(path: &Path) -> Vec<Value> {
     let mut rows = rows(path);
     for row in &mut rows {
@@ -159,17 +159,17 @@ fn a_resumed_run_equals_an_uninterrupted_run_bit_for_bit() {
         train.resume = Some("last".into());
         align(&gpu, &train, &options, "longer", None).unwrap();
         assert_same_run(&whole, &parts, weights);
-        // From an older checkpoint: what came after it is done again.
+        // From an older checkpoint: later steps are repeated.
         train.resume = Some(Resume::Path(parts.join("checkpoints/step-000002")));
         align(&gpu, &train, &options, "longer", None).unwrap();
         assert_same_run(&whole, &parts, weights);
     }
 }
 
-/// Prefers the longer response, but answers only once the device has been given something else to do.
+/// Prefers the longer response, but answers only after other work was submitted to the device.
 struct Slow {
     gpu: Gpu,
-    /// Batches that were answered although nothing else was done meanwhile.
+    /// The number of batches answered although no other work was done in between.
     in_vain: Arc<AtomicUsize>,
 }
 
@@ -204,9 +204,9 @@ impl Judge for Slow {
 }
 
 #[test]
-fn with_an_async_level_of_1_prompts_are_answered_while_the_judge_is_awaited() {
+fn with_an_async_level_of_1_responses_are_sampled_while_the_judge_works() {
     let Some(_) = gpu() else { return };
-    // Of its own, on which nobody else launches anything.
+    // A device of its own, to which no other test submits work.
     let gpu = Gpu::open(&GpuOptions::default()).wait().unwrap();
     let temp = tempfile::tempdir().unwrap();
     let responses = |dir: &Path| {
@@ -214,23 +214,23 @@ fn with_an_async_level_of_1_prompts_are_answered_while_the_judge_is_awaited() {
         let of = |p: Value| (p["step"].as_u64().unwrap(), [p["response_1"].clone(), p["response_2"].clone()]);
         pairs.map(of).collect::<Vec<_>>()
     };
-    // So fast that a single update shows in what is sampled.
+    // The learning rate is so high that a single update changes the samples.
     let fast = |dir: &Path| train_options(dir, 3).learning_rate(1e-1).warmup_steps(0);
     let (on_policy, ahead) = (temp.path().join("on"), temp.path().join("ahead"));
     align(&gpu, &fast(&on_policy), &align_options("dpo"), "longer", None).unwrap();
     let level_1 = align_options("dpo").async_level(1);
     let (slow, in_vain) = Slow::on(&gpu);
     align_with(&gpu, &fast(&ahead), &level_1, slow, None).unwrap();
-    assert!(in_vain.load(Ordering::Relaxed) <= 1, "only the last step has no next one");
-    // What the untouched policy answers to the second step's prompts.
+    assert!(in_vain.load(Ordering::Relaxed) <= 1, "only the last step has no step ahead");
+    // The responses of the initial policy to the prompts of the second step.
     let untouched = temp.path().join("untouched");
     let train = fast(&untouched).learning_rate(1e-9);
     align(&gpu, &train, &align_options("dpo"), "longer", None).unwrap();
     let of_step = |dir: &Path, step| responses(dir).into_iter().filter(|r| r.0 == step).collect::<Vec<_>>();
     assert_eq!(of_step(&ahead, 1), of_step(&untouched, 1));
-    assert_eq!(of_step(&ahead, 2), of_step(&untouched, 2), "one update behind");
+    assert_eq!(of_step(&ahead, 2), of_step(&untouched, 2), "off-policy by one update");
     assert_ne!(of_step(&on_policy, 2), of_step(&untouched, 2));
-    assert_ne!(of_step(&ahead, 3), of_step(&untouched, 3), "no more than one");
+    assert_ne!(of_step(&ahead, 3), of_step(&untouched, 3), "not by more than one");
 
     let rule = InPlace::new(Rule::parse("longer").unwrap());
     let error = align_with(&gpu, &fast(&temp.path().join("rule")), &level_1, rule, None).unwrap_err();
@@ -250,7 +250,7 @@ fn a_resumed_run_of_async_level_1_equals_an_uninterrupted_run_bit_for_bit() {
     train.output_dir = Some(parts.clone());
     align_with(&gpu, &train, &options, slow(), Some(3)).unwrap_err();
     train.resume = Some("last".into());
-    // The checkpoint holds the fourth step's answers.
+    // The checkpoint contains the responses of the fourth step.
     for other in [options.clone().num_samples(3), options.clone().max_new_tokens(3)] {
         let error = align_with(&gpu, &train, &other, slow(), None).unwrap_err().to_string();
         assert!(
@@ -262,7 +262,7 @@ fn a_resumed_run_of_async_level_1_equals_an_uninterrupted_run_bit_for_bit() {
     assert_same_run(&whole, &parts, "model/model.safetensors");
 }
 
-/// Prefers the longer response, and remembers what it was asked.
+/// Prefers the longer response, and records the pairs.
 struct Counting(Arc<Mutex<Vec<[String; 3]>>>);
 
 impl Judge for Counting {
@@ -283,7 +283,7 @@ impl Judge for Counting {
 }
 
 #[test]
-fn several_steps_ahead_a_resumed_run_equals_an_uninterrupted_one_and_nothing_is_asked_twice() {
+fn with_several_steps_ahead_a_resumed_run_is_equal_and_no_question_is_repeated() {
     let Some(gpu) = gpu() else { return };
     let temp = tempfile::tempdir().unwrap();
     let (whole, parts) = (temp.path().join("whole"), temp.path().join("parts"));
@@ -303,18 +303,18 @@ fn several_steps_ahead_a_resumed_run_equals_an_uninterrupted_one_and_nothing_is_
 
     train.output_dir = Some(parts.clone());
     align_with(&gpu, &train, &options, queue(1), Some(5)).unwrap_err();
-    // As after a crash: the last checkpoint is older than what was asked.
+    // As after a crash: the last checkpoint is older than the last question.
     train.resume = Some(Resume::Path(parts.join("checkpoints/step-000002")));
     align_with(&gpu, &train, &options, queue(1), None).unwrap();
     assert_same_run(&whole, &parts, "model/model.safetensors");
     let [mut once, mut twice] = asked.map(|asked| asked.lock().unwrap().clone());
     once.sort();
     twice.sort();
-    assert_eq!(once, twice, "asked again, or not at all");
+    assert_eq!(once, twice, "repeated or missing questions");
 }
 
 #[test]
-fn an_active_run_asks_about_one_pair_a_row_of_the_batch_and_resumes_bit_for_bit() {
+fn an_active_run_judges_one_pair_per_row_and_resumes_bit_for_bit() {
     let Some(gpu) = gpu() else { return };
     let temp = tempfile::tempdir().unwrap();
     let (whole, parts) = (temp.path().join("whole"), temp.path().join("parts"));
@@ -328,7 +328,7 @@ fn an_active_run_asks_about_one_pair_a_row_of_the_batch_and_resumes_bit_for_bit(
     assert!(prompts.len() <= 5 * a_step && prompts.len() > 4 * a_step, "{} pairs", prompts.len());
     prompts.sort();
     prompts.dedup();
-    assert!(prompts.len() > a_step, "not always the same");
+    assert!(prompts.len() > a_step, "the selected prompts vary");
 
     let train = train.output_dir(parts.clone());
     align_with(&gpu, &train, &options, queue(), Some(3)).unwrap_err();
@@ -341,13 +341,13 @@ fn an_active_run_asks_about_one_pair_a_row_of_the_batch_and_resumes_bit_for_bit(
 }
 
 #[test]
-fn in_xpo_one_answer_to_each_prompt_is_the_references_and_whose_comes_first_is_chance() {
+fn in_xpo_one_response_per_prompt_is_the_references_and_the_order_is_random() {
     let Some(gpu) = gpu() else { return };
     let temp = tempfile::tempdir().unwrap();
     let options = align_options("xpo");
     let answers = |name: &str, learning_rate: f64| {
         let dir = temp.path().join(name);
-        // So fast that a single update shows in what is sampled.
+        // The learning rate is so high that a single update changes the samples.
         let train = train_options(&dir, 3).learning_rate(learning_rate).warmup_steps(0);
         align(&gpu, &train, &options, "longer", None).unwrap();
         let pairs = rows(&dir.join("pairs.jsonl")).into_iter().filter(|pair| pair["step"] != 1);
@@ -358,13 +358,13 @@ fn in_xpo_one_answer_to_each_prompt_is_the_references_and_whose_comes_first_is_c
     let learnt: u64 =
         rows(&dir.join("metrics.jsonl")).iter().map(|r| r["judge/learnt"].as_u64().unwrap()).sum();
     let chosen = rows(&dir.join("pairs.jsonl")).iter().filter(|pair| !pair["chosen"].is_null()).count();
-    assert_eq!(chosen as u64, learnt, "what was learnt from is recorded so");
+    assert_eq!(chosen as u64, learnt, "pairs learnt from have a chosen response");
     let same =
         |response: usize| moved.iter().zip(&still).filter(move |(a, b)| a[response] == b[response]).count();
     let either = moved.iter().zip(&still).filter(|(a, b)| a[0] == b[0] || a[1] == b[1]).count();
-    assert_eq!((moved.len(), either), (still.len(), still.len()), "the reference does not move");
+    assert_eq!((moved.len(), either), (still.len(), still.len()), "the reference does not change");
     for response in [0, 1] {
-        assert!((1..moved.len()).contains(&same(response)), "the policy does: {moved:?} {still:?}");
+        assert!((1..moved.len()).contains(&same(response)), "the policy changes: {moved:?} {still:?}");
     }
 
     let three = options.num_samples(3);
@@ -372,7 +372,7 @@ fn in_xpo_one_answer_to_each_prompt_is_the_references_and_whose_comes_first_is_c
     assert!(error.unwrap_err().to_string().contains("num-samples"));
 }
 
-/// Asks the run to stop in the n-th part of a step that is called so.
+/// Requests a stop in the n-th phase with this name.
 struct StopsIn<'a> {
     phase: &'static str,
     times: usize,
@@ -391,7 +391,7 @@ impl Observer for StopsIn<'_> {
 }
 
 #[test]
-fn an_interrupted_evaluation_is_made_up_for_when_the_run_is_resumed() {
+fn an_interrupted_evaluation_is_repeated_when_the_run_is_resumed() {
     let Some(gpu) = gpu() else { return };
     let temp = tempfile::tempdir().unwrap();
     let options = align_options("dpo");
@@ -413,7 +413,7 @@ fn an_interrupted_evaluation_is_made_up_for_when_the_run_is_resumed() {
         untimed(&dir.join("metrics.jsonl")).iter().map(|r| r["eval/kl"].as_f64()).collect::<Vec<_>>()
     };
     assert!(evaluated(&whole).iter().map(Option::is_some).eq([false, true, false, true]));
-    // In the middle, and at the end.
+    // In the middle and at the end of the run.
     for times in [1, 2] {
         for phase in ["answering held-out prompts", "judging held-out prompts"] {
             let dir = temp.path().join(format!("{phase} {times}"));
@@ -436,7 +436,7 @@ fn an_interrupted_evaluation_is_made_up_for_when_the_run_is_resumed() {
 }
 
 #[test]
-fn a_run_tells_its_observer_at_the_beginning_what_was_done_and_what_to_know() {
+fn a_resumed_run_reports_logged_steps_and_warnings_at_the_start() {
     let Some(gpu) = gpu() else { return };
     let temp = tempfile::tempdir().unwrap();
     let dir = temp.path().join("run");
@@ -461,7 +461,7 @@ fn a_run_tells_its_observer_at_the_beginning_what_was_done_and_what_to_know() {
 }
 
 #[test]
-fn a_run_that_ended_before_its_first_checkpoint_begins_anew_and_nothing_is_asked_twice() {
+fn a_run_without_a_checkpoint_starts_over_and_no_question_is_repeated() {
     let Some(gpu) = gpu() else { return };
     let temp = tempfile::tempdir().unwrap();
     let dir = temp.path().join("run");
@@ -480,7 +480,7 @@ fn a_run_that_ended_before_its_first_checkpoint_begins_anew_and_nothing_is_asked
 }
 
 #[test]
-fn a_trainer_is_driven_step_by_step_and_needs_no_folder() {
+fn a_trainer_runs_step_by_step_without_a_folder() {
     let Some(gpu) = gpu() else { return };
     let temp = tempfile::tempdir().unwrap();
     let run = temp.path().join("run");
@@ -496,7 +496,7 @@ fn a_trainer_is_driven_step_by_step_and_needs_no_folder() {
     let mut reports = Vec::new();
     while let Some(report) = trainer.step_with(control).wait().unwrap() {
         assert_eq!((report.step, report.total_steps), (reports.len() + 1, 3));
-        assert_eq!(report.pairs.len(), 4, "four prompts a step, one pair each");
+        assert_eq!(report.pairs.len(), 4, "four prompts per step, one pair each");
         assert!(report.times.phases.ms("sampling") > 0.0 && report.times.step_ms > 0.0);
         reports.push(report);
     }
@@ -511,7 +511,7 @@ fn a_trainer_is_driven_step_by_step_and_needs_no_folder() {
 }
 
 #[test]
-fn a_step_that_failed_can_be_taken_again() {
+fn a_step_that_failed_can_be_repeated() {
     struct Moody(usize);
     impl Judge for Moody {
         fn name(&self) -> String {
@@ -554,7 +554,7 @@ fn a_step_that_failed_can_be_taken_again() {
     assert_eq!((smooth.0, 0, 1), (moody.0, smooth.1, moody.1));
 }
 
-/// Judges that do not read: by the position, by the length, by nothing.
+/// Judges that ignore the content: they go by the position, by the length, or by chance.
 enum Careless {
     First,
     Longer,
@@ -597,7 +597,7 @@ impl Judge for Careless {
     }
 }
 
-/// In which step a run hears of its judge, and what.
+/// The steps in which a run warns about its judge, and the warnings.
 fn told(gpu: &Gpu, judge: Careless) -> Vec<(usize, String)> {
     #[derive(Default)]
     struct Told(usize, Vec<(usize, String)>);
@@ -617,7 +617,7 @@ fn told(gpu: &Gpu, judge: Careless) -> Vec<(usize, String)> {
     let run = AlignRun::new(policy, &prompts(), &train, &align_options("dpo")).wait().unwrap();
     let mut told = Told::default();
     let control = Control { observer: &mut told, requests: &Requests::new() };
-    // A run that learns from nothing but ties ends with an error of its own.
+    // A run with only ties ends with another error.
     let _ = run.run(InPlace::new(judge), sources(), control).wait();
     let noted = std::fs::read_to_string(temp.path().join("run/run.json")).unwrap();
     let noted: Value = serde_json::from_str(&noted).unwrap();
@@ -628,22 +628,22 @@ fn told(gpu: &Gpu, judge: Careless) -> Vec<(usize, String)> {
 }
 
 #[test]
-fn a_judge_that_does_not_read_is_told_before_its_verdicts_are_learnt_from() {
+fn a_biased_judge_is_reported_within_the_first_steps() {
     let Some(gpu) = gpu() else { return };
     let first = told(&gpu, Careless::First);
     assert_eq!((first.len(), first[0].0), (1, 1), "{first:?}");
     assert!(first[0].1.contains("same position in both orders in 100 % of"), "{first:?}");
     let longer = told(&gpu, Careless::Longer);
     assert!(longer.len() == 1 && longer[0].0 <= 8, "{longer:?}");
-    assert!(longer[0].1.contains("longer answer in 100 % of"), "{longer:?}");
+    assert!(longer[0].1.contains("longer response in 100 % of"), "{longer:?}");
     let random = told(&gpu, Careless::Random);
-    assert!(random.len() == 1 && random[0].1.contains("one that guesses"), "{random:?}");
+    assert!(random.len() == 1 && random[0].1.contains("a judge that guesses"), "{random:?}");
     println!("first: {}; longer: {}; random: {}", first[0].0, longer[0].0, random[0].0);
 }
 
 #[test]
-fn all_pairs_are_learnt_from_where_that_is_asked_and_unsure_ones_are_not() {
-    /// Prefers the longer response, the surer the longer.
+fn all_pairs_are_learnt_from_on_request_except_unsure_ones() {
+    /// Prefers the longer response, with a confidence that grows with the length.
     struct Degrees;
     impl Judge for Degrees {
         fn name(&self) -> String {
@@ -681,7 +681,7 @@ fn all_pairs_are_learnt_from_where_that_is_asked_and_unsure_ones_are_not() {
     };
     let usual = align_options("dpo").num_samples(4);
     let (best, _, unsure) = learnt("best", &usual);
-    assert!(best <= 12 && unsure == 0, "one a prompt: {best}");
+    assert!(best <= 12 && unsure == 0, "one per prompt: {best}");
     let every = usual.clone().pairs(PairChoice::All);
     let (all, sure, _) = learnt("all", &every);
     assert!(all > 3 * best && sure < all, "{all} of {best}, {sure} sure");
@@ -690,7 +690,7 @@ fn all_pairs_are_learnt_from_where_that_is_asked_and_unsure_ones_are_not() {
 }
 
 #[test]
-fn a_run_writes_the_files_and_metrics_that_others_read() {
+fn a_run_writes_the_expected_files_and_metrics() {
     let Some(gpu) = gpu() else { return };
     let temp = tempfile::tempdir().unwrap();
     let dir = temp.path().join("run");
@@ -715,7 +715,7 @@ fn a_run_writes_the_files_and_metrics_that_others_read() {
         }
     }
     let pairs = rows(&dir.join("pairs.jsonl"));
-    assert_eq!(pairs.len(), 16, "four prompts a step, one pair each");
+    assert_eq!(pairs.len(), 16, "four prompts per step, one pair each");
     for pair in &pairs {
         let verdict = pair.get("verdict").and_then(Value::as_str);
         let identical = pair.get("skipped").and_then(Value::as_str) == Some("identical responses");
@@ -725,7 +725,7 @@ fn a_run_writes_the_files_and_metrics_that_others_read() {
 }
 
 #[test]
-fn a_second_run_in_the_same_folder_is_refused() {
+fn a_second_run_in_the_same_folder_is_rejected() {
     let Some(gpu) = gpu() else { return };
     let temp = tempfile::tempdir().unwrap();
     let train = train_options(&temp.path().join("run"), 1);
@@ -758,7 +758,7 @@ fn more_samples_than_two_learn_from_best_against_worst() {
 }
 
 #[test]
-fn too_many_unusable_verdicts_end_the_run_with_an_explanation() {
+fn too_many_unusable_verdicts_stop_the_run_with_an_explanation() {
     struct Broken;
     impl Judge for Broken {
         fn name(&self) -> String {
@@ -831,7 +831,7 @@ fn every_loss_is_learnt_from() {
     for options in all {
         let objective = Objective::parse(&options).unwrap();
         let temp = tempfile::tempdir().unwrap();
-        // Of eight pairs, in micro-batches of at most two.
+        // Eight pairs, in micro-batches of at most two.
         let train = train_options(&temp.path().join("run"), 12).lora(lora()).learning_rate(1e-2);
         let (needs_reference, use_weighting) = (objective.needs_reference(), objective.use_weighting);
         let policy = Policy::load(&gpu, &fixture("tiny"), &train).wait().unwrap();
@@ -844,7 +844,7 @@ fn every_loss_is_learnt_from() {
         if needs_reference {
             assert!(number(0, "rewards/margins").abs() < 1e-4, "{options:?} starts at the reference");
         }
-        // Weights rise with the responses' probabilities.
+        // The weights grow with the probabilities of the responses.
         let learnt = match use_weighting {
             true => number(11, "rewards/margins") > 0.1,
             false => number(11, "loss") < number(0, "loss"),
@@ -876,7 +876,7 @@ fn completions_are_learnt() {
 }
 
 #[test]
-fn steps_that_are_not_finite_change_nothing_and_five_in_a_row_end_the_run() {
+fn steps_that_are_not_finite_change_nothing_and_five_in_a_row_stop_the_run() {
     let Some(gpu) = gpu() else { return };
     let temp = tempfile::tempdir().unwrap();
     // Weights that are not finite are never saved.
@@ -910,10 +910,10 @@ fn a_warm_started_adapter_is_part_of_the_reference() {
 }
 
 #[test]
-fn a_row_taken_twice_where_epochs_meet_still_fits() {
+fn a_row_drawn_twice_at_an_epoch_boundary_still_fits() {
     let Some(gpu) = gpu() else { return };
     let temp = tempfile::tempdir().unwrap();
-    // One row is far longer than the others; a batch of two over three rows meets it twice sooner or later.
+    // One row is far longer than the others. A batch of two over three rows eventually contains it twice.
     let words = words();
     let mut rows = preferences()[..3].to_vec();
     rows[0].chosen = Text::Plain(format!(" {}", words[..60].join(" ")));
@@ -939,7 +939,7 @@ fn a_run_that_learns_nothing_is_an_error_and_keeps_its_checkpoint() {
 }
 
 #[test]
-fn resuming_with_another_batch_size_is_refused() {
+fn resuming_with_another_batch_size_is_rejected() {
     let Some(gpu) = gpu() else { return };
     let temp = tempfile::tempdir().unwrap();
     let mut train = train_options(&temp.path().join("run"), 4);

@@ -1,7 +1,8 @@
-//! Processes that train one model together: what they send to each other.
+//! Communication between the processes that train one model together.
 //!
-//! Bytes only. Whoever adds numbers up does so itself, in the ranks' order, so that every rank has the same sum.
-//! [`Alone`] is one process, `MpiRanks` (feature `mpi`) are those that an MPI launcher started, [`TcpRanks`] need no MPI.
+//! Only bytes are exchanged. Sums are computed by the callers, in the order of the ranks, so that every rank gets the
+//! same bits. [`Alone`] is a single process, `MpiRanks` (feature `mpi`) are processes that an MPI launcher started, and
+//! [`TcpRanks`] work without MPI.
 
 #[cfg(feature = "mpi")]
 mod mpi;
@@ -27,52 +28,53 @@ pub use tcp::{TcpPlace, TcpRanks};
 
 /// Moves bytes between the processes, called ranks, that train one model together.
 ///
-/// Every rank makes the same calls in the same order. An operation begins with the call, not with the first poll of its
-/// future, and goes on while the caller does something else, or drops the future. Where a rank is lost, pending and later
-/// operations give [`Error::Ranks`](crate::Error::Ranks); the process can then only end.
+/// Every rank makes the same calls in the same order. An operation starts at the call, not at the first poll of its
+/// future, and continues if the caller does something else or drops the future. After a rank is lost, pending and later
+/// operations return [`Error::Ranks`](crate::Error::Ranks), and the process can only exit.
 ///
-/// Dropped, it waits until every rank has dropped its own: a rank that ends early makes the others' next operation fail.
+/// Dropping it blocks until every rank has dropped its own. A rank that exits early makes the next operation of the
+/// others fail.
 pub trait Collective: Send + Sync {
-    /// This process's number, from 0.
+    /// This process's rank, from 0.
     fn rank(&self) -> usize;
 
-    /// How many ranks there are.
+    /// The number of ranks.
     fn size(&self) -> usize;
 
-    /// This rank's number among those on the same machine, and how many these are.
+    /// This rank's index among the ranks on the same machine, and their number.
     fn local(&self) -> (usize, usize);
 
-    /// Everyone's bytes, in the ranks' order.
+    /// Returns the bytes of every rank, in the order of the ranks.
     fn all_gather(&self, mine: Vec<u8>) -> Task<'_, Result<Vec<Vec<u8>>>>;
 
-    /// Sends part i to rank i; what each rank sent to this one, in the ranks' order.
+    /// Sends part i to rank i. Returns what each rank sent to this one, in the order of the ranks.
     fn all_to_all(&self, parts: Vec<Vec<u8>>) -> Task<'_, Result<Vec<Vec<u8>>>>;
 
-    /// Rank 0's bytes. What other ranks give is ignored.
+    /// Returns the bytes of rank 0. The bytes passed by other ranks are ignored.
     fn broadcast(&self, bytes: Vec<u8>) -> Task<'_, Result<Vec<u8>>>;
 
-    /// Waits until every rank is here.
+    /// Waits until every rank has made this call.
     fn barrier(&self) -> Task<'_, Result<()>> {
         let everyone = self.all_gather(Vec::new());
         Box::pin(async { everyone.await.map(|_| ()) })
     }
 
-    /// Ends this process with exit code 1, and every other rank's soon, after this one failed.
+    /// Exits this process with code 1 after a failure, and makes every other rank exit soon after.
     fn abort(&self) -> !;
 }
 
-/// How long nothing may be heard of a rank before it is given up.
+/// A rank is considered lost after no message arrived from it for this long.
 pub const SILENCE: Duration = Duration::from_secs(30);
 
-/// How many processes an MPI launcher started, this one among them; `None` where none started it.
+/// The number of processes that the MPI launcher started, this one included; `None` without an MPI launcher.
 pub fn launched_by_mpi() -> Option<usize> {
     let sizes = ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE"];
     sizes.iter().find_map(|name| std::env::var(name).ok()?.parse().ok())
 }
 
-/// By which a program knows that it is a rank.
+/// Environment variables from which a program concludes that it is a rank.
 #[cfg(not(target_arch = "wasm32"))]
-const TOLD_BY: [&str; 8] = [
+const RANK_VARIABLES: [&str; 8] = [
     "OMPI_COMM_WORLD_SIZE",
     "PMIX_RANK",
     "PMI_RANK",
@@ -83,15 +85,16 @@ const TOLD_BY: [&str; 8] = [
     "LOCAL_RANK",
 ];
 
-/// Makes a program that a rank starts none itself.
+/// Removes these variables from the environment of a program that a rank starts, so that the program is not a rank
+/// itself.
 #[cfg(not(target_arch = "wasm32"))]
 pub(crate) fn is_no_rank(program: &mut std::process::Command) {
-    for name in TOLD_BY {
+    for name in RANK_VARIABLES {
         program.env_remove(name);
     }
 }
 
-/// One process that trains alone.
+/// A single process that trains alone.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Alone;
 
@@ -113,7 +116,7 @@ impl Collective for Alone {
     }
 
     fn all_to_all(&self, parts: Vec<Vec<u8>>) -> Task<'_, Result<Vec<Vec<u8>>>> {
-        assert_eq!(parts.len(), 1, "one part a rank");
+        assert_eq!(parts.len(), 1, "one part per rank");
         Box::pin(std::future::ready(Ok(parts)))
     }
 

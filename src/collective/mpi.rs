@@ -1,14 +1,15 @@
 //! Ranks that an MPI launcher started: `mpirun`, `mpiexec` or `srun`.
 //!
-//! One thread calls MPI, and nobody else. It does the posted operations one by one with MPI's nonblocking collectives,
-//! and tests them with pauses, so that a rank that waits leaves its core to others:
+//! A single thread calls MPI. It performs the posted operations one by one with MPI's nonblocking collectives and
+//! sleeps between the tests for completion, so that a waiting rank leaves its core to other threads:
 //!
 //! ```text
-//! sizes  = everyone's sizes                     (pauses grow to a millisecond: some rank may be late)
-//! rounds = pieces of at most ROUND bytes        (no pauses at first: every rank is here)
+//! sizes  = the sizes of all ranks               (sleeps grow to a millisecond: some rank may be late)
+//! rounds = pieces of at most ROUND bytes        (no sleeps at first: every rank is present)
 //! ```
 //!
-//! The ranks form a ring. About once a second, each tells the next that it lives, and hears this from the previous one.
+//! The ranks form a ring. About once a second, each rank sends a heartbeat to the next one and expects one from the
+//! previous one.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,41 +31,42 @@ use super::queue::{Done, Job, Queue, Work};
 use crate::error::{Error, Result};
 use crate::task::Task;
 
-/// Bytes that a rank receives in one round of an operation. MPI counts them in 32 bits; that few stay in memory that is
-/// used again, where the system takes longer to give memory than MPI to fill it.
+/// Bytes that a rank receives in one round of an operation. MPI counts bytes in 32 bits. Rounds this small reuse one
+/// buffer; allocating fresh memory can take longer than the transfer itself.
 const ROUND: usize = 16 << 20;
 
-/// The first pause between two tests, and the longest ones: for a rank that is late, and for a thread without work.
+/// The first sleep between two tests, the longest one while waiting for a late rank, and the longest one without work.
 const SHORTEST: Duration = Duration::from_micros(20);
 const LATE: Duration = Duration::from_millis(1);
 const IDLE: Duration = Duration::from_millis(5);
 
-/// For how long a transfer has no pauses: small ones are over then. Pauses did not make large ones slower, but by a third where
-/// MPI copies through shared memory in fragments (two ranks, no CMA: 85 ms became 117).
+/// A transfer does not sleep for this long: small transfers finish within it. Sleeping did not slow down large
+/// transfers, except by a third where MPI copies through shared memory in fragments (two ranks, no CMA: 85 ms became
+/// 117 ms).
 const BUSY: Duration = Duration::from_millis(1);
 
-/// How often a rank tells the next one that it lives.
+/// The interval of the heartbeats.
 const BEAT: Duration = Duration::from_secs(1);
 
-/// What a rank tells the next one. Any other word is the number of operations after which it left.
+/// The messages to the next rank. Any other value is the number of operations that the sender started before it left.
 static ALIVE: u64 = u64::MAX;
 static FAILED: u64 = u64::MAX - 1;
 static END: u64 = u64::MAX - 2;
 
-/// Set by launchers, of Open MPI, of PMIx (Open MPI 5, Slurm), of PMI (MPICH, Intel MPI, MS-MPI, Slurm), of MVAPICH2. Slurm's
-/// own variables say nothing: a batch script has them as well.
+/// Environment variables set by launchers: Open MPI, PMIx (Open MPI 5, Slurm), PMI (MPICH, Intel MPI, MS-MPI, Slurm),
+/// MVAPICH2. Slurm's own variables are not used because batch scripts have them as well.
 const LAUNCHERS: [&str; 4] = ["OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMI_RANK", "MV2_COMM_WORLD_SIZE"];
 
-/// The ranks that an MPI launcher started.
+/// Ranks that an MPI launcher started.
 pub struct MpiRanks {
     place: Place,
     queue: Option<Queue>,
     abort: Arc<AtomicBool>,
-    /// Closed by the thread at its end.
+    /// Disconnected when the thread ends.
     ended: Mutex<Receiver<()>>,
 }
 
-/// Where this process is among the others.
+/// The position of this process among the ranks.
 #[derive(Clone, Copy)]
 struct Place {
     rank: usize,
@@ -73,8 +75,8 @@ struct Place {
 }
 
 impl MpiRanks {
-    /// Begins MPI, once in a process; none where no MPI launcher started this program. A rank that has not been heard for
-    /// `silence` (30 seconds are good) is given up.
+    /// Initializes MPI, which is possible once per process. Returns `None` if no MPI launcher started this program. A
+    /// rank is considered lost after `silence` without a message from it (30 seconds is a good value).
     pub fn begin(silence: Duration) -> Result<Option<MpiRanks>> {
         if LAUNCHERS.iter().all(|name| std::env::var_os(name).is_none()) {
             return Ok(None);
@@ -89,13 +91,14 @@ impl MpiRanks {
             .spawn(move || serve(silence, jobs, asked, telling, ending))
             .map_err(|error| Error::Ranks(format!("cannot start the thread for MPI: {error}")))?;
         let place = told.recv().map_err(|_| {
-            Error::Ranks("cannot begin MPI: it began before in this process, or has no threads".into())
+            let why = "it is already initialized in this process, or it does not support threads";
+            Error::Ranks(format!("cannot initialize MPI: {why}"))
         })?;
         Ok(Some(MpiRanks { place, queue: Some(queue), abort, ended: Mutex::new(ended) }))
     }
 
     fn queue(&self) -> &Queue {
-        self.queue.as_ref().expect("the queue is there until the end")
+        self.queue.as_ref().expect("the queue exists until drop")
     }
 }
 
@@ -117,7 +120,7 @@ impl Collective for MpiRanks {
     }
 
     fn all_to_all(&self, parts: Vec<Vec<u8>>) -> Task<'_, Result<Vec<Vec<u8>>>> {
-        assert_eq!(parts.len(), self.place.size, "one part a rank");
+        assert_eq!(parts.len(), self.place.size, "one part per rank");
         self.queue().post(Work::AllToAll(parts))
     }
 
@@ -127,13 +130,13 @@ impl Collective for MpiRanks {
 
     fn abort(&self) -> ! {
         self.abort.store(true, Ordering::Relaxed);
-        // The thread ends this process, unless it is itself stuck in MPI.
+        // The thread ends this process, unless it is blocked in MPI.
         thread::sleep(5 * BEAT);
         std::process::exit(1)
     }
 }
 
-/// Ends MPI, which waits for every rank; at once, where one is lost.
+/// Finalizes MPI. This waits for every rank, or returns at once if a rank is lost.
 impl Drop for MpiRanks {
     fn drop(&mut self) {
         self.queue = None;
@@ -141,7 +144,7 @@ impl Drop for MpiRanks {
     }
 }
 
-/// The thread, from the beginning of MPI to its end.
+/// The body of the thread, from the initialization of MPI to its finalization.
 fn serve(
     silence: Duration,
     jobs: Receiver<Job>,
@@ -157,25 +160,25 @@ fn serve(
     _ = telling.send(place);
     ranks.serve();
     let ending = ranks.ending.take();
-    // Communicators are freed before MPI ends.
+    // Communicators must be freed before MPI is finalized.
     drop(ranks);
     drop(universe);
     drop(ending);
 }
 
-/// What the thread holds.
+/// The state of the thread.
 struct Ranks {
     world: SimpleCommunicator,
     rank: usize,
     size: usize,
     pulse: Pulse,
-    /// Memory of rounds.
+    /// Buffers for the rounds, reused.
     sent: Vec<u8>,
     received: Vec<u8>,
     jobs: Receiver<Job>,
-    /// The operation that is under way.
+    /// Completes the current operation.
     pending: Option<Done>,
-    /// Operations that began.
+    /// The number of operations started.
     begun: u64,
     abort: Arc<AtomicBool>,
     ending: Option<Sender<()>>,
@@ -212,7 +215,7 @@ impl Ranks {
         )
     }
 
-    /// Does what is posted until the queue is dropped, then leaves.
+    /// Performs the posted operations until the queue is dropped, then leaves.
     fn serve(&mut self) {
         let mut pause = Pause::up_to(IDLE);
         loop {
@@ -224,7 +227,7 @@ impl Ranks {
                     self.pending.take().expect("set above").set(Ok(outcome));
                     pause = Pause::up_to(IDLE);
                 }
-                // This also moves on what other ranks still wait for.
+                // Also progresses operations that other ranks still wait for.
                 Err(RecvTimeoutError::Timeout) => self.look(),
                 Err(RecvTimeoutError::Disconnected) => return self.leave(),
             }
@@ -262,14 +265,14 @@ impl Ranks {
     }
 
     fn all_to_all(&mut self, mut parts: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
-        // What stays here does not travel.
+        // A rank's own part is not sent.
         let own = std::mem::take(&mut parts[self.rank]);
         let row: Vec<u64> = parts.iter().map(|part| part.len() as u64).collect();
         let all = self.gather_sizes(&row);
         let sizes: Vec<usize> = all.iter().skip(self.rank).step_by(self.size).copied().collect();
         let mut gathered = self.room_for(&sizes);
         let (mut sent, mut received) = (std::mem::take(&mut self.sent), std::mem::take(&mut self.received));
-        // Every rank takes part in as many rounds as the largest of all parts needs.
+        // Every rank takes part in as many rounds as the largest part needs.
         for round in Round::all(&all, self.size) {
             sent.clear();
             parts.iter().for_each(|part| sent.extend_from_slice(&part[round.of(part.len())]));
@@ -289,7 +292,7 @@ impl Ranks {
         gathered
     }
 
-    /// Room for parts of these sizes, but not for this rank's own.
+    /// Allocates buffers of these sizes, except for this rank's own part.
     fn room_for(&self, sizes: &[usize]) -> Vec<Vec<u8>> {
         let room = |(rank, &size)| if rank == self.rank { Vec::new() } else { Vec::with_capacity(size) };
         sizes.iter().enumerate().map(room).collect()
@@ -311,7 +314,7 @@ impl Ranks {
         bytes
     }
 
-    /// Every rank's sizes, one after another.
+    /// Gathers the sizes of every rank, concatenated.
     fn gather_sizes(&mut self, mine: &[u64]) -> Vec<usize> {
         let mut sizes = vec![0u64; mine.len() * self.size];
         scope(|scope| {
@@ -321,13 +324,13 @@ impl Ranks {
         sizes.into_iter().map(|size| size as usize).collect()
     }
 
-    /// Waits for a request that some rank may be late for.
+    /// Waits for a request for which some rank may be late.
     fn wait<'a, D: ?Sized, S: Scope<'a>>(&mut self, request: Request<'a, D, S>) {
         let mut pause = Pause::up_to(LATE);
         self.test(request, || thread::sleep(pause.next()));
     }
 
-    /// Waits for a request that every rank is here for.
+    /// Waits for a request for which every rank is present.
     fn transfer<'a, D: ?Sized, S: Scope<'a>>(&mut self, request: Request<'a, D, S>) {
         let until = Instant::now() + BUSY;
         self.test(request, || match Instant::now() < until {
@@ -336,8 +339,8 @@ impl Ranks {
         });
     }
 
-    /// Tests a request until it is done. Does not come back where a rank is lost, so that the request's buffers stay: MPI
-    /// may still use them.
+    /// Tests a request until it is complete. Never returns if a rank is lost, because MPI may still use the request's
+    /// buffers.
     fn test<'a, D: ?Sized, S: Scope<'a>>(&mut self, mut request: Request<'a, D, S>, mut pause: impl FnMut()) {
         while let Err(unfinished) = request.test() {
             request = unfinished;
@@ -346,7 +349,7 @@ impl Ranks {
         }
     }
 
-    /// Looks after the other ranks, and whether somebody called `abort`.
+    /// Checks the other ranks and whether `abort` was called.
     fn look(&mut self) {
         if self.abort.load(Ordering::Relaxed) {
             self.world.abort(1);
@@ -356,7 +359,7 @@ impl Ranks {
         }
     }
 
-    /// Tells the next rank, and answers whatever is posted from now on. Does not come back: see `test`.
+    /// Tells the next rank and fails all operations posted from now on. Never returns: see `test`.
     fn fail(&mut self, why: String) -> ! {
         let error = || Error::Ranks(why.clone());
         if let Some(done) = self.pending.take() {
@@ -380,7 +383,7 @@ impl Ranks {
         }
     }
 
-    /// Waits until every rank leaves, so that none is missed before.
+    /// Waits until every rank leaves, so that no rank is reported as lost before.
     fn leave(&mut self) {
         if self.size == 1 {
             return;
@@ -396,32 +399,32 @@ impl Ranks {
     }
 }
 
-/// An empty buffer at an address of its own. That of `Vec::new()` is 1, which in Open MPI is MPI_IN_PLACE.
+/// An empty buffer with an address of its own. The address of `Vec::new()` is 1, which is MPI_IN_PLACE in Open MPI.
 fn somewhere() -> Vec<u8> {
     Vec::with_capacity(1)
 }
 
-/// The pieces of all parts that travel together.
+/// The pieces of all parts that are sent together.
 struct Round {
     start: usize,
     piece: usize,
 }
 
 impl Round {
-    /// The rounds that the largest of these parts needs.
+    /// The number of rounds is that of the largest part.
     fn all(sizes: &[usize], ranks: usize) -> impl Iterator<Item = Round> + use<> {
         let piece = (ROUND / ranks).max(1);
         let largest = sizes.iter().copied().max().unwrap_or(0);
         (0..largest).step_by(piece).map(move |start| Round { start, piece })
     }
 
-    /// The piece of a part of this size.
+    /// The range of the piece within a part of this size.
     fn of(&self, size: usize) -> std::ops::Range<usize> {
         self.start.min(size)..(self.start + self.piece).min(size)
     }
 }
 
-/// Where each rank's piece is in a buffer.
+/// The position of each rank's piece in a buffer.
 struct Layout {
     counts: Vec<i32>,
     starts: Vec<i32>,
@@ -439,13 +442,13 @@ impl Layout {
         layout
     }
 
-    /// The beginning of a buffer, which grows where it has to.
+    /// Returns the start of a buffer, which grows if necessary.
     fn room_in<'a>(&self, buffer: &'a mut Vec<u8>) -> &'a mut [u8] {
         buffer.resize(buffer.len().max(self.total), 0);
         &mut buffer[..self.total]
     }
 
-    /// Adds each piece to its part, where this has room: nowhere for a rank's own.
+    /// Appends each piece to its part, except to this rank's own, which has no capacity.
     fn split(&self, mut buffer: &[u8], parts: &mut [Vec<u8>]) {
         for (&count, part) in self.counts.iter().zip(parts) {
             let (piece, rest) = buffer.split_at(count as usize);
@@ -457,7 +460,7 @@ impl Layout {
     }
 }
 
-/// Pauses that grow with the time for which one has waited.
+/// Sleeps that grow with the time waited so far.
 struct Pause {
     since: Instant,
     longest: Duration,
@@ -473,21 +476,21 @@ impl Pause {
     }
 }
 
-/// What the ranks' ring says of the others.
+/// The state of the heartbeats around the ring of ranks.
 struct Pulse {
     ring: SimpleCommunicator,
     silence: Duration,
     previous: usize,
     next: usize,
-    /// Each rank's machine.
+    /// The host name of each rank.
     hosts: Vec<String>,
     words: VecDeque<&'static u64>,
-    /// The word that is on its way.
+    /// The message being sent.
     sending: Option<Request<'static, u64>>,
     sent: Instant,
     heard: Instant,
     looked: Instant,
-    /// The operations after which the previous rank left.
+    /// The number of operations after which the previous rank left.
     left: Option<u64>,
     over: bool,
 }
@@ -512,13 +515,13 @@ impl Pulse {
         }
     }
 
-    /// Sends and hears what there is; an error where a rank is lost, or ended before the operations that `begun` counts.
+    /// Sends and receives what is pending. Fails if a rank is lost or left before the operations that `begun` counts.
     fn look(&mut self, begun: u64) -> Result<(), String> {
         if self.hosts.len() == 1 {
             return Ok(());
         }
         let now = Instant::now();
-        // The whole job may have been stopped for a while: nobody was silent then.
+        // If the whole job was suspended for a while, no rank was silent during that time.
         if now - self.looked > 3 * BEAT {
             self.heard = now;
         }
@@ -530,11 +533,11 @@ impl Pulse {
         self.hear(now)?;
         let who = format!("rank {} on {}", self.previous, self.hosts[self.previous]);
         if self.left.is_some_and(|operations| operations < begun) {
-            return Err(format!("{who} ended before the others: its output tells why"));
+            return Err(format!("{who} ended before the other ranks: see its output"));
         }
         if now - self.heard > self.silence && !self.over {
             return Err(format!(
-                "{who} has not been heard for {} s: its process or the link to it is gone",
+                "no message from {who} for {} s: its process or the connection to it is lost",
                 self.silence.as_secs()
             ));
         }
@@ -551,7 +554,7 @@ impl Pulse {
                 word if word == END => self.over = true,
                 word if word == FAILED => {
                     let who = format!("rank {} on {}", self.previous, self.hosts[self.previous]);
-                    return Err(format!("{who} has lost another rank: its output tells which"));
+                    return Err(format!("{who} lost another rank: see its output"));
                 }
                 operations => self.left = Some(operations),
             }
@@ -564,7 +567,7 @@ impl Pulse {
         self.send();
     }
 
-    /// Sends the next word, where the last one is gone.
+    /// Sends the next message if the previous one was delivered.
     fn send(&mut self) {
         self.sending = self.sending.take().and_then(|request| request.test().err());
         if self.sending.is_none()
@@ -583,7 +586,7 @@ impl Pulse {
     }
 }
 
-/// Every rank's machine. Called while MPI begins, where a lost rank ends the job.
+/// Gathers the host name of every rank. Called during initialization, where a lost rank ends the whole job.
 fn hosts(world: &SimpleCommunicator) -> Vec<String> {
     const LENGTH: usize = 64;
     let mut mine = processor_name().unwrap_or_default().into_bytes();

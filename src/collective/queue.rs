@@ -1,4 +1,4 @@
-//! Operations that one thread does one by one, in the order in which they were posted.
+//! Operations that one thread performs one by one, in the order in which they were posted.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 
@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::signal::Signal;
 use crate::task::Task;
 
-/// What an operation brings: an entry a rank, or the one of a broadcast.
+/// The result of an operation: one entry per rank, or a single one for a broadcast.
 pub(super) type Outcome = Result<Vec<Vec<u8>>>;
 
 /// An operation of [`Collective`](super::Collective).
@@ -16,28 +16,28 @@ pub(super) enum Work {
     Broadcast(Vec<u8>),
 }
 
-/// An operation that was posted.
+/// A posted operation.
 pub(super) struct Job {
     pub work: Work,
     pub done: Done,
 }
 
-/// Where operations are posted. The thread sees the end of its jobs when this is dropped.
+/// Accepts operations. When it is dropped, the thread's channel of jobs is closed.
 pub(super) struct Queue {
     jobs: Sender<Job>,
 }
 
 impl Queue {
-    /// A queue, and the jobs for its thread.
+    /// Creates a queue and the receiver of its jobs for the thread.
     pub fn new() -> (Queue, Receiver<Job>) {
         let (jobs, received) = channel();
         (Queue { jobs }, received)
     }
 
-    /// Posts an operation; the future is woken when it is done.
+    /// Posts an operation. The future completes when the operation is done.
     pub fn post(&self, work: Work) -> Task<'static, Outcome> {
         let (signal, set) = Signal::new();
-        // Without a thread, `done` is dropped, which sets it.
+        // If the thread has ended, `done` is dropped, which sets the outcome.
         _ = self.jobs.send(Job { work, done: Done(Some(Box::new(set))) });
         Box::pin(async move { signal.arrives().await })
     }
@@ -45,7 +45,7 @@ impl Queue {
     /// Posts a broadcast.
     pub fn broadcast(&self, bytes: Vec<u8>) -> Task<'static, Result<Vec<u8>>> {
         let outcome = self.post(Work::Broadcast(bytes));
-        Box::pin(async { Ok(outcome.await?.pop().expect("a broadcast has one outcome")) })
+        Box::pin(async { Ok(outcome.await?.pop().expect("a broadcast has one entry")) })
     }
 }
 
@@ -58,11 +58,11 @@ impl Done {
     }
 }
 
-/// Wakes the one who waits where the thread ended before the job was done.
+/// Wakes the waiting task if the thread ended before the job was done.
 impl Drop for Done {
     fn drop(&mut self) {
         if let Some(set) = self.0.take() {
-            set(Err(Error::Ranks("the thread that talks to the other ranks has ended".into())));
+            set(Err(Error::Ranks("the thread that communicates with the other ranks has ended".into())));
         }
     }
 }

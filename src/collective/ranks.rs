@@ -1,9 +1,10 @@
-//! The processes that train one model together, as one of them sees them.
+//! The group of processes that train one model together.
 //!
-//! Every rank runs the same program on the same rows and holds the same weights, state and reports. Work alone is divided:
-//! of a list, such as a step's prompts or pairs, each rank takes a part of its own ([`Ranks::part`]), and what came of the
-//! parts is put together on all of them, in the list's order ([`Ranks::join`]). What follows is computed from the whole
-//! list by each, so that one rank computes what n do. Gradients alone are sums of the ranks' own, see `sum.rs`.
+//! Every rank runs the same program on the same rows and holds the same weights, optimiser state and reports. Only the
+//! work is divided: each rank takes its part ([`Ranks::part`]) of a list, such as the prompts or pairs of a step, and
+//! the results of all parts are concatenated on every rank in the order of the list ([`Ranks::join`]). Everything after
+//! that is computed from the whole list on every rank, so that one rank computes what n ranks compute. Gradients are
+//! the exception: they are summed over the ranks, see `sum.rs`.
 
 use std::fmt;
 use std::ops::Range;
@@ -19,39 +20,40 @@ use super::{Alone, Collective};
 use crate::error::{Error, Result};
 use crate::task::{Task, unless};
 
-/// How long an error waits to be told: others may be at work, or rank 0 may be writing.
+/// How long a rank tries to report its error to the others, which may be computing or writing files.
 const TELLING: Duration = Duration::from_secs(600);
-/// How long the others leave it to rank 0 to tell of a rank that is lost.
+/// How long the other ranks wait so that rank 0 is the first to report a lost rank.
 const LEAD: Duration = Duration::from_secs(3);
 
-/// All ranks; one alone by default.
+/// The group of ranks; a single one by default.
 #[derive(Clone)]
 pub struct Ranks {
     collective: Arc<dyn Collective>,
-    /// Whether all have heard that one failed.
+    /// Whether all ranks know that one of them failed.
     failed: Arc<AtomicBool>,
     exchanged: Arc<Mutex<Exchanged>>,
-    /// Whether something is being exchanged in parts.
+    /// Whether a transfer in several parts is under way.
     exchanging: Arc<AtomicBool>,
 }
 
-/// Something that is exchanged in parts: an error before its end cannot be told to the others, who wait for the next part.
+/// Marks a transfer in several parts. Until it is done, an error cannot be reported to the other ranks, because they
+/// wait for the next part.
 #[must_use]
 pub(crate) struct Exchanging(Arc<AtomicBool>);
 
 impl Exchanging {
-    /// All parts have been exchanged.
+    /// All parts have been transferred.
     pub fn done(self) {
         self.0.store(false, Ordering::Relaxed);
     }
 }
 
-/// What was exchanged with the other ranks.
+/// The amount of communication with the other ranks.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Exchanged {
-    /// Time that it took, most of it waiting for others.
+    /// Wall-clock time spent in it, in milliseconds; most of it is waiting for other ranks.
     pub milliseconds: f64,
-    /// Bytes that were sent to them.
+    /// Bytes sent to the other ranks.
     pub bytes: u64,
 }
 
@@ -67,65 +69,65 @@ impl fmt::Debug for Ranks {
     }
 }
 
-/// What a message begins with: what was made follows, or why nothing was, as text.
+/// The first byte of a message: a result follows, or the text of an error.
 const MADE: u8 = 0;
 const FAILED: u8 = 1;
 
 impl Ranks {
-    /// Those that `collective` joins.
+    /// The ranks connected by `collective`.
     pub fn new(collective: Arc<dyn Collective>) -> Ranks {
         Ranks { collective, failed: Arc::default(), exchanged: Arc::default(), exchanging: Arc::default() }
     }
 
-    /// This one's number, from 0.
+    /// This process's rank, from 0.
     pub fn rank(&self) -> usize {
         self.collective.rank()
     }
 
-    /// How many there are.
+    /// The number of ranks.
     pub fn size(&self) -> usize {
         self.collective.size()
     }
 
-    /// This one's number among those on the same machine.
+    /// This rank's index among the ranks on the same machine.
     pub fn local(&self) -> usize {
         self.collective.local().0
     }
 
-    /// Whether there is no other.
+    /// Whether there is only one rank.
     pub fn is_alone(&self) -> bool {
         self.size() == 1
     }
 
-    /// Whether this is rank 0, which writes files and talks to the user.
+    /// Whether this is rank 0, which writes files and prints messages.
     pub fn leads(&self) -> bool {
         self.rank() == 0
     }
 
-    /// Begins to exchange something in parts.
+    /// Starts a transfer in several parts.
     pub(crate) fn exchanging(&self) -> Exchanging {
         self.exchanging.store(true, Ordering::Relaxed);
         Exchanging(self.exchanging.clone())
     }
 
-    /// What was exchanged since the last call.
+    /// Returns the amount of communication since the last call, and resets it.
     pub fn take_exchanged(&self) -> Exchanged {
         std::mem::take(&mut *self.exchanged.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Everyone's bytes, in the ranks' order.
+    /// Returns the bytes of every rank, in the order of the ranks.
     pub(super) async fn all_gather(&self, mine: Vec<u8>) -> Result<Vec<Vec<u8>>> {
         let bytes = mine.len() * (self.size() - 1);
         self.counted(bytes, self.collective.all_gather(mine)).await
     }
 
-    /// Sends part i to rank i; what each sent here.
+    /// Sends part i to rank i. Returns what each rank sent to this one.
     pub(super) async fn all_to_all(&self, parts: Vec<Vec<u8>>) -> Result<Vec<Vec<u8>>> {
         let bytes = parts.iter().map(Vec::len).sum::<usize>() - parts[self.rank()].len();
         self.counted(bytes, self.collective.all_to_all(parts)).await
     }
 
-    /// Rank 0's bytes.
+    /// Returns the bytes of rank 0.
     pub(crate) async fn broadcast(&self, bytes: Vec<u8>) -> Result<Vec<u8>> {
         let sent = if self.leads() { bytes.len() * (self.size() - 1) } else { 0 };
         self.counted(sent, self.collective.broadcast(bytes)).await
@@ -140,21 +142,21 @@ impl Ranks {
         came
     }
 
-    /// This rank's part of a list of `len` things: parts of different ranks differ by one at most.
+    /// The range of a list of `len` items that belongs to this rank. The sizes of the ranges differ by at most one.
     pub fn part(&self, len: usize) -> Range<usize> {
         part_of(len, self.rank(), self.size())
     }
 
-    /// This rank's part of `all`.
+    /// The part of `all` that belongs to this rank.
     pub fn mine<'t, T>(&self, all: &'t [T]) -> &'t [T] {
         &all[self.part(all.len())]
     }
 
-    /// What every rank has made, in the ranks' order. Where one failed, all fail: that one by its error, the others by
-    /// [`Error::OtherRank`].
+    /// Returns the results of every rank, in the order of the ranks. If one rank failed, the call fails on all of them:
+    /// on that rank with its own error, on the others with [`Error::OtherRank`].
     ///
     /// # Errors
-    /// The first failed rank's; [`Error::Ranks`] where one cannot be reached.
+    /// The error of the first failed rank; [`Error::Ranks`] if a rank cannot be reached.
     pub async fn gather<T: Serialize + DeserializeOwned>(&self, mine: Result<T>) -> Result<Vec<T>> {
         if self.is_alone() {
             return mine.map(|made| vec![made]);
@@ -166,7 +168,7 @@ impl Ranks {
             Err(error) => ([&[FAILED], error.to_string().as_bytes()].concat(), Some(error)),
         };
         let all = self.all_gather(message).await?;
-        // First these: of what else was made, a rank that failed elsewhere knows nothing.
+        // Checked first, because a rank that failed may have sent its error in place of a value of another type.
         if let Some(rank) = all.iter().position(|message| message.first() == Some(&FAILED)) {
             self.failed.store(true, Ordering::Relaxed);
             let why = String::from_utf8_lossy(&all[rank][1..]).into_owned();
@@ -178,13 +180,13 @@ impl Ranks {
         let mut made = Vec::with_capacity(all.len());
         for (rank, message) in all.iter().enumerate() {
             made.push(rmp_serde::from_slice(message.get(1..).unwrap_or_default()).map_err(|why| {
-                Error::Ranks(format!("rank {rank} said what rank {} cannot read ({why})", self.rank()))
+                Error::Ranks(format!("rank {} cannot decode the message of rank {rank} ({why})", self.rank()))
             })?);
         }
         Ok(made)
     }
 
-    /// The whole list, of which each rank has made a part.
+    /// Concatenates the parts of a list that the ranks computed.
     ///
     /// # Errors
     /// As [`Ranks::gather`].
@@ -195,7 +197,7 @@ impl Ranks {
         Ok(self.gather(mine).await?.into_iter().flatten().collect())
     }
 
-    /// What rank 0 has made.
+    /// Returns the value that rank 0 computed.
     ///
     /// # Errors
     /// As [`Ranks::gather`].
@@ -204,10 +206,10 @@ impl Ranks {
             return made;
         }
         let mine = made.map(|made| if self.leads() { vec![made] } else { Vec::new() });
-        Ok(self.join(mine).await?.pop().expect("rank 0 has made it"))
+        Ok(self.join(mine).await?.pop().expect("rank 0 has a value"))
     }
 
-    /// Whether it holds on some rank.
+    /// Whether `here` is true on at least one rank.
     ///
     /// # Errors
     /// As [`Ranks::gather`].
@@ -215,7 +217,7 @@ impl Ranks {
         Ok(self.gather(Ok(here)).await?.contains(&true))
     }
 
-    /// An error that all ranks have found alike: rank 0 tells it.
+    /// An error that occurs on all ranks: rank 0 reports it.
     pub fn found_by_all(&self, error: Error) -> Error {
         self.failed.store(true, Ordering::Relaxed);
         match self.leads() {
@@ -224,8 +226,9 @@ impl Ranks {
         }
     }
 
-    /// What this process ends by, after an error: tells the others, where they have not heard of it, and they end, too. Where
-    /// they are within another exchange and cannot hear it, `say` tells the user, and all are ended.
+    /// Returns the error that this process exits with after `error`. Reports the error to the other ranks, if they do
+    /// not know it yet, so that they exit too. If they are inside another transfer or cannot be reached, calls `say`
+    /// with the message and aborts all ranks.
     pub async fn settle(&self, error: Error, say: impl FnOnce(&str)) -> Error {
         if self.is_alone() || self.failed.load(Ordering::Relaxed) {
             return error;
@@ -235,7 +238,7 @@ impl Ranks {
         if lost && !self.leads() {
             futures_timer::Delay::new(LEAD).await;
         }
-        // What is exchanged in parts leaves nobody who could hear.
+        // During a transfer in several parts, the other ranks cannot receive an error.
         if lost || self.exchanging.load(Ordering::Relaxed) {
             say(&why);
             self.collective.abort();
@@ -251,7 +254,7 @@ impl Ranks {
     }
 }
 
-/// The part of rank `rank` of `size` of a list of `len` things.
+/// The range of a list of `len` items that belongs to rank `rank` of `size`.
 pub(crate) fn part_of(len: usize, rank: usize, size: usize) -> Range<usize> {
     rank * len / size..(rank + 1) * len / size
 }
@@ -274,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn one_rank_alone_makes_it_all() {
+    fn a_single_rank_has_the_whole_list() {
         let ranks = Ranks::default();
         assert_eq!(ranks.part(7), 0..7);
         assert_eq!(ranks.join(Ok(vec![1, 2])).wait().unwrap(), [1, 2]);

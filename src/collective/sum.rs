@@ -1,27 +1,27 @@
-//! Sums of the ranks' numbers.
+//! Sums over the ranks.
 //!
-//! Each rank adds up a part of them, in the ranks' order, and gives the sums to all: every number is added up once, in one
-//! order, so that a run on n ranks gives the same bits each time, on each of them. Of B bytes a rank sends 2 B (n − 1) / n,
-//! which is the least that an all-reduce can do with.
+//! Each rank adds up one part of the numbers, in the order of the ranks, and sends the sums to all. Every sum is
+//! computed once, in one order, so that a run on n ranks gives the same bits every time and on every rank. For B bytes,
+//! a rank sends 2 B (n − 1) / n, which is optimal for an all-reduce.
 
 use serde::{Deserialize, Serialize};
 
 use super::ranks::{Ranks, part_of};
 use crate::error::{Error, Result};
 
-/// How numbers are sent. They are added up in f32.
+/// The format in which numbers are sent. They are added up in f32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SumDtype {
-    /// As they are.
+    /// Unchanged.
     #[default]
     F32,
-    /// In half of the bytes: what is sent is rounded to 8 bits of precision, each rank's numbers and the sums.
+    /// Half of the bytes: the numbers of each rank and the sums are rounded to 8 bits of precision.
     Bf16,
 }
 
 impl SumDtype {
-    /// Bytes of a number.
+    /// Bytes per number.
     pub fn bytes(self) -> usize {
         match self {
             SumDtype::F32 => 4,
@@ -38,7 +38,7 @@ impl SumDtype {
         }
     }
 
-    /// Calls `each` with every number and its place.
+    /// Calls `each` with the index and value of every number.
     fn unpack(self, bytes: &[u8], mut each: impl FnMut(usize, f32)) {
         match self {
             SumDtype::F32 => {
@@ -54,10 +54,10 @@ impl SumDtype {
 }
 
 impl Ranks {
-    /// Puts in the place of each number its sum over all ranks, each of which gives as many.
+    /// Replaces each number by its sum over all ranks. Every rank must pass the same count.
     ///
     /// # Errors
-    /// [`Error::Ranks`] where one cannot be reached, or gave another count.
+    /// [`Error::Ranks`] if a rank cannot be reached or passed another count.
     pub async fn sum(&self, numbers: &mut [f32], dtype: SumDtype) -> Result<()> {
         if self.is_alone() {
             return Ok(());
@@ -81,10 +81,10 @@ impl Ranks {
 }
 
 impl Ranks {
-    /// Everyone's numbers, in the ranks' order.
+    /// Returns the numbers of every rank, in the order of the ranks.
     ///
     /// # Errors
-    /// [`Error::Ranks`] where one cannot be reached.
+    /// [`Error::Ranks`] if a rank cannot be reached.
     pub async fn exchange(&self, mine: Vec<f32>) -> Result<Vec<Vec<f32>>> {
         if self.is_alone() {
             return Ok(vec![mine]);
@@ -93,7 +93,7 @@ impl Ranks {
         Ok(all.iter().map(|bytes| numbers(bytes)).collect())
     }
 
-    /// All ranks' numbers one after the other, on rank 0; elsewhere none.
+    /// Concatenates the numbers of all ranks on rank 0. Returns an empty list on the other ranks.
     ///
     /// # Errors
     /// As [`Ranks::exchange`].
@@ -114,6 +114,8 @@ fn numbers(bytes: &[u8]) -> Vec<f32> {
 fn check_length(rank: usize, bytes: &[u8], expected: usize) -> Result<()> {
     match bytes.len() == expected {
         true => Ok(()),
-        false => Err(Error::Ranks(format!("rank {rank} sent {} bytes where {expected} belong", bytes.len()))),
+        false => {
+            Err(Error::Ranks(format!("rank {rank} sent {} bytes, but {expected} were expected", bytes.len())))
+        }
     }
 }

@@ -1,8 +1,9 @@
-//! Ranks that talk over TCP, for machines without MPI: each is connected to each.
+//! Ranks connected over TCP, for machines without MPI. Every rank is connected to every other.
 //!
-//! Rank 0 listens where all others look for it, hears where each of them listens, and tells everyone; then each pair
-//! connects. A link has a thread that writes, which also says about once a second that this process lives, and one that
-//! reads. What goes over a link is the kind of a frame (one byte), its length (8 bytes, little-endian), and its bytes.
+//! Rank 0 listens at the address that all ranks know, receives the address at which each of them listens, and sends the
+//! list to all; then every pair connects. Each link has a reader thread and a writer thread, which also sends a
+//! heartbeat about once a second. A frame consists of its kind (one byte), its length (8 bytes, little-endian) and its
+//! bytes.
 
 mod link;
 mod meet;
@@ -19,33 +20,34 @@ use crate::error::{Error, Result};
 use crate::task::Task;
 use link::{Failure, Frame, Link};
 
-/// Which rank this process is, and where it finds the others.
+/// The rank of this process, and the address of the others.
 #[derive(Clone, Debug)]
 pub struct TcpPlace {
-    /// This process's number, from 0.
+    /// This process's rank, from 0.
     pub rank: usize,
-    /// How many ranks there are.
+    /// The number of ranks.
     pub size: usize,
-    /// Its number among those on the same machine, and how many these are; none where addresses are to tell.
+    /// This rank's index among the ranks on the same machine, and their number; `None` to derive both from the
+    /// addresses.
     pub local: Option<(usize, usize)>,
-    /// The name or address of rank 0's machine, which rank 0 listens at.
+    /// The host name or address at which rank 0 listens.
     pub host: String,
     /// The port at which rank 0 listens.
     pub port: u16,
-    /// For how long ranks wait for each other at the beginning.
+    /// How long the ranks wait for each other at the start.
     pub patience: Duration,
-    /// A rank that has not been heard for so long is given up.
+    /// A rank is considered lost after no message arrived from it for this long.
     pub silence: Duration,
 }
 
 impl TcpPlace {
-    /// What torchrun's variables say: RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT, and perhaps LOCAL_RANK and
-    /// LOCAL_WORLD_SIZE. None without a WORLD_SIZE above 1: one process needs no address.
+    /// Reads torchrun's variables RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT, and LOCAL_RANK and LOCAL_WORLD_SIZE if
+    /// present. Returns `None` unless WORLD_SIZE is above 1: a single process needs no address.
     pub fn from_env() -> Result<Option<TcpPlace>> {
         let Some(size) = number("WORLD_SIZE")?.filter(|size| *size > 1) else { return Ok(None) };
         let missing = |name| {
             move || {
-                Error::config(name, "is not set: RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT go together")
+                Error::config(name, "is not set: set RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT together")
             }
         };
         let port = number("MASTER_PORT")?.ok_or_else(missing("MASTER_PORT"))?;
@@ -54,20 +56,22 @@ impl TcpPlace {
             size,
             local: number("LOCAL_RANK")?.zip(number("LOCAL_WORLD_SIZE")?),
             host: std::env::var("MASTER_ADDR").map_err(|_| missing("MASTER_ADDR")())?,
-            port: port.try_into().map_err(|_| Error::config("MASTER_PORT", format!("{port} is no port")))?,
+            port: port
+                .try_into()
+                .map_err(|_| Error::config("MASTER_PORT", format!("{port} is not a port")))?,
             patience: Duration::from_secs(300),
             silence: SILENCE,
         }))
     }
 }
 
-/// A number in the environment.
+/// Reads a number from the environment.
 fn number(name: &str) -> Result<Option<usize>> {
     let Ok(text) = std::env::var(name) else { return Ok(None) };
-    text.trim().parse().map(Some).map_err(|_| Error::config(name, format!("{text:?} is no number")))
+    text.trim().parse().map(Some).map_err(|_| Error::config(name, format!("{text:?} is not a number")))
 }
 
-/// Ranks that talk over TCP.
+/// Ranks connected over TCP.
 pub struct TcpRanks {
     rank: usize,
     size: usize,
@@ -78,7 +82,7 @@ pub struct TcpRanks {
 }
 
 impl TcpRanks {
-    /// Waits for all ranks, and connects to each.
+    /// Waits for all ranks and connects to each of them.
     pub fn connect(place: &TcpPlace) -> Result<TcpRanks> {
         let TcpPlace { rank, size, silence, .. } = *place;
         if rank >= size {
@@ -104,7 +108,7 @@ impl TcpRanks {
     }
 
     fn queue(&self) -> &Queue {
-        self.queue.as_ref().expect("the queue is there until the end")
+        self.queue.as_ref().expect("the queue exists until drop")
     }
 }
 
@@ -126,7 +130,7 @@ impl Collective for TcpRanks {
     }
 
     fn all_to_all(&self, parts: Vec<Vec<u8>>) -> Task<'_, Result<Vec<Vec<u8>>>> {
-        assert_eq!(parts.len(), self.size, "one part a rank");
+        assert_eq!(parts.len(), self.size, "one part per rank");
         self.queue().post(Work::AllToAll(parts))
     }
 
@@ -134,16 +138,16 @@ impl Collective for TcpRanks {
         self.queue().broadcast(bytes)
     }
 
-    /// Other ranks' operations fail at once; their processes end where they handle this.
+    /// The operations of the other ranks fail at once. Their processes exit where they handle this error.
     fn abort(&self) -> ! {
-        self.failure.set(format!("rank {} has ended the run: its output tells why", self.rank));
-        // For the links to say so.
+        self.failure.set(format!("rank {} aborted the run: see its output", self.rank));
+        // Gives the writer threads time to send the message.
         thread::sleep(Duration::from_millis(300));
         std::process::exit(1)
     }
 }
 
-/// Waits for every rank to leave; not for long, where one is lost.
+/// Waits for every rank to leave, or only briefly if a rank is lost.
 impl Drop for TcpRanks {
     fn drop(&mut self) {
         self.queue = None;
@@ -151,7 +155,7 @@ impl Drop for TcpRanks {
     }
 }
 
-/// What the thread holds that does the operations.
+/// The state of the thread that performs the operations.
 struct Ranks {
     rank: usize,
     links: Vec<(usize, Link)>,
@@ -192,7 +196,7 @@ impl Ranks {
         }
     }
 
-    /// What each rank sent, with this one's own part among them.
+    /// Receives one part from each rank and inserts this rank's own.
     fn receive(&self, own: impl FnOnce(usize) -> Vec<u8>) -> Outcome {
         let mut parts = self.links.iter().map(|link| self.receive_from(link)).collect::<Result<Vec<_>>>()?;
         parts.insert(self.rank, own(self.rank));
@@ -208,7 +212,7 @@ impl Ranks {
                 Err(RecvTimeoutError::Disconnected) => {
                     self.check()?;
                     return Err(Error::Ranks(format!(
-                        "rank {peer} ended before the others: its output tells why"
+                        "rank {peer} ended before the other ranks: see its output"
                     )));
                 }
             }
@@ -219,11 +223,11 @@ impl Ranks {
         self.failure.get().map_or(Ok(()), |why| Err(Error::Ranks(why)))
     }
 
-    /// Waits until every rank leaves: a process that ended while others still send would reset their links.
+    /// Waits until every rank leaves: a process that exits while others still send would reset their connections.
     fn leave(self) {
         self.links.iter().for_each(|(_, link)| link.send(Frame::Goodbye));
         for link in &self.links {
-            // What comes here belongs to operations that this rank did not take part in.
+            // Data received here belongs to operations in which this rank did not take part.
             while self.receive_from(link).is_ok() {}
         }
         let until = Instant::now() + Duration::from_secs(1);

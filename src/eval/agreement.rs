@@ -1,4 +1,4 @@
-//! How far judges agree with one another and with themselves, and what besides quality moves a judge.
+//! Agreement between judges, the consistency of a judge, and biases of a judge.
 
 use serde::Serialize;
 
@@ -9,11 +9,11 @@ use crate::eval::interval::{Interval, Z95, mean_with_error, wilson_interval, wil
 /// A share with its 95 % interval.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Share {
-    /// The share, a mean over prompts; nothing without prompts.
+    /// The share, a mean over prompts; `None` without prompts.
     pub share: Option<f64>,
-    /// Wilson's interval ([`wilson_of_preferences`] where a prompt counts as a fraction); (0, 1) without prompts.
+    /// Wilson's interval ([`wilson_of_preferences`] if a prompt counts as a fraction); (0, 1) without prompts.
     pub interval: Interval,
-    /// Prompts counted.
+    /// The number of prompts.
     pub count: usize,
 }
 
@@ -39,33 +39,33 @@ impl Share {
 /// Agreement of two judges beyond chance.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Kappa {
-    /// κ = (pₒ − pₑ) / (1 − pₑ): 1 is full agreement, 0 what chance gives. Nothing when pₑ = 1 (both judges always say one
-    /// and the same thing).
+    /// κ = (pₒ − pₑ) / (1 − pₑ): 1 is full agreement, 0 is chance. `None` if pₑ = 1 (both judges always give one and
+    /// the same verdict).
     pub kappa: Option<f64>,
     /// Asymptotic standard error of κ.
     pub standard_error: Option<f64>,
     /// Standard error under κ = 0, to test that hypothesis.
     pub standard_error_at_zero: Option<f64>,
-    /// κ ± 1.96 standard errors, cut at −1 and 1.
+    /// κ ± 1.96 standard errors, clipped to [−1, 1].
     pub interval: Option<Interval>,
-    /// pₒ: the share of prompts with one verdict of both.
+    /// pₒ: the share of prompts on which both give the same verdict.
     pub agreement: Share,
-    /// Rows the first judge, columns the second; win, tie, loss.
+    /// Rows: verdicts of the first judge; columns: of the second; in the order win, tie, loss.
     pub table: [[usize; 3]; 3],
 }
 
-/// Cohen's κ (1960) of two judges over win, tie and loss, unweighted, with the standard errors of Fleiss, Cohen and Everitt
-/// 1969 ("Large sample standard errors of kappa and weighted kappa", Psychological Bulletin 72).
+/// Cohen's κ (1960) of two judges over win, tie and loss, unweighted, with the standard errors of Fleiss, Cohen and
+/// Everitt 1969 ("Large sample standard errors of kappa and weighted kappa", Psychological Bulletin 72).
 ///
-/// With pᵢⱼ the table's shares and pᵢ., p.ⱼ its margins, the variance of κ is
-/// [Σᵢ pᵢᵢ (1 − (pᵢ. + p.ᵢ)(1 − κ))² + (1 − κ)² Σᵢ≠ⱼ pᵢⱼ (p.ᵢ + pⱼ.)² − (κ − pₑ(1 − κ))²] / (n (1 − pₑ)²).
-/// An error unless the two have the same number of verdicts, at least one.
+/// With pᵢⱼ the shares of the table and pᵢ., p.ⱼ its margins, the variance of κ is [Σᵢ pᵢᵢ (1 − (pᵢ. + p.ᵢ)(1 − κ))² +
+/// (1 − κ)² Σᵢ≠ⱼ pᵢⱼ (p.ᵢ + pⱼ.)² − (κ − pₑ(1 − κ))²] / (n (1 − pₑ)²). Fails unless both judges have the same number of
+/// verdicts, at least one.
 pub fn cohen_kappa(first: &[Decision], second: &[Decision]) -> Result<Kappa> {
     if first.len() != second.len() || first.is_empty() {
         return Err(Error::config(
             "verdicts",
             format!(
-                "{} of one judge and {} of the other: give both judges' of the same prompts",
+                "{} of one judge and {} of the other: give the verdicts of both judges on the same prompts",
                 first.len(),
                 second.len()
             ),
@@ -78,7 +78,7 @@ pub fn cohen_kappa(first: &[Decision], second: &[Decision]) -> Result<Kappa> {
     Ok(kappa_of(table))
 }
 
-/// [`cohen_kappa`] of a table of the two judges' verdicts, which holds one at least.
+/// [`cohen_kappa`] of a table of verdicts, which must not be empty.
 pub(crate) fn kappa_of(table: [[usize; 3]; 3]) -> Kappa {
     let count = table.iter().flatten().sum::<usize>();
     let n = count as f64;
@@ -125,19 +125,19 @@ pub(crate) fn kappa_of(table: [[usize; 3]; 3]) -> Kappa {
     }
 }
 
-/// What showing the answers in the other order changes.
+/// The effect of the order in which the responses are shown.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct OrderEffect {
     /// Prompts whose winner changes with the order: A in one, B in the other.
     pub flipped: Share,
-    /// Prompts whose verdict changes at all, flips and changes from or to a tie.
+    /// Prompts whose verdict changes at all: flips, and changes from or to a tie.
     pub changed: Share,
-    /// Share of wins of the answer shown first, a tie half a win: ½ without a preference for a position. A prompt's two
-    /// orders count as one value, so that the interval is over prompts.
+    /// The share of wins of the response shown first, counting ties as half; ½ without a position bias. Both orders of
+    /// a prompt count as one value, so that the interval is over prompts.
     pub first_wins: Share,
 }
 
-/// The effect of the order over the outcomes judged in both.
+/// The effect of the order, over the outcomes judged in both orders.
 pub fn order_effect(outcomes: &[Comparison]) -> OrderEffect {
     let orders: Vec<[f64; 2]> = outcomes.iter().filter_map(Comparison::orders).collect();
     let verdicts = || orders.iter().map(|[a, b]| (Decision::of(*a), Decision::of(*b)));
@@ -151,8 +151,8 @@ pub fn order_effect(outcomes: &[Comparison]) -> OrderEffect {
     }
 }
 
-/// How often the longer answer wins, a tie half a win, over the valid outcomes with answers of different length: ½ if
-/// length does not matter (and is not confounded with quality: see `length_control`).
+/// The share of wins of the longer response, counting ties as half, over the valid outcomes whose lengths differ. It is
+/// ½ if length does not matter (and is not confounded with quality, see `length_control`).
 pub fn length_preference(outcomes: &[Comparison]) -> Share {
     let longer: Vec<f64> = outcomes
         .iter()
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_judge_that_always_takes_the_first_flips_every_prompt() {
+    fn a_judge_that_always_prefers_the_first_response_flips_every_prompt() {
         let outcomes = [judged(1.0, 0.0, (3.0, 2.0)); 20];
         let effect = order_effect(&outcomes);
         assert_eq!(
@@ -183,14 +183,14 @@ mod tests {
     }
 
     #[test]
-    fn a_change_from_or_to_a_tie_is_no_flip() {
+    fn a_change_from_or_to_a_tie_is_not_a_flip() {
         let effect = order_effect(&[judged(1.0, 0.5, (1.0, 1.0)), judged(1.0, 1.0, (1.0, 1.0))]);
         assert_eq!((effect.flipped.share, effect.changed.share), (Some(0.0), Some(0.5)));
         assert_eq!(effect.first_wins.share, Some(0.625));
     }
 
     #[test]
-    fn a_judge_of_length_prefers_the_longer_answer() {
+    fn the_length_preference_is_that_of_the_longer_response() {
         let outcomes =
             [judged(1.0, 1.0, (9.0, 2.0)), judged(0.0, 0.0, (2.0, 9.0)), judged(0.0, 0.0, (5.0, 5.0))];
         let share = length_preference(&outcomes);
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn judges_without_variety_have_no_kappa() {
+    fn judges_with_constant_verdicts_have_no_kappa() {
         let same = cohen_kappa(&[Decision::Win; 4], &[Decision::Win; 4]).unwrap();
         assert_eq!((same.kappa, same.agreement.share), (None, Some(1.0)));
         let opposite =

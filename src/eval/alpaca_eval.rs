@@ -1,17 +1,17 @@
-//! AlpacaEval's figures of a model against its baseline: win rate, standard error and length-controlled win rate.
+//! AlpacaEval's metrics of a model against its baseline: win rate, standard error and length-controlled win rate.
 //!
 //! Dubois et al. 2024, "Length-Controlled AlpacaEval" (arXiv 2404.04475), and the program `alpaca_eval` 0.6 (its
-//! `length_controlled_v1`), whose choices this file follows where the paper leaves them open:
+//! `length_controlled_v1`), which this file follows where the paper leaves a choice open:
 //!
 //! ```text
 //! logit P(model wins on prompt i) = θ + φ · tanh(dᵢ / s) + ψ · γᵢ
 //! ```
 //!
-//! - dᵢ is the length of the baseline's output minus that of the model's, in characters; s its standard deviation (divisor
-//!   n − 1). A judge that prefers longer answers has φ < 0.
-//! - γᵢ is the difficulty of instruction i, fitted once by the authors over many models and given here as input.
-//! - Rows of two baselines told to be verbose or concise are added ("anchors": their own dᵢ/s, γᵢ, preference, and no θ),
-//!   each with weight 0.2/2: they hold φ and ψ near what all models share.
+//! - dᵢ is the length of the baseline's output minus that of the model's, in characters; s is its standard deviation
+//!   (divisor n − 1). A judge that prefers longer responses has φ < 0.
+//! - γᵢ is the difficulty of instruction i, fitted once by the authors over many models. It is an input here.
+//! - Rows of two baselines prompted to be verbose or concise are added ("anchors", with their own dᵢ/s, γᵢ and
+//!   preference, and without θ), each with weight 0.2/2. They keep φ and ψ close to the values shared by all models.
 //! - The penalty is Σ|β| / C on the summed log loss, with C chosen among ten values by 5-fold cross-validation.
 //! - The length-controlled win rate is the mean over prompts of σ(θ + ψ γᵢ).
 
@@ -22,29 +22,30 @@ use crate::eval::interval::{Mean, mean_with_error};
 use crate::eval::length_control::standard_deviation;
 use crate::eval::logistic::{Penalty, Regression, sigmoid};
 
-/// AlpacaEval's weight of all anchor rows of one prompt, two of them.
+/// AlpacaEval's total weight of the two anchor rows of a prompt.
 pub const ANCHOR_WEIGHT: f64 = 0.2;
 
-/// The plain figures of AlpacaEval's leaderboard; rates are shares, not per cent.
+/// The plain metrics of AlpacaEval's leaderboard; rates are shares, not per cent.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct WinRate {
     /// Mean preference for the model.
     pub win_rate: f64,
     /// Sample standard deviation (divisor n − 1) over √n.
     pub standard_error: f64,
-    /// Preferences above ½.
+    /// The number of preferences above ½.
     pub n_wins: usize,
-    /// Preferences below ½.
+    /// The number of preferences below ½.
     pub n_wins_base: usize,
-    /// Preferences of exactly ½.
+    /// The number of preferences of exactly ½.
     pub n_draws: usize,
-    /// All of them.
+    /// The number of all preferences.
     pub n_total: usize,
     /// (wins + draws/2) / total.
     pub discrete_win_rate: f64,
 }
 
-/// AlpacaEval's win rate of preferences of [0, 1] (its `preference` minus 1). An error without preferences or for one outside.
+/// AlpacaEval's win rate for preferences in [0, 1] (its `preference` minus 1). Fails without preferences or for one
+/// outside.
 pub fn win_rate(preferences: &[f64]) -> Result<WinRate> {
     if let Some(p) = preferences.iter().find(|p| !(0.0..=1.0).contains(*p)) {
         return Err(Error::config(
@@ -53,7 +54,7 @@ pub fn win_rate(preferences: &[f64]) -> Result<WinRate> {
         ));
     }
     let Some(Mean { mean, standard_error, count }) = mean_with_error(preferences) else {
-        return Err(Error::config("preferences", "there are none: give the judged prompts of one model"));
+        return Err(Error::config("preferences", "are empty: give the judged prompts of one model"));
     };
     let n_wins = preferences.iter().filter(|p| **p > 0.5).count();
     let n_wins_base = preferences.iter().filter(|p| **p < 0.5).count();
@@ -78,12 +79,13 @@ pub struct AlpacaPrompt {
     pub baseline_length: f64,
     /// Characters of the model's output.
     pub model_length: f64,
-    /// γ of the instruction; 0 for all to leave the term out. AlpacaEval takes it by the row's position in the annotation file,
-    /// also where a file lacks rows.
+    /// γ of the instruction; 0 for all prompts leaves the term out. AlpacaEval looks it up by the position of the row
+    /// in the annotation file, even if the file lacks rows.
     pub difficulty: f64,
 }
 
-/// A row that holds φ and ψ near those of all models: a judged output of a baseline told to be verbose or concise.
+/// A row that keeps φ and ψ close to those of all models: the judged output of a baseline prompted to be verbose or
+/// concise.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Anchor {
     /// Preference for it over the plain baseline, in [0, 1].
@@ -94,17 +96,17 @@ pub struct Anchor {
     pub difficulty: f64,
 }
 
-/// How strong the L1 penalty is. C is the inverse strength.
+/// The strength of the L1 penalty. C is the inverse strength.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Strength {
-    /// A C given.
+    /// A given C.
     Fixed(f64),
-    /// The C of 10⁻⁴ … 10⁴ (ten values, equal steps of log C) with the least held-out log loss in so many folds.
+    /// The C with the smallest held-out log loss, out of ten values from 10⁻⁴ to 10⁴ in equal steps of log C.
     ///
-    /// Row i of n (anchors first) is in fold (n − 1 − i) mod folds, as in scikit-learn's `GroupKFold` with groups of equal
-    /// size where its sort is stable. AlpacaEval takes 5.
+    /// Row i of n (anchors first) is in fold (n − 1 − i) mod folds, as in scikit-learn's `GroupKFold` with groups of
+    /// equal size if its sort is stable. AlpacaEval uses 5 folds.
     CrossValidated {
-        /// 2 or more.
+        /// At least 2.
         folds: usize,
     },
 }
@@ -125,29 +127,28 @@ pub struct AlpacaWeights {
 pub struct LengthControlledWinRate {
     /// Mean over prompts of σ(θ + ψ γᵢ).
     pub win_rate: f64,
-    /// AlpacaEval's `lc_standard_error`: the spread of these predictions over √n. It holds none of the uncertainty of the
-    /// fit and is far too small to be an interval of the win rate; `length_control` has one.
+    /// AlpacaEval's `lc_standard_error`: the standard deviation of these predictions over √n. It does not include the
+    /// uncertainty of the fit and is far too small for an interval of the win rate; `length_control` has one.
     pub standard_error: f64,
-    /// The fit.
+    /// The fitted weights.
     pub weights: AlpacaWeights,
-    /// The C used.
+    /// The C that was used.
     pub inverse_strength: f64,
 }
 
-/// Reads the length-controlled win rate off `weights`: mean and standard error over prompts of σ(θ + ψ γᵢ). An error
+/// Computes the length-controlled win rate from `weights`: mean and standard error over prompts of σ(θ + ψ γᵢ). Fails
 /// without difficulties.
 pub fn read_out(weights: &AlpacaWeights, difficulties: impl IntoIterator<Item = f64>) -> Result<Mean> {
     let predictions: Vec<f64> =
         difficulties.into_iter().map(|g| sigmoid(weights.model + weights.difficulty * g)).collect();
-    mean_with_error(&predictions).ok_or_else(|| {
-        Error::config("difficulties", "there are none: give one for each prompt of the evaluation")
-    })
+    mean_with_error(&predictions)
+        .ok_or_else(|| Error::config("difficulties", "are empty: give one for each prompt of the evaluation"))
 }
 
-/// AlpacaEval's length-controlled win rate of `prompts`, with `anchors` of total weight [`ANCHOR_WEIGHT`] a prompt (give
-/// none for its `length_controlled_noreg`).
+/// AlpacaEval's length-controlled win rate of `prompts`, with `anchors` of total weight [`ANCHOR_WEIGHT`] per prompt
+/// (no anchors for its `length_controlled_noreg`).
 ///
-/// An error without prompts, for preferences outside [0, 1], and for an unusable `strength`.
+/// Fails without prompts, for preferences outside [0, 1], and for an invalid `strength`.
 pub fn length_controlled(
     prompts: &[AlpacaPrompt],
     anchors: &[Anchor],
@@ -224,7 +225,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counts_are_alpaca_evals() {
+    fn counts_are_those_of_alpaca_eval() {
         let rate = win_rate(&[1.0, 0.5, 0.2, 0.9]).unwrap();
         assert_eq!((rate.n_wins, rate.n_draws, rate.n_wins_base, rate.n_total), (2, 1, 1, 4));
         assert!((rate.win_rate - 0.65).abs() < 1e-15 && rate.discrete_win_rate == 0.625);

@@ -1,4 +1,5 @@
-//! A policy's answers to prompts. They are written down as they come: an evaluation that was ended draws none of them again.
+//! A policy's responses to prompts. They are written to a file as they are sampled, so that an interrupted evaluation
+//! does not sample them again.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -15,30 +16,30 @@ use crate::json_lines::SharedJsonLines;
 use crate::model::{Model, Scored, fingerprint, score_all};
 use crate::train::Policy;
 
-/// Prompts that are answered between two looks at whether to go on, as a multiple of the slots.
+/// The number of prompts sampled between two calls of `watch`, as a multiple of the slots.
 const ROUNDS: usize = 4;
 
-/// How answers are drawn.
+/// The options of sampling.
 #[derive(Clone, Debug)]
 pub struct AnswerOptions {
-    /// How tokens are drawn.
+    /// The sampling parameters.
     pub sampling: SamplingParams,
-    /// Longest answer in tokens, which the model's context may cut.
+    /// The longest response in tokens, limited by the model's context.
     pub max_new_tokens: usize,
-    /// Texts that end an answer.
+    /// Strings that end a response.
     pub stop: Vec<String>,
-    /// Sequences decoded side by side; `None`: as many as there are prompts, at most 64.
+    /// Sequences decoded in parallel; `None`: as many as there are prompts, at most 64.
     pub slots: Option<usize>,
-    /// Seed of the draws.
+    /// The seed of sampling.
     pub seed: u32,
-    /// The number of the first prompt, of all that are answered: it decides what is drawn.
+    /// The number of the first prompt in the whole list. The numbers determine the random streams.
     pub first: usize,
 }
 
-/// The prompts as the policy reads them; `None` for one that leaves no room for an answer.
+/// Encodes the prompts for the policy; `None` for a prompt that leaves no room for a response.
 ///
 /// # Errors
-/// What the tokenizer or the chat template refuses, with the prompt's number, counted from 1.
+/// Errors of the tokenizer or the chat template, with the number of the prompt, counted from 1.
 pub fn encode_prompts<'t>(
     policy: &Policy,
     prompts: impl IntoIterator<Item = &'t Text>,
@@ -54,11 +55,11 @@ pub fn encode_prompts<'t>(
     (1..).zip(prompts).map(encode).collect()
 }
 
-/// A file of answers that were drawn, `{"id","prompt","text","token_ids","finish_reason"}`: the id is a digest of all that
-/// an answer depends on.
+/// A file of sampled responses, `{"id","prompt","text","token_ids","finish_reason"}`. The id is a digest of everything
+/// on which a response depends.
 pub struct AnswerFile {
     lines: SharedJsonLines,
-    /// Digest of the policy.
+    /// The digest of the policy.
     source: String,
     known: HashMap<String, Response>,
 }
@@ -79,8 +80,8 @@ struct Row<'a> {
 }
 
 impl AnswerFile {
-    /// Reads what the file `path` holds, and writes to its end what comes from now on. `model` and `adapter` are the folders
-    /// of the policy. Lines that are no answers, such as one that a crash has torn, are passed over.
+    /// Reads the file `path` and appends new responses to it. `model` and `adapter` are the folders of the policy.
+    /// Lines that are not responses, such as an incomplete last line, are skipped.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -95,7 +96,7 @@ impl AnswerFile {
         Ok(AnswerFile { lines, source: digester.finish().to_string(), known })
     }
 
-    /// Digest of the policy: two with the same are one and the same.
+    /// The digest of the policy. Policies with the same digest are the same.
     pub fn source(&self) -> &str {
         &self.source
     }
@@ -111,16 +112,16 @@ impl AnswerFile {
     }
 }
 
-/// A prompt as a text and as the policy reads it.
+/// A prompt as text and as tokens of the policy.
 pub struct EncodedPrompt<'t> {
-    /// For the file.
+    /// The text, for the file.
     pub text: &'t Text,
     /// Token ids.
     pub ids: Vec<u32>,
 }
 
-/// An answer to each prompt. The draw depends on the seed, the prompt and its number alone. `watch` hears how many are
-/// answered, and may end it by an error.
+/// Samples a response to each prompt. The result depends only on the seed, the prompt and its number. `watch` is called
+/// with the number of responses so far and may stop the sampling with an error.
 ///
 /// # Errors
 /// As [`Generator::new`] and [`Generator::run`]; those of `watch`.
@@ -184,7 +185,7 @@ pub async fn draw_answers(
     Ok(answers.into_iter().map(|answer| answer.expect("all were drawn")).collect())
 }
 
-/// log π(y | x) in nats of each answer, given as its token ids after its prompt's.
+/// log π(y | x) of each response in nats. Each tree has a prompt and its responses as token ids.
 ///
 /// # Errors
 /// As [`score_all`].

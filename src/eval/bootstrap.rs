@@ -1,17 +1,17 @@
-//! Bootstrap intervals over prompts: a resample draws as many prompts as there are, with replacement, and everything that
-//! belongs to a prompt goes with it (both orders, all judges): the prompt is the cluster.
+//! Bootstrap intervals over prompts. A resample draws as many prompts as there are, with replacement. Everything that
+//! belongs to a prompt (both orders, all judges) is resampled together: the prompt is the cluster.
 
 use crate::error::{Error, Result};
 use crate::eval::interval::{Interval, z_of_level};
 use crate::eval::normal;
 use crate::eval::random::SplitMix;
 
-/// How to resample.
+/// The settings of resampling.
 #[derive(Clone, Copy, Debug)]
 pub struct Bootstrap {
-    /// Number of resamples.
+    /// The number of resamples.
     pub resamples: usize,
-    /// Resample number r uses stream r of this seed, so intervals repeat to the bit.
+    /// Resample r uses stream r of this seed, so that intervals are reproducible to the bit.
     pub seed: u64,
     /// Confidence level, such as 0.95.
     pub level: f64,
@@ -41,9 +41,9 @@ impl Bootstrap {
         Ok(())
     }
 
-    /// `statistic` of the indices of each resample of `count` prompts, in the order of the resamples.
+    /// Computes `statistic` on the indices of each resample of `count` prompts, in the order of the resamples.
     ///
-    /// An error without prompts or with unusable settings.
+    /// Fails without prompts or with invalid settings.
     pub fn replicates(&self, count: usize, mut statistic: impl FnMut(&[u32]) -> f64) -> Result<Vec<f64>> {
         self.check(count)?;
         let mut indices = vec![0u32; count];
@@ -56,41 +56,42 @@ impl Bootstrap {
             .collect())
     }
 
-    /// The percentile interval of already computed replicates (Efron 1979): their (1 ± level)/2 quantiles.
+    /// The percentile interval of replicates (Efron 1979): their (1 ± level)/2 quantiles.
     ///
-    /// Replicates that are not finite are left out; an error when none is left.
+    /// Replicates that are not finite are left out. Fails if none is left.
     pub fn percentile_of(&self, replicates: &[f64]) -> Result<Interval> {
         let sorted = sorted_finite(replicates)?;
         let tail = (1.0 - self.level) / 2.0;
         Ok(Interval { low: quantile(&sorted, tail), high: quantile(&sorted, 1.0 - tail) })
     }
 
-    /// The percentile bootstrap interval of the mean of `values`, one value a prompt.
+    /// The percentile bootstrap interval of the mean of `values`, one value per prompt.
     ///
-    /// When all values are equal the interval has no width: report Wilson's beside it.
+    /// If all values are equal, the interval has no width: report Wilson's interval with it.
     pub fn percentile_mean(&self, values: &[f64]) -> Result<Interval> {
         finite(values)?;
         self.percentile_of(&self.replicates(values.len(), |indices| mean_at(values, indices))?)
     }
 
-    /// The BCa (bias-corrected and accelerated) bootstrap interval of the mean of `values`, one value a prompt.
+    /// The BCa (bias-corrected and accelerated) bootstrap interval of the mean of `values`, one value per prompt.
     ///
-    /// Efron 1987: the percentiles are taken at Φ(z0 + (z0 ± z)/(1 − a(z0 ± z))); z0 = Φ⁻¹(share of replicates below the
-    /// mean, ties half) and a = Σdᵢ³ / (6 (Σdᵢ²)^{3/2}) with dᵢ = the jackknife's mean − its value without prompt i. When all
-    /// values are equal the interval has no width.
+    /// Efron 1987: the percentiles are taken at Φ(z0 + (z0 ± z)/(1 − a(z0 ± z))), with z0 = Φ⁻¹(share of replicates
+    /// below the mean, counting ties half) and a = Σdᵢ³ / (6 (Σdᵢ²)^{3/2}), where dᵢ is the jackknife mean minus its
+    /// value without prompt i. If all values are equal, the interval has no width.
     pub fn bca_mean(&self, values: &[f64]) -> Result<Interval> {
         finite(values)?;
         let replicates = self.replicates(values.len(), |indices| mean_at(values, indices))?;
         let count = values.len() as f64;
         let mean = values.iter().sum::<f64>() / count;
-        // The jackknife's mean without value i is below the mean of all by (xᵢ − mean)/(n − 1).
+        // The mean without value i is lower than the mean of all by (xᵢ − mean)/(n − 1).
         let jackknife: Vec<f64> = values.iter().map(|x| mean - (x - mean) / (count - 1.0).max(1.0)).collect();
         self.bca_of(&replicates, mean, &jackknife)
     }
 
-    /// The BCa interval of a statistic from its replicates, its `estimate` on all prompts and its values without each prompt.
+    /// The BCa interval of a statistic, from its replicates, its `estimate` on all prompts, and its values without each
+    /// prompt.
     ///
-    /// Replicates and jackknife values that are not finite are left out; an error when no replicate is left.
+    /// Replicates and jackknife values that are not finite are left out. Fails if no replicate is left.
     pub fn bca_of(&self, replicates: &[f64], estimate: f64, jackknife: &[f64]) -> Result<Interval> {
         let sorted = sorted_finite(replicates)?;
         let jackknife: Vec<f64> = jackknife.iter().copied().filter(|x| x.is_finite()).collect();
@@ -140,7 +141,8 @@ fn sorted_finite(replicates: &[f64]) -> Result<Vec<f64>> {
     Ok(sorted)
 }
 
-/// The `p` quantile of sorted values by linear interpolation at (n − 1) p (type 7 of Hyndman and Fan 1996, as numpy's).
+/// The `p` quantile of sorted values by linear interpolation at (n − 1) p (type 7 of Hyndman and Fan 1996, as in
+/// numpy).
 pub(crate) fn quantile(sorted: &[f64], p: f64) -> f64 {
     let Some(last) = sorted.len().checked_sub(1) else { return f64::NAN };
     let position = p.clamp(0.0, 1.0) * last as f64;

@@ -1,24 +1,24 @@
-//! What comparing A's and B's answers to each prompt gave, and the counts over all prompts.
+//! The outcome of comparing the responses of A and B to a prompt, and counts over all prompts.
 
 use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::eval::interval::{Interval, wilson_of_preferences};
 
-/// A comparison as a judge without shades would call it, from A's side.
+/// The outcome of a comparison as win, tie or loss of A.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Decision {
-    /// A's answer is better.
+    /// A's response is better.
     Win,
-    /// Neither is.
+    /// Neither is better.
     Tie,
-    /// B's answer is better.
+    /// B's response is better.
     Loss,
 }
 
 impl Decision {
-    /// Above ½ a win, below ½ a loss, and a tie within 1e-9 of ½ (what two orders that contradict each other average to).
+    /// A win above ½, a loss below ½, and a tie within 1e-9 of ½ (the mean of two contradictory orders).
     pub fn of(preference: f64) -> Decision {
         if (preference - 0.5).abs() <= 1e-9 {
             Decision::Tie
@@ -48,22 +48,23 @@ impl Decision {
     }
 }
 
-/// The outcome of one prompt. Preferences are of A over B, in [0, 1]; the lengths are in one unit (characters or tokens).
+/// The outcome for one prompt. Preferences are of A over B, in [0, 1]. Lengths are all in the same unit (characters or
+/// tokens).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Comparison {
     preference: Option<f64>,
-    /// With A's answer shown first, and with B's first.
+    /// Preferences with A's response shown first, and with B's first.
     orders: Option<[f64; 2]>,
-    /// Length of A's answer.
+    /// Length of A's response.
     pub length_a: f64,
-    /// Length of B's answer.
+    /// Length of B's response.
     pub length_b: f64,
 }
 
 impl Comparison {
-    /// A prompt judged in both orders: the preference is the mean of the two, so that a bias for a position cancels.
+    /// A prompt judged in both orders. The preference is the mean of both, so that a position bias cancels.
     ///
-    /// Unless both orders gave a verdict the outcome is invalid: one order alone would carry that bias. An error for a
+    /// The outcome is invalid unless both orders gave a verdict, because a single order has that bias. Fails for a
     /// number outside [0, 1] or a length that is not finite.
     pub fn both_orders(
         a_first: Option<f64>,
@@ -78,7 +79,7 @@ impl Comparison {
         Comparison::build(orders.map(|[a, b]| 0.5 * (a + b)), orders, length_a, length_b)
     }
 
-    /// A prompt judged once, in an order that is not known or was drawn by chance (AlpacaEval); no preference is invalid.
+    /// A prompt judged once, in an unknown or random order (AlpacaEval). Without a preference it is invalid.
     pub fn single(preference: Option<f64>, length_a: f64, length_b: f64) -> Result<Comparison> {
         Comparison::build(check(preference)?, None, length_a, length_b)
     }
@@ -93,24 +94,24 @@ impl Comparison {
             if !length.is_finite() || length < 0.0 {
                 return Err(Error::config(
                     "length",
-                    format!("{length} is no length: give a count of 0 or more"),
+                    format!("{length} is not a length: give a count of 0 or more"),
                 ));
             }
         }
         Ok(Comparison { preference, orders, length_a, length_b })
     }
 
-    /// Preference of A over B in [0, 1]; nothing for an invalid outcome.
+    /// Preference of A over B in [0, 1]; `None` for an invalid outcome.
     pub fn preference(&self) -> Option<f64> {
         self.preference
     }
 
-    /// Preferences of A with A's answer first and with B's first, where both orders were judged.
+    /// Preferences of A with A's response first and with B's first, if both orders were judged.
     pub fn orders(&self) -> Option<[f64; 2]> {
         self.orders
     }
 
-    /// Win, tie or loss; nothing for an invalid outcome.
+    /// Win, tie or loss; `None` for an invalid outcome.
     pub fn decision(&self) -> Option<Decision> {
         self.preference.map(Decision::of)
     }
@@ -140,7 +141,7 @@ pub struct Decisions {
     pub ties: usize,
     /// Prompts that B won.
     pub losses: usize,
-    /// Prompts without a usable verdict; they are in no share.
+    /// Prompts without a usable verdict. They are excluded from all shares.
     pub invalid: usize,
 }
 
@@ -159,49 +160,49 @@ impl Decisions {
         tally
     }
 
-    /// Prompts with a usable verdict, ties among them.
+    /// Prompts with a usable verdict, ties included.
     pub fn decided(&self) -> usize {
         self.wins + self.ties + self.losses
     }
 
-    /// (wins + ties/2) / decided: AlpacaEval's `discrete_win_rate` (as a share). Nothing when no prompt was decided.
+    /// (wins + ties/2) / decided: AlpacaEval's `discrete_win_rate` (as a share). `None` if no prompt was decided.
     pub fn win_rate(&self) -> Option<f64> {
         let decided = self.decided();
         (decided > 0).then(|| (self.wins as f64 + 0.5 * self.ties as f64) / decided as f64)
     }
 }
 
-/// The outcomes whose difference in length lies in one range.
+/// The outcomes whose difference in length is in a range.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct LengthBucket {
-    /// The smallest difference in the bucket: the length of A's answer less that of B's.
+    /// The smallest difference in the bucket: the length of A's response minus that of B's.
     pub low: f64,
-    /// The largest one.
+    /// The largest difference in the bucket.
     pub high: f64,
-    /// Counts inside the bucket.
+    /// Counts in the bucket.
     pub tally: Decisions,
-    /// Mean preference for A inside the bucket; nothing when no prompt of it was decided.
+    /// Mean preference for A in the bucket; `None` if no prompt in it was decided.
     pub mean_preference: Option<f64>,
     /// 95 % interval of that mean ([`wilson_of_preferences`]).
     pub interval: Interval,
 }
 
-/// Win rates inside at most `count` buckets of about as many prompts each, in rising order of the length of A's answer less that
-/// of B's: a win rate that rises from bucket to bucket shows a bias for length (Guo et al. 2024, arXiv 2402.04792, ask of
-/// buckets whether online feedback is better or only longer).
+/// Win rates in at most `count` buckets of about the same number of prompts, in ascending order of the length of A's
+/// response minus that of B's. A win rate that rises from bucket to bucket indicates a length bias (Guo et al. 2024,
+/// arXiv 2402.04792, use buckets to check whether online feedback is better or only longer).
 ///
-/// Prompts of equal difference stay together, so there may be fewer buckets than asked for, of unequal size. Invalid outcomes
-/// count into the bucket that their lengths put them in. An error for no bucket.
+/// Prompts with equal differences stay together, so that there may be fewer buckets, of unequal size. Invalid outcomes
+/// are counted in the bucket of their lengths. Fails for `count` = 0.
 pub fn length_buckets(outcomes: &[Comparison], count: usize) -> Result<Vec<LengthBucket>> {
     if count == 0 {
-        return Err(Error::config("buckets", "0 buckets hold nothing: give 1 or more"));
+        return Err(Error::config("buckets", "0 is too few: give 1 or more"));
     }
     let mut sorted: Vec<(f64, Comparison)> = outcomes.iter().map(|o| (o.length_a - o.length_b, *o)).collect();
     sorted.sort_by(|x, y| x.0.total_cmp(&y.0));
     let mut buckets = Vec::new();
     let mut start = 0;
     for bucket in 1..=count {
-        // The first `bucket`/`count` of the prompts, and those that equal the last of them.
+        // The first `bucket`/`count` of the prompts, and those with the same difference as the last of them.
         let mut end = (sorted.len() as u128 * bucket as u128 / count as u128) as usize;
         while end > start && end < sorted.len() && sorted[end].0 == sorted[end - 1].0 {
             end += 1;

@@ -1,5 +1,5 @@
-//! Diversity, repetition and length of a policy's answers. Words are what white space (Unicode's) separates, as they stand:
-//! neither case nor punctuation is changed.
+//! Diversity, repetition and length of a policy's responses. Words are separated by Unicode white space; case and
+//! punctuation are kept.
 
 use std::collections::HashSet;
 
@@ -7,11 +7,12 @@ use serde::Serialize;
 
 use crate::error::{Error, Result};
 
-/// distinct-n: the number of different n-grams of words over all `texts` divided by the number of all n-grams; n-grams do
-/// not cross from one text into the next. Nothing when no text has n words, or for n = 0.
+/// distinct-n: the number of different n-grams of words over all `texts` divided by the number of all n-grams. N-grams
+/// do not cross from one text into the next. `None` if no text has n words, or for n = 0.
 ///
-/// Li et al. 2016 (arXiv 1510.03055) divide by the number of words; the number of n-grams, as most programs take since,
-/// makes 1 the largest value. It falls as more text is put in: compare only sets of about the same number of words.
+/// Li et al. 2016 (arXiv 1510.03055) divide by the number of words. Dividing by the number of n-grams, as most programs
+/// do since, makes 1 the largest value. It falls with more text, so compare only sets with about the same number of
+/// words.
 pub fn distinct_n<T: AsRef<str>>(texts: &[T], n: usize) -> Option<f64> {
     if n == 0 {
         return None;
@@ -22,29 +23,31 @@ pub fn distinct_n<T: AsRef<str>>(texts: &[T], n: usize) -> Option<f64> {
     (total > 0).then(|| grams().collect::<HashSet<_>>().len() as f64 / total as f64)
 }
 
-/// The share of a text's n-grams that occurred before in it, averaged over the texts of n words or more: 0 when nothing is
-/// repeated, near 1 when a policy loops (seq-rep-n of Welleck et al. 2020, arXiv 1908.04319). Nothing without such a text.
+/// The share of a text's n-grams that occurred before in it, averaged over the texts with at least n words: 0 without
+/// repetition, close to 1 when a policy loops (seq-rep-n of Welleck et al. 2020, arXiv 1908.04319). `None` without such
+/// a text.
 pub fn repetition<T: AsRef<str>>(texts: &[T], n: usize) -> Option<f64> {
     let shares: Vec<f64> =
         texts.iter().filter_map(|text| distinct_n(&[text.as_ref()], n).map(|d| 1.0 - d)).collect();
     mean(&shares)
 }
 
-/// One answer of a policy.
+/// A response of a policy.
 #[derive(Clone, Copy, Debug)]
 pub struct AnswerText<'a> {
     /// The text.
     pub text: &'a str,
-    /// Its length in tokens, where known.
+    /// Its length in tokens, if known.
     pub tokens: Option<usize>,
-    /// Whether the policy ended it (rather than being cut at the limit), where known.
+    /// Whether it ended by itself rather than at the length limit, if known.
     pub ended: Option<bool>,
 }
 
-/// A summary of answers. Means and shares are over the answers for which they are known, and nothing where there are none.
+/// A summary of responses. Means and shares are over the responses for which the value is known, and `None` if there
+/// are none.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct AnswerStatistics {
-    /// Answers.
+    /// The number of responses.
     pub count: usize,
     /// Mean length in words.
     pub mean_words: Option<f64>,
@@ -54,11 +57,11 @@ pub struct AnswerStatistics {
     pub mean_tokens: Option<f64>,
     /// Median length in characters.
     pub median_characters: Option<f64>,
-    /// Share of answers that the policy ended.
+    /// The share of responses that ended by themselves rather than at the length limit.
     pub ended: Option<f64>,
-    /// Share of answers without a word.
+    /// The share of responses without a word.
     pub empty: Option<f64>,
-    /// Share of answers that equal an earlier one.
+    /// The share of responses that equal an earlier one.
     pub repeated_answers: Option<f64>,
     /// [`distinct_n`] for n = 1, 2, 3.
     pub distinct: [Option<f64>; 3],
@@ -66,10 +69,10 @@ pub struct AnswerStatistics {
     pub repetition: Option<f64>,
 }
 
-/// Summarises `answers`; an error without any.
+/// Summarises `answers`. Fails if there are none.
 pub fn summarise(answers: &[AnswerText]) -> Result<AnswerStatistics> {
     if answers.is_empty() {
-        return Err(Error::config("answers", "there are none to summarise: generate at least one"));
+        return Err(Error::config("answers", "are empty: generate at least one"));
     }
     let texts: Vec<&str> = answers.iter().map(|a| a.text).collect();
     let numbers = |f: &dyn Fn(&AnswerText) -> Option<f64>| answers.iter().filter_map(f).collect::<Vec<f64>>();
@@ -119,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn a_summary_counts_what_is_known() {
+    fn a_summary_uses_only_known_values() {
         let answers = [
             AnswerText { text: "né à", tokens: Some(4), ended: Some(true) },
             AnswerText { text: "né à", tokens: None, ended: Some(false) },

@@ -1,4 +1,4 @@
-//! How far the members of an ensemble of judges agree.
+//! The agreement of the members of an ensemble of judges.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,17 +7,17 @@ use super::comparison::Decision;
 use super::interval::wilson_interval;
 use crate::judge::{Verdict, round_robin};
 
-/// Counts over pairs that an ensemble judged.
+/// Counts over the pairs judged by an ensemble.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Votes {
-    /// Pairs with a usable verdict of two members or more.
+    /// Pairs with a usable verdict of at least two members.
     pairs: usize,
-    /// Those of them on which all these members said the same.
+    /// Pairs of these on which all such members gave the same verdict.
     unanimous: usize,
-    /// For every two members the table of their verdicts: win, tie, loss.
+    /// For every two members, the table of their verdicts: win, tie, loss.
     tables: Vec<[[usize; 3]; 3]>,
-    /// How far each of them is heard.
+    /// Counts of usable verdicts per member.
     members: Vec<MemberVotes>,
 }
 
@@ -27,26 +27,27 @@ pub struct Votes {
 struct MemberVotes {
     asked: usize,
     unusable: usize,
-    /// Why the first unusable one is.
+    /// The reason of the first unusable verdict.
     why: String,
 }
 
-/// Where more than this share of a member's verdicts is unusable, the others decide nearly alone.
+/// If more than this share of a member's verdicts is unusable, the other members decide nearly alone.
 const MOSTLY: f64 = 0.5;
 
-/// What they come to.
+/// The agreement over all pairs.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct VotesReport {
-    /// Share of the pairs on which all members with a usable verdict said the same: 1, 2 or tie.
+    /// Share of the pairs judged so far on which all members with a usable verdict (at least two) gave the same verdict:
+    /// 1, 2 or tie.
     #[serde(rename = "judge/agreement")]
     pub agreement: f64,
-    /// Cohen's κ, the mean over every two members; `None` where no two have one.
+    /// Cohen's κ over these verdicts, mean over every two members. `null` if no two members have a κ.
     #[serde(rename = "judge/kappa")]
     pub kappa: Option<f64>,
 }
 
 impl Votes {
-    /// Counts a pair by each member's verdict. Nothing of a judge that is no ensemble.
+    /// Counts the verdicts of the members on a pair. `votes` is empty for a judge that is not an ensemble.
     pub fn add(&mut self, votes: &[Verdict]) {
         self.members.resize_with(votes.len().max(self.members.len()), MemberVotes::default);
         for (member, vote) in self.members.iter_mut().zip(votes) {
@@ -75,13 +76,14 @@ impl Votes {
         }
     }
 
-    /// Pairs with a usable verdict of two members or more.
+    /// Pairs with a usable verdict of at least two members.
     pub fn pairs(&self) -> usize {
         self.pairs
     }
 
-    /// The members most of whose verdicts are unusable, by their places, and a sentence about each. `names` are theirs, `of` is
-    /// what to call the ensemble. Where it is `early`, that is what the counts so far are sure of at 95 %.
+    /// The members most of whose verdicts are unusable, by index, with a warning for each. `names` are the names of the
+    /// members, `of` is the name of the ensemble in the warning. With `early`, only members for which this is
+    /// significant at 95 %.
     pub fn mute(&self, of: &str, names: &[String], early: bool) -> Vec<(usize, String)> {
         let told = |member: &MemberVotes| match early {
             true => wilson_interval(member.unusable, member.asked).0 > MOSTLY,
@@ -89,8 +91,8 @@ impl Votes {
         };
         let text = |place: usize, name: &str, MemberVotes { asked, unusable, why }: &MemberVotes| {
             format!(
-                "member {} of {of} ({name}) has no usable verdict on {unusable} of {asked} pairs, which the others decide \
-                 without it; the first reason: {why}; check what it is asked and what it answers, or leave it out",
+                "member {} of {of} ({name}) has no usable verdict on {unusable} of {asked} pairs, which the other members decide \
+                 alone; the first reason: {why}; check its prompts and its answers, or leave it out",
                 place + 1
             )
         };
@@ -98,7 +100,7 @@ impl Votes {
         members.map(|(place, (name, member))| (place, text(place, name, member))).collect()
     }
 
-    /// What they come to; `None` without such a pair.
+    /// The agreement; `None` if no pair has two usable verdicts.
     pub fn report(&self) -> Option<VotesReport> {
         if self.pairs == 0 {
             return None;
@@ -121,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_member_that_is_not_heard_is_named_with_its_share_and_first_reason() {
+    fn a_member_without_usable_verdicts_is_named_with_its_share_and_first_reason() {
         let mut votes = Votes::default();
         let names = ["command", "rule longer"].map(str::to_owned);
         let told = |votes: &Votes, early| votes.mute("the ensemble", &names, early);
@@ -136,13 +138,13 @@ mod tests {
         for part in ["member 1 of the ensemble (command)", "4 of 4 pairs", "first reason: out of 1;"] {
             assert!(text.contains(part), "{text}");
         }
-        // Now and then one is unusable.
+        // With more usable verdicts there is no warning.
         (0..4).for_each(|_| votes.add(&[Verdict::Tie, Verdict::Tie]));
         assert!(told(&votes, true).is_empty() && told(&votes, false).is_empty());
     }
 
     #[test]
-    fn agreement_and_kappa_are_those_by_hand() {
+    fn agreement_and_kappa_equal_a_computation_by_hand() {
         let mut votes = Votes::default();
         votes.add(&[]);
         assert_eq!(votes.report(), None);
@@ -152,7 +154,7 @@ mod tests {
             [Some(0.9), Some(1.0), Some(0.7)],
             [Some(0.1), Some(0.5), Some(0.0)],
             [Some(0.1), None, Some(0.0)],
-            // Alone, a member agrees with nobody.
+            // A single usable verdict does not count.
             [Some(0.9), None, None],
         ] {
             votes.add(&said.map(verdict));

@@ -1,4 +1,4 @@
-//! Intervals of a win rate without resampling: Wilson's, and the normal-theory one with AlpacaEval's standard error.
+//! Intervals of a win rate without resampling: Wilson's, and the normal one with AlpacaEval's standard error.
 
 use serde::Serialize;
 
@@ -18,7 +18,7 @@ pub struct Interval {
 }
 
 impl Interval {
-    /// Whether `value` lies inside, ends included (with a slack of 1e-12 for rounding).
+    /// Whether `value` is inside, ends included (with a tolerance of 1e-12 for rounding).
     pub fn contains(&self, value: f64) -> bool {
         self.low - 1e-12 <= value && value <= self.high + 1e-12
     }
@@ -29,14 +29,14 @@ impl Interval {
     }
 }
 
-/// z of a two-sided interval of `level`: Φ⁻¹(½ + level/2). An error unless 0 < `level` < 1.
+/// z of a two-sided interval of `level`: Φ⁻¹(½ + level/2). Fails unless 0 < `level` < 1.
 pub fn z_of_level(level: f64) -> Result<f64> {
     if level > 0.0 && level < 1.0 {
         Ok(normal::quantile(0.5 + level / 2.0))
     } else {
         Err(Error::config(
             "level",
-            format!("{level} is no confidence level: give a number between 0 and 1, such as 0.95"),
+            format!("{level} is not a confidence level: give a number between 0 and 1, such as 0.95"),
         ))
     }
 }
@@ -47,8 +47,8 @@ pub fn wilson_interval(wins: usize, trials: usize) -> (f64, f64) {
     (interval.low, interval.high)
 }
 
-/// Wilson's interval for `wins` (whole or not) of `trials`: with p = wins/trials and n = trials,
-/// (p + z²/2n ± z √(p(1−p)/n + z²/4n²)) / (1 + z²/n). (0, 1) without trials.
+/// Wilson's interval for `wins` (which need not be whole) out of `trials`: with p = wins/trials and n = trials, (p +
+/// z²/2n ± z √(p(1−p)/n + z²/4n²)) / (1 + z²/n). (0, 1) without trials.
 pub fn wilson(wins: f64, trials: f64, z: f64) -> Interval {
     if trials.is_nan() || trials <= 0.0 {
         return Interval { low: 0.0, high: 1.0 };
@@ -60,12 +60,12 @@ pub fn wilson(wins: f64, trials: f64, z: f64) -> Interval {
     Interval { low: ((centre - half) / scale).max(0.0), high: ((centre + half) / scale).min(1.0) }
 }
 
-/// The 95 % interval of the mean of preferences of [0, 1]: Wilson's with the effective sample size
-/// n_eff = n p(1−p) / s², where p is the mean and s² the variance (divided by n) of the preferences.
+/// The 95 % interval of the mean of preferences in [0, 1]: Wilson's interval with the effective sample size n_eff = n
+/// p(1−p) / s², where p is the mean and s² the variance (divided by n) of the preferences.
 ///
-/// For wins and losses alone s² = p(1−p) and this is Wilson's interval; with ties or soft preferences s² is smaller and the
-/// interval narrower, as it should be (effective sample size after Kish 1965; in Wilson's interval: Korn and Graubard
-/// 1998). n_eff is at most 4n, and n when all preferences are equal. (0, 1) without preferences.
+/// For wins and losses only, s² = p(1−p) and this is Wilson's interval. With ties or soft preferences, s² is smaller
+/// and the interval is narrower, as it should be (effective sample size after Kish 1965; in Wilson's interval: Korn and
+/// Graubard 1998). n_eff is at most 4n, and n if all preferences are equal. (0, 1) without preferences.
 pub fn wilson_of_preferences(preferences: &[f64]) -> Interval {
     let n = preferences.len() as f64;
     if preferences.is_empty() {
@@ -84,11 +84,11 @@ pub struct Mean {
     pub mean: f64,
     /// √(Σ(x − mean)² / (n − 1)) / √n: AlpacaEval's `standard_error`. NaN for a single value.
     pub standard_error: f64,
-    /// How many values.
+    /// The number of values.
     pub count: usize,
 }
 
-/// The mean of `values` and its standard error; nothing without values.
+/// The mean of `values` and its standard error; `None` without values.
 pub fn mean_with_error(values: &[f64]) -> Option<Mean> {
     if values.is_empty() {
         return None;
@@ -100,9 +100,9 @@ pub fn mean_with_error(values: &[f64]) -> Option<Mean> {
     Some(Mean { mean, standard_error, count: values.len() })
 }
 
-/// The normal-theory interval mean ± z · standard error of a mean over prompts, at `level`.
+/// The normal interval (mean ± z · standard error) of a mean over prompts, at `level`.
 ///
-/// An error with fewer than two values. It may reach beyond [0, 1] for win rates near the ends: prefer Wilson's there.
+/// Fails with fewer than two values. It may exceed [0, 1] for win rates near the ends: prefer Wilson's there.
 pub fn normal_interval(values: &[f64], level: f64) -> Result<Interval> {
     let z = z_of_level(level)?;
     match mean_with_error(values) {

@@ -1,4 +1,4 @@
-//! The figures of a benchmark's file of judgements, for whoever has nothing but the file.
+//! The results of a benchmark's file of judgements, computed from the file alone.
 
 use std::collections::BTreeMap;
 
@@ -12,28 +12,28 @@ use super::interval::{Interval, Mean, mean_with_error, wilson_of_preferences};
 use super::length_control::{LengthControl, LengthControlled, length_controlled};
 use crate::error::{Error, Result};
 
-/// AlpacaEval's folds of cross-validation.
+/// AlpacaEval's number of folds in cross-validation.
 const FOLDS: usize = 5;
 
-/// What a judge said of a model, over all prompts. Win rates are of the model, with a tie as half a win; intervals are of
-/// 95 %.
+/// A judge's verdicts on a model, over all prompts. Win rates are of the model, counting ties as half a win. Intervals
+/// are at 95 %.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct JudgedModel {
-    /// The judge, where the file names it.
+    /// The judge, if the file names it.
     pub judge: Option<String>,
     /// The model.
     pub model: String,
-    /// What it was compared with, where it was and the file names it.
+    /// The model it was compared with, if it was and the file names it.
     pub baseline: Option<String>,
-    /// What comparisons came to.
+    /// The results of comparisons.
     #[serde(flatten)]
     pub compared: Option<Compared>,
-    /// What scores came to.
+    /// The results of scores.
     #[serde(flatten)]
     pub scored: Option<Scored>,
 }
 
-/// What comparisons came to.
+/// The results of comparisons.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Compared {
     /// Wins, ties and losses.
@@ -43,35 +43,35 @@ pub struct Compared {
     pub win_rate: Option<f64>,
     /// Its interval, [`wilson_of_preferences`].
     pub interval: Interval,
-    /// Mean of the judge's probabilities, with their standard error: AlpacaEval's `win_rate` and `standard_error`.
+    /// Mean of the judge's probabilities, with its standard error: AlpacaEval's `win_rate` and `standard_error`.
     pub mean_preference: Option<Mean>,
-    /// What the order of the answers changes, where the pairs were judged in both.
+    /// The effect of the order of the responses, if the pairs were judged in both.
     pub order: Option<OrderEffect>,
-    /// The win rate at equal lengths, where the file has the answers.
+    /// The win rate at equal lengths, if the file has the responses.
     pub length_controlled: Option<LengthControlled>,
-    /// How often the longer answer wins, likewise.
+    /// How often the longer response wins, if the file has the responses.
     pub length_preference: Option<Share>,
-    /// AlpacaEval's length-controlled win rate, where what its authors fitted beforehand is given.
+    /// AlpacaEval's length-controlled win rate, if its fitted difficulties and anchors are given.
     pub alpaca_eval: Option<LengthControlledWinRate>,
     /// Arena-Hard's score, in which a strong verdict counts several times.
     pub arena_hard: Option<f64>,
 }
 
-/// What scores came to.
+/// The results of scores.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Scored {
-    /// Over all turns: MT-Bench's figure.
+    /// Over all turns, as in MT-Bench.
     pub score: Option<Mean>,
     /// By turn.
     pub turns: BTreeMap<usize, Mean>,
-    /// Answers without a score.
+    /// Responses without a score.
     pub without_score: usize,
 }
 
-/// The figures of each judge, model and baseline of the file.
+/// The results for each judge, model and baseline in the file.
 ///
 /// # Errors
-/// [`Error::Config`] where `anchors` has no difficulty for an instruction.
+/// [`Error::Config`] if `anchors` has no difficulty for an instruction.
 pub fn judged_models(judgements: &Judgements, anchors: Option<&AlpacaAnchors>) -> Result<Vec<JudgedModel>> {
     type Names<'a> = (&'a Option<String>, &'a String, &'a Option<String>);
     let mut by_names: BTreeMap<Names, Vec<(usize, &JudgementRecord)>> = BTreeMap::new();
@@ -138,7 +138,7 @@ fn alpaca_figure(
         };
         let Some(difficulty) = difficulties.get(*position).copied() else {
             let why = format!(
-                "{} instructions have a difficulty, and this is one of row {}: give a file of AlpacaEval's own instructions",
+                "there are difficulties for {} instructions, but this is row {}: use a file of AlpacaEval's own instructions",
                 difficulties.len(),
                 position + 1
             );
@@ -168,14 +168,16 @@ fn scored(records: &[(usize, &JudgementRecord)]) -> Scored {
 }
 
 impl JudgedModel {
-    /// What came out, in a sentence.
+    /// A one-sentence summary.
     pub fn sentence(&self) -> String {
         let by = self.judge.as_ref().map_or_else(String::new, |judge| format!(" (by {judge})"));
         let percent = |share: f64| format!("{:.1} %", 100.0 * share);
         let mut text = self.model.clone();
         if let Some(Scored { score, turns, without_score }) = &self.scored {
             match score {
-                Some(score) => text += &format!(" scores {:.2} over {} answers{by}", score.mean, score.count),
+                Some(score) => {
+                    text += &format!(" scores {:.2} over {} responses{by}", score.mean, score.count)
+                }
                 None => text += &format!(" has no score{by}"),
             }
             for (turn, score) in turns {

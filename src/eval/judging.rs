@@ -1,4 +1,4 @@
-//! A judge's verdicts on A's and B's answers, in both orders.
+//! A judge's verdicts on responses of A and B, in both orders.
 
 use std::collections::HashMap;
 
@@ -11,27 +11,27 @@ use crate::judge::journal::Journalled;
 use crate::judge::queue::{Answer, CHUNK, LOOK, Polled, Question, Said};
 use crate::judge::{Judgement, Pair, Position, Verdict};
 
-/// What a judge says about A's answer and B's to one prompt. Probabilities are of A's answer being the better one.
+/// A judge's verdict on the responses of A and B to one prompt. Probabilities are that A's response is better.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct PairVerdict {
-    /// When A's answer is shown first; `None` if that was not asked, or the verdict is unusable.
+    /// With A's response shown first; `None` if this order was not judged, or the verdict is not usable.
     pub p_12: Option<f64>,
-    /// When A's answer is shown second.
+    /// With A's response shown second.
     pub p_21: Option<f64>,
-    /// Whether the two answers are one text, about which nobody was asked: a tie.
+    /// Whether the two responses are equal. They are not judged and count as a tie.
     pub identical: bool,
-    /// Whether the judge was asked in one order alone, as it was told.
+    /// Whether the judge was configured to judge one order only.
     pub one_order: bool,
     /// Why there is no usable verdict.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
-    /// Of an ensemble, what each member says.
+    /// The verdicts of the members of an ensemble.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub votes: Vec<Verdict>,
 }
 
 impl PairVerdict {
-    /// As what the statistics are made of.
+    /// The comparison used by the statistics.
     ///
     /// # Errors
     /// As [`Comparison::both_orders`].
@@ -46,13 +46,13 @@ impl PairVerdict {
         }
     }
 
-    /// Whose answer is better; `None` without a usable verdict.
+    /// Which response is better; `None` without a usable verdict.
     pub fn decision(&self) -> Option<Decision> {
         self.comparison(0.0, 0.0).ok()?.decision()
     }
 
-    /// Takes what a judge of this position said of the pair. `a_first`: whether A's answer was its first response. Tells
-    /// whether the other order is still to be asked.
+    /// Adds a judgement on the pair by a judge with this `position`. `a_first`: whether A's response was the first.
+    /// Returns whether the other order still has to be judged.
     fn take(&mut self, judgement: &Judgement, a_first: bool, position: Position) -> bool {
         let of_a = |p: f32| if a_first { f64::from(p) } else { 1.0 - f64::from(p) };
         let votes = if a_first { judgement.votes.clone() } else { judgement.turned().votes };
@@ -67,13 +67,13 @@ impl PairVerdict {
                 (self.p_12, self.p_21) = (Some(of_a(a)), Some(of_a(b)));
                 false
             }
-            // It knows orders, and was told to be asked in one: this one, or (people) the other.
+            // The judge handles orders and was configured for one: this one, or (for a person) the other.
             (Some(p), None) => self.heard_once(a_first, of_a(p)),
             (None, Some(p)) => self.heard_once(!a_first, of_a(p)),
             (None, None) => {
                 *self.shown(a_first) = judgement.verdict.p_first().map(of_a);
                 if position != Position::Untold {
-                    // The order is nothing to it.
+                    // The judge does not see an order.
                     *self.shown(!a_first) = *self.shown(a_first);
                 }
                 self.p_12.is_none() || self.p_21.is_none()
@@ -92,7 +92,7 @@ impl PairVerdict {
     }
 }
 
-/// What the members of an ensemble say of a pair that was asked about twice, first so and then so.
+/// Merges the votes of an ensemble on a pair that was judged twice.
 pub(crate) fn merge_votes(first: &[Verdict], second: Vec<Verdict>) -> Vec<Verdict> {
     let both = |(one, two): (&Verdict, Verdict)| match (one.p_first(), two.p_first()) {
         (Some(one), Some(two)) => Verdict::from_probability((one + two) / 2.0),
@@ -102,22 +102,23 @@ pub(crate) fn merge_votes(first: &[Verdict], second: Vec<Verdict>) -> Vec<Verdic
     if first.is_empty() { second } else { first.iter().zip(second).map(both).collect() }
 }
 
-/// What is heard while a judge is asked.
+/// An event while pairs are judged.
 pub enum Heard<'t> {
-    /// So many pairs are judged.
+    /// The number of pairs judged so far.
     Judged(usize),
-    /// What the user should know.
+    /// A warning for the user.
     Note(&'t str),
-    /// An answer to what was asked before, about something else.
+    /// An answer to an earlier question that does not belong to these pairs.
     Other(&'t Answer),
 }
 
-/// Who hears of an evaluation's verdicts, and may end it by an error.
+/// Receives the events of an evaluation and may stop it with an error.
 pub type Watch<'w> = dyn FnMut(Heard<'_>) -> Result<()> + Send + 'w;
 
-/// Asks about all `pairs`, of which A's answers are the first and B's the second responses. A judge that may prefer a position
-/// and tells of no order is asked both ways round, any other one once. Which answer comes first is drawn from the seed, so that
-/// a judge that is asked in one order favours neither side. `watch` may end it by an error: what was said until then is in the journal.
+/// Judges all `pairs`, in which A's responses are the first and B's the second. A judge that may have a position bias
+/// and does not handle orders itself is given both orders, any other one a single question. The order of the first
+/// question is drawn from the seed, so that a judge of one order favours neither side. `watch` may stop it with an
+/// error; the answers so far are in the journal.
 ///
 /// # Errors
 /// As [`Journalled::poll`]; those of `watch`.
@@ -144,7 +145,7 @@ pub async fn judge_pairs(
             Question::compare(&number.to_string(), &pair)
         };
         let mut open: HashMap<String, (usize, bool)> = HashMap::new();
-        // Whether it is about the pair the other way round.
+        // Whether the question is about the swapped pair.
         let mut questions: Vec<(usize, bool)> = numbers.iter().map(|number| (*number, false)).collect();
         while !questions.is_empty() || !open.is_empty() {
             let mut texts = Vec::new();
@@ -190,7 +191,7 @@ mod tests {
     use crate::judge::rule::Rule;
     use crate::task::Task;
 
-    /// Judges by `of`, and counts what it was asked. It may prefer a position.
+    /// Judges with a function and counts the pairs. It may have a position bias.
     struct Counted<F>(F, std::sync::Arc<std::sync::Mutex<usize>>);
 
     impl<F: Fn(&Pair<'_>) -> Judgement + Send> Judge for Counted<F> {
@@ -220,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_says_the_same_both_ways_round() {
+    fn a_rule_gives_the_same_verdict_in_both_orders() {
         let answers = [("aaa", "b"), ("a", "bbb"), ("a", "b"), ("same", "same")].repeat(30);
         let verdicts = verdicts(Rule::parse("longer").unwrap(), &answers);
         let expected = [Decision::Win, Decision::Loss, Decision::Tie, Decision::Tie].map(Some).repeat(30);
@@ -230,14 +231,14 @@ mod tests {
     }
 
     #[test]
-    fn a_judge_of_the_first_answer_ties_in_both_orders_and_favours_nobody_in_one() {
+    fn a_position_bias_gives_ties_in_both_orders_and_favours_no_side_in_one() {
         let asked = std::sync::Arc::default();
         let answers = [("a", "b")].repeat(200);
         let first = |_: &Pair| Judgement::from(Verdict::First { p: 1.0 });
         let both = verdicts(Counted(first, std::sync::Arc::clone(&asked)), &answers);
         assert!(decisions(&both).iter().all(|d| *d == Some(Decision::Tie)));
         assert!(both.iter().all(|v| (v.p_12, v.p_21) == (Some(1.0), Some(0.0))));
-        assert_eq!(*asked.lock().unwrap(), 400, "both ways round");
+        assert_eq!(*asked.lock().unwrap(), 400, "both orders");
         let one = |_: &Pair| Judgement::from_orders(Some(1.0), None);
         let one = verdicts(Counted(one, std::sync::Arc::clone(&asked)), &answers);
         assert_eq!(*asked.lock().unwrap(), 600, "in one order");
@@ -247,9 +248,10 @@ mod tests {
     }
 
     #[test]
-    fn people_who_see_one_order_are_asked_once_whichever_it_was() {
+    fn a_judge_of_one_order_is_asked_once_whichever_order_it_was() {
         let asked = std::sync::Arc::default();
-        // What a page says that turned every pair round: the probability of the first response, which was shown second.
+        // The judgement of a page that swapped every pair: the probability of the first response, which was shown
+        // second.
         let turned = |pair: &Pair| {
             Judgement::from_orders(None, Some(if pair.response_1 == "better" { 1.0 } else { 0.0 }))
         };
@@ -262,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn a_judge_that_tells_its_orders_apart_is_asked_once_and_read_from_as_side() {
+    fn a_judge_that_returns_both_orders_is_asked_once() {
         let asked = std::sync::Arc::default();
         // 0.9 for the better text "a" when it comes first, 0.7 when it comes second.
         let orders = |pair: &Pair| match pair.response_1 {
@@ -278,10 +280,10 @@ mod tests {
     }
 
     #[test]
-    fn an_ensemble_asks_each_member_as_it_would_be_asked_alone() {
+    fn an_ensemble_asks_each_member_as_if_it_were_alone() {
         let asked: [std::sync::Arc<std::sync::Mutex<usize>>; 2] = Default::default();
         let first = |_: &Pair| Judgement::from(Verdict::First { p: 1.0 });
-        /// Asks both orders itself.
+        /// Judges both orders itself.
         struct Both(std::sync::Arc<std::sync::Mutex<usize>>);
         impl Judge for Both {
             fn name(&self) -> String {
@@ -306,13 +308,13 @@ mod tests {
         let pairs = [Pair { prompt: "x", response_1: "a", response_2: "b" }; 20];
         let said = judge_pairs(&mut judge, &pairs, 7, &mut |_| Ok(())).wait().unwrap();
         assert_eq!(asked.each_ref().map(|asked| *asked.lock().unwrap()), [20, 40]);
-        // 0.75 of the one in either order; 1 and 0 of the other.
+        // 0.75 of the first member in either order; 1 and 0 of the second.
         assert!(said.iter().all(|v| (v.p_12, v.p_21) == (Some(0.875), Some(0.375))), "{said:?}");
         assert!(said.iter().all(|v| v.votes == [Verdict::First { p: 0.75 }, Verdict::Tie]), "{said:?}");
     }
 
     #[test]
-    fn an_unusable_verdict_in_one_order_leaves_the_pair_out() {
+    fn an_unusable_verdict_in_one_order_excludes_the_pair() {
         let broken = |pair: &Pair| match pair.response_1 {
             "a" => Judgement::from(Verdict::First { p: 1.0 }),
             _ => Judgement::from(Verdict::Invalid { why: "mute".into() }),

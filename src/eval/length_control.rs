@@ -7,10 +7,11 @@
 //! logit P(A wins) = θ + φ · tanh(d / s),   d = length of A − length of B,   s = standard deviation of d
 //! ```
 //!
-//! and the length-controlled win rate is the prediction at d = 0: σ(θ). If the judge prefers longer answers, φ > 0.
+//! and the length-controlled win rate is the prediction at d = 0: σ(θ). If the judge prefers longer responses, φ > 0.
 //!
-//! What it cannot do: where the better answers of a policy *are* the longer ones, that gain goes to φ too. And a judge whose
-//! bias grows in a straight line instead of as tanh leaves some of it in (1 to 1.5 points of 12 in tests/eval/simulation.rs).
+//! Limits: if the better responses of a policy *are* the longer ones, this gain is attributed to φ too. If the bias of
+//! a judge is linear in the length rather than tanh, some of it remains (1 to 1.5 points of 12 in
+//! tests/eval/simulation.rs).
 
 use serde::Serialize;
 
@@ -23,10 +24,11 @@ use crate::eval::logistic::{Penalty, Regression, sigmoid};
 /// Settings of [`length_controlled`].
 #[derive(Clone, Copy, Debug)]
 pub struct LengthControl {
-    /// L2 penalty strength/2 · (θ² + φ²) on the summed log loss (sklearn's 1/C). It keeps the coefficients finite when one
-    /// side wins everything; 0.1 moves a win rate of 90 % of 50 prompts by 0.4 points, and by less with more prompts.
+    /// L2 penalty strength/2 · (θ² + φ²) on the summed log loss (sklearn's 1/C). It keeps the coefficients finite when
+    /// one side wins everything. 0.1 changes a win rate of 90 % of 50 prompts by 0.4 points, and by less with more
+    /// prompts.
     pub l2_strength: f64,
-    /// How the interval is resampled.
+    /// The bootstrap settings of the interval.
     pub bootstrap: Bootstrap,
 }
 
@@ -41,31 +43,32 @@ impl Default for LengthControl {
 pub struct LengthControlled {
     /// σ(θ): the win rate of A at equal lengths.
     pub win_rate: f64,
-    /// BCa bootstrap interval over prompts of θ, mapped by σ; the whole fit (s too) is done again on each resample, and the
-    /// acceleration is that of the fit's influences (Efron 1987). When all preferences are equal it would have no width; then
-    /// it is the 95 % Wilson interval of the plain win rate. With 50 prompts of which A wins 90 % it covers the truth in some
-    /// 87 % of cases only; with 200, or a rate nearer ½, in about 95 % (tests/eval/simulation.rs).
+    /// BCa bootstrap interval over prompts of θ, mapped by σ. The whole fit (s too) is repeated on each resample, and
+    /// the acceleration is computed from the influence of each row (Efron 1987). If all preferences are equal, it would
+    /// have no width; then it is the 95 % Wilson interval of the plain win rate. With 50 prompts of which A wins 90 %,
+    /// it covers the true value in only about 87 % of cases; with 200, or a rate closer to ½, in about 95 %
+    /// (tests/eval/simulation.rs).
     pub interval: Interval,
     /// The plain mean preference, for comparison.
     pub plain_win_rate: f64,
     /// θ, the logit of `win_rate`.
     pub theta: f64,
-    /// φ: what a length difference adds to the logit; tanh(1) φ = 0.76 φ for one standard deviation.
+    /// φ: the effect of a length difference on the logit; tanh(1) φ = 0.76 φ for one standard deviation.
     pub phi: f64,
-    /// s, the standard deviation (divisor n − 1) of the length differences, in the lengths' unit.
+    /// s, the standard deviation (divisor n − 1) of the length differences, in the unit of the lengths.
     pub length_scale: f64,
-    /// Prompts used.
+    /// The number of prompts used.
     pub count: usize,
 }
 
-/// The length-controlled win rate of A over the valid `outcomes`. An error without a valid outcome.
+/// The length-controlled win rate of A over the valid `outcomes`. Fails without a valid outcome.
 pub fn length_controlled(outcomes: &[Comparison], settings: &LengthControl) -> Result<LengthControlled> {
     let rows: Vec<(f64, f64)> =
         outcomes.iter().filter_map(|o| o.preference().map(|p| (p, o.length_a - o.length_b))).collect();
     if rows.is_empty() {
         return Err(Error::config(
             "outcomes",
-            "no prompt has a usable verdict: there is no win rate; see why the judge's verdicts are invalid",
+            "no prompt has a usable verdict, so there is no win rate: check why the judge's verdicts are invalid",
         ));
     }
     let penalty = Penalty::L2 { strength: settings.l2_strength };
@@ -96,7 +99,7 @@ pub fn length_controlled(outcomes: &[Comparison], settings: &LengthControl) -> R
     })
 }
 
-/// θ, φ and s for rows of (preference, length difference); φ is 0 when all differences are equal: then lengths tell nothing.
+/// θ, φ and s for rows of (preference, length difference). φ is 0 if all differences are equal.
 fn fit(rows: &[(f64, f64)], penalty: Penalty, start: [f64; 2]) -> Result<(f64, f64, f64)> {
     let scale = standard_deviation(rows.iter().map(|row| row.1));
     let fit = regression(rows, scale)?.fit_from(penalty, &start)?;
@@ -131,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn one_side_winning_everything_gives_a_finite_win_rate_and_an_interval_of_some_width() {
+    fn one_side_winning_everything_gives_a_finite_win_rate_and_an_interval_with_a_width() {
         let all: Vec<_> = (0..30).map(|i| (1.0, f64::from(10 + i % 7), 9.0)).collect();
         let result = length_controlled(&outcomes(&all), &LengthControl::default()).unwrap();
         assert!(result.theta.is_finite() && result.win_rate > 0.9 && result.win_rate < 1.0, "{result:?}");

@@ -1,21 +1,21 @@
-//! Logistic regression of preferences of [0, 1] in f64, for a handful of columns.
+//! Logistic regression on preferences in [0, 1] in f64, for a small number of columns.
 //!
-//! The weighted log loss is L(β) = Σ wᵢ (log(1 + exp(xᵢβ)) − yᵢ xᵢβ): for yᵢ strictly between 0 and 1 it is the cross-entropy
-//! of a row that counts yᵢ as a win and 1 − yᵢ as a loss. Every method is a damped Newton iteration (IRLS; McCullagh and
-//! Nelder 1989, section 4.4) that only takes steps that lower the objective.
+//! The weighted log loss is L(β) = Σ wᵢ (log(1 + exp(xᵢβ)) − yᵢ xᵢβ). For yᵢ strictly between 0 and 1, it is the
+//! cross-entropy of a row that counts yᵢ as a win and 1 − yᵢ as a loss. All methods are damped Newton iterations (IRLS;
+//! McCullagh and Nelder 1989, section 4.4) that only take steps that lower the objective.
 
 use crate::error::{Error, Result};
 
 /// Largest number of columns.
 pub const MAX_COLUMNS: usize = 8;
 const MAX_STEPS: usize = 200;
-/// The largest component of the (sub)gradient at a solution, for each unit of row weight.
+/// The largest component of the (sub)gradient at a solution, per unit of row weight.
 const TOLERANCE: f64 = 1e-13;
 
-/// What is added to the log loss. `strength` is sklearn's 1/C.
+/// The penalty added to the log loss. `strength` is sklearn's 1/C.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Penalty {
-    /// Nothing. Data that a hyperplane separates are an error, because the coefficients would be infinite.
+    /// No penalty. Data separated by a hyperplane are an error, because the coefficients would be infinite.
     None,
     /// strength/2 · Σβⱼ².
     L2 {
@@ -41,14 +41,14 @@ pub struct Regression {
 /// A fitted regression.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Fit {
-    /// β, one a column.
+    /// β, one per column.
     pub coefficients: Vec<f64>,
     /// Newton steps taken.
     pub steps: usize,
 }
 
 impl Regression {
-    /// No rows yet, of `columns` columns each (1 to [`MAX_COLUMNS`]).
+    /// An empty regression with `columns` columns (1 to [`MAX_COLUMNS`]).
     pub fn new(columns: usize) -> Result<Regression> {
         if columns == 0 || columns > MAX_COLUMNS {
             return Err(Error::config("columns", format!("{columns} columns: give 1 to {MAX_COLUMNS}")));
@@ -56,12 +56,12 @@ impl Regression {
         Ok(Regression { columns, ..Regression::default() })
     }
 
-    /// Adds a row. An error unless `x` has the right number of finite values, 0 ≤ `y` ≤ 1 and `weight` is finite and ≥ 0.
+    /// Adds a row. Fails unless `x` has the right number of finite values, 0 ≤ `y` ≤ 1, and `weight` is finite and ≥ 0.
     pub fn push(&mut self, x: &[f64], y: f64, weight: f64) -> Result<()> {
         if x.len() != self.columns || x.iter().any(|v| !v.is_finite()) {
             return Err(Error::config(
                 "row",
-                format!("{x:?} is no row of {} finite values: check the features", self.columns),
+                format!("{x:?} does not have {} finite values: check the features", self.columns),
             ));
         }
         if !(0.0..=1.0).contains(&y) || !weight.is_finite() || weight < 0.0 {
@@ -97,12 +97,14 @@ impl Regression {
         self.iter().map(|(x, y, w)| w * (softplus(dot(x, coefficients)) - y * dot(x, coefficients))).sum()
     }
 
-    /// β that minimises the log loss plus `penalty`. An error without weight, and for separated data without a penalty.
+    /// β that minimises the log loss plus `penalty`. Fails if all weights are 0, and for separated data without a
+    /// penalty.
     pub fn fit(&self, penalty: Penalty) -> Result<Fit> {
         self.fit_from(penalty, &vec![0.0; self.columns])
     }
 
-    /// [`Regression::fit`] that starts at `start`: the same solution, in fewer steps when `start` is near it.
+    /// Like [`Regression::fit`], but starts at `start`. The solution is the same, in fewer steps if `start` is close to
+    /// it.
     pub fn fit_from(&self, penalty: Penalty, start: &[f64]) -> Result<Fit> {
         let (l1, l2) = match penalty {
             Penalty::None => (0.0, 0.0),
@@ -119,7 +121,7 @@ impl Regression {
         if start.len() != self.columns || start.iter().any(|b| !b.is_finite()) {
             return Err(Error::config(
                 "start",
-                format!("{start:?} is no start for {} columns", self.columns),
+                format!("{start:?} does not have {} finite values", self.columns),
             ));
         }
         if (penalty != Penalty::None && l1 + l2 <= 0.0) || !(l1 + l2).is_finite() {
@@ -169,10 +171,11 @@ impl Regression {
         self.checked(beta, MAX_STEPS, penalty)
     }
 
-    /// How much each row moves coefficient `column`: wᵢ (yᵢ − pᵢ) (A⁻¹ xᵢ)ⱼ, with A the Hessian of the objective at
-    /// `coefficients` and `strength` that of an L2 penalty (0 for none). To first order it is the coefficient minus what it
-    /// is without row i (infinitesimal jackknife; Efron 1982); the sum of its squares is the sandwich estimate of the
-    /// coefficient's variance (Huber 1967, White 1982), which holds for preferences that are no coin flips too.
+    /// The influence of each row on coefficient `column`: wᵢ (yᵢ − pᵢ) (A⁻¹ xᵢ)ⱼ, where A is the Hessian of the
+    /// objective at `coefficients` and `strength` that of an L2 penalty (0 for none). To first order, it is the
+    /// coefficient minus its value without row i (infinitesimal jackknife; Efron 1982). The sum of its squares is the
+    /// sandwich estimate of the coefficient's variance (Huber 1967, White 1982), which also holds for preferences that
+    /// are not binary.
     pub fn influence(&self, coefficients: &[f64], strength: f64, column: usize) -> Vec<f64> {
         let (_, mut hessian) = self.derivatives(coefficients);
         (0..self.columns).for_each(|j| hessian[j][j] += strength);
@@ -184,13 +187,13 @@ impl Regression {
         self.iter().map(|(x, y, w)| w * (y - sigmoid(dot(x, coefficients))) * dot(x, &solved)).collect()
     }
 
-    /// Infinite coefficients show as a fit that predicts every row with certainty or that never ends.
+    /// Detects infinite coefficients: the fit predicts every row with certainty, or does not converge.
     fn checked(&self, coefficients: Vec<f64>, steps: usize, penalty: Penalty) -> Result<Fit> {
         let runaway = coefficients.iter().any(|b| !b.is_finite() || b.abs() > 1e6);
         if penalty == Penalty::None && (runaway || steps == MAX_STEPS || self.separated_by(&coefficients)) {
             return Err(Error::config(
                 "penalty",
-                "the preferences are separated by the features, so that the coefficients are infinite: use Penalty::L2",
+                "the features separate the preferences, so the coefficients are infinite: use Penalty::L2",
             ));
         }
         Ok(Fit { coefficients, steps })
@@ -248,7 +251,7 @@ fn subgradient(gradient: &[f64], beta: &[f64], l1: f64) -> f64 {
     })
 }
 
-/// −H⁻¹ g by Cholesky; a column without curvature (constant 0, or a copy of others) is not moved.
+/// −H⁻¹ g by Cholesky. A column without curvature (constant 0, or a copy of others) is left unchanged.
 fn newton_step(g: &[f64; MAX_COLUMNS], h: &[[f64; MAX_COLUMNS]; MAX_COLUMNS], n: usize) -> Vec<f64> {
     let mut l = [[0.0; MAX_COLUMNS]; MAX_COLUMNS];
     let mut live = [true; MAX_COLUMNS];
@@ -327,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn the_influence_of_a_row_is_what_leaving_it_out_changes() {
+    fn the_influence_of_a_row_is_the_change_when_it_is_left_out() {
         let data: Vec<(f64, f64)> =
             (0..400).map(|i| (f64::from(i % 19) / 9.0 - 1.0, f64::from(u8::from(i * 7 % 11 < 6)))).collect();
         let all = rows(&data);

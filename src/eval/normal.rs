@@ -28,10 +28,10 @@ fn density(x: f64) -> f64 {
     (-0.5 * x * x).exp() / (2.0 * std::f64::consts::PI).sqrt()
 }
 
-/// Φ⁻¹(p) for p in [1e-12, 1 − 1e-12] (values outside are taken as the nearer end), with an absolute error below 1e-9
-/// for p in [1e-4, 1 − 1e-4] and below 1e-3 elsewhere.
+/// Φ⁻¹(p) for p in [1e-12, 1 − 1e-12] (values outside are clamped), with an absolute error below 1e-9 for p in [1e-4, 1
+/// − 1e-4] and below 1e-3 elsewhere.
 ///
-/// Bisection on [`cdf`] to machine precision: a handful of calls for an interval, so speed does not matter.
+/// Bisection on [`cdf`] to machine precision. An interval needs only a few calls, so speed does not matter.
 pub fn quantile(p: f64) -> f64 {
     if p.is_nan() {
         return f64::NAN;

@@ -1,4 +1,4 @@
-//! SplitMix numbers as a function of (seed, stream, counter): any draw can be repeated alone, in any order.
+//! SplitMix numbers as a function of (seed, stream, counter): any number can be reproduced alone, in any order.
 
 const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
@@ -9,7 +9,7 @@ fn mix(mut z: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// A stream of random numbers: draw number `i` is SplitMix64's finaliser of `start + i · golden ratio`.
+/// A stream of random numbers: number `i` is SplitMix64's finaliser of `start + i · golden ratio`.
 #[derive(Clone, Debug)]
 pub struct SplitMix {
     start: u64,
@@ -29,7 +29,7 @@ impl SplitMix {
         mix(self.start.wrapping_add(self.counter.wrapping_mul(GOLDEN)))
     }
 
-    /// A number of [0, 1), a multiple of 2^-53.
+    /// A number in [0, 1), a multiple of 2^-53.
     #[inline]
     pub fn uniform(&mut self) -> f64 {
         (self.bits() >> 11) as f64 * (1.0 / (1u64 << 53) as f64)
@@ -55,7 +55,7 @@ mod tests {
         assert_eq!(take(1, 2), take(1, 2));
         assert_ne!(take(1, 2), take(1, 3));
         assert_ne!(take(1, 2), take(2, 2));
-        // Pinned, because reported intervals depend on it; computed apart in Python.
+        // Pinned, because reported intervals depend on it. Computed independently in Python.
         assert_eq!(take(0, 0)[0], 0x568a9b0b1a2c05ec);
     }
 

@@ -1,4 +1,4 @@
-//! What an evaluation found: the figures of `eval.json`, the sentence and the table that are printed.
+//! The result of an evaluation: the contents of `eval.json`, and the printed sentence and table.
 
 use std::fmt::{self, Display};
 
@@ -15,34 +15,34 @@ use super::length_control::{LengthControl, LengthControlled, length_controlled};
 use crate::error::{Error, Result};
 use crate::judge::queue::Usage;
 
-/// Buckets of the difference in length.
+/// The number of buckets of the difference in length.
 const BUCKETS: usize = 5;
-/// Share of unusable verdicts from which on the user is warned.
+/// The share of unusable verdicts above which the user is warned.
 const MANY_INVALID: f64 = 0.1;
 
-/// An answer of A or B.
+/// A response of A or B.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct EvaluatedAnswer {
-    /// The text, as the judge reads it.
+    /// The text, as shown to the judge.
     pub text: String,
-    /// Its length in tokens, where it was drawn here.
+    /// Its length in tokens, if it was sampled here.
     pub tokens: Option<usize>,
-    /// Whether the policy ended it, where it was drawn here.
+    /// Whether it ended by itself rather than at the length limit, if it was sampled here.
     pub ended: Option<bool>,
-    /// log π(y | x) − log π₀(y | x) in nats, for A's answers where its start π₀ is known.
+    /// log π(y | x) − log π₀(y | x) in nats, for A's responses if its reference π₀ is known.
     pub kl: Option<f64>,
 }
 
-/// A prompt with both answers and what the judge said.
+/// A prompt with both responses and the verdict.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EvaluatedPair {
-    /// As the judge reads it.
+    /// The prompt, as shown to the judge.
     pub prompt: String,
-    /// A's answer.
+    /// A's response.
     pub a: EvaluatedAnswer,
-    /// B's answer.
+    /// B's response.
     pub b: EvaluatedAnswer,
-    /// What the judge said.
+    /// The judge's verdict.
     pub verdict: PairVerdict,
 }
 
@@ -73,11 +73,11 @@ pub struct AnswerRow<'a> {
     prompt: &'a str,
     answer_a: &'a str,
     answer_b: &'a str,
-    /// "win" of A, "tie", "loss" or "invalid".
+    /// "win" (of A), "tie", "loss" or "invalid".
     verdict: &'a str,
-    /// The judge's probability that A's answer is the better one, shown first.
+    /// The judge's probability that A's response is better, when shown first.
     p_12: Option<f64>,
-    /// The same, shown second.
+    /// The same, when shown second.
     p_21: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     kl: Option<f64>,
@@ -85,46 +85,46 @@ pub struct AnswerRow<'a> {
     why: Option<&'a str>,
 }
 
-/// What is compared, and by whom.
+/// The sides of a comparison, and the judge.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Contest {
-    /// What A is: a model, with its LoRA adapter.
+    /// A: a model, with its LoRA adapter.
     pub a: String,
-    /// What B is.
+    /// B, likewise.
     pub b: String,
-    /// B in the sentence: "the start", "the reference answers".
+    /// The name of B in the sentence: "the start", "the reference answers".
     pub against: String,
     /// The judge's name.
     pub judge: String,
-    /// Of an ensemble, the names of its members.
+    /// The names of the members of an ensemble.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub members: Vec<String>,
 }
 
-/// Another judge's verdicts on the same answers.
+/// Another judge's verdicts on the same responses.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SecondJudge {
-    /// Its name, or the file that its verdicts were read from.
+    /// Its name, or the file from which its verdicts were read.
     pub judge: String,
-    /// Wins, ties and losses of A by it.
+    /// Wins, ties and losses of A according to it.
     pub decisions: Decisions,
     /// (wins + ties/2) / decided.
     pub win_rate: Option<f64>,
     /// 95 % interval of the win rate.
     pub interval: Interval,
-    /// How far the two judges agree, over the prompts that both decided; `None` without such a prompt.
+    /// The agreement of the two judges, over the prompts that both decided; `None` without such a prompt.
     pub agreement: Option<Kappa>,
-    /// What it used here.
+    /// What it consumed in this evaluation.
     pub usage: Usage,
 }
 
-/// Whose model has answered.
+/// Which model wrote the responses.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OwnModel {
-    /// The judge's.
+    /// The model of the judge.
     OfJudge,
-    /// That of the ensemble's member of this name.
+    /// The model of the ensemble's member with this name.
     OfMember(String),
 }
 
@@ -137,15 +137,16 @@ impl Display for OwnModel {
     }
 }
 
-/// Which answers are of the judge's own model, and what it makes of that.
+/// Marks the responses that were written by the judge's own model, and measures the judge's preference for them.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SelfPreference {
     /// "A" or "B".
     pub own: String,
     /// Which model it is.
     pub model: OwnModel,
-    /// How much more often than a second judge, whose model answered for neither side, the judge prefers its own model's
-    /// answers: the mean difference of their decisions (1, ½, 0) over the prompts that both decided. `None` without such a judge.
+    /// How much more often the judge prefers its own model's responses than a second judge does whose model wrote
+    /// neither side: the mean difference of their decisions (1, ½, 0) over the prompts that both decided. `None`
+    /// without such a judge.
     pub above_second_judge: Option<Mean>,
 }
 
@@ -159,19 +160,19 @@ impl SelfPreference {
     }
 }
 
-/// All that an evaluation found. Win rates are of A, with a tie as half a win; lengths are in characters unless they are called
-/// tokens; intervals are of 95 %.
+/// All results of an evaluation. Win rates are of A, counting ties as half a win. Lengths are in characters unless
+/// called tokens. Intervals are at 95 %.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct EvalResult {
-    /// Who was compared, and by whom.
+    /// The sides of the comparison, and the judge.
     #[serde(flatten)]
     pub contest: Contest,
-    /// Prompts that were answered by both.
+    /// Prompts with responses of both sides.
     pub prompts: usize,
-    /// What came out of them.
+    /// Counts of wins, ties and losses.
     #[serde(flatten)]
     pub decisions: Decisions,
-    /// Prompts with one and the same answer of both, which are among the ties.
+    /// Prompts on which both responses are equal. They are counted as ties.
     pub identical: usize,
     /// (wins + ties/2) / decided.
     pub win_rate: f64,
@@ -179,46 +180,50 @@ pub struct EvalResult {
     pub interval: Interval,
     /// Its BCa bootstrap interval over prompts.
     pub bootstrap_interval: Interval,
-    /// Mean of the judge's probabilities for A, with their standard error; the win rate if it gives 0, ½ and 1 alone.
+    /// Mean of the judge's probabilities for A, with its standard error; equals the win rate if they are all 0, ½ or 1.
     pub mean_preference: Mean,
     /// The win rate at equal lengths.
     pub length_controlled: LengthControlled,
-    /// Win rates in buckets of how much longer A's answer is than B's.
+    /// Win rates in buckets of the length of A's response minus that of B's.
     pub length_buckets: Vec<LengthBucket>,
-    /// How often the longer answer wins.
+    /// How often the longer response wins.
     pub length_preference: Share,
-    /// What the order of the answers changes, over the pairs that were judged in both.
+    /// The effect of the order of the responses, over the pairs judged in both.
     pub order: OrderEffect,
-    /// Lengths and diversity of A's answers.
+    /// Lengths and diversity of A's responses.
     pub answers_a: AnswerStatistics,
-    /// And of B's.
+    /// Lengths and diversity of B's responses.
     pub answers_b: AnswerStatistics,
-    /// Mean over A's answers of log π(y | x) − log π₀(y | x) in nats, π₀ being what A was made from.
+    /// log π(y | x) − log π₀(y | x) in nats, mean over A's responses; π₀ is the model from which A was trained.
     pub kl: Option<Mean>,
-    /// Of an ensemble of judges, how far its members agree.
+    /// The agreement of the members of an ensemble of judges.
     #[serde(flatten)]
     pub ensemble: Option<VotesReport>,
-    /// Where the judge's own model has answered for one side.
+    /// Set if the judge's own model wrote the responses of one side.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub self_preference: Option<SelfPreference>,
     /// Another judge's verdicts.
     pub second_judge: Option<SecondJudge>,
-    /// What the judge used.
+    /// What the judge consumed.
     pub usage: Usage,
-    /// What the reader must know.
+    /// Warnings for the reader.
     pub warnings: Vec<String>,
 }
 
 impl EvalResult {
-    /// The figures of `pairs`.
+    /// Computes the results of `pairs`.
     ///
     /// # Errors
-    /// [`Error::Config`] without prompts; [`Error::Judge`] where no verdict is usable.
+    /// [`Error::Config`] without prompts; [`Error::Judge`] if no verdict is usable.
     pub fn of(contest: Contest, pairs: &[EvaluatedPair], usage: Usage) -> Result<EvalResult> {
         if pairs.is_empty() {
-            return Err(Error::config("prompts", "no prompt is left: give prompts that the models can take"));
+            return Err(Error::config(
+                "prompts",
+                "no prompt is left: use prompts that fit into the context of the models",
+            ));
         }
-        // Wins, ties and losses count 1, ½ and 0, whatever the judge's certainty: length control is then of the same win rate.
+        // Wins, ties and losses count 1, ½ and 0, regardless of the judge's confidence, so that length control applies
+        // to the same win rate.
         let mut soft = Vec::with_capacity(pairs.len());
         let mut hard = Vec::with_capacity(pairs.len());
         for pair in pairs {
@@ -235,7 +240,7 @@ impl EvalResult {
             (decisions.win_rate(), mean_with_error(&preferences(&soft)))
         else {
             let why = format!(
-                "gave no usable verdict on {} pairs ({first_why}): check what it is asked and what it answers",
+                "gave no usable verdict on {} pairs ({first_why}): check its prompts and its answers",
                 pairs.len()
             );
             return Err(Error::Judge { name: contest.judge, why });
@@ -243,7 +248,7 @@ impl EvalResult {
         let mut warnings = Vec::new();
         if decisions.invalid as f64 > MANY_INVALID * pairs.len() as f64 {
             warnings.push(format!(
-                "{} of {} verdicts are unusable and in no share; the first: {first_why}",
+                "{} of {} verdicts are unusable and excluded from all shares; the first reason: {first_why}",
                 decisions.invalid,
                 pairs.len()
             ));
@@ -284,8 +289,8 @@ impl EvalResult {
         })
     }
 
-    /// Tells that A's answers (or else B's) are the judge's own `model`'s; `second` is what a judge decided
-    /// whose model answered for neither side.
+    /// Records that A's responses (or B's) were written by the judge's own `model`. `second` are the decisions of a
+    /// judge whose model wrote neither side.
     pub fn judged_by_its_own_model(
         &mut self,
         is_a: bool,
@@ -303,15 +308,15 @@ impl EvalResult {
         let above_second_judge = differences.and_then(|differences| mean_with_error(&differences));
         if above_second_judge.is_none() {
             self.warnings.push(format!(
-                "{own}'s answers are of {model}, which such judges tend to prefer: a second judge whose model answered for neither \
-                 side tells by how much"
+                "{own}'s responses were written by {model}, which such judges tend to prefer: use a second judge whose model \
+                 wrote neither side to measure this"
             ));
         }
         self.self_preference = Some(SelfPreference { own, model, above_second_judge });
     }
 
-    /// Adds another judge's decisions on the same pairs, in their order. `why` its first unusable verdict is, where that is
-    /// known.
+    /// Adds another judge's decisions on the same pairs, in their order. `why` is the reason of its first unusable
+    /// verdict, if known.
     ///
     /// # Errors
     /// As [`cohen_kappa`].
@@ -335,15 +340,15 @@ impl EvalResult {
             .collect();
         let (first, other): (Vec<Decision>, Vec<Decision>) = both.into_iter().unzip();
         let decisions = Decisions::of(&comparisons);
-        let why = why.map_or_else(String::new, |why| format!("; the first: {why}"));
+        let why = why.map_or_else(String::new, |why| format!("; the first reason: {why}"));
         if decisions.decided() == 0 {
             self.warnings.push(format!(
-                "the second judge gave no usable verdict, so that nothing is compared with it{why}; check what it is asked and \
-                 what it answers"
+                "the second judge gave no usable verdict, so there is no comparison with it{why}; check its prompts and \
+                 its answers"
             ));
         } else if decisions.invalid as f64 > MANY_INVALID * pairs.len() as f64 {
             self.warnings.push(format!(
-                "{} of {} verdicts of the second judge are unusable and in no share of it{why}",
+                "{} of {} verdicts of the second judge are unusable and excluded from its shares{why}",
                 decisions.invalid,
                 pairs.len()
             ));
@@ -359,7 +364,7 @@ impl EvalResult {
         Ok(())
     }
 
-    /// What came out, in a sentence.
+    /// A one-sentence summary.
     pub fn sentence(&self) -> String {
         let Decisions { ties, invalid, .. } = self.decisions;
         let controlled = &self.length_controlled;
@@ -381,10 +386,10 @@ impl EvalResult {
             [Some(b), Some(a)] => ([b, a], "tokens"),
             _ => (lengths.map(|answers| answers.mean_characters.unwrap_or_default()), "characters"),
         };
-        text + &format!("; answers {:.0} -> {:.0} {unit}", lengths[0], lengths[1])
+        text + &format!("; responses {:.0} -> {:.0} {unit}", lengths[0], lengths[1])
     }
 
-    /// Further figures, a name and a value a line.
+    /// Further results, as rows of a name and a value.
     pub fn table(&self) -> Vec<(&'static str, String)> {
         let Decisions { wins, ties, losses, .. } = self.decisions;
         let mut rows = vec![
@@ -393,10 +398,7 @@ impl EvalResult {
             ("judge", self.contest.judge.clone()),
             (
                 "decided",
-                format!(
-                    "{wins} wins, {ties} ties ({} of identical answers), {losses} losses",
-                    self.identical
-                ),
+                format!("{wins} wins, {ties} ties ({} of equal responses), {losses} losses", self.identical),
             ),
             ("bootstrap", format!("{} %", range(self.bootstrap_interval))),
             ("certainty", format!("mean probability for A {}", percent(self.mean_preference.mean))),
@@ -404,11 +406,11 @@ impl EvalResult {
         if let Some(longer) = self.length_preference.share {
             let Share { interval, count, .. } = self.length_preference;
             let text = format!("wins {} of {count} pairs ({})", percent(longer), range(interval));
-            rows.push(("longer answer", text));
+            rows.push(("longer response", text));
         }
         if let (Some(flipped), Some(first)) = (self.order.flipped.share, self.order.first_wins.share) {
             let text = format!(
-                "{} flips; the answer shown first wins {} ({})",
+                "{} flips; the response shown first wins {} ({})",
                 percent(flipped),
                 percent(first),
                 range(self.order.first_wins.interval)
@@ -432,18 +434,18 @@ impl EvalResult {
             } else {
                 String::new()
             };
-            rows.push(("KL to the start", format!("{:.2}{error} nats an answer", kl.mean)));
+            rows.push(("KL to the reference", format!("{:.2}{error} nats per response", kl.mean)));
         }
         if let Some(VotesReport { agreement, kappa }) = self.ensemble {
             let kappa = kappa.map_or_else(String::new, |kappa| format!(", κ {kappa:.2}"));
-            rows.push((
-                "the ensemble",
-                format!("is of one mind on {} of the pairs{kappa}", percent(agreement)),
-            ));
+            rows.push(("the ensemble", format!("agrees on {} of the pairs{kappa}", percent(agreement))));
         }
         if let Some((own, points)) = self.self_preference.as_ref().and_then(|own| Some((own, own.points()?)))
         {
-            let text = format!("{points} for {}, of {}, above the second judge", own.own, own.model);
+            let text = format!(
+                "{points} for {} (responses of {}), compared with the second judge",
+                own.own, own.model
+            );
             rows.push(("self-preference", text));
         }
         if let Some(second) = &self.second_judge {
@@ -513,7 +515,7 @@ mod tests {
     }
 
     #[test]
-    fn wins_are_counted_whatever_the_judges_certainty() {
+    fn wins_are_counted_regardless_of_the_judges_confidence() {
         let result = EvalResult::of(contest(), &pairs(), Usage::default()).unwrap();
         assert_eq!(result.decisions, Decisions { wins: 120, ties: 20, losses: 60, invalid: 0 });
         assert_eq!((result.win_rate, result.prompts), (0.65, 200));
@@ -523,7 +525,7 @@ mod tests {
         let sentence = result.sentence();
         for part in [
             "A wins 65.0 % of 200 prompts against the start (95 % interval 58.",
-            "; 20 ties; answers 3 -> 4 tokens",
+            "; 20 ties; responses 3 -> 4 tokens",
         ] {
             assert!(sentence.contains(part), "{sentence}");
         }
@@ -533,7 +535,7 @@ mod tests {
     }
 
     #[test]
-    fn unusable_verdicts_are_in_no_share_and_many_are_a_warning() {
+    fn unusable_verdicts_are_excluded_and_many_give_a_warning() {
         let mut some = pairs();
         some.iter_mut().take(40).for_each(|p| *p = pair("a", "b", None));
         let result = EvalResult::of(contest(), &some, Usage::default()).unwrap();
@@ -548,7 +550,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ensemble_tells_how_far_its_members_agree() {
+    fn an_ensemble_reports_the_agreement_of_its_members() {
         let mut pairs = pairs();
         for (i, pair) in pairs.iter_mut().enumerate() {
             let votes = [0.9, if i % 4 == 0 { 0.1 } else { 0.8 }];
@@ -581,16 +583,16 @@ mod tests {
     }
 
     #[test]
-    fn what_a_judge_adds_for_its_own_model_is_measured_by_a_second_one() {
+    fn self_preference_is_measured_with_a_second_judge() {
         let pairs = pairs();
         let mut result = EvalResult::of(contest(), &pairs, Usage::default()).unwrap();
         result.judged_by_its_own_model(true, OwnModel::OfJudge, &pairs, None);
         assert!(
-            result.warnings[0].starts_with("A's answers are of the judge's own model"),
+            result.warnings[0].starts_with("A's responses were written by the judge's own model"),
             "{:?}",
             result.warnings
         );
-        // The judge lets A win 120 and tie 20 of 200, the second lets it win 60: 0.65 - 0.3.
+        // According to the judge, A wins 120 and ties 20 of 200, according to the second judge it wins 60: 0.65 - 0.3.
         let second: Vec<Option<Decision>> =
             (0..200).map(|i| Some(if i < 60 { Decision::Win } else { Decision::Loss })).collect();
         for (is_a, expected) in [(true, 0.35), (false, -0.35)] {
@@ -600,7 +602,7 @@ mod tests {
             assert!((above.mean - expected).abs() < 1e-12 && above.count == 200, "{own:?}");
         }
         assert_eq!(result.warnings.len(), 1);
-        // One that decides nothing measures nothing.
+        // A second judge without decisions gives no measurement.
         result.judged_by_its_own_model(true, OwnModel::OfMember("m".into()), &pairs, Some(&[None; 200]));
         assert!(result.warnings[1].contains("own model of the judge's member m,"), "{:?}", result.warnings);
         result.judged_by_its_own_model(false, OwnModel::OfJudge, &pairs, Some(&second));
@@ -609,7 +611,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_judge_that_says_the_same_agrees_fully() {
+    fn a_second_judge_with_the_same_verdicts_agrees_fully() {
         let pairs = pairs();
         let mut result = EvalResult::of(contest(), &pairs, Usage::default()).unwrap();
         let mut same: Vec<Option<Decision>> = pairs.iter().map(|p| p.verdict.decision()).collect();
@@ -628,7 +630,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_judge_that_says_nothing_usable_is_told() {
+    fn a_second_judge_without_usable_verdicts_gives_a_warning() {
         let pairs = pairs();
         let mut result = EvalResult::of(contest(), &pairs, Usage::default()).unwrap();
         let mut some = vec![Some(Decision::Win); 200];
@@ -640,8 +642,7 @@ mod tests {
             result.warnings
         );
         result.compare_with("other".into(), &pairs, &[None; 200], Some("mute"), Usage::default()).unwrap();
-        let told =
-            "the second judge gave no usable verdict, so that nothing is compared with it; the first: mute";
+        let told = "the second judge gave no usable verdict, so there is no comparison with it; the first reason: mute";
         assert!(result.warnings[1].starts_with(told), "{:?}", result.warnings);
         let line = result.table().into_iter().find(|row| row.0 == "second judge").unwrap().1;
         assert_eq!(line, "other: no usable verdict");

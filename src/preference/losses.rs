@@ -1,4 +1,4 @@
-//! The losses, one variant each: name, parameters, and the terms that the kernel computes.
+//! The preference losses: names, parameters, and the terms that the kernel computes.
 
 use std::fmt;
 
@@ -6,14 +6,15 @@ use super::options::LossOptions;
 use crate::error::{Error, Result};
 use crate::ops::{PairLoss, PairTerm};
 
-/// A loss of a pair of responses.
+/// A loss on a pair of responses.
 ///
-/// Of a response, x is log π − log π₀: the log-probability of all its tokens under the policy less that under the
-/// reference. a is x of the chosen response, b that of the rejected one, and h = a − b. `beta` is the strength of the pull
-/// towards the reference, or where there is none the scale of the log-probabilities. A batch is a micro-batch, as in TRL.
+/// For a response, x is log π − log π₀: the summed log-probability of its tokens under the policy minus that under the
+/// reference model. a is x of the chosen response, b that of the rejected one, and h = a − b. `beta` is the strength of
+/// the pull towards the reference, or, for losses without a reference, the scale of the log-probabilities. A batch is a
+/// micro-batch, as in TRL.
 ///
-/// A label p below 1 says that the pair may be the other way round: its loss is p times that of the pair and 1 − p times
-/// that of the pair swapped, unless the variant says otherwise.
+/// A label p below 1 means that the pair may be reversed: its loss is p times that of the pair plus 1 − p times that of
+/// the swapped pair, unless the variant says otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
 #[serde(tag = "loss", rename_all = "snake_case")]
 #[non_exhaustive]
@@ -27,7 +28,7 @@ pub enum PreferenceLoss {
     Ipo {
         /// β.
         beta: f32,
-        /// Average log-probabilities over tokens, as TRL does; the paper's form sums them.
+        /// Average log-probabilities over tokens, as in TRL; the paper sums them.
         average_tokens: bool,
     },
     /// max(0, 1 − βh) (Zhao et al. 2023, arXiv 2305.10425). TRL: `hinge`.
@@ -35,14 +36,14 @@ pub enum PreferenceLoss {
         /// β.
         beta: f32,
     },
-    /// (−(1 − ε) ln σ(βh) + ε ln σ(−βh)) / (1 − 2ε) with the label smoothing ε, DPO's loss freed of the bias of labels of
-    /// which the share ε is wrong (Chowdhury et al. 2024, arXiv 2403.00409). ε 0 is DPO.
+    /// (−(1 − ε) ln σ(βh) + ε ln σ(−βh)) / (1 − 2ε) with the label smoothing ε: DPO's loss without the bias caused by a
+    /// share ε of wrong labels (Chowdhury et al. 2024, arXiv 2403.00409). With ε = 0 it is DPO.
     Robust {
         /// β.
         beta: f32,
     },
-    /// σ(βh) ln(σ(βh) / q) + σ(−βh) ln(σ(−βh) / (1 − q)) with q = 1 − ε, or with a label p = (1 − ε) p + ε (1 − p), for the
-    /// label smoothing ε (Ji et al. 2024, arXiv 2402.00856). ε must be above 0; 1e-3 without.
+    /// σ(βh) ln(σ(βh) / q) + σ(−βh) ln(σ(−βh) / (1 − q)) with q = 1 − ε, or q = (1 − ε) p + ε (1 − p) for a label p,
+    /// with the label smoothing ε (Ji et al. 2024, arXiv 2402.00856). ε must be above 0; the default is 1e-3.
     ExoPair {
         /// β.
         beta: f32,
@@ -52,36 +53,39 @@ pub enum PreferenceLoss {
         /// β.
         beta: f32,
     },
-    /// −ln σ(βa) − ln σ(−βb) (Jung et al. 2024, arXiv 2404.04656), without the paper's shift of the rewards, as in TRL's
-    /// trainer of pairs.
+    /// −ln σ(βa) − ln σ(−βb) (Jung et al. 2024, arXiv 2404.04656), without the paper's shift of the rewards, as in
+    /// TRL's trainer for pairs.
     BcoPair {
         /// β.
         beta: f32,
     },
-    /// (a − 1/(2β))² + (b + 1/(2β))² (Wu et al. 2024, arXiv 2405.00675). With a label its gradient is that of the paper's
-    /// form, whose target is (p − ½)/β.
+    /// (a − 1/(2β))² + (b + 1/(2β))² (Wu et al. 2024, arXiv 2405.00675). With a label, its gradient is that of the
+    /// paper's loss, whose target is (p − ½)/β.
     SppoHard {
         /// β.
         beta: f32,
     },
-    /// −ln σ(β (x − y)) of the batch's log-ratios of chosen to rejected, x of the policy and y of the reference, each
-    /// sorted (Melnyk et al. 2024, arXiv 2406.05882). Label smoothing is DPO's; labels of pairs have no meaning. Its name
-    /// in older TRL: `aot_pair`.
+    /// −ln σ(β (x − y)), where x and y are the log-ratios of chosen to rejected under the policy and under the
+    /// reference, each sorted within the batch (Melnyk et al. 2024, arXiv 2406.05882). Label smoothing works as in DPO;
+    /// labels of single pairs have no meaning. Older versions of TRL call it `aot_pair`.
     Aot {
         /// β.
         beta: f32,
     },
-    /// −ln σ(β (a − b)) of the batch's a and b, each sorted (Melnyk et al. 2024, arXiv 2406.05882), as [`Self::Aot`].
+    /// −ln σ(β (a − b)), where a and b are each sorted within the batch (Melnyk et al. 2024, arXiv 2406.05882). See
+    /// [`Self::Aot`].
     AotUnpaired {
         /// β.
         beta: f32,
     },
-    /// (1 − σ(βa)) + σ(βb) (D'Oosterlinck et al. 2024, arXiv 2408.06266): for chosen responses better than the policy's.
+    /// (1 − σ(βa)) + σ(βb) (D'Oosterlinck et al. 2024, arXiv 2408.06266): for chosen responses that are better than the
+    /// policy's.
     ApoZero {
         /// β.
         beta: f32,
     },
-    /// σ(βa) + (1 − σ(βh)) (D'Oosterlinck et al. 2024, arXiv 2408.06266): for chosen responses worse than the policy's.
+    /// σ(βa) + (1 − σ(βh)) (D'Oosterlinck et al. 2024, arXiv 2408.06266): for chosen responses that are worse than the
+    /// policy's.
     ApoDown {
         /// β.
         beta: f32,
@@ -93,70 +97,73 @@ pub enum PreferenceLoss {
         /// τ.
         tau: f32,
     },
-    /// DPO's loss of a and b divided by their responses' tokens (Lambert et al. 2024, arXiv 2411.15124).
+    /// DPO's loss with a and b divided by the number of tokens of their responses (Lambert et al. 2024, arXiv
+    /// 2411.15124).
     SigmoidNorm {
         /// β.
         beta: f32,
     },
-    /// −ln σ(β (log π(chosen)/tokens − log π(rejected)/tokens) − γ), free of the reference (Meng et al. 2024, arXiv
-    /// 2405.14734). With a label, −p ln σ(m) − (1 − p) ln σ(−m) of that m, as in TRL: swapped, a pair has the margin with
-    /// the other sign. TRL's `simpo` adds the NLL of the chosen response unless `cpo_alpha` is 0: that is `simpo,sft` here.
+    /// −ln σ(β (log π(chosen)/tokens − log π(rejected)/tokens) − γ), without a reference (Meng et al. 2024, arXiv
+    /// 2405.14734). With a label, −p ln σ(m) − (1 − p) ln σ(−m) for the argument m of σ, as in TRL: swapping a pair
+    /// changes the sign of the margin too. TRL's `simpo` adds the NLL of the chosen response unless `cpo_alpha` is 0;
+    /// here this is `simpo,sft`.
     Simpo {
         /// β.
         beta: f32,
         /// γ.
         gamma: f32,
     },
-    /// −ln σ(β (log π(chosen) − log π(rejected))) + α NLL, free of the reference, with [`Self::Sft`]'s NLL (Xu et al. 2024,
-    /// arXiv 2401.08417). The label is the first term's alone.
+    /// −ln σ(β (log π(chosen) − log π(rejected))) + α NLL, without a reference, with the NLL of [`Self::Sft`] (Xu et
+    /// al. 2024, arXiv 2401.08417). The label applies only to the first term.
     Cpo {
         /// β.
         beta: f32,
         /// α.
         alpha: f32,
     },
-    /// −β ln σ(o(chosen) − o(rejected)) + NLL with o = ln(p/(1 − p)), ln p = log π / tokens, free of the reference, with
-    /// [`Self::Sft`]'s NLL (Hong et al. 2024, arXiv 2403.07691, where β is λ). The label is the first term's alone. TRL's
-    /// NLL takes the prompt's tokens in; here it is the response's.
+    /// −β ln σ(o(chosen) − o(rejected)) + NLL with o = ln(p/(1 − p)), ln p = log π / tokens, without a reference, with
+    /// the NLL of [`Self::Sft`] (Hong et al. 2024, arXiv 2403.07691, where β is λ). The label applies only to the first
+    /// term. TRL's NLL includes the tokens of the prompt; here it is that of the response only.
     Orpo {
         /// β.
         beta: f32,
     },
-    /// ½ w₊ (1 − σ(β (a − z₋))) + ½ w₋ (1 − σ(β (z₊ − b))), half because the mean is over responses (Ethayarajh et al. 2024,
-    /// arXiv 2402.01306). As in TRL's former `kto_pair`, z₊ = max(0, mean of a over the batch) and z₋ = max(0, mean of b)
-    /// estimate the KL divergence for each other's half; TRL's trainer of KTO now scores mismatched responses for it.
-    /// No gradient flows through them, as in the paper and TRL's trainer. It has no labels.
+    /// ½ w₊ (1 − σ(β (a − z₋))) + ½ w₋ (1 − σ(β (z₊ − b))), with ½ because the mean is over responses (Ethayarajh et
+    /// al. 2024, arXiv 2402.01306). As in TRL's former `kto_pair`, z₊ = max(0, mean of a over the batch) and z₋ =
+    /// max(0, mean of b) estimate the KL divergence for the other half of the loss. TRL's current KTO trainer scores
+    /// mismatched responses for it instead. No gradient flows through z₊ and z₋, as in the paper and in TRL. It does
+    /// not use labels.
     Kto {
         /// β.
         beta: f32,
-        /// w₊, of chosen responses.
+        /// w₊, the weight of chosen responses.
         desirable_weight: f32,
-        /// w₋, of rejected responses.
+        /// w₋, the weight of rejected responses.
         undesirable_weight: f32,
     },
-    /// −ln σ(βh + α (tokens of chosen − tokens of rejected)) (Park et al. 2024, arXiv 2403.19159). TRL has none.
+    /// −ln σ(βh + α (tokens of chosen − tokens of rejected)) (Park et al. 2024, arXiv 2403.19159). Not in TRL.
     Rdpo {
         /// β.
         beta: f32,
         /// α.
         alpha: f32,
     },
-    /// DPO's loss + α log π of the response that the reference drew (Xie et al. 2024, arXiv 2405.21046), which
-    /// [`LabelledPair::by_reference`](crate::train::pair_step::LabelledPair::by_reference) tells. TRL: its former
-    /// trainer of XPO, where the option is `alpha`. The label is the first term's alone.
+    /// DPO's loss + α log π of the response that the reference model sampled (Xie et al. 2024, arXiv 2405.21046), as
+    /// marked by [`LabelledPair::by_reference`](crate::train::pair_step::LabelledPair::by_reference). In TRL it is the
+    /// former XPO trainer, where the option is `alpha`. The label applies only to the first term.
     Xpo {
         /// β.
         beta: f32,
         /// α.
         alpha: f32,
     },
-    /// The NLL of the chosen responses, the mean over all their tokens in the batch, as in TRL: the same in every pair. It
-    /// has no labels.
+    /// The NLL of the chosen responses, averaged over all their tokens in the batch, as in TRL; it is the same for
+    /// every pair. It does not use labels.
     Sft,
 }
 
-/// The names that losses go by: this project's, which are TRL's `loss_type` where it has one, and TRL's others for the
-/// same.
+/// The names of losses: those of this project, which are the values of TRL's `loss_type` where it has the loss, and
+/// TRL's other names for the same losses.
 pub const LOSS_NAMES: [&str; 24] = [
     "dpo",
     "sigmoid",
@@ -184,14 +191,14 @@ pub const LOSS_NAMES: [&str; 24] = [
     "sft",
 ];
 
-/// The label smoothing of `exo_pair` without an option: what its paper recommends.
+/// The default label smoothing of `exo_pair`, as its paper recommends.
 const EXO_SMOOTHING: f32 = 1e-3;
-/// β of the rewards where no loss has one.
+/// β of the rewards if no loss has one.
 const USUAL_BETA: f32 = 0.1;
 
 impl PreferenceLoss {
-    /// A loss by its name, in this project's or TRL's terms, with its other parameters at their defaults. Without `beta`:
-    /// 1.0 for IPO and 0.002 for SLiC, as in Guo et al. 2024 (arXiv 2402.04792), and 0.1 for the others.
+    /// The loss with this name, in this project or in TRL, with default values for its other parameters. The default of
+    /// `beta` is 1.0 for IPO and 0.002 for SLiC, as in Guo et al. 2024 (arXiv 2402.04792), and 0.1 for the others.
     ///
     /// # Errors
     /// [`Error::Config`] for an unknown name or a β that is not a positive number.
@@ -205,7 +212,7 @@ impl PreferenceLoss {
         Ok(loss)
     }
 
-    /// The loss of this name, with what the options say about it.
+    /// The loss with this name and with the parameters given in the options.
     pub(super) fn named(name: &str, options: &LossOptions) -> Result<PreferenceLoss> {
         let beta = options.beta.unwrap_or(match name {
             "ipo" => 1.0,
@@ -239,13 +246,13 @@ impl PreferenceLoss {
             "xpo" => PreferenceLoss::Xpo { beta, alpha: options.xpo_alpha.unwrap_or(1e-5) },
             "sft" => PreferenceLoss::Sft,
             _ => {
-                let why = format!("no loss is called {name:?}: choose from {}", LOSS_NAMES.join(", "));
+                let why = format!("there is no loss {name:?}: choose from {}", LOSS_NAMES.join(", "));
                 return Err(Error::config("loss", why));
             }
         })
     }
 
-    /// Its name, among [`LOSS_NAMES`].
+    /// The name, one of [`LOSS_NAMES`].
     pub fn name(self) -> &'static str {
         match self {
             PreferenceLoss::Dpo { .. } => "dpo",
@@ -272,7 +279,8 @@ impl PreferenceLoss {
         }
     }
 
-    /// What the kernel computes for it, at the label smoothing `smoothing`. The rewards are those of the first term.
+    /// The terms that the kernel computes, with the label smoothing `smoothing`. The rewards are those of the first
+    /// term.
     pub(super) fn terms(self, smoothing: f32) -> Vec<PairTerm> {
         let beta = self.beta();
         // A label p becomes (1 - ε) p + ε (1 - p).
@@ -290,7 +298,7 @@ impl PreferenceLoss {
             }
             PreferenceLoss::Slic { .. } => vec![term(PairLoss::Hinge)],
             PreferenceLoss::Robust { .. } => {
-                // Smoothing the other way round: p becomes (p - ε) / (1 - 2ε).
+                // The inverse of smoothing: p becomes (p - ε) / (1 - 2ε).
                 let scale = 1.0 / (1.0 - 2.0 * smoothing);
                 let shift = -smoothing * scale;
                 vec![PairTerm { label_scale: scale, label_shift: shift, ..term(PairLoss::Sigmoid) }]
@@ -332,7 +340,7 @@ impl PreferenceLoss {
         }
     }
 
-    /// Writes its parameters under their options' names.
+    /// Writes the parameters to the options of their names.
     pub(super) fn write_to(self, options: &mut LossOptions) {
         match self {
             PreferenceLoss::Ipo { average_tokens, .. } => options.ipo_average_tokens = average_tokens,
@@ -349,7 +357,7 @@ impl PreferenceLoss {
         }
     }
 
-    /// Refuses parameters out of their range.
+    /// Rejects parameters out of range.
     pub(crate) fn check(self) -> Result<()> {
         let beta = self.beta();
         if !(beta > 0.0 && beta.is_finite()) {
@@ -375,7 +383,7 @@ impl PreferenceLoss {
         Ok(())
     }
 
-    /// β. That of [`PreferenceLoss::Sft`] is for the rewards alone.
+    /// β. For [`PreferenceLoss::Sft`] it only scales the rewards.
     pub fn beta(self) -> f32 {
         match self {
             PreferenceLoss::Dpo { beta }
@@ -402,18 +410,18 @@ impl PreferenceLoss {
         }
     }
 
-    /// Whether log-probabilities are averaged over tokens by [`PreferenceLoss::Ipo`]'s switch.
+    /// Whether log-probabilities are averaged over tokens, as an option of [`PreferenceLoss::Ipo`].
     pub fn averages_tokens(self) -> bool {
         matches!(self, PreferenceLoss::Ipo { average_tokens: true, .. })
     }
 
-    /// Whether it depends on the reference's log-probabilities. The rewards of [`PreferenceLoss::Sft`] do, its loss does
-    /// not.
+    /// Whether the loss depends on the reference model's log-probabilities. For [`PreferenceLoss::Sft`] only the
+    /// rewards do.
     pub fn needs_reference(self) -> bool {
         !self.is_reference_free() && self != PreferenceLoss::Sft
     }
 
-    /// Whether its scores and rewards are the policy's log-probabilities alone.
+    /// Whether scores and rewards depend only on the policy's log-probabilities.
     pub(super) fn is_reference_free(self) -> bool {
         matches!(
             self,
@@ -421,17 +429,18 @@ impl PreferenceLoss {
         )
     }
 
-    /// Whether label smoothing means something to it.
+    /// Whether the loss uses label smoothing.
     pub(super) fn takes_smoothing(self) -> bool {
         !matches!(self, PreferenceLoss::Kto { .. } | PreferenceLoss::Sft)
     }
 
-    /// The label smoothing that it has without an option.
+    /// The default label smoothing.
     pub(super) fn usual_smoothing(self) -> f32 {
         if matches!(self, PreferenceLoss::ExoPair { .. }) { EXO_SMOOTHING } else { 0.0 }
     }
 
-    /// Whether a pair's scores meet those of other pairs, so that a label or a weight of the pair means nothing.
+    /// Whether the loss compares scores across pairs of the batch, so that labels and weights of single pairs have no
+    /// meaning.
     pub(super) fn is_of_batch(self) -> bool {
         matches!(
             self,
@@ -439,7 +448,7 @@ impl PreferenceLoss {
         )
     }
 
-    /// Whether the NLL of the chosen response is in it.
+    /// Whether the loss includes the NLL of the chosen response.
     pub(super) fn has_nll(self) -> bool {
         matches!(self, PreferenceLoss::Cpo { .. } | PreferenceLoss::Orpo { .. } | PreferenceLoss::Sft)
     }
@@ -465,7 +474,7 @@ mod tests {
     }
 
     #[test]
-    fn every_name_is_that_of_a_loss_which_is_written_by_it() {
+    fn every_name_parses_to_a_loss_with_a_stable_name() {
         for name in LOSS_NAMES {
             let loss = PreferenceLoss::parse(name, None, false).unwrap();
             assert_eq!(PreferenceLoss::parse(loss.name(), None, false).unwrap(), loss);

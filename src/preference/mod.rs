@@ -1,4 +1,4 @@
-//! The losses of preference training: each by its name with its parameters, and weighted sums of them.
+//! Losses of preference training, by name and with their parameters, and weighted sums of them.
 
 mod losses;
 mod objective;

@@ -1,4 +1,4 @@
-//! What preference training minimises: a weighted sum of losses, and what changes all of them.
+//! The objective of preference training: a weighted sum of losses, and options that apply to all of them.
 
 use std::fmt;
 
@@ -7,26 +7,25 @@ use super::options::LossOptions;
 use crate::error::{Error, Result};
 use crate::ops::{PairLoss, PairTerm};
 
-/// A weighted sum of losses, the mean of which over a batch's pairs is minimised. A [`PreferenceLoss`] is one
-/// `into()` it.
+/// A weighted sum of losses, whose mean over the pairs of a batch is minimised. A [`PreferenceLoss`] converts into it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Objective {
-    /// Each loss, all different, and what it is multiplied by. Rewards are those of the first that compares.
+    /// The losses, all different, and their weights. The rewards are those of the first loss that compares responses.
     pub losses: Vec<(PreferenceLoss, f32)>,
-    /// ε, the chance that a label is wrong. [`PreferenceLoss::Robust`] corrects for it; for the others a label p is
-    /// (1 − ε) p + ε (1 − p), which makes of DPO conservative DPO (Mitchell 2023), as in TRL's trainer of CPO and, before
-    /// version 1, that of DPO. (TRL's `sigmoid` ignores it now.)
+    /// ε, the probability that a label is wrong. [`PreferenceLoss::Robust`] corrects for it. For the others, a label p
+    /// becomes (1 − ε) p + ε (1 − p), which turns DPO into conservative DPO (Mitchell 2023), as in TRL's CPO trainer
+    /// and, before version 1, its DPO trainer. (TRL's `sigmoid` ignores it now.)
     pub label_smoothing: f32,
-    /// Multiply each pair's loss by exp of the mean of log π − log Σ p² over the chosen response's tokens, and by that over
-    /// the rejected one's, without a gradient: how likely the policy is to draw them, next to what it draws on average
-    /// (WPO, Zhou et al. 2024, arXiv 2406.11827).
+    /// Multiply the loss of each pair by exp of the mean of log π − log Σ p² over the tokens of the chosen response,
+    /// and by the same for the rejected one, without a gradient. This weights a pair by how likely the policy is to
+    /// sample it, relative to its average sample (WPO, Zhou et al. 2024, arXiv 2406.11827).
     pub use_weighting: bool,
-    /// What the log-probabilities of those tokens count by which a response is longer than the other of its pair, under
-    /// policy and reference, in scores and rewards (LD-DPO, Liu et al. 2024, arXiv 2409.06411). The NLL of
-    /// [`PreferenceLoss::Sft`] is not changed. `None`: as much as the others.
+    /// The weight, in scores and rewards, of log-probabilities of tokens beyond the length of the shorter response of
+    /// the pair, under policy and reference (LD-DPO, Liu et al. 2024, arXiv 2409.06411). The NLL of
+    /// [`PreferenceLoss::Sft`] is not affected. `None`: no reweighting.
     pub ld_alpha: Option<f32>,
-    /// The weight of the chosen responses' NLL, which is added as by [`PreferenceLoss::Sft`] (RPO, Pang et al. 2024, arXiv
-    /// 2404.19733). `None`: nothing is added.
+    /// The weight of an additional NLL of the chosen responses, as in [`PreferenceLoss::Sft`] (RPO, Pang et al. 2024,
+    /// arXiv 2404.19733). `None`: not added.
     pub rpo_alpha: Option<f32>,
 }
 
@@ -49,10 +48,10 @@ impl From<&Objective> for Objective {
 }
 
 impl Objective {
-    /// What these options ask for.
+    /// Creates the objective that these options describe.
     ///
     /// # Errors
-    /// [`Error::Config`] for an unknown loss, a number out of its range, and an option that none of the losses uses.
+    /// [`Error::Config`] for an unknown loss, a number out of range, and an option that none of the losses uses.
     pub fn parse(options: &LossOptions) -> Result<Objective> {
         let names = if options.loss.is_empty() { "dpo" } else { &options.loss };
         let names: Vec<&str> = names.split(',').map(str::trim).collect();
@@ -60,13 +59,16 @@ impl Objective {
             names.iter().map(|name| PreferenceLoss::named(name, options)).collect()
         };
         let alone = named(options)?;
-        // One β for all: the default of the first that has one.
+        // All losses share one β: the default of the first that has one.
         let first = alone.iter().find(|loss| **loss != PreferenceLoss::Sft).map(|loss| loss.beta());
         let losses = named(&LossOptions { beta: options.beta.or(first), ..options.clone() })?;
         let weights = match &options.loss_weights {
             Some(weights) if weights.len() != losses.len() => {
-                let why =
-                    format!("are {} and the losses {}: give a weight for each", weights.len(), losses.len());
+                let why = format!(
+                    "has {} values for {} losses: give a weight for each",
+                    weights.len(),
+                    losses.len()
+                );
                 return Err(Error::config("loss-weights", why));
             }
             Some(weights) => weights.clone(),
@@ -81,7 +83,7 @@ impl Objective {
             rpo_alpha: options.rpo_alpha,
         };
         let used = objective.options().given();
-        // Weights may be given to one loss too.
+        // Weights may be given for a single loss too.
         let unused = options.given().into_iter().find(|name| !used.contains(name) && *name != "loss-weights");
         if let Some(name) = unused {
             return Err(objective.unused(name));
@@ -90,7 +92,7 @@ impl Objective {
         Ok(objective)
     }
 
-    /// Its options with the values that they have: what [`Objective::parse`] makes the same objective of.
+    /// The options with their resolved values. [`Objective::parse`] creates the same objective from them.
     pub fn options(&self) -> LossOptions {
         let one = matches!(&self.losses[..], [(_, 1.0)]);
         let mut options = LossOptions {
@@ -107,23 +109,23 @@ impl Objective {
         options
     }
 
-    /// The error about an option that none of the losses uses.
+    /// The error for an option that none of the losses uses.
     fn unused(&self, name: &'static str) -> Error {
-        let (_, whose) = LossOptions::NAMES.iter().find(|(n, _)| *n == name).expect("a name of an option");
-        Error::config(name, format!("is for {whose}, and this is {self}: leave it out"))
+        let (_, whose) = LossOptions::NAMES.iter().find(|(n, _)| *n == name).expect("the name of an option");
+        Error::config(name, format!("applies to {whose}, but the loss is {self}: leave it out"))
     }
 
-    /// Refuses what [`Objective::parse`] refuses.
+    /// Checks everything that [`Objective::parse`] checks.
     ///
     /// # Errors
-    /// [`Error::Config`] about an option.
+    /// [`Error::Config`] for an invalid option.
     pub fn check(&self) -> Result<()> {
         let number = |name: &str, value: f32, ok: bool, expected: &str| match ok {
             true => Ok(()),
             false => Err(Error::config(name, format!("{value} is not {expected}"))),
         };
         if self.losses.is_empty() {
-            return Err(Error::config("loss", "is none: name at least one"));
+            return Err(Error::config("loss", "is empty: name at least one loss"));
         }
         for (i, (loss, weight)) in self.losses.iter().enumerate() {
             loss.check()?;
@@ -133,7 +135,7 @@ impl Objective {
             }
             if *loss != PreferenceLoss::Sft && loss.beta() != self.beta() {
                 let why = format!(
-                    "is {} of one loss and {} of another: several losses share it",
+                    "is {} for one loss and {} for another: use the same value for all losses",
                     self.beta(),
                     loss.beta()
                 );
@@ -143,7 +145,12 @@ impl Objective {
         let smoothing = self.label_smoothing;
         number("label-smoothing", smoothing, (0.0..0.5).contains(&smoothing), "at least 0 and below 0.5")?;
         let exo = self.any(|loss| matches!(loss, PreferenceLoss::ExoPair { .. }));
-        number("label-smoothing", smoothing, smoothing > 0.0 || !exo, "above 0, as the loss exo_pair needs")?;
+        number(
+            "label-smoothing",
+            smoothing,
+            smoothing > 0.0 || !exo,
+            "above 0, which the loss exo_pair needs",
+        )?;
         if smoothing > 0.0 && !self.any(PreferenceLoss::takes_smoothing) {
             return Err(self.unused("label-smoothing"));
         }
@@ -165,10 +172,10 @@ impl Objective {
         Ok(())
     }
 
-    /// Refuses labels other than 1, which a judge's probabilities are, where a loss has no form for them.
+    /// Rejects labels other than 1 (such as a judge's probabilities) if a loss does not support them.
     ///
     /// # Errors
-    /// [`Error::Config`] that names the loss.
+    /// [`Error::Config`] with the name of the loss.
     pub fn check_soft_labels(&self) -> Result<()> {
         let compares = |loss: PreferenceLoss| loss != PreferenceLoss::Sft;
         let without = self.losses.iter().map(|(loss, _)| *loss).find(|loss| loss.is_of_batch());
@@ -190,22 +197,23 @@ impl Objective {
         self.losses.iter().map(|(loss, _)| *loss).find(|loss| *loss != PreferenceLoss::Sft)
     }
 
-    /// β of its losses.
+    /// β of the losses.
     pub fn beta(&self) -> f32 {
         self.with_beta().unwrap_or(PreferenceLoss::Sft).beta()
     }
 
-    /// Whether the losses depend on the reference's log-probabilities. Metrics such as the KL divergence do anyway.
+    /// Whether the losses depend on the reference model's log-probabilities. Metrics such as the KL divergence always
+    /// do.
     pub fn needs_reference(&self) -> bool {
         self.any(PreferenceLoss::needs_reference)
     }
 
-    /// Whether a response of each pair has to be drawn by the reference.
+    /// Whether one response of each pair has to be sampled from the reference model.
     pub fn needs_reference_samples(&self) -> bool {
         self.any(|loss| matches!(loss, PreferenceLoss::Xpo { .. }))
     }
 
-    /// What the kernel computes, first what the rewards come from.
+    /// The terms that the kernel computes. The first one defines the rewards.
     pub fn terms(&self) -> Vec<PairTerm> {
         let weighted = |(loss, weight): &(PreferenceLoss, f32)| {
             let weight = *weight;
@@ -244,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn an_objective_is_what_its_options_say() {
+    fn an_objective_is_restored_from_its_options() {
         let mut all: Vec<LossOptions> = LOSS_NAMES.iter().map(|name| options(name)).collect();
         all.push(LossOptions { loss_weights: Some(vec![0.5, 2.0]), rpo_alpha: None, ..options("dpo, sft") });
         all.push(LossOptions {
@@ -274,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn an_option_that_no_loss_uses_says_which_does() {
+    fn an_error_about_an_unused_option_names_the_losses_that_use_it() {
         let one = Some(0.1);
         refused(
             LossOptions { simpo_gamma: one, ..options("dpo") },
@@ -312,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn soft_labels_want_a_loss_that_compares_single_pairs() {
+    fn soft_labels_need_a_loss_that_compares_single_pairs() {
         let check = |loss: &str| Objective::parse(&options(loss)).unwrap().check_soft_labels();
         for loss in ["dpo", "exo_pair", "cpo", "dpo,sft"] {
             check(loss).unwrap();
@@ -324,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn rewards_come_from_what_compares() {
+    fn rewards_come_from_the_first_loss_that_compares_responses() {
         let terms = Objective::parse(&options("sft,dpo")).unwrap().terms();
         assert_eq!(terms.iter().map(|t| t.loss).collect::<Vec<_>>(), [PairLoss::Sigmoid, PairLoss::Sft]);
     }

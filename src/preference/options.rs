@@ -1,25 +1,25 @@
-//! What losses are told, by the names of options.
+//! The options of losses, by the names of the command line.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// The options of preference losses, by TRL's names where it has one. `None` and `false` are what is not given, and,
-/// in the options of an [`Objective`](super::Objective), what its losses have no use for. Read from a file, they are all
-/// there.
+/// The options of preference losses, named as in TRL where it has them. `None` and `false` mean that an option is not
+/// given, or, in the options of an [`Objective`](super::Objective), that its losses do not use it. In a file, all keys
+/// are present.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct LossOptions {
-    /// A loss, or several with commas between them, see [`LOSS_NAMES`](super::LOSS_NAMES). Empty: dpo.
+    /// A loss, or several separated by commas, see [`LOSS_NAMES`](super::LOSS_NAMES). Empty means dpo.
     pub loss: String,
-    /// What each of several losses is multiplied by; 1 without.
+    /// The weights of several losses; 1 by default.
     #[serde(deserialize_with = "Option::deserialize")]
     pub loss_weights: Option<Vec<f32>>,
-    /// β: one number for all losses, as in TRL. Without it the default of the first loss.
+    /// β: one number for all losses, as in TRL. The default is that of the first loss.
     #[serde(deserialize_with = "Option::deserialize")]
     pub beta: Option<f32>,
-    /// `ipo`: average log-probabilities over tokens, as TRL does; the paper's form sums them.
+    /// `ipo`: average log-probabilities over tokens, as in TRL; the paper sums them.
     pub ipo_average_tokens: bool,
-    /// The chance that a label is wrong, see [`Objective::label_smoothing`](super::Objective::label_smoothing).
+    /// The probability that a label is wrong, see [`Objective::label_smoothing`](super::Objective::label_smoothing).
     #[serde(deserialize_with = "Option::deserialize")]
     pub label_smoothing: Option<f32>,
     /// WPO's weights, see [`Objective::use_weighting`](super::Objective::use_weighting).
@@ -45,16 +45,16 @@ pub struct LossOptions {
     /// `kto`: the weight of rejected responses.
     #[serde(deserialize_with = "Option::deserialize")]
     pub undesirable_weight: Option<f32>,
-    /// `rdpo`: α, what a token counts.
+    /// `rdpo`: α, the margin per token.
     #[serde(deserialize_with = "Option::deserialize")]
     pub rdpo_alpha: Option<f32>,
-    /// `xpo`: α, the weight of the responses that the reference drew.
+    /// `xpo`: α, the weight of the responses that the reference model sampled.
     #[serde(deserialize_with = "Option::deserialize")]
     pub xpo_alpha: Option<f32>,
 }
 
 impl LossOptions {
-    /// Every option's name, and the loss or losses that it is for.
+    /// The name of every option, and the losses to which it applies.
     pub const NAMES: [(&str, &str); 15] = [
         ("loss", "every run"),
         ("loss-weights", "several losses"),
@@ -73,7 +73,7 @@ impl LossOptions {
         ("xpo-alpha", "the loss xpo"),
     ];
 
-    /// The options that are given, by name.
+    /// The names of the options that are given.
     pub(super) fn given(&self) -> Vec<&'static str> {
         let Value::Object(values) = serde_json::to_value(self).expect("plain values") else {
             unreachable!("a struct")

@@ -1,4 +1,4 @@
-//! Which of the drawn pairs a judge is asked about: those on which the policy is least sure.
+//! Active selection: of the sampled pairs, the judge compares those on which the policy is least sure.
 
 use super::sampler::Sampled;
 use crate::generate::Response;
@@ -8,14 +8,14 @@ use crate::judge::round_robin;
 struct Candidate {
     prompt: usize,
     pair: [usize; 2],
-    /// |log π(yᵢ)/π₀(yᵢ) − log π(yⱼ)/π₀(yⱼ)|: β times this is the difference of their implicit rewards (Rafailov et al. 2023,
-    /// arXiv 2305.18290), whose logistic function is how probably, as the policy has it, one is preferred.
+    /// |log π(yᵢ)/π₀(yᵢ) − log π(yⱼ)/π₀(yⱼ)|. Times β, it is the difference of the implicit rewards (Rafailov et al. 2023,
+    /// arXiv 2305.18290), whose sigmoid is the probability that one response is preferred according to the policy.
     margin: f64,
 }
 
-/// For each prompt the two different responses whose implicit rewards are closest; of these the `count` closest, in the order
-/// of the prompts. `log_ratios`: log π/π₀ of every prompt's responses. Where margins are equal, as they all are before the
-/// policy has learnt anything, the first are taken.
+/// Selects for each prompt the two different responses whose implicit rewards are closest, and of these pairs the
+/// `count` closest ones, in the order of the prompts. `log_ratios` holds log π/π₀ for the responses of every prompt.
+/// Ties are resolved in favour of the first pair; before the first update, all margins are equal.
 pub(super) fn least_sure(sampled: &Sampled, log_ratios: &[Vec<f64>], count: usize) -> Sampled {
     let closest = |(prompt, (responses, ratios)): (usize, (&Vec<Response>, &Vec<f64>))| {
         let pairs = round_robin(responses.len()).into_iter();
@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn the_pairs_of_the_closest_implicit_rewards_are_asked_about_in_the_order_of_the_prompts() {
+    fn pairs_with_the_closest_implicit_rewards_are_selected_in_the_order_of_the_prompts() {
         let all = sampled(&[&["a", "b", "c"], &["d", "e"], &["f", "g"], &["h", "i"]]);
         let ratios = [vec![0.0, 2.0, 1.5], vec![-3.0, 3.0], vec![1.0, 1.1], vec![0.0, -0.6]];
         let chosen = least_sure(&all, &ratios, 3);
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_responses_are_never_asked_about_and_a_policy_that_learnt_nothing_asks_about_the_first() {
+    fn equal_responses_are_never_selected_and_ties_select_the_first_pair() {
         let all = sampled(&[&["a", "a"], &["b", "c"], &["d", "d", "e"], &["f", "g"]]);
         let ratios = [vec![0.0; 2], vec![0.0; 2], vec![0.0; 3], vec![0.0; 2]];
         assert_eq!(texts(&least_sure(&all, &ratios, 2)), [(41, "b c".to_owned()), (42, "d e".to_owned())]);

@@ -1,4 +1,4 @@
-//! `oaif align`: what online feedback needs of the device, taken before it begins.
+//! `oaif align`: sets up online training and allocates its device memory.
 
 use std::path::PathBuf;
 
@@ -28,14 +28,14 @@ use crate::model::stream::Capacity;
 use crate::optim::Optimiser;
 use crate::preference::Objective;
 
-/// What a run holds of the device.
+/// The plans and buffers of a run.
 pub(super) struct Plans {
     learner: Learner,
     sampler: Sampler,
     optimiser: Optimiser,
 }
 
-/// What these prompts need of the device.
+/// Records the plans for these prompts.
 pub(super) async fn plans(
     model: &Model,
     reference: &Model,
@@ -55,7 +55,7 @@ pub(super) async fn plans(
     let arena = Arena::new();
     let (learner, optimiser) = match &options.loss {
         OnlineLoss::Preference(loss) => {
-            // Two responses of each prompt are learnt from.
+            // Training uses two responses per prompt.
             let scored = (options.active > 1).then_some(all);
             let (trainer, optimiser) =
                 PairTrainer::new(model, reference, train, loss, capacity(2), scored, &arena).await?;
@@ -78,7 +78,7 @@ pub(super) async fn plans(
         samples_per_prompt: options.num_samples,
         eos: eos.to_vec(),
     };
-    // The loss may need answers of the reference.
+    // The loss may need responses of the reference model.
     let of_reference = match options.loss.preference().is_some_and(Objective::needs_reference_samples) {
         true => Some(Generator::new(model.gpu(), reference, generate.clone(), &arena).await?),
         false => None,
@@ -96,7 +96,7 @@ pub(super) fn prompt_limit(context: usize, train: &TrainOptions, options: &Align
         let why = match all < context {
             true => format!("{max_new} leaves no room for a prompt: max-length is {all}"),
             false => {
-                format!("{max_new} leaves no room for a prompt: the model takes {context} tokens in all")
+                format!("{max_new} leaves no room for a prompt: the model's context is {context} tokens")
             }
         };
         return Err(Error::config("max-new-tokens", why));
@@ -104,7 +104,7 @@ pub(super) fn prompt_limit(context: usize, train: &TrainOptions, options: &Align
     Ok(train.max_prompt_length.unwrap_or(usize::MAX).min(all - max_new))
 }
 
-/// Training that is ready to begin: plans recorded, memory taken.
+/// Online training that is ready to start: plans recorded, memory allocated.
 pub struct AlignRun {
     policy: Policy,
     train: TrainOptions,
@@ -119,10 +119,10 @@ pub struct AlignRun {
 }
 
 impl AlignRun {
-    /// Encodes the prompts and records the plans. On a measuring `Gpu` this is the dry run.
+    /// Encodes the prompts and records the plans. On a measuring `Gpu`, this is the dry run.
     ///
     /// # Errors
-    /// [`Error::Config`] for an option out of its range, and where they leave no room for a response; memory errors.
+    /// [`Error::Config`] for an option out of range, and for lengths that leave no room for a response; memory errors.
     pub async fn new(
         policy: Policy,
         prompts: &[Prompt],
@@ -132,8 +132,8 @@ impl AlignRun {
         AlignRun::of_rows(policy, numbered(prompts), train, options).await
     }
 
-    /// The same of prompts that are read one by one, see [`prompts`](crate::data::rows::prompts): they may be more than
-    /// memory holds.
+    /// The same for prompts that are read one by one (see [`prompts`](crate::data::rows::prompts)), which may be more
+    /// than fit into memory.
     ///
     /// # Errors
     /// As [`AlignRun::new`].
@@ -171,11 +171,12 @@ impl AlignRun {
         })
     }
 
-    /// Compares the policy's answers to held-out prompts with those of the start after every `every` steps, and at the end:
-    /// by the run's own judge, in [`AlignRun::run`]; see [`EvaluationReport`](super::report::EvaluationReport).
+    /// Enables an evaluation on held-out prompts after every `every` steps and at the end, in [`AlignRun::run`]: the
+    /// judge of the run compares the responses of the policy with those of the initial policy; see
+    /// [`EvaluationReport`](super::report::EvaluationReport).
     ///
     /// # Errors
-    /// [`Error::Config`] where no prompt leaves room for an answer, and for `every` 0.
+    /// [`Error::Config`] if no prompt leaves room for a response, and for `every` = 0.
     pub async fn with_held_out(self, prompts: &[Prompt], every: Option<usize>) -> Result<AlignRun> {
         let options = AnswerOptions {
             sampling: self.options.sampling,
@@ -185,7 +186,7 @@ impl AlignRun {
             seed: self.train.seed,
             first: 0,
         };
-        // A reference that moves is no longer the start.
+        // A moving reference is not the initial policy.
         let start = match self.moving {
             Some(_) => self.policy.snapshot().await?,
             None => self.reference.clone(),
@@ -200,20 +201,21 @@ impl AlignRun {
         &self.rows
     }
 
-    /// How many held-out rows are kept, of how many that were read; `None` where there are none.
+    /// The number of held-out rows kept, and of those read; `None` without held-out rows.
     pub fn held_out_rows(&self) -> Option<(usize, usize)> {
         Some(self.evaluation.as_ref()?.kept_of_read())
     }
 
-    /// Steps of the whole run.
+    /// The number of steps of the whole run.
     pub fn total_steps(&self) -> usize {
         total_steps(&self.train, self.rows.len(), self.options.active)
     }
 
-    /// To be driven step by step, without a folder.
+    /// Returns a trainer to be driven step by step, without a folder.
     ///
     /// # Errors
-    /// [`Error::Config`] for an [`async_level`](AlignOptions::async_level) that is not to be had; what the device reports.
+    /// [`Error::Config`] for an [`async_level`](AlignOptions::async_level) that the judge does not support; errors of
+    /// the device.
     pub fn trainer<'a>(self, judge: impl IntoJudgeQueue<'a>) -> Result<Trainer<'a>> {
         let queue = judge.into_queue();
         let AlignRun {
@@ -221,7 +223,7 @@ impl AlignRun {
         } = self;
         if options.async_level > 0 && !queue.is_remote() {
             let why = format!(
-                "is {}, but the judge, {}, leaves nothing to wait for: leave it out",
+                "is {}, but the judge {} runs in this process and cannot work ahead: leave it out",
                 options.async_level,
                 queue.name()
             );
@@ -232,11 +234,11 @@ impl AlignRun {
         Ok(trainer.with_moving_reference(moving).with_evaluation(evaluation))
     }
 
-    /// Trains to the end, in the folder of the options; returns where the model or adapter was saved.
+    /// Trains to the end, in the folder of the options. Returns the folder of the saved model or adapter.
     ///
     /// # Errors
-    /// As [`AlignRun::trainer`]; what is wrong with the folder, or the checkpoint in it; see [`Trainer::step`];
-    /// [`Error::SelfCheck`] where nothing was learnt.
+    /// As [`AlignRun::trainer`]; errors of the folder or of a checkpoint in it; see [`Trainer::step`];
+    /// [`Error::SelfCheck`] if nothing was learnt.
     pub async fn run<'a>(
         self,
         judge: impl IntoJudgeQueue<'a>,

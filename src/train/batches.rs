@@ -1,31 +1,31 @@
-//! Which rows of the dataset each step takes.
+//! Assigns rows of the dataset to steps.
 
 use std::ops::Range;
 
 use super::options::TrainOptions;
 use super::order::RowOrder;
 
-/// The rows of the dataset that a step takes.
+/// The rows of one step.
 pub(super) struct Draws {
-    /// How many were taken before, in all.
+    /// The number of rows drawn before this step.
     pub first: u64,
-    /// In the order in which they are taken.
+    /// In the order in which they are drawn.
     pub rows: Vec<usize>,
 }
 
 impl Draws {
-    /// Some of them.
+    /// A sub-range of the draws.
     pub fn part(&self, part: Range<usize>) -> Draws {
         Draws { first: self.first + part.start as u64, rows: self.rows[part].to_vec() }
     }
 
-    /// The row that was taken after `draw` others, in all.
+    /// The row of draw number `draw`, counted from the start of the run.
     pub fn row(&self, draw: u64) -> Option<usize> {
         self.rows.get(usize::try_from(draw.checked_sub(self.first)?).ok()?).copied()
     }
 }
 
-/// The dataset, cut into steps.
+/// The dataset, divided into steps.
 pub(super) struct Batches {
     order: RowOrder,
     rows: usize,
@@ -34,7 +34,7 @@ pub(super) struct Batches {
 }
 
 impl Batches {
-    /// Of a dataset of `rows` rows, of which a step takes `draws` for each that is learnt from.
+    /// For a dataset of `rows` rows. A step draws `draws` rows for every row that it learns from.
     pub fn new(options: &TrainOptions, rows: usize, draws: usize) -> Batches {
         Batches {
             order: RowOrder::new(rows, options.shuffle.then_some(options.seed)),
@@ -44,22 +44,22 @@ impl Batches {
         }
     }
 
-    /// Steps of the whole run.
+    /// The number of steps of the whole run.
     pub fn total_steps(&self) -> usize {
         self.total_steps
     }
 
-    /// Rows of a step.
+    /// Rows drawn per step.
     pub fn size(&self) -> usize {
         self.size
     }
 
-    /// Passes over the dataset in `steps` steps.
+    /// Passes over the dataset made in `steps` steps.
     pub fn epoch(&self, steps: usize) -> f64 {
         (steps * self.size) as f64 / self.rows as f64
     }
 
-    /// What the step after `step` others takes.
+    /// The rows drawn after `step` steps.
     pub fn draws(&mut self, step: usize) -> Draws {
         let first = (step * self.size) as u64;
         let rows = (first..first + self.size as u64).map(|draw| self.order.row(draw)).collect();
@@ -67,7 +67,7 @@ impl Batches {
     }
 }
 
-/// Steps of a run over `rows` rows, of which a step takes `draws` for each that is learnt from.
+/// The number of steps of a run over `rows` rows. A step draws `draws` rows for every row that it learns from.
 pub(super) fn total_steps(options: &TrainOptions, rows: usize, draws: usize) -> usize {
     let batch = options.rows_of_step() * draws;
     let epochs = (rows as f64 * options.epochs / batch as f64).ceil() as usize;

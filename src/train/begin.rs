@@ -1,4 +1,4 @@
-//! How an application begins a training that it drives step by step.
+//! Constructors of trainers that an application drives step by step.
 
 use super::align::AlignRun;
 use super::dpo::DpoRun;
@@ -12,11 +12,11 @@ use crate::error::Result;
 use crate::judge::queue::IntoJudgeQueue;
 
 impl Trainer<'static> {
-    /// Training on completions: the policy learns to write them.
+    /// Supervised fine-tuning on completions.
     ///
     /// # Errors
-    /// [`Error::Config`](crate::Error::Config) for an option out of its range, and where no row is left; what is wrong with a
-    /// row; memory errors.
+    /// [`Error::Config`](crate::Error::Config) for an option out of range or an empty dataset; errors in a row; memory
+    /// errors.
     pub async fn supervised(
         policy: Policy,
         rows: &[Completion],
@@ -25,7 +25,7 @@ impl Trainer<'static> {
         SftRun::new(policy, rows, train, true).await?.trainer()
     }
 
-    /// Training on preferences that are there already.
+    /// Offline training on given preference pairs.
     ///
     /// # Errors
     /// As [`Trainer::supervised`].
@@ -38,7 +38,7 @@ impl Trainer<'static> {
         DpoRun::new(policy, pairs, train, options).await?.trainer()
     }
 
-    /// Training of a reward model, for which [`Policy::load_for_reward`] loads a model.
+    /// Trains a reward model. Load the model with [`Policy::load_for_reward`].
     ///
     /// # Errors
     /// As [`Trainer::supervised`].
@@ -53,11 +53,10 @@ impl Trainer<'static> {
 }
 
 impl<'a> Trainer<'a> {
-    /// Training on online feedback: in every step the policy answers prompts, and the judge says which answers are
-    /// better.
+    /// Online training: in every step, the policy samples responses and the judge compares them.
     ///
     /// # Errors
-    /// As [`Trainer::supervised`]; [`Error::Config`](crate::Error::Config) where the lengths leave no room for an answer.
+    /// As [`Trainer::supervised`]; [`Error::Config`](crate::Error::Config) if the lengths leave no room for a response.
     pub async fn online(
         policy: Policy,
         prompts: &[Prompt],

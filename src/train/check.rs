@@ -1,4 +1,4 @@
-//! Options that were built by hand, checked before a run takes memory or writes a file.
+//! Checks of the options before a run allocates memory or writes a file.
 
 use super::options::{AlignOptions, PairChoice, ReferenceSync, TrainOptions};
 use super::policy_loss::{OnlineLoss, PolicyLoss};
@@ -6,17 +6,17 @@ use crate::error::{Error, Result};
 use crate::model::{FloatFormat, FrozenFormat};
 use crate::preference::Objective;
 
-/// Rows, or answers to them, of one step: what is above is a mistake.
+/// The largest number of rows, or of responses, in a step.
 const MOST_ROWS: usize = 1 << 20;
 
-/// Steps that are asked about ahead: what is further ahead was drawn by another policy.
+/// The largest number of steps that may be sampled ahead. Responses further ahead would be too far off-policy.
 const MOST_AHEAD: usize = 64;
 
 fn refuse(what: &str, found: impl std::fmt::Display, expected: &str) -> Error {
     Error::config(what, format!("is {found}, expected {expected}"))
 }
 
-/// Refuses the first of these counts that is 0.
+/// Rejects the first count that is 0.
 fn check_counts(counts: &[(&str, Option<usize>)]) -> Result<()> {
     match counts.iter().find(|(_, count)| *count == Some(0)) {
         Some((what, _)) => Err(refuse(what, 0, "at least 1")),
@@ -25,8 +25,8 @@ fn check_counts(counts: &[(&str, Option<usize>)]) -> Result<()> {
 }
 
 impl TrainOptions {
-    /// Refuses values that no run can begin with. Constants of the optimiser and the LoRA adapter are checked where
-    /// they are used.
+    /// Rejects values with which a run cannot start. The options of the optimiser and of LoRA are checked where they
+    /// are used.
     pub(super) fn check(&self) -> Result<()> {
         check_counts(&[
             ("batch-size", Some(self.batch_size)),
@@ -42,7 +42,7 @@ impl TrainOptions {
             return Err(refuse("batch-size times accumulation", rows, &format!("at most {MOST_ROWS}")));
         }
         if !(self.learning_rate >= 0.0 && (self.learning_rate as f32).is_finite()) {
-            return Err(refuse("learning-rate", self.learning_rate, "a number from 0 on"));
+            return Err(refuse("learning-rate", self.learning_rate, "a number of at least 0"));
         }
         if !(0.0..=1.0).contains(&self.warmup_ratio) {
             return Err(refuse("warmup-ratio", self.warmup_ratio, "a share from 0 to 1"));
@@ -55,7 +55,8 @@ impl TrainOptions {
         }
         match (self.base_dtype, self.lora.is_some() || self.adapter.is_some()) {
             (Some(format @ (FrozenFormat::Q8 | FrozenFormat::Q4)), false) => {
-                let expected = "a format of floats where all weights are trained: integers are for the base of an adapter";
+                let expected =
+                    "a floating-point format for full fine-tuning: integer formats need a LoRA adapter";
                 Err(refuse("base-dtype", format.name(), expected))
             }
             _ => Ok(()),
@@ -70,34 +71,35 @@ impl TrainOptions {
             return Err(refuse("ref-model-mixup-alpha", sync.alpha, "a number above 0 and at most 1"));
         }
         if self.lora.is_some() || self.adapter.is_some() {
-            let why = "moves a copy of all weights, and with a LoRA adapter the reference is the model that it is on: leave it \
+            let why = "needs full fine-tuning, because with a LoRA adapter the reference is the base model: leave it \
                        out, or train all weights";
             return Err(Error::config("sync-ref-model", why));
         }
         if let Some(format) = self.base_dtype.filter(|format| *format != FloatFormat::F32.into()) {
-            let expected = "f32, or left out, where the reference moves: small moves are lost in fewer bits";
+            let expected =
+                "f32 or no value with sync-ref-model: lower precision loses small updates of the reference";
             return Err(refuse("base-dtype", format.name(), expected));
         }
         Ok(())
     }
 
-    /// Refuses to move a reference that the loss has no use for.
+    /// Rejects a moving reference with a loss that does not use a reference.
     pub(super) fn check_reference_is_used(&self, loss: &Objective) -> Result<()> {
         match self.reference_sync.is_some() && !loss.needs_reference() {
             true => Err(Error::config(
                 "sync-ref-model",
-                format!("moves a reference, and {loss} has none: leave it out"),
+                format!("has no effect, because the loss {loss} uses no reference model: leave it out"),
             )),
             false => Ok(()),
         }
     }
 
-    /// Likewise.
+    /// Rejects a moving reference with a loss that does not use a reference.
     fn check_reference_of(&self, loss: &PolicyLoss) -> Result<()> {
         match self.reference_sync.is_some() && loss.beta == 0.0 {
             true => Err(Error::config(
                 "sync-ref-model",
-                "moves a reference, and a loss with a beta of 0 has no use for it: leave it out, or give beta",
+                "has no effect, because a loss with beta 0 uses no reference model: leave it out, or set beta",
             )),
             false => Ok(()),
         }
@@ -105,13 +107,14 @@ impl TrainOptions {
 }
 
 impl AlignOptions {
-    /// Refuses values that no run of these steps can begin with.
+    /// Rejects values with which a run cannot start.
     pub(super) fn check(&self, train: &TrainOptions) -> Result<()> {
         match &self.loss {
             OnlineLoss::Preference(objective) => {
                 objective.check()?;
                 if objective.needs_reference_samples() && self.num_samples != 2 {
-                    let expected = "2 with the loss xpo: one answer of the policy and one of the reference";
+                    let expected =
+                        "2 with the loss xpo: one response of the policy and one of the reference model";
                     return Err(refuse("num-samples", self.num_samples, expected));
                 }
                 train.check_reference_is_used(objective)?;
@@ -126,18 +129,19 @@ impl AlignOptions {
                     return Err(refuse(
                         "active",
                         self.active,
-                        "1, as a policy gradient asks about every response",
+                        "1, because a policy gradient learns from every response",
                     ));
                 }
                 if self.soft_labels {
-                    return Err(refuse("soft-labels", "on", "off, as a policy gradient has no labels"));
+                    return Err(refuse("soft-labels", "on", "off, because a policy gradient has no labels"));
                 }
                 if self.pairs == PairChoice::All {
-                    let expected = "best-worst, the default, as a policy gradient learns from every response";
+                    let expected =
+                        "best-worst, the default, because a policy gradient learns from every response";
                     return Err(refuse("pairs", "all", expected));
                 }
                 if self.min_confidence > 0.5 {
-                    let expected = "0.5, the default, as a policy gradient learns from every response";
+                    let expected = "0.5, the default, because a policy gradient learns from every response";
                     return Err(refuse("min-confidence", self.min_confidence, expected));
                 }
             }
@@ -145,7 +149,7 @@ impl AlignOptions {
         self.sampling.check()?;
         check_counts(&[("max-new-tokens", Some(self.max_new_tokens)), ("slots", self.slots)])?;
         if self.num_samples < 2 {
-            return Err(refuse("num-samples", self.num_samples, "at least 2, to be compared"));
+            return Err(refuse("num-samples", self.num_samples, "at least 2"));
         }
         check_counts(&[("active", Some(self.active))])?;
         let prompts = train.rows_of_step().saturating_mul(self.active);

@@ -1,4 +1,4 @@
-//! Checkpoints: folders that are whole or absent, each with the checksums of its files.
+//! Checkpoints: folders that are either complete or absent, each with the checksums of its files.
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::files;
 
 pub(super) const CHECKPOINTS: &str = "checkpoints";
-/// What a checkpoint's trainer state is called.
+/// The file name of a checkpoint's trainer state.
 pub(super) const STATE: &str = "state.json";
 pub(super) const CHECKSUMS: &str = "checksums.json";
 
@@ -24,7 +24,7 @@ pub struct Checkpoint {
     pub path: PathBuf,
 }
 
-/// `checksums.json`: the files of a checkpoint, by their paths in it. It does not list itself.
+/// `checksums.json`: the files of a checkpoint by their relative paths. It does not list itself.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Checksums {
@@ -45,15 +45,15 @@ impl Checksum {
 }
 
 impl Checkpoint {
-    /// The checkpoint in the folder `path`, each of its files as it was written.
+    /// Opens the checkpoint in the folder `path` and verifies each of its files.
     ///
     /// # Errors
-    /// [`Error::File`] for a folder that is no checkpoint; for a file that is missing or has changed, with the last
-    /// checkpoint before this one that is whole.
+    /// [`Error::File`] for a folder that is not a checkpoint, and for a missing or changed file; the message names the
+    /// last intact checkpoint before this one.
     pub fn open(path: &Path) -> Result<Checkpoint> {
         if !path.join(STATE).exists() && !path.join(CHECKSUMS).exists() {
             let why = format!(
-                "is not a checkpoint (it has no {STATE}): give `resume-from-checkpoint` a folder RUN/{CHECKPOINTS}/step-NNNNNN, or last"
+                "is not a checkpoint (it has no {STATE}): set `resume-from-checkpoint` to a folder RUN/{CHECKPOINTS}/step-NNNNNN or to last"
             );
             return Err(Error::file(path, why));
         }
@@ -62,13 +62,13 @@ impl Checkpoint {
             Some(whole) => damaged(
                 error,
                 &format!(
-                    "resume from the last one that is whole by `resume-from-checkpoint` {}",
+                    "resume from the last intact checkpoint with `resume-from-checkpoint` {}",
                     whole.display()
                 ),
             ),
-            None => damaged(error, "no checkpoint before it is whole, so begin a new run"),
+            None => damaged(error, "no earlier checkpoint is intact: start a new run"),
         })?;
-        // Steps after it are removed by their names: it must not be among them.
+        // Resuming removes later checkpoints by their names, so the name must be correct.
         if let Some(named) = step_of_name(path).filter(|named| *named != step) {
             let why = format!("was written after step {step}, not {named}: rename it to step-{step:06}");
             return Err(Error::file(path, why));
@@ -84,7 +84,7 @@ fn damaged(error: Error, way_out: &str) -> Error {
     }
 }
 
-/// The checksums of the checkpoint in `dir`; `None` where there are none.
+/// Reads the checksums of the checkpoint in `dir`; `None` if there are none.
 fn checksums(dir: &Path) -> Result<Option<Checksums>> {
     let path = dir.join(CHECKSUMS);
     if !files::exists(&path) {
@@ -94,9 +94,9 @@ fn checksums(dir: &Path) -> Result<Option<Checksums>> {
     found.map(Some).map_err(|e| Error::file(&path, format!("is damaged ({e})")))
 }
 
-/// Whether the file `path` is the one that the checkpoint in `dir` calls `name`.
+/// Whether the file `path` has the checksum listed for `name` in the checkpoint in `dir`.
 pub(super) fn is_of(dir: &Path, name: &Path, path: &Path) -> Result<bool> {
-    // Of a damaged one nothing is known.
+    // A damaged checkpoint matches nothing.
     let Ok(Some(Checksums { files })) = checksums(dir) else { return Ok(false) };
     match files.get(&listed(name)) {
         Some(expected) => Ok(Checksum::of(path)? == *expected),
@@ -104,7 +104,7 @@ pub(super) fn is_of(dir: &Path, name: &Path, path: &Path) -> Result<bool> {
     }
 }
 
-/// How a path below a checkpoint's folder is listed, on every system.
+/// The name under which a relative path is listed, the same on every operating system.
 fn listed(name: &Path) -> String {
     let parts = name.components().map(|part| part.as_os_str().to_string_lossy()).collect::<Vec<_>>();
     parts.join("/")
@@ -112,7 +112,7 @@ fn listed(name: &Path) -> String {
 
 /// Compares every file with its checksum.
 pub(super) fn verify(dir: &Path) -> Result<()> {
-    let missing = |path: &Path| Error::file(path, "is missing, so this checkpoint is damaged");
+    let missing = |path: &Path| Error::file(path, "is missing: the checkpoint is damaged");
     let path = dir.join(CHECKSUMS);
     let Some(Checksums { files }) = checksums(dir)? else { return Err(missing(&path)) };
     for (name, expected) in files.iter().filter(|(name, _)| *name != CHECKSUMS) {
@@ -122,11 +122,11 @@ pub(super) fn verify(dir: &Path) -> Result<()> {
         }
         let length = files::length(&path)?;
         if length != expected.bytes {
-            let why = format!("has {length} bytes where {} were written, so it is damaged", expected.bytes);
+            let why = format!("has {length} bytes instead of {}: it is damaged", expected.bytes);
             return Err(Error::file(&path, why));
         }
         if Digest::of_file(&path)? != expected.xxh3 {
-            return Err(Error::file(&path, "is damaged (its checksum is another than when it was written)"));
+            return Err(Error::file(&path, "is damaged (its checksum has changed)"));
         }
     }
     match files.contains_key(STATE) {
@@ -135,14 +135,14 @@ pub(super) fn verify(dir: &Path) -> Result<()> {
     }
 }
 
-/// The step in a checkpoint's state.
+/// The step in the state of a checkpoint.
 fn step_in(dir: &Path) -> Result<usize> {
     let path = dir.join(STATE);
     let step = files::read_json(&path)?["step"].as_u64().and_then(|step| step.try_into().ok());
-    step.ok_or_else(|| Error::file(&path, "has no \"step\", so it is damaged"))
+    step.ok_or_else(|| Error::file(&path, "has no \"step\": it is damaged"))
 }
 
-/// The last whole checkpoint before the one in `path`.
+/// The last intact checkpoint before the one at `path`.
 fn before(path: &Path) -> Option<PathBuf> {
     let step = step_of_name(path)?;
     let mut earlier = in_folder(path.parent()?).ok()?;
@@ -154,7 +154,8 @@ fn step_of_name(path: &Path) -> Option<usize> {
     path.file_name()?.to_str()?.strip_prefix("step-")?.parse().ok()
 }
 
-/// The checkpoints in a folder of them, oldest first. They are not looked into: what is renamed to such a name is whole.
+/// The checkpoints in a folder, oldest first. They are not verified: a folder gets such a name only when it is
+/// complete.
 pub(super) fn in_folder(dir: &Path) -> Result<Vec<Checkpoint>> {
     let checkpoint = |path: PathBuf| Some(Checkpoint { step: step_of_name(&path)?, path });
     let mut found: Vec<Checkpoint> = files::list(dir)?.into_iter().filter_map(checkpoint).collect();
@@ -175,11 +176,12 @@ pub(super) struct PendingCheckpoint {
 }
 
 impl PendingCheckpoint {
-    /// An empty one after `step` steps, among those in `dir`.
+    /// Creates an empty checkpoint after `step` steps in `dir`.
     pub(super) fn new(dir: &Path, step: usize) -> Result<PendingCheckpoint> {
         let path = dir.join(format!(".step-{step:06}.tmp"));
         files::remove(&path)?;
-        // Only these two: a run's folder that has gone must not come back with a checkpoint alone.
+        // Creates only these two folders: if the run folder was removed, it must not reappear with nothing but a
+        // checkpoint.
         if !dir.exists() {
             fs::create_dir(dir).map_err(Error::io("create", dir))?;
         }
@@ -192,15 +194,15 @@ impl PendingCheckpoint {
         &self.path
     }
 
-    /// Where it will be.
+    /// The final location.
     pub(super) fn committed(&self) -> Checkpoint {
         let path = self.path.with_file_name(format!("step-{:06}", self.step));
         Checkpoint { step: self.step, path }
     }
 
-    /// Writes the checksums, makes it all survive a power cut, and gives it its name.
+    /// Writes the checksums, syncs everything to disk, and renames the folder to its final name.
     pub(super) fn commit(self) -> Result<()> {
-        assert_eq!(step_in(&self.path)?, self.step, "state.json is of another step");
+        assert_eq!(step_in(&self.path)?, self.step, "state.json belongs to another step");
         seal(&self.path)?;
         sync_tree(&self.path)?;
         let path = self.committed().path;
@@ -210,12 +212,12 @@ impl PendingCheckpoint {
 
 impl Drop for PendingCheckpoint {
     fn drop(&mut self) {
-        // Gone if committed; otherwise the next start removes it if we cannot.
+        // The folder no longer exists after a commit. If removing fails here, the next start removes it.
         let _ = files::remove(&self.path);
     }
 }
 
-/// Writes the checksums of what is in `dir`.
+/// Writes the checksums of the files in `dir`.
 pub(super) fn seal(dir: &Path) -> Result<()> {
     let mut files = BTreeMap::new();
     for path in all_files(dir)? {
@@ -239,13 +241,13 @@ pub(super) fn all_files(dir: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Makes all below `dir` survive a power cut.
+/// Syncs everything below `dir` to disk.
 fn sync_tree(dir: &Path) -> Result<()> {
     for path in files::list(dir)? {
         if path.is_dir() {
             sync_tree(&path)?;
         } else {
-            // For writing, as Windows syncs nothing else.
+            // Opened for writing, because Windows cannot sync a read-only handle.
             let file = OpenOptions::new().write(true).open(&path);
             file.and_then(|file| file.sync_all()).map_err(Error::io("sync", &path))?;
         }

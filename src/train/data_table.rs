@@ -1,4 +1,4 @@
-//! What a dataset's rows are: how many were read and used, which were skipped and why, how long the others are.
+//! Statistics of a dataset: rows read, used and skipped with the reasons, and the lengths of the used rows.
 
 use std::collections::BTreeMap;
 
@@ -10,21 +10,21 @@ use super::rows::LengthLimits;
 use crate::data::packing::Tree;
 use crate::data::rows::Place;
 
-/// Why a row is skipped.
+/// The reason why a row is skipped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Skip {
-    /// Its prompt is longer than the limit.
+    /// The prompt is longer than the limit.
     LongPrompt,
-    /// It is longer than the limit.
+    /// The row is longer than the limit.
     TooLong,
-    /// There are no tokens to learn.
+    /// The row has no tokens to learn.
     Empty,
-    /// Its two answers are the same.
+    /// The two responses are equal.
     Alike,
-    /// One of its answers says nothing.
+    /// A response is empty.
     EmptyAnswer,
-    /// Its label says that its answer is a bad one.
+    /// The label marks the response as undesirable.
     BadLabel,
 }
 
@@ -32,7 +32,7 @@ impl Skip {
     const ALL: [Skip; 6] =
         [Skip::LongPrompt, Skip::TooLong, Skip::Empty, Skip::Alike, Skip::EmptyAnswer, Skip::BadLabel];
 
-    /// Its name among statistics.
+    /// The key in the statistics.
     fn name(self) -> &'static str {
         match self {
             Skip::LongPrompt => "skipped_long_prompt",
@@ -44,49 +44,49 @@ impl Skip {
         }
     }
 
-    /// What such rows are.
+    /// Describes such rows in a message.
     fn words(self, limits: LengthLimits) -> String {
         match self {
             Skip::LongPrompt => format!("with a prompt above {} tokens", limits.prompt),
-            Skip::TooLong => format!("above {} tokens in all", limits.whole),
-            Skip::Empty => "without a token to learn".to_owned(),
-            Skip::Alike => "of two equal answers".to_owned(),
-            Skip::EmptyAnswer => "with an empty answer".to_owned(),
-            Skip::BadLabel => "whose label says that the answer is bad".to_owned(),
+            Skip::TooLong => format!("above {} tokens in total", limits.whole),
+            Skip::Empty => "without tokens to learn".to_owned(),
+            Skip::Alike => "with two equal responses".to_owned(),
+            Skip::EmptyAnswer => "with an empty response".to_owned(),
+            Skip::BadLabel => "labelled as undesirable".to_owned(),
         }
     }
 }
 
-/// Rows that are skipped for one reason.
+/// The rows skipped for one reason.
 #[derive(Clone, Debug, PartialEq)]
 struct Skipped {
     rows: usize,
     first: Place,
 }
 
-/// The parts of which rows are made, in the order in which they are shown.
+/// The parts of rows, in the order of display.
 const PARTS: [&str; 5] = ["prompt", "chosen", "rejected", "completion", "text"];
 
-/// See the module.
+/// Statistics of a dataset, see the module.
 #[derive(Clone, Debug, Default)]
 pub struct DataTable {
     used: usize,
     skipped: BTreeMap<Skip, Skipped>,
-    /// Tokens of the parts of the rows that are used.
+    /// Lengths in tokens of the parts of the used rows.
     parts: BTreeMap<&'static str, Lengths>,
-    /// Tokens of all prompts, and of the longer answers.
+    /// Lengths in tokens of all prompts, and of the longest response of each row.
     prompts: Lengths,
     answers: Lengths,
     pub(super) limits: Option<LengthLimits>,
 }
 
 impl DataTable {
-    /// Notes a row that is skipped.
+    /// Records a skipped row.
     pub(super) fn skip(&mut self, why: Skip, place: &Place) {
         self.skipped.entry(why).or_insert_with(|| Skipped { rows: 0, first: place.clone() }).rows += 1;
     }
 
-    /// Notes a row that is used; `parts`: what its prompt and its responses are called, or what all of it is.
+    /// Records a used row. `parts` names its prompt and responses, or has a single name for the whole row.
     pub(super) fn r#use(&mut self, tree: &Tree, parts: &[&'static str]) {
         self.used += 1;
         self.prompts.push(tree.prompt.len());
@@ -103,27 +103,28 @@ impl DataTable {
         }
     }
 
-    /// Rows that were read.
+    /// The number of rows read.
     pub fn read(&self) -> usize {
         self.used + self.skipped_rows()
     }
 
-    /// Rows that are used.
+    /// The number of rows used.
     pub fn used(&self) -> usize {
         self.used
     }
 
-    /// Rows that are skipped.
+    /// The number of rows skipped.
     pub fn skipped_rows(&self) -> usize {
         self.skipped.values().map(|skipped| skipped.rows).sum()
     }
 
-    /// The longest prompt, in tokens.
+    /// The length of the longest prompt in tokens.
     pub(super) fn longest_prompt(&self) -> usize {
         self.prompts.max().unwrap_or(0)
     }
 
-    /// How many rows were skipped, why, and where the first of each kind is; `None` where all were kept.
+    /// A message with the number of skipped rows, the reasons, and the line of the first one for each; `None` if no row
+    /// was skipped.
     pub fn skipped(&self) -> Option<String> {
         let limits = self.limits?;
         let part = |(why, skipped): (&Skip, &Skipped)| {
@@ -138,7 +139,8 @@ impl DataTable {
         (skipped > 0).then(|| format!("{skipped} of {all} rows are skipped: {}", parts.join(", ")))
     }
 
-    /// The lengths in tokens of the rows' parts, a line each below a line of headings. Nothing where no row was read.
+    /// A table of the lengths of the parts in tokens: one line per part below a line of headings. Empty if no row was
+    /// used.
     pub fn lines(&self) -> Vec<(String, String)> {
         let line =
             |name: &str, [a, b, c, d]: [String; 4]| (name.to_owned(), format!("{a:>7}{b:>9}{c:>9}{d:>9}"));
@@ -152,7 +154,7 @@ impl DataTable {
         headings.into_iter().chain(parts).collect()
     }
 
-    /// All of it, for `--dry-run` and `run.json`.
+    /// All statistics, for `--dry-run` and `run.json`.
     pub fn statistics(&self) -> Value {
         let mut map = Map::new();
         map.insert("read".into(), json!(self.read()));

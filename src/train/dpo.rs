@@ -1,4 +1,4 @@
-//! Offline preference training: the pairs are given.
+//! Offline preference training on given pairs.
 
 use std::path::PathBuf;
 use web_time::Instant;
@@ -25,7 +25,7 @@ use crate::model::rater::check_writes;
 use crate::optim::Optimiser;
 use crate::task::Task;
 
-/// What these rows need of the device.
+/// Records the plans for these rows.
 pub(super) async fn plans(
     model: &Model,
     reference: &Model,
@@ -38,7 +38,7 @@ pub(super) async fn plans(
     PairTrainer::new(model, reference, train, &options.loss, capacity, None, &Arena::new()).await
 }
 
-/// Training that is ready to begin: plans recorded, memory taken.
+/// Offline training that is ready to start: plans recorded, memory allocated.
 pub struct DpoRun {
     policy: Policy,
     train: TrainOptions,
@@ -51,10 +51,10 @@ pub struct DpoRun {
 }
 
 impl DpoRun {
-    /// Encodes the pairs and records the plans. On a measuring `Gpu` this is the dry run.
+    /// Encodes the pairs and records the plans. On a measuring `Gpu`, this is the dry run.
     ///
     /// # Errors
-    /// [`crate::Error::Config`] for an option out of its range; what is wrong with the rows; memory errors.
+    /// [`crate::Error::Config`] for an option out of range; errors in the rows; memory errors.
     pub async fn new(
         policy: Policy,
         pairs: &[Pair],
@@ -64,8 +64,8 @@ impl DpoRun {
         DpoRun::of_rows(policy, numbered(pairs), train, options).await
     }
 
-    /// The same of pairs that are read one by one, see [`pairs`](crate::data::rows::pairs): they may be more than memory
-    /// holds.
+    /// The same for pairs that are read one by one (see [`pairs`](crate::data::rows::pairs)), which may be more than
+    /// fit into memory.
     ///
     /// # Errors
     /// As [`DpoRun::new`].
@@ -78,7 +78,7 @@ impl DpoRun {
         train.check()?;
         check_writes(&policy.model)?;
         if options.loss.needs_reference_samples() {
-            let why = "xpo needs pairs of which the reference drew one response, which online training draws";
+            let why = "xpo needs pairs with one response of the reference model: use it in online training";
             return Err(Error::config("loss", why));
         }
         use_kernels_of_checkpoint(policy.model.gpu(), train)?;
@@ -90,11 +90,11 @@ impl DpoRun {
         Ok(DpoRun { policy, train, options, rows, trainer, optimiser, moving, held_out })
     }
 
-    /// Tells loss and accuracy of held-out pairs after every `every` steps, and at the end, in `run`. Pairs that are longer than
-    /// what is trained on are left out.
+    /// Enables an evaluation on held-out pairs (loss and accuracy) after every `every` steps and at the end, in `run`.
+    /// Pairs above the length limits of training are skipped.
     ///
     /// # Errors
-    /// As [`DpoRun::of_rows`]; [`crate::Error::Config`] for `every` 0.
+    /// As [`DpoRun::of_rows`]; [`crate::Error::Config`] for `every` = 0.
     pub fn with_held_out(
         self,
         pairs: impl IntoIterator<Item = Result<Pair>>,
@@ -109,20 +109,20 @@ impl DpoRun {
         &self.rows
     }
 
-    /// How many held-out rows are kept, of how many that were read; `None` where there are none.
+    /// The number of held-out rows kept, and of those read; `None` without held-out rows.
     pub fn held_out_rows(&self) -> Option<(usize, usize)> {
         Some(self.held_out.as_ref()?.kept_of_read())
     }
 
-    /// Steps of the whole run.
+    /// The number of steps of the whole run.
     pub fn total_steps(&self) -> usize {
         total_steps(&self.train, self.rows.len(), 1)
     }
 
-    /// To be driven step by step, without a folder.
+    /// Returns a trainer to be driven step by step, without a folder.
     ///
     /// # Errors
-    /// What the device reports.
+    /// Errors of the device.
     pub fn trainer(self) -> Result<Trainer<'static>> {
         let DpoRun { policy, train, options, rows, trainer, optimiser, moving, held_out } = self;
         let known = vec![None; rows.len()];
@@ -131,31 +131,31 @@ impl DpoRun {
         Ok(trainer.with_moving_reference(moving).with_held_out(held_out))
     }
 
-    /// Trains to the end, in the folder of the options; returns where the model or adapter was saved.
+    /// Trains to the end, in the folder of the options. Returns the folder of the saved model or adapter.
     ///
     /// # Errors
-    /// What is wrong with the folder, or the checkpoint in it; see [`Trainer::step`]; [`crate::Error::SelfCheck`] where nothing
-    /// was learnt.
+    /// Errors of the folder or of a checkpoint in it; see [`Trainer::step`]; [`crate::Error::SelfCheck`] if nothing was
+    /// learnt.
     pub async fn run(self, sources: Sources, control: Control<'_>) -> Result<PathBuf> {
         run(self.trainer()?, sources, control).await
     }
 }
 
-/// Preferences that are in the dataset.
+/// Training on the preference pairs of the dataset.
 struct GivenPairs {
     trainer: PairTrainer,
     options: DpoOptions,
-    /// The reference's log-probabilities of a row's responses: computed once and kept, until it moves.
+    /// The reference model's log-probabilities of the responses of each row, cached until the reference moves.
     known: Vec<Option<[f32; 2]>>,
 }
 
-/// A pair of the dataset, whose label is certain.
+/// A pair of the dataset, with a hard label.
 fn given(tree: Tree, reference: [f32; 2]) -> LabelledPair {
     LabelledPair { tree, reference, label: 1.0, by_reference: [false; 2] }
 }
 
 impl GivenPairs {
-    /// Computes what is not known of these rows yet.
+    /// Computes the missing reference log-probabilities of these rows.
     async fn know(&mut self, rows: &EncodedRows, drawn: &[usize]) -> Result<()> {
         let mut new: Vec<usize> = drawn.iter().copied().filter(|row| self.known[*row].is_none()).collect();
         new.sort_unstable();

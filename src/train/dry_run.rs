@@ -1,4 +1,4 @@
-//! What a run takes of the device, told from the model's `config.json` alone: no weights, no tokenizer, no rows.
+//! Memory requirements of a run, computed from the model's `config.json` alone: without weights, tokenizer or rows.
 
 use std::any::Any;
 use std::path::Path;
@@ -11,19 +11,19 @@ use crate::data::tokenizer::configured_ids;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 
-/// A run on a measuring [`Gpu`], whose ledger shows what it holds until this is dropped. Rows are not read: each is
-/// taken to be as long as the options allow.
+/// A run on a measuring [`Gpu`], whose ledger shows the memory that it holds until it is dropped. Every row is assumed
+/// to be as long as the options allow.
 pub struct DryRun {
     rows: EncodedRows,
     _held: Box<dyn Any>,
 }
 
 impl DryRun {
-    /// Next-token training: [`TrainOptions::max_length`] tokens a row, of which
-    /// [`TrainOptions::max_prompt_length`] (else one) are the prompt.
+    /// Supervised fine-tuning: [`TrainOptions::max_length`] tokens per row, of which
+    /// [`TrainOptions::max_prompt_length`] (default 1) belong to the prompt.
     ///
     /// # Errors
-    /// [`Error::Config`] for lengths that are not given, or above the model's context; memory errors.
+    /// [`Error::Config`] for lengths that are not set or exceed the model's context; memory errors.
     pub async fn sft(gpu: &Gpu, dir: &Path, train: &TrainOptions) -> Result<DryRun> {
         train.check()?;
         let (model, _) = load_model(gpu, dir, train, false).await?;
@@ -33,8 +33,8 @@ impl DryRun {
         Ok(DryRun { rows, _held: Box::new((model, plans)) })
     }
 
-    /// Offline preferences: a prompt of [`TrainOptions::max_prompt_length`] tokens, and each of the two answers as long
-    /// as [`TrainOptions::max_length`] then allows.
+    /// Offline preference training: a prompt of [`TrainOptions::max_prompt_length`] tokens, and two responses, each of
+    /// which fills the row up to [`TrainOptions::max_length`].
     ///
     /// # Errors
     /// As [`DryRun::sft`].
@@ -48,7 +48,7 @@ impl DryRun {
         Ok(DryRun { rows, _held: Box::new((model, reference, plans)) })
     }
 
-    /// A reward model: as [`DryRun::dpo`], without a reference.
+    /// Reward model training: as [`DryRun::dpo`], without a reference model.
     ///
     /// # Errors
     /// As [`DryRun::sft`].
@@ -66,8 +66,8 @@ impl DryRun {
         Ok(DryRun { rows, _held: Box::new((model, plans)) })
     }
 
-    /// Online feedback, without the judge: prompts of [`TrainOptions::max_prompt_length`] tokens, and responses of
-    /// [`AlignOptions::max_new_tokens`].
+    /// Online training, without the judge: prompts of [`TrainOptions::max_prompt_length`] tokens and responses of
+    /// [`AlignOptions::max_new_tokens`] tokens.
     ///
     /// # Errors
     /// As [`DryRun::sft`].
@@ -83,7 +83,9 @@ impl DryRun {
         let limit = align::prompt_limit(model.architecture().context, train, options)?;
         let prompt = needed("max-prompt-length", train.max_prompt_length)?;
         if prompt > limit {
-            let why = format!("{prompt} is above {limit}, which the model and max-new-tokens leave for it");
+            let why = format!(
+                "{prompt} is above {limit}, the room that the model's context and max-new-tokens leave for a prompt"
+            );
             return Err(Error::config("max-prompt-length", why));
         }
         let rows = EncodedRows::of_lengths((prompt, 0), 0)?;
@@ -93,28 +95,28 @@ impl DryRun {
         Ok(DryRun { rows, _held: Box::new((model, reference, plans)) })
     }
 
-    /// One row of the lengths that all of them are taken to have.
+    /// A single row of the assumed lengths.
     pub fn rows(&self) -> &EncodedRows {
         &self.rows
     }
 }
 
 fn needed(option: &str, length: Option<usize>) -> Result<usize> {
-    let why = "says how long the rows of a dry run without a dataset are: give it (or the rows)";
+    let why = "must be set for a dry run without a dataset";
     length.ok_or_else(|| Error::config(option, why))
 }
 
-/// Tokens of the prompt and of what follows it.
+/// The lengths of the prompt and of the rest of the row in tokens.
 fn lengths(prompt: Option<usize>, train: &TrainOptions, context: usize) -> Result<(usize, usize)> {
     let (length, prompt) = (needed("max-length", train.max_length)?, needed("max-prompt-length", prompt)?);
     if length > context {
         return Err(Error::config(
             "max-length",
-            format!("{length} is above {context}, which the model takes"),
+            format!("{length} is above the model's context of {context}"),
         ));
     }
     if prompt >= length {
-        let why = format!("{prompt} leaves nothing of the max-length of {length} for an answer");
+        let why = format!("{prompt} leaves no room for a response: max-length is {length}");
         return Err(Error::config("max-prompt-length", why));
     }
     Ok((prompt, length - prompt))

@@ -1,10 +1,11 @@
-//! What a run is evaluated on.
+//! Evaluation during a run.
 //!
-//! Held-out prompts: answered by the start once, and by the policy every so many steps; the run's own judge compares.
+//! On held-out prompts, the initial policy responds once and the current policy at every evaluation. The judge of the
+//! run compares both.
 //!
-//! Held-out pairs: their loss and accuracy are told.
+//! On held-out pairs, the loss and the accuracy are computed.
 //!
-//! What is drawn here changes nothing of the training: its draws have a seed of their own.
+//! Evaluation does not change the training: it samples with a seed of its own.
 
 use super::identity::described;
 use super::options::TrainOptions;
@@ -24,37 +25,37 @@ use crate::generate::Response;
 use crate::judge::Pair;
 use crate::model::Model;
 
-/// What a run is evaluated on.
+/// The evaluation on held-out prompts.
 pub(super) struct Evaluation {
-    /// As the dataset has them, and as the policy reads them.
+    /// The texts of the dataset, and their tokens.
     prompts: Vec<(Text, Vec<u32>)>,
-    /// As the judge reads them.
+    /// The prompts as shown to the judge.
     shown: Vec<String>,
     options: AnswerOptions,
-    /// Steps between two evaluations; `None`: one at the end.
+    /// Steps between two evaluations; `None`: only at the end.
     every: Option<usize>,
-    /// The policy as it was at the start.
+    /// A copy of the initial policy.
     start: Model,
-    /// Its answers, once they are drawn.
+    /// The responses of the initial policy, once sampled.
     start_answers: Vec<Response>,
-    /// Prompts that were read.
+    /// The number of prompts read.
     read: usize,
-    /// Those that share in answering.
+    /// The ranks among which sampling is divided.
     ranks: Ranks,
 }
 
-/// Pairs that are not trained on.
+/// Preference pairs that are not trained on.
 pub(super) struct HeldOutPairs {
     pub rows: EncodedRows,
-    /// Steps between two evaluations; `None`: one at the end.
+    /// Steps between two evaluations; `None`: only at the end.
     every: Option<usize>,
 }
 
 impl HeldOutPairs {
-    /// Those of `pairs` that are within the limits of what the run trains on.
+    /// Encodes `pairs` and keeps those within the length limits of the run.
     ///
     /// # Errors
-    /// What is wrong with the rows; [`Error::Config`] where none is left, and for `every` 0.
+    /// Errors in the rows; [`Error::Config`] if no pair is left, and for `every` = 0.
     pub fn new(
         policy: &Policy,
         pairs: impl IntoIterator<Item = Result<PreferenceRow>>,
@@ -70,12 +71,12 @@ impl HeldOutPairs {
         Ok(HeldOutPairs { rows, every })
     }
 
-    /// How many are kept, of how many that were read.
+    /// The number of pairs kept, and of pairs read.
     pub fn kept_of_read(&self) -> (usize, usize) {
         (self.rows.len(), self.rows.table().read())
     }
 
-    /// Whether they are due after `step` of `total` steps.
+    /// Whether an evaluation is due after `step` of `total` steps.
     pub fn are_due(&self, step: usize, total: usize) -> bool {
         is_due(self.every, step, total)
     }
@@ -83,9 +84,10 @@ impl HeldOutPairs {
 
 fn check(every: Option<usize>) -> Result<()> {
     match every {
-        Some(0) => {
-            Err(Error::config("eval-steps", "is 0: give 1 or more, or leave it out for the end alone"))
-        }
+        Some(0) => Err(Error::config(
+            "eval-steps",
+            "is 0: set it to at least 1, or leave it out to evaluate only at the end",
+        )),
         _ => Ok(()),
     }
 }
@@ -95,10 +97,11 @@ fn is_due(every: Option<usize>, step: usize, total: usize) -> bool {
 }
 
 impl Evaluation {
-    /// The prompts that leave room for an answer, in their order. `start`: the policy as it is now, whatever becomes of it.
+    /// Keeps the prompts that leave room for a response, in their order. `start` is a frozen copy of the initial
+    /// policy.
     ///
     /// # Errors
-    /// [`Error::Config`] where there is none.
+    /// [`Error::Config`] if no prompt is left.
     pub fn new(
         policy: &Policy,
         start: Model,
@@ -113,14 +116,14 @@ impl Evaluation {
         let prompts: Vec<(Text, Vec<u32>)> =
             prompts.iter().zip(encoded).filter_map(|(row, ids)| Some((row.prompt.clone(), ids?))).collect();
         if prompts.is_empty() {
-            let why = "holds no prompt that leaves room for an answer: give shorter ones";
+            let why = "has no prompt that leaves room for a response: use shorter prompts";
             return Err(Error::config("eval-dataset", why));
         }
         let shown = prompts.iter().map(|(prompt, _)| prompt.transcript()).collect();
         Ok(Evaluation { prompts, shown, options, every, start, start_answers: Vec::new(), read, ranks })
     }
 
-    /// What its prompts are.
+    /// A description of the prompts with a digest.
     pub fn identity(&self) -> String {
         let mut digester = Digester::default();
         for ((_, ids), shown) in self.prompts.iter().zip(&self.shown) {
@@ -130,28 +133,29 @@ impl Evaluation {
         described(self.prompts.len(), digester)
     }
 
-    /// How many prompts are kept, of how many that were read.
+    /// The number of prompts kept, and of prompts read.
     pub fn kept_of_read(&self) -> (usize, usize) {
         (self.prompts.len(), self.read)
     }
 
-    /// Whether the policy is to be evaluated after `step` of `total` steps.
+    /// Whether an evaluation is due after `step` of `total` steps.
     pub fn is_due(&self, step: usize, total: usize) -> bool {
         is_due(self.every, step, total)
     }
 
-    /// Draws the start's answers: `policy` must not have been trained yet. `watch` as in [`draw_answers`].
+    /// Samples the responses of the initial policy. `policy` must not have been trained yet. `watch` as in
+    /// [`draw_answers`].
     pub async fn answer_as_start(
         &mut self,
         policy: &Policy,
         watch: &mut (dyn FnMut(usize) -> Result<()> + Send),
     ) -> Result<()> {
-        // Two draws of one policy are to be two draws.
+        // Another seed, so that the two sets of responses of an untrained policy are independent.
         self.start_answers = self.answers(policy, self.options.seed.wrapping_add(1), watch).await?;
         Ok(())
     }
 
-    /// The answers of the policy as it is.
+    /// Samples the responses of the current policy.
     pub async fn answer(
         &self,
         policy: &Policy,
@@ -173,7 +177,7 @@ impl Evaluation {
         self.ranks.join(draw_answers(policy, &prompts, &options, None, watch).await).await
     }
 
-    /// The pairs to be judged: the policy's answers are the first responses.
+    /// The pairs to be judged. The first response is that of the current policy.
     pub fn pairs<'p>(&'p self, answers: &'p [Response]) -> Vec<Pair<'p>> {
         let texts = self.shown.iter().zip(answers.iter().zip(&self.start_answers));
         texts
@@ -181,7 +185,7 @@ impl Evaluation {
             .collect()
     }
 
-    /// What came out; `None` without a usable verdict.
+    /// Computes the report; `None` if no verdict is usable.
     pub async fn report(
         &self,
         policy: &Policy,

@@ -1,53 +1,54 @@
-//! What a judge's verdicts go by besides the answers: their order, their length.
+//! Biases of a judge: towards a position, or towards a length.
 
 use serde::{Deserialize, Serialize};
 
 use super::report::PairReport;
 use crate::eval::wilson_interval;
 
-/// Counts over the judged pairs of a run; they survive a resume.
+/// Counts over the judged pairs of a run. Checkpoints store them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Habits {
-    /// Pairs that were shown in both orders.
+    /// Pairs shown in both orders.
     both_orders: usize,
-    /// Those of them in which the same position was preferred twice.
+    /// Pairs of these for which the same position was preferred in both orders.
     flips: usize,
-    /// Pairs that were shown in one order and have a preference.
+    /// Pairs shown in one order with a preference.
     one_order: usize,
-    /// Those of them that the answer shown first won.
+    /// Pairs of these in which the response shown first won.
     first: usize,
-    /// Pairs with a preference whose answers differ in their characters' number.
+    /// Pairs with a preference whose responses differ in their number of characters.
     unequal: usize,
-    /// Those of them that the longer answer won.
+    /// Pairs of these in which the longer response won.
     longer: usize,
 }
 
-/// What is worth a warning.
+/// A bias that causes a warning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Habit {
-    /// Prefers a position whichever answer stands there.
+    /// The judge prefers a position, whichever response is shown there.
     Flips,
-    /// Prefers the first, or the second, of answers whose order is chance.
+    /// The judge prefers the first, or the second, of responses shown in random order.
     Position,
-    /// Prefers the longer, or the shorter, answer nearly always.
+    /// The judge prefers the longer, or the shorter, response nearly always.
     Length,
-    /// This member of an ensemble has next to no usable verdict.
+    /// This member of an ensemble gives hardly any usable verdict.
     Mute(usize),
 }
 
-/// Flips of a judge that guesses are every second; of the paper's smallest 56 %, of its largest 18 %. Above this share half of
-/// what is learnt may be noise.
+/// A judge that guesses flips in 50 % of the pairs; in the paper, the smallest judge does in 56 % and the largest in 18
+/// %. Above this share, up to half of the preferences may be noise.
 const MOST_FLIPS: f64 = 1.0 / 3.0;
-/// Before so many pairs nothing is told: the counts are looked at after every step, and some early look misleads.
+/// The smallest number of pairs for a warning. The counts are tested after every step, so early tests give false
+/// alarms.
 const FEWEST: usize = 4;
-/// The share of first answers that win by chance alone, whose order is drawn, is within this of one half.
+/// With randomly ordered responses, the share of wins of the first response must be within this distance of one half.
 const MOST_AWAY: f64 = 0.15;
-/// Wins of the longer answer above this share, or below its complement, leave little to anything else.
+/// A share of wins of the longer response above this value, or below its complement, indicates a length bias.
 const MOST_LONGER: f64 = 0.8;
 
 impl Habits {
-    /// Adds a step's pairs.
+    /// Adds the pairs of a step.
     pub fn add(&mut self, pairs: &[PairReport]) {
         for pair in pairs {
             let Some(judgement) = &pair.judgement else { continue };
@@ -60,7 +61,7 @@ impl Habits {
                 _ => continue,
             };
             if !both_orders {
-                // The second response was shown first where that order alone was asked.
+                // If only the reverse order was asked, the second response was shown first.
                 self.one_order += 1;
                 self.first += usize::from(first != judgement.p_21.is_some());
             }
@@ -72,20 +73,20 @@ impl Habits {
         }
     }
 
-    /// The share of pairs with a preference that the longer answer won, where lengths differ.
+    /// The share of wins of the longer response, over the pairs with a preference whose lengths differ.
     pub fn longer_ratio(&self) -> Option<f64> {
         (self.unequal > 0).then(|| self.longer as f64 / self.unequal as f64)
     }
 
-    /// What the counts are sure of, at 95 %: a habit and a sentence about it.
+    /// The biases that are significant at 95 %, each with a warning.
     pub fn warnings(&self) -> Vec<(Habit, String)> {
         let percent = |part: usize, of: usize| 100.0 * part as f64 / of.max(1) as f64;
         let mut out = Vec::new();
         if self.both_orders >= FEWEST && wilson_interval(self.flips, self.both_orders).0 > MOST_FLIPS {
             let text = format!(
-                "the judge preferred the same position in both orders in {:.0} % of {} pairs, whichever answer stood there \
-                 (one that guesses does so in 50 %): its verdicts are mostly noise; use a larger judge or another template, \
-                 or raise min-confidence to learn from the sure ones alone",
+                "the judge preferred the same position in both orders in {:.0} % of {} pairs \
+                 (a judge that guesses does so in 50 %): its verdicts are mostly noise; use a larger judge or another template, \
+                 or raise min-confidence to learn only from confident verdicts",
                 percent(self.flips, self.both_orders),
                 self.both_orders
             );
@@ -95,8 +96,8 @@ impl Habits {
         if low > 0.5 + MOST_AWAY || high < 0.5 - MOST_AWAY {
             let second = self.one_order - self.first;
             let text = format!(
-                "the judge preferred the {} answer in {:.0} % of {} pairs, though their order is chance: its verdicts are \
-                 mostly noise; ask in both orders, or use another judge",
+                "the judge preferred the {} response in {:.0} % of {} pairs although their order is random: its verdicts are \
+                 mostly noise; judge in both orders, or use another judge",
                 if low > 0.5 { "first" } else { "second" },
                 percent(self.first.max(second), self.one_order),
                 self.one_order
@@ -107,8 +108,8 @@ impl Habits {
         if low > MOST_LONGER || high < 1.0 - MOST_LONGER {
             let shorter = self.unequal - self.longer;
             let text = format!(
-                "the judge preferred the {} answer in {:.0} % of {} pairs: if length is not what you asked for, say so in \
-                 its template, and look at the length-controlled win rate of oaif eval",
+                "the judge preferred the {} response in {:.0} % of {} pairs: if length should not matter, say so in \
+                 its template, and check the length-controlled win rate of oaif eval",
                 if low > 0.5 { "longer" } else { "shorter" },
                 percent(self.longer.max(shorter), self.unequal),
                 self.unequal
@@ -141,7 +142,7 @@ mod tests {
         }
     }
 
-    /// The number of pairs after which a habit is told, of pairs as `next` makes them.
+    /// The number of pairs, made by `next`, after which a bias is reported.
     fn told_after(habit: Habit, next: impl Fn(usize) -> PairReport) -> Option<usize> {
         let mut habits = Habits::default();
         (1..=400).find(|n| {
@@ -151,16 +152,16 @@ mod tests {
     }
 
     #[test]
-    fn a_judge_that_always_prefers_a_position_is_told_within_the_first_pairs() {
-        // Both orders: it says "the first" twice, so that the pair is a tie.
+    fn a_constant_position_bias_is_reported_within_the_first_pairs() {
+        // In both orders the judge prefers the first, so the pair is a tie.
         assert_eq!(told_after(Habit::Flips, |_| pair("tie", Some([1.0, 0.0]), [5, 5])), Some(4));
         assert_eq!(told_after(Habit::Position, |_| pair("1", None, [5, 5])), Some(8));
         assert_eq!(told_after(Habit::Position, |_| pair("2", None, [5, 5])), Some(8));
     }
 
     #[test]
-    fn a_position_is_where_an_answer_was_shown() {
-        // Shown the other way round, a preference for the second response is one for the first place.
+    fn the_position_is_where_the_response_was_shown() {
+        // In the reverse order, a preference for the second response is one for the first position.
         let turned = |n: usize| {
             let mut pair = pair(if n.is_multiple_of(2) { "1" } else { "2" }, None, [5, 5]);
             let judgement = pair.judgement.as_mut().unwrap();
@@ -171,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_judge_that_guesses_is_told_by_its_flips() {
+    fn a_judge_that_guesses_is_reported_for_its_flips() {
         let guess = |n: usize| {
             let flips = n.is_multiple_of(2);
             pair("1", Some([1.0, if flips { 0.0 } else { 1.0 }]), [5, 5])
@@ -181,11 +182,11 @@ mod tests {
     }
 
     #[test]
-    fn a_judge_that_goes_by_length_is_told_and_one_that_reads_is_not() {
+    fn a_length_bias_is_reported_and_an_unbiased_judge_is_not() {
         let longer =
             |n: usize| if n.is_multiple_of(2) { pair("1", None, [9, 5]) } else { pair("2", None, [5, 9]) };
         assert_eq!(told_after(Habit::Length, longer), Some(16));
-        // 20 % flips, every second pair to each side, 60 % to the longer.
+        // 20 % flips, half of the wins on each side, 60 % for the longer response.
         let reads = |n: usize| {
             let flips = n.is_multiple_of(5);
             let (verdict, other) = if n.is_multiple_of(2) { ("1", 0.9) } else { ("2", 0.1) };
@@ -199,12 +200,12 @@ mod tests {
     }
 
     #[test]
-    fn each_sentence_says_what_was_counted_and_the_way_out() {
+    fn each_warning_has_the_count_and_a_way_out() {
         let mut habits = Habits::default();
         (0..60).for_each(|_| habits.add(&[pair("1", Some([0.9, 0.2]), [9, 5])]));
         let texts: Vec<String> = habits.warnings().into_iter().map(|(_, text)| text).collect();
         assert!(texts[0].contains("100 % of 60 pairs") && texts[0].contains("min-confidence"), "{texts:?}");
-        assert!(texts[1].contains("longer answer in 100 % of 60 pairs"), "{texts:?}");
+        assert!(texts[1].contains("longer response in 100 % of 60 pairs"), "{texts:?}");
         assert_eq!((texts.len(), habits.longer_ratio()), (2, Some(1.0)));
     }
 }

@@ -1,54 +1,56 @@
-//! Whether a run teaches anything: when to end it, and what to tell its user.
+//! Detects runs that do not learn: when to stop, and what to report.
 
 use super::identity::Command;
 
-/// Steps in a row that taught nothing, and rows that they took, from which on a run ends: fewer may be chance.
+/// A run stops after this many steps in a row without a gradient, which took at least this many rows. Fewer may be
+/// chance.
 const IDLE_STEPS: usize = 10;
 const IDLE_ROWS: usize = 40;
-/// Answers from which on it says something that none of them has ended.
+/// The smallest number of responses for a warning that none of them ended.
 const MIN_ANSWERS: usize = 32;
-/// Nats of KL divergence below which a policy is as good as its start, and the steps from which on this is no surprise.
+/// The KL divergence in nats below which a policy counts as unchanged, and the smallest number of steps for that
+/// warning.
 const MIN_KL: f64 = 0.01;
 const MIN_STEPS: usize = 10;
 
-/// Why a run ends whose last `steps` steps in a row taught nothing from `rows` rows; `all` says whether these are more
-/// than half of a run that is over.
+/// The error that stops a run after `steps` steps in a row, with `rows` rows, taught nothing. `all`: these are more
+/// than half of a finished run.
 pub(super) fn idle(command: Command, steps: usize, rows: usize, all: bool) -> Option<String> {
     let over = all && steps > 2;
     let why = match command {
         Command::Align => {
-            "their answers were alike, tied or unusable, or had no gradient (see pairs.jsonl and metrics.jsonl); the \
-             policy may be ruined, then lower the learning rate, or the judge may see no difference"
+            "their responses were equal, tied or without a usable verdict, or had no gradient (see pairs.jsonl and \
+             metrics.jsonl); if the policy has collapsed, lower the learning rate; the judge may also see no difference"
         }
         Command::Dpo => {
-            "their pairs had no gradient (see metrics.jsonl); the policy may be ruined, then lower the learning rate, \
-             or the chosen responses may be the rejected ones"
+            "their pairs had no gradient (see metrics.jsonl); if the policy has collapsed, lower the learning rate; \
+             the chosen responses may also equal the rejected ones"
         }
         Command::Reward => {
-            "their pairs had no gradient (see metrics.jsonl); the model may be ruined, then lower the learning rate"
+            "their pairs had no gradient (see metrics.jsonl); if the model has collapsed, lower the learning rate"
         }
         Command::Sft => {
-            "their rows had no gradient (see metrics.jsonl); the policy may be ruined, then lower the learning rate"
+            "their rows had no gradient (see metrics.jsonl); if the policy has collapsed, lower the learning rate"
         }
     };
     ((steps >= IDLE_STEPS && rows >= IDLE_ROWS) || over).then(|| {
         format!(
-            "nothing was learnt in the last {steps} steps: {why}; the checkpoints stay, no model is saved"
+            "nothing was learnt in the last {steps} steps: {why}; the checkpoints are kept, no model is saved"
         )
     })
 }
 
-/// Answers that never end.
+/// The warning for responses that never end.
 pub(super) fn endless(answers: usize, ended: usize, max_new_tokens: usize) -> Option<String> {
     (answers >= MIN_ANSWERS && ended == 0).then(|| {
         format!(
-            "none of {answers} answers ended within {max_new_tokens} tokens: the judge saw beginnings alone; raise \
-             max-new-tokens, or give a stop text"
+            "none of {answers} responses ended within {max_new_tokens} tokens, so the judge saw only truncated ones: raise \
+             max-new-tokens, or set a stop string"
         )
     })
 }
 
-/// A policy that is where it was, from the KL divergence of the run's steps.
+/// The warning for a policy that did not change, from the KL divergence of each step.
 pub(super) fn unmoved(kl: &[f64]) -> Option<String> {
     if kl.len() < MIN_STEPS {
         return None;
@@ -57,8 +59,8 @@ pub(super) fn unmoved(kl: &[f64]) -> Option<String> {
     let mean = last.iter().sum::<f64>() / last.len() as f64;
     (mean.abs() < MIN_KL).then(|| {
         format!(
-            "the policy hardly moved: its KL divergence from the start is {mean:.4} nats at the end; raise the learning \
-             rate, or train for longer"
+            "the policy hardly changed: its KL to the reference is {mean:.4} nats at the end; raise the learning \
+             rate, or train longer"
         )
     })
 }
@@ -68,18 +70,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_run_ends_when_many_steps_in_a_row_taught_nothing() {
+    fn a_run_stops_after_many_steps_in_a_row_without_learning() {
         let idle = |steps, rows, all| idle(Command::Align, steps, rows, all);
         assert_eq!(idle(9, 360, false), None);
-        assert_eq!(idle(10, 10, false), None, "single rows may well tie ten times");
+        assert_eq!(idle(10, 10, false), None, "ten single rows may all be ties");
         assert!(idle(10, 40, false).is_some() && idle(40, 40, false).is_some());
         assert!(idle(3, 3, true).is_some() && idle(2, 64, true).is_none());
     }
 
     #[test]
-    fn each_kind_of_training_is_told_why_of_its_own_rows() {
+    fn each_kind_of_training_has_its_own_reason() {
         for (command, has, lacks) in [
-            (Command::Align, "answers", "chosen"),
+            (Command::Align, "their responses", "chosen"),
             (Command::Dpo, "chosen responses", "judge"),
             (Command::Sft, "their rows", "pairs"),
         ] {
@@ -90,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn a_policy_that_stays_and_answers_that_go_on_are_told() {
+    fn an_unchanged_policy_and_endless_responses_are_reported() {
         assert!(unmoved(&[0.001; 10]).is_some() && unmoved(&[0.001; 9]).is_none());
         let grows: Vec<f64> = (0..20).map(|i| 0.1 * i as f64).collect();
         assert_eq!(unmoved(&grows), None);

@@ -1,4 +1,5 @@
-//! What decides the numbers of a run: a run is resumed only with the same, or with changes that were asked for by name.
+//! The identity of a run: everything that determines its numbers. A run resumes only with the same identity, or with
+//! changes that `allow-changes` names.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,41 +18,42 @@ use crate::model::fingerprint;
 use crate::optim::OptimiserKind;
 use crate::preference::{LossOptions, Objective};
 
-/// All that decides a run's numbers. Its keys, those of its groups included, have the names of the options.
+/// Everything that determines the numbers of a run. The keys, including those of the groups, are the names of the
+/// options.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(super) struct RunIdentity {
-    /// Which kind of training.
+    /// The kind of training.
     pub command: Command,
     /// The base weights and their configuration.
     model: Digest,
-    /// The LoRA adapter that the run began with.
+    /// The LoRA adapter with which the run started.
     #[serde(deserialize_with = "Option::deserialize")]
     adapter: Option<Digest>,
     tokenizer: Digest,
     #[serde(deserialize_with = "Option::deserialize")]
     chat_template: Option<Digest>,
-    /// The encoded rows that are trained on, in their order.
+    /// The encoded training rows, in their order.
     dataset: String,
-    /// What it is evaluated on.
+    /// The evaluation dataset.
     #[serde(deserialize_with = "Option::deserialize")]
     eval_dataset: Option<String>,
     training: Training,
     #[serde(deserialize_with = "Option::deserialize")]
     lora: Option<Lora>,
-    /// End completions with the end-of-sequence token.
+    /// Whether completions end with the end-of-sequence token.
     #[serde(deserialize_with = "Option::deserialize")]
     append_eos: Option<bool>,
     #[serde(deserialize_with = "Option::deserialize")]
     loss: Option<LossOptions>,
     #[serde(deserialize_with = "Option::deserialize")]
     policy_gradient: Option<PolicyGradient>,
-    /// Of a reward model.
+    /// Only for reward models.
     #[serde(deserialize_with = "Option::deserialize")]
     center_rewards_coefficient: Option<f32>,
     #[serde(deserialize_with = "Option::deserialize")]
     online: Option<Online>,
-    /// What the judge says of itself, see [`Judge::identity`](crate::judge::Judge::identity).
+    /// The judge's own description, see [`Judge::identity`](crate::judge::Judge::identity).
     #[serde(deserialize_with = "Option::deserialize")]
     judge: Option<BTreeMap<String, String>>,
 }
@@ -67,7 +69,7 @@ pub(super) enum Command {
 }
 
 impl Command {
-    /// As the program calls it.
+    /// The name of the subcommand.
     pub fn name(self) -> &'static str {
         match self {
             Command::Align => "align",
@@ -84,7 +86,7 @@ struct Training {
     learning_rate: f64,
     lr_scheduler_type: String,
     warmup_steps: usize,
-    /// Steps of the whole run, where the learning rate depends on them.
+    /// The number of steps of the whole run, if the learning rate depends on it.
     #[serde(deserialize_with = "Option::deserialize")]
     max_steps: Option<usize>,
     optim: String,
@@ -98,7 +100,7 @@ struct Training {
     max_grad_norm: f32,
     per_device_train_batch_size: usize,
     gradient_accumulation_steps: usize,
-    /// For how many ranks a step takes rows; runs of older versions had one.
+    /// The number of ranks for which a step takes rows. Runs of older versions had one.
     #[serde(default = "one")]
     ranks: usize,
     seed: u32,
@@ -107,7 +109,7 @@ struct Training {
     max_prompt_length: Option<usize>,
     #[serde(deserialize_with = "Option::deserialize")]
     max_length: Option<usize>,
-    /// How the reference follows the policy.
+    /// How the reference model follows the policy.
     #[serde(deserialize_with = "Option::deserialize")]
     ref_model_mixup_alpha: Option<f32>,
     #[serde(deserialize_with = "Option::deserialize")]
@@ -152,7 +154,7 @@ struct Online {
     async_level: usize,
 }
 
-/// What another value makes into another run: it cannot be changed, whoever asks.
+/// Options that can never change within a run.
 const FIXED: [&str; 11] = [
     "command",
     "model",
@@ -167,24 +169,25 @@ const FIXED: [&str; 11] = [
     "dtype",
 ];
 
-/// The options of a [`PolicyGradient`], which the run that a checkpoint is of may have had.
+/// The options of [`PolicyGradient`]. They are accepted by name because the run that wrote the checkpoint may have had
+/// them.
 const POLICY_GRADIENT: [&str; 4] = ["advantage", "token-weights", "epsilon", "epsilon-high"];
 
-/// One thing that is not what it was.
+/// An option whose value changed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Change {
-    /// Steps that were done before it.
+    /// The number of steps done before the change.
     pub after_step: usize,
     /// The option.
     pub name: String,
-    /// What it was.
+    /// The old value.
     pub from: Value,
-    /// What it is from then on.
+    /// The new value.
     pub to: Value,
 }
 
-/// The first name that `other` has another value of, and both values.
+/// The first name whose value differs in `other`, and both values.
 pub(super) fn first_difference(
     one: BTreeMap<String, Value>,
     mut other: BTreeMap<String, Value>,
@@ -200,22 +203,22 @@ fn one() -> usize {
 }
 
 impl RunIdentity {
-    /// For how many ranks a step takes rows.
+    /// The number of ranks for which a step takes rows.
     pub fn ranks(&self) -> usize {
         self.training.ranks
     }
 
-    /// The first option that `other` has another value of, and both values.
+    /// The first option whose value differs in `other`, and both values.
     pub fn difference(&self, other: &RunIdentity) -> Option<(String, Value, Value)> {
         first_difference(self.options(), other.options())
     }
 
-    /// What the judge says of itself, in online training.
+    /// The judge's own description, in online training.
     pub fn judge(&self) -> Option<&BTreeMap<String, String>> {
         self.judge.as_ref()
     }
 
-    /// What all kinds of training share.
+    /// The part that all kinds of training have in common.
     pub fn new(
         command: Command,
         policy: &Policy,
@@ -233,11 +236,11 @@ impl RunIdentity {
         };
         let (steps_matter, warmup_steps) = match train.schedule {
             ScheduleKind::Linear | ScheduleKind::Cosine => (true, train.warmup_of(total_steps)),
-            // What a warm-up by a ratio takes is of the whole run.
+            // A warm-up ratio refers to the steps of the whole run.
             ScheduleKind::ConstantWithWarmup => (train.warmup_by_ratio(), train.warmup_of(total_steps)),
             ScheduleKind::Constant => (false, 0),
         };
-        // A given adapter's shape is part of its digest.
+        // The digest of a given adapter includes its shape.
         let lora = train.lora.as_ref().filter(|_| train.adapter.is_none()).map(|lora| Lora {
             lora_r: lora.rank,
             lora_alpha: lora.alpha,
@@ -285,28 +288,28 @@ impl RunIdentity {
         })
     }
 
-    /// With held-out rows.
+    /// Adds held-out rows.
     pub fn with_held_out(self, rows: &EncodedRows) -> Result<RunIdentity> {
         Ok(RunIdentity { eval_dataset: Some(dataset(rows)?), ..self })
     }
 
-    /// With held-out prompts.
+    /// Adds held-out prompts.
     pub fn with_evaluation(self, evaluation: &Evaluation) -> RunIdentity {
         RunIdentity { eval_dataset: Some(evaluation.identity()), ..self }
     }
 
-    /// With given completions.
+    /// Adds the options of given completions.
     pub fn with_completions(self, append_eos: bool) -> RunIdentity {
         RunIdentity { append_eos: Some(append_eos), ..self }
     }
 
-    /// With a preference loss.
+    /// Adds a preference loss.
     pub fn with_loss(mut self, loss: &Objective) -> RunIdentity {
         self.loss = Some(loss.options());
         self
     }
 
-    /// With what online training minimises.
+    /// Adds the loss of online training.
     pub fn with_online_loss(mut self, loss: &OnlineLoss) -> RunIdentity {
         match loss {
             OnlineLoss::Preference(objective) => self.with_loss(objective),
@@ -327,12 +330,12 @@ impl RunIdentity {
         }
     }
 
-    /// With scores that are kept around 0.
+    /// Adds the coefficient that centres the rewards around 0.
     pub fn with_centring(self, coefficient: f32) -> RunIdentity {
         RunIdentity { center_rewards_coefficient: Some(coefficient), ..self }
     }
 
-    /// With samples that a judge compares.
+    /// Adds the options of sampling and judging.
     pub fn with_feedback(mut self, options: &AlignOptions, judge: BTreeMap<String, String>) -> RunIdentity {
         let sampling = options.sampling;
         self.online = Some(Online {
@@ -354,9 +357,9 @@ impl RunIdentity {
         self
     }
 
-    /// Every option with its value.
+    /// All options with their values.
     fn options(&self) -> BTreeMap<String, Value> {
-        // Through text, as a checkpoint keeps it: not every number is read back as the one that was written.
+        // Serialized and parsed as in a checkpoint, because not every number survives that unchanged.
         let text = serde_json::to_string(self).expect("JSON of plain values");
         let Ok(Value::Object(keys)) = serde_json::from_str(&text) else { unreachable!("a struct") };
         let mut options = BTreeMap::new();
@@ -370,7 +373,7 @@ impl RunIdentity {
         options
     }
 
-    /// What differs from the run that wrote a checkpoint after `step` steps.
+    /// The differences from the run that wrote a checkpoint after `step` steps.
     fn changes(&self, saved: &RunIdentity, step: usize) -> Vec<Change> {
         let (was, is) = (saved.options(), self.options());
         let names: BTreeSet<&String> = was.keys().chain(is.keys()).collect();
@@ -387,14 +390,14 @@ impl RunIdentity {
             .collect()
     }
 
-    /// The changes since the run that wrote a checkpoint, all of them `allowed` by name.
+    /// Returns the changes since the run that wrote a checkpoint. All of them must be named in `allowed`.
     ///
     /// # Errors
-    /// [`Error::Config`] about changes that are not allowed, with both values and the way out.
+    /// [`Error::Config`] for changes that are not allowed, with both values and the way out.
     pub fn resume(&self, saved: &RunIdentity, step: usize, allowed: &[String]) -> Result<Vec<Change>> {
         if saved.command != self.command {
             let why = format!(
-                "the checkpoint is of a run of oaif {}, this is oaif {}: go on by oaif {0}",
+                "the checkpoint was written by oaif {}, but this is oaif {}: resume with oaif {0}",
                 saved.command.name(),
                 self.command.name()
             );
@@ -423,19 +426,22 @@ impl RunIdentity {
                     .chain(allowed.iter().map(|a| a.as_str()))
                     .collect();
                 format!(
-                    "make it the same, or say that you mean it by `allow-changes` {}, or begin a new run",
+                    "use the same value, allow the change with `allow-changes` {}, or start a new run",
                     names.join(",")
                 )
             }
             false => {
-                format!("{} must be the same as before: make it so, or begin a new run", fixed.join(", "))
+                format!(
+                    "{} cannot change within a run: use the same value, or start a new run",
+                    fixed.join(", ")
+                )
             }
         };
-        let why = format!("the checkpoint was written with {was}, this run has {is}: {way_out}");
+        let why = format!("the checkpoint was written with {was}, but this run has {is}: {way_out}");
         Err(Error::config("resume-from-checkpoint", why))
     }
 
-    /// Refuses names that no option has which may be changed.
+    /// Rejects names that are not options or that cannot be changed.
     pub fn check_names(&self, allowed: &[String]) -> Result<()> {
         let known = self.options();
         let optional = [
@@ -449,7 +455,7 @@ impl RunIdentity {
         ];
         for name in allowed {
             if FIXED.contains(&name.as_str()) {
-                let why = format!("{name} cannot be changed in a run: begin a new one");
+                let why = format!("{name} cannot change within a run: start a new run");
                 return Err(Error::config("allow-changes", why));
             }
             let judge = known.contains_key("judge") && name.starts_with("judge-");
@@ -459,8 +465,10 @@ impl RunIdentity {
             {
                 let names: Vec<&str> =
                     known.keys().map(|k| k.as_str()).filter(|k| !FIXED.contains(k)).collect();
-                let why =
-                    format!("{name:?} is nothing that may be changed: choose from {}", names.join(", "));
+                let why = format!(
+                    "{name:?} is not an option that can be changed: choose from {}",
+                    names.join(", ")
+                );
                 return Err(Error::config("allow-changes", why));
             }
         }
@@ -476,12 +484,12 @@ fn shown(value: &Value) -> String {
     }
 }
 
-/// So many rows of a dataset.
+/// Describes a dataset by its number of rows and its digest.
 pub(super) fn described(rows: usize, digester: Digester) -> String {
     format!("of {rows} rows with digest {}", digester.finish())
 }
 
-/// The rows' tokens, and what is shown of them besides, in their order.
+/// A digest over the tokens of the rows, their margins, and the texts shown to the judge.
 fn dataset(rows: &EncodedRows) -> Result<String> {
     let mut digester = Digester::default();
     for row in 0..rows.len() {

@@ -1,5 +1,5 @@
-//! How a rank takes part in a run: rank 0 works in the run's folder, each other one in a folder of its own, with a copy of
-//! what it needs of the run's, which is gone at the end.
+//! How a process joins a distributed run. Rank 0 works in the run folder. Every other rank works in a temporary folder
+//! with copies of the files it needs, which is removed at the end.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,18 +16,18 @@ use crate::files;
 use crate::judge::ensemble::JUDGES;
 use crate::judge::journal::JOURNAL;
 
-/// Bytes that are sent at a time.
+/// Bytes sent at a time.
 const PIECE: u64 = 64 << 20;
 
-/// Options of a run, as one of its ranks has them.
+/// The options of a run, as seen by one of its ranks.
 pub struct Joined {
-    /// To train by.
+    /// The options to train with.
     pub options: TrainOptions,
-    /// Where a rank other than 0 works; it is removed as this is dropped.
+    /// The temporary folder of a rank other than 0. It is removed on drop.
     pub folder: Option<TempDir>,
 }
 
-/// A file that is copied: its path below the folder that it is copied from.
+/// A file to be copied, with its path relative to the source folder.
 #[derive(Serialize, Deserialize)]
 struct Copied {
     name: String,
@@ -35,16 +35,16 @@ struct Copied {
 }
 
 impl TrainOptions {
-    /// Trains together with the other `ranks`, each of which calls this. A run that goes on from a checkpoint takes as many
-    /// rows in a step as before, however many ranks there are.
+    /// Joins the other `ranks`, each of which must make this call. A resumed run takes as many rows per step as before,
+    /// whatever the number of ranks.
     ///
     /// # Errors
-    /// What is wrong with the checkpoint; [`Error::Io`]; where another rank fails.
+    /// Errors of the checkpoint; [`Error::Io`]; the failure of another rank.
     pub async fn join(mut self, ranks: Ranks) -> Result<Joined> {
         let begins = (self.overwrite, self.resume.is_some());
         let all: Vec<(bool, bool)> = ranks.gather(Ok(begins)).await?;
         if let Some(rank) = all.iter().position(|other| *other != all[0]) {
-            let why = format!("are others on rank {rank} than on rank 0: start all ranks with the same");
+            let why = format!("differ between rank {rank} and rank 0: start all ranks with the same flags");
             return Err(ranks.found_by_all(Error::config("flags", why)));
         }
         let checkpoint = match ranks.leads() {
@@ -65,14 +65,14 @@ impl TrainOptions {
         Ok(Joined { options: self, folder })
     }
 
-    /// Copies what is there of the run from rank 0 to the others, and has them work there.
+    /// Copies the existing files of the run from rank 0 to the other ranks, and lets these work in their copies.
     async fn copy(&mut self, checkpoint: Option<PathBuf>) -> Result<Option<TempDir>> {
         let here = match self.ranks.leads() {
             true => None,
             false => Some(tempfile::tempdir().map_err(Error::io("create", &std::env::temp_dir()))?),
         };
         let run = here.as_ref().map(|dir| dir.path().join("run"));
-        // Of a run that is to be replaced nothing is needed.
+        // Nothing is needed of a run that is overwritten.
         if self.start() != Start::Overwrite {
             let said = [JOURNAL, JUDGES].map(|name| self.folder().join(name));
             copy(&self.ranks, self.folder(), &said, run.as_deref()).await?;
@@ -94,7 +94,8 @@ impl TrainOptions {
     }
 }
 
-/// Copies files, and all within folders, that lie below `from` on rank 0 to the same places below `to` on the others.
+/// Copies files, and folders recursively, from below `from` on rank 0 to the same relative paths below `to` on the
+/// other ranks.
 async fn copy(ranks: &Ranks, from: &Path, paths: &[PathBuf], to: Option<&Path>) -> Result<()> {
     let listed = match ranks.leads() {
         true => list(from, paths),
@@ -117,7 +118,7 @@ async fn copy(ranks: &Ranks, from: &Path, paths: &[PathBuf], to: Option<&Path>) 
             ranks.gather(piece.as_ref().map(drop).map_err(|error| Error::Ranks(error.to_string()))).await?;
             let came = ranks.broadcast(piece?).await?;
             let kept = place.as_ref().map_or(Ok(()), |place| append(place, &came));
-            // One piece at a time is on its way.
+            // Only one piece is in flight.
             ranks.gather(kept).await?;
         }
         exchanging.done();
@@ -148,7 +149,8 @@ fn list(from: &Path, paths: &[PathBuf]) -> Result<Vec<Copied>> {
             continue;
         }
         let name = path.strip_prefix(from).expect("found below it");
-        let name = name.to_str().ok_or_else(|| Error::file(path, "has a name that is no text"))?.to_owned();
+        let name =
+            name.to_str().ok_or_else(|| Error::file(path, "has a name that is not valid UTF-8"))?.to_owned();
         found.push(Copied { name, bytes: files::length(path)? });
     }
     Ok(found)

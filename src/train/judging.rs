@@ -1,4 +1,4 @@
-//! What a judge says about a step's samples, and which two of each prompt are learnt from.
+//! The verdicts on the responses of a step, and the choice of the pairs to learn from.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -16,30 +16,30 @@ use crate::generate::{FinishReason, Response};
 use crate::judge::queue::{Answer, Question, Said, Usage};
 use crate::judge::{Counts, Judgement, Pair, PairOutcome, Position, Verdict, best_and_worst, round_robin};
 
-/// Judged pairs from which on the share of unusable verdicts says something.
+/// The smallest number of judged pairs for which the share of unusable verdicts is significant.
 const MIN_JUDGED: usize = 16;
 
-/// A step's games: for each prompt, every two of its samples meet.
+/// The pairs of a step: for each prompt, every two of its responses.
 pub(super) struct Games {
     of: Vec<Vec<Game>>,
-    /// What was asked and is not answered, by its id.
+    /// The open questions by their ids.
     open: HashMap<String, (Place, Question)>,
-    /// Wall time of the judge for those that were answered.
+    /// Wall-clock time of the judge for the answered questions, in milliseconds.
     ms: f64,
 }
 
-/// Samples i and j of a prompt, and what was said of them.
+/// Responses i and j of a prompt, and the judgement on them.
 #[derive(Default)]
 struct Game {
     i: usize,
     j: usize,
     identical: bool,
     judgement: Option<Judgement>,
-    /// Of the pair the other way round, where that was asked.
+    /// The judgement on the swapped pair, if it was asked as a question of its own.
     swapped: Option<Judgement>,
 }
 
-/// A question's game.
+/// The pair to which a question belongs.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Place {
     prompt: usize,
@@ -48,7 +48,7 @@ struct Place {
 }
 
 impl Game {
-    /// What came out: of a pair that was asked both ways round by two questions, their mean.
+    /// The outcome. For a pair asked in both orders as two questions, the mean of both.
     fn outcome(&self) -> PairOutcome {
         if self.identical {
             return PairOutcome::Identical;
@@ -65,9 +65,9 @@ impl Game {
 }
 
 impl Games {
-    /// The games of these prompts' answers, which were drawn from the dataset as these numbers. Pairs of the
-    /// prompts drawn before number `probes` are asked both ways round, by two questions. Where the samples are of
-    /// `several_policies`, whose comes first is chance, so that a judge's taste for a position favours neither.
+    /// Creates the pairs of the responses to these prompts. `draws` are the draw numbers of the prompts. Pairs of draws
+    /// below `probes` are asked in both orders, as two questions. If the responses come from `several_policies`, their
+    /// order is random, so that a position bias of the judge favours neither.
     pub fn new(
         draws: &[u64],
         prompts: &[String],
@@ -103,14 +103,14 @@ impl Games {
         games
     }
 
-    /// What is not answered yet, in the order of the games.
+    /// The open questions, in the order of the pairs.
     pub fn questions(&self) -> Vec<Question> {
         let mut open: Vec<&(Place, Question)> = self.open.values().collect();
         open.sort_by_key(|(place, _)| *place);
         open.into_iter().map(|(_, question)| question.clone()).collect()
     }
 
-    /// Takes an answer, if it is to one of these games.
+    /// Takes an answer. Returns whether it belongs to one of these pairs.
     pub fn take(&mut self, answer: &Answer) -> bool {
         let Some((Place { prompt, game, swapped }, _)) = self.open.remove(&answer.id) else { return false };
         let Said::Judgement(judgement) = &answer.said else { unreachable!("a comparison was asked for") };
@@ -125,7 +125,7 @@ impl Games {
         self.open.is_empty()
     }
 
-    /// What came out, and what is to be learnt from it.
+    /// The outcomes, and the pairs to learn from.
     pub fn judging(&self, choosing: Choosing) -> Judging {
         let known = |game: &Game| (game.i, game.j, game.outcome());
         let games: Vec<Vec<(usize, usize, PairOutcome)>> =
@@ -148,36 +148,36 @@ impl Games {
     }
 }
 
-/// Which pairs are learnt from.
+/// The rule for choosing the pairs to learn from.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Choosing {
     pub pairs: PairChoice,
-    /// The least probability that the chosen response is the better one.
+    /// The smallest probability that the chosen response is better.
     pub min_confidence: f32,
 }
 
-/// Two samples of a prompt to learn from.
+/// Two responses to one prompt to learn from.
 pub(super) struct Choice {
     pub chosen: usize,
     pub rejected: usize,
-    /// The judge's probability that the chosen one is better.
+    /// The judge's probability that the chosen response is better.
     pub probability: f32,
 }
 
-/// What the judge said about a step's samples.
+/// The judgements on the responses of a step.
 pub(super) struct Judging {
-    /// For each prompt its games: samples i, j and what became of them.
+    /// For each prompt its pairs: the indices i and j, and the outcome.
     games: Vec<Vec<(usize, usize, PairOutcome)>>,
-    /// For each prompt.
+    /// For each prompt, the pairs to learn from.
     pub choices: Vec<Vec<Choice>>,
     pub counts: Counts,
-    /// Pairs of which the judge was not sure enough.
+    /// The number of pairs below the minimum confidence.
     unsure: usize,
-    /// Wall time of the judge a judged pair.
+    /// Wall-clock time of the judge per judged pair, in milliseconds.
     latency_ms: f64,
 }
 
-/// Every game with a preference.
+/// Every pair with a preference.
 fn all_decided(games: &[(usize, usize, PairOutcome)]) -> Vec<Choice> {
     let choice = |(i, j, outcome): &(usize, usize, PairOutcome)| match outcome.verdict() {
         Verdict::First { p } => Some(Choice { chosen: *i, rejected: *j, probability: p }),
@@ -187,13 +187,13 @@ fn all_decided(games: &[(usize, usize, PairOutcome)]) -> Vec<Choice> {
     games.iter().filter_map(choice).collect()
 }
 
-/// Best against worst; for two samples, the preferred against the other.
+/// The best response against the worst. With two responses, the preferred one against the other.
 fn best_against_worst(games: &[(usize, usize, PairOutcome)]) -> Option<Choice> {
     let verdicts: Vec<(usize, usize, Verdict)> =
         games.iter().map(|(i, j, a)| (*i, *j, a.verdict())).collect();
     let samples = games.iter().map(|(i, j, _)| i.max(j) + 1).max()?;
     let (chosen, rejected) = best_and_worst(samples, &verdicts)?;
-    // How probably a sample wins a game, over its games with a usable verdict.
+    // The mean probability that a response wins, over its pairs with a usable verdict.
     let strength = |sample: usize| {
         let wins = verdicts.iter().filter_map(|(i, j, verdict)| match verdict.p_first()? {
             p if *i == sample => Some(p),
@@ -203,14 +203,14 @@ fn best_against_worst(games: &[(usize, usize, PairOutcome)]) -> Option<Choice> {
         let wins: Vec<f32> = wins.collect();
         wins.iter().sum::<f32>() / wins.len().max(1) as f32
     };
-    // For two samples this is the judge's own probability.
+    // With two responses, this is the judge's own probability.
     let probability = (0.5 + 0.5 * (strength(chosen) - strength(rejected))).clamp(0.5, 1.0);
     Some(Choice { chosen, rejected, probability })
 }
 
 impl Judging {
-    /// For each prompt's samples how probably they win a game, over those with a usable verdict; `None` without one. Equal
-    /// texts tie.
+    /// For each response, the mean probability that it wins against the other responses to the prompt, over the pairs
+    /// with a usable verdict; `None` if there is none. Equal texts tie.
     pub fn win_rates(&self) -> Vec<Vec<Option<f64>>> {
         let of = |games: &Vec<(usize, usize, PairOutcome)>| {
             let samples = games.iter().map(|(_, j, _)| j + 1).max().unwrap_or(0);
@@ -228,7 +228,7 @@ impl Judging {
         self.games.iter().map(of).collect()
     }
 
-    /// Every pair that was met, and whether it was learnt from.
+    /// All pairs, with the choice made of them.
     pub fn pairs(
         &self,
         step: usize,
@@ -258,7 +258,7 @@ impl Judging {
         out
     }
 
-    /// Why the first unusable verdict is.
+    /// The reason of the first unusable verdict.
     pub fn first_invalid(&self) -> Option<&str> {
         self.games.iter().flatten().find_map(|(_, _, a)| match a {
             PairOutcome::Judged(j) => match &j.verdict {
@@ -269,7 +269,7 @@ impl Judging {
         })
     }
 
-    /// For `metrics.jsonl`.
+    /// The report for `metrics.jsonl`.
     pub fn report(&self, off_policy_steps: usize, used: Usage, longer: Option<f64>) -> JudgeReport {
         let counts = &self.counts;
         let learnt: Vec<&Choice> = self.choices.iter().flatten().collect();
@@ -298,22 +298,22 @@ impl Judging {
     }
 }
 
-/// Verdicts and answers of the run so far; they survive a resume.
+/// Totals of the verdicts and responses of a run. Checkpoints store them.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct VerdictTotals {
     counts: Counts,
-    /// Of the last steps, as many as it takes for 16 judged pairs.
+    /// The last steps, as many as are needed for 16 judged pairs.
     recent: VecDeque<Recent>,
     answers: usize,
-    /// Answers that ended by themselves or by a stop text.
+    /// Responses that ended with the end-of-sequence token or a stop string.
     ended: usize,
     habits: Habits,
-    /// What the members of an ensemble said.
+    /// The votes of the members of an ensemble.
     votes: Votes,
 }
 
-/// What a step's verdicts were.
+/// The number of verdicts in a step.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Recent {
@@ -335,7 +335,7 @@ impl VerdictTotals {
         self.ended += all.filter(|answer| answer.finish_reason != FinishReason::Length).count();
     }
 
-    /// Ends a run whose judge gives too few usable verdicts: of all, or of late none.
+    /// Fails if the judge gives too few usable verdicts: of all verdicts so far, or none recently.
     pub fn check(&self, limit: f64, name: &str, invalid: Option<&str>) -> Result<()> {
         let sum = |of: fn(&Recent) -> usize| self.recent.iter().map(of).sum::<usize>();
         let recent = (sum(|step| step.invalid), sum(|step| step.judged));
@@ -345,7 +345,7 @@ impl VerdictTotals {
         let reason = invalid.unwrap_or("none in this step");
         let why = match (mostly, mute) {
             (true, _) => format!(
-                "{} of {} verdicts were unusable, above the max-invalid-ratio of {limit}; the last reason: {reason}",
+                "{} of {} verdicts were unusable, more than the max-invalid-ratio of {limit}; the last reason: {reason}",
                 total.0, total.1
             ),
             (false, true) => {
@@ -356,17 +356,17 @@ impl VerdictTotals {
         Err(Error::Judge { name: name.into(), why })
     }
 
-    /// What the judge goes by besides the answers.
+    /// The biases of the judge.
     pub fn habits(&self) -> &Habits {
         &self.habits
     }
 
-    /// How far the members of an ensemble agree.
+    /// The agreement of the members of an ensemble.
     pub fn votes(&self) -> &Votes {
         &self.votes
     }
 
-    /// What the user should know of the answers.
+    /// A warning if no response ended.
     pub fn endless(&self, max_new_tokens: usize) -> Option<String> {
         health::endless(self.answers, self.ended, max_new_tokens)
     }
@@ -376,7 +376,7 @@ impl VerdictTotals {
 mod tests {
     use super::*;
 
-    /// After how many of these steps the run ends.
+    /// The index of the step at which the run stops.
     fn ends_after(limit: f64, steps: impl IntoIterator<Item = (usize, usize)>) -> Option<usize> {
         let mut totals = VerdictTotals::default();
         steps.into_iter().position(|(judged, invalid)| {
@@ -392,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn whose_answer_comes_first_is_chance_where_they_are_of_several_policies() {
+    fn the_order_of_responses_of_several_policies_is_random() {
         let draws: Vec<u64> = (0..1000).collect();
         let (prompts, of) = (vec!["p".to_owned(); 1000], vec![answers(["policy", "reference"]); 1000]);
         let first = |several| {
@@ -406,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_pair_asked_both_ways_what_is_usable_counts() {
+    fn a_pair_asked_in_both_orders_uses_the_usable_verdicts() {
         let judged = |one: Verdict, swapped: Verdict| {
             let voted = |verdict: Verdict, vote| Judgement {
                 votes: vec![Verdict::from_probability(vote)],
@@ -427,7 +427,7 @@ mod tests {
         assert_eq!(
             (both.verdict.clone(), both.votes.clone()),
             (Verdict::Tie, vec![Verdict::Tie]),
-            "the votes are of both"
+            "votes of both orders are merged"
         );
         assert_eq!(judged(mute(), p(1.0)).verdict, Verdict::from_probability(0.0));
         assert_eq!(judged(p(0.75), mute()).verdict, Verdict::from_probability(0.75));
@@ -435,12 +435,12 @@ mod tests {
     }
 
     #[test]
-    fn a_judge_that_falls_silent_ends_the_run_within_a_few_steps() {
+    fn a_judge_without_usable_verdicts_stops_the_run_within_a_few_steps() {
         let good = [(4, 0); 30];
         assert_eq!(ends_after(0.5, good.into_iter().chain([(4, 4); 10])), Some(33));
         assert_eq!(ends_after(0.5, good.into_iter().chain([(32, 32); 10])), Some(30));
         assert_eq!(ends_after(1.0, good.into_iter().chain([(4, 4); 10])), None);
-        // Now and then one is unusable: nothing to end a run for.
+        // Single unusable verdicts now and then do not stop a run.
         assert_eq!(ends_after(0.5, (0..1000).map(|i| (4, if i % 4 == 3 { 4 } else { 1 }))), None);
     }
 }

@@ -1,5 +1,5 @@
-//! The kernels that a run's numbers depend on: a checkpoint keeps which variants computed it, and a resumed run uses the same
-//! ones, whatever was measured on the device since.
+//! The kernel variants of a run. A checkpoint stores which variants computed it, and a resumed run uses the same ones,
+//! regardless of what was tuned on the device since.
 
 use super::options::TrainOptions;
 use super::run_dir::resumed_checkpoint;
@@ -7,11 +7,11 @@ use super::state::State;
 use crate::error::Result;
 use crate::gpu::{DeviceKind, Gpu, Products};
 
-/// Chooses the variants that the checkpoint was computed with, where the options resume one and the device has them. To be
-/// called before anything is recorded on the device.
+/// Selects the kernel variants with which the checkpoint was computed, if the options resume from one and the device
+/// supports them. Must be called before anything is recorded on the device.
 ///
 /// # Errors
-/// What is wrong with the checkpoint.
+/// Errors of the checkpoint.
 pub(super) fn use_kernels_of_checkpoint(gpu: &Gpu, options: &TrainOptions) -> Result<()> {
     // A dry run computes nothing.
     if gpu.is_measuring() {
@@ -19,7 +19,7 @@ pub(super) fn use_kernels_of_checkpoint(gpu: &Gpu, options: &TrainOptions) -> Re
     }
     if let Some(checkpoint) = resumed_checkpoint(options.folder(), &options.start())? {
         let kernels = State::read(&checkpoint.path)?.kernels;
-        // A GPU that does without the kernels for GPUs got wrong results by them.
+        // A GPU uses unrolled products only if the GPU kernels computed wrong results on it.
         let distrusted = gpu.summary().device_kind() == DeviceKind::Gpu
             && matches!(gpu.tuning().products, Products::Unrolled(_));
         if kernels.runs_with(gpu.subgroup()) && !distrusted {

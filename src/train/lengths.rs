@@ -1,39 +1,39 @@
-//! How long things are: how often each length occurs, from which quantiles are exact at little memory.
+//! Statistics of lengths. Counts of each length give exact quantiles in little memory.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-/// Lengths in tokens, each with how often it occurs.
+/// Lengths in tokens with their counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Lengths {
     counts: BTreeMap<usize, usize>,
     all: usize,
 }
 
-/// What is told of lengths.
+/// A summary of lengths.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct LengthSummary {
-    /// The shortest.
+    /// The smallest length.
     pub min: usize,
-    /// The mean, to a tenth.
+    /// The mean, rounded to one decimal.
     pub mean: f64,
     /// The median.
     pub median: usize,
-    /// What 95 % do not exceed.
+    /// The 95th percentile.
     pub p95: usize,
-    /// The longest.
+    /// The largest length.
     pub max: usize,
 }
 
 impl Lengths {
-    /// Adds one.
+    /// Adds a length.
     pub fn push(&mut self, length: usize) {
         *self.counts.entry(length).or_default() += 1;
         self.all += 1;
     }
 
-    /// The longest.
+    /// The largest length.
     pub fn max(&self) -> Option<usize> {
         self.counts.keys().next_back().copied()
     }
@@ -42,7 +42,7 @@ impl Lengths {
         self.counts.iter().map(|(length, count)| length * count).sum()
     }
 
-    /// The length at `index` of all in ascending order.
+    /// The length at `index` in ascending order.
     fn at(&self, index: usize) -> usize {
         let mut before = 0;
         let reaches = |(_, count): &(&usize, &usize)| {
@@ -52,7 +52,7 @@ impl Lengths {
         self.counts.iter().find(reaches).map_or(0, |(length, _)| *length)
     }
 
-    /// `None` of none.
+    /// The summary; `None` if there are no lengths.
     pub fn summary(&self) -> Option<LengthSummary> {
         let (min, max) = (*self.counts.keys().next()?, self.max()?);
         let mean = self.sum() as f64 / self.all as f64;
@@ -60,7 +60,7 @@ impl Lengths {
         Some(LengthSummary { min, mean: (mean * 10.0).round() / 10.0, median: at(0.5), p95: at(0.95), max })
     }
 
-    /// The sum of the `count` longest, each taken as often as the others where there are fewer.
+    /// The sum of the `count` longest, repeating all lengths equally if there are fewer.
     pub fn sum_of_longest(&self, count: usize) -> usize {
         if self.all == 0 {
             return 0;

@@ -1,4 +1,5 @@
-//! A run's logs: JSON lines with a "step", written to their end, cut where a run is resumed.
+//! The logs of a run: files of JSON lines with a "step". Rows are appended, and removed when a run is resumed from an
+//! earlier step.
 
 use std::borrow::Cow;
 use std::fs::{File, OpenOptions};
@@ -11,7 +12,7 @@ use serde_json::{Map, Value};
 use crate::error::{Error, Result};
 use crate::files::AtomicFile;
 
-/// A log that stays open from its first row on.
+/// A log that stays open after its first row.
 #[derive(Debug)]
 pub(super) struct Log {
     path: PathBuf,
@@ -23,12 +24,12 @@ fn step_of(row: &Value) -> Option<usize> {
 }
 
 impl Log {
-    /// The log in the file `path`, which comes into being with the first row.
+    /// A log in the file `path`, which is created with the first row.
     pub fn new(path: PathBuf) -> Log {
         Log { path, file: None }
     }
 
-    /// Writes `rows`, each with a "step", in one piece to the end.
+    /// Appends `rows`, each with a "step", in a single write.
     pub fn append(&mut self, rows: &[impl Serialize]) -> Result<()> {
         self.still_there()?;
         let mut lines = Vec::new();
@@ -45,24 +46,24 @@ impl Log {
         file.write_all(&lines).map_err(Error::io("write", path))
     }
 
-    /// Makes what was written survive a power cut.
+    /// Syncs the file to disk.
     pub fn sync(&self) -> Result<()> {
         self.file.as_ref().map_or(Ok(()), |file| file.sync_all()).map_err(Error::io("sync", &self.path))
     }
 
-    /// Fails where the open file is no longer the one of this name.
+    /// Fails if the open file is no longer the one at this path.
     pub fn still_there(&self) -> Result<()> {
         match self.file.as_ref().is_none_or(|file| is_at(file, &self.path)) {
             true => Ok(()),
             false => {
-                let why = "was removed, moved or replaced while the run was writing to it: put the folder back and \
-                           resume from its last checkpoint, or begin a new run";
+                let why = "was removed, moved or replaced while the run was writing to it: restore the folder and \
+                           resume from its last checkpoint, or start a new run";
                 Err(Error::file(&self.path, why))
             }
         }
     }
 
-    /// Fails where the steps of the rows up to `step` are not `complete`, as `expected` says in words.
+    /// Fails if `complete` is false for the steps of the rows up to `step`. `expected` describes them in the message.
     pub fn check(&self, step: usize, complete: impl Fn(&[usize]) -> bool, expected: &str) -> Result<()> {
         let mut steps = Vec::new();
         self.for_each_row(|_, _, found| {
@@ -73,8 +74,8 @@ impl Log {
             true => Ok(()),
             false => {
                 let why = format!(
-                    "holds {} rows up to step {step}, where the checkpoint was written after {expected}: put the lost \
-                     rows back, or begin a new run in another `output-dir` from the path of the checkpoint",
+                    "has {} rows up to step {step}, but the checkpoint was written after {expected}: restore the lost \
+                     rows, or start a new run in another `output-dir` from the path of the checkpoint",
                     steps.len()
                 );
                 Err(Error::file(&self.path, why))
@@ -82,7 +83,7 @@ impl Log {
         }
     }
 
-    /// The numbers of this name, of the rows that have it.
+    /// The values of the key `name`, from the rows that have it.
     pub fn values(&self, name: &str) -> Result<Vec<f64>> {
         let mut values = Vec::new();
         self.for_each_row(|_, row, _| {
@@ -92,7 +93,7 @@ impl Log {
         Ok(values)
     }
 
-    /// Calls `each` with every row.
+    /// Calls `each` for every row.
     pub fn for_each(&self, mut each: impl FnMut(&Value) -> Result<()>) -> Result<()> {
         self.for_each_row(|_, row, _| each(row))
     }
@@ -115,12 +116,12 @@ impl Log {
         })
     }
 
-    /// Writes the log anew, of what `kept` makes of each line, its row and its step.
+    /// Rewrites the log. `kept` returns the new line for each line, its row and its step.
     fn rewrite(
         &mut self,
         kept: impl for<'l> Fn(&'l [u8], &Value, usize) -> Option<Cow<'l, [u8]>>,
     ) -> Result<()> {
-        // The new file replaces the one that is open.
+        // The new file replaces the open one.
         self.file = None;
         let path = &self.path;
         if !path.exists() {
@@ -134,7 +135,7 @@ impl Log {
         file.commit()
     }
 
-    /// Calls `each` with every line, its row and its step, up to the end or a line that a crash has cut off.
+    /// Calls `each` with every line, its row and its step, until the end or an incomplete last line.
     fn for_each_row(&self, mut each: impl FnMut(&[u8], &Value, usize) -> Result<()>) -> Result<()> {
         let path = &self.path;
         let mut log = match File::open(path) {
@@ -150,7 +151,7 @@ impl Log {
             }
             let row: Value = serde_json::from_slice(&line).unwrap_or_default();
             let found = step_of(&row).ok_or_else(|| {
-                let why = "is no row of a run (an object with a \"step\"): repair or remove it";
+                let why = "is not a row of a log (an object with a \"step\"): repair or remove it";
                 Error::Row { path: path.to_owned(), line: number, why: why.into() }
             })?;
             each(&line, &row, found)?;

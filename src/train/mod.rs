@@ -1,9 +1,8 @@
 //! Training: supervised, on given preferences, and online.
 //!
-//! A [`Trainer`] takes a step at a time and reports what happened in it; its algorithm stands in pseudo-code at the top of
-//! `trainer.rs`. A run is a trainer driven to its end, whose reports go into a folder: see [`run_dir`]. The names in
-//! `metrics.jsonl` and `pairs.jsonl` are those of [`report`]; the `time/…` are milliseconds, of which `forward` and `backward`
-//! are the GPU's own, where it tells.
+//! A [`Trainer`] takes one step at a time and reports it. Its algorithm is given in pseudo-code at the top of
+//! `trainer.rs`. A run drives a trainer to its end and writes the reports into a folder, see [`run_dir`]. The keys of
+//! `metrics.jsonl` and `pairs.jsonl` are documented in [`report`].
 
 mod active;
 mod align;
@@ -73,14 +72,14 @@ pub(crate) use run_file::RunFile;
 pub use sft::SftRun;
 pub use trainer::{Control, Trainer};
 
-/// What the judge of the online run in the folder `dir` said of itself, see
-/// [`Judge::identity`](crate::judge::Judge::identity): `None` for a run without a judge or a checkpoint.
+/// The judge's description of itself (see [`Judge::identity`](crate::judge::Judge::identity)) in the online run in the
+/// folder `dir`; `None` for a run without a judge or a checkpoint.
 pub fn judge_of_run(dir: &std::path::Path) -> Option<std::collections::BTreeMap<String, String>> {
     let last = run_dir::checkpoints(dir).ok()?.pop()?;
     state::State::read(&last.path).ok()?.identity.judge().cloned()
 }
 
-/// Reads the state of the checkpoint in `dir`: for a fuzz target.
+/// Reads the state of the checkpoint in `dir`. Used by a fuzz target.
 #[doc(hidden)]
 pub fn read_state(dir: &std::path::Path) -> crate::Result<()> {
     state::State::read(dir).map(drop)

@@ -1,4 +1,4 @@
-//! The check that training moved what it should, and nothing else.
+//! Checks that training changed the trained weights, and no others.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -6,16 +6,16 @@ use crate::error::{Error, Result};
 use crate::gpu::{Gpu, Region};
 use crate::model::{Model, Weights};
 
-/// Trained weights must move, frozen ones must not: a run that trains nothing while its metrics look fine is the
-/// worst of mistakes.
+/// Trained weights must change and frozen ones must not. Otherwise a run could train nothing while its metrics look
+/// fine.
 pub(super) struct MovementCheck {
     trained: u64,
     frozen: Option<u64>,
 }
 
-/// Samples of every tensor: enough to notice an update, little enough for a large model.
+/// Samples per tensor: enough to notice an update, few enough for a large model.
 const PROBES: u64 = 8;
-/// Bytes of a sample.
+/// Bytes per sample.
 const PROBE_BYTES: u64 = 4 << 10;
 
 async fn fingerprint(gpu: &Gpu, weights: &Weights) -> Result<u64> {
@@ -43,21 +43,21 @@ async fn fingerprint_of_frozen(model: &Model) -> Result<Option<u64>> {
 }
 
 impl MovementCheck {
-    /// The weights as they are now.
+    /// Takes fingerprints of the current weights.
     pub async fn before(model: &Model) -> Result<MovementCheck> {
         let trained = fingerprint(model.gpu(), model.trained()).await?;
         let frozen = fingerprint_of_frozen(model).await?;
         Ok(MovementCheck { trained, frozen })
     }
 
-    /// `updated`: whether an update was made that must show.
+    /// Compares the fingerprints with the current weights. `updated`: whether an update was made since.
     ///
     /// # Errors
-    /// [`Error::SelfCheck`] for trained weights that have not moved, and for frozen ones that have.
+    /// [`Error::SelfCheck`] if trained weights have not changed, or frozen ones have.
     pub async fn after(&self, model: &Model, updated: bool) -> Result<()> {
         if updated && fingerprint(model.gpu(), model.trained()).await? == self.trained {
             return Err(Error::SelfCheck(
-                "no trained weight moved although updates were made: raise the learning rate, which may be lost in \
+                "no trained weight changed although updates were made: raise the learning rate, because updates may be lost in \
                  rounding"
                     .into(),
             ));
@@ -65,7 +65,7 @@ impl MovementCheck {
         let frozen = fingerprint_of_frozen(model).await?;
         match frozen == self.frozen {
             true => Ok(()),
-            false => Err(Error::SelfCheck("a frozen weight moved: please report this as a bug".into())),
+            false => Err(Error::SelfCheck("a frozen weight changed: please report this as a bug".into())),
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Online AI feedback: prompts → samples of the current policy → judge → loss → update (Guo et al. 2024,
-//! arXiv 2402.04792, see the crate's documentation); with scores in place of preferences, online reinforcement learning.
+//! Online AI feedback: prompts → samples of the current policy → judge → loss → update (Guo et al. 2024, arXiv
+//! 2402.04792, see the crate's documentation). With scores instead of preferences, it is online reinforcement learning.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
@@ -33,64 +33,64 @@ use crate::judge::{Counts, Pair, Position};
 use crate::preference::Objective;
 use crate::task::{Task, give_way};
 
-/// Between two looks at whether somebody asked for an end.
+/// The interval at which a waiting step checks for a requested stop.
 const LOOK: Duration = Duration::from_millis(50);
-/// How long a judge that may be about to answer is still awaited then.
+/// How long the judge's open answers are still awaited after a requested stop.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// What learns from a step's samples.
+/// The training method for the responses of a step.
 pub(super) enum Learner {
-    /// The preferred response against another.
+    /// A loss on the preferred response against another.
     Pairs { trainer: Box<PairTrainer>, loss: Objective },
-    /// All responses by their scores.
+    /// A policy gradient on the scores of all responses.
     Policy(Box<PolicyTrainer>),
 }
 
-/// Training on what a judge says of the policy's own answers.
+/// Online training on a judge's verdicts about the policy's own responses.
 pub(super) struct Online<'a> {
     learner: Learner,
     sampler: Sampler,
     options: AlignOptions,
     judge: Journalled<'a>,
-    /// Steps whose prompts are answered and whose questions are with the judge, in their order.
+    /// The sampled steps whose questions are with the judge, in their order.
     open: VecDeque<Arc<OpenStep>>,
-    /// Whether the judge has forgotten what it was asked.
+    /// Whether the judge has lost the open questions.
     forgotten: bool,
-    /// What a checkpoint kept of the next steps' answers, and where.
+    /// The responses of the next steps restored from a checkpoint, and its folder.
     kept: VecDeque<Sampled>,
     kept_in: PathBuf,
     verdicts: VerdictTotals,
     judges_by_rule: bool,
-    /// Why the first unusable verdict is.
+    /// The reason of the first unusable verdict.
     first_invalid: Option<String>,
-    /// What the user knows of the judge's habits.
+    /// The biases of the judge that were reported.
     told: BTreeSet<Habit>,
-    /// Both with the step that is being learnt from, which may have to be taken again.
+    /// Both, including the current step, which may have to be repeated.
     counted: Option<Counted>,
     ranks: Ranks,
 }
 
-/// What is known of the judge with a step's verdicts.
+/// The totals including a step's verdicts.
 struct Counted {
     verdicts: VerdictTotals,
     told: BTreeSet<Habit>,
 }
 
-/// A step before it is learnt from.
+/// A sampled step that has not been learnt from.
 struct OpenStep {
-    /// Its rows of the dataset.
+    /// The rows of the dataset.
     rows: Vec<usize>,
-    /// Their prompts as texts.
+    /// The prompts as text.
     prompts: Vec<String>,
     sampled: Sampled,
     asked: Asked,
 }
 
-/// What the judge is asked about a step's samples.
+/// The questions to the judge about the responses of a step.
 enum Asked {
-    /// Which of two is better.
+    /// Which of two responses is better.
     Pairs(Games),
-    /// How good each is.
+    /// How good each response is.
     Ratings(Ratings),
 }
 
@@ -149,8 +149,8 @@ impl<'a> Online<'a> {
         }
     }
 
-    /// Answers the prompts of this step and of those that are asked about ahead, with the policy as it is, and submits
-    /// the questions about them.
+    /// Samples responses for this step and for the steps ahead with the current policy, and submits the questions about
+    /// them.
     async fn ask(&mut self, step: &mut Step<'_, '_>) -> Result<()> {
         if std::mem::take(&mut self.forgotten) {
             let questions = self.open.iter().flat_map(|open| open.asked.questions()).collect();
@@ -161,7 +161,8 @@ impl<'a> Online<'a> {
             step.begin("sampling");
             let started = Instant::now();
             let draws = step.batches.draws(number);
-            // It stays kept until its questions are submitted: what is awaited may be dropped.
+            // The entry stays in `kept` until its questions are submitted, because this future may be dropped at an
+            // await.
             let sampled = match self.kept.front().cloned() {
                 None => {
                     let mine = draws.part(self.ranks.part(draws.rows.len()));
@@ -173,7 +174,7 @@ impl<'a> Online<'a> {
                     None => kept,
                     Some(why) => {
                         let why = format!(
-                            "the answers kept for the next steps are damaged ({why}): resume from another checkpoint"
+                            "the stored responses of the next steps are damaged ({why}): resume from another checkpoint"
                         );
                         return Err(Error::file(self.kept_in.join(STATE), why));
                     }
@@ -215,22 +216,22 @@ impl<'a> Online<'a> {
         Ok(())
     }
 
-    /// Of the step's answers, the pairs to ask about: those on which the policy is least sure.
+    /// Selects the pairs on which the policy is least sure from the responses of a step.
     async fn choose(&mut self, sampled: Sampled, step: &mut Step<'_, '_>, draws: &Draws) -> Result<Sampled> {
         let Learner::Pairs { trainer, .. } = &self.learner else { unreachable!("checked by the options") };
         let log_ratios = trainer.log_ratios(&sampled.trees(step.rows, &draws.rows)?).await?;
         Ok(active::least_sure(&sampled, &log_ratios, draws.rows.len() / self.options.active))
     }
 
-    /// Waits until the first open step's questions are answered.
+    /// Waits until the questions of the first open step are answered.
     async fn wait(&mut self, step: &mut Step<'_, '_>) -> Result<()> {
         step.begin("judging");
         let started = Instant::now();
         let mut stopped: Option<Instant> = None;
         while !self.open.front().expect("asked before").asked.is_answered() {
-            // A queue that waits on this thread never lets anything else look.
+            // Yields, because a queue that computes on this thread never does.
             give_way().await;
-            // What it gives is taken before anything else is awaited.
+            // Answers are taken before anything else is awaited.
             let polled = self.judge.poll(LOOK).await.inspect_err(|_| self.forgotten = true)?;
             for note in &polled.notes {
                 step.warn(note);
@@ -247,7 +248,7 @@ impl<'a> Online<'a> {
         Ok(())
     }
 
-    /// Learns from what was said of a step's samples.
+    /// Learns from the judge's answers about the responses of a step.
     async fn learn_from(&mut self, step: &mut Step<'_, '_>, open: &OpenStep) -> Result<Learnt> {
         match &open.asked {
             Asked::Pairs(games) => {
@@ -259,7 +260,7 @@ impl<'a> Online<'a> {
                 match &self.learner {
                     Learner::Pairs { .. } => self.learn_pairs(step, open, &judging, met).await,
                     Learner::Policy(_) => {
-                        // No pair by itself is learnt from.
+                        // Scores are learnt from, not single pairs.
                         let met = met.into_iter().map(|pair| PairReport { chosen: None, ..pair }).collect();
                         self.learn_scores(step, open, judging.win_rates(), &judging, met).await
                     }
@@ -272,7 +273,7 @@ impl<'a> Online<'a> {
         }
     }
 
-    /// Counts a step's verdicts, and says what the user should know of them.
+    /// Counts the verdicts of a step, and warns about biases of the judge.
     fn count(
         &mut self,
         step: &mut Step<'_, '_>,
@@ -289,7 +290,7 @@ impl<'a> Online<'a> {
         let mute = verdicts.votes().mute("the ensemble", &members, true).into_iter();
         let mute = mute.map(|(member, text)| (Habit::Mute(member), text));
         for (habit, text) in verdicts.habits().warnings().into_iter().chain(mute) {
-            // A rule's length is what was asked for.
+            // A rule prefers a length on purpose.
             let meant = habit == Habit::Length && self.judges_by_rule;
             if !meant && told.insert(habit) {
                 step.note(text);
@@ -299,12 +300,12 @@ impl<'a> Online<'a> {
         Ok(())
     }
 
-    /// The verdicts with those of the step that is being learnt from.
+    /// The totals including the current step.
     fn counted(&self) -> &VerdictTotals {
         &self.counted.as_ref().expect("counted before").verdicts
     }
 
-    /// The preferred response of each prompt against another.
+    /// Learns from the preferred response of each prompt against another.
     async fn learn_pairs(
         &mut self,
         step: &mut Step<'_, '_>,
@@ -312,7 +313,7 @@ impl<'a> Online<'a> {
         judging: &Judging,
         met: Vec<PairReport>,
     ) -> Result<Learnt> {
-        let Learner::Pairs { trainer, loss } = &self.learner else { unreachable!("asked for by pairs") };
+        let Learner::Pairs { trainer, loss } = &self.learner else { unreachable!("called for pairs only") };
         step.begin("learning");
         let started = Instant::now();
         let choices: Vec<(usize, &Choice)> =
@@ -323,7 +324,7 @@ impl<'a> Online<'a> {
         let trees = choices.iter().map(tree).collect::<Result<Vec<Tree>>>()?;
         let reference = trainer.reference(&trees).await?;
         step.spent("reference", started);
-        // The second answer is the reference's.
+        // The second response is that of the reference model.
         let of_reference = loss.needs_reference_samples();
         let label = |choice: &Choice| if self.options.soft_labels { choice.probability } else { 1.0 };
         let pair = |((tree, reference), (_, choice)): ((Tree, [f32; 2]), &(usize, &Choice))| LabelledPair {
@@ -358,7 +359,7 @@ impl<'a> Online<'a> {
         })
     }
 
-    /// All responses by their scores.
+    /// Learns from all responses by their scores.
     async fn learn_scores(
         &mut self,
         step: &mut Step<'_, '_>,
@@ -367,7 +368,7 @@ impl<'a> Online<'a> {
         said: &(dyn SaidOf + Sync),
         met: Vec<PairReport>,
     ) -> Result<Learnt> {
-        let Learner::Policy(trainer) = &self.learner else { unreachable!("asked for by scores") };
+        let Learner::Policy(trainer) = &self.learner else { unreachable!("called for scores only") };
         step.begin("learning");
         let started = Instant::now();
         let mut logps = open.sampled.logps.iter().cloned();
@@ -399,23 +400,23 @@ impl<'a> Online<'a> {
     }
 }
 
-/// Gives an answer to the step whose question it is to.
+/// Passes an answer to the step whose question it answers.
 fn take(open: &mut VecDeque<Arc<OpenStep>>, answer: &Answer) {
     let mut steps = open.iter_mut().map(|step| Arc::get_mut(step).expect("none is being learnt from"));
     steps.any(|step| step.asked.take(answer));
 }
 
-/// Tokens that were drawn.
+/// The number of tokens sampled.
 fn drawn(answers: &[Vec<Response>]) -> usize {
     answers.iter().flatten().map(|answer| answer.token_ids.len()).sum()
 }
 
-/// What a judge said that scores were made of.
+/// The judge's answers from which scores were computed.
 trait SaidOf {
-    /// For `metrics.jsonl`; `learnt`: responses with an advantage.
+    /// The report for `metrics.jsonl`. `learnt` is the number of responses with an advantage.
     fn report(&self, learnt: usize, off_policy_steps: usize, used: Usage) -> JudgeReport;
 
-    /// The ratings among it, for `pairs.jsonl`.
+    /// The ratings for `pairs.jsonl`, if there are any.
     fn ratings(&self, step: usize, open: &OpenStep, advantages: &[Vec<f64>]) -> Vec<RatingReport>;
 }
 
@@ -457,7 +458,7 @@ impl Method for Online<'_> {
         Box::pin(async move {
             self.ask(step).await?;
             self.wait(step).await?;
-            // It stays open until it is learnt from: what is awaited may be dropped.
+            // The step stays open until it is learnt from, because this future may be dropped at an await.
             let open = self.open.front().expect("asked before").clone();
             let learnt = self.learn_from(step, &open).await?;
             self.open.pop_front();
@@ -481,14 +482,14 @@ impl Method for Online<'_> {
     }
 
     fn keep_journal(&mut self, path: &Path) -> Result<()> {
-        // What is asked here costs no more than the step that is done again.
+        // Repeating the questions to a local judge costs no more than repeating the step.
         if self.judge.is_remote() { self.judge.open(path) } else { Ok(()) }
     }
 
     fn drain(&mut self) -> Task<'_, ()> {
         Box::pin(async move {
             if self.judge.is_remote() {
-                // What ends the run is the error to be told.
+                // Only the error that ended the run is reported.
                 let _ = match self.ranks.is_alone() {
                     true => self.judge.drain(GRACE).await,
                     false => self.judge.drain_together(GRACE.div_duration_f32(LOOK) as usize, LOOK).await,
@@ -506,7 +507,7 @@ impl Method for Online<'_> {
         Box::pin(async move {
             let open = &mut self.open;
             let mut watch = |heard: Heard<'_>| match heard {
-                // Steps that are asked about ahead.
+                // Answers about the steps ahead.
                 Heard::Other(answer) => {
                     take(open, answer);
                     Ok(())
@@ -525,8 +526,8 @@ impl Method for Online<'_> {
     fn caution(&self) -> Option<String> {
         let own = self.options.sampling == SamplingParams::default();
         (matches!(self.learner, Learner::Policy(_)) && !own).then(|| {
-            "answers are drawn from another distribution than the policy's own, whose log-probabilities the loss takes: \
-             its gradient is biased; leave out temperature, top-k, top-p and min-p, or expect less"
+            "responses are not sampled from the policy's own distribution, but the loss uses its log-probabilities: \
+             the gradient is biased; leave out temperature, top-k, top-p and min-p to avoid this"
                 .into()
         })
     }

@@ -1,4 +1,4 @@
-//! What a training run is asked to do.
+//! Options of training runs.
 
 use std::path::{Path, PathBuf};
 
@@ -17,103 +17,104 @@ use crate::model::{FrozenFormat, Model};
 use crate::optim::{Optimiser, OptimiserKind};
 use crate::preference::Objective;
 
-/// How the reference model follows the policy: after every `steps` steps π₀ ← α π + (1 − α) π₀ (TR-DPO, Gorbatovski et al.
-/// 2024, arXiv 2404.09656).
+/// Updates of the reference model towards the policy: after every `steps` steps, π₀ ← α π + (1 − α) π₀ (TR-DPO,
+/// Gorbatovski et al. 2024, arXiv 2404.09656).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ReferenceSync {
-    /// α, above 0 and at most 1: with 1 the reference becomes the policy.
+    /// α, above 0 and at most 1. With 1, the reference becomes a copy of the policy.
     pub alpha: f32,
-    /// Steps between two moves.
+    /// Steps between two updates.
     pub steps: usize,
 }
 
-/// Common to every kind of training.
+/// Options of every kind of training.
 #[derive(Clone, Debug, Setters)]
 #[non_exhaustive]
 pub struct TrainOptions {
-    /// Where a run is written; `None` for a [`Trainer`](super::Trainer) that an application drives.
+    /// The folder of the run; `None` for a [`Trainer`](super::Trainer) that an application drives.
     #[setters(skip)]
     pub output_dir: Option<PathBuf>,
-    /// Of a run alone: replace an earlier one in `output_dir`.
+    /// Only for runs with a folder: replace an earlier run in `output_dir`.
     pub overwrite: bool,
-    /// Of a run alone: go on from this checkpoint.
+    /// Only for runs with a folder: resume from this checkpoint.
     #[setters(into)]
     pub resume: Option<Resume>,
-    /// What may differ from the run that wrote the checkpoint, by the names of the options, such as `learning-rate` or
-    /// `judge`. Anything else that decides the numbers must be the same.
+    /// The options that may differ from the run that wrote the checkpoint, by name, such as `learning-rate` or `judge`.
+    /// All other options that affect the numbers must be the same.
     #[setters(into)]
     pub allow_changes: Vec<String>,
-    /// The highest learning rate.
+    /// The peak learning rate.
     pub learning_rate: f64,
-    /// How it changes.
+    /// The learning rate schedule.
     pub schedule: ScheduleKind,
-    /// Steps in which it climbs from 0.
+    /// Steps in which the learning rate rises from 0.
     pub warmup_steps: usize,
-    /// The share of all steps in which it climbs from 0, where `warmup_steps` is 0.
+    /// The share of all steps in which the learning rate rises from 0, used if `warmup_steps` is 0.
     pub warmup_ratio: f64,
-    /// Rows (prompts, pairs) of a micro-batch.
+    /// Rows (prompts or pairs) per micro-batch.
     pub batch_size: usize,
-    /// Micro-batches of a step.
+    /// Micro-batches per step.
     pub accumulation: usize,
-    /// Steps; `None`: what `epochs` makes.
+    /// The number of steps; `None` to derive it from `epochs`.
     #[setters(into)]
     pub max_steps: Option<usize>,
     /// Passes over the dataset.
     pub epochs: f64,
-    /// A LoRA adapter; `None` for full fine-tuning.
+    /// Train a LoRA adapter; `None` for full fine-tuning.
     #[setters(into)]
     pub lora: Option<LoraConfig>,
-    /// An adapter to go on training, in PEFT's layout.
+    /// An existing LoRA adapter to continue training, in the layout of PEFT.
     #[setters(into)]
     pub adapter: Option<PathBuf>,
-    /// Move the reference model towards the policy from time to time, in `dpo` and `align`, where all weights are trained;
-    /// `None`: it is the model at the start.
+    /// Update the reference model towards the policy, in `dpo` and `align` with full fine-tuning; `None` to keep the
+    /// initial policy as the reference.
     #[setters(into)]
     pub reference_sync: Option<ReferenceSync>,
-    /// How matrices that are not trained are held on the device: the base under an adapter, the reference copy.
-    /// `None`: as the model's files have them; a reference that moves is in f32.
+    /// The format on the GPU of weights that are not trained: the base model under a LoRA adapter, and the copy of the
+    /// reference model. `None` uses the format of the model's files; a moving reference is held in f32.
     #[setters(into)]
     pub base_dtype: Option<FrozenFormat>,
     /// The optimiser.
     pub optimiser: OptimiserKind,
-    /// Clip the gradient's norm to this; 0: do not.
+    /// Clip the gradient to this norm; 0 disables clipping.
     pub max_grad_norm: f32,
-    /// Seed of the order of rows, of the adapter's start and of sampling.
+    /// The seed of the row order, of the initialization of LoRA weights, and of sampling.
     pub seed: u32,
-    /// Of a run alone: steps between checkpoints; `None`: only at the end.
+    /// Only for runs with a folder: steps between checkpoints; `None` saves only at the end.
     #[setters(into)]
     pub save_steps: Option<usize>,
-    /// Of a run alone: checkpoints kept.
+    /// Only for runs with a folder: the number of checkpoints to keep.
     #[setters(into)]
     pub save_total_limit: Option<usize>,
-    /// Of a run alone: write the metrics as an event file of TensorBoard, too, into the folder `tensorboard` of the run's.
+    /// Only for runs with a folder: also write the metrics as a TensorBoard event file, into the subfolder
+    /// `tensorboard`.
     pub tensorboard: bool,
-    /// Compute activations again in the backward pass rather than keep them.
+    /// Recompute activations in the backward pass instead of storing them.
     pub gradient_checkpointing: bool,
-    /// Take the rows in an order drawn from the seed rather than the file's.
+    /// Draw the rows in an order derived from the seed instead of the order of the file.
     pub shuffle: bool,
-    /// Longest prompt in tokens; longer ones are skipped and counted. `None`: what the model takes.
+    /// The longest prompt in tokens. Longer ones are skipped and counted. `None` uses the model's context.
     #[setters(into)]
     pub max_prompt_length: Option<usize>,
-    /// Longest prompt and completion together, in tokens; longer rows are skipped and counted. In online training a prompt
-    /// must leave room for the longest response.
+    /// The longest prompt and completion together, in tokens. Longer rows are skipped and counted. In online training,
+    /// a prompt must leave room for the longest response.
     #[setters(into)]
     pub max_length: Option<usize>,
-    /// The processes that train together; a step takes `batch_size` times `accumulation` rows for each of them.
+    /// The ranks that train together. A step takes `batch_size` times `accumulation` rows for each of them.
     #[setters(skip)]
     pub ranks: Ranks,
-    /// Divide the optimiser's state among the ranks: each updates a part of the weights, and gives it to the others.
+    /// Divide the optimiser state among the ranks. Each rank updates a part of the weights and sends it to the others.
     pub shard_optimiser: bool,
-    /// How gradients are sent from rank to rank.
+    /// The format in which gradients are exchanged between ranks.
     pub reduce_dtype: SumDtype,
-    /// How many there were when the run began, where it goes on from a checkpoint: its steps take as many rows as before.
+    /// For a resumed run, the number of ranks when it started. Its steps take as many rows as before.
     #[setters(skip)]
     pub(crate) ranks_at_start: Option<usize>,
 }
 
 impl Default for TrainOptions {
-    /// As `oaif align` does it: one pass over the rows, full fine-tuning by AdamW, a learning rate of 1e-5 that falls to 0,
-    /// 16 rows a step, no checkpoint before the end.
+    /// The defaults of `oaif align`: one pass over the rows, full fine-tuning with AdamW, a learning rate of 1e-5 that
+    /// falls linearly to 0, 16 rows per step, and a checkpoint only at the end.
     fn default() -> TrainOptions {
         TrainOptions {
             output_dir: None,
@@ -156,13 +157,13 @@ impl TrainOptions {
         TrainOptions { output_dir: Some(dir.into()), ..self }
     }
 
-    /// The longest rows that are trained on by a model that takes `context` tokens.
+    /// The length limits of rows for a model with a context of `context` tokens.
     pub(super) fn length_limits(&self, context: usize) -> LengthLimits {
         let whole = self.max_length.unwrap_or(context).min(context);
         LengthLimits { prompt: self.max_prompt_length.unwrap_or(whole).min(whole), whole }
     }
 
-    /// Steps of a run of `total` in which the learning rate climbs.
+    /// The number of warm-up steps of a run of `total` steps.
     pub(crate) fn warmup_of(&self, total: usize) -> usize {
         match self.warmup_by_ratio() {
             true => (self.warmup_ratio * total as f64).ceil() as usize,
@@ -170,34 +171,34 @@ impl TrainOptions {
         }
     }
 
-    /// Whether the warm-up is a share of all steps.
+    /// Whether the warm-up is given as a share of all steps.
     pub(super) fn warmup_by_ratio(&self) -> bool {
         self.warmup_steps == 0 && self.warmup_ratio > 0.0
     }
 
-    /// What updates a model's weights.
+    /// Creates the optimiser of the model's weights.
     pub(super) async fn optimiser_of(&self, model: &Model, arena: &Arena) -> Result<Optimiser> {
         let shards = (self.shard_optimiser && !self.ranks.is_alone()).then_some(&self.ranks);
         let (gpu, weights) = (model.gpu(), model.trained());
         Optimiser::with_shards(gpu, weights, self.optimiser, self.max_grad_norm, arena, shards).await
     }
 
-    /// Rows that a step learns from.
+    /// The number of rows that a step learns from.
     pub(crate) fn rows_of_step(&self) -> usize {
         self.batch_size.saturating_mul(self.accumulation).saturating_mul(self.ranks_of_step())
     }
 
-    /// For how many ranks a step takes rows.
+    /// The number of ranks for which a step takes rows.
     pub(crate) fn ranks_of_step(&self) -> usize {
         self.ranks_at_start.unwrap_or(self.ranks.size())
     }
 
-    /// Where a run is written, and rows that memory has no room for; empty: nowhere.
+    /// The folder of the run, in which rows that do not fit into memory are stored; empty if there is none.
     pub(crate) fn folder(&self) -> &Path {
         self.output_dir.as_deref().unwrap_or(Path::new(""))
     }
 
-    /// What to do about a run that is there already.
+    /// How to handle an existing run in the folder.
     pub fn start(&self) -> Start {
         match (&self.resume, self.overwrite) {
             (Some(resume), _) => Start::Resume(resume.clone()),
@@ -207,42 +208,42 @@ impl TrainOptions {
     }
 }
 
-/// Training on given preferences, as `oaif dpo` does it.
+/// Options of training on given preference pairs, as in `oaif dpo`.
 #[derive(Clone, Debug, Setters)]
 #[non_exhaustive]
 pub struct DpoOptions {
     /// The loss.
     #[setters(into)]
     pub loss: Objective,
-    /// End every completion with the end-of-sequence token.
+    /// Append the end-of-sequence token to every completion.
     pub append_eos: bool,
 }
 
-/// Training of a reward model, as `oaif reward` does it.
+/// Options of the training of a reward model, as in `oaif reward`.
 #[derive(Clone, Debug, Setters)]
 #[non_exhaustive]
 pub struct RewardOptions {
-    /// The weight of (chosen + rejected)², which keeps scores around 0; 0: none.
+    /// The weight of (chosen + rejected)², which centres the scores around 0; 0 disables it.
     pub center_rewards_coefficient: f32,
-    /// End every completion with the end-of-sequence token.
+    /// Append the end-of-sequence token to every completion.
     pub append_eos: bool,
 }
 
 impl DpoOptions {
-    /// Completions as they are, to be followed by the end-of-sequence token.
+    /// The given loss, with an end-of-sequence token appended to every completion.
     pub fn new(loss: impl Into<Objective>) -> DpoOptions {
         DpoOptions { loss: loss.into(), append_eos: true }
     }
 }
 
 impl Default for RewardOptions {
-    /// Scores that are free, of completions that end with the end-of-sequence token.
+    /// Scores are not centred, and an end-of-sequence token is appended to every completion.
     fn default() -> RewardOptions {
         RewardOptions { center_rewards_coefficient: 0.0, append_eos: true }
     }
 }
 
-/// Which pairs of a prompt's responses are learnt from.
+/// Which pairs of the responses to a prompt are learnt from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -254,47 +255,48 @@ pub enum PairChoice {
     All,
 }
 
-/// Training on online feedback, as `oaif align` does it.
+/// Options of online training, as in `oaif align`.
 #[derive(Clone, Debug, Setters)]
 #[non_exhaustive]
 pub struct AlignOptions {
     /// The loss.
     #[setters(into)]
     pub loss: OnlineLoss,
-    /// How responses are drawn.
+    /// The sampling parameters.
     pub sampling: SamplingParams,
-    /// Longest response in tokens.
+    /// The longest response in tokens.
     pub max_new_tokens: usize,
-    /// Responses a prompt, at least 2; above 2 the best is set against the worst.
+    /// Responses per prompt, at least 2.
     pub num_samples: usize,
-    /// Sequences decoded side by side; `None`: all of a step's, at most 64.
+    /// Sequences decoded in parallel; `None` for all of a step's, at most 64.
     #[setters(into)]
     pub slots: Option<usize>,
     /// Strings that end a response.
     #[setters(into)]
     pub stop: Vec<String>,
-    /// Weigh the loss by the judge's probability rather than take its verdict as certain.
+    /// Weight the loss by the judge's probability instead of using hard labels.
     pub soft_labels: bool,
-    /// Which pairs of a prompt's responses are learnt from.
+    /// Which pairs of the responses to a prompt are learnt from.
     pub pairs: PairChoice,
-    /// Learn from a pair only where the judge's probability for the chosen response is at least this.
+    /// Learn from a pair only if the judge's probability for the chosen response is at least this.
     pub min_confidence: f32,
-    /// Draw so many times the prompts of a step, and ask about those pairs on which the policy is least sure: of each prompt's
-    /// responses the two whose implicit rewards are closest, of the prompts those where they are closest. 1: ask about every
-    /// pair.
+    /// Active selection: sample responses to this many times the prompts of a step, and judge only the pairs on which
+    /// the policy is least sure. For each prompt, these are the two responses whose implicit rewards are closest; of
+    /// the prompts, those where they are closest. With 1, every pair is judged.
     pub active: usize,
-    /// Pairs of so many prompts, the first of the run, are asked about both ways round where the judge may prefer a
-    /// position and does not do so itself.
+    /// Judge the pairs of the first prompts of the run, this many, in both orders, to measure a position bias. Not used
+    /// if the judge itself handles the order.
     pub probes: usize,
-    /// End the run when more than this share of the verdicts is unusable, or (below 1) when the last 16 all were.
+    /// Stop the run when more than this share of the verdicts is unusable, or, if it is below 1, when the last 16 were
+    /// all unusable.
     pub max_invalid_ratio: f64,
-    /// Steps that a judge which works elsewhere is asked about ahead: while a step is learnt from, it judges the next
-    /// ones, whose answers are off-policy by as many steps. 0: on-policy, as in the paper.
+    /// Steps to sample ahead for a judge that runs elsewhere. While the policy learns from one step, the judge compares
+    /// the responses of the next ones, which are off-policy by as many steps. 0 is on-policy, as in the paper.
     pub async_level: usize,
 }
 
 impl AlignOptions {
-    /// As in the paper: two samples at temperature 0.9, hard labels; 64 new tokens.
+    /// The settings of the paper: two responses at temperature 0.9, hard labels. At most 64 new tokens.
     pub fn new(loss: impl Into<OnlineLoss>) -> AlignOptions {
         AlignOptions {
             loss: loss.into(),

@@ -1,23 +1,23 @@
-//! In which order rows are taken: the file's, or one drawn from the seed anew for every epoch.
+//! The order in which rows are drawn: that of the file, or a permutation per epoch derived from the seed.
 
 use crate::reference::pcg4d;
 
-/// The order of a dataset's rows, a function of the seed alone, so that a resumed run goes on in it.
+/// The order of the rows of a dataset. It depends only on the seed, so that a resumed run continues in it.
 pub struct RowOrder {
     rows: usize,
     shuffle: Option<u32>,
-    /// The epoch whose permutation is at hand.
+    /// The epoch of the cached permutation.
     epoch: u64,
     permutation: Vec<u32>,
 }
 
 impl RowOrder {
-    /// An order of `rows` rows; `shuffle` holds the seed.
+    /// An order of `rows` rows; `shuffle` is the seed.
     pub fn new(rows: usize, shuffle: Option<u32>) -> RowOrder {
         RowOrder { rows, shuffle, epoch: u64::MAX, permutation: Vec::new() }
     }
 
-    /// The row that is taken as number `draw`, cycling when draws outrun the rows.
+    /// The row of draw number `draw`. Starts over after the last row.
     pub fn row(&mut self, draw: u64) -> usize {
         let (epoch, at) = (draw / self.rows as u64, (draw % self.rows as u64) as usize);
         let Some(seed) = self.shuffle else { return at };
@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_row_is_taken_once_an_epoch_in_an_order_of_its_own() {
+    fn every_row_is_drawn_once_per_epoch_in_a_new_order() {
         let mut order = RowOrder::new(10, Some(3));
         let epochs: Vec<Vec<usize>> =
             (0..2).map(|e| (0..10).map(|i| order.row(e * 10 + i)).collect()).collect();
@@ -50,7 +50,7 @@ mod tests {
             assert_eq!(sorted, (0..10).collect::<Vec<_>>());
         }
         assert_ne!(epochs[0], epochs[1]);
-        assert_eq!(epochs[1][4], RowOrder::new(10, Some(3)).row(14), "an order resumed in its middle");
+        assert_eq!(epochs[1][4], RowOrder::new(10, Some(3)).row(14), "resumed in the middle of an epoch");
     }
 
     #[test]

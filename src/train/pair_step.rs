@@ -12,28 +12,28 @@ use crate::model::{Keys, Model};
 use crate::ops::{self, PairInputs};
 use crate::preference::Objective;
 
-/// A pair to learn from: a tree whose first response is the chosen one and whose second the rejected.
+/// A labelled pair: a tree whose first response is the chosen one and whose second is the rejected one.
 #[derive(Clone, Debug)]
 pub struct LabelledPair {
     /// Prompt, chosen, rejected.
     pub tree: Tree,
-    /// The reference model's log-probabilities of chosen and rejected, with tokens weighed by
-    /// [`ld_alpha`](Objective::ld_alpha) as the policy's are.
+    /// The reference model's log-probabilities of chosen and rejected, summed over tokens. They are weighted by
+    /// [`ld_alpha`](Objective::ld_alpha) like those of the policy.
     pub reference: [f32; 2],
-    /// Probability that the label is right, from 0 to 1: 1 for a hard one.
+    /// The probability that the label is right, from 0 to 1: 1 for a hard label.
     pub label: f32,
-    /// Whether the reference model drew chosen and rejected, rather than the policy. The loss
-    /// [`Xpo`](crate::preference::PreferenceLoss::Xpo) needs one of them; others ignore it.
+    /// Whether the reference model sampled chosen and rejected, rather than the policy. The loss
+    /// [`Xpo`](crate::preference::PreferenceLoss::Xpo) needs exactly one such response; other losses ignore it.
     pub by_reference: [bool; 2],
 }
 
-/// What the tokens of a pair's responses count in their log-probabilities: those by which one is longer than the other
-/// count [`ld_alpha`](Objective::ld_alpha).
+/// The weights of tokens in a response's log-probability. Tokens beyond the length of the shorter response have the
+/// weight [`ld_alpha`](Objective::ld_alpha).
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ReferenceWeights(pub Option<f32>);
 
 impl ReferenceWeights {
-    /// Sums the log-probabilities of the tokens of chosen and rejected.
+    /// Sums the weighted log-probabilities of the tokens of chosen and rejected.
     pub fn sums(self, logps: [&[f32]; 2]) -> [f32; 2] {
         let shared = logps[0].len().min(logps[1].len());
         logps.map(|logps| {
@@ -44,25 +44,25 @@ impl ReferenceWeights {
     }
 }
 
-/// What a pair's replay gave.
+/// The result of a pair.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct PairResult {
     /// ℓ.
     pub loss: f32,
-    /// β (log π − log π₀) of the chosen response, or what
-    /// [`PreferenceTensors::COLUMNS`](crate::ops::PreferenceTensors::COLUMNS) says of a loss without reference.
+    /// β (log π − log π₀) of the chosen response; for a loss without a reference, see
+    /// [`PreferenceTensors::COLUMNS`](crate::ops::PreferenceTensors::COLUMNS).
     pub reward_chosen: f32,
-    /// The same of the rejected one.
+    /// The same for the rejected response.
     pub reward_rejected: f32,
-    /// log π of the chosen response, with tokens weighed by [`ld_alpha`](Objective::ld_alpha).
+    /// log π of the chosen response, weighted by [`ld_alpha`](Objective::ld_alpha).
     pub logp_chosen: f32,
-    /// log π of the rejected one.
+    /// The same for the rejected response.
     pub logp_rejected: f32,
-    /// Mean entropy of the distributions that the pair's tokens were scored under, in nats.
+    /// Entropy of the next-token distribution in nats, mean over the tokens of both responses.
     pub entropy: f32,
 }
 
-/// The recorded pass.
+/// The recorded forward and backward pass.
 pub struct PairStep {
     gpu: Gpu,
     plan: Plan,
@@ -70,13 +70,13 @@ pub struct PairStep {
     objective: Objective,
     responses: Buffer,
     pairs: Buffer,
-    /// Where the parts of the responses begin, where tokens beyond the shorter one's count otherwise.
+    /// The offsets of the parts of the responses, if the tokens beyond the shorter response have another weight.
     parts: Option<Buffer>,
     entropy: Tensor,
     table: Tensor,
 }
 
-/// Refuses what would turn gradients round or into no numbers.
+/// Rejects weights that would invert the gradients or make them non-finite.
 pub(super) fn check_weight(weight: f32) -> Result<()> {
     match weight > 0.0 && weight.is_finite() {
         true => Ok(()),
@@ -84,29 +84,30 @@ pub(super) fn check_weight(weight: f32) -> Result<()> {
     }
 }
 
-/// Refuses no pair at all, and trees of other than two responses.
+/// Rejects an empty list, and trees without exactly two responses.
 pub(super) fn check_pairs<'t>(trees: impl ExactSizeIterator<Item = &'t Tree>) -> Result<()> {
     if trees.len() == 0 {
-        return Err(Error::config("pairs", "are none: a step needs at least one"));
+        return Err(Error::config("pairs", "are missing: a step needs at least one"));
     }
     for (i, tree) in trees.enumerate() {
         if tree.responses.len() != 2 {
-            let why = format!("has {} responses, a pair has two", tree.responses.len());
+            let why = format!("has {} responses: a pair needs two", tree.responses.len());
             return Err(Error::config(format!("pair {i}"), why));
         }
     }
     Ok(())
 }
 
-/// Milliseconds on the GPU by phase.
+/// GPU time of each phase in milliseconds.
 pub type PhaseTimes = Vec<(&'static str, f64)>;
 
 impl PairStep {
-    /// Records forward, loss and backward for micro-batches up to `capacity`; gradients are added to the model's.
+    /// Records forward pass, loss and backward pass for micro-batches up to `capacity`. Gradients are added to those of
+    /// the model.
     ///
     /// # Errors
-    /// [`Error::Config`] for what [`Objective::check`] refuses, a model that is not trained, a capacity without room or
-    /// beyond counting, and for a `gpu` or an arena that is not the model's; memory errors.
+    /// [`Error::Config`] for an invalid objective (see [`Objective::check`]), a model that is not trained, a capacity
+    /// that is empty or too large, and a `gpu` or arena other than the model's; memory errors.
     pub async fn new(
         gpu: &Gpu,
         model: &Model,
@@ -134,7 +135,7 @@ impl PairStep {
         let squares = objective.use_weighting;
         let scored = model.score(&mut r, &tokens, &targets, &Keys::Stream, checkpointing, squares)?;
         let whole = (targets.offsets, targets.sequences);
-        // Each response's sum, or the sums of its two parts.
+        // The sum over each response, or over each of its two parts.
         let (offsets, segments) = match &parts {
             None => whole,
             Some(parts) => {
@@ -176,7 +177,7 @@ impl PairStep {
         })
     }
 
-    /// The buffers of its micro-batches, which a [`Scorer`](crate::model::Scorer) of the same may use, too.
+    /// The buffers of the micro-batches. A [`Scorer`](crate::model::Scorer) of the same batches may share them.
     pub(super) fn stream(&self) -> Arc<Stream> {
         self.stream.clone()
     }
@@ -186,25 +187,25 @@ impl PairStep {
         self.stream.capacity()
     }
 
-    /// Launches of one replay.
+    /// The number of launches in one replay.
     pub fn launch_count(&self) -> usize {
         self.plan.launch_count()
     }
 
-    /// Adds the gradient of `weight` times the sum of the pairs' losses; `weight` is 1 / pairs of the whole batch. What a loss
-    /// takes over a batch, it takes over these pairs.
+    /// Adds the gradient of `weight` times the sum of the losses of the pairs. `weight` is 1 / pairs of the whole
+    /// batch. Losses with terms over a batch compute them over these pairs.
     ///
     /// # Errors
-    /// [`Error::Config`] for no pair at all or more than the capacity, for one whose tree has not two responses, whose label
-    /// is no probability, or below 1 where the loss has no form for that, of which the reference drew no response where
-    /// the loss needs one, or that the model cannot read, and for a weight that is not above 0; [`Error::TooLong`] for a
-    /// sequence beyond the model's context. Nothing has been added then.
+    /// [`Error::Config`] for no pairs or more than the capacity, for a pair whose tree does not have two responses,
+    /// whose label is not a probability or is soft although the loss does not support it, that lacks a response of the
+    /// reference model although the loss needs one, or that does not suit the model, and for a weight that is not above
+    /// 0; [`Error::TooLong`] for a sequence beyond the model's context. In these cases nothing is added.
     pub async fn run(&self, pairs: &[LabelledPair], weight: f32) -> Result<(Vec<PairResult>, PhaseTimes)> {
         self.check(pairs)?;
         self.run_packed(&Packed::new(pairs.iter().map(|p| &p.tree)), pairs, weight).await
     }
 
-    /// [`PairStep::run`] with the prompt repeated for each response rather than shared.
+    /// Like [`PairStep::run`], but repeats the prompt for each response instead of sharing it.
     ///
     /// # Errors
     /// As [`PairStep::run`].
@@ -224,7 +225,7 @@ impl PairStep {
             if !(0.0..=1.0).contains(&pair.label) {
                 return Err(Error::config(
                     format!("label of pair {i}"),
-                    format!("{} is no probability", pair.label),
+                    format!("{} is not a probability", pair.label),
                 ));
             }
         }
@@ -234,7 +235,7 @@ impl PairStep {
         if self.objective.needs_reference_samples()
             && let Some(i) = pairs.iter().position(|pair| pair.by_reference[0] == pair.by_reference[1])
         {
-            let why = "needs one response that the reference drew, for the loss xpo";
+            let why = "needs one response of the reference model for the loss xpo";
             return Err(Error::config(format!("pair {i}"), why));
         }
         self.stream.check(pairs.iter().map(|pair| &pair.tree))

@@ -1,5 +1,5 @@
-//! What offline and online preference training share: reference log-probabilities, a batch in micro-batches, the
-//! metrics of its pairs.
+//! The common part of offline and online preference training: reference log-probabilities, micro-batches, and metrics
+//! of the pairs.
 
 use super::options::TrainOptions;
 use super::pair_step::{LabelledPair, PairResult, PairStep, PhaseTimes, ReferenceWeights};
@@ -13,18 +13,18 @@ use crate::model::{Model, Scored, Scorer};
 use crate::optim::Optimiser;
 use crate::preference::Objective;
 
-/// The plans of preference training on one policy.
+/// The plans of preference training for one policy.
 pub struct PairTrainer {
     step: PairStep,
     reference: Scorer,
-    /// The policy's own, where pairs are chosen by what it makes of them.
+    /// Scores responses with the policy, for active selection.
     policy: Option<Scorer>,
     reference_weights: ReferenceWeights,
     batch_size: usize,
     ranks: Ranks,
 }
 
-/// A learnt batch.
+/// The results of a batch.
 pub struct LearntBatch {
     results: Vec<PairResult>,
     reference: Vec<[f32; 2]>,
@@ -34,8 +34,8 @@ pub struct LearntBatch {
 }
 
 impl PairTrainer {
-    /// Records the plans for micro-batches up to `capacity`, and the optimiser's; `scored`: the largest micro-batch for
-    /// [`PairTrainer::log_ratios`], where they are asked for.
+    /// Records the plans for micro-batches up to `capacity`, and those of the optimiser. `scored` is the largest
+    /// micro-batch for [`PairTrainer::log_ratios`], if it is used.
     pub async fn new(
         model: &Model,
         reference: &Model,
@@ -46,11 +46,11 @@ impl PairTrainer {
         arena: &Arena,
     ) -> Result<(PairTrainer, Optimiser)> {
         let gpu = model.gpu();
-        // The largest plan comes first: the others find room in its memory.
+        // The largest plan is recorded first, so that the others fit into its memory.
         let step = PairStep::new(gpu, model, loss, capacity, options.gradient_checkpointing, arena).await?;
         let reference = match scored {
             Some(scored) => Scorer::new(gpu, reference, scored, arena).await?,
-            // A batch that was uploaded for one is there for the other.
+            // With a shared stream, a batch uploaded for one plan is available to the other.
             None => Scorer::of_stream(step.stream(), reference, arena).await?,
         };
         let policy = match scored {
@@ -63,12 +63,12 @@ impl PairTrainer {
         Ok((PairTrainer { step, reference, policy, reference_weights, batch_size, ranks }, optimiser))
     }
 
-    /// Whether the plans have room for a pair.
+    /// Whether a pair fits into the plans.
     pub fn holds(&self, tree: &Tree) -> bool {
         self.step.capacity().holds(Capacity::of_tree(tree))
     }
 
-    /// The reference model's log-probabilities of both responses of each tree, with tokens weighed as the loss has it.
+    /// The reference model's log-probabilities of both responses of each tree, with tokens weighted as in the loss.
     pub async fn reference(&self, trees: &[Tree]) -> Result<Vec<[f32; 2]>> {
         let mine = self.reference.score(self.ranks.mine(trees)).await;
         let sums = |pair: &[Scored]| self.reference_weights.sums([&pair[0].logps, &pair[1].logps]);
@@ -78,14 +78,14 @@ impl PairTrainer {
     /// log π − log π₀ of the responses of each tree, summed over their tokens.
     ///
     /// # Panics
-    /// Where the trainer was made without room for it.
+    /// If the trainer was created without `scored`.
     pub async fn log_ratios(&self, trees: &[Tree]) -> Result<Vec<Vec<f64>>> {
         let mine = self.log_ratios_here(self.ranks.mine(trees)).await;
         self.ranks.join(mine).await
     }
 
     async fn log_ratios_here(&self, trees: &[Tree]) -> Result<Vec<Vec<f64>>> {
-        let policy = self.policy.as_ref().expect("made for it").score(trees).await?;
+        let policy = self.policy.as_ref().expect("created with `scored`").score(trees).await?;
         let reference = self.reference.score(trees).await?;
         let ratio = |(policy, reference): (Scored, Scored)| {
             policy.logps.iter().zip(&reference.logps).map(|(p, r)| f64::from(*p) - f64::from(*r)).sum()
@@ -94,8 +94,8 @@ impl PairTrainer {
         Ok(trees.iter().map(|tree| ratios.by_ref().take(tree.responses.len()).collect()).collect())
     }
 
-    /// Adds this rank's part of the gradient of the mean loss over `pairs`, in micro-batches: what a loss takes over a batch is
-    /// of each.
+    /// Adds this rank's part of the gradient of the mean loss over `pairs`, in micro-batches. Losses with terms over a
+    /// batch compute them per micro-batch.
     pub async fn learn(&self, pairs: &[LabelledPair], loss: &Objective) -> Result<LearntBatch> {
         let weight = 1.0 / pairs.len() as f32;
         let mut times = PhaseTimes::new();
@@ -113,7 +113,7 @@ impl PairTrainer {
         times: &mut PhaseTimes,
     ) -> Result<Vec<PairResult>> {
         let mut results = Vec::new();
-        // Rows may repeat within a batch, where epochs meet: then fewer than usual fit one stream.
+        // A batch across an epoch boundary may repeat long rows, so that fewer rows than usual fit into one stream.
         for micro in
             self.step.capacity().batches(pairs, self.batch_size, |pair| Capacity::of_tree(&pair.tree))?
         {
@@ -135,7 +135,7 @@ impl LearntBatch {
         self.mean(|r| r.loss)
     }
 
-    /// Rows that went through forward and backward.
+    /// Tokens in the forward and backward pass.
     pub fn tokens(&self) -> usize {
         self.tokens
     }
@@ -145,7 +145,7 @@ impl LearntBatch {
         self.mean(|r| r.entropy)
     }
 
-    /// Milliseconds on the GPU by phase.
+    /// GPU time of each phase in milliseconds.
     pub fn times(&self) -> &PhaseTimes {
         &self.times
     }
@@ -162,7 +162,7 @@ impl LearntBatch {
 
     /// The log-probabilities.
     pub fn policy(&self) -> PolicyReport {
-        // log π − log π₀ of both responses, summed over tokens.
+        // log π − log π₀ summed over tokens, mean over both responses.
         let kl = self.results.iter().zip(&self.reference).map(|(r, reference)| {
             0.5 * ((r.logp_chosen - reference[0]) as f64 + (r.logp_rejected - reference[1]) as f64)
         });

@@ -14,22 +14,23 @@ use crate::generate::{Chat, GenerateOptions, Generator, Request};
 use crate::gpu::{Arena, Gpu};
 use crate::model::{FloatFormat, FrozenFormat, Model, Scored, score_all};
 
-/// A model folder, loaded. Clones share it: what trains one trains all.
+/// A loaded model folder. Clones share the model: training one trains all.
 #[derive(Clone)]
 pub struct Policy {
     /// The weights.
     pub model: Model,
-    /// Its tokenizer.
+    /// The tokenizer of the model.
     pub tokenizer: Arc<Tokenizer>,
-    /// Its chat template, if it has one.
+    /// The chat template of the model, if it has one.
     pub template: Option<Arc<ChatTemplate>>,
     /// The folder.
     pub dir: PathBuf,
-    /// How a copy of it is held.
+    /// The format of a frozen copy.
     copies: FrozenFormat,
 }
 
-/// The model in `dir`, to be trained as the options say, as a reward model or as it is, and how a copy of it is held.
+/// Loads the model in `dir` for training as the options say, as a reward model if `rates`. Also returns the format of a
+/// frozen copy.
 pub(super) async fn load_model(
     gpu: &Gpu,
     dir: &Path,
@@ -58,14 +59,14 @@ pub(super) async fn load_model(
 pub(super) async fn reference(model: &Model, options: &TrainOptions, copies: FrozenFormat) -> Result<Model> {
     match options.lora.is_some() && options.adapter.is_none() {
         true => Ok(model.without_adapter()),
-        // Small moves are lost in fewer bits.
+        // Lower precision would lose small updates.
         false if options.reference_sync.is_some() => model.snapshot().await,
         false => model.snapshot_as(copies).await,
     }
 }
 
 impl Policy {
-    /// Loads a folder to be trained as the options say: whole, or with a new or an earlier adapter.
+    /// Loads a model folder for training as the options say: full fine-tuning, a new LoRA adapter, or an existing one.
     pub async fn load(gpu: &Gpu, dir: &Path, options: &TrainOptions) -> Result<Policy> {
         Policy::load_as(gpu, dir, options, false).await
     }
@@ -81,7 +82,7 @@ impl Policy {
         Ok(Policy { copies, ..Policy::with_model(model, dir)? })
     }
 
-    /// Loads a folder to be used as it is, with an adapter if one is given; `base_dtype` as in [`TrainOptions`].
+    /// Loads a model folder for inference, with a LoRA adapter if one is given. `base_dtype` as in [`TrainOptions`].
     pub async fn frozen(
         gpu: &Gpu,
         dir: &Path,
@@ -104,20 +105,20 @@ impl Policy {
         Ok(Policy { model, tokenizer, template, dir: dir.to_owned(), copies: FloatFormat::F32.into() })
     }
 
-    /// A frozen copy of its model as it is, held as [`TrainOptions::base_dtype`] says.
+    /// A frozen copy of the current model, in the format of [`TrainOptions::base_dtype`].
     pub(super) async fn snapshot(&self) -> Result<Model> {
         self.model.snapshot_as(self.copies).await
     }
 
-    /// What its answers are generated with, unless something else is set: one at a time, after prompts of up to half of its
-    /// context, up to 256 tokens until its end-of-sequence token.
+    /// The default generation options: one sequence at a time, prompts of up to half of the context, and up to 256 new
+    /// tokens until the end-of-sequence token.
     pub fn generate_options(&self) -> GenerateOptions {
         let half = (self.model.context() / 2).max(1);
         let options = GenerateOptions::default().eos(self.tokenizer.eos_ids());
         options.max_prompt_tokens(half).max_new_tokens(half.min(256))
     }
 
-    /// What answers prompts as it does.
+    /// Creates a generator that samples from this policy.
     ///
     /// # Errors
     /// As [`Generator::new`].
@@ -125,30 +126,30 @@ impl Policy {
         Generator::new(self.model.gpu(), &self.model, options, &Arena::new()).await
     }
 
-    /// A prompt as a [`Generator`] takes it, to be answered once.
+    /// Encodes a prompt as a request for one response of a [`Generator`].
     ///
     /// # Errors
-    /// [`Error::Config`] for a prompt without a token, and for one that its chat template refuses.
+    /// [`Error::Config`] for a prompt without a token, and for one that the chat template rejects.
     pub fn request(&self, prompt: impl Into<Text>) -> Result<Request> {
         Ok(self.encoder().prompt(&prompt.into())?.into())
     }
 
-    /// A conversation with it, see [`Chat::new`].
+    /// Starts a conversation with the policy, see [`Chat::new`].
     ///
     /// # Errors
-    /// [`Error::File`] where it has no chat template.
+    /// [`Error::File`] if the model has no chat template.
     pub fn chat(&self, options: GenerateOptions) -> Result<Chat> {
         let Some(template) = self.template.clone() else {
-            return Err(Error::file(&self.dir, "has no chat template, so that it cannot be talked with"));
+            return Err(Error::file(&self.dir, "has no chat template, which a conversation needs"));
         };
         Ok(Chat::new(self.model.clone(), self.tokenizer.clone(), template, options))
     }
 
-    /// How probable it finds each of these responses to a prompt.
+    /// Computes the log-probabilities of responses to a prompt.
     ///
     /// # Errors
-    /// As [`Policy::request`]; [`Error::Config`] for a response without a token; [`Error::TooLong`] beyond its context; memory
-    /// errors.
+    /// As [`Policy::request`]; [`Error::Config`] for a response without a token; [`Error::TooLong`] beyond the context;
+    /// memory errors.
     pub async fn score(&self, prompt: impl Into<Text>, responses: &[&str]) -> Result<Vec<Scored>> {
         let responses: Vec<Text> = responses.iter().map(|text| Text::from(*text)).collect();
         let responses: Vec<&Text> = responses.iter().collect();
@@ -156,15 +157,15 @@ impl Policy {
         score_all(&self.model, &[encoded.tree]).await
     }
 
-    /// Writes what was trained into the folder `dir`, which may be in memory: the adapter as PEFT has it, or else the whole
-    /// model with its tokenizer, in f32.
+    /// Writes the trained weights into the folder `dir`, which may be in memory: the LoRA adapter in the layout of
+    /// PEFT, or else the whole model with its tokenizer, in f32.
     ///
     /// # Errors
     /// [`Error::SelfCheck`] for weights that are not finite; [`Error::Io`].
     pub async fn save(&self, dir: &Path) -> Result<()> {
         match self.model.adapter() {
             Some(_) => {
-                // An adapter names its base, which is to be found from any directory.
+                // An adapter stores an absolute path to its base, so that it can be loaded from any directory.
                 let base = files::absolute(&self.dir);
                 self.model.save_adapter(dir, &base).await
             }
@@ -172,14 +173,14 @@ impl Policy {
         }
     }
 
-    /// Texts to token ids.
+    /// The encoder of texts to token ids.
     pub fn encoder(&self) -> Encoder<'_> {
         Encoder { tokenizer: &self.tokenizer, template: self.template.as_deref() }
     }
 
-    /// The reference π₀: the base with the adapter off, at no memory, or a frozen copy of what will be trained, held as
-    /// [`TrainOptions::base_dtype`] says (in f32, where the policy was made of a model). A warm-started adapter is part of the
-    /// reference.
+    /// The reference model π₀: the base model without the new LoRA adapter, which takes no memory, or a frozen copy of
+    /// the initial policy in the format of [`TrainOptions::base_dtype`] (f32 if the policy was made from a model). An
+    /// existing adapter that is trained further is part of the reference.
     pub async fn reference(&self, options: &TrainOptions) -> Result<Model> {
         reference(&self.model, options, self.copies).await
     }

@@ -1,4 +1,4 @@
-//! Policy gradients on scores: RLOO and GRPO, the reinforcement learning that the paper's baselines use.
+//! Policy gradient losses on scores: RLOO and GRPO, the reinforcement learning baselines of the paper.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::ops::PolicyGradient;
 use crate::preference::{Objective, PreferenceLoss};
 
-/// What online training minimises.
+/// The loss of online training.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum OnlineLoss {
@@ -35,7 +35,7 @@ impl From<PolicyLoss> for OnlineLoss {
 }
 
 impl OnlineLoss {
-    /// The loss on pairs, if it is one.
+    /// The preference loss, if it is one.
     pub fn preference(&self) -> Option<&Objective> {
         match self {
             OnlineLoss::Preference(objective) => Some(objective),
@@ -44,49 +44,50 @@ impl OnlineLoss {
     }
 }
 
-/// A policy gradient: −Σ A log π of the tokens, clipped where another policy sampled them. Log-probabilities are those of the
-/// model itself, at temperature 1, whatever it is sampled at.
+/// A policy gradient loss: −Σ A log π over the tokens, with a clipped ratio for off-policy responses. Log-probabilities
+/// are those of the model at temperature 1, whatever the sampling parameters.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PolicyLoss {
-    /// What a response's advantage A is.
+    /// How the advantage A of a response is computed.
     pub advantage: Advantage,
-    /// What its tokens count.
+    /// The weights of tokens.
     pub tokens: TokenWeights,
-    /// The weight of the KL divergence from the reference: in [`Advantage::LeaveOneOut`] subtracted from the scores, else
-    /// added to the loss.
+    /// The weight of the KL to the reference. With [`Advantage::LeaveOneOut`] it is subtracted from the scores,
+    /// otherwise added to the loss.
     pub beta: f32,
-    /// How far below 1 the ratio of the policy to the one that sampled may fall, where that gains.
+    /// The ratio of the policy to the sampling policy is clipped below 1 − this, if the advantage is negative.
     pub epsilon: f32,
-    /// How far above 1 it may rise, where that gains.
+    /// The ratio is clipped above 1 + this, if the advantage is positive.
     pub epsilon_high: f32,
 }
 
-/// What a response's advantage is, from the scores r of all responses to its prompt.
+/// How the advantage of a response is computed from the scores r of all responses to its prompt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Advantage {
-    /// r less the mean of the others (RLOO, Ahmadian et al. 2024, arXiv 2402.14740).
+    /// r minus the mean of the others (RLOO, Ahmadian et al. 2024, arXiv 2402.14740).
     LeaveOneOut,
-    /// r less the mean of all, divided by their standard deviation and 1e-4 (GRPO, Shao et al. 2024, arXiv 2402.03300).
+    /// r minus the mean of all, divided by their standard deviation plus 1e-4 (GRPO, Shao et al. 2024, arXiv
+    /// 2402.03300).
     Standardised,
-    /// r less the mean of all (Liu et al. 2025, arXiv 2503.20783).
+    /// r minus the mean of all (Liu et al. 2025, arXiv 2503.20783).
     Centred,
 }
 
-/// What the tokens of a step's responses count in its loss.
+/// The weights of the tokens of a step's responses in the loss.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TokenWeights {
-    /// Every response's are added up: the mean over responses of their sums.
+    /// Sum over the tokens of each response, then mean over the responses.
     Sum,
-    /// Alike: the mean over all tokens of the step (DAPO, Yu et al. 2025, arXiv 2503.14476).
+    /// Mean over all tokens of the step (DAPO, Yu et al. 2025, arXiv 2503.14476).
     Token,
-    /// Every response's are averaged first: the mean over responses of their means.
+    /// Mean over the tokens of each response, then mean over the responses.
     Response,
 }
 
 impl PolicyLoss {
-    /// RLOO with TRL's defaults: β = 0.05, clips of 0.2.
+    /// RLOO with the defaults of TRL: β = 0.05, clipping at 0.2.
     pub fn rloo() -> PolicyLoss {
         PolicyLoss {
             advantage: Advantage::LeaveOneOut,
@@ -97,7 +98,7 @@ impl PolicyLoss {
         }
     }
 
-    /// GRPO with TRL's defaults: β = 0, clips of 0.2, every token counts alike.
+    /// GRPO with the defaults of TRL: β = 0, clipping at 0.2, equal weights for all tokens.
     pub fn grpo() -> PolicyLoss {
         PolicyLoss {
             advantage: Advantage::Standardised,
@@ -122,28 +123,29 @@ impl PolicyLoss {
         self.gradient().check()?;
         match self.beta >= 0.0 && self.beta.is_finite() {
             true => Ok(()),
-            false => Err(Error::config("beta", format!("{} is not a number from 0 on", self.beta))),
+            false => Err(Error::config("beta", format!("{} is negative or not finite", self.beta))),
         }
     }
 
-    /// What the kernel computes: RLOO's KL divergence is in the scores.
+    /// The parameters of the kernel. RLOO has its KL penalty in the scores.
     pub(crate) fn gradient(&self) -> PolicyGradient {
         let beta = if self.advantage == Advantage::LeaveOneOut { 0.0 } else { self.beta };
         PolicyGradient { clip_low: self.epsilon, clip_high: self.epsilon_high, beta }
     }
 
-    /// Whether scores are lowered by the KL divergence before anything is learnt from them.
+    /// Whether a KL penalty is subtracted from the scores.
     pub(super) fn lowers_scores(&self) -> bool {
         self.advantage == Advantage::LeaveOneOut && self.beta > 0.0
     }
 
-    /// The advantages of one prompt's responses from their scores; one without a score has none and counts for nobody.
+    /// The advantages of the responses to one prompt. A response without a score has the advantage 0 and does not
+    /// affect the others.
     pub fn advantages(&self, scores: &[Option<f64>]) -> Vec<f64> {
         let known: Vec<f64> = scores.iter().copied().flatten().collect();
         let (n, sum) = (known.len() as f64, known.iter().sum::<f64>());
         let mean = sum / n.max(1.0);
         let squares: f64 = known.iter().map(|score| (score - mean).powi(2)).sum();
-        // As torch.std: of n - 1.
+        // With n − 1, as in torch.std.
         let deviation = if known.len() > 1 { (squares / (n - 1.0)).sqrt() } else { 0.0 };
         let advantage = |score: f64| match self.advantage {
             _ if known.len() < 2 => 0.0,
@@ -154,7 +156,7 @@ impl PolicyLoss {
         scores.iter().map(|score| score.map_or(0.0, advantage)).collect()
     }
 
-    /// What each token of each response counts, from their lengths in tokens.
+    /// The weight of each response's tokens, from the lengths in tokens.
     pub(super) fn token_weights(&self, lengths: &[usize]) -> Vec<f32> {
         let responses = lengths.len().max(1) as f64;
         let all: usize = lengths.iter().sum();
@@ -172,7 +174,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn advantages_are_those_of_their_papers() {
+    fn advantages_are_those_of_the_papers() {
         let scores = [1.0, 2.0, 6.0].map(Some);
         let of = |advantage| PolicyLoss { advantage, ..PolicyLoss::grpo() }.advantages(&scores);
         assert_eq!(of(Advantage::LeaveOneOut), [-3.0, -1.5, 4.5]);
@@ -185,16 +187,16 @@ mod tests {
     }
 
     #[test]
-    fn a_response_without_a_score_has_no_advantage_and_counts_for_nobody() {
+    fn a_response_without_a_score_has_no_advantage_and_does_not_affect_others() {
         let rloo = PolicyLoss::rloo();
         assert_eq!(rloo.advantages(&[Some(1.0), None, Some(3.0)]), [-2.0, 0.0, 2.0]);
-        assert_eq!(rloo.advantages(&[Some(1.0), None]), [0.0, 0.0], "nobody to compare with");
+        assert_eq!(rloo.advantages(&[Some(1.0), None]), [0.0, 0.0], "nothing to compare with");
         assert_eq!(PolicyLoss::grpo().advantages(&[Some(2.0), Some(2.0)]), [0.0, 0.0]);
         assert!(rloo.advantages(&[]).is_empty());
     }
 
     #[test]
-    fn the_weights_of_a_step_add_up_to_what_its_mean_is_over() {
+    fn token_weights_have_the_expected_sums() {
         let lengths = [3, 1, 4];
         let of = |tokens| {
             let weights = PolicyLoss { tokens, ..PolicyLoss::grpo() }.token_weights(&lengths);

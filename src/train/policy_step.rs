@@ -12,37 +12,37 @@ use crate::model::stream::{Capacity, Stream};
 use crate::model::{Keys, Model};
 use crate::ops::{self, PolicyGradient};
 
-/// Scored responses to one prompt.
+/// Responses to one prompt, with their advantages.
 #[derive(Clone, Debug)]
 pub struct ScoredGroup {
     /// The prompt and all its responses.
     pub tree: Tree,
-    /// A of each response.
+    /// The advantage A of each response.
     pub advantages: Vec<f32>,
-    /// What each token of each response counts.
+    /// The weight of the tokens of each response.
     pub weights: Vec<f32>,
-    /// log π₀ of each response's tokens.
+    /// log π₀ of the tokens of each response.
     pub reference: Vec<Vec<f32>>,
-    /// log π of them under the policy that drew them, where that may be another one.
+    /// log π of the tokens under the policy that sampled them, if that may be another policy.
     pub sampler: Vec<Vec<f32>>,
 }
 
-/// What a response's replay gave.
+/// The result of a response.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ResponseResult {
-    /// Its tokens' loss, weighted.
+    /// The weighted sum of the losses of its tokens.
     pub loss: f64,
     /// log π − log π₀, summed over its tokens.
     pub kl: f64,
-    /// Sum of the entropies of its tokens' distributions, in nats.
+    /// The sum of the entropies of the next-token distributions, in nats.
     pub entropy: f64,
-    /// Tokens whose ratio was clipped.
+    /// The number of tokens whose ratio was clipped.
     pub clipped: usize,
-    /// Tokens.
+    /// The number of tokens.
     pub tokens: usize,
 }
 
-/// The recorded pass.
+/// The recorded forward and backward pass.
 pub struct PolicyStep {
     gpu: Gpu,
     plan: Plan,
@@ -57,12 +57,12 @@ pub struct PolicyStep {
 }
 
 impl PolicyStep {
-    /// Records forward, loss and backward for micro-batches up to `capacity`; gradients are added to the model's.
-    /// `off_policy`: responses may have been drawn by another policy than the one that learns.
+    /// Records forward pass, loss and backward pass for micro-batches up to `capacity`. Gradients are added to those of
+    /// the model. `off_policy`: responses may have been sampled by another policy than the one that is trained.
     ///
     /// # Errors
-    /// [`Error::Config`] for a clip or β that is not a number from 0 on, a model that is not trained, a capacity without room
-    /// or beyond counting, and for a `gpu` or an arena that is not the model's; memory errors.
+    /// [`Error::Config`] for clipping bounds or β below 0 or not finite, a model that is not trained, a capacity that
+    /// is empty or too large, and a `gpu` or arena other than the model's; memory errors.
     pub async fn new(
         gpu: &Gpu,
         model: &Model,
@@ -107,7 +107,7 @@ impl PolicyStep {
         })
     }
 
-    /// The buffers of its micro-batches, which a [`Scorer`](crate::model::Scorer) of the same may use, too.
+    /// The buffers of the micro-batches. A [`Scorer`](crate::model::Scorer) of the same batches may share them.
     pub(super) fn stream(&self) -> Arc<Stream> {
         self.stream.clone()
     }
@@ -117,15 +117,15 @@ impl PolicyStep {
         self.stream.capacity()
     }
 
-    /// Adds the gradient of the groups' weighted loss; one result a response, in order.
+    /// Adds the gradient of the weighted loss of the groups. Returns one result per response, in order.
     ///
     /// # Errors
-    /// [`Error::Config`] for no group at all or more than the capacity, for one that lacks a number for a response or a token,
-    /// or that the model cannot read; [`Error::TooLong`] for a sequence beyond the model's context. Nothing has been added
-    /// then.
+    /// [`Error::Config`] for no groups or more than the capacity, for a group that lacks a number for a response or a
+    /// token, or that does not suit the model; [`Error::TooLong`] for a sequence beyond the model's context. In these
+    /// cases nothing is added.
     pub async fn run(&self, groups: &[ScoredGroup]) -> Result<(Vec<ResponseResult>, PhaseTimes)> {
         if groups.is_empty() {
-            return Err(Error::config("groups", "are none: a step needs at least one"));
+            return Err(Error::config("groups", "are missing: a step needs at least one"));
         }
         for (i, group) in groups.iter().enumerate() {
             self.check(i, group)?;

@@ -1,4 +1,4 @@
-//! Policy gradients of a step's scored responses: log-probabilities before, a batch in micro-batches, what came out.
+//! Policy gradient training on scored responses: log-probabilities before the update, micro-batches, and metrics.
 
 use super::options::TrainOptions;
 use super::pair_step::PhaseTimes;
@@ -13,11 +13,11 @@ use crate::model::stream::Capacity;
 use crate::model::{Model, Scorer};
 use crate::optim::Optimiser;
 
-/// The plans of policy gradients on one policy.
+/// The plans of policy gradient training for one policy.
 pub(super) struct PolicyTrainer {
     step: PolicyStep,
     reference: Scorer,
-    /// The policy's own, where its log-probabilities are needed before it learns.
+    /// Scores responses with the policy, if log-probabilities are needed before the update.
     policy: Option<Scorer>,
     loss: PolicyLoss,
     off_policy: bool,
@@ -25,24 +25,24 @@ pub(super) struct PolicyTrainer {
     ranks: Ranks,
 }
 
-/// Responses to one prompt, and what was said of them.
+/// Responses to one prompt with their scores.
 pub(super) struct RatedGroup {
     pub tree: Tree,
     /// `None` for a response without a usable score.
     pub scores: Vec<Option<f64>>,
-    /// log π of the responses' tokens when they were drawn; empty where nobody needs them.
+    /// log π of the tokens when they were sampled; empty if not needed.
     pub sampler: Vec<Vec<f32>>,
 }
 
-/// A learnt step.
+/// The results of a step.
 pub(super) struct LearntPolicy {
-    /// None where no response is better or worse than another: then nothing was learnt.
+    /// Empty if all advantages are 0, so that there was nothing to learn.
     results: Vec<ResponseResult>,
     rewards: Rewards,
     times: PhaseTimes,
     tokens: usize,
     beta: f32,
-    /// Of every prompt's responses.
+    /// The advantages of the responses to every prompt.
     pub advantages: Vec<Vec<f64>>,
 }
 
@@ -54,7 +54,7 @@ struct Rewards {
 }
 
 impl PolicyTrainer {
-    /// Records the plans for micro-batches up to `capacity`, and the optimiser's.
+    /// Records the plans for micro-batches up to `capacity`, and those of the optimiser.
     pub async fn new(
         model: &Model,
         reference: &Model,
@@ -66,10 +66,10 @@ impl PolicyTrainer {
     ) -> Result<(PolicyTrainer, Optimiser)> {
         loss.check()?;
         let (gpu, checkpointing) = (model.gpu(), options.gradient_checkpointing);
-        // The largest plan comes first: the others find room in its memory.
+        // The largest plan is recorded first, so that the others fit into its memory.
         let step =
             PolicyStep::new(gpu, model, loss.gradient(), off_policy, capacity, checkpointing, arena).await?;
-        // A batch that was uploaded for one of them is there for the others.
+        // With a shared stream, a batch uploaded for one plan is available to the others.
         let reference = Scorer::of_stream(step.stream(), reference, arena).await?;
         let policy = match off_policy || loss.lowers_scores() {
             true => Some(Scorer::of_stream(step.stream(), model, arena).await?),
@@ -80,7 +80,8 @@ impl PolicyTrainer {
         Ok((PolicyTrainer { step, reference, policy, loss, off_policy, batch_size, ranks }, optimiser))
     }
 
-    /// log π of the responses' tokens under the policy as it is, for each tree, where they will be needed; else nothing.
+    /// log π of the tokens of the responses of each tree under the current policy, if they will be needed; otherwise
+    /// empty.
     pub async fn log_probabilities(&self, trees: &[Tree]) -> Result<Vec<Vec<Vec<f32>>>> {
         match &self.policy {
             None => Ok(Vec::new()),
@@ -88,12 +89,12 @@ impl PolicyTrainer {
         }
     }
 
-    /// log p of every response's tokens, tree by tree: of this rank's part here.
+    /// Log-probabilities of the tokens of every response, tree by tree. The trees are divided among the ranks.
     async fn score(&self, scorer: &Scorer, trees: &[Tree]) -> Result<Vec<Vec<Vec<f32>>>> {
         self.ranks.join(of_trees(scorer, self.ranks.mine(trees)).await).await
     }
 
-    /// Adds this rank's part of the gradient of the step's loss, in micro-batches; none where no response is better or worse than another.
+    /// Adds this rank's part of the gradient of the step's loss, in micro-batches; nothing if all advantages are 0.
     pub async fn learn(&self, rated: &[RatedGroup]) -> Result<LearntPolicy> {
         let trees: Vec<Tree> = rated.iter().map(|group| group.tree.clone()).collect();
         let reference = self.score(&self.reference, &trees).await?;
@@ -158,7 +159,7 @@ impl PolicyTrainer {
     }
 }
 
-/// log p of every response's tokens, tree by tree.
+/// Log-probabilities of the tokens of every response, tree by tree.
 async fn of_trees(scorer: &Scorer, trees: &[Tree]) -> Result<Vec<Vec<Vec<f32>>>> {
     let mut scored = scorer.score(trees).await?.into_iter();
     let of = |tree: &Tree| scored.by_ref().take(tree.responses.len()).map(|scored| scored.logps).collect();
@@ -191,7 +192,7 @@ impl LearntPolicy {
         self.results.iter().map(of).sum()
     }
 
-    /// What there is where something was learnt.
+    /// `None` if nothing was learnt.
     fn learnt<T>(&self, of: impl FnOnce() -> T) -> Option<T> {
         (!self.results.is_empty()).then(of)
     }
@@ -201,7 +202,7 @@ impl LearntPolicy {
         self.learnt(|| self.sum(|r| r.loss))
     }
 
-    /// Rows that went through forward and backward.
+    /// Tokens in the forward and backward pass.
     pub fn tokens(&self) -> usize {
         self.tokens
     }
@@ -211,12 +212,12 @@ impl LearntPolicy {
         self.learnt(|| self.sum(|r| r.entropy) / self.sum(|r| r.tokens as f64))
     }
 
-    /// Milliseconds on the GPU by phase.
+    /// GPU time of each phase in milliseconds.
     pub fn times(&self) -> &PhaseTimes {
         &self.times
     }
 
-    /// How far the policy is from the reference.
+    /// The KL to the reference.
     pub fn policy(&self) -> Option<PolicyReport> {
         self.learnt(|| {
             let kl = self.sum(|r| r.kl) / self.results.len() as f64;
@@ -224,7 +225,7 @@ impl LearntPolicy {
         })
     }
 
-    /// What the scores were, and what was clipped.
+    /// The scores, and the share of clipped tokens.
     pub fn gradient(&self) -> PolicyGradientReport {
         PolicyGradientReport {
             reward: self.rewards.mean,

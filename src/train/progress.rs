@@ -1,31 +1,31 @@
-//! How the library tells what it is doing: it prints nothing itself.
+//! How the library reports its progress. It prints nothing itself.
 
 use serde_json::Value;
 
 use super::report::StepReport;
 
-/// Whoever wants to know how a run is going: the program's progress bar, an application's window, a test.
+/// Receives the progress of a run: for a progress bar, the window of an application, or a test.
 pub trait Observer: Send {
-    /// A part of a step begins: "sampling", "judging", "learning", "saving".
+    /// A phase of a step starts: "sampling", "judging", "learning", "saving".
     fn phase(&mut self, _name: &str) {}
 
-    /// A step that was done before this run was resumed: its row of `metrics.jsonl`.
+    /// A row of `metrics.jsonl` of a step that was done before the run was resumed.
     fn logged(&mut self, _row: &Value) {}
 
     /// A step is done.
     fn step(&mut self, _report: &StepReport) {}
 
-    /// Something that the user should know, in a sentence, though the run goes on.
+    /// A warning for the user. The run continues.
     fn warning(&mut self, _text: &str) {}
 }
 
-/// Nobody.
+/// Ignores all reports.
 impl Observer for () {}
 
-/// How much of the mean time of a step is the last one's.
+/// The weight of the last step in the mean time per step.
 const NEWEST: f64 = 0.1;
 
-/// How long a step takes: an exponential mean, without the first.
+/// The time per step: an exponential moving average without the first step.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
     steps: usize,
@@ -33,10 +33,10 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// Another step has taken so many seconds; so many will all the others take.
+    /// Adds a step that took `seconds`. Returns the estimate for the steps that are left.
     pub fn seconds_left(&mut self, seconds: f64, steps_left: usize) -> Option<f64> {
         if self.steps > 0 {
-            // A mean of all until there are enough.
+            // The plain mean until there are enough steps.
             let weight = NEWEST.max(1.0 / self.steps as f64);
             self.mean += weight * (seconds - self.mean);
         }

@@ -1,4 +1,4 @@
-//! What a judge says of a step's samples one by one.
+//! The judge's ratings of single responses of a step.
 
 use std::collections::HashMap;
 
@@ -7,20 +7,20 @@ use crate::generate::Response;
 use crate::judge::queue::{Answer, Ask, Question, Said, Usage};
 use crate::judge::{Counts, Score};
 
-/// A step's ratings: for each prompt, one of each different sample.
+/// The ratings of a step: for each prompt, one for each distinct response.
 pub(super) struct Ratings {
-    /// For each prompt and sample its score, once it is known.
+    /// For each prompt and response the score, once it is known.
     of: Vec<Vec<Option<Score>>>,
-    /// For each prompt and sample the first sample of the same text.
+    /// For each prompt and response the index of the first response with the same text.
     first: Vec<Vec<usize>>,
-    /// What was asked and is not answered, by its id: the prompt and the sample.
+    /// The open questions by their ids: prompt and response.
     open: HashMap<String, (usize, usize, Question)>,
-    /// Wall time of the judge for those that were answered.
+    /// Wall-clock time of the judge for the answered questions, in milliseconds.
     ms: f64,
 }
 
 impl Ratings {
-    /// Those of these prompts' answers, which were drawn from the dataset as these numbers.
+    /// Creates the questions about the responses to these prompts. `draws` are the draw numbers of the prompts.
     pub fn new(draws: &[u64], prompts: &[String], answers: &[Vec<Response>]) -> Ratings {
         let mut ratings = Ratings { of: Vec::new(), first: Vec::new(), open: HashMap::new(), ms: 0.0 };
         for ((p, prompt), samples) in prompts.iter().enumerate().zip(answers) {
@@ -37,14 +37,14 @@ impl Ratings {
         ratings
     }
 
-    /// What is not answered yet, in the order of the samples.
+    /// The open questions, in the order of the responses.
     pub fn questions(&self) -> Vec<Question> {
         let mut open: Vec<&(usize, usize, Question)> = self.open.values().collect();
         open.sort_by_key(|(p, i, _)| (*p, *i));
         open.into_iter().map(|(_, _, question)| question.clone()).collect()
     }
 
-    /// Takes an answer, if it is to one of these questions.
+    /// Takes an answer. Returns whether it belongs to one of these questions.
     pub fn take(&mut self, answer: &Answer) -> bool {
         let Some((p, i, _)) = self.open.remove(&answer.id) else { return false };
         let Said::Score(score) = &answer.said else { unreachable!("a rating was asked for") };
@@ -71,7 +71,7 @@ impl Ratings {
         self.of.iter().map(|scores| scores.iter().map(score).collect()).collect()
     }
 
-    /// How many came out how.
+    /// The numbers of rated, unusable and identical responses.
     pub fn counts(&self) -> Counts {
         let mut counts = Counts::default();
         for (scores, firsts) in self.of.iter().zip(&self.first) {
@@ -87,7 +87,7 @@ impl Ratings {
         counts
     }
 
-    /// Why the first unusable one is.
+    /// The reason of the first unusable score.
     pub fn first_invalid(&self) -> Option<&str> {
         self.of.iter().flatten().find_map(|score| match score {
             Some(Score::Invalid { why }) => Some(why.as_str()),
@@ -95,7 +95,7 @@ impl Ratings {
         })
     }
 
-    /// For `metrics.jsonl`.
+    /// The report for `metrics.jsonl`.
     pub fn report(&self, learnt: usize, off_policy_steps: usize, used: Usage) -> JudgeReport {
         let counts = self.counts();
         let known: Vec<f64> = self.scores().into_iter().flatten().flatten().collect();
@@ -112,7 +112,7 @@ impl Ratings {
         }
     }
 
-    /// Every rating, with the advantage that was made of it.
+    /// All ratings, with the advantages computed from them.
     pub fn rows(
         &self,
         step: usize,

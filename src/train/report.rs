@@ -1,4 +1,4 @@
-//! What happened in a step. Serialised, a report is a row of `metrics.jsonl`; names are TRL's where it has one.
+//! The report of a step. Serialized, it is a row of `metrics.jsonl`. Names are those of TRL where it has the metric.
 
 use serde::ser::{SerializeMap, Serializer};
 use serde::{Deserialize, Serialize};
@@ -7,88 +7,94 @@ use crate::eval::ensemble::VotesReport;
 use crate::judge::queue::Usage;
 use crate::judge::{PairOutcome, Verdict, orders_disagree};
 
-/// A step, as `metrics.jsonl` has it, and what it does not have: the pairs, the time that is left.
+/// The report of a training step. Fields marked `serde(skip)` are not written to `metrics.jsonl`.
 ///
-/// Parts that a kind of training has not are `None`, and no keys. Sums and means are over real tokens alone.
+/// Parts that do not apply to a kind of training are `None` and have no keys. Padding is never counted in sums and
+/// means.
 #[derive(Clone, Debug, Default, Serialize)]
 #[non_exhaustive]
 pub struct StepReport {
-    /// Which one, from 1.
+    /// The number of the step, from 1.
     pub step: usize,
-    /// The last one.
+    /// The number of steps of the run.
     #[serde(skip)]
     pub total_steps: usize,
-    /// Mean over the pairs (in `sft`: over completion tokens), `None` for a step without anything to learn from.
+    /// The loss of the step. With preference pairs and in `reward`: mean over the pairs learnt from. In `sft`: negative
+    /// log-likelihood in nats, mean over the completion tokens. With a policy gradient: sum over the response tokens,
+    /// weighted as `token-weights` says. `null` if the step had nothing to learn from.
     pub loss: Option<f64>,
-    /// What the optimiser did; `None` for a step without an update.
+    /// The update of the weights; `None` for a step without an update.
     #[serde(flatten)]
     pub update: Option<UpdateReport>,
-    /// The pairs that were learnt from.
+    /// The rewards of the pairs learnt from.
     #[serde(flatten)]
     pub preference: Option<PreferenceReport>,
-    /// What became of scores where a policy gradient is learnt from them.
+    /// The scores that a policy gradient is computed from.
     #[serde(flatten)]
     pub gradient: Option<PolicyGradientReport>,
-    /// The policy's log-probabilities of the responses that were learnt from.
+    /// The log-probabilities of the responses learnt from.
     #[serde(flatten)]
     pub policy: Option<PolicyReport>,
-    /// Entropy of the next-token distribution, in nats, mean over tokens.
+    /// Entropy of the policy's next-token distribution in nats. In `sft` and with a policy gradient: mean over the
+    /// response tokens. With preference pairs: mean over the tokens of both responses, then over the pairs.
     #[serde(rename = "objective/entropy", skip_serializing_if = "Option::is_none")]
     pub entropy: Option<f64>,
     /// The responses of the step, sampled or given.
     #[serde(flatten)]
     pub responses: ResponseReport,
-    /// What the judge said of them.
+    /// The verdicts of the judge.
     #[serde(flatten)]
     pub judging: Option<JudgeReport>,
-    /// What the policy did on held-out prompts, where it was evaluated after the step.
+    /// The evaluation on held-out prompts, if one was due after the step.
     #[serde(flatten)]
     pub evaluation: Option<EvaluationReport>,
-    /// What became of held-out pairs, where the policy was evaluated on them after the step.
+    /// The evaluation on held-out pairs, if one was due after the step.
     #[serde(flatten)]
     pub held_out: Option<HeldOutReport>,
-    /// Passes over the dataset so far.
+    /// Passes over the dataset made so far, a fraction.
     pub epoch: f64,
-    /// Tokens that went through the model so far.
+    /// Tokens processed since the start of the run: sampled tokens, and tokens of the training pass (prompts included;
+    /// a prompt shared by several responses counts once).
     pub num_tokens: u64,
-    /// Steps without a finite gradient so far.
+    /// The number of steps since the start of the run whose loss or gradient was not finite. They changed no weight.
     pub non_finite_steps: usize,
-    /// Where the time went.
+    /// Durations.
     #[serde(flatten)]
     pub times: Times,
-    /// What each rank did, where there are several.
+    /// The work of each rank, in a distributed run.
     #[serde(flatten)]
     pub ranks: Option<RanksReport>,
-    /// The device's memory in use, in bytes.
+    /// GPU memory allocated by oaif at the end of the step, in bytes.
     #[serde(rename = "memory/device_bytes")]
     pub device_bytes: u64,
-    /// Every pair that the judge was shown: rows of `pairs.jsonl`.
+    /// All pairs of the step, the rows of `pairs.jsonl`.
     #[serde(skip)]
     pub pairs: Vec<PairReport>,
-    /// Every response that it rated by itself: rows of `pairs.jsonl`, too.
+    /// All responses rated one by one, also rows of `pairs.jsonl`.
     #[serde(skip)]
     pub ratings: Vec<RatingReport>,
-    /// What its user should know of the run as a whole, a sentence each; the observer has heard of it already.
+    /// Warnings about the run as a whole. The observer has received them already.
     #[serde(skip)]
     pub notes: Vec<String>,
-    /// To the end of the run; `None` after the first step, which says nothing of the others: kernels are compiled in it.
+    /// Estimated seconds until the end of the run. `None` after the first step, which includes the compilation of the
+    /// kernels and is not representative.
     #[serde(skip)]
     pub seconds_left: Option<f64>,
 }
 
 impl StepReport {
-    /// The mean difference of the rewards of chosen and rejected; `None` where there are no pairs.
+    /// The mean reward margin between chosen and rejected responses; `None` without pairs.
     pub fn margin(&self) -> Option<f64> {
         self.preference.map(|preference| preference.margins)
     }
 
-    /// The share of the decided pairs in which the judge preferred the first response; `None` where no judge was
-    /// asked or none was decided.
+    /// The share of the pairs with a preference in which the judge preferred the first response; `None` without a judge
+    /// or without such a pair.
     pub fn first_preferred(&self) -> Option<f64> {
         self.judging.as_ref()?.first
     }
 
-    /// Whether there was something to learn from, and a gradient.
+    /// Whether the step had something to learn from: a loss, and a gradient that is not zero (or a loss of exactly 0).
     pub(super) fn taught(&self) -> bool {
         match (self.loss, self.update) {
             (None, _) | (_, None) => false,
@@ -97,23 +103,24 @@ impl StepReport {
     }
 }
 
-/// What the ranks of a run did in a step.
+/// The work of the ranks in a step.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct RanksReport {
-    /// Milliseconds of each rank's own work, without those in which it exchanged something or waited for others.
+    /// For each rank, the wall-clock time of the step in milliseconds without communication and waiting for other
+    /// ranks.
     #[serde(rename = "ranks/busy_ms")]
     pub busy_ms: Vec<f64>,
-    /// The one that worked longest.
+    /// The rank with the largest `ranks/busy_ms`.
     #[serde(rename = "ranks/slowest")]
     pub slowest: usize,
-    /// Bytes that rank 0 sent to others.
+    /// Bytes that rank 0 sent to other ranks during the step.
     #[serde(rename = "ranks/sent_bytes")]
     pub sent_bytes: u64,
 }
 
 impl RanksReport {
-    /// Of ranks that were busy for so long.
+    /// Creates the report from the busy times of the ranks.
     pub(super) fn new(busy_ms: Vec<f64>, sent_bytes: u64) -> RanksReport {
         let slowest =
             (0..busy_ms.len()).max_by(|a, b| busy_ms[*a].total_cmp(&busy_ms[*b])).unwrap_or_default();
@@ -121,192 +128,206 @@ impl RanksReport {
     }
 }
 
-/// An update of the weights.
+/// The update of the weights in a step.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct UpdateReport {
-    /// The global norm before clipping; `None` where it is not finite, and no weight was changed.
+    /// L2 norm of the gradient over all trained weights, before clipping. `null` if it is not finite; then no weight
+    /// was changed.
     pub grad_norm: Option<f32>,
-    /// The step's.
+    /// The learning rate of the step.
     pub learning_rate: f64,
 }
 
-/// Means over the pairs that were learnt from. A reward is β (log π − log π₀) of a response, summed over its tokens, or in
-/// the training of a reward model its score.
+/// Rewards of the pairs learnt from. The reward of a response is β (log π − log π₀), summed over its tokens. For losses
+/// without a reference model it is β times the score that the loss compares, and in the training of a reward model it
+/// is the model's score.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct PreferenceReport {
-    /// Of the chosen response.
+    /// Reward of the chosen response, mean over the pairs.
     #[serde(rename = "rewards/chosen")]
     pub chosen: f64,
-    /// Of the rejected one.
+    /// Reward of the rejected response, mean over the pairs.
     #[serde(rename = "rewards/rejected")]
     pub rejected: f64,
-    /// Share of the pairs with a positive margin.
+    /// Share of the pairs whose chosen response has the higher reward.
     #[serde(rename = "rewards/accuracies")]
     pub accuracies: f64,
-    /// The chosen one's less the rejected one's.
+    /// Reward of the chosen response minus that of the rejected one, mean over the pairs.
     #[serde(rename = "rewards/margins")]
     pub margins: f64,
 }
 
-/// Means over the responses that were learnt from.
+/// Log-probabilities of the responses learnt from. With `ld-alpha`, tokens are weighted as in the loss.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct PolicyReport {
-    /// log π of the chosen response, where there are pairs.
+    /// Log-probability of the chosen response in nats, summed over its tokens, mean over the pairs. Absent without
+    /// pairs.
     #[serde(rename = "logps/chosen", skip_serializing_if = "Option::is_none")]
     pub logps_chosen: Option<f64>,
-    /// log π of the rejected one.
+    /// Log-probability of the rejected response in nats, summed over its tokens, mean over the pairs. Absent without
+    /// pairs.
     #[serde(rename = "logps/rejected", skip_serializing_if = "Option::is_none")]
     pub logps_rejected: Option<f64>,
-    /// log π − log π₀ over the responses; where they were sampled from π, an estimate of the KL divergence.
+    /// log π − log π₀ of a response in nats, summed over its tokens, mean over all responses learnt from. For responses
+    /// sampled from π, this estimates the KL divergence from the reference model.
     #[serde(rename = "objective/kl")]
     pub kl: f64,
     /// β of the loss.
     pub beta: f64,
 }
 
-/// The scores that a policy gradient was learnt from; names are those of TRL's GRPO.
+/// The scores that a policy gradient is computed from. Names are those of TRL's GRPO.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct PolicyGradientReport {
-    /// Mean score.
+    /// The judge's score of a response before any KL penalty, mean over the step's responses with a usable score; 0 if
+    /// there is none.
     pub reward: f64,
-    /// Their standard deviation over all responses.
+    /// Standard deviation of the scores over the step's responses (with n − 1).
     pub reward_std: f64,
-    /// Share of the prompts all of whose responses have the same score.
+    /// Share of the prompts whose responses all have the same score, prompts with fewer than two usable scores included.
     pub frac_reward_zero_std: f64,
-    /// Share of the tokens whose ratio was clipped.
+    /// Share of the response tokens whose probability ratio was clipped.
     #[serde(rename = "clip_ratio/region_mean")]
     pub clip_ratio: f64,
 }
 
-/// Means over a step's responses.
+/// The responses of a step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct ResponseReport {
-    /// Tokens, of sampled ones.
+    /// Length of a sampled response in tokens, the end-of-sequence token included, mean over the step's responses.
+    /// Absent if responses are given.
     #[serde(rename = "completions/mean_length", skip_serializing_if = "Option::is_none")]
     pub mean_length: Option<f64>,
-    /// Share that ended with the end-of-sequence token.
+    /// Share of the step's responses that end with the end-of-sequence token.
     #[serde(rename = "val/contain_eos_token", skip_serializing_if = "Option::is_none", default)]
     pub contain_eos_token: Option<f64>,
 }
 
-/// What the judge said in a step.
+/// The verdicts of the judge in a step.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct JudgeReport {
-    /// Pairs asked about.
+    /// Pairs of the step that the judge compared. If it rates responses one by one: responses rated.
     #[serde(rename = "judge/judged")]
     pub judged: usize,
-    /// Share of the decided ones that the first response won.
+    /// Share of the step's pairs with a preference in which the first response won. `null` without such a pair.
     #[serde(rename = "judge/first")]
     pub first: Option<f64>,
-    /// Pairs without a preference.
+    /// Pairs of the step without a preference.
     #[serde(rename = "judge/tie")]
     pub tie: usize,
-    /// Pairs without a usable verdict.
+    /// Pairs of the step without a usable verdict. If the judge rates responses one by one: responses without a usable
+    /// score.
     #[serde(rename = "judge/invalid")]
     pub invalid: usize,
-    /// Pairs of equal responses, which nobody was asked about.
+    /// Pairs of equal responses in the step, which are not judged. If the judge rates responses one by one: responses
+    /// equal to another one to the same prompt.
     #[serde(rename = "judge/identical")]
     pub identical: usize,
-    /// Pairs that were shown in both orders.
+    /// Pairs of the step that were shown in both orders.
     #[serde(rename = "judge/both_orders")]
     pub both_orders: usize,
-    /// Those of them whose two orders disagree.
+    /// Pairs of these in which the two orders preferred different responses (order flips).
     #[serde(rename = "judge/order_flip")]
     pub order_flip: usize,
-    /// Share of the decided pairs so far that the longer response won.
+    /// Share of the pairs with a preference in which the longer response (in characters) won, since the start of the
+    /// run. `null` if lengths never differed.
     #[serde(rename = "judge/longer")]
     pub longer: Option<f64>,
-    /// Pairs of which the judge was not sure enough to learn from them.
+    /// Pairs of the step whose probability for the chosen response is below `min-confidence`. They are not learnt from.
     #[serde(rename = "judge/unsure")]
     pub unsure: usize,
-    /// Pairs learnt from.
+    /// Pairs of the step that were learnt from. With a policy gradient: responses whose advantage is not zero.
     #[serde(rename = "judge/learnt")]
     pub learnt: usize,
-    /// Wall time of the judge a judged pair.
+    /// Wall-clock time of the judge in milliseconds, mean over the step's judged pairs (or rated responses).
     #[serde(rename = "judge/latency_ms")]
     pub latency_ms: f64,
-    /// Updates between the policy that drew the responses and the one that learns from them.
+    /// Number of updates between the policy that sampled the responses and the policy that learns from them; 0 is
+    /// on-policy.
     #[serde(rename = "judge/off_policy_steps")]
     pub off_policy_steps: usize,
-    /// The judge's probability for the chosen response, mean over the pairs learnt from; of ratings their mean.
+    /// The judge's probability that the chosen response is better, mean over the pairs learnt from. If the judge rates
+    /// responses one by one: the rating, mean over the responses with a usable one. `null` otherwise.
     #[serde(rename = "objective/scores")]
     pub scores: Option<f64>,
-    /// 2p − 1 of it.
+    /// 2p − 1 of this probability p, mean over the pairs learnt from. `null` for ratings.
     #[serde(rename = "objective/scores_margin")]
     pub scores_margin: Option<f64>,
-    /// How far the members of an ensemble agreed so far; `None` of other judges.
+    /// The agreement of an ensemble's members since the start of the run; `None` for other judges.
     #[serde(flatten)]
     pub votes: Option<VotesReport>,
-    /// What was used so far, where a judge counts it.
+    /// Requests, tokens and cost since the start of the run; `None` for judges that do not count them.
     #[serde(flatten)]
     pub used: Option<UsageReport>,
 }
 
-/// The policy's answers to held-out prompts against those of the start, by the run's own judge in both orders.
+/// Evaluation on held-out prompts: the judge of the run compares the responses of the current policy with those of the
+/// initial policy, in both orders.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct EvaluationReport {
-    /// (wins + ties/2) / prompts with a usable verdict.
+    /// Win rate against the initial policy: (wins + ties / 2) / prompts with a usable verdict.
     #[serde(rename = "eval/win_rate")]
     pub win_rate: f64,
-    /// Lower end of its 95 % interval.
+    /// Lower end of the 95 % Wilson interval of the win rate.
     #[serde(rename = "eval/win_rate_low")]
     pub win_rate_low: f64,
-    /// Upper end.
+    /// Upper end of the 95 % Wilson interval of the win rate.
     #[serde(rename = "eval/win_rate_high")]
     pub win_rate_high: f64,
-    /// Prompts with a usable verdict.
+    /// Number of held-out prompts with a usable verdict.
     #[serde(rename = "eval/prompts")]
     pub prompts: usize,
-    /// Ties among them.
+    /// Number of ties among these prompts.
     #[serde(rename = "eval/ties")]
     pub ties: usize,
-    /// Mean length of the policy's answers in tokens.
+    /// Length of the policy's responses in tokens, mean over all held-out prompts.
     #[serde(rename = "eval/mean_length")]
     pub mean_length: f64,
-    /// Mean of log π − log π of the start over them, in nats.
+    /// log π minus the log-probability under the initial policy, in nats, summed over the tokens of the policy's
+    /// response, mean over all held-out prompts. This estimates the KL divergence from the initial policy.
     #[serde(rename = "eval/kl")]
     pub kl: f64,
 }
 
-/// Means over held-out pairs.
+/// Evaluation on held-out pairs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct HeldOutReport {
-    /// The loss.
+    /// The loss, mean over the held-out pairs.
     #[serde(rename = "eval/loss")]
     pub loss: f64,
-    /// Share of the pairs whose chosen response has the higher reward.
+    /// Share of the held-out pairs whose chosen response has the higher reward.
     #[serde(rename = "eval/rewards/accuracies")]
     pub accuracies: f64,
-    /// The chosen one's reward less the rejected one's.
+    /// Reward of the chosen response minus that of the rejected one, mean over the held-out pairs.
     #[serde(rename = "eval/rewards/margins")]
     pub margins: f64,
-    /// How many pairs.
+    /// Number of held-out pairs evaluated.
     #[serde(rename = "eval/pairs")]
     pub pairs: usize,
 }
 
-/// What a judge used so far.
+/// What the judge consumed since the start of the run.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct UsageReport {
-    /// Requests that were sent.
+    /// Requests sent to the judge since the start of the run.
     #[serde(rename = "judge/requests")]
     pub requests: u64,
-    /// Those that failed and were sent again.
+    /// Requests of these that failed and were sent again.
     #[serde(rename = "judge/failed_requests")]
     pub failed: u64,
-    /// Answers from a cache.
+    /// Judgements that came from a cache instead of a request, since the start of the run.
     #[serde(rename = "judge/cached")]
     pub cached: u64,
-    /// Tokens read and written.
+    /// Tokens read and written by the judge since the start of the run.
     #[serde(rename = "judge/tokens")]
     pub tokens: u64,
-    /// Money.
+    /// Cost of the judge since the start of the run, in the unit of the configured prices.
     #[serde(rename = "judge/cost")]
     pub cost: f64,
 }
 
 impl UsageReport {
-    /// `None` for a judge that has nothing to count.
+    /// Returns `None` for a judge that counts nothing.
     pub(super) fn of(used: Usage) -> Option<UsageReport> {
         let Usage { requests, failed, cached, prompt_tokens, completion_tokens, cost } = used;
         let tokens = prompt_tokens + completion_tokens;
@@ -314,26 +335,28 @@ impl UsageReport {
     }
 }
 
-/// Milliseconds of wall time, and of the GPU's for forward and backward.
+/// Durations in a step.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Times {
-    /// The whole step.
+    /// Wall-clock time of the step in milliseconds, without evaluation and checkpoints.
     #[serde(rename = "time/step_ms")]
     pub step_ms: f64,
-    /// Tokens sampled and trained on, a second.
+    /// Tokens of the step (those added to `num_tokens`) divided by its wall-clock time in seconds.
     #[serde(rename = "time/tokens_per_second")]
     pub tokens_per_second: f64,
-    /// Its parts.
+    /// The phases of the step.
     #[serde(flatten)]
     pub phases: Phases,
 }
 
-/// Milliseconds by phase: "sampling", "judging", "reference", "forward", "backward", "update".
+/// Milliseconds by phase: "sampling", "judging", "reference" (log-probabilities before the update), "forward",
+/// "backward", "exchange" (gradients between ranks), "update". `forward` and `backward` are GPU time, absent if the GPU
+/// has no timestamps; the others are wall-clock time.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Phases(Vec<(&'static str, f64)>);
 
 impl Phases {
-    /// Adds to a phase.
+    /// Adds to the time of a phase.
     pub(super) fn add(&mut self, phase: &'static str, ms: f64) {
         match self.0.iter_mut().find(|(name, _)| *name == phase) {
             Some((_, sum)) => *sum += ms,
@@ -341,12 +364,12 @@ impl Phases {
         }
     }
 
-    /// The milliseconds of a phase; 0 for one that the step had not.
+    /// The milliseconds of a phase; 0 if the step did not have it.
     pub fn ms(&self, phase: &str) -> f64 {
         self.0.iter().find(|(name, _)| *name == phase).map_or(0.0, |(_, ms)| *ms)
     }
 
-    /// All of them, in the order in which they began.
+    /// All phases, in the order in which they started.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, f64)> {
         self.0.iter().copied()
     }
@@ -362,51 +385,51 @@ impl Serialize for Phases {
     }
 }
 
-/// As precise as clocks are.
+/// Rounds to the precision of the clocks.
 pub(super) fn hundredths(ms: f64) -> f64 {
     (ms * 1e2).round() / 1e2
 }
 
-/// A pair that the judge was shown, a row of `pairs.jsonl`.
+/// A pair of responses, a row of `pairs.jsonl`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct PairReport {
-    /// The step that could learn from it.
+    /// The step to which the pair belongs.
     pub step: usize,
-    /// Updates of the policy that drew its responses.
+    /// The number of updates of the policy that sampled the responses.
     pub policy_step: usize,
     /// The prompt as text.
     pub prompt: String,
-    /// One response.
+    /// The first response.
     pub response_1: String,
-    /// The other one.
+    /// The second response.
     pub response_2: String,
-    /// The judgement; `None` for equal responses, which nobody was asked about.
+    /// The judgement; `None` for equal responses, which are not judged.
     #[serde(flatten)]
     pub judgement: Option<JudgementReport>,
-    /// Why it has no verdict.
+    /// Why there is no verdict.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub skipped: Option<String>,
-    /// Which response was learnt from as the chosen one, 1 or 2; `None` where the pair was not learnt from.
+    /// The response learnt from as the chosen one, 1 or 2; `None` if the pair was not learnt from.
     pub chosen: Option<u8>,
 }
 
 /// A response that the judge rated by itself, a row of `pairs.jsonl`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RatingReport {
-    /// The step that could learn from it.
+    /// The step to which the response belongs.
     pub step: usize,
-    /// Updates of the policy that drew it.
+    /// The number of updates of the policy that sampled the response.
     pub policy_step: usize,
     /// The prompt as text.
     pub prompt: String,
     /// The response.
     pub response: String,
-    /// How good it is; `None` where the judge's answer is unusable.
+    /// The judge's score; `None` if it is not usable.
     pub score: Option<f32>,
-    /// Its advantage over the others.
+    /// Its advantage over the other responses to the prompt.
     pub advantage: f64,
-    /// Why it has no score.
+    /// Why there is no score.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub skipped: Option<String>,
 }
@@ -414,15 +437,15 @@ pub struct RatingReport {
 /// A judgement in `pairs.jsonl`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct JudgementReport {
-    /// Probability that `response_1` is preferred; `None` where the verdict is invalid.
+    /// Probability that `response_1` is preferred; `None` if the verdict is not usable.
     pub p_first: Option<f32>,
-    /// The same, when it was shown first; `None` if that was not asked.
+    /// The same when `response_1` was shown first; `None` if this order was not judged.
     pub p_12: Option<f32>,
-    /// The same, when it was shown second; `None` if that was not asked.
+    /// The same when `response_1` was shown second; `None` if this order was not judged.
     pub p_21: Option<f32>,
     /// "1", "2", "tie" or "invalid".
     pub verdict: String,
-    /// Of an ensemble, each member's probability that `response_1` is preferred, or why its verdict is unusable.
+    /// For an ensemble, the verdict of each member.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub votes: Vec<Verdict>,
 }
@@ -435,7 +458,7 @@ impl JudgementReport {
 }
 
 impl PairReport {
-    /// With what became of it.
+    /// Adds the outcome.
     pub(super) fn judged(self, outcome: &PairOutcome) -> PairReport {
         let PairOutcome::Judged(judgement) = outcome else {
             return PairReport { skipped: Some("identical responses".into()), ..self };

@@ -1,11 +1,11 @@
-//! What somebody beside a run asks of it while it goes on: a page's buttons, a program that has it as a part.
+//! Requests to a run while it is running, for example from the buttons of a page or an application that embeds it.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-/// Flags that a run looks at between steps, and a request to give a step up; anybody may set them at any time.
+/// Flags that a run checks between steps, and a request to cancel a step. They may be set at any time from any thread.
 ///
 /// ```
 /// let requests = oaif::train::Requests::default();
@@ -14,48 +14,49 @@ use std::task::{Context, Poll, Waker};
 /// ```
 #[derive(Debug, Default)]
 pub struct Requests {
-    /// End the run after the current step, with a checkpoint. It stays set.
+    /// Stop the run after the current step, with a checkpoint. It stays set.
     pub(crate) stop: AtomicBool,
-    /// Take no further step while this is set, unless [`Requests::stop`] is.
+    /// Take no further step while this is set, unless [`Requests::stop`] is set.
     pub(crate) pause: AtomicBool,
-    /// Write a checkpoint after the current step. Whoever writes it clears the flag, see [`Requests::take_save`].
+    /// Write a checkpoint after the current step. Writing it clears the flag, see [`Requests::take_save`].
     pub(crate) save: AtomicBool,
     cancel: AtomicBool,
-    /// Steps that can be given up.
+    /// Steps that can be cancelled.
     cancellable: Mutex<Vec<Waker>>,
 }
 
 impl Requests {
-    /// Nothing is asked for.
+    /// No requests.
     pub const fn new() -> Requests {
         let [stop, pause, save, cancel] = [const { AtomicBool::new(false) }; 4];
         Requests { stop, pause, save, cancel, cancellable: Mutex::new(Vec::new()) }
     }
 
-    /// Asks for the end of the run.
+    /// Requests the end of the run.
     pub fn ask_to_stop(&self) {
         self.stop.store(true, Ordering::Relaxed);
     }
 
-    /// Asks for a pause (`true`), or that the run goes on (`false`).
+    /// Requests a pause (`true`), or ends it (`false`).
     pub fn ask_to_pause(&self, pause: bool) {
         self.pause.store(pause, Ordering::Relaxed);
     }
 
-    /// Asks for a checkpoint.
+    /// Requests a checkpoint.
     pub fn ask_to_save(&self) {
         self.save.store(true, Ordering::Relaxed);
     }
 
-    /// Asks to give the step up that is under way, or else the next one: it ends with [`Error::Interrupted`](crate::Error::Interrupted),
-    /// the policy is as it was before, and the step can be taken again. A step whose update is with the GPU is finished.
+    /// Requests to cancel the current step, or else the next one. It ends with
+    /// [`Error::Interrupted`](crate::Error::Interrupted), the policy is unchanged, and the step can be repeated. A step
+    /// whose update was already submitted to the GPU is finished.
     pub fn ask_to_cancel(&self) {
         self.cancel.store(true, Ordering::Relaxed);
         let waiting = std::mem::take(&mut *self.cancellable());
         waiting.into_iter().for_each(Waker::wake);
     }
 
-    /// Waits until somebody asks to give the step up; the request is taken then.
+    /// Waits until a cancellation is requested, and clears the request.
     pub(super) fn cancelled(&self) -> Cancelled<'_> {
         Cancelled { requests: self, waker: None }
     }
@@ -64,22 +65,22 @@ impl Requests {
         self.cancellable.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the end was asked for.
+    /// Whether the end of the run was requested.
     pub fn stops(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
 
-    /// Whether the run shall wait before its next step.
+    /// Whether the run must wait before its next step.
     pub fn pauses(&self) -> bool {
         self.pause.load(Ordering::Relaxed) && !self.stops()
     }
 
-    /// Whether a checkpoint was asked for and is not written yet.
+    /// Whether a checkpoint was requested and is not written yet.
     pub fn saves(&self) -> bool {
         self.save.load(Ordering::Relaxed)
     }
 
-    /// Whether a checkpoint was asked for since the last call.
+    /// Whether a checkpoint was requested since the last call.
     pub fn take_save(&self) -> bool {
         self.save.swap(false, Ordering::Relaxed)
     }
@@ -88,7 +89,7 @@ impl Requests {
 /// See [`Requests::cancelled`].
 pub(super) struct Cancelled<'r> {
     requests: &'r Requests,
-    /// Who waits.
+    /// The waker that was registered.
     waker: Option<Waker>,
 }
 
@@ -127,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_step_that_was_not_cancelled_leaves_nobody_to_be_woken() {
+    fn a_step_that_was_not_cancelled_leaves_no_waker() {
         let requests = Requests::new();
         for _ in 0..3 {
             let mut waiting = Box::pin(requests.cancelled());

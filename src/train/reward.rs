@@ -1,4 +1,5 @@
-//! `oaif reward`: a reward model from given preferences (Bradley and Terry 1952; Ouyang et al. 2022, arXiv 2203.02155).
+//! `oaif reward`: trains a reward model on given preference pairs (Bradley and Terry 1952; Ouyang et al. 2022, arXiv
+//! 2203.02155).
 
 use std::path::{Path, PathBuf};
 
@@ -24,7 +25,7 @@ use crate::model::stream::Capacity;
 use crate::optim::Optimiser;
 use crate::task::Task;
 
-/// What these rows need of the device.
+/// Records the plans for these rows.
 pub(super) async fn plans(
     model: &Model,
     rows: &EncodedRows,
@@ -32,7 +33,7 @@ pub(super) async fn plans(
     options: &RewardOptions,
 ) -> Result<(RewardStep, Optimiser)> {
     let (gpu, arena) = (model.gpu(), Arena::new());
-    // Each response is rated at its last token, which is a row here.
+    // Each response is scored at its last token, which is an input token here.
     let Capacity { tokens, sequences, .. } = rows.largest_batch(train.batch_size);
     let capacity = Capacity { tokens: tokens + sequences, targets: sequences, sequences };
     let centring = options.center_rewards_coefficient;
@@ -41,7 +42,7 @@ pub(super) async fn plans(
     Ok((step, optimiser))
 }
 
-/// Training that is ready to begin: plans recorded, memory taken.
+/// Reward model training that is ready to start: plans recorded, memory allocated.
 pub struct RewardRun {
     policy: Policy,
     train: TrainOptions,
@@ -53,10 +54,10 @@ pub struct RewardRun {
 }
 
 impl RewardRun {
-    /// Encodes the pairs and records the plans. On a measuring `Gpu` this is the dry run.
+    /// Encodes the pairs and records the plans. On a measuring `Gpu`, this is the dry run.
     ///
     /// # Errors
-    /// [`crate::Error::Config`] for an option out of its range; what is wrong with the rows; memory errors.
+    /// [`crate::Error::Config`] for an option out of range; errors in the rows; memory errors.
     pub async fn new(
         model: Policy,
         pairs: &[Pair],
@@ -66,8 +67,8 @@ impl RewardRun {
         RewardRun::of_rows(model, numbered(pairs), train, options).await
     }
 
-    /// The same of pairs that are read one by one, see [`pairs`](crate::data::rows::pairs): they may be more than memory
-    /// holds.
+    /// The same for pairs that are read one by one (see [`pairs`](crate::data::rows::pairs)), which may be more than
+    /// fit into memory.
     ///
     /// # Errors
     /// As [`RewardRun::new`].
@@ -85,11 +86,11 @@ impl RewardRun {
         Ok(RewardRun { policy: model, train, options, rows, step, optimiser, held_out })
     }
 
-    /// Tells loss and accuracy of held-out pairs after every `every` steps, and at the end, in `run`. Pairs that are longer than
-    /// what is trained on are left out.
+    /// Enables an evaluation on held-out pairs (loss and accuracy) after every `every` steps and at the end, in `run`.
+    /// Pairs above the length limits of training are skipped.
     ///
     /// # Errors
-    /// As [`RewardRun::of_rows`]; [`crate::Error::Config`] for `every` 0.
+    /// As [`RewardRun::of_rows`]; [`crate::Error::Config`] for `every` = 0.
     pub fn with_held_out(
         self,
         pairs: impl IntoIterator<Item = Result<Pair>>,
@@ -104,20 +105,20 @@ impl RewardRun {
         &self.rows
     }
 
-    /// How many held-out rows are kept, of how many that were read; `None` where there are none.
+    /// The number of held-out rows kept, and of those read; `None` without held-out rows.
     pub fn held_out_rows(&self) -> Option<(usize, usize)> {
         Some(self.held_out.as_ref()?.kept_of_read())
     }
 
-    /// Steps of the whole run.
+    /// The number of steps of the whole run.
     pub fn total_steps(&self) -> usize {
         total_steps(&self.train, self.rows.len(), 1)
     }
 
-    /// To be driven step by step, without a folder.
+    /// Returns a trainer to be driven step by step, without a folder.
     ///
     /// # Errors
-    /// What the device reports.
+    /// Errors of the device.
     pub fn trainer(self) -> Result<Trainer<'static>> {
         let RewardRun { policy, train, options, rows, step, optimiser, held_out } = self;
         let padding = policy.model.config().padding();
@@ -126,28 +127,28 @@ impl RewardRun {
         Ok(Trainer::new(policy, train, rows, optimiser, Box::new(method))?.with_held_out(held_out))
     }
 
-    /// Trains to the end, in the folder of the options; returns where the model or adapter was saved.
+    /// Trains to the end, in the folder of the options. Returns the folder of the saved model or adapter.
     ///
     /// # Errors
-    /// What is wrong with the folder, or the checkpoint in it; see [`Trainer::step`]; [`crate::Error::SelfCheck`] where nothing
-    /// was learnt.
+    /// Errors of the folder or of a checkpoint in it; see [`Trainer::step`]; [`crate::Error::SelfCheck`] if nothing was
+    /// learnt.
     pub async fn run(self, sources: Sources, control: Control<'_>) -> Result<PathBuf> {
         run(self.trainer()?, sources, control).await
     }
 }
 
 impl Policy {
-    /// Loads a folder to be trained as a reward model as the options say: one that writes gets a new head, drawn from the
-    /// options' seed.
+    /// Loads a model folder to train it as a reward model. A language model gets a new score head, initialized from the
+    /// seed of the options.
     ///
     /// # Errors
-    /// As [`Policy::load`]; [`crate::Error::Config`] for a family without reward models.
+    /// As [`Policy::load`]; [`crate::Error::Config`] for a model family without reward models.
     pub async fn load_for_reward(gpu: &Gpu, dir: &Path, options: &TrainOptions) -> Result<Policy> {
         Policy::load_as(gpu, dir, options, true).await
     }
 }
 
-/// Scores that put the chosen response above the rejected one.
+/// Training of scores that rank the chosen response above the rejected one.
 struct Rewards {
     step: RewardStep,
     options: RewardOptions,
@@ -156,7 +157,7 @@ struct Rewards {
     ranks: Ranks,
 }
 
-/// Pairs whose gradient was added.
+/// The results of pairs whose gradient was added.
 struct RatedBatch {
     results: Vec<RatedResult>,
     times: PhaseTimes,

@@ -11,27 +11,27 @@ use crate::model::rater::{check_rates, rated};
 use crate::model::stream::{Capacity, Stream, extent};
 use crate::ops::{self, PairInputs, PairLoss, PairTerm};
 
-/// A pair to learn from: a tree whose first response is the chosen one and whose second the rejected.
+/// A pair to learn from: a tree whose first response is the chosen one and whose second is the rejected one.
 #[derive(Clone, Debug)]
 pub struct RatedPair {
     /// Prompt, chosen, rejected.
     pub tree: Tree,
-    /// How much higher than the rejected one's the chosen one's score is to be; 0 for nothing in particular.
+    /// The margin by which the score of the chosen response should exceed that of the rejected one; 0 for none.
     pub margin: f32,
 }
 
-/// What a pair's replay gave.
+/// The result of a pair.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RatedResult {
     /// −log σ(chosen − rejected − margin) + centring (chosen + rejected)².
     pub loss: f32,
     /// The score of the chosen response.
     pub chosen: f32,
-    /// That of the rejected one.
+    /// The score of the rejected response.
     pub rejected: f32,
 }
 
-/// The recorded pass.
+/// The recorded forward and backward pass.
 pub struct RewardStep {
     gpu: Gpu,
     plan: Plan,
@@ -44,13 +44,13 @@ pub struct RewardStep {
 }
 
 impl RewardStep {
-    /// Records forward, loss and backward for micro-batches up to `capacity`, of which a response takes one target;
-    /// gradients are added to the model's. The loss is that of Bradley and Terry, and for `centring` above 0 what keeps
-    /// scores around 0 (Eisenstein et al. 2023, arXiv 2312.09244).
+    /// Records forward pass, loss and backward pass for micro-batches up to `capacity`, where each response has one
+    /// target. Gradients are added to those of the model. The loss is that of Bradley and Terry, plus, for `centring`
+    /// above 0, a term that centres the scores around 0 (Eisenstein et al. 2023, arXiv 2312.09244).
     ///
     /// # Errors
-    /// [`Error::Config`] for a centring below 0, a model that is not trained or rates nothing, a capacity without room or
-    /// beyond counting, and for a `gpu` or an arena that is not the model's; memory errors.
+    /// [`Error::Config`] for a `centring` below 0, a model that is not trained or not a reward model, a capacity that
+    /// is empty or too large, and a `gpu` or arena other than the model's; memory errors.
     pub async fn new(
         gpu: &Gpu,
         model: &Model,
@@ -61,7 +61,7 @@ impl RewardStep {
     ) -> Result<RewardStep> {
         check_rates(model)?;
         if !(centring >= 0.0 && centring.is_finite()) {
-            let why = format!("{centring} is not a number from 0 on");
+            let why = format!("{centring} is negative or not finite");
             return Err(Error::config("center-rewards-coefficient", why));
         }
         model.trained().check_trained(gpu)?;
@@ -102,12 +102,13 @@ impl RewardStep {
         self.stream.capacity()
     }
 
-    /// Adds the gradient of `weight` times the sum of the pairs' losses; `weight` is 1 / pairs of the whole batch.
+    /// Adds the gradient of `weight` times the sum of the losses of the pairs. `weight` is 1 / pairs of the whole
+    /// batch.
     ///
     /// # Errors
-    /// [`Error::Config`] for no pair at all or more than the capacity, for one whose tree has not two responses, whose
-    /// margin is not finite, or that the model cannot read, and for a weight that is not above 0; [`Error::TooLong`] for a
-    /// sequence beyond the model's context. Nothing has been added then.
+    /// [`Error::Config`] for no pairs or more than the capacity, for a pair whose tree does not have two responses,
+    /// whose margin is not finite, or that does not suit the model, and for a weight that is not above 0;
+    /// [`Error::TooLong`] for a sequence beyond the model's context. In these cases nothing is added.
     pub async fn run(&self, pairs: &[RatedPair], weight: f32) -> Result<(Vec<RatedResult>, PhaseTimes)> {
         check_weight(weight)?;
         check_pairs(pairs.iter().map(|pair| &pair.tree))?;
@@ -123,7 +124,8 @@ impl RewardStep {
         let turn = self.gpu.turn().await?;
         let mut live = self.stream.upload(&packed)?;
         live.extents[extent::PAIRS as usize] = pairs.len() as u32;
-        // The margin is what the chosen response's score is compared less.
+        // The margin takes the place of the reference log-probability, which the loss subtracts from the chosen
+        // response's score.
         let responses: Vec<f32> = pairs.iter().flat_map(|p| [p.margin, 1.0, 0.0, 0.0, 1.0, 0.0]).collect();
         self.gpu.upload(&self.responses.region(), &responses)?;
         let labelled: Vec<f32> = pairs.iter().flat_map(|_| [1.0, weight]).collect();

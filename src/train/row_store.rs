@@ -1,8 +1,8 @@
-//! Encoded rows: a few in memory, the others in a temporary file without a name, which is gone with the process. Of each
-//! row in the file only its place is in memory, eight bytes.
+//! Encoded rows: the last ones in memory, the others in an unnamed temporary file, which disappears with the process.
+//! For each row, only its offset in the file (eight bytes) is in memory.
 //!
 //! ```text
-//! responses R, prompt's length, R lengths | prompt's ids | each response's ids | text       u32 little-endian, UTF-8
+//! responses R, prompt length, R lengths | prompt ids | ids of each response | text       u32 little-endian, UTF-8
 //! ```
 
 use std::fs::File;
@@ -13,26 +13,26 @@ use std::sync::{Mutex, PoisonError};
 use crate::data::packing::Tree;
 use crate::error::{Error, Result};
 
-/// Bytes of rows that are kept in memory: in a browser, which has no other place, all.
+/// The size of the rows kept in memory, in bytes. In a browser, which has no temporary files, all rows are kept.
 const IN_MEMORY: usize = if cfg!(target_arch = "wasm32") { usize::MAX } else { 32 << 20 };
 
 /// Rows in the order in which they were added.
 #[derive(Debug)]
 pub(super) struct RowStore {
-    /// Where each row begins, and the end of the last.
+    /// The start of each row, and the end of the last.
     offsets: Vec<u64>,
-    /// What has not gone to the file.
+    /// The rows that are not in the file.
     memory: Vec<u8>,
-    /// Bytes in the file.
+    /// The number of bytes in the file.
     written: u64,
     file: Option<Mutex<File>>,
-    /// Where the file is to be.
+    /// The folder for the file.
     folder: PathBuf,
     in_memory: usize,
 }
 
 impl RowStore {
-    /// A store whose file is to be in `folder`, or in the system's folder for such files where there is no such folder yet.
+    /// A store whose file is created in `folder`, or in the system's temporary folder if that does not exist.
     pub fn new(folder: &Path) -> RowStore {
         RowStore {
             offsets: vec![0],
@@ -44,7 +44,7 @@ impl RowStore {
         }
     }
 
-    /// How many rows there are.
+    /// The number of rows.
     pub fn len(&self) -> usize {
         self.offsets.len() - 1
     }
@@ -52,7 +52,7 @@ impl RowStore {
     /// Adds a row.
     ///
     /// # Errors
-    /// [`Error::Io`] where the file cannot be written.
+    /// [`Error::Io`] if the file cannot be written.
     pub fn push(&mut self, tree: &Tree, text: &str) -> Result<()> {
         let lengths = [tree.responses.len(), tree.prompt.len()].into_iter();
         for length in lengths.chain(tree.responses.iter().map(Vec::len)) {
@@ -66,17 +66,17 @@ impl RowStore {
         if self.memory.len() > self.in_memory { self.spill() } else { Ok(()) }
     }
 
-    /// The folder of the file.
+    /// The folder in which the file is created.
     fn place(&self) -> PathBuf {
         match self.folder.ancestors().find(|dir| dir.is_dir()) {
             Some(dir) if dir.parent().is_some() => dir.to_owned(),
-            // A relative path begins here; the root is nobody's to write to.
+            // A relative path starts at the current directory. Nothing is written to the root directory.
             _ if self.folder.is_relative() && self.folder != Path::new("") => PathBuf::from("."),
             _ => std::env::temp_dir(),
         }
     }
 
-    /// Moves what is in memory to the file.
+    /// Moves the rows in memory to the file.
     fn spill(&mut self) -> Result<()> {
         if self.file.is_none() {
             self.folder = self.place();
@@ -112,14 +112,14 @@ impl RowStore {
         }
     }
 
-    /// A row's tokens and its text.
+    /// The tokens of a row and its text.
     ///
     /// # Errors
-    /// [`Error::Io`] where the file cannot be read.
+    /// [`Error::Io`] if the file cannot be read.
     pub fn get(&self, row: usize) -> Result<(Tree, String)> {
         let bytes = self.bytes(row)?;
         let damaged = || {
-            let source = io::Error::other("they are not what was written");
+            let source = io::Error::other("the data differs from what was written");
             Error::Io {
                 action: "read encoded rows from a temporary file in",
                 path: self.folder.clone(),
@@ -130,7 +130,7 @@ impl RowStore {
     }
 }
 
-/// A row's bytes, as far as they have not been read.
+/// The unread bytes of a row.
 struct Words<'a> {
     bytes: &'a [u8],
 }
@@ -164,7 +164,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_are_what_was_added_wherever_they_are_kept() {
+    fn rows_are_read_back_from_memory_and_from_the_file() {
         let dir = tempfile::tempdir().unwrap();
         for in_memory in [0, 100, 1 << 20] {
             let mut store = RowStore { in_memory, ..RowStore::new(&dir.path().join("run/not/yet")) };

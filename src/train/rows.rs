@@ -1,4 +1,4 @@
-//! Dataset rows as token ids, and how much of a device they will take.
+//! Dataset rows as token ids, and the size of the micro-batches they need.
 
 use std::path::Path;
 
@@ -15,37 +15,37 @@ use crate::data::rows::{Completion, Pair, Place, Prompt};
 use crate::error::{Error, Result};
 use crate::model::stream::Capacity;
 
-/// Longest rows that are kept, in tokens.
+/// Limits of the lengths of rows, in tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LengthLimits {
-    /// Of the prompt.
+    /// The longest prompt.
     pub prompt: usize,
-    /// Of prompt and longest completion together.
+    /// The longest prompt and completion together.
     pub whole: usize,
 }
 
-/// A row that is trained on.
+/// A row of a training dataset.
 pub(super) trait Source {
     fn place(&self) -> &Place;
 
     fn place_mut(&mut self) -> &mut Place;
 
-    /// Why its texts are not worth encoding, if they are not.
+    /// The reason to skip the row before it is encoded, if there is one.
     fn fault(&self) -> Option<Skip> {
         None
     }
 
     fn encode(&self, encoder: &Encoder, append_eos: bool) -> Result<Encoded>;
 
-    /// What the prompt and the responses of its tree are called; one name for all of it where it has no prompt.
+    /// The names of the prompt and the responses; a single name if there is no prompt.
     fn parts(&self) -> &'static [&'static str];
 
-    /// What is shown of it besides its tokens.
+    /// The text shown to the judge, in addition to the tokens.
     fn text(&self) -> Option<String> {
         None
     }
 
-    /// By how much its better answer is to win.
+    /// The margin by which the chosen response should win.
     fn margin(&self) -> Option<f32> {
         None
     }
@@ -128,7 +128,7 @@ impl Source for Completion {
     }
 }
 
-/// Rows that an application has made: those that are of no file are known by their number, from 1.
+/// Rows made by an application. Rows without a file are numbered from 1 for error messages.
 pub(super) fn numbered<R: Source + Clone>(rows: &[R]) -> impl Iterator<Item = Result<R>> {
     rows.iter().cloned().zip(1..).map(|(mut row, number)| {
         let place = row.place_mut();
@@ -139,21 +139,21 @@ pub(super) fn numbered<R: Source + Clone>(rows: &[R]) -> impl Iterator<Item = Re
     })
 }
 
-/// Rows ready for training, and what was left out.
+/// Rows ready for training, and statistics of the skipped ones.
 #[derive(Debug)]
 pub struct EncodedRows {
     store: RowStore,
     table: DataTable,
-    /// Rows of the device and targets that each tree takes.
+    /// The lengths of the trees in tokens, and their numbers of targets.
     rows: Lengths,
     targets: Lengths,
-    /// The most responses of a tree.
+    /// The largest number of responses in a tree.
     responses: usize,
-    /// Whether rows have a text besides their tokens.
+    /// Whether rows have a text in addition to their tokens.
     texts: bool,
-    /// By how much each row's better answer is to win; empty where no row says so.
+    /// The margin of each row; empty if no row has one.
     margins: Vec<f32>,
-    /// Rows that are kept, and whose prompt has other last tokens once a completion follows.
+    /// The number of kept rows whose prompt's last tokens change when the completion follows.
     cut: usize,
 }
 
@@ -171,7 +171,8 @@ impl EncodedRows {
         }
     }
 
-    /// One row that stands for all: a prompt of so many tokens, and so many responses of so many tokens.
+    /// A single row that represents all: a prompt of this length and this number of responses of this length, in
+    /// tokens.
     pub(super) fn of_lengths((prompt, response): (usize, usize), responses: usize) -> Result<EncodedRows> {
         let tree = Tree { prompt: vec![0; prompt], responses: vec![vec![0; response]; responses] };
         let mut rows = EncodedRows::new(Path::new(""));
@@ -187,7 +188,7 @@ impl EncodedRows {
         self.store.push(tree, text)
     }
 
-    /// Rows that hold what is learnt, for a run on `policy`.
+    /// Encodes rows with completions for a run of `policy`.
     ///
     /// # Errors
     /// As [`EncodedRows::encode`].
@@ -201,11 +202,11 @@ impl EncodedRows {
         EncodedRows::encode(&policy.encoder(), rows, append_eos, limits, train.folder())
     }
 
-    /// Encodes rows one by one and keeps those within the limits: many of them in a temporary file in `folder`, so that
-    /// they may be more than memory holds.
+    /// Encodes rows one by one and keeps those within the limits. Most of them are stored in a temporary file in
+    /// `folder`, so that they may be more than fit into memory.
     ///
     /// # Errors
-    /// What is wrong with the rows, [`Error::Config`] where none is left, [`Error::Io`].
+    /// Errors in the rows; [`Error::Config`] if no row is left; [`Error::Io`].
     pub(super) fn encode<R: Source>(
         encoder: &Encoder,
         rows: impl IntoIterator<Item = Result<R>>,
@@ -238,7 +239,7 @@ impl EncodedRows {
                 continue;
             }
             if row.margin().is_some_and(|margin| !margin.is_finite()) {
-                return Err(row.place().error("\"margin\" is no finite number".to_owned()));
+                return Err(row.place().error("\"margin\" is not a finite number".to_owned()));
             }
             let text = row.text();
             out.texts |= text.is_some();
@@ -251,67 +252,67 @@ impl EncodedRows {
         }
         if out.is_empty() {
             let why = match out.table.skipped() {
-                Some(skipped) => format!("no row is left ({skipped}): mend the rows, or raise the limit"),
-                None => "holds no row: give some".into(),
+                Some(skipped) => format!("no row is left ({skipped}): correct the rows, or raise the limits"),
+                None => "has no rows".into(),
             };
             return Err(Error::config("dataset", why));
         }
         Ok(out)
     }
 
-    /// How many there are.
+    /// The number of rows.
     pub fn len(&self) -> usize {
         self.store.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are no rows.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// A row's tokens: for a prompt, a tree without responses.
+    /// The tokens of a row. For a prompt, a tree without responses.
     ///
     /// # Errors
-    /// [`Error::Io`] where it cannot be read again.
+    /// [`Error::Io`] if the temporary file cannot be read.
     pub fn tree(&self, row: usize) -> Result<Tree> {
         self.store.get(row).map(|(tree, _)| tree)
     }
 
-    /// What is shown of a row besides its tokens: a prompt's transcript.
+    /// The text of a row shown to the judge: the transcript of a prompt.
     ///
     /// # Errors
-    /// [`Error::Io`] where it cannot be read again.
+    /// [`Error::Io`] if the temporary file cannot be read.
     pub fn text(&self, row: usize) -> Result<String> {
         self.store.get(row).map(|(_, text)| text)
     }
 
-    /// By how much a row's better answer is to win; 0 where it does not say.
+    /// The margin of a row; 0 if it has none.
     pub(super) fn margin(&self, row: usize) -> f32 {
         self.margins.get(row).copied().unwrap_or_default()
     }
 
-    /// Where rows say so, by how much their better answers are to win.
+    /// The margins of all rows, if there are any.
     pub(super) fn margins(&self) -> Option<&[f32]> {
         (!self.margins.is_empty()).then_some(self.margins.as_slice())
     }
 
-    /// Whether rows have such a text.
+    /// Whether rows have a text in addition to their tokens.
     pub(super) fn have_texts(&self) -> bool {
         self.texts
     }
 
-    /// What was read, used and skipped.
+    /// Statistics of the rows read, used and skipped.
     pub fn table(&self) -> &DataTable {
         &self.table
     }
 
-    /// What a user should know of the rows, a sentence each.
+    /// Warnings about the rows.
     pub fn warnings(&self) -> Vec<String> {
         let cut = (self.cut > 0).then(|| {
             format!(
-                "in {} of {} rows the prompt's last tokens change once the completion follows, so the completion begins \
-                 where they differ: end prompts where a token ends, or check that the chat template renders a prompt alike \
-                 with and without its answer",
+                "in {} of {} rows the prompt's last tokens change when the completion follows, so the completion starts \
+                 where they differ: end prompts at a token boundary, or check that the chat template renders a prompt the \
+                 same with and without its response",
                 self.cut,
                 self.len()
             )
@@ -319,7 +320,7 @@ impl EncodedRows {
         self.table.skipped().into_iter().chain(cut).collect()
     }
 
-    /// The largest micro-batch of `rows` rows, each taken as often as the others.
+    /// The largest micro-batch of `rows` rows. If there are fewer rows, all are repeated equally.
     pub(crate) fn largest_batch(&self, rows: usize) -> Capacity {
         Capacity {
             tokens: self.rows.sum_of_longest(rows),
@@ -328,7 +329,7 @@ impl EncodedRows {
         }
     }
 
-    /// The share of these rows' completions that end with a token of `eos`.
+    /// The share of the responses of these trees that end with a token in `eos`.
     pub fn ending_with<'t>(trees: impl IntoIterator<Item = &'t Tree>, eos: &[u32]) -> f64 {
         let ends = |r: &Vec<u32>| r.last().is_some_and(|id| eos.contains(id));
         let (mut all, mut ending) = (0, 0);

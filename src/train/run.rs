@@ -1,5 +1,5 @@
-//! A run in its folder: drives a trainer from its first step, or a checkpoint's, to its end, and writes what the reports
-//! say; checks that something is learnt.
+//! A run in its folder. Drives a trainer from the first step, or from a checkpoint, to the end, writes the reports, and
+//! checks that the policy learns.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -23,18 +23,18 @@ use crate::error::{Error, Result};
 use crate::judge::journal::JOURNAL;
 use crate::model::storage::into_folder;
 
-/// Between two looks at whether a pause is over.
+/// The interval at which a paused run checks whether it may continue.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// What all ranks must be of.
+/// All ranks must have the same version.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// Where things come from, for `run.json` and for saving.
+/// Sources of a run, for `run.json` and for saving.
 #[derive(Clone, Debug)]
 pub struct Sources {
     /// The model's folder.
     pub model: PathBuf,
-    /// The resolved configuration, an object, as `run.json` shows it.
+    /// The resolved configuration, an object, as written to `run.json`.
     pub config: Value,
 }
 
@@ -46,19 +46,19 @@ pub(super) struct Run<'a, 'c> {
     model_dir: PathBuf,
     control: Control<'c>,
     tensorboard: Option<EventFile>,
-    /// Of the last step that was logged.
+    /// The state after the last logged step.
     state: State,
-    /// Steps done before this process began.
+    /// Steps done before this process started.
     first_step: usize,
     moved: MovementCheck,
     updates_before: usize,
     ranks: Ranks,
 }
 
-/// Checks that all ranks do the same.
+/// Checks that all ranks have the same settings.
 ///
 /// # Errors
-/// [`Error::Config`] about the first option that differs, on rank 0.
+/// [`Error::Config`] for the first option that differs, reported by rank 0.
 async fn agree(ranks: &Ranks, identity: &RunIdentity, config: &Value) -> Result<()> {
     let mine = (VERSION.to_owned(), identity.clone(), config.to_string());
     let all: Vec<(String, RunIdentity, String)> = ranks.gather(Ok(mine)).await?;
@@ -79,22 +79,22 @@ async fn agree(ranks: &Ranks, identity: &RunIdentity, config: &Value) -> Result<
     Ok(())
 }
 
-/// Where each rank finds things, and what it runs on: of its own.
+/// Paths and devices, which may differ between ranks.
 const ITS_OWN: [&str; 8] =
     ["model", "adapter", "dataset", "eval-dataset", "judge-model", "judge-adapter", "output-dir", "gpu"];
 
-/// The flags of a rank that all must have alike.
+/// The flags that must be the same on all ranks.
 fn common(config: &str) -> BTreeMap<String, Value> {
     let mut flags: BTreeMap<String, Value> = serde_json::from_str(config).unwrap_or_default();
     flags.retain(|name, _| !ITS_OWN.contains(&name.as_str()));
     flags
 }
 
-/// Trains in the folder of the trainer's options; returns where the model or adapter was saved.
+/// Trains in the folder of the trainer's options. Returns the folder of the saved model or adapter.
 ///
 /// # Errors
-/// [`Error::Config`] for changes that are not allowed, and sources whose configuration is no object; what is wrong with the
-/// folder or the checkpoint; what ends the steps, after a checkpoint of those that were done; see [`Run::finish`].
+/// [`Error::Config`] for changes that are not allowed, and for a configuration that is not an object; errors of the
+/// folder or the checkpoint; errors of a step, after a checkpoint of the steps done; see [`Run::finish`].
 pub(super) async fn run(trainer: Trainer<'_>, sources: Sources, control: Control<'_>) -> Result<PathBuf> {
     let mut run = Run::begin(trainer, sources, control).await?;
     match run.all_steps().await {
@@ -104,20 +104,20 @@ pub(super) async fn run(trainer: Trainer<'_>, sources: Sources, control: Control
 }
 
 impl<'a, 'c> Run<'a, 'c> {
-    /// Opens the run's folder, and goes on from a checkpoint where the options say so.
+    /// Opens the run folder and resumes from a checkpoint if the options ask for it.
     async fn begin(mut trainer: Trainer<'a>, sources: Sources, control: Control<'c>) -> Result<Run<'a, 'c>> {
         let options = trainer.options().clone();
         let (identity, ranks) = (trainer.identity()?, options.ranks.clone());
         agree(&ranks, &identity, &sources.config).await?;
         identity.check_names(&options.allow_changes)?;
         if !sources.config.is_object() && !sources.config.is_null() {
-            return Err(Error::config("config", "is no JSON object"));
+            return Err(Error::config("config", "is not a JSON object"));
         }
         let total_steps = trainer.total_steps();
         let limit = options.save_total_limit.and_then(NonZeroUsize::new);
         let mut control = control;
         let Some(output_dir) = &options.output_dir else {
-            return Err(Error::config("output-dir", "is missing: a run is written into a folder"));
+            return Err(Error::config("output-dir", "is missing: set the folder of the run"));
         };
         let mut dir = RunDir::create(output_dir, &options.start(), limit)?;
         let gpu = trainer.policy().model.gpu().clone();
@@ -136,7 +136,7 @@ impl<'a, 'c> Run<'a, 'c> {
                     true => dir.truncate_to_step(state.step, state.logs)?,
                     false => {
                         state.logs = Logs { after_step: state.step, pairs: 0 };
-                        // It is the other run's.
+                        // The evaluation belongs to the other run.
                         state.owes_evaluation = false;
                     }
                 }
@@ -166,12 +166,12 @@ impl<'a, 'c> Run<'a, 'c> {
         run.trainer.keep_journal(&journal)?;
         if other_kernels {
             run.warn(
-                "this device does not have the kernels that the checkpoint was computed with: the run goes on with others, \
+                "this device does not support the kernels with which the checkpoint was computed: the run continues with others, \
                  and its numbers may differ in their last digits",
             );
         }
         if run.first_step > 0 && run.trainer.is_done() && !run.state.owes_evaluation {
-            run.warn(&format!("all {total_steps} steps of this run are done: raise max-steps to go on"));
+            run.warn(&format!("all {total_steps} steps of this run are done: raise max-steps to continue"));
         }
         run.warn_of_rows()?;
         if let Some(text) = run.trainer.caution() {
@@ -180,7 +180,7 @@ impl<'a, 'c> Run<'a, 'c> {
         Ok(run)
     }
 
-    /// Makes up for the evaluation that the last process owes, and shows what earlier ones have logged.
+    /// Makes up for an evaluation that the previous process did not finish, and passes the logged rows to the observer.
     async fn go_on(&mut self) -> Result<()> {
         if self.state.owes_evaluation {
             let evaluation = json!(self.trainer.evaluate(&mut self.control).await?);
@@ -197,13 +197,14 @@ impl<'a, 'c> Run<'a, 'c> {
         })
     }
 
-    /// What the last process owes, and all steps that are left, each logged as soon as it is done.
+    /// Completes what the previous process left undone, and takes all remaining steps. Each is logged as soon as it is
+    /// done.
     async fn all_steps(&mut self) -> Result<()> {
         self.go_on().await?;
         loop {
             self.pause().await?;
             let Some(mut report) = self.trainer.step_with(&mut self.control).await? else { return Ok(()) };
-            // A step is logged whatever becomes of its evaluation.
+            // A step is logged even if its evaluation fails.
             let evaluated = self.trainer.evaluate(&mut self.control).await;
             let held_out = self.trainer.evaluate_pairs(&mut self.control).await;
             self.state.owes_evaluation = evaluated.is_err() || held_out.is_err();
@@ -215,12 +216,12 @@ impl<'a, 'c> Run<'a, 'c> {
         }
     }
 
-    /// Waits as long as somebody asks for it.
+    /// Waits while a pause is requested.
     async fn pause(&mut self) -> Result<()> {
         let requests = self.control.requests;
         let mut told = false;
         loop {
-            // Where one waits, the others wait for what it says.
+            // All ranks pause and continue together.
             let asked = (requests.pauses(), requests.stops(), told && requests.take_save());
             let all: Vec<(bool, bool, bool)> = self.ranks.gather(Ok(asked)).await?;
             let stops = all.iter().any(|(_, stops, _)| *stops);
@@ -238,11 +239,11 @@ impl<'a, 'c> Run<'a, 'c> {
         }
     }
 
-    /// Writes the step's rows, and a checkpoint when one is due.
+    /// Writes the rows of a step, and a checkpoint if one is due.
     ///
     /// # Errors
-    /// [`Error::Interrupted`] after the checkpoint, when somebody asked the run to stop; [`Error::SelfCheck`] for many steps in
-    /// a row that taught nothing.
+    /// [`Error::Interrupted`] after the checkpoint, if a stop was requested; [`Error::SelfCheck`] after many steps in a
+    /// row without learning.
     async fn log(&mut self, report: &StepReport) -> Result<()> {
         if !report.notes.is_empty() {
             self.file.warnings.extend(report.notes.iter().cloned());
@@ -281,17 +282,17 @@ impl<'a, 'c> Run<'a, 'c> {
         }
     }
 
-    /// The end of a run that teaches nothing.
+    /// The error of a run that does not learn.
     fn nothing_learnt(&self, why: &str) -> Error {
         let invalid = self.trainer.first_invalid();
         let invalid = invalid.map_or(String::new(), |why| format!("; the first unusable verdict: {why}"));
         Error::SelfCheck(format!("{why}{invalid}"))
     }
 
-    /// Notes what the rows are, and tells the observer what is to be known of them.
+    /// Warns about the rows of the dataset, and records the important warnings in `run.json`.
     fn warn_of_rows(&mut self) -> Result<()> {
         let rows = self.trainer.rows();
-        // Where it is most of them, this is about the run as a whole.
+        // If most rows are skipped, the warning concerns the run as a whole.
         let noted = rows.table().skipped().filter(|_| rows.table().skipped_rows() > rows.len());
         for warning in rows.warnings() {
             match noted.as_ref() == Some(&warning) {
@@ -306,7 +307,7 @@ impl<'a, 'c> Run<'a, 'c> {
         self.control.observer.warning(text);
     }
 
-    /// Tells the observer something about the run as a whole, which `run.json` keeps for the report.
+    /// Warns about the run as a whole. `run.json` stores the warning for the report.
     fn note(&mut self, text: String) -> Result<()> {
         self.warn(&text);
         self.file.warnings.push(text);
@@ -322,7 +323,7 @@ impl<'a, 'c> Run<'a, 'c> {
             return self.trainer.send_state().await;
         }
         self.control.observer.phase("saving");
-        // Tiles are chosen as plans are recorded.
+        // Kernel tiles are chosen while plans are recorded, so they may be new.
         let kernels = self.trainer.policy().model.gpu().tuning();
         if self.state.kernels != kernels {
             self.file.kernels = Some(kernels.clone());
@@ -341,13 +342,13 @@ impl<'a, 'c> Run<'a, 'c> {
         Ok(self.dir.latest_checkpoint()?.is_some_and(|last| last.step == self.state.step))
     }
 
-    /// Saves what was done before an error; returns the error to be told.
+    /// Saves the steps done before an error. Returns the error to report.
     async fn give_up(&mut self, error: Error) -> Error {
-        // Else an error that came of it would be told.
+        // Otherwise an error that follows from this one would be reported.
         if let Err(gone) = self.dir.still_there() {
             return gone;
         }
-        // All ranks end together where somebody asked for it; after another error nobody answers any more.
+        // After a requested stop, all ranks end together. After another error, the other ranks no longer respond.
         let together = self.ranks.is_alone() || matches!(error, Error::Interrupted);
         if together {
             self.trainer.drain().await;
@@ -356,7 +357,7 @@ impl<'a, 'c> Run<'a, 'c> {
         let saved = if together { self.ranks.lead(saved).await } else { saved }.unwrap_or_default();
         let whole = self.trainer.is_between_steps() && (together || !self.trainer.is_sharded());
         if whole && (together || self.ranks.leads()) && self.state.step > self.first_step && !saved {
-            // The first error is the one worth telling.
+            // Only the first error is reported.
             let _ = self.checkpoint().await;
         }
         if matches!(error, Error::Judge { .. }) && self.control.stops() {
@@ -366,11 +367,11 @@ impl<'a, 'c> Run<'a, 'c> {
         error
     }
 
-    /// Saves a last checkpoint, checks that training moved what it should and nothing else, and saves the model
+    /// Saves a last checkpoint, checks that training changed the trained weights and no others, and saves the model
     /// (`model/`) or the adapter (`adapter/`).
     ///
     /// # Errors
-    /// [`Error::NonFinite`] when no step at all was finite, or the last ones were not; [`Error::SelfCheck`].
+    /// [`Error::NonFinite`] if no step was finite, or the last ones were not; [`Error::SelfCheck`].
     async fn finish(mut self) -> Result<PathBuf> {
         if let Some(text) = self.trainer.conclusion() {
             self.note(text)?;
@@ -381,7 +382,7 @@ impl<'a, 'c> Run<'a, 'c> {
             return Err(Error::NonFinite { count: at_end });
         }
         if at_end == 1 {
-            let text = "the loss or gradient of the last step is not finite: try the model before you use it";
+            let text = "the loss or gradient of the last step is not finite: test the model before using it";
             self.note(text.into())?;
         }
         if !self.ranks.lead(self.is_saved()).await? {
@@ -389,11 +390,11 @@ impl<'a, 'c> Run<'a, 'c> {
         }
         if counters.updates == 0 && self.trainer.meant_to_learn() {
             return Err(self.nothing_learnt(
-                "nothing was learnt: no step had both a usable row and a gradient, so no model is saved; look at \
+                "nothing was learnt: no step had both a usable row and a gradient, so no model is saved; check \
                  metrics.jsonl for skipped rows and grad_norm",
             ));
         }
-        // From a reference that follows, the policy is never far.
+        // The KL to a moving reference stays small.
         if !self.trainer.moves_reference()
             && let Some(text) = health::unmoved(&self.dir.logged("objective/kl")?)
         {

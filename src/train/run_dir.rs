@@ -1,19 +1,19 @@
-//! The folder of a run: its configuration, its logs, its checkpoints.
+//! The run folder: configuration, logs and checkpoints.
 //!
 //! ```text
 //! RUN/run.json                      the resolved configuration
 //!     metrics.jsonl pairs.jsonl     rows with a "step"
-//!     judgements.jsonl              what a judge elsewhere said, as it came: nothing of it is asked again
-//!     labels.jsonl                  what a person said, as it came
-//!     tensorboard/                  the metrics as an event file, where it was asked for
-//!     report.html                   what happened, for a reader, where it was asked for
-//!     summary.json                  what came out, by `oaif demo`
-//!     checkpoints/step-NNNNNN/      state.json (with the "step"), what else the trainer writes, checksums.json
+//!     judgements.jsonl              answers of a remote judge as they arrived, so that none is requested twice
+//!     labels.jsonl                  labels given by a person, as they arrived
+//!     tensorboard/                  the metrics as an event file, if enabled
+//!     report.html                   a report for readers, if enabled
+//!     summary.json                  results of `oaif demo`
+//!     checkpoints/step-NNNNNN/      state.json (with the "step"), the trainer's other files, checksums.json
 //! ```
 //!
-//! Whenever the process dies, each checkpoint is whole or absent, and the logs hold at least the rows up to the
-//! last one. The rows after it go when the run is resumed, which writes them again. A run holds the lock of its folder,
-//! so that no other one writes into it.
+//! Whenever the process dies, each checkpoint is either complete or absent, and the logs contain at least the rows up
+//! to the last checkpoint. Rows after it are removed when the run is resumed, which writes them again. A run holds a
+//! lock on its folder, so that no other run writes into it.
 
 use std::fs;
 use std::num::NonZeroUsize;
@@ -36,17 +36,17 @@ pub use super::checkpoint::checkpoints;
 
 /// The resolved configuration.
 pub const RUN: &str = "run.json";
-/// A row a step.
+/// One row per step.
 pub const METRICS: &str = "metrics.jsonl";
-/// A row an judged pair.
+/// One row per judged pair.
 pub const PAIRS: &str = "pairs.jsonl";
-/// What [`Report::of_run`](crate::report::Report::of_run) makes of them.
+/// The report created by [`Report::of_run`](crate::report::Report::of_run).
 pub const REPORT: &str = "report.html";
-/// An event file, where it was asked for.
+/// The folder of the TensorBoard event file, if enabled.
 pub const TENSORBOARD: &str = "tensorboard";
-/// What came out, by `oaif demo`.
+/// Results of `oaif demo`.
 pub const SUMMARY: &str = "summary.json";
-/// What a run leaves, its models included.
+/// Everything a run writes, including its models.
 pub(crate) const CONTENTS: [&str; 12] = [
     RUN,
     METRICS,
@@ -62,23 +62,23 @@ pub(crate) const CONTENTS: [&str; 12] = [
     SUMMARY,
 ];
 
-/// What to do about the run that the folder may hold already.
+/// How to handle an existing run in the folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Start {
-    /// Refuse it.
+    /// Fail.
     New,
-    /// Delete it (nothing else in the folder).
+    /// Delete it, but nothing else in the folder.
     Overwrite,
-    /// Go on with it.
+    /// Resume it.
     Resume(Resume),
 }
 
-/// The checkpoint to go on from.
+/// The checkpoint to resume from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Resume {
-    /// The run's last.
+    /// The last checkpoint of the run.
     Last,
-    /// A checkpoint's folder: of this run, or of another one to begin a new run from.
+    /// The folder of a checkpoint: of this run, or of another run, from which a new run starts.
     Path(PathBuf),
 }
 
@@ -89,7 +89,7 @@ impl From<&str> for Resume {
     }
 }
 
-/// The folder of a run. Nothing is written, and no old run deleted, before [`RunDir::write_run`].
+/// The folder of a run. Nothing is written and no old run is deleted before [`RunDir::write_run`].
 #[derive(Debug)]
 pub(crate) struct RunDir {
     path: PathBuf,
@@ -102,13 +102,13 @@ pub(crate) struct RunDir {
 }
 
 impl RunDir {
-    /// Creates the folder `path`, or opens it as `start` says, locks it, makes sure that it can be written to, and removes
-    /// what a killed process has left unfinished. `save_total_limit`: keep that many checkpoints, `None` all.
+    /// Creates or opens the folder `path` as `start` says, locks it, checks that it is writable, and removes unfinished
+    /// files of a killed process. `save_total_limit` is the number of checkpoints to keep; `None` keeps all.
     ///
-    /// Errors: another process that writes into it, a run in the way, no checkpoint to resume from, a damaged one, a
-    /// folder that cannot be written to.
+    /// Errors: another process writes into the folder, it has a run already, there is no checkpoint to resume from, a
+    /// checkpoint is damaged, or the folder is not writable.
     pub fn create(path: &Path, start: &Start, save_total_limit: Option<NonZeroUsize>) -> Result<RunDir> {
-        // Looked at before anything is created: a wrong command leaves no trace.
+        // Checked before anything is created, so that an invalid command leaves no trace.
         if !path.exists() {
             resolve(path, start)?;
             fs::create_dir_all(path).map_err(|e| Error::file(path, unwritable(&e)))?;
@@ -142,13 +142,13 @@ impl RunDir {
         self.resumed.as_ref()
     }
 
-    /// Whether the checkpoint that was found is of this folder's own run.
+    /// Whether the checkpoint found belongs to the run in this folder.
     pub(super) fn resumes_itself(&self) -> bool {
         self.resumed.as_ref().is_some_and(|checkpoint| is_in(&self.path, &checkpoint.path))
     }
 
-    /// Writes `run.json`, before anything else; with [`Start::Overwrite`] this is when the old run goes, so that
-    /// a command that fails early, or reads from the old run, does no harm.
+    /// Writes `run.json`, before anything else. With [`Start::Overwrite`], the old run is deleted here, so that a
+    /// command that fails early, or reads from the old run, does no harm.
     pub(super) fn write_run(&mut self, run: &impl Serialize) -> Result<()> {
         if std::mem::take(&mut self.overwrite) {
             for name in CONTENTS {
@@ -169,12 +169,12 @@ impl RunDir {
         self.metrics.add_to(step, objects)
     }
 
-    /// A metric of every logged step that has it.
+    /// The values of a metric, from the rows that have it.
     pub(super) fn logged(&self, metric: &str) -> Result<Vec<f64>> {
         self.metrics.values(metric)
     }
 
-    /// Calls `each` with every logged row of `metrics.jsonl`.
+    /// Calls `each` for every row of `metrics.jsonl`.
     pub(super) fn for_each_logged(&self, each: impl FnMut(&Value) -> Result<()>) -> Result<()> {
         self.metrics.for_each(each)
     }
@@ -185,17 +185,17 @@ impl RunDir {
         self.pairs.append(rows)
     }
 
-    /// Forgets what was done after `step`: rows of both logs (a line torn by a crash as well) and checkpoints.
+    /// Removes everything after `step`: rows of both logs, including an incomplete last line, and checkpoints.
     ///
     /// # Errors
-    /// [`Error::File`] for logs that lack rows up to `step`; then nothing was changed.
+    /// [`Error::File`] if a log lacks rows up to `step`; then nothing is changed.
     pub(super) fn truncate_to_step(&mut self, step: usize, expected: Logs) -> Result<()> {
         let after = expected.after_step;
         let steps: Vec<usize> = (after + 1..=step).collect();
         self.metrics.check(step, |found| found == steps, &format!("the steps {} to {step}", after + 1))?;
         let pairs = expected.pairs;
         self.pairs.check(step, |found| found.len() == pairs, &format!("{pairs} pairs"))?;
-        // First these: each must find in the logs what it was written after.
+        // Checkpoints are removed first, because the logs must contain the rows of every checkpoint.
         for checkpoint in self.checkpoints()?.into_iter().rev().filter(|c| c.step > step) {
             self.remove_checkpoint(&checkpoint)?;
         }
@@ -208,26 +208,26 @@ impl RunDir {
         Ok(self.checkpoints()?.pop())
     }
 
-    /// A folder to write the checkpoint after `step` steps into. It counts once it is
-    /// [committed](Self::commit); dropped before that, it is removed.
+    /// Creates a folder for the checkpoint after `step` steps. It becomes a checkpoint when it is
+    /// [committed](Self::commit), and is removed when it is dropped before that.
     pub(super) fn begin_checkpoint(&self, step: usize) -> Result<PendingCheckpoint> {
         assert!(!self.overwrite, "write_run comes first");
         self.still_there()?;
         PendingCheckpoint::new(&self.checkpoints_dir(), step)
     }
 
-    /// Fails where somebody has removed, moved or replaced the folder: what would be written from now on would be lost.
+    /// Fails if the folder was removed, moved or replaced, because everything written from now on would be lost.
     pub(super) fn still_there(&self) -> Result<()> {
         self.metrics.still_there()?;
         self.pairs.still_there()
     }
 
-    /// Makes `pending`, which holds a `state.json`, a checkpoint that survives a power cut, then removes the
-    /// oldest beyond the limit. The step's rows are appended before. A step that has a checkpoint keeps it.
+    /// Turns `pending`, which contains a `state.json`, into a durable checkpoint, then removes the oldest checkpoints
+    /// beyond the limit. The rows of the step must be appended before. An existing checkpoint of the same step is kept.
     pub(super) fn commit(&mut self, pending: PendingCheckpoint) -> Result<Checkpoint> {
         let committed = pending.committed();
         if !committed.path.exists() {
-            // First the rows that a resumed run will not write again.
+            // The logs are synced first, because a resumed run does not write these rows again.
             for log in [&self.metrics, &self.pairs] {
                 log.sync()?;
             }
@@ -251,7 +251,7 @@ impl RunDir {
         in_folder(&self.checkpoints_dir())
     }
 
-    /// Under another name first: half a checkpoint must not look like one.
+    /// Renames the folder before deleting it, so that a partly deleted checkpoint is not mistaken for one.
     fn remove_checkpoint(&self, checkpoint: &Checkpoint) -> Result<()> {
         let doomed = self.checkpoints_dir().join(format!(".step-{:06}.old.tmp", checkpoint.step));
         files::remove(&doomed)?;
@@ -260,13 +260,14 @@ impl RunDir {
     }
 }
 
-/// Whether the run in `dir` can be gone on with: from a checkpoint, or before its first with what a judge has said.
+/// Whether the run in `dir` can be resumed: from a checkpoint, or, before the first one, with the recorded answers of a
+/// judge.
 pub fn can_be_resumed(dir: &Path) -> bool {
     let begun = dir.join(JOURNAL).exists() || checkpoints(dir).is_ok_and(|all| !all.is_empty());
     begun && dir.join(RUN).exists()
 }
 
-/// The checkpoint that a run in `dir` goes on from, if it goes on from one.
+/// The checkpoint from which a run in `dir` resumes, if it does.
 pub(super) fn resumed_checkpoint(dir: &Path, start: &Start) -> Result<Option<Checkpoint>> {
     match start {
         Start::Resume(_) => resolve(dir, start),
@@ -274,7 +275,7 @@ pub(super) fn resumed_checkpoint(dir: &Path, start: &Start) -> Result<Option<Che
     }
 }
 
-/// The checkpoint that `start` asks for, if it asks for one, for a run in `dir`.
+/// The checkpoint that `start` selects for a run in `dir`, if it selects one.
 fn resolve(dir: &Path, start: &Start) -> Result<Option<Checkpoint>> {
     let checkpoints = dir.join(CHECKPOINTS);
     match start {
@@ -282,18 +283,18 @@ fn resolve(dir: &Path, start: &Start) -> Result<Option<Checkpoint>> {
         Start::Overwrite => Ok(None),
         Start::Resume(Resume::Last) => {
             let Some(last) = in_folder(&checkpoints)?.pop() else {
-                // A run that ended before its first checkpoint begins anew, and nobody is asked again.
+                // A run that ended before its first checkpoint starts over; recorded answers of the judge are reused.
                 if dir.join(JOURNAL).exists() {
                     return Ok(None);
                 }
-                let why = "holds no checkpoint to go on from: check `output-dir`, or leave out `resume-from-checkpoint`";
+                let why = "has no checkpoint to resume from: check `output-dir`, or leave out `resume-from-checkpoint`";
                 return Err(Error::file(&checkpoints, why));
             };
             Checkpoint::open(&last.path).map(Some)
         }
         Start::Resume(Resume::Path(path)) => {
             let checkpoint = Checkpoint::open(path)?;
-            // The logs of another run would be cut in the wrong place.
+            // With another run's checkpoint, the logs of this run would be truncated at the wrong step.
             if !is_in(dir, path) {
                 refuse_a_run_in_the_way(dir)?;
             }
@@ -302,7 +303,7 @@ fn resolve(dir: &Path, start: &Start) -> Result<Option<Checkpoint>> {
     }
 }
 
-/// Whether the checkpoint in `path` is one of the run in `dir`.
+/// Whether the checkpoint at `path` belongs to the run in `dir`.
 fn is_in(dir: &Path, path: &Path) -> bool {
     let canonical = |path: &Path| path.canonicalize().ok();
     let folder = canonical(&dir.join(CHECKPOINTS));
@@ -310,13 +311,14 @@ fn is_in(dir: &Path, path: &Path) -> bool {
 }
 
 fn refuse_a_run_in_the_way(dir: &Path) -> Result<()> {
-    // A configuration is what a run leaves that has done nothing; what a judge has said is not asked again.
+    // A run that did nothing leaves only a configuration. Recorded answers of a judge are reused.
     let mut done = CONTENTS.into_iter().filter(|name| ![RUN, JOURNAL, JUDGES, LABELS].contains(name));
     let Some(name) = done.find(|name| dir.join(name).exists()) else {
         return Ok(());
     };
     let why = format!(
-        "already holds a run ({name}): give another `output-dir`, go on with it by `resume` {}, or replace it by `overwrite-output-dir`",
+        "already has a run ({name}): set another `output-dir`, resume the run with `resume` {}, or replace it with \
+         `overwrite-output-dir`",
         dir.display()
     );
     Err(Error::file(dir, why))
@@ -331,7 +333,7 @@ fn remove_unfinished(dir: &Path) -> Result<()> {
             files::remove(&path)?;
         }
     }
-    // What was being written into a result.
+    // Unfinished files of a result.
     for path in [files::list(&dir.join("model"))?, files::list(&dir.join("adapter"))?].concat() {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         if name.starts_with('.') && name.ends_with(".tmp") {

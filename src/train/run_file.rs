@@ -1,4 +1,4 @@
-//! What `run.json` says of a run.
+//! The contents of `run.json`.
 
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -15,25 +15,25 @@ pub(crate) struct RunFile {
     config: Map<String, Value>,
     /// The kind of training.
     command: String,
-    /// Where it was begun.
+    /// The working directory in which the run was started.
     working_dir: Option<String>,
     oaif_version: &'static str,
-    /// What it runs on.
+    /// The GPU.
     gpu_device: Option<GpuSummary>,
     gpu_tier: String,
-    /// Which variants of its kernels.
+    /// The kernel variants.
     pub(super) kernels: Option<Tuning>,
     total_steps: usize,
-    /// Rows that a step takes, for all ranks.
+    /// Rows per step, for all ranks together.
     rows_per_step: usize,
-    /// Processes that train together.
+    /// The number of ranks.
     ranks: usize,
     memory: Option<MemoryReport>,
-    /// What its rows are, see [`EncodedRows::statistics`](super::rows::EncodedRows::statistics).
+    /// Statistics of the rows, see [`EncodedRows::statistics`](super::rows::EncodedRows::statistics).
     rows: Value,
-    /// What was changed where it was resumed.
+    /// Options that changed when the run was resumed.
     changes: Vec<Change>,
-    /// What its user was warned of.
+    /// Warnings about the run as a whole.
     pub(super) warnings: Vec<String>,
 }
 
@@ -41,7 +41,7 @@ impl RunFile {
     pub(super) fn new(config: &Value, state: &State, trainer: &Trainer<'_>) -> RunFile {
         let gpu = trainer.policy().model.gpu();
         let mut config = config.as_object().cloned().unwrap_or_default();
-        // The demo has its own.
+        // The demo sets its own command.
         let command = config.shift_remove("command").and_then(|c| c.as_str().map(str::to_owned));
         let mut file = RunFile {
             command: command.unwrap_or_else(|| state.identity.command.name().to_owned()),
@@ -58,7 +58,7 @@ impl RunFile {
             changes: state.changes.clone(),
             ..RunFile::default()
         };
-        // A configuration may have a key of the same name.
+        // Facts replace keys of the same name in the configuration.
         RunFile::facts().for_each(|name| drop(config.shift_remove(&name)));
         file.config = config;
         file

@@ -1,4 +1,4 @@
-//! Answers of the policy as it is at the moment.
+//! Sampling from the current policy.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,24 +12,24 @@ use crate::data::tokenizer::{StopMatcher, Tokenizer};
 use crate::error::{Error, Result};
 use crate::generate::{FinishReason, Generator, Request, Response};
 
-/// A step's prompts, answered: for each of them its samples.
+/// The prompts of a step with their sampled responses.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Sampled {
-    /// For each prompt how many were drawn before it, in all.
+    /// For each prompt its draw number.
     pub draws: Vec<u64>,
-    /// Updates of the policy that drew them.
+    /// The number of updates of the policy that sampled the responses.
     pub policy_step: usize,
     pub of: Vec<Vec<Response>>,
-    /// log π of their tokens then, where a policy gradient needs them.
+    /// log π of the tokens at that time, if a policy gradient needs them.
     pub logps: Vec<Vec<Vec<f32>>>,
 }
 
 impl Sampled {
-    /// All parts of a step's prompts, in their order.
+    /// Joins the parts of all ranks, in their order.
     pub fn joined(parts: Vec<Sampled>) -> Sampled {
         let mut parts = parts.into_iter();
-        let mut all = parts.next().expect("each rank has one");
+        let mut all = parts.next().expect("at least one rank");
         for part in parts {
             all.draws.extend(part.draws);
             all.of.extend(part.of);
@@ -38,23 +38,23 @@ impl Sampled {
         all
     }
 
-    /// The tree of a prompt, which is this row of the dataset, and some of its samples.
+    /// The tree of a prompt and some of its responses. `row` is the prompt's row in the dataset.
     pub fn tree(&self, rows: &EncodedRows, row: usize, prompt: usize, samples: &[usize]) -> Result<Tree> {
         let answer = |sample: &usize| self.of[prompt][*sample].token_ids.clone();
         Ok(Tree { prompt: rows.tree(row)?.prompt, responses: samples.iter().map(answer).collect() })
     }
 
-    /// The trees of all prompts, which are these rows of the dataset, with all their samples.
+    /// The trees of all prompts with all their responses. `of` are the rows of the prompts in the dataset.
     pub fn trees(&self, rows: &EncodedRows, of: &[usize]) -> Result<Vec<Tree>> {
         let all = |prompt: usize| -> Vec<usize> { (0..self.of[prompt].len()).collect() };
         of.iter().enumerate().map(|(prompt, row)| self.tree(rows, *row, prompt, &all(prompt))).collect()
     }
 }
 
-/// Answers prompts.
+/// Samples responses to prompts.
 pub(super) struct Sampler {
     generator: Generator,
-    /// Draws each prompt's second answer, where the loss needs one of the reference.
+    /// Samples the second response to each prompt from the reference model, if the loss needs one.
     reference: Option<Generator>,
     num_samples: usize,
     active: usize,
@@ -75,7 +75,8 @@ impl Sampler {
         Sampler { generator, reference, num_samples, active, max_new_tokens, stop, seed }
     }
 
-    /// The answers of the policy as it is (the second of each prompt the reference's, where there is one), after `policy_step` updates.
+    /// Samples responses from the current policy, after `policy_step` updates. The second response to each prompt comes
+    /// from the reference model, if there is a generator for it.
     pub async fn answer(
         &self,
         policy: &Policy,
@@ -87,7 +88,7 @@ impl Sampler {
             let request = |(draw, row): (u64, &usize)| {
                 let first_sequence = u32::try_from(draw * self.num_samples as u64 + samples.start as u64)
                     .map_err(|_| {
-                        Error::config("max-steps", "is too high: a run draws at most 2³² answers")
+                        Error::config("max-steps", "is too high: a run samples at most 2³² responses")
                     })?;
                 Ok(Request { prompt: rows.tree(*row)?.prompt, samples: samples.len(), first_sequence })
             };
@@ -107,12 +108,12 @@ impl Sampler {
         Ok(Sampled { draws: numbers, policy_step, of, logps: Vec::new() })
     }
 
-    /// Whether a prompt's answers are not all the policy's.
+    /// Whether some responses come from the reference model.
     pub fn has_reference(&self) -> bool {
         self.reference.is_some()
     }
 
-    /// What is wrong with answers that a checkpoint kept for these draws, if anything is.
+    /// Checks responses that a checkpoint stored for these draws. Returns what is wrong, if anything.
     pub fn fault(
         &self,
         policy: &Policy,
@@ -125,35 +126,37 @@ impl Sampler {
         let prompts = kept.of.len();
         let complete = if self.active > 1 { prompts <= all / self.active } else { prompts == all };
         if !complete || kept.draws.len() != prompts {
-            return Ok(Some(format!("{prompts} prompts are answered, of {all}")));
+            return Ok(Some(format!("{prompts} of {all} prompts have responses")));
         }
         for (i, (answers, draw)) in kept.of.iter().zip(&kept.draws).enumerate() {
             let Some(row) = draws.row(*draw) else {
-                return Ok(Some(format!("prompt {i} is draw {draw}, which is none of the step's")));
+                return Ok(Some(format!("prompt {i} has draw number {draw}, which is not in the step")));
             };
             let prompt = rows.tree(row)?.prompt;
             if answers.len() != samples {
-                return Ok(Some(format!("prompt {i} has {} answers, not {samples}", answers.len())));
+                return Ok(Some(format!("prompt {i} has {} responses, not {samples}", answers.len())));
             }
             for answer in answers {
                 let ids = &answer.token_ids;
                 if policy.tokenizer.check(ids).is_err() || ids.is_empty() || ids.len() > max_new_tokens {
-                    return Ok(Some(format!("an answer to prompt {i} has token ids that were never drawn")));
+                    return Ok(Some(format!("a response to prompt {i} has invalid token ids")));
                 }
                 if !self.reads(&policy.tokenizer, &prompt, answer)? {
-                    return Ok(Some(format!("an answer to prompt {i} has another text than its token ids")));
+                    return Ok(Some(format!(
+                        "the text of a response to prompt {i} does not match its token ids"
+                    )));
                 }
             }
         }
         let logps: Vec<Vec<usize>> = kept.logps.iter().map(|of| of.iter().map(Vec::len).collect()).collect();
         let tokens = |of: &Vec<Response>| of.iter().map(|answer| answer.token_ids.len()).collect();
         if !logps.is_empty() && logps != kept.of.iter().map(tokens).collect::<Vec<Vec<usize>>>() {
-            return Ok(Some("log-probabilities are not one for each token".into()));
+            return Ok(Some("the number of log-probabilities differs from the number of tokens".into()));
         }
         Ok(None)
     }
 
-    /// Whether an answer's token ids read as its text.
+    /// Whether a response's token ids decode to its text.
     fn reads(&self, tokenizer: &Tokenizer, prompt: &[u32], answer: &Response) -> Result<bool> {
         let ids = &answer.token_ids;
         let cut = self.stop.cut(tokenizer, prompt, ids)?;
@@ -167,10 +170,10 @@ impl Sampler {
     }
 }
 
-/// What a step's answers are like.
+/// The report on the responses of a step.
 pub(super) fn response_report(answers: &[Vec<Response>]) -> ResponseReport {
     let all: Vec<&Response> = answers.iter().flatten().collect();
-    // With `--active`, a step's answers may all be alike, and none is left.
+    // With `--active`, all responses of a step may be equal, and none is left.
     let mean = |of: &dyn Fn(&Response) -> f64| {
         (!all.is_empty()).then(|| all.iter().map(|a| of(a)).sum::<f64>() / all.len() as f64)
     };

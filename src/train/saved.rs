@@ -1,4 +1,4 @@
-//! A trainer's checkpoint without a run's folder: on disk, or in memory.
+//! A trainer's checkpoint without a run folder: on disk or in memory.
 
 use std::path::Path;
 
@@ -8,11 +8,11 @@ use super::trainer::Trainer;
 use crate::error::{Error, Result};
 use crate::files;
 
-/// Where a checkpoint is written until it is whole.
+/// The subfolder in which a checkpoint is written until it is complete.
 const PART: &str = ".saving.tmp";
 
-/// Brings files of the checkpoint in `dir` to their place, where a save was interrupted while it did so. What else such a save
-/// has left, a checkpoint that was not whole, goes.
+/// Completes an interrupted save: moves the files of a complete checkpoint to their place, and removes those of an
+/// incomplete one.
 fn finish_saving(dir: &Path) -> Result<()> {
     let part = dir.join(PART);
     for path in all_files(&part)? {
@@ -25,31 +25,31 @@ fn finish_saving(dir: &Path) -> Result<()> {
 }
 
 impl Trainer<'_> {
-    /// Writes what [`Trainer::resume`] goes on from into the folder `dir`, which may be in memory
-    /// ([`MemoryFolder`](crate::files::MemoryFolder)). Where that fails, an earlier checkpoint that is there stays.
+    /// Writes a checkpoint for [`Trainer::resume`] into the folder `dir`, which may be in memory
+    /// ([`MemoryFolder`](crate::files::MemoryFolder)). If that fails, an earlier checkpoint in it is kept.
     ///
     /// # Errors
-    /// [`Error::Config`] while a step has moved the weights and is not finished; [`Error::SelfCheck`] for weights that are not
-    /// finite; [`Error::Io`]; [`Error::DeviceLost`].
+    /// [`Error::Config`] while a step has changed the weights and is not finished; [`Error::SelfCheck`] for weights
+    /// that are not finite; [`Error::Io`]; [`Error::DeviceLost`].
     pub async fn save(&self, dir: &Path) -> Result<()> {
         self.policy().model.gpu().check("a checkpoint")?;
         self.check_resumed()?;
         if !self.is_between_steps() {
-            return Err(Error::config("save", "a step is not finished: take it first"));
+            return Err(Error::config("save", "a step is not finished: call step again before saving"));
         }
         if self.is_sharded() {
-            let why = "divides the optimiser's state, which a run alone can save";
+            let why = "is not supported by save: only a run in a folder can save a divided optimiser state";
             return Err(Error::config("shard-optim", why));
         }
         files::create_dir_all(dir)?;
         let part = dir.join(PART);
         finish_saving(dir)?;
         if let Err(error) = self.write_checkpoint(&part).await {
-            // The first error is the one worth telling.
+            // Only the first error is reported.
             let _ = files::remove(&part);
             return Err(error);
         }
-        // From here on it is the checkpoint, wherever its files are.
+        // From here on, the new checkpoint is valid, whichever folder its files are in.
         files::rename(&part.join(CHECKSUMS), &dir.join(CHECKSUMS))?;
         for path in all_files(&part)? {
             files::rename(&path, &dir.join(path.strip_prefix(&part).expect("found below it")))?;
@@ -66,18 +66,18 @@ impl Trainer<'_> {
         seal(dir)
     }
 
-    /// Goes on from what [`Trainer::save`] wrote, of a training with the same options, rows and judge, before the first
-    /// step: to the same bits on the same device. Where that fails, the trainer is as it was, or else takes no step until it has
-    /// been resumed.
+    /// Resumes from a checkpoint that [`Trainer::save`] wrote, with the same options, rows and judge, before the first
+    /// step. Training continues with the same bits on the same device. If this fails, the trainer is unchanged, or it
+    /// takes no step until it is resumed successfully.
     ///
     /// # Errors
-    /// [`Error::Config`] naming what differs, and where a step has begun already; what is wrong with the files, each of which
-    /// must be as it was written.
+    /// [`Error::Config`] naming the difference, or if a step has already started; errors of the files, whose checksums
+    /// must match.
     pub fn resume(&mut self, dir: &Path) -> Result<()> {
         if self.has_begun() {
             return Err(Error::config(
                 "resume",
-                "a step has begun already: begin a new trainer, then resume it",
+                "a step has already started: create a new trainer and resume that",
             ));
         }
         let allowed = self.options().allow_changes.clone();

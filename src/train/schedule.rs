@@ -1,4 +1,4 @@
-//! Learning-rate schedules, with the names and the values of `transformers.get_scheduler`.
+//! Learning-rate schedules, with the names and values of `transformers.get_scheduler`.
 
 use std::f64::consts::PI;
 use std::str::FromStr;
@@ -6,17 +6,17 @@ use std::str::FromStr;
 use crate::error::Error;
 use crate::judge::names;
 
-/// How the learning rate goes on after its warm-up.
+/// The shape of the learning rate after the warm-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ScheduleKind {
-    /// Straight down to 0 at the end.
+    /// Falls linearly to 0 at the end.
     Linear,
-    /// Half a cosine down to 0 at the end.
+    /// Falls to 0 at the end along half a cosine.
     Cosine,
-    /// At its peak from the first step on, without a warm-up.
+    /// Constant from the first step, without a warm-up.
     Constant,
-    /// At its peak.
+    /// Constant after the warm-up.
     ConstantWithWarmup,
 }
 
@@ -28,7 +28,7 @@ const NAMES: [(&str, ScheduleKind); 4] = [
 ];
 
 impl ScheduleKind {
-    /// As in `--lr-scheduler-type`.
+    /// The name, as in `--lr-scheduler-type`.
     pub fn name(self) -> &'static str {
         NAMES.iter().find(|(_, kind)| *kind == self).expect("every kind has a name").0
     }
@@ -45,21 +45,21 @@ impl FromStr for ScheduleKind {
     }
 }
 
-/// A learning rate for each step.
+/// The learning rate of each step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LrSchedule {
     /// The shape.
     pub kind: ScheduleKind,
-    /// Steps in which the learning rate climbs from 0 to `peak`.
+    /// Steps in which the learning rate rises from 0 to `peak`.
     pub warmup_steps: usize,
-    /// Steps of the whole run.
+    /// The number of steps of the whole run.
     pub total_steps: usize,
-    /// The highest learning rate.
+    /// The peak learning rate.
     pub peak: f64,
 }
 
 impl LrSchedule {
-    /// The learning rate of the optimiser step that has `step` steps before it: 0 for the first with a warm-up.
+    /// The learning rate of the update after `step` steps. With a warm-up it is 0 for the first.
     pub fn at(&self, step: usize) -> f64 {
         self.peak * self.factor(step)
     }
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_known_or_gets_the_nearest_known_one() {
+    fn an_unknown_name_gets_the_nearest_known_one() {
         for (name, kind) in NAMES {
             assert_eq!((name.parse::<ScheduleKind>().unwrap(), kind.name()), (kind, name));
         }

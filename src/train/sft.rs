@@ -1,4 +1,4 @@
-//! Supervised fine-tuning: next-token training on completions.
+//! Supervised fine-tuning: next-token prediction on completions.
 
 use std::path::PathBuf;
 
@@ -23,7 +23,7 @@ use crate::model::stream::Capacity;
 use crate::optim::Optimiser;
 use crate::task::Task;
 
-/// What these rows need of the device.
+/// Records the plans for these rows.
 pub(super) async fn plans(
     model: &Model,
     rows: &EncodedRows,
@@ -36,7 +36,7 @@ pub(super) async fn plans(
     Ok((step, optimiser))
 }
 
-/// Training that is ready to begin: plans recorded, memory taken.
+/// Supervised fine-tuning that is ready to start: plans recorded, memory allocated.
 pub struct SftRun {
     policy: Policy,
     train: TrainOptions,
@@ -47,10 +47,10 @@ pub struct SftRun {
 }
 
 impl SftRun {
-    /// Encodes the rows and records the plans. On a measuring `Gpu` this is the dry run.
+    /// Encodes the rows and records the plans. On a measuring `Gpu`, this is the dry run.
     ///
     /// # Errors
-    /// [`crate::Error::Config`] for an option out of its range; what is wrong with the rows; memory errors.
+    /// [`crate::Error::Config`] for an option out of range; errors in the rows; memory errors.
     pub async fn new(
         policy: Policy,
         rows: &[Completion],
@@ -60,8 +60,8 @@ impl SftRun {
         SftRun::of_rows(policy, numbered(rows), train, append_eos).await
     }
 
-    /// The same of rows that are read one by one, see [`completions`](crate::data::rows::completions): they may be more than
-    /// memory holds.
+    /// The same for rows that are read one by one (see [`completions`](crate::data::rows::completions)), which may be
+    /// more than fit into memory.
     ///
     /// # Errors
     /// As [`SftRun::new`].
@@ -84,15 +84,15 @@ impl SftRun {
         &self.rows
     }
 
-    /// Steps of the whole run.
+    /// The number of steps of the whole run.
     pub fn total_steps(&self) -> usize {
         total_steps(&self.train, self.rows.len(), 1)
     }
 
-    /// To be driven step by step, without a folder.
+    /// Returns a trainer to be driven step by step, without a folder.
     ///
     /// # Errors
-    /// What the device reports.
+    /// Errors of the device.
     pub fn trainer(self) -> Result<Trainer<'static>> {
         let SftRun { policy, train, append_eos, rows, step, optimiser } = self;
         let (batch_size, ranks) = (train.batch_size, train.ranks.clone());
@@ -100,17 +100,17 @@ impl SftRun {
         Trainer::new(policy, train, rows, optimiser, Box::new(method))
     }
 
-    /// Trains to the end, in the folder of the options; returns where the model or adapter was saved.
+    /// Trains to the end, in the folder of the options. Returns the folder of the saved model or adapter.
     ///
     /// # Errors
-    /// What is wrong with the folder, or the checkpoint in it; see [`Trainer::step`]; [`crate::Error::SelfCheck`] where nothing
-    /// was learnt.
+    /// Errors of the folder or of a checkpoint in it; see [`Trainer::step`]; [`crate::Error::SelfCheck`] if nothing was
+    /// learnt.
     pub async fn run(self, sources: Sources, control: Control<'_>) -> Result<PathBuf> {
         run(self.trainer()?, sources, control).await
     }
 }
 
-/// Next-token training on completions.
+/// Next-token prediction on completions.
 struct Completions {
     step: SftStep,
     batch_size: usize,
@@ -119,7 +119,7 @@ struct Completions {
 }
 
 impl Completions {
-    /// Adds the gradient of `weight` times the loss of these trees' tokens, in micro-batches.
+    /// Adds the gradient of `weight` times the summed loss of the tokens of these trees, in micro-batches.
     async fn run(&self, trees: &[Tree], weight: f32, phases: &mut Phases) -> Result<Vec<SftResult>> {
         let mut results = Vec::new();
         for micro in self.step.capacity().batches(trees, self.batch_size, Capacity::of_tree)? {

@@ -9,7 +9,7 @@ use crate::gpu::{Arena, Buffer, Category, Format, Gpu, Plan, PlanOptions, Record
 use crate::model::stream::{Capacity, Stream};
 use crate::model::{Keys, Model};
 
-/// The recorded pass.
+/// The recorded forward and backward pass.
 pub struct SftStep {
     gpu: Gpu,
     plan: Plan,
@@ -19,23 +19,23 @@ pub struct SftStep {
     entropy: Tensor,
 }
 
-/// Sums over a micro-batch's completion tokens.
+/// Sums over the completion tokens of a micro-batch.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct SftResult {
-    /// Sum of −log p, in nats.
+    /// The sum of −log p, in nats.
     pub nll: f64,
-    /// Sum of entropies, in nats.
+    /// The sum of the entropies, in nats.
     pub entropy: f64,
-    /// Tokens.
+    /// The number of tokens.
     pub tokens: usize,
 }
 
 impl SftStep {
-    /// Records forward and backward for micro-batches up to `capacity`; gradients are added to the model's.
+    /// Records forward and backward pass for micro-batches up to `capacity`. Gradients are added to those of the model.
     ///
     /// # Errors
-    /// [`Error::Config`] for a model that is not trained, a capacity without room or beyond counting, and for a `gpu` or
-    /// an arena that is not the model's; memory errors.
+    /// [`Error::Config`] for a model that is not trained, a capacity that is empty or too large, and a `gpu` or arena
+    /// other than the model's; memory errors.
     pub async fn new(
         gpu: &Gpu,
         model: &Model,
@@ -64,21 +64,21 @@ impl SftStep {
         self.stream.capacity()
     }
 
-    /// Launches of one replay.
+    /// The number of launches in one replay.
     pub fn launch_count(&self) -> usize {
         self.plan.launch_count()
     }
 
-    /// Adds the gradient of `weight` times the summed −log p; `weight` is 1 / completion tokens of the whole batch.
+    /// Adds the gradient of `weight` times the summed −log p. `weight` is 1 / completion tokens of the whole batch.
     ///
     /// # Errors
-    /// [`Error::Config`] for no tree at all or more than the capacity, for one without a response or that the model cannot
-    /// read, and for a weight that is not above 0; [`Error::TooLong`] for a sequence beyond the model's context. Nothing
-    /// has been added then.
+    /// [`Error::Config`] for no trees or more than the capacity, for a tree without a response or that does not suit
+    /// the model, and for a weight that is not above 0; [`Error::TooLong`] for a sequence beyond the model's context.
+    /// In these cases nothing is added.
     pub async fn run(&self, trees: &[Tree], weight: f32) -> Result<(SftResult, PhaseTimes)> {
         check_weight(weight)?;
         if trees.is_empty() {
-            return Err(Error::config("trees", "are none: a step needs at least one"));
+            return Err(Error::config("trees", "are missing: a step needs at least one"));
         }
         if let Some(i) = trees.iter().position(|tree| tree.responses.is_empty()) {
             return Err(Error::config(format!("tree {i}"), "has no response to learn from"));

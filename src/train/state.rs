@@ -1,4 +1,4 @@
-//! What a checkpoint keeps beside weights and optimiser: all that the rest of the run depends on.
+//! The state in a checkpoint besides weights and optimiser: everything on which the rest of the run depends.
 
 use std::path::Path;
 
@@ -12,8 +12,8 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::gpu::Tuning;
 
-/// A checkpoint's `state.json`, as it was when its last step was done.
-// An option that is missing is no `None`: hence `Option::deserialize` here and in what is kept.
+/// The `state.json` of a checkpoint, after its last step.
+// A missing option must be an error rather than `None`, hence `Option::deserialize` here and in the types below.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct State {
@@ -24,51 +24,51 @@ pub(super) struct State {
     pub identity: RunIdentity,
     /// The kernels that computed it.
     pub kernels: Tuning,
-    /// What was changed where the run was resumed.
+    /// Options that changed when the run was resumed.
     pub changes: Vec<Change>,
-    /// Whether the last step's evaluation is still to be made: it was interrupted, or its judge failed.
+    /// Whether the evaluation of the last step is still missing, because it was interrupted or its judge failed.
     pub owes_evaluation: bool,
-    /// In online training.
+    /// Only in online training.
     #[serde(deserialize_with = "Option::deserialize")]
     pub online: Option<OnlineState>,
 }
 
-/// What the run's folder must hold in its logs.
+/// The rows that the logs in the run folder must have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Logs {
-    /// Steps that were done before the first row: those of another folder's run that this one began from.
+    /// Steps done before the first row, in the run of another folder from which this one started.
     pub after_step: usize,
-    /// Rows of `pairs.jsonl`.
+    /// The number of rows of `pairs.jsonl`.
     pub pairs: usize,
 }
 
-/// Sums over the steps done.
+/// Totals over the steps done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Counters {
     pub num_tokens: u64,
-    /// Updates with a gradient, by a learning rate above 0.
+    /// Updates with a gradient that is not zero and a learning rate above 0.
     pub updates: usize,
     pub non_finite: usize,
     pub non_finite_in_row: usize,
-    /// Steps in a row that taught nothing.
+    /// Steps in a row without learning.
     pub idle_in_row: usize,
-    /// The rows that they took.
+    /// The rows of these steps.
     pub idle_rows_in_row: usize,
 }
 
-/// What online training keeps.
+/// The state of online training.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct OnlineState {
     pub verdicts: VerdictTotals,
-    /// The answers of the next steps that were drawn before the last update, in the order of the steps.
+    /// The responses of the next steps that were sampled before the last update, in the order of the steps.
     pub sampled: Vec<Sampled>,
 }
 
 impl State {
-    /// Of a run that has done nothing yet.
+    /// The state of a run before its first step.
     pub fn new(identity: RunIdentity, kernels: Tuning) -> State {
         State {
             step: 0,
@@ -85,25 +85,25 @@ impl State {
     /// Reads the state of the checkpoint in `dir`.
     ///
     /// # Errors
-    /// [`Error::File`] that names the file and the key that is missing or of another type.
+    /// [`Error::File`] with the file and the key that is missing or has a wrong type.
     pub fn read(dir: &Path) -> Result<State> {
         let path = dir.join(STATE);
         let bytes = files::read(&path)?;
         let mut json = serde_json::Deserializer::from_slice(&bytes);
         serde_path_to_error::deserialize(&mut json).map_err(|e| {
             let (key, why) = (e.path().to_string(), e.inner().to_string());
-            // The place in the file says less than the key.
+            // The key is more useful than the position in the file.
             let why = why.split(" at line ").next().unwrap_or_default();
             let place = if key == "." { String::new() } else { format!("{key}: ") };
-            let why = format!("is no state of a run ({place}{why}): resume from another checkpoint");
+            let why = format!("is not the state of a run ({place}{why}): resume from another checkpoint");
             Error::file(&path, why)
         })
     }
 
-    /// The state of the run that goes on from it, with the changes that were `allowed` by name.
+    /// The state for the run that resumes from it, with the changes that `allowed` names.
     ///
     /// # Errors
-    /// [`Error::Config`] about changes that were not, and where more steps are done than the run has.
+    /// [`Error::Config`] for other changes, and if more steps are done than the run has.
     pub fn go_on(mut self, identity: RunIdentity, allowed: &[String], total_steps: usize) -> Result<State> {
         let changes = identity.resume(&self.identity, self.step, allowed)?;
         if self.step > total_steps {
@@ -115,7 +115,7 @@ impl State {
             return Err(Error::config("max-steps", why));
         }
         if changes.iter().any(|change| change.name != "eval-dataset") {
-            // They were drawn for another run.
+            // They were sampled with other options.
             self.online.iter_mut().for_each(|online| online.sampled.clear());
         }
         self.identity = identity;
@@ -179,7 +179,7 @@ mod tests {
         State::read(dir.path())
     }
 
-    /// Every path to a value in it.
+    /// All paths to values in it.
     fn paths(value: &Value, at: &str) -> Vec<String> {
         let below: Vec<(String, &Value)> = match value {
             Value::Object(keys) => keys.iter().map(|(key, v)| (format!("{at}/{key}"), v)).collect(),
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_state_is_read_as_it_was_written() {
+    fn a_state_survives_writing_and_reading() {
         let dir = tempfile::tempdir().unwrap();
         read(&state()).unwrap().write(dir.path()).unwrap();
         let again = State::read(dir.path()).unwrap();
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_key_is_an_error_that_names_it_and_never_zero() {
+    fn a_missing_key_is_an_error_with_its_name() {
         let whole = state();
         let mut tried = 0;
         for path in paths(&whole, "") {
@@ -207,7 +207,7 @@ mod tests {
             let mut broken = whole.clone();
             let Some(Value::Object(keys)) = broken.pointer_mut(parent) else { continue };
             keys.shift_remove(key);
-            // The judge's own keys are its own affair, and an enum's variant is no key.
+            // The judge's description may have any keys, and the variant of an enum is not a key.
             let variants = ["/kernels/products", "/kernels/products/staged/chosen/0/tile"];
             if parent == "/identity/judge" || variants.contains(&parent) {
                 continue;
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_of_another_type_is_an_error_that_names_its_key() {
+    fn a_value_of_a_wrong_type_is_an_error_with_its_key() {
         let whole = state();
         for path in paths(&whole, "") {
             let mut broken = whole.clone();

@@ -1,4 +1,4 @@
-//! A run's metrics as TensorBoard reads them: records of `Event` messages, each with its length and checksums
+//! Metrics as a TensorBoard event file: records of `Event` messages with lengths and checksums
 //! (tensorflow/core/lib/io/record_writer.h, tensorflow/core/util/event.proto).
 
 use std::fs::{File, OpenOptions};
@@ -18,10 +18,11 @@ pub(super) struct EventFile {
 }
 
 impl EventFile {
-    /// The name that TensorBoard looks for, the same for every process of a run.
+    /// A name that TensorBoard recognizes, the same for every process of a run.
     const NAME: &'static str = "events.out.tfevents.0.oaif";
 
-    /// The event file in the folder `dir`, new: a resumed run writes the steps that it keeps into it again.
+    /// Creates the event file in the folder `dir`, replacing an existing one. A resumed run writes the earlier steps
+    /// into it again.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -38,7 +39,7 @@ impl EventFile {
         Ok(events)
     }
 
-    /// Adds the numbers of a row of metrics under its "step".
+    /// Writes the numbers of a row of metrics under its "step".
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -109,18 +110,18 @@ impl Message {
     }
 }
 
-/// A record: the data, before it its length, behind both their checksums.
+/// A record: the length and its checksum, the data and its checksum.
 fn record(data: &[u8]) -> Vec<u8> {
     let length = (data.len() as u64).to_le_bytes();
     [&length[..], &masked_crc(&length).to_le_bytes(), data, &masked_crc(data).to_le_bytes()].concat()
 }
 
-/// CRC-32C, rotated and offset: a checksum of data that holds checksums would say little.
+/// CRC-32C, rotated and offset. The masking is part of the format, because the CRC of data that contains CRCs is weak.
 fn masked_crc(data: &[u8]) -> u32 {
     crc32c(data).rotate_right(15).wrapping_add(0xa282_ead8)
 }
 
-/// CRC-32C (Castagnoli), bit by bit: a step writes a kilobyte.
+/// CRC-32C (Castagnoli), bit by bit. A step writes about a kilobyte, so speed does not matter.
 fn crc32c(data: &[u8]) -> u32 {
     let mut crc = !0u32;
     for byte in data {
@@ -140,13 +141,13 @@ mod tests {
 
     #[test]
     fn the_checksum_is_castagnolis() {
-        // The check value of RFC 3720's CRC, and 32 zeros of its appendix B.4.
+        // The check value of RFC 3720's CRC, and 32 zeros from its appendix B.4.
         assert_eq!(crc32c(b"123456789"), 0xe306_9283);
         assert_eq!(crc32c(&[0; 32]), 0x8a91_36aa);
     }
 
     #[test]
-    fn a_file_holds_its_version_and_an_event_for_every_row() {
+    fn a_file_has_its_version_and_an_event_for_every_row() {
         let dir = tempfile::tempdir().unwrap();
         let mut file = EventFile::create(dir.path()).unwrap();
         file.append(&json!({"step": 1, "loss": 0.5})).unwrap();
@@ -159,7 +160,7 @@ mod tests {
             assert_eq!(word(at + 8), masked_crc(&bytes[at..][..8]));
             let data = &bytes[at + 12..][..length];
             assert_eq!(word(at + 12 + length), masked_crc(data));
-            // The wall time is not the same twice.
+            // The wall-clock time differs between runs.
             records.push(data[9..].to_vec());
             at += 16 + length;
         }

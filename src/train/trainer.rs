@@ -1,22 +1,22 @@
-//! Training, a step at a time. What a run writes into its folder is made of the reports of its steps, see `run.rs`.
+//! Training, one step at a time. A run writes the reports of the steps into its folder, see `run.rs`.
 //!
 //! ```text
 //! for t = 0, 1, … T - 1:                                                           Trainer::step, here
-//!     rows ← the next ones of the dataset, in an order drawn from the seed          batches.rs, order.rs
-//!     ∇ℓ(θ) ← what the kind of training makes of them                               Method::learn, one file a kind:
+//!     rows ← the next rows of the dataset, in an order derived from the seed        batches.rs, order.rs
+//!     ∇ℓ(θ) ← depends on the kind of training                                       Method::learn, one file each:
 //!         sft    −log π(y | x), mean over completion tokens                         sft.rs, sft_step.rs
 //!         dpo    ℓ(x, y⁺, y⁻) of given pairs                                        dpo.rs, pair_trainer.rs, pair_step.rs
 //!         reward −log σ(r(x, y⁺) − r(x, y⁻)) of given pairs                         reward.rs, reward_step.rs
 //!         align  for t′ up to t + async-level:                                      online.rs
 //!                    y₁, y₂ ~ π_θ(· | x)                                            sampler.rs, generate/
-//!                    with --active, those on which π_θ is least sure                active.rs
-//!                    ask the judge which is better                              judge/queue.rs, judge/journal.rs
+//!                    with --active, select those on which π_θ is least sure         active.rs
+//!                    submit questions to the judge                                  judge/queue.rs, judge/journal.rs
 //!                wait for the judgements of step t; ℓ(x, y⁺, y⁻)                    judging.rs, pair_trainer.rs
 //!                or for its ratings r; −Σ A(r) log π(y | x)                         ratings.rs, policy_trainer.rs, policy_loss.rs
 //!     θ ← θ − η_t · clip(∇ℓ(θ))                                                     updater.rs, schedule.rs, optim/
-//!     every ref-model-sync-steps, if asked for: π₀ ← α π_θ + (1 − α) π₀             moving_reference.rs
-//!     report what happened                                                          report.rs
-//!     every eval-steps, at the end: held-out rows, which change nothing             evaluation.rs, eval/
+//!     every ref-model-sync-steps, if enabled: π₀ ← α π_θ + (1 − α) π₀               moving_reference.rs
+//!     report the step                                                               report.rs
+//!     every eval-steps and at the end: evaluate on held-out rows                    evaluation.rs, eval/
 //! ```
 
 use std::path::Path;
@@ -51,68 +51,69 @@ use crate::model::{FloatFormat, Model};
 use crate::optim::Optimiser;
 use crate::task::{Task, unless};
 
-/// The optimiser's state in a checkpoint.
+/// The file of the optimiser state in a checkpoint.
 const OPTIMISER_FILE: &str = "optimiser.safetensors";
 
-/// Whom training reports to and who may stop it.
+/// The observer of a training and the requests to it.
 pub struct Control<'a> {
-    /// Hears of phases, steps and warnings.
+    /// Receives phases, steps and warnings.
     pub observer: &'a mut dyn Observer,
-    /// What somebody asks for meanwhile. A step that waits for a judge elsewhere ends at once where the end is asked for,
-    /// with [`crate::Error::Interrupted`], and can be taken again.
+    /// Requests made while the run is running. If a stop is requested, a step that waits for a remote judge ends at
+    /// once with [`crate::Error::Interrupted`], and can be repeated.
     pub requests: &'a Requests,
 }
 
 impl Control<'_> {
-    /// Whether somebody asked for an end.
+    /// Whether a stop was requested.
     pub(super) fn stops(&self) -> bool {
         self.requests.stops()
     }
 }
 
-/// What a kind of training does in a step.
+/// The part of a step that is specific to a kind of training.
 pub(super) trait Method: Send {
-    /// What it is called.
+    /// The kind of training.
     fn command(&self) -> Command;
 
-    /// `common` with what decides its numbers besides.
+    /// Adds to `common` the options that determine the numbers of this method.
     fn identity(&self, common: RunIdentity) -> Result<RunIdentity>;
 
-    /// Rows that a step takes for each that it learns from.
+    /// Rows drawn for each row that a step learns from.
     fn draws(&self) -> usize {
         1
     }
 
-    /// Adds the gradient of the step's loss to the policy's. After an error the step can be taken again.
+    /// Adds the gradient of the step's loss to that of the policy. After an error, the step can be repeated.
     fn learn<'t>(&'t mut self, step: &'t mut Step<'_, '_>) -> Task<'t, Result<Learnt>>;
 
-    /// Forgets what the reference said before it moved.
+    /// Discards cached results of the reference model after it moved.
     fn reference_moved(&mut self) {}
 
-    /// What a checkpoint keeps of it.
+    /// The state for a checkpoint.
     fn online(&self) -> Option<OnlineState> {
         None
     }
 
-    /// Goes on with what the checkpoint in `dir` kept.
+    /// Restores the state from the checkpoint in `dir`.
     fn restore(&mut self, _online: Option<OnlineState>, _dir: &Path) {}
 
-    /// Writes down in the file `path` what cannot be had again for nothing.
+    /// Records answers in the file `path` that would be costly to request again.
     fn keep_journal(&mut self, _path: &Path) -> Result<()> {
         Ok(())
     }
 
-    /// Waits a little for what is on its way and would have to be paid for again: where there are several ranks, on all of them.
+    /// Waits briefly for answers on their way, which would be costly to request again. All ranks must call it.
     fn drain(&mut self) -> Task<'_, ()> {
         Box::pin(async {})
     }
 
-    /// The loss of these rows under the policy as it is, where they are pairs. Gradients that it adds are forgotten.
+    /// The loss on these rows under the current policy, if they are pairs. The caller clears the gradients that it
+    /// adds.
     fn held_out<'t>(&'t mut self, _rows: &'t EncodedRows) -> Task<'t, Result<Option<HeldOutReport>>> {
         Box::pin(async move { Ok(None) })
     }
 
-    /// What its judge says of these pairs, in both orders, see [`judge_pairs`](crate::eval::judging::judge_pairs);
+    /// The judge's verdicts on these pairs, in both orders, see [`judge_pairs`](crate::eval::judging::judge_pairs);
     /// `None` without a judge.
     fn judge<'t>(
         &'t mut self,
@@ -123,62 +124,62 @@ pub(super) trait Method: Send {
         Box::pin(async move { Ok(None) })
     }
 
-    /// Why the first unusable verdict is, of those that this process heard.
+    /// The reason of the first unusable verdict in this process.
     fn first_invalid(&self) -> Option<&str> {
         None
     }
 
-    /// What the user should know before the first step.
+    /// A warning before the first step.
     fn caution(&self) -> Option<String> {
         None
     }
 
-    /// What the user should know at the end.
+    /// A warning at the end.
     fn conclusion(&self) -> Option<String> {
         None
     }
 }
 
-/// What a step has at hand.
+/// The context of a step.
 pub(super) struct Step<'s, 'c> {
-    /// Steps done before it.
+    /// The number of steps done before it.
     pub done: usize,
     pub policy: &'s Policy,
     pub rows: &'s EncodedRows,
     pub batches: &'s mut Batches,
     pub control: &'s mut Control<'c>,
-    /// Where its time went.
+    /// The time of each phase.
     pub phases: Phases,
-    /// What its user should know of the run as a whole.
+    /// Warnings about the run as a whole.
     pub notes: Vec<String>,
 }
 
 impl Step<'_, '_> {
-    /// Tells the observer that a part of the step begins.
+    /// Reports the start of a phase to the observer.
     pub fn begin(&mut self, phase: &str) {
         self.control.observer.phase(phase);
     }
 
-    /// Tells the observer.
+    /// Passes a warning to the observer.
     pub fn warn(&mut self, text: &str) {
         self.control.observer.warning(text);
     }
 
-    /// Tells the observer something about the run as a whole, which the step's report keeps.
+    /// Passes a warning about the run as a whole to the observer, and keeps it for the step's report.
     pub fn note(&mut self, text: String) {
         self.warn(&text);
         self.notes.push(text);
     }
 
-    /// Counts the time since `started` for a phase.
+    /// Adds the time since `started` to a phase.
     pub fn spent(&mut self, phase: &'static str, started: Instant) {
         self.phases.add(phase, milliseconds(started));
     }
 }
 
-/// What a step learnt: all of a report that the kinds of training have for themselves.
+/// The results of a step: the parts of a report that depend on the kind of training.
 pub(super) struct Learnt {
-    /// `None` when there was nothing to learn from.
+    /// `None` if there was nothing to learn from.
     pub loss: Option<f64>,
     pub preference: Option<PreferenceReport>,
     pub gradient: Option<PolicyGradientReport>,
@@ -188,24 +189,25 @@ pub(super) struct Learnt {
     pub judging: Option<JudgeReport>,
     pub pairs: Vec<PairReport>,
     pub ratings: Vec<RatingReport>,
-    /// That went through the model.
+    /// Tokens processed by the model.
     pub tokens: usize,
 }
 
-/// A step that has learnt, and whose update is with the GPU.
+/// A step whose update was submitted to the GPU.
 struct Updating {
     learnt: Learnt,
-    /// Of the optimiser's plan, where the loss was finite.
+    /// The outputs of the optimiser's plan, if the loss was finite.
     outputs: Task<'static, Result<Option<Outputs>>>,
     learning_rate: f64,
     phases: Phases,
     notes: Vec<String>,
     started: Instant,
-    /// When the update began.
+    /// The start of the update.
     began: Instant,
 }
 
-/// Ends an evaluation where somebody asked for it. Several ranks hear of it at different times: they end after the evaluation.
+/// Stops an evaluation on request. With several ranks, which see a request at different times, the evaluation is
+/// completed first.
 fn go_on(requests: &Requests, ranks: &Ranks) -> Result<()> {
     if requests.stops() && ranks.is_alone() { Err(Error::Interrupted) } else { Ok(()) }
 }
@@ -215,7 +217,7 @@ pub(super) fn milliseconds(started: Instant) -> f64 {
     started.elapsed().as_secs_f64() * 1e3
 }
 
-/// What the ranks did in a step of so many milliseconds.
+/// The report on the ranks for a step of `step_ms` milliseconds.
 async fn ranks_report(ranks: &Ranks, step_ms: f64) -> Result<Option<RanksReport>> {
     if ranks.is_alone() {
         return Ok(None);
@@ -226,7 +228,7 @@ async fn ranks_report(ranks: &Ranks, step_ms: f64) -> Result<Option<RanksReport>
     Ok(Some(RanksReport::new(busy, sent[0])))
 }
 
-/// A policy in training.
+/// Trains a policy.
 pub struct Trainer<'a> {
     policy: Policy,
     options: TrainOptions,
@@ -237,16 +239,16 @@ pub struct Trainer<'a> {
     method: Box<dyn Method + 'a>,
     evaluation: Option<Evaluation>,
     held_out: Option<HeldOutPairs>,
-    /// As they were when the last step was done.
+    /// After the last completed step.
     counters: Counters,
     step: usize,
-    /// Whether a step has begun to add to the gradients.
+    /// Whether a step has started to add to the gradients.
     learning: bool,
-    /// A step that has learnt.
+    /// A step whose update was submitted.
     updating: Option<Updating>,
-    /// Whether the weights have moved since.
+    /// Whether the weights have changed since the last completed step.
     moving: bool,
-    /// Whether it has some of a checkpoint's weights and not all.
+    /// Whether some, but not all, weights of a checkpoint were restored.
     half_resumed: bool,
     pace: Pace,
     step_ended: Instant,
@@ -291,12 +293,12 @@ impl<'a> Trainer<'a> {
         })
     }
 
-    /// The policy as it is now.
+    /// The current policy.
     pub fn policy(&self) -> &Policy {
         &self.policy
     }
 
-    /// The policy, at the end.
+    /// Returns the policy at the end of the training.
     pub fn into_policy(self) -> Policy {
         self.policy
     }
@@ -306,47 +308,47 @@ impl<'a> Trainer<'a> {
         &self.rows
     }
 
-    /// What its user should know of the rows, a sentence each: how many were left out and why, above all. A run tells its
-    /// observer.
+    /// Warnings about the rows, above all how many were skipped and why. A run passes them to its observer.
     pub fn warnings(&self) -> Vec<String> {
         self.rows.warnings()
     }
 
-    /// Steps done.
+    /// The number of steps done.
     pub fn steps_done(&self) -> usize {
         self.step
     }
 
-    /// Steps of the whole run.
+    /// The number of steps of the whole run.
     pub fn total_steps(&self) -> usize {
         self.batches.total_steps()
     }
 
-    /// Whether every step is done.
+    /// Whether all steps are done.
     pub fn is_done(&self) -> bool {
         self.step >= self.total_steps()
     }
 
-    /// Takes a step; `None` when all are done. A step whose future is dropped has not been taken, and the next call takes it; where
-    /// its update was with the GPU already, the next call gives its report. [`Requests::ask_to_cancel`] of
-    /// [`Trainer::requests`] does as dropping it does.
+    /// Takes a step; returns `None` when all are done. If the future is dropped, the step has not been taken and the
+    /// next call repeats it. If its update was already submitted to the GPU, the next call returns its report.
+    /// [`Requests::ask_to_cancel`] of [`Trainer::requests`] has the same effect as dropping the future.
     ///
     /// # Errors
-    /// [`crate::Error::NonFinite`] after 5 steps in a row without a finite loss and gradient; [`crate::Error::Judge`] where one cannot
-    /// go on, or gives too many unusable verdicts; [`crate::Error::Interrupted`] where the judge was awaited when somebody asked
-    /// for an end, and where the step was cancelled; what the device reports. The policy is as it was before the step, which can be taken again.
+    /// [`crate::Error::NonFinite`] after 5 steps in a row without a finite loss and gradient; [`crate::Error::Judge`]
+    /// if the judge fails or gives too many unusable verdicts; [`crate::Error::Interrupted`] if a stop was requested
+    /// while waiting for the judge, and if the step was cancelled; errors of the device. The policy is unchanged, and
+    /// the step can be repeated.
     pub async fn step(&mut self) -> Result<Option<StepReport>> {
         let requests = self.requests.clone();
         self.step_with(&mut Control { observer: &mut (), requests: &requests }).await
     }
 
-    /// What [`Trainer::step`] heeds, which another thread may hold. A pause, or a checkpoint, is between two steps: whoever
-    /// takes them sees to it.
+    /// The requests that [`Trainer::step`] checks. They may be set from another thread. Pauses and checkpoints happen
+    /// between steps, so that they are left to the caller.
     pub fn requests(&self) -> Arc<Requests> {
         self.requests.clone()
     }
 
-    /// Takes a step that tells an observer of its parts, and heeds these requests.
+    /// Like [`Trainer::step`], with an observer and other requests.
     ///
     /// # Errors
     /// As [`Trainer::step`].
@@ -363,11 +365,11 @@ impl<'a> Trainer<'a> {
         self.finish(control).await.map(Some)
     }
 
-    /// Learns from the next rows, and submits the update.
+    /// Computes the gradient from the next rows, and submits the update.
     async fn learn(&mut self, control: &mut Control<'_>) -> Result<Updating> {
         let started = Instant::now();
         if std::mem::replace(&mut self.learning, true) {
-            // What a step that was dropped has added must not be learnt from.
+            // Clears gradients of a step that was dropped.
             self.updater.clear()?;
         }
         let mut step = Step {
@@ -379,7 +381,7 @@ impl<'a> Trainer<'a> {
             phases: Phases::default(),
             notes: Vec::new(),
         };
-        // Where this fails, `learning` stays.
+        // After an error, `learning` stays set.
         let learnt = self.method.learn(&mut step).await?;
         let Step { control, mut phases, notes, .. } = step;
         if learnt.loss.is_some_and(f64::is_finite) && !self.options.ranks.is_alone() {
@@ -387,18 +389,20 @@ impl<'a> Trainer<'a> {
             self.updater.sum_gradients(&self.options).await?;
             phases.add("exchange", milliseconds(started));
         }
-        // From here on nothing is awaited: the step is taken.
+        // From here on nothing is awaited, so the step cannot be dropped before the update is submitted.
         let (began, learning_rate) = (Instant::now(), self.updater.learning_rate(self.step));
         self.moving = true;
         let update = match learnt.loss {
             Some(loss) => self.updater.submit(loss, learning_rate)?,
             None => {
-                control.observer.warning("nothing to learn from in this step, no usable preference or no difference of scores: no update");
+                control.observer.warning(
+                    "this step has nothing to learn from (no usable preference, or no difference between scores): no update",
+                );
                 None
             }
         };
         self.learning = false;
-        // Where ranks update a part of the weights each, it follows once all have them.
+        // If each rank updates only a part of the weights, the reference is updated when all ranks have the whole.
         let followed = if self.updater.is_sharded() { None } else { self.move_reference()? };
         let outputs: Task<'static, Result<Option<Outputs>>> = Box::pin(async move {
             let outputs = match update {
@@ -413,7 +417,7 @@ impl<'a> Trainer<'a> {
         Ok(Updating { learnt, outputs, learning_rate, phases, notes, started, began })
     }
 
-    /// Begins to move the reference towards the policy, where that is due after this step.
+    /// Submits the update of the reference towards the policy, if one is due after this step.
     fn move_reference(&mut self) -> Result<Option<Pending>> {
         let Some(reference) = self.moving_reference.as_ref().filter(|r| r.is_due(self.step + 1)) else {
             return Ok(None);
@@ -422,7 +426,7 @@ impl<'a> Trainer<'a> {
         reference.submit().map(Some)
     }
 
-    /// Waits for the update, and reports the step.
+    /// Waits for the update and reports the step.
     async fn finish(&mut self, control: &mut Control<'_>) -> Result<StepReport> {
         let outputs = self.updating.as_mut().expect("begun before").outputs.as_mut().await;
         let updating = self.updating.take().expect("begun before");
@@ -453,7 +457,7 @@ impl<'a> Trainer<'a> {
         phases.add("update", milliseconds(began));
         counters.num_tokens += learnt.tokens as u64;
         let step_ms = milliseconds(started);
-        // Checkpoints take their time too.
+        // Includes the time of checkpoints.
         let seconds = self.step_ended.elapsed().as_secs_f64();
         self.step_ended = Instant::now();
         self.step += 1;
@@ -497,22 +501,22 @@ impl<'a> Trainer<'a> {
         Ok(report)
     }
 
-    /// Moves the reference after every so many steps.
+    /// Enables a moving reference.
     pub(super) fn with_moving_reference(self, reference: Option<MovingReference>) -> Trainer<'a> {
         Trainer { moving_reference: reference, ..self }
     }
 
-    /// Evaluates the policy from time to time, where a run has a folder.
+    /// Enables evaluation on held-out prompts, in runs with a folder.
     pub(super) fn with_evaluation(self, evaluation: Option<Evaluation>) -> Trainer<'a> {
         Trainer { evaluation, ..self }
     }
 
-    /// The same, on pairs.
+    /// Enables evaluation on held-out pairs.
     pub(super) fn with_held_out(self, held_out: Option<HeldOutPairs>) -> Trainer<'a> {
         Trainer { held_out, ..self }
     }
 
-    /// The loss of the held-out pairs, where it is due after the last step.
+    /// The loss on the held-out pairs, if an evaluation is due after the last step.
     pub(super) async fn evaluate_pairs(
         &mut self,
         control: &mut Control<'_>,
@@ -527,7 +531,8 @@ impl<'a> Trainer<'a> {
         report
     }
 
-    /// Draws the start's answers to the held-out prompts, if there are any: before a step is done or restored.
+    /// Samples the responses of the initial policy to the held-out prompts, if there are any. Must be called before a
+    /// step is taken or restored.
     pub(super) async fn begin_evaluation(&mut self, control: &mut Control<'_>) -> Result<()> {
         let Some(evaluation) = &mut self.evaluation else { return Ok(()) };
         control.observer.phase("answering held-out prompts as the start");
@@ -535,7 +540,8 @@ impl<'a> Trainer<'a> {
         evaluation.answer_as_start(&self.policy, &mut |_| go_on(requests, ranks)).await
     }
 
-    /// The policy on the held-out prompts against the start, where that is due after the last step.
+    /// Compares the policy with the initial policy on the held-out prompts, if an evaluation is due after the last
+    /// step.
     pub(super) async fn evaluate(&mut self, control: &mut Control<'_>) -> Result<Option<EvaluationReport>> {
         let total = self.batches.total_steps();
         let Some(evaluation) = self.evaluation.as_ref().filter(|e| e.is_due(self.step, total)) else {
@@ -557,7 +563,9 @@ impl<'a> Trainer<'a> {
         };
         let report = evaluation.report(&self.policy, &answers, &verdicts).await?;
         if report.is_none() {
-            control.observer.warning("no verdict on the held-out prompts is usable: there is no win rate");
+            control
+                .observer
+                .warning("none of the verdicts on the held-out prompts is usable, so there is no win rate");
         }
         Ok(report)
     }
@@ -599,19 +607,19 @@ impl<'a> Trainer<'a> {
         self.method.keep_journal(path)
     }
 
-    /// Notes in a state what was done so far.
+    /// Writes the progress so far into a state.
     pub(super) fn note_in(&self, state: &mut State) {
         state.step = self.step;
         state.counters = self.counters;
         state.online = self.online_state();
     }
 
-    /// Whether the weights are those of a step that is done: else they are no checkpoint.
+    /// Whether the weights are those of a completed step. Otherwise they cannot be saved as a checkpoint.
     pub(super) fn is_between_steps(&self) -> bool {
         !self.moving
     }
 
-    /// Whether a step has begun.
+    /// Whether a step has started.
     pub(super) fn has_begun(&self) -> bool {
         self.step > 0 || self.learning || self.updating.is_some()
     }
@@ -621,7 +629,7 @@ impl<'a> Trainer<'a> {
         self.updater.learns_within(self.step)
     }
 
-    /// All that decides the run's numbers.
+    /// Everything that determines the numbers of the run.
     pub(super) fn identity(&self) -> Result<RunIdentity> {
         let total_steps = self.batches.total_steps();
         let common =
@@ -634,7 +642,8 @@ impl<'a> Trainer<'a> {
         })
     }
 
-    /// Writes weights, those of a moving reference and optimiser into the folder of a checkpoint; `source` is the folder of the model.
+    /// Writes the weights, those of a moving reference, and the optimiser state into the folder of a checkpoint.
+    /// `source` is the folder of the model.
     pub(super) async fn save_into(&self, dir: &Path, source: &Path) -> Result<()> {
         self.save_weights_into(dir, source).await?;
         if let Some(reference) = &self.moving_reference {
@@ -643,17 +652,17 @@ impl<'a> Trainer<'a> {
         self.updater.save(Some(&dir.join(OPTIMISER_FILE))).await
     }
 
-    /// Whether rank 0 cannot write a checkpoint by itself.
+    /// Whether rank 0 cannot write a checkpoint without the other ranks.
     pub(super) fn is_sharded(&self) -> bool {
         self.updater.is_sharded()
     }
 
-    /// Sends what rank 0 writes into a checkpoint and does not have.
+    /// Sends this rank's part of the optimiser state to rank 0, which writes the checkpoint.
     pub(super) async fn send_state(&self) -> Result<()> {
         if self.is_sharded() { self.updater.save(None).await } else { Ok(()) }
     }
 
-    /// Writes what is trained into a folder that is there.
+    /// Writes the trained weights into an existing folder.
     pub(super) async fn save_weights_into(&self, dir: &Path, source: &Path) -> Result<()> {
         let model: &Model = &self.policy.model;
         match model.adapter() {
@@ -662,7 +671,7 @@ impl<'a> Trainer<'a> {
         }
     }
 
-    /// Goes on from the checkpoint in `dir`, which was written after `step` steps.
+    /// Resumes from the checkpoint in `dir`, which was written after `step` steps.
     pub(super) fn restore(
         &mut self,
         dir: &Path,
@@ -683,10 +692,13 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
-    /// Refuses to go on from weights that are partly a checkpoint's.
+    /// Fails if only a part of a checkpoint was restored.
     pub(super) fn check_resumed(&self) -> Result<()> {
         match self.half_resumed {
-            true => Err(Error::config("resume", "has failed half-way: resume again, or begin a new trainer")),
+            true => {
+                let why = "failed and left some weights restored: resume again, or create a new trainer";
+                Err(Error::config("resume", why))
+            }
             false => Ok(()),
         }
     }

@@ -1,4 +1,4 @@
-//! From gradients to new weights.
+//! Updates of the weights from the gradients.
 
 use std::path::Path;
 
@@ -11,10 +11,10 @@ use crate::gpu::{Outputs, Pending};
 use crate::model::Model;
 use crate::optim::{Optimiser, Update, sum_gradients};
 
-/// Steps in a row without a finite gradient after which a run gives up.
+/// A run stops after this many steps in a row without a finite gradient.
 const MAX_NON_FINITE: usize = 5;
 
-/// The optimiser of a model, and how fast it goes.
+/// The optimiser of a model and its learning rate schedule.
 pub(super) struct Updater {
     model: Model,
     optimiser: Optimiser,
@@ -22,7 +22,7 @@ pub(super) struct Updater {
 }
 
 impl Updater {
-    /// Gradients are cleared: what was added before is not learnt from.
+    /// Clears the gradients, so that earlier ones are not learnt from.
     pub fn new(model: &Model, optimiser: Optimiser, schedule: LrSchedule) -> Result<Updater> {
         model.trained().clear_gradients()?;
         Ok(Updater { model: model.clone(), optimiser, schedule })
@@ -33,12 +33,13 @@ impl Updater {
         self.schedule.at(step)
     }
 
-    /// Adds up the gradients of all ranks, each of which has those of its own part of the rows.
+    /// Sums the gradients over the ranks, each of which has those of its own part of the rows.
     pub async fn sum_gradients(&self, options: &TrainOptions) -> Result<()> {
         sum_gradients(self.model.trained(), &options.ranks, options.reduce_dtype).await
     }
 
-    /// Begins to update the weights from the gradients, unless they or the loss are not finite; then clears them.
+    /// Submits an update of the weights, which changes nothing if the gradients or the loss are not finite, and clears
+    /// the gradients.
     pub fn submit(&self, loss: f64, learning_rate: f64) -> Result<Option<Pending>> {
         let update = if loss.is_finite() { Some(self.optimiser.submit(learning_rate)?) } else { None };
         if update.is_some() {
@@ -48,17 +49,17 @@ impl Updater {
         Ok(update)
     }
 
-    /// Gives every rank the weights that others have updated, once the update is done.
+    /// Distributes the weights that each rank updated to all ranks, after the update.
     pub async fn gather_weights(&self) -> Result<()> {
         self.optimiser.gather_weights(self.model.trained()).await
     }
 
-    /// Whether other ranks have parts of the optimiser's state.
+    /// Whether the optimiser state is divided among the ranks.
     pub fn is_sharded(&self) -> bool {
         self.optimiser.is_sharded()
     }
 
-    /// Takes what came of it: `None` where the loss was not finite.
+    /// Evaluates the outputs of an update; they are `None` if the loss was not finite.
     ///
     /// # Errors
     /// [`Error::NonFinite`] after 5 steps in a row without a finite loss and gradient.
@@ -87,22 +88,23 @@ impl Updater {
         Ok(UpdateReport { grad_norm: update.finite.then_some(update.grad_norm), learning_rate })
     }
 
-    /// Forgets the gradients.
+    /// Clears the gradients.
     pub fn clear(&self) -> Result<()> {
         self.model.trained().clear_gradients()
     }
 
-    /// Whether a run of `steps` steps has one that may change a weight: one that is all warm-up has none, by intention.
+    /// Whether one of the first `steps` steps may change a weight. A run that consists only of warm-up at learning rate
+    /// 0 intentionally has none.
     pub fn learns_within(&self, steps: usize) -> bool {
         (0..steps).any(|step| self.schedule.at(step) > 0.0)
     }
 
-    /// Writes the optimiser's state; a rank that writes no checkpoint sends its part of it.
+    /// Writes the optimiser state. Ranks without a `path` send their part of it.
     pub async fn save(&self, path: Option<&Path>) -> Result<()> {
         self.optimiser.save(path).await
     }
 
-    /// Reads it.
+    /// Reads the optimiser state.
     pub fn restore(&mut self, path: &Path) -> Result<()> {
         self.optimiser.restore(path)
     }

@@ -262,7 +262,7 @@ fn a_response_without_tokens_is_refused() {
     let sft = DPO.replace("dpo", "sft").replace("pairs", "rows");
     for line in [DPO, &sft] {
         let err = place.oaif(&format!("{line} --no-append-eos --overwrite")).done().err;
-        assert!(err.contains("1 of 5 rows are skipped: 1 without a token to learn (line 5)"), "{err}");
+        assert!(err.contains("1 of 5 rows are skipped: 1 without tokens to learn (line 5)"), "{err}");
     }
 }
 
@@ -276,7 +276,7 @@ fn an_empty_response_is_skipped_in_training_and_refused_in_score() {
     for line in [DPO, &DPO.replace("dpo", "sft").replace("pairs", "rows")] {
         let err = place.oaif(&format!("{line} --overwrite")).done().err;
         assert!(
-            err.contains("2 of 6 rows are skipped: 2 with an empty answer (the first in line 1)"),
+            err.contains("2 of 6 rows are skipped: 2 with an empty response (the first in line 1)"),
             "{err}"
         );
     }
@@ -327,10 +327,14 @@ fn pairs_of_identical_responses_are_skipped_and_an_error_if_no_row_is_left() {
     let Some(place) = place() else { return };
     let alike = json!({"prompt": "a", "chosen": " fox", "rejected": " fox"});
     place.write("pairs.jsonl", format!("{PAIRS}{alike}\n"));
-    assert!(place.oaif(DPO).done().err.contains("1 of 5 rows are skipped: 1 of two equal answers"));
+    assert!(place.oaif(DPO).done().err.contains("1 of 5 rows are skipped: 1 with two equal responses"));
     place.write("pairs.jsonl", format!("{alike}\n"));
     let line = DPO.replace("--output-dir run", "--output-dir other");
-    place.refuses(&line, 2, &["no row is left (1 of 1 rows are skipped: 1 of two equal answers (line 1))"]);
+    place.refuses(
+        &line,
+        2,
+        &["no row is left (1 of 1 rows are skipped: 1 with two equal responses (line 1))"],
+    );
 }
 
 #[test]
@@ -464,12 +468,12 @@ fn a_dry_run_without_rows_needs_lengths_within_the_context() {
     let dpo = "dpo --model tiny_tied --dry-run";
     let align = format!("align --model tiny_tied --dry-run {}", ALIGN.split_once("run ").unwrap().1);
     for (line, parts) in [
-        (dpo.to_owned(), &["--max-length", "without a dataset", "give it"][..]),
-        (format!("{dpo} --max-length 60"), &["--max-prompt-length", "give it"]),
-        (dpo.replace("dpo", "sft"), &["--max-length", "give it"]),
-        (align.clone(), &["--max-prompt-length", "give it"]),
+        (dpo.to_owned(), &["--max-length", "without a dataset", "must be set"][..]),
+        (format!("{dpo} --max-length 60"), &["--max-prompt-length", "must be set"]),
+        (dpo.replace("dpo", "sft"), &["--max-length", "must be set"]),
+        (align.clone(), &["--max-prompt-length", "must be set"]),
         (format!("{dpo} --max-length 129 --max-prompt-length 8"), &["--max-length: 129 is above 128"]),
-        (format!("{dpo} --max-length 8 --max-prompt-length 8"), &["--max-prompt-length: 8 leaves nothing"]),
+        (format!("{dpo} --max-length 8 --max-prompt-length 8"), &["--max-prompt-length: 8 leaves no room"]),
         (format!("{align} --max-prompt-length 125"), &["--max-prompt-length: 125 is above 124"]),
         (format!("{dpo} --max-buffer-size 2GB"), &["--max-buffer-size", "2GB is not a size such as 128MiB"]),
         (format!("{dpo} --max-buffer-size 0"), &["--max-buffer-size"]),
@@ -555,12 +559,16 @@ fn a_checkpoint_that_does_not_fit_is_refused_and_kept() {
     let kept = "run/checkpoints/step-000002";
     place.refuses(&format!("{resume} last --seed 3"), 2, &["seed 42", "seed 3", "--allow-changes"]);
     for (more, flag) in [("last --lora-r 2", "lora-r"), ("last --optim adafactor", "optim")] {
-        place.refuses(&format!("{resume} {more}"), 2, &[flag, "must be the same", "begin a new run"]);
+        place.refuses(
+            &format!("{resume} {more}"),
+            2,
+            &[flag, "cannot change within a run", "start a new run"],
+        );
     }
-    place.refuses(&format!("{resume} tiny_tied"), 1, &["tiny_tied: is not a checkpoint", "or last"]);
-    place.refuses(&format!("{resume} rows.jsonl"), 1, &["rows.jsonl: is not a checkpoint", "or last"]);
+    place.refuses(&format!("{resume} tiny_tied"), 1, &["tiny_tied: is not a checkpoint", "or to last"]);
+    place.refuses(&format!("{resume} rows.jsonl"), 1, &["rows.jsonl: is not a checkpoint", "or to last"]);
     let elsewhere = resume.replace("--output-dir run", "--output-dir other");
-    place.refuses(&format!("{elsewhere} last"), 1, &["other", "no checkpoint to go on from"]);
+    place.refuses(&format!("{elsewhere} last"), 1, &["other", "no checkpoint to resume from"]);
     place.refuses(&format!("{resume} last --overwrite"), 2, &["--overwrite", "--resume-from-checkpoint"]);
 
     let weights = place.read(&format!("{kept}/model.safetensors"));

@@ -125,7 +125,7 @@ fn a_run_that_is_stopped_before_its_first_step_prints_how_to_resume_it() {
     // A run that was refused because of the folder's contents suggests nothing.
     let met = place.oaif(&line("run"));
     assert!(!met.err.contains("go on with oaif align"), "{}", met.err);
-    met.ended(1, &["already holds a run"]);
+    met.ended(1, &["already has a run"]);
 }
 
 /// Every kind of run, with the weights that it writes. The first one is always tested.
@@ -405,7 +405,7 @@ fn two_runs_that_start_together_do_not_mix() {
         for end in &ends {
             let err = String::from_utf8_lossy(&end.stderr);
             let refused =
-                err.contains("is in use by") || more.is_empty() && err.contains("already holds a run");
+                err.contains("is in use by") || more.is_empty() && err.contains("already has a run");
             assert!(end.status.success() || end.status.code() == Some(1) && refused, "{more}: {err}");
         }
         let done = ends.iter().filter(|end| end.status.success()).count();

@@ -40,7 +40,7 @@ fn a_demo_ends_with_a_report_and_a_summary() {
         "the page is self-contained"
     );
     assert_eq!(place.json("run/run.json")["instruction"], json!("short"));
-    place.refuses(&format!("{QUICK} --steps 2"), 1, &["already holds a run", "--overwrite"]);
+    place.refuses(&format!("{QUICK} --steps 2"), 1, &["already has a run", "--overwrite"]);
 }
 
 #[test]

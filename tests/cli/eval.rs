@@ -225,8 +225,8 @@ fn an_ensembles_members_are_checked_for_self_preference_and_for_having_trained_t
     let line =
         "eval --model tiny --dataset prompts.jsonl --against reference --max-new-tokens 8 --output out";
     let eval = |judge: &str| place.oaif(&format!("{line} {judge}")).done();
-    let own = "A's answers are of the own model of the judge's member likelihood (tiny)";
-    let measured = "for A, of the own model of the judge's member likelihood (tiny), above the second judge";
+    let own = "A's responses were written by the own model of the judge's member likelihood (tiny)";
+    let measured = "for A (responses of the own model of the judge's member likelihood (tiny)), compared with the second judge";
     let with_own = ensemble(["long", "tiny"]);
     assert!(eval(&with_own).err.contains(own));
     // Neither a second judge with that model nor one without valid verdicts can measure it.
@@ -505,5 +505,5 @@ fn a_file_of_judgements_can_be_evaluated_alone() {
     assert_eq!((&json["benchmark"], &json["models"][0]["wins"]), (&json!("alpaca-eval"), &json!(2)));
     place.refuses("eval --judgements annotations.json --judge rule", 2, &["--judge", "without a policy"]);
     place.write("other.jsonl", "{\"a\": 1}\n");
-    place.refuses("eval --judgements other.jsonl", 1, &["other.jsonl", "holds no judgements"]);
+    place.refuses("eval --judgements other.jsonl", 1, &["other.jsonl", "has no judgements"]);
 }

@@ -131,14 +131,15 @@ fn datasets_of_the_hub_can_be_used_by_name() {
     };
     // This tokenizer knows none of the words, so responses with the same number of words are identical to it.
     let err = run("dpo --dataset org/ultrafeedback_binarized:train_prefs");
-    let skipped = "2 of 4 rows are skipped: 1 of two equal answers (line 4), 1 with an empty answer (line 3)";
+    let skipped =
+        "2 of 4 rows are skipped: 1 with two equal responses (line 4), 1 with an empty response (line 3)";
     assert!(err.contains(skipped), "{err}");
     run("sft --dataset org/ultrafeedback_binarized:train_prefs");
     run("align --judge rule --judge-rule longer --max-new-tokens 4 --dataset org/ultrafeedback-prompt");
     run("sft --dataset org/tldr");
     run("dpo --dataset org/hh-rlhf-helpful-base");
     let err = run("dpo --dataset org/csv");
-    assert!(err.contains("1 with an empty answer (line 2)"), "{err}");
+    assert!(err.contains("1 with an empty response (line 2)"), "{err}");
 }
 
 #[test]

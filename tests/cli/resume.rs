@@ -153,7 +153,7 @@ fn a_changed_setting_that_affects_the_numbers_is_refused_by_its_name() {
         ("--dataset other.jsonl", "dataset of 4 rows"),
         ("--dataset order.jsonl", "dataset of 4 rows"),
         ("--loss ipo --beta 0.1", "loss dpo"),
-        ("--beta 0.2", "beta 0.1, this run has beta 0.2"),
+        ("--beta 0.2", "beta 0.1, but this run has beta 0.2"),
         ("--num-samples 3", "num-samples 2"),
         ("--temperature 0.8", "temperature 0.9"),
         ("--top-p 0.5", "top-p 1.0"),
@@ -161,10 +161,10 @@ fn a_changed_setting_that_affects_the_numbers_is_refused_by_its_name() {
         ("--stop .", "stop []"),
         ("--judge-rule shorter", "judge-rule longer"),
         ("--soft-labels", "soft-labels false"),
-        ("--learning-rate 2e-3", "learning-rate 0.001, this run has learning-rate 0.002"),
+        ("--learning-rate 2e-3", "learning-rate 0.001, but this run has learning-rate 0.002"),
         ("--lr-scheduler-type cosine", "lr-scheduler-type linear"),
         ("--warmup-steps 1", "warmup-steps 0"),
-        ("--warmup-ratio 0.3", "warmup-steps 0, this run has warmup-steps 2"),
+        ("--warmup-ratio 0.3", "warmup-steps 0, but this run has warmup-steps 2"),
         ("--max-steps 6", "max-steps 4"),
         ("--optim adafactor", "optim adamw"),
         ("--weight-decay 0.1", "weight-decay 0.0"),
@@ -182,7 +182,7 @@ fn a_changed_setting_that_affects_the_numbers_is_refused_by_its_name() {
             continue;
         }
         let line = format!("align --resume run {more}");
-        place.refuses(&line, 2, &["the checkpoint was written with", name, "begin a new run"]);
+        place.refuses(&line, 2, &["the checkpoint was written with", name, "start a new run"]);
     }
     // Settings that change no number may be changed.
     for more in
@@ -201,7 +201,7 @@ fn a_different_warm_up_is_refused_and_an_equal_one_is_accepted() {
     place.oaif(&run("--lr-scheduler-type constant_with_warmup --warmup-ratio 0.5")).done();
     forget_the_end(&place, "run");
     for (more, names) in [
-        ("--warmup-ratio 0.75", ["warmup-steps 2, this run has warmup-steps 3"; 2]),
+        ("--warmup-ratio 0.75", ["warmup-steps 2, but this run has warmup-steps 3"; 2]),
         ("--max-steps 6", ["max-steps 4, warmup-steps 2", "max-steps 6, warmup-steps 3"]),
     ] {
         place.refuses(&format!("dpo --resume run {more}"), 2, &names);
@@ -243,10 +243,10 @@ fn a_different_adapter_shape_is_always_refused() {
         ("--use-rslora", "use-rslora false"),
         ("--lora-target-modules q_proj", "lora-target-modules"),
     ] {
-        let parts = ["the checkpoint was written with", name, "must be the same as before"];
+        let parts = ["the checkpoint was written with", name, "cannot change within a run"];
         place.refuses(&format!("dpo --resume run {more}"), 2, &parts);
     }
-    place.refuses("dpo --resume run --allow-changes lora-r", 2, &["lora-r cannot be changed in a run"]);
+    place.refuses("dpo --resume run --allow-changes lora-r", 2, &["lora-r cannot change within a run"]);
     place.refuses("dpo --resume run --allow-changes rate", 2, &["\"rate\"", "learning-rate"]);
 }
 
@@ -292,7 +292,8 @@ fn a_flag_that_needs_another_finds_it_in_the_run() {
     place.oaif(&format!("{moving} {COMMON} --config config.yaml")).done();
     forget_the_end(&place, "moving");
     place.oaif("dpo --resume moving --ref-model-sync-steps 2").done();
-    let other = ["ref-model-sync-steps 2, this run has ref-model-sync-steps 3", "must be the same"];
+    let other =
+        ["ref-model-sync-steps 2, but this run has ref-model-sync-steps 3", "cannot change within a run"];
     place.refuses("dpo --resume moving --ref-model-sync-steps 3", 2, &other);
 }
 
@@ -393,9 +394,9 @@ fn logs_with_missing_rows_are_refused() {
         let path = format!("run/{log}");
         let text = String::from_utf8(place.read(&path)).unwrap();
         place.write(&path, text.lines().skip(1).map(|line| format!("{line}\n")).collect::<String>());
-        place.refuses("align --resume run", 1, &[log, "where the checkpoint was written after"]);
+        place.refuses("align --resume run", 1, &[log, "but the checkpoint was written after"]);
         std::fs::remove_file(place.path(&path)).unwrap();
-        place.refuses("align --resume run", 1, &[log, "holds 0 rows"]);
+        place.refuses("align --resume run", 1, &[log, "has 0 rows"]);
     }
 }
 

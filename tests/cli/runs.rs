@@ -449,7 +449,7 @@ fn a_run_warns_of_useless_training_and_the_report_contains_the_warnings() {
     let err = place.oaif_with(line, &[judge]).done().err;
     let html = String::from_utf8(place.read("run/report.html")).unwrap();
     let kept = place.json("run/run.json")["warnings"].to_string();
-    for told in ["he judge preferred the first answer in 100 %", "he policy hardly moved"] {
+    for told in ["he judge preferred the first response in 100 %", "he policy hardly changed"] {
         assert_eq!(err.matches(told).count(), 1, "{err}");
         assert!(html.contains(told) && kept.contains(told), "{told} in {kept}");
     }
@@ -465,13 +465,13 @@ fn a_run_warns_of_useless_training_and_the_report_contains_the_warnings() {
 
     let still = "--max-steps 12 --output-dir still --per-device-train-batch-size 8 --learning-rate 1e-9";
     let err = place.oaif(&format!("dpo --model tiny --dataset pairs.jsonl {still}")).done().err;
-    assert_eq!(err.matches("he policy hardly moved").count(), 1, "{err}");
-    assert!(place.json("still/run.json")["warnings"].to_string().contains("hardly moved"));
+    assert_eq!(err.matches("he policy hardly changed").count(), 1, "{err}");
+    assert!(place.json("still/run.json")["warnings"].to_string().contains("hardly changed"));
     // A healthy run has no such warning.
     let line = "align --model tiny --dataset pairs.jsonl --max-steps 12 --output-dir well --max-new-tokens 6 \
                 --per-device-train-batch-size 8 --learning-rate 1e-2 --judge rule --judge-rule longer";
     let err = place.oaif(line).done().err;
-    assert!(!err.contains("judge preferred") && !err.contains("hardly moved"), "{err}");
+    assert!(!err.contains("judge preferred") && !err.contains("hardly changed"), "{err}");
 }
 
 #[test]
@@ -528,7 +528,7 @@ fn a_run_in_the_folder_is_kept_unless_overwrite_is_given() {
     let [_, (_, dpo), _] = trainings();
     place.oaif(&dpo).done();
     let before = place.read("run/metrics.jsonl");
-    place.refuses(&dpo, 1, &["already holds a run", "--resume run", "--overwrite"]);
+    place.refuses(&dpo, 1, &["already has a run", "--resume run", "--overwrite"]);
     assert_eq!(place.read("run/metrics.jsonl"), before);
     place.oaif(&format!("{dpo} --overwrite")).done();
 }
@@ -590,6 +590,6 @@ fn a_run_that_is_refused_reports_nothing() {
     let Some(place) = place() else { return };
     let [_, (_, dpo), _] = trainings();
     place.oaif(&dpo).done();
-    place.refuses(&format!("{dpo} --report"), 1, &["already holds a run"]);
+    place.refuses(&format!("{dpo} --report"), 1, &["already has a run"]);
     assert!(!place.path("run/report.html").exists());
 }

@@ -1,4 +1,4 @@
-//! Ranks over TCP: the same suite as over MPI, and what happens when something is wrong.
+//! Ranks over TCP: the suite shared with MPI, and failures.
 
 mod suite;
 
@@ -31,7 +31,7 @@ fn connect(rank: usize, size: usize, port: u16) -> Result<TcpRanks> {
     TcpRanks::connect(&place(rank, size, port))
 }
 
-/// Runs one closure a rank, each on its own thread.
+/// Runs the closure once per rank, each on its own thread.
 fn each_rank(size: usize, run: impl Fn(TcpRanks) + Sync) {
     let port = free_port();
     thread::scope(|scope| {
@@ -82,8 +82,8 @@ fn a_rank_that_ends_early_makes_the_others_fail() {
         block_on(ranks.barrier()).unwrap();
         if ranks.rank() != 1 {
             let why = error(block_on(ranks.barrier()));
-            // Whichever notices first tells the other.
-            assert!(why.contains("rank 1 ended before the others"), "{why}");
+            // The rank that notices it first tells the other.
+            assert!(why.contains("rank 1 ended before the other ranks"), "{why}");
             assert_eq!(
                 error(block_on(ranks.broadcast(vec![]))),
                 why,
@@ -94,7 +94,7 @@ fn a_rank_that_ends_early_makes_the_others_fail() {
 }
 
 #[test]
-fn strangers_are_dropped() {
+fn connections_of_other_programs_are_dropped() {
     let port = free_port();
     thread::scope(|scope| {
         let first = scope.spawn(move || connect(0, 2, port).unwrap());
@@ -111,8 +111,8 @@ fn strangers_are_dropped() {
     });
 }
 
-/// Rank 0 of 3, where somebody says this line and more.
-fn where_somebody_says(line: &str) -> String {
+/// Returns the error of rank 0 of 3 after connections that send these lines.
+fn error_after_lines(line: &str) -> String {
     let port = free_port();
     thread::scope(|scope| {
         let first = scope.spawn(move || connect(0, 3, port));
@@ -130,29 +130,29 @@ fn where_somebody_says(line: &str) -> String {
 #[test]
 fn wrong_rank_numbers_are_refused() {
     for (line, says) in [
-        ("oaif-ranks-1 1 3 9\noaif-ranks-1 1 3 9", "rank 1 of 3, rank 0 of 3 has no place for it"),
+        ("oaif-ranks-1 1 3 9\noaif-ranks-1 1 3 9", "rank 0 of 3 cannot accept rank 1 of 3"),
         ("oaif-ranks-1 3 3 9", "rank 3 of 3"),
         ("oaif-ranks-1 0 3 9", "rank 0 of 3"),
         ("oaif-ranks-1 1 4 9", "rank 1 of 4"),
     ] {
-        let why = where_somebody_says(line);
+        let why = error_after_lines(line);
         assert!(why.contains(says), "{why}");
     }
     assert!(matches!(connect(2, 2, 1), Err(Error::Config { .. })));
 }
 
 #[test]
-fn ranks_that_do_not_come_are_waited_for_with_an_end() {
+fn waiting_for_missing_ranks_times_out() {
     let port = free_port();
     let why =
         error(TcpRanks::connect(&TcpPlace { patience: Duration::from_millis(300), ..place(0, 2, port) }));
-    assert!(why.contains("only 1 of 2 ranks came"), "{why}");
+    assert!(why.contains("only 1 of 2 ranks connected"), "{why}");
     let why =
         error(TcpRanks::connect(&TcpPlace { patience: Duration::from_millis(300), ..place(1, 2, port) }));
-    assert!(why.contains("was not let in by rank 0"), "{why}");
+    assert!(why.contains("cannot connect to rank 0"), "{why}");
 }
 
-/// Rank 1 of 2, by hand.
+/// A bare TCP connection that poses as rank 1 of 2.
 fn by_hand(port: u16) -> TcpStream {
     loop {
         if let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) {
@@ -164,14 +164,14 @@ fn by_hand(port: u16) -> TcpStream {
 }
 
 #[test]
-fn an_absurd_length_is_refused() {
+fn an_excessive_length_is_rejected() {
     for length in [u64::MAX, 1 << 37] {
         let port = free_port();
         thread::scope(|scope| {
             scope.spawn(move || {
                 let ranks = connect(0, 2, port).unwrap();
                 let why = error(block_on(ranks.barrier()));
-                assert!(why.contains("is no frame"), "{why}");
+                assert!(why.contains("an invalid frame"), "{why}");
             });
             let mut stream = by_hand(port);
             stream.write_all(&[1]).unwrap();
@@ -182,7 +182,7 @@ fn an_absurd_length_is_refused() {
 }
 
 #[test]
-fn a_silent_link_is_given_up() {
+fn a_silent_link_is_considered_lost() {
     let port = free_port();
     thread::scope(|scope| {
         scope.spawn(move || {
@@ -190,7 +190,7 @@ fn a_silent_link_is_given_up() {
             let ranks = TcpRanks::connect(&TcpPlace { silence, ..place(0, 2, port) }).unwrap();
             let begin = Instant::now();
             let why = error(block_on(ranks.barrier()));
-            assert!(why.contains("rank 1 has not been heard for 2 s"), "{why}");
+            assert!(why.contains("rank 1 sent nothing for 2 s"), "{why}");
             assert!((1.5..4.0).contains(&begin.elapsed().as_secs_f64()), "{:?}", begin.elapsed());
         });
         let mut stream = by_hand(port);
@@ -198,7 +198,7 @@ fn a_silent_link_is_given_up() {
     });
 }
 
-/// A rank in a process of its own: does barriers, or what `what` says.
+/// Starts a rank in a process of its own. It repeats barriers, or does what `what` says.
 fn process(rank: usize, size: usize, port: u16, what: &str) -> Child {
     Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "rank_in_a_process", "--ignored", "--nocapture"])
@@ -225,7 +225,7 @@ fn rank_in_a_process() {
     }
 }
 
-/// What ranks 0 and 2 say, and after what time, when this happens to rank 1.
+/// The longer time after which rank 0 or 2 fails when `happens` is applied to rank 1.
 fn when_rank_1(what: &str, happens: impl FnOnce(&mut Child)) -> Duration {
     let port = free_port();
     let mut child = process(1, 3, port, what);
@@ -263,7 +263,7 @@ fn a_killed_rank_is_noticed_at_once() {
 
 #[test]
 #[cfg(unix)]
-fn a_stopped_rank_is_given_up() {
+fn a_stopped_rank_is_considered_lost() {
     let stop = |child: &mut Child| {
         assert!(
             Command::new("sh")

@@ -1,9 +1,9 @@
-//! What every kind of ranks has to do: over TCP (`main.rs`) and over MPI (`tests/mpi.rs`).
+//! Tests that every implementation of `Collective` has to pass: over TCP (`main.rs`) and over MPI (`tests/mpi.rs`).
 
 use oaif::block_on;
 use oaif::unstable::collective::Collective;
 
-/// Random numbers that all ranks draw alike (splitmix64).
+/// Random numbers, the same on all ranks (splitmix64).
 pub struct Draw(pub u64);
 
 impl Draw {
@@ -26,7 +26,7 @@ impl Draw {
     }
 }
 
-/// The bytes from one rank to another in an operation: everyone can make them.
+/// The bytes sent from one rank to another in an operation. Every rank can generate them.
 pub fn content(seed: u64, from: usize, to: usize, size: usize) -> Vec<u8> {
     let mut draw = Draw(seed ^ ((from as u64) << 32) ^ ((to as u64) << 48));
     let mut bytes = Vec::with_capacity(size + 8);
@@ -46,7 +46,7 @@ fn must_equal(found: &[Vec<u8>], expected: &[Vec<u8>], what: &str) {
 
 type Check<'a> = Box<dyn FnOnce() + 'a>;
 
-/// Posts one random operation; the check waits for it.
+/// Posts one random operation. The returned check waits for it and compares the result.
 fn post<'a>(ranks: &'a dyn Collective, draw: &mut Draw, size: &dyn Fn(&mut Draw) -> usize) -> Check<'a> {
     let (me, n, seed) = (ranks.rank(), ranks.size(), draw.next());
     match draw.next() % 4 {
@@ -69,7 +69,7 @@ fn post<'a>(ranks: &'a dyn Collective, draw: &mut Draw, size: &dyn Fn(&mut Draw)
         }
         2 => {
             let size = size(draw);
-            // What the others give is ignored.
+            // The bytes of the other ranks are ignored.
             let task = ranks.broadcast(if me == 0 { content(seed, 0, 0, size) } else { vec![7; me * 3] });
             Box::new(move || {
                 must_equal(&[block_on(task).unwrap()], &[content(seed, 0, 0, size)], "broadcast")
@@ -92,7 +92,7 @@ pub fn run(ranks: &dyn Collective, seed: u64) {
     for _ in 0..5 {
         let mut checks: Vec<Check> = (0..8).map(|_| post(ranks, draw, &any)).collect();
         while !checks.is_empty() {
-            // In an order of this rank's own; some of them never.
+            // In a different order on each rank; some are never awaited.
             let at = (draw.next() as usize + ranks.rank()) % checks.len();
             let check = checks.swap_remove(at);
             if !checks.len().is_multiple_of(3) {
@@ -100,7 +100,7 @@ pub fn run(ranks: &dyn Collective, seed: u64) {
             }
         }
     }
-    // Everyone sends a large part to everyone at once.
+    // Every rank sends a large part to every rank at once.
     let large = |draw: &mut Draw| 20_000_000 + (draw.next() % 1000) as usize;
     for _ in 0..4 {
         post(ranks, draw, &large)();

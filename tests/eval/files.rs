@@ -1,4 +1,4 @@
-//! Files of AlpacaEval, MT-Bench and Arena-Hard, in the forms named in src/files; the texts are ours.
+//! Files of AlpacaEval, MT-Bench and Arena-Hard, in the forms named in src/eval/files. The texts are our own.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use oaif::unstable::eval::comparison::{Decision, Decisions};
 use oaif::unstable::eval::files::*;
 use oaif::unstable::eval::judged::judged_models;
 
-/// A file in a folder of this test run.
+/// Writes a file into the folder of this test run.
 fn file(name: &str, text: &str) -> PathBuf {
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("files");
     std::fs::create_dir_all(&folder).unwrap();
@@ -49,7 +49,7 @@ fn alpaca_eval_outputs_and_annotations_read() {
 }
 
 #[test]
-fn an_alpaca_eval_row_without_what_is_needed_names_its_line() {
+fn an_alpaca_eval_row_without_a_required_key_is_an_error_with_its_line() {
     let rows = |name: &str, row: &str| {
         file(name, &format!("[\n{{\"instruction\": \"a\", \"output\": \"b\"}},\n\n{row}\n]"))
     };
@@ -100,15 +100,12 @@ fn mt_bench_questions_and_judgements_read() {
 }
 
 #[test]
-fn an_mt_bench_row_without_what_is_needed_names_its_line() {
+fn an_mt_bench_row_without_a_required_key_is_an_error_with_its_line() {
     let two =
         |name: &str, row: &str| file(name, &format!("{{\"question_id\": 1, \"turns\": [\"a\"]}}\n{row}\n"));
     fails(read_mt_bench_questions(two("q1.jsonl", r#"{"turns": ["a"]}"#)), "q1.jsonl:2: no \"question_id\"");
     fails(read_mt_bench_questions(two("q2.jsonl", r#"{"question_id": 2}"#)), "q2.jsonl:2: no \"turns\"");
-    fails(
-        read_mt_bench_questions(two("q3.jsonl", r#"{"question_id": 1, "turns": ["a"]}"#)),
-        "is there twice",
-    );
+    fails(read_mt_bench_questions(two("q3.jsonl", r#"{"question_id": 1, "turns": ["a"]}"#)), "occurs twice");
     fails(read_mt_bench_questions(two("q4.jsonl", r#"{"question_id": 2, "turns": []}"#)), "is empty");
     fails(
         read_mt_bench_questions(two("q5.jsonl", r#"{"question_id": 2, "turns": [7]}"#)),
@@ -123,7 +120,7 @@ fn an_mt_bench_row_without_what_is_needed_names_its_line() {
 }
 
 #[test]
-fn arena_hard_of_all_versions_reads() {
+fn all_versions_of_arena_hard_can_be_read() {
     let new = file(
         "v2.jsonl",
         "{\"uid\":\"u1\",\"category\":\"hard_prompt\",\"subcategory\":\"coding\",\"prompt\":\"Sort.\"}\n",
@@ -149,13 +146,13 @@ fn arena_hard_of_all_versions_reads() {
         outcomes.iter().map(|o| o.preference()).collect::<Vec<_>>(),
         [Some(1.0), Some(0.25), None, None]
     );
-    // u1: three wins (strong) and one; u2: half a win and a loss; u3 and u4 are left out.
+    // u1: three wins (strong) and one; u2: half a win and a loss; u3 and u4 are excluded.
     assert!((arena_hard_win_rate(&judged.records).unwrap() - 4.5 / 6.0).abs() < 1e-12);
     assert_eq!(arena_hard_win_rate([]), None);
 }
 
 #[test]
-fn an_arena_hard_row_without_what_is_needed_names_its_line() {
+fn an_arena_hard_row_without_a_required_key_is_an_error_with_its_line() {
     fails(
         read_arena_hard_questions(file("h1.jsonl", r#"{"uid": "a"}"#)),
         "h1.jsonl:1: no \"prompt\" and no \"turns\"",
@@ -191,17 +188,17 @@ fn damaged_files_are_errors_and_never_panics() {
             let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
             let path = folder.join("damaged.json");
             std::fs::write(&path, &bytes).unwrap();
-            // None of these may panic (seed 5, whatever the round).
+            // None of these may panic (seed 5, in every round).
             let _ = (round, read_alpaca_outputs(&path), read_judgements(&path), read_alpaca_anchors(&path));
             let _ = (read_mt_bench_questions(&path), read_arena_hard_questions(&path));
         }
     }
 }
 
-/// Real files: OAIF_EVAL_FILES names a folder with copies of FastChat's mt_bench folder and of arena-hard-auto's data.
+/// Real files. OAIF_EVAL_FILES names a folder with copies of FastChat's mt_bench folder and arena-hard-auto's data.
 #[test]
 #[ignore = "needs copies of FastChat's and arena-hard-auto's data: OAIF_EVAL_FILES=FOLDER"]
-fn real_files_read() {
+fn real_files_can_be_read() {
     let folder = std::env::var("OAIF_EVAL_FILES").expect("set OAIF_EVAL_FILES");
     let at = |name: &str| format!("{folder}/{name}");
     assert_eq!(read_mt_bench_questions(at("mt_question.jsonl")).unwrap().len(), 80);
@@ -217,7 +214,7 @@ fn real_files_read() {
 }
 
 #[test]
-fn a_file_of_judgements_gives_the_figures_of_its_benchmark() {
+fn a_file_of_judgements_gives_the_results_of_its_benchmark() {
     let models =
         |name: &str, text: &str| judged_models(&read_judgements(&file(name, text)).unwrap(), None).unwrap();
     let row = |i: usize| {
@@ -243,7 +240,7 @@ fn a_file_of_judgements_gives_the_figures_of_its_benchmark() {
     };
     let arena = models("judged_h.jsonl", &(game("k") + &game("j")));
     let names: Vec<_> = arena.iter().map(|model| model.judge.as_deref().unwrap()).collect();
-    assert_eq!(names, ["j", "k"], "a line for each judge");
+    assert_eq!(names, ["j", "k"], "one result per judge");
     let figures = arena[0].compared.as_ref().unwrap();
     assert_eq!((figures.arena_hard, figures.win_rate), (Some(0.75), Some(0.5)));
     assert!(figures.length_controlled.is_none() && figures.order.unwrap().flipped.share == Some(1.0));
@@ -254,7 +251,7 @@ fn a_file_of_judgements_gives_the_figures_of_its_benchmark() {
         models("judged_m.jsonl", &[score(1, 8.0), score(2, 5.0), score(1, 9.0), score(2, -1.0)].concat());
     assert_eq!(
         bench[0].sentence(),
-        "m scores 7.33 over 3 answers; turn 1: 8.50; turn 2: 5.00; 1 without a score"
+        "m scores 7.33 over 3 responses; turn 1: 8.50; turn 2: 5.00; 1 without a score"
     );
-    fails(read_judgements(&file("judged_x.jsonl", "{\"a\": 1}")), "holds no judgements of AlpacaEval");
+    fails(read_judgements(&file("judged_x.jsonl", "{\"a\": 1}")), "has no judgements of AlpacaEval");
 }

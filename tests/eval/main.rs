@@ -1,4 +1,4 @@
-//! The statistics of `oaif eval`, against other programs' figures and against judges whose truth is known.
+//! The statistics of `oaif eval`, compared with other programs and with simulated judges whose true win rate is known.
 
 mod files;
 mod oracle;

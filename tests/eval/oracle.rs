@@ -1,5 +1,5 @@
-//! The statistics against scipy, statsmodels, scikit-learn and AlpacaEval's published figures, from tests/fixtures/eval.json
-//! (made by tests/fixtures/make_eval.py, which names the versions).
+//! The statistics compared with scipy, statsmodels, scikit-learn and AlpacaEval's published results, from
+//! tests/fixtures/eval.json (made by tests/fixtures/make_eval.py, which names the versions).
 
 use oaif::unstable::eval::agreement::cohen_kappa;
 use oaif::unstable::eval::alpaca_eval::{self, AlpacaPrompt, AlpacaWeights, Anchor, Strength};
@@ -35,7 +35,7 @@ fn near(name: &str, ours: f64, theirs: f64, tolerance: f64) {
 }
 
 #[test]
-fn wilson_is_statsmodels() {
+fn wilson_equals_statsmodels() {
     for case in list(&fixture()["wilson"]) {
         let (wins, trials) = (num(&case["wins"]), num(&case["trials"]));
         let ours = wilson(wins, trials, z_of_level(num(&case["level"])).unwrap());
@@ -50,7 +50,7 @@ fn wilson_is_statsmodels() {
 }
 
 #[test]
-fn the_normal_distribution_is_scipys() {
+fn the_normal_distribution_equals_scipy() {
     for case in list(&fixture()["normal"]) {
         let (x, p) = (num(&case["x"]), num(&case["cdf"]));
         near("cdf", normal::cdf(x), p, 1e-15);
@@ -59,11 +59,12 @@ fn the_normal_distribution_is_scipys() {
 }
 
 #[test]
-fn bootstrap_intervals_are_scipys_within_simulation_noise() {
+fn bootstrap_intervals_equal_scipy_within_simulation_noise() {
     for case in list(&fixture()["bootstrap"]) {
         let (name, values) = (case["name"].as_str().unwrap(), nums(&case["values"]));
-        // An end is a quantile of the resampled means: with R resamples its noise is √(0.025·0.975/R)/density ≈ 2.7 σ/√R;
-        // and means of such data lie on a grid of half a prompt, on either side of which an end may fall.
+        // An end is a quantile of the resampled means: with R resamples its noise is √(0.025·0.975/R)/density ≈ 2.7
+        // σ/√R. The means of such data lie on a grid of half a prompt, and an end may fall on either side of a grid
+        // point.
         let bootstrap = Bootstrap { resamples: 40_000, seed: 11, level: 0.95 };
         let grid = 0.5 / values.len() as f64;
         let sigma = num(&case["bootstrap_standard_error"]);
@@ -90,7 +91,7 @@ fn bootstrap_intervals_are_scipys_within_simulation_noise() {
 }
 
 #[test]
-fn logistic_regression_is_statsmodels_and_sklearns() {
+fn logistic_regression_equals_statsmodels_and_sklearn() {
     let mut worst = [0.0f64; 3];
     for case in list(&fixture()["logistic"]) {
         let mut rows = Regression::new(3).unwrap();
@@ -120,7 +121,7 @@ fn logistic_regression_is_statsmodels_and_sklearns() {
 }
 
 #[test]
-fn the_simple_length_control_is_sklearns() {
+fn the_simple_length_control_equals_sklearn() {
     for case in list(&fixture()["length_control"]) {
         let outcomes: Vec<Comparison> = nums(&case["preference"])
             .iter()
@@ -140,7 +141,7 @@ fn the_simple_length_control_is_sklearns() {
 }
 
 #[test]
-fn kappa_is_sklearns_and_its_standard_errors_are_statsmodels() {
+fn kappa_equals_sklearn_and_its_standard_errors_equal_statsmodels() {
     let verdicts = |value: &Value| -> Vec<Decision> {
         nums(value).iter().map(|v| [Decision::Win, Decision::Tie, Decision::Loss][*v as usize]).collect()
     };
@@ -193,12 +194,13 @@ fn published_weights_give_published_length_controlled_win_rates() {
         }
     }
     println!("{} models, {} not within 1e-6 points: {off:?}", rows.len(), off.len());
-    // Six of these have fewer than 805 judgements; the rest's weights and figures were published at different times.
+    // Six of these have fewer than 805 judgements; the weights and results of the others were published at different
+    // times.
     assert!(rows.len() >= 199 && off.len() <= 10, "{off:?}");
 }
 
 #[test]
-fn the_fit_gives_published_figures_and_sklearns_coefficients() {
+fn the_fit_gives_published_results_and_sklearns_coefficients() {
     let fixture = fixture();
     let alpaca = &fixture["alpaca"];
     let difficulty = nums(&alpaca["difficulty"]);
@@ -245,10 +247,11 @@ fn the_fit_gives_published_figures_and_sklearns_coefficients() {
     }
 }
 
-/// Reads all judging files that make_eval.py put into $OAIF_EVAL_ALPACA and prints ours beside theirs.
+/// Reads all judgement files that make_eval.py wrote into $OAIF_EVAL_ALPACA and prints our results next to the
+/// published ones.
 #[test]
 #[ignore = "needs the folder that make_eval.py makes: OAIF_EVAL_ALPACA=FOLDER"]
-fn published_annotations_give_published_figures() {
+fn published_annotations_give_published_results() {
     let folder =
         std::env::var("OAIF_EVAL_ALPACA").expect("set OAIF_EVAL_ALPACA to the folder that make_eval.py made");
     let published: Value =
@@ -285,7 +288,7 @@ fn published_annotations_give_published_figures() {
             (row["n_wins"].as_u64().unwrap(), row["n_draws"].as_u64().unwrap())
         );
         if model == "gpt4_1106_preview" {
-            continue; // The baseline itself: 50 by definition.
+            continue; // The baseline itself, which is 50 by definition.
         }
         let theirs = num(&row["length_controlled_winrate"]);
         let cv = alpaca_eval::length_controlled(&prompts, &anchors, Strength::CrossValidated { folds: 5 })

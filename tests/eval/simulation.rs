@@ -1,5 +1,5 @@
-//! Intervals and length control on judges whose truth is known. Short versions run always; the long ones print tables:
-//! `cargo test --release --test eval -- --ignored --nocapture`.
+//! Intervals and length control with simulated judges whose true win rate is known. Short versions always run; the long
+//! ones print tables: `cargo test --release --test eval -- --ignored --nocapture`.
 
 use oaif::unstable::eval::bootstrap::Bootstrap;
 use oaif::unstable::eval::comparison::Comparison;
@@ -17,7 +17,7 @@ fn log_factorials(n: usize) -> Vec<f64> {
     std::iter::once(0.0).chain(sums).collect()
 }
 
-/// A judge under which A wins, ties and loses with fixed probabilities.
+/// A judge with fixed probabilities of a win, a tie and a loss of A.
 #[derive(Clone, Copy)]
 struct Judge {
     /// P(win) + P(tie)/2.
@@ -40,8 +40,8 @@ impl Judge {
             .collect()
     }
 
-    /// The coverage of an interval that depends on the numbers of wins and ties alone: the sum of the probabilities of all
-    /// counts whose interval covers the truth.
+    /// The coverage of an interval that depends only on the numbers of wins and ties: the sum of the probabilities of
+    /// all counts whose interval contains the true value.
     fn exact_coverage(&self, n: usize, interval: impl Fn(usize, usize) -> Interval) -> f64 {
         let log_factorial = log_factorials(n);
         let loss = 1.0 - self.win() - self.ties;
@@ -75,8 +75,8 @@ fn preferences_counts(n: usize, wins: usize, ties: usize) -> Interval {
     wilson_of_preferences(&preferences)
 }
 
-/// The percentile interval that infinitely many resamples would give for `wins` of `n` without ties: quantiles of
-/// Binomial(n, wins/n)/n.
+/// The percentile interval with infinitely many resamples, for `wins` of `n` without ties: quantiles of Binomial(n,
+/// wins/n)/n.
 fn ideal_percentile(n: usize, wins: usize) -> Interval {
     let p = wins as f64 / n as f64;
     if wins == 0 || wins == n {
@@ -99,7 +99,7 @@ fn ideal_percentile(n: usize, wins: usize) -> Interval {
 
 const METHODS: [&str; 5] = ["Wilson, ties half", "Wilson, n_eff", "percentile", "BCa", "normal"];
 
-/// Shares of `simulations` data sets in which each method's interval covers the truth.
+/// The share of `simulations` data sets in which the interval of each method contains the true value.
 fn coverage(judge: Judge, n: usize, simulations: usize, resamples: usize, seed: u64) -> [f64; 5] {
     let mut covered = [0usize; 5];
     for simulation in 0..simulations {
@@ -122,7 +122,7 @@ fn coverage(judge: Judge, n: usize, simulations: usize, resamples: usize, seed: 
     covered.map(|c| c as f64 / simulations as f64)
 }
 
-/// 3.5 standard deviations of a share of `simulations` whose truth is `p`.
+/// 3.5 standard deviations of a share of `simulations` whose true value is `p`.
 fn noise(p: f64, simulations: usize) -> f64 {
     3.5 * (p * (1.0 - p) / simulations as f64).sqrt() + 1e-9
 }
@@ -136,7 +136,7 @@ fn check_coverage(judge: Judge, n: usize, simulations: usize, resamples: usize, 
     ];
     for (method, exact) in exact.iter().enumerate() {
         if let Some(exact) = exact {
-            // With finitely many resamples an end of the percentile interval may fall on the next value of the grid.
+            // With finitely many resamples, an end of the percentile interval may fall on the next value of the grid.
             let slack = if method == 2 { 0.02 } else { 0.0 };
             assert!(
                 (simulated[method] - exact).abs() <= noise(*exact, simulations) + slack,
@@ -156,7 +156,7 @@ fn check_coverage(judge: Judge, n: usize, simulations: usize, resamples: usize, 
 }
 
 #[test]
-fn intervals_cover_the_truth_as_often_as_they_can() {
+fn intervals_have_the_expected_coverage() {
     for (rate, ties, n) in [(0.5, 0.0, 50), (0.6, 0.15, 50), (0.6, 0.0, 200), (0.9, 0.0, 200)] {
         println!("{}", check_coverage(Judge { rate, ties }, n, 400, 400, 20_261_126));
     }
@@ -174,8 +174,8 @@ fn coverage_table() {
             let judge = Judge { rate, ties };
             println!("{}", check_coverage(judge, n, 1_000, 2_000, 20_261_126));
             let exact = judge.exact_coverage(n, |wins, t| wilson_counts(n, wins, t));
-            // Counts are whole numbers, so the exact coverage of 50 prompts at 0.9 is 97.03 %. Ties narrow the truth and not
-            // this interval: with them it may cover more.
+            // Counts are whole numbers, so the exact coverage of 50 prompts at 0.9 is 97.03 %. Ties narrow the
+            // distribution but not this interval, so that the coverage may be higher with them.
             assert!(exact > 0.93 && (ties > 0.0 || exact < 0.971), "Wilson {exact} for {rate} {ties} {n}");
             if n <= 200 {
                 let exact = judge.exact_coverage(n, |w, t| preferences_counts(n, w, t));
@@ -191,18 +191,18 @@ fn normal(random: &mut SplitMix) -> f64 {
     radius * (2.0 * std::f64::consts::PI * random.uniform()).cos()
 }
 
-/// A judge whose preference is logistic in quality plus a bias for length.
+/// A judge whose preference is logistic in the quality plus a length bias.
 #[derive(Clone, Copy, Debug)]
 struct LengthJudge {
     name: &'static str,
-    /// Mean and spread over prompts of the logit of A's better quality.
+    /// Mean and standard deviation over prompts of the logit for A's quality.
     quality: (f64, f64),
     /// Added to the logit: bias · tanh(d/s), or bias · d/s.
     bias: f64,
     linear: bool,
-    /// Mean of the length difference in its standard deviations: how much longer A's answers are.
+    /// Mean length difference in standard deviations: how much longer A's responses are.
     longer: f64,
-    /// Judged in both orders, with this preference for the first (in logits).
+    /// Judged in both orders, with this position bias towards the first (in logits).
     first: Option<f64>,
 }
 
@@ -211,7 +211,7 @@ impl LengthJudge {
         (0..n)
             .map(|_| {
                 let z = self.longer + normal(random);
-                // A length difference of a standard deviation of 100 characters on answers of some 1,000.
+                // A length difference with a standard deviation of 100 characters, on responses of about 1,000.
                 let (a, b) = (1_000.0 + (100.0 * z).round(), 1_000.0);
                 let quality = self.quality.0 + self.quality.1 * normal(random);
                 let logit = quality + self.bias * if self.linear { z } else { z.tanh() };
@@ -228,7 +228,8 @@ impl LengthJudge {
             .collect()
     }
 
-    /// The win rate by quality alone: the mean over prompts (and orders) of σ(quality), by 40,000 quantiles of the normal.
+    /// The true win rate by quality only: the mean over prompts (and orders) of σ(quality), from 40,000 quantiles of
+    /// the normal distribution.
     fn truth(&self) -> f64 {
         let first = self.first.unwrap_or(0.0);
         let steps = 40_000;
@@ -262,7 +263,7 @@ struct LengthResult {
     plain_covered: f64,
     mean: f64,
     plain: f64,
-    /// Standard deviation over simulations of length-controlled minus plain win rate.
+    /// Standard deviation over simulations of the length-controlled minus the plain win rate.
     spread: f64,
 }
 
@@ -294,7 +295,7 @@ fn simulate(judge: LengthJudge, n: usize, simulations: usize, resamples: usize, 
 }
 
 #[test]
-fn length_control_removes_a_planted_length_bias() {
+fn length_control_removes_a_simulated_length_bias() {
     let seed = 20_260_404;
     let result = simulate(BIASED, 200, 100, 200, seed);
     let truth = BIASED.truth();
@@ -313,7 +314,7 @@ fn length_control_removes_a_planted_length_bias() {
 }
 
 #[test]
-fn without_a_length_bias_length_control_changes_nothing_but_noise() {
+fn without_a_length_bias_length_control_only_adds_noise() {
     let seed = 20_260_405;
     let judge = LengthJudge { bias: 0.0, ..BIASED };
     let result = simulate(judge, 200, 100, 200, seed);

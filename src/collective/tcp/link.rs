@@ -1,4 +1,4 @@
-//! The link to one rank: frames out, frames in, and whether the other side lives.
+//! The link to one rank: outgoing frames, incoming frames, and heartbeats.
 
 use std::io::{self, BufWriter, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-/// How often a process says that it lives.
+/// The interval of the heartbeats.
 const BEAT: Duration = Duration::from_secs(1);
 
-/// The longest frame that is believed.
+/// The longest frame accepted, in bytes.
 const LONGEST: u64 = 1 << 36;
 
 /// The kinds of frames.
@@ -19,18 +19,18 @@ const DATA: u8 = 1;
 const GOODBYE: u8 = 2;
 const FAILED: u8 = 3;
 
-/// What a rank sends to another.
+/// A message to another rank.
 #[derive(Clone)]
 pub enum Frame {
-    /// A part of an operation.
+    /// Data of an operation.
     Data(Arc<Vec<u8>>),
-    /// Nothing follows: this rank has done all that it wanted.
+    /// The last frame of a rank that has finished.
     Goodbye,
-    /// This rank fails, for this reason.
+    /// The sender failed, with this message.
     Failed(String),
 }
 
-/// The first thing that went wrong, which all links tell to the other ranks.
+/// The first error of this rank. Setting it sends it to all other ranks.
 #[derive(Default)]
 pub struct Failure {
     why: Mutex<Option<String>>,
@@ -58,7 +58,7 @@ pub struct Link {
     stream: TcpStream,
     frames: Sender<Frame>,
     writer: JoinHandle<()>,
-    /// The parts that came; closed when the rank has left, or is lost.
+    /// The data received. Disconnected when the rank has left or is lost.
     pub received: Receiver<Vec<u8>>,
 }
 
@@ -70,13 +70,14 @@ impl Link {
         failure: &Arc<Failure>,
     ) -> io::Result<Link> {
         stream.set_nodelay(true)?;
-        // Counting short times rather than waiting a long one: a job that was stopped for a while has lost nobody.
+        // Counts many short timeouts rather than waiting for a long one, so that no rank appears lost after the whole
+        // job was suspended for a while.
         stream.set_read_timeout(Some(BEAT.min(silence / 4)))?;
         let (frames, to_write) = channel();
         let (receiving, received) = channel();
         let (output, input, failure) = (stream.try_clone()?, stream.try_clone()?, failure.clone());
         failure.links.lock().unwrap().push(frames.clone());
-        // A link that cannot be written to is noticed by who reads.
+        // Write errors are ignored: the reader thread detects a broken connection.
         let writer = thread::spawn(move || _ = write(output, to_write));
         thread::spawn(move || {
             if let Err(why) = read(&input, silence, receiving) {
@@ -90,7 +91,7 @@ impl Link {
         _ = self.frames.send(frame);
     }
 
-    /// Whether all was written, or cannot be.
+    /// Whether everything was written or writing failed.
     pub fn is_flushed(&self) -> bool {
         self.writer.is_finished()
     }
@@ -102,7 +103,7 @@ impl Link {
 
 /// Writes frames until the last one.
 fn write(stream: TcpStream, frames: Receiver<Frame>) -> io::Result<()> {
-    // Brings a short frame out at once; a long one goes past it.
+    // Sends a short frame in one write; long frames bypass the buffer.
     let mut output = BufWriter::new(stream);
     loop {
         let (kind, bytes, last) = match frames.recv_timeout(BEAT) {
@@ -122,7 +123,8 @@ fn write(stream: TcpStream, frames: Receiver<Frame>) -> io::Result<()> {
     }
 }
 
-/// Reads frames until the last one. What comes is kept until it is asked for: were it left in the link, beats would be.
+/// Reads frames until the last one. Data is queued as it arrives: if it stayed in the socket, the heartbeats behind it
+/// would not be read.
 fn read(stream: &TcpStream, silence: Duration, received: Sender<Vec<u8>>) -> Result<(), String> {
     loop {
         let header = read_exactly(stream, 9, silence)?;
@@ -130,34 +132,34 @@ fn read(stream: &TcpStream, silence: Duration, received: Sender<Vec<u8>>) -> Res
         let is_empty = matches!(header[0], ALIVE | GOODBYE);
         if header[0] > FAILED || length > LONGEST || is_empty && length > 0 {
             return Err(format!(
-                " sent what is no frame (kind {}, {length} bytes): is it another program?",
+                " sent an invalid frame (kind {}, {length} bytes): check that no other program uses this port",
                 header[0]
             ));
         }
         let bytes = read_exactly(stream, length as usize, silence)?;
         match header[0] {
             ALIVE => {}
-            // Nobody takes it where this rank has left.
+            // The receiver is gone if this rank has left.
             DATA => _ = received.send(bytes),
             GOODBYE => return Ok(()),
-            _ => return Err(format!(" gave up: {}", String::from_utf8_lossy(&bytes))),
+            _ => return Err(format!(" failed: {}", String::from_utf8_lossy(&bytes))),
         }
     }
 }
 
 fn read_exactly(stream: &TcpStream, length: usize, silence: Duration) -> Result<Vec<u8>, String> {
-    let lost = |error: &dyn std::fmt::Display| format!(" is gone ({error}): its output tells why");
+    let lost = |error: &dyn std::fmt::Display| format!(" is lost ({error}): see its output");
     let turn = stream.read_timeout().ok().flatten().unwrap_or(BEAT);
     let mut bytes = Vec::new();
     bytes
         .try_reserve_exact(length)
-        .map_err(|_| format!(" sent {length} bytes, more than this machine has memory for"))?;
+        .map_err(|_| format!(" sent {length} bytes, which do not fit into the memory of this machine"))?;
     let mut quiet = Duration::ZERO;
     while bytes.len() < length {
         let before = bytes.len();
-        // Keeps what came before an error.
+        // Keeps the bytes read before an error.
         match stream.take((length - before) as u64).read_to_end(&mut bytes) {
-            Ok(_) if bytes.len() < length => return Err(lost(&"the link was closed")),
+            Ok(_) if bytes.len() < length => return Err(lost(&"connection closed")),
             Ok(_) => {}
             Err(error) if !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
                 return Err(lost(&error));
@@ -167,7 +169,7 @@ fn read_exactly(stream: &TcpStream, length: usize, silence: Duration) -> Result<
         }
         if quiet >= silence {
             return Err(format!(
-                " has not been heard for {} s: its process or the link to it is gone",
+                " sent nothing for {} s: its process or the connection to it is lost",
                 silence.as_secs_f32()
             ));
         }

@@ -1,8 +1,8 @@
-//! How ranks find each other. Each says one line when it connects:
+//! The handshake of the ranks. Each sends one line when it connects:
 //!
 //! ```text
-//! oaif-ranks-1 <rank> <ranks> <the port at which it listens>
-//! oaif-ranks-1 <rank 0's address> <rank 1's> …                 (rank 0's answer, when all are there)
+//! oaif-ranks-1 <rank> <number of ranks> <the port at which it listens>
+//! oaif-ranks-1 <rank 0's address> <rank 1's> …                 (sent by rank 0 when all have connected)
 //! ```
 
 use std::io::{self, ErrorKind, Read, Write};
@@ -14,21 +14,22 @@ use std::time::{Duration, Instant};
 use super::TcpPlace;
 use crate::error::{Error, Result};
 
-/// What a line begins with: changed together with anything that goes over a link.
+/// The prefix of a line. Change it with any change of the protocol.
 const HELLO: &str = "oaif-ranks-1";
 
-/// How long somebody who connects may take to say it.
+/// The time limit for the first line of a new connection.
 const HELLO_TIME: Duration = Duration::from_secs(5);
 
 /// A rank that is connected to this one.
 pub struct Peer {
     pub rank: usize,
     pub stream: TcpStream,
-    /// Where it listens.
+    /// The address at which it listens.
     address: SocketAddr,
 }
 
-/// All other ranks in their order, and every rank's machine. With one rank, there is nobody to meet.
+/// Connects to all other ranks. Returns them in the order of the ranks, and the address of every rank's machine. Must
+/// not be called for a single rank.
 pub fn meet(place: &TcpPlace) -> Result<(Vec<Peer>, Vec<IpAddr>)> {
     let until = Instant::now() + place.patience;
     match place.rank {
@@ -37,24 +38,24 @@ pub fn meet(place: &TcpPlace) -> Result<(Vec<Peer>, Vec<IpAddr>)> {
     }
 }
 
-/// Rank 0: waits for the others, and tells each where all of them listen.
+/// Rank 0: waits for the others and sends each of them the addresses of all.
 fn welcome(place: &TcpPlace, until: Instant) -> Result<(Vec<Peer>, Vec<IpAddr>)> {
     let here = format!("{}:{}", place.host, place.port);
     let listener = TcpListener::bind(&here).map_err(lost(format!("rank 0 cannot listen at {here}")))?;
     let peers = accept(&listener, place, until)?;
     let listening: Vec<String> = peers.iter().map(|peer| peer.address.to_string()).collect();
     for Peer { stream, .. } in &peers {
-        // The address at which a rank reached this one tells whether it is on the same machine.
+        // A rank compares this address with its own to detect that it runs on the same machine.
         let line = |address| format!("{HELLO} {address} {}\n", listening.join(" "));
         let told = stream.local_addr().and_then(|own| { stream }.write_all(line(own).as_bytes()));
-        told.map_err(lost("a rank was lost at the beginning".into()))?;
+        told.map_err(lost("lost a rank while connecting".into()))?;
     }
-    let own = peers[0].stream.local_addr().map_err(lost("a rank was lost at the beginning".into()))?;
+    let own = peers[0].stream.local_addr().map_err(lost("lost a rank while connecting".into()))?;
     let hosts = std::iter::once(own.ip()).chain(peers.iter().map(|peer| peer.address.ip())).collect();
     Ok((peers, hosts))
 }
 
-/// Any other rank: asks rank 0 where the others listen, connects to those below it, and waits for those above.
+/// The other ranks: gets the addresses from rank 0, connects to the ranks below it, and waits for those above.
 fn join(place: &TcpPlace, until: Instant) -> Result<(Vec<Peer>, Vec<IpAddr>)> {
     let there = format!("{}:{}", place.host, place.port);
     let ask = || {
@@ -66,11 +67,11 @@ fn join(place: &TcpPlace, until: Instant) -> Result<(Vec<Peer>, Vec<IpAddr>)> {
         let table: Vec<SocketAddr> = table.split(' ').map(parse).collect::<io::Result<_>>()?;
         Ok((stream, listener, table))
     };
-    let why = format!("rank {} was not let in by rank 0 at {there}, whose output may tell why", place.rank);
+    let why = format!("rank {} cannot connect to rank 0 at {there}: see the output of rank 0", place.rank);
     let (stream, listener, table) = ask().map_err(lost(why))?;
     if table.len() != place.size {
         return Err(Error::Ranks(format!(
-            "rank 0 knows of {} ranks, rank {} of {}",
+            "rank 0 was started for {} ranks, rank {} for {}: use the same WORLD_SIZE everywhere",
             table.len(),
             place.rank,
             place.size
@@ -87,7 +88,7 @@ fn join(place: &TcpPlace, until: Instant) -> Result<(Vec<Peer>, Vec<IpAddr>)> {
     Ok((peers, table.iter().map(SocketAddr::ip).collect()))
 }
 
-/// Waits for the ranks above this one. Whoever does not say hello is dropped.
+/// Waits for the ranks above this one. Connections without a valid first line are dropped.
 fn accept(listener: &TcpListener, place: &TcpPlace, until: Instant) -> Result<Vec<Peer>> {
     let &TcpPlace { rank: own, size, .. } = place;
     listener.set_nonblocking(true).map_err(lost(format!("rank {own} cannot listen")))?;
@@ -96,8 +97,8 @@ fn accept(listener: &TcpListener, place: &TcpPlace, until: Instant) -> Result<Ve
     while own + 1 + peers.len() < size {
         if Instant::now() > until {
             return Err(Error::Ranks(format!(
-                "only {} of {size} ranks came to {}:{} within {} s: are all started, of the same version, and can they \
-                 reach this address?",
+                "only {} of {size} ranks connected to {}:{} within {} s: check that all are started, have the same \
+                 version and can reach this address",
                 own + 1 + peers.len(),
                 place.host,
                 place.port,
@@ -107,17 +108,17 @@ fn accept(listener: &TcpListener, place: &TcpPlace, until: Instant) -> Result<Ve
         match listener.accept() {
             Ok((stream, address)) => {
                 let telling = telling.clone();
-                // Somebody who says nothing keeps nobody else waiting.
+                // A connection that sends nothing does not delay the others.
                 thread::spawn(move || _ = telling.send(hear_hello(stream, address)));
             }
-            // Nobody, or one who went away before.
+            // No connection, or one that was closed already.
             Err(_) => thread::sleep(Duration::from_millis(2)),
         }
         for (peer, ranks) in told.try_iter().flatten() {
             let rank = peer.rank;
             if ranks != size || rank <= own || rank >= size || peers.iter().any(|peer| peer.rank == rank) {
                 return Err(Error::Ranks(format!(
-                    "a process at {} says that it is rank {rank} of {ranks}, rank {own} of {size} has no place for it: give \
+                    "rank {own} of {size} cannot accept rank {rank} of {ranks} at {}: give \
                      each rank its own number from 0 to {}",
                     peer.address.ip(),
                     size - 1,
@@ -130,7 +131,7 @@ fn accept(listener: &TcpListener, place: &TcpPlace, until: Instant) -> Result<Ve
     Ok(peers)
 }
 
-/// Connects, to somebody who may not be there yet.
+/// Connects to an address, and retries until `until` if nothing listens there yet.
 fn connect(address: impl ToSocketAddrs, until: Instant) -> io::Result<TcpStream> {
     loop {
         match TcpStream::connect(&address) {
@@ -144,7 +145,7 @@ fn say_hello(mut stream: &TcpStream, place: &TcpPlace, port: u16) -> io::Result<
     writeln!(stream, "{HELLO} {} {} {port}", place.rank, place.size)
 }
 
-/// Who it is, and how many ranks it knows of.
+/// Reads the first line of a connection. Returns the peer and its number of ranks.
 fn hear_hello(stream: TcpStream, mut address: SocketAddr) -> io::Result<(Peer, usize)> {
     stream.set_nonblocking(false)?;
     stream.set_read_timeout(Some(HELLO_TIME))?;
@@ -156,7 +157,7 @@ fn hear_hello(stream: TcpStream, mut address: SocketAddr) -> io::Result<(Peer, u
     Ok((Peer { rank, stream, address }, ranks))
 }
 
-/// A line after its hello. Byte by byte: what follows it belongs to others.
+/// Reads a line and strips the prefix. Reads byte by byte, because the data after it belongs to other readers.
 fn read_line(mut stream: &TcpStream, longest: usize) -> io::Result<String> {
     let (mut line, mut byte) = (Vec::new(), [0]);
     while line.len() < longest && byte != *b"\n" {
@@ -166,12 +167,13 @@ fn read_line(mut stream: &TcpStream, longest: usize) -> io::Result<String> {
     let line = String::from_utf8_lossy(&line);
     let line = line.trim_end();
     let rest = line.strip_prefix(HELLO).and_then(|rest| rest.strip_prefix(' '));
-    rest.map(String::from).ok_or_else(|| io::Error::new(ErrorKind::InvalidData, "no hello of this version"))
+    rest.map(String::from)
+        .ok_or_else(|| io::Error::new(ErrorKind::InvalidData, "not an oaif rank of this version"))
 }
 
 fn parse<T: std::str::FromStr>(word: &str) -> io::Result<T> {
     word.parse()
-        .map_err(|_| io::Error::new(ErrorKind::InvalidData, format!("{word:?} has no place in a hello")))
+        .map_err(|_| io::Error::new(ErrorKind::InvalidData, format!("unexpected {word:?} in the first line")))
 }
 
 fn lost(what: String) -> impl FnOnce(io::Error) -> Error {

@@ -1,4 +1,4 @@
-//! AlpacaEval (`tatsu-lab/alpaca_eval`): JSON arrays, read as in its repository at commit cd543a1.
+//! AlpacaEval (`tatsu-lab/alpaca_eval`): JSON arrays, as in its repository at commit cd543a1.
 //!
 //! | file | keys of a row |
 //! |---|---|
@@ -6,8 +6,8 @@
 //! | `results/<model>/<annotator>/annotations.json` | instruction, output_1, generator_1 (the baseline), output_2, generator_2 (the model), annotator, preference |
 //! | `df_gamed.csv` of its dataset on the hub | preference, index, std_delta_len, instruction_difficulty, not_gamed_baseline, model |
 //!
-//! `preference` is 1 where the baseline's output is better and 2 where the model's is, anything between for a judge that
-//! gives probabilities, 1.5 for a tie, 0 for a tie in old files, and null where the judge gave no usable verdict. In
+//! `preference` is 1 if the baseline's output is better and 2 if the model's is, anything between for a judge that
+//! gives probabilities, 1.5 for a tie, 0 for a tie in old files, and null if the judge gave no usable verdict. In
 //! `df_gamed.csv` it is 0 to 1.
 
 use std::path::Path;
@@ -21,7 +21,7 @@ use crate::files;
 /// Reads a model's outputs.
 ///
 /// # Errors
-/// [`Error::Io`]; [`Error::Row`] for a row without what it needs.
+/// [`Error::Io`]; [`Error::Row`] for a row that lacks a required key.
 pub fn read_alpaca_outputs(path: impl AsRef<Path>) -> Result<Vec<EvalPrompt>> {
     let prompt =
         |row: &Row| Ok(EvalPrompt { text: row.text("instruction")?, reference: Some(row.text("output")?) });
@@ -54,19 +54,20 @@ pub(super) fn judging(row: &Row) -> Result<JudgementRecord> {
     })
 }
 
-/// What AlpacaEval's authors fitted and judged beforehand, of which its length-controlled win rate is made as well.
+/// AlpacaEval's fitted difficulties and judged anchors, which its length-controlled win rate uses.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct AlpacaAnchors {
     /// γ of each instruction, in their order.
     pub difficulties: Vec<f64>,
-    /// Judged outputs of baselines that were told to be verbose or concise.
+    /// Judged outputs of baselines prompted to be verbose or concise.
     pub anchors: Vec<Anchor>,
 }
 
 /// Reads `df_gamed.csv`.
 ///
 /// # Errors
-/// [`Error::Io`]; [`Error::File`] for a file without its columns or rows, [`Error::Row`] for what is no number.
+/// [`Error::Io`]; [`Error::File`] for a file without its columns or rows, [`Error::Row`] for a value that is not a
+/// number.
 pub fn read_alpaca_anchors(path: &Path) -> Result<AlpacaAnchors> {
     let text = files::read_text(path)?;
     let mut lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty());
@@ -94,7 +95,7 @@ pub fn read_alpaca_anchors(path: &Path) -> Result<AlpacaAnchors> {
         };
         let [index, preference, standardised_difference, difficulty] = columns.map(number);
         let difficulty = difficulty?;
-        // Each instruction is there once a baseline.
+        // Each instruction occurs once per baseline.
         if index? as usize == read.difficulties.len() {
             read.difficulties.push(difficulty);
         }

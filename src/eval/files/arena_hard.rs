@@ -6,8 +6,8 @@
 //! | early `question.jsonl` | question_id, category, turns | commit 084ebaa |
 //! | `model_judgment/<judge>/<model>.jsonl` | uid, judge, model, baseline, games [{score}, {score}] | written by its `gen_judgment.py`; a file in neuralmagic/arena-hard-auto |
 //!
-//! In the first game A is the baseline and B the model, in the second A is the model. A score is "A>>B", "A>B", "A=B",
-//! "B>A", "B>>A" or one of these the other way round ("B<A"); null, or a game that is null, where the judge gave none.
+//! In the first game, A is the baseline and B the model; in the second, A is the model. A score is "A>>B", "A>B",
+//! "A=B", "B>A", "B>>A" or one of these reversed ("B<A"); null, or a game that is null, if the judge gave none.
 
 use std::path::Path;
 
@@ -18,13 +18,13 @@ use super::rows::{Row, read};
 use super::{EvalPrompt, JudgedAs, JudgementRecord};
 use crate::error::Result;
 
-/// How many wins a strong verdict (A>>B) counts in Arena-Hard's win rate.
+/// The weight of a strong verdict (A>>B) in Arena-Hard's win rate.
 pub const ARENA_HARD_STRONG_WEIGHT: f64 = 3.0;
 
 /// Reads the questions of any version.
 ///
 /// # Errors
-/// [`crate::Error::Io`]; [`crate::Error::Row`] for a row without what it needs, or a question that is there twice.
+/// [`crate::Error::Io`]; [`crate::Error::Row`] for a row that lacks a required key, or a duplicate question.
 pub fn read_arena_hard_questions(path: impl AsRef<Path>) -> Result<Vec<EvalPrompt>> {
     let rows = read(path.as_ref())?;
     unique(&rows, ["uid", "question_id"])?;
@@ -40,12 +40,12 @@ pub fn read_arena_hard_questions(path: impl AsRef<Path>) -> Result<Vec<EvalPromp
     rows.iter().map(prompt).collect()
 }
 
-/// A row of judgements. A strong verdict is a whole win, as a plain one; it is marked `strong`.
+/// A row of judgements. A strong verdict is one win, like a plain one, and is marked `strong`.
 pub(super) fn judgement(row: &Row) -> Result<JudgementRecord> {
     let games = row.list("games")?;
     let [first, second] = games.as_slice() else {
         return Err(
-            row.error(format!("{} games: give two, the second with the answers swapped", games.len()))
+            row.error(format!("{} games: give two, the second with the responses swapped", games.len()))
         );
     };
     let baseline_first = score(row, first)?.map(|(of_a, strong)| (1.0 - of_a, strong));
@@ -64,7 +64,7 @@ pub(super) fn judgement(row: &Row) -> Result<JudgementRecord> {
     })
 }
 
-/// The preference for A (1, ½ or 0) and whether it is a strong one.
+/// The preference for A (1, ½ or 0) and whether it is strong.
 fn score(row: &Row, game: &Value) -> Result<Option<(f64, bool)>> {
     let score = match game {
         Value::Null => return Ok(None),
@@ -87,9 +87,11 @@ fn score(row: &Row, game: &Value) -> Result<Option<(f64, bool)>> {
 }
 
 /// Arena-Hard's score of a model as a share: the mean over both games of all prompts, in which a strong verdict counts
-/// [`ARENA_HARD_STRONG_WEIGHT`] times; prompts without a verdict in either game are left out. Nothing when none is left.
+/// [`ARENA_HARD_STRONG_WEIGHT`] times. Prompts that lack a verdict in one of the games are left out. `None` if none is
+/// left.
 ///
-/// This is the mean that its `show_result.py` resamples; the official table also corrects for style, which is not done here.
+/// This is the mean that its `show_result.py` resamples. The official table also corrects for style, which is not done
+/// here.
 pub fn arena_hard_win_rate<'a>(judgements: impl IntoIterator<Item = &'a JudgementRecord>) -> Option<f64> {
     let (mut wins, mut total) = (0.0, 0.0);
     for judgement in judgements {

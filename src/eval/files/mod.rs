@@ -1,7 +1,7 @@
 //! Prompts and judgements from the files of AlpacaEval, MT-Bench and Arena-Hard.
 //!
-//! Unknown keys are ignored, so that files of other versions and of programs that add to them read too; a row without what
-//! it needs is an error that names its line.
+//! Unknown keys are ignored, so that files of other versions, or with additional keys, can be read. A row that lacks a
+//! required key is an error with its line.
 
 mod alpaca_eval;
 mod arena_hard;
@@ -24,11 +24,11 @@ use crate::eval::comparison::Comparison;
 pub struct EvalPrompt {
     /// The user's first turn.
     pub text: String,
-    /// The answer to it that the file has.
+    /// The reference response in the file.
     pub reference: Option<String>,
 }
 
-/// The files of judgements.
+/// The kinds of files with judgements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Benchmark {
@@ -45,50 +45,50 @@ pub enum Benchmark {
 /// A file of judgements.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Judgements {
-    /// Whose it is.
+    /// The benchmark.
     pub benchmark: Benchmark,
-    /// Its rows, in order.
+    /// The rows, in order.
     pub records: Vec<JudgementRecord>,
 }
 
-/// What a judge said about a model's answer.
+/// A judge's verdict on a model's response.
 #[derive(Clone, Debug, PartialEq)]
 pub struct JudgementRecord {
-    /// The judge, where the file names it.
+    /// The judge, if the file names it.
     pub judge: Option<String>,
     /// The model judged.
     pub model: String,
-    /// The model that it was compared with, where it was and the file names it.
+    /// The model it was compared with, if it was and the file names it.
     pub baseline: Option<String>,
     /// The turn judged, counted from 1.
     pub turn: usize,
-    /// Characters of the model's answer and of the baseline's, where the file has the answers.
+    /// Characters of the model's response and of the baseline's, if the file has the responses.
     pub lengths: Option<[f64; 2]>,
-    /// What it said.
+    /// The verdict.
     pub verdict: JudgedAs,
 }
 
-/// The forms of a judgement. Preferences are of the model over the baseline, in [0, 1]; nothing where the judge's text had
-/// no usable verdict.
+/// The forms of a judgement. Preferences are of the model over the baseline, in [0, 1]; `None` if the judge gave no
+/// usable verdict.
 #[derive(Clone, Debug, PartialEq)]
 pub enum JudgedAs {
-    /// Compared once, in an order that the file does not tell (AlpacaEval draws it by chance).
+    /// Compared once, in an order that the file does not record (AlpacaEval draws it at random).
     Once(Option<f64>),
     /// Compared in both orders.
     BothOrders {
-        /// Preference for the model when its answer came first.
+        /// Preference for the model when its response came first.
         model_first: Option<f64>,
-        /// Preference for the model when the baseline's answer came first.
+        /// Preference for the model when the baseline's response came first.
         baseline_first: Option<f64>,
-        /// Whether each of the two verdicts was a strong one (Arena-Hard's A>>B and B>>A), in the same order.
+        /// Whether each of the two verdicts was strong (Arena-Hard's A>>B and B>>A), in the same order.
         strong: [bool; 2],
     },
-    /// Given a score alone; MT-Bench's is 1 to 10.
+    /// A score without a comparison; MT-Bench's is 1 to 10.
     Score(Option<f64>),
 }
 
 impl JudgementRecord {
-    /// The judgement as an outcome of model against baseline, of length 0 where lengths are not known; nothing for a score.
+    /// The outcome of model against baseline, with lengths of 0 if they are not known; `None` for a score.
     ///
     /// # Errors
     /// As [`Comparison::single`].
@@ -104,10 +104,10 @@ impl JudgementRecord {
     }
 }
 
-/// Reads a file of judgements of any of the benchmarks, which its first row tells.
+/// Reads a file of judgements of any of the benchmarks, detected from its first row.
 ///
 /// # Errors
-/// [`Error::Io`]; [`Error::Row`] for a row without what it needs; [`Error::File`] for a file of something else.
+/// [`Error::Io`]; [`Error::Row`] for a row that lacks a required key; [`Error::File`] for another kind of file.
 pub fn read_judgements(path: &Path) -> Result<Judgements> {
     let rows = rows::read(path)?;
     let has = |key: &str| rows[0].keys.contains_key(key);
@@ -117,7 +117,7 @@ pub fn read_judgements(path: &Path) -> Result<Judgements> {
         () if has("games") => (Benchmark::ArenaHard, arena_hard::judgement),
         () if has("score") => (Benchmark::MtBenchScores, mt_bench::score),
         () => {
-            let why = "holds no judgements of AlpacaEval (output_1, output_2, preference), MT-Bench (g1_winner, g2_winner, or \
+            let why = "has no judgements of AlpacaEval (output_1, output_2, preference), MT-Bench (g1_winner, g2_winner, or \
                        score) or Arena-Hard (games)";
             return Err(Error::file(path, why));
         }

@@ -6,8 +6,8 @@
 //! | `model_judgment/<judge>_pair.jsonl` | question_id, model_1, model_2, g1_winner, g2_winner, judge [name, prompt], turn | written by its `common.py`; a file in Stefanstud/FastChat |
 //! | `model_judgment/<judge>_single.jsonl` | question_id, model, judge, score, turn | written by its `common.py`; a file in instructlab/eval |
 //!
-//! In game 1 the answer of model_1 came first, in game 2 that of model_2; winners are "model_1", "model_2", "tie" or
-//! "error". A score of −1 says that the judge gave none.
+//! In game 1, the response of model_1 came first, in game 2 that of model_2. Winners are "model_1", "model_2", "tie" or
+//! "error". A score of −1 means that the judge gave none.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -18,10 +18,10 @@ use super::rows::{Row, kind, read};
 use super::{EvalPrompt, JudgedAs, JudgementRecord};
 use crate::error::Result;
 
-/// Reads the first turns of the questions, with reference answers where there are any.
+/// Reads the first turns of the questions, with reference responses if there are any.
 ///
 /// # Errors
-/// [`crate::Error::Io`]; [`crate::Error::Row`] for a row without what it needs, or a question that is there twice.
+/// [`crate::Error::Io`]; [`crate::Error::Row`] for a row that lacks a required key, or a duplicate question.
 pub fn read_mt_bench_questions(path: impl AsRef<Path>) -> Result<Vec<EvalPrompt>> {
     let rows = read(path.as_ref())?;
     unique(&rows, ["question_id", "uid"])?;
@@ -36,13 +36,13 @@ pub fn read_mt_bench_questions(path: impl AsRef<Path>) -> Result<Vec<EvalPrompt>
     rows.iter().map(prompt).collect()
 }
 
-/// Refuses a question that is there twice.
+/// Rejects duplicate questions.
 pub(super) fn unique(rows: &[Row], keys: [&str; 2]) -> Result<()> {
     let mut seen = HashSet::new();
     for row in rows {
         let id = row.id(keys)?;
         if !seen.insert(id.clone()) {
-            return Err(row.error(format!("question {id} is there twice: remove one")));
+            return Err(row.error(format!("question {id} occurs twice: remove one")));
         }
     }
     Ok(())
@@ -50,8 +50,8 @@ pub(super) fn unique(rows: &[Row], keys: [&str; 2]) -> Result<()> {
 
 /// A row of pairwise judgements, of model_1 against model_2 as the baseline.
 ///
-/// FastChat calls a pair of which the two games disagree a tie, also a win with a tie; `Comparison` takes the mean of the two,
-/// by which a win with a tie is a win.
+/// FastChat counts a pair as a tie if the two games disagree, including a win with a tie. `Comparison` takes the mean
+/// of the two, so that a win with a tie is a win.
 pub(super) fn pair(row: &Row) -> Result<JudgementRecord> {
     let winner = |key: &str| match row.text(key)?.as_str() {
         "model_1" => Ok(Some(1.0)),
@@ -74,7 +74,7 @@ pub(super) fn pair(row: &Row) -> Result<JudgementRecord> {
     })
 }
 
-/// A row with the score of a single answer.
+/// A row with the score of a single response.
 pub(super) fn score(row: &Row) -> Result<JudgementRecord> {
     let Some(score) = row.number("score")? else {
         return Err(row.error("no \"score\": give the judge's number, or -1 where it gave none"));
@@ -105,11 +105,11 @@ fn turn(row: &Row) -> Result<usize> {
     }
 }
 
-/// The first text of a list; it may be an object with its text in `content` (early Arena-Hard).
+/// The first text of a list. It may be an object with its text in `content` (early Arena-Hard).
 pub(super) fn first_text(row: &Row, key: &str, list: &[Value]) -> Result<String> {
     match list.first().map(|value| value.get("content").unwrap_or(value)) {
         Some(Value::String(text)) => Ok(text.clone()),
         Some(other) => Err(row.error(format!("{key:?} has {} in it: give texts", kind(other)))),
-        None => Err(row.error(format!("{key:?} is empty: give one text a turn"))),
+        None => Err(row.error(format!("{key:?} is empty: give one text per turn"))),
     }
 }

@@ -1,4 +1,4 @@
-//! Objects of a JSON array or of JSON Lines, each with the line it starts at.
+//! Objects of a JSON array or of JSON Lines, each with the line where it starts.
 
 use std::path::{Path, PathBuf};
 
@@ -15,7 +15,7 @@ pub(super) struct Row {
     pub keys: Map<String, Value>,
 }
 
-/// Reads the objects of the file: those of a top-level array, or one a line. An error without any.
+/// Reads the objects of the file: those of a top-level array, or one per line. Fails if there are none.
 pub(super) fn read(path: &Path) -> Result<Vec<Row>> {
     let text = files::read_text(path)?;
     parse(path, text.trim_start_matches('\u{feff}'))
@@ -24,13 +24,13 @@ pub(super) fn read(path: &Path) -> Result<Vec<Row>> {
 fn parse(path: &Path, text: &str) -> Result<Vec<Row>> {
     let pieces = if text.trim_start().starts_with('[') { elements(path, text)? } else { lines(text) };
     if pieces.is_empty() {
-        return Err(Error::file(path, "no rows: give a JSON array of objects, or one JSON object a line"));
+        return Err(Error::file(path, "no rows: give a JSON array of objects, or one JSON object per line"));
     }
     pieces
         .into_iter()
         .map(|(line, piece)| match serde_json::from_str(piece) {
             Ok(Value::Object(keys)) => Ok(Row { path: path.to_owned(), line, keys }),
-            Ok(_) => Err(row_error(path, line, "not a JSON object: give one {…} a row")),
+            Ok(_) => Err(row_error(path, line, "not a JSON object: give one {…} per row")),
             Err(e) => Err(row_error(path, line, format!("not JSON ({e}): correct or remove the row"))),
         })
         .collect()
@@ -44,7 +44,7 @@ fn lines(text: &str) -> Vec<(usize, &str)> {
         .collect()
 }
 
-/// The elements of a top-level array, cut at the commas outside strings and brackets.
+/// The elements of a top-level array, split at the commas outside strings and brackets.
 fn elements<'a>(path: &Path, text: &'a str) -> Result<Vec<(usize, &'a str)>> {
     let mut found = Vec::new();
     let (mut depth, mut line, mut in_string, mut escaped) = (0usize, 1usize, false, false);
@@ -67,7 +67,7 @@ fn elements<'a>(path: &Path, text: &'a str) -> Result<Vec<(usize, &'a str)>> {
             return Err(row_error(
                 path,
                 line,
-                "text after the array's end: keep one array, or one object a line",
+                "text after the array's end: keep one array, or one object per line",
             ));
         }
         if depth == 1 && start.is_none() && !byte.is_ascii_whitespace() && !matches!(byte, b',' | b']') {
@@ -91,7 +91,7 @@ fn elements<'a>(path: &Path, text: &'a str) -> Result<Vec<(usize, &'a str)>> {
     if closed {
         Ok(found)
     } else {
-        Err(row_error(path, line, "the array has no end: the file is cut off, download or write it again"))
+        Err(row_error(path, line, "the array has no end: the file is truncated, download or write it again"))
     }
 }
 
@@ -104,17 +104,17 @@ impl Row {
         row_error(&self.path, self.line, why)
     }
 
-    /// The key's value, `null` as if it were not there.
+    /// The value of the key; `null` counts as absent.
     pub fn get(&self, key: &str) -> Option<&Value> {
         self.keys.get(key).filter(|value| !value.is_null())
     }
 
-    /// A text that the row must have.
+    /// A required text.
     pub fn text(&self, key: &str) -> Result<String> {
         self.optional_text(key)?.ok_or_else(|| self.error(format!("no {key:?}: add the key with its text")))
     }
 
-    /// A text that the row may have.
+    /// An optional text.
     pub fn optional_text(&self, key: &str) -> Result<Option<String>> {
         match self.get(key) {
             None => Ok(None),
@@ -123,7 +123,7 @@ impl Row {
         }
     }
 
-    /// The first of `keys` that is there, a text or a whole number, as text.
+    /// The first of `keys` that is present, a text or a whole number, as text.
     pub fn id(&self, keys: [&str; 2]) -> Result<String> {
         for key in keys {
             match self.get(key) {
@@ -138,7 +138,7 @@ impl Row {
         Err(self.error(format!("no {:?}: add the key, it joins questions, answers and judgements", keys[0])))
     }
 
-    /// A number that the row may have.
+    /// An optional number.
     pub fn number(&self, key: &str) -> Result<Option<f64>> {
         match self.get(key) {
             None => Ok(None),
@@ -147,7 +147,7 @@ impl Row {
         }
     }
 
-    /// A list that the row must have.
+    /// A required list.
     pub fn list(&self, key: &str) -> Result<&Vec<Value>> {
         match self.get(key) {
             Some(Value::Array(list)) => Ok(list),
@@ -157,7 +157,7 @@ impl Row {
     }
 }
 
-/// A value's type in words.
+/// The type of a value in words.
 pub(super) fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_know_their_line_in_both_forms() {
+    fn rows_have_their_line_in_both_forms() {
         assert_eq!(starts("[\n {\"a\": \"],{\\\"\"},\n\n {\"a\": [1, {}]}\n]\n").unwrap(), [2, 4]);
         assert_eq!(starts("{\"a\": 1}\n\n{\"a\": 2}\n").unwrap(), [1, 3]);
         assert_eq!(starts("[{},{}]").unwrap(), [1, 1]);
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn any_cut_of_a_file_reads_or_is_an_error() {
+    fn any_truncation_of_a_file_is_an_error() {
         let text = "[{\"a\": \"é\\\"\", \"b\": [1, {\"c\": null}]}, {\"a\": 2}]";
         for end in (0..text.len()).filter(|end| text.is_char_boundary(*end)) {
             assert!(starts(&text[..end]).is_err(), "{end}");

@@ -40,7 +40,7 @@ fn names(dir: &Path) -> Vec<String> {
     names
 }
 
-/// What the logs of [`three_steps`] hold after so many.
+/// The expected logs of [`three_steps`] after `step` steps.
 fn logs(step: usize) -> Logs {
     Logs { after_step: 0, pairs: 2 * step }
 }
@@ -75,21 +75,21 @@ fn a_run_writes_its_configuration_rows_and_checkpoints() {
 }
 
 #[test]
-fn a_folder_that_holds_a_run_is_refused_untouched() {
+fn a_folder_with_a_run_is_rejected_and_unchanged() {
     let dir = tempfile::tempdir().unwrap();
     three_steps(dir.path());
     let before = text(&dir.path().join(METRICS));
     let error = refused(dir.path(), Start::New);
     for way_out in
-        ["already holds a run (metrics.jsonl)", "`output-dir`", "`resume` ", "`overwrite-output-dir`"]
+        ["already has a run (metrics.jsonl)", "`output-dir`", "`resume` ", "`overwrite-output-dir`"]
     {
         assert!(error.contains(way_out), "{error}");
     }
     assert_eq!(text(&dir.path().join(METRICS)), before);
-    // A stray log would be appended to.
+    // A stray log must not be appended to.
     fs::remove_file(dir.path().join(RUN)).unwrap();
     assert!(refused(dir.path(), Start::New).contains("(metrics.jsonl)"));
-    // A run that failed before its first step is in nobody's way.
+    // A run that failed before its first step does not count.
     let dir = tempfile::tempdir().unwrap();
     open(dir.path(), Start::New).write_run(&json!({})).unwrap();
     open(dir.path(), Start::New);
@@ -110,7 +110,7 @@ fn overwriting_removes_the_old_run_and_nothing_else() {
 }
 
 #[test]
-fn nothing_is_left_by_a_run_that_has_not_begun() {
+fn a_run_that_has_not_started_leaves_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("run");
     open(&path, Start::New);
@@ -119,7 +119,7 @@ fn nothing_is_left_by_a_run_that_has_not_begun() {
 }
 
 #[test]
-fn a_folder_that_cannot_be_written_to_is_found_out_at_once() {
+fn a_folder_that_is_not_writable_is_an_error_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("file");
     write(&file, "");
@@ -130,14 +130,14 @@ fn a_folder_that_cannot_be_written_to_is_found_out_at_once() {
 }
 
 #[test]
-fn a_checkpoint_is_seen_only_when_it_is_whole() {
+fn a_checkpoint_is_found_only_when_it_is_complete() {
     let dir = tempfile::tempdir().unwrap();
     let run = three_steps(dir.path());
     let checkpoints = dir.path().join(CHECKPOINTS);
     let pending = run.begin_checkpoint(3).unwrap();
     write(&pending.path().join(STATE), "{}");
     assert_eq!(run.latest_checkpoint().unwrap().unwrap().step, 2);
-    // Given up.
+    // Dropped.
     drop(pending);
     assert_eq!(names(&checkpoints), ["step-000001", "step-000002"]);
     // Killed.
@@ -152,14 +152,14 @@ fn a_checkpoint_is_seen_only_when_it_is_whole() {
     assert_eq!(names(&checkpoints), ["step-000001", "step-000002"]);
     assert_eq!(names(dir.path()), [".mine.tmp", CHECKPOINTS, METRICS, "model", PAIRS, RUN]);
     assert!(names(&dir.path().join("model")).is_empty());
-    // Without its state it is none.
+    // Without its state, it is not a checkpoint.
     let empty = run.begin_checkpoint(4).unwrap();
     assert!(run.commit(empty).unwrap_err().to_string().contains("state.json"));
     assert_eq!(names(&checkpoints), ["step-000001", "step-000002"]);
 }
 
 #[test]
-fn the_oldest_checkpoints_beyond_the_limit_go() {
+fn the_oldest_checkpoints_beyond_the_limit_are_removed() {
     let dir = tempfile::tempdir().unwrap();
     let mut run = RunDir::create(dir.path(), &Start::New, NonZeroUsize::new(2)).unwrap();
     for step in [5, 90, 1_000_000, 1_000_001] {
@@ -179,7 +179,7 @@ fn saving_a_step_twice_keeps_its_checkpoint() {
 }
 
 #[test]
-fn a_resumed_run_forgets_what_came_after_its_checkpoint() {
+fn a_resumed_run_removes_everything_after_its_checkpoint() {
     let dir = tempfile::tempdir().unwrap();
     three_steps(dir.path());
     let whole = [METRICS, PAIRS].map(|name| text(&dir.path().join(name)));
@@ -198,7 +198,7 @@ fn a_resumed_run_forgets_what_came_after_its_checkpoint() {
     run.append_metrics(&json!({"step": 3, "loss": 0.5})).unwrap();
     assert_eq!([METRICS, PAIRS].map(|name| text(&dir.path().join(name))), whole);
     drop(run);
-    // From the first: the second must not be the last any more.
+    // From the first checkpoint: the second one must be removed.
     let first = dir.path().join("checkpoints/step-000001");
     let mut run = open(dir.path(), Start::Resume(Resume::Path(first.clone())));
     assert_eq!(run.resumed(), Some(&Checkpoint { step: 1, path: first }));
@@ -208,7 +208,7 @@ fn a_resumed_run_forgets_what_came_after_its_checkpoint() {
 }
 
 #[test]
-fn a_broken_log_is_an_error_with_its_line_and_stays_as_it_is() {
+fn a_broken_log_is_an_error_with_its_line_and_is_unchanged() {
     let dir = tempfile::tempdir().unwrap();
     let mut run = open(dir.path(), Start::New);
     run.truncate_to_step(0, logs(0)).unwrap();
@@ -216,31 +216,31 @@ fn a_broken_log_is_an_error_with_its_line_and_stays_as_it_is() {
     for broken in ["{\"step\":1}\nnothing\n{\"step\":2}\n", "{\"step\":1}\n{}\n"] {
         write(&log, broken);
         let error = run.truncate_to_step(1, logs(1)).unwrap_err().to_string();
-        assert!(error.contains("metrics.jsonl:2: is no row"), "{error}");
+        assert!(error.contains("metrics.jsonl:2: is not a row"), "{error}");
         assert_eq!(text(&log), broken);
     }
 }
 
 #[test]
-fn what_cannot_be_resumed_is_a_clear_error() {
+fn resuming_without_a_checkpoint_is_a_clear_error() {
     let dir = tempfile::tempdir().unwrap();
     let (run, other) = (dir.path().join("run"), dir.path().join("other"));
     let error = refused(&run, Start::Resume(Resume::Last));
-    assert!(error.contains("run/checkpoints: holds no checkpoint"), "{error}");
+    assert!(error.contains("run/checkpoints: has no checkpoint"), "{error}");
     assert!(error.contains("`resume-from-checkpoint`"), "{error}");
     assert!(!run.exists());
     three_steps(&run);
     let error = refused(&run, Start::Resume(Resume::Path(run.clone())));
     assert!(error.contains("is not a checkpoint (it has no state.json)"), "{error}");
-    // Another run's checkpoint begins a new run, it does not cut this one's logs.
+    // A new run may start from another run's checkpoint, but an existing run is not changed by it.
     let from = Start::Resume(Resume::Path(run.join("checkpoints/step-000002")));
     assert_eq!(open(&other, from.clone()).resumed().unwrap().step, 2);
     three_steps(&other);
-    assert!(refused(&other, from).contains("already holds a run"));
+    assert!(refused(&other, from).contains("already has a run"));
 }
 
 #[test]
-fn a_folder_is_of_one_run_at_a_time() {
+fn a_folder_has_one_run_at_a_time() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("run");
     let run = open(&path, Start::New);
@@ -252,7 +252,7 @@ fn a_folder_is_of_one_run_at_a_time() {
 }
 
 #[test]
-fn logs_that_lack_rows_are_refused_and_nothing_is_changed() {
+fn logs_that_lack_rows_are_rejected_and_nothing_is_changed() {
     let dir = tempfile::tempdir().unwrap();
     for (name, keep) in [(METRICS, 1), (METRICS, 0), (PAIRS, 3)] {
         let run = dir.path().join(format!("{name}{keep}"));
@@ -261,14 +261,14 @@ fn logs_that_lack_rows_are_refused_and_nothing_is_changed() {
         write(&run.join(name), &lines);
         let error = open(&run, Start::Resume(Resume::Last)).truncate_to_step(2, logs(2)).unwrap_err();
         let error = error.to_string();
-        assert!(error.contains(name) && error.contains(&format!("holds {keep} rows")), "{error}");
+        assert!(error.contains(name) && error.contains(&format!("has {keep} rows")), "{error}");
         assert_eq!(names(&run.join(CHECKPOINTS)).len(), 2);
         assert_eq!(text(&run.join(name)), lines);
     }
 }
 
 #[test]
-fn a_damaged_checkpoint_is_refused_with_the_last_one_that_is_whole() {
+fn a_damaged_checkpoint_is_rejected_and_the_last_intact_one_is_named() {
     let dir = tempfile::tempdir().unwrap();
     three_steps(dir.path());
     let weights = dir.path().join("checkpoints/step-000002/model/weights");
@@ -277,7 +277,7 @@ fn a_damaged_checkpoint_is_refused_with_the_last_one_that_is_whole() {
     let resumed = || refused(dir.path(), Start::Resume(Resume::Last));
     for (path, damage, why) in [
         (&weights, Some("weightt 2"), "is damaged"),
-        (&weights, Some("weights"), "has 7 bytes where 9 were written"),
+        (&weights, Some("weights"), "has 7 bytes instead of 9"),
         (&weights, None, "is missing"),
         (&state, Some("{\"step\":3}"), "is damaged"),
         (&state, None, "is missing"),
@@ -294,11 +294,11 @@ fn a_damaged_checkpoint_is_refused_with_the_last_one_that_is_whole() {
         fs::write(&state, &whole[1]).unwrap();
     }
     write(&dir.path().join("checkpoints/step-000001/model/weights"), "0");
-    assert!(resumed().contains("begin a new run"));
+    assert!(resumed().contains("start a new run"));
 }
 
 #[test]
-fn a_folder_that_goes_while_it_is_written_to_is_an_error() {
+fn a_folder_that_is_removed_during_a_run_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
     for moved in [false, true] {
         let path = dir.path().join("run");
@@ -330,7 +330,7 @@ fn temporary_files_are_never_written_through_links() {
 }
 
 #[test]
-fn last_is_a_word_and_all_else_a_path() {
+fn last_is_a_keyword_and_anything_else_a_path() {
     let parse = |text: &str| Resume::from(text);
     assert_eq!(parse("last"), Resume::Last);
     assert_eq!(parse("runs/last"), Resume::Path("runs/last".into()));
